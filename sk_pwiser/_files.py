@@ -256,6 +256,8 @@ class PlainForm:
     def _encode(self, value, name, arrays):
         if value is None or type(value) in (bool, int, float, str):
             return value
+        if hasattr(value, "to_numpy") and hasattr(value, "__len__"):
+            value = value.to_numpy()  # an Index or a Series, such as of column names
         if isinstance(value, np.ndarray):
             return self._encode_array(value, name, arrays)
         if isinstance(value, np.generic) and value.dtype.kind in "biufU":

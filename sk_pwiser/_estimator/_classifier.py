@@ -312,9 +312,9 @@ class MultiTaskCTRCVRClassifier(
         statistics keep their scales, and those of values that the rows lack; others are
         counted in the rows of the call. The network, `task_space`,
         `numeric_encoding`, `negative_sampling_rate` and the columns of
-        `target_encoding` must be the same; `categorical_features`, `min_frequency`,
-        `max_categories` and `n_hash_buckets` are ignored. Without an earlier fit, `fit`
-        resumes from `checkpoint_dir`, if it has a checkpoint.
+        `target_encoding` must be the same; `categorical_features` and the entries of
+        `encoding_params` about vocabularies, bins and lists are ignored. Without an
+        earlier fit, `fit` resumes from `checkpoint_dir`, if it has a checkpoint.
     verbose : int, default=0
         1 prints one line per epoch: the losses, the mean log loss of the validation
         rows, the validation AUC of the tasks in the order of the funnel, and their
@@ -324,9 +324,9 @@ class MultiTaskCTRCVRClassifier(
     random_state : int, RandomState instance or None, default=None
         Seed of all random numbers. torch's global generators are left unchanged.
     task_names : list of str, default=None
-        Names of the tasks, one per column of `Y`; by default the columns of a DataFrame
-        `Y`, or "click" and "conversion" for two tasks. None of several tasks may have
-        the name "mean", a column of `history_`, or "cvr", which means
+        Names of the tasks, in the order of the columns of `Y`; by default the columns
+        of a DataFrame `Y`, or "click" and "conversion" for two tasks. None of several
+        tasks may have the name "mean", a column of `history_`, or "cvr", which means
         P(last task | first task).
 
     Attributes

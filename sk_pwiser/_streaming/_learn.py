@@ -10,7 +10,7 @@ from sk_pwiser._funnel import funnel_strata, holdout_sizes
 from sk_pwiser._streaming._chunks import RowProgress, RowSample, Source, named_place
 from sk_pwiser._table._categories import FIRST_VALUE, CategoryColumn
 from sk_pwiser._table._column_kinds import warn_about_constants
-from sk_pwiser._table._encoder import elements_of
+from sk_pwiser._table._encoder import elements_of, learn_constant_columns
 from sk_pwiser._table._frames import as_table, list_columns
 from sk_pwiser._table._numbers import NumericColumn
 from sk_pwiser._table._row_values import (
@@ -146,6 +146,11 @@ class Blocks:
             self.sampled = self.read(self.sample.finish()[0])
             shares = np.arange(1, self.n_blocks) / self.n_blocks
             self.edges = np.quantile(self.sampled, shares, method="higher")
+            # The rank of the next row of each time that several blocks may share.
+            self.ranks = {
+                time: round((self.sampled < time).mean() * self.n_rows)
+                for time in np.unique(self.edges).tolist()
+            }
 
     def last_edge(self, share):
         if self.column is None or self.sampled.min() == self.sampled.max():
@@ -160,11 +165,22 @@ class Blocks:
             rank = np.arange(self.n_seen, self.n_seen + len(X))
             block = rank * self.n_blocks // self.n_rows
         else:
-            block = np.searchsorted(self.edges, self.read(X), side="right")
+            block = self._assign_by_time(self.read(X))
         self.n_seen += len(X)
         if groups is None:
             return block
         return self.groups.of(groups, block, np.minimum, np.asarray)
+
+    def _assign_by_time(self, times):
+        """Return the blocks of the next rows; those of one time fill them in order."""
+        block = np.searchsorted(self.edges, times, side="right")
+        for time, rank in self.ranks.items():
+            rows = np.flatnonzero(times == time)
+            own = (rank + np.arange(len(rows))) * self.n_blocks // self.n_rows
+            first = np.searchsorted(self.edges, time)
+            block[rows] = own.clip(first, block[rows])
+            self.ranks[time] += len(rows)
+        return block
 
 
 class RowSummary:
@@ -218,10 +234,11 @@ class RowSummary:
         targets = self.targets()
         y = targets.values
         if self.weights.is_even:
-            return base_rates(y, targets.counts.astype(float))
+            return base_rates(y, targets.counts.astype(float), targets.parents)
         scale = self.weights.total / self.weights.n_positive
         sums = np.array(list(self.sums.values())) / scale
-        return base_rates(y, sums if self.weights.per_task else sums[:, 0])
+        weights = sums if self.weights.per_task else sums[:, 0]
+        return base_rates(y, weights, targets.parents)
 
 
 class ValueCounts:
@@ -395,6 +412,9 @@ def learn_schema(
     generator = np.random.default_rng(seed)
     encoder = make_encoder(settings, estimator_name)
     learner = TableLearner(encoder, dataset, generator)
+    known = [] if earlier is None else earlier.encoder.columns_
+    has_constant = any(getattr(column, "has_constant", False) for column in known)
+    sample = RowSample(dataset.sample_rows, generator)  # that constants are learnt from
     n_blocks = params["target_encoding_blocks"]
     blocks = Blocks(params["time_column"], n_blocks, dataset.sample_rows, generator)
     summary = RowSummary()
@@ -408,6 +428,8 @@ def learn_schema(
                 blocks.add(chunk.X)
                 if earlier is None:
                     learner.add(chunk.X, chunk.weights)
+                elif has_constant:
+                    sample.add(chunk.X, chunk.weights)
         progress(chunk.n_read)
     progress.close()  # filters may select fewer rows than the files have
     check_rows_left(dataset, summary.n_rows)
@@ -420,12 +442,17 @@ def learn_schema(
             summary.base_rates(),
             automatic_dims=automatic_dims(encoder.cardinalities_),
         )
+    elif has_constant:
+        table, weights = sample.finish()
+        X, weights = schema.encoder.align(table), row_weights(scale_weights(weights))
+        encoder = learn_constant_columns(schema.encoder, X, weights)
+        schema = replace(schema, encoder=encoder)
     shape = summary.n_rows, len(schema.targets.task_names)
     statistics = unfitted_statistics(settings, schema.encoder, shape, earlier)
     blocks.finish()
-    known = None if earlier is None else earlier.statistics
     schema = replace(schema, statistics=statistics)
-    return DatasetSchema(schema, summary, blocks, hold_out, known)
+    counted = None if earlier is None else earlier.statistics
+    return DatasetSchema(schema, summary, blocks, hold_out, counted)
 
 
 def check_rows_left(dataset: Any, n_rows: int) -> None:

@@ -1,6 +1,12 @@
 """Tables and labels become arrays: column encodings, labels, row weights, groups."""
 
-from sk_pwiser._table._categories import UNSEEN, CategoryColumn, Vocabulary, factorize
+from sk_pwiser._table._categories import (
+    UNSEEN,
+    CategoryColumn,
+    Vocabulary,
+    factorize,
+    kinds_of,
+)
 from sk_pwiser._table._column_kinds import (
     check_encoding_params,
     column_kinds,

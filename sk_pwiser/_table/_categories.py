@@ -324,7 +324,7 @@ class CategoryColumn:
             return self.transform(column)
         indices, values = self._factorize(column)
         *counts, n_missing = count_values(indices, len(values)).tolist()
-        self.learn(values, counts, n_missing > 0, _kinds(values))
+        self.learn(values, counts, n_missing > 0, kinds_of(values))
         return self._encode(indices, values)
 
     def learn(self, values, counts, has_missing, kinds, n_others=0):
@@ -374,7 +374,7 @@ class CategoryColumn:
     def transform(self, column):
         """Return the `Codes` of a column; raise if its values are of another kind."""
         indices, values = self._factorize(column)
-        kinds = _kinds(values)
+        kinds = kinds_of(values)
         if kinds and self.kinds_ and kinds.isdisjoint(self.kinds_):
             raise ValueError(
                 f"Column {describe(self.name, column)} contained "
@@ -390,7 +390,7 @@ class CategoryColumn:
         for column in columns:
             indices, values = self._factorize(column)
             *counts, n_missing = count_values(indices, len(values)).tolist()
-            kinds = _kinds(values)
+            kinds = kinds_of(values)
             if all_kinds and kinds and all_kinds.isdisjoint(kinds):
                 raise ValueError(
                     f"shared_embeddings: column {self.name!r} contains "
@@ -482,7 +482,7 @@ def _are_amounts(values):
     return 2 * sum(float(value) % 1 != 0 for value in values) >= len(values)
 
 
-def _kinds(values):
+def kinds_of(values):
     return {_kind(cls) for cls in set(map(type, values))}
 
 

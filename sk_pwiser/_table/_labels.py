@@ -303,6 +303,13 @@ def choose_task_names(n_tasks, task_names, columns, default_names):
             f"Y has {n_tasks} columns, but task_names has {len(task_names)} names: "
             f"{list(task_names)}."
         )
+    if task_names is not None and columns is not None:
+        given, found = (list(map(str, names)) for names in (task_names, columns))
+        if given != found and sorted(given) == sorted(found):
+            raise ValueError(
+                "task_names must be in the order of the columns of Y, which are "
+                f"{found}; got {given}."
+            )
     for names in (task_names, columns, default_names):
         if names is not None:
             names = tuple(map(str, names))

@@ -7,7 +7,7 @@ import numpy as np
 
 from sk_pwiser._table._categories import factorize
 from sk_pwiser._table._labels import names_of_columns, read_array, refuse_unreadable
-from sk_pwiser._utils import warn_user
+from sk_pwiser._utils import chain_parents, warn_user
 
 
 def check_weights(sample_weight, n_samples, n_tasks=1, task_names=None):
@@ -182,38 +182,39 @@ def _per_task(weights):
     return weights[:, np.newaxis] if weights.ndim == 1 else weights
 
 
-def base_rates(y, weights=None):
-    """Return the rate of each task, above 0 and below the rate of the task before it.
+def base_rates(y, weights=None, parents=None):
+    """Return the rate of each task, above 0 and below the rate of its parent.
 
     Half a row is added to the ones and to the zeros, both of all rows and of the rows
-    where the task before happened.
+    where the parent happened. By default the tasks are a funnel.
     """
-    rates, rate = [], 1.0
-    for ones, before, total in _counts(y, weights):
+    parents, rates = parents or chain_parents(y.shape[1]), []
+    for parent, (ones, before, total) in zip(
+        parents, _counts(y, weights, parents), strict=True
+    ):
+        rate = rates[parent] if parent >= 0 else 1.0
         # If labels break the funnel, a later task may have more ones.
         if ones > before:
             before, rate = total, 1.0
-        rate *= (ones + 0.5) / (before + 1.0)
-        rates.append(rate)
+        rates.append(rate * (ones + 0.5) / (before + 1.0))
     return np.array(rates)
 
 
-def _counts(y, weights):
-    """Yield the ones, the rows with the task before, and all rows of each task."""
-    n_samples, n_tasks = y.shape
+def _counts(y, weights, parents):
+    """Yield the ones, the rows with the parent, and all rows of each task."""
     if weights is None or weights.ndim == 1:
         if weights is None:
-            total, ones = float(n_samples), y.sum(axis=0, dtype=np.float64)
+            total, ones = float(len(y)), y.sum(axis=0, dtype=np.float64)
         else:
             total, ones = weights.sum(dtype=np.float64), weights.astype(float) @ y
-        yield from zip(ones, [total, *ones[:-1]], [total] * n_tasks, strict=True)
+        for k, parent in enumerate(parents):
+            yield ones[k], ones[parent] if parent >= 0 else total, total
         return
-    for k in range(n_tasks):
+    for k, parent in enumerate(parents):
         w = weights[:, k].astype(np.float64)
-        if k > 1:  # the label of the first task is always known
-            w *= weights[:, k - 1] > 0
-        before = w @ y[:, k - 1] if k else w.sum()
-        yield w @ y[:, k], before, w.sum()
+        if parent > 0:  # the label of the first task is always known
+            w *= weights[:, parent] > 0
+        yield w @ y[:, k], w @ y[:, parent] if parent >= 0 else w.sum(), w.sum()
 
 
 def n_rows(X):

@@ -369,7 +369,7 @@ def _check_tasks(
 def _with_weight(rows: Rows, scale: float | None) -> Rows:
     """Leave out rows of weight 0, and divide the others by a scale or by their mean."""
     if rows.weights is None:
-        return rows
+        return replace(rows, weight_scale=scale)
     kept = np.flatnonzero(rows.weights.reshape(len(rows.weights), -1).any(axis=1))
     if len(kept) < len(rows.weights):
         rows = rows.at(kept)
@@ -458,7 +458,7 @@ def _learn(settings: Settings, rows: Rows, name: str) -> tuple[Schema, tuple[Any
     schema = Schema(
         encoder,
         rows.targets.without_labels(),
-        base_rates(rows.targets.values, rows.weights),
+        base_rates(rows.targets.values, rows.weights, rows.targets.parents),
         statistics,
         automatic_dims(encoder.cardinalities_),
     )
@@ -472,7 +472,7 @@ def _encode_again(
     encoder, statistics = earlier.encoder, earlier.statistics
     n_rates = 0 if statistics is None else statistics.n_outputs
     if extends:
-        rates = base_rates(rows.targets.values, rows.weights)
+        rates = base_rates(rows.targets.values, rows.weights, rows.targets.parents)
         schema = replace(earlier, base_rates=rates)
         return schema, encoder.transform(rows.X, n_rates)
     encoder = learn_constant_columns(encoder, rows.X, row_weights(rows.weights))
@@ -502,7 +502,7 @@ def column_inputs(
     schema = Schema(
         encoder,
         targets.without_labels(),
-        base_rates(targets.values),
+        base_rates(targets.values, parents=targets.parents),
         statistics,
         automatic_dims(encoder.cardinalities_),
     )

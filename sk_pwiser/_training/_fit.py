@@ -482,7 +482,9 @@ def _result(
 ) -> TrainingResult:
     valid, earlier = data.rows.valid, plan.earlier
     weight_scale, search = plan.rows.weight_scale, None
+    split = plan.split if plan.holds_out else None
     if earlier is not None:
+        split = split or earlier.split
         if plan.single_pass:  # of the first call
             weight_scale = earlier.weight_scale
         if plan.settings.pwiser_weight == earlier.settings.pwiser_weight:
@@ -495,7 +497,7 @@ def _result(
         plan.single_pass,
         best_epoch,
         (len(data.rows.train), 0 if valid is None else len(valid)),
-        split=plan.split if plan.holds_out else None,
+        split=split,
         weight_scale=weight_scale,
         search=search,
     )

@@ -435,12 +435,15 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
         self.notify("on_epoch_end", **datasets)
 
     def _keep_lowest(self, X: TrainingData) -> None:
-        """Copy the weights of an epoch whose training loss is the lowest so far.
+        """Copy the weights of an epoch if its training loss is the lowest in this fit.
 
         Early stopping has its own copy. An update has one epoch, and large tables are
         not copied.
         """
-        is_best = self.history[-1, "train_loss_best"]
+        lowest = np.inf
+        if self.lowest_:
+            lowest = self.history[self.lowest_[-1][0] - 1, "train_loss"]
+        is_best = self.history[-1, "train_loss"] < lowest
         has_large_tables = bool(sparse_tables(self.module_))
         if is_best and X.valid is None and self.max_epochs > 1 and not has_large_tables:
             # The loss is measured during the epoch, whose last steps may have made the

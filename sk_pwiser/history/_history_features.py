@@ -205,7 +205,8 @@ class HistoryFeatures(DocLink, HistoryFiles, TransformerMixin, BaseEstimator):
         Raises
         ------
         ValueError, TypeError
-            As in `fit`; the state is unchanged.
+            As in `fit`, and if a column has text where it had numbers, or the reverse;
+            the state is unchanged.
         """
         if overlap not in ("error", "merge"):
             raise ValueError(f"overlap must be 'error' or 'merge'; got {overlap!r}.")
@@ -321,7 +322,8 @@ class HistoryFeatures(DocLink, HistoryFiles, TransformerMixin, BaseEstimator):
         Raises
         ------
         ValueError, TypeError
-            If a field is absent, or the time is none.
+            If a field is absent, the time is none, or a key is text where the keys of
+            the state are numbers, or the reverse.
         """
         self._fitted()
         if self._one_row is None:
@@ -463,7 +465,10 @@ class HistoryFeatures(DocLink, HistoryFiles, TransformerMixin, BaseEstimator):
         labels = read_history_labels(y, table.n_rows, *known)
         for name in plan.kept(self.feature_names_in_):
             table.column(name)
-        return Rows(self._columns(table, plan), times.values, labels), table
+        columns = self._columns(table, plan)
+        for name, (_, values) in columns.items():
+            state.indices[name].check_kinds(values, name)
+        return Rows(columns, times.values, labels), table
 
     def _columns(self, table, plan):
         return {name: read_column(table.column(name), name) for name in plan.columns}

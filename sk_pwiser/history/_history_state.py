@@ -1,6 +1,7 @@
 """The state of a history: the logs of all keys, and the values of their columns."""
 
 import copy
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -9,6 +10,7 @@ from sk_pwiser._table import (
     as_table,
     choose_task_names,
     factorize,
+    kinds_of,
     one_task_labels,
     read_labels,
     zero_one_labels,
@@ -85,6 +87,21 @@ class ValueIndex:
 
     def __setstate__(self, state):
         self.__init__(state["values"])
+
+    @cached_property
+    def kinds(self):
+        """Text, numbers or other objects, as a set."""
+        return kinds_of(self.values)
+
+    def check_kinds(self, values, name):
+        """Raise if values are of other kinds than these, such as text, not numbers."""
+        kinds = kinds_of(values)
+        if kinds and self.kinds and kinds.isdisjoint(self.kinds):
+            raise ValueError(
+                f"Column {name!r} contained {' and '.join(sorted(self.kinds))} before; "
+                f"it now contains {' and '.join(sorted(kinds))}, such as "
+                f"{values[0]!r}, which cannot equal any of its values."
+            )
 
     def extended(self, values):
         """Return an index that has these distinct values as well."""

@@ -228,7 +228,10 @@ class MemoryRow(OneRow):
                 raise TypeError(
                     f"Column {name!r} must hold a value for keys; got {value!r}."
                 ) from error
-            if place < 0 or is_missing(value):
+            if is_missing(value):
+                return None
+            if place < 0:
+                self.state.indices[name].check_kinds([value], name)
                 return None
             packed = packed * size + place
         keys = self.keys[key]

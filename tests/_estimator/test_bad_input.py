@@ -106,6 +106,11 @@ def test_wrong_labels_of_one_task(earlier):
         (["a", "mean", "b"], ValueError, "not have the name 'mean': .*valid_auc_mean"),
         (["a", "b", "a_best"], ValueError, "not have the name 'a_best'.* task_names"),
         (["ctr", "atc", "cvr"], ValueError, "not have the name 'cvr': .*'conversion'"),
+        (
+            ["conversion", "click", "paid"],
+            ValueError,
+            r"must be in the order .* which are \['click', 'conversion', 'paid'\]; got",
+        ),
     ],
 )
 def test_wrong_task_names(earlier, names, error, message):

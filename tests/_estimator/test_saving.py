@@ -4,6 +4,7 @@ import json
 import os
 
 import numpy as np
+import pandas as pd
 import pytest
 import scipy.sparse as sp
 import torch
@@ -151,6 +152,18 @@ def test_what_needs_code_is_refused_before_writing(params, message, tmp_path):
         model.set_params(callbacks=None).save(tmp_path / "model")
         again = load(tmp_path / "model")
         assert_array_equal(again.predict_proba(X), model.predict_proba(X))
+
+
+@pytest.mark.parametrize("kind", [pd.Index, pd.Series])
+def test_parameters_that_are_objects_of_pandas_become_arrays(kind, tmp_path):
+    names = kind([column for column in X if X[column].dtype == "category"])
+    model = small(categorical_features=names, target_encoding=names).fit(X, Y)
+    model.save(tmp_path / "model")
+    again = load(tmp_path / "model")
+    assert_array_equal(again.categorical_features, names)
+    for each in (model, again):
+        each.partial_fit(X, Y)
+    assert_array_equal(again.predict_proba(X), model.predict_proba(X))
 
 
 def test_an_estimator_that_is_not_fitted(tmp_path):

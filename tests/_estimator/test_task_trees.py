@@ -55,6 +55,17 @@ def tree(**params):
     return small(task_parents=TREE, max_epochs=2, network_params=None, **params)
 
 
+def test_training_of_siblings_with_labels_in_different_rows_starts_at_their_rates():
+    """Likes were logged in the first half only, conversions in the second."""
+    labels = Y[NAMES[:3]].astype(float)
+    labels["conversion"] *= np.arange(N) % 40 == 0  # 0.6 % of the rows
+    labels.loc[N // 2 :, "like"] = labels.loc[: N // 2 - 1, "conversion"] = np.nan
+    structure = {"like": "click", "conversion": "click"}
+    model = small(task_parents=structure, missing_labels="ignore", lr=1e-6)
+    means = model.fit(X, labels).predict_proba(X).mean(axis=0)
+    assert_allclose(means, labels.mean(), rtol=0.3)
+
+
 @pytest.mark.parametrize(
     "network", fast_for({"mmoe", "esmm"}, sorted(set(NETWORKS) - set(CORRECTED)))
 )

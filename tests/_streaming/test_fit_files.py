@@ -329,6 +329,18 @@ def test_a_warm_start_keeps_the_encoding(folder):
     assert len(model.history_) == 4
 
 
+@pytest.mark.filterwarnings(r"ignore:The columns \['numeric_0'\] have the same")
+def test_a_warm_start_learns_a_column_that_was_constant(folder, tmp_path):
+    constant = LOG.assign(numeric_0=1.0)
+    write(constant, tmp_path)
+    model = make(warm_start=True).fit(read(tmp_path))
+    expected = make(warm_start=True).fit(in_memory(constant), Y)
+    model.fit(ParquetImpressions(folder, FEATURES[::-1], TARGETS))
+    found, wanted = (each.encode(X).numeric for each in (model, expected.fit(X, Y)))
+    assert_allclose(found, wanted, rtol=1e-5, atol=1e-6)
+    assert len(np.unique(found[:, 0])) > 100
+
+
 def test_a_warm_start_validates_on_the_same_rows(folder, monkeypatch):
     from sk_pwiser._streaming import _fit_files
 
@@ -397,8 +409,11 @@ def test_corrupt_parts_are_left_out_with_one_warning(tmp_path):
     assert_same_state(vars(columns_of(model)[2]), vars(columns_of(expected)[2]))
 
 
-def test_blocks_of_time_need_no_order_of_rows(tmp_path):
-    log = LOG.assign(time=np.arange(1_200)).sample(frac=1, random_state=0)
+@pytest.mark.parametrize("n_times", [1_200, 2])
+def test_blocks_of_time_need_no_order_of_rows(tmp_path, n_times):
+    """Two days have several blocks each, so that a block has others to learn from."""
+    log = LOG.assign(time=np.arange(1_200) * n_times // 1_200)
+    log = log.sample(frac=1, random_state=0)
     write(log, tmp_path)
     params = {"target_encoding_min_values": 20, "time_column": "time"}
     names = [*FEATURES, "time"]

@@ -124,17 +124,24 @@ def test_blocks_of_consecutive_rows(has_groups, ends):
     assert_array_equal(np.concatenate(found), assign_blocks(300, 4, groups=groups))
 
 
+@pytest.mark.parametrize("n_times", [300, 40, 3, 2, 1])
 @pytest.mark.parametrize("has_groups", [False, True])
-def test_blocks_of_time(has_groups):
+def test_blocks_of_time(has_groups, n_times):
+    """Few times, such as days, have several blocks each."""
     rng = np.random.default_rng(0)
     groups = np.arange(300) // 7 if has_groups else None
-    table = pa.table({"a": np.arange(300), "time": rng.permutation(300) * 1.0})
+    time = rng.permutation(300) % n_times * 1.0
+    table = pa.table({"a": np.arange(300), "time": time})
     blocks = Blocks("time", 5, 300, rng)
     for rows in PARTS:
         blocks.add(table.slice(rows.start, rows.stop - rows.start))
     blocks.finish()
-    found = blocks.assign(table, groups)
-    time = table["time"].to_numpy()
-    assert_array_equal(found, assign_blocks(300, 5, times=time, groups=groups))
+    parts = [slice(0, 300)] if has_groups else PARTS  # which cut groups
+    found = [
+        blocks.assign(table.slice(rows.start, rows.stop - rows.start), groups)
+        for rows in parts
+    ]
+    expected = assign_blocks(300, 5, times=time, groups=groups)
+    assert_array_equal(np.concatenate(found), expected)
     with pytest.raises(ValueError, match="time_column='time' must not have missing"):
         blocks.add(pa.table({"time": [1.0, None]}))

@@ -53,3 +53,23 @@ def test_equal_weights_per_task_change_nothing():
     assert_allclose(base_rates(y, np.ones_like(y)), base_rates(y))
     broken = np.array([[0, 1]] * 30 + [[1, 0]] * 10 + [[0, 0]] * 60, dtype=np.float32)
     assert_allclose(base_rates(broken, np.ones_like(broken)), base_rates(broken))
+
+
+@pytest.mark.parametrize(
+    "parents", [(-1, 0, 0), (-1, -1, -1)], ids=["tree", "siblings"]
+)
+def test_siblings_whose_labels_are_known_in_different_rows(parents):
+    """The rate of a task follows from its own rows and those of its parent."""
+    y = np.zeros((1_000, 3), dtype=np.float32)
+    y[::2, 0] = 1
+    y[::10, 1] = y[::250, 2] = 1  # in 10 % and in 0.4 % of the rows
+    known = np.ones_like(y)
+    known[:500, 2] = known[500:, 1] = 0
+    found = base_rates(y * known, known, parents)
+    assert_allclose(found, [0.5, 0.1, 0.004], rtol=0.3)
+    # The counts by hand.
+    rate, n_rows = (500.5 / 1_001, 251) if parents[2] == 0 else (1.0, 501)
+    assert_allclose(found[2], rate * 2.5 / n_rows)
+    assert_allclose(
+        base_rates(y, None, parents), base_rates(y, np.ones_like(y), parents)
+    )

@@ -288,6 +288,25 @@ def test_an_invalid_update_changes_nothing():
     assert_same(state(model), before)
 
 
+@pytest.mark.parametrize("first", ["fit", "partial_fit"])
+@pytest.mark.parametrize("missing", [False, True])
+def test_weights_after_a_call_without_weights_are_not_scaled(first, missing):
+    """Rows without weights weigh 1, so that a weight of 1 changes nothing."""
+    labels, weights = Y.astype(float), np.linspace(0.5, 1.5, len(Y))
+    if missing:
+        labels.iloc[::3, 1] = np.nan
+    model = small(missing_labels="ignore", optimizer="sgd", lr=0.1, loss="bce")
+    getattr(model, first)(X, labels)
+    states = [
+        copy.deepcopy(model).partial_fit(X, Y, sample_weight=w).predict_logits(X)
+        for w in (None, np.ones(len(Y)), weights, 3 * weights)
+    ]
+    assert_array_equal(states[0], states[1])
+    before = model.predict_logits(X)
+    moved, moved_more = (np.abs(after - before).mean() for after in states[2:])
+    assert moved_more > 1.5 * moved
+
+
 def test_classes_of_later_calls_are_those_of_the_first():
     y = Y.iloc[:, 0]
     model = small().partial_fit(X, y, classes=[0, 1])

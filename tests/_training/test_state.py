@@ -8,6 +8,7 @@ import pytest
 import torch
 from numpy.testing import assert_array_equal
 from sklearn.exceptions import ConvergenceWarning
+from skorch.callbacks import Callback
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
 from sk_pwiser._table import TargetStatistics
@@ -92,6 +93,21 @@ def test_a_warm_start_validates_on_the_same_rows(monkeypatch, seed, tmp_path):
     # A new fit draws anew.
     model.set_params(warm_start=False, random_state=7).fit(X, Y)
     assert watch.parts[-1] != watch.parts[0]
+
+
+@pytest.mark.parametrize("seed", [None, 0])
+def test_a_call_without_a_split_keeps_the_validation_rows(monkeypatch, seed):
+    """Otherwise a later fit would validate on rows that the first was trained on."""
+    X, Y = make_rows(IDS)
+    model = make_model(early_stopping=True, warm_start=True, random_state=seed)
+    with monkeypatch.context() as patch:
+        first = Watch(patch)
+        model.fit(X, Y)
+    some = X[:300], Y[:300]
+    model.partial_fit(*some).fit(*some, eval_set=some)
+    later = Watch(monkeypatch)
+    model.fit(X, Y)
+    assert later.parts == first.parts
 
 
 @pytest.mark.parametrize("ctr", [0.02, 0.3])
@@ -271,26 +287,47 @@ def test_a_finite_divergence_keeps_the_last_good_weights():
     assert np.isfinite(good).all()
 
 
+class Spoil(Callback):
+    """Makes the predictions of an epoch, by its number, useless."""
+
+    def __init__(self, epoch):
+        self.epoch = epoch
+
+    def spoil(self, net, **kwargs):
+        if len(net.history) == self.epoch:
+            with torch.no_grad():
+                for tower in net.module_.towers:
+                    tower.output.linear.bias.fill_(-1e3)
+
+
 @pytest.mark.parametrize("event", ["on_epoch_begin", "on_batch_end"])
-def test_the_epoch_of_the_lowest_loss_is_restored_after_a_divergence(event):
+def test_the_epoch_of_the_lowest_loss_is_restored_after_a_divergence(
+    event, monkeypatch
+):
     # At the end of the only batch, the loss of the epoch has already been measured.
-    from skorch.callbacks import Callback
-
-    class Spoil(Callback):
-        def spoil(self, net, **kwargs):
-            if len(net.history) == 4:
-                with torch.no_grad():
-                    for tower in net.module_.towers:
-                        tower.output.linear.bias.fill_(-1e3)
-
-    setattr(Spoil, event, Spoil.spoil)
+    monkeypatch.setattr(Spoil, event, Spoil.spoil)
     X, Y = make_rows(IDS[:500])
     params = {"lr": 1e-4, "optimizer_params": {"average_decay": 0}}
-    model = make_model(max_epochs=4, callbacks=[Spoil()], **params)
+    model = make_model(max_epochs=4, callbacks=[Spoil(4)], **params)
     with pytest.warns(ConvergenceWarning, match="weights of epoch 3 are kept"):
         model.fit(X, Y)
     assert model.best_epoch_ == 3
     expected = make_model(max_epochs=3, **params).fit(X, Y)
+    assert_array_equal(model.predict_proba(X), expected.predict_proba(X))
+
+
+def test_a_warm_start_that_diverges_keeps_an_epoch_of_its_own(monkeypatch):
+    """The losses of the earlier fit, to fewer positives, are lower than all of it."""
+    monkeypatch.setattr(Spoil, "on_epoch_begin", Spoil.spoil)
+    X, Y = make_rows(IDS[:500])
+    params = {"lr": 1e-4, "optimizer_params": {"average_decay": 0}, "warm_start": True}
+    rare = Y.mul(np.arange(len(X)) % 10 == 0, axis=0)
+    model, expected = (make_model(max_epochs=2, **params).fit(X, rare) for _ in "ab")
+    model.set_params(max_epochs=3, callbacks=[Spoil(5)])
+    with pytest.warns(ConvergenceWarning, match="weights of epoch 4 are kept"):
+        model.fit(X, Y)
+    assert model.history_[:, "train_loss_best"] == [True, True, False, False, False]
+    expected.fit(X, Y)
     assert_array_equal(model.predict_proba(X), expected.predict_proba(X))
 
 

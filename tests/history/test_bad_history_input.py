@@ -101,6 +101,25 @@ def test_times_of_another_kind_than_in_fit():
         HistoryFeatures(["user"], time="user", label_delay="1h").fit(X, [0, 1])
 
 
+def test_values_of_another_kind_than_in_fit():
+    """Keys that are text instead of numbers would have no past, one and all."""
+    log = pd.DataFrame({"user": [1, 2], "time": [1, 2]})
+    click = pd.Series([0, 1], name="click")
+    history = HistoryFeatures(["user"], time="time").fit(log, click)
+    later = pd.DataFrame({"user": ["1", "3"], "time": [3, 3]})
+    rule = "'user' contained numbers before; it now contains text, such as '[13]'"
+    for method in (history.transform, history.replay, history.update):
+        with pytest.raises(ValueError, match=rule):
+            method(later)
+    with pytest.raises(ValueError, match=rule):
+        history.transform_row({"user": "1", "time": 3})
+    assert np.isnan(
+        history.transform_row({"user": 7.0, "time": 3})["user__since_click"]
+    )
+    known = history.transform(later.assign(user=[2.0, None]))["user__since_click"]
+    np.testing.assert_array_equal(known, [1.0, np.nan])
+
+
 def test_bad_tables_and_labels():
     X, Y = make_log(20)
     with pytest.raises(TypeError, match="whose columns have names"):
