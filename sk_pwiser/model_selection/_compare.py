@@ -174,7 +174,7 @@ def compare_losses(
     cv : int, splitter or iterable of (train, test), default=5
         An int is the number of folds of :class:`FunnelStratifiedKFold`, at least 2. A
         splitter, such as ``TimeSeriesSplit`` or ``RepeatedKFold``, or an iterable of
-        row indices must give at least two splits.
+        row indices, or masks of rows, must give at least two splits.
     scoring : str, callable, list, tuple or dict, default=None
         Scores, as in :class:`~sklearn.model_selection.GridSearchCV`; larger is better.
         None means the ROC AUC of each task ("click AUC", "conversion AUC"), the ROC AUC
@@ -330,6 +330,7 @@ def default_scoring(estimator, Y):
 
 
 def make_splits(estimator, cv, X, Y, groups, seed):
+    """Yield the indices of training and test rows, which may be given as masks."""
     if cv is None:
         cv = 5
     if isinstance(cv, Integral):
@@ -339,7 +340,9 @@ def make_splits(estimator, cv, X, Y, groups, seed):
         cv = FunnelStratifiedKFold(
             int(cv), random_state=int(seed), task_parents=dict(enumerate(parents))
         )
-    return check_cv(cv).split(X, Y, groups)
+    for split in check_cv(cv).split(X, Y, groups):
+        rows = map(np.asarray, split)
+        yield [np.flatnonzero(r) if r.dtype == bool else r for r in rows]
 
 
 def set_seeds(estimator, seed):
