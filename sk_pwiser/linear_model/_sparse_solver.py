@@ -54,7 +54,10 @@ class SparseProblem:
     def alphas(self, alphas, eps):
         """Return penalties in descending order, a logarithmic grid for an int."""
         if not isinstance(alphas, int | np.integer):
-            return np.sort(np.asarray(alphas, dtype=float))[::-1]
+            alphas = np.sort(np.asarray(alphas, dtype=float))[::-1]
+            if alphas.ndim != 1 or not len(alphas) or not (alphas >= 0).all():
+                raise ValueError(f"alphas must be numbers >= 0; got {alphas.tolist()}.")
+            return alphas
         # If no feature has an effect, all alphas give the same, empty model.
         largest = self.alpha_max if self.alpha_max > 0 else 1.0
         return np.geomspace(largest, eps * largest, alphas)
