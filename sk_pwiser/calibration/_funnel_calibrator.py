@@ -349,6 +349,8 @@ class FunnelCalibrator(
         if self.negative_sampling_rate != "auto":
             return self.negative_sampling_rate
         for layer in nested_estimators(estimator):
+            if isinstance(layer, FunnelCalibrator):
+                return layer._sampling_rate(layer.estimator_)
             if hasattr(layer, "negative_sampling_rate"):
                 return layer.negative_sampling_rate
             inner = getattr(layer, "estimator", None)
