@@ -15,7 +15,7 @@ from sklearn.model_selection import check_cv, cross_validate
 from sklearn.utils import _safe_indexing, check_random_state, indexable
 
 from sk_pwiser._responses import find_paths, planned_tasks, rows_of_values
-from sk_pwiser._table import check_match, column_of, n_rows
+from sk_pwiser._table import check_match, column_of, n_rows, refuse_parts
 from sk_pwiser._times import warn_about_random_folds
 from sk_pwiser._utils import path_to, warn_user
 from sk_pwiser.metrics import cvr_auc_scorer, make_task_scorer, mean_log_loss_scorer
@@ -256,6 +256,7 @@ def cross_validate_candidates(
     candidates, X, Y, cv, scoring, groups, by, params, n_jobs, verbose, random_state
 ):
     """Fit and score every candidate on every fold; see `compare_losses`."""
+    refuse_parts(X)
     X, Y, groups = indexable(X, Y, groups)
     check_match(X, n_rows(Y), Y=Y, groups=groups)
     if scoring is None:
