@@ -166,8 +166,17 @@ def weighted_moments(X, weight):
         square = X.multiply(X).T @ weight
     else:
         square = np.einsum("i,ij,ij->j", weight, X, X)
-    variance = square - mean**2
-    variance[variance < 1e-12 * square] = 0.0
+    variance, smallest = square - mean**2, np.full_like(mean, 1e-12)
+    # Of values far from 0, such as times, this difference has few correct digits.
+    far = variance < 1e-6 * square
+    if far.any() and not sparse.issparse(X):
+        centred = X[:, far] - mean[far]
+        correction = centred.T @ weight
+        mean[far] += correction
+        squares = np.einsum("i,ij,ij->j", weight, centred, centred)
+        variance[far] = squares - correction**2
+        smallest[far] = 1e-28
+    variance[variance < smallest * square] = 0.0
     return mean, variance
 
 
