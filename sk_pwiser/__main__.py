@@ -30,6 +30,7 @@ from sk_pwiser.model_selection import (
     FunnelTimeSplit,
     compare_losses,
     compare_models,
+    named_models,
 )
 
 LOSSES = ("bce", "pwiser")
@@ -150,6 +151,8 @@ def check(arguments):
         if arguments.data is None and getattr(arguments, option):
             name = option.replace("_", "-")
             raise ValueError(f"--{name} must be given with --data")
+    if arguments.against_others and arguments.weights:
+        raise ValueError("--weights must be given without --against-others")
     if arguments.folds < 2:
         raise ValueError(f"--folds must be an int >= 2, got {arguments.folds}")
 
@@ -337,7 +340,9 @@ def compare(title, X, Y, arguments, times=None):
         "random_state": arguments.seed,
     }
     if arguments.against_others:
-        comparison = compare_models(X, Y, **common)
+        models = named_models("default", n_tasks=Y.shape[1])
+        models["sk_pwiser"] = make_model(arguments)
+        comparison = compare_models(X, Y, models=models, **common)
         print(comparison, comparison.seconds, sep="\n")
         return
     losses = {"losses": LOSSES, "weights": arguments.weights}

@@ -3,7 +3,7 @@
 import numpy as np
 from sklearn.utils import assert_all_finite
 
-from sk_pwiser._table import read_array, read_labels, zero_one_labels
+from sk_pwiser._table import check_match, read_array, read_labels, zero_one_labels
 from sk_pwiser._utils import accept_any_case_of_y, warn_user
 
 __all__ = ["delay_distribution", "delayed_feedback_weights"]
@@ -186,6 +186,8 @@ def delayed_feedback_weights(Y, *, delay, elapsed, cvr=None, min_probability=0.0
         )
     labels = zero_one_labels(values, columns)
     n_samples = len(labels)
+    others = {"delay": delay, "elapsed": elapsed, "cvr": cvr}
+    check_match(Y, n_samples, input_name="Y", **others)
     elapsed = _column("elapsed", elapsed, n_samples)
     delay = _column("delay", delay, n_samples, allows_nan=True)
     if not 0 < min_probability <= 1:

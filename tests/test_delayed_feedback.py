@@ -1,6 +1,7 @@
 """Weights against conversions that are still to come."""
 
 import numpy as np
+import pandas as pd
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
@@ -159,6 +160,10 @@ TIMES = {"elapsed": [3.0, 1.0, 2.0], "delay": [1.0, np.nan, np.nan]}
         ({"delay": [-1.0, np.nan, 0]}, "delay must be within 0 and elapsed; it is -1"),
         ({"delay": [np.nan, 1.0, 1.0]}, "known for converted rows; it is nan in row 0"),
         ({"cvr": [0.1, 0.2, 1.5]}, r"cvr must be in \[0, 1\]; it is 1.5 in row 2"),
+        (
+            {"Y": pd.DataFrame(LABELS), "elapsed": pd.Series([3.0, 1, 2], [2, 1, 0])},
+            r"Y and elapsed .* different orders: .* Pass elapsed.loc\[Y.index\]",
+        ),
         ({"min_probability": 0}, r"min_probability must be in \(0, 1\]; got 0"),
     ],
 )

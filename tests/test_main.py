@@ -11,6 +11,7 @@ from sk_pwiser.model_selection import compare_losses
 
 pd = pytest.importorskip("pandas")
 FEW = ["--folds", "2", "--max-epochs", "1", "--jobs", "1"]
+CLICKS = ["--data", "log.csv", "--targets", "click"]
 
 
 @pytest.fixture(autouse=True)
@@ -99,7 +100,15 @@ def test_a_file_against_models_of_other_packages(monkeypatch, capsys, csv):
     others = "sk_pwiser.model_selection._compare_models.PACKAGES"
     monkeypatch.setattr(others, dict.fromkeys(("lightgbm", "catboost", "tabm"), "no"))
     options = ["--data", str(csv), "--targets", *Y, "--against-others"]
+    fitted = []
+    fit = MultiTaskCTRCVRClassifier.fit
+    monkeypatch.setattr(
+        MultiTaskCTRCVRClassifier,
+        "fit",
+        lambda self, *args: fitted.append(self) or fit(self, *args),
+    )
     command.main([*FEW, *options])
+    assert [model.max_epochs for model in fitted] == [1, 1]
     out = capsys.readouterr().out
     assert "Differences to sk_pwiser over" in out
     assert "hist_gradient_boosting" in out
@@ -201,6 +210,10 @@ def test_bad_files(tmp_path, capsys, columns, options, message):
         (["--data", "log.csv"], "--data and --targets must be given together"),
         (["--categorical", "id"], "--categorical must be given with --data"),
         (["--time", "at"], "--time must be given with --data"),
+        (
+            [*CLICKS, "--against-others", "--weights", "1"],
+            "--weights must be given without --against-others",
+        ),
         (["--folds", "1"], "--folds must be an int >= 2, got 1"),
         (["--data", "no.csv", "--targets", "click"], "must name a file, got no.csv"),
         (["--data", "log.txt", "--targets", "click"], "must end in .csv, .csv.gz or"),

@@ -233,7 +233,7 @@ def n_rows(X):
         ) from error
 
 
-def check_match(X, n_samples, **others):
+def check_match(X, n_samples, *, input_name="X", **others):
     """Raise if values per row do not match a table in number or in their index."""
     if n_rows(X) != n_samples:
         raise ValueError(
@@ -250,11 +250,14 @@ def check_match(X, n_samples, **others):
         if index.isin(other).all() and other.isin(index).all():
             row = int((index.to_numpy() != other.to_numpy()).argmax())
             label, found = (one[row : row + 1].tolist()[0] for one in (index, other))
-            aligned = f"{name}.loc[X.index]" if index.is_unique else "equal orders"
+            aligned = "equal orders"
+            if index.is_unique:
+                aligned = f"{name}.loc[{input_name}.index]"
             raise ValueError(
-                f"X and {name} have the same index labels in different orders: row "
-                f"{row} is {label!r} in X and {found!r} in {name}. Pass "
-                f"{aligned} or, if rows match by position, {name}.to_numpy()."
+                f"{input_name} and {name} have the same index labels in different "
+                f"orders: row {row} is {label!r} in {input_name} and {found!r} in "
+                f"{name}. Pass {aligned} or, if rows match by position, "
+                f"{name}.to_numpy()."
             )
 
 

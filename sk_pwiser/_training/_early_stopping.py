@@ -229,12 +229,15 @@ class KnownProbabilities(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     missing_labels = "ignore"
 
-    def __init__(self, probabilities: np.ndarray, task_names: Sequence[str]) -> None:
+    def __init__(
+        self, probabilities: np.ndarray, task_parents: Mapping[str, str | None]
+    ) -> None:
         self.probabilities = probabilities
-        self.task_names = self.task_names_ = list(task_names)
+        self.task_parents = self.task_parents_ = dict(task_parents)
+        self.task_names_ = list(task_parents)
         self.classes_ = np.array([0, 1])
-        if len(task_names) > 1:
-            self.classes_ = np.tile(self.classes_, (len(task_names), 1))
+        if len(task_parents) > 1:
+            self.classes_ = np.tile(self.classes_, (len(task_parents), 1))
 
     def predict_proba(self, _X: Any) -> np.ndarray:
         """Return the probabilities, in the form of the estimator's."""
@@ -248,16 +251,19 @@ class KnownProbabilities(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
 
 def score_validation(
-    scorer: Any, rows: TrainingRows, logits: Tensor, task_names: Sequence[str]
+    scorer: Any,
+    rows: TrainingRows,
+    logits: Tensor,
+    task_parents: Mapping[str, str | None],
 ) -> float:
     """Return the score of the validation rows, without weights and without a table."""
     y, weights = rows.labels().round(), rows.weights()
     if weights is not None and weights.dim() == 2:
         y[:, 1:] = y[:, 1:].where(weights[:, 1:] > 0, torch.nan)
     probabilities = logits.sigmoid().double().cpu().numpy()
-    estimator = KnownProbabilities(probabilities, task_names)
+    estimator = KnownProbabilities(probabilities, task_parents)
     labels = y.cpu().numpy()
-    labels = labels[:, 0].astype(int) if len(task_names) == 1 else labels
+    labels = labels[:, 0].astype(int) if len(task_parents) == 1 else labels
     return float(scorer(estimator, np.empty((len(y), 0)), labels))
 
 

@@ -51,7 +51,7 @@ from sk_pwiser._training._optimizers import (
     flush_tiny_values,
     sparse_tables,
 )
-from sk_pwiser._utils import warn_user, widest_float
+from sk_pwiser._utils import parents_by_name, warn_user, widest_float
 from sk_pwiser.networks import NetworkOutput
 
 if TYPE_CHECKING:
@@ -590,7 +590,8 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
                 is_loss = name == "log_loss"
                 self._record_best(f"{prefix}_{name}_{task}", value, is_loss)
         if self.scorer is not None:
-            score = score_validation(self.scorer, impressions, logits, self.task_names)
+            parents = parents_by_name(self.module_.spec.parents, self.task_names)
+            score = score_validation(self.scorer, impressions, logits, parents)
             self._record_best(f"{prefix}_score", score, lower_is_better=False)
 
     def _record_best(self, key: str, value: float, lower_is_better: bool) -> None:

@@ -40,6 +40,7 @@ from sk_pwiser._table import (
     is_missing,
     one_task_labels,
     read_labels,
+    refuse_parts,
     zero_one_labels,
 )
 from sk_pwiser._times import warn_about_random_folds
@@ -246,6 +247,7 @@ class FunnelCalibrator(
             after the start of its test part, although the estimator has a `time_column`
             or a :class:`~sk_pwiser.history.HistoryFeatures`, or `X` columns of these.
         """
+        refuse_parts(X)
         X, y, sample_weight = indexable(X, y, sample_weight)
         if self.cv is None:
             check_is_fitted(
@@ -349,6 +351,8 @@ class FunnelCalibrator(
         if self.negative_sampling_rate != "auto":
             return self.negative_sampling_rate
         for layer in nested_estimators(estimator):
+            if isinstance(layer, FunnelCalibrator):
+                return layer._sampling_rate(layer.estimator_)
             if hasattr(layer, "negative_sampling_rate"):
                 return layer.negative_sampling_rate
             inner = getattr(layer, "estimator", None)

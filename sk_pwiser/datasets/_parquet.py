@@ -46,6 +46,9 @@ def _match(filesystem, name):
 
     found, paths = [name], []
     base, *pattern = re.split(r"[*?[]", name)
+    # The name of a file may contain brackets.
+    if pattern and filesystem.get_file_info(name).type != fs.FileType.NotFound:
+        pattern = []
     if pattern and isinstance(filesystem, fs.LocalFileSystem):
         found = glob.glob(name, recursive=True)
     elif pattern:
@@ -298,7 +301,7 @@ class ParquetImpressions:
 
     def _open(self):
         """Check the columns of all files, and return the dataset of pyarrow."""
-        _, datasets, _ = import_parquet()
+        pyarrow, datasets, _ = import_parquet()
         options = {
             "filesystem": self.filesystem,
             "format": "parquet",
@@ -311,7 +314,15 @@ class ParquetImpressions:
         for field in first:  # filters may read other columns
             if field.name not in unique:
                 schema = schema.append(field)
-        return datasets.dataset(self.files_, schema=schema, **options)
+        dataset = datasets.dataset(self.files_, schema=schema, **options)
+        try:
+            dataset.scanner(filter=self.filters)
+        except pyarrow.ArrowException as error:
+            first = str(error).partition("\n")[0]
+            raise ValueError(
+                f"filters={self.filters} cannot be applied: {first}"
+            ) from error
+        return dataset
 
     def iter_tables(self, columns):
         """Read the rows in order, as tables of rows of one file.

@@ -7,7 +7,7 @@ import numpy as np
 from sklearn.utils import _safe_indexing, check_random_state
 
 from sk_pwiser._estimator import MultiTaskCTRCVRClassifier
-from sk_pwiser._funnel import funnel_depth
+from sk_pwiser._funnel import funnel_strata
 from sk_pwiser._table import as_table, check_match, check_targets, result_frame
 from sk_pwiser._times import NUMBER, times_of
 from sk_pwiser._utils import aligned, check_integer
@@ -124,8 +124,15 @@ def describe_impressions(
     check_integer("n_periods", n_periods, at_least=2)
     check_integer("max_rows", max_rows, at_least=2 * N_FOLDS)
     rng = check_random_state(random_state)
-    targets = check_targets(Y, estimator.task_names, missing_labels="ignore")
-    depth, names = funnel_depth(Y), targets.task_names
+    targets = check_targets(
+        Y,
+        estimator.task_names,
+        missing_labels="ignore",
+        task_parents=estimator.task_parents,
+    )
+    depth, is_unknown = np.divmod(funnel_strata(Y, targets.parents, "Y"), 2)
+    depth[is_unknown == 1] = -1
+    names = targets.task_names
     given = {} if time is None or isinstance(time, str) else {"time": time}
     check_match(X, len(depth), Y=Y, **given)
     period, starts = np.zeros(len(depth), dtype=np.intp), ["all"]
@@ -294,7 +301,8 @@ class ImpressionsDescription:
         pandas.DataFrame or dict of str to ndarray
             A DataFrame if pandas is installed, otherwise a dict with the same columns:
             ``depth`` (-1 if a missing label leaves it unknown), ``reached`` (the last
-            task that happened), ``rows`` and ``share``.
+            task that happened, and all that it presupposes by the ``task_parents`` of
+            the estimator), ``rows`` and ``share``.
         """
         return result_frame(dict(self._depths))
 

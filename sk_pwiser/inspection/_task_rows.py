@@ -16,7 +16,7 @@ from sk_pwiser._responses import (
     check_targets,
     rows_of_values,
 )
-from sk_pwiser._table import check_weights, column_of
+from sk_pwiser._table import check_match, check_weights, column_of
 from sk_pwiser._utils import warn_user
 
 # Curves of more values of `by` could not be told apart.
@@ -111,6 +111,7 @@ def _parts(X, Y, by):
         found = rows_of_values(column_of(X, "by", by), by)
     else:
         check_consistent_length(by, Y)
+        check_match(Y, _num_samples(Y), input_name="Y", by=by)
         found = rows_of_values(by, getattr(by, "name", None))
     if not 0 < len(found) <= MAX_VALUES:
         what = "a column" if X is None else f"{by!r}"

@@ -6,11 +6,14 @@ import numpy as np
 from scipy import sparse
 from scipy.special import log_expit
 from sklearn.metrics import r2_score, roc_auc_score
+from sklearn.utils import column_or_1d
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
+from sk_pwiser._responses import check_same_tasks
 from sk_pwiser._table import (
     check_weights,
+    names_of_columns,
     one_task_labels,
     read_labels,
     zero_one_labels,
@@ -163,8 +166,17 @@ def weighted_moments(X, weight):
         square = X.multiply(X).T @ weight
     else:
         square = np.einsum("i,ij,ij->j", weight, X, X)
-    variance = square - mean**2
-    variance[variance < 1e-12 * square] = 0.0
+    variance, smallest = square - mean**2, np.full_like(mean, 1e-12)
+    # Of values far from 0, such as times, this difference has few correct digits.
+    far = variance < 1e-6 * square
+    if far.any() and not sparse.issparse(X):
+        centred = X[:, far] - mean[far]
+        correction = centred.T @ weight
+        mean[far] += correction
+        squares = np.einsum("i,ij,ij->j", weight, centred, centred)
+        variance[far] = squares - correction**2
+        smallest[far] = 1e-28
+    variance[variance < smallest * square] = 0.0
     return mean, variance
 
 
@@ -297,20 +309,34 @@ class LinearPredictions(DocLink):
         -------
         float
             The mean; NaN, with a warning, if a binary task has only one class.
+
+        Raises
+        ------
+        ValueError
+            If labels or weights are invalid, or not those of the tasks of the fit.
         """
         check_is_fitted(self)
-        if self._is_single and self._is_binary[0]:
-            y = np.asarray(y).reshape(len(y)) == self.classes_[1]
-            values = y[:, np.newaxis].astype(float)
-        else:
-            types = np.where(self._is_binary, "binary", "regression").tolist()
-            values = read_targets(y, types, self.missing_labels).values
+        targets = self._read_targets(y)
         linear = self._linear_predictors(X)
-        weight = None
-        if sample_weight is not None:
-            weight = check_weights(sample_weight, *values.shape, self.task_names_)
-            weight = np.broadcast_to(weight.reshape(len(values), -1), values.shape)
-        return float(np.mean(task_scores(values, linear, self._is_binary, weight)))
+        weights = label_weights(sample_weight, linear, targets)
+        weights = None if sample_weight is None else weights
+        scores = task_scores(targets.values, linear, self._is_binary, weights)
+        return float(np.mean(scores))
+
+    def _read_targets(self, y):
+        """Check labels and values, which must be of the tasks of the fit."""
+        if self._is_single and self._is_binary[0]:
+            labels, _, columns = read_labels(y, input_name="y")
+            values, classes = one_task_labels(
+                column_or_1d(labels), columns, self.classes_, input_name="y"
+            )
+            given = values.astype(float), self._is_binary, classes, self.task_names_
+            return LinearTargets(*given, True)
+        types = np.where(self._is_binary, "binary", "regression").tolist()
+        targets = read_targets(y, types, self.missing_labels)
+        names = names_of_columns(y) or []
+        check_same_tasks(self.n_tasks_, names, self.task_names_)
+        return targets
 
 
 def task_scores(values, linear, is_binary, weights=None):

@@ -79,22 +79,24 @@ class SparseLinearBase(LinearPredictions, BaseEstimator):
         ConvergenceWarning
             If `max_iter` is reached.
         """
-        X = validate_data(
-            self,
+        checked = check_array(
             X,
             accept_sparse="csc",
             dtype=np.float64,
             ensure_min_samples=self._min_samples,
+            estimator=self,
+            input_name="X",
         )
         targets = read_targets(y, self.task_types, self.missing_labels)
-        self._fit(X, targets, label_weights(sample_weight, X, targets))
-        return self
-
-    def _set_solution(self, targets, coef, intercept, n_iter):
-        """Set the fitted attributes, all of them after the fit has succeeded."""
+        weights = label_weights(sample_weight, checked, targets)
+        (coef, intercept, n_iter), found = self._fit(checked, targets, weights)
+        # Attributes are set after the fit has succeeded.
+        validate_data(self, X, skip_check_array=True)
         self._set_targets(targets)
         self.coef_, self.intercept_ = coef, intercept
         self.n_iter_ = max(n_iter, 1)
+        vars(self).update(found)
+        return self
 
     def _linear_predictors(self, X):
         X = validate_data(
@@ -264,8 +266,7 @@ class MultiTaskSparseLinear(SparseLinearBase):
         self.tol = tol
 
     def _fit(self, X, targets, weights):
-        problem = SparseProblem(X, targets, weights, self)
-        self._set_solution(targets, *problem.solve(self.alpha))
+        return SparseProblem(X, targets, weights, self).solve(self.alpha), {}
 
 
 @accept_any_case_of_y
@@ -485,16 +486,17 @@ class MultiTaskSparseLinearCV(SparseLinearBase):
         alpha = sum(shares[kind] * best[kind] for kind in best) / len(targets.is_binary)
         for larger in alphas[alphas > alpha]:
             problem.solve(larger)
-        self._set_solution(targets, *problem.solve(alpha))
-        self.alpha_, self.alphas_ = float(alpha), alphas
-        self.best_alphas_, self.scores_ = best, scores
+        found = {"alpha_": float(alpha), "alphas_": alphas}
+        found |= {"best_alphas_": best, "scores_": scores}
+        return problem.solve(alpha), found
 
     def _splits(self, X, targets):
         values = targets.values
         labels = np.nan_to_num(values[:, targets.is_binary]).astype(int)
         if not isinstance(self.cv, Integral):
-            y = values[:, 0] if targets.is_single else values
-            return check_cv(self.cv).split(X, y)
+            # Splitters read labels, not values, where there are any.
+            y = values[:, targets.is_binary] if labels.size else values
+            return check_cv(self.cv).split(X, y[:, 0] if y.shape[1] == 1 else y)
         kind = FunnelStratifiedKFold if labels.size else KFold
         folds = kind(self.cv, shuffle=True, random_state=self.random_state)
         return folds.split(X, labels)

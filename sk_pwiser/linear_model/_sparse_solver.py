@@ -6,6 +6,7 @@ matrix products per step, which numpy and scipy compute at full speed.
 """
 
 import numpy as np
+from scipy.sparse import issparse
 from scipy.special import expit
 from sklearn.exceptions import ConvergenceWarning
 
@@ -38,7 +39,7 @@ class SparseProblem:
         # It is left out, and its intercept is the log-odds with half a row added to
         # each class.
         loss = MixedLoss(values, weights * ~self.is_constant, targets.is_binary)
-        self.columns = _scaled_columns(X, loss.weights, settings)
+        self.columns, self.shift = _scaled_columns(X, loss.weights, settings)
         self.objective = Objective(self.columns, loss, settings)
         self.V = np.zeros((self.columns.n_features + 1, values.shape[1]))
         if settings.fit_intercept:
@@ -54,7 +55,10 @@ class SparseProblem:
     def alphas(self, alphas, eps):
         """Return penalties in descending order, a logarithmic grid for an int."""
         if not isinstance(alphas, int | np.integer):
-            return np.sort(np.asarray(alphas, dtype=float))[::-1]
+            alphas = np.sort(np.asarray(alphas, dtype=float))[::-1]
+            if alphas.ndim != 1 or not len(alphas) or not (alphas >= 0).all():
+                raise ValueError(f"alphas must be numbers >= 0; got {alphas.tolist()}.")
+            return alphas
         # If no feature has an effect, all alphas give the same, empty model.
         largest = self.alpha_max if self.alpha_max > 0 else 1.0
         return np.geomspace(largest, eps * largest, alphas)
@@ -63,7 +67,7 @@ class SparseProblem:
         """Return coefficients, intercepts and steps, starting at the last solution."""
         n_iter = self._minimise(alpha)
         W = self.V[:-1] / self.columns.scale[:, np.newaxis]
-        intercept = self.V[-1] - self.columns.mean @ W
+        intercept = self.V[-1] - (self.columns.mean + self.shift) @ W
         coef = np.ascontiguousarray(W.T) * self.task_scale[:, np.newaxis]
         if self.is_constant.any():
             coef[self.is_constant] = 0.0
@@ -121,12 +125,21 @@ def _task_scale(targets, weights, scale_targets):
 
 
 def _scaled_columns(X, weights, settings):
-    """Return columns of similar curvatures, with which FISTA converges fast."""
+    """Return columns of similar curvatures, with which FISTA converges fast.
+
+    The second result is what was subtracted from the columns: the mean where it is a
+    thousand deviations or more, whose rounding errors would exceed small steps.
+    """
     mean, variance = weighted_moments(X, weights.sum(axis=1) + np.finfo(float).tiny)
     if not settings.fit_intercept:
         variance, mean = variance + mean**2, np.zeros_like(mean)
+    shift = np.zeros_like(mean)
+    if not issparse(X):
+        is_far = (variance > 0) & (mean**2 > 1e6 * variance)
+        shift = np.where(is_far, mean, 0.0)
+        X, mean = X - shift if shift.any() else X, mean - shift
     square = variance + settings.l2 + settings.mean_reg
-    return Columns(X, mean, np.sqrt(np.where(square > 0, square, 1.0)))
+    return Columns(X, mean, np.sqrt(np.where(square > 0, square, 1.0))), shift
 
 
 class MixedLoss:

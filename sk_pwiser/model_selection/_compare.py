@@ -15,7 +15,7 @@ from sklearn.model_selection import check_cv, cross_validate
 from sklearn.utils import _safe_indexing, check_random_state, indexable
 
 from sk_pwiser._responses import find_paths, planned_tasks, rows_of_values
-from sk_pwiser._table import check_match, column_of, n_rows
+from sk_pwiser._table import check_match, column_of, n_rows, refuse_parts
 from sk_pwiser._times import warn_about_random_folds
 from sk_pwiser._utils import path_to, warn_user
 from sk_pwiser.metrics import cvr_auc_scorer, make_task_scorer, mean_log_loss_scorer
@@ -174,7 +174,7 @@ def compare_losses(
     cv : int, splitter or iterable of (train, test), default=5
         An int is the number of folds of :class:`FunnelStratifiedKFold`, at least 2. A
         splitter, such as ``TimeSeriesSplit`` or ``RepeatedKFold``, or an iterable of
-        row indices must give at least two splits.
+        row indices, or masks of rows, must give at least two splits.
     scoring : str, callable, list, tuple or dict, default=None
         Scores, as in :class:`~sklearn.model_selection.GridSearchCV`; larger is better.
         None means the ROC AUC of each task ("click AUC", "conversion AUC"), the ROC AUC
@@ -256,6 +256,7 @@ def cross_validate_candidates(
     candidates, X, Y, cv, scoring, groups, by, params, n_jobs, verbose, random_state
 ):
     """Fit and score every candidate on every fold; see `compare_losses`."""
+    refuse_parts(X)
     X, Y, groups = indexable(X, Y, groups)
     check_match(X, n_rows(Y), Y=Y, groups=groups)
     if scoring is None:
@@ -330,6 +331,7 @@ def default_scoring(estimator, Y):
 
 
 def make_splits(estimator, cv, X, Y, groups, seed):
+    """Yield the indices of training and test rows, which may be given as masks."""
     if cv is None:
         cv = 5
     if isinstance(cv, Integral):
@@ -339,7 +341,9 @@ def make_splits(estimator, cv, X, Y, groups, seed):
         cv = FunnelStratifiedKFold(
             int(cv), random_state=int(seed), task_parents=dict(enumerate(parents))
         )
-    return check_cv(cv).split(X, Y, groups)
+    for split in check_cv(cv).split(X, Y, groups):
+        rows = map(np.asarray, split)
+        yield [np.flatnonzero(r) if r.dtype == bool else r for r in rows]
 
 
 def set_seeds(estimator, seed):

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 
 import numpy as np
 import sklearn
+from scipy.sparse import issparse
 from sklearn.base import BaseEstimator, ClassifierMixin, TransformerMixin
 from sklearn.compose import ColumnTransformer, make_column_selector
 from sklearn.ensemble import HistGradientBoostingClassifier
@@ -121,6 +122,11 @@ def compare_models(
         raise ValueError(
             "Y must have all labels, since models of other packages have no missing "
             f"ones; {int(missing.sum())} are missing."
+        )
+    if issparse(X) and not isinstance(models, Mapping):
+        raise TypeError(
+            "X must not be sparse, since models of other packages read its columns; "
+            "pass X.toarray(), or pipelines of your own in a dict of models."
         )
     found = named_models(models, n_tasks=labels.size // len(labels))
     if len(found) < 2:

@@ -10,6 +10,7 @@ from sklearn.model_selection._split import GroupsConsumerMixin
 from sklearn.utils import check_random_state, column_or_1d, indexable
 
 from sk_pwiser._funnel import funnel_strata, strata_of_folds
+from sk_pwiser._responses import check_rows
 from sk_pwiser._times import check_duration, read_duration, times_of
 from sk_pwiser._utils import check_integer
 
@@ -206,6 +207,7 @@ class FunnelTimeSplit(BaseCrossValidator):
         strata = funnel_strata(y, self.task_parents, "y")
         if len(strata) != len(times.values):
             raise ValueError(f"time has {len(times.values)} rows, y has {len(strata)}.")
+        check_rows(X, len(strata), y=y, time=self.time)
         order = np.argsort(times.values, kind="stable")
         shape = getattr(y, "shape", None) or np.shape(y)
         n_tasks = shape[1] if len(shape) > 1 else 1
@@ -297,6 +299,7 @@ class FunnelGroupKFold(GroupsConsumerMixin, FunnelStratifiedKFold):
         if groups is None:
             raise ValueError("groups must be one group per row; got None.")
         X, groups = indexable(X, groups)
+        check_rows(X, len(groups), groups=groups)
         groups = column_or_1d(groups)
         is_missing = np.array([g is None or g != g for g in groups.tolist()], bool)
         if is_missing.any():

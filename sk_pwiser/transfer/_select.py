@@ -129,13 +129,13 @@ def select_estimators(
     X = check_table(X)
     y = check_labels(pool[0], X, Y)
     y = (y[:, 0] if pool[0].classes_.ndim == 1 else y).astype(int)
-    probabilities, task_names = predict_each(pool, X), pool[0].task_names_
+    probabilities, task_parents = predict_each(pool, X), pool[0].task_parents_
     scoring = mean_log_loss_scorer if scoring is None else scoring
 
     @cache
     def score(members):
         mean = probabilities[list(members)].mean(axis=0)
-        value = float(scoring(KnownProbabilities(mean, task_names), X, y))
+        value = float(scoring(KnownProbabilities(mean, task_parents), X, y))
         if not np.isfinite(value):
             raise ValueError(
                 f"scoring must return a finite number; it returned {value} for the "

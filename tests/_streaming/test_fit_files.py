@@ -1,5 +1,7 @@
 """Fits on Parquet files, compared with fits on the same rows in memory."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -19,8 +21,9 @@ from skorch.callbacks import Callback, EarlyStopping
 
 from sk_pwiser._streaming import StreamedImpressions
 from sk_pwiser._table import NUMERIC_ENCODINGS
+from sk_pwiser.calibration import FunnelCalibrator
 from sk_pwiser.datasets import ParquetImpressions
-from sk_pwiser.model_selection import funnel_holdout
+from sk_pwiser.model_selection import compare_losses, funnel_holdout
 
 LOG = make_log()
 X, Y = in_memory(LOG), LOG[TARGETS]
@@ -482,8 +485,10 @@ def test_arguments_that_a_dataset_has_itself(folder, arguments, error, message):
 
 
 def test_what_takes_tables_only_says_so(folder, fitted):
-    with pytest.raises(TypeError, match="ParquetImpressions is read in parts"):
-        fitted.partial_fit(read(folder), None)
+    log, calibrator = read(folder), FunnelCalibrator(fitted)
+    for call in (fitted.partial_fit, calibrator.fit, partial(compare_losses, fitted)):
+        with pytest.raises(TypeError, match="ParquetImpressions is read in parts"):
+            call(log, Y)
 
 
 def test_a_callback_that_monitors_validation_rows_needs_them(folder):

@@ -3,6 +3,7 @@
 import pickle
 
 import numpy as np
+import pandas as pd
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from refusals import refuses, small
@@ -152,6 +153,19 @@ def test_a_scorer_sees_the_labels_and_probabilities_of_the_validation_rows():
     assert one.history_[0, "valid_score"] == pytest.approx(
         -one.history_[0, f"valid_log_loss_{one.task_names_[0]}"], rel=1e-5
     )
+
+
+def test_a_scorer_of_the_cvr_takes_the_tree_of_the_tasks():
+    likes = pd.DataFrame({"like": np.arange(len(DATA.target)) % 3 == 0}).astype(int)
+    labels = likes.join(DATA.target)
+    tree, rows = {"conversion": "click"}, slice(1_001)
+    model = small(early_stopping=cvr_auc_scorer, task_parents=tree, max_epochs=2)
+    model.fit(X, labels[rows], eval_set=(X_LATE, labels[1_001:]))
+    best = model.history_[model.best_epoch_ - 1, "valid_score"]
+    assert best == pytest.approx(cvr_auc_scorer(model, X_LATE, labels[1_001:]))
+    siblings = small(early_stopping=cvr_auc_scorer, task_parents=None)
+    with pytest.raises(ValueError, match="presupposes another one"):
+        siblings.fit(X, labels[rows])
 
 
 def test_a_scorer_is_code_that_no_file_holds(tmp_path):

@@ -350,6 +350,16 @@ def test_the_sampling_of_the_network_is_known():
         assert_allclose(p / truth[100_000:].mean(axis=0), 1, atol=0.3)
 
 
+def test_a_calibrator_of_a_calibrator_knows_the_sampling(rows):
+    X, Y = rows
+    reader = ReadsFeatures(negative_sampling_rate=0.25).fit(X, Y)
+    inner = FunnelCalibrator(reader).fit(X, Y)
+    found = FunnelCalibrator(inner, method="sigmoid").fit(X, Y).predict_proba(X)
+    weight = np.where(Y[:, 0] == 1, 1, 4)
+    p, rates = (np.average(each, axis=0, weights=weight) for each in (found, Y))
+    assert_allclose(p, rates, rtol=0.03)
+
+
 def test_sampling_is_a_weight_of_the_rows_without_a_click(reader, rows):
     X, Y = rows
     weight = np.linspace(1, 2, len(X))

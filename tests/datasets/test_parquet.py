@@ -59,6 +59,11 @@ def test_files_of_other_programs_are_left_out(folder):
     assert read(folder).n_rows_ == 600
 
 
+def test_the_name_of_a_file_may_contain_brackets(tmp_path):
+    LOG[:10].to_parquet(tmp_path / "part[1].parquet")
+    assert read(tmp_path / "part[1].parquet").n_rows_ == 10
+
+
 @pytest.mark.parametrize(
     "filters", [[("session", ">=", 60)], pc.field("session") >= 60]
 )
@@ -179,6 +184,8 @@ def test_a_corrupt_row_group(folder):
         ({"max_values": 0.5}, TypeError, "max_values must be an integer"),
         ({"cache_dir": "no"}, ValueError, "cache_dir='no' is not a folder"),
         ({"filters": [("a", "~", 1)]}, ValueError, "filters must be an expression"),
+        ({"filters": [("a", ">", 1)]}, ValueError, r"filters=\(a > 1\) cannot be"),
+        ({"filters": [("click", ">", "x")]}, ValueError, "cannot be applied: Functi"),
     ],
 )
 def test_parameters(folder, params, error, message):

@@ -173,6 +173,21 @@ def test_rare_conversions_and_missing_labels():
     assert "3,000 labels are missing: set missing_labels='ignore'." in found.notes
 
 
+@pytest.mark.parametrize(
+    ("parents", "rows", "n_broken"),
+    [(None, [3, 1, 1, 2], 0), ({"buy": "click"}, [4, 1, 1, 1], 1)],
+)
+def test_tasks_that_are_no_funnel_are_counted_as_by_the_fit(parents, rows, n_broken):
+    labels = [[0, 0, 0], [0, 0, 0], [0, 0, 0], [1, 0, 0], [1, 1, 0], [0, 1, 1]]
+    labels = pd.DataFrame([*labels, [0, 0, 1]], columns=["like", "click", "buy"])
+    model = MultiTaskCTRCVRClassifier(task_parents=parents)
+    found = describe_impressions(X[:7], labels, estimator=model)
+    assert found.depths["rows"].tolist() == rows
+    broken = [note for note in found.notes if "break the funnel" in note]
+    assert len(broken) == n_broken
+    assert all(note.startswith("1 of 7 rows") for note in broken)
+
+
 def test_broken_funnels_are_noted():
     broken = Y.assign(conversion=1 - Y["click"])
     found = describe_impressions(X[["numeric_0"]], broken)

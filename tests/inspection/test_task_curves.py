@@ -289,6 +289,13 @@ def test_bad_values_of_a_column(rows, by, message):
         TaskRocCurveDisplay.from_predictions(*rows, by=by)
 
 
+def test_values_in_another_order_than_the_labels_are_refused(rows):
+    Y, P = rows
+    market = pd.Series(np.resize(["nl", "be"], N))[::-1]
+    with pytest.raises(ValueError, match="Y and by have the same index labels in diff"):
+        TaskRocCurveDisplay.from_predictions(pd.DataFrame(Y), P, by=market)
+
+
 def test_a_column_that_is_not_there(rows, fitted):
     Y, P = rows
     with pytest.raises(ValueError, match="by='tab' is not a column of X"):

@@ -1,8 +1,11 @@
 """scikit-learn's own checks of the linear estimators."""
 
+import numpy as np
+import pandas as pd
 import pytest
 import sklearn
-from sklearn.base import is_classifier
+from numpy.testing import assert_array_equal
+from sklearn.base import clone, is_classifier
 from sklearn.utils.estimator_checks import (
     check_dataframe_column_names_consistency,
     check_param_validation,
@@ -15,6 +18,7 @@ from sk_pwiser.linear_model import (
     MultiTaskSparseLinear,
     MultiTaskSparseLinearCV,
 )
+from sk_pwiser.model_selection import FunnelTimeSplit
 
 ESTIMATORS = {
     "cp": CPMultiTaskLogistic(),
@@ -59,3 +63,65 @@ def test_check_estimator(estimator, check):
 )
 def test_checks_that_scikit_learn_keeps_for_itself(estimator, check):
     check(type(estimator).__name__, estimator)
+
+
+RNG = np.random.default_rng(0)
+X = pd.DataFrame(RNG.standard_normal((300, 4)), columns=list("abcd"))
+CLICK = (X["a"] + RNG.standard_normal(300) > 1).astype(int).rename("click")
+Y = pd.DataFrame({"click": CLICK, "buy": CLICK & (X["b"] > 0)})
+THREE = ["cp", "sparse", "sparse cv"]
+
+
+@pytest.mark.parametrize("name", THREE)
+def test_an_earlier_fit_stays_usable_after_a_bad_one(name):
+    model = clone(ESTIMATORS[name]).fit(X, Y)
+    before = model.predict_proba(X)
+    with pytest.raises(ValueError, match="Labels must be 0 or 1"):
+        model.fit(X[["a", "b"]], Y.replace(1, 2))
+    assert_array_equal(model.predict_proba(X), before)
+
+
+@pytest.mark.parametrize("name", THREE)
+@pytest.mark.parametrize(
+    ("y", "error"),
+    [
+        (CLICK.where(X["a"] < 1), "Input y contains NaN: .* in column 'click'"),
+        (CLICK * 2, "expected the classes"),
+        (CLICK.map({0: "no", 1: "yes"}), "expected the classes"),
+        (CLICK[:-1], "X has 300 rows, but y has 299"),
+    ],
+    ids=["missing", "another class", "text", "rows"],
+)
+def test_score_takes_no_label_of_a_single_task_for_the_other(name, y, error):
+    model = clone(ESTIMATORS[name]).fit(X, CLICK)
+    with pytest.raises(ValueError, match=error):
+        model.score(X, y)
+
+
+@pytest.mark.parametrize("name", THREE)
+def test_score_checks_tasks_rows_and_weights(name):
+    model = clone(ESTIMATORS[name]).fit(X, Y)
+    assert model.score(X, Y) == model.score(X, Y.to_numpy())
+    with pytest.raises(ValueError, match="in the order the estimator was fitted with"):
+        model.score(X, Y[["buy", "click"]])
+    with pytest.raises(ValueError, match="X has 300 rows, but y has 299"):
+        model.score(X, Y[:-1])
+    weight = np.column_stack([np.ones(300), np.zeros(300)])
+    with pytest.raises(ValueError, match="label of task 'buy'"):
+        model.score(X, Y, sample_weight=weight)
+
+
+def test_folds_by_time_read_the_labels_of_tasks_of_both_types():
+    values = Y.assign(value=X["c"].where(Y["buy"] == 1))
+    model = MultiTaskSparseLinearCV(
+        cv=FunnelTimeSplit(2, time=np.arange(300)),
+        task_types=["binary", "binary", "regression"],
+        missing_labels="ignore",
+    )
+    assert model.fit(X, values).scores_.shape == (10, 2, 3)
+
+
+@pytest.mark.parametrize("alphas", [[], [0.1, -1.0], [0.1, np.nan], [[0.1]]])
+def test_bad_alphas(alphas):
+    with pytest.raises(ValueError, match="alphas must be numbers >= 0; got"):
+        MultiTaskSparseLinearCV(alphas=alphas).fit(X, Y)

@@ -482,3 +482,18 @@ def test_without_the_factors_binary_tasks_enter_too_late(monkeypatch):
         "sk_pwiser.linear_model._sparse_solver.MixedLoss", UnweightedLoss
     )
     assert model.fit(X, y).coef_.any(axis=0).tolist() == [False, True]
+
+
+@pytest.mark.parametrize("origin", [1e4, 1e9, 1.7e12])
+def test_columns_far_from_0_are_fitted_like_centred_ones(origin):
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((400, 3))
+    Y = (X[:, :1] + rng.standard_normal((400, 2)) > 1).astype(int)
+    expected = MultiTaskSparseLinear(tol=1e-6).fit(X, Y).predict_proba(X)
+    place = np.array([origin, 0, 0])
+    far = X + place
+    found = MultiTaskSparseLinear(tol=1e-6, max_iter=200).fit(far, Y)
+    rounded = far - place
+    close = MultiTaskSparseLinear(tol=1e-6).fit(rounded, Y).predict_proba(rounded)
+    assert_allclose(close, expected, atol=1e-3)
+    assert_allclose(found.predict_proba(far), close, atol=1e-3)

@@ -197,6 +197,22 @@ def test_forms_of_cv(cv, n_splits):
         assert comparison.test_train_ratio == pytest.approx(TEST_TRAIN_RATIO[n_splits])
 
 
+@pytest.mark.filterwarnings("ignore:.*no finite score")
+def test_masks_of_rows_are_folds_like_their_indices():
+    market = np.arange(len(X)) // 7 % 2
+    table = pd.DataFrame(X).assign(market=market).rename(columns=str)
+    folds = [np.arange(len(X)) % 3 == fold for fold in range(3)]
+    found, expected = (
+        compare_losses(ByLoss(), table, Y, cv=cv, by="market")
+        for cv in (
+            [(~test, test) for test in folds],
+            [(np.flatnonzero(~test), np.flatnonzero(test)) for test in folds],
+        )
+    )
+    assert found.test_train_ratio == expected.test_train_ratio == 0.5
+    assert_same_scores(found.scores, expected.scores)
+
+
 def test_groups_and_parameters_of_fit_follow_the_rows():
     groups = np.arange(len(X)) // 80
     weight = np.where(groups == 0, 1.0, 3.0)

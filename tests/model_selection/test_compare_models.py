@@ -6,6 +6,7 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from pandas.testing import assert_frame_equal
 from refusals import small
+from scipy.sparse import csr_array
 from sklearn.dummy import DummyClassifier
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
@@ -151,3 +152,5 @@ def test_bad_rows(rows, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(ImportError, match="needs the package lightgbm"):
         compare_models(X, Y, models=["lightgbm", *FAST])
+    with pytest.raises(TypeError, match="X must not be sparse"):
+        compare_models(csr_array(X[["numeric_1"]]), Y, models=FAST, cv=2)

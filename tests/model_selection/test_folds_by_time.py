@@ -110,6 +110,16 @@ def test_bad_parameters(params, message):
         FunnelTimeSplit(**({"time": np.arange(20)} | params)).split(X, Y)
 
 
+def test_times_and_groups_in_another_order_than_the_rows_are_refused():
+    Y, _ = make_labels(20, ctr=0.5, cvr=0.5)
+    X, values = pd.DataFrame({"a": np.arange(20)}), pd.Series(np.arange(20))
+    message = "X and {} have the same index labels in different orders: row 0 is 0"
+    with pytest.raises(ValueError, match=message.format("time")):
+        FunnelTimeSplit(2, time=values[::-1]).split(X, Y)
+    with pytest.raises(ValueError, match=message.format("groups")):
+        FunnelGroupKFold(2).split(X, Y, values[::-1])
+
+
 def test_groups_stay_whole_and_depths_are_balanced():
     n = 20_000
     Y, rng = make_labels(n, ctr=0.1, cvr=0.1)

@@ -108,7 +108,9 @@ FOLDERS = {
         (*LEARN, "joblib"),
         (*EXTRAS, "catboost", "pytabkit"),
     ),
-    "linear_model": Folder(("_table", "_utils", "model_selection"), LEARN),
+    "linear_model": Folder(
+        ("_responses", "_table", "_utils", "model_selection"), LEARN
+    ),
     "export": Folder(
         (*ABOVE_ESTIMATOR, "calibration"), (*LEARN, *TORCH), (*ONNX, "skops")
     ),

@@ -152,3 +152,14 @@ def test_too_many_sets_are_refused(pool):
     message = "at most 100,000 sets; there are 142,506 of n_select=5 among 30"
     with pytest.raises(ValueError, match=message):
         select_estimators(many, X, Y, n_select=5, method="exhaustive")
+
+
+def test_the_score_of_the_cvr_takes_the_tree_of_the_tasks():
+    rng = np.random.default_rng(0)
+    labels = DATA.target.assign(like=rng.integers(0, 2, len(DATA.target)))
+    labels, tree = labels[["like", "click", "conversion"]], {"conversion": "click"}
+    model = small(task_parents=tree).fit(DATA.data[:1_000], labels[:1_000])
+    found = select_estimators(
+        [model], X, labels[1_000:], n_select=1, method="greedy", scoring=cvr_auc_scorer
+    )
+    assert found.score == pytest.approx(cvr_auc_scorer(model, X, labels[1_000:]))
