@@ -8,9 +8,9 @@ The first setting of a comparison is the reference. Each other setting is fitted
 same rows with the same seeds. A line shows the mean difference in thousandths of AUC
 per task (log loss in thousandths of a nat), followed by its standard error over the
 seeds. The defaults of the estimator were chosen by these comparisons. No test row is
-read: the held-out rows are a part of the training rows, the last one in time where the
-tables are split by time. Generated tables are new for each seed. Data sets whose files
-are absent are left out.
+read, unless with `--part test`: the held-out rows are a part of the training rows, the
+last one in time where the tables are split by time. Generated tables are new for each
+seed. Data sets whose files are absent are left out.
 
 The lines of `dead_units` end with the number of the units of the bottom's last layer
 whose activation is 0 on every training row, so that they have no gradient: the mean
@@ -21,8 +21,8 @@ with the processor time of a fit, as a multiple of the time of the first line's 
 those of `auto_weight` also with how often each weight was the weight of the fit.
 
 `experts` compares activations and normalisations of the hidden layers, and `members`
-an average over networks with networks that share all weights but small adapters. Both
-are defined in this file.
+an average over networks with networks that share all weights but small adapters.
+`balanced` weights the losses of rare tasks more. All are defined in this file.
 
 `pwiser_forms` compares further forms of the pairwise term, which this file defines.
 They act on the last task. As in `PWiseR`, each mean over lower rows is weighted with
@@ -62,6 +62,7 @@ from sk_pwiser.inspection import dead_units
 from sk_pwiser.losses import MultiTaskLoss
 from sk_pwiser.networks import MMoE, NetworkOutput, SharedBottom, _input
 from sk_pwiser.networks._layers import StackedLinear
+from sk_pwiser.weighting import Fixed
 
 # ---------------------------------------------------------------- forms of the term
 
@@ -356,6 +357,20 @@ class Members(SharedBottom):
         return hidden
 
 
+class Balanced(Fixed):
+    """Weights by the inverse square roots of the entropies of the tasks' base rates.
+
+    Their sum over the tasks, each times its entropy, is that of equal weights.
+    """
+
+    def __init__(self, n_tasks):
+        super().__init__(n_tasks, weights=[1.0] * n_tasks)
+
+    def set_base_losses(self, losses):
+        weights = losses.detach() ** -0.5
+        self.weights.copy_(weights * losses.sum() / (weights * losses).sum())
+
+
 # ---------------------------------------------------------------- comparisons
 
 
@@ -485,6 +500,11 @@ COMPARISONS = {
         "8 members, hidden": network(Members, n_members=8, form="hidden"),
         "4 members, full": network(Members, n_members=4, form="full"),
     },
+    "balanced": {
+        "equal": {"loss": "bce"},
+        "balanced": {"loss": "bce", "weighting": Balanced},
+        "pwiser 1": pwiser(1.0),
+    },
     "average_decay": values_of("optimizer_params__average_decay", "0", "0.9", "0.99"),
     "target_encoding": values_of("target_encoding", "False", "auto"),
 }
@@ -555,7 +575,7 @@ def run(report, name, arguments, path, n_rows):
     results, dead, times, weights = ({label: [] for label in settings} for _ in "1234")
     started = time.perf_counter()
     for seed in range(arguments.seeds):
-        tables = load_tables(name, path, "validation", seed=seed)
+        tables = load_tables(name, path, arguments.part, seed=seed)
         tables = some_rows(tables, n_rows, seed)
         for label, params in settings.items():
             own = dict(params)
@@ -607,6 +627,8 @@ def main():
         default=[None],
         help="numbers of training rows, drawn at random per seed (default: all)",
     )
+    parts = ["validation", "test"]
+    parser.add_argument("--part", choices=parts, default="validation")
     quick = {"data": ["engage"], "rows": [2_000], "seeds": 2}
     arguments, report = begin("default_differences", parser, **quick)
     if arguments.seeds < 2:

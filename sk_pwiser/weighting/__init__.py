@@ -10,7 +10,7 @@ from sk_pwiser._row_weights import SessionCriticWeights
 from sk_pwiser.weighting._cagrad import CAGrad
 from sk_pwiser.weighting._dwa import DynamicWeightAverage
 from sk_pwiser.weighting._ema import ExponentialMovingAverage
-from sk_pwiser.weighting._fixed import Balanced, Equal, Fixed
+from sk_pwiser.weighting._fixed import Equal, Fixed
 from sk_pwiser.weighting._gradcraft import GradCraft
 from sk_pwiser.weighting._gradient import GradientWeighting
 from sk_pwiser.weighting._gradient import depends_on as depends_on
@@ -24,7 +24,6 @@ from sk_pwiser.weighting._torchjd import as_weighting as as_weighting
 from sk_pwiser.weighting._uncertainty import Uncertainty
 
 WEIGHTINGS: dict[str, type[TaskWeighting]] = {
-    "balanced": Balanced,
     "cagrad": CAGrad,
     "dwa": DynamicWeightAverage,
     "ema": ExponentialMovingAverage,
@@ -41,7 +40,6 @@ WEIGHTINGS: dict[str, type[TaskWeighting]] = {
 
 __all__ = [
     "WEIGHTINGS",
-    "Balanced",
     "CAGrad",
     "DynamicWeightAverage",
     "Equal",

@@ -1,4 +1,4 @@
-"""Weightings with the same weights in all steps: equal, given, or by the base rates."""
+"""Weightings with the same weights in all steps."""
 
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -117,59 +117,3 @@ class Fixed(_Constant):
     def report(self, losses: Tensor) -> Tensor:
         """Return the loss that is minimised: the weighted sum, of shape `()`."""
         return self(losses) if self.n_tasks > 1 else losses.sum()
-
-
-class Balanced(Fixed):
-    r"""A weighted sum of the tasks' losses, with larger weights for rarer tasks.
-
-    .. math::
-        L = c \sum_k \left(\frac{\max_j H_j}{H_k}\right)^{power} L_k
-
-    where :math:`H_k` is the loss of predictions that equal the base rate of task k: for
-    cross-entropy, the entropy of the rate. The factor c keeps the sum of these losses,
-    so that the strength of weight decay relative to the loss does not change.
-
-    At 40 % clicks and 0.4 % conversions, the loss of the conversions is 4 % of the sum,
-    and the shared parameters learn little from it.
-
-    Parameters
-    ----------
-    n_tasks : int
-        Number of tasks.
-    power : float, default=0.5
-        Exponent in [0, 1]: 0 for equal weights, 1 for an equal share of each task in
-        the sum.
-
-    Notes
-    -----
-    The weights are computed once, from the rates of the rows of the first fit. Without
-    them, when the class is used alone or with a loss that has no value per row, the
-    weights are equal.
-
-    Examples
-    --------
-    >>> import torch
-    >>> from sk_pwiser.weighting import Balanced
-    >>> weighting = Balanced(2)
-    >>> weighting.set_base_losses(torch.tensor([0.64, 0.04]))
-    >>> weighting.weights
-    tensor([0.8500, 3.4000])
-    """
-
-    def __init__(self, n_tasks: int, *, power: float = 0.5) -> None:
-        self.power = check_number("power", power, at_least=0.0, at_most=1.0)
-        super().__init__(n_tasks, weights=[1.0] * n_tasks)
-
-    def set_base_losses(self, losses: Tensor) -> None:
-        """Compute the weights from the losses of predictions that equal the base rates.
-
-        Parameters
-        ----------
-        losses : Tensor of shape (n_tasks,)
-            Expected loss of each task. The weight of a task without a loss is 1.
-        """
-        losses = losses.detach().double().cpu()
-        has_loss = losses > 0
-        ratios = torch.where(has_loss, losses.max() / losses, 1.0) ** self.power
-        weights = ratios * losses.sum() / (ratios * losses).sum()
-        self.weights.copy_(torch.where(has_loss, weights, 1.0))

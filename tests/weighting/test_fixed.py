@@ -1,11 +1,8 @@
 import numpy as np
 import pytest
 import torch
-from numpy.testing import assert_allclose
-from refusals import X, Y, small
-from scipy.stats import entropy
 
-from sk_pwiser.weighting import WEIGHTINGS, Balanced, Equal, Fixed
+from sk_pwiser.weighting import WEIGHTINGS, Equal, Fixed
 
 
 def test_weighted_sums():
@@ -76,58 +73,3 @@ def test_a_subclass_may_combine_the_losses_otherwise():
     weighting.backward(x**2, None, [x])
     assert x.grad.tolist() == [12.0, 0.0]
     assert weighting.end_epoch() == [3.0, 0.0]
-
-
-def weights_by_entropies(rates, power=0.5):
-    """Return the weights of "balanced" in a plain form."""
-    entropies = np.array([entropy([p, 1 - p]) for p in rates])
-    weights = entropies**-power
-    return weights * entropies.sum() / (weights * entropies).sum()
-
-
-@pytest.mark.parametrize("power", [0, 0.3, 0.5, 1])
-@pytest.mark.parametrize("rates", [(0.4, 0.004), (0.02, 0.001), (0.9, 0.5, 0.1)])
-def test_balanced_weights_follow_the_entropies(rates, power):
-    p = torch.tensor(rates)
-    losses = torch.nn.functional.binary_cross_entropy(p, p, reduction="none")
-    weighting = Balanced(len(rates), power=power)
-    weighting.set_base_losses(losses)
-    assert_allclose(weighting.weights, weights_by_entropies(rates, power), rtol=1e-5)
-    assert weighting(losses).item() == pytest.approx(losses.sum().item())
-    if power == 1:
-        assert_allclose(weighting.weights * losses, losses.mean(), rtol=1e-5)
-
-
-def test_tasks_without_a_loss_have_weight_one():
-    weighting = Balanced(3)
-    weighting.set_base_losses(torch.tensor([0.0, 0.5, 0.5]))
-    assert weighting.weights.tolist() == [1, 1, 1]
-    weighting.set_base_losses(torch.zeros(3))
-    assert weighting.weights.tolist() == [1, 1, 1]
-
-
-@pytest.mark.parametrize("power", [-0.1, 1.1, np.nan])
-def test_invalid_powers_are_named(power):
-    with pytest.raises(ValueError, match=rf"power must be .*; got {power}"):
-        Balanced(2, power=power)
-
-
-def test_balanced_weights_of_a_fit_are_those_of_its_rates(tmp_path):
-    """A weighted sum with these weights is the same fit, also in later calls."""
-    model = small(weighting="balanced", warm_start=True, max_epochs=2).fit(X, Y)
-    weights = weights_by_entropies(model._result.schema.base_rates)
-    columns = ["train_weight_click", "train_weight_conversion"]
-    assert_allclose(model.history_[:, columns], [weights] * 2, rtol=1e-5)
-    params = {"weights": model.history_[-1, columns]}
-    fixed = small(
-        weighting="fixed", weighting_params=params, warm_start=True, max_epochs=2
-    ).fit(X, Y)
-    for _ in range(2):
-        assert_allclose(
-            model.predict_proba(X), fixed.predict_proba(X), rtol=1e-5, atol=1e-7
-        )
-        model.fit(X[:30], Y[:30])  # of other rates
-        fixed.fit(X[:30], Y[:30])
-    model.save(tmp_path / "model")
-    again = type(model).load(tmp_path / "model").partial_fit(X[:40], Y[:40])
-    assert_allclose(again.history_[-1, columns], weights, rtol=1e-5)
