@@ -311,8 +311,8 @@ class MultiTaskCTRCVRClassifier(
         optimiser state, validation split and history; see :ref:`warm_start`. Target
         statistics keep their scales, and those of values that the rows lack; others are
         counted in the rows of the call. The network, `task_space`,
-        `numeric_encoding`, `negative_sampling_rate` and the columns of
-        `target_encoding` must be the same; `categorical_features` and the entries of
+        `numeric_encoding`, `negative_sampling_rate`, `list_pooling` and the columns of
+        `target_encoding` must be the same; `categorical_features` and other entries of
         `encoding_params` about vocabularies, bins and lists are ignored. Without an
         earlier fit, `fit` resumes from `checkpoint_dir`, if it has a checkpoint.
     verbose : int, default=0

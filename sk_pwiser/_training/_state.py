@@ -127,6 +127,8 @@ def check_same_model(settings: Settings, earlier: Settings) -> None:
     # Other changes of the network change the shapes of its parameters.
     for name in ("numeric_encoding", "negative_sampling_rate", "task_parents"):
         _check_same(name, getattr(settings, name), getattr(earlier, name))
+    own, before = (each.encoding_params["list_pooling"] for each in (settings, earlier))
+    _check_same("list_pooling", own, before)
     for name in ("task_space", "interaction", "domain_features"):
         _check_same(name, settings.shared_param(name), earlier.shared_param(name))
 

@@ -290,6 +290,18 @@ def test_columns_of_history_features():
     assert_allclose(scorer(rows), expected, atol=1e-6, rtol=0)
 
 
+@pytest.mark.parametrize("method", ["fit", "partial_fit"])
+def test_training_continues_with_the_same_pooling_only(method):
+    model = make_model(warm_start=True).fit(X, Y)
+    before = model.predict_proba(X)
+    pooling = {"last": "attention", "also": "sum"}
+    model.set_params(encoding_params={**ATTENTION, "list_pooling": pooling})
+    message = "cannot continue with list_pooling=.*'sum'.* used {'last': 'attention'}"
+    with pytest.raises(ValueError, match=message):
+        getattr(model, method)(X, Y)
+    assert_array_equal(model.predict_proba(X), before)
+
+
 BAD = {
     "no column to attend to": (
         {"shared_embeddings": {"also": "author"}},
