@@ -24,7 +24,6 @@ from sk_pwiser._streaming._store import (
     load_rows,
 )
 from sk_pwiser._table import check_encoding_params, choose_task_names, reads_in_parts
-from sk_pwiser._training._auto_weight import starting_settings
 from sk_pwiser._training._batches import BatchIterator, Impressions, TrainingData
 from sk_pwiser._training._callbacks import FitTask
 from sk_pwiser._training._checkpoints import Checkpoints, Start, compared
@@ -51,6 +50,7 @@ from sk_pwiser._training._fit import (
 from sk_pwiser._training._net import MultiTaskNet
 from sk_pwiser._training._settings import Settings
 from sk_pwiser._training._state import TrainingResult, check_same_model
+from sk_pwiser._training._weight_search import starting_settings
 from sk_pwiser._utils import equal, seeded_globally, warn_user
 
 FEWEST_ROWS = 128  # per stored file

@@ -130,6 +130,11 @@ def check_callbacks(callbacks: Any) -> None:
             )
 
 
+def gradient_clipping(norm: float | None) -> list[tuple[str, Callback]]:
+    """Return the callback that clips the gradients to a norm, if there is one."""
+    return [] if norm is None else [("clip_grad_norm", GradientNormClipping(norm))]
+
+
 def clips_gradients(callbacks: Any) -> bool:
     """Return whether one of the callbacks clips gradients, which must be dense then."""
     return any(

@@ -8,11 +8,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from skorch.callbacks import GradientNormClipping
 from torch import nn
 
 from sk_pwiser._training._batches import BatchIterator
-from sk_pwiser._training._callbacks import check_callbacks
+from sk_pwiser._training._callbacks import check_callbacks, gradient_clipping
 from sk_pwiser._training._criterion import MultiTaskCriterion
 from sk_pwiser._training._devices import check_compiler, evaluation_batch_size
 from sk_pwiser._training._diagnostics import advice
@@ -248,9 +247,7 @@ def build_net(
     if monitor is not None:
         stopping = BestEpochStopping(monitor, settings.n_iter_no_change, first_epoch)
         own_callbacks.append(("early_stopping", stopping))
-    norm = settings.optimizer_params["clip_grad_norm"]
-    if norm is not None:
-        own_callbacks.append(("clip_grad_norm", GradientNormClipping(norm)))
+    own_callbacks += gradient_clipping(settings.optimizer_params["clip_grad_norm"])
     optimizer, optimizer_kwargs = components.optimizer
     if components.min_lazy_size is not None:
         use_sparse_gradients(network, components.min_lazy_size)

@@ -11,11 +11,6 @@ import numpy as np
 import torch
 from sklearn.utils import check_random_state
 
-from sk_pwiser._training._auto_weight import (
-    CANDIDATES,
-    WeightSearch,
-    starting_settings,
-)
 from sk_pwiser._training._batches import Impressions, TrainingData
 from sk_pwiser._training._callbacks import FitTask
 from sk_pwiser._training._checkpoints import (
@@ -67,6 +62,11 @@ from sk_pwiser._training._state import (
     continue_from,
     grow_tables,
     log_net,
+)
+from sk_pwiser._training._weight_search import (
+    CANDIDATES,
+    WeightSearch,
+    starting_settings,
 )
 from sk_pwiser._utils import (
     Generators,
