@@ -26,7 +26,7 @@ from sklearn.utils import (
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from sk_pwiser._responses import positive_probabilities
-from sk_pwiser._table import read_labels, zero_one_labels
+from sk_pwiser._table import check_groups, read_labels, zero_one_labels
 from sk_pwiser._utils import (
     DocLink,
     accept_any_case_of_y,
@@ -214,6 +214,7 @@ class SessionCriticWeights(DocLink, BaseEstimator):
             read.values.reshape(len(read.values), -1), read.columns
         ).astype(np.float64)
         check_consistent_length(X, labels, groups)
+        check_groups(groups, len(labels))
         sessions = Sessions(groups, order)
         p = self._left_out_probabilities(X, Y, groups, labels.shape[1])
         rewards = labels * np.log(p) + (1 - labels) * np.log1p(-p)

@@ -407,3 +407,10 @@ def test_bad_data_are_refused_and_an_earlier_fit_stays():
         maker.weights(np.hstack([X, X]))
     with pytest.raises(NotFittedError):
         exact().weights(X)
+
+
+def test_missing_groups_are_refused():
+    X, Y, groups = chains()
+    groups = [None, *groups[1:].tolist()]
+    with pytest.raises(ValueError, match=r"groups must not be missing; 1 are.* row 0"):
+        exact().fit(X, Y, groups=groups)

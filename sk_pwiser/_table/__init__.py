@@ -27,6 +27,7 @@ from sk_pwiser._table._frames import (
     column_of,
     find_column,
     first_known,
+    is_lazy,
     list_columns,
     probability_frame,
     read_lists,

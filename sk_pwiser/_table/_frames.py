@@ -188,13 +188,18 @@ def _nested_error(name, row, value):
 def as_table(X):
     """Convert a table to a form that can be read by columns or, if sparse, by rows."""
     refuse_parts(X)
-    if is_polars(X) and type(X).__name__ == "LazyFrame":
+    if is_lazy(X):
         return X.collect()
     if type(X).__module__.partition(".")[0] == "pyarrow":
         return _read_arrow(X)
     refuse_dicts(X, "X")
     refuse_unreadable(X, "X")
     return X.tocsr() if sp.issparse(X) else X
+
+
+def is_lazy(X):
+    """Return whether `X` is a query of polars that is not computed yet."""
+    return is_polars(X) and type(X).__name__ == "LazyFrame"
 
 
 def reads_in_parts(X):

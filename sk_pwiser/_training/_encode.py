@@ -31,6 +31,7 @@ from sk_pwiser._table import (
     combine_weights,
     find_column,
     grow_encoder,
+    is_lazy,
     learn_constant_columns,
     make_target_statistics,
     read_times,
@@ -313,6 +314,8 @@ def check_rows(
     refuse_parts(given.X)
     check_encoding_params(settings.encoding_params)
     check_boolean("grow_vocabulary", settings.encoding_params["grow_vocabulary"])
+    if is_lazy(given.Y):
+        given = given._replace(Y=given.Y.collect())
     targets = given.Y
     if not isinstance(targets, SoftTargets):
         targets = _check_tasks(settings, given.Y, expected, classes, single_pass)

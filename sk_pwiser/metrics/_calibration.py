@@ -266,7 +266,9 @@ def _check(y_true, y_prob, sample_weight):
     weight = sample_weight
     if weight is not None:
         weight = column_or_1d(weight, dtype=np.float64)
-        if not (weight >= 0).all() or weight.sum() == 0:
-            raise ValueError("sample_weight must be >= 0, and > 0 for one row.")
+        if not ((weight >= 0) & (weight < np.inf)).all() or weight.sum() == 0:
+            raise ValueError(
+                "sample_weight must be finite and >= 0, and > 0 for one row."
+            )
     check_consistent_length(*arrays.values(), weight)
     return *arrays.values(), weight

@@ -9,6 +9,7 @@ import polars as pl
 import pytest
 import scipy.sparse as sp
 import torch
+from numpy.testing import assert_array_equal
 from refusals import Fuse, N, X, Y, small
 from sklearn.utils.fixes import parse_version
 
@@ -120,3 +121,9 @@ def test_a_lazy_table_is_scored():
     table = pl.DataFrame(X.to_dict("list"))
     model = small().fit(table, Y)
     assert model.score(table.lazy(), Y) == model.score(table, Y)
+
+
+def test_lazy_labels_are_fitted():
+    labels = pl.DataFrame(Y.to_dict("list"))
+    fitted = [small().fit(X, each) for each in (labels, labels.lazy())]
+    assert_array_equal(*(model.predict_proba(X) for model in fitted))

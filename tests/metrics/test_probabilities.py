@@ -131,8 +131,10 @@ def test_one_class_is_undefined(metric, label):
         ([0, 1, 1], [0.1, 0.2], None, "inconsistent"),
         ([], [], None, "at least one row"),
         ([0, 1], [0.1, 0.2], [1], "inconsistent"),
-        ([0, 1], [0.1, 0.2], [1, -1], "sample_weight must be >= 0"),
-        ([0, 1], [0.1, 0.2], [0, 0], "sample_weight must be >= 0"),
+        ([0, 1], [0.1, 0.2], [1, -1], "sample_weight must be finite and >= 0"),
+        ([0, 1], [0.1, 0.2], [1, np.inf], "sample_weight must be finite"),
+        ([0, 1], [0.1, 0.2], [1, np.nan], "sample_weight must be finite"),
+        ([0, 1], [0.1, 0.2], [0, 0], "sample_weight must be finite and >= 0"),
     ],
 )
 def test_bad_rows(metric, y, p, weight, message):
