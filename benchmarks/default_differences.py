@@ -589,7 +589,8 @@ def run(report, name, arguments, path, n_rows):
     seconds = time.perf_counter() - started
     rates = ", ".join(f"{task} {rate:.2%}" for task, rate in tables.Y.mean().items())
     size = f"{len(tables.X):,} rows, {len(tables.X_test):,} held out"
-    report.text("", f"{name}: {size}; {rates}")
+    part = "" if arguments.part == "validation" else f"; part: {arguments.part}"
+    report.text("", f"{name}: {size}; {rates}{part}")
     columns = [*tables.Y.columns, "log loss"]
     notes = {label: [] for label in settings}
     if arguments.comparison == "dead_units":
