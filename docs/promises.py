@@ -28,7 +28,8 @@ PROMISES = {
         "tests/_utils/test_random.py",
     ],
     "Loading a model file runs no code; damaged and hostile files are refused": [
-        "tests/_files",
+        "tests/test_files_container.py",
+        "tests/test_files_plain.py",
         "tests/_estimator/test_saving.py",
         "tests/export/test_skops.py",
         "tests/export/test_hostile_skops.py",
