@@ -1,4 +1,45 @@
-"""Means of a surrogate over all pairs of two score vectors, in near-linear time."""
+"""Means of a surrogate over all pairs of two score vectors, in near-linear time.
+
+The hinge and its square: one sort and running sums
+---------------------------------------------------
+A pair (v, c) is active if u = margin - (v - c) > 0. For fixed v that holds for all c
+above a bound that increases with v. If the higher scores are sorted, the active ones
+for a lower score c are therefore the first k of them, and a binary search finds k. The
+scores of the other side, which is the larger one, are searched for and binned.
+
+With the active scores v_1 <= .. <= v_k of c and the violation u_k of v_k,
+
+    sum_i w_i (margin - v_i + c) = S1_k + u_k S0_k,
+    S0_k = sum_i w_i,    S1_k = sum_i w_i (v_k - v_i),
+
+and S1 is the running sum of gap * S0 with gap = v_{k+1} - v_k. All terms are
+non-negative, and scores are subtracted from each other before anything is summed, so
+that large scores cause no cancellation. The square has one more running sum,
+
+    sum_i w_i (margin - v_i + c)^2 = S2_k + 2 u_k S1_k + u_k^2 S0_k,
+    S2_k = sum_i w_i (v_k - v_i)^2,
+
+where S2 is the running sum of gap * (2 S1 + gap * S0). The functional form of Rust and
+Hocking (2023), arXiv 2302.11062, expands the square into powers of the scores, which
+cancel. Here the origin moves with k, and all terms are non-negative.
+
+The logistic surrogate log(1 + exp(u)): a grid, in linear time
+--------------------------------------------------------------
+With x = v - margin and y = c, the loss of a pair is k(y - x) with the smooth kernel
+k(z) = log(1 + exp(z)). Lagrange's formula of order 8 interpolates it between the nodes
+of a grid of spacing 1/8. The weights of both sides are therefore distributed to one
+grid, sums over its nodes are computed with the kernel matrix, and the sums of
+k' = sigmoid are interpolated at the scores for the gradients. Time and memory are
+linear in the number of scores.
+
+Error: between the two middle ones of its eight nodes, the error of the formula is at
+most (1/8)^8 / 8! * (1*3*5*7 / 2^4)^2 = 6.4e-11 times the largest eighth derivative
+among the nodes, which is below 3.7 k(z) for k and below 9.2 k'(z) for k'. The formula
+is applied to x and to y; the second application enlarges the error of the first at most
+1.6 times. Relative to a single pair the error is thus at most 1e-9 in the value and
+2e-9 in the slope (the largest found were 3e-10 and 8e-10), and at most the same in
+sums over pairs, since all terms have the same sign.
+"""
 
 import math
 from collections.abc import Callable, Iterable, Iterator

@@ -1,4 +1,8 @@
-"""Entire space multi-task model, and the base of networks with a CVR of all rows."""
+"""Entire space multi-task model, and losses of conditional heads over all rows.
+
+The losses take the heads after the first, whose labels are known only in the rows in
+which the previous task happened; the others have no label.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 
