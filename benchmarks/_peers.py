@@ -486,7 +486,7 @@ def fit_tabm(X, y, *, seed=0):
     name = "TabM_D_Classifier"
     if torch.cuda.is_available():
         return fit_pytabkit(name, X, y, seed=seed, allow_amp=True)
-    # pytabkit ignores `allow_amp` on a CPU, where it saves most of the time, too.
+    # pytabkit ignores `allow_amp` on a CPU.
     autocast = torch.autocast("cpu", torch.bfloat16)
     with mock.patch.object(torch, "autocast", return_value=autocast):
         return fit_pytabkit(name, X, y, seed=seed)

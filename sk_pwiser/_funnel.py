@@ -42,7 +42,12 @@ def funnel_depth(Y):
     >>> funnel_depth([[0, None], [1, None]]).tolist()
     [0, -1]
     """
-    depth, is_unknown = _depth(Y, input_name="Y")
+    return depth_in_tree(Y)
+
+
+def depth_in_tree(Y, task_parents=CHAIN):
+    """Return 1 plus the last task reached by the tree, 0 for none, -1 if unknown."""
+    depth, is_unknown = _depth(Y, task_parents, input_name="Y")
     depth[is_unknown] = -1
     return depth
 

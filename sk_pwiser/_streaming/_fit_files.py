@@ -48,9 +48,9 @@ from sk_pwiser._training._fit import (
     without_tables,
 )
 from sk_pwiser._training._net import MultiTaskNet
+from sk_pwiser._training._search import starting_settings
 from sk_pwiser._training._settings import Settings
 from sk_pwiser._training._state import TrainingResult, check_same_model
-from sk_pwiser._training._weight_search import starting_settings
 from sk_pwiser._utils import equal, seeded_globally, warn_user
 
 FEWEST_ROWS = 128  # per stored file

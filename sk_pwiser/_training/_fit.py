@@ -53,6 +53,11 @@ from sk_pwiser._training._encode import (
 )
 from sk_pwiser._training._net import MultiTaskNet, close_bar
 from sk_pwiser._training._optimizers import LazyAdam
+from sk_pwiser._training._search import (
+    CANDIDATES,
+    WeightSearch,
+    starting_settings,
+)
 from sk_pwiser._training._settings import Settings
 from sk_pwiser._training._state import (
     TrainingResult,
@@ -62,11 +67,6 @@ from sk_pwiser._training._state import (
     continue_from,
     grow_tables,
     log_net,
-)
-from sk_pwiser._training._weight_search import (
-    CANDIDATES,
-    WeightSearch,
-    starting_settings,
 )
 from sk_pwiser._utils import (
     Generators,

@@ -7,7 +7,7 @@ import numpy as np
 from sklearn.utils import _safe_indexing, check_random_state
 
 from sk_pwiser._estimator import MultiTaskCTRCVRClassifier
-from sk_pwiser._funnel import funnel_strata
+from sk_pwiser._funnel import depth_in_tree
 from sk_pwiser._table import as_table, check_match, check_targets, result_frame
 from sk_pwiser._times import NUMBER, times_of
 from sk_pwiser._utils import aligned, check_integer
@@ -130,9 +130,7 @@ def describe_impressions(
         missing_labels="ignore",
         task_parents=estimator.task_parents,
     )
-    depth, is_unknown = np.divmod(funnel_strata(Y, targets.parents, "Y"), 2)
-    depth[is_unknown == 1] = -1
-    names = targets.task_names
+    depth, names = depth_in_tree(Y, targets.parents), targets.task_names
     given = {} if time is None or isinstance(time, str) else {"time": time}
     check_match(X, len(depth), Y=Y, **given)
     period, starts = np.zeros(len(depth), dtype=np.intp), ["all"]

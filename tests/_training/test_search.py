@@ -14,7 +14,7 @@ from sklearn.model_selection import GridSearchCV
 from skorch.callbacks import LRScheduler
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
-from sk_pwiser._training._weight_search import (
+from sk_pwiser._training._search import (
     CANDIDATES,
     FEWEST_POSITIVES,
     ValidationRows,
