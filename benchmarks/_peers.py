@@ -19,7 +19,6 @@ import io
 import warnings
 from functools import partial
 from itertools import pairwise
-from unittest import mock
 
 import numpy as np
 import torch
@@ -486,10 +485,11 @@ def fit_tabm(X, y, *, seed=0):
     name = "TabM_D_Classifier"
     if torch.cuda.is_available():
         return fit_pytabkit(name, X, y, seed=seed, allow_amp=True)
-    # pytabkit ignores `allow_amp` on a CPU.
-    autocast = torch.autocast("cpu", torch.bfloat16)
-    with mock.patch.object(torch, "autocast", return_value=autocast):
-        return fit_pytabkit(name, X, y, seed=seed)
+    require("pytabkit", "pytabkit", "pip install pytabkit")
+    from _tabm import fast_on_cpu
+
+    with fast_on_cpu():
+        return fit_pytabkit(name, X, y, seed=seed, compile_model=True)
 
 
 class PerTask:
