@@ -127,9 +127,12 @@ def _parts(result):
     params = _network_params(result)
     yield {f"the parameter {n} of the network": params[n] for n in sorted(params)}
     targets, columns = schema.targets, schema.encoder.columns_
-    # A single task has the name of the Series of its labels, if there is one.
-    names = list(targets.task_names) if targets.classes.ndim == 2 else None
-    yield {"the tasks": names, "the classes": targets.classes.tolist()}
+    if targets.classes.ndim == 2:
+        # Their classes are 0 and 1; floats if labels may be missing.
+        yield {"the tasks": list(targets.task_names)}
+    else:
+        # The task has the name of the Series of its labels, if there is one.
+        yield {"the tasks": None, "the classes": targets.classes.tolist()}
     yield {"the columns": [column.name for column in columns]}
     for column in columns:
         yield {f"the encoding of column {column.name!r}": type(column)}
@@ -212,11 +215,19 @@ def check_table(X):
 
 
 def check_labels(estimator, X, Y):
-    """Return the labels of rows as a float32 array of shape (n_samples, n_tasks)."""
+    """Return the labels of rows as a float32 array of shape (n_samples, n_tasks).
+
+    Labels may be missing, as NaN, if the estimator's `missing_labels` says so.
+    """
     found, names = n_rows(X), estimator.task_names_
     is_single = estimator.classes_.ndim == 1
     classes = estimator.classes_ if is_single else None
-    targets = check_targets(Y, default_names=tuple(names), classes=classes)
+    targets = check_targets(
+        Y,
+        default_names=tuple(names),
+        classes=classes,
+        missing_labels=estimator.missing_labels,
+    )
     if len(targets.values) != found:
         raise ValueError(
             f"X and Y have inconsistent numbers of samples: X has {found} rows, Y has "
@@ -229,7 +240,7 @@ def check_labels(estimator, X, Y):
             f"Y must have the tasks {list(names)} of the estimators; it has "
             f"{list(targets.task_names)}."
         )
-    return targets.values
+    return targets.with_nan()
 
 
 def encode(estimator, X, y=None):

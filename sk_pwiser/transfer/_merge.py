@@ -80,11 +80,13 @@ def merge_estimators(
         Held-out impressions of all markets. With a `negative_sampling_rate` below 1,
         they are rows of the sampled log, as in `fit`.
     Y : array-like of shape (n_samples, n_tasks) or (n_samples,), default=None
-        Their labels, required by `objective="log_loss"` and `realign=True`.
+        Their labels, required by `objective="log_loss"` and `realign=True`. If the base
+        has `missing_labels="ignore"`, labels of tasks after the first may be missing.
     objective : {"log_loss", "entropy"} or None, default="log_loss"
-        The objective: the mean over rows and tasks of the log loss, or of the entropy
-        of the predictions, which needs no labels but is unsafe at low base rates (see
-        :ref:`transfer`). None uses `prior` as the coefficients.
+        The objective: the mean over rows and tasks of the log loss, 0 where the label
+        is missing, or of the entropy of the predictions, which needs no labels but is
+        unsafe at low base rates (see :ref:`transfer`). None uses `prior` as the
+        coefficients.
     granularity : {"task", "layer"}, default="task"
         One coefficient per estimator, or one per estimator and tensor of weights.
     prior : float or array-like of shape (n_estimators,), default=0.3

@@ -49,7 +49,8 @@ def select_estimators(
     X : {DataFrame, array-like} of shape (n_samples, n_features)
         Impressions that no estimator was trained on.
     Y : array-like of shape (n_samples, n_tasks) or (n_samples,)
-        Their labels.
+        Their labels. If the first estimator has `missing_labels="ignore"`, labels of
+        tasks after the first may be missing; scorers leave them out.
     n_select : int
         Number of estimators to select.
     scoring : callable, default=None
@@ -128,7 +129,8 @@ def select_estimators(
         raise TypeError(f"scoring must be callable or None; got {scoring!r}.")
     X = check_table(X)
     y = check_labels(pool[0], X, Y)
-    y = (y[:, 0] if pool[0].classes_.ndim == 1 else y).astype(int)
+    y = y[:, 0] if pool[0].classes_.ndim == 1 else y
+    y = y if np.isnan(y).any() else y.astype(int)
     probabilities, task_parents = predict_each(pool, X), pool[0].task_parents_
     scoring = mean_log_loss_scorer if scoring is None else scoring
 

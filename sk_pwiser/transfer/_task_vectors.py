@@ -7,7 +7,6 @@ not depend on the rounding of differences.
 
 from copy import deepcopy
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 import torch
@@ -117,13 +116,22 @@ def recompute_batch_norm(net, rows):
         layer.eval()
 
 
+def row_log_losses(logits, y):
+    """Return the log loss per row and task, `(batch, n_tasks)`; 0 without a label."""
+    known = ~y.isnan()
+    losses = F.binary_cross_entropy_with_logits(
+        logits, y.nan_to_num(), reduction="none"
+    )
+    return losses * known
+
+
 def row_entropies(logits, _y=None):
     """Return the entropy of predictions per row and task, `(batch, n_tasks)`."""
     return -F.logsigmoid(-logits) - logits * torch.sigmoid(logits)
 
 
 OBJECTIVES = {
-    "log_loss": partial(F.binary_cross_entropy_with_logits, reduction="none"),
+    "log_loss": row_log_losses,
     "entropy": row_entropies,
 }
 

@@ -9,6 +9,7 @@ from refusals import X, Y, small
 from scipy.special import expit
 from sklearn.metrics import log_loss
 
+from sk_pwiser.transfer import merge_estimators
 from sk_pwiser.transfer._compatible import encode
 from sk_pwiser.transfer._task_vectors import MergeObjective, read_state, row_entropies
 
@@ -120,3 +121,32 @@ def test_the_entropy_is_finite_at_extreme_logits():
     values.sum().backward()
     assert_allclose(values.detach(), [0, np.log(2), 0], atol=1e-6)
     assert torch.isfinite(logits.grad).all()
+
+
+def test_missing_labels_have_no_part_in_a_merge():
+    # Conversions are known for half of the rows. The other half decides nothing.
+    known = Y.astype(float)
+    known.iloc[::2, 1] = np.nan
+    base = small(max_epochs=3, missing_labels="ignore").fit(X, known)
+    members = [with_noise(base, 0.1, seed) for seed in range(2)]
+    merged, found = merge_estimators(
+        base, members, X, known, return_coefficients=True, realign=True
+    )
+    first, states = read_state(base), [read_state(member) for member in members]
+    by_row = []
+    for rows in (slice(0, None, 2), slice(1, None, 2)):
+        y = known[rows].to_numpy(dtype=np.float32)
+        encoded = encode(base, X[rows], y)
+        parts = base.net_, first, states, list(first), encoded, "log_loss"
+        by_row.append(MergeObjective(*parts))
+
+    def mean(values):
+        return sum(each(np.tile(values, (len(first), 1)))[0] for each in by_row)
+
+    assert np.isfinite(merged.predict_proba(X)).all()
+    assert all(mean(found) <= mean(other) + 1e-6 for other in ([0, 0], [0.3, 0.3]))
+    p = base.predict_proba(X[::2])[:, 0]
+    alone = by_row[0](np.zeros((len(first), 2)))[0]
+    assert_allclose(alone, log_loss(Y.iloc[::2, 0], p) / 2, rtol=1e-5)
+    with pytest.raises(ValueError, match=r"NaN: .* in column 'conversion'"):
+        merge_estimators(small(max_epochs=1).fit(X, Y), members, X, known)

@@ -163,3 +163,22 @@ def test_the_score_of_the_cvr_takes_the_tree_of_the_tasks():
         [model], X, labels[1_000:], n_select=1, method="greedy", scoring=cvr_auc_scorer
     )
     assert found.score == pytest.approx(cvr_auc_scorer(model, X, labels[1_000:]))
+
+
+def test_missing_labels_are_left_out_of_the_scores(pool):
+    known = Y.astype(float)
+    known.iloc[::3, 1] = np.nan
+    with pytest.raises(ValueError, match="missing_labels='ignore'"):
+        select_estimators(pool, X, known, n_select=1)
+    pool[0].set_params(missing_labels="ignore")
+    try:
+        found = select_estimators(pool, X, known, n_select=1, method="exhaustive")
+    finally:
+        pool[0].set_params(missing_labels="error")
+    p = pool[found.indices[0]].predict_proba(X).astype(float)
+    has_label = known["conversion"].notna()
+    losses = [
+        log_loss(Y["click"], p[:, 0]),
+        log_loss(Y["conversion"][has_label], p[has_label.to_numpy(), 1]),
+    ]
+    assert_allclose(found.score, -np.mean(losses))
