@@ -116,7 +116,7 @@ def find_constant_tasks(targets, weights):
     for k in np.flatnonzero(is_constant):
         warn_user(
             f"Task {targets.task_names[k]!r} is {int(positive[k] > 0)} in every row "
-            "with a label: its predictions are constant."
+            "with a label: it cannot be learnt."
         )
     return is_constant
 
