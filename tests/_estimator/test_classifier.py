@@ -14,6 +14,7 @@ from sklearn.model_selection import GridSearchCV, cross_val_predict, cross_valid
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from skorch.callbacks import Callback, EpochScoring, LRScheduler
+from suites import fast_for
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
 from sk_pwiser.datasets import make_ctr_cvr
@@ -156,7 +157,8 @@ def test_two_estimators_share_no_tensors(impressions):
     assert params == {"bottom_units": (16,)}
 
 
-def test_grid_search_over_pwiser_weight_with_several_scorers(impressions):
+@pytest.mark.parametrize("n_jobs", fast_for({None}, [None, 2]))
+def test_grid_search_over_pwiser_weight_with_several_scorers(impressions, n_jobs):
     scoring = {
         "ctr": ctr_auc_scorer,
         "ctcvr": ctcvr_auc_scorer,
@@ -169,7 +171,7 @@ def test_grid_search_over_pwiser_weight_with_several_scorers(impressions):
         scoring=scoring,
         refit="ctcvr",
         cv=FunnelStratifiedKFold(2, random_state=0),
-        n_jobs=2,
+        n_jobs=n_jobs,
     )
     search.fit(impressions.data, impressions.target)
     for name in scoring:

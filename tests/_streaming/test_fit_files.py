@@ -18,6 +18,7 @@ from impressions_in_files import (
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.metrics import roc_auc_score
 from skorch.callbacks import Callback, EarlyStopping
+from suites import fast_for
 
 from sk_pwiser._streaming import StreamedImpressions
 from sk_pwiser._table import NUMERIC_ENCODINGS
@@ -63,16 +64,16 @@ def assert_same_state(found, expected):
             assert found[name] == value
 
 
+CATEGORIES = [
+    {"n_hash_buckets": {"category_0": 7}, "max_categories": 20},
+    {"min_frequency": 15, "list_pooling": "sum"},
+    {"n_hash_buckets": 7},
+    {},
+]
+
+
 @pytest.mark.parametrize("encoding", NUMERIC_ENCODINGS)
-@pytest.mark.parametrize(
-    "params",
-    [
-        {},
-        {"n_hash_buckets": 7},
-        {"n_hash_buckets": {"category_0": 7}, "max_categories": 20},
-        {"min_frequency": 15, "list_pooling": "sum"},
-    ],
-)
+@pytest.mark.parametrize("params", fast_for(CATEGORIES[:2], CATEGORIES))
 def test_the_encoding_is_that_of_the_rows_in_memory(folder, encoding, params):
     params = {"encoding_params": params, "numeric_encoding": encoding, "max_epochs": 1}
     model = make(target_encoding=False, **params).fit(read(folder))

@@ -15,6 +15,7 @@ from skorch.callbacks import (
     EpochScoring,
     PassthroughScoring,
 )
+from suites import fast_for
 
 from sk_pwiser.callbacks import KeepOnInterrupt
 from sk_pwiser.metrics import ctr_auc_scorer
@@ -101,7 +102,7 @@ class Interrupts(Callback):
         self._at("on_train_end", net)
 
 
-@pytest.mark.parametrize("warm_start", [False, True])
+@pytest.mark.parametrize("warm_start", fast_for({True}, [False, True]))
 @pytest.mark.parametrize(
     ("epoch", "event"),
     [

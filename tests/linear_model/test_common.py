@@ -30,7 +30,7 @@ ESTIMATORS = {
         alphas=4, cv=3, task_types="regression", random_state=0
     ),
 }
-FAST = {"cp", "sparse cv"}
+FAST = {"cp", "sparse"}
 # The checks of weights take the class of the first row, which their two fits do not
 # have in common, for 0.
 SWAPS_CLASSES = parse_version(sklearn.__version__) < parse_version("1.7")
