@@ -268,12 +268,14 @@ class MultiTaskCTRCVRClassifier(
         ("grouped_auc", see :func:`~sk_pwiser.metrics.grouped_auc`) or log loss
         ("log_loss"), that of one task ("auc_<task>" and so on), or the value of a
         scorer, such as those of :func:`~sk_pwiser.metrics.make_task_scorer`, which is
-        called without weights and without the columns of `X`. "auto" is True above
-        1,000 rows, or with an `eval_set`. Otherwise it holds out no rows and trains for
-        about 8 + n_samples / 80 steps, at most `max_epochs` epochs; and of rows that it
-        holds out, it does not judge epochs with fewer than 20 steps before their end.
-        If the validation rows, or all of their groups, have one label only for a task,
-        the loss replaces the AUC, with a warning.
+        called without weights and without the columns of `X`; with a
+        `negative_sampling_rate` below 1, the probabilities are those of the sampled log
+        there. "auto" is True above 1,000 rows, or with an `eval_set`. Otherwise it
+        holds out no rows and trains for about 8 + n_samples / 80 steps, at most
+        `max_epochs` epochs; and of rows that it holds out, it does not judge epochs
+        with fewer than 20 steps before their end. If the validation rows, or all of
+        their groups, have one label only for a task, the loss replaces the AUC, with a
+        warning.
     validation_fraction : float, default=0.1
         Share of the rows held out for early stopping; not used if `fit` receives an
         `eval_set`.

@@ -255,13 +255,21 @@ def score_validation(
     rows: TrainingRows,
     logits: Tensor,
     task_parents: Mapping[str, str | None],
+    negative_rate: float = 1.0,
 ) -> float:
-    """Return the score of the validation rows, without weights and without a table."""
+    """Return the score of the validation rows, without weights and without a table.
+
+    The probabilities are those of the log that holds a share of the rows without click.
+    """
     y, weights = rows.labels().round(), rows.weights()
     if weights is not None and weights.dim() == 2:
         y[:, 1:] = y[:, 1:].where(weights[:, 1:] > 0, torch.nan)
-    probabilities = logits.sigmoid().double().cpu().numpy()
-    estimator = KnownProbabilities(probabilities, task_parents)
+    probabilities = logits.sigmoid().cpu().double()
+    if negative_rate < 1:
+        click = probabilities[:, :1]
+        probabilities = probabilities / (click + negative_rate * (1 - click))
+        probabilities = probabilities.clamp(max=1.0)
+    estimator = KnownProbabilities(probabilities.numpy(), task_parents)
     labels = y.cpu().numpy()
     labels = labels[:, 0].astype(int) if len(task_parents) == 1 else labels
     return float(scorer(estimator, np.empty((len(y), 0)), labels))

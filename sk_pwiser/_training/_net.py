@@ -591,7 +591,7 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
                 self._record_best(f"{prefix}_{name}_{task}", value, is_loss)
         if self.scorer is not None:
             parents = parents_by_name(self.module_.spec.parents, self.task_names)
-            score = score_validation(self.scorer, impressions, logits, parents)
+            score = score_validation(self.scorer, impressions, logits, parents, rate)
             self._record_best(f"{prefix}_score", score, lower_is_better=False)
 
     def _record_best(self, key: str, value: float, lower_is_better: bool) -> None:

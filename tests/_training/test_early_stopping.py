@@ -155,6 +155,19 @@ def test_a_scorer_sees_the_labels_and_probabilities_of_the_validation_rows():
     )
 
 
+@pytest.mark.parametrize("task", [0, 1])
+def test_a_scorer_sees_the_rates_of_the_sampled_log(task):
+    # Its labels are those of a log that holds a fifth of the rows without a click.
+    scorer = make_task_scorer(log_loss, task, greater_is_better=False)
+    model = small(early_stopping=scorer, negative_sampling_rate=0.2)
+    model.fit(X, Y, eval_set=(X_LATE, Y_LATE))
+    p = model.predict_proba(X_LATE).astype(float)
+    kept = p[:, 0] + 0.2 * (1 - p[:, 0])
+    expected = -log_loss(Y_LATE.iloc[:, task], p[:, task] / kept)
+    best = model.history_[model.best_epoch_ - 1, "valid_score"]
+    assert best == pytest.approx(expected, rel=1e-5)
+
+
 def test_a_scorer_of_the_cvr_takes_the_tree_of_the_tasks():
     likes = pd.DataFrame({"like": np.arange(len(DATA.target)) % 3 == 0}).astype(int)
     labels = likes.join(DATA.target)
