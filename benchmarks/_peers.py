@@ -488,7 +488,7 @@ def fit_tabm(X, y, *, seed=0):
     require("pytabkit", "pytabkit", "pip install pytabkit")
     from _tabm import fast_on_cpu
 
-    with fast_on_cpu():
+    with fast_on_cpu(seed):
         return fit_pytabkit(name, X, y, seed=seed, compile_model=True)
 
 
