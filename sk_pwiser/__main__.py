@@ -116,7 +116,7 @@ def make_parser():
         "--against-others",
         action="store_true",
         help="compare with models of other packages instead of the losses: logistic "
-        "regression, gradient boosting and, where installed, LightGBM, CatBoost, TabM",
+        "regression, gradient boosting and, where installed, LightGBM and CatBoost",
     )
     add("--ignore", **columns, help="columns of the file to leave out")
     add(

@@ -20,6 +20,7 @@ from sk_pwiser.model_selection._compare_models import (
     MODELS,
     PlainColumns,
     is_installed,
+    named_models,
 )
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*is predicted as more probable")
@@ -40,7 +41,24 @@ def rows():
     return X, data.target
 
 
-def test_default_models_are_those_installed(rows):
+def test_default_models_are_those_installed():
+    # TabM would take hours on a CPU.
+    others = [name for name in ("lightgbm", "catboost") if is_installed(name)]
+    assert [*named_models("default", 2)] == ["sk_pwiser", *FAST, *others]
+
+
+def test_tabm_reads_missing_and_new_values(rows):
+    pytest.importorskip("pytabkit")
+    X, Y = rows
+    model = MODELS["tabm"]()
+    model[-1].set_params(n_epochs=1, tabm_k=2)
+    model.fit(X[:600], Y["click"][:600])
+    p = model.predict_proba(X[600:].assign(user="new", numeric_1=np.nan))
+    assert p.shape == (200, 2)
+    assert np.isfinite(p).all()
+
+
+def test_models_by_name(rows):
     comparison = compare_models(*rows, models=["sk_pwiser", *FAST], cv=2)
     assert comparison.candidates == ["sk_pwiser", *FAST]
     assert list(comparison.scores)[:2] == ["click AUC", "conversion AUC"]
