@@ -76,22 +76,25 @@ def _zero_one(labels, seen, columns, classes):
 
 
 class ValueIndex:
-    """The distinct values of a column, each with its place."""
+    """The distinct values of a column, each with its place.
 
-    def __init__(self, values):
-        self.values = values
+    `earlier_kinds` are those of values that are not here, but in a store.
+    """
+
+    def __init__(self, values, earlier_kinds=()):
+        self.values, self.earlier_kinds = values, earlier_kinds
         self.places = {value: i for i, value in enumerate(values)}
 
     def __getstate__(self):
-        return {"values": self.values}
+        return {"values": self.values, "earlier_kinds": self.earlier_kinds}
 
     def __setstate__(self, state):
-        self.__init__(state["values"])
+        self.__init__(**state)
 
     @cached_property
     def kinds(self):
         """Text, numbers or other objects, as a set."""
-        return kinds_of(self.values)
+        return kinds_of(self.values).union(self.earlier_kinds)
 
     def check_kinds(self, values, name):
         """Raise if values are of other kinds than these, such as text, not numbers."""
@@ -106,7 +109,7 @@ class ValueIndex:
     def extended(self, values):
         """Return an index that has these distinct values as well."""
         new = [value for value in values if value not in self.places]
-        return ValueIndex(self.values + new) if new else self
+        return ValueIndex(self.values + new, self.earlier_kinds) if new else self
 
     def places_of(self, values):
         """Return the place of each of some distinct values, -1 where it has none."""
@@ -252,7 +255,8 @@ class HistoryState:
             if is_used.sum() <= len(is_used) / 2:
                 moves[name] = is_used.cumsum() - 1
                 kept = np.flatnonzero(is_used)
-                indices[name] = ValueIndex([index.values[i] for i in kept])
+                values = [index.values[i] for i in kept]
+                indices[name] = ValueIndex(values, index.earlier_kinds)
         if not indices:
             return self
         new = copy.copy(self)

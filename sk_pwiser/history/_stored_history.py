@@ -212,6 +212,9 @@ class StoredHistory:
             past = form.read(self.store[name := f"{self.prefix}:"], name)
             state = empty_state(plan, content["classes"])
             state.end = content["end"]
+            state.indices = {
+                name: ValueIndex([], content["kinds"][name]) for name in plan.columns
+            }
             state.everything = form.log([past], np.zeros((1, 0), np.int64))
             history = HistoryFeatures._of(content, plan, state)
         history._one_row = StoredRow(history, self.store, self.prefix)
@@ -235,7 +238,8 @@ class StoredHistory:
         Raises
         ------
         ValueError, TypeError
-            If a field is absent, or the time is none.
+            If a field is absent, the time is none, or a key is text where the log has
+            numbers, or the reverse.
         """
         return self._history.transform_row(row)
 
@@ -304,7 +308,13 @@ class StoredRow(OneRow):
 
     def look_up(self, key, names, row):
         """Return the past of the key of a row, None for none."""
-        return self.read(key, [field_of(row, name) for name in names])[1]
+        values = [field_of(row, name) for name in names]
+        past = self.read(key, values)[1]
+        if past is None:
+            for name, value in zip(names, values, strict=True):
+                if not is_missing(value):
+                    self.state.indices[name].check_kinds([value], name)
+        return past
 
     def read(self, key, values):
         """Return the name of the record of a key, and its past, None for none."""
@@ -315,7 +325,7 @@ class StoredRow(OneRow):
     def state_of(self, table):
         """Return the names of the records of the keys of a table, and their state."""
         plan, state = self.plan, copy.copy(self.state)
-        state.indices = {name: ValueIndex([]) for name in plan.columns}
+        state.indices = dict(state.indices)
         state.logs = list(state.logs)
         names, indices = [], state.indices
         for key, columns in enumerate(plan.keys):
@@ -392,5 +402,7 @@ def _records(history, prefix):
             records[name] = form.write(past, texts)
     of_all = PastsOfKeys(state.everything, plan.of_all)[0]
     records[f"{prefix}:"] = RecordForm(plan.of_all).write(of_all)
-    values = FORM.encode(history._describe(), "history")[0]
+    kinds = {name: sorted(index.kinds) for name, index in state.indices.items()}
+    content = history._describe() | {"kinds": kinds}
+    values = FORM.encode(content, "history")[0]
     return records | {prefix: json.dumps(values).encode()}  # the last one written

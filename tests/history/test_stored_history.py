@@ -184,3 +184,26 @@ def test_bad_input():
     with pytest.raises(ValueError, match="no valid history"):
         stored.refresh()
     assert stored.transform_row({"user": "a", "t": 5})["user__since_impression"] == 4
+
+
+def test_keys_of_another_kind():
+    log = pd.DataFrame({"user": [1, 1, 2], "time": [1, 2, 2]})
+    click = pd.Series([1, 0, 1], name="click")
+    history = HistoryFeatures(["user"], time="time").fit(log, click)
+    store = {}
+    stored = StoredHistory.write(history, store)
+    # Text, such as that of a request, equals no number: the user would seem to be new.
+    refusal = "'user' contained numbers before; it now contains text, such as '1'"
+    later = pd.DataFrame({"user": ["1"], "time": [5]})
+    for each in (history, stored, pickle.loads(pickle.dumps(stored))):
+        with pytest.raises(ValueError, match=refusal):
+            each.transform_row({"user": "1", "time": 5})
+        with pytest.raises(ValueError, match=refusal):
+            each.update(later, [1])
+    later = later.astype({"user": int})
+    for user in (1, 3):
+        stored.update(later.assign(user=user), [1])
+        with pytest.raises(ValueError, match=refusal):
+            stored.transform_row({"user": "1", "time": 6})
+    for user in (1.0, np.int64(3), 7, None):
+        assert stored.transform_row({"user": user, "time": 6})
