@@ -19,7 +19,7 @@ def test_the_loss_is_compared_with_that_of_constant_probabilities(weighted, rate
     y = (rng.random((2_000, 2)) < rate).astype(float)
     weights = rng.uniform(0.5, 2, len(y)) if weighted else np.ones(len(y))
     total = weights.sum()
-    p = (weights @ y + 0.5) / (total + 1)
+    p = (weights @ y + 3) / (total + 6)
     constant = -(weights @ (xlogy(y, p) + xlogy(1 - y, 1 - p))).sum() / (total + 1)
     found = excess_loss(
         torch.full(y.shape, -1e5 * rate),
@@ -32,6 +32,13 @@ def test_the_loss_is_compared_with_that_of_constant_probabilities(weighted, rate
     assert excess_loss(torch.tensor(y * 4 - 2), torch.tensor(y), None) is None
     equal = torch.tensor(np.broadcast_to(np.log(p / (1 - p)), y.shape).copy())
     assert excess_loss(equal, torch.tensor(y), None) is None
+
+
+def test_rows_without_events_are_no_divergence():
+    # Those of a new market, which had 4 % of clicks before.
+    none, logits = torch.zeros(500, 2), torch.full((500, 2), -3.2)
+    assert excess_loss(logits, none, None) is None
+    assert excess_loss(-logits, none, None) is not None
 
 
 def test_large_weights_of_a_term_are_no_divergence():
