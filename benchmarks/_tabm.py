@@ -1,8 +1,8 @@
 """TabM of pytabkit, computed in less time on a CPU.
 
 The network, its parameters and their initial values, the loss and the loop are those of
-pytabkit. Some of it is computed in another way, because a fit on a table of ids would
-take days otherwise:
+pytabkit. Some of it is computed in another way, because ids are thousands of one-hot
+columns, which are repeated for each member:
 
 - For a column of more than `MOST_ONE_HOT` values, the first layer reads the rows of its
   weights that belong to the values, where pytabkit multiplies one-hot columns. The sums

@@ -259,7 +259,8 @@ def score_validation(
 ) -> float:
     """Return the score of the validation rows, without weights and without a table.
 
-    The probabilities are those of the log that holds a share of the rows without click.
+    The probabilities are those of the log that holds a share of the rows without click:
+    the inverse of `full_log_logits`.
     """
     y, weights = rows.labels().round(), rows.weights()
     if weights is not None and weights.dim() == 2:
