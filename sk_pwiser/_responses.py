@@ -71,7 +71,7 @@ def find_task(task, n_tasks, *names_by_source, others=", 'cvr' or 'mean'"):
             "task must be an index if Y has no column names and the estimator has no "
             f"task_names_, got {task!r}."
         )
-    listed = " or ".join(str(names) for names in known)
+    listed = " or ".join(dict.fromkeys(map(str, known)))
     raise ValueError(f"task must be one of {listed}{others}, got {task!r}.")
 
 

@@ -165,10 +165,10 @@ def _find_missing(labels):
 
 
 def _check_missing(missing, columns, missing_labels, input_name):
-    several = missing.ndim == 2 and missing.shape[1] > 1
-    if missing_labels == "error" or not several:
+    missing = missing.reshape(len(missing), -1)
+    if missing_labels == "error":
         hint = ""
-        if several and not missing[:, 0].any():
+        if not missing[:, 0].any():
             hint = " With missing_labels='ignore', missing labels are left out."
         _raise_for_most(missing, columns, f"Input {input_name} contains NaN", hint)
     rule = f"The first task must have a label in every row: {input_name} contains NaN"

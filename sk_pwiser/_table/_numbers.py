@@ -189,7 +189,7 @@ class NumericColumn:
         values = read_numbers(
             column,
             f"Column {describe(self.name, column)}",
-            " Convert it to numbers or include it in categorical_features.",
+            " Convert it to numbers, or fit with it in categorical_features.",
         )
         # fmin and fmax ignore NaN.
         low = np.fmin.reduce(values, initial=0.0)

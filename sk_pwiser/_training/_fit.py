@@ -271,23 +271,28 @@ def check_eval_sets(
             rows = GivenRows(*eval_set)
             checked[name] = check_rows(settings, rows, targets, None, single_pass=True)
         except (ValueError, TypeError) as error:
-            where = "eval_set" if len(sets) == 1 else f"the set {name!r} of eval_set"
-            if has_names:
-                where = "the validation rows"
+            where = "the validation rows" if has_names else _describe_set(name, sets)
             raise type(error)(f"In {where}: {error}") from error
     return checked
+
+
+def _describe_set(name: str, sets: Mapping[str, Any]) -> str:
+    return "eval_set" if len(sets) == 1 else f"the set {name!r} of eval_set"
 
 
 def with_eval_rows(data: EncodedData, eval_rows: Mapping[str, Rows]) -> EncodedData:
     """Add validation rows to the data, encoded like the rows of a prediction."""
     if not eval_rows:
         return data
-    encoded = {
-        name: data.schema.transform(rows.X).impressions(
-            rows.targets.values, rows.weights, rows.groups
-        )
-        for name, rows in eval_rows.items()
-    }
+    encoded = {}
+    for name, rows in eval_rows.items():
+        try:
+            table = data.schema.transform(rows.X)
+        except (ValueError, TypeError) as error:
+            where = _describe_set(name, eval_rows)
+            raise type(error)(f"In {where}: {error}") from error
+        targets = rows.targets.values
+        encoded[name] = table.impressions(targets, rows.weights, rows.groups)
     valid = encoded.pop("valid")
     rows_of = TrainingData(data.rows.train, valid)
     return replace(data, rows=rows_of, further=encoded)

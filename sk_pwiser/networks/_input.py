@@ -284,6 +284,12 @@ class InputLayer(nn.Module):
         for table in tables:
             nn.init.normal_(table.weight, std=self.initial_std)
         self.embeddings = nn.ModuleList(tables)
+        # Lists read the whole vectors of their column.
+        of_lists = {bag.column for bag in spec.bags}
+        self.read_widths = [
+            dim if column in of_lists else width
+            for column, width in enumerate(spec.widths)
+        ]
         n_embedded = sum(spec.widths) + dim * len(spec.bags)
         self.bins = nn.ModuleList()
         if any(spec.numeric_bins):
@@ -387,10 +393,15 @@ class InputLayer(nn.Module):
         return torch.cat([sums, numeric], dim=1)
 
     def column_embeddings(self, column: int) -> Tensor:
-        """Return a column's embeddings, one row per code, tables side by side."""
+        """Return a column's embeddings, one row per code, tables side by side.
+
+        They are as wide as what is read of them.
+        """
         start = int(self.offsets[column])
         rows = slice(start, start + self.cardinalities[column])
-        return torch.cat([table[rows] for table in self.tables], dim=1).detach()
+        width = self.read_widths[column]
+        found = [table[rows, :width] for table in self.tables]
+        return torch.cat(found, dim=1).detach()
 
     def _set_cardinalities(self, cardinalities: Sequence[int]) -> None:
         """Set the first row of each column, and that of its unseen values."""

@@ -151,6 +151,21 @@ def test_networks_with_several_tables(table):
     assert frame.notna().all(axis=None)
 
 
+@pytest.mark.parametrize("has_lists", [False, True])
+def test_embeddings_are_as_wide_as_what_is_read_of_them(table, has_lists):
+    X, Y = table
+    X = X.assign(wide=np.arange(len(X)) % 40).astype({"wide": "category"})
+    params = {}
+    if has_lists:
+        X["seen"] = [[value] for value in X["category_1"]]
+        params["encoding_params"] = {"shared_embeddings": {"seen": "category_1"}}
+    model = small(embedding_dim="auto", **params).fit(X, Y)
+    widths = [
+        model.category_embeddings(name).shape[1] for name in ("category_1", "wide")
+    ]
+    assert widths == [16 if has_lists else 5, 13]
+
+
 def test_columns_without_names(table):
     X, Y = table
     codes = X["category_0"].astype(int).to_numpy().reshape(-1, 1)

@@ -180,6 +180,7 @@ def test_errors(earlier, method):
     message = "The first task must have a label in every row: Y .* 'click', .* row 2"
     no_click = Y.astype(float).mask(np.arange(2 * len(Y)).reshape(-1, 2) == 4)
     refuses(earlier, ValueError, message, Y=no_click, method=method)
+    refuses(ignoring(), ValueError, message, Y=no_click["click"])
     earlier.set_params(missing_labels="drop")
     refuses(earlier, ValueError, "'missing_labels' parameter .*'drop'", method=method)
     earlier.set_params(missing_labels="error")

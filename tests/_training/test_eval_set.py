@@ -103,7 +103,7 @@ def test_one_class_in_the_validation_rows_of_a_single_task():
         ),
         ((X_LATE, Y_LATE["click"]), ValueError, "In eval_set: "),
         ((X_LATE, Y_LATE + 1), ValueError, "In eval_set: Labels must be 0 or 1"),
-        ((X_LATE.iloc[:, 1:], Y_LATE), ValueError, "feature names"),
+        ((X_LATE.iloc[:, 1:], Y_LATE), ValueError, "In eval_set: The feature names"),
     ],
 )
 def test_a_wrong_eval_set_is_an_error_and_keeps_the_fit(
