@@ -155,7 +155,7 @@ class MultiTaskCTRCVRClassifier(
     embedding_dim : int or "auto", default=16
         Width of the embedding of a category value. With "auto" it depends on the number
         n of the column's codes: min(16, round(1.6 * n**0.56)), so that columns with
-        fewer than 60 values have narrower embeddings.
+        fewer than 56 codes have narrower embeddings.
     encoding_params : dict, default=None
         Further settings of the encoding. `min_frequency`, `max_categories` and
         `n_hash_buckets` are a number for all category columns, or a dict of names or
@@ -183,8 +183,8 @@ class MultiTaskCTRCVRClassifier(
           columns with one weight >= 0 per element, for a weighted mean or sum;
         - `max_bins`, 64 by default: largest number of bins of a numeric column. Up to
           `max_bins` + 1 distinct values are all edges of bins. With 16 or fewer, all
-          bins have equal shares, but for values that fill one alone. More than 16
-          require 32 rows per bin;
+          bins have equal shares, except that a frequent value may have a bin of its
+          own. More than 16 require 32 rows per bin;
         - `max_categories`, None by default: largest number of codes of a column's
           values, as in scikit-learn's OneHotEncoder: the most frequent have codes of
           their own, the others share that of unseen values. Target statistics
@@ -272,8 +272,8 @@ class MultiTaskCTRCVRClassifier(
         `negative_sampling_rate` below 1, the probabilities are those of the sampled log
         there. "auto" is True above 1,000 rows, or with an `eval_set`. Otherwise it
         holds out no rows and trains for about 8 + n_samples / 80 steps, at most
-        `max_epochs` epochs; and of rows that it holds out, it does not judge epochs
-        with fewer than 20 steps before their end. If the validation rows, or all of
+        `max_epochs` epochs. With rows that are held out, epochs that end before step
+        20 are not judged. If the validation rows, or all of
         their groups, have one label only for a task, the loss replaces the AUC, with a
         warning.
     validation_fraction : float, default=0.1
