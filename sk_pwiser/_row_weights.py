@@ -26,7 +26,7 @@ from sklearn.utils import (
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from sk_pwiser._responses import positive_probabilities
-from sk_pwiser._table import check_groups, read_labels, zero_one_labels
+from sk_pwiser._table import check_groups, find_missing, read_labels, zero_one_labels
 from sk_pwiser._utils import (
     DocLink,
     accept_any_case_of_y,
@@ -362,7 +362,11 @@ class Sessions:
         keys = [session]
         if order is not None:
             check_consistent_length(groups, order)
-            keys.insert(0, column_or_1d(order))
+            order = column_or_1d(order)
+            missing = find_missing(order)
+            if missing is not None:
+                raise ValueError(f"order is missing in row {missing.argmax()}.")
+            keys.insert(0, order)
         self.rows = np.lexsort(keys)  # a stable sort, by the last key first
         session = session[self.rows]
         self.continues = np.append(session[1:] == session[:-1], False)

@@ -190,6 +190,9 @@ def delayed_feedback_weights(Y, *, delay, elapsed, cvr=None, min_probability=0.0
     check_match(Y, n_samples, input_name="Y", **others)
     elapsed = _column("elapsed", elapsed, n_samples)
     delay = _column("delay", delay, n_samples, allows_nan=True)
+    if (elapsed < 0).any():
+        row = int((elapsed < 0).argmax())
+        raise ValueError(f"elapsed must be >= 0; it is {elapsed[row]} in row {row}.")
     if not 0 < min_probability <= 1:
         raise ValueError(f"min_probability must be in (0, 1]; got {min_probability!r}.")
     clicked, converted = labels[:, -2] == 1, labels[:, -1] == 1

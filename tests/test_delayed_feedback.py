@@ -157,6 +157,7 @@ TIMES = {"elapsed": [3.0, 1.0, 2.0], "delay": [1.0, np.nan, np.nan]}
         ({"elapsed": [1.0, 2.0]}, r"elapsed must have shape \(3,\); got \(2,\)"),
         ({"elapsed": ["a", "b", "c"]}, "elapsed must contain one number per row"),
         ({"elapsed": [0.5, 1.0, 2.0]}, "delay must be within 0 and elapsed; it is 1.0"),
+        ({"elapsed": [3.0, 1.0, -2.0]}, "elapsed must be >= 0; it is -2.0 in row 2"),
         ({"delay": [-1.0, np.nan, 0]}, "delay must be within 0 and elapsed; it is -1"),
         ({"delay": [np.nan, 1.0, 1.0]}, "known for converted rows; it is nan in row 0"),
         ({"cvr": [0.1, 0.2, 1.5]}, r"cvr must be in \[0, 1\]; it is 1.5 in row 2"),

@@ -158,6 +158,15 @@ def test_only_the_order_within_sessions_counts(table, target):
         assert not np.allclose(changed.values(X), expected, rtol=1e-3)
 
 
+@pytest.mark.parametrize("kind", ["float64", "datetime64[s]", "object"])
+def test_a_missing_order_is_refused(table, kind):
+    X, Y, groups, order = table
+    order = order.astype(kind)
+    order[7] = None
+    with pytest.raises(ValueError, match="order is missing in row 7"):
+        linear().fit(X, Y, groups=groups, order=order)
+
+
 def test_rows_without_an_order_are_in_the_order_given(table):
     X, Y, groups, _ = table
     expected = linear().fit(X, Y, groups=groups, order=np.arange(300)).values(X)

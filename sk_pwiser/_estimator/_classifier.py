@@ -348,8 +348,8 @@ class MultiTaskCTRCVRClassifier(
     n_iter_ : int
         Number of epochs trained, including those before a warm start.
     best_epoch_ : int
-        The epoch in `history_` whose weights the network has: the best one with early
-        stopping, otherwise the last.
+        The epoch in `history_` whose weights the network has: with early stopping the
+        best one of the last call of `fit`, otherwise the last.
     stop_reason_ : str or None
         Where and why the last `fit` ended, and which epoch the weights are from; None
         after `partial_fit`.

@@ -15,6 +15,7 @@ from sk_pwiser._table import (
     choose_task_names,
     names_of_columns,
     probability_frame,
+    read_labels,
 )
 from sk_pwiser._utils import DocLink, accept_any_case_of_y, ends_of_path
 from sk_pwiser.metrics import make_task_scorer, mean_auc_scorer
@@ -189,10 +190,12 @@ class TaskView(
         )
         column = task_column(self.task, names)
         if tasks is not None:
-            labels = np.asarray(tasks)[:, column]
-            is_same = np.shape(y) == labels.shape and (
-                (labels == np.asarray(y)) | (labels != labels)
+            given, known = (read_labels(each, "any") for each in (y, Y))
+            is_same = np.shape(given.values) == (len(known.values),) and (
+                given.values == known.values[:, column]
             )
+            if known.missing is not None:
+                is_same = is_same | known.missing[:, column]
             if not np.all(is_same):
                 raise ValueError(
                     f"y must be the column {names[column]!r} of tasks, the labels of "

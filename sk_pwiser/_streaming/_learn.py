@@ -25,6 +25,7 @@ from sk_pwiser._training._encode import (
     Schema,
     automatic_dims,
     make_encoder,
+    statistics_selection,
     unfitted_statistics,
 )
 from sk_pwiser._utils import warn_user
@@ -441,6 +442,7 @@ def learn_schema(
             summary.first,
             summary.base_rates(),
             automatic_dims=automatic_dims(encoder.cardinalities_),
+            selection=statistics_selection(settings),
         )
     elif has_constant:
         table, weights = sample.finish()

@@ -43,6 +43,7 @@ from sk_pwiser._table._labels import (
     check_targets,
     check_unreserved,
     choose_task_names,
+    find_missing,
     is_missing,
     names_of_columns,
     one_task_labels,

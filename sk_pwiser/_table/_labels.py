@@ -143,7 +143,7 @@ def read_labels(Y, missing_labels="error", *, input_name="Y"):
     refuse_dicts(Y, input_name)
     columns = names_of_columns(Y)
     labels = read_array(Y, input_name, "cannot be read as labels:")
-    missing = _find_missing(labels)
+    missing = find_missing(labels)
     if missing is not None:
         if missing_labels != "any":
             _check_missing(missing, columns, missing_labels, input_name)
@@ -154,7 +154,8 @@ def read_labels(Y, missing_labels="error", *, input_name="Y"):
     return ReadLabels(labels, missing, columns)
 
 
-def _find_missing(labels):
+def find_missing(labels):
+    """Return where an array has missing values, or None if it has none."""
     if labels.dtype == object:
         missing = np.frompyfunc(is_missing, 1, 1)(labels).astype(bool)
     elif labels.dtype.kind in "iub":

@@ -168,6 +168,12 @@ class Impressions(TrainingRows, Dataset[Batch]):
         """Return the impressions with other selected rows."""
         return replace(self, rows=rows)
 
+    def spaced(self, n_rows: int) -> "Impressions":
+        """Select evenly spaced rows: a draw would change later random numbers."""
+        n_rows = min(n_rows, len(self))
+        chosen = torch.arange(n_rows, device=self.device) * len(self) // n_rows
+        return self.at(chosen if self.rows is None else self.rows[chosen])
+
     def column(self, name: str) -> Tensor | None:
         """Return the selected rows of a tensor by its name, or None."""
         tensor: Tensor | None = getattr(self, name)

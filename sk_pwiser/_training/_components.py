@@ -88,7 +88,7 @@ def check_components(
         loss,
         weighting,
         optimizer,
-        _sampler(settings, loss, has_groups),
+        batch_sampler(settings, loss, has_groups),
         _compile_mode(settings, weighting, device),
         smallest_lazy_table(
             settings, weighting.uses_task_gradients, *optimizer, device
@@ -179,7 +179,7 @@ def _split_params(
     return own, {key: value for key, value in params.items() if key not in own}
 
 
-def _sampler(settings: Settings, loss: MultiTaskLoss, has_groups: bool) -> str:
+def batch_sampler(settings: Settings, loss: MultiTaskLoss, has_groups: bool) -> str:
     """Return the name of the batch sampler."""
     keeps_groups = loss.asks_for_groups and has_groups
     if not settings.stratified_batches:

@@ -1,6 +1,6 @@
 """Training that diverges, and tasks whose probabilities break the funnel."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from numbers import Real
 from typing import Any, NamedTuple
 
@@ -44,10 +44,14 @@ def changed_weights(
     yield from (change.table[change.rows] for change in changes)
 
 
-def excess_loss(logits: Tensor, y: Tensor, weights: Tensor | None) -> str | None:
+def excess_loss(
+    logits: Tensor, y: Tensor, weights: Tensor | None, base_rates: Sequence[float]
+) -> str | None:
     """Compare the cross-entropy of logits with that of constant probabilities.
 
-    Both figures are returned if the first is more than `DIVERGED` times the second.
+    These are the rates of the rows or, if they are worse, those that training began
+    with: an update may have late conversions only. Both figures are returned if the
+    first is more than `DIVERGED` times the second.
     """
     dtype = widest_float(y.device)
     y = y.to(dtype)
@@ -57,13 +61,14 @@ def excess_loss(logits: Tensor, y: Tensor, weights: Tensor | None) -> str | None
     # No event in n rows is compatible with a rate of 3 / n: rows of a new market may
     # have none by chance, and then a network is not wrong to expect some.
     rates = ((weights * y).sum(dim=0) + 3.0) / (total + 6.0)
-    losses = (
-        F.binary_cross_entropy_with_logits(each, y, reduction="none")
-        for each in (logits.to(dtype), rates.logit().expand_as(y))
-    )
-    found, constant = (
-        ((weights * each).sum(dim=0) / (total + 1.0)).sum().item() for each in losses
-    )
+    began = torch.tensor(list(base_rates), dtype=dtype, device=y.device)
+
+    def mean_loss(logits: Tensor) -> float:
+        loss = F.binary_cross_entropy_with_logits(logits, y, reduction="none")
+        return float(((weights * loss).sum(dim=0) / (total + 1.0)).sum())
+
+    found = mean_loss(logits.to(dtype))
+    constant = max(mean_loss(p.logit().expand_as(y)) for p in (rates, began))
     if found <= DIVERGED * constant:
         return None
     return f"{found:.3g}, where constant probabilities have {constant:.3g}"
@@ -123,16 +128,12 @@ class Rises(NamedTuple):
 
 def find_rises(net: Any, train: TrainingRows, n_epochs: int) -> Rises | None:
     """Compare tasks with their parents on a sample of the rows, if it is not small."""
-    n_trained, train = len(train) * n_epochs, train.sample
-    n_rows = min(MAX_ROWS, len(train), int(ROWS_PER_TRAINED_ROW * n_trained))
+    n_trained, sample = len(train) * n_epochs, train.sample
+    n_rows = min(MAX_ROWS, len(sample), int(ROWS_PER_TRAINED_ROW * n_trained))
     pairs = [(k, p) for k, p in enumerate(net.module_.spec.parents) if p >= 0]
     if n_rows < MIN_ROWS or not pairs:
         return None
-    # Evenly spaced: a draw would change the random numbers of later fits.
-    chosen = torch.linspace(0, len(train) - 1, n_rows).long()
-    if train.rows is not None:
-        chosen = train.rows[chosen.to(train.rows.device)]
-    logits = net.forward(train.at(chosen.to(train.codes.device)))
+    logits = net.forward(sample.spaced(n_rows))
     shares = [float((logits[:, k] > logits[:, p]).float().mean()) for k, p in pairs]
     share = max(shares)
     later, _ = pairs[shares.index(share)]

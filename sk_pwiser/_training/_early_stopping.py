@@ -314,11 +314,11 @@ class BestEpochStopping(EarlyStopping):  # type: ignore[misc]
             monitor,
             patience=patience,
             threshold=0.0,
-            lower_is_better=monitor.startswith(("valid_loss", "valid_log_loss")),
             load_best=True,
             sink=noop,
         )
         self.first_epoch = first_epoch
+        self._monitor(monitor)
 
     def on_train_begin(self, net: NeuralNet, **kwargs: Any) -> None:
         """Reset the counters."""
@@ -326,15 +326,32 @@ class BestEpochStopping(EarlyStopping):  # type: ignore[misc]
         self.n_unjudged_ = self.first_epoch - 1
 
     def on_epoch_end(self, net: NeuralNet, **kwargs: Any) -> None:
-        """Judge an epoch, unless it is among the first ones."""
+        """Judge an epoch, unless it is among the first ones.
+
+        If a scorer is undefined there, the validation loss decides from then on.
+        """
         if self.n_unjudged_:
             self.n_unjudged_ -= 1
-        else:
-            super().on_epoch_end(net, **kwargs)
+            return
+        is_first = self.monitor == "valid_score" and not self.best_epoch_
+        if is_first and np.isnan(net.history[-1, self.monitor]):
+            warn_user(
+                f"early_stopping={net.scorer!r} is nan on the validation rows. The "
+                "validation loss decides instead. A larger validation_fraction, or an "
+                "eval_set on which the score is defined, makes it available."
+            )
+            self._monitor("valid_loss")
+            self.dynamic_threshold_ = np.inf
+        super().on_epoch_end(net, **kwargs)
+
+    def _monitor(self, name: str) -> None:
+        self.monitor = name
+        self.lower_is_better = name.startswith(("valid_loss", "valid_log_loss"))
 
     def state_dict(self) -> dict[str, Any]:
         """Return the best epoch so far with its weights, and the counters."""
         return {
+            "monitor": self.monitor,
             "unjudged": self.n_unjudged_,
             "misses": self.misses_,
             "threshold": self.dynamic_threshold_,
@@ -344,6 +361,7 @@ class BestEpochStopping(EarlyStopping):  # type: ignore[misc]
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore what `state_dict` returned."""
+        self._monitor(state["monitor"])
         self.n_unjudged_ = state["unjudged"]
         self.misses_, self.dynamic_threshold_ = state["misses"], state["threshold"]
         self.best_epoch_ = state["best_epoch"]

@@ -177,6 +177,7 @@ class Schema:
     # Their inputs follow the encoder's numeric inputs.
     statistics: TargetStatistics | None = None
     automatic_dims: tuple[int, ...] = ()  # widths with "auto", by the first fit
+    selection: str = ""  # parameters by which the first fit chose the statistics
 
     def transform(self, X: Any) -> Inputs:
         """Return the codes, the numeric inputs and the bags of a table."""
@@ -464,6 +465,7 @@ def _learn(settings: Settings, rows: Rows, name: str) -> tuple[Schema, tuple[Any
         base_rates(rows.targets.values, rows.weights, rows.targets.parents),
         statistics,
         automatic_dims(encoder.cardinalities_),
+        statistics_selection(settings),
     )
     return schema, encoded
 
@@ -575,6 +577,13 @@ def grow_schema(schema: Schema, X: Any) -> tuple[Schema, np.ndarray | None]:
     return grown, np.concatenate(rows)
 
 
+def statistics_selection(settings: Settings) -> str:
+    """Return the parameters that choose the columns with target statistics, as text."""
+    names = ("list_target_encoding", "target_encoding_min_values")
+    chosen = [settings.encoding_params[name] for name in names]
+    return f"{settings.target_encoding!r}, {chosen!r}"
+
+
 def unfitted_statistics(
     settings: Settings,
     encoder: TableEncoder,
@@ -582,8 +591,18 @@ def unfitted_statistics(
     earlier: Schema | None = None,
 ) -> TargetStatistics | None:
     """Return unfitted statistics; of the columns that an earlier fit selected."""
+    chosen, params = settings.target_encoding, settings.encoding_params
+    if earlier is not None and earlier.selection == statistics_selection(settings):
+        # Columns whose vocabulary has grown since then might be selected as well.
+        names: list[Any] = []
+        n_categories = 0
+        if earlier.statistics is not None:
+            names = earlier.statistics.column_names(encoder)
+            n_categories = len(earlier.statistics.columns)
+        chosen = names[:n_categories]
+        params = {**params, "list_target_encoding": names[n_categories:]}
     statistics: TargetStatistics | None = make_target_statistics(
-        settings.target_encoding, encoder, shape[0], settings.encoding_params
+        chosen, encoder, shape[0], params
     )
     if statistics is not None:
         statistics.n_tasks_ = shape[1]

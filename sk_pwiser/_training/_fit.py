@@ -25,6 +25,7 @@ from sk_pwiser._training._checkpoints import (
 from sk_pwiser._training._components import (
     LARGEST_SEED,
     Components,
+    batch_sampler,
     build_loss,
     build_net,
     build_network,
@@ -167,16 +168,19 @@ def validate(
     eval_rows = check_eval_sets(settings, name_eval_sets(eval_set), rows.targets)
     task_names = rows.targets.task_names
     components: Components | None = None
+    has_groups = rows.groups is not None
     if (
         single_pass
         and earlier is not None
         and earlier.single_pass
         and settings.equals(earlier.settings)
+        and earlier.net.iterator_train__sampler
+        == batch_sampler(settings, earlier.net.criterion_.loss, has_groups)
     ):
         loss = earlier.net.criterion_.loss
     else:
         components = check_components(
-            settings, task_names, device, rows.groups is not None, random_state
+            settings, task_names, device, has_groups, random_state
         )
         loss = components.loss
     if any(part.has_task_weights for part in (rows, *eval_rows.values())):
@@ -186,7 +190,8 @@ def validate(
         monitor, first_epoch, max_epochs = plan_epochs(
             settings, len(rows.targets.values), task_names, bool(eval_rows)
         )
-    has_groups = eval_rows.get("valid", rows).groups is not None
+    judged = eval_rows.get("valid", rows)
+    has_groups = judged.groups is not None
     check_monitored(monitor, settings.callbacks, bool(eval_rows), has_groups)
     rows.targets.warn_about_labels(
         constant_tasks=not single_pass,

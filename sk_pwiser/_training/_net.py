@@ -476,24 +476,34 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
         have not diverged themselves.
         """
         n_rows = max(self.batch_size, CHECKED_ROWS)
+        rows = rows.spaced(n_rows)
         batches = BatchIterator(rows, n_rows, device=torch.device(self.device))
         inputs, y = next(iter(batches))
-        logits = self.evaluation_step((inputs, y))
+        self._set_training(False)
+
+        @torch.no_grad()
+        def compare() -> tuple[Tensor, str | None]:
+            output = self.infer(inputs)
+            # Those that the labels of a sampled log are compared with.
+            sampled = output.sampled_logits
+            logits = (output.logits if sampled is None else sampled).float()
+            rates, weights = self.module_.spec.base_rates, inputs.get("sample_weight")
+            return logits, excess_loss(logits, y, weights, rates)
+
+        logits, excess = compare()
         with torch.no_grad():
             # A sum is not finite if an entry is not, and is faster to compute.
             weights = changed_weights(self.module_, self.optimizer_)
             sums = [values.sum() for values in (logits, *weights)]
         if not bool(torch.stack(sums).isfinite().all()):
             raise self._diverged("its last step left non-finite weights")
-        weight = inputs.get("sample_weight")
-        excess = excess_loss(logits, y, weight)
         if excess is None:
             return
         message = f"Training diverged: the cross-entropy of training rows is {excess}."
         for epoch, state in reversed(self.lowest_):
             self.kept_epoch_ = epoch
             self.module_.load_state_dict(state)
-            if excess_loss(self.evaluation_step((inputs, y)), y, weight) is None:
+            if compare()[1] is None:
                 break
         if self.lowest_:
             message += f" The weights of epoch {self.kept_epoch_} are kept."

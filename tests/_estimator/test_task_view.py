@@ -196,6 +196,14 @@ def test_labels_of_the_other_tasks_are_required(y, tasks, message):
         small().task("conversion").fit(X, y, tasks=tasks)
 
 
+def test_labels_of_the_task_may_be_nullable():
+    labels = Y.astype("Int64")
+    labels.loc[labels.index[3], "conversion"] = None
+    view = small(missing_labels="ignore").task("conversion")
+    view.fit(X, labels["conversion"], tasks=labels)
+    assert np.isfinite(view.predict_proba(X)).all()
+
+
 class _OneTask(TaskView):
     """A view of the first and only task, whose labels may be 1-D."""
 

@@ -25,20 +25,40 @@ def test_the_loss_is_compared_with_that_of_constant_probabilities(weighted, rate
         torch.full(y.shape, -1e5 * rate),
         torch.tensor(y),
         torch.tensor(weights) if weighted else None,
+        p.tolist(),
     )
     assert re.fullmatch(
         rf"\d.*, where constant probabilities have {constant:.3g}", found
     )
-    assert excess_loss(torch.tensor(y * 4 - 2), torch.tensor(y), None) is None
+    good = torch.tensor(y * 4 - 2)
+    assert excess_loss(good, torch.tensor(y), None, p.tolist()) is None
     equal = torch.tensor(np.broadcast_to(np.log(p / (1 - p)), y.shape).copy())
-    assert excess_loss(equal, torch.tensor(y), None) is None
+    assert excess_loss(equal, torch.tensor(y), None, p.tolist()) is None
 
 
 def test_rows_without_events_are_no_divergence():
     # Those of a new market, which had 4 % of clicks before.
     none, logits = torch.zeros(500, 2), torch.full((500, 2), -3.2)
-    assert excess_loss(logits, none, None) is None
-    assert excess_loss(-logits, none, None) is not None
+    rates = [0.04, 0.04]
+    assert excess_loss(logits, none, None, rates) is None
+    assert excess_loss(-logits, none, None, rates) is not None
+
+
+@pytest.mark.filterwarnings("error:Training diverged")
+def test_the_order_of_rows_and_their_selection_are_no_divergence():
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((4_000, 1))
+    y = np.sort((rng.random(len(x)) < 0.15).astype(int))
+    model = small(max_epochs=2, early_stopping=False).fit(x, y)
+    assert model.best_epoch_ == model.n_iter_ == 2
+    # Late conversions of a log with 2 % of them.
+    y = (rng.random(len(x)) < 0.02).astype(int)
+    model = small().partial_fit(x, y)
+    model.partial_fit(x[y == 1], y[y == 1])
+    # A log that kept few of the rows without a click.
+    y = (rng.random(len(x)) < 0.8).astype(int)
+    sampled = small(max_epochs=2, early_stopping=False, negative_sampling_rate=1e-4)
+    assert sampled.fit(x, y).best_epoch_ == 2
 
 
 def test_large_weights_of_a_term_are_no_divergence():

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from refusals import refuses, small
-from sklearn.metrics import average_precision_score, log_loss
+from sklearn.metrics import average_precision_score, log_loss, roc_auc_score
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
 from sk_pwiser.datasets import ParquetImpressions, make_ctr_cvr
@@ -153,6 +153,20 @@ def test_a_scorer_sees_the_labels_and_probabilities_of_the_validation_rows():
     assert one.history_[0, "valid_score"] == pytest.approx(
         -one.history_[0, f"valid_log_loss_{one.task_names_[0]}"], rel=1e-5
     )
+
+
+@pytest.mark.filterwarnings("ignore:.* is undefined and set to nan")
+def test_the_loss_decides_if_a_scorer_is_undefined():
+    scorer = make_task_scorer(roc_auc_score, "conversion")
+    params = {"early_stopping": scorer, "max_epochs": 6}
+    no_conversion = (X_LATE, Y_LATE.assign(conversion=0))
+    with pytest.warns(UserWarning, match="is nan on the validation rows. The valida"):
+        model = small(**params).fit(X, Y, eval_set=no_conversion)
+    expected = small(**params | {"early_stopping": True})
+    expected.fit(X, Y, eval_set=no_conversion)
+    assert model.best_epoch_ == expected.best_epoch_
+    assert model.stop_reason_ == expected.stop_reason_
+    assert_array_equal(model.predict_proba(X), expected.predict_proba(X))
 
 
 @pytest.mark.parametrize("task", [0, 1])

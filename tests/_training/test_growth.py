@@ -11,6 +11,7 @@ from numpy.testing import assert_array_equal
 from refusals import X, Y, refuses, small
 from skorch.callbacks import Callback
 
+from sk_pwiser import MultiTaskCTRCVRClassifier
 from sk_pwiser._training._optimizers import LazyAdam
 
 GROWS = {"grow_vocabulary": True, "min_frequency": 2}
@@ -200,6 +201,19 @@ def test_a_warning_counts_new_values(target_encoding):
     missing = OLD.copy()
     missing.loc[:3, "id"] = None
     model.partial_fit(missing, Y)
+
+
+def test_a_grown_column_is_not_selected_anew_for_target_statistics(tmp_path):
+    params = {**GROWS, "target_encoding_min_values": 140}
+    model = growing(encoding_params=params, target_encoding="auto")
+    model.partial_fit(NEW, Y).set_params(warm_start=True, max_epochs=1)
+    model.set_params(callbacks=None).save(tmp_path / "model")
+    for each in (model, MultiTaskCTRCVRClassifier.load(tmp_path / "model")):
+        assert each._result.schema.encoder.columns_[-1].n_codes > 142
+        assert each.fit(NEW, Y)._result.schema.statistics is None
+    message = r"these select the columns \['id'\], the earlier fit those of \[\]"
+    with pytest.raises(ValueError, match=message):
+        model.set_params(target_encoding=["id"]).fit(NEW, Y)
 
 
 def test_hashed_columns_have_no_new_values():

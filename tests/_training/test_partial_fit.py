@@ -16,6 +16,28 @@ from sk_pwiser._training import _fit
 from sk_pwiser.weighting import WEIGHTINGS
 
 
+class Groups(Callback):
+    """Records the groups of each batch."""
+
+    def __init__(self):
+        self.seen = []
+
+    def on_batch_begin(self, net, batch=None, **kwargs):
+        self.seen.append(set(batch[0].get("groups", torch.empty(0)).tolist()))
+
+
+def test_an_update_with_groups_keeps_them_together():
+    groups = np.random.default_rng(0).permutation(np.arange(len(X)) // 4)
+    params = {"loss": "jrc", "batch_size": 40}
+    record = Groups()
+    model = small(callbacks=[record], **params).partial_fit(X, Y)
+    model.partial_fit(X, Y, groups=groups)
+    assert sum(map(len, record.seen)) == len(set(groups))
+    model = small(stratified_batches=True, **params).partial_fit(X, Y)
+    with pytest.raises(ValueError, match="stratified_batches=True splits the groups"):
+        model.partial_fit(X, Y, groups=groups)
+
+
 def updated(**params):
     return small(**params).partial_fit(X, Y)
 
