@@ -13,10 +13,15 @@ import numpy as np
 
 from sk_pwiser._table._categories import factorize
 from sk_pwiser._table._frames import as_table
-from sk_pwiser._table._labels import Targets, check_targets
+from sk_pwiser._table._labels import (
+    Targets,
+    check_distinct,
+    check_targets,
+    choose_task_names,
+)
 from sk_pwiser._table._row_values import combine_weights
 from sk_pwiser._training._settings import Settings
-from sk_pwiser._utils import in_background
+from sk_pwiser._utils import in_background, read_task_parents
 
 
 class Chunk(NamedTuple):
@@ -36,6 +41,18 @@ class Source:
     dataset: Any
     folder: Path
     file_rows: int | None = None  # largest number of rows per stored file
+
+    def tasks(self) -> Targets:
+        """Return the tasks of the rows, without labels and before any row is read."""
+        columns, task_names = self.dataset.targets, self.settings.task_names
+        check_distinct("task_names", task_names)
+        names = choose_task_names(len(columns), task_names, columns, None)
+        classes = np.array([0, 1])
+        if len(names) > 1:
+            classes = np.tile(classes, (len(names), 1))
+        parents = read_task_parents(self.settings.task_parents, names)
+        values = np.empty((0, len(names)), dtype=np.float32)
+        return Targets(values, classes, names, parents=parents)
 
     def chunks(self) -> Iterator[Chunk]:
         """Read the rows in order, and check them."""

@@ -14,7 +14,7 @@ from sklearn.utils import check_random_state
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from sk_pwiser._streaming._chunks import Source
-from sk_pwiser._streaming._learn import DatasetSchema, learn_schema
+from sk_pwiser._streaming._learn import learn_schema
 from sk_pwiser._streaming._store import (
     FILE_ROWS,
     RowStore,
@@ -23,13 +23,12 @@ from sk_pwiser._streaming._store import (
     encode_rows,
     load_rows,
 )
-from sk_pwiser._table import check_encoding_params, choose_task_names, reads_in_parts
+from sk_pwiser._table import check_encoding_params, reads_in_parts
 from sk_pwiser._training._batches import BatchIterator, Impressions, TrainingData
 from sk_pwiser._training._callbacks import FitTask
 from sk_pwiser._training._checkpoints import Checkpoints, Start, compared
 from sk_pwiser._training._components import (
     LARGEST_SEED,
-    Components,
     check_components,
     check_task_weights,
 )
@@ -40,6 +39,7 @@ from sk_pwiser._training._fit import (
     Plan,
     build,
     check_eval_sets,
+    describe_set,
     name_eval_sets,
     optimise,
     search_weight,
@@ -102,44 +102,35 @@ def prepare_dataset(
             "checkpoint_dir must be None for a dataset that is read in parts; got "
             f"{str(settings.checkpoint_dir)!r}."
         )
-    if earlier is not None:
-        check_same_model(settings, earlier.settings)
-    random_state = check_random_state(settings.random_state)
-    first_random_state = random_state.get_state(legacy=False)
-    targets, has_groups = dataset.targets, dataset.groups is not None
-    names = choose_task_names(len(targets), settings.task_names, targets, None)
-    device = find_device(settings.device)
-    components = check_components(settings, names, device, has_groups, random_state)
-    if isinstance(dataset.sample_weight, list):
-        check_task_weights(components.loss)
     sets = name_eval_sets(eval_set)
     eval_dataset = _take_eval_dataset(sets, dataset)
-    seeds = _draw_seeds(random_state)
+    plan = _plan(source, sets, eval_dataset, earlier)
+    assert plan.components is not None
+    loss = plan.components.loss
+    seeds = _draw_seeds(plan.random_state)
     schema = None if earlier is None else earlier.schema
     learnt = learn_schema(source, schema, seeds[0], estimator_name)
-    plan = _plan(
-        source,
-        learnt,
-        components,
-        sets,
-        eval_dataset,
-        earlier,
-        random_state,
-        first_random_state,
-    )
-    if not equal(plan.split, first_random_state):
+    summary = learnt.summary
+    targets, mean = summary.targets(), summary.weights.mean
+    if summary.weights.per_task:
+        check_task_weights(loss)
+    plan = replace(plan, rows=Rows(None, targets, None, None, mean))
+    # Filters may select fewer rows than the files have.
+    plan = _with_epochs(plan, dataset, eval_dataset, summary.n_rows)
+    targets.warn_about_labels(selection=settings.shared_param("task_space") == "entire")
+    if not equal(plan.split, plan.first_random_state):
         # Validation rows are those of the first fit.
         seeds = _draw_seeds(plan.split_state())
     if n_files is not None:
-        by_file = max(FEWEST_ROWS, learnt.summary.n_rows // n_files)
+        by_file = max(FEWEST_ROWS, summary.n_rows // n_files)
         source = replace(source, file_rows=min(FILE_ROWS, by_file))
-    holds_out = plan.holds_out and eval_dataset is None
-    data = encode_rows(source, learnt, seeds[1] if holds_out else None)
+    data = encode_rows(source, learnt, seeds[1] if plan.holds_out else None)
     data = with_eval_rows(data, plan.eval_rows)
     if eval_dataset is not None:
-        valid = encode_eval_rows(replace(source, dataset=eval_dataset), data.schema)
+        eval_source = replace(source, dataset=eval_dataset)
+        valid = encode_eval_rows(eval_source, data.schema, loss)
         data = replace(data, rows=TrainingData(data.rows.train, valid))
-    for message in components.loss.cautions(data.schema.base_rates.tolist()):
+    for message in loss.cautions(data.schema.base_rates.tolist()):
         warn_user(message)
     return without_tables(plan, data), data
 
@@ -174,49 +165,91 @@ def _take_eval_dataset(sets: dict[str, Any], dataset: Any) -> Any:
 
 def _plan(
     source: Source,
-    learnt: DatasetSchema,
-    components: Components,
     sets: Mapping[str, Any],
     eval_dataset: Any,
     earlier: TrainingResult | None,
-    random_state: Any,
-    first_random_state: dict[str, Any],
 ) -> Plan:
-    settings = source.settings
-    summary, targets = learnt.summary, learnt.summary.targets()
-    eval_rows = check_eval_sets(settings, sets, targets)
-    has_task_weights = any(rows.has_task_weights for rows in eval_rows.values())
-    if summary.weights.per_task or has_task_weights:
-        check_task_weights(components.loss)
-    has_eval_set = bool(sets) or eval_dataset is not None
-    monitor, first_epoch, max_epochs = plan_epochs(
-        settings, summary.n_rows, targets.task_names, has_eval_set
+    """Check all that is known before any row is read; the plan has no labels yet."""
+    settings, dataset, tasks = source.settings, source.dataset, source.tasks()
+    if earlier is not None:
+        check_same_model(settings, earlier.settings)
+        earlier.schema.targets.check_same_tasks(tasks, "the dataset")
+    device = find_device(settings.device)
+    random_state = check_random_state(settings.random_state)
+    first_random_state = random_state.get_state(legacy=False)
+    eval_rows = check_eval_sets(settings, sets, tasks)
+    _check_features(dataset, eval_dataset, eval_rows, earlier)
+    has_groups = dataset.groups is not None
+    components = check_components(
+        settings, tasks.task_names, device, has_groups, random_state
     )
-    valid: Any = source.dataset if eval_dataset is None else eval_dataset
-    has_groups = eval_rows.get("valid", valid).groups is not None
-    check_monitored(monitor, settings.callbacks, has_eval_set, has_groups)
-    if earlier is not None and (
-        targets.task_names != earlier.schema.targets.task_names
-    ):
-        raise ValueError(
-            f"Training uses the tasks {list(earlier.schema.targets.task_names)}; the "
-            f"dataset has {list(targets.task_names)}."
-        )
-    targets.warn_about_labels(selection=settings.shared_param("task_space") == "entire")
-    return Plan(
+    has_task_weights = any(rows.has_task_weights for rows in eval_rows.values())
+    if isinstance(dataset.sample_weight, list) or has_task_weights:
+        check_task_weights(components.loss)
+    plan = Plan(
         settings,
-        find_device(settings.device),
-        Rows(None, targets, None, None, summary.weights.mean),
+        device,
+        Rows(None, tasks, None, None),
         eval_rows,
         components,
-        monitor,
-        first_epoch,
-        max_epochs,
+        None,
+        1,
+        settings.max_epochs,
         random_state,
         first_random_state,
         split_of(earlier, first_random_state),
         earlier,
     )
+    return _with_epochs(plan, dataset, eval_dataset, dataset.n_rows_)
+
+
+def _with_epochs(plan: Plan, dataset: Any, eval_dataset: Any, n_rows: int) -> Plan:
+    """Add the epochs for a number of rows, and check what is monitored in them."""
+    settings, names = plan.settings, plan.rows.targets.task_names
+    has_eval_set = bool(plan.eval_rows) or eval_dataset is not None
+    valid: Any = dataset if eval_dataset is None else eval_dataset
+    has_groups = plan.eval_rows.get("valid", valid).groups is not None
+    monitor, first, last = plan_epochs(settings, n_rows, names, has_eval_set)
+    check_monitored(monitor, settings.callbacks, has_eval_set, has_groups)
+    return replace(
+        plan,
+        monitor=monitor,
+        first_epoch=first,
+        max_epochs=last,
+        holds_out=monitor is not None and not has_eval_set,
+    )
+
+
+def _check_features(
+    dataset: Any,
+    eval_dataset: Any,
+    eval_rows: Mapping[str, Rows],
+    earlier: TrainingResult | None,
+) -> None:
+    """Raise if rows lack features of the earlier fit or of the training rows."""
+    names, n_features = dataset.features, len(dataset.features)
+    found = [("", "the dataset", names)]
+    if eval_dataset is not None:
+        found.append(("In eval_set: ", "the dataset", eval_dataset.features))
+    for name, rows in eval_rows.items():
+        columns = list(getattr(rows.X, "columns", ()))
+        if columns and all(isinstance(column, str) for column in columns):
+            found.append((f"In {describe_set(name, eval_rows)}: ", "X", columns))
+    if earlier is not None:
+        encoder = earlier.schema.encoder
+        names = list(getattr(encoder, "feature_names_in_", ()))
+        n_features = encoder.n_features_in_
+    for where, what, columns in found:
+        absent = [name for name in names if name not in columns]
+        if absent:
+            raise ValueError(
+                f"{where}Training uses features that {what} lacks: {absent}."
+            )
+        if not names and len(columns) != n_features:
+            raise ValueError(
+                f"{where}Training uses {n_features} features; {what} has "
+                f"{len(columns)}."
+            )
 
 
 # Enough for about equal shares.

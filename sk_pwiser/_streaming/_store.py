@@ -26,10 +26,12 @@ from sk_pwiser._training._batches import (
     TrainingData,
     TrainingRows,
 )
+from sk_pwiser._training._components import check_task_weights
 from sk_pwiser._training._devices import pins_memory
 from sk_pwiser._training._encode import EncodedData, Inputs, Schema, task_labels
 from sk_pwiser._training._settings import Settings
 from sk_pwiser._utils import generator_on, in_background
+from sk_pwiser.losses import MultiTaskLoss
 
 # Rows per file: few enough that an epoch mixes rows of many places, and enough that a
 # file is read as fast as the disk allows.
@@ -275,14 +277,19 @@ def _streamed(source: Source, store: RowStore, load: Any) -> StreamedImpressions
     return StreamedImpressions(store, load, source.dataset.shuffle_rows)
 
 
-def encode_eval_rows(source: Source, schema: Schema) -> StreamedImpressions:
+def encode_eval_rows(
+    source: Source, schema: Schema, loss: MultiTaskLoss
+) -> StreamedImpressions:
+    """Encode and store the rows of a validation set, on which `loss` is measured."""
     store = RowStore(source.folder / "eval", source.file_rows)
     for chunk in source.chunks():
         if not len(chunk.X):
             continue
+        # There are weights only if labels are missing.
+        if chunk.weights is not None:
+            check_task_weights(loss)
         with named_place(chunk.place):
             inputs = schema.transform(chunk.X)
-        # There are weights only if labels are missing.
         known = None if chunk.weights is None else chunk.weights.astype(np.float32)
         impressions = inputs.impressions(chunk.targets.values, known, chunk.groups)
         store.add(impressions, np.arange(len(chunk.X)))

@@ -366,6 +366,16 @@ class Targets:
     def without_labels(self):
         return replace(self, values=self.values[:0], missing=None, counts=None)
 
+    def check_same_tasks(self, found, name):
+        """Raise if labels, by `name` in messages, are of other tasks or classes."""
+        is_same = np.array_equal(found.classes, self.classes)
+        if found.task_names != self.task_names or not is_same:
+            raise ValueError(
+                f"Training uses the tasks {list(self.task_names)} and the classes "
+                f"{self.classes.tolist()}; {name} has {list(found.task_names)} and "
+                f"{found.classes.tolist()}."
+            )
+
     def at(self, rows):
         missing = None if self.missing is None else self.missing[rows]
         return replace(self, values=self.values[rows], missing=missing)

@@ -167,6 +167,8 @@ def row_weights(weights):
 def _without_smallest(weights):
     """Replace weights that are too small for float32, relative to the largest, by 0."""
     largest = weights.max()
+    if largest == 0:  # of a part of the rows
+        return weights
     is_lost = (weights > 0) & (weights / largest < np.finfo(np.float32).tiny)
     if not is_lost.any():
         return weights

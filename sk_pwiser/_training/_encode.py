@@ -360,13 +360,7 @@ def _check_tasks(
     if targets.classes.shape == (2,) == expected.classes.shape:
         # The name of a single task is not checked: a Series may have any.
         targets = replace(targets, task_names=expected.task_names)
-    is_same = np.array_equal(targets.classes, expected.classes)
-    if targets.task_names != expected.task_names or not is_same:
-        raise ValueError(
-            f"Training uses the tasks {list(expected.task_names)} and the classes "
-            f"{expected.classes.tolist()}; Y has {list(targets.task_names)} and "
-            f"{targets.classes.tolist()}."
-        )
+    expected.check_same_tasks(targets, "Y")
     return targets
 
 

@@ -100,6 +100,7 @@ class Plan:
     folder: Path | None = None  # of checkpoints
     saved: Checkpoint | None = None  # from which training resumes
     task: FitTask | None = None  # for scikit-learn's callbacks
+    holds_out: bool = False  # whether early stopping holds out a part of the rows
 
     @property
     def schema(self) -> Schema | None:
@@ -113,11 +114,6 @@ class Plan:
         if self.saved is not None:
             return self.saved.start.n_earlier
         return 0 if self.earlier is None else len(self.earlier.net.history)
-
-    @property
-    def holds_out(self) -> bool:
-        """Whether a part of the rows is held out for early stopping."""
-        return self.monitor is not None and not self.eval_rows
 
     def split_state(self) -> np.random.RandomState:
         """Return the random state that draws the validation rows."""
@@ -214,6 +210,7 @@ def validate(
         single_pass,
         check_folder(settings.checkpoint_dir) if writes else None,
         saved,
+        holds_out=monitor is not None and not eval_rows,
     )
 
 
@@ -276,12 +273,12 @@ def check_eval_sets(
             rows = GivenRows(*eval_set)
             checked[name] = check_rows(settings, rows, targets, None, single_pass=True)
         except (ValueError, TypeError) as error:
-            where = "the validation rows" if has_names else _describe_set(name, sets)
+            where = "the validation rows" if has_names else describe_set(name, sets)
             raise type(error)(f"In {where}: {error}") from error
     return checked
 
 
-def _describe_set(name: str, sets: Mapping[str, Any]) -> str:
+def describe_set(name: str, sets: Mapping[str, Any]) -> str:
     return "eval_set" if len(sets) == 1 else f"the set {name!r} of eval_set"
 
 
@@ -294,7 +291,7 @@ def with_eval_rows(data: EncodedData, eval_rows: Mapping[str, Rows]) -> EncodedD
         try:
             table = data.schema.transform(rows.X)
         except (ValueError, TypeError) as error:
-            where = _describe_set(name, eval_rows)
+            where = describe_set(name, eval_rows)
             raise type(error)(f"In {where}: {error}") from error
         targets = rows.targets.values
         encoded[name] = table.impressions(targets, rows.weights, rows.groups)

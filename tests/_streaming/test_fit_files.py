@@ -3,6 +3,7 @@
 from functools import partial
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from impressions_in_files import (
@@ -24,6 +25,7 @@ from sk_pwiser._streaming import StreamedImpressions
 from sk_pwiser._table import NUMERIC_ENCODINGS
 from sk_pwiser.calibration import FunnelCalibrator
 from sk_pwiser.datasets import ParquetImpressions
+from sk_pwiser.losses import MultiTaskLoss
 from sk_pwiser.model_selection import compare_losses, funnel_holdout
 
 LOG = make_log()
@@ -498,6 +500,148 @@ def test_a_callback_that_monitors_validation_rows_needs_them(folder):
     with pytest.raises(ValueError, match="'valid_loss', but there are no validation"):
         model.fit(read(folder))
     assert len(model.fit(read(folder), eval_set=(X, Y)).history_) <= 2
+
+
+@pytest.fixture
+def unread(monkeypatch):
+    """Fail if a row is read."""
+
+    def read_rows(self, columns):
+        raise AssertionError("rows were read")
+
+    monkeypatch.setattr(ParquetImpressions, "iter_tables", read_rows)
+
+
+ROWS = X.slice(0, 100), Y[:100]
+STOPS = [EarlyStopping(monitor="valid_loss")]
+
+
+@pytest.mark.usefixtures("unread")
+@pytest.mark.parametrize(
+    ("params", "eval_set", "message"),
+    [
+        ({"early_stopping": "grouped_auc"}, None, "needs the group of each validation"),
+        ({"early_stopping": False, "callbacks": STOPS}, None, "are no validation rows"),
+        ({"task_names": ["one", "one"]}, None, "task_names must be distinct"),
+        ({"task_names": ["one"]}, None, "Y has 2 columns, but task_names has 1"),
+        ({}, 5, r"eval_set must be a pair \(X, Y\); got int"),
+        ({}, (ROWS[0], ROWS[1] + 7), "In eval_set: Labels must be 0 or 1"),
+        ({}, (ROWS[0], ROWS[1][TARGETS[::-1]]), "In eval_set: Training uses the tasks"),
+        (
+            {},
+            (ROWS[0].select(FEATURES[1:]), ROWS[1]),
+            r"In eval_set: Training uses features that X lacks: \['numeric_0'\]",
+        ),
+        (
+            {},
+            FEATURES[1:],
+            r"In eval_set: Training uses features that the dataset lacks: \['numeric",
+        ),
+    ],
+)
+def test_arguments_are_checked_before_rows_are_read(folder, params, eval_set, message):
+    if isinstance(eval_set, list):
+        eval_set = ParquetImpressions(folder, eval_set, TARGETS)
+    with pytest.raises((ValueError, TypeError), match=message):
+        make(**params).fit(read(folder), eval_set=eval_set)
+
+
+@pytest.fixture(scope="module")
+def continued(_estimators_on_device):
+    """Return estimators that were fitted in memory, by the form of their rows."""
+    numbers = LOG[["numeric_0", "numeric_1"]][:100].fillna(0.0)
+    click = np.where(Y["click"][:100], "a_click", "b_none")
+    params = {"warm_start": True, "max_epochs": 1}
+    return {
+        "both": make(**params).fit(*ROWS),
+        "text": make(**params).fit(ROWS[0], pd.Series(click, name="click")),
+        "array": make(**params).fit(numbers.to_numpy(), ROWS[1]),
+    }
+
+
+@pytest.mark.usefixtures("unread")
+@pytest.mark.parametrize(
+    ("kind", "features", "targets", "message"),
+    [
+        (
+            "text",
+            FEATURES,
+            ["click"],
+            r"Training uses the tasks \['click'\] and the classes \['a_click', "
+            r"'b_none'\]; the dataset has \['click'\] and \[0, 1\]",
+        ),
+        (
+            "both",
+            FEATURES,
+            ["click", "weight"],
+            r"the tasks \['click', 'conversion'\] .* has \['click', 'weight'\]",
+        ),
+        (
+            "both",
+            FEATURES[1:],
+            TARGETS,
+            r"Training uses features that the dataset lacks: \['numeric_0'\]",
+        ),
+        ("array", FEATURES, TARGETS, "uses 2 features; the dataset has 5"),
+    ],
+)
+def test_a_warm_start_needs_the_same_tasks_and_features(
+    continued, folder, kind, features, targets, message
+):
+    model = continued[kind]
+    with pytest.raises(ValueError, match=message):
+        model.fit(ParquetImpressions(folder, features, targets))
+    assert len(model.history_) == 1
+
+
+def test_monitored_figures_are_checked_again_without_filtered_rows(folder):
+    """Of few rows, "auto" holds none out."""
+    model = make(early_stopping="auto", callbacks=STOPS)
+    with pytest.raises(ValueError, match="there are no validation rows"):
+        model.fit(read(folder, filters=[("numeric_0", ">", 1.0)]))
+
+
+class Brier(MultiTaskLoss):
+    """A loss without weights per row and task."""
+
+    def forward(self, logits, y, sample_weight=None, groups=None):
+        errors = (logits.sigmoid() - y) ** 2
+        if sample_weight is not None:
+            errors = errors * sample_weight[:, None]
+        return errors.mean(dim=0)
+
+
+def test_missing_labels_of_an_eval_set_need_a_loss_with_weights_per_task(
+    folder, tmp_path
+):
+    late = make_log(200, seed=1)
+    late["conversion"] = late["conversion"].mask(late["click"] == 0)
+    write(late, tmp_path, bounds=(0, 200))
+    model = make(loss=Brier, missing_labels="ignore")
+    for rows in (read(tmp_path), (in_memory(late), late[TARGETS])):
+        with pytest.raises(ValueError, match="require a loss with weights per row and"):
+            model.fit(read(folder), eval_set=rows)
+    assert not hasattr(model, "history_")
+
+
+@pytest.mark.parametrize("in_files", [True, False])
+def test_no_rows_are_held_out_beside_an_eval_set(folder, tmp_path, in_files):
+    """Nor does a warning say so, if the eval set has no event."""
+    late = make_log(200, seed=1).assign(conversion=0)
+    write(late, tmp_path, bounds=(0, 200))
+    rows = read(tmp_path) if in_files else (in_memory(late), late[TARGETS])
+    params = {"time_column": "numeric_0", "target_encoding_min_values": 20}
+    model = make(max_epochs=1, early_stopping=True, encoding_params=params)
+    model.fit(read(folder), eval_set=rows)
+    assert model._result.n_rows == (len(LOG), 200)
+    assert model._result.split is None
+
+
+def test_a_part_without_weight(folder, tmp_path):
+    log = LOG.assign(weight=LOG["weight"].where(LOG.index >= 500, 0.0))
+    write(log, tmp_path, bounds=(0, 500, 1_200))
+    model = make(max_epochs=1).fit(read(tmp_path, sample_weight="weight"))
+    assert model._result.n_rows == ((log["weight"] > 0).sum(), 0)
 
 
 def test_a_refused_dataset_keeps_the_earlier_fit(folder, tmp_path):

@@ -75,6 +75,12 @@ def test_weights_must_not_be_0_for_all_labels():
         combine_weights(targets, [[0.0, 1.0], [0.0, 1.0]])
 
 
+@pytest.mark.parametrize("shape", [(4,), (4, 2)])
+def test_a_part_of_the_rows_may_have_no_weight(shape):
+    _, weights = combine_weights(check_targets(Y), np.zeros(shape), is_part=True)
+    assert_array_equal(weights, np.zeros(4))
+
+
 def test_columns_are_encoded_by_the_largest_weight_of_a_row():
     assert row_weights(None) is None
     assert row_weights(np.array([1.0, 2.0])).tolist() == [1, 2]
