@@ -8,6 +8,7 @@ import numpy as np
 from sk_pwiser._table._categories import factorize
 from sk_pwiser._table._labels import (
     collected,
+    is_polars,
     names_of_columns,
     read_array,
     refuse_unreadable,
@@ -271,7 +272,7 @@ def check_groups(groups, n_samples):
     """Return the index of each row's group, int64, or None if there are no groups."""
     if groups is None:
         return None
-    if not hasattr(groups, "to_numpy"):
+    if not hasattr(groups, "iloc") and not is_polars(groups):
         groups = _as_array(groups)
     if groups.shape != (n_samples,):
         raise ValueError(f"groups must have shape ({n_samples},); got {groups.shape}.")
