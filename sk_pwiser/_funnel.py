@@ -1,12 +1,20 @@
 """The funnel depth of rows, and parts of them with equal shares of every depth."""
 
 import math
+from numbers import Real
 
 import numpy as np
 from sklearn.utils import check_consistent_length, check_random_state
 from sklearn.utils.random import sample_without_replacement
 
-from sk_pwiser._table import one_task_labels, read_labels, zero_one_labels
+from sk_pwiser._table import (
+    check_groups,
+    check_match,
+    collected,
+    one_task_labels,
+    read_labels,
+    zero_one_labels,
+)
 from sk_pwiser._utils import CHAIN, read_task_parents, warn_user
 
 
@@ -93,7 +101,8 @@ def funnel_holdout(
     ------
     ValueError
         If ``test_size`` is outside (0, 1), if there are fewer than two rows or groups,
-        if a label is neither 0 nor 1, or if a label of the first task is missing.
+        if a group is missing, if the groups have the index of `Y` in another order, if
+        a label is neither 0 nor 1, or if a label of the first task is missing.
 
     See Also
     --------
@@ -117,12 +126,15 @@ def funnel_holdout(
     >>> Y[test].sum(axis=0).tolist()
     [2, 1]
     """
-    if not 0.0 < test_size < 1.0:
+    if not isinstance(test_size, Real) or not 0.0 < test_size < 1.0:
         raise ValueError(f"test_size must be in (0, 1), got {test_size!r}.")
+    Y = collected(Y)
     strata = funnel_strata(Y, task_parents)
     rule, number = "Y must have at least 2 rows", None
     if groups is not None:
         check_consistent_length(strata, groups)
+        check_groups(groups, len(strata))
+        check_match(Y, len(strata), input_name="Y", groups=groups)
         distinct, number = np.unique(groups, return_inverse=True)
         deepest = np.zeros(len(distinct), dtype=strata.dtype)
         np.maximum.at(deepest, number, strata)
@@ -229,6 +241,8 @@ def _depth(Y, task_parents=CHAIN, *, input_name):
             is_unknown |= before & missing[:, k]
         reached.append(before & (labels[:, k] == 1))
         depth[reached[k]] = k + 1
+        # A later task without this parent was reached, whatever happened before.
+        is_unknown &= ~reached[k]
     return depth, is_unknown
 
 

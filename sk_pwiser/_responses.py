@@ -36,6 +36,9 @@ def check_targets(Y, missing_labels="error", classes=None):
 def rows_of_values(column, name=None):
     """Return the rows of each value, by its text, without missing values."""
     codes, values = factorize(column if hasattr(column, "name") else np.asarray(column))
+    texts = {}  # of equal text, such as 1 and "1", the first value stands for all
+    firsts = [texts.setdefault(str(value), code) for code, value in enumerate(values)]
+    codes = np.array([*firsts, -1], dtype=np.intp)[codes]
     prefix, order = "" if name is None else f"{name}=", np.argsort(codes, kind="stable")
     found, starts = np.unique(codes[order], return_index=True)
     return {

@@ -13,6 +13,7 @@ from sklearn.utils.validation import check_is_fitted
 from sk_pwiser._table import (
     check_unreserved,
     choose_task_names,
+    collected,
     names_of_columns,
     probability_frame,
     read_labels,
@@ -170,6 +171,7 @@ class TaskView(
         return self
 
     def _check_labels(self, y, tasks):
+        y, tasks = collected(y), collected(tasks)
         if tasks is None and np.ndim(y) < 2:
             raise ValueError(
                 "A view of one task learns from the labels of all tasks: pass y of "
@@ -303,7 +305,7 @@ class TaskView(
             NaN, with a warning, if the labels have one class only.
         """
         check_is_fitted(self)
-        estimator, task = self, 0
+        estimator, task, y = self, 0, collected(y)
         if np.ndim(y) > 1 and np.shape(y)[1] > 1:
             estimator, task = self._fitted, "cvr" if self._is_cvr else self._column
         scorer = make_task_scorer(roc_auc_score, task)

@@ -46,7 +46,12 @@ def find_category_columns(categorical_features, X, names):
             )
         chosen = []
     else:
-        chosen = np.atleast_1d(categorical_features).tolist()
+        # In an array of text, the index 1 of a list would be "1".
+        is_list = isinstance(categorical_features, list | tuple)
+        chosen = np.atleast_1d(
+            np.array(categorical_features, dtype=object if is_list else None)
+        ).tolist()
+        chosen = [c.item() if isinstance(c, np.generic) else c for c in chosen]
     if chosen and all(isinstance(c, bool) for c in chosen):
         if len(chosen) != len(names):
             raise ValueError(

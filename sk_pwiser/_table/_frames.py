@@ -11,7 +11,14 @@ import numpy as np
 import scipy.sparse as sp
 from sklearn.utils import _safe_indexing
 
-from sk_pwiser._table._labels import is_missing, refuse_dicts, refuse_unreadable
+from sk_pwiser._table._labels import (
+    collected,
+    is_lazy,
+    is_missing,
+    is_polars,
+    refuse_dicts,
+    refuse_unreadable,
+)
 from sk_pwiser._utils import import_extra
 
 SPANS = datetime.timedelta, np.timedelta64
@@ -197,11 +204,6 @@ def as_table(X):
     return X.tocsr() if sp.issparse(X) else X
 
 
-def is_lazy(X):
-    """Return whether `X` is a query of polars that is not computed yet."""
-    return is_polars(X) and type(X).__name__ == "LazyFrame"
-
-
 def reads_in_parts(X):
     """Return whether `X` is a dataset that is read in parts instead of a table."""
     return getattr(X, "reads_in_parts", False) is True
@@ -252,10 +254,6 @@ def is_dataframe(X):
     return len(getattr(X, "shape", ())) == 2 and (hasattr(X, "iloc") or is_polars(X))
 
 
-def is_polars(X):
-    return type(X).__module__.partition(".")[0] == "polars"
-
-
 def describe(name, column):
     """Return the name of a column, with the label if columns are named by index."""
     label = getattr(column, "name", None)
@@ -296,6 +294,7 @@ def check_among(parameter, column, names, kind="column of X"):
 
 def column_of(X, parameter, column):
     """Return the column of a table by its name or index, the value of a parameter."""
+    X = collected(X)
     is_arrow = hasattr(X, "column_names")
     names = X.column_names if is_arrow else getattr(X, "columns", ())
     names = list(X if isinstance(X, dict) else names)

@@ -122,15 +122,31 @@ def is_missing(value):
 
 def names_of_columns(Y):
     """Return the column names of labels as strings, or None if they have none."""
+    Y = collected(Y)
     if _is_frame(Y):
         return [str(column) for column in Y.columns]
+    if hasattr(Y, "column_names"):  # of Arrow, whose `columns` are arrays
+        return [str(column) for column in Y.column_names]
     name = getattr(Y, "name", None)
     # The name may be pandas.NA, which has no truth value.
     return None if is_missing(name) or str(name) == "" else [str(name)]
 
 
+def is_polars(X):
+    return type(X).__module__.partition(".")[0] == "polars"
+
+
+def is_lazy(X):
+    """Return whether `X` is a query of polars that is not computed yet."""
+    return is_polars(X) and type(X).__name__ == "LazyFrame"
+
+
+def collected(X):
+    """Return the table of a query of polars, and other objects unchanged."""
+    return X.collect() if is_lazy(X) else X
+
+
 def _is_frame(Y):
-    # An Arrow table also has `columns`, but these are arrays.
     return hasattr(Y, "columns") and hasattr(Y, "dtypes")
 
 
@@ -141,6 +157,7 @@ def read_labels(Y, missing_labels="error", *, input_name="Y"):
             "This estimator requires y to be passed, but the target y is None."
         )
     refuse_dicts(Y, input_name)
+    Y = collected(Y)
     columns = names_of_columns(Y)
     labels = read_array(Y, input_name, "cannot be read as labels:")
     missing = find_missing(labels)
@@ -505,6 +522,7 @@ def check_targets(
     task_parents=CHAIN,
 ):
     """Check labels; `task_names` precede the columns' names, these `default_names`."""
+    Y = collected(Y)
     check_distinct("The columns of Y", names_of_columns(Y))
     check_distinct("task_names", task_names)
     labels, missing, columns = read_labels(Y, missing_labels)

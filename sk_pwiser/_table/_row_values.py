@@ -6,7 +6,13 @@ from reprlib import repr as short_repr
 import numpy as np
 
 from sk_pwiser._table._categories import factorize
-from sk_pwiser._table._labels import names_of_columns, read_array, refuse_unreadable
+from sk_pwiser._table._labels import (
+    collected,
+    is_polars,
+    names_of_columns,
+    read_array,
+    refuse_unreadable,
+)
 from sk_pwiser._utils import chain_parents, warn_user
 
 
@@ -17,6 +23,7 @@ def check_weights(sample_weight, n_samples, n_tasks=1, task_names=None):
             "sample_weight must contain one finite number per row; its dtype is "
             f"{sample_weight.dtype}."
         )
+    sample_weight = collected(sample_weight)
     weights = read_array(
         sample_weight,
         "sample_weight",
@@ -267,7 +274,7 @@ def check_groups(groups, n_samples):
     """Return the index of each row's group, int64, or None if there are no groups."""
     if groups is None:
         return None
-    if not hasattr(groups, "to_numpy"):
+    if not hasattr(groups, "iloc") and not is_polars(groups):
         groups = _as_array(groups)
     if groups.shape != (n_samples,):
         raise ValueError(f"groups must have shape ({n_samples},); got {groups.shape}.")
@@ -289,7 +296,10 @@ def check_groups(groups, n_samples):
 def _as_array(groups):
     refuse_unreadable(groups, "groups")
     try:
-        return np.asarray(groups)
+        found = np.asarray(groups)
+        # Beside text, NaN would be the text "nan".
+        has_texts = found.dtype.kind in "US" and isinstance(groups, list | tuple)
+        return np.asarray(groups, dtype=object) if has_texts else found
     except ValueError as error:
         rows = groups if isinstance(groups, list | tuple) else ()
         raise ValueError(

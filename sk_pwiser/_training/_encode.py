@@ -28,10 +28,10 @@ from sk_pwiser._table import (
     check_groups,
     check_match,
     check_targets,
+    collected,
     combine_weights,
     find_column,
     grow_encoder,
-    is_lazy,
     learn_constant_columns,
     make_target_statistics,
     read_times,
@@ -315,8 +315,7 @@ def check_rows(
     refuse_parts(given.X)
     check_encoding_params(settings.encoding_params)
     check_boolean("grow_vocabulary", settings.encoding_params["grow_vocabulary"])
-    if is_lazy(given.Y):
-        given = given._replace(Y=given.Y.collect())
+    given = given._replace(Y=collected(given.Y))
     targets = given.Y
     if not isinstance(targets, SoftTargets):
         targets = _check_tasks(settings, given.Y, expected, classes, single_pass)

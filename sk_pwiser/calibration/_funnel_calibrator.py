@@ -36,6 +36,7 @@ from sk_pwiser._responses import (
 )
 from sk_pwiser._table import (
     check_weights,
+    collected,
     column_of,
     is_missing,
     one_task_labels,
@@ -60,6 +61,7 @@ LIMITS = np.finfo(np.float32)
 FITTED = (
     "calibrators_",
     "shifts_",
+    "by_",
     "classes_",
     "task_names_",
     "n_tasks_",
@@ -120,6 +122,9 @@ class FunnelCalibrator(
     shifts_ : dict
         The shifts of the values of the column `by`: from a value to an ndarray of shape
         (n_tasks,), in log-odds. Empty without `by`.
+    by_ : str, int or None
+        The column of these values; an index is replaced by the name that the column
+        had in `fit`, if it had one.
     classes_ : ndarray of shape (n_tasks, 2) or (2,)
         The labels of each task; 1-D for a single task.
     task_names_ : list of str
@@ -248,6 +253,7 @@ class FunnelCalibrator(
             or a :class:`~sk_pwiser.history.HistoryFeatures`, or `X` columns of these.
         """
         refuse_parts(X)
+        X, y, sample_weight = map(collected, (X, y, sample_weight))
         X, y, sample_weight = indexable(X, y, sample_weight)
         if self.cv is None:
             check_is_fitted(
@@ -256,7 +262,8 @@ class FunnelCalibrator(
             )
         labels, classes, columns = self._read_labels(y)
         check_rows(X, len(labels), y=y, sample_weight=sample_weight)
-        groups = self._groups(X)
+        by = self._find_by(X)
+        groups = self._groups(X, by)
         weight = np.ones(labels.shape)
         if sample_weight is not None:
             found = check_weights(sample_weight, *labels.shape, columns)
@@ -277,7 +284,7 @@ class FunnelCalibrator(
         weight[labels[:, 0] == 0] /= self._sampling_rate(estimator)
         curves = self._fit_curves(logits, labels, weight, names)
         self.shifts_ = self._fit_shifts(logits, labels, weight, curves, groups)
-        self.estimator_, self.calibrators_ = estimator, curves
+        self.estimator_, self.calibrators_, self.by_ = estimator, curves, by
         self.classes_, self.task_names_ = classes, names
         self.n_tasks_ = len(names)
         self.task_parents_ = parents_by_name(parents, names)
@@ -337,8 +344,10 @@ class FunnelCalibrator(
                 self.cv, shuffle=False, task_parents=dict(enumerate(parents))
             )
             return folds.split(np.zeros(len(known)), known)
-        y = known if known.shape[1] > 1 else known[:, 0]
-        return check_cv(self.cv, y, classifier=True).split(X, y)
+        known = known if known.shape[1] > 1 else known[:, 0]
+        cv = check_cv(self.cv, known, classifier=True)
+        # Those of this package find the tasks by name and take missing labels.
+        return cv.split(X, y if hasattr(cv, "task_parents") else known)
 
     def _fit_clone(self, X, y, sample_weight, rows=None):
         params = {} if sample_weight is None else {"sample_weight": sample_weight}
@@ -388,11 +397,37 @@ class FunnelCalibrator(
             )
         return curves
 
-    def _groups(self, X):
-        if self.by is None:
+    def _find_by(self, X):
+        """Return `by`, an index as a name if the columns have names."""
+        names = list(getattr(X, "column_names", getattr(X, "columns", ())))
+        if isinstance(self.by, Integral) and -len(names) <= self.by < len(names):
+            name = names[self.by]
+            return name if isinstance(name, str) else self.by
+        return self.by
+
+    def _groups(self, X, by):
+        if by is None:
             return None
-        values = np.asarray(column_of(X, "by", self.by), dtype=object)
+        values = np.asarray(column_of(X, "by", by), dtype=object)
         return [None if is_missing(value) else value for value in values]
+
+    def _known_groups(self, X):
+        """Return the groups of new rows, which are text if those of `fit` are."""
+        X = collected(X)
+        # Arrays have columns by position.
+        has_names = hasattr(X, "columns") or hasattr(X, "column_names")
+        groups = self._groups(X, self.by_ if has_names else self.by)
+        found, expected = (
+            {isinstance(value, str) for value in values if value is not None}
+            for values in (groups or (), self.shifts_)
+        )
+        if found and expected and found.isdisjoint(expected):
+            kinds = {True: "text", False: "not text"}
+            raise ValueError(
+                f"by={self.by!r} has values that are {kinds[found.pop()]}, but those "
+                f"of fit are {kinds[expected.pop()]}: convert the column."
+            )
+        return groups
 
     def _fit_shifts(self, logits, labels, weight, curves, groups):
         if groups is None:
@@ -424,8 +459,9 @@ class FunnelCalibrator(
     def _predict_logits(self, X):
         """Return calibrated log-odds: float64 of shape (n_samples, n_tasks)."""
         check_is_fitted(self)
+        X = collected(X)
         logits = _positive_logits(self.estimator_, X, self.n_tasks_)
-        return self._calibrate(logits, self._groups(X))
+        return self._calibrate(logits, self._known_groups(X))
 
     def _calibrate(self, logits, groups):
         """Return log-odds calibrated, with the shifts of the groups; changes them."""
@@ -458,19 +494,20 @@ class FunnelCalibrator(
         """Return names and a function as those of the estimator, calibrated."""
         check_is_fitted(self)
         names, uncalibrated = self.estimator_._permuted_logits(X, labels)
-        groups = self._groups(X)
-        by = self.by
-        if by is not None and by not in names:
-            by = list(getattr(self, "feature_names_in_", names))[by]
+        groups, by = self._known_groups(X), self.by_
+        if isinstance(by, Integral):
+            by = range(self.n_features_in_)[by]
+        is_read = by is None or by in names  # by the estimator
 
         def logits(name=None, order=None):
-            found = uncalibrated(name, order).astype(np.float64)
             is_by = name is not None and name == by
+            found = uncalibrated(*(name, order) if is_read or not is_by else ())
+            found = found.astype(np.float64)
             return self._calibrate(
                 found, [groups[row] for row in order] if is_by else groups
             )
 
-        return names, logits
+        return names if is_read else [*names, by], logits
 
     task = available_if(lambda self: hasattr(self.estimator, "task"))(
         PredictionMixin.task

@@ -39,11 +39,15 @@ def fitted_result(estimator):
 
 def market_of(estimator, encoder):
     """Return the index of the column `by` of a calibrator and its shifts, or None."""
-    by = getattr(estimator, "by", None)
+    by = getattr(estimator, "by_", None)
     if by is None:
         return None
-    # `by` is an index, or a name that the encoder knows, too.
     names = [column.name for column in encoder.columns_]
+    if isinstance(by, str) and by not in names:
+        raise ValueError(
+            f"A calibrator with by={by!r} cannot be exported: its estimator has no "
+            f"such column; these are {names}."
+        )
     return names.index(by) if by in names else by, estimator.shifts_
 
 

@@ -184,7 +184,7 @@ class FunnelScoreDisplay:
         self.lines_ = []
         for depth, label in enumerate(_depth_labels(self.task_names)):
             values = self.log_odds[self.depth == depth]
-            if len(values) == 0 or values.min() == values.max():
+            if len(values) == 0 or not _has_range(values):
                 continue  # there is no density
             at, density = _estimate_density(values)
             color = GREY if depth == 0 else task_color(depth - 1)
@@ -206,6 +206,12 @@ def _depth_labels(names):
     """Return a description of the rows of each depth, from depth 0 on."""
     between = [f"{done}, no {next_}" for done, next_ in pairwise(names)]
     return [f"no {names[0]}", *between, names[-1]]
+
+
+def _has_range(values):
+    """Return whether the values differ by more than rounding, so that bins differ."""
+    low, high = values.min(), values.max()
+    return high - low > 4 * N_BINS * np.spacing(max(1.0, abs(low), abs(high)))
 
 
 def _estimate_density(values):

@@ -67,7 +67,8 @@ def task_importances(
             Scores without a permutation, those of "log_loss" negated.
         column_names : list
             Names of the columns, or their indices if `fit` saw no names. Lists are
-            permuted with their weights and ages, and count as one column.
+            permuted with their weights and ages, and count as one column. The column
+            `by` of a calibrator is the last one if its estimator does not read it.
         task_names : list of str
             Names of the tasks.
 

@@ -165,7 +165,7 @@ def split_periods(times, n_periods):
     ordered = np.sort(times.values)
     edges = np.unique(ordered[np.arange(n_periods) * len(ordered) // n_periods])
     if times.kind == NUMBER:
-        starts = [f"{edge:g}" if edge % 1 else str(int(edge)) for edge in edges]
+        starts = [f"{edge:.15g}" if edge % 1 else str(int(edge)) for edge in edges]
     else:
         starts = np.datetime_as_string(edges.astype("M8[ns]"), unit="s").tolist()
         starts = [start.replace("T", " ") for start in starts]

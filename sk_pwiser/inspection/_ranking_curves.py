@@ -430,9 +430,9 @@ class TaskPrecisionRecallDisplay(TaskCurvesDisplay):
             self.chance_levels_ = self._plot_base_rates(ax, styles)
         ax.set(xlabel="Recall", ylabel="Precision", xlim=(-0.01, 1.01))
         if logarithmic:
-            low = min(rate for rate in self.base_rates if rate > 0) / 1.5
+            low = min((r for r in self.base_rates if r > 0), default=0.1) / 1.5
+            ax.set_ylim(low, 1.1)  # before, as a log axis warns of data without events
             set_log_axis(ax.yaxis, low, 1.0)
-            ax.set_ylim(low, 1.1)
         else:
             ax.set_ylim(-0.01, 1.01)
         ax.legend(loc="best")

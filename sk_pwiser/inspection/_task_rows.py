@@ -16,7 +16,13 @@ from sk_pwiser._responses import (
     check_targets,
     rows_of_values,
 )
-from sk_pwiser._table import check_match, check_weights, column_of
+from sk_pwiser._table import (
+    check_match,
+    check_weights,
+    collected,
+    column_of,
+    names_of_columns,
+)
 from sk_pwiser._utils import warn_user
 
 # Curves of more values of `by` could not be told apart.
@@ -51,10 +57,24 @@ class GivenPredictions:
     missing_labels = "ignore"
 
     def __init__(self, P):
-        if not isinstance(P, list):
+        self._given = self._P = P = collected(P)
+        is_per_task = isinstance(P, list) and P and np.ndim(P[0]) == 2
+        if not is_per_task:
             P = np.asarray(P)
-            P = P[:, np.newaxis] if P.ndim == 1 else P
-        self._P = P
+            self._P = P[:, np.newaxis] if P.ndim == 1 else P
+
+    def check_order(self, Y, n_samples, names):
+        """Raise if the predictions have the names or the index of Y in another order.
+
+        Columns with other names are read by position.
+        """
+        columns = names_of_columns(self._given) or []
+        if columns != names and sorted(columns) == sorted(names):
+            raise ValueError(
+                f"The columns of P must be in the order of the tasks, {names}; got "
+                f"{columns}."
+            )
+        check_rows(Y, n_samples, input_name="Y", P=self._given)
 
     def predict_proba(self, X):
         return self._P
@@ -80,6 +100,8 @@ def read_responses(estimator, X, Y, task_names=None, sample_weight=None):
     n_tasks, fitted = targets.shape[1], predictions.task_names()
     check_same_tasks(n_tasks, y_names, fitted)
     names = _choose_names(n_tasks, task_names, y_names, fitted)
+    if isinstance(estimator, GivenPredictions):
+        estimator.check_order(collected(Y), len(targets), names)
     if X is not None:
         check_rows(X, len(targets), Y=Y)
     columns = [predictions.of_task(k, targets, "predict_proba") for k in range(n_tasks)]

@@ -7,7 +7,7 @@ from sklearn.exceptions import UndefinedMetricWarning
 from sklearn.utils import check_consistent_length, column_or_1d
 
 from sk_pwiser._auc import auc_within
-from sk_pwiser._table import column_of
+from sk_pwiser._table import check_groups, column_of
 from sk_pwiser.metrics._task_scorer import TaskScorer, check_task
 
 
@@ -76,7 +76,7 @@ def _check(y_true, y_score, groups):
     """Return labels, scores and the group of each row as an index."""
     y = column_or_1d(y_true, dtype=np.float64)
     score = column_or_1d(y_score, dtype=np.float64)
-    groups = column_or_1d(groups)
+    groups = groups if np.ndim(groups) == 1 else column_or_1d(groups)
     check_consistent_length(y, score, groups)
     if len(y) == 0:
         raise ValueError("y_true must have at least one row, got 0.")
@@ -85,10 +85,7 @@ def _check(y_true, y_score, groups):
         raise ValueError(f"y_true must be 0 or 1, got {y[is_wrong.argmax()]:g}.")
     if np.isnan(score).any():
         raise ValueError(f"y_score must not be NaN; row {np.isnan(score).argmax()} is.")
-    is_missing = np.array([g is None or g != g for g in groups.tolist()], dtype=bool)
-    if is_missing.any():
-        raise ValueError(f"groups must not be missing; row {is_missing.argmax()} is.")
-    return y, score, np.unique(groups, return_inverse=True)[1]
+    return y, score, check_groups(groups, len(y))
 
 
 def make_grouped_auc_scorer(task, *, groups=None):

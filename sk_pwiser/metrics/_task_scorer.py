@@ -175,8 +175,7 @@ class TaskScorer(_BaseScorer):
         targets, known, y_names = check_targets(
             y, predictions.missing_labels(), predictions.classes()
         )
-        sample_weight = metadata.get("sample_weight")
-        check_rows(X, len(targets), Y=y, sample_weight=sample_weight)
+        check_rows(X, len(targets), Y=y, **metadata)
         names = y_names or predictions.task_names()
         of_rows = self._check_metadata(X, targets, names or None, **metadata)
         values, reasons = [], []

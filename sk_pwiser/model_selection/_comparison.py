@@ -224,6 +224,11 @@ class LossComparison:
     @property
     def seconds(self):
         """Mean seconds of fits, and of predictions and scores: a line per candidate."""
+        if self.fit_times is None or self.score_times is None:
+            raise ValueError(
+                "seconds needs fit_times and score_times, which this comparison was "
+                "created without."
+            )
         lines = [
             f"{name}: {fit:.2f} s per fit, {score:.2f} s to predict and score"
             for name, fit, score in zip(

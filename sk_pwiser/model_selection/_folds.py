@@ -11,6 +11,7 @@ from sklearn.utils import check_random_state, column_or_1d, indexable
 
 from sk_pwiser._funnel import funnel_strata, strata_of_folds
 from sk_pwiser._responses import check_rows
+from sk_pwiser._table import check_groups, collected
 from sk_pwiser._times import check_duration, read_duration, times_of
 from sk_pwiser._utils import check_integer
 
@@ -135,8 +136,8 @@ class FunnelTimeSplit(BaseCrossValidator):
     -----
     Test parts are consecutive periods at the end of the log, of ``n_samples //
     (n_splits + 1)`` rows each, up to rows of equal time. One with fewer conversions
-    begins earlier. Labels of tasks after the first may be missing; such rows do not
-    count as conversions.
+    begins earlier. Labels of tasks after the first may be missing. A row counts as a
+    conversion if the last task and all that it presupposes are known to be 1.
 
     Examples
     --------
@@ -202,7 +203,7 @@ class FunnelTimeSplit(BaseCrossValidator):
         check_integer("n_splits", self.n_splits, at_least=1)
         check_integer("min_conversions", self.min_conversions, at_least=0)
         check_duration(self.gap, "gap", zero=True)
-        times = times_of(X, self.time)
+        y, times = collected(y), times_of(X, self.time)
         gap = read_duration(self.gap, "gap", times.kind)
         strata = funnel_strata(y, self.task_parents, "y")
         if len(strata) != len(times.values):
@@ -300,12 +301,8 @@ class FunnelGroupKFold(GroupsConsumerMixin, FunnelStratifiedKFold):
             raise ValueError("groups must be one group per row; got None.")
         X, groups = indexable(X, groups)
         check_rows(X, len(groups), groups=groups)
-        groups = column_or_1d(groups)
-        is_missing = np.array([g is None or g != g for g in groups.tolist()], bool)
-        if is_missing.any():
-            raise ValueError(
-                f"groups must not be missing; row {is_missing.argmax()} is."
-            )
+        groups = groups if np.ndim(groups) == 1 else column_or_1d(groups)
+        check_groups(groups, len(groups))
         codes = np.unique(groups, return_inverse=True)[1]
         n_groups = codes.max(initial=-1) + 1
         if n_groups < self.n_splits:

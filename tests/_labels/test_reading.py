@@ -36,6 +36,15 @@ def test_missing_labels_are_found(form, dtype):
     assert found.values.dtype == dtype
 
 
+def test_arrow_tables_and_queries_have_the_names_and_values_of_a_frame():
+    table = pa.table({"view": [0, 1, 1, 1], "buy": [0, None, None, 0]})
+    for form in (table, pl.from_arrow(table).lazy()):
+        found = read_labels(form, "ignore")
+        assert found.columns == ["view", "buy"]
+        assert_array_equal(found.missing, MISSING)
+        assert_array_equal(found.values, np.where(MISSING, 0, Y))
+
+
 @pytest.mark.parametrize(("form", "dtype"), FORMS)
 def test_by_default_they_are_an_error_that_names_column_and_row(form, dtype):
     name = "'buy'" if hasattr(form, "columns") else 1

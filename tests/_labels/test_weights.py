@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import polars as pl
+import pyarrow as pa
 import pytest
 from numpy.testing import assert_array_equal
 
@@ -37,6 +38,7 @@ def test_one_weight_per_row(weights):
         pd.DataFrame(PER_TASK, columns=["a", "b"]),
         pd.DataFrame(PER_TASK, columns=["click", "buy"]),
         pl.DataFrame(PER_TASK, schema=["click", "buy"]),
+        pl.LazyFrame(PER_TASK, schema=["click", "buy"]),
     ],
 )
 def test_weights_per_task(weights):
@@ -64,6 +66,10 @@ def test_a_single_task_has_row_weights():
         ("balanced", "must contain one finite number per row.* 'balanced'"),
         (2.0, "must contain one finite number per row"),
         ([1j, 1, 1], "must contain one finite number per row"),
+        (
+            pa.Table.from_pandas(pd.DataFrame(PER_TASK, columns=["buy", "click"])),
+            r"order of the tasks, \['click', 'buy'\]; got \['buy', 'click'\]",
+        ),
         (
             pd.DataFrame(PER_TASK, columns=["buy", "click"]),
             r"order of the tasks, \['click', 'buy'\]; got \['buy', 'click'\]",

@@ -112,7 +112,8 @@ def test_task_names():
     assert check_targets(Y, default_names=["c", "d"]).task_names == ("c", "d")
     # The columns of an Arrow table are arrays, not names.
     table = pa.table({"a": Y[:, 0], "b": Y[:, 1]})
-    assert check_targets(table).task_names == ("click", "conversion")
+    for form in (table, table.to_batches()[0], pl.from_arrow(table).lazy()):
+        assert check_targets(form).task_names == ("a", "b")
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import polars as pl
+import pyarrow as pa
 import pytest
 import scipy.sparse as sp
 import torch
@@ -70,6 +71,10 @@ CLOSE = [2**53, 2**53 + 1, 2**53]
         pd.Series(["u", "v", "u"], dtype="category"),
         pl.Series(["u", "v", "u"]),
         np.array(["u", 1, "u"], dtype=object),
+        ["u", 1, "u"],
+        pa.chunked_array([["u", "v"], ["u"]]),
+        pd.Index([0.5, 1.5, 0.5]),
+        pd.array(["u", "v", "u"], dtype="string"),
     ],
 )
 def test_rows_of_one_group_have_one_index(groups):
@@ -90,6 +95,8 @@ def test_wrong_groups():
         pd.Series([1, None, None], dtype="Int64"),
         pl.Series(["u", None, None]),
         np.array([1, None, None]),
+        ["u", np.nan, np.nan],
+        pd.array(["u", pd.NA, None], dtype="string"),
     ):
         with pytest.raises(
             ValueError, match="groups must not be missing; 2 are, the first in row 1"

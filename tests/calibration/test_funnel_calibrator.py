@@ -3,6 +3,7 @@
 import pickle
 
 import numpy as np
+import pandas as pd
 import pytest
 from fake_estimators import ReadsFeatures
 from numpy.testing import assert_allclose, assert_array_equal, assert_array_less
@@ -24,7 +25,7 @@ from sk_pwiser import MultiTaskCTRCVRClassifier, TaskView
 from sk_pwiser.calibration import FunnelCalibrator
 from sk_pwiser.datasets import make_ctr_cvr
 from sk_pwiser.metrics import ctcvr_auc_scorer, expected_calibration_error
-from sk_pwiser.model_selection import FunnelStratifiedKFold
+from sk_pwiser.model_selection import FunnelStratifiedKFold, FunnelTimeSplit
 
 METHODS = ["isotonic", "sigmoid", "temperature"]
 
@@ -100,6 +101,21 @@ def test_a_prefit_estimator_is_used_and_not_changed(reader, rows):
 
 
 DATA = make_ctr_cvr(900, ctr=0.5, cvr=0.5, random_state=0)
+
+
+@pytest.mark.parametrize("parents", [{"conversion": "click"}, None])
+def test_splitters_with_tasks_receive_the_labels_with_names(rows, parents):
+    X, Y = (part[:600] for part in rows)
+    labels = pd.DataFrame(Y, columns=["click", "conversion"]).astype(float)
+    labels.iloc[::4, 1] = np.nan
+    folds = FunnelStratifiedKFold(2, random_state=0, task_parents=parents)
+    periods = FunnelTimeSplit(2, time=np.arange(600), task_parents=parents)
+    for cv in (folds, periods):
+        reader = ReadsFeatures(names=["click", "conversion"])
+        found = FunnelCalibrator(reader, method="sigmoid", cv=cv).fit(X, labels)
+        given = list(cv.split(X, labels))
+        expected = FunnelCalibrator(reader, method="sigmoid", cv=given).fit(X, labels)
+        assert_array_equal(found.predict_proba(X), expected.predict_proba(X))
 
 
 @pytest.mark.parametrize("cv", [3, "splits", "groups"])

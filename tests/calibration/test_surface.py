@@ -3,16 +3,20 @@
 import numpy as np
 import pandas as pd
 import pytest
+from fake_estimators import ReadsFeatures
 from numpy.testing import assert_allclose, assert_array_equal
 from refusals import small
 from scipy.special import expit, logit
 from sklearn.frozen import FrozenEstimator
+from sklearn.inspection import permutation_importance
 
 from sk_pwiser import MultiTaskCTRCVRClassifier, TaskView
 from sk_pwiser.calibration import FunnelCalibrator
 from sk_pwiser.calibration._curves import fit_shifts
 from sk_pwiser.datasets import make_ctr_cvr
 from sk_pwiser.export import Scorer, to_onnx
+from sk_pwiser.inspection import task_importances
+from sk_pwiser.metrics import ctr_auc_scorer
 from sk_pwiser.model_selection import FunnelStratifiedKFold
 
 METHODS = ["isotonic", "sigmoid", "temperature"]
@@ -226,3 +230,61 @@ def test_a_column_without_groups_is_refused(model, rows):
     lists = FunnelCalibrator(model, by="tags")
     with pytest.raises(TypeError, match="by='tags' must be a column of single values"):
         lists.fit(X.assign(tags=[["a"]] * len(X)), Y)
+
+
+@pytest.mark.parametrize("by", [0, -2])
+def test_an_index_of_by_is_the_column_of_fit(rows, by, tmp_path):
+    """Also if the columns of later rows are in another order, as the estimator's."""
+    polars = pytest.importorskip("polars")
+    X, Y = rows
+    X = X[["market", "numeric_0"]]
+    model = small(max_epochs=1).fit(X, Y)
+    calibrated = FunnelCalibrator(model, by=by, method="sigmoid").fit(X, Y)
+    assert calibrated.by_ == "market"
+    other = X[["numeric_0", "market"]].assign(new=1)
+    expected = calibrated.predict_proba(X)
+    with pytest.warns(UserWarning, match="not seen in fit"):
+        assert_array_equal(calibrated.predict_proba(other), expected)
+    lazy = polars.from_pandas(other[["numeric_0", "market"]]).lazy()
+    assert_array_equal(calibrated.predict_proba(lazy), expected)
+    calibrated.save(tmp_path / "calibrated")
+    loaded = FunnelCalibrator.load(tmp_path / "calibrated")
+    assert_array_equal(loaded.predict_proba(X[["numeric_0", "market"]]), expected)
+    again = FunnelCalibrator(model, by=by, method="sigmoid")
+    again.fit(polars.from_pandas(X).lazy(), polars.from_pandas(Y).lazy())
+    assert_allclose(again.predict_proba(X), expected)
+    numbers = np.column_stack([np.arange(3_000) % 3, X["numeric_0"]])
+    model = small(max_epochs=1, categorical_features=[]).fit(numbers, Y)
+    of_arrays = FunnelCalibrator(model, by=by, method="sigmoid").fit(numbers, Y)
+    assert of_arrays.by_ == by
+    assert sorted(of_arrays.shifts_) == [0, 1, 2]
+
+
+def test_values_of_another_type_than_in_fit_are_refused(rows):
+    X, Y = rows
+    reader = ReadsFeatures(names=list(Y)).fit(None, Y)
+    X = pd.DataFrame({"p": 0.4, "q": 0.1, "market": np.arange(3_000) % 3})
+    calibrated = FunnelCalibrator(reader, by="market", method="sigmoid").fit(X, Y)
+    expected = calibrated.predict_proba(X)
+    some = X.astype({"market": object})
+    some.loc[1:, "market"] = None
+    assert_array_equal(calibrated.predict_proba(some)[0], expected[0])
+    with pytest.raises(ValueError, match="'market' has values that are text, but"):
+        calibrated.predict_proba(X.astype({"market": str}))
+
+
+@pytest.mark.filterwarnings("ignore:X has 1 column.* not seen in fit")
+def test_the_importance_of_a_column_that_only_the_calibrator_reads(rows):
+    X, Y = rows
+    model = small(max_epochs=1).fit(X[["numeric_0", "numeric_1"]], Y)
+    X = X[["numeric_0", "market", "numeric_1"]]
+    calibrated = FunnelCalibrator(model, by="market", method="sigmoid").fit(X, Y)
+    found = task_importances(calibrated, X, Y, n_repeats=2, random_state=3)
+    expected = permutation_importance(
+        calibrated, X, Y, scoring=ctr_auc_scorer, n_repeats=2, random_state=3
+    )
+    assert found.column_names == ["numeric_0", "numeric_1", "market"]
+    assert_allclose(found.importances[:, 0], expected.importances[[0, 2, 1]], atol=1e-6)
+    assert found.importances_mean[2, 0] > 0.01
+    with pytest.raises(ValueError, match="by='market' cannot be exported: its estima"):
+        Scorer(calibrated)

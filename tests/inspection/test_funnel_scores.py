@@ -49,10 +49,11 @@ def test_depths_that_are_unknown_empty_or_constant_have_no_density(rows):
     labels, P, depth, _ = rows
     labels = labels.astype(float)
     labels[depth == 3, 2] = np.nan
-    P[depth == 1] = 0.5
+    # Constant but for rounding.
+    P[depth == 1] = 0.5 + 1e-16 * (np.arange(600).reshape(200, 3) % 7)
+    P[depth == 0] = 0.1 + 1e-16 * (np.arange(1500).reshape(500, 3) % 3)
     display = FunnelScoreDisplay.from_predictions(labels, P)
     assert [line.get_label() for line in display.lines_] == [
-        "no task 0 (500 rows)",
         "task 1, no task 2 (150 rows)",
     ]
 

@@ -54,6 +54,13 @@ def test_depths_and_periods(described):
     assert_allclose(periods["rate_conversion"], tenths.mean()["conversion"])
 
 
+def test_starts_of_periods_have_the_digits_of_the_times():
+    times = 1_700_000_000.25 + np.arange(40)
+    labels = np.arange(40) % 3 == 0
+    found = describe_impressions(times[:, None], labels, time=times, n_periods=4)
+    assert [float(start) for start in found.periods["start"]] == times[::10].tolist()
+
+
 def test_values_and_shares(columns):
     plain = X.drop(columns=["at", "items"])
     assert columns.loc[plain.columns, "values"].tolist() == plain.nunique().tolist()

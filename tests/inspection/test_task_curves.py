@@ -4,6 +4,7 @@ import sys
 
 import numpy as np
 import pandas as pd
+import polars as pl
 import pytest
 from fake_estimators import ReadsFeatures
 from numpy.testing import assert_allclose, assert_array_equal
@@ -166,6 +167,34 @@ def test_a_list_of_arrays_per_task_is_read(rows):
     assert again.roc_auc == pytest.approx(expected)
 
 
+def test_lists_of_probabilities_are_read(rows):
+    Y, P = rows
+    expected = TaskRocCurveDisplay.from_predictions(Y, P).roc_auc
+    assert TaskRocCurveDisplay.from_predictions(Y, P.tolist()).roc_auc == expected
+    of_click = TaskRocCurveDisplay.from_predictions(Y["click"], P[:, 0].tolist())
+    assert of_click.roc_auc == expected[:1]
+
+
+def test_predictions_with_names_are_those_of_the_tasks(rows):
+    Y, P = rows
+    frame = pd.DataFrame(P, columns=["click", "buy"], index=Y.index)
+    expected = TaskRocCurveDisplay.from_predictions(Y, P).roc_auc
+    other = frame.set_axis(["p_0", "p_1"], axis=1)
+    for given in (frame, other, pd.DataFrame(P)):
+        assert TaskRocCurveDisplay.from_predictions(Y, given).roc_auc == expected
+    swapped = frame[["buy", "click"]]
+    message = r"columns of P must be in the order of the tasks, \['click', 'buy'\]"
+    for given in (swapped, {"model": swapped}, pl.from_pandas(swapped).lazy()):
+        with pytest.raises(ValueError, match=message):
+            TaskRocCurveDisplay.from_predictions(Y, given)
+    with pytest.raises(ValueError, match=message):
+        TaskRocCurveDisplay.from_predictions(
+            Y.to_numpy(), swapped, task_names=["click", "buy"]
+        )
+    with pytest.raises(ValueError, match="Y and P have the same index labels in diff"):
+        TaskRocCurveDisplay.from_predictions(Y, frame[::-1])
+
+
 @pytest.mark.parametrize("display_class", DISPLAYS)
 def test_a_task_has_one_colour_and_a_model_one_line_style(rows, display_class):
     Y, P = rows
@@ -211,6 +240,15 @@ def test_the_scale_is_logarithmic_for_rare_tasks(rows, display_class):
         assert display.ax_.get_yscale() == expected
     with pytest.raises(ValueError, match=r"scale must be one of .*'lin'"):
         display_class.from_predictions(Y, P, scale="lin")
+
+
+def test_a_logarithmic_scale_needs_no_event():
+    with pytest.warns(UndefinedMetricWarning, match="has only class 0"):
+        display = TaskPrecisionRecallDisplay.from_predictions(
+            np.zeros(3, dtype=int), [0.1, 0.2, 0.3], scale="log"
+        )
+    assert display.ax_.get_yscale() == "log"
+    display.figure_.canvas.draw()
 
 
 def test_a_bin_without_positives_has_an_interval_on_a_logarithmic_axis(rows):

@@ -110,6 +110,12 @@ def test_undefined():
             "groups must have one entry per row, 400; got 9",
         ),
         (
+            lambda: make_grouped_auc_scorer(0)(
+                estimator(), pd.DataFrame(P), Y, groups=pd.Series(USERS)[::-1]
+            ),
+            "X and groups have the same index labels in different orders",
+        ),
+        (
             lambda: make_grouped_auc_scorer(0, groups="u")(estimator(), P, Y),
             "groups='u' is not a column of X",
         ),

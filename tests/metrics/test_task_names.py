@@ -47,6 +47,18 @@ def test_names_from_polars(data, model):
     assert cvr_auc_scorer(model, X, frame) == cvr_auc_scorer(model, X, Y)
 
 
+def test_names_from_arrow_tables_and_queries(data):
+    pl, pa = pytest.importorskip("polars"), pytest.importorskip("pyarrow")
+    X, Y = data
+    model = ReadsFeatures(names=("view", "order")).fit(X, Y)
+    table = pa.table({"view": Y[:, 0], "order": Y[:, 1]})
+    expected = ctcvr_auc_scorer(model, X, Y)
+    for labels in (table, pl.from_arrow(table).lazy()):
+        assert named("order")(model, X, labels) == expected
+    with pytest.raises(ValueError, match=r"must be in the order .*'view', 'order'"):
+        mean_auc_scorer(model, X, table.select(["order", "view"]))
+
+
 def test_names_from_the_estimator(data):
     X, Y = data
     model = ReadsFeatures(names=("click", "buy"))

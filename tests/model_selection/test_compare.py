@@ -358,6 +358,15 @@ def test_rows_of_many_values_need_the_memory_of_one_column():
     assert rows_of_values(users[:0]) == {}
 
 
+def test_values_of_equal_text_are_one():
+    for dtype in (object, "category"):
+        found = rows_of_values(pd.Series([1, "1", None, 2, "1", 1], dtype=dtype), "m")
+        assert {name: rows.tolist() for name, rows in found.items()} == {
+            "m=1": [0, 1, 4, 5],
+            "m=2": [3],
+        }
+
+
 @pytest.mark.parametrize(
     "column",
     [

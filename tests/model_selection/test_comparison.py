@@ -204,3 +204,13 @@ def test_the_plot_needs_matplotlib(monkeypatch):
 def test_bad_input(candidates, scores, ratio, match):
     with pytest.raises(ValueError, match=match):
         LossComparison(candidates, scores, test_train_ratio=ratio)
+
+
+def test_seconds_need_times():
+    given = {"candidates": ["a", "b"], "scores": {"m": [[1], [2]]}}
+    timed = LossComparison(
+        **given, test_train_ratio=1, fit_times=[[1], [3]], score_times=[[0], [2]]
+    )
+    assert "b: 3.00 s per fit, 2.00 s to predict" in timed.seconds
+    with pytest.raises(ValueError, match="seconds needs fit_times and score_times"):
+        LossComparison(**given, test_train_ratio=1).seconds  # noqa: B018

@@ -3,6 +3,8 @@
 import math
 
 import numpy as np
+import pandas as pd
+import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,6 +13,7 @@ from numpy.testing import assert_array_equal
 from sklearn.base import clone
 from sklearn.model_selection import StratifiedKFold
 
+from sk_pwiser._funnel import depth_in_tree
 from sk_pwiser.model_selection import (
     FunnelStratifiedKFold,
     funnel_depth,
@@ -56,6 +59,18 @@ def test_depth_by_brute_force(Y):
         assert depth.dtype.kind == "i"
         assert depth.tolist() == expected
     assert funnel_depth(Y[:, 0]).tolist() == Y[:, 0].tolist()
+
+
+@given(labels, st.integers(0, 2**16))
+def test_an_unknown_label_counts_unless_a_later_task_was_reached(Y, seed):
+    """Tasks that presuppose nothing, against all values of the unknown labels."""
+    is_missing = np.random.default_rng(seed).random(Y.shape) < 0.4
+    is_missing[:, 0] = False
+    depth = depth_in_tree(np.where(is_missing, np.nan, Y), None)
+    for row, unknown, found in zip(Y, is_missing, depth, strict=True):
+        filled = [np.where(unknown, value, row) for value in (0, 1)]
+        lowest, highest = (max(np.flatnonzero(f) + 1, default=0) for f in filled)
+        assert found == (lowest if lowest == highest else -1)
 
 
 @pytest.mark.parametrize(("bad", "match"), BAD_LABELS)
@@ -238,7 +253,28 @@ def test_holdout_defaults():
     assert len({tuple(funnel_holdout(Y)[1]) for _ in range(5)}) > 1
 
 
-@pytest.mark.parametrize("test_size", [0, 1, 0.0, 1.0, -0.1, 3, np.nan])
+def test_holdout_checks_groups():
+    Y = pd.DataFrame({"click": [0, 0, 1, 1]})
+    groups = pd.Series(["a", "b", "c", "d"])
+    with pytest.raises(ValueError, match="Y and groups have the same index labels in"):
+        funnel_holdout(Y, groups=groups[::-1])
+    for missing in (None, np.nan, pd.NA):
+        groups[2] = missing
+        for form in (groups, groups.astype("string"), groups.tolist()):
+            with pytest.raises(ValueError, match=r"not be missing; 1 .* row 2"):
+                funnel_holdout(Y, groups=form)
+
+
+def test_holdout_of_groups_of_text_and_of_their_sorted_numbers_are_equal():
+    Y, numbers = np.arange(30) % 3 == 0, np.arange(30)[::-1] // 3
+    texts = [f"user {number}" for number in numbers]
+    for form in (texts, pl.Series(texts), pd.Series(texts, dtype="category")):
+        found = funnel_holdout(Y, groups=form, random_state=0)
+        expected = funnel_holdout(Y, groups=numbers, random_state=0)
+        assert_array_equal(found[1], expected[1])
+
+
+@pytest.mark.parametrize("test_size", [0, 1, 0.0, 1.0, -0.1, 3, np.nan, None, "half"])
 def test_holdout_raises_on_a_bad_test_size(test_size):
     with pytest.raises(ValueError, match=r"test_size must be in \(0, 1\), got"):
         funnel_holdout(np.zeros((9, 2)), test_size=test_size, random_state=0)

@@ -120,6 +120,23 @@ def test_times_and_groups_in_another_order_than_the_rows_are_refused():
         FunnelGroupKFold(2).split(X, Y, values[::-1])
 
 
+def test_siblings_whose_label_is_missing_do_not_hide_conversions():
+    Y = np.zeros((9, 3))
+    Y[[2, 5, 8]] = [1, np.nan, 1]
+    cv = FunnelTimeSplit(2, time=np.arange(9), task_parents=None)
+    parts = [(train.tolist(), test.tolist()) for train, test in cv.split(Y, Y)]
+    assert parts == [([0, 1, 2], [3, 4, 5]), ([0, 1, 2, 3, 4, 5], [6, 7, 8])]
+
+
+def test_labels_of_every_library_have_the_same_parts():
+    Y, _ = make_labels(30, ctr=0.8, cvr=0.8)
+    cv = FunnelTimeSplit(3, time=np.arange(30), task_parents={"buy": "click"})
+    frame = pl.DataFrame(Y, schema=["click", "buy"])
+    expected = [test.tolist() for _, test in cv.split(Y, frame)]
+    for labels in (frame.lazy(), frame.to_arrow()):
+        assert [test.tolist() for _, test in cv.split(Y, labels)] == expected
+
+
 def test_groups_stay_whole_and_depths_are_balanced():
     n = 20_000
     Y, rng = make_labels(n, ctr=0.1, cvr=0.1)
@@ -140,8 +157,11 @@ def test_groups_are_checked():
     cv = FunnelGroupKFold(3)
     with pytest.raises(ValueError, match="groups must be one group per row; got None"):
         cv.split(np.zeros(20), Y, None)
-    with pytest.raises(ValueError, match="groups must not be missing; row 0 is"):
+    with pytest.raises(ValueError, match=r"groups must not be missing; 20 .* row 0"):
         cv.split(np.zeros(20), Y, np.array([None] * 20, dtype=object))
+    users = pd.Series(["a", "b", pd.NA, "d"] * 5, dtype="string")
+    with pytest.raises(ValueError, match=r"groups must not be missing; 5 .* row 2"):
+        cv.split(np.zeros(20), Y, users)
     with pytest.raises(ValueError, match="must not exceed the number of groups, 2"):
         cv.split(np.zeros(20), Y, np.arange(20) % 2)
     rare = np.zeros((20, 2), dtype=int)
