@@ -115,7 +115,8 @@ def _read_objects(values, name):
     if kind == NUMBER:
         return _read_array(np.array(found), name)
     kind = NAIVE if kind == NAIVE else AWARE
-    return Times(np.array([_to_number(v) for v in found], dtype=np.int64), kind)
+    numbers = [_to_number(value, name, row) for row, value in enumerate(found)]
+    return Times(np.array(numbers, dtype=np.int64), kind)
 
 
 def _zone_of(value, name, row):
@@ -144,15 +145,20 @@ def _refuse_missing(is_missing_time, name):
         )
 
 
-def _nanoseconds(values, name):
+def _nanoseconds(values, name, first=0):
+    """Return dates in nanoseconds since 1970; `first` is the row of the first one."""
     converted = values.astype("M8[ns]")
     if (converted.astype(values.dtype) != values).any():
         row = int((converted.astype(values.dtype) != values).argmax())
-        raise ValueError(
-            f"Column {name!r} holds dates that are too far from 1970 for nanoseconds: "
-            f"{values[row]} in row {row}."
-        )
+        raise _too_far(name, values[row], first + row)
     return converted.astype(np.int64)
+
+
+def _too_far(name, value, row):
+    return ValueError(
+        f"Column {name!r} holds dates that are too far from 1970 for nanoseconds: "
+        f"{value} in row {row}."
+    )
 
 
 def read_time(value, name, kind):
@@ -164,7 +170,7 @@ def read_time(value, name, kind):
     else:
         found = _zone_of(value, name, 0)
         found = found if found in (NUMBER, NAIVE) else AWARE
-        number = _to_number(value)
+        number = _to_number(value, name)
     if number != number or number in (np.inf, -np.inf):
         raise ValueError(f"{name!r} must be a finite time; got {value!r}.")
     check_kind(found, kind, name)
@@ -178,18 +184,29 @@ def check_kind(found, expected, name):
         )
 
 
-def _to_number(value):
+def _to_number(value, name, row=0):
+    """Return a number as such, and a date in nanoseconds since 1970 in UTC."""
     if isinstance(value, np.datetime64):
-        return int(value.astype("M8[ns]").astype(np.int64))
-    if isinstance(value, datetime):
-        if hasattr(value, "value"):  # a Timestamp of pandas, in nanoseconds
-            return value.value
-        if value.tzinfo is not None:
-            value = value.astimezone(UTC).replace(tzinfo=None)
-        return (value - _EPOCH) // _MICROSECOND * 1000
-    if isinstance(value, date):
+        return int(_nanoseconds(np.array([value]), name, row)[0])
+    if not isinstance(value, date):  # of which a datetime is one
+        return int(value) if isinstance(value, Integral) else float(value)
+    try:
+        number = _nanoseconds_of(value)
+    except OverflowError:
+        number = 2**63
+    if abs(number) >= 2**63:
+        raise _too_far(name, value, row)
+    return number
+
+
+def _nanoseconds_of(value):
+    if not isinstance(value, datetime):
         return (value - _EPOCH.date()) // _MICROSECOND * 1000
-    return int(value) if isinstance(value, Integral) else float(value)
+    if hasattr(value, "value"):  # a Timestamp of pandas, in nanoseconds
+        return value.value
+    if value.tzinfo is not None:
+        value = value.astimezone(UTC).replace(tzinfo=None)
+    return (value - _EPOCH) // _MICROSECOND * 1000
 
 
 def check_duration(value, name, *, zero=False):
@@ -215,6 +232,8 @@ def read_duration(value, name, kind):
 def _to_duration(value, name):
     """Return a number as such, and other durations in nanoseconds."""
     if isinstance(value, np.timedelta64) and not np.isnat(value):
+        if np.datetime_data(value.dtype)[0] == "generic":
+            raise ValueError(f"{name} must be a timedelta with a unit; got {value!r}.")
         return int(value.astype("m8[ns]").astype(np.int64))
     if isinstance(value, timedelta) and not is_missing(value):
         return value // _MICROSECOND * 1000

@@ -7,9 +7,10 @@ from sklearn.utils._set_output import _get_output_config
 
 from sk_pwiser._times import check_kind, read_times
 from sk_pwiser._utils import DocLink, check_boolean, warn_user
-from sk_pwiser.history._history_files import HistoryFiles
+from sk_pwiser.history._history_files import HistoryFiles, plain_params
 from sk_pwiser.history._history_state import (
     Rows,
+    check_values,
     empty_state,
     read_column,
     read_history_labels,
@@ -195,7 +196,9 @@ class HistoryFeatures(DocLink, HistoryFiles, TransformerMixin, BaseEstimator):
             Labels. None if no label is known.
         overlap : {"error", "merge"}, default="error"
             What rows from before the end of the state are: an error, or rows that
-            arrive late and are added as if they had been in time.
+            arrive late and are added as if they had been in time. What `max_age` or
+            `max_keys` dropped from the state is not restored: a late row in the silence
+            before a key began anew does not bring back what was before the silence.
 
         Returns
         -------
@@ -337,7 +340,8 @@ class HistoryFeatures(DocLink, HistoryFiles, TransformerMixin, BaseEstimator):
         """Add the state of another history of the same parameters and tasks.
 
         The logs of both may be of different users, or of any periods. With `max_age`,
-        a key that is in both may keep less of its past than in one joint log.
+        a key that is in both may keep less of its past than in one joint log, or more
+        where it was silent between the periods.
 
         Parameters
         ----------
@@ -352,13 +356,14 @@ class HistoryFeatures(DocLink, HistoryFiles, TransformerMixin, BaseEstimator):
         Raises
         ------
         ValueError, TypeError
-            If parameters, tasks or kinds of times differ. The message names them.
+            If parameters, tasks, labels, or kinds of times or keys differ. The message
+            names them.
         """
         state, plan = self._fitted()
         if not isinstance(other, HistoryFeatures):
             raise TypeError(f"other must be a HistoryFeatures; got {other!r}.")
         added, _ = other._fitted()
-        own, others = plan.params, other._plan.params
+        own, others = map(plain_params, (plan.params, other._plan.params))
         differing = [name for name in own if own[name] != others[name]]
         if differing:
             raise ValueError(f"The histories differ in the parameters {differing}.")
@@ -368,11 +373,13 @@ class HistoryFeatures(DocLink, HistoryFiles, TransformerMixin, BaseEstimator):
                 f"The histories differ in their tasks: {plan.task_names} and "
                 f"{other._plan.task_names}."
             )
-        if added.classes and state.classes and added.classes != state.classes:
+        classes = [each.known_classes for each in (state, added)]
+        if all(classes) and classes[0] != classes[1]:
             raise ValueError(
-                f"The histories differ in their classes: {state.classes} and "
-                f"{added.classes}."
+                f"The histories differ in their classes: {classes[0]} and {classes[1]}."
             )
+        values = {name: index.values for name, index in added.indices.items()}
+        check_values(state.indices, values, plan)
         self._set_state(state.merged(added, plan).folded(plan), plan)
         return self
 
@@ -441,7 +448,7 @@ class HistoryFeatures(DocLink, HistoryFiles, TransformerMixin, BaseEstimator):
         check_params(params)
         table = Table(X)
         times = read_times(table.column(self.time), self.time)
-        labels = read_history_labels(y, table.n_rows)
+        labels = read_history_labels(y, table)
         plan = Plan(params, times.kind, labels.names)
         self._check_names(table, plan)
         rows = Rows(self._columns(table, plan), times.values, labels)
@@ -461,13 +468,13 @@ class HistoryFeatures(DocLink, HistoryFiles, TransformerMixin, BaseEstimator):
         table = Table(X)
         times = read_times(table.column(plan.time), plan.time)
         check_kind(times.kind, plan.kind, plan.time)
-        known = plan.task_names, state.classes
-        labels = read_history_labels(y, table.n_rows, *known)
+        known = plan.task_names, state.known_classes
+        labels = read_history_labels(y, table, *known)
         for name in plan.kept(self.feature_names_in_):
             table.column(name)
         columns = self._columns(table, plan)
-        for name, (_, values) in columns.items():
-            state.indices[name].check_kinds(values, name)
+        values = {name: values for name, (_, values) in columns.items()}
+        check_values(state.indices, values, plan)
         return Rows(columns, times.values, labels), table
 
     def _columns(self, table, plan):

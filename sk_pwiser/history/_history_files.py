@@ -12,6 +12,7 @@ from sk_pwiser._times import duration_label
 from sk_pwiser._utils import import_extra
 from sk_pwiser._version import __version__
 from sk_pwiser.history._history_state import HistoryState, ValueIndex, add_values
+from sk_pwiser.history._history_tables import arrow_array
 from sk_pwiser.history._key_log import KeyLog, Slices, columns_of_totals, no_totals
 from sk_pwiser.history._plan import Plan, check_params
 
@@ -72,7 +73,7 @@ class HistoryFiles:
         with valid_history(path):
             content, plan = read_description(values, arrays)
             indices = {
-                name: ValueIndex(_as_list(found))
+                name: ValueIndex(_as_list(found), earlier_kinds(content, name))
                 for name, found in content["indices"].items()
             }
             learnt = indices, content["logs"], content["everything"]
@@ -160,26 +161,24 @@ class HistoryFiles:
 
         with valid_history(folder):
             content, plan = read_description(json.loads(text))
-            learnt = _read_state(plan, content["references"], read)
+            learnt = _read_state(plan, content, read)
             state = HistoryState(content["classes"], content["end"], *learnt)
             return cls._of(content, plan, state)
 
     def _describe(self):
         """Return what the state has beside its arrays."""
         state, plan = self._fitted()
-        params = dict(plan.params)
-        for name in ("label_delay", "windows", "half_lives", "max_age"):
-            params[name] = _plain_durations(params[name])
         return {
             "class": "HistoryFeatures",
             "sk_pwiser": __version__,
-            "params": params,
+            "params": plain_params(plan.params),
             "features": list(self.feature_names_in_),
             "kind": plan.kind,
             "task_names": plan.task_names,
             "classes": state.classes,
             "end": state.end,
             "references": [log.reference for log in state.logs],
+            "kinds": {name: sorted(each.kinds) for name, each in state.indices.items()},
         }
 
     @classmethod
@@ -209,6 +208,12 @@ def read_description(values, arrays=()):
     return content, Plan(content["params"], content["kind"], content["task_names"])
 
 
+def plain_params(params):
+    """Return parameters with timedeltas as text, as a file has them."""
+    names = "label_delay", "windows", "half_lives", "max_age"
+    return params | {name: _plain_durations(params[name]) for name in names}
+
+
 def _plain_durations(value):
     if isinstance(value, dict):
         return {name: _plain_durations(each) for name, each in value.items()}
@@ -219,9 +224,13 @@ def _plain_durations(value):
 
 
 def _compact(values):
-    """Return values of one type of number as an array."""
+    """Return values of one type of number as an array that holds them exactly."""
     types = set(map(type, values))
-    return np.array(values) if types in ({int}, {float}, {bool}) else values
+    if types not in ({int}, {float}, {bool}):
+        return values
+    array = np.array(values)
+    # Integers from 2^63 on become floats beside smaller ones.
+    return values if types == {int} and array.dtype.kind not in "iu" else array
 
 
 def _as_list(values):
@@ -233,8 +242,8 @@ def _values(index, places, name):
     import pyarrow as pa  # installed
 
     try:
-        return pa.array(index.values).take(pa.array(places))
-    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+        return arrow_array(index.values).take(pa.array(places))
+    except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError) as error:
         raise TypeError(
             f"{name!r} has values of several types, which Parquet cannot hold: {error}"
         ) from error
@@ -254,15 +263,22 @@ def _rows_table(log):
     }
 
 
-def _read_state(plan, references, read):
+def earlier_kinds(content, name):
+    """Return the kinds of values that a column had; files before them have none."""
+    return content.get("kinds", {}).get(name, ())
+
+
+def _read_state(plan, content, read):
     """Return the values of the columns, the logs of the keys and that of all rows."""
-    indices, logs = {name: ValueIndex([]) for name in plan.columns}, []
+    indices, logs = {}, []
+    for name in plan.columns:
+        indices[name] = ValueIndex([], earlier_kinds(content, name))
     for key, names in enumerate(plan.keys):
         table = read(f"key_{key}")
         columns = [add_values(indices, name, table[name].to_pylist()) for name in names]
         columns = np.stack(columns, axis=1)
         log = _read_log(columns, table, read(f"rows_{key}"), plan)
-        log.reference = references[key]
+        log.reference = content["references"][key]
         for each in plan.lists_of(key):
             table = read(f"list_{key}_{each.place}")
             values = add_values(indices, each.column, table["value"].to_pylist())

@@ -8,6 +8,7 @@ import numpy as np
 
 from sk_pwiser._table import (
     as_table,
+    check_match,
     choose_task_names,
     factorize,
     kinds_of,
@@ -27,13 +28,14 @@ class Labels(NamedTuple):
     classes: list | None  # of a single task, if its labels are not 0 and 1
 
 
-def read_history_labels(y, n_rows, names=None, classes=None):
+def read_history_labels(y, table, names=None, classes=None):
     """Read labels, of which any may be missing, for the tasks of `names` if given."""
+    n_rows = table.n_rows
     if hasattr(y, "column_names") or hasattr(y, "collect"):
         y = as_table(y)
     if y is None or (names is not None and n_rows == len(y) == 0):
         names = names or []
-        return Labels(np.full((n_rows, len(names)), -1, dtype=np.int8), names, classes)
+        return Labels(np.full((n_rows, len(names)), -1, dtype=np.int8), names, None)
     labels, missing, columns = read_labels(y, "any", input_name="y")
     labels = labels.reshape(len(labels), -1)
     if len(labels) != n_rows:
@@ -41,6 +43,8 @@ def read_history_labels(y, n_rows, names=None, classes=None):
             f"X and y have inconsistent numbers of samples: X has {n_rows} rows, y has "
             f"{len(labels)}."
         )
+    if table.kind == "pandas":
+        check_match(table.X, n_rows, y=y)
     n_tasks = labels.shape[1]
     if names is None:
         default = [f"task_{k}" for k in range(n_tasks)]
@@ -63,9 +67,9 @@ def _check_tasks(n_tasks, columns, names):
 
 
 def _zero_one(labels, seen, columns, classes):
-    """Return labels as 0 and 1; those of a single task may be any two values."""
-    is_single = labels.shape[1] == 1
-    if is_single and (classes or not np.isin(labels[seen], [0, 1]).all()):
+    """Return labels as 0 and 1, and the classes if these are two other values."""
+    is_single, is_free = labels.shape[1] == 1, classes in (None, [0, 1])
+    if is_single and not (is_free and np.isin(labels[seen], [0, 1]).all()):
         own, classes = one_task_labels(
             labels[seen], columns, None if classes is None else np.array(classes)
         )
@@ -78,7 +82,7 @@ def _zero_one(labels, seen, columns, classes):
 class ValueIndex:
     """The distinct values of a column, each with its place.
 
-    `earlier_kinds` are those of values that are not here, but in a store.
+    `earlier_kinds` are those of values that are not here: in a store, or dropped.
     """
 
     def __init__(self, values, earlier_kinds=()):
@@ -90,6 +94,10 @@ class ValueIndex:
 
     def __setstate__(self, state):
         self.__init__(**state)
+
+    @cached_property
+    def types(self):
+        return set(map(type, self.values))
 
     @cached_property
     def kinds(self):
@@ -106,6 +114,21 @@ class ValueIndex:
                 f"{values[0]!r}, which cannot equal any of its values."
             )
 
+    def check_exact(self, values, name):
+        """Raise if integers were rounded to floats here or there: they equal none."""
+        types = set(map(type, values))
+        for new, old in ((float, int), (int, float)):
+            if new not in types or old not in self.types:
+                continue
+            found = _first_rounded(values, new), _first_rounded(self.values, old)
+            if None not in found:
+                raise ValueError(
+                    f"Column {name!r} contained numbers such as {found[1]!r} before; "
+                    f"it now contains numbers such as {found[0]!r}. Integers above "
+                    "2^53 are rounded if they become floats, for example beside NaN; "
+                    "use a dtype such as 'Int64' or text."
+                )
+
     def extended(self, values):
         """Return an index that has these distinct values as well."""
         new = [value for value in values if value not in self.places]
@@ -117,6 +140,20 @@ class ValueIndex:
         return np.fromiter(
             (places.get(value, -1) for value in values), np.int64, len(values)
         )
+
+
+def _first_rounded(values, cls):
+    """Return the first number of a class above 2^53, None if there is none."""
+    return next((v for v in values if type(v) is cls and abs(v) > 2**53), None)
+
+
+def check_values(indices, added, plan):
+    """Raise if values of columns, by name, can equal none of those of the indices."""
+    of_keys = {name for key in plan.keys for name in key}
+    for name, values in added.items():
+        indices[name].check_kinds(values, name)
+        if name in of_keys:
+            indices[name].check_exact(values, name)
 
 
 def add_values(indices, name, values):
@@ -154,6 +191,14 @@ class HistoryState:
     def __init__(self, classes, end, indices, logs, everything):
         self.classes, self.end, self.indices = classes, end, indices
         self.logs, self.everything = logs, everything
+
+    @property
+    def known_classes(self):
+        """The two labels of a single task, None before any label and of more tasks."""
+        labels, totals = self.everything.labels, self.everything.totals
+        if self.classes or labels.shape[1] != 1:
+            return self.classes
+        return [0, 1] if (labels >= 0).any() or totals["known"].any() else None
 
     def pasts(self, plan):
         """Return the `Past` of every key, and that of all rows."""
@@ -256,7 +301,7 @@ class HistoryState:
                 moves[name] = is_used.cumsum() - 1
                 kept = np.flatnonzero(is_used)
                 values = [index.values[i] for i in kept]
-                indices[name] = ValueIndex(values, index.earlier_kinds)
+                indices[name] = ValueIndex(values, index.kinds)
         if not indices:
             return self
         new = copy.copy(self)

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from itertools import pairwise
+from numbers import Integral
 from typing import NamedTuple
 
 import numpy as np
@@ -87,6 +88,10 @@ class Table:
 
 def _as_array(name, column):
     array = column if hasattr(column, "dtype") else np.asarray(column)
+    if array is not column and array.ndim == 1 and array.dtype.kind == "f":
+        # NaN, and integers from 2^63 on, turn all into floats, which hold 2^53 exactly.
+        is_rounded = any(isinstance(v, Integral) and abs(v) > 2**53 for v in column)
+        array = np.array(column, dtype=object) if is_rounded else array
     if len(getattr(array, "shape", ())) != 1:
         raise ValueError(
             f"Column {name!r} of X must hold one value per row; got "
@@ -149,11 +154,21 @@ def _arrow_lists(new):
         elements = pa.array(elements)
     else:
         try:
-            elements = pa.array(new.values).take(pa.array(elements))
-        except (pa.ArrowInvalid, pa.ArrowTypeError):
+            elements = arrow_array(new.values).take(pa.array(elements))
+        except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):
             return None
     offsets = pa.array(np.append(0, new.sizes.cumsum()))
     return pa.LargeListArray.from_arrays(offsets, elements)
+
+
+def arrow_array(values):
+    """Return values as an array of Arrow, which reads integers as signed by itself."""
+    import pyarrow as pa  # installed
+
+    try:
+        return pa.array(values)
+    except OverflowError:
+        return pa.array(values, type=pa.uint64())
 
 
 def _python_lists(new):

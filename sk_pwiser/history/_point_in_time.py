@@ -49,20 +49,42 @@ class Past:
         self.decayed = decayed_rows(log, self.stretch, plan.half_lives)
 
     def _find_stretches(self):
-        """Find the first row of each row's stretch, and if the totals belong to it."""
-        log, max_age = self.log, self.plan.max_age
-        starts, sizes = self.own.offsets[:-1], np.diff(self.own.offsets)
-        self.is_linked = log.totals["count"] > 0
-        self.stretch = np.repeat(starts, sizes)
-        if max_age is None or not len(log.time):
+        """Find the first row of each row's stretch, and of that of each key's totals.
+
+        Late rows may be from before the end of the totals. These are impressions from
+        `first` to `last` without a long silence, so that two rows around them are as
+        far apart as the larger of the gaps before `first` and after `last`.
+        """
+        log, own, max_age = self.log, self.own, self.plan.max_age
+        starts, stops = own.offsets[:-1], own.offsets[1:]
+        time, keys = log.time, own.rows.keys()
+        self.stretch = starts[keys]
+        # The first row of the stretch of the totals; -1 for totals without any row.
+        self.linked = np.where(log.totals["count"] > 0, log.offsets[: log.n_keys], -1)
+        if max_age is None or not len(time):
             return
-        begins = np.append(True, np.diff(log.time) > max_age)
-        begins[starts[sizes > 0]] = True
-        places = np.where(begins, np.arange(len(log.time)), 0)
+        has_totals, first, last = (
+            log.totals[name][: own.n_keys] for name in ("count", "first", "last")
+        )
+        has_totals, before = has_totals > 0, np.append(time[:1], time[:-1])
+        low, high = first[keys], last[keys]
+        gaps = np.maximum(
+            np.minimum(time, low) - np.minimum(before, low),
+            np.maximum(time, high) - np.maximum(before, high),
+        )
+        gaps = np.where(has_totals[keys], gaps, time - before)
+        is_first = np.arange(len(time)) == self.stretch
+        places = np.where(is_first | (gaps > max_age), np.arange(len(time)), 0)
         self.stretch = np.maximum.accumulate(places)
-        first = log.time[np.minimum(starts, len(log.time) - 1)]
-        is_late = (sizes > 0) & (first - log.totals["last"] > max_age)
-        self.is_linked = self.is_linked & ~is_late
+        # The totals are linked to the row after their beginning, or to the one before.
+        after = bisect(time, starts, stops, first)
+        row = np.minimum(after, len(time) - 1)
+        is_after = (after < stops) & (time[row] - last <= max_age)
+        previous = np.maximum(after - 1, 0)
+        is_before = (after > starts) & (first - time[previous] <= max_age)
+        linked = np.where(is_after, self.stretch[row], self.stretch[previous])
+        is_linked = has_totals & (is_after | is_before)
+        self.linked = np.where(is_linked, linked, -1)
 
     def view(self, code, time):
         """Return what queries see."""
@@ -77,8 +99,7 @@ class Past:
         if len(log.time):
             before = np.maximum(end - 1, 0)
             begin = np.where(has_rows, self.stretch[before], start)
-            is_linked = self.is_linked[code] & (begin == start)
-            is_on = np.where(has_rows, is_linked, is_on)
+            is_on = np.where(has_rows, self.linked[code] == begin, is_on)
             last = np.where(has_rows, log.time[before], last)
             start = begin
         has_any = has_rows | is_on
@@ -210,10 +231,15 @@ class Past:
         """Return the log at its end, with rows that have become old as totals."""
         log, plan = self.own, self.plan
         begin, stops = log.offsets[:-1].copy(), log.offsets[1:]
-        has_rows = stops > begin
-        begin[has_rows] = self.stretch[stops[has_rows] - 1]
-        is_linked = self.is_linked[: log.n_keys] & (begin == log.offsets[:-1])
-        is_on = np.where(has_rows, is_linked, log.totals["count"] > 0)
+        is_on, linked = log.totals["count"] > 0, self.linked[: log.n_keys]
+        has_rows = np.flatnonzero(stops > begin)
+        newest = stops[has_rows] - 1
+        begin[has_rows] = self.stretch[newest]
+        # Late rows from long before the totals do not count.
+        is_over = is_on[has_rows] & (linked[has_rows] < 0)
+        is_over &= log.time[newest] < log.totals["first"][has_rows]
+        begin[has_rows] = np.where(is_over, newest + 1, begin[has_rows])
+        is_on[has_rows] = is_over | (linked[has_rows] == begin[has_rows])
         cut = bisect(log.time, begin, stops, np.full(len(begin), end - plan.horizon))
         totals = {
             name: np.where(is_on.reshape(-1, *[1] * (total.ndim - 1)), total, 0)

@@ -10,7 +10,12 @@ import numpy as np
 
 from sk_pwiser._table import is_missing
 from sk_pwiser.history._history_features import HistoryFeatures
-from sk_pwiser.history._history_files import FORM, read_description, valid_history
+from sk_pwiser.history._history_files import (
+    FORM,
+    earlier_kinds,
+    read_description,
+    valid_history,
+)
 from sk_pwiser.history._history_state import (
     ValueIndex,
     add_values,
@@ -213,7 +218,8 @@ class StoredHistory:
             state = empty_state(plan, content["classes"])
             state.end = content["end"]
             state.indices = {
-                name: ValueIndex([], content["kinds"][name]) for name in plan.columns
+                name: ValueIndex([], earlier_kinds(content, name))
+                for name in plan.columns
             }
             state.everything = form.log([past], np.zeros((1, 0), np.int64))
             history = HistoryFeatures._of(content, plan, state)
@@ -402,7 +408,5 @@ def _records(history, prefix):
             records[name] = form.write(past, texts)
     of_all = PastsOfKeys(state.everything, plan.of_all)[0]
     records[f"{prefix}:"] = RecordForm(plan.of_all).write(of_all)
-    kinds = {name: sorted(index.kinds) for name, index in state.indices.items()}
-    content = history._describe() | {"kinds": kinds}
-    values = FORM.encode(content, "history")[0]
+    values = FORM.encode(history._describe(), "history")[0]
     return records | {prefix: json.dumps(values).encode()}  # the last one written

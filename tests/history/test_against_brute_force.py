@@ -232,3 +232,53 @@ def test_long_slices_of_decayed_sums():
     expected = [features_of(rows[i], rows, params, TASKS) for i in some]
     expected = {name: [each[name] for each in expected] for name in expected[0]}
     assert_equal(found.iloc[list(some)], expected)
+
+
+def test_late_rows_from_before_the_totals():
+    """Gaps are measured between the rows and the totals, in the order of time."""
+    params = {"keys": ["user"], "max_age": 60}
+    log = [{"user": "a", "item": 0, "t": t, "y": (1, None)} for t in (0, 50, 100)]
+    late = [{**log[0], "t": t} for t in (10, 150)]
+    history = make(params).fit(*table(log))
+    history.update(*table(late), overlap="merge")
+    row = {**log[0], "t": 151}
+    log = sorted(log + late, key=lambda r: r["t"])
+    expected = features_of(row, log, params, TASKS)
+    assert np.expm1(expected["user__log_impressions"]).round() == 5
+    found = history.transform(table([row])[0])
+    assert_equal(found, {name: [value] for name, value in expected.items()})
+
+
+late_rows = st.fixed_dictionaries(
+    {
+        "user": st.sampled_from(["a", "b"]),
+        "item": st.integers(0, 2),
+        "t": st.integers(0, 60),
+        "y": st.tuples(labels, labels),
+    }
+)
+
+
+@few
+@given(
+    gaps=st.lists(st.tuples(st.integers(0, 6), rows_of_log), min_size=1, max_size=12),
+    late=st.lists(late_rows, min_size=1, max_size=10),
+    params=settings_of_history,
+)
+def test_late_rows_with_max_age_equal_one_log(gaps, late, params):
+    """Nothing was dropped: the rows in time have no gap above `max_age`."""
+    params = params | {"keys": ["user"], "lists": LISTS[:2], "max_age": 6}
+    t, log = 15, []
+    for gap, row in gaps:
+        t += gap
+        log += [{**row, "user": user, "t": t} for user in "ab"]
+    history = make(params).fit(*table(log))
+    late = [{**row, "t": min(row["t"], t + 10)} for row in late]
+    history.update(*table(late), overlap="merge")
+    # Ties are in the order of arrival.
+    log = sorted(log + late, key=lambda r: r["t"])
+    end = log[-1]["t"]
+    rows = [{**log[0], "user": u, "t": end + k} for u in "ab" for k in (0, 1, 6)]
+    each = [features_of(row, log, params, TASKS) for row in rows]
+    expected = {name: [one[name] for one in each] for name in each[0]}
+    assert_equal(history.transform(table(rows)[0]), expected)

@@ -1,12 +1,14 @@
 """Parameters, tables, times and labels that are refused, by name."""
 
+from datetime import date, datetime
+
 import numpy as np
 import pandas as pd
 import pytest
 from impressions_over_time import make_history as make
 from impressions_over_time import make_log
 
-from sk_pwiser.history import HistoryFeatures
+from sk_pwiser.history import HistoryFeatures, StoredHistory
 
 
 @pytest.mark.parametrize(
@@ -143,3 +145,97 @@ def test_bad_tables_and_labels():
     history = HistoryFeatures(["user"], time="time").fit(X)
     with pytest.raises(ValueError, match="y must be None, as it was in fit"):
         history.update(late, Y)
+
+
+def test_labels_in_another_order_than_the_rows():
+    X = pd.DataFrame({"user": list("abab"), "t": [4, 3, 2, 1]})
+    y = pd.Series([1, 0, 1, 0], name="click")
+    history = HistoryFeatures(["user"], time="t")
+    with pytest.raises(ValueError, match="row 0 is 3 in X and 0 in y"):
+        history.fit(X.sort_values("t"), y)
+    history.fit(X.sort_values("t"), y.to_numpy())
+    later = X.assign(t=X["t"] + 4)
+    for method in (history.update, history.replay):
+        with pytest.raises(ValueError, match="same index labels in different orders"):
+            method(later.sort_values("t"), y)
+
+
+@pytest.mark.parametrize("first", [[1, 0, 1, 0], [1] * 4, [False] * 4, [np.nan, 1] * 2])
+@pytest.mark.parametrize("form", ["memory", "file", "store"])
+def test_other_labels_after_0_and_1(first, form, tmp_path):
+    """Labels 1 and 2 would make the event of before, 1, the other class."""
+    X = pd.DataFrame({"user": list("abab"), "t": [1, 2, 3, 4]})
+    fitted = history = HistoryFeatures(["user"], time="t").fit(X, first)
+    if form == "file":
+        history.save(tmp_path / "history")
+        history = HistoryFeatures.load(tmp_path / "history")
+    elif form == "store":
+        history = StoredHistory.write(history, {})
+    later = X.assign(t=8)
+    with pytest.raises(ValueError, match=r"expected the classes \[0, 1\]"):
+        history.update(later, [1, 2, 1, 2])
+    other = HistoryFeatures(["user"], time="t").fit(X, [1, 2, 1, 2])
+    with pytest.raises(ValueError, match="differ in their classes"):
+        fitted.merge(other)
+    with pytest.raises(ValueError, match=r"expected the classes \[1, 2\]"):
+        other.update(later, first if 0 in first else [0] * 4)
+    for labels in ([True, False] * 2, [0.0, np.nan, 0.0, 1.0], None):
+        history.update(later, labels)
+    # Before the first label, no classes are known.
+    none = HistoryFeatures(["user"], time="t").fit(X, [np.nan] * 4)
+    fitted.merge(none.update(later))
+    assert none.update(later, [1, 2, 1, 2])._state.classes == [1, 2]
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        np.datetime64("9999-12-31"),
+        datetime(9999, 12, 31),
+        date(1, 1, 1),
+        pd.Timestamp("9999-12-31"),
+    ],
+)
+def test_dates_beyond_nanoseconds(value):
+    X = pd.DataFrame({"user": ["a", "a"], "t": pd.to_datetime(["2024-01-01"] * 2)})
+    history = HistoryFeatures(["user"], time="t").fit(X)
+    with pytest.raises(ValueError, match=r"'t' holds dates that are too far.*-\d\d-"):
+        history.transform_row({"user": "a", "t": value})
+    times = np.array([datetime(2024, 1, 1), value], dtype=object)
+    with pytest.raises(ValueError, match=r"'t' holds dates that are too far.*in row 1"):
+        history.fit({"user": ["a", "a"], "t": times})
+
+
+def test_a_timedelta_without_a_unit():
+    X = pd.DataFrame({"user": ["a"], "t": pd.to_datetime(["2024-01-01"])})
+    with pytest.raises(ValueError, match="max_age must be a timedelta with a unit"):
+        HistoryFeatures(["user"], time="t", max_age=np.timedelta64(5)).fit(X)
+
+
+def test_merged_keys_are_of_one_kind():
+    log = pd.DataFrame({"user": [1, 2], "time": [1, 2]})
+    history = HistoryFeatures(["user"], time="time").fit(log)
+    other = HistoryFeatures(["user"], time="time").fit(log.astype({"user": str}))
+    with pytest.raises(ValueError, match="'user' contained numbers before"):
+        history.merge(other)
+    assert history._state.indices["user"].values == [1, 2]
+
+
+def test_integers_that_became_floats():
+    """A missing value makes floats of them, which equal none of the keys of before."""
+    user = 2**53 + 1
+    exact = pd.DataFrame({"user": [user, 5], "time": [1, 2]})
+    rounded = pd.DataFrame({"user": [user, None], "time": [3, 3]})
+    for first, second in ((exact, rounded), (rounded, exact.assign(time=4))):
+        if first is rounded:
+            first = first.assign(user=first["user"] + 4)
+        history = HistoryFeatures(["user"], time="time").fit(first)
+        for method in (history.transform, history.update):
+            with pytest.raises(ValueError, match=r"above 2\^53 are rounded"):
+                method(second.assign(user=second["user"] + 4))
+    history = HistoryFeatures(["user"], time="time").fit(exact)
+    for table in ({"user": [user, None]}, {"user": [user, np.nan]}):
+        found = history.transform(table | {"time": [3, 3]})["user__since_impression"]
+        np.testing.assert_array_equal(found, [2, np.nan])
+    found = history.transform(rounded.astype({"user": "Int64"}).assign(user=[user, 5]))
+    assert found["user__since_impression"].tolist() == [2, 1]

@@ -111,3 +111,61 @@ def test_values_that_a_file_cannot_hold(tmp_path):
     with pytest.raises(TypeError, match="'user' has values of several types"):
         history.write_parquet(tmp_path / "folder")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("form", ["file", "parquet"])
+def test_integers_beyond_int64_stay_exact(form, tmp_path):
+    ids, path = [2**63 + 1, 3, 2**63 + 2], tmp_path / "history"
+    lists = [{"column": "user", "n": 2}]
+    history = HistoryFeatures(["user"], time="t", passthrough=False, lists=lists)
+    history.fit({"user": ids, "t": [1, 2, 3]})
+    if form == "file":
+        history.save(path)
+        loaded = HistoryFeatures.load(path)
+    else:
+        history.write_parquet(path)
+        loaded = HistoryFeatures.read_parquet(path)
+    for each in (history, loaded):
+        found = each.transform(pd.DataFrame({"user": ids, "t": 5}))
+        assert found["user__since_impression"].tolist() == [4, 3, 2]
+        assert found["user__last_user"].tolist() == [[i] for i in ids]
+        row = each.transform_row({"user": 2**63 + 1, "t": 5})
+        assert row["user__last_user"] == ids[:1]
+
+
+def test_integers_without_a_type_of_arrow(tmp_path):
+    X = {"user": [-1, 2**63 + 1, -1], "t": [1, 2, 3]}
+    history = HistoryFeatures(["user"], time="t", lists=[{"column": "user"}])
+    found = history.fit_transform(pd.DataFrame(X))
+    assert found["user__last_user"].tolist() == [[], [], [-1]]
+    with pytest.raises(TypeError, match="'user' has values of several types"):
+        history.write_parquet(tmp_path / "folder")
+
+
+def test_a_loaded_history_is_merged_with_its_source(tmp_path):
+    X, Y = make_log()
+    history, path = make().fit(X, Y), tmp_path / "history"
+    history.save(path)
+    last, _ = make_log(50, start=7 * 86_400, seed=2)
+    loaded = HistoryFeatures.load(path).merge(history)
+    expected = make().fit(X, Y).merge(loaded.load(path)).transform(last)
+    pd.testing.assert_frame_equal(loaded.transform(last), expected)
+
+
+@pytest.mark.parametrize("form", ["memory", "file", "parquet"])
+def test_kinds_of_dropped_values_are_remembered(form, tmp_path):
+    """Keys of two kinds were accepted, and are so after all keys of one are dropped."""
+    users = np.array(["a", 1, 2, 3], dtype=object)
+    X = pd.DataFrame({"user": users, "t": [9, 0, 0, 0]})
+    history = HistoryFeatures(["user"], time="t", max_age=3).fit(X)
+    assert history._state.indices["user"].values == ["a"]
+    path = tmp_path / "history"
+    if form == "file":
+        history.save(path)
+        history = HistoryFeatures.load(path)
+    elif form == "parquet":
+        # Parquet holds text alone now.
+        history.write_parquet(path)
+        history = HistoryFeatures.read_parquet(path)
+    history.update(pd.DataFrame({"user": [4], "t": [10]}))
+    assert history.transform_row({"user": 4, "t": 12})["user__since_impression"] == 2
