@@ -98,7 +98,7 @@ class MultiTaskCriterion(nn.Module):
             losses = losses + output.aux_weight * extra
         self.loss.observe(y, weights)
         labels = Labels(y, sample_weight, self.loss.row_losses)
-        extra_losses, penalties = [], []
+        added, penalties = [], []
         for name, term in output.extra_losses.items():
             value = term(labels) if callable(term) else term
             if not isinstance(value, Tensor):
@@ -106,8 +106,8 @@ class MultiTaskCriterion(nn.Module):
                     f"extra_losses[{name!r}] must be a Tensor; got {value}."
                 )
             if value.shape == losses.shape:
-                extra_losses.append(at_least_float32(value))
-                losses = losses + extra_losses[-1]
+                added.append(at_least_float32(value))
+                losses = losses + added[-1]
             elif value.dim() == 0:
                 penalties.append(at_least_float32(value))
             else:
@@ -120,8 +120,8 @@ class MultiTaskCriterion(nn.Module):
             logits = at_least_float32(output.logits)
             rises = funnel_monotonicity_penalty(logits, sample_weight, self.parents)
             penalties.append(self.monotonicity_weight * rises)
-        extra = torch.stack(extra_losses).sum(dim=0).detach() if extra_losses else None
-        return losses, extra, torch.stack(penalties).sum() if penalties else None
+        total = torch.stack(added).sum(dim=0).detach() if added else None
+        return losses, total, torch.stack(penalties).sum() if penalties else None
 
     def _losses(
         self,
