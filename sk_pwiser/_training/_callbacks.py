@@ -67,17 +67,19 @@ class KeepOnInterrupt(Callback):  # type: ignore[misc]
     weights_: dict[str, Any] | None = None
 
     def keep(self, net: NeuralNet) -> None:
-        """Copy the weights at the end of an epoch.
+        """Copy the weights at the end of an epoch, and the state of the criterion.
 
         Parameters
         ----------
         net : NeuralNet
             The net that is trained.
         """
-        self.weights_ = deepcopy(net.module_.state_dict())
+        modules = {"module_": net.module_, "criterion_": net.criterion_}
+        states = {name: module.state_dict() for name, module in modules.items()}
+        self.weights_ = deepcopy(states)
 
     def restore(self, net: NeuralNet) -> bool:
-        """Restore the weights of the last complete epoch.
+        """Restore the weights of the last complete epoch, and that state.
 
         Parameters
         ----------
@@ -91,7 +93,8 @@ class KeepOnInterrupt(Callback):  # type: ignore[misc]
         """
         if self.weights_ is None:
             return False
-        net.module_.load_state_dict(self.weights_)
+        for name, state in self.weights_.items():
+            getattr(net, name).load_state_dict(state)
         return True
 
 

@@ -54,7 +54,7 @@ class MultiTaskCriterion(nn.Module):
         groups: Tensor | None = None,
     ) -> Tensor:
         """Compute the reported loss of a batch, a scalar."""
-        losses, penalty = self._terms(output, y, sample_weight, groups)
+        losses, _, penalty = self._terms(output, y, sample_weight, groups)
         return self._report(losses, penalty)
 
     def backward(
@@ -66,7 +66,9 @@ class MultiTaskCriterion(nn.Module):
         parameters: Iterable[nn.Parameter],
     ) -> Tensor:
         """Set the gradients of a batch in the parameters; return the reported loss."""
-        losses, penalty = self._terms(output, y, sample_weight, groups)
+        losses, extra, penalty = self._terms(output, y, sample_weight, groups)
+        if extra is not None:
+            self.weighting.set_extra_losses(extra)
         self.weighting.backward(losses, penalty, parameters)
         return self._report(losses.detach(), penalty)
 
@@ -76,8 +78,12 @@ class MultiTaskCriterion(nn.Module):
         y: Tensor,
         sample_weight: Tensor | None,
         groups: Tensor | None,
-    ) -> tuple[Tensor, Tensor | None]:
-        """Return the losses, of shape `(n_tasks,)`, and the sum of the penalties."""
+    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """Return the losses, `(n_tasks,)`, the extra ones in them, and the penalty.
+
+        The extra losses of the tasks, and the sum of the penalties, are None if there
+        are none.
+        """
         _check_output(output, y.shape)
         heads, weights, targets = output.logits, sample_weight, y
         if output.sampled_logits is not None:
@@ -92,7 +98,7 @@ class MultiTaskCriterion(nn.Module):
             losses = losses + output.aux_weight * extra
         self.loss.observe(y, weights)
         labels = Labels(y, sample_weight, self.loss.row_losses)
-        penalties = []
+        added, penalties = [], []
         for name, term in output.extra_losses.items():
             value = term(labels) if callable(term) else term
             if not isinstance(value, Tensor):
@@ -100,7 +106,8 @@ class MultiTaskCriterion(nn.Module):
                     f"extra_losses[{name!r}] must be a Tensor; got {value}."
                 )
             if value.shape == losses.shape:
-                losses = losses + at_least_float32(value)
+                added.append(at_least_float32(value))
+                losses = losses + added[-1]
             elif value.dim() == 0:
                 penalties.append(at_least_float32(value))
             else:
@@ -113,7 +120,8 @@ class MultiTaskCriterion(nn.Module):
             logits = at_least_float32(output.logits)
             rises = funnel_monotonicity_penalty(logits, sample_weight, self.parents)
             penalties.append(self.monotonicity_weight * rises)
-        return losses, torch.stack(penalties).sum() if penalties else None
+        total = torch.stack(added).sum(dim=0).detach() if added else None
+        return losses, total, torch.stack(penalties).sum() if penalties else None
 
     def _losses(
         self,

@@ -8,7 +8,11 @@ import numpy as np
 from sklearn.base import BaseEstimator, _fit_context
 from sklearn.model_selection import KFold, check_cv
 from sklearn.utils import ClassifierTags, RegressorTags, check_array
-from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils._param_validation import (
+    Interval,
+    StrOptions,
+    validate_parameter_constraints,
+)
 from sklearn.utils.parallel import Parallel, delayed
 from sklearn.utils.validation import validate_data
 
@@ -34,6 +38,10 @@ SPARSE_CONSTRAINTS = {
     "scale_targets": ["boolean"],
     "max_iter": [Interval(Integral, 1, None, closed="left")],
     "tol": [Interval(Real, 0, None, closed="neither")],
+}
+PATH_CONSTRAINTS = {
+    "alphas": [Interval(Integral, 1, None, closed="left"), "array-like"],
+    "eps": [Interval(Real, 0, 1, closed="neither")],
 }
 
 
@@ -287,7 +295,7 @@ def multi_task_sparse_path(X, y, *, alphas=10, eps=0.01, sample_weight=None, **p
         spaced, from the smallest penalty at which all coefficients are 0 down to `eps`
         times it.
     eps : float, default=0.01
-        The smallest alpha over the largest one, if `alphas` is a number.
+        The smallest alpha over the largest one, in (0, 1), if `alphas` is a number.
     sample_weight : array-like of shape (n_samples,) or (n_samples, n_tasks), \
             default=None
         Weights of the rows, or of the rows and tasks, >= 0.
@@ -325,6 +333,8 @@ def multi_task_sparse_path(X, y, *, alphas=10, eps=0.01, sample_weight=None, **p
     # `alpha` is no parameter of a path: giving it twice is an error.
     settings = MultiTaskSparseLinear(alpha=0.0, **params)
     settings._validate_params()
+    given = {"alphas": alphas, "eps": eps}
+    validate_parameter_constraints(PATH_CONSTRAINTS, given, "multi_task_sparse_path")
     X = check_array(X, accept_sparse="csc", dtype=np.float64)
     targets = read_targets(y, settings.task_types, settings.missing_labels)
     weights = label_weights(sample_weight, X, targets)
@@ -349,7 +359,7 @@ class MultiTaskSparseLinearCV(SparseLinearBase):
         spaced, from the smallest penalty at which all coefficients are 0 down to `eps`
         times it.
     eps : float, default=0.01
-        The smallest alpha over the largest one, if `alphas` is a number.
+        The smallest alpha over the largest one, in (0, 1), if `alphas` is a number.
     cv : int, cross-validation generator or iterable, default=5
         The folds. An int is a number of folds of shuffled rows, stratified by the
         depth in the funnel of the binary tasks.
@@ -432,8 +442,7 @@ class MultiTaskSparseLinearCV(SparseLinearBase):
 
     _min_samples = 2
     _parameter_constraints: ClassVar[dict] = {
-        "alphas": [Interval(Integral, 1, None, closed="left"), "array-like"],
-        "eps": [Interval(Real, 0, 1, closed="neither")],
+        **PATH_CONSTRAINTS,
         "cv": ["cv_object"],
         **SPARSE_CONSTRAINTS,
         "n_jobs": [Integral, None],

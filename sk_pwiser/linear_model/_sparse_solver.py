@@ -26,25 +26,32 @@ class SparseProblem:
     """Coefficients of given features and targets, for any alpha.
 
     `settings` is an estimator with the parameters of the penalty and of the solver.
-    `V` is the last solution, at first coefficients of 0: scaled coefficients, and the
-    intercepts in the last row. The tolerance is relative to the largest violation at
-    the start, and `alpha_max` the smallest alpha with this solution.
+    `V` is the last solution of the tasks that are not constant, at first coefficients
+    of 0: scaled coefficients, and the intercepts in the last row. The tolerance is
+    relative to the largest violation at the start, and `alpha_max` the smallest alpha
+    with this solution.
     """
 
     def __init__(self, X, targets, weights, settings):
-        self.is_constant = find_constant_tasks(targets, weights)
-        self.task_scale = _task_scale(targets, weights, settings.scale_targets)
-        values = targets.values / self.task_scale
         # The loss of a constant binary task has its minimum at an infinite intercept.
-        # It is left out, and its intercept is the log-odds with half a row added to
-        # each class.
-        loss = MixedLoss(values, weights * ~self.is_constant, targets.is_binary)
-        self.columns, self.shift = _scaled_columns(X, loss.weights, settings)
-        self.objective = Objective(self.columns, loss, settings)
-        self.V = np.zeros((self.columns.n_features + 1, values.shape[1]))
+        # Such tasks are left out of the problem: their coefficients are 0, and their
+        # intercepts the log-odds with half a row added to each class.
+        self.is_solved = ~find_constant_tasks(targets, weights)
+        self.task_scale = _task_scale(targets, weights, settings.scale_targets)
+        self.constants = np.zeros(len(self.is_solved))
         if settings.fit_intercept:
             odds = smoothed_log_odds(targets, weights)
-            self.V[-1] = np.where(self.is_constant, odds, loss.best_constants())
+            self.constants = np.where(self.is_solved, 0.0, odds)
+        loss = MixedLoss(
+            (targets.values / self.task_scale)[:, self.is_solved],
+            weights[:, self.is_solved],
+            targets.is_binary[self.is_solved],
+        )
+        self.columns, self.shift = _scaled_columns(X, loss.weights, settings)
+        self.objective = Objective(self.columns, loss, settings)
+        self.V = np.zeros((self.columns.n_features + 1, int(self.is_solved.sum())))
+        if settings.fit_intercept:
+            self.V[-1] = loss.best_constants()
         gradient = self.objective.gradient(self.V, self.objective.predict(self.V))
         norms = np.linalg.norm(gradient[:-1], axis=1)
         self.alpha_max = float(np.max(norms * self.columns.scale, initial=0.0))
@@ -67,12 +74,15 @@ class SparseProblem:
         """Return coefficients, intercepts and steps, starting at the last solution."""
         n_iter = self._minimise(alpha)
         W = self.V[:-1] / self.columns.scale[:, np.newaxis]
-        intercept = self.V[-1] - (self.columns.mean + self.shift) @ W
-        coef = np.ascontiguousarray(W.T) * self.task_scale[:, np.newaxis]
-        if self.is_constant.any():
-            coef[self.is_constant] = 0.0
-            intercept[self.is_constant] = self.V[-1, self.is_constant]
-        return coef, intercept * self.task_scale, n_iter
+        intercept = self.constants.copy()
+        intercept[self.is_solved] = self.V[-1] - (self.columns.mean + self.shift) @ W
+        coef = np.zeros((len(intercept), self.columns.n_features))
+        coef[self.is_solved] = W.T
+        return (
+            coef * self.task_scale[:, np.newaxis],
+            intercept * self.task_scale,
+            n_iter,
+        )
 
     def _minimise(self, alpha):
         """Set the minimiser for an alpha, and return the number of steps."""
@@ -257,7 +267,8 @@ class Objective:
 
     def _penalised(self, V):
         W = V[:-1] / self.columns.scale[:, np.newaxis]
-        return W, W - W.mean(axis=1, keepdims=True)
+        # Without a task that can be solved, `mean` would warn.
+        return W, W - W.sum(axis=1, keepdims=True) / max(1, W.shape[1])
 
 
 def optimality_violation(V, gradient, thresholds):

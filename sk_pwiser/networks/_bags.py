@@ -177,11 +177,11 @@ class BagEmbeddings(nn.Module):
         for table in self.embeddings:
             nn.init.normal_(table.get_parameter("weight"), std=initial_std)
         self.attended = [(b, bag) for b, bag in enumerate(bags) if bag.attends]
-        # The layers of the bags of the first table come first.
-        self.attention = nn.ModuleList(
-            TargetAttention(dim, bag.has_ages)
-            for _ in range(n_tables)
-            for _, bag in self.attended
+        self.attention = nn.ModuleList(  # per table, one layer per bag
+            nn.ModuleList(
+                TargetAttention(dim, bag.has_ages) for _, bag in self.attended
+            )
+            for _ in range(n_tables if self.attended else 0)
         )
 
     def set_columns(self, bags: Sequence[BagSpec], offsets: Tensor) -> None:
@@ -245,7 +245,9 @@ class BagEmbeddings(nn.Module):
             for i, (b, spec) in enumerate(self.attended):
                 assert codes is not None
                 assert spec.column is not None
-                attention = self.attention[t * len(self.attended) + i]
+                layers = self.attention[t]
+                assert isinstance(layers, nn.ModuleList)
+                attention = layers[i]
                 chosen = ((bag % self.n_bags == b) & ~is_own).nonzero().squeeze(1)
                 targets = tables[t](codes[:, spec.column])[bag[chosen] // self.n_bags]
                 ages = None if bags.ages is None else bags.ages[chosen]

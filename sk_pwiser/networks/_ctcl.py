@@ -163,7 +163,12 @@ def consistency_loss(
     if known is not None:
         losses = losses - labels.row_losses(known, targets)
     if labels.sample_weight is not None:
-        losses = losses * labels.sample_weight.view(len(targets), -1)
+        weights = labels.sample_weight.view(len(targets), -1)
+        if known is not None:
+            # Predictions need no label: rows count as for the first task, which has
+            # one in every row.
+            weights = weights[:, :1]
+        losses = losses * weights
     forward, backward = losses.mean(dim=1)
     total = F.pad(forward[1:], (0, 1)) + F.pad(backward[:-1], (1, 0))
     n_transfers = torch.full_like(total, 2.0)

@@ -11,6 +11,7 @@ from sk_pwiser.networks._esmm import (
     _CorrectedESMM,
     dual_loss,
     earlier_weights,
+    later_targets,
 )
 from sk_pwiser.networks._multi_task_network import Labels
 from sk_pwiser.networks._spec import NetworkSpec
@@ -124,7 +125,7 @@ def counterfactual_loss(
     weight: float = 1.0,
 ) -> Tensor:
     """Compute the losses of heads and of their counterfactual twins."""
-    target = labels.y[:, 1:]
+    target = later_targets(labels)
     mirrored = 1 - target if is_mirrored else target
     return dual_loss(labels, heads, twins, mirrored, propensities, weight)
 

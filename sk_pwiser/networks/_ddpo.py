@@ -11,6 +11,7 @@ from sk_pwiser.networks._esmm import (
     _CorrectedESMM,
     dual_loss,
     later_losses,
+    later_targets,
     later_weights,
     weighted_mean,
 )
@@ -116,7 +117,7 @@ class DDPO(_CorrectedESMM):
 
 def teacher_loss(labels: Labels, teachers: Tensor, weight: float = 1.0) -> Tensor:
     """Compute the mean losses of teachers where the previous task happened."""
-    losses = later_losses(labels, teachers, labels.y[:, 1:])
+    losses = later_losses(labels, teachers, later_targets(labels))
     means = weighted_mean(losses, later_weights(labels) * labels.y[:, :-1])
     return weight * F.pad(means, (1, 0))
 

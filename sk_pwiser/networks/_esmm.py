@@ -10,7 +10,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from sk_pwiser._utils import at_least_float32, chain_parents, check_number
+from sk_pwiser._utils import (
+    at_least_float32,
+    chain_parents,
+    check_number,
+    conditional_labels,
+)
 from sk_pwiser.networks._chain import chain_logits
 from sk_pwiser.networks._multi_task_network import (
     Labels,
@@ -142,7 +147,7 @@ def entire_space_loss(
     The other tensors are `(batch, n_tasks - 1)`. The paper imputes the loss itself, a
     number without a gradient for the head: rows without a label would not train it.
     """
-    target = labels.y[:, 1:]
+    target = later_targets(labels)
     known = later_weights(labels) * labels.y[:, :-1] / propensity.detach()
     delta = later_losses(labels, heads, target)
     if imputed is None:
@@ -151,7 +156,7 @@ def entire_space_loss(
         guess = imputed.detach().sigmoid()
         guessed = later_losses(labels, heads, guess)
         training = later_losses(labels, imputed, target)
-        losses = (guessed * later_weights(labels)).mean(dim=0)
+        losses = (guessed * earlier_weights(labels)).mean(dim=0)
         losses = losses + weighted_mean(delta - guessed + training, known)
     return weight * F.pad(losses, (1, 0))
 
@@ -171,7 +176,7 @@ def dual_loss(
     """
     happened = labels.y[:, :-1]
     known = weighted_mean(
-        later_losses(labels, heads, labels.y[:, 1:]),
+        later_losses(labels, heads, later_targets(labels)),
         later_weights(labels) * happened / propensities[0],
     )
     unknown = weighted_mean(
@@ -187,6 +192,14 @@ def later_losses(labels: Labels, logits: Tensor, targets: Tensor) -> Tensor:
     logits = torch.cat([logits.new_zeros(len(logits), 1), logits], dim=1)
     targets = torch.cat([labels.y[:, :1], targets], dim=1)
     return labels.row_losses(logits, targets)[:, 1:]
+
+
+def later_targets(labels: Labels) -> Tensor:
+    """Return what heads after the first learn where the previous task happened.
+
+    Of probabilities as labels this is P(task | previous task); labels do not change.
+    """
+    return conditional_labels(labels.y, chain_parents(labels.y.shape[1]))[:, 1:]
 
 
 def later_weights(labels: Labels) -> Tensor:

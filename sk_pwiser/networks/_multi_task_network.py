@@ -258,6 +258,10 @@ class MultiTaskNetwork(nn.Module):
         sizes = torch.tensor(spec.cardinalities, dtype=torch.float64)
         shares = torch.rand(n_rows, len(sizes), generator=random, dtype=torch.float64)
         numeric = torch.randn(n_rows, spec.n_numeric, generator=random)
+        # Inputs with bins are positions from 0 to the number of bins.
+        n_bins = torch.tensor([*spec.numeric_bins] or [0] * spec.n_numeric)
+        positions = n_bins * torch.rand(numeric.shape, generator=random)
+        numeric = torch.where(n_bins > 0, positions, numeric)
         device, bags = self.input_layer.offsets.device, None
         if spec.bags:
             n_entries = 2 * n_rows * len(spec.bags)

@@ -172,7 +172,7 @@ def fine_tune(
     @contextmanager
     def prepare(net, rows, seed):
         is_known = load_weights(net.module_, result.net.module_, found["origins"])
-        is_known &= find_present(net.module_, rows.train)
+        is_known &= find_present(net.module_, rows.train)[0]
         penalty = nullcontext()
         if weight:
             args = rows.train, is_known, seed
@@ -242,8 +242,13 @@ def load_weights(network, source, origins):
 
 @contextmanager
 def _tables_without_decay(net):
-    """Exempt the embedding tables from weight decay for a training run."""
-    tables = {id(table) for table in embedding_tables(net.module_).values()}
+    """Exempt the embedding tables from weight decay for a training run.
+
+    Otherwise, values that do not occur in its rows would lose their embeddings.
+    """
+    kinds = torch.nn.Embedding | torch.nn.EmbeddingBag
+    modules = net.module_.modules()
+    tables = {id(module.weight) for module in modules if isinstance(module, kinds)}
     groups = net.optimizer_.param_groups
     before = [list(group["params"]) for group in groups]
     for group in list(groups):

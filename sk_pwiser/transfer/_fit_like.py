@@ -33,8 +33,8 @@ def fit_like(
     in its fit. Everything else is as in `estimator.fit`: the network starts from random
     weights, and its output biases from the rates of this market.
 
-    Category values without a training row get the embedding of unseen values, since
-    their own has not been trained.
+    Category values without a training row, in columns or in lists, get the embedding of
+    unseen values, since their own has not been trained.
 
     Parameters
     ----------
@@ -159,28 +159,48 @@ def embedding_tables(network):
 
 
 def find_present(network, rows):
-    """Return which rows of the tables are trained, with those of unseen values."""
+    """Return which rows of the tables are trained, with those of unseen values.
+
+    The second result says it of the vectors that lists and sparse columns do not share
+    with a category column; it is empty without them.
+    """
     layer, of_bags = network.input_layer, network.input_layer.bags
     present = torch.zeros(sum(layer.cardinalities), dtype=torch.bool)
     present[layer.unseen.cpu()] = True
     codes = rows.column("codes").cpu().long()
     present[codes + layer.offsets.cpu()] = True
-    if of_bags is not None and of_bags.shares:
-        selected = torch.arange(len(rows.codes)) if rows.rows is None else rows.rows
-        bags = gather_bags(rows.bags, selected, of_bags.n_bags)
-        _, is_own, _, places = of_bags.locate(bags.to(of_bags.starts.device))
-        present[places[~is_own].cpu()] = True
-    return present
+    if of_bags is None:
+        return present, torch.zeros(0, dtype=torch.bool)
+    in_bags = torch.zeros(of_bags.embeddings[0].num_embeddings, dtype=torch.bool)
+    selected = torch.arange(len(rows.codes)) if rows.rows is None else rows.rows
+    bags = gather_bags(rows.bags, selected, of_bags.n_bags)
+    _, is_own, own, places = of_bags.locate(bags.to(of_bags.starts.device))
+    present[places[~is_own].cpu()] = True
+    in_bags[own[is_own].cpu()] = True
+    return present, in_bags
 
 
 @contextmanager
 def _filling_untrained(net, rows):
     """Give values without a training row the embedding of unseen values afterwards."""
     yield
-    layer = net.module_.input_layer
-    absent = (~find_present(net.module_, rows)).nonzero().squeeze(1)
+    layer, of_bags = net.module_.input_layer, net.module_.input_layer.bags
+    present, in_bags = find_present(net.module_, rows)
     sizes = torch.tensor(layer.cardinalities, dtype=torch.int64)
-    unseen = layer.unseen.cpu().repeat_interleave(sizes)[absent]
+    unseen = layer.unseen.cpu().repeat_interleave(sizes)
+    _copy_rows(embedding_tables(net.module_).values(), unseen, ~present)
+    if of_bags is not None:
+        starts = of_bags.own_starts.cpu()
+        sizes = torch.cat([starts, torch.tensor([len(in_bags)])]).diff()
+        unseen = (starts + layer.unseen_code).repeat_interleave(sizes)
+        has_unseen = (of_bags.unseen.cpu() >= 0) & ~of_bags.is_shared.cpu()
+        absent = ~in_bags & has_unseen.repeat_interleave(sizes)
+        _copy_rows((table.weight for table in of_bags.embeddings), unseen, absent)
+
+
+def _copy_rows(tables, sources, chosen):
+    """Overwrite the chosen rows of tables by other rows of them."""
+    places = chosen.nonzero().squeeze(1)
     with torch.no_grad():
-        for table in embedding_tables(net.module_).values():
-            table[absent.to(table.device)] = table[unseen.to(table.device)]
+        for table in tables:
+            table[places.to(table.device)] = table[sources[places].to(table.device)]

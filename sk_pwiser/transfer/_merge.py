@@ -234,6 +234,8 @@ def _check_bounds(bounds):
 
 def _frozen_names(base, freeze):
     wanted = [freeze] if isinstance(freeze, str) else list(freeze)
+    if not wanted:
+        return set()
     parts = named_parts(base)
     frozen = set()
     for name in wanted:

@@ -60,6 +60,9 @@ class GradNorm(GradientWeighting):
       for cross-entropy the entropy of the rate, instead of the loss of the first batch,
       which depends on whether the batch has a positive row. If the weighting is used
       alone, or with a loss that has no pointwise part, it is the first loss above 0.
+      Extra losses that a network adds, such as the corrections of ESCM2, have no
+      expected value at the base rates. They are left out of :math:`L_k(t)` in the
+      training rates, and are part of the gradients.
 
     References
     ----------
@@ -82,6 +85,7 @@ class GradNorm(GradientWeighting):
     weights: Tensor
     initial_losses: Tensor
     losses: Tensor
+    extra_losses: Tensor
 
     def __init__(self, n_tasks: int, *, alpha: float = 1.5, lr: float = 0.025) -> None:
         super().__init__(n_tasks)
@@ -92,10 +96,15 @@ class GradNorm(GradientWeighting):
         self.register_buffer("initial_losses", torch.zeros(n_tasks))
         # The losses of the current step, which later steps do not need.
         self.register_buffer("losses", torch.zeros(n_tasks), persistent=False)
+        self.register_buffer("extra_losses", torch.zeros(n_tasks), persistent=False)
 
     def set_base_losses(self, losses: Tensor) -> None:
         """Take the expected losses at the base rates, `(n_tasks,)`, as initial ones."""
         self.initial_losses.copy_(losses)
+
+    def set_extra_losses(self, losses: Tensor) -> None:
+        """Take the extra losses of a step, `(n_tasks,)`, which the rates leave out."""
+        self.extra_losses.copy_(losses)
 
     def backward(
         self,
@@ -104,7 +113,7 @@ class GradNorm(GradientWeighting):
         parameters: Iterable[nn.Parameter],
     ) -> None:
         """Combine the tasks' gradients and store the result in the parameters."""
-        self.losses.copy_(losses.detach())
+        self.losses.copy_(losses.detach() - self.extra_losses)
         is_first = (self.initial_losses == 0) & (self.losses > 0)
         self.initial_losses.copy_(
             torch.where(is_first, self.losses, self.initial_losses)

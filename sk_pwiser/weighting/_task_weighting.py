@@ -77,6 +77,19 @@ class TaskWeighting(nn.Module):
             cross-entropy over impressions, the entropy of the base rate.
         """
 
+    def set_extra_losses(self, losses: Tensor) -> None:
+        """Receive the part of a step's losses that the network adds to them.
+
+        Called before `backward`, if the network has extra losses per task, such as the
+        corrections of ESCM2. The base losses do not contain them. By default they are
+        not used.
+
+        Parameters
+        ----------
+        losses : Tensor of shape (n_tasks,)
+            Extra loss of each task, without its graph.
+        """
+
     def forward(self, losses: Tensor) -> Tensor:
         """Combine the losses of the tasks.
 

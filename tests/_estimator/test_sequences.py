@@ -249,7 +249,7 @@ def test_files(model, tmp_path):
     for name, array in model.encode(X).bag_inputs.items():
         assert_allclose(found.encode(frame).bag_inputs[name], array, rtol=1e-5)
     assert np.isfinite(found.predict_proba(OTHER)).all()
-    assert "input_layer.bags.attention.0.hidden.weight" in (
+    assert "input_layer.bags.attention.0.0.hidden.weight" in (
         found.net_.module_.state_dict()
     )
 

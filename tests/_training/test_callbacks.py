@@ -196,6 +196,18 @@ def test_keep_on_interrupt_keeps_complete_epochs(event, early_stopping, average_
     assert model.history_[:, "train_weight_click"] == [1, 1, 1]
 
 
+def test_keep_on_interrupt_keeps_the_losses_of_complete_epochs():
+    # Of an epoch that ends after one batch, the losses are not those of an epoch.
+    params = {"weighting": "dwa", "random_state": 0, "early_stopping": False}
+    callbacks = [KeepOnInterrupt(), Interrupts(3, "on_batch_end")]
+    model = small(**params, callbacks=callbacks, max_epochs=9)
+    with pytest.warns(UserWarning, match="interrupted"):
+        model.fit(X, Y)
+    expected = small(**params, max_epochs=2).fit(X, Y)
+    one, two = (m.net_.criterion_.weighting.rates.means for m in (model, expected))
+    assert torch.equal(one, two)
+
+
 @pytest.mark.parametrize("method", ["fit", "partial_fit"])
 def test_keep_on_interrupt_needs_a_complete_epoch(earlier, method):
     before = earlier.predict_proba(X)

@@ -1,10 +1,16 @@
 """Entries of `optimizer_params` that are not arguments of the optimiser."""
 
+from fnmatch import fnmatch
+from types import SimpleNamespace
+
 import pytest
 import torch
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
+from sk_pwiser._training._optimizers import parameter_groups
 from sk_pwiser.datasets import make_ctr_cvr
+from sk_pwiser.networks import BagSpec, NetworkSpec, SingleTask
+from sk_pwiser.weighting._gradient import depends_on
 
 
 @pytest.fixture(scope="module")
@@ -105,3 +111,24 @@ def test_an_optimizer_with_any_keyword_arguments(impressions):
     model = fitted(impressions, optimizer=Own, optimizer_params={"betas": (0.5, 0.9)})
     betas = {group["betas"] for group in model.net_.optimizer_.param_groups}
     assert betas == {(0.5, 0.9)}
+
+
+def test_all_parameters_of_a_rare_task_have_less_decay():
+    bags = [BagSpec(7, True), BagSpec(8, True, column=1, attends=True)]
+    bins = {"numeric_bins": [0, 3, 20, 30], "bin_scales": [1, 1, 0.5, 1]}
+    options = {"interaction": "cross", "domain_features": [0], "bags": bags, **bins}
+    network = SingleTask(NetworkSpec([5, 6], 4, 4, [0.5, 0.01], **options))
+    names, parameters = zip(*network.named_parameters(), strict=True)
+    for parameter in parameters:
+        torch.nn.init.normal_(parameter, std=0.1)
+    logits = network(*network._random_inputs(50)).logits.sum(dim=0)
+    is_rare = depends_on(logits, 1, parameters)
+    assert is_rare == [not each for each in depends_on(logits, 0, parameters)]
+    params = {"embedding_lr": None, "embedding_weight_decay": None}
+    settings = SimpleNamespace(weight_decay=1.0, optimizer_params=params)
+    groups = parameter_groups(settings, network)
+    for name, of_rare in zip(names, is_rare, strict=True):
+        found = [group for pattern, group in groups if fnmatch(name, pattern)]
+        decay = found[0]["weight_decay"] if found else settings.weight_decay
+        expected = 5.0 if ".embeddings." in name else float("bias" not in name)
+        assert decay == pytest.approx(expected * (0.2 if of_rare else 1)), name

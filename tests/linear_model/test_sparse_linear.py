@@ -1,5 +1,7 @@
 """The solution against optimality conditions, scikit-learn and closed forms."""
 
+import re
+
 import numpy as np
 import pytest
 from linear_problems import (
@@ -227,11 +229,21 @@ def test_given_alphas_are_sorted():
 
 @pytest.mark.parametrize(
     ("params", "error"),
-    [({"alpha": 1.0}, TypeError), ({"l3": 1.0}, TypeError), ({"l2": -1}, ValueError)],
+    [
+        ({"alpha": 1.0}, TypeError),
+        ({"l3": 1.0}, TypeError),
+        ({"l2": -1}, ValueError),
+        *(({"alphas": alphas}, ValueError) for alphas in (0, -1, 2.5, [0.1, -1.0], [])),
+        *(({"eps": eps}, ValueError) for eps in (-0.1, 0, 1, 2.0)),
+    ],
 )
 def test_a_path_refuses_wrong_parameters(params, error):
-    with pytest.raises(error, match=next(iter(params))):
-        multi_task_sparse_path(*mixed_problem(), **params)
+    ((name, value),) = params.items()
+    found = "" if error is TypeError else f".* [Gg]ot {re.escape(str(value))}"
+    with pytest.raises(error, match=name + found):
+        multi_task_sparse_path(
+            *mixed_problem(), task_types=MIXED, missing_labels="ignore", **params
+        )
 
 
 def test_it_selects_features_in_a_pipeline():
@@ -298,17 +310,31 @@ def test_regression_has_no_probabilities():
     assert model.predict(X).shape == (len(X),)
 
 
-def test_a_constant_task_is_constant_and_leaves_the_others_alone():
+@pytest.mark.parametrize("mean_reg", [0.0, 1.0])
+def test_a_constant_task_is_constant_and_leaves_the_others_alone(mean_reg):
     X, y = mixed_problem()
-    y = y[:, :2].copy()
+    y, types = y.copy(), ["binary", "binary", "regression"]
     y[:, 1] = 0
-    model = exact(alpha=0.1)
-    with pytest.warns(UserWarning, match="Task 'conversion' is 0 in every row"):
+    params = {"alpha": 0.1, "mean_reg": mean_reg}
+    model = exact(task_types=types, **params)
+    with pytest.warns(UserWarning, match="Task 'task_1' is 0 in every row"):
         model.fit(X, y)
     assert_array_equal(model.coef_[1], 0)
     assert_allclose(model.predict_proba(X)[:, 1], 0.5 / (len(X) + 1))
-    alone = exact(alpha=0.1).fit(X, y[:, 0])
-    assert_allclose(model.coef_[0], alone.coef_[0], atol=1e-9)
+    alone = exact(task_types=types[::2], **params).fit(X, y[:, ::2])
+    assert alone.coef_.any(axis=1).all()
+    assert_allclose(model.coef_[::2], alone.coef_, atol=1e-12)
+    assert_allclose(model.intercept_[::2], alone.intercept_, atol=1e-12)
+
+
+@pytest.mark.parametrize("storage", [np.asarray, sparse.csc_array])
+def test_constant_tasks_alone(storage):
+    X, y = mixed_problem()
+    with pytest.warns(UserWarning, match="it cannot be learnt"):
+        model = exact(mean_reg=1.0).fit(storage(X), np.repeat([[0, 1]], len(y), 0))
+    assert_array_equal(model.coef_, np.zeros((2, X.shape[1])))
+    odds = np.log(0.5) - np.log(len(X) + 0.5)
+    assert_allclose(model.intercept_, [odds, -odds])
 
 
 REFUSED = {

@@ -121,7 +121,7 @@ def sums_by_loops(layer, t, codes, bags):
     """Return the sums over the bags of each row, in float64."""
     main = layer.embeddings[t].weight.detach().double().numpy()
     own = layer.bags.embeddings[t].weight.detach().double().numpy()
-    unit = layer.bags.attention[t]
+    unit = layer.bags.attention[t][0]
     (w1, b1), (w2, b2) = (
         (m.weight.detach().double().numpy(), m.bias.detach().double().numpy())
         for m in (unit.hidden, unit.output)

@@ -155,6 +155,15 @@ def test_weights_per_task_are_those_of_the_predicted_task():
         )
 
 
+def test_predictions_as_targets_need_no_label():
+    up, down, y = torch.randn(12, 2), torch.randn(12, 2), funnel(12, 3)
+    known, weights = torch.randn(12, 3), torch.rand(12, 3)
+    weights[y[:, 0] == 0, 1:] = 0  # as where labels after the first task are missing
+    found = consistency_loss(Labels(y, weights, row_losses), up, down, known)
+    per_row = Labels(y, weights[:, 0], row_losses)
+    torch.testing.assert_close(found, consistency_loss(per_row, up, down, known))
+
+
 @pytest.mark.parametrize("z", [-1000.0, 1000.0])
 @pytest.mark.parametrize("sign", [None, -1, 1])
 def test_finite_at_extreme_logits(z, sign):

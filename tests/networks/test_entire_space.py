@@ -9,6 +9,8 @@ from numpy.testing import assert_allclose
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from sk_pwiser.networks import Labels
+from sk_pwiser.networks._dcmt import counterfactual_loss
+from sk_pwiser.networks._ddpo import dual_propensity_loss, teacher_loss
 from sk_pwiser.networks._esmm import entire_space_loss
 
 N = 7
@@ -172,14 +174,66 @@ def test_finite_at_extreme_logits(doubly_robust, z):
     assert imputed is None or imputed.grad.isfinite().all()
 
 
-@pytest.mark.parametrize("doubly_robust", [False, True])
-def test_weights_per_task_are_those_of_the_later_task(doubly_robust):
-    z, y, p, imputed = several_heads(12, 3, doubly_robust)
+def test_weights_per_task_are_those_of_the_label_that_is_used():
+    z, y, p, imputed = several_heads(12, 3, True)
     weights = torch.rand(12, 3).double()
-    losses = head_losses(z, y, p, imputed, sample_weight=weights)
+    losses = head_losses(z, y, p, sample_weight=weights)
+    robust = head_losses(z, y, p, imputed, sample_weight=weights)
     for k in range(2):
-        per_row = head_losses(z, y, p, imputed, sample_weight=weights[:, k + 1])
+        later = {"sample_weight": weights[:, k + 1]}
+        per_row = head_losses(z, y, p, **later)
         torch.testing.assert_close(losses[k], per_row[k])
+        # Imputed labels need no label of the later task.
+        guessed = row_losses(z[:, k], imputed[:, k].sigmoid())
+        change = (guessed * (weights[:, k] - weights[:, k + 1])).mean()
+        per_row = head_losses(z, y, p, imputed, **later)
+        torch.testing.assert_close(robust[k], per_row[k] + change)
+
+
+def test_a_missing_label_changes_nothing_where_the_previous_task_did_not_happen():
+    z, y, p, imputed = several_heads(12, 2, True)
+    y[:4] = 0
+    weights = torch.cat([torch.ones(12, 1).double(), y[:, :1]], dim=1)
+    losses = head_losses(z, y, p, imputed, sample_weight=weights)
+    torch.testing.assert_close(losses, head_losses(z, y, p, imputed))
+
+
+@pytest.mark.parametrize("name", ["escm2", "escm2_dr", "ddpo", "dcmt"])
+def test_probabilities_as_labels_count_as_the_rows_that_they_stand_for(name):
+    """A row with P(click) and P(conversion) is a mixture of rows with labels."""
+    torch.manual_seed(0)
+    n, (z, extra) = 6, torch.randn(2, 6, 1).double().requires_grad_().unbind()
+    propensities = tuple((torch.rand(2, n, 1) * 0.8 + 0.1).double())
+    click = torch.rand(n, 1).double()
+    conversion = click * torch.rand(n, 1).double()
+    losses = {
+        "escm2": lambda labels, z, _, p: entire_space_loss(labels, z, p[0]),
+        "escm2_dr": lambda labels, z, t, p: entire_space_loss(labels, z, p[0], t),
+        "ddpo": lambda labels, z, t, p: (
+            dual_propensity_loss(labels, z, t, p) + teacher_loss(labels, t)
+        ),
+        "dcmt": counterfactual_loss,
+    }[name]
+    soft = Labels(torch.cat([click, conversion], dim=1), None, row_losses)
+    # The rows without a click, with a click, and with a conversion, by their shares.
+    hard = torch.tensor([[0.0, 0.0], [1.0, 0.0], [1.0, 1.0]]).double()
+    shares = torch.cat([1 - click, click - conversion, conversion])[:, 0]
+    hard = Labels(hard.repeat_interleave(n, 0), 3 * shares, row_losses)
+    # The twins of "dcmt" learn from 1 - CVR instead of the labels without a click.
+    read = (z,) if name in ("escm2", "dcmt") else (z, extra)
+    one, two = (
+        torch.autograd.grad(
+            losses(
+                labels,
+                z.repeat(n_copies, 1),
+                extra.repeat(n_copies, 1),
+                [p.repeat(n_copies, 1) for p in propensities],
+            ).sum(),
+            read,
+        )
+        for labels, n_copies in ((soft, 1), (hard, 3))
+    )
+    torch.testing.assert_close(one, two)
 
 
 def test_the_weight_multiplies_the_losses():

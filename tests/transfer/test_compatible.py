@@ -3,6 +3,7 @@
 import copy
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from refusals import X, Y, small
@@ -230,3 +231,19 @@ def test_tables_with_sparse_gradients_are_embeddings():
         n.startswith(("input_layer.inter", "input_layer.bins"))
         for n in named_parts(cross)["input_layer"]
     )
+
+
+def test_the_parts_of_numbers_with_few_values():
+    # Positions below the first edge of a few bins had no normal score.
+    rng = np.random.default_rng(0)
+    numbers = pd.DataFrame(rng.standard_normal((400, 3)), columns=list("abc"))
+    table = numbers.assign(stars=rng.integers(0, 3, 400).astype(float))
+    clicks = (rng.random((400, 2)) < 0.5).cumprod(axis=1)
+    model = small(numeric_encoding="bins_and_scores").fit(table, clicks)
+    _, numeric, _ = model.net_.module_._random_inputs(1_000)
+    n_bins = torch.tensor(model.net_.module_.spec.numeric_bins)
+    assert 0 < n_bins.min() < 8 < n_bins.max()
+    assert (numeric >= 0).all()
+    assert (numeric <= n_bins).all()
+    assert (numeric.amax(dim=0) > 0.99 * n_bins).all()
+    assert "input_layer" in named_parts(model)

@@ -6,7 +6,7 @@ import pytest
 import scipy.sparse as sp
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
-from sk_pwiser.transfer import fine_tune, merge_estimators, named_parts
+from sk_pwiser.transfer import fine_tune, fit_like, merge_estimators, named_parts
 
 N = 80
 RNG = np.random.default_rng(0)
@@ -37,3 +37,59 @@ def test_fine_tuning_and_merging(table):
     for name in ("delta", "tred"):
         with pytest.raises(ValueError, match=f"{name}.* does not support sparse X"):
             fine_tune(base, table, Y, regularizer=name)
+
+
+def without_value_2(table, model):
+    """Return rows in which no list holds the value 2, and its vectors in the bags."""
+    if sp.issparse(table):
+        return np.flatnonzero(table[:, [2]].toarray()[:, 0] == 0), np.array([2])
+    rows = [i for i in range(N) if not {2} & {*LISTS[i], *LISTS[-1 - i]}]
+    columns = model._result.schema.encoder.lists_
+    starts = np.cumsum([0, *(column.n_own for column in columns)])
+    places = [
+        start + column.items_.codes_[2]
+        for start, column in zip(starts, columns, strict=False)
+        if column.items_ is not None
+    ]
+    return np.array(rows), np.array(places)
+
+
+def vectors_of_bags(model):
+    return model.net_.module_.input_layer.bags.embeddings[0].weight.numpy(force=True)
+
+
+def test_values_that_do_not_occur_keep_their_vectors(table):
+    params = {"early_stopping": False, "batch_size": 8, "weight_decay": 0.01}
+    params |= {"max_epochs": 3, "random_state": 0}
+    base = MultiTaskCTRCVRClassifier(**params).fit(table, Y)
+    rows, absent = without_value_2(table, base)
+    kept = table[rows] if sp.issparse(table) else table.iloc[rows]
+    tuned = fine_tune(base, kept, Y[rows], extend=False)
+    realign = {"X": kept, "Y": Y[rows], "max_epochs": 3}
+    args = base, [base], kept, Y[rows]
+    merged = merge_estimators(*args, objective=None, realign=realign)
+    start = vectors_of_bags(base)
+    for model in (tuned, merged):
+        end = vectors_of_bags(model)
+        np.testing.assert_array_equal(end[absent], start[absent])
+        assert (end != start).any()
+
+
+@pytest.mark.parametrize("shared", [None, {"items": "first"}])
+def test_values_of_lists_without_training_rows_count_as_unseen(shared):
+    table = TABLES["lists"].assign(first=pd.Categorical([each[0] for each in LISTS]))
+    estimator = MultiTaskCTRCVRClassifier(
+        max_epochs=1, random_state=0, encoding_params={"shared_embeddings": shared}
+    )
+    source = estimator.fit(table, Y)
+    rows, absent = without_value_2(table, source)
+    model = fit_like(estimator, source, table.iloc[rows], Y[rows])
+    vectors, layer = vectors_of_bags(model), model.net_.module_.input_layer
+    of_bags = layer.bags
+    starts = of_bags.own_starts[~of_bags.is_shared].tolist()
+    assert len(absent) == len(starts) == (1 if shared else 2)
+    for place, start in zip(absent, starts, strict=True):
+        unseen = start + layer.unseen_code
+        np.testing.assert_array_equal(vectors[place], vectors[unseen])
+        assert (vectors[place + 1] != vectors[unseen]).any()
+        assert (vectors[place - 1] != vectors[unseen]).any()

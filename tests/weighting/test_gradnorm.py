@@ -4,6 +4,9 @@ import torch
 from numpy.testing import assert_allclose
 from refusals import X, Y, small
 
+from sk_pwiser._training._criterion import MultiTaskCriterion
+from sk_pwiser.losses import BCE
+from sk_pwiser.networks import NETWORKS, NetworkSpec
 from sk_pwiser.weighting import WEIGHTINGS, GradNorm
 
 # Gradients of three linear losses of two variables, with lengths 5, 13 and 0.1.
@@ -134,6 +137,26 @@ def test_initial_losses_do_not_depend_on_a_batch(task_space):
         model = small(weighting="gradnorm", random_state=seed, **params).fit(X, Y)
         initial = model.net_.criterion_.weighting.initial_losses.cpu()
         assert_allclose(initial, expected, rtol=1e-4)
+
+
+@pytest.mark.parametrize("task_space", ["entire", "conditional"])
+@pytest.mark.parametrize("name", sorted(NETWORKS))
+def test_no_task_is_slow_before_training(name, task_space):
+    torch.manual_seed(0)
+    rates, n = [0.2, 0.02], 20_000
+    network = NETWORKS[name](NetworkSpec([3], 2, 4, rates, task_space=task_space))
+    weighting = GradNorm(2)
+    criterion = MultiTaskCriterion(BCE(["click", "conversion"]), weighting)
+    criterion.set_base_losses(network)
+    y = (torch.rand(n, 2) < torch.tensor([0.2, 0.1])).float().cumprod(dim=1)
+    last = network.output if name == "metaheac" else network.towers
+    with torch.no_grad():
+        for parameter in last.parameters():
+            parameter *= parameter.dim() == 1  # the biases predict the base rates
+    output = network(torch.zeros(n, 1, dtype=torch.int64), torch.zeros(n, 2))
+    criterion.backward(output, y, None, None, network.parameters())
+    rates = weighting.losses / weighting.initial_losses
+    assert_allclose(rates / rates.mean(), 1, atol=0.1)
 
 
 @pytest.mark.parametrize(
