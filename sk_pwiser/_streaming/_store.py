@@ -31,7 +31,6 @@ from sk_pwiser._training._devices import pins_memory
 from sk_pwiser._training._encode import EncodedData, Inputs, Schema, task_labels
 from sk_pwiser._training._settings import Settings
 from sk_pwiser._utils import generator_on, in_background
-from sk_pwiser.losses import MultiTaskLoss
 
 # Rows per file: few enough that an epoch mixes rows of many places, and enough that a
 # file is read as fast as the disk allows.
@@ -277,9 +276,7 @@ def _streamed(source: Source, store: RowStore, load: Any) -> StreamedImpressions
     return StreamedImpressions(store, load, source.dataset.shuffle_rows)
 
 
-def encode_eval_rows(
-    source: Source, schema: Schema, loss: MultiTaskLoss
-) -> StreamedImpressions:
+def encode_eval_rows(source: Source, schema: Schema, loss: Any) -> StreamedImpressions:
     """Encode and store the rows of a validation set, on which `loss` is measured."""
     store = RowStore(source.folder / "eval", source.file_rows)
     for chunk in source.chunks():

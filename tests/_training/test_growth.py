@@ -97,10 +97,8 @@ def test_new_values_get_rows_like_that_of_unseen_values(params, changes):
     model = growing(**params)
     before = state(model)
     layer = model.net_.module_.input_layer
-    old = {
-        column: layer.column_embeddings(column).clone()
-        for column in range(len(layer.cardinalities))
-    }
+    old = [table.detach().clone() for table in layer.tables]
+    unseen = int(layer.unseen[-1])
     old_states = [
         copy.deepcopy(model.net_.optimizer_.state.get(table, {}))
         for table in layer.tables
@@ -114,17 +112,12 @@ def test_new_values_get_rows_like_that_of_unseen_values(params, changes):
     assert layer.cardinalities == list(model.net_.module_.spec.cardinalities) == sizes
     assert_array_equal(layer.offsets.cpu(), np.cumsum([0, *sizes])[:-1])
     watch = model.callbacks[0]
-    n_tables = len(layer.tables)
     for table, (weight, now) in enumerate(
         zip(watch.weights, watch.states, strict=True)
     ):
         assert len(weight) == sum(sizes)
-        dim = weight.shape[1]
-        part = slice(table * dim, (table + 1) * dim)
-        assert old[0].shape[1] == n_tables * dim
-        expected = [old[column][:, part] for column in range(len(sizes))]
-        expected.append(expected[-1][1].expand(40, dim))
-        assert torch.equal(weight, torch.cat(expected))
+        new = old[table][unseen].expand(40, -1)
+        assert torch.equal(weight, torch.cat([old[table], new]))
         for key, value in old_states[table].items():
             if torch.is_tensor(value) and value.ndim == 2:
                 assert torch.equal(now[key][:-40], value)

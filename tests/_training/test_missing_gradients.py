@@ -39,7 +39,7 @@ def task_losses(network, loss, inputs, y, weights, groups, rows=slice(None)):
     output = network(inputs[0][rows], inputs[1][rows].double())
     weights = None if weights is None else weights[rows].double()
     criterion = MultiTaskCriterion(loss, Equal(len(TASKS)))
-    losses, _ = criterion._terms(output, y[rows].double(), weights, groups[rows])
+    losses, *_ = criterion._terms(output, y[rows].double(), weights, groups[rows])
     return losses
 
 
