@@ -38,6 +38,14 @@ def make():
     )
 
 
+def read_back(history, form, path):
+    if form == "file":
+        history.save(path)
+        return HistoryFeatures.load(path)
+    history.write_parquet(path)
+    return HistoryFeatures.read_parquet(path)
+
+
 @pytest.mark.parametrize("form", ["file", "parquet"])
 def test_what_comes_back_continues(form, tmp_path):
     X, Y = make_log()
@@ -45,12 +53,7 @@ def test_what_comes_back_continues(form, tmp_path):
     last, _ = make_log(50, start=16 * 86_400, seed=2)
     history = make().fit(X, Y)
     path = tmp_path / "history"
-    if form == "file":
-        history.save(path)
-        loaded = HistoryFeatures.load(path)
-    else:
-        history.write_parquet(path)
-        loaded = HistoryFeatures.read_parquet(path)
+    loaded = read_back(history, form, path)
     assert loaded.end_ == history.end_
     assert loaded.task_names_ == history.task_names_
     assert list(loaded.get_feature_names_out()) == list(history.get_feature_names_out())
@@ -119,12 +122,7 @@ def test_integers_beyond_int64_stay_exact(form, tmp_path):
     lists = [{"column": "user", "n": 2}]
     history = HistoryFeatures(["user"], time="t", passthrough=False, lists=lists)
     history.fit({"user": ids, "t": [1, 2, 3]})
-    if form == "file":
-        history.save(path)
-        loaded = HistoryFeatures.load(path)
-    else:
-        history.write_parquet(path)
-        loaded = HistoryFeatures.read_parquet(path)
+    loaded = read_back(history, form, path)
     for each in (history, loaded):
         found = each.transform(pd.DataFrame({"user": ids, "t": 5}))
         assert found["user__since_impression"].tolist() == [4, 3, 2]
