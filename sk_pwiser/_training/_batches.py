@@ -171,8 +171,10 @@ class Impressions(TrainingRows, Dataset[Batch]):
     def spaced(self, n_rows: int) -> "Impressions":
         """Select evenly spaced rows: a draw would change later random numbers."""
         n_rows = min(n_rows, len(self))
-        chosen = torch.arange(n_rows, device=self.device) * len(self) // n_rows
-        return self.at(chosen if self.rows is None else self.rows[chosen])
+        chosen = torch.arange(n_rows) * len(self) // n_rows
+        if self.rows is not None:
+            chosen = self.rows[chosen.to(self.rows.device)]
+        return self.at(chosen.to(self.device))
 
     def column(self, name: str) -> Tensor | None:
         """Return the selected rows of a tensor by its name, or None."""
