@@ -171,7 +171,7 @@ class Impressions(TrainingRows, Dataset[Batch]):
     def spaced(self, n_rows: int) -> "Impressions":
         """Select evenly spaced rows: a draw would change later random numbers."""
         n_rows = min(n_rows, len(self))
-        chosen = torch.arange(n_rows) * len(self) // n_rows
+        chosen = torch.arange(n_rows) * len(self) // max(n_rows, 1)
         if self.rows is not None:
             chosen = self.rows[chosen.to(self.rows.device)]
         return self.at(chosen.to(self.device))

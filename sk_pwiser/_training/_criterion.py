@@ -68,7 +68,7 @@ class MultiTaskCriterion(nn.Module):
         """Set the gradients of a batch in the parameters; return the reported loss."""
         losses, extra, penalty = self._terms(output, y, sample_weight, groups)
         if extra is not None:
-            self.weighting.set_extra_losses(extra)
+            self.weighting.set_extra_losses(extra.detach())
         self.weighting.backward(losses, penalty, parameters)
         return self._report(losses.detach(), penalty)
 
@@ -98,7 +98,8 @@ class MultiTaskCriterion(nn.Module):
             losses = losses + output.aux_weight * extra
         self.loss.observe(y, weights)
         labels = Labels(y, sample_weight, self.loss.row_losses)
-        added, penalties = [], []
+        added: Tensor | None = None
+        penalties = []
         for name, term in output.extra_losses.items():
             value = term(labels) if callable(term) else term
             if not isinstance(value, Tensor):
@@ -106,8 +107,8 @@ class MultiTaskCriterion(nn.Module):
                     f"extra_losses[{name!r}] must be a Tensor; got {value}."
                 )
             if value.shape == losses.shape:
-                added.append(at_least_float32(value))
-                losses = losses + added[-1]
+                value = at_least_float32(value)
+                added = value if added is None else added + value
             elif value.dim() == 0:
                 penalties.append(at_least_float32(value))
             else:
@@ -120,8 +121,9 @@ class MultiTaskCriterion(nn.Module):
             logits = at_least_float32(output.logits)
             rises = funnel_monotonicity_penalty(logits, sample_weight, self.parents)
             penalties.append(self.monotonicity_weight * rises)
-        total = torch.stack(added).sum(dim=0).detach() if added else None
-        return losses, total, torch.stack(penalties).sum() if penalties else None
+        if added is not None:
+            losses = losses + added
+        return losses, added, torch.stack(penalties).sum() if penalties else None
 
     def _losses(
         self,
