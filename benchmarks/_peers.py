@@ -485,11 +485,12 @@ def fit_tabm(X, y, *, seed=0):
     name = "TabM_D_Classifier"
     if torch.cuda.is_available():
         return fit_pytabkit(name, X, y, seed=seed, allow_amp=True)
-    require("pytabkit", "pytabkit", "pip install pytabkit")
+    for package in ("pytabkit", "numba"):
+        require(package, package, "pip install pytabkit numba")
     from _tabm import fast_on_cpu
 
     with fast_on_cpu(seed):
-        return fit_pytabkit(name, X, y, seed=seed, compile_model=True)
+        return fit_pytabkit(name, X, y, seed=seed)
 
 
 class PerTask:

@@ -1,42 +1,59 @@
-"""TabM of the benchmarks has the outputs of pytabkit."""
+"""TabM of the benchmarks has the outputs and the gradients of pytabkit."""
 
 import pytest
 import torch
 from torch.testing import assert_close
 
-pytest.importorskip("pytabkit")
+for package in ("pytabkit", "numba"):
+    pytest.importorskip(package)
 
 
+@pytest.mark.parametrize("training", [False, True])
 @pytest.mark.parametrize(
     ("sizes", "n_numbers"), [([20, 5], 8), ([7, 300, 2], 0), ([300, 120], 3), ([], 4)]
 )
-def test_outputs_are_those_of_one_hot_columns(module, sizes, n_numbers):
+def test_outputs_are_those_of_one_hot_columns(module, sizes, n_numbers, training):
     tabm = module("_tabm")
-    outputs = []
+    outputs, grads = [], []
     for model in (tabm.Model, tabm.FastModel):
         torch.manual_seed(0)
         network = model(
             n_num_features=n_numbers,
             cat_cardinalities=sizes,
             n_classes=2,
-            backbone={"type": "MLP", "n_blocks": 2, "d_block": 16, "dropout": 0.1},
+            backbone={"type": "MLP", "n_blocks": 3, "d_block": 16, "dropout": 0.0},
             bins=None,
             arch_type="tabm",
             k=4,
             share_training_batches=False,
-        ).eval()
+        ).train(training)
         numbers = torch.randn(40, n_numbers) if n_numbers else None
         # One code beyond the known ones.
         codes = [torch.randint(0, size + 1, (40,)) for size in sizes]
-        outputs.append(network(numbers, torch.stack(codes, 1) if sizes else None))
-    assert_close(*outputs)
+        with torch.autocast("cpu", torch.bfloat16):
+            outputs.append(network(numbers, torch.stack(codes, 1) if sizes else None))
+        outputs[-1].square().sum().backward()
+        last = network.backbone.blocks[-1][0]
+        grads.append([last.r.grad, last.s.grad, last.bias.grad, last.weight.grad])
+        first = network.backbone.blocks[0][0]
+        grads[-1] += [first.s.grad, first.bias.grad]
+    assert_close(outputs[1], outputs[0].float(), rtol=0.02, atol=2e-3)
+    for ours, theirs in zip(*grads, strict=True):
+        assert (ours - theirs).norm() < 0.03 * theirs.norm()
 
 
 def test_a_dropout_keeps_its_share(module):
-    dropout = module("_tabm").Dropout(0.1)
-    x = torch.ones(300, 1_001, requires_grad=True)
-    y = dropout(x)
-    y.sum().backward()
-    assert abs(float((y == 0).float().mean()) - 0.1) < 0.005
-    assert_close(x.grad, y.detach())
-    assert_close(dropout.eval()(x), x)
+    tabm = module("_tabm")
+    y = torch.ones(3, 300, 512, dtype=torch.bfloat16, requires_grad=True)
+    scale, next_scale = torch.full((2, 3, 512), 2.0)
+    bias = torch.zeros_like(scale)
+    with tabm.fast_on_cpu(0):
+        out = tabm.Activate.apply(y, scale, bias, next_scale, 0.1)
+    out.sum().backward()
+    is_dropped = out == 0
+    assert abs(float(is_dropped.float().mean()) - 0.1) < 0.005
+    # Rows and units are dropped independently of each other.
+    for axis in (1, 2):
+        assert abs(float(is_dropped.float().mean(axis).var()) * 1e4) < 7
+    assert_close(y.grad, 4.0 * ~is_dropped, check_dtype=False)
+    assert_close(out, 4.0 * ~is_dropped, check_dtype=False)
