@@ -19,6 +19,7 @@ import io
 import warnings
 from functools import partial
 from itertools import pairwise
+from unittest import mock
 
 import numpy as np
 import torch
@@ -484,13 +485,37 @@ def fit_tabm(X, y, *, seed=0):
     """Fit TabM with matrix products in bfloat16, as its authors do."""
     name = "TabM_D_Classifier"
     if torch.cuda.is_available():
-        return fit_pytabkit(name, X, y, seed=seed, allow_amp=True)
+        with log_loss_of_probabilities():
+            return fit_pytabkit(name, X, y, seed=seed, allow_amp=True)
     for package in ("pytabkit", "numba"):
         require(package, package, "pip install pytabkit numba")
     from _tabm import fast_on_cpu
 
-    with fast_on_cpu(seed):
+    with log_loss_of_probabilities(), fast_on_cpu(seed):
         return fit_pytabkit(name, X, y, seed=seed)
+
+
+@contextlib.contextmanager
+def log_loss_of_probabilities():
+    """Let TabM of pytabkit choose its epoch by log loss, within the context.
+
+    pytabkit 1.7.3 gives its metrics the probabilities of TabM as logits. The log loss
+    of probabilities in place of logits is lowest for certain predictions, so that the
+    chosen epoch is far too late.
+    """
+    interface = require(
+        "pytabkit.models.alg_interfaces.tabm_interface",
+        "pytabkit",
+        "pip install pytabkit",
+    )
+    apply = interface.Metrics.apply
+
+    def apply_to_logits(p, y, name):
+        return apply(p.clamp(min=1e-30).log(), y, name)
+
+    with mock.patch.object(interface, "Metrics") as metrics:
+        metrics.apply = apply_to_logits
+        yield
 
 
 class PerTask:

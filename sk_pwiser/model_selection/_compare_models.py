@@ -297,9 +297,12 @@ def catboost():
 
 
 def tabm():
-    """Return TabM of pytabkit, which would choose its epoch by accuracy by default.
+    """Return TabM of pytabkit, which chooses its epoch by AUC here.
 
-    It refuses missing numbers: they are the median here, beside an indicator.
+    By default it would be accuracy, which says nothing about rare labels. With
+    `"cross_entropy"`, pytabkit 1.7 takes probabilities for logits, and favours certain
+    predictions. It refuses missing numbers: they are the median here, beside an
+    indicator.
     """
     from pytabkit import TabM_D_Classifier
 
@@ -310,7 +313,7 @@ def tabm():
         [("categories", "passthrough", IS_CATEGORY)], remainder=numbers
     )
     columns.set_output(transform="pandas")
-    model = TabM_D_Classifier(random_state=0, val_metric_name="cross_entropy")
+    model = TabM_D_Classifier(random_state=0, val_metric_name="1-auc_ovr")
     return make_pipeline(PlainColumns(), columns, model)
 
 

@@ -8,6 +8,21 @@ for package in ("pytabkit", "numba"):
     pytest.importorskip(package)
 
 
+def input_grads(layer, tabm, sizes):
+    """Return the gradients of weights and scales, those of long columns last."""
+    if isinstance(layer, tabm.FirstLayer):
+        parts = (layer.weight, layer.rows), (layer.r, layer.r_rows)
+        grads = [[part.grad for part in pair if len(part)] for pair in parts]
+        return [torch.cat(pair) for pair in grads]
+    is_long = torch.tensor(
+        [size > tabm.MOST_ONE_HOT for size in sizes for _ in range(size)]
+    )
+    n_numbers = layer.in_features - len(is_long)
+    is_long = torch.cat([torch.zeros(n_numbers), is_long])
+    order = is_long.argsort(stable=True)
+    return [layer.weight.grad.T[order], layer.r.grad.T[order]]
+
+
 @pytest.mark.parametrize("training", [False, True])
 @pytest.mark.parametrize(
     ("sizes", "n_numbers"), [([20, 5], 8), ([7, 300, 2], 0), ([300, 120], 3), ([], 4)]
@@ -36,10 +51,10 @@ def test_outputs_are_those_of_one_hot_columns(module, sizes, n_numbers, training
         last = network.backbone.blocks[-1][0]
         grads.append([last.r.grad, last.s.grad, last.bias.grad, last.weight.grad])
         first = network.backbone.blocks[0][0]
-        grads[-1] += [first.s.grad, first.bias.grad]
+        grads[-1] += [first.s.grad, first.bias.grad, *input_grads(first, tabm, sizes)]
     assert_close(outputs[1], outputs[0].float(), rtol=0.02, atol=2e-3)
     for ours, theirs in zip(*grads, strict=True):
-        assert (ours - theirs).norm() < 0.03 * theirs.norm()
+        assert (ours - theirs).norm() < 0.04 * theirs.norm()
 
 
 def test_a_dropout_keeps_its_share(module):
