@@ -66,8 +66,9 @@ def compare_models(
           C=0.1;
         - "hist_gradient_boosting": scikit-learn's boosted trees;
         - "lightgbm" and "catboost": those of the packages lightgbm and catboost;
-        - "tabm": TabM of the package pytabkit; not in "default", since on a CPU it
-          takes hundreds of times as long as this estimator.
+        - "tabm": TabM of the package pytabkit, at the epoch with the best AUC of a part
+          of the rows; not in "default", since on a CPU it takes hundreds of times as
+          long as this estimator.
 
         Other parameters are the defaults. Models of other packages fit each task by
         itself. The trees of scikit-learn and LightGBM read category columns of at least
