@@ -181,16 +181,10 @@ class FastModel(Model):
         codes = numbers[:, :0].long() if x_cat is None else x_cat
         # (members, rows, columns); members share the rows outside of training.
         own_rows = self.training and not self.share_training_batches
-        n_members = self.k if own_rows else 1
-        x, positions = (
-            part.expand(self.k, -1, -1)
-            for part in self.inputs(
-                *(
-                    part.unflatten(0, (-1, n_members)).transpose(0, 1).contiguous()
-                    for part in (numbers, codes)
-                )
-            )
-        )
+        shape = (-1, self.k if own_rows else 1)
+        parts = (part.unflatten(0, shape).transpose(0, 1) for part in (numbers, codes))
+        x, positions = self.inputs(*(part.contiguous() for part in parts))
+        x, positions = (part.expand(self.k, -1, -1) for part in (x, positions))
         (first, _, dropout), *others = self.backbone.blocks
         p = dropout.p if self.training else 0.0
         layers = [first, *(block[0] for block in others)]
