@@ -489,15 +489,14 @@ def fit_realmlp(X, y, *, seed=0):
 def fit_tabm(X, y, *, seed=0):
     """Fit TabM with matrix products in bfloat16, as its authors do."""
     name = "TabM_D_Classifier"
-    if torch.cuda.is_available():
-        with log_loss_of_probabilities():
+    with log_loss_of_probabilities():
+        if torch.cuda.is_available():
             return fit_pytabkit(name, X, y, seed=seed, allow_amp=True)
-    for package in ("pytabkit", "numba"):
-        require(package, package, "pip install pytabkit numba")
-    from _tabm import fast_on_cpu
+        require("numba", "Numba", "pip install numba")
+        from _tabm import fast_on_cpu
 
-    with log_loss_of_probabilities(), fast_on_cpu(seed):
-        return fit_pytabkit(name, X, y, seed=seed)
+        with fast_on_cpu(seed):
+            return fit_pytabkit(name, X, y, seed=seed)
 
 
 @contextlib.contextmanager
@@ -516,7 +515,10 @@ def log_loss_of_probabilities():
     apply = interface.Metrics.apply
 
     def apply_to_logits(p, y, name):
-        return apply(p.clamp(min=1e-30).log(), y, name)
+        # Another version may give logits.
+        if torch.allclose(p.sum(dim=-1), torch.ones_like(p[..., 0])):
+            p = p.clamp(min=1e-30).log()
+        return apply(p, y, name)
 
     with mock.patch.object(interface, "Metrics") as metrics:
         metrics.apply = apply_to_logits

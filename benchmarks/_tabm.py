@@ -28,7 +28,7 @@ from torch.nn import functional as F
 MOST_ONE_HOT = 100
 # The states of the random numbers of the dropout, one per unit. 0 would stay 0.
 STATES = np.ones(512, dtype=np.uint32)
-# Numba would compute the shifts of other integers in 64 bits.
+# Unsigned, as the bits are. Numba computes with 64 bits nevertheless.
 ONE, FIVE, THIRTEEN, HALF, SEVENTEEN = map(np.uint32, (1, 5, 13, 16, 17))
 BELOW_HALF = np.uint32(0x7FFF)
 NOT_SIGN = np.uint16(0x7FFF)

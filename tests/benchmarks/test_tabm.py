@@ -1,7 +1,9 @@
 """TabM of the benchmarks has the outputs and the gradients of pytabkit."""
 
+import numpy as np
 import pytest
 import torch
+from sklearn.metrics import log_loss
 from torch.testing import assert_close
 
 for package in ("pytabkit", "numba"):
@@ -72,3 +74,19 @@ def test_a_dropout_keeps_its_share(module):
         assert abs(float(is_dropped.float().mean(axis).var()) * 1e4) < 7
     assert_close(y.grad, 4.0 * ~is_dropped, check_dtype=False)
     assert_close(out, 4.0 * ~is_dropped, check_dtype=False)
+
+
+@pytest.mark.parametrize("as_logits", [False, True])
+def test_the_epoch_is_chosen_by_log_loss(module, as_logits):
+    from pytabkit.models.alg_interfaces import tabm_interface
+
+    rng = np.random.default_rng(0)
+    p = rng.uniform(0.001, 0.2, size=500)
+    y = rng.random(500) < p
+    scores = torch.tensor(np.column_stack([1 - p, p]))
+    scores = scores.log() if as_logits else scores
+    with module("_peers").log_loss_of_probabilities():
+        found = tabm_interface.Metrics.apply(
+            scores, torch.tensor(y)[:, None].long(), "cross_entropy"
+        )
+    assert_close(float(found), log_loss(y, p))
