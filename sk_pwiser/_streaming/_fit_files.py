@@ -39,7 +39,6 @@ from sk_pwiser._training._fit import (
     Plan,
     build,
     check_eval_sets,
-    describe_set,
     name_eval_sets,
     optimise,
     search_weight,
@@ -231,10 +230,10 @@ def _check_features(
     found = [("", "the dataset", names)]
     if eval_dataset is not None:
         found.append(("In eval_set: ", "the dataset", eval_dataset.features))
-    for name, rows in eval_rows.items():
+    for rows in eval_rows.values():
         columns = list(getattr(rows.X, "columns", ()))
         if columns and all(isinstance(column, str) for column in columns):
-            found.append((f"In {describe_set(name, eval_rows)}: ", "X", columns))
+            found.append((f"In {rows.origin}: ", "X", columns))
     if earlier is not None:
         encoder = earlier.schema.encoder
         names = list(getattr(encoder, "feature_names_in_", ()))

@@ -132,6 +132,7 @@ class Rows:
     weights: np.ndarray | None
     groups: np.ndarray | None  # int64 (n_samples,)
     weight_scale: float | None = None  # the number by which the weights were divided
+    origin: str = "the training rows"  # as errors name them
 
     @property
     def has_task_weights(self) -> bool:

@@ -268,18 +268,17 @@ def check_eval_sets(
             if is_sequence:
                 found = f"{len(eval_set)} entries"
             raise TypeError(f"eval_set must be a pair (X, Y); got {found}.")
+        origin = "the validation rows"
+        if not has_names:
+            origin = "eval_set" if len(sets) == 1 else f"the set {name!r} of eval_set"
         try:
             # Validation rows may have only one of the classes, as those of an update.
-            rows = GivenRows(*eval_set)
-            checked[name] = check_rows(settings, rows, targets, None, single_pass=True)
+            given = GivenRows(*eval_set)
+            rows = check_rows(settings, given, targets, None, single_pass=True)
         except (ValueError, TypeError) as error:
-            where = "the validation rows" if has_names else describe_set(name, sets)
-            raise type(error)(f"In {where}: {error}") from error
+            raise type(error)(f"In {origin}: {error}") from error
+        checked[name] = replace(rows, origin=origin)
     return checked
-
-
-def describe_set(name: str, sets: Mapping[str, Any]) -> str:
-    return "eval_set" if len(sets) == 1 else f"the set {name!r} of eval_set"
 
 
 def with_eval_rows(data: EncodedData, eval_rows: Mapping[str, Rows]) -> EncodedData:
@@ -291,8 +290,7 @@ def with_eval_rows(data: EncodedData, eval_rows: Mapping[str, Rows]) -> EncodedD
         try:
             table = data.schema.transform(rows.X)
         except (ValueError, TypeError) as error:
-            where = describe_set(name, eval_rows)
-            raise type(error)(f"In {where}: {error}") from error
+            raise type(error)(f"In {rows.origin}: {error}") from error
         targets = rows.targets.values
         encoded[name] = table.impressions(targets, rows.weights, rows.groups)
     valid = encoded.pop("valid")

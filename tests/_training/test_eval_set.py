@@ -206,6 +206,10 @@ def test_a_pipeline_transforms_x_val(stopped):
             {"X_val": X_LATE, "Y_val": Y_LATE, "sample_weight_val": -np.ones(500)},
             "In the validation rows: .*sample_weight",
         ),
+        (
+            {"X_val": X_LATE.iloc[:, 1:], "Y_val": Y_LATE},
+            "In the validation rows: The feature names",
+        ),
     ],
 )
 def test_bad_validation_rows(arguments, message):
