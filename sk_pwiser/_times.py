@@ -35,8 +35,8 @@ class Times(NamedTuple):
 
 def read_times(column, name):
     """Read numbers, or dates of any library; far and missing ones are errors."""
-    if hasattr(column, "null_count"):
-        return _read_polars(column, name)
+    if hasattr(column, "null_count"):  # of polars and Arrow
+        return _read_nullable(column, name)
     if hasattr(column, "iloc"):
         return _read_pandas(column, name)
     return _read_array(np.asarray(column), name)
@@ -49,12 +49,13 @@ def times_of(X, time):
     return read_times(time, "time")
 
 
-def _read_polars(column, name):
-    _refuse_missing(column.is_null().to_numpy(), name)
-    times = _read_array(column.to_numpy(), name, column.dtype)
+def _read_nullable(column, name):
+    _refuse_missing(np.asarray(column.is_null()), name)
+    dtype = getattr(column, "dtype", getattr(column, "type", None))
+    times = _read_array(np.asarray(column), name, dtype)
     # Their numpy values are those of UTC.
-    is_aware = getattr(column.dtype, "time_zone", None) is not None
-    return times._replace(kind=AWARE) if is_aware else times
+    zone = getattr(dtype, "time_zone", getattr(dtype, "tz", None))
+    return times if zone is None else times._replace(kind=AWARE)
 
 
 def _read_pandas(column, name):

@@ -404,3 +404,17 @@ def probability_frame(positive, X, task_names):
     pandas = import_extra("pandas", "predict_frame")
     index = X.index if isinstance(X, pandas.DataFrame) else None
     return pandas.DataFrame(positive, index=index, columns=task_names)
+
+
+def check_same_kind(what, values, known):
+    """Raise if `values` are text and those of `fit` are not, or the other way round."""
+    found, expected = (
+        {isinstance(value, str) for value in each if not is_missing(value)}
+        for each in (values, known)
+    )
+    if found and expected and found.isdisjoint(expected):
+        kinds = {True: "text", False: "not text"}
+        raise ValueError(
+            f"{what} has values that are {kinds[found.pop()]}, but those of fit are "
+            f"{kinds[expected.pop()]}: convert the column."
+        )

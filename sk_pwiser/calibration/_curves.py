@@ -6,7 +6,7 @@ the weight of a conversion in a sampled log.
 """
 
 import numpy as np
-from scipy.optimize import minimize, minimize_scalar
+from scipy.optimize import brentq, minimize, minimize_scalar
 from scipy.special import expit, logit
 from sklearn.isotonic import IsotonicRegression
 
@@ -22,6 +22,9 @@ LOG_TEMPERATURES = -10.0, 10.0
 
 class Curve:
     """An increasing function from logits to calibrated log-odds."""
+
+    # Whether a function that increases describes the rows of the fit.
+    rises_ = True
 
     def predict(self, logits):
         return expit(self.transform(logits))
@@ -58,7 +61,9 @@ class SigmoidCurve(Curve):
     """Platt's method: the sigmoid of a linear function of the logit.
 
     Weights are in units of the rarer label's mean weight: in those of the average row,
-    Platt's targets would change the sum of the labels in a sampled log.
+    Platt's targets would change the sum of the labels in a sampled log. Where the
+    labels fall with the logits, as they can by chance with one or two events, the slope
+    is 1 and only the rate is corrected, so that the ranking stays.
     """
 
     def fit(self, logits, y, weight):
@@ -85,6 +90,12 @@ class SigmoidCurve(Curve):
         found = minimize(log_loss, start, jac=True, hess=curvature, **trust)
         self.slope_ = float(found.x[0] / scale)
         self.intercept_ = float(found.x[1] - self.slope_ * centre)
+        if self.slope_ < 0 < logits.std():
+            self.rises_, self.slope_ = False, 1.0
+            rate, bounds = weight @ target, logit(weight @ target) - logits
+            self.intercept_ = brentq(
+                lambda b: weight @ expit(logits + b) - rate, bounds.min(), bounds.max()
+            )
         return self
 
     def transform(self, logits):

@@ -35,6 +35,7 @@ from sk_pwiser._responses import (
     positive_probabilities,
 )
 from sk_pwiser._table import (
+    check_same_kind,
     check_weights,
     collected,
     column_of,
@@ -225,12 +226,15 @@ class FunnelCalibrator(
             Impressions. With `cv=None`, rows that the estimator was not trained on.
         y : array-like of shape (n_samples, n_tasks) or (n_samples,)
             Labels: 0 or 1; any two labels for a single task. Labels of tasks after the
-            first may be missing (NaN); such rows take no part in the curve of the task.
+            first may be missing (NaN). If `ordered=True`, a missing label is 0 where
+            the task that it presupposes is 0; where that one is 1, the known labels
+            stand for the missing ones. Otherwise such rows take no part in the curve.
         sample_weight : array-like of shape (n_samples,) or (n_samples, n_tasks), \
                 default=None
             Weights of the rows, or of the rows and tasks, >= 0, in the curves and in
             the fits. Only their ratios matter to the curves. They are multiplied by the
-            weights that follow from `negative_sampling_rate`, so leave those out.
+            weights that follow from `negative_sampling_rate`, so leave those out. A
+            label of weight 0 takes no part, and no other label stands for it.
 
         Returns
         -------
@@ -247,10 +251,12 @@ class FunnelCalibrator(
         -----
         UserWarning
             If a task has one class only in these rows: its probabilities stay those of
-            the estimator. If `ordered=True`, but labels break the order of the tasks.
-            Each is one warning that names all such tasks. If `cv` trains on rows from
-            after the start of its test part, although the estimator has a `time_column`
-            or a :class:`~sk_pwiser.history.HistoryFeatures`, or `X` columns of these.
+            the estimator. If its labels fall with the probabilities, as they can with
+            few events: `method="sigmoid"` corrects the rate alone. If `ordered=True`,
+            but labels break the order of the tasks. Each is one warning that names all
+            such tasks. If `cv` trains on rows from after the start of its test part,
+            although the estimator has a `time_column` or a
+            :class:`~sk_pwiser.history.HistoryFeatures`, or `X` columns of these.
         """
         refuse_parts(X)
         X, y, sample_weight = map(collected, (X, y, sample_weight))
@@ -264,11 +270,11 @@ class FunnelCalibrator(
         check_rows(X, len(labels), y=y, sample_weight=sample_weight)
         by = self._find_by(X)
         groups = self._groups(X, by)
-        weight = np.ones(labels.shape)
+        given = np.ones(labels.shape)
         if sample_weight is not None:
             found = check_weights(sample_weight, *labels.shape, columns)
-            weight *= found.reshape(len(found), -1)
-        weight[np.isnan(labels)] = 0.0
+            given *= found.reshape(len(found), -1)
+        weight = np.where(np.isnan(labels), 0.0, given)
         if self.cv is None:
             estimator = self.estimator
             logits = _positive_logits(estimator, X, labels.shape[1])
@@ -281,7 +287,10 @@ class FunnelCalibrator(
         parents = fitted.task_parents(len(names))
         if self.ordered:
             _warn_about_order(labels, weight, names, parents)
-        weight[labels[:, 0] == 0] /= self._sampling_rate(estimator)
+        given[labels[:, 0] == 0] /= self._sampling_rate(estimator)
+        if self.ordered:
+            labels, given = _complete(labels, given, parents)
+        weight = np.where(np.isnan(labels) | np.isnan(logits), 0.0, given)
         curves = self._fit_curves(logits, labels, weight, names)
         self.shifts_ = self._fit_shifts(logits, labels, weight, curves, groups)
         self.estimator_, self.calibrators_, self.by_ = estimator, curves, by
@@ -377,7 +386,7 @@ class FunnelCalibrator(
         return 1.0
 
     def _fit_curves(self, logits, labels, weight, names):
-        curves, unchanged = [], []
+        curves, unchanged, falling = [], [], []
         for k, name in enumerate(names):
             rows = weight[:, k] > 0
             y, w = labels[rows, k], weight[rows, k]
@@ -389,11 +398,19 @@ class FunnelCalibrator(
                 continue
             curve = METHODS[self.method]()
             curves.append(curve.fit(logits[rows, k], y, w / w.max()))
+            if not curve.rises_:
+                falling.append(f"{name!r} ({int(y.sum())} events)")
         if unchanged:
             warn_user(
                 "Only one class in the rows of the calibration for "
                 f"{', '.join(unchanged)}: the probabilities stay those of the "
                 "estimator."
+            )
+        if falling:
+            warn_user(
+                "The labels fall with the predicted probabilities in the rows of the "
+                f"calibration for {', '.join(falling)}: only the rate is corrected, "
+                "and the ranking stays that of the estimator."
             )
         return curves
 
@@ -417,16 +434,7 @@ class FunnelCalibrator(
         # Arrays have columns by position.
         has_names = hasattr(X, "columns") or hasattr(X, "column_names")
         groups = self._groups(X, self.by_ if has_names else self.by)
-        found, expected = (
-            {isinstance(value, str) for value in values if value is not None}
-            for values in (groups or (), self.shifts_)
-        )
-        if found and expected and found.isdisjoint(expected):
-            kinds = {True: "text", False: "not text"}
-            raise ValueError(
-                f"by={self.by!r} has values that are {kinds[found.pop()]}, but those "
-                f"of fit are {kinds[expected.pop()]}: convert the column."
-            )
+        check_same_kind(f"by={self.by!r}", groups or (), self.shifts_)
         return groups
 
     def _fit_shifts(self, logits, labels, weight, curves, groups):
@@ -614,6 +622,27 @@ def _positive_logits(estimator, X, n_tasks):
         return found.reshape(len(found), -1)
     p = positive_probabilities(estimator, X, n_tasks)
     return logit(np.clip(p, LIMITS.tiny, 1 - LIMITS.epsneg))
+
+
+def _complete(labels, weight, parents):
+    """Return labels with those that follow from others, and weights for the unknown.
+
+    A task did not happen if the one that it presupposes did not. The known labels of
+    the rows where that one happened have the weights of the unknown labels there, too:
+    known conversions are often those of older clicks.
+    """
+    labels, factor = labels.copy(), np.ones(labels.shape)
+    for k, parent in enumerate(parents):
+        if parent < 0:
+            continue
+        factor[:, k] = factor[:, parent]
+        labels[np.isnan(labels[:, k]) & (labels[:, parent] == 0), k] = 0.0
+        happened = labels[:, parent] == 1
+        total = weight[:, k] * factor[:, k]
+        known = total[happened & ~np.isnan(labels[:, k])].sum()
+        if known > 0:
+            factor[happened, k] *= total[happened].sum() / known
+    return labels, weight * factor
 
 
 def _warn_about_order(labels, weight, names, parents):

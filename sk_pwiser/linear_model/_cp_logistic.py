@@ -11,7 +11,13 @@ from sklearn.utils import check_array, check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from sk_pwiser._table import MISSING_LABELS, find_column, is_missing
+from sk_pwiser._table import (
+    MISSING_LABELS,
+    check_same_kind,
+    find_column,
+    is_missing,
+    names_of_columns,
+)
 from sk_pwiser._utils import accept_any_case_of_y
 from sk_pwiser.linear_model._cp_problem import (
     CPProblem,
@@ -221,10 +227,10 @@ class CPMultiTaskLogistic(LinearPredictions, ClassifierMixin, BaseEstimator):
         self._check_parameters()
         levels, features = self._split(X)
         targets = read_targets(y, missing_labels=self.missing_labels)
-        weights = label_weights(sample_weight, features, targets)
+        weights = label_weights(sample_weight, X, y, targets)
         find_constant_tasks(targets, weights)
         encoder = fit_levels(self.group_modes, levels)
-        codes = encode_levels(encoder, levels, features.shape[0])
+        codes = self._codes(encoder, levels, features)
         n_levels = [] if encoder is None else list(map(len, encoder.categories_))
         problem = self._problem(features, targets, weights, codes, n_levels)
         factors, values, n_iter = self._best_of_starts(problem)
@@ -257,6 +263,15 @@ class CPMultiTaskLogistic(LinearPredictions, ClassifierMixin, BaseEstimator):
             input_name="X",
         )
         return levels, features
+
+    def _codes(self, encoder, levels, features):
+        """Return codes (n_samples, n_group_modes), -1 for unseen and missing levels."""
+        if encoder is None:
+            return np.empty((features.shape[0], 0), dtype=np.int64)
+        given = self.group_modes, encoder.categories_, levels.T
+        for name, known, column in zip(*given, strict=True):
+            check_same_kind(f"The column {name!r} of group_modes", column, known)
+        return encoder.transform(levels)
 
     def _problem(self, features, targets, weights, codes, n_levels):
         mean, variances = weighted_moments(
@@ -339,7 +354,7 @@ class CPMultiTaskLogistic(LinearPredictions, ClassifierMixin, BaseEstimator):
         levels, features = self._split(X)
         if not is_table:
             validate_data(self, X, skip_check_array=True, reset=False)
-        codes = encode_levels(self._encoder, levels, features.shape[0])
+        codes = self._codes(self._encoder, levels, features)
         tasks, *groups = self.factors_.values()
         projected = features @ self.loadings_ - self._mean @ self.loadings_
         intercept = self._centred_intercept
@@ -374,15 +389,18 @@ def split_columns(X, group_modes):
         X = np.asarray(X)
         if X.ndim != 2:
             raise ValueError(f"Expected 2D array, got {X.ndim}D array instead.")
-    names = list(map(str, X.columns)) if hasattr(X, "columns") else range(X.shape[1])
+    names = names_of_columns(X) or range(X.shape[1])
     positions = [find_column("group_modes", mode, list(names)) for mode in group_modes]
     if len(set(positions)) < len(positions):
         raise ValueError(f"group_modes must be distinct columns; got {group_modes}.")
     others = np.setdiff1d(np.arange(X.shape[1]), positions)
     if hasattr(X, "columns"):
-        names = list(X.columns)
+        # The `columns` of Arrow are arrays.
+        is_arrow = hasattr(X, "column_names")
+        names = list(X.column_names if is_arrow else X.columns)
         columns = [np.asarray(X[names[j]], dtype=object) for j in positions]
-        return np.column_stack(columns), X[[names[j] for j in others]]
+        kept = [names[j] for j in others]
+        return np.column_stack(columns), X.select(kept) if is_arrow else X[kept]
     if sparse.issparse(X):
         X = X.tocsc()
         return X[:, positions].toarray().astype(object), X[:, others]
@@ -406,10 +424,3 @@ def fit_levels(names, levels):
     return OrdinalEncoder(
         dtype=np.int64, handle_unknown="use_encoded_value", unknown_value=-1
     ).fit(levels)
-
-
-def encode_levels(encoder, levels, n_samples):
-    """Return codes, (n_samples, n_group_modes), -1 for unseen and missing levels."""
-    if encoder is None:
-        return np.empty((n_samples, 0), dtype=np.int64)
-    return encoder.transform(levels)

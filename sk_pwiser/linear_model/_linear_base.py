@@ -12,6 +12,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from sk_pwiser._responses import check_same_tasks
 from sk_pwiser._table import (
+    check_match,
     check_weights,
     names_of_columns,
     one_task_labels,
@@ -79,11 +80,13 @@ def check_task_types(task_types, n_tasks):
     return task_types
 
 
-def label_weights(sample_weight, X, targets):
-    """Return weights, (n_samples, n_tasks): 0 where a task has no label."""
+def label_weights(sample_weight, X, y, targets):
+    """Return weights, (n_samples, n_tasks): 0 where a task has no label.
+
+    `X` and `y` are those given, whose index must be the same and that of the weights.
+    """
     values = targets.values
-    if len(values) != X.shape[0]:
-        raise ValueError(f"X has {X.shape[0]} rows, but y has {len(values)}.")
+    check_match(X, len(values), y=y, sample_weight=sample_weight)
     weight = (~np.isnan(values)).astype(np.float64)
     if sample_weight is None:
         return weight
@@ -318,7 +321,7 @@ class LinearPredictions(DocLink):
         check_is_fitted(self)
         targets = self._read_targets(y)
         linear = self._linear_predictors(X)
-        weights = label_weights(sample_weight, linear, targets)
+        weights = label_weights(sample_weight, X, y, targets)
         weights = None if sample_weight is None else weights
         scores = task_scores(targets.values, linear, self._is_binary, weights)
         return float(np.mean(scores))

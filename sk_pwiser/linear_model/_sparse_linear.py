@@ -7,7 +7,7 @@ from typing import ClassVar
 import numpy as np
 from sklearn.base import BaseEstimator, _fit_context
 from sklearn.model_selection import KFold, check_cv
-from sklearn.utils import ClassifierTags, RegressorTags, check_array
+from sklearn.utils import ClassifierTags, RegressorTags, _safe_indexing, check_array
 from sklearn.utils._param_validation import (
     Interval,
     StrOptions,
@@ -16,7 +16,7 @@ from sklearn.utils._param_validation import (
 from sklearn.utils.parallel import Parallel, delayed
 from sklearn.utils.validation import validate_data
 
-from sk_pwiser._table import MISSING_LABELS
+from sk_pwiser._table import MISSING_LABELS, names_of_columns
 from sk_pwiser._utils import accept_any_case_of_y
 from sk_pwiser.linear_model._linear_base import (
     TASK_TYPES,
@@ -96,8 +96,8 @@ class SparseLinearBase(LinearPredictions, BaseEstimator):
             input_name="X",
         )
         targets = read_targets(y, self.task_types, self.missing_labels)
-        weights = label_weights(sample_weight, checked, targets)
-        (coef, intercept, n_iter), found = self._fit(checked, targets, weights)
+        weights = label_weights(sample_weight, X, y, targets)
+        (coef, intercept, n_iter), found = self._fit(checked, targets, weights, X, y)
         # Attributes are set after the fit has succeeded.
         validate_data(self, X, skip_check_array=True)
         self._set_targets(targets)
@@ -273,7 +273,7 @@ class MultiTaskSparseLinear(SparseLinearBase):
         self.max_iter = max_iter
         self.tol = tol
 
-    def _fit(self, X, targets, weights):
+    def _fit(self, X, targets, weights, given_X, given_y):
         return SparseProblem(X, targets, weights, self).solve(self.alpha), {}
 
 
@@ -335,10 +335,10 @@ def multi_task_sparse_path(X, y, *, alphas=10, eps=0.01, sample_weight=None, **p
     settings._validate_params()
     given = {"alphas": alphas, "eps": eps}
     validate_parameter_constraints(PATH_CONSTRAINTS, given, "multi_task_sparse_path")
-    X = check_array(X, accept_sparse="csc", dtype=np.float64)
+    checked = check_array(X, accept_sparse="csc", dtype=np.float64)
     targets = read_targets(y, settings.task_types, settings.missing_labels)
-    weights = label_weights(sample_weight, X, targets)
-    problem = SparseProblem(X, targets, weights, settings)
+    weights = label_weights(sample_weight, X, y, targets)
+    problem = SparseProblem(checked, targets, weights, settings)
     alphas = problem.alphas(alphas, eps)
     coefs, intercepts, _ = zip(*map(problem.solve, alphas), strict=True)
     return alphas, np.stack(coefs, axis=-1), np.stack(intercepts, axis=-1)
@@ -480,13 +480,13 @@ class MultiTaskSparseLinearCV(SparseLinearBase):
         self.n_jobs = n_jobs
         self.random_state = random_state
 
-    def _fit(self, X, targets, weights):
+    def _fit(self, X, targets, weights, given_X, given_y):
         problem = SparseProblem(X, targets, weights, self)
         alphas = problem.alphas(self.alphas, self.eps)
         rows = X.tocsr() if hasattr(X, "tocsr") else X
         folds = Parallel(n_jobs=self.n_jobs)(
             delayed(fold_scores)(rows, targets, weights, train, test, alphas, self)
-            for train, test in self._splits(X, targets)
+            for train, test in self._splits(given_X, given_y, targets)
         )
         scores = np.stack(folds, axis=1)
         best = best_alphas(alphas, scores, targets)
@@ -499,13 +499,20 @@ class MultiTaskSparseLinearCV(SparseLinearBase):
         found |= {"best_alphas_": best, "scores_": scores}
         return problem.solve(alpha), found
 
-    def _splits(self, X, targets):
-        values = targets.values
-        labels = np.nan_to_num(values[:, targets.is_binary]).astype(int)
+    def _splits(self, X, y, targets):
+        values, binary = targets.values, np.flatnonzero(targets.is_binary)
+        labels = np.nan_to_num(values[:, binary]).astype(int)
         if not isinstance(self.cv, Integral):
+            cv = check_cv(self.cv)
             # Splitters read labels, not values, where there are any.
-            y = values[:, targets.is_binary] if labels.size else values
-            return check_cv(self.cv).split(X, y[:, 0] if y.shape[1] == 1 else y)
+            used = values[:, binary] if labels.size else values
+            if used.shape[1] == 1:
+                used = used[:, 0]
+            elif hasattr(cv, "task_parents") and names_of_columns(y):
+                # Those of this package find the tasks by name.
+                is_mixed = len(binary) < values.shape[1]
+                used = _safe_indexing(y, binary, axis=1) if is_mixed else y
+            return cv.split(X, used)
         kind = FunnelStratifiedKFold if labels.size else KFold
         folds = kind(self.cv, shuffle=True, random_state=self.random_state)
         return folds.split(X, labels)

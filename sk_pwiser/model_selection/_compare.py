@@ -14,7 +14,13 @@ from sklearn.metrics import check_scoring, roc_auc_score
 from sklearn.model_selection import check_cv, cross_validate
 from sklearn.utils import _safe_indexing, check_random_state, indexable
 
-from sk_pwiser._responses import find_paths, planned_tasks, rows_of_values
+from sk_pwiser._responses import (
+    Predictions,
+    check_targets,
+    find_paths,
+    planned_tasks,
+    rows_of_values,
+)
 from sk_pwiser._table import check_match, column_of, n_rows, refuse_parts
 from sk_pwiser._times import warn_about_random_folds
 from sk_pwiser._utils import path_to, warn_user
@@ -179,7 +185,9 @@ def compare_losses(
         Scores, as in :class:`~sklearn.model_selection.GridSearchCV`; larger is better.
         None means the ROC AUC of each task ("click AUC", "conversion AUC"), the ROC AUC
         of P(last task | first task) if there are several tasks ("CVR AUC"), and minus
-        the mean log loss ("minus log loss").
+        the mean log loss ("minus log loss"). If the estimator has a
+        `negative_sampling_rate`, rows without a click count 1 / rate times in these
+        scores, as in the full log.
     groups : array-like of shape (n_samples,), default=None
         Group of each row, for splitters that use groups. To pass groups to losses, use
         ``params={"groups": groups}``.
@@ -261,6 +269,9 @@ def cross_validate_candidates(
     check_match(X, n_rows(Y), Y=Y, groups=groups)
     if scoring is None:
         scoring = default_scoring(candidates[0].estimator, Y)
+        rate = sampling_rate([candidate.estimator for candidate in candidates])
+        if rate != 1:
+            scoring = FullLogScores(scoring, rate)
     for candidate in candidates:
         check_scoring(candidate.estimator, scoring=scoring)
     rows_by = {} if by is None else rows_of_values(column_of(X, "by", by), by)
@@ -330,6 +341,42 @@ def default_scoring(estimator, Y):
     return scoring
 
 
+def sampling_rate(estimators):
+    """Return the rate at which rows without a click were kept, 1 for a full log."""
+    found = set()
+    for estimator in estimators:
+        params = estimator.get_params()
+        values = map(params.get, find_paths(params, "negative_sampling_rate"))
+        found |= {value for value in values if isinstance(value, Real) and value != 1}
+    if len(found) > 1:
+        raise ValueError(
+            "The models have several values of negative_sampling_rate: "
+            f"{sorted(found)}. Labels are those of one log: use one value, or set "
+            "scoring."
+        )
+    return found.pop() if found else 1
+
+
+class FullLogScores:
+    """Scores on a log in which a share of the rows without a click was kept.
+
+    Such rows count 1 / rate times, so that probabilities of the full log are compared
+    with its rates.
+    """
+
+    def __init__(self, scoring, rate):
+        self.scoring, self.rate = scoring, rate
+
+    def __call__(self, estimator, X, Y):
+        classes = Predictions(estimator, X, {}).classes()
+        targets = check_targets(Y, "ignore", classes)[0]
+        weight = np.where(targets[:, 0] == 0, 1 / self.rate, 1.0)
+        scorer = check_scoring(estimator, scoring=self.scoring)
+        # The weights are passed as such, whatever the scorers request.
+        with config_context(enable_metadata_routing=False):
+            return scorer(estimator, X, Y, sample_weight=weight)
+
+
 def make_splits(estimator, cv, X, Y, groups, seed):
     """Yield the indices of training and test rows, which may be given as masks."""
     if cv is None:
@@ -360,6 +407,8 @@ def fit_and_score(config, estimator, X, Y, split, scoring, params, rows_by):
     # undefined scores of all fits.
     with config_context(**config), warnings.catch_warnings():
         warnings.simplefilter("ignore", UndefinedMetricWarning)
+        # A task that never happens, whose model is a constant.
+        warnings.filterwarnings("ignore", "Label not 1 is present in all training")
         found = cross_validate(
             estimator,
             X,

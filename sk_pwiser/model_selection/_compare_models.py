@@ -12,9 +12,14 @@ from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold
-from sklearn.multioutput import MultiOutputClassifier
+from sklearn.multiclass import OneVsRestClassifier
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import OneHotEncoder, StandardScaler, TargetEncoder
+from sklearn.preprocessing import (
+    FunctionTransformer,
+    OneHotEncoder,
+    StandardScaler,
+    TargetEncoder,
+)
 from sklearn.utils.fixes import parse_version
 
 from sk_pwiser._table import (
@@ -78,7 +83,9 @@ def compare_models(
     cv : int, splitter or iterable of (train, test), default=5
         As in :func:`compare_losses`; :class:`FunnelTimeSplit` tests on later periods.
     scoring : str, callable, list, tuple or dict, default=None
-        As in :func:`compare_losses`.
+        As in :func:`compare_losses`. If one of the models has a
+        `negative_sampling_rate`, the default scores are those on the full log for all
+        models, and those trained on the sampled log as such have a large log loss.
     groups : array-like of shape (n_samples,), default=None
         Group of each row, for splitters that use groups.
     by : str or int, default=None
@@ -167,7 +174,8 @@ def named_models(models, n_tasks):
             )
         model = MODELS[name]()
         is_own = name == OWN or n_tasks == 1
-        found[name] = model if is_own else MultiOutputClassifier(model)
+        # It takes tasks that never happen in the training rows of a fold.
+        found[name] = model if is_own else OneVsRestClassifier(model)
     return found
 
 
@@ -289,7 +297,13 @@ def hist_gradient_boosting():
 def lightgbm():
     from lightgbm import LGBMClassifier
 
-    return with_statistics(LGBMClassifier(verbose=-1, random_state=0))
+    model = LGBMClassifier(verbose=-1, random_state=0)
+    return with_statistics(make_pipeline(FunctionTransformer(plain_names), model))
+
+
+def plain_names(X):
+    """Return a table with names that LightGBM takes, which refuses some characters."""
+    return X.set_axis([f"column_{j}" for j in range(X.shape[1])], axis=1)
 
 
 def catboost():

@@ -152,3 +152,17 @@ def test_the_sum_of_rare_events_is_kept(method, kept):
     # for the rate, or share it with the spread.
     tolerance = {"isotonic": 0.05, "sigmoid": 0.005, "temperature": 0.03}[method]
     assert np.mean(ratios) == pytest.approx(1, abs=tolerance)
+
+
+def test_a_sigmoid_does_not_reverse_the_ranking(rows):
+    """A single event at a low logit: the rate is corrected, and the slope is 1."""
+    logits, _, weight = rows
+    y = (logits == np.sort(logits)[20]).astype(float)
+    curve = METHODS["sigmoid"]().fit(logits, y, weight)
+    assert not curve.rises_
+    assert curve.slope_ == 1
+    # Platt's targets of one event are (1 + 1) / (1 + 2) and 1 / (n_0 + 2).
+    scaled = weight / weight[y == 1]
+    n_0 = scaled[y == 0].sum()
+    expected = 2 / 3 + n_0 / (n_0 + 2)
+    assert scaled @ curve.predict(logits) == pytest.approx(expected)

@@ -168,17 +168,47 @@ def test_a_task_of_one_class_keeps_its_probabilities(reader, rows):
     assert len(seen) == 1
 
 
-def test_missing_labels_are_left_out_of_their_task(reader, rows):
+def test_missing_labels_are_left_out_of_a_task_by_itself(reader, rows):
     X, Y = rows
     some = Y.astype(float)
     some[1_000:, 1] = np.nan
-    calibrated = FunnelCalibrator(reader).fit(X, some)
+    calibrated = FunnelCalibrator(reader, ordered=False).fit(X, some)
     curves = [
         FunnelCalibrator(reader).fit(X[part], Y[part]).calibrators_
         for part in (slice(None), slice(1_000))
     ]
     for k, expected in enumerate((curves[0][0], curves[1][1])):
         assert_array_equal(calibrated.calibrators_[k].rates_, expected.rates_)
+
+
+def test_a_missing_label_without_the_task_that_it_presupposes_is_0(rows):
+    X, Y = rows
+    X = np.insert(X, 2, X[:, 1] / 2, axis=1)
+    Y = np.column_stack([Y, Y[:, 1] * (np.arange(len(Y)) % 2)])
+    reader = ReadsFeatures().fit(X, Y)
+    some = Y.astype(float)
+    some[:, 1:][Y[:, :-1] == 0] = np.nan
+    found, expected = (FunnelCalibrator(reader).fit(X, y) for y in (some, Y))
+    assert_array_equal(found.predict_proba(X), expected.predict_proba(X))
+
+
+@pytest.mark.parametrize("rate", [1.0, 0.2])
+def test_known_labels_stand_for_the_missing_ones_of_recent_clicks(reader, rows, rate):
+    """As weights do by which the known ones have the total of all clicked rows."""
+    X, Y = rows
+    some, weight = Y.astype(float), np.ones(Y.shape)
+    clicked = Y[:, 0] == 1
+    some[clicked & (np.arange(len(Y)) < 4_000), 1] = np.nan
+    known = clicked & ~np.isnan(some[:, 1])
+    weight[known, 1] = clicked.sum() / known.sum()
+    weight[clicked & ~known, 1] = 0
+    calibrator = FunnelCalibrator(reader, negative_sampling_rate=rate)
+    found = calibrator.fit(X, some).predict_proba(X)
+    expected = clone(calibrator).set_params(estimator=reader)
+    expected.fit(X, Y, sample_weight=weight)
+    assert_allclose(found, expected.predict_proba(X), rtol=1e-6)
+    full = expected.fit(X, Y).predict_proba(X)[:, 1].sum()
+    assert found[:, 1].sum() == pytest.approx(full, rel=0.1)
 
 
 def test_rows_of_weight_0_do_not_count(reader, rows):
@@ -443,6 +473,7 @@ def test_labels_that_break_the_order_are_counted(reader, rows):
     assert_array_equal(ordered.predict_proba(X), lowered)
 
 
+@pytest.mark.filterwarnings("ignore:The labels fall with the predicted:UserWarning")
 def test_all_broken_pairs_are_named_and_rows_without_weight_are_not():
     X = np.random.default_rng(0).random((8, 4))
     Y = np.array(
@@ -473,6 +504,7 @@ def test_a_few_conversions_are_spread_over_the_folds():
 
 
 @pytest.mark.parametrize("kind", ["forest", "network"])
+@pytest.mark.filterwarnings("ignore:The labels fall with the predicted:UserWarning")
 @pytest.mark.filterwarnings("ignore:Task .* in every row:UserWarning")
 def test_predictions_of_a_fold_without_a_conversion_are_left_out(kind):
     """The second fold is trained on rows in which nobody converts."""
@@ -570,6 +602,7 @@ def checks():
 @pytest.mark.filterwarnings("ignore:Fewer rows than n_splits:UserWarning")
 @pytest.mark.filterwarnings("ignore:Only one class in the rows:UserWarning")
 @pytest.mark.filterwarnings("ignore:Labels break the order:UserWarning")
+@pytest.mark.filterwarnings("ignore:The labels fall with the predicted:UserWarning")
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.SkipTestWarning")
 @pytest.mark.parametrize(("calibrator", "check"), checks())
 def test_check_estimator(calibrator, check):

@@ -17,8 +17,9 @@ from sk_pwiser.linear_model import (
     CPMultiTaskLogistic,
     MultiTaskSparseLinear,
     MultiTaskSparseLinearCV,
+    multi_task_sparse_path,
 )
-from sk_pwiser.model_selection import FunnelTimeSplit
+from sk_pwiser.model_selection import FunnelStratifiedKFold, FunnelTimeSplit
 
 ESTIMATORS = {
     "cp": CPMultiTaskLogistic(),
@@ -88,7 +89,7 @@ def test_an_earlier_fit_stays_usable_after_a_bad_one(name):
         (CLICK.where(X["a"] < 1), "Input y contains NaN: .* in column 'click'"),
         (CLICK * 2, "expected the classes"),
         (CLICK.map({0: "no", 1: "yes"}), "expected the classes"),
-        (CLICK[:-1], "X has 300 rows, but y has 299"),
+        (CLICK[:-1], "X has 300 rows, Y has 299"),
     ],
     ids=["missing", "another class", "text", "rows"],
 )
@@ -104,11 +105,40 @@ def test_score_checks_tasks_rows_and_weights(name):
     assert model.score(X, Y) == model.score(X, Y.to_numpy())
     with pytest.raises(ValueError, match="in the order the estimator was fitted with"):
         model.score(X, Y[["buy", "click"]])
-    with pytest.raises(ValueError, match="X has 300 rows, but y has 299"):
+    with pytest.raises(ValueError, match="X has 300 rows, Y has 299"):
         model.score(X, Y[:-1])
     weight = np.column_stack([np.ones(300), np.zeros(300)])
     with pytest.raises(ValueError, match="label of task 'buy'"):
         model.score(X, Y, sample_weight=weight)
+
+
+@pytest.mark.parametrize("name", THREE)
+def test_rows_in_another_order_are_refused(name):
+    model, shuffled = clone(ESTIMATORS[name]), X.sample(frac=1, random_state=0)
+    weight = pd.Series(1.0, shuffled.index)
+    for arguments in ((shuffled, Y), (X, Y, weight)):
+        with pytest.raises(ValueError, match="same index labels in different orders"):
+            model.fit(*arguments)
+    with pytest.raises(ValueError, match="same index labels in different orders"):
+        model.fit(X, Y).score(shuffled, Y)
+    with pytest.raises(ValueError, match="same index labels in different orders"):
+        multi_task_sparse_path(shuffled, Y)
+
+
+@pytest.mark.parametrize(
+    "cv",
+    [
+        FunnelTimeSplit(2, time="d"),
+        FunnelStratifiedKFold(2, task_parents={"buy": "click"}),
+    ],
+    ids=["time", "tree"],
+)
+@pytest.mark.parametrize("has_values", [False, True])
+def test_splitters_find_columns_and_tasks_by_name(cv, has_values):
+    y = Y.assign(value=X["c"]) if has_values else Y
+    types = ["binary", "binary", "regression"] if has_values else "binary"
+    model = MultiTaskSparseLinearCV(alphas=3, cv=cv, task_types=types)
+    assert model.fit(X, y).scores_.shape == (3, 2, y.shape[1])
 
 
 def test_folds_by_time_read_the_labels_of_tasks_of_both_types():

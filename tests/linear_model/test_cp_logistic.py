@@ -70,6 +70,18 @@ def test_names_positions_and_sparse_matrices_give_the_same():
         assert_allclose(model.predict_proba(stored), p, atol=1e-6)
 
 
+@pytest.mark.parametrize("library", ["polars", "pyarrow"])
+def test_tables_of_other_libraries_give_the_same(library):
+    X, market, Y = grid_data()
+    data = table(X, market)
+    convert = getattr(pytest.importorskip(library), "table", None)
+    other = convert(data) if convert else pytest.importorskip(library).DataFrame(data)
+    model = exact(group_modes=["market"]).fit(other, Y)
+    expected = exact(group_modes=["market"]).fit(data, Y).predict_proba(data)
+    assert_allclose(model.predict_proba(other), expected)
+    assert list(model.feature_names_in_) == list(data.columns)
+
+
 def test_two_group_modes():
     X, market, Y = grid_data()
     device = np.arange(len(X)) % 3
@@ -90,6 +102,8 @@ def test_unseen_and_missing_levels_take_the_mean():
     expected = 1 / (1 + np.exp(-X @ coef.T - intercept))
     assert_allclose(model.predict_proba(data.assign(market="US")), expected)
     assert_allclose(model.predict_proba(data.assign(market=None)), expected)
+    with pytest.raises(ValueError, match=r"'market' of group_modes .* not text, but"):
+        model.predict_proba(data.assign(market=market))
 
 
 def test_the_scale_of_the_factors_does_not_matter():

@@ -3,16 +3,25 @@
 import numpy as np
 import pandas as pd
 import pytest
+from fake_estimators import ReadsFeatures
 from numpy.testing import assert_allclose, assert_array_equal
 from pandas.testing import assert_frame_equal
 from refusals import small
 from scipy.sparse import csr_array
+from sklearn import config_context
 from sklearn.dummy import DummyClassifier
+from sklearn.exceptions import UndefinedMetricWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 from sklearn.multioutput import MultiOutputClassifier
 
 from sk_pwiser.datasets import make_ctr_cvr
+from sk_pwiser.metrics import (
+    ctcvr_auc_scorer,
+    ctr_auc_scorer,
+    cvr_auc_scorer,
+    mean_log_loss_scorer,
+)
 from sk_pwiser.model_selection import FunnelTimeSplit, compare_models
 from sk_pwiser.model_selection._compare_models import (
     IS_CATEGORY,
@@ -108,6 +117,60 @@ def test_containers_and_single_tasks(rows):
     assert_array_equal(of_pandas.scores["click AUC"], of_polars.scores["click AUC"])
     by_time = FunnelTimeSplit(2, time="hour")
     assert compare_models(X, Y, models=FAST, cv=by_time).fit_times.shape == (2, 2)
+
+
+def test_a_task_that_never_happens_in_a_training_part(rows):
+    X, Y = rows
+    X = X[["numeric_0", "numeric_1"]].rename(columns={"numeric_0": "price: {net}"})
+    Y = Y.assign(conversion=Y["conversion"].where(X.index < 400, 0))
+    halves = [(np.arange(400), np.arange(400, 800))]
+    halves += [test_and_train[::-1] for test_and_train in halves]
+    names = [*FAST, *(["lightgbm"] if is_installed("lightgbm") else [])]
+    with pytest.warns(UndefinedMetricWarning, match="conversion AUC on 1"):
+        found = compare_models(X, Y, models=names, cv=halves)
+    assert np.isfinite(found.scores["click AUC"]).all()
+    assert_array_equal(found.scores["conversion AUC"][:, 1], 0.5)
+
+
+@pytest.mark.parametrize("form", ["bool", "Int64", "polars", "arrow"])
+def test_labels_of_every_form_give_the_same(rows, form):
+    X, Y = rows
+    X = X[["numeric_0", "numeric_1"]]
+    if form in ("polars", "arrow"):
+        y = pytest.importorskip("polars").from_pandas(Y)
+        y = y if form == "polars" else y.to_arrow()
+    else:
+        y = Y.astype(form)
+    found, expected = (compare_models(X, each, models=FAST, cv=2) for each in (y, Y))
+    for name, scores in expected.scores.items():
+        assert_array_equal(found.scores[name], scores)
+
+
+@pytest.mark.parametrize("routing", [False, True])
+def test_default_scores_on_a_sampled_log_are_those_on_the_full_one(routing):
+    rng = np.random.default_rng(0)
+    p = np.sort(rng.random((40_000, 2)) * 0.05)[:, ::-1]
+    Y = (rng.random((40_000, 1)) < p).astype(int)
+    kept = (Y[:, 0] == 1) | (rng.random(40_000) < 0.1)
+    X, Y = np.column_stack([p, p[:, 1] / p[:, 0]])[kept], Y[kept]
+    models = {
+        "full": ReadsFeatures(negative_sampling_rate=0.1),
+        "sampled": ReadsFeatures(power=0.5),
+    }
+    halves = [np.arange(len(X)) % 2 == k for k in (0, 1)]
+    with config_context(enable_metadata_routing=routing):
+        found = compare_models(X, Y, models=models, cv=[halves, halves[::-1]])
+    losses = found.scores["minus log loss"]
+    assert (losses[0] > losses[1] + 0.05).all()
+    weight, test = np.where(Y[:, 0] == 0, 10.0, 1.0), halves[1]
+    model = models["full"].fit(X, Y)
+    scorers = ctr_auc_scorer, ctcvr_auc_scorer, cvr_auc_scorer, mean_log_loss_scorer
+    for scorer, values in zip(scorers, found.scores.values(), strict=True):
+        expected = scorer(model, X[test], Y[test], sample_weight=weight[test])
+        assert values[0, 0] == pytest.approx(expected)
+    models["other"] = ReadsFeatures(negative_sampling_rate=0.2)
+    with pytest.raises(ValueError, match=r"negative_sampling_rate: \[0.1, 0.2\]"):
+        compare_models(X, Y, models=models, cv=2)
 
 
 def test_columns_are_read_as_by_the_estimator(rows):

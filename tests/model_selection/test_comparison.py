@@ -135,6 +135,17 @@ def test_the_text_holds_title_table_and_verdicts():
     assert lines[8:] == [f"{m}: {text}." for m, text in comparison.verdicts.items()]
 
 
+def test_small_differences_of_small_scores_have_more_digits():
+    """As those of a log loss at 0.1 % of conversions."""
+    scores = {"loss": [[-0.0074, -0.0075, -0.0073], [-0.00742, -0.00751, -0.00731]]}
+    comparison = LossComparison(["a", "b"], scores, test_train_ratio=0.0)
+    assert "-0.000013  [-0.000028, +0.000001]" in str(comparison)
+    comparison.scores["loss"][1] = comparison.scores["loss"][0] - [1e-5, 1.1e-5, 1.2e-5]
+    assert comparison.verdicts["loss"] == (
+        "b is behind a by 0.000011 [0.000009, 0.000013]"
+    )
+
+
 def test_a_rounded_zero_has_no_minus_sign():
     scores = {"m": [[0.5, 0.5], [0.5, 0.5 - 1e-9]]}
     text = str(LossComparison(["a", "b"], scores, test_train_ratio=1))
