@@ -39,7 +39,9 @@ def rows_of_values(column, name=None):
     texts = {}  # of equal text, such as 1 and "1", the first value stands for all
     firsts = [texts.setdefault(str(value), code) for code, value in enumerate(values)]
     codes = np.array([*firsts, -1], dtype=np.intp)[codes]
-    prefix, order = "" if name is None else f"{name}=", np.argsort(codes, kind="stable")
+    # A Series of polars without a name has an empty one.
+    prefix = "" if name is None or str(name) == "" else f"{name}="
+    order = np.argsort(codes, kind="stable")
     found, starts = np.unique(codes[order], return_index=True)
     return {
         f"{prefix}{values[code]}": rows

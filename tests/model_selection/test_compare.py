@@ -389,6 +389,8 @@ def test_values_of_a_number_in_every_dtype(dtype):
     assert [*rows_by(table, "tab").values()] == [[0, 3], [2]]
     as_polars = pytest.importorskip("polars").DataFrame({"tab": [1, None, 2, 1]})
     assert [*rows_by(as_polars, 0).values()] == [[0, 3], [2]]
+    # A Series of polars without a name has the name "".
+    assert [*rows_of_values(as_polars["tab"].alias(""), "")] == ["1", "2"]
 
 
 @pytest.mark.parametrize("scoring", [None, "mean", {"click AUC": ctr_auc_scorer}])
