@@ -35,16 +35,10 @@ class MultiTaskCriterion(nn.Module):
 
     def set_base_losses(self, network: MultiTaskNetwork) -> None:
         """Pass the losses of predictions that equal the base rates to the weighting."""
-        logits = network.base_logits.unsqueeze(0)
-        try:
-            losses = self.loss.row_losses(logits, logits.sigmoid())[0]
-        except NotImplementedError:
-            return
-        if network.spec.task_space == "conditional":
-            # A head learns from the rows where the task that it presupposes happened.
-            rates = torch.tensor(list(network.spec.base_rates)).unsqueeze(0)
-            losses = losses * labels_of_parents(rates, self.parents)[0]
-        self.weighting.set_base_losses(losses)
+        if self.loss.averages_rows:
+            logits = network.base_logits.unsqueeze(0)
+            losses = self.loss.row_losses(logits, logits.sigmoid())
+            self.weighting.set_base_losses(losses[0])
 
     def forward(
         self,
@@ -54,7 +48,7 @@ class MultiTaskCriterion(nn.Module):
         groups: Tensor | None = None,
     ) -> Tensor:
         """Compute the reported loss of a batch, a scalar."""
-        losses, _, penalty = self._terms(output, y, sample_weight, groups)
+        losses, _, _, penalty = self._terms(output, y, sample_weight, groups)
         return self._report(losses, penalty)
 
     def backward(
@@ -66,7 +60,8 @@ class MultiTaskCriterion(nn.Module):
         parameters: Iterable[nn.Parameter],
     ) -> Tensor:
         """Set the gradients of a batch in the parameters; return the reported loss."""
-        losses, extra, penalty = self._terms(output, y, sample_weight, groups)
+        losses, weights, extra, penalty = self._terms(output, y, sample_weight, groups)
+        self.weighting.set_sample_weight(weights)
         if extra is not None:
             self.weighting.set_extra_losses(extra.detach())
         self.weighting.backward(losses, penalty, parameters)
@@ -78,11 +73,11 @@ class MultiTaskCriterion(nn.Module):
         y: Tensor,
         sample_weight: Tensor | None,
         groups: Tensor | None,
-    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
-        """Return the losses, `(n_tasks,)`, the extra ones in them, and the penalty.
+    ) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor | None]:
+        """Return the losses, `(n_tasks,)`, the weights of the rows in them, and others.
 
-        The extra losses of the tasks, and the sum of the penalties, are None if there
-        are none.
+        These are the extra losses of the tasks and the sum of the penalties, which are
+        None if there are none.
         """
         _check_output(output, y.shape)
         heads, weights, targets = output.logits, sample_weight, y
@@ -123,7 +118,8 @@ class MultiTaskCriterion(nn.Module):
             penalties.append(self.monotonicity_weight * rises)
         if added is not None:
             losses = losses + added
-        return losses, added, torch.stack(penalties).sum() if penalties else None
+        penalty = torch.stack(penalties).sum() if penalties else None
+        return losses, weights, added, penalty
 
     def _losses(
         self,

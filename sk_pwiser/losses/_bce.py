@@ -59,6 +59,8 @@ class _CrossEntropy(torch.autograd.Function):
 class _BCEWithRanking(BCE):
     """Base class of the losses `s * BCE + (1 - s) * ranking`, with s = bce_share."""
 
+    averages_rows = False
+
     def __init__(self, task_names: Sequence[str], *, bce_share: float) -> None:
         super().__init__(task_names)
         self.bce_share = check_number("bce_share", bce_share, at_least=0, at_most=1)

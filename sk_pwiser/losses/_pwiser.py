@@ -270,6 +270,7 @@ class PWiseR(MultiTaskLoss):
         self.base = _build_base(base, base_params, self.task_names)
         self.asks_for_groups = self.base.asks_for_groups
         self.takes_task_weights = self.base.takes_task_weights
+        self.averages_rows = self.base.averages_rows
         # In place, as graphs require.
         n_batches = torch.zeros((), dtype=torch.int64)
         self.register_buffer("_batches_without_pairs", n_batches, persistent=False)

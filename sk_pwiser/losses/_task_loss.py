@@ -33,6 +33,10 @@ class MultiTaskLoss(nn.Module):
         group together.
     takes_task_weights : bool
         Whether `sample_weight` may have shape `(batch, n_tasks)`.
+    averages_rows : bool
+        Whether the loss is the mean of `row_losses`, times the weights, apart from
+        pairwise terms. Its expected value at the base rates is then known, which the
+        weighting "gradnorm" uses.
 
     Examples
     --------
@@ -52,6 +56,7 @@ class MultiTaskLoss(nn.Module):
     heads: Sequence[int] = (-1,)
     asks_for_groups: bool = False
     takes_task_weights: bool = False
+    averages_rows: bool = False
 
     def __init__(self, task_names: Sequence[str]) -> None:
         super().__init__()
@@ -161,6 +166,7 @@ class _PointwiseLoss(MultiTaskLoss):
     """Base class of the losses that are means of `row_losses` over the batch."""
 
     takes_task_weights = True
+    averages_rows = True
 
     def forward(
         self,

@@ -49,12 +49,21 @@ class GradCraft(GradientWeighting):
 
     The authors search r in [0, 1] and :math:`\epsilon` between 1e-10 and 1e-8.
 
-    This implementation differs from the authors' code in three points: lengths and
+    This implementation differs from the authors' code in four points: lengths and
     conflicts are computed over the shared parameters instead of all parameters; the
-    step is the sum over the tasks instead of their mean, as with equal weights; and
-    the averages exclude the current batch, except in the first step. Otherwise a batch
-    with a positive row of a rare task, whose gradient is long, would reduce its own
-    weight. A task whose gradient was 0 in all steps so far is ignored.
+    step is the sum over the tasks instead of their mean, as with equal weights; the
+    averages start with the first length and exclude the current batch; and they skip
+    batches in which the gradient of the task is 0, such as those without a known label
+    or, in conditional task space, without a click. Otherwise a batch with a positive
+    row of a rare task, whose gradient is long, would reduce its own weight, and the
+    first batch after many without a label would have an arbitrarily large one. A task
+    whose gradient was 0 in all steps so far is ignored.
+
+    As in the authors' code, the ratio of the averages has no limit, so that tasks with
+    short gradients may have weights of hundreds. A single gradient, however, is
+    lengthened to at most :math:`1/(1-\beta)` times the longest average: the average of
+    its task counts as at least :math:`(1-\beta)\lVert g_k\rVert`, the share that this
+    gradient has in the authors' average.
 
     References
     ----------
@@ -84,15 +93,15 @@ class GradCraft(GradientWeighting):
         self.relax = check_number("relax", relax, at_least=0, at_most=1)
         self.decay = check_number("decay", decay, at_least=0, below=1)
         self.epsilon = check_number("epsilon", epsilon, at_least=0, at_most=1)
-        # Without bias correction, since only ratios of lengths are used.
         self.register_buffer("lengths", torch.zeros(n_tasks))
 
     def weigh(self, gram: Tensor) -> Tensor:
         """Return the weights of the original gradients in the step, `(n_tasks,)`."""
-        before = self.lengths.to(gram)
-        updated = before.lerp(gram.diagonal().sqrt(), 1 - self.decay)
-        self.lengths.copy_(updated)
-        lengths = torch.where(before > 0, before, updated)
+        norms, before = gram.diagonal().sqrt(), self.lengths.to(gram)
+        lengths = torch.where(before > 0, before, norms)
+        moved = lengths.lerp(norms, 1 - self.decay)
+        self.lengths.copy_(torch.where(norms > 0, moved, before))
+        lengths = lengths.maximum((1 - self.decay) * norms)
         ratios = torch.where(lengths > 0, lengths.max() / lengths, 1.0)
         scales = self.relax * ratios + (1 - self.relax)
         return scales * without_conflicts(gram * scales.outer(scales), self.epsilon)

@@ -59,8 +59,14 @@ class GradNorm(GradientWeighting):
     - The initial loss :math:`L_k(0)` is the expected loss at the base rate of the task,
       for cross-entropy the entropy of the rate, instead of the loss of the first batch,
       which depends on whether the batch has a positive row. If the weighting is used
-      alone, or with a loss that has no pointwise part, it is the first loss above 0.
-      Extra losses that a network adds, such as the corrections of ESCM2, have no
+      alone, or with a loss that is not a mean over rows, such as "jrc" and
+      "combined_pair", it is the mean of the losses above 0 in the first epoch, before
+      the end of which it is the mean so far.
+    - In the training rates, :math:`L_k(t)` is a mean over the weights: the loss of the
+      batch divided by the mean weight of its rows for the task. Otherwise missing
+      labels, small weights of a task and, in conditional task space, few rows with the
+      task that it presupposes would count as progress.
+    - Extra losses that a network adds, such as the corrections of ESCM2, have no
       expected value at the base rates. They are left out of :math:`L_k(t)` in the
       training rates, and are part of the gradients.
 
@@ -84,8 +90,10 @@ class GradNorm(GradientWeighting):
 
     weights: Tensor
     initial_losses: Tensor
+    n_initial: Tensor
     losses: Tensor
     extra_losses: Tensor
+    mean_weights: Tensor
 
     def __init__(self, n_tasks: int, *, alpha: float = 1.5, lr: float = 0.025) -> None:
         super().__init__(n_tasks)
@@ -94,13 +102,24 @@ class GradNorm(GradientWeighting):
         self.register_buffer("weights", torch.ones(n_tasks))
         # 0 if unknown, until the first loss of the task that is above 0.
         self.register_buffer("initial_losses", torch.zeros(n_tasks))
-        # The losses of the current step, which later steps do not need.
+        # The number of losses in the mean of the epoch; 0 if no loss is added any more.
+        count = torch.zeros(n_tasks, dtype=torch.int64)
+        self.register_buffer("n_initial", count, persistent=False)
+        # Values of the current step, which later steps do not need.
         self.register_buffer("losses", torch.zeros(n_tasks), persistent=False)
         self.register_buffer("extra_losses", torch.zeros(n_tasks), persistent=False)
+        self.register_buffer("mean_weights", torch.ones(n_tasks), persistent=False)
 
     def set_base_losses(self, losses: Tensor) -> None:
         """Take the expected losses at the base rates, `(n_tasks,)`, as initial ones."""
         self.initial_losses.copy_(losses)
+
+    def set_sample_weight(self, sample_weight: Tensor | None) -> None:
+        """Take the mean weights of the tasks, by which the rates divide the losses."""
+        if sample_weight is None or sample_weight.dim() == 1:  # equal for all tasks
+            self.mean_weights.fill_(1.0)
+        else:
+            self.mean_weights.copy_(sample_weight.mean(dim=0))
 
     def set_extra_losses(self, losses: Tensor) -> None:
         """Take the extra losses of a step, `(n_tasks,)`, which the rates leave out."""
@@ -113,12 +132,19 @@ class GradNorm(GradientWeighting):
         parameters: Iterable[nn.Parameter],
     ) -> None:
         """Combine the tasks' gradients and store the result in the parameters."""
-        self.losses.copy_(losses.detach() - self.extra_losses)
-        is_first = (self.initial_losses == 0) & (self.losses > 0)
-        self.initial_losses.copy_(
-            torch.where(is_first, self.losses, self.initial_losses)
-        )
+        known = (losses.detach() - self.extra_losses) / self.mean_weights
+        self.losses.copy_(torch.where(self.mean_weights > 0, known, 0.0))
+        is_open = (self.initial_losses == 0) | (self.n_initial > 0)
+        is_added = is_open & (self.losses > 0)
+        self.n_initial += is_added
+        change = (self.losses - self.initial_losses) / self.n_initial.clamp(min=1)
+        self.initial_losses += torch.where(is_added, change, 0.0)
         super().backward(losses, penalty, parameters)
+
+    def end_epoch(self) -> list[float]:
+        """Return the epoch's mean weights and reset them; end means of first losses."""
+        self.n_initial.zero_()
+        return super().end_epoch()
 
     def weigh(self, gram: Tensor) -> Tensor:
         """Return the weights of the step, of shape `(n_tasks,)`, then update them."""

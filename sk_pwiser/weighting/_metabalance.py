@@ -43,9 +43,18 @@ class MetaBalance(GradientWeighting):
     The paper has three strategies. This is the one that both increases and decreases
     lengths; the other two only increase or only decrease them.
 
-    This implementation differs from the authors' code in that the averages exclude the
-    current batch, except in the first step. Otherwise a batch with a positive row of a
-    rare task, whose gradient is long, would reduce its own weight.
+    This implementation differs from the authors' code in two points: the averages start
+    with the first length and exclude the current batch; and they skip batches in which
+    the gradient of the task is 0, such as those without a known label or, in
+    conditional task space, without a click. Otherwise a batch with a positive row of a
+    rare task, whose gradient is long, would reduce its own weight, and the first batch
+    after many without a label would have an arbitrarily large one.
+
+    As in the authors' code, the ratio of the averages has no limit, so that tasks with
+    short gradients may have weights of hundreds. A single gradient, however, is
+    lengthened to at most :math:`1/(1-\beta)` times the average of the target: the
+    average of its task counts as at least :math:`(1-\beta)\lVert g_k\rVert`, the share
+    that this gradient has in the authors' average.
 
     References
     ----------
@@ -80,7 +89,6 @@ class MetaBalance(GradientWeighting):
                 f"target must be the index of one of {n_tasks} tasks; got {target!r}."
             )
         # One row per trained tensor; rows are added when a tensor is first combined.
-        # Without bias correction, since only ratios of lengths are used.
         self.register_buffer("lengths", torch.zeros(0, n_tasks))
         self._rows: tuple[list[int], Tensor] | None = None  # indices, on the device
 
@@ -96,9 +104,11 @@ class MetaBalance(GradientWeighting):
             new = current.new_zeros(n_missing, self.n_tasks)
             self.lengths = torch.cat([self.lengths.to(new), new])
         before = self.lengths[rows].to(current)
-        updated = before.lerp(current, 1 - self.decay)
-        self.lengths[rows] = updated.to(self.lengths.dtype)
-        lengths = torch.where(before > 0, before, updated)
+        lengths = torch.where(before > 0, before, current)
+        moved = lengths.lerp(current, 1 - self.decay)
+        moved = torch.where(current > 0, moved, before)
+        self.lengths[rows] = moved.to(self.lengths.dtype)
+        lengths = lengths.maximum((1 - self.decay) * current)
         is_known = lengths > 0
         target_lengths = lengths[:, self.target].unsqueeze(1)
         ratios = torch.where(

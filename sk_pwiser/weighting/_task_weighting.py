@@ -68,13 +68,28 @@ class TaskWeighting(nn.Module):
 
         Called once before training, with values that do not depend on the labels of a
         single batch. By default they are not used. A weighting that is used alone, or
-        with a loss that has no pointwise part, does not receive them.
+        with a loss whose `averages_rows` is False, does not receive them.
 
         Parameters
         ----------
         losses : Tensor of shape (n_tasks,)
-            Expected loss of each task, without penalties and pairwise parts; for
-            cross-entropy over impressions, the entropy of the base rate.
+            Expected loss of each task per row of weight 1, without penalties and
+            pairwise parts; for cross-entropy the entropy of the base rate. In
+            conditional task space, that of the rate among the rows where the task that
+            it presupposes happened.
+        """
+
+    def set_sample_weight(self, sample_weight: Tensor | None) -> None:
+        """Receive the weights of the rows of a step.
+
+        Called before `backward`. By default they are not used.
+
+        Parameters
+        ----------
+        sample_weight : Tensor of shape (batch,) or (batch, n_tasks), or None
+            Weights of the rows in the losses, 0 for missing labels and, in conditional
+            task space, for rows without the task that is presupposed; None if all are
+            1. The losses are divided by the number of rows, not by these weights.
         """
 
     def set_extra_losses(self, losses: Tensor) -> None:

@@ -195,6 +195,20 @@ def test_row_losses_are_finite_at_extreme_logits(loss):
     assert logits.grad.isfinite().all()
 
 
+@pytest.mark.parametrize(
+    ("name", "params"),
+    [
+        *((name, {}) for name in sorted(LOSSES) if name != "pwiser"),
+        *(("pwiser", {"base": base, "pwiser_weight": 0}) for base in ("focal", "jrc")),
+    ],
+)
+def test_averages_rows_tells_whether_a_loss_is_the_mean_of_its_row_losses(name, params):
+    loss = LOSSES[name](NAMES, **params)
+    logits, y, weight, _ = random_batch(20)
+    means = (weight * loss.row_losses(logits, y)).mean(dim=0)
+    assert torch.allclose(loss(logits, y, weight), means) == loss.averages_rows
+
+
 # The base class.
 
 
@@ -203,6 +217,7 @@ def test_defaults_of_the_base_class():
     logits, y, weight, _ = random_batch(5)
     assert not loss.takes_task_weights
     assert not loss.asks_for_groups
+    assert not loss.averages_rows
     loss.observe(y, weight)
     assert loss.pop_epoch_record() == {}
     with pytest.raises(NotImplementedError, match=r"must define forward\."):

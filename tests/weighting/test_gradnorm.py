@@ -33,6 +33,7 @@ def test_the_first_step_is_the_plain_sum_and_the_next_uses_the_learned_weights()
 def test_the_weights_follow_the_gradient_of_the_distance_to_the_targets():
     weighting = GradNorm(3, alpha=0.7, lr=1e-3)
     step(weighting, [2.0, 1.0, 4.0])
+    weighting.end_epoch()
     before = weighting.weights.double()
     losses = np.array([1.5, 0.9, 1.0])
     step(weighting, losses.astype(np.float32))
@@ -53,6 +54,7 @@ def test_the_weights_follow_the_gradient_of_the_distance_to_the_targets():
 def test_the_lengths_converge_in_proportion_to_the_rates(alpha):
     weighting = GradNorm(3, alpha=alpha, lr=0.1)
     step(weighting, [2.0, 1.0, 4.0])
+    weighting.end_epoch()
     for _ in range(300):
         step(weighting, [1.0, 0.8, 3.6])
     rates = np.array([0.5, 0.8, 0.9])
@@ -84,15 +86,19 @@ def test_a_vanished_gradient_keeps_its_weight_and_changes_no_other(factor):
     assert (weighting.weights[:2] - 1).abs().min() > 0.1
 
 
-def test_losses_of_0_are_no_initial_losses_and_change_no_weight():
+def test_initial_losses_are_the_means_of_the_first_epoch_without_losses_of_0():
     weighting = GradNorm(3, alpha=1.0)
-    for _ in range(3):
-        step(weighting, [1.0, 0.0, 1.0])
-    assert weighting.initial_losses.tolist() == [1, 0, 1]
+    for losses in ([1.0, 0.0, 1.0], [2.0, 0.0, 1.0]):
+        step(weighting, losses)
+    assert weighting.initial_losses.tolist() == [1.5, 0, 1]
     assert weighting.weights[1] == 1
-    step(weighting, [0.5, 4.0, 0.25])
-    step(weighting, [0.1, 8.0, 0.2])
-    assert weighting.initial_losses.tolist() == [1, 4, 1]
+    weighting.end_epoch()
+    for losses in ([0.5, 4.0, 0.25], [0.1, 0.0, 0.2], [0.1, 8.0, 0.2]):
+        step(weighting, losses)
+    assert weighting.initial_losses.tolist() == [1.5, 6, 1]
+    weighting.end_epoch()
+    step(weighting, [0.1, 1.0, 0.2])
+    assert weighting.initial_losses.tolist() == [1.5, 6, 1]
 
 
 def test_parameters_of_one_task_take_its_plain_gradient():
@@ -131,7 +137,7 @@ def test_initial_losses_do_not_depend_on_a_batch(task_space):
     cvr = (Y["conversion"].sum() + 0.5) / (Y["click"].sum() + 1)
     expected = [entropy(click), entropy(click * cvr)]
     if task_space == "conditional":
-        expected[1] = click * entropy(cvr)
+        expected[1] = entropy(cvr)
     params = {"network_params": {"task_space": task_space}, "batch_size": 8}
     for seed in range(2):
         model = small(weighting="gradnorm", random_state=seed, **params).fit(X, Y)
@@ -139,9 +145,42 @@ def test_initial_losses_do_not_depend_on_a_batch(task_space):
         assert_allclose(initial, expected, rtol=1e-4)
 
 
+@pytest.mark.parametrize(
+    ("loss", "params"),
+    [("jrc", None), ("combined_pair", None), ("pwiser", {"base": "combined_pair"})],
+)
+def test_initial_losses_of_losses_that_are_no_means_over_rows(loss, params):
+    params = {"loss": loss, "loss_params": params, "pwiser_weight": 0.0}
+    model = small(weighting="gradnorm", **params).fit(X, Y)
+    initial = model.net_.criterion_.weighting.initial_losses.sum().item()
+    # All batches have the same size.
+    assert initial == pytest.approx(model.history_[0, "train_loss"], rel=1e-5)
+    assert initial != pytest.approx(model.history_[1, "train_loss"], rel=1e-5)
+
+
+def no_weights(n):
+    return None
+
+
+def weights_per_task(n):
+    return torch.tensor([1.0, 0.1]).expand(n, 2)
+
+
+def missing_labels(n):
+    return torch.stack([torch.ones(n), (torch.rand(n) < 0.5).float()], dim=1)
+
+
 @pytest.mark.parametrize("task_space", ["entire", "conditional"])
-@pytest.mark.parametrize("name", sorted(NETWORKS))
-def test_no_task_is_slow_before_training(name, task_space):
+@pytest.mark.parametrize(
+    ("name", "weights"),
+    [
+        *((name, no_weights) for name in sorted(NETWORKS)),
+        ("shared_bottom", weights_per_task),
+        ("shared_bottom", missing_labels),
+        ("esmm", missing_labels),
+    ],
+)
+def test_no_task_is_slow_before_training(name, weights, task_space):
     torch.manual_seed(0)
     rates, n = [0.2, 0.02], 20_000
     network = NETWORKS[name](NetworkSpec([3], 2, 4, rates, task_space=task_space))
@@ -149,12 +188,15 @@ def test_no_task_is_slow_before_training(name, task_space):
     criterion = MultiTaskCriterion(BCE(["click", "conversion"]), weighting)
     criterion.set_base_losses(network)
     y = (torch.rand(n, 2) < torch.tensor([0.2, 0.1])).float().cumprod(dim=1)
+    weight = weights(n)
+    if weight is not None:
+        y = y * (weight > 0)
     last = network.output if name == "metaheac" else network.towers
     with torch.no_grad():
         for parameter in last.parameters():
             parameter *= parameter.dim() == 1  # the biases predict the base rates
     output = network(torch.zeros(n, 1, dtype=torch.int64), torch.zeros(n, 2))
-    criterion.backward(output, y, None, None, network.parameters())
+    criterion.backward(output, y, weight, None, network.parameters())
     rates = weighting.losses / weighting.initial_losses
     assert_allclose(rates / rates.mean(), 1, atol=0.1)
 

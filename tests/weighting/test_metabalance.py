@@ -34,10 +34,11 @@ def test_several_steps_in_numpy():
     lengths, means = np.zeros((2, 3)), []
     for _ in range(5):
         g = [rng.normal(size=(3, n)) * [[1.0], [10.0], [0.1]] for n in (4, 7)]
-        now = 0.1 * np.array([np.linalg.norm(m, axis=1) for m in g])
-        used = lengths if lengths.any() else now
+        now = np.array([np.linalg.norm(m, axis=1) for m in g])
+        lengths = lengths if lengths.any() else now
+        used = np.maximum(lengths, 0.1 * now)
         scales = 0.7 * used[:, :1] / used + 0.3
-        lengths = 0.9 * lengths + now
+        lengths = 0.9 * lengths + 0.1 * now
         steps = weighting.combine([torch.from_numpy(m).float() for m in g])
         for m, scale, step in zip(g, scales, steps, strict=True):
             assert_allclose(step, scale @ m, rtol=1e-4, atol=1e-6)
@@ -46,12 +47,32 @@ def test_several_steps_in_numpy():
 
 
 def test_a_long_gradient_does_not_reduce_its_own_weight():
-    weighting = MetaBalance(2, relax=1.0, decay=0.5)
+    weighting = MetaBalance(2, relax=1.0, decay=0.99)
     weighting.combine([FIRST])
-    for factor in (100.0, 1.0):
+    for factor in (90.0, 1.0):
         longer = FIRST * torch.tensor([[1.0], [factor]])
         (step,) = copy.deepcopy(weighting).combine([longer])
         assert_allclose(step, [3, 4 + 5 * factor], rtol=1e-6)
+
+
+@pytest.mark.parametrize(("factor", "expected"), [(8.0, 40), (10.0, 50), (70.0, 50)])
+def test_a_gradient_is_lengthened_to_a_multiple_of_the_average_of_the_target(
+    factor, expected
+):
+    weighting = MetaBalance(2, relax=1.0, decay=0.9)
+    weighting.combine([FIRST])
+    (step,) = weighting.combine([FIRST * torch.tensor([[1.0], [factor]])])
+    assert_allclose(step, [3, 4 + expected], rtol=1e-5)
+
+
+def test_batches_without_a_gradient_leave_the_average_unchanged():
+    weighting = MetaBalance(2, relax=1.0)
+    for gradients in (FIRST, *[FIRST * torch.tensor([[1.0], [0.0]])] * 100):
+        weighting.combine([gradients, SECOND])
+    for step, values in zip(
+        weighting.combine([FIRST, SECOND]), [[3, 9], [1, 1, 0]], strict=True
+    ):
+        assert_allclose(step, values, rtol=1e-6)
 
 
 def test_gradients_of_0():
