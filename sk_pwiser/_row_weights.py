@@ -26,7 +26,13 @@ from sklearn.utils import (
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from sk_pwiser._responses import positive_probabilities
-from sk_pwiser._table import check_groups, find_missing, read_labels, zero_one_labels
+from sk_pwiser._table import (
+    check_groups,
+    check_match,
+    find_missing,
+    read_labels,
+    zero_one_labels,
+)
 from sk_pwiser._utils import (
     DocLink,
     accept_any_case_of_y,
@@ -200,8 +206,9 @@ class SessionCriticWeights(DocLink, BaseEstimator):
         ------
         ValueError
             If a parameter is out of range, there are fewer sessions than `cv`, labels
-            are missing or not 0 and 1, lengths differ, or `predict_proba` of the first
-            model has another shape than `Y`.
+            are missing or not 0 and 1, lengths differ, indexes have the same labels in
+            different orders, or `predict_proba` of the first model has another shape
+            than `Y`.
 
         Warns
         -----
@@ -214,11 +221,12 @@ class SessionCriticWeights(DocLink, BaseEstimator):
             read.values.reshape(len(read.values), -1), read.columns
         ).astype(np.float64)
         check_consistent_length(X, labels, groups)
+        check_match(X, len(labels), Y=Y, groups=groups, order=order)
         check_groups(groups, len(labels))
         sessions = Sessions(groups, order)
+        encoder, n_categories = state_encoder(X)
         p = self._left_out_probabilities(X, Y, groups, labels.shape[1])
         rewards = labels * np.log(p) + (1 - labels) * np.log1p(-p)
-        encoder, n_categories = state_encoder(X)
         states = encoder.transform(X)
         critic = self._critic(n_categories)
         critics, n_iter = self._fit_critics(critic, states, p, rewards, sessions)
@@ -391,7 +399,10 @@ def state_encoder(X):
     """Return an encoder of tables as floats, codes first, and the number of codes."""
     names = list(X.columns) if hasattr(X, "columns") else []
     found = [j for j, name in enumerate(names) if not _is_number(X[name].dtype)]
-    codes = OrdinalEncoder(handle_unknown="use_encoded_value", unknown_value=np.nan)
+    codes = make_pipeline(
+        FunctionTransformer(_with_nan),
+        OrdinalEncoder(handle_unknown="use_encoded_value", unknown_value=np.nan),
+    )
     numbers = FunctionTransformer(_as_floats)
     encoder = ColumnTransformer([("codes", codes, found)], remainder=numbers)
     return encoder.fit(X), len(found)
@@ -400,6 +411,15 @@ def state_encoder(X):
 def _is_number(dtype):
     kind = getattr(dtype, "kind", None)
     return dtype.is_numeric() if kind is None else kind in "iuf"
+
+
+def _with_nan(X):
+    """Return category columns as objects, in which all missing values are NaN."""
+    values = np.array(X, dtype=object)
+    missing = find_missing(values)
+    if missing is not None:
+        values[missing] = np.nan
+    return values
 
 
 def _as_floats(X):

@@ -250,6 +250,35 @@ def test_default_critic_reads_categories_and_missing_values(target):
     assert np.isfinite(maker.weights(unseen)).all()
 
 
+class SeesMissing(DummyRegressor):
+    """Checks that the first column, and no other one, is NaN in every fifth row."""
+
+    def fit(self, X, y):
+        is_first = np.arange(X.shape[1]) == 0
+        expected = np.outer(np.arange(len(X)) % 5 == 0, is_first)
+        assert_array_equal(np.isnan(X), expected)
+        return super().fit(X, y)
+
+
+@pytest.mark.parametrize(
+    "dtypes", [["object"], ["string"], ["category"], ["string", "category"], "polars"]
+)
+def test_missing_categories_are_nan(dtypes):
+    X, Y, session = frame()
+    page = [None if i % 5 == 0 else page for i, page in enumerate(X["page"])]
+    columns = {"hour": X["hour"].tolist(), "page": page}
+    if dtypes == "polars":
+        X = pytest.importorskip("polars").DataFrame(columns)
+    else:
+        X = pd.DataFrame(columns)
+        for dtype in dtypes:
+            X["page"] = X["page"].astype(dtype)
+    maker = SessionCriticWeights(
+        DummyClassifier(), critic=SeesMissing(), target="return"
+    ).fit(X, Y, groups=session)
+    assert np.isfinite(maker.weights(X)).all()
+
+
 def test_weights_without_strength_reproduce_the_plain_fit_to_the_bit():
     X, Y, session = frame()
     maker = SessionCriticWeights(small(), lam=0, target="return", random_state=0)
@@ -416,6 +445,31 @@ def test_bad_data_are_refused_and_an_earlier_fit_stays():
         maker.weights(np.hstack([X, X]))
     with pytest.raises(NotFittedError):
         exact().weights(X)
+
+
+@pytest.mark.parametrize("shuffled", ["Y", "groups", "order"])
+def test_another_order_of_the_index_is_refused(table, shuffled):
+    values = dict(zip(("X", "Y", "groups", "order"), table, strict=True))
+    values = {
+        name: pd.DataFrame(value) if value.ndim == 2 else pd.Series(value)
+        for name, value in values.items()
+    }
+    values[shuffled] = values[shuffled][::-1]
+    message = f"X and {shuffled} have the same index labels in different orders: row 0"
+    with pytest.raises(ValueError, match=message):
+        linear().fit(**values)
+
+
+class Unfitted(BaseEstimator):
+    def fit(self, X, Y):
+        raise AssertionError("The first model is fitted before the table is checked.")
+
+
+def test_columns_are_checked_before_the_first_model_is_fitted(table):
+    X, Y, groups, _ = table
+    X[3, 1] = np.inf
+    with pytest.raises(ValueError, match="infinity"):
+        SessionCriticWeights(Unfitted()).fit(X, Y, groups=groups)
 
 
 def test_missing_groups_are_refused():

@@ -4,8 +4,10 @@ from sk_pwiser._table._categories import (
     UNSEEN,
     CategoryColumn,
     Vocabulary,
+    check_exact,
     factorize,
     kinds_of,
+    large_kinds,
 )
 from sk_pwiser._table._column_kinds import (
     check_encoding_params,

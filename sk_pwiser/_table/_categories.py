@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from itertools import chain, compress
-from numbers import Real
+from numbers import Integral, Real
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -293,6 +293,7 @@ class CategoryColumn:
     place: str = "row"  # of an entry, for messages; files of version 0.1.0 lack it
 
     kind = "category"
+    large = frozenset()  # kinds of `LARGE` numbers in fit; files of 0.1.0 lack it
 
     @property
     def cardinality(self):
@@ -324,7 +325,8 @@ class CategoryColumn:
             return self.transform(column)
         indices, values = self._factorize(column)
         *counts, n_missing = count_values(indices, len(values)).tolist()
-        self.learn(values, counts, n_missing > 0, kinds_of(values))
+        kinds = kinds_of(values) | large_kinds(values)
+        self.learn(values, counts, n_missing > 0, kinds)
         return self._encode(indices, values)
 
     def learn(self, values, counts, has_missing, kinds, n_others=0):
@@ -337,7 +339,7 @@ class CategoryColumn:
                 (value, code)
                 for code, value in enumerate(sort_values(rare), self.cardinality)
             )
-        self.kinds_ = kinds
+        self.learn_kinds(kinds)
         # In another table, the share of rows with new values is about the share of rows
         # in fit whose value occurred once (Good, 1953).
         unusual = sum(
@@ -350,6 +352,9 @@ class CategoryColumn:
         self.has_amounts_ = self.kinds_ == {"text"} and _are_amounts(values)
         # Without missing values in fit, their embedding would not be trained.
         self.missing_code_ = MISSING if has_missing else UNSEEN
+
+    def learn_kinds(self, kinds):
+        self.large, self.kinds_ = kinds & LARGE.keys(), kinds - LARGE.keys()
 
     def _split(self, values, counts):
         """Return the values that get their own code, sorted, and the other values."""
@@ -375,29 +380,35 @@ class CategoryColumn:
         """Return the `Codes` of a column; raise if its values are of another kind."""
         indices, values = self._factorize(column)
         kinds = kinds_of(values)
+        start = f"Column {describe(self.name, column)} contained"
         if kinds and self.kinds_ and kinds.isdisjoint(self.kinds_):
             raise ValueError(
-                f"Column {describe(self.name, column)} contained "
-                f"{' and '.join(sorted(self.kinds_))} in fit; it now contains "
+                f"{start} {' and '.join(sorted(self.kinds_))} in fit; it now contains "
                 f"{' and '.join(sorted(kinds))}, such as {values[0]!r}, which cannot "
                 "equal any of its categories."
             )
+        check_exact(values, self.large, start, " in fit; it now contains")
         return self._encode(indices, values)
 
     def count(self, *columns):
-        """Return the distinct values, their numbers of rows, kinds, and n_missing."""
+        """Return the distinct values, their numbers of rows, kinds, and n_missing.
+
+        The kinds include those of `LARGE` numbers.
+        """
+        start = f"shared_embeddings: column {self.name!r} contains"
+        other = ", but a list column that shares its vocabulary contains"
         total, all_kinds, n_all_missing = Counter(), set(), 0
         for column in columns:
             indices, values = self._factorize(column)
             *counts, n_missing = count_values(indices, len(values)).tolist()
             kinds = kinds_of(values)
             if all_kinds and kinds and all_kinds.isdisjoint(kinds):
+                before = " and ".join(sorted(all_kinds - LARGE.keys()))
                 raise ValueError(
-                    f"shared_embeddings: column {self.name!r} contains "
-                    f"{' and '.join(sorted(all_kinds))}, but a list column that shares "
-                    f"its vocabulary contains {' and '.join(sorted(kinds))}."
+                    f"{start} {before}{other} {' and '.join(sorted(kinds))}."
                 )
-            all_kinds |= kinds
+            check_exact(values, all_kinds, start, other)
+            all_kinds |= kinds | large_kinds(values)
             n_all_missing += n_missing
             total.update(dict(zip(values, counts, strict=True)))
         return list(total), list(total.values()), all_kinds, n_all_missing
@@ -492,3 +503,44 @@ def _kind(cls):
     # Decimal and the bool of numpy are comparable with numbers, but not registered as
     # Real.
     return "numbers" if issubclass(cls, Real | Decimal | np.bool_) else "other objects"
+
+
+# Doubles hold all whole numbers up to this magnitude.
+EXACT = 2**53
+# The kinds of numbers above it, of which one may be the other, rounded.
+LARGE = {
+    "integers above 2^53": (Integral, Decimal),
+    "floats above 2^53": (float, np.floating),
+}
+
+
+def large_kinds(values):
+    return {kind for kind in LARGE if _find_large(values, kind) is not None}
+
+
+def _find_large(values, kind):
+    """Return a number of one of the kinds of `LARGE`, None if there is none."""
+    types = set(map(type, values))
+    for cls in types:
+        if issubclass(cls, LARGE[kind]):
+            own = values if len(types) == 1 else [v for v in values if type(v) is cls]
+            for value in (max(own), min(own)):
+                if not -EXACT <= value <= EXACT:
+                    return value
+    return None
+
+
+def check_exact(values, earlier, start, middle):
+    """Raise if integers were rounded to floats, here or among `earlier` kinds.
+
+    `start` and `middle` are parts of the message before the kinds of both.
+    """
+    known = LARGE.keys() & earlier
+    for kind in LARGE.keys() - known if known else ():
+        value = _find_large(values, kind)
+        if value is not None:
+            raise ValueError(
+                f"{start} {known.pop()}{middle} {kind}, such as {value!r}. Integers "
+                "above 2^53 are rounded if they become floats, for example beside NaN; "
+                "use a dtype such as 'Int64' or text."
+            )

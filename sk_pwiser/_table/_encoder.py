@@ -420,7 +420,7 @@ def grow_column(column, data, *others):
     grown = copy.copy(column)
     grown.n_frequent_ = len(frequent)
     grown.codes_ = {value: code for code, value in enumerate(kept, FIRST_VALUE)}
-    grown.kinds_ = column.kinds_ | kinds
+    grown.learn_kinds(column.kinds_ | column.large | kinds)
     origin = [*range(FIRST_VALUE), *(known.get(value, -1) for value in kept)]
     return grown, np.array(origin, dtype=np.int64)
 

@@ -411,15 +411,18 @@ class Targets:
             return self.values
         return np.where(self.missing, np.float32(np.nan), self.values)
 
-    def warn_about_labels(self, constant_tasks=True, selection=True):
-        for message in self.problems(constant_tasks, selection):
+    def warn_about_labels(self, constant_tasks=True, selection=True, weights=None):
+        for message in self.problems(constant_tasks, selection, weights):
             warn_user(message)
 
-    def problems(self, constant_tasks=True, selection=True):
-        """Name broken funnels, constant tasks, and labels missing not at random."""
+    def problems(self, constant_tasks=True, selection=True, weights=None):
+        """Name broken funnels, constant tasks, and labels missing not at random.
+
+        `weights`, (n_samples, n_tasks), are those of the labels, if there are any.
+        """
         messages = list(self._broken_funnel_messages())
         if constant_tasks:
-            messages += self._constant_task_messages()
+            messages += self._constant_task_messages(weights)
         if selection and self.missing is not None:
             messages += self._selection_messages()
         return messages
@@ -465,12 +468,17 @@ class Targets:
             "in the order of the funnel, click first."
         )
 
-    def _constant_task_messages(self):
+    def _constant_task_messages(self, weights):
         for k, name in enumerate(self.task_names):
             known = self.values[self._known(k), k]
             if len(known) == 0:
                 yield (
                     f"Task {name!r} has no label in any row: the network learns "
+                    "nothing about it."
+                )
+            elif weights is not None and not weights[:, k].any():
+                yield (
+                    f"Task {name!r} has weight 0 in every row: the network learns "
                     "nothing about it."
                 )
             elif (known == known[0]).all():
@@ -550,5 +558,5 @@ class SoftTargets(Targets):
         """Return the more likely labels, by which validation rows are stratified."""
         return np.rint(self.values)
 
-    def warn_about_labels(self, constant_tasks=True, selection=True):
+    def warn_about_labels(self, constant_tasks=True, selection=True, weights=None):
         """Do nothing: probabilities are neither constant nor missing."""

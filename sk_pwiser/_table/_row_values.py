@@ -252,12 +252,12 @@ def check_match(X, n_samples, *, input_name="X", **others):
     index = getattr(X, "index", None)
     for name, values in others.items():
         other = getattr(values, "index", None)
-        if not (hasattr(index, "isin") and hasattr(other, "isin")):
+        if not (hasattr(index, "factorize") and hasattr(other, "factorize")):
             continue
         if index.equals(other) or len(index) != len(other):
             continue
-        if index.isin(other).all() and other.isin(index).all():
-            row = int((index.to_numpy() != other.to_numpy()).argmax())
+        row = _reordered_row(index, other)
+        if row is not None:
             label, found = (one[row : row + 1].tolist()[0] for one in (index, other))
             aligned = "equal orders"
             if index.is_unique:
@@ -268,6 +268,34 @@ def check_match(X, n_samples, *, input_name="X", **others):
                 f"{name}. Pass {aligned} or, if rows match by position, "
                 f"{name}.to_numpy()."
             )
+
+
+def _reordered_row(index, other):
+    """Return the first row whose labels differ, None unless both have the same ones."""
+    kinds = [_kind_of_labels(index), _kind_of_labels(other)]
+    if None not in kinds and kinds[0] != kinds[1]:
+        return None
+    is_one_type = index.dtype == other.dtype and index.nlevels == other.nlevels
+    if not is_one_type and kinds != ["number", "number"]:
+        index, other = (one.to_flat_index().astype(object) for one in (index, other))
+    codes, labels = index.append(other).factorize(use_na_sentinel=False)
+    own, others = np.split(codes, 2)
+    differs = own != others
+    is_same = all(np.bincount(c, minlength=len(labels)).all() for c in (own, others))
+    return int(differs.argmax()) if is_same and differs.any() else None
+
+
+def _kind_of_labels(index):
+    """Return the kind of all labels, None if the dtype allows several.
+
+    Labels of different kinds are never equal.
+    """
+    if index.nlevels > 1:
+        return index.nlevels
+    if index.dtype.name in ("object", "category"):
+        return None
+    kinds = dict.fromkeys("iuf", "number") | {"M": "date", "m": "duration"}
+    return kinds.get(index.dtype.kind, "other")
 
 
 def check_groups(groups, n_samples):

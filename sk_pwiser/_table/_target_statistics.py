@@ -52,7 +52,9 @@ class TargetStatistics:
     attributes in classification and prediction problems." SIGKDD Explorations 3(1).
     """
 
-    lists: Sequence[tuple[int, int]] = ()  # in files of earlier versions
+    # In files of earlier versions:
+    lists: Sequence[tuple[int, int]] = ()
+    is_weighted = False
 
     def __init__(
         self,
@@ -63,6 +65,12 @@ class TargetStatistics:
         self.columns = list(columns)
         self.cardinalities = list(cardinalities)
         self.lists = list(lists)
+
+    @property
+    def counts_rows(self):
+        """Whether the counts are numbers of rows, not sums of weights."""
+        is_whole = all((counts[0] % 1 == 0).all() for counts in self.counts_)
+        return is_whole and not self.is_weighted
 
     @property
     def n_outputs(self):
@@ -87,6 +95,7 @@ class TargetStatistics:
         a trained network, and the counts of values that do not occur in these rows.
         """
         self._begin(*sum_labels(y, weight, ~others), earlier)
+        self._note_weights(weight)
         inputs = np.empty((len(codes), self.n_outputs), dtype=np.float32)
         n_blocks = int(block[~others].max(initial=0)) + 1
         rows_of_blocks = [
@@ -137,8 +146,11 @@ class TargetStatistics:
         self.n_tasks_ = len(total)
         self.rates_ = (ones + 0.5) / (total + 1.0)
         if earlier is not None:
-            self.rates_ = earlier.rates_
+            self.rates_, self.is_weighted = earlier.rates_, earlier.is_weighted
         self.counts_, self.strengths_, self.means_, self.scales_ = [], [], [], []
+
+    def _note_weights(self, weight):
+        self.is_weighted |= not np.isin(weight, (0, 1)).all()
 
     def _fit_table(self, j, blocks, counts, others, earlier):
         """Learn the next table, and return the counts by which rows are encoded."""
@@ -204,6 +216,8 @@ class TargetStatistics:
 
     def update(self, codes, y, weight, undo, lists=()):
         """Add rows at a cost that depends on these alone; `undo` logs the change."""
+        undo.append(partial(setattr, self, "is_weighted", self.is_weighted))
+        self._note_weights(weight)
         for j, part in enumerate(self.counted(codes, lists)):
             present, positions = np.unique(part.codes, return_inverse=True)
             places = Elements(positions, part.sizes)
@@ -337,7 +351,7 @@ class ExtendedStatistics(TargetStatistics):
         super().__init__(source.columns, list(map(len, origins)), source.lists)
         self.n_tasks_, self.rates_ = source.n_tasks_, source.rates_
         self.strengths_, self.means_ = source.strengths_, source.means_
-        self.scales_ = source.scales_
+        self.scales_, self.is_weighted = source.scales_, source.is_weighted
         self.counts_ = [
             np.where(origin >= 0, counts[..., origin], 0.0)
             for origin, counts in zip(origins, source.counts_, strict=True)

@@ -283,10 +283,14 @@ def shuffled(n_rows: int, batch_size: int) -> BatchIndices:
     return BatchIndices(_permutation(n_rows), even_bounds(n_rows, batch_size))
 
 
-def grouped(groups: Tensor, batch_size: int) -> BatchIndices:
-    """Sample the groups in a random order, those of up to `batch_size` rows unsplit."""
-    _, groups = torch.unique(groups.cpu(), return_inverse=True)
-    rank = _permutation(int(groups.max()) + 1)[groups]
+def grouped(groups: Tensor, batch_size: int, permuted: bool = True) -> BatchIndices:
+    """Sample the groups in a random order, those of up to `batch_size` rows unsplit.
+
+    Without `permuted`, they are in the order of their numbers.
+    """
+    _, rank = torch.unique(groups.cpu(), return_inverse=True)
+    if permuted:
+        rank = _permutation(int(rank.max()) + 1)[rank]
     order = torch.argsort(rank, stable=True)
     starts = [0, *torch.bincount(rank).cumsum(0).tolist()]
     bounds = [0]
@@ -387,9 +391,23 @@ class BatchIterator:
         self.batch_size = batch_size
         self.sampler = sampler
         self.device = impressions.device if device is None else device
+        self._keeps_groups = False
+        self._rows: list[Tensor] = []  # of the last pass, if it kept the groups
+
+    def keep_groups(self) -> None:
+        """Keep groups together in batches that are not sampled at random."""
+        self._keeps_groups = True
+
+    def in_row_order(self, values: Tensor) -> Tensor:
+        """Return values of the rows of the last pass in the order of the rows."""
+        if not self._rows:
+            return values
+        rows = torch.cat(self._rows).to(values.device)
+        return torch.empty_like(values).index_copy(0, rows, values)
 
     def __iter__(self) -> Iterator[Batch]:
         """Iterate over the batches of one epoch."""
+        self._rows = []
         for part in self.dataset.parts(self.sampler != "sequential"):
             batches = self._batches(part)
             is_copied = self.device.type == "cuda" and part.device.type == "cpu"
@@ -431,7 +449,13 @@ class BatchIterator:
         if self.sampler == "stratified":
             return stratified(converted(data.labels(), self.paths), self.batch_size)
         if self.sampler == "sequential":
-            return BatchIndices(None, even_bounds(len(data), self.batch_size))
+            groups = data.group_numbers() if self._keeps_groups else None
+            if groups is None:
+                return BatchIndices(None, even_bounds(len(data), self.batch_size))
+            indices = grouped(groups, self.batch_size, permuted=False)
+            assert indices.order is not None
+            self._rows.append(indices.order + sum(map(len, self._rows)))
+            return indices
         return shuffled(len(data), self.batch_size)
 
 

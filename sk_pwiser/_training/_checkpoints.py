@@ -91,6 +91,7 @@ class Start:
     digests: dict[str, str]  # of the encoded rows, by argument
     schema: Schema
     split: dict[str, Any] | None = None  # random numbers that drew the validation rows
+    split_rows: dict[str, Any] | None = None  # as `find_split` returns them
 
 
 FORM = PlainForm([*STATE_CLASSES, Start])

@@ -45,11 +45,11 @@ def changed_weights(
 
 
 def excess_loss(
-    logits: Tensor, y: Tensor, weights: Tensor | None, base_rates: Sequence[float]
+    logits: Tensor, y: Tensor, weights: Tensor | None, *began: Sequence[float]
 ) -> str | None:
     """Compare the cross-entropy of logits with that of constant probabilities.
 
-    These are the rates of the rows or, if they are worse, those that training began
+    These are the rates of the rows or, if they are worse, rates that training `began`
     with: an update may have late conversions only. Both figures are returned if the
     first is more than `DIVERGED` times the second.
     """
@@ -61,14 +61,15 @@ def excess_loss(
     # No event in n rows is compatible with a rate of 3 / n: rows of a new market may
     # have none by chance, and then a network is not wrong to expect some.
     rates = ((weights * y).sum(dim=0) + 3.0) / (total + 6.0)
-    began = torch.tensor(list(base_rates), dtype=dtype, device=y.device)
+    earlier = (torch.tensor(list(p), dtype=dtype, device=y.device) for p in began)
 
     def mean_loss(logits: Tensor) -> float:
         loss = F.binary_cross_entropy_with_logits(logits, y, reduction="none")
         return float(((weights * loss).sum(dim=0) / (total + 1.0)).sum())
 
     found = mean_loss(logits.to(dtype))
-    constant = max(mean_loss(p.logit().expand_as(y)) for p in (rates, began))
+    # A mean of probabilities may be rounded to 1, whose log-odds are infinite.
+    constant = max(mean_loss(p.logit(1e-6).expand_as(y)) for p in (rates, *earlier))
     if found <= DIVERGED * constant:
         return None
     return f"{found:.3g}, where constant probabilities have {constant:.3g}"

@@ -1,6 +1,7 @@
 """Early stopping: the validation rows, the monitored figure, the best epoch."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from hashlib import blake2b
 from inspect import signature
 from typing import Any
 
@@ -116,39 +117,100 @@ def plan_epochs(
     return monitor, first, most
 
 
+def find_split(
+    settings: Settings, rows: Any, earlier: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    """Return the ends of the parts from which rows are drawn in turn, and a digest.
+
+    Rows that follow those of the earlier fit are a part of their own: of the others,
+    the same ones as before are held out, and not one that was trained on.
+    """
+    n_rows, ends = len(rows.targets.values), []
+    if earlier is not None and earlier["digest"] == _digest(
+        settings, rows, earlier["ends"][-1]
+    ):
+        ends = list(earlier["ends"])
+    if n_rows not in ends[-1:]:
+        ends.append(n_rows)
+    return {"ends": ends, "digest": _digest(settings, rows, n_rows)}
+
+
+def _digest(settings: Settings, rows: Any, n_rows: int) -> str:
+    """Return a digest of what the split of the first rows depends on, but the seed."""
+    known = n_rows, float(settings.validation_fraction), rows.targets.parents
+    digest = blake2b(repr(known).encode(), digest_size=16)
+    for values in (rows.targets.with_nan(), rows.groups):
+        if values is not None:
+            digest.update(values[:n_rows].tobytes())
+    return digest.hexdigest()
+
+
 def hold_out(
     settings: Settings,
     rows: Any,
     split: np.random.RandomState,
     times: np.ndarray | None,
+    ends: Sequence[int] = (),
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the rows of both parts, in whole groups: the last in time, or drawn."""
+    """Return the rows of both parts, in whole groups: the last in time, or drawn.
+
+    They are drawn from the rows before each of the `ends` in turn.
+    """
+    labels, groups = rows.targets.with_nan(), rows.groups
+    share, is_held = settings.validation_fraction, np.zeros(len(labels), dtype=bool)
+    parts = np.split(np.arange(len(labels)), ends[:-1])
     if times is not None:
-        is_held = held_by_time(times, settings.validation_fraction, rows.groups)
-        if is_held.any():
-            return np.flatnonzero(~is_held), np.flatnonzero(is_held)
-    parts: tuple[np.ndarray, np.ndarray] = funnel_holdout(  # type: ignore[no-untyped-call]
-        rows.targets.with_nan(),
-        test_size=settings.validation_fraction,
-        random_state=split,
-        groups=rows.groups,
-        task_parents=rows.targets.parents,
-    )
-    return parts
+        is_held, edge, share = held_by_time(times, share, groups)
+        parts = [edge] if len(edge) else []
+    for number, part in enumerate(parts):
+        units = part
+        if groups is not None:
+            # The rows of a group follow those of it in an earlier part.
+            before = groups[: part[0]]
+            is_held[part] = np.isin(groups[part], before[is_held[: part[0]]])
+            part = part[~np.isin(groups[part], before)]
+            units = np.unique(groups[part])
+        if number and len(units) < 2:
+            continue
+        _, drawn = funnel_holdout(  # type: ignore[no-untyped-call]
+            labels[part],
+            test_size=share,
+            random_state=split,
+            groups=None if groups is None else groups[part],
+            task_parents=rows.targets.parents,
+        )
+        is_held[part[drawn]] = True
+    return np.flatnonzero(~is_held), np.flatnonzero(is_held)
 
 
 def held_by_time(
     times: np.ndarray, share: float, groups: np.ndarray | None = None
-) -> np.ndarray:
-    """Return whether each row, with its time and group, is among the last in time."""
+) -> tuple[np.ndarray, np.ndarray, float]:
+    """Return whether each row, with its time and group, is among the last in time.
+
+    If many rows have one time, and whole times are far from the share, the rows of that
+    time are returned as well, and the share of them that is to be drawn.
+    """
     if groups is not None:
         _, number = np.unique(groups, return_inverse=True)
         latest = np.full(number.max() + 1, -np.inf)
         np.maximum.at(latest, number, times)
         times = latest[number]
-    if times.min() == times.max():
-        return np.zeros(len(times), dtype=bool)
-    return times >= last_edge(times, share)
+    edge = np.quantile(times, 1 - share, method="higher")
+    is_later, at_edge = times > edge, np.flatnonzero(times == edge)
+    n_later, n_edge = np.count_nonzero(is_later), len(at_edge)
+    is_one = len(at_edge if groups is None else np.unique(groups[at_edge])) == 1
+    is_far = n_later + n_edge > largest_part(share) * len(times)
+    if is_far and n_later >= share / 2 * len(times):
+        return is_later, at_edge[:0], share
+    if n_edge == len(times) or (is_far and not is_one):
+        return is_later, at_edge, (share * len(times) - n_later) / n_edge
+    return times >= last_edge(times, share), at_edge[:0], share
+
+
+def largest_part(share: float) -> float:
+    """Return twice a share of the rows, or what leaves half of the other share."""
+    return min(2 * share, (1 + share) / 2)
 
 
 def last_edge(times: np.ndarray, share: float) -> float:
@@ -177,39 +239,77 @@ def grouped_aucs(rows: TrainingRows, logits: Tensor) -> Iterator[float]:
 def usable_monitor(
     monitor: str | None, valid: TrainingRows | None, task_names: tuple[str, ...]
 ) -> str | None:
-    """Return the column to monitor; the loss, with a warning, for an undefined AUC."""
+    """Return the column to monitor: the loss, with a warning, if the figure is useless.
+
+    An AUC is undefined without both labels, and a log loss without any; with one label
+    it is lowest for the most extreme predictions. Of a mean of log losses, one task
+    with both labels suffices.
+    """
     if monitor is None or valid is None:
         return monitor
-    figure = next((f for f in AUCS if monitor.startswith(f"valid_{f}_")), None)
+    figure = next((f for f in FIGURES if monitor.startswith(f"valid_{f}_")), None)
     if figure is None:
         return monitor
     y, weights = valid.labels(), valid.weights()
-    if figure == "auc":
+    if figure == "grouped_auc":
+        aucs = grouped_aucs(valid, torch.zeros_like(y))
+        has_both = ~torch.tensor(list(aucs)).isnan()
+        needs, found = "a group with both labels of each task", "has no such group"
+    else:
         known = torch.ones_like(y) if weights is None else weights.view(len(y), -1)
         is_known = known.expand_as(y) > 0
         has_both = ((y > 0) & is_known).any(dim=0) & ((y < 1) & is_known).any(dim=0)
         needs, found = "both labels of each task", "has one label"
-    else:
-        aucs = grouped_aucs(valid, torch.zeros_like(y))
-        has_both = ~torch.tensor(list(aucs)).isnan()
-        needs, found = "a group with both labels of each task", "has no such group"
+        if not is_known.any(dim=0).all():
+            found = "has one label or none"
     monitored = monitor.removeprefix(f"valid_{figure}_")
+    is_mean = monitored == "mean" or len(task_names) == 1
     single = [
         task
         for task, both in zip(task_names, has_both, strict=True)
         if not both and monitored in (task, "mean")
     ]
-    if not single:
+    if not single or (is_mean and figure == "log_loss" and len(single) < len(has_both)):
         return monitor
-    is_mean = monitored == "mean" or len(task_names) == 1
     value = figure if is_mean else f"{figure}_{monitored}"
     warn_user(
         f"early_stopping={value!r} needs {needs} among the {len(y)} validation rows; "
         f"{', '.join(map(repr, single))} {found} there. The validation loss decides "
         "instead. A larger validation_fraction, or an eval_set with both labels, makes "
-        "the AUC available."
+        "the figure available."
     )
     return "valid_loss"
+
+
+def warn_about_trained(earlier: Any, split_rows: Mapping[str, Any]) -> None:
+    """Warn if rows may be held out that the earlier fit was trained on."""
+    before, reason = earlier.split_rows, "it held out no rows"
+    if earlier.split is not None:
+        # Files of earlier versions do not say which rows these were.
+        is_same = before in (None, split_rows)
+        if is_same or before["ends"] == split_rows["ends"][:-1]:
+            return
+        reason = (
+            f"its {before['ends'][-1]} rows, with equal labels, groups and "
+            "validation_fraction, are not known to be the first of these "
+            f"{split_rows['ends'][-1]}"
+        )
+    warn_user(
+        "Early stopping may decide on rows that the earlier fit was trained on, since "
+        f"{reason}. Pass new rows as X_val or eval_set, or set early_stopping=False."
+    )
+
+
+def warn_about_share(settings: Settings, n_train: int, n_valid: int) -> None:
+    """Warn if the last rows in time are far more or fewer than asked for."""
+    share, n_rows = settings.validation_fraction, n_train + n_valid
+    if not share / 2 <= n_valid / n_rows <= max(largest_part(share), 1 / n_rows):
+        warn_user(
+            f"By time_column={settings.encoding_params['time_column']!r}, the last "
+            f"{n_valid} of {n_rows} rows are held out, where validation_fraction="
+            f"{share} asks for about {round(share * n_rows)}. Name a column with finer "
+            "times, or pass an eval_set."
+        )
 
 
 def warn_about_absent(valid: TrainingRows, task_names: tuple[str, ...]) -> None:

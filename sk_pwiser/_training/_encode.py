@@ -387,12 +387,14 @@ def encode(
     is_update: bool,
     estimator_name: str,
     extends: bool = False,
+    ends: Sequence[int] = (),
 ) -> EncodedData:
     """Encode the table, by the earlier schema if there is one, and hold rows out.
 
-    In an update the rows are added to the rows of the earlier fit: their inputs are the
-    statistics before the update, otherwise the statistics of other blocks. With
-    `extends`, the statistics of `earlier` encode the rows, instead of new ones.
+    These are drawn from the rows before each of the `ends` in turn. In an update the
+    rows are added to the rows of the earlier fit: their inputs are the statistics
+    before the update, otherwise the statistics of other blocks. With `extends`, the
+    statistics of `earlier` encode the rows, instead of new ones.
     """
     params, known = settings.encoding_params, None
     adds = is_update and earlier is not None
@@ -417,7 +419,7 @@ def encode(
     if holds_out:
         if times is None:
             warn_about_random_validation(names)
-        parts = hold_out(settings, rows, split, times)
+        parts = hold_out(settings, rows, split, times, ends)
         is_valid[parts[1]] = True
     labelled = None
     if schema.statistics is not None:

@@ -1,6 +1,6 @@
 """Training on a table: validate, encode, build, optimise."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from copy import deepcopy
 from dataclasses import dataclass, replace
@@ -37,11 +37,14 @@ from sk_pwiser._training._diagnostics import find_rises
 from sk_pwiser._training._early_stopping import (
     best_epoch,
     check_monitored,
+    find_split,
     hold_out,
     plan_epochs,
     stop_reason,
     usable_monitor,
     warn_about_absent,
+    warn_about_share,
+    warn_about_trained,
 )
 from sk_pwiser._training._encode import (
     EncodedData,
@@ -101,12 +104,18 @@ class Plan:
     saved: Checkpoint | None = None  # from which training resumes
     task: FitTask | None = None  # for scikit-learn's callbacks
     holds_out: bool = False  # whether early stopping holds out a part of the rows
+    split_rows: dict[str, Any] | None = None  # of rows held out at random
 
     @property
     def schema(self) -> Schema | None:
         """The schema that encodes the rows, None if it is to be learnt."""
         origin = self.earlier if self.saved is None else self.saved.start
         return None if origin is None else origin.schema
+
+    @property
+    def by_time(self) -> bool:
+        """Whether the rows have times, by which the last ones are held out."""
+        return self.settings.encoding_params["time_column"] is not None
 
     @property
     def n_earlier(self) -> int:
@@ -192,6 +201,7 @@ def validate(
     rows.targets.warn_about_labels(
         constant_tasks=not single_pass,
         selection=settings.shared_param("task_space") == "entire",
+        weights=rows.weights if rows.has_task_weights else None,
     )
     writes = not single_pass and settings.checkpoint_dir is not None
     return Plan(
@@ -218,7 +228,7 @@ def split_of(
     origin: TrainingResult | Start | None, random_state: dict[str, Any]
 ) -> dict[str, Any]:
     """Return the state that draws the validation rows: the one of the first fit."""
-    # Another split would validate on rows that the earlier fit was trained on.
+    # With `find_split`, no row is held out that the earlier fit was trained on.
     return random_state if origin is None else origin.split or random_state
 
 
@@ -327,8 +337,8 @@ def fit(
         for message in plan.components.loss.cautions(data.schema.base_rates.tolist()):
             warn_user(message)
     if searches:
-        has_times = settings.encoding_params["time_column"] is not None
-        return search_weight(plan, data, can_split=plan.holds_out and not has_times)
+        can_split = plan.holds_out and not plan.by_time
+        return search_weight(plan, data, can_split=can_split)
     # New rows of the embedding tables are added to the weights of the earlier fit.
     built = data.schema if origins is None else plan.schema
     assert built is not None
@@ -339,6 +349,12 @@ def encode_plan(
     plan: Plan, schema: Schema | None, estimator_name: str, *, extends: bool = False
 ) -> tuple[Plan, EncodedData]:
     """Encode all rows of a plan, which then no longer holds their tables."""
+    ends: Sequence[int] = ()
+    if plan.holds_out and not plan.by_time:
+        origin = plan.earlier if plan.saved is None else plan.saved.start
+        known = None if origin is None else origin.split_rows
+        split_rows = find_split(plan.settings, plan.rows, known)
+        plan, ends = replace(plan, split_rows=split_rows), split_rows["ends"]
     data = encode(
         plan.settings,
         plan.rows,
@@ -348,24 +364,49 @@ def encode_plan(
         is_update=plan.single_pass,
         estimator_name=estimator_name,
         extends=extends,
+        ends=ends,
     )
     data = with_eval_rows(data, plan.eval_rows)
     return without_tables(plan, data), data
 
 
 def without_tables(plan: Plan, data: EncodedData) -> Plan:
-    """Release the tables, which are encoded, and check the monitored figure."""
+    """Release the tables, which are encoded, and check the validation rows."""
     names, valid = data.schema.targets.task_names, data.rows.valid
     monitor = usable_monitor(plan.monitor, valid, names)
-    by_time = plan.settings.encoding_params["time_column"] is not None
-    if by_time and plan.holds_out and valid is not None and monitor == plan.monitor:
-        warn_about_absent(valid, names)
+    if plan.components is not None and plan.components.sampler == "grouped":
+        _warn_about_groups(plan, data)
+    if plan.holds_out and valid is not None:
+        n_train, n_valid = len(data.rows.train), len(valid)
+        if plan.by_time:
+            warn_about_share(plan.settings, n_train, n_valid)
+            if monitor == plan.monitor:
+                warn_about_absent(valid, names)
+        elif plan.split_rows is None:  # rows that are read in parts
+            found = {"ends": [n_train + n_valid], "digest": ""}
+            plan = replace(plan, split_rows=found)
+    if plan.earlier is not None and plan.split_rows is not None:
+        warn_about_trained(plan.earlier, plan.split_rows)
     return replace(
         plan,
         rows=replace(plan.rows, X=None),
         eval_rows={k: replace(rows, X=None) for k, rows in plan.eval_rows.items()},
         monitor=monitor,
     )
+
+
+def _warn_about_groups(plan: Plan, data: EncodedData) -> None:
+    """Warn about validation rows without the groups that the training rows have."""
+    for name, rows in {**data.further, "valid": data.rows.valid}.items():
+        if rows is None or rows.sample.groups is not None:
+            continue
+        given = plan.eval_rows.get(name)
+        warn_user(
+            f"In {'eval_set' if given is None else given.origin}: loss="
+            f"{plan.settings.loss!r} compares rows within groups, and these rows have "
+            "none, so that each batch of them is one group in the validation loss. "
+            "Pass X_val, Y_val and groups_val, or groups to ParquetImpressions."
+        )
 
 
 def make_checkpoints(plan: Plan, data: EncodedData) -> Checkpoints | None:
@@ -383,6 +424,7 @@ def make_checkpoints(plan: Plan, data: EncodedData) -> Checkpoints | None:
         digests,
         data.schema,
         plan.split,
+        plan.split_rows,
     )
     callbacks = plan.settings.callbacks or ()
     return Checkpoints(plan.folder, start, plan.saved, callbacks)
@@ -487,9 +529,9 @@ def _result(
 ) -> TrainingResult:
     valid, earlier = data.rows.valid, plan.earlier
     weight_scale, search = plan.rows.weight_scale, None
-    split = plan.split if plan.holds_out else None
+    split, split_rows = plan.split if plan.holds_out else None, plan.split_rows
     if earlier is not None:
-        split = split or earlier.split
+        split, split_rows = split or earlier.split, split_rows or earlier.split_rows
         if plan.single_pass:  # of the first call
             weight_scale = earlier.weight_scale
         if plan.settings.pwiser_weight == earlier.settings.pwiser_weight:
@@ -505,6 +547,7 @@ def _result(
         split=split,
         weight_scale=weight_scale,
         search=search,
+        split_rows=split_rows,
     )
 
 
@@ -634,7 +677,9 @@ def fit_from(
     # Its checkpoints may be those of the source.
     settings = Settings.of({**params, "checkpoint_dir": None})
     settings, _ = starting_settings(settings, source)
-    plan = validate(settings, given, eval_set, source)
+    # The network is new, and may be of another class.
+    alike = replace(source.settings, network=settings.network)
+    plan = validate(settings, given, eval_set, replace(source, settings=alike))
     plan = replace(plan, earlier=None, split=plan.first_random_state, task=task)
     schema = share(plan.rows)
     plan, data = encode_plan(plan, schema, estimator_name, extends=True)

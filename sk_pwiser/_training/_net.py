@@ -271,6 +271,8 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
     # training had diverged.
     lowest_: tuple[tuple[int, dict[str, Tensor]], ...] = ()
     kept_epoch_: int | None = None
+    # Mean probabilities before training, if it began with the weights of another net.
+    start_rates_: tuple[list[float], ...] = ()
 
     def __init__(
         self,
@@ -427,6 +429,8 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
         for name, rows in {**self.further_, "valid": X.valid}.items():
             if rows is not None:
                 valid = self.get_iterator(rows)
+                if self.criterion_.loss.asks_for_groups:
+                    valid.keep_groups()
                 self.run_single_epoch(valid, False, name, self.validation_step)
         if keeper is not None:
             keeper.keep(self)
@@ -469,26 +473,36 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
                     raise
                 self.stop_training_ = True
 
+    def note_start(self, rows: Impressions) -> None:
+        """Note the mean probabilities of given weights, before they are trained."""
+        logits, *_ = self._checked_logits(rows)
+        self.start_rates_ = (logits.sigmoid().mean(dim=0).tolist(),)
+
+    @torch.no_grad()
+    def _checked_logits(self, rows: Impressions) -> tuple[Tensor, Tensor, Any]:
+        """Return the logits of some training rows, their labels and their weights."""
+        n_rows = max(self.batch_size, CHECKED_ROWS)
+        rows = rows.spaced(n_rows)
+        batches = BatchIterator(rows, n_rows, device=torch.device(self.device))
+        inputs, y = next(iter(batches))
+        self._set_training(False)
+        output = self.infer(inputs)
+        # Those that the labels of a sampled log are compared with.
+        sampled = output.sampled_logits
+        logits = (output.logits if sampled is None else sampled).float()
+        return logits, y, inputs.get("sample_weight")
+
     def _check_end(self, rows: Impressions) -> None:
         """Check on training rows that weights and predictions are finite.
 
         After a divergence with finite weights, copied ones are restored: the last that
         have not diverged themselves.
         """
-        n_rows = max(self.batch_size, CHECKED_ROWS)
-        rows = rows.spaced(n_rows)
-        batches = BatchIterator(rows, n_rows, device=torch.device(self.device))
-        inputs, y = next(iter(batches))
-        self._set_training(False)
 
-        @torch.no_grad()
         def compare() -> tuple[Tensor, str | None]:
-            output = self.infer(inputs)
-            # Those that the labels of a sampled log are compared with.
-            sampled = output.sampled_logits
-            logits = (output.logits if sampled is None else sampled).float()
-            rates, weights = self.module_.spec.base_rates, inputs.get("sample_weight")
-            return logits, excess_loss(logits, y, weights, rates)
+            found = self._checked_logits(rows)
+            began = self.module_.spec.base_rates, *self.start_rates_
+            return found[0], excess_loss(*found, *began)
 
         logits, excess = compare()
         with torch.no_grad():
@@ -545,7 +559,8 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
         self._record_loss(prefix, loss)
         self._record_missing(prefix, iterator.dataset)
         if not training:
-            self._record_validation(prefix, iterator.dataset, torch.cat(logits))
+            found = iterator.in_row_order(torch.cat(logits))
+            self._record_validation(prefix, iterator.dataset, found)
 
     def _flush_tiny_values(self, average: WeightAverage | None) -> None:
         if torch.device(self.device).type != "cpu":  # which compute with them as fast

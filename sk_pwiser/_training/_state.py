@@ -20,8 +20,9 @@ from sk_pwiser._training._encode import STATE_CLASSES as ENCODING_CLASSES
 from sk_pwiser._training._encode import Schema
 from sk_pwiser._training._net import EpochHistory, MultiTaskNet
 from sk_pwiser._training._optimizers import LazyAdam, sparse_tables
-from sk_pwiser._training._settings import Settings
+from sk_pwiser._training._settings import Settings, describe
 from sk_pwiser._utils import Generators, equal, seeded_globally
+from sk_pwiser.networks import NETWORKS
 
 # Functions that undo the changes of an update in place, the latest last.
 Undo = list[Callable[[], None]]
@@ -63,6 +64,7 @@ class TrainingResult:
     weight_scale: float | None = None  # mean of the weights above 0
     stop_reason: str | None = None  # where and why training ended; None after an update
     search: dict[str, Any] | None = None  # of the weight of the pairwise term
+    split_rows: dict[str, Any] | None = None  # as `find_split` returns them
 
 
 def net_state(net: MultiTaskNet) -> dict[str, Any]:
@@ -124,6 +126,12 @@ _OF_STATE = ("amsgrad", "centered", "momentum")
 
 def check_same_model(settings: Settings, earlier: Settings) -> None:
     """Raise if continuing an earlier fit would change the meaning of its weights."""
+    # The tensors of two networks may have the same names, shapes and other meanings.
+    names: dict[Any, str] = {kind: name for name, kind in NETWORKS.items()}
+    now, then = (
+        describe(names.get(each.network, each.network)) for each in (settings, earlier)
+    )
+    _check_same("network", now, then)
     # Other changes of the network change the shapes of its parameters.
     for name in ("numeric_encoding", "negative_sampling_rate", "task_parents"):
         _check_same(name, getattr(settings, name), getattr(earlier, name))
@@ -184,6 +192,7 @@ def continue_from(net: MultiTaskNet, earlier: MultiTaskNet, changed: str = "") -
             group.update(kept)
     net.history = deepcopy(earlier.history)
     net.best_ = dict(earlier.best_)
+    net.start_rates_ = earlier.start_rates_
 
 
 def _have_same_state(

@@ -8,10 +8,12 @@ import numpy as np
 
 from sk_pwiser._table import (
     as_table,
+    check_exact,
     check_match,
     choose_task_names,
     factorize,
     kinds_of,
+    large_kinds,
     one_task_labels,
     read_labels,
     zero_one_labels,
@@ -96,8 +98,8 @@ class ValueIndex:
         self.__init__(**state)
 
     @cached_property
-    def types(self):
-        return set(map(type, self.values))
+    def large(self):
+        return large_kinds(self.values)
 
     @cached_property
     def kinds(self):
@@ -116,18 +118,9 @@ class ValueIndex:
 
     def check_exact(self, values, name):
         """Raise if integers were rounded to floats here or there: they equal none."""
-        types = set(map(type, values))
-        for new, old in ((float, int), (int, float)):
-            if new not in types or old not in self.types:
-                continue
-            found = _first_rounded(values, new), _first_rounded(self.values, old)
-            if None not in found:
-                raise ValueError(
-                    f"Column {name!r} contained numbers such as {found[1]!r} before; "
-                    f"it now contains numbers such as {found[0]!r}. Integers above "
-                    "2^53 are rounded if they become floats, for example beside NaN; "
-                    "use a dtype such as 'Int64' or text."
-                )
+        if large_kinds(values):  # before all values of the index are read
+            start = f"Column {name!r} contained"
+            check_exact(values, self.large, start, " before; it now contains")
 
     def extended(self, values):
         """Return an index that has these distinct values as well."""
@@ -140,11 +133,6 @@ class ValueIndex:
         return np.fromiter(
             (places.get(value, -1) for value in values), np.int64, len(values)
         )
-
-
-def _first_rounded(values, cls):
-    """Return the first number of a class above 2^53, None if there is none."""
-    return next((v for v in values if type(v) is cls and abs(v) > 2**53), None)
 
 
 def check_values(indices, added, plan):

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sk_pwiser._table import is_missing
+from sk_pwiser._table import is_missing, large_kinds
 from sk_pwiser._times import read_time
 from sk_pwiser.history._key_log import columns_of_totals, decayed_rows, pack
 from sk_pwiser.history._point_in_time import shrinkage
@@ -144,6 +144,9 @@ class OneRow:
         self.state, self.plan, self.plan_of_all = state, plan, plan.of_all
         self.of_all = PastsOfKeys(state.everything, self.plan_of_all)[0]
         self.names = [plan.names_of_key(key) for key in range(len(plan.keys))]
+        self.inexact = {
+            name: _inexact_classes(index.large) for name, index in state.indices.items()
+        }
         none = [0] * len(plan.delays)
         counts = [(0, none, none)] * len(plan.horizons)
         self.nothing = [math.nan] * (1 + len(none)), counts
@@ -153,6 +156,13 @@ class OneRow:
     def prior(self, known, positive):
         """Return what shrinks the log-odds of keys, as numbers of Python."""
         return tuple(map(float, shrinkage(known, positive, self.plan.smoothing)))
+
+    def key_field(self, row, name):
+        """Return a field; raise if it, or keys of the state, are rounded integers."""
+        value = field_of(row, name)
+        if isinstance(value, self.inexact[name]) and abs(value) > 2**53:
+            self.state.indices[name].check_exact([value], name)
+        return value
 
     def features(self, row):
         """Return the new columns of a row, and whether it is from before the end."""
@@ -198,6 +208,17 @@ class OneRow:
         return features, is_early
 
 
+def _inexact_classes(large):
+    """Return the classes of numbers that equal none of a state if they are large.
+
+    `large` has the kinds of its large numbers: integers that became floats are rounded.
+    """
+    if not large:
+        return ()
+    is_float = large == large_kinds([2.0**60])
+    return (int, np.integer) if is_float else (float, np.floating)
+
+
 class MemoryRow(OneRow):
     """The new columns of single rows, from a state in memory."""
 
@@ -219,21 +240,22 @@ class MemoryRow(OneRow):
 
     def look_up(self, key, names, row):
         """Return the past of the key of a row, None for none."""
-        packed = 0
+        packed, is_seen = 0, True
         for name, size in zip(names, self.sizes[key], strict=True):
-            value = field_of(row, name)
+            value = self.key_field(row, name)
             try:
                 place = self.places[name].get(value, -1)
             except TypeError as error:
                 raise TypeError(
                     f"Column {name!r} must hold a value for keys; got {value!r}."
                 ) from error
-            if is_missing(value):
-                return None
             if place < 0:
-                self.state.indices[name].check_kinds([value], name)
-                return None
+                is_seen = False
+                if not is_missing(value):
+                    self.state.indices[name].check_kinds([value], name)
             packed = packed * size + place
+        if not is_seen:
+            return None
         keys = self.keys[key]
         place = bisect_left(keys, packed)
         is_known = place < len(keys) and keys[place] == packed

@@ -8,7 +8,7 @@ from itertools import accumulate
 
 import numpy as np
 
-from sk_pwiser._table import is_missing
+from sk_pwiser._table import is_missing, large_kinds
 from sk_pwiser.history._history_features import HistoryFeatures
 from sk_pwiser.history._history_files import (
     FORM,
@@ -31,10 +31,12 @@ from sk_pwiser.history._key_log import (
     no_totals,
     unique_keys,
 )
-from sk_pwiser.history._one_row import KeyPast, OneRow, PastsOfKeys, field_of
+from sk_pwiser.history._one_row import KeyPast, OneRow, PastsOfKeys
 
 # What a record begins with, by the type of its times.
 STARTS = {"q": b"history0", "d": b"history1"}
+# Numbers in place of large keys, which are not in memory: they refuse rounded ones.
+LARGE = (2**60, 2.0**61)
 to_json = json.JSONEncoder().encode
 
 
@@ -217,8 +219,9 @@ class StoredHistory:
             past = form.read(self.store[name := f"{self.prefix}:"], name)
             state = empty_state(plan, content["classes"])
             state.end = content["end"]
+            large = content.get("large", {})
             state.indices = {
-                name: ValueIndex([], earlier_kinds(content, name))
+                name: ValueIndex(large.get(name, []), earlier_kinds(content, name))
                 for name in plan.columns
             }
             state.everything = form.log([past], np.zeros((1, 0), np.int64))
@@ -245,7 +248,7 @@ class StoredHistory:
         ------
         ValueError, TypeError
             If a field is absent, the time is none, or a key is text where the log has
-            numbers, or the reverse.
+            numbers, or the reverse, or one of them is an integer rounded to a float.
         """
         return self._history.transform_row(row)
 
@@ -282,7 +285,7 @@ class StoredHistory:
         read, state = one_row.state_of(Table(X))
         history._set_state(state, plan)
         history.update(X, y, overlap=overlap)
-        records = _records(history, self.prefix)
+        records = _records(history, self.prefix, state.indices)
         for name in read:
             if name not in records:  # the key was too old
                 del self.store[name]
@@ -314,7 +317,7 @@ class StoredRow(OneRow):
 
     def look_up(self, key, names, row):
         """Return the past of the key of a row, None for none."""
-        values = [field_of(row, name) for name in names]
+        values = [self.key_field(row, name) for name in names]
         past = self.read(key, values)[1]
         if past is None:
             for name, value in zip(names, values, strict=True):
@@ -336,6 +339,9 @@ class StoredRow(OneRow):
         names, indices = [], state.indices
         for key, columns in enumerate(plan.keys):
             read = [read_column(table.column(name), name) for name in columns]
+            for name, (_, values) in zip(columns, read, strict=True):
+                # Of equal numbers, the state below would have those of the table.
+                self.state.indices[name].check_exact(values, name)
             ids = np.stack([indices for indices, _ in read], axis=1)
             distinct, _ = unique_keys(ids[(ids >= 0).all(axis=1)])
             keys, pasts = [], []
@@ -389,9 +395,13 @@ def _listed(value, name):
     return value
 
 
-def _records(history, prefix):
-    """Return all records of a history by their names."""
+def _records(history, prefix, earlier=None):
+    """Return all records of a history by their names.
+
+    `earlier` are the indices of the store, if the history may have dropped values.
+    """
     state, plan = history._fitted()
+    earlier = earlier or state.indices
     records = {}
     for key, (names, log) in enumerate(zip(plan.keys, state.logs, strict=True)):
         pasts, form = PastsOfKeys(log, plan), RecordForm(plan, key)
@@ -408,5 +418,9 @@ def _records(history, prefix):
             records[name] = form.write(past, texts)
     of_all = PastsOfKeys(state.everything, plan.of_all)[0]
     records[f"{prefix}:"] = RecordForm(plan.of_all).write(of_all)
-    values = FORM.encode(history._describe(), "history")[0]
+    large = {}
+    for name, index in state.indices.items():
+        kinds = index.large | earlier[name].large
+        large[name] = [number for number in LARGE if large_kinds([number]) <= kinds]
+    values = FORM.encode(history._describe() | {"large": large}, "history")[0]
     return records | {prefix: json.dumps(values).encode()}  # the last one written

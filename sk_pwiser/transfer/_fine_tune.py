@@ -74,7 +74,9 @@ def fine_tune(
     seen : bool, default=False
         Whether the source was fitted on the rows of `X`, too, as after one fit on all
         markets. The target statistics of a training row then leave out its block of
-        rows, so that its own label is not among its inputs.
+        rows, so that its own label is not among its inputs. Those of a source with
+        weights that differ cannot: fit it without `sample_weight` or without target
+        statistics.
     extend : bool, default=True
         Whether the encoder learns from the rows. Category values without an embedding
         get one if they occur in `min_frequency` rows, with the embedding of unseen
@@ -95,7 +97,8 @@ def fine_tune(
     ------
     ValueError
         If a parameter is invalid, if the network or its encoding would differ from the
-        source, or if `seen=True` and there are rows that the source was not fitted on.
+        source, or if `seen=True` and there are rows that the source was not fitted on,
+        or it was fitted with `sample_weight` and has target statistics.
 
     Warns
     -----
@@ -173,6 +176,7 @@ def fine_tune(
     def prepare(net, rows, seed):
         is_known = load_weights(net.module_, result.net.module_, found["origins"])
         is_known &= find_present(net.module_, rows.train)[0]
+        net.note_start(rows.train.sample)
         penalty = nullcontext()
         if weight:
             args = rows.train, is_known, seed

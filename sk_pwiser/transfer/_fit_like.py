@@ -61,7 +61,9 @@ def fit_like(
         Whether `source` was fitted on the rows of `X`, too. The target statistics of a
         training row then leave out its block of rows, so that its own label is not
         among its inputs. With False, the rows are encoded by the statistics of `source`
-        as they would be in a prediction, which is right if they are new to it.
+        as they would be in a prediction, which is right if they are new to it. Of a
+        source with weights that differ, target statistics cannot leave out rows: fit it
+        without `sample_weight` or without target statistics.
 
     Returns
     -------
@@ -73,7 +75,8 @@ def fit_like(
     ------
     ValueError
         If parameters, tasks or columns differ from `source`, or if `seen=True` and
-        there are rows that `source` was not fitted on.
+        there are rows that `source` was not fitted on, or it was fitted with
+        `sample_weight` and has target statistics.
 
     Warns
     -----
@@ -137,6 +140,14 @@ def extend_schema(schema, rows, seen, extends):
     if extends:
         encoder, origins = grow_encoder(encoder, rows.X)
     if statistics is not None:
+        if seen and not statistics.counts_rows:
+            raise ValueError(
+                "seen=True requires a source that was fitted without sample_weight: "
+                "its target statistics are sums of weights, from which the rows of X "
+                "cannot be subtracted. Fit it without weights, or without target "
+                "statistics (target_encoding=False); with seen=False, the inputs of "
+                "rows that it was fitted on reveal their labels."
+            )
         if seen and rows.weights is not None:
             raise ValueError(
                 "sample_weight must be None with seen=True, and no label may be "

@@ -277,3 +277,12 @@ def test_a_task_without_any_label():
         model = ignoring().fit(X, LABELS.assign(conversion=pd.NA))
     assert np.isfinite(model.predict_proba(X)).all()
     assert all(torch.isfinite(p).all() for p in model.net_.module_.parameters())
+
+
+@pytest.mark.parametrize("task_space", ["entire", "conditional"])
+def test_a_first_task_without_any_weight(task_space):
+    weights = np.tile([0.0, 1.0], (len(Y), 1))
+    model = small(network_params={"task_space": task_space})
+    with pytest.warns(UserWarning, match="Task 'click' has weight 0 in every row"):
+        model.fit(X, Y, sample_weight=weights)
+    assert np.isfinite(model.predict_proba(X)).all()

@@ -49,6 +49,7 @@ MODELS += [
 ]
 
 
+@pytest.mark.filterwarnings("ignore:Early stopping may decide on rows that the earlier")
 @pytest.mark.parametrize("params", fast_for([MODELS[0], *MODELS[-8:]], MODELS), ids=str)
 @pytest.mark.parametrize("method", fast_for({"fit"}, ["fit", "partial_fit"]))
 def test_a_loaded_estimator_predicts_and_continues_to_the_bit(params, method, tmp_path):
@@ -113,6 +114,22 @@ def test_columns_and_classes_of_all_kinds(dtype, tmp_path):
     assert_array_equal(again.predict_proba(x), model.predict_proba(x))
     assert_array_equal(again.predict(x), model.predict(x))
     assert_array_equal(again.classes_, ["no", "yes"])
+
+
+def test_kinds_of_large_numbers(tmp_path):
+    exact = X.assign(category_0=2**60 + np.arange(len(X)) % 5)
+    rounded = exact.astype({"category_0": float})
+    params = {"categorical_features": ["category_0"], "warm_start": True}
+    model = small(**params, encoding_params={"n_hash_buckets": 3}).fit(exact, Y)
+    expected = model.predict_proba(exact)
+    model.save(tmp_path / "model")
+    again = load(tmp_path / "model")
+    for each in (model, again):
+        calls = (each.predict_proba, rounded), (each.fit, rounded, Y)
+        for method, *args in (*calls, (each.partial_fit, rounded, Y)):
+            with pytest.raises(ValueError, match=r"'category_0' .* floats above 2\^53"):
+                method(*args)
+        assert_array_equal(each.predict_proba(exact), expected)
 
 
 def test_a_distilled_model(tmp_path):

@@ -327,6 +327,19 @@ def test_a_single_task(folder):
     assert_array_equal(model.classes_, [0, 1])
 
 
+@pytest.mark.parametrize("params", [{}, {"n_hash_buckets": 7}])
+def test_integers_of_files_that_became_floats_in_a_table(tmp_path, params):
+    log = LOG.assign(category_0=pd.array(2**60 + np.arange(len(LOG)) % 9, "Int64"))
+    log.loc[::50, "category_0"] = pd.NA
+    chosen = {"categorical_features": ["category_0"], "encoding_params": params}
+    model = make(**chosen, max_epochs=1).fit(read(write(log, tmp_path)))
+    exact = in_memory(log)
+    expected = model.predict_proba(exact)
+    with pytest.raises(ValueError, match=r"'category_0' contained integers above 2"):
+        model.predict_proba(exact.to_pandas(ignore_metadata=True))
+    assert_array_equal(model.predict_proba(exact), expected)
+
+
 def test_a_warm_start_keeps_the_encoding(folder):
     model = make(warm_start=True).fit(read(folder))
     encoder = model._result.schema.encoder
@@ -347,7 +360,7 @@ def test_a_warm_start_learns_a_column_that_was_constant(folder, tmp_path):
     assert len(np.unique(found[:, 0])) > 100
 
 
-def test_a_warm_start_validates_on_the_same_rows(folder, monkeypatch):
+def test_a_warm_start_validates_on_the_same_rows(folder, monkeypatch, tmp_path):
     from sk_pwiser._streaming import _fit_files
 
     held_out, optimise = [], _fit_files.optimise
@@ -362,6 +375,9 @@ def test_a_warm_start_validates_on_the_same_rows(folder, monkeypatch):
     model.fit(read(folder)).fit(read(folder))
     first, second = (found["numeric"] for found in held_out)
     assert_array_equal(first, second)
+    write(LOG[:-100], tmp_path)
+    with pytest.warns(UserWarning, match="not known to be the first of these"):
+        model.fit(read(tmp_path))
 
 
 def test_a_warm_start_keeps_the_statistics_of_values_that_its_rows_lack(

@@ -2,6 +2,7 @@
 
 import datetime
 import decimal
+import re
 from collections import Counter
 
 import numpy as np
@@ -220,6 +221,39 @@ def test_values_of_another_kind_than_in_fit_are_an_error(make, fitted, new, mess
     # Columns without values, or with some values of the same kind, are accepted.
     assert encoder.transform(objects([None])).take(ALL).tolist() == [UNSEEN]
     assert encoder.transform(objects([fitted[0], *new])).take(ALL)[0] >= 2
+
+
+EXACT, ROUNDED = [2**60 + 1, -(2**60) - 1, 5], [2.0**60, -(2.0**60), 5.0]
+
+
+@pytest.mark.parametrize("make", [pd.Series, pl.Series, np.array, objects])
+@pytest.mark.parametrize(
+    "vocabulary", [Vocabulary(1), Vocabulary(2), Vocabulary(n_hash_buckets=3)], ids=str
+)
+def test_integers_that_became_floats_are_an_error(make, vocabulary):
+    for fitted, new in ((EXACT, ROUNDED), (ROUNDED, EXACT)):
+        encoder = CategoryColumn("c", vocabulary)
+        encoder.fit_transform(make(fitted))
+        for value in new[:2]:
+            found = rf"above 2\^53, such as {re.escape(repr(value))}\..* or text"
+            with pytest.raises(ValueError, match=f"'c' contained .*s {found}"):
+                encoder.transform(make([value, new[2]]))
+        # Up to 2^53 both are equal, and numbers of some other types are as exact.
+        encoder.transform(make([new[2], type(new[0])(2**53)]))
+        same = decimal.Decimal if fitted is EXACT else np.float64
+        encoder.transform(objects(list(map(same, fitted))))
+        with pytest.raises(ValueError, match="shared_embeddings: column 'c' contains"):
+            CategoryColumn("c", vocabulary).fit_transform(make(fitted), make(new))
+        # An encoder in a file of an earlier version does not know the kinds.
+        del encoder.large
+        encoder.transform(make(new))
+
+
+def test_a_column_with_both_integers_and_floats_above_the_limit():
+    both = objects([*EXACT, 2.0**70])
+    encoder = CategoryColumn("c", Vocabulary(1))
+    codes = encoder.fit_transform(both).take(ALL)
+    assert_array_equal(encoder.transform(both).take(ALL), codes)
 
 
 @pytest.mark.parametrize(

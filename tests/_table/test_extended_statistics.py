@@ -134,6 +134,31 @@ def test_rows_that_the_source_has_not_seen_are_refused():
         statistics.fit_transform(*many, block, valid)
 
 
+def test_weights_are_remembered():
+    codes, y, weight = (np.concatenate([array] * 2) for array in POOLED)
+    assert fit(codes, y, weight).counts_rows
+    # Each sum of these weights is a whole number.
+    weight[:400], weight[400:] = 0.5, 1.5
+    weighted = fit(codes, y, weight)
+    assert (weighted.counts_[0] % 1 == 0).all()
+    extended = ExtendedStatistics(weighted, ORIGINS, "new", True)
+    assert not weighted.counts_rows
+    assert not extended.counts_rows
+    known = TargetStatistics([0], [N_CODES])
+    known.fit_transform(*NEW, BLOCK, VALID, earlier=weighted)
+    assert not known.counts_rows
+    # Those of an earlier version lack the attribute.
+    weighted = fit(codes, y, weight * 0.9)
+    del weighted.is_weighted
+    assert not weighted.counts_rows
+    updated, undo = fit(*POOLED), []
+    updated.update(*NEW[:2], NEW[2] * 2, undo)
+    assert not updated.counts_rows
+    for change in undo[::-1]:
+        change()
+    assert updated.counts_rows
+
+
 def test_rows_that_are_probably_not_new_give_a_warning():
     seen, block = tuple(array[:300] for array in POOLED), assign_blocks(300, 4)
     valid = np.zeros(300, bool)

@@ -65,6 +65,17 @@ def test_columns_of_a_limited_size_do_not_grow(limit):
     assert_array_equal(grown.transform(SECOND)[0], encoder.transform(SECOND)[0])
 
 
+def test_large_values_are_known_after_growth():
+    encoder = TableEncoder(categorical_features=["item"])
+    encoder.fit_transform(table(1, 1, 2))
+    rounded = table(2.0**60, None)
+    encoder.transform(rounded)
+    grown, _ = grow_encoder(encoder, table(2**60 + 1, 1, 1))
+    for change in (grown.transform, lambda X: grow_encoder(grown, X)):
+        with pytest.raises(ValueError, match=r"'item' contained integers above 2\^53"):
+            change(rounded)
+
+
 def test_the_columns_are_checked():
     with pytest.raises(ValueError, match="feature names should match"):
         grow_encoder(fit(False), SECOND.rename(columns={"item": "id"}))

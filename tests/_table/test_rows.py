@@ -1,5 +1,7 @@
 """The number of rows of a table, and their groups."""
 
+from itertools import permutations
+
 import numpy as np
 import pandas as pd
 import polars as pl
@@ -8,7 +10,7 @@ import pytest
 import scipy.sparse as sp
 import torch
 
-from sk_pwiser._table import check_groups, n_rows
+from sk_pwiser._table import check_groups, check_match, n_rows
 
 
 class OnlyArray:
@@ -52,6 +54,69 @@ def test_objects_without_rows_are_an_error(X):
     message = rf"Expected 2D array .* as X, .*; got {type(X).__name__}\."
     with pytest.raises(ValueError, match=message):
         n_rows(X)
+
+
+def match(index, other):
+    X, Y = (pd.DataFrame({"a": 0}, index=each) for each in (index, other))
+    check_match(X, len(X), Y=Y)
+
+
+def levels(*columns):
+    return pd.MultiIndex.from_arrays(columns)
+
+
+DATES = pd.date_range("2026-01-01", periods=4)
+TIMES = DATES.tz_localize("UTC")
+ARROW_TEXT = pd.ArrowDtype(pa.string())
+
+
+def indexes(values, *dtypes):
+    return [pd.Index(values, dtype=dtype) for dtype in dtypes]
+
+
+# Equal labels in each row, in different forms.
+SAME_LABELS = [
+    [
+        pd.RangeIndex(4),
+        *indexes(range(4), "int8", "Int64", "float", "Float64", "object", "category"),
+        *indexes(range(4), "int64[pyarrow]"),
+    ],
+    indexes([0, 1, 2, None], "Int64", "float", "object", "int64[pyarrow]"),
+    indexes([0, 1, 2, pd.NA], "Int64", "object"),
+    indexes(list("abcd"), "str", "object", "string", "category", ARROW_TEXT),
+    indexes(["a", "b", "c", None], "str", "object", "string", ARROW_TEXT),
+    indexes([0, 1, 1, 2], "int64", "Int64", "object"),
+    [DATES, DATES.as_unit("s"), DATES.astype("timestamp[ns][pyarrow]")],
+    [TIMES, TIMES.tz_convert("Asia/Tokyo"), TIMES.astype(object)],
+    indexes(np.array(["9998", "9999", "9997", "NaT"], "M8[s]"), None, "object"),
+    [pd.interval_range(0, 4), pd.interval_range(0, 4).astype(object)],
+    [pd.period_range("2026", periods=4), pd.period_range("2026", periods=4)],
+    [
+        levels([0, 0, 1, 1], list("abab")),
+        levels(pd.array([0, 0, 1, 1], "Int64"), pd.array(list("abab"), "string")),
+        pd.Index([(0, "a"), (0, "b"), (1, "a"), (1, "b")], tupleize_cols=False),
+    ],
+    [
+        levels([0, 0, 1, np.nan], list("abab")),
+        levels(pd.array([0, 0, 1, None], "Int64"), list("abab")),
+    ],
+]
+
+
+@pytest.mark.parametrize("forms", SAME_LABELS)
+def test_labels_in_equal_and_in_different_orders(forms):
+    for index in forms:
+        for other in forms:
+            match(index, other)
+            with pytest.raises(ValueError, match="in different orders: row 1 is"):
+                match(index, other[[0, 3, 2, 1]])
+
+
+def test_unrelated_labels_match_by_position():
+    firsts = [forms[0] for forms in SAME_LABELS]
+    firsts += [levels([0, 0, 1, 1], list("abab"), range(4)), pd.Index([0, "a", 1, "b"])]
+    for index, other in permutations(firsts, 2):
+        match(index, other)
 
 
 # Neighbours that are equal in float64.

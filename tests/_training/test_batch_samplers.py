@@ -1,5 +1,6 @@
 """Which rows make up which batch, and their weights."""
 
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -75,6 +76,26 @@ def test_grouped_batches_split_no_group_that_fits(sizes, batch):
             batches_of.setdefault(group // 7, set()).add(number)
     for group, size in enumerate(sizes):
         assert size > batch or len(batches_of[group]) == 1
+
+
+@given(groups=st.lists(st.integers(0, 9), min_size=1), batch=st.integers(1, 12))
+def test_batches_that_keep_groups_are_not_random(groups, batch):
+    rows = impressions(len(groups) * 2).at(torch.arange(0, len(groups) * 2, 2))
+    rows = replace(rows, groups=torch.tensor(groups).repeat_interleave(2))
+    iterator = BatchIterator(rows, batch)
+    iterator.keep_groups()
+    first, second = (
+        [inputs["codes"][:, 0] for inputs, _ in iterator] for _ in range(2)
+    )
+    assert list(map(len, first)) == list(map(len, second))
+    assert torch.equal(torch.cat(first), torch.cat(second))
+    assert torch.equal(iterator.in_row_order(torch.cat(first)), rows.rows)
+    batches_of = {}
+    for number, found in enumerate(first):
+        for row in found.tolist():
+            batches_of.setdefault(groups[row // 2], set()).add(number)
+    for group, numbers in batches_of.items():
+        assert groups.count(group) > batch or len(numbers) == 1
 
 
 @given(

@@ -225,7 +225,9 @@ def test_all_arguments_of_fit(tmp_path):
     kwargs = {
         "sample_weight": np.linspace(0, 2, len(X)),
         "groups": np.arange(len(X)) // 5,
-        "eval_set": (x[:99], y[:99]),
+        "X_val": x[:99],
+        "Y_val": y[:99],
+        "groups_val": np.arange(99) // 5,
     }
     expected = small(**params).fit(x, y, **kwargs)
     model = small(checkpoint_dir=tmp_path, **params)

@@ -28,6 +28,7 @@ def in_parts(n_epochs, **params):
         {"target_encoding": True, "encoding_params": {"category_dropout": 0.3}},
         {"optimizer_params": {"average_decay": None, "lazy_embeddings": True}},
         {"network": "mmoe", "network_params": None, "loss": "jrc"},
+        {"weighting": "gradnorm", "loss": "combined_pair"},
         *(
             {
                 "weighting": name,

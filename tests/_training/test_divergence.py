@@ -42,6 +42,11 @@ def test_rows_without_events_are_no_divergence():
     rates = [0.04, 0.04]
     assert excess_loss(logits, none, None, rates) is None
     assert excess_loss(-logits, none, None, rates) is not None
+    # Training may have begun with weights of other rates than those of the rows.
+    logits, rates = logits + 1.2, [1e-3, 1e-3]
+    assert excess_loss(logits, none, None, rates) is not None
+    assert excess_loss(logits, none, None, rates, [0.1, 0.1]) is None
+    assert excess_loss(logits, none + 1, None, rates, [1.0, 1.0]) is None
 
 
 @pytest.mark.filterwarnings("error:Training diverged")

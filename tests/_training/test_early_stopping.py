@@ -208,6 +208,32 @@ def test_a_task_without_both_labels_is_named_if_its_auc_decides():
     small(early_stopping="auc_click", max_epochs=1).fit(X, Y, eval_set=pair)
 
 
+@pytest.mark.parametrize("label", [0.0, np.nan])
+@pytest.mark.parametrize(
+    "figure", ["log_loss_conversion", "log_loss", "log_loss_click"]
+)
+def test_the_log_loss_of_a_task_without_both_labels_does_not_decide(label, figure):
+    pair = X_LATE, Y_LATE.astype(float).assign(conversion=label)
+    model = small(early_stopping=figure, missing_labels="ignore", max_epochs=4)
+    if figure != "log_loss_conversion":  # the mean is that of the other task
+        model.fit(X, Y, eval_set=pair)
+        return
+    with pytest.warns(
+        UserWarning, match="'conversion' has one label.* validation loss"
+    ):
+        model.fit(X, Y, eval_set=pair)
+    expected = small(early_stopping="loss", missing_labels="ignore", max_epochs=4)
+    expected.fit(X, Y, eval_set=pair)
+    assert model.stop_reason_ == expected.stop_reason_
+    assert_array_equal(model.predict_proba(X), expected.predict_proba(X))
+
+
+def test_a_mean_of_log_losses_needs_one_task_with_both_labels():
+    message = "early_stopping='log_loss' needs both .* 'click', 'conversion' has one"
+    with pytest.warns(UserWarning, match=message):
+        small(early_stopping="log_loss").fit(X, Y, eval_set=(X_LATE, 0 * Y_LATE))
+
+
 @pytest.mark.parametrize(
     ("early_stopping", "error", "message"),
     [

@@ -179,6 +179,43 @@ def test_weights_and_groups_of_the_validation_rows():
     assert losses[0] > losses[1]
 
 
+@pytest.mark.parametrize(
+    "params", [{"loss": "jrc"}, {"loss": "pwiser", "loss_params": {"base": "jrc"}}]
+)
+def test_the_validation_loss_within_groups_does_not_depend_on_the_order(params):
+    model = make(max_epochs=1, **params, early_stopping=False)
+    sessions, shuffled = np.arange(3_000) // 7, np.random.default_rng(0)
+    data = make_ctr_cvr(3_000, ctr=0.3, cvr=0.4, n_categories=300, random_state=1)
+    groups, found = np.arange(len(X)) // 4, []
+    for order in (np.arange(3_000), shuffled.permutation(3_000)):
+        valid = {"X_val": data.data.iloc[order], "Y_val": data.target.iloc[order]}
+        model.fit(X, Y, groups=groups, **valid, groups_val=sessions[order])
+        found.append(model.history_[-1])
+        # The figures are those of the rows in their own order.
+        p = model.predict_proba(valid["X_val"])[:, 0]
+        auc = roc_auc_score(valid["Y_val"]["click"], p)
+        assert_allclose(found[-1]["valid_auc_click"], auc, atol=1e-6)
+    first, second = found
+    # Groups of other rows share a batch, whose pairs the term of PWiseR compares.
+    rtol = 1e-5 if params["loss"] == "jrc" else 1e-2
+    assert_allclose(second["valid_loss"], first["valid_loss"], rtol=rtol)
+
+
+@pytest.mark.parametrize(
+    ("given", "where"),
+    [
+        ({"X_val": X_LATE, "Y_val": Y_LATE}, "the validation rows"),
+        ({"eval_set": (X_LATE, Y_LATE)}, "eval_set"),
+    ],
+)
+def test_validation_rows_without_the_groups_that_the_loss_needs(given, where):
+    model = make(loss="jrc", max_epochs=1)
+    message = f"In {where}: loss='jrc' .* groups, and these rows have none"
+    with pytest.warns(UserWarning, match=message):
+        model.fit(X, Y, groups=np.arange(len(X)) // 4, **given)
+    model.fit(X, Y, **given)  # each batch is one group in training, too
+
+
 def test_a_pipeline_transforms_x_val(stopped):
     with config_context(enable_metadata_routing=True):
         last = make(max_epochs=60, n_iter_no_change=2)

@@ -7,6 +7,7 @@ from numpy.testing import assert_array_equal
 from refusals import small
 from sklearn.pipeline import make_pipeline
 
+from sk_pwiser._training import _encode
 from sk_pwiser._training._early_stopping import held_by_time
 from sk_pwiser.datasets import ParquetImpressions, make_ctr_cvr
 from sk_pwiser.history import HistoryFeatures
@@ -20,20 +21,79 @@ def log():
     return data.data.assign(time=time), data.target
 
 
-def test_rows_are_held_from_a_time_on():
-    times = np.array([5, 1, 4, 4, 2, 3, 4, 0, 1, 2], dtype=float)
-    assert_array_equal(held_by_time(times, 0.1), times >= 5)
-    assert_array_equal(held_by_time(times, 0.3), times >= 4)
-    # Few distinct times: at least the last one, never the first.
-    assert_array_equal(held_by_time(times > 1, 0.9), times > 1)
-    assert not held_by_time(np.ones(5), 0.2).any()
+TIMES = np.array([5, 1, 4, 4, 2, 3, 4, 0, 1, 2], dtype=float)
+
+
+@pytest.mark.parametrize(("share", "first"), [(0.1, 5), (0.3, 4), (0.4, 4), (0.8, 1)])
+def test_rows_are_held_from_a_time_on(share, first):
+    is_held, edge, _ = held_by_time(TIMES, share)
+    assert_array_equal(is_held, [time >= first for time in TIMES])
+    assert not len(edge)
+
+
+@pytest.mark.parametrize(
+    ("times", "share", "first"),
+    [
+        (np.arange(1_000) >= 100, 0.1, 1),
+        (np.arange(1_000) >= 500, 0.7, 1),  # half of the share suffices
+        (np.arange(1_000) >= 950, 0.1, 1),
+        (np.arange(1_000) >= 951, 0.1, 0),
+        (np.arange(1_000) * 7 // 1_000, 0.1, 6),
+        (np.ones(1_000), 0.1, 1),
+    ],
+)
+def test_many_rows_of_one_time_are_divided(times, share, first):
+    is_held, edge, drawn = held_by_time(times.astype(float), share)
+    n_held = is_held.sum() + drawn * len(edge)
+    assert share / 2 <= n_held / 1_000 <= min(2 * share, (1 + share) / 2)
+    if len(edge):
+        assert n_held == pytest.approx(1_000 * share)
+        assert_array_equal(edge, np.flatnonzero(times == first))
+    assert is_held[times > first].all()
+    assert not is_held[times < first].any()
+
+
+@pytest.mark.parametrize("size", [1, 20])
+def test_a_part_of_a_day_is_drawn_in_whole_groups(log, size, monkeypatch):
+    X, Y = log
+    X = X.assign(day=X["time"] >= 240).astype({"day": float})
+    groups = X["time"] // size
+    found, hold_out = [], _encode.hold_out
+    monkeypatch.setattr(
+        _encode, "hold_out", lambda *args: found.append(hold_out(*args)) or found[-1]
+    )
+    params = {"encoding_params": {"time_column": "day"}, "early_stopping": True}
+    model = small(max_epochs=1, warm_start=True, **params)
+    for _ in range(2):
+        model.fit(X, Y, groups=groups if size > 1 else None)
+    assert_array_equal(found[0][1], found[1][1])
+    train, valid = found[0]
+    assert len(valid) == pytest.approx(150, abs=2 * 3 * size)
+    assert X["day"].iloc[valid].all()
+    if size > 1:
+        assert not set(groups.iloc[train]) & set(groups.iloc[valid])
+
+
+@pytest.mark.parametrize("in_files", [False, True])
+def test_a_share_that_the_times_do_not_allow_is_named(log, in_files, tmp_path):
+    X, Y = log
+    X = X.assign(day=(np.arange(1_500) >= 300).astype(float))
+    params = {"encoding_params": {"time_column": "day"}, "early_stopping": True}
+    arguments = {"X": X, "Y": Y, "groups": X["day"]}
+    if in_files:
+        pytest.importorskip("pyarrow")
+        X.join(Y).to_parquet(tmp_path / "a.parquet")
+        arguments = {"X": ParquetImpressions(tmp_path, list(X), list(Y))}
+    message = "time_column='day', the last 1200 of 1500 rows .*=0.1 asks for about 150"
+    with pytest.warns(UserWarning, match=message):
+        small(max_epochs=1, **params).fit(**arguments)
 
 
 def test_groups_are_whole_and_held_by_their_last_row():
     rng = np.random.default_rng(0)
     groups, times = rng.integers(0, 100, 2_000), rng.random(2_000)
     times += groups
-    is_held = held_by_time(times, 0.1, groups)
+    is_held, _, _ = held_by_time(times, 0.1, groups)
     assert 0.08 < is_held.mean() < 0.12
     last = pd.Series(times).groupby(groups).max()
     held = set(groups[is_held])

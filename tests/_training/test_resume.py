@@ -11,6 +11,7 @@ from skorch.exceptions import DeviceWarning
 from sk_pwiser._streaming._store import TrainingData
 from sk_pwiser._training import Impressions
 from sk_pwiser.losses import MultiTaskLoss
+from sk_pwiser.networks import SharedBottom
 from sk_pwiser.weighting import TaskWeighting
 
 BOTH = pytest.mark.parametrize("method", ["fit", "partial_fit"])
@@ -31,6 +32,10 @@ BOTH = pytest.mark.parametrize("method", ["fit", "partial_fit"])
         (
             {"network_params__interaction": "fm"},
             "with interaction='fm': the earlier fit used None",
+        ),
+        (
+            {"network": "esmm", "network_params": None},
+            "with network='esmm': the earlier fit used 'shared_bottom'",
         ),
         (
             {"numeric_encoding": "quantile"},
@@ -57,7 +62,6 @@ def test_another_model_is_refused_before_encoding(
             {"network_params__bottom_units": (9,)},
             r"network: network_params=.*bottom_units': \(9,\), .*before .* \(8,\)",
         ),
-        ({"network": "esmm", "network_params": None}, "network"),
     ],
 )
 def test_components_with_other_parameters_are_refused(earlier, method, now, part):
@@ -67,9 +71,23 @@ def test_components_with_other_parameters_are_refused(earlier, method, now, part
 
 
 @BOTH
+def test_another_network_with_tensors_of_the_same_names_is_refused(method):
+    """The conditional heads of ESMM would be taken for heads over impressions."""
+    towers = {"tower_units": (4,)}
+    model = small(network="esmm", network_params=towers, warm_start=True).fit(X, Y)
+    before = model.predict_proba(X)
+    params = {**towers, "bottom_units": ()}
+    model.set_params(network="shared_bottom", network_params=params)
+    message = "with network='shared_bottom': the earlier fit used 'esmm'"
+    with pytest.raises(ValueError, match=f"Training cannot continue {message}"):
+        getattr(model, method)(X, Y)
+    assert_array_equal(model.predict_proba(X), before)
+
+
+@BOTH
 def test_defaults_may_be_spelt_out(method):
     model = small(warm_start=True).fit(X, Y)
-    model.set_params(network_params__task_space="entire")
+    model.set_params(network=SharedBottom, network_params__task_space="entire")
     model.set_params(network_params__interaction=None, encoding_params=None)
     assert getattr(model, method)(X, Y).n_iter_ > 2
 

@@ -1,6 +1,7 @@
 """What a fit has learnt, and what continued training keeps of it."""
 
 import sys
+from itertools import pairwise
 
 import numpy as np
 import pandas as pd
@@ -108,6 +109,51 @@ def test_a_call_without_a_split_keeps_the_validation_rows(monkeypatch, seed):
     later = Watch(monkeypatch)
     model.fit(X, Y)
     assert later.parts == first.parts
+
+
+@pytest.mark.parametrize("has_groups", [False, True])
+def test_appended_rows_leave_the_earlier_validation_rows_apart(
+    monkeypatch, has_groups, tmp_path
+):
+    """Also twice, after an interruption, and for groups that continue."""
+    watch = Watch(monkeypatch)
+    X, Y = make_rows(IDS)
+    groups = np.arange(len(X)) // 30 if has_groups else None
+    params = {"early_stopping": True, "warm_start": True, "checkpoint_dir": tmp_path}
+    model = make_model(**params)
+    for n in (2_000, 3_010, 3_011, 4_000):
+        model.fit(X[:n], Y[:n], groups=None if groups is None else groups[:n])
+    for before, after in pairwise(watch.parts):
+        assert before[0] <= after[0]
+        assert before[1] <= after[1]
+    train, valid = watch.parts[-1]
+    assert len(valid) == pytest.approx(400, abs=60)
+    if has_groups:
+        assert not {groups[i] for i in train} & {groups[i] for i in valid}
+    make_model(**params).fit(X, Y, groups=groups)
+    assert watch.parts[-1] == [train, valid]
+
+
+@pytest.mark.parametrize(
+    ("first", "then", "change", "message"),
+    [
+        (1_000, 4_000, {}, "its 3000 rows, .* to be the first of these 4000"),
+        (0, 3_999, {}, "its 4000 rows, .* to be the first of these 3999"),
+        (0, 4_000, {"validation_fraction": 0.2}, "labels, groups and validation_fr"),
+        (0, 4_000, {"early_stopping": True}, "since it held out no rows. Pass new row"),
+    ],
+)
+def test_validation_rows_that_may_have_been_trained_on_are_named(
+    first, then, change, message
+):
+    X, Y = make_rows(IDS)
+    params = {"early_stopping": "early_stopping" not in change, "warm_start": True}
+    model = make_model(max_epochs=1, **params).fit(X[first:], Y[first:])
+    model.set_params(**change)
+    with pytest.warns(UserWarning, match=message):
+        model.fit(X[:then], Y[:then])
+    model.fit(X[:then], Y[:then])  # again, or on rows of the user's own
+    model.fit(X, Y, eval_set=(X, Y))
 
 
 @pytest.mark.parametrize("ctr", [0.02, 0.3])

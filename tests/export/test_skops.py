@@ -35,7 +35,11 @@ from sk_pwiser.losses import BCE, LOSSES
 from sk_pwiser.model_selection import FunnelStratifiedKFold
 from sk_pwiser.networks import NETWORKS
 
-pytestmark = HAS_CONSTANT
+pytestmark = [
+    HAS_CONSTANT,
+    # Networks that have learnt nothing.
+    pytest.mark.filterwarnings("ignore:The labels fall with the predicted"),
+]
 
 skops = pytest.importorskip("skops.io")
 

@@ -207,3 +207,29 @@ def test_keys_of_another_kind():
             stored.transform_row({"user": "1", "time": 6})
     for user in (1.0, np.int64(3), 7, None):
         assert stored.transform_row({"user": user, "time": 6})
+
+
+@pytest.mark.parametrize("user", [2**60, 2**60 + 1])
+@pytest.mark.parametrize("kind", [float, np.float32, np.float64])
+@pytest.mark.parametrize("is_rounded", [False, True])
+def test_integers_that_became_floats(user, kind, is_rounded):
+    """They may equal the number of another user."""
+    of_log, of_row = (kind, int) if is_rounded else (int, kind)
+    log = pd.DataFrame({"user": [of_log(user), of_log(5)], "t": [1, 2]})
+    history = HistoryFeatures(["user", ("t", "user")], time="t").fit(log)
+    store = {}
+    stored = StoredHistory.write(history, store)
+    # Later periods without this user, of whom the store has a record.
+    for start in (3, 5):
+        history.update(log[1:].assign(t=start))
+        stored.update(log[1:].assign(t=start))
+    before = dict(store)
+    row = {"user": of_row(user), "t": 9}
+    for each in (history, stored, pickle.loads(pickle.dumps(stored))):
+        with pytest.raises(ValueError, match=r"'user' contained .* above 2\^53 before"):
+            each.transform_row(row)
+        with pytest.raises(ValueError, match=r"'user' contained .* above 2\^53 before"):
+            each.update(pd.DataFrame([row]))
+    assert store == before
+    for same in (of_log(user), of_log(5), of_row(5), None, np.nan):
+        assert_same_rows(stored, history, [{"user": same, "t": 9}])

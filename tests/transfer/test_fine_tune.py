@@ -8,8 +8,9 @@ import torch
 from markets import SECOND, assert_same_weights, fit_source, rows, weights
 from numpy.testing import assert_allclose, assert_array_equal
 from refusals import X as OTHER
+from refusals import Y as OTHER_Y
 from refusals import small
-from sklearn.exceptions import NotFittedError
+from sklearn.exceptions import ConvergenceWarning, NotFittedError
 from suites import fast_for
 
 from sk_pwiser.networks import NETWORKS, MultiTaskNetwork, NetworkOutput
@@ -148,6 +149,20 @@ def test_new_values_get_embeddings_that_start_from_the_unseen_one(source):
     # Without extension the new value stays an unseen one.
     kept = fine_tune(source, new, Y, extend=False)
     check_compatible([source, kept])
+
+
+@pytest.mark.filterwarnings("ignore:Task '", "error:Training diverged")
+@pytest.mark.parametrize("max_epochs", [1, 2])
+def test_a_few_epochs_on_a_market_without_events(max_epochs):
+    source = fit_source(target_encoding=False)
+    X, none = OTHER, Y.iloc[[0] * len(OTHER)].reset_index(drop=True) * 0
+    model = fine_tune(source, X, none, max_epochs=max_epochs)
+    assert model.best_epoch_ == max_epochs
+    again = fine_tune(model, X, none, max_epochs=1)
+    assert again.set_params(warm_start=True, max_epochs=1).fit(X, none).n_iter_ == 2
+    again.partial_fit(X, none)
+    with pytest.warns(ConvergenceWarning, match="Training diverged"):
+        fine_tune(source, X, OTHER_Y, lr=3e4)
 
 
 def test_statistics_include_new_rows_and_leave_out_seen_ones(source):

@@ -11,6 +11,7 @@ from numpy.testing import assert_array_equal
 from refusals import small
 from sklearn.exceptions import NotFittedError
 
+from sk_pwiser.networks import ESMM
 from sk_pwiser.transfer import (
     check_compatible,
     fine_tune,
@@ -71,6 +72,12 @@ def test_without_statistics_it_is_an_ordinary_fit_of_the_same_codes():
     source = small(**params).fit(X, Y)
     model = fit_like(small(**params), source, X, Y)
     assert_array_equal(model.predict_proba(X), source.predict_proba(X))
+
+
+def test_the_network_may_be_another_one(pooled):
+    params = {**PARAMS, "network": "esmm", "network_params": None}
+    model = fit_like(small(**params), pooled, *rows(SECOND), seen=True)
+    assert isinstance(model.net_.module_, ESMM)
 
 
 def test_values_without_training_rows_count_as_unseen(pooled):
@@ -135,6 +142,25 @@ def test_errors_name_the_parameter(pooled):
         fit_like(small(lr=-1.0), pooled, X, Y)
     with pytest.raises(ValueError, match="feature names"):
         like(pooled, X.rename(columns={"category_0": "item"}), Y)
+
+
+@pytest.mark.parametrize("train", [like, fine_tune])
+def test_a_source_with_weights_cannot_leave_out_its_rows(train):
+    X, Y = DATA.data, DATA.target
+    weights, even = np.where(X.index < 500, 1.0, 5.0), np.ones(len(X))
+    sources = [
+        small(**PARAMS).fit(X, Y, sample_weight=weights),
+        small(**PARAMS).fit(X, Y, sample_weight=6 - weights),
+        small(**PARAMS).partial_fit(X, Y).partial_fit(X, Y, sample_weight=2 * even),
+    ]
+    sources.append(fine_tune(sources[0], *rows(slice(0, 50), new_value="new")))
+    for source in sources:
+        with pytest.raises(ValueError, match=r"source .* fitted without sample_weight"):
+            train(source, *rows(SECOND), seen=True)
+    source = small(**PARAMS).fit(X, Y, sample_weight=3 * even)
+    assert train(source, *rows(SECOND), seen=True).n_iter_ == 2
+    plain = small(**PARAMS, target_encoding=False).fit(X, Y, sample_weight=weights)
+    assert train(plain, *rows(SECOND), seen=True).n_iter_ == 2
 
 
 def test_a_source_without_categories():

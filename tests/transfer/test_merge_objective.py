@@ -104,7 +104,7 @@ def test_sparse_gradients_of_large_tables_give_the_same_gradient():
         objective, *_ = make_objective("log_loss", base)
         assert objective.net.module_.input_layer.embeddings[0].sparse is lazy
         gradients.append(objective(np.full((len(objective.names), 2), 0.3))[1])
-    assert_allclose(*gradients, rtol=1e-6)
+    assert_allclose(*gradients, rtol=1e-5)
     assert (gradients[0][0] != 0).all()  # that of the table
 
 
