@@ -204,7 +204,8 @@ class MultiTaskCTRCVRClassifier(
           values of columns that `target_encoding="auto"` selects;
         - `time_column`, None by default: a numeric column that orders the rows: for the
           blocks, if they are not in the order of time, and for early stopping, whose
-          validation rows are then the last ones in time. It stays a feature.
+          validation rows are then the last ones in time, or a random part of a time
+          with too many rows. It stays a feature.
     missing_labels : {"error", "ignore"}, default="error"
         Whether labels of tasks after the first may be missing (NaN, None, pandas.NA or
         null in `Y`), such as a conversion that may still come. With "ignore", they take
@@ -273,9 +274,8 @@ class MultiTaskCTRCVRClassifier(
         there. "auto" is True above 1,000 rows, or with an `eval_set`. Otherwise it
         holds out no rows and trains for about 8 + n_samples / 80 steps, at most
         `max_epochs` epochs. With rows that are held out, epochs that end before step
-        20 are not judged. If the validation rows, or all of
-        their groups, have one label only for a task, the loss replaces the AUC, with a
-        warning.
+        20 are not judged. If the validation rows, or all of their groups, have one
+        label only for a task, the loss replaces its AUC or log loss, with a warning.
     validation_fraction : float, default=0.1
         Share of the rows held out for early stopping; not used if `fit` receives an
         `eval_set`.
@@ -625,9 +625,12 @@ class MultiTaskCTRCVRClassifier(
             break the funnel, with the order of tasks in which they would not, if there
             is one; if a task has one label only; if labels are missing such that
             probabilities are biased; if early stopping draws validation rows at random
-            from rows with columns of :class:`~sk_pwiser.history.HistoryFeatures`; if a
-            later task is predicted as more probable than the one before it in 10 % of a
-            sample of the training rows or more, see :ref:`coherent_funnels`.
+            from rows with columns of :class:`~sk_pwiser.history.HistoryFeatures`, or,
+            in a warm start, from rows that the earlier fit may have been trained on; if
+            a `time_column` is too coarse for `validation_fraction`; if validation rows
+            lack the groups that the loss and the training rows have; if a later task is
+            predicted as more probable than the one before it in 10 % of a sample of the
+            training rows or more, see :ref:`coherent_funnels`.
         """
         earlier = getattr(self, "_result", None) if self.warm_start else None
         result = self._train(

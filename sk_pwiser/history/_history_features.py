@@ -326,7 +326,8 @@ class HistoryFeatures(DocLink, HistoryFiles, TransformerMixin, BaseEstimator):
         ------
         ValueError, TypeError
             If a field is absent, the time is none, or a key is text where the keys of
-            the state are numbers, or the reverse.
+            the state are numbers, or the reverse, or one of them is an integer rounded
+            to a float.
         """
         self._fitted()
         if self._one_row is None:
