@@ -6,6 +6,9 @@ from torch import Tensor
 from sk_pwiser._utils import check_number
 from sk_pwiser.weighting._gradient import GradientWeighting
 
+# A gradient is lengthened to at most this multiple of the average that it approaches.
+LONGEST = 100.0
+
 
 class GradCraft(GradientWeighting):
     r"""GradCraft: gradients of similar length, with all conflicts removed jointly.
@@ -61,9 +64,9 @@ class GradCraft(GradientWeighting):
 
     As in the authors' code, the ratio of the averages has no limit, so that tasks with
     short gradients may have weights of hundreds. A single gradient, however, is
-    lengthened to at most :math:`1/(1-\beta)` times the longest average: the average of
-    its task counts as at least :math:`(1-\beta)\lVert g_k\rVert`, the share that this
-    gradient has in the authors' average.
+    lengthened to at most 100 times the longest average. In the authors' code the limit
+    is :math:`1/(1-\beta)`, as the average includes the gradient; it would shorten the
+    gradient of a positive row if fewer than about one in ten batches has such a row.
 
     References
     ----------
@@ -101,7 +104,7 @@ class GradCraft(GradientWeighting):
         lengths = torch.where(before > 0, before, norms)
         moved = lengths.lerp(norms, 1 - self.decay)
         self.lengths.copy_(torch.where(norms > 0, moved, before))
-        lengths = lengths.maximum((1 - self.decay) * norms)
+        lengths = lengths.maximum(norms / LONGEST)
         ratios = torch.where(lengths > 0, lengths.max() / lengths, 1.0)
         scales = self.relax * ratios + (1 - self.relax)
         return scales * without_conflicts(gram * scales.outer(scales), self.epsilon)

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from sk_pwiser._utils import check_integer, check_number
+from sk_pwiser.weighting._gradcraft import LONGEST
 from sk_pwiser.weighting._gradient import GradientWeighting
 
 
@@ -52,9 +53,10 @@ class MetaBalance(GradientWeighting):
 
     As in the authors' code, the ratio of the averages has no limit, so that tasks with
     short gradients may have weights of hundreds. A single gradient, however, is
-    lengthened to at most :math:`1/(1-\beta)` times the average of the target: the
-    average of its task counts as at least :math:`(1-\beta)\lVert g_k\rVert`, the share
-    that this gradient has in the authors' average.
+    lengthened to at most 100 times the average of the target. In the authors' code the
+    limit is :math:`1/(1-\beta)`, as the average includes the gradient; it would shorten
+    the gradient of a positive row if fewer than about one in ten batches has such a
+    row.
 
     References
     ----------
@@ -108,7 +110,7 @@ class MetaBalance(GradientWeighting):
         moved = lengths.lerp(current, 1 - self.decay)
         moved = torch.where(current > 0, moved, before)
         self.lengths[rows] = moved.to(self.lengths.dtype)
-        lengths = lengths.maximum((1 - self.decay) * current)
+        lengths = lengths.maximum(current / LONGEST)
         is_known = lengths > 0
         target_lengths = lengths[:, self.target].unsqueeze(1)
         ratios = torch.where(

@@ -36,8 +36,7 @@ def test_several_steps_in_numpy():
         g = [rng.normal(size=(3, n)) * [[1.0], [10.0], [0.1]] for n in (4, 7)]
         now = np.array([np.linalg.norm(m, axis=1) for m in g])
         lengths = lengths if lengths.any() else now
-        used = np.maximum(lengths, 0.1 * now)
-        scales = 0.7 * used[:, :1] / used + 0.3
+        scales = 0.7 * lengths[:, :1] / lengths + 0.3
         lengths = 0.9 * lengths + 0.1 * now
         steps = weighting.combine([torch.from_numpy(m).float() for m in g])
         for m, scale, step in zip(g, scales, steps, strict=True):
@@ -47,19 +46,19 @@ def test_several_steps_in_numpy():
 
 
 def test_a_long_gradient_does_not_reduce_its_own_weight():
-    weighting = MetaBalance(2, relax=1.0, decay=0.99)
+    weighting = MetaBalance(2, relax=1.0, decay=0.5)
     weighting.combine([FIRST])
-    for factor in (90.0, 1.0):
+    for factor in (100.0, 1.0):
         longer = FIRST * torch.tensor([[1.0], [factor]])
         (step,) = copy.deepcopy(weighting).combine([longer])
         assert_allclose(step, [3, 4 + 5 * factor], rtol=1e-6)
 
 
-@pytest.mark.parametrize(("factor", "expected"), [(8.0, 40), (10.0, 50), (70.0, 50)])
+@pytest.mark.parametrize(("factor", "expected"), [(50, 250), (100, 500), (700, 500)])
 def test_a_gradient_is_lengthened_to_a_multiple_of_the_average_of_the_target(
     factor, expected
 ):
-    weighting = MetaBalance(2, relax=1.0, decay=0.9)
+    weighting = MetaBalance(2, relax=1.0)
     weighting.combine([FIRST])
     (step,) = weighting.combine([FIRST * torch.tensor([[1.0], [factor]])])
     assert_allclose(step, [3, 4 + expected], rtol=1e-5)
