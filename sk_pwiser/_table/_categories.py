@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from itertools import chain, compress
 from numbers import Integral, Real
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from sklearn.utils import murmurhash3_32
@@ -293,7 +293,8 @@ class CategoryColumn:
     place: str = "row"  # of an entry, for messages; files of version 0.1.0 lack it
 
     kind = "category"
-    large = frozenset()  # kinds of `LARGE` numbers in fit; files of 0.1.0 lack it
+    # Kinds of `LARGE` numbers in fit; files of version 0.1.0 lack it.
+    large: ClassVar[frozenset[str]] = frozenset()
 
     @property
     def cardinality(self):
