@@ -116,7 +116,11 @@ def prepare_dataset(
     plan = replace(plan, rows=Rows(None, targets, None, None, mean))
     # Filters may select fewer rows than the files have.
     plan = _with_epochs(plan, dataset, eval_dataset, summary.n_rows)
-    targets.warn_about_labels(selection=settings.shared_param("task_space") == "entire")
+    sums = np.array(list(summary.sums.values()))
+    targets.warn_about_labels(
+        selection=settings.shared_param("task_space") == "entire",
+        weights=sums if summary.weights.per_task else None,
+    )
     if not equal(plan.split, plan.first_random_state):
         # Validation rows are those of the first fit.
         seeds = _draw_seeds(plan.split_state())

@@ -95,6 +95,8 @@ class CategoryField:
             types = {"text": {str}, "numbers": {int, bool}}
             known = [types.get(kind, set()) for kind in column.kinds_]
             self._unseen_types.update(*known)
+            if "floats above 2^53" in column.large:
+                self._unseen_types.discard(int)  # it may be one that was rounded in fit
 
     def encode_one(self, value):
         try:

@@ -313,6 +313,13 @@ def test_missing_labels_and_weights_per_task(tmp_path):
     assert model.history_[-1, "train_missing_conversion"] == whole.n_missing[0]
 
 
+def test_a_first_task_without_any_weight(tmp_path):
+    write(LOG.assign(none=0.0), tmp_path)
+    dataset = read(tmp_path, sample_weight=["none", "weight"])
+    with pytest.warns(UserWarning, match="Task 'click' has weight 0 in every row"):
+        make(max_epochs=1).fit(dataset)
+
+
 def test_labels_are_judged_over_all_files(tmp_path):
     log = LOG.copy()
     log.loc[:99, TARGETS] = [0, 1]

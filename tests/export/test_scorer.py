@@ -274,6 +274,14 @@ def test_a_value_of_another_kind_in_an_array_is_named(model):
         Scorer(model)(columns)
 
 
+def test_integers_that_were_rounded_in_fit_are_refused_as_in_a_table():
+    ids = X["area"].astype("category").cat.codes * 2.0**54
+    model = small(categorical_features=["area"]).fit(X.assign(area=ids), Y)
+    row = {**records(X)[0], "area": 2**54 + 1}
+    with pytest.raises(ValueError, match=r"'area'.*floats above 2\^53"):
+        Scorer(model)(row)
+
+
 def test_refuses_what_is_not_a_fitted_estimator():
     with pytest.raises(TypeError, match="estimator must be a fitted Multi"):
         Scorer("model")
