@@ -20,14 +20,9 @@ from sk_pwiser._streaming._learn import (
 )
 from sk_pwiser._table._column_kinds import warn_about_random_validation
 from sk_pwiser._table._lists import Bags
-from sk_pwiser._training._batches import (
-    Batch,
-    Impressions,
-    TrainingData,
-    TrainingRows,
-)
+from sk_pwiser._training._batches import Impressions, TrainingData, TrainingRows
 from sk_pwiser._training._components import check_task_weights
-from sk_pwiser._training._devices import pins_memory
+from sk_pwiser._training._devices import Batch, pins_memory
 from sk_pwiser._training._encode import EncodedData, Inputs, Schema, task_labels
 from sk_pwiser._training._settings import Settings
 from sk_pwiser._utils import generator_on, in_background

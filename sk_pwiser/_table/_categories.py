@@ -458,7 +458,7 @@ class CategoryColumn:
 def sort_values(values):
     """Sort distinct values: numbers, text, then others by type if comparable."""
     ranks = {cls: _rank(cls) for cls in set(map(type, values))}
-    groups: dict[tuple, list] = {rank: [] for rank in sorted(set(ranks.values()))}
+    groups = {rank: [] for rank in sorted(set(ranks.values()))}
     for value in values:
         groups[ranks[type(value)]].append(value)
     return list(chain.from_iterable(map(_sort_if_comparable, groups.values())))

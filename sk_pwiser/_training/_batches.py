@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from sk_pwiser._training._devices import copied_ahead, moved, pins_memory
+from sk_pwiser._training._devices import Batch, copied_ahead, moved, pins_memory
 from sk_pwiser._utils import generator_on
 from sk_pwiser.networks import Bags
 
@@ -47,9 +47,6 @@ def gather_bags(
             if name != "offsets"
         },
     )
-
-
-Batch = tuple[dict[str, Tensor], Tensor]
 
 
 class TrainingRows(Protocol):

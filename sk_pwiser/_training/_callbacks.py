@@ -21,7 +21,8 @@ from skorch.callbacks import (
 )
 from torch import Tensor, nn
 
-from sk_pwiser._training._batches import CPU, Batch
+from sk_pwiser._training._batches import CPU
+from sk_pwiser._training._devices import Batch
 from sk_pwiser._utils import generator_on
 
 try:

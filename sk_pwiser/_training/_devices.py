@@ -2,17 +2,14 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from functools import cache, partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import torch
 from skorch.exceptions import DeviceWarning
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sk_pwiser._utils import warn_user
-
-if TYPE_CHECKING:
-    from sk_pwiser._training._batches import Batch
 
 
 def find_device(name: str | torch.device) -> torch.device:
@@ -108,6 +105,7 @@ def evaluation_batch_size(device: torch.device) -> int:
     return 2_048 if device.type == "cpu" else 32_768
 
 
+Batch = tuple[dict[str, Tensor], Tensor]
 Item = TypeVar("Item")
 Started = TypeVar("Started")
 
@@ -123,14 +121,14 @@ def pins_memory(device: torch.device) -> bool:
         return False
 
 
-def moved(batch: "Batch", copy: "Callable[[torch.Tensor], torch.Tensor]") -> "Batch":
+def moved(batch: Batch, copy: Callable[[Tensor], Tensor]) -> Batch:
     """Copy the tensors of a batch; numeric inputs in place of labels are not twice."""
     inputs, y = batch
     copies = {name: copy(tensor) for name, tensor in inputs.items()}
     return copies, copies["numeric"] if y is inputs.get("numeric") else copy(y)
 
 
-def copied_ahead(batches: "Iterable[Batch]", device: torch.device) -> "Iterator[Batch]":
+def copied_ahead(batches: Iterable[Batch], device: torch.device) -> Iterator[Batch]:
     """Copy batches from the host to a CUDA device, each one step ahead.
 
     The copies run in a stream of their own, from pinned memory, so that neither the
@@ -138,7 +136,7 @@ def copied_ahead(batches: "Iterable[Batch]", device: torch.device) -> "Iterator[
     """
     stream = _copy_stream(device)
 
-    def copy(batch: "Batch") -> "tuple[Batch, torch.cuda.Event]":
+    def copy(batch: Batch) -> tuple[Batch, torch.cuda.Event]:
         with torch.cuda.stream(stream):
             copies = moved(batch, partial(_copy, device=device))
             copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
@@ -156,12 +154,12 @@ def copied_ahead(batches: "Iterable[Batch]", device: torch.device) -> "Iterator[
 
 
 @cache
-def _copy_stream(device: torch.device) -> "torch.cuda.Stream":
+def _copy_stream(device: torch.device) -> torch.cuda.Stream:
     """Return the stream of copies, one per device: each would keep its own memory."""
     return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
 
-def _copy(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+def _copy(tensor: Tensor, device: torch.device) -> Tensor:
     return tensor.pin_memory().to(device, non_blocking=True)
 
 

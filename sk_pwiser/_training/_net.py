@@ -20,7 +20,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sk_pwiser._training._batches import (
-    Batch,
     BatchIterator,
     Impressions,
     TrainingData,
@@ -36,7 +35,7 @@ from sk_pwiser._training._callbacks import (
     positions_of,
     release,
 )
-from sk_pwiser._training._devices import device_or_cpu
+from sk_pwiser._training._devices import Batch, device_or_cpu
 from sk_pwiser._training._diagnostics import CHECKED_ROWS, changed_weights, excess_loss
 from sk_pwiser._training._early_stopping import (
     grouped_aucs,

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from sk_pwiser._streaming import Job, StreamedImpressions
 from sk_pwiser._training import BatchIterator, TrainingData
+from sk_pwiser._training._devices import Batch
 from sk_pwiser._utils import Generators, active
 
 # Entries of gradients that are sent together.
@@ -152,9 +153,6 @@ def _sum_bucket(
         return list(sums)  # the host need not wait for the flags
     found = flat[: len(parts)].tolist()
     return [each if n else None for each, n in zip(sums, found, strict=True)]
-
-
-Batch = tuple[dict[str, torch.Tensor], torch.Tensor]
 
 
 @dataclass
