@@ -1,6 +1,7 @@
 """Tables and labels become arrays: column encodings, labels, row weights, groups."""
 
 from sk_pwiser._table._categories import (
+    LARGE,
     UNSEEN,
     CategoryColumn,
     Vocabulary,

@@ -280,7 +280,8 @@ class FunnelCalibrator(
             logits = _positive_logits(estimator, X, labels.shape[1])
         else:
             estimator, logits = self._cross_fit(X, y, labels, sample_weight, weight)
-        weight[np.isnan(logits)] = 0.0
+        without = np.isnan(logits)
+        weight[without] = given[without] = 0.0
         fitted = Predictions(estimator, None, {})
         names = fitted.task_names() or columns
         names = names or [f"task_{k}" for k in range(labels.shape[1])]
@@ -290,7 +291,7 @@ class FunnelCalibrator(
         given[labels[:, 0] == 0] /= self._sampling_rate(estimator)
         if self.ordered:
             labels, given = _complete(labels, given, parents)
-        weight = np.where(np.isnan(labels) | np.isnan(logits), 0.0, given)
+        weight = np.where(np.isnan(labels), 0.0, given)
         curves = self._fit_curves(logits, labels, weight, names)
         self.shifts_ = self._fit_shifts(logits, labels, weight, curves, groups)
         self.estimator_, self.calibrators_, self.by_ = estimator, curves, by
@@ -627,22 +628,27 @@ def _positive_logits(estimator, X, n_tasks):
 def _complete(labels, weight, parents):
     """Return labels with those that follow from others, and weights for the unknown.
 
-    A task did not happen if the one that it presupposes did not. The known labels of
-    the rows where that one happened have the weights of the unknown labels there, too:
-    known conversions are often those of older clicks.
+    A task did not happen if the one that it presupposes did not. Otherwise the known
+    labels of the rows where that one happened, or the last one before it with any, have
+    the weights of the unknown labels there, too: known conversions are often those of
+    older clicks.
     """
-    labels, factor = labels.copy(), np.ones(labels.shape)
+    labels, weight = labels.copy(), weight.copy()
     for k, parent in enumerate(parents):
         if parent < 0:
             continue
-        factor[:, k] = factor[:, parent]
-        labels[np.isnan(labels[:, k]) & (labels[:, parent] == 0), k] = 0.0
-        happened = labels[:, parent] == 1
-        total = weight[:, k] * factor[:, k]
-        known = total[happened & ~np.isnan(labels[:, k])].sum()
-        if known > 0:
-            factor[happened, k] *= total[happened].sum() / known
-    return labels, weight * factor
+        own, own_weight = labels[:, k], weight[:, k]  # views
+        own[np.isnan(own) & (labels[:, parent] == 0)] = 0.0
+        is_known = ~np.isnan(own)
+        waits = ~is_known
+        for earlier in reversed(path_to(parent, parents)):
+            happened = labels[:, earlier] == 1
+            known = own_weight[happened & is_known].sum()
+            if known > 0:
+                unknown = own_weight[happened & waits].sum()
+                own_weight[happened & is_known] *= 1 + unknown / known
+                waits &= ~happened
+    return labels, weight
 
 
 def _warn_about_order(labels, weight, names, parents):

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from sk_pwiser._table import (
+    LARGE,
     as_table,
     check_exact,
     check_match,
@@ -98,20 +99,17 @@ class ValueIndex:
         self.__init__(**state)
 
     @cached_property
-    def large(self):
-        return large_kinds(self.values)
-
-    @cached_property
     def kinds(self):
-        """Text, numbers or other objects, as a set."""
-        return kinds_of(self.values).union(self.earlier_kinds)
+        """Text, numbers or other objects, and kinds of `LARGE` numbers, as a set."""
+        of_values = kinds_of(self.values) | large_kinds(self.values)
+        return of_values.union(self.earlier_kinds)
 
     def check_kinds(self, values, name):
         """Raise if values are of other kinds than these, such as text, not numbers."""
-        kinds = kinds_of(values)
-        if kinds and self.kinds and kinds.isdisjoint(self.kinds):
+        kinds, known = kinds_of(values), self.kinds - LARGE.keys()
+        if kinds and known and kinds.isdisjoint(known):
             raise ValueError(
-                f"Column {name!r} contained {' and '.join(sorted(self.kinds))} before; "
+                f"Column {name!r} contained {' and '.join(sorted(known))} before; "
                 f"it now contains {' and '.join(sorted(kinds))}, such as "
                 f"{values[0]!r}, which cannot equal any of its values."
             )
@@ -120,7 +118,7 @@ class ValueIndex:
         """Raise if integers were rounded to floats here or there: they equal none."""
         if large_kinds(values):  # before all values of the index are read
             start = f"Column {name!r} contained"
-            check_exact(values, self.large, start, " before; it now contains")
+            check_exact(values, self.kinds, start, " before; it now contains")
 
     def extended(self, values):
         """Return an index that has these distinct values as well."""

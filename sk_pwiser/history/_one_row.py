@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sk_pwiser._table import is_missing, large_kinds
+from sk_pwiser._table import LARGE, is_missing
 from sk_pwiser._times import read_time
 from sk_pwiser.history._key_log import columns_of_totals, decayed_rows, pack
 from sk_pwiser.history._point_in_time import shrinkage
@@ -145,7 +145,7 @@ class OneRow:
         self.of_all = PastsOfKeys(state.everything, self.plan_of_all)[0]
         self.names = [plan.names_of_key(key) for key in range(len(plan.keys))]
         self.inexact = {
-            name: _inexact_classes(index.large) for name, index in state.indices.items()
+            name: _inexact_classes(index.kinds) for name, index in state.indices.items()
         }
         none = [0] * len(plan.delays)
         counts = [(0, none, none)] * len(plan.horizons)
@@ -160,7 +160,8 @@ class OneRow:
     def key_field(self, row, name):
         """Return a field; raise if it, or keys of the state, are rounded integers."""
         value = field_of(row, name)
-        if isinstance(value, self.inexact[name]) and abs(value) > 2**53:
+        is_inexact = isinstance(value, self.inexact[name]) and not is_missing(value)
+        if is_inexact and 2**53 < abs(value) < math.inf:
             self.state.indices[name].check_exact([value], name)
         return value
 
@@ -208,15 +209,13 @@ class OneRow:
         return features, is_early
 
 
-def _inexact_classes(large):
-    """Return the classes of numbers that equal none of a state if they are large.
+def _inexact_classes(kinds):
+    """Return the classes of large numbers that equal no value of a state.
 
-    `large` has the kinds of its large numbers: integers that became floats are rounded.
+    `kinds` are those of its values: integers that became floats are rounded.
     """
-    if not large:
-        return ()
-    is_float = large == large_kinds([2.0**60])
-    return (int, np.integer) if is_float else (float, np.floating)
+    absent = LARGE.keys() - kinds
+    return LARGE[absent.pop()] if len(absent) == 1 else ()
 
 
 class MemoryRow(OneRow):

@@ -8,7 +8,7 @@ from itertools import accumulate
 
 import numpy as np
 
-from sk_pwiser._table import is_missing, large_kinds
+from sk_pwiser._table import is_missing
 from sk_pwiser.history._history_features import HistoryFeatures
 from sk_pwiser.history._history_files import (
     FORM,
@@ -35,8 +35,8 @@ from sk_pwiser.history._one_row import KeyPast, OneRow, PastsOfKeys
 
 # What a record begins with, by the type of its times.
 STARTS = {"q": b"history0", "d": b"history1"}
-# Numbers in place of large keys, which are not in memory: they refuse rounded ones.
-LARGE = (2**60, 2.0**61)
+# The number of the form of a store; the first one lacked the kinds of large numbers.
+STORE_FORM = 1
 to_json = json.JSONEncoder().encode
 
 
@@ -215,13 +215,16 @@ class StoredHistory:
         text = self.store.get(self.prefix, b"null")
         with valid_history(f"store[{self.prefix!r}]"):
             content, plan = read_description(json.loads(text))
+            if content.get("form") != STORE_FORM:
+                raise ValueError(
+                    "another version of sk_pwiser wrote it; write the history again"
+                )
             form = RecordForm(plan.of_all)
             past = form.read(self.store[name := f"{self.prefix}:"], name)
             state = empty_state(plan, content["classes"])
             state.end = content["end"]
-            large = content.get("large", {})
             state.indices = {
-                name: ValueIndex(large.get(name, []), earlier_kinds(content, name))
+                name: ValueIndex([], earlier_kinds(content, name))
                 for name in plan.columns
             }
             state.everything = form.log([past], np.zeros((1, 0), np.int64))
@@ -285,7 +288,7 @@ class StoredHistory:
         read, state = one_row.state_of(Table(X))
         history._set_state(state, plan)
         history.update(X, y, overlap=overlap)
-        records = _records(history, self.prefix, state.indices)
+        records = _records(history, self.prefix)
         for name in read:
             if name not in records:  # the key was too old
                 del self.store[name]
@@ -395,13 +398,9 @@ def _listed(value, name):
     return value
 
 
-def _records(history, prefix, earlier=None):
-    """Return all records of a history by their names.
-
-    `earlier` are the indices of the store, if the history may have dropped values.
-    """
+def _records(history, prefix):
+    """Return all records of a history by their names."""
     state, plan = history._fitted()
-    earlier = earlier or state.indices
     records = {}
     for key, (names, log) in enumerate(zip(plan.keys, state.logs, strict=True)):
         pasts, form = PastsOfKeys(log, plan), RecordForm(plan, key)
@@ -418,9 +417,5 @@ def _records(history, prefix, earlier=None):
             records[name] = form.write(past, texts)
     of_all = PastsOfKeys(state.everything, plan.of_all)[0]
     records[f"{prefix}:"] = RecordForm(plan.of_all).write(of_all)
-    large = {}
-    for name, index in state.indices.items():
-        kinds = index.large | earlier[name].large
-        large[name] = [number for number in LARGE if large_kinds([number]) <= kinds]
-    values = FORM.encode(history._describe() | {"large": large}, "history")[0]
+    values = FORM.encode(history._describe() | {"form": STORE_FORM}, "history")[0]
     return records | {prefix: json.dumps(values).encode()}  # the last one written

@@ -211,6 +211,32 @@ def test_known_labels_stand_for_the_missing_ones_of_recent_clicks(reader, rows, 
     assert found[:, 1].sum() == pytest.approx(full, rel=0.1)
 
 
+def test_missing_labels_of_one_task_change_no_weights_of_the_next_one(rows):
+    X, Y = rows
+    X = np.insert(X, 2, X[:, 1] / 2, axis=1)
+    Y = np.column_stack([Y, Y[:, 1] * (np.arange(len(Y)) % 2)])
+    reader = ReadsFeatures().fit(X, Y)
+    some = Y.astype(float)
+    some[(Y[:, 0] == 1) & (np.arange(len(Y)) % 4 < 2), 1] = np.nan
+    found, expected = (FunnelCalibrator(reader).fit(X, y) for y in (some, Y))
+    assert_array_equal(found.calibrators_[2].rates_, expected.calibrators_[2].rates_)
+    # Without the label of the task that it presupposes, that of the first one counts.
+    some[np.isnan(some[:, 1]), 2] = np.nan
+    totals = FunnelCalibrator(reader).fit(X, some).predict_proba(X).sum(axis=0)
+    assert_allclose(totals, expected.predict_proba(X).sum(axis=0), rtol=0.05)
+
+
+def test_labels_of_rows_without_a_prediction_stand_for_no_others(rows):
+    X, Y = rows
+    later = np.arange(len(Y)) >= len(Y) // 2
+    some = Y.astype(float)
+    some[later & (np.arange(len(Y)) % 4 > 0) & (Y[:, 0] == 1), 1] = np.nan
+    halves = FunnelTimeSplit(1, time=np.arange(len(Y)))
+    crossed = FunnelCalibrator(ReadsFeatures(), cv=halves)
+    alone = FunnelCalibrator(ReadsFeatures().fit(X, Y)).fit(X[later], some[later])
+    assert_allclose(crossed.fit(X, some).predict_proba(X), alone.predict_proba(X))
+
+
 def test_rows_of_weight_0_do_not_count(reader, rows):
     X, Y = rows
     weight = (np.arange(len(X)) < 2_000).astype(float)

@@ -1,5 +1,6 @@
 """States in a key-value store: the values of rows, updates, other stores, bad input."""
 
+import json
 import pickle
 import shelve
 
@@ -233,3 +234,25 @@ def test_integers_that_became_floats(user, kind, is_rounded):
     assert store == before
     for same in (of_log(user), of_log(5), of_row(5), None, np.nan):
         assert_same_rows(stored, history, [{"user": same, "t": 9}])
+
+
+def test_integers_that_became_floats_after_their_users_were_dropped():
+    log = pd.DataFrame({"user": [2**60, 2**60 + 1, 2**60 + 7, 5], "t": [1, 1, 1, 90]})
+    history = HistoryFeatures(["user"], time="t", max_age=10).fit(log)
+    history.update(log[3:].assign(t=95))
+    for each in (history, StoredHistory.write(history, {})):
+        with pytest.raises(ValueError, match=r"'user' contained .* above 2\^53 before"):
+            each.transform_row({"user": 2.0**60, "t": 99})
+        assert each.transform_row({"user": np.inf, "t": 99})
+
+
+def test_a_store_of_another_version_is_refused():
+    history = HistoryFeatures(["user"], time="t").fit(
+        pd.DataFrame({"user": [1], "t": [1]})
+    )
+    stored = StoredHistory.write(history, store := {})
+    content = json.loads(store[stored.prefix])
+    del content["form"]
+    store[stored.prefix] = json.dumps(content).encode()
+    with pytest.raises(ValueError, match=r"another version .* write the history again"):
+        StoredHistory(store)
