@@ -299,6 +299,7 @@ class BlockCounts:
 
     def add(self, codes, lists, y, weight, block):
         """Add rows; the block `n_blocks` has the validation rows."""
+        self.statistics.note_weights(weight)
         used = block < self.n_blocks
         total, ones = sum_labels(y, weight, used)
         self.total += total

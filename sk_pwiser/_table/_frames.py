@@ -407,14 +407,15 @@ def probability_frame(positive, X, task_names):
 
 
 def check_same_kind(what, values, known):
-    """Raise if `values` are text and those of `fit` are not, or the other way round."""
+    """Raise if distinct `values` are text and those of `fit` are not, or vice versa."""
     found, expected = (
-        {isinstance(value, str) for value in each if not is_missing(value)}
+        {isinstance(value, str): value for value in each if not is_missing(value)}
         for each in (values, known)
     )
-    if found and expected and found.isdisjoint(expected):
-        kinds = {True: "text", False: "not text"}
+    if found and expected and found.keys().isdisjoint(expected):
+        ((is_text, value),) = found.items()
+        own, other = ("text", "not text")[:: 1 if is_text else -1]
         raise ValueError(
-            f"{what} has values that are {kinds[found.pop()]}, but those of fit are "
-            f"{kinds[expected.pop()]}: convert the column."
+            f"{what} has values that are {own}, such as {value!r}, but those of fit "
+            f"are {other}: convert the column."
         )

@@ -278,11 +278,20 @@ def _reordered_row(index, other):
     is_one_type = index.dtype == other.dtype and index.nlevels == other.nlevels
     if not is_one_type and kinds != ["number", "number"]:
         index, other = (one.to_flat_index().astype(object) for one in (index, other))
+        # Most of these pairs have nothing in common, which one label tells fast.
+        if _lacks_first(index, other) or _lacks_first(other, index):
+            return None
     codes, labels = index.append(other).factorize(use_na_sentinel=False)
     own, others = np.split(codes, 2)
     differs = own != others
     is_same = all(np.bincount(c, minlength=len(labels)).all() for c in (own, others))
     return int(differs.argmax()) if is_same and differs.any() else None
+
+
+def _lacks_first(index, other):
+    """Return whether an index lacks the first label of another one."""
+    first = other[:1]
+    return not (first.isna().any() or index.isin(first).any())
 
 
 def _kind_of_labels(index):

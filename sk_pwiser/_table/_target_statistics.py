@@ -95,7 +95,7 @@ class TargetStatistics:
         a trained network, and the counts of values that do not occur in these rows.
         """
         self._begin(*sum_labels(y, weight, ~others), earlier)
-        self._note_weights(weight)
+        self.note_weights(weight)
         inputs = np.empty((len(codes), self.n_outputs), dtype=np.float32)
         n_blocks = int(block[~others].max(initial=0)) + 1
         rows_of_blocks = [
@@ -146,10 +146,12 @@ class TargetStatistics:
         self.n_tasks_ = len(total)
         self.rates_ = (ones + 0.5) / (total + 1.0)
         if earlier is not None:
-            self.rates_, self.is_weighted = earlier.rates_, earlier.is_weighted
+            self.rates_ = earlier.rates_
+            self.is_weighted |= earlier.is_weighted
         self.counts_, self.strengths_, self.means_, self.scales_ = [], [], [], []
 
-    def _note_weights(self, weight):
+    def note_weights(self, weight):
+        """Note whether counts become sums of weights."""
         self.is_weighted |= not np.isin(weight, (0, 1)).all()
 
     def _fit_table(self, j, blocks, counts, others, earlier):
@@ -217,7 +219,7 @@ class TargetStatistics:
     def update(self, codes, y, weight, undo, lists=()):
         """Add rows at a cost that depends on these alone; `undo` logs the change."""
         undo.append(partial(setattr, self, "is_weighted", self.is_weighted))
-        self._note_weights(weight)
+        self.note_weights(weight)
         for j, part in enumerate(self.counted(codes, lists)):
             present, positions = np.unique(part.codes, return_inverse=True)
             places = Elements(positions, part.sizes)

@@ -16,6 +16,8 @@ PSEUDO_ROWS = 0.5
 # Two steps whose rates differ by less than this share are one step: without rounding
 # errors, isotonic regression would have merged them.
 SAME_RATE = 1e-9
+# Logits with a smaller relative deviation differ by rounding errors alone.
+ROUNDING = 1e-9
 # Bounds of the logarithm of the temperature.
 LOG_TEMPERATURES = -10.0, 10.0
 
@@ -71,7 +73,9 @@ class SigmoidCurve(Curve):
         n_1, n_0 = weight[y == 1].sum(), weight[y == 0].sum()
         target = np.where(y == 1, (n_1 + 1) / (n_1 + 2), 1 / (n_0 + 2))
         weight = weight / weight.sum()
-        centre, scale = logits.mean(), logits.std() or 1.0
+        centre, scale = logits.mean(), logits.std()
+        if scale <= ROUNDING * max(1.0, abs(centre)):
+            logits, scale = np.full_like(logits, centre), 1.0
         z = (logits - centre) / scale
         features = np.column_stack([z, np.ones_like(z)])
 
@@ -90,11 +94,13 @@ class SigmoidCurve(Curve):
         found = minimize(log_loss, start, jac=True, hess=curvature, **trust)
         self.slope_ = float(found.x[0] / scale)
         self.intercept_ = float(found.x[1] - self.slope_ * centre)
-        if self.slope_ < 0 < logits.std():
+        if self.slope_ < 0:
             self.rises_, self.slope_ = False, 1.0
-            rate, bounds = weight @ target, logit(weight @ target) - logits
+            rate, shifts = weight @ target, logit(weight @ target) - logits
             self.intercept_ = brentq(
-                lambda b: weight @ expit(logits + b) - rate, bounds.min(), bounds.max()
+                lambda shift: weight @ expit(logits + shift) - rate,
+                shifts.min() - 1,
+                shifts.max() + 1,
             )
         return self
 

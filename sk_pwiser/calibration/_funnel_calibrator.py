@@ -435,7 +435,7 @@ class FunnelCalibrator(
         # Arrays have columns by position.
         has_names = hasattr(X, "columns") or hasattr(X, "column_names")
         groups = self._groups(X, self.by_ if has_names else self.by)
-        check_same_kind(f"by={self.by!r}", groups or (), self.shifts_)
+        check_same_kind(f"by={self.by!r}", set(groups or ()), self.shifts_)
         return groups
 
     def _fit_shifts(self, logits, labels, weight, curves, groups):

@@ -270,7 +270,7 @@ class CPMultiTaskLogistic(LinearPredictions, ClassifierMixin, BaseEstimator):
             return np.empty((features.shape[0], 0), dtype=np.int64)
         given = self.group_modes, encoder.categories_, levels.T
         for name, known, column in zip(*given, strict=True):
-            check_same_kind(f"The column {name!r} of group_modes", column, known)
+            check_same_kind(f"The column {name!r} of group_modes", set(column), known)
         return encoder.transform(levels)
 
     def _problem(self, features, targets, weights, codes, n_levels):

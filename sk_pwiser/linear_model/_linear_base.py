@@ -83,7 +83,8 @@ def check_task_types(task_types, n_tasks):
 def label_weights(sample_weight, X, y, targets):
     """Return weights, (n_samples, n_tasks): 0 where a task has no label.
 
-    `X` and `y` are those given, whose index must be the same and that of the weights.
+    `X` and `y` are those given: no index among them and the weights may have the labels
+    of another one in another order.
     """
     values = targets.values
     check_match(X, len(values), y=y, sample_weight=sample_weight)

@@ -346,8 +346,18 @@ def sampling_rate(estimators):
     found = set()
     for estimator in estimators:
         params = estimator.get_params()
-        values = map(params.get, find_paths(params, "negative_sampling_rate"))
-        found |= {value for value in values if isinstance(value, Real) and value != 1}
+        for path in find_paths(params, "negative_sampling_rate"):
+            rate, names = params[path], path.split("__")
+            if not isinstance(rate, Real) or rate == 1:
+                continue
+            found.add(rate)
+            layers = ("__".join([*names[:k], "task"]) for k in range(len(names)))
+            if any(layer in params for layer in layers):
+                raise ValueError(
+                    "The labels of one task alone do not tell which rows have no "
+                    f"click, for negative_sampling_rate={rate}: compare the estimator "
+                    "of all tasks instead of its TaskView, or set scoring."
+                )
     if len(found) > 1:
         raise ValueError(
             "The models have several values of negative_sampling_rate: "
@@ -407,8 +417,6 @@ def fit_and_score(config, estimator, X, Y, split, scoring, params, rows_by):
     # undefined scores of all fits.
     with config_context(**config), warnings.catch_warnings():
         warnings.simplefilter("ignore", UndefinedMetricWarning)
-        # A task that never happens, whose model is a constant.
-        warnings.filterwarnings("ignore", "Label not 1 is present in all training")
         found = cross_validate(
             estimator,
             X,

@@ -298,6 +298,15 @@ def test_weights_and_rows_of_weight_zero(folder):
     assert_allclose(numeric, whole.numeric, rtol=1e-4, atol=1e-4)
 
 
+def test_whole_sums_of_weights_are_not_numbers_of_rows(tmp_path):
+    # Each value has pairs of rows of weights 0.5 and 1.5, as scaled to a mean of 1.
+    log = LOG.iloc[np.repeat(np.arange(0, len(LOG), 2), 2)]
+    write(log.assign(weight=np.tile([1.0, 3.0], len(log) // 2)), tmp_path)
+    for weight in (None, "weight"):
+        model = make(max_epochs=1).fit(read(tmp_path, sample_weight=weight))
+        assert model._result.schema.statistics.counts_rows == (weight is None)
+
+
 def test_missing_labels_and_weights_per_task(tmp_path):
     log = LOG.copy()
     log["conversion"] = log["conversion"].astype(float).mask(LOG["session"] < 100)

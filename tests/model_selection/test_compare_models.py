@@ -15,6 +15,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 from sklearn.multioutput import MultiOutputClassifier
 
+from sk_pwiser import TaskView
 from sk_pwiser.datasets import make_ctr_cvr
 from sk_pwiser.metrics import (
     ctcvr_auc_scorer,
@@ -130,6 +131,8 @@ def test_a_task_that_never_happens_in_a_training_part(rows):
         found = compare_models(X, Y, models=names, cv=halves)
     assert np.isfinite(found.scores["click AUC"]).all()
     assert_array_equal(found.scores["conversion AUC"][:, 1], 0.5)
+    model = named_models(FAST[1:], 2)[FAST[1]].fit(X[400:], Y[400:])
+    assert_array_equal(model.predict_proba(X)[1][:, 1], 0.5 / 401)
 
 
 @pytest.mark.parametrize("form", ["bool", "Int64", "polars", "arrow"])
@@ -171,6 +174,9 @@ def test_default_scores_on_a_sampled_log_are_those_on_the_full_one(routing):
     models["other"] = ReadsFeatures(negative_sampling_rate=0.2)
     with pytest.raises(ValueError, match=r"negative_sampling_rate: \[0.1, 0.2\]"):
         compare_models(X, Y, models=models, cv=2)
+    view = TaskView(models["full"], "conversion")
+    with pytest.raises(ValueError, match=r"one task .* negative_sampling_rate=0.1:"):
+        compare_models(X, Y[:, 1], models={"view": view, "none": DummyClassifier()})
 
 
 def test_columns_are_read_as_by_the_estimator(rows):
