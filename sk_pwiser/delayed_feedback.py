@@ -1,9 +1,18 @@
 """Weights for logs in which conversions of recent impressions are still to come."""
 
+from datetime import timedelta
+
 import numpy as np
 from sklearn.utils import assert_all_finite
 
-from sk_pwiser._table import check_match, read_array, read_labels, zero_one_labels
+from sk_pwiser._table import (
+    check_match,
+    is_missing,
+    read_array,
+    read_labels,
+    refuse_unreadable,
+    zero_one_labels,
+)
 from sk_pwiser._utils import accept_any_case_of_y, warn_user
 
 __all__ = ["delay_distribution", "delayed_feedback_weights"]
@@ -28,23 +37,24 @@ def delay_distribution(delay, *, elapsed):
     Parameters
     ----------
     delay : array-like of shape (n_conversions,)
-        Time from the impression to the conversion, in any unit.
+        Time from the impression to the conversion: durations, or numbers in any unit.
     elapsed : array-like of shape (n_conversions,)
-        Time from the impression to the end of the log, in the same unit, at least the
-        delay.
+        Time from the impression to the end of the log, at least the delay: durations,
+        or numbers in the same unit.
 
     Returns
     -------
     delays : float64 ndarray of shape (n_delays,)
-        The distinct delays, in increasing order.
+        The distinct delays, in increasing order; of durations, in seconds.
     probabilities : float64 ndarray of shape (n_delays,)
         F at these delays.
 
     Raises
     ------
     ValueError
-        If the shapes differ, if there is no conversion, or if a delay is negative or
-        above its elapsed time.
+        If the shapes differ, if there is no conversion, if a delay is negative or
+        above its elapsed time, if one of both are durations and the other is numbers,
+        or if they are dates.
 
     Warns
     -----
@@ -64,7 +74,7 @@ def delay_distribution(delay, *, elapsed):
     >>> delays.tolist(), probabilities.tolist()
     ([1.0, 2.0], [0.5, 1.0])
     """
-    delay, elapsed = _column("delay", delay), _column("elapsed", elapsed)
+    delay, elapsed = _columns_of_times(delay, elapsed)
     if delay.shape != elapsed.shape:
         raise ValueError(
             "delay and elapsed must have equal shapes; got "
@@ -118,10 +128,11 @@ def delayed_feedback_weights(Y, *, delay, elapsed, cvr=None, min_probability=0.0
         Labels, 0 or 1, at least two tasks. The labels of the last one are those at the
         end of the log.
     delay : array-like of shape (n_samples,)
-        Time from the impression to the conversion, in any unit; read for the converted
-        rows only, NaN elsewhere.
+        Time from the impression to the conversion: durations, or numbers in any unit.
+        It is read for the converted rows only, and may be missing elsewhere.
     elapsed : array-like of shape (n_samples,)
-        Time from the impression to the end of the log, in the same unit.
+        Time from the impression to the end of the log: durations, or numbers in the
+        same unit.
     cvr : array-like of shape (n_samples,), default=None
         The conversion rate p of each row, such as `predict_cvr` of an earlier fit. By
         default one rate for all rows, the sum of 1 / F(e) over the converted rows
@@ -188,8 +199,7 @@ def delayed_feedback_weights(Y, *, delay, elapsed, cvr=None, min_probability=0.0
     n_samples = len(labels)
     others = {"delay": delay, "elapsed": elapsed, "cvr": cvr}
     check_match(Y, n_samples, input_name="Y", **others)
-    elapsed = _column("elapsed", elapsed, n_samples)
-    delay = _column("delay", delay, n_samples, allows_nan=True)
+    delay, elapsed = _columns_of_times(delay, elapsed, n_samples, allows_nan=True)
     if (elapsed < 0).any():
         row = int((elapsed < 0).argmax())
         raise ValueError(f"elapsed must be >= 0; it is {elapsed[row]} in row {row}.")
@@ -231,6 +241,41 @@ def _rates(cvr, clicked, converted, seen):
         expected = (1 / seen[converted]).sum()
         rate = np.full(len(seen), expected / max(clicked.sum(), 1))
     return np.minimum(rate, 1 - 1e-6)
+
+
+def _columns_of_times(delay, elapsed, n_samples=None, allows_nan=False):
+    """Return both as numbers, durations in seconds; `delay` may have NaN on request."""
+    delay, kind = _seconds(delay, "delay")
+    elapsed, other = _seconds(elapsed, "elapsed")
+    if kind != other and None not in (kind, other):
+        raise ValueError(
+            f"delay is {kind}, but elapsed is {other}: pass both as durations, or both "
+            "as numbers in one unit."
+        )
+    delay = _column("delay", delay, n_samples, allows_nan)
+    return delay, _column("elapsed", elapsed, n_samples)
+
+
+def _seconds(values, name):
+    """Return durations as seconds or values as given, and the kind, None if unknown."""
+    refuse_unreadable(values, name)
+    found = np.asarray(values)
+    if found.dtype == object:
+        is_known = np.array([not is_missing(value) for value in found.flat], dtype=bool)
+        if not is_known.any():
+            return values, None
+        if not all(isinstance(value, timedelta) for value in found.flat[is_known]):
+            return values, "numbers"
+        found = np.where(is_known.reshape(found.shape), found, None)
+        found = found.astype("timedelta64[us]")
+    if found.dtype.kind == "M":
+        raise ValueError(
+            f"{name} must be durations or numbers, but it contains dates: subtract the "
+            "time of the impression."
+        )
+    if found.dtype.kind != "m":
+        return values, "numbers"
+    return found / np.timedelta64(1, "s"), "durations"
 
 
 def _column(name, values, n_samples=None, allows_nan=False):

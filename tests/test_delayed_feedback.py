@@ -139,6 +139,45 @@ def test_a_fit_with_the_weights_has_the_rates_of_all_conversions():
     assert rate(seen, weight) == pytest.approx(complete, rel=0.06)
 
 
+@pytest.mark.parametrize("form", ["numpy", "pandas", "arrow", "polars", "objects"])
+def test_durations_of_any_unit_are_numbers_of_seconds(form):
+    rng = np.random.default_rng(0)
+    elapsed, delay = rng.uniform(0, 4, 2_000), rng.exponential(1.0, 2_000)
+    click = rng.random(2_000) < 0.5
+    seen = click & (rng.random(2_000) < 0.5) & (delay <= elapsed)
+    Y, delay = np.column_stack([click, seen]).astype(int), np.where(seen, delay, np.nan)
+    expected = delayed_feedback_weights(Y, delay=delay, elapsed=elapsed)
+
+    def durations(days, unit):
+        values = pd.to_timedelta(pd.Series(days), unit="D").dt.as_unit(unit)
+        if form == "arrow":
+            return values.astype(f"duration[{unit}][pyarrow]")
+        if form == "polars":
+            return pytest.importorskip("polars").Series(values)
+        if form == "objects":
+            return [None if pd.isna(value) else value for value in values]
+        return values if form == "pandas" else values.to_numpy()
+
+    for units in ("us", "ns"), ("ns", "us"):
+        own, other = map(durations, (delay, elapsed), units)
+        found = delayed_feedback_weights(Y, delay=own, elapsed=other)
+        assert_allclose(found, expected, rtol=1e-6)
+    none = np.full(2_000, None)
+    found = delayed_feedback_weights(
+        Y * [1, 0], delay=none, elapsed=durations(elapsed, "ns")
+    )
+    assert_array_equal(found, 1)
+    delays, _ = delay_distribution(
+        durations([1, 2], "us"), elapsed=durations([2, 2], "ns")
+    )
+    assert_array_equal(delays, [86_400, 2 * 86_400])
+    with pytest.raises(ValueError, match="delay is durations, but elapsed is numbers"):
+        delay_distribution(durations([1, 2], "us"), elapsed=[2, 2])
+    dates = pd.Series(pd.date_range("2026", periods=2))
+    with pytest.raises(ValueError, match=r"delay must be .* but it contains dates"):
+        delay_distribution(dates, elapsed=durations([1, 2], "us"))
+
+
 def test_without_conversions_all_weights_are_1():
     Y = np.array([[1, 0], [0, 0]])
     weight = delayed_feedback_weights(Y, delay=[np.nan, np.nan], elapsed=[1.0, 2.0])

@@ -53,6 +53,7 @@ from sk_pwiser._table._labels import (
     one_task_labels,
     read_array,
     read_labels,
+    refuse_unreadable,
     zero_one_labels,
 )
 from sk_pwiser._table._lists import (

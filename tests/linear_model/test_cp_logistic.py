@@ -102,7 +102,9 @@ def test_unseen_and_missing_levels_take_the_mean():
     expected = 1 / (1 + np.exp(-X @ coef.T - intercept))
     assert_allclose(model.predict_proba(data.assign(market="US")), expected)
     assert_allclose(model.predict_proba(data.assign(market=None)), expected)
-    with pytest.raises(ValueError, match=r"'market' of group_modes .* not text, such as 3, but"):
+    with pytest.raises(
+        ValueError, match=r"'market' of group_modes .* not text, such as 3, but"
+    ):
         model.predict_proba(data.assign(market=market))
 
 
