@@ -118,7 +118,7 @@ def prepare_dataset(
     plan = _with_epochs(plan, dataset, eval_dataset, summary.n_rows)
     sums = np.array(list(summary.sums.values()))
     targets.warn_about_labels(
-        selection=settings.shared_param("task_space") == "entire",
+        task_space=settings.shared_param("task_space"),
         weights=sums if summary.weights.per_task else None,
     )
     if not equal(plan.split, plan.first_random_state):

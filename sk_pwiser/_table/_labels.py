@@ -10,7 +10,14 @@ import scipy.sparse as sp
 from sklearn.utils import check_array, column_or_1d
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 
-from sk_pwiser._utils import CHAIN, chain_parents, read_task_parents, warn_user
+from sk_pwiser._utils import (
+    CHAIN,
+    chain_parents,
+    parents_by_name,
+    path_to,
+    read_task_parents,
+    warn_user,
+)
 
 
 def read_array(values, name, rule, *, dtype=None, error=None):
@@ -360,6 +367,9 @@ def check_unreserved(names):
         )
 
 
+# Share of a task's events without the one that it presupposes, above which it probably
+# presupposes another one, or none.
+MAX_UNRELATED = 0.1
 # Largest relative error of a task's rate, due to the selection of its labels, without a
 # warning.
 MAX_BIAS = 0.1
@@ -411,31 +421,33 @@ class Targets:
             return self.values
         return np.where(self.missing, np.float32(np.nan), self.values)
 
-    def warn_about_labels(self, constant_tasks=True, selection=True, weights=None):
-        for message in self.problems(constant_tasks, selection, weights):
+    def warn_about_labels(self, constant_tasks=True, task_space="entire", weights=None):
+        for message in self.problems(constant_tasks, task_space, weights):
             warn_user(message)
 
-    def problems(self, constant_tasks=True, selection=True, weights=None):
+    def problems(self, constant_tasks=True, task_space="entire", weights=None):
         """Name broken funnels, constant tasks, and labels missing not at random.
 
         `weights`, (n_samples, n_tasks), are those of the labels, if there are any.
         """
-        messages = list(self._broken_funnel_messages())
+        messages = list(self._broken_funnel_messages(task_space))
         if constant_tasks:
             messages += self._constant_task_messages(weights)
-        if selection and self.missing is not None:
+        if task_space == "entire" and self.missing is not None:
             messages += self._selection_messages()
         return messages
 
-    def _broken_funnel_messages(self):
+    def _broken_funnel_messages(self, task_space):
         total = int(self._n_rows().sum())
         n_broken = self._n_broken(range(len(self.task_names)), self.parents)
         if n_broken:
+            effect = "contribute to the loss of each task but not to the pairwise term"
+            if task_space == "conditional":
+                effect = "are left out of the later task, whose probability is too low"
             yield (
                 f"{n_broken} of {total} rows break the funnel: a later task "
-                "is 1 although an earlier one is 0. These rows contribute to the loss "
-                "of each task but not to the pairwise term."
-                + self._order_hint(n_broken)
+                f"is 1 although an earlier one is 0. These rows {effect}."
+                + (self._order_hint(n_broken) or self._parents_hint())
             )
 
     def _n_broken(self, columns, parents):
@@ -466,6 +478,48 @@ class Targets:
         return (
             f" In the order {names} only {left} rows would: the columns of Y must be "
             "in the order of the funnel, click first."
+        )
+
+    def unrelated(self):
+        """Return shares of the events of tasks without the one that they presuppose.
+
+        They are those above `MAX_UNRELATED`, by the index of the task.
+        """
+        found = {}
+        for k, parent in enumerate(self.parents):
+            share = 0.0 if parent < 0 else self._share_without(k, parent)
+            if share > MAX_UNRELATED:
+                found[k] = share
+        return found
+
+    def _share_without(self, task, other):
+        """Return the share of a task's events in whose rows another one is 0."""
+        happened, n_rows = self.values[:, task] == 1, self._n_rows()
+        without = happened & (self.values[:, other] == 0)
+        if self.missing is not None:
+            without &= ~self.missing[:, other]
+        return n_rows[without].sum() / max(n_rows[happened].sum(), 1)
+
+    def _parents_hint(self):
+        """Say that tasks may presuppose another one than they are said to, or none."""
+        parents, unrelated = list(self.parents), self.unrelated()
+        for k, share in unrelated.items():
+            # Of those that the given one presupposes, the last one that fits.
+            path = reversed(path_to(parents[k], self.parents)[:-1])
+            fits = (j for j in path if self._share_without(k, j) < share / 10)
+            parents[k] = next(fits, -1)
+        if not unrelated:
+            return ""
+        names = self.task_names
+        shares = " and ".join(
+            f"{share:.0%} of the events of {names[k]!r} come without "
+            f"{names[self.parents[k]]!r}"
+            for k, share in unrelated.items()
+        )
+        of_names = {k: v for k, v in parents_by_name(parents, names).items() if v}
+        return (
+            f" {shares}: if that is no error in the labels, set task_parents="
+            f"{of_names or None}."
         )
 
     def _constant_task_messages(self, weights):
@@ -558,5 +612,8 @@ class SoftTargets(Targets):
         """Return the more likely labels, by which validation rows are stratified."""
         return np.rint(self.values)
 
-    def warn_about_labels(self, constant_tasks=True, selection=True, weights=None):
+    def unrelated(self):
+        return {}
+
+    def warn_about_labels(self, constant_tasks=True, task_space="entire", weights=None):
         """Do nothing: probabilities are neither constant nor missing."""

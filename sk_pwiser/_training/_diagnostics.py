@@ -1,6 +1,6 @@
 """Training that diverges, and tasks whose probabilities break the funnel."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from numbers import Real
 from typing import Any, NamedTuple
 
@@ -127,11 +127,17 @@ class Rises(NamedTuple):
     share: float  # of the rows in which its probability exceeds that of its parent
 
 
-def find_rises(net: Any, train: TrainingRows, n_epochs: int) -> Rises | None:
-    """Compare tasks with their parents on a sample of the rows, if it is not small."""
+def find_rises(
+    net: Any, train: TrainingRows, n_epochs: int, left_out: Collection[int] = ()
+) -> Rises | None:
+    """Compare tasks with their parents on a sample of the rows, if it is not small.
+
+    Tasks that are `left_out` are not compared.
+    """
     n_trained, sample = len(train) * n_epochs, train.sample
     n_rows = min(MAX_ROWS, len(sample), int(ROWS_PER_TRAINED_ROW * n_trained))
-    pairs = [(k, p) for k, p in enumerate(net.module_.spec.parents) if p >= 0]
+    parents = enumerate(net.module_.spec.parents)
+    pairs = [(k, p) for k, p in parents if p >= 0 and k not in left_out]
     if n_rows < MIN_ROWS or not pairs:
         return None
     logits = net.forward(sample.spaced(n_rows))

@@ -200,7 +200,7 @@ def validate(
     check_monitored(monitor, settings.callbacks, bool(eval_rows), has_groups)
     rows.targets.warn_about_labels(
         constant_tasks=not single_pass,
-        selection=settings.shared_param("task_space") == "entire",
+        task_space=settings.shared_param("task_space"),
         weights=rows.weights if rows.has_task_weights else None,
     )
     writes = not single_pass and settings.checkpoint_dir is not None
@@ -496,7 +496,8 @@ def optimise(
     result = _result(plan, data, net, generators, best_epoch(net))
     if not plan.single_pass:
         n_epochs = len(net.history) - plan.n_earlier
-        rises = find_rises(net, data.rows.train, n_epochs)
+        unrelated = plan.rows.targets.unrelated()
+        rises = find_rises(net, data.rows.train, n_epochs, unrelated)
         reason = stop_reason(net, n_epochs)
         if plan.settings.verbose:
             print(reason)

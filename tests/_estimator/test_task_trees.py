@@ -193,6 +193,23 @@ def test_labels_are_judged_by_the_tasks_that_they_presuppose(recwarn):
         tree().fit(X, broken)
 
 
+@pytest.mark.parametrize("task_space", ["entire", "conditional"])
+def test_reactions_that_presuppose_another_task_are_named_once(task_space):
+    rows = np.tile(np.arange(N), 40)
+    liked = Y["click"] * (np.arange(N) % 2)
+    siblings = Y[["click", "conversion"]].assign(like=liked, share=1 - Y["click"])
+    params = {"network_params": {"task_space": task_space}, "max_epochs": 4}
+    siblings = siblings.iloc[rows].reset_index(drop=True)
+    with pytest.warns(UserWarning) as caught:
+        small(**params).fit(X.iloc[rows].reset_index(drop=True), siblings)
+    [message] = [str(each.message) for each in caught]
+    of_entire = "contribute to the loss of each task but not to the pairwise term"
+    assert (of_entire in message) == (task_space == "entire")
+    assert ("left out of the later task" in message) == (task_space == "conditional")
+    assert "100% of the events of 'share' come without 'like'" in message
+    assert "task_parents={'conversion': 'click', 'like': 'click'}." in message
+
+
 def test_rows_are_stratified_by_the_last_task_that_they_reached():
     reached = funnel_strata(Y, TREE) // 2
     steps = Y.to_numpy() * [1, 2, 3, 4]
