@@ -73,7 +73,10 @@ def main(argv=None):
         else:
             X, Y, times = read(arguments)
             model = make_model(arguments)
-            print(describe_impressions(X, Y, time=times, estimator=model), flush=True)
+            found = describe_impressions(X, Y, time=times, estimator=model)
+            print(found)
+            if numbers := [*found.flagged("id"), *found.flagged("category")]:
+                print("To read numbers as categories: --categorical", *numbers)
             compare(arguments.data.name, X, Y, arguments, times)
     except (ImportError, OSError, TypeError, ValueError) as error:
         # The input of a user, not a defect: one line, no traceback.
@@ -339,14 +342,16 @@ def compare(title, X, Y, arguments, times=None):
         "verbose": 1,
         "random_state": arguments.seed,
     }
+    # The list silences warnings about columns that the description has named.
+    model = make_model(arguments, categorical_features=[])
     if arguments.against_others:
         models = named_models("default", n_tasks=Y.shape[1])
-        models["sk_pwiser"] = make_model(arguments)
+        models["sk_pwiser"] = model
         comparison = compare_models(X, Y, models=models, **common)
         print(comparison, comparison.seconds, sep="\n")
         return
     losses = {"losses": LOSSES, "weights": arguments.weights}
-    comparison = compare_losses(make_model(arguments), X, Y, **losses, **common)
+    comparison = compare_losses(model, X, Y, **losses, **common)
     print(comparison)
     print(
         f"Seeds of the folds: {comparison.seeds.tolist()}. "

@@ -27,6 +27,7 @@ from sk_pwiser._table._encoder import (
 )
 from sk_pwiser._table._frames import (
     as_table,
+    check_numbers,
     check_same_kind,
     column_of,
     find_column,

@@ -350,7 +350,7 @@ class CategoryColumn:
         )
         self.usual_share_ = (unusual + n_others) / max(sum(counts) + n_others, 1)
         self.has_one_value = len(values) + has_missing + n_others < 2
-        self.has_amounts_ = self.kinds_ == {"text"} and _are_amounts(values)
+        self.content_ = _content_of(values) if self.kinds_ == {"text"} else None
         # Without missing values in fit, their embedding would not be trained.
         self.missing_code_ = MISSING if has_missing else UNSEEN
 
@@ -486,12 +486,24 @@ def _sort_if_comparable(values):
 NUMBER = re.compile(r"\s*[-+]?((0|[1-9]\d*)(\.\d*)?|\.\d+)([eE][-+]?\d+)?\s*")
 
 
-def _are_amounts(values):
-    """Return whether text is numbers, half of them fractions; ids are whole numbers."""
+# A date as text, with or without a time.
+DATE = re.compile(r"\s*(\d{4}([-/.])\d\d?\2\d\d?|\d\d?([-/.])\d\d?\3\d{4})([T\s].*)?")
+
+
+def _content_of(values):
+    """Return "amounts" or "dates" if many distinct values are such text, else None.
+
+    Half of the amounts are fractions, since ids are whole numbers.
+    """
     values = values[:N_CHECKED]
-    if len(values) < MANY_VALUES or not all(map(NUMBER.fullmatch, values)):
-        return False
-    return 2 * sum(float(value) % 1 != 0 for value in values) >= len(values)
+    if len(values) < MANY_VALUES:
+        return None
+    if all(map(DATE.fullmatch, values)):
+        return "dates"
+    if not all(map(NUMBER.fullmatch, values)):
+        return None
+    n_fractions = sum(float(value) % 1 != 0 for value in values)
+    return "amounts" if 2 * n_fractions >= len(values) else None
 
 
 def kinds_of(values):

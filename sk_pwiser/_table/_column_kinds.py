@@ -256,17 +256,25 @@ def _has_unrelated_counts(distinct, counts):
 
 
 def warn_about_categories(columns):
-    names = [
-        column.name
-        for column in columns
-        if isinstance(column, CategoryColumn) and column.has_amounts_
-    ]
-    if names:
+    contents = {"amounts": [], "dates": []}
+    for column in columns:
+        if isinstance(column, CategoryColumn) and column.content_:
+            contents[column.content_].append(column.name)
+    silence = (
+        " Any list as categorical_features, even an empty one, silences this warning."
+    )
+    if names := contents["amounts"]:
         warn_user(
             f"The category columns {names} contain numbers as text, with many distinct "
             "values. If they are amounts, convert them, for example by "
-            f"X[{names[0]!r}].astype(float). Any list as categorical_features, even an "
-            "empty one, silences this warning."
+            f"X[{names[0]!r}].astype(float).{silence}"
+        )
+    if names := contents["dates"]:
+        warn_user(
+            f"The category columns {names} contain dates as text, of which later ones "
+            "are unseen values. Convert them, for example by "
+            f"pandas.to_datetime(X[{names[0]!r}]), and derive numbers, such as the "
+            f"hour, the weekday or the age in days.{silence}"
         )
 
 

@@ -61,7 +61,10 @@ def refuse_dicts(table, name):
     rows = table[:1] if isinstance(table, list | tuple | np.ndarray) else []
     if is_dict or any(isinstance(row, Mapping) for row in rows):
         what = "a dict" if is_dict else "a list of dicts"
-        raise TypeError(f"{name} is {what}; pass pandas.DataFrame({name}).")
+        values = table.values() if is_dict else ()
+        is_row = any(isinstance(v, str) or not hasattr(v, "__len__") for v in values)
+        rows = f"[{name}]" if is_row else name
+        raise TypeError(f"{name} is {what}; pass pandas.DataFrame({rows}).")
 
 
 def _first_line(error):

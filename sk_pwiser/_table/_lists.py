@@ -1,5 +1,6 @@
 """Columns of lists, and sparse matrices: inputs with several entries per row."""
 
+from copy import copy
 from dataclasses import InitVar, dataclass
 from typing import Any, NamedTuple
 
@@ -105,8 +106,10 @@ class ListColumn:
         return 0 if self.items_ is None else self.items_.cardinality - FIRST_VALUE
 
     def fit_transform(self, lists, items, weights=None, ages=None):
-        is_own = items is self.items_
-        codes = (items.fit_transform if is_own else items.transform)(lists.elements)
+        if items is self.items_:
+            codes = items.fit_transform(lists.elements)
+        else:
+            codes = self._codes(lists, items)
         self.add(lists, ages)
         self.finish()
         return self._encode(lists, items, codes, weights, ages)
@@ -131,8 +134,13 @@ class ListColumn:
         self.empty_code_ = empty if self.has_empty_ else unseen
 
     def transform(self, lists, items, weights=None, ages=None):
-        codes = items.transform(lists.elements)
+        codes = self._codes(lists, items)
         return self._encode(lists, items, codes, weights, ages)
+
+    def _codes(self, lists, items):
+        named = copy(items)
+        named.name = self.name  # in messages, also if the values are those of a column
+        return named.transform(lists.elements)
 
     def _encode(self, lists, items, codes, weights, ages):
         is_filled = lists.sizes > 0

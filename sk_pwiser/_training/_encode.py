@@ -487,7 +487,7 @@ class ColumnInput(NamedTuple):
     encoding: str = ""
     vectors: int = 0  # number of embeddings of its values
     width: int = 0  # number of inputs of the first layer
-    has_amounts: bool = False  # whether its categories are text with numbers
+    content: str | None = None  # "amounts" or "dates", if its categories are such text
     error: str = ""
 
 
@@ -522,9 +522,9 @@ def column_inputs(
             text += ", rates"
         width = sum(spec.widths[code] for code in codes)
         width += spec.embedding_dim * len(bags) + sum(numeric[i] for i in inputs)
-        has_amounts = getattr(column, "has_amounts_", False)
+        content = getattr(column, "content_", None)
         found[name] = ColumnInput(
-            column.kind, text, vectors.get(name, 0), width, has_amounts
+            column.kind, text, vectors.get(name, 0), width, content
         )
     return X, {name: found[name] for name in names}
 

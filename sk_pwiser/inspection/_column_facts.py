@@ -147,7 +147,8 @@ def describe_column(facts, column, rows):
     """Add what is known of one column; return the `Entries` of its distinct values."""
     kind = facts.input.kind
     facts.flag("refused", facts.input.error)
-    facts.flag("amounts", facts.input.has_amounts)
+    for content in ("amounts", "dates"):
+        facts.flag(content, facts.input.content == content)
     if kind == "numeric":
         entries, values = describe_numbers(facts, column, rows)
     elif kind == "category":

@@ -204,6 +204,8 @@ MEANINGS = {
     "category": "Whole numbers say more as categories than by their size; try them in "
     "categorical_features (gain of AUC)",
     "amounts": "Categories of text contain amounts; convert them to numbers",
+    "dates": "Categories of text contain dates; derive numbers from them, such as the "
+    "hour, the weekday or the age in days",
     "one value per row": "Every row has another value; leave out numbers of rows",
     "constant": "One value, or none, in all rows; nothing can be learnt from it",
     "new values": "More than half of the rows of the last period, or of a random tenth "
@@ -365,7 +367,8 @@ class ImpressionsDescription:
         ----------
         flag : str
             One of the flags in ``columns``: "leak", "refused", "id", "category",
-            "amounts", "one value per row", "constant", "new values" or "drift".
+            "amounts", "dates", "one value per row", "constant", "new values" or
+            "drift".
 
         Returns
         -------

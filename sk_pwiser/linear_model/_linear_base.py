@@ -1,5 +1,6 @@
 """Labels, weights, columns and predictions, as all linear models treat them."""
 
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,8 +13,12 @@ from sklearn.utils.validation import check_is_fitted
 
 from sk_pwiser._responses import check_same_tasks
 from sk_pwiser._table import (
+    as_table,
     check_match,
+    check_numbers,
     check_weights,
+    first_known,
+    list_columns,
     names_of_columns,
     one_task_labels,
     read_labels,
@@ -22,6 +27,27 @@ from sk_pwiser._table import (
 from sk_pwiser._utils import DocLink, accept_any_case_of_y, warn_user
 
 TASK_TYPES = ("binary", "regression")
+
+
+@contextmanager
+def named_columns(X):
+    """Name the first column of a table without numbers if it cannot be an array."""
+    try:
+        yield
+    except (TypeError, ValueError) as error:
+        names = names_of_columns(X) if hasattr(X, "columns") else None
+        columns = list_columns(as_table(X)) if names else ()
+        for name, column in zip(names or (), columns, strict=True):
+            try:
+                check_numbers(column)
+            except TypeError as found:
+                advice = ""
+                if isinstance(first_known(column), str):
+                    advice = " Encode categories, for example by OneHotEncoder."
+                raise (ValueError if isinstance(error, ValueError) else TypeError)(
+                    f"Column {name!r} cannot be read as numbers: {found}.{advice}"
+                ) from error
+        raise
 
 
 @dataclass(frozen=True)

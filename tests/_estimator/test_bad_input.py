@@ -250,6 +250,7 @@ CATEGORY = "category_0"
         ),
         (X.to_dict("records"), TypeError, r"X is a list of dicts; pass .*DataFrame"),
         (X.to_dict("list"), TypeError, r"X is a dict; pass pandas\.DataFrame\(X\)"),
+        (X.iloc[0].to_dict(), TypeError, r"is a dict; pass pandas\.DataFrame\(\[X\]\)"),
         (np.zeros(N), ValueError, "Expected 2D array, got 1D"),
         (np.zeros((N, 2, 2)), ValueError, "dim 3"),
         (X[:0], ValueError, "X has 0 rows, Y has 300|at least one row"),

@@ -395,3 +395,14 @@ def test_bad_ages(row, ages, message, model):
     for call in (lambda: make_model().fit(table, Y), lambda: model.predict(table)):
         with pytest.raises(ValueError, match=f"list_ages of column 'last'.*{message}"):
             call()
+
+
+def test_entries_of_another_kind_than_the_shared_values_name_the_list(model):
+    numbers = OTHER.assign(also=[[1, 2]] * len(OTHER))
+    for predict in (model.predict_proba, Scorer(model)):
+        with pytest.raises(ValueError, match=r"[Cc]olumn 'also' contained text in fit"):
+            predict(
+                numbers
+                if predict == model.predict_proba
+                else numbers.to_dict("records")
+            )

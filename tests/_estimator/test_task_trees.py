@@ -200,7 +200,7 @@ def test_reactions_that_presuppose_another_task_are_named_once(task_space):
     siblings = Y[["click", "conversion"]].assign(like=liked, share=1 - Y["click"])
     params = {"network_params": {"task_space": task_space}, "max_epochs": 4}
     siblings = siblings.iloc[rows].reset_index(drop=True)
-    with pytest.warns(UserWarning) as caught:
+    with pytest.warns(UserWarning, match="rows break the funnel") as caught:
         small(**params).fit(X.iloc[rows].reset_index(drop=True), siblings)
     [message] = [str(each.message) for each in caught]
     of_entire = "contribute to the loss of each task but not to the pairwise term"

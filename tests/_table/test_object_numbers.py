@@ -121,6 +121,15 @@ def test_amounts_as_text_give_one_warning(dtype):
     assert messages(text, categorical_features=[]) == []
 
 
+@pytest.mark.parametrize("form", ["%Y-%m-%d %H:%M:%S", "%Y/%m/%dT%H", "%d.%m.%Y %H"])
+def test_dates_as_text_give_one_warning(form):
+    text = pd.date_range("2026-01-01", periods=N, freq="3h").strftime(form)
+    [message] = messages(objects(list(text)))
+    assert message.startswith("The category columns ['amount'] contain dates as text")
+    assert "pandas.to_datetime(X['amount'])" in message
+    assert messages(objects(list(text)), categorical_features=[]) == []
+
+
 @pytest.mark.parametrize("form", ["{}", "{:07}", "{}.0", "{}.0.1", "0{}.5", "{},5"])
 def test_ids_and_versions_as_text_give_none(form):
     """Whole numbers, or other text than numbers."""

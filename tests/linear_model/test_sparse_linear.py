@@ -3,6 +3,7 @@
 import re
 
 import numpy as np
+import pandas as pd
 import pytest
 from linear_problems import (
     MIXED,
@@ -22,6 +23,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder
 
 from sk_pwiser.linear_model import (
+    CPMultiTaskLogistic,
     MultiTaskSparseLinear,
     multi_task_sparse_path,
 )
@@ -523,3 +525,28 @@ def test_columns_far_from_0_are_fitted_like_centred_ones(origin):
     close = MultiTaskSparseLinear(tol=1e-6).fit(rounded, Y).predict_proba(rounded)
     assert_allclose(close, expected, atol=1e-3)
     assert_allclose(found.predict_proba(far), close, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("column", "error", "message"),
+    [
+        (["web", "app"] * 50, ValueError, "contains text, such as 'web'. Encode"),
+        (pd.date_range("2026", periods=100), TypeError, "contains dates, .* the hour"),
+    ],
+)
+@pytest.mark.parametrize("kind", ["pandas", "polars", "arrow"])
+def test_columns_without_numbers_are_named(column, error, message, kind):
+    X = pd.DataFrame({"price": np.arange(100.0), "other": column, "m": [1, 2] * 50})
+    y = np.arange(100) % 3 // 2
+    if kind == "polars":
+        X = pytest.importorskip("polars").from_pandas(X)
+    elif kind == "arrow":
+        X = pytest.importorskip("pyarrow").Table.from_pandas(X)
+    calls = [
+        lambda: MultiTaskSparseLinear().fit(X, y),
+        lambda: multi_task_sparse_path(X, y),
+        lambda: CPMultiTaskLogistic(group_modes=["m"]).fit(X, y),
+    ]
+    for call in calls:
+        with pytest.raises((error, TypeError), match=f"Column 'other' .* {message}"):
+            call()
