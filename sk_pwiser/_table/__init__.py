@@ -27,14 +27,15 @@ from sk_pwiser._table._encoder import (
 )
 from sk_pwiser._table._frames import (
     as_table,
-    check_numbers,
     check_same_kind,
     column_of,
     find_column,
     first_known,
+    is_sparse,
     list_columns,
     probability_frame,
     read_lists,
+    read_numbers,
     reads_in_parts,
     refuse_parts,
     result_frame,

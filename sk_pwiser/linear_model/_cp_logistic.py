@@ -31,7 +31,7 @@ from sk_pwiser.linear_model._linear_base import (
     LinearPredictions,
     find_constant_tasks,
     label_weights,
-    named_columns,
+    read_features,
     read_targets,
     smoothed_log_odds,
     weighted_moments,
@@ -256,14 +256,13 @@ class CPMultiTaskLogistic(LinearPredictions, ClassifierMixin, BaseEstimator):
     def _split(self, X):
         """Return the metadata, and the features as a checked array."""
         levels, features = split_columns(X, self.group_modes)
-        with named_columns(features):
-            features = check_array(
-                features,
-                accept_sparse="csc",
-                dtype=np.float64,
-                estimator=self,
-                input_name="X",
-            )
+        features = check_array(
+            read_features(features),
+            accept_sparse="csc",
+            dtype=np.float64,
+            estimator=self,
+            input_name="X",
+        )
         return levels, features
 
     def _codes(self, encoder, levels, features):

@@ -1,6 +1,5 @@
 """Labels, weights, columns and predictions, as all linear models treat them."""
 
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,13 +14,13 @@ from sk_pwiser._responses import check_same_tasks
 from sk_pwiser._table import (
     as_table,
     check_match,
-    check_numbers,
     check_weights,
-    first_known,
+    is_sparse,
     list_columns,
     names_of_columns,
     one_task_labels,
     read_labels,
+    read_numbers,
     zero_one_labels,
 )
 from sk_pwiser._utils import DocLink, accept_any_case_of_y, warn_user
@@ -29,25 +28,20 @@ from sk_pwiser._utils import DocLink, accept_any_case_of_y, warn_user
 TASK_TYPES = ("binary", "regression")
 
 
-@contextmanager
-def named_columns(X):
-    """Name the first column of a table without numbers if it cannot be an array."""
-    try:
-        yield
-    except (TypeError, ValueError) as error:
-        names = names_of_columns(X) if hasattr(X, "columns") else None
-        columns = list_columns(as_table(X)) if names else ()
-        for name, column in zip(names or (), columns, strict=True):
-            try:
-                check_numbers(column)
-            except TypeError as found:
-                advice = ""
-                if isinstance(first_known(column), str):
-                    advice = " Encode categories, for example by OneHotEncoder."
-                raise (ValueError if isinstance(error, ValueError) else TypeError)(
-                    f"Column {name!r} cannot be read as numbers: {found}.{advice}"
-                ) from error
-        raise
+def read_features(X):
+    """Return the columns of a dense table as an array of float64, other data as given.
+
+    An error names the column: numpy would read dates as numbers, and "7" as 7.
+    """
+    names = names_of_columns(X) if hasattr(X, "columns") else None
+    if not names or is_sparse(X):
+        return X
+    found = []
+    for name, column in zip(names, list_columns(as_table(X)), strict=True):
+        is_time = np.asarray(column[:1]).dtype.kind in "mM"
+        advice = "" if is_time else " Encode categories, for example by OneHotEncoder."
+        found.append(read_numbers(column, f"Column {name!r}", advice))
+    return np.column_stack(found)
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from sk_pwiser.linear_model._linear_base import (
     TASK_TYPES,
     LinearPredictions,
     label_weights,
-    named_columns,
+    read_features,
     read_targets,
     task_scores,
 )
@@ -88,15 +88,14 @@ class SparseLinearBase(LinearPredictions, BaseEstimator):
         ConvergenceWarning
             If `max_iter` is reached.
         """
-        with named_columns(X):
-            checked = check_array(
-                X,
-                accept_sparse="csc",
-                dtype=np.float64,
-                ensure_min_samples=self._min_samples,
-                estimator=self,
-                input_name="X",
-            )
+        checked = check_array(
+            read_features(X),
+            accept_sparse="csc",
+            dtype=np.float64,
+            ensure_min_samples=self._min_samples,
+            estimator=self,
+            input_name="X",
+        )
         targets = read_targets(y, self.task_types, self.missing_labels)
         weights = label_weights(sample_weight, X, y, targets)
         (coef, intercept, n_iter), found = self._fit(checked, targets, weights, X, y)
@@ -110,7 +109,10 @@ class SparseLinearBase(LinearPredictions, BaseEstimator):
 
     def _linear_predictors(self, X):
         kinds = {"accept_sparse": ("csr", "csc"), "dtype": np.float64}
-        with named_columns(X):
+        if hasattr(X, "columns"):
+            validate_data(self, X, skip_check_array=True, reset=False)
+            X = check_array(read_features(X), **kinds)
+        else:
             X = validate_data(self, X, reset=False, **kinds)
         return X @ self.coef_.T + self.intercept_
 
@@ -337,8 +339,7 @@ def multi_task_sparse_path(X, y, *, alphas=10, eps=0.01, sample_weight=None, **p
     settings._validate_params()
     given = {"alphas": alphas, "eps": eps}
     validate_parameter_constraints(PATH_CONSTRAINTS, given, "multi_task_sparse_path")
-    with named_columns(X):
-        checked = check_array(X, accept_sparse="csc", dtype=np.float64)
+    checked = check_array(read_features(X), accept_sparse="csc", dtype=np.float64)
     targets = read_targets(y, settings.task_types, settings.missing_labels)
     weights = label_weights(sample_weight, X, y, targets)
     problem = SparseProblem(checked, targets, weights, settings)

@@ -528,14 +528,15 @@ def test_columns_far_from_0_are_fitted_like_centred_ones(origin):
 
 
 @pytest.mark.parametrize(
-    ("column", "error", "message"),
+    ("column", "message"),
     [
-        (["web", "app"] * 50, ValueError, "contains text, such as 'web'. Encode"),
-        (pd.date_range("2026", periods=100), TypeError, "contains dates, .* the hour"),
+        (["web", "app"] * 50, "which is not numeric. Encode"),
+        (["7", "8"] * 50, "which is not numeric. Encode"),
+        (pd.date_range("2026", periods=100), "not numeric.*such as the hour"),
     ],
 )
 @pytest.mark.parametrize("kind", ["pandas", "polars", "arrow"])
-def test_columns_without_numbers_are_named(column, error, message, kind):
+def test_columns_without_numbers_are_named(column, message, kind):
     X = pd.DataFrame({"price": np.arange(100.0), "other": column, "m": [1, 2] * 50})
     y = np.arange(100) % 3 // 2
     if kind == "polars":
@@ -548,5 +549,5 @@ def test_columns_without_numbers_are_named(column, error, message, kind):
         lambda: CPMultiTaskLogistic(group_modes=["m"]).fit(X, y),
     ]
     for call in calls:
-        with pytest.raises((error, TypeError), match=f"Column 'other' .* {message}"):
+        with pytest.raises(TypeError, match=f"Column 'other' .* {message}"):
             call()
