@@ -216,7 +216,7 @@ class CPMultiTaskLogistic(LinearPredictions, ClassifierMixin, BaseEstimator):
 
         Raises
         ------
-        ValueError
+        ValueError, TypeError
             If data or parameters are invalid, or a metadata column is absent, has
             missing values, or has only one level. An earlier fit stays usable.
 

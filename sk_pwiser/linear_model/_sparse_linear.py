@@ -79,7 +79,7 @@ class SparseLinearBase(LinearPredictions, BaseEstimator):
 
         Raises
         ------
-        ValueError
+        ValueError, TypeError
             If data or parameters are invalid, or if alpha is to be chosen and no fold
             has a score. An earlier fit stays usable.
 
