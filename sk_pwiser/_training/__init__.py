@@ -16,6 +16,7 @@ from sk_pwiser._training._callbacks import (
     runs_callbacks,
 )
 from sk_pwiser._training._checkpoints import Checkpoints, find_checkpoint
+from sk_pwiser._training._devices import Batch
 from sk_pwiser._training._early_stopping import KnownProbabilities
 from sk_pwiser._training._encode import (
     ColumnInput,

@@ -11,8 +11,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from sk_pwiser._streaming import Job, StreamedImpressions
-from sk_pwiser._training import BatchIterator, TrainingData
-from sk_pwiser._training._devices import Batch
+from sk_pwiser._training import Batch, BatchIterator, TrainingData
 from sk_pwiser._utils import Generators, active
 
 # Entries of gradients that are sent together.

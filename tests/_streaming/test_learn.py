@@ -57,7 +57,7 @@ def test_labels_and_weights_are_summed_up_as_a_whole(kind):
     else:
         assert_allclose(np.concatenate(found), scaled, rtol=1e-6)
     messages = [
-        [*t._broken_funnel_messages(), *t._constant_task_messages(None)]
+        [*t._broken_funnel_messages("entire"), *t._constant_task_messages(None)]
         for t in (summary.targets(), targets)
     ]
     assert messages[0] == messages[1] != []
