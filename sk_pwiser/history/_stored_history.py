@@ -35,7 +35,7 @@ from sk_pwiser.history._one_row import KeyPast, OneRow, PastsOfKeys
 
 # What a record begins with, by the type of its times.
 STARTS = {"q": b"history0", "d": b"history1"}
-# The number of the form of a store; the first one lacked the kinds of large numbers.
+# The form of a store; earlier ones, without a number, lacked kinds of large numbers.
 STORE_FORM = 1
 to_json = json.JSONEncoder().encode
 

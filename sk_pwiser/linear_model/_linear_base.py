@@ -38,7 +38,7 @@ def read_features(X):
         return X
     found = []
     for name, column in zip(names, list_columns(as_table(X)), strict=True):
-        is_time = np.asarray(column[:1]).dtype.kind in "mM"
+        is_time = np.asarray(column.head(1)).dtype.kind in "mM"
         advice = "" if is_time else " Encode categories, for example by OneHotEncoder."
         found.append(read_numbers(column, f"Column {name!r}", advice))
     return np.column_stack(found)
