@@ -347,12 +347,13 @@ def sampling_rate(estimators):
     for estimator in estimators:
         params = estimator.get_params()
         for path in find_paths(params, "negative_sampling_rate"):
-            rate, names = params[path], path.split("__")
+            rate = params[path]
             if not isinstance(rate, Real) or rate == 1:
                 continue
             found.add(rate)
-            layers = ("__".join([*names[:k], "task"]) for k in range(len(names)))
-            if any(layer in params for layer in layers):
+            # A view has the parameters task and estimator.
+            views = (name.removesuffix("task") for name in find_paths(params, "task"))
+            if any(path.startswith(f"{view}estimator__") for view in views):
                 raise ValueError(
                     "The labels of one task alone do not tell which rows have no "
                     f"click, for negative_sampling_rate={rate}: compare the estimator "

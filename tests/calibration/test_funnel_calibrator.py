@@ -181,11 +181,15 @@ def test_missing_labels_are_left_out_of_a_task_by_itself(reader, rows):
         assert_array_equal(calibrated.calibrators_[k].rates_, expected.rates_)
 
 
-def test_a_missing_label_without_the_task_that_it_presupposes_is_0(rows):
-    X, Y = rows
+def three_tasks(X, Y):
+    """Return rows with one more task, half of the last one's events, and a reader."""
     X = np.insert(X, 2, X[:, 1] / 2, axis=1)
     Y = np.column_stack([Y, Y[:, 1] * (np.arange(len(Y)) % 2)])
-    reader = ReadsFeatures().fit(X, Y)
+    return X, Y, ReadsFeatures().fit(X, Y)
+
+
+def test_a_missing_label_without_the_task_that_it_presupposes_is_0(rows):
+    X, Y, reader = three_tasks(*rows)
     some = Y.astype(float)
     some[:, 1:][Y[:, :-1] == 0] = np.nan
     found, expected = (FunnelCalibrator(reader).fit(X, y) for y in (some, Y))
@@ -212,10 +216,7 @@ def test_known_labels_stand_for_the_missing_ones_of_recent_clicks(reader, rows, 
 
 
 def test_missing_labels_of_one_task_change_no_weights_of_the_next_one(rows):
-    X, Y = rows
-    X = np.insert(X, 2, X[:, 1] / 2, axis=1)
-    Y = np.column_stack([Y, Y[:, 1] * (np.arange(len(Y)) % 2)])
-    reader = ReadsFeatures().fit(X, Y)
+    X, Y, reader = three_tasks(*rows)
     some = Y.astype(float)
     some[(Y[:, 0] == 1) & (np.arange(len(Y)) % 4 < 2), 1] = np.nan
     found, expected = (FunnelCalibrator(reader).fit(X, y) for y in (some, Y))
