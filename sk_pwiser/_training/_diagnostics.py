@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sk_pwiser._training._batches import TrainingRows
-from sk_pwiser._training._optimizers import RowChange, sparse_tables
+from sk_pwiser._training._optimizers import RowLog, sparse_tables
 from sk_pwiser._training._settings import Settings
 from sk_pwiser._utils import widest_float
 
@@ -33,15 +33,14 @@ USUAL_WEIGHT = 100.0
 def changed_weights(
     network: nn.Module, optimizer: torch.optim.Optimizer
 ) -> Iterator[Tensor]:
-    """Yield the weights that training may have changed, in an update rows of tables."""
+    """Yield the weights that training may have changed, by rows in an update."""
     log = getattr(optimizer, "undo", None)
     if log is None:
         yield from network.parameters()
         return
     tables = set(sparse_tables(network))
     yield from (p for p in network.parameters() if p not in tables)
-    changes = (change for change in log if isinstance(change, RowChange))
-    yield from (change.table[change.rows] for change in changes)
+    yield from (entry.changed() for entry in log if isinstance(entry, RowLog))
 
 
 def excess_loss(

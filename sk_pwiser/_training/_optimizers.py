@@ -2,7 +2,6 @@
 
 import inspect
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -278,12 +277,12 @@ def _flush(tensor: Tensor, tiny: float) -> None:
 class LazyAdam(torch.optim.Adam):
     """Adam whose steps update only the embeddings of values in the batch.
 
-    Of a parameter with a sparse gradient, only the rows in the gradient are updated,
-    and only their moments decay, as in :class:`torch.optim.SparseAdam`, whereas Adam
-    continues to move the other rows by their decaying moments.
+    If a gradient is sparse, only the rows in the gradient are updated, and only their
+    moments decay, as in :class:`torch.optim.SparseAdam`, whereas Adam continues to move
+    the other rows by their decaying moments.
     """
 
-    # A step appends a `RowChange` for the rows that it replaces.
+    # The first step that changes a table appends a `RowLog`.
     undo: list[Callable[[], None]] | None = None
 
     @torch.no_grad()
@@ -317,8 +316,7 @@ class LazyAdam(torch.optim.Adam):
             for tensor in (parameter, state["exp_avg"], state["exp_avg_sq"])
         )
         if self.undo is not None:
-            n_steps = float(state["step"])
-            self.undo.append(RowChange(parameter, state, rows, weight, m, v, n_steps))
+            self._log_of(parameter).add(rows, weight, m, v)
         state["step"] += 1
         if group["weight_decay"]:
             g = g.add(weight, alpha=group["weight_decay"])
@@ -331,6 +329,15 @@ class LazyAdam(torch.optim.Adam):
         parameter.index_copy_(0, rows, F.hardshrink(moved, TINY_WEIGHT))
         state["exp_avg"].index_copy_(0, rows, F.hardshrink(m, TINY_MOMENT))
         state["exp_avg_sq"].index_copy_(0, rows, F.hardshrink(v, TINY_MOMENT))
+
+    def _log_of(self, table: nn.Parameter) -> "RowLog":
+        """Return the log of a table's rows, which is added to `undo` at first."""
+        assert self.undo is not None
+        logs = (entry for entry in self.undo if isinstance(entry, RowLog))
+        log = next((log for log in logs if log.table is table), None)
+        if log is None:
+            self.undo.append(log := RowLog(table, self.state[table]))
+        return log
 
 
 def _summed_rows(gradient: Tensor) -> tuple[Tensor, Tensor]:
@@ -347,25 +354,51 @@ def _summed_rows(gradient: Tensor) -> tuple[Tensor, Tensor]:
     return rows, sums.index_select(0, place)
 
 
-@dataclass(frozen=True)
-class RowChange:
-    """Rows of a table before a step, which a call restores."""
+class RowLog:
+    """The rows of a table before their first change, which a call restores.
 
-    table: nn.Parameter
-    state: dict[str, Any]
-    rows: Tensor
-    weight: Tensor
-    exp_avg: Tensor
-    exp_avg_sq: Tensor
-    step: float
+    Its memory is bounded by copies of the table and of its moments, however many steps
+    change the rows.
+    """
 
+    def __init__(self, table: nn.Parameter, state: dict[str, Any]) -> None:
+        self.table = table
+        self.state = state
+        self.n_steps = float(state["step"])
+        self.is_logged = torch.zeros(len(table), dtype=torch.bool, device=table.device)
+        # Rows, their weights and both moments, as one step found them.
+        self.parts: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
+        self.n_rows = 0
+
+    def add(self, rows: Tensor, weight: Tensor, m: Tensor, v: Tensor) -> None:
+        """Log the rows of a step that are not logged yet."""
+        part = rows, weight, m, v
+        # A device would wait for the number of new rows in each step. It logs all rows,
+        # and only new ones once the log is as long as the table.
+        if rows.device.type == "cpu" or self.n_rows >= len(self.table):
+            is_new = ~self.is_logged.index_select(0, rows)
+            if not bool(is_new.all()):
+                rows, weight, m, v = part = tuple(t[is_new] for t in part)
+        if len(rows):
+            # In this order: after an interrupt, rows may be in the log twice, but none
+            # has changed without being there.
+            self.parts.append(part)
+            self.is_logged.index_fill_(0, rows, True)
+            self.n_rows += len(rows)
+
+    def changed(self) -> Tensor:
+        """Return the weights of the rows in the log, as they are now."""
+        return self.table.index_select(0, torch.cat([part[0] for part in self.parts]))
+
+    @torch.no_grad()
     def __call__(self) -> None:
         """Restore the rows, their moments and the number of steps."""
-        with torch.no_grad():
-            self.table.index_copy_(0, self.rows, self.weight)
-            self.state["exp_avg"].index_copy_(0, self.rows, self.exp_avg)
-            self.state["exp_avg_sq"].index_copy_(0, self.rows, self.exp_avg_sq)
-            self.state["step"].fill_(self.step)
+        moments = self.state["exp_avg"], self.state["exp_avg_sq"]
+        # The first part last: a device may have logged rows again after their change.
+        for rows, *values in reversed(self.parts):
+            for tensor, value in zip((self.table, *moments), values, strict=True):
+                tensor.index_copy_(0, rows, value)
+        self.state["step"].fill_(self.n_steps)
 
 
 # Number of first steps after each of which the average is updated. Later updates are

@@ -224,7 +224,7 @@ def take_back(undo: Undo) -> None:
 def log_net(net: MultiTaskNet, undo: Undo) -> None:
     """Log the state of a net before it is trained in place.
 
-    Of large embedding tables, the optimiser logs the rows that it replaces.
+    The optimiser logs the rows of large embedding tables at their first change.
     """
     tables = set(sparse_tables(net.module_))
     if isinstance(net.optimizer_, LazyAdam):

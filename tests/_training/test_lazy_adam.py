@@ -12,6 +12,7 @@ from skorch.callbacks import Callback
 from torch import nn
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
+from sk_pwiser._training._diagnostics import changed_weights
 from sk_pwiser._training._optimizers import LazyAdam, flush_tiny_values
 from sk_pwiser._training._state import take_back
 from sk_pwiser.datasets import make_ctr_cvr
@@ -52,20 +53,57 @@ def test_rows_in_some_batches_are_updated_as_by_sparse_adam():
     assert torch.equal(lazy.weight[untouched], initial[untouched])
 
 
-def test_undo_restores_rows_moments_and_steps_to_the_bit():
-    table, _, optimizer = steps(LazyAdam, SOME, True)
+def updated(n_steps, n_epochs=1, device="cpu"):
+    """Train a table of 40 rows, and then update it in steps of 8 entries.
+
+    Returns the table, its optimiser, and copies of the weights and moments before.
+    """
+    generator = torch.Generator().manual_seed(1)
+    table = nn.Embedding(40, 3, sparse=True).to(device)
+    optimizer = LazyAdam(table.parameters(), lr=0.05)
+
+    def step(rows):
+        optimizer.zero_grad()
+        table(rows.to(device)).square().sum().backward()
+        optimizer.step()
+
+    step(torch.arange(0, 40, 2))
     weight = table.weight.detach().clone()
     state = copy.deepcopy(optimizer.state[table.weight])
-    optimizer.undo = log = []
-    for rows in SOME:
-        optimizer.zero_grad()
-        table(rows).sum().backward()
-        optimizer.step()
+    optimizer.undo = []
+    batches = torch.randint(40, (n_steps, 8), generator=generator)
+    for _ in range(n_epochs):
+        for rows in batches:
+            step(rows)
+    return table, optimizer, weight, state
+
+
+@pytest.mark.parametrize("n_steps", [1, 4, 30])
+def test_undo_restores_rows_moments_and_steps_to_the_bit(n_steps, device):
+    table, optimizer, weight, state = updated(n_steps, device=device)
     assert not torch.equal(table.weight, weight)
-    take_back(log)
+    take_back(optimizer.undo)
     assert torch.equal(table.weight, weight)
     for key, value in optimizer.state[table.weight].items():
         assert torch.equal(value, state[key])
+
+
+def test_undo_takes_no_more_memory_with_more_steps(device):
+    n_logged = []
+    for n_epochs in (1, 10):
+        _, optimizer, *_ = updated(30, n_epochs, device)
+        [log] = optimizer.undo
+        n_logged.append(sum(len(rows) for rows, *_ in log.parts))
+    assert n_logged[0] == n_logged[1]
+    # A device also logs rows again, until the log is as long as the table.
+    assert n_logged[0] <= (40 if device.type == "cpu" else 80)
+
+
+def test_changed_weights_are_all_rows_that_differ(device):
+    table, optimizer, weight, _ = updated(3, device=device)
+    differs = (table.weight != weight).any(dim=1)
+    [found] = changed_weights(table, optimizer)
+    assert torch.equal(found.unique(dim=0), table.weight[differs].unique(dim=0))
 
 
 def fitted(data, lazy, **params):
