@@ -367,18 +367,19 @@ class RowLog:
         self.n_steps = float(state["step"])
         self.is_logged = torch.zeros(len(table), dtype=torch.bool, device=table.device)
         # Rows, their weights and both moments, as one step found them.
-        self.parts: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
+        self.parts: list[tuple[Tensor, ...]] = []
         self.n_rows = 0
 
-    def add(self, rows: Tensor, weight: Tensor, m: Tensor, v: Tensor) -> None:
-        """Log the rows of a step that are not logged yet."""
-        part = rows, weight, m, v
+    def add(self, *part: Tensor) -> None:
+        """Log the rows of a step, their weights and moments, unless they are there."""
+        rows = part[0]
         # A device would wait for the number of new rows in each step. It logs all rows,
         # and only new ones once the log is as long as the table.
         if rows.device.type == "cpu" or self.n_rows >= len(self.table):
             is_new = ~self.is_logged.index_select(0, rows)
             if not bool(is_new.all()):
-                rows, weight, m, v = part = tuple(t[is_new] for t in part)
+                part = tuple(tensor[is_new] for tensor in part)
+                rows = part[0]
         if len(rows):
             # In this order: after an interrupt, rows may be in the log twice, but none
             # has changed without being there.
