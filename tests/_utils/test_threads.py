@@ -1,12 +1,16 @@
 """The number of threads of fits and predictions."""
 
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
+
 import numpy as np
 import pytest
 import torch
+from joblib import Parallel, delayed
 from skorch.callbacks import Callback
 
 from sk_pwiser import MultiTaskCTRCVRClassifier, num_threads
-from sk_pwiser._utils import limited_threads
+from sk_pwiser._utils import in_background, limited_threads
 from sk_pwiser._utils._threads import PRODUCTS_PER_THREAD
 from sk_pwiser.datasets import make_ctr_cvr
 
@@ -51,6 +55,107 @@ def test_the_number_is_restored_after_an_error():
     with pytest.raises(RuntimeError), limited_threads(0):
         raise RuntimeError
     assert torch.get_num_threads() == 4
+
+
+def in_new_thread(function):
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(function).result()
+
+
+@pytest.mark.parametrize("limit", [lambda: limited_threads(0), lambda: num_threads(1)])
+def test_threads_that_begin_during_a_fit_keep_the_usual_number(limit):
+    with ThreadPoolExecutor(1) as server:
+        with limit(), limited_threads(0):
+            assert torch.get_num_threads() == 1
+            assert server.submit(torch.get_num_threads).result() == 4
+        assert server.submit(torch.get_num_threads).result() == 4
+    assert torch.get_num_threads() == in_new_thread(torch.get_num_threads) == 4
+
+
+def test_threads_that_begin_during_a_fit_that_fails():
+    with pytest.raises(RuntimeError), limited_threads(0):
+        assert in_new_thread(torch.get_num_threads) == 4
+        raise RuntimeError
+    assert in_new_thread(torch.get_num_threads) == 4
+
+
+def test_fits_that_overlap_in_several_threads():
+    """The first to begin is the first to end, and the second one began within it."""
+    barrier = Barrier(2, timeout=60)
+    found = {}
+
+    def first():
+        with limited_threads(0):
+            barrier.wait()  # begins before the second
+            barrier.wait()
+            found["first"] = torch.get_num_threads()
+        found["after first"] = torch.get_num_threads()
+        barrier.wait()
+
+    def second():
+        barrier.wait()
+        with limited_threads(3 * PRODUCTS_PER_THREAD):
+            barrier.wait()
+            barrier.wait()  # ends after the first
+            found["second"] = torch.get_num_threads()
+        found["after second"] = torch.get_num_threads()
+
+    with ThreadPoolExecutor(2) as pool:
+        for done in [pool.submit(first), pool.submit(second)]:
+            done.result()
+    assert found == {"first": 1, "after first": 4, "second": 3, "after second": 4}
+    assert torch.get_num_threads() == in_new_thread(torch.get_num_threads) == 4
+
+
+def test_many_threads_that_set_their_numbers_at_once():
+    def fit(n):
+        for _ in range(20):
+            with limited_threads(n * PRODUCTS_PER_THREAD):
+                assert torch.get_num_threads() == n
+            assert torch.get_num_threads() == 4
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(fit, [1, 2, 3] * 8))
+    assert in_new_thread(torch.get_num_threads) == 4
+
+
+def test_a_thread_with_a_number_of_its_own_keeps_it():
+    def own():
+        torch.set_num_threads(2)
+        with limited_threads(0):
+            assert torch.get_num_threads() == 1
+        return torch.get_num_threads()
+
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(own).result() == 2
+    assert torch.get_num_threads() == 4
+    with limited_threads(0):
+        assert in_new_thread(torch.get_num_threads) == 2  # the last number set
+
+
+def test_a_thread_that_reads_ahead_has_the_number_of_the_fit():
+    def items():
+        yield torch.get_num_threads()
+
+    with limited_threads(0):
+        assert list(in_background(items())) == [1]
+    assert list(in_background(items())) == [4]
+    assert in_new_thread(torch.get_num_threads) == 4
+
+
+@pytest.mark.slow  # processes that import torch
+@pytest.mark.parametrize("backend", ["loky", "threading"])
+def test_fits_in_workers_of_joblib(backend):
+    def numbers(seed):
+        before = torch.get_num_threads()
+        model = MultiTaskCTRCVRClassifier(max_epochs=1, random_state=seed, device="cpu")
+        model.fit(DATA.data, DATA.target)
+        with ThreadPoolExecutor(1) as pool:
+            of_new = pool.submit(torch.get_num_threads).result()
+        return before == of_new == torch.get_num_threads()
+
+    assert all(Parallel(2, backend=backend)(delayed(numbers)(k) for k in range(4)))
+    assert torch.get_num_threads() == in_new_thread(torch.get_num_threads) == 4
 
 
 class CountThreads(Callback):
