@@ -388,7 +388,7 @@ class RowLog:
             self.n_rows += len(rows)
 
     def changed(self) -> Tensor:
-        """Return the weights of the rows in the log, as they are now."""
+        """Return the present weights of the rows in the log."""
         return self.table.index_select(0, torch.cat([part[0] for part in self.parts]))
 
     @torch.no_grad()
