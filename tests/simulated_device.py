@@ -18,6 +18,8 @@ import torch
 from recorded_graph import RecordedGraph, recording
 
 NAME = "sim"
+# Bytes that the device reports as free.
+FREE_MEMORY = 2**40
 SOURCE = Path(__file__).with_suffix(".cpp")
 
 
@@ -51,6 +53,9 @@ def simulated_device() -> torch.device:
         "get_rng_state": lambda device=NAME: generator.get_state(),
         "is_available": lambda: True,
         "is_initialized": lambda: True,
+        "mem_get_info": lambda device=None: (FREE_MEMORY, 2**40),
+        "memory_allocated": lambda device=None: 0,
+        "memory_reserved": lambda device=None: 0,
         "manual_seed_all": lambda seed: generator.manual_seed(seed) and None,
         "set_rng_state": lambda state, device=NAME: generator.set_state(state) and None,
         "set_sync_debug_mode": lambda mode: built.warn_of_synchronisation(
@@ -116,3 +121,14 @@ def no_float64() -> Iterator[None]:
         yield
     finally:
         _built().set_float64(True)
+
+
+@contextmanager
+def free_memory(n_bytes: int) -> Iterator[None]:
+    """Let the device report this number of free bytes, in a `with` block."""
+    global FREE_MEMORY
+    before, FREE_MEMORY = FREE_MEMORY, n_bytes
+    try:
+        yield
+    finally:
+        FREE_MEMORY = before

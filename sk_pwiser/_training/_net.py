@@ -598,6 +598,7 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
     ) -> None:
         """Record log loss and AUC of each task, their means, and the own score."""
         y, weights = impressions.labels(), impressions.weights()
+        logits = logits.to(y.device)  # rows that did not fit on the device
         rate = self.module_.spec.negative_sampling_rate
         by_figure = {
             "log_loss": task_log_losses(y, logits, weights, rate),

@@ -1,0 +1,279 @@
+"""Rows that do not fit on the accelerator stay on the host, with the same results."""
+
+import numpy as np
+import pytest
+from numpy.testing import assert_array_equal
+from refusals import X, Y, small
+from scipy import sparse
+from simulated_device import free_memory
+from skorch.callbacks import Callback
+
+from sk_pwiser._training import BatchIterator
+from sk_pwiser.calibration import FunnelCalibrator
+from sk_pwiser.datasets import ParquetImpressions
+from sk_pwiser.inspection import task_importances
+from sk_pwiser.losses import LOSSES
+from sk_pwiser.metrics import mean_auc_scorer
+from sk_pwiser.model_selection import FunnelStratifiedKFold
+from sk_pwiser.transfer import (
+    distill,
+    fine_tune,
+    fit_like,
+    market_mixup,
+    merge_estimators,
+)
+from sk_pwiser.weighting import WEIGHTINGS
+
+pytestmark = pytest.mark.usefixtures("simulated")
+
+# Three epochs of two batches, and two batches of validation rows.
+N = len(X)
+GROUPS = np.arange(N) // 4
+WEIGHTS = 1.0 + np.arange(N) % 3
+STOPPED = {"early_stopping": True, "validation_fraction": 0.4, "max_epochs": 3}
+VALID = {"X_val": X[:120], "Y_val": Y[:120]}
+
+
+@pytest.fixture
+def where(monkeypatch):
+    """The kinds of devices that batches were drawn on."""
+    found = set()
+    batches = BatchIterator._batches
+
+    def noted(self, data):
+        found.add(data.device.type)
+        return batches(self, data)
+
+    monkeypatch.setattr(BatchIterator, "_batches", noted)
+    return found
+
+
+def figures(model):
+    """Return the history without times, and whether early stopping chose an epoch."""
+    columns = [name for name in model.history_[-1] if name not in ("dur", "batches")]
+    return {name: model.history_[:, name] for name in columns}
+
+
+def fitted(model, X, *args, **kwargs):
+    model.fit(X, *args, **kwargs)
+    return figures(model), model.predict_proba(X)
+
+
+def assert_equal_on_the_host(call, where):
+    """Check that a call returns the same with rows on the device and on the host."""
+    expected = call()
+    assert "sim" in where
+    where.clear()
+    with free_memory(0):
+        found = call()
+    assert where == {"cpu"}
+    _assert_equal(found, expected)
+
+
+def _assert_equal(found, expected):
+    if isinstance(expected, dict):
+        assert found.keys() == expected.keys()
+        found, expected = found.values(), expected.values()
+    elif not isinstance(expected, tuple):
+        assert_array_equal(found, expected)
+        return
+    for one, other in zip(found, expected, strict=True):
+        _assert_equal(one, other)
+
+
+LACKING = Y.astype(float)
+LACKING.loc[np.arange(N) % 5 == 3, "conversion"] = np.nan
+LISTS = X.assign(tags=[["a", "b", "c"][: i % 4] for i in range(N)])
+HASHED = sparse.random(N, 30, 0.2, "csr", random_state=0)
+
+
+# By what the case adds to other ones: parameters, and arguments of `fit`.
+FITS = {
+    "loss": ({"early_stopping": "loss"}, {}),
+    "auc": ({"early_stopping": "auc"}, {"sample_weight": WEIGHTS}),
+    "log_loss": ({"early_stopping": "log_loss_conversion"}, {"sample_weight": WEIGHTS}),
+    "grouped_auc": ({"early_stopping": "grouped_auc"}, {"groups": GROUPS}),
+    "scorer": ({"early_stopping": mean_auc_scorer}, {"sample_weight": WEIGHTS}),
+    "eval_set": ({"early_stopping": False}, {"eval_set": [(X[:120], Y[:120])]}),
+    "X_val": ({}, VALID),
+    "groups": (
+        {"loss": "jrc"},
+        {"groups": GROUPS, **VALID, "groups_val": GROUPS[:120]},
+    ),
+    "sampled log": ({"negative_sampling_rate": 0.5}, {}),
+    "conditional": ({"network_params": {"task_space": "conditional"}}, {}),
+    "penalty": ({"network_params": {"monotonicity_weight": 1.0}}, {}),
+    "stratified": ({"stratified_batches": True}, {}),
+    "large tables": ({"optimizer_params": {"lazy_embeddings": True}}, {}),
+    "average": ({"optimizer_params": {"average_decay": 0.9}}, {}),
+    "time": ({"encoding_params": {"time_column": "numeric_0"}}, {}),
+    "graph": ({"compile": "graph"}, {}),
+    "bfloat16": ({"precision": "bfloat16"}, {}),
+}
+
+
+@pytest.mark.parametrize(("params", "fit_params"), FITS.values(), ids=FITS)
+def test_fits_with_validation_rows(params, fit_params, where):
+    def call():
+        return fitted(small(**{**STOPPED, **params}), X, Y, **fit_params)
+
+    assert_equal_on_the_host(call, where)
+
+
+@pytest.mark.parametrize("early_stopping", ["loss", "auc", "grouped_auc", "scorer"])
+def test_missing_labels(early_stopping, where):
+    if early_stopping == "scorer":
+        early_stopping = mean_auc_scorer
+    params = {**STOPPED, "early_stopping": early_stopping, "missing_labels": "ignore"}
+    assert_equal_on_the_host(
+        lambda: fitted(small(**params), X, LACKING, groups=GROUPS), where
+    )
+
+
+@pytest.mark.parametrize("table", [LISTS, HASHED], ids=["lists", "sparse"])
+def test_lists_and_sparse_tables(table, where):
+    assert_equal_on_the_host(lambda: fitted(small(**STOPPED), table, Y), where)
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_losses(loss, where):
+    def call():
+        model = small(loss=loss, **STOPPED)
+        return fitted(model, X, Y, groups=GROUPS, sample_weight=WEIGHTS)
+
+    assert_equal_on_the_host(call, where)
+
+
+@pytest.mark.parametrize("weighting", WEIGHTINGS)
+def test_weightings(weighting, where):
+    params = {"weights": [1.0, 2.0]} if weighting == "fixed" else {}
+
+    def call():
+        model = small(loss="bce", weighting=weighting, weighting_params=params)
+        return fitted(model, X, Y, eval_set=[(X[:120], Y[:120])])
+
+    assert_equal_on_the_host(call, where)
+
+
+def test_a_search_of_the_weight(where):
+    def call():
+        model = small(**STOPPED, loss="pwiser", pwiser_weight="auto")
+        model.fit(X, Y)
+        return figures(model), model.pwiser_weight_search_["difference"]
+
+    assert_equal_on_the_host(call, where)
+
+
+GROWING = {"encoding_params": {"grow_vocabulary": True}}
+
+
+@pytest.mark.parametrize("lazy", [False, True])
+def test_updates_and_warm_starts(lazy, where):
+    def call():
+        updated = small(optimizer_params={"lazy_embeddings": lazy}, **GROWING)
+        for part in (slice(0, 150), slice(150, N), slice(0, N)):
+            updated.partial_fit(X[part], Y[part], sample_weight=WEIGHTS[part])
+        warm = small(**STOPPED, **GROWING, warm_start=True)
+        first = fitted(warm, X[:200], Y[:200], **VALID)
+        return updated.predict_proba(X), first, fitted(warm, X, Y, **VALID)
+
+    assert_equal_on_the_host(call, where)
+
+
+def test_a_fit_that_resumes(where, tmp_path):
+    class Stop(Callback):
+        def on_epoch_end(self, net, **kwargs):
+            if len(net.history) == 2 and self.is_first:
+                raise KeyboardInterrupt
+
+    def call():
+        folder = tmp_path / str(len(list(tmp_path.iterdir())))
+        stop = Stop()
+        model = small(**STOPPED, callbacks=[stop], checkpoint_dir=folder)
+        stop.is_first = True
+        with pytest.raises(KeyboardInterrupt):
+            model.fit(X, Y)
+        stop.is_first = False
+        return fitted(model, X, Y)
+
+    assert_equal_on_the_host(call, where)
+
+
+def test_rows_in_files(where, tmp_path):
+    pytest.importorskip("pyarrow")
+    LISTS.join(LACKING).assign(session=GROUPS, weight=WEIGHTS).to_parquet(
+        tmp_path / "rows.parquet"
+    )
+    names = {"groups": "session", "sample_weight": "weight"}
+    log = ParquetImpressions(tmp_path, [*LISTS], [*Y], shuffle_rows=100, **names)
+
+    def call():
+        params = {"early_stopping": "grouped_auc", "missing_labels": "ignore"}
+        model = small(**{**STOPPED, **params})
+        first = fitted(model, log)
+        return first, fitted(model.set_params(warm_start=True), log)
+
+    assert_equal_on_the_host(call, where)
+
+
+def test_calibrators(where):
+    def call():
+        cv = FunnelStratifiedKFold(2, random_state=0)
+        model = FunnelCalibrator(small(**STOPPED), cv=cv)
+        return model.fit(X, Y).predict_proba(X)
+
+    assert_equal_on_the_host(call, where)
+
+
+def test_importances(where):
+    def call():
+        model = small(**STOPPED).fit(X, Y)
+        found = task_importances(model, X, Y, n_repeats=2, random_state=0)
+        return found.importances_mean
+
+    assert_equal_on_the_host(call, where)
+
+
+TUNED = {"max_epochs": 2, "early_stopping": "auc"}
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda a, b: distill([a, b], X, student=small(**STOPPED)),
+        lambda a, b: distill([a, b], X, student=a),
+        lambda a, b: market_mixup([a, b], X, student=small(**STOPPED), share=1.0),
+        lambda a, b: fine_tune(a, X, Y, **TUNED),
+        lambda a, b: fine_tune(a, X, Y, regularizer="l2_sp", **TUNED),
+        lambda a, b: fine_tune(a, X, Y, regularizer="tred", **TUNED),
+        lambda a, b: fine_tune(a, X, Y, regularizer="delta", **TUNED),
+        lambda a, b: fine_tune(a, X, Y, regularizer="bss", **TUNED),
+        lambda a, b: fit_like(small(**STOPPED), a, X, Y),
+        lambda a, b: merge_estimators(a, [fine_tune(a, X, Y, extend=False)], X, Y),
+    ],
+    ids=[
+        "distill",
+        "distill into a fitted one",
+        "market_mixup",
+        "fine_tune",
+        *("l2_sp", "tred", "delta", "bss"),
+        "fit_like",
+        "merge",
+    ],
+)
+def test_transfer(call, where):
+    def models():
+        a = small(**STOPPED).fit(X[:200], Y[:200])
+        b = small(**STOPPED, loss="bce").fit(X[100:], Y[100:])
+        return a, b
+
+    assert_equal_on_the_host(lambda: call(*models()).predict_proba(X), where)
+
+
+def test_a_validation_set_that_fits_beside_training_rows_that_do_not(where):
+    expected = fitted(small(**STOPPED), X, Y, **VALID)
+    n_bytes = 2 * len(VALID["X_val"]) * X.shape[1] * 8
+    where.clear()
+    with free_memory(n_bytes):
+        _assert_equal(fitted(small(**STOPPED), X, Y, **VALID), expected)
+    assert where == {"cpu", "sim"}
