@@ -93,19 +93,28 @@ def task_aucs(y: Tensor, logits: Tensor, weights: Tensor | None) -> Iterator[flo
         yield float(roc_auc_score(labels, scores, sample_weight=sample_weight))
 
 
+# Rows whose log losses are computed at a time, in several tensors of float64.
+LOSS_ROWS = 2**20
+
+
 def task_log_losses(
     y: Tensor, logits: Tensor, weights: Tensor | None, negative_rate: float = 1.0
 ) -> list[float]:
     """Return the log loss of each task, which may have probabilities as labels."""
     dtype = widest_float(y.device)
-    y, logits = y.to(dtype), logits.to(dtype)
-    losses = F.binary_cross_entropy_with_logits(logits, y, reduction="none")
-    known = (
-        torch.ones_like(y) if weights is None else weights.to(dtype).view(len(y), -1)
-    )
-    # Rows without a click, of which the log has kept a share, count for all of them.
-    known = known * torch.where(y[:, :1] == 0, 1 / negative_rate, 1.0)
-    return list(((losses * known).sum(0) / known.expand_as(y).sum(0)).tolist())
+    ones = torch.ones(1, 1, device=y.device).expand(len(y), 1)
+    weights = ones if weights is None else weights.view(len(y), -1)
+    sums = torch.zeros(2, y.shape[1], dtype=dtype, device=y.device)
+    tensors = (torch.split(t, LOSS_ROWS) for t in (y, logits, weights))
+    for y, logits, known in zip(*tensors, strict=True):
+        y = y.to(dtype)
+        losses = F.binary_cross_entropy_with_logits(
+            logits.to(dtype), y, reduction="none"
+        )
+        # Each row without a click counts for those that the log has left out.
+        known = known.to(dtype) * torch.where(y[:, :1] == 0, 1 / negative_rate, 1.0)
+        sums += torch.stack([(losses * known).sum(0), known.expand_as(y).sum(0)])
+    return list((sums[0] / sums[1]).tolist())
 
 
 def _with_both_labels(
