@@ -165,7 +165,7 @@ def begin_schedule(
     positions: Iterable[Position],
 ) -> None:
     """Create the schedule of a callback, at its position if it has one."""
-    # From the number of epochs, skorch would derive a wrong position.
+    # With the history, skorch would begin at the number of its epochs.
     before = group_arguments(optimizer)
     callback.on_train_begin(SimpleNamespace(history=[], optimizer_=optimizer))
     for earlier, state in positions:
@@ -186,8 +186,8 @@ def positions_of(callbacks: Iterable[tuple[str, Any]]) -> list[Position]:
 
 def release(callbacks: Iterable[tuple[str, Any]]) -> None:
     """Let callbacks forget the optimiser and the copied weights of a training."""
-    # A pickle of the estimator would hold the optimiser twice, here for its device
-    # alone.
+    # Otherwise a pickle of the estimator would contain the optimiser a second time, in
+    # a form that only a machine with its device can read.
     for _, callback in callbacks:
         if isinstance(callback, KeepOnInterrupt):
             callback.weights_ = None
@@ -270,7 +270,7 @@ class InputMixup(Callback):  # type: ignore[misc]
         y.copy_(weighted / inputs["sample_weight"].unsqueeze(1))
 
     def on_batch_end(self, net: NeuralNet, **kwargs: Any) -> None:
-        """Mix no inputs that are computed between the batches."""
+        """End the mixing until the next batch."""
         self.partners = None
 
     def mix_inputs(self, _module: nn.Module, _args: Any, inputs: Tensor) -> Tensor:
@@ -294,7 +294,7 @@ class FitTask:
         self.new_context = new_context
 
     def begin(self, max_subtasks: int | None) -> None:
-        """Make the context, and tell the callbacks; None for an unknown number."""
+        """Create the context and call the callbacks; None is an unknown number."""
         self.context = self.new_context(max_subtasks=max_subtasks)
         self.context.call_on_fit_task_begin(estimator=self.estimator, **self.data)
 
@@ -304,7 +304,7 @@ class FitTask:
         return FitTask(self.estimator, self.data, new_context)
 
     def end(self, result: Callable[[], Any]) -> bool:
-        """Tell the callbacks, which may read the result; return whether one stops."""
+        """Call the callbacks with the result; return whether one stops training."""
         stops: bool = self.context.call_on_fit_task_end(
             estimator=self.estimator,
             **self.data,
@@ -342,7 +342,7 @@ class EpochTasks(Callback):  # type: ignore[misc]
 
 
 def fit_task(estimator: Any, given: Any) -> FitTask | None:
-    """Return the task of a fit to `GivenRows`, None for a class without callbacks."""
+    """Return the task of a fit to `GivenRows`, or None without support of callbacks."""
     if not hasattr(estimator, "_skl_callbacks"):
         return None
     weight = given.sample_weight
@@ -352,7 +352,7 @@ def fit_task(estimator: Any, given: Any) -> FitTask | None:
 
 
 def runs_callbacks(method: Callable[..., Any]) -> Callable[..., Any]:
-    """Tear down scikit-learn's callbacks after a method, and name all that raise."""
+    """Tear down scikit-learn's callbacks after a method; name those that raise."""
     managed = with_callbacks(method)
 
     @wraps(method)

@@ -37,7 +37,7 @@ def find_device(name: str | torch.device) -> torch.device:
 
 
 def device_or_cpu(name: str | torch.device) -> torch.device:
-    """Return the torch device, or the CPU, with a warning, where it is not present."""
+    """Return the torch device; if it is not present, warn and return the CPU."""
     try:
         return find_device(name)
     except ValueError as error:
@@ -66,7 +66,7 @@ def _accelerator() -> torch.device | None:
 
 
 def _check_operators(device: torch.device) -> None:
-    """Raise if a device lacks operators of every fit, which came last to some."""
+    """Raise if a device lacks an operator of every fit; some devices lack these."""
     x, rows = torch.linspace(0, 1, 4, device=device), torch.arange(4, device=device)
     x = torch.zeros_like(x).index_add_(0, rows, x).lerp_(x, 0.5).cumprod(0)
     matrix = x.view(1, 4, 1)
@@ -122,7 +122,7 @@ def pins_memory(device: torch.device) -> bool:
 
 
 def moved(batch: Batch, copy: Callable[[Tensor], Tensor]) -> Batch:
-    """Copy the tensors of a batch; numeric inputs in place of labels are not twice."""
+    """Copy the tensors of a batch, each once: numeric inputs may stand for labels."""
     inputs, y = batch
     copies = {name: copy(tensor) for name, tensor in inputs.items()}
     return copies, copies["numeric"] if y is inputs.get("numeric") else copy(y)
@@ -145,7 +145,7 @@ def copied_ahead(batches: Iterable[Batch], device: torch.device) -> Iterator[Bat
 
     for (inputs, y), copied in one_ahead(batches, copy):
         current = torch.cuda.current_stream(device)
-        # Of this batch alone: the copy of the next one is in the stream as well.
+        # Not for the whole stream, which also copies the next batch.
         current.wait_event(copied)
         for tensor in (*inputs.values(), y):
             # Its memory is not reused before the computation has read it.
@@ -155,7 +155,7 @@ def copied_ahead(batches: Iterable[Batch], device: torch.device) -> Iterator[Bat
 
 @cache
 def _copy_stream(device: torch.device) -> torch.cuda.Stream:
-    """Return the stream of copies, one per device: each would keep its own memory."""
+    """Return the stream of copies, one per device: every stream keeps memory."""
     return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
 

@@ -20,20 +20,20 @@ from sk_pwiser._training._callbacks import find_callback, without_name
 from sk_pwiser._training._settings import Settings
 from sk_pwiser._utils import warn_user
 
-# With as many rows or fewer, a tenth of them says less about the best epoch than a
+# With at most `MIN_ROWS` rows, a tenth of them says less about the best epoch than a
 # number of steps that grows with the rows; see the page of benchmarks. With more rows,
-# no epoch before as many steps as for this number of rows is the best one.
+# the best epoch has at least the number of steps of a fit to `MIN_ROWS` rows.
 MIN_ROWS = 1_000
 FIRST_STEPS, ROWS_PER_STEP = 8, 80
-# Figures of the validation rows per task, which are better the larger they are, or,
-# like the log loss, the smaller. The history has the last one if it is monitored.
+# Figures of the validation rows per task. Larger values are better, except for the log
+# loss. The history contains "grouped_auc" only if it is monitored.
 AUCS = "auc", "grouped_auc"
 FIGURES = "log_loss", *AUCS
 GROUPED = "valid_grouped_auc_"
 
 
 def summary_name(task_names: Sequence[str]) -> str:
-    """Return what ends the name of a figure over all tasks: "mean", or the only one."""
+    """Return the last part of the names of figures of all tasks: "mean" or a task."""
     return "mean" if len(task_names) > 1 else task_names[0]
 
 
@@ -68,7 +68,7 @@ def check_early_stopping(early_stopping: Any, task_names: tuple[str, ...]) -> st
 def check_monitored(
     monitor: str | None, callbacks: Any, has_eval_set: bool, has_groups: bool
 ) -> None:
-    """Raise if early stopping or a callback monitors figures that there are not."""
+    """Raise if early stopping or a callback monitors figures that do not exist."""
     if monitor is not None and monitor.startswith(GROUPED) and not has_groups:
         figure = monitor.removeprefix("valid_").removesuffix("_mean")
         raise ValueError(
@@ -122,8 +122,8 @@ def find_split(
 ) -> dict[str, Any]:
     """Return the ends of the parts from which rows are drawn in turn, and a digest.
 
-    Rows that follow those of the earlier fit are a part of their own: of the others,
-    the same ones as before are held out, and not one that was trained on.
+    Rows that follow those of the earlier fit are a part of their own. From the earlier
+    rows, the same ones as before are held out, so that none was trained on.
     """
     n_rows, ends = len(rows.targets.values), []
     if earlier is not None and earlier["digest"] == _digest(
@@ -136,7 +136,7 @@ def find_split(
 
 
 def _digest(settings: Settings, rows: Any, n_rows: int) -> str:
-    """Return a digest of what the split of the first rows depends on, but the seed."""
+    """Return a digest of what determines the split of the first rows with a seed."""
     known = n_rows, float(settings.validation_fraction), rows.targets.parents
     digest = blake2b(repr(known).encode(), digest_size=16)
     for values in (rows.targets.with_nan(), rows.groups):
@@ -188,8 +188,9 @@ def held_by_time(
 ) -> tuple[np.ndarray, np.ndarray, float]:
     """Return whether each row, with its time and group, is among the last in time.
 
-    If many rows have one time, and whole times are far from the share, the rows of that
-    time are returned as well, and the share of them that is to be drawn.
+    Many rows may have the same time, so that no cut between two times is near the
+    share. Then the rows of that time are returned as well, with the share of them to
+    draw.
     """
     if groups is not None:
         _, number = np.unique(groups, return_inverse=True)
@@ -209,7 +210,7 @@ def held_by_time(
 
 
 def largest_part(share: float) -> float:
-    """Return twice a share of the rows, or what leaves half of the other share."""
+    """Return twice a share of the rows, or a share that halves the other part."""
     return min(2 * share, (1 + share) / 2)
 
 
@@ -241,8 +242,8 @@ def usable_monitor(
 ) -> str | None:
     """Return the column to monitor: the loss, with a warning, if the figure is useless.
 
-    An AUC is undefined without both labels, and a log loss without any; with one label
-    it is lowest for the most extreme predictions. Of a mean of log losses, one task
+    The AUC of a task needs rows with both labels. So does its log loss: with one label,
+    it is lowest for the most extreme predictions. For a mean of log losses, one task
     with both labels suffices.
     """
     if monitor is None or valid is None:
@@ -377,7 +378,7 @@ def score_validation(
 
 
 def best_epoch(net: NeuralNet) -> int:
-    """Return the epoch whose weights a trained net has, as numbered in its history."""
+    """Return the number in the history of the epoch whose weights a trained net has."""
     if net.kept_epoch_ is not None:
         return int(net.kept_epoch_)
     stopping = find_callback(net, BestEpochStopping)

@@ -1,4 +1,4 @@
-"""A training step as a graph: the device launches its kernels by one call of the host.
+"""A training step as a graph: the host launches all its kernels with one call.
 
 A graph executes the kernels of one recorded step again, on the same memory. Python code
 does not run again, so that a step can be recorded only if its kernels, their shapes and
@@ -27,9 +27,9 @@ from sk_pwiser._training._devices import Batch
 from sk_pwiser._training._optimizers import sparse_tables
 from sk_pwiser._utils import generator_on, warn_user
 
-# Ordinary steps before a recording, in which libraries and optimisers create what they
-# keep; the last one is watched. Each shape of batches has a graph of its own: the sizes
-# of the batches of a table differ by one row at most.
+# Number of ordinary steps before a recording: libraries and optimisers create what they
+# keep in the first steps, and the last of these steps is watched. Each shape of batches
+# has a graph of its own; the sizes of the batches of a table differ by at most one row.
 WARM_UP, MAX_GRAPHS = 3, 8
 
 # torch can record one graph at a time.
@@ -40,7 +40,7 @@ Step = Callable[..., dict[str, Tensor]]
 
 @contextmanager
 def graphed_steps(net: Any) -> Iterator[Step]:
-    """Yield the training step of a net, which graphs replay where they can."""
+    """Yield the training step of a net, as graphs if the step can be recorded."""
     obstacle = _find_obstacle(net)
     if obstacle is not None:
         _warn(obstacle)
@@ -48,7 +48,7 @@ def graphed_steps(net: Any) -> Iterator[Step]:
         return
     steps = _GraphedSteps(net)
     current = steps.tools.current_stream(steps.device)
-    # A graph cannot be recorded in the default stream; the whole training leaves it.
+    # A graph cannot be recorded in the default stream: all steps run in another one.
     steps.stream.wait_stream(current)
     try:
         with _capturable(net.optimizer_), steps.tools.stream(steps.stream):
@@ -84,7 +84,7 @@ def _find_obstacle(net: Any) -> str | None:
         "columns of lists, whose numbers of entries differ": bool(
             net.module_.spec.bags
         ),
-        "updates of large embedding tables, of which a failed one is undone": (
+        "updates of large embedding tables, which are undone if they fail": (
             logs_rows and sparse_tables(net.module_)
         ),
         f"{name_of_optimizer}, which counts its steps on the host": not on_device,
@@ -253,7 +253,7 @@ class _GraphedSteps:
         ]
 
     def _attributes(self) -> dict[tuple[str, ...], Any]:
-        """Return what Python holds of the net, with the places of tensors only."""
+        """Return the Python attributes of the net, and where its tensors are stored."""
         optimizer = self.net.optimizer_
         name = f"{type(optimizer).__name__}.state"
         found: dict[tuple[str, ...], Any] = {
@@ -286,7 +286,7 @@ class _GraphedSteps:
         return next((name for name in names if "(" in name), names[0])
 
     def _record(self, batch: Batch) -> _Graph | None:
-        """Record a step; nothing is computed yet. None if that is not possible."""
+        """Record a step without computing it; return None if this is not possible."""
         net, tools = self.net, self.tools
         if obstacles := self._changes_since(self.attributes):
             self._give_up(obstacles[0])
@@ -344,7 +344,7 @@ def _states_on_host() -> list[Any]:
     return [_frozen([*generators, of_numpy], set()), random.getstate()]
 
 
-# Larger tensors and arrays on the host are known by their place alone.
+# The values of larger tensors and arrays on the host are not compared.
 _COMPARED = 10_000
 
 

@@ -58,9 +58,9 @@ if TYPE_CHECKING:
 
 
 class EpochHistory(History):  # type: ignore[misc]
-    """A history with a row per epoch, and in it one row for all batches.
+    """A history with one row per epoch, which contains one row for all batches.
 
-    skorch's own adds a row per batch, whose memory and time grow with the steps.
+    skorch's own history adds a row per batch: its memory and time grow with the steps.
     """
 
     def new_batch(self) -> None:
@@ -70,7 +70,7 @@ class EpochHistory(History):  # type: ignore[misc]
             batches.append({})
 
     def record_batch(self, attr: str, value: Any) -> None:
-        """Record a figure of a batch; the epoch keeps the figure of the last batch."""
+        """Record a figure of a batch; the epoch's figure is that of its last batch."""
         super().record_batch(attr, value)
         self.record(attr, value)
 
@@ -171,7 +171,7 @@ class EpochTable(PrintLog):  # type: ignore[misc]
     def table(self, row: dict[str, Any]) -> str:
         """Return the table of one epoch."""
         if not sys.stdout.isatty():
-            # These mark figures by colours, whose codes do not belong into a log file.
+            # These mark figures by colours, whose codes do not belong in a log file.
             row = {k: v for k, v in row.items() if not k.endswith("_best")}
         table: str = super().table(row)
         return table
@@ -180,7 +180,8 @@ class EpochTable(PrintLog):  # type: ignore[misc]
 class BatchProgressBar(ProgressBar):  # type: ignore[misc]
     """A progress bar without figures of single batches, which the history lacks.
 
-    The bar is erased at the end of the epoch; where it cannot be, there is none.
+    The bar is erased at the end of each epoch. Output that cannot be erased, such as a
+    log file, gets no bar.
     """
 
     pbar_: Any = None
@@ -200,7 +201,7 @@ class BatchProgressBar(ProgressBar):  # type: ignore[misc]
         self.close()
 
     def close(self) -> None:
-        """Erase the bar, if there is one; also of an epoch that was not completed."""
+        """Erase the bar if there is one, also after an incomplete epoch."""
         if self.pbar_ is not None:
             self.pbar_.close()
             self.pbar_ = None
@@ -208,8 +209,9 @@ class BatchProgressBar(ProgressBar):  # type: ignore[misc]
 
 def keep_freed_memory() -> None:
     """Make the C library keep the memory that a step frees for the next step."""
-    # glibc returns freed blocks to the system above a limit, twice the largest mapped
-    # block freed so far, of at most 32 MiB: freeing one, untouched, raises it.
+    # glibc returns freed memory to the system above a limit: twice the size of the
+    # largest mapped block freed so far, if that has at most 32 MiB. This line frees
+    # such a block, which was never written to, and so raises the limit.
     torch.empty(2**25 - 2**13, dtype=torch.uint8)
 
 
@@ -257,7 +259,10 @@ class LoopState:
 
 
 def stateful(callback: Any) -> Any:
-    """Return what has the state of a callback, itself or its schedule; None if none."""
+    """Return the object with the state of a callback, or None if it has no state.
+
+    This is the schedule of a callback for schedules, or the callback itself.
+    """
     if isinstance(callback, LRScheduler):
         return callback.lr_scheduler_
     methods = ("state_dict", "load_state_dict")
@@ -267,16 +272,14 @@ def stateful(callback: Any) -> Any:
 class MultiTaskNet(NeuralNet):  # type: ignore[misc]
     """A skorch net over impressions, with per-task validation AUC in its history.
 
-    `average_decay` is 0 for no average of the weights, `compile_mode` None for eager
-    execution and "graph" for graphs of the step, and `advice` goes into messages about
-    a divergence. `scorer` gives a further figure of the validation rows, and so does
-    `has_grouped_auc`.
+    With `average_decay=0` the weights are not averaged. `compile_mode` is None for
+    eager execution and "graph" for graphs of the step. `advice` ends messages about a
+    divergence. `scorer` and `has_grouped_auc` add figures of the validation rows.
     """
 
     is_joint = False  # trained together with the nets of other workers
-    # The last two epochs whose training loss was the lowest so far, each with its
-    # weights, during training only, and the epoch whose weights were restored after
-    # training had diverged.
+    # During training only, the last two epochs with the lowest training loss so far and
+    # their weights; and the epoch whose weights were restored after a divergence.
     lowest_: tuple[tuple[int, dict[str, Tensor]], ...] = ()
     kept_epoch_: int | None = None
     # Mean probabilities before training, if it began with the weights of another net.
@@ -306,7 +309,7 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
         self.has_grouped_auc = has_grouped_auc
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave out attributes that are stored twice; skorch trains the given one."""
+        """Leave out the attributes of skorch that hold the same module twice."""
         state: dict[str, Any] = super().__getstate__()
         return {k: v for k, v in state.items() if k not in ("module", "criterion")}
 
@@ -399,8 +402,8 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
         """Return the training step, which is valid in a `with` block."""
         if self.compile_mode == "graph":
             return graphed_steps(self)
-        # In training only: predictions come with any number of rows, and each number
-        # may be compiled anew.
+        # Only training is compiled: predictions have any number of rows, and torch may
+        # compile the network again for each number.
         network: Any = self.module_
         if self.compile_mode is not None:
             network = torch.compile(network, mode=self.compile_mode)
@@ -458,16 +461,17 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
         is_best = self.history[-1, "train_loss"] < lowest
         has_large_tables = bool(sparse_tables(self.module_))
         if is_best and X.valid is None and self.max_epochs > 1 and not has_large_tables:
-            # The loss is measured during the epoch, whose last steps may have made the
-            # weights worse: the copy before the last one is kept, too.
+            # The loss is the mean over the epoch, but its last steps may have made the
+            # weights worse. The copy before the last one is therefore kept, too.
             state = {k: v.clone() for k, v in self.module_.state_dict().items()}
             copied = int(self.history[-1, "epoch"]), state
             self.lowest_ = (*self.lowest_[-1:], copied)
 
     def notify(self, method_name: str, **kwargs: Any) -> None:
-        """Run the callbacks, those after skorch's early stopping, too.
+        """Run all callbacks, including those that follow skorch's early stopping.
 
-        It raises KeyboardInterrupt, which here sets a flag that is read later.
+        To stop, it raises KeyboardInterrupt. Here, this sets a flag that the training
+        loop reads after the epoch.
         """
         getattr(self, method_name)(self, **kwargs)
         for _, callback in self.callbacks_:
@@ -495,7 +499,7 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
         inputs, y = next(iter(batches))
         self._set_training(False)
         output = self.infer(inputs)
-        # Those that the labels of a sampled log are compared with.
+        # The labels of a sampled log are compared with these logits.
         sampled = output.sampled_logits
         logits = (output.logits if sampled is None else sampled).float()
         return logits, y, inputs.get("sample_weight")
@@ -503,8 +507,8 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
     def _check_end(self, rows: Impressions) -> None:
         """Check on training rows that weights and predictions are finite.
 
-        After a divergence with finite weights, copied ones are restored: the last that
-        have not diverged themselves.
+        After a divergence with finite weights, the last copy of the weights that has
+        not diverged is restored.
         """
 
         def compare() -> tuple[Tensor, str | None]:
@@ -544,7 +548,7 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
         average: WeightAverage | None = None,
     ) -> None:
         """Iterate over the rows once; record the mean loss and, in validation, AUC."""
-        # Summed on the device: to read each loss, the host would wait for the device.
+        # Summed on the device: the host would wait for the device to read each loss.
         total, n_rows, logits = torch.zeros((), device=self.device), 0, []
         for n_steps, batch in enumerate(iterator, 1):
             self.notify("on_batch_begin", batch=batch, training=training)
@@ -571,7 +575,7 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
             self._record_validation(prefix, iterator.dataset, found)
 
     def _flush_tiny_values(self, average: WeightAverage | None) -> None:
-        if torch.device(self.device).type != "cpu":  # which compute with them as fast
+        if torch.device(self.device).type != "cpu":  # only CPUs are slow with them
             return
         averages = [] if average is None else average.averages()
         flush_tiny_values(self.module_, self.optimizer_, averages)
@@ -605,7 +609,7 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
     def _record_validation(
         self, prefix: str, impressions: TrainingRows, logits: Tensor
     ) -> None:
-        """Record log loss and AUC of each task, their means, and the own score."""
+        """Record the log loss and AUC of each task, their means, and the score."""
         y, weights = impressions.labels(), impressions.weights()
         logits = logits.to(y.device)  # rows that did not fit on the device
         rate = self.module_.spec.negative_sampling_rate
@@ -629,7 +633,7 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
             self._record_best(f"{prefix}_score", score, lower_is_better=False)
 
     def _record_best(self, key: str, value: float, lower_is_better: bool) -> None:
-        """Record a figure, and whether it is the best so far, which PrintLog marks."""
+        """Record a figure, and whether it is the best so far, for PrintLog."""
         sign = 1 if lower_is_better else -1
         is_best = sign * value < sign * self.best_.get(key, sign * np.inf)
         if is_best:
@@ -687,7 +691,7 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
     ) -> NetworkOutput:
         """Run the network, by default `module_`, on the inputs of a batch."""
         network = self.module_ if network is None else network
-        # Until here codes are stored in the smallest type that holds them.
+        # The rows store codes in the smallest type that holds them.
         codes, found = x["codes"].long(), bags_of(x)
         bags = () if found is None else (found._replace(indices=found.indices.long()),)
         with self._autocast():
@@ -695,7 +699,7 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
         return output
 
     def _set_training(self, training: bool = True) -> None:
-        """Set the mode of all modules if it changes; a single row takes longer."""
+        """Set the mode of all modules if it changes: this slows down single rows."""
         if not self.module_.training == self.criterion_.training == training:
             super()._set_training(training)
 

@@ -26,14 +26,15 @@ OPTIMIZERS: dict[str, type[torch.optim.Optimizer]] = {
 _WITHOUT_DECAY = ("*bias", "*bias.*", "weighting.*")
 _EMBEDDINGS = "*embeddings.*.weight"
 
-# Ratio of the weight decay of embeddings, each of which few rows train, to the others'.
+# Weight decay of embeddings, relative to that of the other parameters: few rows train
+# each embedding.
 EMBEDDING_DECAY_RATIO = 5.0
 
 # Below this rate, the decay of the parameters of a single task is reduced.
 RARE = 0.05
 
-# Reasons why some optimisers of torch cannot train a network, which their own errors
-# do not give; by class name, since older versions of torch do not have all of them.
+# Why some optimisers of torch cannot train a network: their own errors do not say it.
+# The keys are names of classes, since older versions of torch lack some of the classes.
 _UNSUITABLE = {
     "LBFGS": "evaluates the loss of a batch several times per step",
     "Muon": "takes two-dimensional parameters only, and a network has biases",
@@ -125,7 +126,7 @@ def _check_in_float32(given: Mapping[str, float | None]) -> None:
 def parameter_groups(
     settings: Settings, network: MultiTaskNetwork
 ) -> list[tuple[str, dict[str, float]]]:
-    """Return arguments by patterns of names, of which the first match applies."""
+    """Return arguments by patterns of names; the first pattern that matches applies."""
     groups = [(pattern, {"weight_decay": 0.0}) for pattern in _WITHOUT_DECAY]
     of_embeddings = _of_embeddings(settings)
     for task, rate in enumerate(network.spec.base_rates):
@@ -152,7 +153,7 @@ def _check_loop_params(params: Mapping[str, Any]) -> None:
         if params[name] is not None:
             check_number(name, params[name], **limits)
     lazy = params["lazy_embeddings"]
-    # Missing values of pandas compare as neither equal nor unequal.
+    # A comparison with a missing value of pandas is neither true nor false.
     if not isinstance(lazy, bool) and not (isinstance(lazy, str) and lazy == "auto"):
         raise ValueError(
             f"lazy_embeddings must be 'auto', True or False; got {lazy!r}."
@@ -197,11 +198,11 @@ LARGE_TABLE = 2**20
 
 TABLES = nn.Embedding, nn.EmbeddingBag
 
-# Weights whose gradients have died decay towards 0, and with them the moments of the
-# optimiser. Below 1e-38 a CPU computes much more slowly, which made late epochs take
-# ten times as long as the first ones. Values below these limits, which change no result
-# in float32, become exact zeros every `FLUSH_INTERVAL` steps. Within them the first
-# moment of Adam shrinks by a factor of 1e-3 at most.
+# Weights without a gradient, and their moments in the optimiser, decay towards 0. With
+# values below 1e-38 a CPU is much slower: late epochs took ten times as long as the
+# first ones. Every `FLUSH_INTERVAL` steps, values below these limits, which change no
+# result in float32, are therefore set to 0. In this interval, the first moment of Adam
+# shrinks by a factor of 1e-3 at most.
 TINY_WEIGHT, TINY_MOMENT, FLUSH_INTERVAL = 1e-20, 1e-30, 64
 
 
@@ -212,7 +213,7 @@ def smallest_lazy_table(
     kwargs: Mapping[str, Any],
     device: torch.device,
 ) -> int | None:
-    """Return the smallest size of tables that are updated by rows; None for none."""
+    """Return the smallest size of tables that are updated by rows, or None."""
     params = settings.optimizer_params
     obstacles = {
         f"optimizer={settings.optimizer!r}": optimizer is not torch.optim.Adam,
@@ -345,8 +346,8 @@ def _summed_rows(gradient: Tensor) -> tuple[Tensor, Tensor]:
     if gradient.device.type == "cpu":
         gradient = gradient.coalesce()
         return gradient.indices()[0], gradient.values()
-    # Here a row may be there several times, each time with the sum: the host would
-    # wait for the number of different rows.
+    # Here a row may occur several times, each time with the sum of its entries: for the
+    # number of different rows, the host would wait for the device.
     rows, order = gradient._indices()[0].sort()
     place = rows.diff(prepend=rows[:1]).ne(0).cumsum(0)
     values = gradient._values().index_select(0, order)
@@ -402,10 +403,10 @@ class RowLog:
         self.state["step"].fill_(self.n_steps)
 
 
-# Number of first steps after each of which the average is updated. Later updates are
-# every few steps, since an update costs as much as the optimiser's own step. Averages
-# of large embedding tables have the long interval from the beginning: their update
-# costs as much as many steps that change a few rows.
+# The average is updated after each of the first steps, and later every few steps, since
+# an update takes as long as a step of the optimiser. Averages of large embedding tables
+# have a long interval from the beginning: an update takes as long as many steps that
+# change a few rows.
 EVERY_STEP, INTERVAL, TABLE_INTERVAL = 64, 8, 64
 
 
@@ -446,7 +447,7 @@ class WeightAverage:
         part.n_pending = 0
 
     def averages(self) -> list[Tensor]:
-        """Return the averages, except for those of large embedding tables."""
+        """Return the averages of all parameters but the large embedding tables."""
         return self.parts[0].averages
 
     def swap_in(self) -> None:
@@ -481,7 +482,7 @@ class WeightAverage:
                 tensor.copy_(value)
 
     def _swap(self) -> None:
-        # Exchanges the tensors and copies nothing.
+        # The tensors are exchanged, not copied.
         for part in self.parts:
             for index, parameter in enumerate(part.parameters):
                 average = part.averages[index]

@@ -13,9 +13,9 @@ from sk_pwiser._training._state import TrainingResult
 from sk_pwiser.networks import Bags, DenseRows
 
 BATCH = 4096
-# Above, rows of almost the same logit need not keep their order, of which there are
-# many, and which change a ranking hardly. Below, few rows are computed with others:
-# matrix products of few rows may round in another way.
+# Above MANY_ROWS, many rows have almost the same logit, and their order hardly changes
+# a ranking: it need not be exact. Fewer than FEW_ROWS rows are computed together with
+# others, since matrix products of few rows may round differently.
 MANY_ROWS, FEW_ROWS = 100_000, 64
 
 
