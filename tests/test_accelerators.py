@@ -220,6 +220,17 @@ class TestSynchronisationsPerStep:
         model.set_params(max_epochs=1).fit(X, Y)
         assert not (steps.last - steps.first).synchronisations
 
+    def test_updates_of_large_tables(self):
+        """Until the log of the old rows is as long as the table."""
+        steps, params = Steps(), {"lazy_embeddings": True}
+        model = small(
+            loss="bce", optimizer_params=params, batch_size=20, callbacks=[steps]
+        )
+        net = model.partial_fit(X, Y).net_
+        assert model.partial_fit(X[:40], Y[:40]).net_ is net
+        assert steps.n_steps == 1
+        assert not (steps.last - steps.first).synchronisations
+
 
 class TestKernelsPerStep:
     """Over an epoch, whose kernels do not depend on the size of the batches."""

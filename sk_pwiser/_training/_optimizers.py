@@ -378,8 +378,9 @@ class RowLog:
         # and only new ones once the log is as long as the table.
         if rows.device.type == "cpu" or self.n_rows >= len(self.table):
             is_new = ~self.is_logged.index_select(0, rows)
-            if not bool(is_new.all()):
-                part = tuple(tensor[is_new] for tensor in part)
+            places = is_new.nonzero().squeeze(1)
+            if len(places) < len(rows):
+                part = tuple(tensor.index_select(0, places) for tensor in part)
                 rows = part[0]
         if len(rows):
             # In this order: after an interrupt, rows may be in the log twice, but none

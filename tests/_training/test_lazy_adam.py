@@ -13,7 +13,7 @@ from torch import nn
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
 from sk_pwiser._training._diagnostics import changed_weights
-from sk_pwiser._training._optimizers import LazyAdam, flush_tiny_values
+from sk_pwiser._training._optimizers import LazyAdam, RowLog, flush_tiny_values
 from sk_pwiser._training._state import take_back
 from sk_pwiser.datasets import make_ctr_cvr
 
@@ -162,6 +162,34 @@ def test_a_failed_update_restores_the_large_table():
     after = [float(s["step"]) for s in model.net_.optimizer_.state.values()]
     assert after == n_steps
     assert len(model.history_) == 2
+
+
+class LoggedRows(Callback):
+    """The number of rows in the log of an update at its end."""
+
+    def on_train_end(self, net, **kwargs):
+        undo = net.optimizer_.undo or []  # None in the first call
+        logs = [entry for entry in undo if isinstance(entry, RowLog)]
+        self.n_rows_ = [sum(len(rows) for rows, *_ in log.parts) for log in logs]
+        self.sizes_ = [len(log.table) for log in logs]
+
+
+def test_an_update_keeps_no_more_rows_than_its_tables_have(device):
+    data = make_ctr_cvr(200, ctr=0.3, random_state=0)
+    logged = LoggedRows()
+    model = MultiTaskCTRCVRClassifier(
+        loss="bce",
+        optimizer_params={"lazy_embeddings": True},
+        batch_size=20,
+        callbacks=[logged],
+    )
+    model.partial_fit(data.data, data.target)
+    rows = np.arange(2_000) % 200
+    model.partial_fit(data.data.iloc[rows], data.target.iloc[rows])
+    copies = 1 if device.type == "cpu" else 2
+    assert logged.sizes_
+    for n_rows, size in zip(logged.n_rows_, logged.sizes_, strict=True):
+        assert 0 < n_rows <= copies * size + 20 * 4 * (copies - 1)
 
 
 @pytest.mark.parametrize(
