@@ -108,11 +108,11 @@ class FunnelCalibrator(
         probabilities are those of the full log. "auto" is the estimator's own
         parameter of this name, or 1 if it has none. Pass 1 if the estimator was
         trained on a sampled log, but the rows of the calibration are of the full one.
-    by : str or int, default=None
-        Name or index of a column of `X`, such as the market. The log-odds of each of
-        its values are shifted, per task, from the common curve to the rate of the
-        value, as far as its number of events supports it. Values that are missing or
-        were not in `fit` have the common curve.
+    by : str, default=None
+        Name of a column of `X`, such as the market. The log-odds of each of its values
+        are shifted, per task, from the common curve to the rate of the value, as far as
+        its number of events supports it. Values that are missing or were not in `fit`
+        have the common curve. An array has no such column: pass a table with names.
 
     Attributes
     ----------
@@ -123,9 +123,8 @@ class FunnelCalibrator(
     shifts_ : dict
         The shifts of the values of the column `by`: from a value to an ndarray of shape
         (n_tasks,), in log-odds. Empty without `by`.
-    by_ : str, int or None
-        The column of these values; an index is replaced by the name that the column
-        had in `fit`, if it had one.
+    by_ : str or None
+        The name of the column of these values.
     classes_ : ndarray of shape (n_tasks, 2) or (2,)
         The labels of each task; 1-D for a single task.
     task_names_ : list of str
@@ -195,7 +194,7 @@ class FunnelCalibrator(
             StrOptions({"auto"}),
             Interval(Real, 0, 1, closed="right"),
         ],
-        "by": [str, Integral, None],
+        "by": [str, None],
     }
 
     def __init__(
@@ -268,8 +267,7 @@ class FunnelCalibrator(
             )
         labels, classes, columns = self._read_labels(y)
         check_rows(X, len(labels), y=y, sample_weight=sample_weight)
-        by = self._find_by(X)
-        groups = self._groups(X, by)
+        groups = self._groups(X, self.by)
         given = np.ones(labels.shape)
         if sample_weight is not None:
             found = check_weights(sample_weight, *labels.shape, columns)
@@ -294,7 +292,7 @@ class FunnelCalibrator(
         weight = np.where(np.isnan(labels), 0.0, given)
         curves = self._fit_curves(logits, labels, weight, names)
         self.shifts_ = self._fit_shifts(logits, labels, weight, curves, groups)
-        self.estimator_, self.calibrators_, self.by_ = estimator, curves, by
+        self.estimator_, self.calibrators_, self.by_ = estimator, curves, self.by
         self.classes_, self.task_names_ = classes, names
         self.n_tasks_ = len(names)
         self.task_parents_ = parents_by_name(parents, names)
@@ -415,14 +413,6 @@ class FunnelCalibrator(
             )
         return curves
 
-    def _find_by(self, X):
-        """Return `by`, an index as a name if the columns have names."""
-        names = list(getattr(X, "column_names", getattr(X, "columns", ())))
-        if isinstance(self.by, Integral) and -len(names) <= self.by < len(names):
-            name = names[self.by]
-            return name if isinstance(name, str) else self.by
-        return self.by
-
     def _groups(self, X, by):
         if by is None:
             return None
@@ -431,11 +421,8 @@ class FunnelCalibrator(
 
     def _known_groups(self, X):
         """Return the groups of new rows, which are text if those of `fit` are."""
-        X = collected(X)
-        # Arrays have columns by position.
-        has_names = hasattr(X, "columns") or hasattr(X, "column_names")
-        groups = self._groups(X, self.by_ if has_names else self.by)
-        check_same_kind(f"by={self.by!r}", set(groups or ()), self.shifts_)
+        groups = self._groups(X, self.by_)
+        check_same_kind(f"by={self.by_!r}", set(groups or ()), self.shifts_)
         return groups
 
     def _fit_shifts(self, logits, labels, weight, curves, groups):
@@ -469,8 +456,9 @@ class FunnelCalibrator(
         """Return calibrated log-odds: float64 of shape (n_samples, n_tasks)."""
         check_is_fitted(self)
         X = collected(X)
+        groups = self._known_groups(X)
         logits = _positive_logits(self.estimator_, X, self.n_tasks_)
-        return self._calibrate(logits, self._known_groups(X))
+        return self._calibrate(logits, groups)
 
     def _calibrate(self, logits, groups):
         """Return log-odds calibrated, with the shifts of the groups; changes them."""
@@ -504,8 +492,6 @@ class FunnelCalibrator(
         check_is_fitted(self)
         names, uncalibrated = self.estimator_._permuted_logits(X, labels)
         groups, by = self._known_groups(X), self.by_
-        if isinstance(by, Integral):
-            by = range(self.n_features_in_)[by]
         is_read = by is None or by in names  # by the estimator
 
         def logits(name=None, order=None):
