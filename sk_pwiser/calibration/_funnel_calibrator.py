@@ -100,7 +100,8 @@ class FunnelCalibrator(
     ordered : bool, default=True
         Whether no task is more likely than the task that it presupposes: in a funnel,
         or by the `task_parents_` of an estimator that has them, the one before it. With
-        False the probabilities of the tasks are calibrated independently of each other.
+        False no probability is lowered; missing labels are completed in either case,
+        see `fit`. For tasks that are no funnel, set `task_parents` of the estimator.
     negative_sampling_rate : float or "auto", default="auto"
         Share of the rows without a click (the first task) that the log has kept, in
         (0, 1]. The rows passed to `fit` are expected to be of this sampled log. Rows
@@ -225,9 +226,10 @@ class FunnelCalibrator(
             Impressions. With `cv=None`, rows that the estimator was not trained on.
         y : array-like of shape (n_samples, n_tasks) or (n_samples,)
             Labels: 0 or 1; any two labels for a single task. Labels of tasks after the
-            first may be missing (NaN). If `ordered=True`, a missing label is 0 where
-            the task that it presupposes is 0; where that one is 1, the known labels
-            stand for the missing ones. Otherwise such rows take no part in the curve.
+            first may be missing (NaN). A missing label is 0 where the task that it
+            presupposes is 0; where that one is 1, the known labels stand for the
+            missing ones. If the task presupposes no other one, such rows take no part
+            in its curve.
         sample_weight : array-like of shape (n_samples,) or (n_samples, n_tasks), \
                 default=None
             Weights of the rows, or of the rows and tasks, >= 0, in the curves and in
@@ -251,10 +253,10 @@ class FunnelCalibrator(
         UserWarning
             If a task has one class only in these rows: its probabilities stay those of
             the estimator. If its labels fall with the probabilities, as they can with
-            few events: `method="sigmoid"` corrects the rate alone. If `ordered=True`,
-            but labels break the order of the tasks. Each is one warning that names all
-            such tasks. If `cv` trains on rows from after the start of its test part,
-            although the estimator has a `time_column` or a
+            few events: `method="sigmoid"` corrects the rate alone. If labels break the
+            order of the tasks, and `ordered=True` or labels are missing. Each is one
+            warning that names all such tasks. If `cv` trains on rows from after the
+            start of its test part, although the estimator has a `time_column` or a
             :class:`~sk_pwiser.history.HistoryFeatures`, or `X` columns of these.
         """
         refuse_parts(X)
@@ -284,11 +286,10 @@ class FunnelCalibrator(
         names = fitted.task_names() or columns
         names = names or [f"task_{k}" for k in range(labels.shape[1])]
         parents = fitted.task_parents(len(names))
-        if self.ordered:
+        if self.ordered or np.isnan(labels).any():
             _warn_about_order(labels, weight, names, parents)
         given[labels[:, 0] == 0] /= self._sampling_rate(estimator)
-        if self.ordered:
-            labels, given = _complete(labels, given, parents)
+        labels, given = _complete(labels, given, parents)
         weight = np.where(np.isnan(labels), 0.0, given)
         curves = self._fit_curves(logits, labels, weight, names)
         self.shifts_ = self._fit_shifts(logits, labels, weight, curves, groups)
@@ -649,7 +650,8 @@ def _warn_about_order(labels, weight, names, parents):
         ]
     if breaks:
         warn_user(
-            f"Labels break the order of the tasks: {', '.join(breaks)}. With "
-            "ordered=True no task is more likely than an earlier one, which is wrong "
-            "for tasks that are no funnel; ordered=False calibrates them independently."
+            f"Labels break the order of the tasks: {', '.join(breaks)}. The order "
+            "completes missing labels and, with ordered=True, limits probabilities. If "
+            "the tasks are no funnel, set task_parents of the estimator, or "
+            "ordered=False if it has none."
         )

@@ -172,7 +172,9 @@ def test_missing_labels_are_left_out_of_a_task_by_itself(reader, rows):
     X, Y = rows
     some = Y.astype(float)
     some[1_000:, 1] = np.nan
-    calibrated = FunnelCalibrator(reader, ordered=False).fit(X, some)
+    siblings = ReadsFeatures().fit(X, Y)
+    siblings.task_parents_ = {"click": None, "conversion": None}
+    calibrated = FunnelCalibrator(siblings).fit(X, some)
     curves = [
         FunnelCalibrator(reader).fit(X[part], Y[part]).calibrators_
         for part in (slice(None), slice(1_000))
@@ -213,6 +215,26 @@ def test_known_labels_stand_for_the_missing_ones_of_recent_clicks(reader, rows, 
     assert_allclose(found, expected.predict_proba(X), rtol=1e-6)
     full = expected.fit(X, Y).predict_proba(X)[:, 1].sum()
     assert found[:, 1].sum() == pytest.approx(full, rel=0.1)
+
+
+def test_labels_are_completed_without_ordered_too(reader, rows):
+    """It only limits the probabilities."""
+    X, Y = rows
+    some, clicked = Y.astype(float), Y[:, 0] == 1
+    some[~clicked | (np.arange(len(Y)) % 5 < 3), 1] = np.nan
+    free = FunnelCalibrator(reader, ordered=False).fit(X, some)
+    assert_allclose(free.predict_proba(X).sum(axis=0), Y.sum(axis=0), rtol=0.1)
+    ordered = FunnelCalibrator(reader).fit(X, some)
+    for one, other in zip(ordered.calibrators_, free.calibrators_, strict=True):
+        assert_array_equal(one.rates_, other.rates_)
+
+
+def test_an_order_that_labels_break_is_named_if_it_completes_labels(reader, rows):
+    X, Y = rows
+    swapped = Y[:, ::-1].astype(float)
+    swapped[::9, 1] = np.nan
+    with pytest.warns(UserWarning, match="'conversion' without 'click' in .* rows"):
+        FunnelCalibrator(reader, ordered=False).fit(X, swapped)
 
 
 def test_missing_labels_of_one_task_change_no_weights_of_the_next_one(rows):
@@ -484,7 +506,7 @@ def test_labels_that_break_the_order_are_counted(reader, rows):
     X, Y = rows
     swapped = Y[:, ::-1].copy()
     n = (Y[:, 0] > Y[:, 1]).sum()
-    message = f"order of the tasks: 'conversion' without 'click' in {n} rows. With"
+    message = f"order of the tasks: 'conversion' without 'click' in {n} rows. The"
     with pytest.warns(UserWarning, match=message) as seen:
         ordered = FunnelCalibrator(reader).fit(X, swapped)
     assert len(seen) == 1

@@ -253,7 +253,7 @@ def test_by_finds_its_column_by_name(rows, tmp_path):
 def test_by_is_no_position(model, rows):
     """An array of columns in another order would have other values there."""
     X, Y = rows
-    with pytest.raises(ValueError, match="'by' parameter .* instance of 'str' or None"):
+    with pytest.raises(ValueError, match=r"'by' parameter .* of 'str' or None"):
         FunnelCalibrator(model, by=X.columns.get_loc("market")).fit(X, Y)
     calibrated = FunnelCalibrator(model, by="market").fit(X, Y)
     with pytest.raises(ValueError, match="by='market' is not a column of X; its"):
