@@ -252,10 +252,10 @@ class FunnelCalibrator(
         -----
         UserWarning
             If a task has one class only in these rows: its probabilities stay those of
-            the estimator. If its labels fall with the probabilities, as they can with
-            few events: `method="sigmoid"` corrects the rate alone. If labels break the
-            order of the tasks, and `ordered=True` or labels are missing. Each is one
-            warning that names all such tasks. If `cv` trains on rows from after the
+            the estimator. If higher probabilities go with fewer events, as they can if
+            there are few: `method="sigmoid"` corrects the rate alone. If labels break
+            the order of the tasks, and `ordered=True` or labels are missing. Each is
+            one warning that names all such tasks. If `cv` trains on rows from after the
             start of its test part, although the estimator has a `time_column` or a
             :class:`~sk_pwiser.history.HistoryFeatures`, or `X` columns of these.
         """
@@ -408,9 +408,9 @@ class FunnelCalibrator(
             )
         if falling:
             warn_user(
-                "The labels fall with the predicted probabilities in the rows of the "
-                f"calibration for {', '.join(falling)}: only the rate is corrected, "
-                "and the ranking stays that of the estimator."
+                "In the calibration rows, higher probabilities go with fewer events "
+                f"for {', '.join(falling)}: only the rate is corrected, and the "
+                "ranking stays that of the estimator."
             )
         return curves
 

@@ -522,7 +522,7 @@ def test_labels_that_break_the_order_are_counted(reader, rows):
     assert_array_equal(ordered.predict_proba(X), lowered)
 
 
-@pytest.mark.filterwarnings("ignore:The labels fall with the predicted:UserWarning")
+@pytest.mark.filterwarnings("ignore:In the calibration rows:UserWarning")
 def test_all_broken_pairs_are_named_and_rows_without_weight_are_not():
     X = np.random.default_rng(0).random((8, 4))
     Y = np.array(
@@ -553,7 +553,7 @@ def test_a_few_conversions_are_spread_over_the_folds():
 
 
 @pytest.mark.parametrize("kind", ["forest", "network"])
-@pytest.mark.filterwarnings("ignore:The labels fall with the predicted:UserWarning")
+@pytest.mark.filterwarnings("ignore:In the calibration rows:UserWarning")
 @pytest.mark.filterwarnings("ignore:Task .* in every row:UserWarning")
 def test_predictions_of_a_fold_without_a_conversion_are_left_out(kind):
     """The second fold is trained on rows in which nobody converts."""
@@ -651,7 +651,7 @@ def checks():
 @pytest.mark.filterwarnings("ignore:Fewer rows than n_splits:UserWarning")
 @pytest.mark.filterwarnings("ignore:Only one class in the rows:UserWarning")
 @pytest.mark.filterwarnings("ignore:Labels break the order:UserWarning")
-@pytest.mark.filterwarnings("ignore:The labels fall with the predicted:UserWarning")
+@pytest.mark.filterwarnings("ignore:In the calibration rows:UserWarning")
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.SkipTestWarning")
 @pytest.mark.parametrize(("calibrator", "check"), checks())
 def test_check_estimator(calibrator, check):

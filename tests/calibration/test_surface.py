@@ -226,7 +226,7 @@ def test_a_column_without_groups_is_refused(model, rows):
 
 
 # A network that has learnt nothing.
-@pytest.mark.filterwarnings("ignore:The labels fall with the predicted:UserWarning")
+@pytest.mark.filterwarnings("ignore:In the calibration rows:UserWarning")
 def test_by_finds_its_column_by_name(rows, tmp_path):
     """Also if the columns of later rows are in another order, as the estimator's."""
     polars = pytest.importorskip("polars")
