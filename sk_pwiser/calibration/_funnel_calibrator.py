@@ -96,7 +96,8 @@ class FunnelCalibrator(
         Otherwise `fit` trains a clone of the estimator per split, fits the curves to
         the predictions for the rows left out, and trains the final estimator on all
         rows. An int is the number of folds of
-        :class:`~sk_pwiser.model_selection.FunnelStratifiedKFold`, not shuffled.
+        :class:`~sk_pwiser.model_selection.FunnelStratifiedKFold`, shuffled with
+        `random_state=0`.
     ordered : bool, default=True
         Whether no task is more likely than the task that it presupposes: in a funnel,
         or by the `task_parents_` of an estimator that has them, the one before it. With
@@ -349,8 +350,10 @@ class FunnelCalibrator(
         known = np.nan_to_num(labels)
         if isinstance(self.cv, int | np.integer):
             _, parents = planned_tasks(self.estimator, y)
+            # In rows sorted by a market, unshuffled folds would hold its events and its
+            # other rows in different shares, and training would learn wrong rates.
             folds = FunnelStratifiedKFold(
-                self.cv, shuffle=False, task_parents=dict(enumerate(parents))
+                self.cv, random_state=0, task_parents=dict(enumerate(parents))
             )
             return folds.split(np.zeros(len(known)), known)
         known = known if known.shape[1] > 1 else known[:, 0]

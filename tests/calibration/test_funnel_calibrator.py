@@ -9,7 +9,7 @@ from fake_estimators import ReadsFeatures
 from numpy.testing import assert_allclose, assert_array_equal, assert_array_less
 from refusals import small
 from scipy.special import expit, logit
-from sklearn.base import clone
+from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from sklearn.calibration import CalibratedClassifierCV, CalibrationDisplay
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.exceptions import NotFittedError
@@ -124,7 +124,7 @@ def test_cross_fitting_by_hand(cv):
     weight = np.linspace(0.5, 1.5, len(X))
     groups = np.arange(len(X)) % 4
     folds = {
-        3: FunnelStratifiedKFold(3, shuffle=False).split(X, Y),
+        3: FunnelStratifiedKFold(3, random_state=0).split(X, Y),
         "splits": [(np.arange(300, 900), np.arange(300))],
         "groups": GroupKFold(2).split(X, Y, groups),
     }
@@ -578,6 +578,37 @@ def test_predictions_of_a_fold_without_a_conversion_are_left_out(kind):
     reference = FunnelCalibrator(model, cv=thirds[2:], method="sigmoid").fit(X, Y)
     assert calibrated.calibrators_[1] is not None
     assert calibrated.calibrators_[0].slope_ != reference.calibrators_[0].slope_
+
+
+class RatesOfMarkets(ClassifierMixin, BaseEstimator):
+    """Predicts the rates of the first column's values in the training rows."""
+
+    def fit(self, X, Y):
+        self.classes_ = np.tile([0, 1], (2, 1))
+        market = np.asarray(X)[:, 0].astype(int)
+        counts = np.bincount(market, minlength=10)[:, np.newaxis]
+        ones = np.stack([np.bincount(market, y, 10) for y in np.asarray(Y).T], axis=1)
+        self.rates_ = (ones + Y.mean(axis=0)) / (counts + 1)
+        return self
+
+    def predict_proba(self, X):
+        return self.rates_[np.asarray(X)[:, 0].astype(int)].clip(1e-9, 1 - 1e-9)
+
+
+@pytest.mark.parametrize("by", ["market", "label"])
+def test_sorted_rows_are_calibrated_like_others(by):
+    """0.02 to 16 % of clicks, 20 % of them convert; 10 markets."""
+    rng = np.random.default_rng(0)
+    market = rng.integers(0, 10, 40_000)
+    click = rng.random(40_000) < 0.0002 * 2.1**market
+    Y = np.column_stack([click, click & (rng.random(40_000) < 0.2)]).astype(int)
+    order = np.argsort(market if by == "market" else Y.sum(axis=1), kind="stable")
+    X, Y = market[order][:, np.newaxis], Y[order]
+    calibrated = FunnelCalibrator(RatesOfMarkets(), cv=5, method="sigmoid").fit(X, Y)
+    for k, curve in enumerate(calibrated.calibrators_):
+        assert curve.slope_ == pytest.approx(1, abs=0.15)
+        p = calibrated.predict_proba(X)[:, k]
+        assert p.sum() == pytest.approx(Y[:, k].sum(), rel=0.05)
 
 
 # The second call.
