@@ -98,6 +98,7 @@ class FunnelStratifiedKFold(StratifiedKFold):
             folds.
         """
         # Not a generator itself, so that a bad y raises at the call.
+        X, y = map(collected, (X, y))
         return super().split(
             X, strata_of_folds(y, self.n_splits, self.task_parents), groups
         )
@@ -300,6 +301,7 @@ class FunnelGroupKFold(GroupsConsumerMixin, FunnelStratifiedKFold):
         """
         if groups is None:
             raise ValueError("groups must be one group per row; got None.")
+        X, y, groups = map(collected, (X, y, groups))
         X, groups = indexable(X, groups)
         check_rows(X, len(groups), groups=groups)
         groups = groups if np.ndim(groups) == 1 else column_or_1d(groups)
