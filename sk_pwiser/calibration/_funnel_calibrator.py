@@ -271,6 +271,7 @@ class FunnelCalibrator(
         labels, classes, columns = self._read_labels(y)
         check_rows(X, len(labels), y=y, sample_weight=sample_weight)
         groups = self._groups(X, self.by)
+        index = self._index_groups(groups)
         given = np.ones(labels.shape)
         if sample_weight is not None:
             found = check_weights(sample_weight, *labels.shape, columns)
@@ -293,7 +294,7 @@ class FunnelCalibrator(
         labels, given = _complete(labels, given, parents)
         weight = np.where(np.isnan(labels), 0.0, given)
         curves = self._fit_curves(logits, labels, weight, names)
-        self.shifts_ = self._fit_shifts(logits, labels, weight, curves, groups)
+        self.shifts_ = self._fit_shifts(logits, labels, weight, curves, groups, index)
         self.estimator_, self.calibrators_, self.by_ = estimator, curves, self.by
         self.classes_, self.task_names_ = classes, names
         self.n_tasks_ = len(names)
@@ -429,7 +430,8 @@ class FunnelCalibrator(
         check_same_kind(f"by={self.by_!r}", set(groups or ()), self.shifts_)
         return groups
 
-    def _fit_shifts(self, logits, labels, weight, curves, groups):
+    def _index_groups(self, groups):
+        """Return the index of each value of `by`, before the estimator is trained."""
         if groups is None:
             return {}
         try:
@@ -443,6 +445,11 @@ class FunnelCalibrator(
                 f"by={self.by!r} has {len(index)} values in {len(groups)} rows; name a "
                 "column whose values group the rows, such as markets."
             )
+        return index
+
+    def _fit_shifts(self, logits, labels, weight, curves, groups, index):
+        if groups is None:
+            return {}
         group = np.array([index[value] for value in groups])
         is_known = np.array([value is not None for value in groups])
         shifts = np.zeros((len(index), len(curves)))

@@ -220,7 +220,12 @@ def test_a_column_without_groups_is_refused(model, rows):
     X, Y = rows
     with pytest.raises(ValueError, match="by='numeric_0' has 3000 values in 3000 rows"):
         FunnelCalibrator(model, by="numeric_0").fit(X, Y)
-    lists = FunnelCalibrator(model, by="tags")
+
+    class Untrained(ReadsFeatures):
+        def fit(self, X, Y):
+            raise AssertionError("by is checked before the estimator is trained")
+
+    lists = FunnelCalibrator(Untrained(), cv=2, by="tags")
     with pytest.raises(TypeError, match="by='tags' must be a column of single values"):
         lists.fit(X.assign(tags=[["a"]] * len(X)), Y)
 
