@@ -3,6 +3,7 @@
 import fnmatch
 import glob
 import os
+import re
 from typing import NamedTuple
 
 from sk_pwiser._utils import check_choice, check_integer, import_extra
@@ -35,6 +36,11 @@ def find_files(path_or_glob, filesystem):
         if filesystem is None:
             own, name = fs.LocalFileSystem(), os.path.abspath(os.path.expanduser(one))
             if "://" in one:
+                if re.search(r"[?](?!\w+=)", one):  # the rest would be ignored
+                    raise ValueError(
+                        f"path_or_glob={one!r} is a URI, in which ? begins options "
+                        "such as ?region=...; use * as the wildcard."
+                    )
                 own, name = fs.FileSystem.from_uri(one)
         systems.append(own)
         names.append(name)

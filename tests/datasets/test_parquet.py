@@ -99,6 +99,13 @@ def test_a_pattern_in_a_folder_that_does_not_exist(folder):
         read("no/*.parquet", filesystem=inner)
 
 
+def test_a_question_mark_begins_the_options_of_a_uri(folder):
+    """It would be cut off with the rest, and the whole folder read."""
+    with pytest.raises(ValueError, match=r"is a URI, in which \? begins options"):
+        read(f"{folder.as_uri()}/?art-1.parquet")
+    assert read(f"{folder.as_uri()}/*art-1.parquet").n_rows_ == 350
+
+
 def test_files_of_two_file_systems(folder):
     with pytest.raises(ValueError, match="must be files of one file system"):
         read([folder, "mock:///part-0.parquet"])
