@@ -63,8 +63,8 @@ class SigmoidCurve(Curve):
     """Platt's method: the sigmoid of a linear function of the logit.
 
     Weights are in units of the rarer label's mean weight: in those of the average row,
-    Platt's targets would change the sum of the labels in a sampled log. Where the
-    labels fall with the logits, as they can by chance with one or two events, the slope
+    Platt's targets would change the sum of the labels in a sampled log. If higher
+    logits go with fewer events, as they can by chance with one or two events, the slope
     is 1 and only the rate is corrected, so that the ranking stays.
     """
 

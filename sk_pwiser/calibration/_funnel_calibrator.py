@@ -96,11 +96,13 @@ class FunnelCalibrator(
         Otherwise `fit` trains a clone of the estimator per split, fits the curves to
         the predictions for the rows left out, and trains the final estimator on all
         rows. An int is the number of folds of
-        :class:`~sk_pwiser.model_selection.FunnelStratifiedKFold`, not shuffled.
+        :class:`~sk_pwiser.model_selection.FunnelStratifiedKFold`, shuffled with
+        `random_state=0`.
     ordered : bool, default=True
         Whether no task is more likely than the task that it presupposes: in a funnel,
         or by the `task_parents_` of an estimator that has them, the one before it. With
-        False the probabilities of the tasks are calibrated independently of each other.
+        False no probability is lowered; missing labels are completed in either case,
+        see `fit`. For tasks that are no funnel, set `task_parents` of the estimator.
     negative_sampling_rate : float or "auto", default="auto"
         Share of the rows without a click (the first task) that the log has kept, in
         (0, 1]. The rows passed to `fit` are expected to be of this sampled log. Rows
@@ -108,11 +110,11 @@ class FunnelCalibrator(
         probabilities are those of the full log. "auto" is the estimator's own
         parameter of this name, or 1 if it has none. Pass 1 if the estimator was
         trained on a sampled log, but the rows of the calibration are of the full one.
-    by : str or int, default=None
-        Name or index of a column of `X`, such as the market. The log-odds of each of
-        its values are shifted, per task, from the common curve to the rate of the
-        value, as far as its number of events supports it. Values that are missing or
-        were not in `fit` have the common curve.
+    by : str, default=None
+        Name of a column of `X`, such as the market. The log-odds of each of its values
+        are shifted, per task, from the common curve to the rate of the value, as far as
+        its number of events supports it. Values that are missing or were not in `fit`
+        have the common curve. An array has no such column: pass a table with names.
 
     Attributes
     ----------
@@ -123,9 +125,8 @@ class FunnelCalibrator(
     shifts_ : dict
         The shifts of the values of the column `by`: from a value to an ndarray of shape
         (n_tasks,), in log-odds. Empty without `by`.
-    by_ : str, int or None
-        The column of these values; an index is replaced by the name that the column
-        had in `fit`, if it had one.
+    by_ : str or None
+        The name of the column of these values.
     classes_ : ndarray of shape (n_tasks, 2) or (2,)
         The labels of each task; 1-D for a single task.
     task_names_ : list of str
@@ -195,7 +196,7 @@ class FunnelCalibrator(
             StrOptions({"auto"}),
             Interval(Real, 0, 1, closed="right"),
         ],
-        "by": [str, Integral, None],
+        "by": [str, None],
     }
 
     def __init__(
@@ -226,9 +227,10 @@ class FunnelCalibrator(
             Impressions. With `cv=None`, rows that the estimator was not trained on.
         y : array-like of shape (n_samples, n_tasks) or (n_samples,)
             Labels: 0 or 1; any two labels for a single task. Labels of tasks after the
-            first may be missing (NaN). If `ordered=True`, a missing label is 0 where
-            the task that it presupposes is 0; where that one is 1, the known labels
-            stand for the missing ones. Otherwise such rows take no part in the curve.
+            first may be missing (NaN). A missing label is 0 where the task that it
+            presupposes is 0; where that one is 1, the known labels stand for the
+            missing ones. If the task presupposes no other one, such rows take no part
+            in its curve.
         sample_weight : array-like of shape (n_samples,) or (n_samples, n_tasks), \
                 default=None
             Weights of the rows, or of the rows and tasks, >= 0, in the curves and in
@@ -251,11 +253,11 @@ class FunnelCalibrator(
         -----
         UserWarning
             If a task has one class only in these rows: its probabilities stay those of
-            the estimator. If its labels fall with the probabilities, as they can with
-            few events: `method="sigmoid"` corrects the rate alone. If `ordered=True`,
-            but labels break the order of the tasks. Each is one warning that names all
-            such tasks. If `cv` trains on rows from after the start of its test part,
-            although the estimator has a `time_column` or a
+            the estimator. If higher probabilities go with fewer events, as they can if
+            there are few: `method="sigmoid"` corrects the rate alone. If labels break
+            the order of the tasks, and `ordered=True` or labels are missing. Each is
+            one warning that names all such tasks. If `cv` trains on rows from after the
+            start of its test part, although the estimator has a `time_column` or a
             :class:`~sk_pwiser.history.HistoryFeatures`, or `X` columns of these.
         """
         refuse_parts(X)
@@ -268,8 +270,8 @@ class FunnelCalibrator(
             )
         labels, classes, columns = self._read_labels(y)
         check_rows(X, len(labels), y=y, sample_weight=sample_weight)
-        by = self._find_by(X)
-        groups = self._groups(X, by)
+        groups = self._groups(X, self.by)
+        index = self._index_groups(groups)
         given = np.ones(labels.shape)
         if sample_weight is not None:
             found = check_weights(sample_weight, *labels.shape, columns)
@@ -286,15 +288,14 @@ class FunnelCalibrator(
         names = fitted.task_names() or columns
         names = names or [f"task_{k}" for k in range(labels.shape[1])]
         parents = fitted.task_parents(len(names))
-        if self.ordered:
+        if self.ordered or np.isnan(labels).any():
             _warn_about_order(labels, weight, names, parents)
         given[labels[:, 0] == 0] /= self._sampling_rate(estimator)
-        if self.ordered:
-            labels, given = _complete(labels, given, parents)
+        labels, given = _complete(labels, given, parents)
         weight = np.where(np.isnan(labels), 0.0, given)
         curves = self._fit_curves(logits, labels, weight, names)
-        self.shifts_ = self._fit_shifts(logits, labels, weight, curves, groups)
-        self.estimator_, self.calibrators_, self.by_ = estimator, curves, by
+        self.shifts_ = self._fit_shifts(logits, labels, weight, curves, groups, index)
+        self.estimator_, self.calibrators_, self.by_ = estimator, curves, self.by
         self.classes_, self.task_names_ = classes, names
         self.n_tasks_ = len(names)
         self.task_parents_ = parents_by_name(parents, names)
@@ -350,8 +351,10 @@ class FunnelCalibrator(
         known = np.nan_to_num(labels)
         if isinstance(self.cv, int | np.integer):
             _, parents = planned_tasks(self.estimator, y)
+            # In rows sorted by a market, unshuffled folds would hold its events and its
+            # other rows in different shares, and training would learn wrong rates.
             folds = FunnelStratifiedKFold(
-                self.cv, shuffle=False, task_parents=dict(enumerate(parents))
+                self.cv, random_state=0, task_parents=dict(enumerate(parents))
             )
             return folds.split(np.zeros(len(known)), known)
         known = known if known.shape[1] > 1 else known[:, 0]
@@ -409,19 +412,11 @@ class FunnelCalibrator(
             )
         if falling:
             warn_user(
-                "The labels fall with the predicted probabilities in the rows of the "
-                f"calibration for {', '.join(falling)}: only the rate is corrected, "
-                "and the ranking stays that of the estimator."
+                "In the calibration rows, higher probabilities go with fewer events "
+                f"for {', '.join(falling)}: only the rate is corrected, and the "
+                "ranking stays that of the estimator."
             )
         return curves
-
-    def _find_by(self, X):
-        """Return `by`, an index as a name if the columns have names."""
-        names = list(getattr(X, "column_names", getattr(X, "columns", ())))
-        if isinstance(self.by, Integral) and -len(names) <= self.by < len(names):
-            name = names[self.by]
-            return name if isinstance(name, str) else self.by
-        return self.by
 
     def _groups(self, X, by):
         if by is None:
@@ -431,14 +426,12 @@ class FunnelCalibrator(
 
     def _known_groups(self, X):
         """Return the groups of new rows, which are text if those of `fit` are."""
-        X = collected(X)
-        # Arrays have columns by position.
-        has_names = hasattr(X, "columns") or hasattr(X, "column_names")
-        groups = self._groups(X, self.by_ if has_names else self.by)
-        check_same_kind(f"by={self.by!r}", set(groups or ()), self.shifts_)
+        groups = self._groups(X, self.by_)
+        check_same_kind(f"by={self.by_!r}", set(groups or ()), self.shifts_)
         return groups
 
-    def _fit_shifts(self, logits, labels, weight, curves, groups):
+    def _index_groups(self, groups):
+        """Return the index of each value of `by`, before the estimator is trained."""
         if groups is None:
             return {}
         try:
@@ -452,6 +445,11 @@ class FunnelCalibrator(
                 f"by={self.by!r} has {len(index)} values in {len(groups)} rows; name a "
                 "column whose values group the rows, such as markets."
             )
+        return index
+
+    def _fit_shifts(self, logits, labels, weight, curves, groups, index):
+        if groups is None:
+            return {}
         group = np.array([index[value] for value in groups])
         is_known = np.array([value is not None for value in groups])
         shifts = np.zeros((len(index), len(curves)))
@@ -469,8 +467,9 @@ class FunnelCalibrator(
         """Return calibrated log-odds: float64 of shape (n_samples, n_tasks)."""
         check_is_fitted(self)
         X = collected(X)
+        groups = self._known_groups(X)
         logits = _positive_logits(self.estimator_, X, self.n_tasks_)
-        return self._calibrate(logits, self._known_groups(X))
+        return self._calibrate(logits, groups)
 
     def _calibrate(self, logits, groups):
         """Return log-odds calibrated, with the shifts of the groups; changes them."""
@@ -504,8 +503,6 @@ class FunnelCalibrator(
         check_is_fitted(self)
         names, uncalibrated = self.estimator_._permuted_logits(X, labels)
         groups, by = self._known_groups(X), self.by_
-        if isinstance(by, Integral):
-            by = range(self.n_features_in_)[by]
         is_read = by is None or by in names  # by the estimator
 
         def logits(name=None, order=None):
@@ -663,7 +660,8 @@ def _warn_about_order(labels, weight, names, parents):
         ]
     if breaks:
         warn_user(
-            f"Labels break the order of the tasks: {', '.join(breaks)}. With "
-            "ordered=True no task is more likely than an earlier one, which is wrong "
-            "for tasks that are no funnel; ordered=False calibrates them independently."
+            f"Labels break the order of the tasks: {', '.join(breaks)}. The order "
+            "completes missing labels and, with ordered=True, limits probabilities. If "
+            "the tasks are no funnel, set task_parents of the estimator, or "
+            "ordered=False if it has none."
         )

@@ -26,49 +26,123 @@ def find_files(path_or_glob, filesystem):
     """Return the file system, and the paths of the files in their order."""
     from pyarrow import fs  # installed, see import_parquet
 
-    given = path_or_glob if isinstance(path_or_glob, list) else [path_or_glob]
-    paths = []
+    is_list = isinstance(path_or_glob, list | tuple)
+    given = path_or_glob if is_list else [path_or_glob]
+    if not given:
+        raise ValueError("path_or_glob must name at least one file; got an empty list.")
+    systems, names, paths = [], [], []
     for one in map(os.fspath, given):
         own, name = filesystem, one
         if filesystem is None:
             own, name = fs.LocalFileSystem(), os.path.abspath(os.path.expanduser(one))
             if "://" in one:
+                if re.search(r"[?](?!\w+=)", one):  # the rest would be ignored
+                    raise ValueError(
+                        f"path_or_glob={one!r} is a URI, in which ? begins options "
+                        "such as ?region=...; use * as the wildcard."
+                    )
                 own, name = fs.FileSystem.from_uri(one)
-        found = _match(own, name)
+        systems.append(own)
+        names.append(name)
+    if any(own != systems[0] for own in systems):
+        raise ValueError(
+            f"path_or_glob must be files of one file system; got {path_or_glob!r}."
+        )
+    for one, name in zip(given, names, strict=True):
+        found = _match(systems[0], name)
         if not found:
-            raise FileNotFoundError(f"path_or_glob={one!r} matches no file.")
+            raise FileNotFoundError(f"path_or_glob={str(one)!r} matches no file.")
         paths += found
-    return own, sorted(set(paths))
+    return systems[0], sorted(set(paths))
+
+
+def files_of_dataset(dataset, filesystem):
+    """Return the file system and the paths of the files of a dataset of pyarrow."""
+    _, datasets, _ = import_parquet()
+    is_parquet = isinstance(dataset, datasets.FileSystemDataset) and isinstance(
+        dataset.format, datasets.ParquetFileFormat
+    )
+    if not is_parquet:
+        raise TypeError(
+            "path_or_glob must be paths, or a dataset of pyarrow whose files are "
+            f"Parquet files; got {dataset!r}."
+        )
+    if filesystem is not None:
+        raise ValueError("filesystem must be None if path_or_glob is a dataset.")
+    try:
+        return dataset.filesystem, [part.path for part in dataset.get_fragments()]
+    except ValueError as error:  # of a dataset with a filter
+        raise ValueError(
+            "path_or_glob must be a dataset without a filter; pass filters instead: "
+            f"{error}"
+        ) from error
 
 
 def _match(filesystem, name):
     from pyarrow import fs
 
     found, paths = [name], []
-    base, *pattern = re.split(r"[*?[]", name)
     # The name of a file may contain brackets.
-    if pattern and filesystem.get_file_info(name).type != fs.FileType.NotFound:
-        pattern = []
-    if pattern and isinstance(filesystem, fs.LocalFileSystem):
-        found = glob.glob(name, recursive=True)
-    elif pattern:
-        # List all files below the last folder without a wildcard.
-        selector = fs.FileSelector(base.rpartition("/")[0], recursive=True)
-        listed = [info.path for info in filesystem.get_file_info(selector)]
-        found = fnmatch.filter(listed, name)
+    if _has_wildcard(name) and not _exists(filesystem, name):
+        is_local = isinstance(filesystem, fs.LocalFileSystem)
+        found = glob.glob(name, recursive=True) if is_local else _glob(filesystem, name)
     for info in filesystem.get_file_info(found):
         if info.type == fs.FileType.File:
             paths.append(info.path)
         elif info.type == fs.FileType.Directory:
             selector = fs.FileSelector(info.path, recursive=True)
+            depth = len(_parts(info.path))
             paths += [
                 each.path
                 for each in filesystem.get_file_info(selector)
                 if each.type == fs.FileType.File
-                # No part of the path below the folder begins with _ or a dot.
-                and not re.search(r"(^|/)[_.]", each.path[len(info.path) :])
+                and not any(n.startswith(("_", ".")) for n in _parts(each.path)[depth:])
             ]
     return paths
+
+
+def _parts(path):
+    """Return the names in a path; some file systems begin theirs with a slash."""
+    return [name for name in path.split("/") if name]
+
+
+def _has_wildcard(text):
+    return glob.escape(text) != text
+
+
+def _exists(filesystem, name):
+    from pyarrow import fs
+
+    return filesystem.get_file_info(name).type != fs.FileType.NotFound
+
+
+def _glob(filesystem, name):
+    """Return the paths that match a pattern, as :func:`glob.glob` does locally."""
+    from pyarrow import fs
+
+    parts = _parts(name)
+    if parts[-1] == "**":  # all that is below a folder
+        parts.append("*")
+    # List what is below the last folder without a wildcard.
+    depth = next(i for i, part in enumerate(parts) if _has_wildcard(part))
+    selector = fs.FileSelector(
+        "/".join(parts[:depth]), allow_not_found=True, recursive=depth + 1 < len(parts)
+    )
+    listed = [info.path for info in filesystem.get_file_info(selector)]
+    return [path for path in listed if _matches(_parts(path)[depth:], parts[depth:])]
+
+
+def _matches(parts, pattern):
+    """Return whether the parts of a path match those of a pattern."""
+    if not parts or not pattern:
+        return not parts and not pattern
+    first, *rest = pattern
+    # Wildcards match no names that begin with a dot, unless the pattern does.
+    is_seen = first.startswith(".") or not parts[0].startswith(".")
+    if first == "**":
+        return _matches(parts, rest) or (is_seen and _matches(parts[1:], pattern))
+    fits = is_seen and fnmatch.fnmatchcase(parts[0], first)
+    return fits and _matches(parts[1:], rest)
 
 
 def read_footers(filesystem, paths, on_corrupt):
@@ -143,11 +217,13 @@ class ParquetImpressions:
 
     Parameters
     ----------
-    path_or_glob : str, os.PathLike or list of these
+    path_or_glob : str, os.PathLike, list of these, or pyarrow.dataset.Dataset
         A file, a folder with files at any depth, or a pattern such as
-        `"log/day=2024-05-*/*.parquet"`. Folders named `column=value` add a column
-        (Hive partitions). Inside a folder, files and folders whose names begin with `_`
-        or `.` are left out. Files are read in the order of their paths.
+        `"log/day=2024-05-*/*.parquet"`, as in :mod:`glob`: wildcards match within one
+        name, and `**` matches folders at any depth. Folders named `column=value` add a
+        column (Hive partitions). Inside a folder, files and folders whose names begin
+        with `_` or `.` are left out. Files are read in the order of their paths, those
+        of a dataset in its own order and with its own partitions.
     features : list of str
         Columns of `X`, in this order.
     targets : str or list of str
@@ -166,7 +242,7 @@ class ParquetImpressions:
         count as two groups.
     filesystem : pyarrow.fs.FileSystem, default=None
         File system that contains the files. By default, it is taken from a URI such as
-        `"s3://..."`; other paths are local.
+        `"s3://..."`; other paths are local. A dataset has its own.
     on_corrupt : {"raise", "skip"}, default="raise"
         Whether files and row groups that cannot be read raise an error, or are left out
         with one warning that counts them.
@@ -254,13 +330,18 @@ class ParquetImpressions:
         self.cache_dir = cache_dir
         self._check_roles()
         self.filters = _expression(filters)
-        self.filesystem, paths = find_files(path_or_glob, filesystem)
+        given = None
+        if isinstance(path_or_glob, import_parquet()[1].Dataset):
+            given = path_or_glob
+            self.filesystem, paths = files_of_dataset(given, filesystem)
+        else:
+            self.filesystem, paths = find_files(path_or_glob, filesystem)
         self._files, self.corrupt_ = read_footers(self.filesystem, paths, on_corrupt)
         self.files_ = [file.path for file in self._files]
         self.n_rows_ = sum(file.n_rows for file in self._files)
         if not self.n_rows_:
             raise ValueError(f"The files of {str(path_or_glob)!r} have no rows.")
-        self._dataset = self._open()
+        self._dataset = self._open(given)
 
     def __repr__(self):
         return (
@@ -299,22 +380,28 @@ class ParquetImpressions:
         is_list = isinstance(self.sample_weight, list)
         return self.sample_weight if is_list else [self.sample_weight]
 
-    def _open(self):
+    def _open(self, dataset=None):
         """Check the columns of all files, and return the dataset of pyarrow."""
         pyarrow, datasets, _ = import_parquet()
-        options = {
-            "filesystem": self.filesystem,
-            "format": "parquet",
-            "partitioning": "hive",
-        }
+        if dataset is None:
+            dataset = datasets.dataset(
+                self.files_,
+                filesystem=self.filesystem,
+                format="parquet",
+                partitioning="hive",
+            )
         # The schema of the first file, including the columns from folder names.
-        first = datasets.dataset(self.files_, **options).schema
+        first = dataset.schema
         unique = self._used_columns()
         schema = unify_schemas(self._files, first, unique)
         for field in first:  # filters may read other columns
             if field.name not in unique:
                 schema = schema.append(field)
-        dataset = datasets.dataset(self.files_, schema=schema, **options)
+        files = set(self.files_)  # without corrupt ones
+        fragments = [f for f in dataset.get_fragments() if f.path in files]
+        dataset = datasets.FileSystemDataset(
+            fragments, schema, datasets.ParquetFileFormat(), self.filesystem
+        )
         try:
             dataset.scanner(filter=self.filters)
         except pyarrow.ArrowException as error:

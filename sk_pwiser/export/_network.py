@@ -43,12 +43,12 @@ def market_of(estimator, encoder):
     if by is None:
         return None
     names = [column.name for column in encoder.columns_]
-    if isinstance(by, str) and by not in names:
+    if by not in names:
         raise ValueError(
             f"A calibrator with by={by!r} cannot be exported: its estimator has no "
             f"such column; these are {names}."
         )
-    return names.index(by) if by in names else by, estimator.shifts_
+    return names.index(by), estimator.shifts_
 
 
 def check_exportable(encoder):

@@ -137,10 +137,28 @@ def is_determined(name, columns):
     own = columns[name]
     for other in columns.values():
         if own.n_values < other.n_values <= MAX_SHARE * len(own.codes):
-            pairs = np.unique(other.codes * (own.n_values + 1) + own.codes)
-            if len(pairs) <= MAX_PAIRS * other.n_values:
+            limit = int(MAX_PAIRS * other.n_values)
+            # Some rows, from all of the table, mostly have more pairs already.
+            step = max(len(own.codes) // (4 * limit), 1)
+            if all(
+                has_few_pairs(other.codes[::every], own.codes[::every], limit)
+                for every in dict.fromkeys((step, 1))
+            ):
                 return True
     return False
+
+
+def has_few_pairs(a, b, limit):
+    """Return whether two arrays of codes have at most `limit` distinct pairs."""
+    one = np.zeros(a.max() + 1, dtype=np.intp)
+    one[a] = b  # one of the codes beside each code of `a`
+    others = np.flatnonzero(b != one[a])
+    n_pairs = np.count_nonzero(np.bincount(a))
+    # Sort the other pairs only if there may be few of them.
+    if n_pairs + np.count_nonzero(np.bincount(a[others])) > limit:
+        return False
+    pairs = a[others] * (b.max() + 1) + b[others]
+    return n_pairs + len(np.unique(pairs)) <= limit
 
 
 def describe_column(facts, column, rows):

@@ -199,17 +199,17 @@ MEANINGS = {
     "leak": f"Alone, a column has an AUC above {LEAK}, which suggests a leak: a value "
     "that is known only after the event",
     "refused": "fit refuses columns",
-    "id": "Numbers that look like ids or codes would be encoded by their size; name "
-    "those that are in categorical_features (gain of AUC as categories)",
-    "category": "Whole numbers say more as categories than by their size; try them in "
-    "categorical_features (gain of AUC)",
+    "id": "Numbers that look like ids or codes would be encoded by their size; add the "
+    "columns that are ids to categorical_features (gain of AUC as categories)",
+    "category": "Whole numbers predict better as categories than as amounts; try them "
+    "in categorical_features (gain of AUC)",
     "amounts": "Categories of text contain amounts; convert them to numbers",
     "dates": "Categories of text contain dates; derive numbers from them, such as the "
     "hour, the weekday or the age in days",
-    "one value per row": "Every row has another value; leave out numbers of rows",
+    "one value per row": "Every row has a different value; leave out row numbers",
     "constant": "One value, or none, in all rows; nothing can be learnt from it",
-    "new values": "More than half of the rows of the last period, or of a random tenth "
-    "without times, have values that no other row has",
+    "new values": "More than half of the rows of the last period (without times, of a "
+    "random tenth of the rows) have a value that does not occur in the other rows",
     "drift": f"Alone, a column tells the last period from the first with an AUC above "
     f"{DRIFT}",
 }

@@ -56,8 +56,9 @@ class WeightSearchDisplay:
 
     Notes
     -----
-    The standard error is the standard deviation over the folds divided by the square
-    root of their number. It is approximate, since folds share training rows. A
+    The standard errors of a search are those of
+    :class:`~sk_pwiser.model_selection.LossComparison`, which are larger than those of
+    independent folds, since folds share training rows. `cv` is taken to be a K-fold. A
     difference between two weights can be significant even if their intervals overlap,
     since a fold that is hard for one weight is usually hard for all.
 
@@ -145,8 +146,7 @@ class WeightSearchDisplay:
         scores, errors = {}, {}
         for name in names:
             scores[name] = np.asarray(results[f"mean_test_{name}"])[rows]
-            deviation = np.asarray(results[f"std_test_{name}"])[rows]
-            errors[name] = deviation / np.sqrt(search.n_splits_)
+            errors[name] = _standard_errors(results, name, search.n_splits_)[rows]
         display = cls(
             param_name=param_name.rpartition("__")[2],
             values=values,
@@ -239,6 +239,17 @@ class WeightSearchDisplay:
             _set_scale(one, self.values)
         self.figure_ = self.axes_[0].figure
         return self
+
+
+def _standard_errors(results, name, n_splits):
+    """Return the standard error of the mean score of each candidate of a search."""
+    folds = np.array([results[f"split{k}_test_{name}"] for k in range(n_splits)])
+    if n_splits == 1:
+        return np.full(folds.shape[1], np.nan)
+    # Nadeau and Bengio (2003), section 4.1: training sets overlap. A K-fold has
+    # 1 / (K - 1) test rows per training row.
+    factor = 1 / n_splits + 1 / (n_splits - 1)
+    return np.sqrt(factor * folds.var(axis=0, ddof=1))
 
 
 def _find_param(results, param):

@@ -1,7 +1,9 @@
 """Comparison of losses on the same folds and with the same seeds."""
 
+import copy
 import warnings
 from collections.abc import Iterable, Sequence
+from functools import wraps
 from numbers import Integral, Real
 from typing import Any, NamedTuple
 
@@ -13,6 +15,8 @@ from sklearn.exceptions import UndefinedMetricWarning
 from sklearn.metrics import check_scoring, roc_auc_score
 from sklearn.model_selection import check_cv, cross_validate
 from sklearn.utils import _safe_indexing, check_random_state, indexable
+from sklearn.utils.metadata_routing import get_routing_for_object
+from sklearn.utils.validation import _check_method_params
 
 from sk_pwiser._responses import (
     Predictions,
@@ -21,12 +25,15 @@ from sk_pwiser._responses import (
     planned_tasks,
     rows_of_values,
 )
-from sk_pwiser._table import check_match, column_of, n_rows, refuse_parts
+from sk_pwiser._table import check_match, collected, column_of, n_rows, refuse_parts
 from sk_pwiser._times import warn_about_random_folds
 from sk_pwiser._utils import path_to, warn_user
 from sk_pwiser.metrics import cvr_auc_scorer, make_task_scorer, mean_log_loss_scorer
 from sk_pwiser.model_selection._comparison import LossComparison
 from sk_pwiser.model_selection._folds import FunnelStratifiedKFold
+
+# Values of the column `by` whose rows are scored.
+MAX_PARTS = 100
 
 
 class Candidate(NamedTuple):
@@ -192,8 +199,8 @@ def compare_losses(
         Group of each row, for splitters that use groups. To pass groups to losses, use
         ``params={"groups": groups}``.
     by : str or int, default=None
-        A column of ``X``, such as the market. The scores are also computed on the test
-        rows of each of its values, without weights, as metrics such as
+        A column of ``X`` with at most 100 values, such as the market. The scores are
+        also computed on the test rows of each of its values, as metrics such as
         "click AUC, market=nl".
     params : dict, default=None
         Parameters of ``fit``, such as ``sample_weight``. Parameters of length n_samples
@@ -217,8 +224,9 @@ def compare_losses(
     ------
     ValueError, TypeError
         If the estimator has no parameter ``loss`` or does not accept a candidate, if a
-        weight is negative, if there are fewer than two candidates or splits, or if
-        ``scoring`` is unknown. Errors of ``fit`` are raised unchanged.
+        weight is negative, if there are fewer than two candidates or splits, if
+        ``scoring`` is unknown, or if ``by`` has more than 100 values. Errors of ``fit``
+        are raised unchanged.
 
     Warns
     -----
@@ -265,7 +273,7 @@ def cross_validate_candidates(
 ):
     """Fit and score every candidate on every fold; see `compare_losses`."""
     refuse_parts(X)
-    X, Y, groups = indexable(X, Y, groups)
+    X, Y, groups = indexable(*map(collected, (X, Y, groups)))
     check_match(X, n_rows(Y), Y=Y, groups=groups)
     if scoring is None:
         scoring = default_scoring(candidates[0].estimator, Y)
@@ -274,7 +282,7 @@ def cross_validate_candidates(
             scoring = FullLogScores(scoring, rate)
     for candidate in candidates:
         check_scoring(candidate.estimator, scoring=scoring)
-    rows_by = {} if by is None else rows_of_values(column_of(X, "by", by), by)
+    parts = read_parts(X, by)
     seed = random_state
     if not isinstance(random_state, Integral):
         seed = check_random_state(random_state).randint(2**31 - 1)
@@ -295,7 +303,7 @@ def cross_validate_candidates(
                 model = clone(candidate.estimator).set_params(**candidate.params)
                 set_seeds(model, int(of_split))
                 yield joblib.delayed(fit_and_score)(
-                    config, model, X, Y, split, scoring, params, rows_by
+                    config, model, X, Y, split, scoring, params, parts
                 )
 
     # A generator returns each fit when it ends, but not every backend supports it.
@@ -412,12 +420,109 @@ def set_seeds(estimator, seed):
     estimator.set_params(**dict.fromkeys(used, seed))
 
 
-def fit_and_score(config, estimator, X, Y, split, scoring, params, rows_by):
+class Parts(NamedTuple):
+    """The values of a column, as texts, and the index of the value of each row."""
+
+    names: list[str]
+    of_row: np.ndarray  # -1 for missing values
+
+
+def read_parts(X, by):
+    """Return the `Parts` of the rows by the column `by`, or None."""
+    if by is None:
+        return None
+    rows_by = rows_of_values(column_of(X, "by", by), by)
+    if len(rows_by) > MAX_PARTS:
+        raise ValueError(
+            f"by={by!r} must be a column with at most {MAX_PARTS} values, such as the "
+            f"market; it has {len(rows_by):,}."
+        )
+    of_row = np.full(n_rows(X), -1)
+    for k, rows in enumerate(rows_by.values()):
+        of_row[rows] = k
+    return Parts(list(rows_by), of_row)
+
+
+class ScoresOfParts:
+    """A scorer of test rows that also scores the rows of each part.
+
+    Metadata such as groups are those of the rows.
+    """
+
+    def __init__(self, scorer, name, parts):
+        self.scorer, self.name, self.parts = scorer, name, parts
+
+    def get_metadata_routing(self):
+        return get_routing_for_object(self.scorer)
+
+    def _accept_sample_weight(self):
+        return getattr(self.scorer, "_accept_sample_weight", lambda: False)()
+
+    def __call__(self, estimator, X, Y, **metadata):
+        stored = StoredPredictions(estimator, X)
+        scores = self._score(stored.at(X, slice(None)), X, Y, metadata)
+        found = dict(scores)
+        for k, part in enumerate(self.parts.names):
+            rows, own = np.flatnonzero(self.parts.of_row == k), {}
+            if len(rows):
+                X_part, Y_part = (_safe_indexing(table, rows) for table in (X, Y))
+                of_rows = _check_method_params(X, metadata, rows)
+                model = stored.at(X_part, rows)
+                own = self._score(model, X_part, Y_part, of_rows)
+            found |= {f"{name}, {part}": own.get(name, np.nan) for name in scores}
+        return found
+
+    def _score(self, estimator, X, Y, metadata):
+        scores = self.scorer(estimator, X, Y, **metadata)
+        return scores if isinstance(scores, dict) else {self.name: scores}
+
+
+class StoredPredictions:
+    """Predictions of all test rows, for scorers of a part of them.
+
+    Each method of the estimator is called once, not once per part.
+    """
+
+    methods = "predict_proba", "predict", "decision_function", "predict_cvr"
+
+    def __init__(self, estimator, X):
+        self.estimator, self.X, self.found = estimator, X, {}
+
+    def at(self, X, rows):
+        """Return a copy of the estimator that looks up its predictions for `X`."""
+        found = copy.copy(self.estimator)
+        for name in self.methods:
+            if hasattr(self.estimator, name):
+                method = getattr(self.estimator, name)
+                setattr(found, name, self._look_up(method, X, rows))
+        return found
+
+    def _look_up(self, method, part, rows):
+        @wraps(method)  # scikit-learn reads its name
+        def predict(X):
+            if X is not part:
+                return method(X)
+            if method.__name__ not in self.found:
+                self.found[method.__name__] = method(self.X)
+            found = self.found[method.__name__]
+            if isinstance(found, list):  # one array per task
+                return [_safe_indexing(of_task, rows) for of_task in found]
+            return _safe_indexing(found, rows)
+
+        return predict
+
+
+def fit_and_score(config, estimator, X, Y, split, scoring, params, parts):
     """Fit on the training rows of a split; return test scores and seconds of both."""
     # Workers do not inherit the configuration of scikit-learn. One warning reports the
     # undefined scores of all fits.
     with config_context(**config), warnings.catch_warnings():
         warnings.simplefilter("ignore", UndefinedMetricWarning)
+        name = scoring if isinstance(scoring, str) else "score"
+        if parts is not None:
+            scorer = check_scoring(estimator, scoring=scoring)
+            of_test = parts._replace(of_row=parts.of_row[split[1]])
+            scoring = ScoresOfParts(scorer, name, of_test)
         found = cross_validate(
             estimator,
             X,
@@ -426,25 +531,14 @@ def fit_and_score(config, estimator, X, Y, split, scoring, params, rows_by):
             scoring=scoring,
             params=params,
             error_score="raise",
-            return_estimator=bool(rows_by),
         )
-        scores = {
-            key.removeprefix("test_"): value[0]
-            for key, value in found.items()
-            if key.startswith("test_")
-        }
-        if isinstance(scoring, str):
-            scores = {scoring: scores["score"]}
-        names = list(scores)
-        scorer = check_scoring(estimator, scoring=scoring)
-        for value, of_value in rows_by.items():
-            rows, of_rows = np.intersect1d(split[1], of_value), np.nan
-            if len(rows):
-                tables = (_safe_indexing(table, rows) for table in (X, Y))
-                of_rows = scorer(found["estimator"][0], *tables)
-            for name in names:
-                own = of_rows[name] if isinstance(of_rows, dict) else of_rows
-                scores[f"{name}, {value}"] = own
+    scores = {
+        key.removeprefix("test_"): value[0]
+        for key, value in found.items()
+        if key.startswith("test_")
+    }
+    if list(scores) == ["score"]:
+        scores = {name: scores["score"]}
     return scores, found["fit_time"][0], found["score_time"][0]
 
 

@@ -164,7 +164,7 @@ def named_models(models, n_tasks):
         models = [name for name in MODELS if name != "tabm" and is_installed(name)]
     unknown = [name for name in models if name not in MODELS]
     if unknown:
-        raise ValueError(f"models must be of {list(MODELS)}, got {unknown[0]!r}.")
+        raise ValueError(f"models must be among {list(MODELS)}, got {unknown[0]!r}.")
     found = {}
     for name in models:
         if not is_installed(name):

@@ -49,8 +49,8 @@ class FunnelStratifiedKFold(StratifiedKFold):
     together with the next shallower depth, or the shallowest depth with the next deeper
     one. One ``UserWarning`` lists these depths and their numbers of rows.
 
-    Labels of tasks after the first may be missing. Rows of unknown depth are strata of
-    their own, one per number of tasks that are known to be 1, so that every fold has
+    Labels of tasks after the first may be missing. Rows of unknown depth form separate
+    strata, one for each number of tasks that are known to be 1, so that every fold has
     the same share of them.
 
     Examples
@@ -98,6 +98,7 @@ class FunnelStratifiedKFold(StratifiedKFold):
             folds.
         """
         # Not a generator itself, so that a bad y raises at the call.
+        X, y = map(collected, (X, y))
         return super().split(
             X, strata_of_folds(y, self.n_splits, self.task_parents), groups
         )
@@ -135,9 +136,10 @@ class FunnelTimeSplit(BaseCrossValidator):
     Notes
     -----
     Test parts are consecutive periods at the end of the log, of ``n_samples //
-    (n_splits + 1)`` rows each, up to rows of equal time. One with fewer conversions
-    begins earlier. Labels of tasks after the first may be missing. A row counts as a
-    conversion if the last task and all that it presupposes are known to be 1.
+    (n_splits + 1)`` rows each, up to rows of equal time. A part with fewer than
+    `min_conversions` conversions begins earlier. Labels of tasks after the first may be
+    missing. A row counts as a conversion if the last task and all that it presupposes
+    are known to be 1.
 
     Examples
     --------
@@ -299,6 +301,7 @@ class FunnelGroupKFold(GroupsConsumerMixin, FunnelStratifiedKFold):
         """
         if groups is None:
             raise ValueError("groups must be one group per row; got None.")
+        X, y, groups = map(collected, (X, y, groups))
         X, groups = indexable(X, groups)
         check_rows(X, len(groups), groups=groups)
         groups = groups if np.ndim(groups) == 1 else column_or_1d(groups)

@@ -271,7 +271,7 @@ def test_predict_cvr_of_each_task():
         cvr_auc_scorer(siblings, X, Y)
 
 
-@pytest.mark.filterwarnings("ignore:The labels fall with the predicted:UserWarning")
+@pytest.mark.filterwarnings("ignore:In the calibration rows:UserWarning")
 @pytest.mark.parametrize("parents", [TREE, None], ids=["tree", "siblings"])
 def test_calibration_and_serving_follow_the_structure(parents, tmp_path):
     model = small(task_parents=parents, random_state=0).fit(X, Y)
@@ -299,7 +299,7 @@ def test_calibration_and_serving_follow_the_structure(parents, tmp_path):
     assert_array_equal(FunnelCalibrator.load(path).predict_proba(later), p)
 
 
-@pytest.mark.filterwarnings("ignore:The labels fall with the predicted:UserWarning")
+@pytest.mark.filterwarnings("ignore:In the calibration rows:UserWarning")
 def test_a_calibrator_with_folds_fits_clones_of_the_structure():
     calibrated = FunnelCalibrator(tree(random_state=0), method="sigmoid", cv=2)
     assert calibrated.fit(X, Y).task_parents_ == {"click": None, **TREE}

@@ -9,7 +9,7 @@ from fake_estimators import ReadsFeatures
 from numpy.testing import assert_allclose, assert_array_equal, assert_array_less
 from refusals import small
 from scipy.special import expit, logit
-from sklearn.base import clone
+from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from sklearn.calibration import CalibratedClassifierCV, CalibrationDisplay
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.exceptions import NotFittedError
@@ -124,7 +124,7 @@ def test_cross_fitting_by_hand(cv):
     weight = np.linspace(0.5, 1.5, len(X))
     groups = np.arange(len(X)) % 4
     folds = {
-        3: FunnelStratifiedKFold(3, shuffle=False).split(X, Y),
+        3: FunnelStratifiedKFold(3, random_state=0).split(X, Y),
         "splits": [(np.arange(300, 900), np.arange(300))],
         "groups": GroupKFold(2).split(X, Y, groups),
     }
@@ -172,7 +172,9 @@ def test_missing_labels_are_left_out_of_a_task_by_itself(reader, rows):
     X, Y = rows
     some = Y.astype(float)
     some[1_000:, 1] = np.nan
-    calibrated = FunnelCalibrator(reader, ordered=False).fit(X, some)
+    siblings = ReadsFeatures().fit(X, Y)
+    siblings.task_parents_ = {"click": None, "conversion": None}
+    calibrated = FunnelCalibrator(siblings).fit(X, some)
     curves = [
         FunnelCalibrator(reader).fit(X[part], Y[part]).calibrators_
         for part in (slice(None), slice(1_000))
@@ -213,6 +215,26 @@ def test_known_labels_stand_for_the_missing_ones_of_recent_clicks(reader, rows, 
     assert_allclose(found, expected.predict_proba(X), rtol=1e-6)
     full = expected.fit(X, Y).predict_proba(X)[:, 1].sum()
     assert found[:, 1].sum() == pytest.approx(full, rel=0.1)
+
+
+def test_labels_are_completed_without_ordered_too(reader, rows):
+    """It only limits the probabilities."""
+    X, Y = rows
+    some, clicked = Y.astype(float), Y[:, 0] == 1
+    some[~clicked | (np.arange(len(Y)) % 5 < 3), 1] = np.nan
+    free = FunnelCalibrator(reader, ordered=False).fit(X, some)
+    assert_allclose(free.predict_proba(X).sum(axis=0), Y.sum(axis=0), rtol=0.1)
+    ordered = FunnelCalibrator(reader).fit(X, some)
+    for one, other in zip(ordered.calibrators_, free.calibrators_, strict=True):
+        assert_array_equal(one.rates_, other.rates_)
+
+
+def test_an_order_that_labels_break_is_named_if_it_completes_labels(reader, rows):
+    X, Y = rows
+    swapped = Y[:, ::-1].astype(float)
+    swapped[::9, 1] = np.nan
+    with pytest.warns(UserWarning, match="'conversion' without 'click' in .* rows"):
+        FunnelCalibrator(reader, ordered=False).fit(X, swapped)
 
 
 def test_missing_labels_of_one_task_change_no_weights_of_the_next_one(rows):
@@ -484,7 +506,7 @@ def test_labels_that_break_the_order_are_counted(reader, rows):
     X, Y = rows
     swapped = Y[:, ::-1].copy()
     n = (Y[:, 0] > Y[:, 1]).sum()
-    message = f"order of the tasks: 'conversion' without 'click' in {n} rows. With"
+    message = f"order of the tasks: 'conversion' without 'click' in {n} rows. The"
     with pytest.warns(UserWarning, match=message) as seen:
         ordered = FunnelCalibrator(reader).fit(X, swapped)
     assert len(seen) == 1
@@ -500,7 +522,7 @@ def test_labels_that_break_the_order_are_counted(reader, rows):
     assert_array_equal(ordered.predict_proba(X), lowered)
 
 
-@pytest.mark.filterwarnings("ignore:The labels fall with the predicted:UserWarning")
+@pytest.mark.filterwarnings("ignore:In the calibration rows:UserWarning")
 def test_all_broken_pairs_are_named_and_rows_without_weight_are_not():
     X = np.random.default_rng(0).random((8, 4))
     Y = np.array(
@@ -531,7 +553,7 @@ def test_a_few_conversions_are_spread_over_the_folds():
 
 
 @pytest.mark.parametrize("kind", ["forest", "network"])
-@pytest.mark.filterwarnings("ignore:The labels fall with the predicted:UserWarning")
+@pytest.mark.filterwarnings("ignore:In the calibration rows:UserWarning")
 @pytest.mark.filterwarnings("ignore:Task .* in every row:UserWarning")
 def test_predictions_of_a_fold_without_a_conversion_are_left_out(kind):
     """The second fold is trained on rows in which nobody converts."""
@@ -556,6 +578,37 @@ def test_predictions_of_a_fold_without_a_conversion_are_left_out(kind):
     reference = FunnelCalibrator(model, cv=thirds[2:], method="sigmoid").fit(X, Y)
     assert calibrated.calibrators_[1] is not None
     assert calibrated.calibrators_[0].slope_ != reference.calibrators_[0].slope_
+
+
+class RatesOfMarkets(ClassifierMixin, BaseEstimator):
+    """Predicts the rates of the first column's values in the training rows."""
+
+    def fit(self, X, Y):
+        self.classes_ = np.tile([0, 1], (2, 1))
+        market = np.asarray(X)[:, 0].astype(int)
+        counts = np.bincount(market, minlength=10)[:, np.newaxis]
+        ones = np.stack([np.bincount(market, y, 10) for y in np.asarray(Y).T], axis=1)
+        self.rates_ = (ones + Y.mean(axis=0)) / (counts + 1)
+        return self
+
+    def predict_proba(self, X):
+        return self.rates_[np.asarray(X)[:, 0].astype(int)].clip(1e-9, 1 - 1e-9)
+
+
+@pytest.mark.parametrize("by", ["market", "label"])
+def test_sorted_rows_are_calibrated_like_others(by):
+    """0.02 to 16 % of clicks, 20 % of them convert; 10 markets."""
+    rng = np.random.default_rng(0)
+    market = rng.integers(0, 10, 40_000)
+    click = rng.random(40_000) < 0.0002 * 2.1**market
+    Y = np.column_stack([click, click & (rng.random(40_000) < 0.2)]).astype(int)
+    order = np.argsort(market if by == "market" else Y.sum(axis=1), kind="stable")
+    X, Y = market[order][:, np.newaxis], Y[order]
+    calibrated = FunnelCalibrator(RatesOfMarkets(), cv=5, method="sigmoid").fit(X, Y)
+    for k, curve in enumerate(calibrated.calibrators_):
+        assert curve.slope_ == pytest.approx(1, abs=0.15)
+        p = calibrated.predict_proba(X)[:, k]
+        assert p.sum() == pytest.approx(Y[:, k].sum(), rel=0.05)
 
 
 # The second call.
@@ -629,7 +682,7 @@ def checks():
 @pytest.mark.filterwarnings("ignore:Fewer rows than n_splits:UserWarning")
 @pytest.mark.filterwarnings("ignore:Only one class in the rows:UserWarning")
 @pytest.mark.filterwarnings("ignore:Labels break the order:UserWarning")
-@pytest.mark.filterwarnings("ignore:The labels fall with the predicted:UserWarning")
+@pytest.mark.filterwarnings("ignore:In the calibration rows:UserWarning")
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.SkipTestWarning")
 @pytest.mark.parametrize(("calibrator", "check"), checks())
 def test_check_estimator(calibrator, check):

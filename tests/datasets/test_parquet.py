@@ -1,6 +1,8 @@
 """Parquet files as a dataset: which rows are read, and which files are refused."""
 
+import pickle
 import sys
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -51,6 +53,62 @@ def test_lists_of_files_other_file_systems_and_uris(folder):
     assert read("", filesystem=inner).n_rows_ == 600
     assert read("part-1*", filesystem=inner).n_rows_ == 350
     assert read(folder.as_uri()).n_rows_ == 600
+
+
+PATTERNS = [
+    "*.parquet", "**/*.parquet", "**", "*", "**/day=1/*", "day=*/*.parquet", "day=*",
+    "day=[12]/*", "day=[!1]/*/*.parquet", "day=1/**", "*/*", "*/**/*.parquet", ".*/*",
+    "**/.*", "_*/*.parquet", "day=1/a.parquet", "*/a*t", "",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory):
+    """Return a folder with copies, unfinished and hidden files in folders below it."""
+    folder = tmp_path_factory.mktemp("tree")
+    for name in (
+        "a.parquet", "b.parquet", ".hidden.parquet", "_tmp/old.parquet",
+        ".cache/a.parquet", "day=1/a.parquet", "day=1/_tmp/a.parquet",
+        "day=2/x/a.parquet", "day=2/x/.a.parquet", "day=[1]/a.parquet",
+    ):  # fmt: skip
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        LOG[:10].to_parquet(folder / name)
+    return folder
+
+
+@pytest.mark.parametrize("kind", ["subtree", "memory"])
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_patterns_match_the_same_files_in_every_file_system(tree, pattern, kind):
+    expected = [path[len(str(tree)) :] for path in read(f"{tree}/{pattern}").files_]
+    if kind == "subtree":
+        inner = fs.SubTreeFileSystem(str(tree), fs.LocalFileSystem())
+        found = read(pattern, filesystem=inner).files_
+        assert found == [path[1:] for path in expected]
+    else:
+        memory = pytest.importorskip("fsspec").filesystem("memory")
+        for path in filter(Path.is_file, tree.rglob("*")):
+            memory.pipe(f"/log_/{path.relative_to(tree)}", path.read_bytes())
+        inner = fs.PyFileSystem(fs.FSSpecHandler(memory))
+        found = read(f"log_/{pattern}", filesystem=inner).files_
+        assert [path.strip("/")[4:] for path in found] == expected
+
+
+def test_a_pattern_in_a_folder_that_does_not_exist(folder):
+    inner = fs.SubTreeFileSystem(str(folder), fs.LocalFileSystem())
+    with pytest.raises(FileNotFoundError, match=r"'no/\*.parquet' matches no file"):
+        read("no/*.parquet", filesystem=inner)
+
+
+def test_a_question_mark_begins_the_options_of_a_uri(folder):
+    """It would be cut off with the rest, and the whole folder read."""
+    with pytest.raises(ValueError, match=r"is a URI, in which \? begins options"):
+        read(f"{folder.as_uri()}/?art-1.parquet")
+    assert read(f"{folder.as_uri()}/*art-1.parquet").n_rows_ == 350
+
+
+def test_files_of_two_file_systems(folder):
+    with pytest.raises(ValueError, match="must be files of one file system"):
+        read([folder, "mock:///part-0.parquet"])
 
 
 def test_files_of_other_programs_are_left_out(folder):
@@ -108,6 +166,42 @@ def test_dictionaries_with_indices_of_other_types_are_text(tmp_path):
     many.astype({"category_0": "category"}).to_parquet(tmp_path / "b.parquet")
     found = rows_of(read(tmp_path), ["category_0"])
     assert found["category_0"].tolist() == [*few["category_0"], *many["category_0"]]
+
+
+@pytest.mark.parametrize("partitioning", ["hive", ["market", "day"]])
+def test_a_dataset_of_pyarrow(tmp_path, partitioning):
+    """Its files are read as if they had been named, with its own partitions."""
+    datasets = pytest.importorskip("pyarrow.dataset")
+    log = pa.Table.from_pandas(LOG.assign(day=LOG["session"] // 60, market="nl"))
+    flavor = {"partitioning_flavor": "hive"} if partitioning == "hive" else {}
+    datasets.write_dataset(
+        log, tmp_path, format="parquet", partitioning=["market", "day"], **flavor
+    )
+    given = datasets.dataset(tmp_path, partitioning=partitioning)
+    dataset = ParquetImpressions(given, [*FEATURES, "day", "market"], TARGETS)
+    assert dataset.files_ == given.files
+    found = rows_of(dataset, ["day", "market", "session"])
+    assert_array_equal(found["session"], LOG["session"])
+    assert_array_equal(found["day"], LOG["session"] // 60)
+    assert set(found["market"]) == {"nl"}
+    filters = {"filters": [("day", "=", 1)]}
+    later = read(pickle.loads(pickle.dumps(given)), **filters)
+    assert len(list(later._iter_files([]))) == 1
+    (tmp_path / given.files[0]).write_bytes(b"")
+    rest = read(given, on_corrupt="skip")
+    assert len(rows_of(rest)) == rest.n_rows_ == (LOG["session"] >= 60).sum()
+
+
+def test_datasets_that_are_refused(folder):
+    datasets = pytest.importorskip("pyarrow.dataset")
+    given = datasets.dataset(folder)
+    with pytest.raises(ValueError, match="dataset without a filter; pass filters ins"):
+        read(given.filter(pc.field("session") > 3))
+    with pytest.raises(ValueError, match="filesystem must be None if path_or_glob"):
+        read(given, filesystem=given.filesystem)
+    for other in (datasets.dataset([given]), datasets.dataset(pa.table({"a": [1]}))):
+        with pytest.raises(TypeError, match="dataset of pyarrow whose files are Parq"):
+            read(other)
 
 
 # What is refused.
@@ -169,6 +263,7 @@ def test_a_corrupt_row_group(folder):
     ("params", "error", "message"),
     [
         ({"path_or_glob": "no/*.parquet"}, FileNotFoundError, "no/.*' matches no file"),
+        ({"path_or_glob": []}, ValueError, "path_or_glob must name at least one file"),
         ({"features": []}, ValueError, "features must name at least one column"),
         ({"features": [1]}, TypeError, r"features must be a list of column.*\[1\]"),
         ({"features": ["a", "a"]}, ValueError, "features contains 'a' twice"),

@@ -38,7 +38,7 @@ from sk_pwiser.networks import NETWORKS
 pytestmark = [
     HAS_CONSTANT,
     # Networks that have learnt nothing.
-    pytest.mark.filterwarnings("ignore:The labels fall with the predicted"),
+    pytest.mark.filterwarnings("ignore:In the calibration rows"),
 ]
 
 skops = pytest.importorskip("skops.io")

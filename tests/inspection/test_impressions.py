@@ -16,6 +16,7 @@ from tables import CONTAINERS
 from sk_pwiser import MultiTaskCTRCVRClassifier
 from sk_pwiser.datasets import make_ctr_cvr
 from sk_pwiser.inspection import describe_impressions
+from sk_pwiser.inspection._column_facts import Entries, is_determined
 
 N = 4_000
 LOG = make_ctr_cvr(N, n_numeric=2, n_categorical=2, ctr=0.3, cvr=0.3, random_state=0)
@@ -141,6 +142,26 @@ def test_the_inputs_are_those_of_the_fit(params):
     assert found["width"].sum() == layer.width
     for index, name in enumerate(model.encode(table).category_names):
         assert found["vectors"][name] == len(layer.column_embeddings(index))
+
+
+@pytest.mark.parametrize("n_values", [3, 40, 900])
+@pytest.mark.parametrize("order", ["random", "sorted"])
+def test_a_column_determines_another_by_its_pairs_of_values(n_values, order):
+    """Against the set of all pairs, near the limit of 1.1 pairs per value."""
+    rng = np.random.default_rng(n_values)
+    found = []
+    for n_others in range(0, n_values // 2 + 6, n_values // 40 + 1):
+        user = rng.integers(0, n_values, 2_000)
+        user = np.sort(user) if order == "sorted" else user
+        age = user % (n_values // 2 + 1)
+        other = rng.choice(2_000, n_others, replace=False)
+        age[other] = rng.integers(0, n_values // 2 + 1, n_others)
+        columns = {"user": Entries(user, n_values), "age": Entries(age, n_values // 2)}
+        expected = len({*zip(user, age, strict=True)}) <= 1.1 * n_values
+        assert is_determined("age", columns) == expected
+        assert not is_determined("user", columns)
+        found.append(expected)
+    assert len(set(found)) == 2
 
 
 def test_ids_gain_as_categories_and_their_attributes_are_not_named():

@@ -56,8 +56,19 @@ def test_scores_and_standard_errors_are_those_of_the_folds(rows):
         points, errors = errorbar_values(container)
         assert_array_equal(points[:, 0], np.sort(POWERS))
         assert_allclose(points[:, 1], folds.mean(axis=0))
-        assert_allclose(errors, folds.std(axis=0) / np.sqrt(3), atol=1e-12)
+        # Nadeau and Bengio (2003): folds of 60 training rows and 30 test rows.
+        expected = np.sqrt((1 / 3 + 30 / 60) * folds.var(axis=0, ddof=1))
+        assert_allclose(errors, expected, atol=1e-12)
     assert display.best_value == search.best_params_["pwiser_weight"]
+
+
+def test_the_score_of_a_single_split_has_no_standard_error(rows):
+    split = [(np.arange(60), np.arange(60, 90))]
+    grid = {"pwiser_weight": POWERS}
+    search = GridSearchCV(Noisy(), grid, scoring=mean_auc_scorer, cv=split).fit(*rows)
+    display = WeightSearchDisplay.from_search(search)
+    assert np.isfinite(display.scores["score"]).all()
+    assert np.isnan(display.standard_errors["score"]).all()
 
 
 def test_a_weight_of_0_has_a_place_and_a_tick(rows):

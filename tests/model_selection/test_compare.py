@@ -7,6 +7,7 @@ import joblib
 import numpy as np
 import pandas as pd
 import pytest
+from fake_estimators import Fixed
 from fake_losses import ByLoss, OwnLoss, assumed_finite, rate, rows
 from numpy.testing import assert_allclose, assert_array_equal
 from refusals import X as IMPRESSIONS
@@ -29,6 +30,7 @@ from sk_pwiser.metrics import (
     ctcvr_auc_scorer,
     ctr_auc_scorer,
     cvr_auc_scorer,
+    make_grouped_auc_scorer,
     mean_log_loss_scorer,
 )
 from sk_pwiser.model_selection import FunnelStratifiedKFold, compare_losses
@@ -410,14 +412,73 @@ def test_scores_by_a_column_are_those_of_its_test_rows(scoring):
     for i, params in enumerate(found.params):
         for j, (train, test) in enumerate(cv):
             model = ByLoss(random_state=found.seeds[j]).set_params(**params)
-            model.fit(table.iloc[train], Y[train])
+            p = model.fit(table.iloc[train], Y[train]).predict_proba(table.iloc[test])
             for m in (0.0, 1.0, 3.0):
-                own = test[table["market"].to_numpy()[test] == m]
+                own = table["market"].to_numpy()[test] == m
                 for name in whole.scores:
                     score = SCORERS.get(name, mean_log_loss_scorer)
                     expected = np.nan
-                    if len(own):
-                        expected = score(model, table.iloc[own], Y[own])
+                    if own.any():
+                        expected = score(Fixed(p[own]), test[own], Y[test[own]])
                     assert_allclose(found.scores[f"{name}, market={m}"][i, j], expected)
     for name in whole.scores:
         assert_array_equal(found.scores[name], whole.scores[name])
+
+
+class CountsPredictions(ByLoss):
+    calls = 0
+
+    def predict_proba(self, X):
+        type(self).calls += 1
+        return super().predict_proba(X)
+
+
+@pytest.mark.parametrize("wrap", [lambda model: model, make_pipeline])
+def test_values_of_a_column_need_no_further_predictions(wrap):
+    """The rows of all values are predicted in one call, whatever scorers ask for."""
+    table = pd.DataFrame(X).assign(market=np.arange(len(X)) % 3).rename(columns=str)
+    scoring = {"click AUC": ctr_auc_scorer, "loss": mean_log_loss_scorer}
+    CountsPredictions.calls = 0
+    compare_losses(
+        wrap(CountsPredictions()), table, Y, cv=2, scoring=scoring, by="market"
+    )
+    assert CountsPredictions.calls == 2 * 2  # losses and folds
+
+
+def test_a_scorer_that_changes_the_rows_gets_its_own_predictions():
+    table = pd.DataFrame(X).assign(market=np.arange(len(X)) % 2).rename(columns=str)
+
+    def second_half(estimator, X, Y):
+        return len(estimator.predict_proba(X[len(X) // 2 :]))
+
+    found = compare_losses(
+        ByLoss(), table, Y, cv=2, scoring={"rows": second_half}, by="market"
+    )
+    for name, n_test in (("rows", 120), ("rows, market=0", 60), ("rows, market=1", 60)):
+        assert_allclose(found.scores[name], n_test / 2, atol=1)
+
+
+def test_metadata_of_scorers_follow_the_rows_of_each_value():
+    groups = np.arange(len(X)) // 6
+    table = pd.DataFrame(X).assign(market=np.arange(len(X)) % 2, group=groups)
+    table = table.rename(columns=str)
+    of_column = make_grouped_auc_scorer("mean", groups="group")
+    expected = compare_losses(
+        ByLoss(), table, Y, cv=2, scoring={"auc": of_column}, by="market"
+    )
+    with config_context(enable_metadata_routing=True):
+        found = compare_losses(
+            ByLoss(), table, Y, cv=2, scoring={"auc": make_grouped_auc_scorer("mean")},
+            by="market", params={"groups": groups},
+        )  # fmt: skip
+    assert_same_scores(found.scores, expected.scores)
+    assert list(found.scores) == ["auc", "auc, market=0", "auc, market=1"]
+
+
+def test_lazy_frames_are_collected():
+    polars = pytest.importorskip("polars")
+    table = polars.DataFrame(X, schema=["a", "b", "c"])
+    labels = polars.DataFrame(Y, schema=["click", "conversion"])
+    expected = compare_losses(ByLoss(), table, labels, cv=2)
+    found = compare_losses(ByLoss(), table.lazy(), labels.lazy(), cv=2)
+    assert_same_scores(found.scores, expected.scores)

@@ -38,6 +38,7 @@ class NoWeight(ByLoss):
         (small(lr=-1.0), {}, ValueError, "The 'lr' parameter"),
         (ByLoss(), {"losses": "pwiser"}, TypeError, "must be a sequence .* 'pwiser'"),
         (ByLoss(), {"by": "market"}, ValueError, "by='market' is not a column of X; "),
+        (ByLoss(), {"by": 0}, ValueError, "by=0 .* at most 100 values.*; it has 240"),
         (ByLoss(), {"losses": 3}, TypeError, "losses must be a sequence .* got 3"),
         (ByLoss(), {"losses": ("bce",)}, ValueError, r"at least two .* Got \['bce'\]"),
         (ByLoss(), {"losses": ()}, ValueError, r"at least two .* Got \[\]"),

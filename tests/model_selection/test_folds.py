@@ -15,6 +15,7 @@ from sklearn.model_selection import StratifiedKFold
 
 from sk_pwiser._funnel import depth_in_tree
 from sk_pwiser.model_selection import (
+    FunnelGroupKFold,
     FunnelStratifiedKFold,
     funnel_depth,
     funnel_holdout,
@@ -304,3 +305,17 @@ def test_any_two_labels_of_a_single_task(labels, dtype):
         strict=True,
     ):
         assert_array_equal(made, other)
+
+
+@pytest.mark.parametrize("cv", [FunnelStratifiedKFold, FunnelGroupKFold])
+def test_lazy_frames_are_collected(cv):
+    """They have no length."""
+    Y = np.tile([[0, 0], [1, 0], [1, 1]], (20, 1))
+    groups = np.arange(60) // 2
+    table, labels = pl.DataFrame({"a": groups}), pl.DataFrame(Y, schema=["a", "b"])
+    groups = groups if cv is FunnelGroupKFold else None
+    cv = cv(3, random_state=0)
+    expected = list(cv.split(table, labels, groups))
+    found = list(cv.split(table.lazy(), labels.lazy(), groups))
+    for one, other in zip(found, expected, strict=True):
+        assert_array_equal(one[1], other[1])
