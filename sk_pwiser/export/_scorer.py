@@ -29,7 +29,7 @@ from sk_pwiser.export._network import (
     fitted_result,
     market_of,
 )
-from sk_pwiser.export._onnx import OnnxNetwork
+from sk_pwiser.export._onnx import checked_model
 
 # For more rows than this, a vectorised call is faster than a loop.
 FEW_ROWS = 8
@@ -379,7 +379,8 @@ class Scorer:
         if runtime == "torch":
             return
         try:
-            self._run, self.runtime = OnnxNetwork(self._network), "onnx"
+            _, self._run = checked_model(self._network, "Scorer")
+            self.runtime = "onnx"
         except Exception:  # exporter and runtime have many, for a user's own network
             if runtime == "onnx":
                 raise

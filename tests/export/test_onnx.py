@@ -5,10 +5,8 @@ from numpy.testing import assert_allclose
 from refusals import small
 from serving_rows import HAS_CONSTANT, OTHER, N, X, Y, raw_inputs
 from sklearn.exceptions import NotFittedError
-from torch import nn
 
 from sk_pwiser.export import to_onnx
-from sk_pwiser.networks import MultiTaskNetwork, NetworkOutput
 
 pytestmark = HAS_CONSTANT
 
@@ -124,18 +122,6 @@ def test_the_file_names_tasks_and_inputs(tmp_path):
     assert eval(found["task_names"]) == list(model.task_names_)
 
 
-class Counting(MultiTaskNetwork):
-    """Its output depends on the number of rows as a Python number."""
-
-    def __init__(self, spec):
-        super().__init__(spec)
-        self.head = nn.Linear(self.width, spec.n_tasks)
-
-    def forward(self, codes, numeric):
-        inputs = self.input_layer(codes, numeric)
-        return NetworkOutput(self.head(inputs) / len(codes))
-
-
 def mixed():
     table = X.assign(shop=pd.Categorical([1, "one"] * (N // 2)))
     return small().fit(table, Y)
@@ -152,11 +138,6 @@ def empty_text():
 
 
 REFUSED = {
-    "network": (
-        lambda: small(network=Counting, network_params=None).fit(X, Y),
-        "encoded",
-        "The network Counting cannot be exported: .*len",
-    ),
     "hash": (
         lambda: small(encoding_params={"n_hash_buckets": {"shop": 3}}).fit(X, Y),
         "raw",
@@ -176,8 +157,6 @@ REFUSED = {
 }
 
 
-# The logits of one of them grow with the number of rows.
-@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 @pytest.mark.parametrize(("make", "inputs", "message"), REFUSED.values(), ids=REFUSED)
 def test_what_cannot_be_exported_is_named_and_no_file_written(
     make, inputs, message, tmp_path

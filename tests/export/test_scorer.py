@@ -13,11 +13,9 @@ from refusals import small
 from serving_rows import HAS_CONSTANT, OTHER, N, X, Y
 from serving_rows import one_row_each as records
 from sklearn.exceptions import NotFittedError
-from torch import nn
 
 from sk_pwiser.calibration import FunnelCalibrator
 from sk_pwiser.export import Scorer
-from sk_pwiser.networks import MultiTaskNetwork, NetworkOutput
 
 pytestmark = HAS_CONSTANT
 
@@ -99,38 +97,6 @@ def test_shared_values_are_checked(model):
     del first["shop"], second["shop"]
     with pytest.raises(ValueError, match=r"no field 'price'.* 1 of 5 fields"):
         scorer([second, first], {"shop": None})
-
-
-class Unbound(MultiTaskNetwork):
-    """Its graph has the number of rows that it was exported with."""
-
-    def __init__(self, spec):
-        super().__init__(spec)
-        self.head = nn.Linear(self.width, spec.n_tasks)
-
-    def forward(self, codes, numeric):
-        inputs = self.input_layer(codes, numeric)
-        return NetworkOutput(torch.stack([self.head(row) for row in inputs.unbind()]))
-
-
-class Divided(Unbound):
-    """The number is a constant of its graph, which runs with other numbers, too."""
-
-    def forward(self, codes, numeric):
-        inputs = self.input_layer(codes, numeric)
-        return NetworkOutput(self.head(inputs) / len(codes.unbind()))
-
-
-@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
-@pytest.mark.parametrize("network", [Unbound, Divided])
-def test_a_network_whose_graph_is_wrong_runs_in_torch(network):
-    pytest.importorskip("onnxruntime")
-    model = small(network=network, network_params=None, max_epochs=1).fit(X, Y)
-    scorer = Scorer(model)
-    assert scorer.runtime == "torch"
-    assert_allclose(scorer(records(X)), model.predict_proba(X), atol=1e-6)
-    with pytest.raises(ValueError, match=f"network {network.__name__} cannot be expor"):
-        Scorer(model, runtime="onnx")
 
 
 def test_runtimes(model, monkeypatch):
