@@ -31,7 +31,9 @@ def fitted_result(estimator):
     if not isinstance(estimator, MultiTaskCTRCVRClassifier):
         raise TypeError(
             "estimator must be a fitted MultiTaskCTRCVRClassifier, or a "
-            f"FunnelCalibrator of one; got {estimator!r}."
+            "FunnelCalibrator of one; for the last step of a pipeline, pass "
+            "pipeline[-1], which reads rows that pipeline[:-1] has transformed. Got "
+            f"{estimator!r}."
         )
     check_is_fitted(estimator, "_result")
     return estimator._result

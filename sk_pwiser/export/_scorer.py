@@ -370,6 +370,8 @@ class Scorer:
         self.task_names = list(estimator.task_names_)
         self._market = market_of(estimator, schema.encoder)
         self._network = ProbabilityNetwork(estimator)
+        # Both classes of a single task with 1-D y.
+        self._n_columns = len(estimator.classes_)
         self._start(runtime)
 
     def _start(self, runtime):
@@ -422,7 +424,8 @@ class Scorer:
         -------
         float32 ndarray of shape (n_rows, n_tasks)
             Column k is P(Y_k = 1 | impression). For a single task with 1-D `y`, the
-            shape is `(n_rows, 2)`, as in `predict_proba`.
+            shape is `(n_rows, 2)`, as in `predict_proba`. Without rows, such as for an
+            empty list, the array is empty.
 
         Raises
         ------
@@ -436,8 +439,8 @@ class Scorer:
                 f"{type(shared).__name__}."
             )
         columns, n_rows = self._read(rows, shared or {})
-        if n_rows == 0:
-            raise ValueError("rows must contain at least one row; got none.")
+        if n_rows == 0:  # a request without candidates
+            return np.empty((0, self._n_columns), dtype=np.float32)
         encoded = self._encoder.encode(columns, n_rows)
         inputs = {"codes": encoded.codes, "numeric": encoded.numeric}
         if self._market is not None:

@@ -13,6 +13,7 @@ from refusals import small
 from serving_rows import HAS_CONSTANT, OTHER, N, X, Y
 from serving_rows import one_row_each as records
 from sklearn.exceptions import NotFittedError
+from sklearn.pipeline import make_pipeline
 
 from sk_pwiser.calibration import FunnelCalibrator
 from sk_pwiser.export import Scorer
@@ -92,8 +93,6 @@ def test_shared_values_are_checked(model):
         scorer([7], {"shop": None})
     with pytest.raises(TypeError, match=r"field 'price'.* text, such as '7'"):
         scorer([first], {"price": "7"})
-    with pytest.raises(ValueError, match="at least one row"):
-        scorer([], second)
     del first["shop"], second["shop"]
     with pytest.raises(ValueError, match=r"no field 'price'.* 1 of 5 fields"):
         scorer([second, first], {"shop": None})
@@ -138,6 +137,21 @@ def test_threads_share_a_scorer_and_nothing_global_changes(model):
     assert torch.equal(torch.get_rng_state(), before[1])
     assert_array_equal(np.random.get_state()[1], drawn)  # noqa: NPY002
     assert list(warnings.filters) == before[2]
+
+
+def test_a_request_without_rows(model):
+    columns = {name: column[:0].to_numpy() for name, column in X.items()}
+    lists = {name: [] for name in columns}
+    for scorer in (Scorer(model), Scorer(model, runtime="torch")):
+        shared = records(X)[0]
+        found = [scorer(columns), scorer(lists), scorer([]), scorer([], shared=shared)]
+        for each in [*found, scorer({"hour": []}, shared)]:
+            assert each.shape == (0, 2)
+            assert each.dtype == scorer(shared).dtype
+    one = Scorer(small(max_epochs=1).fit(X, Y[:, 0]))
+    assert one([]).shape == (0, 2)
+    several = Scorer(small(max_epochs=1).fit(X, np.c_[Y, Y[:, 1]]))
+    assert several([]).shape == (0, 3)
 
 
 def test_of_one_task_has_both_classes_as_predict_proba():
@@ -219,7 +233,6 @@ BAD_ROWS = {
     "list as category": (broken(shop=["a"]), TypeError, "Row 1, field 'shop'.*'a'"),
     "infinite category": (broken(area=np.inf), ValueError, "Row 1.*'area'.*infinity"),
     "no dict": ([*records(X[:1]), 7], TypeError, "Row 1 must be a dictionary; got int"),
-    "no rows": ([], ValueError, "at least one row"),
     "a table": (X, TypeError, "dictionary or a list of dictionaries; got DataFrame"),
     "absent column": ({"shop": ["a"]}, ValueError, "no field 'hour'"),
     "scalar column": ({**COLUMNS, "price": 1.0}, ValueError, "'price' must be a list"),
@@ -251,5 +264,7 @@ def test_integers_that_were_rounded_in_fit_are_refused_as_in_a_table():
 def test_refuses_what_is_not_a_fitted_estimator():
     with pytest.raises(TypeError, match="estimator must be a fitted Multi"):
         Scorer("model")
+    with pytest.raises(TypeError, match=r"of a pipeline, pass pipeline\[-1\]"):
+        Scorer(make_pipeline(small()))
     with pytest.raises(NotFittedError):
         Scorer(small())
