@@ -71,11 +71,14 @@ def to_onnx(estimator, path, *, inputs="encoded"):
         :class:`~sk_pwiser.calibration.FunnelCalibrator` of one.
     ValueError
         If `inputs` is unknown, or if the network or a column cannot be exported; the
-        message names it. Columns of arrays of numbers cannot be exported. With "raw",
-        the same holds for columns of lists, and for columns with hash buckets, with
-        both text and numbers, with values that are neither, with both missing values
-        and the empty string, or with the name "probabilities". In these cases no file
-        is written.
+        message names it. A network of your own cannot be exported if ONNX lacks an
+        operation, or if `forward` branches on the number of rows or on values. Columns
+        of arrays of numbers cannot be exported. With "raw", the same holds for columns
+        of lists, and for columns with hash buckets, with both text and numbers, with
+        values that are neither, with the empty string, or with the name
+        "probabilities". In these cases no file is written.
+    ImportError
+        If onnx or onnxruntime is not installed.
     OSError
         If the file cannot be written, for example because its folder does not exist.
 
@@ -84,7 +87,10 @@ def to_onnx(estimator, path, *, inputs="encoded"):
     The network is exported with the TorchScript-based exporter of PyTorch, which is
     deprecated, but needs no package in addition to onnx.
 
-    The graph computes in float32, even if `precision="bfloat16"` was used in training.
+    The graph runs the network in float32, even if `precision="bfloat16"` was used in
+    training, and computes probabilities in float64, so that rare events have full
+    relative precision. Before the file is written, random rows are computed in ONNX
+    Runtime and in PyTorch, in batches of different sizes, and compared.
 
     Examples
     --------
@@ -433,10 +439,10 @@ def _obstacle(column):
         return (
             f"its value {inexact[0]!r} has no equal of type double" if inexact else None
         )
-    if "" in codes and column.missing_code_ != UNSEEN:
+    if "" in codes:
         return (
-            "it has both missing values and the empty string, which would stand for "
-            "missing values in the graph"
+            "its values in fit contain the empty string, which stands for missing "
+            "values in the graph; replace it by None before fit"
         )
     return None
 
@@ -446,7 +452,7 @@ def _add_categories(graph, column):
     if "numbers" not in column.kinds_:
         name = graph.input(str(column.name), graph.types.STRING)
         codes = {str(value): code for value, code in column.codes_.items()}
-        codes.setdefault("", column.missing_code_)
+        codes[""] = column.missing_code_
         return graph.look_up(name, codes, UNSEEN)
     name = graph.input(str(column.name), graph.types.DOUBLE)
     codes = {float(value): code for value, code in column.codes_.items()}

@@ -308,8 +308,8 @@ class Scorer:
     runtime : {"auto", "onnx", "torch"}, default="auto"
         What runs the network: ONNX Runtime, or PyTorch, which takes several times as
         long for few rows. "auto" is "onnx" if onnx and onnxruntime are installed and
-        the network can be exported, and "torch" otherwise. "auto" decides again when a
-        pickle is loaded.
+        the network can be exported, which is checked with random rows, and "torch"
+        otherwise. "auto" decides again when a pickle is loaded.
 
     Attributes
     ----------
@@ -334,9 +334,10 @@ class Scorer:
 
     Notes
     -----
-    The scorer computes on the CPU in float32. Its predictions differ from those of
-    `predict_proba` by rounding errors, and more from those of an estimator with
-    `precision="bfloat16"`.
+    The scorer runs the network on the CPU in float32. Its log-odds differ from those of
+    the estimator by rounding errors, so that its probabilities do in proportion to
+    their size, and more from those of an estimator with `precision="bfloat16"`. A steep
+    calibration curve multiplies the differences.
 
     ONNX Runtime computes on the thread that calls the scorer. It holds a copy of the
     weights beside those that are pickled. PyTorch uses several threads: in a server

@@ -82,7 +82,7 @@ def test_extreme_values_and_categories_of_every_kind(tmp_path):
         {
             "flag": pd.Categorical(np.arange(N) % 2 == 0),
             "share": pd.Categorical(np.where(np.arange(N) % 5, 0.1, np.nan)),
-            "text": pd.Categorical(np.where(np.arange(N) % 3, "", "é")),
+            "text": pd.Categorical(np.where(np.arange(N) % 3, "e", "é")),
             "probabilities": np.geomspace(1e-12, 1e12, N),
             "codes": pd.Categorical(np.full(N, None, dtype=object)),
         }
@@ -132,8 +132,8 @@ def dates():
     return small(categorical_features=["shop"]).fit(X[["price"]].assign(shop=days), Y)
 
 
-def empty_text():
-    shop = ["", None, "a"] * (N // 3)
+def empty_text(other):
+    shop = ["", other, "a"] * (N // 3)
     return small().fit(X.assign(shop=pd.Categorical(shop)), Y)
 
 
@@ -145,7 +145,8 @@ REFUSED = {
     ),
     "mixed": (mixed, "raw", "Column 'shop'.*numbers and text"),
     "dates": (dates, "raw", "Column 'shop'.*other objects"),
-    "empty text": (empty_text, "raw", "Column 'shop'.*empty string"),
+    "empty text": (lambda: empty_text("b"), "raw", "Column 'shop'.*empty string"),
+    "both empty": (lambda: empty_text(None), "raw", "Column 'shop'.*empty string"),
     "large": (
         lambda: small().fit(
             X.assign(area=pd.Categorical([2**53 + 1, 1] * (N // 2))), Y
