@@ -161,9 +161,7 @@ def _check_size(network):
 
 def _trace(network):
     """Return the bytes of an ONNX model of a network, with encoded inputs."""
-    inputs = _example_inputs(
-        network, EXAMPLE_SIZE
-    )  # 1 would be exported as a size to broadcast
+    inputs = _example_inputs(network, EXAMPLE_SIZE)
     axes = {name: {0: "n_samples"} for name in (*inputs, *OUTPUTS)}
     axes |= {name: {0: f"n_{name}"} for name in inputs if name.startswith("bag_")}
     options = {"dynamo": False}

@@ -82,6 +82,7 @@ def starting_at(logits, name="shared_bottom"):
     return type("Starting", (NETWORKS[name],), biases)
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning")  # networks that learnt nothing
 @pytest.mark.parametrize("method", [None, *METHODS])
 @pytest.mark.parametrize("task_space", ["entire", "conditional"])
 @pytest.mark.parametrize("network", fast_for({"shared_bottom", "esmm"}, NETWORKS))
