@@ -23,7 +23,11 @@ from sk_pwiser.metrics import make_task_scorer, mean_auc_scorer
 
 
 class ProbabilityMixin:
-    """Mixin class of classifiers that define `_predict_positive(X)`, of all tasks."""
+    """Mixin class of classifiers that define the two methods below.
+
+    `_predict_positive(X)` returns one column per task, and `_predict_proba(X)` those of
+    both classes if `classes_` is 1-D.
+    """
 
     def predict_proba(self, X):
         """Predict probabilities over impressions.
@@ -35,19 +39,17 @@ class ProbabilityMixin:
 
         Returns
         -------
-        float32 ndarray of shape (n_samples, n_tasks)
-            Column k is P(Y_k = 1 | impression). For a single task, and for a view of
-            one, the ordinary `(n_samples, 2)` with the probabilities of both classes.
+        ndarray of shape (n_samples, n_tasks)
+            Column k is P(Y_k = 1 | impression), in float32. For a single task, and for
+            a view of one, the ordinary `(n_samples, 2)` with the probabilities of both
+            classes. A view returns them in float64, as scikit-learn's classifiers do.
 
         Raises
         ------
         ValueError, TypeError
             If the columns of `X` are not those seen in fit.
         """
-        positive = self._predict_positive(X)
-        if self.classes_.ndim == 1:
-            return np.hstack([1 - positive, positive])
-        return positive
+        return self._predict_proba(X)
 
     def predict(self, X):
         """Predict labels: 1 where the probability is at least 0.5.
@@ -247,13 +249,19 @@ class TaskView(
         return self._fitted.feature_names_in_
 
     def _predict_positive(self, X):
-        """Return P(task), or P(last | first), of shape (n_samples, 1)."""
+        """Return P(task), or P(last | first): float64 of shape (n_samples, 1)."""
         column, estimator = self._column, self._fitted
         if self._is_cvr:
-            return estimator.predict_cvr(X)[:, np.newaxis]
+            return estimator.predict_cvr(X).astype(np.float64)[:, np.newaxis]
         # A single task has a column per class.
         column = column if self._n_tasks > 1 else 1
-        return estimator.predict_proba(X)[:, column, np.newaxis]
+        return estimator.predict_proba(X)[:, [column]].astype(np.float64)
+
+    def _predict_proba(self, X):
+        if self._n_tasks == 1:
+            return self._fitted.predict_proba(X).astype(np.float64)
+        positive = self._predict_positive(X)
+        return np.hstack([1 - positive, positive])
 
     @property
     def _n_tasks(self):
@@ -281,7 +289,7 @@ class TaskView(
         if not self._is_cvr and hasattr(estimator, "predict_logits"):
             logits = estimator.predict_logits(X)
             return logits if logits.ndim == 1 else logits[:, column]
-        positive = self._predict_positive(X)[:, 0].astype(np.float64)
+        positive = self._predict_positive(X)[:, 0]
         limits = np.finfo(np.float32)
         return logit(np.clip(positive, limits.tiny, 1 - limits.epsneg))
 
@@ -330,6 +338,13 @@ class PredictionMixin(ProbabilityMixin):
     def _predict_positive(self, X):
         """Return P(Y_k = 1), inside (0, 1): float32 of shape (n_samples, n_tasks)."""
         return self._positive(self._predict_logits(X))
+
+    def _predict_proba(self, X):
+        logits = self._predict_logits(X)
+        if self.classes_.ndim == 1:
+            # Not 1 - p, of which float32 keeps few digits if p is near 1.
+            logits = np.hstack([-logits, logits])
+        return self._positive(logits)
 
     def predict_cvr(self, X, task=None):
         """Predict P(last task | first task): the conversion rate of a click.

@@ -366,7 +366,8 @@ def score_validation(
     y, weights = rows.labels().round(), rows.weights()
     if weights is not None and weights.dim() == 2:
         y[:, 1:] = y[:, 1:].where(weights[:, 1:] > 0, torch.nan)
-    probabilities = logits.sigmoid().cpu().double()
+    # In double: those near 1 would be equal, and 1 minus them would have few digits.
+    probabilities = logits.cpu().double().sigmoid()
     if negative_rate < 1:
         click = probabilities[:, :1]
         probabilities = probabilities / (click + negative_rate * (1 - click))

@@ -31,7 +31,8 @@ class Generators:
         return self._by_device[device]
 
     def __getstate__(self) -> dict[str, Any]:
-        states = {str(d): g.get_state() for d, g in self._by_device.items()}
+        # Arrays: a pickle of a tensor contains its address, so that no two are equal.
+        states = {str(d): g.get_state().numpy() for d, g in self._by_device.items()}
         return {"seed": self.seed, "states": states}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -42,7 +43,7 @@ class Generators:
                 generator = self.on(torch.device(name))
             except RuntimeError:  # this machine lacks the device
                 continue
-            generator.set_state(values)
+            generator.set_state(torch.as_tensor(values))
 
 
 _active: ContextVar[Generators | None] = ContextVar("generators", default=None)

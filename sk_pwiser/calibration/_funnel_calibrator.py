@@ -463,6 +463,16 @@ class FunnelCalibrator(
             )
         return {value: shifts[i] for value, i in index.items() if value is not None}
 
+    @property
+    def shifts_(self):
+        """The shifts of the values of the column `by`."""
+        return dict(zip(*self._shifts, strict=True))
+
+    @shifts_.setter
+    def shifts_(self, shifts):
+        # Not a dictionary: skops reads its keys True and False as one.
+        self._shifts = list(shifts), np.array(list(shifts.values()))
+
     def _predict_logits(self, X):
         """Return calibrated log-odds: float64 of shape (n_samples, n_tasks)."""
         check_is_fitted(self)
@@ -477,8 +487,8 @@ class FunnelCalibrator(
             if curve is not None:
                 logits[:, k] = curve.transform(logits[:, k])
         if groups is not None:
-            common = np.zeros(self.n_tasks_)
-            logits += np.array([self.shifts_.get(value, common) for value in groups])
+            shifts, common = self.shifts_, np.zeros(self.n_tasks_)
+            logits += np.array([shifts.get(value, common) for value in groups])
         for k, parent in enumerate(self._parents if self.ordered else ()):
             if parent >= 0:
                 logits[:, k] = np.minimum(logits[:, k], logits[:, parent])
@@ -581,7 +591,8 @@ class FunnelCalibrator(
             of_estimator = values.pop("estimator")
             content = PlainForm(METHODS.values()).decode(values, arrays)
             calibrator = cls(None, **content["params"])
-            vars(calibrator).update({key: content["fitted"][key] for key in FITTED})
+            for key in FITTED:
+                setattr(calibrator, key, content["fitted"][key])
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(
                 f"{name} is not a valid file of a {cls.__name__}: {error}"

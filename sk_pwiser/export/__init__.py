@@ -22,5 +22,7 @@ TRUSTED_TYPES = [
     "sk_pwiser.linear_model._cp_logistic.CPMultiTaskLogistic",
     "sk_pwiser.linear_model._sparse_linear.MultiTaskSparseLinear",
     "sk_pwiser.linear_model._sparse_linear.MultiTaskSparseLinearCV",
+    "sk_pwiser.model_selection._folds.FunnelGroupKFold",
     "sk_pwiser.model_selection._folds.FunnelStratifiedKFold",
+    "sk_pwiser.model_selection._folds.FunnelTimeSplit",
 ]

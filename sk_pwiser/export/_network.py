@@ -31,7 +31,9 @@ def fitted_result(estimator):
     if not isinstance(estimator, MultiTaskCTRCVRClassifier):
         raise TypeError(
             "estimator must be a fitted MultiTaskCTRCVRClassifier, or a "
-            f"FunnelCalibrator of one; got {estimator!r}."
+            "FunnelCalibrator of one; for the last step of a pipeline, pass "
+            "pipeline[-1], which reads rows that pipeline[:-1] has transformed. Got "
+            f"{estimator!r}."
         )
     check_is_fitted(estimator, "_result")
     return estimator._result
@@ -86,22 +88,30 @@ class ProbabilityNetwork(nn.Module):
         self.eval()  # as a whole, since the exporter restores the mode of the whole
 
     def forward(self, codes, numeric, *others):
-        """Return probabilities in the open interval (0, 1).
+        """Return probabilities in the open interval (0, 1), and the network's logits.
 
         `others` are shifts if the network takes them, float64 of shape (batch, n_tasks)
         and added to the log-odds, and the tensors of `Bags` if there are lists.
         """
-        limits = np.finfo(np.float32)
         shifts, *bags = others if self.takes_shifts else (None, *others)
         bags = [Bags(*bags)] if bags else []
         logits = self.network(codes, numeric, *bags).logits.float()
+        return self.probabilities(logits, shifts), logits
+
+    def probabilities(self, logits, shifts=None):
+        """Return the probabilities of float32 logits, calibrated if there are curves.
+
+        In float64: sigmoids of ONNX Runtime in float32 have an absolute error of 6e-8,
+        which is a large share of the probability of a rare event.
+        """
+        limits = np.finfo(np.float32)
+        logits = logits.double()
         if len(self.curves):
-            logits = self._calibrate(logits.double(), shifts)
-        positive = torch.sigmoid(logits).float()
-        positive = positive.clamp(float(limits.tiny), float(1 - limits.epsneg))
-        if self.both_classes:
-            return torch.cat([1 - positive, positive], dim=1)
-        return positive
+            logits = self._calibrate(logits, shifts)
+        if self.both_classes:  # 1 - p would have a few digits only if p is near 1
+            logits = torch.cat([-logits, logits], dim=1)
+        found = torch.sigmoid(logits).float()
+        return found.clamp(float(limits.tiny), float(1 - limits.epsneg))
 
     def _calibrate(self, logits, shifts):
         """Return the log-odds of `FunnelCalibrator`, in float64 as there."""
@@ -137,5 +147,11 @@ class CurveLayer(nn.Module):
 
 def call_network(network, inputs):
     """Return the probabilities of arrays by name, in the order of `forward`."""
+    return call_with_logits(network, inputs)[0]
+
+
+def call_with_logits(network, inputs):
+    """Return the probabilities, and the logits of the network before calibration."""
     with torch.inference_mode():
-        return network(*map(torch.from_numpy, inputs.values())).numpy()
+        outputs = network(*map(torch.from_numpy, inputs.values()))
+    return [output.numpy() for output in outputs]

@@ -6,6 +6,7 @@ import json
 import threading
 import warnings
 from contextlib import contextmanager
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -15,7 +16,7 @@ from sk_pwiser._table import UNSEEN, CategoryColumn, ListColumn, ListWeights
 from sk_pwiser._utils import check_choice, import_extra
 from sk_pwiser.export._network import (
     ProbabilityNetwork,
-    call_network,
+    call_with_logits,
     check_exportable,
     fitted_result,
     market_of,
@@ -26,6 +27,11 @@ OPSET = 17
 # Largest size of a file of protocol buffers.
 LARGEST_FILE = 2**31
 OUTPUT = "probabilities"
+# The second one is compared with PyTorch, and is not part of a file.
+OUTPUTS = [OUTPUT, "logits"]
+# Rows of the batch that is traced (1 would be exported as a size to broadcast), and of
+# those that the graph is checked with.
+EXAMPLE_SIZE, CHECKED_SIZES = 3, (1, 4, 100)
 # The exporter of PyTorch sets global variables.
 EXPORT_LOCK = threading.Lock()
 
@@ -65,11 +71,14 @@ def to_onnx(estimator, path, *, inputs="encoded"):
         :class:`~sk_pwiser.calibration.FunnelCalibrator` of one.
     ValueError
         If `inputs` is unknown, or if the network or a column cannot be exported; the
-        message names it. Columns of arrays of numbers cannot be exported. With "raw",
-        the same holds for columns of lists, and for columns with hash buckets, with
-        both text and numbers, with values that are neither, with both missing values
-        and the empty string, or with the name "probabilities". In these cases no file
-        is written.
+        message names it. A network of your own cannot be exported if ONNX lacks an
+        operation, or if `forward` branches on the number of rows or on values. Columns
+        of arrays of numbers cannot be exported. With "raw", the same holds for columns
+        of lists, and for columns with hash buckets, with both text and numbers, with
+        values that are neither, with the empty string, or with the name
+        "probabilities". In these cases no file is written.
+    ImportError
+        If onnx or onnxruntime is not installed.
     OSError
         If the file cannot be written, for example because its folder does not exist.
 
@@ -78,7 +87,10 @@ def to_onnx(estimator, path, *, inputs="encoded"):
     The network is exported with the TorchScript-based exporter of PyTorch, which is
     deprecated, but needs no package in addition to onnx.
 
-    The graph computes in float32, even if `precision="bfloat16"` was used in training.
+    The graph runs the network in float32, even if `precision="bfloat16"` was used in
+    training, and computes probabilities in float64, so that rare events have full
+    relative precision. Before the file is written, random rows are computed in ONNX
+    Runtime and in PyTorch, in batches of different sizes, and compared.
 
     Examples
     --------
@@ -108,7 +120,6 @@ def to_onnx(estimator, path, *, inputs="encoded"):
     onnx = import_extra("onnx", "to_onnx")
     import_extra("onnx.compose", "to_onnx")
     network = ProbabilityNetwork(estimator)
-    _check_size(network)
     market = market_of(estimator, schema.encoder)
     if market is not None and inputs != "raw":
         raise ValueError(
@@ -118,7 +129,8 @@ def to_onnx(estimator, path, *, inputs="encoded"):
     encoder = None
     if inputs == "raw":
         encoder = encoding_model(onnx, schema, market, len(estimator.task_names_))
-    model = onnx.load_from_string(_trace(network))
+    model = onnx.load_from_string(checked_model(network, "to_onnx")[0])
+    del model.graph.output[1:]
     if encoder is not None:
         encoder.ir_version = model.ir_version
         model = _join(onnx, encoder, model)
@@ -149,30 +161,47 @@ def _check_size(network):
 
 def _trace(network):
     """Return the bytes of an ONNX model of a network, with encoded inputs."""
-    inputs = _example_inputs(network, 3)  # 1 would be exported as a size to broadcast
-    axes = {name: {0: "n_samples"} for name in (*inputs, OUTPUT)}
+    inputs = _example_inputs(network, EXAMPLE_SIZE)
+    axes = {name: {0: "n_samples"} for name in (*inputs, *OUTPUTS)}
     axes |= {name: {0: f"n_{name}"} for name in inputs if name.startswith("bag_")}
     options = {"dynamo": False}
     if "dynamo" not in inspect.signature(torch.onnx.export).parameters:
         options = {}  # older versions only have this exporter
     buffer = io.BytesIO()
-    with EXPORT_LOCK, warnings.catch_warnings(), _further_operators():
-        warnings.simplefilter("ignore")
-        warnings.simplefilter("error", torch.jit.TracerWarning)
-        try:
-            torch.onnx.export(
-                network,
-                tuple(map(torch.from_numpy, inputs.values())),
-                buffer,
-                input_names=list(inputs),
-                output_names=[OUTPUT],
-                dynamic_axes=axes,
-                opset_version=OPSET,
-                **options,
-            )
-        except (torch.jit.TracerWarning, RuntimeError) as error:
-            raise _network_error(network, error) from error
+    with EXPORT_LOCK, _exporter_of_torch():
+        torch.onnx.export(
+            network,
+            tuple(map(torch.from_numpy, inputs.values())),
+            buffer,
+            input_names=list(inputs),
+            output_names=OUTPUTS,
+            dynamic_axes=axes,
+            opset_version=OPSET,
+            **options,
+        )
     return buffer.getvalue()
+
+
+@contextmanager
+def _exporter_of_torch():
+    """Set the global variables of PyTorch for its exporter, and restore them."""
+    fast_path = torch.backends.mha.get_fastpath_enabled()
+    for operator, function in OPERATORS.items():
+        torch.onnx.register_custom_op_symbolic(operator, function, OPSET)
+    # Of attention, one operator that ONNX does not have.
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        # The exporter prints the graph of a network that it cannot export. It warns of
+        # every decision on a size, also of a layer's width: the graph is checked.
+        with (
+            patch.object(torch._C, "_jit_onnx_log", lambda *_: None, create=True),
+            warnings.catch_warnings(action="ignore"),
+        ):
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast_path)
+        for operator in OPERATORS:
+            torch.onnx.unregister_custom_op_symbolic(operator, OPSET)
 
 
 def _example_inputs(network, n_rows):
@@ -184,54 +213,98 @@ def _example_inputs(network, n_rows):
     return inputs | {f"bag_{name}": t.numpy() for name, t in tensors.items()}
 
 
-class OnnxNetwork:
-    """A network in ONNX Runtime, which computes on the thread that calls it.
+def checked_model(network, caller):
+    """Return the bytes of an ONNX model of a network, and an `OnnxNetwork` of it.
 
     It must compute the same as in PyTorch for other numbers of rows.
     """
+    import_extra("onnx", caller)  # which the exporter of PyTorch needs
+    onnxruntime = import_extra("onnxruntime", caller)
+    _check_size(network)
+    try:
+        model = _trace(network)
+        run = OnnxNetwork(onnxruntime, model)
+        for n_rows in CHECKED_SIZES:
+            _compare(network, run, n_rows)
+    # Not only RuntimeError: networks have any error, and ONNX Runtime its own.
+    except Exception as error:
+        name = type(network.network).__name__
+        reason = str(error).strip() or type(error).__name__
+        raise ValueError(
+            f"The network {name} cannot be exported: {reason.splitlines()[0]}"
+        ) from error
+    return model, run
 
-    def __init__(self, network):
-        import_extra("onnx", "Scorer")  # which the exporter of PyTorch needs
-        onnxruntime = import_extra("onnxruntime", "Scorer")
-        _check_size(network)
+
+class OnnxNetwork:
+    """A network in ONNX Runtime, which computes on the thread that calls it."""
+
+    def __init__(self, onnxruntime, model):
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
         options.log_severity_level = 4  # errors are raised, and need no line of a log
-        model = _trace(network)
-        try:
-            self._session = onnxruntime.InferenceSession(
-                model, options, providers=["CPUExecutionProvider"]
-            )
-            self._names = {each.name for each in self._session.get_inputs()}
-            for n_rows in (1, 4):
-                inputs = _example_inputs(network, n_rows)
-                found, expected = self(inputs), call_network(network, inputs)
-                np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6)
-        except Exception as error:  # the classes of ONNX Runtime are private
-            raise _network_error(network, error) from error
+        self._session = onnxruntime.InferenceSession(
+            model, options, providers=["CPUExecutionProvider"]
+        )
+        self._names = {each.name for each in self._session.get_inputs()}
 
-    def __call__(self, inputs):
+    def __call__(self, inputs, outputs=OUTPUTS[:1]):
         if len(inputs) > len(self._names):
             inputs = {name: inputs[name] for name in self._names}
-        return self._session.run(None, inputs)[0]
+        return self._session.run(outputs, inputs)[0]
 
 
-@contextmanager
-def _further_operators():
-    """Register an operator of networks that the exporter of PyTorch does not have."""
-    operator = "aten::logaddexp"
-    torch.onnx.register_custom_op_symbolic(operator, _log_add_exp, OPSET)
-    try:
-        yield
-    finally:
-        torch.onnx.unregister_custom_op_symbolic(operator, OPSET)
+def _compare(network, run, n_rows):
+    """Raise an error if the logits or probabilities of random rows are others."""
+    inputs = _example_inputs(network, n_rows)
+    found = run(inputs, OUTPUTS[1:])
+    _, expected = call_with_logits(network, inputs)
+    if found.shape != expected.shape or not np.allclose(
+        found, expected, rtol=1e-4, atol=1e-3, equal_nan=True
+    ):
+        raise ValueError(
+            f"for {n_rows} rows, the ONNX graph computes other logits than PyTorch. "
+            f"The graph is recorded with {EXAMPLE_SIZE} rows: forward must not use the "
+            "number of rows, or a value of a tensor, as a Python number."
+        )
+    # A steep calibration curve multiplies rounding errors of the logits, so the
+    # probabilities are compared with those of the graph's own logits.
+    shifts = inputs.get("shifts")
+    shifts = None if shifts is None else torch.from_numpy(shifts)
+    expected = network.probabilities(torch.from_numpy(found), shifts).numpy()
+    if not np.allclose(run(inputs), expected, rtol=1e-5, atol=0, equal_nan=True):
+        raise ValueError(
+            f"for {n_rows} rows, the ONNX graph computes other probabilities than "
+            "PyTorch from the same logits."
+        )
 
 
 def _log_add_exp(graph, first, second):
     larger, smaller = graph.op("Max", first, second), graph.op("Min", first, second)
+    return graph.op("Add", larger, _log_one_plus(graph, "Sub", smaller, larger))
+
+
+def _log_sigmoid(graph, logits):
+    """Return min(x, 0) - log(1 + exp(-|x|)).
+
+    That of the exporter, log(sigmoid(x)), has large errors below -10 in ONNX Runtime
+    and is -inf below -18.
+    """
+    zero = graph.op("Constant", value_t=torch.zeros(()))
+    smaller = graph.op("Min", logits, zero)
+    rest = _log_one_plus(graph, "Neg", graph.op("Abs", logits))
+    return graph.op("Sub", smaller, rest)
+
+
+def _log_one_plus(graph, operator, *inputs):
+    """Return log(1 + exp(x)) of the output of an operator, x <= 0."""
     one = graph.op("Constant", value_t=torch.ones(()))
-    rest = graph.op("Exp", graph.op("Sub", smaller, larger))
-    return graph.op("Add", larger, graph.op("Log", graph.op("Add", one, rest)))
+    power = graph.op("Exp", graph.op(operator, *inputs))
+    return graph.op("Log", graph.op("Add", one, power))
+
+
+# Those that the exporter of PyTorch does not have, or not precisely.
+OPERATORS = {"aten::logaddexp": _log_add_exp, "aten::log_sigmoid": _log_sigmoid}
 
 
 def _join(onnx, encoder, network):
@@ -364,10 +437,10 @@ def _obstacle(column):
         return (
             f"its value {inexact[0]!r} has no equal of type double" if inexact else None
         )
-    if "" in codes and column.missing_code_ != UNSEEN:
+    if "" in codes:
         return (
-            "it has both missing values and the empty string, which would stand for "
-            "missing values in the graph"
+            "its values in fit contain the empty string, which stands for missing "
+            "values in the graph; replace it by None before fit"
         )
     return None
 
@@ -377,7 +450,7 @@ def _add_categories(graph, column):
     if "numbers" not in column.kinds_:
         name = graph.input(str(column.name), graph.types.STRING)
         codes = {str(value): code for value, code in column.codes_.items()}
-        codes.setdefault("", column.missing_code_)
+        codes[""] = column.missing_code_
         return graph.look_up(name, codes, UNSEEN)
     name = graph.input(str(column.name), graph.types.DOUBLE)
     codes = {float(value): code for value, code in column.codes_.items()}
@@ -436,8 +509,3 @@ def _add_empty(graph, dtype):
     shape = graph.add("Concat", n_rows, np.zeros(1, np.int64), axis=0)
     value = graph.from_array(np.zeros(1, dtype))
     return graph.add("ConstantOfShape", shape, value=value)
-
-
-def _network_error(network, reason):
-    name = type(network.network).__name__
-    return ValueError(f"The network {name} cannot be exported: {reason}")

@@ -29,7 +29,7 @@ from sk_pwiser.export._network import (
     fitted_result,
     market_of,
 )
-from sk_pwiser.export._onnx import OnnxNetwork
+from sk_pwiser.export._onnx import checked_model
 
 # For more rows than this, a vectorised call is faster than a loop.
 FEW_ROWS = 8
@@ -308,8 +308,8 @@ class Scorer:
     runtime : {"auto", "onnx", "torch"}, default="auto"
         What runs the network: ONNX Runtime, or PyTorch, which takes several times as
         long for few rows. "auto" is "onnx" if onnx and onnxruntime are installed and
-        the network can be exported, and "torch" otherwise. "auto" decides again when a
-        pickle is loaded.
+        the network can be exported, which is checked with random rows, and "torch"
+        otherwise. "auto" decides again when a pickle is loaded.
 
     Attributes
     ----------
@@ -334,9 +334,10 @@ class Scorer:
 
     Notes
     -----
-    The scorer computes on the CPU in float32. Its predictions differ from those of
-    `predict_proba` by rounding errors, and more from those of an estimator with
-    `precision="bfloat16"`.
+    The scorer runs the network on the CPU in float32. Its log-odds differ from those of
+    the estimator by rounding errors, so that its probabilities do in proportion to
+    their size, and more from those of an estimator with `precision="bfloat16"`. A steep
+    calibration curve multiplies the differences.
 
     ONNX Runtime computes on the thread that calls the scorer. It holds a copy of the
     weights beside those that are pickled. PyTorch uses several threads: in a server
@@ -370,6 +371,8 @@ class Scorer:
         self.task_names = list(estimator.task_names_)
         self._market = market_of(estimator, schema.encoder)
         self._network = ProbabilityNetwork(estimator)
+        # Both classes of a single task with 1-D y.
+        self._n_columns = len(estimator.classes_)
         self._start(runtime)
 
     def _start(self, runtime):
@@ -379,7 +382,8 @@ class Scorer:
         if runtime == "torch":
             return
         try:
-            self._run, self.runtime = OnnxNetwork(self._network), "onnx"
+            _, self._run = checked_model(self._network, "Scorer")
+            self.runtime = "onnx"
         except Exception:  # exporter and runtime have many, for a user's own network
             if runtime == "onnx":
                 raise
@@ -421,7 +425,8 @@ class Scorer:
         -------
         float32 ndarray of shape (n_rows, n_tasks)
             Column k is P(Y_k = 1 | impression). For a single task with 1-D `y`, the
-            shape is `(n_rows, 2)`, as in `predict_proba`.
+            shape is `(n_rows, 2)`, as in `predict_proba`. Without rows, such as for an
+            empty list, the array is empty.
 
         Raises
         ------
@@ -435,8 +440,8 @@ class Scorer:
                 f"{type(shared).__name__}."
             )
         columns, n_rows = self._read(rows, shared or {})
-        if n_rows == 0:
-            raise ValueError("rows must contain at least one row; got none.")
+        if n_rows == 0:  # a request without candidates
+            return np.empty((0, self._n_columns), dtype=np.float32)
         encoded = self._encoder.encode(columns, n_rows)
         inputs = {"codes": encoded.codes, "numeric": encoded.numeric}
         if self._market is not None:

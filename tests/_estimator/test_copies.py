@@ -13,6 +13,7 @@ from refusals import X, Y, small
 from skorch.callbacks import EpochScoring
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
+from sk_pwiser.calibration import FunnelCalibrator
 from sk_pwiser.callbacks import KeepOnInterrupt
 from sk_pwiser.losses import BCE
 from sk_pwiser.metrics import ctr_auc_scorer
@@ -95,3 +96,30 @@ def test_the_state_of_a_subclass_is_respected(duplicate):
     assert Noted.states == 1
     assert not hasattr(again, "note")
     assert_array_equal(again.predict_proba(X), model.predict_proba(X))
+
+
+def calibrated(model):
+    return FunnelCalibrator(model, method="sigmoid").fit(X, Y)
+
+
+@pytest.mark.parametrize(
+    "wrap", [lambda model: model, lambda model: model.task(1), calibrated]
+)
+def test_the_hash_of_a_fitted_estimator_stays_the_same(wrap, tmp_path):
+    model = small(early_stopping=True).fit(X, Y)
+    wrapped, calls = wrap(model), []
+
+    def predict(estimator, table):
+        calls.append(len(table))
+        return estimator.predict_proba(table)
+
+    expected = wrapped.predict_proba(X)
+    memory = joblib.Memory(tmp_path, verbose=0)
+    cached = memory.cache(predict)
+    for _ in range(3):
+        assert_array_equal(cached(wrapped, X), expected)
+    assert calls == [len(X)]
+    assert pickle.dumps(wrapped) == pickle.dumps(wrapped)
+    before = joblib.hash(wrapped)
+    model.partial_fit(X, Y)
+    assert joblib.hash(wrapped) != before

@@ -48,7 +48,9 @@ def view(model):
     ("task", "column"), [("click", 0), ("conversion", 1), (0, 0), (-1, 1), (1, 1)]
 )
 def test_values_are_those_of_the_column(model, task, column):
-    view, positive = model.task(task), model.predict_proba(X)[:, column]
+    view = model.task(task)
+    positive = model.predict_proba(X)[:, column].astype(np.float64)
+    assert view.predict_proba(X).dtype == np.float64
     assert_array_equal(view.predict_proba(X), np.column_stack([1 - positive, positive]))
     assert_allclose(expit(view.decision_function(X)), positive, rtol=1e-5)
     assert_array_equal(view.predict(X), model.predict(X)[:, column])

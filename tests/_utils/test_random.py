@@ -119,6 +119,11 @@ def test_generators_are_kept_in_copies(device):
     torch.empty(5, device=device).uniform_(generator=generator)
     again = pickle.loads(pickle.dumps(generators)).on(device)
     assert torch.equal(again.get_state(), generator.get_state())
+    # Copies of earlier versions contain tensors.
+    tensors = {str(device): generator.get_state()}
+    earlier = Generators(0)
+    earlier.__setstate__({"seed": 3, "states": tensors})
+    assert torch.equal(earlier.on(device).get_state(), generator.get_state())
 
 
 def test_modules_that_may_draw_from_global_generators():

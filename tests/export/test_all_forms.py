@@ -1,13 +1,19 @@
 """ONNX, skops and the scorer give the probabilities of every network and encoding."""
 
+from functools import partial
+
 import numpy as np
 import pytest
+import torch
 from numpy.testing import assert_allclose, assert_array_equal
 from refusals import small
+from scipy.special import expit
 from serving_rows import HAS_CONSTANT, OTHER, X, Y, one_row_each, raw_inputs
 from suites import fast_for
 
 from sk_pwiser._table import NUMERIC_ENCODINGS
+from sk_pwiser.calibration import FunnelCalibrator
+from sk_pwiser.calibration._curves import METHODS
 from sk_pwiser.export import TRUSTED_TYPES, Scorer, to_onnx
 from sk_pwiser.networks import NETWORKS
 
@@ -67,3 +73,55 @@ def test_scorer(models):
             scorer = Scorer(model, runtime=runtime)
             assert scorer.runtime == ("torch" if runtime == "torch" else "onnx")
             assert_equal(lambda table, score=scorer: score(one_row_each(table)), model)
+
+
+def starting_at(logits, name="shared_bottom"):
+    """Return a network with other output biases."""
+    value = property(lambda self: torch.tensor(logits))
+    biases = {"base_logits": value, "conditional_base_logits": value}
+    return type("Starting", (NETWORKS[name],), biases)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # networks that learnt nothing
+@pytest.mark.parametrize("method", [None, *METHODS])
+@pytest.mark.parametrize("task_space", ["entire", "conditional"])
+@pytest.mark.parametrize("network", fast_for({"shared_bottom", "esmm"}, NETWORKS))
+def test_rare_events(network, task_space, method, tmp_path):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    # A rate of 1e-6, or of 1e-6 of the rows with the first task.
+    network, params = starting_at([-7.0, -14.0], network), {"task_space": task_space}
+    model = small(network=network, network_params=params, max_epochs=1, lr=1e-6)
+    fitted = model.fit(X, Y)
+    if method is not None:  # rates of 4e-7 and 2e-7
+        model = FunnelCalibrator(model, method=method, negative_sampling_rate=1e-6)
+        model.fit(X, Y)
+    expected = model.predict_proba(OTHER)
+    assert np.median(expected[:, 1]) < 1e-6
+    # The slope of a curve multiplies rounding errors of the logits.
+    check = partial(
+        assert_allclose, desired=expected, rtol=1e-5 if not method else 1e-3
+    )
+    for runtime in ("onnx", "torch"):
+        check(Scorer(model, runtime=runtime)(one_row_each(OTHER)))
+    table = fitted.encode(OTHER)
+    codes = table.codes.astype(np.int64)
+    encoded = {"codes": codes, "numeric": table.numeric}
+    for name, inputs in {"encoded": encoded, "raw": raw_inputs(OTHER)}.items():
+        to_onnx(model, tmp_path / "model.onnx", inputs=name)
+        session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
+        check(*session.run(None, inputs))
+
+
+@pytest.mark.filterwarnings("ignore:Training diverged")
+def test_a_single_task_that_almost_always_happens():
+    pytest.importorskip("onnxruntime")
+    network = starting_at([14.0])
+    model = small(network=network, network_params=None, max_epochs=1, lr=1e-6)
+    model.fit(X, Y[:, 0])
+    logits = model.predict_logits(OTHER).astype(float)
+    expected = expit(np.column_stack([-logits, logits]))
+    assert expected[:, 0].max() < 2e-6
+    assert_allclose(model.predict_proba(OTHER), expected, rtol=1e-6)
+    for runtime in ("onnx", "torch"):
+        found = Scorer(model, runtime=runtime)(one_row_each(OTHER))
+        assert_allclose(found, expected, rtol=1e-5)

@@ -13,11 +13,10 @@ from refusals import small
 from serving_rows import HAS_CONSTANT, OTHER, N, X, Y
 from serving_rows import one_row_each as records
 from sklearn.exceptions import NotFittedError
-from torch import nn
+from sklearn.pipeline import make_pipeline
 
 from sk_pwiser.calibration import FunnelCalibrator
 from sk_pwiser.export import Scorer
-from sk_pwiser.networks import MultiTaskNetwork, NetworkOutput
 
 pytestmark = HAS_CONSTANT
 
@@ -94,43 +93,9 @@ def test_shared_values_are_checked(model):
         scorer([7], {"shop": None})
     with pytest.raises(TypeError, match=r"field 'price'.* text, such as '7'"):
         scorer([first], {"price": "7"})
-    with pytest.raises(ValueError, match="at least one row"):
-        scorer([], second)
     del first["shop"], second["shop"]
     with pytest.raises(ValueError, match=r"no field 'price'.* 1 of 5 fields"):
         scorer([second, first], {"shop": None})
-
-
-class Unbound(MultiTaskNetwork):
-    """Its graph has the number of rows that it was exported with."""
-
-    def __init__(self, spec):
-        super().__init__(spec)
-        self.head = nn.Linear(self.width, spec.n_tasks)
-
-    def forward(self, codes, numeric):
-        inputs = self.input_layer(codes, numeric)
-        return NetworkOutput(torch.stack([self.head(row) for row in inputs.unbind()]))
-
-
-class Divided(Unbound):
-    """The number is a constant of its graph, which runs with other numbers, too."""
-
-    def forward(self, codes, numeric):
-        inputs = self.input_layer(codes, numeric)
-        return NetworkOutput(self.head(inputs) / len(codes.unbind()))
-
-
-@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
-@pytest.mark.parametrize("network", [Unbound, Divided])
-def test_a_network_whose_graph_is_wrong_runs_in_torch(network):
-    pytest.importorskip("onnxruntime")
-    model = small(network=network, network_params=None, max_epochs=1).fit(X, Y)
-    scorer = Scorer(model)
-    assert scorer.runtime == "torch"
-    assert_allclose(scorer(records(X)), model.predict_proba(X), atol=1e-6)
-    with pytest.raises(ValueError, match=f"network {network.__name__} cannot be expor"):
-        Scorer(model, runtime="onnx")
 
 
 def test_runtimes(model, monkeypatch):
@@ -172,6 +137,21 @@ def test_threads_share_a_scorer_and_nothing_global_changes(model):
     assert torch.equal(torch.get_rng_state(), before[1])
     assert_array_equal(np.random.get_state()[1], drawn)  # noqa: NPY002
     assert list(warnings.filters) == before[2]
+
+
+def test_a_request_without_rows(model):
+    columns = {name: column[:0].to_numpy() for name, column in X.items()}
+    lists = {name: [] for name in columns}
+    for scorer in (Scorer(model), Scorer(model, runtime="torch")):
+        shared = records(X)[0]
+        found = [scorer(columns), scorer(lists), scorer([]), scorer([], shared=shared)]
+        for each in [*found, scorer({"hour": []}, shared)]:
+            assert each.shape == (0, 2)
+            assert each.dtype == scorer(shared).dtype
+    one = Scorer(small(max_epochs=1).fit(X, Y[:, 0]))
+    assert one([]).shape == (0, 2)
+    several = Scorer(small(max_epochs=1).fit(X, np.c_[Y, Y[:, 1]]))
+    assert several([]).shape == (0, 3)
 
 
 def test_of_one_task_has_both_classes_as_predict_proba():
@@ -253,7 +233,6 @@ BAD_ROWS = {
     "list as category": (broken(shop=["a"]), TypeError, "Row 1, field 'shop'.*'a'"),
     "infinite category": (broken(area=np.inf), ValueError, "Row 1.*'area'.*infinity"),
     "no dict": ([*records(X[:1]), 7], TypeError, "Row 1 must be a dictionary; got int"),
-    "no rows": ([], ValueError, "at least one row"),
     "a table": (X, TypeError, "dictionary or a list of dictionaries; got DataFrame"),
     "absent column": ({"shop": ["a"]}, ValueError, "no field 'hour'"),
     "scalar column": ({**COLUMNS, "price": 1.0}, ValueError, "'price' must be a list"),
@@ -285,5 +264,7 @@ def test_integers_that_were_rounded_in_fit_are_refused_as_in_a_table():
 def test_refuses_what_is_not_a_fitted_estimator():
     with pytest.raises(TypeError, match="estimator must be a fitted Multi"):
         Scorer("model")
+    with pytest.raises(TypeError, match=r"of a pipeline, pass pipeline\[-1\]"):
+        Scorer(make_pipeline(small()))
     with pytest.raises(NotFittedError):
         Scorer(small())

@@ -9,6 +9,7 @@ from operator import methodcaller
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import sklearn
 from numpy.testing import assert_array_equal
@@ -32,7 +33,11 @@ from sk_pwiser.linear_model import (
     MultiTaskSparseLinearCV,
 )
 from sk_pwiser.losses import BCE, LOSSES
-from sk_pwiser.model_selection import FunnelStratifiedKFold
+from sk_pwiser.model_selection import (
+    FunnelGroupKFold,
+    FunnelStratifiedKFold,
+    FunnelTimeSplit,
+)
 from sk_pwiser.networks import NETWORKS
 
 pytestmark = [
@@ -138,12 +143,36 @@ def calibrator(method, cv=None):
     return FunnelCalibrator(small() if cv else train(), method=method, cv=cv).fit(X, Y)
 
 
+def calibrated_by(values):
+    table = X.assign(market=pd.Series(np.array(values)[np.arange(len(X)) % 2]))
+    model = small(max_epochs=1).fit(table, Y)
+    model = FunnelCalibrator(model, method="sigmoid", by="market")
+    return model.fit(table, Y), table
+
+
+@pytest.mark.parametrize(
+    "values", [(False, True), (0, 1), (0.5, 1.5), ("a", "b"), (None, True)], ids=str
+)
+def test_values_of_by(values):
+    model, table = calibrated_by(values)
+    again = through_skops(model)
+    assert_array_equal([*again.shifts_], [*model.shifts_])
+    assert_array_equal([*again.shifts_.values()], [*model.shifts_.values()])
+    assert_array_equal(again.predict_proba(table), model.predict_proba(table))
+
+
+def folds_in_time():
+    cv = FunnelTimeSplit(2, time="time")
+    return FunnelCalibrator(small(), method="sigmoid", cv=cv).fit(X, Y)
+
+
 OTHERS = {
     "view": (lambda: train().task("conversion"), X),
     "trained view": (lambda: small().task(0).fit(X, Y), X),
     "isotonic": (lambda: calibrator("isotonic"), X),
     "sigmoid": (lambda: calibrator("sigmoid", FunnelStratifiedKFold(2)), X),
     "temperature": (lambda: calibrator("temperature"), X),
+    "in time": (folds_in_time, X),
     "view of a calibrator": (lambda: calibrator("isotonic", 2), X),
     "tensor": (lambda: CPMultiTaskLogistic().fit(NUMBERS, Y), NUMBERS),
     "sparse": (lambda: MultiTaskSparseLinear().fit(NUMBERS, Y), NUMBERS),
@@ -168,7 +197,8 @@ def test_other_estimators_of_the_package(others, name):
 
 def test_every_trusted_class_is_needed_and_documented(others):
     found = set()
-    for model in others.values():
+    by_group = FunnelCalibrator(small(), cv=FunnelGroupKFold(2))
+    for model in [*others.values(), by_group]:
         found |= set(skops.get_untrusted_types(data=skops.dumps(model)))
     assert sorted(found) == TRUSTED_TYPES
     page = Path(__file__).parents[2] / "docs" / "user_guide" / "files.rst"
