@@ -130,7 +130,7 @@ def test_a_failed_update_restores_the_large_table():
     ("params", "message"),
     [
         ({"optimizer": "sgd"}, "optimizer='sgd'"),
-        ({"weighting": "pcgrad"}, "weighting='pcgrad'"),
+        ({"weighting": "nash"}, "weighting='nash'"),
         ({"optimizer_params__clip_grad_norm": 1.0}, "clip_grad_norm"),
         ({"optimizer_params__lazy_embeddings": 3}, "'auto', True or False; got 3"),
         ({"optimizer_params__lazy_embeddings": pd.NA}, "True or False; got <NA>"),

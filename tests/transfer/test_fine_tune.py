@@ -214,7 +214,7 @@ def test_other_settings_of_training(source):
         np.linspace(0.5, 1.5, len(X)),
         regularizer="tred",
         early_stopping=True,
-        weighting="pcgrad",
+        weighting="nash",
         eval_set=(X[:80], Y[:80]),
         max_epochs=3,
     )
