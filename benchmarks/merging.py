@@ -135,7 +135,6 @@ def merges(base, members, held_out):
         "entropy, per layer": {"objective": "entropy", "granularity": "layer"},
         "log loss": {},
         "log loss, per layer": {"granularity": "layer"},
-        "log loss, 80 % trimmed": {"trim": 0.8},
     }.items():
         yield name, *merge(base, members, held_out, **params)
 
