@@ -47,8 +47,9 @@ def fine_tune(
       category values that are new or do not occur in `X`;
     - "delta" penalises the distance from the source's features, which are the input of
       the network's towers;
-    - "tred" penalises the distance from those of the source's features that matter in
-      the new market.
+    - "tred" gained nothing over plain fine-tuning in the comparisons of
+      :ref:`transfer`; it penalises the distance from those of the source's features
+      that matter in the new market.
 
     Parameters
     ----------
