@@ -9,7 +9,7 @@ from sk_pwiser.networks import NetworkSpec
 
 CARDINALITIES, N_NUMERIC, DIM = (4, 6), 3, 5
 WIDTH = len(CARDINALITIES) * DIM + N_NUMERIC
-RATES = (0.3, 0.1, 0.02, 0.01)
+RATES = (0.3, 0.1, 0.02)
 
 
 def make(
@@ -20,7 +20,7 @@ def make(
     All parameters are drawn anew: uniform gates would not show what they read.
     """
     spec = NetworkSpec(
-        *(CARDINALITIES, N_NUMERIC, DIM, RATES[:n_tasks]),
+        *(CARDINALITIES, N_NUMERIC, DIM, (*RATES, 0.01)[:n_tasks]),
         task_space=task_space,
         task_parents=task_parents,
     )
