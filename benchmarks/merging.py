@@ -36,7 +36,6 @@ from sk_pwiser.datasets import load_kuairand, make_ctr_cvr
 from sk_pwiser.transfer import (
     distill,
     fine_tune,
-    market_mixup,
     merge_estimators,
     merge_interference,
     select_estimators,
@@ -136,7 +135,6 @@ def merges(base, members, held_out):
         "entropy, per layer": {"objective": "entropy", "granularity": "layer"},
         "log loss": {},
         "log loss, per layer": {"granularity": "layer"},
-        "log loss, 80 % trimmed": {"trim": 0.8},
     }.items():
         yield name, *merge(base, members, held_out, **params)
 
@@ -214,9 +212,8 @@ def tab_methods(base, members, parts, seed):
     sizes = [len(X) for X, _ in parts["member"]]
     markets = np.repeat(np.arange(len(members)), sizes)
     yield "distilled, mean of members", distill(members, X, student=base), None
-    for share in (0.0, 0.5):
-        mixed = market_mixup(members, X, markets=markets, share=share, student=base)
-        yield f"market_mixup, share {share:.1f}", mixed, None
+    by_tab = distill(members, X, markets=markets, student=base)
+    yield "distilled, member of the tab", by_tab, None
 
 
 def figures(model, X, Y):

@@ -1,14 +1,22 @@
 """Predicted over observed events, and AUC, at the rates of advertising.
 
     python benchmarks/rates.py                       # generated impressions
+    python benchmarks/rates.py --defaults --rates 0.1       # the estimator's defaults
     SK_PWISER_DATA=/path/to/data python benchmarks/rates.py --data rare hillstrom
 
 Every network, loss and weighting is trained on generated impressions with 2 % clicks
 and 0.1 % conversions, and with 10 % and 1 %, in batches of 512 rows. The ratio of
 predicted to observed events is measured on the rows that were trained on, so that it
 does not contain the noise of the labels; AUC is the expectation over the labels that
-other rows could have had, from their true probabilities. The networks are small, and
-the log is new for each seed.
+other rows could have had, from their true probabilities. The networks are small, are
+trained for 4 epochs, and the log is new for each seed.
+
+With `--defaults`, every weighting is trained with the defaults of the estimator, among
+them early stopping, but with the loss in `--loss`, on other logs of the same rates.
+"ratio" is predicted over observed events. The figures of a log are means over the seeds
+of the fits, and a cell is the mean over the logs, followed by the standard deviation.
+"to equal" is the mean difference in AUC to equal weights on the same logs, in
+thousandths, followed by the standard error.
 
 With `--data`, the weightings and the networks that correct the CVR are trained on real
 tables with the defaults of the estimator and cross-entropy. All figures are then
@@ -22,7 +30,7 @@ import os
 import warnings
 
 import numpy as np
-from _harness import begin, expected_auc, make_parser, spread
+from _harness import Report, expected_auc, in_thousandths, make_parser, parse, spread
 from _tables import load_tables
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
@@ -31,12 +39,12 @@ from sk_pwiser.losses import LOSSES
 from sk_pwiser.networks import NETWORKS
 from sk_pwiser.weighting import WEIGHTINGS
 
-# Training rows, click rate, and conversion rate among the clicks.
-RATES = {
-    "2 % clicks, 0.1 % conversions": (50_000, 0.02, 0.05),
-    "10 % clicks, 1 % conversions": (20_000, 0.1, 0.1),
-}
+# By conversions in %: clicks in %, training rows, click rate, and conversion rate among
+# the clicks.
+RATES = {"0.1": (2, 50_000, 0.02, 0.05), "1": (10, 20_000, 0.1, 0.1)}
 N_TEST = 20_000
+# Logs of `--defaults`: generated with other random states than the first tables.
+FIRST_LOG, N_LOGS = 100, 6
 EXPERTS = {"expert_units": (32,), "tower_units": (8,)}
 BOTTOM = {"bottom_units": (32,), "tower_units": (8,)}
 TOWERS = {"tower_units": (32, 8)}
@@ -105,21 +113,42 @@ def fit(X, Y, params, seed):
         return model.fit(X, Y)
 
 
-def generated_figures(n, n_test, rates, forms, seeds):
-    """Return the figures per form, {form: list of one array per seed}."""
+def figures_of(model, data, n):
+    """Return ratio on the n training rows and AUC on the others, of each task."""
+    truth = np.column_stack([data.ctr, data.ctr * data.cvr])[n:]
+    observed = data.target[:n].sum().to_numpy()
+    ratios = model.predict_proba(data.data[:n]).sum(axis=0) / observed
+    aucs = list(map(expected_auc, truth.T, model.predict_proba(data.data[n:]).T))
+    return np.column_stack([ratios, aucs]).ravel()
+
+
+def small_figures(n, n_test, rates, seeds):
+    """Return the figures of all components, {form: list of one array per seed}."""
     ctr, cvr = rates
+    forms = small_forms()
     found = {label: [] for label in forms}
     for seed in range(seeds):
         sizes = {"n_numeric": 4, "n_categorical": 2, "n_categories": 20}
         data = make_ctr_cvr(n + n_test, ctr=ctr, cvr=cvr, random_state=seed, **sizes)
-        truth = np.column_stack([data.ctr, data.ctr * data.cvr])[n:]
+        for label, params in forms.items():
+            model = fit(data.data[:n], data.target[:n], {**SMALL, **params}, seed)
+            found[label].append(figures_of(model, data, n))
+    return found
+
+
+def default_figures(n, n_test, rates, loss, forms, logs, seeds):
+    """Return figures and epochs per form, {form: list of one array per log}."""
+    ctr, cvr = rates
+    found = {label: [] for label in forms}
+    for log in range(FIRST_LOG, FIRST_LOG + logs):
+        data = make_ctr_cvr(n + n_test, ctr=ctr, cvr=cvr, random_state=log)
         X, Y = data.data[:n], data.target[:n]
         for label, params in forms.items():
-            model = fit(X, Y, {**SMALL, **params}, seed)
-            ratios = model.predict_proba(X).sum(axis=0) / Y.sum().to_numpy()
-            p = model.predict_proba(data.data[n:])
-            aucs = list(map(expected_auc, truth.T, p.T))
-            found[label].append(np.column_stack([ratios, aucs]).ravel())
+            models = [
+                fit(X, Y, {"loss": loss, **params}, seed) for seed in range(seeds)
+            ]
+            figures = [[*figures_of(m, data, n), m.n_iter_] for m in models]
+            found[label].append(np.mean(figures, axis=0))
     return found
 
 
@@ -145,19 +174,54 @@ def print_table(report, caption, tasks, found):
         report.row(label, [spread(column, 3) for column in np.transpose(values)])
 
 
+def print_comparison(report, caption, found):
+    """Print the figures of the logs, with the difference in AUC to equal weights."""
+    report.text("", caption)
+    heads = ("{} ratio", "{} AUC", "to equal")
+    head = [h.format(task) for task in ("click", "conversion") for h in heads]
+    report.table([*head, "epochs"], label_width=26, width=18)
+    equal = np.transpose(found["weighting equal"])
+    for label, values in found.items():
+        figures = np.transpose(values)
+        cells = []
+        for ratio, auc in ((0, 1), (2, 3)):
+            difference = in_thousandths(figures[auc] - equal[auc])
+            cells += [spread(figures[ratio], 3), spread(figures[auc], 3), difference]
+        report.row(label, [*cells, spread(figures[4], 1)])
+
+
 def main():
     """Print one table per pair of rates, or per real table."""
     parser = make_parser(__doc__, seeds=3)
     real = "real tables, such as rare, hillstrom"
     parser.add_argument("--data", nargs="+", help=real)
-    arguments, report = begin("rates", parser, seeds=2)
-    seeds = arguments.seeds
-    report.text(f"{seeds} seeds")
-    for name, (n, *rates) in RATES.items() if arguments.data is None else ():
+    parser.add_argument("--defaults", action="store_true", help="see above")
+    parser.add_argument("--rates", nargs="+", choices=RATES, default=[*RATES])
+    parser.add_argument("--loss", choices=sorted(LOSSES), default="bce")
+    parser.add_argument("--logs", type=int, default=N_LOGS, help="of --defaults")
+    parser.add_argument("--weightings", nargs="+", help="beside equal, of --defaults")
+    arguments = parse(parser, seeds=2, logs=2)
+    report = Report("rates_defaults" if arguments.defaults else "rates", arguments)
+    seeds, logs = arguments.seeds, arguments.logs
+    report.text(
+        f"{logs} logs, {seeds} seeds" if arguments.defaults else f"{seeds} seeds"
+    )
+    forms = weighting_forms()
+    if arguments.weightings:
+        kept = {f"weighting {name}" for name in ["equal", *arguments.weightings]}
+        forms = {label: params for label, params in forms.items() if label in kept}
+    for name in arguments.rates if arguments.data is None else ():
+        percent, n, *rates = RATES[name]
         n, n_test = (n // 25, N_TEST // 25) if arguments.quick else (n, N_TEST)
-        found = generated_figures(n, n_test, rates, small_forms(), seeds)
-        caption = f"{name}: {n:,} rows, {n_test:,} others"
-        print_table(report, caption, ["click", "conversion"], found)
+        caption = f"{percent} % clicks, {name} % conversions: "
+        caption += f"{n:,} rows, {n_test:,} others"
+        if not arguments.defaults:
+            found = small_figures(n, n_test, rates, seeds)
+            print_table(report, caption, ["click", "conversion"], found)
+        else:
+            loss = arguments.loss
+            found = default_figures(n, n_test, rates, loss, forms, logs, seeds)
+            print_comparison(report, f"{caption}; loss {loss}", found)
     for name in arguments.data or ():
         tables = load_tables(name, os.environ.get("SK_PWISER_DATA"))
         found = real_figures(tables, weighting_forms() | debiasing_forms(), seeds)

@@ -35,9 +35,10 @@ def train(rank, size, folder):
         verbose=0,
     )
     pickle.dumps(result.net)  # its connections are left out
+    state = result.net.criterion_.state_dict().values()
     return {
         "weights": [p.detach().cpu().numpy() for p in result.net.module_.parameters()],
-        "state": [t.cpu().numpy() for t in result.net.criterion_.state_dict().values()],
+        "state": [t.cpu().numpy() for t in state if isinstance(t, torch.Tensor)],
         "history": [dict(row) for row in result.net.history],
         "n_rows": result.n_rows,
     }

@@ -12,13 +12,17 @@ WIDTH = len(CARDINALITIES) * DIM + N_NUMERIC
 RATES = (0.3, 0.1, 0.02)
 
 
-def make(kind, n_tasks=2, *, scale=0.4, task_space="entire", **params):
+def make(
+    kind, n_tasks=2, *, scale=0.4, task_space="entire", task_parents=None, **params
+):
     """Build a network for two category and three numeric columns.
 
     All parameters are drawn anew: uniform gates would not show what they read.
     """
     spec = NetworkSpec(
-        CARDINALITIES, N_NUMERIC, DIM, RATES[:n_tasks], task_space=task_space
+        *(CARDINALITIES, N_NUMERIC, DIM, (*RATES, 0.01)[:n_tasks]),
+        task_space=task_space,
+        task_parents=task_parents,
     )
     network = kind(spec, **params)
     for parameter in network.parameters():

@@ -409,7 +409,7 @@ class TestFallbacks:
     @pytest.mark.parametrize(
         ("params", "reason"),
         [
-            ({"weighting": "pcgrad"}, "weighting=PCGrad, which needs the gradient"),
+            ({"weighting": "nash"}, "weighting=Nash, which needs the gradient"),
             ({"device": "cpu"}, "device='cpu': graphs require CUDA and torch 2.4"),
             (
                 {"loss": "jrc", "fit_params": {"groups": np.arange(N) // 8}},

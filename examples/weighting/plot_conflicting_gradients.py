@@ -76,7 +76,7 @@ from sklearn.metrics import log_loss
 
 truth = np.column_stack([ctr, ctr * cvr])[test]
 excess = {}
-for weighting in ["equal", "pcgrad", "cagrad", "nash"]:
+for weighting in ["equal", "gradcraft", "metabalance", "nash"]:
     for seed in range(3):
         model = MultiTaskCTRCVRClassifier(
             weighting=weighting, random_state=seed, **params
@@ -110,6 +110,6 @@ plt.show()
 
 # %%
 # The gradients conflict in two thirds of the steps. The three methods learn the
-# conversion slightly better and the click worse than the plain sum, by little more than
-# the spread over the seeds. They find a different compromise, but do not remove the
-# conflict.
+# conversion slightly better and the click slightly worse than the plain sum, by no more
+# than the spread over the seeds. They find a different compromise, but do not remove
+# the conflict.

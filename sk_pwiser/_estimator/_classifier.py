@@ -118,8 +118,8 @@ class MultiTaskCTRCVRClassifier(
         and 1, and keeps 0.1 unless the validation AUC of the last task is higher by two
         standard errors with another weight; see :ref:`auto_weight`. Losses without the
         term ignore it.
-    weighting : {"equal", "cagrad", "dwa", "ema", "fixed", "gradcraft", "gradnorm", \
-            "metabalance", "nash", "pcgrad", "torchjd", "uncertainty"}, class or \
+    weighting : {"equal", "dwa", "ema", "fixed", "gradcraft", "gradnorm", \
+            "metabalance", "nash", "torchjd", "uncertainty"}, class or \
             Module, default="equal"
         How the tasks' losses, or their gradients, are combined: a name of
         :mod:`sk_pwiser.weighting`, a subclass of

@@ -10,7 +10,6 @@ from sk_pwiser._training._batches import (
 )
 from sk_pwiser._training._callbacks import (
     CallbackSupportMixin,
-    InputMixup,
     KeepOnInterrupt,
     fit_task,
     runs_callbacks,

@@ -1,4 +1,4 @@
-"""Callbacks: skorch's, with interrupts, schedules and mixup; and scikit-learn's."""
+"""Callbacks: skorch's, with interrupts and schedules; and scikit-learn's."""
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -9,7 +9,6 @@ from types import SimpleNamespace
 from typing import Any, TypeVar
 
 import torch
-from scipy.special import betaincinv
 from skorch import NeuralNet
 from skorch.callbacks import (
     BatchScoring,
@@ -19,11 +18,6 @@ from skorch.callbacks import (
     LRScheduler,
     PassthroughScoring,
 )
-from torch import Tensor, nn
-
-from sk_pwiser._training._batches import CPU
-from sk_pwiser._training._devices import Batch
-from sk_pwiser._utils import generator_on
 
 try:
     from sklearn.callback import CallbackSupportMixin as CallbackSupportMixin
@@ -211,73 +205,6 @@ def group_arguments(optimizer: torch.optim.Optimizer) -> list[dict[str, Any]]:
         {key: value for key, value in group.items() if key != "params"}
         for group in optimizer.param_groups
     ]
-
-
-class InputMixup(Callback):  # type: ignore[misc]
-    """Mix the dense inputs and the labels of a share of the training batches.
-
-    Each row of such a batch becomes `(1 - lam) * own + lam * partner`, with a random
-    partner of the batch and one `lam` per batch, drawn from Beta(alpha, alpha): the
-    output of the network's `input_layer`, and labels and weights such that a loss that
-    is linear in the label is the mean of the losses with both labels.
-
-    References
-    ----------
-    Zhang, Cisse, Dauphin and Lopez-Paz (2018). "mixup: Beyond Empirical Risk
-    Minimization." ICLR. :arxiv:`1710.09412`
-
-    Verma et al. (2019). "Manifold Mixup." ICML. :arxiv:`1806.05236`
-    """
-
-    def __init__(self, alpha: float, share: float) -> None:
-        self.alpha = alpha
-        self.share = share
-        self.lam = 0.0
-        self.partners: Tensor | None = None
-        self._handle: Any = None
-
-    def on_train_begin(self, net: NeuralNet, **kwargs: Any) -> None:
-        """Mix the outputs of the input layer from now on."""
-        self._handle = net.module_.input_layer.register_forward_hook(self.mix_inputs)
-
-    def on_train_end(self, net: NeuralNet, **kwargs: Any) -> None:
-        """Stop mixing."""
-        self._handle.remove()
-        self._handle = self.partners = None
-
-    def on_batch_begin(
-        self, net: NeuralNet, batch: Batch, training: bool, **kwargs: Any
-    ) -> None:
-        """Draw `lam` and the partners, and mix labels and weights in place."""
-        self.partners = None
-        if not training:
-            return
-        generator = generator_on(CPU)
-        is_mixed, u = torch.rand(2, generator=generator, dtype=torch.float64).tolist()
-        if is_mixed >= self.share:
-            return
-        inputs, y = batch
-        self.lam = float(betaincinv(self.alpha, self.alpha, u))
-        self.partners = torch.randperm(len(y), generator=generator).to(y.device)
-        # A training batch holds copies of the rows, which may be changed.
-        weight = inputs.get("sample_weight")
-        if weight is None:
-            y.lerp_(y[self.partners], self.lam)
-            return
-        weighted = y * weight.unsqueeze(1)
-        weighted = weighted.lerp(weighted[self.partners], self.lam)
-        inputs["sample_weight"] = weight.lerp(weight[self.partners], self.lam)
-        y.copy_(weighted / inputs["sample_weight"].unsqueeze(1))
-
-    def on_batch_end(self, net: NeuralNet, **kwargs: Any) -> None:
-        """End the mixing until the next batch."""
-        self.partners = None
-
-    def mix_inputs(self, _module: nn.Module, _args: Any, inputs: Tensor) -> Tensor:
-        """Return mixed inputs, `(batch, width)` or `(n_tables, batch, width)`."""
-        if self.partners is None:
-            return inputs
-        return inputs.lerp(inputs.index_select(-2, self.partners), self.lam)
 
 
 class FitTask:

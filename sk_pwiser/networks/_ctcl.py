@@ -1,12 +1,11 @@
 """Cross-task consistency learning."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import cast
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from sk_pwiser._utils import at_least_float32, check_choice, check_number
 from sk_pwiser.networks._chain import base_logits, chain_logits
@@ -22,19 +21,21 @@ from sk_pwiser.networks._spec import NetworkSpec
 class CTCL(MultiTaskNetwork):
     r"""Cross-task consistency learning: each task also predicts its neighbours.
 
-    The network is :class:`SharedBottom`, with transfer nets beside it. For neighbours j
-    and k in the funnel, :math:`T_{jk}` maps the last hidden vector :math:`h_j` of the
-    tower of task j to a logit of task k. Its loss compares this logit with the
-    network's own probability of task k, without gradient ("prediction"), or with the
-    label ("label"),
+    The network is :class:`SharedBottom`, with transfer nets beside it. Neighbours are a
+    task and the task that it presupposes: in a funnel each task and the one before, and
+    with `task_parents` a parent and its child. Tasks with the same parent are no
+    neighbours, and tasks without parents and children have none. For neighbours j and
+    k, :math:`T_{jk}` maps the last hidden vector :math:`h_j` of the tower of task j to
+    a logit of task k. Its loss compares this logit with the network's own probability
+    of task k, without gradient ("prediction"), or with the label ("label"),
 
     .. math:: X_{jk} = \delta(T_{jk}(h_j), \mathrm{sg}(p_k))
         \quad\text{or}\quad X_{jk} = \delta(T_{jk}(h_j), y_k),
 
     with :math:`\delta` the pointwise part of `loss=`, averaged over rows. Of the first
-    form the value at :math:`T_{jk} = p_k` is subtracted, which makes it a divergence
-    and leaves its gradient unchanged: a validation loss does not fall because
-    predictions become more certain. The loss of
+    form the value at :math:`T_{jk} = p_k` is subtracted. This leaves its gradient
+    unchanged and makes it a divergence for a proper loss such as cross-entropy: a
+    validation loss does not fall because predictions become more certain. The loss of
     task j increases by `consistency_weight` times the mean of :math:`X_{jk}` over its
     neighbours k. Predictions do not depend on the transfer nets.
 
@@ -110,10 +111,13 @@ class CTCL(MultiTaskNetwork):
         self.towers = self._make_towers(self.bottom.n_out, tower_units, dropout)
         n_hidden = [self.bottom.n_out, *tower_units][-1]
         units = check_units("transfer_units", transfer_units)
+        self.pairs = [(j, k) for k, j in enumerate(spec.parents) if j >= 0]
         # Probabilities over impressions, in either task space.
         logits = base_logits(spec.base_rates)
-        self.to_next = TaskTowers(n_hidden, units, logits[1:], dropout)
-        self.to_previous = TaskTowers(n_hidden, units, logits[:-1], dropout)
+        to_children = logits[[child for _, child in self.pairs]]
+        to_parents = logits[[parent for parent, _ in self.pairs]]
+        self.to_children = TaskTowers(n_hidden, units, to_children, dropout)
+        self.to_parents = TaskTowers(n_hidden, units, to_parents, dropout)
 
     def forward(self, codes: Tensor, numeric: Tensor) -> NetworkOutput:
         """Compute the logits of a batch, `(batch, n_tasks)`, and the extra loss."""
@@ -122,17 +126,23 @@ class CTCL(MultiTaskNetwork):
         hidden = [tower.hidden(inputs) for tower in towers]
         heads = [tower.output(h) for tower, h in zip(towers, hidden, strict=True)]
         logits = torch.cat(heads, dim=1)
-        if self.n_tasks == 1:
+        if not self.pairs:
             return NetworkOutput(logits)
         known = None
         if self.reads_predictions:
             known = at_least_float32(logits.detach())
             if self.spec.task_space == "conditional":
                 known = chain_logits(known, self.spec.parents)
+        of_parents = torch.stack([hidden[parent] for parent, _ in self.pairs])
+        of_children = torch.stack([hidden[child] for _, child in self.pairs])
+        to_children = self.to_children(of_parents).unbind(dim=1)
+        to_parents = self.to_parents(of_children).unbind(dim=1)
+        transfers = dict(zip(self.pairs, to_children, strict=True))
+        for (parent, child), transfer in zip(self.pairs, to_parents, strict=True):
+            transfers[child, parent] = transfer
         consistency = partial(
             consistency_loss,
-            to_next=self.to_next(torch.stack(hidden[:-1])),
-            to_previous=self.to_previous(torch.stack(hidden[1:])),
+            transfers=transfers,
             known=known,
             weight=self.consistency_weight,
         )
@@ -141,25 +151,26 @@ class CTCL(MultiTaskNetwork):
 
 def consistency_loss(
     labels: Labels,
-    to_next: Tensor,
-    to_previous: Tensor,
+    transfers: Mapping[tuple[int, int], Tensor],
     known: Tensor | None = None,
     weight: float = 1.0,
 ) -> Tensor:
     """Compute the mean loss of the transfers from each task, of shape `(n_tasks,)`.
 
-    `to_next` and `to_previous`, `(batch, n_tasks - 1)`, are the logits of tasks 2 to K
-    and 1 to K - 1. The targets are the probabilities of the logits `known`, or the
-    labels.
+    `transfers` are the logits, `(batch,)`, by the task that they are computed from and
+    the task that they predict. The targets are the probabilities of the logits `known`,
+    or the labels.
     """
     targets = labels.y if known is None else known.sigmoid()
-    # The loss takes one column per task. The first task is no "next" task and the last
-    # one no "previous" task: their columns are filled and cut off.
-    filled = (
-        F.pad(at_least_float32(to_next), (1, 0)),
-        F.pad(at_least_float32(to_previous), (0, 1)),
+    tasks = range(targets.shape[1])
+    # The loss takes one column per task: columns without a transfer are filled.
+    zero = torch.zeros_like(next(iter(transfers.values())))
+    filled = [
+        torch.stack([transfers.get((j, k), zero) for k in tasks], dim=1) for j in tasks
+    ]
+    losses = torch.stack(
+        [labels.row_losses(at_least_float32(logits), targets) for logits in filled]
     )
-    losses = torch.stack([labels.row_losses(logits, targets) for logits in filled])
     if known is not None:
         losses = losses - labels.row_losses(known, targets)
     if labels.sample_weight is not None:
@@ -169,8 +180,9 @@ def consistency_loss(
             # one in every row.
             weights = weights[:, :1]
         losses = losses * weights
-    forward, backward = losses.mean(dim=1)
-    total = F.pad(forward[1:], (0, 1)) + F.pad(backward[:-1], (1, 0))
-    n_transfers = torch.full_like(total, 2.0)
-    n_transfers[0] = n_transfers[-1] = 1.0  # not by a list, which would be copied
-    return weight * total / n_transfers
+    means = losses.mean(dim=1)
+    totals = []
+    for j in tasks:
+        own = [means[pair] for pair in transfers if pair[0] == j]
+        totals.append(torch.stack(own).mean() if own else means.new_zeros(()))
+    return weight * torch.stack(totals)

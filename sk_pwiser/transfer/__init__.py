@@ -5,7 +5,7 @@ an app. The functions take fitted estimators, leave them unchanged and return ne
 """
 
 from sk_pwiser.transfer._compatible import check_compatible, named_parts
-from sk_pwiser.transfer._distill import distill, market_mixup
+from sk_pwiser.transfer._distill import distill
 from sk_pwiser.transfer._fine_tune import fine_tune
 from sk_pwiser.transfer._fit_like import fit_like
 from sk_pwiser.transfer._merge import merge_estimators, merge_interference
@@ -16,7 +16,6 @@ __all__ = [
     "distill",
     "fine_tune",
     "fit_like",
-    "market_mixup",
     "merge_estimators",
     "merge_interference",
     "named_parts",

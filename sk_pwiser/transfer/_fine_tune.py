@@ -47,10 +47,9 @@ def fine_tune(
       category values that are new or do not occur in `X`;
     - "delta" penalises the distance from the source's features, which are the input of
       the network's towers;
-    - "bss" penalises the smallest singular value of the features of a batch, so that
-      features which do not transfer vanish;
-    - "tred" penalises the distance from those of the source's features that matter in
-      the new market.
+    - "tred" gained nothing over plain fine-tuning in the comparisons of
+      :ref:`transfer`; it penalises the distance from those of the source's features
+      that matter in the new market.
 
     Parameters
     ----------
@@ -67,10 +66,10 @@ def fine_tune(
         Group of each row, as in `fit`.
     eval_set : tuple of (X, Y), default=None
         Rows for early stopping, as in `fit`.
-    regularizer : {"l2_sp", "delta", "bss", "tred"} or None, default=None
+    regularizer : {"l2_sp", "delta", "tred"} or None, default=None
         The penalty, if any.
     regularizer_weight : float, default=None
-        Weight of the penalty, >= 0; by default 0.001 for "bss", and 0.01 otherwise.
+        Weight of the penalty, >= 0; by default 0.01 for "l2_sp", and 0.5 otherwise.
     seen : bool, default=False
         Whether the source was fitted on the rows of `X`, too, as after one fit on all
         markets. The target statistics of a training row then leave out its block of
@@ -114,8 +113,7 @@ def fine_tune(
     -----
     Departures from the papers: L2-SP treats the output layer separately, since its task
     is new; here the tasks are the same, and all weights are kept near the source. DELTA
-    weights channels by their importance; here all have the same weight. BSS penalises k
-    singular values, also of inactive units; here k = 1.
+    weights channels by their importance; here all have the same weight.
 
     The equations of TRED were not available. Here the gates g, which separate relevant
     features :math:`g \circ \varphi_0` from the others, minimise the cross-entropy of a
@@ -130,9 +128,6 @@ def fine_tune(
 
     X. Li, Xiong, Wang, Rao, Liu and Huan (2019). "DELTA: Deep Learning Transfer using
     Feature Map with Attention for Convolutional Networks." ICLR. :arxiv:`1901.09229`
-
-    X. Chen, Wang, Fu, Long and Wang (2019). "Catastrophic Forgetting Meets Negative
-    Transfer: Batch Spectral Shrinkage for Safe Transfer Learning." NeurIPS.
 
     Li, Hu, Li, Xiong, Xu and Dou (2024). "Towards accurate knowledge transfer via
     target-awareness representation disentanglement." Machine Learning 113(2), 699-723.
@@ -163,7 +158,7 @@ def fine_tune(
     if regularizer in OF_FEATURES and source.net_.module_.spec.bags:
         raise ValueError(
             f"regularizer={regularizer!r} does not support sparse X and lists of "
-            "categories; use 'l2_sp', 'bss' or None."
+            "categories; use 'l2_sp' or None."
         )
     result = source._result
     found = {}

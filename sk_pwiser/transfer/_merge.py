@@ -32,7 +32,6 @@ from sk_pwiser.transfer._task_vectors import (
     combine,
     infer_with,
     read_state,
-    trim_vectors,
     with_state,
 )
 
@@ -54,7 +53,6 @@ def merge_estimators(
     granularity="task",
     prior=0.3,
     bounds=(0.0, 1.0),
-    trim=None,
     freeze=(),
     realign=False,
     return_coefficients=False,
@@ -93,10 +91,6 @@ def merge_estimators(
         Coefficients from which the search starts, within `bounds`.
     bounds : tuple of float, default=(0.0, 1.0)
         Lower and upper bound of all coefficients.
-    trim : float, default=None
-        Share in [0, 1) of the entries of each task vector that are set to 0, starting
-        with the smallest magnitudes. Of the other entries, only those remain that have
-        the same sign as their sum over the estimators. None keeps all entries.
     freeze : str or sequence of str, default=()
         Parts of the network that are taken from the base, such as "embedding": names of
         :func:`named_parts`, or their beginnings, such as "towers" for all towers.
@@ -136,9 +130,6 @@ def merge_estimators(
     Yang et al. (2024). "AdaMerging: Adaptive Model Merging
     for Multi-Task Learning." ICLR. :arxiv:`2310.02575`
 
-    Yadav et al. (2023). "TIES-Merging: Resolving Interference
-    When Merging Models." NeurIPS. :arxiv:`2306.01708`
-
     Djuhera et al. (2024). "R-MTLLMF: Resilient Multi-Task
     Large Language Model Fusion at the Wireless Edge." :arxiv:`2411.18220`
 
@@ -170,8 +161,6 @@ def merge_estimators(
         raise ValueError(
             f"prior must be within the bounds ({low:g}, {high:g}); got {prior!r}."
         )
-    if trim is not None:
-        trim = check_number("trim", trim, at_least=0, below=1)
     frozen = _frozen_names(base, freeze)
     X = check_table(X)
     if objective == "log_loss" and Y is None:
@@ -185,8 +174,6 @@ def merge_estimators(
     if not names:
         raise ValueError(f"freeze must leave a part to merge; got {freeze!r}.")
     states = [read_state(member, base.net_.device) for member in members]
-    if trim is not None:
-        states = trim_vectors(first, states, trim, names)
     found = np.tile(start, (len(names), 1))
     if objective is not None:
         mean = MergeObjective(base.net_, first, states, names, rows, objective)

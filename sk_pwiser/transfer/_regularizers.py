@@ -15,11 +15,13 @@ from torch.nn import functional as F
 
 from sk_pwiser.transfer._fit_like import embedding_tables
 
-DEFAULT_WEIGHTS = {"l2_sp": 0.01, "delta": 0.01, "bss": 0.001, "tred": 0.01}
+DEFAULT_WEIGHTS = {"l2_sp": 0.01, "delta": 0.5, "tred": 0.5}
 
 # The separation of features in "tred": weights of its terms, and its optimisation.
 DISCREPANCY_WEIGHT, GATE_PENALTY, HEAD_PENALTY = 0.05, 0.024, 0.03
 N_STEPS, STEP_SIZE, N_ROWS = 200, 0.05, 128
+# Rows from which the scales of the features are computed.
+N_SCALED_ROWS = 10_000
 
 
 def l2_sp(net, rows, included, seed):
@@ -43,27 +45,26 @@ def delta(net, rows, included, seed):
     )
 
 
-def bss(net, rows, included, seed):
-    """Penalise the smallest singular value of the features of a batch."""
-    return lambda _inputs, features: spectral_penalty(features)
-
-
 def tred(net, rows, included, seed):
     """Penalise the distance from the relevant part of the initial features."""
     initial = deepcopy(net.module_).eval()
-    batches = [
-        features_of(initial, (inputs["codes"].long(), inputs["numeric"]))
-        for inputs, _ in net.get_iterator(rows)
-    ]
-    labels = rows.labels().to(batches[0].device)
-    gates = separate(torch.cat(batches), labels, rows.weights(), seed)
+
+    def read(chosen):
+        """Return the features of some rows: those of all rows may not fit."""
+        if rows.rows is not None:
+            chosen = rows.rows[chosen.to(rows.rows.device)]
+        inputs, _ = rows.batch(chosen.to(rows.device))
+        codes, numeric = inputs["codes"].long(), inputs["numeric"]
+        return features_of(initial, (codes.to(net.device), numeric.to(net.device)))
+
+    gates = separate(read, rows.labels(), rows.weights(), seed)
     return lambda inputs, features: distance_penalty(
         features, gates * features_of(initial, inputs)
     )
 
 
-REGULARIZERS = {"l2_sp": l2_sp, "delta": delta, "bss": bss, "tred": tred}
-# These run the initial network beside the trained one.
+REGULARIZERS = {"l2_sp": l2_sp, "delta": delta, "tred": tred}
+# These compare the features of a batch with those of the initial network.
 OF_FEATURES = "delta", "tred"
 
 
@@ -79,15 +80,11 @@ def l2_sp_penalty(parameters, start, masks):
 
 
 def distance_penalty(features, reference):
-    """Compute the mean over rows of the squared distance, both `(batch, width)`."""
-    return (features - reference).square().sum(dim=1).mean()
+    """Compute the mean squared distance of features, both `(batch, width)`.
 
-
-def spectral_penalty(features):
-    """Compute the smallest squared singular value of `(batch, width)`."""
-    # Each feature that is 0 in all rows would add a singular value of 0.
-    features = features[:, (features != 0).any(dim=0)]
-    return torch.linalg.svdvals(features)[-1:].square().sum()
+    It is a mean over rows and features: networks differ in width by a factor of 12.
+    """
+    return (features - reference).square().mean()
 
 
 def squared_discrepancy(x, y, n_kernels=5):
@@ -109,8 +106,10 @@ def squared_discrepancy(x, y, n_kernels=5):
     return within - 2 * kernel[:n_x, n_x:].mean()
 
 
-def separate(features, y, sample_weight, seed):
+def separate(read, y, sample_weight, seed):
     """Find which features matter for the labels: gates in (0, 1), near 1 if they do.
+
+    `read` returns the features of some rows, `(n_chosen, width)`, for their numbers.
 
     Linear models of the gated features predict the labels. The cross-entropy of each
     task is divided by the entropy of its base rate, so that the penalties have the same
@@ -119,11 +118,12 @@ def separate(features, y, sample_weight, seed):
     without another.
     """
     generator = torch.Generator().manual_seed(seed)
-    device, width = features.device, features.shape[1]
+    n_scaled = min(len(y), N_SCALED_ROWS)
+    deviation = read(torch.arange(n_scaled) * len(y) // n_scaled).std(dim=0)
     # Constant features carry no information: they are 0.
-    deviation = features.std(dim=0)
-    x = torch.where(deviation > 1e-6, features / deviation.clamp(min=1e-6), 0.0)
-    tasks = _balanced_tasks(y, sample_weight)
+    scale = torch.where(deviation > 1e-6, 1 / deviation.clamp(min=1e-6), 0.0)
+    device, width = scale.device, len(scale)
+    tasks = _balanced_tasks(y.cpu(), sample_weight)
     if not tasks:
         return torch.ones(width, device=device)
     base_logits = [math.log(task.shares[0] / task.shares[1]) for task in tasks]
@@ -133,15 +133,18 @@ def separate(features, y, sample_weight, seed):
     optimizer = torch.optim.Adam([logits, heads, biases], lr=STEP_SIZE)
     for _step in range(N_STEPS):
         gates = torch.sigmoid(logits)
-        rows = torch.randint(len(x), (N_ROWS,), generator=generator).to(device)
-        relevant, rest = gates * x[rows], (1 - gates) * x[rows]
+        rows = [torch.randint(len(y), (N_ROWS,), generator=generator)]
+        for task in tasks:
+            rows += task.draw(generator)
+        x, *of_labels = (scale * read(torch.cat(rows))).split([len(r) for r in rows])
+        relevant, rest = gates * x, (1 - gates) * x
         loss = -DISCREPANCY_WEIGHT * squared_discrepancy(relevant, rest)
         loss = loss + GATE_PENALTY * gates.square().mean()
         loss = loss + HEAD_PENALTY * heads.square().sum()
-        for task, head, bias in zip(tasks, heads, biases, strict=True):
-            drawn = task.draw(generator)
-            for share, sign, of_label in zip(task.shares, (-1, 1), drawn, strict=True):
-                z = x[of_label] @ (gates * head) + bias
+        pairs = zip(of_labels[::2], of_labels[1::2], strict=True)
+        for task, pair, head, bias in zip(tasks, pairs, heads, biases, strict=True):
+            for share, sign, x in zip(task.shares, (-1, 1), pair, strict=True):
+                z = x @ (gates * head) + bias
                 cross_entropy = share * F.softplus(sign * z).mean()
                 loss = loss + cross_entropy / task.relative_entropy
         optimizer.zero_grad()
@@ -167,7 +170,7 @@ class _BalancedTask(NamedTuple):
         for rows, sums in zip(self.rows, self.sums, strict=True):
             u = torch.rand(N_ROWS // 2, generator=generator, dtype=torch.float64)
             places = torch.searchsorted(sums, u * sums[-1], right=True)
-            yield rows[places.clamp(max=len(rows) - 1).to(rows.device)]
+            yield rows[places.clamp(max=len(rows) - 1)]
 
 
 def _balanced_tasks(y, sample_weight):
@@ -175,7 +178,7 @@ def _balanced_tasks(y, sample_weight):
     tasks = []
     weights = torch.ones(len(y), 1) if sample_weight is None else sample_weight.cpu()
     weights = weights.double().view(len(y), -1).expand(len(y), y.shape[1])
-    for labels, weight in zip(y.cpu().T, weights.T, strict=True):
+    for labels, weight in zip(y.T, weights.T, strict=True):
         rows = [
             torch.nonzero(is_class & (weight > 0)).squeeze(1)
             for is_class in (labels > 0, labels == 0)
@@ -184,7 +187,6 @@ def _balanced_tasks(y, sample_weight):
             sums = [weight[each].cumsum(0) for each in rows]
             totals = torch.stack([each[-1] for each in sums])
             shares = (totals / totals.sum()).tolist()
-            rows = [each.to(y.device) for each in rows]
             tasks.append(_BalancedTask(rows, sums, shares))
     return tasks
 
@@ -229,8 +231,12 @@ def _flat(features, n_rows):
 
 @contextmanager
 def penalised(net, regularizer, weight, rows, included, seed):
-    """Add a penalty, which starts at 0 and grows, to the extra losses in training."""
-    network, reads_features = net.module_, regularizer != "l2_sp"
+    """Add a penalty to the extra losses in training.
+
+    Before the first step "l2_sp" is 0, "delta" only measures what dropout changes, and
+    "tred" is the size of the features that do not matter.
+    """
+    network, reads_features = net.module_, regularizer in OF_FEATURES
     penalty = REGULARIZERS[regularizer](net, rows, included, seed)
 
     def add(module, inputs, output):

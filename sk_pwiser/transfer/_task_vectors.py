@@ -45,28 +45,6 @@ def combine(base, members, coefficients):
     return state
 
 
-def trim_vectors(base, members, share, names):
-    """Set a share of each task vector, the smallest, to 0 (TIES-Merging).
-
-    Then only entries with the sign of the sum remain, of the tensors in `names`.
-    """
-    limits = []
-    for member in members:
-        sizes = [(member[name] - base[name]).abs().flatten() for name in names]
-        sizes = torch.cat(sizes)
-        limits.append(sizes.kthvalue(int(share * len(sizes)) + 1).values)
-    trimmed = [dict(member) for member in members]
-    for name in names:
-        vectors = torch.stack([member[name] - base[name] for member in members])
-        for vector, limit in zip(vectors, limits, strict=True):
-            vector[vector.abs() < limit] = 0
-        elected = widest(vectors).sum(dim=0).sign()
-        for state, vector in zip(trimmed, vectors, strict=True):
-            is_kept = (vector != 0) & (vector.sign() == elected)
-            state[name] = torch.where(is_kept, state[name], base[name])
-    return trimmed
-
-
 def with_state(estimator, state, rows):
     """Copy a fitted estimator with other weights, and without moments of the optimiser.
 

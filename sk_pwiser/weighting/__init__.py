@@ -7,7 +7,6 @@ which are passed to `fit` as `sample_weight`.
 """
 
 from sk_pwiser._row_weights import SessionCriticWeights
-from sk_pwiser.weighting._cagrad import CAGrad
 from sk_pwiser.weighting._dwa import DynamicWeightAverage
 from sk_pwiser.weighting._ema import ExponentialMovingAverage
 from sk_pwiser.weighting._fixed import Equal, Fixed
@@ -17,14 +16,12 @@ from sk_pwiser.weighting._gradient import depends_on as depends_on
 from sk_pwiser.weighting._gradnorm import GradNorm
 from sk_pwiser.weighting._metabalance import MetaBalance
 from sk_pwiser.weighting._nash import Nash
-from sk_pwiser.weighting._pcgrad import PCGrad
 from sk_pwiser.weighting._task_weighting import TaskWeighting
 from sk_pwiser.weighting._torchjd import TorchJD
 from sk_pwiser.weighting._torchjd import as_weighting as as_weighting
 from sk_pwiser.weighting._uncertainty import Uncertainty
 
 WEIGHTINGS: dict[str, type[TaskWeighting]] = {
-    "cagrad": CAGrad,
     "dwa": DynamicWeightAverage,
     "ema": ExponentialMovingAverage,
     "equal": Equal,
@@ -33,14 +30,12 @@ WEIGHTINGS: dict[str, type[TaskWeighting]] = {
     "gradnorm": GradNorm,
     "metabalance": MetaBalance,
     "nash": Nash,
-    "pcgrad": PCGrad,
     "torchjd": TorchJD,
     "uncertainty": Uncertainty,
 }
 
 __all__ = [
     "WEIGHTINGS",
-    "CAGrad",
     "DynamicWeightAverage",
     "Equal",
     "ExponentialMovingAverage",
@@ -50,7 +45,6 @@ __all__ = [
     "GradientWeighting",
     "MetaBalance",
     "Nash",
-    "PCGrad",
     "SessionCriticWeights",
     "TaskWeighting",
     "TorchJD",

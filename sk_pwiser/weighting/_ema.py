@@ -49,6 +49,11 @@ class ExponentialMovingAverage(TaskWeighting):
     rows for the task, does not change the average. The averages are updated in
     training mode only.
 
+    A task with few positive labels then has as much influence as the others. With the
+    defaults of the estimator and 50 conversions at a rate of 0.1 %, or 200 at 1 %, the
+    ROC AUC of clicks and conversions is lower than with equal weights
+    (:doc:`/user_guide/low_rates`).
+
     The average excludes the current batch. If it included it, a batch with a positive
     row of a rare task would reduce its own weight, and the task would be predicted too
     low: at a rate of 0.1 %, batches of 512 rows and a decay of 0.9, by 17 %.

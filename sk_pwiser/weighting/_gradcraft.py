@@ -46,9 +46,10 @@ class GradCraft(GradientWeighting):
 
     Notes
     -----
-    PCGrad projects onto one task after another, and a later projection may restore an
-    earlier conflict. GradCraft solves for all conflicts of a task jointly, by least
-    squares if the gradients of J are linearly dependent.
+    PCGrad (Yu et al., 2020, :arxiv:`2001.06782`) projects onto one task after another,
+    and a later projection may restore an earlier conflict. GradCraft solves for all
+    conflicts of a task jointly, by least squares if the gradients of J are linearly
+    dependent.
 
     The authors search r in [0, 1] and :math:`\epsilon` between 1e-10 and 1e-8.
 

@@ -47,7 +47,8 @@ class TorchJD(GradientWeighting):
     tasks' gradients, while parameters of one task take the gradient of its loss, which
     has the scale of the sum.
 
-    Methods that compare several batches in one step, such as MoDo, receive only one.
+    Methods that take the gradients of several batches in one step, such as
+    MoDoWeighting and SDMGradWeighting, are refused: a step has one batch.
 
     References
     ----------
@@ -72,15 +73,21 @@ class TorchJD(GradientWeighting):
         # Methods that read the gradients themselves may have a state per entry.
         self.skips_rows = self._gram_weighting is not None
         self._initial_attributes = deepcopy(self._attributes())
-        # Combine a small input, so that unsuitable methods raise before training.
+        # Combine a small input, so that unsuitable methods raise before training. The
+        # gradients are not square, unlike products of the gradients of two batches.
         method, n = deepcopy(self.aggregator), n_tasks
         with torch.random.fork_rng(devices=[]):
             try:
-                method(torch.eye(n) if self.needs_task_gradients else torch.ones(n))
+                if not self.needs_task_gradients:
+                    method(torch.ones(n))
+                elif self._gram_weighting is self.aggregator:
+                    method(torch.eye(n))
+                else:
+                    method(torch.eye(n, n + 1))
             except ERRORS as error:
                 raise ValueError(
-                    f"{type(method).__name__} of TorchJD cannot combine {n} tasks: "
-                    f"{error}"
+                    f"{type(method).__name__} of TorchJD cannot combine {n} tasks "
+                    f"with the gradients of one batch: {error}"
                 ) from error
 
     @property

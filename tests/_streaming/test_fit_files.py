@@ -270,7 +270,7 @@ def test_it_learns_as_in_memory(folder):
         {"loss": "jrc"},
         {"loss": "focal", "weighting": "uncertainty"},
         {"loss": "combined_pair", "stratified_batches": True},
-        {"weighting": "pcgrad"},
+        {"weighting": "gradcraft"},
         {"optimizer_params": {"lazy_embeddings": True}},
         {"network": "mmoe", "network_params": None, "verbose": 1},
     ],

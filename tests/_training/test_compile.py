@@ -96,7 +96,7 @@ def test_the_real_compiler(compiler):
     assert_allclose(model.predict_proba(X), eager.predict_proba(X), rtol=1e-4)
 
 
-@pytest.mark.parametrize("weighting", ["nash", "pcgrad"])
+@pytest.mark.parametrize("weighting", ["nash", "gradcraft"])
 def test_weightings_of_gradients_are_refused(earlier, weighting):
     earlier.set_params(compile=True, weighting=weighting)
     message = (

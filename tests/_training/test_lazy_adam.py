@@ -196,7 +196,7 @@ def test_an_update_keeps_no_more_rows_than_its_tables_have(device):
     ("params", "message"),
     [
         ({"optimizer": "sgd"}, "optimizer='sgd'"),
-        ({"weighting": "pcgrad"}, "weighting='pcgrad'"),
+        ({"weighting": "nash"}, "weighting='nash'"),
         ({"optimizer_params__clip_grad_norm": 1.0}, "clip_grad_norm"),
         ({"optimizer_params__lazy_embeddings": 3}, "'auto', True or False; got 3"),
         ({"optimizer_params__lazy_embeddings": pd.NA}, "True or False; got <NA>"),

@@ -42,12 +42,11 @@ class Orders(Callback):
         self.orders.append(batch[0]["numeric"][:, 0].tolist())
 
 
-# Dropout, category dropout and, in PCGrad, a random order of the tasks.
+# Dropout and category dropout.
 BUILT_IN = {
     "network": "mmoe",
     "network_params": {"n_experts": 2, "expert_units": (8,), "dropout": 0.3},
     "encoding_params": {"category_dropout": 0.2},
-    "weighting": "pcgrad",
 }
 OWN = {"network": WithDropout, "network_params": None}
 NETWORKS = pytest.mark.parametrize("params", [BUILT_IN, OWN], ids=["built-in", "own"])

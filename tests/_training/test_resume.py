@@ -169,7 +169,7 @@ class Shifted(MultiTaskLoss):
         return ((logits + self.shift).sigmoid() - y).square().mean(dim=0)
 
 
-@pytest.mark.parametrize("weighting", ["equal", "pcgrad"])
+@pytest.mark.parametrize("weighting", ["equal", "nash"])
 def test_parameters_of_a_loss_are_trained(weighting):
     model = small(loss=Shifted, weighting=weighting).fit(X, Y)
     assert model.net_.criterion_.loss.shift != 0

@@ -16,7 +16,7 @@ from sk_pwiser._utils import (
     seeded_globally,
 )
 from sk_pwiser.networks import MMoE, NetworkSpec
-from sk_pwiser.weighting import PCGrad
+from sk_pwiser.weighting import Nash
 
 CPU = torch.device("cpu")
 
@@ -131,7 +131,7 @@ def test_modules_that_may_draw_from_global_generators():
         pass
 
     network = MMoE(NetworkSpec([3], 1, 4, [0.5, 0.1]), dropout=0.5)
-    assert not draws_globally(network, PCGrad(2))
+    assert not draws_globally(network, Nash(2))
     assert draws_globally(network, Own())
     assert draws_globally(torch.nn.Sequential(Own()))
 

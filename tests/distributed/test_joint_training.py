@@ -66,7 +66,8 @@ def three_stages(log, tmp_path):
 FORMS = {
     # Both draw random numbers, the network its own and the weighting common ones.
     "a weighting that draws": {
-        "weighting": "pcgrad",
+        "weighting": "torchjd",
+        "weighting_params": {"aggregator": "PCGrad"},
         "network_params": {**SMALL, "dropout": 0.5},
     },
     "early stopping": {"early_stopping": True, "max_epochs": 4, "n_iter_no_change": 1},
@@ -80,6 +81,8 @@ FORMS = {
 
 @pytest.mark.parametrize("form", FORMS)
 def test_all_workers_end_with_the_same_weights(form, three_stages, tmp_path):
+    if FORMS[form].get("weighting") == "torchjd":
+        pytest.importorskip("torchjd")
     (tmp_path / "rows").mkdir()
     first, second = train_jointly(three_stages, tmp_path / "rows", **FORMS[form])
     assert "error" not in first, first["error"]
@@ -148,7 +151,7 @@ def test_fewer_validation_rows_than_workers(log, tmp_path):
 
 
 def test_a_diverged_fit_with_gradients_of_tasks(log, tmp_path):
-    found = train_jointly(log.train, tmp_path, weighting="pcgrad", lr=1e30)
+    found = train_jointly(log.train, tmp_path, weighting="nash", lr=1e30)
     for each in found:
         assert each["error"].startswith("ValueError: Training diverged in epoch 1")
 

@@ -1,4 +1,5 @@
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from numpy.testing import assert_allclose
@@ -42,33 +43,68 @@ def entropy(p):
     return -(p * np.log(p) + (1 - p) * np.log1p(-p))
 
 
-@pytest.mark.parametrize("n_tasks", [2, 3])
+def conditional_to_entire(heads, parents):
+    probabilities = heads.copy()
+    for k, parent in enumerate(parents):
+        if parent >= 0:
+            probabilities[:, k] *= probabilities[:, parent]
+    return probabilities
+
+
+@pytest.mark.parametrize(
+    "parents", [(-1, 0), (-1, 0, 1), (-1, 0, 0), (-1, 0, 0, 1), (-1, -1, 1, -1)]
+)
 @pytest.mark.parametrize("task_space", ["entire", "conditional"])
-def test_equals_the_formula_written_out_in_numpy(consistency, n_tasks, task_space):
+def test_equals_the_formula_written_out_in_numpy(consistency, parents, task_space):
+    n_tasks = len(parents)
     params = {"consistency": consistency, "consistency_weight": 0.7, **UNITS}
-    network = make(CTCL, n_tasks, task_space=task_space, **params)
+    space = {"task_space": task_space, "task_parents": parents}
+    network = make(CTCL, n_tasks, **space, **params)
     codes, numeric = batch(40)
     p = weights_of(network)
     bottom = mlp(dense_input(p, codes, numeric), p, "bottom")
     hidden = [mlp(bottom, p, f"towers.{k}.hidden") for k in range(n_tasks)]
-    heads = expit(np.stack([tower(bottom, p, k) for k in range(n_tasks)], 1))
-    probabilities = np.cumprod(heads, 1) if task_space == "conditional" else heads
+    probabilities = expit(np.stack([tower(bottom, p, k) for k in range(n_tasks)], 1))
+    if task_space == "conditional":
+        probabilities = conditional_to_entire(probabilities, parents)
     output, y = network(codes, numeric), funnel(40, n_tasks)
     assert_allclose(output.logits.sigmoid().detach(), probabilities, rtol=1e-4)
     targets = probabilities if consistency == "prediction" else y.double().numpy()
     floor = entropy(probabilities).mean(axis=0) if consistency == "prediction" else 0
     floor = np.broadcast_to(floor, n_tasks)
-    expected = []
-    for j in range(n_tasks):
-        losses = []
-        if j > 0:
-            z = tower(hidden[j], p, j - 1, "to_previous")
-            losses.append(cross_entropy(z, targets[:, j - 1]).mean() - floor[j - 1])
-        if j < n_tasks - 1:
-            z = tower(hidden[j], p, j, "to_next")
-            losses.append(cross_entropy(z, targets[:, j + 1]).mean() - floor[j + 1])
-        expected.append(0.7 * np.mean(losses))
+    losses = [[] for _ in parents]
+    children = [k for k in range(n_tasks) if parents[k] >= 0]
+    for i, child in enumerate(children):
+        parent = parents[child]
+        ways = [(parent, child, "to_children"), (child, parent, "to_parents")]
+        for source, target, name in ways:
+            z = tower(hidden[source], p, i, name)
+            loss = cross_entropy(z, targets[:, target]).mean() - floor[target]
+            losses[source].append(loss)
+    expected = [0.7 * np.mean(own) if own else 0 for own in losses]
     assert_allclose(extra_loss(output, y).detach(), expected, rtol=1e-4)
+
+
+@pytest.mark.parametrize("columns", [["a", "b", "c", "d"], ["a", "d", "c", "b"]])
+def test_the_pairs_do_not_depend_on_the_order_of_siblings(columns):
+    rng = np.random.default_rng(0)
+    table = {"a": rng.integers(2, size=200)}
+    for task in "bcd":
+        table[task] = table["a"] * rng.integers(2, size=200)
+    labels = pd.DataFrame(table)[columns]
+    parents = {"b": "a", "c": "a", "d": "a"}
+    params = {"network": "ctcl", "task_parents": parents, "max_epochs": 1}
+    model = small(**params).fit(rng.normal(size=(200, 2)), labels)
+    pairs = {(columns[j], columns[k]) for j, k in model.net_.module_.pairs}
+    assert pairs == {("a", "b"), ("a", "c"), ("a", "d")}
+
+
+def test_tasks_without_parents_have_no_neighbours(consistency):
+    params = {"consistency": consistency, "task_parents": (-1, -1, -1), **UNITS}
+    network = make(CTCL, 3, **params)
+    output = network(*batch())
+    assert output.extra_losses == {}
+    assert not any(name.startswith("to_") for name in network.state_dict())
 
 
 def test_the_transfer_from_a_task_trains_nothing_of_the_other_task(consistency):
@@ -76,7 +112,11 @@ def test_the_transfer_from_a_task_trains_nothing_of_the_other_task(consistency):
     y = funnel(200, 3)
     found = dependencies(network, *batch(200), lambda o: extra_loss(o, y)[None])
     shared = {"input_layer", "bottom"}
-    owners = [{"to_next.0"}, {"to_next.1", "to_previous.0"}, {"to_previous.1"}]
+    owners = [
+        {"to_children.0"},
+        {"to_children.1", "to_parents.0"},
+        {"to_parents.1"},
+    ]
     for task, masks in enumerate(found):
         parts = {".".join(n.split(".")[:2]) for n in masks}
         own = {f"towers.{task}"} | owners[task]
@@ -113,7 +153,7 @@ def test_the_loss_reaches_its_floor_if_one_task_is_a_function_of_the_other(
     if is_a_function:
         network.towers[1].load_state_dict(network.towers[0].state_dict())
     inputs, y = batch(200), funnel(200, 2)
-    transfers = [*network.to_next.parameters(), *network.to_previous.parameters()]
+    transfers = [*network.to_children.parameters(), *network.to_parents.parameters()]
     optimizer = torch.optim.LBFGS(transfers, max_iter=200, tolerance_change=1e-10)
 
     def loss():
@@ -130,47 +170,52 @@ def test_the_loss_reaches_its_floor_if_one_task_is_a_function_of_the_other(
     assert (loss() < 1e-4).all() == is_a_function
 
 
+def draw_transfers(n, n_tasks):
+    """Draw logits of a chain, by pair of neighbours."""
+    up = {(j, j + 1): torch.randn(n) for j in range(n_tasks - 1)}
+    return up | {(j + 1, j): torch.randn(n) for j in range(n_tasks - 1)}
+
+
 @pytest.mark.parametrize("given", [True, False])
 def test_weights_count_as_repetitions_of_rows(given):
-    up, down, y = torch.randn(12, 2), torch.randn(12, 2), funnel(12, 3)
+    transfers, y = draw_transfers(12, 3), funnel(12, 3)
     known = torch.randn(12, 3) if given else None
     counts = torch.randint(0, 4, (12,))
     weights = counts / counts.float().mean()
-    weighted = consistency_loss(Labels(y, weights, row_losses), up, down, known)
-    up, down, y, known = (
-        t if t is None else t.repeat_interleave(counts, 0) for t in (up, down, y, known)
-    )
-    repeated = consistency_loss(Labels(y, None, row_losses), up, down, known)
+    weighted = consistency_loss(Labels(y, weights, row_losses), transfers, known)
+    transfers = {k: t.repeat_interleave(counts, 0) for k, t in transfers.items()}
+    y, known = (t if t is None else t.repeat_interleave(counts, 0) for t in (y, known))
+    repeated = consistency_loss(Labels(y, None, row_losses), transfers, known)
     torch.testing.assert_close(weighted, repeated)
 
 
 def test_weights_per_task_are_those_of_the_predicted_task():
-    up, down, y = torch.randn(12, 1), torch.randn(12, 1), funnel(12, 2)
+    transfers, y = draw_transfers(12, 2), funnel(12, 2)
     weights = torch.rand(12, 2)
-    losses = consistency_loss(Labels(y, weights, row_losses), up, down)
+    losses = consistency_loss(Labels(y, weights, row_losses), transfers)
     for task, other in [(0, 1), (1, 0)]:
         per_row = Labels(y, weights[:, other], row_losses)
         torch.testing.assert_close(
-            losses[task], consistency_loss(per_row, up, down)[task]
+            losses[task], consistency_loss(per_row, transfers)[task]
         )
 
 
 def test_predictions_as_targets_need_no_label():
-    up, down, y = torch.randn(12, 2), torch.randn(12, 2), funnel(12, 3)
+    transfers, y = draw_transfers(12, 3), funnel(12, 3)
     known, weights = torch.randn(12, 3), torch.rand(12, 3)
     weights[y[:, 0] == 0, 1:] = 0  # as where labels after the first task are missing
-    found = consistency_loss(Labels(y, weights, row_losses), up, down, known)
+    found = consistency_loss(Labels(y, weights, row_losses), transfers, known)
     per_row = Labels(y, weights[:, 0], row_losses)
-    torch.testing.assert_close(found, consistency_loss(per_row, up, down, known))
+    torch.testing.assert_close(found, consistency_loss(per_row, transfers, known))
 
 
 @pytest.mark.parametrize("z", [-1000.0, 1000.0])
 @pytest.mark.parametrize("sign", [None, -1, 1])
 def test_finite_at_extreme_logits(z, sign):
-    logits = torch.full((4, 1), z, requires_grad=True)
+    logits = torch.full((4,), z, requires_grad=True)
     known = None if sign is None else torch.full((4, 2), sign * z)
     labels = Labels(funnel(4, 2), None, row_losses)
-    loss = consistency_loss(labels, logits, logits, known)
+    loss = consistency_loss(labels, {(0, 1): logits, (1, 0): logits}, known)
     loss.sum().backward()
     assert loss.isfinite().all()
     assert logits.grad.isfinite().all()

@@ -109,6 +109,50 @@ def test_a_weight_of_0_leaves_a_teacher_out(teacher):
         assert_array_equal(first[name], second[name])
 
 
+@pytest.fixture(scope="module")
+def pool():
+    first = small(max_epochs=20).fit(X, Y)
+    return [first, with_noise(first, 0.2, 0)]
+
+
+def assert_same(first, second):
+    first, second = weights_of(first), weights_of(second)
+    for name in first:
+        assert_array_equal(first[name], second[name], err_msg=name)
+
+
+@pytest.mark.parametrize("index", [0, 1])
+def test_the_target_of_a_row_is_the_prediction_of_its_market(pool, index):
+    markets, student = np.full(len(X), index), small(random_state=2)
+    found = distill(pool, X, markets=markets, student=student)
+    expected = distill(pool[index : index + 1], X, student=student)
+    assert_allclose(found.predict_proba(X), expected.predict_proba(X), rtol=1e-4)
+
+
+def test_the_market_may_be_a_column(pool):
+    markets, student = np.arange(len(X)) % 2, small(random_state=2)
+    table = X.assign(tab=markets)
+    teachers = [small(max_epochs=1, random_state=s).fit(table, Y) for s in (0, 1)]
+    assert_same(
+        distill(teachers, table, markets="tab", student=student),
+        distill(teachers, table, markets=markets, student=student),
+    )
+    with pytest.raises(ValueError, match="markets='city' is not a column of X"):
+        distill(pool, X, markets="city", student=student)
+
+
+def test_rows_of_a_market_of_weight_0_are_left_out(pool):
+    markets = (np.arange(len(X)) >= 200).astype(int)
+    student = small(random_state=2)
+    models = (
+        distill(pool, X, markets=markets, weights=[1, 0], student=student),
+        distill(pool[:1], X[:200], student=student),
+    )
+    assert_allclose(*(model.predict_proba(X) for model in models), rtol=1e-4)
+    with pytest.raises(ValueError, match="weights must be > 0 for an estimator in m"):
+        distill(pool, X, markets=0 * markets, weights=[0, 1], student=student)
+
+
 def test_the_same_seed_gives_the_same_student_to_the_bit(teacher):
     first, second = (
         weights_of(distill([teacher], X, student=small(random_state=5))) for _ in "ab"
@@ -186,6 +230,7 @@ def test_a_single_task():
         ({"weights": [-1.0]}, ValueError, r">= 0 and not all 0; got \[-1.0\]"),
         ({"weights": [0]}, ValueError, r"not all 0; got \[0.0\]"),
         ({"weights": [np.nan]}, ValueError, "finite"),
+        ({"markets": np.arange(len(X))}, ValueError, "0 to 0; got 0 to 299"),
     ],
 )
 def test_invalid_arguments_are_refused(teacher, change, error, message):

@@ -94,7 +94,7 @@ def test_a_large_weight_returns_the_weights_or_the_features(source):
     kept, _ = drift(source, regularizer="l2_sp", regularizer_weight=100.0)
     assert plain > 0.1
     assert kept < 0.002
-    _, kept_features = drift(source, regularizer="delta", regularizer_weight=1.0)
+    _, kept_features = drift(source, regularizer="delta", regularizer_weight=8.0)
     assert plain_features > 1
     assert kept_features < 0.1 * plain_features
 
@@ -107,11 +107,31 @@ def test_tred_pulls_features_to_the_relevant_part(source, monkeypatch, device):
     params = {"extend": False, "max_epochs": 20, "lr": 0.002}
     plain = features(fine_tune(source, X, Y, **params))
     tred = features(
-        fine_tune(source, X, Y, regularizer="tred", regularizer_weight=1.0, **params)
+        fine_tune(source, X, Y, regularizer="tred", regularizer_weight=8.0, **params)
     )
     assert abs(plain - gates * start).mean() > 0.2
     assert abs(tred - gates * start).mean() < 0.02
     assert abs(start[:, 1::2]).mean() > 0.1
+
+
+@pytest.mark.parametrize("early_stopping", [False, True])
+def test_tred_separates_the_features_of_the_training_rows(
+    source, monkeypatch, early_stopping
+):
+    taken = []
+
+    def separate(read, y, *_):
+        taken.append((read(torch.arange(len(y))), y.cpu().numpy()))
+        return torch.ones(taken[0][0].shape[1], device=taken[0][0].device)
+
+    monkeypatch.setattr(_regularizers, "separate", separate)
+    params = {"extend": False, "max_epochs": 1, "early_stopping": early_stopping}
+    fine_tune(source, X, Y, regularizer="tred", **params)
+    found, labels = taken[0][0].cpu().numpy(), taken[0][1]
+    assert (len(found) < len(X)) == early_stopping
+    distances = abs(found[:, None] - features(source)[None]).max(axis=2)
+    assert_allclose(distances.min(axis=1), 0, atol=1e-5)
+    assert_array_equal(labels, Y.to_numpy()[distances.argmin(axis=1)])
 
 
 def test_embeddings_of_absent_values_stay(source):
@@ -194,7 +214,7 @@ def test_other_settings_of_training(source):
         np.linspace(0.5, 1.5, len(X)),
         regularizer="tred",
         early_stopping=True,
-        weighting="pcgrad",
+        weighting="nash",
         eval_set=(X[:80], Y[:80]),
         max_epochs=3,
     )
@@ -257,7 +277,7 @@ def test_automatic_widths_of_embeddings():
         ({"regularizer": "l3"}, ValueError, r"regularizer must be one of \['l2_sp'"),
         ({"regularizer": 2}, TypeError, "regularizer must be one of"),
         (
-            {"regularizer": "bss", "regularizer_weight": -1},
+            {"regularizer": "tred", "regularizer_weight": -1},
             ValueError,
             "regularizer_weight must be finite and >= 0; got -1",
         ),
@@ -272,9 +292,9 @@ def test_automatic_widths_of_embeddings():
         ({"lr": 0}, ValueError, "The 'lr' parameter"),
         ({"epochs": 3}, ValueError, "Invalid parameter 'epochs'"),
         (
-            {"regularizer": "bss", "compile": True},
+            {"regularizer": "tred", "compile": True},
             ValueError,
-            "regularizer='bss' requires compile=False; got compile=True",
+            "regularizer='tred' requires compile=False; got compile=True",
         ),
         (
             {"seen": True},

@@ -28,7 +28,7 @@ def test_fine_tuning_and_merging(table):
     assert next(iter(named_parts(base))) == "embedding"
     members = [
         fine_tune(base, table, Y, regularizer=name, random_state=0, extend=False)
-        for name in (None, "l2_sp", "bss")
+        for name in (None, "l2_sp")
     ]
     merged = merge_estimators(base, members, table, Y)
     probabilities = merged.predict_proba(table)

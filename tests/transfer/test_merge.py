@@ -112,15 +112,7 @@ def test_layers_have_coefficients_of_their_own(base, members):
     assert losses["layer"] < losses["task"]
 
 
-# Trimming, frozen parts, realignment.
-
-
-def test_trimming_leaves_most_weights_at_the_base(base, members):
-    merged = merge_estimators(base, members, X, Y, prior=1, bounds=(1, 1), trim=0.9)
-    pairs = zip(weights_of(merged).values(), weights_of(base).values(), strict=True)
-    share = np.mean(np.concatenate([(a == b).ravel() for a, b in pairs]))
-    # At most 10 % per member, less those that lose the election.
-    assert 0.7 < share < 0.95
+# Frozen parts, realignment.
 
 
 @pytest.mark.parametrize("freeze", ["embedding", ("towers", "embedding")])
@@ -234,7 +226,6 @@ def test_the_estimators_are_not_changed(base, members):
         X,
         Y,
         granularity="layer",
-        trim=0.2,
         freeze="embedding",
         realign=True,
         random_state=0,
@@ -265,7 +256,6 @@ def test_the_estimators_are_not_changed(base, members):
         ({"bounds": (1, 0)}, ValueError, "ascending order"),
         ({"bounds": 1.0}, ValueError, "pair of numbers; got 1.0"),
         ({"bounds": ("a", 1)}, TypeError, "bounds must be a number; got 'a'"),
-        ({"trim": 1.0}, ValueError, "trim must be finite and >= 0 and < 1"),
         ({"freeze": "tower"}, ValueError, r"'tower'; the parts .*'towers.click'"),
         (
             {"freeze": ("embedding", "input_layer", "bottom", "towers")},

@@ -10,10 +10,10 @@ from scipy.special import expit
 
 from sk_pwiser.transfer import fine_tune
 from sk_pwiser.transfer._regularizers import (
+    REGULARIZERS,
     distance_penalty,
     l2_sp_penalty,
     separate,
-    spectral_penalty,
     squared_discrepancy,
 )
 
@@ -47,36 +47,15 @@ def test_l2_sp_has_the_difference_as_its_gradient():
 
 def test_delta_is_the_mean_squared_distance():
     x, y = RNG.standard_normal((2, 7, 3))
-    expected = np.mean([sum((a - b) ** 2) for a, b in zip(x, y, strict=True)])
+    pairs = zip(x.ravel(), y.ravel(), strict=True)
+    expected = np.mean([(a - b) ** 2 for a, b in pairs])
     assert_allclose(distance_penalty(tensor(x), tensor(y)).item(), expected)
 
 
-@pytest.mark.parametrize("shape", [(9, 4), (3, 6)])
-def test_bss_is_the_smallest_eigenvalue_of_the_gram_matrix(shape):
-    x = RNG.standard_normal(shape)
-    gram = x.T @ x if shape[0] > shape[1] else x @ x.T
-    expected = np.linalg.eigvalsh(gram).min()
-    features = tensor(x).requires_grad_()
-    penalty = spectral_penalty(features)
-    assert_allclose(penalty.item(), expected, rtol=1e-10)
-    # The derivative of s^2 = u' X X' u is 2 s u v'.
-    penalty.backward()
-    u, s, vt = np.linalg.svd(x, full_matrices=False)
-    gradient = 2 * s[-1] * np.outer(u[:, -1], vt[-1])
-    assert_allclose(features.grad, gradient, atol=1e-10)
-
-
-def test_bss_leaves_out_features_that_are_0_in_all_rows():
-    x = RNG.standard_normal((9, 6)) * [1, 0, 1, 0, 1, 1]
-    expected = np.linalg.svd(x[:, [0, 2, 4, 5]], compute_uv=False)[-1] ** 2
-    features = tensor(x).requires_grad_()
-    penalty = spectral_penalty(features)
-    assert_allclose(penalty.item(), expected, rtol=1e-10)
-    penalty.backward()
-    assert (features.grad[:, [0, 2, 4, 5]] != 0).any()
-    dead = torch.zeros(9, 6, requires_grad=True)
-    spectral_penalty(dead).backward()
-    assert not dead.grad.any()
+def test_the_strength_of_a_penalty_does_not_depend_on_the_width():
+    x, y = tensor(RNG.standard_normal((2, 7, 3)))
+    wide = distance_penalty(x.repeat(1, 12), y.repeat(1, 12))
+    assert_allclose(wide, distance_penalty(x, y))
 
 
 def test_the_discrepancy_of_a_sample_with_itself_is_0():
@@ -148,7 +127,7 @@ def draw_features(n, seed, rate=0.5):
 )
 def test_the_separation_keeps_what_matters_and_loses_noise(rate, n):
     features, labels = draw_features(n, 0, rate)
-    gates = separate(features, labels, None, seed=0).numpy()
+    gates = separate(features.__getitem__, labels, None, seed=0).numpy()
     assert gates[:4].min() > 0.9
     assert gates[4:].max() < 0.1
     # R^2 of the relevant part as a prediction of each feature.
@@ -166,7 +145,9 @@ def test_the_separation_keeps_what_matters_to_the_rare_task():
         draw_labels(2 * (features[:, columns] @ [1.0, -1.0]), rate, rng)
         for columns, rate in ((slice(0, 2), 0.02), (slice(2, 4), 0.001))
     ]
-    gates = separate(tensor(features), torch.cat(labels, dim=1), None, seed=0)
+    gates = separate(
+        tensor(features).__getitem__, torch.cat(labels, dim=1), None, seed=0
+    )
     assert gates[:4].min() > 0.9
     assert gates[4:].max() < 0.1
 
@@ -174,11 +155,11 @@ def test_the_separation_keeps_what_matters_to_the_rare_task():
 @pytest.mark.slow
 def test_the_separation_leaves_out_tasks_with_labels_of_one_class():
     features, labels = draw_features(2_000, 0)
-    expected = separate(features, labels, None, seed=0)
+    expected = separate(features.__getitem__, labels, None, seed=0)
     both = torch.cat([labels, torch.zeros_like(labels)], dim=1)
-    assert torch.equal(separate(features, both, None, seed=0), expected)
+    assert torch.equal(separate(features.__getitem__, both, None, seed=0), expected)
     # Without any information, all features are kept.
-    gates = separate(features, torch.zeros_like(labels), None, seed=0)
+    gates = separate(features.__getitem__, torch.zeros_like(labels), None, seed=0)
     assert torch.equal(gates, torch.ones(8))
 
 
@@ -188,10 +169,10 @@ def test_the_separation_follows_weights_of_rows_and_labels():
     other = features[:, [4, 5, 6, 7, 0, 1, 2, 3]]
     both, y = torch.cat([features, other]), labels.repeat(2, 1)
     weight = torch.cat([torch.ones(2_000), torch.full((2_000,), 1e-6)])
-    gates = separate(both, y, weight, seed=0).numpy()
+    gates = separate(both.__getitem__, y, weight, seed=0).numpy()
     assert gates[:4].min() > 0.5 > 0.1 > gates[4:].max()
     weight[2_000:] = 0
-    gates = separate(both, y, weight.unsqueeze(1), seed=0).numpy()
+    gates = separate(both.__getitem__, y, weight.unsqueeze(1), seed=0).numpy()
     assert gates[:4].min() > 0.5 > 0.1 > gates[4:].max()
 
 
@@ -199,24 +180,40 @@ def test_the_separation_follows_weights_of_rows_and_labels():
 def test_the_separation_repeats_and_copes_with_dead_features():
     features, labels = draw_features(300, 1)
     features[:, 2] = 0
-    gates = separate(features, labels, None, seed=5)
-    assert torch.equal(gates, separate(features, labels, None, seed=5))
+    gates = separate(features.__getitem__, labels, None, seed=5)
+    assert torch.equal(gates, separate(features.__getitem__, labels, None, seed=5))
     assert gates.isfinite().all()
-    assert not torch.equal(gates, separate(features, labels, None, seed=6))
+    assert not torch.equal(gates, separate(features.__getitem__, labels, None, seed=6))
 
 
-def test_the_training_loss_includes_the_penalty_and_the_validation_loss_does_not():
-    source, (X, Y) = fit_source(), rows(SECOND)
+@pytest.mark.parametrize("n_positive", [30, 2_000])
+def test_the_separation_reads_few_rows_at_once_and_all_of_a_rare_label(n_positive):
+    n, rng = 50_000, np.random.default_rng(0)
+    features, seen = tensor(rng.standard_normal((n, 3)).astype(np.float32)), []
+    labels = torch.zeros(n, 1)
+    labels[:n_positive] = 1  # sorted by label
+
+    def read(rows):
+        seen.append(rows)
+        return features[rows]
+
+    separate(read, labels, None, seed=0)
+    assert max(map(len, seen)) <= 10_000
+    positive = torch.cat(seen[1:]).unique()
+    assert (positive < n_positive).sum() > 0.99 * n_positive
+
+
+@pytest.mark.parametrize("regularizer", REGULARIZERS)
+def test_only_tred_starts_above_0_and_only_in_the_training_loss(regularizer):
+    encoding = {"target_encoding_min_values": 2, "category_dropout": 0.0}
+    source, (X, Y) = fit_source(encoding_params=encoding), rows(SECOND)
     params = {"max_epochs": 1, "lr": 1e-30, "eval_set": (X[:90], Y[:90])}
-    plain = fine_tune(source, X, Y, early_stopping=True, **params)
-    bss = fine_tune(
-        source,
-        X,
-        Y,
-        early_stopping=True,
-        regularizer="bss",
-        regularizer_weight=1e6,
-        **params,
+    plain, penalised = (
+        fine_tune(source, X, Y, early_stopping=True, **params, **penalty).history_[0]
+        for penalty in ({}, {"regularizer": regularizer, "regularizer_weight": 1.0})
     )
-    assert bss.history_[0]["train_loss"] > plain.history_[0]["train_loss"] + 1e-3
-    assert bss.history_[0]["valid_loss"] == plain.history_[0]["valid_loss"]
+    if regularizer == "tred":
+        assert penalised["train_loss"] > plain["train_loss"] + 1e-3
+    else:
+        assert_allclose(penalised["train_loss"], plain["train_loss"], rtol=1e-6)
+    assert penalised["valid_loss"] == plain["valid_loss"]

@@ -17,7 +17,6 @@ from sk_pwiser.transfer import (
     distill,
     fine_tune,
     fit_like,
-    market_mixup,
     merge_estimators,
 )
 from sk_pwiser.transfer._regularizers import REGULARIZERS
@@ -186,6 +185,6 @@ def test_students_that_have_been_trained_before(source, tuned):
     target = np.mean([m.predict_proba(DATA[2][0]) for m in (source, tuned)], axis=0)
     found = student.predict_proba(DATA[2][0])
     assert_allclose(found.mean(axis=0), target.mean(axis=0), rtol=0.2)
-    mixed = market_mixup([source, student], DATA[2][0], student=student)
+    mixed = distill([source, student], DATA[2][0], student=student)
     mixed.partial_fit(*DATA[3])
     assert_rates(mixed, 3)

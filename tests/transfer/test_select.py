@@ -9,7 +9,7 @@ from sklearn.metrics import get_scorer, log_loss
 
 from sk_pwiser.datasets import make_ctr_cvr
 from sk_pwiser.metrics import ctr_auc_scorer, cvr_auc_scorer, mean_auc_scorer
-from sk_pwiser.transfer import distill, market_mixup, select_estimators
+from sk_pwiser.transfer import distill, select_estimators
 
 DATA = make_ctr_cvr(2_000, ctr=0.4, cvr=0.4, random_state=0)
 X, Y = DATA.data[1_000:], DATA.target[1_000:]
@@ -111,10 +111,9 @@ def test_networks_and_encoders_may_differ(pool):
 def test_weights_of_the_selection_protect_the_student(pool):
     found = select_estimators(pool, X, Y, n_select=2, random_state=0)
     student = small(max_epochs=10, random_state=0)
-    for train in (distill, market_mixup):
-        protected = train(pool, X, weights=found.weights, student=student)
-        plain = train(pool, X, student=student)
-        assert protected.score(X, Y) > plain.score(X, Y)
+    protected = distill(pool, X, weights=found.weights, student=student)
+    plain = distill(pool, X, student=student)
+    assert protected.score(X, Y) > plain.score(X, Y)
 
 
 def test_the_estimators_are_not_changed(pool):

@@ -1,11 +1,11 @@
-"""Sums of task vectors, and what trimming keeps of them."""
+"""Sums of task vectors."""
 
 import numpy as np
 import pytest
 import torch
 from numpy.testing import assert_array_equal
 
-from sk_pwiser.transfer._task_vectors import combine, trim_vectors
+from sk_pwiser.transfer._task_vectors import combine
 
 
 def states(n_members, seed=0):
@@ -61,38 +61,3 @@ def test_each_tensor_has_coefficients_of_its_own():
     merged = combine(base, members, {"bias": np.array([0.0, 1.0])})
     assert_array_equal(merged["bias"], members[1]["bias"])
     assert_array_equal(merged["weight"], base["weight"])
-
-
-def brute_force_ties(base, members, share, names):
-    """Trim and elect signs over the flattened vectors in numpy."""
-    vectors = np.array(
-        [
-            np.concatenate([(m[n] - base[n]).numpy().ravel() for n in names])
-            for m in members
-        ]
-    )
-    n_removed = int(share * vectors.shape[1])
-    for vector in vectors:
-        smallest = sorted(range(len(vector)), key=lambda i: abs(vector[i]))[:n_removed]
-        vector[smallest] = 0
-    for entry in vectors.T:
-        elected = np.sign(entry.astype(np.float64).sum())
-        entry[np.sign(entry) != elected] = 0
-    return vectors
-
-
-@pytest.mark.parametrize("share", [0.0, 0.3, 0.8])
-def test_trimming_keeps_large_entries_of_the_elected_sign(share):
-    base, members = states(3, seed=1)
-    names = ["weight", "table"]
-    trimmed = trim_vectors(base, members, share, names)
-    expected = brute_force_ties(base, members, share, names)
-    for member, original, vector in zip(trimmed, members, expected, strict=True):
-        found = np.concatenate([member[n].numpy().ravel() for n in names])
-        whole = np.concatenate([original[n].numpy().ravel() for n in names])
-        start = np.concatenate([base[n].numpy().ravel() for n in names])
-        # Entries are those of the member or of the base, to the bit.
-        assert_array_equal(found, np.where(vector != 0, whole, start))
-        assert_array_equal(member["bias"], original["bias"])
-    assert (expected != 0).any()
-    assert (expected == 0).any()

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from sk_pwiser.networks import NETWORKS, NetworkSpec
-from sk_pwiser.weighting import GradientWeighting, PCGrad
+from sk_pwiser.weighting import GradientWeighting
 from sk_pwiser.weighting._gradient import LARGE_TABLE
 
 
@@ -36,12 +36,11 @@ def gradients_of(loss, parameters):
     return torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True)
 
 
-def test_the_docstring_example_of_pcgrad():
-    # The second entry is combined, although the first task's gradient is 0 there.
+def test_entries_of_a_shared_parameter_with_a_gradient_of_0_are_combined():
     p = nn.Parameter(torch.zeros(2))
     slopes = torch.tensor([[1.0, 0.0], [-1.0, 1.0]])
-    PCGrad(2).backward(slopes @ p, None, [p])
-    assert p.grad.tolist() == [0.5, 1.5]
+    Given(2, [10.0, 100.0]).backward(slopes @ p, None, [p])
+    assert p.grad.tolist() == [-90, 100]
 
 
 def test_a_parameter_of_one_task_takes_its_plain_gradient():

@@ -201,6 +201,28 @@ def test_methods_for_another_number_of_tasks_are_refused(earlier, aggregation):
     refuses(earlier, ValueError, "AlignedMTL of TorchJD cannot combine 2 tasks")
 
 
+@pytest.mark.parametrize("name", ["MoDoWeighting", "SDMGradWeighting"])
+def test_methods_that_compare_several_batches_are_refused(earlier, aggregation, name):
+    for choice in (name, getattr(aggregation, name)()):
+        params = {"aggregator": choice}
+        earlier.set_params(weighting="torchjd", weighting_params=params)
+        message = f"{name} of TorchJD cannot combine 2 tasks with the gradients of one"
+        refuses(earlier, ValueError, message)
+
+
+def test_every_method_of_torchjd_is_refused_or_trains(aggregation):
+    trained = []
+    for name in aggregation.__all__:
+        try:
+            weighting = TorchJD(2, aggregator=name)
+        except (ValueError, TypeError, ImportError):
+            continue
+        found = weighting.combine([torch.randn(2, 5), torch.randn(2, 1)])
+        assert [each.shape for each in found] == [(5,), (1,)]
+        trained.append(name)
+    assert {"UPGrad", "PCGrad", "MGDAWeighting", "Mean"} <= {*trained}
+
+
 def test_classes_and_subclasses_of_torchjd(aggregation):
     class Own(aggregation.UPGrad):
         pass
