@@ -16,9 +16,8 @@ The lines of `dead_units` end with the number of the units of the bottom's last 
 whose activation is 0 on every training row, so that they have no gradient: the mean
 over the seeds.
 
-The lines of `auto_weight`, `interaction`, `cross_layers`, `experts` and `members` end
-with the processor time of a fit, as a multiple of the time of the first line's fits,
-those of `auto_weight` also with how often each weight was the weight of the fit.
+The lines of `interaction`, `cross_layers`, `experts` and `members` end
+with the processor time of a fit, as a multiple of the time of the first line's fits.
 
 `experts` compares activations and normalisations of the hidden layers, and `members`
 an average over networks with networks that share all weights but small adapters.
@@ -31,7 +30,6 @@ every conversion rate. They ignore sample weights.
 """
 
 import time
-from collections import Counter
 from typing import ClassVar
 from unittest import mock
 
@@ -412,7 +410,6 @@ COMPARISONS = {
         "pwiser 1": pwiser(1.0),
         "paper's form 0.3": pwiser(0.3, loss_params=PAPER),
     },
-    "auto_weight": {"pwiser 0.1": pwiser(0.1), "auto": pwiser("auto")},
     # At a weight at which the term acts more than at the default of 0.1.
     "pwiser_forms": {
         **BCE,
@@ -508,7 +505,7 @@ COMPARISONS = {
     "average_decay": values_of("optimizer_params__average_decay", "0", "0.9", "0.99"),
     "target_encoding": values_of("target_encoding", "False", "auto"),
 }
-TIMED = ("auto_weight", "interaction", "cross_layers", "experts", "members")
+TIMED = ("interaction", "cross_layers", "experts", "members")
 DATA = (
     *("engage", "long", "rare", "hillstrom", "oulad", "flights", "adult", "columns-40"),
     *("generated-0.15-clean", "generated-0.5-clean", "generated-12-clean"),
@@ -572,7 +569,7 @@ def run(report, name, arguments, path, n_rows):
         for label, params in COMPARISONS[arguments.comparison].items()
         if name in KUAIRAND or not in_groups(params)
     }
-    results, dead, times, weights = ({label: [] for label in settings} for _ in "1234")
+    results, dead, times = ({label: [] for label in settings} for _ in "123")
     started = time.perf_counter()
     for seed in range(arguments.seeds):
         tables = load_tables(name, path, arguments.part, seed=seed)
@@ -583,7 +580,6 @@ def run(report, name, arguments, path, n_rows):
             row, model, duration = figures(tables, own, seed, n_networks)
             results[label].append(row)
             times[label].append(duration)
-            weights[label].append(model.pwiser_weight_)
             if arguments.comparison == "dead_units":
                 dead[label].append(n_dead(model, tables.X))
     seconds = time.perf_counter() - started
@@ -600,11 +596,6 @@ def run(report, name, arguments, path, n_rows):
         columns.append("time")
         base = np.array(next(iter(times.values())))
         notes = {label: [f"{np.mean(times[label] / base):.1f}"] for label in settings}
-    if arguments.comparison == "auto_weight":
-        columns.append("weights")
-        for label in settings:
-            counts = Counter(sorted(weights[label])).items()
-            notes[label].append(", ".join(f"{weight:g}: {n}" for weight, n in counts))
     report.table(columns, width=18)
     results = {label: np.array(rows) for label, rows in results.items()}
     reference, *others = settings

@@ -155,15 +155,6 @@ def test_weightings(weighting, where):
     assert_equal_on_the_host(call, where)
 
 
-def test_a_search_of_the_weight(where):
-    def call():
-        model = small(**STOPPED, loss="pwiser", pwiser_weight="auto")
-        model.fit(X, Y)
-        return figures(model), model.pwiser_weight_search_["difference"]
-
-    assert_equal_on_the_host(call, where)
-
-
 GROWING = {"encoding_params": {"grow_vocabulary": True}}
 
 

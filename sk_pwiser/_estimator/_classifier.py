@@ -111,13 +111,10 @@ class MultiTaskCTRCVRClassifier(
     loss_params : dict, default=None
         Keyword arguments of the loss class, such as `surrogate`, `score`, `margins` and
         `tasks` of :class:`~sk_pwiser.losses.PWiseR`.
-    pwiser_weight : float or "auto", default=0.1
+    pwiser_weight : float, default=0.1
         Weight of the pairwise term, >= 0: how strongly the term pulls the score of a
         converted row, relative to its own cross-entropy, at any conversion rate; see
-        :class:`~sk_pwiser.losses.PWiseR`. With "auto", `fit` also trains with 0, 0.3
-        and 1, and keeps 0.1 unless the validation AUC of the last task is higher by two
-        standard errors with another weight; see :ref:`auto_weight`. Losses without the
-        term ignore it.
+        :class:`~sk_pwiser.losses.PWiseR`. Losses without the term ignore it.
     weighting : {"equal", "dwa", "ema", "fixed", "gradcraft", "gradnorm", \
             "metabalance", "nash", "torchjd", "uncertainty"}, class or \
             Module, default="equal"
@@ -355,15 +352,6 @@ class MultiTaskCTRCVRClassifier(
         after `partial_fit`.
     classes_ : ndarray of shape (n_tasks, 2) or (2,)
         The labels of each task; 1-D for a single task.
-    pwiser_weight_ : float
-        The weight of the pairwise term; with "auto", the chosen one.
-    pwiser_weight_search_ : dict
-        The comparison, if `pwiser_weight="auto"` has compared weights: `task`, the name
-        of the task that decided, and columns with one entry per weight that was
-        trained, as for `pandas.DataFrame`: `pwiser_weight`; `n_splits`, the number of
-        splits; `valid_auc_<task>`, the mean AUC on the validation rows;
-        `difference`, the mean AUC of the task that decided minus that with 0.1 on the
-        same splits, and its `standard_error`.
     task_names_ : list of str
         Names of the tasks.
     task_parents_ : dict of str to (str or None)
@@ -621,16 +609,16 @@ class MultiTaskCTRCVRClassifier(
             or of the one before if that loss was measured before the divergence,
             unless an embedding table is updated by rows.
         UserWarning
-            If `pwiser_weight="auto"` cannot compare weights, and 0.1 is used; if labels
-            break the funnel, with the order of tasks in which they would not, if there
-            is one; if a task has one label only; if labels are missing such that
-            probabilities are biased; if early stopping draws validation rows at random
-            from rows with columns of :class:`~sk_pwiser.history.HistoryFeatures`, or,
-            in a warm start, from rows that the earlier fit may have been trained on; if
-            a `time_column` is too coarse for `validation_fraction`; if validation rows
-            lack the groups that the loss and the training rows have; if a later task is
-            predicted as more probable than the one before it in 10 % of a sample of the
-            training rows or more, see :ref:`coherent_funnels`.
+            If labels break the funnel, with the order of tasks in which they would not,
+            if there is one; if a task has one label only; if labels are missing such
+            that probabilities are biased; if early stopping draws validation rows at
+            random from rows with columns of
+            :class:`~sk_pwiser.history.HistoryFeatures`, or, in a warm start, from rows
+            that the earlier fit may have been trained on; if a `time_column` is too
+            coarse for `validation_fraction`; if validation rows lack the groups that
+            the loss and the training rows have; if a later task is predicted as more
+            probable than the one before it in 10 % of a sample of the training rows or
+            more, see :ref:`coherent_funnels`.
         """
         earlier = getattr(self, "_result", None) if self.warm_start else None
         result = self._train(
@@ -728,8 +716,8 @@ class MultiTaskCTRCVRClassifier(
 
     def _set_result(self, result: TrainingResult):
         """Set the fitted attributes, all in one assignment that nothing interrupts."""
-        some = ("feature_names_in_", "pwiser_weight_search_")  # not of every fit
-        kept = {k: v for k, v in vars(self).items() if k not in some}
+        # Not of every fit.
+        kept = {k: v for k, v in vars(self).items() if k != "feature_names_in_"}
         self.__dict__ = kept | self._attributes(result)
         return self
 
@@ -748,10 +736,7 @@ class MultiTaskCTRCVRClassifier(
             "task_parents_": parents_by_name(targets.parents, targets.task_names),
             "n_tasks_": len(targets.task_names),
             "n_features_in_": encoder.n_features_in_,
-            "pwiser_weight_": float(result.settings.pwiser_weight),
         }
-        if result.search is not None:
-            attributes["pwiser_weight_search_"] = result.search
         if hasattr(encoder, "feature_names_in_"):
             attributes["feature_names_in_"] = encoder.feature_names_in_
         return attributes

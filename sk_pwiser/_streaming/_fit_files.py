@@ -41,13 +41,11 @@ from sk_pwiser._training._fit import (
     check_eval_sets,
     name_eval_sets,
     optimise,
-    search_weight,
     split_of,
     with_eval_rows,
     without_tables,
 )
 from sk_pwiser._training._net import MultiTaskNet
-from sk_pwiser._training._search import starting_settings
 from sk_pwiser._training._settings import Settings
 from sk_pwiser._training._state import TrainingResult, check_same_model
 from sk_pwiser._utils import equal, seeded_globally, warn_user
@@ -75,12 +73,9 @@ def fit_dataset(
             )
     where = {"prefix": "sk_pwiser_", "dir": dataset.cache_dir}
     with tempfile.TemporaryDirectory(**where) as name:
-        settings, searches = starting_settings(Settings.of(params), earlier)
-        source = Source(settings, dataset, Path(name))
+        source = Source(Settings.of(params), dataset, Path(name))
         plan, data = prepare_dataset(source, eval_set, estimator_name, earlier)
         plan = replace(plan, task=task)
-        if searches:
-            return search_weight(plan, data, can_split=False)
         net = build(plan, data.schema)
         return optimise(plan, data, net)
 

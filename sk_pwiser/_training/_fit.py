@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from sklearn.utils import check_random_state
 
-from sk_pwiser._training._batches import Impressions, TrainingData
+from sk_pwiser._training._batches import TrainingData
 from sk_pwiser._training._callbacks import FitTask
 from sk_pwiser._training._checkpoints import (
     Checkpoint,
@@ -26,7 +26,6 @@ from sk_pwiser._training._components import (
     LARGEST_SEED,
     Components,
     batch_sampler,
-    build_loss,
     build_net,
     build_network,
     check_components,
@@ -38,7 +37,6 @@ from sk_pwiser._training._early_stopping import (
     best_epoch,
     check_monitored,
     find_split,
-    hold_out,
     plan_epochs,
     stop_reason,
     usable_monitor,
@@ -57,11 +55,6 @@ from sk_pwiser._training._encode import (
 )
 from sk_pwiser._training._net import MultiTaskNet, close_bar
 from sk_pwiser._training._optimizers import LazyAdam
-from sk_pwiser._training._search import (
-    CANDIDATES,
-    WeightSearch,
-    starting_settings,
-)
 from sk_pwiser._training._settings import Settings
 from sk_pwiser._training._state import (
     TrainingResult,
@@ -325,7 +318,7 @@ def fit(
     An update logs in `undo`, also if it fails, the changes that it makes in place to
     the net of `earlier`; `take_back` undoes them.
     """
-    settings, searches = starting_settings(Settings.of(params), earlier, single_pass)
+    settings = Settings.of(params)
     plan = validate(settings, given, eval_set, earlier, classes, single_pass)
     plan = replace(plan, task=task)
     schema, origins = plan.schema, None
@@ -336,9 +329,6 @@ def fit(
     if plan.components is not None:
         for message in plan.components.loss.cautions(data.schema.base_rates.tolist()):
             warn_user(message)
-    if searches:
-        can_split = plan.holds_out and not plan.by_time
-        return search_weight(plan, data, can_split=can_split)
     # New rows of the embedding tables are added to the weights of the earlier fit.
     built = data.schema if origins is None else plan.schema
     assert built is not None
@@ -529,14 +519,12 @@ def _result(
     best_epoch: int,
 ) -> TrainingResult:
     valid, earlier = data.rows.valid, plan.earlier
-    weight_scale, search = plan.rows.weight_scale, None
+    weight_scale = plan.rows.weight_scale
     split, split_rows = plan.split if plan.holds_out else None, plan.split_rows
     if earlier is not None:
         split, split_rows = split or earlier.split, split_rows or earlier.split_rows
         if plan.single_pass:  # of the first call
             weight_scale = earlier.weight_scale
-        if plan.settings.pwiser_weight == earlier.settings.pwiser_weight:
-            search = earlier.search
     return TrainingResult(
         net,
         data.schema,
@@ -547,90 +535,8 @@ def _result(
         (len(data.rows.train), 0 if valid is None else len(valid)),
         split=split,
         weight_scale=weight_scale,
-        search=search,
         split_rows=split_rows,
     )
-
-
-def search_weight(plan: Plan, data: EncodedData, *, can_split: bool) -> TrainingResult:
-    """Train with several weights of the pairwise term, and return the chosen fit.
-
-    It equals a fit with a number as weight. Further splits draw other validation rows.
-    """
-    assert plan.components is not None
-    loss = plan.components.loss
-    n_splits = 0
-    if loss.heads:
-        search = WeightSearch(loss.heads[-1], loss.task_names)
-        n_splits = search.count_splits(data.rows.valid, can_split)
-    if not n_splits:
-        return optimise(plan, data, build(plan, data.schema))
-    if plan.task is not None:
-        plan.task.begin(None)
-    fits: dict[float, TrainingResult] = {}
-    for split in range(n_splits):
-        trial, rows = plan, data.rows
-        if split:
-            trial, rows = _another_split(plan, data.rows, split)
-        assert rows.valid is not None
-        if not search.begin_split(rows.valid):
-            continue
-        for weight in CANDIDATES:
-            if weight not in search.candidates:
-                continue
-            name = f"pwiser_weight={weight}, split {split + 1} of {n_splits}"
-            if plan.settings.verbose:
-                print(name)
-            candidate = _with_weight(trial, weight)
-            if plan.task is not None:
-                candidate = replace(candidate, task=plan.task.subtask(name))
-            net = build(candidate, data.schema)
-            result = optimise(candidate, replace(data, rows=rows), net)
-            best = net.history[result.best_epoch - 1]
-            aucs = [best[f"valid_auc_{name}"] for name in net.task_names]
-            search.add(weight, net.forward(rows.valid), aucs)
-            if not split:
-                fits[weight], last = result, candidate.random_state
-        fits = {weight: fits[weight] for weight in search.candidates}
-        if not search.end_split():
-            break
-    # The estimator's random state continues as after one fit.
-    plan.random_state.set_state(last.get_state(legacy=False))
-    if plan.settings.verbose:
-        print(search.summary())
-    result = replace(fits[search.choose()], search=search.table())
-    if plan.task is not None:
-        plan.task.end(lambda: result)
-    return result
-
-
-def _with_weight(plan: Plan, weight: float) -> Plan:
-    """Return the plan of the same training with another weight of the term."""
-    assert plan.components is not None
-    settings = replace(plan.settings, pwiser_weight=weight)
-    seed = random_state_at(plan.first_random_state).randint(LARGEST_SEED)
-    with seeded_globally(seed, plan.device):
-        loss = build_loss(settings, plan.components.loss.task_names)
-    weighting = deepcopy(plan.components.weighting)
-    return replace(
-        plan,
-        settings=settings,
-        components=replace(plan.components, loss=loss, weighting=weighting),
-        random_state=deepcopy(plan.random_state),
-    )
-
-
-def _another_split(
-    plan: Plan, rows: TrainingData, number: int
-) -> tuple[Plan, TrainingData]:
-    """Draw other validation rows; all keep their statistics, without their labels."""
-    table = rows.train
-    assert isinstance(table, Impressions)
-    seed = deepcopy(plan.random_state).randint(LARGEST_SEED)
-    state = np.random.RandomState([seed, number])
-    parts = hold_out(plan.settings, plan.rows, state, times=None)
-    train, valid = (table.at(torch.from_numpy(part)) for part in parts)
-    return replace(plan, random_state=state), TrainingData(train, valid)
 
 
 @contextmanager
@@ -677,7 +583,6 @@ def fit_from(
     """
     # Its checkpoints may be those of the source.
     settings = Settings.of({**params, "checkpoint_dir": None})
-    settings, _ = starting_settings(settings, source)
     # The network is new, and may be of another class.
     alike = replace(source.settings, network=settings.network)
     plan = validate(settings, given, eval_set, replace(source, settings=alike))

@@ -55,7 +55,7 @@ class Settings:
     network_params: dict[str, Any]
     loss: Any
     loss_params: dict[str, Any]
-    pwiser_weight: Any  # a float once training starts, see `starting_settings`
+    pwiser_weight: float
     weighting: Any
     weighting_params: dict[str, Any]
     categorical_features: Any

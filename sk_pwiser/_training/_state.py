@@ -63,7 +63,6 @@ class TrainingResult:
     split: dict[str, Any] | None = None  # random numbers that drew the validation rows
     weight_scale: float | None = None  # mean of the weights above 0
     stop_reason: str | None = None  # where and why training ended; None after an update
-    search: dict[str, Any] | None = None  # of the weight of the pairwise term
     split_rows: dict[str, Any] | None = None  # as `find_split` returns them
 
 

@@ -396,11 +396,6 @@ def _check(estimator, dataset, num_workers, use_gpu, max_failures, timeout):
             "warm_start must be False: a distributed fit does not continue an earlier "
             "one."
         )
-    if settings.pwiser_weight == "auto":
-        raise ValueError(
-            "pwiser_weight must be a number: a distributed fit trains one network, and "
-            "'auto' compares several."
-        )
     least = num_workers * (2 if settings.stratified_batches else 1)
     if settings.batch_size < least:
         raise ValueError(

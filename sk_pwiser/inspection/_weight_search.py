@@ -22,10 +22,9 @@ WIDE = 10
 class WeightSearchDisplay:
     """Cross-validated scores by `pwiser_weight`, with standard errors.
 
-    `from_search` creates the display of a cross-validated search, and `from_estimator`
-    that of a fit with `pwiser_weight="auto"`. It has one plot per scorer. A vertical
-    line marks the value that the search has selected. A weight of 0, which is plain
-    cross-entropy, is drawn at the left of a logarithmic axis.
+    `from_search` creates the display, with one plot per scorer. A vertical line marks
+    the value that the search has selected. A weight of 0, which is plain cross-entropy,
+    is drawn at the left of a logarithmic axis.
 
     Parameters
     ----------
@@ -154,54 +153,6 @@ class WeightSearchDisplay:
             standard_errors=errors,
             best_value=None if best is None else results["params"][best][param_name],
             task_names=Predictions(search, None, {}).task_names(),
-        )
-        return display.plot(ax, **kwargs)
-
-    @classmethod
-    def from_estimator(cls, estimator, *, ax=None, **kwargs):
-        """Draw the validation AUC of the weights that `fit` has compared.
-
-        Differences to the default weight are drawn, of the task whose AUC has decided:
-        not all weights are trained on all splits, so that means of AUC do not compare.
-
-        Parameters
-        ----------
-        estimator : MultiTaskCTRCVRClassifier
-            An estimator fitted with `pwiser_weight="auto"`.
-        ax : matplotlib Axes or array-like of Axes, default=None
-            The axes to draw on; None creates a new figure.
-        **kwargs : dict
-            Passed to `plot`.
-
-        Returns
-        -------
-        WeightSearchDisplay
-            The display, drawn.
-
-        Raises
-        ------
-        ValueError
-            If the fit has not compared weights.
-        sklearn.exceptions.NotFittedError
-            If the estimator is not fitted.
-        ImportError
-            If matplotlib is not installed.
-        """
-        import_pyplot(cls.__name__)
-        check_is_fitted(estimator)
-        table = getattr(estimator, "pwiser_weight_search_", None)
-        if table is None:
-            raise ValueError(
-                "estimator must be fitted with pwiser_weight='auto', and have compared "
-                f"weights; its pwiser_weight is {estimator.pwiser_weight!r}."
-            )
-        name = f"AUC of {table['task']} minus that of 0.1"
-        display = cls(
-            param_name="pwiser_weight",
-            values=table["pwiser_weight"],
-            scores={name: table["difference"]},
-            standard_errors={name: table["standard_error"]},
-            best_value=estimator.pwiser_weight_,
         )
         return display.plot(ax, **kwargs)
 

@@ -26,8 +26,7 @@ class MultiTaskLoss(nn.Module):
         `pwiser_weight`.
     heads : sequence of int
         Indices of the tasks that the term of weight `pwiser_weight` ranks, by default
-        the last one, if the loss takes this parameter. The AUC of the last of them
-        decides which weight `pwiser_weight="auto"` chooses.
+        the last one, if the loss takes this parameter.
     asks_for_groups : bool
         Whether the loss compares rows within groups. Batches then keep the rows of a
         group together.

@@ -13,7 +13,7 @@ from sklearn.pipeline import make_pipeline
 from skorch.callbacks import Callback
 
 from sk_pwiser.calibration import FunnelCalibrator
-from sk_pwiser.datasets import ParquetImpressions, make_ctr_cvr
+from sk_pwiser.datasets import ParquetImpressions
 from sk_pwiser.metrics import cvr_auc_scorer, mean_auc_scorer
 from sk_pwiser.transfer import fit_like
 
@@ -153,24 +153,6 @@ def test_a_fit_with_the_schema_of_another():
     recorder = Recorder()
     fit_like(small().set_callbacks(recorder), small().fit(X, Y), X, Y)
     assert recorder.events.count("end epoch") == 2
-
-
-def test_each_training_of_a_search_for_a_weight_is_a_subtask():
-    data = make_ctr_cvr(400, ctr=0.7, cvr=0.6, random_state=0)
-    params = {"early_stopping": True, "validation_fraction": 0.4, "max_epochs": 1}
-    recorder = Recorder()
-    model = small(pwiser_weight="auto", **params).set_callbacks(recorder)
-    model.fit(data.data, data.target)
-    expected = ["setup", "begin fit"]
-    for weight in (0.1, 0.0, 0.3, 1.0):
-        name = f"pwiser_weight={weight}, split 1 of 1"
-        expected += [f"begin {name}", "begin epoch", "end epoch", f"end {name}"]
-    assert recorder.events == [*expected, "end fit", "teardown"]
-    for fitted, weight in zip(
-        recorder.fitted[1::2], (0.1, 0.0, 0.3, 1.0), strict=False
-    ):
-        assert fitted.pwiser_weight_ == weight
-    assert recorder.fitted[-1].pwiser_weight_search_ == model.pwiser_weight_search_
 
 
 def test_files_that_are_read_in_parts(tmp_path):

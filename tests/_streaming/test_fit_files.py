@@ -214,15 +214,6 @@ def test_several_validation_sets_are_tables(folder):
         make().fit(read(folder), eval_set={"a": read(folder), "b": table})
 
 
-def test_the_weight_may_be_chosen_by_one_split(folder):
-    params = {"loss": "pwiser", "early_stopping": True, "validation_fraction": 0.4}
-    model = make(pwiser_weight="auto", **params).fit(read(folder))
-    assert_array_equal(model.pwiser_weight_search_["n_splits"], 1)
-    numeric = make(pwiser_weight=model.pwiser_weight_, **params).fit(read(folder))
-    p = numeric.predict_proba(read(folder))
-    assert_array_equal(model.predict_proba(read(folder)), p)
-
-
 def test_eval_set_with_missing_labels_in_some_files(tmp_path, folder, monkeypatch):
     """Weights exist for some stored files only, and for none of those sampled."""
     monkeypatch.setattr("sk_pwiser._streaming._store.SAMPLE_FILES", 1)

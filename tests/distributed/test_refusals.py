@@ -60,7 +60,6 @@ def test_arguments(call, arguments, error, message):
     [
         ({"warm_start": True}, "warm_start must be False"),
         ({"checkpoint_dir": "x"}, "checkpoint_dir must be None"),
-        ({"pwiser_weight": "auto"}, "pwiser_weight must be a number"),
         (
             {"device": "cuda"},
             "device='cuda' of the estimator contradicts",
