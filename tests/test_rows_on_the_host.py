@@ -15,13 +15,7 @@ from sk_pwiser.inspection import task_importances
 from sk_pwiser.losses import LOSSES
 from sk_pwiser.metrics import mean_auc_scorer
 from sk_pwiser.model_selection import FunnelStratifiedKFold
-from sk_pwiser.transfer import (
-    distill,
-    fine_tune,
-    fit_like,
-    market_mixup,
-    merge_estimators,
-)
+from sk_pwiser.transfer import distill, fine_tune, fit_like, merge_estimators
 from sk_pwiser.weighting import WEIGHTINGS
 
 pytestmark = pytest.mark.usefixtures("simulated")
@@ -233,21 +227,18 @@ TUNED = {"max_epochs": 2, "early_stopping": "auc"}
     [
         lambda a, b: distill([a, b], X, student=small(**STOPPED)),
         lambda a, b: distill([a, b], X, student=a),
-        lambda a, b: market_mixup([a, b], X, student=small(**STOPPED), share=1.0),
         lambda a, b: fine_tune(a, X, Y, **TUNED),
         lambda a, b: fine_tune(a, X, Y, regularizer="l2_sp", **TUNED),
         lambda a, b: fine_tune(a, X, Y, regularizer="tred", **TUNED),
         lambda a, b: fine_tune(a, X, Y, regularizer="delta", **TUNED),
-        lambda a, b: fine_tune(a, X, Y, regularizer="bss", **TUNED),
         lambda a, b: fit_like(small(**STOPPED), a, X, Y),
         lambda a, b: merge_estimators(a, [fine_tune(a, X, Y, extend=False)], X, Y),
     ],
     ids=[
         "distill",
         "distill into a fitted one",
-        "market_mixup",
         "fine_tune",
-        *("l2_sp", "tred", "delta", "bss"),
+        *("l2_sp", "tred", "delta"),
         "fit_like",
         "merge",
     ],
