@@ -773,15 +773,12 @@ class MultiTaskCTRCVRClassifier(
                 return torch.cat(list(iter_logits(result, X))).numpy()
             return result.net.forward(result.schema.transform(X).impressions()).numpy()
 
-    def _permuted_logits(self, X, labels):
-        """Return the names of the columns, and a function like `PermutedTable.logits`.
-
-        Its logits rank rows of different labels exactly as `predict_logits` does.
-        """
+    def _permuted_logits(self, X):
+        """Return the column names, and a function like `PermutedTable.logits`."""
         check_is_fitted(self)
         refuse_parts(X)
         with limited_threads():
-            table = PermutedTable(self._result, X, labels)
+            table = PermutedTable(self._result, X)
 
         def logits(name=None, order=None):
             with limited_threads():
