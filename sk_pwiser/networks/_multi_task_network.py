@@ -1,10 +1,8 @@
 """What every network returns, and the base class of the networks."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -18,13 +16,7 @@ from sk_pwiser.networks._chain import (
     full_log_logits,
 )
 from sk_pwiser.networks._input import InputLayer
-from sk_pwiser.networks._layers import (
-    MLP,
-    Activation,
-    StackedMLP,
-    TaskTowers,
-    check_units,
-)
+from sk_pwiser.networks._layers import TaskTowers, check_units
 from sk_pwiser.networks._spec import NetworkSpec
 
 
@@ -275,26 +267,6 @@ class MultiTaskNetwork(nn.Module):
                 torch.zeros(n_entries) if has_ages else None,
             ).to(device)
         return (shares * sizes).long().to(device), numeric.to(device), bags
-
-    @contextmanager
-    def _largest_activations(self) -> Iterator[dict[str, Tensor]]:
-        """Record the largest absolute activation of hidden units, by path of layer."""
-        largest: dict[str, Tensor] = {}
-
-        def record(
-            path: str, activation: Activation, layer: nn.Module, args: Any, out: Tensor
-        ) -> None:
-            units = activation(out.detach()).abs().amax(dim=-2)
-            largest[path] = torch.maximum(units, largest.get(path, units))
-
-        with ExitStack() as hooks:
-            for path, module in self.named_modules():
-                if isinstance(module, MLP | StackedMLP):
-                    activation = getattr(module, "activation", torch.relu)
-                    for index, layer in enumerate(module.layers):
-                        own = partial(record, f"{path}.layers.{index}", activation)
-                        hooks.callback(layer.register_forward_hook(own).remove)
-            yield largest
 
     @property
     def base_logits(self) -> Tensor:
