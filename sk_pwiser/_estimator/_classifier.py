@@ -246,9 +246,9 @@ class MultiTaskCTRCVRClassifier(
     lr : float, default=0.003
         Learning rate.
     weight_decay : float, default=0.0001
-        Weight decay of the optimiser; embeddings have five times as much, biases and
-        the parameters of a weighting none. Optimisers without weight decay ignore the
-        default.
+        Weight decay of the optimiser; embeddings have five times as much, biases, the
+        parameters of normalisation layers and those of a weighting none. Optimisers
+        without weight decay ignore the default.
     batch_size : int, default=512
         Largest number of rows per batch; the rows are spread evenly over the batches.
     stratified_batches : bool, default=False

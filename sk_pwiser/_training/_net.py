@@ -48,6 +48,7 @@ from sk_pwiser._training._optimizers import (
     TABLES,
     WeightAverage,
     flush_tiny_values,
+    parameter_kinds,
     sparse_tables,
 )
 from sk_pwiser._utils import parents_by_name, warn_user, widest_float
@@ -316,6 +317,15 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
         if self.verbose:
             callbacks.append(("print_log", epoch_table(self)))
         return callbacks
+
+    def get_params_for_optimizer(self, prefix: str, named_parameters: Any) -> Any:
+        """Return the arguments of the optimiser, with the groups of the parameters."""
+        # skorch groups by names; kinds in their place do not depend on the names that
+        # a network gives to its modules.
+        parts = self.module_, self.criterion_.loss, self.criterion_.weighting
+        kinds = parameter_kinds(*parts)
+        of_kinds = ((kinds[parameter], parameter) for _, parameter in named_parameters)
+        return super().get_params_for_optimizer(prefix, of_kinds)
 
     def initialize_history(self) -> "MultiTaskNet":
         """Initialize the history, the best values of its columns, and schedules."""
