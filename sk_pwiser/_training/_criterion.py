@@ -1,6 +1,6 @@
 """The criterion: a loss and a weighting form the value that training minimises."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -61,6 +61,14 @@ class MultiTaskCriterion(nn.Module):
     ) -> Tensor:
         """Set the gradients of a batch in the parameters; return the reported loss."""
         losses, weights, extra, penalty = self._terms(output, y, sample_weight, groups)
+        has_gradient = penalty is not None and penalty.requires_grad
+        if not losses.requires_grad and (
+            self.weighting.uses_task_gradients or not has_gradient
+        ):
+            raise ValueError(
+                "network must return logits or extra losses per task that depend on "
+                "parameters that are trained; these depend on none."
+            )
         self.weighting.set_sample_weight(weights)
         if extra is not None:
             self.weighting.set_extra_losses(extra.detach())
@@ -159,7 +167,17 @@ def happened_before(
 
 
 def _check_output(output: NetworkOutput, shape: torch.Size) -> None:
-    """Raise if the logits of a network have a wrong shape."""
+    """Raise if a network has returned another type or shape than it must."""
+    if not isinstance(output.aux_logits, list | tuple):
+        raise TypeError(
+            "network must return aux_logits as a list or tuple of Tensors; got "
+            f"{type(output.aux_logits).__name__}."
+        )
+    if not isinstance(output.extra_losses, Mapping):
+        raise TypeError(
+            "network must return extra_losses as a dict of names to Tensors or "
+            f"callables; got {type(output.extra_losses).__name__}."
+        )
     for name, logits in (
         ("logits", output.logits),
         *(("aux_logits", aux) for aux in output.aux_logits),

@@ -186,6 +186,18 @@ class MultiTaskNetwork(nn.Module):
                 "network must return a NetworkOutput from forward; got "
                 f"{type(output).__name__}."
             )
+        logits = output.logits
+        if not isinstance(logits, Tensor) or logits.dim() != 2:
+            found = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits)
+            raise ValueError(
+                "network must return logits as a Tensor of shape (batch, n_tasks); got "
+                f"{found}."
+            )
+        if output.sampled_logits is not None:
+            raise ValueError(
+                "network must not return sampled_logits from forward: the base class "
+                "sets them. In forward, call the forward method of another network."
+            )
         return self._of_full_log(self._in_task_space(output))
 
     def _in_task_space(self, output: NetworkOutput) -> NetworkOutput:

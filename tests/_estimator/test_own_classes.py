@@ -3,9 +3,10 @@
 import pytest
 import torch
 from numpy.testing import assert_array_equal
-from refusals import X, Y, small
+from refusals import X, Y, refuses, small
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
+from sk_pwiser._table import TableEncoder
 from sk_pwiser.losses import MultiTaskLoss
 from sk_pwiser.networks import MultiTaskNetwork, NetworkOutput
 from sk_pwiser.weighting import GradientWeighting, TaskWeighting
@@ -39,8 +40,92 @@ class WrongAux(Linear):
         return output._replace(aux_logits=[output.logits[:, :1]])
 
 
+class OneAux(Linear):
+    def forward(self, codes, numeric):
+        output = super().forward(codes, numeric)
+        return output._replace(aux_logits=output.logits)
+
+
+class Flat(Linear):
+    def forward(self, codes, numeric):
+        return NetworkOutput(super().forward(codes, numeric).logits[:, 0])
+
+
+class Arrays(Linear):
+    def forward(self, codes, numeric):
+        return NetworkOutput(super().forward(codes, numeric).logits.tolist())
+
+
+class ListOfLosses(Linear):
+    def forward(self, codes, numeric):
+        output = super().forward(codes, numeric)
+        return output._replace(extra_losses=[output.logits.mean()])
+
+
+class Sampled(Linear):
+    def forward(self, codes, numeric):
+        output = super().forward(codes, numeric)
+        return output._replace(sampled_logits=2 * output.logits)
+
+
+class Frozen(Linear):
+    def __init__(self, spec):
+        super().__init__(spec)
+        self.requires_grad_(False)
+
+
+class Detached(Linear):
+    """Trains a penalty only."""
+
+    def forward(self, codes, numeric):
+        logits = super().forward(codes, numeric).logits
+        penalties = {"penalty": logits.square().mean()}
+        return NetworkOutput(logits.detach(), extra_losses=penalties)
+
+
 class Undefined(MultiTaskNetwork):
     pass
+
+
+class Lazy(Linear):
+    def __init__(self, spec):
+        super().__init__(spec)
+        self.head = torch.nn.LazyLinear(self.n_tasks)
+
+
+class Uninitialised(MultiTaskNetwork):
+    def __init__(self, spec):
+        self.units = 8
+
+
+class NoNumbers(Linear):
+    def forward(self, codes):
+        return super().forward(codes, None)
+
+
+class UninitialisedLoss(MultiTaskLoss):
+    def __init__(self, task_names):
+        self.scale = 2
+
+
+class TwoArguments(MultiTaskLoss):
+    def forward(self, logits, y):
+        return ((logits.sigmoid() - y) ** 2).mean(dim=0)
+
+
+class NoRowLosses(MultiTaskLoss):
+    def forward(self, logits, y, sample_weight=None, groups=None):
+        return ((logits.sigmoid() - y) ** 2).mean(dim=0)
+
+
+class UninitialisedWeighting(TaskWeighting):
+    def __init__(self, n_tasks):
+        self.scale = 2
+
+
+class NoArguments(TaskWeighting):
+    def forward(self):
+        return 0.0
 
 
 class Scalar(MultiTaskLoss):
@@ -88,6 +173,17 @@ def test_logits_of_another_shape(earlier, loss, task_space):
         ({"network": BareTensor}, TypeError, "return a NetworkOutput .* got Tensor"),
         ({"network": WrongAux}, ValueError, r"aux_logits of shape .* got \(100, 1\)"),
         ({"network": Undefined}, NotImplementedError, "Undefined must define forward"),
+        ({"network": OneAux}, TypeError, "aux_logits as a list .* got Tensor"),
+        ({"network": Flat}, ValueError, r"logits as a Tensor of .* got \(100,\)"),
+        ({"network": Arrays}, ValueError, "logits as a Tensor of .* got .*list"),
+        ({"network": ListOfLosses}, TypeError, "extra_losses as a dict .* got list"),
+        ({"network": Sampled}, ValueError, "must not return sampled_logits"),
+        ({"network": Frozen}, ValueError, "depend on parameters that are trained"),
+        (
+            {"network": Detached, "weighting": "nash"},
+            ValueError,
+            "depend on parameters that are trained",
+        ),
         ({"loss": Scalar}, ValueError, r"loss Scalar must return .* shape \(2,\); got"),
         (
             {"weighting": Vector},
@@ -106,6 +202,51 @@ def test_what_is_returned(earlier, params, error, message):
         earlier.set_params(network_params=None)
     with pytest.raises(error, match=message):
         earlier.fit(X, Y)
+
+
+def test_a_penalty_alone_may_be_trained():
+    model = small(network=Detached, network_params=None).fit(X, Y)
+    assert model.predict_proba(X).shape == Y.shape
+
+
+LATE = [
+    ({"network": Lazy}, ValueError, "Lazy has the lazy parameter head.weight"),
+    (
+        {"network": Uninitialised},
+        TypeError,
+        r"call super\(\).__init__\(spec\)",
+    ),
+]
+EARLY = [
+    ({"network": NoNumbers}, TypeError, "NoNumbers.forward must take .*codes, numeric"),
+    ({"loss": TwoArguments}, TypeError, "TwoArguments.forward must take .*, groups: "),
+    ({"loss": UninitialisedLoss}, TypeError, r"super\(\).__init__\(task_names\)"),
+    (
+        {"loss": NoRowLosses, "network": "escm2"},
+        NotImplementedError,
+        "NoRowLosses must define row_losses",
+    ),
+    (
+        {"loss": "pwiser", "loss_params": {"base": NoRowLosses}, "network": "escm2"},
+        NotImplementedError,
+        "NoRowLosses must define row_losses",
+    ),
+    ({"weighting": UninitialisedWeighting}, TypeError, r"super.*__init__\(n_tasks\)"),
+    ({"weighting": NoArguments}, TypeError, "NoArguments.forward must take .*losses"),
+]
+
+
+@pytest.mark.parametrize(("params", "error", "message"), [*LATE, *EARLY])
+def test_classes_that_cannot_be_used(params, error, message, monkeypatch):
+    model = small(network_params=None, **params)
+    with monkeypatch.context() as patch:
+        if (params, error, message) in EARLY:  # before the table is encoded
+
+            def transform(*args):
+                raise AssertionError
+
+            patch.setattr(TableEncoder, "fit_transform", transform)
+        refuses(model, error, message)
 
 
 def test_a_parameter_of_the_estimator_in_loss_params(earlier):
