@@ -42,7 +42,7 @@ from sk_pwiser._utils import (
     seeded_globally,
     task_paths,
 )
-from sk_pwiser.losses import LOSSES, MultiTaskLoss
+from sk_pwiser.losses import LOSSES, MultiTaskLoss, checked_loss
 from sk_pwiser.networks import (
     NETWORKS,
     SHARED_PARAMS,
@@ -118,11 +118,7 @@ def build_loss(settings: Settings, task_names: tuple[str, ...]) -> MultiTaskLoss
     registry = LOSSES, MultiTaskLoss, "loss", settings.loss
     kind = resolve(*registry)
     given = {name: getattr(settings, name) for name in kind.estimator_parameters}
-    loss = build(*registry, settings.loss_params, task_names, **given)
-    check_base_init(loss, "task_names", "task_names")
-    check_signature(kind, "forward", "logits", "y", "sample_weight", "groups")
-    check_signature(kind, "observe", "y", "sample_weight")
-    return loss
+    return checked_loss(build(*registry, settings.loss_params, task_names, **given))
 
 
 def _check_network(

@@ -220,6 +220,11 @@ LATE = [
 EARLY = [
     ({"network": NoNumbers}, TypeError, "NoNumbers.forward must take .*codes, numeric"),
     ({"loss": TwoArguments}, TypeError, "TwoArguments.forward must take .*, groups: "),
+    (
+        {"loss": "pwiser", "loss_params": {"base": TwoArguments}},
+        TypeError,
+        "TwoArguments.forward must take .*, groups: ",
+    ),
     ({"loss": UninitialisedLoss}, TypeError, r"super\(\).__init__\(task_names\)"),
     (
         {"loss": NoRowLosses, "network": "escm2"},
