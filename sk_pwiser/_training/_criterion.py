@@ -66,8 +66,9 @@ class MultiTaskCriterion(nn.Module):
             self.weighting.uses_task_gradients or not has_gradient
         ):
             raise ValueError(
-                "network must return logits or extra losses per task that depend on "
-                "parameters that are trained; these depend on none."
+                f"The losses of network and loss {type(self.loss).__name__} must "
+                "depend on parameters that are trained; they depend on none, since "
+                "all are frozen, or the logits or losses are detached."
             )
         self.weighting.set_sample_weight(weights)
         if extra is not None:
@@ -138,9 +139,11 @@ class MultiTaskCriterion(nn.Module):
     ) -> Tensor:
         losses: Tensor = self.loss(logits, y, sample_weight, groups)
         if not isinstance(losses, Tensor) or losses.shape != y.shape[1:]:
+            is_tensor = isinstance(losses, Tensor)
+            found = f"the shape {tuple(losses.shape)}" if is_tensor else repr(losses)
             raise ValueError(
                 f"loss {type(self.loss).__name__} must return one loss per task, a "
-                f"Tensor of shape {tuple(y.shape[1:])}; got {losses!r}."
+                f"Tensor of shape {tuple(y.shape[1:])}; got {found}."
             )
         return losses
 
@@ -151,6 +154,11 @@ class MultiTaskCriterion(nn.Module):
     def pop_epoch_record(self) -> dict[str, float]:
         """Return the epoch's figures of loss and weighting, and reset them."""
         record = self.loss.pop_epoch_record()
+        if not isinstance(record, dict):
+            raise TypeError(
+                f"loss {type(self.loss).__name__} must return a dict from "
+                f"pop_epoch_record; got {record!r}."
+            )
         weights = self.weighting.end_epoch() if self.training else []
         return record | dict(zip(self.weight_names, weights, strict=False))
 

@@ -113,11 +113,6 @@ class TwoArguments(MultiTaskLoss):
         return ((logits.sigmoid() - y) ** 2).mean(dim=0)
 
 
-class NoRowLosses(MultiTaskLoss):
-    def forward(self, logits, y, sample_weight=None, groups=None):
-        return ((logits.sigmoid() - y) ** 2).mean(dim=0)
-
-
 class UninitialisedWeighting(TaskWeighting):
     def __init__(self, n_tasks):
         self.scale = 2
@@ -128,9 +123,29 @@ class NoArguments(TaskWeighting):
         return 0.0
 
 
+class NoRowLosses(MultiTaskLoss):
+    def forward(self, logits, y, sample_weight=None, groups=None):
+        return ((logits.sigmoid() - y) ** 2).mean(dim=0)
+
+
 class Scalar(MultiTaskLoss):
     def forward(self, logits, y, sample_weight=None, groups=None):
         return logits.mean()
+
+
+class DetachedLoss(NoRowLosses):
+    def forward(self, *args):
+        return super().forward(*args).detach()
+
+
+class NoRecord(NoRowLosses):
+    def pop_epoch_record(self):
+        return None
+
+
+class DetachedTotal(TaskWeighting):
+    def forward(self, losses):
+        return losses.detach().sum()
 
 
 class Vector(TaskWeighting):
@@ -178,11 +193,11 @@ def test_logits_of_another_shape(earlier, loss, task_space):
         ({"network": Arrays}, ValueError, "logits as a Tensor of .* got .*list"),
         ({"network": ListOfLosses}, TypeError, "extra_losses as a dict .* got list"),
         ({"network": Sampled}, ValueError, "must not return sampled_logits"),
-        ({"network": Frozen}, ValueError, "depend on parameters that are trained"),
+        ({"network": Frozen}, ValueError, "must depend on parameters that are"),
         (
             {"network": Detached, "weighting": "nash"},
             ValueError,
-            "depend on parameters that are trained",
+            "must depend on parameters that are",
         ),
         ({"loss": Scalar}, ValueError, r"loss Scalar must return .* shape \(2,\); got"),
         (
@@ -190,6 +205,9 @@ def test_logits_of_another_shape(earlier, loss, task_space):
             ValueError,
             r"Vector must return .* shape \(\) .* got tensor",
         ),
+        ({"loss": DetachedLoss}, ValueError, "DetachedLoss must depend on parameters"),
+        ({"loss": NoRecord}, TypeError, "NoRecord must return a dict .* got None"),
+        ({"weighting": DetachedTotal}, ValueError, "gradients reach the losses"),
         ({"weighting": Nothing}, ValueError, "Nothing must return .* got None"),
         ({"weighting": OneWeight}, ValueError, r"OneWeight .* shape \(2,\); got"),
         ({"weighting": ListOfWeights}, ValueError, r"ListOfWeights .* got \[1.0, 1.0"),
