@@ -280,9 +280,10 @@ def build_net(
         if sparse_tables(network):
             optimizer = LazyAdam
     kwargs = {f"optimizer__{key}": value for key, value in optimizer_kwargs.items()}
-    if isinstance(settings.optimizer, str) and can_fuse(
-        optimizer, optimizer_kwargs, device
-    ):
+    # A user's network may have others, which no fused kernel takes.
+    are_floats = all(p.is_floating_point() for p in network.parameters())
+    has_own_name = isinstance(settings.optimizer, str)
+    if has_own_name and are_floats and can_fuse(optimizer, optimizer_kwargs, device):
         kwargs.setdefault("optimizer__fused", True)
     net = net_class(
         network,

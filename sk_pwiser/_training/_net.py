@@ -461,8 +461,8 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
         if is_best and X.valid is None and self.max_epochs > 1 and not has_large_tables:
             # The loss is measured during the epoch, whose last steps may have made the
             # weights worse: the copy before the last one is kept, too.
-            state = {k: v.clone() for k, v in self.module_.state_dict().items()}
-            copied = int(self.history[-1, "epoch"]), state
+            # A user's modules may have a state that is no tensor.
+            copied = int(self.history[-1, "epoch"]), deepcopy(self.module_.state_dict())
             self.lowest_ = (*self.lowest_[-1:], copied)
 
     def notify(self, method_name: str, **kwargs: Any) -> None:
@@ -502,7 +502,7 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
         return logits, y, inputs.get("sample_weight")
 
     def _check_end(self, rows: Impressions) -> None:
-        """Check on training rows that weights and predictions are finite.
+        """Check on training rows that weights and logits are finite, and are log-odds.
 
         After a divergence with finite weights, copied ones are restored: the last that
         have not diverged themselves.
@@ -519,7 +519,8 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
             weights = changed_weights(self.module_, self.optimizer_)
             sums = [values.sum() for values in (logits, *weights)]
         if not bool(torch.stack(sums).isfinite().all()):
-            raise self._diverged("its last step left non-finite weights")
+            raise self._diverged("its last step left non-finite weights or logits")
+        self._warn_about_probabilities(logits)
         if excess is None:
             return
         message = f"Training diverged: the cross-entropy of training rows is {excess}."
@@ -531,6 +532,17 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
         if self.lowest_:
             message += f" The weights of epoch {self.kept_epoch_} are kept."
         warn_user(f"{message} {self.advice}", ConvergenceWarning)
+
+    def _warn_about_probabilities(self, logits: Tensor) -> None:
+        """Warn if the logits of all checked rows look like probabilities."""
+        is_between = bool(((logits >= 0) & (logits <= 1)).all())
+        if is_between and max(self.module_.spec.base_rates) < 0.5:
+            name = type(self.module_).__name__
+            warn_user(
+                f"network {name} returns logits between 0 and 1 for all checked rows, "
+                "which are probabilities of 0.5 and more, although all base rates are "
+                "below 0.5. It must return log-odds, without a sigmoid."
+            )
 
     def _diverged(self, what: str) -> ValueError:
         epoch = self.history[-1, "epoch"]

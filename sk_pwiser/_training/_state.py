@@ -236,6 +236,8 @@ def log_net(net: MultiTaskNet, undo: Undo) -> None:
         for tensor in chain(parameters, net.module_.buffers())
         if tensor not in tables
     ]
+    # A user's network may replace its buffers by others.
+    buffers = [(m, dict(m._buffers)) for m in net.module_.modules() if m._buffers]
     # A weighting may replace its buffers by others of another shape. The copy has the
     # parameters themselves, to which the optimiser refers.
     criterion = deepcopy(net.criterion_, {id(p): p for p in parameters})
@@ -255,6 +257,8 @@ def log_net(net: MultiTaskNet, undo: Undo) -> None:
         with torch.no_grad():
             for tensor, value in tensors:
                 tensor.copy_(value)
+        for module, of_module in buffers:
+            module._buffers.update(of_module)
         net.criterion = net.criterion_ = criterion
         for group, kept in zip(net.optimizer_.param_groups, arguments, strict=True):
             group.update(kept)

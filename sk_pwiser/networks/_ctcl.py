@@ -32,10 +32,10 @@ class CTCL(MultiTaskNetwork):
         \quad\text{or}\quad X_{jk} = \delta(T_{jk}(h_j), y_k),
 
     with :math:`\delta` the pointwise part of `loss=`, averaged over rows. From the
-    first form the value at :math:`T_{jk} = p_k` is subtracted, which leaves its gradient
-    unchanged: a validation loss does not fall because predictions become more certain.
-    For a proper loss such as cross-entropy, the difference is a divergence; for the
-    focal loss it may be slightly below 0. The loss of task j increases by
+    first form the value at :math:`T_{jk} = p_k` is subtracted, which leaves its
+    gradient unchanged: a validation loss does not fall because predictions become more
+    certain. For a proper loss such as cross-entropy, the difference is a divergence;
+    for the focal loss it may be slightly below 0. The loss of task j increases by
     `consistency_weight` times the mean of :math:`X_{jk}` over its neighbours k.
     Predictions do not depend on the transfer nets.
 

@@ -138,6 +138,14 @@ class MultiTaskNetwork(nn.Module):
         Patterns of the names of parameters that belong to one task, with `{task}` for
         its index. Their weight decay is reduced if the task is rare, since the
         gradients of a rare task are small. Empty by default.
+    extra_losses_are_means : bool
+        Whether all extra losses are means over the rows of a batch, or do not depend on
+        its rows. Several workers train networks with extra losses only if it is True.
+        False by default.
+    towers_name : str
+        Name of the submodule whose input is the features that the logits are computed
+        from. Three regularizers of :func:`~sk_pwiser.transfer.fine_tune` compare these.
+        "towers" by default.
 
     Examples
     --------

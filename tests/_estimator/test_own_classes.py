@@ -4,9 +4,11 @@ import pytest
 import torch
 from numpy.testing import assert_array_equal
 from refusals import X, Y, refuses, small
+from skorch.callbacks import Callback
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
 from sk_pwiser._table import TableEncoder
+from sk_pwiser.inspection import task_importances
 from sk_pwiser.losses import MultiTaskLoss
 from sk_pwiser.networks import MultiTaskNetwork, NetworkOutput
 from sk_pwiser.weighting import GradientWeighting, TaskWeighting
@@ -227,6 +229,112 @@ def test_a_penalty_alone_may_be_trained():
     assert model.predict_proba(X).shape == Y.shape
 
 
+class Probabilities(Linear):
+    def forward(self, codes, numeric):
+        return NetworkOutput(super().forward(codes, numeric).logits.sigmoid())
+
+
+def test_probabilities_in_place_of_logits():
+    model = small(network=Probabilities, network_params=None)
+    with pytest.warns(UserWarning, match=r"Probabilities returns logits between 0 and"):
+        model.fit(X, Y)
+
+
+class InPlace(Linear):
+    """Changes its arguments in place."""
+
+    def forward(self, codes, numeric):
+        numeric.mul_(0.5)
+        output = super().forward(codes, numeric)
+        codes.zero_()
+        return output
+
+
+class OutOfPlace(Linear):
+    def forward(self, codes, numeric):
+        return super().forward(codes, 0.5 * numeric)
+
+
+class InPlaceLoss(MultiTaskLoss):
+    is_in_place = True
+
+    def forward(self, logits, y, sample_weight=None, groups=None):
+        y = y.mul_(0.9) if self.is_in_place else 0.9 * y
+        return ((logits.sigmoid() - y) ** 2).mean(dim=0)
+
+
+class OutOfPlaceLoss(InPlaceLoss):
+    is_in_place = False
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ({"network": InPlace}, {"network": OutOfPlace}),
+        ({"loss": InPlaceLoss}, {"loss": OutOfPlaceLoss}),
+    ],
+)
+def test_arguments_may_be_changed_in_place(one, other):
+    params = {"network_params": None, "max_epochs": 4, "early_stopping": True}
+    models = [small(**params, **own).fit(X, Y) for own in (one, other)]
+    for column in ("train_loss", "valid_loss", "valid_log_loss_mean", "valid_auc_mean"):
+        found, expected = (model.history_[:, column] for model in models)
+        assert found == expected
+    found, expected = (model.predict_proba(X) for model in models)
+    assert_array_equal(found, expected)
+    found, expected = (
+        task_importances(model, X, Y, random_state=0).importances for model in models
+    )
+    assert_array_equal(found, expected)
+
+
+class Running(Linear):
+    """Replaces a buffer by another one, and has a state that is no tensor."""
+
+    def __init__(self, spec):
+        super().__init__(spec)
+        self.register_buffer("mean", torch.zeros(self.width))
+        self.n_batches = 0
+
+    def get_extra_state(self):
+        return {"n_batches": self.n_batches}
+
+    def set_extra_state(self, state):
+        self.n_batches = state["n_batches"]
+
+    def forward(self, codes, numeric):
+        inputs = self.input_layer(codes, numeric)
+        if self.training:
+            self.mean = self.mean.lerp(inputs.detach().mean(dim=0), 0.1)
+            self.n_batches += 1
+        return NetworkOutput(self.head(inputs - self.mean))
+
+
+class Breaks(Callback):
+    """Raises at the end of the second batch if armed."""
+
+    armed = False
+
+    def on_epoch_begin(self, net, **kwargs):
+        self.n_batches = 0
+
+    def on_batch_end(self, net, **kwargs):
+        self.n_batches += 1
+        if self.armed and self.n_batches == 2:
+            raise RuntimeError("in a batch")
+
+
+def test_buffers_that_a_network_replaces_are_restored():
+    model = small(network=Running, network_params=None, callbacks=[Breaks()])
+    model.fit(X, Y).partial_fit(X, Y)
+    before, mean = model.predict_proba(X), model.net_.module_.mean
+    model.callbacks[0].armed = True
+    with pytest.raises(RuntimeError, match="in a batch"):
+        model.partial_fit(X, Y)
+    assert model.net_.module_.mean is mean
+    assert_array_equal(model.predict_proba(X), before)
+
+
 LATE = [
     ({"network": Lazy}, ValueError, "Lazy has the lazy parameter head.weight"),
     (
@@ -309,3 +417,21 @@ def test_a_subclass_of_the_estimator_has_parameters_of_its_own():
     expected = plain.fit(X, Y).predict_proba(X)
     assert_array_equal(model.predict_proba(X), expected)
     assert model.partial_fit(X, Y).n_iter_ == 2
+
+
+class Complex(Linear):
+    def __init__(self, spec):
+        super().__init__(spec)
+        self.phase = torch.nn.Parameter(torch.ones(self.width, dtype=torch.complex64))
+        self.order = torch.nn.Parameter(torch.arange(self.width), requires_grad=False)
+
+    def forward(self, codes, numeric):
+        inputs = self.input_layer(codes, numeric)[:, self.order] * self.phase
+        return NetworkOutput(self.head(inputs.real + inputs.imag))
+
+
+def test_parameters_that_are_no_floats():
+    model = small(network=Complex, network_params=None).fit(X, Y)
+    phase = model.net_.module_.phase
+    assert phase.is_complex()
+    assert (phase != 1).any()
