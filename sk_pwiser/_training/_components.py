@@ -275,10 +275,9 @@ def build_net(
         own_callbacks.append(("early_stopping", stopping))
     own_callbacks += gradient_clipping(settings.optimizer_params["clip_grad_norm"])
     optimizer, optimizer_kwargs = components.optimizer
-    if components.min_lazy_size is not None:
-        use_sparse_gradients(network, components.min_lazy_size)
-        if sparse_tables(network):
-            optimizer = LazyAdam
+    use_sparse_gradients(network, components.min_lazy_size)
+    if sparse_tables(network):
+        optimizer = LazyAdam
     kwargs = {f"optimizer__{key}": value for key, value in optimizer_kwargs.items()}
     # A user's network may have others, which no fused kernel takes.
     are_floats = all(p.is_floating_point() for p in network.parameters())

@@ -283,11 +283,16 @@ def smallest_lazy_table(
     return 0 if wanted is True or settings.grows else LARGE_TABLE
 
 
-def use_sparse_gradients(network: nn.Module, min_size: int) -> None:
-    """Let the large embedding tables of a network have sparse gradients."""
+def use_sparse_gradients(network: nn.Module, min_size: int | None) -> None:
+    """Let the embedding tables of at least this size have sparse gradients; no others.
+
+    Tables of a user's network may have options without sparse gradients.
+    """
     for module in network.modules():
-        if isinstance(module, TABLES) and module.weight.numel() >= min_size:
-            module.sparse = True
+        if isinstance(module, TABLES):
+            is_large = min_size is not None and module.weight.numel() >= min_size
+            is_dense = module.scale_grad_by_freq or getattr(module, "mode", "") == "max"
+            module.sparse = is_large and not is_dense
 
 
 def sparse_tables(network: nn.Module) -> list[Tensor]:

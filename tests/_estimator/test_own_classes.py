@@ -419,6 +419,39 @@ def test_a_subclass_of_the_estimator_has_parameters_of_its_own():
     assert model.partial_fit(X, Y).n_iter_ == 2
 
 
+class Tables(Linear):
+    """Embedding tables with options that not every optimiser supports."""
+
+    def __init__(self, spec):
+        super().__init__(spec)
+        size = sum(spec.cardinalities), self.n_tasks
+        options = {"sparse": True}, {"scale_grad_by_freq": True}, {"max_norm": 1.0}
+        self.own = torch.nn.ModuleList(
+            torch.nn.Embedding(*size, **each) for each in options
+        )
+        self.largest = torch.nn.EmbeddingBag(*size, mode="max")
+
+    def forward(self, codes, numeric):
+        logits = super().forward(codes, numeric).logits + self.largest(codes)
+        return NetworkOutput(logits + sum(own(codes).mean(dim=1) for own in self.own))
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        {"optimizer": "sgd", "lr": 0.1},
+        {"optimizer": "adamw"},
+        {"weighting": "nash"},
+        {"optimizer_params": {"lazy_embeddings": True}},
+        {"optimizer_params": {"clip_grad_norm": 1.0}},
+    ],
+)
+def test_tables_with_options_of_their_own(params):
+    model = small(network=Tables, network_params=None, **params).fit(X, Y)
+    model.partial_fit(X, Y)
+    assert model.predict_proba(X).shape == Y.shape
+
+
 class Complex(Linear):
     def __init__(self, spec):
         super().__init__(spec)
