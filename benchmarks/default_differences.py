@@ -12,10 +12,6 @@ read, unless with `--part test`: the held-out rows are a part of the training ro
 last one in time where the tables are split by time. Generated tables are new for each
 seed. Data sets whose files are absent are left out.
 
-The lines of `dead_units` end with the number of the units of the bottom's last layer
-whose activation is 0 on every training row, so that they have no gradient: the mean
-over the seeds.
-
 The lines of `interaction`, `cross_layers`, `experts` and `members` end
 with the processor time of a fit, as a multiple of the time of the first line's fits.
 
@@ -49,14 +45,12 @@ from skorch.callbacks import Callback
 from torch import nn
 from torch.nn.functional import (
     binary_cross_entropy_with_logits,
-    leaky_relu,
     logsigmoid,
     relu,
     silu,
 )
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
-from sk_pwiser.inspection import dead_units
 from sk_pwiser.losses import MultiTaskLoss
 from sk_pwiser.networks import MMoE, NetworkOutput, SharedBottom, _input
 from sk_pwiser.networks._layers import StackedLinear
@@ -206,16 +200,6 @@ class HalvedWeight(Callback):
 
 
 # ---------------------------------------------------------------- networks
-
-
-class LeakyBottom(SharedBottom):
-    """A shared bottom whose units have a slope of 0.01 below 0."""
-
-    def forward(self, codes, numeric):
-        hidden = self.input_layer(codes, numeric)
-        for layer in self.bottom.layers:
-            hidden = leaky_relu(layer(hidden))
-        return NetworkOutput(self.towers(hidden))
 
 
 class AllBins(SharedBottom):
@@ -459,17 +443,6 @@ COMPARISONS = {
         },
         "epochs of 3 splits": {"n_splits": 3, "loss": "bce"},
     },
-    "dead_units": {
-        "default": BCE["bce"],
-        "weight_decay=0": {"weight_decay": 0.0, "loss": "bce"},
-        "adamw": {"optimizer": "adamw", "loss": "bce"},
-        "half the lr": {"lr": 0.5 * DEFAULT_LR, "loss": "bce"},
-        "43 units for 64": {
-            "network_params": {"bottom_units": (128, 43)},
-            "loss": "bce",
-        },
-        "LeakyReLU": {"network": LeakyBottom, "loss": "bce"},
-    },
     "interaction": {
         "none": BCE["bce"],
         "fm": {"network_params": {"interaction": "fm"}, "loss": "bce"},
@@ -543,13 +516,6 @@ def figures(tables, params, seed, n_networks=1):
     return [*aucs(tables.Y_test, p), mean_log_loss(tables.Y_test, p)], model, seconds
 
 
-def n_dead(model, X):
-    """Return how many units of the bottom's last layer are 0 or less on all rows."""
-    bottom = model.net_.module_.bottom
-    share = dead_units(model, X)[f"bottom.layers.{len(bottom.layers) - 1}"]
-    return round(share * bottom.n_out)
-
-
 def in_groups(params):
     return params.get("loss") is WithinGroups
 
@@ -569,7 +535,7 @@ def run(report, name, arguments, path, n_rows):
         for label, params in COMPARISONS[arguments.comparison].items()
         if name in KUAIRAND or not in_groups(params)
     }
-    results, dead, times = ({label: [] for label in settings} for _ in "123")
+    results, times = ({label: [] for label in settings} for _ in "12")
     started = time.perf_counter()
     for seed in range(arguments.seeds):
         tables = load_tables(name, path, arguments.part, seed=seed)
@@ -580,8 +546,6 @@ def run(report, name, arguments, path, n_rows):
             row, model, duration = figures(tables, own, seed, n_networks)
             results[label].append(row)
             times[label].append(duration)
-            if arguments.comparison == "dead_units":
-                dead[label].append(n_dead(model, tables.X))
     seconds = time.perf_counter() - started
     rates = ", ".join(f"{task} {rate:.2%}" for task, rate in tables.Y.mean().items())
     size = f"{len(tables.X):,} rows, {len(tables.X_test):,} held out"
@@ -589,9 +553,6 @@ def run(report, name, arguments, path, n_rows):
     report.text("", f"{name}: {size}; {rates}{part}")
     columns = [*tables.Y.columns, "log loss"]
     notes = {label: [] for label in settings}
-    if arguments.comparison == "dead_units":
-        columns.append("dead units")
-        notes = {label: [f"{np.mean(counts):.1f}"] for label, counts in dead.items()}
     if arguments.comparison in TIMED:
         columns.append("time")
         base = np.array(next(iter(times.values())))

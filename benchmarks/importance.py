@@ -22,7 +22,7 @@ from sk_pwiser.metrics import ctcvr_auc_scorer, ctr_auc_scorer
 SCORERS = {"click": ctr_auc_scorer, "conversion": ctcvr_auc_scorer}
 COLUMNS = {"n_numeric": 20, "n_categorical": 20}
 RATES = {"ctr": 0.2, "cvr": 0.2}
-TARGET = at_least(5)
+TARGET = at_least(2)
 
 
 def by_sk_pwiser(model, X, Y, n_repeats):

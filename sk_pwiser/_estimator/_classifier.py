@@ -243,9 +243,9 @@ class MultiTaskCTRCVRClassifier(
     lr : float, default=0.003
         Learning rate.
     weight_decay : float, default=0.0001
-        Weight decay of the optimiser; embeddings have five times as much, biases and
-        the parameters of a weighting none. Optimisers without weight decay ignore the
-        default.
+        Weight decay of the optimiser; embeddings have five times as much, biases, the
+        parameters of normalisation layers and those of a weighting none. Optimisers
+        without weight decay ignore the default.
     batch_size : int, default=512
         Largest number of rows per batch; the rows are spread evenly over the batches.
     stratified_batches : bool, default=False
@@ -758,15 +758,12 @@ class MultiTaskCTRCVRClassifier(
                 return torch.cat(list(iter_logits(result, X))).numpy()
             return result.net.forward(result.schema.transform(X).impressions()).numpy()
 
-    def _permuted_logits(self, X, labels):
-        """Return the names of the columns, and a function like `PermutedTable.logits`.
-
-        Its logits rank rows of different labels exactly as `predict_logits` does.
-        """
+    def _permuted_logits(self, X):
+        """Return the column names, and a function like `PermutedTable.logits`."""
         check_is_fitted(self)
         refuse_parts(X)
         with limited_threads():
-            table = PermutedTable(self._result, X, labels)
+            table = PermutedTable(self._result, X)
 
         def logits(name=None, order=None):
             with limited_threads():

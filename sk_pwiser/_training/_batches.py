@@ -424,6 +424,9 @@ class BatchIterator:
             drawn = slice(own[0], own[-1])
             rows = drawn if order is None else order[drawn]
             inputs, y = data.batch(rows, slice(ends[0], ends[-1]))
+            if order is None:
+                # Views of the table; a user's network or loss may change them in place.
+                inputs, y = {k: t.clone() for k, t in inputs.items()}, y.clone()
             if weight is not None:
                 known, part = inputs.get("sample_weight"), weight[drawn]
                 if known is not None:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from sk_pwiser._training._batches import BatchIterator
 from sk_pwiser._training._callbacks import check_callbacks, gradient_clipping
@@ -33,16 +34,19 @@ from sk_pwiser._training._optimizers import (
 from sk_pwiser._training._settings import Settings
 from sk_pwiser._utils import (
     build,
+    check_base_init,
     check_names,
+    check_signature,
     read_task_parents,
     resolve,
     seeded_globally,
     task_paths,
 )
-from sk_pwiser.losses import LOSSES, MultiTaskLoss
+from sk_pwiser.losses import LOSSES, MultiTaskLoss, checked_loss
 from sk_pwiser.networks import (
     NETWORKS,
     SHARED_PARAMS,
+    Labels,
     MultiTaskNetwork,
     NetworkSpec,
 )
@@ -81,6 +85,8 @@ def check_components(
         chosen = as_weighting(settings.weighting, settings.weighting_params)
         registry = WEIGHTINGS, TaskWeighting, "weighting"
         weighting = build(*registry, *chosen, len(task_names))
+        check_base_init(weighting, "n_tasks", "n_tasks")
+        check_signature(type(weighting), "forward", "losses")
         parents = read_task_parents(settings.task_parents, task_names)
         _check_network(settings, loss, parents)
         optimizer = check_optimizer(settings)
@@ -112,7 +118,7 @@ def build_loss(settings: Settings, task_names: tuple[str, ...]) -> MultiTaskLoss
     registry = LOSSES, MultiTaskLoss, "loss", settings.loss
     kind = resolve(*registry)
     given = {name: getattr(settings, name) for name in kind.estimator_parameters}
-    return build(*registry, settings.loss_params, task_names, **given)
+    return checked_loss(build(*registry, settings.loss_params, task_names, **given))
 
 
 def _check_network(
@@ -147,10 +153,21 @@ def _check_network(
             f"loss={settings.loss!r} takes weights per row only. Support them in its "
             "forward, and set takes_task_weights = True."
         )
+    check_signature(kind, "forward", "codes", "numeric")
     # The constructors of users' classes may rely on the columns of their own table.
     if kind in NETWORKS.values():
         with _named_allocations(settings):
-            kind(spec, **own)
+            network = kind(spec, **own)
+        _compute_extra_losses(network, loss)
+
+
+def _compute_extra_losses(network: MultiTaskNetwork, loss: MultiTaskLoss) -> None:
+    """Raise the error of a loss without `row_losses` if the network calls them."""
+    output = network.eval()(*network._random_inputs(2))
+    labels = Labels(torch.zeros_like(output.logits), None, loss.row_losses)
+    for term in output.extra_losses.values():
+        if callable(term):
+            term(labels)
 
 
 @contextmanager
@@ -219,8 +236,17 @@ def build_network(settings: Settings, schema: Any) -> nn.Module:
     """Build the network for the columns and tasks of a schema."""
     own, shared = _split_params(settings.network_params)
     spec = schema.spec(settings, **shared)
+    registry = NETWORKS, MultiTaskNetwork, "network", settings.network
     with _named_allocations(settings):
-        return build(NETWORKS, MultiTaskNetwork, "network", settings.network, own, spec)
+        network: nn.Module = build(*registry, own, spec)
+    check_base_init(network, "spec", "spec")
+    for name, parameter in network.named_parameters():
+        if is_lazy(parameter):
+            raise ValueError(
+                f"network {type(network).__name__} has the lazy parameter {name}, "
+                "whose shape is not known; the width of the inputs is self.width."
+            )
+    return network
 
 
 def build_net(
@@ -249,14 +275,14 @@ def build_net(
         own_callbacks.append(("early_stopping", stopping))
     own_callbacks += gradient_clipping(settings.optimizer_params["clip_grad_norm"])
     optimizer, optimizer_kwargs = components.optimizer
-    if components.min_lazy_size is not None:
-        use_sparse_gradients(network, components.min_lazy_size)
-        if sparse_tables(network):
-            optimizer = LazyAdam
+    use_sparse_gradients(network, components.min_lazy_size)
+    if sparse_tables(network):
+        optimizer = LazyAdam
     kwargs = {f"optimizer__{key}": value for key, value in optimizer_kwargs.items()}
-    if isinstance(settings.optimizer, str) and can_fuse(
-        optimizer, optimizer_kwargs, device
-    ):
+    # A user's network may have others, which no fused kernel takes.
+    are_floats = all(p.is_floating_point() for p in network.parameters())
+    has_own_name = isinstance(settings.optimizer, str)
+    if has_own_name and are_floats and can_fuse(optimizer, optimizer_kwargs, device):
         kwargs.setdefault("optimizer__fused", True)
     net = net_class(
         network,
@@ -269,7 +295,7 @@ def build_net(
         scorer=settings.early_stopping if monitor == "valid_score" else None,
         has_grouped_auc=monitor is not None and monitor.startswith(GROUPED),
         optimizer=optimizer,
-        optimizer__param_groups=parameter_groups(settings, network),
+        optimizer__param_groups=parameter_groups(settings, network.spec.base_rates),
         lr=settings.lr,
         batch_size=settings.batch_size,
         max_epochs=max_epochs,

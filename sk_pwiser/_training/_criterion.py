@@ -1,6 +1,6 @@
 """The criterion: a loss and a weighting form the value that training minimises."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -61,6 +61,15 @@ class MultiTaskCriterion(nn.Module):
     ) -> Tensor:
         """Set the gradients of a batch in the parameters; return the reported loss."""
         losses, weights, extra, penalty = self._terms(output, y, sample_weight, groups)
+        has_gradient = penalty is not None and penalty.requires_grad
+        if not losses.requires_grad and (
+            self.weighting.uses_task_gradients or not has_gradient
+        ):
+            raise ValueError(
+                f"The losses of network and loss {type(self.loss).__name__} must "
+                "depend on parameters that are trained; they depend on none, since "
+                "all are frozen, or the logits or losses are detached."
+            )
         self.weighting.set_sample_weight(weights)
         if extra is not None:
             self.weighting.set_extra_losses(extra.detach())
@@ -130,9 +139,11 @@ class MultiTaskCriterion(nn.Module):
     ) -> Tensor:
         losses: Tensor = self.loss(logits, y, sample_weight, groups)
         if not isinstance(losses, Tensor) or losses.shape != y.shape[1:]:
+            is_tensor = isinstance(losses, Tensor)
+            found = f"the shape {tuple(losses.shape)}" if is_tensor else repr(losses)
             raise ValueError(
                 f"loss {type(self.loss).__name__} must return one loss per task, a "
-                f"Tensor of shape {tuple(y.shape[1:])}; got {losses!r}."
+                f"Tensor of shape {tuple(y.shape[1:])}; got {found}."
             )
         return losses
 
@@ -143,6 +154,11 @@ class MultiTaskCriterion(nn.Module):
     def pop_epoch_record(self) -> dict[str, float]:
         """Return the epoch's figures of loss and weighting, and reset them."""
         record = self.loss.pop_epoch_record()
+        if not isinstance(record, dict):
+            raise TypeError(
+                f"loss {type(self.loss).__name__} must return a dict from "
+                f"pop_epoch_record; got {record!r}."
+            )
         weights = self.weighting.end_epoch() if self.training else []
         return record | dict(zip(self.weight_names, weights, strict=False))
 
@@ -159,7 +175,17 @@ def happened_before(
 
 
 def _check_output(output: NetworkOutput, shape: torch.Size) -> None:
-    """Raise if the logits of a network have a wrong shape."""
+    """Raise if a network has returned another type or shape than it must."""
+    if not isinstance(output.aux_logits, list | tuple):
+        raise TypeError(
+            "network must return aux_logits as a list or tuple of Tensors; got "
+            f"{type(output.aux_logits).__name__}."
+        )
+    if not isinstance(output.extra_losses, Mapping):
+        raise TypeError(
+            "network must return extra_losses as a dict of names to Tensors or "
+            f"callables; got {type(output.extra_losses).__name__}."
+        )
     for name, logits in (
         ("logits", output.logits),
         *(("aux_logits", aux) for aux in output.aux_logits),

@@ -60,6 +60,7 @@ from sk_pwiser._training._state import (
     TrainingResult,
     Undo,
     changed_parts,
+    check_own_tables,
     check_same_model,
     continue_from,
     grow_tables,
@@ -463,6 +464,7 @@ def optimise(
     else:
         generators = deepcopy(plan.earlier.generators)
     try:
+        n_codes = sum(net.module_.spec.cardinalities)
         if origins is not None:
             grow_tables(net, data.schema.encoder.cardinalities_, origins, undo)
         if plan.components is None:
@@ -472,6 +474,8 @@ def optimise(
                 checkpoints.use(generators, global_device)
             # An update in place keeps the device of the net.
             rows = data.rows.to(torch.device(net.device))
+            if origins is not None:
+                check_own_tables(net, rows.train.sample, n_codes)
             with limited_threads(net.n_products):
                 further = {
                     k: one.to(rows.train.device) for k, one in data.further.items()

@@ -48,6 +48,7 @@ from sk_pwiser._training._optimizers import (
     TABLES,
     WeightAverage,
     flush_tiny_values,
+    parameter_kinds,
     sparse_tables,
 )
 from sk_pwiser._utils import parents_by_name, warn_user, widest_float
@@ -329,6 +330,15 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
             callbacks.append(("print_log", epoch_table(self)))
         return callbacks
 
+    def get_params_for_optimizer(self, prefix: str, named_parameters: Any) -> Any:
+        """Return the arguments of the optimiser, with the groups of the parameters."""
+        # skorch groups by names; kinds in their place do not depend on the names that
+        # a network gives to its modules.
+        parts = self.module_, self.criterion_.loss, self.criterion_.weighting
+        kinds = parameter_kinds(*parts)
+        of_kinds = ((kinds[parameter], parameter) for _, parameter in named_parameters)
+        return super().get_params_for_optimizer(prefix, of_kinds)
+
     def initialize_history(self) -> "MultiTaskNet":
         """Initialize the history, the best values of its columns, and schedules."""
         self.best_: dict[str, float] = {}
@@ -463,8 +473,8 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
         if is_best and X.valid is None and self.max_epochs > 1 and not has_large_tables:
             # The loss is the mean over the epoch, but its last steps may have made the
             # weights worse. The copy before the last one is therefore kept, too.
-            state = {k: v.clone() for k, v in self.module_.state_dict().items()}
-            copied = int(self.history[-1, "epoch"]), state
+            # A user's modules may have a state that is no tensor.
+            copied = int(self.history[-1, "epoch"]), deepcopy(self.module_.state_dict())
             self.lowest_ = (*self.lowest_[-1:], copied)
 
     def notify(self, method_name: str, **kwargs: Any) -> None:
@@ -505,7 +515,7 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
         return logits, y, inputs.get("sample_weight")
 
     def _check_end(self, rows: Impressions) -> None:
-        """Check on training rows that weights and predictions are finite.
+        """Check on training rows that weights and logits are finite, and are log-odds.
 
         After a divergence with finite weights, the last copy of the weights that has
         not diverged is restored.
@@ -522,7 +532,8 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
             weights = changed_weights(self.module_, self.optimizer_)
             sums = [values.sum() for values in (logits, *weights)]
         if not bool(torch.stack(sums).isfinite().all()):
-            raise self._diverged("its last step left non-finite weights")
+            raise self._diverged("its last step left non-finite weights or logits")
+        self._warn_about_probabilities(logits)
         if excess is None:
             return
         message = f"Training diverged: the cross-entropy of training rows is {excess}."
@@ -534,6 +545,17 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
         if self.lowest_:
             message += f" The weights of epoch {self.kept_epoch_} are kept."
         warn_user(f"{message} {self.advice}", ConvergenceWarning)
+
+    def _warn_about_probabilities(self, logits: Tensor) -> None:
+        """Warn if the logits of all checked rows look like probabilities."""
+        is_between = bool(((logits >= 0) & (logits <= 1)).all())
+        if is_between and max(self.module_.spec.base_rates) < 0.5:
+            name = type(self.module_).__name__
+            warn_user(
+                f"network {name} returns logits between 0 and 1 for all checked rows, "
+                "which are probabilities of 0.5 and more, although all base rates are "
+                "below 0.5. It must return log-odds, without a sigmoid."
+            )
 
     def _diverged(self, what: str) -> ValueError:
         epoch = self.history[-1, "epoch"]

@@ -1,12 +1,14 @@
 """The optimiser, Adam by rows of large tables, and the average of the weights."""
 
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from fnmatch import fnmatchcase
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.modules.batchnorm import _NormBase
 
 from sk_pwiser._training._callbacks import clips_gradients
 from sk_pwiser._training._devices import has_sparse_gradients
@@ -22,9 +24,16 @@ OPTIMIZERS: dict[str, type[torch.optim.Optimizer]] = {
     "sgd": torch.optim.SGD,
 }
 
-# Parameters of the network and the weighting that have no weight decay.
-_WITHOUT_DECAY = ("*bias", "*bias.*", "weighting.*")
-_EMBEDDINGS = "*embeddings.*.weight"
+# Layers whose parameters have no weight decay: scales, which start at 1, and slopes.
+_SCALES: tuple[type[nn.Module], ...] = (
+    _NormBase,
+    nn.LayerNorm,
+    nn.GroupNorm,
+    nn.PReLU,
+    *([nn.RMSNorm] if hasattr(nn, "RMSNorm") else []),  # since torch 2.4
+)
+TABLES = nn.Embedding, nn.EmbeddingBag
+_NO_DECAY, _TABLE, _OTHER = "no decay", "table", "other"
 
 # Weight decay of embeddings, relative to that of the other parameters: few rows train
 # each embedding.
@@ -124,19 +133,57 @@ def _check_in_float32(given: Mapping[str, float | None]) -> None:
 
 
 def parameter_groups(
-    settings: Settings, network: MultiTaskNetwork
+    settings: Settings, base_rates: Sequence[float]
 ) -> list[tuple[str, dict[str, float]]]:
-    """Return arguments by patterns of names; the first pattern that matches applies."""
-    groups = [(pattern, {"weight_decay": 0.0}) for pattern in _WITHOUT_DECAY]
-    of_embeddings = _of_embeddings(settings)
-    for task, rate in enumerate(network.spec.base_rates):
+    """Return the arguments of each of the `parameter_kinds`, except for "other"."""
+    of_kinds = {
+        _OTHER: {"weight_decay": settings.weight_decay},
+        _TABLE: _of_embeddings(settings),
+    }
+    groups = [(_NO_DECAY, {"weight_decay": 0.0}), (_TABLE, of_kinds[_TABLE])]
+    for task, rate in enumerate(base_rates):
         share = min(1.0, rate / RARE, (1 - rate) / RARE)
-        for pattern in network.task_parameters:
-            is_table = "embeddings." in pattern
-            own = of_embeddings if is_table else {"weight_decay": settings.weight_decay}
-            own = {**own, "weight_decay": share * own["weight_decay"]}
-            groups.append((pattern.format(task=task), own))
-    return [*groups, (_EMBEDDINGS, of_embeddings)]
+        for kind, own in of_kinds.items():
+            reduced = {**own, "weight_decay": share * own["weight_decay"]}
+            groups.append((_of_task(kind, task), reduced))
+    return groups
+
+
+def parameter_kinds(
+    network: MultiTaskNetwork, loss: nn.Module, weighting: nn.Module
+) -> dict[nn.Parameter, str]:
+    """Return what decides the arguments of each parameter.
+
+    Parameters of the weighting, biases, scales and slopes have no decay. A bias has
+    "bias" as a word of its own name or that of its list, such as `in_proj_bias`; the
+    names of other modules do not matter.
+    """
+    kinds = dict.fromkeys(weighting.parameters(), _NO_DECAY)
+    for part in (loss, network):
+        modules = list(part.named_modules())
+        tables = {module.weight for _, module in modules if isinstance(module, TABLES)}
+        for path, module in modules:
+            in_list = isinstance(module, nn.ParameterList | nn.ParameterDict)
+            words = path.rpartition(".")[2].split("_") if in_list else []
+            for name, parameter in module.named_parameters(recurse=False):
+                is_bias = "bias" in (*words, *name.split("_"))
+                if parameter in tables:
+                    kinds[parameter] = _TABLE
+                elif is_bias or isinstance(module, _SCALES):
+                    kinds[parameter] = _NO_DECAY
+                else:
+                    kinds[parameter] = _OTHER
+    for name, parameter in network.named_parameters():
+        for task in range(network.n_tasks):
+            patterns = (each.format(task=task) for each in network.task_parameters)
+            is_own = any(fnmatchcase(name, pattern) for pattern in patterns)
+            if is_own and kinds[parameter] != _NO_DECAY:
+                kinds[parameter] = _of_task(kinds[parameter], task)
+    return kinds
+
+
+def _of_task(kind: str, task: int) -> str:
+    return f"{kind} of task {task}"
 
 
 def _of_embeddings(settings: Settings) -> dict[str, float]:
@@ -196,8 +243,6 @@ def can_fuse(
 # finding the rows takes as long as updating the whole table.
 LARGE_TABLE = 2**20
 
-TABLES = nn.Embedding, nn.EmbeddingBag
-
 # Weights without a gradient, and their moments in the optimiser, decay towards 0. With
 # values below 1e-38 a CPU is much slower: late epochs took ten times as long as the
 # first ones. Every `FLUSH_INTERVAL` steps, values below these limits, which change no
@@ -238,11 +283,16 @@ def smallest_lazy_table(
     return 0 if wanted is True or settings.grows else LARGE_TABLE
 
 
-def use_sparse_gradients(network: nn.Module, min_size: int) -> None:
-    """Let the large embedding tables of a network have sparse gradients."""
+def use_sparse_gradients(network: nn.Module, min_size: int | None) -> None:
+    """Let the embedding tables of at least this size have sparse gradients; no others.
+
+    Tables of a user's network may have options without sparse gradients.
+    """
     for module in network.modules():
-        if isinstance(module, TABLES) and module.weight.numel() >= min_size:
-            module.sparse = True
+        if isinstance(module, TABLES):
+            is_large = min_size is not None and module.weight.numel() >= min_size
+            is_dense = module.scale_grad_by_freq or getattr(module, "mode", "") == "max"
+            module.sparse = is_large and not is_dense
 
 
 def sparse_tables(network: nn.Module) -> list[Tensor]:

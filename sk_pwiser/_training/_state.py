@@ -1,7 +1,7 @@
 """The state of a fit: continued by later fits, restored after a failure, saved."""
 
 from collections.abc import Callable, Mapping
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from copy import deepcopy
 from dataclasses import dataclass, fields, replace
 from functools import partial
@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sk_pwiser._training._batches import BatchIterator, Impressions
 from sk_pwiser._training._callbacks import continues, group_arguments
 from sk_pwiser._training._components import build_net, build_network, check_components
 from sk_pwiser._training._devices import device_or_cpu
@@ -19,7 +20,7 @@ from sk_pwiser._training._diagnostics import Rises
 from sk_pwiser._training._encode import STATE_CLASSES as ENCODING_CLASSES
 from sk_pwiser._training._encode import Schema
 from sk_pwiser._training._net import EpochHistory, MultiTaskNet
-from sk_pwiser._training._optimizers import LazyAdam, sparse_tables
+from sk_pwiser._training._optimizers import TABLES, LazyAdam, sparse_tables
 from sk_pwiser._training._settings import Settings, describe
 from sk_pwiser._utils import Generators, equal, seeded_globally
 from sk_pwiser.networks import NETWORKS
@@ -234,6 +235,8 @@ def log_net(net: MultiTaskNet, undo: Undo) -> None:
         for tensor in chain(parameters, net.module_.buffers())
         if tensor not in tables
     ]
+    # A user's network may replace its buffers by others.
+    buffers = [(m, dict(m._buffers)) for m in net.module_.modules() if m._buffers]
     # A weighting may replace its buffers by others of another shape. The copy has the
     # parameters themselves, to which the optimiser refers.
     criterion = deepcopy(net.criterion_, {id(p): p for p in parameters})
@@ -253,6 +256,8 @@ def log_net(net: MultiTaskNet, undo: Undo) -> None:
         with torch.no_grad():
             for tensor, value in tensors:
                 tensor.copy_(value)
+        for module, of_module in buffers:
+            module._buffers.update(of_module)
         net.criterion = net.criterion_ = criterion
         for group, kept in zip(net.optimizer_.param_groups, arguments, strict=True):
             group.update(kept)
@@ -290,6 +295,51 @@ def grow_tables(
     ]
     undo.append(partial(_set_tables, net, before, weights, states))
     _set_tables(net, cardinalities, grown, grown_states)
+
+
+@torch.no_grad()
+def check_own_tables(net: MultiTaskNet, rows: Impressions, n_before: int) -> None:
+    """Raise if a network reads codes through tables of its own, which do not grow.
+
+    It runs on one of the rows, with the largest code of every column. A table with the
+    earlier number of codes, `n_before`, would mix up the columns even within its rows.
+    """
+    network: Any = net.module_
+    known = set(network.input_layer.modules())
+    tables = {
+        path: module
+        for path, module in network.named_modules()
+        if isinstance(module, TABLES) and module not in known
+    }
+
+    def refused(reason: str) -> ValueError:
+        return ValueError(
+            f"grow_vocabulary must be False in encoding_params: {reason}, and does not "
+            f"grow with the vocabularies. Let {type(network).__name__} read the codes "
+            "through input_layer, whose tables grow."
+        )
+
+    def check(path: str, module: Any, args: Any, kwargs: Any) -> None:
+        indices: Any = [*args, *kwargs.values()][0]
+        n_rows = module.num_embeddings
+        if n_rows == n_before or int(indices.max()) >= n_rows:
+            raise refused(f"{path} of the network has {n_rows} rows")
+
+    batches = BatchIterator(rows.spaced(1), 1, device=torch.device(net.device))
+    inputs, _ = next(iter(batches))
+    largest = torch.tensor(network.spec.cardinalities, device=net.device) - 1
+    inputs["codes"] = largest.expand(inputs["codes"].shape)
+    net._set_training(False)
+    with ExitStack() as hooks:
+        for path, module in tables.items():
+            hook = module.register_forward_pre_hook(
+                partial(check, path), with_kwargs=True
+            )
+            hooks.callback(hook.remove)
+        try:
+            net.infer(inputs)
+        except IndexError as error:
+            raise refused(f"a part of the network is too small ({error})") from error
 
 
 def _set_tables(

@@ -198,6 +198,27 @@ def check_names(
     return kind
 
 
+def check_base_init(component: object, attribute: str, argument: str) -> None:
+    """Raise if the constructor of a user's class leaves that of its base class out."""
+    if not hasattr(component, attribute):
+        name = type(component).__name__
+        raise TypeError(
+            f"{name}.__init__ must call super().__init__({argument}) before it sets "
+            "attributes."
+        )
+
+
+def check_signature(kind: type, method: str, *arguments: str) -> None:
+    """Raise if a method of a user's class does not take these arguments by position."""
+    try:
+        inspect.signature(getattr(kind, method)).bind(kind, *arguments)
+    except TypeError as error:
+        raise TypeError(
+            f"{kind.__name__}.{method} must take the arguments self, "
+            f"{', '.join(arguments)}: {error}."
+        ) from error
+
+
 def resolve(
     registry: Mapping[str, type], base: type, parameter: str, choice: Any
 ) -> type[Any]:

@@ -508,10 +508,10 @@ class FunnelCalibrator(
         positive = self._predict_positive(X)
         return np.minimum(positive[:, last] / positive[:, first], 1)
 
-    def _permuted_logits(self, X, labels):
+    def _permuted_logits(self, X):
         """Return names and a function as those of the estimator, calibrated."""
         check_is_fitted(self)
-        names, uncalibrated = self.estimator_._permuted_logits(X, labels)
+        names, uncalibrated = self.estimator_._permuted_logits(X)
         groups, by = self._known_groups(X), self.by_
         is_read = by is None or by in names  # by the estimator
 

@@ -1,8 +1,8 @@
 """A look at impressions before a fit, and plots of fitted estimators.
 
 :func:`describe_impressions` shows rates, leaks, drift, and how columns would be read,
-:func:`task_importances` computes the importance of the columns of a fitted estimator,
-and :func:`dead_units` counts the units that its network does not use.
+and :func:`task_importances` computes the importance of the columns of a fitted
+estimator.
 
 The displays require matplotlib, the extra "plot". They have the interface of
 scikit-learn's displays: ``from_estimator`` or ``from_predictions`` computes and draws
@@ -22,7 +22,6 @@ from sk_pwiser.inspection._ranking_curves import (
 )
 from sk_pwiser.inspection._training_history import (
     TrainingHistoryDisplay,
-    dead_units,
     plot_task_weights,
 )
 from sk_pwiser.inspection._weight_search import WeightSearchDisplay
@@ -36,7 +35,6 @@ __all__ = [
     "TaskRocCurveDisplay",
     "TrainingHistoryDisplay",
     "WeightSearchDisplay",
-    "dead_units",
     "describe_impressions",
     "plot_task_weights",
     "task_importances",

@@ -30,8 +30,7 @@ def task_importances(
     The importance of a column is the decrease of a task's score when the values of the
     column are permuted over the rows. The values are those of
     :func:`sklearn.inspection.permutation_importance` with the same `random_state`, but
-    the table is encoded once, and the embeddings are looked up once, for all columns,
-    repeats and tasks.
+    the table is encoded once, and the network runs once for all tasks.
 
     Parameters
     ----------
@@ -91,8 +90,8 @@ def task_importances(
     Two columns with the same information replace each other, so that the importance of
     each of them is small; see :func:`sklearn.inspection.permutation_importance`.
 
-    The dense input of the network is kept in memory for all rows: 4 bytes per row and
-    component of an embedding. For large tables, pass a sample of the rows.
+    The network runs over all rows once per column and repeat. For large tables, pass a
+    sample of the rows.
 
     Examples
     --------
@@ -130,7 +129,7 @@ def task_importances(
             "which has only one class, or no rows.",
             UndefinedMetricWarning,
         )
-    names, logits = estimator._permuted_logits(X, read.targets)
+    names, logits = estimator._permuted_logits(X)
     orders = list(_permutations(len(read.p), n_repeats, random_state))
 
     def scores(*permutation):

@@ -1,4 +1,4 @@
-"""Loss, AUC and task weights per epoch of training, and the units that it left dead."""
+"""Loss, AUC and task weights per epoch of training."""
 
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
@@ -185,57 +185,6 @@ class TrainingHistoryDisplay:
                 mean = ("mean", self.mean_auc, {"color": "black", "linestyle": "--"})
                 plots["Validation AUC"].append(mean)
         return plots
-
-
-def dead_units(estimator, X):
-    """Return the share of dead units in each hidden layer of a network.
-
-    A unit is dead if its activation is 0 for every row of `X`: it has no effect on
-    their predictions, and no gradient from them, so that training cannot revive it.
-
-    Parameters
-    ----------
-    estimator : estimator object
-        A fitted :class:`~sk_pwiser.MultiTaskCTRCVRClassifier`, also inside a pipeline
-        or a search.
-    X : {DataFrame, array-like, sparse matrix} of shape (n_samples, n_features)
-        Impressions, best the training rows, or thousands of them: on few rows, units
-        that respond to rare values seem dead. For a pipeline, the rows as its last step
-        receives them.
-
-    Returns
-    -------
-    dict of str to float
-        Share of the units, in [0, 1], by the path of the layer in `net_.module_`.
-        Stacked layers, such as those of experts, are one layer. The layers are those of
-        bottoms, experts and towers, except for the outputs.
-
-    Raises
-    ------
-    ValueError
-        If `estimator` contains no network, or the columns of `X` are not those seen in
-        `fit`.
-
-    Notes
-    -----
-    Units die by the weight decay of ReLU layers: a unit that contributes little decays
-    to 0 and stays there. Dead units are no sign that a layer is too wide, and settings
-    that avoid them have not gained AUC; see :ref:`the comparison <dead_units>`.
-
-    Examples
-    --------
-    >>> from sk_pwiser import MultiTaskCTRCVRClassifier
-    >>> from sk_pwiser.datasets import make_ctr_cvr
-    >>> from sk_pwiser.inspection import dead_units
-    >>> data = make_ctr_cvr(2_000, ctr=0.3, random_state=0)
-    >>> model = MultiTaskCTRCVRClassifier(max_epochs=3, random_state=0)
-    >>> list(dead_units(model.fit(data.data, data.target), data.data))[:2]
-    ['bottom.layers.0', 'bottom.layers.1']
-    """
-    trained = _trained_estimator(estimator)
-    with trained.net_.module_._largest_activations() as largest:
-        trained.predict_logits(X)
-    return {path: (units == 0).float().mean().item() for path, units in largest.items()}
 
 
 def _trained_estimator(estimator):

@@ -10,6 +10,7 @@ from sk_pwiser.losses._jrc import JRC
 from sk_pwiser.losses._monotonicity import funnel_monotonicity_penalty
 from sk_pwiser.losses._pwiser import PWiseR, pwiser_loss
 from sk_pwiser.losses._task_loss import MultiTaskLoss
+from sk_pwiser.losses._task_loss import checked_loss as checked_loss
 
 LOSSES: dict[str, type[MultiTaskLoss]] = {
     "bce": BCE,

@@ -17,7 +17,12 @@ from sk_pwiser._utils import (
     task_paths,
 )
 from sk_pwiser.losses._pairwise import SURROGATES, WithGradients
-from sk_pwiser.losses._task_loss import MultiTaskLoss, per_task, weights_of_task
+from sk_pwiser.losses._task_loss import (
+    MultiTaskLoss,
+    checked_loss,
+    per_task,
+    weights_of_task,
+)
 from sk_pwiser.losses._weighted_scores import (
     PAIRS,
     WeightedScores,
@@ -437,4 +442,6 @@ def _build_base(
             f"got {params!r}."
         )
     construct: Callable[..., MultiTaskLoss] = build
-    return construct(others, MultiTaskLoss, "base", base, params, task_names)
+    return checked_loss(
+        construct(others, MultiTaskLoss, "base", base, params, task_names)
+    )

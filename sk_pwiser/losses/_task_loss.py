@@ -5,6 +5,8 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
+from sk_pwiser._utils import check_base_init, check_signature
+
 
 class MultiTaskLoss(nn.Module):
     """Base class of the losses, which compute one value per task for a batch.
@@ -159,6 +161,15 @@ class MultiTaskLoss(nn.Module):
             Figures, under their names in the history.
         """
         return {}
+
+
+def checked_loss(loss: MultiTaskLoss) -> MultiTaskLoss:
+    """Return a loss whose class, which may be a user's own, has the right methods."""
+    check_base_init(loss, "task_names", "task_names")
+    arguments = "logits", "y", "sample_weight", "groups"
+    check_signature(type(loss), "forward", *arguments)
+    check_signature(type(loss), "observe", "y", "sample_weight")
+    return loss
 
 
 class _PointwiseLoss(MultiTaskLoss):

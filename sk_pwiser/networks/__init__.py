@@ -11,7 +11,6 @@ from sk_pwiser.networks._chain import chain_logits, full_log_logits
 from sk_pwiser.networks._ctcl import CTCL
 from sk_pwiser.networks._dcmt import DCMT
 from sk_pwiser.networks._ddpo import DDPO
-from sk_pwiser.networks._dense_rows import DenseRows as DenseRows
 from sk_pwiser.networks._escm2 import ESCM2
 from sk_pwiser.networks._esmm import ESMM
 from sk_pwiser.networks._fdn import FDN

@@ -32,12 +32,13 @@ class CTCL(MultiTaskNetwork):
     .. math:: X_{jk} = \delta(T_{jk}(h_j), \mathrm{sg}(p_k))
         \quad\text{or}\quad X_{jk} = \delta(T_{jk}(h_j), y_k),
 
-    with :math:`\delta` the pointwise part of `loss=`, averaged over rows. Of the first
-    form the value at :math:`T_{jk} = p_k` is subtracted. This leaves its gradient
-    unchanged and makes it a divergence for a proper loss such as cross-entropy: a
-    validation loss does not fall because predictions become more certain. The loss of
-    task j increases by `consistency_weight` times the mean of :math:`X_{jk}` over its
-    neighbours k. Predictions do not depend on the transfer nets.
+    with :math:`\delta` the pointwise part of `loss=`, averaged over rows. From the
+    first form the value at :math:`T_{jk} = p_k` is subtracted, which leaves its
+    gradient unchanged: a validation loss does not fall because predictions become more
+    certain. For a proper loss such as cross-entropy, the difference is a divergence;
+    for the focal loss it may be slightly below 0. The loss of task j increases by
+    `consistency_weight` times the mean of :math:`X_{jk}` over its neighbours k.
+    Predictions do not depend on the transfer nets.
 
     Parameters
     ----------

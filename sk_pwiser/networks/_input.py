@@ -329,7 +329,12 @@ class InputLayer(nn.Module):
 
     def forward(self, codes: Tensor, numeric: Tensor) -> Tensor:
         """Return `(batch, width)`, or `(n_tables, batch, width)` for several tables."""
-        return self.combine(self.columns(codes, numeric))
+        inputs = self.columns(codes, numeric)
+        for layers in (self.gates, self.interactions):
+            if layers:
+                pairs = zip(layers, inputs, strict=True)
+                inputs = [layer(columns) for layer, columns in pairs]
+        return inputs[0] if len(inputs) == 1 else torch.stack(inputs)
 
     def columns(self, codes: Tensor, numeric: Tensor) -> list[Tensor]:
         """Return the dense input of each table, without gates and interactions."""
@@ -346,14 +351,6 @@ class InputLayer(nn.Module):
         if self.bins:
             parts[-1] = [bins(numeric) for bins in self.bins]
         return [torch.cat(of_table, dim=1) for of_table in zip(*parts, strict=True)]
-
-    def combine(self, inputs: list[Tensor]) -> Tensor:
-        """Return the output of this layer for what `columns` returns."""
-        for layers in (self.gates, self.interactions):
-            if layers:
-                pairs = zip(layers, inputs, strict=True)
-                inputs = [layer(columns) for layer, columns in pairs]
-        return inputs[0] if len(inputs) == 1 else torch.stack(inputs)
 
     def owners(self, spec: NetworkSpec) -> list[int]:
         """Return the input of each column; categories are counted first, then bags."""

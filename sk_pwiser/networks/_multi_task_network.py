@@ -1,10 +1,8 @@
 """What every network returns, and the base class of the networks."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -18,13 +16,7 @@ from sk_pwiser.networks._chain import (
     full_log_logits,
 )
 from sk_pwiser.networks._input import InputLayer
-from sk_pwiser.networks._layers import (
-    MLP,
-    Activation,
-    StackedMLP,
-    TaskTowers,
-    check_units,
-)
+from sk_pwiser.networks._layers import TaskTowers, check_units
 from sk_pwiser.networks._spec import NetworkSpec
 
 
@@ -146,6 +138,14 @@ class MultiTaskNetwork(nn.Module):
         Patterns of the names of parameters that belong to one task, with `{task}` for
         its index. Their weight decay is reduced if the task is rare, since the
         gradients of a rare task are small. Empty by default.
+    extra_losses_are_means : bool
+        Whether all extra losses are means over the rows of a batch, or do not depend on
+        its rows. Several workers train networks with extra losses only if it is True.
+        False by default.
+    towers_name : str
+        Name of the submodule whose input is the features that the logits are computed
+        from. Three regularizers of :func:`~sk_pwiser.transfer.fine_tune` compare these.
+        "towers" by default.
 
     Examples
     --------
@@ -193,6 +193,18 @@ class MultiTaskNetwork(nn.Module):
             raise TypeError(
                 "network must return a NetworkOutput from forward; got "
                 f"{type(output).__name__}."
+            )
+        logits = output.logits
+        if not isinstance(logits, Tensor) or logits.dim() != 2:
+            found = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits)
+            raise ValueError(
+                "network must return logits as a Tensor of shape (batch, n_tasks); got "
+                f"{found}."
+            )
+        if output.sampled_logits is not None:
+            raise ValueError(
+                "network must not return sampled_logits from forward: the base class "
+                "sets them. In forward, call the forward method of another network."
             )
         return self._of_full_log(self._in_task_space(output))
 
@@ -275,26 +287,6 @@ class MultiTaskNetwork(nn.Module):
                 torch.zeros(n_entries) if has_ages else None,
             ).to(device)
         return (shares * sizes).long().to(device), numeric.to(device), bags
-
-    @contextmanager
-    def _largest_activations(self) -> Iterator[dict[str, Tensor]]:
-        """Record the largest absolute activation of hidden units, by path of layer."""
-        largest: dict[str, Tensor] = {}
-
-        def record(
-            path: str, activation: Activation, layer: nn.Module, args: Any, out: Tensor
-        ) -> None:
-            units = activation(out.detach()).abs().amax(dim=-2)
-            largest[path] = torch.maximum(units, largest.get(path, units))
-
-        with ExitStack() as hooks:
-            for path, module in self.named_modules():
-                if isinstance(module, MLP | StackedMLP):
-                    activation = getattr(module, "activation", torch.relu)
-                    for index, layer in enumerate(module.layers):
-                        own = partial(record, f"{path}.layers.{index}", activation)
-                        hooks.callback(layer.register_forward_hook(own).remove)
-            yield largest
 
     @property
     def base_logits(self) -> Tensor:

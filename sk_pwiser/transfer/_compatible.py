@@ -155,10 +155,11 @@ def _parts(result):
 def _network_params(result):
     """Return all parameters of the network, the defaults included."""
     settings, kind = result.settings, type(result.net.module_)
+    _, *parameters = inspect.signature(kind).parameters.values()  # the first is spec
     own = {
-        name: parameter.default
-        for name, parameter in inspect.signature(kind).parameters.items()
-        if parameter.kind is parameter.KEYWORD_ONLY
+        p.name: p.default
+        for p in parameters
+        if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)
     }
     params = {
         **own,

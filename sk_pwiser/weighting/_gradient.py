@@ -8,6 +8,10 @@ from torch import Tensor, nn
 
 from sk_pwiser.weighting._task_weighting import TaskWeighting
 
+# Number of steps in which further dependencies of a loss are searched, which reads the
+# gradients of the large embedding tables of other tasks.
+N_SEARCHED = 100
+
 
 class LossDependencies:
     """The parameter tensors on which the loss of each task depends, in `depends`.
@@ -18,6 +22,7 @@ class LossDependencies:
     def __init__(self) -> None:
         self.depends: list[list[bool]] = []
         self._parameter_ids: tuple[int, ...] = ()
+        self._n_looks: list[int] = []
 
     def __reduce__(self) -> tuple[Any, ...]:
         # The ids of objects are not valid in a copy or in another process.
@@ -31,24 +36,32 @@ class LossDependencies:
             self.depends = [
                 depends_on(losses, task, parameters) for task in range(len(losses))
             ]
+            self._n_looks = [0] * len(losses)
 
     def add_nonzero(self, gradients: Sequence[Sequence[Tensor | None]]) -> None:
         """Add the dependencies that follow from the nonzero gradients of a step.
 
         The graph of the first step may lack some of them if no unit of a ReLU layer is
-        active, or if a loss is constant in a batch without labels of its task.
+        active, or if a loss is constant in a batch without labels of its task. Steps in
+        which the loss is not constant are searched, up to a number of them.
         """
-        unknown = [
+        searched = [
             (k, i, gradient)
             for k, of_task in enumerate(gradients)
             for i, gradient in enumerate(of_task)
-            if gradient is not None and not self.depends[k][i]
+            if gradient is not None and self._n_looks[k] < N_SEARCHED
         ]
+        unknown = [each for each in searched if not self.depends[each[0]][each[1]]]
         if not unknown:
             return
+        # The last tensor that each loss is known to depend on, often an output bias.
+        known = {each[0]: each for each in searched if self.depends[each[0]][each[1]]}
+        searched = [*unknown, *known.values()]
         # All at once, so that the host waits for the device only once.
-        is_nonzero = torch.stack([gradient.any() for _, _, gradient in unknown])
-        for (k, i, _), found in zip(unknown, is_nonzero.tolist(), strict=True):
+        is_nonzero = torch.stack([gradient.any() for _, _, gradient in searched])
+        for (k, i, _), found in zip(searched, is_nonzero.tolist(), strict=True):
+            if self.depends[k][i]:
+                self._n_looks[k] += found
             self.depends[k][i] |= found
 
 

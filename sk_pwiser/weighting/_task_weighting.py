@@ -146,6 +146,11 @@ class TaskWeighting(nn.Module):
                 f"weighting {type(self).__name__} must return a Tensor of shape () "
                 f"from forward; got {total!r}."
             )
+        if losses.requires_grad and not total.requires_grad:
+            raise ValueError(
+                f"weighting {type(self).__name__} must return a Tensor from forward "
+                "through which gradients reach the losses; it has none."
+            )
         if penalty is not None:
             total = total + penalty
         total.backward()  # type: ignore[no-untyped-call]

@@ -3,9 +3,12 @@
 import pytest
 import torch
 from numpy.testing import assert_array_equal
-from refusals import X, Y, small
+from refusals import X, Y, refuses, small
+from skorch.callbacks import Callback
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
+from sk_pwiser._table import TableEncoder
+from sk_pwiser.inspection import task_importances
 from sk_pwiser.losses import MultiTaskLoss
 from sk_pwiser.networks import MultiTaskNetwork, NetworkOutput
 from sk_pwiser.weighting import GradientWeighting, TaskWeighting
@@ -39,13 +42,112 @@ class WrongAux(Linear):
         return output._replace(aux_logits=[output.logits[:, :1]])
 
 
+class OneAux(Linear):
+    def forward(self, codes, numeric):
+        output = super().forward(codes, numeric)
+        return output._replace(aux_logits=output.logits)
+
+
+class Flat(Linear):
+    def forward(self, codes, numeric):
+        return NetworkOutput(super().forward(codes, numeric).logits[:, 0])
+
+
+class Arrays(Linear):
+    def forward(self, codes, numeric):
+        return NetworkOutput(super().forward(codes, numeric).logits.tolist())
+
+
+class ListOfLosses(Linear):
+    def forward(self, codes, numeric):
+        output = super().forward(codes, numeric)
+        return output._replace(extra_losses=[output.logits.mean()])
+
+
+class Sampled(Linear):
+    def forward(self, codes, numeric):
+        output = super().forward(codes, numeric)
+        return output._replace(sampled_logits=2 * output.logits)
+
+
+class Frozen(Linear):
+    def __init__(self, spec):
+        super().__init__(spec)
+        self.requires_grad_(False)
+
+
+class Detached(Linear):
+    """Trains a penalty only."""
+
+    def forward(self, codes, numeric):
+        logits = super().forward(codes, numeric).logits
+        penalties = {"penalty": logits.square().mean()}
+        return NetworkOutput(logits.detach(), extra_losses=penalties)
+
+
 class Undefined(MultiTaskNetwork):
     pass
+
+
+class Lazy(Linear):
+    def __init__(self, spec):
+        super().__init__(spec)
+        self.head = torch.nn.LazyLinear(self.n_tasks)
+
+
+class Uninitialised(MultiTaskNetwork):
+    def __init__(self, spec):
+        self.units = 8
+
+
+class NoNumbers(Linear):
+    def forward(self, codes):
+        return super().forward(codes, None)
+
+
+class UninitialisedLoss(MultiTaskLoss):
+    def __init__(self, task_names):
+        self.scale = 2
+
+
+class TwoArguments(MultiTaskLoss):
+    def forward(self, logits, y):
+        return ((logits.sigmoid() - y) ** 2).mean(dim=0)
+
+
+class UninitialisedWeighting(TaskWeighting):
+    def __init__(self, n_tasks):
+        self.scale = 2
+
+
+class NoArguments(TaskWeighting):
+    def forward(self):
+        return 0.0
+
+
+class NoRowLosses(MultiTaskLoss):
+    def forward(self, logits, y, sample_weight=None, groups=None):
+        return ((logits.sigmoid() - y) ** 2).mean(dim=0)
 
 
 class Scalar(MultiTaskLoss):
     def forward(self, logits, y, sample_weight=None, groups=None):
         return logits.mean()
+
+
+class DetachedLoss(NoRowLosses):
+    def forward(self, *args):
+        return super().forward(*args).detach()
+
+
+class NoRecord(NoRowLosses):
+    def pop_epoch_record(self):
+        return None
+
+
+class DetachedTotal(TaskWeighting):
+    def forward(self, losses):
+        return losses.detach().sum()
 
 
 class Vector(TaskWeighting):
@@ -88,12 +190,26 @@ def test_logits_of_another_shape(earlier, loss, task_space):
         ({"network": BareTensor}, TypeError, "return a NetworkOutput .* got Tensor"),
         ({"network": WrongAux}, ValueError, r"aux_logits of shape .* got \(100, 1\)"),
         ({"network": Undefined}, NotImplementedError, "Undefined must define forward"),
+        ({"network": OneAux}, TypeError, "aux_logits as a list .* got Tensor"),
+        ({"network": Flat}, ValueError, r"logits as a Tensor of .* got \(100,\)"),
+        ({"network": Arrays}, ValueError, "logits as a Tensor of .* got .*list"),
+        ({"network": ListOfLosses}, TypeError, "extra_losses as a dict .* got list"),
+        ({"network": Sampled}, ValueError, "must not return sampled_logits"),
+        ({"network": Frozen}, ValueError, "must depend on parameters that are"),
+        (
+            {"network": Detached, "weighting": "nash"},
+            ValueError,
+            "must depend on parameters that are",
+        ),
         ({"loss": Scalar}, ValueError, r"loss Scalar must return .* shape \(2,\); got"),
         (
             {"weighting": Vector},
             ValueError,
             r"Vector must return .* shape \(\) .* got tensor",
         ),
+        ({"loss": DetachedLoss}, ValueError, "DetachedLoss must depend on parameters"),
+        ({"loss": NoRecord}, TypeError, "NoRecord must return a dict .* got None"),
+        ({"weighting": DetachedTotal}, ValueError, "gradients reach the losses"),
         ({"weighting": Nothing}, ValueError, "Nothing must return .* got None"),
         ({"weighting": OneWeight}, ValueError, r"OneWeight .* shape \(2,\); got"),
         ({"weighting": ListOfWeights}, ValueError, r"ListOfWeights .* got \[1.0, 1.0"),
@@ -106,6 +222,162 @@ def test_what_is_returned(earlier, params, error, message):
         earlier.set_params(network_params=None)
     with pytest.raises(error, match=message):
         earlier.fit(X, Y)
+
+
+def test_a_penalty_alone_may_be_trained():
+    model = small(network=Detached, network_params=None).fit(X, Y)
+    assert model.predict_proba(X).shape == Y.shape
+
+
+class Probabilities(Linear):
+    def forward(self, codes, numeric):
+        return NetworkOutput(super().forward(codes, numeric).logits.sigmoid())
+
+
+def test_probabilities_in_place_of_logits():
+    model = small(network=Probabilities, network_params=None)
+    with pytest.warns(UserWarning, match=r"Probabilities returns logits between 0 and"):
+        model.fit(X, Y)
+
+
+class InPlace(Linear):
+    """Changes its arguments in place."""
+
+    def forward(self, codes, numeric):
+        numeric.mul_(0.5)
+        output = super().forward(codes, numeric)
+        codes.zero_()
+        return output
+
+
+class OutOfPlace(Linear):
+    def forward(self, codes, numeric):
+        return super().forward(codes, 0.5 * numeric)
+
+
+class InPlaceLoss(MultiTaskLoss):
+    is_in_place = True
+
+    def forward(self, logits, y, sample_weight=None, groups=None):
+        y = y.mul_(0.9) if self.is_in_place else 0.9 * y
+        return ((logits.sigmoid() - y) ** 2).mean(dim=0)
+
+
+class OutOfPlaceLoss(InPlaceLoss):
+    is_in_place = False
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ({"network": InPlace}, {"network": OutOfPlace}),
+        ({"loss": InPlaceLoss}, {"loss": OutOfPlaceLoss}),
+    ],
+)
+def test_arguments_may_be_changed_in_place(one, other):
+    params = {"network_params": None, "max_epochs": 4, "early_stopping": True}
+    models = [small(**params, **own).fit(X, Y) for own in (one, other)]
+    for column in ("train_loss", "valid_loss", "valid_log_loss_mean", "valid_auc_mean"):
+        found, expected = (model.history_[:, column] for model in models)
+        assert found == expected
+    found, expected = (model.predict_proba(X) for model in models)
+    assert_array_equal(found, expected)
+    found, expected = (
+        task_importances(model, X, Y, random_state=0).importances for model in models
+    )
+    assert_array_equal(found, expected)
+
+
+class Running(Linear):
+    """Replaces a buffer by another one, and has a state that is no tensor."""
+
+    def __init__(self, spec):
+        super().__init__(spec)
+        self.register_buffer("mean", torch.zeros(self.width))
+        self.n_batches = 0
+
+    def get_extra_state(self):
+        return {"n_batches": self.n_batches}
+
+    def set_extra_state(self, state):
+        self.n_batches = state["n_batches"]
+
+    def forward(self, codes, numeric):
+        inputs = self.input_layer(codes, numeric)
+        if self.training:
+            self.mean = self.mean.lerp(inputs.detach().mean(dim=0), 0.1)
+            self.n_batches += 1
+        return NetworkOutput(self.head(inputs - self.mean))
+
+
+class Breaks(Callback):
+    """Raises at the end of the second batch if armed."""
+
+    armed = False
+
+    def on_epoch_begin(self, net, **kwargs):
+        self.n_batches = 0
+
+    def on_batch_end(self, net, **kwargs):
+        self.n_batches += 1
+        if self.armed and self.n_batches == 2:
+            raise RuntimeError("in a batch")
+
+
+def test_buffers_that_a_network_replaces_are_restored():
+    model = small(network=Running, network_params=None, callbacks=[Breaks()])
+    model.fit(X, Y).partial_fit(X, Y)
+    before, mean = model.predict_proba(X), model.net_.module_.mean
+    model.callbacks[0].armed = True
+    with pytest.raises(RuntimeError, match="in a batch"):
+        model.partial_fit(X, Y)
+    assert model.net_.module_.mean is mean
+    assert_array_equal(model.predict_proba(X), before)
+
+
+LATE = [
+    ({"network": Lazy}, ValueError, "Lazy has the lazy parameter head.weight"),
+    (
+        {"network": Uninitialised},
+        TypeError,
+        r"call super\(\).__init__\(spec\)",
+    ),
+]
+EARLY = [
+    ({"network": NoNumbers}, TypeError, "NoNumbers.forward must take .*codes, numeric"),
+    ({"loss": TwoArguments}, TypeError, "TwoArguments.forward must take .*, groups: "),
+    (
+        {"loss": "pwiser", "loss_params": {"base": TwoArguments}},
+        TypeError,
+        "TwoArguments.forward must take .*, groups: ",
+    ),
+    ({"loss": UninitialisedLoss}, TypeError, r"super\(\).__init__\(task_names\)"),
+    (
+        {"loss": NoRowLosses, "network": "escm2"},
+        NotImplementedError,
+        "NoRowLosses must define row_losses",
+    ),
+    (
+        {"loss": "pwiser", "loss_params": {"base": NoRowLosses}, "network": "escm2"},
+        NotImplementedError,
+        "NoRowLosses must define row_losses",
+    ),
+    ({"weighting": UninitialisedWeighting}, TypeError, r"super.*__init__\(n_tasks\)"),
+    ({"weighting": NoArguments}, TypeError, "NoArguments.forward must take .*losses"),
+]
+
+
+@pytest.mark.parametrize(("params", "error", "message"), [*LATE, *EARLY])
+def test_classes_that_cannot_be_used(params, error, message, monkeypatch):
+    model = small(network_params=None, **params)
+    with monkeypatch.context() as patch:
+        if (params, error, message) in EARLY:  # before the table is encoded
+
+            def transform(*args):
+                raise AssertionError
+
+            patch.setattr(TableEncoder, "fit_transform", transform)
+        refuses(model, error, message)
 
 
 def test_a_parameter_of_the_estimator_in_loss_params(earlier):
@@ -145,3 +417,54 @@ def test_a_subclass_of_the_estimator_has_parameters_of_its_own():
     expected = plain.fit(X, Y).predict_proba(X)
     assert_array_equal(model.predict_proba(X), expected)
     assert model.partial_fit(X, Y).n_iter_ == 2
+
+
+class Tables(Linear):
+    """Embedding tables with options that not every optimiser supports."""
+
+    def __init__(self, spec):
+        super().__init__(spec)
+        size = sum(spec.cardinalities), self.n_tasks
+        options = {"sparse": True}, {"scale_grad_by_freq": True}, {"max_norm": 1.0}
+        self.own = torch.nn.ModuleList(
+            torch.nn.Embedding(*size, **each) for each in options
+        )
+        self.largest = torch.nn.EmbeddingBag(*size, mode="max")
+
+    def forward(self, codes, numeric):
+        logits = super().forward(codes, numeric).logits + self.largest(codes)
+        return NetworkOutput(logits + sum(own(codes).mean(dim=1) for own in self.own))
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        {"optimizer": "sgd", "lr": 0.1},
+        {"optimizer": "adamw"},
+        {"weighting": "nash"},
+        {"optimizer_params": {"lazy_embeddings": True}},
+        {"optimizer_params": {"clip_grad_norm": 1.0}},
+    ],
+)
+def test_tables_with_options_of_their_own(params):
+    model = small(network=Tables, network_params=None, **params).fit(X, Y)
+    model.partial_fit(X, Y)
+    assert model.predict_proba(X).shape == Y.shape
+
+
+class Complex(Linear):
+    def __init__(self, spec):
+        super().__init__(spec)
+        self.phase = torch.nn.Parameter(torch.ones(self.width, dtype=torch.complex64))
+        self.order = torch.nn.Parameter(torch.arange(self.width), requires_grad=False)
+
+    def forward(self, codes, numeric):
+        inputs = self.input_layer(codes, numeric)[:, self.order] * self.phase
+        return NetworkOutput(self.head(inputs.real + inputs.imag))
+
+
+def test_parameters_that_are_no_floats():
+    model = small(network=Complex, network_params=None).fit(X, Y)
+    phase = model.net_.module_.phase
+    assert phase.is_complex()
+    assert (phase != 1).any()

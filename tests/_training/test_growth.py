@@ -10,9 +10,11 @@ import torch
 from numpy.testing import assert_array_equal
 from refusals import X, Y, refuses, small
 from skorch.callbacks import Callback
+from torch import nn
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
 from sk_pwiser._training._optimizers import LazyAdam
+from sk_pwiser.networks import MultiTaskNetwork, NetworkOutput
 
 GROWS = {"grow_vocabulary": True, "min_frequency": 2}
 
@@ -217,3 +219,48 @@ def test_hashed_columns_have_no_new_values():
 def test_wrong_values_are_refused():
     message = "grow_vocabulary must be True or False; got 1"
     refuses(small(encoding_params={"grow_vocabulary": 1}), TypeError, message)
+
+
+class OwnTable(MultiTaskNetwork):
+    """Reads the codes, or a function of them, by a table of its own."""
+
+    def __init__(self, spec, *, reads="all"):
+        super().__init__(spec)
+        first = spec.cardinalities[0]
+        self.reads = reads
+        n_rows = {"all": sum(spec.cardinalities), "last": spec.cardinalities[-1]}
+        self.own = nn.Embedding(n_rows.get(reads, 24), self.n_tasks)
+        self.raw = nn.Parameter(torch.zeros(spec.cardinalities[-1], 1))
+        self.register_buffer("first", torch.tensor([0, first, *[0] * 9]))
+        self.head = nn.Linear(self.width, self.n_tasks)
+
+    def forward(self, codes, numeric):
+        logits = self.head(self.input_layer(codes, numeric))
+        if self.reads == "raw":
+            return NetworkOutput(logits + self.raw[codes[:, -1]])
+        places = {
+            "all": codes + self.first[: codes.shape[1]],
+            "last": codes[:, -1:],
+            "hashed": codes % 24,
+        }
+        return NetworkOutput(logits + self.own(places[self.reads]).sum(dim=1))
+
+
+@pytest.mark.parametrize("reads", ["all", "last", "raw"])
+def test_a_table_of_a_users_network_does_not_grow(reads):
+    model = growing(network=OwnTable, network_params={"reads": reads})
+    before = state(model)
+    model.callbacks[0].armed = True  # raises in the first batch
+    what = "a part of the network" if reads == "raw" else "own of the network has"
+    message = f"grow_vocabulary must be False .*: {what} .*Let OwnTable read"
+    with pytest.raises(ValueError, match=message):
+        model.partial_fit(NEW, Y)
+    model.callbacks[0].armed = False
+    assert_same(state(model), before)
+    model.partial_fit(OLD, Y)
+
+
+def test_a_users_table_of_hashed_codes_need_not_grow():
+    model = growing(network=OwnTable, network_params={"reads": "hashed"})
+    model.partial_fit(NEW, Y)
+    assert np.isfinite(model.predict_proba(NEW)).all()

@@ -1,15 +1,23 @@
 """Entries of `optimizer_params` that are not arguments of the optimiser."""
 
-from fnmatch import fnmatch
 from types import SimpleNamespace
 
 import pytest
 import torch
+from torch import nn
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
-from sk_pwiser._training._optimizers import parameter_groups
+from sk_pwiser._training._optimizers import parameter_groups, parameter_kinds
 from sk_pwiser.datasets import make_ctr_cvr
-from sk_pwiser.networks import BagSpec, NetworkSpec, SingleTask
+from sk_pwiser.losses import BCE
+from sk_pwiser.networks import (
+    BagSpec,
+    MultiTaskNetwork,
+    NetworkOutput,
+    NetworkSpec,
+    SingleTask,
+)
+from sk_pwiser.weighting import Uncertainty
 from sk_pwiser.weighting._gradient import depends_on
 
 
@@ -50,6 +58,59 @@ def test_embeddings_have_a_learning_rate_and_decay_of_their_own(impressions, net
     }
     assert of_tables == {(0.1, 0.5)}
     assert of_others == {model.lr}
+
+
+class Own(MultiTaskNetwork):
+    """Names that other parts of a net have, too."""
+
+    def __init__(self, spec):
+        super().__init__(spec)
+        self.item_table = nn.Embedding(sum(spec.cardinalities), 4)
+        self.embeddings = nn.ModuleList([nn.Linear(4, 1)])
+        self.position_bias = nn.Sequential(nn.Linear(self.width, 3), nn.Linear(3, 1))
+        self.debias = nn.Parameter(torch.zeros(1))
+        self.weighting = nn.Linear(self.width, self.n_tasks)
+        self.task_bias = nn.ParameterList([torch.zeros(1) for _ in range(self.n_tasks)])
+        self.by_name = nn.ParameterDict({"last_bias": torch.zeros(1)})
+        self.attention = nn.MultiheadAttention(4, 2, batch_first=True)
+        self.lstm = nn.LSTM(4, 4, batch_first=True)
+        self.norm, self.batch_norm = nn.LayerNorm(self.width), nn.BatchNorm1d(4)
+        self.prelu = nn.PReLU()
+
+    def forward(self, codes, numeric):
+        inputs = self.norm(self.input_layer(codes, numeric))
+        items = self.item_table(codes)
+        items = self.lstm(self.attention(items, items, items)[0])[0].mean(dim=1)
+        logit = self.embeddings[0](self.batch_norm(items)) + self.position_bias(inputs)
+        logits = self.weighting(inputs) + self.debias + torch.cat([*self.task_bias])
+        return NetworkOutput(self.prelu(logits + logit) + self.by_name["last_bias"])
+
+
+def test_the_names_of_ones_own_modules_do_not_matter(impressions):
+    model = fitted(
+        impressions,
+        network=Own,
+        weighting="uncertainty",
+        weight_decay=0.01,
+        optimizer_params={"embedding_lr": 0.1, "embedding_weight_decay": 0.5},
+    )
+    net = model.net_
+    found = {
+        parameter: (group["lr"], group["weight_decay"])
+        for group in net.optimizer_.param_groups
+        for parameter in group["params"]
+    }
+    without = {"norm.weight", "batch_norm.weight", "prelu.weight"}
+    own_names = {"bias", "in_proj_bias", "bias_ih_l0", "bias_hh_l0", "last_bias"}
+    for name, parameter in net.module_.named_parameters():
+        expected = model.lr, 0.01
+        if name in {"item_table.weight", "input_layer.embeddings.0.weight"}:
+            expected = 0.1, 0.5
+        elif name in without or name.split(".")[-1] in own_names or "task_" in name:
+            expected = model.lr, 0.0
+        assert found.pop(parameter) == expected, name
+    # The parameters of the weighting.
+    assert [*found.values()] == [(model.lr, 0.0)]
 
 
 @pytest.mark.parametrize("ctr", [0.01, 0.4])
@@ -126,9 +187,9 @@ def test_all_parameters_of_a_rare_task_have_less_decay():
     assert is_rare == [not each for each in depends_on(logits, 0, parameters)]
     params = {"embedding_lr": None, "embedding_weight_decay": None}
     settings = SimpleNamespace(weight_decay=1.0, optimizer_params=params)
-    groups = parameter_groups(settings, network)
-    for name, of_rare in zip(names, is_rare, strict=True):
-        found = [group for pattern, group in groups if fnmatch(name, pattern)]
-        decay = found[0]["weight_decay"] if found else settings.weight_decay
+    groups = dict(parameter_groups(settings, network.spec.base_rates))
+    kinds = parameter_kinds(network, BCE(["a", "b"]), Uncertainty(2))
+    for name, parameter, of_rare in zip(names, parameters, is_rare, strict=True):
+        decay = groups[kinds[parameter]]["weight_decay"]
         expected = 5.0 if ".embeddings." in name else float("bias" not in name)
         assert decay == pytest.approx(expected * (0.2 if of_rare else 1)), name

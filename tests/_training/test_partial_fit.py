@@ -273,7 +273,7 @@ class Spoils(Callback):
 
 @pytest.mark.parametrize(
     ("batch", "message"),
-    [(4, "the train loss is nan"), (6, "last step left non-finite weights")],
+    [(4, "the train loss is nan"), (6, "last step left non-finite weights or logits")],
 )
 def test_an_update_that_diverges_changes_nothing(batch, message):
     model = updated(callbacks=[Spoils(batch)])

@@ -1,8 +1,6 @@
 """The picture of the training history against the history."""
 
-import numpy as np
 import pytest
-import torch
 from numpy.testing import assert_array_equal
 from refusals import X, Y, small
 from sklearn.exceptions import NotFittedError
@@ -10,7 +8,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 
-from sk_pwiser.inspection import TrainingHistoryDisplay, dead_units
+from sk_pwiser.inspection import TrainingHistoryDisplay
 
 
 @pytest.fixture(scope="module")
@@ -83,42 +81,3 @@ def test_errors(trained, pyplot):
     _, ax = pyplot.subplots()
     with pytest.raises(ValueError, match=r"ax must contain 2 axes, .* got 1"):
         TrainingHistoryDisplay.from_estimator(trained, ax=ax)
-
-
-def test_dead_units_are_0_on_every_row():
-    model = small().fit(X, Y)
-    layer = model.net_.module_.bottom.layers[0]
-    with torch.no_grad():
-        layer.weight[:5] = 0
-        layer.bias[:5] = torch.tensor([-1.0, -1.0, -1.0, 0.0, 1.0])
-    found = dead_units(make_pipeline(FunctionTransformer(), model), X)
-    towers = {f"towers.{task}.hidden.layers.0" for task in range(2)}
-    assert found.keys() == {"bottom.layers.0", *towers}
-    encoded, network = model.encode(X), model.net_.module_.cpu()
-    with torch.no_grad():
-        inputs = torch.tensor(encoded.codes).long(), torch.tensor(encoded.numeric)
-        hidden = torch.relu(layer(network.input_layer(*inputs)))
-    n_dead = np.sum(hidden.numpy().max(axis=0) == 0)
-    assert 4 <= n_dead <= 7
-    assert found["bottom.layers.0"] == n_dead / 8
-
-
-def test_dead_units_of_stacked_experts():
-    params = {"n_experts": 2, "expert_units": (8, 4), "tower_units": (4,)}
-    model = small(network="mmoe", network_params=params).fit(X, Y)
-    layer = model.net_.module_.experts.layers[1]
-    with torch.no_grad():
-        layer.bias[:] = 1e3
-        layer.bias[1, 0, :3] = -1e3
-    before = model.predict_proba(X)
-    found = dead_units(model, X)
-    assert found["experts.layers.1"] == 3 / 8
-    assert_array_equal(model.predict_proba(X), before)
-    assert not any(module._forward_hooks for module in model.net_.module_.modules())
-
-
-def test_dead_units_need_a_network():
-    with pytest.raises(NotFittedError):
-        dead_units(small(), X)
-    with pytest.raises(ValueError, match="attribute history_"):
-        dead_units(LogisticRegression().fit(X[["numeric_0"]], Y["click"]), X)

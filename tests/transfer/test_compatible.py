@@ -9,7 +9,7 @@ import torch
 from refusals import X, Y, small
 from sklearn.exceptions import NotFittedError
 
-from sk_pwiser.networks import NETWORKS
+from sk_pwiser.networks import NETWORKS, MultiTaskNetwork, NetworkOutput
 from sk_pwiser.transfer import check_compatible, named_parts
 
 
@@ -38,6 +38,29 @@ def test_equal_estimators_pass(fitted):
     ).fit(X, Y)
     check_compatible([fitted])
     check_compatible((fitted, other, copy.deepcopy(fitted)))
+
+
+class NotKeywordOnly(MultiTaskNetwork):
+    """A network whose parameters may also be passed by position."""
+
+    def __init__(self, spec, units=8):
+        super().__init__(spec)
+        self.head = torch.nn.Sequential(
+            torch.nn.Linear(self.width, units), torch.nn.Linear(units, self.n_tasks)
+        )
+
+    def forward(self, codes, numeric):
+        return NetworkOutput(self.head(self.input_layer(codes, numeric)))
+
+
+def test_defaults_of_a_network_of_ones_own():
+    models = [
+        small(network=NotKeywordOnly, network_params=params).fit(X, Y)
+        for params in (None, {"units": 8}, {"units": 4})
+    ]
+    check_compatible(models[:2])
+    with pytest.raises(ValueError, match="the parameter units of the network: 4, not"):
+        check_compatible(models[1:])
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from sk_pwiser.networks import NETWORKS, NetworkSpec
-from sk_pwiser.weighting._gradient import LossDependencies, depends_on
+from sk_pwiser.weighting._gradient import N_SEARCHED, LossDependencies, depends_on
 
 
 def losses_of(network, codes, numeric, weights):
@@ -91,6 +91,22 @@ def test_nonzero_gradients_add_what_the_first_graph_lacked(parameters):
     _, gradients = step(p, q, [1.0, 1.0])
     dependencies.add_nonzero(gradients)
     assert dependencies.depends == ALL
+
+
+@pytest.mark.parametrize("is_constant", [True, False])
+def test_the_search_ends_after_steps_in_which_the_loss_is_not_constant(
+    parameters, is_constant
+):
+    dependencies = LossDependencies()
+    p, q = parameters
+    # The second loss is known to depend on the second tensor only.
+    dependencies.find(torch.stack([p.sum(), q.sum()]), parameters)
+    one, zero = torch.ones_like(p), torch.zeros_like(p)
+    of_second = zero if is_constant else one
+    for _ in range(N_SEARCHED):
+        dependencies.add_nonzero([[one, zero], [zero, of_second]])
+    dependencies.add_nonzero([[one, zero], [one, one]])
+    assert dependencies.depends == [[True, False], [is_constant, True]]
 
 
 def test_the_probe_works_with_anomaly_detection(parameters):
