@@ -500,9 +500,9 @@ def fitted(X, Y, groups, seed, n_splits=0, **params):
 
 
 def figures(tables, params, seed, n_networks=1):
-    """Fit; return the AUC of each task with the log loss, the model and the time.
+    """Fit; return the AUC of each task with the log loss, and the time.
 
-    With several networks, the probabilities are averaged, and the model is the last.
+    With several networks, the probabilities are averaged.
     """
     groups = tables.X["user_id"] if in_groups(params) else None
     total, seconds = 0.0, 0.0
@@ -513,7 +513,7 @@ def figures(tables, params, seed, n_networks=1):
         seconds += time.process_time() - started
         total = total + model.predict_proba(tables.X_test)
     p = total / n_networks
-    return [*aucs(tables.Y_test, p), mean_log_loss(tables.Y_test, p)], model, seconds
+    return [*aucs(tables.Y_test, p), mean_log_loss(tables.Y_test, p)], seconds
 
 
 def in_groups(params):
@@ -543,7 +543,7 @@ def run(report, name, arguments, path, n_rows):
         for label, params in settings.items():
             own = dict(params)
             n_networks = own.pop("n_networks", 1)
-            row, model, duration = figures(tables, own, seed, n_networks)
+            row, duration = figures(tables, own, seed, n_networks)
             results[label].append(row)
             times[label].append(duration)
     seconds = time.perf_counter() - started
