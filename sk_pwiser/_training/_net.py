@@ -547,14 +547,18 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
         warn_user(f"{message} {self.advice}", ConvergenceWarning)
 
     def _warn_about_probabilities(self, logits: Tensor) -> None:
-        """Warn if the logits of all checked rows look like probabilities."""
+        """Warn if the logits of all checked rows look like probabilities.
+
+        After a single epoch, they may do so by chance.
+        """
         is_between = bool(((logits >= 0) & (logits <= 1)).all())
-        if is_between and max(self.module_.spec.base_rates) < 0.5:
+        are_low = max(self.module_.spec.base_rates) < 0.5
+        if is_between and are_low and self.max_epochs > 1:
             name = type(self.module_).__name__
             warn_user(
                 f"network {name} returns logits between 0 and 1 for all checked rows, "
                 "which are probabilities of 0.5 and more, although all base rates are "
-                "below 0.5. It must return log-odds, without a sigmoid."
+                "below 0.5. It must return log-odds: leave out a sigmoid."
             )
 
     def _diverged(self, what: str) -> ValueError:
