@@ -233,15 +233,17 @@ def encode_rows(
         schema.statistics.keep_seed(learnt.earlier, block_seed)
         names = schema.targets.task_names
         warn_about_group(blocks.sizes.largest, blocks.n_rows, blocks.n_blocks)
-        found = counts.find_order(names)
-        if found is not None and blocks.have_order:
+        found = counts.find_order(names) if blocks.have_order else None
+        if found is not None and found.is_sorted:
             for store in (train, valid):
                 shutil.rmtree(store.folder)
             counts = None  # which may be large
             blocks.start(schema.statistics.block_seed)
             train, valid, counts = _encode_once(source, learnt, seed)
-            if blocks.column is None and counts.find_order(names) is None:
-                warn_about_order(found)
+            # Random blocks do not help if the values of the column are parts of groups.
+            found = found if counts.find_order(names) is None else None
+        if found is not None and blocks.column is None:
+            warn_about_order(found, source.dataset.groups is not None)
     _check_parts(source.settings, train, valid, seed is not None)
     tables = None if counts is None else counts.finish(learnt.earlier)
     load = partial(load_rows, schema, tables)

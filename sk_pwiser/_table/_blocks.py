@@ -1,5 +1,7 @@
 """Blocks of rows, whose labels the target statistics of their rows leave out."""
 
+from typing import NamedTuple
+
 import numpy as np
 from scipy.stats import chi2
 
@@ -7,15 +9,27 @@ from sk_pwiser._table._categories import FIRST_VALUE, CategoryColumn
 from sk_pwiser._utils import warn_user
 
 # Rows count as sorted by labels if blocks explain this share of the variance of labels
-# that blocks can explain at all, and chance is less likely than this. A block of a
-# tenth of the rows with half of the events has a share of 0.2, and rates that grow
-# tenfold over the log have one of 0.05.
-MIN_SHARE, MAX_CHANCE = 0.25, 1e-6
-# Rows count as sorted by a column if a value has fewer runs of rows than this, if the
-# next run has a larger value this often (or a smaller one), and if this share of the
-# other rows of a row's value are in its block. In the order of time, the rows of users
-# may well be in few blocks, but other users have rows between them.
-MAX_RUNS, MIN_STEPS, MIN_OWN = 1.5, 0.9, 0.5
+# that blocks can explain at all, and chance is less likely than this. Rows sorted by a
+# good prediction have a share of 0.2, and rates that grow tenfold over a log one of
+# 0.05.
+MIN_SHARE, MAX_CHANCE = 0.15, 1e-6
+# The rows of a value are in one piece if a column has fewer runs of equal values per
+# value than this, and if this share of the other rows of a row's value are in its
+# block. In the order of time, users may well be in few blocks, but there are rows of
+# others between theirs.
+MAX_RUNS, MIN_OWN = 1.5, 0.5
+# Rows count as sorted by a column if its rows are in one piece per value, and if the
+# next piece has a larger value this often, or a smaller one. Otherwise they may be in
+# the order of time: visits to a small site, one after the other.
+MIN_STEPS = 0.9
+
+
+class Order(NamedTuple):
+    """An order of rows in which blocks of consecutive rows do not fit."""
+
+    name: str  # of a column or a task
+    is_column: bool
+    is_sorted: bool = True
 
 
 def assign_blocks(n_samples, n_blocks, times=None, groups=None, generator=None):
@@ -88,25 +102,27 @@ class RowOrder:
             self.last[column] = own[-1:]
 
     def find(self, task_names, count_rows):
-        """Return by what the rows are sorted, or None.
+        """Return the `Order` of the rows, or None.
 
         `count_rows` returns the numbers of rows of a table by block and code.
         """
         shares = list(map(explained_share, self.n_known.T, self.n_ones.T))
         if max(shares) > MIN_SHARE:
-            return f"the labels of {task_names[np.argmax(shares)]!r}"
+            return Order(task_names[np.argmax(shares)], is_column=False)
+        orders = []
         for table, column in self.columns:
             n_steps, n_up = self.n_steps[column], self.n_up[column]
-            if not n_steps or max(n_up, n_steps - n_up) < MIN_STEPS * n_steps:
+            if not 0 < n_steps < MAX_RUNS * self.sizes[column]:
                 continue
             n_rows = count_rows(table)
             own = n_rows[:, FIRST_VALUE : self.sizes[column]]
             total = own.sum(axis=0)
             others = (own * (own - 1.0)).sum(axis=0) / np.maximum(total - 1, 1)
-            is_contiguous = n_steps < MAX_RUNS * np.count_nonzero(total)
-            if is_contiguous and others.sum() > MIN_OWN * n_rows.sum():
-                return f"column {self.names[column]!r}"
-        return None
+            is_in_pieces = n_steps < MAX_RUNS * np.count_nonzero(total)
+            if is_in_pieces and others.sum() > MIN_OWN * n_rows.sum():
+                is_sorted = max(n_up, n_steps - n_up) >= MIN_STEPS * n_steps
+                orders.append(Order(self.names[column], True, is_sorted))
+        return max(orders, key=lambda order: order.is_sorted, default=None)
 
 
 def explained_share(n, k):
@@ -157,26 +173,40 @@ def choose_blocks(
         return order.find(task_names, count_rows)
 
     found = find(block)
-    if found is None:
-        return block
-    generator = np.random.default_rng(statistics.block_seed)
-    shuffled = assign_blocks(n_samples, n_blocks, times, groups, generator)
-    # Not so if the values of the column are parts of groups.
-    if find(shuffled) is not None:
-        return block
-    if times is None:
-        warn_about_order(found)
-    return shuffled
+    if found is not None and found.is_sorted:
+        generator = np.random.default_rng(statistics.block_seed)
+        shuffled = assign_blocks(n_samples, n_blocks, times, groups, generator)
+        # Not so if the values of the column are parts of groups.
+        if find(shuffled) is not None:
+            return block
+        block = shuffled
+    if found is not None and times is None:
+        warn_about_order(found, groups is not None)
+    return block
 
 
-def warn_about_order(found):
-    warn_user(
-        f"The rows are sorted by {found}, so that blocks of consecutive rows would "
-        "mislead the target statistics: these use random blocks. If the rows are in "
-        "the order of time all the same, name a numeric column of times by "
-        "encoding_params={'time_column': ...}; if later rows have other values of a "
-        "column, leave it out of target_encoding."
-    )
+def warn_about_order(order, has_groups):
+    name = order.name
+    if order.is_sorted:
+        by, advice = f"the labels of {name!r}, or by what predicts them", ""
+        if order.is_column:
+            by = f"column {name!r}"
+            advice = (
+                " If later rows have other values, leave it out of target_encoding."
+            )
+        warn_user(
+            f"The rows are sorted by {by}. Target statistics leave out random blocks, "
+            "since blocks of consecutive rows would mislead them. If the rows are in "
+            "the order of time all the same, name a numeric column of times by "
+            f"encoding_params={{'time_column': ...}}.{advice}"
+        )
+    elif not has_groups:
+        warn_user(
+            f"The rows of each value of column {name!r} are in one piece. Target "
+            "statistics leave out blocks of consecutive rows, so that training hardly "
+            f"sees those of {name!r}. Shuffle the rows if they are not in the order of "
+            "time; otherwise leave the column out of target_encoding."
+        )
 
 
 def warn_about_group(n_largest, n_samples, n_blocks):

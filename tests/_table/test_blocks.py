@@ -125,7 +125,7 @@ def test_rows_sorted_by_another_column_have_random_blocks():
         size = 10 * statistics.cardinalities[table]
         return np.bincount(pairs, minlength=size).reshape(10, -1)
 
-    assert found.find(["click"], count_rows) == "column 'advertiser'"
+    assert found.find(["click"], count_rows) == ("advertiser", True, True)
 
 
 def by_label(labels, n_files=1):
@@ -187,10 +187,6 @@ OTHERS = {
     "users of a week": (in_time_order(0.1), LABELS),
     "users who stay": (in_time_order(0.5), LABELS),
     "one user at a time": (one_user_at_a_time(), LABELS),
-    "users one after the other, not sorted": (
-        np.random.default_rng(0).permutation(400)[np.sort(DRAWN)],
-        LABELS,
-    ),
     "each of three months sorted": (np.tile(np.sort(DRAWN[: N // 3]), 3), None),
     "days": (
         np.datetime_as_string(np.datetime64("2025-01-01") + np.arange(N) // 100).astype(
@@ -220,6 +216,27 @@ def test_rows_in_the_order_of_time_have_consecutive_blocks(name):
     assert messages == [] or messages[0].startswith("The category columns")
     assert len(messages) < 2
     assert_array_equal(block, assign_blocks(len(values), 10))
+
+
+def test_pieces_in_another_order_are_named():
+    """Visits one after the other, or rows sorted by something that is not in X."""
+    values = np.random.default_rng(0).permutation(400)[np.sort(DRAWN)]
+    block, messages = choose(values)
+    assert len(messages) == 1
+    assert "rows of each value of column 'key' are in one piece" in messages[0]
+    assert_array_equal(block, assign_blocks(N, 10))
+    # Nor is it a matter of the blocks if these do not split groups.
+    groups = np.unique(values, return_inverse=True)[1]
+    assert choose(values, groups=groups)[1] == []
+
+
+def test_rows_sorted_by_a_prediction_have_random_blocks():
+    rng = np.random.default_rng(0)
+    logits = 1.3 * rng.normal(size=N) - 1
+    order = np.argsort(logits)
+    labels = (rng.random(N) < 1 / (1 + np.exp(-logits)))[:, np.newaxis]
+    assert choose(DRAWN, labels)[1] == []
+    assert "labels of 'click'" in choose(DRAWN[order], labels[order])[1][0]
 
 
 def test_few_events_are_no_order():

@@ -66,6 +66,20 @@ def test_inputs_are_distributed_as_those_of_shuffled_rows(name, on_files, tmp_pa
     assert all(f"{SORTED} {reason}" in message for message in messages)
 
 
+@pytest.mark.parametrize("has_times", [False, True])
+def test_inputs_with_groups_that_come_back_are_those_without_groups(has_times):
+    X, Y = LOG
+    X = X[["item", "x"]].assign(time=np.arange(len(X)))
+    params = {"encoding_params": {"time_column": "time"}} if has_times else {}
+    groups = LOG[0]["user"].str[:4]  # 150 of them
+    found, expected = (
+        statistics_of(small(**params).fit(X, Y, groups=given))
+        for given in (groups, None)
+    )
+    assert_allclose(found.scales_[0], expected.scales_[0], rtol=0.1)
+    assert_allclose(found.means_[0], expected.means_[0], atol=0.05)
+
+
 def test_a_column_without_statistics_may_sort_the_rows():
     X, Y = in_order("by user", *LOG)
     small(target_encoding=["item"]).fit(X, Y)
@@ -180,23 +194,3 @@ def test_models_of_sorted_rows_are_as_good_as_those_of_shuffled_ones(
         change = scores[name] - scores["shuffled"]
         assert (change[:2] > -0.005).all(), scores
         assert (np.abs(change[2:]) < 0.1).all(), scores
-
-
-@pytest.mark.slow
-def test_groups_that_come_back_are_as_good_as_no_groups():
-    """Groups of users, who come back, with target statistics of items."""
-    X, Y = make_sorted_log(20_000, seed=0)
-    X_test, Y_test = make_sorted_log(40_000, seed=99)
-    scores = []
-    for groups in (None, X["user"].str[:4]):  # 150 groups
-        found = []
-        for seed in range(2):
-            model = MultiTaskCTRCVRClassifier(loss="bce", random_state=seed)
-            model.fit(X[["item", "x"]], Y, groups=groups)
-            p = model.predict_proba(X_test[["item", "x"]])
-            aucs = [roc_auc_score(Y_test.iloc[:, k], p[:, k]) for k in range(2)]
-            found.append([*aucs, *p.mean(axis=0) / Y_test.to_numpy().mean(axis=0)])
-        scores.append(np.mean(found, axis=0))
-    change = scores[1] - scores[0]
-    assert (change[:2] > -0.005).all(), scores
-    assert (np.abs(change[2:]) < 0.1).all(), scores
