@@ -231,9 +231,9 @@ def encode_rows(
     train, valid, counts = _encode_once(source, learnt, seed)
     if schema.statistics is not None:
         schema.statistics.keep_seed(learnt.earlier, block_seed)
-        names = schema.targets.task_names
+        task_names = schema.targets.task_names
         warn_about_group(blocks.sizes.largest, blocks.n_rows, blocks.n_blocks)
-        found = counts.find_order(names) if blocks.have_order else None
+        found = counts.find_order(task_names) if blocks.have_order else None
         if found is not None and found.is_sorted:
             for store in (train, valid):
                 shutil.rmtree(store.folder)
@@ -241,7 +241,7 @@ def encode_rows(
             blocks.start(schema.statistics.block_seed)
             train, valid, counts = _encode_once(source, learnt, seed)
             # Random blocks do not help if the values of the column are parts of groups.
-            found = found if counts.find_order(names) is None else None
+            found = found if counts.find_order(task_names) is None else None
         if found is not None and blocks.column is None:
             warn_about_order(found, source.dataset.groups is not None)
     _check_parts(source.settings, train, valid, seed is not None)
