@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from refusals import X, Y
+from sorted_logs import ORDERS, SORTED, in_order, make_sorted_log
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
 from sk_pwiser import __main__ as command
@@ -94,6 +95,22 @@ def test_a_file_of_the_user(capsys, csv):
     assert all(f"\n{name}  " in described for name in X)
     assert "drift" not in described
     assert "Differences" in compared
+
+
+@pytest.mark.filterwarnings(f"ignore:{SORTED}")
+def test_a_sorted_file_gives_the_scores_of_a_shuffled_one(tmp_path, capsys):
+    scores, log = {}, make_sorted_log(8_000, seed=0)
+    for name in ORDERS:
+        table, labels = in_order(name, *log)
+        path = tmp_path / f"{name}.csv"
+        table.join(labels).to_csv(path, index=False)
+        options = ["--folds", "2", "--max-epochs", "8", "--jobs", "1"]
+        command.main([*options, "--data", str(path), "--targets", *labels])
+        rows = rows_of_table(capsys.readouterr().out)
+        scores[name] = [float(rows[k][3]) for k in (0, 2)]
+    for name in ORDERS:
+        # Folds differ with the order of the rows.
+        assert np.subtract(scores[name], scores["shuffled"]).min() > -0.02, scores
 
 
 def test_a_file_against_models_of_other_packages(monkeypatch, capsys, csv):

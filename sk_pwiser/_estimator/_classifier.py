@@ -196,7 +196,8 @@ class MultiTaskCTRCVRClassifier(
           of category columns, such as the last authors of a user and this row's author.
           The two have one vocabulary, counted over both, and one embedding per value;
         - `target_encoding_blocks`, 10 by default: number of blocks of consecutive rows.
-          The target statistics of a training row leave out its own block;
+          The target statistics of a training row leave out its own block. If the rows
+          are sorted by labels or by a column, blocks are random, with a warning;
         - `target_encoding_min_values`, 100 by default: smallest number of distinct
           values of columns that `target_encoding="auto"` selects;
         - `time_column`, None by default: a numeric column that orders the rows: for the

@@ -122,7 +122,8 @@ def prepare_dataset(
     if n_files is not None:
         by_file = max(FEWEST_ROWS, summary.n_rows // n_files)
         source = replace(source, file_rows=min(FILE_ROWS, by_file))
-    data = encode_rows(source, learnt, seeds[1] if plan.holds_out else None)
+    seed = seeds[1] if plan.holds_out else None
+    data = encode_rows(source, learnt, seed, plan.block_seed)
     data = with_eval_rows(data, plan.eval_rows)
     if eval_dataset is not None:
         eval_source = replace(source, dataset=eval_dataset)

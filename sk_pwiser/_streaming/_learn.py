@@ -8,6 +8,7 @@ import numpy as np
 
 from sk_pwiser._funnel import funnel_strata, holdout_sizes
 from sk_pwiser._streaming._chunks import RowProgress, RowSample, Source, named_place
+from sk_pwiser._table._blocks import RowOrder, rows_before_groups
 from sk_pwiser._table._categories import FIRST_VALUE, CategoryColumn
 from sk_pwiser._table._column_kinds import warn_about_constants
 from sk_pwiser._table._encoder import elements_of, learn_constant_columns
@@ -132,8 +133,7 @@ class Blocks:
         self.column = column
         self.n_blocks = n_blocks
         self.sample = RowSample(n_sampled, generator)
-        self.n_rows = self.n_seen = 0
-        self.groups = GroupValues()
+        self.n_rows = 0
 
     def add(self, X):
         self.n_rows += len(X)
@@ -143,15 +143,32 @@ class Blocks:
 
     def finish(self):
         """Choose the times between blocks when all rows were added."""
+        self.spans = {}
         if self.column is not None:
             self.sampled = self.read(self.sample.finish()[0])
             shares = np.arange(1, self.n_blocks) / self.n_blocks
             self.edges = np.quantile(self.sampled, shares, method="higher")
-            # The rank of the next row of each time that several blocks may share.
-            self.ranks = {
-                time: round((self.sampled < time).mean() * self.n_rows)
+            # The ranks of the rows of each time that several blocks may share.
+            self.spans = {
+                time: [
+                    round((self.sampled < time).mean() * self.n_rows),
+                    round((self.sampled <= time).mean() * self.n_rows),
+                ]
                 for time in np.unique(self.edges).tolist()
             }
+        self.start()
+
+    def start(self, seed=None):
+        """Start a pass over the rows; with a seed, blocks share each time at random."""
+        self.generator = None if seed is None else np.random.default_rng(seed)
+        self.n_seen = 0
+        self.ranks = {time: first for time, (first, _) in self.spans.items()}
+        self.groups, self.sizes = GroupValues(), GroupSizes()
+
+    @property
+    def have_order(self):
+        """Whether the order of rows, and not their times alone, decides on blocks."""
+        return self.column is None or len(self.spans) < len(self.edges)
 
     def last_edge(self, share):
         if self.column is None or self.sampled.min() == self.sampled.max():
@@ -162,14 +179,20 @@ class Blocks:
         return read_times(as_table(X), self.column, X.column_names)
 
     def assign(self, X, groups):
-        if self.column is None:
-            rank = np.arange(self.n_seen, self.n_seen + len(X))
-            block = rank * self.n_blocks // self.n_rows
-        else:
+        rank = np.arange(len(X))
+        if self.column is None and self.generator is None and groups is not None:
+            rank = rows_before_groups(rank, groups)
+        if self.column is not None:
             block = self._assign_by_time(self.read(X))
+        elif self.generator is not None:
+            block = self.generator.integers(self.n_blocks, size=len(X))
+        else:
+            block = (self.n_seen + rank) * self.n_blocks // self.n_rows
         self.n_seen += len(X)
         if groups is None:
             return block
+        self.sizes.add(groups)
+        block = block[one_per_group(groups)]
         return self.groups.of(groups, block, np.minimum, np.asarray)
 
     def _assign_by_time(self, times):
@@ -177,11 +200,42 @@ class Blocks:
         block = np.searchsorted(self.edges, times, side="right")
         for time, rank in self.ranks.items():
             rows = np.flatnonzero(times == time)
-            own = (rank + np.arange(len(rows))) * self.n_blocks // self.n_rows
+            own = rank + np.arange(len(rows))
+            if self.generator is not None:
+                first, last = self.spans[time]
+                own = self.generator.integers(first, max(last, first + 1), len(rows))
+            own = own * self.n_blocks // self.n_rows
             first = np.searchsorted(self.edges, time)
             block[rows] = own.clip(first, block[rows])
             self.ranks[time] += len(rows)
         return block
+
+
+def one_per_group(groups):
+    """Return for each row one of the rows of its group, which differ in their place.
+
+    With the first rows, all groups that come back would be in the first blocks.
+    """
+    numbers, number, sizes = np.unique(groups, return_inverse=True, return_counts=True)
+    starts = sizes.cumsum() - sizes
+    rows = np.argsort(number, kind="stable")[starts + numbers % sizes]
+    return rows[number]
+
+
+class GroupSizes:
+    """The number of rows of the largest group, also if it continues in later parts."""
+
+    def __init__(self):
+        self.numbers, self.sizes = np.empty((2, 0), dtype=np.int64)
+        self.largest = 0
+
+    def add(self, groups):
+        numbers, sizes = np.unique(groups, return_counts=True)
+        continues = np.isin(self.numbers, numbers)
+        places = np.searchsorted(numbers, self.numbers[continues])
+        sizes[places] += self.sizes[continues]
+        self.numbers, self.sizes = numbers, sizes
+        self.largest = max(self.largest, sizes.max(initial=0))
 
 
 class RowSummary:
@@ -288,9 +342,10 @@ class ValueCounts:
 class BlockCounts:
     """Counts of labels per block and category value, for target statistics."""
 
-    def __init__(self, statistics, n_blocks, n_tasks):
+    def __init__(self, statistics, encoder, n_blocks, n_tasks):
         self.statistics = statistics
         self.n_blocks = n_blocks
+        self.order = RowOrder(statistics, encoder, n_blocks, n_tasks)
         sizes = statistics.cardinalities
         # The last block has the validation rows.
         self.counts = [np.zeros((n_blocks + 1, 2, n_tasks, size)) for size in sizes]
@@ -301,6 +356,7 @@ class BlockCounts:
         """Add rows; the block `n_blocks` has the validation rows."""
         self.statistics.note_weights(weight)
         used = block < self.n_blocks
+        self.order.add(codes[used], y[used], weight[used], block[used])
         total, ones = sum_labels(y, weight, used)
         self.total += total
         self.ones += ones
@@ -313,6 +369,10 @@ class BlockCounts:
                 of_rows = weight[:, task]
                 np.add.at(rows, places, part.repeat(of_rows))
                 np.add.at(positives, places, part.repeat(of_rows * y[:, task]))
+
+    def find_order(self, task_names):
+        """Return by what the rows are sorted, so that their blocks mislead, or None."""
+        return self.order.find(task_names, self.n_rows.__getitem__)
 
     def finish(self, earlier=None):
         """Fit the statistics; return the inputs of each block, see `fit_blocks`."""

@@ -18,6 +18,7 @@ from sk_pwiser._streaming._learn import (
     DatasetSchema,
     check_rows_left,
 )
+from sk_pwiser._table._blocks import warn_about_group, warn_about_order
 from sk_pwiser._table._column_kinds import warn_about_random_validation
 from sk_pwiser._table._lists import Bags
 from sk_pwiser._training._batches import Impressions, TrainingData, TrainingRows
@@ -219,21 +220,54 @@ class StreamedImpressions(TrainingRows, Dataset[Batch]):
         return replace(self, device=device)
 
 
-def encode_rows(source: Source, learnt: DatasetSchema, seed: int | None) -> EncodedData:
+def encode_rows(
+    source: Source, learnt: DatasetSchema, seed: int | None, block_seed: int
+) -> EncodedData:
     """Encode and store all rows, draw validation rows, and fit target statistics."""
-    settings = source.settings
+    schema, blocks = learnt.schema, learnt.blocks
+    if seed is not None and blocks.column is None:
+        names = [column.name for column in schema.encoder.columns_]
+        warn_about_random_validation(names)
+    train, valid, counts = _encode_once(source, learnt, seed)
+    if schema.statistics is not None:
+        schema.statistics.keep_seed(learnt.earlier, block_seed)
+        task_names = schema.targets.task_names
+        warn_about_group(blocks.sizes.largest, blocks.n_rows, blocks.n_blocks)
+        found = counts.find_order(task_names) if blocks.have_order else None
+        if found is not None and found.is_sorted:
+            for store in (train, valid):
+                shutil.rmtree(store.folder)
+            counts = None  # which may be large
+            blocks.start(schema.statistics.block_seed)
+            train, valid, counts = _encode_once(source, learnt, seed)
+            # Random blocks do not help if the values of the column are parts of groups.
+            found = found if counts.find_order(task_names) is None else None
+        if found is not None and blocks.column is None:
+            warn_about_order(found, source.dataset.groups is not None)
+    _check_parts(source.settings, train, valid, seed is not None)
+    tables = None if counts is None else counts.finish(learnt.earlier)
+    load = partial(load_rows, schema, tables)
+    progress = RowProgress("Training", len(train), source.settings.verbose)
+    rows = replace(_streamed(source, train, load), on_read=progress)
+    held_out = _streamed(source, valid, load) if len(valid) else None
+    return EncodedData(TrainingData(rows, held_out), schema)
+
+
+def _encode_once(
+    source: Source, learnt: DatasetSchema, seed: int | None
+) -> tuple[RowStore, RowStore, Any]:
+    """Read all rows; return the stored training and validation rows, and the counts."""
+    settings, hold_out = source.settings, learnt.hold_out
+    schema, summary, blocks = learnt.schema, learnt.summary, learnt.blocks
     train = RowStore(source.folder / "train", source.file_rows)
     valid = RowStore(source.folder / "valid", source.file_rows)
-    hold_out = learnt.hold_out
     if seed is not None:
         hold_out.start(seed)
-        if learnt.blocks.column is None:
-            names = [column.name for column in learnt.schema.encoder.columns_]
-            warn_about_random_validation(names)
-    schema, summary, blocks = learnt.schema, learnt.summary, learnt.blocks
     n_tasks, counts = len(schema.targets.task_names), None
     if schema.statistics is not None:
-        counts = BlockCounts(schema.statistics, blocks.n_blocks, n_tasks)
+        counts = BlockCounts(
+            schema.statistics, schema.encoder, blocks.n_blocks, n_tasks
+        )
     progress = RowProgress("Encoding", summary.n_rows, settings.verbose)
     for chunk in source.chunks():
         if not len(chunk.X):
@@ -258,13 +292,7 @@ def encode_rows(source: Source, learnt: DatasetSchema, seed: int | None) -> Enco
         progress(len(chunk.X))
     train.flush()
     valid.flush()
-    _check_parts(settings, train, valid, seed is not None)
-    tables = None if counts is None else counts.finish(learnt.earlier)
-    load = partial(load_rows, schema, tables)
-    progress = RowProgress("Training", len(train), settings.verbose)
-    rows = replace(_streamed(source, train, load), on_read=progress)
-    held_out = _streamed(source, valid, load) if len(valid) else None
-    return EncodedData(TrainingData(rows, held_out), schema)
+    return train, valid, counts
 
 
 def _streamed(source: Source, store: RowStore, load: Any) -> StreamedImpressions:

@@ -1,5 +1,6 @@
 """Tables and labels become arrays: column encodings, labels, row weights, groups."""
 
+from sk_pwiser._table._blocks import assign_blocks, choose_blocks
 from sk_pwiser._table._categories import (
     LARGE,
     UNSEEN,
@@ -81,7 +82,6 @@ from sk_pwiser._table._row_values import (
 from sk_pwiser._table._target_statistics import (
     ExtendedStatistics,
     TargetStatistics,
-    assign_blocks,
     make_target_statistics,
     read_times,
 )

@@ -55,6 +55,9 @@ class TargetStatistics:
     # In files of earlier versions:
     lists: Sequence[tuple[int, int]] = ()
     is_weighted = False
+    block_seed = None
+    # Whether the inputs of training rows leave out their own block.
+    reads_blocks = True
 
     def __init__(
         self,
@@ -149,6 +152,11 @@ class TargetStatistics:
             self.rates_ = earlier.rates_
             self.is_weighted |= earlier.is_weighted
         self.counts_, self.strengths_, self.means_, self.scales_ = [], [], [], []
+
+    def keep_seed(self, earlier, seed):
+        """Set the seed of random blocks: that of an earlier fit, if it has one."""
+        known = getattr(earlier, "block_seed", None)
+        self.block_seed = seed if known is None else known
 
     def note_weights(self, weight):
         """Note whether counts become sums of weights."""
@@ -321,19 +329,6 @@ def sum_labels(y, weight, used):
     return weight.sum(axis=0, dtype=float), (weight * y).sum(axis=0, dtype=float)
 
 
-def assign_blocks(n_samples, n_blocks, times=None, groups=None):
-    """Assign rows, groups by their first, to blocks of consecutive rows or times."""
-    rank = np.arange(n_samples)
-    if times is not None:
-        rank[np.argsort(times, kind="stable")] = np.arange(n_samples)
-    if groups is not None:
-        _, number = np.unique(groups, return_inverse=True)
-        first = np.full(number.max() + 1, n_samples)
-        np.minimum.at(first, number, rank)
-        rank = first[number]
-    return rank * n_blocks // n_samples
-
-
 # Smallest difference of counts that is not a rounding error.
 TOLERANCE = 1e-6
 
@@ -358,13 +353,18 @@ class ExtendedStatistics(TargetStatistics):
             np.where(origin >= 0, counts[..., origin], 0.0)
             for origin, counts in zip(origins, source.counts_, strict=True)
         ]
+        self.block_seed = source.block_seed
         self.rows, self.adds = rows, adds
         self._update_tables()
+
+    @property
+    def reads_blocks(self):
+        return self.rows == "seen" or self.adds
 
     def fit_transform(self, codes, y, weight, block, others, earlier=None, lists=()):
         if self.rows == "new":
             self._warn_if_seen(self.counted(codes, lists), y, weight)
-            if not self.adds:
+            if not self.reads_blocks:
                 return self.transform(codes, lists)
         return super().fit_transform(codes, y, weight, block, others, None, lists)
 
@@ -429,7 +429,10 @@ def find_target_columns(target_encoding, columns, min_values):
 
 
 def make_target_statistics(target_encoding, encoder, n_samples, params):
-    """Return unfitted statistics of a fitted encoder, or None if there are none."""
+    """Return unfitted statistics of a fitted encoder, or None if there are none.
+
+    They require a row per block, unless `n_samples` is None.
+    """
     min_values = params["target_encoding_min_values"]
     columns = find_target_columns(target_encoding, encoder.columns_, min_values)
     sizes = [encoder.n_codes_[c] for c in columns]
@@ -439,7 +442,7 @@ def make_target_statistics(target_encoding, encoder, n_samples, params):
             table, sizes = len(sizes), [*sizes, encoder.lists_[index].n_own]
         lists.append((index, table))
     n_blocks = params["target_encoding_blocks"]
-    if sizes and n_samples < n_blocks:
+    if sizes and n_samples is not None and n_samples < n_blocks:
         raise ValueError(
             f"target_encoding_blocks={n_blocks} requires as many rows; X has "
             f"{n_samples}. Use fewer blocks, or target_encoding=False."

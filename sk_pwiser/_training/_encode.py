@@ -22,12 +22,12 @@ from sk_pwiser._table import (
     TargetStatistics,
     WeightScale,
     as_table,
-    assign_blocks,
     base_rates,
     check_encoding_params,
     check_groups,
     check_match,
     check_targets,
+    choose_blocks,
     collected,
     combine_weights,
     find_column,
@@ -386,6 +386,7 @@ def encode(
     holds_out: bool,
     is_update: bool,
     estimator_name: str,
+    block_seed: int,
     extends: bool = False,
     ends: Sequence[int] = (),
 ) -> EncodedData:
@@ -393,13 +394,16 @@ def encode(
 
     These are drawn from the rows before each of the `ends` in turn. In an update the
     rows are added to the rows of the earlier fit: their inputs are the statistics
-    before the update, otherwise the statistics of other blocks. With `extends`, the
-    statistics of `earlier` encode the rows, instead of new ones.
+    before the update, otherwise the statistics of other blocks, which `block_seed`
+    draws if they are random. With `extends`, the statistics of `earlier` encode the
+    rows, instead of new ones.
     """
     params, known = settings.encoding_params, None
     adds = is_update and earlier is not None
     if earlier is None:
-        schema, (codes, numeric, *bags) = _learn(settings, rows, estimator_name)
+        schema, (codes, numeric, *bags) = _learn(
+            settings, rows, estimator_name, is_update
+        )
         # Constants are usual in a small batch, and in a single row.
         if not is_update and len(rows.targets.values) > 1:
             warn_about_constants(schema.encoder.columns_)
@@ -424,12 +428,26 @@ def encode(
     labelled = None
     if schema.statistics is not None:
         y, weights = task_labels(settings, rows.targets, rows.weights)
-        lists, n_blocks = schema.elements(bags), params["target_encoding_blocks"]
+        lists = schema.elements(bags)
         if adds:
             rates = schema.statistics.transform(codes, lists)
             labelled = codes.copy(), y, weights, lists
         else:
-            block = assign_blocks(len(codes), n_blocks, times=times, groups=rows.groups)
+            block = np.zeros(len(codes), dtype=np.intp)
+            if schema.statistics.reads_blocks:
+                schema.statistics.keep_seed(known, block_seed)
+                block = choose_blocks(
+                    params["target_encoding_blocks"],
+                    schema.statistics,
+                    schema.encoder,
+                    schema.targets.task_names,
+                    codes,
+                    y,
+                    weights,
+                    ~is_valid,
+                    times,
+                    rows.groups,
+                )
             rates = schema.statistics.fit_transform(
                 codes, y, weights, block, is_valid, known, lists
             )
@@ -442,7 +460,9 @@ def encode(
     return EncodedData(TrainingData(train, valid), schema, labelled)
 
 
-def _learn(settings: Settings, rows: Rows, name: str) -> tuple[Schema, tuple[Any, ...]]:
+def _learn(
+    settings: Settings, rows: Rows, name: str, is_update: bool
+) -> tuple[Schema, tuple[Any, ...]]:
     """Learn the columns of a table; return the schema and the encoded table.
 
     The numeric inputs have columns without values for the target statistics.
@@ -451,7 +471,9 @@ def _learn(settings: Settings, rows: Rows, name: str) -> tuple[Schema, tuple[Any
 
     def count_rates(encoder: TableEncoder) -> int:
         nonlocal statistics
-        statistics = unfitted_statistics(settings, encoder, rows.targets.values.shape)
+        statistics = unfitted_statistics(
+            settings, encoder, rows.targets.values.shape, is_update=is_update
+        )
         return 0 if statistics is None else statistics.n_outputs
 
     encoded = encoder.fit_transform(rows.X, row_weights(rows.weights), count_rates)
@@ -585,9 +607,12 @@ def unfitted_statistics(
     encoder: TableEncoder,
     shape: tuple[int, int],  # of the labels
     earlier: Schema | None = None,
+    is_update: bool = False,
 ) -> TargetStatistics | None:
     """Return unfitted statistics; of the columns that an earlier fit selected."""
     chosen, params = settings.target_encoding, settings.encoding_params
+    # A stream cannot choose the size of its first part.
+    n_samples = None if is_update or earlier is not None else shape[0]
     if earlier is not None and earlier.selection == statistics_selection(settings):
         # Columns whose vocabulary has grown since then might be selected as well.
         names: list[Any] = []
@@ -598,7 +623,7 @@ def unfitted_statistics(
         chosen = names[:n_categories]
         params = {**params, "list_target_encoding": names[n_categories:]}
     statistics: TargetStatistics | None = make_target_statistics(
-        chosen, encoder, shape[0], params
+        chosen, encoder, n_samples, params
     )
     if statistics is not None:
         statistics.n_tasks_ = shape[1]

@@ -124,6 +124,11 @@ class Plan:
             return self.random_state
         return random_state_at(self.split)
 
+    @property
+    def block_seed(self) -> int:
+        """The seed of random blocks, which takes nothing from the random state."""
+        return int(random_state_at(self.split).randint(LARGEST_SEED))
+
     def draw_seed(self) -> int:
         """Draw a seed from the estimator's `random_state`."""
         return int(self.random_state.randint(LARGEST_SEED))
@@ -354,6 +359,7 @@ def encode_plan(
         holds_out=plan.holds_out,
         is_update=plan.single_pass,
         estimator_name=estimator_name,
+        block_seed=plan.block_seed,
         extends=extends,
         ends=ends,
     )

@@ -141,7 +141,61 @@ def test_blocks_of_time(has_groups, n_times):
         blocks.assign(table.slice(rows.start, rows.stop - rows.start), groups)
         for rows in parts
     ]
-    expected = assign_blocks(300, 5, times=time, groups=groups)
-    assert_array_equal(np.concatenate(found), expected)
+    found, expected = np.concatenate(found), assign_blocks(300, 5, times=time)
+    if not has_groups:
+        assert_array_equal(found, expected)
+    else:  # a group has the block of one of its rows
+        assert len(set(zip(groups, found, strict=True))) == groups.max() + 1
+        pairs = {*zip(groups, expected, strict=True)}
+        assert pairs.issuperset(zip(groups, found, strict=True))
     with pytest.raises(ValueError, match="time_column='time' must not have missing"):
         blocks.add(pa.table({"time": [1.0, None]}))
+
+
+@pytest.mark.parametrize("column", [None, "time"])
+@pytest.mark.parametrize("seed", [None, 0])
+def test_groups_that_come_back_are_spread_over_the_blocks(column, seed):
+    """Users with rows in all of a file, and in both parts of it."""
+    rng = np.random.default_rng(0)
+    users, blocks = rng.integers(0, 200, 20_000), Blocks(column, 10, 20_000, rng)
+    table = pa.table({"time": np.arange(20_000.0)})
+    blocks.add(table)
+    blocks.finish()
+    blocks.start(seed)
+    found = np.concatenate(
+        [
+            blocks.assign(table.slice(0, 16_384), users[:16_384]),
+            blocks.assign(table.slice(16_384), users[16_384:]),
+        ]
+    )
+    assert len(set(zip(users, found, strict=True))) == 200
+    # Those of a file are known when its first part is read.
+    sizes = np.bincount(found, minlength=10)
+    assert (sizes > 1_000).sum() >= 8
+    assert sizes.max() < 4_000
+    assert blocks.sizes.largest == np.bincount(users).max()
+
+
+def test_random_blocks_share_each_time():
+    """Two weeks of 150 rows, each sorted by labels."""
+    table = pa.table({"week": np.arange(300) // 150 * 1.0})
+    blocks = Blocks("week", 4, 300, np.random.default_rng(0))
+    blocks.add(table)
+    blocks.finish()
+    assert blocks.have_order
+    in_order = blocks.assign(table, None)
+    found = []
+    for _ in range(2):
+        blocks.start(seed=1)
+        found.append(blocks.assign(table, None))
+    assert_array_equal(*found)
+    assert (found[0] != in_order).any()
+    assert_array_equal(found[0] // 2, np.arange(300) // 150)
+    assert np.bincount(found[0]).min() > 50
+
+
+def test_distinct_times_need_no_other_blocks():
+    blocks = Blocks("time", 4, 300, np.random.default_rng(0))
+    blocks.add(pa.table({"time": np.arange(300.0)}))
+    blocks.finish()
+    assert not blocks.have_order

@@ -161,4 +161,4 @@ def test_blocks_are_spans_of_time_and_keep_groups_together():
     times = np.array([5.0, 4.0, 3.0, 2.0, 1.0, 0.0])
     assert assign_blocks(6, 3, times=times).tolist() == [2, 2, 1, 1, 0, 0]
     groups = np.array([7, 3, 3, 7, 5, 7])
-    assert assign_blocks(6, 3, groups=groups).tolist() == [0, 0, 0, 0, 2, 0]
+    assert assign_blocks(6, 3, groups=groups).tolist() == [0, 1, 1, 0, 2, 0]

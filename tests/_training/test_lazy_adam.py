@@ -135,7 +135,11 @@ def test_large_tables_alone_are_lazy_by_default():
     X = pd.DataFrame({"id": np.repeat(np.arange(9000), 2)})
     Y = np.c_[np.arange(18000) % 3 == 0, np.arange(18000) % 6 == 0].astype(int)
     model = MultiTaskCTRCVRClassifier(
-        loss="bce", categorical_features=["id"], embedding_dim=128, max_epochs=1
+        loss="bce",
+        categorical_features=["id"],
+        target_encoding=False,
+        embedding_dim=128,
+        max_epochs=1,
     ).fit(X, Y)
     assert isinstance(model.net_.optimizer_, LazyAdam)
 

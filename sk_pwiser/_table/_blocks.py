@@ -1,0 +1,219 @@
+"""Blocks of rows, whose labels the target statistics of their rows leave out."""
+
+from typing import NamedTuple
+
+import numpy as np
+from scipy.stats import chi2
+
+from sk_pwiser._table._categories import FIRST_VALUE, CategoryColumn
+from sk_pwiser._utils import warn_user
+
+# Rows count as sorted by labels if blocks explain this share of the variance of labels
+# that blocks can explain at all, and chance is less likely than this. Rows sorted by a
+# good prediction have a share of 0.2, and rates that grow tenfold over a log one of
+# 0.05.
+MIN_SHARE, MAX_CHANCE = 0.15, 1e-6
+# The rows of a value are in one piece if a column has fewer runs of equal values per
+# value than this, and if this share of the other rows of a row's value are in its
+# block. In the order of time, users may well be in few blocks, but there are rows of
+# others between theirs.
+MAX_RUNS, MIN_OWN = 1.5, 0.5
+# Rows count as sorted by a column if its rows are in one piece per value, and if the
+# next piece has a larger value this often, or a smaller one. Otherwise they may be in
+# the order of time: visits to a small site, one after the other.
+MIN_STEPS = 0.9
+
+
+class Order(NamedTuple):
+    """An order of rows in which blocks of consecutive rows do not fit."""
+
+    name: str  # of a column or a task
+    is_column: bool
+    is_sorted: bool = True
+
+
+def assign_blocks(n_samples, n_blocks, times=None, groups=None, generator=None):
+    """Assign rows to blocks of consecutive rows or times.
+
+    Groups are not split: they are taken in the order of their first rows. A `generator`
+    shuffles the rows of each time, or all rows if there are no times.
+    """
+    rank = np.arange(n_samples)
+    if generator is not None:
+        rank = generator.permutation(n_samples)
+    if times is not None:
+        order = np.lexsort((rank, times))
+        rank[order] = np.arange(n_samples)
+    if groups is not None:
+        rank = rows_before_groups(rank, groups)
+    return rank * n_blocks // n_samples
+
+
+def rows_before_groups(rank, groups):
+    """Return per row the number of rows of the groups that begin before its group."""
+    _, number, sizes = np.unique(groups, return_inverse=True, return_counts=True)
+    first = np.full(len(sizes), len(rank))
+    np.minimum.at(first, number, rank)
+    order = np.argsort(first)
+    before = np.empty_like(sizes)
+    before[order] = sizes[order].cumsum() - sizes[order]
+    return before[number]
+
+
+class RowOrder:
+    """Finds out, from rows in parts, whether they are sorted by labels or by a column.
+
+    Blocks of consecutive rows are then useless: their labels differ from those of all
+    other rows, or all rows of a value are in one block.
+    """
+
+    def __init__(self, statistics, encoder, n_blocks, n_tasks):
+        categories = [c for c in encoder.columns_ if isinstance(c, CategoryColumn)]
+        # Pairs of a table and its column. Dates are sorted in the order of time.
+        self.columns = [
+            (table, column)
+            for table, column in enumerate(statistics.columns)
+            if getattr(categories[column], "content_", None) != "dates"
+        ]
+        self.names, self.sizes = encoder.category_names_, encoder.cardinalities_
+        self.n_known = np.zeros((n_blocks, n_tasks))
+        self.n_ones = np.zeros((n_blocks, n_tasks))
+        # By column: the last value so far, the number of changes, that of larger ones.
+        self.last = {c: np.empty(0, np.int64) for _, c in self.columns}
+        self.n_steps, self.n_up = (dict.fromkeys(self.last, 0) for _ in range(2))
+
+    def add(self, codes, y, weight, block):
+        """Add the next rows, without validation rows."""
+        for task in range(y.shape[1]):
+            known = np.flatnonzero(weight[:, task] > 0)
+            added = np.bincount(block[known], minlength=len(self.n_known))
+            self.n_known[:, task] += added
+            self.n_ones[:, task] += np.bincount(
+                block[known], y[known, task], minlength=len(self.n_known)
+            )
+        for _, column in self.columns:
+            # Codes are in the order of values, and those of rare ones come last.
+            own = codes[:, column]
+            own = own[(own >= FIRST_VALUE) & (own < self.sizes[column])]
+            own = np.append(self.last[column], own.astype(np.int64))
+            steps = np.diff(own)
+            self.n_steps[column] += np.count_nonzero(steps)
+            self.n_up[column] += np.count_nonzero(steps > 0)
+            self.last[column] = own[-1:]
+
+    def find(self, task_names, count_rows):
+        """Return the `Order` of the rows, or None.
+
+        `count_rows` returns the numbers of rows of a table by block and code.
+        """
+        shares = list(map(explained_share, self.n_known.T, self.n_ones.T))
+        if max(shares) > MIN_SHARE:
+            return Order(task_names[np.argmax(shares)], is_column=False)
+        orders = []
+        for table, column in self.columns:
+            n_steps, n_up = self.n_steps[column], self.n_up[column]
+            if not 0 < n_steps < MAX_RUNS * self.sizes[column]:
+                continue
+            n_rows = count_rows(table)
+            own = n_rows[:, FIRST_VALUE : self.sizes[column]]
+            total = own.sum(axis=0)
+            others = (own * (own - 1.0)).sum(axis=0) / np.maximum(total - 1, 1)
+            is_in_pieces = n_steps < MAX_RUNS * np.count_nonzero(total)
+            if is_in_pieces and others.sum() > MIN_OWN * n_rows.sum():
+                is_sorted = max(n_up, n_steps - n_up) >= MIN_STEPS * n_steps
+                orders.append(Order(self.names[column], True, is_sorted))
+        return max(orders, key=lambda order: order.is_sorted, default=None)
+
+
+def explained_share(n, k):
+    """Return the share of the variance of labels that blocks explain, of the largest.
+
+    The blocks have k positives among n rows. The share is 0 if it may be due to chance.
+    """
+    n, k = n[n > 0], k[n > 0]
+    if not 0 < k.sum() < n.sum() or len(n) < 2:
+        return 0.0
+    p, df = k.sum() / n.sum(), len(n) - 1
+    squares = ((k - n * p) ** 2 / n).sum() / (p * (1 - p))
+    if chi2.sf(squares, df) > MAX_CHANCE:
+        return 0.0
+    # With few events, all of them in one block explain little of the variance.
+    largest = min(1.0, df * min(p / (1 - p), (1 - p) / p))
+    return (squares - df) / n.sum() / largest
+
+
+def choose_blocks(
+    n_blocks, statistics, encoder, task_names, codes, y, weight, used, times, groups
+):
+    """Return the blocks of rows: in their order, or at random if this would mislead.
+
+    `used` are the training rows. Rows of different times are in the order of times.
+    """
+    n_samples = len(codes)
+    n_blocks = min(n_blocks, n_samples)
+    block = assign_blocks(n_samples, n_blocks, times, groups)
+    if groups is not None:
+        warn_about_group(np.bincount(groups).max(), n_samples, n_blocks)
+    if times is not None and len(np.unique(times)) == n_samples:
+        return block
+    used = np.flatnonzero(used)
+    codes, y, weight = codes[used], y[used], weight[used]
+
+    def find(block):
+        block = block[used]
+
+        def count_rows(table):
+            column, size = statistics.columns[table], statistics.cardinalities[table]
+            places = block * size + codes[:, column]
+            counts = np.bincount(places, minlength=n_blocks * size)
+            return counts.reshape(n_blocks, size)
+
+        order = RowOrder(statistics, encoder, n_blocks, y.shape[1])
+        order.add(codes, y, weight, block)
+        return order.find(task_names, count_rows)
+
+    found = find(block)
+    if found is not None and found.is_sorted:
+        generator = np.random.default_rng(statistics.block_seed)
+        shuffled = assign_blocks(n_samples, n_blocks, times, groups, generator)
+        # Not so if the values of the column are parts of groups.
+        if find(shuffled) is not None:
+            return block
+        block = shuffled
+    if found is not None and times is None:
+        warn_about_order(found, groups is not None)
+    return block
+
+
+def warn_about_order(order, has_groups):
+    name = order.name
+    if order.is_sorted:
+        by, advice = f"the labels of {name!r}, or by what predicts them", ""
+        if order.is_column:
+            by = f"column {name!r}"
+            advice = (
+                " If later rows have other values, leave it out of target_encoding."
+            )
+        warn_user(
+            f"The rows are sorted by {by}. Target statistics leave out random blocks, "
+            "since blocks of consecutive rows would mislead them. If the rows are in "
+            "the order of time all the same, name a numeric column of times by "
+            f"encoding_params={{'time_column': ...}}.{advice}"
+        )
+    elif not has_groups:
+        warn_user(
+            f"The rows of each value of column {name!r} are in one piece. Target "
+            "statistics leave out blocks of consecutive rows, so that training hardly "
+            f"sees those of {name!r}. Shuffle the rows if they are not in the order of "
+            "time; otherwise leave the column out of target_encoding."
+        )
+
+
+def warn_about_group(n_largest, n_samples, n_blocks):
+    if n_largest * n_blocks > 2 * n_samples:
+        warn_user(
+            f"The largest of the groups has {n_largest} of {n_samples} rows. Target "
+            "statistics do not split groups, so that those of its rows leave all of "
+            f"them out, where target_encoding_blocks={n_blocks} asks for about "
+            f"{n_samples // n_blocks} rows."
+        )
