@@ -428,6 +428,7 @@ class PredictionMixin(ProbabilityMixin):
         ImportError
             If pandas is not installed, and `X` is not a polars DataFrame.
         """
+        X = collected(X)
         return probability_frame(self._predict_positive(X), X, self.task_names_)
 
     def task(self, task):

@@ -13,7 +13,6 @@ from sklearn.utils import _safe_indexing
 
 from sk_pwiser._table._labels import (
     collected,
-    is_lazy,
     is_missing,
     is_polars,
     refuse_dicts,
@@ -195,8 +194,7 @@ def _nested_error(name, row, value):
 def as_table(X):
     """Convert a table to a form that can be read by columns or, if sparse, by rows."""
     refuse_parts(X)
-    if is_lazy(X):
-        return X.collect()
+    X = collected(X)
     if type(X).__module__.partition(".")[0] == "pyarrow":
         return _read_arrow(X)
     refuse_dicts(X, "X")
@@ -230,8 +228,6 @@ def is_sparse(X):
 def _read_arrow(X):
     import pyarrow as pa  # installed, since X is one of its objects
 
-    if isinstance(X, pa.RecordBatch):
-        X = pa.Table.from_batches([X])
     if not isinstance(X, pa.Table):
         return X
     try:

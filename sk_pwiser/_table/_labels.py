@@ -13,6 +13,7 @@ from sklearn.utils.multiclass import check_classification_targets, type_of_targe
 from sk_pwiser._utils import (
     CHAIN,
     chain_parents,
+    import_extra,
     parents_by_name,
     path_to,
     read_task_parents,
@@ -41,7 +42,7 @@ def read_array(values, name, rule, *, dtype=None, error=None):
 
 def refuse_unreadable(values, name):
     """Raise for a tensor that numpy cannot read, or an array of complex numbers."""
-    if type(values).__module__.partition(".")[0] == "torch":
+    if _package(values) == "torch":
         try:
             values = np.asarray(values)
         except (RuntimeError, TypeError) as error:
@@ -137,23 +138,58 @@ def names_of_columns(Y):
         return [str(column) for column in Y.columns]
     if hasattr(Y, "column_names"):  # of Arrow, whose `columns` are arrays
         return [str(column) for column in Y.column_names]
-    name = getattr(Y, "name", None)
+    # An array of several columns may have a name, too, such as those of dask.
+    name = getattr(Y, "name", None) if getattr(Y, "ndim", 1) < 2 else None
     # The name may be pandas.NA, which has no truth value.
     return None if is_missing(name) or str(name) == "" else [str(name)]
 
 
 def is_polars(X):
-    return type(X).__module__.partition(".")[0] == "polars"
+    return _package(X) == "polars"
 
 
-def is_lazy(X):
-    """Return whether `X` is a query of polars that is not computed yet."""
-    return is_polars(X) and type(X).__name__ == "LazyFrame"
+# The method that computes a table of a package that is not read here.
+_COMPUTED_BY = {
+    "dask": "compute()",
+    "pyspark": "toPandas()",
+    "ray": "to_pandas()",
+    "datasets": "to_pandas()",
+}
 
 
 def collected(X):
-    """Return the table of a query of polars, and other objects unchanged."""
-    return X.collect() if is_lazy(X) else X
+    """Return the table of a query, a stream or a wrapper, other objects unchanged."""
+    if _package(X) == "narwhals":
+        X = X.to_native()
+    package = _package(X)
+    if package == "polars" and type(X).__name__ == "LazyFrame":
+        return X.collect()
+    if package == "pyarrow":
+        return _collected_arrow(X)
+    is_known = package in ("pandas", "polars") or hasattr(X, "iloc")
+    if hasattr(X, "__arrow_c_stream__") and not is_known:
+        return import_extra("pyarrow", type(X).__name__).table(X)
+    is_table = hasattr(X, "columns") or hasattr(X, "column_names")
+    if is_table and package in _COMPUTED_BY:
+        raise TypeError(
+            f"A {type(X).__name__} of {package} is not read: pass the pandas DataFrame "
+            f"that its {_COMPUTED_BY[package]} returns, of some of the rows if all do "
+            "not fit into memory."
+        )
+    return X
+
+
+def _collected_arrow(X):
+    import pyarrow as pa  # installed, since X is one of its objects
+
+    if isinstance(X, pa.RecordBatch):
+        return pa.Table.from_batches([X])
+    read = getattr(X, "to_table", None) or getattr(X, "read_all", None)
+    return X if read is None else read()  # of a dataset, a scanner or a reader
+
+
+def _package(X):
+    return type(X).__module__.partition(".")[0]
 
 
 def _is_frame(Y):

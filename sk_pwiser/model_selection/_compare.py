@@ -21,7 +21,7 @@ from sk_pwiser._responses import (
     planned_tasks,
     rows_of_values,
 )
-from sk_pwiser._table import check_match, column_of, n_rows, refuse_parts
+from sk_pwiser._table import check_match, collected, column_of, n_rows, refuse_parts
 from sk_pwiser._times import warn_about_random_folds
 from sk_pwiser._utils import path_to, warn_user
 from sk_pwiser.metrics import cvr_auc_scorer, make_task_scorer, mean_log_loss_scorer
@@ -265,7 +265,7 @@ def cross_validate_candidates(
 ):
     """Fit and score every candidate on every fold; see `compare_losses`."""
     refuse_parts(X)
-    X, Y, groups = indexable(X, Y, groups)
+    X, Y, groups = indexable(*map(collected, (X, Y, groups)))
     check_match(X, n_rows(Y), Y=Y, groups=groups)
     if scoring is None:
         scoring = default_scoring(candidates[0].estimator, Y)
