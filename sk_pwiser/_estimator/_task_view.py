@@ -1,24 +1,36 @@
 """Predictions of all tasks, and one task as an ordinary binary classifier."""
 
 from numbers import Integral
+from typing import ClassVar
 
 import numpy as np
+from sklearn import get_config
 from scipy.special import logit
 from sklearn.base import BaseEstimator, ClassifierMixin, MetaEstimatorMixin, clone
 from sklearn.exceptions import NotFittedError
 from sklearn.metrics import roc_auc_score
 from sklearn.utils import get_tags
+from sklearn.utils.metadata_routing import (
+    MetadataRouter,
+    MethodMapping,
+    process_routing,
+)
 from sklearn.utils.validation import check_is_fitted
 
+from sk_pwiser._responses import given_task_names, planned_tasks
 from sk_pwiser._table import (
     check_unreserved,
-    choose_task_names,
     collected,
-    names_of_columns,
     probability_frame,
     read_labels,
 )
-from sk_pwiser._utils import DocLink, accept_any_case_of_y, ends_of_path
+from sk_pwiser._utils import (
+    DocLink,
+    accept_any_case_of_y,
+    ends_of_path,
+    path_to,
+    warn_user,
+)
 from sk_pwiser.metrics import make_task_scorer, mean_auc_scorer
 
 
@@ -37,7 +49,8 @@ class ProbabilityMixin:
         -------
         float32 ndarray of shape (n_samples, n_tasks)
             Column k is P(Y_k = 1 | impression). For a single task, and for a view of
-            one, the ordinary `(n_samples, 2)` with the probabilities of both classes.
+            one, the ordinary `(n_samples, 2)` with the probabilities of both classes;
+            those of a view are float64.
 
         Raises
         ------
@@ -122,6 +135,10 @@ class TaskView(
     (2,)
     """
 
+    # Routing passes them without being told: the labels are needed, and the estimator
+    # requests the weights.
+    __metadata_request__fit: ClassVar[dict] = {"sample_weight": True, "tasks": True}
+
     def __init__(self, estimator, task):
         self.estimator = estimator
         self.task = task
@@ -135,7 +152,8 @@ class TaskView(
             Impressions.
         y : array-like of shape (n_samples, n_tasks) or (n_samples,)
             Labels of all tasks; or the labels of this task, if `tasks` has those of
-            all.
+            all, or if it is the only one: the task 0 of an estimator without
+            `task_names`, or of one with a single name.
         sample_weight : array-like of shape (n_samples,) or (n_samples, n_tasks), \
                 default=None
             Weights of the rows, or of the rows and tasks.
@@ -143,7 +161,8 @@ class TaskView(
             Labels of all tasks. Tools of scikit-learn that take one column of labels
             pass it on as a parameter of `fit`, and split it like the rows.
         **fit_params : dict
-            Further arguments of the estimator's `fit`, such as `eval_set`.
+            Further arguments of the estimator's `fit`, such as `groups`. With metadata
+            routing, `fit` of the estimator gets those that it requests.
 
         Returns
         -------
@@ -155,6 +174,12 @@ class TaskView(
         ValueError
             If the view is one of a fitted estimator, if the labels of all tasks are
             missing or differ from `y`, or if there is no such task.
+
+        Warns
+        -----
+        UserWarning
+            If the task is "cvr", and `y` is one column with rows in which the first
+            task did not happen: tools then count them as clicks without a conversion.
         """
         if _is_fitted(self.estimator):
             name = type(self.estimator).__name__
@@ -167,43 +192,92 @@ class TaskView(
         Y = self._check_labels(y, tasks)
         if sample_weight is not None:
             fit_params["sample_weight"] = sample_weight
+        if get_config()["enable_metadata_routing"]:
+            fit_params = process_routing(self, "fit", **fit_params).estimator.fit
         self.estimator_ = clone(self.estimator).fit(X, Y, **fit_params)
         return self
 
+    def get_metadata_routing(self):
+        """Return the metadata that the view and its estimator request.
+
+        Returns
+        -------
+        MetadataRouter
+            The requests of `fit` and `score`.
+        """
+        return (
+            MetadataRouter(owner=type(self).__name__)
+            .add_self_request(self)
+            .add(
+                estimator=self.estimator,
+                method_mapping=MethodMapping().add(caller="fit", callee="fit"),
+            )
+        )
+
     def _check_labels(self, y, tasks):
+        """Return the labels of all tasks."""
         y, tasks = collected(y), collected(tasks)
-        if tasks is None and np.ndim(y) < 2:
+        given = read_labels(y, "any", input_name="y")
+        if tasks is None and given.values.ndim < 2 and not self._is_only_task:
             raise ValueError(
                 "A view of one task learns from the labels of all tasks: pass y of "
                 "shape (n_samples, n_tasks), or the labels of the task as y and those "
                 "of all tasks as tasks=. Tools of scikit-learn pass it on, for example "
                 'cross_val_score(view, X, y, params={"tasks": Y}).'
             )
-        Y = y if tasks is None else tasks
-        if np.ndim(Y) != 2:
+        if tasks is not None and np.ndim(tasks) != 2:
             raise ValueError(
-                f"tasks must be of shape (n_samples, n_tasks); got {np.shape(Y)}."
+                f"tasks must be of shape (n_samples, n_tasks); got {np.shape(tasks)}."
             )
-        names = choose_task_names(
-            np.shape(Y)[1],
-            getattr(self.estimator, "task_names", None),
-            names_of_columns(Y),
-            None,
-        )
+        names, parents = planned_tasks(self.estimator, y if tasks is None else tasks)
         column = task_column(self.task, names)
-        if tasks is not None:
-            given, known = (read_labels(each, "any") for each in (y, Y))
-            is_same = np.shape(given.values) == (len(known.values),) and (
-                given.values == known.values[:, column]
+        if tasks is None:
+            return y
+        known = read_labels(tasks, "any", input_name="tasks")
+        self._check_same_labels(given, known, names, column)
+        first = path_to(column, parents)[0]
+        n_others = int((known.values[:, first] != 1).sum())
+        if self.task == "cvr" and first != column and n_others:
+            warn_user(
+                f"task='cvr' is a rate among rows with {names[first]!r}, but {n_others} "
+                f"of the {len(known.values)} rows of y have none. Tools that score or "
+                "calibrate this view by y count them as such rows without "
+                f"{names[column]!r}. Pass y=Y, the labels of all tasks, to score it, "
+                "and calibrate FunnelCalibrator(...).task('cvr') instead."
             )
-            if known.missing is not None:
-                is_same = is_same | known.missing[:, column]
-            if not np.all(is_same):
-                raise ValueError(
-                    f"y must be the column {names[column]!r} of tasks, the labels of "
-                    f"the task {self.task!r}."
-                )
-        return Y
+        return tasks
+
+    @property
+    def _is_only_task(self):
+        """Whether labels of one column may be those of all tasks of the estimator."""
+        names = given_task_names(self.estimator.get_params())
+        # Another index, or a name, suggests that the labels of others are forgotten.
+        return self.task == 0 if names is None else len(names) == 1
+
+    def _check_same_labels(self, given, known, names, column):
+        """Raise if the labels of the task are not its column in those of all tasks."""
+        rule = f"y must be the column {names[column]!r} of tasks, the labels of the "
+        rule += f"task {self.task!r}"
+        advice = "pass y=Y, the labels of all tasks, to tools that draw or permute y."
+        values = given.values.reshape(len(given.values), -1)
+        if values.shape != (len(known.values), 1):
+            raise ValueError(
+                f"{rule}; y has the shape {given.values.shape} and tasks "
+                f"{known.values.shape}: {advice}"
+            )
+        differs = values[:, 0] != known.values[:, column]
+        if known.missing is not None:
+            differs &= ~known.missing[:, column]
+        if differs.any():
+            row = int(differs.argmax())
+            found, expected = (
+                each[row : row + 1].tolist()[0]
+                for each in (values[:, 0], known.values[:, column])
+            )
+            raise ValueError(
+                f"{rule}; row {row} is {found!r} in y and {expected!r} in tasks: "
+                f"{advice}"
+            )
 
     def __sklearn_is_fitted__(self):
         return hasattr(self, "estimator_") or _is_fitted(self.estimator)
@@ -247,13 +321,17 @@ class TaskView(
         return self._fitted.feature_names_in_
 
     def _predict_positive(self, X):
-        """Return P(task), or P(last | first), of shape (n_samples, 1)."""
+        """Return P(task), or P(last | first), float64 of shape (n_samples, 1).
+
+        Not in float32, in which some tools cannot store their results, and where 1 - p
+        is 1 for rare events.
+        """
         column, estimator = self._column, self._fitted
         if self._is_cvr:
-            return estimator.predict_cvr(X)[:, np.newaxis]
+            return estimator.predict_cvr(X).astype(np.float64)[:, np.newaxis]
         # A single task has a column per class.
         column = column if self._n_tasks > 1 else 1
-        return estimator.predict_proba(X)[:, column, np.newaxis]
+        return estimator.predict_proba(X)[:, column, np.newaxis].astype(np.float64)
 
     @property
     def _n_tasks(self):
@@ -281,7 +359,7 @@ class TaskView(
         if not self._is_cvr and hasattr(estimator, "predict_logits"):
             logits = estimator.predict_logits(X)
             return logits if logits.ndim == 1 else logits[:, column]
-        positive = self._predict_positive(X)[:, 0].astype(np.float64)
+        positive = self._predict_positive(X)[:, 0]
         limits = np.finfo(np.float32)
         return logit(np.clip(positive, limits.tiny, 1 - limits.epsneg))
 

@@ -1,14 +1,13 @@
 """Frames of other packages: wrappers, queries and streams are read like their table."""
 
 import numpy as np
-import pandas as pd
 import polars as pl
 import pyarrow as pa
 import pyarrow.dataset as ds
 import pytest
 from numpy.testing import assert_array_equal
-from refusals import Y, small
 from refusals import X as IMPRESSIONS
+from refusals import Y, small
 
 from sk_pwiser.calibration import FunnelCalibrator
 from sk_pwiser.history import HistoryFeatures
