@@ -4,8 +4,8 @@ from numbers import Integral
 from typing import ClassVar
 
 import numpy as np
-from sklearn import get_config
 from scipy.special import logit
+from sklearn import get_config
 from sklearn.base import BaseEstimator, ClassifierMixin, MetaEstimatorMixin, clone
 from sklearn.exceptions import NotFittedError
 from sklearn.metrics import roc_auc_score

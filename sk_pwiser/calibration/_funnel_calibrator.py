@@ -362,7 +362,9 @@ class FunnelCalibrator(
             routed = process_routing(self, "fit", **params)
             return routed.estimator.fit, routed.splitter.split
         takes_groups = isinstance(self.cv, GroupsConsumerMixin)
-        return params, {k: params[k] for k in ("groups",) if takes_groups and k in params}
+        return params, {
+            k: params[k] for k in ("groups",) if takes_groups and k in params
+        }
 
     def get_metadata_routing(self):
         """Return the metadata that the estimator and `cv` request.

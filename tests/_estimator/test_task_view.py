@@ -197,7 +197,11 @@ def test_arguments_of_fit_are_passed_on():
             r"y must be the column 'conversion' of tasks.* shape \(599,\) and tasks "
             r"\(600, 2\): pass y=Y",
         ),
-        (CHANGED, Y, r"the task 'conversion'; row 4 is 1 in y and 0 in tasks: pass y=Y"),
+        (
+            CHANGED,
+            Y,
+            r"the task 'conversion'; row 4 is 1 in y and 0 in tasks: pass y=Y",
+        ),
         (CONVERSION, CONVERSION, r"tasks must be of shape .*; got \(600,\)"),
     ],
 )
