@@ -135,9 +135,8 @@ class TaskView(
     (2,)
     """
 
-    # Routing passes them without being told: the labels are needed, and the estimator
-    # requests the weights.
-    __metadata_request__fit: ClassVar[dict] = {"sample_weight": True, "tasks": True}
+    # Always needed, so that routing passes them without being told.
+    __metadata_request__fit: ClassVar[dict] = {"tasks": True}
 
     def __init__(self, estimator, task):
         self.estimator = estimator
@@ -239,11 +238,11 @@ class TaskView(
         n_others = int((known.values[:, first] != 1).sum())
         if self.task == "cvr" and first != column and n_others:
             warn_user(
-                f"task='cvr' is a rate among rows with {names[first]!r}, but {n_others} "
-                f"of the {len(known.values)} rows of y have none. Tools that score or "
-                "calibrate this view by y count them as such rows without "
-                f"{names[column]!r}. Pass y=Y, the labels of all tasks, to score it, "
-                "and calibrate FunnelCalibrator(...).task('cvr') instead."
+                f"task='cvr' is a rate among rows with {names[first]!r}, but y has "
+                f"{n_others} others. Tools that score or calibrate this view by y take "
+                f"them for rows with {names[first]!r} and without {names[column]!r}. "
+                "Pass y=Y, the labels of all tasks, to tools that score it, and "
+                "calibrate FunnelCalibrator(...).task('cvr') instead."
             )
         return tasks
 

@@ -349,7 +349,7 @@ class FunnelCalibrator(
         return fitted.classes()
 
     def _route(self, sample_weight, fit_params):
-        """Return the arguments of the fits of the estimator, and those of `cv.split`."""
+        """Return the arguments of the estimator's fits, and those of `cv.split`."""
         if self.cv is None and fit_params:
             raise ValueError(
                 f"{', '.join(fit_params)}: arguments of the estimator's fit have no "
@@ -361,10 +361,8 @@ class FunnelCalibrator(
         if self.cv is not None and get_config()["enable_metadata_routing"]:
             routed = process_routing(self, "fit", **params)
             return routed.estimator.fit, routed.splitter.split
-        takes_groups = isinstance(self.cv, GroupsConsumerMixin)
-        return params, {
-            k: params[k] for k in ("groups",) if takes_groups and k in params
-        }
+        splits_groups = isinstance(self.cv, GroupsConsumerMixin) and "groups" in params
+        return params, {"groups": params["groups"]} if splits_groups else {}
 
     def get_metadata_routing(self):
         """Return the metadata that the estimator and `cv` request.

@@ -200,7 +200,7 @@ def test_arguments_of_fit_are_passed_on():
         (
             CHANGED,
             Y,
-            r"the task 'conversion'; row 4 is 1 in y and 0 in tasks: pass y=Y",
+            "task 'conversion'; row 4 is 1 in y and 0 in tasks: pass y=Y",
         ),
         (CONVERSION, CONVERSION, r"tasks must be of shape .*; got \(600,\)"),
     ],
@@ -232,7 +232,7 @@ def test_labels_of_all_rows_are_none_of_the_cvr():
     view = small().task("cvr")
     rest = int((Y["click"] == 0).sum())
     message = (
-        f"a rate among rows with 'click', but {rest} of the 600 rows .* without "
+        f"a rate among rows with 'click', but y has {rest} others.* without "
         "'conversion'. Pass y=Y"
     )
     with pytest.warns(UserWarning, match=message):
@@ -343,7 +343,27 @@ def test_stacking_of_unfitted_views_takes_the_labels_of_all_tasks(model):
     inputs = stack.transform(X)
     assert_array_equal(inputs[:, 0], model.predict_proba(X)[:, 1])
     assert_array_equal(inputs[:, 1], model.predict_cvr(X))
-    assert stack.predict_proba(X).shape == (600, 2)
+    p = np.column_stack(
+        [of_task[:, 1] for of_task in stack.final_estimator_.predict_proba(inputs)]
+    )
+    assert_allclose(p.mean(axis=0), Y.mean(), atol=0.1)
+    of_folds = np.column_stack(
+        [
+            cross_val_predict(view, X, Y.to_numpy(), cv=2, method="predict_proba")[:, 1]
+            for _, view in views
+        ]
+    )
+    expected = clone(final).fit(of_folds, Y.to_numpy()).predict_proba(inputs)
+    assert_allclose(p, np.column_stack([of_task[:, 1] for of_task in expected]))
+    # scikit-learn itself returns the probabilities of the labels 0.
+    assert_allclose(stack.predict_proba(X), 1 - p)
+
+
+def test_a_stack_of_the_estimator_loses_a_task_of_two(model):
+    final = RandomForestClassifier(n_estimators=5, random_state=0)
+    stack = StackingClassifier([("model", small())], final, cv=2)
+    found = stack.fit(X, Y.to_numpy()).transform(X)
+    assert_array_equal(found, model.predict_proba(X)[:, 1:])
 
 
 def test_metadata_routing_passes_the_labels_of_all_tasks():

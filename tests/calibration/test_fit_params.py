@@ -98,7 +98,7 @@ def test_views_get_the_labels_of_all_tasks(routes):
 
 def test_arguments_without_effect_are_refused(routes):
     fitted = ReadsFeatures().fit(X, Y)
-    with pytest.raises(ValueError, match="groups, X_val: .* no effect with cv=None"):
+    with pytest.raises(ValueError, match=r"groups, X_val: .* no effect with cv=None"):
         FunnelCalibrator(fitted).fit(X, Y, groups=GROUPS, X_val=X)
     with pytest.raises(TypeError, match="unexpected"):
         FunnelCalibrator(ReadsFeatures(), cv=2).fit(X, Y, plan=1)
