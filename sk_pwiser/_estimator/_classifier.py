@@ -2,12 +2,14 @@
 
 import copyreg
 from contextvars import ContextVar
+from itertools import chain
 from typing import ClassVar
 
 import numpy as np
 import torch
 from sklearn.base import BaseEstimator, ClassifierMixin, _fit_context
 from sklearn.utils import Bunch
+from sklearn.utils._param_validation import InvalidParameterError
 from sklearn.utils.validation import check_is_fitted
 
 from sk_pwiser._estimator._parameters import (
@@ -49,6 +51,7 @@ from sk_pwiser._training import (
 from sk_pwiser._utils import (
     DocLink,
     accept_any_case_of_y,
+    did_you_mean,
     import_extra,
     limited_threads,
     parents_by_name,
@@ -518,14 +521,32 @@ class MultiTaskCTRCVRClassifier(
             for key in list(params)
             if key.partition("__")[0].endswith("_params") and "__" in key
         }
+        known = self.get_params(deep=False)
+        for key, value in {**params, **entries}.items():
+            name = key.partition("__")[0]
+            if name not in known:
+                try:
+                    super().set_params(**{key: value})
+                except ValueError as error:  # it lists the parameters
+                    hint = did_you_mean(name, known)
+                    raise ValueError(f"{error}{hint}") from error
         # Values first: an entry may belong to a dictionary set in the same call.
         super().set_params(**params)
         for key, value in entries.items():
             name, _, entry = key.partition("__")
-            if name not in self.get_params(deep=False):
-                super().set_params(**{key: value})  # raises, listing the parameters
             setattr(self, name, with_entry(getattr(self, name), entry, value, name))
         return self
+
+    def _validate_params(self):
+        """Validate the parameters; scikit-learn's errors get the name that was meant."""
+        try:
+            super()._validate_params()
+        except InvalidParameterError as error:
+            name = str(error).split("'")[1]
+            rules = self._parameter_constraints.get(name, ())
+            names = [getattr(rule, "options", ()) for rule in rules]
+            hint = did_you_mean(getattr(self, name, None), chain.from_iterable(names))
+            raise InvalidParameterError(f"{error}{hint}") from error
 
     @explain_names
     @accept_any_case_of_y

@@ -27,6 +27,7 @@ from sk_pwiser._table import (
 from sk_pwiser._utils import (
     DocLink,
     accept_any_case_of_y,
+    did_you_mean,
     ends_of_path,
     path_to,
     warn_user,
@@ -552,7 +553,7 @@ def task_column(task, names):
     cvr = ", or 'cvr'" if len(names) > 1 else ""
     raise ValueError(
         f"task must be one of {names}, an index in [-{len(names)}, {len(names)}){cvr}; "
-        f"got {task!r}."
+        f"got {task!r}.{did_you_mean(task, names)}"
     )
 
 

@@ -18,7 +18,7 @@ from sk_pwiser._table._labels import (
     refuse_dicts,
     refuse_unreadable,
 )
-from sk_pwiser._utils import import_extra
+from sk_pwiser._utils import did_you_mean, import_extra
 
 SPANS = datetime.timedelta, np.timedelta64
 DATES = datetime.date, datetime.time, np.datetime64
@@ -275,7 +275,7 @@ def find_column(parameter, column, names):
         return int(column) % len(names)
     raise ValueError(
         f"{parameter} contains {column!r}, which is not a column of X; its columns are "
-        f"{names}."
+        f"{names}.{did_you_mean(column, names)}"
     )
 
 
@@ -284,7 +284,7 @@ def check_among(parameter, column, names, kind="column of X"):
     if column not in names:
         raise ValueError(
             f"{parameter} contains {column!r}, which is not a {kind}; these are "
-            f"{names}."
+            f"{names}.{did_you_mean(column, names)}"
         )
 
 
@@ -303,6 +303,7 @@ def column_of(X, parameter, column):
         names = list(range(X.shape[1]))
     raise ValueError(
         f"{parameter}={column!r} is not a column of X; its columns are {names}."
+        f"{did_you_mean(column, names)}"
     )
 
 

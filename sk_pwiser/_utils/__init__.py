@@ -10,9 +10,11 @@ from sk_pwiser._utils._checks import (
     check_integer,
     check_names,
     check_number,
+    did_you_mean,
     equal,
     import_extra,
     is_iterable,
+    nearest,
     resolve,
     warn_user,
 )
