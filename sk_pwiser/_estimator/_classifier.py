@@ -538,7 +538,7 @@ class MultiTaskCTRCVRClassifier(
         return self
 
     def _validate_params(self):
-        """Validate the parameters; scikit-learn's errors get the name that was meant."""
+        """Validate the parameters; errors also name the one that was meant."""
         try:
             super()._validate_params()
         except InvalidParameterError as error:
@@ -575,11 +575,12 @@ class MultiTaskCTRCVRClassifier(
             are not. A :class:`~sk_pwiser.datasets.ParquetImpressions` may be larger
             than memory, see :ref:`larger_than_memory`.
         Y : array-like of shape (n_samples, n_tasks) or (n_samples,), default=None
-            Labels: 0 or 1, tasks in the order of the funnel. With one task, any two
-            labels. Rows are matched to those of `X` by position; pandas objects with
-            the same index labels in another order are refused. Labels of tasks after
-            the first may be missing if `missing_labels="ignore"`. None for a
-            ParquetImpressions, which has labels, weights and groups itself.
+            Labels: 0 or 1, or the words no and yes, or false and true, in any case;
+            tasks in the order of the funnel. With one task, any two labels. Rows are
+            matched to those of `X` by position; pandas objects with the same index
+            labels in another order are refused. Labels of tasks after the first may be
+            missing if `missing_labels="ignore"`. None for a ParquetImpressions, which
+            has labels, weights and groups itself.
         sample_weight : array-like of shape (n_samples,) or (n_samples, n_tasks), \
                 default=None
             Weights of the rows, or of the rows and tasks, >= 0. Weights above 0 are

@@ -23,6 +23,7 @@ from sk_pwiser._table import (
     collected,
     probability_frame,
     read_labels,
+    read_words,
 )
 from sk_pwiser._utils import (
     DocLink,
@@ -260,6 +261,8 @@ class TaskView(
         rule += f"task {self.task!r}"
         advice = "pass y=Y, the labels of all tasks, to tools that draw or permute y."
         values = given.values.reshape(len(given.values), -1)
+        if values.shape[1] == 1 and known.values.shape[1] > 1:
+            values = read_words(values)  # as those of several tasks
         if values.shape != (len(known.values), 1):
             raise ValueError(
                 f"{rule}; y has the shape {given.values.shape} and tasks "

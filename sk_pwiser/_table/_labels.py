@@ -213,8 +213,32 @@ def read_labels(Y, missing_labels="error", *, input_name="Y"):
         labels = labels.copy()
         labels[missing] = 0
     raise_if_infinite(labels, columns, input_name)
+    if labels.ndim == 2 and labels.shape[1] > 1:
+        labels = read_words(labels)
     labels = labels.astype(_original_dtype(Y, labels.dtype), copy=False)
     return ReadLabels(labels, missing, columns)
+
+
+# Labels as text, in any case; a single task may have any two texts.
+WORDS = {"yes": 1, "true": 1, "1": 1, "1.0": 1, "no": 0, "false": 0, "0": 0, "0.0": 0}
+
+
+def read_words(labels):
+    """Return labels whose texts of `WORDS` are replaced by 0 and 1."""
+    if labels.dtype.kind not in "UO":
+        return labels
+    labels = labels.astype(object)
+    texts = {label for label in labels.flat if isinstance(label, str)}
+    meaning = {text: _word(text, text) for text in texts}
+
+    def read(label):
+        return meaning[label] if isinstance(label, str) else label
+
+    return np.frompyfunc(read, 1, 1)(labels) if texts else labels
+
+
+def _word(label, default=None):
+    return WORDS.get(str(label).strip().lower(), default)
 
 
 def find_missing(labels):
@@ -282,8 +306,9 @@ def zero_one_labels(labels, columns=None, *, input_name="Y"):
             if isinstance(value, str):
                 event = max(map(str, column))
                 hint = (
-                    " With several tasks, convert text to 0 and 1, for example by "
-                    f"{input_name} = ({input_name} == {event!r}).astype(int)."
+                    " With several tasks, text must be yes or no, or true or false; "
+                    f"convert other text to 0 and 1, for example by {input_name} = "
+                    f"({input_name} == {event!r}).astype(int)."
                 )
             raise ValueError(
                 f"Labels must be 0 or 1; column {name!r} of {input_name} contains "
@@ -308,6 +333,11 @@ def one_task_labels(labels, columns=None, classes=None, *, input_name="Y"):
         _check_two(labels, found, where)
         classes = found
     classes = np.unique(classes)
+    if [_word(c) for c in classes if isinstance(c, str)] == [1, 0]:
+        raise ValueError(
+            f"Labels must be written in one way; {where} contains {classes.tolist()}, "
+            "whose last one in the order of text would be the event."
+        )
     is_known = np.isin(labels, classes)
     if len(classes) != 2 or not is_known.all():
         raise ValueError(

@@ -61,9 +61,7 @@ def test_misspelt_names_are_answered_with_the_nearest(earlier, params, message):
     ],
 )
 def test_misspelt_parameters_of_a_search(earlier, name, meant):
-    message = (
-        rf"(?s)Invalid parameter .* Valid parameters are: .* Did you mean '{meant}'"
-    )
+    message = rf"(?s)Invalid parameter .* Valid parameters .* Did you mean '{meant}'"
     with pytest.raises(ValueError, match=message):
         earlier.set_params(lr=0.5, **{name: 1})
     assert earlier.lr != 0.5

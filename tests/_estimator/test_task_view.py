@@ -250,6 +250,20 @@ def test_names_of_tasks_in_an_estimator_of_the_calibrator():
     assert calibrated.score(X, Y) > 0.5
 
 
+def test_labels_of_the_task_may_be_words(model):
+    words = Y.replace({0: "NO", 1: "YES"})
+    view = small().task("conversion").fit(X, words["conversion"], tasks=words)
+    assert_array_equal(view.predict_proba(X)[:, 1], model.predict_proba(X)[:, 1])
+    assert_array_equal(view.classes_, [0, 1])
+    calibrated = FunnelCalibrator(model, method="sigmoid")
+    expected = calibrated.fit(X, Y).predict_proba(X)
+    assert_array_equal(calibrated.fit(X, words).predict_proba(X), expected)
+    assert_array_equal(calibrated.classes_, [[0, 1]] * 2)
+    assert view.score(X, words) == view.score(X, Y)
+    with pytest.warns(UserWarning, match="a rate among rows with 'click'"):
+        small().task("cvr").fit(X, words["conversion"], tasks=words)
+
+
 def test_labels_of_the_task_may_be_nullable():
     labels = Y.astype("Int64")
     labels.loc[labels.index[3], "conversion"] = None

@@ -71,7 +71,10 @@ FOLDERS = {
     ),
     "__init__": Folder(("_estimator", "_version")),
     "__main__": Folder(
-        ("__init__", "_utils", "datasets", "inspection", "metrics", "model_selection"),
+        (
+            *("__init__", "_table", "_utils", "datasets"),
+            *("inspection", "metrics", "model_selection"),
+        ),
         (*LEARN, "joblib"),
         EXTRAS,
     ),
