@@ -19,6 +19,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from sk_pwiser._responses import given_task_names, planned_tasks
 from sk_pwiser._table import (
+    check_match,
     check_unreserved,
     collected,
     probability_frame,
@@ -235,7 +236,7 @@ class TaskView(
         if tasks is None:
             return y
         known = read_labels(tasks, "any", input_name="tasks")
-        self._check_same_labels(given, known, names, column)
+        self._check_same_labels(y, tasks, given, known, names[column], column)
         first = path_to(column, parents)[0]
         n_others = int((known.values[:, first] != 1).sum())
         if self.task == "cvr" and first != column and n_others:
@@ -255,9 +256,9 @@ class TaskView(
         # Another index, or a name, suggests that the labels of others are forgotten.
         return self.task == 0 if names is None else len(names) == 1
 
-    def _check_same_labels(self, given, known, names, column):
+    def _check_same_labels(self, y, tasks, given, known, name, column):
         """Raise if the labels of the task are not its column in those of all tasks."""
-        rule = f"y must be the column {names[column]!r} of tasks, the labels of the "
+        rule = f"y must be the column {name!r} of tasks, the labels of the "
         rule += f"task {self.task!r}"
         advice = "pass y=Y, the labels of all tasks, to tools that draw or permute y."
         values = given.values.reshape(len(given.values), -1)
@@ -268,6 +269,7 @@ class TaskView(
                 f"{rule}; y has the shape {given.values.shape} and tasks "
                 f"{known.values.shape}: {advice}"
             )
+        check_match(tasks, len(values), input_name="tasks", y=y)
         differs = values[:, 0] != known.values[:, column]
         if known.missing is not None:
             differs &= ~known.missing[:, column]

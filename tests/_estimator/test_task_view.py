@@ -202,6 +202,7 @@ def test_arguments_of_fit_are_passed_on():
             Y,
             "task 'conversion'; row 4 is 1 in y and 0 in tasks: pass y=Y",
         ),
+        (CONVERSION[::-1], Y, "tasks and y have the same index labels in different"),
         (CONVERSION, CONVERSION, r"tasks must be of shape .*; got \(600,\)"),
     ],
 )

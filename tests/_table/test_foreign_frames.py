@@ -148,9 +148,11 @@ def test_folds_and_comparisons(form):
         splits = cv.split(form(X) if is_by_time else X, form(Y))
         for found, expected in zip(splits, cv.split(X, Y), strict=True):
             assert_array_equal(found[1], expected[1])
-    options = {"cv": 2, "by": "user"}
-    found = compare_losses(small(), form(X), form(Y), **options)
+    options = {"cv": 2, "by": "user", "params": {"groups": X["user"]}}
+    own = options | {"params": {"groups": narwhals(X)["user"]}}
+    found = compare_losses(small(), form(X), form(Y), **own)
     assert str(found) == str(compare_losses(small(), X, Y, **options))
+    del options["params"]
     options["models"] = {"a": small(), "b": small(lr=0.1)}
     found = compare_models(form(X), form(Y), **options)
     assert str(found) == str(compare_models(X, Y, **options))
