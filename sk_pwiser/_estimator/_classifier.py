@@ -548,8 +548,8 @@ class MultiTaskCTRCVRClassifier(
             hint = did_you_mean(getattr(self, name, None), chain.from_iterable(names))
             raise InvalidParameterError(f"{error}{hint}") from error
 
-    @explain_names
     @accept_any_case_of_y
+    @explain_names
     @_fit_context(prefer_skip_nested_validation=True)
     def fit(
         self,
@@ -685,8 +685,8 @@ class MultiTaskCTRCVRClassifier(
                 "this, and {'monotonicity_weight': 1.0} reduces it."
             )
 
-    @explain_names
     @accept_any_case_of_y
+    @explain_names
     @_fit_context(prefer_skip_nested_validation=True)
     def partial_fit(self, X, Y, classes=None, sample_weight=None, groups=None):
         """Update the network with one pass over some rows.
