@@ -20,6 +20,7 @@ from sklearn.model_selection import GridSearchCV
 from sklearn.multioutput import MultiOutputClassifier
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
+from sk_pwiser._table import read_labels, read_words, zero_one_labels
 from sk_pwiser._utils import import_extra
 from sk_pwiser.datasets import load_kuairand, make_ctr_cvr
 from sk_pwiser.inspection import describe_impressions
@@ -57,7 +58,6 @@ categories; name columns of ids with --categorical, and dates with --time):
 
   python -m sk_pwiser --data log.csv --targets click conversion --weights 0.1 1
 """
-LABELS = {"yes": 1, "true": 1, "1": 1, "1.0": 1, "no": 0, "false": 0, "0": 0, "0.0": 0}
 
 
 def main(argv=None):
@@ -276,7 +276,9 @@ def read(arguments):
         import_extra("pyarrow", "--data with a Parquet file")
     frame = pd.read_parquet(path) if is_parquet else pd.read_csv(path)
     check_columns(frame, arguments)
-    Y = pd.DataFrame({name: read_labels(frame[name]) for name in targets})
+    labels = read_labels(frame[targets]).values.reshape(len(frame), -1)
+    labels = zero_one_labels(read_words(labels), targets).astype("int8")
+    Y = pd.DataFrame(labels, frame.index, targets)
     times = None
     if arguments.time is not None:
         times = frame[arguments.time]
@@ -309,18 +311,6 @@ def check_columns(frame, arguments):
             if name in seen:
                 raise ValueError(f"--{seen[name]} and --{option} both name {name!r}")
             seen[name] = option
-
-
-def read_labels(column):
-    """Return labels, which may be text, as 0 and 1."""
-    labels = column.astype(str).str.strip().str.lower().map(LABELS)
-    if (wrong := labels.isna()).any():
-        row = int(wrong.to_numpy().argmax())
-        raise ValueError(
-            "--targets must hold 0 and 1, no and yes, or false and true; column "
-            f"{column.name!r} has '{column.iloc[row]}' in row {row}"
-        )
-    return labels.astype("int8")
 
 
 def compare(title, X, Y, arguments, times=None):

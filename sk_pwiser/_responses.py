@@ -244,12 +244,18 @@ def find_paths(params, name):
     return [key for key in params if key == name or key.endswith(f"__{name}")]
 
 
+def given_task_names(params):
+    """Return the parameter `task_names` of an estimator, or of one in it, or None."""
+    given = [params[key] for key in find_paths(params, "task_names")]
+    return next((names for names in given if names is not None), None)
+
+
 def planned_tasks(estimator, Y):
     """Return the names of the tasks that `fit` would choose, and their parents."""
     params = estimator.get_params()
-    given = [params[key] for key in find_paths(params, "task_names")]
-    given = next((names for names in given if names is not None), None)
-    n_tasks = 1 if np.ndim(Y) == 1 else np.shape(Y)[1]
+    given = given_task_names(params)
+    shape = getattr(Y, "shape", None) or np.asarray(Y).shape
+    n_tasks = shape[1] if len(shape) > 1 else 1
     names = list(choose_task_names(n_tasks, given, names_of_columns(Y), None))
     parents = [params[key] for key in find_paths(params, "task_parents")]
     return names, read_task_parents(parents[0] if parents else CHAIN, names)

@@ -7,7 +7,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sk_pwiser._table import column_of, history_column, is_missing, n_rows
+from sk_pwiser._table import (
+    collected,
+    column_of,
+    history_column,
+    is_missing,
+    n_rows,
+)
 from sk_pwiser._utils import warn_user
 
 NUMBER, NAIVE, AWARE = "numbers", "dates without a time zone", "dates with a time zone"
@@ -46,7 +52,7 @@ def times_of(X, time):
     """Read times that are given as such or as the name of a column of a table."""
     if isinstance(time, str):
         return read_times(column_of(X, "time", time), time)
-    return read_times(time, "time")
+    return read_times(collected(time), "time")
 
 
 def _read_nullable(column, name):

@@ -5,6 +5,7 @@ from unittest.mock import MagicMock
 import numpy as np
 import pandas as pd
 from sklearn.calibration import CalibratedClassifierCV, CalibrationDisplay
+from sklearn.ensemble import StackingClassifier
 from sklearn.frozen import FrozenEstimator
 from sklearn.inspection import PartialDependenceDisplay, permutation_importance
 from sklearn.metrics import RocCurveDisplay
@@ -71,6 +72,7 @@ _CLASSES = {
         MultiTaskSparseLinearCV,
         PartialDependenceDisplay,
         RocCurveDisplay,
+        StackingClassifier,
         check_compatible,
         cross_val_score,
         distill,
@@ -96,7 +98,8 @@ def _fitted(X, Y):
 
 
 def _after_fit(X, Y):
-    return {"model": _fitted(X, Y), "background": X[:20]}
+    session = np.arange(N_ROWS) // 4
+    return {"model": _fitted(X, Y), "background": X[:20], "session": session}
 
 
 def _inputs(X, Y):

@@ -201,8 +201,8 @@ def test_a_log_with_times_and_words(monkeypatch, tmp_path, capsys, name):
     ("columns", "options", "message"),
     [
         ({"at": LOG["at"][0]}, [], "has dates in the columns ['at']: name the one"),
-        ({"click": "perhaps"}, [], "'click' has 'perhaps' in row 0"),
-        ({"click": np.nan}, [], "'click' has 'nan' in row 0"),
+        ({"click": "perhaps"}, [], "'click' of Y contains 'perhaps' in row 0"),
+        ({"click": np.nan}, [], "Y contains NaN: 300 in column 'click'"),
         ({"at": "soon"}, ["--time", "at"], "soon"),
         ({"at": 1}, ["--time", "at"], "n_splits=2 with min_conversions=1"),
         ({"price": np.inf}, [], "'price'"),

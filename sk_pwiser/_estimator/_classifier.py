@@ -2,12 +2,14 @@
 
 import copyreg
 from contextvars import ContextVar
+from itertools import chain
 from typing import ClassVar
 
 import numpy as np
 import torch
 from sklearn.base import BaseEstimator, ClassifierMixin, _fit_context
 from sklearn.utils import Bunch
+from sklearn.utils._param_validation import InvalidParameterError
 from sklearn.utils.validation import check_is_fitted
 
 from sk_pwiser._estimator._parameters import (
@@ -49,6 +51,7 @@ from sk_pwiser._training import (
 from sk_pwiser._utils import (
     DocLink,
     accept_any_case_of_y,
+    did_you_mean,
     import_extra,
     limited_threads,
     parents_by_name,
@@ -507,17 +510,35 @@ class MultiTaskCTRCVRClassifier(
             for key in list(params)
             if key.partition("__")[0].endswith("_params") and "__" in key
         }
+        known = self.get_params(deep=False)
+        for key, value in {**params, **entries}.items():
+            name = key.partition("__")[0]
+            if name not in known:
+                try:
+                    super().set_params(**{key: value})
+                except ValueError as error:  # it lists the parameters
+                    hint = did_you_mean(name, known)
+                    raise ValueError(f"{error}{hint}") from error
         # Values first: an entry may belong to a dictionary set in the same call.
         super().set_params(**params)
         for key, value in entries.items():
             name, _, entry = key.partition("__")
-            if name not in self.get_params(deep=False):
-                super().set_params(**{key: value})  # raises, listing the parameters
             setattr(self, name, with_entry(getattr(self, name), entry, value, name))
         return self
 
-    @explain_names
+    def _validate_params(self):
+        """Validate the parameters; errors also name the one that was meant."""
+        try:
+            super()._validate_params()
+        except InvalidParameterError as error:
+            name = str(error).split("'")[1]
+            rules = self._parameter_constraints.get(name, ())
+            names = [getattr(rule, "options", ()) for rule in rules]
+            hint = did_you_mean(getattr(self, name, None), chain.from_iterable(names))
+            raise InvalidParameterError(f"{error}{hint}") from error
+
     @accept_any_case_of_y
+    @explain_names
     @_fit_context(prefer_skip_nested_validation=True)
     def fit(
         self,
@@ -543,11 +564,12 @@ class MultiTaskCTRCVRClassifier(
             are not. A :class:`~sk_pwiser.datasets.ParquetImpressions` may be larger
             than memory, see :ref:`larger_than_memory`.
         Y : array-like of shape (n_samples, n_tasks) or (n_samples,), default=None
-            Labels: 0 or 1, tasks in the order of the funnel. With one task, any two
-            labels. Rows are matched to those of `X` by position; pandas objects with
-            the same index labels in another order are refused. Labels of tasks after
-            the first may be missing if `missing_labels="ignore"`. None for a
-            ParquetImpressions, which has labels, weights and groups itself.
+            Labels: 0 or 1, or the words no and yes, or false and true, in any case;
+            tasks in the order of the funnel. With one task, any two labels. Rows are
+            matched to those of `X` by position; pandas objects with the same index
+            labels in another order are refused. Labels of tasks after the first may be
+            missing if `missing_labels="ignore"`. None for a ParquetImpressions, which
+            has labels, weights and groups itself.
         sample_weight : array-like of shape (n_samples,) or (n_samples, n_tasks), \
                 default=None
             Weights of the rows, or of the rows and tasks, >= 0. Weights above 0 are
@@ -652,8 +674,8 @@ class MultiTaskCTRCVRClassifier(
                 "this, and {'monotonicity_weight': 1.0} reduces it."
             )
 
-    @explain_names
     @accept_any_case_of_y
+    @explain_names
     @_fit_context(prefer_skip_nested_validation=True)
     def partial_fit(self, X, Y, classes=None, sample_weight=None, groups=None):
         """Update the network with one pass over some rows.

@@ -11,7 +11,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 
 from sk_pwiser._table import NUMERIC_ENCODINGS, reads_in_parts
 from sk_pwiser._training import OPTIMIZERS, GivenRows
-from sk_pwiser._utils import CHAIN
+from sk_pwiser._utils import CHAIN, nearest
 from sk_pwiser.losses import LOSSES
 from sk_pwiser.networks import NETWORKS
 from sk_pwiser.weighting import WEIGHTINGS
@@ -99,7 +99,9 @@ def explain_names(function):
     @wraps(function)
     def call(*args, **kwargs):
         for name in kwargs.keys() - known.keys():
-            meant = OTHER_NAMES.get(name, name)
+            names = [*known, *PARAMETER_CONSTRAINTS, *OTHER_NAMES, *THREADS]
+            meant = name if name in names else nearest(name, names)
+            meant = OTHER_NAMES.get(meant, meant)
             if name in THREADS:
                 hint = "set the number of threads by `with sk_pwiser.num_threads(n):`"
             elif meant in known:

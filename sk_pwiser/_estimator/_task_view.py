@@ -1,24 +1,39 @@
 """Predictions of all tasks, and one task as an ordinary binary classifier."""
 
 from numbers import Integral
+from typing import ClassVar
 
 import numpy as np
 from scipy.special import logit
+from sklearn import get_config
 from sklearn.base import BaseEstimator, ClassifierMixin, MetaEstimatorMixin, clone
 from sklearn.exceptions import NotFittedError
 from sklearn.metrics import roc_auc_score
 from sklearn.utils import get_tags
+from sklearn.utils.metadata_routing import (
+    MetadataRouter,
+    MethodMapping,
+    process_routing,
+)
 from sklearn.utils.validation import check_is_fitted
 
+from sk_pwiser._responses import given_task_names, planned_tasks
 from sk_pwiser._table import (
+    check_match,
     check_unreserved,
-    choose_task_names,
     collected,
-    names_of_columns,
     probability_frame,
     read_labels,
+    read_words,
 )
-from sk_pwiser._utils import DocLink, accept_any_case_of_y, ends_of_path
+from sk_pwiser._utils import (
+    DocLink,
+    accept_any_case_of_y,
+    did_you_mean,
+    ends_of_path,
+    path_to,
+    warn_user,
+)
 from sk_pwiser.metrics import make_task_scorer, mean_auc_scorer
 
 
@@ -124,6 +139,9 @@ class TaskView(
     (2,)
     """
 
+    # Always needed, so that routing passes them without being told.
+    __metadata_request__fit: ClassVar[dict] = {"tasks": True}
+
     def __init__(self, estimator, task):
         self.estimator = estimator
         self.task = task
@@ -137,7 +155,8 @@ class TaskView(
             Impressions.
         y : array-like of shape (n_samples, n_tasks) or (n_samples,)
             Labels of all tasks; or the labels of this task, if `tasks` has those of
-            all.
+            all, or if it is the only one: the task 0 of an estimator without
+            `task_names`, or of one with a single name.
         sample_weight : array-like of shape (n_samples,) or (n_samples, n_tasks), \
                 default=None
             Weights of the rows, or of the rows and tasks.
@@ -145,7 +164,8 @@ class TaskView(
             Labels of all tasks. Tools of scikit-learn that take one column of labels
             pass it on as a parameter of `fit`, and split it like the rows.
         **fit_params : dict
-            Further arguments of the estimator's `fit`, such as `eval_set`.
+            Further arguments of the estimator's `fit`, such as `groups`. With metadata
+            routing, `fit` of the estimator gets those that it requests.
 
         Returns
         -------
@@ -157,6 +177,12 @@ class TaskView(
         ValueError
             If the view is one of a fitted estimator, if the labels of all tasks are
             missing or differ from `y`, or if there is no such task.
+
+        Warns
+        -----
+        UserWarning
+            If the task is "cvr", and `y` is one column with rows in which the first
+            task did not happen: tools then count them as clicks without a conversion.
         """
         if _is_fitted(self.estimator):
             name = type(self.estimator).__name__
@@ -169,43 +195,95 @@ class TaskView(
         Y = self._check_labels(y, tasks)
         if sample_weight is not None:
             fit_params["sample_weight"] = sample_weight
+        if get_config()["enable_metadata_routing"]:
+            fit_params = process_routing(self, "fit", **fit_params).estimator.fit
         self.estimator_ = clone(self.estimator).fit(X, Y, **fit_params)
         return self
 
+    def get_metadata_routing(self):
+        """Return the metadata that the view and its estimator request.
+
+        Returns
+        -------
+        MetadataRouter
+            The requests of `fit` and `score`.
+        """
+        return (
+            MetadataRouter(owner=type(self).__name__)
+            .add_self_request(self)
+            .add(
+                estimator=self.estimator,
+                method_mapping=MethodMapping().add(caller="fit", callee="fit"),
+            )
+        )
+
     def _check_labels(self, y, tasks):
+        """Return the labels of all tasks."""
         y, tasks = collected(y), collected(tasks)
-        if tasks is None and np.ndim(y) < 2:
+        given = read_labels(y, "any", input_name="y")
+        if tasks is None and given.values.ndim < 2 and not self._is_only_task:
             raise ValueError(
                 "A view of one task learns from the labels of all tasks: pass y of "
                 "shape (n_samples, n_tasks), or the labels of the task as y and those "
                 "of all tasks as tasks=. Tools of scikit-learn pass it on, for example "
                 'cross_val_score(view, X, y, params={"tasks": Y}).'
             )
-        Y = y if tasks is None else tasks
-        if np.ndim(Y) != 2:
+        if tasks is not None and np.ndim(tasks) != 2:
             raise ValueError(
-                f"tasks must be of shape (n_samples, n_tasks); got {np.shape(Y)}."
+                f"tasks must be of shape (n_samples, n_tasks); got {np.shape(tasks)}."
             )
-        names = choose_task_names(
-            np.shape(Y)[1],
-            getattr(self.estimator, "task_names", None),
-            names_of_columns(Y),
-            None,
-        )
+        names, parents = planned_tasks(self.estimator, y if tasks is None else tasks)
         column = task_column(self.task, names)
-        if tasks is not None:
-            given, known = (read_labels(each, "any") for each in (y, Y))
-            is_same = np.shape(given.values) == (len(known.values),) and (
-                given.values == known.values[:, column]
+        if tasks is None:
+            return y
+        known = read_labels(tasks, "any", input_name="tasks")
+        self._check_same_labels(y, tasks, given, known, names[column], column)
+        first = path_to(column, parents)[0]
+        n_others = int((known.values[:, first] != 1).sum())
+        if self.task == "cvr" and first != column and n_others:
+            warn_user(
+                f"task='cvr' is a rate among rows with {names[first]!r}, but y has "
+                f"{n_others} others. Tools that score or calibrate this view by y take "
+                f"them for rows with {names[first]!r} and without {names[column]!r}. "
+                "Pass y=Y, the labels of all tasks, to tools that score it, and "
+                "calibrate FunnelCalibrator(...).task('cvr') instead."
             )
-            if known.missing is not None:
-                is_same = is_same | known.missing[:, column]
-            if not np.all(is_same):
-                raise ValueError(
-                    f"y must be the column {names[column]!r} of tasks, the labels of "
-                    f"the task {self.task!r}."
-                )
-        return Y
+        return tasks
+
+    @property
+    def _is_only_task(self):
+        """Whether labels of one column may be those of all tasks of the estimator."""
+        names = given_task_names(self.estimator.get_params())
+        # Another index, or a name, suggests that the labels of others are forgotten.
+        return self.task == 0 if names is None else len(names) == 1
+
+    def _check_same_labels(self, y, tasks, given, known, name, column):
+        """Raise if the labels of the task are not its column in those of all tasks."""
+        rule = f"y must be the column {name!r} of tasks, the labels of the "
+        rule += f"task {self.task!r}"
+        advice = "pass y=Y, the labels of all tasks, to tools that draw or permute y."
+        values = given.values.reshape(len(given.values), -1)
+        if values.shape[1] == 1 and known.values.shape[1] > 1:
+            values = read_words(values)  # as those of several tasks
+        if values.shape != (len(known.values), 1):
+            raise ValueError(
+                f"{rule}; y has the shape {given.values.shape} and tasks "
+                f"{known.values.shape}: {advice}"
+            )
+        check_match(tasks, len(values), input_name="tasks", y=y)
+        differs = values[:, 0] != known.values[:, column]
+        if known.missing is not None:
+            differs &= ~known.missing[:, column]
+        if differs.any():
+            row = int(differs.argmax())
+            found, expected = (
+                each[row : row + 1].tolist()[0]
+                for each in (values[:, 0], known.values[:, column])
+            )
+            raise ValueError(
+                f"{rule}; row {row} is {found!r} in y and {expected!r} in tasks: "
+                f"{advice}"
+            )
 
     def __sklearn_is_fitted__(self):
         return hasattr(self, "estimator_") or _is_fitted(self.estimator)
@@ -443,6 +521,7 @@ class PredictionMixin(ProbabilityMixin):
         ImportError
             If pandas is not installed, and `X` is not a polars DataFrame.
         """
+        X = collected(X)
         return probability_frame(self._predict_positive(X), X, self.task_names_)
 
     def task(self, task):
@@ -489,7 +568,7 @@ def task_column(task, names):
     cvr = ", or 'cvr'" if len(names) > 1 else ""
     raise ValueError(
         f"task must be one of {names}, an index in [-{len(names)}, {len(names)}){cvr}; "
-        f"got {task!r}."
+        f"got {task!r}.{did_you_mean(task, names)}"
     )
 
 

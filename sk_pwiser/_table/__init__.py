@@ -56,6 +56,7 @@ from sk_pwiser._table._labels import (
     one_task_labels,
     read_array,
     read_labels,
+    read_words,
     refuse_unreadable,
     zero_one_labels,
 )

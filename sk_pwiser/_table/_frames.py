@@ -13,13 +13,12 @@ from sklearn.utils import _safe_indexing
 
 from sk_pwiser._table._labels import (
     collected,
-    is_lazy,
     is_missing,
     is_polars,
     refuse_dicts,
     refuse_unreadable,
 )
-from sk_pwiser._utils import import_extra
+from sk_pwiser._utils import did_you_mean, import_extra
 
 SPANS = datetime.timedelta, np.timedelta64
 DATES = datetime.date, datetime.time, np.datetime64
@@ -195,8 +194,7 @@ def _nested_error(name, row, value):
 def as_table(X):
     """Convert a table to a form that can be read by columns or, if sparse, by rows."""
     refuse_parts(X)
-    if is_lazy(X):
-        return X.collect()
+    X = collected(X)
     if type(X).__module__.partition(".")[0] == "pyarrow":
         return _read_arrow(X)
     refuse_dicts(X, "X")
@@ -230,8 +228,6 @@ def is_sparse(X):
 def _read_arrow(X):
     import pyarrow as pa  # installed, since X is one of its objects
 
-    if isinstance(X, pa.RecordBatch):
-        X = pa.Table.from_batches([X])
     if not isinstance(X, pa.Table):
         return X
     try:
@@ -279,7 +275,7 @@ def find_column(parameter, column, names):
         return int(column) % len(names)
     raise ValueError(
         f"{parameter} contains {column!r}, which is not a column of X; its columns are "
-        f"{names}."
+        f"{names}.{did_you_mean(column, names)}"
     )
 
 
@@ -288,7 +284,7 @@ def check_among(parameter, column, names, kind="column of X"):
     if column not in names:
         raise ValueError(
             f"{parameter} contains {column!r}, which is not a {kind}; these are "
-            f"{names}."
+            f"{names}.{did_you_mean(column, names)}"
         )
 
 
@@ -307,6 +303,7 @@ def column_of(X, parameter, column):
         names = list(range(X.shape[1]))
     raise ValueError(
         f"{parameter}={column!r} is not a column of X; its columns are {names}."
+        f"{did_you_mean(column, names)}"
     )
 
 

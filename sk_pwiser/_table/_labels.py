@@ -13,6 +13,7 @@ from sklearn.utils.multiclass import check_classification_targets, type_of_targe
 from sk_pwiser._utils import (
     CHAIN,
     chain_parents,
+    import_extra,
     parents_by_name,
     path_to,
     read_task_parents,
@@ -41,7 +42,7 @@ def read_array(values, name, rule, *, dtype=None, error=None):
 
 def refuse_unreadable(values, name):
     """Raise for a tensor that numpy cannot read, or an array of complex numbers."""
-    if type(values).__module__.partition(".")[0] == "torch":
+    if _package(values) == "torch":
         try:
             values = np.asarray(values)
         except (RuntimeError, TypeError) as error:
@@ -137,23 +138,58 @@ def names_of_columns(Y):
         return [str(column) for column in Y.columns]
     if hasattr(Y, "column_names"):  # of Arrow, whose `columns` are arrays
         return [str(column) for column in Y.column_names]
-    name = getattr(Y, "name", None)
+    # An array of several columns may have a name, too, such as those of dask.
+    name = getattr(Y, "name", None) if getattr(Y, "ndim", 1) < 2 else None
     # The name may be pandas.NA, which has no truth value.
     return None if is_missing(name) or str(name) == "" else [str(name)]
 
 
 def is_polars(X):
-    return type(X).__module__.partition(".")[0] == "polars"
+    return _package(X) == "polars"
 
 
-def is_lazy(X):
-    """Return whether `X` is a query of polars that is not computed yet."""
-    return is_polars(X) and type(X).__name__ == "LazyFrame"
+# The method that computes a table of a package that is not read here.
+_COMPUTED_BY = {
+    "dask": "compute()",
+    "pyspark": "toPandas()",
+    "ray": "to_pandas()",
+    "datasets": "to_pandas()",
+}
 
 
 def collected(X):
-    """Return the table of a query of polars, and other objects unchanged."""
-    return X.collect() if is_lazy(X) else X
+    """Return the table of a query, a stream or a wrapper, other objects unchanged."""
+    if _package(X) == "narwhals":
+        X = X.to_native()
+    package = _package(X)
+    if package == "polars" and type(X).__name__ == "LazyFrame":
+        return X.collect()
+    if package == "pyarrow":
+        return _collected_arrow(X)
+    is_known = package in ("pandas", "polars") or hasattr(X, "iloc")
+    if hasattr(X, "__arrow_c_stream__") and not is_known:
+        return import_extra("pyarrow", type(X).__name__).table(X)
+    is_table = hasattr(X, "columns") or hasattr(X, "column_names")
+    if is_table and package in _COMPUTED_BY:
+        raise TypeError(
+            f"A {type(X).__name__} of {package} is not read: pass the pandas DataFrame "
+            f"that its {_COMPUTED_BY[package]} returns, of some of the rows if all do "
+            "not fit into memory."
+        )
+    return X
+
+
+def _collected_arrow(X):
+    import pyarrow as pa  # installed, since X is one of its objects
+
+    if isinstance(X, pa.RecordBatch):
+        return pa.Table.from_batches([X])
+    read = getattr(X, "to_table", None) or getattr(X, "read_all", None)
+    return X if read is None else read()  # of a dataset, a scanner or a reader
+
+
+def _package(X):
+    return type(X).__module__.partition(".")[0]
 
 
 def _is_frame(Y):
@@ -177,8 +213,32 @@ def read_labels(Y, missing_labels="error", *, input_name="Y"):
         labels = labels.copy()
         labels[missing] = 0
     raise_if_infinite(labels, columns, input_name)
+    if labels.ndim == 2 and labels.shape[1] > 1:
+        labels = read_words(labels)
     labels = labels.astype(_original_dtype(Y, labels.dtype), copy=False)
     return ReadLabels(labels, missing, columns)
+
+
+# Labels as text, in any case; a single task may have any two texts.
+WORDS = {"yes": 1, "true": 1, "1": 1, "1.0": 1, "no": 0, "false": 0, "0": 0, "0.0": 0}
+
+
+def read_words(labels):
+    """Return labels whose texts of `WORDS` are replaced by 0 and 1."""
+    if labels.dtype.kind not in "UO":
+        return labels
+    labels = labels.astype(object)
+    texts = {label for label in labels.flat if isinstance(label, str)}
+    meaning = {text: _word(text, text) for text in texts}
+
+    def read(label):
+        return meaning[label] if isinstance(label, str) else label
+
+    return np.frompyfunc(read, 1, 1)(labels) if texts else labels
+
+
+def _word(label, default=None):
+    return WORDS.get(str(label).strip().lower(), default)
 
 
 def find_missing(labels):
@@ -246,8 +306,9 @@ def zero_one_labels(labels, columns=None, *, input_name="Y"):
             if isinstance(value, str):
                 event = max(map(str, column))
                 hint = (
-                    " With several tasks, convert text to 0 and 1, for example by "
-                    f"{input_name} = ({input_name} == {event!r}).astype(int)."
+                    " With several tasks, text must be yes or no, or true or false; "
+                    f"convert other text to 0 and 1, for example by {input_name} = "
+                    f"({input_name} == {event!r}).astype(int)."
                 )
             raise ValueError(
                 f"Labels must be 0 or 1; column {name!r} of {input_name} contains "
@@ -272,6 +333,11 @@ def one_task_labels(labels, columns=None, classes=None, *, input_name="Y"):
         _check_two(labels, found, where)
         classes = found
     classes = np.unique(classes)
+    if [_word(c) for c in classes if isinstance(c, str)] == [1, 0]:
+        raise ValueError(
+            f"Labels must be written in one way; {where} contains {classes.tolist()}, "
+            "whose last one in the order of text would be the event."
+        )
     is_known = np.isin(labels, classes)
     if len(classes) != 2 or not is_known.all():
         raise ValueError(

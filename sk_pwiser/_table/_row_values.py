@@ -311,6 +311,7 @@ def check_groups(groups, n_samples):
     """Return the index of each row's group, int64, or None if there are no groups."""
     if groups is None:
         return None
+    groups = collected(groups)
     if not hasattr(groups, "iloc") and not is_polars(groups):
         groups = _as_array(groups)
     if groups.shape != (n_samples,):

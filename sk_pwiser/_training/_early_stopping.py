@@ -18,7 +18,7 @@ from sk_pwiser._funnel import funnel_holdout
 from sk_pwiser._training._batches import TrainingRows
 from sk_pwiser._training._callbacks import find_callback, without_name
 from sk_pwiser._training._settings import Settings
-from sk_pwiser._utils import warn_user
+from sk_pwiser._utils import did_you_mean, warn_user
 
 # With at most `MIN_ROWS` rows, a tenth of them says less about the best epoch than a
 # number of steps that grows with the rows; see the page of benchmarks. With more rows,
@@ -61,6 +61,7 @@ def check_early_stopping(early_stopping: Any, task_names: tuple[str, ...]) -> st
         raise ValueError(
             "early_stopping must be True, False, 'auto', a scorer or one of "
             f"{list(columns)}; got {early_stopping!r}."
+            f"{did_you_mean(early_stopping, columns)}"
         )
     return columns[early_stopping]
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from sk_pwiser._utils import equal
+from sk_pwiser._utils import did_you_mean, equal
 from sk_pwiser.networks import SHARED_PARAMS, NetworkSpec
 
 # Keys of `encoding_params` and their defaults.
@@ -100,7 +100,7 @@ class Settings:
             if key not in ENCODING_PARAMS:
                 raise ValueError(
                     f"encoding_params holds {key!r}; its keys are "
-                    f"{list(ENCODING_PARAMS)}."
+                    f"{list(ENCODING_PARAMS)}.{did_you_mean(key, ENCODING_PARAMS)}"
                 )
         copies["encoding_params"] = {**ENCODING_PARAMS, **given}
         copies["optimizer_params"] = {**LOOP_PARAMS, **copies["optimizer_params"]}

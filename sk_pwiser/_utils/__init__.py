@@ -12,9 +12,11 @@ from sk_pwiser._utils._checks import (
     check_names,
     check_number,
     check_signature,
+    did_you_mean,
     equal,
     import_extra,
     is_iterable,
+    nearest,
     resolve,
     warn_user,
 )

@@ -6,6 +6,7 @@ import math
 import sys
 import warnings
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from difflib import get_close_matches
 from functools import cache, wraps
 from importlib.metadata import PackageNotFoundError, metadata
 from inspect import signature
@@ -94,11 +95,25 @@ def check_boolean(name: str, value: object) -> bool:
     return value
 
 
+def nearest(name: object, known: Iterable[object]) -> str:
+    """Return the most similar of some names, "" if there is none."""
+    names = [each for each in known if isinstance(each, str)]
+    found = get_close_matches(name, names, 1) if isinstance(name, str) else []
+    return found[0] if found else ""
+
+
+def did_you_mean(name: object, known: Iterable[object]) -> str:
+    """Return a question for the end of a message, "" if no known name is similar."""
+    meant = nearest(name, known)
+    return f" Did you mean {meant!r}?" if meant else ""
+
+
 def check_choice(name: str, value: object, choices: Collection[str | None]) -> str:
     if isinstance(value, str | None) and value in choices:
         return value  # type: ignore[return-value]
     kind = ValueError if isinstance(value, str) else TypeError
-    raise kind(f"{name} must be one of {list(choices)}; got {value!r}.")
+    hint = did_you_mean(value, choices)
+    raise kind(f"{name} must be one of {list(choices)}; got {value!r}.{hint}")
 
 
 def equal(a: Any, b: Any) -> bool:
@@ -185,9 +200,10 @@ def check_names(
                 f"estimator: set {key}={params[key]!r} there."
             )
         if not (takes_any or key in known):
+            known += shared
             raise ValueError(
                 f"{parameter}_params holds {key!r}, which {choice!r} does not take; "
-                f"it takes {[*known, *shared]}."
+                f"it takes {known}.{did_you_mean(key, known)}"
             )
     try:
         inspect.signature(kind).bind(*[None] * n_args, **context, **params)
@@ -226,7 +242,7 @@ def resolve(
         if choice not in registry:
             raise ValueError(
                 f"{parameter} must be one of {sorted(registry)} or a subclass of "
-                f"{base.__name__}; got {choice!r}."
+                f"{base.__name__}; got {choice!r}.{did_you_mean(choice, registry)}"
             )
         return registry[choice]
     if not (isinstance(choice, type) and issubclass(choice, base)):

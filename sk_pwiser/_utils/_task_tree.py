@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from numbers import Integral
 from typing import Any
 
+from sk_pwiser._utils._checks import did_you_mean
+
 CHAIN = "chain"
 
 
@@ -60,6 +62,7 @@ def _index(name: Any, task_names: Sequence[str], what: str = "task_parents has")
         return int(name)
     raise ValueError(
         f"{what} {name!r}, which is not a task; the tasks are {list(task_names)}."
+        + did_you_mean(name, task_names)
     )
 
 

@@ -5,6 +5,7 @@ from typing import ClassVar
 
 import numpy as np
 from scipy.special import expit, logit
+from sklearn import get_config
 from sklearn.base import (
     BaseEstimator,
     ClassifierMixin,
@@ -14,10 +15,16 @@ from sklearn.base import (
 )
 from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import check_cv
+from sklearn.model_selection._split import GroupsConsumerMixin
 from sklearn.utils import _safe_indexing, get_tags, indexable
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
+from sklearn.utils.metadata_routing import (
+    MetadataRouter,
+    MethodMapping,
+    process_routing,
+)
 from sklearn.utils.metaestimators import available_if
-from sklearn.utils.validation import check_is_fitted
+from sklearn.utils.validation import _check_method_params, check_is_fitted
 
 from sk_pwiser._estimator import (
     MultiTaskCTRCVRClassifier,
@@ -218,7 +225,7 @@ class FunnelCalibrator(
 
     @accept_any_case_of_y
     @_fit_context(prefer_skip_nested_validation=False)
-    def fit(self, X, y, sample_weight=None):
+    def fit(self, X, y, sample_weight=None, **fit_params):
         """Fit the curves and, unless `cv=None`, the estimator.
 
         Parameters
@@ -237,6 +244,11 @@ class FunnelCalibrator(
             the fits. Only their ratios matter to the curves. They are multiplied by the
             weights that follow from `negative_sampling_rate`, so leave those out. A
             label of weight 0 takes no part, and no other label stands for it.
+        **fit_params : dict
+            Further arguments of the estimator's `fit`, such as `groups` or `X_val`. If
+            they have one entry per row, each fit gets those of its rows, unless the
+            name ends in `_val`. `groups` are also passed to a `cv` that keeps groups
+            whole. With metadata routing, the estimator and `cv` get what they request.
 
         Returns
         -------
@@ -247,7 +259,8 @@ class FunnelCalibrator(
         ------
         ValueError
             If labels or weights are invalid, the estimator has other tasks, or it is a
-            view of one task of an estimator with a `negative_sampling_rate`.
+            view of one task of an estimator with a `negative_sampling_rate`. If there
+            are further arguments with `cv=None`, where no estimator is fitted.
 
         Warns
         -----
@@ -268,6 +281,7 @@ class FunnelCalibrator(
                 self.estimator,
                 msg="estimator must be fitted if cv=None: fit the %(name)s, or set cv.",
             )
+        of_fits, of_splits = self._route(sample_weight, fit_params)
         labels, classes, columns = self._read_labels(y)
         check_rows(X, len(labels), y=y, sample_weight=sample_weight)
         groups = self._groups(X, self.by)
@@ -281,7 +295,8 @@ class FunnelCalibrator(
             estimator = self.estimator
             logits = _positive_logits(estimator, X, labels.shape[1])
         else:
-            estimator, logits = self._cross_fit(X, y, labels, sample_weight, weight)
+            splits = self._splits(X, y, labels, of_splits)
+            estimator, logits = self._cross_fit(X, y, labels, weight, splits, of_fits)
         without = np.isnan(logits)
         weight[without] = given[without] = 0.0
         fitted = Predictions(estimator, None, {})
@@ -334,20 +349,52 @@ class FunnelCalibrator(
             check_same_tasks(n_tasks, columns, names)
         return fitted.classes()
 
-    def _cross_fit(self, X, y, labels, sample_weight, weight):
+    def _route(self, sample_weight, fit_params):
+        """Return the arguments of the estimator's fits, and those of `cv.split`."""
+        if self.cv is None and fit_params:
+            raise ValueError(
+                f"{', '.join(fit_params)}: arguments of the estimator's fit have no "
+                "effect with cv=None, which fits only the curves."
+            )
+        params = {name: collected(value) for name, value in fit_params.items()}
+        if sample_weight is not None:
+            params["sample_weight"] = sample_weight
+        if self.cv is not None and get_config()["enable_metadata_routing"]:
+            routed = process_routing(self, "fit", **params)
+            return routed.estimator.fit, routed.splitter.split
+        splits_groups = isinstance(self.cv, GroupsConsumerMixin) and "groups" in params
+        return params, {"groups": params["groups"]} if splits_groups else {}
+
+    def get_metadata_routing(self):
+        """Return the metadata that the estimator and `cv` request.
+
+        Returns
+        -------
+        MetadataRouter
+            The requests of `fit` and `score`.
+        """
+        mapping = MethodMapping().add(caller="fit", callee="fit")
+        split = MethodMapping().add(caller="fit", callee="split")
+        return (
+            MetadataRouter(owner=type(self).__name__)
+            .add_self_request(self)
+            .add(estimator=self.estimator, method_mapping=mapping)
+            .add(splitter=self.cv, method_mapping=split)
+        )
+
+    def _cross_fit(self, X, y, labels, weight, splits, params):
         """Return the final estimator, and logits of clones, NaN where there is none."""
-        logits = np.full(labels.shape, np.nan)
-        splits = list(self._splits(X, y, labels))
+        logits, splits = np.full(labels.shape, np.nan), list(splits)
         warn_about_random_folds([self.estimator], X, self.cv, splits)
         for train, test in splits:
-            model = self._fit_clone(X, y, sample_weight, train)
+            model = self._fit_clone(X, y, params, train)
             found = _positive_logits(model, _safe_indexing(X, test), labels.shape[1])
             for k, seen in enumerate((weight[train] > 0).T):
                 if len(np.unique(labels[train][seen, k])) == 2:
                     logits[test, k] = found[:, k]
-        return self._fit_clone(X, y, sample_weight), logits
+        return self._fit_clone(X, y, params), logits
 
-    def _splits(self, X, y, labels):
+    def _splits(self, X, y, labels, params):
         known = np.nan_to_num(labels)
         if isinstance(self.cv, int | np.integer):
             _, parents = planned_tasks(self.estimator, y)
@@ -360,13 +407,14 @@ class FunnelCalibrator(
         known = known if known.shape[1] > 1 else known[:, 0]
         cv = check_cv(self.cv, known, classifier=True)
         # Those of this package find the tasks by name and take missing labels.
-        return cv.split(X, y if hasattr(cv, "task_parents") else known)
+        return cv.split(X, y if hasattr(cv, "task_parents") else known, **params)
 
-    def _fit_clone(self, X, y, sample_weight, rows=None):
-        params = {} if sample_weight is None else {"sample_weight": sample_weight}
+    def _fit_clone(self, X, y, params, rows=None):
         if rows is not None:
+            # Validation rows are others, even if there are as many of them.
+            others = {name: v for name, v in params.items() if name.endswith("_val")}
+            params = _check_method_params(X, params, indices=rows) | others
             X, y = _safe_indexing(X, rows), _safe_indexing(y, rows)
-            params = {name: _safe_indexing(v, rows) for name, v in params.items()}
         return clone(self.estimator).fit(X, y, **params)
 
     def _sampling_rate(self, estimator):

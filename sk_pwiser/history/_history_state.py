@@ -12,6 +12,7 @@ from sk_pwiser._table import (
     check_exact,
     check_match,
     choose_task_names,
+    collected,
     factorize,
     kinds_of,
     large_kinds,
@@ -34,7 +35,8 @@ class Labels(NamedTuple):
 def read_history_labels(y, table, names=None, classes=None):
     """Read labels, of which any may be missing, for the tasks of `names` if given."""
     n_rows = table.n_rows
-    if hasattr(y, "column_names") or hasattr(y, "collect"):
+    y = collected(y)
+    if hasattr(y, "column_names"):
         y = as_table(y)
     if y is None or (names is not None and n_rows == len(y) == 0):
         names = names or []

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sk_pwiser._table import as_table
+from sk_pwiser._table import as_table, collected, refuse_parts
 
 
 class ListOutput(NamedTuple):
@@ -39,8 +39,8 @@ class Table:
     """A table of any kind; an error if it has no names of columns."""
 
     def __init__(self, X):
-        if hasattr(X, "reads_in_parts") or hasattr(X, "collect"):
-            X = as_table(X)
+        refuse_parts(X)
+        X = collected(X)
         self.kind = kind_of(X)
         if self.kind == "dict":
             X = {name: _as_array(name, column) for name, column in X.items()}

@@ -8,7 +8,13 @@ from sklearn.utils import _safe_indexing, check_random_state
 
 from sk_pwiser._estimator import MultiTaskCTRCVRClassifier
 from sk_pwiser._funnel import depth_in_tree
-from sk_pwiser._table import as_table, check_match, check_targets, result_frame
+from sk_pwiser._table import (
+    as_table,
+    check_match,
+    check_targets,
+    collected,
+    result_frame,
+)
 from sk_pwiser._times import NUMBER, times_of
 from sk_pwiser._utils import aligned, check_integer
 from sk_pwiser.inspection._column_facts import (
@@ -112,7 +118,7 @@ def describe_impressions(
     >>> found.flagged("leak")
     ['refund']
     """
-    X = as_table(X)
+    X, Y = as_table(X), collected(Y)
     if estimator is None:
         estimator = MultiTaskCTRCVRClassifier()
     if not isinstance(estimator, MultiTaskCTRCVRClassifier):

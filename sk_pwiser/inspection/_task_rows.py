@@ -93,6 +93,7 @@ class Responses(NamedTuple):
 
 def read_responses(estimator, X, Y, task_names=None, sample_weight=None):
     """Return the `Responses` of a fitted estimator or of `GivenPredictions`."""
+    X, Y = collected(X), collected(Y)
     predictions = Predictions(estimator, X, {})
     targets, known, y_names = check_targets(
         Y, predictions.missing_labels(), predictions.classes()
@@ -101,7 +102,7 @@ def read_responses(estimator, X, Y, task_names=None, sample_weight=None):
     check_same_tasks(n_tasks, y_names, fitted)
     names = _choose_names(n_tasks, task_names, y_names, fitted)
     if isinstance(estimator, GivenPredictions):
-        estimator.check_order(collected(Y), len(targets), names)
+        estimator.check_order(Y, len(targets), names)
     if X is not None:
         check_rows(X, len(targets), Y=Y)
     columns = [predictions.of_task(k, targets, "predict_proba") for k in range(n_tasks)]
@@ -120,6 +121,7 @@ def read_models(models, X, Y, cvr, sample_weight, by, task_names=None):
 
     `by` is a column of `X`, or an array if `X` is None; each value has its own rows.
     """
+    X, Y = collected(X), collected(Y)
     parts = None if by is None else _parts(X, Y, by)
     return [
         rows

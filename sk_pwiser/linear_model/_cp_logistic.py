@@ -14,6 +14,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from sk_pwiser._table import (
     MISSING_LABELS,
     check_same_kind,
+    collected,
     find_column,
     is_missing,
     names_of_columns,
@@ -226,6 +227,7 @@ class CPMultiTaskLogistic(LinearPredictions, ClassifierMixin, BaseEstimator):
             If `max_iter` is reached.
         """
         self._check_parameters()
+        X, y = collected(X), collected(y)
         levels, features = self._split(X)
         targets = read_targets(y, missing_labels=self.missing_labels)
         weights = label_weights(sample_weight, X, y, targets)
@@ -349,6 +351,7 @@ class CPMultiTaskLogistic(LinearPredictions, ClassifierMixin, BaseEstimator):
     def _linear_predictors(self, X):
         # Names are checked before values, and the number of columns after the
         # dimension, so that the errors are those that scikit-learn expects.
+        X = collected(X)
         is_table = hasattr(X, "columns")
         if is_table:
             validate_data(self, X, skip_check_array=True, reset=False)

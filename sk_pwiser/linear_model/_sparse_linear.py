@@ -16,7 +16,7 @@ from sklearn.utils._param_validation import (
 from sklearn.utils.parallel import Parallel, delayed
 from sklearn.utils.validation import validate_data
 
-from sk_pwiser._table import MISSING_LABELS, names_of_columns
+from sk_pwiser._table import MISSING_LABELS, collected, names_of_columns
 from sk_pwiser._utils import accept_any_case_of_y
 from sk_pwiser.linear_model._linear_base import (
     TASK_TYPES,
@@ -88,6 +88,7 @@ class SparseLinearBase(LinearPredictions, BaseEstimator):
         ConvergenceWarning
             If `max_iter` is reached.
         """
+        X, y = collected(X), collected(y)
         checked = check_array(
             read_features(X),
             accept_sparse="csc",
@@ -108,7 +109,7 @@ class SparseLinearBase(LinearPredictions, BaseEstimator):
         return self
 
     def _linear_predictors(self, X):
-        kinds = {"accept_sparse": ("csr", "csc"), "dtype": np.float64}
+        X, kinds = collected(X), {"accept_sparse": ("csr", "csc"), "dtype": np.float64}
         if hasattr(X, "columns"):
             validate_data(self, X, skip_check_array=True, reset=False)
             X = check_array(read_features(X), **kinds)
@@ -339,6 +340,7 @@ def multi_task_sparse_path(X, y, *, alphas=10, eps=0.01, sample_weight=None, **p
     settings._validate_params()
     given = {"alphas": alphas, "eps": eps}
     validate_parameter_constraints(PATH_CONSTRAINTS, given, "multi_task_sparse_path")
+    X, y = collected(X), collected(y)
     checked = check_array(read_features(X), accept_sparse="csc", dtype=np.float64)
     targets = read_targets(y, settings.task_types, settings.missing_labels)
     weights = label_weights(sample_weight, X, y, targets)

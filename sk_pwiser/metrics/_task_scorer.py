@@ -18,7 +18,7 @@ from sk_pwiser._responses import (
     check_targets,
     find_task,
 )
-from sk_pwiser._table import check_weights
+from sk_pwiser._table import check_weights, collected
 
 # These metrics need both classes, but do not always warn: without negatives, the
 # average precision is 1.
@@ -171,6 +171,7 @@ class TaskScorer(_BaseScorer):
 
     def _score(self, method_caller, estimator, X, y, **metadata):
         """Score with the predictions of the other scorers of the same call."""
+        X, y = collected(X), collected(y)
         predictions = Predictions(estimator, X, shared_cache(method_caller))
         targets, known, y_names = check_targets(
             y, predictions.missing_labels(), predictions.classes()

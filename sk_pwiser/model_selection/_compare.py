@@ -274,6 +274,7 @@ def cross_validate_candidates(
     """Fit and score every candidate on every fold; see `compare_losses`."""
     refuse_parts(X)
     X, Y, groups = indexable(*map(collected, (X, Y, groups)))
+    params = {name: collected(value) for name, value in (params or {}).items()}
     check_match(X, n_rows(Y), Y=Y, groups=groups)
     if scoring is None:
         scoring = default_scoring(candidates[0].estimator, Y)

@@ -26,6 +26,7 @@ from sk_pwiser._table import (
     CategoryColumn,
     NumericColumn,
     TableEncoder,
+    collected,
     is_missing,
     list_columns,
     read_labels,
@@ -126,6 +127,7 @@ def compare_models(
     >>> comparison.candidates
     ['sk_pwiser', 'logistic_regression']
     """
+    X, Y = collected(X), collected(Y)
     labels, missing, _ = read_labels(Y, "ignore", input_name="Y")
     if missing is not None and missing.any():
         raise ValueError(

@@ -35,8 +35,8 @@ BOTH = pytest.mark.parametrize("method", ["fit", "partial_fit"])
         (Y.to_numpy() * -1, "Labels must be 0 or 1; column 0 of Y contains -1 in row"),
         (Y * 0.5, "Labels must be 0 or 1; column 'click' of Y contains 0.5 in row"),
         (
-            Y.replace({0: "no", 1: "yes"}),
-            "'click' of Y contains 'yes' in row 0. With several .* Y = .Y == 'yes'",
+            Y.replace({0: "seen", 1: "sold"}),
+            "'click' of Y contains 'sold' in row 0. With several .* Y = .Y == 'sold'",
         ),
         (
             Y.assign(conversion=np.where(np.arange(N) < 3, np.nan, 0)),

@@ -30,6 +30,47 @@ def test_errors_about_unknown_names_list_the_known_ones(earlier, parameter, regi
             refuses(earlier, ValueError, f"'{parameter}' parameter .*'{name}'")
 
 
+MISSPELT = [
+    ({"network": "esm"}, "Got 'esm' instead. Did you mean 'esmm'"),
+    ({"loss": "pwisr"}, "Did you mean 'pwiser'"),
+    ({"weighting": "pcgrd"}, "Did you mean 'pcgrad'"),
+    ({"optimizer": "adm"}, "Did you mean 'adam'"),
+    ({"network_params": {"towr_units": (2,)}}, "Did you mean 'tower_units'"),
+    ({"loss_params": {"margin": 1}}, "Did you mean 'margins'"),
+    ({"weighting": "dwa", "weighting_params": {"temprature": 1}}, "'temperature'"),
+    ({"encoding_params": {"max_bin": 1}}, "Did you mean 'max_bins'"),
+    ({"optimizer_params": {"beta": 1}}, "Did you mean 'betas'"),
+    ({"early_stopping": "auc_convresion"}, "Did you mean 'auc_conversion'"),
+    ({"task_parents": {"conversoin": "click"}}, "Did you mean 'conversion'"),
+    ({"categorical_features": ["numeric0"]}, "Did you mean 'numeric_0'"),
+]
+
+
+@pytest.mark.parametrize(("params", "message"), MISSPELT)
+def test_misspelt_names_are_answered_with_the_nearest(earlier, params, message):
+    earlier.set_params(**params)
+    refuses(earlier, ValueError, message)
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("pwiser_wieght", "pwiser_weight"),
+        ("netwrk_params__n_experts", "network_params"),
+        ("max_epoch", "max_epochs"),
+    ],
+)
+def test_misspelt_parameters_of_a_search(earlier, name, meant):
+    message = rf"(?s)Invalid parameter .* Valid parameters .* Did you mean '{meant}'"
+    with pytest.raises(ValueError, match=message):
+        earlier.set_params(lr=0.5, **{name: 1})
+    assert earlier.lr != 0.5
+    with pytest.raises(ValueError, match=message):
+        earlier.task(0).set_params(**{f"estimator__{name}": 1})
+    with pytest.raises(ValueError, match=r"Valid parameters are: \[.*\]\.$"):
+        earlier.set_params(xyz=1)
+
+
 @pytest.mark.parametrize(
     ("parameter", "name", "known"),
     [
@@ -299,7 +340,9 @@ def test_a_last_step_that_diverges_is_found(earlier, method, optimizer):
         ("learning_rate", "__init__.* the argument is lr"),
         ("n_jobs", "__init__.* by `with sk_pwiser.num_threads"),
         ("class_weight", "__init__.* pass sample_weight to fit"),
-        ("learn_rate", "__init__.* got an unexpected keyword argument 'learn_rate'$"),
+        ("learn_rate", "__init__.* the argument is lr"),
+        ("pwiser_wieght", "__init__.* the argument is pwiser_weight"),
+        ("xyz", "__init__.* got an unexpected keyword argument 'xyz'$"),
     ],
 )
 def test_names_of_other_packages_are_explained(name, hint):
@@ -316,6 +359,8 @@ def test_names_of_other_packages_are_explained(name, hint):
         ("early_stopping_rounds", "set the parameter n_iter_no_change of the"),
         ("n_jobs", "num_threads"),
         ("weight", "the argument is sample_weight"),
+        ("sampel_weight", "the argument is sample_weight"),
+        ("batchsize", "set the parameter batch_size of the estimator"),
     ],
 )
 def test_parameters_in_fit_are_explained(earlier, method, name, hint):

@@ -41,8 +41,8 @@ FIRST_ROWS = np.arange(N) < 3
 @pytest.mark.parametrize(
     ("labels", "message"),
     [
-        (Y.astype(str), "column 'click' of Y contains '1' in row 0"),
-        (Y.astype(str).astype("category"), "column 'click' of Y contains '1' in row 0"),
+        ((Y * 2).astype(str), "column 'click' of Y contains '2' in row 0"),
+        ((Y * 2).astype("category"), "column 'click' of Y contains 2 in row 0"),
         ((Y / 2).astype("category"), "column 'click' of Y contains 0.5 in row 0"),
         (Y.assign(conversion=2), "column 'conversion' of Y contains 2 in row 0"),
         (

@@ -5,8 +5,10 @@ import copy
 import numpy as np
 import pytest
 import sklearn
-from numpy.testing import assert_array_equal
+from numpy.testing import assert_allclose, assert_array_equal
 from refusals import N, X, Y, small
+from sklearn.base import clone
+from sklearn.ensemble import BaggingClassifier, VotingClassifier
 from sklearn.exceptions import UnsetMetadataPassedError
 from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import GridSearchCV, GroupKFold, cross_validate
@@ -20,6 +22,7 @@ PER_ROW = np.random.default_rng(1).uniform(0.5, 2.0, N)
 PER_TASK = np.random.default_rng(2).uniform(0.5, 2.0, (N, 2))
 PER_TASK[:50, 1] = 0
 WEIGHTS = pytest.mark.parametrize("weight", [PER_ROW, PER_TASK])
+SPLITS = list(GroupKFold(2).split(X, Y, GROUPS))
 
 
 @pytest.fixture
@@ -142,3 +145,81 @@ def test_scores_per_task_use_the_weights_of_the_task():
     )
     scorer = make_task_scorer(roc_auc_score, "cvr")
     assert scorer(model, X, Y, sample_weight=PER_TASK) == pytest.approx(cvr)
+
+
+# Views of one task.
+
+
+def view_scores(**arguments):
+    """Fit the estimator on both folds by hand, and score the view of the conversion."""
+    scores = []
+    for train, test in SPLITS:
+        own = {name: values[train] for name, values in arguments.items()}
+        model = small(loss="jrc").fit(X.iloc[train], Y.iloc[train], **own)
+        scores.append(model.task("conversion").score(X.iloc[test], Y.iloc[test]))
+    return scores
+
+
+@pytest.mark.parametrize("labels", ["all", "one column"])
+@pytest.mark.usefixtures("routing")
+def test_groups_reach_the_estimator_of_a_view(labels):
+    view = small(loss="jrc").set_fit_request(groups=True).task("conversion")
+    params, y, scoring = {"groups": GROUPS}, Y, None
+    if labels == "one column":
+        params, y, scoring = {**params, "tasks": Y}, Y["conversion"], "roc_auc"
+    options = {"params": params, "scoring": scoring, "error_score": "raise"}
+    found = cross_validate(view, X, y, cv=GroupKFold(2), **options)
+    assert_allclose(found["test_score"], view_scores(groups=GROUPS))
+    search = GridSearchCV(view, {"estimator__lr": [0.003]}, cv=2, scoring=scoring)
+    search.fit(X, y, **params)
+    expected = small(loss="jrc").fit(X, Y, groups=GROUPS).predict_proba(X)
+    assert_array_equal(search.predict_proba(X)[:, 1], expected[:, 1])
+
+
+def test_groups_reach_the_estimator_of_a_view_without_routing():
+    view = small(loss="jrc").task("conversion")
+    params = {"groups": GROUPS}
+    found = cross_validate(view, X, Y, cv=SPLITS, params=params, error_score="raise")
+    assert_array_equal(found["test_score"], view_scores(groups=GROUPS))
+
+
+@WEIGHTS
+@pytest.mark.usefixtures("routing")
+def test_a_view_passes_weights_that_its_estimator_requests(weight):
+    model = small(loss="jrc").set_fit_request(sample_weight=True)
+    params = {"sample_weight": weight}
+    options = {"cv": SPLITS, "params": params, "error_score": "raise"}
+    scoring = {"auc": lambda view, X, Y: view.score(X, Y)}
+    view = model.task(1).set_fit_request(sample_weight=True)
+    found = cross_validate(view, X, Y, scoring=scoring, **options)
+    assert_array_equal(found["test_auc"], view_scores(sample_weight=weight))
+    model.set_fit_request(sample_weight=False)
+    found = cross_validate(view, X, Y, scoring=scoring, **options)
+    assert_array_equal(found["test_auc"], view_scores())
+    with pytest.raises(UnsetMetadataPassedError, match="sample_weight"):
+        small().task(1).fit(X, Y, **params)
+
+
+@pytest.mark.usefixtures("routing")
+def test_ensembles_of_views_pass_the_labels_of_all_tasks():
+    view = small(categorical_features=list(range(8, 12))).task("conversion")
+    with pytest.raises(ValueError, match="labels of all tasks"):
+        clone(view).fit(X, Y["conversion"])
+    vote = VotingClassifier([("a", view), ("b", small().task(1))], voting="soft")
+    found = vote.fit(X, Y["conversion"], tasks=Y).predict_proba(X)
+    assert_allclose(found, small().fit(X, Y).task(1).predict_proba(X), atol=0.05)
+    bag = BaggingClassifier(view, 2, random_state=0).fit(X, Y["conversion"], tasks=Y)
+    rows = bag.estimators_samples_[0]
+    expected = clone(view).set_params(**bag[0].get_params())
+    expected.fit(X.to_numpy()[rows], Y.to_numpy()[rows])
+    assert_array_equal(
+        bag[0].predict_proba(X.to_numpy()), expected.predict_proba(X.to_numpy())
+    )
+
+
+@pytest.mark.usefixtures("routing")
+def test_arguments_that_nothing_requests_are_refused():
+    with pytest.raises(UnsetMetadataPassedError, match="groups"):
+        small().task(1).fit(X, Y, groups=GROUPS)
+    with pytest.raises(TypeError, match="unexpected"):
+        small().task(1).fit(X, Y, group=GROUPS)

@@ -29,6 +29,8 @@ from sk_pwiser.datasets import make_ctr_cvr
 DATA = make_ctr_cvr(600, ctr=0.5, cvr=0.5, random_state=0)
 X, Y = DATA.data, DATA.target
 CONVERSION = Y["conversion"]
+CHANGED = CONVERSION.copy()
+CHANGED.iloc[[4, 9]] = 1 - CHANGED.iloc[[4, 9]]
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +93,7 @@ def test_a_single_task_keeps_its_labels():
     model = small().fit(X, labels)
     view = model.task(0)
     assert_array_equal(view.classes_, ["no", "yes"])
-    assert_array_equal(view.predict_proba(X), model.predict_proba(X))
+    assert_array_equal(view.predict_proba(X)[:, 1], model.predict_proba(X)[:, 1])
     assert_array_equal(view.decision_function(X), model.predict_logits(X))
     assert_array_equal(view.predict(X), model.predict(X))
     assert view.score(X, labels) == model.score(X, labels)
@@ -108,7 +110,8 @@ def test_no_task_is_taken_for_the_cvr():
     renamed = small(task_names=["ctr", "sale"]).fit(X, named)
     assert renamed.task("sale").score(X, Y) == renamed.task(1).score(X, named)
     alone = small().fit(X, named["cvr"])
-    assert_array_equal(alone.task("cvr").predict_proba(X), alone.predict_proba(X))
+    found = alone.task("cvr").predict_proba(X)
+    assert_array_equal(found[:, 1], alone.predict_proba(X)[:, 1])
     forest = RandomForestClassifier(10, random_state=0).fit(X, named)
     calibrator = FunnelCalibrator(FrozenEstimator(forest), cv=None).fit(X, named)
     with pytest.raises(ValueError, match=message):
@@ -172,6 +175,7 @@ def test_fit_trains_a_clone_on_all_tasks(model, make, form):
     assert not hasattr(estimator, "classes_")
     expected = model.predict_proba(X)[:, 1]
     assert_array_equal(view.predict_proba(X)[:, 1], expected)
+    assert view.predict_proba(X).dtype == np.float64
     view.fit(X[:300], Y[:300])  # once more
     assert (view.predict_proba(X)[:, 1] != expected).any()
 
@@ -189,7 +193,18 @@ def test_arguments_of_fit_are_passed_on():
     [
         (CONVERSION, None, r"labels of all tasks.*cross_val_score\(view, X, y, params"),
         (Y["click"], Y, "y must be the column 'conversion' of tasks"),
-        (CONVERSION[:-1], Y, "y must be the column 'conversion' of tasks"),
+        (
+            CONVERSION[:-1],
+            Y,
+            r"y must be the column 'conversion' of tasks.* shape \(599,\) and tasks "
+            r"\(600, 2\): pass y=Y",
+        ),
+        (
+            CHANGED,
+            Y,
+            "task 'conversion'; row 4 is 1 in y and 0 in tasks: pass y=Y",
+        ),
+        (CONVERSION[::-1], Y, "tasks and y have the same index labels in different"),
         (CONVERSION, CONVERSION, r"tasks must be of shape .*; got \(600,\)"),
     ],
 )
@@ -198,21 +213,66 @@ def test_labels_of_the_other_tasks_are_required(y, tasks, message):
         small().task("conversion").fit(X, y, tasks=tasks)
 
 
+def test_the_only_task_is_fitted_with_its_labels():
+    words = np.where(Y["click"], "yes", "no")
+    expected = small().fit(X, words).predict_proba(X)
+    for view in (
+        small().task(0),
+        small(task_names=["buy"]).task("buy"),
+        clone(small(task_names=["buy"]).task(-1)),
+        TaskView(FunnelCalibrator(small(task_names=["buy"]), cv=2), "buy"),
+    ):
+        found = view.fit(X, words)
+        assert_array_equal(found.classes_, ["no", "yes"])
+        if not isinstance(view.estimator, FunnelCalibrator):
+            assert_array_equal(found.predict_proba(X)[:, 1], expected[:, 1])
+    for view in (small().task("click"), small().task(-1), small().task("cvr")):
+        with pytest.raises(ValueError, match="labels of all tasks"):
+            view.fit(X, Y["click"])
+
+
+def test_labels_of_all_rows_are_none_of_the_cvr():
+    view = small().task("cvr")
+    rest = int((Y["click"] == 0).sum())
+    message = (
+        f"a rate among rows with 'click', but y has {rest} others.* without "
+        "'conversion'. Pass y=Y"
+    )
+    with pytest.warns(UserWarning, match=message):
+        view.fit(X, CONVERSION, tasks=Y)
+    expected = view.predict_proba(X)
+    assert_array_equal(view.fit(X, Y).predict_proba(X), expected)  # without a warning
+    siblings = small(task_parents=None).task("cvr")
+    siblings.fit(X, CONVERSION, tasks=Y)  # there is no first task
+
+
+def test_names_of_tasks_in_an_estimator_of_the_calibrator():
+    named = small(task_names=["seen", "sold"])
+    calibrated = FunnelCalibrator(named, method="sigmoid", cv=2).task("sold")
+    calibrated.fit(X, CONVERSION.to_numpy(), tasks=Y.to_numpy())
+    assert calibrated.score(X, Y) > 0.5
+
+
+def test_labels_of_the_task_may_be_words(model):
+    words = Y.replace({0: "NO", 1: "YES"})
+    view = small().task("conversion").fit(X, words["conversion"], tasks=words)
+    assert_array_equal(view.predict_proba(X)[:, 1], model.predict_proba(X)[:, 1])
+    assert_array_equal(view.classes_, [0, 1])
+    calibrated = FunnelCalibrator(model, method="sigmoid")
+    expected = calibrated.fit(X, Y).predict_proba(X)
+    assert_array_equal(calibrated.fit(X, words).predict_proba(X), expected)
+    assert_array_equal(calibrated.classes_, [[0, 1]] * 2)
+    assert view.score(X, words) == view.score(X, Y)
+    with pytest.warns(UserWarning, match="a rate among rows with 'click'"):
+        small().task("cvr").fit(X, words["conversion"], tasks=words)
+
+
 def test_labels_of_the_task_may_be_nullable():
     labels = Y.astype("Int64")
     labels.loc[labels.index[3], "conversion"] = None
     view = small(missing_labels="ignore").task("conversion")
     view.fit(X, labels["conversion"], tasks=labels)
     assert np.isfinite(view.predict_proba(X)).all()
-
-
-class _OneTask(TaskView):
-    """A view of the first and only task, whose labels may be 1-D."""
-
-    def fit(self, X, y, sample_weight=None):
-        if y is None:
-            raise ValueError("requires y to be passed, but the target y is None")
-        return super().fit(X, np.asarray(y).reshape(-1, 1), sample_weight)
 
 
 # Checks that do not apply, and why.
@@ -230,7 +290,7 @@ def checks():
         lr=0.01,
         random_state=0,
     )
-    view = _OneTask(estimator, 0)
+    view = TaskView(estimator, 0)
     for instance, check in estimator_checks_generator(view):
         name = getattr(check, "func", check).__name__
         if name not in LEFT_OUT:
@@ -278,11 +338,12 @@ def test_grid_search_reaches_the_estimator():
 
 @pytest.mark.parametrize("task", ["conversion", "cvr"])
 def test_calibrated_classifier_of_a_fitted_view(model, task):
-    view = model.task(task)
-    calibrated = CalibratedClassifierCV(FrozenEstimator(view), method="isotonic")
-    p = calibrated.fit(X, CONVERSION).predict_proba(X)[:, 1]
+    rows = Y["click"] == 1 if task == "cvr" else slice(None)
+    x, y = X[rows], CONVERSION[rows]
+    frozen = FrozenEstimator(model.task(task))
+    calibrated = CalibratedClassifierCV(frozen, method="isotonic").fit(x, y)
     # Isotonic regression keeps the mean of the labels.
-    assert p.mean() == pytest.approx(CONVERSION.mean())
+    assert calibrated.predict_proba(x)[:, 1].mean() == pytest.approx(y.mean())
 
 
 def test_calibrated_classifier_of_an_unfitted_view():
@@ -299,7 +360,27 @@ def test_stacking_of_unfitted_views_takes_the_labels_of_all_tasks(model):
     inputs = stack.transform(X)
     assert_array_equal(inputs[:, 0], model.predict_proba(X)[:, 1])
     assert_array_equal(inputs[:, 1], model.predict_cvr(X))
-    assert stack.predict_proba(X).shape == (600, 2)
+    p = np.column_stack(
+        [of_task[:, 1] for of_task in stack.final_estimator_.predict_proba(inputs)]
+    )
+    assert_allclose(p.mean(axis=0), Y.mean(), atol=0.1)
+    of_folds = np.column_stack(
+        [
+            cross_val_predict(view, X, Y.to_numpy(), cv=2, method="predict_proba")[:, 1]
+            for _, view in views
+        ]
+    )
+    expected = clone(final).fit(of_folds, Y.to_numpy()).predict_proba(inputs)
+    assert_allclose(p, np.column_stack([of_task[:, 1] for of_task in expected]))
+    # scikit-learn itself returns the probabilities of the labels 0.
+    assert_allclose(stack.predict_proba(X), 1 - p)
+
+
+def test_a_stack_of_the_estimator_loses_a_task_of_two(model):
+    final = RandomForestClassifier(n_estimators=5, random_state=0)
+    stack = StackingClassifier([("model", small())], final, cv=2)
+    found = stack.fit(X, Y.to_numpy()).transform(X)
+    assert_array_equal(found, model.predict_proba(X)[:, 1:])
 
 
 def test_metadata_routing_passes_the_labels_of_all_tasks():

@@ -155,11 +155,11 @@ def test_wrong_task_names(labels, names, error, message):
         (Y * 2, "column 0 of Y contains 2 in row 1"),
         (Y * [1, -1], "column 1 of Y contains -1 in row 2"),
         (Y * 0.5, "column 0 of Y contains 0.5 in row 1"),
-        (np.where(Y, "1", "0"), "column 0 of Y contains '0' in row 0"),
-        (np.where(Y, "1", "0").astype(object), "column 0 of Y contains '0' in row 0"),
+        (np.where(Y, "1", "-1"), "column 0 of Y contains '-1' in row 0"),
+        (np.where(Y, "b", "a").astype(object), "column 0 of Y contains 'a' in row 0"),
         (FRAME * [1, 3], "column 'buy' of Y contains 3 in row 2"),
         (FRAME.astype("Int64") * 3, "column 'view' of Y contains 3 in row 1"),
-        (FRAME.astype(str), "column 'view' of Y contains '0' in row 0"),
+        ((FRAME * 2).astype(str), "column 'view' of Y contains '2' in row 1"),
         (
             pl.DataFrame({"a": [0, 1], "b": [0.0, 0.5]}),
             "column 'b' of Y contains 0.5",
@@ -255,6 +255,41 @@ def test_missing_labels_are_named_and_counted(labels, column):
 )
 def test_wrong_labels(labels, error, message):
     with pytest.raises(error, match=message):
+        check_targets(labels)
+
+
+WORDS = [("no", "yes"), ("NO", "Yes "), ("False", "true"), ("0", "1"), (0, "1.0")]
+
+
+@pytest.mark.parametrize(("zero", "one"), WORDS)
+def test_words_of_several_tasks_are_read_in_any_case(zero, one):
+    numbers = np.array([[0, 0], [1, 0], [1, 1], [0, 0]])
+    words = pd.DataFrame(numbers, columns=["a", "b"]).replace({0: zero, 1: one})
+    half = words.assign(a=numbers[:, 0])  # beside a column of numbers
+    tables = [words, half, words.astype(object), words.to_numpy()]
+    if isinstance(zero, str):
+        tables.append(pl.from_pandas(half))
+    for Y in tables:
+        targets = check_targets(Y)
+        assert_array_equal(targets.values, numbers)
+        assert targets.classes.tolist() == [[0, 1], [0, 1]]
+        assert targets.classes.dtype == int
+    words = words.astype(object)
+    words.loc[3, "b"] = None
+    targets = check_targets(words, missing_labels="ignore")
+    assert targets.missing.tolist() == [[False] * 2] * 3 + [[False, True]]
+
+
+def test_other_words_of_several_tasks():
+    Y = pd.DataFrame({"a": ["no", "yes"], "b": ["no", "perhaps"]})
+    message = r"column 'b' of Y contains 'perhaps' in row 1.*Y = \(Y == 'perhaps'\)"
+    with pytest.raises(ValueError, match=message):
+        check_targets(Y)
+
+
+@pytest.mark.parametrize("labels", [["Yes", "no"], [" yes", "no"], ["TRUE", "false"]])
+def test_words_of_one_task_in_the_wrong_order(labels):
+    with pytest.raises(ValueError, match="written in one way; column 0 of Y contains"):
         check_targets(labels)
 
 

@@ -66,10 +66,15 @@ FOLDERS = {
         (*LEARN, *TORCH),
         EXTRAS,
     ),
-    "_estimator": Folder((*BELOW_ESTIMATOR, "_version"), (*LEARN, *TORCH), EXTRAS),
+    "_estimator": Folder(
+        (*BELOW_ESTIMATOR, "_responses", "_version"), (*LEARN, *TORCH), EXTRAS
+    ),
     "__init__": Folder(("_estimator", "_version")),
     "__main__": Folder(
-        ("__init__", "_utils", "datasets", "inspection", "metrics", "model_selection"),
+        (
+            *("__init__", "_table", "_utils", "datasets"),
+            *("inspection", "metrics", "model_selection"),
+        ),
         (*LEARN, "joblib"),
         EXTRAS,
     ),
