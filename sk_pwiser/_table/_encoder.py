@@ -426,7 +426,15 @@ def grow_column(column, data, *others):
 
 
 def learn_constant_columns(encoder, X, sample_weight=None):
-    """Learn numeric columns that were constant, so that their weights are untrained."""
+    """Learn numbers that were constant, so that their weights are untrained."""
+    if encoder.sparse_ is not None:
+        X = encoder._validate(X, reset=False)
+        sparse = encoder.sparse_.learn_constant(X, sample_weight)
+        if sparse is encoder.sparse_:
+            return encoder
+        new_encoder = copy.copy(encoder)
+        new_encoder.sparse_ = sparse
+        return new_encoder
     constant = [c for c in encoder.columns_ if getattr(c, "has_constant", False)]
     if not constant:
         return encoder

@@ -350,13 +350,33 @@ class SparseColumns:
     """Encodes the columns of a sparse matrix as one bag per row.
 
     The weight of an entry is its value divided by the root mean square of the nonzero
-    values of its column in fit, clipped. Missing values select a vector of their own if
-    the column had some in fit; otherwise their weight is 0.
+    values of its column in fit, clipped. A column without such values has the weight 0
+    until `learn_constant` learns it from later rows. Missing values select a vector of
+    their own if the column had some in fit; otherwise their weight is 0.
     """
 
     def fit(self, X, sample_weight=None):
         """Learn the scales of the columns of a CSR matrix, and return its bags."""
         X = _canonical(X)
+        self.scale_, is_missing = self._learn(X, sample_weight)
+        # The vectors of missing values follow the vectors of the columns.
+        self.missing_columns_ = np.flatnonzero(is_missing)
+        return self._encode(X)
+
+    def learn_constant(self, X, sample_weight=None):
+        """Return columns that have learnt those that had no values, if `X` has some."""
+        if np.isfinite(self.scale_).all():
+            return self
+        scale, _ = self._learn(_canonical(X), sample_weight)
+        is_new = np.isinf(self.scale_) & np.isfinite(scale)
+        if not is_new.any():
+            return self
+        learnt = copy(self)
+        learnt.scale_ = np.where(is_new, scale, self.scale_)
+        return learnt
+
+    def _learn(self, X, sample_weight):
+        """Return the scale of each column, and whether it has missing values."""
         n_columns = X.shape[1]
         counts, squares = np.zeros(n_columns), np.zeros(n_columns)
         is_missing = np.zeros(n_columns, dtype=bool)
@@ -372,11 +392,9 @@ class SparseColumns:
             values = values**2 if weights is None else values**2 * weights
             squares += np.bincount(columns, values, n_columns)
         known = squares > 0
-        self.scale_ = np.full(n_columns, np.inf)
-        self.scale_[known] = np.sqrt(squares[known] / counts[known])
-        # The vectors of missing values follow the vectors of the columns.
-        self.missing_columns_ = np.flatnonzero(is_missing)
-        return self._encode(X)
+        scale = np.full(n_columns, np.inf)
+        scale[known] = np.sqrt(squares[known] / counts[known])
+        return scale, is_missing
 
     def transform(self, X):
         return self._encode(_canonical(X))

@@ -331,7 +331,7 @@ class TargetStatistics:
         self._update_tables()
 
     def _begin_again(self):
-        """Let frequencies refer to all rows, and learn base rates that had no effect."""
+        """Let frequencies refer to all rows; learn base rates that had no effect."""
         self.n_encoded_ = self._n_rows()
         is_off = np.isinf([scale[-1] for scale in self.scales_])
         self.sizes_ = np.where(is_off, self.n_encoded_, self.sizes_)
