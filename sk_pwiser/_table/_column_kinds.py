@@ -27,6 +27,7 @@ from sk_pwiser._table._frames import (
 )
 from sk_pwiser._table._lists import ListColumn, ListSettings, check_lists
 from sk_pwiser._table._numbers import (
+    FEW_VALUES,
     NUMERIC_ENCODINGS,
     ArrayColumn,
     PiecewiseLinearColumn,
@@ -285,6 +286,19 @@ def warn_about_constants(columns):
             f"The columns {names} have the same value, or none, in all rows of fit: "
             "nothing can be learnt from them. Leave them out, or check how they were "
             "read."
+        )
+
+
+def warn_about_few_values(columns, with_rates=()):
+    """Warn about columns learnt from few values, and those `with_rates` of few rows."""
+    names = [c.name for c in columns if getattr(c, "has_few_values", False)]
+    names += [name for name in with_rates if name not in names]
+    if names:
+        warn_user(
+            f"The encoding of the columns {names} is learnt from fewer than "
+            f"{FEW_VALUES} values, and later calls of partial_fit keep it: numbers out "
+            "of the range of these values are clipped. Pass more rows to this call, or "
+            "begin with fit."
         )
 
 

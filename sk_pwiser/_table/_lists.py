@@ -22,7 +22,7 @@ from sk_pwiser._table._frames import (
     read_numbers,
     row_chunks,
 )
-from sk_pwiser._table._numbers import LARGEST_DEVIATION, LARGEST_VALUE
+from sk_pwiser._table._numbers import FEW_VALUES, LARGEST_DEVIATION, LARGEST_VALUE
 from sk_pwiser._utils import check_choice
 
 
@@ -104,6 +104,11 @@ class ListColumn:
     @property
     def n_values(self):
         return 0 if self.items_ is None else self.items_.cardinality - FIRST_VALUE
+
+    @property
+    def has_few_values(self):
+        """Whether the ages are scaled by few values."""
+        return 0 < self.age_sums_[0] < FEW_VALUES
 
     def fit_transform(self, lists, items, weights=None, ages=None):
         if items is self.items_:

@@ -11,6 +11,7 @@ from sklearn.utils import _safe_indexing
 
 from sk_pwiser._table import STATE_CLASSES as TABLE_CLASSES
 from sk_pwiser._table import (
+    FEW_VALUES,
     UNSEEN,
     CategoryColumn,
     ExtendedStatistics,
@@ -39,6 +40,7 @@ from sk_pwiser._table import (
     row_weights,
     vector_counts,
     warn_about_constants,
+    warn_about_few_values,
     warn_about_new_values,
     warn_about_random_validation,
 )
@@ -413,6 +415,8 @@ def encode(
             shape, encoder = rows.targets.values.shape, earlier.encoder
             statistics = unfitted_statistics(settings, encoder, shape, earlier)
             schema = replace(schema, statistics=statistics)
+    if is_update:
+        _warn_about_few_rows(schema, earlier, len(codes))
     names = [column.name for column in schema.encoder.columns_]
     times = read_times(rows.X, params["time_column"], names)
     parts, is_valid = None, np.zeros(len(codes), dtype=bool)
@@ -440,6 +444,19 @@ def encode(
         return EncodedData(TrainingData(impressions), schema, labelled)
     train, valid = (impressions.at(torch.from_numpy(part)) for part in parts)
     return EncodedData(TrainingData(train, valid), schema, labelled)
+
+
+def _warn_about_few_rows(
+    schema: Schema, earlier: Schema | None, n_samples: int
+) -> None:
+    """Warn about what an update has learnt from few rows, which later ones keep."""
+    columns, with_rates = schema.encoder.columns_, []
+    if earlier is not None:
+        known = set(map(id, earlier.encoder.columns_))
+        columns = [column for column in columns if id(column) not in known]
+    elif schema.statistics is not None and n_samples < FEW_VALUES:
+        with_rates = schema.statistics.column_names(schema.encoder)
+    warn_about_few_values(columns, with_rates)
 
 
 def _learn(settings: Settings, rows: Rows, name: str) -> tuple[Schema, tuple[Any, ...]]:

@@ -1,6 +1,7 @@
 """Updates by partial_fit: in place, and without effect if they fail."""
 
 import copy
+import re
 import warnings
 from itertools import chain, product
 
@@ -386,3 +387,30 @@ def test_a_refused_update_leaves_a_constant_column_as_it_was():
     with pytest.raises(ValueError, match="diverged"):
         model.set_params(lr=1e20).partial_fit(X, Y)
     assert_array_equal(model.encode(X).numeric, before)
+
+
+@pytest.mark.parametrize("encoding", NUMERIC_ENCODINGS)
+def test_columns_that_few_values_determine_are_named(encoding):
+    """Of 20 values, a tenth of later ones lies outside of their range."""
+    table = X.select_dtypes("number").assign(
+        device=np.where(np.arange(len(X)) % 2, "phone", "tablet"),
+        some=np.where(np.arange(len(X)) < 50, VARIES, np.nan),
+        vector=[[0.0, float(row)] for row in range(len(X))],
+        constant=1.0,
+    )
+    later = table.assign(constant=VARIES)
+    model = small(numeric_encoding=encoding, target_encoding=["device"])
+    names = [*table.columns.drop(["device", "constant"]), "device"]
+    message = re.escape(f"The encoding of the columns {names} is learnt from fewer")
+    with pytest.warns(UserWarning, match=message) as found:
+        model.partial_fit(table[:20], Y[:20])
+    assert len(found) == 1
+    model.partial_fit(table, Y)
+    # A column that was constant so far is learnt from these rows.
+    with pytest.warns(UserWarning, match=r"the columns \['constant'\] is learnt"):
+        model.partial_fit(later[:20], Y[:20])
+    model.partial_fit(later[:20], Y[:20])
+    with pytest.warns(UserWarning, match=r"the columns \['some'\] is learnt"):
+        small(numeric_encoding=encoding).partial_fit(table, Y)
+    # Whoever fits few rows has no others.
+    small(numeric_encoding=encoding).fit(table[:20].drop(columns="constant"), Y[:20])
