@@ -47,7 +47,12 @@ from sk_pwiser._table import (
 from sk_pwiser._training._batches import Impressions, TrainingData
 from sk_pwiser._training._early_stopping import hold_out
 from sk_pwiser._training._settings import Settings
-from sk_pwiser._utils import check_boolean, conditional_labels, labels_of_parents
+from sk_pwiser._utils import (
+    check_boolean,
+    conditional_labels,
+    labels_of_parents,
+    warn_user,
+)
 from sk_pwiser.networks import Bags, BagSpec, NetworkSpec, numeric_widths
 
 # The default of `embedding_dim`: "auto" makes embeddings narrower, never wider, so that
@@ -375,8 +380,28 @@ def _with_weight(rows: Rows, scale: float | None) -> Rows:
         rows = rows.at(kept)
     scaled = WeightScale(rows.targets.values.shape[1], scale)
     scaled.add(rows.weights)
+    _warn_about_ratio(scaled)
     weights = scaled.apply(rows.weights)
     return replace(rows, weights=weights, weight_scale=float(scaled.mean))
+
+
+# A mean of the weights that is so many times larger or smaller than that of the first
+# call is probably in another unit.
+LARGEST_RATIO = 10.0
+
+
+def _warn_about_ratio(scaled: WeightScale) -> None:
+    """Warn if weights are divided by the mean of earlier ones of another size."""
+    if scaled.given is None or scaled.own_mean is None:
+        return
+    ratio = scaled.own_mean / scaled.given
+    if not 1 / LARGEST_RATIO <= ratio <= LARGEST_RATIO:
+        warn_user(
+            f"The mean of sample_weight is {scaled.own_mean:g}, but {scaled.given:g} "
+            "in the first call, which is 1 without weights. partial_fit divides by the "
+            f"latter, so that these rows count {ratio:.3g} times as much as those. "
+            "Scale the weights if that is not intended."
+        )
 
 
 def encode(

@@ -331,6 +331,9 @@ def fit(
     schema, origins = plan.schema, None
     if single_pass and schema is not None and settings.grows:
         schema, origins = grow_schema(schema, plan.rows.X)
+    if single_pass and schema is not None and plan.components is not None:
+        # Whoever holds the earlier net, which stays as it is, keeps its statistics.
+        schema = replace(schema, statistics=deepcopy(schema.statistics))
     plan, data = encode_plan(plan, schema, estimator_name)
     checkpoints = make_checkpoints(plan, data)
     if plan.components is not None:
