@@ -99,7 +99,7 @@ def make_columns(params, X, names):
         if name in lists.numbers:
             column = lists.numbers[name](name)
         elif name in of_lists:
-            column = lists.make_column(name, vocabularies[index])
+            column = lists.make_column(name, vocabularies[index], params["keeps_rare"])
         elif is_category[index]:
             column = CategoryColumn(name, vocabularies[index], params["keeps_rare"])
         else:
@@ -145,9 +145,13 @@ def has_form(X, encoder):
 UNSEEN_SHARE, UNSEEN_ROWS, UNSEEN_VALUES = 0.95, 20, 2
 
 
+# Endings of shares; files of version 0.1.0 have columns without a place.
+OF_PLACE = {"row": "", "element": " of the elements"}
+
+
 def warn_about_unseen(pairs, codes):
     found = [
-        f"{encoder.name!r} ({share:.0%})"
+        f"{encoder.name!r} ({share:.0%}{OF_PLACE[encoder.place]})"
         for (encoder, column), of_rows in zip(pairs, codes, strict=True)
         if encoder.usual_share_ <= USUAL_SHARE
         and (share := _unseen_share(of_rows)) >= UNSEEN_SHARE

@@ -82,15 +82,18 @@ class ListColumn:
     weights_name: Any = None
     shared_name: Any = None
     ages_name: Any = None
+    keeps_rare: InitVar[bool] = False
 
     kind = "list of categories"
 
-    def __post_init__(self, vocabulary):
+    def __post_init__(self, vocabulary, keeps_rare):
         self.age_sums_ = np.zeros(3)  # numbers, sums and squares of log(1 + age)
         self.has_missing_ = self.has_empty_ = False
         self.items_ = None
         if self.shared_name is None:
-            self.items_ = CategoryColumn(self.name, vocabulary, place="element")
+            self.items_ = CategoryColumn(
+                self.name, vocabulary, keeps_rare, place="element"
+            )
 
     @property
     def encoding(self):
@@ -138,14 +141,28 @@ class ListColumn:
         self.missing_code_ = missing if self.has_missing_ else unseen
         self.empty_code_ = empty if self.has_empty_ else unseen
 
-    def transform(self, lists, items, weights=None, ages=None):
-        codes = self._codes(lists, items)
+    def transform(self, lists, items, weights=None, ages=None, codes=None):
+        if codes is None:
+            codes = self._codes(lists, items)
         return self._encode(lists, items, codes, weights, ages)
 
+    def count_new_rows(self, lists, shared):
+        """Count the rows with an element that is not in the vocabulary."""
+        codes = self._codes(lists, self.items_ if shared is None else shared)
+        is_new = codes.table == UNSEEN
+        is_new[-1] = False  # missing elements
+        ends = np.maximum(lists.sizes, 0).cumsum()
+        places = np.flatnonzero(is_new[codes.indices])
+        return len(np.unique(np.searchsorted(ends, places, side="right")))
+
+    def named(self, items):
+        """Return the vocabulary as messages name it, also if it is that of a column."""
+        items = copy(items)
+        items.name, items.place = self.name, "element"
+        return items
+
     def _codes(self, lists, items):
-        named = copy(items)
-        named.name = self.name  # in messages, also if the values are those of a column
-        return named.transform(lists.elements)
+        return self.named(items).transform(lists.elements)
 
     def _encode(self, lists, items, codes, weights, ages):
         is_filled = lists.sizes > 0
@@ -154,8 +171,8 @@ class ListColumn:
         is_element = np.repeat(is_filled, sizes)
         indices = np.empty(offsets[-1], dtype=np.int64)
         indices[is_element] = codes.take(slice(None))
-        if self.items_ is None:  # the column keeps the codes of rare values
-            indices[indices >= items.cardinality] = UNSEEN
+        indices[indices >= items.cardinality] = UNSEEN  # the codes of rare values
+        if self.items_ is None:
             indices += N_SPECIAL
         special = np.where(lists.sizes < 0, self.missing_code_, self.empty_code_)
         indices[~is_element] = special[~is_filled]
@@ -329,7 +346,7 @@ class ListSettings:
                     f"{pooling!r}; only 'attention' reads ages."
                 )
 
-    def make_column(self, name, vocabulary):
+    def make_column(self, name, vocabulary, keeps_rare):
         return ListColumn(
             name,
             vocabulary,
@@ -337,6 +354,7 @@ class ListSettings:
             self.list_weights.get(name),
             self.shared_embeddings.get(name),
             self.list_ages.get(name),
+            keeps_rare,
         )
 
 

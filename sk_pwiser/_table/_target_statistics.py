@@ -457,14 +457,19 @@ class ExtendedStatistics(TargetStatistics):
     """The statistics of an earlier fit, with its scales, extended by other rows.
 
     `origins` has an array per category column: the code that each code has in `source`,
-    -1 for new values. `rows`, "new" or "seen", says whether `source` was learned from
-    the rows, and `adds` whether the statistics are to include new ones.
+    -1 for new values. `vectors` has the same per list column; None if their vocabulary
+    has not grown. `rows`, "new" or "seen", says whether `source` was learned from the
+    rows, and `adds` whether the statistics are to include new ones.
     """
 
-    def __init__(self, source, origins, rows, adds):
+    def __init__(self, source, origins, rows, adds, vectors=None):
         origins = [origins[c] for c in source.columns]
-        # The vocabulary of a list column of its own does not grow.
-        origins += map(np.arange, source.cardinalities[len(origins) :])
+        n_tables = len(origins)
+        origins += [
+            np.arange(source.cardinalities[j]) if vectors is None else vectors[index]
+            for index, j in source.lists
+            if j >= n_tables
+        ]
         super().__init__(source.columns, list(map(len, origins)), source.lists)
         source._restore_totals()
         self.n_tasks_ = source.n_tasks_

@@ -49,6 +49,7 @@ from sk_pwiser._training._early_stopping import (
 from sk_pwiser._training._encode import (
     EncodedData,
     GivenRows,
+    Growth,
     Rows,
     Schema,
     check_rows,
@@ -328,9 +329,9 @@ def fit(
     settings, searches = starting_settings(Settings.of(params), earlier, single_pass)
     plan = validate(settings, given, eval_set, earlier, classes, single_pass)
     plan = replace(plan, task=task)
-    schema, origins = plan.schema, None
+    schema, growth = plan.schema, None
     if single_pass and schema is not None and settings.grows:
-        schema, origins = grow_schema(schema, plan.rows.X)
+        schema, growth = grow_schema(schema, plan.rows.X)
     if single_pass and schema is not None and plan.components is not None:
         # Whoever holds the earlier net, which stays as it is, keeps its statistics.
         schema = replace(schema, statistics=deepcopy(schema.statistics))
@@ -343,9 +344,9 @@ def fit(
         can_split = plan.holds_out and not plan.by_time
         return search_weight(plan, data, can_split=can_split)
     # New rows of the embedding tables are added to the weights of the earlier fit.
-    built = data.schema if origins is None else plan.schema
+    built = data.schema if growth is None else plan.schema
     assert built is not None
-    return optimise(plan, data, build(plan, built), origins, checkpoints, undo)
+    return optimise(plan, data, build(plan, built), growth, checkpoints, undo)
 
 
 def encode_plan(
@@ -462,11 +463,11 @@ def optimise(
     plan: Plan,
     data: EncodedData,
     net: MultiTaskNet,
-    origins: np.ndarray | None = None,
+    growth: Growth | None = None,
     checkpoints: Checkpoints | None = None,
     undo: Undo | None = None,
 ) -> TrainingResult:
-    """Train the net, after its embedding tables have grown if there are `origins`."""
+    """Train the net, after its embedding tables have grown if there is a `growth`."""
     undo = [] if undo is None else undo
     task = plan.task
     if task is not None:
@@ -476,8 +477,8 @@ def optimise(
     else:
         generators = deepcopy(plan.earlier.generators)
     try:
-        if origins is not None:
-            grow_tables(net, data.schema.encoder.cardinalities_, origins, undo)
+        if growth is not None:
+            grow_tables(net, data.schema.encoder, growth, undo)
         if plan.components is None:
             log_net(net, undo)
         with _random_numbers(plan, net, generators) as global_device:
