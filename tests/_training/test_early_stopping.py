@@ -1,18 +1,16 @@
 """When training ends: few rows, monitored figures, and what is said about it."""
 
 import pickle
-from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 from numpy.testing import assert_allclose, assert_array_equal
 from refusals import refuses, small
 from sklearn.metrics import average_precision_score, log_loss, roc_auc_score
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
-from sk_pwiser._training._early_stopping import score_validation
+from sk_pwiser.datasets import ParquetImpressions, make_ctr_cvr
 from sk_pwiser.metrics import cvr_auc_scorer, grouped_auc, make_task_scorer
 
 DATA = make_ctr_cvr(3_000, ctr=0.3, cvr=0.3, random_state=0)
@@ -182,15 +180,6 @@ def test_a_scorer_sees_the_rates_of_the_sampled_log(task):
     expected = -log_loss(Y_LATE.iloc[:, task], p[:, task] / kept)
     best = model.history_[model.best_epoch_ - 1, "valid_score"]
     assert best == pytest.approx(expected, rel=1e-5)
-
-
-@pytest.mark.parametrize("offset", [-20.0, 0.0, 20.0])
-def test_a_scorer_sees_the_order_of_probabilities_near_0_and_1(offset):
-    logits = torch.linspace(-1, 1, 50)[:, np.newaxis] + offset
-    labels = (logits > offset).float()
-    rows = SimpleNamespace(labels=lambda: labels, weights=lambda: None)
-    scorer = make_task_scorer(roc_auc_score, 0)
-    assert score_validation(scorer, rows, logits, {"click": None}) == 1
 
 
 def test_a_scorer_of_the_cvr_takes_the_tree_of_the_tasks():
