@@ -955,7 +955,8 @@ class MultiTaskCTRCVRClassifier(
         ValueError, TypeError
             If something cannot be saved: a class of your own as `network`, `loss`,
             `weighting` or `optimizer`, callbacks, a RandomState instance, or category
-            values that are not numbers, text or tuples. No file is written.
+            values other than text, numbers, bytes, dates, times, intervals, and tuples
+            of these. No file is written.
 
         Examples
         --------

@@ -344,7 +344,7 @@ def has_category_dtype(column):
         return str(column.dtype).startswith(("Categorical", "Enum", "String", "Bool"))
     return (
         column.dtype.kind == "b"
-        or column.dtype.name.startswith(("category", "dictionary"))
+        or column.dtype.name.startswith(("category", "dictionary", "interval"))
         or _is_text_dtype(column.dtype)
     )
 

@@ -9,6 +9,7 @@ import torch
 from scipy.sparse import csr_array
 from sklearn.utils import _safe_indexing
 
+from sk_pwiser._files import PlainForm
 from sk_pwiser._table import (
     FEW_VALUES,
     UNSEEN,
@@ -689,6 +690,28 @@ def unfitted_statistics(
             f"select the columns {found}, the earlier fit those of {expected}."
         )
     return statistics
+
+
+def encode_plain(
+    form: PlainForm, content: object, name: str, schema: Schema | None
+) -> tuple[Any, dict[str, np.ndarray]]:
+    """Encode the content of a file; errors about categories name their column."""
+    try:
+        return form.encode(content, name)
+    except TypeError as error:
+        for column in [] if schema is None else schema.encoder.columns_:
+            vocabulary = getattr(column, "items_", None) or column
+            for value in getattr(vocabulary, "codes_", ()):
+                try:
+                    form.encode(value, name)
+                except TypeError:
+                    raise TypeError(
+                        f"A model whose column {column.name!r} contains {value!r}, of "
+                        f"class {type(value).__name__}, cannot be saved. Convert the "
+                        "column before fit, for example by "
+                        f"X[{column.name!r}].astype(str)."
+                    ) from error
+        raise
 
 
 # Classes of an encoding, for files.
