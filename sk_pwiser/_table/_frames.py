@@ -356,9 +356,10 @@ def _is_text_dtype(dtype):
 
 def to_float(column):
     """Return a numeric column as float64, NaN where missing; it may share memory."""
-    dtype, name = column.dtype, _dtype_name(column)
+    dtype = column.dtype
     if isinstance(dtype, np.dtype) and dtype.kind in "fiub":
         return np.asarray(column, dtype=np.float64)
+    name = _dtype_name(column)
     if is_polars(column):
         if name == "object":
             return to_float(np.array([*column, None], dtype=object)[:-1])
@@ -381,10 +382,11 @@ def to_float(column):
 
 
 def read_numbers(column, what, advice=""):
-    """Return a column as float64; errors begin with `what`."""
+    """Return a column as float64; errors begin with `what`, text or a function."""
     try:
         return np.asarray(to_float(column))
     except (TypeError, ValueError, OverflowError) as error:
+        what = what() if callable(what) else what
         kind = TypeError if isinstance(error, TypeError) else ValueError
         raise kind(f"{what} cannot be read as numbers: {error}.{advice}") from error
 

@@ -197,7 +197,7 @@ class NumericColumn:
         """Return the values as float64; raise if some are infinite or no numbers."""
         values = read_numbers(
             column,
-            f"Column {describe(self.name, column)}",
+            lambda: f"Column {describe(self.name, column)}",
             " Convert it to numbers, or fit with it in categorical_features.",
         )
         # fmin and fmax ignore NaN.
