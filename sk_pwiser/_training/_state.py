@@ -40,6 +40,8 @@ class TrainingResult:
     kept                 warm start  `partial_fit`   resumed training
     ===================  ==========  ==============  ================
     columns, vocabulary  yes         yes, may grow   yes
+    columns that had no  learnt      learnt          yes
+    information so far
     target statistics    scales and  all, and adds   yes
                          old values  its rows
     network, criterion   yes         yes, in place   yes
