@@ -228,7 +228,7 @@ class TargetStatistics:
         return self.strengths_[j], self.means_[j], self.scales_[j]
 
     def _learn_inputs(self, j, counts, parts, learnt=None):
-        """Return strengths, means and scales, those of `learnt` inputs as they are.
+        """Return strengths, means and scales; those of `learnt` inputs do not change.
 
         `parts` has codes, counts and the numbers of rows that are encoded by them.
         """

@@ -478,7 +478,7 @@ def optimise(
         generators = deepcopy(plan.earlier.generators)
     try:
         if growth is not None:
-            grow_tables(net, data.schema.encoder, growth, undo)
+            grow_tables(net, data.schema, growth, undo)
         if plan.components is None:
             log_net(net, undo)
         with _random_numbers(plan, net, generators) as global_device:

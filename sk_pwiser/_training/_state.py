@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sk_pwiser._table import TableEncoder
 from sk_pwiser._training._callbacks import continues, group_arguments
 from sk_pwiser._training._components import build_net, build_network, check_components
 from sk_pwiser._training._devices import device_or_cpu
@@ -268,15 +267,13 @@ def log_net(net: MultiTaskNet, undo: Undo) -> None:
     undo.append(restore)
 
 
-def grow_tables(
-    net: MultiTaskNet, encoder: TableEncoder, growth: Growth, undo: Undo
-) -> None:
+def grow_tables(net: MultiTaskNet, schema: Schema, growth: Growth, undo: Undo) -> None:
     """Add rows to a net's embedding tables in place, for new category values.
 
     New rows are copies of the row of unseen values of their column, and have no state
     in the optimiser.
     """
-    layer, spec = net.module_.input_layer, net.module_.spec
+    layer, spec, encoder = net.module_.input_layer, net.module_.spec, schema.encoder
     before = list(spec.cardinalities), [bag.n_vectors for bag in spec.bags]
     sizes = encoder.cardinalities_, [n for n, *_ in encoder.bags_]
     unseen = [layer.offsets.cpu().numpy() + spec.unseen_code]
