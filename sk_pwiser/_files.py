@@ -1,5 +1,6 @@
 """Files of fitted models: plain values and arrays, checked, without code."""
 
+import datetime
 import hashlib
 import json
 import math
@@ -13,6 +14,8 @@ from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
+
+from sk_pwiser._utils import import_extra
 
 FORMAT = "sk_pwiser"
 BLANK = "0" * 64
@@ -229,6 +232,38 @@ def check_version(version, name):
 TAG = "~"
 
 
+# Values of categories with a form in JSON: to it, and back.
+_VALUES = {
+    bytes: (bytes.hex, bytes.fromhex),
+    datetime.date: (datetime.date.isoformat, datetime.date.fromisoformat),
+    datetime.datetime: (datetime.datetime.isoformat, datetime.datetime.fromisoformat),
+    datetime.time: (datetime.time.isoformat, datetime.time.fromisoformat),
+    datetime.timedelta: (
+        lambda value: [value.days, value.seconds, value.microseconds],
+        lambda items: datetime.timedelta(*items),
+    ),
+    Decimal: (str, Decimal),
+}
+_DECODERS = {cls.__name__.lower(): decode for cls, (_, decode) in _VALUES.items()}
+# The same of pandas, which is imported if such values are read.
+_OF_PANDAS = {
+    "Interval": lambda value: [value.left, value.right, value.closed],
+    "Period": lambda value: [value.ordinal, value.freqstr],
+    "Timedelta": lambda value: value.isoformat(),
+    "Timestamp": lambda value: value.isoformat(),
+}
+
+
+def _decode_value_of_pandas(kind, items):
+    pandas = import_extra("pandas", f"A file with categories of type {kind}")
+    if kind == "Interval":
+        return pandas.Interval(*items)
+    if kind == "Period":
+        ordinal, frequency = items
+        return pandas.Period(ordinal=ordinal, freq=frequency)
+    return getattr(pandas, kind)(items)
+
+
 class PlainForm:
     """Converts objects to values of JSON and arrays, and back, and calls no class."""
 
@@ -262,9 +297,15 @@ class PlainForm:
             return self._encode_array(value, name, arrays)
         if isinstance(value, np.generic) and value.dtype.kind in "biufU":
             return {TAG: "scalar", "dtype": value.dtype.str, "items": value.item()}
-        if isinstance(value, Decimal):
-            return {TAG: "decimal", "items": str(value)}
         cls = type(value)
+        if isinstance(value, np.datetime64 | np.timedelta64):
+            number = int(value.astype(np.int64))
+            return {TAG: "datetime64", "dtype": value.dtype.str, "items": number}
+        if cls in _VALUES:
+            return {TAG: cls.__name__.lower(), "items": _VALUES[cls][0](value)}
+        if cls.__name__ in _OF_PANDAS and cls.__module__.startswith("pandas"):
+            items = _OF_PANDAS[cls.__name__](value)
+            return {TAG: cls.__name__, "items": self._encode(items, name, arrays)}
         if self.classes.get(cls.__name__) is cls:
             fields = value._asdict() if isinstance(value, tuple) else vars(value)
             plain = self._encode(dict(fields), name, arrays)
@@ -328,9 +369,14 @@ class PlainForm:
             return array.reshape(value["shape"])
         if kind == "object":
             return self._restore(value["class"], items)
-        return {"tuple": tuple, "set": set, "frozenset": frozenset, "decimal": Decimal}[
-            kind
-        ](items)
+        if kind == "datetime64":
+            return np.array(items, dtype=np.int64).view(_dtype(value["dtype"], "mM"))[
+                ()
+            ]
+        if kind in _OF_PANDAS:
+            return _decode_value_of_pandas(kind, items)
+        collections = {"tuple": tuple, "set": set, "frozenset": frozenset}
+        return {**collections, **_DECODERS}[kind](items)
 
     def _restore(self, name, attributes):
         if name not in self.classes:
@@ -343,8 +389,8 @@ class PlainForm:
         return restored
 
 
-def _dtype(text):
+def _dtype(text, kinds="biufOU"):
     dtype = np.dtype(text)
-    if dtype.kind not in "biufOU":
+    if dtype.kind not in kinds:
         raise ValueError(f"{text!r} is not a dtype that a file may have.")
     return dtype

@@ -1,11 +1,14 @@
 """Objects as plain values and arrays."""
 
+import datetime
 import json
+import uuid
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 import pytest
 from numpy.testing import assert_array_equal
 
@@ -57,6 +60,21 @@ def piece(value):
         np.str_("a"),
         np.int64(-7),
         np.bool_(True),
+        b"\x00a",
+        datetime.date(2024, 2, 29),
+        datetime.time(1, 2, 3, 4),
+        datetime.datetime(2024, 1, 1, tzinfo=datetime.UTC),
+        datetime.timedelta(-1, 5, 7),
+        np.datetime64("2020-01-01"),
+        np.datetime64(1, "ns"),
+        np.timedelta64(3, "h"),
+        pd.Timestamp("2024-01-01"),
+        pd.Timestamp("2024-01-01 00:00:00.000000001", tz="Europe/Berlin"),
+        pd.Timedelta(1, "ns"),
+        pd.Period("2024-01", freq="M"),
+        pd.Interval(-np.inf, 0.1, closed="left"),
+        pd.Interval(np.float64(1), np.float64(2)),
+        pd.Interval(pd.Timestamp("2024-01-01"), pd.Timestamp("2024-01-02")),
         piece({"a": [1]}),
     ],
 )
@@ -64,6 +82,10 @@ def test_values_come_back(value):
     found = again(value)
     assert found == value
     assert type(found) is type(value)
+    try:
+        assert {value: 1}.get(found) == 1  # a category that is looked up
+    except TypeError:
+        assert isinstance(value, list | dict | tuple | Piece)
 
 
 @pytest.mark.parametrize(
@@ -98,7 +120,7 @@ def test_arrays_of_equal_names_are_distinct():
 
 
 @pytest.mark.parametrize(
-    "value", [print, object(), {"a": [1j]}, np.datetime64("2020-01-01"), PlainForm([])]
+    "value", [print, object(), {"a": [1j]}, uuid.UUID(int=1), PlainForm([])]
 )
 def test_what_cannot_be_saved_is_named(value):
     with pytest.raises(TypeError, match=r"model\.part.* cannot be saved"):

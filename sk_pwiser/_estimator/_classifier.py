@@ -164,9 +164,10 @@ class MultiTaskCTRCVRClassifier(
         - `category_dropout`, 0.05 by default: share in [0, 1) of category values that
           training replaces by the code of unseen values. It trains that code, and
           regularises the network;
-        - `grow_vocabulary`, False by default: whether `partial_fit` gives new values
-          codes of their own, if they occur in `min_frequency` of its rows. Without it,
-          they are counted in a warning and encoded as unseen;
+        - `grow_vocabulary`, False by default: whether `partial_fit` gives new values,
+          also elements of lists, codes of their own, if they occur `min_frequency`
+          times in its rows. Without it, they are counted in a warning and encoded as
+          unseen;
         - `list_ages`, None by default: a dict of names of list columns with attention
           to names of columns with the ages of their elements, numbers >= 0 or NaN if
           unknown;
@@ -683,8 +684,10 @@ class MultiTaskCTRCVRClassifier(
         The first call learns the encoding of the columns, and builds the network. Later
         calls keep the encoding, take new category values as unseen, and update the
         network in place, so that no other thread may predict before the call returns.
-        A numeric column that was constant so far is learnt from the first rows in which
-        it varies. No rows are held out.
+        What the earlier rows could not show has untrained weights, and is learnt from
+        the first rows that do: a numeric column that was constant so far, a sparse
+        column without entries, the rates of a task that did not differ between the
+        values of a column. No rows are held out.
 
         Parameters
         ----------
@@ -716,6 +719,14 @@ class MultiTaskCTRCVRClassifier(
         KeyboardInterrupt
             If training is interrupted. The estimator is then as it was before the call
             or, if the update was complete, as after it.
+
+        Warns
+        -----
+        UserWarning
+            If columns of numbers are learnt from fewer than 100 values, whose range
+            later calls keep; if rows have new category values, without
+            `grow_vocabulary`; if the mean weight is more than 10 times, or less than a
+            tenth of, that of the first call.
         """
         # scikit-learn's decorator validates the parameters at the first call only.
         self._validate_params()
@@ -960,7 +971,8 @@ class MultiTaskCTRCVRClassifier(
         ValueError, TypeError
             If something cannot be saved: a class of your own as `network`, `loss`,
             `weighting` or `optimizer`, callbacks, a RandomState instance, or category
-            values that are not numbers, text or tuples. No file is written.
+            values other than text, numbers, bytes, dates, times, intervals, and tuples
+            of these. No file is written.
 
         Examples
         --------

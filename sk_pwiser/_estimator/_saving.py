@@ -5,7 +5,7 @@ from numbers import Integral
 from sklearn import config_context
 
 from sk_pwiser._files import PlainForm
-from sk_pwiser._training import STATE_CLASSES, from_state, to_state
+from sk_pwiser._training import STATE_CLASSES, encode_plain, from_state, to_state
 from sk_pwiser._version import __version__
 
 # Methods that scikit-learn's metadata routing passes weights and groups to.
@@ -30,7 +30,8 @@ def to_plain(estimator):
         "requests": {m: dict(getattr(routing, m).requests) for m in ROUTED},
         "result": result,
     }
-    return PlainForm(STATE_CLASSES).encode(content, "model")
+    schema = None if result is None else result["schema"]
+    return encode_plain(PlainForm(STATE_CLASSES), content, "model", schema)
 
 
 def from_plain(cls, values, arrays, name):

@@ -28,6 +28,7 @@ from sk_pwiser._training._encode import (
     make_encoder,
     statistics_selection,
     unfitted_statistics,
+    widest_bag,
 )
 from sk_pwiser._utils import warn_user
 
@@ -503,6 +504,7 @@ def learn_schema(
             summary.first,
             summary.base_rates(),
             automatic_dims=automatic_dims(encoder.cardinalities_),
+            widest_bag=widest_bag(encoder),
             selection=statistics_selection(settings),
         )
     elif has_constant:

@@ -18,6 +18,7 @@ from sk_pwiser._table._column_kinds import (
     looks_like_codes,
     vector_counts,
     warn_about_constants,
+    warn_about_few_values,
     warn_about_random_validation,
 )
 from sk_pwiser._table._encoder import (
@@ -68,7 +69,12 @@ from sk_pwiser._table._lists import (
     SparseColumns,
     combine_bags,
 )
-from sk_pwiser._table._numbers import NUMERIC_ENCODINGS, ArrayColumn, NumericColumn
+from sk_pwiser._table._numbers import (
+    FEW_VALUES,
+    NUMERIC_ENCODINGS,
+    ArrayColumn,
+    NumericColumn,
+)
 from sk_pwiser._table._row_values import (
     WeightScale,
     base_rates,

@@ -195,6 +195,12 @@ def _compact(indices, n_values):
 
 def _factorize_pandas_categories(column):
     codes = column.codes
+    if len(codes) <= FEW_ROWS:
+        indices, used = _factorize_objects(
+            [c if c >= 0 else None for c in codes.tolist()]
+        )
+        values = (column.categories[code] for code in used)
+        return indices, [v.item() if isinstance(v, np.generic) else v for v in values]
     # A few rows may have a dtype with millions of categories.
     if len(codes) < len(column.categories):
         used, indices = np.unique(codes, return_inverse=True)
@@ -381,14 +387,16 @@ class CategoryColumn:
         """Return the `Codes` of a column; raise if its values are of another kind."""
         indices, values = self._factorize(column)
         kinds = kinds_of(values)
-        start = f"Column {describe(self.name, column)} contained"
         if kinds and self.kinds_ and kinds.isdisjoint(self.kinds_):
             raise ValueError(
-                f"{start} {' and '.join(sorted(self.kinds_))} in fit; it now contains "
+                f"Column {describe(self.name, column)} contained "
+                f"{' and '.join(sorted(self.kinds_))} in fit; it now contains "
                 f"{' and '.join(sorted(kinds))}, such as {values[0]!r}, which cannot "
                 "equal any of its categories."
             )
-        check_exact(values, self.large, start, " in fit; it now contains")
+        if self.large:
+            start = f"Column {describe(self.name, column)} contained"
+            check_exact(values, self.large, start, " in fit; it now contains")
         return self._encode(indices, values)
 
     def count(self, *columns):

@@ -27,6 +27,7 @@ from sk_pwiser._table._frames import (
 )
 from sk_pwiser._table._lists import ListColumn, ListSettings, check_lists
 from sk_pwiser._table._numbers import (
+    FEW_VALUES,
     NUMERIC_ENCODINGS,
     ArrayColumn,
     PiecewiseLinearColumn,
@@ -98,7 +99,7 @@ def make_columns(params, X, names):
         if name in lists.numbers:
             column = lists.numbers[name](name)
         elif name in of_lists:
-            column = lists.make_column(name, vocabularies[index])
+            column = lists.make_column(name, vocabularies[index], params["keeps_rare"])
         elif is_category[index]:
             column = CategoryColumn(name, vocabularies[index], params["keeps_rare"])
         else:
@@ -144,9 +145,13 @@ def has_form(X, encoder):
 UNSEEN_SHARE, UNSEEN_ROWS, UNSEEN_VALUES = 0.95, 20, 2
 
 
+# Endings of shares; files of version 0.1.0 have columns without a place.
+OF_PLACE = {"row": "", "element": " of the elements"}
+
+
 def warn_about_unseen(pairs, codes):
     found = [
-        f"{encoder.name!r} ({share:.0%})"
+        f"{encoder.name!r} ({share:.0%}{OF_PLACE[encoder.place]})"
         for (encoder, column), of_rows in zip(pairs, codes, strict=True)
         if encoder.usual_share_ <= USUAL_SHARE
         and (share := _unseen_share(of_rows)) >= UNSEEN_SHARE
@@ -285,6 +290,19 @@ def warn_about_constants(columns):
             f"The columns {names} have the same value, or none, in all rows of fit: "
             "nothing can be learnt from them. Leave them out, or check how they were "
             "read."
+        )
+
+
+def warn_about_few_values(columns, with_rates=()):
+    """Warn about columns learnt from few values, and those `with_rates` of few rows."""
+    names = [c.name for c in columns if getattr(c, "has_few_values", False)]
+    names += [name for name in with_rates if name not in names]
+    if names:
+        warn_user(
+            f"The encoding of the columns {names} is learnt from fewer than "
+            f"{FEW_VALUES} values, and later calls of partial_fit keep it: numbers out "
+            "of the range of these values are clipped. Pass more rows to this call, or "
+            "begin with fit."
         )
 
 

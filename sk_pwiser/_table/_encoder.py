@@ -171,11 +171,14 @@ class TableEncoder:
         columns = self._list_columns(X)
         pairs = self._pair(columns, CategoryColumn)
         codes = [encoder.transform(column) for encoder, column in pairs]
-        warn_about_unseen(pairs, codes)
-        bags = [
-            encoder.transform(own, *self._beside(encoder, columns))
-            for encoder, own in self.read_lists(columns)
-        ]
+        bags = []
+        elements, of_elements = [], []
+        for encoder, own in self.read_lists(columns):
+            items, *numbers = self._beside(encoder, columns)
+            elements.append((encoder.named(items), own.elements))
+            of_elements.append(elements[-1][0].transform(own.elements))
+            bags.append(encoder.transform(own, items, *numbers, of_elements[-1]))
+        warn_about_unseen([*pairs, *elements], [*codes, *of_elements])
         if self.sparse_ is not None:
             bags = [self.sparse_.transform(X)]
         return self._stack(columns, X.shape[0], codes, bags, n_further)
@@ -380,14 +383,16 @@ def elements_of(lists, name):
 
 
 def grow_encoder(encoder, X):
-    """Return an encoder with codes for frequent new values, and each code's old one.
+    """Return an encoder with codes for frequent new values, and where they come from.
 
-    These are an array per category column, -1 for new values. Values that have an
-    embedding keep their codes; with `max_categories` or `n_hash_buckets`, none is new.
+    The second result has each code's earlier one, -1 for new values, per category
+    column; the third has the same of the vectors of each list column. Values that have
+    an embedding keep their codes; with `max_categories` or `n_hash_buckets`, none is
+    new.
     """
     grown = copy.copy(encoder)
     grown.columns_ = list(encoder.columns_)
-    origins = []
+    origins, vectors = [], []
     columns = dict(encoder.columns_of(X, CategoryColumn))
     lists = _with_lists(encoder.columns_of(X, ListColumn))
     for index, column in enumerate(encoder.columns_):
@@ -395,11 +400,35 @@ def grow_encoder(encoder, X):
             data = columns[column], *elements_of(lists, column.name)
             grown.columns_[index], origin = grow_column(column, *data)
             origins.append(origin)
-    return grown, origins
+    for column, own in lists:
+        index = encoder.columns_.index(column)
+        grown.columns_[index], origin = grow_list(column, own.elements)
+        vectors.append(origin)
+    return grown, origins, vectors
+
+
+def grow_list(column, elements):
+    """Return a list column with vectors for new values, and the earlier vectors."""
+    if column.items_ is None:
+        return column, np.arange(column.n_own)
+    items, origin = grow_column(column.items_, elements)
+    if items is column.items_:
+        return column, np.arange(column.n_own)
+    grown = copy.copy(column)
+    grown.items_ = items
+    grown.finish()
+    before = column.items_.cardinality
+    origin = origin[: items.cardinality]
+    # The vector of empty lists comes last.
+    return grown, np.append(np.where(origin < before, origin, -1), before)
 
 
 def grow_column(column, data, *others):
-    """Return a column with codes for new values, of `others` too, and earlier codes."""
+    """Return a column with codes for new values, of `others` too, and earlier codes.
+
+    Rare new values have codes only if another one is frequent: without frequent ones,
+    the cost depends on the rows alone, and the same column is returned.
+    """
     column.transform(data)  # raises if the kinds of values differ
     if column.vocabulary.max_values is not None:
         return column, np.arange(column.n_codes)
@@ -410,6 +439,8 @@ def grow_column(column, data, *others):
         if known.get(value, limit) >= limit:
             is_frequent = n_rows >= column.vocabulary.min_frequency
             (promoted if is_frequent else rare).append(value)
+    if not promoted:
+        return column, np.arange(column.n_codes)
     promoted, old_rare = sort_values(promoted), list(known)[column.n_frequent_ :]
     frequent = [*list(known)[: column.n_frequent_], *promoted]
     kept = list(frequent)
@@ -426,7 +457,15 @@ def grow_column(column, data, *others):
 
 
 def learn_constant_columns(encoder, X, sample_weight=None):
-    """Learn numeric columns that were constant, so that their weights are untrained."""
+    """Learn numbers that were constant, so that their weights are untrained."""
+    if encoder.sparse_ is not None:
+        X = encoder._validate(X, reset=False)
+        sparse = encoder.sparse_.learn_constant(X, sample_weight)
+        if sparse is encoder.sparse_:
+            return encoder
+        new_encoder = copy.copy(encoder)
+        new_encoder.sparse_ = sparse
+        return new_encoder
     constant = [c for c in encoder.columns_ if getattr(c, "has_constant", False)]
     if not constant:
         return encoder
@@ -443,20 +482,25 @@ def warn_about_new_values(encoder, codes, X):
     """Warn once about category values that are encoded as unseen values."""
     n_samples, parts = len(codes), []
     n_unseen = [np.count_nonzero(column == UNSEEN) for column in codes.T]
-    if not any(n_unseen):
-        return
-    pairs = encoder.columns_of(X, CategoryColumn)
-    for n_rows, (column, values) in zip(n_unseen, pairs, strict=True):
+    pairs = encoder.columns_of(X, CategoryColumn) if any(n_unseen) else ()
+    for n_rows, (column, values) in zip(n_unseen, pairs, strict=bool(pairs)):
         if n_rows and column.missing_code_ == UNSEEN:
             # Without missing values in fit, they have the code of unseen values.
             n_known = sum(column.count(values)[1])
             n_rows -= n_samples - n_known
-        if n_rows:
-            share = n_rows / n_samples
-            parts.append(f"{column.name!r} in {n_rows} of {n_samples} ({share:.1%})")
-    if parts:
+        parts.append((column.name, n_rows))
+    vocabularies = {column.name: column for column in encoder.columns_}
+    for column, own in _with_lists(encoder.columns_of(X, ListColumn)):
+        shared = vocabularies.get(column.shared_name)
+        parts.append((column.name, column.count_new_rows(own, shared)))
+    found = [
+        f"{name!r} in {n_rows} of {n_samples} ({n_rows / n_samples:.1%})"
+        for name, n_rows in parts
+        if n_rows
+    ]
+    if found:
         warn_user(
-            f"Rows with new category values: {', '.join(parts)}. These are encoded as "
+            f"Rows with new category values: {', '.join(found)}. These are encoded as "
             "unseen values; encoding_params={'grow_vocabulary': True} adds new values "
             "to the vocabulary."
         )

@@ -341,7 +341,7 @@ def has_category_dtype(column):
         return str(column.dtype).startswith(("Categorical", "Enum", "String", "Bool"))
     return (
         column.dtype.kind == "b"
-        or column.dtype.name.startswith(("category", "dictionary"))
+        or column.dtype.name.startswith(("category", "dictionary", "interval"))
         or _is_text_dtype(column.dtype)
     )
 
@@ -353,9 +353,10 @@ def _is_text_dtype(dtype):
 
 def to_float(column):
     """Return a numeric column as float64, NaN where missing; it may share memory."""
-    dtype, name = column.dtype, _dtype_name(column)
+    dtype = column.dtype
     if isinstance(dtype, np.dtype) and dtype.kind in "fiub":
         return np.asarray(column, dtype=np.float64)
+    name = _dtype_name(column)
     if is_polars(column):
         if name == "object":
             return to_float(np.array([*column, None], dtype=object)[:-1])
@@ -378,10 +379,11 @@ def to_float(column):
 
 
 def read_numbers(column, what, advice=""):
-    """Return a column as float64; errors begin with `what`."""
+    """Return a column as float64; errors begin with `what`, text or a function."""
     try:
         return np.asarray(to_float(column))
     except (TypeError, ValueError, OverflowError) as error:
+        what = what() if callable(what) else what
         kind = TypeError if isinstance(error, TypeError) else ValueError
         raise kind(f"{what} cannot be read as numbers: {error}.{advice}") from error
 

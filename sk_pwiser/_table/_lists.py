@@ -22,7 +22,7 @@ from sk_pwiser._table._frames import (
     read_numbers,
     row_chunks,
 )
-from sk_pwiser._table._numbers import LARGEST_DEVIATION, LARGEST_VALUE
+from sk_pwiser._table._numbers import FEW_VALUES, LARGEST_DEVIATION, LARGEST_VALUE
 from sk_pwiser._utils import check_choice
 
 
@@ -82,15 +82,18 @@ class ListColumn:
     weights_name: Any = None
     shared_name: Any = None
     ages_name: Any = None
+    keeps_rare: InitVar[bool] = False
 
     kind = "list of categories"
 
-    def __post_init__(self, vocabulary):
+    def __post_init__(self, vocabulary, keeps_rare):
         self.age_sums_ = np.zeros(3)  # numbers, sums and squares of log(1 + age)
         self.has_missing_ = self.has_empty_ = False
         self.items_ = None
         if self.shared_name is None:
-            self.items_ = CategoryColumn(self.name, vocabulary, place="element")
+            self.items_ = CategoryColumn(
+                self.name, vocabulary, keeps_rare, place="element"
+            )
 
     @property
     def encoding(self):
@@ -104,6 +107,11 @@ class ListColumn:
     @property
     def n_values(self):
         return 0 if self.items_ is None else self.items_.cardinality - FIRST_VALUE
+
+    @property
+    def has_few_values(self):
+        """Whether the ages are scaled by few values."""
+        return 0 < self.age_sums_[0] < FEW_VALUES
 
     def fit_transform(self, lists, items, weights=None, ages=None):
         if items is self.items_:
@@ -133,14 +141,28 @@ class ListColumn:
         self.missing_code_ = missing if self.has_missing_ else unseen
         self.empty_code_ = empty if self.has_empty_ else unseen
 
-    def transform(self, lists, items, weights=None, ages=None):
-        codes = self._codes(lists, items)
+    def transform(self, lists, items, weights=None, ages=None, codes=None):
+        if codes is None:
+            codes = self._codes(lists, items)
         return self._encode(lists, items, codes, weights, ages)
 
+    def count_new_rows(self, lists, shared):
+        """Count the rows with an element that is not in the vocabulary."""
+        codes = self._codes(lists, self.items_ if shared is None else shared)
+        is_new = codes.table == UNSEEN
+        is_new[-1] = False  # missing elements
+        ends = np.maximum(lists.sizes, 0).cumsum()
+        places = np.flatnonzero(is_new[codes.indices])
+        return len(np.unique(np.searchsorted(ends, places, side="right")))
+
+    def named(self, items):
+        """Return the vocabulary as messages name it, also if it is that of a column."""
+        items = copy(items)
+        items.name, items.place = self.name, "element"
+        return items
+
     def _codes(self, lists, items):
-        named = copy(items)
-        named.name = self.name  # in messages, also if the values are those of a column
-        return named.transform(lists.elements)
+        return self.named(items).transform(lists.elements)
 
     def _encode(self, lists, items, codes, weights, ages):
         is_filled = lists.sizes > 0
@@ -149,8 +171,8 @@ class ListColumn:
         is_element = np.repeat(is_filled, sizes)
         indices = np.empty(offsets[-1], dtype=np.int64)
         indices[is_element] = codes.take(slice(None))
-        if self.items_ is None:  # the column keeps the codes of rare values
-            indices[indices >= items.cardinality] = UNSEEN
+        indices[indices >= items.cardinality] = UNSEEN  # the codes of rare values
+        if self.items_ is None:
             indices += N_SPECIAL
         special = np.where(lists.sizes < 0, self.missing_code_, self.empty_code_)
         indices[~is_element] = special[~is_filled]
@@ -324,7 +346,7 @@ class ListSettings:
                     f"{pooling!r}; only 'attention' reads ages."
                 )
 
-    def make_column(self, name, vocabulary):
+    def make_column(self, name, vocabulary, keeps_rare):
         return ListColumn(
             name,
             vocabulary,
@@ -332,6 +354,7 @@ class ListSettings:
             self.list_weights.get(name),
             self.shared_embeddings.get(name),
             self.list_ages.get(name),
+            keeps_rare,
         )
 
 
@@ -350,13 +373,33 @@ class SparseColumns:
     """Encodes the columns of a sparse matrix as one bag per row.
 
     The weight of an entry is its value divided by the root mean square of the nonzero
-    values of its column in fit, clipped. Missing values select a vector of their own if
-    the column had some in fit; otherwise their weight is 0.
+    values of its column in fit, clipped. A column without such values has the weight 0
+    until `learn_constant` learns it from later rows. Missing values select a vector of
+    their own if the column had some in fit; otherwise their weight is 0.
     """
 
     def fit(self, X, sample_weight=None):
         """Learn the scales of the columns of a CSR matrix, and return its bags."""
         X = _canonical(X)
+        self.scale_, is_missing = self._learn(X, sample_weight)
+        # The vectors of missing values follow the vectors of the columns.
+        self.missing_columns_ = np.flatnonzero(is_missing)
+        return self._encode(X)
+
+    def learn_constant(self, X, sample_weight=None):
+        """Return columns that have learnt those that had no values, if `X` has some."""
+        if np.isfinite(self.scale_).all():
+            return self
+        scale, _ = self._learn(_canonical(X), sample_weight)
+        is_new = np.isinf(self.scale_) & np.isfinite(scale)
+        if not is_new.any():
+            return self
+        learnt = copy(self)
+        learnt.scale_ = np.where(is_new, scale, self.scale_)
+        return learnt
+
+    def _learn(self, X, sample_weight):
+        """Return the scale of each column, and whether it has missing values."""
         n_columns = X.shape[1]
         counts, squares = np.zeros(n_columns), np.zeros(n_columns)
         is_missing = np.zeros(n_columns, dtype=bool)
@@ -372,11 +415,9 @@ class SparseColumns:
             values = values**2 if weights is None else values**2 * weights
             squares += np.bincount(columns, values, n_columns)
         known = squares > 0
-        self.scale_ = np.full(n_columns, np.inf)
-        self.scale_[known] = np.sqrt(squares[known] / counts[known])
-        # The vectors of missing values follow the vectors of the columns.
-        self.missing_columns_ = np.flatnonzero(is_missing)
-        return self._encode(X)
+        scale = np.full(n_columns, np.inf)
+        scale[known] = np.sqrt(squares[known] / counts[known])
+        return scale, is_missing
 
     def transform(self, X):
         return self._encode(_canonical(X))

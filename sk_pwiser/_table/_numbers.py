@@ -24,6 +24,9 @@ N_QUANTILES = 1000
 # Number of bins in addition to those of frequent values, and largest number of bins.
 N_BINS, MAX_BINS = 16, 64
 
+# Of n values, on average a share of 2 / (n + 1) of later values is out of their range.
+FEW_VALUES = 100
+
 # Number of rows per bin that more than N_BINS bins require.
 ROWS_PER_BIN = 32
 
@@ -142,6 +145,7 @@ class NumericColumn:
         values = self.read(column)
         is_known = ~np.isnan(values)
         known = _replace_smallest(values if is_known.all() else values[is_known])
+        self.n_known = len(known)
         self.has_missing_ = 0 < len(known) < len(values)
         self.is_constant_ = not len(known) or known.min() == known.max()
         if not self.is_constant_:
@@ -157,6 +161,11 @@ class NumericColumn:
     @property
     def has_one_value(self):
         return self.is_constant_ and not self.has_missing_
+
+    @property
+    def has_few_values(self):
+        """Whether the encoding is that of few values; needs `fit` of this version."""
+        return self.n_known < FEW_VALUES and not self.is_constant_
 
     def learn_constant(self, column, sample_weight=None):
         """Return a column of as many inputs that has learnt these rows, if it can."""
@@ -188,7 +197,7 @@ class NumericColumn:
         """Return the values as float64; raise if some are infinite or no numbers."""
         values = read_numbers(
             column,
-            f"Column {describe(self.name, column)}",
+            lambda: f"Column {describe(self.name, column)}",
             " Convert it to numbers, or fit with it in categorical_features.",
         )
         # fmin and fmax ignore NaN.
@@ -360,6 +369,10 @@ class ArrayColumn(NumericColumn):
     @property
     def is_constant_(self):
         return all(element.is_constant_ for element in self.elements_)
+
+    @property
+    def has_few_values(self):
+        return any(element.has_few_values for element in self.elements_)
 
     def learn_constant(self, column, sample_weight=None):
         pairs = zip(self.elements_, self.load(column).T, strict=True)

@@ -126,8 +126,13 @@ class WeightScale:
 
     @property
     def mean(self):
-        if self.given is not None or not self.n_positive:
-            return self.given
+        return self.own_mean if self.given is None else self.given
+
+    @property
+    def own_mean(self):
+        """The mean of the weights above 0 that were added, None without any."""
+        if not self.n_positive:
+            return None
         return self.largest * (self.total / self.n_positive)
 
     @property

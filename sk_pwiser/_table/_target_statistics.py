@@ -1,6 +1,7 @@
 """Target statistics: the rates of the tasks per value of category columns."""
 
 from collections.abc import Sequence
+from copy import copy
 from functools import partial
 from typing import NamedTuple
 
@@ -26,6 +27,17 @@ MIN_Z = 2.0
 # The largest distance of the frequency of unseen values from the mean, in units of the
 # scale.
 UNSEEN_DISTANCE = 3.0
+# Updates that change all values of a column wait until the rows have grown by this
+# factor, so that their cost per row does not depend on the number of values.
+GROWTH = 1.1
+ALL = slice(None)
+
+
+# What an update may replace, as opposed to the counts, which it changes in place.
+REPLACED = (
+    *("is_weighted", "totals_", "n_encoded_", "sizes_", "older_", "rates_"),
+    *("strengths_", "means_", "scales_", "tables_"),
+)
 
 
 class TargetStatistics:
@@ -40,6 +52,11 @@ class TargetStatistics:
     than chance explains, its input is 0. Beside these, each column gives log(1 + n).
     Missing and unseen values have n = k = 0. All inputs are standardised. `columns` are
     indices among the category columns.
+
+    If further rows are added, or replace the rows of an earlier fit, the inputs keep
+    their meaning for a trained network: base rates, strengths, means and scales stay,
+    and n is scaled to the number of rows that these were learnt from. An input that was
+    0 in all rows so far has untrained weights, so that it is learnt from all counts.
 
     A row of a list column has the means over its elements. `lists` has pairs of the
     index of a list column and that of a table of values: one of `columns`, if the two
@@ -58,6 +75,10 @@ class TargetStatistics:
     block_seed = None
     # Whether the inputs of training rows leave out their own block.
     reads_blocks = True
+    totals_: np.ndarray | None = None
+    sizes_: np.ndarray | None = None
+    older_: Sequence[np.ndarray | float] = ()
+    n_encoded_ = 1.0
 
     def __init__(
         self,
@@ -93,9 +114,8 @@ class TargetStatistics:
         """Learn statistics, and return the inputs of the rows, (n_samples, n_outputs).
 
         Training rows are encoded with the statistics of all other blocks, and `others`,
-        the validation rows, with those of all training rows. Of an `earlier` fit base
-        rates, strengths and scales are kept, so that the inputs keep their meaning for
-        a trained network, and the counts of values that do not occur in these rows.
+        the validation rows, with those of all training rows. The counts of values that
+        do not occur in these rows are those of an `earlier` fit.
         """
         self._begin(*sum_labels(y, weight, ~others), earlier)
         self.note_weights(weight)
@@ -140,16 +160,27 @@ class TargetStatistics:
             table = np.repeat(self._inputs(j, counts)[np.newaxis], len(dense) + 1, 0)
             for b, part in enumerate(sparse_blocks(dense, n_rows[j])):
                 rest = counts[..., part.codes] - part.counts
-                table[b, part.codes] = self._inputs(j, rest)
+                table[b, part.codes] = self._inputs(j, rest, part.codes)
             tables.append(table)
         self._update_tables()
         return tables
 
     def _begin(self, total, ones, earlier):
         self.n_tasks_ = len(total)
-        self.rates_ = (ones + 0.5) / (total + 1.0)
+        # Of the training rows: sums of weights, and of the weights of positive labels.
+        self.totals_ = np.stack([total, ones])
+        # The number of rows that values are encoded by; per table, the number that its
+        # frequencies were learnt from, and how many rows more an earlier fit had that
+        # counts are from: one number, or one per code.
+        self.n_encoded_ = self._n_rows()
+        self.sizes_ = np.full(len(self.cardinalities), self.n_encoded_)
+        self.older_ = [0.0] * len(self.cardinalities)
+        self.rates_ = self._base_rates()
         if earlier is not None:
-            self.rates_ = earlier.rates_
+            earlier._restore_totals()
+            self.rates_ = earlier._relearnt_rates(self.rates_)
+            is_learnt = [np.isfinite(scale[-1]) for scale in earlier.scales_]
+            self.sizes_ = np.where(is_learnt, earlier.sizes_, self.sizes_)
             self.is_weighted |= earlier.is_weighted
         self.counts_, self.strengths_, self.means_, self.scales_ = [], [], [], []
 
@@ -158,56 +189,99 @@ class TargetStatistics:
         known = getattr(earlier, "block_seed", None)
         self.block_seed = seed if known is None else known
 
+    def _n_rows(self):
+        return self.totals_[0, 0] or 1.0
+
+    def _base_rates(self):
+        total, ones = self.totals_
+        return (ones + 0.5) / (total + 1.0)
+
+    def _relearnt_rates(self, rates):
+        """Return the base rates, new ones of tasks whose inputs are all 0 so far."""
+        is_off = np.isinf([scale[:-1] for scale in self.scales_]).all(axis=0)
+        return np.where(is_off, rates, self.rates_)
+
+    def _restore_totals(self):
+        """Derive what files of earlier versions lack from the counts."""
+        if self.totals_ is None:
+            self.totals_ = self.counts_[0].sum(axis=-1)
+            self.n_encoded_ = self._n_rows()
+            self.sizes_ = np.full(len(self.counts_), self.n_encoded_)
+            self.older_ = [0.0] * len(self.counts_)
+
     def note_weights(self, weight):
         """Note whether counts become sums of weights."""
         self.is_weighted |= not np.isin(weight, (0, 1)).all()
 
     def _fit_table(self, j, blocks, counts, others, earlier):
         """Learn the next table, and return the counts by which rows are encoded."""
+        total, known = counts + others, counts
         if earlier is not None:
-            total = counts + others
             is_absent = total[0].max(axis=0) == 0
             total[..., is_absent] = earlier.counts_[j][..., is_absent]
-            scale = earlier.scales_[j].copy()
-            self._keep(total, earlier.strengths_[j], earlier.means_[j], scale)
-            return counts
+            known = np.where(is_absent, total, counts)
+            n_more = earlier.n_encoded_ + earlier.older_[j] - self.n_encoded_
+            if total[0, 0, is_absent].any():
+                self.older_[j] = np.where(is_absent, n_more, 0.0)
+        learnt = None if earlier is None else earlier._learnt_inputs(j)
+        parts = _without_own(counts, blocks)
+        strengths, mean, scale = self._learn_inputs(j, known, parts, learnt)
+        self.counts_.append(total)
+        self.strengths_.append(strengths)
+        self.means_.append(mean)
+        self.scales_.append(scale)
+        return counts
+
+    def _learnt_inputs(self, j):
+        return self.strengths_[j], self.means_[j], self.scales_[j]
+
+    def _learn_inputs(self, j, counts, parts, learnt=None):
+        """Return strengths, means and scales; those of `learnt` inputs do not change.
+
+        `parts` has codes, counts and the numbers of rows that are encoded by them.
+        """
+        if learnt is not None and np.isfinite(learnt[-1]).all():
+            return learnt
         strengths = self._estimate_strengths(counts)
+        if learnt is not None:
+            is_learnt = np.isfinite(learnt[-1])
+            strengths = np.where(is_learnt[:-1], learnt[0], strengths)
         n_rows, mean, squares = 0.0, 0.0, 0.0
-        for part in blocks:
-            values = self._rates(counts[..., part.codes] - part.counts, strengths)
-            n_own = part.n_rows.sum()
+        for codes, own, weights in parts:
+            values = self._rates(j, own, strengths, codes)
+            n_own = weights.sum()
             if not n_own:
                 continue
-            own_mean = part.n_rows @ values / n_own
+            own_mean = weights @ values / n_own
             share = n_own / (n_rows + n_own)
-            squares += part.n_rows @ (values - own_mean) ** 2
+            squares += weights @ (values - own_mean) ** 2
             squares += (own_mean - mean) ** 2 * n_rows * share
             mean += (own_mean - mean) * share
             n_rows += n_own
-        self._keep(counts + others, strengths, mean, np.sqrt(squares / n_rows))
-        return counts
+        if not n_rows:  # all values of an update are unseen
+            return learnt
+        scale = np.sqrt(squares / n_rows)
+        scale[(scale < 1e-9) | ~np.append(np.isfinite(strengths), True)] = np.inf
+        # If all values are about equally frequent, the frequency of unseen values, 0,
+        # would be far outside the range of the training rows.
+        scale[-1] = max(scale[-1], mean[-1] / UNSEEN_DISTANCE)
+        if learnt is None:
+            return strengths, mean, scale
+        mean = np.where(is_learnt, learnt[1], mean)
+        return strengths, mean, np.where(is_learnt, learnt[2], scale)
 
     def _encode_blocks(self, j, own, rows_of_blocks, blocks, counts, others, inputs):
         """Fill in the inputs of a table's elements, which leave out their own block."""
         of_all = self._inputs(j, counts)
         table = of_all.copy()
         for rows, part in zip(rows_of_blocks, blocks, strict=True):
-            table[part.codes] = self._inputs(j, counts[..., part.codes] - part.counts)
+            rest = counts[..., part.codes] - part.counts
+            table[part.codes] = self._inputs(j, rest, part.codes)
             for place, elements in own:
                 inputs[rows, self._slice(place)] = elements.at(rows).inputs(table)
             table[part.codes] = of_all[part.codes]
         for place, elements in own:
             inputs[others, self._slice(place)] = elements.at(others).inputs(of_all)
-
-    def _keep(self, counts, strengths, mean, scale):
-        scale[(scale < 1e-9) | ~np.append(np.isfinite(strengths), True)] = np.inf
-        # If all values are about equally frequent, the frequency of unseen values, 0,
-        # would be far outside the range of the training rows.
-        scale[-1] = max(scale[-1], mean[-1] / UNSEEN_DISTANCE)
-        self.counts_.append(counts)
-        self.strengths_.append(strengths)
-        self.means_.append(mean)
-        self.scales_.append(scale)
 
     def transform(self, codes, lists=()):
         return self.inputs(self.tables_, codes, lists)
@@ -225,9 +299,13 @@ class TargetStatistics:
         return [own[0][1] for own in self._by_table(codes, lists)]
 
     def update(self, codes, y, weight, undo, lists=()):
-        """Add rows at a cost that depends on these alone; `undo` logs the change."""
-        undo.append(partial(setattr, self, "is_weighted", self.is_weighted))
+        """Add rows, and learn inputs that were 0 so far; `undo` logs the change."""
+        self._restore_totals()
+        before = {name: getattr(self, name) for name in REPLACED}
+        undo.append(partial(vars(self).update, before))
         self.note_weights(weight)
+        everything = np.ones(len(y), dtype=bool)
+        self.totals_ = self.totals_ + np.stack(sum_labels(y, weight, everything))
         for j, part in enumerate(self.counted(codes, lists)):
             present, positions = np.unique(part.codes, return_inverse=True)
             places = Elements(positions, part.sizes)
@@ -235,15 +313,41 @@ class TargetStatistics:
             is_value = present >= FIRST_VALUE
             present = present[is_value].astype(np.intp)
             counts = self.counts_[j][..., present]
+            tables = self.counts_[j], self.tables_[j]
             undo.append(
-                partial(self._set, j, present, counts, self.tables_[j][present])
+                partial(self._set, *tables, present, counts, tables[1][present])
             )
             self.counts_[j][..., present] = counts + added[..., is_value]
-            self.tables_[j][present] = self._inputs(j, self.counts_[j][..., present])
+            self.tables_[j][present] = self._inputs(
+                j, self.counts_[j][..., present], present
+            )
+        if self._n_rows() >= GROWTH * self.n_encoded_:
+            self._learn_again()
 
-    def _set(self, j, codes, counts, table):
-        self.counts_[j][..., codes] = counts
-        self.tables_[j][codes] = table
+    def _learn_again(self):
+        """Learn the inputs that were 0 so far, and encode all values by all rows."""
+        self._begin_again()
+        inputs = [
+            self._learn_inputs(
+                *(j, counts, [(ALL, counts, counts[0, 0])]), self._learnt_inputs(j)
+            )
+            for j, counts in enumerate(self.counts_)
+        ]
+        self.strengths_, self.means_, self.scales_ = map(
+            list, zip(*inputs, strict=True)
+        )
+        self._update_tables()
+
+    def _begin_again(self):
+        """Let frequencies refer to all rows; learn base rates that had no effect."""
+        self.n_encoded_ = self._n_rows()
+        is_off = np.isinf([scale[-1] for scale in self.scales_])
+        self.sizes_ = np.where(is_off, self.n_encoded_, self.sizes_)
+        self.rates_ = self._relearnt_rates(self._base_rates())
+
+    def _set(self, all_counts, table, codes, counts, inputs):
+        all_counts[..., codes] = counts
+        table[codes] = inputs
 
     def _slice(self, j):
         width = self.n_tasks_ + 1
@@ -252,12 +356,12 @@ class TargetStatistics:
     def _update_tables(self):
         self.tables_ = [self._inputs(j, c) for j, c in enumerate(self.counts_)]
 
-    def _inputs(self, j, counts):
-        values = self._rates(counts, self.strengths_[j])
+    def _inputs(self, j, counts, codes=ALL):
+        values = self._rates(j, counts, self.strengths_[j], codes)
         scaled = (values - self.means_[j]) / self.scales_[j]
         return np.clip(scaled, -LARGEST_DEVIATION, LARGEST_DEVIATION).astype(np.float32)
 
-    def _rates(self, counts, strengths):
+    def _rates(self, j, counts, strengths, codes):
         """Return the inputs of values with these counts, `(n_values, n_tasks + 1)`."""
         n, k = counts
         p, a = self.rates_[:, np.newaxis], strengths[:, np.newaxis]
@@ -267,14 +371,19 @@ class TargetStatistics:
         rates = np.log(k + a * p) - np.log(negatives + a * (1 - p))
         rates -= np.log(p) - np.log1p(-p)
         # The labels of the first task are known in all rows.
-        return np.vstack([rates, np.log1p(np.maximum(n[:1], 0.0))]).T
+        n_rows = np.maximum(n[:1], 0.0)
+        if self.sizes_ is not None:
+            older = self.older_[j]
+            older = older[codes] if np.ndim(older) else older
+            n_rows *= self.sizes_[j] / (self.n_encoded_ + older)
+        return np.vstack([rates, np.log1p(n_rows)]).T
 
     def _estimate_strengths(self, counts):
         """Return the strength per task, infinite if the rates only vary by chance."""
-        strengths = np.full(self.n_tasks_, np.inf)
+        strengths, rates = np.full(self.n_tasks_, np.inf), self._base_rates()
         for task, (n, k) in enumerate(zip(*counts, strict=True)):
             known = n > 1
-            n, k, p = n[known], k[known], self.rates_[task]
+            n, k, p = n[known], k[known], rates[task]
             if len(n) == 0:
                 continue
             # If rates only vary by chance, n (k / n - p)^2 has the mean p (1 - p) and
@@ -318,6 +427,12 @@ def count_parts(elements, y, weight, rows_of_blocks, others, size):
     return blocks, counts, count(elements.at(others), y[others], weight[others], size)
 
 
+def _without_own(counts, blocks):
+    """Yield codes, counts without the block, and numbers of rows, block by block."""
+    for part in blocks:
+        yield part.codes, counts[..., part.codes] - part.counts, part.n_rows
+
+
 def sparse_blocks(counts, n_rows):
     for own, n_own in zip(counts, n_rows, strict=True):
         present = np.flatnonzero(n_own)
@@ -337,23 +452,33 @@ class ExtendedStatistics(TargetStatistics):
     """The statistics of an earlier fit, with its scales, extended by other rows.
 
     `origins` has an array per category column: the code that each code has in `source`,
-    -1 for new values. `rows`, "new" or "seen", says whether `source` was learned from
-    the rows, and `adds` whether the statistics are to include new ones.
+    -1 for new values. `vectors` has the same per list column; None if their vocabulary
+    has not grown. `rows`, "new" or "seen", says whether `source` was learned from the
+    rows, and `adds` whether the statistics are to include new ones.
     """
 
-    def __init__(self, source, origins, rows, adds):
+    def __init__(self, source, origins, rows, adds, vectors=None):
         origins = [origins[c] for c in source.columns]
-        # The vocabulary of a list column of its own does not grow.
-        origins += map(np.arange, source.cardinalities[len(origins) :])
+        n_tables = len(origins)
+        origins += [
+            np.arange(source.cardinalities[j]) if vectors is None else vectors[index]
+            for index, j in source.lists
+            if j >= n_tables
+        ]
         super().__init__(source.columns, list(map(len, origins)), source.lists)
-        self.n_tasks_, self.rates_ = source.n_tasks_, source.rates_
-        self.strengths_, self.means_ = source.strengths_, source.means_
-        self.scales_, self.is_weighted = source.scales_, source.is_weighted
+        source._restore_totals()
+        self.n_tasks_ = source.n_tasks_
+        for name in set(REPLACED) - {"tables_"}:
+            setattr(self, name, copy(getattr(source, name)))
         self.counts_ = [
             np.where(origin >= 0, counts[..., origin], 0.0)
             for origin, counts in zip(origins, source.counts_, strict=True)
         ]
         self.block_seed = source.block_seed
+        self.older_ = [
+            np.where(origin >= 0, older[origin], 0.0) if np.ndim(older) else older
+            for origin, older in zip(origins, source.older_, strict=True)
+        ]
         self.rows, self.adds = rows, adds
         self._update_tables()
 
@@ -370,13 +495,21 @@ class ExtendedStatistics(TargetStatistics):
 
     def _begin(self, total, ones, earlier):
         """Keep what the source has learnt."""
+        if self.rows == "new":
+            self.totals_ = self.totals_ + np.stack([total, ones])
+            self._begin_again()
 
     def _fit_table(self, j, blocks, counts, others, earlier):
         base = self.counts_[j]
         if self.rows == "seen":
             return counts + _subtract(base, counts + others)
         self.counts_[j] = counts + base + others
-        return counts + base
+        known = counts + base
+        learnt, parts = self._learnt_inputs(j), _without_own(known, blocks)
+        self.strengths_[j], self.means_[j], self.scales_[j] = self._learn_inputs(
+            j, known, parts, learnt
+        )
+        return known
 
     def _warn_if_seen(self, counted, y, weight):
         """Warn if rows passed as new fit into the counts, and are half of a value's."""

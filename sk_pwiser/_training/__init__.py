@@ -22,6 +22,7 @@ from sk_pwiser._training._encode import (
     GivenRows,
     Inputs,
     column_inputs,
+    encode_plain,
 )
 from sk_pwiser._training._fit import fit, fit_from
 from sk_pwiser._training._net import MultiTaskNet

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from sk_pwiser._files import DamagedFileError, PlainForm, read_file, write_file
 from sk_pwiser._training._batches import Impressions, TrainingData, TrainingRows
-from sk_pwiser._training._encode import STATE_CLASSES, Schema
+from sk_pwiser._training._encode import STATE_CLASSES, Schema, encode_plain
 from sk_pwiser._training._net import LoopState, MultiTaskNet, stateful
 from sk_pwiser._training._settings import Settings, describe
 from sk_pwiser._training._state import load_net_state, net_state, to_arrays, to_tensors
@@ -216,7 +216,7 @@ class Checkpoints:
         self.saved = saved
         self.callbacks = callbacks
         # The same in all files: converted once, and checked before training.
-        values, self.fixed = FORM.encode(start, "start")
+        values, self.fixed = encode_plain(FORM, start, "start", start.schema)
         text = json.dumps(values).encode("ascii")
         self.fixed["start"] = np.frombuffer(text, dtype=np.uint8)
         self.generators: Generators | None = None

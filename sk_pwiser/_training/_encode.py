@@ -9,8 +9,9 @@ import torch
 from scipy.sparse import csr_array
 from sklearn.utils import _safe_indexing
 
-from sk_pwiser._table import STATE_CLASSES as TABLE_CLASSES
+from sk_pwiser._files import PlainForm
 from sk_pwiser._table import (
+    FEW_VALUES,
     UNSEEN,
     CategoryColumn,
     ExtendedStatistics,
@@ -39,13 +40,20 @@ from sk_pwiser._table import (
     row_weights,
     vector_counts,
     warn_about_constants,
+    warn_about_few_values,
     warn_about_new_values,
     warn_about_random_validation,
 )
+from sk_pwiser._table import STATE_CLASSES as TABLE_CLASSES
 from sk_pwiser._training._batches import Impressions, TrainingData
 from sk_pwiser._training._early_stopping import hold_out
 from sk_pwiser._training._settings import Settings
-from sk_pwiser._utils import check_boolean, conditional_labels, labels_of_parents
+from sk_pwiser._utils import (
+    check_boolean,
+    conditional_labels,
+    labels_of_parents,
+    warn_user,
+)
 from sk_pwiser.networks import Bags, BagSpec, NetworkSpec, numeric_widths
 
 # The default of `embedding_dim`: "auto" makes embeddings narrower, never wider, so that
@@ -56,6 +64,11 @@ LARGEST_DIM = 16
 def automatic_dims(cardinalities: Sequence[int]) -> tuple[int, ...]:
     """Return min(16, round(1.6 * n**0.56)) for each column with n codes."""
     return tuple(min(LARGEST_DIM, round(1.6 * n**0.56)) for n in cardinalities)
+
+
+def widest_bag(encoder: TableEncoder) -> int:
+    """Return the largest width of the vectors of bags, 0 without any."""
+    return max(automatic_dims([n for n, *_ in encoder.bags_]), default=0)
 
 
 class Inputs(NamedTuple):
@@ -178,6 +191,7 @@ class Schema:
     # Their inputs follow the encoder's numeric inputs.
     statistics: TargetStatistics | None = None
     automatic_dims: tuple[int, ...] = ()  # widths with "auto", by the first fit
+    widest_bag: int | None = None  # the same of bags; files of version 0.1.0 lack it
     selection: str = ""  # parameters by which the first fit chose the statistics
 
     def transform(self, X: Any) -> Inputs:
@@ -245,9 +259,10 @@ class Schema:
         largest = settings.embedding_dim
         dims: tuple[int, ...] = ()
         if largest == "auto":
-            dims = self.automatic_dims
-            of_bags = automatic_dims([bag.n_vectors for bag in bags])
-            largest = max([*dims, *of_bags], default=1)
+            dims, of_bags = self.automatic_dims, self.widest_bag
+            if of_bags is None:
+                of_bags = widest_bag(self.encoder)
+            largest = max(*dims, of_bags, 1)
         bin_scales = self.encoder.bin_scales_
         n_statistics = 0 if self.statistics is None else self.statistics.n_outputs
         if features := shared.get("domain_features"):
@@ -373,8 +388,28 @@ def _with_weight(rows: Rows, scale: float | None) -> Rows:
         rows = rows.at(kept)
     scaled = WeightScale(rows.targets.values.shape[1], scale)
     scaled.add(rows.weights)
+    _warn_about_ratio(scaled)
     weights = scaled.apply(rows.weights)
     return replace(rows, weights=weights, weight_scale=float(scaled.mean))
+
+
+# A mean of the weights that is so many times larger or smaller than that of the first
+# call is probably in another unit.
+LARGEST_RATIO = 10.0
+
+
+def _warn_about_ratio(scaled: WeightScale) -> None:
+    """Warn if weights are divided by the mean of earlier ones of another size."""
+    if scaled.given is None or scaled.own_mean is None:
+        return
+    ratio = scaled.own_mean / scaled.given
+    if not 1 / LARGEST_RATIO <= ratio <= LARGEST_RATIO:
+        warn_user(
+            f"The mean of sample_weight is {scaled.own_mean:g}, but {scaled.given:g} "
+            "in the first call, which is 1 without weights. partial_fit divides by the "
+            f"latter, so that these rows count {ratio:.3g} times as much as those. "
+            "Scale the weights if that is not intended."
+        )
 
 
 def encode(
@@ -417,6 +452,8 @@ def encode(
             shape, encoder = rows.targets.values.shape, earlier.encoder
             statistics = unfitted_statistics(settings, encoder, shape, earlier)
             schema = replace(schema, statistics=statistics)
+    if is_update:
+        _warn_about_few_rows(schema, earlier, len(codes))
     names = [column.name for column in schema.encoder.columns_]
     times = read_times(rows.X, params["time_column"], names)
     parts, is_valid = None, np.zeros(len(codes), dtype=bool)
@@ -460,6 +497,19 @@ def encode(
     return EncodedData(TrainingData(train, valid), schema, labelled)
 
 
+def _warn_about_few_rows(
+    schema: Schema, earlier: Schema | None, n_samples: int
+) -> None:
+    """Warn about what an update has learnt from few rows, which later ones keep."""
+    columns, with_rates = schema.encoder.columns_, []
+    if earlier is not None:
+        known = set(map(id, earlier.encoder.columns_))
+        columns = [column for column in columns if id(column) not in known]
+    elif schema.statistics is not None and n_samples < FEW_VALUES:
+        with_rates = schema.statistics.column_names(schema.encoder)
+    warn_about_few_values(columns, with_rates)
+
+
 def _learn(
     settings: Settings, rows: Rows, name: str, is_update: bool
 ) -> tuple[Schema, tuple[Any, ...]]:
@@ -483,6 +533,7 @@ def _learn(
         base_rates(rows.targets.values, rows.weights, rows.targets.parents),
         statistics,
         automatic_dims(encoder.cardinalities_),
+        widest_bag(encoder),
         statistics_selection(settings),
     )
     return schema, encoded
@@ -571,28 +622,51 @@ def make_encoder(settings: Settings, estimator_name: str) -> TableEncoder:
     )
 
 
-def grow_schema(schema: Schema, X: Any) -> tuple[Schema, np.ndarray | None]:
-    """Return a schema with codes for the frequent new values, and the rows' origins.
+class Growth(NamedTuple):
+    """The earlier row of each row of tables that have grown, -1 for new values."""
 
-    These are the rows of the earlier embedding tables, -1 for new values, or None if
-    there are no new values.
+    of_columns: np.ndarray  # in the embedding tables of category columns
+    of_bags: np.ndarray  # in the tables of vectors that lists do not share
+
+
+def grow_schema(schema: Schema, X: Any) -> tuple[Schema, Growth | None]:
+    """Return a schema with codes for the frequent new values, and how tables grow.
+
+    The second result is None if there are no such values.
     """
-    before = schema.encoder.cardinalities_
-    encoder, origins = grow_encoder(schema.encoder, schema.encoder.align(X))
-    if encoder.cardinalities_ == before:
+    before = schema.encoder
+    encoder, origins, vectors = grow_encoder(before, before.align(X))
+    sizes = [
+        [column.n_own for column in each.lists_] + each.cardinalities_
+        for each in (before, encoder)
+    ]
+    if sizes[0] == sizes[1]:
         return schema, None
     statistics = schema.statistics
     if statistics is not None:
-        statistics = ExtendedStatistics(statistics, origins, "new", adds=True)
-    rows, first = [], 0
-    sizes = zip(before, encoder.cardinalities_, strict=True)
-    for origin, (n_old, n_new) in zip(origins, sizes, strict=True):
+        statistics = ExtendedStatistics(
+            statistics, origins, "new", adds=True, vectors=vectors
+        )
+    rows = [
         # A value that was rare has a code, but no embedding.
-        is_known = (origin[:n_new] >= 0) & (origin[:n_new] < n_old)
-        rows.append(np.where(is_known, first + origin[:n_new], -1))
-        first += n_old
-    grown = replace(schema, encoder=encoder, statistics=statistics)
-    return grown, np.concatenate(rows)
+        np.where(origin[:n_new] < n_old, origin[:n_new], -1)
+        for origin, n_old, n_new in zip(
+            origins, before.cardinalities_, encoder.cardinalities_, strict=True
+        )
+    ]
+    growth = Growth(
+        _in_one_table(rows, before.cardinalities_),
+        _in_one_table(vectors, [column.n_own for column in before.lists_]),
+    )
+    return replace(schema, encoder=encoder, statistics=statistics), growth
+
+
+def _in_one_table(origins: Sequence[np.ndarray], sizes: Sequence[int]) -> np.ndarray:
+    """Join rows of parts of a table, which had these sizes; -1 stays."""
+    firsts = np.cumsum([0, *sizes])[:-1]
+    parts = zip(origins, firsts, strict=True)
+    moved = [np.where(own >= 0, own + first, -1) for own, first in parts]
+    return np.concatenate([np.zeros(0, dtype=np.int64), *moved])
 
 
 def statistics_selection(settings: Settings) -> str:
@@ -641,6 +715,28 @@ def unfitted_statistics(
             f"select the columns {found}, the earlier fit those of {expected}."
         )
     return statistics
+
+
+def encode_plain(
+    form: PlainForm, content: object, name: str, schema: Schema | None
+) -> tuple[Any, dict[str, np.ndarray]]:
+    """Encode the content of a file; errors about categories name their column."""
+    try:
+        return form.encode(content, name)
+    except TypeError as error:
+        for column in [] if schema is None else schema.encoder.columns_:
+            vocabulary = getattr(column, "items_", None) or column
+            for value in getattr(vocabulary, "codes_", ()):
+                try:
+                    form.encode(value, name)
+                except TypeError:
+                    raise TypeError(
+                        f"A model whose column {column.name!r} contains {value!r}, of "
+                        f"class {type(value).__name__}, cannot be saved. Convert the "
+                        "column before fit, for example by "
+                        f"X[{column.name!r}].astype(str)."
+                    ) from error
+        raise
 
 
 # Classes of an encoding, for files.

@@ -47,6 +47,7 @@ from sk_pwiser._training._early_stopping import (
 from sk_pwiser._training._encode import (
     EncodedData,
     GivenRows,
+    Growth,
     Rows,
     Schema,
     check_rows,
@@ -327,18 +328,21 @@ def fit(
     settings = Settings.of(params)
     plan = validate(settings, given, eval_set, earlier, classes, single_pass)
     plan = replace(plan, task=task)
-    schema, origins = plan.schema, None
+    schema, growth = plan.schema, None
     if single_pass and schema is not None and settings.grows:
-        schema, origins = grow_schema(schema, plan.rows.X)
+        schema, growth = grow_schema(schema, plan.rows.X)
+    if single_pass and schema is not None and plan.components is not None:
+        # Whoever holds the earlier net, which stays as it is, keeps its statistics.
+        schema = replace(schema, statistics=deepcopy(schema.statistics))
     plan, data = encode_plan(plan, schema, estimator_name)
     checkpoints = make_checkpoints(plan, data)
     if plan.components is not None:
         for message in plan.components.loss.cautions(data.schema.base_rates.tolist()):
             warn_user(message)
     # New rows of the embedding tables are added to the weights of the earlier fit.
-    built = data.schema if origins is None else plan.schema
+    built = data.schema if growth is None else plan.schema
     assert built is not None
-    return optimise(plan, data, build(plan, built), origins, checkpoints, undo)
+    return optimise(plan, data, build(plan, built), growth, checkpoints, undo)
 
 
 def encode_plan(
@@ -456,11 +460,11 @@ def optimise(
     plan: Plan,
     data: EncodedData,
     net: MultiTaskNet,
-    origins: np.ndarray | None = None,
+    growth: Growth | None = None,
     checkpoints: Checkpoints | None = None,
     undo: Undo | None = None,
 ) -> TrainingResult:
-    """Train the net, after its embedding tables have grown if there are `origins`."""
+    """Train the net, after its embedding tables have grown if there is a `growth`."""
     undo = [] if undo is None else undo
     task = plan.task
     if task is not None:
@@ -471,8 +475,8 @@ def optimise(
         generators = deepcopy(plan.earlier.generators)
     try:
         n_codes = sum(net.module_.spec.cardinalities)
-        if origins is not None:
-            grow_tables(net, data.schema.encoder.cardinalities_, origins, undo)
+        if growth is not None:
+            grow_tables(net, data.schema, growth, undo)
         if plan.components is None:
             log_net(net, undo)
         with _random_numbers(plan, net, generators) as global_device:
@@ -480,7 +484,7 @@ def optimise(
                 checkpoints.use(generators, global_device)
             # An update in place keeps the device of the net.
             rows = data.rows.to(torch.device(net.device))
-            if origins is not None:
+            if growth is not None:
                 check_own_tables(net, rows.train.sample, n_codes)
             with limited_threads(net.n_products):
                 further = {

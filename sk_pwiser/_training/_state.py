@@ -18,7 +18,7 @@ from sk_pwiser._training._components import build_net, build_network, check_comp
 from sk_pwiser._training._devices import device_or_cpu
 from sk_pwiser._training._diagnostics import Rises
 from sk_pwiser._training._encode import STATE_CLASSES as ENCODING_CLASSES
-from sk_pwiser._training._encode import Schema
+from sk_pwiser._training._encode import Growth, Schema
 from sk_pwiser._training._net import EpochHistory, MultiTaskNet
 from sk_pwiser._training._optimizers import TABLES, LazyAdam, sparse_tables
 from sk_pwiser._training._settings import Settings, describe
@@ -40,6 +40,8 @@ class TrainingResult:
     kept                 warm start  `partial_fit`   resumed training
     ===================  ==========  ==============  ================
     columns, vocabulary  yes         yes, may grow   yes
+    columns that had no  learnt      learnt          yes
+    information so far
     target statistics    scales and  all, and adds   yes
                          old values  its rows
     network, criterion   yes         yes, in place   yes
@@ -269,32 +271,42 @@ def log_net(net: MultiTaskNet, undo: Undo) -> None:
     undo.append(restore)
 
 
-def grow_tables(
-    net: MultiTaskNet, cardinalities: list[int], origins: np.ndarray, undo: Undo
-) -> None:
+def grow_tables(net: MultiTaskNet, schema: Schema, growth: Growth, undo: Undo) -> None:
     """Add rows to a net's embedding tables in place, for new category values.
 
-    `origins` has the earlier row for each row, -1 for new ones, which are copies of the
-    row of unseen values of their column, and have no state in the optimiser.
+    New rows are copies of the row of unseen values of their column, and have no state
+    in the optimiser.
     """
-    before = list(net.module_.spec.cardinalities)
-    tables = net.module_.input_layer.tables
-    states = [dict(net.optimizer_.state.get(table, {})) for table in tables]
+    layer, spec, encoder = net.module_.input_layer, net.module_.spec, schema.encoder
+    before = list(spec.cardinalities), [bag.n_vectors for bag in spec.bags]
+    sizes = encoder.cardinalities_, [n for n, *_ in encoder.bags_]
+    unseen = [layer.offsets.cpu().numpy() + spec.unseen_code]
+    rows, n_rows, parts = [growth.of_columns], [encoder.cardinalities_], [layer.tables]
+    if layer.bags is not None:
+        # Lists that share a vocabulary have no vector of unseen values, and no new one.
+        unseen.append(layer.bags.own_starts.cpu().numpy() + spec.unseen_code)
+        rows.append(growth.of_bags)
+        n_rows.append([column.n_own for column in encoder.lists_])
+        parts.append(layer.bags.tables)
+    tables = [table for part in parts for table in part]
     weights = [table.detach() for table in tables]
-    unseen = np.cumsum([0, *before])[:-1] + net.module_.spec.unseen_code
-    places = np.where(origins < 0, np.repeat(unseen, cardinalities), origins)
-    rows = torch.from_numpy(places).to(net.device)
-    is_new = torch.from_numpy(origins < 0).to(net.device)
-    grown = [weight[rows] for weight in weights]
-    grown_states = [
-        {
-            key: _grow_state(value, len(weight), rows, is_new)
-            for key, value in state.items()
-        }
-        for weight, state in zip(weights, states, strict=True)
-    ]
-    undo.append(partial(_set_tables, net, before, weights, states))
-    _set_tables(net, cardinalities, grown, grown_states)
+    states = [dict(net.optimizer_.state.get(table, {})) for table in tables]
+    grown, grown_states = [], []
+    for part, origin, of_unseen, n in zip(parts, rows, unseen, n_rows, strict=True):
+        places = np.where(origin < 0, np.repeat(of_unseen, n), origin)
+        chosen = torch.from_numpy(places).to(net.device)
+        is_new = torch.from_numpy(origin < 0).to(net.device)
+        for table in part:
+            weight, state = table.detach(), net.optimizer_.state.get(table, {})
+            grown.append(weight[chosen])
+            grown_states.append(
+                {
+                    key: _grow_state(value, len(weight), chosen, is_new)
+                    for key, value in state.items()
+                }
+            )
+    undo.append(partial(_set_tables, net, *before, weights, states))
+    _set_tables(net, *sizes, grown, grown_states)
 
 
 @torch.no_grad()
@@ -345,11 +357,16 @@ def check_own_tables(net: MultiTaskNet, rows: Impressions, n_before: int) -> Non
 def _set_tables(
     net: MultiTaskNet,
     cardinalities: list[int],
+    n_vectors: list[int],
     weights: list[Tensor],
     states: list[dict[str, Any]],
 ) -> None:
-    net.module_.set_tables(cardinalities, weights)
-    tables = net.module_.input_layer.tables
+    layer = net.module_.input_layer
+    n_tables = len(layer.tables)
+    net.module_.set_tables(
+        cardinalities, weights[:n_tables], n_vectors, weights[n_tables:]
+    )
+    tables = [*layer.tables, *(() if layer.bags is None else layer.bags.tables)]
     for table, state in zip(tables, states, strict=True):
         if state:
             net.optimizer_.state[table] = state

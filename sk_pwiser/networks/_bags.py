@@ -137,6 +137,12 @@ class TargetAttention(nn.Module):
         return weights
 
 
+def _own_starts(bags: Sequence[BagSpec]) -> Tensor:
+    """Return where the vectors of each bag begin among those of the layer, and end."""
+    n_own = [bag.n_vectors if bag.column is None else N_SPECIAL for bag in bags]
+    return torch.tensor([0, *n_own]).cumsum(0)
+
+
 class BagEmbeddings(nn.Module):
     """Sums of vectors per bag: of this layer, or of the tables of category columns."""
 
@@ -162,8 +168,7 @@ class BagEmbeddings(nn.Module):
         self.unseen_code = unseen_code
         self.dropout = dropout if any(bag.has_unseen for bag in bags) else 0.0
         self.shares = any(bag.column is not None for bag in bags)
-        n_own = [bag.n_vectors if bag.column is None else N_SPECIAL for bag in bags]
-        own_starts = torch.tensor([0, *n_own]).cumsum(0)
+        own_starts = _own_starts(bags)
         has_column = torch.tensor([bag.column is not None for bag in bags])
         self.register_buffer("is_shared", has_column, persistent=False)
         for name in ("starts", "unseen", "own_starts", "rows"):
@@ -189,11 +194,23 @@ class BagEmbeddings(nn.Module):
         device, columns = offsets.device, [bag.column or 0 for bag in bags]
         sizes = torch.tensor([0, *(bag.n_vectors for bag in bags)], device=device)
         self.starts = sizes.cumsum(0)[:-1]
+        self.own_starts = _own_starts(bags)[:-1].to(device)
         has_unseen = torch.tensor([bag.has_unseen for bag in bags], device=device)
         unseen = self.starts + self.unseen_code + N_SPECIAL * self.is_shared.to(device)
         self.unseen = torch.where(has_unseen, unseen, -1)
         if self.shares:
             self.rows = offsets[torch.tensor(columns, device=device)]
+
+    @property
+    def tables(self) -> list[nn.Parameter]:
+        """The vectors of this layer, one row per vector, bag after bag."""
+        return [table.get_parameter("weight") for table in self.embeddings]
+
+    def set_tables(self, weights: Sequence[Tensor]) -> None:
+        """Replace the vectors, in place, unless there are no `weights`."""
+        for table, weight in zip(self.embeddings, weights, strict=len(weights) > 0):
+            table.get_parameter("weight").data = weight
+            table.num_embeddings = len(weight)  # type: ignore[assignment]
 
     def forward(
         self, bags: Bags, codes: Tensor | None, tables: Sequence[nn.Module]

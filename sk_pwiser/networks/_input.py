@@ -371,6 +371,7 @@ class InputLayer(nn.Module):
         cardinalities: Sequence[int],
         weights: Sequence[Tensor],
         bags: Sequence[BagSpec],
+        bag_weights: Sequence[Tensor] = (),
     ) -> None:
         """Replace the embedding tables, in place, by those of other cardinalities."""
         self._set_cardinalities(cardinalities)
@@ -379,6 +380,7 @@ class InputLayer(nn.Module):
             embedding.num_embeddings = len(weight)  # type: ignore[assignment]
         if self.bags is not None:
             self.bags.set_columns(bags, self.offsets)
+            self.bags.set_tables(bag_weights)
 
     def with_sums(self, codes: Tensor, numeric: Tensor, bags: Bags) -> Tensor:
         """Put the sums over bags before the numeric inputs, which networks pass on."""

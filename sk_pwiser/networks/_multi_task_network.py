@@ -244,7 +244,11 @@ class MultiTaskNetwork(nn.Module):
         return TaskTowers(n_in, units, biases, dropout)
 
     def set_tables(
-        self, cardinalities: Sequence[int], weights: Sequence[Tensor]
+        self,
+        cardinalities: Sequence[int],
+        weights: Sequence[Tensor],
+        n_vectors: Sequence[int] = (),
+        bag_weights: Sequence[Tensor] = (),
     ) -> None:
         """Replace the embedding tables of the input layer, in place.
 
@@ -254,15 +258,22 @@ class MultiTaskNetwork(nn.Module):
             The new numbers of codes of the category columns.
         weights : sequence of Tensor of shape (sum(cardinalities), embedding_dim)
             The new tables.
+        n_vectors : sequence of int, default=()
+            The new numbers of vectors of the bags. Without any, only those change that
+            are the embeddings of a category column.
+        bag_weights : sequence of Tensor of shape (n_own_vectors, embedding_dim), \
+                default=()
+            The new tables of the vectors that bags do not share with a column.
         """
-        bags = [
-            bag
-            if bag.column is None
-            else bag._replace(n_vectors=N_SPECIAL + cardinalities[bag.column])
-            for bag in self.spec.bags
-        ]
+        bags = list(self.spec.bags)
+        for b, bag in enumerate(bags):
+            if n_vectors:
+                bags[b] = bag._replace(n_vectors=n_vectors[b])
+            elif bag.column is not None:
+                n_codes = cardinalities[bag.column]
+                bags[b] = bag._replace(n_vectors=N_SPECIAL + n_codes)
         self.spec = replace(self.spec, cardinalities=list(cardinalities), bags=bags)
-        self.input_layer.set_tables(cardinalities, weights, bags)
+        self.input_layer.set_tables(cardinalities, weights, bags, bag_weights)
 
     def _random_inputs(self, n_rows: int) -> tuple[Tensor, Tensor, Bags | None]:
         """Return inputs for `__call__`, with two entries per bag."""

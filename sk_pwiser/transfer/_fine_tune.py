@@ -164,12 +164,12 @@ def fine_tune(
     found = {}
 
     def share(rows):
-        schema, found["origins"] = extend_schema(result.schema, rows, seen, extend)
+        schema, *found["origins"] = extend_schema(result.schema, rows, seen, extend)
         return schema
 
     @contextmanager
     def prepare(net, rows, seed):
-        is_known = load_weights(net.module_, result.net.module_, found["origins"])
+        is_known = load_weights(net.module_, result.net.module_, *found["origins"])
         is_known &= find_present(net.module_, rows.train)[0]
         net.note_start(rows.train.sample)
         penalty = nullcontext()
@@ -209,10 +209,11 @@ def _check_same_network(source, estimator):
             )
 
 
-def load_weights(network, source, origins):
+def load_weights(network, source, origins, vectors=()):
     """Copy the weights of a network into one that may have further embeddings.
 
-    `origins` holds the earlier codes, -1 for new values. Returns which rows existed.
+    `origins` holds the earlier codes, -1 for new values, and `vectors` those of lists.
+    Returns which rows existed.
     """
     sizes, before = network.spec.cardinalities, source.input_layer
     first_rows = zip(before.offsets.tolist(), before.unseen.tolist(), strict=True)
@@ -227,6 +228,17 @@ def load_weights(network, source, origins):
     state = dict(source.state_dict())
     for name in embedding_tables(source):
         state[name] = state[name][places.to(state[name].device)]
+    if vectors:
+        of_bags, of_unseen = before.bags, source.spec.unseen_code
+        starts = of_bags.own_starts.tolist()
+        places = [
+            first + np.where(own >= 0, own, of_unseen)
+            for own, first in zip(vectors, starts, strict=True)
+        ]
+        places = torch.from_numpy(np.concatenate(places))
+        for t, table in enumerate(of_bags.tables):
+            name = f"input_layer.bags.embeddings.{t}.weight"
+            state[name] = table.detach()[places.to(table.device)]
     try:
         network.load_state_dict(state)
     except RuntimeError as error:

@@ -133,12 +133,13 @@ def extend_schema(schema, rows, seen, extends):
     """Return a schema for further rows, with codes for their new values if `extends`.
 
     The second result has one array per category column: the code that each code had
-    before, -1 for new values.
+    before, -1 for new values. The third has the same of the vectors of list columns.
     """
     encoder, statistics = schema.encoder, schema.statistics
     origins = [np.arange(n) for n in encoder.n_codes_]
+    vectors = [np.arange(column.n_own) for column in encoder.lists_]
     if extends:
-        encoder, origins = grow_encoder(encoder, rows.X)
+        encoder, origins, vectors = grow_encoder(encoder, rows.X)
     if statistics is not None:
         if seen and not statistics.counts_rows:
             raise ValueError(
@@ -155,8 +156,9 @@ def extend_schema(schema, rows, seen, extends):
                 "subtracted from the target statistics of the source."
             )
         kind = "seen" if seen else "new"
-        statistics = ExtendedStatistics(statistics, origins, kind, extends)
-    return replace(schema, encoder=encoder, statistics=statistics), origins
+        statistics = ExtendedStatistics(statistics, origins, kind, extends, vectors)
+    schema = replace(schema, encoder=encoder, statistics=statistics)
+    return schema, origins, vectors
 
 
 def embedding_tables(network):

@@ -274,7 +274,7 @@ def test_partial_fit_learns_from_consecutive_parts(impressions):
             model.partial_fit(X[rows], Y[rows])
     assert model.n_iter_ == 12
     assert model.score(X, Y) > 0.7
-    single = small().partial_fit(X[:50], np.zeros(50), classes=[0, 1])
+    single = small().partial_fit(X[:100], np.zeros(100), classes=[0, 1])
     assert single.partial_fit(X, Y["click"]).predict(X[:5]).shape == (5,)
 
 

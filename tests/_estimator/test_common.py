@@ -132,6 +132,8 @@ def cases():
 @pytest.mark.filterwarnings("ignore:.*break the funnel:UserWarning")
 @pytest.mark.filterwarnings("ignore:Task .* in every row:UserWarning")
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.SkipTestWarning")
+# The checks begin with few rows.
+@pytest.mark.filterwarnings("ignore:The encoding of the columns:UserWarning")
 # This learning rate may be too large for a network and the data of a check.
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 @pytest.mark.parametrize(("estimator", "check"), cases())

@@ -2,6 +2,7 @@
 
 import json
 import os
+import uuid
 
 import numpy as np
 import pandas as pd
@@ -188,16 +189,6 @@ def test_an_estimator_that_is_not_fitted(tmp_path):
         small().save(tmp_path / "model")
 
 
-def test_category_values_of_other_classes_are_named(tmp_path):
-    x = X.assign(
-        day=np.array(["2020-01-01", "2020-01-02"] * 150, dtype="datetime64[D]")
-    )
-    x["day"] = x["day"].dt.date
-    model = small(categorical_features=["day"]).fit(x, Y)
-    with pytest.raises(TypeError, match=r"holds datetime\.date.* cannot be saved"):
-        model.save(tmp_path / "model")
-
-
 class Other(MultiTaskCTRCVRClassifier):
     pass
 
@@ -359,3 +350,40 @@ def test_a_device_that_is_not_present(tmp_path):
     with pytest.warns(UserWarning, match="Loading on the CPU instead"):
         again = load(file)
     assert_allclose(again.predict_proba(X), model.predict_proba(X), atol=1e-7)
+
+
+DAYS = pd.Timestamp("2024-01-01") + pd.to_timedelta(np.arange(len(X)) % 5, unit="D")
+OTHER_VALUES = {
+    "bins": pd.cut(X["numeric_0"], 5),
+    "open bins": pd.cut(X["numeric_0"], [-np.inf, 0, np.inf]),
+    "intervals": pd.arrays.IntervalArray(pd.cut(X["numeric_0"], 5)),
+    "days": pd.Series(DAYS).astype("category"),
+    "days with a zone": pd.Series(DAYS.tz_localize("UTC")).astype("category"),
+    "dates": pd.Series(DAYS.date).astype("category"),
+    "periods": pd.Series(DAYS.to_period("D")).astype("category"),
+    "bytes": pd.Series([b"a", b"b"] * (len(X) // 2)),
+}
+
+
+@pytest.mark.parametrize("kind", OTHER_VALUES)
+def test_categories_that_are_neither_text_nor_numbers(kind, tmp_path):
+    table = X.assign(other=pd.Series(OTHER_VALUES[kind]).to_numpy(dtype=object))
+    if kind != "bytes":
+        table["other"] = table["other"].astype("category")
+    if kind == "intervals":  # a dtype of its own
+        table["other"] = OTHER_VALUES[kind]
+    model = small().fit(table, Y)
+    assert "other" in model._result.schema.encoder.category_names_
+    model.save(tmp_path / "model")
+    again = load(tmp_path / "model")
+    assert_array_equal(again.encode(table).codes, model.encode(table).codes)
+    assert_array_equal(again.predict_proba(table), model.predict_proba(table))
+
+
+def test_categories_that_no_file_can_hold_are_named(tmp_path):
+    table = X.assign(place=[uuid.UUID(int=row % 2) for row in range(len(X))])
+    model = small(categorical_features=["place"]).fit(table, Y)
+    message = r"column 'place' contains UUID\(.* cannot be saved.*astype\(str\)"
+    with pytest.raises(TypeError, match=message):
+        model.save(tmp_path / "model")
+    assert os.listdir(tmp_path) == []

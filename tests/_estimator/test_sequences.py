@@ -133,7 +133,8 @@ def test_second_calls(model, tmp_path):
     for copy in copies.values():
         assert_array_equal(copy.predict_proba(OTHER), expected)
         copy.set_params(warm_start=True).fit(X, Y)
-        copy.partial_fit(OTHER, Y[:60])
+        with pytest.warns(UserWarning, match=r"'last' in 23 of 60 .*, 'also' in 17 of"):
+            copy.partial_fit(OTHER, Y[:60])
         assert (copy.predict_proba(OTHER) != expected).all()
     predictions = [copy.predict_proba(OTHER) for copy in copies.values()]
     assert_array_equal(*predictions)

@@ -41,6 +41,8 @@ def encode(rows, kind, adds=False, origins=ORIGINS):
 def expected(rows, kind):
     """Compute the inputs by one loop per row."""
     codes, y, _ = rows
+    n_before, n_new = len(POOLED[0]), np.count_nonzero(~VALID)
+    ratio = 1 if kind == "seen" else n_before / (n_before + n_new)
     base = list(zip(POOLED[0][:, 0], POOLED[1], strict=True))
     if kind == "seen":
         base = base[:150] + base[250:]
@@ -56,7 +58,7 @@ def expected(rows, kind):
         k = np.sum(labels, axis=0) if n else np.zeros(2)
         p, a = SOURCE.rates_, SOURCE.strengths_[0]
         logit = np.log((k + a * p) / (n - k + a * (1 - p))) - np.log(p / (1 - p))
-        values = np.append(logit, np.log(n + 1))
+        values = np.append(logit, np.log(n * ratio + 1))
         result.append((values - SOURCE.means_[0]) / SOURCE.scales_[0])
     return np.array(result)
 

@@ -27,7 +27,7 @@ def fit(keeps_rare):
 def test_frequent_new_values_get_codes_and_old_ones_stay(keeps_rare):
     encoder = fit(keeps_rare)
     before = dict(encoder.columns_[0].codes_)
-    grown, (origin,) = grow_encoder(encoder, SECOND)
+    grown, (origin,), _ = grow_encoder(encoder, SECOND)
     codes, old = grown.columns_[0].codes_, encoder.columns_[0].codes_
     assert {v: codes[v] for v in "abcz"} == {"a": 2, "b": 3, "c": 4, "z": 6}
     assert codes["rare"] == 5
@@ -49,7 +49,7 @@ def test_frequent_new_values_get_codes_and_old_ones_stay(keeps_rare):
 
 def test_without_new_values_nothing_changes():
     encoder = fit(True)
-    grown, (origin,) = grow_encoder(encoder, table("a", "b", "b", None))
+    grown, (origin,), _ = grow_encoder(encoder, table("a", "b", "b", None))
     assert grown.columns_[0].codes_ == encoder.columns_[0].codes_
     assert_array_equal(origin, np.arange(6))
     codes, _ = grown.transform(table("a", None, "new"))
@@ -60,7 +60,7 @@ def test_without_new_values_nothing_changes():
 def test_columns_of_a_limited_size_do_not_grow(limit):
     encoder = TableEncoder(categorical_features=["item"], keeps_rare=True, **limit)
     encoder.fit_transform(FIRST)
-    grown, (origin,) = grow_encoder(encoder, SECOND)
+    grown, (origin,), _ = grow_encoder(encoder, SECOND)
     assert_array_equal(origin, np.arange(encoder.n_codes_[0]))
     assert_array_equal(grown.transform(SECOND)[0], encoder.transform(SECOND)[0])
 
@@ -70,7 +70,7 @@ def test_large_values_are_known_after_growth():
     encoder.fit_transform(table(1, 1, 2))
     rounded = table(2.0**60, None)
     encoder.transform(rounded)
-    grown, _ = grow_encoder(encoder, table(2**60 + 1, 1, 1))
+    grown, _, _ = grow_encoder(encoder, table(2**60 + 1, 2**60 + 1, 1))
     for change in (grown.transform, lambda X: grow_encoder(grown, X)):
         with pytest.raises(ValueError, match=r"'item' contained integers above 2\^53"):
             change(rounded)

@@ -14,7 +14,7 @@ from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
-from sk_pwiser._table import TableEncoder
+from sk_pwiser._table import TableEncoder, learn_constant_columns
 from sk_pwiser._table._numbers import LARGEST_DEVIATION
 
 N = 200
@@ -203,6 +203,42 @@ def test_missing_values_have_vectors_of_their_own():
     first, second = encode(sp.csr_array(X), sp.csr_array(new))
     assert first.tolist() == [[1, 0, 1, 0], [0, 1, 0, 1], [1, 0, 1, 0]]
     assert second.tolist() == [[0, 0, 2, 1], [0, 0, 0, 0]]
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_columns_without_values_are_learnt_later(weighted):
+    first, later = TABLE.copy(), TABLE * 3.0
+    first[:, :10] = 0.0
+    later[:, 5] = 0.0
+    weight = np.linspace(0.5, 1.5, N) if weighted else None
+    encoder = TableEncoder()
+    encoder.fit_transform(sp.csr_array(first))
+    learnt = learn_constant_columns(encoder, later, weight)
+    scale, before = learnt.sparse_.scale_, encoder.sparse_.scale_
+    assert np.flatnonzero(np.isinf(scale)).tolist() == [5]
+    assert_array_equal(np.isinf(before), np.arange(30) < 10)
+    assert_array_equal(scale[10:], before[10:])
+    fresh = TableEncoder()
+    fresh.fit_transform(sp.csr_array(later), weight)
+    assert_allclose(scale[:10], fresh.sparse_.scale_[:10])
+    # Nothing to learn: the same encoder.
+    assert learn_constant_columns(learnt, sp.csr_array(later)) is learnt
+    assert learn_constant_columns(fresh, sp.csr_array(first)) is fresh
+
+
+@pytest.mark.parametrize("method", ["partial_fit", "fit"])
+def test_later_calls_train_columns_without_values_in_the_first(method):
+    params = {"max_epochs": 1, "early_stopping": False, "warm_start": True}
+    model = MultiTaskCTRCVRClassifier(random_state=0, **params)
+    first = TABLE.copy()
+    first[:, :10] = 0.0
+    train = getattr(model, method)
+    train(sp.csr_array(first), Y)
+    rows = sp.csr_array(TABLE[:, :] * (np.arange(30) < 10))
+    before = model.predict_proba(rows)
+    assert np.ptp(before[:, 0]) == 0.0
+    train(sp.csr_array(TABLE), Y)
+    assert np.ptp(model.predict_proba(rows)[:, 0]) > 0.0
 
 
 @pytest.mark.parametrize("value", [np.inf, -np.inf])

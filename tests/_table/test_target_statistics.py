@@ -147,6 +147,10 @@ def test_an_update_adds_rows():
         added = statistics.counts_[0][..., code] - counts[..., code]
         assert_array_equal(added, [[new.sum()] * 2, y[400:][new].sum(axis=0)])
     table = statistics.tables_[0]
+    # The frequencies are those of a table with as many rows as the first one.
+    n = np.bincount(codes[:, 0]) * (400 / 600)
+    frequency = (np.log1p(n) - statistics.means_[0][-1]) / statistics.scales_[0][-1]
+    assert_allclose(table[FIRST_VALUE:, -1], frequency[FIRST_VALUE:], rtol=1e-5)
     assert_allclose(table, statistics._inputs(0, statistics.counts_[0]), rtol=1e-6)
     assert_array_equal(statistics.counts_[0][..., :FIRST_VALUE], 0.0)
     for restore in reversed(undo):
@@ -154,6 +158,127 @@ def test_an_update_adds_rows():
     for name in ("counts_", "tables_"):
         for now, then in zip(getattr(statistics, name), before[name], strict=True):
             assert_array_equal(now, then)
+
+
+def stream(n=12_000, n_values=300, seed=0, rates=(0.1, 0.4)):
+    """Return codes of values of unequal frequency, and labels of a funnel."""
+    rng = np.random.default_rng(seed)
+    shares = np.random.default_rng(1).gamma(1.0, size=n_values)
+    codes = rng.choice(n_values, size=n, p=shares / shares.sum())
+    effects = np.random.default_rng(2).lognormal(0, 0.7, n_values)[codes]
+    click = rng.random(n) < rates[0] * effects
+    conversion = click & (rng.random(n) < rates[1] * effects)
+    y = np.c_[click, conversion].astype(float)
+    return codes[:, np.newaxis] + FIRST_VALUE, y
+
+
+def updated(codes, y, first, n_each=500, undo=None):
+    """Fit statistics on the first rows, and add the others in several calls."""
+    statistics, _ = fit(
+        codes[:first], y[:first], assign_blocks(first, 10), n_values=300
+    )
+    for start in range(first, len(codes), n_each):
+        rows = slice(start, start + n_each)
+        log = [] if undo is None else undo
+        statistics.update(codes[rows], y[rows], np.ones_like(y[rows]), log)
+    return statistics
+
+
+@pytest.mark.parametrize("rates", [(0.1, 0.4), (0.05, 0.02)])
+def test_rates_that_were_off_are_learnt_from_later_rows(rates):
+    """At 0.1 % conversions, 500 rows show no difference between the values."""
+    codes, y = stream(n=40_000, rates=rates)
+    first, _ = fit(codes[:500], y[:500], assign_blocks(500, 10), n_values=300)
+    is_off = np.isinf(first.strengths_[0])
+    assert is_off.any()
+    later = updated(codes, y, 500, n_each=2_000)
+    whole, _ = fit(codes, y, assign_blocks(len(y), 10), n_values=300)
+    assert np.isfinite(later.strengths_).all()
+    assert_allclose(later.rates_, whole.rates_, rtol=0.6)
+    found, expected = (each.transform(codes)[:, :-1] for each in (later, whole))
+    for task in range(2):
+        assert np.corrcoef(found[:, task], expected[:, task])[0, 1] > 0.9
+        # Not far from mean 0 and deviation 1, even if learnt long before the last rows.
+        assert 0.3 < found[:, task].std() < 4
+
+
+def test_rates_that_the_first_rows_determine_stay_as_they_are():
+    codes, y = stream()
+    before = updated(codes[:6_000], y[:6_000], 6_000)
+    after = updated(codes, y, 6_000)
+    assert np.isfinite(before.strengths_).all()
+    for name in ("rates_", "strengths_", "means_", "scales_"):
+        assert_array_equal(getattr(after, name), getattr(before, name))
+
+
+def test_frequencies_stay_comparable():
+    codes, y = stream(n=40_000)
+    statistics = updated(codes, y, 2_000)
+    [frequency] = statistics.transform(codes)[:, -1:].T
+    assert abs(frequency.mean()) < 0.35
+    assert abs(frequency.std() - 1) < 0.2
+    # As in the first rows, values that did not occur are at the same place.
+    first, _ = fit(codes[:2_000], y[:2_000], assign_blocks(2_000, 10), n_values=300)
+    unseen = np.zeros((1, 1), dtype=int)
+    assert_allclose(statistics.transform(unseen)[:, -1], first.transform(unseen)[:, -1])
+
+
+def test_a_failing_update_takes_back_what_it_learnt():
+    codes, y = stream()
+    statistics = updated(codes[:500], y[:500], 500)
+    before, undo = copy.deepcopy(vars(statistics)), []
+    statistics.update(codes, y, np.ones_like(y), undo)
+    assert np.isfinite(statistics.strengths_).all()
+    for restore in reversed(undo):
+        restore()
+    assert before.keys() == vars(statistics).keys()
+    for name, value in before.items():
+        now = vars(statistics)[name]
+        pairs = zip(*map(np.atleast_1d, (now, value)), strict=True)
+        assert all(np.array_equal(*pair) for pair in pairs)
+
+
+def test_another_fit_learns_rates_that_were_off():
+    codes, y = stream()
+    n = len(y)
+    block, others = assign_blocks(n, 10), np.zeros(n, dtype=bool)
+    first, _ = fit(codes[:500], y[:500], block[:500], n_values=300)
+    is_off = np.append(np.isinf(first.strengths_[0]), False)
+    assert is_off.any()
+    again = TargetStatistics([0], [300 + FIRST_VALUE])
+    inputs = again.fit_transform(codes, y, np.ones_like(y), block, others, first)
+    fresh, expected = fit(codes, y, block, n_values=300)
+    assert np.isfinite(again.scales_).all()
+    for name in ("strengths_", "means_", "scales_"):
+        own, new = getattr(again, name)[0], getattr(fresh, name)[0]
+        assert_allclose(own[is_off[: len(own)]], new[is_off[: len(own)]], rtol=0.01)
+    rates = np.corrcoef(inputs[:, 1], expected[:, 1])
+    assert rates[0, 1] > 0.99
+    # The frequency has the scale of the first fit, of a table with fewer rows.
+    assert abs(inputs[:, -1].mean()) < 0.3
+
+
+def test_noise_gives_no_rates_in_later_calls():
+    rng = np.random.default_rng(0)
+    found = []
+    for _ in range(20):
+        codes = rng.integers(FIRST_VALUE, 302, size=(8_000, 1))
+        y = (rng.random((8_000, 2)) < [0.02, 0.002]).astype(float)
+        found.append(np.isfinite(updated(codes, y, 500).strengths_[0]))
+    assert np.mean(found) <= 0.15
+
+
+def test_statistics_of_earlier_versions_can_be_updated():
+    codes, y = stream()
+    statistics = updated(codes[:2_000], y[:2_000], 2_000)
+    before = statistics.transform(codes)
+    for name in ("totals_", "sizes_", "n_encoded_"):
+        delattr(statistics, name)
+    statistics._update_tables()
+    assert_array_equal(statistics.transform(codes), before)
+    statistics.update(codes[2_000:], y[2_000:], np.ones_like(y[2_000:]), [])
+    [frequency] = statistics.transform(codes)[:, -1:].T
+    assert abs(frequency.mean()) < 0.3
 
 
 def test_blocks_are_spans_of_time_and_keep_groups_together():

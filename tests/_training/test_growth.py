@@ -13,6 +13,8 @@ from skorch.callbacks import Callback
 from torch import nn
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
+from sk_pwiser._table import CategoryColumn
+from sk_pwiser._training._encode import grow_schema
 from sk_pwiser._training._optimizers import LazyAdam
 from sk_pwiser.networks import MultiTaskNetwork, NetworkOutput
 
@@ -264,3 +266,186 @@ def test_a_users_table_of_hashed_codes_need_not_grow():
     model = growing(network=OwnTable, network_params={"reads": "hashed"})
     model.partial_fit(NEW, Y)
     assert np.isfinite(model.predict_proba(NEW)).all()
+
+
+# Lists with a vocabulary of their own.
+
+
+def with_words(first, last, n_rare=0, empty=True):
+    """Return impressions with lists of words of a range, some words once."""
+    rng = np.random.default_rng(first)
+    words = [
+        [f"w{w}" for w in rng.integers(first, last, size)]
+        for size in rng.integers(1, 4, len(X))
+    ]
+    for row in range(n_rare):
+        words[row].append(f"rare{first}{row}")
+    words[10] = None
+    if empty:
+        words[20] = words[30] = []
+    return X.assign(words=words)
+
+
+OLD_WORDS, NEW_WORDS = with_words(0, 40), with_words(20, 60, n_rare=3)
+
+
+def growing_lists(**params):
+    encoding = {**GROWS, **params.pop("encoding_params", {})}
+    model = small(encoding_params=encoding, **params)
+    return model.partial_fit(OLD_WORDS, Y)
+
+
+def bag_state(model):
+    layer = model.net_.module_.input_layer
+    return {
+        "tables": [table.detach().clone() for table in layer.bags.tables],
+        "optimizer": copy.deepcopy(model.net_.optimizer_.state_dict()),
+        "sizes": model._result.schema.encoder.bags_,
+        "starts": layer.bags.own_starts.clone(),
+        "unseen": layer.bags.unseen.clone(),
+    }
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        {},
+        {"network": "stem", "network_params": None},
+        {"optimizer": "sgd", "optimizer_params": {"momentum": 0.9}},
+        {"embedding_dim": "auto"},
+        {"encoding_params": {"list_target_encoding": True}},
+        {"encoding_params": {"list_pooling": "sum"}},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("changes", [False, True])
+def test_lists_get_vectors_for_new_elements(params, changes, tmp_path):
+    model = growing_lists(**params)
+    before = bag_state(model)
+    column = model._result.schema.encoder.lists_[0]
+    n_old, known = column.items_.cardinality, dict(column.items_.codes_)
+    watch = Tables()
+    model.set_params(callbacks=[watch])
+    if changes:
+        model.set_params(batch_size=90)
+    model.partial_fit(NEW_WORDS, Y)
+    column = model._result.schema.encoder.lists_[0]
+    codes = column.items_.codes_
+    frequent = {v for v, c in codes.items() if c < column.items_.cardinality}
+    assert frequent == {f"w{w}" for w in range(60)}
+    n_new = column.items_.cardinality
+    assert model._result.schema.encoder.bags_[0][0] == n_new + 1 == 63
+    assert column.empty_code_ == n_new
+    for old, start in zip(before["tables"], watch.tables, strict=True):
+        for value, code in known.items():
+            if code < n_old:
+                assert torch.equal(start[codes[value]], old[code])
+        assert torch.equal(start[n_new], old[n_old])  # of empty lists
+        for word in range(40, 60):
+            assert torch.equal(start[codes[f"w{word}"]], old[1])  # of unseen elements
+    # New vectors are trained, and predictions, files and later updates work.
+    tables = model.net_.module_.input_layer.bags.tables
+    for table, start in zip(tables, watch.tables, strict=True):
+        assert (table[codes["w59"]] != start[codes["w59"]]).any()
+    rows = pd.DataFrame({"words": [["w50"], ["w41"], []]}).join(X[:3].reset_index())
+    p = model.predict_proba(rows[OLD_WORDS.columns])
+    assert len(np.unique(p[:, 0])) == 3 or "network" in params
+    model.set_params(callbacks=None).save(tmp_path / "model")
+    loaded = MultiTaskCTRCVRClassifier.load(tmp_path / "model")
+    for each in (loaded, pickle.loads(pickle.dumps(model))):
+        assert_array_equal(
+            each.predict_proba(NEW_WORDS), model.predict_proba(NEW_WORDS)
+        )
+        each.partial_fit(with_words(50, 70), Y)
+        assert each._result.schema.encoder.bags_[0][0] == 73
+
+
+class Tables(Callback):
+    """Records the vectors of lists at the begin of training, or raises if armed."""
+
+    armed = False
+
+    def on_train_begin(self, net, **kwargs):
+        tables = net.module_.input_layer.bags.tables
+        self.tables = [table.detach().clone() for table in tables]
+
+    def on_batch_end(self, net, **kwargs):
+        if self.armed:
+            raise RuntimeError("in a batch")
+
+
+def test_a_failing_update_takes_back_new_vectors():
+    model = growing_lists(callbacks=[Tables()])
+    before, p = bag_state(model), model.predict_proba(OLD_WORDS)
+    model.callbacks[0].armed = True
+    with pytest.raises(RuntimeError, match="in a batch"):
+        model.partial_fit(NEW_WORDS, Y)
+    after = bag_state(model)
+    assert before["sizes"] == after["sizes"]
+    states = [each["optimizer"]["state"] for each in (before, after)]
+    for old, now in zip(*map(dict.values, states), strict=True):
+        assert all(torch.equal(old[key], now[key]) for key in old)
+    assert torch.equal(before["starts"], after["starts"])
+    assert torch.equal(before["unseen"], after["unseen"])
+    pairs = zip(before["tables"], after["tables"], strict=True)
+    assert all(torch.equal(*pair) for pair in pairs)
+    assert_array_equal(model.predict_proba(OLD_WORDS), p)
+
+
+def test_statistics_of_lists_begin_with_the_rows_of_new_elements():
+    params = {"list_target_encoding": True, "target_encoding_min_values": 10}
+    model = growing_lists(encoding_params=params)
+    model.partial_fit(NEW_WORDS, Y)
+    schema = model._result.schema
+    codes = schema.encoder.lists_[0].items_.codes_
+    counts = schema.statistics.counts_[-1][0, 0]
+    lists = [*OLD_WORDS["words"], *NEW_WORDS["words"]]
+    elements = [w for words in lists if words for w in words]
+    for word in ("w5", "w30", "w55"):
+        assert counts[codes[word]] == elements.count(word)
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_a_warning_counts_rows_with_new_elements(shared):
+    old, new, params = OLD_WORDS, NEW_WORDS, {}
+    if shared:
+        word = [words[0] if words else "w0" for words in OLD_WORDS["words"]]
+        old, new = (each.assign(word=word) for each in (old, new))
+        params = {"shared_embeddings": {"words": "word"}}
+    model = small(encoding_params=params).partial_fit(old, Y)
+    # Elements that are rare in the first call are not new in the second.
+    model.partial_fit(old, Y)
+    n_new = sum(
+        any(w not in {f"w{i}" for i in range(40)} for w in words or ())
+        for words in NEW_WORDS["words"]
+    )
+    with pytest.warns(UserWarning, match=rf"values: 'words' in {n_new} of {len(X)} "):
+        model.partial_fit(new, Y)
+
+
+def test_predictions_warn_if_almost_all_elements_are_new():
+    model = small().fit(OLD_WORDS, Y)
+    model.predict_proba(NEW_WORDS)
+    upper = [[w.upper() for w in words or ()] for words in OLD_WORDS["words"]]
+    message = r"not seen in fit in 'words' \(100% of the elements\)"
+    with pytest.warns(UserWarning, match=message):
+        model.predict_proba(OLD_WORDS.assign(words=upper))
+
+
+def test_a_call_without_frequent_new_values_builds_nothing(monkeypatch):
+    """Otherwise each call would take as long as reading the vocabulary."""
+    table = OLD_WORDS.assign(id=OLD["id"])
+    model = small(encoding_params=GROWS).partial_fit(table, Y)
+    later = table.assign(id=table["id"].cat.add_categories([999]))
+    later.loc[0, "id"] = 999  # once
+    learn_kinds = CategoryColumn.learn_kinds
+
+    def fail(self, kinds):
+        raise AssertionError("a vocabulary was built")
+
+    monkeypatch.setattr(CategoryColumn, "learn_kinds", fail)
+    schema = model._result.schema
+    assert grow_schema(schema, later) == (schema, None)
+    monkeypatch.setattr(CategoryColumn, "learn_kinds", learn_kinds)
+    later.loc[1, "id"] = 999
+    assert grow_schema(schema, later)[1] is not None

@@ -1,6 +1,7 @@
 """Updates by partial_fit: in place, and without effect if they fail."""
 
 import copy
+import re
 import warnings
 from itertools import chain, product
 
@@ -386,3 +387,67 @@ def test_a_refused_update_leaves_a_constant_column_as_it_was():
     with pytest.raises(ValueError, match="diverged"):
         model.set_params(lr=1e20).partial_fit(X, Y)
     assert_array_equal(model.encode(X).numeric, before)
+
+
+@pytest.mark.parametrize("encoding", NUMERIC_ENCODINGS)
+def test_columns_that_few_values_determine_are_named(encoding):
+    """Of 20 values, a tenth of later ones lies outside of their range."""
+    table = X.select_dtypes("number").assign(
+        device=np.where(np.arange(len(X)) % 2, "phone", "tablet"),
+        some=np.where(np.arange(len(X)) < 50, VARIES, np.nan),
+        vector=[[0.0, float(row)] for row in range(len(X))],
+        constant=1.0,
+    )
+    later = table.assign(constant=VARIES)
+    model = small(numeric_encoding=encoding, target_encoding=["device"])
+    names = [*table.columns.drop(["device", "constant"]), "device"]
+    message = re.escape(f"The encoding of the columns {names} is learnt from fewer")
+    with pytest.warns(UserWarning, match=message) as found:
+        model.partial_fit(table[:20], Y[:20])
+    assert len(found) == 1
+    model.partial_fit(table, Y)
+    # A column that was constant so far is learnt from these rows.
+    with pytest.warns(UserWarning, match=r"the columns \['constant'\] is learnt"):
+        model.partial_fit(later[:20], Y[:20])
+    model.partial_fit(later[:20], Y[:20])
+    with pytest.warns(UserWarning, match=r"the columns \['some'\] is learnt"):
+        small(numeric_encoding=encoding).partial_fit(table, Y)
+    # Whoever fits few rows has no others.
+    small(numeric_encoding=encoding).fit(table[:20].drop(columns="constant"), Y[:20])
+
+
+@pytest.mark.parametrize("first", [None, 1.0, 100.0])
+def test_weights_of_another_size_than_those_of_the_first_call_are_named(first):
+    def weights(mean):
+        return None if mean is None else np.linspace(0.5, 1.5, len(Y)) * mean
+
+    before = first or 1.0
+    for ratio in (0.2, 1.0, 5.0, None):
+        mean = None if ratio is None else ratio * before
+        small().partial_fit(X, Y, sample_weight=weights(first)).partial_fit(
+            X, Y, sample_weight=weights(mean)
+        )
+    for ratio in (0.05, 50.0):
+        model = small().partial_fit(X, Y, sample_weight=weights(first))
+        message = (
+            rf"mean of sample_weight is {ratio * before:g}, but {before:g} in the first"
+            rf".* count {ratio:g} times as much"
+        )
+        with pytest.warns(UserWarning, match=message):
+            model.partial_fit(X, Y, sample_weight=weights(ratio * before))
+
+
+@pytest.mark.parametrize("changes", [False, True])
+def test_a_copy_keeps_its_statistics_if_the_update_has_a_new_net(changes):
+    model = small(target_encoding=["category_0"], early_stopping=False)
+    if changes:
+        model.partial_fit(X, Y)
+    else:
+        model.fit(X, Y)
+    old = copy.copy(model)
+    before = old.predict_proba(X)
+    if changes:
+        model.set_params(lr=0.01)
+    model.partial_fit(X, Y)
+    assert_array_equal(old.predict_proba(X), before)
+    assert (model.predict_proba(X) != before).any()

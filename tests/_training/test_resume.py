@@ -103,7 +103,7 @@ def test_other_tasks_are_refused(earlier, method):
 @pytest.mark.filterwarnings("ignore:Rows with new category values")
 def test_a_network_of_a_funnel_learns_a_task_absent_from_the_first_rows():
     model = small(network="esmm", network_params=None, lr=0.01)
-    model.partial_fit(X[:50], Y[:50].assign(conversion=0))
+    model.partial_fit(X[:100], Y[:100].assign(conversion=0))
     for _ in range(20):
         model.partial_fit(X, Y)
     assert_allclose(model.predict_proba(X).mean(axis=0), Y.mean(), rtol=0.35)

@@ -48,7 +48,7 @@ ABOVE_ESTIMATOR = ("__init__", "_estimator", *BELOW_ESTIMATOR, "model_selection"
 FOLDERS = {
     "_utils": Folder((), (*TORCH, "joblib")),
     "_auc": Folder((), LEARN),
-    "_files": Folder((), ("numpy",)),
+    "_files": Folder(("_utils",), ("numpy",)),
     "_table": Folder(("_utils",), LEARN, EXTRAS),
     "_times": Folder(("_table", "_utils"), LEARN, EXTRAS),
     "_funnel": Folder(("_table", "_utils"), LEARN),
