@@ -20,7 +20,7 @@ class ListPlan(NamedTuple):
     column: str
     n: int
     task: int | None
-    delay: float
+    lag: float  # how long after its impression a row is in the list
     ages: str | None
     name: str
 
@@ -35,7 +35,10 @@ class Plan:
         self.unit = 1 if kind == NUMBER else 10**9  # of ages, which are in seconds
         self.keys = as_keys(params["keys"])
         self.key_names = ["_x_".join(key) for key in self.keys]
-        self.delays = _delays(params["label_delay"], kind, self.task_names)
+        self.state_delay = read_duration(params["state_delay"], "state_delay", kind)
+        delays = _delays(params["label_delay"], kind, self.task_names)
+        # How long after its impression a label is seen, per task.
+        self.lags = [self.state_delay + delay for delay in delays]
         self.windows, self.half_lives = (
             [read_duration(value, name, kind) for value in params[name]]
             for name in ("windows", "half_lives")
@@ -43,7 +46,6 @@ class Plan:
         self.horizons = ["", *(f"_{duration_label(v)}" for v in params["windows"])]
         self.horizons += [f"_decay_{duration_label(v)}" for v in params["half_lives"]]
         self.smoothing = float(params["smoothing"])
-        self.max_keys = params["max_keys"]
         self.max_age = params["max_age"]
         if self.max_age is not None:
             self.max_age = read_duration(self.max_age, "max_age", kind)
@@ -60,13 +62,13 @@ class Plan:
     @property
     def horizon(self):
         """How long before the end of the log a row must be kept with its time."""
-        return max([0, *self.delays, *self.windows])
+        return max([self.state_delay, *self.lags, *self.windows])
 
     @property
     def of_all(self):
-        """The plan of the log of all rows: only counts, and no key to bound."""
+        """The plan of the log of all rows: only counts, and no key that ends."""
         plan = copy.copy(self)
-        plan.max_age = plan.max_keys = None
+        plan.max_age = None
         plan.windows = plan.half_lives = plan.lists = ()
         return plan
 
@@ -94,15 +96,15 @@ class Plan:
     def _list(self, entry):
         key = as_keys([entry.get("key", self.keys[0])])[0]
         index, task = self.keys.index(key), entry.get("task")
-        delay, ending = 0, ""
+        lag, ending = self.state_delay, ""
         if task is not None:
             task = find_task(task, self.task_names, "lists")
-            delay, ending = self.delays[task], f"_{self.task_names[task]}"
+            lag, ending = self.lags[task], f"_{self.task_names[task]}"
         name = f"{self.key_names[index]}__last_{entry['column']}{ending}"
         n = entry.get("n", DEFAULT_N)
         ages = entry.get("ages")
         place = len(self.lists_of(index))
-        return ListPlan(index, place, entry["column"], n, task, delay, ages, name)
+        return ListPlan(index, place, entry["column"], n, task, lag, ages, name)
 
 
 def as_keys(keys):
@@ -122,6 +124,7 @@ def check_params(params):
         delays = delay if isinstance(delay, list | tuple) else [delay]
     for each in delays:
         check_duration(each, "label_delay", zero=True)
+    check_duration(params["state_delay"], "state_delay", zero=True)
     for name in ("windows", "half_lives"):
         if not isinstance(params[name], list | tuple):
             raise TypeError(
@@ -136,8 +139,6 @@ def check_params(params):
     check_number("smoothing", params["smoothing"], above=0)
     if params["max_age"] is not None:
         check_duration(params["max_age"], "max_age")
-    if params["max_keys"] is not None:
-        check_integer("max_keys", params["max_keys"], at_least=1)
     check_boolean("passthrough", params["passthrough"])
 
 
@@ -189,7 +190,7 @@ def find_task(task, task_names, name):
     is_index = isinstance(task, Integral) and not isinstance(task, bool)
     if is_index and -len(task_names) <= task < len(task_names):
         return int(task) % len(task_names)
-    raise ValueError(f"{name}: {task!r} is none of the tasks {task_names}.")
+    raise ValueError(f"{name}: {task!r} is not one of the tasks {task_names}.")
 
 
 def _delays(label_delay, kind, task_names):
