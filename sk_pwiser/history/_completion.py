@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sk_pwiser.history._key_log import Slices, bisect, ranges
+from sk_pwiser.history._key_log import Slices, bisect, following, ranges
 
 
 class Completion(NamedTuple):
@@ -25,10 +25,11 @@ def complete_log(log, code, time, labels, lists):
     `code` has the places of the keys, `n_keys` for unknown ones, and `lists`, per list,
     the index of each row's value and the task that must have happened, or None.
     """
+    time = time.astype(np.result_type(time, log.time), copy=False)
     start = log.offsets[np.minimum(code, log.n_keys)]
     stop = log.offsets[np.minimum(code + 1, log.n_keys)]
     begin = bisect(log.time, start, stop, time)
-    end = bisect(log.time, begin, stop, _next(time))
+    end = bisect(log.time, begin, stop, following(time))
     row = match(begin, end, log.labels, labels)
     is_found, is_absent = row >= 0, begin == end
     values = log.labels.copy()
@@ -48,10 +49,6 @@ def complete_log(log, code, time, labels, lists):
         slices.append(own)
     log = log.replaced(rows=Slices(log.offsets, log.time, values), lists=slices)
     return Completion(log, is_absent, ~is_found & ~is_absent)
-
-
-def _next(time):
-    return time + 1 if time.dtype.kind in "iu" else np.nextafter(time, np.inf)
 
 
 def _slices(code, time, value, n_keys):

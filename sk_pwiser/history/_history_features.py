@@ -227,7 +227,7 @@ class HistoryFeatures(DocLink, HistoryFiles, TransformerMixin, BaseEstimator):
     def complete(self, X, y):
         """Fill in labels that were not known when their rows were appended.
 
-        Append impressions as they come, with `update` and without the labels that come
+        Append impressions at once, with `update` and without the labels that come
         later, and complete them once they are known, not later than `label_delay` after
         the impression. The state is then the same as if `update` had had the labels.
 
@@ -452,9 +452,12 @@ class HistoryFeatures(DocLink, HistoryFiles, TransformerMixin, BaseEstimator):
         params = self.get_params(deep=False)
         check_params(params)
         table = Table(X)
+        if not table.n_rows:
+            raise ValueError("X must have at least one row in fit; it has none.")
         times = read_times(table.column(self.time), self.time)
         labels = read_history_labels(y, table)
         plan = Plan(params, times.kind, labels.names)
+        plan.warn()
         self._check_names(table, plan)
         rows = Rows(self._columns(table, plan), times.values, labels)
         state = empty_state(plan, labels.classes).extended(rows, plan)
@@ -538,7 +541,8 @@ def _features(rows, times, state, plan, pasts, of_all):
         # Queries in the order of the log read its memory in this order, and blocks of
         # them keep what is computed in the cache.
         order = np.lexsort([times, code])
-        own = np.empty((len(plan.names_of_key(key)), len(times)))
+        shape = len(plan.names_of_key(key)), len(times)
+        own = np.empty(shape, dtype=np.float32)
         for start in range(0, len(times), BLOCK):
             block = order[start : start + BLOCK]
             of_block = [[part[block] for part in of_task] for of_task in priors]

@@ -262,7 +262,9 @@ class HistoryState:
             parts = code[chosen], time[chosen], labels[chosen]
             lists = [(values[chosen], task) for values, task in lists]
             completion = complete_log(log, *parts, lists)
-            is_absent[asked[chosen]] |= completion.is_absent
+            # With `max_age`, keys have forgotten rows that the log of all rows has.
+            if plan.max_age is None or log is self.everything:
+                is_absent[asked[chosen]] |= completion.is_absent
             is_final[asked[chosen]] |= completion.is_final
             return completion.log
 

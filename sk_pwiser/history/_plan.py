@@ -5,7 +5,7 @@ from numbers import Integral
 from typing import NamedTuple
 
 from sk_pwiser._times import NUMBER, check_duration, duration_label, read_duration
-from sk_pwiser._utils import check_boolean, check_integer, check_number
+from sk_pwiser._utils import check_boolean, check_integer, check_number, warn_user
 
 LIST_FIELDS = ("column", "key", "n", "task", "ages")
 AGES = (None, "values", "buckets")
@@ -52,6 +52,32 @@ class Plan:
         self.lists = []
         for entry in params["lists"]:  # an entry counts the lists before it
             self.lists.append(self._list(entry))
+
+    def warn(self):
+        """Warn about windows without events, and about delays that are not given."""
+        given, unknown = self.params["label_delay"], []
+        if isinstance(given, dict) and given:
+            named = {find_task(task, self.task_names, "label_delay") for task in given}
+            unknown = [t for k, t in enumerate(self.task_names) if k not in named]
+        if unknown:
+            warn_user(
+                f"label_delay has no entry for {', '.join(map(repr, unknown))}, whose "
+                "labels count as known at the time of the impression. Add entries, 0 "
+                "if this is right."
+            )
+        labels = map(duration_label, self.params["windows"])
+        empty = [
+            f"{label} for {task!r}"
+            for label, window in zip(labels, self.windows, strict=True)
+            for task, lag in zip(self.task_names, self.lags, strict=True)
+            if window <= lag
+        ]
+        if empty:
+            warn_user(
+                f"No event is known in the windows {', '.join(empty)}, so that their "
+                "columns are constant: a window must be longer than state_delay and "
+                "the label_delay of the task together."
+            )
 
     @property
     def columns(self):
@@ -190,6 +216,8 @@ def find_task(task, task_names, name):
     is_index = isinstance(task, Integral) and not isinstance(task, bool)
     if is_index and -len(task_names) <= task < len(task_names):
         return int(task) % len(task_names)
+    if not task_names:
+        raise ValueError(f"{name} names the task {task!r}, but fit has no labels y.")
     raise ValueError(f"{name}: {task!r} is not one of the tasks {task_names}.")
 
 

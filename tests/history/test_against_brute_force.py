@@ -16,6 +16,9 @@ from history_logs import (
 from hypothesis import given
 from hypothesis import strategies as st
 
+# Drawn windows may be too short for labels.
+pytestmark = pytest.mark.filterwarnings("ignore:No event is known in the windows")
+
 
 def split(rows, t):
     """Return the rows before an instant and those from it on."""
