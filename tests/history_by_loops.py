@@ -30,6 +30,9 @@ def features_of(row, log, params, tasks):
     t = row["t"]
     delays = params.get("label_delay", 0)
     delays = delays if isinstance(delays, list) else [delays] * len(tasks)
+    # What a state of this age holds.
+    age = params.get("state_delay", 0)
+    delays = [delay + age for delay in delays]
     rates = []
     for k, delay in enumerate(delays):
         labels = [
@@ -41,7 +44,7 @@ def features_of(row, log, params, tasks):
     for key in params["keys"]:
         names = key if isinstance(key, tuple) else (key,)
         own = [row[name] for name in names]
-        past = [r for r in log if r["t"] < t and [r[n] for n in names] == own]
+        past = [r for r in log if r["t"] < t - age and [r[n] for n in names] == own]
         past = [] if None in own else sorted(past, key=lambda r: r["t"])
         past = stretch_of(past, t, params.get("max_age"))
         stretches[names] = past

@@ -6,8 +6,8 @@ from sklearn.exceptions import NotFittedError
 from sklearn.utils._set_output import _get_output_config
 
 from sk_pwiser._times import check_kind, read_times
-from sk_pwiser._utils import DocLink, check_boolean, warn_user
-from sk_pwiser.history._history_files import HistoryFiles, plain_params
+from sk_pwiser._utils import DocLink, check_boolean, check_choice, warn_user
+from sk_pwiser.history._history_files import HistoryFiles
 from sk_pwiser.history._history_state import (
     Rows,
     check_values,
@@ -31,9 +31,10 @@ class HistoryFeatures(DocLink, HistoryFiles, TransformerMixin, BaseEstimator):
     and the time since the last impression and event; over all the past, over windows
     and with exponential decay. Lists hold the last values of a column.
 
-    A row sees what is strictly earlier than itself: impressions with an earlier time,
-    and labels of impressions whose time plus `label_delay` is earlier. Rows of equal
-    time see none of each other. See :ref:`history`.
+    A row sees what is strictly earlier than itself: impressions whose time plus
+    `state_delay` is earlier, and labels of those whose time plus `state_delay` and
+    `label_delay` is earlier. Rows of equal time see none of each other. See
+    :ref:`history`.
 
     Parameters
     ----------
@@ -48,9 +49,17 @@ class HistoryFeatures(DocLink, HistoryFiles, TransformerMixin, BaseEstimator):
         or a dict from names of tasks. A duration is a number, in the unit of the times
         (in seconds if these are dates), a text such as "30min", "1h" or "7d", or a
         timedelta.
+    state_delay : duration, default=0
+        How old the state is when a row is served: the longest time from an impression
+        to the end of the `update` that appends it, such as "5min". Every row, in
+        training as in serving, sees only what a state of this age has: impressions
+        that are earlier by more than `state_delay`, and labels of those that are
+        earlier by more than `state_delay` and `label_delay` together. 0 stands for a
+        server that appends each impression as soon as it has served it.
     windows : list of duration, default=()
         Numbers are counted over all the past, and over the last of each of these
-        durations, in which no event is known unless they exceed its `label_delay`.
+        durations. A window that is not longer than the delays of a label contains no
+        event, which gives a warning.
     half_lives : list of duration, default=()
         Numbers are also counted with weights that halve with each of these ages.
     lists : list of dict, default=()
@@ -69,9 +78,6 @@ class HistoryFeatures(DocLink, HistoryFiles, TransformerMixin, BaseEstimator):
     max_age : duration, default=None
         A key that has no impression for longer than this begins anew, and is dropped
         from the state.
-    max_keys : int, default=None
-        The largest number of keys of a kind in the state after `fit` and `update`;
-        those with the latest impressions are kept.
     passthrough : bool, default=True
         Whether the columns of ``X`` precede the new ones. The column of times is left
         out; a copy of it under another name is not.
@@ -124,23 +130,23 @@ class HistoryFeatures(DocLink, HistoryFiles, TransformerMixin, BaseEstimator):
         *,
         time,
         label_delay=0,
+        state_delay=0,
         windows=(),
         half_lives=(),
         lists=(),
         smoothing=2.0,
         max_age=None,
-        max_keys=None,
         passthrough=True,
     ):
         self.keys = keys
         self.time = time
         self.label_delay = label_delay
+        self.state_delay = state_delay
         self.windows = windows
         self.half_lives = half_lives
         self.lists = lists
         self.smoothing = smoothing
         self.max_age = max_age
-        self.max_keys = max_keys
         self.passthrough = passthrough
 
     def fit(self, X, y=None):
@@ -196,9 +202,8 @@ class HistoryFeatures(DocLink, HistoryFiles, TransformerMixin, BaseEstimator):
             Labels. None if no label is known.
         overlap : {"error", "merge"}, default="error"
             What rows from before the end of the state are: an error, or rows that
-            arrive late and are added as if they had been in time. What `max_age` or
-            `max_keys` dropped from the state is not restored: a late row in the silence
-            before a key began anew does not bring back what was before the silence.
+            arrive late and are added as if they had been in time, which needs
+            ``max_age=None``: a key that was over may have been dropped from the state.
 
         Returns
         -------
@@ -211,31 +216,66 @@ class HistoryFeatures(DocLink, HistoryFiles, TransformerMixin, BaseEstimator):
             As in `fit`, and if a column has text where it had numbers, or the reverse;
             the state is unchanged.
         """
-        if overlap not in ("error", "merge"):
-            raise ValueError(f"overlap must be 'error' or 'merge'; got {overlap!r}.")
+        check_choice("overlap", overlap, ("error", "merge"))
         state, plan = self._fitted()
         rows, _ = self._read(X, y, state, plan)
-        if overlap == "error":
+        if overlap == "error" or plan.max_age is not None:
             self._refuse_early(rows, state)
         self._set_state(state.extended(rows, plan).folded(plan), plan)
         return self
 
-    def partial_fit(self, X, y=None):
-        """Append a period to the state; the first call is that of `fit`.
+    def complete(self, X, y):
+        """Fill in labels that were not known when their rows were appended.
+
+        Append impressions at once, with `update` and without the labels that come
+        later, and complete them once they are known, not later than `label_delay` after
+        the impression. The state is then the same as if `update` had had the labels.
+
+        Rows are found by the values of all keys and the time. If several rows have the
+        same ones, those that lack the labels take them, which one does not matter.
 
         Parameters
         ----------
         X : table of shape (n_samples, n_features)
-            The rows, as for `update`.
-        y : array-like of shape (n_samples, n_tasks), default=None
-            Labels.
+            The rows, in any order: the columns of the keys, of the time, and those of
+            `lists`.
+        y : array-like of shape (n_samples, n_tasks) or (n_samples,)
+            Labels. Missing ones stay unknown, and known ones may be repeated.
 
         Returns
         -------
         HistoryFeatures
             This object.
+
+        Raises
+        ------
+        ValueError, TypeError
+            As in `update`; if the state does not have a row: it keeps those of the
+            longest of the windows and of `state_delay` + `label_delay` before its end;
+            or if it has all labels of a row already. The state is unchanged.
         """
-        return self.update(X, y) if hasattr(self, "_state") else self.fit(X, y)
+        state, plan = self._fitted()
+        if y is None:
+            raise TypeError("y must be labels; got None.")
+        rows, _ = self._read(X, y, state, plan)
+        completed, is_absent, is_final = state.completed(rows, plan)
+        reasons = []
+        if is_absent.any():
+            reasons.append(
+                f"{is_absent.sum()} rows are not in the state, the first in row "
+                f"{is_absent.argmax()}; it keeps the rows from "
+                f"{_as_time(state.end - plan.horizon, plan)} on, and finds them by "
+                f"their keys and column {plan.time!r}"
+            )
+        if is_final.any():
+            reasons.append(
+                f"{is_final.sum()} rows have labels already, or other ones, the first "
+                f"in row {is_final.argmax()}"
+            )
+        if reasons:
+            raise ValueError(f"y cannot be filled in: {'; '.join(reasons)}.")
+        self._set_state(completed, plan)
+        return self
 
     def transform(self, X):
         """Return rows with what is known at their time from the rows of the state.
@@ -260,14 +300,16 @@ class HistoryFeatures(DocLink, HistoryFiles, TransformerMixin, BaseEstimator):
         """
         state, plan = self._fitted()
         rows, table = self._read(X, None, state, plan)
+        self._check_kept(table, plan)
         times = rows.time
         if state.end is not None and (is_early := times < state.end).any():
             self._warn_early(int(is_early.sum()))
             times = np.maximum(times, state.end)
-        if self._derived is None:
-            self._derived = state.pasts(plan)
+        derived = self._derived
+        if derived is None or derived[0] is not state:
+            derived = self._derived = state, state.pasts(plan)
         names = self.feature_names_in_
-        return self._output(table, names, rows, times, state, plan, self._derived)
+        return self._output(table, names, rows, times, state, plan, derived[1])
 
     def replay(self, X, y=None, *, update=False):
         """Walk a later period in the order of time, each row with what was known then.
@@ -297,6 +339,7 @@ class HistoryFeatures(DocLink, HistoryFiles, TransformerMixin, BaseEstimator):
         check_boolean("update", update)
         state, plan = self._fitted()
         rows, table = self._read(X, y, state, plan)
+        self._check_kept(table, plan)
         self._refuse_early(rows, state)
         state = state.extended(rows, plan)
         pasts = state.pasts(plan)
@@ -329,60 +372,15 @@ class HistoryFeatures(DocLink, HistoryFiles, TransformerMixin, BaseEstimator):
             the state are numbers, or the reverse, or one of them is an integer rounded
             to a float.
         """
-        self._fitted()
-        if self._one_row is None:
-            self._one_row = MemoryRow(self._state, self._plan)
-        features, is_early = self._one_row.features(row)
+        state, plan = self._fitted()
+        one_row = self._one_row
+        # Another thread may have set another state since it was built.
+        if one_row is None or one_row.state is not state:
+            one_row = self._one_row = MemoryRow(state, plan)
+        features, is_early = one_row.features(row)
         if is_early:
             self._warn_early(1)
-        return {name: row[name] for name in self._plan.kept(row)} | features
-
-    def merge(self, other):
-        """Add the state of another history of the same parameters and tasks.
-
-        The logs of both may be of different users, or of any periods. With `max_age`,
-        a key that is in both may keep less of its past than in one joint log, or more
-        where it was silent between the periods.
-
-        Parameters
-        ----------
-        other : HistoryFeatures
-            The other history, which is not changed.
-
-        Returns
-        -------
-        HistoryFeatures
-            This object.
-
-        Raises
-        ------
-        ValueError, TypeError
-            If parameters, tasks, labels, or kinds of times or keys differ. The message
-            names them.
-        """
-        state, plan = self._fitted()
-        if not isinstance(other, HistoryFeatures):
-            raise TypeError(f"other must be a HistoryFeatures; got {other!r}.")
-        added, _ = other._fitted()
-        own, others = map(plain_params, (plan.params, other._plan.params))
-        differing = [name for name in own if own[name] != others[name]]
-        if differing:
-            raise ValueError(f"The histories differ in the parameters {differing}.")
-        check_kind(other._plan.kind, plan.kind, plan.time)
-        if other._plan.task_names != plan.task_names:
-            raise ValueError(
-                f"The histories differ in their tasks: {plan.task_names} and "
-                f"{other._plan.task_names}."
-            )
-        classes = [each.known_classes for each in (state, added)]
-        if all(classes) and classes[0] != classes[1]:
-            raise ValueError(
-                f"The histories differ in their classes: {classes[0]} and {classes[1]}."
-            )
-        values = {name: index.values for name, index in added.indices.items()}
-        check_values(state.indices, values, plan)
-        self._set_state(state.merged(added, plan).folded(plan), plan)
-        return self
+        return {name: row[name] for name in plan.kept(row)} | features
 
     def get_feature_names_out(self, input_features=None):
         """Return the names of the columns that `transform` returns.
@@ -406,9 +404,7 @@ class HistoryFeatures(DocLink, HistoryFiles, TransformerMixin, BaseEstimator):
     def end_(self):
         """Time of the last row of the state."""
         state, plan = self._fitted()
-        if state.end is None or plan.unit == 1:
-            return state.end
-        return np.datetime64(state.end, "ns")
+        return _as_time(state.end, plan)
 
     @property
     def task_names_(self):
@@ -423,7 +419,7 @@ class HistoryFeatures(DocLink, HistoryFiles, TransformerMixin, BaseEstimator):
         }
 
     def __sklearn_is_fitted__(self):
-        return hasattr(self, "_state")
+        return hasattr(self, "_learnt")
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
@@ -433,24 +429,35 @@ class HistoryFeatures(DocLink, HistoryFiles, TransformerMixin, BaseEstimator):
         return tags
 
     def _fitted(self):
-        if not hasattr(self, "_state"):
+        if not hasattr(self, "_learnt"):
             raise NotFittedError(
-                "This HistoryFeatures has no state yet; call fit, fit_transform or "
-                "partial_fit first."
+                "This HistoryFeatures has no state yet; call fit or fit_transform."
             )
-        return self._state, self._plan
+        return self._learnt
+
+    @property
+    def _state(self):
+        return self._learnt[0]
+
+    @property
+    def _plan(self):
+        return self._learnt[1]
 
     def _set_state(self, state, plan):
-        self._state, self._plan = state, plan
+        # In one assignment, since other threads may serve rows.
+        self._learnt = state, plan
         self._derived = self._one_row = None
 
     def _fit(self, X, y, returns_features):
         params = self.get_params(deep=False)
         check_params(params)
         table = Table(X)
+        if not table.n_rows:
+            raise ValueError("X must have at least one row in fit; it has none.")
         times = read_times(table.column(self.time), self.time)
         labels = read_history_labels(y, table)
         plan = Plan(params, times.kind, labels.names)
+        plan.warn()
         self._check_names(table, plan)
         rows = Rows(self._columns(table, plan), times.values, labels)
         state = empty_state(plan, labels.classes).extended(rows, plan)
@@ -471,12 +478,15 @@ class HistoryFeatures(DocLink, HistoryFiles, TransformerMixin, BaseEstimator):
         check_kind(times.kind, plan.kind, plan.time)
         known = plan.task_names, state.known_classes
         labels = read_history_labels(y, table, *known)
-        for name in plan.kept(self.feature_names_in_):
-            table.column(name)
         columns = self._columns(table, plan)
         values = {name: values for name, (_, values) in columns.items()}
         check_values(state.indices, values, plan)
         return Rows(columns, times.values, labels), table
+
+    def _check_kept(self, table, plan):
+        """Raise if a column is absent that precedes the new ones in the output."""
+        for name in plan.kept(self.feature_names_in_):
+            table.column(name)
 
     def _columns(self, table, plan):
         return {name: read_column(table.column(name), name) for name in plan.columns}
@@ -493,10 +503,13 @@ class HistoryFeatures(DocLink, HistoryFiles, TransformerMixin, BaseEstimator):
 
     def _refuse_early(self, rows, state):
         if state.end is not None and (is_early := rows.time < state.end).any():
+            cure = "update(..., overlap='merge') adds late rows."
+            if self._plan.max_age is not None:
+                cure = "With max_age, a history takes no late rows."
             raise ValueError(
                 f"Column {self._plan.time!r}: {is_early.sum()} rows are from before "
                 f"the end of the state, {self.end_}, the first in row "
-                f"{is_early.argmax()}. update(..., overlap='merge') adds late rows."
+                f"{is_early.argmax()}. {cure}"
             )
 
     def _warn_early(self, n_rows):
@@ -514,6 +527,13 @@ class HistoryFeatures(DocLink, HistoryFiles, TransformerMixin, BaseEstimator):
         return table.with_features(plan.kept(names), features, kind)
 
 
+def _as_time(value, plan):
+    """Return a time of the state as users know it."""
+    if value is None or plan.unit == 1:
+        return value
+    return np.datetime64(int(value), "ns")
+
+
 def _features(rows, times, state, plan, pasts, of_all):
     features, codes = {}, state.codes(rows.columns, plan)
     priors = of_all.priors(np.zeros(len(times), dtype=np.int64), times)
@@ -521,7 +541,8 @@ def _features(rows, times, state, plan, pasts, of_all):
         # Queries in the order of the log read its memory in this order, and blocks of
         # them keep what is computed in the cache.
         order = np.lexsort([times, code])
-        own = np.empty((len(plan.names_of_key(key)), len(times)))
+        shape = len(plan.names_of_key(key)), len(times)
+        own = np.empty(shape, dtype=np.float32)
         for start in range(0, len(times), BLOCK):
             block = order[start : start + BLOCK]
             of_block = [[part[block] for part in of_task] for of_task in priors]

@@ -20,6 +20,7 @@ from sk_pwiser._table import (
     read_labels,
     zero_one_labels,
 )
+from sk_pwiser.history._completion import complete_log
 from sk_pwiser.history._key_log import Slices, combine, log_of_rows, pack
 from sk_pwiser.history._point_in_time import Past
 
@@ -240,6 +241,45 @@ class HistoryState:
             new.end = last if self.end is None else max(last, self.end)
         return new
 
+    def completed(self, rows, plan):
+        """Return the state with labels that rows of it lacked, and which rows fail.
+
+        The latter are two arrays: rows that the state does not have, and rows whose
+        labels it has already.
+        """
+        labels, time = rows.labels.values, rows.time
+        asked = np.flatnonzero((labels >= 0).any(axis=1))
+        labels, time = labels[asked], time[asked]
+        new = copy.copy(self)
+        new.indices = {
+            name: self.indices[name].extended(values)
+            for name, (_, values) in rows.columns.items()
+        }
+        new.classes = self.classes or rows.labels.classes
+        places = {n: each[asked] for n, each in new.places(rows.columns).items()}
+        codes = [code[asked] for code in new.codes(rows.columns, plan)]
+        is_absent, is_final = np.zeros((2, len(rows.time)), dtype=bool)
+
+        def complete(log, code, lists, chosen):
+            parts = code[chosen], time[chosen], labels[chosen]
+            lists = [(values[chosen], task) for values, task in lists]
+            completion = complete_log(log, *parts, lists)
+            # With `max_age`, keys have forgotten rows that the log of all rows has.
+            if plan.max_age is None or log is self.everything:
+                is_absent[asked[chosen]] |= completion.is_absent
+            is_final[asked[chosen]] |= completion.is_final
+            return completion.log
+
+        logs = []
+        for key, (names, log) in enumerate(zip(plan.keys, self.logs, strict=True)):
+            has_key = np.all([places[name] >= 0 for name in names], axis=0)
+            lists = [(places[each.column], each.task) for each in plan.lists_of(key)]
+            logs.append(complete(log, codes[key], lists, np.flatnonzero(has_key)))
+        new.logs = logs
+        everyone = np.arange(len(asked))
+        new.everything = complete(self.everything, 0 * everyone, [], everyone)
+        return new, is_absent, is_final & ~is_absent
+
     def folded(self, plan, pasts=None):
         """Return the state with old rows as totals, and without keys that are over."""
         if self.end is None:
@@ -249,27 +289,6 @@ class HistoryState:
         new.logs = [past.folded(self.end) for past in pasts]
         new.everything = of_all.folded(self.end)
         return new.compacted(plan)
-
-    def merged(self, other, plan):
-        """Return the state with the rows of another one, old rows not yet as totals."""
-        new = copy.copy(self)
-        new.indices = {
-            name: index.extended(other.indices[name].values)
-            for name, index in self.indices.items()
-        }
-        moves = {
-            name: index.places_of(other.indices[name].values)
-            for name, index in new.indices.items()
-        }
-        new.logs = [
-            combine(log, _moved(added, moves, plan, key).sorted(), plan.half_lives)
-            for key, (log, added) in enumerate(zip(self.logs, other.logs, strict=True))
-        ]
-        new.everything = combine(self.everything, other.everything, [])
-        ends = [state.end for state in (self, other) if state.end is not None]
-        new.end = max(ends, default=None)
-        new.classes = self.classes or other.classes
-        return new
 
     def compacted(self, plan):
         """Return the state without values that no key and no list has any more."""

@@ -34,12 +34,26 @@ class Slices:
         return self.cut(self.offsets[places], self.offsets[places + 1])
 
     def combined(self, other, codes, n_keys):
-        """Return the rows of both; `codes` has the new places of the keys of each."""
-        keys = np.append(codes[0][self.keys()], codes[1][other.keys()])
-        time = np.append(self.time, other.time)
-        order = np.lexsort([time, keys])
-        value = np.concatenate([self.value, other.value])[order]
-        return Slices(_offsets(keys, n_keys), time[order], value)
+        """Return the rows of both, of equal times those of this object first.
+
+        `codes` has the new places of the keys of each, in increasing order.
+        """
+        sizes = np.zeros((2, n_keys), dtype=np.int64)
+        for own, code, rows in zip(sizes, codes, (self, other), strict=True):
+            own[code] = np.diff(rows.offsets)
+        # Both are sorted: the rows of the other are inserted into those of this one.
+        dtype = np.result_type(self.time, other.time)
+        starts = np.append(0, sizes[0].cumsum())
+        keys = codes[1][other.keys()]
+        bound = following(other.time.astype(dtype, copy=False))
+        place = bisect(self.time, starts[keys], starts[keys + 1], bound)
+        is_own = np.ones(len(self.time) + len(other.time), dtype=bool)
+        is_own[place + np.arange(len(place))] = False
+        time = np.empty(len(is_own), dtype=dtype)
+        value = np.empty((len(is_own), *self.value.shape[1:]), dtype=self.value.dtype)
+        for array, parts in ((time, "time"), (value, "value")):
+            array[is_own], array[~is_own] = getattr(self, parts), getattr(other, parts)
+        return Slices(np.append(0, sizes.sum(axis=0).cumsum()), time, value)
 
 
 class KeyLog:
@@ -232,6 +246,11 @@ def ranges(starts, sizes):
     ends = sizes.cumsum()
     total = int(ends[-1]) if len(ends) else 0
     return np.arange(total) + np.repeat(starts - (ends - sizes), sizes)
+
+
+def following(time):
+    """Return the smallest times that are later than these."""
+    return time + 1 if time.dtype.kind in "iu" else np.nextafter(time, np.inf)
 
 
 def bisect(values, low, high, bound):

@@ -75,17 +75,18 @@ def look(past, time, plan):
     horizon the impressions, and the labels that are known, and that are 1, per task.
     """
     _, totals, starts, stops, views, _ = past
-    rows, first, n_tasks, unit = views[0], starts[0], len(plan.delays), plan.unit
-    end = bisect_left(rows, time, first, stops[0])
+    rows, first, n_tasks, unit = views[0], starts[0], len(plan.lags), plan.unit
+    end = bisect_left(rows, time - plan.state_delay, first, stops[0])
     if not (end > first or totals[0]):
         return None
     last = rows[end - 1] if end > first else totals[1 + 2 * n_tasks]
     if plan.max_age is not None and time - last > plan.max_age:
         return None
     ages, seen, known, positive = [(time - last) / unit], [], [], []
-    for k, delay in enumerate(plan.delays):
+    for k, lag in enumerate(plan.lags):
         i, j = 1 + 2 * k, 2 + 2 * k
-        stop = bisect_left(rows, time - delay, first, end) if delay else end
+        is_later = lag > plan.state_delay
+        stop = bisect_left(rows, time - lag, first, end) if is_later else end
         event = bisect_left(views[i], stop - first, starts[i], stops[i])
         missing = bisect_left(views[j], stop - first, starts[j], stops[j])
         n_before, age = totals[1 + n_tasks + k], math.nan
@@ -147,7 +148,7 @@ class OneRow:
         self.inexact = {
             name: _inexact_classes(index.kinds) for name, index in state.indices.items()
         }
-        none = [0] * len(plan.delays)
+        none = [0] * len(plan.lags)
         counts = [(0, none, none)] * len(plan.horizons)
         self.nothing = [math.nan] * (1 + len(none)), counts
         # The rates over all keys are the same once their labels are known.
@@ -180,8 +181,13 @@ class OneRow:
         features, pasts = {}, []
         for key, names in enumerate(plan.keys):
             past = self.look_up(key, names, row)
-            seen = past and look(past, time, plan)
-            pasts.append(past if seen else None)
+            # The record of a key may be newer than the state, whose end is read once.
+            own_time = time
+            if past and past.reference is not None:
+                own_time = max(time, past.reference)
+            is_early |= own_time > time
+            seen = past and look(past, own_time, plan)
+            pasts.append((past, own_time) if seen else None)
             numbers, horizons = seen or self.nothing
             numbers = numbers[:]
             for impressions, known, positive in horizons:
@@ -191,16 +197,17 @@ class OneRow:
                     numbers += log1p(k), log((k + events) / (n - k + others)) - logit
             features.update(zip(self.names[key], numbers, strict=True))
         for each in plan.lists:
-            past, part = pasts[each.key], 1 + 2 * len(plan.delays) + each.place
+            part = 1 + 2 * len(plan.lags) + each.place
             values = ages = []
-            if past:
+            if pasts[each.key]:
+                past, own_time = pasts[each.key]
                 times, first = past.views[part], past.starts[part]
-                stop = bisect_left(times, time - each.delay, first, past.stops[part])
+                stop = bisect_left(times, own_time - each.lag, first, past.stops[part])
                 start = max(first, stop - each.n)
                 values = past.values[each.place][start - first : stop - first]
                 values = self.values_of(each.column, values)
                 if each.ages:
-                    ages = [(time - t) / plan.unit for t in times[start:stop]]
+                    ages = [(own_time - t) / plan.unit for t in times[start:stop]]
             features[each.name] = values
             if each.ages == "buckets":
                 ages = [int(math.log2(1 + age)) for age in ages]

@@ -5,7 +5,7 @@ from numbers import Integral
 from typing import NamedTuple
 
 from sk_pwiser._times import NUMBER, check_duration, duration_label, read_duration
-from sk_pwiser._utils import check_boolean, check_integer, check_number
+from sk_pwiser._utils import check_boolean, check_integer, check_number, warn_user
 
 LIST_FIELDS = ("column", "key", "n", "task", "ages")
 AGES = (None, "values", "buckets")
@@ -20,7 +20,7 @@ class ListPlan(NamedTuple):
     column: str
     n: int
     task: int | None
-    delay: float
+    lag: float  # how long after its impression a row is in the list
     ages: str | None
     name: str
 
@@ -35,7 +35,10 @@ class Plan:
         self.unit = 1 if kind == NUMBER else 10**9  # of ages, which are in seconds
         self.keys = as_keys(params["keys"])
         self.key_names = ["_x_".join(key) for key in self.keys]
-        self.delays = _delays(params["label_delay"], kind, self.task_names)
+        self.state_delay = read_duration(params["state_delay"], "state_delay", kind)
+        delays = _delays(params["label_delay"], kind, self.task_names)
+        # How long after its impression a label is seen, per task.
+        self.lags = [self.state_delay + delay for delay in delays]
         self.windows, self.half_lives = (
             [read_duration(value, name, kind) for value in params[name]]
             for name in ("windows", "half_lives")
@@ -43,13 +46,38 @@ class Plan:
         self.horizons = ["", *(f"_{duration_label(v)}" for v in params["windows"])]
         self.horizons += [f"_decay_{duration_label(v)}" for v in params["half_lives"]]
         self.smoothing = float(params["smoothing"])
-        self.max_keys = params["max_keys"]
         self.max_age = params["max_age"]
         if self.max_age is not None:
             self.max_age = read_duration(self.max_age, "max_age", kind)
         self.lists = []
         for entry in params["lists"]:  # an entry counts the lists before it
             self.lists.append(self._list(entry))
+
+    def warn(self):
+        """Warn about windows without events, and about delays that are not given."""
+        given, unknown = self.params["label_delay"], []
+        if isinstance(given, dict) and given:
+            named = {find_task(task, self.task_names, "label_delay") for task in given}
+            unknown = [t for k, t in enumerate(self.task_names) if k not in named]
+        if unknown:
+            warn_user(
+                f"label_delay has no entry for {', '.join(map(repr, unknown))}, whose "
+                "labels count as known at the time of the impression. Add entries, 0 "
+                "if this is right."
+            )
+        labels = map(duration_label, self.params["windows"])
+        empty = [
+            f"{label} for {task!r}"
+            for label, window in zip(labels, self.windows, strict=True)
+            for task, lag in zip(self.task_names, self.lags, strict=True)
+            if window <= lag
+        ]
+        if empty:
+            warn_user(
+                f"No event is known in the windows {', '.join(empty)}, so that their "
+                "columns are constant: a window must be longer than state_delay and "
+                "the label_delay of the task together."
+            )
 
     @property
     def columns(self):
@@ -60,13 +88,13 @@ class Plan:
     @property
     def horizon(self):
         """How long before the end of the log a row must be kept with its time."""
-        return max([0, *self.delays, *self.windows])
+        return max([self.state_delay, *self.lags, *self.windows])
 
     @property
     def of_all(self):
-        """The plan of the log of all rows: only counts, and no key to bound."""
+        """The plan of the log of all rows: only counts, and no key that ends."""
         plan = copy.copy(self)
-        plan.max_age = plan.max_keys = None
+        plan.max_age = None
         plan.windows = plan.half_lives = plan.lists = ()
         return plan
 
@@ -94,15 +122,15 @@ class Plan:
     def _list(self, entry):
         key = as_keys([entry.get("key", self.keys[0])])[0]
         index, task = self.keys.index(key), entry.get("task")
-        delay, ending = 0, ""
+        lag, ending = self.state_delay, ""
         if task is not None:
             task = find_task(task, self.task_names, "lists")
-            delay, ending = self.delays[task], f"_{self.task_names[task]}"
+            lag, ending = self.lags[task], f"_{self.task_names[task]}"
         name = f"{self.key_names[index]}__last_{entry['column']}{ending}"
         n = entry.get("n", DEFAULT_N)
         ages = entry.get("ages")
         place = len(self.lists_of(index))
-        return ListPlan(index, place, entry["column"], n, task, delay, ages, name)
+        return ListPlan(index, place, entry["column"], n, task, lag, ages, name)
 
 
 def as_keys(keys):
@@ -122,6 +150,7 @@ def check_params(params):
         delays = delay if isinstance(delay, list | tuple) else [delay]
     for each in delays:
         check_duration(each, "label_delay", zero=True)
+    check_duration(params["state_delay"], "state_delay", zero=True)
     for name in ("windows", "half_lives"):
         if not isinstance(params[name], list | tuple):
             raise TypeError(
@@ -136,8 +165,6 @@ def check_params(params):
     check_number("smoothing", params["smoothing"], above=0)
     if params["max_age"] is not None:
         check_duration(params["max_age"], "max_age")
-    if params["max_keys"] is not None:
-        check_integer("max_keys", params["max_keys"], at_least=1)
     check_boolean("passthrough", params["passthrough"])
 
 
@@ -189,7 +216,9 @@ def find_task(task, task_names, name):
     is_index = isinstance(task, Integral) and not isinstance(task, bool)
     if is_index and -len(task_names) <= task < len(task_names):
         return int(task) % len(task_names)
-    raise ValueError(f"{name}: {task!r} is none of the tasks {task_names}.")
+    if not task_names:
+        raise ValueError(f"{name} names the task {task!r}, but fit has no labels y.")
+    raise ValueError(f"{name}: {task!r} is not one of the tasks {task_names}.")
 
 
 def _delays(label_delay, kind, task_names):

@@ -1,6 +1,7 @@
 """What was known of keys at an instant: counts, rates, ages and last values.
 
-A row at time t counts an impression at time s if s < t, and its label if s < t - delay.
+A row at time t counts an impression at time s if s < t - state_delay, and its label if
+s < t - state_delay - label_delay.
 Counts are differences of cumulated counts between places in the sorted rows of a key.
 """
 
@@ -49,48 +50,31 @@ class Past:
         self.decayed = decayed_rows(log, self.stretch, plan.half_lives)
 
     def _find_stretches(self):
-        """Find the first row of each row's stretch, and of that of each key's totals.
+        """Find the first row of each row's stretch, and keys whose totals go on in it.
 
-        Late rows may be from before the end of the totals. These are impressions from
-        `first` to `last` without a long silence, so that two rows around them are as
-        far apart as the larger of the gaps before `first` and after `last`.
+        `is_linked` says whether the first row of a key continues its totals.
         """
-        log, own, max_age = self.log, self.own, self.plan.max_age
-        starts, stops = own.offsets[:-1], own.offsets[1:]
-        time, keys = log.time, own.rows.keys()
-        self.stretch = starts[keys]
-        # The first row of the stretch of the totals; -1 for totals without any row.
-        self.linked = np.where(log.totals["count"] > 0, log.offsets[: log.n_keys], -1)
+        own, totals, max_age = self.own, self.log.totals, self.plan.max_age
+        time, keys = own.time, own.rows.keys()
+        first = own.offsets[:-1][keys]
+        is_first = np.arange(len(time)) == first
+        self.stretch, self.is_linked = first, totals["count"] > 0
         if max_age is None or not len(time):
             return
-        has_totals, first, last = (
-            log.totals[name][: own.n_keys] for name in ("count", "first", "last")
+        before = np.where(
+            is_first, totals["last"][keys], np.append(time[:1], time[:-1])
         )
-        has_totals, before = has_totals > 0, np.append(time[:1], time[:-1])
-        low, high = first[keys], last[keys]
-        gaps = np.maximum(
-            np.minimum(time, low) - np.minimum(before, low),
-            np.maximum(time, high) - np.maximum(before, high),
-        )
-        gaps = np.where(has_totals[keys], gaps, time - before)
-        is_first = np.arange(len(time)) == self.stretch
-        places = np.where(is_first | (gaps > max_age), np.arange(len(time)), 0)
+        is_new = time - before > max_age
+        places = np.where(is_first | is_new, np.arange(len(time)), 0)
         self.stretch = np.maximum.accumulate(places)
-        # The totals are linked to the row after their beginning, or to the one before.
-        after = bisect(time, starts, stops, first)
-        row = np.minimum(after, len(time) - 1)
-        is_after = (after < stops) & (time[row] - last <= max_age)
-        previous = np.maximum(after - 1, 0)
-        is_before = (after > starts) & (first - time[previous] <= max_age)
-        linked = np.where(is_after, self.stretch[row], self.stretch[previous])
-        is_linked = has_totals & (is_after | is_before)
-        self.linked = np.where(is_linked, linked, -1)
+        self.is_linked[keys[is_first & is_new]] = False
 
     def view(self, code, time):
         """Return what queries see."""
         log, max_age = self.log, self.plan.max_age
         start = log.offsets[code]
-        end = bisect(log.time, start, log.offsets[code + 1], time)
+        seen = time - self.plan.state_delay
+        end = bisect(log.time, start, log.offsets[code + 1], seen)
         has_rows, is_known = end > start, code < log.n_keys
         code = np.where(is_known, code, 0)
         # Totals that are not linked to the first row count before that row.
@@ -99,7 +83,7 @@ class Past:
         if len(log.time):
             before = np.maximum(end - 1, 0)
             begin = np.where(has_rows, self.stretch[before], start)
-            is_on = np.where(has_rows, self.linked[code] == begin, is_on)
+            is_on &= ~has_rows | (self.is_linked[code] & (begin == start))
             last = np.where(has_rows, log.time[before], last)
             start = begin
         has_any = has_rows | is_on
@@ -135,12 +119,12 @@ class Past:
 
     def _seen_labels(self, view, time):
         """Return, per task, the end of the rows whose labels are known."""
-        ends = {0: view.end}
-        for delay in self.plan.delays:
-            if delay not in ends:
+        ends = {self.plan.state_delay: view.end}
+        for lag in self.plan.lags:
+            if lag not in ends:
                 rows = self.log.time, view.start, view.end
-                ends[delay] = bisect(*rows, time - delay)
-        return [ends[delay] for delay in self.plan.delays]
+                ends[lag] = bisect(*rows, time - lag)
+        return [ends[lag] for lag in self.plan.lags]
 
     def _ages(self, view, seen, time):
         """Return the ages of the last impression and of the last event per task."""
@@ -221,7 +205,7 @@ class Past:
                 first = np.where(view.is_on, first, self.log.time[row])
             start = bisect(log.time, start, end, first)
             end = np.where(view.has_any, end, start)
-        end = bisect(log.time, start, end, time - each.delay)
+        end = bisect(log.time, start, end, time - each.lag)
         found = log.cut(np.maximum(start, end - each.n), end)
         sizes = np.diff(found.offsets)
         ages = (np.repeat(time, sizes) - found.time) / self.plan.unit
@@ -231,15 +215,11 @@ class Past:
         """Return the log at its end, with rows that have become old as totals."""
         log, plan = self.own, self.plan
         begin, stops = log.offsets[:-1].copy(), log.offsets[1:]
-        is_on, linked = log.totals["count"] > 0, self.linked[: log.n_keys]
-        has_rows = np.flatnonzero(stops > begin)
-        newest = stops[has_rows] - 1
-        begin[has_rows] = self.stretch[newest]
-        # Late rows from long before the totals do not count.
-        is_over = is_on[has_rows] & (linked[has_rows] < 0)
-        is_over &= log.time[newest] < log.totals["first"][has_rows]
-        begin[has_rows] = np.where(is_over, newest + 1, begin[has_rows])
-        is_on[has_rows] = is_over | (linked[has_rows] == begin[has_rows])
+        has_rows = stops > begin
+        begin[has_rows] = self.stretch[stops[has_rows] - 1]
+        is_on = log.totals["count"] > 0
+        is_linked = self.is_linked[: log.n_keys] & (begin == log.offsets[:-1])
+        is_on &= ~has_rows | is_linked
         cut = bisect(log.time, begin, stops, np.full(len(begin), end - plan.horizon))
         totals = {
             name: np.where(is_on.reshape(-1, *[1] * (total.ndim - 1)), total, 0)
@@ -284,23 +264,18 @@ class Past:
             has_rows = ~is_on & (begin < self.own.offsets[1:])
             first[has_rows] = self.log.time[begin[has_rows]]
             start = bisect(log.time, start, stop, first)
-        bound = np.full(len(start), end - each.delay)
+        bound = np.full(len(start), end - each.lag)
         start = np.maximum(start, bisect(log.time, start, stop, bound) - each.n)
         return log.cut(start, stop)
 
     def _bounded(self, log, end):
-        """Return a log without keys that are too old or too many."""
-        max_age, max_keys = self.plan.max_age, self.plan.max_keys
-        has_rows, is_kept = np.diff(log.offsets) > 0, np.ones(log.n_keys, dtype=bool)
+        """Return a log without keys that are too old."""
+        if self.plan.max_age is None:
+            return log
+        has_rows = np.diff(log.offsets) > 0
         last = log.totals["last"].astype(log.time.dtype)
         last[has_rows] = log.time[log.offsets[1:][has_rows] - 1]
-        if max_age is not None:
-            is_kept &= end - last <= max_age
-        if max_keys is not None and is_kept.sum() > max_keys:
-            order = np.lexsort(
-                [np.arange(log.n_keys), np.where(is_kept, last, -np.inf)]
-            )
-            is_kept[order[:-max_keys]] = False
+        is_kept = end - last <= self.plan.max_age
         return log if is_kept.all() else log.select(np.flatnonzero(is_kept))
 
 

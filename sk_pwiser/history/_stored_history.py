@@ -1,11 +1,13 @@
 """Single rows from a state in a key-value store: one record per key."""
 
 import copy
+import hashlib
 import json
 import math
 import struct
-from itertools import accumulate
+from itertools import accumulate, pairwise
 
+import joblib
 import numpy as np
 
 from sk_pwiser._table import is_missing
@@ -36,7 +38,7 @@ from sk_pwiser.history._one_row import KeyPast, OneRow, PastsOfKeys
 # What a record begins with, by the type of its times.
 STARTS = {"q": b"history0", "d": b"history1"}
 # The form of a store; earlier ones, without a number, lacked kinds of large numbers.
-STORE_FORM = 1
+STORE_FORM = 2
 to_json = json.JSONEncoder().encode
 
 
@@ -47,7 +49,7 @@ class RecordForm:
     """
 
     def __init__(self, plan, key=0):
-        self.n_tasks, self.half_lives = len(plan.delays), plan.half_lives
+        self.n_tasks, self.half_lives = len(plan.lags), plan.half_lives
         self.n_lists = len(plan.lists_of(key))
         self.n_parts = 2 + 2 * self.n_tasks + self.n_lists
         n_counts = 1 + 2 * self.n_tasks
@@ -155,7 +157,13 @@ class StoredHistory:
     Notes
     -----
     The rate over all keys, to which rates are shrunk, and `end_` are read once;
-    `refresh` reads them again. One process at a time may update a store.
+    `refresh` reads them again. One process at a time may change a store.
+
+    A change is written to a journal first, in one record. If the process ends or the
+    store fails while the other records are written, the next call of `update` or
+    `complete` finishes the change. If that call repeats the rows of the change, after
+    an error or as the first one of a new object, it has no further effect: rows are
+    neither lost nor counted twice.
 
     Examples
     --------
@@ -171,6 +179,9 @@ class StoredHistory:
     >>> stored.transform_row({"user": "a", "time": 6})["user__since_click"]
     5.0
     """
+
+    # Whether the last change of this object is known to have been made.
+    _is_certain = False
 
     def __init__(self, store, *, prefix="history"):
         self.store, self.prefix = store, prefix
@@ -201,6 +212,7 @@ class StoredHistory:
         TypeError
             If values of keys or lists are neither text nor numbers.
         """
+        store.pop(f"{prefix}:journal", None)  # of another history
         store.update(_records(history, prefix))
         return cls(store, prefix=prefix)
 
@@ -230,7 +242,7 @@ class StoredHistory:
             state.everything = form.log([past], np.zeros((1, 0), np.int64))
             history = HistoryFeatures._of(content, plan, state)
         history._one_row = StoredRow(history, self.store, self.prefix)
-        self._history = history
+        self._history, self._last_change = history, content["last_change"]
         return self
 
     def transform_row(self, row):
@@ -258,8 +270,8 @@ class StoredHistory:
     def update(self, X, y=None, *, overlap="error"):
         """Append a later period of the log to the records of its keys.
 
-        The cost depends on the number of rows alone. `max_keys` does not apply: the
-        store bounds the number of its keys, for example by their age.
+        The cost depends on the rows alone. The store bounds the number of its keys, for
+        example by their age.
 
         Parameters
         ----------
@@ -280,20 +292,70 @@ class StoredHistory:
         ValueError, TypeError
             As in `fit` of the history; the store is unchanged.
         """
+        return self._change("update", X, y, overlap=overlap)
+
+    def complete(self, X, y):
+        """Fill in labels that were not known when their rows were appended.
+
+        Parameters
+        ----------
+        X : table of shape (n_samples, n_features)
+            The rows, as for :meth:`~sk_pwiser.history.HistoryFeatures.complete`.
+        y : array-like of shape (n_samples, n_tasks) or (n_samples,)
+            Labels. Missing ones stay unknown, and known ones may be repeated.
+
+        Returns
+        -------
+        StoredHistory
+            This object.
+
+        Raises
+        ------
+        ValueError, TypeError
+            As in :meth:`~sk_pwiser.history.HistoryFeatures.complete`; the store is
+            unchanged.
+        """
+        return self._change("complete", X, y)
+
+    def _change(self, method, X, y, **options):
+        """Let a method of the history change the records of the keys of a table."""
+        self._finish_change()
         self.refresh()
         history, one_row = copy.copy(self._history), self._history._one_row
         state, plan = history._fitted()
-        plan = copy.copy(plan)
-        plan.max_keys = None
+        digest = joblib.hash((method, options, history._read(X, y, state, plan)[0]))
+        # After an error or a restart, the caller may repeat a change that was made.
+        is_repeated = not self._is_certain and digest == self._last_change
+        self._is_certain = False
+        if is_repeated:
+            self._is_certain = True
+            return self
         read, state = one_row.state_of(Table(X))
         history._set_state(state, plan)
-        history.update(X, y, overlap=overlap)
-        records = _records(history, self.prefix)
-        for name in read:
-            if name not in records:  # the key was too old
-                del self.store[name]
+        getattr(history, method)(X, y, **options)
+        records = _records(history, self.prefix, digest)
+        dropped = [name for name in read if name not in records]  # too old
+        # From here on the change will be completed, by the next one if need be.
+        self.store[self._journal] = write_journal(records, dropped)
+        self._finish_change()
+        self.refresh()
+        self._is_certain = True
+        return self
+
+    @property
+    def _journal(self):
+        return f"{self.prefix}:journal"
+
+    def _finish_change(self):
+        """Write the records of a change whose journal is there, once or repeatedly."""
+        journal = self.store.get(self._journal)
+        if journal is None:
+            return
+        records, dropped = read_journal(journal)
         self.store.update(records)
-        return self.refresh()
+        for name in dropped:
+            self.store.pop(name, None)
+        del self.store[self._journal]
 
     def __getstate__(self):
         return {"store": self.store, "prefix": self.prefix}
@@ -398,7 +460,28 @@ def _listed(value, name):
     return value
 
 
-def _records(history, prefix):
+def write_journal(records, dropped):
+    """Return the records of a change in one, with the names of those that go."""
+    names = [[name, len(record)] for name, record in records.items()]
+    head = to_json({"records": names, "dropped": dropped}).encode()
+    content = struct.pack("=q", len(head)) + head + b"".join(records.values())
+    return hashlib.blake2b(content, digest_size=16).digest() + content
+
+
+def read_journal(journal):
+    """Return records and dropped names; none of a journal that is not complete."""
+    digest, content = journal[:16], journal[16:]
+    if hashlib.blake2b(content, digest_size=16).digest() != digest:
+        return {}, []
+    start = 8 + struct.unpack_from("=q", content)[0]
+    head = json.loads(content[8:start])
+    ends = accumulate((size for _, size in head["records"]), initial=start)
+    names = [name for name, _ in head["records"]]
+    parts = (content[first:end] for first, end in pairwise(ends))
+    return dict(zip(names, parts, strict=True)), head["dropped"]
+
+
+def _records(history, prefix, last_change=None):
     """Return all records of a history by their names."""
     state, plan = history._fitted()
     records = {}
@@ -417,5 +500,6 @@ def _records(history, prefix):
             records[name] = form.write(past, texts)
     of_all = PastsOfKeys(state.everything, plan.of_all)[0]
     records[f"{prefix}:"] = RecordForm(plan.of_all).write(of_all)
-    values = FORM.encode(history._describe() | {"form": STORE_FORM}, "history")[0]
+    own = {"form": STORE_FORM, "last_change": last_change}
+    values = FORM.encode(history._describe() | own, "history")[0]
     return records | {prefix: json.dumps(values).encode()}  # the last one written

@@ -42,6 +42,7 @@ def assert_same_rows(found, expected, rows):
                 assert_allclose(own[name], value, rtol=1e-9, err_msg=name)
 
 
+@pytest.mark.filterwarnings("ignore:No event is known in the windows")
 @settings(max_examples=8)
 @given(
     log=logs,
@@ -49,6 +50,7 @@ def assert_same_rows(found, expected, rows):
     params=st.fixed_dictionaries(
         {
             "label_delay": st.sampled_from([0, 7, [0, 3]]),
+            "state_delay": st.sampled_from([0, 4]),
             "windows": st.sampled_from([[], [3, 10]]),
             "half_lives": st.sampled_from([[], [0.3, 8]]),
             "max_age": st.sampled_from([None, 6]),
@@ -148,14 +150,16 @@ def test_equal_numbers_are_one_key():
 
 def test_keys_that_are_too_old_leave_the_store():
     X = pd.DataFrame({"user": ["a", "b", "a"], "t": [0, 1, 2]})
-    history = HistoryFeatures(["user"], time="t", max_age=5, max_keys=1).fit(X[:2])
+    history = HistoryFeatures(["user"], time="t", max_age=5).fit(X[:2])
     stored = StoredHistory.write(history, {})
-    assert 'history:user:["a"]' not in stored.store
     stored.update(X[2:])
     assert {'history:user:["a"]', 'history:user:["b"]'} <= set(stored.store)
-    stored.update(pd.DataFrame({"user": ["c"], "t": [90]}))
-    stored.update(pd.DataFrame({"user": ["b", "d"], "t": [80, 91]}), overlap="merge")
-    assert 'history:user:["b"]' not in stored.store
+    stored.update(pd.DataFrame({"user": ["a"], "t": [90]}))
+    stored.update(pd.DataFrame({"user": ["b"], "t": [91]}))
+    assert stored.transform_row({"user": "b", "t": 92})["user__since_impression"] == 1
+    late = pd.DataFrame({"user": ["b"], "t": [80]})
+    with pytest.raises(ValueError, match="With max_age, a history takes no late rows"):
+        stored.update(late, overlap="merge")
 
 
 def test_bad_input():

@@ -1,0 +1,253 @@
+"""Impressions that are appended at once, and labels that come later."""
+
+import copy
+import math
+from itertools import pairwise
+
+import numpy as np
+import pandas as pd
+import pytest
+from history_by_loops import replayed
+from history_logs import (
+    TASKS,
+    assert_equal,
+    few,
+    make,
+    rows_of_log,
+    settings_of_history,
+    table,
+)
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sk_pwiser.history import HistoryFeatures, StoredHistory
+
+# Drawn windows may be too short for labels.
+pytestmark = pytest.mark.filterwarnings("ignore:No event is known in the windows")
+
+FIELDS = "user", "item", "t"
+
+
+def blank(row, known=None):
+    """Return a row without its labels, but for that of one task."""
+    labels = (y if k == known else None for k, y in enumerate(row["y"]))
+    return {**row, "y": tuple(labels)}
+
+
+def operate(rows, params, in_store):
+    """Return the columns of the rows after the first, in operation.
+
+    The rows are appended one at a time without labels, and each label is filled in
+    when it is known.
+    """
+    delays = params["label_delay"]
+    delays = delays if isinstance(delays, list) else [delays] * len(TASKS)
+    first, *later = rows
+    history = make(params).fit(*table([blank(first)]))
+    server = StoredHistory.write(history, {}) if in_store else history
+    waiting, found = [], []
+    for before, row in pairwise([first, *later]):
+        waiting += [(before["t"] + d, k, before) for k, d in enumerate(delays)]
+        due = [each for each in waiting if each[0] < row["t"]]
+        waiting = [each for each in waiting if each[0] >= row["t"]]
+        for _, k, one in due:
+            server.complete(*table([blank(one, k)]))
+        found.append(server.transform_row({name: row[name] for name in FIELDS}))
+        server.update(*table([blank(row)]))
+    return found
+
+
+@few
+@given(
+    rows=st.lists(rows_of_log, min_size=2, max_size=15),
+    params=settings_of_history,
+    in_store=st.booleans(),
+)
+def test_operation_equals_training(rows, params, in_store):
+    """Labels as they become known, one impression at a time, as by `fit_transform`."""
+    rows = sorted(rows, key=lambda r: r["t"])
+    found = operate(rows, params, in_store)
+    expected = replayed(rows, params, TASKS)
+    for i, one in enumerate(found, 1):
+        own = {name: [values[i]] for name, values in expected.items()}
+        if any(r["t"] == rows[i]["t"] for r in rows[:i]):
+            continue  # the state has rows of the same time
+        assert_equal({name: [value] for name, value in one.items()}, own)
+
+
+def small(**params):
+    return HistoryFeatures(["user"], time="t", passthrough=False, **params)
+
+
+def test_labels_of_equal_rows_are_told_apart_by_those_that_are_known():
+    X = pd.DataFrame({"user": ["a"] * 4, "t": [1, 1, 1, 2]})
+    Y = pd.DataFrame({"click": [1, 0, 1, np.nan], "conversion": [np.nan, 0, np.nan, 0]})
+    history = small(label_delay=9).fit(X, Y)
+    later = pd.DataFrame({"click": [1, 1], "conversion": [1, 0]})
+    history.complete(X[:2], later)
+    history.complete(X[3:], pd.DataFrame({"click": [1], "conversion": [0]}))
+    expected = small(label_delay=9).fit(
+        X, pd.DataFrame({"click": [1, 0, 1, 1], "conversion": [1, 0, 0, 0]})
+    )
+    row = {"user": "a", "t": 20}
+    assert history.transform_row(row) == expected.transform_row(row)
+
+
+def test_list_columns_get_values_when_their_event_is_known():
+    params = {"label_delay": 5, "lists": [{"column": "item", "task": 0}]}
+    X = pd.DataFrame({"user": list("aba"), "item": [7, 8, 9], "t": [1, 2, 3]})
+    history = small(**params).fit(X, [np.nan, 1, np.nan])
+    history.complete(X[::2], [1, 1])
+    assert history.transform_row({"user": "a", "t": 30})["user__last_item_task_0"] == [
+        7,
+        9,
+    ]
+
+
+@pytest.mark.parametrize("in_store", [False, True])
+def test_labels_that_cannot_be_filled_in(in_store):
+    X = pd.DataFrame({"user": list("abc"), "t": [0, 10, 11]})
+    history = small(label_delay=5).fit(X, [np.nan, np.nan, 1])
+    server = StoredHistory.write(history, {}) if in_store else history
+    row = {"user": "b", "t": 30}
+    expected = server.transform_row(row)
+    later = pd.DataFrame({"user": list("abdc"), "t": [0, 10, 10, 11]})
+    message = (
+        "2 rows are not in the state, the first in row 0; it keeps the rows from 6 on, "
+        "and finds them by their keys and column 't'; 1 rows have labels already, or "
+        "other ones, the first in row 3"
+    )
+    with pytest.raises(ValueError, match=message):
+        server.complete(later, [1, 1, 1, 1])
+    with pytest.raises(TypeError, match="y must be labels; got None"):
+        server.complete(later, None)
+    assert server.transform_row(row) == expected
+    server.complete(later[1:2], [1])
+    assert server.transform_row(row)["user__since_task_0"] == 20
+    with pytest.raises(ValueError, match="2 rows have labels already"):
+        server.complete(pd.concat([later[1:2]] * 2), [1, 1])
+
+
+class FailingStore(dict):
+    """A store whose connection breaks after some writes."""
+
+    def __init__(self, *args):
+        super().__init__(*args)
+        self.left = math.inf
+
+    def __setitem__(self, name, record):
+        self._write()
+        super().__setitem__(name, record)
+
+    def __delitem__(self, name):
+        self._write()
+        super().__delitem__(name)
+
+    def update(self, records):
+        for name, record in records.items():
+            self[name] = record
+
+    def pop(self, name, default):
+        return super().pop(name) if name in self and not self._write() else default
+
+    def _write(self):
+        if self.left <= 0:
+            raise ConnectionError
+        self.left -= 1
+
+
+@pytest.mark.parametrize("restarts", [False, True])
+def test_a_failed_change_that_is_repeated_counts_once(restarts):
+    X = pd.DataFrame({"user": list("abcab"), "t": [1, 2, 3, 8, 8]})
+    y = np.array([np.nan, 1, 0, np.nan, 1])
+    calls = [
+        lambda each: each.update(X[3:], y[3:]),
+        lambda each: each.update(X[3:].assign(t=9), y[3:]),
+        lambda each: each.complete(X[3:4], [1]),
+    ]
+    history = small(label_delay=9, max_age=20).fit(X[:3], y[:3])
+    for call in calls:
+        expected = call(copy.deepcopy(history))
+        for n_writes in range(12):
+            store = FailingStore()
+            stored = StoredHistory.write(history, store)
+            store.left = n_writes
+            try:
+                call(stored)
+            except ConnectionError:
+                store.left = math.inf
+                if restarts:
+                    stored = StoredHistory(store)
+                call(stored)
+            for user in "abc":
+                row = {"user": user, "t": 25}
+                assert stored.transform_row(row) == expected.transform_row(row)
+        assert "history:journal" not in store
+        history = expected
+
+
+def test_a_change_after_a_failed_one():
+    """What the failed change has begun is finished first."""
+    X = pd.DataFrame({"user": list("abab"), "t": [1, 2, 3, 4]})
+    history = small().fit(X[:1])
+    for n_writes in range(1, 6):
+        store = FailingStore()
+        stored = StoredHistory.write(history, store)
+        store.left = n_writes
+        with pytest.raises(ConnectionError):
+            stored.update(X[1:3])
+        store.left = math.inf
+        stored.update(X[3:])
+        for user, n in (("a", 2), ("b", 2)):
+            row = stored.transform_row({"user": user, "t": 9})
+            assert round(math.expm1(row["user__log_impressions"])) == n
+
+
+def test_a_store_that_is_newer_than_the_server():
+    """A key's record may hold rows from after the row: no age is negative."""
+    history = small(half_lives=[0.01]).fit(
+        pd.DataFrame({"user": ["a"], "t": [90]}), [1]
+    )
+    writer = StoredHistory.write(history, {})
+    server = StoredHistory(writer.store)
+    writer.update(pd.DataFrame({"user": ["a", "b"], "t": [105, 110]}), [1, 1])
+    with pytest.warns(UserWarning, match="from before the end of the state"):
+        found = server.transform_row({"user": "a", "t": 100})
+    with pytest.warns(UserWarning, match="from before the end of the state"):
+        expected = writer.transform_row({"user": "a", "t": 100})
+    assert found["user__since_impression"] == expected["user__since_impression"] == 5
+    name = "user__log_impressions_decay_0.01"
+    assert found[name] == expected[name]
+
+
+def test_windows_and_delays_that_are_probably_wrong():
+    X, Y = pd.DataFrame({"user": ["a"], "t": [1]}), pd.DataFrame({"k": [1], "l": [0]})
+    with pytest.warns(
+        UserWarning, match="No event is known in the windows 3 for 'k', 3 for 'l'"
+    ):
+        small(windows=[3], state_delay=1, label_delay=2).fit(X, Y)
+    with pytest.warns(UserWarning, match="label_delay has no entry for 'k', whose"):
+        small(label_delay={"l": 4}).fit(X, Y)
+
+
+def test_training_equals_operation_with_a_state_of_some_age():
+    """A state that is updated every hour, served by rows up to an hour later."""
+    rng = np.random.default_rng(0)
+    n = 300
+    X = pd.DataFrame(
+        {"user": rng.integers(0, 5, n), "t": np.sort(rng.integers(0, 900, n))}
+    )
+    y = rng.integers(0, 2, n)
+    params = {"state_delay": 60, "label_delay": 30, "windows": [200]}
+    expected = small(**params).fit_transform(X, y)
+    first = X["t"] < 60
+    history = small(**params).fit(X[first], np.full(first.sum(), np.nan))
+    for start in range(60, 900, 60):
+        rows = np.flatnonzero((X["t"] >= start) & (X["t"] < start + 60))
+        if start > 60:
+            before = (X["t"] >= start - 60) & (X["t"] < start)
+            history.update(X[before], np.full(before.sum(), np.nan))
+        known = (X["t"] >= start - 90) & (X["t"] < start - 30)
+        history.complete(X[known], y[known])
+        found = history.transform(X.iloc[rows])
+        pd.testing.assert_frame_equal(found, expected.iloc[rows])
