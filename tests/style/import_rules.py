@@ -83,7 +83,9 @@ FOLDERS = {
     "datasets": Folder(("_utils",), LEARN, EXTRAS),
     "delayed_feedback": Folder(("_table", "_utils"), LEARN),
     "history": Folder(
-        ("_files", "_table", "_times", "_utils", "_version"), LEARN, EXTRAS
+        ("_files", "_table", "_times", "_utils", "_version"),
+        (*LEARN, "joblib"),
+        EXTRAS,
     ),
     "inspection": Folder(
         (
