@@ -249,6 +249,7 @@ def test_classes_are_refused_by_scikit_learn():
         small().set_callbacks(Recorder)
 
 
+@pytest.mark.filterwarnings("ignore:In the calibration rows:UserWarning")
 def test_views_and_calibrators_fit_clones_with_the_callbacks():
     recorder = Recorder()
     model = small().set_callbacks(recorder)

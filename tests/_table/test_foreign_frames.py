@@ -100,7 +100,7 @@ def test_fit_and_predictions_are_those_of_the_table(form, model):
 
 
 @TWO
-@pytest.mark.filterwarnings("ignore:The labels fall:UserWarning")
+@pytest.mark.filterwarnings("ignore:In the calibration rows:UserWarning")
 def test_the_calibrator_and_the_views(form, model):
     calibrated = FunnelCalibrator(model, method="sigmoid", by="user")
     expected = calibrated.fit(X, Y).predict_proba(X)

@@ -74,7 +74,7 @@ def assert_same(one, other):
             assert_same(a, b)
     elif isinstance(one, torch.Tensor):
         assert torch.equal(one.nan_to_num(), other.nan_to_num())
-    elif isinstance(one, float):
+    elif isinstance(one, float | np.ndarray):
         assert_array_equal(one, other)
     else:
         assert one == other

@@ -157,6 +157,7 @@ def test_rows_that_are_encoded_by_a_source_may_be_sorted():
 
 
 @pytest.mark.filterwarnings("ignore:Task")
+@pytest.mark.filterwarnings("ignore:The encoding of the columns:UserWarning")
 @pytest.mark.parametrize("n_rows", [1, 2, 5, 9])
 def test_a_stream_may_begin_with_fewer_rows_than_blocks(n_rows):
     X, Y = LOG

@@ -43,7 +43,7 @@ def requesting(estimator, routes, **requests):
     return estimator.set_fit_request(**requests) if routes else estimator
 
 
-@pytest.mark.filterwarnings("ignore:The labels fall:UserWarning")
+@pytest.mark.filterwarnings("ignore:In the calibration rows:UserWarning")
 @pytest.mark.parametrize("kind", [list, np.asarray])
 def test_each_fit_gets_the_entries_of_its_rows(routes, kind):
     requests = dict.fromkeys(("sample_weight", "groups", "X_val", "plan"), True)
@@ -65,7 +65,7 @@ def test_each_fit_gets_the_entries_of_its_rows(routes, kind):
         assert not np.isin(GROUPS[others], GROUPS[rows]).any()
 
 
-@pytest.mark.filterwarnings("ignore:The labels fall:UserWarning")
+@pytest.mark.filterwarnings("ignore:In the calibration rows:UserWarning")
 def test_a_loss_within_groups(routes):
     model = small(loss="jrc", early_stopping="grouped_auc")
     requesting(model, routes, groups=True)
@@ -86,7 +86,7 @@ def test_a_loss_within_groups(routes):
             calibrator.fit(IMPRESSIONS, LABELS, groups=GROUPS)
 
 
-@pytest.mark.filterwarnings("ignore:The labels fall:UserWarning")
+@pytest.mark.filterwarnings("ignore:In the calibration rows:UserWarning")
 def test_views_get_the_labels_of_all_tasks(routes):
     view = TaskView(small(), "conversion")
     calibrator = FunnelCalibrator(view, cv=2, method="sigmoid")
