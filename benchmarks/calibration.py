@@ -27,7 +27,7 @@ from sk_pwiser.calibration import FunnelCalibrator
 from sk_pwiser.datasets import load_kuairand
 from sk_pwiser.metrics import expected_calibration_error, predicted_over_observed
 
-METHODS = ("isotonic", "sigmoid", "temperature")
+METHODS = ("isotonic", "sigmoid")
 FIGURES = {
     "ECE": expected_calibration_error,
     "predicted/observed": predicted_over_observed,

@@ -26,7 +26,7 @@ from sk_pwiser.datasets import make_ctr_cvr
 
 before, recent = slice(15_000), slice(15_000, 20_000)
 test = slice(20_000, None)
-methods = ("isotonic", "sigmoid", "temperature")
+methods = ("isotonic", "sigmoid")
 
 
 def make_log(seed):
@@ -90,11 +90,9 @@ for task in Y:
     print(task, cells[task].unstack("metric").to_string(), "", sep="\n")
 
 # %%
-# Before the calibration, both tasks are predicted at 1.7 times the observed rates. With
-# "isotonic" and "sigmoid" the intervals contain 1, and the calibration error and the
-# log loss fall in both tasks. "temperature" has one number for the spread of the logits
-# and the rate together, and corrects less. The AUC stays the same, since all curves are
-# increasing.
+# Before the calibration, both tasks are predicted at 1.7 times the observed rates.
+# After it the intervals contain 1, and the calibration error and the log loss fall in
+# both tasks. The AUC stays the same, since both curves are increasing.
 
 import matplotlib.pyplot as plt
 

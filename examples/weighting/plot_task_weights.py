@@ -19,7 +19,6 @@ from sklearn.metrics import roc_auc_score
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
 from sk_pwiser.datasets import make_ctr_cvr
-from sk_pwiser.inspection import plot_task_weights
 from sk_pwiser.metrics import make_task_scorer
 
 data = make_ctr_cvr(60_000, ctr=0.05, cvr=0.05, random_state=0)
@@ -41,7 +40,10 @@ for weighting in ["equal", "ema", "uncertainty", "nash"]:
 
 _, axes = plt.subplots(1, 4, figsize=(11, 3), layout="constrained")
 for ax, (weighting, model) in zip(axes, models.items(), strict=True):
-    plot_task_weights(model, ax=ax).set(title=weighting, yscale="log")
+    for task in model.task_names_:
+        ax.plot(model.history_[:, f"train_weight_{task}"], marker=".", label=task)
+    ax.set(title=weighting, xlabel="Epoch", ylabel="Weight", yscale="log")
+    ax.legend()
 
 # %%
 # The effect on AUC

@@ -18,8 +18,6 @@ PSEUDO_ROWS = 0.5
 SAME_RATE = 1e-9
 # Logits with a smaller relative deviation differ by rounding errors alone.
 ROUNDING = 1e-9
-# Bounds of the logarithm of the temperature.
-LOG_TEMPERATURES = -10.0, 10.0
 
 
 class Curve:
@@ -108,28 +106,9 @@ class SigmoidCurve(Curve):
         return self.slope_ * logits + self.intercept_
 
 
-class TemperatureCurve(Curve):
-    """The sigmoid of the logit divided by the number that minimises the log loss."""
-
-    def fit(self, logits, y, weight):
-        signed = np.where(y == 1, -logits, logits)
-
-        def log_loss(log_temperature):
-            losses = np.logaddexp(0, signed / np.exp(log_temperature))
-            return np.average(losses, weights=weight)
-
-        found = minimize_scalar(log_loss, bounds=LOG_TEMPERATURES, method="bounded")
-        self.temperature_ = float(np.exp(found.x))
-        return self
-
-    def transform(self, logits):
-        return logits / self.temperature_
-
-
 METHODS = {
     "isotonic": IsotonicCurve,
     "sigmoid": SigmoidCurve,
-    "temperature": TemperatureCurve,
 }
 
 # Bounds of the logarithm of the variance of the shifts of groups.

@@ -93,11 +93,10 @@ class FunnelCalibrator(
     estimator : estimator object
         A classifier of several tasks, such as
         :class:`~sk_pwiser.MultiTaskCTRCVRClassifier`.
-    method : {"isotonic", "sigmoid", "temperature"}, default="isotonic"
+    method : {"isotonic", "sigmoid"}, default="isotonic"
         The curves: an increasing function ("isotonic", for some hundred events or
-        more), a sigmoid of a linear function of the logit ("sigmoid", Platt's method,
-        for fewer), or the logit divided by one number ("temperature"), which corrects
-        the spread of the logits and the rate together, not each by itself.
+        more), or a sigmoid of a linear function of the logit ("sigmoid", Platt's
+        method, for fewer).
     cv : int, cross-validation generator or iterable, default=None
         With None, `estimator` must be fitted, and `fit` fits only the curves.
         Otherwise `fit` trains a clone of the estimator per split, fits the curves to
@@ -160,9 +159,8 @@ class FunnelCalibrator(
     normal with mean 0, and its variance maximises the marginal likelihood of the
     labels (empirical Bayes). They change the order of rows only between values.
 
-    "sigmoid" and "isotonic" also calibrate an estimator whose probabilities are those
-    of the sampled log. "temperature" cannot, because it leaves a probability of 0.5
-    unchanged.
+    Both methods also calibrate an estimator whose probabilities are those of the
+    sampled log.
 
     References
     ----------

@@ -22,7 +22,6 @@ from sk_pwiser.inspection._ranking_curves import (
 )
 from sk_pwiser.inspection._training_history import (
     TrainingHistoryDisplay,
-    plot_task_weights,
 )
 from sk_pwiser.inspection._weight_search import WeightSearchDisplay
 
@@ -36,6 +35,5 @@ __all__ = [
     "TrainingHistoryDisplay",
     "WeightSearchDisplay",
     "describe_impressions",
-    "plot_task_weights",
     "task_importances",
 ]

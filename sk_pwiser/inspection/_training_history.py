@@ -7,7 +7,6 @@ from sk_pwiser._responses import nested_estimators
 from sk_pwiser.inspection._axes import (
     DOTTED,
     GREY,
-    axes_or_new,
     import_pyplot,
     legend_above,
     row_of_axes,
@@ -50,10 +49,6 @@ class TrainingHistoryDisplay:
         The axes of the losses, of the AUC, or both.
     figure_ : matplotlib Figure
         The figure.
-
-    See Also
-    --------
-    plot_task_weights : The weights of the tasks by epoch.
 
     Examples
     --------
@@ -203,56 +198,3 @@ def _columns(history, keys):
         for name, key in keys.items()
         if any(key in row for row in history)
     }
-
-
-def plot_task_weights(estimator, ax=None):
-    """Plot the weights of the tasks' losses or gradients by epoch.
-
-    Parameters
-    ----------
-    estimator : estimator object
-        A fitted :class:`~sk_pwiser.MultiTaskCTRCVRClassifier`, also inside a pipeline
-        or a search. Its `history_` contains the mean weights per epoch as
-        `train_weight_<task>`.
-    ax : matplotlib Axes, default=None
-        The axes to draw on; None creates a new figure.
-
-    Returns
-    -------
-    matplotlib Axes
-        The axes, with one line per task.
-
-    Raises
-    ------
-    ValueError
-        If the estimator has no history, or if the history contains no weights.
-
-    Examples
-    --------
-    >>> from sk_pwiser import MultiTaskCTRCVRClassifier
-    >>> from sk_pwiser.datasets import make_ctr_cvr
-    >>> from sk_pwiser.inspection import plot_task_weights
-    >>> data = make_ctr_cvr(1_000, ctr=0.3, random_state=0)
-    >>> model = MultiTaskCTRCVRClassifier(weighting="ema", max_epochs=3)
-    >>> ax = plot_task_weights(model.fit(data.data, data.target))
-    >>> [line.get_label() for line in ax.get_lines()]
-    ['click', 'conversion']
-    """
-    import_pyplot("plot_task_weights")
-    trained = _trained_estimator(estimator)
-    history, names = list(trained.history_), trained.task_names_
-    weights = _columns(history, {task: f"train_weight_{task}" for task in names})
-    if np.isnan(list(weights.values())).all():
-        raise ValueError(
-            "history_ of the estimator must contain the weights of the tasks, such as "
-            f"'train_weight_{names[0]}'; its columns are "
-            f"{sorted(set().union(*history))}."
-        )
-    ax = axes_or_new(ax, "plot_task_weights")
-    epochs = [row["epoch"] for row in history]
-    for k, (task, of_task) in enumerate(weights.items()):
-        ax.plot(epochs, of_task, marker=".", color=task_color(k), label=task)
-    ax.set(xlabel="Epoch", ylabel="Weight")
-    set_integer_ticks(ax.xaxis)
-    ax.legend(title="Task")
-    return ax

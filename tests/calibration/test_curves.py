@@ -8,7 +8,6 @@ from numpy.testing import assert_allclose
 from scipy.special import expit, logit
 from sklearn.calibration import _SigmoidCalibration
 from sklearn.isotonic import IsotonicRegression
-from sklearn.metrics import log_loss
 
 from sk_pwiser.calibration._curves import METHODS
 
@@ -31,15 +30,6 @@ def test_sigmoid_is_that_of_scikit_learn(rows):
     # The unit is that of the label 0 if that is the rarer one.
     found = METHODS["sigmoid"]().fit(-logits, 1 - y, weight).predict(-logits)
     assert_allclose(1 - found, expected.predict(logits), rtol=1e-6)
-
-
-def test_temperature_minimises_the_log_loss(rows):
-    logits, y, weight = rows
-    curve = METHODS["temperature"]().fit(*rows)
-    grid = np.geomspace(1.2, 2.5, 401)
-    losses = [log_loss(y, expit(logits / t), sample_weight=weight) for t in grid]
-    assert curve.temperature_ == pytest.approx(grid[np.argmin(losses)], rel=2e-3)
-    assert_allclose(curve.predict(logits), expit(logits / curve.temperature_))
 
 
 def test_isotonic_goes_through_the_centres_of_the_steps(rows):
@@ -90,7 +80,7 @@ def test_weights_are_repetitions(rows, method):
     # Platt's targets. Inside, the steps are the same.
     inside = (curve.centres_ > -3) & (curve.centres_ < 1) if method == "isotonic" else 0
     at = curve.centres_[inside] if method == "isotonic" else logits
-    tolerance = {"isotonic": 1e-12, "sigmoid": 3e-2, "temperature": 1e-5}[method]
+    tolerance = {"isotonic": 1e-12, "sigmoid": 3e-2}[method]
     assert len(at) > 5
     assert_allclose(curve.predict(at), other.predict(at), rtol=tolerance)
 
@@ -110,12 +100,6 @@ def test_only_ratios_of_the_weights_matter(method, scale, seed, n, spread):
     y[:2] = 0, 1
     weight = 10.0 ** rng.integers(-spread, spread + 1, n)
     curves = [METHODS[method]().fit(logits, y, w) for w in (weight, scale * weight)]
-    if method == "temperature":
-        # Where the labels are separable, the loss is flat beyond some temperature.
-        p, q = (np.clip(c.predict(logits), 1e-15, 1 - 1e-15) for c in curves)
-        losses = [weight @ np.log(np.where(y == 1, r, 1 - r)) for r in (p, q)]
-        assert_allclose(*losses, rtol=1e-6, atol=1e-9 * weight.sum())
-        return
     at = np.linspace(-3, 4, 50)
     p, q = (curve.predict(at) for curve in curves)
     assert_allclose(q, p, rtol=1e-7, atol=1e-9)
@@ -148,9 +132,9 @@ def test_the_sum_of_rare_events_is_kept(method, kept):
         ratios.append((weight @ p) / (weight @ y))
         events.append(y.sum())
     assert 40 < np.mean(events) < 60
-    # Isotonic regression adds half a conversion; the other methods have a parameter
-    # for the rate, or share it with the spread.
-    tolerance = {"isotonic": 0.05, "sigmoid": 0.005, "temperature": 0.03}[method]
+    # Isotonic regression adds half a conversion; the sigmoid has a parameter for the
+    # rate.
+    tolerance = {"isotonic": 0.05, "sigmoid": 0.005}[method]
     assert np.mean(ratios) == pytest.approx(1, abs=tolerance)
 
 

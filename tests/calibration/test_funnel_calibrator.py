@@ -27,7 +27,7 @@ from sk_pwiser.datasets import make_ctr_cvr
 from sk_pwiser.metrics import ctcvr_auc_scorer, expected_calibration_error
 from sk_pwiser.model_selection import FunnelStratifiedKFold, FunnelTimeSplit
 
-METHODS = ["isotonic", "sigmoid", "temperature"]
+METHODS = ["isotonic", "sigmoid"]
 
 
 def distorted(n=6_000, seed=0):

@@ -19,7 +19,7 @@ from sk_pwiser.inspection import task_importances
 from sk_pwiser.metrics import ctr_auc_scorer
 from sk_pwiser.model_selection import FunnelStratifiedKFold
 
-METHODS = ["isotonic", "sigmoid", "temperature"]
+METHODS = ["isotonic", "sigmoid"]
 MARKETS = ["de", "fr", "it", None]
 
 

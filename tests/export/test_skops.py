@@ -171,7 +171,6 @@ OTHERS = {
     "trained view": (lambda: small().task(0).fit(X, Y), X),
     "isotonic": (lambda: calibrator("isotonic"), X),
     "sigmoid": (lambda: calibrator("sigmoid", FunnelStratifiedKFold(2)), X),
-    "temperature": (lambda: calibrator("temperature"), X),
     "in time": (folds_in_time, X),
     "view of a calibrator": (lambda: calibrator("isotonic", 2), X),
     "tensor": (lambda: CPMultiTaskLogistic().fit(NUMBERS, Y), NUMBERS),

@@ -63,7 +63,7 @@ TOLERANCES = {
 }
 CALIBRATORS = {
     method: lambda model, method=method: FunnelCalibrator(model, method=method)
-    for method in ("isotonic", "sigmoid", "temperature")
+    for method in ("isotonic", "sigmoid")
 }
 TRANSFERS = {"fine_tune": fine_tune}
 

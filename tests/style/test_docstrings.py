@@ -91,7 +91,6 @@ def test_the_walk_finds_public_objects():
         "sk_pwiser.networks.MMoE",
         "sk_pwiser.weighting.GradNorm.forward",
         "sk_pwiser.datasets.make_ctr_cvr",
-        "sk_pwiser.inspection.plot_task_weights",
         "sk_pwiser.metrics.make_task_scorer",
         "sk_pwiser.model_selection.FunnelStratifiedKFold.split",
         "sk_pwiser.model_selection.funnel_holdout",
