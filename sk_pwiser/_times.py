@@ -233,7 +233,9 @@ def read_duration(value, name, kind):
             f"{name} must be a number, in the unit of the times, since these are "
             f"numbers; got {value!r}."
         )
-    return _to_duration(value, name)
+    duration = _to_duration(value, name)
+    # Times may be integers that floats do not hold exactly.
+    return int(duration) if float(duration).is_integer() else duration
 
 
 def _to_duration(value, name):

@@ -89,5 +89,5 @@ def complete(stored, number):
     try:
         stored.complete(*batch(number))
     except ValueError as error:
-        if "have labels already" not in str(error):
+        if "labels already" not in str(error):
             raise

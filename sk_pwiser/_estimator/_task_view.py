@@ -24,7 +24,6 @@ from sk_pwiser._table import (
     collected,
     probability_frame,
     read_labels,
-    read_words,
 )
 from sk_pwiser._utils import (
     DocLink,
@@ -263,8 +262,13 @@ class TaskView(
         rule += f"task {self.task!r}"
         advice = "pass y=Y, the labels of all tasks, to tools that draw or permute y."
         values = given.values.reshape(len(given.values), -1)
-        if values.shape[1] == 1 and known.values.shape[1] > 1:
-            values = read_words(values)  # as those of several tasks
+        text = next((each for each in values.flat if isinstance(each, str)), None)
+        if known.values.shape[1] > 1 and text is not None:
+            raise ValueError(
+                f"{rule}, as 0 and 1, which tools compare with the predictions of the "
+                f"view; y has text, such as {text!r}. Convert it, for example by "
+                "y = (y == 'yes').astype(int)."
+            )
         if values.shape != (len(known.values), 1):
             raise ValueError(
                 f"{rule}; y has the shape {given.values.shape} and tasks "

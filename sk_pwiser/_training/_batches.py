@@ -426,7 +426,7 @@ class BatchIterator:
             inputs, y = data.batch(rows, slice(ends[0], ends[-1]))
             if order is None:
                 # Views of the table; a user's network or loss may change them in place.
-                inputs, y = {k: t.clone() for k, t in inputs.items()}, y.clone()
+                inputs, y = moved((inputs, y), torch.clone)
             if weight is not None:
                 known, part = inputs.get("sample_weight"), weight[drawn]
                 if known is not None:

@@ -304,10 +304,15 @@ class FunnelCalibrator(
         if self.ordered or np.isnan(labels).any():
             _warn_about_order(labels, weight, names, parents)
         given[labels[:, 0] == 0] /= self._sampling_rate(estimator)
-        labels, given = _complete(labels, given, parents)
-        weight = np.where(np.isnan(labels), 0.0, given)
+        read = labels, given
+        labels, weight, _ = _complete(*read, parents)
         curves = self._fit_curves(logits, labels, weight, names)
-        self.shifts_ = self._fit_shifts(logits, labels, weight, curves, groups, index)
+        self.shifts_ = {}
+        if groups is not None:
+            group = np.array([index[value] for value in groups])
+            labels, weight = _complete_groups(*read, parents, group)
+            shifts = self._fit_shifts(logits, labels, weight, curves, group, index)
+            self.shifts_ = shifts
         self.estimator_, self.calibrators_, self.by_ = estimator, curves, self.by
         self.classes_, self.task_names_ = classes, names
         self.n_tasks_ = len(names)
@@ -425,6 +430,8 @@ class FunnelCalibrator(
                 return layer.negative_sampling_rate
             inner = getattr(layer, "estimator", None)
             rate = getattr(inner, "negative_sampling_rate", 1.0)
+            if isinstance(inner, FunnelCalibrator):
+                rate = inner._sampling_rate(getattr(inner, "estimator_", inner))
             if hasattr(layer, "task") and rate != 1:
                 raise ValueError(
                     f"The labels of the task {layer.task!r} alone do not tell which "
@@ -493,11 +500,8 @@ class FunnelCalibrator(
             )
         return index
 
-    def _fit_shifts(self, logits, labels, weight, curves, groups, index):
-        if groups is None:
-            return {}
-        group = np.array([index[value] for value in groups])
-        is_known = np.array([value is not None for value in groups])
+    def _fit_shifts(self, logits, labels, weight, curves, group, index):
+        is_known = group != index.get(None, -1)
         shifts = np.zeros((len(index), len(curves)))
         for k, curve in enumerate(curves):
             rows = (weight[:, k] > 0) & is_known
@@ -673,7 +677,8 @@ class FunnelCalibrator(
 def _positive_logits(estimator, X, n_tasks):
     """Return the log-odds of the tasks: float64 (n_samples, n_tasks), all finite."""
     if hasattr(estimator, "predict_logits"):
-        found = np.asarray(estimator.predict_logits(X), dtype=np.float64)
+        # A copy, since calibration changes it, and an estimator may keep its own.
+        found = np.array(estimator.predict_logits(X), dtype=np.float64)
         return found.reshape(len(found), -1)
     p = positive_probabilities(estimator, X, n_tasks)
     return logit(np.clip(p, LIMITS.tiny, 1 - LIMITS.epsneg))
@@ -682,12 +687,15 @@ def _positive_logits(estimator, X, n_tasks):
 def _complete(labels, weight, parents):
     """Return labels with those that follow from others, and weights for the unknown.
 
+    The last array says for which rows and tasks no known label stands.
+
     A task did not happen if the one that it presupposes did not. Otherwise the known
     labels of the rows where that one happened, or the last one before it with any, have
     the weights of the unknown labels there, too: known conversions are often those of
     older clicks.
     """
     labels, weight = labels.copy(), weight.copy()
+    is_open = np.zeros(labels.shape, dtype=bool)
     for k, parent in enumerate(parents):
         if parent < 0:
             continue
@@ -702,6 +710,22 @@ def _complete(labels, weight, parents):
                 unknown = own_weight[happened & waits].sum()
                 own_weight[happened & is_known] *= 1 + unknown / known
                 waits &= ~happened
+        is_open[:, k] = waits & (own_weight > 0)
+    return labels, np.where(np.isnan(labels), 0.0, weight), is_open
+
+
+def _complete_groups(labels, weight, parents, group):
+    """Complete the labels of each group by the known ones of the group.
+
+    Those of all groups would move the unknown events of one group to the others. If a
+    group has no known label of a task, it does not take part in the shifts of the task.
+    """
+    labels, weight = labels.copy(), weight.copy()
+    order = np.argsort(group, kind="stable")
+    for rows in np.split(order, np.flatnonzero(np.diff(group[order])) + 1):
+        found, of_group, is_open = _complete(labels[rows], weight[rows], parents)
+        of_group[:, is_open.any(axis=0)] = 0.0
+        labels[rows], weight[rows] = found, of_group
     return labels, weight
 
 

@@ -17,7 +17,6 @@ TRUSTED_TYPES = [
     "sk_pwiser._estimator._task_view.TaskView",
     "sk_pwiser.calibration._curves.IsotonicCurve",
     "sk_pwiser.calibration._curves.SigmoidCurve",
-    "sk_pwiser.calibration._curves.TemperatureCurve",
     "sk_pwiser.calibration._funnel_calibrator.FunnelCalibrator",
     "sk_pwiser.linear_model._cp_logistic.CPMultiTaskLogistic",
     "sk_pwiser.linear_model._sparse_linear.MultiTaskSparseLinear",

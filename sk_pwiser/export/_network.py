@@ -84,7 +84,7 @@ class ProbabilityNetwork(nn.Module):
                 self.parents = read_task_parents(
                     estimator.task_parents_, estimator.task_names_
                 )
-            self.takes_shifts = estimator.by is not None
+            self.takes_shifts = estimator.by_ is not None
         self.eval()  # as a whole, since the exporter restores the mode of the whole
 
     def forward(self, codes, numeric, *others):

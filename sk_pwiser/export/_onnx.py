@@ -31,7 +31,7 @@ OUTPUT = "probabilities"
 OUTPUTS = [OUTPUT, "logits"]
 # Rows of the batch that is traced (1 would be exported as a size to broadcast), and of
 # those that the graph is checked with.
-EXAMPLE_SIZE, CHECKED_SIZES = 3, (1, 4, 100)
+EXAMPLE_SIZE, CHECKED_SIZES = 3, (1, 2, 4, 17, 100)
 # The exporter of PyTorch sets global variables.
 EXPORT_LOCK = threading.Lock()
 
@@ -482,6 +482,12 @@ def _add_numbers(graph, column):
 def _add_shifts(graph, column, shifts, n_tasks):
     """Add the shifts of the log-odds by the values of a category column."""
     kind = float if "numbers" in column.kinds_ else str
+    if "" in shifts:
+        raise ValueError(
+            f"Column {column.name!r} cannot be exported: the rows of the calibration "
+            "contain the empty string, which stands for missing values in the graph; "
+            "replace it by None before fit."
+        )
     places = {kind(value): place for place, value in enumerate(shifts)}
     last = len(shifts)  # the place of other values
     found = graph.look_up(str(column.name), places or {kind(): last}, last)

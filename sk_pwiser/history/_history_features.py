@@ -232,7 +232,7 @@ class HistoryFeatures(DocLink, HistoryFiles, TransformerMixin, BaseEstimator):
         the impression. The state is then the same as if `update` had had the labels.
 
         Rows are found by the values of all keys and the time. If several rows have the
-        same ones, those that lack the labels take them, which one does not matter.
+        same ones, it does not matter which of them gets a label.
 
         Parameters
         ----------
@@ -240,7 +240,8 @@ class HistoryFeatures(DocLink, HistoryFiles, TransformerMixin, BaseEstimator):
             The rows, in any order: the columns of the keys, of the time, and those of
             `lists`.
         y : array-like of shape (n_samples, n_tasks) or (n_samples,)
-            Labels. Missing ones stay unknown, and known ones may be repeated.
+            The labels that are new. Missing ones (NaN) stay as they are: not known yet,
+            or known from an earlier call.
 
         Returns
         -------
@@ -251,8 +252,8 @@ class HistoryFeatures(DocLink, HistoryFiles, TransformerMixin, BaseEstimator):
         ------
         ValueError, TypeError
             As in `update`; if the state does not have a row: it keeps those of the
-            longest of the windows and of `state_delay` + `label_delay` before its end;
-            or if it has all labels of a row already. The state is unchanged.
+            longest `label_delay` plus `state_delay` before its end; or if a label is
+            known already. The state is unchanged.
         """
         state, plan = self._fitted()
         if y is None:
@@ -261,16 +262,16 @@ class HistoryFeatures(DocLink, HistoryFiles, TransformerMixin, BaseEstimator):
         completed, is_absent, is_final = state.completed(rows, plan)
         reasons = []
         if is_absent.any():
+            first = _as_time(state.end - plan.of_all.horizon, plan)
             reasons.append(
                 f"{is_absent.sum()} rows are not in the state, the first in row "
-                f"{is_absent.argmax()}; it keeps the rows from "
-                f"{_as_time(state.end - plan.horizon, plan)} on, and finds them by "
-                f"their keys and column {plan.time!r}"
+                f"{is_absent.argmax()}; it keeps the rows from {first} on, and finds "
+                f"them by their keys and column {plan.time!r}"
             )
         if is_final.any():
             reasons.append(
-                f"{is_final.sum()} rows have labels already, or other ones, the first "
-                f"in row {is_final.argmax()}"
+                f"{is_final.sum()} rows have one of their labels already, the first in "
+                f"row {is_final.argmax()}; pass NaN for known labels"
             )
         if reasons:
             raise ValueError(f"y cannot be filled in: {'; '.join(reasons)}.")

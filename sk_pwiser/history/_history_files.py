@@ -105,7 +105,7 @@ def valid_history(path):
     """Raise errors in the content of a file as one that names the file."""
     try:
         yield
-    except (AttributeError, LookupError, OSError, TypeError, ValueError) as error:
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
         raise ValueError(f"{str(path)!r} holds no valid history: {error}") from error
 
 

@@ -270,8 +270,9 @@ class StoredHistory:
     def update(self, X, y=None, *, overlap="error"):
         """Append a later period of the log to the records of its keys.
 
-        The cost depends on the rows alone. The store bounds the number of its keys, for
-        example by their age.
+        The cost depends on the rows, on the recent rows of their keys, and on the
+        number of all rows within the longest delay, whose times are one record. The
+        store bounds the number of its keys, for example by their age.
 
         Parameters
         ----------
@@ -302,7 +303,7 @@ class StoredHistory:
         X : table of shape (n_samples, n_features)
             The rows, as for :meth:`~sk_pwiser.history.HistoryFeatures.complete`.
         y : array-like of shape (n_samples, n_tasks) or (n_samples,)
-            Labels. Missing ones stay unknown, and known ones may be repeated.
+            The labels that are new. Missing ones stay as they are.
 
         Returns
         -------

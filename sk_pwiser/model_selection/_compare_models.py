@@ -30,6 +30,7 @@ from sk_pwiser._table import (
     is_missing,
     list_columns,
     read_labels,
+    read_words,
     to_float,
 )
 from sk_pwiser._utils import import_extra
@@ -197,6 +198,8 @@ class OneTask(ClassifierMixin, BaseEstimator):
 
     def fit(self, X, y):
         self.classes_ = np.array([0, 1])
+        y = read_words(np.asarray(y))
+        y = y.astype(int) if y.dtype == object else y
         is_constant = (y == y[0]).all()
         self.model_ = None if is_constant else clone(self.model).fit(X, y)
         self.rate_ = (y.sum() + 0.5) / (len(y) + 1)

@@ -255,7 +255,9 @@ def test_names_of_tasks_in_an_estimator_of_the_calibrator():
 
 def test_labels_of_the_task_may_be_words(model):
     words = Y.replace({0: "NO", 1: "YES"})
-    view = small().task("conversion").fit(X, words["conversion"], tasks=words)
+    view = small().task("conversion").fit(X, CONVERSION, tasks=words)
+    with pytest.raises(ValueError, match=r"as 0 and 1.*y has text, such as 'NO'"):
+        small().task("conversion").fit(X, words["conversion"], tasks=words)
     assert_array_equal(view.predict_proba(X)[:, 1], model.predict_proba(X)[:, 1])
     assert_array_equal(view.classes_, [0, 1])
     calibrated = FunnelCalibrator(model, method="sigmoid")
@@ -264,7 +266,7 @@ def test_labels_of_the_task_may_be_words(model):
     assert_array_equal(calibrated.classes_, [[0, 1]] * 2)
     assert view.score(X, words) == view.score(X, Y)
     with pytest.warns(UserWarning, match="a rate among rows with 'click'"):
-        small().task("cvr").fit(X, words["conversion"], tasks=words)
+        small().task("cvr").fit(X, CONVERSION, tasks=words)
 
 
 def test_labels_of_the_task_may_be_nullable():

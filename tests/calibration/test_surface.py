@@ -1,5 +1,7 @@
 """A calibrated estimator is used, saved and served like the estimator itself."""
 
+from typing import ClassVar
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -7,6 +9,7 @@ from fake_estimators import ReadsFeatures
 from numpy.testing import assert_allclose, assert_array_equal
 from refusals import small
 from scipy.special import expit, logit
+from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.frozen import FrozenEstimator
 from sklearn.inspection import permutation_importance
 
@@ -253,6 +256,61 @@ def test_by_finds_its_column_by_name(rows, tmp_path):
     assert_allclose(again.predict_proba(X), expected)
     # Until the next fit, another value of the parameter changes nothing.
     assert_array_equal(calibrated.set_params(by=None).predict_proba(X), expected)
+    assert_allclose(Scorer(calibrated)(X.to_dict("list")), expected, rtol=1e-4)
+
+
+class Known(ClassifierMixin, BaseEstimator):
+    """Returns logits that are columns of the table."""
+
+    task_names_ = ("click", "conversion")
+    logits: ClassVar[dict] = {}
+
+    def fit(self, X, y):
+        return self
+
+    def __sklearn_is_fitted__(self):
+        return True
+
+    def predict_proba(self, X):
+        return expit(self.predict_logits(X))
+
+    def predict_logits(self, X):
+        """Return an array that the estimator keeps."""
+        return self.logits.setdefault(len(X), X[["click", "conversion"]].to_numpy())
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5, 0.9, 1.0])
+@pytest.mark.parametrize("ordered", [False, True])
+def test_labels_that_one_market_lacks_do_not_move_its_rate(share, ordered):
+    """Two equal markets, true probabilities, and late conversions in one of them."""
+    rng, n = np.random.default_rng(0), 20_000
+    click = expit(rng.normal(-1, 1, n))
+    market = rng.choice(["a", "b"], n)
+    X = pd.DataFrame({"click": logit(click), "conversion": logit(0.2 * click)})
+    Y = pd.DataFrame({"click": rng.random(n) < click}).astype(float)
+    Y["conversion"] = Y["click"] * (rng.random(n) < 0.2)
+    lacks = (market == "a") & (Y["click"] == 1) & (rng.random(n) < share)
+    Known.logits.clear()
+    params = {"method": "sigmoid", "by": "market", "ordered": ordered}
+    calibrator, table = FunnelCalibrator(Known(), **params), X.assign(market=market)
+    calibrator.fit(table, Y.assign(conversion=Y["conversion"].mask(lacks)))
+    p = calibrator.predict_proba(table)
+    assert_array_equal(calibrator.predict_proba(table), p)  # the array was not changed
+    for each in ("a", "b"):
+        rows = market == each
+        assert p[rows, 1].sum() == pytest.approx(0.2 * click[rows].sum(), rel=0.1)
+
+
+def test_an_empty_text_among_the_markets_cannot_be_exported(tmp_path):
+    data = make_ctr_cvr(2_000, ctr=0.3, cvr=0.3, random_state=0)
+    market = np.where(np.arange(2_000) % 3 == 0, "", "de")
+    model = small(max_epochs=2).fit(
+        data.data.assign(market=np.where(market == "", "fr", "de")), data.target
+    )
+    calibrated = FunnelCalibrator(model, by="market", method="sigmoid")
+    calibrated.fit(data.data.assign(market=market), data.target)
+    with pytest.raises(ValueError, match="'market' cannot be exported: the rows of"):
+        to_onnx(calibrated, tmp_path / "model.onnx", inputs="raw")
 
 
 def test_by_is_no_position(model, rows):

@@ -79,18 +79,39 @@ def small(**params):
     return HistoryFeatures(["user"], time="t", passthrough=False, **params)
 
 
-def test_labels_of_equal_rows_are_told_apart_by_those_that_are_known():
-    X = pd.DataFrame({"user": ["a"] * 4, "t": [1, 1, 1, 2]})
-    Y = pd.DataFrame({"click": [1, 0, 1, np.nan], "conversion": [np.nan, 0, np.nan, 0]})
-    history = small(label_delay=9).fit(X, Y)
-    later = pd.DataFrame({"click": [1, 1], "conversion": [1, 0]})
-    history.complete(X[:2], later)
-    history.complete(X[3:], pd.DataFrame({"click": [1], "conversion": [0]}))
-    expected = small(label_delay=9).fit(
-        X, pd.DataFrame({"click": [1, 0, 1, 1], "conversion": [1, 0, 0, 0]})
-    )
-    row = {"user": "a", "t": 20}
-    assert history.transform_row(row) == expected.transform_row(row)
+def test_labels_of_each_task_come_by_themselves():
+    """Clicks and conversions as they come, and all others when their delay is over."""
+    rng, n = np.random.default_rng(0), 600
+    X = pd.DataFrame({"user": rng.integers(0, 30, n), "t": np.arange(n) // 20})
+    Y = pd.DataFrame({"click": rng.random(n) < 0.3}).astype(float)
+    Y["conversion"] = Y["click"] * (rng.random(n) < 0.3)
+    history = small(label_delay=n).fit(X, Y * np.nan)
+    for task in Y:
+        happened = Y[task] == 1
+        for rows in (happened, ~happened):
+            labels = Y[rows].assign(**dict.fromkeys(Y.columns.drop(task), np.nan))
+            history.complete(X[rows], labels)
+    expected = small(label_delay=n).fit(X, Y)
+    for user in range(30):
+        row = {"user": user, "t": 3 * n}
+        assert history.transform_row(row) == expected.transform_row(row)
+
+
+def test_a_label_does_not_stand_for_that_of_another_row():
+    """Rows of one user and time, told apart by the item."""
+    params = {"label_delay": 9, "time": "t", "passthrough": False}
+    X = pd.DataFrame({"user": ["a", "a"], "item": ["x", "y"], "t": [5, 5]})
+    history = HistoryFeatures(["user", ("user", "item")], **params)
+    history.fit(X, pd.DataFrame({"click": [np.nan] * 2, "conversion": [np.nan] * 2}))
+    for row, labels in ((0, (1, np.nan)), (1, (1, 0)), (0, (np.nan, 1))):
+        y = pd.DataFrame([labels], columns=["click", "conversion"])
+        history.complete(X[row : row + 1], y)
+    y = pd.DataFrame({"click": [1], "conversion": [np.nan]})
+    with pytest.raises(ValueError, match="1 rows have one of their labels already"):
+        history.complete(X[:1], y)
+    found = history.transform_row({"user": "a", "item": "x", "t": 50})
+    names = [f"user__log_{task}" for task in ("click", "conversion")]
+    assert [round(math.expm1(found[name])) for name in names] == [2, 1]
 
 
 def test_list_columns_get_values_when_their_event_is_known():
@@ -114,8 +135,8 @@ def test_labels_that_cannot_be_filled_in(in_store):
     later = pd.DataFrame({"user": list("abdc"), "t": [0, 10, 10, 11]})
     message = (
         "2 rows are not in the state, the first in row 0; it keeps the rows from 6 on, "
-        "and finds them by their keys and column 't'; 1 rows have labels already, or "
-        "other ones, the first in row 3"
+        "and finds them by their keys and column 't'; 1 rows have one of their labels "
+        "already, the first in row 3; pass NaN for known labels"
     )
     with pytest.raises(ValueError, match=message):
         server.complete(later, [1, 1, 1, 1])
@@ -124,7 +145,7 @@ def test_labels_that_cannot_be_filled_in(in_store):
     assert server.transform_row(row) == expected
     server.complete(later[1:2], [1])
     assert server.transform_row(row)["user__since_task_0"] == 20
-    with pytest.raises(ValueError, match="2 rows have labels already"):
+    with pytest.raises(ValueError, match="2 rows have one of their labels already"):
         server.complete(pd.concat([later[1:2]] * 2), [1, 1])
 
 

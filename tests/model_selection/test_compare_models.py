@@ -135,13 +135,15 @@ def test_a_task_that_never_happens_in_a_training_part(rows):
     assert_array_equal(model.predict_proba(X)[1][:, 1], 0.5 / 401)
 
 
-@pytest.mark.parametrize("form", ["bool", "Int64", "polars", "arrow"])
+@pytest.mark.parametrize("form", ["bool", "Int64", "words", "polars", "arrow"])
 def test_labels_of_every_form_give_the_same(rows, form):
     X, Y = rows
     X = X[["numeric_0", "numeric_1"]]
     if form in ("polars", "arrow"):
         y = pytest.importorskip("polars").from_pandas(Y)
         y = y if form == "polars" else y.to_arrow()
+    elif form == "words":
+        y = Y.replace({0: "no", 1: "yes"})
     else:
         y = Y.astype(form)
     found, expected = (compare_models(X, each, models=FAST, cv=2) for each in (y, Y))
