@@ -240,8 +240,8 @@ class HistoryFeatures(DocLink, HistoryFiles, TransformerMixin, BaseEstimator):
             The rows, in any order: the columns of the keys, of the time, and those of
             `lists`.
         y : array-like of shape (n_samples, n_tasks) or (n_samples,)
-            The labels that are new. Missing ones (NaN) stay as they are: not known yet,
-            or known from an earlier call.
+            The labels that are new. Missing ones (NaN) change nothing: they are not
+            known yet, or known from an earlier call.
 
         Returns
         -------

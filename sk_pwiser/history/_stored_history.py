@@ -303,7 +303,7 @@ class StoredHistory:
         X : table of shape (n_samples, n_features)
             The rows, as for :meth:`~sk_pwiser.history.HistoryFeatures.complete`.
         y : array-like of shape (n_samples, n_tasks) or (n_samples,)
-            The labels that are new. Missing ones stay as they are.
+            The labels that are new. Missing ones change nothing.
 
         Returns
         -------

@@ -80,7 +80,7 @@ def small(**params):
 
 
 def test_labels_of_each_task_come_by_themselves():
-    """Clicks and conversions as they come, and all others when their delay is over."""
+    """Clicks and conversions first, and all other labels after their delay."""
     rng, n = np.random.default_rng(0), 600
     X = pd.DataFrame({"user": rng.integers(0, 30, n), "t": np.arange(n) // 20})
     Y = pd.DataFrame({"click": rng.random(n) < 0.3}).astype(float)
