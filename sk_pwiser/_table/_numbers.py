@@ -405,8 +405,8 @@ class ArrayColumn(NumericColumn):
                 f"Column {self.name!r} contains arrays of {n_elements} numbers; row "
                 f"{row} contains {lists.sizes[row]}. Include the column in "
                 "categorical_features if its lists are categories; name it in "
-                "list_ages or list_weights of encoding_params if they belong to another "
-                "list."
+                "list_ages or list_weights of encoding_params if they belong to "
+                "another list."
             )
         values = np.full((len(lists.sizes), n_elements), np.nan)
         values[is_known] = self._read_elements(lists).reshape(len(sizes), n_elements)
