@@ -7,6 +7,7 @@ import shelve
 import numpy as np
 import pandas as pd
 import pytest
+from history_logs import KEYS, logs
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from impressions_over_time import make_history, make_log
@@ -14,21 +15,10 @@ from numpy.testing import assert_allclose
 
 from sk_pwiser.history import HistoryFeatures, StoredHistory
 
-KEYS = ["user", "item", ("user", "item")]
 LISTS = [
     {"column": "item", "n": 3, "ages": "values"},
     {"column": "user", "key": "item", "n": 4, "task": "click"},
 ]
-labels = st.sampled_from([0, 1, None])
-rows_of_log = st.fixed_dictionaries(
-    {
-        "user": st.sampled_from(["a", "b", None]),
-        "item": st.integers(0, 2),
-        "t": st.integers(0, 25),
-        "y": st.tuples(labels, labels),
-    }
-)
-logs = st.lists(rows_of_log, min_size=2, max_size=20)
 
 
 def assert_same_rows(found, expected, rows):
