@@ -35,7 +35,7 @@ def assert_same_rows(found, expected, rows):
 @pytest.mark.filterwarnings("ignore:No event is known in the windows")
 @settings(max_examples=8)
 @given(
-    log=logs,
+    log=logs.filter(lambda log: len(log) > 1),
     cut=st.integers(1, 20),
     params=st.fixed_dictionaries(
         {
