@@ -250,3 +250,18 @@ def test_a_store_of_another_version_is_refused():
     store[stored.prefix] = json.dumps(content).encode()
     with pytest.raises(ValueError, match=r"another version .* write the history again"):
         StoredHistory(store)
+
+
+class Unreachable(dict):
+    """A store whose connection breaks after the first record."""
+
+    def __getitem__(self, name):
+        raise ConnectionError("timed out")
+
+
+def test_an_error_of_the_store_is_its_own():
+    X = pd.DataFrame({"user": ["a"], "t": [0]})
+    store = {}
+    StoredHistory.write(HistoryFeatures(["user"], time="t").fit(X), store)
+    with pytest.raises(ConnectionError, match="timed out"):
+        StoredHistory(Unreachable(store))
