@@ -2,7 +2,6 @@
 
 import copyreg
 from contextvars import ContextVar
-from copy import deepcopy
 from itertools import chain
 from typing import ClassVar
 
@@ -1016,10 +1015,6 @@ class MultiTaskCTRCVRClassifier(
         ... )  # doctest: +SKIP
         """
         return from_plain(cls, *read_file(path), repr(str(path)))
-
-    def __copy__(self):
-        # An update in place of a copy that shared the network would change both.
-        return deepcopy(self)
 
     # pickle, joblib and copy keep all attributes, such as callbacks and classes of the
     # user. skops gets arrays of numbers alone, with the content of the file of `save`,

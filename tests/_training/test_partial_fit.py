@@ -451,11 +451,3 @@ def test_a_copy_keeps_its_statistics_if_the_update_has_a_new_net(changes):
     model.partial_fit(X, Y)
     assert_array_equal(old.predict_proba(X), before)
     assert (model.predict_proba(X) != before).any()
-
-
-def test_an_update_of_a_copy_leaves_the_original():
-    model = small().partial_fit(X, Y).partial_fit(X, Y)
-    before = model.predict_proba(X)
-    copied = copy.copy(model).partial_fit(X, Y)
-    assert_array_equal(model.predict_proba(X), before)
-    assert (copied.predict_proba(X) != before).any()
