@@ -1,4 +1,4 @@
-"""A server that appends impressions and late labels to a history in Redis."""
+"""A process that appends impressions and late labels to a history in Redis."""
 
 from collections.abc import MutableMapping
 

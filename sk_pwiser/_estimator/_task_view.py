@@ -262,7 +262,8 @@ class TaskView(
         rule += f"task {self.task!r}"
         advice = "pass y=Y, the labels of all tasks, to tools that draw or permute y."
         values = given.values.reshape(len(given.values), -1)
-        text = next((each for each in values.flat if isinstance(each, str)), None)
+        texts = values.flat if values.dtype.kind in "UO" else ()
+        text = next((each for each in texts if isinstance(each, str)), None)
         if known.values.shape[1] > 1 and text is not None:
             raise ValueError(
                 f"{rule}, as 0 and 1, which tools compare with the predictions of the "

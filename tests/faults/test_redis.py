@@ -1,4 +1,4 @@
-"""A history in Redis whose server is killed at random moments."""
+"""A history in Redis, and a process that changes it and is killed at random moments."""
 
 import random
 import shutil
