@@ -90,17 +90,17 @@ def main():
         sizes = f"{len(data[0]):,} rows, {len(data[1]):,} held out"
         settings = f"{arguments.network}, {arguments.loss}, {arguments.seeds} seeds"
         report.text("", f"{name}: {sizes}; {settings}")
-        report.table(COLUMNS, 32, after=f"{'time':>8}", label="batch  lr")
+        report.table([*COLUMNS, "time"], label="batch, learning rate")
         found = {case: [] for case in cases(arguments.batches)}
         for seed, case in product(range(arguments.seeds), found):
             found[case].append(fit(case, data, arguments, seed))
         found = {case: np.array(rows).T for case, rows in found.items()}
         own = found[OWN.batch_size, "kept", 0][-1]
         for (size, rule, warms_up), rows in found.items():
-            label = f"{size:>6,}  {learning_rate(size, rule):.4f} {rule}"
+            label = f"{size:,}, {learning_rate(size, rule):.4f} {rule}"
             label += ", warm-up" if warms_up else ""
             cells = map(spread, rows[:-1], COLUMNS.values())
-            report.row(label, cells, f"{np.median(rows[-1] / own):>8.2f}")
+            report.row(label, [*cells, f"{np.median(rows[-1] / own):.2f}"])
     report.save()
 
 

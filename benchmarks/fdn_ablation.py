@@ -167,7 +167,7 @@ def main():
         size = f"{len(X):,} rows, {len(X_test):,} held out, {X.shape[1]} columns"
         report.text("", f"{name}: {size};")
         report.text(f"ones {rates}; {arguments.seeds} seeds; loss: bce")
-        report.table(COLUMNS, label_width=26)
+        report.table(COLUMNS)
         first = None
         for setting in settings:
             pairs = zip(data, range(arguments.seeds), strict=True)

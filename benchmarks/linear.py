@@ -137,7 +137,7 @@ def run_table(report, name, path, n_rows):
         f"{X_train.shape[1] - 1:,} columns; mode: {GROUP_MODES[name]}",
     )
     heads = [f"{task} AUC" for task in Y_test] + ["CVR AUC", "penalty", "columns"]
-    report.table([*heads, "seconds"], label_width=36, width=16)
+    report.table([*heads, "seconds"])
     for label, (fit, penalties) in METHODS.items():
         fits = fit(X, Y, penalties)
         scores = [mean_auc(Y_valid, m.predict_proba(X_valid)) for m in fits]
@@ -196,7 +196,7 @@ def recover(X, Y):
 
 
 def run_recovery(report, n_seeds):
-    report.text("", f"recovery: share of the true features, {n_seeds} seeds")
+    report.section(f"recovery: share of the true features, {n_seeds} seeds")
     results = [recover(*recovery_data(seed)) for seed in range(n_seeds)]
     for label in results[0]:
         shares = np.array([result[label] for result in results])
@@ -205,7 +205,7 @@ def run_recovery(report, n_seeds):
 
 def print_mean(report, label, values):
     error = np.std(values, ddof=1) / np.sqrt(len(values))
-    report.text(f"{label:<36}{np.mean(values):>8.3f} ({error:.3f})")
+    report.line(label, absolute=f"{np.mean(values):.3f} ({error:.3f})")
 
 
 # Coefficients of low rank.
@@ -256,7 +256,7 @@ def cell_auc(X, Y, p):
 
 
 def run_low_rank(report, n_seeds):
-    report.text("", f"low_rank: AUC within events and markets, {n_seeds} seeds")
+    report.section(f"low_rank: AUC within events and markets, {n_seeds} seeds")
     methods = {
         "CPMultiTaskLogistic, rank 2": fit_grid,
         "LogisticRegression per cell": fit_cells,

@@ -94,12 +94,12 @@ def run(report, name, arguments, path):
     report.text("", f"{name}: {size};")
     report.text(f"{rates}; {arguments.seeds} seeds; part: {arguments.part}")
     digits = dict.fromkeys((f"{task} AUC" for task in Y.columns), 4) | COLUMNS
-    report.table(digits, label_width=40)
+    report.table(digits)
     for label, own in models(arguments):
         try:
             found = np.array([evaluate(m, X, X_test, Y, Y_test) for m in own])
         except ImportError as error:
-            report.text(f"{label:<40}left out: {error}")
+            report.text(f"{label} is left out: {error}")
         else:
             report.row(label, map(spread, found.T, digits.values()))
 

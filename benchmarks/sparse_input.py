@@ -179,7 +179,7 @@ def main():
     text, n_bytes = in_fresh_process(size_text, arguments, threads=threads)
     report.text(text, "")
     heads = ["rows", "rows / s", "CPU s", "wall s", "memory", "AUC"]
-    report.table(heads, label_width=28, width=18)
+    report.table(heads)
     for name in known:
         n, (processor, passed), memory, found = in_fresh_process(
             measure, name, arguments, threads=threads

@@ -115,7 +115,7 @@ def test_a_sorted_file_gives_the_scores_of_a_shuffled_one(tmp_path, capsys):
 
 def test_a_file_against_models_of_other_packages(monkeypatch, capsys, csv):
     others = "sk_pwiser.model_selection._compare_models.PACKAGES"
-    monkeypatch.setattr(others, dict.fromkeys(("lightgbm", "catboost", "tabm"), "no"))
+    monkeypatch.setattr(others, dict.fromkeys(("lightgbm", "catboost"), "no"))
     options = ["--data", str(csv), "--targets", *Y, "--against-others"]
     fitted = []
     fit = MultiTaskCTRCVRClassifier.fit

@@ -113,7 +113,7 @@ FOLDERS = {
             "metrics",
         ),
         (*LEARN, "joblib"),
-        (*EXTRAS, "catboost", "pytabkit"),
+        (*EXTRAS, "catboost"),
     ),
     "linear_model": Folder(
         ("_responses", "_table", "_utils", "model_selection"), LEARN
