@@ -10,9 +10,9 @@ per task (log loss in thousandths of a nat), followed by its standard error over
 seeds. The defaults of the estimator were chosen by these comparisons. No test row is
 read, unless with `--part test`: the held-out rows are a part of the training rows, the
 last one in time where the tables are split by time. Generated tables are new for each
-seed. Data sets whose files are absent are left out. The lines of `interaction` and
-`cross_layers` end with the processor time of a fit, as a multiple of the time of the
-first line's fits.
+seed. Data sets whose files are absent are left out. The lines of `interaction`,
+`cross_layers` and `batch_size` end with the processor time of a fit, as a multiple of
+the time of the first line's fits.
 """
 
 import time
@@ -111,10 +111,16 @@ COMPARISONS = {
         "none": BCE["bce"],
         **{f"{n} layers": cross(n_cross_layers=n, cross_rank=32) for n in (2, 3, 4)},
     },
+    "batch_size": {
+        f"{size:,} rows, lr {lr:g}": {"batch_size": size, "lr": lr, "loss": "bce"}
+        for size in (512, 1024, 2048, 8192)
+        # Kept, and in proportion to the size.
+        for lr in dict.fromkeys([0.003, 0.003 * size / 512])
+    },
     "average_decay": values_of("optimizer_params__average_decay", "0", "0.9", "0.99"),
     "target_encoding": values_of("target_encoding", "False", "auto"),
 }
-TIMED = ("interaction", "cross_layers")
+TIMED = ("interaction", "cross_layers", "batch_size")
 DATA = (
     *("engage", "long", "rare", "hillstrom", "oulad", "flights", "adult", "columns-40"),
     *("generated-0.15-clean", "generated-0.5-clean", "generated-12-clean"),

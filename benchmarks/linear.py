@@ -31,7 +31,6 @@ import time
 
 import numpy as np
 from _harness import aucs, begin, data_folder, figures_of, make_parser
-from _peers import one_hot_columns
 from _tables import load_tables
 from scipy import sparse
 from scipy.special import expit
@@ -39,6 +38,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import OrdinalEncoder
 
 from sk_pwiser.linear_model import CPMultiTaskLogistic, multi_task_sparse_path
+from sk_pwiser.model_selection._compare_models import one_hot_columns
 
 # The group mode of each table.
 GROUP_MODES = {"engage": "tab", "hillstrom": "channel", "oulad": "code_module"}
@@ -116,7 +116,8 @@ def mean_auc(Y, p):
 def load_part(name, path, part, n_rows):
     """Return both parts with one-hot columns and the codes of the mode behind them."""
     tables = load_tables(name, path, part)
-    columns, mode = one_hot_columns(), [GROUP_MODES[name]]
+    columns = one_hot_columns().set_params(sparse_threshold=1.0)
+    mode = [GROUP_MODES[name]]
     codes = OrdinalEncoder(handle_unknown="use_encoded_value", unknown_value=-1)
     X, X_held_out = columns.fit_transform(tables.X), columns.transform(tables.X_test)
     # Text, so that a missing value is a level.

@@ -292,12 +292,12 @@ def many_values(X):
     return [name for name in IS_CATEGORY(X) if X[name].nunique() >= MIN_VALUES]
 
 
-def with_statistics(model, random_state=0):
+def with_statistics(model, folds=None):
     """Return a pipeline of trees that read rates in place of columns of many values."""
-    rates = TargetEncoder(random_state=random_state)
+    rates = TargetEncoder(random_state=0)
     if parse_version(sklearn.__version__) >= parse_version("1.9"):
         # From there on, its own parameters of the folds are deprecated.
-        folds = StratifiedKFold(5, shuffle=True, random_state=random_state)
+        folds = folds or StratifiedKFold(5, shuffle=True, random_state=0)
         rates = TargetEncoder(cv=folds)
     columns = ColumnTransformer(
         [("rates", rates, many_values)], remainder="passthrough"
