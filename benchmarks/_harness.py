@@ -389,14 +389,17 @@ class Report:
 
     The file is a list of parts: the command and the machine ("source"), texts, and
     tables with a caption, the titles of the columns and the rows. A row is a list of
-    cells, or a text across the table. `name` is that of the file of the results.
+    cells, or a text across the table. `name` is that of the file of the results. It is
+    also written whenever another part begins, so that a long run keeps its tables.
     """
 
     def __init__(self, name, arguments):
         path = arguments.save
         is_file = path is not None and path.suffix == ".json"
         self.path = path if path is None or is_file else path / f"{name}.json"
-        self.adds = arguments.add
+        self.earlier = []
+        if arguments.add and path is not None and self.path.exists():
+            self.earlier = json.loads(self.path.read_text(encoding="utf-8"))
         unsaid = ("--save", str(path), "--add")
         given = [text for text in sys.argv[1:] if text not in unsaid]
         script = Path(sys.argv[0]).name
@@ -425,6 +428,8 @@ class Report:
                 self.part["rows" if "rows" in self.part else "text"].append(line)
 
     def _begin(self, part):
+        if any("rows" in earlier for earlier in self.parts):
+            self.save()
         self.part = part
         self.parts.append(part)
 
@@ -464,14 +469,12 @@ class Report:
         self.row(what, [absolute, cell, verdict])
 
     def save(self):
-        """Write the file if requested, with `--add` behind the tables that it has."""
+        """Write the file, if requested; with `--add`, after the tables that it had."""
         if self.path is None:
             return
         self.path.parent.mkdir(parents=True, exist_ok=True)
         parts = [without_empty_columns(part) for part in self.parts]
-        if self.adds and self.path.exists():
-            parts = json.loads(self.path.read_text(encoding="utf-8")) + parts
-        self.path.write_text(as_json(parts), encoding="utf-8")
+        self.path.write_text(as_json(self.earlier + parts), encoding="utf-8")
 
 
 def without_empty_columns(part):

@@ -294,7 +294,7 @@ def main():
         report = Report("pwiser_scale", arguments)
         results = report_scale(report, arguments)
         report.save()
-        if arguments.save is not None:
+        if arguments.save == RESULTS:
             draw(results, RESULTS.parent / "images" / "pwiser_scale.png")
     if "step" in arguments.parts:
         report = Report("pwiser_step", arguments)

@@ -77,6 +77,12 @@ def test_a_file_is_replaced_or_gets_more_tables(make_report, tmp_path):
     for add, n_parts in ((False, 1), (True, 2), (False, 1)):
         assert len(saved(make_report(path, add))) == n_parts
     assert make_report(tmp_path).path == tmp_path / "some.json"
+    report = make_report(tmp_path, name="interrupted")
+    for name in "ab":
+        report.section(name)
+        report.line("x", absolute="1")
+    parts = json.loads((tmp_path / "interrupted.json").read_text(encoding="utf-8"))
+    assert [part["caption"] for part in parts if "rows" in part] == [["a"]]
     report = make_report(None)
     report.save()
     assert report.path is None
