@@ -86,7 +86,12 @@ def check(root):
     ]
 
 
-if __name__ == "__main__":
+def main():
+    """Print what `check` finds; return the exit status."""
     found = check(ROOT)
     print("\n".join(found) or "No phrase was found.")
-    sys.exit(1 if found else 0)
+    return 1 if found else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -48,8 +48,6 @@ PAGE_COLOURS = {
 
 
 class ResultsTable(SphinxDirective):
-    """Show the tables of files."""
-
     required_arguments, optional_arguments = 1, 4
     option_spec = dict.fromkeys(
         ("rename", "caption", "column", "highlight", "title"), directives.unchanged
@@ -71,8 +69,6 @@ class ResultsTable(SphinxDirective):
 
 
 class ResultsChart(ResultsTable):
-    """Draw one column of the tables of files."""
-
     def html(self, files):
         column = self.options["column"]
         points = read_points(files, column, self.options.get("caption", ""))
