@@ -411,7 +411,7 @@ class Report:
         print("\n".join(source))
         self.parts, self.part = [{"source": source}], None
         if arguments.quick:
-            self.text("a smoke run: its figures are not meaningful")
+            self.text("a smoke run: its figures are not meaningful", "")
 
     def text(self, *lines):
         """Print lines: of a text, of the next table's caption, or across a table.
