@@ -24,8 +24,14 @@ STRENGTHS = 1.0, 1e5
 # The variance of the rates of a task between values must exceed the variance due to
 # chance by this number of standard errors.
 MIN_Z = 2.0
-# The largest distance of the frequency of unseen values from the mean, in units of the
-# scale.
+# Rates are inputs in log-odds, and are scaled only if they deviate by more than this.
+# Scaled to one deviation, the rates of a column that hardly matters would count as much
+# as those of a column that decides: the noise in them cost AUC on validation rows.
+SMALLEST_RATE_SCALE = 1.0
+# Standard deviation of the inputs of frequencies, which matter less than rates.
+FREQUENCY_DEVIATION = 1 / 3
+# The largest distance of the frequency of unseen values from the mean, in standard
+# deviations.
 UNSEEN_DISTANCE = 3.0
 # Updates that change all values of a column wait until the rows have grown by this
 # factor, so that their cost per row does not depend on the number of values.
@@ -50,8 +56,9 @@ class TargetStatistics:
     with p the base rate and a the strength of shrinkage, estimated per column and task
     by the method of moments. If the rates of a task do not vary more between the values
     than chance explains, its input is 0. Beside these, each column gives log(1 + n).
-    Missing and unseen values have n = k = 0. All inputs are standardised. `columns` are
-    indices among the category columns.
+    Missing and unseen values have n = k = 0. All inputs have the mean 0. Log-odds keep
+    their scale unless they deviate by more than 1; frequencies deviate by a third.
+    `columns` are indices among the category columns.
 
     If further rows are added, or replace the rows of an earlier fit, the inputs keep
     their meaning for a trained network: base rates, strengths, means and scales stay,
@@ -261,10 +268,12 @@ class TargetStatistics:
         if not n_rows:  # all values of an update are unseen
             return learnt
         scale = np.sqrt(squares / n_rows)
-        scale[(scale < 1e-9) | ~np.append(np.isfinite(strengths), True)] = np.inf
+        is_off = (scale < 1e-9) | ~np.append(np.isfinite(strengths), True)
         # If all values are about equally frequent, the frequency of unseen values, 0,
         # would be far outside the range of the training rows.
-        scale[-1] = max(scale[-1], mean[-1] / UNSEEN_DISTANCE)
+        scale[-1] = max(scale[-1], mean[-1] / UNSEEN_DISTANCE) / FREQUENCY_DEVIATION
+        scale[:-1] = np.maximum(scale[:-1], SMALLEST_RATE_SCALE)
+        scale[is_off] = np.inf
         if learnt is None:
             return strengths, mean, scale
         mean = np.where(is_learnt, learnt[1], mean)
