@@ -240,18 +240,27 @@ class MultiTaskCTRCVRClassifier(
         - `embedding_lr`, None by default: learning rate of the embeddings; None for
           `lr`;
         - `embedding_weight_decay`, None by default: weight decay of the embeddings;
-          None for five times `weight_decay`;
+          None for 20 times `weight_decay`;
         - `lazy_embeddings`, "auto" by default: whether a step of "adam" updates only
           the embeddings of values in the batch, and only their moments, so that its
           cost does not depend on the number of values. "auto" does so for tables of
           2**20 weights or more, if the other parameters support it.
-    lr : float, default=0.003
-        Learning rate.
+    lr : float, default=0.01
+        Learning rate, the highest one of a schedule.
+    lr_schedule : {"warmup_stable_decay"} or None, default="warmup_stable_decay"
+        How the learning rate changes over the steps of `fit`. "warmup_stable_decay"
+        raises it for 50 steps and holds it. With early stopping, it is held until the
+        monitored figure has not improved for 75 steps, the loss by 0.1 %, or after 500
+        steps and 6 epochs; training then goes back to the best epoch, and the rate
+        falls linearly to 0 within half as many steps. Without early stopping, the
+        number of epochs is known, and the last third of the steps decays. None for a
+        constant rate, as in `partial_fit`. A schedule of skorch in `callbacks` replaces
+        it. See :ref:`lr_schedule`.
     weight_decay : float, default=0.0001
-        Weight decay of the optimiser; embeddings have five times as much, biases, the
+        Weight decay of the optimiser; embeddings have 20 times as much, biases, the
         parameters of normalisation layers and those of a weighting none. Optimisers
         without weight decay ignore the default.
-    batch_size : int, default=512
+    batch_size : int, default=1024
         Largest number of rows per batch; the rows are spread evenly over the batches.
     stratified_batches : bool, default=False
         Whether every batch has a row at the end of the funnel, a converted one. If
@@ -274,15 +283,16 @@ class MultiTaskCTRCVRClassifier(
         called without weights and without the columns of `X`; with a
         `negative_sampling_rate` below 1, the probabilities are those of the sampled log
         there. "auto" is True above 1,000 rows, or with an `eval_set`. Otherwise it
-        holds out no rows and trains for about 8 + n_samples / 80 steps, at most
+        holds out no rows and trains for about 3 + n_samples / 250 steps, at most
         `max_epochs` epochs. With rows that are held out, epochs that end before step
-        20 are not judged. If the validation rows, or all of their groups, have one
+        7 are not judged. If the validation rows, or all of their groups, have one
         label only for a task, the loss replaces its AUC or log loss, with a warning.
     validation_fraction : float, default=0.1
         Share of the rows held out for early stopping; not used if `fit` receives an
         `eval_set`.
     n_iter_no_change : int, default=3
-        Number of epochs without improvement after which training stops.
+        Number of epochs without improvement after which training stops. While the
+        schedule holds the learning rate, it decides instead.
     device : str, default="auto"
         "auto" uses CUDA or another accelerator of torch if it is present; otherwise a
         device of torch, such as "cpu" or "cuda:1".
@@ -412,9 +422,10 @@ class MultiTaskCTRCVRClassifier(
         negative_sampling_rate=1.0,
         optimizer="adam",
         optimizer_params=None,
-        lr=3e-3,
+        lr=0.01,
+        lr_schedule="warmup_stable_decay",
         weight_decay=1e-4,
-        batch_size=512,
+        batch_size=1024,
         stratified_batches=False,
         max_epochs=50,
         early_stopping="auto",
@@ -448,6 +459,7 @@ class MultiTaskCTRCVRClassifier(
         self.optimizer = optimizer
         self.optimizer_params = optimizer_params
         self.lr = lr
+        self.lr_schedule = lr_schedule
         self.weight_decay = weight_decay
         self.batch_size = batch_size
         self.stratified_batches = stratified_batches

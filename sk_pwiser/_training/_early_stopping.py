@@ -24,7 +24,7 @@ from sk_pwiser._utils import did_you_mean, warn_user
 # number of steps that grows with the rows; see the page of benchmarks. With more rows,
 # the best epoch has at least the number of steps of a fit to `MIN_ROWS` rows.
 MIN_ROWS = 1_000
-FIRST_STEPS, ROWS_PER_STEP = 8, 80
+FIRST_STEPS, ROWS_PER_STEP = 3, 250
 # Figures of the validation rows per task. Larger values are better, except for the log
 # loss. The history contains "grouped_auc" only if it is monitored.
 AUCS = "auc", "grouped_auc"
@@ -390,8 +390,12 @@ def best_epoch(net: NeuralNet) -> int:
     return int(net.history[-1, "epoch"])
 
 
-def stop_reason(net: NeuralNet, n_epochs: int) -> str:
-    """Say where and why a training of `n_epochs` ended, and whose weights it kept."""
+def stop_reason(net: NeuralNet, n_epochs: int, n_held: int = 0) -> str:
+    """Say where and why a training of `n_epochs` ended, and whose weights it kept.
+
+    `n_held` is the last epoch before the learning rate decayed, if early stopping
+    decided on it.
+    """
     last = int(net.history[-1, "epoch"])
     stopping = find_callback(net, BestEpochStopping)
     reason = f"Stopped at epoch {last}"
@@ -403,6 +407,11 @@ def stop_reason(net: NeuralNet, n_epochs: int) -> str:
         )
     elif n_epochs == net.max_epochs:
         reason = f"Ended at epoch {last}, the last one planned"
+    elif n_held:
+        reason = (
+            f"Ended at epoch {last}: the learning rate, held until epoch {n_held}, has "
+            "decayed to 0"
+        )
     return f"{reason}; the weights are those of epoch {best_epoch(net)}."
 
 
@@ -411,6 +420,8 @@ class BestEpochStopping(EarlyStopping):  # type: ignore[misc]
 
     best_epoch_: int
     best_model_weights_: dict[str, Any] | None
+    # Whether a schedule of the learning rate has yet to lower it.
+    is_waiting = False
 
     def __init__(self, monitor: str, patience: int, first_epoch: int) -> None:
         super().__init__(
@@ -426,6 +437,7 @@ class BestEpochStopping(EarlyStopping):  # type: ignore[misc]
     def on_train_begin(self, net: NeuralNet, **kwargs: Any) -> None:
         """Reset the counters."""
         super().on_train_begin(net, **kwargs)
+        self.is_waiting = False
         self.n_unjudged_ = self.first_epoch - 1
 
     def on_epoch_end(self, net: NeuralNet, **kwargs: Any) -> None:
@@ -445,7 +457,13 @@ class BestEpochStopping(EarlyStopping):  # type: ignore[misc]
             )
             self._monitor("valid_loss")
             self.dynamic_threshold_ = np.inf
+        if self.is_waiting:
+            self.misses_ = -self.patience  # which does not reach the patience
         super().on_epoch_end(net, **kwargs)
+
+    def begin_to_count(self) -> None:
+        """Count the epochs without improvement, from the next one on."""
+        self.is_waiting, self.misses_ = False, 0
 
     def _monitor(self, name: str) -> None:
         self.monitor = name
@@ -455,6 +473,7 @@ class BestEpochStopping(EarlyStopping):  # type: ignore[misc]
         """Return the best epoch so far with its weights, and the counters."""
         return {
             "monitor": self.monitor,
+            "is_waiting": self.is_waiting,
             "unjudged": self.n_unjudged_,
             "misses": self.misses_,
             "threshold": self.dynamic_threshold_,
@@ -465,6 +484,7 @@ class BestEpochStopping(EarlyStopping):  # type: ignore[misc]
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore what `state_dict` returned."""
         self._monitor(state["monitor"])
+        self.is_waiting = state["is_waiting"]
         self.n_unjudged_ = state["unjudged"]
         self.misses_, self.dynamic_threshold_ = state["misses"], state["threshold"]
         self.best_epoch_ = state["best_epoch"]

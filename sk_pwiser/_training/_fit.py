@@ -12,7 +12,7 @@ import torch
 from sklearn.utils import check_random_state
 
 from sk_pwiser._training._batches import TrainingData
-from sk_pwiser._training._callbacks import FitTask
+from sk_pwiser._training._callbacks import FitTask, find_callback
 from sk_pwiser._training._checkpoints import (
     Checkpoint,
     Checkpoints,
@@ -56,6 +56,7 @@ from sk_pwiser._training._encode import (
 )
 from sk_pwiser._training._net import MultiTaskNet, close_bar
 from sk_pwiser._training._optimizers import LazyAdam
+from sk_pwiser._training._schedule import WarmupStableDecay
 from sk_pwiser._training._settings import Settings
 from sk_pwiser._training._state import (
     TrainingResult,
@@ -448,6 +449,7 @@ def build(
             max_epochs=plan.max_epochs,
             first_epoch=plan.first_epoch,
             average_decay=0.0 if plan.single_pass else plan.settings.average_decay,
+            is_update=plan.single_pass,
             net_class=net_class,
         )
     if plan.earlier is not None:
@@ -502,7 +504,9 @@ def optimise(
         n_epochs = len(net.history) - plan.n_earlier
         unrelated = plan.rows.targets.unrelated()
         rises = find_rises(net, data.rows.train, n_epochs, unrelated)
-        reason = stop_reason(net, n_epochs)
+        schedule = find_callback(net, WarmupStableDecay)
+        n_held = 0 if schedule is None else schedule.n_held
+        reason = stop_reason(net, n_epochs, n_held)
         if plan.settings.verbose:
             print(reason)
         result = replace(result, rises=rises, stop_reason=reason)

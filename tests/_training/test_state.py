@@ -353,7 +353,7 @@ def test_the_epoch_of_the_lowest_loss_is_restored_after_a_divergence(
     # At the end of the only batch, the loss of the epoch has already been measured.
     monkeypatch.setattr(Spoil, event, Spoil.spoil)
     X, Y = make_rows(IDS[:500])
-    params = {"lr": 1e-4, "optimizer_params": {"average_decay": 0}}
+    params = {"lr": 1e-4, "lr_schedule": None, "optimizer_params": {"average_decay": 0}}
     model = make_model(max_epochs=4, callbacks=[Spoil(4)], **params)
     with pytest.warns(ConvergenceWarning, match="weights of epoch 3 are kept"):
         model.fit(X, Y)
@@ -366,7 +366,8 @@ def test_a_warm_start_that_diverges_keeps_an_epoch_of_its_own(monkeypatch):
     """The losses of the earlier fit, to fewer positives, are lower than all of it."""
     monkeypatch.setattr(Spoil, "on_epoch_begin", Spoil.spoil)
     X, Y = make_rows(IDS[:500])
-    params = {"lr": 1e-4, "optimizer_params": {"average_decay": 0}, "warm_start": True}
+    params = {"lr": 1e-4, "lr_schedule": None, "optimizer_params": {"average_decay": 0}}
+    params["warm_start"] = True
     rare = Y.mul(np.arange(len(X)) % 10 == 0, axis=0)
     model, expected = (make_model(max_epochs=2, **params).fit(X, rare) for _ in "ab")
     model.set_params(max_epochs=3, callbacks=[Spoil(5)])
