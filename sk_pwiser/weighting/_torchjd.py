@@ -210,25 +210,6 @@ class TorchJD(GradientWeighting):
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
 
-def as_weighting(
-    choice: Any, params: dict[str, Any] | None
-) -> tuple[Any, dict[str, Any] | None]:
-    """Replace a class or instance of TorchJD by `TorchJD` and its parameters.
-
-    Others are returned unchanged, but for instances, which raise a TypeError.
-    """
-    kind = choice if isinstance(choice, type) else type(choice)
-    if any(base.__module__.partition(".")[0] == "torchjd" for base in kind.__mro__):
-        return TorchJD, {**(params or {}), "aggregator": choice}
-    if isinstance(choice, nn.Module):
-        raise TypeError(
-            "weighting must be a name, a class, or an aggregator or scalarizer of "
-            f"TorchJD; got an instance of {kind.__name__}. Pass the class instead, and "
-            "its parameters as weighting_params."
-        )
-    return choice, params
-
-
 def _module(name: str) -> Any:
     return import_extra(f"torchjd.{name}", 'weighting="torchjd"')
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 
 from sk_pwiser.losses import BCE, JRC, PWiseR
-from sk_pwiser.losses._jrc import context_losses
+from sk_pwiser.losses._ranking import context_losses
 
 NAMES = ["click", "conversion"]
 

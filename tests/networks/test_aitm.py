@@ -15,7 +15,7 @@ from rewrites import (
 )
 
 from sk_pwiser.networks import AITM, NetworkSpec
-from sk_pwiser.networks._aitm import Transfer
+from sk_pwiser.networks._bottoms import Transfer
 
 
 def transfer(p, name, own, previous):

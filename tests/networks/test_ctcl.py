@@ -12,7 +12,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from sk_pwiser._training._criterion import MultiTaskCriterion
 from sk_pwiser.losses import BCE
 from sk_pwiser.networks import CTCL, Labels, NetworkSpec, SharedBottom
-from sk_pwiser.networks._ctcl import consistency_loss
+from sk_pwiser.networks._bottoms import consistency_loss
 from sk_pwiser.weighting import Equal
 
 UNITS = {"bottom_units": (9,), "tower_units": (8, 7)}

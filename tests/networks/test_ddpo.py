@@ -10,7 +10,7 @@ from scipy.special import expit
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from sk_pwiser.networks import DDPO, ESMM, Labels
-from sk_pwiser.networks._ddpo import dual_propensity_loss, teacher_loss
+from sk_pwiser.networks._entire_space import dual_propensity_loss, teacher_loss
 
 UNITS = {"tower_units": (8, 7)}
 

@@ -9,9 +9,12 @@ from numpy.testing import assert_allclose
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from sk_pwiser.networks import Labels
-from sk_pwiser.networks._dcmt import counterfactual_loss
-from sk_pwiser.networks._ddpo import dual_propensity_loss, teacher_loss
-from sk_pwiser.networks._esmm import entire_space_loss
+from sk_pwiser.networks._entire_space import (
+    counterfactual_loss,
+    dual_propensity_loss,
+    entire_space_loss,
+    teacher_loss,
+)
 
 N = 7
 

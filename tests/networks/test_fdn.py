@@ -16,7 +16,7 @@ from rewrites import (
 )
 
 from sk_pwiser.networks import FDN
-from sk_pwiser.networks._fdn import PENALTIES
+from sk_pwiser.networks._experts import PENALTIES
 
 
 def cosine(s, h):

@@ -8,7 +8,7 @@ from rewrites import affine, batch, dense_input, make, mixed, mlp, softmax, weig
 from scipy.special import expit, log_expit, logsumexp
 
 from sk_pwiser.networks import MetaHeac
-from sk_pwiser.networks._metaheac import mixture_logits
+from sk_pwiser.networks._experts import mixture_logits
 
 UNITS = {"expert_units": (8, 7), "tower_units": (6,)}
 

@@ -4,7 +4,7 @@ import torch
 from numpy.testing import assert_allclose
 
 from sk_pwiser.weighting import GradCraft
-from sk_pwiser.weighting._gradcraft import without_conflicts
+from sk_pwiser.weighting._gradient_weightings import without_conflicts
 
 
 def projected(g, k, epsilon):

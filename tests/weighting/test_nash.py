@@ -7,7 +7,7 @@ from refusals import X, Y, small
 
 from sk_pwiser.losses import BCE
 from sk_pwiser.weighting import WEIGHTINGS, Nash
-from sk_pwiser.weighting._nash import nash_weights
+from sk_pwiser.weighting._gradient_weightings import nash_weights
 
 
 def gradients(n_tasks, n_entries=40, spread=0.0):
