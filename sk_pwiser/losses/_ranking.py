@@ -60,11 +60,11 @@ class CombinedPair(_BCEWithRanking):
         \underset{i \in P_k,\ j \in N_k}{mean} \log(1 + e^{-(z_{ik} - z_{jk})})
 
     with the logits z, the positive rows P and negative rows N of the batch in task k,
-    and the mean sample weight of the batch, 1 without weights. The mean is over all
-    pairs; a pair has the product of the weights of its rows. Time is nearly linear and
-    memory linear in the rows. If positives are rare, cross-entropy has almost no
-    gradient for a negative with a probability near 0; the pairs have one as long as
-    positives score no higher.
+    and the mean sample weight :math:`\bar w` of the batch, 1 without weights. The mean
+    is over all pairs, and the weight of a pair is the product of the weights of its
+    rows. Time is nearly linear and memory linear in the rows. If positives are rare,
+    cross-entropy has almost no gradient for a negative with a probability near 0; the
+    pairs have one as long as positives score no higher.
 
     Parameters
     ----------
@@ -207,6 +207,8 @@ class JRC(_BCEWithRanking):
         sample_weight: Tensor | None,
         groups: Tensor | None,
     ) -> Tensor:
+        # A batch may be one context: float32 would lose digits in sums over all its
+        # rows.
         z = logits.to(widest_float(logits.device))
         label_logits = torch.stack([logsigmoid(-z), logsigmoid(z)], dim=2)
         weight = None
@@ -224,8 +226,9 @@ def context_losses(
 ) -> Tensor:
     """Compute -log softmax of each row's own label over the rows of its context.
 
-    `label_logits`, (n_rows, n_tasks, 2), are the logits of both labels. The losses,
-    (n_rows, n_tasks), use weights in the sums only. Without `groups`, there is one.
+    `label_logits`, (n_rows, n_tasks, 2), are the log-probabilities of both labels.
+    Weights apply to the sums over a context, not to the losses, (n_rows, n_tasks), of
+    its rows. Without `groups`, all rows are one context.
     """
     if groups is None:
         context, n_contexts = torch.zeros_like(y[:, 0], dtype=torch.int64), 1
@@ -234,9 +237,11 @@ def context_losses(
         context, n_contexts = _number_from_0(groups), len(groups)
     scores = label_logits
     if weight is not None:
+        # A factor v of an exponential is log v in its exponent.
         scores = scores + _log_relative_weight(weight, context, n_contexts)
     log_sums = _log_sum_exp(scores.flatten(1), context, n_contexts)
     losses = log_sums[context].view_as(label_logits) - label_logits
+    # Not by indexing: labels may be probabilities.
     return y * losses[..., 1] + (1 - y) * losses[..., 0]
 
 
@@ -249,7 +254,10 @@ def _number_from_0(groups: Tensor) -> Tensor:
 
 
 def _log_relative_weight(weight: Tensor, context: Tensor, n_contexts: int) -> Tensor:
-    """Return log(weight / mean in the context), 0 if all are 0, as 3-D tensor."""
+    """Return log(weight / mean in the context), `(n_rows, n_tasks, 1)`.
+
+    The mean is over the rows of a weight above 0. If there are none, the result is 0.
+    """
     rows = context.unsqueeze(1).expand_as(weight)
     zeros = weight.new_zeros(n_contexts, weight.shape[1])
     total = zeros.scatter_add(0, rows, weight)[context]
@@ -264,6 +272,7 @@ def _log_sum_exp(scores: Tensor, context: Tensor, n_contexts: int) -> Tensor:
     rows = context.unsqueeze(1).expand_as(scores)
     size = n_contexts, scores.shape[1]
     with torch.no_grad():  # the shift by the maxima cancels
+        # The maximum of each context makes its largest exponential 1, at any logit.
         lowest = scores.new_full(size, -torch.inf)
         maxima = lowest.scatter_reduce(0, rows, scores, "amax")
     shifted = (scores - maxima[context]).exp()

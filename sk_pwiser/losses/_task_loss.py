@@ -176,7 +176,7 @@ class MultiTaskLoss(nn.Module):
 
 
 def checked_loss(loss: MultiTaskLoss) -> MultiTaskLoss:
-    """Return a loss whose class, which may be a user's own, has the right methods."""
+    """Return a loss after a check of its methods: its class may be a user's own."""
     check_base_init(loss, "task_names", "task_names")
     arguments = "logits", "y", "sample_weight", "groups"
     check_signature(type(loss), "forward", *arguments)
@@ -205,6 +205,8 @@ def mean_over_rows(row_losses: Tensor, sample_weight: Tensor | None) -> Tensor:
     """Divide the sums of weighted row losses by the number of rows of the batch."""
     if sample_weight is not None:
         row_losses = row_losses * per_task(sample_weight)
+    # Not by the sum of the weights: it differs between batches, and rare heavy rows
+    # would count less in the batches that have them.
     return row_losses.mean(dim=0)
 
 
@@ -250,11 +252,12 @@ class BCE(_PointwiseLoss):
 
 
 class _CrossEntropy(torch.autograd.Function):
-    """Cross-entropy by fewer kernels than torch's own."""
+    """Cross-entropy by fewer kernels than torch's own, for devices other than a CPU."""
 
     @staticmethod
     def forward(ctx: Any, logits: Tensor, targets: Tensor) -> Tensor:
         ctx.save_for_backward(logits, targets)
+        # z - z y - log sigmoid(z), which is finite for all logits.
         loss = torch.addcmul(logits, logits, targets, value=-1)
         return loss.sub_(F.logsigmoid(logits))
 
@@ -356,9 +359,9 @@ def funnel_monotonicity_penalty(
 
     .. math:: \frac{1}{n} \sum_i \sum_k w_{i,k+1} \max(p_{i,k+1} - p_{ik}, 0)
 
-    with the probabilities p and the sample weights w. In the paper of AITM this is the
-    behavioral expectation calibrator, there a sum over the rows. Here it is a mean, so
-    that its weight does not depend on the batch size.
+    with the probabilities p and the sample weights w. The paper of AITM calls it the
+    behavioral expectation calibrator and sums over the rows. Here it is a mean, so that
+    its weight does not depend on the batch size.
 
     Parameters
     ----------
@@ -368,8 +371,8 @@ def funnel_monotonicity_penalty(
         Weights of the rows, with a mean of 1 over the training rows. If they are given
         per row and task, the weight of the later task of each pair applies.
     parents : sequence of int, default=None
-        Index of the task that each task presupposes, -1 for none; by default the task
-        before it.
+        Index of the task that each task presupposes, -1 if there is none; by default
+        the task before it.
 
     Returns
     -------
@@ -394,6 +397,7 @@ def funnel_monotonicity_penalty(
     if parents is None:
         parents = chain_parents(logits.shape[1])
     p = logits.sigmoid().unbind(dim=1)
+    # A first summand, since a single task has no pair.
     rises = [torch.zeros_like(p[0])]
     for k, parent in enumerate(parents):
         if parent >= 0:

@@ -136,6 +136,7 @@ class SingleTask(MultiTaskNetwork):
     ) -> None:
         super().__init__(spec, n_tables=spec.n_tasks)
         bottom = check_units("bottom_units", bottom_units)
+        # A bottom of its own and a tower are one perceptron.
         units = bottom + check_units("tower_units", tower_units)
         self.towers = self._make_towers(self.width, units, dropout)
 
@@ -220,12 +221,14 @@ class AITM(MultiTaskNetwork):
         transfers = iter(self.transfers)
         for k, parent in enumerate(self.spec.parents):
             if parent >= 0:
+                # Parents come first, so that their vectors already hold what they
+                # received.
                 hidden[k] = next(transfers)(hidden[k], hidden[parent])
         return NetworkOutput(self.towers(torch.stack(hidden)))
 
 
 class Transfer(nn.Module):
-    """Attention over the tower of a task and the vector from the previous task."""
+    """Attention over a task's own tower and the vector from the previous task."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -236,6 +239,7 @@ class Transfer(nn.Module):
     def forward(self, own: Tensor, previous: Tensor) -> Tensor:
         """Map two tensors of shape `(batch, width)` to one."""
         passed = torch.relu(self.information(previous))
+        # Both vectors go through the three maps W^1, W^2 and W^3 in one product.
         candidates = torch.cat([own, passed])
         projected = self.attention(candidates).unflatten(1, (2, -1))
         keys, queries, values = projected.unbind()
@@ -341,6 +345,7 @@ class CTCL(MultiTaskNetwork):
         self.pairs = [(j, k) for k, j in enumerate(spec.parents) if j >= 0]
         # Probabilities over impressions, in either task space.
         logits = base_logits(spec.base_rates)
+        # Transfer nets start at the base rate of the task that they predict.
         to_children = logits[[child for _, child in self.pairs]]
         to_parents = logits[[parent for parent, _ in self.pairs]]
         self.to_children = TaskTowers(n_hidden, units, to_children, dropout)
@@ -357,9 +362,11 @@ class CTCL(MultiTaskNetwork):
             return NetworkOutput(logits)
         known = None
         if self.reads_predictions:
+            # Without a gradient: a task must not move to where others predict it.
             known = at_least_float32(logits.detach())
             if self.spec.task_space == "conditional":
                 known = chain_logits(known, self.spec.parents)
+        # All transfer nets of one direction run together: one input per pair.
         of_parents = torch.stack([hidden[parent] for parent, _ in self.pairs])
         of_children = torch.stack([hidden[child] for _, child in self.pairs])
         to_children = self.to_children(of_parents).unbind(dim=1)
@@ -384,9 +391,9 @@ def consistency_loss(
 ) -> Tensor:
     """Compute the mean loss of the transfers from each task, of shape `(n_tasks,)`.
 
-    `transfers` are the logits, `(batch,)`, by the task that they are computed from and
-    the task that they predict. The targets are the probabilities of the logits `known`,
-    or the labels.
+    The keys of `transfers` are the task that a logit is computed from and the task that
+    it predicts; the logits have shape `(batch,)`. The targets are the probabilities of
+    the logits `known`, or the labels if it is None.
     """
     targets = labels.y if known is None else known.sigmoid()
     tasks = range(targets.shape[1])
@@ -399,6 +406,7 @@ def consistency_loss(
         [labels.row_losses(at_least_float32(logits), targets) for logits in filled]
     )
     if known is not None:
+        # The value at T = p_k: otherwise the loss would fall as p_k becomes certain.
         losses = losses - labels.row_losses(known, targets)
     if labels.sample_weight is not None:
         weights = labels.sample_weight.view(len(targets), -1)

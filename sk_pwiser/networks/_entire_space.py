@@ -110,6 +110,7 @@ class _CorrectedESMM(ESMM):
             "correction_weight", correction_weight, at_least=0
         )
         share = check_number("min_propensity", min_propensity, above=0, at_most=1)
+        # Relative to the base rate, so that rare tasks are not clipped everywhere.
         rates = torch.tensor(list(spec.base_rates[:-1]), dtype=torch.float64)
         smallest = (share * torch.stack([rates, 1 - rates])).float()
         self.register_buffer("smallest_propensities", smallest, persistent=False)
@@ -133,8 +134,10 @@ class _CorrectedESMM(ESMM):
 
     def _propensities(self, logits: Tensor) -> tuple[Tensor, Tensor]:
         """Return P(previous task) and its complement, for heads after the first."""
+        # Detached: the correction must not change the propensities that it divides by.
         logits, smallest = logits[:, :-1].detach(), self.smallest_propensities
         happened = torch.maximum(logits.sigmoid(), smallest[0])
+        # The sigmoid of -logit: 1 - sigmoid would round to 0 for a frequent task.
         return happened, torch.maximum((-logits).sigmoid(), smallest[1])
 
 
@@ -147,8 +150,9 @@ def entire_space_loss(
 ) -> Tensor:
     """Compute the loss of :class:`ESCM2`, `(n_tasks,)`, 0 for the first task.
 
-    The other tensors are `(batch, n_tasks - 1)`. The paper imputes the loss itself, a
-    number without a gradient for the head: rows without a label would not train it.
+    The other tensors are `(batch, n_tasks - 1)`. The paper imputes the loss itself,
+    which has no gradient for the head, so that rows without a label would not train it.
+    Here labels are imputed.
     """
     target = later_targets(labels)
     known = later_weights(labels) * labels.y[:, :-1] / propensity.detach()
@@ -156,6 +160,8 @@ def entire_space_loss(
     if imputed is None:
         losses = weighted_mean(delta, known)
     else:
+        # Detached in the first two terms: only the loss of the known labels trains the
+        # imputation.
         guess = imputed.detach().sigmoid()
         guessed = later_losses(labels, heads, guess)
         training = later_losses(labels, imputed, target)
@@ -172,7 +178,7 @@ def dual_loss(
     propensities: tuple[Tensor, Tensor],
     weight: float,
 ) -> Tensor:
-    """Compute the losses of heads for labels, and of `others` in the other rows.
+    """Compute the losses of heads where labels are known, of `others` elsewhere.
 
     The result is `(n_tasks,)`, 0 for the first task, and all other tensors are `(batch,
     n_tasks - 1)`; `propensities` are P(previous task) and its complement.
@@ -190,7 +196,7 @@ def dual_loss(
 
 
 def later_losses(labels: Labels, logits: Tensor, targets: Tensor) -> Tensor:
-    """Compute losses of heads after the first, `(batch, n_tasks - 1)`, unweighted."""
+    """Compute unweighted losses of heads after the first, `(batch, n_tasks - 1)`."""
     # The loss takes one column per task; that of the first is not used.
     logits = torch.cat([logits.new_zeros(len(logits), 1), logits], dim=1)
     targets = torch.cat([labels.y[:, :1], targets], dim=1)
@@ -198,9 +204,10 @@ def later_losses(labels: Labels, logits: Tensor, targets: Tensor) -> Tensor:
 
 
 def later_targets(labels: Labels) -> Tensor:
-    """Return what heads after the first learn where the previous task happened.
+    """Return the targets of heads after the first, where the previous task happened.
 
-    Of probabilities as labels this is P(task | previous task); labels do not change.
+    Labels of 0 and 1 do not change. Probabilities as labels become P(task | previous
+    task).
     """
     return conditional_labels(labels.y, chain_parents(labels.y.shape[1]))[:, 1:]
 
@@ -223,6 +230,7 @@ def _weights(labels: Labels) -> Tensor:
 
 def weighted_mean(losses: Tensor, weights: Tensor) -> Tensor:
     """Average `(batch, n)` over the rows, by weights; 0 where all weights are 0."""
+    # 0 / tiny is 0: a batch without a click gives no correction, and no NaN.
     tiny = torch.finfo(losses.dtype).tiny
     return (losses * weights).sum(dim=0) / weights.sum(dim=0).clamp(min=tiny)
 
@@ -332,8 +340,8 @@ class ESCM2(_CorrectedESMM):
 class DCMT(_CorrectedESMM):
     r"""Entire-space causal multi-task framework: a CVR with a counterfactual twin.
 
-    The twin tower of the paper is left out, since its form could not be read: here the
-    twin is a separate tower, and its label is a parameter.
+    The form of the paper's twin tower could not be read. Here the twin is a separate
+    tower, and its label is a parameter.
 
     The conditional heads are the heads of :class:`ESMM`. Each head after the first,
     with probability q, has a counterfactual twin with probability :math:`q^*`, a tower
@@ -454,8 +462,8 @@ def prior_loss(
 class DDPO(_CorrectedESMM):
     r"""Direct dual propensity optimisation: a teacher labels rows without a click.
 
-    The attention of the paper, which transfers between the networks, is left out, since
-    its form could not be read.
+    The paper's attention between the networks is left out, since its form could not be
+    read.
 
     The conditional heads are the heads of :class:`ESMM`. Each head after the first,
     with probability q, has a teacher with probability :math:`\tilde q`, a tower on the

@@ -239,6 +239,8 @@ class ExtractionLevel(nn.Module):
         self.experts = ExpertGroups(sizes, n_in, units, dropout)
         self.n_out = self.experts.n_out
         self.task_gates = Gates(n_in, n_tasks, n_own + n_shared)
+        # No layer reads the shared stream of the last level: its gate would never be
+        # trained.
         self.shared_gate = Gates(n_in, 1, n_all) if not is_last else None
 
     def forward(self, streams: Tensor) -> Tensor:
@@ -339,6 +341,8 @@ class STEM(MultiTaskNetwork):
         inputs = self.input_layer(codes, numeric)
         experts = self.experts(inputs)
         weights = self.gates.weights((inputs[:-1] + inputs[-1:]) / 2)
+        # The experts of other tasks, without a gradient: the second sum of the
+        # equation.
         others = mix(weights * self.is_other, experts.detach())
         return NetworkOutput(self.towers(self._mix_trained(weights, experts) + others))
 
@@ -443,6 +447,7 @@ class FDN(MultiTaskNetwork):
         self.experts = ExpertGroups(sizes, self.width, units, dropout, F.elu)
         n_read = (n_pairs + n_each) * self.experts.n_out
         self.towers = self._make_towers(n_read, tower_units, dropout)
+        # Each specific expert predicts its task, so it starts at the rate of the task.
         of_pairs = self.base_logits.repeat_interleave(n_pairs)
         self.aux_heads = TaskTowers(self.experts.n_out, (), of_pairs)
 
@@ -450,12 +455,14 @@ class FDN(MultiTaskNetwork):
         """Compute the logits of a batch, of shape `(batch, n_tasks)`."""
         experts = self.experts(self.input_layer(codes, numeric))
         specific, shared = experts.chunk(2)
-        # (n_tasks, batch, n_pairs * width) beside (batch, n_tasks * n_pairs * width)
+        # A tower reads its own specific experts and all shared ones:
+        # (n_tasks, batch, n_pairs * width) and (batch, n_tasks * n_pairs * width).
         own = specific.unflatten(0, (self.n_tasks, self.n_pairs))
         own = own.transpose(1, 2).flatten(2)
         common = shared.transpose(0, 1).flatten(1).expand(self.n_tasks, -1, -1)
         logits = self.towers(torch.cat([own, common], dim=2))
         aux = self.aux_heads(specific).unflatten(1, (self.n_tasks, self.n_pairs))
+        # Means of small squares would lose most digits in half precision.
         with torch.autocast(specific.device.type, enabled=False):
             penalty = self.penalty(
                 at_least_float32(specific), at_least_float32(shared)

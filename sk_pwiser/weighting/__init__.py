@@ -65,7 +65,8 @@ def as_weighting(
 ) -> tuple[Any, dict[str, Any] | None]:
     """Replace a class or instance of TorchJD by `TorchJD` and its parameters.
 
-    Others are returned unchanged, but for instances, which raise a TypeError.
+    Other classes and names are returned unchanged. Instances of other modules raise a
+    TypeError.
     """
     kind = choice if isinstance(choice, type) else type(choice)
     if any(base.__module__.partition(".")[0] == "torchjd" for base in kind.__mro__):

@@ -116,7 +116,7 @@ class GradNorm(GradientWeighting):
         self.initial_losses.copy_(losses)
 
     def set_sample_weight(self, sample_weight: Tensor | None) -> None:
-        """Take the mean weights of the tasks, by which the rates divide the losses."""
+        """Take the mean weights of the tasks; the rates divide the losses by them."""
         if sample_weight is None or sample_weight.dim() == 1:  # equal for all tasks
             self.mean_weights.fill_(1.0)
         else:

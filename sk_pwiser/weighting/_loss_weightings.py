@@ -27,9 +27,10 @@ class _Constant(TaskWeighting):
         penalty: Tensor | None,
         parameters: Iterable[nn.Parameter],
     ) -> None:
-        """Compute the gradients of a step, for which the weights are known before."""
+        """Compute the gradients of a step from the weights, without a total loss."""
         if type(self).forward not in (Equal.forward, Fixed.forward):
-            super().backward(losses, penalty, parameters)  # of a subclass
+            # A subclass with its own `forward` may compute any total.
+            super().backward(losses, penalty, parameters)
             return
         terms: list[tuple[Tensor, Tensor | None]] = [(losses, self._factors)]
         if penalty is not None:
@@ -175,6 +176,7 @@ class Uncertainty(TaskWeighting):
     def forward(self, losses: Tensor) -> Tensor:
         """Return the weighted sum plus the log-variance terms, of shape `()`."""
         s = self.log_variances
+        # Without a loss, s / 2 alone would push the log-variance down.
         log_terms = torch.where(losses.detach() != 0, s / 2, 0.0)
         return ((-s).exp() * losses + log_terms).sum()
 
@@ -248,7 +250,8 @@ class DynamicWeightAverage(TaskWeighting):
 class TrainingRates(nn.Module):
     """Ratios of the tasks' mean losses in the last two epochs.
 
-    A loss that is not above 0 is of a batch without rows of the task, and is left out.
+    A loss that is not above 0 comes from a batch without rows of the task, and is left
+    out.
     """
 
     mean: Tensor

@@ -70,7 +70,8 @@ class TorchJD(GradientWeighting):
         self.aggregator: Any = _make(aggregator, n_tasks, params)
         scalarizer = _module("scalarization").Scalarizer
         self.needs_task_gradients = not isinstance(self.aggregator, scalarizer)
-        # Methods that read the gradients themselves may have a state per entry.
+        # Methods that read the gradients themselves may have a state per entry, whose
+        # number must then be the same in all steps.
         self.skips_rows = self._gram_weighting is not None
         self._initial_attributes = deepcopy(self._attributes())
         # Combine a small input, so that unsuitable methods raise before training. The
@@ -142,8 +143,8 @@ class TorchJD(GradientWeighting):
             self.aggregator.step()
         return super().end_epoch()
 
-    # TorchJD stores the state of its methods in buffers and in plain attributes, which
-    # are not part of torch's state_dict.
+    # TorchJD stores the state of its methods in buffers and in plain attributes. The
+    # latter are not part of torch's state_dict, so the methods below add them.
 
     def _attributes(self) -> dict[str, dict[str, Any]]:
         internal = vars(nn.Module()).keys()

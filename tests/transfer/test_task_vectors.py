@@ -5,7 +5,7 @@ import pytest
 import torch
 from numpy.testing import assert_array_equal
 
-from sk_pwiser.transfer._task_vectors import combine
+from sk_pwiser.transfer._merge import combine
 
 
 def states(n_members, seed=0):
