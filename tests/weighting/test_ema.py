@@ -5,7 +5,7 @@ from numpy.testing import assert_allclose
 from refusals import X, Y, small
 
 from sk_pwiser.losses import BCE
-from sk_pwiser.weighting import WEIGHTINGS, ExponentialMovingAverage
+from sk_pwiser.weighting import ExponentialMovingAverage
 
 LOSSES = np.random.default_rng(0).lognormal(sigma=2, size=(30, 3))
 RATES = [None, "dwa", "plain"]
@@ -158,26 +158,3 @@ def test_the_scale_of_a_loss_has_no_influence():
     equal, large = fit(1.0, "equal"), fit(1000.0, "equal")
     assert changed_names(equal, large)
     assert not np.allclose(large.predict_proba(X), equal.predict_proba(X), rtol=0.02)
-
-
-@pytest.mark.parametrize(
-    ("params", "error", "message"),
-    [
-        ({"decay": 1.0}, ValueError, r"decay must be .* >= 0 and < 1; got 1\.0"),
-        ({"decay": -0.1}, ValueError, "decay must be .* got -0.1"),
-        ({"decay": float("nan")}, ValueError, "decay must be finite .* got nan"),
-        ({"decay": "0.9"}, TypeError, "decay must be a number; got '0.9'"),
-        ({"decay": True}, TypeError, "decay must be a number; got True"),
-        ({"rate": "rema"}, ValueError, "rate must be one of .* got 'rema'"),
-        ({"rate": [1]}, TypeError, r"rate must be one of .* got \[1\]"),
-        ({"temperature": 0}, ValueError, "temperature must be finite and > 0; got 0"),
-        ({"temperature": None}, TypeError, "temperature must be a number; got None"),
-    ],
-)
-def test_invalid_parameters_are_named(params, error, message):
-    with pytest.raises(error, match=message):
-        ExponentialMovingAverage(2, **params)
-
-
-def test_registry_holds_it():
-    assert WEIGHTINGS["ema"] is ExponentialMovingAverage

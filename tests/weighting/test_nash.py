@@ -135,18 +135,3 @@ def test_the_estimator_does_not_depend_on_the_scale_of_a_loss():
 
     assert change_by_the_scale("nash") < 1e-3
     assert change_by_the_scale("equal") > 0.05
-
-
-@pytest.mark.parametrize(
-    ("params", "error", "message"),
-    [
-        ({"max_norm": 0}, ValueError, "max_norm must be finite and > 0; got 0"),
-        ({"max_norm": "1"}, TypeError, "max_norm must be a number; got '1'"),
-        ({"tol": float("nan")}, ValueError, "tol must be finite and > 0; got nan"),
-        ({"max_iter": 0}, ValueError, "max_iter must be an integer >= 1; got 0"),
-        ({"max_iter": 1.5}, TypeError, r"max_iter must be an integer >= 1; got 1\.5"),
-    ],
-)
-def test_invalid_parameters_are_named(params, error, message):
-    with pytest.raises(error, match=message):
-        Nash(2, **params)
