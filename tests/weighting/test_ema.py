@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 import torch
 from numpy.testing import assert_allclose
+from quadratics import Scaled
 from refusals import X, Y, small
 
-from sk_pwiser.losses import BCE
 from sk_pwiser.weighting import ExponentialMovingAverage
 
 LOSSES = np.random.default_rng(0).lognormal(sigma=2, size=(30, 3))
@@ -112,19 +112,6 @@ def test_factors_of_the_training_rates(rate):
     assert_allclose(
         factors[20:], np.tile(expected / expected.mean(), (10, 1)), rtol=1e-5
     )
-
-
-class Scaled(BCE):
-    """Cross-entropy with a factor on the loss of the second task."""
-
-    def __init__(self, task_names, scale=1.0):
-        super().__init__(task_names)
-        factors = torch.ones(len(self.task_names))
-        factors[1] = scale
-        self.register_buffer("scale", factors)
-
-    def forward(self, logits, y, sample_weight=None, groups=None):
-        return self.scale * super().forward(logits, y, sample_weight, groups)
 
 
 def fit(scale, weighting="ema", **params):

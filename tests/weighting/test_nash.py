@@ -2,10 +2,9 @@ import numpy as np
 import pytest
 import torch
 from numpy.testing import assert_allclose
-from quadratics import descend, shortest_mean
+from quadratics import Scaled, descend, shortest_mean
 from refusals import X, Y, small
 
-from sk_pwiser.losses import BCE
 from sk_pwiser.weighting import WEIGHTINGS, Nash
 from sk_pwiser.weighting._gradient_weightings import nash_weights
 
@@ -106,17 +105,6 @@ def test_it_reaches_a_pareto_stationary_point():
     path = descend(Nash(2), lr=0.3, decay=0.2, n_steps=400)
     assert shortest_mean(path[0]) > 0.1
     assert shortest_mean(path[-1]) < 0.01
-
-
-class Scaled(BCE):
-    """Cross-entropy with a factor on the loss of the second task."""
-
-    def __init__(self, task_names, scale=1.0):
-        super().__init__(task_names)
-        self.register_buffer("scale", torch.tensor([1.0, scale]))
-
-    def forward(self, logits, y, sample_weight=None, groups=None):
-        return self.scale * super().forward(logits, y, sample_weight, groups)
 
 
 def test_the_estimator_does_not_depend_on_the_scale_of_a_loss():
