@@ -46,8 +46,8 @@ class Workers:
     def __init__(self, device: torch.device) -> None:
         self.device = device
         self.rank, self.size = dist.get_rank(), dist.get_world_size()
-        # Numbers that the host reads are sent by a group of their own, on the CPU: the
-        # host need not wait for the GPU's queue.
+        # A separate group, on the CPU, sends the numbers that the host reads: the host
+        # need not wait for the GPU's queue.
         self._control = dist.new_group(backend="gloo")
 
     def __deepcopy__(self, memo: object) -> "Workers":

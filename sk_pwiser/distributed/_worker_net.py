@@ -110,7 +110,7 @@ class WorkerNet(MultiTaskNet):
         return JointIterator(batches, self.workers, self.generators)
 
     def infer(self, *args: Any, **kwargs: Any) -> NetworkOutput:
-        """Run the network on rows of this worker, with random numbers of its own."""
+        """Run the network on rows of this worker, with the worker's random numbers."""
         with active(self.generators), self._own_global_generators():
             return super().infer(*args, **kwargs)
 

@@ -87,7 +87,7 @@ def describe_impressions(
     The AUC of a column is that of one prediction: the rate of the task among the rows
     with the same value, in at most 64 bins for numbers, shrunk to the mean rate. It is
     the mean over five folds, each predicted with the rates of the others, so that a
-    column with a value of its own for each row has 0.5 rather than 1. Lists are
+    column with a different value in each row has 0.5 rather than 1. Lists are
     predicted by the mean over their elements. Columns that are refused, and arrays of
     numbers, are predicted by whether their value is missing. An AUC above 0.95 suggests
     a leak: a value that is known only after the event.

@@ -417,7 +417,7 @@ def split_columns(X, group_modes):
 
 
 def fit_levels(names, levels):
-    """Return the encoder of metadata columns, None without any."""
+    """Return the encoder of the metadata columns, or None if there are none."""
     if not names:
         return None
     for name, column in zip(names, levels.T, strict=True):

@@ -494,8 +494,8 @@ def pairwise_mean(
     gradient; it is 0 with gradient 0 without weighted pairs. It is float64 or float32,
     and can be differentiated once; a second derivative raises a RuntimeError.
 
-    For n scores, of which m are on the smaller side, the hinges take O(n log m) time
-    and the logistic surrogate O(n); all take O(n) memory. Everything is computed in
+    For n scores, with m on the smaller side, the hinges take O(n log m) time and the
+    logistic surrogate O(n); all take O(n) memory. Everything is computed in
     float64: on the CPU if the device of the scores has no float64. On a CPU, equal
     inputs give bitwise equal results.
 

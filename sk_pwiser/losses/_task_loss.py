@@ -96,7 +96,7 @@ class MultiTaskLoss(nn.Module):
             weight of 0 excludes the row from the task; the losses are still divided by
             the number of rows of the batch.
         groups : int64 Tensor of shape (batch,), default=None
-            Group of each row, a number; None if `fit` was given no groups.
+            Group of each row, a number; None if no groups were passed to `fit`.
 
         Returns
         -------
@@ -108,7 +108,7 @@ class MultiTaskLoss(nn.Module):
     def row_losses(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Compute the pointwise part of the loss per row and task.
 
-        Networks use it in extra losses of their own.
+        Networks use it in their extra losses.
 
         Parameters
         ----------

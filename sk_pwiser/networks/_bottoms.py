@@ -136,7 +136,7 @@ class SingleTask(MultiTaskNetwork):
     ) -> None:
         super().__init__(spec, n_tables=spec.n_tasks)
         bottom = check_units("bottom_units", bottom_units)
-        # A bottom of its own and a tower are one perceptron.
+        # A separate bottom and tower per task are one perceptron.
         units = bottom + check_units("tower_units", tower_units)
         self.towers = self._make_towers(self.width, units, dropout)
 

@@ -144,8 +144,7 @@ def _join(towers: Sequence[Sequence[nn.Linear]]) -> list[tuple[Tensor, Tensor]]:
         parts += [layer.weight.flatten() for layer in layers]
         parts += [layer.bias for layer in layers]
         shapes += [(len(towers), n_out, n_in), (len(towers), 1, n_out)]
-    # One copy of all tensors, of which the layers are views: one kernel in place of
-    # many.
+    # One copy of all tensors takes one kernel; the layers are views of it.
     joined = torch.split(torch.cat(parts), [math.prod(shape) for shape in shapes])
     views = [part.view(shape) for part, shape in zip(joined, shapes, strict=True)]
     return list(zip(views[::2], views[1::2], strict=True))

@@ -217,7 +217,7 @@ class NetworkSpec:
 
     @property
     def parents(self) -> tuple[int, ...]:
-        """Index of the task that each task presupposes, -1 for none."""
+        """Index of the task that each task presupposes, -1 if there is none."""
         if self.task_parents is None:
             return chain_parents(self.n_tasks)
         return tuple(self.task_parents)

@@ -267,7 +267,7 @@ def _tables_without_decay(net):
     groups = net.optimizer_.param_groups
     before = [list(group["params"]) for group in groups]
     for group in list(groups):
-        # A group has one decay, so its tables move to a group of their own.
+        # A group has one decay, so its tables move to a separate group.
         exempt = [p for p in group["params"] if id(p) in tables]
         if exempt and group.get("weight_decay"):
             group["params"] = [p for p in group["params"] if id(p) not in tables]

@@ -61,8 +61,8 @@ class GradNorm(GradientWeighting):
       for cross-entropy the entropy of the rate, instead of the loss of the first batch,
       which depends on whether the batch has a positive row. If the weighting is used
       alone, or with a loss that is not a mean over rows, such as "jrc" and
-      "combined_pair", it is the mean of the losses above 0 in the first epoch, before
-      the end of which it is the mean so far.
+      "combined_pair", it is the mean of the losses above 0 in the first epoch, and
+      during that epoch the mean so far.
     - In the training rates, :math:`L_k(t)` is a mean over the weights: the loss of the
       batch divided by the mean weight of its rows for the task. Otherwise missing
       labels, small weights of a task and, in conditional task space, few rows with the
@@ -427,7 +427,7 @@ TOO_LARGE = NEARLY_OPPOSITE**-0.5
 class Nash(GradientWeighting):
     r"""Nash-MTL: the bargaining solution over the tasks' gradients.
 
-    The gain of task k from a step d is :math:`g_k^\top d`. Of all steps of bounded
+    The gain of task k from a step d is :math:`g_k^\top d`. Among all steps of bounded
     length, the product of the gains is largest for :math:`d = \sum_k \alpha_k g_k` with
 
     .. math:: G G^\top \alpha = 1 / \alpha, \qquad \alpha > 0,
