@@ -61,9 +61,9 @@ def fit_like(
         Whether `source` was fitted on the rows of `X`, too. The target statistics of a
         training row then leave out its block of rows, so that its own label is not
         among its inputs. With False, the rows are encoded by the statistics of `source`
-        as they would be in a prediction, which is right if they are new to it. Of a
-        source with weights that differ, target statistics cannot leave out rows: fit it
-        without `sample_weight` or without target statistics.
+        as they would be in a prediction, which is right if they are new to it. Target
+        statistics cannot leave out rows if the source was fitted with weights that
+        differ: fit it without `sample_weight` or without target statistics.
 
     Returns
     -------
@@ -132,8 +132,8 @@ def train_like(estimator, source, data, share, prepare):
 def extend_schema(schema, rows, seen, extends):
     """Return a schema for further rows, with codes for their new values if `extends`.
 
-    The second result has one array per category column: the code that each code had
-    before, -1 for new values. The third has the same of the vectors of list columns.
+    The second result is an array per category column with the earlier code of each
+    code, -1 for new values. The third is the same for the vectors of list columns.
     """
     encoder, statistics = schema.encoder, schema.statistics
     origins = [np.arange(n) for n in encoder.n_codes_]
@@ -155,6 +155,8 @@ def extend_schema(schema, rows, seen, extends):
                 "missing: each fit scales its weights, so that weighted rows cannot be "
                 "subtracted from the target statistics of the source."
             )
+        # Rows that the statistics have counted must be subtracted again, block by
+        # block.
         kind = "seen" if seen else "new"
         statistics = ExtendedStatistics(statistics, origins, kind, extends, vectors)
     schema = replace(schema, encoder=encoder, statistics=statistics)
@@ -172,10 +174,10 @@ def embedding_tables(network):
 
 
 def find_present(network, rows):
-    """Return which rows of the tables are trained, with those of unseen values.
+    """Return which rows of the tables these rows train, as a mask.
 
-    The second result says it of the vectors that lists and sparse columns do not share
-    with a category column; it is empty without them.
+    Those of unseen values are included. The second mask is for the vectors that lists
+    and sparse columns do not share with a category column; it is empty without them.
     """
     layer, of_bags = network.input_layer, network.input_layer.bags
     present = torch.zeros(sum(layer.cardinalities), dtype=torch.bool)
@@ -185,6 +187,7 @@ def find_present(network, rows):
     if of_bags is None:
         return present, torch.zeros(0, dtype=torch.bool)
     in_bags = torch.zeros(of_bags.embeddings[0].num_embeddings, dtype=torch.bool)
+    # The training rows may be a selection of the stored rows.
     selected = torch.arange(len(rows.codes)) if rows.rows is None else rows.rows
     bags = gather_bags(rows.bags, selected, of_bags.n_bags)
     _, is_own, own, places = of_bags.locate(bags.to(of_bags.starts.device))
@@ -200,9 +203,11 @@ def _filling_untrained(net, rows):
     layer, of_bags = net.module_.input_layer, net.module_.input_layer.bags
     present, in_bags = find_present(net.module_, rows)
     sizes = torch.tensor(layer.cardinalities, dtype=torch.int64)
+    # For each row of a table, the row for unseen values of the same column.
     unseen = layer.unseen.cpu().repeat_interleave(sizes)
     _copy_rows(embedding_tables(net.module_).values(), unseen, ~present)
     if of_bags is not None:
+        # The same for the vectors that lists and sparse columns have for themselves.
         starts = of_bags.own_starts.cpu()
         sizes = torch.cat([starts, torch.tensor([len(in_bags)])]).diff()
         unseen = (starts + layer.unseen_code).repeat_interleave(sizes)
