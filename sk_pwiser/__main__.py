@@ -10,7 +10,9 @@ intervals and a verdict for each metric.
 
 import argparse
 import os
+import sys
 import time
+import warnings
 from pathlib import Path
 
 import joblib
@@ -66,21 +68,34 @@ def main(argv=None):
     arguments = parser.parse_args(argv)
     try:
         check(arguments)
-        if arguments.data is None:
-            show_logs(arguments)
-            compare_real(arguments)
-            print(NEXT)
-        else:
-            X, Y, times = read(arguments)
-            model = make_model(arguments)
-            found = describe_impressions(X, Y, time=times, estimator=model)
-            print(found)
-            if numbers := [*found.flagged("id"), *found.flagged("category")]:
-                print("To read numbers as categories: --categorical", *numbers)
-            compare(arguments.data.name, X, Y, arguments, times)
+        with warnings.catch_warnings():
+            # The line of code that a warning refers to is none of the user's.
+            warnings.showwarning = print_warning
+            run(arguments)
     except (ImportError, OSError, TypeError, ValueError) as error:
         # The input of a user, not a defect: one line, no traceback.
         parser.exit(2, f"{parser.prog}: error: {' '.join(str(error).split())}\n")
+
+
+def run(arguments):
+    """Run the comparison that the arguments ask for."""
+    if arguments.data is None:
+        show_logs(arguments)
+        compare_real(arguments)
+        print(NEXT)
+        return
+    X, Y, times = read(arguments)
+    model = make_model(arguments)
+    found = describe_impressions(X, Y, time=times, estimator=model)
+    print(found)
+    if numbers := [*found.flagged("id"), *found.flagged("category")]:
+        print("To read numbers as categories: --categorical", *numbers)
+    compare(arguments.data.name, X, Y, arguments, times)
+
+
+def print_warning(message, *_, **__):
+    """Print a warning in one line."""
+    print(f"Warning: {' '.join(str(message).split())}", file=sys.stderr, flush=True)
 
 
 def make_parser():
@@ -123,6 +138,11 @@ def make_parser():
     )
     add("--ignore", **columns, help="columns of the file to leave out")
     add(
+        "--drop-unlabelled",
+        action="store_true",
+        help="leave out the rows of the file without a label in one of the targets",
+    )
+    add(
         "--weights",
         nargs="+",
         type=float,
@@ -150,7 +170,10 @@ def check(arguments):
     """Raise if options do not fit together."""
     if (arguments.data is None) != (not arguments.targets):
         raise ValueError("--data and --targets must be given together")
-    for option in ("categorical", "time", "ignore", "against_others"):
+    for option in (
+        *("categorical", "time", "ignore"),
+        *("against_others", "drop_unlabelled"),
+    ):
         if arguments.data is None and getattr(arguments, option):
             name = option.replace("_", "-")
             raise ValueError(f"--{name} must be given with --data")
@@ -276,6 +299,7 @@ def read(arguments):
         import_extra("pyarrow", "--data with a Parquet file")
     frame = pd.read_parquet(path) if is_parquet else pd.read_csv(path)
     check_columns(frame, arguments)
+    frame = with_labels(frame, arguments)
     labels = read_labels(frame[targets]).values.reshape(len(frame), -1)
     labels = zero_one_labels(read_words(labels), targets).astype("int8")
     Y = pd.DataFrame(labels, frame.index, targets)
@@ -294,6 +318,26 @@ def read(arguments):
             "the rows as --time, and leave out others with --ignore"
         )
     return X, Y, times
+
+
+def with_labels(frame, arguments):
+    """Return the rows with all labels; raise if others are not to be left out."""
+    known = frame[arguments.targets].notna()
+    complete = known.all(axis=1)
+    if complete.all():
+        return frame
+    if not arguments.drop_unlabelled:
+        counts = ", ".join(
+            f"{n:,} in column {name!r}" for name, n in (~known).sum().items() if n
+        )
+        raise ValueError(
+            f"{arguments.data.name} has rows without labels: {counts}. "
+            "--drop-unlabelled leaves them out"
+        )
+    if not complete.any():
+        raise ValueError(f"no row of {arguments.data.name} has all labels")
+    print(f"{(~complete).sum():,} rows without all labels were left out.\n")
+    return frame[complete].reset_index(drop=True)
 
 
 def check_columns(frame, arguments):

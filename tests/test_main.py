@@ -174,6 +174,35 @@ def write(frame, path):
     return path
 
 
+def test_rows_without_labels_can_be_left_out(tmp_path, capsys):
+    labels = Y.astype(float)
+    labels.iloc[::10] = np.nan
+    labels.iloc[1, 1] = np.nan  # one label of two
+    path = write(X.assign(**labels), tmp_path / "log.csv")
+    options = ["--data", str(path), "--targets", *Y, "--drop-unlabelled"]
+    command.main([*FEW, *options])
+    out = capsys.readouterr().out
+    assert out.startswith("31 rows without all labels were left out.\n\n269 rows, ")
+
+
+def test_scores_and_warnings_are_those_that_a_reader_expects(tmp_path, capsys):
+    times = 789_652_009 + 86_400 * np.arange(len(X))
+    # Each fit warns of a column with one value.
+    path = write(X.assign(at=times, same=1, **Y), tmp_path / "log.csv")
+    options = ["--data", str(path), "--targets", *Y, "--time", "at", "--folds", "3"]
+    command.main(["--max-epochs", "1", "--jobs", "2", *options])
+    out, err = capsys.readouterr()
+    assert "minus log loss" not in out
+    [row] = [each for each in rows_of_table(out) if each[:3] == ["log", "loss", "bce"]]
+    assert 0 < float(row[3]) < 1
+    assert "1995-01-09 11:46:49" in out
+    lines = err.splitlines()
+    assert lines
+    assert all(line.startswith("Warning: ") for line in lines)
+    assert len(set(lines)) == len(lines)
+    assert "process.py" not in err
+
+
 @pytest.mark.parametrize("name", ["log.csv", "log.parquet"])
 def test_a_log_with_times_and_words(monkeypatch, tmp_path, capsys, name):
     seen = {}
@@ -202,7 +231,8 @@ def test_a_log_with_times_and_words(monkeypatch, tmp_path, capsys, name):
     [
         ({"at": LOG["at"][0]}, [], "has dates in the columns ['at']: name the one"),
         ({"click": "perhaps"}, [], "'click' of Y contains 'perhaps' in row 0"),
-        ({"click": np.nan}, [], "Y contains NaN: 300 in column 'click'"),
+        ({"click": np.nan}, [], "300 in column 'click'. --drop-unlabelled leaves them"),
+        ({"click": np.nan}, ["--drop-unlabelled"], "no row of log.parquet has all"),
         ({"at": "soon"}, ["--time", "at"], "soon"),
         ({"at": 1}, ["--time", "at"], "n_splits=2 with min_conversions=1"),
         ({"price": np.inf}, [], "'price'"),
@@ -227,6 +257,7 @@ def test_bad_files(tmp_path, capsys, columns, options, message):
         (["--data", "log.csv"], "--data and --targets must be given together"),
         (["--categorical", "id"], "--categorical must be given with --data"),
         (["--time", "at"], "--time must be given with --data"),
+        (["--drop-unlabelled"], "--drop-unlabelled must be given with --data"),
         (
             [*CLICKS, "--against-others", "--weights", "1"],
             "--weights must be given without --against-others",

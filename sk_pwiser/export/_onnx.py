@@ -3,6 +3,7 @@
 import inspect
 import io
 import json
+import logging
 import threading
 import warnings
 from contextlib import contextmanager
@@ -22,8 +23,13 @@ from sk_pwiser.export._network import (
     market_of,
 )
 
-# The first version with all operators used here; runtimes since 2022 support it.
-OPSET = 17
+# PyTorch's present exporter is its default since 2.9. Older releases have it, too, but
+# are left to the former exporter, which the newer ones will remove.
+IS_PRESENT = (
+    dynamo := inspect.signature(torch.onnx.export).parameters.get("dynamo")
+) is not None and dynamo.default is True
+# The first version that the exporter writes; runtimes since 2023 support both.
+OPSET = 18 if IS_PRESENT else 17
 # Largest size of a file of protocol buffers.
 LARGEST_FILE = 2**31
 OUTPUT = "probabilities"
@@ -78,14 +84,15 @@ def to_onnx(estimator, path, *, inputs="encoded"):
         values that are neither, with the empty string, or with the name
         "probabilities". In these cases no file is written.
     ImportError
-        If onnx or onnxruntime is not installed.
+        If onnx, onnxruntime or, from PyTorch 2.9 on, onnxscript is not installed.
     OSError
         If the file cannot be written, for example because its folder does not exist.
 
     Notes
     -----
-    The network is exported with the TorchScript-based exporter of PyTorch, which is
-    deprecated, but needs no package in addition to onnx.
+    The network is exported with the exporter of PyTorch, which needs onnxscript from
+    PyTorch 2.9 on. With older releases, the former exporter is used, which is based on
+    TorchScript.
 
     The graph runs the network in float32, even if `precision="bfloat16"` was used in
     training, and computes probabilities in float64, so that rare events have full
@@ -162,23 +169,51 @@ def _check_size(network):
 def _trace(network):
     """Return the bytes of an ONNX model of a network, with encoded inputs."""
     inputs = _example_inputs(network, EXAMPLE_SIZE)
-    axes = {name: {0: "n_samples"} for name in (*inputs, *OUTPUTS)}
-    axes |= {name: {0: f"n_{name}"} for name in inputs if name.startswith("bag_")}
-    options = {"dynamo": False}
-    if "dynamo" not in inspect.signature(torch.onnx.export).parameters:
-        options = {}  # older versions only have this exporter
-    buffer = io.BytesIO()
+    tensors = tuple(map(torch.from_numpy, inputs.values()))
+    axes = {
+        name: {0: f"n_{name}" if name.startswith("bag_") else "n_samples"}
+        for name in inputs
+    }
+    names = {"input_names": list(inputs), "output_names": OUTPUTS}
     with EXPORT_LOCK, _exporter_of_torch():
-        torch.onnx.export(
-            network,
-            tuple(map(torch.from_numpy, inputs.values())),
-            buffer,
-            input_names=list(inputs),
-            output_names=OUTPUTS,
-            dynamic_axes=axes,
-            opset_version=OPSET,
-            **options,
-        )
+        if IS_PRESENT:
+            return _present_model(network, tensors, axes, names)
+        return _former_model(network, tensors, axes, names)
+
+
+def _present_model(network, tensors, axes, names):
+    shapes = list(axes.values())
+    program = torch.onnx.export(
+        network,
+        tensors,
+        # The parameters of forward: the two tables, and the others as one tuple.
+        dynamic_shapes=(*shapes[:2], *([tuple(shapes[2:])] if shapes[2:] else [])),
+        opset_version=OPSET,
+        dynamo=True,
+        verbose=False,
+        **names,
+    )
+    model = program.model_proto
+    # Metadata name the lines of the code on this machine.
+    graph = model.graph
+    for entries in (graph.node, graph.initializer, graph.value_info):
+        for entry in entries:
+            del entry.metadata_props[:]
+    for entry in (*graph.input, *graph.output, graph, model):
+        del entry.metadata_props[:]
+    return model.SerializeToString()
+
+
+def _former_model(network, tensors, axes, names):
+    buffer = io.BytesIO()
+    torch.onnx.export(
+        network,
+        tensors,
+        buffer,
+        dynamic_axes=axes | {name: {0: "n_samples"} for name in OUTPUTS},
+        opset_version=OPSET,
+        **names,
+    )
     return buffer.getvalue()
 
 
@@ -186,21 +221,26 @@ def _trace(network):
 def _exporter_of_torch():
     """Set the global variables of PyTorch for its exporter, and restore them."""
     fast_path = torch.backends.mha.get_fastpath_enabled()
-    for operator, function in OPERATORS.items():
+    log = logging.getLogger("torch.onnx")
+    level, operators = log.level, {} if IS_PRESENT else OPERATORS
+    for operator, function in operators.items():
         torch.onnx.register_custom_op_symbolic(operator, function, OPSET)
     # Of attention, one operator that ONNX does not have.
     torch.backends.mha.set_fastpath_enabled(False)
+    log.setLevel(logging.CRITICAL)  # it names packages that no network here needs
     try:
-        # The exporter prints the graph of a network that it cannot export. It warns of
-        # every decision on a size, also of a layer's width: the graph is checked.
+        # The former exporter prints the graph of a network that it cannot export. It
+        # warns of every decision on a size, also of a layer's width: the graph is
+        # checked.
         with (
             patch.object(torch._C, "_jit_onnx_log", lambda *_: None, create=True),
             warnings.catch_warnings(action="ignore"),
         ):
             yield
     finally:
+        log.setLevel(level)
         torch.backends.mha.set_fastpath_enabled(fast_path)
-        for operator in OPERATORS:
+        for operator in operators:
             torch.onnx.unregister_custom_op_symbolic(operator, OPSET)
 
 
@@ -218,7 +258,8 @@ def checked_model(network, caller):
 
     It must compute the same as in PyTorch for other numbers of rows.
     """
-    import_extra("onnx", caller)  # which the exporter of PyTorch needs
+    for package in ("onnx", "onnxscript") if IS_PRESENT else ("onnx",):
+        import_extra(package, caller)  # which the exporter of PyTorch needs
     onnxruntime = import_extra("onnxruntime", caller)
     _check_size(network)
     try:
@@ -229,7 +270,11 @@ def checked_model(network, caller):
     # Not only RuntimeError: networks have any error, and ONNX Runtime its own.
     except Exception as error:
         name = type(network.network).__name__
-        reason = str(error).strip() or type(error).__name__
+        # The exporter wraps the error of the network, or of an operator.
+        cause = error
+        while cause.__cause__ is not None:
+            cause = cause.__cause__
+        reason = str(cause).strip() or type(cause).__name__
         raise ValueError(
             f"The network {name} cannot be exported: {reason.splitlines()[0]}"
         ) from error
@@ -303,7 +348,7 @@ def _log_one_plus(graph, operator, *inputs):
     return graph.op("Log", graph.op("Add", one, power))
 
 
-# Those that the exporter of PyTorch does not have, or not precisely.
+# Those that the former exporter does not have, or not precisely.
 OPERATORS = {"aten::logaddexp": _log_add_exp, "aten::log_sigmoid": _log_sigmoid}
 
 
