@@ -185,6 +185,7 @@ def test_rows_without_labels_can_be_left_out(tmp_path, capsys):
     assert out.startswith("31 rows without all labels were left out.\n\n269 rows, ")
 
 
+@pytest.mark.filterwarnings("default")
 def test_scores_and_warnings_are_those_that_a_reader_expects(tmp_path, capsys):
     times = 789_652_009 + 86_400 * np.arange(len(X))
     # Each fit warns of a column with one value.
