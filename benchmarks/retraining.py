@@ -202,6 +202,6 @@ def main():
 
 
 if __name__ == "__main__":
-    # The estimator warns of users and films that are new, as they are here.
+    # The estimator warns of users and films that are new, which many are.
     warnings.filterwarnings("ignore", category=UserWarning)
     main()

@@ -20,9 +20,9 @@ def _small_examples(monkeypatch):
     monkeypatch.delenv("SK_PWISER_DATA", raising=False)
     small = command.make_ctr_cvr(600, ctr=0.4, cvr=0.4, random_state=0)
     monkeypatch.setattr(command, "make_ctr_cvr", lambda *args, **kwargs: small)
-    monkeypatch.setattr(command, "LOGS", dict([*command.LOGS.items()][:1]))
     monkeypatch.setattr(command, "N_LOGS", 1)
     monkeypatch.setattr(command, "N_TRAIN", 400)
+    monkeypatch.setattr(command, "N_USERS", 40)
 
 
 @pytest.fixture
@@ -39,21 +39,54 @@ def rows_of_table(out):
     return [line.split() for line in lines[start + 1 : start + 9]]
 
 
+MODELS = ["logistic regression", "HistGradientBoosting"]
+MAIN = {
+    "Rare conversions": [*MODELS, "sk_pwiser, bce", "sk_pwiser, pwiser"],
+    "Users who come back": [
+        *(name + past for past in ("", " + past") for name in [*MODELS, "sk_pwiser"])
+    ],
+}
+
+
 def test_generated_logs(capsys):
     command.main([*FEW, "--seed", "3"])
     out = capsys.readouterr().out
     assert all(len(line) <= 80 for line in out.splitlines())
-    for title in command.LOGS:
-        _, *lines = out.split(f"{title}\n")[1].splitlines()[:8]
-        assert lines[0].split() == ["AUC", "log", "loss", "pred/obs"] * 2
-        names = ["logistic regression", "HistGradientBoosting"]
-        names += ["sk_pwiser, bce", "sk_pwiser, pwiser"]
-        assert [line[:21].rstrip() for line in lines[1:5]] == names
-        scores = np.array([line[21:].split() for line in lines[1:5]], dtype=float)
-        change = float(lines[5].split(": ")[1])
-        assert change == pytest.approx(scores[3, 3] - scores[2, 3], abs=6e-4)
-        assert lines[6].startswith("(pwiser_weight, chosen by cross-validation: ")
+    for title, names in MAIN.items():
+        lines = out[out.index(title) :].splitlines()
+        start = 1 + next(k for k, line in enumerate(lines) if "pred/obs" in line)
+        assert lines[start - 1].split() == ["AUC", "log", "loss", "pred/obs"] * 2
+        rows = lines[start : start + len(names)]
+        assert [line[:27].rstrip() for line in rows] == names
+        scores = np.array([line[27:].split() for line in rows], dtype=float)
+        aucs = dict(zip(names, scores[:, 3], strict=True))
+        # The sentences say what the table shows.
+        said = " ".join(lines[start + len(names) : start + len(names) + 8])
+        best = said.split("In conversion AUC, ")[1].split(" is best here.")[0]
+        assert aucs[best] == scores[:, 3].max()
+        own = names[-1]
+        if title.startswith("Rare"):
+            first, second = own, "logistic regression"
+            sentence = said.split("- pwiser is ")[2]
+        else:
+            first, second = own, "logistic regression + past"
+            sentence = said.split("sk_pwiser + past is ")[1]
+        change = aucs[first] - aucs[second]
+        assert float(sentence.split()[0]) == pytest.approx(abs(change), abs=6e-4)
+        assert sentence.split()[1] == ("ahead" if change > 0 else "behind")
+    assert "pwiser_weight, chosen by cross-validation: " in out
     assert out.rstrip().endswith("--targets click conversion --weights 0.1 1")
+
+
+def test_visits_come_in_the_order_of_time():
+    X, Y = command.make_visits(200, seed=0)
+    assert X["time"].is_monotonic_increasing
+    assert (Y["conversion"] <= Y["click"]).all()
+    cut = len(X) // 2
+    # Most users of the later half are new.
+    assert X["user"][cut:].isin(X["user"][:cut]).mean() < 0.3
+    again, _ = command.make_visits(200, seed=0)
+    assert again.equals(X)
 
 
 def test_the_scores_are_those_of_each_task():

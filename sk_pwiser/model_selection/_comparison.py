@@ -279,7 +279,7 @@ class LossComparison:
 
 
 def as_printed(metric, score):
-    """Return the name and the score of a metric as they are printed."""
+    """Return the name and the score of a metric in print, with losses as such."""
     is_loss = metric.startswith(MINUS)
     return metric.removeprefix(MINUS), -score if is_loss else score
 
