@@ -369,16 +369,16 @@ def print_visits(tables):
     print_scores(title, tables)
     aucs = conversion_aucs(tables)
     best = max(aucs, key=lambda name: aucs[name].mean())
-    gains = ", ".join(
-        f"{name} {(aucs[name + ' + past'] - aucs[name]).mean():+.3f}"
-        for name in list(aucs)[:3]
+    gains = " and ".join(
+        f"{(aucs[name + ' + past'] - aucs[name]).mean():+.3f} for {name}"
+        for name in ("logistic regression", "sk_pwiser")
     )
     simple, by_log = difference(
         aucs["sk_pwiser + past"], aucs["logistic regression + past"]
     )
     print(
         f"In conversion AUC, {best} is best here.\n"
-        f"- The past gains: {gains}.\n"
+        f"- The past gains {gains}.\n"
         f"- sk_pwiser + past is {simple} logistic regression + past\n"
         f"  ({by_log}).\n"
         "  Give a model the past of its users and items before you choose the model.",

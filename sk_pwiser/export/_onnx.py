@@ -23,11 +23,10 @@ from sk_pwiser.export._network import (
     market_of,
 )
 
-# PyTorch's present exporter is its default since 2.9. Older releases have it, too, but
-# are left to the former exporter, which the newer ones will remove.
-IS_PRESENT = (
-    dynamo := inspect.signature(torch.onnx.export).parameters.get("dynamo")
-) is not None and dynamo.default is True
+# Since 2.9, `dynamo=True` is the default of PyTorch. Older releases have this exporter,
+# too, but as an experiment: they use the former one, which newer ones will remove.
+_OPTION = inspect.signature(torch.onnx.export).parameters.get("dynamo")
+IS_PRESENT = _OPTION is not None and _OPTION.default is True
 # The first version that the exporter writes; runtimes since 2023 support both.
 OPSET = 18 if IS_PRESENT else 17
 # Largest size of a file of protocol buffers.
