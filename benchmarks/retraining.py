@@ -20,8 +20,8 @@ ones. A refit takes place every fourth day, as a weekly one would.
 
 The columns are those of the form "windows" of `history.py`, which are brought up to
 date with every row for all strategies, without the user of MovieLens, most of whom are
-new. The scores are means over the days; the differences are to the first strategy, on the same
-days and with the same seeds. The seconds are those of the processor per day.
+new. The scores are means over the days; the differences are to the first strategy, on
+the same days and with the same seeds. The seconds are those of the processor per day.
 """
 
 import pickle
