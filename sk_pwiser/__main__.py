@@ -53,9 +53,9 @@ N_LOGS, N_TRAIN, N_TEST = 3, 20_000, 60_000
 N_USERS = 1500
 WEIGHTS = (0.1, 1.0)
 NEXT = """
-Generated logs show what can happen, not what happens on yours. Compare models, and then
-the losses, on a table of your own (text and category columns are categories; name
-columns of ids with --categorical, and dates with --time):
+Generated logs show what can happen, not what happens on yours. Compare models,
+and then the losses, on a table of your own (text and category columns are
+categories; name columns of ids with --categorical, and dates with --time):
 
   python -m sk_pwiser --data log.csv --targets click conversion --against-others
   python -m sk_pwiser --data log.csv --targets click conversion --weights 0.1 1

@@ -6,7 +6,8 @@ import json
 import logging
 import threading
 import warnings
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from importlib import import_module
 from unittest.mock import patch
 
 import numpy as np
@@ -188,6 +189,7 @@ def _present_model(network, tensors, axes, names):
         # The parameters of forward: the two tables, and the others as one tuple.
         dynamic_shapes=(*shapes[:2], *([tuple(shapes[2:])] if shapes[2:] else [])),
         opset_version=OPSET,
+        custom_translation_table=_present_operators(),
         dynamo=True,
         verbose=False,
         **names,
@@ -220,24 +222,26 @@ def _former_model(network, tensors, axes, names):
 def _exporter_of_torch():
     """Set the global variables of PyTorch for its exporter, and restore them."""
     fast_path = torch.backends.mha.get_fastpath_enabled()
-    log = logging.getLogger("torch.onnx")
-    level, operators = log.level, {} if IS_PRESENT else OPERATORS
+    operators = {} if IS_PRESENT else FORMER_OPERATORS
     for operator, function in operators.items():
         torch.onnx.register_custom_op_symbolic(operator, function, OPSET)
     # Of attention, one operator that ONNX does not have.
     torch.backends.mha.set_fastpath_enabled(False)
-    log.setLevel(logging.CRITICAL)  # it names packages that no network here needs
     try:
-        # The former exporter prints the graph of a network that it cannot export. It
-        # warns of every decision on a size, also of a layer's width: the graph is
-        # checked.
+        # The exporters print the graph of a network that they cannot export, packages
+        # that no network here needs, and a warning of every decision on a size, also of
+        # a layer's width: the graph is checked.
         with (
             patch.object(torch._C, "_jit_onnx_log", lambda *_: None, create=True),
             warnings.catch_warnings(action="ignore"),
+            ExitStack() as quiet,
         ):
+            for name, log in logging.root.manager.loggerDict.items():
+                if name.partition(".")[0] == "torch" and getattr(log, "handlers", []):
+                    silent = [logging.NullHandler()]
+                    quiet.enter_context(patch.object(log, "handlers", silent))
             yield
     finally:
-        log.setLevel(level)
         torch.backends.mha.set_fastpath_enabled(fast_path)
         for operator in operators:
             torch.onnx.unregister_custom_op_symbolic(operator, OPSET)
@@ -323,32 +327,60 @@ def _compare(network, run, n_rows):
         )
 
 
-def _log_add_exp(graph, first, second):
-    larger, smaller = graph.op("Max", first, second), graph.op("Min", first, second)
-    return graph.op("Add", larger, _log_one_plus(graph, "Sub", smaller, larger))
+# The exporters compute both as logarithms of values that are rounded to 0 or 1: those
+# of rare events have large errors below -10, and are infinite below -18.
 
 
-def _log_sigmoid(graph, logits):
-    """Return min(x, 0) - log(1 + exp(-|x|)).
-
-    That of the exporter, log(sigmoid(x)), has large errors below -10 in ONNX Runtime
-    and is -inf below -18.
-    """
-    zero = graph.op("Constant", value_t=torch.zeros(()))
-    smaller = graph.op("Min", logits, zero)
-    rest = _log_one_plus(graph, "Neg", graph.op("Abs", logits))
-    return graph.op("Sub", smaller, rest)
+def _log_sigmoid(op, x):
+    """Return min(x, 0) - log(1 + exp(-|x|))."""
+    return op.Sub(op.Min(x, 0.0), _log_one_plus(op, op.Neg(op.Abs(x))))
 
 
-def _log_one_plus(graph, operator, *inputs):
-    """Return log(1 + exp(x)) of the output of an operator, x <= 0."""
-    one = graph.op("Constant", value_t=torch.ones(()))
-    power = graph.op("Exp", graph.op(operator, *inputs))
-    return graph.op("Log", graph.op("Add", one, power))
+def _log_add_exp(op, x, y):
+    """Return max(x, y) + log(1 + exp(-|x - y|))."""
+    return op.Add(op.Max(x, y), _log_one_plus(op, op.Neg(op.Abs(op.Sub(x, y)))))
 
 
-# Those that the former exporter does not have, or not precisely.
-OPERATORS = {"aten::logaddexp": _log_add_exp, "aten::log_sigmoid": _log_sigmoid}
+def _log_one_plus(op, power):
+    """Return log(1 + exp(power)), power <= 0."""
+    return op.Log(op.Add(op.Exp(power), 1.0))
+
+
+def _present_operators():
+    """Return the operators as functions of onnxscript, by those of PyTorch."""
+    op = import_module("onnxscript").opset18
+
+    def log_sigmoid(x):
+        return _log_sigmoid(op, x)
+
+    def log_add_exp(x, y):
+        return _log_add_exp(op, x, y)
+
+    return {
+        torch.ops.aten.log_sigmoid.default: log_sigmoid,
+        torch.ops.aten.logaddexp.default: log_add_exp,
+    }
+
+
+class _Graph:
+    """A graph of the former exporter, with the methods of onnxscript."""
+
+    def __init__(self, graph):
+        self._graph = graph
+
+    def __getattr__(self, operator):
+        return lambda *inputs: self._graph.op(operator, *map(self._read, inputs))
+
+    def _read(self, value):
+        if not isinstance(value, float):
+            return value
+        return self._graph.op("Constant", value_t=torch.tensor(value))
+
+
+FORMER_OPERATORS = {
+    "aten::log_sigmoid": lambda graph, x: _log_sigmoid(_Graph(graph), x),
+    "aten::logaddexp": lambda graph, x, y: _log_add_exp(_Graph(graph), x, y),
+}
 
 
 def _join(onnx, encoder, network):
