@@ -236,7 +236,7 @@ def _exporter_of_torch():
             warnings.catch_warnings(action="ignore"),
             ExitStack() as quiet,
         ):
-            for name, log in logging.root.manager.loggerDict.items():
+            for name, log in list(logging.root.manager.loggerDict.items()):
                 if name.partition(".")[0] == "torch" and getattr(log, "handlers", []):
                     silent = [logging.NullHandler()]
                     quiet.enter_context(patch.object(log, "handlers", silent))
