@@ -231,8 +231,12 @@ def _exporter_of_torch():
         # The exporters print the graph of a network that they cannot export, packages
         # that no network here needs, and a warning of every decision on a size, also of
         # a layer's width: the graph is checked.
+        if IS_PRESENT:
+            printer, function = import_module("torch.export._trace"), "print"
+        else:
+            printer, function = torch._C, "_jit_onnx_log"
         with (
-            patch.object(torch._C, "_jit_onnx_log", lambda *_: None, create=True),
+            patch.object(printer, function, lambda *_, **__: None, create=True),
             warnings.catch_warnings(action="ignore"),
             ExitStack() as quiet,
         ):

@@ -56,7 +56,7 @@ def test_depths_and_periods(described):
 
 
 def test_starts_of_periods_have_the_digits_of_the_times():
-    times = 1_700_000_000.25 + np.arange(40)
+    times = 123_456_789.25 + np.arange(40)
     labels = np.arange(40) % 3 == 0
     found = describe_impressions(times[:, None], labels, time=times, n_periods=4)
     assert [float(start) for start in found.periods["start"]] == times[::10].tolist()
