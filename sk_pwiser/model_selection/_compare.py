@@ -554,7 +554,7 @@ def fit_and_score(config, estimator, X, Y, split, scoring, params, parts):
 def warn_once(caught, warned):
     """Repeat the warnings of a fit, except for those that differ in numbers only."""
     for message, category in caught:
-        key = re.sub(r"[\d.,]+", "0", message), category
+        key = re.sub(r"-?\d[\d.,]*", "0", message), category
         if key not in warned:
             warned.add(key)
             warn_user(message, category)
