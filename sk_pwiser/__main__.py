@@ -354,8 +354,8 @@ def print_rare(tables, weights):
         f"- pwiser is {pairs} bce ({by_log};\n"
         f"  pwiser_weight, chosen by cross-validation: {chosen}).\n"
         f"- pwiser is {simple} logistic regression ({by_log_too}).\n"
-        "  With few conversions and no columns that only a network can use, a simple\n"
-        "  model is hard to beat: always compare with one.",
+        "  With few conversions and ids that say little, compare with a simple model\n"
+        "  first: a network has little to add.",
         flush=True,
     )
 

@@ -22,7 +22,7 @@ def _small_examples(monkeypatch):
     monkeypatch.setattr(command, "make_ctr_cvr", lambda *args, **kwargs: small)
     monkeypatch.setattr(command, "N_LOGS", 1)
     monkeypatch.setattr(command, "N_TRAIN", 400)
-    monkeypatch.setattr(command, "N_USERS", 40)
+    monkeypatch.setattr(command, "N_USERS", 150)
 
 
 @pytest.fixture
