@@ -22,7 +22,7 @@ def _small_examples(monkeypatch):
     monkeypatch.setattr(command, "make_ctr_cvr", lambda *args, **kwargs: small)
     monkeypatch.setattr(command, "N_LOGS", 1)
     monkeypatch.setattr(command, "N_TRAIN", 400)
-    monkeypatch.setattr(command, "N_USERS", 150)
+    monkeypatch.setattr(command, "N_USERS", 40)
 
 
 @pytest.fixture
@@ -39,6 +39,8 @@ def rows_of_table(out):
     return [line.split() for line in lines[start + 1 : start + 9]]
 
 
+# A few users are all new in the later half.
+FEW_USERS = pytest.mark.filterwarnings("ignore:Almost all rows have a value")
 MODELS = ["logistic regression", "HistGradientBoosting"]
 MAIN = {
     "Rare conversions": [*MODELS, "sk_pwiser, bce", "sk_pwiser, pwiser"],
@@ -48,6 +50,7 @@ MAIN = {
 }
 
 
+@FEW_USERS
 def test_generated_logs(capsys):
     command.main([*FEW, "--seed", "3"])
     out = capsys.readouterr().out
@@ -101,6 +104,7 @@ def test_the_scores_are_those_of_each_task():
     np.testing.assert_allclose(found[2::3], ratios, rtol=1e-5)
 
 
+@FEW_USERS
 def test_real_impressions_are_added(monkeypatch, capsys):
     asked = []
 
