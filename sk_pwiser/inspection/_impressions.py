@@ -172,12 +172,27 @@ def split_periods(times, n_periods):
     # By quantiles, so that quiet hours do not make empty periods; equal times stay
     # together.
     edges = np.unique(ordered[np.arange(n_periods) * len(ordered) // n_periods])
-    if times.kind == NUMBER:
+    # Nanoseconds per unit of the times.
+    scale = 1 if times.kind != NUMBER else unix_scale(ordered[[0, -1]])
+    if scale is None:
         starts = [f"{edge:.15g}" if edge % 1 else str(int(edge)) for edge in edges]
     else:
-        starts = np.datetime_as_string(edges.astype("M8[ns]"), unit="s").tolist()
+        dates = (edges * scale).astype(np.int64).astype("M8[ns]")
+        starts = np.datetime_as_string(dates, unit="s").tolist()
         starts = [start.replace("T", " ") for start in starts]
     return np.searchsorted(edges, times.values, side="right") - 1, starts
+
+
+def unix_scale(ends):
+    """Return the nanoseconds per unit of Unix times, None if times are none.
+
+    The seconds since 1970 of the years 1980 to 2033, which dates as numbers, such as
+    20260131 and 2026013123, are not; or milliseconds or microseconds.
+    """
+    for scale in (1e9, 1e6, 1e3):
+        if (ends * scale >= 3.2e17).all() and (ends * scale <= 2e18).all():
+            return scale
+    return None
 
 
 def describe_depths(depth, task_names):
@@ -322,7 +337,8 @@ class ImpressionsDescription:
         Returns
         -------
         pandas.DataFrame or dict of str to ndarray
-            ``start`` (the first time of the period), ``rows`` and, for each task,
+            ``start`` (the first time of the period, also of Unix times as a date),
+            ``rows`` and, for each task,
             ``rate_<task>``, its rate among the rows with its label.
         """
         return result_frame(dict(self._periods))

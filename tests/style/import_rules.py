@@ -73,7 +73,7 @@ FOLDERS = {
     "__main__": Folder(
         (
             *("__init__", "_table", "_utils", "datasets"),
-            *("inspection", "metrics", "model_selection"),
+            *("history", "inspection", "metrics", "model_selection"),
         ),
         (*LEARN, "joblib"),
         EXTRAS,
