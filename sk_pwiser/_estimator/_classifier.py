@@ -253,9 +253,10 @@ class MultiTaskCTRCVRClassifier(
         monitored figure has not improved for 75 steps, the loss by 0.1 %, or after 500
         steps and 6 epochs; training then goes back to the best epoch, and the rate
         falls linearly to 0 within half as many steps. Without early stopping, the
-        number of epochs is known, and the last third of the steps decays. None for a
-        constant rate, as in `partial_fit`. A schedule of skorch in `callbacks` replaces
-        it. See :ref:`lr_schedule`.
+        number of epochs is known, and the last third of the steps decays. In
+        `partial_fit`, the rate falls with the number of steps that the model has taken,
+        from twice `lr` to 0.3 times `lr`. None for a constant rate. A schedule of
+        skorch in `callbacks` replaces it. See :ref:`lr_schedule`.
     weight_decay : float, default=0.0001
         Weight decay of the optimiser; embeddings have 20 times as much, biases, the
         parameters of normalisation layers and those of a weighting none. Optimisers

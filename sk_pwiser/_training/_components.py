@@ -275,8 +275,7 @@ def build_net(
     if monitor is not None:
         stopping = BestEpochStopping(monitor, settings.n_iter_no_change, first_epoch)
         own_callbacks.append(("early_stopping", stopping))
-    if not is_update:
-        own_callbacks += lr_schedule(settings.lr_schedule, settings.callbacks)
+    own_callbacks += lr_schedule(settings.lr_schedule, settings.callbacks, is_update)
     own_callbacks += gradient_clipping(settings.optimizer_params["clip_grad_norm"])
     optimizer, optimizer_kwargs = components.optimizer
     use_sparse_gradients(network, components.min_lazy_size)

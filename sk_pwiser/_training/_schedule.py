@@ -1,7 +1,7 @@
 """The learning rate during a training: a warm-up, a constant rate, a decay to 0."""
 
 from collections.abc import Mapping
-from math import ceil
+from math import ceil, sqrt
 from typing import Any
 
 import numpy as np
@@ -24,7 +24,59 @@ MOST_STEPS, MOST_EPOCHS = 500, 6
 DECAY_RATIO, LEAST_DECAY_STEPS = 0.5, 40
 
 
-class WarmupStableDecay(Callback):  # type: ignore[misc]
+# In updates, the share of the full rate after n steps is FIRST_SHARE / sqrt(1 + n / PACE)
+# and at least LAST_SHARE. A new model needs long steps, since twenty calls of 1,000 rows
+# take twenty steps only. A fitted one loses AUC by them.
+FIRST_SHARE, LAST_SHARE, PACE = 2.0, 0.3, 10
+
+
+class _Schedule(Callback):  # type: ignore[misc]
+    """Sets the learning rates of each step to a share of the full ones."""
+
+    n_steps: float
+
+    def on_train_begin(self, net: NeuralNet, **kwargs: Any) -> None:
+        """Note the full rates."""
+        self.rates = [group["lr"] for group in net.optimizer_.param_groups]
+
+    def on_batch_begin(
+        self, net: NeuralNet, training: bool = False, **kwargs: Any
+    ) -> None:
+        """Set the learning rates of a step."""
+        if training:
+            share = self._share()
+            groups = net.optimizer_.param_groups
+            for group, rate in zip(groups, self.rates, strict=True):
+                group["lr"] = share * rate
+            self.n_steps += 1
+            net.history.record("lr", share * net.lr)  # of the epoch's last step
+
+    def _share(self) -> float:
+        """Return the share of the full rates in the next step."""
+        raise NotImplementedError
+
+    def on_train_end(self, net: NeuralNet, **kwargs: Any) -> None:
+        """Let a later training begin at the full rates."""
+        for group, rate in zip(net.optimizer_.param_groups, self.rates, strict=True):
+            group["lr"] = rate
+
+
+class UpdateRate(_Schedule):
+    """Lowers the learning rate over the first steps of a model, for `partial_fit`."""
+
+    def on_train_begin(self, net: NeuralNet, **kwargs: Any) -> None:
+        """Count the steps of earlier trainings."""
+        super().on_train_begin(net, **kwargs)
+        states = list(net.optimizer_.state.values())
+        # Optimisers without a state that counts may have taken any number of steps.
+        counted = [float(state["step"]) for state in states if "step" in state]
+        self.n_steps = max(counted, default=np.inf if states else 0.0)
+
+    def _share(self) -> float:
+        return max(LAST_SHARE, FIRST_SHARE / sqrt(1 + self.n_steps / PACE))
+
+
+class WarmupStableDecay(_Schedule):
     """Raises the learning rate linearly, holds it, and lowers it linearly to 0.
 
     With early stopping, the rate is held as long as the monitored figure of the
@@ -42,7 +94,7 @@ class WarmupStableDecay(Callback):  # type: ignore[misc]
 
     def on_train_begin(self, net: NeuralNet, X: Any = None, **kwargs: Any) -> None:
         """Begin anew."""
-        self.rates = [group["lr"] for group in net.optimizer_.param_groups]
+        super().on_train_begin(net, **kwargs)
         self.n_steps, self.n_epochs, self.n_held, self.decay = 0, 0, 0, None
         # The steps of an epoch are estimated until one is complete.
         self.epoch_steps = max(1, ceil(len(X.train) / net.batch_size))
@@ -61,20 +113,7 @@ class WarmupStableDecay(Callback):  # type: ignore[misc]
         total = net.max_epochs * self.epoch_steps
         self.decay = total / (1 + DECAY_RATIO), float(total)
 
-    def on_batch_begin(
-        self, net: NeuralNet, training: bool = False, **kwargs: Any
-    ) -> None:
-        """Set the learning rates of a step."""
-        if training:
-            share = self._share()
-            groups = net.optimizer_.param_groups
-            for group, rate in zip(groups, self.rates, strict=True):
-                group["lr"] = share * rate
-            self.n_steps += 1
-            net.history.record("lr", share * net.lr)  # of the epoch's last step
-
     def _share(self) -> float:
-        """Return the share of the full rate in the next step."""
         step = self.n_steps + 0.5  # its middle, so that no step has the rate 0
         rising, falling = step / self.warm_up, 1.0
         if self.decay is not None:
@@ -124,11 +163,6 @@ class WarmupStableDecay(Callback):  # type: ignore[misc]
         n_epochs = min(n_left, max(1, round(n_steps / self.epoch_steps)))
         self.decay = self.n_steps, self.n_steps + n_epochs * self.epoch_steps
 
-    def on_train_end(self, net: NeuralNet, **kwargs: Any) -> None:
-        """Let a later training begin at the full rate."""
-        for group, rate in zip(net.optimizer_.param_groups, self.rates, strict=True):
-            group["lr"] = rate
-
     def state_dict(self) -> dict[str, Any]:
         """Return where the schedule is."""
         return {name: getattr(self, name) for name in STATE}
@@ -149,7 +183,7 @@ STATE = (
     "best_step",
 )
 
-LR_SCHEDULES: dict[str, type[Callback]] = {"warmup_stable_decay": WarmupStableDecay}
+LR_SCHEDULES = {"warmup_stable_decay": WarmupStableDecay}
 
 
 def has_own_schedule(callbacks: Any) -> bool:
@@ -162,8 +196,10 @@ def has_own_schedule(callbacks: Any) -> bool:
     )
 
 
-def lr_schedule(name: str | None, callbacks: Any) -> list[tuple[str, Callback]]:
+def lr_schedule(
+    name: str | None, callbacks: Any, is_update: bool
+) -> list[tuple[str, Callback]]:
     """Return the callback that sets the learning rate, if it is not constant."""
     if name is None or has_own_schedule(callbacks):
         return []
-    return [("lr_schedule", LR_SCHEDULES[name]())]
+    return [("lr_schedule", UpdateRate() if is_update else LR_SCHEDULES[name]())]

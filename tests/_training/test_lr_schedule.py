@@ -125,17 +125,39 @@ def test_a_resumed_fit_equals_an_uninterrupted_one(tmp_path, early_stopping, n_e
     assert_array_equal(resumed.predict_proba(X), whole.predict_proba(X))
 
 
-def test_a_further_fit_begins_at_the_full_rate_and_updates_keep_it():
+def test_a_further_fit_begins_at_the_full_rate_and_updates_at_a_lower_one():
     rates = Rates()
     model = scheduled(warm_start=True, callbacks=[rates], max_epochs=3).fit(X, Y)
     model.fit(X, Y)
     assert_allclose(rates.rates[:3], rates.rates[3:])
     model.partial_fit(X, Y)
-    assert set(rates.rates[6]) == {LR}
-    assert "lr" not in model.history_[6]
+    steps = 6 * STEPS + np.arange(STEPS)  # those of the two fits count
+    assert_allclose(rates.rates[6], 2 * LR / np.sqrt(1 + steps / 10))
+    assert rates_of_groups(model) == {LR}
 
 
-def test_updates_after_loading_have_a_constant_rate(tmp_path):
+def test_updates_of_a_long_fit_have_short_steps():
+    rates = Rates()
+    model = scheduled(max_epochs=40, batch_size=20, callbacks=[rates]).fit(X, Y)
+    model.partial_fit(X, Y)
+    assert_allclose(rates.rates[-1], 0.3 * LR)
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+def test_the_rate_of_updates_falls_with_the_steps_of_the_model(optimizer):
+    rates = Rates()
+    model = scheduled(callbacks=[rates], optimizer=optimizer, batch_size=N)
+    for _ in range(3):
+        model.partial_fit(X, Y)
+    model = pickle.loads(pickle.dumps(model)).partial_fit(X, Y)
+    rates = model.callbacks[0]
+    expected = 2 * LR / np.sqrt(1 + np.arange(4) / 10)
+    if optimizer == "sgd":  # has no state that counts the steps
+        expected[1:] = expected[0]
+    assert_allclose(np.ravel(rates.rates), expected)
+
+
+def test_updates_after_loading_have_the_rates_of_others(tmp_path):
     model = scheduled(max_epochs=3).fit(X, Y).partial_fit(X, Y)
     model.save(tmp_path / "model.safetensors")
     loaded = type(model).load(tmp_path / "model.safetensors")
@@ -160,7 +182,7 @@ def test_a_search_over_schedules():
     search = GridSearchCV(small(), {"lr_schedule": [None, "warmup_stable_decay"]}, cv=2)
     search.fit(X, Y)
     assert len(set(search.cv_results_["mean_test_score"])) == 2
-    with pytest.raises(ValueError, match="'lr_schedule' parameter .* 'cosine'"):
+    with pytest.raises(ValueError, match=r"'lr_schedule' parameter .* 'cosine'"):
         small(lr_schedule="cosine").fit(X, Y)
 
 
