@@ -23,8 +23,8 @@ from sk_pwiser._training._encode import (
     Inputs,
     column_inputs,
     encode_plain,
+    read_table,
 )
-from sk_pwiser._training._fit import fit, fit_from
 from sk_pwiser._training._net import MultiTaskNet
 from sk_pwiser._training._optimizers import OPTIMIZERS, sparse_tables
 from sk_pwiser._training._permuted import PermutedTable
@@ -32,6 +32,7 @@ from sk_pwiser._training._settings import Settings
 from sk_pwiser._training._state import (
     STATE_CLASSES,
     TrainingResult,
+    check_same_model,
     from_state,
     take_back,
     to_state,
