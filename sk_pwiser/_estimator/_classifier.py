@@ -649,7 +649,7 @@ class MultiTaskCTRCVRClassifier(
 
     @runs_callbacks
     def _fit(self, given, eval_set=None, **kwargs):
-        """Train, and return the result; the fitted attributes stay as they are."""
+        """Train, and return the result without setting the fitted attributes."""
         task, name = fit_task(self, given), type(self).__name__
         return fit(
             vars(self), given, eval_set, task=task, estimator_name=name, **kwargs

@@ -11,6 +11,12 @@ import torch
 
 from sk_pwiser._fit._check import Plan
 from sk_pwiser._fit._read import Source
+from sk_pwiser._fit._split import (
+    HoldOut,
+    warn_about_absent,
+    warn_about_share,
+    warn_about_trained,
+)
 from sk_pwiser._streaming import (
     FileRows,
     FileStore,
@@ -51,12 +57,6 @@ from sk_pwiser._training._encode import (
     widest_bag,
 )
 from sk_pwiser._training._settings import Settings
-from sk_pwiser._training._split import (
-    HoldOut,
-    warn_about_absent,
-    warn_about_share,
-    warn_about_trained,
-)
 from sk_pwiser._utils import warn_user
 
 
@@ -91,7 +91,7 @@ def encode(
     """Encode all rows; those of a table are released.
 
     The schema is learnt from the rows, unless training continues from another one, or
-    `shared` is given, whose statistics encode the rows as they are.
+    `shared` is given, whose statistics encode the rows.
     """
     has_labels = bool(source.summary.n_rows)
     learnt = learn(plan, source, estimator_name, shared)

@@ -26,18 +26,22 @@ class BlockInputs:
     """The inputs of the values of a column by block, which leave out their block."""
 
     pairs: np.ndarray  # (n_pairs,), block times `n_codes` plus code, sorted
-    inputs: np.ndarray  # float32 (n_pairs, n_tasks + 1)
+    # float32 (n_pairs + n_codes, n_tasks + 1); the last ones leave nothing out
+    inputs: np.ndarray
     n_codes: int
     n_blocks: int  # with the block of validation rows
 
     def find(self, block, codes):
         """Return the inputs of rows with these blocks and codes."""
         pairs, n_pairs = block * np.intp(self.n_codes) + codes, len(self.pairs)
-        if self.n_blocks * self.n_codes > MOST_PAIRS * len(pairs):
-            return self.inputs[np.searchsorted(self.pairs, pairs)]
-        place = np.zeros(self.n_blocks * self.n_codes, dtype=np.intp)
-        place[self.pairs] = np.arange(n_pairs)
-        return self.inputs[place[pairs]]
+        if self.n_blocks * self.n_codes <= MOST_PAIRS * len(pairs):
+            place = np.tile(np.arange(n_pairs, len(self.inputs)), self.n_blocks)
+            place[self.pairs] = np.arange(n_pairs)
+            return self.inputs[place[pairs]]
+        place = np.searchsorted(self.pairs, pairs).clip(max=n_pairs - 1)
+        return self.inputs[
+            np.where(self.pairs[place] == pairs, place, codes + np.intp(n_pairs))
+        ]
 
 
 class PairCounts:
@@ -116,10 +120,10 @@ class PairCounts:
         return n_rows.reshape(self.n_blocks, self.n_codes)[:-1]
 
     def with_inputs(self, inputs):
-        """Return the inputs of the pairs, which are given block by block."""
-        return BlockInputs(
-            self.pairs, np.concatenate(inputs), self.n_codes, self.n_blocks
-        )
+        """Return the inputs, given block by block and without leaving rows out."""
+        inputs = np.concatenate(inputs)
+        n_pairs = len(inputs) - self.n_codes
+        return BlockInputs(self.pairs[:n_pairs], inputs, self.n_codes, self.n_blocks)
 
 
 class BlockCounts:

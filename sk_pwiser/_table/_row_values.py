@@ -237,8 +237,8 @@ def _counts(y, weights, parents):
 class RowSummary:
     """Labels and weights of all rows: their numbers, rates and scale.
 
-    Rows in one part are kept as they are, those of several as numbers of rows, and sums
-    of weights, per combination of labels. Weights are divided by `weight_scale`, by
+    The labels of rows in one part are kept, those of several parts are counted by their
+    combinations, with sums of weights. Weights are divided by `weight_scale`, by
     default by the mean of those above 0.
     """
 

@@ -124,12 +124,11 @@ class TargetStatistics:
             known = self._fit_table(
                 j, blocks, of_rows, pairs.by_code([others]), earlier
             )
-            of_all = self._inputs(j, known)
             inputs = [
                 self._inputs(j, known[..., part.codes] - part.counts, part.codes)
                 for part in blocks
             ]
-            tables.append(pairs.with_inputs([*inputs, of_all[others.codes]]))
+            tables.append(pairs.with_inputs([*inputs, self._inputs(j, known)]))
         self._update_tables()
         return tables
 

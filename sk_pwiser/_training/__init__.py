@@ -14,7 +14,13 @@ from sk_pwiser._training._callbacks import (
     fit_task,
     runs_callbacks,
 )
-from sk_pwiser._training._checkpoints import Checkpoints, find_checkpoint
+from sk_pwiser._training._checkpoints import (
+    Checkpoints,
+    Start,
+    compared,
+    find_checkpoint,
+)
+from sk_pwiser._training._components import check_components
 from sk_pwiser._training._devices import Batch
 from sk_pwiser._training._early_stopping import KnownProbabilities
 from sk_pwiser._training._encode import (

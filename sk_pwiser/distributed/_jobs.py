@@ -22,12 +22,18 @@ from sk_pwiser._fit import (
     train,
 )
 from sk_pwiser._streaming import RowStore, StreamedImpressions, load_rows
-from sk_pwiser._training._batches import BatchIterator, Impressions, TrainingData
-from sk_pwiser._training._checkpoints import Checkpoints, Start, compared
-from sk_pwiser._training._components import check_components
-from sk_pwiser._training._net import MultiTaskNet
-from sk_pwiser._training._settings import Settings
-from sk_pwiser._training._state import TrainingResult
+from sk_pwiser._training import (
+    BatchIterator,
+    Checkpoints,
+    Impressions,
+    MultiTaskNet,
+    Settings,
+    Start,
+    TrainingData,
+    TrainingResult,
+    check_components,
+    compared,
+)
 from sk_pwiser._utils import seeded_globally
 
 # Enough for about equal shares.
