@@ -362,6 +362,12 @@ class MultiTaskCTRCVRClassifier(
         Number of columns of `X`.
     feature_names_in_ : ndarray of shape (`n_features_in_`,)
         Names of the columns, if `X` has column names that are all strings.
+    column_encodings_ : dict of (str or int) to Bunch
+        How each column was read, by its name, or by its index without names: `kind`,
+        such as "category" or "numeric"; `encoding`, in words; `values`, a dict of the
+        category values with an embedding of their own to their codes, where None stands
+        for missing values, or None for numbers; `rates`, whether the column has target
+        statistics; `bins`, the edges of the bins of numbers, or None.
 
     References
     ----------
@@ -766,6 +772,10 @@ class MultiTaskCTRCVRClassifier(
         if hasattr(encoder, "feature_names_in_"):
             attributes["feature_names_in_"] = encoder.feature_names_in_
         return attributes
+
+    @property
+    def column_encodings_(self):
+        return self._result.schema.column_encodings()
 
     def _column_inputs(self, X, targets):
         """Return a table as `fit` reads it, and how it would encode each column."""

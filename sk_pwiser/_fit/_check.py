@@ -8,8 +8,7 @@ import numpy as np
 import torch
 from sklearn.utils import check_random_state
 
-from sk_pwiser._fit._origin import Origin
-from sk_pwiser._fit._read import Source, read_eval_sets
+from sk_pwiser._fit._read import Origin, Source, read_eval_sets
 from sk_pwiser._streaming import FileRows
 from sk_pwiser._training._callbacks import FitTask
 from sk_pwiser._training._checkpoints import check_folder

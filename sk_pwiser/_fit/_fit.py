@@ -10,8 +10,7 @@ import torch
 
 from sk_pwiser._fit._check import Plan, check
 from sk_pwiser._fit._encode import EncodedData, encode
-from sk_pwiser._fit._origin import find_origin
-from sk_pwiser._fit._read import read
+from sk_pwiser._fit._read import find_origin, read
 from sk_pwiser._training._callbacks import FitTask
 from sk_pwiser._training._checkpoints import Checkpoints, Start, compared, fingerprint
 from sk_pwiser._training._components import LARGEST_SEED, build_net, build_network

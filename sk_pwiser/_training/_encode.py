@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from scipy.sparse import csr_array
-from sklearn.utils import _safe_indexing
+from sklearn.utils import Bunch, _safe_indexing
 
 from sk_pwiser._files import PlainForm
 from sk_pwiser._table import STATE_CLASSES as TABLE_CLASSES
@@ -238,6 +238,30 @@ class Schema:
             for key, start in zip(keys, starts, strict=True)
         }
 
+    def column_encodings(self) -> dict[Any, Bunch]:
+        """Return how each column was read, as `column_encodings_` describes it."""
+        encoder, found = self.encoder, {}
+        names = getattr(encoder, "feature_names_in_", range(encoder.n_features_in_))
+        columns = {column.name: column for column in encoder.columns_}
+        places = self.places() if columns else {}
+        for name in names:
+            column: Any = columns.get(name)
+            if column is None:
+                found[name] = Bunch(kind="sparse", encoding="embedding")
+            else:
+                found[name] = Bunch(kind=column.kind, encoding=column.encoding)
+            codes, inputs, bags = places.get(name, ((), (), ()))
+            vocabulary = column
+            if isinstance(column, ListColumn):
+                vocabulary = column.items_ or columns[column.shared_name]
+            values = getattr(vocabulary, "own_values_", None)
+            found[name].update(
+                values=values,
+                rates=bool(inputs) and bool(codes or bags),
+                bins=getattr(column, "edges_", None),
+            )
+        return found
+
     def without_rare(self, codes: np.ndarray) -> np.ndarray:
         """Replace the codes of rare values by the code of unseen values, in place."""
         sizes = zip(self.encoder.cardinalities_, self.encoder.n_codes_, strict=True)
@@ -450,10 +474,11 @@ def column_inputs(
     numeric, places = numeric_widths(spec), schema.places()
     vectors = vector_counts(encoder)
     found = {n: ColumnInput("refused", error=text) for n, text in errors.items()}
+    encodings = schema.column_encodings()
     for column in encoder.columns_:
         name, text = column.name, column.encoding
         codes, inputs, bags = places.get(name, ((), (), ()))
-        if inputs and (codes or bags):
+        if encodings[name].rates:
             text += ", rates"
         width = sum(spec.widths[code] for code in codes)
         width += spec.embedding_dim * len(bags) + sum(numeric[i] for i in inputs)
