@@ -29,13 +29,11 @@ from sk_pwiser._table import (
     BlockCounts,
     Blocks,
     RowOrder,
-    RowSample,
     RowSummary,
     TableEncoder,
     learn_constant_columns,
     read_times,
     row_weights,
-    scale_weights,
     warn_about_constants,
     warn_about_few_values,
     warn_about_new_values,
@@ -216,20 +214,27 @@ def learn(
         next(parts, None)  # ends the progress
     else:
         assert isinstance(source, FileRows)
-        learner = PartsLearner(settings, source, earlier, estimator_name, generator)
+        encoder = make_encoder(settings, estimator_name)
+        encoder = encoder if earlier is None else earlier.encoder
+        learner = TableLearner(encoder, source.dataset, generator, earlier is None)
         for rows in chain([first, second], parts):
             with named_place(rows.place):
                 source.summary.add(rows.targets, rows.weights)
                 hold_out.count(rows)
-                learner.add(rows)
-                blocks.add(len(rows), learner.times(rows))
-        schema = learner.finish(source.summary)
+                learner.add(rows.X, rows.weights)
+                times = times_of(settings, encoder.align(rows.X), encoder)
+                blocks.add(len(rows), times)
+        encoder = learner.finish()
+        if earlier is None:
+            schema = new_schema(settings, encoder, source.summary)
+        else:
+            schema = replace(earlier, encoder=encoder)
     if isinstance(source, FileRows):
         source.check_rows_left(source.summary.n_rows)
     blocks.finish()
     known = None
-    if earlier is not None and not keeps:
-        known = earlier.statistics
+    if not keeps and (second is not None or earlier is not None):
+        known = None if earlier is None else earlier.statistics
         shape = source.summary.n_rows, len(schema.targets.task_names)
         statistics = unfitted_statistics(settings, schema.encoder, shape, earlier)
         schema = replace(schema, statistics=statistics)
@@ -286,7 +291,10 @@ def _learn_whole(
 
 
 def new_schema(
-    settings: Settings, encoder: TableEncoder, summary: RowSummary, statistics: Any
+    settings: Settings,
+    encoder: TableEncoder,
+    summary: RowSummary,
+    statistics: Any = None,
 ) -> Schema:
     """Return the schema of an encoder that has learnt the columns."""
     return Schema(
@@ -319,52 +327,6 @@ def _warn_about_few_rows(
     elif schema.statistics is not None and n_samples < FEW_VALUES:
         with_rates = schema.statistics.column_names(schema.encoder)
     warn_about_few_values(columns, with_rates)
-
-
-class PartsLearner:
-    """Learns the columns of rows in parts, numbers from a sample of the rows."""
-
-    def __init__(
-        self,
-        settings: Settings,
-        source: FileRows,
-        earlier: Schema | None,
-        name: str,
-        generator: np.random.Generator,
-    ) -> None:
-        self.settings = settings
-        self.earlier = earlier
-        self.sample = RowSample(source.sample_rows, generator)  # to learn constants
-        if earlier is None:
-            self.encoder = make_encoder(settings, name)
-            self.learner = TableLearner(self.encoder, source.dataset, generator)
-        else:
-            self.encoder = earlier.encoder
-
-    def add(self, rows: Rows) -> None:
-        """Add the next rows."""
-        if self.earlier is None:
-            self.learner.add(rows.X, rows.weights)
-        elif any(getattr(c, "has_constant", False) for c in self.encoder.columns_):
-            self.sample.add(rows.X, rows.weights)
-
-    def times(self, rows: Rows) -> np.ndarray | None:
-        """Return the times of rows that were added."""
-        return times_of(self.settings, self.encoder.align(rows.X), self.encoder)
-
-    def finish(self, summary: RowSummary) -> Schema:
-        """Return the schema when all rows were added."""
-        if self.earlier is None:
-            self.learner.finish()
-            shape = summary.n_rows, len(summary.first.task_names)
-            statistics = unfitted_statistics(self.settings, self.encoder, shape)
-            return new_schema(self.settings, self.encoder, summary, statistics)
-        if not self.sample.n_kept:
-            return self.earlier
-        table, weights = self.sample.finish()
-        X, weights = self.encoder.align(table), row_weights(scale_weights(weights))
-        encoder = learn_constant_columns(self.encoder, X, weights)
-        return replace(self.earlier, encoder=encoder)
 
 
 class TableStore:

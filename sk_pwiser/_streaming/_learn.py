@@ -6,7 +6,7 @@ import numpy as np
 
 from sk_pwiser._table._categories import CategoryColumn
 from sk_pwiser._table._column_kinds import warn_about_constants
-from sk_pwiser._table._encoder import elements_of
+from sk_pwiser._table._encoder import elements_of, learn_constant_columns
 from sk_pwiser._table._frames import as_table, list_columns
 from sk_pwiser._table._numbers import NumericColumn
 from sk_pwiser._table._parts import RowSample
@@ -58,15 +58,24 @@ class ValueCounts:
 
 
 class TableLearner:
-    """Learns the columns of a table in one pass, numbers from a sample."""
+    """Learns the columns of rows in parts, numbers from a sample of the rows.
 
-    def __init__(self, encoder, dataset, generator):
+    Of the columns of a fitted encoder, which is not `new`, it learns those that were
+    constant.
+    """
+
+    def __init__(self, encoder, dataset, generator, new=True):
         self.encoder = encoder
+        self.new = new
         self.max_values = dataset.max_values
         self.sample = RowSample(dataset.sample_rows, generator)
         self.counts = None
 
     def add(self, X, weights):
+        if not self.new:
+            if any(getattr(c, "has_constant", False) for c in self.encoder.columns_):
+                self.sample.add(X, weights)
+            return
         if self.counts is None:
             self._begin(X)
         columns = list_columns(as_table(X))
@@ -99,6 +108,13 @@ class TableLearner:
         self.numeric = [c.name for c in columns if isinstance(c, NumericColumn)]
 
     def finish(self):
+        """Return the encoder when all rows were added."""
+        if not self.new:
+            if not self.sample.n_kept:
+                return self.encoder
+            table, weights = self.sample.finish()
+            X, weights = self.encoder.align(table), row_weights(scale_weights(weights))
+            return learn_constant_columns(self.encoder, X, weights)
         for counts in self.counts.values():
             counts.finish()
         for column in self.encoder.lists_:
@@ -112,6 +128,7 @@ class TableLearner:
         self.encoder.learn_numbers(pairs, weights)
         warn_about_constants(self.encoder.columns_)
         self._warn_about_dropped()
+        return self.encoder
 
     def _warn_about_dropped(self):
         found = [

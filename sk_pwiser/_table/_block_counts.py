@@ -6,7 +6,6 @@ from typing import NamedTuple
 import numpy as np
 
 from sk_pwiser._table._categories import FIRST_VALUE
-from sk_pwiser._table._target_statistics import sum_labels
 
 # All pairs of a block and a code have a place of their own if there are at most so many
 # per row; otherwise the pairs are sorted, which takes longer but less memory.
@@ -140,9 +139,9 @@ class BlockCounts:
         """Add rows; the block `n_blocks` has the validation rows."""
         self.statistics.note_weights(weight)
         used = block < self.n_blocks
-        total, ones = sum_labels(y, weight, used)
-        self.total += total
-        self.ones += ones
+        own = weight[used]
+        self.total += own.sum(axis=0, dtype=float)
+        self.ones += (own * y[used]).sum(axis=0, dtype=float)
         for pairs, part in zip(
             self.tables, self.statistics.counted(codes, lists), strict=True
         ):

@@ -6,6 +6,7 @@ from functools import partial
 
 import numpy as np
 
+from sk_pwiser._table._block_counts import BlockCounts
 from sk_pwiser._table._categories import FIRST_VALUE, CategoryColumn
 from sk_pwiser._table._frames import (
     check_among,
@@ -277,21 +278,19 @@ class TargetStatistics:
         self._restore_totals()
         before = {name: getattr(self, name) for name in REPLACED}
         undo.append(partial(vars(self).update, before))
-        self.note_weights(weight)
-        everything = np.ones(len(y), dtype=bool)
-        self.totals_ = self.totals_ + np.stack(sum_labels(y, weight, everything))
-        for j, part in enumerate(self.counted(codes, lists)):
-            present, positions = np.unique(part.codes, return_inverse=True)
-            places = Elements(positions, part.sizes)
-            added = count(places, y, weight, len(present), first=0)
-            is_value = present >= FIRST_VALUE
-            present = present[is_value].astype(np.intp)
+        added = BlockCounts(self, 1, y.shape[1])
+        added.add(codes, y, weight, np.zeros(len(y), dtype=np.intp), lists)
+        self.totals_ = self.totals_ + np.stack([added.total, added.ones])
+        for j, pairs in enumerate(added.tables):
+            part, _ = pairs.blocks()
+            is_value = part.codes >= FIRST_VALUE
+            present = part.codes[is_value]
             counts = self.counts_[j][..., present]
             tables = self.counts_[j], self.tables_[j]
             undo.append(
                 partial(self._set, *tables, present, counts, tables[1][present])
             )
-            self.counts_[j][..., present] = counts + added[..., is_value]
+            self.counts_[j][..., present] = counts + part.counts[..., is_value]
             self.tables_[j][present] = self._inputs(
                 j, self.counts_[j][..., present], present
             )
@@ -371,27 +370,10 @@ class TargetStatistics:
         return strengths
 
 
-def count(elements, y, weight, size, first=FIRST_VALUE):
-    """Count rows and positives by task and code from `first` on, (2, n_tasks, size)."""
-    codes, y, weight = elements.codes, elements.repeat(y), elements.repeat(weight)
-    counts = np.empty((2, y.shape[1], size))
-    for task in range(y.shape[1]):
-        w = weight[:, task]
-        counts[0, task] = np.bincount(codes, weights=w, minlength=size)
-        counts[1, task] = np.bincount(codes, weights=w * y[:, task], minlength=size)
-    counts[..., :first] = 0.0
-    return counts
-
-
 def _without_own(counts, blocks):
     """Yield codes, counts without the block, and numbers of rows, block by block."""
     for part in blocks:
         yield part.codes, counts[..., part.codes] - part.counts, part.n_rows
-
-
-def sum_labels(y, weight, used):
-    weight, y = weight[used], y[used]
-    return weight.sum(axis=0, dtype=float), (weight * y).sum(axis=0, dtype=float)
 
 
 # Smallest difference of counts that is not a rounding error.
@@ -438,7 +420,7 @@ class ExtendedStatistics(TargetStatistics):
 
     def check_rows(self, codes, y, weight, lists=()):
         if self.rows == "new":
-            self._warn_if_seen(self.counted(codes, lists), y, weight)
+            self._warn_if_seen(codes, y, weight, lists)
 
     def _begin(self, total, ones, earlier):
         """Keep what the source has learnt."""
@@ -458,13 +440,14 @@ class ExtendedStatistics(TargetStatistics):
         )
         return known
 
-    def _warn_if_seen(self, counted, y, weight):
+    def _warn_if_seen(self, codes, y, weight, lists):
         """Warn if rows passed as new fit into the counts, and are half of a value's."""
         if not np.isin(y, (0, 1)).all():
             return
-        largest = 0.0
-        for j, part in enumerate(counted):
-            n, k = count(part, y, weight, self.cardinalities[j])
+        largest, counted = 0.0, BlockCounts(self, 1, y.shape[1])
+        counted.add(codes, y, weight, np.zeros(len(y), dtype=np.intp), lists)
+        for j, pairs in enumerate(counted.tables):
+            n, k = pairs.by_code(pairs.blocks())
             all_n, all_k = self.counts_[j]
             if min((all_k - k).min(), (all_n - all_k - n + k).min()) < -TOLERANCE:
                 return
