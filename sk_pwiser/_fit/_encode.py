@@ -108,7 +108,7 @@ def encode(
             )
         else:
             further[name] = others.encode(learnt.schema)
-            others.rows = None
+            others.release()
     if further:
         rows = TrainingData(rows.train, further.pop("valid"))
     data = EncodedData(
@@ -124,7 +124,8 @@ def encode(
         labelled,
         further,
     )
-    source.rows = None
+    if not isinstance(source, FileRows):
+        source.release()
     monitor = _check_validation(plan, data)
     if plan.components is not None and shared is None:
         rates = learnt.schema.base_rates.tolist()
@@ -465,7 +466,8 @@ class Encoding:
         if self.learnt.adds:
             self.labelled = codes.copy(), y, weights, lists
             return None
-        statistics.check_rows(codes, y, weights, lists)
+        if not blocks.n_tried:
+            statistics.check_rows(codes, y, weights, lists)
         if self.counts is None:
             return None
         block: np.ndarray = blocks.assign(len(rows), times, rows.groups)

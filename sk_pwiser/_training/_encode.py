@@ -333,13 +333,17 @@ class TableRows:
         self.tasks = rows.targets.without_labels()
         self.n_rows = len(rows)
         self.has_groups = rows.groups is not None
-        self.summary = RowSummary(weight_scale)
+        self.summary: Any = RowSummary(weight_scale)
         self.summary.add(rows.targets, rows.weights)
         self.has_task_weights: bool = self.summary.per_task
 
     def parts(self, label: str) -> Iterator[Rows]:
         """Yield the rows; `label` is what is done with them."""
         yield self.rows
+
+    def release(self) -> None:
+        """Release the table and its labels, of which training needs the tensors only."""
+        self.rows = self.summary = None
 
     def encode(self, schema: Schema) -> Impressions:
         """Encode validation rows like the rows of a prediction."""

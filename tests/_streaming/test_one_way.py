@@ -5,10 +5,9 @@ import pytest
 from numpy.testing import assert_array_equal
 from refusals import small
 
-pd = pytest.importorskip("pandas")
-pytest.importorskip("pyarrow")
-
 from sk_pwiser.datasets import ParquetImpressions, make_ctr_cvr
+
+pytest.importorskip("pyarrow")
 
 TARGETS = ["click", "conversion"]
 
