@@ -342,7 +342,7 @@ class TableRows:
         yield self.rows
 
     def release(self) -> None:
-        """Release the table and its labels, of which training needs the tensors only."""
+        """Release the table and its labels: training reads tensors only."""
         self.rows = self.summary = None
 
     def encode(self, schema: Schema) -> Impressions:
