@@ -47,26 +47,28 @@ class Plan:
         return self.settings.encoding_params["time_column"] is not None
 
     @property
-    def split(self) -> dict[str, Any]:
+    def split_random_state(self) -> dict[str, Any]:
         """The state that draws the validation rows: that of the first fit."""
         # With `find_split`, no row is held out that the earlier fit was trained on.
         return self.origin.split or self.first_random_state
 
     def split_state(self) -> np.random.RandomState:
         """Return the random state that draws the validation rows."""
-        if equal(self.split, self.first_random_state):
+        if equal(self.split_random_state, self.first_random_state):
             return self.random_state
-        return random_state_at(self.split)
+        return random_state_at(self.split_random_state)
 
     @property
     def block_seed(self) -> int:
         """The seed of random blocks, which takes nothing from the random state."""
-        return int(random_state_at(self.split).randint(LARGEST_SEED))
+        return int(random_state_at(self.split_random_state).randint(LARGEST_SEED))
 
     @property
     def sample_seed(self) -> int:
         """The seed of samples of rows in parts, which takes nothing from it either."""
-        return int(random_state_at(self.split).randint(LARGEST_SEED, size=2)[1])
+        return int(
+            random_state_at(self.split_random_state).randint(LARGEST_SEED, size=2)[1]
+        )
 
     def draw_seed(self) -> int:
         """Draw a seed from the estimator's `random_state`."""

@@ -83,7 +83,7 @@ def make_checkpoints(plan: Plan, data: EncodedData) -> Checkpoints | None:
         data.n_rows,
         digests,
         data.schema,
-        plan.split,
+        plan.split_random_state,
         data.split_rows,
     )
     callbacks = plan.settings.callbacks or ()
@@ -198,7 +198,8 @@ def _result(
 ) -> TrainingResult:
     valid, earlier = data.rows.valid, plan.origin.earlier
     weight_scale = data.weight_scale
-    split, split_rows = plan.split if data.holds_out else None, data.split_rows
+    split = plan.split_random_state if data.holds_out else None
+    split_rows = data.split_rows
     if earlier is not None:
         split, split_rows = split or earlier.split, split_rows or earlier.split_rows
         if plan.origin.is_update:  # of the first call

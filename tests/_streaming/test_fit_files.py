@@ -398,7 +398,7 @@ def test_a_warm_start_keeps_the_statistics_of_values_that_its_rows_lack(
     write(LOG[LOG["category_0"].isin(values.index[:10])], tmp_path, bounds=(0, 900))
     model.fit(read(tmp_path))
     after = model._result.schema.statistics
-    codes = model._result.schema.encoder.category_values("category_0")
+    codes = model.column_encodings_["category_0"]["values"]
     absent = [codes[value] for value in values.index[10:] if value in codes]
     assert len(absent) > 20
     assert_array_equal(after.tables_[0][absent], before.tables_[0][absent])
