@@ -190,7 +190,7 @@ def learn(
     hold_out = HoldOut(settings, blocks, plan.split_state(), origin.split_rows)
     parts = source.parts("Learning the columns")
     first, second = next(parts, None), next(parts, None)
-    if first is None:
+    if first is None and isinstance(source, FileRows):
         source.check_rows_left(0)
     assert first is not None
     earlier, growth = origin.schema if shared is None else shared, None
@@ -204,6 +204,7 @@ def learn(
     keeps = adds or shared is not None  # the statistics
     whole = None
     if second is None:
+        # Learning and encoding at once spares finding the distinct values twice.
         if not source.summary.n_rows:
             source.summary.add(first.targets, first.weights)
         in_memory = not isinstance(source, FileRows)
@@ -212,8 +213,8 @@ def learn(
                 plan, first, source.summary, earlier, estimator_name, in_memory, keeps
             )
         blocks.add(len(first), whole[2])
-        next(parts, None)  # ends the progress
     else:
+        # Parts are read again for the second pass: all of them may exceed memory.
         assert isinstance(source, FileRows)
         encoder = make_encoder(settings, estimator_name)
         encoder = encoder if earlier is None else earlier.encoder
@@ -385,9 +386,9 @@ def encode_rows(
     encoding = Encoding(plan, source, learnt, holds_out)
     tables = labelled = None
     encoding.run()
-    if statistics is not None and learnt.adds:
+    if learnt.adds:
         labelled = encoding.labelled
-    elif encoding.counts is not None:
+    elif statistics is not None and encoding.counts is not None:
         names = schema.targets.task_names
         while blocks.retry(encoding.find_order(names), statistics.block_seed):
             encoding.run()
@@ -409,11 +410,10 @@ class Encoding:
         self.counts: BlockCounts | None = None
         self.store: Any = None
         statistics = learnt.schema.statistics
-        self.counts_labels = statistics is not None and not learnt.adds
-        if self.counts_labels:
-            self.counts_labels = statistics.reads_blocks
-            if statistics.reads_blocks:
-                statistics.keep_seed(learnt.known, plan.block_seed)
+        self.counts_labels = False
+        if statistics is not None and not learnt.adds and statistics.reads_blocks:
+            self.counts_labels = True
+            statistics.keep_seed(learnt.known, plan.block_seed)
 
     def run(self) -> None:
         """Encode and store all rows."""
@@ -422,8 +422,9 @@ class Encoding:
         if self.store is not None:
             self.store.clear()
             self.counts = None  # which may be large
-        is_table = not isinstance(self.source, FileRows)
-        self.store = TableStore() if is_table else FileStore(self.source)
+        self.store = TableStore()
+        if isinstance(self.source, FileRows):
+            self.store = FileStore(self.source)
         statistics, n_tasks = schema.statistics, len(schema.targets.task_names)
         if self.counts_labels:
             self.counts = BlockCounts(statistics, blocks.n_blocks, n_tasks)
@@ -463,6 +464,7 @@ class Encoding:
         """Count the labels of the next rows by their blocks, which are returned."""
         y, weights, lists = labels
         blocks, statistics = self.learnt.blocks, self.learnt.schema.statistics
+        assert statistics is not None
         if self.learnt.adds:
             self.labelled = codes.copy(), y, weights, lists
             return None

@@ -197,7 +197,7 @@ def _result(
     best_epoch: int,
 ) -> TrainingResult:
     valid, earlier = data.rows.valid, plan.origin.earlier
-    weight_scale = data.weight_scale
+    weight_scale: float | None = data.weight_scale
     split = plan.split_random_state if data.holds_out else None
     split_rows = data.split_rows
     if earlier is not None:

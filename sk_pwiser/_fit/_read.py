@@ -149,7 +149,8 @@ def name_eval_sets(eval_set: Any) -> dict[str, Any]:
 
 def read_eval_sets(eval_set: Any, source: Source) -> dict[str, Source]:
     """Check validation rows, all but the tables, against the training labels."""
-    sets, checked = name_eval_sets(eval_set), {}
+    sets = name_eval_sets(eval_set)
+    checked: dict[str, Source] = {}
     if isinstance(source, FileRows) and any(map(reads_in_parts, sets.values())):
         return {"valid": _read_eval_files(sets, source)}
     for name, given in sets.items():

@@ -189,7 +189,7 @@ def shards(job: Job, rank: int, n_workers: int) -> TrainingData:
     """Return a worker's share of the rows of a job."""
     clock = Clock(job.seed)
 
-    def share(rows: StreamedImpressions) -> Shard:
+    def share(rows: Any) -> Shard:
         return Shard(
             rows.store,
             rows.load,
