@@ -775,6 +775,7 @@ class MultiTaskCTRCVRClassifier(
 
     @property
     def column_encodings_(self):
+        """How each column was read, by its name; see the attributes of the class."""
         return self._result.schema.column_encodings()
 
     def _column_inputs(self, X, targets):

@@ -57,8 +57,9 @@ def fit(
     """
     settings = Settings.of(params)
     origin = find_origin(settings, given.X, earlier, is_update)
-    # Labels come first: a wrong one is found before the table is looked at.
-    with read(settings, given, origin, classes) as rows:
+    with ExitStack() as stack:
+        # Labels come first: a wrong one is found before the table is looked at.
+        rows = read(settings, given, origin, classes, stack)
         # Whatever can be refused is refused here, before work that takes long.
         plan = check(settings, rows, eval_set, origin, task)
         # The host's part: columns, validation rows, target statistics.

@@ -1,8 +1,8 @@
 """What a fit begins with: its rows, its validation rows, and an earlier fit."""
 
 import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -74,14 +74,18 @@ def find_origin(
     return Origin(earlier, saved, is_update)
 
 
-@contextmanager
 def read(
-    settings: Settings, given: GivenRows, origin: Origin, classes: Any = None
-) -> Iterator[Source]:
-    """Yield the rows: a table, whose labels are checked, or files.
+    settings: Settings,
+    given: GivenRows,
+    origin: Origin,
+    classes: Any,
+    stack: ExitStack,
+) -> Source:
+    """Return the rows: a table, whose labels are checked, or files.
 
-    Encoded rows of files are in a folder that is deleted at the end.
+    Encoded rows of files are in a folder that is deleted when the stack is closed.
     """
+    # No context manager itself: warnings of a generator would not name the user's line.
     # Updates take tables only, and refuse files.
     if not reads_in_parts(given.X) or origin.is_update:
         expected = None if origin.schema is None else origin.schema.targets
@@ -95,8 +99,7 @@ def read(
         )
         if origin.saved is not None:
             origin.saved.check_n_rows(rows.n_rows)
-        yield rows
-        return
+        return rows
     dataset, *arrays = given
     for name, value in zip(given._fields[1:], arrays, strict=True):
         if value is not None:
@@ -106,8 +109,8 @@ def read(
                 "columns."
             )
     where = {"prefix": "sk_pwiser_", "dir": dataset.cache_dir}
-    with tempfile.TemporaryDirectory(**where) as folder:
-        yield read_files(settings, dataset, Path(folder))
+    folder = stack.enter_context(tempfile.TemporaryDirectory(**where))
+    return read_files(settings, dataset, Path(folder))
 
 
 def read_files(
