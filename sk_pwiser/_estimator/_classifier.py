@@ -29,12 +29,8 @@ from sk_pwiser._files import (
     split,
     write_file,
 )
-from sk_pwiser._streaming import (
-    fit_dataset,
-    iter_logits,
-    probabilities,
-    write_predictions,
-)
+from sk_pwiser._fit import fit
+from sk_pwiser._streaming import iter_logits, probabilities, write_predictions
 from sk_pwiser._table import reads_in_parts, refuse_parts
 from sk_pwiser._training import (
     CallbackSupportMixin,
@@ -43,7 +39,6 @@ from sk_pwiser._training import (
     Settings,
     TrainingResult,
     column_inputs,
-    fit,
     fit_task,
     runs_callbacks,
     take_back,
@@ -378,6 +373,12 @@ class MultiTaskCTRCVRClassifier(
         Number of columns of `X`.
     feature_names_in_ : ndarray of shape (`n_features_in_`,)
         Names of the columns, if `X` has column names that are all strings.
+    column_encodings_ : dict of (str or int) to Bunch
+        How each column was read, by its name, or by its index without names: `kind`,
+        such as "category" or "numeric"; `encoding`, in words; `values`, a dict of the
+        category values with an embedding of their own to their codes, where None stands
+        for missing values, or None for numbers; `rates`, whether the column has target
+        statistics; `bins`, the edges of the bins of numbers, or None.
 
     References
     ----------
@@ -658,22 +659,20 @@ class MultiTaskCTRCVRClassifier(
             more, see :ref:`coherent_funnels`.
         """
         earlier = getattr(self, "_result", None) if self.warm_start else None
-        result = self._train(
-            fit_dataset if reads_in_parts(X) else fit,
-            GivenRows(X, Y, sample_weight, groups),
-            one_eval_set(eval_set, X_val, Y_val, sample_weight_val, groups_val),
-            earlier=earlier,
-        )
+        given = GivenRows(X, Y, sample_weight, groups)
+        eval_set = one_eval_set(eval_set, X_val, Y_val, sample_weight_val, groups_val)
+        result = self._fit(given, eval_set, earlier=earlier)
         self._set_result(result)
         self._warn_about_rises(result)
         return self
 
     @runs_callbacks
-    def _train(self, train, given, *args, **kwargs):
-        """Train by a function of the package, and return its result."""
-        task = fit_task(self, given)
-        name = type(self).__name__
-        return train(vars(self), given, *args, **kwargs, task=task, estimator_name=name)
+    def _fit(self, given, eval_set=None, **kwargs):
+        """Train, and return the result without setting the fitted attributes."""
+        task, name = fit_task(self, given), type(self).__name__
+        return fit(
+            vars(self), given, eval_set, task=task, estimator_name=name, **kwargs
+        )
 
     def _warn_about_rises(self, result):
         """Warn if a later task is more probable than an earlier one in many rows."""
@@ -745,12 +744,11 @@ class MultiTaskCTRCVRClassifier(
         self._validate_params()
         earlier, undo = getattr(self, "_result", None), []
         try:
-            result = self._train(
-                fit,
+            result = self._fit(
                 GivenRows(X, Y, sample_weight, groups),
                 earlier=earlier,
                 classes=classes,
-                single_pass=True,
+                is_update=True,
                 undo=undo,
             )
             self._set_result(result)
@@ -787,6 +785,11 @@ class MultiTaskCTRCVRClassifier(
         if hasattr(encoder, "feature_names_in_"):
             attributes["feature_names_in_"] = encoder.feature_names_in_
         return attributes
+
+    @property
+    def column_encodings_(self):
+        """How each column was read, by its name; see the attributes of the class."""
+        return self._result.schema.column_encodings()
 
     def _column_inputs(self, X, targets):
         """Return a table as `fit` reads it, and how it would encode each column."""

@@ -1,6 +1,7 @@
 """Tables and labels become arrays: column encodings, labels, row weights, groups."""
 
-from sk_pwiser._table._blocks import assign_blocks, choose_blocks
+from sk_pwiser._table._block_counts import BlockCounts
+from sk_pwiser._table._blocks import Blocks, RowOrder, assign_blocks
 from sk_pwiser._table._categories import (
     LARGE,
     UNSEEN,
@@ -75,7 +76,9 @@ from sk_pwiser._table._numbers import (
     ArrayColumn,
     NumericColumn,
 )
+from sk_pwiser._table._parts import GroupValues, RowSample
 from sk_pwiser._table._row_values import (
+    RowSummary,
     WeightScale,
     base_rates,
     check_groups,

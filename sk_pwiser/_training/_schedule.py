@@ -24,9 +24,9 @@ MOST_STEPS, MOST_EPOCHS = 500, 6
 DECAY_RATIO, LEAST_DECAY_STEPS = 0.5, 40
 
 
-# In updates, the share of the full rate after n steps is FIRST_SHARE / sqrt(1 + n / PACE)
-# and at least LAST_SHARE. A new model needs long steps, since twenty calls of 1,000 rows
-# take twenty steps only. A fitted one loses AUC by them.
+# In updates, the share of the full rate after n steps is at least LAST_SHARE, otherwise
+# FIRST_SHARE / sqrt(1 + n / PACE). A new model needs long steps: twenty calls of 1,000
+# rows take twenty steps only. A fitted one loses AUC by them.
 FIRST_SHARE, LAST_SHARE, PACE = 2.0, 0.3, 10
 
 

@@ -10,9 +10,10 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from sk_pwiser._streaming import Job, StreamedImpressions
+from sk_pwiser._streaming import StreamedImpressions
 from sk_pwiser._training import Batch, BatchIterator, TrainingData
 from sk_pwiser._utils import Generators, active
+from sk_pwiser.distributed._jobs import Job
 
 # Entries of gradients that are sent together.
 BUCKET = 2**22
@@ -205,7 +206,7 @@ def shards(job: Job, rank: int, n_workers: int) -> TrainingData:
     """Return a worker's share of the rows of a job."""
     clock = Clock(job.seed)
 
-    def share(rows: StreamedImpressions) -> Shard:
+    def share(rows: Any) -> Shard:
         return Shard(
             rows.store,
             rows.load,
@@ -215,8 +216,8 @@ def shards(job: Job, rank: int, n_workers: int) -> TrainingData:
             clock=clock,
         )
 
-    valid = None if job.valid is None else share(job.valid)
-    return TrainingData(share(job.train), valid)
+    train, valid = job.data.rows
+    return TrainingData(share(train), None if valid is None else share(valid))
 
 
 class JointIterator:

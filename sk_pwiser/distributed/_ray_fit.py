@@ -13,7 +13,6 @@ from pathlib import Path
 
 from sk_pwiser._estimator import MultiTaskCTRCVRClassifier
 from sk_pwiser._files import write_bytes
-from sk_pwiser._streaming import prepare_job, run_job
 from sk_pwiser._table import reads_in_parts
 from sk_pwiser._training import (
     Checkpoints,
@@ -24,6 +23,7 @@ from sk_pwiser._training import (
 )
 from sk_pwiser._utils import check_boolean, check_integer, check_number, import_extra
 from sk_pwiser.distributed._exchange import LostWorkerError, Workers, shards
+from sk_pwiser.distributed._jobs import prepare_job, run_job
 from sk_pwiser.distributed._worker_net import WorkerNet
 
 DEFAULT_PORT = 6379

@@ -1,18 +1,20 @@
 """Fine-tuning: training that starts from the weights of a fitted estimator."""
 
 from contextlib import contextmanager, nullcontext
+from copy import deepcopy
 
 import numpy as np
 import torch
 from sklearn.base import clone
 
+from sk_pwiser._fit import train
+from sk_pwiser._training import GivenRows, runs_callbacks
 from sk_pwiser._utils import accept_any_case_of_y, check_choice, check_number
 from sk_pwiser.transfer._compatible import check_fitted
 from sk_pwiser.transfer._fit_like import (
     embedding_tables,
-    extend_schema,
+    encode_like,
     find_present,
-    train_like,
 )
 from sk_pwiser.transfer._regularizers import (
     DEFAULT_WEIGHTS,
@@ -161,29 +163,27 @@ def fine_tune(
             f"regularizer={regularizer!r} does not support sparse X and lists of "
             "categories; use 'l2_sp' or None."
         )
-    result = source._result
-    found = {}
+    data = GivenRows(X, Y, sample_weight, groups), eval_set
+    result = _train_near(estimator, source, data, seen, extend, (regularizer, weight))
+    return estimator._set_result(result)
 
-    def share(rows):
-        schema, *found["origins"] = extend_schema(result.schema, rows, seen, extend)
-        return schema
 
-    @contextmanager
-    def prepare(net, rows, seed):
-        is_known = load_weights(net.module_, result.net.module_, *found["origins"])
-        # l2_sp leaves free the embeddings of new values and of values that do not
-        # occur.
-        is_known &= find_present(net.module_, rows.train)[0]
-        net.note_start(rows.train.sample)
-        penalty = nullcontext()
-        if weight:
-            args = rows.train, is_known, seed
-            penalty = penalised(net, regularizer, weight, *args)
-        with _tables_without_decay(net), penalty:
-            yield
-
-    data = X, Y, sample_weight, groups, eval_set
-    return train_like(estimator, source, data, share, prepare)
+@runs_callbacks
+def _train_near(estimator, source, data, seen, extends, penalty):
+    start = encode_like(estimator, source, data, seen, extends)
+    net, rows, (regularizer, weight) = start.net, start.data.rows.train, penalty
+    of_source = source._result.net.module_
+    is_known = load_weights(net.module_, of_source, start.origins, start.vectors)
+    # l2_sp leaves free the embeddings of new values and of values that do not occur.
+    is_known &= find_present(net.module_, rows)[0]
+    net.note_start(rows.sample)
+    # Drawn from a copy: training has the random numbers of an ordinary fit.
+    seed = deepcopy(start.plan.random_state).randint(np.iinfo(np.int32).max)
+    keeps_near = nullcontext()
+    if weight:
+        keeps_near = penalised(net, regularizer, weight, rows, is_known, seed)
+    with _tables_without_decay(net), keeps_near:
+        return train(start.plan, start.data, net)
 
 
 def _check_regularizer(regularizer, weight):

@@ -1,14 +1,24 @@
 """Fits with the encoder of another estimator, so that weights can be compared."""
 
-from contextlib import contextmanager
 from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from sklearn.base import clone
 
+from sk_pwiser._fit import EncodedData, Plan, build, check, encode, train
 from sk_pwiser._table import ExtendedStatistics, grow_encoder
-from sk_pwiser._training import GivenRows, fit_from, gather_bags
+from sk_pwiser._training import (
+    GivenRows,
+    MultiTaskNet,
+    Settings,
+    check_same_model,
+    fit_task,
+    gather_bags,
+    read_table,
+    runs_callbacks,
+)
 from sk_pwiser._utils import accept_any_case_of_y
 from sk_pwiser.transfer._compatible import check_fitted, check_type
 
@@ -105,28 +115,43 @@ def fit_like(
     """
     check_type("estimator", estimator)
     check_fitted("source", source)
-    return train_like(
-        clone(estimator),
-        source,
-        (X, Y, sample_weight, groups, eval_set),
-        lambda rows: extend_schema(source._result.schema, rows, seen, False)[0],
-        lambda net, rows, seed: _filling_untrained(net, rows.train),
-    )
+    estimator = clone(estimator)
+    data = GivenRows(X, Y, sample_weight, groups), eval_set
+    return estimator._set_result(_train_like(estimator, source, data, seen))
 
 
-def train_like(estimator, source, data, share, prepare):
-    """Fit an estimator in place, with the schema of a fitted one; see `fit_from`."""
+@runs_callbacks
+def _train_like(estimator, source, data, seen):
+    start = encode_like(estimator, source, data, seen, extends=False)
+    result = train(start.plan, start.data, start.net)
+    _fill_untrained(start.net, start.data.rows.train)
+    return result
+
+
+class LikeStart(NamedTuple):
+    """A new net, not yet trained, and rows encoded by the schema of another fit."""
+
+    plan: Plan
+    data: EncodedData
+    net: MultiTaskNet
+    origins: list  # see `extend_schema`
+    vectors: list
+
+
+def encode_like(estimator, source, data, seen, extends):
+    """Check and encode rows as `fit` does, by the schema of a fitted estimator."""
     estimator._validate_params()
-    *given, eval_set = data
-    result = estimator._train(
-        fit_from,
-        GivenRows(*given),
-        eval_set,
-        source=source._result,
-        share=share,
-        prepare=prepare,
-    )
-    return estimator._set_result(result)
+    given, eval_set = data
+    earlier = source._result
+    # Its checkpoints may be those of the source.
+    settings = Settings.of({**vars(estimator), "checkpoint_dir": None})
+    # The network is new, and may be of another class.
+    check_same_model(settings, replace(earlier.settings, network=settings.network))
+    rows = read_table(settings, given, earlier.schema.targets)
+    plan = check(settings, rows, eval_set, task=fit_task(estimator, given))
+    schema, *origins = extend_schema(earlier.schema, rows, seen, extends)
+    encoded = encode(plan, rows, type(estimator).__name__, schema)
+    return LikeStart(plan, encoded, build(plan, encoded), *origins)
 
 
 def extend_schema(schema, rows, seen, extends):
@@ -139,7 +164,7 @@ def extend_schema(schema, rows, seen, extends):
     origins = [np.arange(n) for n in encoder.n_codes_]
     vectors = [np.arange(column.n_own) for column in encoder.lists_]
     if extends:
-        encoder, origins, vectors = grow_encoder(encoder, rows.X)
+        encoder, origins, vectors = grow_encoder(encoder, rows.rows.X)
     if statistics is not None:
         if seen and not statistics.counts_rows:
             raise ValueError(
@@ -149,7 +174,7 @@ def extend_schema(schema, rows, seen, extends):
                 "statistics (target_encoding=False); with seen=False, the inputs of "
                 "rows that it was fitted on reveal their labels."
             )
-        if seen and rows.weights is not None:
+        if seen and rows.summary.scaled is not None:
             raise ValueError(
                 "sample_weight must be None with seen=True, and no label may be "
                 "missing: each fit scales its weights, so that weighted rows cannot be "
@@ -196,10 +221,8 @@ def find_present(network, rows):
     return present, in_bags
 
 
-@contextmanager
-def _filling_untrained(net, rows):
-    """Give values without a training row the embedding of unseen values afterwards."""
-    yield
+def _fill_untrained(net, rows):
+    """Give values without a training row the embedding of unseen values."""
     layer, of_bags = net.module_.input_layer, net.module_.input_layer.bags
     present, in_bags = find_present(net.module_, rows)
     sizes = torch.tensor(layer.cardinalities, dtype=torch.int64)

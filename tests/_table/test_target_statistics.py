@@ -5,6 +5,7 @@ import copy
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
+from rows_with_statistics import fit_transform
 
 from sk_pwiser._table import TargetStatistics, assign_blocks
 from sk_pwiser._table._categories import FIRST_VALUE
@@ -38,7 +39,7 @@ def fit(codes, y, block, others=None, weight=None, n_values=12):
     statistics = TargetStatistics([0], [n_values + FIRST_VALUE])
     weight = np.ones_like(y) if weight is None else weight
     others = np.zeros(len(y), dtype=bool) if others is None else others
-    return statistics, statistics.fit_transform(codes, y, weight, block, others)
+    return statistics, fit_transform(statistics, codes, y, weight, block, others)
 
 
 @pytest.mark.parametrize("is_weighted", [False, True])
@@ -265,7 +266,7 @@ def test_another_fit_learns_rates_that_were_off():
     is_off = np.append(np.isinf(first.strengths_[0]), False)
     assert is_off.any()
     again = TargetStatistics([0], [300 + FIRST_VALUE])
-    inputs = again.fit_transform(codes, y, np.ones_like(y), block, others, first)
+    inputs = fit_transform(again, codes, y, np.ones_like(y), block, others, first)
     fresh, expected = fit(codes, y, block, n_values=300)
     assert np.isfinite(again.scales_).all()
     for name in ("strengths_", "means_", "scales_"):

@@ -65,16 +65,16 @@ class Watch:
     """Records the training and the validation rows of each fit."""
 
     def __init__(self, monkeypatch):
-        from sk_pwiser._training import _fit
+        from sk_pwiser._fit import _fit
 
-        self.parts, optimise = [], _fit.optimise
+        self.parts, train = [], _fit.train
 
         def watched(plan, data, *args):
             found = [data.rows.train.rows, data.rows.valid.rows]
             self.parts.append([set(rows.tolist()) for rows in found])
-            return optimise(plan, data, *args)
+            return train(plan, data, *args)
 
-        monkeypatch.setattr(_fit, "optimise", watched)
+        monkeypatch.setattr(_fit, "train", watched)
 
 
 @pytest.mark.parametrize("seed", [None, 0, "instance"])
@@ -228,7 +228,10 @@ def sizes(model):
 class Interrupt:
     """Raises KeyboardInterrupt at the n-th line of some files of the package."""
 
-    FILES = ("_classifier.py", "_fit.py", "_state.py", "_target_statistics.py")
+    FILES = (
+        *("_classifier.py", "_state.py", "_target_statistics.py"),
+        *("_read.py", "_check.py", "_encode.py", "_fit.py"),
+    )
 
     def __init__(self, n=None):
         self.n, self.n_lines = n, 0
