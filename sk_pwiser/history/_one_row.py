@@ -114,19 +114,21 @@ def look(past, time, plan, read):
         return None
     if plan.max_age is not None and time - last > plan.max_age:
         return None
-    by_lag = {plan.state_delay: of_rows}
+    by_lag, none = {plan.state_delay: of_rows}, (0, None, [0.0] * len(half_lives))
     ages, known, positive, of_missing = [(time - last) / unit], [], [], []
     known_sums, positive_sums = [], []
     for k, lag in enumerate(plan.lags):
         if lag not in by_lag:
             by_lag[lag] = seen(rows, time - lag, time, half_lives, read)
         n, _, own_sums = by_lag[lag]
-        events, missing = blocks[1 + 2 * k], blocks[2 + 2 * k]
-        n_events, last, event_sums = seen(events, time - lag, time, half_lives, read)
-        n_missing = 0
-        if missing is not EMPTY:
-            n_missing, _, less = seen(missing, time - lag, time, half_lives, read)
+        of_events, n_missing = none, 0
+        if blocks[1 + 2 * k] is not EMPTY:
+            of_events = seen(blocks[1 + 2 * k], time - lag, time, half_lives, read)
+        if blocks[2 + 2 * k] is not EMPTY:
+            missing = seen(blocks[2 + 2 * k], time - lag, time, half_lives, read)
+            n_missing, _, less = missing
             own_sums = [a - b for a, b in zip(own_sums, less, strict=True)]
+        n_events, last, event_sums = of_events
         ages.append((time - last) / unit if n_events else math.nan)
         known.append(n - n_missing)
         positive.append(n_events)

@@ -6,7 +6,7 @@ import math
 import struct
 from array import array
 from collections import Counter
-from itertools import accumulate, pairwise
+from itertools import accumulate, chain, pairwise
 
 import numpy as np
 
@@ -54,13 +54,11 @@ class RecordForm:
 
     def write(self, reference, nodes):
         """Return the record of a key with the nodes of its sequences."""
-        whole = isinstance(reference, int) and all(map(_is_whole, nodes))
-        kind = "q" if whole else "d"
+        kind, parts = _packed(nodes, [reference])
         sizes = [
             n for each in nodes for n in (len(each.times), each.level, each.n_before)
         ]
-        record = self.heads[STARTS[kind]].pack(STARTS[kind], reference, *sizes)
-        record += b"".join(_packed(each, kind) for each in nodes)
+        record = self.heads[STARTS[kind]].pack(STARTS[kind], reference, *sizes) + parts
         if not self.n_lists:
             return record
         return record + _json([each.values or [] for each in nodes[-self.n_lists :]])
@@ -69,8 +67,8 @@ class RecordForm:
         """Return the past of the key of a record with a given name."""
         try:
             head = self.heads[record[:8]]
-            _, reference, *sizes = head.unpack_from(record)
-            views = _views(record)
+            start, reference, *sizes = head.unpack_from(record)
+            views = _views(record, start)
             place, blocks = head.size // 8, []
             for i, width in enumerate(self.widths):
                 n, level, n_before = sizes[3 * i : 3 * i + 3]
@@ -89,17 +87,17 @@ class RecordForm:
 
 def write_block(node, width):
     """Return the record of a block below a root."""
-    kind, is_list = "q" if _is_whole(node) else "d", node.values is not None
+    is_list, (kind, parts) = node.values is not None, _packed([node])
     sizes = len(node.times), node.level, width, is_list
-    record = BLOCK_HEAD.pack(STARTS[kind], *sizes) + _packed(node, kind)
+    record = BLOCK_HEAD.pack(STARTS[kind], *sizes) + parts
     return record + _json(node.values) if is_list else record
 
 
 def read_block(record, name):
     """Return the block of a record with a given name."""
     try:
-        _, n, level, width, is_list = BLOCK_HEAD.unpack_from(record)
-        views = _views(record)
+        start, n, level, width, is_list = BLOCK_HEAD.unpack_from(record)
+        views = _views(record, start)
         block, place = _block(views, BLOCK_HEAD.size // 8, n, level, width, 0)
         _check_length(views, place)
         if is_list:
@@ -109,14 +107,25 @@ def read_block(record, name):
     return block
 
 
-def _is_whole(node):
-    return all(type(time) is int for time in node.times)
+def _packed(nodes, others=()):
+    """Return the kind of the times of nodes, and of other times, and their numbers."""
+    try:
+        array("q", others)
+        times = [array("q", each.times) for each in nodes]
+    except TypeError:
+        times = [array("d", each.times) for each in nodes]
+        return "d", _joined(times, nodes)
+    return "q", _joined(times, nodes)
 
 
-def _packed(node, kind):
-    sums = array("d", [total for row in node.sums for total in row])
-    numbers = array("q", [*node.counts, *node.ids])
-    return array(kind, node.times).tobytes() + sums.tobytes() + numbers.tobytes()
+def _joined(times, nodes):
+    parts = []
+    for own, each in zip(times, nodes, strict=True):
+        if own:
+            parts += [own, array("d", chain.from_iterable(each.sums))]
+        if each.level:
+            parts.append(array("q", [*each.counts, *each.ids]))
+    return b"".join(parts)
 
 
 def _json(values):
@@ -125,9 +134,10 @@ def _json(values):
     return text.ljust(-(-len(text) // 8) * 8)
 
 
-def _views(record):
-    ints, floats = memoryview(record).cast("q"), memoryview(record).cast("d")
-    return ints if record[:8] == STARTS["q"] else floats, ints, floats
+def _views(record, start):
+    view = memoryview(record)
+    ints, floats = view.cast("q"), view.cast("d")
+    return ints if start == STARTS["q"] else floats, ints, floats
 
 
 def _block(views, place, n, level, width, n_before):
@@ -136,12 +146,9 @@ def _block(views, place, n, level, width, n_before):
         return EMPTY, place
     times, ints, floats = views
     stop = place + n
-    end, counts, ids = stop + n * width, None, None
-    if level:
-        counts, ids = ints[end : end + n], ints[end + n : end + 2 * n]
-        end += 2 * n
-    block = Block(times, place, stop, floats, stop, n_before, None, level, counts, ids)
-    return block, end
+    at = stop + n * width
+    block = Block(times, place, stop, floats, stop, n_before, None, level, ints, at)
+    return block, at + 2 * n if level else at
 
 
 def _check_length(views, place):
@@ -271,7 +278,7 @@ class Change:
         else:
             form, trees = self.forms[key], self._trees(key)
         pairs = zip(trees, past.blocks, strict=True)
-        nodes = [tree.changed(block) for tree, block in pairs]
+        nodes = [tree.whole(node_of(block, tree.width)) for tree, block in pairs]
         self.records[name] = form.write(past.reference or 0, nodes)
 
     def _completed(self, blocks, rows, own, is_final, tree=None):
@@ -280,7 +287,7 @@ class Change:
         read = self._read
         times = dict(zip(own.tolist(), rows.time[own].tolist(), strict=True))
         found = [i for i, time in times.items() if n_equal(blocks[0], time, read)]
-        new = [node_of(blocks[0], len(tree.half_lives))]
+        new = [node_of(blocks[0], tree.width)]
         for k in range(labels.shape[1]):
             events, missing = blocks[1 + 2 * k : 3 + 2 * k]
             added, removed, n_asked = [], [], Counter()

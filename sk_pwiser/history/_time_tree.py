@@ -35,8 +35,18 @@ class Block(NamedTuple):
     n_before: int = 0
     values: list | memoryview | None = None  # of the events of a list
     level: int = 0
-    counts: memoryview | None = None
-    ids: memoryview | None = None
+    numbers: memoryview | None = None
+    at: int = 0  # of the counts in the numbers, behind which the blocks' numbers are
+
+    @property
+    def counts(self):
+        n = (self.stop - self.start) * (self.level > 0)
+        return self.numbers[self.at : self.at + n].tolist() if n else []
+
+    @property
+    def ids(self):
+        n = (self.stop - self.start) * (self.level > 0)
+        return self.numbers[self.at + n : self.at + 2 * n].tolist() if n else []
 
 
 EMPTY = Block(memoryview(b""), 0, 0, memoryview(b""), 0)
@@ -50,17 +60,20 @@ def seen(block, bound, time, half_lives, read, search=bisect_left):
     """
     n_events, sums = 0, [0.0] * len(half_lives)
     while True:
-        place = search(block.times, bound, block.start, block.stop) - 1
-        if place < block.start:
+        # A block may be read a million times per second: look at each field once.
+        times, start, stop, of_entries, place, n_before, _, level, numbers, at = block
+        last_place = search(times, bound, start, stop) - 1
+        if last_place < start:
             return 0, None, sums
-        last, i = block.times[place], place - block.start
-        first = block.place + i * len(sums)
-        for h, half_life in enumerate(half_lives):
-            sums[h] += block.sums[first + h] * exp2((last - time) / half_life)
-        if not block.level:
-            return n_events + block.n_before + i + 1, last, sums
-        n_events += block.counts[i]
-        block = read(block.ids[i])
+        last, i = times[last_place], last_place - start
+        if half_lives:
+            place += i * len(sums)
+            for h, half_life in enumerate(half_lives):
+                sums[h] += of_entries[place + h] * exp2((last - time) / half_life)
+        if not level:
+            return n_events + n_before + i + 1, last, sums
+        n_events += numbers[at + i]
+        block = read(numbers[at + stop - start + i])
 
 
 def n_equal(block, time, read):
@@ -76,9 +89,9 @@ def newest(block, bound, n, read):
         first = max(block.start, stop - n)
         own = slice(first - block.start, stop - block.start)
         return block.times[first:stop], block.values[own]
-    times, values = [], []
+    times, values, ids = [], [], block.ids
     for place in range(stop - 1, block.start - 1, -1):
-        child = read(block.ids[place - block.start])
+        child = read(ids[place - block.start])
         own_times, own_values = newest(child, bound, n - len(times), read)
         times, values = [*own_times, *times], [*own_values, *values]
         if len(times) == n:
@@ -104,12 +117,14 @@ class Node:
 def node_of(block, width):
     """Return a block as one to write; `width` is the number of half-lives."""
     n = block.stop - block.start
+    if not n:
+        return Node([], [], values=None if block.values is None else [])
     times = block.times[block.start : block.stop].tolist()
     flat = block.sums[block.place : block.place + n * width].tolist()
     sums = [flat[i : i + width] for i in range(0, n * width, width)] if width else []
     values = None if block.values is None else list(block.values)
-    counts, ids = (list(each or ()) for each in (block.counts, block.ids))
-    return Node(times, sums, block.n_before, values, block.level, counts, ids)
+    end = values, block.level, block.counts, block.ids
+    return Node(times, sums, block.n_before, *end)
 
 
 class Tree:
@@ -127,7 +142,7 @@ class Tree:
     def __init__(self, half_lives, read, write, drop):
         self.half_lives, self.read = half_lives, read
         self.write, self.drop = write, drop
-        width = len(half_lives)
+        self.width = width = len(half_lives)
         # The bytes of an entry are its time and its sums; blocks have two numbers more.
         sizes = BLOCK_BYTES // (8 * (1 + width)), BLOCK_BYTES // (8 * (3 + width))
         self.sizes = [max(size, 2) for size in sizes]
@@ -147,7 +162,7 @@ class Tree:
             Events before this time are no longer kept, except for the last `n_kept`
             ones, but counted. A block goes if all its events do.
         """
-        root = node_of(block, len(self.half_lives))
+        root = node_of(block, self.width)
         n_gone = root.counts[0] if root.level else root.n_before
         if n_gone and added:
             # Events that were dropped are not later than the first one.
@@ -158,14 +173,17 @@ class Tree:
             added = added[n_early:]
         if added or removed:
             root, _ = self._changed(root, list(added), list(removed))
-        root = self._shortened(root, cut, n_kept)
+        return self.whole(self._shortened(root, cut, n_kept))
+
+    def whole(self, root):
+        """Return a root of the usual size, for one of any length."""
         while len(root.times) > self._size(root):
             root = self._parent(self._split(root), root.level + 1)
         return root
 
     def dropped(self, block):
         """Drop all blocks below a root."""
-        for number in block.ids or ():
+        for number in block.ids:
             if block.level > 1:
                 self.dropped(self.read(number))
             self.drop(number)
@@ -201,7 +219,7 @@ class Tree:
         if node.level:
             return self._changed_branch(node, added, removed)
         times, values, left = node.times, node.values, []
-        before = [0.0] * len(self.half_lives)
+        before = [0.0] * self.width
         if node.n_before and node.sums:
             before = [total - 1.0 for total in node.sums[0]]
         for time in removed:
@@ -229,10 +247,10 @@ class Tree:
             n_removed = bisect_left(removed, low)
             own_added, own_removed = added[n_added:], removed[n_removed:]
             added, removed = added[:n_added], removed[:n_removed]
-            children = [(node.times[i], 0, [0.0] * len(self.half_lives), node.ids[i])]
+            children = [(node.times[i], 0, [0.0] * self.width, node.ids[i])]
             gone = own_removed
             if own_added or own_removed:
-                child = node_of(self.read(node.ids[i]), len(self.half_lives))
+                child = node_of(self.read(node.ids[i]), self.width)
                 self.drop(node.ids[i])
                 child, left = self._changed(child, own_added, own_removed)
                 gone, removed = own_removed[len(left) :], removed + left
@@ -285,7 +303,7 @@ class Tree:
                 before = [total - 1.0 for total in before]
                 values = None if node.values is None else node.values[own]
                 if count:
-                    sums = self._running_sums(times, [0.0] * len(self.half_lives))
+                    sums = self._running_sums(times, [0.0] * self.width)
                 part = Node(times, sums, 0, values)
             entries.append((times[0], count, before, self.write(part)))
         return entries
@@ -305,7 +323,7 @@ class Tree:
                 self._drop_first(root, n_gone)
             if not root.level or len(root.times) > 1:
                 return root
-            child = node_of(self.read(root.ids[0]), len(self.half_lives))
+            child = node_of(self.read(root.ids[0]), self.width)
             self._add_base(child, root.counts[0], root.sums[0] if root.sums else [])
             self.drop(root.ids[0])
             root = child

@@ -33,10 +33,8 @@ class Blocks(dict):
 def block_of(node):
     n, sums = len(node.times), np.array(node.sums, dtype=float).reshape(-1)
     times = memoryview(np.array(node.times, dtype=float))
-    counts, ids = (
-        memoryview(np.array(each, np.int64)) for each in (node.counts, node.ids)
-    )
-    end = node.n_before, node.values, node.level, counts, ids
+    numbers = memoryview(np.array([*node.counts, *node.ids], np.int64))
+    end = node.n_before, node.values, node.level, numbers
     return Block(times, 0, n, memoryview(sums), 0, *end)
 
 
@@ -83,7 +81,7 @@ def test_random_changes_of_times(half_lives, seed, small_blocks):
 
 
 def reachable(block, blocks):
-    children = [blocks[number] for number in block.ids or ()]
+    children = [blocks[number] for number in block.ids]
     return len(children) + sum(reachable(child, blocks) for child in children)
 
 
