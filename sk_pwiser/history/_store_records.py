@@ -51,6 +51,7 @@ class RecordForm:
         }
         n_events = len(self.widths) - self.n_lists
         self.empty = [EMPTY] * n_events + [EMPTY_LIST] * self.n_lists
+        self.places = list(enumerate(self.widths))
 
     def write(self, reference, nodes):
         """Return the record of a key with the nodes of its sequences."""
@@ -69,11 +70,12 @@ class RecordForm:
             head = self.heads[record[:8]]
             start, reference, *sizes = head.unpack_from(record)
             views = _views(record, start)
-            place, blocks = head.size // 8, []
-            for i, width in enumerate(self.widths):
-                n, level, n_before = sizes[3 * i : 3 * i + 3]
-                block, place = _block(views, place, n, level, width, n_before)
-                blocks.append(block)
+            place, blocks = head.size // 8, self.empty.copy()
+            for i, width in self.places:
+                if n := sizes[3 * i]:
+                    _, level, n_before = sizes[3 * i : 3 * i + 3]
+                    blocks[i] = _block(views, place, n, level, width, n_before)
+                    place += _length(n, level, width)
             _check_length(views, place)
             if self.n_lists:
                 values = json.loads(record[8 * place :])
@@ -98,8 +100,9 @@ def read_block(record, name):
     try:
         start, n, level, width, is_list = BLOCK_HEAD.unpack_from(record)
         views = _views(record, start)
-        block, place = _block(views, BLOCK_HEAD.size // 8, n, level, width, 0)
-        _check_length(views, place)
+        place = BLOCK_HEAD.size // 8
+        block = _block(views, place, n, level, width, 0)
+        _check_length(views, place := place + _length(n, level, width))
         if is_list:
             block = block._replace(values=json.loads(record[8 * place :]))
     except (LookupError, TypeError, ValueError, struct.error) as error:
@@ -141,14 +144,15 @@ def _views(record, start):
 
 
 def _block(views, place, n, level, width, n_before):
-    """Return the block that begins at a place of views, and the place behind it."""
-    if not n:
-        return EMPTY, place
+    """Return the block that begins at a place of views."""
     times, ints, floats = views
     stop = place + n
     at = stop + n * width
-    block = Block(times, place, stop, floats, stop, n_before, None, level, ints, at)
-    return block, at + 2 * n if level else at
+    return Block(times, place, stop, floats, stop, n_before, None, level, ints, at)
+
+
+def _length(n, level, width):
+    return n * (3 + width if level else 1 + width)
 
 
 def _check_length(views, place):
