@@ -71,8 +71,9 @@ class HistoryFeatures(DocLink, HistoryFiles, TransformerMixin, BaseEstimator):
         - "n": the largest number of values, by default 20;
         - "task": a task that must have happened, by name or index, by default none;
         - "ages": "values" adds a column with lists of the values' ages, which the
-          estimator takes as `list_ages` of `encoding_params`, "buckets" one with the
-          integers ``floor(log2(1 + age))``, which it takes as categories.
+          estimator takes as `list_ages` of `encoding_params` for a list with attention,
+          "buckets" one with the integers ``floor(log2(1 + age))``, which it takes as
+          categories.
     smoothing : float, default=2.0
         Strength of the shrinkage of rates to the rate over all keys: the number of
         events of the rarer kind that the added rows would have.

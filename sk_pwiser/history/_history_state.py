@@ -76,6 +76,12 @@ def _zero_one(labels, seen, columns, classes):
     """Return labels as 0 and 1, and the classes if these are two other values."""
     is_single, is_free = labels.shape[1] == 1, classes in (None, [0, 1])
     if is_single and not (is_free and np.isin(labels[seen], [0, 1]).all()):
+        if classes is None and len(found := set(labels[seen].tolist())) == 1:
+            raise ValueError(
+                f"y contains only the label {found.pop()!r}, so that it is not known "
+                "which label is the event. Pass 0 and 1, or begin with rows of both "
+                "labels."
+            )
         own, classes = one_task_labels(
             labels[seen], columns, None if classes is None else np.array(classes)
         )
