@@ -423,11 +423,12 @@ def load_log(arguments):
         f"them of users with training rows, {rates}; {arguments.seeds} seeds; "
         f"part: {arguments.part}"
     )
-    print(f"{'':<46}{tasks}{'CPU seconds':>14}")
+    seconds = f"{'CPU seconds':>14}" if arguments.subject == "auc" else ""
+    print(f"{'':<46}{tasks}{seconds}")
     return X, Y, n_train
 
 
-def print_aucs(name, predict, seeds, Y):
+def print_aucs(name, predict, seeds, Y, has_seconds=False):
     """Print a row of the table; `predict` returns the probabilities for a seed."""
     started = time.process_time()
     results = [aucs(predict(seed), Y) for seed in range(seeds)]
@@ -438,7 +439,8 @@ def print_aucs(name, predict, seeds, Y):
         for values in np.transpose(results)
     ]
     row = "".join(f"{cell:>18}" for cell in cells)
-    print(f"{name:<46}{row}{seconds:>14.1f}", flush=True)
+    end = f"{seconds:>14.1f}" if has_seconds else ""
+    print(f"{name:<46}{row}{end}", flush=True)
 
 
 def run_auc(arguments):
@@ -458,7 +460,7 @@ def run_auc(arguments):
                     return fit(rows[0], Y[:n_train], rows[1], seed, encoding)  # noqa: B023
 
                 seeds = 1 if name == "LightGBM" else arguments.seeds
-                print_aucs(f"{name}, {label}", predict, seeds, Y[n_train:])
+                print_aucs(f"{name}, {label}", predict, seeds, Y[n_train:], True)
 
 
 def read_delay(text):

@@ -30,7 +30,7 @@ BLOCK_HEAD = struct.Struct("=8s4q")
 to_json = json.JSONEncoder().encode
 
 
-class BlockIsGone(LookupError):
+class BlockIsGone(ValueError):
     """Another process has replaced a block since the record above it was read."""
 
 

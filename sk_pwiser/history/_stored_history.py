@@ -311,14 +311,13 @@ class StoredRow(OneRow):
         super().__init__(state, plan)
 
     def features(self, row):
-        for _ in range(N_READS):
+        for _ in range(N_READS - 1):
             try:
                 return super().features(row)
-            except BlockIsGone as error:
+            except BlockIsGone:
                 # The records that are read next have others in place of it.
-                name = str(error)
                 self.of_all = self.past_of_all()
-        raise ValueError(f"The store has no {name!r}; write the history again.")
+        return super().features(row)
 
     def past_of_all(self):
         name = f"{self.prefix}:"
@@ -351,7 +350,7 @@ class StoredRow(OneRow):
     def _read_block(self, number):
         record = self.store.get(name := f"{self.prefix}:{number}")
         if record is None:
-            raise BlockIsGone(name)
+            raise BlockIsGone(f"The store has no {name!r}; write the history again.")
         return read_block(record, name)
 
 
