@@ -163,8 +163,7 @@ class Tree:
             ones, but counted. A block goes if all its events do.
         """
         root = node_of(block, self.width)
-        n_gone = root.counts[0] if root.level else root.n_before
-        if n_gone and added:
+        if added and self._has_base(root):
             # Events that were dropped are not later than the first one.
             n_early = bisect_left(added, root.times[0], key=itemgetter(0))
             for time, _ in added[:n_early]:
@@ -187,6 +186,15 @@ class Tree:
             if block.level > 1:
                 self.dropped(self.read(number))
             self.drop(number)
+
+    def _has_base(self, root):
+        """Return whether a root counts events that are no longer kept."""
+        if root.level:
+            return root.counts[0] > 0 or (self.width > 0 and any(root.sums[0]))
+        # The last missing label that is no longer kept has the time of the last event.
+        return root.n_before > 0 or any(
+            total != 1.0 for row in root.sums[:1] for total in row
+        )
 
     def _size(self, node):
         return self.sizes[node.level > 0]
@@ -220,7 +228,7 @@ class Tree:
             return self._changed_branch(node, added, removed)
         times, values, left = node.times, node.values, []
         before = [0.0] * self.width
-        if node.n_before and node.sums:
+        if node.sums:
             before = [total - 1.0 for total in node.sums[0]]
         for time in removed:
             place = bisect_left(times, time)
@@ -302,8 +310,7 @@ class Tree:
                 count = node.n_before + start
                 before = [total - 1.0 for total in before]
                 values = None if node.values is None else node.values[own]
-                if count:
-                    sums = self._running_sums(times, [0.0] * self.width)
+                sums = self._running_sums(times, [0.0] * self.width)
                 part = Node(times, sums, 0, values)
             entries.append((times[0], count, before, self.write(part)))
         return entries
