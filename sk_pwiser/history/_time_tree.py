@@ -190,7 +190,9 @@ class Tree:
     def _has_base(self, root):
         """Return whether a root counts events that are no longer kept."""
         if root.level:
-            return root.counts[0] > 0 or (self.width > 0 and any(root.sums[0]))
+            return root.counts[0] > 0 or (
+                self.width > 0 and max(map(abs, root.sums[0])) > 1e-9
+            )
         # The last missing label that is no longer kept has the time of the last event.
         return root.n_before > 0 or any(
             total != 1.0 for row in root.sums[:1] for total in row
