@@ -68,9 +68,6 @@ rows, and 7 leaves with at least 200. The history is that of the form "windows".
 the day, this estimator stops early on the same rows as `X_val`.
 """
 
-import argparse
-import os
-import platform
 import tempfile
 import time
 import warnings
@@ -79,7 +76,15 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import polars as pl
-from _harness import PeakMemory, data_folder, in_fresh_process
+from _harness import (
+    PeakMemory,
+    Report,
+    data_folder,
+    in_fresh_process,
+    make_parser,
+    parse,
+    spread,
+)
 from _tables import insteval, movielens
 from sklearn.metrics import roc_auc_score
 
@@ -249,8 +254,8 @@ def run_store(arguments):
     for i, n_rows in enumerate((5_000, 50_000, 500_000)):
         figures = in_fresh_process(measure_store, n_rows, threads=1)
         if i == 0:
-            print("".join(f"{column:>17}" for column in figures))
-        print("".join(f"{v:>17,.0f}" for v in figures.values()), flush=True)
+            arguments.report.table(figures)
+        arguments.report.row("", [f"{v:,.0f}" for v in figures.values()])
 
 
 def microseconds(history, rows):
@@ -266,13 +271,13 @@ def microseconds(history, rows):
 
 
 def run_speed(arguments):
-    print(f"{arguments.rows:,} rows, one thread")
+    arguments.report.text(f"{arguments.rows:,} rows, one thread")
     for i, name in enumerate(SPEED):
         # A new process, since memory that was released may be used again.
         figures = in_fresh_process(measure, name, arguments.rows, threads=1)
         if i == 0:
-            print(f"{'':<32}" + "".join(f"{column:>14}" for column in figures))
-        print(f"{name:<32}" + "".join(f"{v:>14,.0f}" for v in figures.values()))
+            arguments.report.table(figures)
+        arguments.report.row(name, [f"{v:,.0f}" for v in figures.values()])
 
 
 def load_engagement(part):
@@ -417,30 +422,24 @@ def load_log(arguments):
     X, Y, n_train = load(arguments.part)
     rates = ", ".join(f"{name} {rate:.1%}" for name, rate in Y[n_train:].mean().items())
     seen = X[user][n_train:].isin(X[user][:n_train]).mean()
-    tasks = "".join(f"{name + ' AUC':>18}" for name in Y)
-    print(
+    arguments.report.text(
         f"{title}: {n_train:,} rows; {len(X) - n_train:,} held out, {seen:.0%} of "
         f"them of users with training rows, {rates}; {arguments.seeds} seeds; "
         f"part: {arguments.part}"
     )
-    seconds = f"{'CPU seconds':>14}" if arguments.subject == "auc" else ""
-    print(f"{'':<46}{tasks}{seconds}")
+    columns = [f"{name} AUC" for name in Y]
+    has_seconds = arguments.subject == "auc"
+    arguments.report.table([*columns, *(["CPU seconds"] if has_seconds else [])])
     return X, Y, n_train
 
 
-def print_aucs(name, predict, seeds, Y, has_seconds=False):
+def print_aucs(report, name, predict, seeds, Y, has_seconds=False):
     """Print a row of the table; `predict` returns the probabilities for a seed."""
     started = time.process_time()
     results = [aucs(predict(seed), Y) for seed in range(seeds)]
     seconds = (time.process_time() - started) / seeds
-    cells = [
-        f"{np.mean(values):.4f}"
-        + (f" ({np.std(values, ddof=1):.4f})" if len(values) > 1 else "")
-        for values in np.transpose(results)
-    ]
-    row = "".join(f"{cell:>18}" for cell in cells)
-    end = f"{seconds:>14.1f}" if has_seconds else ""
-    print(f"{name:<46}{row}{end}", flush=True)
+    cells = [spread(values) for values in np.transpose(results)]
+    report.row(name, [*cells, *([f"{seconds:.1f}"] if has_seconds else [])])
 
 
 def run_auc(arguments):
@@ -460,7 +459,14 @@ def run_auc(arguments):
                     return fit(rows[0], Y[:n_train], rows[1], seed, encoding)  # noqa: B023
 
                 seeds = 1 if name == "LightGBM" else arguments.seeds
-                print_aucs(f"{name}, {label}", predict, seeds, Y[n_train:], True)
+                print_aucs(
+                    arguments.report,
+                    f"{name}, {label}",
+                    predict,
+                    seeds,
+                    Y[n_train:],
+                    True,
+                )
 
 
 def read_delay(text):
@@ -479,34 +485,33 @@ def run_trees(arguments):
             def predict(seed, train=train, test=test, leaves=leaves):
                 return fit_lightgbm(train, Y[:n_train], test, seed, None, **leaves)
 
-            print_aucs(f"LightGBM, {size}{end}", predict, 1, Y[n_train:])
+            print_aucs(
+                arguments.report, f"LightGBM, {size}{end}", predict, 1, Y[n_train:]
+            )
 
         def predict(seed, train=train, test=test):
             return fit_own(train, Y[:n_train], test, seed, encoding)
 
-        print_aucs(f"sk_pwiser{end}", predict, arguments.seeds, Y[n_train:])
+        print_aucs(
+            arguments.report, f"sk_pwiser{end}", predict, arguments.seeds, Y[n_train:]
+        )
 
 
-def parse():
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def main():
+    parser = make_parser(__doc__, seeds=3)
     parser.add_argument("subject", choices=["speed", "store", "auc", "trees"])
     parser.add_argument("--rows", type=int, default=10**6)
-    parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--part", choices=["test", "validation"], default="test")
     parser.add_argument("--data", choices=DATA, default="movielens")
     parser.add_argument("--forms", nargs="+", choices=MOVIELENS)
     parser.add_argument("--state-delays", nargs="+", default=["0"])
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
-    return parser.parse_args()
-
-
-def main():
-    arguments = parse()
-    print(f"Python {platform.python_version()}, {os.cpu_count()} CPU cores\n")
+    parser.set_defaults(threads=1)
+    arguments = parse(parser, rows=10**5, seeds=1)
+    arguments.report = Report(f"history_{arguments.subject}", arguments)
     runs = {"speed": run_speed, "store": run_store, "auc": run_auc, "trees": run_trees}
     runs[arguments.subject](arguments)
+    arguments.report.save()
 
 
 if __name__ == "__main__":
