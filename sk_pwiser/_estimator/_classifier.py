@@ -235,7 +235,8 @@ class MultiTaskCTRCVRClassifier(
         - `embedding_lr`, None by default: learning rate of the embeddings; None for
           `lr`;
         - `embedding_weight_decay`, None by default: weight decay of the embeddings;
-          None for 20 times `weight_decay`;
+          None for 5 times `weight_decay`, or 20 times if the category columns have 100
+          values or more in the mean;
         - `lazy_embeddings`, "auto" by default: whether a step of "adam" updates only
           the embeddings of values in the batch, and only their moments, so that its
           cost does not depend on the number of values. "auto" does so for tables of
@@ -246,14 +247,14 @@ class MultiTaskCTRCVRClassifier(
         How the learning rate changes over the steps of `fit`. "warmup_stable_decay"
         raises it for 50 steps and holds it. With early stopping, it is held until the
         monitored figure has not improved for 75 steps, the loss by 0.1 %, or after 500
-        steps and 6 epochs; training then goes back to the best epoch, and the rate
+        steps and 9 epochs; training then goes back to the best epoch, and the rate
         falls linearly to 0 within half as many steps. Without early stopping, the
         number of epochs is known, and the last third of the steps decays. In
         `partial_fit`, the rate falls with the number of steps that the model has taken,
         from twice `lr` to 0.3 times `lr`. None for a constant rate. A schedule of
         skorch in `callbacks` replaces it. See :ref:`lr_schedule`.
     weight_decay : float, default=0.0001
-        Weight decay of the optimiser; embeddings have 20 times as much, biases, the
+        Weight decay of the optimiser; embeddings have 5 or 20 times as much, biases, the
         parameters of normalisation layers and those of a weighting none. Optimisers
         without weight decay ignore the default.
     batch_size : int, default=1024

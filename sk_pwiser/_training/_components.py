@@ -298,7 +298,7 @@ def build_net(
         scorer=settings.early_stopping if monitor == "valid_score" else None,
         has_grouped_auc=monitor is not None and monitor.startswith(GROUPED),
         optimizer=optimizer,
-        optimizer__param_groups=parameter_groups(settings, network.spec.base_rates),
+        optimizer__param_groups=parameter_groups(settings, network.spec),
         lr=settings.lr,
         batch_size=settings.batch_size,
         max_epochs=max_epochs,

@@ -14,7 +14,7 @@ from sk_pwiser._training._callbacks import clips_gradients
 from sk_pwiser._training._devices import has_sparse_gradients
 from sk_pwiser._training._settings import LOOP_PARAMS, Settings
 from sk_pwiser._utils import check_names, check_number, resolve
-from sk_pwiser.networks import MultiTaskNetwork
+from sk_pwiser.networks import MultiTaskNetwork, NetworkSpec
 
 OPTIMIZERS: dict[str, type[torch.optim.Optimizer]] = {
     "adagrad": torch.optim.Adagrad,
@@ -36,8 +36,8 @@ TABLES = nn.Embedding, nn.EmbeddingBag
 _NO_DECAY, _TABLE, _OTHER = "no decay", "table", "other"
 
 # Weight decay of embeddings, relative to that of the other parameters: few rows train
-# each embedding.
-EMBEDDING_DECAY_RATIO = 20.0
+# each embedding, above all where the category columns have many values in the mean.
+EMBEDDING_DECAY_RATIO, RATIO_OF_MANY, MANY_VALUES = 5.0, 20.0, 100
 
 # Below this rate, the decay of the parameters of a single task is reduced.
 RARE = 0.05
@@ -133,15 +133,15 @@ def _check_in_float32(given: Mapping[str, float | None]) -> None:
 
 
 def parameter_groups(
-    settings: Settings, base_rates: Sequence[float]
+    settings: Settings, spec: NetworkSpec
 ) -> list[tuple[str, dict[str, float]]]:
     """Return the arguments of each of the `parameter_kinds`, except for "other"."""
     of_kinds = {
         _OTHER: {"weight_decay": settings.weight_decay},
-        _TABLE: _of_embeddings(settings),
+        _TABLE: _of_embeddings(settings, spec),
     }
     groups = [(_NO_DECAY, {"weight_decay": 0.0}), (_TABLE, of_kinds[_TABLE])]
-    for task, rate in enumerate(base_rates):
+    for task, rate in enumerate(spec.base_rates):
         share = min(1.0, rate / RARE, (1 - rate) / RARE)
         for kind, own in of_kinds.items():
             reduced = {**own, "weight_decay": share * own["weight_decay"]}
@@ -186,12 +186,18 @@ def _of_task(kind: str, task: int) -> str:
     return f"{kind} of task {task}"
 
 
-def _of_embeddings(settings: Settings) -> dict[str, float]:
+def _of_embeddings(
+    settings: Settings, spec: NetworkSpec | None = None
+) -> dict[str, float]:
     """Return the arguments of embeddings that differ from the other parameters."""
     params = settings.optimizer_params
     lr, decay = params["embedding_lr"], params["embedding_weight_decay"]
     if decay is None:
-        decay = EMBEDDING_DECAY_RATIO * settings.weight_decay
+        sizes = [] if spec is None else list(spec.cardinalities)
+        sizes += [] if spec is None else [bag.n_vectors for bag in spec.bags]
+        has_many = sum(sizes) >= MANY_VALUES * max(1, len(sizes))
+        ratio = RATIO_OF_MANY if has_many else EMBEDDING_DECAY_RATIO
+        decay = ratio * settings.weight_decay
     return {"weight_decay": float(decay)} | ({} if lr is None else {"lr": float(lr)})
 
 

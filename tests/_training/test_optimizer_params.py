@@ -174,6 +174,21 @@ def test_an_optimizer_with_any_keyword_arguments(impressions):
     assert betas == {(0.5, 0.9)}
 
 
+@pytest.mark.parametrize(
+    ("cardinalities", "bags", "ratio"),
+    [([150, 40], [], 5), ([150, 50], [], 20), ([], [], 5), ([50], [BagSpec(150)], 20)],
+)
+def test_embeddings_of_columns_with_many_values_decay_more(cardinalities, bags, ratio):
+    spec = NetworkSpec(cardinalities, 2, 4, [0.5], bags=bags)
+    params = {"embedding_lr": None, "embedding_weight_decay": None}
+    settings = SimpleNamespace(weight_decay=0.1, optimizer_params=params)
+    groups = dict(parameter_groups(settings, spec))
+    assert groups["table"]["weight_decay"] == pytest.approx(0.1 * ratio)
+    params["embedding_weight_decay"] = 0.3
+    groups = dict(parameter_groups(settings, spec))
+    assert groups["table"]["weight_decay"] == 0.3
+
+
 def test_all_parameters_of_a_rare_task_have_less_decay():
     bags = [BagSpec(7, True), BagSpec(8, True, column=1, attends=True)]
     bins = {"numeric_bins": [0, 3, 20, 30], "bin_scales": [1, 1, 0.5, 1]}
@@ -187,7 +202,7 @@ def test_all_parameters_of_a_rare_task_have_less_decay():
     assert is_rare == [not each for each in depends_on(logits, 0, parameters)]
     params = {"embedding_lr": None, "embedding_weight_decay": None}
     settings = SimpleNamespace(weight_decay=1.0, optimizer_params=params)
-    groups = dict(parameter_groups(settings, network.spec.base_rates))
+    groups = dict(parameter_groups(settings, network.spec))
     kinds = parameter_kinds(network, BCE(["a", "b"]), Uncertainty(2))
     for name, parameter, of_rare in zip(names, parameters, is_rare, strict=True):
         decay = groups[kinds[parameter]]["weight_decay"]
