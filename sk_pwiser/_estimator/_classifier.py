@@ -235,8 +235,8 @@ class MultiTaskCTRCVRClassifier(
         - `embedding_lr`, None by default: learning rate of the embeddings; None for
           `lr`;
         - `embedding_weight_decay`, None by default: weight decay of the embeddings;
-          None for 5 times `weight_decay`, or 20 times if the category columns have 100
-          values or more in the mean;
+          None for 20 times `weight_decay` where a category value has at most 25 rows in
+          the mean, falling with the root of this number to 5 times;
         - `lazy_embeddings`, "auto" by default: whether a step of "adam" updates only
           the embeddings of values in the batch, and only their moments, so that its
           cost does not depend on the number of values. "auto" does so for tables of
@@ -254,8 +254,8 @@ class MultiTaskCTRCVRClassifier(
         from twice `lr` to 0.3 times `lr`. None for a constant rate. A schedule of
         skorch in `callbacks` replaces it. See :ref:`lr_schedule`.
     weight_decay : float, default=0.0001
-        Weight decay of the optimiser; embeddings have 5 or 20 times as much, biases, the
-        parameters of normalisation layers and those of a weighting none. Optimisers
+        Weight decay of the optimiser; embeddings have 5 to 20 times as much, biases,
+        the parameters of normalisation layers and those of a weighting none. Optimisers
         without weight decay ignore the default.
     batch_size : int, default=1024
         Largest number of rows per batch; the rows are spread evenly over the batches.

@@ -113,6 +113,7 @@ def build(
             monitor=monitor,
             max_epochs=max_epochs,
             first_epoch=first_epoch,
+            n_rows=len(data.rows.train),
             average_decay=0.0 if is_update else plan.settings.average_decay,
             is_update=is_update,
             net_class=net_class,

@@ -1,7 +1,8 @@
 """The optimiser, Adam by rows of large tables, and the average of the weights."""
 
 import inspect
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterable, Mapping
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -36,8 +37,9 @@ TABLES = nn.Embedding, nn.EmbeddingBag
 _NO_DECAY, _TABLE, _OTHER = "no decay", "table", "other"
 
 # Weight decay of embeddings, relative to that of the other parameters: few rows train
-# each embedding, above all where the category columns have many values in the mean.
-EMBEDDING_DECAY_RATIO, RATIO_OF_MANY, MANY_VALUES = 5.0, 20.0, 100
+# each embedding. The largest ratio is that of `FEW_ROWS` per value and less; it falls
+# with the root of the rows per value, as the uncertainty of a mean does.
+LARGEST_DECAY_RATIO, SMALLEST_DECAY_RATIO, FEW_ROWS = 20.0, 5.0, 25
 
 # Below this rate, the decay of the parameters of a single task is reduced.
 RARE = 0.05
@@ -133,12 +135,15 @@ def _check_in_float32(given: Mapping[str, float | None]) -> None:
 
 
 def parameter_groups(
-    settings: Settings, spec: NetworkSpec
+    settings: Settings, spec: NetworkSpec, n_rows: int
 ) -> list[tuple[str, dict[str, float]]]:
-    """Return the arguments of each of the `parameter_kinds`, except for "other"."""
+    """Return the arguments of each of the `parameter_kinds`, except for "other".
+
+    `n_rows` is the number of training rows.
+    """
     of_kinds = {
         _OTHER: {"weight_decay": settings.weight_decay},
-        _TABLE: _of_embeddings(settings, spec),
+        _TABLE: _of_embeddings(settings, _decay_ratio(spec, n_rows)),
     }
     groups = [(_NO_DECAY, {"weight_decay": 0.0}), (_TABLE, of_kinds[_TABLE])]
     for task, rate in enumerate(spec.base_rates):
@@ -186,17 +191,19 @@ def _of_task(kind: str, task: int) -> str:
     return f"{kind} of task {task}"
 
 
-def _of_embeddings(
-    settings: Settings, spec: NetworkSpec | None = None
-) -> dict[str, float]:
+def _decay_ratio(spec: NetworkSpec, n_rows: int) -> float:
+    """Return the decay of embeddings, relative to that of the other parameters."""
+    sizes = [*spec.cardinalities, *(bag.n_vectors for bag in spec.bags)]
+    per_value = n_rows * len(sizes) / max(1, sum(sizes))
+    ratio = LARGEST_DECAY_RATIO * math.sqrt(FEW_ROWS / max(per_value, FEW_ROWS))
+    return max(SMALLEST_DECAY_RATIO, ratio)
+
+
+def _of_embeddings(settings: Settings, ratio: float = 1.0) -> dict[str, float]:
     """Return the arguments of embeddings that differ from the other parameters."""
     params = settings.optimizer_params
     lr, decay = params["embedding_lr"], params["embedding_weight_decay"]
     if decay is None:
-        sizes = [] if spec is None else list(spec.cardinalities)
-        sizes += [] if spec is None else [bag.n_vectors for bag in spec.bags]
-        has_many = sum(sizes) >= MANY_VALUES * max(1, len(sizes))
-        ratio = RATIO_OF_MANY if has_many else EMBEDDING_DECAY_RATIO
         decay = ratio * settings.weight_decay
     return {"weight_decay": float(decay)} | ({} if lr is None else {"lr": float(lr)})
 
@@ -522,7 +529,7 @@ class WeightAverage:
 
     @torch.no_grad()
     def restart(self) -> None:
-        """Let training go on from the average, which the module has."""
+        """Continue the training with the average, which the module has."""
         assert self.is_in_module
         for part in self.parts:
             part.n_pending = 0

@@ -2,6 +2,7 @@
 
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -126,7 +127,9 @@ def test_a_rare_task_that_shares_nothing_has_less_decay(ctr):
     for task, rate in enumerate(net.spec.base_rates):
         share = min(1, rate / 0.05)
         table = net.input_layer.embeddings[task].weight
-        assert decays[id(table)] == pytest.approx(0.5 * share)
+        n_codes, n_rows = sum(net.spec.cardinalities), sum(model._result.n_rows)
+        ratio = 20 * np.sqrt(25 / (n_rows * len(net.spec.cardinalities) / n_codes))
+        assert decays[id(table)] == pytest.approx(0.1 * ratio * share, rel=0.1)
         weight = net.towers[task].output.linear.weight
         assert decays[id(weight)] == pytest.approx(0.1 * share)
         assert decays[id(net.towers[task].output.linear.bias)] == 0
@@ -134,11 +137,13 @@ def test_a_rare_task_that_shares_nothing_has_less_decay(ctr):
 
 def test_the_values_of_the_estimator_are_the_defaults_of_the_embeddings(impressions):
     plain = fitted(impressions)
+    groups = plain.net_.optimizer_.param_groups
+    decay = max(group["weight_decay"] for group in groups)
     same = fitted(
         impressions,
         optimizer_params={
             "embedding_lr": plain.lr,
-            "embedding_weight_decay": 5 * plain.weight_decay,
+            "embedding_weight_decay": decay,
         },
     )
     expected = plain.predict_proba(impressions.data)
@@ -175,17 +180,25 @@ def test_an_optimizer_with_any_keyword_arguments(impressions):
 
 
 @pytest.mark.parametrize(
-    ("cardinalities", "bags", "ratio"),
-    [([150, 40], [], 5), ([150, 50], [], 20), ([], [], 5), ([50], [BagSpec(150)], 20)],
+    ("cardinalities", "bags", "n_rows", "ratio"),
+    [
+        ([150, 50], [], 2_500, 20),  # 25 rows per value
+        ([150, 50], [], 1, 20),
+        ([150, 50], [], 10_000, 10),
+        ([150], [BagSpec(50)], 10_000, 10),
+        ([150, 50], [], 10**6, 5),
+    ],
 )
-def test_embeddings_of_columns_with_many_values_decay_more(cardinalities, bags, ratio):
+def test_embeddings_of_values_with_few_rows_decay_more(
+    cardinalities, bags, n_rows, ratio
+):
     spec = NetworkSpec(cardinalities, 2, 4, [0.5], bags=bags)
     params = {"embedding_lr": None, "embedding_weight_decay": None}
     settings = SimpleNamespace(weight_decay=0.1, optimizer_params=params)
-    groups = dict(parameter_groups(settings, spec))
+    groups = dict(parameter_groups(settings, spec, n_rows))
     assert groups["table"]["weight_decay"] == pytest.approx(0.1 * ratio)
     params["embedding_weight_decay"] = 0.3
-    groups = dict(parameter_groups(settings, spec))
+    groups = dict(parameter_groups(settings, spec, n_rows))
     assert groups["table"]["weight_decay"] == 0.3
 
 
@@ -202,7 +215,7 @@ def test_all_parameters_of_a_rare_task_have_less_decay():
     assert is_rare == [not each for each in depends_on(logits, 0, parameters)]
     params = {"embedding_lr": None, "embedding_weight_decay": None}
     settings = SimpleNamespace(weight_decay=1.0, optimizer_params=params)
-    groups = dict(parameter_groups(settings, network.spec))
+    groups = dict(parameter_groups(settings, network.spec, 10**6))
     kinds = parameter_kinds(network, BCE(["a", "b"]), Uncertainty(2))
     for name, parameter, of_rare in zip(names, parameters, is_rare, strict=True):
         decay = groups[kinds[parameter]]["weight_decay"]
