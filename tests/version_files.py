@@ -39,6 +39,7 @@ def write():
         batch_size=16,
         lr=0.03,
         max_epochs=3,
+        early_stopping=False,
         random_state=0,
         device="cpu",
     ).fit(X, Y)

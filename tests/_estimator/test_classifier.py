@@ -291,7 +291,7 @@ def test_callbacks_of_skorch_run(impressions):
             StopAfterTwo(),
         ],
     ).fit(impressions.data, impressions.target)
-    assert model.history_[:, "event_lr"] == pytest.approx([0.003, 0.0003])
+    assert model.history_[:, "event_lr"] == pytest.approx([0.01, 0.001])
     assert model.history_[:, "ctr"] == pytest.approx(
         model.history_[:, "valid_auc_click"]
     )

@@ -90,7 +90,8 @@ def estimators():
                 "interaction": interaction,
             },
             batch_size=1_000,
-            max_epochs=60,
+            max_epochs=15,
+            early_stopping=False,
             lr=0.03,
             **params,
         )

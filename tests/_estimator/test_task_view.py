@@ -290,6 +290,8 @@ def checks():
         network_params={"bottom_units": (16,), "tower_units": (8,)},
         batch_size=64,
         lr=0.01,
+        max_epochs=15,
+        early_stopping=False,
         random_state=0,
     )
     view = TaskView(estimator, 0)

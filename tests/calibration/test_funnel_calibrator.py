@@ -668,6 +668,7 @@ def checks():
         batch_size=64,
         lr=0.02,
         max_epochs=15,
+        early_stopping=False,
         random_state=0,
     )
     calibrator = FunnelCalibrator(estimator, method="sigmoid", cv=2)
