@@ -276,7 +276,8 @@ def make_visits(n_users, seed):
     n_items, n_topics = 300, 8
     user = np.repeat(np.arange(n_users), rng.poisson(16, n_users))
     n = len(user)
-    start, taste, buys = rng.uniform(0, 30, n_users), *rng.normal(size=(2, n_users))
+    start = rng.uniform(0, 30, n_users)
+    taste, buys = rng.normal(size=(2, n_users))
     favourite = rng.integers(n_topics, size=n_users)
     time = start[user] + rng.exponential(2, n)  # in days
     item = (n_items * rng.random(n) ** 2).astype(int)

@@ -91,6 +91,7 @@ class WarmupStableDecay(_Schedule):
 
     # The first and the last step of the decay, once they are known.
     decay: tuple[float, float] | None
+    epoch_steps: float
 
     def on_train_begin(self, net: NeuralNet, X: Any = None, **kwargs: Any) -> None:
         """Begin anew."""
@@ -147,7 +148,7 @@ class WarmupStableDecay(_Schedule):
         patience = min(PATIENCE_STEPS, stopping.patience * self.epoch_steps)
         is_stuck = self.n_steps - self.best_step >= patience
         is_long = self.n_steps >= MOST_STEPS and self.n_epochs >= MOST_EPOCHS
-        is_late = n_left <= DECAY_RATIO * self.n_epochs
+        is_late = n_left <= max(1, DECAY_RATIO * self.n_epochs)
         if stopping.n_unjudged_ == 0 and (is_stuck or is_long or is_late):
             self._begin_decay(net, stopping, n_left)
 
@@ -169,7 +170,8 @@ class WarmupStableDecay(_Schedule):
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore what `state_dict` returned."""
-        vars(self).update({name: state[name] for name in STATE})
+        for name in STATE:
+            setattr(self, name, state[name])
 
 
 STATE = (

@@ -104,6 +104,12 @@ def test_the_reason_of_the_end_names_the_decay():
     assert message in model.stop_reason_
 
 
+def test_two_epochs_suffice_for_a_decay():
+    model = scheduled(**{**HELD, "max_epochs": 2}).fit(X, Y)
+    assert model.history_[:, "lr"][0] == LR
+    assert model.history_[:, "lr"][1] < LR / 10
+
+
 def test_the_epochs_suffice_for_the_decay():
     model = scheduled(**{**HELD, "max_epochs": 3, "lr": 1e-3}).fit(X, Y)
     first, second, third = model.history_[:, "lr"]
