@@ -92,6 +92,7 @@ class WarmupStableDecay(_Schedule):
     # The first and the last step of the decay, once they are known.
     decay: tuple[float, float] | None
     epoch_steps: float
+    best_step: float
 
     def on_train_begin(self, net: NeuralNet, X: Any = None, **kwargs: Any) -> None:
         """Begin anew."""
