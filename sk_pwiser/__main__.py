@@ -18,7 +18,7 @@ from pathlib import Path
 
 import joblib
 import numpy as np
-from scipy.special import expit
+from scipy import special
 from sklearn.metrics import log_loss, roc_auc_score
 from sklearn.model_selection import GridSearchCV
 from sklearn.multioutput import MultiOutputClassifier
@@ -285,8 +285,8 @@ def make_visits(n_users, seed):
     likes = 1.5 * (favourite[user] == topic)
     click_logit = -2 + taste[user] + likes + quality[item]
     conversion_logit = -2 + buys[user] + quality[item]
-    click = rng.random(n) < expit(click_logit)
-    conversion = click & (rng.random(n) < expit(conversion_logit))
+    click = rng.random(n) < special.expit(click_logit)
+    conversion = click & (rng.random(n) < special.expit(conversion_logit))
     X = pd.DataFrame(
         {
             "user": pd.Categorical(user),
