@@ -32,6 +32,7 @@ GROUPS = {
         "optimizer",
         "optimizer_params",
         "lr",
+        "lr_schedule",
         "weight_decay",
         "batch_size",
         "stratified_batches",

@@ -1,5 +1,8 @@
 """`python -m sk_pwiser` on small data and a few epochs."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from refusals import X, Y
@@ -220,6 +223,16 @@ def test_rows_without_labels_can_be_left_out(tmp_path, capsys):
     command.main([*FEW, *options])
     out = capsys.readouterr().out
     assert out.startswith("31 rows without all labels were left out.\n\n269 rows, ")
+
+
+@pytest.mark.slow
+def test_worker_processes_find_what_the_command_uses():
+    """As a module, the command sends its functions to the workers by value."""
+    options = ["--max-epochs", "1", "--jobs", "2"]
+    command_line = [sys.executable, "-m", "sk_pwiser", *options]
+    done = subprocess.run(command_line, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "conversion AUC" in done.stdout
 
 
 @pytest.mark.filterwarnings("default")
