@@ -177,7 +177,8 @@ def _plan(
     random_state = check_random_state(settings.random_state)
     first_random_state = random_state.get_state(legacy=False)
     eval_rows = check_eval_sets(settings, sets, tasks)
-    _check_features(dataset, eval_dataset, eval_rows, earlier)
+    time = settings.left_out_column
+    _check_features(dataset, eval_dataset, eval_rows, earlier, time)
     has_groups = dataset.groups is not None
     components = check_components(
         settings, tasks.task_names, device, has_groups, random_state
@@ -224,8 +225,12 @@ def _check_features(
     eval_dataset: Any,
     eval_rows: Mapping[str, Rows],
     earlier: TrainingResult | None,
+    time: Any,
 ) -> None:
-    """Raise if rows lack features of the earlier fit or of the training rows."""
+    """Raise if rows lack features of the earlier fit or of the training rows.
+
+    The column of `time`, if it is none, is that of training rows alone.
+    """
     names, n_features = dataset.features, len(dataset.features)
     found = [("", "the dataset", names)]
     if eval_dataset is not None:
@@ -240,6 +245,8 @@ def _check_features(
         n_features = encoder.n_features_in_
     for where, what, columns in found:
         absent = [name for name in names if name not in columns]
+        if where and time in absent:
+            absent.remove(time)
         if absent:
             raise ValueError(
                 f"{where}Training uses features that {what} lacks: {absent}."

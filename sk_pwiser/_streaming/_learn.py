@@ -20,11 +20,13 @@ from sk_pwiser._table._row_values import (
     row_weights,
     scale_weights,
 )
-from sk_pwiser._table._target_statistics import read_times, sum_labels
+from sk_pwiser._table._target_statistics import sum_labels
+from sk_pwiser._times import row_times
 from sk_pwiser._training._early_stopping import last_edge
 from sk_pwiser._training._encode import (
     Schema,
     automatic_dims,
+    check_time,
     make_encoder,
     statistics_selection,
     unfitted_statistics,
@@ -177,7 +179,7 @@ class Blocks:
         return last_edge(self.sampled, share)
 
     def read(self, X):
-        return read_times(as_table(X), self.column, X.column_names)
+        return row_times(as_table(X), self.column)
 
     def assign(self, X, groups):
         rank = np.arange(len(X))
@@ -472,6 +474,8 @@ def learn_schema(
     """Read all rows once, and learn their encoding; numbers by a sample of `seed`."""
     settings, dataset = source.settings, source.dataset
     params = settings.encoding_params
+    if earlier is not None:
+        check_time(settings, earlier.encoder)
     generator = np.random.default_rng(seed)
     encoder = make_encoder(settings, estimator_name)
     learner = TableLearner(encoder, dataset, generator)

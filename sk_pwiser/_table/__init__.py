@@ -12,6 +12,7 @@ from sk_pwiser._table._categories import (
     large_kinds,
 )
 from sk_pwiser._table._column_kinds import (
+    TimeColumn,
     check_encoding_params,
     column_kinds,
     history_column,
@@ -33,6 +34,7 @@ from sk_pwiser._table._frames import (
     column_of,
     find_column,
     first_known,
+    is_dataframe,
     is_sparse,
     list_columns,
     probability_frame,
@@ -90,7 +92,6 @@ from sk_pwiser._table._target_statistics import (
     ExtendedStatistics,
     TargetStatistics,
     make_target_statistics,
-    read_times,
 )
 
 # The classes of the objects in a fitted encoding, which files may contain.
@@ -106,6 +107,7 @@ STATE_CLASSES = (
     TableEncoder,
     Targets,
     TargetStatistics,
+    TimeColumn,
     Vocabulary,
     *NUMERIC_ENCODINGS.values(),
 )

@@ -623,23 +623,3 @@ def check_target_encoding(params):
             "list_target_encoding must be True, False or a list of names of columns; "
             f"got {chosen!r}."
         )
-
-
-def read_times(X, column, names):
-    """Return the times of the rows by which they are assigned to blocks, or None."""
-    if column is None:
-        return None
-    if column not in names:
-        raise ValueError(
-            f"time_column={column!r} is not a column of X; these are {names}."
-        )
-    # Lists may mix numbers and text, all of which numpy would convert to text.
-    table = X if hasattr(X, "dtype") or is_dataframe(X) else np.array(X, object)
-    values = list_columns(table)[names.index(column)]
-    times = read_numbers(values, f"time_column={column!r}")
-    if np.isnan(times).any():
-        raise ValueError(
-            f"time_column={column!r} must not have missing values; it has "
-            f"{int(np.isnan(times).sum())}."
-        )
-    return times

@@ -35,7 +35,6 @@ from sk_pwiser._table import (
     grow_encoder,
     learn_constant_columns,
     make_target_statistics,
-    read_times,
     refuse_parts,
     row_weights,
     vector_counts,
@@ -45,6 +44,7 @@ from sk_pwiser._table import (
     warn_about_random_validation,
 )
 from sk_pwiser._table import STATE_CLASSES as TABLE_CLASSES
+from sk_pwiser._times import row_times
 from sk_pwiser._training._batches import Impressions, TrainingData
 from sk_pwiser._training._early_stopping import hold_out
 from sk_pwiser._training._settings import Settings
@@ -330,7 +330,8 @@ def check_rows(
     """
     refuse_parts(given.X)
     check_encoding_params(settings.encoding_params)
-    check_boolean("grow_vocabulary", settings.encoding_params["grow_vocabulary"])
+    for name in ("grow_vocabulary", "time_feature"):
+        check_boolean(name, settings.encoding_params[name])
     given = given._replace(Y=collected(given.Y))
     targets = given.Y
     if not isinstance(targets, SoftTargets):
@@ -435,6 +436,8 @@ def encode(
     """
     params, known = settings.encoding_params, None
     adds = is_update and earlier is not None
+    if earlier is not None:
+        check_time(settings, earlier.encoder)
     if earlier is None:
         schema, (codes, numeric, *bags) = _learn(
             settings, rows, estimator_name, is_update
@@ -454,11 +457,12 @@ def encode(
             schema = replace(schema, statistics=statistics)
     if is_update:
         _warn_about_few_rows(schema, earlier, len(codes))
-    names = [column.name for column in schema.encoder.columns_]
-    times = read_times(rows.X, params["time_column"], names)
+    # Rows that are added to those of earlier fits need no order.
+    times = None if adds else row_times(rows.X, params["time_column"])
     parts, is_valid = None, np.zeros(len(codes), dtype=bool)
     if holds_out:
         if times is None:
+            names = [column.name for column in schema.encoder.columns_]
             warn_about_random_validation(names)
         parts = hold_out(settings, rows, split, times, ends)
         is_valid[parts[1]] = True
@@ -495,6 +499,17 @@ def encode(
         return EncodedData(TrainingData(impressions), schema, labelled)
     train, valid = (impressions.at(torch.from_numpy(part)) for part in parts)
     return EncodedData(TrainingData(train, valid), schema, labelled)
+
+
+def check_time(settings: Settings, encoder: TableEncoder) -> None:
+    """Raise if an earlier fit read the column of times as a feature."""
+    name = settings.left_out_column
+    names = [column.name for column in encoder.read_columns_]
+    if name is not None and name in names:
+        raise ValueError(
+            f"time_column={name!r} was a feature in the earlier fit. Set "
+            "time_feature=True in encoding_params to continue it."
+        )
 
 
 def _warn_about_few_rows(
@@ -617,6 +632,7 @@ def make_encoder(settings: Settings, estimator_name: str) -> TableEncoder:
         numeric_encoding=settings.numeric_encoding,
         max_bins=params["max_bins"],
         domain_features=settings.shared_param("domain_features") or (),
+        time_column=settings.left_out_column,
         estimator_name=estimator_name,
         keeps_rare=True,  # for target statistics, and to tell rare from new values
     )

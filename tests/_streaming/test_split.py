@@ -148,7 +148,7 @@ def test_blocks_of_time(has_groups, n_times):
         assert len(set(zip(groups, found, strict=True))) == groups.max() + 1
         pairs = {*zip(groups, expected, strict=True)}
         assert pairs.issuperset(zip(groups, found, strict=True))
-    with pytest.raises(ValueError, match="time_column='time' must not have missing"):
+    with pytest.raises(ValueError, match="'time' must hold a time in every row"):
         blocks.add(pa.table({"time": [1.0, None]}))
 
 
