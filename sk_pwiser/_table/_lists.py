@@ -384,9 +384,12 @@ class SparseColumns:
 
     The weight of an entry is its value, clipped to the range of its column in fit,
     divided by the root mean square of the nonzero values there. A column without such
-    values has the weight 0 until `learn_constant` learns it from later rows. Missing values select a vector of
-    their own if the column had some in fit; otherwise their weight is 0.
+    values has the weight 0 until `learn_constant` learns it from later rows. Missing
+    values select a vector of their own if the column had some in fit; otherwise their
+    weight is 0.
     """
+
+    ends_ = None  # in files of version 0.1.0
 
     def fit(self, X, sample_weight=None):
         """Learn the scales of the columns of a CSR matrix, and return its bags."""
@@ -406,7 +409,8 @@ class SparseColumns:
             return self
         learnt = copy(self)
         learnt.scale_ = np.where(is_new, scale, self.scale_)
-        learnt.ends_ = np.where(is_new, ends, self.ends_)
+        if self.ends_ is not None:
+            learnt.ends_ = np.where(is_new, ends, self.ends_)
         return learnt
 
     def _learn(self, X, sample_weight):
@@ -449,7 +453,9 @@ class SparseColumns:
         indices = X.indices.astype(np.int32 if small else np.int64, copy=False)
         for part in row_chunks(X.nnz, CHUNK_ENTRIES):
             columns = X.indices[part]
-            values = np.clip(_values(X, part), *self.ends_[:, columns])
+            values = _values(X, part)
+            if self.ends_ is not None:
+                values = np.clip(values, *self.ends_[:, columns])
             scaled = values / self.scale_[columns]
             weights[part] = np.clip(scaled, -LARGEST_DEVIATION, LARGEST_DEVIATION)
         missing = np.flatnonzero(np.isnan(weights))
