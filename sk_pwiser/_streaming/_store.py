@@ -19,6 +19,7 @@ from sk_pwiser._streaming._learn import (
     check_rows_left,
 )
 from sk_pwiser._table._blocks import warn_about_group, warn_about_order
+from sk_pwiser._table._categories import LATE_SHARE, NewValues
 from sk_pwiser._table._column_kinds import warn_about_random_validation
 from sk_pwiser._table._lists import Bags
 from sk_pwiser._training._batches import Impressions, TrainingData, TrainingRows
@@ -228,7 +229,8 @@ def encode_rows(
     if seed is not None and blocks.column is None:
         names = [column.name for column in schema.encoder.columns_]
         warn_about_random_validation(names)
-    train, valid, counts = _encode_once(source, learnt, seed)
+    new_values = NewValues(schema.encoder)
+    train, valid, counts = _encode_once(source, learnt, seed, new_values)
     if schema.statistics is not None:
         schema.statistics.keep_seed(learnt.earlier, block_seed)
         task_names = schema.targets.task_names
@@ -239,11 +241,14 @@ def encode_rows(
                 shutil.rmtree(store.folder)
             counts = None  # which may be large
             blocks.start(schema.statistics.block_seed)
-            train, valid, counts = _encode_once(source, learnt, seed)
+            new_values = NewValues(schema.encoder)
+            train, valid, counts = _encode_once(source, learnt, seed, new_values)
             # Random blocks do not help if the values of the column are parts of groups.
             found = found if counts.find_order(task_names) is None else None
         if found is not None and blocks.column is None:
             warn_about_order(found, source.dataset.groups is not None)
+    if not schema.category_dropout:  # of an earlier fit
+        schema = replace(schema, category_dropout=new_values.dropouts())
     _check_parts(source.settings, train, valid, seed is not None)
     tables = None if counts is None else counts.finish(learnt.earlier)
     load = partial(load_rows, schema, tables)
@@ -254,7 +259,10 @@ def encode_rows(
 
 
 def _encode_once(
-    source: Source, learnt: DatasetSchema, seed: int | None
+    source: Source,
+    learnt: DatasetSchema,
+    seed: int | None,
+    new_values: NewValues,
 ) -> tuple[RowStore, RowStore, Any]:
     """Read all rows; return the stored training and validation rows, and the counts."""
     settings, hold_out = source.settings, learnt.hold_out
@@ -268,6 +276,7 @@ def _encode_once(
         counts = BlockCounts(
             schema.statistics, schema.encoder, blocks.n_blocks, n_tasks
         )
+    edge, n_read = blocks.last_edge(LATE_SHARE), 0
     progress = RowProgress("Encoding", summary.n_rows, settings.verbose)
     for chunk in source.chunks():
         if not len(chunk.X):
@@ -280,12 +289,21 @@ def _encode_once(
         if seed is not None:
             is_valid = hold_out.draw(chunk.X, chunk.targets, chunk.groups)
         block = None
+        is_late = n_read + np.arange(len(chunk.X)) >= (1 - LATE_SHARE) * blocks.n_rows
+        n_read += len(chunk.X)
         if counts is not None:
             block = blocks.assign(chunk.X, chunk.groups)
+            if (
+                blocks.generator is not None
+            ):  # rows are in another order than that of time
+                is_late = block == blocks.n_blocks - 1
             block[is_valid] = blocks.n_blocks
             labelled = task_labels(settings, chunk.targets, weights)
             lists = schema.elements([inputs.bags])
             counts.add(inputs.codes, lists, *labelled, block)
+        if edge is not None:
+            is_late = blocks.read(chunk.X) >= edge
+        new_values.add(inputs.codes, is_late)
         for store, chosen in ((train, ~is_valid), (valid, is_valid)):
             store.add(impressions, np.flatnonzero(chosen), block)
         check_space(source.folder, [train, valid], summary.n_rows)

@@ -3,8 +3,11 @@
 from sk_pwiser._table._blocks import assign_blocks, choose_blocks
 from sk_pwiser._table._categories import (
     LARGE,
+    LATE_SHARE,
+    LEAST_DROPOUT,
     UNSEEN,
     CategoryColumn,
+    NewValues,
     Vocabulary,
     check_exact,
     factorize,

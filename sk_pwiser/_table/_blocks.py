@@ -147,7 +147,8 @@ def choose_blocks(
 ):
     """Return the blocks of rows: in their order, or at random if this would mislead.
 
-    `used` are the training rows. Rows of different times are in the order of times.
+    The second result tells whether they are random. `used` are the training rows. Rows
+    of different times are in the order of times.
     """
     n_samples = len(codes)
     n_blocks = min(n_blocks, n_samples)
@@ -155,7 +156,7 @@ def choose_blocks(
     if groups is not None:
         warn_about_group(np.bincount(groups).max(), n_samples, n_blocks)
     if times is not None and len(np.unique(times)) == n_samples:
-        return block
+        return block, False
     used = np.flatnonzero(used)
     codes, y, weight = codes[used], y[used], weight[used]
 
@@ -172,17 +173,17 @@ def choose_blocks(
         order.add(codes, y, weight, block)
         return order.find(task_names, count_rows)
 
-    found = find(block)
+    found, is_random = find(block), False
     if found is not None and found.is_sorted:
         generator = np.random.default_rng(statistics.block_seed)
         shuffled = assign_blocks(n_samples, n_blocks, times, groups, generator)
         # Not so if the values of the column are parts of groups.
         if find(shuffled) is not None:
-            return block
-        block = shuffled
+            return block, False
+        block, is_random = shuffled, True
     if found is not None and times is None:
         warn_about_order(found, groups is not None)
-    return block
+    return block, is_random
 
 
 def warn_about_order(order, has_groups):

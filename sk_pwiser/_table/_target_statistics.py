@@ -11,9 +11,6 @@ from sk_pwiser._table._categories import FIRST_VALUE, CategoryColumn
 from sk_pwiser._table._frames import (
     check_among,
     find_column,
-    is_dataframe,
-    list_columns,
-    read_numbers,
 )
 from sk_pwiser._table._lists import LISTS, Elements
 from sk_pwiser._table._numbers import LARGEST_DEVIATION

@@ -12,10 +12,13 @@ from sklearn.utils import _safe_indexing
 from sk_pwiser._files import PlainForm
 from sk_pwiser._table import (
     FEW_VALUES,
+    LATE_SHARE,
+    LEAST_DROPOUT,
     UNSEEN,
     CategoryColumn,
     ExtendedStatistics,
     ListColumn,
+    NewValues,
     NumericColumn,
     SoftTargets,
     TableEncoder,
@@ -46,7 +49,7 @@ from sk_pwiser._table import (
 from sk_pwiser._table import STATE_CLASSES as TABLE_CLASSES
 from sk_pwiser._times import row_times
 from sk_pwiser._training._batches import Impressions, TrainingData
-from sk_pwiser._training._early_stopping import hold_out
+from sk_pwiser._training._early_stopping import hold_out, last_edge
 from sk_pwiser._training._settings import Settings
 from sk_pwiser._utils import (
     check_boolean,
@@ -193,6 +196,7 @@ class Schema:
     automatic_dims: tuple[int, ...] = ()  # widths with "auto", by the first fit
     widest_bag: int | None = None  # the same of bags; files of version 0.1.0 lack it
     selection: str = ""  # parameters by which the first fit chose the statistics
+    category_dropout: tuple[float, ...] = ()  # with "auto", of each category column
 
     def transform(self, X: Any) -> Inputs:
         """Return the codes, the numeric inputs and the bags of a table."""
@@ -267,21 +271,39 @@ class Schema:
         n_statistics = 0 if self.statistics is None else self.statistics.n_outputs
         if features := shared.get("domain_features"):
             shared["domain_features"] = self._find_inputs(features)
+        dropout = settings.encoding_params["category_dropout"]
+        if dropout == "auto":
+            n_columns = len(self.encoder.cardinalities_)
+            measured = self.category_dropout or [LEAST_DROPOUT] * n_columns
+            dropout = [*measured, *[LEAST_DROPOUT] * len(bags)]
         return NetworkSpec(
             self.encoder.cardinalities_,
             self.encoder.n_numeric_ + n_statistics,
             int(largest),
             self.base_rates.tolist(),
             unseen_code=UNSEEN,
-            category_dropout=settings.encoding_params["category_dropout"],
+            category_dropout=dropout,
             numeric_bins=[*self.encoder.numeric_bins_, *[0] * n_statistics],
             bin_scales=[*bin_scales, *[1.0] * n_statistics] if bin_scales else (),
             embedding_dims=dims,
             negative_sampling_rate=settings.negative_sampling_rate,
             bags=bags,
             task_parents=self.targets.parents,
+            unseen_inputs=self._unseen_inputs(),
             **shared,
         )
+
+    def _unseen_inputs(self) -> list[tuple[int, int, float]]:
+        """Return the statistics of unseen values: input, category column, value."""
+        places, tables = self.rate_places(), getattr(self.statistics, "tables_", ())
+        columns = [] if self.statistics is None else self.statistics.columns
+        return [
+            (place, column, value)
+            for column, table in zip(columns, tables, strict=False)
+            for place, value in zip(
+                places["codes", column], table[UNSEEN].tolist(), strict=True
+            )
+        ]
 
     def _find_inputs(self, features: Sequence[Any]) -> list[int]:
         """Return the inputs of columns, without statistics, as the network counts."""
@@ -466,7 +488,7 @@ def encode(
             warn_about_random_validation(names)
         parts = hold_out(settings, rows, split, times, ends)
         is_valid[parts[1]] = True
-    labelled = None
+    labelled, is_late = None, None
     if schema.statistics is not None:
         y, weights = task_labels(settings, rows.targets, rows.weights)
         lists = schema.elements(bags)
@@ -477,7 +499,7 @@ def encode(
             block = np.zeros(len(codes), dtype=np.intp)
             if schema.statistics.reads_blocks:
                 schema.statistics.keep_seed(known, block_seed)
-                block = choose_blocks(
+                block, is_random = choose_blocks(
                     params["target_encoding_blocks"],
                     schema.statistics,
                     schema.encoder,
@@ -489,16 +511,34 @@ def encode(
                     times,
                     rows.groups,
                 )
+                if is_random and times is None:  # rows are in another order
+                    is_late = block == block.max()
             rates = schema.statistics.fit_transform(
                 codes, y, weights, block, is_valid, known, lists
             )
         numeric[:, schema.encoder.n_numeric_ :] = rates
+    if earlier is None and not is_update:
+        # A stream's first part says little about which values later ones have.
+        new_values = NewValues(schema.encoder)
+        if is_late is None:
+            is_late = are_late(len(codes), times)
+        new_values.add(codes, is_late)
+        schema = replace(schema, category_dropout=new_values.dropouts())
     inputs = Inputs(schema.without_rare(codes), numeric, *bags)
     impressions = inputs.impressions(rows.targets.values, rows.weights, rows.groups)
     if parts is None:
         return EncodedData(TrainingData(impressions), schema, labelled)
     train, valid = (impressions.at(torch.from_numpy(part)) for part in parts)
     return EncodedData(TrainingData(train, valid), schema, labelled)
+
+
+def are_late(n_samples: int, times: np.ndarray | None) -> np.ndarray:
+    """Return whether rows are among the last ones, by their times or their order."""
+    if times is None or times.min() == times.max():
+        times = np.arange(n_samples)
+    if n_samples < 2:
+        return np.zeros(n_samples, dtype=bool)
+    return np.asarray(times >= last_edge(times, LATE_SHARE))
 
 
 def check_time(settings: Settings, encoder: TableEncoder) -> None:

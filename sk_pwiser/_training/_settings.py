@@ -13,7 +13,7 @@ from sk_pwiser.networks import SHARED_PARAMS, NetworkSpec
 
 # Keys of `encoding_params` and their defaults.
 ENCODING_PARAMS: dict[str, Any] = {
-    "category_dropout": 0.05,
+    "category_dropout": "auto",
     "grow_vocabulary": False,
     "list_ages": None,
     "list_pooling": "mean",

@@ -33,7 +33,7 @@ def choose(values, labels=LABELS, times=None, groups=None, n_blocks=10, seed=0):
     used[:: len(X) // 100] = False
     with warnings.catch_warnings(record=True) as found:
         warnings.simplefilter("always")
-        block = choose_blocks(
+        block, _ = choose_blocks(
             n_blocks, statistics, encoder, TASKS[: y.shape[1]], codes, y,
             np.ones_like(y), used, times, groups,
         )  # fmt: skip
@@ -313,7 +313,7 @@ def test_real_logs_have_consecutive_blocks(read):
     params = ENCODING_PARAMS | {"target_encoding_min_values": 2}
     statistics = make_target_statistics(True, encoder, len(X), params)
     y, used = Y.to_numpy(dtype=float), np.ones(len(X), dtype=bool)
-    block = choose_blocks(
+    block, _ = choose_blocks(
         10, statistics, encoder, list(Y), codes, y, np.ones_like(y), used, None, None
     )
     assert_array_equal(block, assign_blocks(len(X), 10))

@@ -21,7 +21,7 @@ def test_numbers_out_of_range(encoding, tmp_path):
     rows = X[:4].copy()
     ends = X["numeric_0"].agg(["min", "min", "max", "max"]).to_numpy()
     rows["numeric_0"] = ends
-    beyond = rows.assign(numeric_0=ends + [-0.1, -1e9, 0.1, 1e9])
+    beyond = rows.assign(numeric_0=ends + np.array([-0.1, -1e9, 0.1, 1e9]))
     expected = model.predict_proba(rows)
     assert_array_equal(model.predict_proba(beyond), expected)
     scorer = Scorer(model, runtime="torch")
