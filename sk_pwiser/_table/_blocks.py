@@ -198,7 +198,7 @@ def warn_about_order(order, has_groups):
         warn_user(
             f"The rows are sorted by {by}. Target statistics leave out random blocks, "
             "since blocks of consecutive rows would mislead them. If the rows are in "
-            "the order of time all the same, name a numeric column of times by "
+            "the order of time all the same, name a column of times by "
             f"encoding_params={{'time_column': ...}}.{advice}"
         )
     elif not has_groups:

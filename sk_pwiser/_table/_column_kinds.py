@@ -102,7 +102,14 @@ def make_columns(params, X, names):
     is_category = find_category_columns(params["categorical_features"], X, names)
     time = params["time_column"]
     if time in names:
-        is_category[names.index(time)] = False
+        index = names.index(time)
+        # Others are named in categorical_features, not chosen by their dtype.
+        if is_category[index] and not has_category_dtype(list_columns(X)[index]):
+            raise ValueError(
+                f"categorical_features contains {time!r}, which is the time_column and "
+                "no feature; leave it out, or set time_feature=True in encoding_params."
+            )
+        is_category[index] = False
     vocabularies = read_vocabularies(params, names, is_category)
     is_list = [has_lists(column) for column in list_columns(X)]
     categories = [(n, is_list[i]) for i, n in enumerate(names) if is_category[i]]
@@ -398,6 +405,7 @@ def warn_about_random_validation(names):
         warn_user(
             f"X has columns of HistoryFeatures, such as {column!r}, but the validation "
             "rows of early stopping are drawn at random: training rows see their "
-            "outcomes. Set encoding_params={'time_column': ...} to a numeric column "
-            "of times, for the last rows in time, or pass later rows as eval_set."
+            "outcomes. Set encoding_params={'time_column': ...} to a column of times, "
+            "which is no feature, for the last rows in time, or pass later rows as "
+            "eval_set."
         )

@@ -148,6 +148,20 @@ def test_times_that_cannot_order_are_named(change, error, message):
         timed().fit(X.assign(**change), Y)
 
 
+def test_a_category_of_times_is_asked_for():
+    X, Y = log("numbers")
+    X["ts"] //= 100
+    params = {"time_column": "ts"}
+    model = timed(categorical_features=["ts"], encoding_params=params)
+    with pytest.raises(ValueError, match="_features contains 'ts', which is the time_"):
+        model.fit(X, Y)
+    model.set_params(encoding_params__time_feature=True).fit(X, Y)
+    assert "ts" in model.encode(X).category_names
+    # Chosen by its dtype alone, it is none.
+    model = timed(encoding_params=params).fit(X.astype({"ts": "category"}), Y)
+    assert "ts" not in model.encode(X).category_names
+
+
 def test_a_factor_of_columns_needs_another_one():
     X, Y = log()
     params = {"network_params": {"domain_features": ["ts"]}}
