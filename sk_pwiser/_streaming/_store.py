@@ -293,9 +293,7 @@ def _encode_once(
         n_read += len(chunk.X)
         if counts is not None:
             block = blocks.assign(chunk.X, chunk.groups)
-            if (
-                blocks.generator is not None
-            ):  # rows are in another order than that of time
+            if blocks.generator is not None:  # rows are in another order
                 is_late = block == blocks.n_blocks - 1
             block[is_valid] = blocks.n_blocks
             labelled = task_labels(settings, chunk.targets, weights)
