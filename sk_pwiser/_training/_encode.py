@@ -535,9 +535,7 @@ def encode(
 def are_late(n_samples: int, times: np.ndarray | None) -> np.ndarray:
     """Return whether rows are among the last ones, by their times or their order."""
     if times is None or times.min() == times.max():
-        times = np.arange(n_samples)
-    if n_samples < 2:
-        return np.zeros(n_samples, dtype=bool)
+        return np.arange(n_samples) >= (1 - LATE_SHARE) * n_samples
     return np.asarray(times >= last_edge(times, LATE_SHARE))
 
 
