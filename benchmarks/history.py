@@ -46,8 +46,8 @@ the half-life are "1d" and "3d", and the list has the last 20 authors that the u
 clicked.
 
 All models stop early on the last tenth of the training rows in time, this estimator by
-its `time_column`, the day, which it does not read. LightGBM and CatBoost receive the same columns except the lists, one
-model per task; LightGBM does not depend on the seed.
+its `time_column`, the day, which it does not read. LightGBM and CatBoost receive the
+same columns except the lists, one model per task; LightGBM does not depend on the seed.
 """
 
 import argparse

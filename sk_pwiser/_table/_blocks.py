@@ -147,7 +147,7 @@ def choose_blocks(
 ):
     """Return the blocks of rows: in their order, or at random if this would mislead.
 
-    The second result tells whether they are random. `used` are the training rows. Rows
+    The second result is true if they are random. `used` are the training rows. Rows
     of different times are in the order of times.
     """
     n_samples = len(codes)
