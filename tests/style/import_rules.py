@@ -58,11 +58,11 @@ FOLDERS = {
     "_row_weights": Folder(("_responses", "_table", "_utils"), LEARN),
     "weighting": Folder(("_utils", "_row_weights"), TORCH, ("torchjd",)),
     "_training": Folder(
-        (*FAMILIES, "_auc", "_files", "_funnel", "_table", "_utils"),
+        (*FAMILIES, "_auc", "_files", "_funnel", "_table", "_times", "_utils"),
         (*LEARN, *TORCH, "skorch"),
     ),
     "_streaming": Folder(
-        ("_files", "_funnel", "_table", "_training", "_utils"),
+        ("_files", "_funnel", "_table", "_times", "_training", "_utils"),
         (*LEARN, *TORCH),
         EXTRAS,
     ),
