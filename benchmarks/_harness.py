@@ -12,6 +12,7 @@ import ast
 import contextlib
 import ctypes
 import gc
+import json
 import multiprocessing
 import os
 import platform
@@ -24,6 +25,7 @@ import time
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
+from itertools import compress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -66,8 +68,11 @@ def make_parser(description, rounds=None, *, seeds=None, device=True):
         type=Path,
         nargs="?",
         const=RESULTS,
-        metavar="FOLDER",
-        help="save the tables, by default in docs/results",
+        metavar="PATH",
+        help="write the tables to a file .json, or in a folder (default: docs/results)",
+    )
+    parser.add_argument(
+        "--add", action="store_true", help="keep the tables that the file already has"
     )
     return parser
 
@@ -380,42 +385,79 @@ at_least, at_most = partial(Target, is_lower=True), partial(Target, is_lower=Fal
 
 
 class Report:
-    """The tables of a benchmark, printed line by line, and kept for a file.
+    """The tables of a benchmark, printed line by line, and kept for a JSON file.
 
-    The first lines are the command and the description of the machine, as the pages of
-    the documentation expect them. `name` is that of the file of the results.
+    The file is a list of parts: the command and the machine ("source"), texts, and
+    tables with a caption, the titles of the columns and the rows. A row is a list of
+    cells, or a text across the table. `name` is that of the file of the results. It is
+    also written whenever another part begins, so that a long run keeps its tables.
     """
 
     def __init__(self, name, arguments):
-        self.path = arguments.save and arguments.save / f"{name}.txt"
-        self.lines, self.label_width, self.width = [], 28, 17
-        unsaid = ("--save", str(arguments.save))
+        path = arguments.save
+        is_file = path is not None and path.suffix == ".json"
+        self.path = path if path is None or is_file else path / f"{name}.json"
+        self.earlier = []
+        if arguments.add and path is not None and self.path.exists():
+            self.earlier = json.loads(self.path.read_text(encoding="utf-8"))
+        unsaid = ("--save", str(path), "--add")
         given = [text for text in sys.argv[1:] if text not in unsaid]
-        self.text(f"$ python benchmarks/{Path(sys.argv[0]).name} {shlex.join(given)}")
+        script = Path(sys.argv[0]).name
         about = describe(arguments)
-        self.text(", ".join(f"{key} {value}" for key, value in about.items()))
+        source = [
+            f"$ python benchmarks/{script} {shlex.join(given)}".rstrip(),
+            ", ".join(f"{key} {value}" for key, value in about.items()),
+        ]
+        print("\n".join(source))
+        self.parts, self.part = [{"source": source}], None
         if arguments.quick:
-            self.text("a smoke run: its figures are not meaningful")
+            self.text("a smoke run: its figures are not meaningful", "")
 
     def text(self, *lines):
-        """Print lines."""
+        """Print lines: of a text, of the next table's caption, or across a table.
+
+        An empty line ends a text or a table.
+        """
         for line in lines:
-            print(line.rstrip(), flush=True)
-            self.lines.append(line.rstrip())
+            print(line, flush=True)
+            if not line:
+                self.part = None
+            elif self.part is None:
+                self._begin({"text": [line]})
+            else:
+                self.part["rows" if "rows" in self.part else "text"].append(line)
 
-    def table(self, columns, label_width=28, width=17, after="", label=""):
-        """Start a table of rows with a label, cells and a text behind them."""
-        self.label_width, self.width = label_width, width
-        self.row(label, columns, after)
+    def _begin(self, part):
+        if any("rows" in earlier for earlier in self.parts):
+            self.save()
+        self.part = part
+        self.parts.append(part)
 
-    def row(self, label, cells, after=""):
+    def table(self, columns, label=""):
+        """Start a table below its caption; the rows have a label and the cells."""
+        columns, caption = list(columns), []
+        if self.part is not None and "text" in self.part:
+            caption = self.parts.pop()["text"]
+        self._begin({"caption": caption, "columns": [label, *columns], "rows": []})
+        self.widths = [max(18, len(title) + 2) for title in columns]
+        if any(columns):
+            self._print(label, columns)
+
+    def row(self, label, cells):
         """Print a row of the table."""
-        cells = "".join(f"{cell:>{self.width}}" for cell in cells)
-        self.text(f"{label:<{self.label_width}}{cells}{after}")
+        cells = list(cells)
+        self.part["rows"].append([label, *cells])
+        self._print(label, cells)
+
+    def _print(self, label, cells):
+        pairs = zip(cells, self.widths, strict=True)
+        cells = "".join(f"{cell:>{width}}" for cell, width in pairs)
+        print(f"{label:<40}{cells}".rstrip(), flush=True)
 
     def section(self, heading, over=""):
         """Start a table of ratios."""
-        self.text("", heading, f"  {'':<44}{'':>18}{over:>28}")
+        self.text("", heading)
+        self.table(["", over, ""])
 
     def line(self, what, ratios=None, *, absolute="", digits=2, target=None):
         """Print an absolute value with its unit, and ratios, one per round, to others.
@@ -423,15 +465,38 @@ class Report:
         `target` is the `Target` of the median ratio.
         """
         cell = "" if ratios is None else quartiles(ratios, digits)
-        verdict = f"  {target.verdict(np.median(ratios))}" if target else ""
-        self.text(f"  {what:<44}{absolute:>18}{cell:>28}{verdict}")
-
-    def note(self, text):
-        """Print a remark, such as the reason for a missing row."""
-        self.text(f"  {text}")
+        verdict = target.verdict(np.median(ratios)) if target else ""
+        self.row(what, [absolute, cell, verdict])
 
     def save(self):
-        """Write the file, if one was requested."""
-        if self.path is not None:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            self.path.write_text("\n".join(self.lines) + "\n")
+        """Write the file, if requested; with `--add`, after the tables that it had."""
+        if self.path is None:
+            return
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        parts = [without_empty_columns(part) for part in self.parts]
+        self.path.write_text(as_json(self.earlier + parts), encoding="utf-8")
+
+
+def without_empty_columns(part):
+    """Return a table without columns that have neither a title nor a cell."""
+    if "rows" not in part:
+        return part
+    rows = [row for row in part["rows"] if not isinstance(row, str)]
+    is_used = [any(cells) for cells in zip(part["columns"], *rows, strict=True)]
+
+    def used(cells):
+        return cells if isinstance(cells, str) else list(compress(cells, is_used))
+
+    rows = [used(row) for row in part["rows"]]
+    return part | {"columns": used(part["columns"]), "rows": rows}
+
+
+def as_json(parts):
+    """Return parts as JSON with one line per row, so that changes can be read."""
+    text = json.dumps(parts, ensure_ascii=False, indent=1)
+    # Lists of texts, which no brace interrupts, become one line.
+    return re.sub(r"\[\n[^\[\]{}]*?\n *\]", on_one_line, text) + "\n"
+
+
+def on_one_line(match):
+    return json.dumps(json.loads(match[0]), ensure_ascii=False)

@@ -7,8 +7,9 @@
 - The training loops of skorch and of torch-rechub, in the form in which they are
   usually run.
 - Models of other packages with `fit(X, Y)` and `predict_proba(X)` of shape
-  (n_samples, n_tasks). Early stopping holds out a tenth of the training rows. A missing
-  package raises ImportError in `fit`, with the command that installs it.
+  (n_samples, n_tasks): those of `compare_models`, with early stopping on a tenth of the
+  training rows, and those of torch-rechub. A missing package raises ImportError, with
+  the command that installs it.
 """
 
 import contextlib
@@ -17,25 +18,17 @@ import importlib
 import importlib.metadata
 import io
 import warnings
-from functools import partial
 from itertools import pairwise
-from unittest import mock
 
 import numpy as np
 import torch
 from _harness import mean_log_loss
-from sklearn.compose import make_column_selector, make_column_transformer
+from sklearn.base import BaseEstimator, ClassifierMixin, TransformerMixin, clone
+from sklearn.compose import make_column_transformer
 from sklearn.ensemble import HistGradientBoostingClassifier
-from sklearn.impute import SimpleImputer
-from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import KFold, StratifiedKFold, train_test_split
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import (
-    OneHotEncoder,
-    OrdinalEncoder,
-    StandardScaler,
-    TargetEncoder,
-)
+from sklearn.preprocessing import FunctionTransformer, OrdinalEncoder
 from skorch import NeuralNet
 from torch import nn
 from torch.nn import functional as F
@@ -43,6 +36,14 @@ from torch.nn import functional as F
 from sk_pwiser._table._encoder import TableEncoder
 from sk_pwiser._training._batches import BatchIterator, Impressions
 from sk_pwiser.model_selection import funnel_holdout
+from sk_pwiser.model_selection._compare_models import (
+    IS_CATEGORY,
+    CatBoost,
+    PlainColumns,
+    by_number,
+    logistic_regression,
+    with_statistics,
+)
 
 # ---------------------------------------------------------------- bare torch loops
 
@@ -318,225 +319,133 @@ def rechub_predict(model, rows):
 
 # ---------------------------------------------------------------- one model per task
 
-SELECT_CATEGORIES = make_column_selector(dtype_include="category")
-# HistGradientBoosting has at most 255 bins per column.
-MAX_CATEGORIES = 255
 
+class StopsEarly(ClassifierMixin, BaseEstimator):
+    """Boosted trees that stop early on a tenth of the rows, which the seed draws."""
 
-def one_hot_columns(**params):
-    """Return the encoder of a linear model: one-hot categories, standardised numbers.
-
-    Values of a single row share one column.
-    """
-    categories = OneHotEncoder(handle_unknown="ignore", min_frequency=2, **params)
-    return make_column_transformer(
-        (categories, SELECT_CATEGORIES),
-        remainder=make_pipeline(SimpleImputer(), StandardScaler()),
-        sparse_threshold=1.0,
-    )
-
-
-def fit_logistic_regression(X, y):
-    """Fit a linear model of one-hot categories and standardised numbers."""
-    model = LogisticRegression(C=0.1, max_iter=300)
-    return make_pipeline(one_hot_columns(), model).fit(X, y)
-
-
-def _hold_out(X, y, seed=0):
-    return train_test_split(X, y, test_size=0.1, stratify=y, random_state=seed)
-
-
-def target_encoder(seed, by_time=False):
-    """Return scikit-learn's encoder of categories by the rates of a task.
-
-    Training rows are encoded by the rates of the other folds: five random ones, or ten
-    blocks of consecutive rows, as in this package. Requires scikit-learn 1.9.
-    """
-    folds = StratifiedKFold(5, shuffle=True, random_state=seed)
-    encoder = TargetEncoder(cv=KFold(10) if by_time else folds)
-    return make_column_transformer(
-        (encoder, SELECT_CATEGORIES), remainder="passthrough"
-    )
-
-
-def fit_encoded_lightgbm(X, y, *, seed=0, by_time=False):
-    """Fit LightGBM on target statistics of the categories, with early stopping."""
-    encoder = target_encoder(seed, by_time)
-    parts = _hold_out(X, y, seed)
-    # In the order of the rows, for blocks of them.
-    order = parts[0].index.argsort()
-    X, y = parts[0].iloc[order], parts[2][order]
-    held_out = encoder.fit(X, y).transform(parts[1]), parts[3]
-    model = fit_lightgbm(encoder.fit_transform(X, y), y, held_out=held_out)
-    return make_pipeline(encoder, model)
-
-
-def fit_lightgbm(X, y, *, stop_early=True, seed=0, held_out=None):
-    """Fit LightGBM with its own treatment of categories.
-
-    It stops early on the rows `held_out`, by default a tenth of the rows, which the
-    seed selects, or fits 100 trees with its default parameters.
-    """
-    lightgbm = require("lightgbm", "LightGBM")
-    params, options = {}, {}
-    if stop_early:
-        if held_out is None:
-            X, X_valid, y, y_valid = _hold_out(X, y, seed)
-            held_out = X_valid, y_valid
-        params = {"n_estimators": 500, "learning_rate": 0.05}
-        options["eval_set"] = [held_out]
-        options["callbacks"] = [lightgbm.early_stopping(20, verbose=False)]
-    threads = torch.get_num_threads()
-    model = lightgbm.LGBMClassifier(n_jobs=threads, verbose=-1, **params)
-    with warnings.catch_warnings():
-        # LightGBM 4.7 deprecates `eval_set`, which older versions need.
-        warnings.simplefilter("ignore")
-        return model.fit(X, y, **options)
-
-
-def fit_hist_gradient_boosting(X, y):
-    """Fit scikit-learn's boosted trees; the rarest values of a column share a code."""
-    categories = SELECT_CATEGORIES(X)
-    codes = OrdinalEncoder(
-        handle_unknown="use_encoded_value",
-        unknown_value=np.nan,
-        encoded_missing_value=np.nan,
-        max_categories=MAX_CATEGORIES,
-    )
-    columns = make_column_transformer((codes, categories), remainder="passthrough")
-    model = _boosted_trees(categorical_features=np.arange(len(categories)))
-    return make_pipeline(columns, model).fit(X, y)
-
-
-def fit_encoded_hist_gradient_boosting(X, y, *, seed=0):
-    """Fit scikit-learn's boosted trees on target statistics of the categories."""
-    return make_pipeline(target_encoder(seed), _boosted_trees(seed)).fit(X, y)
-
-
-def _boosted_trees(seed=0, **params):
-    return HistGradientBoostingClassifier(
-        max_iter=500,
-        learning_rate=0.05,
-        early_stopping=True,
-        n_iter_no_change=20,
-        random_state=seed,
-        **params,
-    )
-
-
-class CatBoost:
-    """CatBoost with its own treatment of categories, which it reads as text."""
+    def __init__(self, model, seed):
+        self.model = model
+        self.seed = seed
 
     def fit(self, X, y):
-        catboost = require("catboost", "CatBoost")
-        categories = SELECT_CATEGORIES(X)
-        X, X_valid, y, y_valid = _hold_out(self._as_text(X), y)
-        self.model_ = catboost.CatBoostClassifier(
-            iterations=1_000,
-            early_stopping_rounds=50,
-            cat_features=categories,
-            thread_count=torch.get_num_threads(),
-            allow_writing_files=False,
-            random_seed=0,
-            verbose=False,
-        ).fit(X, y, eval_set=(X_valid, y_valid))
+        X, X_valid, y, y_valid = train_test_split(
+            X, y, test_size=0.1, stratify=y, random_state=self.seed
+        )
+        with warnings.catch_warnings():
+            # LightGBM 4.7 deprecates `eval_set`, which older versions need.
+            warnings.simplefilter("ignore")
+            self.model_ = clone(self.model).fit(X, y, eval_set=[(X_valid, y_valid)])
         return self
 
     def predict_proba(self, X):
-        return self.model_.predict_proba(self._as_text(X))
-
-    def _as_text(self, X):
-        X = X.copy()
-        for name in SELECT_CATEGORIES(X):
-            X[name] = X[name].astype("object").astype("str").fillna("missing")
-        return X
+        return self.model_.predict_proba(X)
 
 
-def fit_pytabkit(name, X, y, *, seed=0, **params):
-    """Fit a network of pytabkit with the defaults that its authors tuned.
+class WithoutNewIds(TransformerMixin, BaseEstimator):
+    """Leaves out category columns most of whose values are new in the last tenth.
 
-    The epoch is chosen by the log loss on a tenth of the rows; pytabkit would choose it
-    by accuracy, which says nothing at low rates. It refuses missing values: a missing
-    category is a category, and a missing number is the median beside an indicator.
+    The rows are in the order of time. Trees learn such values, as of users, by heart.
     """
-    pytabkit = require("pytabkit", "pytabkit", "pip install pytabkit")
-    codes = OrdinalEncoder(
-        handle_unknown="use_encoded_value", unknown_value=-1, encoded_missing_value=-2
-    )
-    columns = make_column_transformer(
-        (codes, SELECT_CATEGORIES),
-        remainder=SimpleImputer(strategy="median", add_indicator=True),
-        verbose_feature_names_out=False,
-    ).set_output(transform="pandas")
-    model = getattr(pytabkit, name)(
-        random_state=seed,
-        val_metric_name="cross_entropy",
-        val_fraction=0.1,
-        device="cuda:0" if torch.cuda.is_available() else "cpu",
-        n_threads=torch.get_num_threads(),
-        **params,
-    )
-    with silence():
-        model.fit(columns.fit_transform(X), y, cat_col_names=SELECT_CATEGORIES(X))
-    return make_pipeline(columns, model)
 
+    def fit(self, X, y=None):
+        cut = int(0.9 * len(X))
+        known = {name: X[name][cut:].isin(X[name][:cut]) for name in IS_CATEGORY(X)}
+        self.names_ = [n for n in X if n not in known or known[n].mean() >= 0.5]
+        return self
 
-def fit_realmlp(X, y, *, seed=0):
-    """Fit RealMLP without label smoothing, which its authors advise for AUC."""
-    return fit_pytabkit("RealMLP_TD_Classifier", X, y, seed=seed, use_ls=False)
-
-
-def fit_tabm(X, y, *, seed=0):
-    """Fit TabM with matrix products in bfloat16, as its authors do."""
-    name = "TabM_D_Classifier"
-    with log_loss_of_probabilities():
-        if torch.cuda.is_available():
-            return fit_pytabkit(name, X, y, seed=seed, allow_amp=True)
-        require("numba", "Numba", "pip install numba")
-        from _tabm import fast_on_cpu
-
-        with fast_on_cpu(seed):
-            return fit_pytabkit(name, X, y, seed=seed)
-
-
-@contextlib.contextmanager
-def log_loss_of_probabilities():
-    """Let TabM of pytabkit choose its epoch by log loss, within the context.
-
-    pytabkit 1.7.3 gives its metrics the probabilities of TabM as logits. The log loss
-    of probabilities in place of logits is lowest for certain predictions, so that the
-    chosen epoch is far too late.
-    """
-    interface = require(
-        "pytabkit.models.alg_interfaces.tabm_interface",
-        "pytabkit",
-        "pip install pytabkit",
-    )
-    apply = interface.Metrics.apply
-
-    def apply_to_logits(p, y, name):
-        # Another version may give logits.
-        if torch.allclose(p.sum(dim=-1), torch.ones_like(p[..., 0])):
-            p = p.clamp(min=1e-30).log()
-        return apply(p, y, name)
-
-    with mock.patch.object(interface, "Metrics") as metrics:
-        metrics.apply = apply_to_logits
-        yield
+    def transform(self, X):
+        return X[self.names_]
 
 
 class PerTask:
-    """One classifier per task, fitted by `fit_one(X, y)`, as a multi-task model."""
+    """One classifier per task, as a multi-task model."""
 
-    def __init__(self, fit_one):
-        self.fit_one = fit_one
+    def __init__(self, model):
+        self.model = model
 
     def fit(self, X, Y):
-        self.models_ = [self.fit_one(X, y) for y in np.asarray(Y).T]
+        self.models_ = [clone(self.model).fit(X, y) for y in np.asarray(Y).T]
         return self
 
     def predict_proba(self, X):
         return np.column_stack([m.predict_proba(X)[:, 1] for m in self.models_])
+
+
+def lightgbm(seed, *, small):
+    """Return LightGBM with early stopping."""
+    kind = require("lightgbm", "LightGBM").LGBMClassifier
+    params = {"n_estimators": 500, "learning_rate": 0.05, "early_stopping_round": 20}
+    params |= {"n_jobs": torch.get_num_threads(), "verbose": -1}
+    if small:
+        params |= {"num_leaves": 8, "min_child_samples": 100}
+    return by_number(StopsEarly(kind(**params), seed))
+
+
+def hist_gradient_boosting(seed, *, small):
+    """Return scikit-learn's boosted trees with early stopping on a tenth of the rows.
+
+    Category columns have at most 255 values there: rare ones share a code.
+    """
+    params = {"max_iter": 500, "learning_rate": 0.05, "n_iter_no_change": 20}
+    if small:
+        params |= {"max_leaf_nodes": 8, "min_samples_leaf": 100}
+    codes = OrdinalEncoder(
+        handle_unknown="use_encoded_value",
+        unknown_value=np.nan,
+        encoded_missing_value=np.nan,
+        max_categories=255,
+    ).set_output(transform="pandas")
+    columns = make_column_transformer(
+        (make_pipeline(codes, FunctionTransformer(as_categories)), IS_CATEGORY),
+        remainder="passthrough",
+    ).set_output(transform="pandas")
+    trees = HistGradientBoostingClassifier(
+        early_stopping=True, random_state=seed, **params
+    )
+    return make_pipeline(columns, trees)
+
+
+def as_categories(X):
+    return X.astype("category")
+
+
+def catboost(seed, *, small):
+    """Return CatBoost with early stopping, and its own statistics of categories."""
+    require("catboost", "CatBoost")
+    params = {"early_stopping_rounds": 50, "random_state": seed}
+    params["thread_count"] = torch.get_num_threads()
+    params |= {"depth": 4} if small else {}
+    return StopsEarly(CatBoost(params), seed)
+
+
+TREES = {
+    "LightGBM": lightgbm,
+    "HistGradientBoosting": hist_gradient_boosting,
+    "CatBoost": catboost,
+}
+STATISTICS = {
+    "TargetEncoder": lambda seed: StratifiedKFold(5, shuffle=True, random_state=seed),
+    "TargetEncoder by time": lambda seed: KFold(10),
+}
+SMALL, WITHOUT_NEW = "small leaves", "without new ids"
+
+
+def peer(name, seed=0):
+    """Return the classifier of one task: a model, followed by options.
+
+    With target statistics, rates replace columns of at least 100 values. The options
+    are their folds, small trees, and to leave out ids most of whose values are new.
+    """
+    base, *options = name.split(", ")
+    if base == "logistic regression":
+        model = logistic_regression()
+    else:
+        trees = TREES[base](seed, small=SMALL in options)
+        folds = [STATISTICS[option](seed) for option in options if option in STATISTICS]
+        model = make_pipeline(PlainColumns(), trees)
+        if folds:
+            model = with_statistics(trees, folds[0])
+    return make_pipeline(WithoutNewIds(), model) if WITHOUT_NEW in options else model
 
 
 # ---------------------------------------------------------------- torch-rechub
@@ -624,30 +533,30 @@ def encoded_rows(table, Y):
     return Impressions(*map(torch.from_numpy, table), torch.tensor(np.asarray(Y)))
 
 
-PER_TASK = {
-    "logistic regression": fit_logistic_regression,
-    "HistGradientBoosting": fit_hist_gradient_boosting,
-    "LightGBM": fit_lightgbm,
-    "CatBoost": lambda X, y: CatBoost().fit(X, y),
-}
-# Their folds, or weights, are drawn by a seed.
-PER_TASK_AND_SEED = {
-    "LightGBM, TargetEncoder": fit_encoded_lightgbm,
-    "LightGBM, TargetEncoder by time": partial(fit_encoded_lightgbm, by_time=True),
-    "HistGradientBoosting, TargetEncoder": fit_encoded_hist_gradient_boosting,
-    "TabM": fit_tabm,
-    "RealMLP": fit_realmlp,
-}
 RECHUB = {"torch-rechub DCNv2": RechubDCNv2, "torch-rechub MMoE": RechubMMoE}
-PEERS = (*PER_TASK, *PER_TASK_AND_SEED, *RECHUB)
+PEERS = (
+    "logistic regression",
+    *TREES,
+    *(f"{name}, {form}" for name in [*TREES][:2] for form in STATISTICS),
+    *(f"{name}, {SMALL}, {WITHOUT_NEW}" for name in TREES),
+    *(f"{name}, TargetEncoder, {SMALL}, {WITHOUT_NEW}" for name in [*TREES][:2]),
+    *RECHUB,
+)
+# Their folds, or weights, are drawn by a seed.
+SEEDED = (", TargetEncoder", *RECHUB)
+
+
+def peer_name(text):
+    """Return a name that `peer_models` takes; the options may be combined freely."""
+    base, *options = text.split(", ")
+    is_model = base in TREES or base == "logistic regression"
+    if text in RECHUB or (is_model and {*options} <= {*STATISTICS, SMALL, WITHOUT_NEW}):
+        return text
+    raise ValueError(text)
 
 
 def peer_models(name, seeds):
     """Yield the models of a peer: one, or one per seed if it depends on a seed."""
-    if name in PER_TASK:
-        yield PerTask(PER_TASK[name])
-    elif name in PER_TASK_AND_SEED:
-        fit_one = PER_TASK_AND_SEED[name]
-        yield from (PerTask(partial(fit_one, seed=seed)) for seed in range(seeds))
-    else:
-        yield from (RECHUB[name](seed) for seed in range(seeds))
+    is_seeded = any(part in name for part in SEEDED)
+    for seed in range(seeds if is_seeded else 1):
+        yield RECHUB[name](seed) if name in RECHUB else PerTask(peer(name, seed))

@@ -75,20 +75,18 @@ def run(train, test, late, seed, max_epochs):
     yield "uncalibrated, same days", figures_of(train.target[other], p)
 
 
-def format_cells(rows):
-    """Return the lines of a table: one per model, one column per figure."""
+def print_table(report, rows):
+    """Print a table: one row per task and model, one column per figure."""
     models = [n for n in dict.fromkeys(n for n, _ in rows) if "same days" not in n]
-    width = max(map(len, models))
-    lines = [" " * width + "".join(f"{name:>22}" for name in FIGURES)]
+    report.table(FIGURES)
     for task in dict.fromkeys(task for task, _ in rows[0][1]):
-        lines.append(task)
+        report.text(task)
         for model in models:
             cells = []
             for figure in FIGURES:
                 values = [f[task, figure] for name, f in rows if name == model]
-                cells.append(f"{np.mean(values):13.4f} +- {np.std(values):.4f}")
-            lines.append(f"{model:<{width}}" + "".join(f"{c:>22}" for c in cells))
-    return lines
+                cells.append(f"{np.mean(values):.4f} +- {np.std(values):.4f}")
+            report.row(model, cells)
 
 
 def differences(rows):
@@ -102,14 +100,14 @@ def differences(rows):
             loss = one[task, "log loss"] / mean.loc["bce"][task, "log loss"] - 1
             auc = one[task, "AUC"] - mean.loc["pwiser"][task, "AUC"]
             lines.append(
-                f"{method:<12}{task:<8} log loss {loss:+.2%} relative to bce, AUC "
+                f"{method}, {task}: log loss {loss:+.2%} relative to bce, AUC "
                 f"{auc:+.5f} relative to pwiser, ECE {one[task, 'ECE']:.4f}"
             )
     for name in mean.index[mean.index.str.endswith("same days")]:
         eces = [
             f"{task} {e:.4f}" for (task, f), e in mean.loc[name].items() if f == "ECE"
         ]
-        lines.append(f"{name:<25}ECE {', '.join(eces)}")
+        lines.append(f"{name}: ECE {', '.join(eces)}")
     return lines
 
 
@@ -146,9 +144,9 @@ def main():
                 "",
                 f"{second}, last {n_days} day(s) held out: {'; '.join(sizes)};",
                 f"tested on {len(test.data):,} rows (rates {rates})",
-                *format_cells(rows),
-                *differences(rows),
             )
+            print_table(report, rows)
+            report.text(*differences(rows))
     report.save()
 
 

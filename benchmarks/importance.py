@@ -65,8 +65,8 @@ def main():
             absolute=f"{np.median(own):.2f}, {np.median(theirs):.2f} s",
             target=TARGET,
         )
-        report.note(f"difference {np.abs(found - expected).max():.0e}")
-    report.note("The seconds are those of task_importances and permutation_importance.")
+        report.text(f"difference {np.abs(found - expected).max():.0e}")
+    report.text("The seconds are those of task_importances and permutation_importance.")
     report.save()
 
 

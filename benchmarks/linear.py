@@ -31,7 +31,6 @@ import time
 
 import numpy as np
 from _harness import aucs, begin, data_folder, figures_of, make_parser
-from _peers import one_hot_columns
 from _tables import load_tables
 from scipy import sparse
 from scipy.special import expit
@@ -39,6 +38,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import OrdinalEncoder
 
 from sk_pwiser.linear_model import CPMultiTaskLogistic, multi_task_sparse_path
+from sk_pwiser.model_selection._compare_models import one_hot_columns
 
 # The group mode of each table.
 GROUP_MODES = {"engage": "tab", "hillstrom": "channel", "oulad": "code_module"}
@@ -116,7 +116,8 @@ def mean_auc(Y, p):
 def load_part(name, path, part, n_rows):
     """Return both parts with one-hot columns and the codes of the mode behind them."""
     tables = load_tables(name, path, part)
-    columns, mode = one_hot_columns(), [GROUP_MODES[name]]
+    columns = one_hot_columns().set_params(sparse_threshold=1.0)
+    mode = [GROUP_MODES[name]]
     codes = OrdinalEncoder(handle_unknown="use_encoded_value", unknown_value=-1)
     X, X_held_out = columns.fit_transform(tables.X), columns.transform(tables.X_test)
     # Text, so that a missing value is a level.
@@ -137,7 +138,7 @@ def run_table(report, name, path, n_rows):
         f"{X_train.shape[1] - 1:,} columns; mode: {GROUP_MODES[name]}",
     )
     heads = [f"{task} AUC" for task in Y_test] + ["CVR AUC", "penalty", "columns"]
-    report.table([*heads, "seconds"], label_width=36, width=16)
+    report.table([*heads, "seconds"])
     for label, (fit, penalties) in METHODS.items():
         fits = fit(X, Y, penalties)
         scores = [mean_auc(Y_valid, m.predict_proba(X_valid)) for m in fits]
@@ -196,7 +197,7 @@ def recover(X, Y):
 
 
 def run_recovery(report, n_seeds):
-    report.text("", f"recovery: share of the true features, {n_seeds} seeds")
+    report.section(f"recovery: share of the true features, {n_seeds} seeds")
     results = [recover(*recovery_data(seed)) for seed in range(n_seeds)]
     for label in results[0]:
         shares = np.array([result[label] for result in results])
@@ -205,7 +206,7 @@ def run_recovery(report, n_seeds):
 
 def print_mean(report, label, values):
     error = np.std(values, ddof=1) / np.sqrt(len(values))
-    report.text(f"{label:<36}{np.mean(values):>8.3f} ({error:.3f})")
+    report.line(label, absolute=f"{np.mean(values):.3f} ({error:.3f})")
 
 
 # Coefficients of low rank.
@@ -256,7 +257,7 @@ def cell_auc(X, Y, p):
 
 
 def run_low_rank(report, n_seeds):
-    report.text("", f"low_rank: AUC within events and markets, {n_seeds} seeds")
+    report.section(f"low_rank: AUC within events and markets, {n_seeds} seeds")
     methods = {
         "CPMultiTaskLogistic, rank 2": fit_grid,
         "LogisticRegression per cell": fit_cells,

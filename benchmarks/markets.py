@@ -39,6 +39,7 @@ regularisers. `--methods` chooses some of the methods; "pooled" is always among 
 
 import time
 from functools import partial
+from itertools import chain
 from typing import NamedTuple
 
 import numpy as np
@@ -217,16 +218,15 @@ def run_seed(markets, seed, sizes, scales, chosen, results):
 
 
 def print_table(report, results, tasks):
-    heads = "".join(f"{f'{task} AUC':>18}{'to pooled':>14}" for task in tasks)
-    report.text(f"{'':<28}{heads}")
+    report.table(cell for task in tasks for cell in (f"{task} AUC", "to pooled"))
     for n, by_name in results.items():
         report.text(f"{n:,} rows of the last market")
         pooled = np.array(by_name["pooled"])
         for name, values in by_name.items():
             gains = (np.array(values) - pooled).T
             pairs = zip(np.transpose(values), gains, strict=True)
-            cells = [f"{spread(v):>18}{in_thousandths(g):>14}" for v, g in pairs]
-            report.text(f"  {name:<26}{''.join(cells)}")
+            cells = ((spread(v), in_thousandths(g)) for v, g in pairs)
+            report.row(name, chain.from_iterable(cells))
 
 
 def main():

@@ -235,12 +235,12 @@ def print_table(report, title, make_parts, methods, seeds):
             numbers.setdefault(name, []).append(found)
     interference = f"interference of the sound members: {spread(disturbance, 3)}"
     report.text("", f"{title}; {seeds} seeds", interference)
-    report.table(COLUMNS, label_width=30, after="   coefficients or weights")
+    report.table([*COLUMNS, "coefficients or weights"])
     for name, rows in results.items():
         found = numbers[name]
         means = () if found[0] is None else np.mean(found, axis=0)
-        text = "   " + " ".join(f"{value:.2f}" for value in means)
-        report.row(name, map(spread, np.transpose(rows)), text)
+        text = " ".join(f"{value:.2f}" for value in means)
+        report.row(name, [*map(spread, np.transpose(rows)), text])
 
 
 def main():

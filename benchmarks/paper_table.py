@@ -1,6 +1,6 @@
 """BCE and PWiseR with every network, on real and generated impressions.
 
-    python benchmarks/paper_table.py                    # prints the table
+    python benchmarks/paper_table.py --save             # writes the table
     python benchmarks/paper_table.py --data engage      # prints a part of it
     python benchmarks/paper_table.py --run --jobs 2     # runs what is missing
     python benchmarks/paper_table.py --run --data rare --networks mmoe --seeds 2
@@ -36,9 +36,9 @@ be true probabilities: AUC and log loss are then expectations over the labels th
 row could have had.
 """
 
-import argparse
 import hashlib
 import os
+import tempfile
 import time
 import warnings
 from functools import lru_cache
@@ -48,7 +48,15 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 import torch
-from _harness import RESULTS, cvr_of, expected_auc, expected_log_loss
+from _harness import (
+    RESULTS,
+    Report,
+    cvr_of,
+    expected_auc,
+    expected_log_loss,
+    make_parser,
+    parse,
+)
 from _tables import GENERATED, KUAIRAND, load_tables
 from joblib import Parallel, delayed
 from scipy import stats
@@ -58,6 +66,7 @@ from sk_pwiser.metrics import expected_calibration_error, grouped_auc
 from sk_pwiser.networks import NETWORKS
 
 OUTPUT = RESULTS / "paper_table.csv"
+SMOKE_OUTPUT = Path(tempfile.gettempdir(), "paper_table_smoke.csv")
 FIRST_BLOCK, SECOND_BLOCK = "embeddings", "target-encoding"
 BLOCKS = (FIRST_BLOCK, SECOND_BLOCK)
 DATA = (*KUAIRAND, "hillstrom", "oulad", *GENERATED)
@@ -350,43 +359,39 @@ def title(metric):
     return " ".join(words)
 
 
-def format_group(found, metrics):
-    """Yield the lines of the table of some metrics, with one line per network."""
-    heads = "".join(f"{title(metric):<42}" for metric in metrics)
-    yield f"{'':<15}{heads}".rstrip()
-    heads = f"{'bce':>8}{'tuned':>16}{'default':>16}  "
-    yield f"{'':<15}{heads * len(metrics)}".rstrip()
+def print_group(report, found, metrics):
+    """Print the table of some metrics, with one row per network."""
+    forms = ("bce", "tuned", "default")
+    report.table(f"{title(metric)}: {form}" for metric in metrics for form in forms)
     for network, cell in found.items():
-        line = f"{network:<15}"
+        cells = []
         for metric in metrics:
-            line += f"{cell['bce'][metric].mean():>8.4f}"
+            cells.append(f"{cell['bce'][metric].mean():.4f}")
             digits = 1 if metric.endswith("auc") else 2
-            for which in ("tuned", "default"):
-                mean, half_width = interval(1000 * cell[which][metric])
-                text = f"{mean:+.{digits}f} ({half_width:.{digits}f})"
-                line += f"{text:>16}"
-            line += "  "
-        yield line.rstrip()
+            for form in forms[1:]:
+                mean, half_width = interval(1000 * cell[form][metric])
+                cells.append(f"{mean:+.{digits}f} ({half_width:.{digits}f})")
+        report.row(network, cells)
 
 
-def format_block(results, block):
-    """Yield the lines of a block."""
+def print_block(report, results, block):
+    """Print the tables of a block."""
     found, unfinished = comparisons(results, block)
     default = results["default_weight"].iloc[-1]
+    report.text("", f"Block {block}")
     for data in dict.fromkeys(data for data, _ in found):
         here = {network: cell for (d, network), cell in found.items() if d == data}
         bce = next(iter(here.values()))["bce"]
         chosen = chosen_weight(results, block, data)
         seeds = f"{len(bce)} seed{'s' if len(bce) > 1 else ''}"
-        yield ""
-        yield f"{data}: weight {chosen}, default weight {default}, {seeds}"
+        caption = f"{data}: weight {chosen}, default weight {default}, {seeds}"
         for metrics in GROUPS:
             if known := [m for m in metrics if bce[m].notna().any()]:
-                yield from format_group(here, known)
+                report.text("", caption)
+                print_group(report, here, known)
     if unfinished:
         cells = ", ".join(f"{network} on {data}" for data, network in unfinished)
-        yield ""
-        yield f"Left out, since not all seeds have been run: {cells}."
+        report.text("", f"Left out, since not all seeds have been run: {cells}.")
 
 
 def summary(results, block):
@@ -413,54 +418,50 @@ def summary(results, block):
     return line, behind
 
 
-def format_table(results, blocks):
-    """Yield the lines of the whole table; the last one summarises the first block."""
-    yield (
+def print_table(report, results, blocks):
+    """Print the whole table; the last line summarises the first block."""
+    report.text(
         "Means over the seeds; tuned and default are differences to bce of the same "
-        "seeds,"
+        "seeds,",
+        "in thousandths, with half the width of their 95 % interval in parentheses.",
     )
-    yield "in thousandths, with half the width of their 95 % interval in parentheses."
     blocks = [block for block in blocks if (results["block"] == block).any()]
     for block in blocks:
-        yield ""
-        yield f"== {block} =="
-        yield from format_block(results, block)
+        print_block(report, results, block)
     first, *others = blocks
-    yield ""
+    report.text("")
     settings = results[results["block"] == first]["settings"].nunique()
     if settings > 1:
-        yield f"Cells of {first} were run with {settings} different settings."
+        report.text(f"Cells of {first} were run with {settings} different settings.")
     for block in others:
-        yield f"{block}: {summary(results, block)[0]}"
+        report.text(f"{block}: {summary(results, block)[0]}")
     line, behind = summary(results, first)
     if behind:
-        yield f"{first}, CTCVR not ahead in:"
-        for data, network, mean in behind:
-            yield f"  {data}, {network}: {mean:+.4f}"
-    yield line
+        report.text(f"{first}, CTCVR not ahead in:")
+        report.text(*(f"{data}, {net}: {mean:+.4f}" for data, net, mean in behind))
+    report.text(line)
 
 
 def main():
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = make_parser(__doc__, seeds=5)
     parser.add_argument("--run", action="store_true", help="run the missing cells")
     parser.add_argument("--data", nargs="+", choices=DATA, default=DATA)
     parser.add_argument("--blocks", nargs="+", choices=BLOCKS, default=BLOCKS)
     parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=NETWORKS)
-    parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--jobs", type=int, default=1, help="processes")
-    parser.add_argument("--threads", type=int, default=1, help="threads per process")
     parser.add_argument("--max-epochs", type=int, default=MAX_EPOCHS)
     parser.add_argument("--output", type=Path, default=OUTPUT, help="the CSV file")
-    arguments = parser.parse_args()
+    parser.set_defaults(threads=1)
+    arguments = parse(parser, seeds=1, max_epochs=1, output=SMOKE_OUTPUT)
     if arguments.run:
         run_all(arguments)
     if not arguments.output.exists():
         raise SystemExit(f"{arguments.output} does not exist yet: add --run")
     rows = read(arguments.output)
     rows = rows[rows["data"].isin(arguments.data)]
-    print("\n".join(format_table(rows, arguments.blocks)))
+    report = Report("paper_table", arguments)
+    print_table(report, rows, arguments.blocks)
+    report.save()
 
 
 if __name__ == "__main__":

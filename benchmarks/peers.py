@@ -151,18 +151,18 @@ def fit_own(network, params, tables, seed):
 
 def print_row(report, label, results, peer=None):
     """Print means and deviations, and differences to torch-rechub if it was run."""
-    results, line = np.array(results), f"  {label:<28}"
+    results, cells = np.array(results), []
     for k in range(2):
         values = results[:, k]
-        line += f"{spread(values):>19}"
+        cells.append(spread(values))
         if peer is None:
-            line += f"{'':>20}"
+            cells.append("")
             continue
         other = np.array(peer)[:, k]
         both = [v.std(ddof=1) if len(v) > 1 else np.nan for v in (values, other)]
         error = np.hypot(*both) / np.sqrt(len(other))
-        line += f"{values.mean() - other.mean():>+10.4f} +- {error:.4f}"
-    report.text(f"{line}{results[:, 2].mean():>10.4f}")
+        cells.append(f"{values.mean() - other.mean():+.4f} +- {error:.4f}")
+    report.row(label, [*cells, f"{results[:, 2].mean():.4f}"])
 
 
 def compare(report, network, tables, arguments, lr, n_epochs):
@@ -230,8 +230,8 @@ def main():
         rates = ", ".join(f"{task} {rate:.1%}" for task, rate in Y.mean().items())
         report.text("", f"{name}: {size};")
         report.text(f"{rates}; {arguments.seeds} seeds; part: {arguments.part}")
-        columns = "".join(f"{f'{task} AUC':>19}{'':>20}" for task in Y.columns)
-        report.text(f"{'':<30}{columns}{'log loss':>10}")
+        columns = [cell for task in Y for cell in (f"{task} AUC", "")]
+        report.table([*columns, "log loss"])
         settings = SETTINGS[name]
         if arguments.lr:
             settings = product(arguments.lr, arguments.epochs)

@@ -194,13 +194,13 @@ def cells(figures, reference):
     for column, scale in enumerate(COLUMNS.values()):
         values = figures[:, column]
         if scale is None:
-            yield f"{values.mean():>7.2f}"
+            yield f"{values.mean():.2f}"
         elif reference is None:
-            yield f"{values.mean():>13.4f}"
+            yield f"{values.mean():.4f}"
         else:
             change = scale * (values - reference[:, column])
             deviation = change.std(ddof=1) if len(change) > 1 else np.nan
-            yield f"{f'{change.mean():+.1f} ({deviation:.1f})':>13}"
+            yield f"{change.mean():+.1f} ({deviation:.1f})"
 
 
 def run(report, name, arguments, known):
@@ -214,9 +214,7 @@ def run(report, name, arguments, known):
     )
     size = f"{len(data_sets[0].ctr) // 2:,} rows to train on"
     report.text("", title, f"{size}; {rates}; {arguments.seeds} seeds")
-    heads = [f"{c:>{7 if s is None else 13}}" for c, s in COLUMNS.items()]
-    is_rare = name == "rare"
-    report.text(f"{'':<24}" + "".join(heads) + is_rare * "   no pairs")
+    report.table([*COLUMNS, "no pairs" if name == "rare" else ""])
     reference = None
     for label, params in models.items():
         key = generate.__name__, repr(params)
@@ -224,10 +222,9 @@ def run(report, name, arguments, known):
             pairs = zip(data_sets, seeds, strict=True)
             known[key] = np.array([evaluate(params, *pair) for pair in pairs])
         figures = known[key]
-        line = f"{label:<24}" + "".join(cells(figures, reference))
-        if is_rare and params["loss"] == "pwiser":
-            line += f"{figures[:, -1].mean():>11.0%}"
-        report.text(line)
+        is_told = name == "rare" and params["loss"] == "pwiser"
+        share = f"{figures[:, -1].mean():.0%}" if is_told else ""
+        report.row(label, [*cells(figures, reference), share])
         reference = figures if reference is None else reference
 
 

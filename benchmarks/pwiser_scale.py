@@ -55,6 +55,7 @@ SURROGATES = {
     "logistic": lambda u: F.softplus(u, threshold=40),
 }
 SORT = ("sort", None)
+COLUMNS = ("", "ms", "sorts", "MiB", "all pairs: times", "MiB", "error")
 SMALL = 50_000  # up to here resident memory is too coarse to measure a run
 # A table like KuaiRand's, with the default embeddings of the estimator.
 CARDINALITIES = [16_000, 4_500, 4_300, 4_100, 1_200, 400, 100, 50, *[12] * 30]
@@ -168,10 +169,7 @@ def visit_pairs(scores, y, surrogate, at_once=2_000_000):
 def report_scale(report, arguments):
     """Print the table; return times and memory of each size."""
     results = []
-    report.text(
-        f"{'n':>10}  {'':<14}{'ms':>9}{'sorts':>20}{'MiB':>6}"
-        f"{'all pairs: times':>24}{'MiB':>7}{'error':>7}"
-    )
+    report.table(COLUMNS, label="n")
     for n in sorted(arguments.sizes):
         # About the same time for all sizes, within limits.
         most = 3 * arguments.rounds
@@ -200,13 +198,11 @@ def print_size(report, n, times, memory, errors):
     for name, case in rows.items():
         own, slow = times[case], times.get(("all pairs", name))
         ratio = quartiles(own / times[SORT]) if case[1] else "1"
-        line = f"{n:>10,}  {name:<14}{1e3 * np.median(own):>9.2f}{ratio:>20}"
-        line += f"{mib.get(case, '-'):>6}"
+        cells = [name, f"{1e3 * np.median(own):.2f}", ratio, mib.get(case, "-")]
         if case[1]:
             ratio = "-" if slow is None else quartiles(slow / own[: len(slow)], 1)
-            line += f"{ratio:>24}{mib.get(('all pairs', name), '-'):>7}"
-            line += f"{errors[name]:>7.0e}"
-        report.text(line)
+            cells += [ratio, mib.get(("all pairs", name), "-"), f"{errors[name]:.0e}"]
+        report.row(f"{n:,}", cells + [""] * (len(COLUMNS) - len(cells)))
 
 
 def draw(results, path):
@@ -265,7 +261,7 @@ def make_step(loss, params, batch_size, device):
 
 def report_step(report, arguments):
     """Print the table of the training steps."""
-    report.text(f"{'batch':>10}  {'loss':<24}{'ms':>10}{'% above bce':>24}")
+    report.table(["loss", "ms", "% above bce"], label="batch")
     device = arguments.device
     for batch_size in arguments.batch_sizes:
         rounds = math.ceil(arguments.rounds * min(6, 65_536 / batch_size))
@@ -278,7 +274,7 @@ def report_step(report, arguments):
             added = quartiles(100 * (parts["all"] / bce - 1), 1)
             cell = "" if name == "bce" else added
             milliseconds = 1e3 * np.median(parts["all"])
-            report.text(f"{batch_size:>10,}  {name:<24}{milliseconds:>10.2f}{cell:>24}")
+            report.row(f"{batch_size:,}", [name, f"{milliseconds:.2f}", cell])
 
 
 def main():
@@ -298,7 +294,7 @@ def main():
         report = Report("pwiser_scale", arguments)
         results = report_scale(report, arguments)
         report.save()
-        if arguments.save is not None:
+        if arguments.save == RESULTS:
             draw(results, RESULTS.parent / "images" / "pwiser_scale.png")
     if "step" in arguments.parts:
         report = Report("pwiser_step", arguments)

@@ -169,7 +169,7 @@ def print_table(report, caption, tasks, found):
     """Print the mean and the standard deviation of each figure."""
     report.text("", caption)
     head = [f"{task} {figure}" for task in tasks for figure in FIGURES]
-    report.table(head, label_width=26, width=max(map(len, head)) + 2)
+    report.table(head)
     for label, values in found.items():
         report.row(label, [spread(column, 3) for column in np.transpose(values)])
 
@@ -179,7 +179,7 @@ def print_comparison(report, caption, found):
     report.text("", caption)
     heads = ("{} ratio", "{} AUC", "to equal")
     head = [h.format(task) for task in ("click", "conversion") for h in heads]
-    report.table([*head, "epochs"], label_width=26, width=18)
+    report.table([*head, "epochs"])
     equal = np.transpose(found["weighting equal"])
     for label, values in found.items():
         figures = np.transpose(values)

@@ -27,16 +27,22 @@ time is the test part.
 
 A cell is the mean over the seeds, followed by the standard deviation. The log loss is
 the mean over the tasks. The seconds are the processor time of a fit, so that other work
-on the machine hardly counts. The peers with scikit-learn's interface are one model per
-task; their CVR is the ratio of their probabilities, at most 1. They receive the
-category columns without further encoding, their seeds are fixed and they run once;
-those with scikit-learn's TargetEncoder receive the rates of the task per value in place
-of the columns, and run once per seed. The boosted trees stop early on a tenth of the
-training rows; HistGradientBoosting without target statistics keeps the 254 most
-frequent values of a column. torch-rechub is trained by its own trainer, with the
-trainer's defaults (Adam, learning rate 0.001), batches of 512, embeddings of 16, hidden
-layers of 128 and 64 units and the epoch with the lowest log loss on a tenth of the
-training rows. Every peer is optional.
+on the machine hardly counts.
+
+The peers with scikit-learn's interface are those of `compare_models`, one model per
+task; their CVR is the ratio of their probabilities, at most 1. The boosted trees stop
+early on a tenth of the training rows, which are drawn at random: LightGBM and
+HistGradientBoosting after 20 of at most 500 trees without a gain, with a learning rate
+of 0.05, and CatBoost after 50 of at most 1,000. Otherwise they have their default
+parameters, or small leaves: at most 8 leaves of at least 100 rows, for CatBoost a depth
+of 4. They read the category columns in their own way, once with a fixed seed;
+HistGradientBoosting keeps the 254 most frequent values of a column. With target
+statistics they read columns of at least 100 values as the rates of the task, and run
+once per seed. "without new ids" leaves out category columns most of whose values are
+new in the last tenth of the training rows. torch-rechub is trained by its own trainer,
+with the trainer's defaults (Adam, learning rate 0.001), batches of 512, embeddings of
+16, hidden layers of 128 and 64 units and the epoch with the lowest log loss on a tenth
+of the training rows. Every peer is optional.
 """
 
 from itertools import product
@@ -51,7 +57,7 @@ from _harness import (
     make_parser,
     spread,
 )
-from _peers import PEERS, peer_models
+from _peers import PEERS, peer_models, peer_name
 from _tables import GENERATED, load_tables
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
@@ -94,12 +100,12 @@ def run(report, name, arguments, path):
     report.text("", f"{name}: {size};")
     report.text(f"{rates}; {arguments.seeds} seeds; part: {arguments.part}")
     digits = dict.fromkeys((f"{task} AUC" for task in Y.columns), 4) | COLUMNS
-    report.table(digits, label_width=40)
+    report.table(digits)
     for label, own in models(arguments):
         try:
             found = np.array([evaluate(m, X, X_test, Y, Y_test) for m in own])
         except ImportError as error:
-            report.text(f"{label:<40}left out: {error}")
+            report.text(f"{label} is left out: {error}")
         else:
             report.row(label, map(spread, found.T, digits.values()))
 
@@ -109,7 +115,7 @@ def main():
     parser.add_argument("--data", nargs="+", choices=CHOICES, default=DATA)
     parser.add_argument("--networks", nargs="*", choices=NETWORKS, default=NETWORKS)
     parser.add_argument("--losses", nargs="+", choices=LOSSES, default=LOSSES)
-    parser.add_argument("--peers", nargs="+", choices=PEERS, default=PEERS)
+    parser.add_argument("--peers", nargs="+", type=peer_name, default=PEERS)
     only = "leave out the other models"
     parser.add_argument("--only", choices=["own", "peers"], help=only)
     parser.add_argument("--part", choices=["test", "validation"], default="test")

@@ -209,7 +209,7 @@ def main():
             p50, p99 = np.quantile(calls, [0.5, 0.99]) * 1e3
             ratios = np.median(calls, axis=1) / scorer
             report.line(name, ratios, absolute=f"{p50:.3f}, {p99:.3f} ms")
-        report.note(
+        report.text(
             f"The times ({arguments.clock}) are p50 and p99; the ratios are to the "
             f"Scorer of {NETWORKS[0]}."
         )

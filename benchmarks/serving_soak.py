@@ -71,7 +71,7 @@ def main():
     per_part = arguments.calls // N_PARTS
     memory = []
     report.text("", "Resident memory")
-    report.table(["MiB", "growth %"], label_width=20, width=12)
+    report.table(["MiB", "growth %"])
     for part in range(N_PARTS):
         # Lists of times would grow: only the times of the last part are kept.
         seconds = {"Scorer": [], "predict_proba": []}
@@ -83,7 +83,7 @@ def main():
         cells = f"{memory[-1] / MIB:,.1f}", f"{growth:+.2f}"
         report.row(f"{(part + 1) * per_part:,} calls", cells)
     report.text("", "Latency of the last tenth")
-    report.table(["p50 ms", "p99 ms", "calls"], label_width=20, width=12)
+    report.table(["p50 ms", "p99 ms", "calls"])
     for kind, values in seconds.items():
         p50, p99 = 1000 * np.quantile(values, [0.5, 0.99])
         report.row(kind, [f"{p50:.2f}", f"{p99:.2f}", f"{len(values):,}"])

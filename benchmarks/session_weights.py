@@ -64,16 +64,16 @@ def measure(data, seed, strengths, results, notes):
 
 
 def print_tables(report, results, notes):
-    report.table(COLUMNS, label_width=32, after="   weight; fits")
+    report.table([*COLUMNS, "weight; fits"])
     for label, rows in results.items():
         text = ""
         if label in notes:
             mean, deviation, n_fits = notes[label]
             parts = [f"{m:.2f} ({s:.2f})" for m, s in zip(mean, deviation, strict=True)]
-            text = f"   {', '.join(parts)}; {n_fits}"
-        report.row(label, map(spread, np.transpose(rows)), text)
+            text = f"{', '.join(parts)}; {n_fits}"
+        report.row(label, [*map(spread, np.transpose(rows)), text])
     report.text("")
-    report.table(COLUMNS[:3], label_width=32, label="difference of the AUC")
+    report.table(COLUMNS[:3], label="difference of the AUC")
     first = np.array(results.pop("no weights"))
     for label, rows in results.items():
         gains = (np.array(rows) - first)[:, :3]

@@ -84,15 +84,15 @@ def network(batch_size):
     )
 
 
-def fit_sgd(X, y):
+def sgd(_):
     model = SGDClassifier(loss="log_loss", max_iter=1, tol=None, random_state=0)
-    return model.fit(X, y)
+    return PerTask(model)
 
 
-def fit_trees(X, y, n_trees):
+def trees(n_trees):
     params = {"n_jobs": torch.get_num_threads(), "verbose": -1}
-    lightgbm = require("lightgbm", "LightGBM")
-    return lightgbm.LGBMClassifier(n_estimators=n_trees, **params).fit(X, y)
+    kind = require("lightgbm", "LightGBM").LGBMClassifier
+    return PerTask(kind(n_estimators=n_trees, **params))
 
 
 class RechubSums:
@@ -117,8 +117,8 @@ RECHUB = "torch-rechub"
 MODELS = {
     "sk_pwiser, batches of 512": lambda _: network(512),
     "sk_pwiser, batches of 4,096": lambda _: network(4_096),
-    "SGDClassifier": lambda _: PerTask(fit_sgd),
-    "LightGBM": lambda trees: PerTask(lambda X, y: fit_trees(X, y, trees)),
+    "SGDClassifier": sgd,
+    "LightGBM": trees,
     RECHUB: lambda _: RechubSums(),
 }
 
@@ -179,7 +179,7 @@ def main():
     text, n_bytes = in_fresh_process(size_text, arguments, threads=threads)
     report.text(text, "")
     heads = ["rows", "rows / s", "CPU s", "wall s", "memory", "AUC"]
-    report.table(heads, label_width=28, width=18)
+    report.table(heads)
     for name in known:
         n, (processor, passed), memory, found = in_fresh_process(
             measure, name, arguments, threads=threads

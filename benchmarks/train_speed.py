@@ -197,9 +197,9 @@ def report_loops(report, arguments, batch_size):
     report_own(report, arguments, n, times, batch_size)
     report_others(report, arguments, times, batch_size)
     for name, why in failed.items():
-        report.note(f"{name} failed: {why}")
+        report.text(f"{name} failed: {why}")
     if rechub_version() is None and not arguments.no_peers:
-        report.note("torch-rechub is not installed: pip install torch-rechub")
+        report.text("torch-rechub is not installed: pip install torch-rechub")
 
 
 def compared(n, bare, seconds, target=None):
@@ -293,7 +293,7 @@ def report_fits(report, arguments):
         try:
             tables = load_tables(name, os.environ.get("SK_PWISER_DATA"))
         except (FileNotFoundError, ImportError) as error:
-            report.note(f"{name} is left out: {error}")
+            report.text(f"{name} is left out: {error}")
             continue
         seconds = []
         for seed in range(arguments.rounds):

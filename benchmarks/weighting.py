@@ -72,7 +72,7 @@ def main():
     arguments, report = begin("weighting_cost", parser, **quick)
     batch = make_batch(arguments.batch_size, arguments.device)
     report.text("", f"batches of {arguments.batch_size:,}, {arguments.rounds} rounds")
-    report.text(f"{'network':<15}{'weighting':<13}{'ms':>9}{'times equal':>22}")
+    report.table(["weighting", "ms", "times equal"], label="network")
     for network in arguments.networks:
         steps = {
             name: make_step(name, network, batch, arguments.device)
@@ -83,7 +83,7 @@ def main():
             ratios = parts["all"] / times["equal"]["all"]
             ratio = quartiles(ratios) if name != "equal" else "1"
             milliseconds = 1e3 * np.median(parts["all"])
-            report.text(f"{network:<15}{name:<13}{milliseconds:>9.2f}{ratio:>22}")
+            report.row(network, [name, f"{milliseconds:.2f}", ratio])
     report.save()
 
 

@@ -52,7 +52,6 @@ TABLES = {
     "small tables, dense gradients": 100,
     "a table of 10^6 rows, gradients by rows": 1_000_000,
 }
-LABEL_WIDTH = 26
 PARTS = ("compute", "join", "criterion", "gradients", "optimiser")
 
 
@@ -185,7 +184,7 @@ def print_table(report, title, n_categories, batch_size, arguments):
     ratios = np.sum(twos, axis=1) / np.sum(ones, axis=1)
     one, two, half = (np.median(each, axis=0) for each in (ones, twos, halves))
     report.text("", f"{batch_size:,} rows, {title}, {n_weights:,} weights")
-    report.table([*PARTS, "all", "of one"], LABEL_WIDTH, width=12)
+    report.table([*PARTS, "all", "of one"])
     lines = {"1 worker": (one, 1.0), "2 workers": (two, np.median(ratios))}
     for n_workers in (4, 8, 16, 32):
         parts = modelled(n_workers, one, two, half)

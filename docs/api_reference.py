@@ -12,7 +12,7 @@ import inspect
 import pkgutil
 from typing import NamedTuple
 
-from parameter_tables import component_parameters, list_table
+from parameter_tables import component_parameters, list_table, write_if_changed
 
 import sk_pwiser
 
@@ -68,10 +68,8 @@ def write(path):
     found = public_modules()
     if unlisted := set(found) - {module.name for module in MODULES}:
         raise ValueError(f"MODULES of api_reference.py has no line for {unlisted}.")
-    text = "\n".join(section(module) for module in MODULES if module.name in found)
-    # An unchanged file keeps its time, so that Sphinx rebuilds no page for it.
-    if not path.exists() or path.read_text(encoding="utf-8") != text:
-        path.write_text(text, encoding="utf-8")
+    sections = (section(module) for module in MODULES if module.name in found)
+    write_if_changed(path, "\n".join(sections))
 
 
 def section(module):

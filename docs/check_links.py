@@ -145,14 +145,9 @@ def check_loaded(pages):
 def find_faults(folder):
     """Return what is wrong with the pages below a folder."""
     pages = read(folder)
-    checks = (
-        check_links(folder, pages),
-        check_navigation(pages),
-        check_entries(pages),
-        check_text(pages),
-        check_loaded(pages),
-    )
-    return sorted(fault for check in checks for fault in check)
+    checks = (check_navigation, check_entries, check_text, check_loaded)
+    found = [fault for check in checks for fault in check(pages)]
+    return sorted([*found, *check_links(folder, pages)])
 
 
 if __name__ == "__main__":

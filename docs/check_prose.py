@@ -13,25 +13,11 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-SEARCHED = (
-    "sk_pwiser",
-    "docs",
-    "examples",
-    "benchmarks",
-    "tests",
-    "README.md",
-    "CONTRIBUTING.md",
-    "CHANGES.md",
-)
+SEARCHED = ("sk_pwiser", "docs", "examples", "benchmarks", "tests")
+SEARCHED += ("README.md", "CONTRIBUTING.md", "CHANGES.md")
 SUFFIXES = (".py", ".rst", ".md")
 # Made by a build of the documentation.
-GENERATED = (
-    "_build",
-    "auto_examples",
-    "generated",
-    "api_table.rst",
-    "parameter_table.rst",
-)
+GENERATED = {"_build", "auto_examples", "generated"}
 
 # Nouns that are counted, and the units by which they are counted: "one X per Y". Nouns
 # that are verbs as well ("name", "call", "pass") count only after a number.
@@ -85,8 +71,9 @@ def find_files(root):
         start = root / name
         paths = [start] if start.is_file() else sorted(start.rglob("*"))
         for path in paths:
-            parts = path.relative_to(root).parts
-            if path.suffix in SUFFIXES and not set(parts) & set(GENERATED):
+            is_generated = GENERATED & {*path.relative_to(root).parts}
+            is_generated = is_generated or path.name.endswith("_table.rst")
+            if path.suffix in SUFFIXES and not is_generated:
                 yield path
 
 

@@ -62,7 +62,7 @@ def find_browser():
     return program, None
 
 
-def look(folder, program, screenshots=None, only=None):
+def look(folder, program, screenshots=None):
     """Yield the blocks that are too wide for their column."""
     from playwright.sync_api import sync_playwright
 
@@ -78,26 +78,19 @@ def look(folder, program, screenshots=None, only=None):
             tab = context.new_page()
             for path in sorted(folder.rglob("*.html")):
                 name = path.relative_to(folder).as_posix()
-                if "_static" in path.parts or (only and name not in only):
+                if "_static" in path.parts:
                     continue
                 tab.goto(path.resolve().as_uri(), wait_until="load")
                 for block in tab.evaluate(WIDER_BLOCKS):
                     yield f"{name}: at {width} px a block is too wide: {block}"
                 for code in tab.evaluate(CLIPPED_CODE) if width >= FITS else ():
                     yield f"{name}: at {width} px code does not fit: {code}"
-                if screenshots:
-                    take(tab, screenshots, f"{path.stem}_{width}")
+                for scheme in ("light", "dark") if screenshots else ():
+                    tab.emulate_media(color_scheme=scheme)
+                    picture = screenshots / f"{path.stem}_{width}_{scheme}.png"
+                    tab.screenshot(path=picture, full_page=True)
             context.close()
         browser.close()
-
-
-def take(tab, folder, name):
-    """Take a picture of a page in light and in dark."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for scheme in ("light", "dark"):
-        tab.emulate_media(color_scheme=scheme)
-        tab.screenshot(path=folder / f"{name}_{scheme}.png", full_page=True)
-    tab.emulate_media(color_scheme="light")
 
 
 def main():
@@ -105,12 +98,11 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("folder", type=Path, help="the built pages")
     parser.add_argument("--screenshots", type=Path, help="folder for pictures")
-    parser.add_argument("--only", nargs="+", help="names of the pages to look at")
     arguments = parser.parse_args()
     faults = find_faults(arguments.folder)
     program, missing = find_browser()
     if program:
-        faults += look(arguments.folder, program, arguments.screenshots, arguments.only)
+        faults += look(arguments.folder, program, arguments.screenshots)
     else:
         print(f"Skipped the widths of blocks: {missing}.")
     print("\n".join(faults) or "Nothing is wrong with what was checked.")

@@ -13,12 +13,10 @@ sys.path.insert(0, str(DOCS))
 import api_reference  # noqa: E402
 import architecture  # noqa: E402
 import parameter_tables  # noqa: E402
-import pwiser_picture  # noqa: E402
 
 api_reference.write(DOCS / "api_table.rst")
-pwiser_picture.write(DOCS / "generated" / "pwiser.svg")
 parameter_tables.write(DOCS / "parameter_table.rst")
-architecture.write(DOCS / "generated" / "architecture.svg")
+architecture.write(DOCS / "folder_table.rst")
 
 # Project
 
@@ -37,11 +35,11 @@ extensions = [
     "sphinx_copybutton",
     "sphinx_gallery.gen_gallery",
     "math_svg",
-    "results_chart",
-    "results_table",
+    "results_directives",
     "sphinx_design",
 ]
-exclude_patterns = ["_build", "_templates", "api_table.rst", "parameter_table.rst"]
+TABLES = ["api_table.rst", "parameter_table.rst", "folder_table.rst"]
+exclude_patterns = ["_build", "_templates", *TABLES]
 templates_path = ["_templates"]
 default_role = "code"
 maximum_signature_line_length = 88

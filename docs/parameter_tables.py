@@ -76,8 +76,11 @@ def check_groups(names):
 
 def write(path):
     """Write the sections of the estimator's parameters to a file."""
-    text = estimator_tables()
-    # An unchanged file keeps its time, so that Sphinx rebuilds no page for it.
+    write_if_changed(path, estimator_tables())
+
+
+def write_if_changed(path, text):
+    """Write a file, unless it has the text: its time decides what Sphinx rebuilds."""
     if not path.exists() or path.read_text(encoding="utf-8") != text:
         path.write_text(text, encoding="utf-8")
 

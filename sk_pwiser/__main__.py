@@ -1,20 +1,24 @@
 """Compare models of clicks and conversions: `python -m sk_pwiser`.
 
-Without options, fits logistic regression, gradient boosting and this package with both
-losses to generated logs, and prints their scores on further rows; and, if the
-environment variable SK_PWISER_DATA names a folder with KuaiRand-Pure, compares the
-losses on real impressions. With --data, describes the impressions in a file of yours,
-and compares the losses on it: on the same folds and with the same seeds, with 95 %
-intervals and a verdict for each metric.
+Without options, fits logistic regression, gradient boosting and this package to
+generated logs, with both losses and with columns of the past, and prints their scores
+on further rows and what follows from them; and, if the environment variable
+SK_PWISER_DATA names a folder with KuaiRand-Pure, compares the losses on real
+impressions. With --data, describes the impressions in a file of yours, and compares the
+losses on it: on the same folds and with the same seeds, with 95 % intervals and a
+verdict for each metric.
 """
 
 import argparse
 import os
+import sys
 import time
+import warnings
 from pathlib import Path
 
 import joblib
 import numpy as np
+from scipy.special import expit
 from sklearn.metrics import log_loss, roc_auc_score
 from sklearn.model_selection import GridSearchCV
 from sklearn.multioutput import MultiOutputClassifier
@@ -25,6 +29,7 @@ from sk_pwiser import MultiTaskCTRCVRClassifier
 from sk_pwiser._table import read_labels, read_words, zero_one_labels
 from sk_pwiser._utils import import_extra
 from sk_pwiser.datasets import load_kuairand, make_ctr_cvr
+from sk_pwiser.history import HistoryFeatures
 from sk_pwiser.inspection import describe_impressions
 from sk_pwiser.metrics import ctcvr_auc_scorer, predicted_over_observed
 from sk_pwiser.model_selection import (
@@ -38,26 +43,23 @@ from sk_pwiser.model_selection import (
 
 LOSSES = ("bce", "pwiser")
 # Generated logs, each drawn with several seeds.
-LOGS = {
-    "Rare conversions, 0.8 % of the rows; half of the clicks are accidents; many ids": {
-        "n_numeric": 4,
-        "n_categorical": 12,
-        "n_categories": 1000,
-        "ctr": 0.4,
-        "cvr": 0.02,
-        "click_noise": 0.5,
-    },
-    "Frequent conversions, 12 % of the rows; no accidents; few categories": {
-        "ctr": 0.4,
-        "cvr": 0.3,
-    },
+RARE = {
+    "n_numeric": 4,
+    "n_categorical": 12,
+    "n_categories": 1000,
+    "ctr": 0.4,
+    "cvr": 0.02,
+    "click_noise": 0.5,
 }
 N_LOGS, N_TRAIN, N_TEST = 3, 20_000, 60_000
+N_USERS = 1500
 WEIGHTS = (0.1, 1.0)
 NEXT = """
-Next, compare the losses on a table of your own (text and category columns are
+Generated logs show what can happen, not what happens on yours. Compare models,
+and then the losses, on a table of your own (text and category columns are
 categories; name columns of ids with --categorical, and dates with --time):
 
+  python -m sk_pwiser --data log.csv --targets click conversion --against-others
   python -m sk_pwiser --data log.csv --targets click conversion --weights 0.1 1
 """
 
@@ -68,21 +70,34 @@ def main(argv=None):
     arguments = parser.parse_args(argv)
     try:
         check(arguments)
-        if arguments.data is None:
-            show_logs(arguments)
-            compare_real(arguments)
-            print(NEXT)
-        else:
-            X, Y, times = read(arguments)
-            model = make_model(arguments)
-            found = describe_impressions(X, Y, time=times, estimator=model)
-            print(found)
-            if numbers := [*found.flagged("id"), *found.flagged("category")]:
-                print("To read numbers as categories: --categorical", *numbers)
-            compare(arguments.data.name, X, Y, arguments, times)
+        with warnings.catch_warnings():
+            # The line of code that a warning refers to is none of the user's.
+            warnings.showwarning = print_warning
+            run(arguments)
     except (ImportError, OSError, TypeError, ValueError) as error:
         # The input of a user, not a defect: one line, no traceback.
         parser.exit(2, f"{parser.prog}: error: {' '.join(str(error).split())}\n")
+
+
+def run(arguments):
+    """Run the comparison that the arguments ask for."""
+    if arguments.data is None:
+        show_logs(arguments)
+        compare_real(arguments)
+        print(NEXT)
+        return
+    X, Y, times = read(arguments)
+    model = make_model(arguments)
+    found = describe_impressions(X, Y, time=times, estimator=model)
+    print(found)
+    if numbers := [*found.flagged("id"), *found.flagged("category")]:
+        print("To read numbers as categories: --categorical", *numbers)
+    compare(arguments.data.name, X, Y, arguments, times)
+
+
+def print_warning(message, *_, **__):
+    """Print a warning in one line."""
+    print(f"Warning: {' '.join(str(message).split())}", file=sys.stderr, flush=True)
 
 
 def make_parser():
@@ -126,6 +141,11 @@ def make_parser():
     )
     add("--ignore", **columns, help="columns of the file to leave out")
     add(
+        "--drop-unlabelled",
+        action="store_true",
+        help="leave out the rows of the file without a label in one of the targets",
+    )
+    add(
         "--weights",
         nargs="+",
         type=float,
@@ -153,7 +173,10 @@ def check(arguments):
     """Raise if options do not fit together."""
     if (arguments.data is None) != (not arguments.targets):
         raise ValueError("--data and --targets must be given together")
-    for option in ("categorical", "time", "ignore", "against_others"):
+    for option in (
+        *("categorical", "time", "ignore"),
+        *("against_others", "drop_unlabelled"),
+    ):
         if arguments.data is None and getattr(arguments, option):
             name = option.replace("_", "-")
             raise ValueError(f"--{name} must be given with --data")
@@ -174,28 +197,37 @@ def make_model(arguments, **params):
 
 
 def show_logs(arguments):
-    """Print the scores of several models on each generated log."""
+    """Print the scores of several models on each generated log, and what follows."""
     print(
-        f"Mean scores over {N_LOGS} generated logs: {N_TRAIN:,} rows to fit, "
-        f"{N_TEST:,} to score.\nLower log loss is better. pred/obs is the predicted "
-        "over the observed number of\nevents; 1 is calibrated. This takes about a "
-        "minute.",
+        f"Mean scores over {N_LOGS} generated logs. Lower log loss is better. pred/obs "
+        "is the\npredicted over the observed number of events; 1 is calibrated. This "
+        "takes about\na minute.",
         flush=True,
     )
     jobs = (
-        joblib.delayed(score_models)(settings, arguments, arguments.seed + k)
-        for settings in LOGS.values()
+        joblib.delayed(of_log)(arguments, arguments.seed + k)
+        for of_log in (score_rare, score_visits)
         for k in range(N_LOGS)
     )
     results = joblib.Parallel(n_jobs=arguments.jobs, return_as="generator")(jobs)
-    for title in LOGS:
-        tables, weights = zip(*(next(results) for _ in range(N_LOGS)), strict=True)
-        print_log(title, tables, weights)
+    tables, weights = zip(*(next(results) for _ in range(N_LOGS)), strict=True)
+    print_rare(tables, weights)
+    print_visits([next(results) for _ in range(N_LOGS)])
 
 
-def score_models(settings, arguments, seed):
-    """Return the scores on one log by model, and the weight that a search chose."""
-    log = make_ctr_cvr(N_TRAIN + N_TEST, random_state=seed, **settings)
+def baselines():
+    """Return the models of scikit-learn."""
+    return {
+        "logistic regression": MultiOutputClassifier(MODELS["logistic_regression"]()),
+        "HistGradientBoosting": MultiOutputClassifier(
+            MODELS["hist_gradient_boosting"]()
+        ),
+    }
+
+
+def score_rare(arguments, seed):
+    """Return the scores by model, and the weight that a search chose."""
+    log = make_ctr_cvr(N_TRAIN + N_TEST, random_state=seed, **RARE)
     X, Y = log.data.iloc[:N_TRAIN], log.target.iloc[:N_TRAIN]
     bce = make_model(arguments, loss="bce", random_state=seed)
     search = GridSearchCV(
@@ -204,20 +236,71 @@ def score_models(settings, arguments, seed):
         scoring=ctcvr_auc_scorer,
         cv=FunnelStratifiedKFold(3, random_state=seed),
     )
-    models = {
-        "logistic regression": MultiOutputClassifier(MODELS["logistic_regression"]()),
-        "HistGradientBoosting": MultiOutputClassifier(
-            MODELS["hist_gradient_boosting"]()
-        ),
-        "sk_pwiser, bce": bce,
-        "sk_pwiser, pwiser": search,
-    }
+    models = baselines() | {"sk_pwiser, bce": bce, "sk_pwiser, pwiser": search}
     rows = slice(N_TRAIN, None)
     scores = {
         name: score(model.fit(X, Y), log.data.iloc[rows], log.target.iloc[rows])
         for name, model in models.items()
     }
     return scores, search.best_params_["pwiser_weight"]
+
+
+def score_visits(arguments, seed):
+    """Return the scores by model, without and with columns of the past."""
+    X, Y = make_visits(N_USERS, seed)
+    cut = len(X) // 2
+    history = HistoryFeatures(["user", "item", ("user", "topic")], time="time")
+    past = history.fit_transform(X[:cut], Y[:cut]), history.replay(X[cut:], Y[cut:])
+    # Most users of later rows are new, so their past says more than their id.
+    past = [table.drop(columns="user") for table in past]
+    plain = [table.drop(columns="time") for table in (X[:cut], X[cut:])]
+    scores = {}
+    for suffix, (train, test) in {"": plain, " + past": past}.items():
+        models = baselines()
+        models["sk_pwiser"] = make_model(arguments, random_state=seed)
+        for name, model in models.items():
+            rows, options = cut, {}
+            if name == "sk_pwiser":  # early stopping on the newest tenth
+                rows = int(0.9 * cut)
+                options["eval_set"] = train[rows:], Y[rows:cut]
+            model.fit(train[:rows], Y[:rows], **options)
+            scores[name + suffix] = score(model, test, Y[cut:])
+    return scores
+
+
+def make_visits(n_users, seed):
+    """Return impressions in the order of time, and their labels.
+
+    Users come and go within days, differ in how much they click and buy, and each
+    prefers one topic.
+    """
+    pd = import_extra("pandas", "python -m sk_pwiser")
+    rng = np.random.default_rng(seed)
+    n_items, n_topics = 300, 8
+    user = np.repeat(np.arange(n_users), rng.poisson(16, n_users))
+    n = len(user)
+    start, taste, buys = rng.uniform(0, 30, n_users), *rng.normal(size=(2, n_users))
+    favourite = rng.integers(n_topics, size=n_users)
+    time = start[user] + rng.exponential(2, n)  # in days
+    item = (n_items * rng.random(n) ** 2).astype(int)
+    quality, topic = rng.normal(0, 0.7, n_items), item % n_topics
+    likes = 1.5 * (favourite[user] == topic)
+    click_logit = -2 + taste[user] + likes + quality[item]
+    conversion_logit = -2 + buys[user] + quality[item]
+    click = rng.random(n) < expit(click_logit)
+    conversion = click & (rng.random(n) < expit(conversion_logit))
+    X = pd.DataFrame(
+        {
+            "user": pd.Categorical(user),
+            "item": pd.Categorical(item),
+            "topic": pd.Categorical(topic),
+            "hour": time % 1 * 24,
+            "time": pd.Timestamp("2026-03-01") + pd.to_timedelta(time, unit="D"),
+        }
+    )
+    Y = pd.DataFrame({"click": click, "conversion": conversion}).astype("int8")
+    order = np.argsort(time)
+    return tuple(table.iloc[order].reset_index(drop=True) for table in (X, Y))
 
 
 def score(model, X, Y):
@@ -233,23 +316,75 @@ def score(model, X, Y):
     ]
 
 
-def print_log(title, tables, weights):
-    """Print the mean scores by model, and the difference that the pairs make."""
-    names = f"{'AUC':>8}{'log loss':>10}{'pred/obs':>10}"
-    print(f"\n{title}\n{'':35}click{'':21}conversion\n{'':21}{names}{names}")
+def print_scores(title, tables):
+    """Print the mean scores by model."""
+    names = f"{'AUC':>8}{'log loss':>9}{'pred/obs':>9}"
+    print(f"\n{title}\n{'':40}click{'':19}conversion\n{'':27}{names}{names}")
     for model in tables[0]:
         means = np.mean([table[model] for table in tables], axis=0)
-        cells = zip(means, 2 * ("8.4f", "10.4f", "10.2f"), strict=True)
-        print(f"{model:21}" + "".join(f"{value:{form}}" for value, form in cells))
-    bce, pwiser = (
-        np.array([table[f"sk_pwiser, {loss}"] for table in tables]) for loss in LOSSES
+        cells = zip(means, 2 * ("8.4f", "9.4f", "9.2f"), strict=True)
+        print(f"{model:27}" + "".join(f"{value:{form}}" for value, form in cells))
+
+
+def conversion_aucs(tables):
+    """Return the conversion AUC of each log, by model."""
+    return {model: np.array([t[model][3] for t in tables]) for model in tables[0]}
+
+
+def difference(first, second):
+    """Return a mean difference in words, and the smallest and the largest one."""
+    values = first - second
+    text = f"{abs(values.mean()):.3f} {'ahead of' if values.mean() > 0 else 'behind'}"
+    return text, f"{values.min():+.3f} to {values.max():+.3f} log by log"
+
+
+def print_rare(tables, weights):
+    """Print the scores on the rare logs, and what follows from them."""
+    title = (
+        f"Rare conversions, 0.8 % of {N_TRAIN:,} rows to fit; half of the clicks are "
+        "accidents;\nmany ids that say little"
     )
-    # Adding 0 turns -0.0 into 0.0.
-    changes = [f"{value + 0.0:+.3f}" for value in (pwiser - bce)[:, 3].round(3)]
+    print_scores(title, tables)
+    aucs = conversion_aucs(tables)
+    chosen = ", ".join(f"{weight:g}" for weight in weights)
+    best = max(aucs, key=lambda name: aucs[name].mean())
+    pairs, by_log = difference(aucs["sk_pwiser, pwiser"], aucs["sk_pwiser, bce"])
+    simple, by_log_too = difference(
+        aucs["sk_pwiser, pwiser"], aucs["logistic regression"]
+    )
     print(
-        f"Conversion AUC, pwiser minus bce, log by log: {', '.join(changes)}\n"
-        "(pwiser_weight, chosen by cross-validation: "
-        f"{', '.join(f'{weight:g}' for weight in weights)})",
+        f"In conversion AUC, {best} is best here.\n"
+        f"- pwiser is {pairs} bce ({by_log};\n"
+        f"  pwiser_weight, chosen by cross-validation: {chosen}).\n"
+        f"- pwiser is {simple} logistic regression ({by_log_too}).\n"
+        "  With few conversions and ids that say little, compare with a simple model\n"
+        "  first: a network has little to add.",
+        flush=True,
+    )
+
+
+def print_visits(tables):
+    """Print the scores without and with the past, and what follows from them."""
+    title = (
+        "Users who come back, and are mostly new in the later half of the rows, which\n"
+        "is scored; + past: with columns of sk_pwiser.history.HistoryFeatures"
+    )
+    print_scores(title, tables)
+    aucs = conversion_aucs(tables)
+    best = max(aucs, key=lambda name: aucs[name].mean())
+    gains = " and ".join(
+        f"{(aucs[name + ' + past'] - aucs[name]).mean():+.3f} for {name}"
+        for name in ("logistic regression", "sk_pwiser")
+    )
+    simple, by_log = difference(
+        aucs["sk_pwiser + past"], aucs["logistic regression + past"]
+    )
+    print(
+        f"In conversion AUC, {best} is best here.\n"
+        f"- The past gains {gains}.\n"
+        f"- sk_pwiser + past is {simple} logistic regression + past\n"
+        f"  ({by_log}).\n"
+        "  Give a model the past of its users and items before you choose the model.",
         flush=True,
     )
 
@@ -279,6 +414,7 @@ def read(arguments):
         import_extra("pyarrow", "--data with a Parquet file")
     frame = pd.read_parquet(path) if is_parquet else pd.read_csv(path)
     check_columns(frame, arguments)
+    frame = with_labels(frame, arguments)
     labels = read_labels(frame[targets]).values.reshape(len(frame), -1)
     labels = zero_one_labels(read_words(labels), targets).astype("int8")
     Y = pd.DataFrame(labels, frame.index, targets)
@@ -311,6 +447,26 @@ def read_dates(pd, times):
             f"--time {times.name} must name a column of numbers, or of dates such as "
             f"2026-04-30 or 2026-04-30T12:00: {error}"
         ) from error
+
+
+def with_labels(frame, arguments):
+    """Return the rows with all labels; raise if others are not to be left out."""
+    known = frame[arguments.targets].notna()
+    complete = known.all(axis=1)
+    if complete.all():
+        return frame
+    if not arguments.drop_unlabelled:
+        counts = ", ".join(
+            f"{n:,} in column {name!r}" for name, n in (~known).sum().items() if n
+        )
+        raise ValueError(
+            f"{arguments.data.name} has rows without labels: {counts}. "
+            "--drop-unlabelled leaves them out"
+        )
+    if not complete.any():
+        raise ValueError(f"no row of {arguments.data.name} has all labels")
+    print(f"{(~complete).sum():,} rows without all labels were left out.\n")
+    return frame[complete].reset_index(drop=True)
 
 
 def check_columns(frame, arguments):

@@ -14,8 +14,8 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
-from sk_pwiser._streaming import run_job
 from sk_pwiser.distributed._exchange import Workers, shards
+from sk_pwiser.distributed._jobs import run_job
 from sk_pwiser.distributed._worker_net import WorkerNet
 
 CPU = torch.device("cpu")

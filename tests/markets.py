@@ -1,6 +1,5 @@
 """Two small markets and a source that was fitted on the first, shared by the tests."""
 
-import numpy as np
 from refusals import small
 
 from sk_pwiser.datasets import make_ctr_cvr
@@ -22,16 +21,3 @@ def rows(part, new_value=None):
 
 def fit_source(**params):
     return small(**{**PARAMS, **params}).fit(*rows(FIRST))
-
-
-def weights(model):
-    """Return the weights of a network as arrays."""
-    state = model.net_.module_.state_dict()
-    return {name: tensor.cpu().numpy().copy() for name, tensor in state.items()}
-
-
-def assert_same_weights(one, other):
-    one, other = weights(one), weights(other)
-    assert one.keys() == other.keys()
-    for name in one:
-        assert np.array_equal(one[name], other[name]), name

@@ -68,6 +68,14 @@ def weights_of(estimator):
     return {name: tensor.cpu().numpy().copy() for name, tensor in state.items()}
 
 
+def assert_same_weights(first, second):
+    """Assert that two estimators have the same tensors to the bit."""
+    first, second = weights_of(first), weights_of(second)
+    assert first.keys() == second.keys()
+    for name in first:
+        assert np.array_equal(first[name], second[name]), name
+
+
 def frozen_bytes(estimator):
     """Return all of a fitted estimator that must not change, to compare to the bit."""
     buffer = io.BytesIO()

@@ -1,6 +1,8 @@
-"""Two quadratic losses of two variables with different optima, and descent on them."""
+"""Losses of different scales: two quadratic ones, descent on them, and scaled BCE."""
 
 import torch
+
+from sk_pwiser.losses import BCE
 
 CURVATURES = torch.tensor(
     [[[2.0, 0.5], [0.5, 1.0]], [[1.0, -0.3], [-0.3, 3.0]]], dtype=torch.float64
@@ -36,3 +38,16 @@ def shortest_mean(theta):
     shares = torch.linspace(0, 1, 100_001, dtype=torch.float64).unsqueeze(1)
     means = shares * gradients[0] + (1 - shares) * gradients[1]
     return (means.norm(dim=1).min() / gradients.norm(dim=1).max()).item()
+
+
+class Scaled(BCE):
+    """Cross-entropy with a factor on the loss of the second task."""
+
+    def __init__(self, task_names, scale=1.0):
+        super().__init__(task_names)
+        factors = torch.ones(len(self.task_names))
+        factors[1] = scale
+        self.register_buffer("scale", factors)
+
+    def forward(self, logits, y, sample_weight=None, groups=None):
+        return self.scale * super().forward(logits, y, sample_weight, groups)

@@ -28,6 +28,8 @@ def small(**params):
     """Return an estimator that trains within a moment, on the device of the tests."""
     defaults = {
         "network_params": {"bottom_units": (8,), "tower_units": (4,)},
+        "lr": 3e-3,
+        "lr_schedule": None,  # two fits then equal one longer fit
         "batch_size": 100,
         "max_epochs": 2,
         "early_stopping": False,  # "auto" trains few steps on few rows

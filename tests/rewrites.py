@@ -1,9 +1,10 @@
-"""The computations of networks, written out in numpy float64 from their weights."""
+"""Networks with drawn weights, batches, and computations written out in numpy."""
 
 import re
 
 import numpy as np
 import torch
+from torch.nn.functional import binary_cross_entropy_with_logits
 
 from sk_pwiser.networks import NetworkSpec
 
@@ -33,6 +34,19 @@ def make(
 def batch(n=9):
     codes = torch.stack([torch.randint(c, (n,)) for c in CARDINALITIES], 1)
     return codes, torch.randn(n, N_NUMERIC)
+
+
+def funnel(n, n_tasks):
+    """Draw labels of a funnel; 70 % of the rows pass each step."""
+    return (torch.rand(n, n_tasks) < 0.7).float().cumprod(dim=1)
+
+
+def row_losses(logits, targets):
+    return binary_cross_entropy_with_logits(logits, targets, reduction="none")
+
+
+def cross_entropy(z, y):
+    return np.logaddexp(0, z) - y * z
 
 
 def weights_of(network):

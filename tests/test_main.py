@@ -20,9 +20,9 @@ def _small_examples(monkeypatch):
     monkeypatch.delenv("SK_PWISER_DATA", raising=False)
     small = command.make_ctr_cvr(600, ctr=0.4, cvr=0.4, random_state=0)
     monkeypatch.setattr(command, "make_ctr_cvr", lambda *args, **kwargs: small)
-    monkeypatch.setattr(command, "LOGS", dict([*command.LOGS.items()][:1]))
     monkeypatch.setattr(command, "N_LOGS", 1)
     monkeypatch.setattr(command, "N_TRAIN", 400)
+    monkeypatch.setattr(command, "N_USERS", 40)
 
 
 @pytest.fixture
@@ -39,21 +39,57 @@ def rows_of_table(out):
     return [line.split() for line in lines[start + 1 : start + 9]]
 
 
+# A few users are all new in the later half.
+FEW_USERS = pytest.mark.filterwarnings("ignore:Almost all rows have a value")
+MODELS = ["logistic regression", "HistGradientBoosting"]
+MAIN = {
+    "Rare conversions": [*MODELS, "sk_pwiser, bce", "sk_pwiser, pwiser"],
+    "Users who come back": [
+        *(name + past for past in ("", " + past") for name in [*MODELS, "sk_pwiser"])
+    ],
+}
+
+
+@FEW_USERS
 def test_generated_logs(capsys):
     command.main([*FEW, "--seed", "3"])
     out = capsys.readouterr().out
     assert all(len(line) <= 80 for line in out.splitlines())
-    for title in command.LOGS:
-        _, *lines = out.split(f"{title}\n")[1].splitlines()[:8]
-        assert lines[0].split() == ["AUC", "log", "loss", "pred/obs"] * 2
-        names = ["logistic regression", "HistGradientBoosting"]
-        names += ["sk_pwiser, bce", "sk_pwiser, pwiser"]
-        assert [line[:21].rstrip() for line in lines[1:5]] == names
-        scores = np.array([line[21:].split() for line in lines[1:5]], dtype=float)
-        change = float(lines[5].split(": ")[1])
-        assert change == pytest.approx(scores[3, 3] - scores[2, 3], abs=6e-4)
-        assert lines[6].startswith("(pwiser_weight, chosen by cross-validation: ")
+    for title, names in MAIN.items():
+        lines = out[out.index(title) :].splitlines()
+        start = 1 + next(k for k, line in enumerate(lines) if "pred/obs" in line)
+        assert lines[start - 1].split() == ["AUC", "log", "loss", "pred/obs"] * 2
+        rows = lines[start : start + len(names)]
+        assert [line[:27].rstrip() for line in rows] == names
+        scores = np.array([line[27:].split() for line in rows], dtype=float)
+        aucs = dict(zip(names, scores[:, 3], strict=True))
+        # The sentences say what the table shows.
+        said = " ".join(lines[start + len(names) : start + len(names) + 8])
+        best = said.split("In conversion AUC, ")[1].split(" is best here.")[0]
+        assert aucs[best] == scores[:, 3].max()
+        own = names[-1]
+        if title.startswith("Rare"):
+            first, second = own, "logistic regression"
+            sentence = said.split("- pwiser is ")[2]
+        else:
+            first, second = own, "logistic regression + past"
+            sentence = said.split("sk_pwiser + past is ")[1]
+        change = aucs[first] - aucs[second]
+        assert float(sentence.split()[0]) == pytest.approx(abs(change), abs=6e-4)
+        assert sentence.split()[1] == ("ahead" if change > 0 else "behind")
+    assert "pwiser_weight, chosen by cross-validation: " in out
     assert out.rstrip().endswith("--targets click conversion --weights 0.1 1")
+
+
+def test_visits_come_in_the_order_of_time():
+    X, Y = command.make_visits(200, seed=0)
+    assert X["time"].is_monotonic_increasing
+    assert (Y["conversion"] <= Y["click"]).all()
+    cut = len(X) // 2
+    # Most users of the later half are new.
+    assert X["user"][cut:].isin(X["user"][:cut]).mean() < 0.3
+    again, _ = command.make_visits(200, seed=0)
+    assert again.equals(X)
 
 
 def test_the_scores_are_those_of_each_task():
@@ -68,6 +104,7 @@ def test_the_scores_are_those_of_each_task():
     np.testing.assert_allclose(found[2::3], ratios, rtol=1e-5)
 
 
+@FEW_USERS
 def test_real_impressions_are_added(monkeypatch, capsys):
     asked = []
 
@@ -115,7 +152,7 @@ def test_a_sorted_file_gives_the_scores_of_a_shuffled_one(tmp_path, capsys):
 
 def test_a_file_against_models_of_other_packages(monkeypatch, capsys, csv):
     others = "sk_pwiser.model_selection._compare_models.PACKAGES"
-    monkeypatch.setattr(others, dict.fromkeys(("lightgbm", "catboost", "tabm"), "no"))
+    monkeypatch.setattr(others, dict.fromkeys(("lightgbm", "catboost"), "no"))
     options = ["--data", str(csv), "--targets", *Y, "--against-others"]
     fitted = []
     fit = MultiTaskCTRCVRClassifier.fit
@@ -174,6 +211,36 @@ def write(frame, path):
     return path
 
 
+def test_rows_without_labels_can_be_left_out(tmp_path, capsys):
+    labels = Y.astype(float)
+    labels.iloc[::10] = np.nan
+    labels.iloc[1, 1] = np.nan  # one label of two
+    path = write(X.assign(**labels), tmp_path / "log.csv")
+    options = ["--data", str(path), "--targets", *Y, "--drop-unlabelled"]
+    command.main([*FEW, *options])
+    out = capsys.readouterr().out
+    assert out.startswith("31 rows without all labels were left out.\n\n269 rows, ")
+
+
+@pytest.mark.filterwarnings("default")
+def test_scores_and_warnings_are_those_that_a_reader_expects(tmp_path, capsys):
+    times = 789_652_009 + 86_400 * np.arange(len(X))
+    # Each fit warns of a column with one value.
+    path = write(X.assign(at=times, same=1, **Y), tmp_path / "log.csv")
+    options = ["--data", str(path), "--targets", *Y, "--time", "at", "--folds", "3"]
+    command.main(["--max-epochs", "1", "--jobs", "2", *options])
+    out, err = capsys.readouterr()
+    assert "minus log loss" not in out
+    [row] = [each for each in rows_of_table(out) if each[:3] == ["log", "loss", "bce"]]
+    assert 0 < float(row[3]) < 1
+    assert "1995-01-09 11:46:49" in out
+    lines = err.splitlines()
+    assert lines
+    assert all(line.startswith("Warning: ") for line in lines)
+    assert len(set(lines)) == len(lines)
+    assert "process.py" not in err
+
+
 @pytest.mark.parametrize("name", ["log.csv", "log.parquet"])
 def test_a_log_with_times_and_words(monkeypatch, tmp_path, capsys, name):
     seen = {}
@@ -220,7 +287,8 @@ def test_other_models_do_not_read_the_times(monkeypatch, tmp_path, capsys):
     [
         ({"at": LOG["at"][0]}, [], "has dates in the columns ['at']: name the one"),
         ({"click": "perhaps"}, [], "'click' of Y contains 'perhaps' in row 0"),
-        ({"click": np.nan}, [], "Y contains NaN: 300 in column 'click'"),
+        ({"click": np.nan}, [], "300 in column 'click'. --drop-unlabelled leaves them"),
+        ({"click": np.nan}, ["--drop-unlabelled"], "no row of log.parquet has all"),
         ({"at": "soon"}, ["--time", "at"], "soon"),
         ({"at": "04/05/2026"}, ["--time", "at"], "--time at must name a column of num"),
         ({"at": None}, ["--time", "at"], "Column 'at' must hold a time in every row"),
@@ -248,6 +316,7 @@ def test_bad_files(tmp_path, capsys, columns, options, message):
         (["--data", "log.csv"], "--data and --targets must be given together"),
         (["--categorical", "id"], "--categorical must be given with --data"),
         (["--time", "at"], "--time must be given with --data"),
+        (["--drop-unlabelled"], "--drop-unlabelled must be given with --data"),
         (
             [*CLICKS, "--against-others", "--weights", "1"],
             "--weights must be given without --against-others",

@@ -29,12 +29,8 @@ from sk_pwiser._files import (
     split,
     write_file,
 )
-from sk_pwiser._streaming import (
-    fit_dataset,
-    iter_logits,
-    probabilities,
-    write_predictions,
-)
+from sk_pwiser._fit import fit
+from sk_pwiser._streaming import iter_logits, probabilities, write_predictions
 from sk_pwiser._table import reads_in_parts, refuse_parts
 from sk_pwiser._training import (
     CallbackSupportMixin,
@@ -43,7 +39,6 @@ from sk_pwiser._training import (
     Settings,
     TrainingResult,
     column_inputs,
-    fit,
     fit_task,
     runs_callbacks,
     take_back,
@@ -246,18 +241,28 @@ class MultiTaskCTRCVRClassifier(
         - `embedding_lr`, None by default: learning rate of the embeddings; None for
           `lr`;
         - `embedding_weight_decay`, None by default: weight decay of the embeddings;
-          None for five times `weight_decay`;
+          None for 20 times `weight_decay`;
         - `lazy_embeddings`, "auto" by default: whether a step of "adam" updates only
           the embeddings of values in the batch, and only their moments, so that its
           cost does not depend on the number of values. "auto" does so for tables of
           2**20 weights or more, if the other parameters support it.
-    lr : float, default=0.003
-        Learning rate.
+    lr : float, default=0.01
+        Learning rate, the highest one of a schedule.
+    lr_schedule : {"warmup_stable_decay"} or None, default="warmup_stable_decay"
+        How the learning rate changes over the steps of `fit`. "warmup_stable_decay"
+        raises it for 50 steps and holds it. With early stopping, it is held until the
+        monitored figure has not improved for 75 steps, the loss by 0.1 %, or after 500
+        steps and 6 epochs; training then goes back to the best epoch, and the rate
+        falls linearly to 0 within half as many steps. Without early stopping, the
+        number of epochs is known, and the last third of the steps decays. In
+        `partial_fit`, the rate falls with the number of steps that the model has taken,
+        from twice `lr` to 0.3 times `lr`. None for a constant rate. A schedule of
+        skorch in `callbacks` replaces it. See :ref:`lr_schedule`.
     weight_decay : float, default=0.0001
-        Weight decay of the optimiser; embeddings have five times as much, biases, the
+        Weight decay of the optimiser; embeddings have 20 times as much, biases, the
         parameters of normalisation layers and those of a weighting none. Optimisers
         without weight decay ignore the default.
-    batch_size : int, default=512
+    batch_size : int, default=1024
         Largest number of rows per batch; the rows are spread evenly over the batches.
     stratified_batches : bool, default=False
         Whether every batch has a row at the end of the funnel, a converted one. If
@@ -280,15 +285,16 @@ class MultiTaskCTRCVRClassifier(
         called without weights and without the columns of `X`; with a
         `negative_sampling_rate` below 1, the probabilities are those of the sampled log
         there. "auto" is True above 1,000 rows, or with an `eval_set`. Otherwise it
-        holds out no rows and trains for about 8 + n_samples / 80 steps, at most
+        holds out no rows and trains for about 3 + n_samples / 250 steps, at most
         `max_epochs` epochs. With rows that are held out, epochs that end before step
-        20 are not judged. If the validation rows, or all of their groups, have one
+        7 are not judged. If the validation rows, or all of their groups, have one
         label only for a task, the loss replaces its AUC or log loss, with a warning.
     validation_fraction : float, default=0.1
         Share of the rows held out for early stopping; not used if `fit` receives an
         `eval_set`.
     n_iter_no_change : int, default=3
-        Number of epochs without improvement after which training stops.
+        Number of epochs without improvement after which training stops. While the
+        schedule holds the learning rate, it decides instead.
     device : str, default="auto"
         "auto" uses CUDA or another accelerator of torch if it is present; otherwise a
         device of torch, such as "cpu" or "cuda:1".
@@ -373,6 +379,12 @@ class MultiTaskCTRCVRClassifier(
         Number of columns of `X`.
     feature_names_in_ : ndarray of shape (`n_features_in_`,)
         Names of the columns, if `X` has column names that are all strings.
+    column_encodings_ : dict of (str or int) to Bunch
+        How each column was read, by its name, or by its index without names: `kind`,
+        such as "category" or "numeric"; `encoding`, in words; `values`, a dict of the
+        category values with an embedding of their own to their codes, where None stands
+        for missing values, or None for numbers; `rates`, whether the column has target
+        statistics; `bins`, the edges of the bins of numbers, or None.
 
     References
     ----------
@@ -418,9 +430,10 @@ class MultiTaskCTRCVRClassifier(
         negative_sampling_rate=1.0,
         optimizer="adam",
         optimizer_params=None,
-        lr=3e-3,
+        lr=0.01,
+        lr_schedule="warmup_stable_decay",
         weight_decay=1e-4,
-        batch_size=512,
+        batch_size=1024,
         stratified_batches=False,
         max_epochs=50,
         early_stopping="auto",
@@ -454,6 +467,7 @@ class MultiTaskCTRCVRClassifier(
         self.optimizer = optimizer
         self.optimizer_params = optimizer_params
         self.lr = lr
+        self.lr_schedule = lr_schedule
         self.weight_decay = weight_decay
         self.batch_size = batch_size
         self.stratified_batches = stratified_batches
@@ -651,22 +665,20 @@ class MultiTaskCTRCVRClassifier(
             more, see :ref:`coherent_funnels`.
         """
         earlier = getattr(self, "_result", None) if self.warm_start else None
-        result = self._train(
-            fit_dataset if reads_in_parts(X) else fit,
-            GivenRows(X, Y, sample_weight, groups),
-            one_eval_set(eval_set, X_val, Y_val, sample_weight_val, groups_val),
-            earlier=earlier,
-        )
+        given = GivenRows(X, Y, sample_weight, groups)
+        eval_set = one_eval_set(eval_set, X_val, Y_val, sample_weight_val, groups_val)
+        result = self._fit(given, eval_set, earlier=earlier)
         self._set_result(result)
         self._warn_about_rises(result)
         return self
 
     @runs_callbacks
-    def _train(self, train, given, *args, **kwargs):
-        """Train by a function of the package, and return its result."""
-        task = fit_task(self, given)
-        name = type(self).__name__
-        return train(vars(self), given, *args, **kwargs, task=task, estimator_name=name)
+    def _fit(self, given, eval_set=None, **kwargs):
+        """Train, and return the result without setting the fitted attributes."""
+        task, name = fit_task(self, given), type(self).__name__
+        return fit(
+            vars(self), given, eval_set, task=task, estimator_name=name, **kwargs
+        )
 
     def _warn_about_rises(self, result):
         """Warn if a later task is more probable than an earlier one in many rows."""
@@ -738,12 +750,11 @@ class MultiTaskCTRCVRClassifier(
         self._validate_params()
         earlier, undo = getattr(self, "_result", None), []
         try:
-            result = self._train(
-                fit,
+            result = self._fit(
                 GivenRows(X, Y, sample_weight, groups),
                 earlier=earlier,
                 classes=classes,
-                single_pass=True,
+                is_update=True,
                 undo=undo,
             )
             self._set_result(result)
@@ -780,6 +791,11 @@ class MultiTaskCTRCVRClassifier(
         if hasattr(encoder, "feature_names_in_"):
             attributes["feature_names_in_"] = encoder.feature_names_in_
         return attributes
+
+    @property
+    def column_encodings_(self):
+        """How each column was read, by its name; see the attributes of the class."""
+        return self._result.schema.column_encodings()
 
     def _column_inputs(self, X, targets):
         """Return a table as `fit` reads it, and how it would encode each column."""

@@ -43,6 +43,7 @@ PARAMETER_CONSTRAINTS = {
     "optimizer": [StrOptions(set(OPTIMIZERS)), type],
     "optimizer_params": [dict, None],
     "lr": [Limits(Real, 0, None, closed="neither")],
+    "lr_schedule": [StrOptions({"warmup_stable_decay"}), None],
     "weight_decay": [Limits(Real, 0, None, closed="left")],
     "batch_size": [Limits(Integral, 1, None, closed="left")],
     "stratified_batches": ["boolean"],

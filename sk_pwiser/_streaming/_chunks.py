@@ -1,13 +1,12 @@
 """Rows of a data set on disk, read in parts and checked."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 from time import monotonic
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -19,30 +18,40 @@ from sk_pwiser._table._labels import (
     check_targets,
     choose_task_names,
 )
-from sk_pwiser._table._row_values import combine_weights
+from sk_pwiser._table._row_values import RowSummary, combine_weights
+from sk_pwiser._training._encode import Rows, Schema
 from sk_pwiser._training._settings import Settings
-from sk_pwiser._utils import in_background, read_task_parents
+from sk_pwiser._utils import in_background, read_task_parents, warn_user
 
 
-class Chunk(NamedTuple):
-    X: Any  # pyarrow.Table, not yet encoded
-    targets: Targets
-    weights: np.ndarray | None  # float64 (n_rows,) or (n_rows, n_tasks), not scaled
-    groups: np.ndarray | None  # int64 (n_rows,)
-    place: str  # file and row, for messages
-    n_read: int  # rows including those of weight 0
+class FileRows:
+    """The rows of a data set on disk, in parts that are checked when they are read."""
 
+    has_task_weights: bool
 
-@dataclass(frozen=True)
-class Source:
-    """The rows of a fit on files, and where they are stored when they are encoded."""
+    def __init__(
+        self,
+        settings: Settings,
+        dataset: Any,
+        folder: Path,
+        n_files: int | None = None,
+        origin: str = "the training rows",
+    ) -> None:
+        if not dataset.targets:
+            raise ValueError("targets of the dataset is empty; fit needs labels.")
+        self.settings = settings
+        self.dataset = dataset
+        self.folder = folder  # of the encoded rows
+        self.n_files = n_files  # smallest number of stored files
+        self.origin = origin
+        self.tasks = self._tasks()
+        self.n_rows = dataset.n_rows_  # filters may select fewer
+        self.sample_rows = dataset.sample_rows
+        self.has_groups = dataset.groups is not None
+        self.has_task_weights = isinstance(dataset.sample_weight, list)
+        self.summary = RowSummary()
 
-    settings: Settings
-    dataset: Any
-    folder: Path
-    file_rows: int | None = None  # largest number of rows per stored file
-
-    def tasks(self) -> Targets:
+    def _tasks(self) -> Targets:
         """Return the tasks of the rows, without labels and before any row is read."""
         columns, task_names = self.dataset.targets, self.settings.task_names
         check_distinct("task_names", task_names)
@@ -54,10 +63,13 @@ class Source:
         values = np.empty((0, len(names)), dtype=np.float32)
         return Targets(values, classes, names, parents=parents)
 
-    def chunks(self) -> Iterator[Chunk]:
-        """Read the rows in order, and check them."""
+    def parts(self, label: str) -> Iterator[Rows]:
+        """Read the rows in order, and check them; `label` is what is done with them."""
         dataset, settings, numbers = self.dataset, self.settings, GroupNumbers()
         tables = dataset.iter_tables(dataset._used_columns())
+        n_known = self.summary.n_rows  # 0 in the first pass
+        verbose = settings.verbose if label else 0
+        progress = RowProgress(label, n_known or dataset.n_rows_, verbose)
         for table, place in in_background(tables):
             with named_place(place):
                 targets = check_targets(
@@ -73,15 +85,66 @@ class Source:
                 if dataset.groups is not None:
                     groups = numbers.of(as_table(table.select([dataset.groups])))
             X = table.select(dataset.features)
-            yield _with_weight(Chunk(X, targets, weights, groups, place, len(X)))
+            rows = Rows(X, targets, weights, groups, place).with_weight()
+            if len(rows):
+                yield rows
+            progress(len(rows) if n_known else len(table))
+        progress.close()  # filters may select fewer rows than the files have
+
+    def check_features(
+        self, eval_rows: Mapping[str, Any], earlier: Schema | None
+    ) -> None:
+        """Raise if rows lack features of the earlier fit or of the training rows."""
+        names = self.dataset.features
+        found, n_features = [("", "the dataset", names)], len(names)
+        for rows in eval_rows.values():
+            if isinstance(rows, FileRows):
+                found.append(
+                    (f"In {rows.origin}: ", "the dataset", rows.dataset.features)
+                )
+                continue
+            columns = list(getattr(rows.rows.X, "columns", ()))
+            if columns and all(isinstance(column, str) for column in columns):
+                found.append((f"In {rows.origin}: ", "X", columns))
+        if earlier is not None:
+            names = list(getattr(earlier.encoder, "feature_names_in_", ()))
+            n_features = earlier.encoder.n_features_in_
+        for where, what, columns in found:
+            absent = [name for name in names if name not in columns]
+            # The times order training rows alone.
+            if where and self.settings.left_out_column in absent:
+                absent.remove(self.settings.left_out_column)
+            if absent:
+                raise ValueError(
+                    f"{where}Training uses features that {what} lacks: {absent}."
+                )
+            if not names and len(columns) != n_features:
+                raise ValueError(
+                    f"{where}Training uses {n_features} features; {what} has "
+                    f"{len(columns)}."
+                )
+
+    def check_rows_left(self, n_rows: int) -> None:
+        """Raise if no rows were read; warn about files that cannot be read."""
+        dataset = self.dataset
+        if dataset.corrupt_:
+            warn_user(
+                f"{len(dataset.corrupt_)} files or row groups cannot be read and are "
+                f"left out, the first of them {dataset.corrupt_[0]}."
+            )
+        if not n_rows:
+            what = "weights above 0" if dataset.sample_weight else "rows"
+            raise ValueError(f"{dataset!r} has no {what} that its filters select.")
 
 
 @contextmanager
 def named_place(place):
-    """Add the file and row to the message of an error."""
+    """Add the file and row of a part to the message of an error."""
     try:
         yield
     except (TypeError, ValueError) as error:
+        if place is None:
+            raise
         kind = TypeError if isinstance(error, TypeError) else ValueError
         raise kind(f"In {place}: {error}") from error
 
@@ -94,21 +157,6 @@ def _read_weights(table, dataset):
         return None
     is_one = isinstance(dataset.sample_weight, str)
     return columns[0] if is_one else np.column_stack(columns)
-
-
-def _with_weight(chunk):
-    if chunk.weights is None:
-        return chunk
-    is_kept = chunk.weights.reshape(len(chunk.weights), -1).any(axis=1)
-    if is_kept.all():
-        return chunk
-    kept = np.flatnonzero(is_kept)
-    return chunk._replace(
-        X=chunk.X.take(kept),
-        targets=chunk.targets.at(kept),
-        weights=chunk.weights[kept],
-        groups=None if chunk.groups is None else chunk.groups[kept],
-    )
 
 
 class GroupNumbers:
@@ -133,58 +181,6 @@ class GroupNumbers:
         }
         self.n_groups = next(new)
         return np.array(list(self.known.values()), dtype=np.int64)[indices]
-
-
-class RowSample:
-    """A random sample of `n_rows` rows: those with the smallest random keys."""
-
-    def __init__(self, n_rows, generator):
-        self.n_rows = n_rows
-        self.generator = generator
-        self.limit = np.inf  # rows with larger keys are not in the sample
-        self.tables, self.weights, self.keys = [], [], []
-        self.n_kept = 0
-
-    def add(self, table, weights):
-        keys = self.generator.random(len(table))
-        weights = np.ones(len(table)) if weights is None else weights
-        if np.isfinite(self.limit):
-            kept = np.flatnonzero(keys < self.limit)
-            table, keys, weights = table.take(kept), keys[kept], weights[kept]
-        if not len(keys):
-            return
-        self.tables.append(table)
-        self.weights.append(weights)
-        self.keys.append(keys)
-        self.n_kept += len(keys)
-        if self.n_kept > 2 * self.n_rows:
-            self._reduce()
-
-    def _reduce(self):
-        """Keep the smallest keys, in the order of the rows."""
-        keys = np.concatenate(self.keys)
-        chosen = np.sort(np.argpartition(keys, self.n_rows)[: self.n_rows])
-        table, weights = self._join()
-        self.tables, self.keys = [table.take(chosen)], [keys[chosen]]
-        self.weights = [weights[chosen]]
-        self.limit, self.n_kept = keys[chosen].max(), len(chosen)
-
-    def _join(self):
-        import pyarrow as pa  # installed, since the tables are its own
-
-        table = pa.concat_tables(self.tables).combine_chunks()
-        # Some of the parts may have weights per task.
-        n_columns = max(part[0].size for part in self.weights)
-        parts = [
-            np.broadcast_to(part.reshape(len(part), -1), (len(part), n_columns))
-            for part in self.weights
-        ]
-        return table, np.concatenate(parts)
-
-    def finish(self):
-        if self.n_kept > self.n_rows:
-            self._reduce()
-        return self._join()
 
 
 # Seconds between two updates of the line.

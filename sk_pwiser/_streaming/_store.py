@@ -12,26 +12,19 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from sk_pwiser._streaming._chunks import RowProgress, Source, named_place
-from sk_pwiser._streaming._learn import (
-    BlockCounts,
-    DatasetSchema,
-    check_rows_left,
-)
-from sk_pwiser._table._blocks import warn_about_group, warn_about_order
-from sk_pwiser._table._categories import LATE_SHARE, NewValues
-from sk_pwiser._table._column_kinds import warn_about_random_validation
+from sk_pwiser._streaming._chunks import FileRows, RowProgress, named_place
+from sk_pwiser._table._block_counts import BlockInputs
 from sk_pwiser._table._lists import Bags
 from sk_pwiser._training._batches import Impressions, TrainingData, TrainingRows
 from sk_pwiser._training._components import check_task_weights
 from sk_pwiser._training._devices import Batch, pins_memory
-from sk_pwiser._training._encode import EncodedData, Inputs, Schema, task_labels
-from sk_pwiser._training._settings import Settings
+from sk_pwiser._training._encode import Inputs, Rows, Schema
 from sk_pwiser._utils import generator_on, in_background
 
 # Rows per file: few enough that an epoch mixes rows of many places, and enough that a
 # file is read as fast as the disk allows.
 FILE_ROWS = 16_384
+FEWEST_ROWS = 128  # if a number of files is asked for
 
 Arrays = dict[str, np.ndarray]
 
@@ -173,7 +166,7 @@ class StreamedImpressions(TrainingRows, Dataset[Batch]):
 
     def _order(self, shuffled: bool) -> Sequence[int]:
         n_files = len(self.store.sizes)
-        if not shuffled:
+        if not shuffled or n_files == 1:
             return range(n_files)
         # Drawn before the thread starts, which has no generator of its own.
         order: list[int] = torch.randperm(n_files, generator=generator_on(CPU)).tolist()
@@ -221,121 +214,85 @@ class StreamedImpressions(TrainingRows, Dataset[Batch]):
         return replace(self, device=device)
 
 
-def encode_rows(
-    source: Source, learnt: DatasetSchema, seed: int | None, block_seed: int
-) -> EncodedData:
-    """Encode and store all rows, draw validation rows, and fit target statistics."""
-    schema, blocks = learnt.schema, learnt.blocks
-    if seed is not None and blocks.column is None:
-        names = [column.name for column in schema.encoder.columns_]
-        warn_about_random_validation(names)
-    new_values = NewValues(schema.encoder)
-    train, valid, counts = _encode_once(source, learnt, seed, new_values)
-    if schema.statistics is not None:
-        schema.statistics.keep_seed(learnt.earlier, block_seed)
-        task_names = schema.targets.task_names
-        warn_about_group(blocks.sizes.largest, blocks.n_rows, blocks.n_blocks)
-        found = counts.find_order(task_names) if blocks.have_order else None
-        if found is not None and found.is_sorted:
-            for store in (train, valid):
-                shutil.rmtree(store.folder)
-            counts = None  # which may be large
-            blocks.start(schema.statistics.block_seed)
-            new_values = NewValues(schema.encoder)
-            train, valid, counts = _encode_once(source, learnt, seed, new_values)
-            # Random blocks do not help if the values of the column are parts of groups.
-            found = found if counts.find_order(task_names) is None else None
-        if found is not None and blocks.column is None:
-            warn_about_order(found, source.dataset.groups is not None)
-    if not schema.category_dropout:  # of an earlier fit
-        schema = replace(schema, category_dropout=new_values.dropouts())
-    _check_parts(source.settings, train, valid, seed is not None)
-    tables = None if counts is None else counts.finish(learnt.earlier)
-    load = partial(load_rows, schema, tables)
-    progress = RowProgress("Training", len(train), source.settings.verbose)
-    rows = replace(_streamed(source, train, load), on_read=progress)
-    held_out = _streamed(source, valid, load) if len(valid) else None
-    return EncodedData(TrainingData(rows, held_out), schema)
+class FileStore:
+    """Encoded rows of files, stored in two folders: to train on, and to validate."""
 
+    def __init__(self, source: FileRows) -> None:
+        self.source = source
+        file_rows = None
+        if source.n_files is not None:
+            by_file = max(FEWEST_ROWS, source.summary.n_rows // source.n_files)
+            file_rows = min(FILE_ROWS, by_file)
+        self.train = RowStore(source.folder / "train", file_rows)
+        self.valid = RowStore(source.folder / "valid", file_rows)
 
-def _encode_once(
-    source: Source,
-    learnt: DatasetSchema,
-    seed: int | None,
-    new_values: NewValues,
-) -> tuple[RowStore, RowStore, Any]:
-    """Read all rows; return the stored training and validation rows, and the counts."""
-    settings, hold_out = source.settings, learnt.hold_out
-    schema, summary, blocks = learnt.schema, learnt.summary, learnt.blocks
-    train = RowStore(source.folder / "train", source.file_rows)
-    valid = RowStore(source.folder / "valid", source.file_rows)
-    if seed is not None:
-        hold_out.start(seed)
-    n_tasks, counts = len(schema.targets.task_names), None
-    if schema.statistics is not None:
-        counts = BlockCounts(
-            schema.statistics, schema.encoder, blocks.n_blocks, n_tasks
-        )
-    edge, n_read = blocks.last_edge(LATE_SHARE), 0
-    progress = RowProgress("Encoding", summary.n_rows, settings.verbose)
-    for chunk in source.chunks():
-        if not len(chunk.X):
-            continue
-        with named_place(chunk.place):
-            inputs = Inputs(*schema.encoder.transform(chunk.X))
-        weights = summary.scale(chunk.weights, len(chunk.X))
-        impressions = inputs.impressions(chunk.targets.values, weights, chunk.groups)
-        is_valid = np.zeros(len(chunk.X), dtype=bool)
-        if seed is not None:
-            is_valid = hold_out.draw(chunk.X, chunk.targets, chunk.groups)
-        block = None
-        is_late = n_read + np.arange(len(chunk.X)) >= (1 - LATE_SHARE) * blocks.n_rows
-        n_read += len(chunk.X)
-        if counts is not None:
-            block = blocks.assign(chunk.X, chunk.groups)
-            if blocks.generator is not None:  # rows are in another order
-                is_late = block == blocks.n_blocks - 1
-            block[is_valid] = blocks.n_blocks
-            labelled = task_labels(settings, chunk.targets, weights)
-            lists = schema.elements([inputs.bags])
-            counts.add(inputs.codes, lists, *labelled, block)
-        if edge is not None:
-            is_late = blocks.read(chunk.X) >= edge
-        new_values.add(inputs.codes, is_late)
-        for store, chosen in ((train, ~is_valid), (valid, is_valid)):
+    def add(
+        self,
+        rows: Rows,
+        inputs: Inputs,
+        weights: np.ndarray | None,
+        is_valid: np.ndarray,
+        block: np.ndarray | None,
+    ) -> None:
+        """Store rows with their blocks, by which their rates are read."""
+        impressions = inputs.impressions(rows.targets.values, weights, rows.groups)
+        for store, chosen in ((self.train, ~is_valid), (self.valid, is_valid)):
             store.add(impressions, np.flatnonzero(chosen), block)
-        check_space(source.folder, [train, valid], summary.n_rows)
-        progress(len(chunk.X))
-    train.flush()
-    valid.flush()
-    return train, valid, counts
+        n_rows = self.source.summary.n_rows
+        check_space(self.source.folder, [self.train, self.valid], n_rows)
+
+    def clear(self) -> None:
+        """Remove the rows, which are to be stored again."""
+        for store in (self.train, self.valid):
+            shutil.rmtree(store.folder)
+
+    def finish(
+        self, schema: Schema, tables: Sequence[BlockInputs] | None, holds_out: bool
+    ) -> TrainingData:
+        """Return the rows, which are read with the target statistics of `tables`."""
+        self.train.flush()
+        self.valid.flush()
+        if not len(self.train) or (holds_out and not len(self.valid)):
+            share = self.source.settings.validation_fraction
+            raise ValueError(
+                f"validation_fraction={share} leaves {len(self.train)} rows for "
+                f"training and {len(self.valid)} for validation; use "
+                "early_stopping=False for so few rows or groups."
+            )
+        load = partial(load_rows, schema, tables)
+        verbose = self.source.settings.verbose
+        progress = RowProgress("Training", len(self.train), verbose)
+        rows = replace(_streamed(self.source, self.train, load), on_read=progress)
+        if not len(self.valid):
+            return TrainingData(rows)
+        return TrainingData(rows, _streamed(self.source, self.valid, load))
 
 
-def _streamed(source: Source, store: RowStore, load: Any) -> StreamedImpressions:
+def _streamed(source: FileRows, store: RowStore, load: Any) -> StreamedImpressions:
     return StreamedImpressions(store, load, source.dataset.shuffle_rows)
 
 
-def encode_eval_rows(source: Source, schema: Schema, loss: Any) -> StreamedImpressions:
+def encode_eval_rows(
+    source: FileRows, schema: Schema, loss: Any
+) -> StreamedImpressions:
     """Encode and store the rows of a validation set, on which `loss` is measured."""
-    store = RowStore(source.folder / "eval", source.file_rows)
-    for chunk in source.chunks():
-        if not len(chunk.X):
-            continue
+    store = RowStore(source.folder / "eval")
+    for rows in source.parts(""):
         # There are weights only if labels are missing.
-        if chunk.weights is not None:
+        if rows.weights is not None:
             check_task_weights(loss)
-        with named_place(chunk.place):
-            inputs = schema.transform(chunk.X)
-        known = None if chunk.weights is None else chunk.weights.astype(np.float32)
-        impressions = inputs.impressions(chunk.targets.values, known, chunk.groups)
-        store.add(impressions, np.arange(len(chunk.X)))
+        with named_place(rows.place):
+            inputs = schema.transform(rows.X)
+        known = None if rows.weights is None else rows.weights.astype(np.float32)
+        impressions = inputs.impressions(rows.targets.values, known, rows.groups)
+        store.add(impressions, np.arange(len(rows)))
     store.flush()
-    check_rows_left(source.dataset, len(store))
+    source.check_rows_left(len(store))
     return _streamed(source, store, partial(load_rows, schema, None))
 
 
 def load_rows(
-    schema: Schema, tables: Sequence[np.ndarray] | None, arrays: Arrays
+    schema: Schema, tables: Sequence[BlockInputs] | None, arrays: Arrays
 ) -> Impressions:
     """Return stored rows as impressions, with target statistics by block and code."""
     codes, numeric, bags = arrays["codes"], arrays["numeric"], None
@@ -345,7 +302,7 @@ def load_rows(
     if tables is not None:
         assert schema.statistics is not None
         lists = schema.elements([bags])
-        rates = schema.statistics.inputs(tables, codes, lists, arrays["block"])
+        rates = schema.statistics.encode(tables, codes, lists, arrays["block"])
         numeric = np.hstack([numeric, rates])
     inputs = Inputs(schema.without_rare(codes), numeric, bags)
     return inputs.impressions(
@@ -362,15 +319,4 @@ def check_space(folder: Path, stores: Sequence[RowStore], n_rows: int) -> None:
             f"The encoded rows need {needed / 2**30:.1f} GiB more; "
             f"{str(folder.parent)!r} has {free / 2**30:.1f} GiB. Set cache_dir of the "
             "dataset to a folder with more space."
-        )
-
-
-def _check_parts(
-    settings: Settings, train: RowStore, valid: RowStore, holds_out: bool
-) -> None:
-    if not len(train) or (holds_out and not len(valid)):
-        raise ValueError(
-            f"validation_fraction={settings.validation_fraction} leaves {len(train)} "
-            f"rows for training and {len(valid)} for validation; use "
-            "early_stopping=False for so few rows or groups."
         )

@@ -1,9 +1,9 @@
 """Tables and labels become arrays: column encodings, labels, row weights, groups."""
 
-from sk_pwiser._table._blocks import assign_blocks, choose_blocks
+from sk_pwiser._table._block_counts import BlockCounts
+from sk_pwiser._table._blocks import Blocks, RowOrder, assign_blocks, last_edge
 from sk_pwiser._table._categories import (
     LARGE,
-    LATE_SHARE,
     LEAST_DROPOUT,
     UNSEEN,
     CategoryColumn,
@@ -80,7 +80,9 @@ from sk_pwiser._table._numbers import (
     ArrayColumn,
     NumericColumn,
 )
+from sk_pwiser._table._parts import GroupValues, RowSample
 from sk_pwiser._table._row_values import (
+    RowSummary,
     WeightScale,
     base_rates,
     check_groups,

@@ -5,7 +5,8 @@ from typing import NamedTuple
 import numpy as np
 from scipy.stats import chi2
 
-from sk_pwiser._table._categories import FIRST_VALUE, CategoryColumn
+from sk_pwiser._table._categories import FIRST_VALUE, LATE_SHARE, CategoryColumn
+from sk_pwiser._table._parts import GroupSizes, GroupValues, RowSample, one_per_group
 from sk_pwiser._utils import warn_user
 
 # Rows count as sorted by labels if blocks explain this share of the variance of labels
@@ -47,6 +48,12 @@ def assign_blocks(n_samples, n_blocks, times=None, groups=None, generator=None):
     if groups is not None:
         rank = rows_before_groups(rank, groups)
     return rank * n_blocks // n_samples
+
+
+def last_edge(times, share):
+    """Return the time, after the first, from which on a share of the rows comes."""
+    edge = np.quantile(times, 1 - share, method="higher")
+    return float(max(edge, times[times > times.min()].min()))
 
 
 def rows_before_groups(rank, groups):
@@ -101,11 +108,8 @@ class RowOrder:
             self.n_up[column] += np.count_nonzero(steps > 0)
             self.last[column] = own[-1:]
 
-    def find(self, task_names, count_rows):
-        """Return the `Order` of the rows, or None.
-
-        `count_rows` returns the numbers of rows of a table by block and code.
-        """
+    def find(self, task_names, counts):
+        """Return the `Order` of the rows, or None, by their `BlockCounts`."""
         shares = list(map(explained_share, self.n_known.T, self.n_ones.T))
         if max(shares) > MIN_SHARE:
             return Order(task_names[np.argmax(shares)], is_column=False)
@@ -114,7 +118,7 @@ class RowOrder:
             n_steps, n_up = self.n_steps[column], self.n_up[column]
             if not 0 < n_steps < MAX_RUNS * self.sizes[column]:
                 continue
-            n_rows = count_rows(table)
+            n_rows = counts.tables[table].rows_by_block()
             own = n_rows[:, FIRST_VALUE : self.sizes[column]]
             total = own.sum(axis=0)
             others = (own * (own - 1.0)).sum(axis=0) / np.maximum(total - 1, 1)
@@ -140,50 +144,6 @@ def explained_share(n, k):
     # With few events, all of them in one block explain little of the variance.
     largest = min(1.0, df * min(p / (1 - p), (1 - p) / p))
     return (squares - df) / n.sum() / largest
-
-
-def choose_blocks(
-    n_blocks, statistics, encoder, task_names, codes, y, weight, used, times, groups
-):
-    """Return the blocks of rows: in their order, or at random if this would mislead.
-
-    The second result is true if they are random. `used` are the training rows. Rows
-    of different times are in the order of times.
-    """
-    n_samples = len(codes)
-    n_blocks = min(n_blocks, n_samples)
-    block = assign_blocks(n_samples, n_blocks, times, groups)
-    if groups is not None:
-        warn_about_group(np.bincount(groups).max(), n_samples, n_blocks)
-    if times is not None and len(np.unique(times)) == n_samples:
-        return block, False
-    used = np.flatnonzero(used)
-    codes, y, weight = codes[used], y[used], weight[used]
-
-    def find(block):
-        block = block[used]
-
-        def count_rows(table):
-            column, size = statistics.columns[table], statistics.cardinalities[table]
-            places = block * size + codes[:, column]
-            counts = np.bincount(places, minlength=n_blocks * size)
-            return counts.reshape(n_blocks, size)
-
-        order = RowOrder(statistics, encoder, n_blocks, y.shape[1])
-        order.add(codes, y, weight, block)
-        return order.find(task_names, count_rows)
-
-    found, is_random = find(block), False
-    if found is not None and found.is_sorted:
-        generator = np.random.default_rng(statistics.block_seed)
-        shuffled = assign_blocks(n_samples, n_blocks, times, groups, generator)
-        # Not so if the values of the column are parts of groups.
-        if find(shuffled) is not None:
-            return block, False
-        block, is_random = shuffled, True
-    if found is not None and times is None:
-        warn_about_order(found, groups is not None)
-    return block, is_random
 
 
 def warn_about_order(order, has_groups):
@@ -218,3 +178,136 @@ def warn_about_group(n_largest, n_samples, n_blocks):
             f"them out, where target_encoding_blocks={n_blocks} asks for about "
             f"{n_samples // n_blocks} rows."
         )
+
+
+class Blocks:
+    """Assigns rows to blocks of about equal size, in one part or in several.
+
+    A first pass counts the rows, and samples their times if blocks are `by_time`. All
+    rows at once get what `assign_blocks` returns, rows in parts about the same.
+    """
+
+    def __init__(self, n_blocks, by_time, n_sampled=None, generator=None):
+        self.n_blocks = n_blocks
+        self.by_time = by_time
+        self.sample = RowSample(n_sampled, generator)
+        self.n_rows = self.n_parts = self.n_tried = 0
+
+    def add(self, n_rows, times):
+        """Count rows of the first pass."""
+        self.n_rows += n_rows
+        self.n_parts += 1
+        if times is not None:
+            self.sample.add(times, None)
+
+    def finish(self):
+        """Choose the times between blocks when all rows were added."""
+        self.n_blocks = min(self.n_blocks, self.n_rows)
+        self.spans = {}
+        if self.by_time:
+            self.sampled, _ = self.sample.finish()
+            shares = np.arange(1, self.n_blocks) / self.n_blocks
+            self.edges = np.quantile(self.sampled, shares, method="higher")
+            # The ranks of the rows of each time that several blocks may share.
+            self.spans = {
+                time: [
+                    round((self.sampled < time).mean() * self.n_rows),
+                    round((self.sampled <= time).mean() * self.n_rows),
+                ]
+                for time in np.unique(self.edges).tolist()
+            }
+        self.start()
+
+    def start(self, seed=None):
+        """Start a pass over the rows; with a seed, blocks are random within times."""
+        self.generator = None if seed is None else np.random.default_rng(seed)
+        self.n_seen = 0
+        self.ranks = {time: first for time, (first, _) in self.spans.items()}
+        self.groups, self.sizes = GroupValues(), GroupSizes()
+
+    @property
+    def have_order(self):
+        """Whether the order of rows, and not their times alone, decides on blocks."""
+        if self.by_time and self.n_parts == 1:
+            return len(np.unique(self.sampled)) < self.n_rows
+        return not self.by_time or len(self.spans) < len(self.edges)
+
+    def last_edge(self, share):
+        """Return the time from which on the last rows come; None without times."""
+        if not self.by_time or self.sampled.min() == self.sampled.max():
+            return None
+        return last_edge(self.sampled, share)
+
+    def are_late(self, rank, times, block):
+        """Return whether rows, with their ranks, are among the last ones.
+
+        It is decided by times, by random blocks, or by the order of the rows.
+        """
+        edge = self.last_edge(LATE_SHARE)
+        if edge is not None:
+            return times >= edge
+        if self.generator is not None and block is not None:
+            return block == self.n_blocks - 1
+        return rank >= (1 - LATE_SHARE) * self.n_rows
+
+    def assign(self, n_rows, times, groups):
+        """Return the blocks of the next rows."""
+        if groups is not None:
+            self.sizes.add(groups)
+        if n_rows == self.n_rows:
+            return assign_blocks(n_rows, self.n_blocks, times, groups, self.generator)
+        rank = np.arange(n_rows)
+        if times is None and self.generator is None and groups is not None:
+            rank = rows_before_groups(rank, groups)
+        if times is not None:
+            block = self._assign_by_time(times)
+        elif self.generator is not None:
+            block = self.generator.integers(self.n_blocks, size=n_rows)
+        else:
+            block = (self.n_seen + rank) * self.n_blocks // self.n_rows
+        self.n_seen += n_rows
+        if groups is None:
+            return block
+        block = block[one_per_group(groups)]
+        return self.groups.of(groups, block, np.minimum, np.asarray)
+
+    def _assign_by_time(self, times):
+        """Return the blocks of the next rows; those of one time fill them in order."""
+        block = np.searchsorted(self.edges, times, side="right")
+        for time, rank in self.ranks.items():
+            rows = np.flatnonzero(times == time)
+            own = rank + np.arange(len(rows))
+            if self.generator is not None:
+                first, last = self.spans[time]
+                own = self.generator.integers(first, max(last, first + 1), len(rows))
+            own = own * self.n_blocks // self.n_rows
+            first = np.searchsorted(self.edges, time)
+            block[rows] = own.clip(first, block[rows])
+            self.ranks[time] += len(rows)
+        return block
+
+    def retry(self, order, seed):
+        """Return whether to pass over the rows again, with other blocks; or warn.
+
+        `order` is that of `RowOrder.find`. If it misleads, random blocks are tried.
+        They do not help if the values of a column are parts of groups: then the rows
+        keep the blocks of their order.
+        """
+        has_groups = self.sizes.largest > 0
+        if not self.n_tried:
+            if has_groups:
+                warn_about_group(self.sizes.largest, self.n_rows, self.n_blocks)
+            self.found = order
+        elif self.n_tried == 1 and order is not None:
+            self.found = None
+        self.n_tried += 1
+        is_misled = order is not None and order.is_sorted
+        if self.n_tried == 1 and is_misled:
+            self.start(seed)
+            return True
+        if self.n_tried == 2 and self.found is None:
+            self.start()
+            return True
+        if self.found is not None and not self.by_time:
+            warn_about_order(self.found, has_groups)
+        return False

@@ -262,14 +262,12 @@ class Elements:
     def repeat(self, of_rows):
         return of_rows if self.sizes is None else np.repeat(of_rows, self.sizes, axis=0)
 
-    def inputs(self, table, *block):
-        """Return the inputs by `block` and code; of lists the means over elements."""
+    def means(self, inputs):
+        """Return the inputs of rows: of lists, the means over their elements."""
         if self.sizes is None:
-            return table[(*block, self.codes)]
-        places = (*(self.repeat(each) for each in block), self.codes)
+            return inputs
         starts = self.sizes.cumsum() - self.sizes
-        columns = (table[..., k][places] for k in range(table.shape[-1]))
-        sums = [np.add.reduceat(column, starts) for column in columns]
+        sums = [np.add.reduceat(column, starts) for column in inputs.T]
         return np.stack(sums, axis=1) / self.sizes[:, np.newaxis].astype(np.float32)
 
 

@@ -1,6 +1,9 @@
 """Weights, groups and numbers of rows, and base rates of the tasks."""
 
+from collections import Counter
 from collections.abc import Hashable
+from dataclasses import replace
+from functools import cached_property
 from reprlib import repr as short_repr
 
 import numpy as np
@@ -229,6 +232,105 @@ def _counts(y, weights, parents):
         if parent > 0:  # the label of the first task is always known
             w *= weights[:, parent] > 0
         yield w @ y[:, k], w @ y[:, parent] if parent >= 0 else w.sum(), w.sum()
+
+
+class RowSummary:
+    """Labels and weights of all rows: their numbers, rates and scale.
+
+    The labels of rows in one part are kept, those of several parts are counted by their
+    combinations, with sums of weights. Weights are divided by `weight_scale`, by
+    default by the mean of those above 0.
+    """
+
+    def __init__(self, weight_scale=None):
+        self.weight_scale = weight_scale
+        self.n_rows = 0
+        self.first = self.weights = self.whole = None
+        # By combination: numbers of rows, and sums of the weights, one per task.
+        self.counts, self.sums = Counter(), {}
+
+    def add(self, targets, weights):
+        n_rows, n_tasks = targets.values.shape
+        is_first, whole = self.first is None, self.whole
+        if is_first:
+            self.first = targets.without_labels()
+            self.weights = WeightScale(n_tasks, self.weight_scale)
+        earlier = self.weights.largest
+        self.weights.add(np.ones(n_rows) if weights is None else weights)
+        self.n_rows += n_rows
+        self.whole = (targets, weights) if is_first else None
+        if is_first:
+            return
+        # In units of the largest weight, like the total of the weights.
+        largest = self.weights.largest or 1.0
+        self.sums = {key: sums * (earlier / largest) for key, sums in self.sums.items()}
+        if whole is not None:
+            self._count(*whole, largest)
+        self._count(targets, weights, largest)
+
+    def _count(self, targets, weights, unit):
+        n_rows, n_tasks = targets.values.shape
+        state = targets.values.astype(np.int8)
+        if targets.missing is not None:
+            state = np.where(targets.missing, np.int8(2), state)
+        distinct, inverse = np.unique(state, axis=0, return_inverse=True)
+        found = list(map(tuple, distinct.tolist()))
+        weights = np.ones(n_rows) if weights is None else weights
+        own = np.broadcast_to(weights.reshape(n_rows, -1) / unit, (n_rows, n_tasks))
+        of_tasks = [np.bincount(inverse.ravel(), column) for column in own.T]
+        for key, sums in zip(found, np.transpose(of_tasks), strict=True):
+            self.sums[key] = self.sums.get(key, 0.0) + sums
+        counts = np.bincount(inverse.ravel()).tolist()
+        self.counts.update(dict(zip(found, counts, strict=True)))
+
+    @cached_property
+    def scaled(self):
+        """The scaled weights of rows in one part, None if all are 1."""
+        targets, weights = self.whole
+        return self._scale(weights, len(targets.values))
+
+    def scale(self, weights, n_rows):
+        """Return the scaled weights of rows that were added, None if all are 1."""
+        return self._scale(weights, n_rows) if self.whole is None else self.scaled
+
+    def _scale(self, weights, n_rows):
+        return self.weights.apply(np.ones(n_rows) if weights is None else weights)
+
+    @property
+    def per_task(self):
+        """Whether the weights of a row differ between its tasks."""
+        return self.weights.per_task and not self.weights.is_even
+
+    def targets(self):
+        """Return all labels, or a row for each combination with its number of rows."""
+        if self.whole is not None:
+            return self.whole[0]
+        state = np.array(list(self.counts))
+        missing = state == 2
+        return replace(
+            self.first,
+            values=np.where(missing, 0, state).astype(np.float32),
+            missing=missing if missing.any() else None,
+            counts=np.array(list(self.counts.values())),
+        )
+
+    def label_weights(self):
+        """Return the weights of the labels of `targets`, None if equal for tasks."""
+        if not self.per_task:
+            return None
+        return self.scaled if self.whole else np.array(list(self.sums.values()))
+
+    def base_rates(self):
+        targets = self.targets()
+        if self.whole is not None:
+            return base_rates(targets.values, self.scaled, targets.parents)
+        y = targets.values
+        if self.weights.is_even:
+            return base_rates(y, targets.counts.astype(float), targets.parents)
+        scale = self.weights.total / self.weights.n_positive
+        sums = np.array(list(self.sums.values())) / scale
+        weights = sums if self.weights.per_task else sums[:, 0]
+        return base_rates(y, weights, targets.parents)
 
 
 def n_rows(X):

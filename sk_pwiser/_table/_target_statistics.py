@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from copy import copy
 from functools import partial
-from typing import NamedTuple
 
 import numpy as np
 
+from sk_pwiser._table._block_counts import BlockCounts
 from sk_pwiser._table._categories import FIRST_VALUE, CategoryColumn
 from sk_pwiser._table._frames import (
     check_among,
@@ -21,8 +21,14 @@ STRENGTHS = 1.0, 1e5
 # The variance of the rates of a task between values must exceed the variance due to
 # chance by this number of standard errors.
 MIN_Z = 2.0
-# The largest distance of the frequency of unseen values from the mean, in units of the
-# scale.
+# Rates are inputs in log-odds, and are scaled only if they deviate by more than this.
+# Scaled to one deviation, the rates of a column that hardly matters would count as much
+# as those of a column that decides: the noise in them cost AUC on validation rows.
+SMALLEST_RATE_SCALE = 1.0
+# Standard deviation of the inputs of frequencies, which matter less than rates.
+FREQUENCY_DEVIATION = 1 / 3
+# The largest distance of the frequency of unseen values from the mean, in standard
+# deviations.
 UNSEEN_DISTANCE = 3.0
 # Updates that change all values of a column wait until the rows have grown by this
 # factor, so that their cost per row does not depend on the number of values.
@@ -47,8 +53,9 @@ class TargetStatistics:
     with p the base rate and a the strength of shrinkage, estimated per column and task
     by the method of moments. If the rates of a task do not vary more between the values
     than chance explains, its input is 0. Beside these, each column gives log(1 + n).
-    Missing and unseen values have n = k = 0. All inputs are standardised. `columns` are
-    indices among the category columns.
+    Missing and unseen values have n = k = 0. All inputs have the mean 0. Log-odds keep
+    their scale unless they deviate by more than 1; frequencies deviate by a third.
+    `columns` are indices among the category columns.
 
     If further rows are added, or replace the rows of an earlier fit, the inputs keep
     their meaning for a trained network: base rates, strengths, means and scales stay,
@@ -107,28 +114,28 @@ class TargetStatistics:
             f"{n}_{suffix}" for n in self.column_names(encoder) for suffix in suffixes
         ]
 
-    def fit_transform(self, codes, y, weight, block, others, earlier=None, lists=()):
-        """Learn statistics, and return the inputs of the rows, (n_samples, n_outputs).
+    def fit(self, counts, earlier=None):
+        """Learn statistics from `BlockCounts`; return the `BlockInputs` of each table.
 
-        Training rows are encoded with the statistics of all other blocks, and `others`,
-        the validation rows, with those of all training rows. The counts of values that
-        do not occur in these rows are those of an `earlier` fit.
+        Training rows are encoded with the statistics of all other blocks, and the
+        validation rows with those of all training rows. The counts of values that do
+        not occur in these rows are those of an `earlier` fit.
         """
-        self._begin(*sum_labels(y, weight, ~others), earlier)
-        self.note_weights(weight)
-        inputs = np.empty((len(codes), self.n_outputs), dtype=np.float32)
-        n_blocks = int(block[~others].max(initial=0)) + 1
-        rows_of_blocks = [
-            np.flatnonzero((block == b) & ~others) for b in range(n_blocks)
-        ]
-        for j, own in enumerate(self._by_table(codes, lists)):
-            blocks, counts, of_others = count_parts(
-                own[0][1], y, weight, rows_of_blocks, others, self.cardinalities[j]
+        self._begin(counts.total, counts.ones, earlier)
+        tables = []
+        for j, pairs in enumerate(counts.tables):
+            *blocks, others = pairs.blocks()
+            of_rows = pairs.by_code(blocks)
+            known = self._fit_table(
+                j, blocks, of_rows, pairs.by_code([others]), earlier
             )
-            counts = self._fit_table(j, blocks, counts, of_others, earlier)
-            self._encode_blocks(j, own, rows_of_blocks, blocks, counts, others, inputs)
+            inputs = [
+                self._inputs(j, known[..., part.codes] - part.counts, part.codes)
+                for part in blocks
+            ]
+            tables.append(pairs.with_inputs([*inputs, self._inputs(j, known)]))
         self._update_tables()
-        return inputs
+        return tables
 
     def _by_table(self, codes, lists):
         """Return, per table, places of inputs and their elements, first the counted."""
@@ -138,29 +145,6 @@ class TargetStatistics:
         for place, (j, elements) in enumerate(parts):
             by_table[j].append((place, elements))
         return by_table
-
-    def fit_blocks(self, total, ones, of_blocks, n_rows, earlier=None):
-        """Learn statistics from counts; return per table the inputs by block and code.
-
-        `of_blocks` has counts per table, (n_blocks + 1, 2, n_tasks, n_codes), the last
-        ones of the validation rows, and is emptied to save memory.
-        """
-        self._begin(total, ones, earlier)
-        tables = []
-        for j in range(len(of_blocks)):
-            dense, of_others = of_blocks[j][:-1], of_blocks[j][-1]
-            of_blocks[j] = None
-            counts = dense.sum(axis=0)
-            # A generator, since all blocks at the same time would double the memory.
-            parts = sparse_blocks(dense, n_rows[j])
-            self._fit_table(j, parts, counts, of_others, earlier)
-            table = np.repeat(self._inputs(j, counts)[np.newaxis], len(dense) + 1, 0)
-            for b, part in enumerate(sparse_blocks(dense, n_rows[j])):
-                rest = counts[..., part.codes] - part.counts
-                table[b, part.codes] = self._inputs(j, rest, part.codes)
-            tables.append(table)
-        self._update_tables()
-        return tables
 
     def _begin(self, total, ones, earlier):
         self.n_tasks_ = len(total)
@@ -180,6 +164,9 @@ class TargetStatistics:
             self.sizes_ = np.where(is_learnt, earlier.sizes_, self.sizes_)
             self.is_weighted |= earlier.is_weighted
         self.counts_, self.strengths_, self.means_, self.scales_ = [], [], [], []
+
+    def check_rows(self, codes, y, weight, lists=()):
+        """Check rows before they are counted; any rows are right by default."""
 
     def keep_seed(self, earlier, seed):
         """Set the seed of random blocks: that of an earlier fit, if it has one."""
@@ -258,37 +245,34 @@ class TargetStatistics:
         if not n_rows:  # all values of an update are unseen
             return learnt
         scale = np.sqrt(squares / n_rows)
-        scale[(scale < 1e-9) | ~np.append(np.isfinite(strengths), True)] = np.inf
+        is_off = (scale < 1e-9) | ~np.append(np.isfinite(strengths), True)
         # If all values are about equally frequent, the frequency of unseen values, 0,
         # would be far outside the range of the training rows.
-        scale[-1] = max(scale[-1], mean[-1] / UNSEEN_DISTANCE)
+        scale[-1] = max(scale[-1], mean[-1] / UNSEEN_DISTANCE) / FREQUENCY_DEVIATION
+        scale[:-1] = np.maximum(scale[:-1], SMALLEST_RATE_SCALE)
+        scale[is_off] = np.inf
         if learnt is None:
             return strengths, mean, scale
         mean = np.where(is_learnt, learnt[1], mean)
         return strengths, mean, np.where(is_learnt, learnt[2], scale)
 
-    def _encode_blocks(self, j, own, rows_of_blocks, blocks, counts, others, inputs):
-        """Fill in the inputs of a table's elements, which leave out their own block."""
-        of_all = self._inputs(j, counts)
-        table = of_all.copy()
-        for rows, part in zip(rows_of_blocks, blocks, strict=True):
-            rest = counts[..., part.codes] - part.counts
-            table[part.codes] = self._inputs(j, rest, part.codes)
-            for place, elements in own:
-                inputs[rows, self._slice(place)] = elements.at(rows).inputs(table)
-            table[part.codes] = of_all[part.codes]
-        for place, elements in own:
-            inputs[others, self._slice(place)] = elements.at(others).inputs(of_all)
-
     def transform(self, codes, lists=()):
-        return self.inputs(self.tables_, codes, lists)
+        """Return the inputs of rows by all counts, (n_samples, n_outputs)."""
+        return self._encode(codes, lists, self.tables_)
 
-    def inputs(self, tables, codes, lists=(), *block):
-        """Encode rows by tables of inputs, by code or by block and code."""
+    def encode(self, tables, codes, lists, block):
+        """Return the inputs of rows by their blocks and the tables of `fit`."""
+        return self._encode(codes, lists, tables, block)
+
+    def _encode(self, codes, lists, tables, block=None):
         found = np.empty((len(codes), self.n_outputs), dtype=np.float32)
         for table, own in zip(tables, self._by_table(codes, lists), strict=True):
             for place, elements in own:
-                found[:, self._slice(place)] = elements.inputs(table, *block)
+                if block is None:
+                    inputs = table[elements.codes]
+                else:
+                    inputs = table.find(elements.repeat(block), elements.codes)
+                found[:, self._slice(place)] = elements.means(inputs)
         return found
 
     def counted(self, codes, lists=()):
@@ -300,21 +284,19 @@ class TargetStatistics:
         self._restore_totals()
         before = {name: getattr(self, name) for name in REPLACED}
         undo.append(partial(vars(self).update, before))
-        self.note_weights(weight)
-        everything = np.ones(len(y), dtype=bool)
-        self.totals_ = self.totals_ + np.stack(sum_labels(y, weight, everything))
-        for j, part in enumerate(self.counted(codes, lists)):
-            present, positions = np.unique(part.codes, return_inverse=True)
-            places = Elements(positions, part.sizes)
-            added = count(places, y, weight, len(present), first=0)
-            is_value = present >= FIRST_VALUE
-            present = present[is_value].astype(np.intp)
+        added = BlockCounts(self, 1, y.shape[1])
+        added.add(codes, y, weight, np.zeros(len(y), dtype=np.intp), lists)
+        self.totals_ = self.totals_ + np.stack([added.total, added.ones])
+        for j, pairs in enumerate(added.tables):
+            part, _ = pairs.blocks()
+            is_value = part.codes >= FIRST_VALUE
+            present = part.codes[is_value]
             counts = self.counts_[j][..., present]
             tables = self.counts_[j], self.tables_[j]
             undo.append(
                 partial(self._set, *tables, present, counts, tables[1][present])
             )
-            self.counts_[j][..., present] = counts + added[..., is_value]
+            self.counts_[j][..., present] = counts + part.counts[..., is_value]
             self.tables_[j][present] = self._inputs(
                 j, self.counts_[j][..., present], present
             )
@@ -394,51 +376,10 @@ class TargetStatistics:
         return strengths
 
 
-def count(elements, y, weight, size, first=FIRST_VALUE):
-    """Count rows and positives by task and code from `first` on, (2, n_tasks, size)."""
-    codes, y, weight = elements.codes, elements.repeat(y), elements.repeat(weight)
-    counts = np.empty((2, y.shape[1], size))
-    for task in range(y.shape[1]):
-        w = weight[:, task]
-        counts[0, task] = np.bincount(codes, weights=w, minlength=size)
-        counts[1, task] = np.bincount(codes, weights=w * y[:, task], minlength=size)
-    counts[..., :first] = 0.0
-    return counts
-
-
-class BlockValues(NamedTuple):
-    """Counts of the values of a column that occur in a block."""
-
-    codes: np.ndarray  # (n_values,)
-    counts: np.ndarray  # (2, n_tasks, n_values), see `count`
-    n_rows: np.ndarray  # (n_values,)
-
-
-def count_parts(elements, y, weight, rows_of_blocks, others, size):
-    blocks, counts = [], np.zeros((2, y.shape[1], size))
-    for rows in rows_of_blocks:
-        part = elements.at(rows)
-        own = count(part, y[rows], weight[rows], size)
-        counts += own
-        blocks += sparse_blocks([own], [np.bincount(part.codes, minlength=size)])
-    return blocks, counts, count(elements.at(others), y[others], weight[others], size)
-
-
 def _without_own(counts, blocks):
     """Yield codes, counts without the block, and numbers of rows, block by block."""
     for part in blocks:
         yield part.codes, counts[..., part.codes] - part.counts, part.n_rows
-
-
-def sparse_blocks(counts, n_rows):
-    for own, n_own in zip(counts, n_rows, strict=True):
-        present = np.flatnonzero(n_own)
-        yield BlockValues(present, own[..., present], n_own[present])
-
-
-def sum_labels(y, weight, used):
-    weight, y = weight[used], y[used]
-    return weight.sum(axis=0, dtype=float), (weight * y).sum(axis=0, dtype=float)
 
 
 # Smallest difference of counts that is not a rounding error.
@@ -483,12 +424,9 @@ class ExtendedStatistics(TargetStatistics):
     def reads_blocks(self):
         return self.rows == "seen" or self.adds
 
-    def fit_transform(self, codes, y, weight, block, others, earlier=None, lists=()):
+    def check_rows(self, codes, y, weight, lists=()):
         if self.rows == "new":
-            self._warn_if_seen(self.counted(codes, lists), y, weight)
-            if not self.reads_blocks:
-                return self.transform(codes, lists)
-        return super().fit_transform(codes, y, weight, block, others, None, lists)
+            self._warn_if_seen(codes, y, weight, lists)
 
     def _begin(self, total, ones, earlier):
         """Keep what the source has learnt."""
@@ -508,13 +446,14 @@ class ExtendedStatistics(TargetStatistics):
         )
         return known
 
-    def _warn_if_seen(self, counted, y, weight):
+    def _warn_if_seen(self, codes, y, weight, lists):
         """Warn if rows passed as new fit into the counts, and are half of a value's."""
         if not np.isin(y, (0, 1)).all():
             return
-        largest = 0.0
-        for j, part in enumerate(counted):
-            n, k = count(part, y, weight, self.cardinalities[j])
+        largest, counted = 0.0, BlockCounts(self, 1, y.shape[1])
+        counted.add(codes, y, weight, np.zeros(len(y), dtype=np.intp), lists)
+        for j, pairs in enumerate(counted.tables):
+            n, k = pairs.by_code(pairs.blocks())
             all_n, all_k = self.counts_[j]
             if min((all_k - k).min(), (all_n - all_k - n + k).min()) < -TOLERANCE:
                 return

@@ -14,7 +14,13 @@ from sk_pwiser._training._callbacks import (
     fit_task,
     runs_callbacks,
 )
-from sk_pwiser._training._checkpoints import Checkpoints, find_checkpoint
+from sk_pwiser._training._checkpoints import (
+    Checkpoints,
+    Start,
+    compared,
+    find_checkpoint,
+)
+from sk_pwiser._training._components import check_components
 from sk_pwiser._training._devices import Batch
 from sk_pwiser._training._early_stopping import KnownProbabilities
 from sk_pwiser._training._encode import (
@@ -23,8 +29,8 @@ from sk_pwiser._training._encode import (
     Inputs,
     column_inputs,
     encode_plain,
+    read_table,
 )
-from sk_pwiser._training._fit import fit, fit_from
 from sk_pwiser._training._net import MultiTaskNet
 from sk_pwiser._training._optimizers import OPTIMIZERS, sparse_tables
 from sk_pwiser._training._permuted import PermutedTable
@@ -32,6 +38,7 @@ from sk_pwiser._training._settings import Settings
 from sk_pwiser._training._state import (
     STATE_CLASSES,
     TrainingResult,
+    check_same_model,
     from_state,
     take_back,
     to_state,

@@ -350,7 +350,9 @@ def _permutation(n: int) -> Tensor:
     return torch.randperm(n, generator=generator_on(CPU))
 
 
-def split(batch: Batch, bounds: list[int], entries: list[int]) -> Iterator[Batch]:
+def split_joint_batch(
+    batch: Batch, bounds: list[int], entries: list[int]
+) -> Iterator[Batch]:
     """Yield the batches, as views, of rows that were gathered together."""
     inputs, y = batch
     rows = Impressions(
@@ -432,7 +434,11 @@ class BatchIterator:
                 if known is not None:
                     part = known * part.view(-1, *[1] * (known.dim() - 1))
                 inputs["sample_weight"] = part
-            yield from split((inputs, y), own, ends) if n_joint > 1 else [(inputs, y)]
+            yield from (
+                split_joint_batch((inputs, y), own, ends)
+                if n_joint > 1
+                else [(inputs, y)]
+            )
 
     def _sample(self, data: Impressions) -> BatchIndices:
         """Sample rows, as indices of the tensors and on their device."""

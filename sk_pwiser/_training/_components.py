@@ -31,6 +31,7 @@ from sk_pwiser._training._optimizers import (
     sparse_tables,
     use_sparse_gradients,
 )
+from sk_pwiser._training._schedule import lr_schedule
 from sk_pwiser._training._settings import Settings
 from sk_pwiser._utils import (
     build,
@@ -266,6 +267,7 @@ def build_net(
     max_epochs: int,
     first_epoch: int = 1,
     average_decay: float,
+    is_update: bool = False,
     net_class: type[MultiTaskNet] = MultiTaskNet,
 ) -> MultiTaskNet:
     """Build an initialised net around a network, which early stopping may `monitor`."""
@@ -280,6 +282,7 @@ def build_net(
     if monitor is not None:
         stopping = BestEpochStopping(monitor, settings.n_iter_no_change, first_epoch)
         own_callbacks.append(("early_stopping", stopping))
+    own_callbacks += lr_schedule(settings.lr_schedule, settings.callbacks, is_update)
     own_callbacks += gradient_clipping(settings.optimizer_params["clip_grad_norm"])
     optimizer, optimizer_kwargs = components.optimizer
     use_sparse_gradients(network, components.min_lazy_size)

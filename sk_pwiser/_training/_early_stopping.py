@@ -1,7 +1,6 @@
 """Early stopping: the validation rows, the monitored figure, the best epoch."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from hashlib import blake2b
 from inspect import signature
 from typing import Any
 
@@ -14,7 +13,6 @@ from skorch.utils import noop
 from torch import Tensor
 
 from sk_pwiser._auc import auc_within
-from sk_pwiser._funnel import funnel_holdout
 from sk_pwiser._training._batches import TrainingRows
 from sk_pwiser._training._callbacks import find_callback, without_name
 from sk_pwiser._training._settings import Settings
@@ -24,7 +22,7 @@ from sk_pwiser._utils import did_you_mean, warn_user
 # number of steps that grows with the rows; see the page of benchmarks. With more rows,
 # the best epoch has at least the number of steps of a fit to `MIN_ROWS` rows.
 MIN_ROWS = 1_000
-FIRST_STEPS, ROWS_PER_STEP = 8, 80
+FIRST_STEPS, ROWS_PER_STEP = 3, 250
 # Figures of the validation rows per task. Larger values are better, except for the log
 # loss. The history contains "grouped_auc" only if it is monitored.
 AUCS = "auc", "grouped_auc"
@@ -118,109 +116,6 @@ def plan_epochs(
     return monitor, first, most
 
 
-def find_split(
-    settings: Settings, rows: Any, earlier: Mapping[str, Any] | None
-) -> dict[str, Any]:
-    """Return the ends of the parts from which rows are drawn in turn, and a digest.
-
-    Rows that follow those of the earlier fit are a part of their own. From the earlier
-    rows, the same ones as before are held out, so that none was trained on.
-    """
-    n_rows, ends = len(rows.targets.values), []
-    if earlier is not None and earlier["digest"] == _digest(
-        settings, rows, earlier["ends"][-1]
-    ):
-        ends = list(earlier["ends"])
-    if n_rows not in ends[-1:]:
-        ends.append(n_rows)
-    return {"ends": ends, "digest": _digest(settings, rows, n_rows)}
-
-
-def _digest(settings: Settings, rows: Any, n_rows: int) -> str:
-    """Return a digest of what determines the split of the first rows with a seed."""
-    known = n_rows, float(settings.validation_fraction), rows.targets.parents
-    digest = blake2b(repr(known).encode(), digest_size=16)
-    for values in (rows.targets.with_nan(), rows.groups):
-        if values is not None:
-            digest.update(values[:n_rows].tobytes())
-    return digest.hexdigest()
-
-
-def hold_out(
-    settings: Settings,
-    rows: Any,
-    split: np.random.RandomState,
-    times: np.ndarray | None,
-    ends: Sequence[int] = (),
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return the rows of both parts, in whole groups: the last in time, or drawn.
-
-    They are drawn from the rows before each of the `ends` in turn.
-    """
-    labels, groups = rows.targets.with_nan(), rows.groups
-    share, is_held = settings.validation_fraction, np.zeros(len(labels), dtype=bool)
-    parts = np.split(np.arange(len(labels)), ends[:-1])
-    if times is not None:
-        is_held, edge, share = held_by_time(times, share, groups)
-        parts = [edge] if len(edge) else []
-    for number, part in enumerate(parts):
-        units = part
-        if groups is not None:
-            # The rows of a group follow those of it in an earlier part.
-            before = groups[: part[0]]
-            is_held[part] = np.isin(groups[part], before[is_held[: part[0]]])
-            part = part[~np.isin(groups[part], before)]
-            units = np.unique(groups[part])
-        if number and len(units) < 2:
-            continue
-        _, drawn = funnel_holdout(  # type: ignore[no-untyped-call]
-            labels[part],
-            test_size=share,
-            random_state=split,
-            groups=None if groups is None else groups[part],
-            task_parents=rows.targets.parents,
-        )
-        is_held[part[drawn]] = True
-    return np.flatnonzero(~is_held), np.flatnonzero(is_held)
-
-
-def held_by_time(
-    times: np.ndarray, share: float, groups: np.ndarray | None = None
-) -> tuple[np.ndarray, np.ndarray, float]:
-    """Return whether each row, with its time and group, is among the last in time.
-
-    Many rows may have the same time, so that no cut between two times is near the
-    share. Then the rows of that time are returned as well, with the share of them to
-    draw.
-    """
-    if groups is not None:
-        _, number = np.unique(groups, return_inverse=True)
-        latest = np.full(number.max() + 1, -np.inf)
-        np.maximum.at(latest, number, times)
-        times = latest[number]
-    edge = np.quantile(times, 1 - share, method="higher")
-    is_later, at_edge = times > edge, np.flatnonzero(times == edge)
-    n_later, n_edge = np.count_nonzero(is_later), len(at_edge)
-    is_one = len(at_edge if groups is None else np.unique(groups[at_edge])) == 1
-    is_far = n_later + n_edge > largest_part(share) * len(times)
-    if is_far and n_later >= share / 2 * len(times):
-        return is_later, at_edge[:0], share
-    if n_edge == len(times) or (is_far and not is_one):
-        return is_later, at_edge, (share * len(times) - n_later) / n_edge
-    return times >= last_edge(times, share), at_edge[:0], share
-
-
-def largest_part(share: float) -> float:
-    """Return twice a share of the rows, or a share that halves the other part."""
-    return min(2 * share, (1 + share) / 2)
-
-
-def last_edge(times: np.ndarray, share: float) -> float:
-    """Return the time, after the first, from which on a share of the rows comes."""
-    edge = np.quantile(times, 1 - share, method="higher")
-    return float(max(edge, times[times > times.min()].min()))
-
-
 def grouped_aucs(rows: TrainingRows, logits: Tensor) -> Iterator[float]:
     """Yield the mean AUC within groups per task, NaN if no group has both labels."""
     y, weights, groups = rows.labels().round(), rows.weights(), rows.group_numbers()
@@ -281,49 +176,6 @@ def usable_monitor(
         "the figure available."
     )
     return "valid_loss"
-
-
-def warn_about_trained(earlier: Any, split_rows: Mapping[str, Any]) -> None:
-    """Warn if rows may be held out that the earlier fit was trained on."""
-    before, reason = earlier.split_rows, "it held out no rows"
-    if earlier.split is not None:
-        # Files of earlier versions do not say which rows these were.
-        is_same = before in (None, split_rows)
-        if is_same or before["ends"] == split_rows["ends"][:-1]:
-            return
-        reason = (
-            f"its {before['ends'][-1]} rows, with equal labels, groups and "
-            "validation_fraction, are not known to be the first of these "
-            f"{split_rows['ends'][-1]}"
-        )
-    warn_user(
-        "Early stopping may decide on rows that the earlier fit was trained on, since "
-        f"{reason}. Pass new rows as X_val or eval_set, or set early_stopping=False."
-    )
-
-
-def warn_about_share(settings: Settings, n_train: int, n_valid: int) -> None:
-    """Warn if the last rows in time are far more or fewer than asked for."""
-    share, n_rows = settings.validation_fraction, n_train + n_valid
-    if not share / 2 <= n_valid / n_rows <= max(largest_part(share), 1 / n_rows):
-        warn_user(
-            f"By time_column={settings.encoding_params['time_column']!r}, the last "
-            f"{n_valid} of {n_rows} rows are held out, where validation_fraction="
-            f"{share} asks for about {round(share * n_rows)}. Name a column with finer "
-            "times, or pass an eval_set."
-        )
-
-
-def warn_about_absent(valid: TrainingRows, task_names: tuple[str, ...]) -> None:
-    """Warn if the last rows in time have no event of a task."""
-    has_event = (valid.labels() > 0).any(dim=0)
-    absent = [task for task, has in zip(task_names, has_event, strict=True) if not has]
-    if absent:
-        warn_user(
-            f"The last rows by time_column, on which early stopping decides, have no "
-            f"event of {', '.join(map(repr, absent))}, so that they say little about "
-            "it. Increase validation_fraction, or pass an eval_set."
-        )
 
 
 class KnownProbabilities(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
@@ -390,8 +242,12 @@ def best_epoch(net: NeuralNet) -> int:
     return int(net.history[-1, "epoch"])
 
 
-def stop_reason(net: NeuralNet, n_epochs: int) -> str:
-    """Say where and why a training of `n_epochs` ended, and whose weights it kept."""
+def stop_reason(net: NeuralNet, n_epochs: int, n_held: int = 0) -> str:
+    """Say where and why a training of `n_epochs` ended, and whose weights it kept.
+
+    `n_held` is the last epoch before the learning rate decayed, if early stopping
+    decided on it.
+    """
     last = int(net.history[-1, "epoch"])
     stopping = find_callback(net, BestEpochStopping)
     reason = f"Stopped at epoch {last}"
@@ -403,6 +259,11 @@ def stop_reason(net: NeuralNet, n_epochs: int) -> str:
         )
     elif n_epochs == net.max_epochs:
         reason = f"Ended at epoch {last}, the last one planned"
+    elif n_held:
+        reason = (
+            f"Ended at epoch {last}: the learning rate, held until epoch {n_held}, has "
+            "decayed to 0"
+        )
     return f"{reason}; the weights are those of epoch {best_epoch(net)}."
 
 
@@ -411,6 +272,8 @@ class BestEpochStopping(EarlyStopping):  # type: ignore[misc]
 
     best_epoch_: int
     best_model_weights_: dict[str, Any] | None
+    # Whether a schedule of the learning rate has yet to lower it.
+    is_waiting = False
 
     def __init__(self, monitor: str, patience: int, first_epoch: int) -> None:
         super().__init__(
@@ -426,6 +289,7 @@ class BestEpochStopping(EarlyStopping):  # type: ignore[misc]
     def on_train_begin(self, net: NeuralNet, **kwargs: Any) -> None:
         """Reset the counters."""
         super().on_train_begin(net, **kwargs)
+        self.is_waiting = False
         self.n_unjudged_ = self.first_epoch - 1
 
     def on_epoch_end(self, net: NeuralNet, **kwargs: Any) -> None:
@@ -445,7 +309,13 @@ class BestEpochStopping(EarlyStopping):  # type: ignore[misc]
             )
             self._monitor("valid_loss")
             self.dynamic_threshold_ = np.inf
+        if self.is_waiting:
+            self.misses_ = -self.patience  # which does not reach the patience
         super().on_epoch_end(net, **kwargs)
+
+    def begin_to_count(self) -> None:
+        """Count the epochs without improvement, from the next one on."""
+        self.is_waiting, self.misses_ = False, 0
 
     def _monitor(self, name: str) -> None:
         self.monitor = name
@@ -455,6 +325,7 @@ class BestEpochStopping(EarlyStopping):  # type: ignore[misc]
         """Return the best epoch so far with its weights, and the counters."""
         return {
             "monitor": self.monitor,
+            "is_waiting": self.is_waiting,
             "unjudged": self.n_unjudged_,
             "misses": self.misses_,
             "threshold": self.dynamic_threshold_,
@@ -465,6 +336,7 @@ class BestEpochStopping(EarlyStopping):  # type: ignore[misc]
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore what `state_dict` returned."""
         self._monitor(state["monitor"])
+        self.is_waiting = state["is_waiting"]
         self.n_unjudged_ = state["unjudged"]
         self.misses_, self.dynamic_threshold_ = state["misses"], state["threshold"]
         self.best_epoch_ = state["best_epoch"]

@@ -1,55 +1,43 @@
 """A table becomes tensors: the one place where training meets `_table`."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from scipy.sparse import csr_array
-from sklearn.utils import _safe_indexing
+from sklearn.utils import Bunch, _safe_indexing
 
 from sk_pwiser._files import PlainForm
 from sk_pwiser._table import (
-    FEW_VALUES,
-    LATE_SHARE,
     LEAST_DROPOUT,
     UNSEEN,
     CategoryColumn,
     ExtendedStatistics,
     ListColumn,
-    NewValues,
     NumericColumn,
+    RowSummary,
     SoftTargets,
     TableEncoder,
     Targets,
     TargetStatistics,
-    WeightScale,
     as_table,
     base_rates,
     check_encoding_params,
     check_groups,
     check_match,
     check_targets,
-    choose_blocks,
     collected,
     combine_weights,
     find_column,
     grow_encoder,
-    learn_constant_columns,
     make_target_statistics,
     refuse_parts,
-    row_weights,
     vector_counts,
-    warn_about_constants,
-    warn_about_few_values,
-    warn_about_new_values,
-    warn_about_random_validation,
 )
 from sk_pwiser._table import STATE_CLASSES as TABLE_CLASSES
-from sk_pwiser._times import row_times
-from sk_pwiser._training._batches import Impressions, TrainingData
-from sk_pwiser._training._early_stopping import hold_out, last_edge
+from sk_pwiser._training._batches import Impressions
 from sk_pwiser._training._settings import Settings
 from sk_pwiser._utils import (
     check_boolean,
@@ -140,28 +128,32 @@ class GivenRows(NamedTuple):
 
 @dataclass(frozen=True)
 class Rows:
-    """Labels, weights and groups that were checked, with a table not yet encoded."""
+    """Rows whose labels, weights and groups were checked, with a table not encoded."""
 
     X: Any
     targets: Any
-    # (n_samples,) or (n_samples, n_tasks), where 0 marks a label that is ignored.
-    weights: np.ndarray | None
-    groups: np.ndarray | None  # int64 (n_samples,)
-    weight_scale: float | None = None  # the number by which the weights were divided
-    origin: str = "the training rows"  # as errors name them
+    # Not scaled, (n_samples,) or (n_samples, n_tasks), where 0 marks a label that is
+    # ignored.
+    weights: np.ndarray | None = None
+    groups: np.ndarray | None = None  # int64 (n_samples,)
+    place: str | None = None  # file and row of a part, for messages
 
-    @property
-    def has_task_weights(self) -> bool:
-        """Whether the weights of a row differ between its tasks."""
-        return self.weights is not None and self.weights.ndim == 2
+    def __len__(self) -> int:
+        return len(self.targets.values)
 
-    def at(self, kept: np.ndarray) -> "Rows":
-        """Return some of the rows."""
+    def with_weight(self) -> "Rows":
+        """Leave out the rows of weight 0."""
+        if self.weights is None:
+            return self
+        is_kept = self.weights.reshape(len(self.weights), -1).any(axis=1)
+        if is_kept.all():
+            return self
+        kept = np.flatnonzero(is_kept)
         return replace(
             self,
-            X=_safe_indexing(self.X, kept),
+            X=_safe_indexing(self.X, kept) if self.place is None else self.X.take(kept),
             targets=self.targets.at(kept),
-            weights=None if self.weights is None else self.weights[kept],
+            weights=self.weights[kept],
             groups=None if self.groups is None else self.groups[kept],
         )
 
@@ -248,6 +240,30 @@ class Schema:
             for key, start in zip(keys, starts, strict=True)
         }
 
+    def column_encodings(self) -> dict[Any, Bunch]:
+        """Return how each column was read, as `column_encodings_` describes it."""
+        encoder, found = self.encoder, {}
+        names = getattr(encoder, "feature_names_in_", range(encoder.n_features_in_))
+        columns = {column.name: column for column in encoder.columns_}
+        places = self.places() if columns else {}
+        for name in names:
+            column: Any = columns.get(name)
+            if column is None:
+                found[name] = Bunch(kind="sparse", encoding="embedding")
+            else:
+                found[name] = Bunch(kind=column.kind, encoding=column.encoding)
+            codes, inputs, bags = places.get(name, ((), (), ()))
+            vocabulary = column
+            if isinstance(column, ListColumn):
+                vocabulary = column.items_ or columns[column.shared_name]
+            values = getattr(vocabulary, "own_values_", None)
+            found[name].update(
+                values=values,
+                rates=bool(inputs) and bool(codes or bags),
+                bins=getattr(column, "edges_", None),
+            )
+        return found
+
     def without_rare(self, codes: np.ndarray) -> np.ndarray:
         """Replace the codes of rare values by the code of unseen values, in place."""
         sizes = zip(self.encoder.cardinalities_, self.encoder.n_codes_, strict=True)
@@ -319,36 +335,61 @@ class Schema:
         return found
 
 
-@dataclass(frozen=True)
-class EncodedData:
-    """The rows as tensors, and the schema that they were encoded by."""
+class TableRows:
+    """The rows of a table in memory: a data set of one part."""
 
-    rows: TrainingData
-    schema: Schema
-    # Codes, labels, task weights and elements of lists of rows that are not in the
-    # target statistics yet.
-    labelled: tuple[np.ndarray, np.ndarray, np.ndarray, list[Any]] | None = None
-    further: Mapping[str, Impressions] = field(default_factory=dict)  # only measured
+    sample_rows = None  # all rows are read
 
-    def update_statistics(self, undo: list[Callable[[], None]]) -> None:
-        """Add the rows of an update to the statistics that they were encoded by."""
-        if self.labelled is not None and self.schema.statistics is not None:
-            codes, y, weight, lists = self.labelled
-            self.schema.statistics.update(codes, y, weight, undo, lists)
+    def __init__(
+        self,
+        settings: Settings,
+        rows: Rows,
+        weight_scale: float | None = None,
+        origin: str = "the training rows",  # as errors name them
+    ) -> None:
+        self.settings = settings
+        self.rows: Any = rows
+        self.origin = origin
+        self.tasks = rows.targets.without_labels()
+        self.n_rows = len(rows)
+        self.has_groups = rows.groups is not None
+        self.summary: Any = RowSummary(weight_scale)
+        self.summary.add(rows.targets, rows.weights)
+        self.has_task_weights: bool = self.summary.per_task
+
+    def parts(self, label: str) -> Iterator[Rows]:
+        """Yield the rows; `label` is what is done with them."""
+        yield self.rows
+
+    def release(self) -> None:
+        """Release the table and its labels: training reads tensors only."""
+        self.rows = self.summary = None
+
+    def encode(self, schema: Schema) -> Impressions:
+        """Encode validation rows like the rows of a prediction."""
+        rows = self.rows
+        try:
+            inputs = schema.transform(rows.X)
+        except (ValueError, TypeError) as error:
+            raise type(error)(f"In {self.origin}: {error}") from error
+        return inputs.impressions(rows.targets.values, self.summary.scaled, rows.groups)
 
 
-def check_rows(
+def read_table(
     settings: Settings,
     given: GivenRows,
-    expected: Targets | None,
-    classes: Any,
-    single_pass: bool,
+    expected: Targets | None = None,
+    classes: Any = None,
+    *,
+    is_update: bool = False,
     weight_scale: float | None = None,
-) -> Rows:
+    origin: str = "the training rows",
+) -> TableRows:
     """Check all but the table itself, and leave out the rows of weight 0.
 
     `expected` has the tasks of the earlier fit, or of the training rows. Weights are
-    divided by `weight_scale`, by default by their mean.
+    divided by `weight_scale`, by default by their mean. The rows of an update may have
+    only one of the classes.
     """
     refuse_parts(given.X)
     check_encoding_params(settings.encoding_params)
@@ -357,7 +398,7 @@ def check_rows(
     given = given._replace(Y=collected(given.Y))
     targets = given.Y
     if not isinstance(targets, SoftTargets):
-        targets = _check_tasks(settings, given.Y, expected, classes, single_pass)
+        targets = _check_tasks(settings, given.Y, expected, classes, is_update)
     given = given._replace(X=as_table(given.X))
     n_samples = len(targets.values)
     check_match(n_samples=n_samples, **given._asdict())
@@ -365,7 +406,9 @@ def check_rows(
     rows = Rows(given.X, targets, weights, check_groups(given.groups, n_samples))
     if given.sample_weight is None:
         weight_scale = 1.0  # the weights, if any, are 0 for missing labels
-    return _with_weight(rows, weight_scale)
+    checked = TableRows(settings, rows.with_weight(), weight_scale, origin)
+    _warn_about_ratio(checked.summary.weights)
+    return checked
 
 
 def _check_tasks(
@@ -402,26 +445,12 @@ def _check_tasks(
     return targets
 
 
-def _with_weight(rows: Rows, scale: float | None) -> Rows:
-    """Leave out rows of weight 0, and divide the others by a scale or by their mean."""
-    if rows.weights is None:
-        return replace(rows, weight_scale=scale)
-    kept = np.flatnonzero(rows.weights.reshape(len(rows.weights), -1).any(axis=1))
-    if len(kept) < len(rows.weights):
-        rows = rows.at(kept)
-    scaled = WeightScale(rows.targets.values.shape[1], scale)
-    scaled.add(rows.weights)
-    _warn_about_ratio(scaled)
-    weights = scaled.apply(rows.weights)
-    return replace(rows, weights=weights, weight_scale=float(scaled.mean))
-
-
 # A mean of the weights that is so many times larger or smaller than that of the first
 # call is probably in another unit.
 LARGEST_RATIO = 10.0
 
 
-def _warn_about_ratio(scaled: WeightScale) -> None:
+def _warn_about_ratio(scaled: Any) -> None:
     """Warn if weights are divided by the mean of earlier ones of another size."""
     if scaled.given is None or scaled.own_mean is None:
         return
@@ -433,177 +462,6 @@ def _warn_about_ratio(scaled: WeightScale) -> None:
             f"latter, so that these rows count {ratio:.3g} times as much as those. "
             "Scale the weights if that is not intended."
         )
-
-
-def encode(
-    settings: Settings,
-    rows: Rows,
-    earlier: Schema | None,
-    split: np.random.RandomState,
-    *,
-    holds_out: bool,
-    is_update: bool,
-    estimator_name: str,
-    block_seed: int,
-    extends: bool = False,
-    ends: Sequence[int] = (),
-) -> EncodedData:
-    """Encode the table, by the earlier schema if there is one, and hold rows out.
-
-    These are drawn from the rows before each of the `ends` in turn. In an update the
-    rows are added to the rows of the earlier fit: their inputs are the statistics
-    before the update, otherwise the statistics of other blocks, which `block_seed`
-    draws if they are random. With `extends`, the statistics of `earlier` encode the
-    rows, instead of new ones.
-    """
-    params, known = settings.encoding_params, None
-    adds = is_update and earlier is not None
-    if earlier is not None:
-        check_time(settings, earlier.encoder)
-    if earlier is None:
-        schema, (codes, numeric, *bags) = _learn(
-            settings, rows, estimator_name, is_update
-        )
-        # Constants are usual in a small batch, and in a single row.
-        if not is_update and len(rows.targets.values) > 1:
-            warn_about_constants(schema.encoder.columns_)
-    else:
-        rows = replace(rows, X=earlier.encoder.align(rows.X))
-        schema, (codes, numeric, *bags) = _encode_again(rows, earlier, extends)
-        if adds and not settings.grows:
-            warn_about_new_values(schema.encoder, codes, rows.X)
-        if not (adds or extends):
-            known = earlier.statistics
-            shape, encoder = rows.targets.values.shape, earlier.encoder
-            statistics = unfitted_statistics(settings, encoder, shape, earlier)
-            schema = replace(schema, statistics=statistics)
-    if is_update:
-        _warn_about_few_rows(schema, earlier, len(codes))
-    # Rows that are added to those of earlier fits need no order.
-    times = None if adds else row_times(rows.X, params["time_column"])
-    parts, is_valid = None, np.zeros(len(codes), dtype=bool)
-    if holds_out:
-        if times is None:
-            names = [column.name for column in schema.encoder.columns_]
-            warn_about_random_validation(names)
-        parts = hold_out(settings, rows, split, times, ends)
-        is_valid[parts[1]] = True
-    labelled, is_late = None, None
-    if schema.statistics is not None:
-        y, weights = task_labels(settings, rows.targets, rows.weights)
-        lists = schema.elements(bags)
-        if adds:
-            rates = schema.statistics.transform(codes, lists)
-            labelled = codes.copy(), y, weights, lists
-        else:
-            block = np.zeros(len(codes), dtype=np.intp)
-            if schema.statistics.reads_blocks:
-                schema.statistics.keep_seed(known, block_seed)
-                block, is_random = choose_blocks(
-                    params["target_encoding_blocks"],
-                    schema.statistics,
-                    schema.encoder,
-                    schema.targets.task_names,
-                    codes,
-                    y,
-                    weights,
-                    ~is_valid,
-                    times,
-                    rows.groups,
-                )
-                if is_random and times is None:  # rows are in another order
-                    is_late = block == block.max()
-            rates = schema.statistics.fit_transform(
-                codes, y, weights, block, is_valid, known, lists
-            )
-        numeric[:, schema.encoder.n_numeric_ :] = rates
-    if earlier is None and not is_update:
-        # A stream's first part says little about which values later ones have.
-        new_values = NewValues(schema.encoder)
-        if is_late is None:
-            is_late = are_late(len(codes), times)
-        new_values.add(codes, is_late)
-        schema = replace(schema, category_dropout=new_values.dropouts())
-    inputs = Inputs(schema.without_rare(codes), numeric, *bags)
-    impressions = inputs.impressions(rows.targets.values, rows.weights, rows.groups)
-    if parts is None:
-        return EncodedData(TrainingData(impressions), schema, labelled)
-    train, valid = (impressions.at(torch.from_numpy(part)) for part in parts)
-    return EncodedData(TrainingData(train, valid), schema, labelled)
-
-
-def are_late(n_samples: int, times: np.ndarray | None) -> np.ndarray:
-    """Return whether rows are among the last ones, by their times or their order."""
-    if times is None or times.min() == times.max():
-        return np.arange(n_samples) >= (1 - LATE_SHARE) * n_samples
-    return np.asarray(times >= last_edge(times, LATE_SHARE))
-
-
-def check_time(settings: Settings, encoder: TableEncoder) -> None:
-    """Raise if an earlier fit read the column of times as a feature."""
-    name = settings.left_out_column
-    names = [column.name for column in encoder.read_columns_]
-    if name is not None and name in names:
-        raise ValueError(
-            f"time_column={name!r} was a feature in the earlier fit. Set "
-            "time_feature=True in encoding_params to continue it."
-        )
-
-
-def _warn_about_few_rows(
-    schema: Schema, earlier: Schema | None, n_samples: int
-) -> None:
-    """Warn about what an update has learnt from few rows, which later ones keep."""
-    columns, with_rates = schema.encoder.columns_, []
-    if earlier is not None:
-        known = set(map(id, earlier.encoder.columns_))
-        columns = [column for column in columns if id(column) not in known]
-    elif schema.statistics is not None and n_samples < FEW_VALUES:
-        with_rates = schema.statistics.column_names(schema.encoder)
-    warn_about_few_values(columns, with_rates)
-
-
-def _learn(
-    settings: Settings, rows: Rows, name: str, is_update: bool
-) -> tuple[Schema, tuple[Any, ...]]:
-    """Learn the columns of a table; return the schema and the encoded table.
-
-    The numeric inputs have columns without values for the target statistics.
-    """
-    encoder, statistics = make_encoder(settings, name), None
-
-    def count_rates(encoder: TableEncoder) -> int:
-        nonlocal statistics
-        statistics = unfitted_statistics(
-            settings, encoder, rows.targets.values.shape, is_update=is_update
-        )
-        return 0 if statistics is None else statistics.n_outputs
-
-    encoded = encoder.fit_transform(rows.X, row_weights(rows.weights), count_rates)
-    schema = Schema(
-        encoder,
-        rows.targets.without_labels(),
-        base_rates(rows.targets.values, rows.weights, rows.targets.parents),
-        statistics,
-        automatic_dims(encoder.cardinalities_),
-        widest_bag(encoder),
-        statistics_selection(settings),
-    )
-    return schema, encoded
-
-
-def _encode_again(
-    rows: Rows, earlier: Schema, extends: bool
-) -> tuple[Schema, tuple[Any, ...]]:
-    """Return the schema of an earlier fit for further rows, and the encoded table."""
-    encoder, statistics = earlier.encoder, earlier.statistics
-    n_rates = 0 if statistics is None else statistics.n_outputs
-    if extends:
-        rates = base_rates(rows.targets.values, rows.weights, rows.targets.parents)
-        schema = replace(earlier, base_rates=rates)
-        return schema, encoder.transform(rows.X, n_rates)
-    encoder = learn_constant_columns(encoder, rows.X, row_weights(rows.weights))
-    return replace(earlier, encoder=encoder), encoder.transform(rows.X, n_rates)
 
 
 class ColumnInput(NamedTuple):
@@ -641,10 +499,11 @@ def column_inputs(
     numeric, places = numeric_widths(spec), schema.places()
     vectors = vector_counts(encoder)
     found = {n: ColumnInput("refused", error=text) for n, text in errors.items()}
+    encodings = schema.column_encodings()
     for column in encoder.columns_:
         name, text = column.name, column.encoding
         codes, inputs, bags = places.get(name, ((), (), ()))
-        if inputs and (codes or bags):
+        if encodings[name].rates:
             text += ", rates"
         width = sum(spec.widths[code] for code in codes)
         width += spec.embedding_dim * len(bags) + sum(numeric[i] for i in inputs)

@@ -282,6 +282,7 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
     # During training only, the last two epochs with the lowest training loss so far and
     # their weights; and the epoch whose weights were restored after a divergence.
     lowest_: tuple[tuple[int, dict[str, Tensor]], ...] = ()
+    average_: WeightAverage | None = None  # during training only
     kept_epoch_: int | None = None
     # Mean probabilities before training, if it began with the weights of another net.
     start_rates_: tuple[list[float], ...] = ()
@@ -370,7 +371,7 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
         finally:
             release(self.callbacks_)
         self._check_end(X.train.sample)
-        self.lowest_, self.further_ = (), {}
+        self.lowest_, self.further_, self.average_ = (), {}, None
         self.schedules_ = positions_of(self.callbacks_)
         self._zero_grad_optimizer()  # releases the memory of the gradients
         return self
@@ -379,7 +380,9 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
         """Return a net that predicts the same after this one has trained further."""
         copied = object.__new__(type(self))
         network = deepcopy(self.module_)
-        copied.__dict__.update(vars(self), module=network, module_=network)
+        copied.__dict__.update(
+            vars(self), module=network, module_=network, average_=None
+        )
         copied.__dict__.update(history_=deepcopy(self.history_), best_=dict(self.best_))
         return copied
 
@@ -388,6 +391,7 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
         self.stop_training_ = False
         keep_freed_memory()
         loop, keeper = self._loop_state(), find_callback(self, KeepOnInterrupt)
+        self.average_ = loop.average
         if checkpoints is not None:
             checkpoints.begin(self, loop)
             if keeper is not None and loop.n_complete:
@@ -407,6 +411,12 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
                 "Training was interrupted. callbacks holds KeepOnInterrupt: the "
                 f"{loop.n_complete} complete epochs are kept, and fit returns."
             )
+
+    def go_back_to(self, weights: Mapping[str, Any]) -> None:
+        """Train on, after an epoch, from the weights that an earlier one has left."""
+        self.module_.load_state_dict(weights)
+        if self.average_ is not None:
+            self.average_.restart()
 
     def _step(self) -> AbstractContextManager[Step]:
         """Return the training step, which is valid in a `with` block."""

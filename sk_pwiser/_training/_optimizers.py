@@ -37,7 +37,7 @@ _NO_DECAY, _TABLE, _OTHER = "no decay", "table", "other"
 
 # Weight decay of embeddings, relative to that of the other parameters: few rows train
 # each embedding.
-EMBEDDING_DECAY_RATIO = 5.0
+EMBEDDING_DECAY_RATIO = 20.0
 
 # Below this rate, the decay of the parameters of a single task is reduced.
 RARE = 0.05
@@ -513,6 +513,15 @@ class WeightAverage:
         """Put the weights of the last step back into the module."""
         if self.is_in_module:
             self._swap()
+
+    @torch.no_grad()
+    def restart(self) -> None:
+        """Let training go on from the average, which the module has."""
+        assert self.is_in_module
+        for part in self.parts:
+            part.n_pending = 0
+            for last, average in zip(part.averages, part.parameters, strict=True):
+                last.copy_(average)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state, with the weights of the last step."""

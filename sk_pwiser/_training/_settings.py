@@ -70,6 +70,7 @@ class Settings:
     optimizer: Any
     optimizer_params: dict[str, Any]
     lr: float
+    lr_schedule: str | None
     weight_decay: float
     batch_size: int
     stratified_batches: bool

@@ -432,6 +432,7 @@ def from_state(state: Mapping[str, Any], defaults: Mapping[str, Any]) -> Trainin
             monitor=None,
             max_epochs=state["net"]["max_epochs"],
             average_decay=state["net"]["average_decay"],
+            is_update=True,  # other trainings build their own net
         )
     net.compile_mode = state["net"]["compile_mode"]
     load_net_state(net, to_tensors(state))

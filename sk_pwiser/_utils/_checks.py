@@ -256,8 +256,9 @@ def resolve(
 # What pip installs for a package, and the extra of this package that does so, too.
 REQUIREMENTS = {
     "matplotlib": ("matplotlib", "plot"),
-    "onnx": ("onnx onnxruntime", "onnx"),
-    "onnxruntime": ("onnx onnxruntime", "onnx"),
+    "onnx": ("onnx onnxruntime onnxscript", "onnx"),
+    "onnxruntime": ("onnx onnxruntime onnxscript", "onnx"),
+    "onnxscript": ("onnx onnxruntime onnxscript", "onnx"),
     "pandas": ("pandas pyarrow", "pandas"),
     "pyarrow": ("pyarrow", "pandas"),
     "ray": ('"ray[train]" pandas pyarrow', "ray"),

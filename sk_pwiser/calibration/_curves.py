@@ -1,8 +1,8 @@
 """Calibration curves of one task: functions from logits to probabilities.
 
 Only the ratios of the weights influence a curve. The constants of the methods are
-relative to the mean weight of one label, since that of all rows can be a hundred times
-the weight of a conversion in a sampled log.
+relative to the mean weight of the rows with one label: in a sampled log, the mean
+weight of all rows can be a hundred times the weight of a conversion.
 """
 
 import numpy as np
@@ -10,8 +10,8 @@ from scipy.optimize import brentq, minimize, minimize_scalar
 from scipy.special import expit, logit
 from sklearn.isotonic import IsotonicRegression
 
-# Rows of each label added at the end of the logits where that label is least expected,
-# which keep the rates above 0 and below 1.
+# Number of rows that are added with each label, at the end of the logits where the
+# label is least expected. They keep the rates above 0 and below 1.
 PSEUDO_ROWS = 0.5
 # Two steps whose rates differ by less than this share are one step: without rounding
 # errors, isotonic regression would have merged them.
@@ -34,8 +34,8 @@ class IsotonicCurve(Curve):
     """Isotonic regression whose steps are joined by straight lines in log-odds.
 
     The curve passes through the mean logit and the rate of each step. In Oron and
-    Flournoy (2017) the lines are straight in the rates, which lie above the exponential
-    growth of rare events, so that the sum of the probabilities exceeds their number.
+    Flournoy (2017) the lines are straight in the rates. They lie above the exponential
+    growth of rare events, so that the probabilities would add up to too many events.
     """
 
     def fit(self, logits, y, weight):
@@ -60,8 +60,8 @@ class IsotonicCurve(Curve):
 class SigmoidCurve(Curve):
     """Platt's method: the sigmoid of a linear function of the logit.
 
-    Weights are in units of the rarer label's mean weight: in those of the average row,
-    Platt's targets would change the sum of the labels in a sampled log. If higher
+    Weights are in units of the mean weight of the rarer label. In units of the average
+    row, Platt's targets would change the sum of the labels in a sampled log. If higher
     logits go with fewer events, as they can by chance with one or two events, the slope
     is 1 and only the rate is corrected, so that the ranking stays.
     """
@@ -69,11 +69,14 @@ class SigmoidCurve(Curve):
     def fit(self, logits, y, weight):
         weight = weight / weight[y == (y.mean() < 0.5)].mean()
         n_1, n_0 = weight[y == 1].sum(), weight[y == 0].sum()
+        # Platt's targets: with labels of 0 and 1, separable rows would have an infinite
+        # slope.
         target = np.where(y == 1, (n_1 + 1) / (n_1 + 2), 1 / (n_0 + 2))
         weight = weight / weight.sum()
         centre, scale = logits.mean(), logits.std()
         if scale <= ROUNDING * max(1.0, abs(centre)):
             logits, scale = np.full_like(logits, centre), 1.0
+        # Standardised, so that the trust region fits logits of any scale.
         z = (logits - centre) / scale
         features = np.column_stack([z, np.ones_like(z)])
 
@@ -129,6 +132,7 @@ def fit_shifts(logits, y, weight, group, n_groups):
             p = expit(logits + shifts[group])
             slope = np.bincount(group, weight * (y - p), n_groups) - shifts / variance
             information = np.bincount(group, weight * p * (1 - p), n_groups)
+            # Newton's method, with steps limited to where the quadratic model holds.
             step = np.clip(slope / (information + 1 / variance), -1, 1)
             shifts += step
             if np.abs(step).max() < 1e-9:
@@ -140,6 +144,8 @@ def fit_shifts(logits, y, weight, group, n_groups):
         shifts, information = most_likely(variance)
         z = logits + shifts[group]
         losses = weight @ (np.logaddexp(0, z) - y * z)
+        # Minus twice the log prior, and the logarithm of the determinant in Laplace's
+        # formula.
         prior = shifts**2 / variance + np.log1p(variance * information)
         return losses + prior.sum() / 2
 

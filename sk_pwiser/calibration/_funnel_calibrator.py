@@ -105,22 +105,24 @@ class FunnelCalibrator(
         :class:`~sk_pwiser.model_selection.FunnelStratifiedKFold`, shuffled with
         `random_state=0`.
     ordered : bool, default=True
-        Whether no task is more likely than the task that it presupposes: in a funnel,
-        or by the `task_parents_` of an estimator that has them, the one before it. With
-        False no probability is lowered; missing labels are completed in either case,
-        see `fit`. For tasks that are no funnel, set `task_parents` of the estimator.
+        Whether a task is at most as likely as the task that it presupposes. This is the
+        task before it, or the one named by the `task_parents_` of an estimator that has
+        them. With False, no probability is lowered; missing labels are completed in
+        either case, see `fit`. For tasks that are no funnel, set `task_parents` of the
+        estimator.
     negative_sampling_rate : float or "auto", default="auto"
         Share of the rows without a click (the first task) that the log has kept, in
         (0, 1]. The rows passed to `fit` are expected to be of this sampled log. Rows
         without a click then count 1 / rate times in the curves, so that calibrated
         probabilities are those of the full log. "auto" is the estimator's own
         parameter of this name, or 1 if it has none. Pass 1 if the estimator was
-        trained on a sampled log, but the rows of the calibration are of the full one.
+        trained on a sampled log, but the calibration rows come from the full log.
     by : str, default=None
         Name of a column of `X`, such as the market. The log-odds of each of its values
-        are shifted, per task, from the common curve to the rate of the value, as far as
-        its number of events supports it. Values that are missing or were not in `fit`
-        have the common curve. An array has no such column: pass a table with names.
+        are shifted, per task, from the common curve towards the rate of the value, as
+        far as its number of events supports this. Values that are missing or were not
+        in `fit` keep the common curve. An array has no such column: pass a table with
+        names.
 
     Attributes
     ----------
@@ -138,7 +140,7 @@ class FunnelCalibrator(
     task_names_ : list of str
         Names of the tasks.
     task_parents_ : dict of str to (str or None)
-        The task that each task presupposes, None for none.
+        The task that each task presupposes, None if there is none.
     n_tasks_ : int
         Number of tasks.
 
@@ -283,11 +285,14 @@ class FunnelCalibrator(
         labels, classes, columns = self._read_labels(y)
         check_rows(X, len(labels), y=y, sample_weight=sample_weight)
         groups = self._groups(X, self.by)
+        # Before any training, so that an unsuitable column costs no time.
         index = self._index_groups(groups)
         given = np.ones(labels.shape)
         if sample_weight is not None:
             found = check_weights(sample_weight, *labels.shape, columns)
             given *= found.reshape(len(found), -1)
+        # `given` also has the weights of missing labels, for which known ones will
+        # stand.
         weight = np.where(np.isnan(labels), 0.0, given)
         if self.cv is None:
             estimator = self.estimator
@@ -295,6 +300,7 @@ class FunnelCalibrator(
         else:
             splits = self._splits(X, y, labels, of_splits)
             estimator, logits = self._cross_fit(X, y, labels, weight, splits, of_fits)
+        # Rows that no split has left out, and tasks that a fold could not learn.
         without = np.isnan(logits)
         weight[without] = given[without] = 0.0
         fitted = Predictions(estimator, None, {})
@@ -303,6 +309,7 @@ class FunnelCalibrator(
         parents = fitted.task_parents(len(names))
         if self.ordered or np.isnan(labels).any():
             _warn_about_order(labels, weight, names, parents)
+        # Each kept row without a click stands for 1 / rate rows of the full log.
         given[labels[:, 0] == 0] /= self._sampling_rate(estimator)
         read = labels, given
         labels, weight, _ = _complete(*read, parents)
@@ -313,6 +320,7 @@ class FunnelCalibrator(
             labels, weight = _complete_groups(*read, parents, group)
             shifts = self._fit_shifts(logits, labels, weight, curves, group, index)
             self.shifts_ = shifts
+        # All attributes are set at the end: an error leaves an earlier fit as it was.
         self.estimator_, self.calibrators_, self.by_ = estimator, curves, self.by
         self.classes_, self.task_names_ = classes, names
         self.n_tasks_ = len(names)
@@ -337,7 +345,7 @@ class FunnelCalibrator(
         return labels, np.tile(np.array([0, 1], dtype=dtype), (n_tasks, 1)), columns
 
     def _check_tasks(self, n_tasks, columns):
-        """Return the classes of a fitted estimator of one task, None of several."""
+        """Return the classes of a fitted estimator, or None if it has several tasks."""
         fitted = Predictions(self.estimator, None, {})
         names = fitted.task_names()
         classes = getattr(self.estimator, "classes_", None)
@@ -392,6 +400,8 @@ class FunnelCalibrator(
         for train, test in splits:
             model = self._fit_clone(X, y, params, train)
             found = _positive_logits(model, _safe_indexing(X, test), labels.shape[1])
+            # A clone that has seen one class only predicts a constant, which fits no
+            # curve.
             for k, seen in enumerate((weight[train] > 0).T):
                 if len(np.unique(labels[train][seen, k])) == 2:
                     logits[test, k] = found[:, k]
@@ -478,7 +488,7 @@ class FunnelCalibrator(
         return [None if is_missing(value) else value for value in values]
 
     def _known_groups(self, X):
-        """Return the groups of new rows, which are text if those of `fit` are."""
+        """Return the groups of new rows; they must be of the kind that `fit` saw."""
         groups = self._groups(X, self.by_)
         check_same_kind(f"by={self.by_!r}", set(groups or ()), self.shifts_)
         return groups
@@ -532,7 +542,7 @@ class FunnelCalibrator(
         return self._calibrate(logits, groups)
 
     def _calibrate(self, logits, groups):
-        """Return log-odds calibrated, with the shifts of the groups; changes them."""
+        """Calibrate log-odds in place, add the shifts of the groups, and order them."""
         for k, curve in enumerate(self.calibrators_):
             if curve is not None:
                 logits[:, k] = curve.transform(logits[:, k])
@@ -541,6 +551,7 @@ class FunnelCalibrator(
             logits += np.array([shifts.get(value, common) for value in groups])
         for k, parent in enumerate(self._parents if self.ordered else ()):
             if parent >= 0:
+                # Parents come first, so that a lowered task lowers those after it.
                 logits[:, k] = np.minimum(logits[:, k], logits[:, parent])
         return logits
 

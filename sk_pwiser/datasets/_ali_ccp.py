@@ -32,6 +32,8 @@ def read_part(skeleton, common, columns, labels, multi_valued, n_rows=None):
     """Add a part to columns and labels, and return its number of rows."""
     wanted = None
     if n_rows is not None:
+        # The common features of all rows fill many GB: only those of the rows to read
+        # are kept.
         wanted = {cells[3] for _, cells in _lines(skeleton, 6, n_rows)}
     shared = _read_common(common, wanted, multi_valued)
     start = len(labels)
@@ -45,6 +47,7 @@ def read_part(skeleton, common, columns, labels, multi_valued, n_rows=None):
                 f"{place}: common_feature_index {index!r} is not in {common}."
             )
         own = _parse(text, count, place, multi_valued)
+        # A row has the features of its user and search, and its own.
         features = _union(shared[index], own, multi_valued, place)
         for name, column in columns.items():
             missing = NO_IDS if name in multi_valued else MISSING
@@ -135,6 +138,7 @@ def _union(common, own, multi_valued, place):
 def as_category(pandas, ids):
     """Return ids as a `category` Series, -1 as missing."""
     values, codes = np.unique(np.frombuffer(ids, dtype=np.int64), return_inverse=True)
+    # Categories get the code -1 for a missing id, as pandas expects.
     n_missing = int(len(values) > 0 and values[0] == MISSING)
     return pandas.Series(
         pandas.Categorical.from_codes(codes - n_missing, values[n_missing:])

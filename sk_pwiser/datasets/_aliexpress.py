@@ -181,6 +181,7 @@ def _read_raw(pandas, user_file, item_file):
             "occurs in an earlier line."
         )
     check_flags(items, ["label"], item_file, n_header_lines=0, values=(0, 1, 2))
+    # Inner, as in the processed form; the lost rows are counted in a warning.
     rows = items.merge(users, on="search_id", how="inner", validate="m:1")
     if lost := len(items) - len(rows):
         warn_user(
@@ -188,6 +189,7 @@ def _read_raw(pandas, user_file, item_file):
             f"{user_file}."
         )
     label = rows.pop("label")
+    # A label of 2 is a click with a conversion.
     rows["click"] = (label >= 1).astype("int64")
     rows["conversion"] = (label == 2).astype("int64")
     return rows

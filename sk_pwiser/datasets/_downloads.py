@@ -19,7 +19,10 @@ PARAMETERS = {
 
 
 def find_files(path, *forms, download):
-    """Return the files of the first form that is complete, each by its candidates."""
+    """Return the files of the first form that is complete.
+
+    A form is a list of files, and each file a list of names to look for.
+    """
     folder, missing = Path(path).expanduser(), []
     for form in forms:
         files = [
@@ -53,9 +56,13 @@ def check_columns(frame, columns, source):
 
 
 def read_csv(pandas, file, dtypes, *, has_header=True, n_rows=None):
-    """Read columns from a csv file, or a zip file with one; NaN if without a header."""
+    """Read columns from a csv file, or from a zip file that contains one.
+
+    Numbers may be missing only if the file has no header.
+    """
     names, options = list(dtypes), {"header": None, "names": list(dtypes)}
     if has_header:
+        # The header first, so that a missing column is named before any row is read.
         header = pandas.read_csv(file, nrows=0)
         check_columns(header, names, file)
         names, options = list(header.columns), {}
@@ -72,6 +79,7 @@ def read_csv(pandas, file, dtypes, *, has_header=True, n_rows=None):
             **options,
         )
     except (ValueError, OverflowError) as error:
+        # pandas names neither the line nor the column, so a second pass looks for them.
         fault = _first_fault(file, types, has_header)
         raise ValueError(fault or f"{file}: {error}") from error
     floats = [name for name in names if has_header and types[name] == "float32"]

@@ -177,6 +177,7 @@ def _draw_world(rng, n_numeric, sizes):
         directions = basis[:, np.arange(4) % n_numeric]
     popularities, effects = [], []
     for size in sizes:
+        # Popularities by Zipf's law: a few values have most of the rows, as in logs.
         share = 1 / np.arange(1, size + 1)
         share /= share.sum()
         popularities.append(share)
@@ -185,7 +186,7 @@ def _draw_world(rng, n_numeric, sizes):
 
 
 def _draw_effects(rng, share):
-    """Draw the effects of values, of deviation 1 over rows; two are correlated."""
+    """Draw the effects of values; they have deviation 1 over rows, two correlate."""
     effect = rng.standard_normal((len(share), 3))
     effect[:, 1] = 0.5 * effect[:, 0] + np.sqrt(0.75) * effect[:, 1]
     effect -= share @ effect
@@ -198,6 +199,8 @@ def _scores(latent, codes, effects):
     shared, own_interest, own_conversion, own_accident = latent.T
     scores = np.column_stack(
         [
+            # Products and squares, so that a linear model does not suffice; the shared
+            # part, so that clicks tell about conversions.
             0.7 * shared + 0.5 * own_interest + 0.5 * shared * own_interest,
             0.6 * shared + 0.7 * own_conversion + 0.3 * own_conversion**2,
             own_accident,
@@ -207,7 +210,7 @@ def _scores(latent, codes, effects):
         # All categories together have slightly less weight than the numeric features.
         scores += 0.8 / np.sqrt(len(codes)) * effect[code]
     deviation = scores.std(axis=0)
-    # Equal scores only differ by rounding errors.
+    # Equal scores differ by rounding errors only.
     return (SCALES * scores / np.where(deviation > 1e-9, deviation, 1)).T
 
 

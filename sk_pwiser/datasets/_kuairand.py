@@ -85,8 +85,8 @@ def load_kuairand(path, second="engage", *, subset="all"):
     second : {"engage", "long", "reactions"}, default="engage"
         The second task: `engage` is a click with a like, follow, comment, forward or
         visit of the author's profile; `long` is a click with a long view. With
-        "reactions" these five are tasks of their own, of which none presupposes
-        another: `like`, `follow`, `comment`, `forward` and `profile`.
+        "reactions", these five are separate tasks, which presuppose only the click:
+        `like`, `follow`, `comment`, `forward` and `profile`.
     subset : {"all", "train", "test"}, default="all"
         Which rows to return; `"all"` returns the training rows, then the test rows.
 
@@ -210,6 +210,7 @@ def _read_impressions(pandas, file, second, part):
         rows = read_csv(pandas, file, dict.fromkeys(["date", *keys, *labels], "int64"))
         check_flags(rows, labels, file)
         rows = rows[rows["date"].between(*DATES[part])]
+        # In the order of time, so that splits by position are splits by time.
         rows = rows.sort_values("time_ms", kind="stable", ignore_index=True)
     else:
         rows = pandas.read_parquet(file, engine="pyarrow")
@@ -220,12 +221,14 @@ def _read_impressions(pandas, file, second, part):
     rows["hour"] = rows["hourmin"] // 100
     rows["click"] = feedback["is_click"]
     for name, columns in later.items():
+        # Some reactions come without a click; the task is a click with the reaction.
         rows[name] = feedback["is_click"] * feedback[columns].max(axis=1)
     return rows
 
 
 def _features(rows, users, videos):
     context = ["user_id", "video_id", "tab", "hour"]
+    # Left joins: a row keeps its labels even if its user or video is unknown.
     data = rows[context].merge(users, on="user_id", how="left", validate="m:1")
     data = data.merge(videos, on="video_id", how="left", validate="m:1")
     data = data.astype(dict.fromkeys(context, "category"))

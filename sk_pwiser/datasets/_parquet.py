@@ -166,7 +166,10 @@ def read_footers(filesystem, paths, on_corrupt):
 
 
 def unify_schemas(files, schema, columns):
-    """Return the common schema of all files; `schema` has columns from folder names."""
+    """Return the common schema of all files.
+
+    `schema` also has the columns that come from names of folders.
+    """
     pyarrow, _, _ = import_parquet()
     known = {name for file in files for name in file.schema.names} | {*schema.names}
     fields = []
@@ -394,7 +397,8 @@ class ParquetImpressions:
         first = dataset.schema
         unique = self._used_columns()
         schema = unify_schemas(self._files, first, unique)
-        for field in first:  # filters may read other columns
+        # Filters may read columns that training does not.
+        for field in first:
             if field.name not in unique:
                 schema = schema.append(field)
         files = set(self.files_)  # without corrupt ones
@@ -442,6 +446,7 @@ class ParquetImpressions:
     def _iter_fragment(self, fragment, columns):
         pyarrow, _, _ = import_parquet()
         n_before = 0
+        # Small row groups are joined: encoding has a cost per table.
         for batches in _gather(self._read_file(fragment, columns)):
             table = pyarrow.Table.from_batches(batches)
             yield table, f"{fragment.path!r}, rows from {n_before} on"
@@ -456,12 +461,15 @@ class ParquetImpressions:
             "batch_size": CHUNK_ROWS,
             "batch_readahead": 2,
         }
+        # One row group at a time, so that an error names it and can skip it alone.
         for part in fragment.split_by_row_group(self.filters, self._dataset.schema):
             number = part.row_groups[0].id
             try:
                 if self.on_corrupt == "raise":
                     yield from part.to_batches(**options)
-                else:  # also leave out the rows before the corrupt one
+                else:
+                    # A row group counts as a whole: rows that were yielded before the
+                    # error could not be taken back.
                     yield from list(part.to_batches(**options))
             except (OSError, ValueError) as error:
                 place = f"{fragment.path!r}, row group {number}"

@@ -10,9 +10,10 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from sk_pwiser._streaming import Job, StreamedImpressions
+from sk_pwiser._streaming import StreamedImpressions
 from sk_pwiser._training import Batch, BatchIterator, TrainingData
 from sk_pwiser._utils import Generators, active
+from sk_pwiser.distributed._jobs import Job
 
 # Entries of gradients that are sent together.
 BUCKET = 2**22
@@ -23,7 +24,7 @@ class LostWorkerError(RuntimeError):
 
 
 def exchange(collective: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
-    """Call a collective operation; LostWorkerError if another process has ended."""
+    """Call a collective operation; raise LostWorkerError if a process has ended."""
     try:
         collective(*args, **kwargs)
     except RuntimeError as error:
@@ -32,6 +33,7 @@ def exchange(collective: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
 
 def gather_rows(own: Tensor, sizes: Sequence[int]) -> list[Tensor]:
     """Return the rows of all processes, by rank; `sizes` has their numbers."""
+    # all_gather takes tensors of one shape.
     padded = own.new_zeros(max(sizes), *own.shape[1:])
     padded[: len(own)] = own
     found = [torch.empty_like(padded) for _ in sizes]
@@ -45,7 +47,8 @@ class Workers:
     def __init__(self, device: torch.device) -> None:
         self.device = device
         self.rank, self.size = dist.get_rank(), dist.get_world_size()
-        # Numbers that the host reads travel apart, so that it need not wait for a GPU.
+        # A separate group, on the CPU, sends the numbers that the host reads: the host
+        # need not wait for the GPU's queue.
         self._control = dist.new_group(backend="gloo")
 
     def __deepcopy__(self, memo: object) -> "Workers":
@@ -66,23 +69,34 @@ class Workers:
         return value.item()
 
     def join(self, rows: Tensor, sizes: Sequence[int]) -> Tensor:
-        """Return `sizes[rank]` rows of each process; gradients flow to the own ones."""
+        """Return `sizes[rank]` rows of each process.
+
+        Only the rows of this process have a gradient. The other processes compute
+        theirs; `sum_gradients` adds them up.
+        """
         own = rows[: sizes[self.rank]]
         parts = gather_rows(own.detach(), sizes)
         parts[self.rank] = own
         return torch.cat(parts)
 
     def mean(self, value: Tensor, sizes: Sequence[int]) -> Tensor:
-        """Return the mean over all rows of means; gradients flow to the own one."""
+        """Return the mean over all rows, from the mean of each process.
+
+        Only the mean of this process has a gradient.
+        """
         own = value * (sizes[self.rank] / sum(sizes))
         total = own.detach().clone()
         exchange(dist.all_reduce, total)
+        # The value of the total, with the gradient of the own part.
         return own + (total - own.detach())
 
     def sum_gradients(
         self, parameters: Iterable[nn.Parameter], tables: Iterable[Tensor]
     ) -> None:
-        """Replace gradients, of `tables` sparse ones, by sums over the processes."""
+        """Replace gradients by their sums over the processes.
+
+        The gradients of `tables` are sparse.
+        """
         sparse = {id(table) for table in tables}
         trained = [p for p in parameters if p.requires_grad]
         dense = [p for p in trained if id(p) not in sparse]
@@ -96,6 +110,8 @@ class Workers:
     def _sum_sparse(self, gradient: Tensor | None, table: Tensor) -> Tensor:
         """Return the coalesced sum of sparse gradients of a table; None counts as 0."""
         if gradient is None:
+            # A process without a gradient must take part as well: the others wait for
+            # it.
             rows = torch.zeros(0, dtype=torch.int64, device=table.device)
             values = table.new_zeros(0, table.shape[1])
         else:
@@ -109,7 +125,7 @@ class Workers:
     def sum_tensors(
         self, tensors: Sequence[Tensor | None], like: Sequence[Tensor]
     ) -> list[Tensor | None]:
-        """Return the sums of tensors, of the shapes of `like`; None stands for 0."""
+        """Return the sums of tensors that have the shapes of `like`; None means 0."""
         sums: list[Tensor | None] = []
         for bucket in _buckets(like):
             sums += _sum_bucket(tensors[len(sums) :][: len(bucket)], bucket)
@@ -139,6 +155,7 @@ def _sum_bucket(
     parts: Sequence[Tensor | None], like: Sequence[Tensor]
 ) -> list[Tensor | None]:
     """Sum tensors in one exchange, together with whether any process has them."""
+    # A tensor that no process has stays None, as in a fit of one process.
     is_present = like[0].new_tensor([part is not None for part in parts])
     filled = [
         torch.zeros_like(each) if part is None else part
@@ -164,7 +181,7 @@ class Clock:
 
 @dataclass(frozen=True)
 class Shard(StreamedImpressions):
-    """Stored impressions, some of whose files a worker reads, others in each epoch."""
+    """The share of the stored files that a worker reads; another in each epoch."""
 
     rank: int = 0
     n_workers: int = 1
@@ -174,6 +191,7 @@ class Shard(StreamedImpressions):
         order = np.arange(len(self.store.sizes))
         if shuffled:
             seeds = self.clock.seed, self.clock.epoch
+            # All workers draw the same order of files and take every n-th part of it.
             order = np.random.default_rng(seeds).permutation(order)
         return self.deal(order.tolist(), self.n_workers)[self.rank]
 
@@ -188,7 +206,7 @@ def shards(job: Job, rank: int, n_workers: int) -> TrainingData:
     """Return a worker's share of the rows of a job."""
     clock = Clock(job.seed)
 
-    def share(rows: StreamedImpressions) -> Shard:
+    def share(rows: Any) -> Shard:
         return Shard(
             rows.store,
             rows.load,
@@ -198,12 +216,16 @@ def shards(job: Job, rank: int, n_workers: int) -> TrainingData:
             clock=clock,
         )
 
-    valid = None if job.valid is None else share(job.valid)
-    return TrainingData(share(job.train), valid)
+    train, valid = job.data.rows
+    return TrainingData(share(train), None if valid is None else share(valid))
 
 
 class JointIterator:
-    """Iterates over batches, then over a row that does not count, as all workers do."""
+    """Iterates over the batches of a worker until the last worker has finished.
+
+    A worker without further batches takes part in the steps with a row that does not
+    count, since the others wait for it.
+    """
 
     def __init__(
         self, batches: BatchIterator, workers: Workers, generators: Generators
@@ -216,7 +238,7 @@ class JointIterator:
 
     def __getattr__(self, name: str) -> Any:
         """Return the attribute of the batches, such as their dataset."""
-        if name == "batches":  # not there yet while a copy is made
+        if name == "batches":  # a copy in the making has none yet
             raise AttributeError(name)
         return getattr(self.batches, name)
 
@@ -227,6 +249,8 @@ class JointIterator:
         while True:
             with active(self.generators):
                 batch = next(own, None)
+            # One exchange per step tells all workers how many rows each one has, and
+            # when to stop.
             found = self.workers.gather_numbers(*_numbers(batch))
             self.sizes = [n_rows for n_rows, _ in found]
             self.n_weights = max(n_weights for _, n_weights in found)

@@ -13,7 +13,6 @@ from pathlib import Path
 
 from sk_pwiser._estimator import MultiTaskCTRCVRClassifier
 from sk_pwiser._files import write_bytes
-from sk_pwiser._streaming import prepare_job, run_job
 from sk_pwiser._table import reads_in_parts
 from sk_pwiser._training import (
     Checkpoints,
@@ -24,6 +23,7 @@ from sk_pwiser._training import (
 )
 from sk_pwiser._utils import check_boolean, check_integer, check_number, import_extra
 from sk_pwiser.distributed._exchange import LostWorkerError, Workers, shards
+from sk_pwiser.distributed._jobs import prepare_job, run_job
 from sk_pwiser.distributed._worker_net import WorkerNet
 
 DEFAULT_PORT = 6379
@@ -31,7 +31,7 @@ JOB, RESULT, ERRORS = "job.pickle", "result.pickle", "error-*.pickle"
 
 
 def import_ray():
-    """Return the module, with those of it that are used."""
+    """Import ray with the modules that this file uses."""
     for name in ("ray.train.torch", "ray.train"):
         import_extra(name, "sk_pwiser.distributed")
     return import_extra("ray", "sk_pwiser.distributed")
@@ -39,7 +39,7 @@ def import_ray():
 
 @contextmanager
 def joined_cluster(workers, address, timeout, verbose):
-    """Connect to a cluster of enough resources, or start one here for a time."""
+    """Connect to a cluster that has the resources, or start one for the fit."""
     ray = import_ray()
     starts = not ray.is_initialized()
     if not starts and address is not None:
@@ -94,7 +94,7 @@ def _check_address(address, timeout):
 
 
 def check_resources(workers, timeout):
-    """Raise if the workers need more than the cluster has, or than is free in time."""
+    """Raise if the cluster lacks the resources, or if they are not free in time."""
     ray = import_ray()
     each, number = workers["resources_per_worker"], workers["num_workers"]
     has = ray.cluster_resources()
@@ -107,6 +107,7 @@ def check_resources(workers, timeout):
             )
     from ray.util.placement_group import placement_group, remove_placement_group
 
+    # A reservation for a moment: Ray Train itself would wait for resources for ever.
     group = placement_group([dict(each) for _ in range(number)])
     is_free = group.wait(timeout)
     remove_placement_group(group)
@@ -148,6 +149,7 @@ def run(folder, workers, storage, max_failures):
             result = trainer.fit()
         except TrainingFailedError as error:
             failure = error
+        # Ray wraps errors; users should see the worker's own, as from `fit`.
         if stored := sorted(Path(folder).glob(ERRORS)):
             raise pickle.loads(stored[0].read_bytes()) from failure
         if failure is not None:
@@ -163,7 +165,7 @@ def run(folder, workers, storage, max_failures):
 
 
 def _quiet():
-    """Return the argument by which Ray Train is quiet, if it has one."""
+    """Return the argument that silences Ray Train, if this version has one."""
     try:
         from ray.train import LoggingConfig
     except ImportError:
@@ -206,6 +208,7 @@ def _report(figures, folder):
 def train_worker(config):
     """Train the job in `config["folder"]` together with the other workers."""
     folder = Path(config["folder"])
+    # A restart after an error of the training itself would repeat it.
     if any(folder.glob(ERRORS)):
         return
     try:
@@ -225,6 +228,7 @@ def _train(folder):
     device = get_device()
     workers = Workers(device)
     rank = workers.rank
+    # After a restart, Ray has the last checkpoint that was reported.
     saved, kept = None, train.get_checkpoint()
     if kept is not None:
         with kept.as_directory() as name:
@@ -357,6 +361,7 @@ def fit(
         tempfile.TemporaryDirectory(prefix="sk_pwiser_", dir=folder) as name,
     ):
         job = prepare_job(
+            # The calling process only encodes, and may have no GPU.
             replace(settings, device="cpu"),
             dataset,
             eval_set,
@@ -367,7 +372,8 @@ def fit(
         write_pickle(Path(name) / JOB, job)
         check_resources(workers, timeout)  # others may have taken them meanwhile
         state = run(name, workers, storage, max_failures)
-    # The caller's settings: classes that come from another process would be copies.
+    # Classes of callbacks that come from another process are copies; the caller's own
+    # settings are kept instead.
     state["settings"] = replace(settings, callbacks=None)
     result = from_state(state, estimator.get_params(deep=False))
     return estimator._set_result(replace(result, settings=settings))
@@ -396,6 +402,7 @@ def _check(estimator, dataset, num_workers, use_gpu, max_failures, timeout):
             "warm_start must be False: a distributed fit does not continue an earlier "
             "one."
         )
+    # Each worker needs a row per step, and with stratified batches one of either kind.
     least = num_workers * (2 if settings.stratified_batches else 1)
     if settings.batch_size < least:
         raise ValueError(
@@ -413,7 +420,7 @@ def _check(estimator, dataset, num_workers, use_gpu, max_failures, timeout):
 
 
 def _folders(storage_path, dataset):
-    """Return where checkpoints are stored, and the folder of the encoded rows."""
+    """Return the place of the checkpoints and the folder of the encoded rows."""
     storage = str(storage_path)
     if "://" in storage:
         if dataset.cache_dir is None:

@@ -81,7 +81,10 @@ class WorkerNet(MultiTaskNet):
         weighting = self.criterion_.weighting
         if weighting.needs_task_gradients:
             trained = [p for p in self.module_.parameters() if p.requires_grad]
+            # These weightings combine gradients, so the sums must come before the
+            # combination.
             weighting.join_gradients = NetworkSums(workers, trained)
+        # One start for all, whatever machine has built the network.
         workers.copy_from_first([*self.module_.parameters(), *self._buffers()])
 
     def _buffers(self) -> Iterable[Tensor]:
@@ -96,7 +99,8 @@ class WorkerNet(MultiTaskNet):
     def get_iterator(self, dataset: Any, training: bool = False) -> Any:
         """Return an iterator over the batches of this worker."""
         batches = super().get_iterator(dataset, training=training)
-        if not isinstance(dataset, Shard):  # a table of its own, for checks
+        if not isinstance(dataset, Shard):
+            # Every worker has these rows, such as the start of a check, for itself.
             return batches
         batches.batch_size = dataset.batch_rows(
             batches.batch_size,
@@ -106,7 +110,7 @@ class WorkerNet(MultiTaskNet):
         return JointIterator(batches, self.workers, self.generators)
 
     def infer(self, *args: Any, **kwargs: Any) -> NetworkOutput:
-        """Run the network on rows of this worker, with random numbers of its own."""
+        """Run the network on rows of this worker, with the worker's random numbers."""
         with active(self.generators), self._own_global_generators():
             return super().infer(*args, **kwargs)
 
@@ -117,6 +121,8 @@ class WorkerNet(MultiTaskNet):
             yield
             return
         device = torch.device(self.device)
+        # User modules may draw from torch's global generators; other parts of the step
+        # must draw equal numbers in all workers.
         common = global_states(device)
         if self._own_states is None:
             torch.manual_seed(self.generators.seed)
@@ -128,6 +134,7 @@ class WorkerNet(MultiTaskNet):
 
     def _run_epoch(self, X: Any, loop: Any, *args: Any) -> None:
         """Train for an epoch; all losses and weightings draw the same numbers."""
+        # Seeds depend on the epoch alone: training that resumes draws the same numbers.
         epoch = X.train.clock.epoch = loop.n_complete
         common = _seed(self.seed, epoch)
         for device in {CPU, torch.device(self.device)}:
@@ -138,8 +145,10 @@ class WorkerNet(MultiTaskNet):
         self.generators = Generators(_seed(self.seed, epoch, self.workers.rank))
         self._own_states = None
         super()._run_epoch(X, loop, *args)
+        # Running statistics come from the rows of one worker: those of the first count.
         self.workers.copy_from_first(self._buffers())
         self._check_equal(epoch + 1)
+        # If a callback stops one worker, all stop: the others would wait for it.
         self.stop_training_ = bool(
             max(stop for (stop,) in self.workers.gather_numbers(self.stop_training_))
         )
@@ -148,6 +157,7 @@ class WorkerNet(MultiTaskNet):
         """Raise if the workers no longer have the same weights or learning rates."""
         sums = [widest(p.detach()).sum() for p in self.module_.parameters()]
         rates = [group["lr"] for group in self.optimizer_.param_groups]
+        # A digest of the bits, since equal steps give equal weights to the last bit.
         bits = torch.stack([*sums, *sums[0].new_tensor(rates)]).cpu().numpy().tobytes()
         digest = int.from_bytes(hashlib.sha256(bits).digest()[:7], "little")
         if len({found for (found,) in self.workers.gather_numbers(digest)}) > 1:
@@ -185,6 +195,7 @@ class WorkerNet(MultiTaskNet):
         """Compute the loss of the joined batch and the gradients of all its rows."""
         step = super().train_step_single(batch, **fit_params)
         weighting = self.criterion_.weighting
+        # Weightings of gradients have summed them already, see `join`.
         if not weighting.uses_task_gradients:
             self.workers.sum_gradients(self.module_.parameters(), self.tables)
         return step
@@ -215,7 +226,8 @@ def _seed(*parts: int) -> int:
 def join(own: Inputs, workers: Workers, sizes: Sequence[int], n_weights: int) -> Inputs:
     """Join the outputs and labels of all workers, and average extra losses.
 
-    Rows that are drawn repeatedly may have `n_weights` in a part of the workers only.
+    `n_weights` is the number of weights per row, 0 without any. With stratified
+    batches, only some of the workers may have weights in a step.
     """
     output, y, sample_weight, groups = own
     columns = {"logits": output.logits}
@@ -253,6 +265,7 @@ def _join_columns(
     columns: dict[str, Tensor], workers: Workers, sizes: Sequence[int]
 ) -> dict[str, Tensor]:
     """Join tensors of shape `(n_rows, n_columns)`, in float32 or above."""
+    # All columns travel in one exchange, which has one dtype.
     kind = at_least_float32(columns["logits"]).dtype
     packed = torch.cat([each.to(kind) for each in columns.values()], dim=1)
     widths = [each.shape[1] for each in columns.values()]
@@ -268,6 +281,7 @@ def _averaged(
     sizes: Sequence[int],
 ) -> Term:
     """Return an extra loss that is averaged over the workers."""
+    # Extra losses must be means over rows, as `extra_losses_are_means` says.
     if isinstance(term, Tensor):
         return workers.mean(term, sizes)
 

@@ -3,9 +3,11 @@
 import inspect
 import io
 import json
+import logging
 import threading
 import warnings
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from importlib import import_module
 from unittest.mock import patch
 
 import numpy as np
@@ -22,8 +24,12 @@ from sk_pwiser.export._network import (
     market_of,
 )
 
-# The first version with all operators used here; runtimes since 2022 support it.
-OPSET = 17
+# Since 2.9, `dynamo=True` is the default of PyTorch. Older releases have this exporter,
+# too, but as an experiment: they use the former one, which newer ones will remove.
+_OPTION = inspect.signature(torch.onnx.export).parameters.get("dynamo")
+IS_PRESENT = _OPTION is not None and _OPTION.default is True
+# The first version that the exporter writes; runtimes since 2023 support both.
+OPSET = 18 if IS_PRESENT else 17
 # Largest size of a file of protocol buffers.
 LARGEST_FILE = 2**31
 OUTPUT = "probabilities"
@@ -78,14 +84,15 @@ def to_onnx(estimator, path, *, inputs="encoded"):
         values that are neither, with the empty string, or with the name
         "probabilities". In these cases no file is written.
     ImportError
-        If onnx or onnxruntime is not installed.
+        If onnx, onnxruntime or, from PyTorch 2.9 on, onnxscript is not installed.
     OSError
         If the file cannot be written, for example because its folder does not exist.
 
     Notes
     -----
-    The network is exported with the TorchScript-based exporter of PyTorch, which is
-    deprecated, but needs no package in addition to onnx.
+    The network is exported with the exporter of PyTorch, which needs onnxscript from
+    PyTorch 2.9 on. With older releases, the former exporter is used, which is based on
+    TorchScript.
 
     The graph runs the network in float32, even if `precision="bfloat16"` was used in
     training, and computes probabilities in float64, so that rare events have full
@@ -162,23 +169,52 @@ def _check_size(network):
 def _trace(network):
     """Return the bytes of an ONNX model of a network, with encoded inputs."""
     inputs = _example_inputs(network, EXAMPLE_SIZE)
-    axes = {name: {0: "n_samples"} for name in (*inputs, *OUTPUTS)}
-    axes |= {name: {0: f"n_{name}"} for name in inputs if name.startswith("bag_")}
-    options = {"dynamo": False}
-    if "dynamo" not in inspect.signature(torch.onnx.export).parameters:
-        options = {}  # older versions only have this exporter
-    buffer = io.BytesIO()
+    tensors = tuple(map(torch.from_numpy, inputs.values()))
+    axes = {
+        name: {0: f"n_{name}" if name.startswith("bag_") else "n_samples"}
+        for name in inputs
+    }
+    names = {"input_names": list(inputs), "output_names": OUTPUTS}
     with EXPORT_LOCK, _exporter_of_torch():
-        torch.onnx.export(
-            network,
-            tuple(map(torch.from_numpy, inputs.values())),
-            buffer,
-            input_names=list(inputs),
-            output_names=OUTPUTS,
-            dynamic_axes=axes,
-            opset_version=OPSET,
-            **options,
-        )
+        if IS_PRESENT:
+            return _present_model(network, tensors, axes, names)
+        return _former_model(network, tensors, axes, names)
+
+
+def _present_model(network, tensors, axes, names):
+    shapes = list(axes.values())
+    program = torch.onnx.export(
+        network,
+        tensors,
+        # The parameters of forward: the two tables, and the others as one tuple.
+        dynamic_shapes=(*shapes[:2], *([tuple(shapes[2:])] if shapes[2:] else [])),
+        opset_version=OPSET,
+        custom_translation_table=_present_operators(),
+        dynamo=True,
+        verbose=False,
+        **names,
+    )
+    model = program.model_proto
+    # Metadata name the lines of the code on this machine.
+    graph = model.graph
+    for entries in (graph.node, graph.initializer, graph.value_info):
+        for entry in entries:
+            del entry.metadata_props[:]
+    for entry in (*graph.input, *graph.output, graph, model):
+        del entry.metadata_props[:]
+    return model.SerializeToString()
+
+
+def _former_model(network, tensors, axes, names):
+    buffer = io.BytesIO()
+    torch.onnx.export(
+        network,
+        tensors,
+        buffer,
+        dynamic_axes=axes | {name: {0: "n_samples"} for name in OUTPUTS},
+        opset_version=OPSET,
+        **names,
+    )
     return buffer.getvalue()
 
 
@@ -186,21 +222,32 @@ def _trace(network):
 def _exporter_of_torch():
     """Set the global variables of PyTorch for its exporter, and restore them."""
     fast_path = torch.backends.mha.get_fastpath_enabled()
-    for operator, function in OPERATORS.items():
+    operators = {} if IS_PRESENT else FORMER_OPERATORS
+    for operator, function in operators.items():
         torch.onnx.register_custom_op_symbolic(operator, function, OPSET)
     # Of attention, one operator that ONNX does not have.
     torch.backends.mha.set_fastpath_enabled(False)
     try:
-        # The exporter prints the graph of a network that it cannot export. It warns of
-        # every decision on a size, also of a layer's width: the graph is checked.
+        # The exporters print the graph of a network that they cannot export, packages
+        # that no network here needs, and a warning of every decision on a size, also of
+        # a layer's width: the graph is checked.
+        if IS_PRESENT:
+            printer, function = import_module("torch.export._trace"), "print"
+        else:
+            printer, function = torch._C, "_jit_onnx_log"
         with (
-            patch.object(torch._C, "_jit_onnx_log", lambda *_: None, create=True),
+            patch.object(printer, function, lambda *_, **__: None, create=True),
             warnings.catch_warnings(action="ignore"),
+            ExitStack() as quiet,
         ):
+            for name, log in list(logging.root.manager.loggerDict.items()):
+                if name.partition(".")[0] == "torch" and getattr(log, "handlers", []):
+                    silent = [logging.NullHandler()]
+                    quiet.enter_context(patch.object(log, "handlers", silent))
             yield
     finally:
         torch.backends.mha.set_fastpath_enabled(fast_path)
-        for operator in OPERATORS:
+        for operator in operators:
             torch.onnx.unregister_custom_op_symbolic(operator, OPSET)
 
 
@@ -218,7 +265,8 @@ def checked_model(network, caller):
 
     It must compute the same as in PyTorch for other numbers of rows.
     """
-    import_extra("onnx", caller)  # which the exporter of PyTorch needs
+    for package in ("onnx", "onnxscript") if IS_PRESENT else ("onnx",):
+        import_extra(package, caller)  # which the exporter of PyTorch needs
     onnxruntime = import_extra("onnxruntime", caller)
     _check_size(network)
     try:
@@ -229,7 +277,11 @@ def checked_model(network, caller):
     # Not only RuntimeError: networks have any error, and ONNX Runtime its own.
     except Exception as error:
         name = type(network.network).__name__
-        reason = str(error).strip() or type(error).__name__
+        # The exporter wraps the error of the network, or of an operator.
+        cause = error
+        while cause.__cause__ is not None:
+            cause = cause.__cause__
+        reason = str(cause).strip() or type(cause).__name__
         raise ValueError(
             f"The network {name} cannot be exported: {reason.splitlines()[0]}"
         ) from error
@@ -279,32 +331,60 @@ def _compare(network, run, n_rows):
         )
 
 
-def _log_add_exp(graph, first, second):
-    larger, smaller = graph.op("Max", first, second), graph.op("Min", first, second)
-    return graph.op("Add", larger, _log_one_plus(graph, "Sub", smaller, larger))
+# The exporters compute both as logarithms of values that are rounded to 0 or 1: those
+# of rare events have large errors below -10, and are infinite below -18.
 
 
-def _log_sigmoid(graph, logits):
-    """Return min(x, 0) - log(1 + exp(-|x|)).
-
-    That of the exporter, log(sigmoid(x)), has large errors below -10 in ONNX Runtime
-    and is -inf below -18.
-    """
-    zero = graph.op("Constant", value_t=torch.zeros(()))
-    smaller = graph.op("Min", logits, zero)
-    rest = _log_one_plus(graph, "Neg", graph.op("Abs", logits))
-    return graph.op("Sub", smaller, rest)
+def _log_sigmoid(op, x):
+    """Return min(x, 0) - log(1 + exp(-|x|))."""
+    return op.Sub(op.Min(x, 0.0), _log_one_plus(op, op.Neg(op.Abs(x))))
 
 
-def _log_one_plus(graph, operator, *inputs):
-    """Return log(1 + exp(x)) of the output of an operator, x <= 0."""
-    one = graph.op("Constant", value_t=torch.ones(()))
-    power = graph.op("Exp", graph.op(operator, *inputs))
-    return graph.op("Log", graph.op("Add", one, power))
+def _log_add_exp(op, x, y):
+    """Return max(x, y) + log(1 + exp(-|x - y|))."""
+    return op.Add(op.Max(x, y), _log_one_plus(op, op.Neg(op.Abs(op.Sub(x, y)))))
 
 
-# Those that the exporter of PyTorch does not have, or not precisely.
-OPERATORS = {"aten::logaddexp": _log_add_exp, "aten::log_sigmoid": _log_sigmoid}
+def _log_one_plus(op, power):
+    """Return log(1 + exp(power)), power <= 0."""
+    return op.Log(op.Add(op.Exp(power), 1.0))
+
+
+def _present_operators():
+    """Return the operators as functions of onnxscript, by those of PyTorch."""
+    op = import_module("onnxscript").opset18
+
+    def log_sigmoid(x):
+        return _log_sigmoid(op, x)
+
+    def log_add_exp(x, y):
+        return _log_add_exp(op, x, y)
+
+    return {
+        torch.ops.aten.log_sigmoid.default: log_sigmoid,
+        torch.ops.aten.logaddexp.default: log_add_exp,
+    }
+
+
+class _Graph:
+    """A graph of the former exporter, with the methods of onnxscript."""
+
+    def __init__(self, graph):
+        self._graph = graph
+
+    def __getattr__(self, operator):
+        return lambda *inputs: self._graph.op(operator, *map(self._read, inputs))
+
+    def _read(self, value):
+        if not isinstance(value, float):
+            return value
+        return self._graph.op("Constant", value_t=torch.tensor(value))
+
+
+FORMER_OPERATORS = {
+    "aten::log_sigmoid": lambda graph, x: _log_sigmoid(_Graph(graph), x),
+    "aten::logaddexp": lambda graph, x, y: _log_add_exp(_Graph(graph), x, y),
+}
 
 
 def _join(onnx, encoder, network):

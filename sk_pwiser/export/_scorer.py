@@ -21,7 +21,7 @@ from sk_pwiser._table import (
     to_float,
 )
 from sk_pwiser._training import Inputs
-from sk_pwiser._utils import check_choice
+from sk_pwiser._utils import check_choice, import_extra
 from sk_pwiser.export._network import (
     ProbabilityNetwork,
     call_network,
@@ -29,7 +29,7 @@ from sk_pwiser.export._network import (
     fitted_result,
     market_of,
 )
-from sk_pwiser.export._onnx import checked_model
+from sk_pwiser.export._onnx import OnnxNetwork, checked_model
 
 # For more rows than this, a vectorised call is faster than a loop.
 FEW_ROWS = 8
@@ -307,8 +307,8 @@ class Scorer:
         The fitted estimator, or the fitted calibrator of one.
     runtime : {"auto", "onnx", "torch"}, default="auto"
         What runs the network: ONNX Runtime, or PyTorch, which takes several times as
-        long for few rows. "auto" is "onnx" if onnx and onnxruntime are installed and
-        the network can be exported, which is checked with random rows, and "torch"
+        long for few rows. "auto" is "onnx" if the extra `onnx` is installed and the
+        network can be exported, which is checked with random rows, and "torch"
         otherwise. "auto" decides again when a pickle is loaded.
 
     Attributes
@@ -340,10 +340,11 @@ class Scorer:
     their size, and more from those of an estimator with `precision="bfloat16"`. A steep
     calibration curve multiplies the differences.
 
-    ONNX Runtime computes on the thread that calls the scorer. It holds a copy of the
-    weights beside those that are pickled. PyTorch uses several threads: in a server
-    with one worker per core, call ``torch.set_num_threads(1)``, so that the workers do
-    not compete for the cores.
+    ONNX Runtime computes on the thread that calls the scorer. A scorer and its pickle
+    contain the weights twice, in the network of PyTorch and in the graph of ONNX, so
+    that a server that loads the pickle need not export the network again. PyTorch uses
+    several threads: in a server with one worker per core, call
+    ``torch.set_num_threads(1)``, so that the workers do not compete for the cores.
 
     Examples
     --------
@@ -374,16 +375,21 @@ class Scorer:
         self._network = ProbabilityNetwork(estimator)
         # Both classes of a single task with 1-D y.
         self._n_columns = len(estimator.classes_)
-        self._start(runtime)
+        self._requested, self._model = runtime, None
+        self._start()
 
-    def _start(self, runtime):
+    def _start(self):
         """Set the function that maps encoded inputs to probabilities."""
-        self._requested, self.runtime = runtime, "torch"
+        runtime, self.runtime = self._requested, "torch"
         self._run = partial(call_network, self._network)
         if runtime == "torch":
             return
         try:
-            _, self._run = checked_model(self._network, "Scorer")
+            if self._model is None:
+                self._model, self._run = checked_model(self._network, "Scorer")
+            else:  # of a pickle: an export would take seconds of the start of a server
+                onnxruntime = import_extra("onnxruntime", "Scorer")
+                self._run = OnnxNetwork(onnxruntime, self._model)
             self.runtime = "onnx"
         except Exception:  # exporter and runtime have many, for a user's own network
             if runtime == "onnx":
@@ -395,7 +401,7 @@ class Scorer:
 
     def __setstate__(self, state):
         vars(self).update(state)
-        self._start(self._requested)
+        self._start()
 
     def __call__(self, rows, shared=None):
         return self.predict_proba(rows, shared)

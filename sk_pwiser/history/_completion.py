@@ -50,6 +50,25 @@ def complete_log(log, code, time, labels, lists):
     return Completion(log, is_absent, is_final)
 
 
+def refuse_labels(is_absent, is_final, state, plan):
+    """Raise if rows are not in a state, or have their labels already."""
+    reasons = []
+    if is_absent.any():
+        first = plan.as_time(state.end - plan.of_all.horizon)
+        reasons.append(
+            f"{is_absent.sum()} rows are not in the state, the first in row "
+            f"{is_absent.argmax()}; it keeps the rows from {first} on, and finds them "
+            f"by their keys and column {plan.time!r}"
+        )
+    if is_final.any():
+        reasons.append(
+            f"{is_final.sum()} rows have one of their labels already, the first in row "
+            f"{is_final.argmax()}; pass NaN for known labels"
+        )
+    if reasons:
+        raise ValueError(f"y cannot be filled in: {'; '.join(reasons)}.")
+
+
 def _slices(code, time, value, n_keys):
     order = np.lexsort([time, code])
     counts = np.bincount(code, minlength=n_keys)

@@ -7,6 +7,7 @@ from sklearn.utils._set_output import _get_output_config
 
 from sk_pwiser._times import check_kind, read_times
 from sk_pwiser._utils import DocLink, check_boolean, check_choice, warn_user
+from sk_pwiser.history._completion import refuse_labels
 from sk_pwiser.history._history_files import HistoryFiles
 from sk_pwiser.history._history_state import (
     Rows,
@@ -70,8 +71,9 @@ class HistoryFeatures(DocLink, HistoryFiles, TransformerMixin, BaseEstimator):
         - "n": the largest number of values, by default 20;
         - "task": a task that must have happened, by name or index, by default none;
         - "ages": "values" adds a column with lists of the values' ages, which the
-          estimator takes as `list_ages` of `encoding_params`, "buckets" one with the
-          integers ``floor(log2(1 + age))``, which it takes as categories.
+          estimator takes as `list_ages` of `encoding_params` for a list with attention,
+          "buckets" one with the integers ``floor(log2(1 + age))``, which it takes as
+          categories.
     smoothing : float, default=2.0
         Strength of the shrinkage of rates to the rate over all keys: the number of
         events of the rarer kind that the added rows would have.
@@ -260,21 +262,7 @@ class HistoryFeatures(DocLink, HistoryFiles, TransformerMixin, BaseEstimator):
             raise TypeError("y must be labels; got None.")
         rows, _ = self._read(X, y, state, plan)
         completed, is_absent, is_final = state.completed(rows, plan)
-        reasons = []
-        if is_absent.any():
-            first = _as_time(state.end - plan.of_all.horizon, plan)
-            reasons.append(
-                f"{is_absent.sum()} rows are not in the state, the first in row "
-                f"{is_absent.argmax()}; it keeps the rows from {first} on, and finds "
-                f"them by their keys and column {plan.time!r}"
-            )
-        if is_final.any():
-            reasons.append(
-                f"{is_final.sum()} rows have one of their labels already, the first in "
-                f"row {is_final.argmax()}; pass NaN for known labels"
-            )
-        if reasons:
-            raise ValueError(f"y cannot be filled in: {'; '.join(reasons)}.")
+        refuse_labels(is_absent, is_final, state, plan)
         self._set_state(completed, plan)
         return self
 
@@ -405,7 +393,7 @@ class HistoryFeatures(DocLink, HistoryFiles, TransformerMixin, BaseEstimator):
     def end_(self):
         """Time of the last row of the state."""
         state, plan = self._fitted()
-        return _as_time(state.end, plan)
+        return plan.as_time(state.end)
 
     @property
     def task_names_(self):
@@ -526,13 +514,6 @@ class HistoryFeatures(DocLink, HistoryFiles, TransformerMixin, BaseEstimator):
         kind = _get_output_config("transform", self)["dense"]
         kind = table.kind if kind == "default" else kind
         return table.with_features(plan.kept(names), features, kind)
-
-
-def _as_time(value, plan):
-    """Return a time of the state as users know it."""
-    if value is None or plan.unit == 1:
-        return value
-    return np.datetime64(int(value), "ns")
 
 
 def _features(rows, times, state, plan, pasts, of_all):

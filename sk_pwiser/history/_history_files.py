@@ -87,7 +87,6 @@ class HistoryFiles:
             "task_names": plan.task_names,
             "classes": state.classes,
             "end": state.end,
-            "references": [log.reference for log in state.logs],
             "kinds": {name: sorted(each.kinds) for name, each in state.indices.items()},
         }
 

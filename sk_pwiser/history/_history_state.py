@@ -76,6 +76,12 @@ def _zero_one(labels, seen, columns, classes):
     """Return labels as 0 and 1, and the classes if these are two other values."""
     is_single, is_free = labels.shape[1] == 1, classes in (None, [0, 1])
     if is_single and not (is_free and np.isin(labels[seen], [0, 1]).all()):
+        if classes is None and len(found := set(labels[seen].tolist())) == 1:
+            raise ValueError(
+                f"y contains only the label {found.pop()!r}, so that it is not known "
+                "which label is the event. Pass 0 and 1, or begin with rows of both "
+                "labels."
+            )
         own, classes = one_task_labels(
             labels[seen], columns, None if classes is None else np.array(classes)
         )
@@ -145,12 +151,6 @@ def check_values(indices, added, plan):
             indices[name].check_exact(values, name)
 
 
-def add_values(indices, name, values):
-    """Add values to the index of a column; return the place of each."""
-    indices[name] = indices[name].extended(dict.fromkeys(values))
-    return indices[name].places_of(values)
-
-
 class Rows(NamedTuple):
     """Rows of a log: per column, the index of each row's value, and the values."""
 
@@ -184,10 +184,25 @@ class HistoryState:
     @property
     def known_classes(self):
         """The two labels of a single task, None before any label and of more tasks."""
-        labels, totals = self.everything.labels, self.everything.totals
-        if self.classes or labels.shape[1] != 1:
+        if self.classes or self.everything.labels.shape[1] != 1:
             return self.classes
-        return [0, 1] if (labels >= 0).any() or totals["known"].any() else None
+        return [0, 1] if self.has_labels else None
+
+    @property
+    def has_labels(self):
+        """Whether a label is known."""
+        labels, totals = self.everything.labels, self.everything.totals
+        return bool((labels >= 0).any() or totals["known"].any())
+
+    def with_values(self, rows):
+        """Return the state with the values and the classes of rows."""
+        new = copy.copy(self)
+        new.indices = {
+            name: self.indices[name].extended(values)
+            for name, (_, values) in rows.columns.items()
+        }
+        new.classes = self.classes or rows.labels.classes
+        return new
 
     def pasts(self, plan):
         """Return the `Past` of every key, and that of all rows."""
@@ -220,12 +235,7 @@ class HistoryState:
 
     def extended(self, rows, plan):
         """Return the state with new rows, of which none is summed into totals yet."""
-        new, labels = copy.copy(self), rows.labels
-        new.indices = {
-            name: self.indices[name].extended(values)
-            for name, (_, values) in rows.columns.items()
-        }
-        new.classes = self.classes or labels.classes
+        new, labels = self.with_values(rows), rows.labels
         places, n_half_lives = new.places(rows.columns), len(plan.half_lives)
         new.logs = []
         for key, (names, log) in enumerate(zip(plan.keys, self.logs, strict=True)):
@@ -250,12 +260,7 @@ class HistoryState:
         labels, time = rows.labels.values, rows.time
         asked = np.flatnonzero((labels >= 0).any(axis=1))
         labels, time = labels[asked], time[asked]
-        new = copy.copy(self)
-        new.indices = {
-            name: self.indices[name].extended(values)
-            for name, (_, values) in rows.columns.items()
-        }
-        new.classes = self.classes or rows.labels.classes
+        new = self.with_values(rows)
         places = {n: each[asked] for n, each in new.places(rows.columns).items()}
         codes = [code[asked] for code in new.codes(rows.columns, plan)]
         is_absent, is_final = np.zeros((2, len(rows.time)), dtype=bool)

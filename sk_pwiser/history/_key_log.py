@@ -9,9 +9,6 @@ import math
 
 import numpy as np
 
-# The names of the totals, in the order of the columns of `columns_of_totals`.
-TOTALS = "count", "known", "positive", "last", "last_positive", "first", "decayed"
-
 
 class Slices:
     """Rows sorted by key and time; those of key i are `offsets[i]:offsets[i + 1]`."""
@@ -126,17 +123,6 @@ def no_totals(n_keys, n_tasks, n_half_lives, dtype):
         # Of impressions, of known labels per task, and of labels that are 1 per task.
         "decayed": np.zeros((n_keys, n_half_lives, 1 + 2 * n_tasks)),
     }
-
-
-def columns_of_totals(totals):
-    """Return views of the totals, by name, with one number per key each."""
-    columns = {}
-    for name in TOTALS:
-        total = totals[name]
-        flat = total.reshape(len(total), math.prod(total.shape[1:]))
-        ends = [""] if total.ndim == 1 else range(flat.shape[1])
-        columns |= {f"{name}{end}": flat[:, i] for i, end in enumerate(ends)}
-    return columns
 
 
 def log_of_rows(ids, time, labels, lists, n_half_lives):

@@ -9,133 +9,153 @@ import math
 from bisect import bisect_left
 from collections.abc import Mapping
 from functools import lru_cache
-from math import exp2, log, log1p
+from math import log, log1p
 from typing import NamedTuple
 
 import numpy as np
 
 from sk_pwiser._table import LARGE, is_missing
 from sk_pwiser._times import read_time
-from sk_pwiser.history._key_log import columns_of_totals, decayed_rows, pack
+from sk_pwiser.history._key_log import decay, decayed_sums, pack
 from sk_pwiser.history._point_in_time import shrinkage
+from sk_pwiser.history._time_tree import EMPTY, Block, newest, seen
 
 
 class KeyPast(NamedTuple):
-    """What a state has of one key, or of all rows; see `PastsOfKeys`."""
+    """What a state has of one key, or of all rows, as of the time `reference`.
 
-    reference: float  # the time of the decayed totals
-    totals: list
-    starts: list  # part i of the rows is views[i][starts[i] : stops[i]]
-    stops: list
-    views: list
-    values: list  # of the elements, per list
+    The blocks are those of its impressions, per task those of its events and of its
+    missing labels, and those of its lists.
+    """
+
+    reference: float
+    blocks: list
 
 
 class PastsOfKeys:
-    """The pasts of the keys of a log, by their places.
-
-    The totals are the `columns_of_totals`. The parts of the rows are their times; per
-    task the places of labels that are 1 and of missing ones, from the first row of the
-    key on; per list the times of the elements; and the decayed sums up to each row.
-    """
+    """The pasts of the keys of a log, by their places."""
 
     def __init__(self, log, plan):
-        starts = log.offsets[log.rows.keys()]
-        columns = columns_of_totals(log.totals).values()
-        parts = [(log.offsets, log.time)]
-        for labels in log.labels.T:
-            for value in (1, -1):
-                rows = np.flatnonzero(labels == value)
-                offsets = np.searchsorted(rows, log.offsets)
-                parts.append((offsets, rows - starts[rows]))
-        parts += [(each.offsets, each.time) for each in log.lists]
-        decayed = decayed_rows(log, starts, plan.half_lives)
-        n_columns = math.prod(decayed.shape[1:])
-        parts.append((log.offsets * n_columns, decayed.reshape(-1)))
-        self.reference, self.totals = log.reference, list(map(memoryview, columns))
-        self.offsets = [memoryview(offsets) for offsets, _ in parts]
-        self.views = [memoryview(array) for _, array in parts]
-        self.values = [memoryview(each.value) for each in log.lists]
+        self.reference, totals = log.reference, log.totals
+        count, last, labels = totals["count"], totals["last"], log.labels
+        decayed, n_tasks = totals["decayed"], labels.shape[1]
+
+        def sequence(*parts):
+            return _sequence(log, plan.half_lives, *parts)
+
+        sequences = [sequence(count, last, decayed[:, :, 0], slice(None))]
+        for k in range(n_tasks):
+            known, positive = decayed[:, :, 1 + k], decayed[:, :, 1 + n_tasks + k]
+            events = totals["positive"][:, k], totals["last_positive"][:, k], positive
+            n_missing, missing = count - totals["known"][:, k], decayed[:, :, 0] - known
+            sequences.append(sequence(*events, labels[:, k] == 1))
+            sequences.append(sequence(n_missing, last, missing, labels[:, k] < 0))
+        # Views are read faster than arrays, one number at a time.
+        self.sequences = [list(map(memoryview, arrays)) for arrays in sequences]
+        self.lists = [
+            list(map(memoryview, (each.offsets, each.time, each.value)))
+            for each in log.lists
+        ]
+        self.width = len(plan.half_lives)
 
     def __getitem__(self, place):
-        starts = [offsets[place] for offsets in self.offsets]
-        stops = [offsets[place + 1] for offsets in self.offsets]
-        first = len(starts) - 1 - len(self.values)
-        values = [
-            view[starts[i] : stops[i]] for i, view in enumerate(self.values, first)
-        ]
-        totals = [column[place] for column in self.totals]
-        return KeyPast(self.reference, totals, starts, stops, self.views, values)
+        blocks, width = [], self.width
+        for offsets, times, sums, n_before in self.sequences:
+            start, stop = offsets[place], offsets[place + 1]
+            block = EMPTY
+            if stop > start:
+                block = Block(times, start, stop, sums, start * width, n_before[place])
+            blocks.append(block)
+        for offsets, times, values in self.lists:
+            start, stop = offsets[place], offsets[place + 1]
+            values = values[start:stop]
+            blocks.append(Block(times, start, stop, EMPTY.sums, 0, 0, values))
+        return KeyPast(self.reference, blocks)
 
 
-def look(past, time, plan):
+def _sequence(log, half_lives, count, last, decayed, rows):
+    """Return offsets, times, decayed sums and earlier events of sequences, per key.
+
+    `count`, `last` and `decayed` are the totals of the events that are no longer kept,
+    the last of which comes first here, and `rows` selects the others.
+    """
+    keys, own_times = log.rows.keys()[rows], log.time[rows]
+    has_old = count > 0
+    sizes = np.bincount(keys, minlength=log.n_keys) + has_old
+    offsets = np.append(0, sizes.cumsum())
+    place = np.arange(offsets[-1]) - np.repeat(offsets[:-1], sizes)
+    is_old = (place == 0) & np.repeat(has_old, sizes)
+    times = np.empty(len(place), dtype=np.result_type(own_times, last))
+    times[is_old], times[~is_old] = last[has_old], own_times
+    sums = np.empty((len(place), len(half_lives)))
+    for h, half_life in enumerate(half_lives):
+        values = np.ones((len(place), 1))
+        if has_old.any():
+            # The sum at the time of the last event; too small ones never count.
+            weight = decay(log.reference - last[has_old], half_life)
+            own = decayed[has_old, h]
+            value = np.divide(own, weight, out=np.ones(len(own)), where=weight > 1e-200)
+            values[is_old, 0] = value
+        sums[:, h] = decayed_sums(times, place, values, half_life)[:, 0]
+    return offsets, times, sums.reshape(-1), np.maximum(count - 1, 0)
+
+
+def look(past, time, plan, read):
     """Return what a row sees of a key, or None if nothing.
 
     These are the ages of the last impression and of the last event per task, and per
     horizon the impressions, and the labels that are known, and that are 1, per task.
     """
-    _, totals, starts, stops, views, _ = past
-    rows, first, n_tasks, unit = views[0], starts[0], len(plan.lags), plan.unit
-    end = bisect_left(rows, time - plan.state_delay, first, stops[0])
-    if not (end > first or totals[0]):
+    blocks, half_lives, unit = past.blocks, plan.half_lives, plan.unit
+    rows = blocks[0]
+    of_rows = seen(rows, time - plan.state_delay, time, half_lives, read)
+    count, last, sums = of_rows
+    if not count:
         return None
-    last = rows[end - 1] if end > first else totals[1 + 2 * n_tasks]
     if plan.max_age is not None and time - last > plan.max_age:
         return None
-    ages, seen, known, positive = [(time - last) / unit], [], [], []
+    by_lag, none = {plan.state_delay: of_rows}, (0, None, [0.0] * len(half_lives))
+    ages, known, positive, of_missing = [(time - last) / unit], [], [], []
+    known_sums, positive_sums = [], []
     for k, lag in enumerate(plan.lags):
-        i, j = 1 + 2 * k, 2 + 2 * k
-        is_later = lag > plan.state_delay
-        stop = bisect_left(rows, time - lag, first, end) if is_later else end
-        event = bisect_left(views[i], stop - first, starts[i], stops[i])
-        missing = bisect_left(views[j], stop - first, starts[j], stops[j])
-        n_before, age = totals[1 + n_tasks + k], math.nan
-        if event > starts[i]:
-            age = (time - rows[first + views[i][event - 1]]) / unit
-        elif n_before:
-            age = (time - totals[2 + 2 * n_tasks + k]) / unit
-        ages.append(age)
-        seen.append((stop, event, missing))
-        known.append(stop - first - missing + starts[j] + totals[1 + k])
-        positive.append(event - starts[i] + n_before)
-    horizons = [(end - first + totals[0], known, positive)]
+        if lag not in by_lag:
+            by_lag[lag] = seen(rows, time - lag, time, half_lives, read)
+        n, _, own_sums = by_lag[lag]
+        of_events, n_missing = none, 0
+        if blocks[1 + 2 * k] is not EMPTY:
+            of_events = seen(blocks[1 + 2 * k], time - lag, time, half_lives, read)
+        if blocks[2 + 2 * k] is not EMPTY:
+            missing = seen(blocks[2 + 2 * k], time - lag, time, half_lives, read)
+            n_missing, _, less = missing
+            own_sums = [a - b for a, b in zip(own_sums, less, strict=True)]
+        n_events, last, event_sums = of_events
+        ages.append((time - last) / unit if n_events else math.nan)
+        known.append(n - n_missing)
+        positive.append(n_events)
+        of_missing.append(n_missing)
+        known_sums.append(own_sums)
+        positive_sums.append(event_sums)
+    horizons = [(count, known, positive)]
     for window in plan.windows:
-        start = bisect_left(rows, time - window, first, end)
-        known, positive = [0] * n_tasks, [0] * n_tasks
-        for k, (stop, event, missing) in enumerate(seen):
-            if stop > start:
-                i, j = 1 + 2 * k, 2 + 2 * k
-                positive[k] = event - bisect_left(
-                    views[i], start - first, starts[i], event
-                )
-                before = bisect_left(views[j], start - first, starts[j], missing)
-                known[k] = stop - start - missing + before
-        horizons.append((end - start, known, positive))
-    if plan.half_lives:
-        ends = [end, *(stop for stop, _, _ in seen)]
-        horizons += _decayed_counts(past, time, plan.half_lives, ends)
+        bound = time - window
+        before = seen(rows, bound, time, (), read)[0]
+        own_known, own_positive = [], []
+        for k, n_events in enumerate(positive):
+            if n_events:
+                n_events -= seen(blocks[1 + 2 * k], bound, time, (), read)[0]
+            n = known[k] - before
+            if of_missing[k]:
+                n += seen(blocks[2 + 2 * k], bound, time, (), read)[0]
+            own_known.append(max(n, 0))
+            own_positive.append(max(n_events, 0))
+        horizons.append((max(count - before, 0), own_known, own_positive))
+    for h in range(len(half_lives)):
+        own_known, own_positive = (
+            [max(each[h], 0.0) for each in sums_of_tasks]
+            for sums_of_tasks in (known_sums, positive_sums)
+        )
+        horizons.append((max(sums[h], 0.0), own_known, own_positive))
     return ages, horizons
-
-
-def _decayed_counts(past, time, half_lives, ends):
-    """Return the decayed counts of the rows before each of `ends`, per half-life."""
-    reference, totals, starts, _, views, _ = past
-    n_tasks, first = len(ends) - 1, starts[0]
-    width, n_columns = 1 + 2 * n_tasks, len(half_lives) * (1 + 2 * n_tasks)
-    horizons = []
-    for h, half_life in enumerate(half_lives):
-        column = 3 + 3 * n_tasks + h * width
-        scale = exp2(-(time - reference) / half_life)
-        counts = [total * scale for total in totals[column : column + width]]
-        for k, end in enumerate(ends):
-            if end > first:
-                weight = exp2(-(time - views[0][end - 1]) / half_life)
-                place = starts[-1] + (end - 1 - first) * n_columns + h * width + k
-                counts[k] += views[-1][place] * weight
-                if k:
-                    counts[k + n_tasks] += views[-1][place + n_tasks] * weight
-        horizons.append((counts[0], counts[1 : 1 + n_tasks], counts[1 + n_tasks :]))
-    return horizons
 
 
 class OneRow:
@@ -143,7 +163,7 @@ class OneRow:
 
     def __init__(self, state, plan):
         self.state, self.plan, self.plan_of_all = state, plan, plan.of_all
-        self.of_all = PastsOfKeys(state.everything, self.plan_of_all)[0]
+        self.of_all = self.past_of_all()
         self.names = [plan.names_of_key(key) for key in range(len(plan.keys))]
         self.inexact = {
             name: _inexact_classes(index.kinds) for name, index in state.indices.items()
@@ -153,6 +173,12 @@ class OneRow:
         self.nothing = [math.nan] * (1 + len(none)), counts
         # The rates over all keys are the same once their labels are known.
         self.prior = lru_cache(maxsize=1024)(self.prior)
+
+    # Return a block by its number; a state in memory has no blocks but roots.
+    read_block = None
+
+    def past_of_all(self):
+        return PastsOfKeys(self.state.everything, self.plan_of_all)[0]
 
     def prior(self, known, positive):
         """Return what shrinks the log-odds of keys, as numbers of Python."""
@@ -176,17 +202,19 @@ class OneRow:
         time = read_time(field_of(row, plan.time), plan.time, plan.kind)
         is_early = end is not None and time < end
         time = end if is_early else time
-        _, horizons = look(self.of_all, time, self.plan_of_all) or self.nothing
+        read, of_all = self.read_block, self.of_all
+        # The records of a store may be newer than the state, whose end is read once.
+        own_time = time if of_all.reference is None else max(time, of_all.reference)
+        _, horizons = look(of_all, own_time, self.plan_of_all, read) or self.nothing
         priors = list(map(self.prior, *horizons[0][1:]))
         features, pasts = {}, []
         for key, names in enumerate(plan.keys):
             past = self.look_up(key, names, row)
-            # The record of a key may be newer than the state, whose end is read once.
             own_time = time
             if past and past.reference is not None:
                 own_time = max(time, past.reference)
             is_early |= own_time > time
-            seen = past and look(past, own_time, plan)
+            seen = past and look(past, own_time, plan, read)
             pasts.append((past, own_time) if seen else None)
             numbers, horizons = seen or self.nothing
             numbers = numbers[:]
@@ -197,17 +225,14 @@ class OneRow:
                     numbers += log1p(k), log((k + events) / (n - k + others)) - logit
             features.update(zip(self.names[key], numbers, strict=True))
         for each in plan.lists:
-            part = 1 + 2 * len(plan.lags) + each.place
             values = ages = []
             if pasts[each.key]:
                 past, own_time = pasts[each.key]
-                times, first = past.views[part], past.starts[part]
-                stop = bisect_left(times, own_time - each.lag, first, past.stops[part])
-                start = max(first, stop - each.n)
-                values = past.values[each.place][start - first : stop - first]
+                block = past.blocks[1 + 2 * len(plan.lags) + each.place]
+                times, values = newest(block, own_time - each.lag, each.n, read)
                 values = self.values_of(each.column, values)
                 if each.ages:
-                    ages = [(own_time - t) / plan.unit for t in times[start:stop]]
+                    ages = [(own_time - t) / plan.unit for t in times]
             features[each.name] = values
             if each.ages == "buckets":
                 ages = [int(math.log2(1 + age)) for age in ages]

@@ -4,6 +4,8 @@ import copy
 from numbers import Integral
 from typing import NamedTuple
 
+import numpy as np
+
 from sk_pwiser._times import NUMBER, check_duration, duration_label, read_duration
 from sk_pwiser._utils import check_boolean, check_integer, check_number, warn_user
 
@@ -100,6 +102,12 @@ class Plan:
 
     def lists_of(self, key):
         return [each for each in self.lists if each.key == key]
+
+    def as_time(self, value):
+        """Return a time of the state as users know it."""
+        if value is None or self.unit == 1:
+            return value
+        return np.datetime64(int(value), "ns")
 
     def kept(self, names):
         return [name for name in names if name != self.time] if self.passthrough else []

@@ -1,16 +1,15 @@
-"""Single rows from a state in a key-value store: one record per key."""
+"""Single rows from a state in a key-value store: one record per key, and blocks."""
 
 import copy
-import hashlib
 import json
-import math
-import struct
-from itertools import accumulate, pairwise
+from functools import lru_cache
 
 import joblib
 import numpy as np
 
 from sk_pwiser._table import is_missing
+from sk_pwiser._utils import check_choice
+from sk_pwiser.history._completion import refuse_labels
 from sk_pwiser.history._history_features import HistoryFeatures
 from sk_pwiser.history._history_files import (
     FORM,
@@ -18,118 +17,32 @@ from sk_pwiser.history._history_files import (
     read_description,
     valid_history,
 )
-from sk_pwiser.history._history_state import (
-    ValueIndex,
-    add_values,
-    empty_state,
-    read_column,
+from sk_pwiser.history._history_state import ValueIndex, empty_state
+from sk_pwiser.history._one_row import OneRow, PastsOfKeys
+from sk_pwiser.history._store_records import (
+    BlockIsGone,
+    Change,
+    RecordForm,
+    listed,
+    read_block,
+    read_journal,
+    store_key,
+    write_journal,
 )
-from sk_pwiser.history._history_tables import Table
-from sk_pwiser.history._key_log import (
-    KeyLog,
-    Slices,
-    columns_of_totals,
-    decay,
-    no_totals,
-    unique_keys,
-)
-from sk_pwiser.history._one_row import KeyPast, OneRow, PastsOfKeys
 
-# What a record begins with, by the type of its times.
-STARTS = {"q": b"history0", "d": b"history1"}
-# The form of a store; earlier ones, without a number, lacked kinds of large numbers.
-STORE_FORM = 2
-to_json = json.JSONEncoder().encode
-
-
-class RecordForm:
-    """The form of the records of a kind of keys: numbers of 8 bytes, then JSON.
-
-    A record is a `KeyPast`: sizes of the parts, reference, totals, parts and values.
-    """
-
-    def __init__(self, plan, key=0):
-        self.n_tasks, self.half_lives = len(plan.lags), plan.half_lives
-        self.n_lists = len(plan.lists_of(key))
-        self.n_parts = 2 + 2 * self.n_tasks + self.n_lists
-        n_counts = 1 + 2 * self.n_tasks
-        self.heads = {
-            start: struct.Struct(
-                f"=8s{self.n_parts}q{kind}{n_counts}q{2 + self.n_tasks}{kind}"
-                f"{n_counts * len(plan.half_lives)}d"
-            )
-            for kind, start in STARTS.items()
-        }
-
-    def write(self, past, values=()):
-        """Return the record of a key; `values` has those of its lists."""
-        slices = map(slice, past.starts, past.stops)
-        parts = [view[own] for view, own in zip(past.views, slices, strict=True)]
-        reference = past.reference or 0
-        is_whole = isinstance(reference, int) and parts[0].format != "d"
-        kind = "q" if is_whole else "d"
-        kinds = [kind, *"q" * (2 * self.n_tasks), *kind * self.n_lists, "d"]
-        head = self.heads[STARTS[kind]]
-        record = head.pack(STARTS[kind], *map(len, parts), reference, *past.totals)
-        for part, kind in zip(parts, kinds, strict=True):
-            record += np.asarray(part, dtype=kind).tobytes()
-        text = to_json(values).encode() if values else b""
-        # Views of numbers of 8 bytes need whole ones.
-        return record + text.ljust(-(-len(text) // 8) * 8)
-
-    def read(self, record, name):
-        """Return the past of the key of a record with a given name."""
-        n_parts = self.n_parts
-        try:
-            head = self.heads[record[:8]]
-            _, *numbers = head.unpack_from(record)
-            *starts, end = accumulate(numbers[:n_parts], initial=head.size // 8)
-            ints, floats = memoryview(record).cast("q"), memoryview(record).cast("d")
-            values = json.loads(record[8 * end :]) if self.n_lists else ()
-            if end > len(ints):
-                raise ValueError("it is too short")
-        except (LookupError, TypeError, ValueError, struct.error) as error:
-            raise ValueError(f"store[{name!r}] is no valid record: {error}.") from error
-        times = ints if head is self.heads[STARTS["q"]] else floats
-        views = [times, *[ints] * (2 * self.n_tasks), *[times] * self.n_lists, floats]
-        reference, totals = numbers[n_parts], numbers[n_parts + 1 :]
-        return KeyPast(reference, totals, starts, [*starts[1:], end], views, values)
-
-    def log(self, pasts, columns, values=()):
-        """Return the log of pasts; `columns` and `values` have indices of values."""
-        n_keys, n_tasks = len(pasts), self.n_tasks
-
-        def part(i):
-            arrays = [np.asarray(p.views[i][p.starts[i] : p.stops[i]]) for p in pasts]
-            return np.append(0, np.cumsum(list(map(len, arrays)))), arrays
-
-        offsets, times = part(0)
-        labels = np.zeros((offsets[-1], n_tasks), dtype=np.int8)
-        for k in range(n_tasks):
-            for i, value in ((1 + 2 * k, 1), (2 + 2 * k, -1)):
-                for first, places in zip(offsets, part(i)[1], strict=False):
-                    labels[first + places, k] = value
-        lists = []
-        for i, of_list in enumerate(values, 1 + 2 * n_tasks):
-            own, arrays = part(i)
-            lists.append(Slices(own, np.concatenate(arrays), of_list))
-        rows = Slices(offsets, np.concatenate(times), labels)
-        totals = no_totals(n_keys, n_tasks, len(self.half_lives), rows.time.dtype)
-        numbers = zip(*(past.totals for past in pasts), strict=True)
-        columns_of = columns_of_totals(totals).values()
-        for column, of_keys in zip(columns_of, numbers, strict=True):
-            column[:] = of_keys
-        reference = max(past.reference for past in pasts)
-        for decayed, past in zip(totals["decayed"], pasts, strict=True):
-            decayed *= decay(reference - past.reference, self.half_lives)[:, None]
-        return KeyLog(columns, rows, lists, totals, reference).sorted()
+# The form of a store. A store of form 2 had one record per key, of any size.
+STORE_FORM = 3
+# How often a record is read again whose blocks another process has just replaced.
+N_READS = 10
 
 
 class StoredHistory:
     """Features of the past of single rows, with the state in a key-value store.
 
     Servers that share a store, such as Redis, need no memory for the state: a row reads
-    one record per key. The values are those of
+    one record per key. The record of a key with many recent rows has sums of them, and
+    the rows are in blocks of less than a kilobyte, of which a row reads those at the
+    beginning and at the end of its windows and delays. The values are those of
     :meth:`~sk_pwiser.history.HistoryFeatures.transform_row`. See :ref:`history`.
 
     Parameters
@@ -156,8 +69,9 @@ class StoredHistory:
 
     Notes
     -----
-    The rate over all keys, to which rates are shrunk, and `end_` are read once;
-    `refresh` reads them again. One process at a time may change a store.
+    The totals over all keys, to whose rates others are shrunk, and `end_` are read
+    once; `refresh` reads them again. An object keeps the blocks that it has read last.
+    One process at a time may change a store.
 
     A change is written to a journal first, in one record. If the process ends or the
     store fails while the other records are written, the next call of `update` or
@@ -213,7 +127,10 @@ class StoredHistory:
             If values of keys or lists are neither text nor numbers.
         """
         store.pop(f"{prefix}:journal", None)  # of another history
-        store.update(_records(history, prefix))
+        with valid_history(f"store[{prefix!r}]"):
+            # Servers may still have blocks of an earlier history with these numbers.
+            earlier = json.loads(store.get(prefix, b"{}")).get("next_id", 0)
+        store.update(_records(history, prefix, earlier))
         return cls(store, prefix=prefix)
 
     def refresh(self):
@@ -231,18 +148,17 @@ class StoredHistory:
                 raise ValueError(
                     "another version of sk_pwiser wrote it; write the history again"
                 )
-            form = RecordForm(plan.of_all)
-            past = form.read(self.store[name := f"{self.prefix}:"], name)
             state = empty_state(plan, content["classes"])
             state.end = content["end"]
+            state.everything = _known(state, content["has_labels"])
             state.indices = {
                 name: ValueIndex([], earlier_kinds(content, name))
                 for name in plan.columns
             }
-            state.everything = form.log([past], np.zeros((1, 0), np.int64))
             history = HistoryFeatures._of(content, plan, state)
-        history._one_row = StoredRow(history, self.store, self.prefix)
+            history._one_row = StoredRow(history, self.store, self.prefix)
         self._history, self._last_change = history, content["last_change"]
+        self._next_id = content["next_id"]
         return self
 
     def transform_row(self, row):
@@ -270,9 +186,9 @@ class StoredHistory:
     def update(self, X, y=None, *, overlap="error"):
         """Append a later period of the log to the records of its keys.
 
-        The cost depends on the rows, on the recent rows of their keys, and on the
-        number of all rows within the longest delay, whose times are one record. The
-        store bounds the number of its keys, for example by their age.
+        The cost depends on the number of rows: per key a record is written, and the
+        blocks of its last rows. The store bounds the number of its keys, for example
+        by their age.
 
         Parameters
         ----------
@@ -293,7 +209,8 @@ class StoredHistory:
         ValueError, TypeError
             As in `fit` of the history; the store is unchanged.
         """
-        return self._change("update", X, y, overlap=overlap)
+        check_choice("overlap", overlap, ("error", "merge"))
+        return self._change("update", X, y, overlap)
 
     def complete(self, X, y):
         """Fill in labels that were not known when their rows were appended.
@@ -316,28 +233,40 @@ class StoredHistory:
             As in :meth:`~sk_pwiser.history.HistoryFeatures.complete`; the store is
             unchanged.
         """
+        if y is None:
+            raise TypeError("y must be labels; got None.")
         return self._change("complete", X, y)
 
-    def _change(self, method, X, y, **options):
-        """Let a method of the history change the records of the keys of a table."""
+    def _change(self, method, X, y, overlap="error"):
+        """Change the records of the keys of a table."""
         self._finish_change()
         self.refresh()
-        history, one_row = copy.copy(self._history), self._history._one_row
+        history, server = copy.copy(self._history), self._history._one_row
         state, plan = history._fitted()
-        digest = joblib.hash((method, options, history._read(X, y, state, plan)[0]))
+        rows, _ = history._read(X, y, state, plan)
+        digest = joblib.hash((method, overlap, rows))
         # After an error or a restart, the caller may repeat a change that was made.
         is_repeated = not self._is_certain and digest == self._last_change
         self._is_certain = False
         if is_repeated:
             self._is_certain = True
             return self
-        read, state = one_row.state_of(Table(X))
-        history._set_state(state, plan)
-        getattr(history, method)(X, y, **options)
-        records = _records(history, self.prefix, digest)
-        dropped = [name for name in read if name not in records]  # too old
+        change = Change(plan, self.prefix, server.read_block, self._next_id)
+        new = state.with_values(rows)
+        if method == "update":
+            if overlap == "error" or plan.max_age is not None:
+                history._refuse_early(rows, state)
+            new.end = max([state.end, *rows.time.tolist()])
+            change.append(rows, new.end, server.read)
+        else:
+            refuse_labels(*change.complete(rows, state.end, server.read), state, plan)
+        has_labels = state.has_labels or bool((rows.labels.values >= 0).any())
+        new.everything = _known(state, has_labels)
+        history._set_state(new, plan)
+        own = {"last_change": digest, "next_id": change.next_id}
+        change.records[self.prefix] = _description(history, own)
         # From here on the change will be completed, by the next one if need be.
-        self.store[self._journal] = write_journal(records, dropped)
+        self.store[self._journal] = write_journal(change.records, change.dropped)
         self._finish_change()
         self.refresh()
         self._is_certain = True
@@ -374,9 +303,25 @@ class StoredRow(OneRow):
     """The new columns of single rows, whose keys are looked up in a store."""
 
     def __init__(self, history, store, prefix):
-        super().__init__(*history._fitted())
         self.store, self.prefix = store, prefix
-        self.forms = [RecordForm(self.plan, key) for key in range(len(self.names))]
+        state, plan = history._fitted()
+        self.forms = [RecordForm(plan, key) for key in range(len(plan.keys))]
+        self.form_of_all = RecordForm(plan.of_all)
+        self.read_block = lru_cache(maxsize=1024)(self._read_block)
+        super().__init__(state, plan)
+
+    def features(self, row):
+        for _ in range(N_READS - 1):
+            try:
+                return super().features(row)
+            except BlockIsGone:
+                # The records that are read next have others in place of it.
+                self.of_all = self.past_of_all()
+        return super().features(row)
+
+    def past_of_all(self):
+        name = f"{self.prefix}:"
+        return self.form_of_all.read(self.store[name], name)
 
     def values_of(self, column, elements):
         return elements
@@ -392,115 +337,52 @@ class StoredRow(OneRow):
         return past
 
     def read(self, key, values):
-        """Return the name of the record of a key, and its past, None for none."""
+        """Return the name of the record of a key, and its past, None for none.
+
+        Without a key, they are those of all rows.
+        """
+        if key is None:
+            return f"{self.prefix}:", self.past_of_all()
         name = store_key(self.prefix, self.plan.key_names[key], values)
         record = None if name is None else self.store.get(name)
         return name, None if record is None else self.forms[key].read(record, name)
 
-    def state_of(self, table):
-        """Return the names of the records of the keys of a table, and their state."""
-        plan, state = self.plan, copy.copy(self.state)
-        state.indices = dict(state.indices)
-        state.logs = list(state.logs)
-        names, indices = [], state.indices
-        for key, columns in enumerate(plan.keys):
-            read = [read_column(table.column(name), name) for name in columns]
-            for name, (_, values) in zip(columns, read, strict=True):
-                # Of equal numbers, the state below would have those of the table.
-                self.state.indices[name].check_exact(values, name)
-            ids = np.stack([indices for indices, _ in read], axis=1)
-            distinct, _ = unique_keys(ids[(ids >= 0).all(axis=1)])
-            keys, pasts = [], []
-            for row in distinct:
-                values = [own[i] for (_, own), i in zip(read, row, strict=True)]
-                name, past = self.read(key, values)
-                if past is not None:
-                    names.append(name)
-                    keys.append(values)
-                    pasts.append(past)
-            if not pasts:
-                continue
-            of_keys = zip(columns, zip(*keys, strict=True), strict=True)
-            places = [add_values(indices, name, values) for name, values in of_keys]
-            lists = []
-            for each in plan.lists_of(key):
-                values = [v for past in pasts for v in past.values[each.place]]
-                lists.append(add_values(indices, each.column, values))
-            log = self.forms[key].log(pasts, np.stack(places, axis=1), lists)
-            state.logs[key] = log
-        return names, state
+    def _read_block(self, number):
+        record = self.store.get(name := f"{self.prefix}:{number}")
+        if record is None:
+            raise BlockIsGone(f"The store has no {name!r}; write the history again.")
+        return read_block(record, name)
 
 
-def store_key(prefix, name, values):
-    """Return the name of the record of a key, None if one of its values is missing."""
-    texts = []
-    for value in values:
-        if type(value) not in (int, str):
-            if is_missing(value):
-                return None
-            value = _plain(value, name)
-        texts.append(str(value) if type(value) is int else to_json(value))
-    return f"{prefix}:{name}:[{', '.join(texts)}]"
+def _known(state, has_labels):
+    """Return a log of all rows, in memory, from which only `has_labels` is read."""
+    return state.everything.replaced(totals={"known": np.array([has_labels])})
 
 
-def _plain(value, name):
-    """Return a value as text or a number; equal numbers become the same one."""
-    value = _listed(value, name)
-    if isinstance(value, bool | float) and math.isfinite(value):
-        value = int(value) if value == int(value) else value
-    return value
+def _description(history, own):
+    """Return the record of what is known beside the keys."""
+    content = history._describe() | {"has_labels": history._state.has_labels}
+    values = FORM.encode(content | {"form": STORE_FORM} | own, "history")[0]
+    return json.dumps(values).encode()
 
 
-def _listed(value, name):
-    """Return a value as one of Python, which JSON keeps."""
-    value = value.item() if hasattr(value, "item") else value
-    if not isinstance(value, str | int | float):
-        raise TypeError(
-            f"A store holds values that are text or numbers; {name!r} has {value!r}."
-        )
-    return value
-
-
-def write_journal(records, dropped):
-    """Return the records of a change in one, with the names of those that go."""
-    names = [[name, len(record)] for name, record in records.items()]
-    head = to_json({"records": names, "dropped": dropped}).encode()
-    content = struct.pack("=q", len(head)) + head + b"".join(records.values())
-    return hashlib.blake2b(content, digest_size=16).digest() + content
-
-
-def read_journal(journal):
-    """Return records and dropped names; none of a journal that is not complete."""
-    digest, content = journal[:16], journal[16:]
-    if hashlib.blake2b(content, digest_size=16).digest() != digest:
-        return {}, []
-    start = 8 + struct.unpack_from("=q", content)[0]
-    head = json.loads(content[8:start])
-    ends = accumulate((size for _, size in head["records"]), initial=start)
-    names = [name for name, _ in head["records"]]
-    parts = (content[first:end] for first, end in pairwise(ends))
-    return dict(zip(names, parts, strict=True)), head["dropped"]
-
-
-def _records(history, prefix, last_change=None):
+def _records(history, prefix, next_id):
     """Return all records of a history by their names."""
     state, plan = history._fitted()
-    records = {}
+    change = Change(plan, prefix, next_id=next_id)
     for key, (names, log) in enumerate(zip(plan.keys, state.logs, strict=True)):
-        pasts, form = PastsOfKeys(log, plan), RecordForm(plan, key)
+        pasts = PastsOfKeys(log, plan)
         columns = [state.indices[name].values for name in names]
         lists = [(state.indices[e.column].values, e.name) for e in plan.lists_of(key)]
         for place, row in enumerate(log.columns.tolist()):
             values = [own[i] for own, i in zip(columns, row, strict=True)]
             past = pasts[place]
-            texts = [
-                [_listed(known[i], name) for i in elements]
-                for (known, name), elements in zip(lists, past.values, strict=True)
-            ]
-            name = store_key(prefix, plan.key_names[key], values)
-            records[name] = form.write(past, texts)
-    of_all = PastsOfKeys(state.everything, plan.of_all)[0]
-    records[f"{prefix}:"] = RecordForm(plan.of_all).write(of_all)
-    own = {"form": STORE_FORM, "last_change": last_change}
-    values = FORM.encode(history._describe() | own, "history")[0]
-    return records | {prefix: json.dumps(values).encode()}  # the last one written
+            for i, (known, name) in enumerate(lists, -len(lists)):
+                block = past.blocks[i]
+                texts = [listed(known[element], name) for element in block.values]
+                past.blocks[i] = block._replace(values=texts)
+            change.write_all(key, store_key(prefix, plan.key_names[key], values), past)
+    of_all = PastsOfKeys(state.everything, plan.of_all)
+    change.write_all(None, change.name_of_all, of_all[0])
+    own = {"last_change": None, "next_id": change.next_id}
+    return change.records | {prefix: _description(history, own)}  # the last one written

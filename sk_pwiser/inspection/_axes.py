@@ -38,6 +38,8 @@ def row_of_axes(ax, n_axes, user):
             1, n_axes, figsize=size, layout="constrained", squeeze=False
         )
         return axes[0]
+    # As an object array, since `ax` may be one axes, a list, or what `subplots`
+    # returns.
     axes = np.ravel(np.array(ax, dtype=object))
     if len(axes) != n_axes:
         raise ValueError(
@@ -61,6 +63,8 @@ def curve_styles(task_names, model_names=None, scores=None, form="{}"):
     styles = []
     for k, (task, model) in enumerate(curves):
         m = models.index(model)
+        # Only the first fold has a label; matplotlib leaves out labels that start with
+        # "_".
         folds = [j for j, curve in enumerate(curves) if curve == curves[k]]
         label = task if model is None else f"{task}, {model}"
         if scores is not None:
@@ -81,6 +85,7 @@ def _format_scores(scores, form):
     """Return the score of a curve, or mean and standard deviation over folds."""
     if len(scores) == 1:
         return form.format(*scores)
+    # A fold with one class has no score, and should not hide those of the others.
     known = [score for score in scores if not np.isnan(score)] or [np.nan]
     spread = form.rpartition(" = ")[2].format(np.std(known))
     return f"{form.format(np.mean(known))} ± {spread}"
@@ -90,6 +95,7 @@ def is_log(scale, base_rates):
     """Return whether an axis that shows rates is logarithmic."""
     if scale not in SCALES:
         raise ValueError(f"scale must be one of {SCALES}, got {scale!r}.")
+    # A task without events has no place on a logarithmic axis.
     rates = [rate for rate in base_rates if rate > 0]
     return scale == "log" or (scale == "auto" and min(rates, default=1.0) < RARE)
 
@@ -100,6 +106,7 @@ def set_log_axis(axis, low, high):
 
     getattr(axis.axes, f"set_{axis.axis_name}scale")("log", nonpositive="mask")
     n_decades = np.log10(high / low)
+    # More ticks per decade where there are few decades.
     subs = (1.0, 2.0, 5.0) if n_decades < 2 else (1.0, 3.0) if n_decades < 3 else (1.0,)
     axis.set_major_locator(LogLocator(subs=subs, numticks=15))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))

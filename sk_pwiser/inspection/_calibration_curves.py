@@ -79,6 +79,8 @@ class TaskCalibrationDisplay(TaskCurvesDisplay):
 
     @staticmethod
     def _compute(rows, n_bins=10, strategy="quantile"):
+        # One row in place of one class: the curve then has the right fields, which are
+        # emptied.
         given = rows.y, rows.p, rows.weight
         y, p, weight = given if rows.has_both_classes else ([0], [0], None)
         curve = reliability_curve(
@@ -124,6 +126,7 @@ class TaskCalibrationDisplay(TaskCurvesDisplay):
             properties = style(kwargs, **own_style, markersize=4)
             self.lines_ += ax.plot(curve.predicted, curve.observed, **properties)
             if intervals:
+                # Clipped: 0 has no place on a logarithmic axis.
                 ends = np.clip(_intervals(curve), low, high)
                 color = properties["color"]
                 self.intervals_.append(
@@ -158,6 +161,8 @@ class TaskCalibrationDisplay(TaskCurvesDisplay):
 def _intervals(curve):
     """Return the ends of the confidence intervals, of shape (2, n_bins)."""
     tail, n = (1 - COVERAGE) / 2, curve.n_effective
+    # Clopper and Pearson's interval, by quantiles of beta distributions, for the
+    # effective numbers of events and rows.
     k = curve.observed * n
     # With no positives or no negatives, the interval ends at 0 or 1, where the beta
     # distribution has no quantile.

@@ -18,11 +18,11 @@ from sk_pwiser._table import (
 )
 
 N_FOLDS = 5
-# Rates of values are shrunk to the mean rate as if each value had this number of
-# further events, or of rows without the event where these are rarer.
+# Rates of values are shrunk to the mean rate, as if each value had this number of
+# further events (or further rows without the event, if these are rarer).
 PRIOR_EVENTS = 4.0
-# The AUC of one column above which its values were hardly known before the event, and
-# above which the last period is told from the first.
+# AUC of one column above which its values were hardly known before the event, and AUC
+# above which the column tells the last period from the first.
 LEAK, DRIFT = 0.95, 0.65
 # Share of rows with new values in the last period.
 MANY_NEW = 0.5
@@ -70,6 +70,8 @@ class Rows(NamedTuple):
     def draw(cls, targets, depth, period, rng):
         """Draw folds with equal shares of each depth and, with one period, the last."""
         n_samples = len(depth)
+        # Rows of a depth are dealt out to the folds in random order: each fold has its
+        # share of the few conversions.
         order = np.lexsort((rng.random_sample(n_samples), depth))
         fold = np.empty(n_samples, dtype=np.intp)
         fold[order] = np.arange(n_samples) % N_FOLDS
@@ -107,6 +109,8 @@ class Entries(NamedTuple):
     def counts(self, weight, fold):
         """Return the weight of the entries by fold and code."""
         n_codes = self.n_values + 1
+        # One count per fold and code: the rates of the other folds are then
+        # differences.
         cell = fold[self.rows] * n_codes + self.codes
         counts = np.bincount(cell, weight[self.rows], N_FOLDS * n_codes)
         return counts.reshape(N_FOLDS, n_codes)
@@ -132,7 +136,7 @@ def describe_columns(table, inputs, rows):
 def is_determined(name, columns):
     """Return whether another column, such as a user, determines a column.
 
-    Most of the gain of the column is then that of the other, which says more.
+    Most of the column's gain then comes from the other column, which says more.
     """
     own = columns[name]
     for other in columns.values():
@@ -214,8 +218,10 @@ def describe_numbers(facts, column, rows):
     distinct = distinct[~np.isnan(distinct)]
     values = Entries(codes, len(distinct))
     facts.missing = is_nan.mean()
+    # By the same rule as the warning of `fit`.
     facts.flag("id", looks_like_codes(column, facts.column))
     if len(distinct) > 2 and (distinct % 1 == 0).all():
+        # A row number has all whole numbers of its range, once each.
         is_range = distinct[-1] - distinct[0] + 1 == len(distinct)
         facts.flag("one value per row", is_range and 100 < len(distinct) == len(column))
         if len(distinct) <= MAX_SHARE * len(column):
@@ -240,6 +246,8 @@ def describe_sparse(X, inputs, rows):
         n_ones, n_zeros = y @ known, (1 - y) @ known
         if not n_ones or not n_zeros:
             return np.full(X.shape[1], np.nan)
+        # The AUC of a binary column: 1/2 plus half the difference of its rates in the
+        # classes.
         ones = is_nonzero @ (y * known) / n_ones
         return 0.5 + np.abs(ones - is_nonzero @ ((1 - y) * known) / n_zeros) / 2
 
@@ -262,6 +270,7 @@ def describe_sparse(X, inputs, rows):
 def unseen_share(entries, is_last):
     """Return the share of known entries of the last period that are new in it."""
     is_last = is_last[entries.rows]
+    # Missing values do not count as new.
     is_seen = np.zeros(entries.n_values + 1, dtype=bool)
     is_seen[entries.codes[~is_last]] = True
     last = entries.codes[is_last & (entries.codes < entries.n_values)]
@@ -293,6 +302,7 @@ def rates_of_others(ones, n, base=None):
     rate = ones.sum() / total if total else 0.0
     if not 0 < rate < 1:
         return
+    # In rows: so many have PRIOR_EVENTS events, or rows without the event.
     strength = PRIOR_EVENTS / min(rate, 1 - rate)
     for k in range(len(n)):
         mean = rate if base is None else base[k]
@@ -310,6 +320,8 @@ def category_gain(values, bins, rows):
         of_bins = [bins.counts(weight, rows.fold) for weight in weights]
         ones, n = (values.counts(weight, rows.fold) for weight in weights)
         by_bin = [rates[bin_of_value] for rates in rates_of_others(*of_bins)]
+        # Rates of values are shrunk to those of their bins: values gain only what bins
+        # lack.
         by_value = rates_of_others(ones, n, by_bin)
         found.append(compare_rates(by_bin, by_value, ones, n - ones))
     clear = [gain for gain, z in found if z >= GAIN_Z and gain >= GAIN_AUC]
@@ -322,6 +334,8 @@ def compare_rates(before, after, ones, zeros):
     for p, q, *counts in zip(before, after, ones, zeros, strict=False):
         gains.append(auc_of_weights(q, *counts) - auc_of_weights(p, *counts))
         n_ones, n_zeros = counts
+        # The gain of log loss of a row by its label; total and squares give its
+        # standard error.
         of_one, of_zero = np.log(q / p), np.log((1 - q) / (1 - p))
         total += n_ones @ of_one + n_zeros @ of_zero
         squares += n_ones @ of_one**2 + n_zeros @ of_zero**2

@@ -45,7 +45,8 @@ class FunnelScoreDisplay:
     task_name : str
         Task whose log-odds are drawn.
     task_names : list of str
-        Names of the tasks of the funnel, in order: in a tree, of a path with the task.
+        Names of the tasks of the funnel, in order. In a tree, the tasks of a path that
+        contains the task.
 
     Attributes
     ----------
@@ -147,7 +148,9 @@ class FunnelScoreDisplay:
         if isinstance(task, bool) or not isinstance(task, Integral | str):
             raise TypeError(f"task must be an index or a name, got {task!r}.")
         k = find_task(task, len(read.names), read.names, others="")
+        # Probabilities of exactly 0 and 1 have finite log-odds then.
         p = np.clip(read.p[:, k], LIMITS.tiny, 1 - LIMITS.epsneg)
+        # In a tree, only the tasks of a path have an order, and so a depth.
         path = path_through(k, read.predictions.task_parents(len(read.names)))
         labels = np.where(read.known, read.targets, np.nan)[:, path]
         depth = np.full(len(labels), -1)
@@ -216,6 +219,7 @@ def _has_range(values):
 
 def _estimate_density(values):
     """Return points and a Gaussian kernel density estimate at them."""
+    # Bins in place of rows: the cost of a density grows with the number of its kernels.
     counts, edges = np.histogram(values, N_BINS)
     centres, used = (edges[:-1] + edges[1:]) / 2, counts > 0
     # Scott's rule for the number of rows; SciPy would apply it to the number of bins.

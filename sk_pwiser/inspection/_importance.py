@@ -132,6 +132,8 @@ def task_importances(
             UndefinedMetricWarning,
         )
     names, logits = estimator._permuted_logits(X)
+    # Equal for all columns, so that differences between columns are not differences of
+    # luck.
     orders = list(_permutations(len(read.p), n_repeats, random_state))
 
     def scores(*permutation):
@@ -143,6 +145,7 @@ def task_importances(
 
     baseline = np.array(scores())
     permuted = [[scores(name, order) for order in orders] for name in names]
+    # From (column, repeat, task) to (column, task, repeat).
     importances = baseline[:, np.newaxis] - np.array(permuted).transpose(0, 2, 1)
     mean = importances.mean(axis=2)
     return Bunch(
@@ -295,6 +298,7 @@ class TaskImportanceDisplay:
         ax = axes_or_new(ax, "TaskImportanceDisplay")
         mean = self.importances.mean(axis=2)
         error = _half_widths(self.importances)[..., 1]
+        # A task without a score does not decide which columns are drawn.
         largest = np.nan_to_num(mean, nan=-np.inf).max(axis=1)
         shown = np.argsort(-largest, kind="stable")[:n_columns]
         places, height = np.arange(len(shown)), 0.8 / len(self.task_names)
@@ -325,6 +329,7 @@ def _task_scorer(scoring, read, k):
     if read.weight is not None:
         rows = rows & (read.weight[:, k] > 0)
         weight = read.weight[rows, k]
+    # A slice spares a copy of all probabilities per permutation.
     rows = slice(None) if rows.all() else rows
     y = read.targets[rows, k].astype(np.float64)
     if len(y) == 0 or (scoring != "log_loss" and y.min() == y.max()):
@@ -356,12 +361,13 @@ def _permutations(n_rows, n_repeats, random_state):
     shuffled, order = np.arange(n_rows), np.arange(n_rows)
     for _ in range(n_repeats):
         rng.shuffle(shuffled)
-        order = order[shuffled]  # of a column that is permuted already
+        # scikit-learn permutes the column of the previous repeat, not the original one.
+        order = order[shuffled]
         yield order
 
 
 def _half_widths(importances):
-    """Return -h and h, with the half widths h of the intervals, in the last axis."""
+    """Return -h and h in the last axis, where h is half the width of an interval."""
     n = importances.shape[2]
     if n == 1:
         return np.full((*importances.shape[:2], 2), np.nan)

@@ -1,4 +1,4 @@
-"""A look at impressions before a fit: depths, rates and columns, as text and tables."""
+"""Describes impressions before a fit: depths, rates and columns, as text and tables."""
 
 import textwrap
 from html import escape
@@ -47,8 +47,8 @@ def describe_impressions(
         Impressions, as in ``fit`` of :class:`~sk_pwiser.MultiTaskCTRCVRClassifier`.
         Columns that it refuses, such as dates, are reported.
     Y : array-like of shape (n_samples, n_tasks) or (n_samples,)
-        Labels, 0 or 1; the tasks in funnel order, the click first. Those of tasks after
-        the first may be missing.
+        Labels, 0 or 1; the tasks in funnel order, the click first. Labels of tasks
+        after the first may be missing.
     time : str or array-like of shape (n_samples,), default=None
         The name of a column of ``X``, or the times of the rows: dates, or numbers of
         any unit. With times, rates are shown by period, and the last period is compared
@@ -87,7 +87,7 @@ def describe_impressions(
     The AUC of a column is that of one prediction: the rate of the task among the rows
     with the same value, in at most 64 bins for numbers, shrunk to the mean rate. It is
     the mean over five folds, each predicted with the rates of the others, so that a
-    column with a value of its own for each row has 0.5 rather than 1. Lists are
+    column with a different value in each row has 0.5 rather than 1. Lists are
     predicted by the mean over their elements. Columns that are refused, and arrays of
     numbers, are predicted by whether their value is missing. An AUC above 0.95 suggests
     a leak: a value that is known only after the event.
@@ -169,13 +169,30 @@ def describe_impressions(
 def split_periods(times, n_periods):
     """Return the period of each row, and the first time of each period as text."""
     ordered = np.sort(times.values)
+    # By quantiles, so that quiet hours do not make empty periods; equal times stay
+    # together.
     edges = np.unique(ordered[np.arange(n_periods) * len(ordered) // n_periods])
-    if times.kind == NUMBER:
+    # Nanoseconds per unit of the times.
+    scale = 1 if times.kind != NUMBER else unix_scale(ordered[[0, -1]])
+    if scale is None:
         starts = [f"{edge:.15g}" if edge % 1 else str(int(edge)) for edge in edges]
     else:
-        starts = np.datetime_as_string(edges.astype("M8[ns]"), unit="s").tolist()
+        dates = (edges * scale).astype(np.int64).astype("M8[ns]")
+        starts = np.datetime_as_string(dates, unit="s").tolist()
         starts = [start.replace("T", " ") for start in starts]
     return np.searchsorted(edges, times.values, side="right") - 1, starts
+
+
+def unix_scale(ends):
+    """Return the nanoseconds per unit of Unix times, None if times are none.
+
+    The seconds since 1970 of the years 1980 to 2033, which dates as numbers, such as
+    20260131 and 2026013123, are not; or milliseconds or microseconds.
+    """
+    for scale in (1e9, 1e6, 1e3):
+        if (ends * scale >= 3.2e17).all() and (ends * scale <= 2e18).all():
+            return scale
+    return None
 
 
 def describe_depths(depth, task_names):
@@ -195,6 +212,7 @@ def describe_periods(targets, period, starts):
     for k, name in enumerate(targets.task_names):
         n = np.bincount(period, known[:, k])
         ones = np.bincount(period, targets.values[:, k])
+        # NaN without a known label: 0 would look like a rate.
         rates[f"rate_{name}"] = ones / np.where(n > 0, n, np.nan)
     start = np.array(starts, dtype=object)
     return {"start": start, "rows": np.bincount(period), **rates}
@@ -271,7 +289,7 @@ class ImpressionsDescription:
     n_described : int
         Number of rows by which the columns are described.
     has_times : bool
-        Whether the last period is one of time, rather than random rows.
+        Whether the last period is a period of time, not a random part of the rows.
 
     See Also
     --------
@@ -319,7 +337,8 @@ class ImpressionsDescription:
         Returns
         -------
         pandas.DataFrame or dict of str to ndarray
-            ``start`` (the first time of the period), ``rows`` and, for each task,
+            ``start`` (the first time of the period, also of Unix times as a date),
+            ``rows`` and, for each task,
             ``rate_<task>``, its rate among the rows with its label.
         """
         return result_frame(dict(self._periods))
@@ -335,11 +354,11 @@ class ImpressionsDescription:
 
             - ``column``: its name or index;
             - ``kind``: how it is read, or "refused";
-            - ``values``: number of distinct values; of nonzero ones in sparse columns;
+            - ``values``: number of distinct values; in sparse columns, of nonzeros;
             - ``missing``: share of missing values;
             - ``unseen``: share of rows of the last period, or of a random tenth without
-              times, whose value does not occur in the other rows; for categories and
-              for numbers that may be ones;
+              times, whose value does not occur in the other rows; for categories, and
+              for numbers that may be categories;
             - ``drift``: AUC of telling the last period from the first, NaN without
               times;
             - ``auc_<task>``: cross-fitted AUC of the column alone;
@@ -441,6 +460,7 @@ class ImpressionsDescription:
         names = [_short(name, 10) for name in self.task_names]
         yield [("period from", "rows", *names)], cells, "<>" + ">" * len(names)
         shown = list(range(len(names)))
+        # The first and the last task stand for many, so that lines fit on a screen.
         shown = shown if len(shown) <= 3 else [shown[0], shown[-1]]
         first = ["column", "kind", "values", "missing", "unseen"]
         first += ["drift"] * self.has_times

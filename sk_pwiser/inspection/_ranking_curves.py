@@ -30,8 +30,8 @@ from sk_pwiser.inspection._task_rows import (
 class TaskCurvesDisplay:
     """Base class of displays with one curve per task and model.
 
-    `_compute` returns the parameters of one curve, NaN or empty if it is undefined, and
-    takes the keywords of `_curve_options`.
+    A subclass defines `_compute`, which takes the keywords of `_curve_options` and
+    returns the parameters of one curve, NaN or empty if the curve is undefined.
     """
 
     _curve_name: str
@@ -56,7 +56,7 @@ class TaskCurvesDisplay:
         ----------
         estimator : estimator object or dict
             A fitted estimator of several tasks, also inside a pipeline or a search, or
-            a dict from names to estimators, which have their own line styles.
+            a dict from names to estimators; each of these has its own line style.
         X : {DataFrame, array-like, sparse matrix} of shape (n_samples, n_features)
             Impressions.
         Y : array-like of shape (n_samples, n_tasks) or (n_samples,)
@@ -67,8 +67,8 @@ class TaskCurvesDisplay:
         cvr : bool, default=False
             Whether to add a curve of P(last task | first task) where the first is 1.
         by : str or int, default=None
-            A column of `X`, such as the market: each of its values, at most 8, has its
-            own curves, in a line style of its own. Rows without a value are left out.
+            A column of `X`, such as the market. Each of its values, at most 8, has its
+            own curves and line style. Rows without a value are left out.
         ax : matplotlib Axes, default=None
             The axes to draw on; None creates a new figure.
         **kwargs : dict
@@ -125,8 +125,8 @@ class TaskCurvesDisplay:
             Whether to add a curve of P(last task | first task), the ratio of the
             probabilities, over the rows in which the first task is 1.
         by : array-like of shape (n_samples,), default=None
-            A value per row, such as its market: each value, at most 8, has its own
-            curves, in a line style of its own. Rows without a value are left out.
+            A value per row, such as its market. Each value, at most 8, has its own
+            curves and line style. Rows without a value are left out.
         ax : matplotlib Axes, default=None
             The axes to draw on; None creates a new figure.
         **kwargs : dict
@@ -191,7 +191,7 @@ class TaskCurvesDisplay:
         Raises
         ------
         ValueError
-            If `cv_results` has no estimators or indices, or not of these rows; if
+            If `cv_results` has no estimators or indices, or belongs to other rows; if
             labels or weights are invalid or do not match the tasks of the estimators.
 
         Warns
@@ -431,7 +431,8 @@ class TaskPrecisionRecallDisplay(TaskCurvesDisplay):
         ax.set(xlabel="Recall", ylabel="Precision", xlim=(-0.01, 1.01))
         if logarithmic:
             low = min((r for r in self.base_rates if r > 0), default=0.1) / 1.5
-            ax.set_ylim(low, 1.1)  # before, as a log axis warns of data without events
+            # First the limits: a log axis warns if no data are above 0.
+            ax.set_ylim(low, 1.1)
             set_log_axis(ax.yaxis, low, 1.0)
         else:
             ax.set_ylim(-0.01, 1.01)

@@ -1,4 +1,4 @@
-"""Labels and predictions per task and model, as the displays use them."""
+"""Labels and predictions per task and model, for the displays."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -58,6 +58,8 @@ class GivenPredictions:
 
     def __init__(self, P):
         self._given = self._P = P = collected(P)
+        # scikit-learn's classifiers of several outputs return a list of arrays, one per
+        # task.
         is_per_task = isinstance(P, list) and P and np.ndim(P[0]) == 2
         if not is_per_task:
             P = np.asarray(P)
@@ -81,7 +83,7 @@ class GivenPredictions:
 
 
 class Responses(NamedTuple):
-    """Labels, 0 if not known, predictions and weights of all tasks for one model."""
+    """Predictions, weights and labels (0 where missing) of all tasks for one model."""
 
     names: list
     targets: np.ndarray
@@ -157,6 +159,7 @@ def read_folds(cv_results, X, Y, cvr, sample_weight):
                 f"cv_results has no {key!r}; call cross_validate with {option}=True."
             )
     check_consistent_length(X, Y, sample_weight)
+    # Rows of another table of the same length cannot be told apart; a shorter one can.
     folds = zip(cv_results["estimator"], cv_results["indices"]["test"], strict=True)
     last = max(np.max(test) for test in cv_results["indices"]["test"])
     if last >= _num_samples(X):
@@ -176,6 +179,7 @@ def read_folds(cv_results, X, Y, cvr, sample_weight):
 
 def warn_about_one_class(rows, curve):
     """Warn once about all tasks with only one class, in the user's frame."""
+    # Folds of one curve count together: one line per task, not one per fold.
     curves = Counter((each.task, each.model) for each in rows)
     constant = Counter(
         (
@@ -198,7 +202,7 @@ def warn_about_one_class(rows, curve):
 
 
 def by_name(models, parameter):
-    """Return a dict of models, also of a single one without a name."""
+    """Return a dict of models; a single one without a name has the key None."""
     if not isinstance(models, Mapping):
         return {None: models}
     if not models:
@@ -213,6 +217,7 @@ def _read(model, estimator, X, Y, cvr, sample_weight, task_names=None, parts=Non
     names = read.names
     curves = [(name, k, read.p[:, k], read.known[:, k]) for k, name in enumerate(names)]
     if cvr:
+        # The CVR is drawn over clicked rows with a known last label.
         p = read.predictions.cvr(read.targets)
         first = read.predictions.first_of_cvr(len(names))
         clicked = read.known[:, -1] & (read.targets[:, first] == 1)
@@ -223,6 +228,7 @@ def _read(model, estimator, X, Y, cvr, sample_weight, task_names=None, parts=Non
         label = ", ".join(str(each) for each in (model, part) if each is not None)
         for name, k, p, known in curves:
             rows = of_part[known[of_part]]
+            # Column k = -1 of the CVR is the last task.
             weight = None if read.weight is None else read.weight[rows, k]
             y = read.targets[rows, k]
             found.append(TaskRows(name, label or None, y, p[rows], weight))

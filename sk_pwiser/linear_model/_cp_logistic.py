@@ -49,8 +49,8 @@ class CPMultiTaskLogistic(LinearPredictions, ClassifierMixin, BaseEstimator):
     decomposition: the coefficients of event k in market m are ``L (U_1[k] * U_2[m])``,
     with loadings L of shape (n_features, rank) that all cells share, and factors of
     `rank` numbers per event and per market. Cells with few rows thus learn from the
-    others, with far fewer parameters than one regression per cell has. Each cell has
-    its own intercept. The objective is
+    others, with far fewer parameters than one regression per cell. Each cell has its
+    own intercept. The objective is
 
         sum of the losses + (alpha / 2) (||L||^2 + sum over modes ||U_d||^2)
         + (intercept_alpha / 2) sum of squared intercepts,
@@ -280,6 +280,8 @@ class CPMultiTaskLogistic(LinearPredictions, ClassifierMixin, BaseEstimator):
         mean, variances = weighted_moments(
             features, weights.sum(axis=1) + np.finfo(float).tiny
         )
+        # The penalty of the intercepts then draws rare cells to the rate of the event,
+        # not to 1/2.
         offsets = smoothed_log_odds(targets, weights)
         if self.loss == "squared_error":
             offsets = np.tanh(offsets / 2)  # 2 p - 1
@@ -360,11 +362,14 @@ class CPMultiTaskLogistic(LinearPredictions, ClassifierMixin, BaseEstimator):
             validate_data(self, X, skip_check_array=True, reset=False)
         codes = self._codes(self._encoder, levels, features)
         tasks, *groups = self.factors_.values()
+        # Centred in the product, so that sparse features stay sparse.
         projected = features @ self.loadings_ - self._mean @ self.loadings_
         intercept = self._centred_intercept
         for d, U in enumerate(groups):
             # The code -1 selects the last entry, the mean over the levels.
             projected *= np.vstack([U, U.mean(axis=0)])[codes[:, d]]
+            # Unseen levels have the mean intercept and the mean factors of the known
+            # ones.
             mean = intercept.mean(axis=d + 1, keepdims=True)
             intercept = np.concatenate([intercept, mean], axis=d + 1)
         n_levels = intercept.shape[1:]
@@ -412,7 +417,7 @@ def split_columns(X, group_modes):
 
 
 def fit_levels(names, levels):
-    """Return the encoder of metadata columns, None without any."""
+    """Return the encoder of the metadata columns, or None if there are none."""
     if not names:
         return None
     for name, column in zip(names, levels.T, strict=True):

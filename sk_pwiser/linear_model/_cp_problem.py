@@ -4,9 +4,9 @@ The logit of task k in a row x with levels m_2, ..., m_D of the group modes is
 
     f = ((L' x) o U_2[m_2] o ... o U_D[m_D])' U_1[k] + offset_k + b[k, m_2, ..., m_D],
 
-where o is the elementwise product. In each of the blocks L, U_1, ..., U_D and b, with
-the others fixed, f is linear plus a constant. `block_map` returns this linear map and
-its transpose, from which both gradients and least-squares steps are computed. The
+where o is the elementwise product. If all but one of the blocks L, U_1, ..., U_D and b
+are fixed, f is linear in this block, plus a constant. `block_map` returns the linear
+map and its transpose. Gradients and least-squares steps are computed from these. The
 solvers are L-BFGS over all factors at once, and alternating least squares.
 """
 
@@ -30,10 +30,11 @@ FIRST_ROUND = 20
 
 @dataclass
 class Factors:
-    """The loadings L, (n_features, rank), the modes U_1, of the tasks, to U_D, and b.
+    """The loadings L, the modes U_1 to U_D, and the intercepts b.
 
-    Modes are (n_levels, rank). `intercepts` is b, (n_tasks, n_cells), relative to the
-    offset of the task; a cell is a combination of levels.
+    L has shape (n_features, rank). A mode has shape (n_levels, rank), and U_1 is the
+    mode of the tasks. b has shape (n_tasks, n_cells), and is relative to the offset of
+    the task; a cell is a combination of levels.
     """
 
     loadings: np.ndarray
@@ -58,10 +59,14 @@ class Factors:
         return Factors.of(blocks, self.projected if position > 0 else None)
 
     def balanced(self):
-        """Return factors of equal predictions whose norms are equal, and smallest."""
+        """Return factors with the same predictions and equal norms.
+
+        Among all factors with these predictions, their penalty is the smallest.
+        """
         parts = [self.loadings, *self.modes]
         norms = np.array([np.linalg.norm(part, axis=0) for part in parts])
         is_used = (norms > 0).all(axis=0)
+        # A component with a factor of 0 has no effect, and no scale to balance.
         norms[:, ~is_used] = 1.0
         mean = np.exp(np.log(norms).mean(axis=0))
         parts = [part * (mean / norm) for part, norm in zip(parts, norms, strict=True)]
@@ -105,7 +110,7 @@ class CPProblem:
         self.labels = np.nan_to_num(labels)
         self.offsets, self.loss = offsets, loss
         self.n_levels = tuple(n_levels)
-        # Of all blocks: the loadings, the modes and the intercepts.
+        # In the order of the blocks: the loadings, the modes and the intercepts.
         self.penalties = [alpha] * (2 + len(self.n_levels)) + [intercept_alpha]
         self.cells = cell_of(codes, self.n_levels)
         n_cells = int(np.prod(self.n_levels, dtype=int))
@@ -125,6 +130,7 @@ class CPProblem:
         if self.loss == "log_loss":
             losses = np.logaddexp(0.0, linear) - self.labels * linear
         else:
+            # Labels of -1 and 1 in the squared error.
             losses = 0.5 * (linear - (2.0 * self.labels - 1.0)) ** 2
         penalty = sum(
             0.5 * alpha * np.vdot(block, block)
@@ -148,6 +154,7 @@ class CPProblem:
 
     def curvatures(self, factors):
         """Return rough second derivatives, whose orders of magnitude differ."""
+        # The largest second derivative of the loss of a row.
         of_loss = 0.25 if self.loss == "log_loss" else 1.0
         # Sums over the tasks of weight times squared factor, (n_samples, rank).
         by_row = self.weights @ factors.modes[0] ** 2

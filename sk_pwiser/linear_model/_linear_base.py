@@ -1,4 +1,4 @@
-"""Labels, weights, columns and predictions, as all linear models treat them."""
+"""Labels, weights, columns and predictions of all linear models."""
 
 from dataclasses import dataclass
 
@@ -29,9 +29,10 @@ TASK_TYPES = ("binary", "regression")
 
 
 def read_features(X):
-    """Return the columns of a dense table as an array of float64, other data as given.
+    """Return the columns of a dense table as an array of float64.
 
-    An error names the column: numpy would read dates as numbers, and "7" as 7.
+    Other data are returned unchanged. Each column is read by itself, so that an error
+    names it; numpy would read dates as numbers, and "7" as 7.
     """
     names = names_of_columns(X) if hasattr(X, "columns") else None
     if not names or is_sparse(X):
@@ -46,7 +47,7 @@ def read_features(X):
 
 @dataclass(frozen=True)
 class LinearTargets:
-    """Values of all tasks, NaN if missing, and classes, None without binary tasks."""
+    """Values of all tasks, NaN if missing; `classes` is None without binary tasks."""
 
     values: np.ndarray
     is_binary: np.ndarray
@@ -57,6 +58,7 @@ class LinearTargets:
 
 def read_targets(y, task_types="binary", missing_labels="error"):
     """Check labels and values, and return them as :class:`LinearTargets`."""
+    # Here any task may lack its label, also the first: the tasks need not be a funnel.
     allowed = "any" if missing_labels == "ignore" and np.ndim(y) == 2 else "error"
     labels, missing, columns = read_labels(y, allowed, input_name="y")
     labels = labels.reshape(len(labels), -1)
@@ -103,11 +105,12 @@ def check_task_types(task_types, n_tasks):
 def label_weights(sample_weight, X, y, targets):
     """Return weights, (n_samples, n_tasks): 0 where a task has no label.
 
-    `X` and `y` are those given: no index among them and the weights may have the labels
-    of another one in another order.
+    `X` and `y` are as the user passed them: if two of the three have an index, it must
+    be the same.
     """
     values = targets.values
     check_match(X, len(values), y=y, sample_weight=sample_weight)
+    # A missing label is a weight of 0, so that all losses are sums over all rows.
     weight = (~np.isnan(values)).astype(np.float64)
     if sample_weight is None:
         return weight
@@ -147,6 +150,7 @@ def find_constant_tasks(targets, weights):
 
 def smoothed_log_odds(targets, weights):
     """Return the log-odds of the tasks, with half a row added to each class."""
+    # The half rows keep them finite for tasks with one class.
     positive, negative = class_weights(targets, weights)
     return np.log(positive + 0.5) - np.log(negative + 0.5)
 
@@ -191,10 +195,11 @@ def weighted_moments(X, weight):
     else:
         square = np.einsum("i,ij,ij->j", weight, X, X)
     variance, smallest = square - mean**2, np.full_like(mean, 1e-12)
-    # Of values far from 0, such as times, this difference has few correct digits.
+    # For values far from 0, such as times, few digits of this difference are correct.
     far = variance < 1e-6 * square
     if far.any() and not sparse.issparse(X):
         centred = X[:, far] - mean[far]
+        # What rounding left in the mean.
         correction = centred.T @ weight
         mean[far] += correction
         squares = np.einsum("i,ij,ij->j", weight, centred, centred)
@@ -257,6 +262,8 @@ class LinearPredictions(DocLink):
         check_is_fitted(self)
         linear = self._linear_predictors(X)
         b = self._is_binary
+        # By probability, not by the sign of the predictor: the squared loss of a
+        # subclass has another link.
         is_positive = self._log_probabilities(linear[:, b]) > np.log(0.5)
         if self._is_single:
             return (
@@ -284,12 +291,13 @@ class LinearPredictions(DocLink):
         """
         limits = np.finfo(np.float64)
         p = np.exp(self._binary_log_probabilities(X))
+        # The log loss of a certain prediction that is wrong stays finite.
         p = np.clip(p, limits.tiny, 1.0 - limits.epsneg)
         return np.hstack([1.0 - p, p]) if self._is_single else p
 
     @available_if(_has_binary_tasks)
     def predict_cvr(self, X):
-        """Predict P(last task | first task), of the binary tasks.
+        """Predict P(last task | first task) for the binary tasks.
 
         Parameters
         ----------
@@ -309,6 +317,8 @@ class LinearPredictions(DocLink):
         log_p = self._binary_log_probabilities(X)
         if log_p.shape[1] < 2:
             raise ValueError("predict_cvr needs two binary tasks or more; got 1.")
+        # A ratio in log space, since both probabilities may be tiny; nothing orders the
+        # tasks, so it may exceed 1.
         return np.exp(np.minimum(log_p[:, -1] - log_p[:, 0], 0.0))
 
     @accept_any_case_of_y
@@ -337,7 +347,8 @@ class LinearPredictions(DocLink):
         Raises
         ------
         ValueError
-            If labels or weights are invalid, or not those of the tasks of the fit.
+            If labels or weights are invalid, or if the tasks differ from those of the
+            fit.
         """
         check_is_fitted(self)
         targets = self._read_targets(y)

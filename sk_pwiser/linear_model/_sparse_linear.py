@@ -136,12 +136,11 @@ class SparseLinearBase(LinearPredictions, BaseEstimator):
 class MultiTaskSparseLinear(SparseLinearBase):
     """Linear model of several tasks that use the same few features.
 
-    The loss of binary tasks, such as click and conversion, is logistic; that of
-    regression tasks, such as the order value, is the squared error. A feature has a
-    coefficient for every task or for none, since the penalty is the sum over the
-    features of the Euclidean norm of their coefficients. With w_k the coefficients of
-    task k, n_k its number of labelled rows and w^j the coefficients of feature j, the
-    objective is
+    The loss is logistic for binary tasks, such as click and conversion, and the squared
+    error for regression tasks, such as the order value. A feature has a coefficient for
+    every task or for none, since the penalty is the sum over the features of the
+    Euclidean norm of their coefficients. Let w_k be the coefficients of task k, n_k its
+    number of labelled rows and w^j the coefficients of feature j. The objective is
 
         sum over binary k of (2 / n_k) sum_i log(1 + exp(-y_ik x_i'w_k))
         + sum over regression k of (1 / (2 n_k)) sum_i (y_ik - x_i'w_k)^2
@@ -207,8 +206,8 @@ class MultiTaskSparseLinear(SparseLinearBase):
     Notes
     -----
     Differences from the paper: intercepts are not penalised, so that predictions do not
-    depend on the origin of the features, and all tasks share one table, in which each
-    task may have other rows with labels.
+    depend on the origin of the features; and all tasks share one table, though not
+    every row needs a label of every task.
 
     Columns should have similar scales, as for any penalised model. Inside
     :class:`~sklearn.feature_selection.SelectFromModel`, pass ``threshold=1e-10``; its
@@ -498,7 +497,9 @@ class MultiTaskSparseLinearCV(SparseLinearBase):
         best = best_alphas(alphas, scores, targets)
         n_binary = int(targets.is_binary.sum())
         shares = {"binary": n_binary, "regression": len(targets.is_binary) - n_binary}
+        # AUC and R2 have no common scale, so the alphas are averaged, not the scores.
         alpha = sum(shares[kind] * best[kind] for kind in best) / len(targets.is_binary)
+        # Down the path, as in the folds: each solution is a good start of the next.
         for larger in alphas[alphas > alpha]:
             problem.solve(larger)
         found = {"alpha_": float(alpha), "alphas_": alphas}
@@ -527,6 +528,7 @@ class MultiTaskSparseLinearCV(SparseLinearBase):
 def fold_scores(X, targets, weights, train, test, alphas, settings):
     """Return the scores of one fold, ndarray of shape (n_alphas, n_tasks)."""
     rows = X[train].tocsc() if hasattr(X, "tocsc") else X[train]
+    # The grid of alphas comes from all rows, the solutions from the training rows.
     part = replace(targets, values=targets.values[train])
     problem = SparseProblem(rows, part, weights[train], settings)
     values, weights = targets.values[test], weights[test]
@@ -545,7 +547,7 @@ def fold_scores(X, targets, weights, train, test, alphas, settings):
 
 
 def best_alphas(alphas, scores, targets):
-    """Return the best alpha of each type of task, the largest of equal ones."""
+    """Return the best alpha of each type of task, the largest one in a tie."""
     best = {}
     for kind, chosen in (
         ("binary", targets.is_binary),

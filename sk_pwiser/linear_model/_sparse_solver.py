@@ -1,8 +1,8 @@
 """Proximal gradient descent for joint feature selection, on a growing set of features.
 
 The solvers of other packages, such as celer and skglm, do not mix logistic and squared
-losses of tasks with rows of their own. FISTA (Beck and Teboulle, 2009) consists of two
-matrix products per step, which numpy and scipy compute at full speed.
+losses, nor tasks with different labelled rows. FISTA (Beck and Teboulle, 2009) consists
+of two matrix products per step, which numpy and scipy compute at full speed.
 """
 
 import numpy as np
@@ -25,11 +25,11 @@ MIN_WORKING_SET = 64
 class SparseProblem:
     """Coefficients of given features and targets, for any alpha.
 
-    `settings` is an estimator with the parameters of the penalty and of the solver.
-    `V` is the last solution of the tasks that are not constant, at first coefficients
-    of 0: scaled coefficients, and the intercepts in the last row. The tolerance is
-    relative to the largest violation at the start, and `alpha_max` the smallest alpha
-    with this solution.
+    `settings` is an estimator with the parameters of the penalty and of the solver. `V`
+    is the last solution for the tasks that are not constant: scaled coefficients, and
+    the intercepts in the last row. It starts with coefficients of 0; `alpha_max` is the
+    smallest alpha for which they stay 0. The tolerance is relative to the largest
+    violation at this start.
     """
 
     def __init__(self, X, targets, weights, settings):
@@ -53,10 +53,13 @@ class SparseProblem:
         if settings.fit_intercept:
             self.V[-1] = loss.best_constants()
         gradient = self.objective.gradient(self.V, self.objective.predict(self.V))
+        # A row of coefficients stays 0 as long as its gradient is at most as long as
+        # the threshold alpha / scale.
         norms = np.linalg.norm(gradient[:-1], axis=1)
         self.alpha_max = float(np.max(norms * self.columns.scale, initial=0.0))
         largest = max(float(norms.max(initial=0.0)), np.finfo(float).tiny)
         self.tol, self.max_iter = settings.tol * largest, settings.max_iter
+        # The bound of FISTA is kept from alpha to alpha: it rarely changes.
         self.curvature = 1.0
 
     def alphas(self, alphas, eps):
@@ -75,6 +78,7 @@ class SparseProblem:
         n_iter = self._minimise(alpha)
         W = self.V[:-1] / self.columns.scale[:, np.newaxis]
         intercept = self.constants.copy()
+        # From centred columns back to the columns of the user.
         intercept[self.is_solved] = self.V[-1] - (self.columns.mean + self.shift) @ W
         coef = np.zeros((len(intercept), self.columns.n_features))
         coef[self.is_solved] = W.T
@@ -91,6 +95,8 @@ class SparseProblem:
         n_iter, linear = 0, self.objective.predict(self.V)
         while True:
             gradient = self.objective.gradient(self.V, linear)
+            # Over all features, so that the stopping rule does not depend on the
+            # working set.
             violation = optimality_violation(self.V, gradient, thresholds)
             worst = violation.max()
             if worst <= self.tol:
@@ -137,8 +143,8 @@ def _task_scale(targets, weights, scale_targets):
 def _scaled_columns(X, weights, settings):
     """Return columns of similar curvatures, with which FISTA converges fast.
 
-    The second result is what was subtracted from the columns: the mean where it is a
-    thousand deviations or more, whose rounding errors would exceed small steps.
+    The second result is what was subtracted from the columns: the mean, where it is a
+    thousand deviations or more. Otherwise its rounding errors would exceed small steps.
     """
     mean, variance = weighted_moments(X, weights.sum(axis=1) + np.finfo(float).tiny)
     if not settings.fit_intercept:
@@ -148,6 +154,7 @@ def _scaled_columns(X, weights, settings):
         is_far = (variance > 0) & (mean**2 > 1e6 * variance)
         shift = np.where(is_far, mean, 0.0)
         X, mean = X - shift if shift.any() else X, mean - shift
+    # The curvature of a column: that of the loss and of the squared penalties.
     square = variance + settings.l2 + settings.mean_reg
     return Columns(X, mean, np.sqrt(np.where(square > 0, square, 1.0))), shift
 
@@ -202,7 +209,7 @@ class MixedLoss:
 
 def log_loss(logits, labels):
     """Return twice the logistic loss."""
-    # Half of the time of a fit is spent here, so that it works in place.
+    # In place, since half of the time of a fit is spent here.
     # log1p(exp(-|z|)) + max(z, 0) is log(1 + exp(z)), without overflow.
     losses = np.abs(logits)
     np.negative(losses, out=losses)
@@ -291,6 +298,7 @@ def working_set(V, violation):
     """Return the features to optimise: all in use, and the worst violations."""
     is_active = V[:-1].any(axis=1)
     n_features = len(is_active)
+    # Twice the features in use, so that few rounds add all that are needed.
     size = max(2 * int(is_active.sum()), MIN_WORKING_SET)
     if 2 * size > n_features:
         return np.arange(n_features)
@@ -328,6 +336,7 @@ def fista(objective, V, thresholds, curvature, tol, max_iter):
             new_linear = objective.predict(new)
             step = new - point
             square = np.vdot(step, step)
+            # The quadratic model that must lie above the objective, equation 2.6 there.
             bound = value + np.vdot(gradient, step) + 0.5 * curvature * square + slack
             if objective.value(new, new_linear) <= bound:
                 break
@@ -339,6 +348,7 @@ def fista(objective, V, thresholds, curvature, tol, max_iter):
         if np.vdot(step, move) < 0:
             momentum, weight = 1.0, 0.0
         else:
+            # Equations 4.2 and 4.3 of Beck and Teboulle (2009).
             following = 0.5 * (1.0 + np.sqrt(1.0 + 4.0 * momentum**2))
             momentum, weight = following, (momentum - 1.0) / following
         point, point_linear = V + weight * move, linear + weight * linear_move

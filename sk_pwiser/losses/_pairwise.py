@@ -124,7 +124,7 @@ class ActivePairs(NamedTuple):
 def inactive_bound(higher: Tensor, margin: float) -> Tensor:
     """Return for each v the largest c with margin - (v - c) <= 0 in float64.
 
-    The rounded v - margin would be wrong within rounding of the kink.
+    v - margin, which is rounded, would be wrong for scores within rounding of the kink.
     """
     # The rounded v - c reaches the margin from half a spacing below it.
     half_spacing = (margin - math.nextafter(margin, -math.inf)) / 2
@@ -201,12 +201,14 @@ def hinge_sums(
     b1 = bin_sums(n_active, moment, s0.numel())
     lower_gradient = s0.index_select(0, n_active)
     if not squared:
+        # The first equation at the top, summed over the lower scores.
         value = torch.dot(s0, b1) + torch.dot(s1, b0)
         higher_gradient = sums_from_right(b0[1:]).mul_(weight).neg_()
         lower_gradient.mul_(lower_weight)
     else:
         b2 = bin_sums(n_active, moment.mul_(pairs.violation), s0.numel())
         s2 = running_distance(gaps, 2 * s1 + F.pad(gaps, (1, 1)) * s0)
+        # The second equation at the top, summed over the lower scores.
         value = torch.dot(s2, b0) + 2 * torch.dot(s1, b1) + torch.dot(s0, b2)
         distance = b1[1:].clone()
         distance[:-1].add_(sums_from_right(b0[1:])[1:].mul_(gaps))
@@ -226,9 +228,10 @@ def joint_hinge_sums(
     """Sum w_v q_c h(m_c - (f_v - f_c)) over all pairs of rows; return its gradient too.
 
     The scores f, (n_heads, batch), and the margins m of the lower rows, (batch,), serve
-    all levels of the weights w and q, (n_heads, n_levels, batch). Both sides are sorted
-    together, so that few kernels and no value decide: both are f and f + m in one
-    array. Rounding of f + m makes pairs active, or not, that are within it of the kink.
+    all levels of the weights w and q, (n_heads, n_levels, batch). Both sides, f and f +
+    m, are sorted in one array, so that there are few kernels, and their shapes do not
+    depend on the scores. Pairs within rounding of f + m of the kink may be on either
+    side of it.
     """
     n_heads, n_rows = scores.shape
     # At ties the lower row comes first: it is not above the higher one.
@@ -429,8 +432,8 @@ def _add_far_blocks(blocks: Tensor, values: Tensor, slopes: Tensor) -> None:
     slopes += tail
 
 
-# Up to this number of pairs their matrix is faster than sorting or a grid. The time of
-# other devices goes into the number of kernels, of which the matrix needs few.
+# Up to this number of pairs, their matrix is faster than sorting or a grid. On devices
+# other than a CPU the number of kernels decides, and the matrix needs few.
 BRUTE_FORCE_PAIRS, BRUTE_FORCE_PAIRS_DEVICE = 2**17, 2**22
 
 _SUMS: dict[str, Callable[[Tensor, Tensor, float, Tensor, Tensor], PairSums]] = {
@@ -491,15 +494,16 @@ def pairwise_mean(
     gradient; it is 0 with gradient 0 without weighted pairs. It is float64 or float32,
     and can be differentiated once; a second derivative raises a RuntimeError.
 
-    For n scores, of which m are on the smaller side, the hinges take O(n log m) time
-    and the logistic surrogate O(n); all take O(n) memory. Everything is computed in
+    For n scores, with m on the smaller side, the hinges take O(n log m) time and the
+    logistic surrogate O(n); all take O(n) memory. Everything is computed in
     float64: on the CPU if the device of the scores has no float64. On a CPU, equal
     inputs give bitwise equal results.
 
     The hinges are exact: a pair is active if `margin - (v - c) > 0` in float64, and the
     gradient at the kink is 0. The logistic surrogate is exact up to `BRUTE_FORCE_PAIRS`
-    pairs, and has the relative errors of `_logistic` beyond. If scores fill a range of
-    more than 131072 units without wide gaps, it evaluates all pairs, which is slow.
+    pairs; beyond that, it has the relative errors that the top of this file names. If
+    scores fill a range of more than 131072 units without wide gaps, it evaluates all
+    pairs, which is slow.
     """
     compute = partial(
         _mean,

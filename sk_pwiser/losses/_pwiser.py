@@ -190,13 +190,13 @@ class PWiseR(MultiTaskLoss):
         Names or indices of the tasks whose heads take the term; by default the last
         task of each path, in a funnel the last one.
     score : {"logit", "probability"}, default="logit"
-        The scores that the term ranks.
+        Whether the term ranks logits or probabilities.
     surrogate : {"hinge", "squared_hinge", "logistic"}, default="hinge"
         h(u) is `max(u, 0)`, its square, or `log(1 + exp(u))`.
     margins : float or array-like of shape (n_tasks,), default=1.0
         Margins in the unit of the score, from the deepest lower depth to depth 0. A
-        float applies to all depths. In a tree as many as the longest path has tasks, of
-        which shorter paths use the last ones.
+        float applies to all depths. In a tree, there is one margin per task of the
+        longest path; shorter paths use the last ones.
     pairs : {"conversion", "funnel"}, default="conversion"
         Whether only converted rows are compared with each lower depth, or the rows of
         every depth with each depth below it. In the latter case V stands for the rows
@@ -265,7 +265,7 @@ class PWiseR(MultiTaskLoss):
             self.heads = [path[-1] for path in paths]
         else:
             self.heads = _find_heads(tasks, self.task_names)
-        # Each path that has heads, with these.
+        # The paths that contain heads, each with its heads.
         heads = [[head for head in self.heads if head in path] for path in paths]
         self.paths = [each for each in zip(paths, heads, strict=True) if each[1]]
         self.score = check_choice("score", score, ("logit", "probability"))
@@ -293,6 +293,8 @@ class PWiseR(MultiTaskLoss):
             return losses
         scores = logits if self.score == "logit" else logits.sigmoid()
         if is_joint(scores.device, self.surrogate):
+            # On a GPU, all heads and depths at once: the time goes into the number of
+            # kernels.
             compute = partial(self._joint_terms, y=y, sample_weight=sample_weight)
             of_tasks: Tensor = WithGradients.apply(compute, scores)  # type: ignore[no-untyped-call]
             return losses + of_tasks.to(losses.dtype)
@@ -311,6 +313,8 @@ class PWiseR(MultiTaskLoss):
                 # Each mean over pairs, times the share of its higher rows.
                 shares = [m * rows.weight_per_row(len(y)) for rows, m in of_pairs]
                 terms[head].append(torch.stack(shares).sum())
+        # A head outside of all paths has no term. A head on several paths takes their
+        # mean, so that lambda keeps its meaning.
         zero = losses.new_zeros(())
         means = [_mean(each, zero).to(losses.dtype) for each in terms]
         return losses + self.pwiser_weight * torch.stack(means)
@@ -376,6 +380,8 @@ class PWiseR(MultiTaskLoss):
                 weights = _rows(per_task(sample_weight).expand_as(y), heads)
                 is_at_depth = is_at_depth & (weights.amax(dim=0) > 0)
             found.append(lacks_pairs(is_at_depth.any(dim=1), self.pairs))
+        # A batch counts only if no path has a pair; the sum stays on the device until
+        # the epoch ends.
         lacks_all = found[0] if len(found) == 1 else torch.stack(found).all()
         count = self._batches_without_pairs
         count.add_(lacks_all.to(count.device))

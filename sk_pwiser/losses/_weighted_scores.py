@@ -20,7 +20,11 @@ class WeightedScores(NamedTuple):
     weight: Tensor | None = None
 
     def at(self, is_chosen: Tensor) -> "WeightedScores":
-        """Return the chosen rows; all, others with weight 0, if the host would wait."""
+        """Return the chosen rows.
+
+        Where the host would have to wait for their number, as on a GPU, all rows are
+        returned, and the others have weight 0.
+        """
         if selects_without_sync(self.values.device):
             rows = is_chosen.nonzero().squeeze(1)
             weight = self.weight
@@ -47,7 +51,7 @@ class WeightedScores(NamedTuple):
 
 
 def selects_without_sync(device: torch.device) -> bool:
-    """Return whether rows can be selected without blocking the host, as on a GPU."""
+    """Return whether rows can be selected without blocking the host; not on a GPU."""
     return device.type == "cpu"
 
 
@@ -68,6 +72,8 @@ def rows_by_depth(
         if sample_weight is not None and sample_weight.dim() == 2:
             sample_weight = _columns(sample_weight, path)
     happened, may_lack = _labels_by_depth(y.shape[1], starts_with_first, y.device)
+    # A row is at a depth if all its labels are those of the depth: others break the
+    # funnel.
     is_found = y.t().unsqueeze(1) == happened
     if sample_weight is not None and sample_weight.dim() == 2:
         is_found &= (sample_weight.t().unsqueeze(1) > 0) | may_lack
@@ -78,9 +84,10 @@ def rows_by_depth(
 def _labels_by_depth(
     n_tasks: int, starts_with_first: bool, device: torch.device
 ) -> tuple[Tensor, Tensor]:
-    """Return if each task happened, and may lack its label, (n_tasks, n_tasks + 1, 1).
+    """Return the labels at each depth, and which of them may be missing.
 
-    Labels after the first 0 may be missing. The first task has a label in every row.
+    Both tensors have shape `(n_tasks, n_tasks + 1, 1)`. Labels after the first 0 may be
+    missing. The first task has a label in every row.
     """
     task, depth = torch.arange(n_tasks).view(-1, 1, 1), torch.arange(n_tasks + 1)
     happened = task < depth.unsqueeze(1)
@@ -102,10 +109,13 @@ def means_over_pairs(
     pairs: str,
 ) -> Iterator[tuple[WeightedScores, Tensor]]:
     """Yield the rows of the greater depth, and the mean, for each pair of depths."""
+    # Each depth is selected once, and used in several pairs of depths.
     parts = [scores.at(rows) for rows in is_at_depth]
     deepest = len(parts) - 1
     for depth in range(deepest, 0, -1) if pairs == "funnel" else [deepest]:
         for lower in range(depth):
+            # Margins run from the deepest lower depth to depth 0; a shorter path uses
+            # the last ones.
             margin = margins[len(margins) - 1 - lower]
             yield parts[depth], parts[depth].mean_above(parts[lower], margin, surrogate)
 
@@ -125,14 +135,16 @@ def joint_terms(
     pairs: str,
     factor: float,
 ) -> tuple[Tensor, Tensor]:
-    """Return the sums over lower depths of `factor` times mean times higher weight.
+    """Sum `factor` times mean times higher weight over the lower depths.
 
-    Of all heads at once, `(n_heads, batch)`, with the gradient in `scores`. The weight
-    of the higher rows cancels out against the divisor of the mean.
+    All heads are computed at once from `scores`, `(n_heads, batch)`. The second result
+    is the gradient. The weight of the higher rows cancels out against the divisor of
+    the mean.
     """
     scores, is_at_depth = scores.double(), is_at_depth.double()
     at_depth = is_at_depth if weight is None else is_at_depth * weight.unsqueeze(1)
     at_depth = at_depth.expand(len(scores), -1, -1)
+    # A depth without rows has weights of 0, which stay 0 after this division.
     total = at_depth.sum(-1, keepdim=True).clamp_(min=torch.finfo(torch.float64).tiny)
     lower = (at_depth / total.div_(factor))[:, :-1]
     if pairs == "funnel":
@@ -147,7 +159,7 @@ def joint_terms(
 
 
 def lacks_pairs(is_present: Tensor, pairs: str) -> Tensor:
-    """Return whether there is no pair to compare, from the depths with rows."""
+    """Return whether no pair can be formed from the depths that have rows."""
     if pairs == "funnel":
         return is_present.sum() < 2
     return ~(is_present[-1] & is_present[:-1].any())

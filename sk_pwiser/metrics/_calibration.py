@@ -104,6 +104,7 @@ def expected_calibration_error(
     curve = reliability_curve(
         y_true, y_prob, n_bins=n_bins, strategy=strategy, sample_weight=sample_weight
     )
+    # Equation 3 of Naeini et al. (2015), with weights.
     gaps = np.abs(curve.predicted - curve.observed)
     return float(np.average(gaps, weights=curve.weight))
 
@@ -237,6 +238,7 @@ def predicted_over_observed(y_true, y_prob, *, sample_weight=None):
 
 def _cross_entropy(y, p):
     limit = np.finfo(np.float64).eps
+    # As scikit-learn's log_loss does, for probabilities of exactly 0 and 1.
     p = np.clip(p, limit, 1 - limit)
     return -(y * np.log(p) + (1 - y) * np.log1p(-p))
 

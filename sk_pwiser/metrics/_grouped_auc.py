@@ -183,6 +183,7 @@ class _GroupedAUCScorer(TaskScorer):
         if not len(y_true):
             return np.nan, "no rows to score"
         with warnings.catch_warnings():
+            # The scorer warns once for all tasks, with their names.
             warnings.simplefilter("ignore", UndefinedMetricWarning)
             value = grouped_auc(y_true, y_pred, groups)
         return value, "no group with both classes" if np.isnan(value) else None

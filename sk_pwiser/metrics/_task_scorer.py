@@ -73,9 +73,9 @@ def make_task_scorer(
 
     Notes
     -----
-    ``Y``, of shape (n_samples, n_tasks) or (n_samples,), contains 0 and 1, or for a
-    single task the two ``classes_`` of the estimator, of which the second one is the
-    event; the metric receives 0 and 1. If the estimator has
+    ``Y``, of shape (n_samples, n_tasks) or (n_samples,), contains 0 and 1. For a single
+    task it may contain the two ``classes_`` of the estimator instead; the second is the
+    event. The metric receives 0 and 1. If the estimator has
     ``missing_labels="ignore"``, labels of tasks after the first may be missing; the
     score of a task leaves out the rows without a label. Labels and weights are checked
     as in ``fit``, with the same errors.
@@ -181,6 +181,8 @@ class TaskScorer(_BaseScorer):
         of_rows = self._check_metadata(X, targets, names or None, **metadata)
         values, reasons = [], []
         for label, rows, k, predicted in self._parts(predictions, targets, y_names):
+            # A missing label is neither 0 nor 1: the row is left out for this task
+            # only.
             rows = rows & known[:, k]
             used = None
             if of_rows is not None:
@@ -222,6 +224,7 @@ class TaskScorer(_BaseScorer):
 
     def _evaluate(self, y_true, y_pred, weight):
         """Return the metric and, if it is undefined, the reason."""
+        # Rows of weight 0 do not count as a class.
         weighted = y_true if weight is None else y_true[weight != 0]
         kwargs = {} if weight is None else {"sample_weight": weight}
         kwargs = {**self._kwargs, **kwargs}
@@ -230,6 +233,7 @@ class TaskScorer(_BaseScorer):
         if weighted.min() != weighted.max():
             return float(self._score_func(y_true, y_pred, **kwargs)), None
         reason = f"only class {weighted[0]} in its {weighted.size} rows"
+        # The metric inside a functools.partial.
         metric = getattr(self._score_func, "func", self._score_func)
         if metric in _NEEDS_BOTH_CLASSES:
             return np.nan, reason

@@ -1,6 +1,7 @@
 """Comparison of losses on the same folds and with the same seeds."""
 
 import copy
+import re
 import warnings
 from collections.abc import Iterable, Sequence
 from functools import wraps
@@ -29,7 +30,7 @@ from sk_pwiser._table import check_match, collected, column_of, n_rows, refuse_p
 from sk_pwiser._times import warn_about_random_folds
 from sk_pwiser._utils import path_to, warn_user
 from sk_pwiser.metrics import cvr_auc_scorer, make_task_scorer, mean_log_loss_scorer
-from sk_pwiser.model_selection._comparison import LossComparison
+from sk_pwiser.model_selection._comparison import LossComparison, as_printed
 from sk_pwiser.model_selection._folds import FunnelStratifiedKFold
 
 # Values of the column `by` whose rows are scored.
@@ -236,7 +237,8 @@ def compare_losses(
     UserWarning
         If folds train on rows from after the start of their test part, although the
         estimator has a `time_column` or a
-        :class:`~sk_pwiser.history.HistoryFeatures`, or ``X`` columns of these.
+        :class:`~sk_pwiser.history.HistoryFeatures`, or ``X`` columns of these. Warnings
+        of the fits that differ in numbers only are issued once.
 
     See Also
     --------
@@ -311,9 +313,10 @@ def cross_validate_candidates(
     parallel = joblib.Parallel(
         n_jobs=n_jobs, return_as="generator" if verbose else "list"
     )
-    results = []
-    for result in parallel(jobs()):
+    results, warned = [], set()
+    for *result, caught in parallel(jobs()):
         results.append(result)
+        warn_once(caught, warned)
         if verbose:
             print(progress(results, candidates, len(splits)), flush=True)
 
@@ -514,10 +517,13 @@ class StoredPredictions:
 
 
 def fit_and_score(config, estimator, X, Y, split, scoring, params, parts):
-    """Fit on the training rows of a split; return test scores and seconds of both."""
+    """Fit on the training rows of a split, and score the test rows.
+
+    Return the scores, the seconds of both, and the warnings with their categories.
+    """
     # Workers do not inherit the configuration of scikit-learn. One warning reports the
     # undefined scores of all fits.
-    with config_context(**config), warnings.catch_warnings():
+    with config_context(**config), warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("ignore", UndefinedMetricWarning)
         name = scoring if isinstance(scoring, str) else "score"
         if parts is not None:
@@ -540,13 +546,25 @@ def fit_and_score(config, estimator, X, Y, split, scoring, params, parts):
     }
     if list(scores) == ["score"]:
         scores = {name: scores["score"]}
-    return scores, found["fit_time"][0], found["score_time"][0]
+    # The module and the line of a warning are those of a worker.
+    caught = [(str(each.message), each.category) for each in caught]
+    return scores, found["fit_time"][0], found["score_time"][0], caught
+
+
+def warn_once(caught, warned):
+    """Repeat the warnings of a fit, except for those that differ in numbers only."""
+    for message, category in caught:
+        key = re.sub(r"-?\d[\d.,]*", "0", message), category
+        if key not in warned:
+            warned.add(key)
+            warn_user(message, category)
 
 
 def progress(results, candidates, n_splits):
     scores, seconds, _ = results[-1]
     fold, k = divmod(len(results) - 1, len(candidates))
-    values = ", ".join(f"{name} {value:.4f}" for name, value in scores.items())
+    shown = (as_printed(name, value) for name, value in scores.items())
+    values = ", ".join(f"{name} {value:.4f}" for name, value in shown)
     return (
         f"fold {fold + 1} of {n_splits}, {candidates[k].name}: {values} "
         f"({seconds:.1f} s)"

@@ -72,10 +72,7 @@ def compare_models(
         - "logistic_regression": on one-hot categories and standardised numbers, with
           C=0.1;
         - "hist_gradient_boosting": scikit-learn's boosted trees;
-        - "lightgbm" and "catboost": those of the packages lightgbm and catboost;
-        - "tabm": TabM of the package pytabkit, at the epoch with the best AUC of a part
-          of the rows; not in "default", since on a CPU it takes hundreds of times as
-          long as this estimator.
+        - "lightgbm" and "catboost": those of the packages lightgbm and catboost.
 
         Other parameters are the defaults. Models of other packages fit each task by
         itself. The trees of scikit-learn and LightGBM read category columns of at least
@@ -164,7 +161,7 @@ def named_models(models, n_tasks):
             raise ValueError(
                 f"models must be 'default', a list of names or a dict, got {models!r}."
             )
-        models = [name for name in MODELS if name != "tabm" and is_installed(name)]
+        models = [name for name in MODELS if is_installed(name)]
     unknown = [name for name in models if name not in MODELS]
     if unknown:
         raise ValueError(f"models must be among {list(MODELS)}, got {unknown[0]!r}.")
@@ -251,20 +248,25 @@ class PlainColumns(TransformerMixin, BaseEstimator):
 
 
 class CatBoost(ClassifierMixin, BaseEstimator):
-    """CatBoost with its default parameters, which reads categories as text."""
+    """CatBoost, which reads categories as text, with the `params` of its classifier."""
 
-    def __init__(self, random_state=0):
-        self.random_state = random_state
+    def __init__(self, params=None):
+        self.params = params
 
-    def fit(self, X, y):
+    def fit(self, X, y, eval_set=()):
         from catboost import CatBoostClassifier
 
         self.model_ = CatBoostClassifier(
             cat_features=IS_CATEGORY(X),
             verbose=0,
             allow_writing_files=False,
-            random_state=self.random_state,
-        ).fit(self._as_text(X), y)
+            **{"random_state": 0, **(self.params or {})},
+        ).fit(
+            self._as_text(X),
+            y,
+            eval_set=[(self._as_text(each), labels) for each, labels in eval_set]
+            or None,
+        )
         self.classes_ = self.model_.classes_
         return self
 
@@ -290,12 +292,13 @@ def many_values(X):
     return [name for name in IS_CATEGORY(X) if X[name].nunique() >= MIN_VALUES]
 
 
-def with_statistics(model):
+def with_statistics(model, folds=None):
     """Return a pipeline of trees that read rates in place of columns of many values."""
     rates = TargetEncoder(random_state=0)
     if parse_version(sklearn.__version__) >= parse_version("1.9"):
         # From there on, its own parameters of the folds are deprecated.
-        rates = TargetEncoder(cv=StratifiedKFold(5, shuffle=True, random_state=0))
+        folds = folds or StratifiedKFold(5, shuffle=True, random_state=0)
+        rates = TargetEncoder(cv=folds)
     columns = ColumnTransformer(
         [("rates", rates, many_values)], remainder="passthrough"
     )
@@ -309,15 +312,19 @@ def own_model():
     return MultiTaskCTRCVRClassifier()
 
 
-def logistic_regression():
+def one_hot_columns():
+    """Return one-hot categories, whose rarest values share a column, beside numbers."""
     categories = OneHotEncoder(handle_unknown="ignore", min_frequency=2)
     numbers = make_pipeline(SimpleImputer(keep_empty_features=True), StandardScaler())
-    columns = ColumnTransformer(
+    return ColumnTransformer(
         [("categories", categories, IS_CATEGORY)], remainder=numbers
     )
+
+
+def logistic_regression():
     # The default of C=1 overfits values that occur a few times.
     model = LogisticRegression(C=0.1, max_iter=1_000)
-    return make_pipeline(PlainColumns(), columns, model)
+    return make_pipeline(PlainColumns(), one_hot_columns(), model)
 
 
 def hist_gradient_boosting():
@@ -327,12 +334,15 @@ def hist_gradient_boosting():
 def lightgbm():
     from lightgbm import LGBMClassifier
 
-    model = LGBMClassifier(verbose=-1, random_state=0)
-    return with_statistics(make_pipeline(FunctionTransformer(plain_names), model))
+    return with_statistics(by_number(LGBMClassifier(verbose=-1, random_state=0)))
+
+
+def by_number(model):
+    """Return a pipeline that renames columns: LightGBM refuses some characters."""
+    return make_pipeline(FunctionTransformer(plain_names), model)
 
 
 def plain_names(X):
-    """Return a table with names that LightGBM takes, which refuses some characters."""
     return X.set_axis([f"column_{j}" for j in range(X.shape[1])], axis=1)
 
 
@@ -341,33 +351,11 @@ def catboost():
     return make_pipeline(PlainColumns(), CatBoost())
 
 
-def tabm():
-    """Return TabM of pytabkit, which chooses its epoch by AUC here.
-
-    By default it would be accuracy, which says nothing about rare labels. With
-    `"cross_entropy"`, pytabkit 1.7 takes probabilities for logits, and favours certain
-    predictions. It refuses missing numbers: they are the median here, beside an
-    indicator.
-    """
-    from pytabkit import TabM_D_Classifier
-
-    numbers = SimpleImputer(
-        strategy="median", add_indicator=True, keep_empty_features=True
-    )
-    columns = ColumnTransformer(
-        [("categories", "passthrough", IS_CATEGORY)], remainder=numbers
-    )
-    columns.set_output(transform="pandas")
-    model = TabM_D_Classifier(random_state=0, val_metric_name="1-auc_ovr")
-    return make_pipeline(PlainColumns(), columns, model)
-
-
 MODELS = {
     OWN: own_model,
     "logistic_regression": logistic_regression,
     "hist_gradient_boosting": hist_gradient_boosting,
     "lightgbm": lightgbm,
     "catboost": catboost,
-    "tabm": tabm,
 }
-PACKAGES = {"lightgbm": "lightgbm", "catboost": "catboost", "tabm": "pytabkit"}
+PACKAGES = {"lightgbm": "lightgbm", "catboost": "catboost"}

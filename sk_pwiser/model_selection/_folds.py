@@ -108,8 +108,8 @@ class FunnelTimeSplit(BaseCrossValidator):
     """Folds in the order of time, with conversions in every part.
 
     Each test part is a period, and its training part all rows before it, as a model
-    would be trained in operation. A random split puts rows of one session on both
-    sides, and trains on the future.
+    would be trained in operation. A random split puts rows of the same session into
+    both parts, and trains on the future.
 
     Parameters
     ----------
@@ -219,8 +219,12 @@ class FunnelTimeSplit(BaseCrossValidator):
 
     def _parts(self, times, is_conversion, gap, order):
         n_samples = len(times)
+        # counts[i] is the number of conversions in the first i rows: two entries tell
+        # the number in any part.
         counts = np.append(0, is_conversion.cumsum())
         size, end, parts = n_samples // (self.n_splits + 1), n_samples, []
+        # From the end: a part that begins earlier to have its conversions moves those
+        # before it.
         for fold in range(self.n_splits, 0, -1):
             # The last start with enough conversions, if any.
             wanted = counts[end] - self.min_conversions
@@ -291,8 +295,8 @@ class FunnelGroupKFold(GroupsConsumerMixin, FunnelStratifiedKFold):
     def split(self, X, y, groups=None):
         """Generate the row indices of the training and test set of each fold.
 
-        As of :class:`FunnelStratifiedKFold`, but `groups`, of shape (n_samples,), must
-        have one value per row, a number or text.
+        The parameters are those of :class:`FunnelStratifiedKFold`, but `groups`, of
+        shape (n_samples,), must have one value per row, a number or text.
 
         Raises
         ------
@@ -306,6 +310,8 @@ class FunnelGroupKFold(GroupsConsumerMixin, FunnelStratifiedKFold):
         check_rows(X, len(groups), groups=groups)
         groups = groups if np.ndim(groups) == 1 else column_or_1d(groups)
         check_groups(groups, len(groups))
+        # As numbers, since scikit-learn sorts groups, which may be texts of any
+        # library.
         codes = np.unique(groups, return_inverse=True)[1]
         n_groups = codes.max(initial=-1) + 1
         if n_groups < self.n_splits:
@@ -314,7 +320,8 @@ class FunnelGroupKFold(GroupsConsumerMixin, FunnelStratifiedKFold):
                 f"{n_groups}."
             )
         strata = strata_of_folds(y, self.n_splits, self.task_parents)
-        if self.shuffle:  # here, since scikit-learn 1.6 gives groups others' counts
+        if self.shuffle:
+            # scikit-learn 1.6 mixes up the counts of groups if it shuffles them itself.
             order = check_random_state(self.random_state).permutation(n_groups)
             codes = order.argsort()[codes]
         return StratifiedGroupKFold(self.n_splits).split(X, strata, codes)

@@ -72,17 +72,17 @@ class BagSpec(NamedTuple):
     Parameters
     ----------
     n_vectors : int
-        Number of vectors that its entries select from.
+        Number of vectors from which the entries select.
     has_unseen : bool, default=False
         Whether one of the vectors, that of `unseen_code`, stands for unseen values.
         Category dropout then applies to the entries.
     column : int, default=None
-        Index of a category column whose embeddings are the vectors of the bag, after
-        two vectors of its own for entries that stand for an empty and a missing list:
+        Index of a category column whose embeddings the bag shares. They follow two
+        vectors of its own, which stand for an empty and for a missing list, so that
         `n_vectors` is 2 plus the cardinality of the column.
     attends : bool, default=False
-        Whether the entries are weighted by attention to the value of `column` in their
-        row. Without it, they have their own weights only.
+        Whether attention to the value of `column` in the same row weights the entries.
+        Otherwise they have their own weights only.
     has_ages : bool, default=False
         Whether the ages of the entries are inputs of the attention.
 
@@ -104,14 +104,15 @@ class BagSpec(NamedTuple):
 class TargetAttention(nn.Module):
     r"""Weights of the entries of a bag by their relation to the target of their row.
 
-    With the embedding q of the target and k of an entry of age s, known or not,
+    For a target with embedding q, and an entry with embedding k and age s, which may be
+    unknown,
 
     .. math:: a = w^T \operatorname{relu}(W [q, k, q - k, q \odot k, s, known] + b) + c
 
     The weights are not normalised, so that their sum tells how well the bag fits the
-    target. They start near 1 / `USUAL_ENTRIES`, which is about a mean. Equation 3 of
-    the Deep Interest Network (Zhou et al. 2018, :arxiv:`1706.06978`); its activation
-    unit has no ages, and other layers.
+    target. They start near 1 / `USUAL_ENTRIES`, so that the first sums are about means.
+    This is equation 3 of the Deep Interest Network (Zhou et al. 2018,
+    :arxiv:`1706.06978`) with other layers, and with ages.
     """
 
     n_units = 32
@@ -129,6 +130,8 @@ class TargetAttention(nn.Module):
         inputs = [target, entries, target - entries, target * entries]
         if self.has_ages:
             assert ages is not None
+            # An unknown age becomes 0 with the flag `known` at 0: NaN would spread to
+            # all weights.
             is_unknown = ages.isnan()
             known = torch.where(is_unknown, torch.zeros_like(ages), ages)
             inputs.append(torch.stack([known, (~is_unknown).to(ages.dtype)], dim=1))
@@ -144,7 +147,7 @@ def _own_starts(bags: Sequence[BagSpec]) -> Tensor:
 
 
 class BagEmbeddings(nn.Module):
-    """Sums of vectors per bag: of this layer, or of the tables of category columns."""
+    """Sums per bag of the vectors of this layer, or of tables of category columns."""
 
     starts: Tensor
     unseen: Tensor
@@ -174,9 +177,11 @@ class BagEmbeddings(nn.Module):
         dropout = torch.tensor([*dropouts], dtype=torch.float32)
         self.register_buffer("dropout", dropout, persistent=False)
         self.shares = any(bag.column is not None for bag in bags)
+        # One table holds the vectors of all bags, one bag after another.
         own_starts = _own_starts(bags)
         has_column = torch.tensor([bag.column is not None for bag in bags])
         self.register_buffer("is_shared", has_column, persistent=False)
+        # Their values are set by `set_columns`, which knows the tables of the columns.
         for name in ("starts", "unseen", "own_starts", "rows"):
             self.register_buffer(name, own_starts[:-1], persistent=False)
         self.embeddings = nn.ModuleList(
@@ -202,6 +207,7 @@ class BagEmbeddings(nn.Module):
         self.starts = sizes.cumsum(0)[:-1]
         self.own_starts = _own_starts(bags)[:-1].to(device)
         has_unseen = torch.tensor([bag.has_unseen for bag in bags], device=device)
+        # In a shared bag, the codes of the column follow the special vectors.
         unseen = self.starts + self.unseen_code + N_SPECIAL * self.is_shared.to(device)
         self.unseen = torch.where(has_unseen, unseen, -1)
         if self.shares:
@@ -223,6 +229,8 @@ class BagEmbeddings(nn.Module):
     ) -> Tensor:
         """Return `(batch, n_tables * n_bags * dim)`; `codes` are those of targets."""
         bags = bags._replace(indices=self._drop(bags.indices))
+        # EmbeddingBag is faster, but reads one table only. The other form is also the
+        # one that exports use.
         if self.shares or torch.jit.is_tracing():  # type: ignore[no-untyped-call]
             sums = self._sums_of_entries(bags, codes, tables)
         else:
@@ -233,20 +241,25 @@ class BagEmbeddings(nn.Module):
         return torch.cat([each.reshape(-1, self.width) for each in sums], dim=1)
 
     def locate(self, bags: Bags) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Return where the vectors of entries are, each of shape (n_entries,).
+        """Return where the vectors of the entries are, as four tensors `(n_entries,)`.
 
-        The bag of the entry, counted over all rows; whether the vector is one of this
-        layer; its row there, and in the tables of category columns: a valid one if
-        unused.
+        These are the bag of each entry, counted over all rows; whether its vector
+        belongs to this layer; the row of the vector in this layer; and its row in the
+        tables of category columns. The row that is not used is a valid one.
         """
         n_entries = bags.indices.shape[0]
         ends = bags.offsets[1:-1]
+        # A mark at the start of each bag after the first: their running sum numbers the
+        # bags, also empty ones. The extra place takes the marks of empty bags at the
+        # end.
         marks = torch.zeros(n_entries + 1, dtype=ends.dtype, device=ends.device)
         marks = marks.scatter_add(0, ends, torch.ones_like(ends))
         bag = marks.cumsum(0)[:-1]
         of_row = bag % self.n_bags
         local = bags.indices - self.starts[of_row]
         is_own = ~self.is_shared[of_row] | (local < N_SPECIAL)
+        # Both rows are computed for all entries: to select entries would block the
+        # host.
         own = self.own_starts[of_row] + torch.where(is_own, local, 0)
         code = torch.where(is_own, self.unseen_code, local - N_SPECIAL)
         return bag, is_own, own, self.rows[of_row] + code
@@ -271,6 +284,7 @@ class BagEmbeddings(nn.Module):
                 layers = self.attention[t]
                 assert isinstance(layers, nn.ModuleList)
                 attention = layers[i]
+                # Special vectors, of empty and missing lists, keep their weights.
                 chosen = ((bag % self.n_bags == b) & ~is_own).nonzero().squeeze(1)
                 targets = tables[t](codes[:, spec.column])[bag[chosen] // self.n_bags]
                 ages = None if bags.ages is None else bags.ages[chosen]

@@ -16,6 +16,7 @@ HIGHEST_CONDITIONAL_RATE = 0.99
 
 def base_logits(base_rates: Sequence[float]) -> Tensor:
     """Compute the log-odds of base rates, finite also for rates of 0 and 1."""
+    # float64, since 1 - 1e-9 is 1 in float32.
     rates = torch.tensor(list(base_rates), dtype=torch.float64)
     return torch.logit(rates, eps=1e-9).float()
 
@@ -36,8 +37,9 @@ def conditional_base_logits(
 def full_log_logits(sampled_logits: Tensor, rate: float) -> Tensor:
     r"""Correct logits for rows without the first task that were left out of the log.
 
-    If such rows were kept with the probability r, independently of all else, and P is
-    the probability in the sampled log, Bayes' rule gives that in the full log,
+    Let such rows be kept with probability r, independently of all else, and let P be
+    the probability in the sampled log. By Bayes' rule, the probability in the full log
+    is
 
     .. math:: P^{full}_k = \frac{r\, P_k}{1 - P_1 + r\, P_1}
         \quad\text{and}\quad
@@ -72,6 +74,7 @@ def full_log_logits(sampled_logits: Tensor, rate: float) -> Tensor:
     """
     if rate == 1:
         return sampled_logits
+    # The two numerators above, in logarithms; their common denominator cancels.
     log_rate, log_rest = math.log(rate), math.log1p(-rate)
     log_not_first = F.logsigmoid(-sampled_logits[:, :1])
     log_not = torch.logaddexp(
@@ -91,11 +94,11 @@ def chain_logits(
     Parameters
     ----------
     conditional_logits : Tensor of shape (batch, n_tasks)
-        Log-odds of P(Y_k = 1 | Y_{k-1} = 1, impression); of P(Y_1 = 1 | impression)
-        in the first column.
+        Log-odds of P(Y_k = 1 | Y_{k-1} = 1, impression), and in the first column of
+        P(Y_1 = 1 | impression).
     parents : sequence of int, default=None
-        Column of the task that takes the place of k - 1 for each task, -1 for none. By
-        default the tasks are a funnel.
+        Column of the task that takes the place of k - 1 for each task, or -1 if there
+        is none. By default the tasks are a funnel.
 
     Returns
     -------
@@ -111,6 +114,8 @@ def chain_logits(
     """
     if parents is None:
         parents = chain_parents(conditional_logits.shape[1])
+    # log P_k and log(1 - P_k) side by side: 1 - P would lose all digits for rare tasks,
+    # and P for frequent ones.
     log_p = list(F.logsigmoid(conditional_logits).unbind(dim=1))
     log_not = list(F.logsigmoid(-conditional_logits).unbind(dim=1))
     for k, parent in enumerate(parents):

@@ -36,9 +36,9 @@ class BinExpansion(nn.Module):
     edges are clipped to these. Inputs with 0 bins stay unchanged, and come first.
 
     With `scales`, the factors of the components, a position is also mapped to its
-    normal score: at edge t of n, the normal quantile of t / n, limited to [0.01, 0.99],
-    and linear between the edges, which is all that smooth effects need. Scores come
-    before the components; inputs with one bin have none.
+    normal score. At edge t of n, this is the normal quantile of t / n, limited to
+    [0.01, 0.99]; between the edges it is linear. The score is all that smooth effects
+    need. Scores come before the components; inputs with one bin have none.
     """
 
     plain: Tensor
@@ -79,6 +79,7 @@ class BinExpansion(nn.Module):
     def forward(self, numeric: Tensor) -> Tensor:
         """Map `(batch, n_numeric)` to `(batch, n_out)`."""
         positions = numeric.index_select(1, self.binned)
+        # Equation 1 of the paper, for bins of width 1.
         components = (positions - self.starts).clamp(0, 1)
         parts = [numeric.index_select(1, self.plain)]
         if self.has_scores:
@@ -88,6 +89,7 @@ class BinExpansion(nn.Module):
 
     def _scores(self, positions: Tensor) -> Tensor:
         """Return the normal scores of positions, interpolated between the edges."""
+        # The last edge itself belongs to the last bin.
         bins = torch.minimum(positions.floor(), self.last_bins)
         edges = bins.long() + self.first_edges
         low, high = self.edge_scores[edges], self.edge_scores[edges + 1]
@@ -97,9 +99,9 @@ class BinExpansion(nn.Module):
 class BinProjection(nn.Module):
     """Map positions among many bins to few inputs, by a learned matrix per column.
 
-    The inputs are the components of :class:`BinExpansion` times the matrix, after the
-    normal score: a linear layer on the encoding (:arxiv:`2203.05556`, section 3.4),
-    without a bias, since the next layer, which reads `dim` inputs per column, has one.
+    The result is the normal score, followed by the components of :class:`BinExpansion`
+    times the matrix: a linear layer on the encoding (:arxiv:`2203.05556`, section 3.4).
+    It has no bias, since the next layer has one.
     """
 
     starts: Tensor
@@ -118,6 +120,8 @@ class BinProjection(nn.Module):
         self.n_out = n_columns * width
         self.owners = [column for column in range(n_columns) for _ in range(width)]
         # Columns with fewer bins than the longest are padded by any row times 0.
+        # All columns have the bins of the longest, so that they are one batched
+        # product.
         is_used = torch.arange(longest) < torch.tensor(n_bins).unsqueeze(1)
         rows = (is_used.flatten().cumsum(0) - 1).view(is_used.shape)
         first_scores = torch.zeros(n_columns, 1, width)
@@ -148,21 +152,27 @@ class BinProjection(nn.Module):
             weight = F.embedding(self.rows, weight)
         n_columns, longest, _ = self.factors.shape
         matrices = weight.view(n_columns, longest, -1) * self.factors
-        if self.has_scores:  # which are linear within a bin, like the components
+        if self.has_scores:
+            # Scores are linear within a bin, like the components, so that one product
+            # computes both: the steps of the score are one more column.
             matrices = torch.cat([self.score_steps, matrices], dim=2)
         inputs = torch.baddbmm(self.first_scores, components, matrices)
         return inputs.transpose(0, 1).flatten(1)
 
 
 def projected_dim(columns: Sequence[int], largest: int, largest_width: int) -> int:
-    """Return the number of inputs that each of the columns is projected to."""
+    """Return to how many inputs each of the columns is projected."""
     return min(largest, max(SMALLEST_DIM, largest_width // max(1, len(columns))))
 
 
 def numeric_groups(
     n_bins: Sequence[int], scales: Sequence[float]
 ) -> list[tuple[list[int], int]]:
-    """Return groups of numeric inputs, and what each input is projected to, or 0."""
+    """Group numeric inputs by the number of inputs to which they are projected.
+
+    Each group comes with this number, which is 0 without a projection.
+    """
+    # A group has one width, so that it is computed by one batched product.
     few = [j for j, n in enumerate(n_bins) if n <= FEW_BINS]
     many = [j for j, n in enumerate(n_bins) if n > FEW_BINS]
     smooth = [j for j in many if scales and scales[j] < 1]
@@ -205,11 +215,12 @@ def numeric_widths(spec: NetworkSpec) -> list[int]:
 
 
 class NumericInputs(nn.Module):
-    """The numeric inputs, of which those with bins become several each.
+    """The numeric inputs. An input with bins becomes several.
 
-    With at most `FEW_BINS` bins, these are one component per bin. Otherwise the
-    components are projected to at most `LARGEST_SMOOTH_DIM` inputs, if the score beside
-    them represents smooth effects (a factor below 1), or else to at most `LARGEST_DIM`.
+    With at most `FEW_BINS` bins, there is one component per bin. With more bins, the
+    components are projected: to at most `LARGEST_SMOOTH_DIM` inputs if a normal score
+    represents smooth effects beside them (a factor below 1), and to at most
+    `LARGEST_DIM` otherwise.
     """
 
     def __init__(
@@ -234,9 +245,9 @@ class NumericInputs(nn.Module):
             self.columns.append(f"columns_{len(self.layers)}")
             buffer = torch.tensor(columns)
             self.register_buffer(self.columns[-1], buffer, persistent=False)
-        # The variance of the initial weights of a first layer falls with its width.
-        # Without the factors of `BinProjection`, the weights of the components, which
-        # are products here, would start with the variance that they have without one.
+        # The initial variance of a first layer's weights falls with its width. This
+        # ratio gives a component, whose weight is now a product of two, the variance
+        # that it would have without a projection.
         n_components = BinExpansion(n_bins, scales).n_out
         ratio = (self.n_out + n_others) / (n_components + n_others)
         for weight in self.parameters():
@@ -255,13 +266,14 @@ class NumericInputs(nn.Module):
 
 
 class InputLayer(nn.Module):
-    """Category embeddings and sums over bags beside numeric inputs.
+    """Category embeddings, sums over bags and numeric inputs, side by side.
 
-    All category columns share one embedding table, in which each has an offset; of
-    narrower embeddings, the first components are used. Category dropout replaces random
-    values by the code of unseen values in training, which trains its embedding, and
-    numeric inputs that depend on them by those of unseen values. Each of `n_tables`
-    tables has its own projections of numeric columns, gate and interaction.
+    All category columns share one embedding table, in which each has an offset. A
+    column with narrower embeddings uses their first components. In training, category
+    dropout replaces random values by the code of unseen values, whose embedding is
+    trained by this, and numeric inputs that depend on them by those of unseen values.
+    Each of `n_tables` tables has its own projections of numeric columns, gate and
+    interaction.
     """
 
     offsets: Tensor
@@ -306,6 +318,8 @@ class InputLayer(nn.Module):
             dim if column in of_lists else width
             for column, width in enumerate(spec.widths)
         ]
+        # Numeric projections, gates and interactions are built per table: tasks with
+        # their own tables share no weights.
         n_embedded = sum(spec.widths) + dim * len(spec.bags)
         self.bins = nn.ModuleList()
         if any(spec.numeric_bins):
@@ -313,6 +327,8 @@ class InputLayer(nn.Module):
             self.bins.extend(NumericInputs(*args) for _ in each_table)
         owners, n_fields = self.owners(spec), n_columns + len(spec.bags)
         self.width = len(owners)
+        # One lookup reads all columns at full width; `used` then drops the unused
+        # components.
         used = None
         if sum(spec.widths) < n_columns * dim:
             components = torch.arange(dim) < torch.tensor(spec.widths).unsqueeze(1)
@@ -328,6 +344,8 @@ class InputLayer(nn.Module):
                 unseen_code=spec.unseen_code,
                 dropouts=dropouts[n_columns:],
             )
+            # Bags may share the embeddings of columns, so they need to know where these
+            # begin.
             self.bags.set_columns(spec.bags, self.offsets)
         self.gates = nn.ModuleList()
         if features := spec.domain_features:
@@ -345,6 +363,7 @@ class InputLayer(nn.Module):
 
     def forward(self, codes: Tensor, numeric: Tensor) -> Tensor:
         """Return `(batch, width)`, or `(n_tables, batch, width)` for several tables."""
+        # Gates come first: their factors then apply to the products, too.
         inputs = self.columns(codes, numeric)
         for layers in (self.gates, self.interactions):
             if layers:
@@ -374,7 +393,10 @@ class InputLayer(nn.Module):
         return [torch.cat(of_table, dim=1) for of_table in zip(*parts, strict=True)]
 
     def owners(self, spec: NetworkSpec) -> list[int]:
-        """Return the input of each column; categories are counted first, then bags."""
+        """Return which input each column of the dense input belongs to.
+
+        Inputs are counted in the order category columns, bags, numeric inputs.
+        """
         widths = [*spec.widths, *[spec.embedding_dim] * len(spec.bags)]
         found = [owner for owner, width in enumerate(widths) for _ in range(width)]
         of_numbers = list(range(spec.n_numeric))
@@ -404,10 +426,14 @@ class InputLayer(nn.Module):
             self.bags.set_tables(bag_weights)
 
     def with_sums(self, codes: Tensor, numeric: Tensor, bags: Bags) -> Tensor:
-        """Put the sums over bags before the numeric inputs, which networks pass on."""
+        """Put the sums over bags before the numeric inputs.
+
+        Networks pass both on together, so that their `forward` need not know bags.
+        """
         assert self.bags is not None
         targets = None
-        if self.bags.attended:  # whose values are dropped apart from those of `forward`
+        if self.bags.attended:
+            # This draws another category dropout than `forward` does.
             targets = self._places(codes, self._draw(codes))
         sums = self.bags(bags, targets, self.embeddings)
         return torch.cat([sums, numeric], dim=1)
@@ -415,7 +441,7 @@ class InputLayer(nn.Module):
     def column_embeddings(self, column: int) -> Tensor:
         """Return a column's embeddings, one row per code, tables side by side.
 
-        They are as wide as what is read of them.
+        Components that nothing reads are left out.
         """
         start = int(self.offsets[column])
         rows = slice(start, start + self.cardinalities[column])

@@ -1,4 +1,4 @@
-"""Products of columns, for the dense input of any network."""
+"""Products and factors of columns, for the dense input of any network."""
 
 import math
 from collections.abc import Sequence
@@ -13,9 +13,9 @@ from sk_pwiser.networks._layers import Linear
 class Interaction(nn.Module):
     """Base class: maps a dense input to one of `width` columns.
 
-    The columns are the embeddings of category columns, of `widths` up to
-    `embedding_dim`, the sums over bags, and `n_numeric` numbers. `options` are fields
-    of the specification.
+    The columns of the input are the embeddings of category columns, whose `widths` are
+    at most `embedding_dim`, the sums over bags, and `n_numeric` numbers. `options` are
+    fields of the specification.
     """
 
     width: int
@@ -54,6 +54,7 @@ class CrossNetwork(Interaction):
         """Map `(batch, width)` to the same shape."""
         hidden = inputs
         for layer in self.layers:
+            # Equation 1 of DCN-v2, with the product W x + b from the layer.
             hidden = inputs * layer(hidden) + hidden
         return hidden
 
@@ -68,6 +69,8 @@ class CrossLayer(nn.Module):
         if rank is not None and 2 * rank < width:
             self.reduction = nn.Parameter(torch.randn(width, rank) / math.sqrt(width))
             n_in = rank
+        # Zeros make the layer the identity at the start; the gradient is not 0, since
+        # it is multiplied by the input.
         self.weight = nn.Parameter(torch.zeros(n_in, width))
         self.bias = nn.Parameter(torch.zeros(width))
 
@@ -80,10 +83,10 @@ class CrossLayer(nn.Module):
 class FactorizationMachine(Interaction):
     """The input, followed by the second-order term of a factorisation machine.
 
-    The term is the sum over pairs i < j of e_i * e_j, elementwise, with e_i the
-    embedding of a category column, or a numeric input times a learned vector. The
-    network weights its `embedding_dim` elements. Lemma 3.1 of Rendle (2010) computes it
-    in linear time.
+    The term is the elementwise sum of e_i * e_j over pairs i < j, where e_i is the
+    embedding of a category column, or a numeric input times a learned vector. It has
+    `embedding_dim` elements, which the network weights. Lemma 3.1 of Rendle (2010)
+    computes it in linear time.
     """
 
     # Standard deviation of initial vectors, the same as that of embeddings: products
@@ -111,16 +114,18 @@ class FactorizationMachine(Interaction):
             squares = torch.addmm(
                 embedded.square().sum(1), numeric.square(), self.vectors.square()
             )
+        # Lemma 3.1: the sum over pairs from the square of the sum and the sum of
+        # squares.
         pairs = (total.square() - squares) / 2
         return torch.cat([inputs, pairs], dim=1)
 
 
 class DomainGate(nn.Module):
-    """Multiplies every column by a factor in (0, 2), which the domain features set.
+    """Multiplies every column by a factor in (0, 2), computed from domain features.
 
-    The factors are 2 sigmoid(W relu(V d + c) + b), with d the columns of the features,
-    and start at 1. Embeddings are divided by the root of their mean square: as they
-    start near 0, so would the effects of the domain.
+    The factors are 2 sigmoid(W relu(V d + c) + b), where d are the columns of the
+    features. They start at 1. Embeddings in d are divided by the root of their mean
+    square, since they start near 0, and the effects of the domain would, too.
     """
 
     n_units = 32
@@ -137,6 +142,7 @@ class DomainGate(nn.Module):
         self.scales = [math.sqrt(len(of_feature)) for of_feature in places]
         self.hidden = Linear(sum(map(len, places)), self.n_units)
         self.output = Linear(self.n_units, len(owners))
+        # With zeros, all factors are 2 sigmoid(0) = 1 before training.
         nn.init.zeros_(self.output.weight)
 
     def forward(self, inputs: Tensor) -> Tensor:

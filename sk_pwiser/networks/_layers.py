@@ -1,4 +1,4 @@
-"""Perceptrons, stacks of equal ones in one product, experts, towers with a logit."""
+"""The layers of the networks: perceptrons, experts with gates, towers with a logit."""
 
 import math
 from collections.abc import Callable, Iterable, Sequence
@@ -29,7 +29,7 @@ class Linear(nn.Linear):
 
 
 class StackedLinear(nn.Module):
-    """Independent linear maps of the same tasks, in one tensor, by one product."""
+    """Independent linear maps of the same sizes, computed by one matrix product."""
 
     def __init__(self, n_stacked: int, n_in: int, n_out: int) -> None:
         super().__init__()
@@ -43,6 +43,8 @@ class StackedLinear(nn.Module):
         if inputs.dim() == 3:
             return torch.baddbmm(self.bias, inputs, self.weight)
         n_stacked, n_in, n_out = self.weight.shape
+        # All maps read one input: side by side they are one map, which is faster than a
+        # batch of products.
         weight = self.weight.transpose(0, 1).reshape(n_in, n_stacked * n_out)
         flat = torch.addmm(self.bias.view(-1), inputs, weight)
         return flat.view(inputs.shape[0], n_stacked, n_out).transpose(0, 1)
@@ -103,8 +105,9 @@ def pair(modules: nn.ModuleList, inputs: Tensor) -> Iterable[tuple[nn.Module, Te
 class TaskTowers(nn.ModuleList):
     """One tower per task, with the output biases `base_logits` at the start.
 
-    Training steps on devices other than a CPU compute them together, by fewer kernels.
-    Each has its own parameters, since some belong to rare tasks.
+    On devices other than a CPU, training computes all towers together, by fewer
+    kernels. The parameters of each tower stay separate tensors, since those of rare
+    tasks have another weight decay.
     """
 
     def __init__(
@@ -134,13 +137,14 @@ class TaskTowers(nn.ModuleList):
 
 
 def _join(towers: Sequence[Sequence[nn.Linear]]) -> list[tuple[Tensor, Tensor]]:
-    """Return weights, (n_towers, n_out, n_in), and biases by layer, of one copy."""
+    """Copy the weights `(n_towers, n_out, n_in)` and biases of each layer together."""
     parts, shapes = [], []
     for layers in zip(*towers, strict=True):
         n_out, n_in = layers[0].weight.shape
         parts += [layer.weight.flatten() for layer in layers]
         parts += [layer.bias for layer in layers]
         shapes += [(len(towers), n_out, n_in), (len(towers), 1, n_out)]
+    # One copy of all tensors takes one kernel; the layers are views of it.
     joined = torch.split(torch.cat(parts), [math.prod(shape) for shape in shapes])
     views = [part.view(shape) for part, shape in zip(joined, shapes, strict=True)]
     return list(zip(views[::2], views[1::2], strict=True))
@@ -174,7 +178,7 @@ class Tower(nn.Module):
 
 
 class OutputLayer(nn.Module):
-    """The last linear map, in float32: in half precision, many logits would tie."""
+    """The last linear map, in float32: many logits would tie in half precision."""
 
     # Factor of the initial weights: small ones keep the first predictions near the
     # base rates.
@@ -203,7 +207,10 @@ def check_units(name: str, units: Sequence[int]) -> tuple[int, ...]:
 
 
 class ExpertGroups(nn.ModuleList):
-    """Groups of experts, of each task or shared ones, with tensors of their own."""
+    """Groups of experts, one per task and a shared one, each with its own tensors.
+
+    Weightings of gradients decide per tensor whether tasks share it.
+    """
 
     def __init__(
         self,
@@ -225,7 +232,7 @@ class ExpertGroups(nn.ModuleList):
 
 
 class Gates(nn.ModuleList):
-    """Softmax gates with tensors of their own, which mix the outputs of experts."""
+    """Softmax gates that mix the outputs of experts, each with its own tensors."""
 
     def __init__(self, n_in: int, n_gates: int, n_experts: int) -> None:
         gates = [Linear(n_in, n_experts) for _ in range(n_gates)]

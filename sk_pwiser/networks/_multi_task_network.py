@@ -22,15 +22,15 @@ from sk_pwiser.networks._spec import NetworkSpec
 
 @dataclass(frozen=True)
 class Labels:
-    """What an extra loss of a network is computed from, beside the network's output.
+    """The labels and the loss from which a network computes its extra losses.
 
     Parameters
     ----------
     y : float Tensor of shape (batch, n_tasks)
         Labels, 0 or 1.
     sample_weight : Tensor of shape (batch,) or (batch, n_tasks), or None
-        Weights of the rows, with a mean of 1 over the training rows. Of weights per row
-        and task, 0 stands for a label that is missing; `y` is 0 there.
+        Weights of the rows, with a mean of 1 over the training rows. If there is one
+        weight per row and task, 0 stands for a missing label, where `y` is 0.
     row_losses : callable
         The pointwise part of the loss that training minimises, without weights:
         maps logits and targets in [0, 1], both of shape `(batch, n_tasks)`, to losses
@@ -182,12 +182,14 @@ class MultiTaskNetwork(nn.Module):
     ) -> NetworkOutput:
         """Run `forward`, and compose its logits to logits over impressions.
 
-        If the table has bags, the numeric inputs that `forward` receives begin with the
-        sums over the bags, which `input_layer` expects there.
+        If the table has bags, `forward` receives the sums over the bags as the first
+        numeric inputs. `input_layer` expects them there.
         """
         if bags is not None:
             numeric = self.input_layer.with_sums(codes, numeric, bags)
         # Not a forward hook: torch.compile would compile it apart from `forward`.
+        # `forward` is what users write, and knows neither bags nor task spaces: both
+        # are added around it.
         output = super().__call__(codes, numeric)
         if not isinstance(output, NetworkOutput):
             raise TypeError(
@@ -206,6 +208,7 @@ class MultiTaskNetwork(nn.Module):
                 "network must not return sampled_logits from forward: the base class "
                 "sets them. In forward, call the forward method of another network."
             )
+        # The order matters: full_log_logits takes logits over impressions.
         return self._of_full_log(self._in_task_space(output))
 
     def _in_task_space(self, output: NetworkOutput) -> NetworkOutput:
@@ -214,6 +217,7 @@ class MultiTaskNetwork(nn.Module):
             return output if heads is None else output._replace(conditional_logits=None)
         if heads is not None:
             return output
+        # The sums of logarithms in the chain would lose most digits in half precision.
         heads = at_least_float32(output.logits)
         # Not by its shape, which is a tensor while a graph is traced.
         if len(heads.unbind(dim=1)) != self.n_tasks:
@@ -225,6 +229,8 @@ class MultiTaskNetwork(nn.Module):
         rate = self.spec.negative_sampling_rate
         if rate == 1:
             return output
+        # Losses compare the labels of the sampled log with `sampled_logits`;
+        # predictions are made for the full log.
         logits = at_least_float32(output.logits)
         return output._replace(
             logits=full_log_logits(logits, rate), sampled_logits=logits
@@ -237,7 +243,10 @@ class MultiTaskNetwork(nn.Module):
         dropout: float,
         base_logits: Tensor | None = None,
     ) -> TaskTowers:
-        """Make one tower per task, or per entry of `base_logits`, the output biases."""
+        """Make one tower per task, or one per entry of `base_logits`.
+
+        The initial output biases are `base_logits`, by default those of the tasks.
+        """
         units = check_units("tower_units", tower_units)
         dropout = check_number("dropout", dropout, at_least=0, below=1)
         biases = self.base_logits if base_logits is None else base_logits
@@ -259,8 +268,8 @@ class MultiTaskNetwork(nn.Module):
         weights : sequence of Tensor of shape (sum(cardinalities), embedding_dim)
             The new tables.
         n_vectors : sequence of int, default=()
-            The new numbers of vectors of the bags. Without any, only those change that
-            are the embeddings of a category column.
+            The new numbers of vectors of the bags. If it is empty, only bags that share
+            the embeddings of a category column change.
         bag_weights : sequence of Tensor of shape (n_own_vectors, embedding_dim), \
                 default=()
             The new tables of the vectors that bags do not share with a column.
@@ -270,6 +279,7 @@ class MultiTaskNetwork(nn.Module):
             if n_vectors:
                 bags[b] = bag._replace(n_vectors=n_vectors[b])
             elif bag.column is not None:
+                # A bag that shares a column's embeddings grows with it.
                 n_codes = cardinalities[bag.column]
                 bags[b] = bag._replace(n_vectors=N_SPECIAL + n_codes)
         self.spec = replace(self.spec, cardinalities=list(cardinalities), bags=bags)
@@ -279,6 +289,7 @@ class MultiTaskNetwork(nn.Module):
         """Return inputs for `__call__`, with two entries per bag."""
         spec, random = self.spec, torch.Generator().manual_seed(0)
         sizes = torch.tensor(spec.cardinalities, dtype=torch.float64)
+        # float64: in float32 a share near 1 could round up to the cardinality itself.
         shares = torch.rand(n_rows, len(sizes), generator=random, dtype=torch.float64)
         numeric = torch.randn(n_rows, spec.n_numeric, generator=random)
         # Inputs with bins are positions from 0 to the number of bins.

@@ -1,4 +1,4 @@
-"""What every network is given: the table, the tasks and the shared options."""
+"""The specification that every network receives: table, tasks, shared options."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -47,7 +47,7 @@ class NetworkSpec:
         bins.
     bin_scales : sequence of float, default=()
         Factor of the components of each numeric input, > 0. With factors, a position
-        also becomes a normal score. Empty for components of scale 1 alone.
+        also becomes a normal score. Empty if there are only components, of scale 1.
     interaction : {"cross", "fm"} or None, default=None
         Products of columns in the dense input: cross layers of DCN-v2 ("cross"), or the
         second-order term of a factorisation machine ("fm").
@@ -68,13 +68,14 @@ class NetworkSpec:
         Inputs with any number of entries per row: lists of categories, or the columns
         of a sparse matrix.
     task_parents : sequence of int or None, default=None
-        Index of the task that each task presupposes, smaller than its own, -1 for none.
-        None for a funnel, in which it is the task before.
+        Index of the task that each task presupposes, smaller than its own; -1 if a task
+        presupposes none. None stands for a funnel, in which it is the task before.
     n_cross_layers : int, default=1
         Number of cross layers, with `interaction="cross"`.
     cross_rank : int or None, default=None
-        Rank of the matrices of the cross layers. They are products of two if it is
-        below half the width of the dense input, and full otherwise, and with None.
+        Rank of the matrices of the cross layers. If it is below half the width of the
+        dense input, each matrix is a product of two; otherwise, and with None, it is
+        full.
     domain_features : sequence of int or None, default=None
         Inputs that set a factor in (0, 2) of each column of the dense input: category
         columns counted first, then bags, then numeric inputs. None for no factors.
@@ -120,6 +121,8 @@ class NetworkSpec:
 
     def __post_init__(self) -> None:
         self._check_dropout()
+        # Users set some of these fields in `network_params`, so that errors name the
+        # fields as parameters.
         n_bins, n_numeric = self.numeric_bins, self.n_numeric
         if len(n_bins) not in (0, n_numeric) or min(n_bins, default=0) < 0:
             raise ValueError(
@@ -146,6 +149,8 @@ class NetworkSpec:
 
     def _check_parents(self) -> None:
         parents = self.parents
+        # Parents come first, so that one pass over the columns composes a chain of
+        # heads.
         is_earlier = [-1 <= parent < k for k, parent in enumerate(parents)]
         if len(parents) != self.n_tasks or not all(is_earlier):
             raise ValueError(
@@ -153,6 +158,8 @@ class NetworkSpec:
                 f"{self.n_tasks} tasks, the index of an earlier one or -1; got "
                 f"{self.task_parents!r}."
             )
+        # The correction to the full log holds if all rows with any task have the first
+        # one.
         if self.negative_sampling_rate != 1 and list(parents).count(-1) > 1:
             raise ValueError(
                 f"negative_sampling_rate={self.negative_sampling_rate} requires that "
@@ -186,6 +193,8 @@ class NetworkSpec:
     def _check_bags(self) -> None:
         sizes = self.cardinalities
         for bag in self.bags:
+            # Attention compares entries with the value of a column, so it needs one,
+            # too.
             is_column = bag.column is not None and 0 <= bag.column < len(sizes)
             if bag.column is None and not bag.attends:
                 continue
@@ -235,7 +244,7 @@ class NetworkSpec:
 
     @property
     def parents(self) -> tuple[int, ...]:
-        """Index of the task that each task presupposes, -1 for none."""
+        """Index of the task that each task presupposes, -1 if there is none."""
         if self.task_parents is None:
             return chain_parents(self.n_tasks)
         return tuple(self.task_parents)

@@ -102,6 +102,8 @@ def _list_fitted(estimators):
 
 def check_same_network(name, estimator, other_name, other):
     """Raise a ValueError at the first difference in network, tasks or encoders."""
+    # Not strict: a difference in an earlier part may give the two different numbers of
+    # parts.
     parts = zip(_parts(estimator._result), _parts(other._result), strict=False)
     for found, expected in parts:
         for part in expected | found:
@@ -144,6 +146,7 @@ def _parts(result):
     statistics = schema.statistics
     yield {"the target statistics": None if statistics is None else TargetStatistics}
     if statistics is not None:
+        # The statistics are arrays in the order of the columns: their names come first.
         names = statistics.column_names(schema.encoder)
         yield {"the columns of the target statistics": names}
         learnt = _learnt(statistics)
@@ -266,7 +269,7 @@ def check_weights(weights, n_estimators):
 
 
 def one_per_estimator(name, values, n_estimators):
-    """Return finite numbers, of which there may be one for all estimators."""
+    """Return one finite number per estimator; `values` may be one for all."""
     found = np.asarray(values, dtype=float)
     if found.shape not in ((), (n_estimators,)) or not np.isfinite(found).all():
         raise ValueError(
@@ -277,7 +280,7 @@ def one_per_estimator(name, values, n_estimators):
 
 
 def check_markets(markets, X, n_estimators):
-    """Return the index of the estimator that each row belongs to, or None."""
+    """Return which estimator each row belongs to, as indices, or None."""
     if markets is None:
         return None
     n_samples = n_rows(X)
@@ -310,9 +313,9 @@ def named_parts(estimator):
     A part has the name of the attribute of the network that holds it, such as "bottom",
     "experts", "gates" or "towers". The tables of category embeddings are "embedding",
     and the other tensors of the input layer "input_layer". Tensors on which only one
-    task depends form a part of their own, named after the task: "towers.click". The
-    dependence is read from the computational graph, so that this also works for a
-    user's own network.
+    task depends form a separate part, named after the task: "towers.click". This
+    dependence is read from the computational graph, so that it is also found for your
+    own network.
 
     Parameters
     ----------
@@ -370,6 +373,7 @@ def _only_tasks(network, task_names):
     finally:
         network.train(was_training)
     heads = output.conditional_logits
+    # The sum over random rows: what a task depends on in any of them.
     sums = (output.logits if heads is None else heads).float().sum(dim=0)
     depends = [depends_on(sums, task, parameters) for task in range(len(task_names))]
     return {

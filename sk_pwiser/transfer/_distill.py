@@ -3,8 +3,9 @@
 import numpy as np
 from sklearn.base import clone
 
+from sk_pwiser._fit import fit
 from sk_pwiser._table import SoftTargets
-from sk_pwiser._training import GivenRows, fit
+from sk_pwiser._training import GivenRows
 from sk_pwiser._utils import read_task_parents
 from sk_pwiser.transfer._compatible import (
     check_markets,
@@ -27,8 +28,8 @@ def distill(estimators, X, *, weights=None, markets=None, student):
 
     .. math:: \sum_m w_m \mathrm{BCE}(q, p_m) = \mathrm{BCE}(q, \sum_m w_m p_m),
 
-    with its own probabilities q. It is least where q is the weighted mean of the
-    estimators' probabilities.
+    with its own probabilities q. The minimum is at the weighted mean of the estimators'
+    probabilities.
 
     Parameters
     ----------
@@ -41,12 +42,12 @@ def distill(estimators, X, *, weights=None, markets=None, student):
         :func:`select_estimators`, for example. None for equal weights.
     markets : array-like of int of shape (n_samples,) or str, default=None
         For each row, the index of the estimator of its market, as an array or as the
-        name of a column of `X`. The student then learns the predictions of this
-        estimator alone from the row, with its weight. None for the weighted mean.
+        name of a column of `X`. The student then learns only the prediction of this
+        estimator in the row, with its weight. None for the weighted mean.
     student : MultiTaskCTRCVRClassifier
-        An unfitted estimator, which learns its encoding on `X`; or a fitted one, whose
-        encoding is kept, and from whose weights training starts. Its parameters apply,
-        except `loss`, `loss_params` and `stratified_batches`.
+        An unfitted estimator learns its encoding on `X`. A fitted one keeps its
+        encoding, and training starts from its weights. Its parameters apply, except
+        `loss`, `loss_params` and `stratified_batches`.
 
     Returns
     -------
@@ -90,10 +91,13 @@ def distill(estimators, X, *, weights=None, markets=None, student):
     values = check_weights(weights, len(pool))
     indices = check_markets(markets, X, len(pool))
     if indices is None:
+        # The weighted mean needs no prediction of weight 0.
         used = np.flatnonzero(values)
         each = predict_each([pool[index] for index in used], X)
         targets = np.tensordot(values[used], each, axes=1)
         return train_on_probabilities(student, pool[0], X, targets)
+    # Each row has one teacher here, so that the teacher's weight becomes that of the
+    # row.
     row_weights = values[indices]
     if not row_weights.any():
         raise ValueError("weights must be > 0 for an estimator in markets.")
@@ -128,6 +132,7 @@ def train_on_probabilities(student, teacher, X, targets, sample_weight=None):
         parents=read_task_parents(student.task_parents, teacher.task_names_),
     )
     if hasattr(student, "_result"):
+        # The loss of this training is not a parameter of the result.
         trained = fine_tune(student, X, labels, sample_weight, extend=False, **changed)
         return trained.set_params(**{name: getattr(student, name) for name in changed})
     result = fit(

@@ -1,18 +1,20 @@
 """Fine-tuning: training that starts from the weights of a fitted estimator."""
 
 from contextlib import contextmanager, nullcontext
+from copy import deepcopy
 
 import numpy as np
 import torch
 from sklearn.base import clone
 
+from sk_pwiser._fit import train
+from sk_pwiser._training import GivenRows, runs_callbacks
 from sk_pwiser._utils import accept_any_case_of_y, check_choice, check_number
 from sk_pwiser.transfer._compatible import check_fitted
 from sk_pwiser.transfer._fit_like import (
     embedding_tables,
-    extend_schema,
+    encode_like,
     find_present,
-    train_like,
 )
 from sk_pwiser.transfer._regularizers import (
     DEFAULT_WEIGHTS,
@@ -47,9 +49,9 @@ def fine_tune(
       category values that are new or do not occur in `X`;
     - "delta" penalises the distance from the source's features, which are the input of
       the network's towers;
-    - "tred" gained nothing over plain fine-tuning in the comparisons of
-      :ref:`transfer`; it penalises the distance from those of the source's features
-      that matter in the new market.
+    - "tred" penalises the distance from those features of the source that matter in the
+      new market. It gained nothing over plain fine-tuning in the comparisons of
+      :ref:`transfer`.
 
     Parameters
     ----------
@@ -73,9 +75,9 @@ def fine_tune(
     seen : bool, default=False
         Whether the source was fitted on the rows of `X`, too, as after one fit on all
         markets. The target statistics of a training row then leave out its block of
-        rows, so that its own label is not among its inputs. Those of a source with
-        weights that differ cannot: fit it without `sample_weight` or without target
-        statistics.
+        rows, so that its own label is not among its inputs. This is not possible if the
+        source was fitted with weights that differ: fit it without `sample_weight` or
+        without target statistics.
     extend : bool, default=True
         Whether the encoder learns from the rows. Category values without an embedding
         get one if they occur in `min_frequency` rows, with the embedding of unseen
@@ -149,6 +151,7 @@ def fine_tune(
     check_fitted("source", source)
     weight = _check_regularizer(regularizer, regularizer_weight)
     estimator = clone(source).set_params(**params)
+    # The penalty hooks into the network's modules, which a compiled network skips.
     if weight and estimator.compile:
         raise ValueError(
             f"regularizer={regularizer!r} requires compile=False; got "
@@ -160,27 +163,27 @@ def fine_tune(
             f"regularizer={regularizer!r} does not support sparse X and lists of "
             "categories; use 'l2_sp' or None."
         )
-    result = source._result
-    found = {}
+    data = GivenRows(X, Y, sample_weight, groups), eval_set
+    result = _train_near(estimator, source, data, seen, extend, (regularizer, weight))
+    return estimator._set_result(result)
 
-    def share(rows):
-        schema, *found["origins"] = extend_schema(result.schema, rows, seen, extend)
-        return schema
 
-    @contextmanager
-    def prepare(net, rows, seed):
-        is_known = load_weights(net.module_, result.net.module_, *found["origins"])
-        is_known &= find_present(net.module_, rows.train)[0]
-        net.note_start(rows.train.sample)
-        penalty = nullcontext()
-        if weight:
-            args = rows.train, is_known, seed
-            penalty = penalised(net, regularizer, weight, *args)
-        with _tables_without_decay(net), penalty:
-            yield
-
-    data = X, Y, sample_weight, groups, eval_set
-    return train_like(estimator, source, data, share, prepare)
+@runs_callbacks
+def _train_near(estimator, source, data, seen, extends, penalty):
+    start = encode_like(estimator, source, data, seen, extends)
+    net, rows, (regularizer, weight) = start.net, start.data.rows.train, penalty
+    of_source = source._result.net.module_
+    is_known = load_weights(net.module_, of_source, start.origins, start.vectors)
+    # l2_sp leaves free the embeddings of new values and of values that do not occur.
+    is_known &= find_present(net.module_, rows)[0]
+    net.note_start(rows.sample)
+    # Drawn from a copy: training has the random numbers of an ordinary fit.
+    seed = deepcopy(start.plan.random_state).randint(np.iinfo(np.int32).max)
+    keeps_near = nullcontext()
+    if weight:
+        keeps_near = penalised(net, regularizer, weight, rows, is_known, seed)
+    with _tables_without_decay(net), keeps_near:
+        return train(start.plan, start.data, net)
 
 
 def _check_regularizer(regularizer, weight):
@@ -212,8 +215,8 @@ def _check_same_network(source, estimator):
 def load_weights(network, source, origins, vectors=()):
     """Copy the weights of a network into one that may have further embeddings.
 
-    `origins` holds the earlier codes, -1 for new values, and `vectors` those of lists.
-    Returns which rows existed.
+    `origins` holds the earlier code of each code, -1 for new values, and `vectors` the
+    same for the vectors of lists. Returns which rows of the tables existed before.
     """
     sizes, before = network.spec.cardinalities, source.input_layer
     first_rows = zip(before.offsets.tolist(), before.unseen.tolist(), strict=True)
@@ -221,6 +224,7 @@ def load_weights(network, source, origins, vectors=()):
     for origin, n_new, n_old, (first, unseen) in zip(
         origins, sizes, before.cardinalities, first_rows, strict=True
     ):
+        # New values start from the embedding of unseen values.
         codes = origin[:n_new]
         known.append((codes >= 0) & (codes < n_old))
         rows.append(np.where(known[-1], first + codes, unseen))
@@ -263,6 +267,7 @@ def _tables_without_decay(net):
     groups = net.optimizer_.param_groups
     before = [list(group["params"]) for group in groups]
     for group in list(groups):
+        # A group has one decay, so its tables move to a separate group.
         exempt = [p for p in group["params"] if id(p) in tables]
         if exempt and group.get("weight_decay"):
             group["params"] = [p for p in group["params"] if id(p) not in tables]

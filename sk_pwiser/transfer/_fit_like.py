@@ -1,14 +1,24 @@
 """Fits with the encoder of another estimator, so that weights can be compared."""
 
-from contextlib import contextmanager
 from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from sklearn.base import clone
 
+from sk_pwiser._fit import EncodedData, Plan, build, check, encode, train
 from sk_pwiser._table import ExtendedStatistics, grow_encoder
-from sk_pwiser._training import GivenRows, fit_from, gather_bags
+from sk_pwiser._training import (
+    GivenRows,
+    MultiTaskNet,
+    Settings,
+    check_same_model,
+    fit_task,
+    gather_bags,
+    read_table,
+    runs_callbacks,
+)
 from sk_pwiser._utils import accept_any_case_of_y
 from sk_pwiser.transfer._compatible import check_fitted, check_type
 
@@ -61,9 +71,9 @@ def fit_like(
         Whether `source` was fitted on the rows of `X`, too. The target statistics of a
         training row then leave out its block of rows, so that its own label is not
         among its inputs. With False, the rows are encoded by the statistics of `source`
-        as they would be in a prediction, which is right if they are new to it. Of a
-        source with weights that differ, target statistics cannot leave out rows: fit it
-        without `sample_weight` or without target statistics.
+        as they would be in a prediction, which is right if they are new to it. Target
+        statistics cannot leave out rows if the source was fitted with weights that
+        differ: fit it without `sample_weight` or without target statistics.
 
     Returns
     -------
@@ -105,41 +115,56 @@ def fit_like(
     """
     check_type("estimator", estimator)
     check_fitted("source", source)
-    return train_like(
-        clone(estimator),
-        source,
-        (X, Y, sample_weight, groups, eval_set),
-        lambda rows: extend_schema(source._result.schema, rows, seen, False)[0],
-        lambda net, rows, seed: _filling_untrained(net, rows.train),
-    )
+    estimator = clone(estimator)
+    data = GivenRows(X, Y, sample_weight, groups), eval_set
+    return estimator._set_result(_train_like(estimator, source, data, seen))
 
 
-def train_like(estimator, source, data, share, prepare):
-    """Fit an estimator in place, with the schema of a fitted one; see `fit_from`."""
+@runs_callbacks
+def _train_like(estimator, source, data, seen):
+    start = encode_like(estimator, source, data, seen, extends=False)
+    result = train(start.plan, start.data, start.net)
+    _fill_untrained(start.net, start.data.rows.train)
+    return result
+
+
+class LikeStart(NamedTuple):
+    """A new net, not yet trained, and rows encoded by the schema of another fit."""
+
+    plan: Plan
+    data: EncodedData
+    net: MultiTaskNet
+    origins: list  # see `extend_schema`
+    vectors: list
+
+
+def encode_like(estimator, source, data, seen, extends):
+    """Check and encode rows as `fit` does, by the schema of a fitted estimator."""
     estimator._validate_params()
-    *given, eval_set = data
-    result = estimator._train(
-        fit_from,
-        GivenRows(*given),
-        eval_set,
-        source=source._result,
-        share=share,
-        prepare=prepare,
-    )
-    return estimator._set_result(result)
+    given, eval_set = data
+    earlier = source._result
+    # Its checkpoints may be those of the source.
+    settings = Settings.of({**vars(estimator), "checkpoint_dir": None})
+    # The network is new, and may be of another class.
+    check_same_model(settings, replace(earlier.settings, network=settings.network))
+    rows = read_table(settings, given, earlier.schema.targets)
+    plan = check(settings, rows, eval_set, task=fit_task(estimator, given))
+    schema, *origins = extend_schema(earlier.schema, rows, seen, extends)
+    encoded = encode(plan, rows, type(estimator).__name__, schema)
+    return LikeStart(plan, encoded, build(plan, encoded), *origins)
 
 
 def extend_schema(schema, rows, seen, extends):
     """Return a schema for further rows, with codes for their new values if `extends`.
 
-    The second result has one array per category column: the code that each code had
-    before, -1 for new values. The third has the same of the vectors of list columns.
+    The second result is an array per category column with the earlier code of each
+    code, -1 for new values. The third is the same for the vectors of list columns.
     """
     encoder, statistics = schema.encoder, schema.statistics
     origins = [np.arange(n) for n in encoder.n_codes_]
     vectors = [np.arange(column.n_own) for column in encoder.lists_]
     if extends:
-        encoder, origins, vectors = grow_encoder(encoder, rows.X)
+        encoder, origins, vectors = grow_encoder(encoder, rows.rows.X)
     if statistics is not None:
         if seen and not statistics.counts_rows:
             raise ValueError(
@@ -149,12 +174,14 @@ def extend_schema(schema, rows, seen, extends):
                 "statistics (target_encoding=False); with seen=False, the inputs of "
                 "rows that it was fitted on reveal their labels."
             )
-        if seen and rows.weights is not None:
+        if seen and rows.summary.scaled is not None:
             raise ValueError(
                 "sample_weight must be None with seen=True, and no label may be "
                 "missing: each fit scales its weights, so that weighted rows cannot be "
                 "subtracted from the target statistics of the source."
             )
+        # Rows that the statistics have counted must be subtracted again, block by
+        # block.
         kind = "seen" if seen else "new"
         statistics = ExtendedStatistics(statistics, origins, kind, extends, vectors)
     schema = replace(schema, encoder=encoder, statistics=statistics)
@@ -172,10 +199,10 @@ def embedding_tables(network):
 
 
 def find_present(network, rows):
-    """Return which rows of the tables are trained, with those of unseen values.
+    """Return which rows of the tables these rows train, as a mask.
 
-    The second result says it of the vectors that lists and sparse columns do not share
-    with a category column; it is empty without them.
+    Those of unseen values are included. The second mask is for the vectors that lists
+    and sparse columns do not share with a category column; it is empty without them.
     """
     layer, of_bags = network.input_layer, network.input_layer.bags
     present = torch.zeros(sum(layer.cardinalities), dtype=torch.bool)
@@ -185,6 +212,7 @@ def find_present(network, rows):
     if of_bags is None:
         return present, torch.zeros(0, dtype=torch.bool)
     in_bags = torch.zeros(of_bags.embeddings[0].num_embeddings, dtype=torch.bool)
+    # The training rows may be a selection of the stored rows.
     selected = torch.arange(len(rows.codes)) if rows.rows is None else rows.rows
     bags = gather_bags(rows.bags, selected, of_bags.n_bags)
     _, is_own, own, places = of_bags.locate(bags.to(of_bags.starts.device))
@@ -193,16 +221,16 @@ def find_present(network, rows):
     return present, in_bags
 
 
-@contextmanager
-def _filling_untrained(net, rows):
-    """Give values without a training row the embedding of unseen values afterwards."""
-    yield
+def _fill_untrained(net, rows):
+    """Give values without a training row the embedding of unseen values."""
     layer, of_bags = net.module_.input_layer, net.module_.input_layer.bags
     present, in_bags = find_present(net.module_, rows)
     sizes = torch.tensor(layer.cardinalities, dtype=torch.int64)
+    # For each row of a table, the row for unseen values of the same column.
     unseen = layer.unseen.cpu().repeat_interleave(sizes)
     _copy_rows(embedding_tables(net.module_).values(), unseen, ~present)
     if of_bags is not None:
+        # The same for the vectors that lists and sparse columns have for themselves.
         starts = of_bags.own_starts.cpu()
         sizes = torch.cat([starts, torch.tensor([len(in_bags)])]).diff()
         unseen = (starts + layer.unseen_code).repeat_interleave(sizes)

@@ -1,11 +1,16 @@
 """Merging: one network from the weights of several that started from the same one."""
 
 from collections.abc import Mapping
+from copy import deepcopy
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from scipy.optimize import Bounds, minimize
 from sklearn.utils import check_random_state
+from torch.func import functional_call
+from torch.nn import functional as F
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from sk_pwiser._table import as_table, n_rows
 from sk_pwiser._training import Freezer
@@ -26,14 +31,165 @@ from sk_pwiser.transfer._compatible import (
     one_per_estimator,
 )
 from sk_pwiser.transfer._fine_tune import fine_tune
-from sk_pwiser.transfer._task_vectors import (
-    OBJECTIVES,
-    MergeObjective,
-    combine,
-    infer_with,
-    read_state,
-    with_state,
-)
+
+
+# Arithmetic on the weights of networks, by the names of their tensors.
+def read_state(estimator, device=None):
+    """Return the parameters of a fitted network by name, on a given device."""
+    parameters = estimator.net_.module_.named_parameters()
+    return {name: parameter.detach().to(device) for name, parameter in parameters}
+
+
+def combine(base, members, coefficients):
+    """Compute the sum of a base and weighted task vectors, tensor by tensor.
+
+    Tensors without coefficients are taken from the base. Coefficients of 0 give the
+    base, and a single one of 1 gives its member, to the bit.
+    """
+    state = {}
+    for name, start in base.items():
+        values = coefficients.get(name, np.zeros(0))
+        (used,) = np.nonzero(values)
+        if len(used) == 1 and values[used[0]] == 1:
+            # The difference to the base may have lost the last bits of small weights.
+            state[name] = members[used[0]][name].clone()
+            continue
+        total = widest(start)
+        for index in used:
+            vector = widest(members[index][name]) - widest(start)
+            total = total + float(values[index]) * vector
+        state[name] = total.to(start.dtype, copy=True)
+    return state
+
+
+def with_state(estimator, state, rows):
+    """Copy a fitted estimator with other weights and no moments of the optimiser.
+
+    The statistics of batch normalisation are computed over the encoded `rows`.
+    """
+    copy = deepcopy(estimator)
+    net = copy.net_
+    with torch.no_grad():
+        for name, parameter in net.module_.named_parameters():
+            parameter.copy_(state[name])
+    # The moments belong to the weights before the merge.
+    net.optimizer_.state.clear()
+    recompute_batch_norm(net, rows)
+    return copy
+
+
+def infer_with(net, state, rows):
+    """Yield outputs for other weights, and labels, batch by batch."""
+
+    def run(*inputs):
+        return functional_call(net.module_, state, inputs)
+
+    net._set_training(False)
+    for inputs, y in net.get_iterator(rows):
+        yield net.infer(inputs, network=run), y
+
+
+def recompute_batch_norm(net, rows):
+    """Compute the running statistics of batch normalisation anew, if there are any."""
+    layers = [
+        module
+        for module in net.module_.modules()
+        if isinstance(module, _BatchNorm) and module.track_running_stats
+    ]
+    if not layers:
+        return
+    # The statistics of the base are those of other activations: weights that are
+    # averaged change them, and no gradient corrects them.
+    momenta = [layer.momentum for layer in layers]
+    net._set_training(False)
+    for layer in layers:
+        layer.reset_running_stats()
+        layer.momentum = None  # the mean over all batches
+        layer.train()
+    with torch.no_grad():
+        for inputs, _ in net.get_iterator(rows):
+            net.infer(inputs)
+    for layer, momentum in zip(layers, momenta, strict=True):
+        layer.momentum = momentum
+        layer.eval()
+
+
+def row_log_losses(logits, y):
+    """Return the log loss per row and task, `(batch, n_tasks)`; 0 without a label."""
+    known = ~y.isnan()
+    losses = F.binary_cross_entropy_with_logits(
+        logits, y.nan_to_num(), reduction="none"
+    )
+    return losses * known
+
+
+def row_entropies(logits, _y=None):
+    """Return the entropy of predictions per row and task, `(batch, n_tasks)`."""
+    return -F.logsigmoid(-logits) - logits * torch.sigmoid(logits)
+
+
+OBJECTIVES = {
+    "log_loss": row_log_losses,
+    "entropy": row_entropies,
+}
+
+
+@dataclass
+class MergeObjective:
+    """A mean over rows and tasks, as a function of the coefficients of a merge.
+
+    The merged weights are linear in the coefficients. The gradient is therefore the
+    inner product of each task vector with the gradient of the weights.
+    """
+
+    net: object
+    base: dict
+    members: list
+    names: list
+    rows: object
+    objective: str
+
+    def __call__(self, coefficients):
+        """Return the objective and its gradient, (n_merged_tensors, n_members)."""
+        by_name = dict(zip(self.names, coefficients, strict=True))
+        merged = combine(self.base, self.members, by_name)
+        for name in self.names:
+            # The merged tensors are leaves: one backward pass serves all coefficients.
+            merged[name].requires_grad_()
+        value = self._accumulate(merged)
+        gradient = [
+            [self._inner(merged[name], member, name) for member in self.members]
+            for name in self.names
+        ]
+        return value, np.array(gradient).reshape(len(self.names), len(self.members))
+
+    def _accumulate(self, merged):
+        """Sum the objective over batches, and its gradient in the merged tensors."""
+        total = 0.0
+        with torch.enable_grad():
+            for output, y in infer_with(self.net, merged, self.rows):
+                # Labels belong to the sampled log, so its logits are compared.
+                sampled = output.sampled_logits
+                logits = widest(output.logits if sampled is None else sampled)
+                values = OBJECTIVES[self.objective](logits, widest(y))
+                part = values.sum() / (len(self.rows) * logits.shape[1])
+                if part.requires_grad:
+                    part.backward()
+                total += part.item()
+        return total
+
+    def _inner(self, tensor, member, name):
+        gradient = tensor.grad
+        if gradient is None:
+            return 0.0
+        new, old = member[name], self.base[name]
+        if gradient.is_sparse:
+            # Only the rows of the batches are read of a large embedding table.
+            gradient = gradient.coalesce()
+            (rows,) = gradient.indices()
+            new, old, gradient = new[rows], old[rows], gradient.values()
+        return float((widest(gradient) * (widest(new) - widest(old))).sum())
+
 
 GRANULARITIES = ("task", "layer")
 # The objective is computed in float32: smaller gains are lost in rounding.
@@ -63,8 +219,8 @@ def merge_estimators(
     .. math:: \theta = \theta_0 + \sum_m \lambda_m (\theta_m - \theta_0)
 
     with the weights :math:`\theta_0` of the base and :math:`\theta_m` of the
-    estimators. The coefficients :math:`\lambda` minimise the objective on the rows
-    passed, on which no estimator should have been trained. `freeze` and `realign` are
+    estimators. The coefficients :math:`\lambda` minimise the objective on the given
+    rows; no estimator should have been trained on these. `freeze` and `realign` are
     inspired by R-MTLLMF, without its noise model and its worst case over noise.
 
     Parameters
@@ -167,6 +323,7 @@ def merge_estimators(
         raise ValueError("Y must not be None with objective='log_loss'.")
     y = None if Y is None else check_labels(base, X, Y)
     realignment = _check_realign(realign, base, X, Y)
+    # All members have the encoder of the base, so the rows are encoded once.
     rows = encode(base, X, y)
 
     first = read_state(base)
@@ -174,6 +331,7 @@ def merge_estimators(
     if not names:
         raise ValueError(f"freeze must leave a part to merge; got {freeze!r}.")
     states = [read_state(member, base.net_.device) for member in members]
+    # One row of coefficients per tensor, also if all rows are equal.
     found = np.tile(start, (len(names), 1))
     if objective is not None:
         mean = MergeObjective(base.net_, first, states, names, rows, objective)
@@ -196,6 +354,8 @@ def _minimise(objective, start, granularity, bounds):
 
     def evaluate(values):
         value, gradient = objective(expand(values))
+        # By the chain rule, a coefficient that all tensors share has the sum of their
+        # gradients.
         return value, gradient.sum(axis=0) if is_shared else gradient.ravel()
 
     initial = start[0] if is_shared else start.ravel()
@@ -255,12 +415,14 @@ def _realign(merged, X, Y, max_epochs, frozen, random_state):
             if name in frozen:
                 # The average over the steps may have rounded it.
                 parameter.copy_(before[name])
+    # The result has the parameters of the merged estimator, not those of this short
+    # training.
     names = ("max_epochs", "early_stopping", "random_state", "callbacks")
     return trained.set_params(**{name: getattr(merged, name) for name in names})
 
 
 def _check_realign(realign, base, X, Y):
-    """Return rows, labels and number of epochs of a realignment, None without one."""
+    """Return rows, labels and number of epochs of a realignment, or None."""
     if not isinstance(realign, bool | np.bool_ | Mapping):
         raise TypeError(f"realign must be a bool or a dict; got {realign!r}.")
     if not isinstance(realign, Mapping):
@@ -376,6 +538,7 @@ def merge_interference(base, estimators, X, *, coefficients=1.0, markets=None):
     together, total = predict(True), 0.0
     for index in range(len(members)):
         alone = predict(np.arange(len(members)) == index)
+        # Each task vector should act in its own market only.
         kept = slice(None) if markets is None else markets == index
         differences = np.abs(alone - together)[kept]
         total += float(differences.mean()) if differences.size else 0.0

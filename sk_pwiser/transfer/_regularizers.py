@@ -1,8 +1,8 @@
 """Penalties that keep a network near the one that its training started from.
 
-Each of `REGULARIZERS` returns a penalty, a function of a batch and its features, from
-the net with the initial weights, the training rows, a mask of the embeddings to
-include, and a seed.
+Each function in `REGULARIZERS` takes the net with its initial weights, the training
+rows, a mask of the embeddings to include, and a seed. It returns the penalty, a
+function of a batch and its features.
 """
 
 import math
@@ -27,6 +27,7 @@ N_SCALED_ROWS = 10_000
 def l2_sp(net, rows, included, seed):
     """Penalise half the squared distance of the weights from the initial ones."""
     network = net.module_
+    # Copies: the parameters themselves are about to change.
     start = {n: p.detach().clone() for n, p in network.named_parameters()}
     included = included.to(next(network.parameters()).device).unsqueeze(1)
     masks = dict.fromkeys(embedding_tables(network), included)
@@ -69,7 +70,10 @@ OF_FEATURES = "delta", "tred"
 
 
 def l2_sp_penalty(parameters, start, masks):
-    """Compute half the squared distance of parameters from their start, by masks."""
+    """Compute half the squared distance of parameters from their start.
+
+    `masks` has factors of the rows of embedding tables.
+    """
     total = torch.zeros((), device=next(iter(start.values())).device)
     for name, parameter in parameters.items():
         difference = parameter - start[name]
@@ -101,6 +105,7 @@ def squared_discrepancy(x, y, n_kernels=5):
     mean = distances.detach().sum() / (n * (n - 1))
     scale = mean.clamp(min=torch.finfo(points.dtype).tiny)
     widths = [scale * 2.0 ** (i - n_kernels // 2) for i in range(n_kernels)]
+    # Several widths, since the right one is not known.
     kernel = torch.stack([torch.exp(-distances / w) for w in widths]).mean(dim=0)
     within = kernel[:n_x, :n_x].mean() + kernel[n_x:, n_x:].mean()
     return within - 2 * kernel[:n_x, n_x:].mean()
@@ -114,8 +119,8 @@ def separate(read, y, sample_weight, seed):
     Linear models of the gated features predict the labels. The cross-entropy of each
     task is divided by the entropy of its base rate, so that the penalties have the same
     effect at all rates. Half of the rows of a step have positive labels, weighted by
-    the base rate. Tasks whose labels are all equal are left out; all gates are 1
-    without another.
+    the base rate. Tasks whose labels are all equal are left out. If no task remains,
+    all gates are 1.
     """
     generator = torch.Generator().manual_seed(seed)
     n_scaled = min(len(y), N_SCALED_ROWS)
@@ -137,6 +142,7 @@ def separate(read, y, sample_weight, seed):
         for task in tasks:
             rows += task.draw(generator)
         x, *of_labels = (scale * read(torch.cat(rows))).split([len(r) for r in rows])
+        # The two parts should differ as much as possible.
         relevant, rest = gates * x, (1 - gates) * x
         loss = -DISCREPANCY_WEIGHT * squared_discrepancy(relevant, rest)
         loss = loss + GATE_PENALTY * gates.square().mean()
@@ -145,6 +151,7 @@ def separate(read, y, sample_weight, seed):
         for task, pair, head, bias in zip(tasks, pairs, heads, biases, strict=True):
             for share, sign, x in zip(task.shares, (-1, 1), pair, strict=True):
                 z = x @ (gates * head) + bias
+                # log(1 + exp(-z)) for label 1, weighted by its share.
                 cross_entropy = share * F.softplus(sign * z).mean()
                 loss = loss + cross_entropy / task.relative_entropy
         optimizer.zero_grad()
@@ -154,7 +161,10 @@ def separate(read, y, sample_weight, seed):
 
 
 class _BalancedTask(NamedTuple):
-    """Rows of a task by label, 1 first, with cumulated weights and shares of weight."""
+    """The rows of a task by label, 1 first, with their cumulated weights.
+
+    `shares` are the shares of the labels in the total weight.
+    """
 
     rows: list
     sums: list
@@ -168,6 +178,8 @@ class _BalancedTask(NamedTuple):
     def draw(self, generator):
         """Draw rows of each label in proportion to their weights."""
         for rows, sums in zip(self.rows, self.sums, strict=True):
+            # Inverse transform sampling, since torch.multinomial takes at most 2**24
+            # rows.
             u = torch.rand(N_ROWS // 2, generator=generator, dtype=torch.float64)
             places = torch.searchsorted(sums, u * sums[-1], right=True)
             yield rows[places.clamp(max=len(rows) - 1)]
@@ -200,7 +212,7 @@ def features_of(network, inputs):
 
 @contextmanager
 def _recording(network):
-    """Record the input of the towers, until the list is cleared."""
+    """Record the input of the towers in a list; a call fills it if it is empty."""
     towers = getattr(network, network.towers_name, None)
     if towers is None:
         raise ValueError(
@@ -233,7 +245,7 @@ def _flat(features, n_rows):
 def penalised(net, regularizer, weight, rows, included, seed):
     """Add a penalty to the extra losses in training.
 
-    Before the first step "l2_sp" is 0, "delta" only measures what dropout changes, and
+    Before the first step, "l2_sp" is 0, "delta" measures only what dropout changes, and
     "tred" is the size of the features that do not matter.
     """
     network, reads_features = net.module_, regularizer in OF_FEATURES
@@ -245,6 +257,7 @@ def penalised(net, regularizer, weight, rows, included, seed):
         recorded.clear()
         if not module.training:
             return output
+        # Squares of small differences would be lost in half precision.
         with torch.autocast(inputs[0].device.type, enabled=False):
             value = weight * penalty(inputs, features)
         extra = {**output.extra_losses, "regularizer": value}

@@ -20,7 +20,7 @@ from sk_pwiser.transfer._compatible import (
 )
 
 LEARNING_RATE = 0.1
-EPSILON = 1e-12  # of Adam, the optimiser of the paper
+EPSILON = 1e-12  # a parameter of Adam, the optimiser of the paper
 MAX_SUBSETS = 100_000
 
 
@@ -131,6 +131,7 @@ def select_estimators(
     y = check_labels(pool[0], X, Y)
     y = y[:, 0] if pool[0].classes_.ndim == 1 else y
     y = y if np.isnan(y).any() else y.astype(int)
+    # Each estimator predicts once; a set is scored by a mean of these arrays.
     probabilities, task_parents = predict_each(pool, X), pool[0].task_parents_
     scoring = mean_log_loss_scorer if scoring is None else scoring
 
@@ -166,6 +167,7 @@ def log_probability_gradient(p, drawn):
     for member in drawn:
         total = left.sum()
         if total > 0:
+            # d log softmax of the members that are left, for each draw in turn.
             gradient -= left / total
         gradient[member] += 1.0
         left[member] = 0.0
@@ -181,6 +183,8 @@ def learn_policy(reward, n_members, size, n_iter, random_state):
         p = softmax(scores.numpy())
         drawn = draw(p, size, random_state)
         found = reward(tuple(sorted(drawn.tolist())))
+        # REINFORCE: the gradient of the expected reward, with the mean reward as a
+        # baseline.
         baseline += (found - baseline) / step
         gradient = (found - baseline) * log_probability_gradient(p, drawn)
         scores.grad = torch.from_numpy(gradient)
@@ -208,6 +212,7 @@ def _greedy(score, n_members, size, *_):
             for each in range(n_members)
             if each not in chosen
         ]
+        # The score is cached, so that a set costs one evaluation in all methods.
         chosen = max(larger, key=score)
     return chosen, _equal_weights(chosen, n_members)
 

@@ -6,20 +6,28 @@ classes.
 which are passed to `fit` as `sample_weight`.
 """
 
+from typing import Any
+
+from torch import nn
+
 from sk_pwiser._row_weights import SessionCriticWeights
-from sk_pwiser.weighting._dwa import DynamicWeightAverage
-from sk_pwiser.weighting._ema import ExponentialMovingAverage
-from sk_pwiser.weighting._fixed import Equal, Fixed
-from sk_pwiser.weighting._gradcraft import GradCraft
 from sk_pwiser.weighting._gradient import GradientWeighting
 from sk_pwiser.weighting._gradient import depends_on as depends_on
-from sk_pwiser.weighting._gradnorm import GradNorm
-from sk_pwiser.weighting._metabalance import MetaBalance
-from sk_pwiser.weighting._nash import Nash
+from sk_pwiser.weighting._gradient_weightings import (
+    GradCraft,
+    GradNorm,
+    MetaBalance,
+    Nash,
+)
+from sk_pwiser.weighting._loss_weightings import (
+    DynamicWeightAverage,
+    Equal,
+    ExponentialMovingAverage,
+    Fixed,
+    Uncertainty,
+)
 from sk_pwiser.weighting._task_weighting import TaskWeighting
 from sk_pwiser.weighting._torchjd import TorchJD
-from sk_pwiser.weighting._torchjd import as_weighting as as_weighting
-from sk_pwiser.weighting._uncertainty import Uncertainty
 
 WEIGHTINGS: dict[str, type[TaskWeighting]] = {
     "dwa": DynamicWeightAverage,
@@ -50,3 +58,23 @@ __all__ = [
     "TorchJD",
     "Uncertainty",
 ]
+
+
+def as_weighting(
+    choice: Any, params: dict[str, Any] | None
+) -> tuple[Any, dict[str, Any] | None]:
+    """Replace a class or instance of TorchJD by `TorchJD` and its parameters.
+
+    Other classes and names are returned unchanged. Instances of other modules raise a
+    TypeError.
+    """
+    kind = choice if isinstance(choice, type) else type(choice)
+    if any(base.__module__.partition(".")[0] == "torchjd" for base in kind.__mro__):
+        return TorchJD, {**(params or {}), "aggregator": choice}
+    if isinstance(choice, nn.Module):
+        raise TypeError(
+            "weighting must be a name, a class, or an aggregator or scalarizer of "
+            f"TorchJD; got an instance of {kind.__name__}. Pass the class instead, and "
+            "its parameters as weighting_params."
+        )
+    return choice, params

@@ -8,13 +8,13 @@ from torch import Tensor, nn
 
 from sk_pwiser.weighting._task_weighting import TaskWeighting
 
-# Number of steps in which further dependencies of a loss are searched, which reads the
-# gradients of the large embedding tables of other tasks.
+# Number of steps in which further dependencies of a loss are searched. The search reads
+# the gradients of other tasks' large embedding tables, so it is not free.
 N_SEARCHED = 100
 
 
 class LossDependencies:
-    """The parameter tensors on which the loss of each task depends, in `depends`.
+    """Finds on which parameter tensors the loss of each task depends, see `depends`.
 
     The graph of the first step decides, not the values of the gradients.
     """
@@ -97,9 +97,10 @@ LARGE_TABLE = 4096
 
 
 class GradientMatrix:
-    """The tasks' gradients, None for 0, of several tensors as one matrix.
+    """The tasks' gradients of several tensors, where None stands for 0, as one matrix.
 
-    It lacks rows of large tables that are 0 for every task, which are most in a batch.
+    Rows of large tables are left out if they are 0 for every task. In most batches,
+    these are most rows.
     """
 
     def __init__(
@@ -126,8 +127,8 @@ class GradientMatrix:
     ) -> list[Tensor]:
         """Return combined gradients in the shapes of the parameter tensors.
 
-        The skipped rows are those of `buffers`, gradients of one task, in which they
-        are 0; a buffer is overwritten and returned if rows were skipped.
+        `buffers` are the gradients of one task. If rows were skipped, they are 0 there,
+        and the buffer is overwritten in the other rows and returned.
         """
         return [
             part.view(shape).to(buffer.dtype)
@@ -166,7 +167,7 @@ def copy_overlapping(gradients: Sequence[Tensor]) -> list[Tensor]:
 
 
 def nonzero_rows(gradients: Sequence[Tensor]) -> Tensor | None:
-    """Return the rows in which a task has a nonzero gradient; None stands for all."""
+    """Return the rows in which any task has a nonzero gradient; None means all rows."""
     table = gradients[0]
     if table.dim() != 2 or len(table) < LARGE_TABLE or table.device.type != "cpu":
         # On other devices the number of rows would have to be copied to the host, and

@@ -181,7 +181,8 @@ class TaskWeighting(nn.Module):
         weights : Tensor of shape (n_tasks,)
             Factor of each task's loss or gradient in the step.
         """
-        # Weightings of gradients compute them on the CPU: the host need not wait.
+        # Weightings of gradients compute their weights on the CPU. The host does not
+        # wait for the copy to another device.
         sums, on_device = self._sums, self._sums.device.type != "cpu"
         weights = weights.detach().to(sums, non_blocking=on_device)
         torch._foreach_add_([sums, self._n_steps], [weights, self._one])  # one kernel

@@ -70,7 +70,8 @@ class TorchJD(GradientWeighting):
         self.aggregator: Any = _make(aggregator, n_tasks, params)
         scalarizer = _module("scalarization").Scalarizer
         self.needs_task_gradients = not isinstance(self.aggregator, scalarizer)
-        # Methods that read the gradients themselves may have a state per entry.
+        # Methods that read the gradients themselves may have a state per entry, whose
+        # number must then be the same in all steps.
         self.skips_rows = self._gram_weighting is not None
         self._initial_attributes = deepcopy(self._attributes())
         # Combine a small input, so that unsuitable methods raise before training. The
@@ -142,8 +143,8 @@ class TorchJD(GradientWeighting):
             self.aggregator.step()
         return super().end_epoch()
 
-    # TorchJD stores the state of its methods in buffers and in plain attributes, which
-    # are not part of torch's state_dict.
+    # TorchJD stores the state of its methods in buffers and in plain attributes. The
+    # latter are not part of torch's state_dict, so the methods below add them.
 
     def _attributes(self) -> dict[str, dict[str, Any]]:
         internal = vars(nn.Module()).keys()
@@ -208,25 +209,6 @@ class TorchJD(GradientWeighting):
                 if buffer is None and found is not None:
                     setattr(module, key, torch.zeros_like(found))
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
-
-
-def as_weighting(
-    choice: Any, params: dict[str, Any] | None
-) -> tuple[Any, dict[str, Any] | None]:
-    """Replace a class or instance of TorchJD by `TorchJD` and its parameters.
-
-    Others are returned unchanged, but for instances, which raise a TypeError.
-    """
-    kind = choice if isinstance(choice, type) else type(choice)
-    if any(base.__module__.partition(".")[0] == "torchjd" for base in kind.__mro__):
-        return TorchJD, {**(params or {}), "aggregator": choice}
-    if isinstance(choice, nn.Module):
-        raise TypeError(
-            "weighting must be a name, a class, or an aggregator or scalarizer of "
-            f"TorchJD; got an instance of {kind.__name__}. Pass the class instead, and "
-            "its parameters as weighting_params."
-        )
-    return choice, params
 
 
 def _module(name: str) -> Any:

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from refusals import small
+from rows_with_statistics import fit_transform
 from sklearn.base import clone
 
 from sk_pwiser._table import Elements, TargetStatistics, assign_blocks
@@ -93,8 +94,8 @@ def test_a_list_has_the_mean_of_its_elements_without_its_own_block(monkeypatch):
     y = (rng.random((n, 2)) < [[0.5, 0.5]] * rate[:, None] * codes / 6).astype(float)
     block, others = assign_blocks(n, 4), np.arange(n) % 6 == 0
     statistics = TargetStatistics([0], [10, 10], [(0, 1), (1, 0)])
-    inputs = statistics.fit_transform(
-        codes, y, np.ones_like(y), block, others, lists=[own, shared]
+    inputs = fit_transform(
+        statistics, codes, y, np.ones_like(y), block, others, lists=[own, shared]
     )
     of_rows = np.repeat(np.arange(n), sizes)
     starts = sizes.cumsum() - sizes

@@ -200,7 +200,7 @@ def test_early_stopping_measures_what_predictions_show(folder, tmp_path):
 def test_few_rows_are_trained_for_as_many_steps_as_in_memory(tmp_path):
     rows = read(write(make_log(300), tmp_path, (0, 200, 300)))
     model = make(max_epochs=30, early_stopping="auto").fit(rows)
-    assert model.n_iter_ == 4  # 11 steps
+    assert model.n_iter_ == 2  # 4 steps
     assert "valid_loss" not in model.history_[0]
 
 
@@ -242,10 +242,12 @@ def test_the_same_seed_gives_the_same_result_to_the_bit(folder, fitted):
 def test_rows_are_in_another_order_in_every_epoch(folder):
     rows = Rows(lambda batch: batch[1].sum().item())
     make(callbacks=[rows]).fit(read(folder, shuffle_rows=400))
-    first, second = np.split(np.array(rows.shown), 2)
+    # Parts of other files may have one batch more.
+    end = np.searchsorted(np.cumsum(rows.shown), Y.to_numpy().sum()) + 1
+    first, second = rows.shown[:end], rows.shown[end:]
     assert len(first) > 10
-    assert first.sum() == second.sum() == Y.to_numpy().sum()
-    assert (first != second).any()
+    assert sum(first) == sum(second) == Y.to_numpy().sum()
+    assert first != second
 
 
 @pytest.mark.slow
@@ -368,16 +370,16 @@ def test_a_warm_start_learns_a_column_that_was_constant(folder, tmp_path):
 
 
 def test_a_warm_start_validates_on_the_same_rows(folder, monkeypatch, tmp_path):
-    from sk_pwiser._streaming import _fit_files
+    from sk_pwiser._fit import _fit
 
-    held_out, optimise = [], _fit_files.optimise
+    held_out, train = [], _fit.train
 
-    def watched(plan, data, net):
+    def watched(plan, data, net, undo):
         valid = data.rows.valid
         held_out.append(valid.store.read(range(len(valid.store.sizes)), ["numeric"]))
-        return optimise(plan, data, net)
+        return train(plan, data, net, undo)
 
-    monkeypatch.setattr(_fit_files, "optimise", watched)
+    monkeypatch.setattr(_fit, "train", watched)
     model = make(warm_start=True, early_stopping=True, random_state=None)
     model.fit(read(folder)).fit(read(folder))
     first, second = (found["numeric"] for found in held_out)
@@ -396,7 +398,7 @@ def test_a_warm_start_keeps_the_statistics_of_values_that_its_rows_lack(
     write(LOG[LOG["category_0"].isin(values.index[:10])], tmp_path, bounds=(0, 900))
     model.fit(read(tmp_path))
     after = model._result.schema.statistics
-    codes = model._result.schema.encoder.category_values("category_0")
+    codes = model.column_encodings_["category_0"]["values"]
     absent = [codes[value] for value in values.index[10:] if value in codes]
     assert len(absent) > 20
     assert_array_equal(after.tables_[0][absent], before.tables_[0][absent])

@@ -6,9 +6,14 @@ import pyarrow as pa
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-from sk_pwiser._streaming._chunks import GroupNumbers, RowSample
-from sk_pwiser._streaming._learn import RowSummary
-from sk_pwiser._table import base_rates, check_targets, scale_weights
+from sk_pwiser._streaming._chunks import GroupNumbers
+from sk_pwiser._table import (
+    RowSample,
+    RowSummary,
+    base_rates,
+    check_targets,
+    scale_weights,
+)
 from sk_pwiser._table._row_values import combine_weights
 
 PARTS = [slice(0, 30), slice(30, 31), slice(31, 200), slice(200, 300)]

@@ -3,13 +3,15 @@
 from itertools import pairwise
 
 import numpy as np
-import pyarrow as pa
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-from sk_pwiser._streaming import _learn
-from sk_pwiser._streaming._learn import Blocks, HoldOut
-from sk_pwiser._table import assign_blocks, check_targets
+from sk_pwiser import MultiTaskCTRCVRClassifier
+from sk_pwiser._fit import _split
+from sk_pwiser._fit._split import HoldOut
+from sk_pwiser._table import Blocks, assign_blocks, check_targets
+from sk_pwiser._training import Settings
+from sk_pwiser._training._encode import Rows
 from sk_pwiser.model_selection import funnel_holdout
 
 PARTS = [slice(0, 30), slice(30, 31), slice(31, 200), slice(200, 300)]
@@ -25,16 +27,22 @@ def rare_labels(n_rows, n_clicks, n_conversions, seed=0):
 
 def hold_outs(y, groups=None, n_seeds=1, fraction=0.1, size=300):
     """Yield which rows are held out, in parts of `size` rows, for some seeds."""
-    drawn = HoldOut(fraction, Blocks(None, 10, 1_000, None))
+    model = MultiTaskCTRCVRClassifier(validation_fraction=fraction)
     starts = range(0, len(y), size)
     targets = [check_targets(y[i : i + size], missing_labels="ignore") for i in starts]
     of_parts = [None if groups is None else groups[i : i + size] for i in starts]
-    pairs = list(zip(targets, of_parts, strict=True))
-    for pair in pairs:
-        drawn.count(*pair)
+    pairs = zip(targets, of_parts, strict=True)
+    parts = [Rows(None, own, groups=numbers) for own, numbers in pairs]
     for seed in range(n_seeds):
-        drawn.start(seed)
-        yield np.concatenate([drawn.draw(None, *pair) for pair in pairs])
+        blocks = Blocks(10, by_time=False)
+        random_state = np.random.RandomState(seed)
+        drawn = HoldOut(Settings.of(vars(model)), blocks, random_state)
+        for rows in parts:
+            blocks.add(len(rows), None)
+            if len(parts) > 1:
+                drawn.count(rows)
+        drawn.start()
+        yield np.concatenate([drawn.draw(rows, None) for rows in parts])
 
 
 def shares(y, is_valid):
@@ -78,7 +86,7 @@ def test_rows_of_different_parts_are_drawn_like_rows_of_one():
 
 
 def test_more_rows_than_numpy_draws_from(monkeypatch):
-    monkeypatch.setattr(_learn, "LARGEST_POPULATION", 50)
+    monkeypatch.setattr(_split, "LARGEST_POPULATION", 50)
     y = rare_labels(4_000, 300, 12)
     for is_valid in hold_outs(y, n_seeds=5):
         assert_array_equal(shares(y, is_valid), [370, 29, 1])
@@ -102,26 +110,41 @@ def test_both_sides_have_rows():
     for groups in (None, np.array([0, 0, 1, 1])):
         for is_valid in hold_outs(y, groups, 5, fraction=0.9):
             assert 0 < is_valid.sum() < 4
-    assert not any(is_valid.any() for is_valid in hold_outs(y, np.zeros(4, int)))
+    of_one_group = hold_outs(y, np.zeros(4, int), size=2)
+    assert not any(is_valid.any() for is_valid in of_one_group)
 
 
-@pytest.mark.parametrize("ends", [[0, 140, 300], [0, 30, 31, 200, 300]])
+def blocks_of(n_rows, n_blocks, times=None, parts=PARTS, **kwargs):
+    """Return blocks after their first pass."""
+    blocks = Blocks(n_blocks, times is not None, **kwargs)
+    for part in parts:
+        n_own = len(range(n_rows)[part])
+        blocks.add(n_own, None if times is None else times[part])
+    blocks.finish()
+    return blocks
+
+
+def assigned(blocks, parts, times=None, groups=None, n_rows=300):
+    return np.concatenate(
+        [
+            blocks.assign(
+                len(range(n_rows)[part]),
+                None if times is None else times[part],
+                None if groups is None else groups[part],
+            )
+            for part in parts
+        ]
+    )
+
+
+@pytest.mark.parametrize("ends", [[0, 300], [0, 140, 300], [0, 30, 31, 200, 300]])
 @pytest.mark.parametrize("has_groups", [False, True])
 def test_blocks_of_consecutive_rows(has_groups, ends):
-    """The second ends cut groups of seven rows."""
+    """The last ends cut groups of seven rows."""
     groups = np.arange(300) // 7 if has_groups else None
-    blocks = Blocks(None, 4, 300, None)
-    table = pa.table({"a": np.arange(300)})
-    blocks.add(table)
-    blocks.finish()
-    found = [
-        blocks.assign(
-            table.slice(start, stop - start),
-            None if groups is None else groups[start:stop],
-        )
-        for start, stop in pairwise(ends)
-    ]
-    assert_array_equal(np.concatenate(found), assign_blocks(300, 4, groups=groups))
+    parts = [slice(*pair) for pair in pairwise(ends)]
+    found = assigned(blocks_of(300, 4, parts=parts), parts, groups=groups)
+    assert_array_equal(found, assign_blocks(300, 4, groups=groups))
 
 
 @pytest.mark.parametrize("n_times", [300, 40, 3, 2, 1])
@@ -130,44 +153,29 @@ def test_blocks_of_time(has_groups, n_times):
     """Few times, such as days, have several blocks each."""
     rng = np.random.default_rng(0)
     groups = np.arange(300) // 7 if has_groups else None
-    time = rng.permutation(300) % n_times * 1.0
-    table = pa.table({"a": np.arange(300), "time": time})
-    blocks = Blocks("time", 5, 300, rng)
-    for rows in PARTS:
-        blocks.add(table.slice(rows.start, rows.stop - rows.start))
-    blocks.finish()
-    parts = [slice(0, 300)] if has_groups else PARTS  # which cut groups
-    found = [
-        blocks.assign(table.slice(rows.start, rows.stop - rows.start), groups)
-        for rows in parts
-    ]
-    found, expected = np.concatenate(found), assign_blocks(300, 5, times=time)
+    times = rng.permutation(300) % n_times * 1.0
+    parts = [slice(0, 154), slice(154, 300)] if has_groups else PARTS  # no group is cut
+    blocks = blocks_of(300, 5, times, parts, n_sampled=300, generator=rng)
+    found = assigned(blocks, parts, times, groups)
+    expected = assign_blocks(300, 5, times=times)
     if not has_groups:
         assert_array_equal(found, expected)
     else:  # a group has the block of one of its rows
         assert len(set(zip(groups, found, strict=True))) == groups.max() + 1
         pairs = {*zip(groups, expected, strict=True)}
         assert pairs.issuperset(zip(groups, found, strict=True))
-    with pytest.raises(ValueError, match="'time' must hold a time in every row"):
-        blocks.add(pa.table({"time": [1.0, None]}))
 
 
-@pytest.mark.parametrize("column", [None, "time"])
+@pytest.mark.parametrize("by_time", [False, True])
 @pytest.mark.parametrize("seed", [None, 0])
-def test_groups_that_come_back_are_spread_over_the_blocks(column, seed):
+def test_groups_that_come_back_are_spread_over_the_blocks(by_time, seed):
     """Users with rows in all of a file, and in both parts of it."""
     rng = np.random.default_rng(0)
-    users, blocks = rng.integers(0, 200, 20_000), Blocks(column, 10, 20_000, rng)
-    table = pa.table({"time": np.arange(20_000.0)})
-    blocks.add(table)
-    blocks.finish()
+    users, parts = rng.integers(0, 200, 20_000), [slice(0, 16_384), slice(16_384, None)]
+    times = np.arange(20_000.0) if by_time else None
+    blocks = blocks_of(20_000, 10, times, parts, n_sampled=20_000, generator=rng)
     blocks.start(seed)
-    found = np.concatenate(
-        [
-            blocks.assign(table.slice(0, 16_384), users[:16_384]),
-            blocks.assign(table.slice(16_384), users[16_384:]),
-        ]
-    )
+    found = assigned(blocks, parts, times, users, 20_000)
     assert len(set(zip(users, found, strict=True))) == 200
     # Those of a file are known when its first part is read.
     sizes = np.bincount(found, minlength=10)
@@ -176,26 +184,26 @@ def test_groups_that_come_back_are_spread_over_the_blocks(column, seed):
     assert blocks.sizes.largest == np.bincount(users).max()
 
 
-def test_random_blocks_share_each_time():
+@pytest.mark.parametrize("parts", [PARTS, [slice(0, 300)]])
+def test_random_blocks_share_each_time(parts):
     """Two weeks of 150 rows, each sorted by labels."""
-    table = pa.table({"week": np.arange(300) // 150 * 1.0})
-    blocks = Blocks("week", 4, 300, np.random.default_rng(0))
-    blocks.add(table)
-    blocks.finish()
+    weeks, rng = np.arange(300) // 150 * 1.0, np.random.default_rng(0)
+    blocks = blocks_of(300, 4, weeks, parts, n_sampled=300, generator=rng)
     assert blocks.have_order
-    in_order = blocks.assign(table, None)
+    in_order = assigned(blocks, parts, weeks)
     found = []
     for _ in range(2):
         blocks.start(seed=1)
-        found.append(blocks.assign(table, None))
+        found.append(assigned(blocks, parts, weeks))
     assert_array_equal(*found)
     assert (found[0] != in_order).any()
     assert_array_equal(found[0] // 2, np.arange(300) // 150)
     assert np.bincount(found[0]).min() > 50
 
 
-def test_distinct_times_need_no_other_blocks():
-    blocks = Blocks("time", 4, 300, np.random.default_rng(0))
-    blocks.add(pa.table({"time": np.arange(300.0)}))
-    blocks.finish()
+@pytest.mark.parametrize("parts", [PARTS, [slice(0, 300)]])
+def test_distinct_times_need_no_other_blocks(parts):
+    rng = np.random.default_rng(0)
+    times = np.arange(300.0)
+    blocks = blocks_of(300, 4, times, parts, n_sampled=300, generator=rng)
     assert not blocks.have_order

@@ -8,8 +8,15 @@ import pandas as pd
 import pytest
 from numpy.testing import assert_array_equal
 
-from sk_pwiser._table import TableEncoder, TargetStatistics, assign_blocks
-from sk_pwiser._table._blocks import RowOrder, choose_blocks, explained_share
+from sk_pwiser._table import (
+    BlockCounts,
+    Blocks,
+    RowOrder,
+    TableEncoder,
+    TargetStatistics,
+    assign_blocks,
+)
+from sk_pwiser._table._blocks import explained_share
 from sk_pwiser._table._target_statistics import make_target_statistics
 from sk_pwiser._training._settings import ENCODING_PARAMS
 from sk_pwiser.datasets import load_kuairand
@@ -20,6 +27,25 @@ DRAWN = rng.integers(0, 400, N)
 LABELS = (rng.random(N) < 0.05 + 0.4 * (DRAWN % 2))[:, np.newaxis] & (
     rng.random((N, 2)) < (1.0, 0.1)
 )
+
+
+def choose_blocks(statistics, encoder, tasks, codes, y, used, n_blocks=10, **of_rows):
+    """Return the blocks of rows, as a fit that encodes them all at once does."""
+    times, groups = of_rows.get("times"), of_rows.get("groups")
+    blocks, n_rows = Blocks(n_blocks, times is not None), len(codes)
+    blocks.add(n_rows, times)
+    blocks.finish()
+    while True:
+        block, found = blocks.assign(n_rows, times, groups), None
+        if blocks.have_order:
+            order = RowOrder(statistics, encoder, blocks.n_blocks, y.shape[1])
+            order.add(codes[used], y[used], np.ones_like(y)[used], block[used])
+            counts = BlockCounts(statistics, blocks.n_blocks, y.shape[1])
+            own = np.where(used, block, blocks.n_blocks)
+            counts.add(codes, y, np.ones_like(y), own)
+            found = order.find(tasks, counts)
+        if not blocks.retry(found, statistics.block_seed):
+            return block
 
 
 def choose(values, labels=LABELS, times=None, groups=None, n_blocks=10, seed=0):
@@ -33,10 +59,8 @@ def choose(values, labels=LABELS, times=None, groups=None, n_blocks=10, seed=0):
     used[:: len(X) // 100] = False
     with warnings.catch_warnings(record=True) as found:
         warnings.simplefilter("always")
-        block, _ = choose_blocks(
-            n_blocks, statistics, encoder, TASKS[: y.shape[1]], codes, y,
-            np.ones_like(y), used, times, groups,
-        )  # fmt: skip
+        args = statistics, encoder, TASKS[: y.shape[1]], codes, y, used, n_blocks
+        block = choose_blocks(*args, times=times, groups=groups)
     return block, [str(warning.message) for warning in found]
 
 
@@ -115,17 +139,11 @@ def test_rows_sorted_by_another_column_have_random_blocks():
     encoder = TableEncoder(keeps_rare=True)
     codes, *_ = encoder.fit_transform(X.iloc[order], None)
     statistics = TargetStatistics([0, 1], encoder.n_codes_)
-    found = RowOrder(statistics, encoder, 10, 1)
-    block = assign_blocks(N, 10)
-    y = LABELS[order, :1] * 1.0
+    found, counts = RowOrder(statistics, encoder, 10, 1), BlockCounts(statistics, 10, 1)
+    block, y = assign_blocks(N, 10), LABELS[order, :1] * 1.0
     found.add(codes, y, np.ones_like(y), block)
-
-    def count_rows(table):
-        pairs = block * statistics.cardinalities[table] + codes[:, table]
-        size = 10 * statistics.cardinalities[table]
-        return np.bincount(pairs, minlength=size).reshape(10, -1)
-
-    assert found.find(["click"], count_rows) == ("advertiser", True, True)
+    counts.add(codes, y, np.ones_like(y), block)
+    assert found.find(["click"], counts) == ("advertiser", True, True)
 
 
 def by_label(labels, n_files=1):
@@ -313,9 +331,7 @@ def test_real_logs_have_consecutive_blocks(read):
     params = ENCODING_PARAMS | {"target_encoding_min_values": 2}
     statistics = make_target_statistics(True, encoder, len(X), params)
     y, used = Y.to_numpy(dtype=float), np.ones(len(X), dtype=bool)
-    block, _ = choose_blocks(
-        10, statistics, encoder, list(Y), codes, y, np.ones_like(y), used, None, None
-    )
+    block = choose_blocks(statistics, encoder, list(Y), codes, y, used)
     assert_array_equal(block, assign_blocks(len(X), 10))
 
 

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
+from rows_with_statistics import fit_transform
 
 from sk_pwiser._table import ExtendedStatistics, TargetStatistics, assign_blocks
 
@@ -21,7 +22,7 @@ def draw(n, seed):
 def fit(codes, y, weight):
     source = TargetStatistics([0], [N_CODES])
     block = assign_blocks(len(codes), 5)
-    source.fit_transform(codes, y, weight, block, np.zeros(len(codes), bool))
+    fit_transform(source, codes, y, weight, block, np.zeros(len(codes), bool))
     return source
 
 
@@ -35,7 +36,7 @@ VALID = np.arange(100) % 7 == 0
 
 def encode(rows, kind, adds=False, origins=ORIGINS):
     statistics = ExtendedStatistics(SOURCE, origins, kind, adds)
-    return statistics, statistics.fit_transform(*rows, BLOCK, VALID)
+    return statistics, fit_transform(statistics, *rows, BLOCK, VALID)
 
 
 def expected(rows, kind):
@@ -112,7 +113,7 @@ def test_a_label_of_seen_rows_is_removed_with_its_row():
     for name in ("rates_", "strengths_", "means_", "scales_"):
         setattr(source, name, getattr(SOURCE, name))
     statistics = ExtendedStatistics(source, ORIGINS, "seen", False)
-    after = statistics.fit_transform(SEEN[0], flipped[150:250], SEEN[2], BLOCK, VALID)
+    after = fit_transform(statistics, SEEN[0], flipped[150:250], SEEN[2], BLOCK, VALID)
     _, before = encode(SEEN, "seen")
     assert_allclose(before[row], after[row], rtol=1e-6)
 
@@ -133,7 +134,7 @@ def test_rows_that_the_source_has_not_seen_are_refused():
     statistics = ExtendedStatistics(SOURCE, ORIGINS, "seen", False)
     block, valid = assign_blocks(1600, 4), np.zeros(1600, bool)
     with pytest.raises(ValueError, match="seen=True, but the source was not fitted on"):
-        statistics.fit_transform(*many, block, valid)
+        fit_transform(statistics, *many, block, valid)
 
 
 def test_weights_are_remembered():
@@ -147,7 +148,7 @@ def test_weights_are_remembered():
     assert not weighted.counts_rows
     assert not extended.counts_rows
     known = TargetStatistics([0], [N_CODES])
-    known.fit_transform(*NEW, BLOCK, VALID, earlier=weighted)
+    fit_transform(known, *NEW, BLOCK, VALID, earlier=weighted)
     assert not known.counts_rows
     # Those of an earlier version lack the attribute.
     weighted = fit(codes, y, weight * 0.9)
@@ -167,9 +168,9 @@ def test_rows_that_are_probably_not_new_give_a_warning():
     for adds in (False, True):
         statistics = ExtendedStatistics(SOURCE, ORIGINS, "new", adds)
         with pytest.warns(UserWarning, match="seen=False, but the source may have"):
-            statistics.fit_transform(*seen, block, valid)
+            fit_transform(statistics, *seen, block, valid)
     # As many other rows, and probabilities, give none.
     codes, y, weight = draw(300, 2)
     for labels in (y, 0.5 * y):
         statistics = ExtendedStatistics(SOURCE, ORIGINS, "new", False)
-        statistics.fit_transform(codes, labels, weight, block, valid)
+        fit_transform(statistics, codes, labels, weight, block, valid)

@@ -22,6 +22,7 @@ def make(**params):
         "network_params": {"bottom_units": (8,), "tower_units": (4,)},
         "loss": "bce",
         "lr": 0.02,
+        "lr_schedule": None,
         "batch_size": 100,
         "max_epochs": 4,
         "random_state": 0,

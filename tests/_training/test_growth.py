@@ -128,7 +128,7 @@ def test_new_values_get_rows_like_that_of_unseen_values(params, changes):
                 assert not now[key][-40:].any()
             else:
                 assert now[key] == value
-    codes = dict(model._result.schema.encoder.category_values("id"))
+    codes = model.column_encodings_["id"]["values"]
     assert [codes[v] for v in range(160)] == list(range(2, 162))
     assert not set(codes) & {10_000, 10_001, 10_002}
     # Known and new values are trained.

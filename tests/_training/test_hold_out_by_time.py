@@ -7,8 +7,8 @@ from numpy.testing import assert_array_equal
 from refusals import small
 from sklearn.pipeline import make_pipeline
 
-from sk_pwiser._training import _encode
-from sk_pwiser._training._early_stopping import held_by_time
+from sk_pwiser._fit import _split
+from sk_pwiser._fit._split import held_by_time
 from sk_pwiser.datasets import ParquetImpressions, make_ctr_cvr
 from sk_pwiser.history import HistoryFeatures
 
@@ -58,16 +58,16 @@ def test_a_part_of_a_day_is_drawn_in_whole_groups(log, size, monkeypatch):
     X, Y = log
     X = X.assign(day=X["time"] >= 240).astype({"day": float})
     groups = X["time"] // size
-    found, hold_out = [], _encode.hold_out
+    found, hold_out = [], _split.hold_out
     monkeypatch.setattr(
-        _encode, "hold_out", lambda *args: found.append(hold_out(*args)) or found[-1]
+        _split, "hold_out", lambda *args: found.append(hold_out(*args)) or found[-1]
     )
     params = {"encoding_params": {"time_column": "day"}, "early_stopping": True}
     model = small(max_epochs=1, warm_start=True, **params)
     for _ in range(2):
         model.fit(X, Y, groups=groups if size > 1 else None)
-    assert_array_equal(found[0][1], found[1][1])
-    train, valid = found[0]
+    assert_array_equal(found[0], found[1])
+    train, valid = np.flatnonzero(~found[0]), np.flatnonzero(found[0])
     assert len(valid) == pytest.approx(150, abs=2 * 3 * size)
     assert X["day"].iloc[valid].all()
     if size > 1:
@@ -83,7 +83,8 @@ def test_a_share_that_the_times_do_not_allow_is_named(log, in_files, tmp_path):
     if in_files:
         pytest.importorskip("pyarrow")
         X.join(Y).to_parquet(tmp_path / "a.parquet")
-        arguments = {"X": ParquetImpressions(tmp_path, list(X), list(Y))}
+        dataset = ParquetImpressions(tmp_path, list(X), list(Y), groups="day")
+        arguments = {"X": dataset}
     message = "time_column='day', the last 1200 of 1500 rows .*=0.1 asks for about 150"
     with pytest.warns(UserWarning, match=message):
         small(max_epochs=1, **params).fit(**arguments)

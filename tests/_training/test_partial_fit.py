@@ -12,8 +12,8 @@ from numpy.testing import assert_array_equal
 from refusals import X, Y, small
 from skorch.callbacks import Callback, LRScheduler
 
+from sk_pwiser._fit import _check, _fit
 from sk_pwiser._table import NUMERIC_ENCODINGS
-from sk_pwiser._training import _fit
 from sk_pwiser.weighting import WEIGHTINGS
 
 
@@ -120,7 +120,7 @@ def test_an_update_builds_no_network(monkeypatch):
 
     for name in ("build_network", "build_net", "continue_from"):
         monkeypatch.setattr(_fit, name, fail)
-    monkeypatch.setattr(_fit, "check_components", fail)
+    monkeypatch.setattr(_check, "check_components", fail)
     assert model.partial_fit(X, Y).n_iter_ == 2
     with pytest.raises(AssertionError, match="a network was built"):
         model.set_params(lr=0.1).partial_fit(X, Y)

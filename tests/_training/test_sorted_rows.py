@@ -115,7 +115,7 @@ def test_later_calls_have_the_blocks_of_the_first(random_state, tmp_path):
 @pytest.mark.filterwarnings(f"ignore:{SORTED}")
 def test_calls_with_a_warm_start_are_epochs_of_one_fit():
     X, Y = in_order("by label", *LOG)
-    params = {"optimizer_params": {"average_decay": 0}}
+    params = {"optimizer_params": {"average_decay": 0}, "lr_schedule": None}
     whole = small(max_epochs=2, **params).fit(X, Y)
     model = small(warm_start=True, **params).fit(X, Y).fit(X, Y)
     assert_array_equal(model.predict_proba(X), whole.predict_proba(X))

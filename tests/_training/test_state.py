@@ -65,16 +65,16 @@ class Watch:
     """Records the training and the validation rows of each fit."""
 
     def __init__(self, monkeypatch):
-        from sk_pwiser._training import _fit
+        from sk_pwiser._fit import _fit
 
-        self.parts, optimise = [], _fit.optimise
+        self.parts, train = [], _fit.train
 
         def watched(plan, data, *args):
             found = [data.rows.train.rows, data.rows.valid.rows]
             self.parts.append([set(rows.tolist()) for rows in found])
-            return optimise(plan, data, *args)
+            return train(plan, data, *args)
 
-        monkeypatch.setattr(_fit, "optimise", watched)
+        monkeypatch.setattr(_fit, "train", watched)
 
 
 @pytest.mark.parametrize("seed", [None, 0, "instance"])
@@ -228,7 +228,10 @@ def sizes(model):
 class Interrupt:
     """Raises KeyboardInterrupt at the n-th line of some files of the package."""
 
-    FILES = ("_classifier.py", "_fit.py", "_state.py", "_target_statistics.py")
+    FILES = (
+        *("_classifier.py", "_state.py", "_target_statistics.py"),
+        *("_read.py", "_check.py", "_encode.py", "_fit.py"),
+    )
 
     def __init__(self, n=None):
         self.n, self.n_lines = n, 0
@@ -353,7 +356,7 @@ def test_the_epoch_of_the_lowest_loss_is_restored_after_a_divergence(
     # At the end of the only batch, the loss of the epoch has already been measured.
     monkeypatch.setattr(Spoil, event, Spoil.spoil)
     X, Y = make_rows(IDS[:500])
-    params = {"lr": 1e-4, "optimizer_params": {"average_decay": 0}}
+    params = {"lr": 1e-4, "lr_schedule": None, "optimizer_params": {"average_decay": 0}}
     model = make_model(max_epochs=4, callbacks=[Spoil(4)], **params)
     with pytest.warns(ConvergenceWarning, match="weights of epoch 3 are kept"):
         model.fit(X, Y)
@@ -366,7 +369,8 @@ def test_a_warm_start_that_diverges_keeps_an_epoch_of_its_own(monkeypatch):
     """The losses of the earlier fit, to fewer positives, are lower than all of it."""
     monkeypatch.setattr(Spoil, "on_epoch_begin", Spoil.spoil)
     X, Y = make_rows(IDS[:500])
-    params = {"lr": 1e-4, "optimizer_params": {"average_decay": 0}, "warm_start": True}
+    params = {"lr": 1e-4, "lr_schedule": None, "optimizer_params": {"average_decay": 0}}
+    params["warm_start"] = True
     rare = Y.mul(np.arange(len(X)) % 10 == 0, axis=0)
     model, expected = (make_model(max_epochs=2, **params).fit(X, rare) for _ in "ab")
     model.set_params(max_epochs=3, callbacks=[Spoil(5)])

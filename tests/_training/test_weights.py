@@ -20,6 +20,7 @@ def make(**params):
     return MultiTaskCTRCVRClassifier(
         network_params={"bottom_units": (16,), "tower_units": (8,)},
         batch_size=10_000,
+        lr=3e-3,
         max_epochs=20,
         encoding_params={"category_dropout": 0.0},
         # Blocks of rows, and bins of quantiles, differ if rows are repeated.

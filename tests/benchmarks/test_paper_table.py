@@ -52,34 +52,57 @@ def results(tmp_path, module):
     return module("paper_table").read(path)
 
 
-def test_the_last_line_summarises_the_first_block(results, module):
+class Lines(list):
+    """A report that keeps its texts."""
+
+    def text(self, *lines):
+        self += lines
+
+    def table(self, columns):
+        self.append([*columns])
+
+    def row(self, label, cells):
+        self.append([label, *cells])
+
+
+@pytest.fixture
+def printed(module):
+    """Return a function of results and blocks: the texts, and the rows of tables."""
+
+    def print_table(results, blocks):
+        lines = Lines()
+        module("paper_table").print_table(lines, results, blocks)
+        return lines
+
+    return print_table
+
+
+def test_the_last_line_summarises_the_first_block(results, printed):
     blocks = ("embeddings", "target-encoding")
-    *_, before, last = module("paper_table").format_table(results, blocks)
+    *_, before, last = printed(results, blocks)
     # CTCVR: +.012 and -.004; CTR: -.001 and -.002; the default is lowest at -.004.
     assert last == (
         "CTCVR: pwiser ahead in 1 of 2 cells, mean +0.0040; CTR: mean -0.0015; "
         "default never below -0.0040"
     )
-    assert before == "  second, mmoe: -0.0040"
+    assert before == "second, mmoe: -0.0040"
 
 
-def test_cells_without_all_seeds_are_left_out(results, module):
-    tools = module("paper_table")
-    lines = list(tools.format_table(results, ["embeddings"]))
+def test_cells_without_all_seeds_are_left_out(results, printed):
+    lines = printed(results, ["embeddings"])
     assert "Left out, since not all seeds have been run: stem on second." in lines
     is_last = (results["data"] == "first") & (results["seed"] == 1)
-    *_, last = tools.format_table(
+    *_, last = printed(
         results[~(is_last & (results["weight"] == "0.3"))], ["embeddings"]
     )
     assert "ahead in 0 of 1 cells" in last
 
 
-def test_rows_of_the_second_block_do_not_change_the_last_line(results, module):
+def test_rows_of_the_second_block_do_not_change_the_last_line(results, printed):
     blocks = ("embeddings", "target-encoding")
-    tools = module("paper_table")
-    *_, expected = tools.format_table(results, blocks)
+    *_, expected = printed(results, blocks)
     other = results.assign(block="target-encoding", ctcvr_auc=0.5)
-    *_, last = tools.format_table(pd.concat([results, other]), blocks)
+    *_, last = printed(pd.concat([results, other]), blocks)
     assert last == expected
 
 

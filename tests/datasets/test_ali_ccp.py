@@ -1,7 +1,6 @@
 """The loader of Ali-CCP against rows that are written in both of its layouts."""
 
 import csv
-import sys
 
 import numpy as np
 import pytest
@@ -240,25 +239,3 @@ def test_parts_of_different_forms(raw):
     (folder / "test.csv").write_text("click\n")
     with pytest.raises(ValueError, match="different forms"):
         load_ali_ccp(folder)
-
-
-@pytest.mark.parametrize(
-    ("parameters", "message"),
-    [
-        ({"subset": "valid"}, "'subset'"),
-        ({"path": None}, "'path'"),
-        ({"n_rows": 0}, "'n_rows'"),
-        ({"multi_valued": ["1"]}, r"multi_valued must contain fields .* got \['1'\]"),
-    ],
-)
-def test_bad_parameters(parameters, message):
-    with pytest.raises(ValueError, match=message):
-        load_ali_ccp(**{"path": ".", **parameters})
-
-
-def test_the_extra_is_named(monkeypatch):
-    monkeypatch.setitem(sys.modules, "pandas", None)
-    with pytest.raises(
-        ImportError, match=r"pip install pandas pyarrow \(extra \[pandas\]"
-    ):
-        load_ali_ccp(".")

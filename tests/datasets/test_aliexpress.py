@@ -1,6 +1,5 @@
 """The loader of AliExpress against tables that are written in both of its layouts."""
 
-import sys
 import zipfile
 
 import numpy as np
@@ -226,24 +225,3 @@ def test_missing_columns_and_files(processed):
     assert len(load_aliexpress(path, "NL", subset="test").data) == 15
     with pytest.raises(FileNotFoundError, match=r"train\.csv and no .*NL_user_train"):
         load_aliexpress(path, "NL")
-
-
-@pytest.mark.parametrize(
-    ("parameters", "message"),
-    [
-        ({"country": "XX"}, "'country'.*'XX'"),
-        ({"subset": "valid"}, "'subset'"),
-        ({"path": 3}, "'path'"),
-    ],
-)
-def test_bad_parameters(parameters, message):
-    with pytest.raises(ValueError, match=message):
-        load_aliexpress(**{"path": ".", "country": "NL", **parameters})
-
-
-def test_the_extra_is_named(monkeypatch):
-    monkeypatch.setitem(sys.modules, "pandas", None)
-    with pytest.raises(
-        ImportError, match=r"pip install pandas pyarrow \(extra \[pandas\]"
-    ):
-        load_aliexpress(".", "NL")

@@ -1,7 +1,6 @@
 """The loader of Hillstrom's campaign on a generated file and on the real one."""
 
 import os
-import sys
 
 import numpy as np
 import pytest
@@ -109,21 +108,6 @@ def test_hillstrom_raises_on_bad_labels(hillstrom):
         ValueError, match=r"'conversion'.*must contain 0 or 1.*7.*2 row"
     ):
         load_hillstrom(file)
-
-
-def test_hillstrom_raises_on_bad_options(hillstrom):
-    with pytest.raises(ValueError, match=r"'subset'.*'all'|'subset'.*'train'"):
-        load_hillstrom(hillstrom[0], subset="valid")
-    with pytest.raises(ValueError, match="'path'"):
-        load_hillstrom(None)
-
-
-def test_hillstrom_names_the_extra(monkeypatch):
-    monkeypatch.setitem(sys.modules, "pandas", None)
-    with pytest.raises(
-        ImportError, match=r"pip install pandas pyarrow \(extra \[pandas\]"
-    ):
-        load_hillstrom(".")
 
 
 @needs_data

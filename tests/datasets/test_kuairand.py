@@ -1,7 +1,6 @@
 """The loader of KuaiRand against a join row by row, and on the real files."""
 
 import os
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -229,11 +228,6 @@ def test_kuairand_needs_only_the_files_of_the_subset(kuairand):
         load_kuairand(folder)
 
 
-def test_kuairand_missing_folder(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"user_features_pure\.csv.*zenodo"):
-        load_kuairand(tmp_path / "nowhere")
-
-
 @pytest.mark.parametrize(
     ("file", "column"),
     [
@@ -262,20 +256,6 @@ def test_kuairand_raises_on_bad_labels(kuairand, value):
     train.to_parquet(folder / TRAIN_FILE)
     with pytest.raises(ValueError, match=r"'is_like'.*must contain 0 or 1.*1 row"):
         load_kuairand(folder)
-
-
-@pytest.mark.parametrize(
-    ("parameters", "message"),
-    [
-        ({"second": "like"}, "'second'.*'engage'.*'like'"),
-        ({"second": "like"}, "'second'.*'long'.*'like'"),
-        ({"subset": "valid"}, "'subset'.*'valid'"),
-        ({"path": 3}, "'path'"),
-    ],
-)
-def test_kuairand_raises_on_bad_options(parameters, message):
-    with pytest.raises(ValueError, match=message):
-        load_kuairand(**{"path": ".", **parameters})
 
 
 LOG_FILE = "log_standard_4_22_to_5_08_pure.csv"
@@ -336,13 +316,6 @@ def test_kuairand_faults_name_file_and_line(published, column, value, message):
     log.to_csv(folder / LOG_FILE, index=False)
     with pytest.raises(ValueError, match=rf"{LOG_FILE}, {message}"):
         load_kuairand(folder)
-
-
-@pytest.mark.parametrize("package", ["pandas", "pyarrow"])
-def test_kuairand_names_the_extra(monkeypatch, package):
-    monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(ImportError, match=rf"needs {package}: pip install .*\[pandas"):
-        load_kuairand(".")
 
 
 @needs_data

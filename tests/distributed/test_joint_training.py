@@ -8,9 +8,9 @@ import torch.distributed
 from two_processes import run_two
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
-from sk_pwiser._streaming import prepare_job
 from sk_pwiser._training import Settings
 from sk_pwiser.datasets import ParquetImpressions
+from sk_pwiser.distributed._jobs import prepare_job
 
 SMALL = {"bottom_units": (16,), "tower_units": ()}
 
@@ -161,7 +161,7 @@ def test_the_rows_of_a_group_are_in_one_file(log, tmp_path):
     job = prepare_job(
         settings, log.by_user, None, tmp_path, n_processes=2, estimator_name="Model"
     )
-    store = job.train.store
+    store = job.data.rows.train.store
     assert len(store.sizes) >= 16
     groups = [set(store.read([n])["groups"]) for n in range(len(store.sizes))]
     assert sum(map(len, groups)) == len(set.union(*groups)) == 3_000

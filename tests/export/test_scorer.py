@@ -44,6 +44,12 @@ def model():
     return small(**PARAMS["statistics"]).fit(X, Y)
 
 
+@pytest.fixture(scope="module")
+def scorer(model):
+    """One scorer, since an export takes as long as many tests."""
+    return Scorer(model)
+
+
 @pytest.mark.parametrize("params", PARAMS.values(), ids=PARAMS.keys())
 def test_all_forms_of_rows_give_the_probabilities_of_the_table(params):
     model = small(**params).fit(X, Y)
@@ -61,12 +67,17 @@ def test_all_forms_of_rows_give_the_probabilities_of_the_table(params):
         assert_allclose(Scorer(model, runtime="torch")(rows), expected, atol=1e-6)
 
 
+@pytest.fixture(scope="module")
+def scorers(model, scorer):
+    """The scorer, and that of a calibrator with shifts per value of a column."""
+    calibrator = FunnelCalibrator(model, by="shop", method="sigmoid").fit(X, Y)
+    return {None: scorer, "shop": Scorer(calibrator)}
+
+
 @pytest.mark.parametrize("n_rows", [1, 3, 100])
 @pytest.mark.parametrize("by", [None, "shop"])
-def test_shared_values_are_those_of_every_row(model, by, n_rows):
-    if by is not None:
-        model = FunnelCalibrator(model, by=by, method="sigmoid").fit(X, Y)
-    scorer = Scorer(model)
+def test_shared_values_are_those_of_every_row(scorers, by, n_rows):
+    scorer = scorers[by]
     request = {**records(OTHER)[7], "shop": "shop 1", "price": None, "other": object()}
     items = [{"hour": r["hour"], "price": r["price"]} for r in records(X[:n_rows])]
     expected = scorer([{**request, **item} for item in items])
@@ -79,8 +90,8 @@ def test_shared_values_are_those_of_every_row(model, by, n_rows):
     assert_allclose(scorer({}, {**request, **items[0]}), one)
 
 
-def test_shared_values_are_checked(model):
-    scorer, (first, second) = Scorer(model), records(X[:2])
+def test_shared_values_are_checked(scorer):
+    first, second = records(X[:2])
     with pytest.raises(TypeError, match=r"shared must be a dictionary.*got list"):
         scorer([first], [second])
     del first["price"]
@@ -139,18 +150,19 @@ def test_threads_share_a_scorer_and_nothing_global_changes(model):
     assert list(warnings.filters) == before[2]
 
 
-def test_a_request_without_rows(model):
+def test_a_request_without_rows(model, scorer):
     columns = {name: column[:0].to_numpy() for name, column in X.items()}
     lists = {name: [] for name in columns}
-    for scorer in (Scorer(model), Scorer(model, runtime="torch")):
+    for score in (scorer, Scorer(model, runtime="torch")):
         shared = records(X)[0]
-        found = [scorer(columns), scorer(lists), scorer([]), scorer([], shared=shared)]
-        for each in [*found, scorer({"hour": []}, shared)]:
+        found = [score(columns), score(lists), score([]), score([], shared=shared)]
+        for each in [*found, score({"hour": []}, shared)]:
             assert each.shape == (0, 2)
-            assert each.dtype == scorer(shared).dtype
-    one = Scorer(small(max_epochs=1).fit(X, Y[:, 0]))
+            assert each.dtype == score(shared).dtype
+    one = Scorer(small(max_epochs=1).fit(X, Y[:, 0]), runtime="torch")
     assert one([]).shape == (0, 2)
-    several = Scorer(small(max_epochs=1).fit(X, np.c_[Y, Y[:, 1]]))
+    several = small(max_epochs=1).fit(X, np.c_[Y, Y[:, 1]])
+    several = Scorer(several, runtime="torch")
     assert several([]).shape == (0, 3)
 
 
@@ -166,15 +178,14 @@ def test_of_one_task_has_both_classes_as_predict_proba():
 def test_of_a_fit_on_an_array_has_indices_as_fields():
     numbers = X[["hour", "price", "time"]].to_numpy()
     model = small(max_epochs=1, categorical_features=[0]).fit(numbers, Y)
-    scorer = Scorer(model)
+    scorer = Scorer(model, runtime="torch")
     assert scorer.field_names == [0, 1, 2]
     row = dict(enumerate(numbers[3].tolist()))
     expected = model.predict_proba(numbers[3:4])
     assert_allclose(scorer(row), expected, atol=1e-6, rtol=0)
 
 
-def test_order_of_fields_and_further_fields_do_not_matter(model):
-    scorer = Scorer(model)
+def test_order_of_fields_and_further_fields_do_not_matter(scorer):
     row = records(X)[0]
     other = {"session": [1, 2], **dict(reversed(row.items()))}
     assert_array_equal(scorer(other), scorer(row))
@@ -241,16 +252,16 @@ BAD_ROWS = {
 
 
 @pytest.mark.parametrize(("rows", "error", "message"), BAD_ROWS.values(), ids=BAD_ROWS)
-def test_errors_name_the_row_and_the_field(model, rows, error, message):
+def test_errors_name_the_row_and_the_field(scorer, rows, error, message):
     with pytest.raises(error, match=message):
-        Scorer(model)(rows)
+        scorer(rows)
 
 
-def test_a_value_of_another_kind_in_an_array_is_named(model):
+def test_a_value_of_another_kind_in_an_array_is_named(scorer):
     columns = {name: np.array(values) for name, values in COLUMNS.items()}
     columns["price"] = np.array([1.0, np.inf, 2.0])
     with pytest.raises(ValueError, match="Row 1, field 'price'"):
-        Scorer(model)(columns)
+        scorer(columns)
 
 
 def test_integers_that_were_rounded_in_fit_are_refused_as_in_a_table():
@@ -258,7 +269,7 @@ def test_integers_that_were_rounded_in_fit_are_refused_as_in_a_table():
     model = small(categorical_features=["area"]).fit(X.assign(area=ids), Y)
     row = {**records(X)[0], "area": 2**54 + 1}
     with pytest.raises(ValueError, match=r"'area'.*floats above 2\^53"):
-        Scorer(model)(row)
+        Scorer(model, runtime="torch")(row)
 
 
 def test_refuses_what_is_not_a_fitted_estimator():

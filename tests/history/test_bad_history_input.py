@@ -150,6 +150,18 @@ def test_bad_tables_and_labels():
         history.update(late, Y)
 
 
+@pytest.mark.parametrize("label", ["no", 2])
+def test_words_of_one_class(label):
+    """Of two words, the later one in order is the event; one word says nothing."""
+    X = pd.DataFrame({"user": list("abab"), "t": [1, 2, 3, 4]})
+    history = HistoryFeatures(["user"], time="t", passthrough=False)
+    with pytest.raises(ValueError, match=f"only the label {label!r}, so that it is"):
+        history.fit(X, [label] * 4)
+    history.fit(X, [label, "yes" if label == "no" else 3] * 2)
+    history.update(X.assign(t=5), [label] * 4)
+    assert history.transform_row({"user": "b", "t": 9})["user__since_task_0"] == 5
+
+
 def test_labels_in_another_order_than_the_rows():
     X = pd.DataFrame({"user": list("abab"), "t": [4, 3, 2, 1]})
     y = pd.Series([1, 0, 1, 0], name="click")

@@ -3,6 +3,7 @@
 import copy
 import math
 from itertools import pairwise
+from unittest import mock
 
 import numpy as np
 import pandas as pd
@@ -20,7 +21,7 @@ from history_logs import (
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sk_pwiser.history import HistoryFeatures, StoredHistory
+from sk_pwiser.history import HistoryFeatures, StoredHistory, _time_tree
 
 # Drawn windows may be too short for labels.
 pytestmark = pytest.mark.filterwarnings("ignore:No event is known in the windows")
@@ -59,14 +60,18 @@ def operate(rows, params, in_store):
 
 @few
 @given(
-    rows=st.lists(rows_of_log, min_size=2, max_size=15),
+    rows=st.lists(rows_of_log, min_size=2, max_size=20),
     params=settings_of_history,
-    in_store=st.booleans(),
+    block_bytes=st.sampled_from([None, 1, 200, 800]),
 )
-def test_operation_equals_training(rows, params, in_store):
-    """Labels as they become known, one impression at a time, as by `fit_transform`."""
+def test_operation_equals_training(rows, params, block_bytes):
+    """Labels as they become known, one impression at a time, as by `fit_transform`.
+
+    In memory, or in a store with blocks of some size.
+    """
     rows = sorted(rows, key=lambda r: r["t"])
-    found = operate(rows, params, in_store)
+    with mock.patch.object(_time_tree, "BLOCK_BYTES", block_bytes):
+        found = operate(rows, params, block_bytes is not None)
     expected = replayed(rows, params, TASKS)
     for i, one in enumerate(found, 1):
         own = {name: [values[i]] for name, values in expected.items()}

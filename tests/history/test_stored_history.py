@@ -8,12 +8,12 @@ import numpy as np
 import pandas as pd
 import pytest
 from history_logs import KEYS, logs
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from impressions_over_time import make_history, make_log
 from numpy.testing import assert_allclose
 
-from sk_pwiser.history import HistoryFeatures, StoredHistory
+from sk_pwiser.history import HistoryFeatures, StoredHistory, _time_tree
 
 LISTS = [
     {"column": "item", "n": 3, "ages": "values"},
@@ -32,8 +32,15 @@ def assert_same_rows(found, expected, rows):
                 assert_allclose(own[name], value, rtol=1e-9, err_msg=name)
 
 
+@pytest.fixture(params=["small blocks", "large blocks"])
+def blocks(request, monkeypatch):
+    """Blocks of two events below the records, and of the usual size."""
+    if request.param == "small blocks":
+        monkeypatch.setattr(_time_tree, "BLOCK_BYTES", 1)
+
+
 @pytest.mark.filterwarnings("ignore:No event is known in the windows")
-@settings(max_examples=8)
+@settings(max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     log=logs.filter(lambda log: len(log) > 1),
     cut=st.integers(1, 20),
@@ -48,7 +55,7 @@ def assert_same_rows(found, expected, rows):
         }
     ),
 )
-def test_rows_and_updates_are_those_of_the_history(log, cut, params):
+def test_rows_and_updates_are_those_of_the_history(blocks, log, cut, params):
     log = sorted(log, key=lambda row: row["t"])
     cut = min(cut, len(log) - 1)
     X = pd.DataFrame({name: [r[name] for r in log] for name in ("user", "item", "t")})
@@ -73,7 +80,7 @@ def test_rows_and_updates_are_those_of_the_history(log, cut, params):
 
 
 @pytest.mark.parametrize("ctr", [0.3, 0.02])
-def test_periods_of_dates(ctr):
+def test_periods_of_dates(blocks, ctr):
     X, Y = make_log(1_200, ctr=ctr, cvr=0.3)
     history = make_history().fit(X[:600], Y[:600])
     stored = StoredHistory.write(history, {}, prefix="log")

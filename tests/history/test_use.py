@@ -20,7 +20,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
-from sk_pwiser.history import HistoryFeatures
+from sk_pwiser.export import TRUSTED_TYPES
+from sk_pwiser.history import HistoryFeatures, StoredHistory
 from sk_pwiser.model_selection import FunnelTimeSplit
 
 
@@ -28,12 +29,13 @@ def parts(X, Y, n):
     return X[:n], Y[:n], X[n:], Y[n:]
 
 
+@pytest.mark.parametrize("state_delay", [0, "2h"])
 @pytest.mark.parametrize("ctr", [0.5, 0.02])
-def test_random_labels_are_not_predicted(ctr):
+def test_random_labels_are_not_predicted(ctr, state_delay):
     """A model that fits them in training ranks later rows by chance."""
     X, Y = make_log(20_000, ctr=ctr, cvr=0.5, seed=3)
     early, y_early, late, y_late = parts(X, Y, 12_000)
-    history = make(lists=(), passthrough=False)
+    history = make(lists=(), passthrough=False, state_delay=state_delay)
     train = history.fit_transform(early, y_early)
     test = history.replay(late, y_late)
     for k in range(2):
@@ -44,6 +46,61 @@ def test_random_labels_are_not_predicted(ctr):
         # Four standard errors of the AUC of a constant score.
         tolerance = 4 * np.sqrt(1 / (12 * positives) + 1 / (12 * len(late)))
         assert abs(roc_auc_score(y_late.iloc[:, k], score) - 0.5) < tolerance
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("in_store", [False, True])
+def test_operation_is_as_good_as_replay_where_recency_matters(in_store):
+    """Interests last for a day; a server learns of rows and labels every hour."""
+    rng = np.random.default_rng(0)
+    n, n_users, n_days, hour, day = 16_000, 80, 20, 3_600, 86_400
+    t = np.sort(rng.integers(0, n_days * day, n))
+    user = rng.integers(0, n_users, n)
+    mood = rng.normal(size=(n_users, n_days))[user, t // day] * 1.5
+    click = (rng.random(n) < 1 / (1 + np.exp(1.5 - mood))) * 1.0
+    X = pd.DataFrame({"user": user, "t": t})
+    Y = pd.DataFrame({"click": click, "conversion": click * (rng.random(n) < 0.3)})
+    delays = {"click": hour, "conversion": day}
+    history = HistoryFeatures(
+        ["user"],
+        time="t",
+        label_delay=delays,
+        state_delay=hour,
+        windows=[2 * day],
+        passthrough=False,
+    )
+    start = 18 * day
+    early, y_early, late, y_late = parts(X, Y, int((t < start).sum()))
+    model = HistGradientBoostingClassifier(max_iter=50, random_state=0)
+    model.fit(history.fit_transform(early, y_early), y_early["click"])
+    replayed = model.predict_proba(history.replay(late, y_late))[:, 1]
+    # In operation, rows come without labels, and labels when they are known.
+    known = pd.DataFrame(
+        {k: np.where(t < start - age, Y[k], np.nan) for k, age in delays.items()}
+    )
+    server = clone(history).fit(early, known[: len(early)])
+    if in_store:
+        server = StoredHistory.write(server, {})
+    found = []
+    for now in range(start, n_days * day, hour):
+        for task, age in delays.items():
+            due = (t >= now - hour - age) & (t < now - age) & (t < now)
+            labels = Y[due].assign(**dict.fromkeys({*delays} - {task}, np.nan))
+            if now > start and due.any():
+                server.complete(X[due], labels[list(delays)])
+        rows = X[(t >= now) & (t < now + hour)]
+        if in_store:
+            records = rows.to_dict("records")
+            found += [pd.DataFrame([server.transform_row(row)]) for row in records]
+        elif len(rows):
+            found.append(server.transform(rows))
+        server.update(rows)
+    operated = model.predict_proba(pd.concat(found))[:, 1]
+    of_replay, of_operation = (
+        roc_auc_score(y_late["click"], p) for p in (replayed, operated)
+    )
+    assert of_replay > 0.55
+    assert abs(of_replay - of_operation) < 0.01
 
 
 def test_a_leak_would_be_found():
@@ -183,6 +240,47 @@ def test_in_a_pipeline_and_by_folds_of_time():
         assert X["time"][train].max() < X["time"][test].min()
     with pytest.raises(ValueError, match="only works for partitions"):
         cross_val_predict(model, X, Y, cv=cv)
+
+
+def test_lists_and_their_ages_are_what_the_estimator_takes():
+    X, Y = make_log(400, ctr=0.3, cvr=0.3)
+    lists = [{"column": "item", "n": 5, "task": "click", "ages": "values"}]
+    history = make(keys=["user"], windows=[], half_lives=[], lists=lists)
+    X = history.fit_transform(X, Y)
+    name = "user__last_item_click"
+    model = MultiTaskCTRCVRClassifier(
+        loss="bce",
+        early_stopping=False,
+        max_epochs=1,
+        encoding_params={
+            "shared_embeddings": {name: "item"},
+            "list_pooling": "attention",
+            "list_ages": {name: f"{name}_ages"},
+        },
+        random_state=0,
+    )
+    assert np.isfinite(model.fit(X, Y).predict_proba(X)).all()
+    model.set_params(encoding_params=None)
+    with pytest.raises(ValueError, match=r"_ages' contains arrays.*list_ages"):
+        model.fit(X, Y)
+
+
+def test_a_pipeline_is_in_the_files_of_skops():
+    io = pytest.importorskip("skops.io")
+    X, Y = make_log(300, ctr=0.3, cvr=0.3)
+    model = MultiTaskCTRCVRClassifier(
+        loss="bce", early_stopping=False, max_epochs=1, random_state=0
+    )
+    history = make(lists=make().lists[1:])
+    pipeline = make_pipeline(history, model).fit(X, Y)
+    late = X[-5:].assign(time=X["time"].max() + pd.Timedelta(days=1))
+    row = late.to_dict("records")[0]
+    expected = pipeline[0].transform_row(row)
+    again = io.loads(io.dumps(pipeline), trusted=TRUSTED_TYPES)
+    np.testing.assert_array_equal(
+        again.predict_proba(late), pipeline.predict_proba(late)
+    )
+    assert again[0].transform_row(row) == expected
 
 
 def test_names_clone_set_output_and_pickle():

@@ -56,7 +56,7 @@ def test_depths_and_periods(described):
 
 
 def test_starts_of_periods_have_the_digits_of_the_times():
-    times = 1_700_000_000.25 + np.arange(40)
+    times = 123_456_789.25 + np.arange(40)
     labels = np.arange(40) % 3 == 0
     found = describe_impressions(times[:, None], labels, time=times, n_periods=4)
     assert [float(start) for start in found.periods["start"]] == times[::10].tolist()
@@ -386,3 +386,19 @@ def test_few_rows(n_rows):
     found = describe_impressions(table, np.arange(n_rows) % 2, time="a")
     assert "nan" not in str(found)
     assert found.flagged("constant") == ["b"]
+
+
+@pytest.mark.parametrize(
+    ("times", "start"),
+    [
+        (789_652_009 + np.arange(300), "1995-01-09 11:46:49"),  # seconds
+        ((789_652_009 + np.arange(300.0)) * 1000, "1995-01-09 11:46:49"),
+        (20_260_131 + np.arange(300) // 100, "20260131"),  # dates as numbers
+        (2_026_013_100 + np.arange(300) // 20, "2026013100"),
+        (np.arange(300), "0"),
+    ],
+)
+def test_unix_times_are_shown_as_dates(times, start):
+    log = make_ctr_cvr(300, ctr=0.4, cvr=0.4, random_state=0)
+    described = describe_impressions(log.data, log.target, time=times)
+    assert described.periods["start"][0] == start

@@ -4,8 +4,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import sklearn
-from numpy.testing import assert_array_equal
+from linear_problems import MIXED, mixed_problem
+from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.base import clone, is_classifier
+from sklearn.utils import _safe_indexing
 from sklearn.utils.estimator_checks import (
     check_dataframe_column_names_consistency,
     check_param_validation,
@@ -155,3 +157,44 @@ def test_folds_by_time_read_the_labels_of_tasks_of_both_types():
 def test_bad_alphas(alphas):
     with pytest.raises(ValueError, match="alphas must be numbers >= 0; got"):
         MultiTaskSparseLinearCV(alphas=alphas).fit(X, Y)
+
+
+def precise(name):
+    """Return an estimator, data, and the tolerances of its predictions for labels."""
+    if name == "sparse":
+        params = {"alpha": 0.1, "task_types": MIXED, "tol": 1e-11, "max_iter": 100_000}
+        model = MultiTaskSparseLinear(**params, missing_labels="ignore")
+        return model, *mixed_problem(), (1e-8, 1e-8)
+    model = CPMultiTaskLogistic(
+        group_modes=["d"],
+        missing_labels="ignore",
+        tol=1e-9,
+        max_iter=10_000,
+        random_state=0,
+    )
+    table = X.assign(d=np.arange(300) % 4)
+    # The features are centred at the mean of other rows, which the penalty sees.
+    return model, table, Y.to_numpy(dtype=float), (1e-5, 1e-3)
+
+
+@pytest.mark.parametrize("name", ["cp", "sparse"])
+def test_weights_are_repeated_rows_and_labels(name):
+    model, table, y, (of_rows, of_labels) = precise(name)
+    rng, n_tasks = np.random.default_rng(0), y.shape[1]
+    counts = rng.integers(0, 4, len(y))
+    rows = np.repeat(np.arange(len(y)), counts)
+    weighted = clone(model).fit(table, y, sample_weight=counts)
+    repeated = clone(model).fit(_safe_indexing(table, rows), y[rows])
+    p = repeated.predict_proba(table)
+    assert_allclose(weighted.predict_proba(table), p, atol=of_rows)
+    # One count per row and task: a repeated row has the label of one task only.
+    counts = rng.integers(0, 4, y.shape)
+    rows = [np.repeat(np.arange(len(y)), counts[:, k]) for k in range(n_tasks)]
+    labels = [np.full((len(of_task), n_tasks), np.nan) for of_task in rows]
+    for k, of_task in enumerate(rows):
+        labels[k][:, k] = y[of_task, k]
+    weighted = clone(model).fit(table, y, sample_weight=counts)
+    rows = np.concatenate(rows)
+    repeated = clone(model).fit(_safe_indexing(table, rows), np.vstack(labels))
+    p = repeated.predict_proba(table)
+    assert_allclose(weighted.predict_proba(table), p, atol=of_labels)

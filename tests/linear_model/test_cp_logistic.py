@@ -5,7 +5,6 @@ import pytest
 from linear_problems import rare_problem
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy import sparse
-from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.metrics import roc_auc_score
@@ -162,18 +161,6 @@ def test_low_rank_beats_pooling_with_few_rows(seed):
     assert by_cell > by_event + 0.02
 
 
-def test_weights_are_repeated_rows():
-    X, market, Y = grid_data(n=300)
-    data = np.column_stack([X, market])
-    weight = np.random.default_rng(0).integers(0, 3, 300)
-    model = exact(group_modes=[6])
-    weighted = clone(model).fit(data, Y, sample_weight=weight)
-    repeated = clone(model).fit(
-        np.repeat(data, weight, axis=0), np.repeat(Y, weight, axis=0)
-    )
-    assert_allclose(weighted.coef_, repeated.coef_, atol=1e-5)
-
-
 def test_a_missing_label_is_a_label_without_effect():
     """Each label occurs once, in one of two copies of its row."""
     X, market, Y = grid_data(n=300)
@@ -193,22 +180,6 @@ def test_a_missing_label_is_a_label_without_effect():
     weighted = exact(group_modes=[6])
     weighted.fit(copies, Y=np.nan_to_num(labels), sample_weight=weight)
     assert_allclose(weighted.coef_, split.coef_, rtol=1e-6)
-
-
-def test_weights_per_task_are_repeated_labels():
-    X, market, Y = grid_data(n=300)
-    data = np.column_stack([X, market])
-    weight = np.random.default_rng(0).integers(0, 3, Y.shape)
-    weighted = exact(group_modes=[6]).fit(data, Y, sample_weight=weight)
-    rows = [np.repeat(np.arange(300), weight[:, k]) for k in range(2)]
-    labels = [np.full((len(of_task), 2), np.nan) for of_task in rows]
-    for k, of_task in enumerate(rows):
-        labels[k][:, k] = Y[of_task, k]
-    repeated = exact(group_modes=[6], missing_labels="ignore")
-    repeated.fit(data[np.concatenate(rows)], np.vstack(labels))
-    p = repeated.predict_proba(data)
-    # The features are centred at the mean of other rows, which the penalty sees.
-    assert_allclose(weighted.predict_proba(data), p, atol=1e-3)
 
 
 @pytest.mark.slow

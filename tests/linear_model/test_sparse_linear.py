@@ -188,17 +188,6 @@ def test_scaled_targets_do_not_depend_on_the_unit():
     assert not np.allclose(plain.coef_[:2], euro.coef_[:2], atol=0.01)
 
 
-def test_weights_are_repeated_rows():
-    X, y = mixed_problem()
-    weight = np.random.default_rng(0).integers(0, 4, len(X))
-    model = exact(alpha=0.1, task_types=MIXED)
-    weighted = model.fit(X, y, sample_weight=weight).coef_
-    repeated = clone(model).fit(
-        np.repeat(X, weight, axis=0), np.repeat(y, weight, axis=0)
-    )
-    assert_allclose(weighted, repeated.coef_, atol=1e-9)
-
-
 def test_a_path_holds_the_models_of_its_alphas():
     X, y = mixed_problem()
     alphas, coefs, intercepts = multi_task_sparse_path(
@@ -400,19 +389,6 @@ def test_bad_weights_are_refused(weight, message):
     X, y = mixed_problem()
     with pytest.raises(ValueError, match=message):
         MultiTaskSparseLinear().fit(X, y[:, :2], sample_weight=weight)
-
-
-def test_weights_per_task_are_repeated_labels():
-    X, y = mixed_problem()
-    weight = np.random.default_rng(0).integers(0, 4, y.shape)
-    model = exact(alpha=0.1, task_types=MIXED)
-    weighted = model.fit(X, y, sample_weight=weight).coef_
-    rows = [np.repeat(np.arange(len(X)), weight[:, k]) for k in range(3)]
-    labels = [np.full((len(of_task), 3), np.nan) for of_task in rows]
-    for k, of_task in enumerate(rows):
-        labels[k][:, k] = y[of_task, k]
-    repeated = clone(model).fit(X[np.concatenate(rows)], np.vstack(labels))
-    assert_allclose(weighted, repeated.coef_, atol=1e-8)
 
 
 def test_a_weight_of_0_is_a_missing_label():

@@ -11,7 +11,7 @@ from sk_pwiser.losses import (
     Focal,
     MultiTaskLoss,
     PWiseR,
-    _bce,
+    _task_loss,
 )
 
 NAMES = ["click", "conversion"]
@@ -241,10 +241,49 @@ def test_cross_entropy_by_few_kernels():
     targets = torch.rand(50, 2, generator=generator, dtype=torch.float64)
     targets[:25] = targets[:25].round()
     inputs = logits.requires_grad_(), targets.requires_grad_()
-    found = _bce._CrossEntropy.apply(*inputs)
+    found = _task_loss._CrossEntropy.apply(*inputs)
     expected = F.binary_cross_entropy_with_logits(*inputs, reduction="none")
     torch.testing.assert_close(found, expected, rtol=1e-12, atol=0)
     slopes = (torch.autograd.grad(x.sum(), inputs) for x in (found, expected))
     torch.testing.assert_close(*slopes)
     parts = logits.detach()[25:30].requires_grad_(), targets.detach()[25:30]
-    assert torch.autograd.gradgradcheck(_bce._CrossEntropy.apply, parts)
+    assert torch.autograd.gradgradcheck(_task_loss._CrossEntropy.apply, parts)
+
+
+# Parameters.
+
+OVER_PAIRS = ["combined_pair", "jrc"]
+
+
+@pytest.mark.parametrize("name", [*OVER_PAIRS, "focal"])
+def test_half_precision_is_computed_in_float32(name):
+    logits, y, _, groups = random_batch(20)
+    half, loss = logits.bfloat16(), LOSSES[name](NAMES)
+    found = loss(half, y.bfloat16(), None, groups)
+    torch.testing.assert_close(found, loss(half.float(), y.float(), None, groups))
+
+
+@pytest.mark.parametrize("name", OVER_PAIRS)
+def test_with_a_share_of_1_it_is_cross_entropy(name):
+    logits, y, weight, groups = random_batch(20)
+    losses = LOSSES[name](NAMES, bce_share=1)(logits, y, weight, groups)
+    assert losses.equal(BCE(NAMES)(logits, y, weight))
+
+
+@pytest.mark.parametrize(
+    ("name", "params", "message"),
+    [
+        *(
+            (name, {"bce_share": value}, f"bce_share must be .*got {value!r}")
+            for name in OVER_PAIRS
+            for value in (-0.1, 1.1, "0.5")
+        ),
+        ("focal", {"gamma": -0.1}, r"gamma must be .*>= 0; got -0\.1"),
+        ("focal", {"gamma": "2"}, "gamma must be.*got '2'"),
+        ("focal", {"alpha": 0.0}, r"alpha must be .* > 0 and < 1; got 0\.0"),
+        ("focal", {"alpha": 1}, r"alpha must be .* > 0 and < 1; got 1"),
+    ],
+)
+def test_bad_parameters_are_named(name, params, message):
+    with pytest.raises((ValueError, TypeError), match=message):
+        LOSSES[name](NAMES, **params)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 
 from sk_pwiser.losses import BCE, JRC, PWiseR
-from sk_pwiser.losses._jrc import context_losses
+from sk_pwiser.losses._ranking import context_losses
 
 NAMES = ["click", "conversion"]
 
@@ -200,11 +200,6 @@ def test_true_probabilities_are_stationary(bce_share):
     assert_allclose(mean.numpy(), 0, atol=1e-15)
 
 
-def test_with_share_1_it_is_cross_entropy():
-    z, y, weight, groups = random_batch(7)
-    assert JRC(NAMES, bce_share=1)(z, y, weight, groups).equal(BCE(NAMES)(z, y, weight))
-
-
 def test_rows_of_weight_0_are_excluded_from_their_contexts():
     z, y, weight, groups = random_batch(8)
     kept, loss = weight > 0, JRC(NAMES)
@@ -275,34 +270,3 @@ def test_many_rows_in_float32():
     n, log_p = 200_000, -np.log1p(np.exp(1.0))
     expected = np.log(1 + (n - 1) * np.exp(log_p)) - (n - 1) / n * log_p
     assert loss.item() == pytest.approx(expected, rel=2e-7)
-
-
-def test_half_precision_is_computed_in_float32():
-    z, y, _, groups = random_batch(12)
-    half, loss = z.bfloat16(), JRC(NAMES)
-    torch.testing.assert_close(
-        loss(half, y.bfloat16(), None, groups),
-        loss(half.float(), y.float(), None, groups),
-    )
-
-
-@pytest.mark.parametrize("groups", [None, torch.tensor([0, 1, 1])])
-def test_weights_that_are_all_0(groups):
-    y, weight = torch.ones(3, 2), torch.zeros(3)
-    loss, z = JRC(NAMES), torch.randn(3, 2)
-    assert loss(z, y, weight, groups).tolist() == [0.0, 0.0]
-    assert not gradient(loss, z, y, weight, groups).any()
-
-
-@pytest.mark.parametrize(
-    ("bce_share", "message"),
-    [
-        (-0.1, r"bce_share must be .*>= 0 .*got -0\.1"),
-        (1.1, r"bce_share must be .*<= 1; got 1\.1"),
-        (np.nan, "bce_share must be finite.*got nan"),
-        ("0.5", "bce_share must be.*got '0.5'"),
-    ],
-)
-def test_bad_values_of_the_share(bce_share, message):
-    with pytest.raises((ValueError, TypeError), match=message):
-        JRC(NAMES, bce_share=bce_share)

@@ -67,12 +67,6 @@ def test_of_weights_per_task_those_of_the_later_task_apply():
     assert_allclose(penalty, (weights[:, 1:] * rises).sum() / 20, rtol=1e-12)
 
 
-def test_equal_columns_of_weights_are_weights_of_the_rows():
-    logits, weights = torch.randn(20, 3), torch.rand(20)
-    per_task = funnel_monotonicity_penalty(logits, weights.unsqueeze(1).expand(20, 3))
-    torch.testing.assert_close(per_task, funnel_monotonicity_penalty(logits, weights))
-
-
 @pytest.mark.parametrize("weights", [None, torch.ones(5), torch.ones(5, 1)])
 def test_one_task_cannot_rise(weights):
     assert funnel_monotonicity_penalty(torch.randn(5, 1), weights) == 0

@@ -76,6 +76,11 @@ def evaluate(
     return mean.item(), *(s.grad.double().numpy() for s in scores)
 
 
+def refuse(*args):
+    """Stand in for the path that a test must not take."""
+    raise AssertionError
+
+
 def assert_same(actual, expected, *, rtol=1e-9, atol=0.0):
     for name, a, e in zip(("value", "higher", "lower"), actual, expected, strict=True):
         assert_allclose(a, e, rtol=rtol, atol=atol, err_msg=name)
@@ -143,6 +148,14 @@ def test_the_kink_is_that_of_float64_arithmetic(higher, lower, margin, mirrored)
     )
     assert_array_equal(higher_slope, -active.sum(axis=1) / active.size)
     assert_array_equal(lower_slope, active.sum(axis=0) / active.size)
+
+
+@pytest.mark.parametrize("margin", [0.0, 1.0, -1.0, 0.1, 1e10])
+def test_no_float_lies_between_the_inactive_and_the_active_scores(margin):
+    higher = np.random.default_rng(7).normal(size=20_000)
+    bound = _pairwise.inactive_bound(torch.from_numpy(higher), margin).numpy()
+    assert (margin - (higher - bound) <= 0).all()
+    assert (margin - (higher - np.nextafter(bound, np.inf)) > 0).all()
 
 
 @every_surrogate
@@ -305,8 +318,22 @@ def test_all_ties(surrogate, path, n_higher, n_lower, margin):
     )
 
 
+@pytest.mark.parametrize("spread", [20.0, 50.0, 80.0, 110.0, 150.0])
+def test_the_grid_of_the_logistic_surrogate_has_any_number_of_blocks(
+    spread, monkeypatch
+):
+    # Blocks are 32 wide, and those at a distance of two or more are added separately.
+    monkeypatch.setattr(_pairwise, "brute_force_sums", refuse)
+    rng = np.random.default_rng(8)
+    sides = rng.uniform(0, spread, size=40), rng.uniform(0, spread, size=50)
+    actual = evaluate(*sides, 0.5, "logistic", path="near-linear")
+    assert_same(actual, over_pairs(*sides, 0.5, "logistic"))
+
+
 @pytest.mark.parametrize("spread", [1e6, 1e12, 1e30])
-def test_logistic_closes_wide_gaps(spread):
+def test_logistic_closes_wide_gaps(spread, monkeypatch):
+    # A grid that grows with the gaps would fall back to all pairs, which is right too.
+    monkeypatch.setattr(_pairwise, "brute_force_sums", refuse)
     rng = np.random.default_rng(3)
     higher = rng.normal(size=12) + np.repeat([0.0, -spread, spread], 4)
     lower = rng.normal(size=15) + np.repeat([0.0, -spread, 3 * spread], 5)
@@ -316,11 +343,8 @@ def test_logistic_closes_wide_gaps(spread):
 
 
 def test_logistic_evaluates_all_pairs_if_the_grid_would_be_too_large(monkeypatch):
-    def no_grid(*args):
-        raise AssertionError
-
     monkeypatch.setattr(_pairwise, "MAX_BLOCKS", 8)
-    monkeypatch.setattr(_pairwise, "_grid_sums", no_grid)
+    monkeypatch.setattr(_pairwise, "_grid_sums", refuse)
     sides = np.linspace(0, 9000, 40), np.linspace(-3000, 4000, 30)
     actual = evaluate(*sides, 1.0, "logistic", path="near-linear")
     assert_same(actual, over_pairs(*sides, 1.0, "logistic"))
@@ -375,3 +399,19 @@ def test_an_accelerator_equals_the_cpu(accelerator, surrogate):
         mean.backward()
         results.append((mean.item(), *(s.grad.cpu().numpy() for s in scores)))
     assert_same(results[1], results[0])
+
+
+@every_surrogate
+def test_second_derivatives_raise(surrogate):
+    higher, lower = (torch.tensor([s], requires_grad=True) for s in (0.0, 0.5))
+    mean = pairwise_mean(higher, lower, 1.0, surrogate)
+    (slope,) = torch.autograd.grad(mean, higher, create_graph=True)
+    with pytest.raises(RuntimeError, match="differentiated once"):
+        slope.sum().backward()
+
+
+def test_weights_get_no_gradient():
+    scores = torch.tensor([0.0, 1.0], requires_grad=True)
+    weight = torch.tensor([1.0, 2.0], requires_grad=True)
+    pairwise_mean(scores, scores, 1.0, "hinge", weight, weight).backward()
+    assert weight.grad is None

@@ -68,32 +68,6 @@ def test_equals_the_definition(surrogate, pairs, n, n_tasks, seed, weighted, tie
     assert_allclose(*gradients, rtol=1e-9, atol=1e-12)
 
 
-@pytest.mark.parametrize("pairs", ["conversion", "funnel"])
-@pytest.mark.parametrize("surrogate", sorted(SURROGATES))
-@pytest.mark.parametrize("n", [3, 60, 800])
-def test_rows_may_be_weighted_in_place_of_selected(monkeypatch, n, surrogate, pairs):
-    generator = np.random.default_rng(n)
-    y = torch.from_numpy(np.minimum.accumulate(generator.integers(0, 2, (n, 3)), 1))
-    scores = torch.from_numpy(generator.normal(size=n)).requires_grad_()
-    weight = torch.from_numpy(generator.uniform(0, 2, size=n))
-
-    def value_and_gradient(sample_weight):
-        params = {"margins": (1.0, 0.5, 1.0), "surrogate": surrogate, "pairs": pairs}
-        loss = pwiser_loss(scores, y, sample_weight=sample_weight, **params)
-        return loss.item(), torch.autograd.grad(loss, scores)[0]
-
-    selected = [value_and_gradient(w) for w in (None, weight)]
-    monkeypatch.setattr(
-        "sk_pwiser.losses._weighted_scores.selects_without_sync", lambda device: False
-    )
-    weighted = [value_and_gradient(w) for w in (None, weight)]
-    for (value, gradient), (expected, expected_gradient) in zip(
-        weighted, selected, strict=True
-    ):
-        assert value == pytest.approx(expected, rel=1e-8)
-        assert_allclose(gradient, expected_gradient, rtol=1e-8, atol=1e-12)
-
-
 @pytest.mark.parametrize("surrogate", sorted(SURROGATES))
 def test_closed_form_for_equal_scores_at_each_depth(surrogate):
     y = torch.tensor([[1, 1]] * 3 + [[1, 0]] * 5 + [[0, 0]] * 7)
@@ -182,20 +156,11 @@ def test_one_margin_may_be_any_number(margin):
         ({"surrogate": None}, TypeError, "surrogate must .*; got None"),
         ({"pairs": "all"}, ValueError, "pairs must .*'funnel'.*; got 'all'"),
         ({"sample_weight": torch.ones(3, 1)}, ValueError, r"sample_weight .*\(3, 1\)"),
+        ({"scores": torch.zeros(3, dtype=int)}, ValueError, "scores must be floats"),
+        ({"y": torch.zeros(2, 2)}, ValueError, r"got \(3,\) and \(2, 2\)"),
     ],
 )
 def test_bad_arguments_are_named(params, error, message):
+    given = {"scores": torch.zeros(3), "y": torch.zeros(3, 2), **params}
     with pytest.raises(error, match=message):
-        pwiser_loss(torch.zeros(3), torch.zeros(3, 2), **params)
-
-
-def test_scores_must_be_floats():
-    with pytest.raises(
-        ValueError, match=r"scores must be floats; got dtype torch.int64"
-    ):
-        pwiser_loss(torch.zeros(3, dtype=torch.int64), torch.zeros(3, 2))
-
-
-def test_shapes_that_do_not_fit():
-    with pytest.raises(ValueError, match=r"got \(3,\) and \(2, 2\)"):
-        pwiser_loss(torch.zeros(3), torch.zeros(2, 2))
+        pwiser_loss(given.pop("scores"), given.pop("y"), **given)

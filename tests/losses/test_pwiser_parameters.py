@@ -23,7 +23,6 @@ class WithParameters(MultiTaskLoss):
         ({"surrogate": "exponential"}, "surrogate .*'hinge'.* got 'exponential'"),
         ({"score": "rank"}, "score must be .* got 'rank'"),
         ({"margins": (1.0,)}, r"margins .* 2 here; got \(1.0,\)"),
-        ({"margins": float("nan")}, "margins must be finite; got nan"),
         ({"tasks": ["buy"]}, r"tasks .*\['click', 'conversion'\]; got \['buy'\]"),
         ({"tasks": "buy"}, "tasks .* got 'buy'"),
         ({"tasks": [2]}, r"tasks .* got \[2\]"),
@@ -54,22 +53,16 @@ def test_bad_values_are_named(params, message):
 @pytest.mark.parametrize(
     ("params", "message"),
     [
-        ({"surrogate": None}, "surrogate must be .*; got None"),
         ({"score": 1}, "score must be .*; got 1"),
-        ({"pairs": ["funnel"]}, r"pairs must be .*; got \['funnel'\]"),
-        ({"margins": "1"}, "margins must be .*; got '1'"),
-        ({"margins": [[1.0], [2.0]]}, r"margins\[0\] must be .*; got \[1.0\]"),
         ({"tasks": 1.5}, "tasks must be .*; got 1.5"),
         ({"tasks": True}, "tasks must be .*; got True"),
         ({"tasks": [None]}, r"tasks must be .*; got \[None\]"),
         ({"tasks": [[1]]}, r"tasks must be .*; got \[\[1\]\]"),
         ({"pwiser_weight": "1"}, "pwiser_weight must be a number; got '1'"),
         ({"base": int}, "base must be a name or .*MultiTaskLoss; got <class 'int'>"),
-        ({"base": 3}, "base must be a name or .*MultiTaskLoss; got 3"),
         ({"base": None}, "base must be a name or .*MultiTaskLoss; got None"),
         ({"base": BCE(NAMES)}, r"base must be a name or .*MultiTaskLoss; got BCE\(\)"),
         ({"base_params": [("alpha", 1)]}, r"base_params must be a dict.*; got \[\("),
-        ({"base_params": 3}, "base_params must be a dict.*; got 3"),
     ],
 )
 def test_bad_types_are_named(params, message):

@@ -310,7 +310,27 @@ def test_progress(capsys, n_jobs):
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 4
     assert lines[1].startswith("fold 1 of 2, pwiser (weight 0.3): click AUC 0.")
-    assert f"CVR AUC {comparison.scores['CVR AUC'][1, 1]:.4f}, minus log" in lines[3]
+    last = (
+        comparison.scores["CVR AUC"][1, 1],
+        -comparison.scores["minus log loss"][1, 1],
+    )
+    assert "CVR AUC {:.4f}, log loss {:.4f} (".format(*last) in lines[3]
+
+
+class Warns(ByLoss):
+    """It warns with another number of each fit."""
+
+    def fit(self, X, Y):
+        warnings.warn(f"the first of {np.sum(X):.3f}", UserWarning, stacklevel=1)
+        return super().fit(X, Y)
+
+
+def test_a_warning_of_all_fits_is_issued_once_for_the_line_of_the_call():
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        compare_losses(Warns(), X, Y, cv=3)
+    (warning,) = (w for w in caught if "the first of" in str(w.message))
+    assert warning.filename == __file__
 
 
 def test_folds_without_a_conversion_are_left_out_with_one_warning():

@@ -52,20 +52,8 @@ def rows():
 
 
 def test_default_models_are_those_installed():
-    # TabM would take hours on a CPU.
     others = [name for name in ("lightgbm", "catboost") if is_installed(name)]
     assert [*named_models("default", 2)] == ["sk_pwiser", *FAST, *others]
-
-
-def test_tabm_reads_missing_and_new_values(rows):
-    pytest.importorskip("pytabkit")
-    X, Y = rows
-    model = MODELS["tabm"]()
-    model[-1].set_params(n_epochs=1, tabm_k=2)
-    model.fit(X[:600], Y["click"][:600])
-    p = model.predict_proba(X[600:].assign(user="new", numeric_1=np.nan))
-    assert p.shape == (200, 2)
-    assert np.isfinite(p).all()
 
 
 def test_models_by_name(rows):
@@ -218,6 +206,7 @@ def test_trees_read_rates_in_place_of_many_values(rows):
         ("all", ValueError, "models must be 'default', a list of names or a dict"),
         (["sk_pwiser"], ValueError, "at least two models"),
         (["sk_pwiser", "xgboost"], ValueError, "got 'xgboost'"),
+        (["sk_pwiser", "tabm"], ValueError, "got 'tabm'"),
         ({"a": small(), "b": object()}, TypeError, r"models\['b'\] must be a classif"),
         ({"a": small(), "b": LogisticRegression}, TypeError, r"models\['b'\]"),
     ],

@@ -64,6 +64,8 @@ def test_the_baseline_has_no_difference_and_orders_are_kept():
         "low",
         "high",
         "n_splits",
+        "n_ahead",
+        "n_behind",
     ]
     of_baseline = table.xs("bce", level="candidate")
     assert (of_baseline[["difference", "std_error", "low", "high"]] == 0).all(axis=None)
@@ -105,6 +107,38 @@ def test_verdicts_follow_the_intervals():
         f"{-behind.difference:.4f} [{-behind.high:.4f}, {-behind.low:.4f}]",
         "equal": "no difference between bce and pwiser that these folds can show",
     }
+
+
+def test_a_verdict_names_who_is_behind_on_every_fold():
+    # The differences of 0.01 to 0.10 are too unequal for the interval of three folds.
+    base, unsure = np.array([0.70, 0.66, 0.67]), np.array([0.69, 0.67, 0.66])
+    steps = np.array([0.01, 0.02, 0.10])
+    scores = {"m": [base, base - steps, base + steps, unsure]}
+    comparison = LossComparison(["a", "b", "c", "d"], scores, test_train_ratio=0.5)
+    behind, ahead, similar = comparison.verdicts["m"].split("; ")
+    folds = "on all 3 folds, by 0.0433 in the mean, but these are too few folds"
+    assert behind == f"b is behind a {folds} to be sure"
+    assert ahead == f"c is ahead of a {folds} to be sure"
+    assert similar == "no difference between a and d that these folds can show"
+    table = table_of(scores, 0.5, "abcd")
+    assert table["n_ahead"].tolist() == [0, 0, 3, 1]
+    assert table["n_behind"].tolist() == [0, 3, 0, 2]
+    # Two folds agree by chance in half of the cases.
+    scores = {"m": [base[:2], base[:2] - [0.01, 0.10]]}
+    comparison = LossComparison(["a", "b"], scores, test_train_ratio=1)
+    assert comparison.verdicts["m"].startswith("no difference between a and b")
+
+
+def test_a_loss_is_printed_as_such():
+    scores = {"AUC": [[0.7, 0.7], [0.8, 0.8]], "minus log loss": [[-0.5, -0.6]] * 2}
+    scores["minus log loss"][1] = [-0.4, -0.5]
+    text = str(LossComparison(["a", "b"], scores, test_train_ratio=1))
+    title, _, *rows, of_auc, of_loss = text.splitlines()
+    assert title.endswith("larger scores and smaller losses are better.")
+    assert rows[2].split() == ["log", "loss", "a", "0.5500"]
+    assert rows[3].split()[:5] == ["log", "loss", "b", "0.4500", "-0.1000"]
+    assert of_auc.startswith("AUC: b is ahead of a by 0.1000")
+    assert of_loss.startswith("log loss: b is ahead of a by 0.1000")
 
 
 def test_a_verdict_lists_every_candidate():

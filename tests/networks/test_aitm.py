@@ -15,7 +15,7 @@ from rewrites import (
 )
 
 from sk_pwiser.networks import AITM, NetworkSpec
-from sk_pwiser.networks._aitm import Transfer
+from sk_pwiser.networks._bottoms import Transfer
 
 
 def transfer(p, name, own, previous):
@@ -68,8 +68,3 @@ def test_the_penalty_has_a_weight_by_default():
     assert make(AITM).monotonicity_weight == 0.6
     spec = NetworkSpec([3], 1, 2, [0.5, 0.1], monotonicity_weight=0.0)
     assert AITM(spec).monotonicity_weight == 0.0
-
-
-def test_towers_without_layers_are_refused():
-    with pytest.raises(ValueError, match="tower_units must hold at least one width"):
-        make(AITM, tower_units=())

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.testing import assert_allclose
+from rewrites import row_losses
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from sk_pwiser._utils import Generators, active
@@ -29,10 +30,6 @@ def batch(n, n_numeric=4, cardinalities=CARDINALITIES):
     codes = [torch.randint(c, (n,)) for c in cardinalities]
     codes = torch.stack(codes, 1) if codes else torch.empty(n, 0, dtype=torch.int64)
     return codes, torch.randn(n, n_numeric)
-
-
-def row_losses(logits, targets):
-    return binary_cross_entropy_with_logits(logits, targets, reduction="none")
 
 
 def parts(output):
@@ -212,14 +209,51 @@ def test_category_dropout_trains_the_code_of_unseen_values(name):
 
 
 @pytest.mark.parametrize(
-    ("params", "message"),
+    ("name", "params", "message"),
     [
-        ({"tower_units": (8, 0)}, r"tower_units\[1\] must be an integer .* got 0"),
-        ({"dropout": 1.0}, "dropout .* got 1.0"),
+        *(
+            (name, *case)
+            for name in NETWORKS
+            for case in (
+                ({"tower_units": (8, 0)}, r"tower_units\[1\] must be .* got 0"),
+                ({"dropout": 1.0}, "dropout .* got 1.0"),
+            )
+        ),
+        *(
+            (name, {parameter: 0}, f"{parameter} must be an integer >= 1; got 0")
+            for name, *parameters in (
+                ("fdn", "n_pairs"),
+                ("metaheac", "n_experts", "n_critics"),
+                ("mmoe", "n_experts"),
+                ("ple", "n_experts", "n_shared_experts", "n_levels"),
+                ("stem", "n_experts", "n_shared_experts"),
+            )
+            for parameter in parameters
+        ),
+        *(
+            (name, case, message)
+            for name in ("escm2", "dcmt", "ddpo")
+            for case, message in (
+                ({"min_propensity": 0}, "min_propensity must be .* <= 1; got 0"),
+                ({"min_propensity": 1.5}, "min_propensity must be .* <= 1; got 1.5"),
+                ({"correction_weight": -1}, "correction_weight must be .* got -1"),
+            )
+        ),
+        ("aitm", {"tower_units": ()}, "tower_units must hold at least one width"),
+        ("ctcl", {"consistency": "xtsc"}, "consistency must be one of .* got 'xtsc'"),
+        ("ctcl", {"consistency_weight": -1}, "consistency_weight must be .* got -1"),
+        ("ctcl", {"transfer_units": (0,)}, r"transfer_units\[0\] must be .* got 0"),
+        ("dcmt", {"counterfactual_label": "r"}, "counterfactual_label must .* got 'r'"),
+        ("dcmt", {"prior_weight": -1}, "prior_weight must be .* >= 0; got -1"),
+        ("ddpo", {"teacher_weight": -1}, "teacher_weight must be .* >= 0; got -1"),
+        ("escm2", {"variant": "ips"}, r"variant must be one of \['ipw', 'dr'\]; got"),
+        ("fdn", {"orthogonality": "rows"}, "orthogonality must be .* got 'rows'"),
+        ("fdn", {"aux_weight": -1}, "aux_weight must be finite and >= 0; got -1"),
+        ("fdn", {"orthogonality_weight": -1}, "orthogonality_weight .* got -1"),
     ],
 )
 def test_bad_parameters_are_named(name, params, message):
-    spec = NetworkSpec([3], 1, 2, [0.5])
+    spec = NetworkSpec([3], 1, 2, [0.5, 0.1])
     with pytest.raises(ValueError, match=message):
         NETWORKS[name](spec, **params)
 

@@ -4,15 +4,25 @@ import pytest
 import torch
 from numpy.testing import assert_allclose
 from refusals import X, Y, small
-from rewrites import batch, dense_input, dependencies, make, mlp, tower, weights_of
+from rewrites import (
+    batch,
+    cross_entropy,
+    dense_input,
+    dependencies,
+    funnel,
+    make,
+    mlp,
+    row_losses,
+    tower,
+    weights_of,
+)
 from scipy.special import expit
 from sklearn.metrics import roc_auc_score
-from torch.nn.functional import binary_cross_entropy_with_logits
 
 from sk_pwiser._training._criterion import MultiTaskCriterion
 from sk_pwiser.losses import BCE
 from sk_pwiser.networks import CTCL, Labels, NetworkSpec, SharedBottom
-from sk_pwiser.networks._ctcl import consistency_loss
+from sk_pwiser.networks._bottoms import consistency_loss
 from sk_pwiser.weighting import Equal
 
 UNITS = {"bottom_units": (9,), "tower_units": (8, 7)}
@@ -23,20 +33,8 @@ def consistency(request):
     return request.param
 
 
-def row_losses(logits, targets):
-    return binary_cross_entropy_with_logits(logits, targets, reduction="none")
-
-
-def funnel(n, n_tasks):
-    return (torch.rand(n, n_tasks) < 0.7).float().cumprod(dim=1)
-
-
 def extra_loss(output, y, sample_weight=None):
     return output.extra_losses["consistency"](Labels(y, sample_weight, row_losses))
-
-
-def cross_entropy(z, y):
-    return np.logaddexp(0, z) - y * z
 
 
 def entropy(p):
@@ -276,16 +274,3 @@ def test_consistency_helps_a_task_with_few_labels(consistency):
         for weight in (0, 1)
     )
     assert helped > plain + 0.02
-
-
-@pytest.mark.parametrize(
-    ("params", "message"),
-    [
-        ({"consistency": "xtsc"}, r"consistency must be one of .* got 'xtsc'"),
-        ({"consistency_weight": -1}, "consistency_weight must be .* >= 0; got -1"),
-        ({"transfer_units": (0,)}, r"transfer_units\[0\] must be .* got 0"),
-    ],
-)
-def test_bad_parameters_are_named(params, message):
-    with pytest.raises(ValueError, match=message):
-        make(CTCL, **params)

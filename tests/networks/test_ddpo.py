@@ -4,27 +4,23 @@ import numpy as np
 import pytest
 import torch
 from numpy.testing import assert_allclose
-from refusals import X, Y, small
-from rewrites import RATES, batch, dense_input, dependencies, make, tower, weights_of
+from rewrites import (
+    batch,
+    cross_entropy,
+    dense_input,
+    dependencies,
+    funnel,
+    make,
+    row_losses,
+    tower,
+    weights_of,
+)
 from scipy.special import expit
-from torch.nn.functional import binary_cross_entropy_with_logits
 
-from sk_pwiser.networks import DDPO, ESMM, Labels
-from sk_pwiser.networks._ddpo import dual_propensity_loss, teacher_loss
+from sk_pwiser.networks import DDPO, Labels
+from sk_pwiser.networks._entire_space import dual_propensity_loss
 
 UNITS = {"tower_units": (8, 7)}
-
-
-def row_losses(logits, targets):
-    return binary_cross_entropy_with_logits(logits, targets, reduction="none")
-
-
-def funnel(n, n_tasks):
-    return (torch.rand(n, n_tasks) < 0.7).float().cumprod(dim=1)
-
-
-def cross_entropy(z, y):
-    return np.logaddexp(0, z) - y * z
 
 
 @pytest.mark.parametrize("n_tasks", [2, 3])
@@ -118,93 +114,3 @@ def test_gradient_of_the_head_is_the_difference_to_label_or_teacher():
     a, b = o / p, (1 - o) / (1 - p)
     expected = a * (q - r) / a.sum() + b * (q - guess) / b.sum()
     torch.testing.assert_close(z.grad, expected)
-
-
-def test_propensities_are_limited_and_take_no_gradient():
-    network = make(DDPO, 3, scale=30, min_propensity=0.01, **UNITS)
-    keywords = network(*batch(200)).extra_losses["correction"].keywords
-    rates = np.array(RATES[:2])
-    limits = 0.01 * np.array([rates, 1 - rates])
-    assert_allclose(network.smallest_propensities, limits, rtol=1e-5)
-    pairs = zip(keywords["propensities"], network.smallest_propensities, strict=True)
-    for propensity, smallest in pairs:
-        assert not propensity.requires_grad
-        assert (propensity >= smallest).all()
-        assert (propensity == smallest).any()
-        assert propensity.max() <= 1
-
-
-def test_predicts_as_esmm_with_the_same_weights_and_ignores_teachers():
-    plain, network, inputs = make(ESMM, 3, **UNITS), make(DDPO, 3, **UNITS), batch()
-    plain.load_state_dict(network.state_dict(), strict=False)
-    assert torch.equal(plain(*inputs).logits, network(*inputs).logits)
-
-
-def test_weights_of_zero_train_like_esmm():
-    params = {"tower_units": (8,)}
-    plain = small(network="esmm", network_params=params).fit(X, Y).predict_proba(X)
-    for weight, is_same in [(0, True), (1, False)]:
-        params = {"correction_weight": weight, "teacher_weight": 0, "tower_units": (8,)}
-        model = small(network="ddpo", network_params=params).fit(X, Y)
-        assert np.allclose(model.predict_proba(X), plain, rtol=1e-5) == is_same
-
-
-def test_weights_count_as_repetitions_of_rows():
-    heads, teachers, p = torch.randn(12, 2), torch.randn(12, 2), torch.rand(12, 2)
-    p, y, counts = 0.1 + 0.8 * p, funnel(12, 3), torch.randint(0, 4, (12,))
-    weights = counts / counts.float().mean()
-
-    def both(labels, heads, teachers, p):
-        correction = dual_propensity_loss(labels, heads, teachers, (p, 1 - p))
-        return correction, teacher_loss(labels, teachers)
-
-    weighted = both(Labels(y, weights, row_losses), heads, teachers, p)
-    rows = [t.repeat_interleave(counts, 0) for t in (y, heads, teachers, p)]
-    repeated = both(Labels(rows[0], None, row_losses), *rows[1:])
-    torch.testing.assert_close(weighted, repeated)
-
-
-def test_weights_per_task_are_those_of_the_label_that_is_used():
-    heads, teachers, y = torch.randn(40, 2), torch.randn(40, 2), funnel(40, 3)
-    half, weights = torch.full((40, 2), 0.5), torch.rand(40, 3)
-    args = heads, teachers, (half, half)
-    losses = dual_propensity_loss(Labels(y, weights, row_losses), *args)
-    for k in (1, 2):
-        # The label of the task where the previous one happened, and else that label.
-        used = torch.where(y[:, k - 1] == 1, weights[:, k], weights[:, k - 1])
-        expected = dual_propensity_loss(Labels(y, used, row_losses), *args)
-        torch.testing.assert_close(losses[k], expected[k])
-
-
-@pytest.mark.parametrize("z", [-1000.0, 1000.0])
-@pytest.mark.parametrize("y", [0.0, 1.0])
-def test_finite_at_extreme_logits_and_without_rows_of_a_kind(z, y):
-    heads = torch.full((4, 1), z, requires_grad=True)
-    teachers = torch.full((4, 1), -z, requires_grad=True)
-    labels = Labels(torch.full((4, 2), y), None, row_losses)
-    p = torch.full((4, 1), 0.05), torch.full((4, 1), 0.95)
-    losses = dual_propensity_loss(labels, heads, teachers, p)
-    losses = losses + teacher_loss(labels, teachers)
-    losses.sum().backward()
-    assert losses.isfinite().all()
-    assert heads.grad.isfinite().all()
-    assert teachers.grad.isfinite().all()
-
-
-def test_one_task_needs_no_correction():
-    network = make(DDPO, 1, **UNITS)
-    assert len(network.teachers) == 0
-    assert network(*batch()).extra_losses == {}
-
-
-@pytest.mark.parametrize(
-    ("params", "message"),
-    [
-        ({"min_propensity": 1.5}, "min_propensity must be .* <= 1; got 1.5"),
-        ({"correction_weight": -1}, "correction_weight must be .* >= 0; got -1"),
-        ({"teacher_weight": -1}, "teacher_weight must be .* >= 0; got -1"),
-    ],
-)
-def test_bad_parameters_are_named(params, message):
-    with pytest.raises(ValueError, match=message):
-        make(DDPO, **params)

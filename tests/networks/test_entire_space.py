@@ -1,4 +1,4 @@
-"""The loss of conditional heads over rows with and without a label."""
+"""What the networks that correct ESMM share, and their losses over all rows."""
 
 import itertools
 
@@ -6,12 +6,17 @@ import numpy as np
 import pytest
 import torch
 from numpy.testing import assert_allclose
-from torch.nn.functional import binary_cross_entropy_with_logits
+from refusals import X, Y, small
+from rewrites import RATES, batch, cross_entropy, funnel, make, row_losses
 
-from sk_pwiser.networks import Labels
-from sk_pwiser.networks._dcmt import counterfactual_loss
-from sk_pwiser.networks._ddpo import dual_propensity_loss, teacher_loss
-from sk_pwiser.networks._esmm import entire_space_loss
+from sk_pwiser.networks import DCMT, DDPO, ESCM2, ESMM, Labels
+from sk_pwiser.networks._entire_space import (
+    counterfactual_loss,
+    dual_propensity_loss,
+    entire_space_loss,
+    prior_loss,
+    teacher_loss,
+)
 
 N = 7
 
@@ -27,14 +32,6 @@ def table():
 
 def column(values):
     return torch.tensor(list(values), dtype=torch.float64).unsqueeze(1)
-
-
-def cross_entropy(z, y):
-    return np.logaddexp(0, z) - y * z
-
-
-def row_losses(logits, targets):
-    return binary_cross_entropy_with_logits(logits, targets, reduction="none")
 
 
 def head_losses(heads, y, *args, sample_weight=None, row_losses=row_losses, **kwargs):
@@ -269,3 +266,117 @@ def test_the_loss_of_a_row_may_be_any(table, doubly_robust):
         expected, slope = (w * delta).sum(), w * pull
     assert loss.item() == pytest.approx(expected, rel=1e-12)
     assert_allclose(tensors[0].grad[:, 0], slope, rtol=1e-10)
+
+
+UNITS = {"tower_units": (8, 7)}
+every_network = pytest.mark.parametrize(
+    ("kind", "params"),
+    [(ESCM2, {}), (ESCM2, {"variant": "dr"}), (DCMT, {}), (DDPO, {})],
+)
+
+
+@every_network
+def test_predicts_as_esmm_with_the_same_weights(kind, params):
+    plain, network, inputs = (
+        make(ESMM, 3, **UNITS),
+        make(kind, 3, **params, **UNITS),
+        batch(),
+    )
+    plain.load_state_dict(network.state_dict(), strict=False)
+    assert torch.equal(plain(*inputs).logits, network(*inputs).logits)
+
+
+@every_network
+def test_one_task_needs_no_correction(kind, params):
+    network = make(kind, 1, **params, **UNITS)
+    assert network(*batch()).extra_losses == {}
+    assert {name.partition(".")[0] for name in network.state_dict()} == {
+        "input_layer",
+        "towers",
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "params"),
+    [
+        ("escm2", {}),
+        ("dcmt", {"prior_weight": 0}),
+        ("ddpo", {"teacher_weight": 0}),
+    ],
+)
+def test_weights_of_zero_train_like_esmm(name, params):
+    params["tower_units"] = (8,)
+    plain = small(network="esmm", network_params={"tower_units": (8,)}).fit(X, Y)
+    for weight, is_same in [(0, True), (1, False)]:
+        params["correction_weight"] = weight
+        found = small(network=name, network_params=params).fit(X, Y).predict_proba(X)
+        assert np.allclose(found, plain.predict_proba(X), rtol=1e-5) == is_same
+
+
+@pytest.mark.parametrize("kind", [DCMT, DDPO])
+def test_propensities_are_limited_and_take_no_gradient(kind):
+    network = make(kind, 3, scale=30, min_propensity=0.01, **UNITS)
+    keywords = network(*batch(200)).extra_losses["correction"].keywords
+    rates = np.array(RATES[:2])
+    limits = 0.01 * np.array([rates, 1 - rates])
+    assert_allclose(network.smallest_propensities, limits, rtol=1e-5)
+    pairs = zip(keywords["propensities"], network.smallest_propensities, strict=True)
+    for propensity, smallest in pairs:
+        assert not propensity.requires_grad
+        assert (propensity >= smallest).all()
+        assert (propensity == smallest).any()
+        assert propensity.max() <= 1
+
+
+# The losses of labels, heads, the second towers, and propensities.
+DUAL_LOSSES = {
+    "mirrored": lambda labels, *args: counterfactual_loss(labels, *args),
+    "observed": lambda labels, *args: counterfactual_loss(labels, *args, False),
+    "prior": lambda labels, z, others, p: prior_loss(labels, z, others),
+    "dual propensity": lambda labels, *args: dual_propensity_loss(labels, *args),
+    "teacher": lambda labels, z, others, p: teacher_loss(labels, others),
+}
+
+
+@pytest.mark.parametrize("name", DUAL_LOSSES)
+def test_dual_weights_count_as_repetitions_of_rows(name):
+    heads, others, p = torch.randn(12, 2), torch.randn(12, 2), torch.rand(12, 2)
+    p, y, counts = 0.1 + 0.8 * p, funnel(12, 3), torch.randint(0, 4, (12,))
+    weights = counts / counts.float().mean()
+    loss = DUAL_LOSSES[name]
+    weighted = loss(Labels(y, weights, row_losses), heads, others, (p, 1 - p))
+    y, heads, others, p = (
+        t.repeat_interleave(counts, 0) for t in (y, heads, others, p)
+    )
+    repeated = loss(Labels(y, None, row_losses), heads, others, (p, 1 - p))
+    torch.testing.assert_close(weighted, repeated)
+
+
+@pytest.mark.parametrize("name", ["mirrored", "dual propensity"])
+def test_dual_weights_per_task_are_those_of_the_label_that_is_used(name):
+    heads, others, y = torch.randn(40, 2), torch.randn(40, 2), funnel(40, 3)
+    half, weights = torch.full((40, 2), 0.5), torch.rand(40, 3)
+    args = heads, others, (half, half)
+    losses = DUAL_LOSSES[name](Labels(y, weights, row_losses), *args)
+    for k in (1, 2):
+        # The label of the task where the previous one happened, and else that label.
+        used = torch.where(y[:, k - 1] == 1, weights[:, k], weights[:, k - 1])
+        expected = DUAL_LOSSES[name](Labels(y, used, row_losses), *args)
+        torch.testing.assert_close(losses[k], expected[k])
+
+
+@pytest.mark.parametrize("z", [-1000.0, 1000.0])
+@pytest.mark.parametrize("sign", [1, -1])
+@pytest.mark.parametrize("y", [0.0, 1.0])
+def test_dual_losses_are_finite_without_rows_of_a_kind(z, sign, y):
+    heads = torch.full((4, 1), z, requires_grad=True)
+    others = torch.full((4, 1), sign * z, requires_grad=True)
+    labels = Labels(torch.full((4, 2), y), None, row_losses)
+    p = torch.full((4, 1), 0.05), torch.full((4, 1), 0.95)
+    losses = torch.stack(
+        [loss(labels, heads, others, p) for loss in DUAL_LOSSES.values()]
+    )
+    losses.sum().backward()
+    assert losses.isfinite().all()
+    assert heads.grad.isfinite().all()
+    assert others.grad.isfinite().all()

@@ -5,12 +5,19 @@ import numpy as np
 import pytest
 import torch
 from numpy.testing import assert_allclose
-from refusals import X, Y, small
-from rewrites import RATES, batch, dense_input, make, tower, weights_of
+from rewrites import (
+    RATES,
+    batch,
+    dense_input,
+    funnel,
+    make,
+    row_losses,
+    tower,
+    weights_of,
+)
 from scipy.special import expit
-from torch.nn.functional import binary_cross_entropy_with_logits
 
-from sk_pwiser.networks import ESCM2, ESMM, Labels, NetworkSpec
+from sk_pwiser.networks import ESCM2, Labels, NetworkSpec
 
 UNITS = {"tower_units": (8, 7)}
 
@@ -23,10 +30,6 @@ def variant(request):
 def correction(output):
     """Return the arguments of the correction, a partial function."""
     return output.extra_losses["correction"].keywords
-
-
-def row_losses(logits, targets):
-    return binary_cross_entropy_with_logits(logits, targets, reduction="none")
 
 
 @pytest.mark.parametrize("n_tasks", [2, 3])
@@ -46,7 +49,7 @@ def test_equals_the_formula_written_out_in_numpy(variant, n_tasks):
     assert_allclose(output.conditional_logits.detach(), heads, rtol=1e-4, atol=1e-5)
     clipped = np.maximum(chain[:, :-1], smallest)
     assert_allclose(correction(output)["propensity"], clipped, rtol=1e-4)
-    y = (torch.rand(40, n_tasks) < 0.7).float().cumprod(dim=1)
+    y = funnel(40, n_tasks)
     losses = output.extra_losses["correction"](Labels(y, None, row_losses))
     labels, z, w = y[:, 1:].numpy(), heads[:, 1:], y[:, :-1].numpy() / clipped
 
@@ -71,13 +74,6 @@ def test_the_correction_is_not_kept_by_the_network(variant):
     del output
     gc.collect()
     assert heads() is None
-
-
-def test_predicts_as_esmm_with_the_same_weights(variant):
-    plain = make(ESMM, 3, **UNITS)
-    corrected, inputs = make(ESCM2, 3, variant=variant, **UNITS), batch()
-    corrected.load_state_dict(plain.state_dict(), strict=variant == "ipw")
-    torch.testing.assert_close(corrected(*inputs).logits, plain(*inputs).logits)
 
 
 def test_propensity_takes_no_gradient(variant):
@@ -108,39 +104,9 @@ def test_rare_clicks_keep_their_weights():
     assert (click / propensity).mean() == pytest.approx(1, abs=0.1)
 
 
-def test_one_task_needs_no_correction(variant):
-    network = make(ESCM2, 1, variant=variant, **UNITS)
-    output = network(*batch())
-    assert output.extra_losses == {}
-    assert output.logits.shape == (9, 1)
-
-
 def test_imputed_labels_start_at_the_rates():
     network = ESCM2(NetworkSpec([3], 2, 4, RATES), variant="dr")
     output = network(torch.randint(3, (500, 1)), torch.randn(500, 2))
     imputed = correction(output)["imputed"].detach().sigmoid()
     rates = np.array([RATES[1] / RATES[0], RATES[2] / RATES[1]])
     assert_allclose(imputed.mean(0), rates, rtol=0.1)
-
-
-def test_weight_of_zero_trains_like_esmm():
-    params = {"tower_units": (8,)}
-    plain = small(network="esmm", network_params=params).fit(X, Y).predict_proba(X)
-    for weight, is_same in [(0, True), (1, False)]:
-        network_params = {"correction_weight": weight, **params}
-        model = small(network="escm2", network_params=network_params).fit(X, Y)
-        assert np.allclose(model.predict_proba(X), plain, rtol=1e-5) == is_same
-
-
-@pytest.mark.parametrize(
-    ("params", "message"),
-    [
-        ({"variant": "ips"}, r"variant must be one of \['ipw', 'dr'\]; got 'ips'"),
-        ({"min_propensity": 0}, "min_propensity must be .* > 0 and <= 1; got 0"),
-        ({"min_propensity": 1.5}, "min_propensity must be .* > 0 and <= 1; got 1.5"),
-        ({"correction_weight": -1}, "correction_weight must be .* >= 0; got -1"),
-    ],
-)
-def test_bad_parameters_are_named(params, message):
-    with pytest.raises(ValueError, match=message):
-        make(ESCM2, **params)

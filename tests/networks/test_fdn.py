@@ -16,7 +16,7 @@ from rewrites import (
 )
 
 from sk_pwiser.networks import FDN
-from sk_pwiser.networks._fdn import PENALTIES
+from sk_pwiser.networks._experts import PENALTIES
 
 
 def cosine(s, h):
@@ -191,17 +191,3 @@ def test_number_of_parameters(n_tasks, n_pairs):
     heads = pairs * (7 + 1)
     n_expected = (4 + 6) * 5 + experts + towers + heads
     assert sum(parameter.numel() for parameter in network.parameters()) == n_expected
-
-
-@pytest.mark.parametrize(
-    ("params", "message"),
-    [
-        ({"n_pairs": 0}, "n_pairs must be an integer >= 1; got 0"),
-        ({"orthogonality": "rows"}, "orthogonality must be one of .* got 'rows'"),
-        ({"aux_weight": -1}, "aux_weight must be finite and >= 0; got -1"),
-        ({"orthogonality_weight": float("nan")}, "orthogonality_weight .* got nan"),
-    ],
-)
-def test_bad_parameters_are_named(params, message):
-    with pytest.raises(ValueError, match=message):
-        make(FDN, **params)

@@ -8,7 +8,7 @@ from rewrites import affine, batch, dense_input, make, mixed, mlp, softmax, weig
 from scipy.special import expit, log_expit, logsumexp
 
 from sk_pwiser.networks import MetaHeac
-from sk_pwiser.networks._metaheac import mixture_logits
+from sk_pwiser.networks._experts import mixture_logits
 
 UNITS = {"expert_units": (8, 7), "tower_units": (6,)}
 
@@ -89,9 +89,3 @@ def test_tasks_share_critics_but_not_gates():
         assert is_trained == [False, True, False]
     for shared in (network.critics, network.experts):
         assert shared.layers[0].weight.grad.flatten(1).any(dim=1).all()
-
-
-@pytest.mark.parametrize("name", ["n_experts", "n_critics"])
-def test_bad_counts_are_named(name):
-    with pytest.raises(ValueError, match=f"{name} must be an integer >= 1; got 0"):
-        make(MetaHeac, **{name: 0})

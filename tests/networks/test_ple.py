@@ -100,9 +100,3 @@ def test_number_of_parameters(n_levels):
         n_expected += (3 + 4) * (n_in + 1) * 8 + 3 * (n_in + 1) * (1 + 4)
         n_expected += (n_in + 1) * (3 + 4) if level < n_levels - 1 else 0
     assert sum(parameter.numel() for parameter in network.parameters()) == n_expected
-
-
-@pytest.mark.parametrize("name", ["n_experts", "n_shared_experts", "n_levels"])
-def test_bad_counts_are_named(name):
-    with pytest.raises(ValueError, match=f"{name} must be an integer >= 1; got 0"):
-        make(PLE, **{name: 0})

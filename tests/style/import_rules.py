@@ -36,6 +36,7 @@ ONNX = ("onnx", "onnxruntime", "onnxscript")
 BELOW_ESTIMATOR = (
     *FAMILIES,
     "_files",
+    "_fit",
     "_streaming",
     "_table",
     "_training",
@@ -58,13 +59,17 @@ FOLDERS = {
     "_row_weights": Folder(("_responses", "_table", "_utils"), LEARN),
     "weighting": Folder(("_utils", "_row_weights"), TORCH, ("torchjd",)),
     "_training": Folder(
-        (*FAMILIES, "_auc", "_files", "_funnel", "_table", "_times", "_utils"),
+        (*FAMILIES, "_auc", "_files", "_funnel", "_table", "_utils"),
         (*LEARN, *TORCH, "skorch"),
     ),
     "_streaming": Folder(
-        ("_files", "_funnel", "_table", "_times", "_training", "_utils"),
+        ("_files", "_funnel", "_table", "_training", "_utils"),
         (*LEARN, *TORCH),
         EXTRAS,
+    ),
+    "_fit": Folder(
+        ("_funnel", "_streaming", "_table", "_times", "_training", "_utils"),
+        (*LEARN, *TORCH),
     ),
     "_estimator": Folder(
         (*BELOW_ESTIMATOR, "_responses", "_version"), (*LEARN, *TORCH), EXTRAS
@@ -73,7 +78,7 @@ FOLDERS = {
     "__main__": Folder(
         (
             *("__init__", "_table", "_utils", "datasets"),
-            *("inspection", "metrics", "model_selection"),
+            *("history", "inspection", "metrics", "model_selection"),
         ),
         (*LEARN, "joblib"),
         EXTRAS,
@@ -113,7 +118,7 @@ FOLDERS = {
             "metrics",
         ),
         (*LEARN, "joblib"),
-        (*EXTRAS, "catboost", "pytabkit"),
+        (*EXTRAS, "catboost"),
     ),
     "linear_model": Folder(
         ("_responses", "_table", "_utils", "model_selection"), LEARN
@@ -126,12 +131,15 @@ FOLDERS = {
     "_version": Folder(),
 }
 # These folders hold a network, a loss and a weighting, whichever these are.
-BLIND = {"_utils", "_training", "_streaming", "_estimator"}
+BLIND = {"_utils", "_training", "_streaming", "_fit", "_estimator"}
 # (folder, folder below it): only one file of the first may import the second.
 JOINED_IN_ONE_FILE = [("_training", "_table")]
-# (folder, folders of which it may import private modules): training on files takes the
-# same steps as training on a table, but in parts.
-INNER = {"_streaming": ("_table", "_training")}
+# (folder, folders of which it may import private modules): a fit decides what these
+# folders do.
+INNER = {
+    "_streaming": ("_table", "_training"),
+    "_fit": ("_training",),
+}
 
 
 def folder_of(parts):

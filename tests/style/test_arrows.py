@@ -79,6 +79,7 @@ SOUND = {
     "weighting/_torchjd.py": "def f():\n    import torchjd\n",
     "_table/__init__.py": "import numpy\nfrom house._utils import check\n",
     "_streaming/__init__.py": "from house._training._net import Net\n",
+    "_fit/__init__.py": "from house._training._net import Net\n",
     "_training/__init__.py": "from house._training._net import Net\n",
     "_training/_net.py": "import skorch\nfrom house.losses import MultiTaskLoss\n",
     "_training/_data.py": "import house._table\nfrom house._table import encode\n",
@@ -115,6 +116,11 @@ FAULTS = {
         ("looks up a name", "_checks.py", "def f(s): return s in {'bce'}\n"),
     ],
     "_streaming": [
+        ("imports the estimator", "__init__.py", "from house import _estimator\n"),
+        ("imports skorch", "__init__.py", "import skorch\n"),
+        ("imports private", "__init__.py", "from house._utils import _checks\n"),
+    ],
+    "_fit": [
         ("imports the estimator", "__init__.py", "from house import _estimator\n"),
         ("imports skorch", "__init__.py", "import skorch\n"),
         ("imports private", "__init__.py", "from house._utils import _checks\n"),

@@ -5,8 +5,9 @@ import copy
 import numpy as np
 import pytest
 import torch
-from markets import SECOND, assert_same_weights, fit_source, rows, weights
+from markets import SECOND, fit_source, rows
 from numpy.testing import assert_allclose, assert_array_equal
+from pools import assert_same_weights, weights_of
 from refusals import X as OTHER
 from refusals import Y as OTHER_Y
 from refusals import small
@@ -82,8 +83,8 @@ def drift(source, **params):
     """Return the distances of weights and of features from those of the source."""
     kept = {"extend": False, "max_epochs": 20, "lr": 0.002}
     model = fine_tune(source, X, Y, **{**kept, **params})
-    start = weights(source)
-    distance = max(abs(w - start[name]).max() for name, w in weights(model).items())
+    start = weights_of(source)
+    distance = max(abs(w - start[name]).max() for name, w in weights_of(model).items())
     return distance, abs(features(model) - features(source)).max()
 
 
@@ -139,7 +140,7 @@ def test_embeddings_of_absent_values_stay(source):
     column = source._result.schema.encoder.columns_[9]
     place = source._result.schema.encoder.cardinalities_[0] + column.codes_[2]
     model = fine_tune(source, X[kept], Y[kept], weight_decay=0.1, extend=False)
-    before, after = weights(source)[TABLE], weights(model)[TABLE]
+    before, after = weights_of(source)[TABLE], weights_of(model)[TABLE]
     assert_array_equal(after[place], before[place])
     assert not np.array_equal(after[place + 1], before[place + 1])
 
@@ -150,21 +151,21 @@ def test_new_values_get_embeddings_that_start_from_the_unseen_one(source):
     model = fine_tune(source, new, Y, **STILL)
     old, column = (m._result.schema.encoder.columns_[8] for m in (source, model))
     assert set(column.codes_) - set(old.codes_) == {"new"}
-    before, after = weights(source)[TABLE], weights(model)[TABLE]
+    before, after = weights_of(source)[TABLE], weights_of(model)[TABLE]
     first, grown = old.cardinality, column.cardinality
     assert grown == first + 1
     assert_array_equal(after[:first], before[:first])
     assert_array_equal(after[column.codes_["new"]], before[1])
     assert_array_equal(after[grown:], before[first:])
     trained = fine_tune(source, new, Y)
-    table = weights(trained)[TABLE]
+    table = weights_of(trained)[TABLE]
     assert not np.allclose(table[column.codes_["new"]], table[1])
     assert np.isfinite(trained.predict_proba(new)).all()
     # The penalty does not hold a new row at its start: nobody has learnt it.
     free = fine_tune(
         source, new, Y, regularizer="l2_sp", regularizer_weight=1e4, max_epochs=5
     )
-    moved = abs(weights(free)[TABLE] - after).max(axis=1)
+    moved = abs(weights_of(free)[TABLE] - after).max(axis=1)
     assert moved[column.codes_["new"]] > 10 * moved[column.codes_[1]]
     # Without extension the new value stays an unseen one.
     kept = fine_tune(source, new, Y, extend=False)

@@ -6,8 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from markets import DATA, PARAMS, SECOND, assert_same_weights, fit_source, rows, weights
+from markets import DATA, PARAMS, SECOND, fit_source, rows
 from numpy.testing import assert_array_equal
+from pools import assert_same_weights, weights_of
 from refusals import small
 from sklearn.exceptions import NotFittedError
 
@@ -84,12 +85,10 @@ def test_values_without_training_rows_count_as_unseen(pooled):
     X, Y = rows(SECOND)
     kept = (X["category_0"] != 3).to_numpy()
     model = like(pooled, X[kept], Y[kept])
-    column = model._result.schema.encoder.columns_[8]
-    table = weights(model)["input_layer.embeddings.0.weight"]
-    assert column.name == "category_0"
-    assert 3 in column.codes_
-    assert_array_equal(table[column.codes_[3]], table[1])
-    assert not np.array_equal(table[column.codes_[4]], table[1])
+    codes = model.column_encodings_["category_0"]["values"]
+    table = weights_of(model)["input_layer.embeddings.0.weight"]
+    assert_array_equal(table[codes[3]], table[1])
+    assert not np.array_equal(table[codes[4]], table[1])
 
 
 def test_early_stopping_and_single_tasks(pooled):

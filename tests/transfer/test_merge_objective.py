@@ -11,7 +11,7 @@ from sklearn.metrics import log_loss
 
 from sk_pwiser.transfer import merge_estimators
 from sk_pwiser.transfer._compatible import encode
-from sk_pwiser.transfer._task_vectors import MergeObjective, read_state, row_entropies
+from sk_pwiser.transfer._merge import MergeObjective, read_state, row_entropies
 
 
 def make_objective(objective, base=None, scale=0.1):

@@ -5,9 +5,8 @@ import copy
 import numpy as np
 import pandas as pd
 import pytest
-from markets import assert_same_weights, weights
 from numpy.testing import assert_allclose, assert_array_equal
-from pools import frozen_bytes
+from pools import assert_same_weights, frozen_bytes, weights_of
 from sklearn.base import clone
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
@@ -169,8 +168,8 @@ def test_a_merge_of_merged_models(source):
     first = merge_estimators(source, members[:2], X, prior=0.5, **fixed)
     nested = merge_estimators(source, [first, members[2]], X, prior=0.5, **fixed)
     flat = merge_estimators(source, members, X, prior=[0.25, 0.25, 0.5], **fixed)
-    expected = weights(flat)
-    for name, value in weights(nested).items():
+    expected = weights_of(flat)
+    for name, value in weights_of(nested).items():
         assert_allclose(value, expected[name], atol=1e-6)
     # A merged model as the base, as a member, in an update and in fine-tuning.
     again = merge_estimators(first, [nested, members[0]], X, Y, realign=True)

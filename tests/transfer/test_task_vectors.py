@@ -5,7 +5,7 @@ import pytest
 import torch
 from numpy.testing import assert_array_equal
 
-from sk_pwiser.transfer._task_vectors import combine
+from sk_pwiser.transfer._merge import combine
 
 
 def states(n_members, seed=0):
@@ -34,15 +34,6 @@ def test_a_single_coefficient_of_1_gives_the_member_to_the_bit(index):
     for name in base:
         assert_array_equal(merged[name], members[index][name])
         assert merged[name] is not members[index][name]
-
-
-def test_coefficients_of_0_give_the_base_to_the_bit():
-    base, members = states(2)
-    for coefficients in ({}, for_all(base, [0.0, 0.0])):
-        merged = combine(base, members, coefficients)
-        for name in base:
-            assert_array_equal(merged[name], base[name])
-            assert merged[name] is not base[name]
 
 
 def test_unit_coefficients_give_the_sum_of_task_arithmetic_to_the_bit():

@@ -180,3 +180,58 @@ def test_no_state_needs_float64_which_some_devices_lack(name):
     weighting = WEIGHTINGS[name](2, **params)
     descend(weighting, lambda losses, i: losses)
     assert all(t.dtype != torch.float64 for t in state_of(weighting).values())
+
+
+VALUE, TYPE = ValueError, TypeError
+
+
+@pytest.mark.parametrize(
+    ("name", "params", "error", "message"),
+    [
+        ("dwa", {"temperature": 0.0}, VALUE, r"temperature must be .* > 0; got 0\.0"),
+        (
+            "dwa",
+            {"temperature": "hot"},
+            TYPE,
+            "temperature must be a number; got 'hot'",
+        ),
+        ("ema", {"decay": 1.0}, VALUE, r"decay must be .* >= 0 and < 1; got 1\.0"),
+        ("ema", {"decay": -0.1}, VALUE, "decay must be .* >= 0 and < 1; got -0.1"),
+        ("ema", {"rate": "rema"}, VALUE, "rate must be one of .* got 'rema'"),
+        ("ema", {"rate": [1]}, TYPE, r"rate must be one of .* got \[1\]"),
+        ("ema", {"temperature": 0}, VALUE, "temperature must be .* > 0; got 0"),
+        ("fixed", {"weights": [1.0]}, VALUE, r"one number per task, 2 .* got \[1\.0\]"),
+        ("fixed", {"weights": [0, 0]}, VALUE, r"one number > 0; got \[0, 0\]"),
+        ("fixed", {"weights": [1, -1]}, VALUE, r"weights\[1\] must be .* >= 0; got -1"),
+        ("fixed", {"weights": [1, None]}, TYPE, r"weights\[1\] must be a number"),
+        ("fixed", {"weights": "12"}, TYPE, "weights must be a sequence .* got '12'"),
+        (
+            "fixed",
+            {"weights": {0: 1, 1: 2}},
+            TYPE,
+            "weights must be a sequence .* got {",
+        ),
+        ("fixed", {"weights": 2.0}, TYPE, r"weights must be a sequence .* got 2\.0"),
+        ("gradcraft", {"relax": 1.1}, VALUE, r"relax must be .* <= 1; got 1\.1"),
+        ("gradcraft", {"decay": 1.0}, VALUE, r"decay must be .* < 1; got 1\.0"),
+        ("gradcraft", {"epsilon": -1.0}, VALUE, r"epsilon must be .* got -1\.0"),
+        ("gradnorm", {"alpha": -1}, VALUE, "alpha must be finite and >= 0; got -1"),
+        ("gradnorm", {"lr": 0.0}, VALUE, r"lr must be finite and > 0; got 0\.0"),
+        ("metabalance", {"relax": 1.1}, VALUE, r"relax must be .* <= 1; got 1\.1"),
+        ("metabalance", {"decay": 1.0}, VALUE, r"decay must be .* < 1; got 1\.0"),
+        ("metabalance", {"target": 2}, VALUE, "target must be .* 2 tasks; got 2"),
+        ("metabalance", {"target": -3}, VALUE, "target must be .* >= -2; got -3"),
+        (
+            "metabalance",
+            {"target": True},
+            TYPE,
+            "target must be an integer .* got True",
+        ),
+        ("nash", {"max_norm": 0}, VALUE, "max_norm must be finite and > 0; got 0"),
+        ("nash", {"tol": float("nan")}, VALUE, "tol must be finite and > 0; got nan"),
+        ("nash", {"max_iter": 0}, VALUE, "max_iter must be an integer >= 1; got 0"),
+    ],
+)
+def test_invalid_parameters_are_named(name, params, error, message):
+    with pytest.raises(error, match=message):
+        WEIGHTINGS[name](2, **params)

@@ -5,7 +5,7 @@ from numpy.testing import assert_allclose
 from refusals import X, Y, small
 
 from sk_pwiser.losses import BCE
-from sk_pwiser.weighting import WEIGHTINGS, DynamicWeightAverage
+from sk_pwiser.weighting import DynamicWeightAverage
 
 # Four epochs of five steps.
 EPOCHS = np.random.default_rng(0).lognormal(size=(4, 5, 3))
@@ -106,16 +106,3 @@ def test_the_history_of_an_estimator_has_the_weights():
     assert_allclose(weights[:2], 1, rtol=1e-6)
     assert_allclose(weights[2:], expected, rtol=1e-5)
     assert np.ptp(weights[2:, 0]) > 0.01
-
-
-@pytest.mark.parametrize("value", [0.0, -1, float("inf")])
-def test_invalid_temperatures_are_named(value):
-    message = f"temperature must be finite and > 0; got {value!r}"
-    with pytest.raises(ValueError, match=message):
-        DynamicWeightAverage(2, temperature=value)
-    with pytest.raises(TypeError, match="temperature must be a number; got 'hot'"):
-        DynamicWeightAverage(2, temperature="hot")
-
-
-def test_registry_holds_it():
-    assert WEIGHTINGS["dwa"] is DynamicWeightAverage

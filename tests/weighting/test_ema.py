@@ -2,10 +2,10 @@ import numpy as np
 import pytest
 import torch
 from numpy.testing import assert_allclose
+from quadratics import Scaled
 from refusals import X, Y, small
 
-from sk_pwiser.losses import BCE
-from sk_pwiser.weighting import WEIGHTINGS, ExponentialMovingAverage
+from sk_pwiser.weighting import ExponentialMovingAverage
 
 LOSSES = np.random.default_rng(0).lognormal(sigma=2, size=(30, 3))
 RATES = [None, "dwa", "plain"]
@@ -114,19 +114,6 @@ def test_factors_of_the_training_rates(rate):
     )
 
 
-class Scaled(BCE):
-    """Cross-entropy with a factor on the loss of the second task."""
-
-    def __init__(self, task_names, scale=1.0):
-        super().__init__(task_names)
-        factors = torch.ones(len(self.task_names))
-        factors[1] = scale
-        self.register_buffer("scale", factors)
-
-    def forward(self, logits, y, sample_weight=None, groups=None):
-        return self.scale * super().forward(logits, y, sample_weight, groups)
-
-
 def fit(scale, weighting="ema", **params):
     model = small(loss=Scaled, loss_params={"scale": scale}, max_epochs=4)
     return model.set_params(weighting=weighting, weighting_params=params).fit(X, Y)
@@ -158,26 +145,3 @@ def test_the_scale_of_a_loss_has_no_influence():
     equal, large = fit(1.0, "equal"), fit(1000.0, "equal")
     assert changed_names(equal, large)
     assert not np.allclose(large.predict_proba(X), equal.predict_proba(X), rtol=0.02)
-
-
-@pytest.mark.parametrize(
-    ("params", "error", "message"),
-    [
-        ({"decay": 1.0}, ValueError, r"decay must be .* >= 0 and < 1; got 1\.0"),
-        ({"decay": -0.1}, ValueError, "decay must be .* got -0.1"),
-        ({"decay": float("nan")}, ValueError, "decay must be finite .* got nan"),
-        ({"decay": "0.9"}, TypeError, "decay must be a number; got '0.9'"),
-        ({"decay": True}, TypeError, "decay must be a number; got True"),
-        ({"rate": "rema"}, ValueError, "rate must be one of .* got 'rema'"),
-        ({"rate": [1]}, TypeError, r"rate must be one of .* got \[1\]"),
-        ({"temperature": 0}, ValueError, "temperature must be finite and > 0; got 0"),
-        ({"temperature": None}, TypeError, "temperature must be a number; got None"),
-    ],
-)
-def test_invalid_parameters_are_named(params, error, message):
-    with pytest.raises(error, match=message):
-        ExponentialMovingAverage(2, **params)
-
-
-def test_registry_holds_it():
-    assert WEIGHTINGS["ema"] is ExponentialMovingAverage

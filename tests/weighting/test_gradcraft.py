@@ -4,7 +4,7 @@ import torch
 from numpy.testing import assert_allclose
 
 from sk_pwiser.weighting import GradCraft
-from sk_pwiser.weighting._gradcraft import without_conflicts
+from sk_pwiser.weighting._gradient_weightings import without_conflicts
 
 
 def projected(g, k, epsilon):
@@ -85,17 +85,3 @@ def test_a_task_whose_gradient_was_always_0():
 def test_without_conflict_and_relaxation_it_is_the_sum():
     gram = torch.tensor([[2.0, 1.0], [1.0, 3.0]], dtype=torch.float64)
     assert GradCraft(2, relax=0.0).weigh(gram).tolist() == [1, 1]
-
-
-@pytest.mark.parametrize(
-    ("params", "error", "message"),
-    [
-        ({"relax": 1.1}, ValueError, r"relax must be .* >= 0 and <= 1; got 1\.1"),
-        ({"decay": 1.0}, ValueError, r"decay must be .* >= 0 and < 1; got 1\.0"),
-        ({"epsilon": -1.0}, ValueError, r"epsilon must be .* >= 0 and <= 1; got -1\.0"),
-        ({"epsilon": "0"}, TypeError, "epsilon must be a number; got '0'"),
-    ],
-)
-def test_invalid_parameters_are_named(params, error, message):
-    with pytest.raises(error, match=message):
-        GradCraft(2, **params)

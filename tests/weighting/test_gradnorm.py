@@ -7,7 +7,7 @@ from refusals import X, Y, small
 from sk_pwiser._training._criterion import MultiTaskCriterion
 from sk_pwiser.losses import BCE
 from sk_pwiser.networks import NETWORKS, NetworkSpec
-from sk_pwiser.weighting import WEIGHTINGS, GradNorm
+from sk_pwiser.weighting import GradNorm
 
 # Gradients of three linear losses of two variables, with lengths 5, 13 and 0.1.
 SLOPES = torch.tensor([[3.0, 4.0], [-5.0, 12.0], [0.1, 0.0]])
@@ -199,21 +199,3 @@ def test_no_task_is_slow_before_training(name, weights, task_space):
     criterion.backward(output, y, weight, None, network.parameters())
     rates = weighting.losses / weighting.initial_losses
     assert_allclose(rates / rates.mean(), 1, atol=0.1)
-
-
-@pytest.mark.parametrize(
-    ("params", "error", "message"),
-    [
-        ({"alpha": -1}, ValueError, "alpha must be finite and >= 0; got -1"),
-        ({"alpha": "1"}, TypeError, "alpha must be a number; got '1'"),
-        ({"lr": 0.0}, ValueError, r"lr must be finite and > 0; got 0\.0"),
-        ({"lr": None}, TypeError, "lr must be a number; got None"),
-    ],
-)
-def test_invalid_parameters_are_named(params, error, message):
-    with pytest.raises(error, match=message):
-        GradNorm(2, **params)
-
-
-def test_registry_holds_it():
-    assert WEIGHTINGS["gradnorm"] is GradNorm

@@ -106,26 +106,6 @@ def test_partial_fit_continues_from_the_state():
     assert model.history_[-1, "train_weight_click"] == 1
 
 
-@pytest.mark.parametrize(
-    ("params", "error", "message"),
-    [
-        ({"relax": 1.1}, ValueError, r"relax must be .* >= 0 and <= 1; got 1\.1"),
-        ({"decay": 1.0}, ValueError, r"decay must be .* >= 0 and < 1; got 1\.0"),
-        (
-            {"target": 2},
-            ValueError,
-            "target must be .* one of 2 tasks; got 2",
-        ),
-        ({"target": -3}, ValueError, "target must be an integer >= -2; got -3"),
-        ({"target": "click"}, TypeError, "target must be an integer .* got 'click'"),
-        ({"target": True}, TypeError, "target must be an integer .* got True"),
-    ],
-)
-def test_invalid_parameters_are_named(params, error, message):
-    with pytest.raises(error, match=message):
-        MetaBalance(2, **params)
-
-
 def test_the_target_may_be_an_integer_of_numpy():
     assert MetaBalance(2, target=np.int64(1)).target == 1
 

@@ -2,12 +2,11 @@ import numpy as np
 import pytest
 import torch
 from numpy.testing import assert_allclose
-from quadratics import descend, shortest_mean
+from quadratics import Scaled, descend, shortest_mean
 from refusals import X, Y, small
 
-from sk_pwiser.losses import BCE
 from sk_pwiser.weighting import WEIGHTINGS, Nash
-from sk_pwiser.weighting._nash import nash_weights
+from sk_pwiser.weighting._gradient_weightings import nash_weights
 
 
 def gradients(n_tasks, n_entries=40, spread=0.0):
@@ -108,17 +107,6 @@ def test_it_reaches_a_pareto_stationary_point():
     assert shortest_mean(path[-1]) < 0.01
 
 
-class Scaled(BCE):
-    """Cross-entropy with a factor on the loss of the second task."""
-
-    def __init__(self, task_names, scale=1.0):
-        super().__init__(task_names)
-        self.register_buffer("scale", torch.tensor([1.0, scale]))
-
-    def forward(self, logits, y, sample_weight=None, groups=None):
-        return self.scale * super().forward(logits, y, sample_weight, groups)
-
-
 def test_the_estimator_does_not_depend_on_the_scale_of_a_loss():
     # Parameters of one task do not depend on it either, because Adam scales their
     # gradients, up to its epsilon.
@@ -135,18 +123,3 @@ def test_the_estimator_does_not_depend_on_the_scale_of_a_loss():
 
     assert change_by_the_scale("nash") < 1e-3
     assert change_by_the_scale("equal") > 0.05
-
-
-@pytest.mark.parametrize(
-    ("params", "error", "message"),
-    [
-        ({"max_norm": 0}, ValueError, "max_norm must be finite and > 0; got 0"),
-        ({"max_norm": "1"}, TypeError, "max_norm must be a number; got '1'"),
-        ({"tol": float("nan")}, ValueError, "tol must be finite and > 0; got nan"),
-        ({"max_iter": 0}, ValueError, "max_iter must be an integer >= 1; got 0"),
-        ({"max_iter": 1.5}, TypeError, r"max_iter must be an integer >= 1; got 1\.5"),
-    ],
-)
-def test_invalid_parameters_are_named(params, error, message):
-    with pytest.raises(error, match=message):
-        Nash(2, **params)

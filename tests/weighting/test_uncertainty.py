@@ -5,7 +5,7 @@ from numpy.testing import assert_allclose
 from refusals import X, Y, small
 
 from sk_pwiser.losses import BCE
-from sk_pwiser.weighting import WEIGHTINGS, Uncertainty
+from sk_pwiser.weighting import Uncertainty
 
 
 def test_value_and_gradients():
@@ -74,7 +74,3 @@ def test_the_optimiser_of_the_network_learns_the_variances():
     in_optimizer = [p for g in model.net_.optimizer_.param_groups for p in g["params"]]
     assert any(p is learned for p in in_optimizer)
     assert model.history_[:, "train_loss"] == pytest.approx([2.05] * 40)
-
-
-def test_registry_holds_it():
-    assert WEIGHTINGS["uncertainty"] is Uncertainty

@@ -1,0 +1,210 @@
+"""How to keep a model up to date: partial_fit every day, refits, or both.
+
+    pip install ".[benchmark,polars]"
+    python benchmarks/retraining.py --data movielens
+    SK_PWISER_DATA=/path/to/data python benchmarks/retraining.py --data kuairand
+
+The rows are in the order of time. The first ones are those of the first fit; the others
+come day by day. Every strategy predicts the rows of a day, and only then learns from
+them. MovieLens spans years: 40 % of its rows come in eight parts of equal size, which
+take the place of days. KuaiRand (click and engage) has eight days after the first
+ones. A refit takes place every fourth day, as a weekly one would.
+
+- never: the first fit.
+- partial_fit daily: the first fit, and one call of `partial_fit` per day.
+- refit, newest held out: every fourth day, a fit on all rows so far that stops early on
+  the newest tenth of them, from which it does not learn.
+- refit: the same, and then a fit on all rows with the number of epochs that was found.
+- refit and partial_fit: that refit, and one call of `partial_fit` on each day between.
+- refit daily: on all rows, with the number of epochs that was found last.
+
+The columns are those of the form "windows" of `history.py`, which are brought up to
+date with every row for all strategies, without the user of MovieLens, most of whom are
+new. The scores are means over the days; the differences are to the first strategy, on
+the same days and with the same seeds. The seconds are those of the processor per day.
+"""
+
+import pickle
+import time
+import warnings
+
+import numpy as np
+from _harness import begin, in_thousandths, make_parser, spread
+from history import DATA
+from sklearn.metrics import log_loss, roc_auc_score
+
+from sk_pwiser import MultiTaskCTRCVRClassifier
+from sk_pwiser.history import HistoryFeatures
+
+N_DAYS, EVERY = 8, 4
+UNUSED = {"movielens": ["user", "day"], "kuairand": ["day"]}
+
+
+def load(name, quick):
+    """Return the columns, the labels and the first row of each day, and the end."""
+    title, _, forms, read = DATA[name]
+    X, Y, _ = read("test")
+    if quick:
+        X, Y = X[-20_000:].reset_index(drop=True), Y[-20_000:].reset_index(drop=True)
+    if name == "kuairand" and not quick:
+        date = X["time"].dt.normalize()
+        days = np.sort(date.unique())[-N_DAYS:]
+        starts = [*np.searchsorted(date, days), len(X)]
+    else:
+        starts = np.linspace(0.6 * len(X), len(X), N_DAYS + 1).astype(int).tolist()
+    history = HistoryFeatures(time="time", **forms["windows"][0])
+    return title, history.fit_transform(X, Y).drop(columns=UNUSED[name]), Y, starts
+
+
+class Log:
+    """Rows that come day by day, and the fits of one seed on those so far."""
+
+    def __init__(self, X, Y, starts, seed):
+        self.X, self.Y, self.starts, self.seed = X, Y, starts, seed
+        self.stopped, self.full, self.seconds = {}, {}, {}
+
+    def rows(self, first, last):
+        return self.X.iloc[first:last], self.Y.iloc[first:last]
+
+    def timed(self, key, call):
+        started = time.process_time()
+        result = call()
+        self.seconds[key] = time.process_time() - started
+        return result
+
+    def fit_stopped(self, day):
+        """Return a fit before a day that holds out the newest tenth of the rows."""
+        if day not in self.stopped:
+            end = self.starts[day]
+            cut = int(0.9 * end)
+            model = MultiTaskCTRCVRClassifier(random_state=self.seed)
+            self.stopped[day] = self.timed(
+                ("stopped", day),
+                lambda: model.fit(*self.rows(0, cut), eval_set=self.rows(cut, end)),
+            )
+        return self.stopped[day]
+
+    def fit_full(self, day):
+        """Return a fit on all rows before a day."""
+        if day not in self.full:
+            n_epochs = self.fit_stopped(day - day % EVERY).best_epoch_
+            model = MultiTaskCTRCVRClassifier(
+                random_state=self.seed, early_stopping=False, max_epochs=n_epochs
+            )
+            self.full[day] = self.timed(
+                ("full", day), lambda: model.fit(*self.rows(0, self.starts[day]))
+            )
+        return self.full[day]
+
+    def scores(self, model, day):
+        X, Y = self.rows(*self.starts[day : day + 2])
+        found = model.predict_proba(X)
+        pairs = list(zip(Y.to_numpy().T, found.T, strict=True))
+        aucs = [roc_auc_score(y, p) for y, p in pairs]
+        return [*aucs, np.mean([log_loss(y, p, labels=[0, 1]) for y, p in pairs])]
+
+
+def of_fits(fit, every):
+    """Return a strategy of fits alone, which is a function of the log."""
+
+    def run(log):
+        for day in range(N_DAYS):
+            model = fit(log, day - day % every)
+            yield log.scores(model, day)
+
+    return run
+
+
+def with_updates(every):
+    """Return a strategy of refits, and of calls of `partial_fit` between them."""
+
+    def run(log):
+        for day in range(N_DAYS):
+            if day % every == 0:
+                # The fit of another strategy stays as it is.
+                model = pickle.loads(pickle.dumps(log.fit_full(day)))
+            else:
+                rows = log.rows(*log.starts[day - 1 : day + 1])
+                log.timed(
+                    ("update", every, day), lambda m=model, r=rows: m.partial_fit(*r)
+                )
+            yield log.scores(model, day)
+
+    return run
+
+
+STRATEGIES = {
+    "never": of_fits(Log.fit_full, N_DAYS),
+    "partial_fit daily": with_updates(N_DAYS),
+    "refit, newest held out": of_fits(Log.fit_stopped, EVERY),
+    "refit": of_fits(Log.fit_full, EVERY),
+    "refit and partial_fit": with_updates(EVERY),
+    "refit daily": of_fits(Log.fit_full, 1),
+}
+
+
+def seconds_per_day(log):
+    """Return the processor's seconds of each strategy, per day after the first."""
+    of = {kind: [] for kind in ("stopped", "full", "update")}
+    for (kind, *_, day), seconds in log.seconds.items():
+        if day:
+            of[kind].append((day, seconds))
+    weekly = {k: sum(s for day, s in v if day % EVERY == 0) for k, v in of.items()}
+    update = np.mean([seconds for _, seconds in of["update"]] or [0])
+    n = N_DAYS - 1
+    n_refits = (N_DAYS - 1) // EVERY
+    refit = (weekly["stopped"] + weekly["full"]) / n
+    return {
+        "never": 0,
+        "partial_fit daily": update,
+        "refit, newest held out": weekly["stopped"] / n,
+        "refit": refit,
+        "refit and partial_fit": refit + update * (n - n_refits) / n,
+        "refit daily": (weekly["stopped"] + sum(s for _, s in of["full"])) / n,
+    }
+
+
+def main():
+    parser = make_parser(__doc__, seeds=3)
+    parser.add_argument("--data", choices=UNUSED, default="movielens")
+    parser.add_argument(
+        "--strategies", nargs="+", choices=STRATEGIES, default=list(STRATEGIES)
+    )
+    arguments, report = begin("retraining", parser, seeds=1)
+    if report.path is not None:
+        report.path = report.path.with_stem(f"retraining_{arguments.data}")
+    title, X, Y, starts = load(arguments.data, arguments.quick)
+    results, seconds = {name: [] for name in arguments.strategies}, []
+    for seed in range(arguments.seeds):
+        log = Log(X, Y, starts, seed)
+        for name in results:
+            results[name].append(list(STRATEGIES[name](log)))
+            print(seed, name, np.mean(results[name][-1], axis=0).round(4), flush=True)
+        seconds.append(seconds_per_day(log))
+    rates = ", ".join(
+        f"{name} {rate:.1%}" for name, rate in Y[starts[0] :].mean().items()
+    )
+    report.text(
+        "",
+        f"{title}: {starts[0]:,} rows of the first fit; {len(X) - starts[0]:,} rows of "
+        f"{N_DAYS} days, {rates}; {arguments.seeds} seeds",
+    )
+    heads = [f"{task} AUC" for task in Y] + ["log loss"]
+    names = [text for head in heads for text in (head, "to first")]
+    report.table([*names, "s per day"], width=18)
+    base = np.array(results[arguments.strategies[0]]).mean(axis=1)
+    for name, found in results.items():
+        values = np.array(found).mean(axis=1)  # the mean over days, per seed
+        cells = []
+        for own, reference in zip(values.T, base.T, strict=True):
+            cells += [spread(own), in_thousandths(own - reference)]
+        cost = np.mean([each[name] for each in seconds])
+        report.row(name, [*cells, f"{cost:.1f}"])
+    report.text("Differences are in thousandths, with the standard error over seeds.")
+    report.save()
+
+
+if __name__ == "__main__":
+    # The estimator warns of users and films that are new, which many are.
+    warnings.filterwarnings("ignore", category=UserWarning)
+    main()

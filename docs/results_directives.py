@@ -1,0 +1,325 @@
+"""Directives `results-table` and `results-chart`: the figures of files in `results`.
+
+    .. results-table:: results/real_auc_defaults.json results/real_auc_peers.json
+       :rename: shared_bottom=sk_pwiser
+
+    .. results-chart:: results/linear.json
+       :caption: engage
+       :column: engage AUC
+       :highlight: MultiTask
+
+A benchmark writes a file as a list of parts: its command and the versions ("source"),
+texts, and tables with "caption", "columns" and "rows". A row is a list of cells, or a
+text across the table. Tables of several files that have the same data set and columns
+become one. `rename` replaces a part of the labels of rows.
+
+The best value of a column is bold where the title says which direction is better.
+Captions such as "engage: 94,784 rows" name the data set of a table. If a page has
+tables of several, `_static/results_filter.js` shows those that readers choose. A chart
+has a line per row of the tables whose caption begins with the given text: a dot for the
+value, a line for its spread.
+"""
+
+import io
+import json
+import re
+from html import escape
+from pathlib import Path
+
+from docutils import nodes
+from docutils.parsers.rst import directives
+from matplotlib import rc_context
+from matplotlib.figure import Figure
+from sphinx.util.docutils import SphinxDirective
+
+DATA_SET = re.compile(r"([\w.-]+)[:,] ")
+NUMBER = re.compile(r"[-+]?[\d,]*\.?\d+(?:e[-+]?\d+)?")
+SPREAD = re.compile(r"(\S+)( \([^()]*\)| \+- \S+)")
+SEEDS = re.compile(r" \d+ seeds;")
+HIGHER = re.compile(r"\bAUC\b|\binterest\b")
+LOWER = re.compile(r"\bloss\b|\bECE\b")
+# Colours that stand for those of the page.
+TEXT, MUTED, ACCENT = "#010101", "#020202", "#030303"
+PAGE_COLOURS = {
+    TEXT: "currentColor",
+    MUTED: "var(--pst-color-text-muted)",
+    ACCENT: "var(--pst-color-primary)",
+}
+
+
+class ResultsTable(SphinxDirective):
+    required_arguments, optional_arguments = 1, 4
+    option_spec = dict.fromkeys(
+        ("rename", "caption", "column", "highlight", "title"), directives.unchanged
+    )
+
+    def run(self):
+        folder = Path(self.state.document.current_source).parent
+        files = []
+        for argument in self.arguments:
+            self.env.note_dependency(str(folder / argument))
+            files.append(json.loads((folder / argument).read_text(encoding="utf-8")))
+        old, _, new = self.options.get("rename", "").partition("=")
+        for row in (row for parts in files for row in all_rows(parts) if old):
+            row[0] = row[0].replace(old, new)
+        return [nodes.raw("", self.html(files), format="html")]
+
+    def html(self, files):
+        return render(files)
+
+
+class ResultsChart(ResultsTable):
+    def html(self, files):
+        column = self.options["column"]
+        points = read_points(files, column, self.options.get("caption", ""))
+        if not points:
+            raise self.error(f"no table has rows of {column!r}")
+        title = self.options.get("title", column)
+        svg = draw(points, title, self.options.get("highlight", "pwiser"))
+        return f'<div class="results-chart">{svg}</div>'
+
+
+def setup(app):
+    """Register the directives."""
+    app.add_directive("results-table", ResultsTable)
+    app.add_directive("results-chart", ResultsChart)
+    app.add_js_file("results_filter.js", loading_method="defer")
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
+
+
+def all_rows(parts):
+    """Yield the rows of the tables, without texts."""
+    for part in parts:
+        yield from (row for row in part.get("rows", ()) if not isinstance(row, str))
+
+
+# ---------------------------------------------------------------- tables
+
+
+def render(files):
+    """Return the parts of files, with a list of their data sets to choose from."""
+    parts = files[0] if len(files) == 1 else join(files)
+    sets = data_sets(parts)
+    names = list(dict.fromkeys(name for each in sets for name in each))
+    found = []
+    if names:
+        options = "".join(f"<option>{escape(name)}</option>" for name in names)
+        found = [
+            '<p class="results-filter" hidden><label>Data set <select>'
+            f'<option value="">all</option>{options}</select></label></p>'
+        ]
+    for part, of_part in zip(parts, sets, strict=True):
+        html, shown = part_html(part), escape(" ".join(of_part))
+        found.append(f'<div data-sets="{shown}">{html}</div>' if of_part else html)
+    return f'<div class="results">{"".join(found)}</div>'
+
+
+def join(files):
+    """Return the commands of all files, and their tables without the numbers of seeds.
+
+    Tables with the same data set and columns are joined. They may differ in the number
+    of seeds, which the caption then leaves out.
+    """
+    source, joined, first = {"source": []}, [], {}
+    for part in (part for parts in files for part in parts):
+        if "source" in part:
+            source["source"] += part["source"]
+            continue
+        key = "rows" in part and (data_set(part), *part["columns"])
+        if key in first:
+            table = first[key]
+            table["rows"] += part["rows"]
+            table["caption"] = [SEEDS.sub("", line) for line in table["caption"]]
+        else:
+            joined.append(part)
+            first |= {key: part} if key else {}
+    return [source, *joined]
+
+
+def data_set(part):
+    """Return the name of the data set in the caption of a table, or None."""
+    match = DATA_SET.match(" ".join(part.get("caption", ())))
+    return match and match[1]
+
+
+def data_sets(parts):
+    """Return, for each part, the names of the data sets that it belongs to.
+
+    Texts before tables belong to the data sets of these tables, up to the next command.
+    Parts without a name belong to all. If there is a single data set, no part has one.
+    """
+    names = [data_set(part) for part in parts]
+    if len(set(names) - {None}) < 2:
+        return [[] for _ in parts]
+    found, below = [], []
+    for part, name in zip(reversed(parts), reversed(names), strict=True):
+        if "rows" in part:
+            found.insert(0, [name] if name else [])
+            below.insert(0, name)
+            continue
+        found.insert(0, list(dict.fromkeys(below)) if all(below) else [])
+        if "source" in part:
+            below = []
+    return found
+
+
+def part_html(part):
+    """Return a part of a file; the command and the versions are folded away."""
+    if "source" in part:
+        lines = escape("\n".join(part["source"]))
+        summary = "<summary>Command and versions</summary>"
+        return f"<details>{summary}<pre>{lines}</pre></details>"
+    if "text" in part:
+        return note(" ".join(part["text"]))
+    rows, notes = list(part["rows"]), []
+    while rows and isinstance(rows[-1], str):
+        notes.insert(0, note(rows.pop()))
+    return table_html(part["caption"], part["columns"], rows) + "".join(notes)
+
+
+def note(text):
+    return f'<p class="results-note">{escape(text)}</p>'
+
+
+def table_html(caption, columns, rows):
+    """Return a table."""
+    is_number = [holds_numbers(j, rows) for j in range(len(columns))]
+    best = best_cells(columns, rows)
+    lines = [cells_html("th", columns, is_number)] if any(columns) else []
+    for i, row in enumerate(rows):
+        if isinstance(row, str):
+            cell = f'<td class="group" colspan="{len(columns)}">{escape(row)}</td>'
+        else:
+            cell = cells_html("td", row, is_number, {j for k, j in best if k == i})
+        lines.append(cell)
+    body = "".join(f"<tr>{line}</tr>\n" for line in lines)
+    title = f"<caption>{escape(' '.join(caption))}</caption>" if caption else ""
+    return (
+        '<div class="pst-scrollable-table-container">'
+        f'<table class="results-table table">{title}\n{body}</table></div>'
+    )
+
+
+def cells_html(tag, cells, is_number, bold=()):
+    """Return the cells of a row; the spread of a number is marked."""
+    found = []
+    for j, cell in enumerate(cells):
+        match = SPREAD.fullmatch(cell) if is_number[j] and tag == "td" else None
+        value, spread = map(escape, match.groups() if match else (cell, ""))
+        if is_number[j]:
+            value = re.sub(r"^-(?=[\d.])", "\N{MINUS SIGN}", value)
+        value = f"<strong>{value}</strong>" if j in bold else value
+        if spread:
+            spread = spread.replace("+-", "\N{PLUS-MINUS SIGN}")
+            value += f'<span class="spread">{spread}</span>'
+        shown = ' class="number"' if is_number[j] else ""
+        found.append(f"<{tag}{shown}>{value}</{tag}>")
+    return "".join(found)
+
+
+def holds_numbers(j, rows):
+    """Return whether a column, which is not the first, holds numbers."""
+    cells = [row[j] for row in rows if not isinstance(row, str)]
+    numbers = sum(cell == "-" or bool(NUMBER.match(cell)) for cell in cells)
+    return j > 0 and 2 * numbers >= sum(map(bool, cells)) > 0
+
+
+def best_cells(columns, rows):
+    """Return the positions (row, column) of the best values.
+
+    Rows below a text are compared with each other only.
+    """
+    blocks, best = [[]], set()
+    for i, row in enumerate(rows):
+        if isinstance(row, str):
+            blocks.append([])
+        else:
+            blocks[-1].append(i)
+    for block in blocks:
+        for j, title in enumerate(columns):
+            values, is_difference = values_of({i: rows[i][j] for i in block})
+            if LOWER.search(title):
+                values = {i: -value for i, value in values.items()}
+            elif not (is_difference or HIGHER.search(title)):
+                continue
+            if len(set(values.values())) > 1:
+                largest = max(values.values())
+                best |= {(i, j) for i, value in values.items() if value == largest}
+    return best
+
+
+def values_of(cells):
+    """Return the numbers at the beginning of cells, and whether they are differences.
+
+    In a column of differences, all cells after the first have a sign, and the first is
+    what they are differences to: 0.
+    """
+    found = {key: NUMBER.match(cell) for key, cell in cells.items()}
+    texts = {key: match.group() for key, match in found.items() if match}
+    values = {key: float(text.replace(",", "")) for key, text in texts.items()}
+    first, *others = texts or [None]
+    is_difference = bool(others) and all(texts[key][0] in "+-" for key in others)
+    if is_difference and texts[first][0] not in "+-":
+        values[first] = 0.0
+    return values, is_difference
+
+
+# ---------------------------------------------------------------- charts
+
+
+def read_points(files, column, caption=""):
+    """Return (label, value, length below, length above) of each row of a column."""
+    points = []
+    for table in (part for parts in files for part in parts if "rows" in part):
+        is_meant = " ".join(table["caption"]).startswith(caption)
+        if is_meant and column in table["columns"]:
+            j, rows = table["columns"].index(column), list(all_rows([table]))
+            values, _ = values_of({i: row[j] for i, row in enumerate(rows)})
+            points += [
+                (rows[i][0], value, *lengths(value, rows[i][j]))
+                for i, value in values.items()
+            ]
+    return points
+
+
+def lengths(value, cell):
+    """Return the lengths of a spread below and above: of a deviation, or of a range."""
+    match = SPREAD.match(cell)
+    ends = [float(end) for end in re.findall(r"[\d.]+", match[2] if match else "0")]
+    if len(ends) == 1:
+        return ends * 2
+    return [max(value - ends[0], 0.0), max(ends[1] - value, 0.0)]
+
+
+def draw(points, title, highlight):
+    """Return an SVG element with a dot and a spread per point, the largest on top."""
+    points = sorted(points, key=lambda point: point[1])
+    colours = {"text.color": TEXT, "axes.edgecolor": MUTED}
+    colours |= {"xtick.color": TEXT, "ytick.color": TEXT}
+    with rc_context({"svg.fonttype": "none", "svg.hashsalt": title, **colours}):
+        figure = Figure(figsize=(5.2, 0.9 + 0.25 * len(points)))
+        axes = figure.add_subplot()
+        for y, (label, value, below, above) in enumerate(points):
+            colour = ACCENT if highlight in label else MUTED
+            axes.errorbar(value, y, xerr=[[below], [above]], fmt="o", color=colour)
+        axes.set_yticks(range(len(points)), [label for label, *_ in points])
+        axes.set_title(title, fontsize=10, loc="left")
+        axes.grid(axis="x", color=MUTED, alpha=0.25)
+        axes.spines[["top", "right", "left"]].set_visible(False)
+        axes.tick_params(axis="y", length=0)
+        axes.margins(y=0.08)
+        file = io.StringIO()
+        figure.savefig(file, format="svg", bbox_inches="tight", transparent=True)
+    values = "; ".join(f"{label}: {value:g}" for label, value, *_ in points[::-1])
+    return inline(file.getvalue(), f"{title}. {values}.")
+
+
+def inline(svg, text):
+    """Return a picture as part of a page: its colours and fonts, no sizes."""
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r' (width|height)="[\d.]+pt"', "", svg, count=2)
+    svg = re.sub(r"font: ([\d.]+px) [^;\"]+", r"font-size: \1", svg)
+    for colour, name in PAGE_COLOURS.items():
+        svg = svg.replace(colour, name)
+    return svg.replace("<svg", f'<svg role="img" aria-label="{escape(text)}"', 1)

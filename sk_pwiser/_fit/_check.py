@@ -1,0 +1,179 @@
+"""The checks of a fit, before any work: parameters, labels, and what is monitored."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.utils import check_random_state
+
+from sk_pwiser._fit._read import Origin, Source, read_eval_sets
+from sk_pwiser._streaming import FileRows
+from sk_pwiser._training._callbacks import FitTask
+from sk_pwiser._training._checkpoints import check_folder
+from sk_pwiser._training._components import (
+    LARGEST_SEED,
+    Components,
+    batch_sampler,
+    check_components,
+    check_task_weights,
+)
+from sk_pwiser._training._devices import find_device
+from sk_pwiser._training._early_stopping import check_monitored, plan_epochs
+from sk_pwiser._training._settings import Settings
+from sk_pwiser._utils import equal
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a fit has decided before it reads the values of X."""
+
+    settings: Settings
+    origin: Origin
+    device: torch.device
+    task_names: tuple[str, ...]
+    has_groups: bool  # of the rows on which early stopping decides
+    eval_rows: dict[str, Source]
+    components: Components | None  # None: the earlier net is updated in place
+    random_state: np.random.RandomState
+    first_random_state: dict[str, Any]
+    task: FitTask | None = None  # for scikit-learn's callbacks
+    folder: Path | None = None  # of checkpoints
+
+    @property
+    def by_time(self) -> bool:
+        """Whether times order the rows, the last of which are held out."""
+        has_times = self.settings.encoding_params["time_column"] is not None
+        # Rows that are added to those of earlier fits need no order.
+        return has_times and not (self.origin.is_update and self.origin.schema)
+
+    @property
+    def split_random_state(self) -> dict[str, Any]:
+        """The state that draws the validation rows: that of the first fit."""
+        # With `find_split`, no row is held out that the earlier fit was trained on.
+        return self.origin.split or self.first_random_state
+
+    def split_state(self) -> np.random.RandomState:
+        """Return the random state that draws the validation rows."""
+        if equal(self.split_random_state, self.first_random_state):
+            return self.random_state
+        return random_state_at(self.split_random_state)
+
+    @property
+    def block_seed(self) -> int:
+        """The seed of random blocks, which takes nothing from the random state."""
+        return int(random_state_at(self.split_random_state).randint(LARGEST_SEED))
+
+    @property
+    def sample_seed(self) -> int:
+        """The seed of samples of rows in parts, which takes nothing from it either."""
+        return int(
+            random_state_at(self.split_random_state).randint(LARGEST_SEED, size=2)[1]
+        )
+
+    def draw_seed(self) -> int:
+        """Draw a seed from the estimator's `random_state`."""
+        return int(self.random_state.randint(LARGEST_SEED))
+
+    def epochs(self, n_rows: int) -> tuple[str | None, int, int]:
+        """Return the monitored column, the first epoch that may be best, and the last.
+
+        Raises if a figure is monitored that does not exist.
+        """
+        if self.origin.is_update:
+            found: tuple[str | None, int, int] = None, 1, 1
+        else:
+            found = plan_epochs(
+                self.settings, n_rows, self.task_names, bool(self.eval_rows)
+            )
+        callbacks = self.settings.callbacks
+        check_monitored(found[0], callbacks, bool(self.eval_rows), self.has_groups)
+        return found
+
+    def holds_out(self, epochs: tuple[str | None, int, int]) -> bool:
+        """Return whether early stopping holds out a part of the rows."""
+        return epochs[0] is not None and not self.eval_rows
+
+    def check_labels(self, source: Source) -> None:
+        """Check labels and weights when all of them were read."""
+        summary = source.summary
+        if summary.per_task and self.components is not None:
+            check_task_weights(self.components.loss)
+        summary.targets().warn_about_labels(
+            constant_tasks=not self.origin.is_update,
+            task_space=self.settings.shared_param("task_space"),
+            weights=summary.label_weights(),
+        )
+
+
+def random_state_at(state: dict[str, Any]) -> np.random.RandomState:
+    """Return a new random state at the position of another one."""
+    random_state = np.random.RandomState()
+    random_state.set_state(state)
+    return random_state
+
+
+def check(
+    settings: Settings,
+    source: Source,
+    eval_set: Any = None,
+    origin: Origin | None = None,
+    task: FitTask | None = None,
+) -> Plan:
+    """Check all parameters and rows before any work is done, except the values of X."""
+    origin = Origin() if origin is None else origin
+    if origin.earlier is not None:
+        targets = origin.earlier.schema.targets
+        targets.check_same_tasks(source.tasks, "the dataset")
+    device = find_device(settings.device)
+    random_state = check_random_state(settings.random_state)
+    if origin.saved is not None:
+        random_state = random_state_at(origin.saved.start.random_state)
+    first_random_state = random_state.get_state(legacy=False)
+    eval_rows = read_eval_sets(eval_set, source)
+    if isinstance(source, FileRows):
+        source.check_features(eval_rows, origin.schema)
+    names, has_groups = source.tasks.task_names, source.has_groups
+    components: Components | None = None
+    if _updates_in_place(settings, origin, has_groups):
+        assert origin.earlier is not None
+        loss = origin.earlier.net.criterion_.loss
+    else:
+        components = check_components(settings, names, device, has_groups, random_state)
+        loss = components.loss
+    if any(rows.has_task_weights for rows in (source, *eval_rows.values())):
+        check_task_weights(loss)
+    folder = None
+    if settings.checkpoint_dir is not None and not origin.is_update:
+        folder = Path(settings.checkpoint_dir)
+    plan = Plan(
+        settings=settings,
+        origin=origin,
+        device=device,
+        task_names=names,
+        has_groups=eval_rows.get("valid", source).has_groups,
+        eval_rows=eval_rows,
+        components=components,
+        random_state=random_state,
+        first_random_state=first_random_state,
+        task=task,
+        folder=folder,
+    )
+    plan.epochs(source.n_rows)
+    if source.summary.n_rows:  # those of files are read later
+        plan.check_labels(source)
+    if folder is not None:
+        check_folder(folder)
+    return plan
+
+
+def _updates_in_place(settings: Settings, origin: Origin, has_groups: bool) -> bool:
+    """Return whether an update changes nothing of the earlier net but its weights."""
+    earlier = origin.earlier
+    if earlier is None or not (origin.is_update and earlier.single_pass):
+        return False
+    return settings.equals(earlier.settings) and (
+        earlier.net.iterator_train__sampler
+        == batch_sampler(settings, earlier.net.criterion_.loss, has_groups)
+    )

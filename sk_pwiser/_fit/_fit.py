@@ -1,0 +1,248 @@
+"""The way of a fit: rows are read, checked and encoded, a net is built and trained."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from copy import deepcopy
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from sk_pwiser._fit._check import Plan, check
+from sk_pwiser._fit._encode import EncodedData, encode
+from sk_pwiser._fit._read import find_origin, read
+from sk_pwiser._training._callbacks import FitTask, find_callback
+from sk_pwiser._training._checkpoints import Checkpoints, Start, compared, fingerprint
+from sk_pwiser._training._components import LARGEST_SEED, build_net, build_network
+from sk_pwiser._training._diagnostics import find_rises
+from sk_pwiser._training._early_stopping import best_epoch, stop_reason
+from sk_pwiser._training._encode import GivenRows
+from sk_pwiser._training._net import MultiTaskNet, close_bar
+from sk_pwiser._training._optimizers import LazyAdam
+from sk_pwiser._training._schedule import WarmupStableDecay
+from sk_pwiser._training._settings import Settings
+from sk_pwiser._training._state import (
+    TrainingResult,
+    Undo,
+    changed_parts,
+    check_own_tables,
+    continue_from,
+    grow_tables,
+    log_net,
+)
+from sk_pwiser._utils import (
+    Generators,
+    active,
+    draws_globally,
+    limited_threads,
+    seeded_globally,
+)
+
+
+def fit(
+    params: Mapping[str, Any],
+    given: GivenRows,
+    eval_set: Any = None,
+    *,
+    earlier: TrainingResult | None = None,
+    classes: Any = None,
+    is_update: bool = False,
+    undo: Undo | None = None,
+    task: FitTask | None = None,
+    estimator_name: str,
+) -> TrainingResult:
+    """Train on a table, or on a dataset that is read in parts.
+
+    An update logs in `undo`, also if it fails, the changes that it makes in place to
+    the net of `earlier`; `take_back` undoes them.
+    """
+    settings = Settings.of(params)
+    origin = find_origin(settings, given.X, earlier, is_update)
+    with ExitStack() as stack:
+        # Labels come first: a wrong one is found before the table is looked at.
+        rows = read(settings, given, origin, classes, stack)
+        # Whatever can be refused is refused here, before work that takes long.
+        plan = check(settings, rows, eval_set, origin, task)
+        # The host's part: columns, validation rows, target statistics.
+        data = encode(plan, rows, estimator_name)
+        # The sizes of the network depend on the columns.
+        net = build(plan, data)
+        return train(plan, data, net, undo)
+
+
+def make_checkpoints(plan: Plan, data: EncodedData) -> Checkpoints | None:
+    """Return the object that writes checkpoints and resumes; None without a folder."""
+    if plan.folder is None:
+        return None
+    digests = fingerprint(data.rows)
+    saved = plan.origin.saved
+    if saved is not None:
+        saved.check_data(digests)
+    start = Start(
+        compared(plan.settings),
+        plan.first_random_state,
+        plan.origin.n_earlier,
+        data.n_rows,
+        digests,
+        data.schema,
+        plan.split_random_state,
+        data.split_rows,
+    )
+    callbacks = plan.settings.callbacks or ()
+    return Checkpoints(plan.folder, start, saved, callbacks)
+
+
+def build(
+    plan: Plan, data: EncodedData, net_class: type[MultiTaskNet] = MultiTaskNet
+) -> MultiTaskNet:
+    """Build the net, with the weights of the earlier fit if training continues."""
+    earlier = plan.origin.earlier
+    if plan.components is None:
+        assert earlier is not None
+        return earlier.net
+    # New rows of the embedding tables are added to the weights of the earlier fit.
+    schema = data.schema if data.growth is None else plan.origin.schema
+    monitor, first_epoch, max_epochs = data.epochs
+    is_update = plan.origin.is_update
+    with seeded_globally(plan.draw_seed(), plan.device):
+        net = build_net(
+            plan.settings,
+            plan.components,
+            build_network(plan.settings, schema),
+            plan.device,
+            monitor=monitor,
+            max_epochs=max_epochs,
+            first_epoch=first_epoch,
+            average_decay=0.0 if is_update else plan.settings.average_decay,
+            is_update=is_update,
+            net_class=net_class,
+        )
+    if earlier is not None:
+        changed = changed_parts(plan.settings, earlier.settings)
+        continue_from(net, earlier.net, changed)
+    return net
+
+
+def train(
+    plan: Plan,
+    data: EncodedData,
+    net: MultiTaskNet,
+    undo: Undo | None = None,
+    checkpoints: Checkpoints | None = None,
+) -> TrainingResult:
+    """Train the net, after its embedding tables have grown with the vocabularies."""
+    undo = [] if undo is None else undo
+    if checkpoints is None:
+        checkpoints = make_checkpoints(plan, data)
+    task, origin, growth = plan.task, plan.origin, data.growth
+    if task is not None:
+        task.begin(0 if origin.is_update else data.epochs[-1])
+    if origin.earlier is None:
+        generators = Generators(plan.draw_seed())
+    else:
+        generators = deepcopy(origin.earlier.generators)
+    try:
+        n_codes = sum(net.module_.spec.cardinalities)
+        if growth is not None:
+            grow_tables(net, data.schema, growth, undo)
+        if plan.components is None:
+            log_net(net, undo)
+        with _random_numbers(plan, net, generators) as global_device:
+            if checkpoints is not None:
+                checkpoints.use(generators, global_device)
+            # An update in place keeps the device of the net.
+            rows = data.rows.to(torch.device(net.device))
+            if growth is not None:
+                check_own_tables(net, rows.train.sample, n_codes)
+            with limited_threads(net.n_products):
+                further = {
+                    k: one.to(rows.train.device) for k, one in data.further.items()
+                }
+                with _epochs_as_tasks(plan, data, net, generators):
+                    net.partial_fit(rows, checkpoints=checkpoints, further=further)
+        data.update_statistics(undo)
+    finally:
+        close_bar(net)
+        if isinstance(net.optimizer_, LazyAdam):
+            net.optimizer_.undo = None
+    result = _result(plan, data, net, generators, best_epoch(net))
+    if not origin.is_update:
+        n_epochs = len(net.history) - origin.n_earlier
+        rises = find_rises(net, data.rows.train, n_epochs, data.unrelated)
+        schedule = find_callback(net, WarmupStableDecay)
+        n_held = 0 if schedule is None else schedule.n_held
+        reason = stop_reason(net, n_epochs, n_held)
+        if plan.settings.verbose:
+            print(reason)
+        result = replace(result, rises=rises, stop_reason=reason)
+    if task is not None:
+        task.end(lambda: result)
+    return result
+
+
+def _epochs_as_tasks(
+    plan: Plan, data: EncodedData, net: MultiTaskNet, generators: Generators
+) -> AbstractContextManager[None]:
+    """Let scikit-learn's callbacks see each epoch, with the network that it left."""
+
+    def result() -> TrainingResult:
+        copied = net.copy_network()
+        return _result(plan, data, copied, generators, net.history[-1, "epoch"])
+
+    if plan.task is None or plan.origin.is_update:
+        return nullcontext()
+    return plan.task.epochs(net, result)
+
+
+def _result(
+    plan: Plan,
+    data: EncodedData,
+    net: MultiTaskNet,
+    generators: Generators,
+    best_epoch: int,
+) -> TrainingResult:
+    valid, earlier = data.rows.valid, plan.origin.earlier
+    weight_scale: float | None = data.weight_scale
+    split = plan.split_random_state if data.holds_out else None
+    split_rows = data.split_rows
+    if earlier is not None:
+        split, split_rows = split or earlier.split, split_rows or earlier.split_rows
+        if plan.origin.is_update:  # of the first call
+            weight_scale = earlier.weight_scale
+    return TrainingResult(
+        net,
+        data.schema,
+        generators,
+        plan.settings,
+        plan.origin.is_update,
+        best_epoch,
+        (len(data.rows.train), 0 if valid is None else len(valid)),
+        split=split,
+        weight_scale=weight_scale,
+        split_rows=split_rows,
+    )
+
+
+@contextmanager
+def _random_numbers(
+    plan: Plan, net: MultiTaskNet, generators: Generators
+) -> Iterator[torch.device | None]:
+    """Activate the fit's generators; seed torch's own if they may be used.
+
+    Yields the device of the latter, None if they are not used. The user's own layers,
+    such as `torch.nn.Dropout`, and compiled code draw from the global generators. Such
+    fits in several threads run one after the other.
+    """
+    with active(generators), ExitStack() as stack:
+        # Drawn in any case: the order of rows does not depend on the components.
+        cpu = generators.on(torch.device("cpu"))
+        if plan.origin.earlier is not None:
+            # From a copy: two fits draw the orders of rows of one longer fit.
+            cpu = torch.Generator().set_state(cpu.get_state())
+        seed = int(torch.randint(LARGEST_SEED, (), generator=cpu))
+        parts = net.module_, net.criterion_, net.optimizer_
+        if net.compile_mode not in (None, "graph") or draws_globally(*parts):
+            stack.enter_context(seeded_globally(seed, plan.device))
+            yield plan.device
+        else:
+            yield None

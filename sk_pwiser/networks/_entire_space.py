@@ -1,0 +1,574 @@
+"""Entire space networks: conditional heads, trained on all impressions.
+
+`ESMM` multiplies the heads. `ESCM2`, `DCMT` and `DDPO` also correct the heads after the
+first, whose labels are known only in the rows in which the previous task happened. The
+functions at the end of the file are their losses.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from sk_pwiser._utils import (
+    at_least_float32,
+    chain_parents,
+    check_choice,
+    check_number,
+    conditional_labels,
+)
+from sk_pwiser.networks._chain import chain_logits
+from sk_pwiser.networks._multi_task_network import (
+    Labels,
+    MultiTaskNetwork,
+    NetworkOutput,
+)
+from sk_pwiser.networks._spec import NetworkSpec
+
+
+class ESMM(MultiTaskNetwork):
+    r"""Entire space multi-task model: the funnel as a chain of conditional heads.
+
+    .. math:: P(Y_k = 1 \mid x) = \prod_{j \le k} \sigma(c_j), \quad c_j = t_j(x)
+
+    with x the input of shared embeddings and numeric values and t_j the tower of
+    conditional head j: for two tasks CTCVR = CTR x CVR. All heads are trained on all
+    impressions, the CVR head through the product. The product is computed in log space.
+    The probability of a later task never exceeds that of an earlier task.
+
+    Parameters
+    ----------
+    spec : NetworkSpec
+        The table, the tasks and the shared options.
+    tower_units : sequence of int, default=(128, 64, 32)
+        Widths of each tower's hidden layers.
+    dropout : float, default=0.0
+        Share of activations that are dropped in training.
+
+    Notes
+    -----
+    `predict_cvr` is the product of the heads after the first, which is the CVR head for
+    two tasks. This implementation differs from the paper in that it takes any number of
+    tasks, also in a tree, and numeric values beside embeddings.
+
+    References
+    ----------
+    Ma et al. (2018). Entire Space Multi-Task Model: An Effective Approach for
+    Estimating Post-Click Conversion Rate. SIGIR. :arxiv:`1804.07931`
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sk_pwiser.networks import ESMM, NetworkSpec
+    >>> spec = NetworkSpec([3, 5], n_numeric=2, embedding_dim=4, base_rates=[0.1, 0.01])
+    >>> codes, numeric = torch.tensor([[0, 1]]), torch.zeros(1, 2)
+    >>> click, conversion = ESMM(spec)(codes, numeric).logits[0]
+    >>> bool(conversion < click)
+    True
+    """
+
+    def __init__(
+        self,
+        spec: NetworkSpec,
+        *,
+        tower_units: Sequence[int] = (128, 64, 32),
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__(spec)
+        biases = self.conditional_base_logits
+        self.towers = self._make_towers(self.width, tower_units, dropout, biases)
+
+    def forward(self, codes: Tensor, numeric: Tensor) -> NetworkOutput:
+        """Compute the logits of a batch, of shape `(batch, n_tasks)`."""
+        heads = at_least_float32(self.towers(self.input_layer(codes, numeric)))
+        logits = chain_logits(heads, self.spec.parents)
+        return NetworkOutput(logits, conditional_logits=heads)
+
+
+class _CorrectedESMM(ESMM):
+    """Base class of networks that correct the heads of ESMM by inverse propensities."""
+
+    smallest_propensities: Tensor
+
+    def __init__(
+        self,
+        spec: NetworkSpec,
+        correction_weight: float,
+        min_propensity: float,
+        tower_units: Sequence[int],
+        dropout: float,
+    ) -> None:
+        if tuple(spec.parents) != chain_parents(spec.n_tasks):
+            raise ValueError(
+                f"task_parents must be 'chain' for the network {type(self).__name__}, "
+                "whose corrections are made for a funnel; 'esmm' takes any structure."
+            )
+        super().__init__(spec, tower_units=tower_units, dropout=dropout)
+        self.correction_weight = check_number(
+            "correction_weight", correction_weight, at_least=0
+        )
+        share = check_number("min_propensity", min_propensity, above=0, at_most=1)
+        # Relative to the base rate, so that rare tasks are not clipped everywhere.
+        rates = torch.tensor(list(spec.base_rates[:-1]), dtype=torch.float64)
+        smallest = (share * torch.stack([rates, 1 - rates])).float()
+        self.register_buffer("smallest_propensities", smallest, persistent=False)
+
+    def forward(self, codes: Tensor, numeric: Tensor) -> NetworkOutput:
+        """Compute the logits of a batch, `(batch, n_tasks)`, and the extra losses."""
+        inputs = self.input_layer(codes, numeric)
+        heads = at_least_float32(self.towers(inputs))
+        logits = chain_logits(heads)
+        extra: Mapping[str, Callable[[Labels], Tensor]] = {}
+        if self.n_tasks > 1:
+            propensities = self._propensities(logits)
+            extra = self._corrections(inputs, heads[:, 1:], propensities)
+        return NetworkOutput(logits, extra_losses=extra, conditional_logits=heads)
+
+    def _corrections(
+        self, inputs: Tensor, heads: Tensor, propensities: tuple[Tensor, Tensor]
+    ) -> dict[str, Callable[[Labels], Tensor]]:
+        """Return the extra losses, given the input and the heads after the first."""
+        raise NotImplementedError
+
+    def _propensities(self, logits: Tensor) -> tuple[Tensor, Tensor]:
+        """Return P(previous task) and its complement, for heads after the first."""
+        # Detached: the correction must not change the propensities that it divides by.
+        logits, smallest = logits[:, :-1].detach(), self.smallest_propensities
+        happened = torch.maximum(logits.sigmoid(), smallest[0])
+        # The sigmoid of -logit: 1 - sigmoid would round to 0 for a frequent task.
+        return happened, torch.maximum((-logits).sigmoid(), smallest[1])
+
+
+def entire_space_loss(
+    labels: Labels,
+    heads: Tensor,
+    propensity: Tensor,
+    imputed: Tensor | None = None,
+    weight: float = 1.0,
+) -> Tensor:
+    """Compute the loss of :class:`ESCM2`, `(n_tasks,)`, 0 for the first task.
+
+    The other tensors are `(batch, n_tasks - 1)`. The paper imputes the loss itself,
+    which has no gradient for the head, so that rows without a label would not train it.
+    Here labels are imputed.
+    """
+    target = later_targets(labels)
+    known = later_weights(labels) * labels.y[:, :-1] / propensity.detach()
+    delta = later_losses(labels, heads, target)
+    if imputed is None:
+        losses = weighted_mean(delta, known)
+    else:
+        # Detached in the first two terms: only the loss of the known labels trains the
+        # imputation.
+        guess = imputed.detach().sigmoid()
+        guessed = later_losses(labels, heads, guess)
+        training = later_losses(labels, imputed, target)
+        losses = (guessed * earlier_weights(labels)).mean(dim=0)
+        losses = losses + weighted_mean(delta - guessed + training, known)
+    return weight * F.pad(losses, (1, 0))
+
+
+def dual_loss(
+    labels: Labels,
+    heads: Tensor,
+    others: Tensor,
+    other_targets: Tensor,
+    propensities: tuple[Tensor, Tensor],
+    weight: float,
+) -> Tensor:
+    """Compute the losses of heads where labels are known, of `others` elsewhere.
+
+    The result is `(n_tasks,)`, 0 for the first task, and all other tensors are `(batch,
+    n_tasks - 1)`; `propensities` are P(previous task) and its complement.
+    """
+    happened = labels.y[:, :-1]
+    known = weighted_mean(
+        later_losses(labels, heads, later_targets(labels)),
+        later_weights(labels) * happened / propensities[0],
+    )
+    unknown = weighted_mean(
+        later_losses(labels, others, other_targets),
+        earlier_weights(labels) * (1 - happened) / propensities[1],
+    )
+    return weight * F.pad(known + unknown, (1, 0))
+
+
+def later_losses(labels: Labels, logits: Tensor, targets: Tensor) -> Tensor:
+    """Compute unweighted losses of heads after the first, `(batch, n_tasks - 1)`."""
+    # The loss takes one column per task; that of the first is not used.
+    logits = torch.cat([logits.new_zeros(len(logits), 1), logits], dim=1)
+    targets = torch.cat([labels.y[:, :1], targets], dim=1)
+    return labels.row_losses(logits, targets)[:, 1:]
+
+
+def later_targets(labels: Labels) -> Tensor:
+    """Return the targets of heads after the first, where the previous task happened.
+
+    Labels of 0 and 1 do not change. Probabilities as labels become P(task | previous
+    task).
+    """
+    return conditional_labels(labels.y, chain_parents(labels.y.shape[1]))[:, 1:]
+
+
+def later_weights(labels: Labels) -> Tensor:
+    """Return the weights of rows for tasks after the first."""
+    return _weights(labels)[:, 1:]
+
+
+def earlier_weights(labels: Labels) -> Tensor:
+    """Return the weights of the rows for the task before each task after the first."""
+    return _weights(labels)[:, :-1]
+
+
+def _weights(labels: Labels) -> Tensor:
+    if labels.sample_weight is None:
+        return torch.ones_like(labels.y)
+    return labels.sample_weight.view(len(labels.y), -1).expand_as(labels.y)
+
+
+def weighted_mean(losses: Tensor, weights: Tensor) -> Tensor:
+    """Average `(batch, n)` over the rows, by weights; 0 where all weights are 0."""
+    # 0 / tiny is 0: a batch without a click gives no correction, and no NaN.
+    tiny = torch.finfo(losses.dtype).tiny
+    return (losses * weights).sum(dim=0) / weights.sum(dim=0).clamp(min=tiny)
+
+
+class ESCM2(_CorrectedESMM):
+    r"""Entire space counterfactual multi-task model: ESMM with a corrected CVR.
+
+    The conditional heads are the heads of :class:`ESMM`. Each head after the first has
+    an additional loss over all impressions, although its label r is known only if the
+    previous task happened, o = 1. With :math:`\delta(q, r)` the head's own part of
+    `loss=` in a row and p the propensity, the loss weights the known rows by
+    w = o / p ("ipw"),
+
+    .. math:: \frac{\sum_i w_i\, \delta(q_i, r_i)}{\sum_i w_i},
+
+    or is doubly robust ("dr"): further towers impute labels :math:`\tilde q`, which
+    also train the head in the rows without a label,
+
+    .. math:: \frac{1}{n} \sum_i \delta(q_i, \tilde q_i)
+        + \frac{\sum_i w_i\, [\delta(q_i, r_i) - \delta(q_i, \tilde q_i)]}{\sum_i w_i}
+        + \frac{\sum_i w_i\, \delta(\tilde q_i, r_i)}{\sum_i w_i},
+
+    where only the last term trains the imputation. The propensity is the network's
+    probability of the previous task, without gradient,
+
+    .. math:: p_i = \max(P(Y_{k-1} = 1 \mid x_i),\ c\, \bar y_{k-1}),
+
+    with :math:`\bar y_{k-1}` the base rate of that task and c `min_propensity`.
+
+    Parameters
+    ----------
+    spec : NetworkSpec
+        The table, the tasks and the shared options.
+    variant : {"ipw", "dr"}, default="ipw"
+        Inverse propensity weighting, or the doubly robust form.
+    correction_weight : float, default=0.1
+        Weight of the additional losses, >= 0.
+    min_propensity : float, default=0.1
+        Smallest propensity as a share of the base rate, in (0, 1]. With 0.1, no row
+        counts more than ten times as much as a row with an average propensity. Rows
+        with a smaller propensity count less than a consistent estimate requires.
+    tower_units : sequence of int, default=(128, 64, 32)
+        Widths of each tower's hidden layers.
+    dropout : float, default=0.0
+        Share of activations that are dropped in training.
+
+    Notes
+    -----
+    This implementation differs from the paper in five points: it takes any number of
+    tasks; the propensity takes no gradient and is clipped relative to the base rate;
+    the weights are divided by their sum in the batch; the doubly robust form imputes
+    labels instead of losses, so that rows without labels train the heads, and trains
+    the imputation by the loss of these labels instead of the squared error of the
+    imputed loss, whose gradient vanishes where the head's logit is 0 and grows with the
+    square of the logit; and the additional losses use the pointwise part of `loss=`,
+    cross-entropy or not.
+
+    References
+    ----------
+    Wang et al. (2022). ESCM2: Entire Space Counterfactual Multi-Task Model for
+    Post-Click Conversion Rate Estimation. SIGIR. :arxiv:`2204.05125`
+
+    A. Swaminathan and T. Joachims (2015). The Self-Normalized Estimator for
+    Counterfactual Learning. NIPS.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sk_pwiser.networks import ESCM2, NetworkSpec
+    >>> spec = NetworkSpec([3, 5], n_numeric=2, embedding_dim=4, base_rates=[0.1, 0.01])
+    >>> codes, numeric = torch.tensor([[0, 1]]), torch.zeros(1, 2)
+    >>> output = ESCM2(spec, variant="dr")(codes, numeric)
+    >>> tuple(output.logits.shape), list(output.extra_losses)
+    ((1, 2), ['correction'])
+    """
+
+    def __init__(
+        self,
+        spec: NetworkSpec,
+        *,
+        variant: str = "ipw",
+        correction_weight: float = 0.1,
+        min_propensity: float = 0.1,
+        tower_units: Sequence[int] = (128, 64, 32),
+        dropout: float = 0.0,
+    ) -> None:
+        variant = check_choice("variant", variant, ("ipw", "dr"))
+        super().__init__(spec, correction_weight, min_propensity, tower_units, dropout)
+        self.imputation = None
+        if variant == "dr":
+            later = self.conditional_base_logits[1:]
+            self.imputation = self._make_towers(self.width, tower_units, dropout, later)
+
+    def _corrections(
+        self, inputs: Tensor, heads: Tensor, propensities: tuple[Tensor, Tensor]
+    ) -> dict[str, Callable[[Labels], Tensor]]:
+        correction = partial(
+            entire_space_loss,
+            heads=heads,
+            propensity=propensities[0],
+            imputed=None if self.imputation is None else self.imputation(inputs),
+            weight=self.correction_weight,
+        )
+        return {"correction": correction}
+
+
+class DCMT(_CorrectedESMM):
+    r"""Entire-space causal multi-task framework: a CVR with a counterfactual twin.
+
+    The form of the paper's twin tower could not be read. Here the twin is a separate
+    tower, and its label is a parameter.
+
+    The conditional heads are the heads of :class:`ESMM`. Each head after the first,
+    with probability q, has a counterfactual twin with probability :math:`q^*`, a tower
+    on the same input. The head learns from the rows in which the previous task
+    happened, o = 1, and the twin from the others. Both losses are averages by inverse
+    propensities,
+
+    .. math:: \frac{\sum_i w_i\, \delta(q_i, r_i)}{\sum_i w_i}
+        + \frac{\sum_i w^*_i\, \delta(q^*_i, r^*_i)}{\sum_i w^*_i}, \quad
+        w_i = \frac{o_i}{p_i}, \quad w^*_i = \frac{1 - o_i}{1 - p_i},
+
+    with r the label of the task, :math:`\delta` the part of `loss=` that belongs to a
+    row, and p the network's probability of the previous task, without gradient. A
+    prior ties the two together: the mean over all rows of :math:`|1 - q_i - q^*_i|`.
+    Predictions do not depend on the twins.
+
+    Parameters
+    ----------
+    spec : NetworkSpec
+        The table, the tasks and the shared options.
+    counterfactual_label : {"mirrored", "observed"}, default="mirrored"
+        The label r* of the twin: 1 - r ("mirrored"), or r itself ("observed").
+    correction_weight : float, default=0.1
+        Weight of the two averages, >= 0.
+    prior_weight : float, default=0.001
+        Weight of the prior, >= 0.
+    min_propensity : float, default=0.1
+        Smallest values of p and of 1 - p as a share of their means, the base rates, in
+        (0, 1]. With 0.1, no row counts more than ten times as much as a row with an
+        average propensity.
+    tower_units : sequence of int, default=(128, 64, 32)
+        Widths of each tower's hidden layers.
+    dropout : float, default=0.0
+        Share of activations that are dropped in training.
+
+    Notes
+    -----
+    Only the abstract of the paper could be read; see :ref:`entire-space-family` for the
+    label of the twin. The losses follow a re-implementation by other authors, which
+    also divides by the number of rows, and has fixed weights and a propensity of at
+    least 0.001. Here there are any number of tasks, and the losses of `loss=`.
+
+    References
+    ----------
+    Zhu et al. (2023). DCMT: A Direct Entire-Space Causal Multi-Task Framework for
+    Post-Click Conversion Estimation. ICDE. :arxiv:`2302.06141`
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sk_pwiser.networks import DCMT, NetworkSpec
+    >>> spec = NetworkSpec([3, 5], n_numeric=2, embedding_dim=4, base_rates=[0.1, 0.01])
+    >>> codes, numeric = torch.tensor([[0, 1]]), torch.zeros(1, 2)
+    >>> output = DCMT(spec)(codes, numeric)
+    >>> tuple(output.logits.shape), list(output.extra_losses)
+    ((1, 2), ['correction', 'prior'])
+    """
+
+    def __init__(
+        self,
+        spec: NetworkSpec,
+        *,
+        counterfactual_label: str = "mirrored",
+        correction_weight: float = 0.1,
+        prior_weight: float = 0.001,
+        min_propensity: float = 0.1,
+        tower_units: Sequence[int] = (128, 64, 32),
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__(spec, correction_weight, min_propensity, tower_units, dropout)
+        choices = ("mirrored", "observed")
+        check_choice("counterfactual_label", counterfactual_label, choices)
+        self.is_mirrored = counterfactual_label == "mirrored"
+        self.prior_weight = check_number("prior_weight", prior_weight, at_least=0)
+        # The probabilities of a head and its twin add up to 1 at the start.
+        opposite = -self.conditional_base_logits[1:]
+        self.twins = self._make_towers(self.width, tower_units, dropout, opposite)
+
+    def _corrections(
+        self, inputs: Tensor, heads: Tensor, propensities: tuple[Tensor, Tensor]
+    ) -> dict[str, Callable[[Labels], Tensor]]:
+        twins = at_least_float32(self.twins(inputs))
+        correction = partial(
+            counterfactual_loss,
+            heads=heads,
+            twins=twins,
+            propensities=propensities,
+            is_mirrored=self.is_mirrored,
+            weight=self.correction_weight,
+        )
+        prior = partial(prior_loss, heads=heads, twins=twins, weight=self.prior_weight)
+        return {"correction": correction, "prior": prior}
+
+
+def counterfactual_loss(
+    labels: Labels,
+    heads: Tensor,
+    twins: Tensor,
+    propensities: tuple[Tensor, Tensor],
+    is_mirrored: bool = True,
+    weight: float = 1.0,
+) -> Tensor:
+    """Compute the losses of heads and of their counterfactual twins."""
+    target = later_targets(labels)
+    mirrored = 1 - target if is_mirrored else target
+    return dual_loss(labels, heads, twins, mirrored, propensities, weight)
+
+
+def prior_loss(
+    labels: Labels, heads: Tensor, twins: Tensor, weight: float = 1.0
+) -> Tensor:
+    """Compute the mean distance from 1 of the probabilities of head and twin."""
+    # 1 - q - q* as a difference of two probabilities, exact also if q is near 1.
+    gap = ((-heads).sigmoid() - twins.sigmoid()).abs() * earlier_weights(labels)
+    return weight * F.pad(gap.mean(dim=0), (1, 0))
+
+
+class DDPO(_CorrectedESMM):
+    r"""Direct dual propensity optimisation: a teacher labels rows without a click.
+
+    The paper's attention between the networks is left out, since its form could not be
+    read.
+
+    The conditional heads are the heads of :class:`ESMM`. Each head after the first,
+    with probability q, has a teacher with probability :math:`\tilde q`, a tower on the
+    same input that learns only from the rows in which the previous task happened,
+    o = 1. The head learns from all rows: from the label r where it is known, and from
+    the teacher elsewhere. Both parts are averages by inverse propensities,
+
+    .. math:: \frac{\sum_i w_i\, \delta(q_i, r_i)}{\sum_i w_i}
+        + \frac{\sum_i w^*_i\, \delta(q_i, \tilde q_i)}{\sum_i w^*_i}, \quad
+        w_i = \frac{o_i}{p_i}, \quad w^*_i = \frac{1 - o_i}{1 - p_i},
+
+    with :math:`\delta` the part of `loss=` that belongs to a row and p the network's
+    probability of the previous task. Neither p nor the teacher takes a gradient from
+    this loss. Predictions do not depend on the teachers.
+
+    Parameters
+    ----------
+    spec : NetworkSpec
+        The table, the tasks and the shared options.
+    correction_weight : float, default=0.1
+        Weight of the loss above, >= 0.
+    teacher_weight : float, default=0.1
+        Weight of the teachers' losses, means over the rows in which the previous task
+        happened, >= 0.
+    min_propensity : float, default=0.1
+        Smallest values of p and of 1 - p as a share of their means, the base rates, in
+        (0, 1]. With 0.1, no row counts more than ten times as much as a row with an
+        average propensity.
+    tower_units : sequence of int, default=(128, 64, 32)
+        Widths of each tower's hidden layers.
+    dropout : float, default=0.0
+        Share of activations that are dropped in training.
+
+    Notes
+    -----
+    Only the abstract of the paper could be read; the losses follow a re-implementation
+    by other authors. The default weights of the losses are not the paper's. There is no
+    separate network for the propensity: it is the head of the previous task. This
+    implementation divides by the sums of the weights (Swaminathan and Joachims 2015)
+    instead of the number of rows and clips propensities relative to the base rate; it
+    takes any number of tasks, and uses the losses of `loss=`, cross-entropy or not.
+
+    References
+    ----------
+    Su et al. (2024). DDPO: Direct Dual Propensity Optimization for Post-Click
+    Conversion Rate Estimation. SIGIR. :doi:`10.1145/3626772.3657817`
+
+    A. Swaminathan and T. Joachims (2015). The Self-Normalized Estimator for
+    Counterfactual Learning. NIPS.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sk_pwiser.networks import DDPO, NetworkSpec
+    >>> spec = NetworkSpec([3, 5], n_numeric=2, embedding_dim=4, base_rates=[0.1, 0.01])
+    >>> codes, numeric = torch.tensor([[0, 1]]), torch.zeros(1, 2)
+    >>> output = DDPO(spec)(codes, numeric)
+    >>> tuple(output.logits.shape), list(output.extra_losses)
+    ((1, 2), ['teacher', 'correction'])
+    """
+
+    def __init__(
+        self,
+        spec: NetworkSpec,
+        *,
+        correction_weight: float = 0.1,
+        teacher_weight: float = 0.1,
+        min_propensity: float = 0.1,
+        tower_units: Sequence[int] = (128, 64, 32),
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__(spec, correction_weight, min_propensity, tower_units, dropout)
+        self.teacher_weight = check_number("teacher_weight", teacher_weight, at_least=0)
+        later = self.conditional_base_logits[1:]
+        self.teachers = self._make_towers(self.width, tower_units, dropout, later)
+
+    def _corrections(
+        self, inputs: Tensor, heads: Tensor, propensities: tuple[Tensor, Tensor]
+    ) -> dict[str, Callable[[Labels], Tensor]]:
+        teachers = at_least_float32(self.teachers(inputs))
+        teacher = partial(teacher_loss, teachers=teachers, weight=self.teacher_weight)
+        correction = partial(
+            dual_propensity_loss,
+            heads=heads,
+            teachers=teachers,
+            propensities=propensities,
+            weight=self.correction_weight,
+        )
+        return {"teacher": teacher, "correction": correction}
+
+
+def teacher_loss(labels: Labels, teachers: Tensor, weight: float = 1.0) -> Tensor:
+    """Compute the mean losses of teachers where the previous task happened."""
+    losses = later_losses(labels, teachers, later_targets(labels))
+    means = weighted_mean(losses, later_weights(labels) * labels.y[:, :-1])
+    return weight * F.pad(means, (1, 0))
+
+
+def dual_propensity_loss(
+    labels: Labels,
+    heads: Tensor,
+    teachers: Tensor,
+    propensities: tuple[Tensor, Tensor],
+    weight: float = 1.0,
+) -> Tensor:
+    """Compute the losses of heads for labels, and for the teachers' probabilities."""
+    guesses = teachers.detach().sigmoid()
+    return dual_loss(labels, heads, heads, guesses, propensities, weight)

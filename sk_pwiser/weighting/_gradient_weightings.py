@@ -1,0 +1,551 @@
+"""Weightings that combine the gradients of the tasks; their base is `_gradient`."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sk_pwiser._utils import check_integer, check_number
+from sk_pwiser.weighting._gradient import GradientWeighting
+
+# A gradient counts as vanished below this length, relative to the longest one.
+VANISHED = 1e-8
+
+
+class GradNorm(GradientWeighting):
+    r"""GradNorm: weights learned such that slow tasks get longer gradients.
+
+    The weights are learned by gradient descent on
+
+    .. math::
+        \sum_k \left| w_k \lVert g_k \rVert - \bar G\, r_k^\alpha \right|, \qquad
+        r_k = \frac{L_k(t) / L_k(0)}{\operatorname{mean}_j L_j(t) / L_j(0)}
+
+    where :math:`w_k` is the weight of task k, :math:`g_k` the gradient of its loss
+    :math:`L_k` with respect to the shared parameters, :math:`\bar G` the mean of
+    :math:`w_j \lVert g_j \rVert` over the tasks, and :math:`r_k` the relative inverse
+    training rate. The targets :math:`\bar G\, r_k^\alpha` are treated as constants.
+    All weights start at 1 and remain positive, and their sum is `n_tasks`. A step uses
+    the weights before their update in that step.
+
+    Parameters
+    ----------
+    n_tasks : int
+        Number of tasks.
+    alpha : float, default=1.5
+        Exponent of the training rates, >= 0. The larger it is, the longer are the
+        gradients of slow tasks. With 0 all gradients are brought to the same length.
+    lr : float, default=0.025
+        Learning rate of the weights, > 0.
+
+    Notes
+    -----
+    This implementation differs from the paper in these points:
+
+    - The weights multiply the gradients of the shared parameters only. Parameters of
+      one task, such as its tower, take the plain gradient of that task, as with all
+      subclasses of :class:`GradientWeighting`. In the paper the weight multiplies the
+      whole loss.
+    - The norms are computed over all shared parameters, not over the last shared
+      layer.
+    - The targets are divided by the mean of :math:`r_j^\alpha`. Otherwise weights with
+      a fixed sum could not reach all of them.
+    - The descent is on the logarithms of the weights, with its own learning rate `lr`
+      and with the sum above divided by :math:`\bar G`, and no step moves a weight
+      beyond its target. The weights therefore remain positive for losses of any scale.
+    - If the loss of a task is not above 0, or its gradient is negligible compared to
+      the longest one, the weight of the task is unchanged in this step, and the task
+      does not enter the means.
+    - The initial loss :math:`L_k(0)` is the expected loss at the base rate of the task,
+      for cross-entropy the entropy of the rate, instead of the loss of the first batch,
+      which depends on whether the batch has a positive row. If the weighting is used
+      alone, or with a loss that is not a mean over rows, such as "jrc" and
+      "combined_pair", it is the mean of the losses above 0 in the first epoch, and
+      during that epoch the mean so far.
+    - In the training rates, :math:`L_k(t)` is a mean over the weights: the loss of the
+      batch divided by the mean weight of its rows for the task. Otherwise missing
+      labels, small weights of a task and, in conditional task space, few rows with the
+      task that it presupposes would count as progress.
+    - Extra losses that a network adds, such as the corrections of ESCM2, have no
+      expected value at the base rates. They are left out of :math:`L_k(t)` in the
+      training rates, and are part of the gradients.
+
+    References
+    ----------
+    Chen et al. (2018), "GradNorm: gradient normalization for adaptive loss balancing in
+    deep multitask networks", ICML. :arxiv:`1711.02257`
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sk_pwiser.weighting import GradNorm
+    >>> weighting = GradNorm(2)
+    >>> shared = torch.nn.Parameter(torch.tensor([1.0, 1.0]))
+    >>> for _ in range(200):
+    ...     losses = torch.stack([shared.sum(), 3 * shared.sum()])
+    ...     weighting.backward(losses, None, [shared])
+    >>> weighting.weights
+    tensor([1.5000, 0.5000])
+    """
+
+    weights: Tensor
+    initial_losses: Tensor
+    n_initial: Tensor
+    losses: Tensor
+    extra_losses: Tensor
+    mean_weights: Tensor
+
+    def __init__(self, n_tasks: int, *, alpha: float = 1.5, lr: float = 0.025) -> None:
+        super().__init__(n_tasks)
+        self.alpha = check_number("alpha", alpha, at_least=0.0)
+        self.lr = check_number("lr", lr, above=0.0)
+        self.register_buffer("weights", torch.ones(n_tasks))
+        # 0 if unknown, until the first loss of the task that is above 0.
+        self.register_buffer("initial_losses", torch.zeros(n_tasks))
+        # The number of losses in the mean of the epoch; 0 if no loss is added any more.
+        count = torch.zeros(n_tasks, dtype=torch.int64)
+        self.register_buffer("n_initial", count, persistent=False)
+        # Values of the current step, which later steps do not need.
+        self.register_buffer("losses", torch.zeros(n_tasks), persistent=False)
+        self.register_buffer("extra_losses", torch.zeros(n_tasks), persistent=False)
+        self.register_buffer("mean_weights", torch.ones(n_tasks), persistent=False)
+
+    def set_base_losses(self, losses: Tensor) -> None:
+        """Take the expected losses at the base rates, `(n_tasks,)`, as initial ones."""
+        self.initial_losses.copy_(losses)
+
+    def set_sample_weight(self, sample_weight: Tensor | None) -> None:
+        """Take the mean weights of the tasks; the rates divide the losses by them."""
+        if sample_weight is None or sample_weight.dim() == 1:  # equal for all tasks
+            self.mean_weights.fill_(1.0)
+        else:
+            self.mean_weights.copy_(sample_weight.mean(dim=0))
+
+    def set_extra_losses(self, losses: Tensor) -> None:
+        """Take the extra losses of a step, `(n_tasks,)`, which the rates leave out."""
+        self.extra_losses.copy_(losses)
+
+    def backward(
+        self,
+        losses: Tensor,
+        penalty: Tensor | None,
+        parameters: Iterable[nn.Parameter],
+    ) -> None:
+        """Combine the tasks' gradients and store the result in the parameters."""
+        known = (losses.detach() - self.extra_losses) / self.mean_weights
+        self.losses.copy_(torch.where(self.mean_weights > 0, known, 0.0))
+        is_open = (self.initial_losses == 0) | (self.n_initial > 0)
+        is_added = is_open & (self.losses > 0)
+        self.n_initial += is_added
+        change = (self.losses - self.initial_losses) / self.n_initial.clamp(min=1)
+        self.initial_losses += torch.where(is_added, change, 0.0)
+        super().backward(losses, penalty, parameters)
+
+    def end_epoch(self) -> list[float]:
+        """Return the epoch's mean weights and reset them; end means of first losses."""
+        self.n_initial.zero_()
+        return super().end_epoch()
+
+    def weigh(self, gram: Tensor) -> Tensor:
+        """Return the weights of the step, of shape `(n_tasks,)`, then update them."""
+        # One copy from the device.
+        known = torch.stack([self.weights, self.losses, self.initial_losses])
+        weights, losses, initial_losses = known.to(gram).unbind()
+        norms = gram.diagonal().sqrt()
+        progress = losses / initial_losses
+        is_active = (losses > 0) & (norms > VANISHED * norms.max())
+        if is_active.any():
+            updated = weights.clone()
+            updated[is_active] = self._update(
+                weights[is_active], norms[is_active], progress[is_active]
+            )
+            self.weights.copy_(updated)
+        return weights
+
+    def _update(self, weights: Tensor, norms: Tensor, progress: Tensor) -> Tensor:
+        """Return the weights of the active tasks after one step of the descent."""
+        lengths = weights * norms
+        # The targets are proportional to progress ** alpha and sum to the same total.
+        targets = lengths.sum() * (self.alpha * progress.log()).softmax(dim=0)
+        # The derivative of |length - target| / mean with respect to log w is
+        # length / mean, up to its sign.
+        limit = self.lr * lengths / lengths.mean()
+        step = (targets / lengths).log().clamp(-limit, limit)
+        updated = weights * step.exp()
+        return updated * weights.sum() / updated.sum()
+
+
+class MetaBalance(GradientWeighting):
+    r"""MetaBalance: gradients scaled to the length of a target task's gradient.
+
+    Each shared parameter tensor is treated separately. With the target task 0 and a
+    moving average :math:`n_k` of the lengths of the gradients of each task,
+
+    .. math::
+        g_k \leftarrow r \frac{n_0}{n_k} g_k + (1 - r) g_k, \quad\text{then}\quad
+        n_k \leftarrow \beta n_k + (1 - \beta) \lVert g_k \rVert
+
+    with the original gradient in the second formula. The step is the sum over the
+    tasks.
+
+    Parameters
+    ----------
+    n_tasks : int
+        Number of tasks.
+    relax : float, default=0.7
+        The factor r, in [0, 1]. With 0 the step is the plain sum, with 1 all moving
+        averages of the lengths become equal.
+    decay : float, default=0.9
+        Decay :math:`\beta` of the moving averages, in [0, 1).
+    target : int, default=0
+        Index of the target task. A negative index counts from the last task.
+
+    Notes
+    -----
+    The weights differ between tensors. The history contains the mean weight of each
+    task over the tensors in which its gradient is not 0.
+
+    The paper has three strategies. This is the one that both increases and decreases
+    lengths; the other two only increase or only decrease them.
+
+    This implementation differs from the authors' code in two points: the averages start
+    with the first length and exclude the current batch; and they skip batches in which
+    the gradient of the task is 0, such as those without a known label or, in
+    conditional task space, without a click. Otherwise a batch with a positive row of a
+    rare task, whose gradient is long, would reduce its own weight, and the first batch
+    after many without a label would have an arbitrarily large one.
+
+    As in the authors' code, the ratio of the averages has no limit, so that tasks with
+    short gradients may have weights of hundreds. A single gradient, however, is
+    lengthened to at most 100 times the average of the target. In the authors' code the
+    limit is :math:`1/(1-\beta)`, as the average includes the gradient; it would shorten
+    the gradient of a positive row if fewer than about one in ten batches has such a
+    row.
+
+    References
+    ----------
+    He et al. (2022), "MetaBalance: improving multi-task recommendations via adapting
+    gradient magnitudes of auxiliary tasks", WWW. :arxiv:`2203.06801`
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sk_pwiser.weighting import MetaBalance
+    >>> weighting = MetaBalance(2, relax=1.0)
+    >>> weighting.combine([torch.tensor([[2.0, 0.0], [0.0, 1.0]])])
+    [tensor([2., 2.])]
+    """
+
+    lengths: Tensor
+
+    def __init__(
+        self,
+        n_tasks: int,
+        *,
+        relax: float = 0.7,
+        decay: float = 0.9,
+        target: int = 0,
+    ) -> None:
+        super().__init__(n_tasks)
+        self.relax = check_number("relax", relax, at_least=0, at_most=1)
+        self.decay = check_number("decay", decay, at_least=0, below=1)
+        self.target = check_integer("target", target, at_least=-n_tasks)
+        if self.target >= n_tasks:
+            raise ValueError(
+                f"target must be the index of one of {n_tasks} tasks; got {target!r}."
+            )
+        # One row per trained tensor; rows are added when a tensor is first combined.
+        self.register_buffer("lengths", torch.zeros(0, n_tasks))
+        self._rows: tuple[list[int], Tensor] | None = None  # indices, on the device
+
+    def combine(self, gradients: Sequence[Tensor]) -> list[Tensor]:
+        """Return the weighted sum of each tensor, of shape `(n_entries,)`."""
+        current = torch.stack([torch.linalg.vector_norm(g, dim=1) for g in gradients])
+        indices = list(range(len(gradients)) if self.indices is None else self.indices)
+        if self._rows is None or self._rows[0] != indices:
+            self._rows = indices, torch.tensor(indices, device=current.device)
+        rows = self._rows[1]
+        n_missing = max(indices) + 1 - len(self.lengths)
+        if n_missing > 0:
+            new = current.new_zeros(n_missing, self.n_tasks)
+            self.lengths = torch.cat([self.lengths.to(new), new])
+        before = self.lengths[rows].to(current)
+        lengths = torch.where(before > 0, before, current)
+        moved = lengths.lerp(current, 1 - self.decay)
+        moved = torch.where(current > 0, moved, before)
+        self.lengths[rows] = moved.to(self.lengths.dtype)
+        lengths = lengths.maximum(current / LONGEST)
+        is_known = lengths > 0
+        target_lengths = lengths[:, self.target].unsqueeze(1)
+        ratios = torch.where(
+            is_known & (target_lengths > 0), target_lengths / lengths, 1.0
+        )
+        weights = self.relax * ratios + (1 - self.relax)
+        mean = torch.where(is_known, weights, 0.0).sum(dim=0) / is_known.sum(dim=0)
+        self.record(mean.nan_to_num(nan=1.0))
+        return [w @ g for w, g in zip(weights, gradients, strict=True)]
+
+    def _load_from_state_dict(
+        self, state_dict: Mapping[str, Any], prefix: str, *args: Any, **kwargs: Any
+    ) -> None:
+        # A new instance does not know the number of tensors.
+        found = state_dict.get(f"{prefix}lengths")
+        if found is not None and found.shape[1:] == self.lengths.shape[1:]:
+            self.lengths = torch.zeros_like(found, device=self.lengths.device)
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+
+
+# A gradient is lengthened to at most this multiple of the average that it approaches.
+LONGEST = 100.0
+
+
+class GradCraft(GradientWeighting):
+    r"""GradCraft: gradients of similar length, with all conflicts removed jointly.
+
+    First the lengths of the gradients are brought closer together, by their moving
+    averages :math:`m_k` over the earlier batches:
+
+    .. math::
+        g_k \leftarrow r \frac{\max_j m_j}{m_k} g_k + (1 - r) g_k, \quad\text{then}\quad
+        m_k \leftarrow \beta m_k + (1 - \beta) \lVert g_k \rVert
+
+    with the original gradient in the second formula.
+
+    Then, for each task k, let J be the set of tasks whose gradients have a negative
+    inner product with :math:`g_k`. A linear combination of the gradients of J is
+    added to :math:`g_k`, such that
+
+    .. math::
+        \tilde g_k^\top g_j = \epsilon \lVert g_k \rVert \lVert g_j \rVert
+        \quad \text{for all } j \in J.
+
+    The step is :math:`\sum_k \tilde g_k`.
+
+    Parameters
+    ----------
+    n_tasks : int
+        Number of tasks.
+    relax : float, default=0.5
+        The factor r, in [0, 1]. With 0 the lengths are unchanged, with 1 all moving
+        averages of the lengths become equal.
+    decay : float, default=0.9
+        Decay :math:`\beta` of the moving averages, in [0, 1).
+    epsilon : float, default=1e-8
+        Cosine between conflicting gradients after the projection, in [0, 1].
+
+    Notes
+    -----
+    PCGrad (Yu et al., 2020, :arxiv:`2001.06782`) projects onto one task after another,
+    and a later projection may restore an earlier conflict. GradCraft solves for all
+    conflicts of a task jointly, by least squares if the gradients of J are linearly
+    dependent.
+
+    The authors search r in [0, 1] and :math:`\epsilon` between 1e-10 and 1e-8.
+
+    This implementation differs from the authors' code in four points: lengths and
+    conflicts are computed over the shared parameters instead of all parameters; the
+    step is the sum over the tasks instead of their mean, as with equal weights; the
+    averages start with the first length and exclude the current batch; and they skip
+    batches in which the gradient of the task is 0, such as those without a known label
+    or, in conditional task space, without a click. Otherwise a batch with a positive
+    row of a rare task, whose gradient is long, would reduce its own weight, and the
+    first batch after many without a label would have an arbitrarily large one. A task
+    whose gradient was 0 in all steps so far is ignored.
+
+    As in the authors' code, the ratio of the averages has no limit, so that tasks with
+    short gradients may have weights of hundreds. A single gradient, however, is
+    lengthened to at most 100 times the longest average. In the authors' code the limit
+    is :math:`1/(1-\beta)`, as the average includes the gradient; it would shorten the
+    gradient of a positive row if fewer than about one in ten batches has such a row.
+
+    References
+    ----------
+    Bai, Zhang, Li, Yu, Liu, Feng and He (2024), "GradCraft: elevating multi-task
+    recommendations through holistic gradient crafting", KDD. :arxiv:`2407.19682`
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sk_pwiser.weighting import GradCraft
+    >>> weighting = GradCraft(2, relax=1.0, epsilon=0.0)
+    >>> weighting.combine([torch.tensor([[2.0, 0.0], [0.0, 1.0]])])
+    [tensor([2., 2.])]
+    """
+
+    lengths: Tensor
+
+    def __init__(
+        self,
+        n_tasks: int,
+        *,
+        relax: float = 0.5,
+        decay: float = 0.9,
+        epsilon: float = 1e-8,
+    ) -> None:
+        super().__init__(n_tasks)
+        self.relax = check_number("relax", relax, at_least=0, at_most=1)
+        self.decay = check_number("decay", decay, at_least=0, below=1)
+        self.epsilon = check_number("epsilon", epsilon, at_least=0, at_most=1)
+        self.register_buffer("lengths", torch.zeros(n_tasks))
+
+    def weigh(self, gram: Tensor) -> Tensor:
+        """Return the weights of the original gradients in the step, `(n_tasks,)`."""
+        norms, before = gram.diagonal().sqrt(), self.lengths.to(gram)
+        lengths = torch.where(before > 0, before, norms)
+        moved = lengths.lerp(norms, 1 - self.decay)
+        self.lengths.copy_(torch.where(norms > 0, moved, before))
+        lengths = lengths.maximum(norms / LONGEST)
+        ratios = torch.where(lengths > 0, lengths.max() / lengths, 1.0)
+        scales = self.relax * ratios + (1 - self.relax)
+        return scales * without_conflicts(gram * scales.outer(scales), self.epsilon)
+
+
+def without_conflicts(gram: Tensor, epsilon: float) -> Tensor:
+    """Return the weights of the gradients in the sum of the projected gradients."""
+    norms = gram.diagonal().sqrt()
+    weights = torch.ones_like(norms)
+    for k, products in enumerate(gram):
+        conflicting = products < 0
+        if not conflicting.any():
+            continue
+        among = gram[conflicting][:, conflicting]
+        wanted = epsilon * norms[k] * norms[conflicting] - products[conflicting]
+        # "gelsd" returns the shortest solution if the matrix is singular.
+        solution = torch.linalg.lstsq(among, wanted.unsqueeze(1), driver="gelsd")
+        weights[conflicting] += solution.solution.squeeze(1)
+    return weights
+
+
+# Lower bound of 1 + cosine of two gradients; a smaller value is rounding error of
+# gradients in float32.
+NEARLY_OPPOSITE = 1e-6
+# Larger weights of unit vectors only occur below this bound.
+TOO_LARGE = NEARLY_OPPOSITE**-0.5
+
+
+class Nash(GradientWeighting):
+    r"""Nash-MTL: the bargaining solution over the tasks' gradients.
+
+    The gain of task k from a step d is :math:`g_k^\top d`. Among all steps of bounded
+    length, the product of the gains is largest for :math:`d = \sum_k \alpha_k g_k` with
+
+    .. math:: G G^\top \alpha = 1 / \alpha, \qquad \alpha > 0,
+
+    where the rows of G are the gradients :math:`g_k` of the shared parameters and
+    :math:`1 / \alpha` is taken elementwise. The step does not depend on the scale of
+    the losses. :math:`\lVert d \rVert^2` is the number of tasks, and the gain of task k
+    is :math:`1 / \alpha_k > 0`.
+
+    Parameters
+    ----------
+    n_tasks : int
+        Number of tasks.
+    max_norm : float or None, default=1.0
+        Largest length of the combined gradient of the shared parameters; a longer
+        gradient is scaled down. With None, the length is the square root of the
+        number of tasks.
+    tol : float, default=1e-8
+        Tolerance for the largest entry of :math:`|\alpha \circ G G^\top \alpha - 1|`.
+    max_iter : int, default=100
+        Largest number of Newton steps.
+
+    Notes
+    -----
+    :math:`\alpha` is the unique minimiser of :math:`\frac{1}{2} \alpha^\top G G^\top
+    \alpha - \sum_k \log \alpha_k`, which is computed by damped Newton steps on the
+    cosines between the gradients. For two tasks with cosine c it is
+    :math:`\alpha_k = 1 / (\lVert g_k \rVert \sqrt{1 + c})`.
+
+    There is no solution if a convex combination of the gradients is 0, for example if
+    two gradients are opposite. The cosines are then bounded away from this case by
+    1e-6. A task whose gradient is 0 is ignored, and its weight is 0.
+
+    The length of the step does not decrease near an optimum. Use an optimiser such as
+    Adam, or a decreasing learning rate.
+
+    The authors' code solves a sequence of convex programs to a tolerance of 1e-3, takes
+    steps whose length depends on the scale of the gradients, multiplies the gradients
+    of parameters of one task by the weights as well, and may reuse weights for several
+    steps.
+
+    References
+    ----------
+    Navon, Shamsian, Achituve, Maron, Kawaguchi, Chechik and Fetaya (2022), "Multi-task
+    learning as a bargaining game", ICML. :arxiv:`2202.01017`
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sk_pwiser.weighting import Nash
+    >>> weighting = Nash(2, max_norm=None)
+    >>> weighting.combine([torch.tensor([[1.0, 0.0], [0.0, 500.0]])])
+    [tensor([1., 1.])]
+    """
+
+    def __init__(
+        self,
+        n_tasks: int,
+        *,
+        max_norm: float | None = 1.0,
+        tol: float = 1e-8,
+        max_iter: int = 100,
+    ) -> None:
+        super().__init__(n_tasks)
+        self.max_norm = (
+            None if max_norm is None else check_number("max_norm", max_norm, above=0)
+        )
+        self.tol = check_number("tol", tol, above=0)
+        self.max_iter = check_integer("max_iter", max_iter, at_least=1)
+
+    def weigh(self, gram: Tensor) -> Tensor:
+        """Return the bargaining weights, of shape `(n_tasks,)`."""
+        norms = gram.diagonal().sqrt()
+        active = norms > 0
+        cosines = (gram / norms / norms.unsqueeze(1))[active][:, active]
+        weights = torch.zeros_like(norms)
+        weights[active] = self._bargain(cosines) / norms[active]
+        if self.max_norm is not None:
+            length = (weights @ gram @ weights).clamp(min=0).sqrt()
+            weights = weights * (self.max_norm / length).clamp(max=1)
+        return weights
+
+    def _bargain(self, cosines: Tensor) -> Tensor:
+        """Return the weights of unit vectors with the given cosines."""
+        if len(cosines) == 2:
+            gap = (1 + cosines[0, 1]).clamp(min=NEARLY_OPPOSITE)
+            return gap.rsqrt().expand(2)
+        weights = nash_weights(cosines, self.tol, self.max_iter)
+        if weights.max() > TOO_LARGE:
+            shift = NEARLY_OPPOSITE - torch.linalg.eigvalsh(cosines)[0].clamp(max=0)
+            identity = torch.eye(len(cosines), dtype=cosines.dtype)
+            cosines = (cosines + shift * identity) / (1 + shift)
+            weights = nash_weights(cosines, self.tol, self.max_iter)
+        return weights
+
+
+def nash_weights(gram: Tensor, tol: float, max_iter: int) -> Tensor:
+    """Solve `gram @ weights = 1 / weights` by a damped Newton method.
+
+    The minimised function is self-concordant: steps damped by 1 / (1 + decrement) keep
+    the weights positive and converge from any start. Without a solution, the iteration
+    is stopped at large weights.
+    """
+    n_tasks = len(gram)
+    identity = torch.eye(n_tasks, dtype=gram.dtype)
+    # The optimal multiple of equal weights, which is the solution if all rows of the
+    # matrix have the same sum.
+    total = gram.sum().clamp(min=0.1 * NEARLY_OPPOSITE * n_tasks)
+    weights = (n_tasks / total).sqrt().expand(n_tasks)
+    for _ in range(max_iter):
+        residual = weights * (gram @ weights) - 1
+        if residual.abs().max() <= tol or weights.max() > 10 * TOO_LARGE:
+            break
+        # Variables are scaled by the weights, so that the smallest eigenvalue of the
+        # Hessian is at least 1.
+        hessian = weights * gram * weights.unsqueeze(1) + identity
+        step = torch.linalg.solve(hessian, -residual)
+        decrement = (-residual @ step).clamp(min=0).sqrt()
+        length = 1.0 if decrement < 0.25 else 1 / (1 + decrement)
+        weights = weights * (1 + length * step)
+    return weights

@@ -1,0 +1,201 @@
+"""The default schedule of the learning rate: warm-up, a constant rate, a decay."""
+
+import pickle
+
+import numpy as np
+import pytest
+from checkpointed import history, interrupt, resume
+from numpy.testing import assert_allclose, assert_array_equal
+from refusals import N, X, Y, small
+from sklearn.model_selection import GridSearchCV
+from skorch.callbacks import Callback, LRScheduler
+from torch.optim.lr_scheduler import StepLR
+
+from sk_pwiser._training._schedule import WARM_UP_SHARE, WARM_UP_STEPS
+
+STEPS = N // 100  # per epoch
+LR = 0.01
+HELD = {"early_stopping": True, "max_epochs": 40, "batch_size": 20, "lr": LR}
+
+
+def scheduled(**params):
+    return small(**{"lr": LR, "lr_schedule": "warmup_stable_decay", **params})
+
+
+class Rates(Callback):
+    """Records the rate of each step, and the weights around each epoch."""
+
+    def __init__(self):
+        self.rates, self.before, self.after = [], [], []
+
+    def on_epoch_begin(self, net, **kwargs):
+        self.rates.append([])
+
+    def on_batch_begin(self, net, training=False, **kwargs):
+        if training:
+            if not self.rates[-1]:
+                self.before.append(weights_of(net))
+            self.rates[-1].append(net.optimizer_.param_groups[0]["lr"])
+
+    def on_epoch_end(self, net, **kwargs):
+        self.after.append(weights_of(net))
+
+
+def weights_of(net):
+    return [p.detach().clone().numpy() for p in net.module_.parameters()]
+
+
+def rates_of_groups(model):
+    return {group["lr"] for group in model.net_.optimizer_.param_groups}
+
+
+def test_a_known_number_of_steps_ends_at_zero():
+    rates = Rates()
+    model = scheduled(max_epochs=6, callbacks=[rates]).fit(X, Y)
+    total = 6 * STEPS
+    steps = np.arange(total) + 0.5
+    rise = steps / min(WARM_UP_STEPS, WARM_UP_SHARE * total)
+    fall = (total - steps) / (total / 3)
+    expected = LR * np.minimum(1, np.minimum(rise, fall))
+    assert_allclose(np.concatenate(rates.rates), expected, rtol=1e-9)
+    assert_allclose(model.history_[:, "lr"], expected[STEPS - 1 :: STEPS], rtol=1e-9)
+    assert rates_of_groups(model) == {LR}
+    assert "last one planned" in model.stop_reason_
+
+
+@pytest.fixture
+def held():
+    rates = Rates()
+    params = {"optimizer_params": {"average_decay": 0.9}}
+    return scheduled(**HELD, **params, callbacks=[rates]).fit(X, Y), rates
+
+
+def test_the_rate_is_held_until_the_validation_loss_rises(held):
+    model, rates = held
+    by_epoch = [np.array(each) for each in rates.rates]
+    last_held = max(e for e, each in enumerate(by_epoch) if each[-1] == LR)
+    assert 0 < last_held < len(by_epoch) - 1
+    flat = np.concatenate(by_epoch)
+    n_held = sum(map(len, by_epoch[: last_held + 1]))
+    assert_allclose(flat[WARM_UP_STEPS:n_held], LR)
+    # The decay is linear, of whole epochs, and would end at 0.
+    falls = flat[n_held - 1 :]
+    assert_allclose(np.diff(falls)[1:], np.diff(falls)[1], rtol=1e-6)
+    n_steps = round(LR / -np.diff(falls)[1])
+    assert n_steps % len(by_epoch[0]) == 0
+    losses = model.history_[:, "valid_loss"]
+    assert model.best_epoch_ == 1 + np.argmin(losses)
+
+
+def test_the_decay_begins_with_the_weights_of_the_best_epoch(held):
+    model, rates = held
+    first = 1 + max(e for e, each in enumerate(rates.rates) if each[-1] == LR)
+    best = int(np.argmin(model.history_[:first, "valid_loss"]))
+    assert best < first - 1  # the loss had risen
+    for before, after in zip(rates.before[first], rates.after[best], strict=True):
+        assert_array_equal(before, after)
+
+
+def test_the_reason_of_the_end_names_the_decay():
+    model = scheduled(**{**HELD, "n_iter_no_change": 8}).fit(X, Y)
+    n_held = 1 + max(np.flatnonzero(np.isclose(model.history_[:, "lr"], LR)))
+    assert n_held < model.n_iter_ < 40
+    message = f"held until epoch {n_held}, has decayed to 0; the weights are those of"
+    assert message in model.stop_reason_
+
+
+def test_the_epochs_suffice_for_the_decay():
+    model = scheduled(**{**HELD, "max_epochs": 3, "lr": 1e-3}).fit(X, Y)
+    first, second, third = model.history_[:, "lr"]
+    assert first == second == 1e-3
+    assert third < 1e-4
+    assert model.n_iter_ == 3
+
+
+@pytest.mark.parametrize("early_stopping", [False, True])
+@pytest.mark.parametrize("n_epochs", [1, 5, 8])
+def test_a_resumed_fit_equals_an_uninterrupted_one(tmp_path, early_stopping, n_epochs):
+    params = {**HELD, "max_epochs": 9, "early_stopping": early_stopping}
+    params["lr_schedule"] = "warmup_stable_decay"
+    params["n_iter_no_change"] = 4
+    whole = small(**params).fit(X, Y)
+    interrupt(tmp_path, n_epochs, **params)
+    resumed = resume(tmp_path, **params)
+    assert_array_equal(history(resumed), history(whole))
+    assert_array_equal(resumed.predict_proba(X), whole.predict_proba(X))
+
+
+def test_a_further_fit_begins_at_the_full_rate_and_updates_at_a_lower_one():
+    rates = Rates()
+    model = scheduled(warm_start=True, callbacks=[rates], max_epochs=3).fit(X, Y)
+    model.fit(X, Y)
+    assert_allclose(rates.rates[:3], rates.rates[3:])
+    model.partial_fit(X, Y)
+    steps = 6 * STEPS + np.arange(STEPS)  # those of the two fits count
+    assert_allclose(rates.rates[6], 2 * LR / np.sqrt(1 + steps / 10))
+    assert rates_of_groups(model) == {LR}
+
+
+def test_updates_of_a_long_fit_have_short_steps():
+    rates = Rates()
+    model = scheduled(max_epochs=40, batch_size=20, callbacks=[rates]).fit(X, Y)
+    model.partial_fit(X, Y)
+    assert_allclose(rates.rates[-1], 0.3 * LR)
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+def test_the_rate_of_updates_falls_with_the_steps_of_the_model(optimizer):
+    rates = Rates()
+    model = scheduled(callbacks=[rates], optimizer=optimizer, batch_size=N)
+    for _ in range(3):
+        model.partial_fit(X, Y)
+    model = pickle.loads(pickle.dumps(model)).partial_fit(X, Y)
+    rates = model.callbacks[0]
+    expected = 2 * LR / np.sqrt(1 + np.arange(4) / 10)
+    if optimizer == "sgd":  # has no state that counts the steps
+        expected[1:] = expected[0]
+    assert_allclose(np.ravel(rates.rates), expected)
+
+
+def test_updates_after_loading_have_the_rates_of_others(tmp_path):
+    model = scheduled(max_epochs=3).fit(X, Y).partial_fit(X, Y)
+    model.save(tmp_path / "model.safetensors")
+    loaded = type(model).load(tmp_path / "model.safetensors")
+    copies = [loaded, pickle.loads(pickle.dumps(model))]
+    model.partial_fit(X, Y)
+    for copy in copies:
+        copy.partial_fit(X, Y)
+        assert_array_equal(copy.predict_proba(X), model.predict_proba(X))
+
+
+@pytest.mark.parametrize("entry", ["instance", "named", "class"])
+def test_a_schedule_of_skorch_replaces_it(entry):
+    halving = LRScheduler(StepLR, step_size=1, gamma=0.5)
+    callback = {"instance": halving, "named": ("rate", halving), "class": LRScheduler}
+    model = scheduled(callbacks=[callback[entry]]).fit(X, Y)
+    assert "lr" not in model.history_[0]
+    if entry != "class":
+        assert_allclose(model.history_[:, "event_lr"], [LR, LR / 2])
+
+
+def test_a_search_over_schedules():
+    search = GridSearchCV(small(), {"lr_schedule": [None, "warmup_stable_decay"]}, cv=2)
+    search.fit(X, Y)
+    assert len(set(search.cv_results_["mean_test_score"])) == 2
+    with pytest.raises(ValueError, match=r"'lr_schedule' parameter .* 'cosine'"):
+        small(lr_schedule="cosine").fit(X, Y)
+
+
+def test_a_fit_that_fails_in_the_decay_leaves_the_earlier_one():
+    class Fails(Callback):
+        def on_epoch_begin(self, net, **kwargs):
+            if len(net.history) == 9:
+                raise RuntimeError("stop here")
+
+    model = scheduled(max_epochs=2).fit(X, Y)
+    p = model.predict_proba(X)
+    model.set_params(callbacks=[Fails()], warm_start=True, max_epochs=8)
+    with pytest.raises(RuntimeError, match="stop here"):
+        model.fit(X, Y)
+    assert_array_equal(model.predict_proba(X), p)
+    assert rates_of_groups(model) == {LR}

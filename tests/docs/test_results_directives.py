@@ -1,0 +1,157 @@
+"""The tables and charts of result files: what is bold, marked, joined and drawn."""
+
+import json
+from xml.etree import ElementTree
+
+import pytest
+from docs_scripts import DOCS, load_script
+
+pytest.importorskip("matplotlib")
+results = load_script("results_directives")
+FILES = sorted((DOCS / "results").glob("*.json"))
+
+
+def table(columns, *rows, caption=""):
+    """Return a table whose rows are texts divided by semicolons, or one text."""
+    rows = [row.split("; ") if ";" in row else row for row in rows]
+    columns = ["", *columns.split("; ")]
+    return {"caption": [caption] if caption else [], "columns": columns, "rows": rows}
+
+
+def parsed(*files, **params):
+    return ElementTree.fromstring(results.render(files, **params))
+
+
+def texts(node, tag):
+    return ["".join(each.itertext()) for each in node.iter(tag)]
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_every_cell_of_a_file_is_shown(path):
+    parts = json.loads(path.read_text(encoding="utf-8"))
+    rows = list(results.all_rows(parts))
+    assert all(
+        len(row) == len(part["columns"])
+        for part in parts
+        for row in results.all_rows([part])
+    )
+    html = ElementTree.fromstring(results.render([parts]).replace(" hidden>", ">"))
+    shown = [cell.replace("\N{MINUS SIGN}", "-") for cell in texts(html, "td")]
+    shown = [cell.replace("\N{PLUS-MINUS SIGN}", "+-") for cell in shown]
+    # Texts across a table are a cell if rows follow them, and otherwise a note.
+    cells = [cell for row in rows for cell in row]
+    groups = {row for part in parts for row in part.get("rows", ()) if type(row) is str}
+    assert [cell for cell in shown if cell not in groups - set(cells)] == cells
+
+
+def test_the_largest_auc_and_the_smallest_loss_are_bold():
+    part = table(
+        "click AUC; log loss",
+        "bce; 0.7291 (0.0010); 0.3657 (0.0007)",
+        "pwiser; 0.7296 (0.0004); 0.3654 (0.0003)",
+        "mmoe; 0.7196 (0.0004); 0.3754 (0.0003)",
+    )
+    assert texts(parsed([part]), "strong") == ["0.7296", "0.3654"]
+
+
+def test_differences_are_compared_with_the_first_line():
+    part = table(
+        "engage; log loss",
+        "bce; 0.7435; 0.3657",
+        "pwiser; -0.2 (0.4); -0.1 (0.1)",
+        "memory; -0.5 (0.4); +0.1 (0.1)",
+    )
+    assert texts(parsed([part]), "strong") == ["0.7435", "\N{MINUS SIGN}0.1"]
+
+
+def test_nothing_is_bold_where_no_direction_is_known_or_all_are_equal():
+    part = table("seconds; CVR AUC", "bce; 1.0; 0.7", "pwiser; 2.0; 0.7")
+    assert texts(parsed([part]), "strong") == []
+
+
+def test_rows_below_a_text_are_compared_with_each_other_and_a_last_text_is_a_note():
+    rows = ("first", "a; 0.1; 1", "b; 0.2; 1", "second", "a; 0.4; 1", "b; 0.3; 1")
+    html = parsed([table("click AUC; seconds", *rows, "8.4 s per fit")])
+    assert texts(html, "strong") == ["0.2", "0.4"]
+    assert texts(html, "p") == ["8.4 s per fit"]
+
+
+@pytest.mark.parametrize("spread", ["(0.0010)", "+- 0.0010"])
+def test_spreads_are_marked(spread):
+    html = parsed([table("click AUC", f"bce; 0.7291 {spread}", "x; -")])
+    found = spread.replace("+-", "\N{PLUS-MINUS SIGN}")
+    assert texts(html, "span") == [f" {found}"]
+
+
+def test_tables_of_several_files_become_one_per_data_set():
+    rows = "bce; 0.72 (0.01); 0.31", "pwiser; 0.71 (0.01); 0.32"
+    own = [
+        {"source": ["$ own"]},
+        table("long AUC; log loss", *rows, caption="long: 9 rows; 5 seeds; part: test"),
+    ]
+    peers = [
+        {"source": ["$ peers"]},
+        table("long AUC; log loss", "trees; 0.74; 0.31", caption="long: 9 rows"),
+    ]
+    html = parsed(own, peers)
+    assert texts(html, "caption") == ["long: 9 rows; part: test"]
+    assert texts(html, "td")[::3] == ["bce", "pwiser", "trees"]
+    assert texts(html, "strong") == ["0.31", "0.74", "0.31"]
+    assert texts(html, "pre") == ["$ own\n$ peers"]
+
+
+# ---------------------------------------------------------------- charts
+
+ENGAGE = table(
+    "click AUC; log loss",
+    "bce; 0.7 (0.01); 0.3",
+    "pwiser; 0.8 +- 0.02; 0.2",
+    "none; -; 0.2",
+    caption="engage: 10 rows",
+)
+LONG = table("click AUC", "bce; 0.6", caption="long: 10 rows")
+
+
+def test_the_points_are_the_values_and_spreads_of_the_column():
+    points = results.read_points([[ENGAGE, LONG]], "click AUC", "engage")
+    assert points == [("bce", 0.7, 0.01, 0.01), ("pwiser", 0.8, 0.02, 0.02)]
+    assert len(results.read_points([[ENGAGE], [LONG]], "click AUC")) == 3
+
+
+def test_ranges_reach_from_their_ends():
+    found = results.lengths(1.2, "1.2 (1.1-1.5)")
+    assert found == [pytest.approx(0.1), pytest.approx(0.3)]
+
+
+def test_the_first_line_of_differences_is_zero():
+    part = table("x", "bce; 0.7435", "pwiser; -0.2 (0.4)", "memory; +1.5 (0.1)")
+    points = results.read_points([[part]], "x")
+    assert [value for _, value, *_ in points] == [0.0, -0.2, 1.5]
+
+
+def test_a_chart_names_its_rows_and_takes_the_colours_of_the_page():
+    points = results.read_points([[ENGAGE]], "click AUC")
+    svg = results.draw(points, "AUC <of> click", "pwiser")
+    root = ElementTree.fromstring(svg.replace("xlink:href", "href"))
+    assert root.get("aria-label") == "AUC <of> click. pwiser: 0.8; bce: 0.7."
+    found = {text.text for text in root.iter() if text.tag.endswith("text")}
+    assert {"bce", "pwiser"} <= found
+    assert "var(--pst-color-primary)" in svg
+    assert "currentColor" in svg
+    assert not any(colour in svg for colour in results.PAGE_COLOURS)
+    assert root.get("width") is None
+
+
+def test_the_picture_of_the_term_has_the_colours_of_the_page_and_its_own():
+    svg = (DOCS / "images" / "pwiser.svg").read_text(encoding="utf-8")
+    assert "converted" in ElementTree.fromstring(svg).get("aria-label")
+    assert "var(--pst-color-primary, #" in svg
+
+
+def test_the_chart_of_the_front_page_compares_with_other_packages():
+    text = (DOCS / "results" / "real_auc_peers.json").read_text(encoding="utf-8")
+    points = results.read_points([json.loads(text)], "engage AUC", "engage")
+    labels = {label for label, *_ in points}
+    assert {"LightGBM", "CatBoost", "logistic regression"} <= labels
+    # Boosted trees with the same inputs: rates of values.
+    assert {"LightGBM, TargetEncoder", "HistGradientBoosting, TargetEncoder"} <= labels

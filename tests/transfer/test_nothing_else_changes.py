@@ -1,0 +1,43 @@
+"""Functions over fitted estimators change neither these nor global generators."""
+
+import numpy as np
+import pytest
+import torch
+from numpy.testing import assert_array_equal
+from pools import frozen_bytes, with_noise
+from refusals import X, Y, small
+
+from sk_pwiser.transfer import (
+    distill,
+    fine_tune,
+    fit_like,
+    merge_estimators,
+    merge_interference,
+    select_estimators,
+)
+
+MERGE = {"granularity": "layer", "freeze": "embedding", "realign": True}
+CALLS = {
+    "distill": lambda base, members: distill(members, X, student=base),
+    "fine_tune": lambda base, _: fine_tune(base, X[:200], Y[:200]),
+    "fit_like": lambda base, members: fit_like(members[0], base, X[:200], Y[:200]),
+    "merge_estimators": lambda base, members: merge_estimators(
+        base, members, X, Y, random_state=0, **MERGE
+    ),
+    "merge_interference": lambda base, members: merge_interference(base, members, X),
+    "select_estimators": lambda base, members: select_estimators(
+        [base, *members], X, Y, n_select=1, n_iter=5, random_state=0
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_estimators_and_generators_stay_as_they_were(name):
+    base = small(max_epochs=2).fit(X, Y)
+    members = [with_noise(base, 0.05, seed) for seed in range(2)]
+    before = [frozen_bytes(each) for each in (base, *members)]
+    states = torch.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002
+    CALLS[name](base, members)
+    assert [frozen_bytes(each) for each in (base, *members)] == before
+    assert_array_equal(torch.get_rng_state(), states[0])
+    assert_array_equal(np.random.get_state()[1], states[1])  # noqa: NPY002
