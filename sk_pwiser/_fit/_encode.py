@@ -312,8 +312,10 @@ def new_schema(
 
 def times_of(plan: Plan, X: Any, encoder: TableEncoder) -> np.ndarray | None:
     """Return the times of rows, None if they are not in the order of times."""
-    column = plan.settings.encoding_params["time_column"] if plan.by_time else None
-    times: np.ndarray | None = row_times(encoder.align(X), column)
+    if not plan.by_time:
+        return None
+    column = plan.settings.encoding_params["time_column"]
+    times: np.ndarray = row_times(encoder.align(X), column)
     return times
 
 
@@ -483,7 +485,7 @@ class Encoding:
         is_valid: np.ndarray,
         block: np.ndarray | None,
     ) -> None:
-        """Count the labels of the next rows by their blocks, without validation rows."""
+        """Count the labels of the next training rows by their blocks."""
         y, weights, lists = labels
         blocks, statistics = self.learnt.blocks, self.learnt.schema.statistics
         assert statistics is not None

@@ -305,11 +305,11 @@ class Schema:
             negative_sampling_rate=settings.negative_sampling_rate,
             bags=bags,
             task_parents=self.targets.parents,
-            unseen_inputs=self._unseen_inputs(),
+            unseen_inputs=self.unseen_inputs(),
             **shared,
         )
 
-    def _unseen_inputs(self) -> list[tuple[int, int, float]]:
+    def unseen_inputs(self) -> list[tuple[int, int, float]]:
         """Return the statistics of unseen values: input, category column, value."""
         places, tables = self.rate_places(), getattr(self.statistics, "tables_", ())
         columns = [] if self.statistics is None else self.statistics.columns

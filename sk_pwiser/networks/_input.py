@@ -295,15 +295,15 @@ class InputLayer(nn.Module):
         self.drops = any(dropouts[:n_columns])
         self.depends = len(spec.unseen_inputs) > 0
         values_of = torch.full((spec.n_numeric,), n_columns)
-        unseen_inputs = torch.zeros(spec.n_numeric)
-        for index, column, value in spec.unseen_inputs:
-            values_of[index], unseen_inputs[index] = column, value
+        for index, column, _ in spec.unseen_inputs:
+            values_of[index] = column
         for name, buffer in (
             ("dropout", torch.tensor(dropouts[:n_columns], dtype=torch.float32)),
             ("values_of", values_of),
-            ("unseen_inputs", unseen_inputs),
+            ("unseen_inputs", torch.zeros(spec.n_numeric)),
         ):
             self.register_buffer(name, buffer, persistent=False)
+        self.set_unseen_inputs(spec.unseen_inputs)
         for name in ("offsets", "unseen"):
             self.register_buffer(name, torch.zeros(0), persistent=False)
         self._set_cardinalities(spec.cardinalities)
@@ -370,6 +370,11 @@ class InputLayer(nn.Module):
                 pairs = zip(layers, inputs, strict=True)
                 inputs = [layer(columns) for layer, columns in pairs]
         return inputs[0] if len(inputs) == 1 else torch.stack(inputs)
+
+    def set_unseen_inputs(self, found: Sequence[tuple[int, int, float]]) -> None:
+        """Set the numeric inputs of unseen values, as in the network's `spec`."""
+        for index, _, value in found:
+            self.unseen_inputs[index] = value
 
     def columns(self, codes: Tensor, numeric: Tensor) -> list[Tensor]:
         """Return the dense input of each table, without gates and interactions."""
