@@ -68,13 +68,13 @@ def fit(X, Y, seed, encoding=None):
 
 def print_table(report, found, tasks):
     columns = [f"{task} AUC" for task in tasks] + ["log loss"]
-    report.table([*columns, *(f"{task} pred/obs" for task in tasks)], label_width=26)
+    report.table([*columns, *(f"{task} pred/obs" for task in tasks)])
     for name, rows in found.items():
         cells = [
             spread(values, digits=3 if place > 2 else 4)
             for place, values in enumerate(np.transpose(rows))
         ]
-        report.row(f"  {name}", cells)
+        report.row(name, cells)
 
 
 def compare_times(report, arguments):
