@@ -56,8 +56,8 @@ the half-life are "1d" and "3d", and the list has the last 20 authors that the u
 clicked.
 
 All models stop early on the last tenth of the training rows in time, this estimator by
-its `time_column`. LightGBM and CatBoost receive the same columns except the lists, one
-model per task; LightGBM does not depend on the seed.
+its `time_column`, the day, a feature as well. LightGBM and CatBoost receive the same
+columns except the lists, one model per task; LightGBM does not depend on the seed.
 
 `--state-delays` repeats each form with states of these ages, in training as in the test
 part: what it costs if a server learns of impressions later.
@@ -344,7 +344,9 @@ def aucs(probabilities, Y):
 def fit_own(train, Y, test, seed, encoding):
     model = MultiTaskCTRCVRClassifier(encoding_params=encoding, random_state=seed)
     if "day" in train:
-        model.set_params(encoding_params={**encoding, "time_column": "day"})
+        # Trees read the day as a number, too.
+        times = {"time_column": "day", "time_feature": True}
+        model.set_params(encoding_params={**encoding, **times})
         return model.fit(train, Y).predict_proba(test)
     cut = int(0.9 * len(train))
     model.fit(train[:cut], Y[:cut], X_val=train[cut:], Y_val=Y[cut:])

@@ -22,6 +22,8 @@ from scipy import special
 from sklearn.metrics import log_loss, roc_auc_score
 from sklearn.model_selection import GridSearchCV
 from sklearn.multioutput import MultiOutputClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
 from sk_pwiser._table import read_labels, read_words, zero_one_labels
@@ -127,8 +129,9 @@ def make_parser():
     add(
         "--time",
         metavar="COLUMN",
-        help="column of the file with dates or numbers that order the rows: each fold "
-        "is then tested on later rows than those of its training; no feature",
+        help="column of the file with ISO dates or numbers that order the rows: each "
+        "fold is then tested on later rows than those of its training, and early "
+        "stopping decides on the last of these; no feature",
     )
     add(
         "--against-others",
@@ -418,9 +421,7 @@ def read(arguments):
     Y = pd.DataFrame(labels, frame.index, targets)
     times = None
     if arguments.time is not None:
-        times = frame[arguments.time]
-        if not pd.api.types.is_numeric_dtype(times):
-            times = pd.to_datetime(times)
+        times = read_dates(pd, frame[arguments.time])
     used = frame.columns.difference(
         [*targets, *arguments.ignore, arguments.time], sort=False
     )
@@ -431,6 +432,22 @@ def read(arguments):
             "the rows as --time, and leave out others with --ignore"
         )
     return X, Y, times
+
+
+def read_dates(pd, times):
+    """Return numbers as such, and other times as dates; text must be of ISO 8601.
+
+    The day and the month of 04/05/2026 could be confused.
+    """
+    if pd.api.types.is_numeric_dtype(times):
+        return times
+    try:
+        return pd.to_datetime(times, format="ISO8601")
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"--time {times.name} must name a column of numbers, or of dates such as "
+            f"2026-04-30 or 2026-04-30T12:00: {error}"
+        ) from error
 
 
 def with_labels(frame, arguments):
@@ -490,9 +507,15 @@ def compare(title, X, Y, arguments, times=None):
         "random_state": arguments.seed,
     }
     # The list silences warnings about columns that the description has named.
-    model = make_model(arguments, categorical_features=[])
+    params = {"categorical_features": []}
+    if times is not None:
+        X = X.assign(**{times.name: times})
+        params["encoding_params"] = {"time_column": times.name}
+    model = make_model(arguments, **params)
     if arguments.against_others:
         models = named_models("default", n_tasks=Y.shape[1])
+        if times is not None:
+            models = {name: without_times(m, X, times) for name, m in models.items()}
         models["sk_pwiser"] = model
         comparison = compare_models(X, Y, models=models, **common)
         print(comparison, comparison.seconds, sep="\n")
@@ -506,6 +529,12 @@ def compare(title, X, Y, arguments, times=None):
         f"{comparison.fit_times.mean():.1f} s per fit.",
         flush=True,
     )
+
+
+def without_times(model, X, times):
+    """Return a pipeline of a model that reads a table without its column of times."""
+    drop = FunctionTransformer(type(X).drop, kw_args={"columns": times.name})
+    return make_pipeline(drop, model)
 
 
 if __name__ == "__main__":

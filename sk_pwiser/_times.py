@@ -11,7 +11,10 @@ from sk_pwiser._table import (
     collected,
     column_of,
     history_column,
+    is_dataframe,
     is_missing,
+    is_sparse,
+    list_columns,
     n_rows,
 )
 from sk_pwiser._utils import warn_user
@@ -52,7 +55,30 @@ def times_of(X, time):
     """Read times that are given as such or as the name of a column of a table."""
     if isinstance(time, str):
         return read_times(column_of(X, "time", time), time)
-    return read_times(collected(time), "time")
+    # A Series is named in errors.
+    name = getattr(time, "name", None)
+    return read_times(collected(time), "time" if name is None else name)
+
+
+def row_times(X, column):
+    """Return the times of the rows of a fit as floats, None without a `time_column`.
+
+    Those of dates are microseconds, which floats hold exactly.
+    """
+    if column is None:
+        return None
+    # Lists may mix numbers and text, all of which numpy would convert to text.
+    table = X if hasattr(X, "dtype") or is_dataframe(X) else np.array(X, object)
+    names = list(getattr(table, "columns", range(table.shape[1])))
+    if is_sparse(table):  # whose columns are inputs alone
+        names = []
+    if column not in names:
+        raise ValueError(
+            f"time_column={column!r} is not a column of X; these are {names}."
+        )
+    times = read_times(list_columns(table)[names.index(column)], column)
+    values = times.values if times.kind == NUMBER else times.values // 1000
+    return values.astype(np.float64)
 
 
 def _read_nullable(column, name):

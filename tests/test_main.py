@@ -259,7 +259,7 @@ def test_a_log_with_times_and_words(monkeypatch, tmp_path, capsys, name):
     seen = {}
 
     def compare(*args, **kwargs):
-        seen.update(kwargs)
+        seen.update(kwargs, estimator=args[0])
         return compare_losses(*args, **kwargs)
 
     monkeypatch.setattr(command, "compare_losses", compare)
@@ -275,6 +275,24 @@ def test_a_log_with_times_and_words(monkeypatch, tmp_path, capsys, name):
     assert "2026-01-01 00:00:00" in out
     for train, test in seen["cv"].split(X, Y):
         assert times[train].max() < times[test].min()
+    # The fits hold out the last rows, too.
+    assert seen["estimator"].encoding_params == {"time_column": "at"}
+
+
+def test_other_models_do_not_read_the_times(monkeypatch, tmp_path, capsys):
+    names = ["sk_pwiser", "logistic_regression"]
+    few = command.named_models(names, n_tasks=2)
+    monkeypatch.setattr(command, "named_models", lambda *args, **kwargs: few)
+    times = pd.date_range("2026-01-01", periods=len(X), freq="h")
+    options = ["--targets", *Y.columns, "--time", "at", "--against-others"]
+    found = []
+    for name, other in (("a.csv", times), ("b.csv", times + pd.Timedelta("9h"))):
+        path = write(X.assign(at=other, **Y), tmp_path / name)
+        command.main([*FEW, "--data", str(path), *options])
+        out = capsys.readouterr().out
+        found.append(rows_of_table(out))
+    assert found[0] == found[1]
+    assert f"{X.shape[1]} features; click" in out
 
 
 @pytest.mark.parametrize(
@@ -285,6 +303,9 @@ def test_a_log_with_times_and_words(monkeypatch, tmp_path, capsys, name):
         ({"click": np.nan}, [], "300 in column 'click'. --drop-unlabelled leaves them"),
         ({"click": np.nan}, ["--drop-unlabelled"], "no row of log.parquet has all"),
         ({"at": "soon"}, ["--time", "at"], "soon"),
+        ({"at": "04/05/2026"}, ["--time", "at"], "--time at must name a column of num"),
+        ({"at": None}, ["--time", "at"], "Column 'at' must hold a time in every row"),
+        ({"at": [None, *range(299)]}, ["--time", "at"], "Column 'at' must hold a time"),
         ({"at": 1}, ["--time", "at"], "n_splits=2 with min_conversions=1"),
         ({"price": np.inf}, [], "'price'"),
         ({}, ["--ignore", "click"], "--targets and --ignore both name 'click'"),

@@ -156,9 +156,12 @@ class MultiTaskCTRCVRClassifier(
         `n_hash_buckets` are a number for all category columns, or a dict of names or
         indices of columns to numbers; see :ref:`vocabularies`.
 
-        - `category_dropout`, 0.05 by default: share in [0, 1) of category values that
-          training replaces by the code of unseen values. It trains that code, and
-          regularises the network;
+        - `category_dropout`, "auto" by default: share in [0, 1) of category values that
+          training replaces by the code of unseen values, with their target statistics.
+          It trains that code, and regularises the network. With "auto", the share of a
+          column is half that of the rows in the last tenth, by `time_column` or in
+          their order, whose value occurs in no earlier row, and at least 0.05; see
+          :ref:`new_values`;
         - `grow_vocabulary`, False by default: whether `partial_fit` gives new values,
           also elements of lists, codes of their own, if they occur `min_frequency`
           times in its rows. Without it, they are counted in a warning and encoded as
@@ -199,10 +202,13 @@ class MultiTaskCTRCVRClassifier(
           are sorted by labels or by a column, blocks are random, with a warning;
         - `target_encoding_min_values`, 100 by default: smallest number of distinct
           values of columns that `target_encoding="auto"` selects;
-        - `time_column`, None by default: a numeric column that orders the rows: for the
-          blocks, if they are not in the order of time, and for early stopping, whose
-          validation rows are then the last ones in time, or a random part of a time
-          with too many rows. It stays a feature.
+        - `time_column`, None by default: a column of dates or numbers that orders the
+          rows: for the blocks, if they are not in the order of time, and for early
+          stopping, whose validation rows are then the last ones in time, or a random
+          part of a time with too many rows. It is no feature, and DataFrames without it
+          can be predicted; see :ref:`later_rows`;
+        - `time_feature`, False by default: whether the `time_column`, which must then
+          be of numbers or categories, is a feature as well.
     missing_labels : {"error", "ignore"}, default="error"
         Whether labels of tasks after the first may be missing (NaN, None, pandas.NA or
         null in `Y`), such as a conversion that may still come. With "ignore", they take

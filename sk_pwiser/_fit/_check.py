@@ -43,8 +43,10 @@ class Plan:
 
     @property
     def by_time(self) -> bool:
-        """Whether the rows have times, by which the last ones are held out."""
-        return self.settings.encoding_params["time_column"] is not None
+        """Whether times order the rows, the last of which are held out."""
+        has_times = self.settings.encoding_params["time_column"] is not None
+        # Rows that are added to those of earlier fits need no order.
+        return has_times and not (self.origin.is_update and self.origin.schema)
 
     @property
     def split_random_state(self) -> dict[str, Any]:

@@ -28,17 +28,18 @@ from sk_pwiser._table import (
     FEW_VALUES,
     BlockCounts,
     Blocks,
+    NewValues,
     RowOrder,
     RowSummary,
     TableEncoder,
     learn_constant_columns,
-    read_times,
     row_weights,
     warn_about_constants,
     warn_about_few_values,
     warn_about_new_values,
     warn_about_random_validation,
 )
+from sk_pwiser._times import row_times
 from sk_pwiser._training._batches import TrainingData, TrainingRows
 from sk_pwiser._training._early_stopping import usable_monitor
 from sk_pwiser._training._encode import (
@@ -98,22 +99,20 @@ def encode(
         plan.check_labels(source)
     epochs = plan.epochs(summary.n_rows)  # filters may leave fewer rows than expected
     holds_out = plan.holds_out(epochs)
-    rows, labelled = encode_rows(plan, source, learnt, holds_out)
+    rows, schema, labelled = encode_rows(plan, source, learnt, holds_out)
     further: dict[str, Any] = {}
     for name, others in plan.eval_rows.items():
         if isinstance(others, FileRows):
             assert plan.components is not None
-            further[name] = encode_eval_rows(
-                others, learnt.schema, plan.components.loss
-            )
+            further[name] = encode_eval_rows(others, schema, plan.components.loss)
         else:
-            further[name] = others.encode(learnt.schema)
+            further[name] = others.encode(schema)
             others.release()
     if further:
         rows = TrainingData(rows.train, further.pop("valid"))
     data = EncodedData(
         rows,
-        learnt.schema,
+        schema,
         epochs,
         summary.n_rows,
         float(summary.weights.mean),
@@ -128,7 +127,7 @@ def encode(
         source.release()
     monitor = _check_validation(plan, data)
     if plan.components is not None and shared is None:
-        rates = learnt.schema.base_rates.tolist()
+        rates = schema.base_rates.tolist()
         for message in plan.components.loss.cautions(rates):
             warn_user(message)
     return replace(data, epochs=(monitor, *epochs[1:]))
@@ -184,6 +183,9 @@ def learn(
     Rows in one part, such as a table, are encoded at once and not read again.
     """
     settings, origin, sampled = plan.settings, plan.origin, source.sample_rows
+    earlier, growth = origin.schema if shared is None else shared, None
+    if earlier is not None:
+        check_time(settings, earlier.encoder)
     generator = np.random.default_rng(plan.sample_seed)
     n_blocks = settings.encoding_params["target_encoding_blocks"]
     blocks = Blocks(n_blocks, plan.by_time, sampled, generator)
@@ -193,7 +195,6 @@ def learn(
     if first is None and isinstance(source, FileRows):
         source.check_rows_left(0)
     assert first is not None
-    earlier, growth = origin.schema if shared is None else shared, None
     if origin.is_update and earlier is not None:
         if settings.grows:
             earlier, growth = grow_schema(earlier, first.X)
@@ -224,8 +225,7 @@ def learn(
                 source.summary.add(rows.targets, rows.weights)
                 hold_out.count(rows)
                 learner.add(rows.X, rows.weights)
-                times = times_of(settings, encoder.align(rows.X), encoder)
-                blocks.add(len(rows), times)
+                blocks.add(len(rows), times_of(plan, rows.X, encoder))
         encoder = learner.finish()
         if earlier is None:
             schema = new_schema(settings, encoder, source.summary)
@@ -288,7 +288,7 @@ def _learn_whole(
             warn_about_new_values(encoder, codes, rows.X)
     if is_update:
         _warn_about_few_rows(schema, earlier, len(codes))
-    times = times_of(settings, rows.X, schema.encoder)
+    times = times_of(plan, rows.X, schema.encoder)
     return schema, (rows, Inputs(codes, numeric, *bags), times)
 
 
@@ -310,12 +310,24 @@ def new_schema(
     )
 
 
-def times_of(settings: Settings, X: Any, encoder: TableEncoder) -> np.ndarray | None:
-    """Return the times of aligned rows, None without a column of them."""
-    names = [column.name for column in encoder.columns_]
-    column = settings.encoding_params["time_column"]
-    times: np.ndarray | None = read_times(X, column, names)
+def times_of(plan: Plan, X: Any, encoder: TableEncoder) -> np.ndarray | None:
+    """Return the times of rows, None if they are not in the order of times."""
+    if not plan.by_time:
+        return None
+    column = plan.settings.encoding_params["time_column"]
+    times: np.ndarray = row_times(encoder.align(X), column)
     return times
+
+
+def check_time(settings: Settings, encoder: TableEncoder) -> None:
+    """Raise if an earlier fit read the column of times as a feature."""
+    name = settings.left_out_column
+    names = [column.name for column in encoder.read_columns_]
+    if name is not None and name in names:
+        raise ValueError(
+            f"time_column={name!r} was a feature in the earlier fit. Set "
+            "time_feature=True in encoding_params to continue it."
+        )
 
 
 def _warn_about_few_rows(
@@ -373,12 +385,13 @@ class TableStore:
 
 def encode_rows(
     plan: Plan, source: Source, learnt: Learnt, holds_out: bool
-) -> tuple[TrainingData, Any]:
+) -> tuple[TrainingData, Schema, Any]:
     """Encode and store all rows, draw validation rows, and fit target statistics.
 
     In an update the rows are added to the rows of the earlier fit: their inputs are the
-    statistics before the update, otherwise the statistics of other blocks. The second
-    result has the labels that are added to the statistics after an update.
+    statistics before the update, otherwise the statistics of other blocks. The schema
+    is returned with the category dropout that the rows call for, and the third result
+    has the labels that are added to the statistics after an update.
     """
     schema, blocks, statistics = learnt.schema, learnt.blocks, learnt.schema.statistics
     if holds_out and not plan.by_time:
@@ -393,7 +406,9 @@ def encode_rows(
         while blocks.retry(encoding.find_order(names), statistics.block_seed):
             encoding.run()
         tables = statistics.fit(encoding.counts, learnt.known)
-    return encoding.store.finish(schema, tables, holds_out), labelled
+    if encoding.new_values is not None:
+        schema = replace(schema, category_dropout=encoding.new_values.dropouts())
+    return encoding.store.finish(schema, tables, holds_out), schema, labelled
 
 
 class Encoding:
@@ -409,6 +424,9 @@ class Encoding:
         self.labelled: Any = None
         self.counts: BlockCounts | None = None
         self.store: Any = None
+        # The first fit decides. An update says little about the values of later rows.
+        self.new_values: NewValues | None = None
+        self.finds_new = not (learnt.schema.category_dropout or plan.origin.is_update)
         statistics = learnt.schema.statistics
         self.counts_labels = False
         if statistics is not None and not learnt.adds and statistics.reads_blocks:
@@ -429,6 +447,8 @@ class Encoding:
         if self.counts_labels:
             self.counts = BlockCounts(statistics, blocks.n_blocks, n_tasks)
             self.order = RowOrder(statistics, schema.encoder, blocks.n_blocks, n_tasks)
+        if self.finds_new:
+            self.new_values = NewValues(schema.encoder)
         if self.holds_out:
             learnt.hold_out.start()
         for rows, inputs, times in self._encoded():
@@ -436,10 +456,16 @@ class Encoding:
             is_valid, block = np.zeros(len(rows), dtype=bool), None
             if self.holds_out:
                 is_valid = learnt.hold_out.draw(rows, times)
+            if self.counts is not None:
+                block = blocks.assign(len(rows), times, rows.groups)
+            if self.new_values is not None:
+                rank = self.new_values.n_rows + np.arange(len(rows))
+                is_late = blocks.are_late(rank, times, block)
+                self.new_values.add(inputs.codes, is_late)
             if statistics is not None:
                 y, of_tasks = task_labels(plan.settings, rows.targets, weights)
                 labels = y, of_tasks, schema.elements([inputs.bags])
-                block = self._count(rows, inputs.codes, labels, is_valid, times)
+                self._count(inputs.codes, labels, is_valid, block)
             self.store.add(rows, inputs, weights, is_valid, block)
 
     def _encoded(self) -> Iterator[tuple[Rows, Inputs, np.ndarray | None]]:
@@ -450,35 +476,31 @@ class Encoding:
         for rows in self.source.parts("Encoding"):
             with named_place(rows.place):
                 inputs = Inputs(*encoder.transform(rows.X))
-            X = encoder.align(rows.X)
-            yield rows, inputs, times_of(self.plan.settings, X, encoder)
+            yield rows, inputs, times_of(self.plan, rows.X, encoder)
 
     def _count(
         self,
-        rows: Rows,
         codes: np.ndarray,
         labels: tuple[np.ndarray, np.ndarray, list[Any]],
         is_valid: np.ndarray,
-        times: np.ndarray | None,
-    ) -> np.ndarray | None:
-        """Count the labels of the next rows by their blocks, which are returned."""
+        block: np.ndarray | None,
+    ) -> None:
+        """Count the labels of the next training rows by their blocks."""
         y, weights, lists = labels
         blocks, statistics = self.learnt.blocks, self.learnt.schema.statistics
         assert statistics is not None
         if self.learnt.adds:
             self.labelled = codes.copy(), y, weights, lists
-            return None
+            return
         if not blocks.n_tried:
             statistics.check_rows(codes, y, weights, lists)
-        if self.counts is None:
-            return None
-        block: np.ndarray = blocks.assign(len(rows), times, rows.groups)
+        if self.counts is None or block is None:
+            return
         if blocks.have_order:
             used = np.flatnonzero(~is_valid)
             self.order.add(codes[used], y[used], weights[used], block[used])
         block[is_valid] = blocks.n_blocks
         self.counts.add(codes, y, weights, block, lists)
-        return block
 
     def find_order(self, task_names: Sequence[str]) -> Any:
         """Return by what the rows are sorted, so that their blocks mislead, or None."""

@@ -148,6 +148,8 @@ def train(
             grow_tables(net, data.schema, growth, undo)
         if plan.components is None:
             log_net(net, undo)
+            # Earlier updates may have learnt statistics that were constant.
+            net.module_.input_layer.set_unseen_inputs(data.schema.unseen_inputs())
         with _random_numbers(plan, net, generators) as global_device:
             if checkpoints is not None:
                 checkpoints.use(generators, global_device)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from sk_pwiser._funnel import funnel_holdout, funnel_strata, holdout_sizes
-from sk_pwiser._table import Blocks, GroupValues
+from sk_pwiser._table import Blocks, GroupValues, last_edge
 from sk_pwiser._training._batches import TrainingRows
 from sk_pwiser._training._settings import Settings
 from sk_pwiser._utils import warn_user
@@ -58,14 +58,10 @@ class HoldOut:
         self.random_state.set_state(self.first_state)
         if not len(self.counts):
             return
-        share, times = self.settings.validation_fraction, None
-        if self.blocks.by_time:
-            times = self.blocks.sampled
-        else:
+        share = self.settings.validation_fraction
+        if not self.blocks.by_time:
             self.split_rows = {"ends": [self.blocks.n_rows], "digest": ""}
-        self.edge = None
-        if times is not None and times.min() < times.max():
-            self.edge = last_edge(times, share)
+        self.edge = self.blocks.last_edge(share)
         self.groups = GroupValues()
         self.stratum_of, self.n_held = holdout_sizes(self.counts, share)
         self.n_left = np.zeros_like(self.n_held)
@@ -203,18 +199,13 @@ def held_by_time(
         return is_later, at_edge[:0], share
     if n_edge == len(times) or (is_far and not is_one):
         return is_later, at_edge, (share * len(times) - n_later) / n_edge
-    return times >= last_edge(times, share), at_edge[:0], share
+    edge = last_edge(times, share)
+    return times >= edge, at_edge[:0], share
 
 
 def largest_part(share: float) -> float:
     """Return twice a share of the rows, or a share that halves the other part."""
     return min(2 * share, (1 + share) / 2)
-
-
-def last_edge(times: np.ndarray, share: float) -> float:
-    """Return the time, after the first, from which on a share of the rows comes."""
-    edge = np.quantile(times, 1 - share, method="higher")
-    return float(max(edge, times[times > times.min()].min()))
 
 
 def warn_about_trained(earlier: Any, split_rows: Mapping[str, Any]) -> None:

@@ -111,6 +111,9 @@ class FileRows:
             n_features = earlier.encoder.n_features_in_
         for where, what, columns in found:
             absent = [name for name in names if name not in columns]
+            # The times order training rows alone.
+            if where and self.settings.left_out_column in absent:
+                absent.remove(self.settings.left_out_column)
             if absent:
                 raise ValueError(
                     f"{where}Training uses features that {what} lacks: {absent}."

@@ -1,11 +1,13 @@
 """Tables and labels become arrays: column encodings, labels, row weights, groups."""
 
 from sk_pwiser._table._block_counts import BlockCounts
-from sk_pwiser._table._blocks import Blocks, RowOrder, assign_blocks
+from sk_pwiser._table._blocks import Blocks, RowOrder, assign_blocks, last_edge
 from sk_pwiser._table._categories import (
     LARGE,
+    LEAST_DROPOUT,
     UNSEEN,
     CategoryColumn,
+    NewValues,
     Vocabulary,
     check_exact,
     factorize,
@@ -13,6 +15,7 @@ from sk_pwiser._table._categories import (
     large_kinds,
 )
 from sk_pwiser._table._column_kinds import (
+    TimeColumn,
     check_encoding_params,
     column_kinds,
     history_column,
@@ -34,6 +37,7 @@ from sk_pwiser._table._frames import (
     column_of,
     find_column,
     first_known,
+    is_dataframe,
     is_sparse,
     list_columns,
     probability_frame,
@@ -93,7 +97,6 @@ from sk_pwiser._table._target_statistics import (
     ExtendedStatistics,
     TargetStatistics,
     make_target_statistics,
-    read_times,
 )
 
 # The classes of the objects in a fitted encoding, which files may contain.
@@ -109,6 +112,7 @@ STATE_CLASSES = (
     TableEncoder,
     Targets,
     TargetStatistics,
+    TimeColumn,
     Vocabulary,
     *NUMERIC_ENCODINGS.values(),
 )

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.stats import chi2
 
-from sk_pwiser._table._categories import FIRST_VALUE, CategoryColumn
+from sk_pwiser._table._categories import FIRST_VALUE, LATE_SHARE, CategoryColumn
 from sk_pwiser._table._parts import GroupSizes, GroupValues, RowSample, one_per_group
 from sk_pwiser._utils import warn_user
 
@@ -48,6 +48,12 @@ def assign_blocks(n_samples, n_blocks, times=None, groups=None, generator=None):
     if groups is not None:
         rank = rows_before_groups(rank, groups)
     return rank * n_blocks // n_samples
+
+
+def last_edge(times, share):
+    """Return the time, after the first, from which on a share of the rows comes."""
+    edge = np.quantile(times, 1 - share, method="higher")
+    return float(max(edge, times[times > times.min()].min()))
 
 
 def rows_before_groups(rank, groups):
@@ -152,7 +158,7 @@ def warn_about_order(order, has_groups):
         warn_user(
             f"The rows are sorted by {by}. Target statistics leave out random blocks, "
             "since blocks of consecutive rows would mislead them. If the rows are in "
-            "the order of time all the same, name a numeric column of times by "
+            "the order of time all the same, name a column of times by "
             f"encoding_params={{'time_column': ...}}.{advice}"
         )
     elif not has_groups:
@@ -225,6 +231,24 @@ class Blocks:
         if self.by_time and self.n_parts == 1:
             return len(np.unique(self.sampled)) < self.n_rows
         return not self.by_time or len(self.spans) < len(self.edges)
+
+    def last_edge(self, share):
+        """Return the time from which on the last rows come; None without times."""
+        if not self.by_time or self.sampled.min() == self.sampled.max():
+            return None
+        return last_edge(self.sampled, share)
+
+    def are_late(self, rank, times, block):
+        """Return whether rows, with their ranks, are among the last ones.
+
+        It is decided by times, by random blocks, or by the order of the rows.
+        """
+        edge = self.last_edge(LATE_SHARE)
+        if edge is not None:
+            return times >= edge
+        if self.generator is not None and block is not None:
+            return block == self.n_blocks - 1
+        return rank >= (1 - LATE_SHARE) * self.n_rows
 
     def assign(self, n_rows, times, groups):
         """Return the blocks of the next rows."""

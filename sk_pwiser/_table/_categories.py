@@ -565,3 +565,49 @@ def check_exact(values, earlier, start, middle):
                 "above 2^53 are rounded if they become floats, for example beside NaN; "
                 "use a dtype such as 'Int64' or text."
             )
+
+
+# The rows that are the last ones for `NewValues`, and what it returns at least.
+LATE_SHARE, LEAST_DROPOUT = 0.1, 0.05
+
+
+class NewValues:
+    """Measures how often the last rows have values that no earlier row has.
+
+    Rows come in any order, with codes of rare values, too.
+    """
+
+    def __init__(self, encoder):
+        self.cardinalities = encoder.cardinalities_
+        self.n_unseen = np.zeros(len(self.cardinalities))
+        self.n_rows = 0
+        self.seen = [np.zeros(n, dtype=bool) for n in encoder.n_codes_]
+        self.n_late = [np.zeros(n, dtype=np.int64) for n in encoder.n_codes_]
+
+    def add(self, codes, is_late):
+        self.n_rows += len(codes)
+        for column, cardinality in enumerate(self.cardinalities):
+            own = codes[:, column]
+            is_unseen = (own == UNSEEN) | (own >= cardinality)
+            self.n_unseen[column] += np.count_nonzero(is_unseen)
+            self.seen[column][own[~is_late]] = True
+            late = own[is_late].astype(np.int64)
+            n_late = self.n_late[column]
+            n_late += np.bincount(late, minlength=len(n_late))
+
+    def dropouts(self):
+        """Return the category dropout of each column.
+
+        It is half the share of the last rows with new values, beyond the share of all
+        rows that have the code of unseen values anyway. With the whole share, known
+        values, which later rows have as well, were learnt too little.
+        """
+        found = []
+        for seen, n_late, n_unseen in zip(
+            self.seen, self.n_late, self.n_unseen, strict=True
+        ):
+            new = n_late[~seen].sum() / max(n_late.sum(), 1)
+            share = n_unseen / max(self.n_rows, 1)
+            missing = (new - share) / max(1 - share, 1 / max(self.n_rows, 1))
+            found.append(float(max(LEAST_DROPOUT, missing / 2)))
+        return tuple(found)

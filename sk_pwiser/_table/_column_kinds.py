@@ -1,7 +1,9 @@
 """The kinds of columns: which column is encoded how, and which look misread."""
 
 import re
+from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -34,6 +36,19 @@ from sk_pwiser._table._numbers import (
 )
 from sk_pwiser._table._target_statistics import check_target_encoding
 from sk_pwiser._utils import check_integer, warn_user
+
+
+@dataclass(eq=False)
+class TimeColumn:
+    """A column that orders the rows of a fit, and is no input of the network.
+
+    Later tables may lack it.
+    """
+
+    name: Any
+
+    kind = "time"
+    encoding = "orders the rows"
 
 
 def find_category_columns(categorical_features, X, names):
@@ -85,6 +100,16 @@ def check_encoding_params(params):
 def make_columns(params, X, names):
     """Return unfitted encoders for the columns; `params` are those of the encoder."""
     is_category = find_category_columns(params["categorical_features"], X, names)
+    time = params["time_column"]
+    if time in names:
+        index = names.index(time)
+        # Others are named in categorical_features, not chosen by their dtype.
+        if is_category[index] and not has_category_dtype(list_columns(X)[index]):
+            raise ValueError(
+                f"categorical_features contains {time!r}, which is the time_column and "
+                "no feature; leave it out, or set time_feature=True in encoding_params."
+            )
+        is_category[index] = False
     vocabularies = read_vocabularies(params, names, is_category)
     is_list = [has_lists(column) for column in list_columns(X)]
     categories = [(n, is_list[i]) for i, n in enumerate(names) if is_category[i]]
@@ -96,7 +121,9 @@ def make_columns(params, X, names):
         make_numeric = partial(make_numeric, max_bins=params["max_bins"])
     columns = []
     for index, name in enumerate(names):
-        if name in lists.numbers:
+        if name == time:
+            column = TimeColumn(name)
+        elif name in lists.numbers:
             column = lists.numbers[name](name)
         elif name in of_lists:
             column = lists.make_column(name, vocabularies[index], params["keeps_rare"])
@@ -108,11 +135,16 @@ def make_columns(params, X, names):
     return columns
 
 
-def align_columns(X, names):
-    """Return a DataFrame with the columns of fit, in their order, if it has them."""
-    if names is None or not is_dataframe(X) or has_columns(X, names):
+def align_columns(X, names, time=None):
+    """Return a DataFrame with the columns of fit, in their order, if it has them.
+
+    It may lack the column `time`.
+    """
+    if names is None or not is_dataframe(X) or has_columns(X, names, time):
         return X
     found, names = list(X.columns), list(names)
+    if time not in found:
+        names = [name for name in names if name != time]
     if len(set(found)) < len(found) or not set(names) <= set(found):
         return X
     extra = [column for column in found if column not in set(names)]
@@ -124,8 +156,13 @@ def align_columns(X, names):
     return X.select(names) if hasattr(X, "select") else X[names]
 
 
-def has_columns(X, names):
-    return names is not None and list(X.columns) == names.tolist()
+def has_columns(X, names, time=None):
+    """Return whether a DataFrame has the columns of fit; it may lack that of `time`."""
+    if names is None:
+        return False
+    found, names = list(X.columns), names.tolist()
+    is_short = time is not None and len(found) < len(names)
+    return found == ([name for name in names if name != time] if is_short else names)
 
 
 def has_form(X, encoder):
@@ -368,6 +405,7 @@ def warn_about_random_validation(names):
         warn_user(
             f"X has columns of HistoryFeatures, such as {column!r}, but the validation "
             "rows of early stopping are drawn at random: training rows see their "
-            "outcomes. Set encoding_params={'time_column': ...} to a numeric column "
-            "of times, for the last rows in time, or pass later rows as eval_set."
+            "outcomes. Set encoding_params={'time_column': ...} to a column of times, "
+            "which is no feature, for the last rows in time, or pass later rows as "
+            "eval_set."
         )

@@ -19,6 +19,7 @@ from sk_pwiser._table._categories import (
     sort_values,
 )
 from sk_pwiser._table._column_kinds import (
+    TimeColumn,
     align_columns,
     has_columns,
     has_form,
@@ -78,6 +79,7 @@ class TableEncoder:
     shared_embeddings: dict | None = None
     list_ages: dict | None = None
     domain_features: Any = ()  # columns that must be inputs of the network
+    time_column: Any = None  # a column that is none; files of version 0.1.0 lack it
     estimator_name: str | None = None
     keeps_rare: bool = False
     n_features_in_: int = field(init=False, repr=False)
@@ -148,9 +150,11 @@ class TableEncoder:
         for feature in self.domain_features:
             column = self.columns_[find_column("domain_features", feature, names)]
             if not isinstance(column, CategoryColumn | NumericColumn | ListColumn):
+                reason = "only belongs to a column of lists"
+                if isinstance(column, TimeColumn):
+                    reason = "is the time_column, and with time_feature=False no input"
                 raise ValueError(
-                    f"domain_features contains {feature!r}, which only belongs to a "
-                    "column of lists."
+                    f"domain_features contains {feature!r}, which {reason}."
                 )
         return X
 
@@ -189,10 +193,18 @@ class TableEncoder:
         return self._pair(self._list_columns(X), kind)
 
     def _list_columns(self, X):
-        return [] if self.sparse_ is not None else list_columns(X)
+        """Return the columns of a table, None for that of the times if it has none."""
+        if self.sparse_ is not None:
+            return []
+        columns = list_columns(X)
+        if len(columns) < len(self.columns_):
+            is_time = [isinstance(column, TimeColumn) for column in self.columns_]
+            columns.insert(is_time.index(True), None)
+        return columns
 
     def align(self, X):
-        return align_columns(as_table(X), getattr(self, "feature_names_in_", None))
+        names = getattr(self, "feature_names_in_", None)
+        return align_columns(as_table(X), names, self.time_column)
 
     def _validate(self, X, reset):
         """Check a table, in transform including the number and names of its columns."""
@@ -208,7 +220,8 @@ class TableEncoder:
                 "X.toarray()."
             )
         if is_dataframe(X) and not reads_sparse:
-            if reset or not has_columns(X, getattr(self, "feature_names_in_", None)):
+            names = getattr(self, "feature_names_in_", None)
+            if reset or not has_columns(X, names, self.time_column):
                 refuse_repeated("The columns of X", list(X.columns))
                 validate_data(validator, X, reset=reset, skip_check_array=True)
                 if is_polars(X):
@@ -274,6 +287,11 @@ class TableEncoder:
 
     def _of(self, kind):
         return [column for column in self.columns_ if isinstance(column, kind)]
+
+    @property
+    def read_columns_(self):
+        """The columns that predictions read."""
+        return [c for c in self.columns_ if not isinstance(c, TimeColumn)]
 
     @property
     def cardinalities_(self):

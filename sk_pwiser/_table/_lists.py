@@ -85,6 +85,8 @@ class ListColumn:
     keeps_rare: InitVar[bool] = False
 
     kind = "list of categories"
+    # Smallest and largest log(1 + age); files of version 0.1.0 lack them.
+    age_ends_ = np.inf, -np.inf
 
     def __post_init__(self, vocabulary, keeps_rare):
         self.age_sums_ = np.zeros(3)  # numbers, sums and squares of log(1 + age)
@@ -130,6 +132,11 @@ class ListColumn:
             ages = self._read_ages(lists, ages)
             known = np.log1p(ages[~np.isnan(ages)])
             self.age_sums_ += [len(known), known.sum(), (known**2).sum()]
+            low, high = self.age_ends_
+            self.age_ends_ = (
+                float(known.min(initial=low)),
+                float(known.max(initial=high)),
+            )
 
     def finish(self):
         """Learn the codes of special lists, after the codes of values."""
@@ -194,7 +201,10 @@ class ListColumn:
         n, total, squares = self.age_sums_
         mean = total / max(n, 1)
         scale = np.sqrt(max(squares / max(n, 1) - mean**2, 0.0))
-        scaled = (np.log1p(ages) - mean) / (scale if scale > 1e-6 else 1.0)
+        ages, (low, high) = np.log1p(ages), self.age_ends_
+        if low <= high:  # as for other numbers
+            ages = np.clip(ages, low, high)
+        scaled = (ages - mean) / (scale if scale > 1e-6 else 1.0)
         return np.clip(scaled, -LARGEST_DEVIATION, LARGEST_DEVIATION)
 
     def _read_ages(self, lists, column):
@@ -370,16 +380,19 @@ CHUNK_ENTRIES = 2**20
 class SparseColumns:
     """Encodes the columns of a sparse matrix as one bag per row.
 
-    The weight of an entry is its value divided by the root mean square of the nonzero
-    values of its column in fit, clipped. A column without such values has the weight 0
-    until `learn_constant` learns it from later rows. Missing values select a vector of
-    their own if the column had some in fit; otherwise their weight is 0.
+    The weight of an entry is its value, clipped to the range of its column in fit,
+    divided by the root mean square of the nonzero values there. A column without such
+    values has the weight 0 until `learn_constant` learns it from later rows. Missing
+    values select a vector of their own if the column had some in fit; otherwise their
+    weight is 0.
     """
+
+    ends_ = None  # in files of version 0.1.0
 
     def fit(self, X, sample_weight=None):
         """Learn the scales of the columns of a CSR matrix, and return its bags."""
         X = _canonical(X)
-        self.scale_, is_missing = self._learn(X, sample_weight)
+        self.scale_, is_missing, self.ends_ = self._learn(X, sample_weight)
         # The vectors of missing values follow the vectors of the columns.
         self.missing_columns_ = np.flatnonzero(is_missing)
         return self._encode(X)
@@ -388,17 +401,23 @@ class SparseColumns:
         """Return columns that have learnt those that had no values, if `X` has some."""
         if np.isfinite(self.scale_).all():
             return self
-        scale, _ = self._learn(_canonical(X), sample_weight)
+        scale, _, ends = self._learn(_canonical(X), sample_weight)
         is_new = np.isinf(self.scale_) & np.isfinite(scale)
         if not is_new.any():
             return self
         learnt = copy(self)
         learnt.scale_ = np.where(is_new, scale, self.scale_)
+        if self.ends_ is not None:
+            learnt.ends_ = np.where(is_new, ends, self.ends_)
         return learnt
 
     def _learn(self, X, sample_weight):
-        """Return the scale of each column, and whether it has missing values."""
+        """Return each column's scale, whether it has missing values, and its ends.
+
+        These are the smallest and the largest value, of the zeros as well.
+        """
         n_columns = X.shape[1]
+        ends = np.zeros((2, n_columns))
         counts, squares = np.zeros(n_columns), np.zeros(n_columns)
         is_missing = np.zeros(n_columns, dtype=bool)
         for part in row_chunks(X.nnz, max(n_columns, CHUNK_ENTRIES)):
@@ -406,6 +425,8 @@ class SparseColumns:
             if (missing := np.isnan(values)).any():
                 is_missing[columns[missing]] = True
                 columns, values = columns[~missing], values[~missing]
+            np.minimum.at(ends[0], columns, values)
+            np.maximum.at(ends[1], columns, values)
             weights = _entry_weights(X, part, sample_weight)
             if weights is not None:
                 weights = weights[~missing]
@@ -415,7 +436,7 @@ class SparseColumns:
         known = squares > 0
         scale = np.full(n_columns, np.inf)
         scale[known] = np.sqrt(squares[known] / counts[known])
-        return scale, is_missing
+        return scale, is_missing, ends
 
     def transform(self, X):
         return self._encode(_canonical(X))
@@ -429,7 +450,11 @@ class SparseColumns:
         small = self.n_vectors <= np.iinfo(np.int32).max
         indices = X.indices.astype(np.int32 if small else np.int64, copy=False)
         for part in row_chunks(X.nnz, CHUNK_ENTRIES):
-            scaled = _values(X, part) / self.scale_[X.indices[part]]
+            columns = X.indices[part]
+            values = _values(X, part)
+            if self.ends_ is not None:
+                values = np.clip(values, *self.ends_[:, columns])
+            scaled = values / self.scale_[columns]
             weights[part] = np.clip(scaled, -LARGEST_DEVIATION, LARGEST_DEVIATION)
         missing = np.flatnonzero(np.isnan(weights))
         if len(missing):

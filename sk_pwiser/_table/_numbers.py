@@ -83,8 +83,9 @@ def _first_at_least(cumulative, steps):
     return np.searchsorted(cumulative, steps - 1e-9)
 
 
-# Inputs are clipped to this number of standard deviations, so that a single extreme
-# value does not dominate the logit in predictions.
+# Inputs are clipped to the range of the values in fit: the network has learnt nothing
+# about others. They are clipped to this number of standard deviations, too, so that a
+# single extreme value does not dominate the logit in predictions.
 LARGEST_DEVIATION = 10.0
 
 # Values are clipped to +-LARGEST_VALUE, since squares, sums and ratios of larger values
@@ -216,6 +217,9 @@ class StandardColumn(NumericColumn):
 
     _words = "standardised"
 
+    # Smallest and largest input; files of version 0.1.0 lack them.
+    ends_ = (-LARGEST_DEVIATION, LARGEST_DEVIATION)
+
     def _fit(self, known, weight):
         self.mean_ = np.average(known, weights=weight)
         squares = 0.0
@@ -226,15 +230,17 @@ class StandardColumn(NumericColumn):
             )
         variance = squares / (len(known) if weight is None else weight.sum(dtype=float))
         self.scale_ = np.sqrt(variance) or np.inf
+        ends = (np.array([known.min(), known.max()]) - self.mean_) / self.scale_
+        self.ends_ = tuple(np.clip(ends, *StandardColumn.ends_).tolist())
 
     def _encode(self, values):
         scaled = (values - self.mean_) / self.scale_
-        return np.clip(scaled, -LARGEST_DEVIATION, LARGEST_DEVIATION, out=scaled)
+        return np.clip(scaled, *self.ends_, out=scaled)
 
     def _nodes(self):
         if np.isinf(self.scale_):
             return np.zeros(1), np.zeros(1)
-        ends = np.array([-LARGEST_DEVIATION, LARGEST_DEVIATION])
+        ends = np.array(self.ends_)
         return self.mean_ + ends * self.scale_, ends
 
 

@@ -11,9 +11,6 @@ from sk_pwiser._table._categories import FIRST_VALUE, CategoryColumn
 from sk_pwiser._table._frames import (
     check_among,
     find_column,
-    is_dataframe,
-    list_columns,
-    read_numbers,
 )
 from sk_pwiser._table._lists import LISTS, Elements
 from sk_pwiser._table._numbers import LARGEST_DEVIATION
@@ -562,23 +559,3 @@ def check_target_encoding(params):
             "list_target_encoding must be True, False or a list of names of columns; "
             f"got {chosen!r}."
         )
-
-
-def read_times(X, column, names):
-    """Return the times of the rows by which they are assigned to blocks, or None."""
-    if column is None:
-        return None
-    if column not in names:
-        raise ValueError(
-            f"time_column={column!r} is not a column of X; these are {names}."
-        )
-    # Lists may mix numbers and text, all of which numpy would convert to text.
-    table = X if hasattr(X, "dtype") or is_dataframe(X) else np.array(X, object)
-    values = list_columns(table)[names.index(column)]
-    times = read_numbers(values, f"time_column={column!r}")
-    if np.isnan(times).any():
-        raise ValueError(
-            f"time_column={column!r} must not have missing values; it has "
-            f"{int(np.isnan(times).sum())}."
-        )
-    return times

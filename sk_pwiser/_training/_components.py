@@ -36,7 +36,9 @@ from sk_pwiser._training._settings import Settings
 from sk_pwiser._utils import (
     build,
     check_base_init,
+    check_choice,
     check_names,
+    check_number,
     check_signature,
     read_task_parents,
     resolve,
@@ -137,12 +139,17 @@ def _check_network(
         )
     shared["domain_features"] = [0] if features else None
     is_automatic = settings.embedding_dim == "auto"
+    dropout = settings.encoding_params["category_dropout"]
+    if isinstance(dropout, str):
+        check_choice("category_dropout", dropout, ("auto",))
+    else:
+        check_number("category_dropout", dropout, at_least=0, below=1)
     spec = NetworkSpec(
         [3],
         1,
         1 if is_automatic else settings.embedding_dim,
         [0.5] * len(parents),
-        category_dropout=settings.encoding_params["category_dropout"],
+        category_dropout=0.0 if dropout == "auto" else dropout,
         embedding_dims=[1] if is_automatic else (),
         negative_sampling_rate=settings.negative_sampling_rate,
         task_parents=parents,

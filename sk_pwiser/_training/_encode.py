@@ -10,8 +10,8 @@ from scipy.sparse import csr_array
 from sklearn.utils import Bunch, _safe_indexing
 
 from sk_pwiser._files import PlainForm
-from sk_pwiser._table import STATE_CLASSES as TABLE_CLASSES
 from sk_pwiser._table import (
+    LEAST_DROPOUT,
     UNSEEN,
     CategoryColumn,
     ExtendedStatistics,
@@ -36,6 +36,7 @@ from sk_pwiser._table import (
     refuse_parts,
     vector_counts,
 )
+from sk_pwiser._table import STATE_CLASSES as TABLE_CLASSES
 from sk_pwiser._training._batches import Impressions
 from sk_pwiser._training._settings import Settings
 from sk_pwiser._utils import (
@@ -187,6 +188,7 @@ class Schema:
     automatic_dims: tuple[int, ...] = ()  # widths with "auto", by the first fit
     widest_bag: int | None = None  # the same of bags; files of version 0.1.0 lack it
     selection: str = ""  # parameters by which the first fit chose the statistics
+    category_dropout: tuple[float, ...] = ()  # with "auto", of each category column
 
     def transform(self, X: Any) -> Inputs:
         """Return the codes, the numeric inputs and the bags of a table."""
@@ -285,21 +287,39 @@ class Schema:
         n_statistics = 0 if self.statistics is None else self.statistics.n_outputs
         if features := shared.get("domain_features"):
             shared["domain_features"] = self._find_inputs(features)
+        dropout = settings.encoding_params["category_dropout"]
+        if dropout == "auto":
+            n_columns = len(self.encoder.cardinalities_)
+            measured = self.category_dropout or [LEAST_DROPOUT] * n_columns
+            dropout = [*measured, *[LEAST_DROPOUT] * len(bags)]
         return NetworkSpec(
             self.encoder.cardinalities_,
             self.encoder.n_numeric_ + n_statistics,
             int(largest),
             self.base_rates.tolist(),
             unseen_code=UNSEEN,
-            category_dropout=settings.encoding_params["category_dropout"],
+            category_dropout=dropout,
             numeric_bins=[*self.encoder.numeric_bins_, *[0] * n_statistics],
             bin_scales=[*bin_scales, *[1.0] * n_statistics] if bin_scales else (),
             embedding_dims=dims,
             negative_sampling_rate=settings.negative_sampling_rate,
             bags=bags,
             task_parents=self.targets.parents,
+            unseen_inputs=self.unseen_inputs(),
             **shared,
         )
+
+    def unseen_inputs(self) -> list[tuple[int, int, float]]:
+        """Return the statistics of unseen values: input, category column, value."""
+        places, tables = self.rate_places(), getattr(self.statistics, "tables_", ())
+        columns = [] if self.statistics is None else self.statistics.columns
+        return [
+            (place, column, value)
+            for column, table in zip(columns, tables, strict=False)
+            for place, value in zip(
+                places["codes", column], table[UNSEEN].tolist(), strict=True
+            )
+        ]
 
     def _find_inputs(self, features: Sequence[Any]) -> list[int]:
         """Return the inputs of columns, without statistics, as the network counts."""
@@ -373,7 +393,8 @@ def read_table(
     """
     refuse_parts(given.X)
     check_encoding_params(settings.encoding_params)
-    check_boolean("grow_vocabulary", settings.encoding_params["grow_vocabulary"])
+    for name in ("grow_vocabulary", "time_feature"):
+        check_boolean(name, settings.encoding_params[name])
     given = given._replace(Y=collected(given.Y))
     targets = given.Y
     if not isinstance(targets, SoftTargets):
@@ -508,6 +529,7 @@ def make_encoder(settings: Settings, estimator_name: str) -> TableEncoder:
         numeric_encoding=settings.numeric_encoding,
         max_bins=params["max_bins"],
         domain_features=settings.shared_param("domain_features") or (),
+        time_column=settings.left_out_column,
         estimator_name=estimator_name,
         keeps_rare=True,  # for target statistics, and to tell rare from new values
     )

@@ -13,7 +13,7 @@ from sk_pwiser.networks import SHARED_PARAMS, NetworkSpec
 
 # Keys of `encoding_params` and their defaults.
 ENCODING_PARAMS: dict[str, Any] = {
-    "category_dropout": 0.05,
+    "category_dropout": "auto",
     "grow_vocabulary": False,
     "list_ages": None,
     "list_pooling": "mean",
@@ -27,6 +27,7 @@ ENCODING_PARAMS: dict[str, Any] = {
     "target_encoding_blocks": 10,
     "target_encoding_min_values": 100,
     "time_column": None,
+    "time_feature": False,
 }
 
 # Keys of `optimizer_params` that are not arguments of the optimiser, and their
@@ -111,6 +112,12 @@ class Settings:
         """Return one of the entries of `network_params` that every network takes."""
         value = self.network_params.get(name, SHARED_DEFAULTS[name])
         return tuple(value) if isinstance(value, list) else value
+
+    @property
+    def left_out_column(self) -> Any:
+        """The column that orders the rows and is no feature, None without one."""
+        params = self.encoding_params
+        return None if params["time_feature"] else params["time_column"]
 
     @property
     def grows(self) -> bool:

@@ -44,7 +44,7 @@ def market_of(estimator, encoder):
     by = getattr(estimator, "by_", None)
     if by is None:
         return None
-    names = [column.name for column in encoder.columns_]
+    names = [column.name for column in encoder.read_columns_]
     if by not in names:
         raise ValueError(
             f"A calibrator with by={by!r} cannot be exported: its estimator has no "
@@ -62,7 +62,7 @@ def check_exportable(encoder):
             f"{can_be}"
         )
     kinds = CategoryColumn, ListColumn, ListWeights, *NUMERIC_ENCODINGS.values()
-    for column in encoder.columns_:
+    for column in encoder.read_columns_:
         if isinstance(column, ArrayColumn) or not isinstance(column, kinds):
             raise ValueError(f"Column {column.name!r} cannot be exported: {can_be}")
 

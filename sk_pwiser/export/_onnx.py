@@ -454,7 +454,7 @@ def encoding_model(onnx, schema, market, n_tasks):
     """Return a model that encodes raw columns and, with `market`, finds shifts."""
     graph = GraphBuilder(onnx)
     codes, numeric = [], []
-    for column in schema.encoder.columns_:
+    for column in schema.encoder.read_columns_:
         if reason := _obstacle(column):
             raise ValueError(f"Column {column.name!r} cannot be exported: {reason}.")
         if isinstance(column, CategoryColumn):
@@ -472,7 +472,7 @@ def encoding_model(onnx, schema, market, n_tasks):
     }
     if market is not None:
         index, shifts = market
-        column = schema.encoder.columns_[index]
+        column = schema.encoder.read_columns_[index]
         if not isinstance(column, CategoryColumn):
             raise ValueError(
                 f"by={column.name!r} must be a category column of the estimator for an "

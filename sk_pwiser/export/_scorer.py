@@ -48,7 +48,7 @@ def make_fields(encoder):
         next((f for c, f in kinds.items() if isinstance(column, c)), NumericField)(
             column
         )
-        for column in encoder.columns_
+        for column in encoder.read_columns_
     ]
 
 
@@ -317,7 +317,8 @@ class Scorer:
         What runs the network.
     field_names : list of str or int
         Names of the fields that each row must contain: the names of the columns in
-        `fit`, or their indices if they had no names.
+        `fit`, or their indices if they had no names, without the `time_column` if it
+        is no feature.
     task_names : list of str
         Names of the tasks.
 

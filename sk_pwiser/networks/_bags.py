@@ -154,6 +154,7 @@ class BagEmbeddings(nn.Module):
     own_starts: Tensor
     rows: Tensor
     is_shared: Tensor
+    dropout: Tensor
 
     def __init__(
         self,
@@ -163,13 +164,18 @@ class BagEmbeddings(nn.Module):
         *,
         initial_std: float,
         unseen_code: int,
-        dropout: float,
+        dropouts: Sequence[float],
     ) -> None:
         super().__init__()
         self.n_bags = len(bags)
         self.width = len(bags) * dim
         self.unseen_code = unseen_code
-        self.dropout = dropout if any(bag.has_unseen for bag in bags) else 0.0
+        self.drops = any(
+            dropout and bag.has_unseen
+            for dropout, bag in zip(dropouts, bags, strict=True)
+        )
+        dropout = torch.tensor([*dropouts], dtype=torch.float32)
+        self.register_buffer("dropout", dropout, persistent=False)
         self.shares = any(bag.column is not None for bag in bags)
         # One table holds the vectors of all bags, one bag after another.
         own_starts = _own_starts(bags)
@@ -292,10 +298,11 @@ class BagEmbeddings(nn.Module):
 
     def _drop(self, indices: Tensor) -> Tensor:
         """Apply category dropout in training."""
-        if not self.training or self.dropout == 0:
+        if not self.training or not self.drops:
             return indices
         bag = torch.bucketize(indices, self.starts, right=True) - 1
         unseen = self.unseen[bag]
         drawn = torch.empty(indices.shape, device=indices.device)
         drawn.uniform_(generator=generator_on(indices.device))
-        return torch.where((drawn < self.dropout) & (unseen >= 0), unseen, indices)
+        is_dropped = (drawn < self.dropout[bag]) & (unseen >= 0)
+        return torch.where(is_dropped, unseen, indices)

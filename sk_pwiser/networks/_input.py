@@ -271,13 +271,17 @@ class InputLayer(nn.Module):
     All category columns share one embedding table, in which each has an offset. A
     column with narrower embeddings uses their first components. In training, category
     dropout replaces random values by the code of unseen values, whose embedding is
-    trained by this. Each of `n_tables` tables has its own projections of numeric
-    columns, gate and interaction.
+    trained by this, and numeric inputs that depend on them by those of unseen values.
+    Each of `n_tables` tables has its own projections of numeric columns, gate and
+    interaction.
     """
 
     offsets: Tensor
     unseen: Tensor  # the rows of the tables for unseen values, one per column
     used: Tensor | None
+    dropout: Tensor  # of each column
+    unseen_inputs: Tensor  # the numeric inputs of unseen values
+    values_of: Tensor  # the column of each numeric input; n_columns for none
 
     # Standard deviation of initial embeddings. If it is small, the embedding of a rare
     # value stays near 0: it departs only as far as the value's few rows require.
@@ -286,8 +290,20 @@ class InputLayer(nn.Module):
     def __init__(self, spec: NetworkSpec, *, n_tables: int = 1) -> None:
         super().__init__()
         self.unseen_code = spec.unseen_code
-        self.category_dropout = spec.category_dropout
         n_columns, dim = len(spec.cardinalities), spec.embedding_dim
+        dropouts = spec.dropouts
+        self.drops = any(dropouts[:n_columns])
+        self.depends = len(spec.unseen_inputs) > 0
+        values_of = torch.full((spec.n_numeric,), n_columns)
+        for index, column, _ in spec.unseen_inputs:
+            values_of[index] = column
+        for name, buffer in (
+            ("dropout", torch.tensor(dropouts[:n_columns], dtype=torch.float32)),
+            ("values_of", values_of),
+            ("unseen_inputs", torch.zeros(spec.n_numeric)),
+        ):
+            self.register_buffer(name, buffer, persistent=False)
+        self.set_unseen_inputs(spec.unseen_inputs)
         for name in ("offsets", "unseen"):
             self.register_buffer(name, torch.zeros(0), persistent=False)
         self._set_cardinalities(spec.cardinalities)
@@ -326,7 +342,7 @@ class InputLayer(nn.Module):
                 n_tables,
                 initial_std=self.initial_std,
                 unseen_code=spec.unseen_code,
-                dropout=spec.category_dropout,
+                dropouts=dropouts[n_columns:],
             )
             # Bags may share the embeddings of columns, so they need to know where these
             # begin.
@@ -355,9 +371,15 @@ class InputLayer(nn.Module):
                 inputs = [layer(columns) for layer, columns in pairs]
         return inputs[0] if len(inputs) == 1 else torch.stack(inputs)
 
+    def set_unseen_inputs(self, found: Sequence[tuple[int, int, float]]) -> None:
+        """Set the numeric inputs of unseen values, as in the network's `spec`."""
+        for index, _, value in found:
+            self.unseen_inputs[index] = value
+
     def columns(self, codes: Tensor, numeric: Tensor) -> list[Tensor]:
         """Return the dense input of each table, without gates and interactions."""
-        places, n_tables = self._places(codes), len(self.embeddings)
+        dropped, n_tables = self._draw(codes), len(self.embeddings)
+        places = self._places(codes, dropped)
         embedded = [table(places).flatten(1) for table in self.embeddings]
         if self.used is not None:
             embedded = [each.index_select(1, self.used) for each in embedded]
@@ -366,6 +388,10 @@ class InputLayer(nn.Module):
             n_sums = n_tables * self.bags.width
             parts.append(numeric[:, :n_sums].chunk(n_tables, dim=1))
             numeric = numeric[:, n_sums:]
+        if dropped is not None and self.depends:
+            # Inputs that depend on no value read the last, added column.
+            is_unseen = F.pad(dropped, (0, 1)).index_select(1, self.values_of)
+            numeric = torch.where(is_unseen, self.unseen_inputs, numeric)
         parts.append([numeric] * n_tables)
         if self.bins:
             parts[-1] = [bins(numeric) for bins in self.bins]
@@ -413,7 +439,7 @@ class InputLayer(nn.Module):
         targets = None
         if self.bags.attended:
             # This draws another category dropout than `forward` does.
-            targets = self._places(codes)
+            targets = self._places(codes, self._draw(codes))
         sums = self.bags(bags, targets, self.embeddings)
         return torch.cat([sums, numeric], dim=1)
 
@@ -435,12 +461,16 @@ class InputLayer(nn.Module):
         self.offsets = ends[:-1].to(self.offsets.device)
         self.unseen = self.offsets + self.unseen_code
 
-    def _places(self, codes: Tensor) -> Tensor:
-        """Return the rows of the tables, after category dropout in training."""
-        places = codes + self.offsets
-        if not self.training or self.category_dropout == 0:
-            return places
+    def _draw(self, codes: Tensor) -> Tensor | None:
+        """Return which values category dropout replaces, None if it replaces none."""
+        if not self.training or not self.drops:
+            return None
         # Not torch.rand, which torch.compile cannot call with `generator`.
         drawn = torch.empty(codes.shape, device=codes.device)
         drawn.uniform_(generator=generator_on(codes.device))
-        return torch.where(drawn < self.category_dropout, self.unseen, places)
+        return drawn < self.dropout
+
+    def _places(self, codes: Tensor, dropped: Tensor | None) -> Tensor:
+        """Return the rows of the tables, after category dropout."""
+        places = codes + self.offsets
+        return places if dropped is None else torch.where(dropped, self.unseen, places)

@@ -37,8 +37,9 @@ class NetworkSpec:
         training starts from calibrated predictions.
     unseen_code : int, default=1
         Code of an unknown category value, the same in every column.
-    category_dropout : float, default=0.0
-        Probability that a category value is replaced by `unseen_code` in training.
+    category_dropout : float or sequence of float, default=0.0
+        Probability that a category value is replaced by `unseen_code` in training: one
+        for all, or one per category column and then one per bag.
     numeric_bins : sequence of int, default=()
         Number of bins of each numeric input, or 0. An input with bins is a position
         among their edges, in [0, n_bins], and becomes one component per bin, or with
@@ -78,6 +79,10 @@ class NetworkSpec:
     domain_features : sequence of int or None, default=None
         Inputs that set a factor in (0, 2) of each column of the dense input: category
         columns counted first, then bags, then numeric inputs. None for no factors.
+    unseen_inputs : sequence of tuple (int, int, float), default=()
+        Numeric inputs that depend on a category value: the index of the input, that of
+        the category column, and what the input is for an unseen value. Category dropout
+        replaces them with the value.
 
     References
     ----------
@@ -99,7 +104,7 @@ class NetworkSpec:
     embedding_dim: int
     base_rates: Sequence[float]
     unseen_code: int = 1
-    category_dropout: float = 0.0
+    category_dropout: float | Sequence[float] = 0.0
     numeric_bins: Sequence[int] = ()
     bin_scales: Sequence[float] = ()
     interaction: str | None = None
@@ -112,9 +117,10 @@ class NetworkSpec:
     n_cross_layers: int = 1
     cross_rank: int | None = None
     domain_features: Sequence[int] | None = None
+    unseen_inputs: Sequence[tuple[int, int, float]] = ()
 
     def __post_init__(self) -> None:
-        check_number("category_dropout", self.category_dropout, at_least=0, below=1)
+        self._check_dropout()
         # Users set some of these fields in `network_params`, so that errors name the
         # fields as parameters.
         n_bins, n_numeric = self.numeric_bins, self.n_numeric
@@ -159,6 +165,18 @@ class NetworkSpec:
                 f"negative_sampling_rate={self.negative_sampling_rate} requires that "
                 "all tasks presuppose the first one, whose rows the log left out; "
                 "task_parents has several tasks without a parent."
+            )
+
+    def _check_dropout(self) -> None:
+        given = self.category_dropout
+        n_dropped = len(self.cardinalities) + len(self.bags)
+        is_number = not isinstance(given, list | tuple)
+        for dropout in [given] if is_number else self.dropouts:
+            check_number("category_dropout", dropout, at_least=0, below=1)
+        if len(self.dropouts) != n_dropped:
+            raise ValueError(
+                "category_dropout must be a number, or have one per category column "
+                f"and per bag, {n_dropped} in all; got {given!r}."
             )
 
     def _check_cross_layers(self) -> None:
@@ -209,6 +227,15 @@ class NetworkSpec:
     def widths(self) -> list[int]:
         """Width of the embeddings of each category column."""
         return [*self.embedding_dims] or [self.embedding_dim] * len(self.cardinalities)
+
+    @property
+    def dropouts(self) -> list[float]:
+        """Category dropout of each category column, and then of each bag."""
+        given = self.category_dropout
+        if isinstance(given, list | tuple):
+            return [*given]
+        n_dropped = len(self.cardinalities) + len(self.bags)
+        return [given] * n_dropped  # type: ignore[list-item]
 
     @property
     def n_tasks(self) -> int:

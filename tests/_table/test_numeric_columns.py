@@ -124,11 +124,14 @@ def test_huge_values_give_finite_inputs_without_a_warning(fitted):
         assert np.abs(numeric).max() <= LARGEST_DEVIATION
 
 
-def test_only_extreme_values_are_clipped():
+def test_values_are_clipped_to_the_range_of_fit():
     encoder = StandardColumn("column")
     encoder.fit(np.array([-1.0, 1.0]))
-    [scaled] = encoder.transform(np.array([1e6, -1e6, 9.5]))
-    assert scaled.tolist() == [10.0, -10.0, 9.5]
+    [scaled] = encoder.transform(np.array([1e6, -1.1, 0.5]))
+    assert scaled.tolist() == [1.0, -1.0, 0.5]
+    # And to 10 standard deviations.
+    encoder.fit(np.append(np.zeros(10_000), 1.0))
+    assert encoder.transform(np.array([1.0]))[0] == 10.0
 
 
 @pytest.mark.parametrize(

@@ -154,12 +154,12 @@ def test_a_time_column_orders_the_rows():
         (
             {"encoding_params": {"time_column": "x"}},
             ValueError,
-            "time_column='x' must not have missing values; it has 1",
+            "Column 'x' must hold a time in every row; 1 are missing",
         ),
         (
             {"encoding_params": {"time_column": "user"}},
             TypeError,
-            "time_column='user' cannot be read as numbers",
+            "Column 'user' must hold times that can be sorted",
         ),
         (
             {"encoding_params": {"target_encoding_blocks": 1}},

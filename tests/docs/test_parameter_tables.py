@@ -31,7 +31,7 @@ def test_the_tables_state_defaults_texts_and_entries():
     for name in NAMES:
         assert f"   * - `{name}=" in text
     assert "   * - `lr=0.003`\n     - Learning rate.\n" in text
-    assert "`category_dropout=0.05`" in text
+    assert "`category_dropout='auto'`" in text
     assert "`average_decay=0.99`" in text
     assert "`task_space='entire'`" in text
 

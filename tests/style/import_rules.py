@@ -68,7 +68,8 @@ FOLDERS = {
         EXTRAS,
     ),
     "_fit": Folder(
-        ("_funnel", "_streaming", "_table", "_training", "_utils"), (*LEARN, *TORCH)
+        ("_funnel", "_streaming", "_table", "_times", "_training", "_utils"),
+        (*LEARN, *TORCH),
     ),
     "_estimator": Folder(
         (*BELOW_ESTIMATOR, "_responses", "_version"), (*LEARN, *TORCH), EXTRAS

