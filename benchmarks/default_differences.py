@@ -11,7 +11,7 @@ seeds. The defaults of the estimator were chosen by these comparisons. No test r
 read, unless with `--part test`: the held-out rows are a part of the training rows, the
 last one in time where the tables are split by time. Generated tables are new for each
 seed. Data sets whose files are absent are left out. The lines of `interaction`,
-`cross_layers` and `batch_size` end with the processor time of a fit, as a multiple of
+`cross_layers`, `batch_size` and `lr_schedule` end with the processor time of a fit, as a multiple of
 the time of the first line's fits.
 """
 
@@ -77,7 +77,7 @@ COMPARISONS = {
     "embedding_dim": values_of("embedding_dim", "16", "auto", "8", "32"),
     "weight_decay": values_of("weight_decay", "0", "1e-5", "1e-4", "1e-3"),
     "embedding_weight_decay": values_of(
-        *("optimizer_params__embedding_weight_decay", "1e-4", "5e-4", "1e-3"),
+        *("optimizer_params__embedding_weight_decay", "None", "5e-4", "1e-3", "2e-3"),
         label="embeddings {}",
     ),
     # A rare task that shares nothing has small gradients, which decay may outweigh.
@@ -117,10 +117,18 @@ COMPARISONS = {
         # Kept, and in proportion to the size.
         for lr in dict.fromkeys([0.003, 0.003 * size / 512])
     },
+    "lr_schedule": {
+        "held, then decayed": BCE["bce"],
+        "constant": {"lr_schedule": None, "loss": "bce"},
+        "constant, lr 0.003, 512 rows": {
+            **{"lr_schedule": None, "lr": 0.003, "batch_size": 512, "loss": "bce"},
+            "optimizer_params": {"embedding_weight_decay": 5e-4},
+        },
+    },
     "average_decay": values_of("optimizer_params__average_decay", "0", "0.9", "0.99"),
     "target_encoding": values_of("target_encoding", "False", "auto"),
 }
-TIMED = ("interaction", "cross_layers", "batch_size")
+TIMED = ("interaction", "cross_layers", "batch_size", "lr_schedule")
 DATA = (
     *("engage", "long", "rare", "hillstrom", "oulad", "flights", "adult", "columns-40"),
     *("generated-0.15-clean", "generated-0.5-clean", "generated-12-clean"),
