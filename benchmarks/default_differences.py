@@ -11,8 +11,8 @@ seeds. The defaults of the estimator were chosen by these comparisons. No test r
 read, unless with `--part test`: the held-out rows are a part of the training rows, the
 last one in time where the tables are split by time. Generated tables are new for each
 seed. Data sets whose files are absent are left out. The lines of `interaction`,
-`cross_layers`, `batch_size` and `lr_schedule` end with the processor time of a fit, as a multiple of
-the time of the first line's fits.
+`cross_layers`, `batch_size` and `lr_schedule` end with the processor time of a fit, as
+a multiple of the time of the first line's fits.
 """
 
 import time
