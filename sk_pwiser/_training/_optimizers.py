@@ -199,7 +199,9 @@ def _decay_ratio(spec: NetworkSpec, n_rows: int) -> float:
     return max(SMALLEST_DECAY_RATIO, ratio)
 
 
-def _of_embeddings(settings: Settings, ratio: float = 1.0) -> dict[str, float]:
+def _of_embeddings(
+    settings: Settings, ratio: float = LARGEST_DECAY_RATIO
+) -> dict[str, float]:
     """Return the arguments of embeddings that differ from the other parameters."""
     params = settings.optimizer_params
     lr, decay = params["embedding_lr"], params["embedding_weight_decay"]

@@ -1,8 +1,8 @@
 """The parameters of `HistoryFeatures`, checked, in the unit of the log's times."""
 
 import copy
+from dataclasses import dataclass
 from numbers import Integral
-from typing import NamedTuple
 
 import numpy as np
 
@@ -14,7 +14,8 @@ AGES = (None, "values", "buckets")
 DEFAULT_N = 20
 
 
-class ListPlan(NamedTuple):
+@dataclass(frozen=True)
+class ListPlan:
     """A list of last values of a column, of rows in which a given task happened."""
 
     key: int

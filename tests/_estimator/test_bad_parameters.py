@@ -237,7 +237,7 @@ def test_numbers_above_those_of_float32(earlier, optimizer, name, value):
 
 
 def test_steps_that_overflow_are_found_before_training(earlier):
-    # Embeddings have five times the weight decay, which float32 does not represent.
+    # Embeddings have up to 20 times the decay, which float32 does not represent.
     earlier.set_params(optimizer=torch.optim.SGD, weight_decay=1e38)
     message = r"optimizer=.* cannot train with .*weight_decay=1e\+38.*overflow"
     refuses(earlier, ValueError, message)

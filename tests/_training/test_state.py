@@ -357,6 +357,7 @@ def test_the_epoch_of_the_lowest_loss_is_restored_after_a_divergence(
     monkeypatch.setattr(Spoil, event, Spoil.spoil)
     X, Y = make_rows(IDS[:500])
     params = {"lr": 1e-4, "lr_schedule": None, "optimizer_params": {"average_decay": 0}}
+    params["encoding_params"] = {"category_dropout": 0.0}
     model = make_model(max_epochs=4, callbacks=[Spoil(4)], **params)
     with pytest.warns(ConvergenceWarning, match="weights of epoch 3 are kept"):
         model.fit(X, Y)

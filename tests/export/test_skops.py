@@ -27,6 +27,7 @@ from sk_pwiser import MultiTaskCTRCVRClassifier
 from sk_pwiser.calibration import FunnelCalibrator
 from sk_pwiser.callbacks import KeepOnInterrupt
 from sk_pwiser.export import TRUSTED_TYPES
+from sk_pwiser.history import HistoryFeatures
 from sk_pwiser.linear_model import (
     CPMultiTaskLogistic,
     MultiTaskSparseLinear,
@@ -197,7 +198,11 @@ def test_other_estimators_of_the_package(others, name):
 def test_every_trusted_class_is_needed_and_documented(others):
     found = set()
     by_group = FunnelCalibrator(small(), cv=FunnelGroupKFold(2))
-    for model in [*others.values(), by_group]:
+    log = X.assign(user=np.arange(len(X)) % 5, at=np.arange(len(X)))
+    history = HistoryFeatures(
+        ["user"], time="at", label_delay=1, lists=[{"column": "user", "n": 2}]
+    )
+    for model in [*others.values(), by_group, history.fit(log, Y)]:
         found |= set(skops.get_untrusted_types(data=skops.dumps(model)))
     assert sorted(found) == TRUSTED_TYPES
     page = Path(__file__).parents[2] / "docs" / "user_guide" / "files.rst"
