@@ -257,7 +257,7 @@ class MultiTaskCTRCVRClassifier(
         falls linearly to 0 within half as many steps. Without early stopping, the
         number of epochs is known, and the last third of the steps decays. In
         `partial_fit`, the rate falls with the number of steps that the model has taken,
-        from twice `lr` to 0.3 times `lr`. None for a constant rate. A schedule of
+        from 3 times `lr` to 0.3 times `lr`. None for a constant rate. A schedule of
         skorch in `callbacks` replaces it. See :ref:`lr_schedule`.
     weight_decay : float, default=0.0001
         Weight decay of the optimiser; embeddings have 5 to 20 times as much, biases,

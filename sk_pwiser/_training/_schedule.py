@@ -25,9 +25,9 @@ DECAY_RATIO, LEAST_DECAY_STEPS = 0.5, 40
 
 
 # In updates, the share of the full rate after n steps is at least LAST_SHARE, otherwise
-# FIRST_SHARE / sqrt(1 + n / PACE). A new model needs long steps: twenty calls of 1,000
+# FIRST_SHARE / sqrt(1 + n). A new model needs long steps: twenty calls of 1,000
 # rows take twenty steps only. A fitted one loses AUC by them.
-FIRST_SHARE, LAST_SHARE, PACE = 2.0, 0.3, 10
+FIRST_SHARE, LAST_SHARE = 3.0, 0.3
 
 
 class _Schedule(Callback):  # type: ignore[misc]
@@ -73,7 +73,7 @@ class UpdateRate(_Schedule):
         self.n_steps = max(counted, default=np.inf if states else 0.0)
 
     def _share(self) -> float:
-        return max(LAST_SHARE, FIRST_SHARE / sqrt(1 + self.n_steps / PACE))
+        return max(LAST_SHARE, FIRST_SHARE / sqrt(1 + self.n_steps))
 
 
 class WarmupStableDecay(_Schedule):

@@ -104,7 +104,7 @@ def test_files_have_the_dropout_of_a_table(tmp_path, has_times):
 def test_one_number_replaces_the_measured_shares():
     X, Y = log()
     model = small(max_epochs=1, encoding_params={"category_dropout": 0.2}).fit(X, Y)
-    assert_allclose(model.net_.module_.input_layer.dropout, 0.2)
+    assert_allclose(model.net_.module_.input_layer.dropout.cpu(), 0.2)
     with pytest.raises(ValueError, match=r"category_dropout must be .*'often'"):
         small(encoding_params={"category_dropout": "often"}).fit(X, Y)
     with pytest.raises(TypeError, match="category_dropout must be a number; got"):
@@ -114,7 +114,7 @@ def test_one_number_replaces_the_measured_shares():
 def test_training_sees_unseen_values_with_their_statistics():
     X, Y = log()
     model = small(max_epochs=1, target_encoding=["user", "item"]).fit(X, Y)
-    layer, schema = model.net_.module_.input_layer, model._result.schema
+    layer, schema = model.net_.module_.cpu().input_layer, model._result.schema
     inputs = schema.transform(X[:500])
     codes, numeric = map(torch.from_numpy, (inputs.codes, inputs.numeric))
     [whole] = layer.eval().columns(codes.long(), numeric)
@@ -156,7 +156,7 @@ def test_files_keep_the_dropout(tmp_path):
 def test_a_stream_begins_with_the_least_dropout():
     X, Y = log()
     model = small().partial_fit(X[:100], Y[:100])
-    assert_allclose(model.net_.module_.input_layer.dropout, 0.05)
+    assert_allclose(model.net_.module_.input_layer.dropout.cpu(), 0.05)
 
 
 def test_updates_replace_the_statistics_that_they_have_learnt():
