@@ -30,7 +30,7 @@ def test_the_tables_state_defaults_texts_and_entries():
     text = parameter_tables.estimator_tables()
     for name in NAMES:
         assert f"   * - `{name}=" in text
-    assert "   * - `lr=0.003`\n     - Learning rate.\n" in text
+    assert "   * - `validation_fraction=0.1`\n     - Share of the rows" in text
     assert "`category_dropout='auto'`" in text
     assert "`average_decay=0.99`" in text
     assert "`task_space='entire'`" in text
