@@ -284,7 +284,7 @@ class RowEncoder:
             for index, table in self._list_statistics:
                 shared_name = lists[index].column.shared_name
                 elements = Elements.of_bags(parts[index], shared_name)
-                rates = elements.inputs(table).T
+                rates = elements.means(table[elements.codes]).T
                 numeric += list(rates[:, 0] if n_rows == 1 else rates)
         codes = as_rows(codes, n_rows, np.int64)
         # Rare values have target statistics, but no embedding.
