@@ -206,7 +206,7 @@ class MultiTaskCTRCVRClassifier(
           rows: for the blocks, if they are not in the order of time, and for early
           stopping, whose validation rows are then the last ones in time, or a random
           part of a time with too many rows. It is no feature, and DataFrames without it
-          can be predicted; see :ref:`later_rows`;
+          can be predicted; see :ref:`times_of_rows`;
         - `time_feature`, False by default: whether the `time_column`, which must then
           be of numbers or categories, is a feature as well.
     missing_labels : {"error", "ignore"}, default="error"
