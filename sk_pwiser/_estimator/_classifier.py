@@ -294,8 +294,8 @@ class MultiTaskCTRCVRClassifier(
         Share of the rows held out for early stopping; not used if `fit` receives an
         `eval_set`.
     n_iter_no_change : int, default=3
-        Number of epochs without improvement after which training stops. While the
-        schedule holds the learning rate, it decides instead.
+        Number of epochs without improvement after which training stops or, if a
+        schedule holds the learning rate, after which the rate decays at the latest.
     device : str, default="auto"
         "auto" uses CUDA or another accelerator of torch if it is present; otherwise a
         device of torch, such as "cpu" or "cuda:1".

@@ -11,7 +11,7 @@ import torch
 from sk_pwiser._fit._check import Plan, check
 from sk_pwiser._fit._encode import EncodedData, encode
 from sk_pwiser._fit._read import find_origin, read
-from sk_pwiser._training._callbacks import FitTask, find_callback
+from sk_pwiser._training._callbacks import FitTask
 from sk_pwiser._training._checkpoints import Checkpoints, Start, compared, fingerprint
 from sk_pwiser._training._components import LARGEST_SEED, build_net, build_network
 from sk_pwiser._training._diagnostics import find_rises
@@ -19,7 +19,6 @@ from sk_pwiser._training._early_stopping import best_epoch, stop_reason
 from sk_pwiser._training._encode import GivenRows
 from sk_pwiser._training._net import MultiTaskNet, close_bar
 from sk_pwiser._training._optimizers import LazyAdam
-from sk_pwiser._training._schedule import WarmupStableDecay
 from sk_pwiser._training._settings import Settings
 from sk_pwiser._training._state import (
     TrainingResult,
@@ -172,9 +171,7 @@ def train(
     if not origin.is_update:
         n_epochs = len(net.history) - origin.n_earlier
         rises = find_rises(net, data.rows.train, n_epochs, data.unrelated)
-        schedule = find_callback(net, WarmupStableDecay)
-        n_held = 0 if schedule is None else schedule.n_held
-        reason = stop_reason(net, n_epochs, n_held)
+        reason = stop_reason(net, n_epochs)
         if plan.settings.verbose:
             print(reason)
         result = replace(result, rises=rises, stop_reason=reason)

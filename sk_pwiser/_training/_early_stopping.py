@@ -242,12 +242,8 @@ def best_epoch(net: NeuralNet) -> int:
     return int(net.history[-1, "epoch"])
 
 
-def stop_reason(net: NeuralNet, n_epochs: int, n_held: int = 0) -> str:
-    """Say where and why a training of `n_epochs` ended, and whose weights it kept.
-
-    `n_held` is the last epoch before the learning rate decayed, if early stopping
-    decided on it.
-    """
+def stop_reason(net: NeuralNet, n_epochs: int) -> str:
+    """Say where and why a training of `n_epochs` ended, and whose weights it kept."""
     last = int(net.history[-1, "epoch"])
     stopping = find_callback(net, BestEpochStopping)
     reason = f"Stopped at epoch {last}"
@@ -259,10 +255,10 @@ def stop_reason(net: NeuralNet, n_epochs: int, n_held: int = 0) -> str:
         )
     elif n_epochs == net.max_epochs:
         reason = f"Ended at epoch {last}, the last one planned"
-    elif n_held:
+    elif stopping is not None and stopping.n_held:
         reason = (
-            f"Ended at epoch {last}: the learning rate, held until epoch {n_held}, has "
-            "decayed to 0"
+            f"Ended at epoch {last}: the learning rate, held until epoch "
+            f"{stopping.n_held}, has decayed to 0"
         )
     return f"{reason}; the weights are those of epoch {best_epoch(net)}."
 
@@ -272,8 +268,8 @@ class BestEpochStopping(EarlyStopping):  # type: ignore[misc]
 
     best_epoch_: int
     best_model_weights_: dict[str, Any] | None
-    # Whether a schedule of the learning rate has yet to lower it.
-    is_waiting = False
+    # Whether a schedule has yet to lower the learning rate; the last epoch before that.
+    is_waiting, n_held = False, 0
 
     def __init__(self, monitor: str, patience: int, first_epoch: int) -> None:
         super().__init__(
@@ -289,7 +285,7 @@ class BestEpochStopping(EarlyStopping):  # type: ignore[misc]
     def on_train_begin(self, net: NeuralNet, **kwargs: Any) -> None:
         """Reset the counters."""
         super().on_train_begin(net, **kwargs)
-        self.is_waiting = False
+        self.is_waiting, self.n_held = False, 0
         self.n_unjudged_ = self.first_epoch - 1
 
     def on_epoch_end(self, net: NeuralNet, **kwargs: Any) -> None:
@@ -313,9 +309,9 @@ class BestEpochStopping(EarlyStopping):  # type: ignore[misc]
             self.misses_ = -self.patience  # which does not reach the patience
         super().on_epoch_end(net, **kwargs)
 
-    def begin_to_count(self) -> None:
-        """Count the epochs without improvement, from the next one on."""
-        self.is_waiting, self.misses_ = False, 0
+    def begin_to_count(self, epoch: int) -> None:
+        """Count the epochs without improvement that follow this one."""
+        self.is_waiting, self.n_held, self.misses_ = False, epoch, 0
 
     def _monitor(self, name: str) -> None:
         self.monitor = name
@@ -326,6 +322,7 @@ class BestEpochStopping(EarlyStopping):  # type: ignore[misc]
         return {
             "monitor": self.monitor,
             "is_waiting": self.is_waiting,
+            "n_held": self.n_held,
             "unjudged": self.n_unjudged_,
             "misses": self.misses_,
             "threshold": self.dynamic_threshold_,
@@ -336,7 +333,7 @@ class BestEpochStopping(EarlyStopping):  # type: ignore[misc]
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore what `state_dict` returned."""
         self._monitor(state["monitor"])
-        self.is_waiting = state["is_waiting"]
+        self.is_waiting, self.n_held = state["is_waiting"], state["n_held"]
         self.n_unjudged_ = state["unjudged"]
         self.misses_, self.dynamic_threshold_ = state["misses"], state["threshold"]
         self.best_epoch_ = state["best_epoch"]

@@ -413,7 +413,7 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
             )
 
     def go_back_to(self, weights: Mapping[str, Any]) -> None:
-        """Train on, after an epoch, from the weights that an earlier one has left."""
+        """Continue training, after an epoch, from the weights of an earlier one."""
         self.module_.load_state_dict(weights)
         if self.average_ is not None:
             self.average_.restart()

@@ -15,10 +15,10 @@ from sk_pwiser._training._early_stopping import BestEpochStopping
 # first steps are too long for new embeddings.
 WARM_UP_STEPS, WARM_UP_SHARE = 50, 0.1
 # The constant rate ends if the validation loss has not fallen by this share of itself
-# for this number of steps, so that small and large tables are judged alike...
+# for this number of steps, so that small and large tables are judged alike, ...
 SMALLEST_GAIN, PATIENCE_STEPS = 1e-3, 75
-# ... or after these numbers of steps and epochs: most of what is left to gain then
-# comes from the decay.
+# ... or if it has lasted for both of these numbers: the decay then gains most of what
+# is left.
 MOST_STEPS, MOST_EPOCHS = 500, 9
 # The decay takes this share of the steps before it, at least this number.
 DECAY_RATIO, LEAST_DECAY_STEPS = 0.5, 40
@@ -67,10 +67,10 @@ class UpdateRate(_Schedule):
     def on_train_begin(self, net: NeuralNet, **kwargs: Any) -> None:
         """Count the steps of earlier trainings."""
         super().on_train_begin(net, **kwargs)
-        states = list(net.optimizer_.state.values())
-        # Optimisers without a state that counts may have taken any number of steps.
-        counted = [float(state["step"]) for state in states if "step" in state]
-        self.n_steps = max(counted, default=np.inf if states else 0.0)
+        states = net.optimizer_.state.values()
+        counted = (float(state["step"]) for state in states if "step" in state)
+        # SGD does not count its steps: there was at least one per epoch or update.
+        self.n_steps = max(counted, default=float(len(net.history)))
 
     def _share(self) -> float:
         return max(LAST_SHARE, FIRST_SHARE / sqrt(1 + self.n_steps))
@@ -95,9 +95,9 @@ class WarmupStableDecay(_Schedule):
     best_step: float
 
     def on_train_begin(self, net: NeuralNet, X: Any = None, **kwargs: Any) -> None:
-        """Begin anew."""
+        """Reset the schedule."""
         super().on_train_begin(net, **kwargs)
-        self.n_steps, self.n_epochs, self.n_held, self.decay = 0, 0, 0, None
+        self.n_steps, self.n_epochs, self.decay = 0, 0, None
         # The steps of an epoch are estimated until one is complete.
         self.epoch_steps = max(1, ceil(len(X.train) / net.batch_size))
         self.warm_up = min(
@@ -159,8 +159,7 @@ class WarmupStableDecay(_Schedule):
         """Go back to the best epoch, and plan whole epochs that decay."""
         if stopping.best_model_weights_ is not None:
             net.go_back_to(stopping.best_model_weights_)
-        stopping.begin_to_count()
-        self.n_held = int(net.history[-1, "epoch"])
+        stopping.begin_to_count(int(net.history[-1, "epoch"]))
         n_steps = max(LEAST_DECAY_STEPS, DECAY_RATIO * self.best_step)
         n_epochs = min(n_left, max(1, round(n_steps / self.epoch_steps)))
         self.decay = self.n_steps, self.n_steps + n_epochs * self.epoch_steps
@@ -179,7 +178,6 @@ STATE = (
     "warm_up",
     "n_steps",
     "n_epochs",
-    "n_held",
     "epoch_steps",
     "decay",
     "best",
