@@ -42,7 +42,7 @@ from sk_pwiser._table import (
 from sk_pwiser._times import row_times
 from sk_pwiser._training._batches import TrainingData, TrainingRows
 from sk_pwiser._training._early_stopping import usable_monitor
-from sk_pwiser._training._encode import (
+from sk_pwiser._training._schema import (
     Growth,
     Inputs,
     Rows,

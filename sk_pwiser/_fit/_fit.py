@@ -16,9 +16,9 @@ from sk_pwiser._training._checkpoints import Checkpoints, Start, compared, finge
 from sk_pwiser._training._components import LARGEST_SEED, build_net, build_network
 from sk_pwiser._training._diagnostics import find_rises
 from sk_pwiser._training._early_stopping import best_epoch, stop_reason
-from sk_pwiser._training._encode import GivenRows
 from sk_pwiser._training._net import MultiTaskNet, close_bar
 from sk_pwiser._training._optimizers import LazyAdam
+from sk_pwiser._training._schema import GivenRows
 from sk_pwiser._training._settings import Settings
 from sk_pwiser._training._state import (
     TrainingResult,

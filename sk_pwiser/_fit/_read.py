@@ -10,7 +10,7 @@ from typing import Any
 from sk_pwiser._streaming import FileRows
 from sk_pwiser._table import check_encoding_params, reads_in_parts
 from sk_pwiser._training._checkpoints import Checkpoint, Start, find_checkpoint
-from sk_pwiser._training._encode import GivenRows, Schema, TableRows, read_table
+from sk_pwiser._training._schema import GivenRows, Schema, TableRows, read_table
 from sk_pwiser._training._settings import Settings
 from sk_pwiser._training._state import TrainingResult, check_same_model
 

@@ -18,7 +18,7 @@ from sk_pwiser._table._lists import Bags
 from sk_pwiser._training._batches import Impressions, TrainingData, TrainingRows
 from sk_pwiser._training._components import check_task_weights
 from sk_pwiser._training._devices import Batch, pins_memory
-from sk_pwiser._training._encode import Inputs, Rows, Schema
+from sk_pwiser._training._schema import Inputs, Rows, Schema
 from sk_pwiser._utils import generator_on, in_background
 
 # Rows per file: few enough that an epoch mixes rows of many places, and enough that a

@@ -23,7 +23,10 @@ from sk_pwiser._training._checkpoints import (
 from sk_pwiser._training._components import check_components
 from sk_pwiser._training._devices import Batch
 from sk_pwiser._training._early_stopping import KnownProbabilities
-from sk_pwiser._training._encode import (
+from sk_pwiser._training._net import MultiTaskNet
+from sk_pwiser._training._optimizers import OPTIMIZERS, sparse_tables
+from sk_pwiser._training._permuted import PermutedTable
+from sk_pwiser._training._schema import (
     ColumnInput,
     GivenRows,
     Inputs,
@@ -31,9 +34,6 @@ from sk_pwiser._training._encode import (
     encode_plain,
     read_table,
 )
-from sk_pwiser._training._net import MultiTaskNet
-from sk_pwiser._training._optimizers import OPTIMIZERS, sparse_tables
-from sk_pwiser._training._permuted import PermutedTable
 from sk_pwiser._training._settings import Settings
 from sk_pwiser._training._state import (
     STATE_CLASSES,

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from sk_pwiser._files import DamagedFileError, PlainForm, read_file, write_file
 from sk_pwiser._training._batches import Impressions, TrainingData, TrainingRows
-from sk_pwiser._training._encode import STATE_CLASSES, Schema, encode_plain
 from sk_pwiser._training._net import LoopState, MultiTaskNet, stateful
+from sk_pwiser._training._schema import STATE_CLASSES, Schema, encode_plain
 from sk_pwiser._training._settings import Settings, describe
 from sk_pwiser._training._state import load_net_state, net_state, to_arrays, to_tensors
 from sk_pwiser._utils import (

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from sk_pwiser._training._batches import gather_bags
-from sk_pwiser._training._encode import Inputs
+from sk_pwiser._training._schema import Inputs
 from sk_pwiser._training._state import TrainingResult
 
 

@@ -17,10 +17,10 @@ from sk_pwiser._training._callbacks import continues, group_arguments
 from sk_pwiser._training._components import build_net, build_network, check_components
 from sk_pwiser._training._devices import device_or_cpu
 from sk_pwiser._training._diagnostics import Rises
-from sk_pwiser._training._encode import STATE_CLASSES as ENCODING_CLASSES
-from sk_pwiser._training._encode import Growth, Schema
 from sk_pwiser._training._net import EpochHistory, MultiTaskNet
 from sk_pwiser._training._optimizers import TABLES, LazyAdam, sparse_tables
+from sk_pwiser._training._schema import STATE_CLASSES as ENCODING_CLASSES
+from sk_pwiser._training._schema import Growth, Schema
 from sk_pwiser._training._settings import Settings, describe
 from sk_pwiser._utils import Generators, equal, seeded_globally
 from sk_pwiser.networks import NETWORKS

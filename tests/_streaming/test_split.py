@@ -11,7 +11,7 @@ from sk_pwiser._fit import _split
 from sk_pwiser._fit._split import HoldOut
 from sk_pwiser._table import Blocks, assign_blocks, check_targets
 from sk_pwiser._training import Settings
-from sk_pwiser._training._encode import Rows
+from sk_pwiser._training._schema import Rows
 from sk_pwiser.model_selection import funnel_holdout
 
 PARTS = [slice(0, 30), slice(30, 31), slice(31, 200), slice(200, 300)]

@@ -1,4 +1,4 @@
-"""A table becomes tensors: the one place where training meets `_table`."""
+"""The rows of a table, and the schema by which they become tensors."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
