@@ -1,5 +1,6 @@
 """A calibrated estimator is used, saved and served like the estimator itself."""
 
+from itertools import product
 from typing import ClassVar
 
 import numpy as np
@@ -12,6 +13,7 @@ from scipy.special import expit, logit
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.frozen import FrozenEstimator
 from sklearn.inspection import permutation_importance
+from suites import fast_for
 
 from sk_pwiser import MultiTaskCTRCVRClassifier, TaskView
 from sk_pwiser.calibration import FunnelCalibrator
@@ -48,7 +50,10 @@ def model(rows):
 
 
 @pytest.fixture(
-    scope="module", params=[(m, by) for m in METHODS for by in (None, "market")]
+    scope="module",
+    params=fast_for(
+        {("isotonic", None), ("sigmoid", "market")}, product(METHODS, (None, "market"))
+    ),
 )
 def calibrated(request, rows):
     X, Y = rows

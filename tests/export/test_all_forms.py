@@ -85,10 +85,13 @@ def starting_at(logits, name="shared_bottom"):
     return type("Starting", (NETWORKS[name],), biases)
 
 
-# Curves read logits, whatever the network.
+# Curves read logits, whatever the network. An export takes a second or two.
 RARE = [
     *(pytest.param(*each.values, None, marks=each.marks) for each in ALL),
-    *product(["shared_bottom", "esmm"], METHODS),
+    *(
+        pytest.param(*each, marks=pytest.mark.slow)
+        for each in product(["shared_bottom", "esmm"], METHODS)
+    ),
 ]
 
 

@@ -5,6 +5,7 @@ from numpy.testing import assert_allclose
 from refusals import small
 from serving_rows import HAS_CONSTANT, OTHER, N, X, Y, raw_inputs
 from sklearn.exceptions import NotFittedError
+from suites import fast_for
 
 from sk_pwiser.export import to_onnx
 
@@ -56,7 +57,7 @@ PARAMS = {
 }
 
 
-@pytest.mark.parametrize("name", PARAMS)
+@pytest.mark.parametrize("name", fast_for({"statistics", "conditional"}, PARAMS))
 def test_of_further_parameters(name, tmp_path):
     model = small(**PARAMS[name]).fit(X, Y[:, 0] if name == "one task" else Y)
     path = tmp_path / "model.onnx"
@@ -66,6 +67,7 @@ def test_of_further_parameters(name, tmp_path):
     assert_equal(run(path, raw_inputs(OTHER)), model.predict_proba(OTHER))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("columns", [["price", "same", "time"], ["shop", "area"]])
 def test_of_columns_of_one_kind(columns, tmp_path):
     model = small().fit(X[columns], Y)

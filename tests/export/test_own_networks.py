@@ -6,6 +6,7 @@ import torch
 from numpy.testing import assert_allclose
 from refusals import small
 from serving_rows import HAS_CONSTANT, OTHER, X, Y, one_row_each
+from suites import fast_for
 from torch import nn
 
 from sk_pwiser.export import Scorer, to_onnx
@@ -83,7 +84,8 @@ def fitted(network):
 
 
 @pytest.mark.parametrize(
-    "network", [Iterates, ReadsWidth, Recurrent, Attention, Normalised]
+    "network",
+    fast_for([Iterates], [Iterates, ReadsWidth, Recurrent, Attention, Normalised]),
 )
 def test_graphs_that_are_right(network, tmp_path, capfd):
     model = fitted(network)
@@ -147,9 +149,9 @@ REASONS = {
 }
 
 
-@pytest.mark.parametrize(("network", "reason"), REASONS.items())
-def test_graphs_that_are_wrong(network, reason, tmp_path, capfd):
-    model = fitted(network)
+@pytest.mark.parametrize("network", fast_for([CountsRows, Fails], REASONS))
+def test_graphs_that_are_wrong(network, tmp_path, capfd):
+    model, reason = fitted(network), REASONS[network]
     message = f"^The network {network.__name__} cannot be exported: .*{reason}"
     for export in (
         lambda: to_onnx(model, tmp_path / "model.onnx"),

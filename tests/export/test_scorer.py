@@ -14,6 +14,7 @@ from serving_rows import HAS_CONSTANT, OTHER, N, X, Y
 from serving_rows import one_row_each as records
 from sklearn.exceptions import NotFittedError
 from sklearn.pipeline import make_pipeline
+from suites import fast_for
 
 from sk_pwiser.calibration import FunnelCalibrator
 from sk_pwiser.export import Scorer
@@ -50,7 +51,11 @@ def scorer(model):
     return Scorer(model)
 
 
-@pytest.mark.parametrize("params", PARAMS.values(), ids=PARAMS.keys())
+@pytest.mark.parametrize(
+    "params",
+    fast_for([PARAMS["statistics"], PARAMS["hashed"]], PARAMS.values()),
+    ids=PARAMS.keys(),
+)
 def test_all_forms_of_rows_give_the_probabilities_of_the_table(params):
     model = small(**params).fit(X, Y)
     scorer = Scorer(model)
