@@ -205,8 +205,9 @@ class MultiTaskCTRCVRClassifier(
         - `time_column`, None by default: a column of dates or numbers that orders the
           rows: for the blocks, if they are not in the order of time, and for early
           stopping, whose validation rows are then the last ones in time, or a random
-          part of a time with too many rows. It is no feature, and DataFrames without it
-          can be predicted; see :ref:`times_of_rows`;
+          part of a time with too many rows. The predictions are then shifted to the
+          level of these rows. It is no feature, and DataFrames without it can be
+          predicted; see :ref:`times_of_rows`;
         - `time_feature`, False by default: whether the `time_column`, which must then
           be of numbers or categories, is a feature as well.
     missing_labels : {"error", "ignore"}, default="error"

@@ -17,6 +17,7 @@ from sk_pwiser._training._components import LARGEST_SEED, build_net, build_netwo
 from sk_pwiser._training._diagnostics import find_rises
 from sk_pwiser._training._early_stopping import best_epoch, stop_reason
 from sk_pwiser._training._net import MultiTaskNet, close_bar
+from sk_pwiser._training._offset import shift_to
 from sk_pwiser._training._optimizers import LazyAdam
 from sk_pwiser._training._schema import GivenRows
 from sk_pwiser._training._settings import Settings
@@ -162,6 +163,9 @@ def train(
                 }
                 with _epochs_as_tasks(plan, data, net, generators):
                     net.partial_fit(rows, checkpoints=checkpoints, further=further)
+                if data.holds_out and plan.by_time and rows.valid is not None:
+                    # The level of a log drifts, and its last rows are not trained on.
+                    shift_to(net, rows.valid)
         data.update_statistics(undo)
     finally:
         close_bar(net)

@@ -714,7 +714,26 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
         with torch.no_grad():
             output = self.infer(batch[0])
             loss = self.criterion_(*self.criterion_inputs(output, batch))
-        return {"loss": loss, "y_pred": output.logits.float()}
+        return {"loss": loss, "y_pred": self._own_rows(output.logits.float())}
+
+    def heads(self, iterator: BatchIterator) -> tuple[Tensor, bool]:
+        """Return the logits of all rows, and whether they are conditional ones."""
+        found = []
+        is_conditional = self.module_.spec.task_space == "conditional"
+        self._set_training(False)
+        with torch.no_grad():
+            for batch in iterator:
+                # Neither composed nor converted to those of the full log.
+                output = self.infer(batch[0], self.module_.run)
+                heads = output.logits
+                if output.conditional_logits is not None:
+                    heads, is_conditional = output.conditional_logits, True
+                found.append(self._own_rows(heads.float()))
+        return iterator.in_row_order(torch.cat(found)), is_conditional
+
+    def _own_rows(self, logits: Tensor) -> Tensor:
+        """Return the logits of the rows of a batch that count."""
+        return logits
 
     def evaluation_step(self, batch: Batch, training: bool = False) -> Tensor:
         """Compute the logits of a batch, of shape `(batch, n_tasks)`."""

@@ -200,21 +200,30 @@ class WorkerNet(MultiTaskNet):
             self.workers.sum_gradients(self.module_.parameters(), self.tables)
         return step
 
-    def validation_step(self, batch: Any, **fit_params: Any) -> dict[str, Tensor]:
-        """Compute the loss of the joined batch, and the logits of this worker's."""
-        step = super().validation_step(batch, **fit_params)
-        if self._steps is not None:
-            own = self._sizes[self.workers.rank]
-            step["y_pred"] = step["y_pred"][:own]
-        return step
+    def heads(self, iterator: Any) -> tuple[Tensor, bool]:
+        """Return the logits of the rows of all workers; see `MultiTaskNet.heads`."""
+        self._steps = iterator
+        try:
+            own, is_conditional = super().heads(iterator)
+        finally:
+            self._steps = None
+        return self._joined(own), is_conditional
+
+    def _own_rows(self, logits: Tensor) -> Tensor:
+        """Return the logits without that of a row that does not count."""
+        if self._steps is None:
+            return logits
+        return logits[: self._sizes[self.workers.rank]]
 
     def _record_loss(self, prefix: str, loss: float) -> None:
         super()._record_loss(prefix, self.workers.of_first(loss))
 
     def _record_validation(self, prefix: str, impressions: Any, logits: Tensor) -> None:
+        super()._record_validation(prefix, impressions, self._joined(logits))
+
+    def _joined(self, logits: Tensor) -> Tensor:
         sizes = [n for (n,) in self.workers.gather_numbers(len(logits))]
-        joined = self.workers.join(logits, sizes)
-        super()._record_validation(prefix, impressions, joined)
+        return self.workers.join(logits, sizes)
 
 
 def _seed(*parts: int) -> int:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -131,6 +131,9 @@ class MultiTaskNetwork(nn.Module):
         Maps codes and numeric inputs to a dense input of shape `(batch, width)`.
     width : int
         Width of the dense input.
+    offset : Tensor of shape (n_tasks,), or None
+        Log-odds that are added to the logits of `forward`, or to its conditional
+        logits; see :meth:`shift`.
     monotonicity_weight : float
         Weight of :func:`~sk_pwiser.losses.funnel_monotonicity_penalty`. A subclass may
         set another default than 0 as a class attribute.
@@ -168,6 +171,8 @@ class MultiTaskNetwork(nn.Module):
     extra_losses_are_means: bool = False
     towers_name: str = "towers"
 
+    offset: Tensor | None
+
     def __init__(self, spec: NetworkSpec, *, n_tables: int = 1) -> None:
         super().__init__()
         self.spec = spec
@@ -176,6 +181,7 @@ class MultiTaskNetwork(nn.Module):
         self.width = self.input_layer.width
         if spec.monotonicity_weight is not None:
             self.monotonicity_weight = spec.monotonicity_weight
+        self.register_buffer("offset", None)
 
     def __call__(
         self, codes: Tensor, numeric: Tensor, bags: Bags | None = None
@@ -184,6 +190,28 @@ class MultiTaskNetwork(nn.Module):
 
         If the table has bags, `forward` receives the sums over the bags as the first
         numeric inputs. `input_layer` expects them there.
+        """
+        # The order matters: full_log_logits takes logits over impressions.
+        return self._of_full_log(self._in_task_space(self.run(codes, numeric, bags)))
+
+    def run(
+        self, codes: Tensor, numeric: Tensor, bags: Bags | None = None
+    ) -> NetworkOutput:
+        """Run `forward`, check its output, and add the offset.
+
+        Parameters
+        ----------
+        codes : int Tensor of shape (batch, n_columns)
+            Codes of the categories.
+        numeric : Tensor of shape (batch, n_numeric)
+            Encoded numbers.
+        bags : Bags, default=None
+            Elements of lists and sparse columns.
+
+        Returns
+        -------
+        NetworkOutput
+            The output of `forward`: in conditional space, its logits are conditional.
         """
         if bags is not None:
             numeric = self.input_layer.with_sums(codes, numeric, bags)
@@ -208,8 +236,36 @@ class MultiTaskNetwork(nn.Module):
                 "network must not return sampled_logits from forward: the base class "
                 "sets them. In forward, call the forward method of another network."
             )
-        # The order matters: full_log_logits takes logits over impressions.
-        return self._of_full_log(self._in_task_space(output))
+        return output if self.offset is None else self._shifted(output, self.offset)
+
+    def shift(self, log_odds: Tensor) -> None:
+        """Add log-odds to all predictions.
+
+        Parameters
+        ----------
+        log_odds : Tensor of shape (n_tasks,)
+            Log-odds per task; of the conditional probabilities in networks that
+            multiply these.
+        """
+        if self.offset is None:
+            self.offset = torch.zeros_like(self.base_logits)
+        self.offset += log_odds.to(self.offset)
+
+    def _load_from_state_dict(
+        self, state_dict: Mapping[str, Any], prefix: str, *args: Any
+    ) -> None:
+        if self.offset is None and f"{prefix}offset" in state_dict:
+            self.shift(torch.zeros(self.n_tasks))
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+    def _shifted(self, output: NetworkOutput, offset: Tensor) -> NetworkOutput:
+        heads = output.conditional_logits
+        if heads is None:
+            return output._replace(logits=output.logits + offset)
+        # A shift of the composed logits could raise a task above its parent.
+        heads = at_least_float32(heads) + offset
+        logits = chain_logits(heads, self.spec.parents)
+        return output._replace(logits=logits, conditional_logits=heads)
 
     def _in_task_space(self, output: NetworkOutput) -> NetworkOutput:
         heads = output.conditional_logits

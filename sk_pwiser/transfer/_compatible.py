@@ -151,8 +151,12 @@ def _parts(result):
         yield {"the columns of the target statistics": names}
         learnt = _learnt(statistics)
         yield {f"{name} of the target statistics": v for name, v in learnt.items()}
-    tensors = module.state_dict().items()
-    yield {f"the shape of {name}": tuple(tensor.shape) for name, tensor in tensors}
+    # An offset is no part of the architecture: only fits by time have one.
+    yield {
+        f"the shape of {name}": tuple(tensor.shape)
+        for name, tensor in module.state_dict().items()
+        if name != "offset"
+    }
 
 
 def _network_params(result):
