@@ -3,6 +3,7 @@
     pip install ".[benchmark]"
     python benchmarks/later_rows.py                        # MovieLens
     python benchmarks/later_rows.py --part validation
+    python benchmarks/later_rows.py --folds
     SK_PWISER_DATA=/path/to/data python benchmarks/later_rows.py --age
     python benchmarks/later_rows.py --quick                # a smoke run
 
@@ -19,22 +20,28 @@ settings and
 - "random rows, 5 %", "day": without times and with `category_dropout=0.05`, and with
   the day as an ordinary column.
 
+With `--folds`, the defaults with a `time_column` and other packages are tested in five
+folds in the order of time, as by `python -m sk_pwiser --time --against-others`; none of
+the models reads the times as a feature. The other packages are those of `real_auc.py`.
+
 With `--age`, models are trained on the first two of the training days of KuaiRand
 (labels click and `engage`), and tested on each of the later training days: with all
 columns, and without the ids of the user and the video.
 
 "pred/obs" is the predicted over the observed number of events. Cells are means over
-seeds (standard deviation).
+seeds, or folds (standard deviation).
 """
 
 import numpy as np
 from _harness import aucs, begin, data_folder, make_parser, spread
+from _peers import PerTask, peer
 from _tables import days_of, movielens
 from sklearn.metrics import log_loss
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
 from sk_pwiser.datasets import load_kuairand
 from sk_pwiser.metrics import predicted_over_observed
+from sk_pwiser.model_selection import FunnelTimeSplit
 
 FEW = {"category_dropout": 0.05}
 ORDER = {"time_column": "day"}
@@ -47,6 +54,10 @@ MODELS = {
     "time_column, feature": ORDER | {"time_feature": True},
 }
 WITHOUT_DAY = ("random rows", "random rows, 5 %")
+PEERS = (
+    *("logistic regression", "HistGradientBoosting", "LightGBM"),
+    *("HistGradientBoosting, without new ids", "LightGBM, without new ids"),
+)
 IDS = ["user_id", "video_id"]
 TRAINING_DAYS = 2
 QUICK_ROWS = 2_000
@@ -102,6 +113,31 @@ def compare_times(report, arguments):
     print_table(report, found, list(Y))
 
 
+def compare_folds(report, arguments):
+    """Compare models of several packages in folds in the order of time."""
+    X, Y, _ = movielens("test")
+    if arguments.quick:
+        X, Y = X[:QUICK_ROWS], Y[:QUICK_ROWS]
+    days = X["day"]
+    X = X.drop(columns=["time", "day"])
+    found = {name: [] for name in ("sk_pwiser, bce", "sk_pwiser, pwiser", *PEERS)}
+    for train, test in FunnelTimeSplit(5, time=days).split(X, Y):
+        for name, rows in found.items():
+            table = X
+            if name in PEERS:
+                model = PerTask(peer(name))
+            else:
+                model = MultiTaskCTRCVRClassifier(
+                    loss=name.split()[-1], encoding_params=ORDER, random_state=0
+                )
+                table = X.assign(day=days)
+            model.fit(table.iloc[train], Y.iloc[train])
+            p = model.predict_proba(table.iloc[test])
+            rows.append(scores(Y.iloc[test], p))
+    report.text("", f"MovieLens: {len(X):,} rows in five folds in the order of time")
+    print_table(report, found, list(Y))
+
+
 def compare_ages(report, arguments):
     """Compare models with and without ids on each of the days after their training."""
     rows = load_kuairand(data_folder(), "engage", subset="train")
@@ -130,9 +166,15 @@ def compare_ages(report, arguments):
 def main():
     parser = make_parser(__doc__, seeds=3)
     parser.add_argument("--part", choices=["test", "validation"], default="test")
+    parser.add_argument("--folds", action="store_true", help="MovieLens, five folds")
     parser.add_argument("--age", action="store_true", help="KuaiRand, day by day")
     arguments, report = begin("later_rows", parser, seeds=1)
-    (compare_ages if arguments.age else compare_times)(report, arguments)
+    if arguments.folds:
+        compare_folds(report, arguments)
+    elif arguments.age:
+        compare_ages(report, arguments)
+    else:
+        compare_times(report, arguments)
     report.save()
 
 
