@@ -1,8 +1,8 @@
 """Rows become tensors: one pass learns their encoding, a second one encodes them."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from copy import deepcopy
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any
 
@@ -40,11 +40,11 @@ from sk_pwiser._table import (
     warn_about_random_validation,
 )
 from sk_pwiser._times import row_times
-from sk_pwiser._training._batches import TrainingData, TrainingRows
+from sk_pwiser._training._batches import Impressions, TrainingRows
 from sk_pwiser._training._early_stopping import usable_monitor
 from sk_pwiser._training._schema import (
+    EncodedData,
     Growth,
-    Inputs,
     Rows,
     Schema,
     automatic_dims,
@@ -57,31 +57,6 @@ from sk_pwiser._training._schema import (
 )
 from sk_pwiser._training._settings import Settings
 from sk_pwiser._utils import warn_user
-
-
-@dataclass(frozen=True)
-class EncodedData:
-    """The rows as tensors, and what the host has learnt of them."""
-
-    rows: TrainingData
-    schema: Schema
-    epochs: tuple[str | None, int, int]  # monitored column, first that counts, last
-    n_rows: int  # training and validation rows
-    weight_scale: float  # by which weights were divided
-    holds_out: bool  # whether a part of the rows is held out
-    split_rows: dict[str, Any] | None = None  # that these were drawn from at random
-    unrelated: Mapping[int, float] = field(default_factory=dict)  # of `Targets`
-    growth: Growth | None = None  # of the tables of the earlier net
-    # Codes, labels, task weights and elements of lists of rows that are not in the
-    # target statistics yet.
-    labelled: tuple[np.ndarray, np.ndarray, np.ndarray, list[Any]] | None = None
-    further: Mapping[str, TrainingRows] = field(default_factory=dict)  # only measured
-
-    def update_statistics(self, undo: list[Callable[[], None]]) -> None:
-        """Add the rows of an update to the statistics that they were encoded by."""
-        if self.labelled is not None and self.schema.statistics is not None:
-            codes, y, weight, lists = self.labelled
-            self.schema.statistics.update(codes, y, weight, undo, lists)
 
 
 def encode(
@@ -98,8 +73,8 @@ def encode(
     if not has_labels:
         plan.check_labels(source)
     epochs = plan.epochs(summary.n_rows)  # filters may leave fewer rows than expected
-    holds_out = plan.holds_out(epochs)
-    rows, schema, labelled = encode_rows(plan, source, learnt, holds_out)
+    holds_out = epochs[0] is not None and not plan.eval_rows
+    train, valid, schema, labelled = encode_rows(plan, source, learnt, holds_out)
     further: dict[str, Any] = {}
     for name, others in plan.eval_rows.items():
         if isinstance(others, FileRows):
@@ -108,10 +83,10 @@ def encode(
         else:
             further[name] = others.encode(schema)
             others.release()
-    if further:
-        rows = TrainingData(rows.train, further.pop("valid"))
     data = EncodedData(
-        rows,
+        train,
+        further.pop("valid", valid),
+        further,
         schema,
         epochs,
         summary.n_rows,
@@ -121,7 +96,6 @@ def encode(
         {} if plan.origin.is_update else summary.targets().unrelated(),
         learnt.growth,
         labelled,
-        further,
     )
     if not isinstance(source, FileRows):
         source.release()
@@ -135,12 +109,12 @@ def encode(
 
 def _check_validation(plan: Plan, data: EncodedData) -> str | None:
     """Return the figure to monitor; warn about validation rows that say little."""
-    names, valid = data.schema.targets.task_names, data.rows.valid
+    names, valid = data.schema.targets.task_names, data.valid
     monitor = usable_monitor(data.epochs[0], valid, names)
     if plan.components is not None and plan.components.sampler == "grouped":
         _warn_about_groups(plan, data)
     if data.holds_out and valid is not None and plan.by_time:
-        warn_about_share(plan.settings, len(data.rows.train), len(valid))
+        warn_about_share(plan.settings, len(data.train), len(valid))
         if monitor == data.epochs[0]:
             warn_about_absent(valid, names)
     if plan.origin.earlier is not None and data.split_rows is not None:
@@ -150,7 +124,7 @@ def _check_validation(plan: Plan, data: EncodedData) -> str | None:
 
 def _warn_about_groups(plan: Plan, data: EncodedData) -> None:
     """Warn about validation rows without the groups that the training rows have."""
-    for name, rows in {**data.further, "valid": data.rows.valid}.items():
+    for name, rows in {**data.further, "valid": data.valid}.items():
         if rows is None or rows.sample.groups is not None:
             continue
         given = plan.eval_rows.get(name)
@@ -172,7 +146,8 @@ class Learnt:
     known: Any  # statistics of the fit that training continues from
     growth: Growth | None
     adds: bool  # whether the rows are added to the statistics, which encode them
-    whole: tuple[Rows, Inputs, np.ndarray | None] | None = None  # encoded, with times
+    # All rows at once, if they are in one part: encoded, and with times.
+    whole: tuple[Rows, Impressions, np.ndarray | None] | None = None
 
 
 def learn(
@@ -189,7 +164,7 @@ def learn(
     generator = np.random.default_rng(plan.sample_seed)
     n_blocks = settings.encoding_params["target_encoding_blocks"]
     blocks = Blocks(n_blocks, plan.by_time, sampled, generator)
-    hold_out = HoldOut(settings, blocks, plan.split_state(), origin.split_rows)
+    hold_out = HoldOut(settings, blocks, plan.split_random_state, origin.split_rows)
     parts = source.parts("Learning the columns")
     first, second = next(parts, None), next(parts, None)
     if first is None and isinstance(source, FileRows):
@@ -253,7 +228,7 @@ def _learn_whole(
     name: str,
     in_memory: bool,
     keeps: bool,
-) -> tuple[Schema, tuple[Rows, Inputs, np.ndarray | None]]:
+) -> tuple[Schema, tuple[Rows, Impressions, np.ndarray | None]]:
     """Learn all rows at once; return the schema, and the rows encoded.
 
     In memory, the numeric inputs have columns without values for the target statistics.
@@ -289,7 +264,7 @@ def _learn_whole(
     if is_update:
         _warn_about_few_rows(schema, earlier, len(codes))
     times = times_of(plan, rows.X, schema.encoder)
-    return schema, (rows, Inputs(codes, numeric, *bags), times)
+    return schema, (rows, Impressions.of(codes, numeric, *bags), times)
 
 
 def new_schema(
@@ -347,50 +322,42 @@ class TableStore:
     """Encoded rows of a table, which stay in memory."""
 
     def add(
-        self,
-        rows: Rows,
-        inputs: Inputs,
-        weights: np.ndarray | None,
-        is_valid: np.ndarray,
-        block: np.ndarray | None,
+        self, rows: Impressions, is_valid: np.ndarray, block: np.ndarray | None
     ) -> None:
         """Set the rows, all at once."""
-        self.rows, self.inputs, self.weights = rows, inputs, weights
-        self.is_valid, self.block = is_valid, block
+        self.rows, self.is_valid, self.block = rows, is_valid, block
 
     def clear(self) -> None:
         """Do nothing: further rows replace the ones that were added."""
 
     def finish(
         self, schema: Schema, tables: Sequence[Any] | None, holds_out: bool
-    ) -> TrainingData:
+    ) -> tuple[Impressions, Impressions | None]:
         """Return the rows, with target statistics by their blocks if there are any."""
-        codes, numeric, *bags = self.inputs
+        rows, codes = self.rows, self.rows.codes.numpy()
         if schema.statistics is not None:
-            lists, first = schema.elements(bags), schema.encoder.n_numeric_
+            lists, first = schema.elements(rows.bags), schema.encoder.n_numeric_
             if tables is None:
                 rates = schema.statistics.transform(codes, lists)
             else:
                 rates = schema.statistics.encode(tables, codes, lists, self.block)
-            numeric[:, first:] = rates
-        inputs = Inputs(schema.without_rare(codes), numeric, *bags)
-        rows = self.rows
-        all_rows = inputs.impressions(rows.targets.values, self.weights, rows.groups)
+            rows.numeric.numpy()[:, first:] = rates
+        schema.without_rare(codes)
         if not holds_out:
-            return TrainingData(all_rows)
+            return rows, None
         chosen = map(np.flatnonzero, (~self.is_valid, self.is_valid))
-        train, valid = (all_rows.at(torch.from_numpy(part)) for part in chosen)
-        return TrainingData(train, valid)
+        train, valid = (rows.at(torch.from_numpy(part)) for part in chosen)
+        return train, valid
 
 
 def encode_rows(
     plan: Plan, source: Source, learnt: Learnt, holds_out: bool
-) -> tuple[TrainingData, Schema, Any]:
+) -> tuple[TrainingRows, TrainingRows | None, Schema, Any]:
     """Encode and store all rows, draw validation rows, and fit target statistics.
 
     In an update the rows are added to the rows of the earlier fit: their inputs are the
     statistics before the update, otherwise the statistics of other blocks. The schema
-    is returned with the category dropout that the rows call for, and the third result
+    is returned with the category dropout that the rows call for, and the last result
     has the labels that are added to the statistics after an update.
     """
     schema, blocks, statistics = learnt.schema, learnt.blocks, learnt.schema.statistics
@@ -408,7 +375,7 @@ def encode_rows(
         tables = statistics.fit(encoding.counts, learnt.known)
     if encoding.new_values is not None:
         schema = replace(schema, category_dropout=encoding.new_values.dropouts())
-    return encoding.store.finish(schema, tables, holds_out), schema, labelled
+    return *encoding.store.finish(schema, tables, holds_out), schema, labelled
 
 
 class Encoding:
@@ -451,7 +418,7 @@ class Encoding:
             self.new_values = NewValues(schema.encoder)
         if self.holds_out:
             learnt.hold_out.start()
-        for rows, inputs, times in self._encoded():
+        for rows, encoded, times in self._encoded():
             weights = summary.scale(rows.weights, len(rows))
             is_valid, block = np.zeros(len(rows), dtype=bool), None
             if self.holds_out:
@@ -461,22 +428,23 @@ class Encoding:
             if self.new_values is not None:
                 rank = self.new_values.n_rows + np.arange(len(rows))
                 is_late = blocks.are_late(rank, times, block)
-                self.new_values.add(inputs.codes, is_late)
+                self.new_values.add(encoded.codes.numpy(), is_late)
             if statistics is not None:
                 y, of_tasks = task_labels(plan.settings, rows.targets, weights)
-                labels = y, of_tasks, schema.elements([inputs.bags])
-                self._count(inputs.codes, labels, is_valid, block)
-            self.store.add(rows, inputs, weights, is_valid, block)
+                labels = y, of_tasks, schema.elements(encoded.bags)
+                self._count(encoded.codes.numpy(), labels, is_valid, block)
+            of_rows = rows.targets.values, weights, rows.groups
+            self.store.add(encoded.labelled(*of_rows), is_valid, block)
 
-    def _encoded(self) -> Iterator[tuple[Rows, Inputs, np.ndarray | None]]:
+    def _encoded(self) -> Iterator[tuple[Rows, Impressions, np.ndarray | None]]:
         if self.learnt.whole is not None:
             yield self.learnt.whole
             return
         encoder = self.learnt.schema.encoder
         for rows in self.source.parts("Encoding"):
             with named_place(rows.place):
-                inputs = Inputs(*encoder.transform(rows.X))
-            yield rows, inputs, times_of(self.plan, rows.X, encoder)
+                encoded = Impressions.of(*encoder.transform(rows.X))
+            yield rows, encoded, times_of(self.plan, rows.X, encoder)
 
     def _count(
         self,

@@ -15,10 +15,10 @@ from torch.utils.data import Dataset
 from sk_pwiser._streaming._chunks import FileRows, RowProgress, named_place
 from sk_pwiser._table._block_counts import BlockInputs
 from sk_pwiser._table._lists import Bags
-from sk_pwiser._training._batches import Impressions, TrainingData, TrainingRows
+from sk_pwiser._training._batches import Impressions, TrainingRows
 from sk_pwiser._training._components import check_task_weights
 from sk_pwiser._training._devices import Batch, pins_memory
-from sk_pwiser._training._schema import Inputs, Rows, Schema
+from sk_pwiser._training._schema import Schema
 from sk_pwiser._utils import generator_on, in_background
 
 # Rows per file: few enough that an epoch mixes rows of many places, and enough that a
@@ -227,17 +227,11 @@ class FileStore:
         self.valid = RowStore(source.folder / "valid", file_rows)
 
     def add(
-        self,
-        rows: Rows,
-        inputs: Inputs,
-        weights: np.ndarray | None,
-        is_valid: np.ndarray,
-        block: np.ndarray | None,
+        self, rows: Impressions, is_valid: np.ndarray, block: np.ndarray | None
     ) -> None:
         """Store rows with their blocks, by which their rates are read."""
-        impressions = inputs.impressions(rows.targets.values, weights, rows.groups)
         for store, chosen in ((self.train, ~is_valid), (self.valid, is_valid)):
-            store.add(impressions, np.flatnonzero(chosen), block)
+            store.add(rows, np.flatnonzero(chosen), block)
         n_rows = self.source.summary.n_rows
         check_space(self.source.folder, [self.train, self.valid], n_rows)
 
@@ -248,7 +242,7 @@ class FileStore:
 
     def finish(
         self, schema: Schema, tables: Sequence[BlockInputs] | None, holds_out: bool
-    ) -> TrainingData:
+    ) -> tuple[StreamedImpressions, StreamedImpressions | None]:
         """Return the rows, which are read with the target statistics of `tables`."""
         self.train.flush()
         self.valid.flush()
@@ -264,8 +258,8 @@ class FileStore:
         progress = RowProgress("Training", len(self.train), verbose)
         rows = replace(_streamed(self.source, self.train, load), on_read=progress)
         if not len(self.valid):
-            return TrainingData(rows)
-        return TrainingData(rows, _streamed(self.source, self.valid, load))
+            return rows, None
+        return rows, _streamed(self.source, self.valid, load)
 
 
 def _streamed(source: FileRows, store: RowStore, load: Any) -> StreamedImpressions:
@@ -282,10 +276,10 @@ def encode_eval_rows(
         if rows.weights is not None:
             check_task_weights(loss)
         with named_place(rows.place):
-            inputs = schema.transform(rows.X)
+            encoded = schema.transform(rows.X)
         known = None if rows.weights is None else rows.weights.astype(np.float32)
-        impressions = inputs.impressions(rows.targets.values, known, rows.groups)
-        store.add(impressions, np.arange(len(rows)))
+        encoded = encoded.labelled(rows.targets.values, known, rows.groups)
+        store.add(encoded, np.arange(len(rows)))
     store.flush()
     source.check_rows_left(len(store))
     return _streamed(source, store, partial(load_rows, schema, None))
@@ -301,13 +295,11 @@ def load_rows(
         bags = Bags(*found)
     if tables is not None:
         assert schema.statistics is not None
-        lists = schema.elements([bags])
+        lists = schema.elements(bags)
         rates = schema.statistics.encode(tables, codes, lists, arrays["block"])
         numeric = np.hstack([numeric, rates])
-    inputs = Inputs(schema.without_rare(codes), numeric, bags)
-    return inputs.impressions(
-        arrays["y"], arrays.get("sample_weight"), arrays.get("groups")
-    )
+    rows = Impressions.of(schema.without_rare(codes), numeric, bags)
+    return rows.labelled(arrays["y"], arrays.get("sample_weight"), arrays.get("groups"))
 
 
 def check_space(folder: Path, stores: Sequence[RowStore], n_rows: int) -> None:

@@ -7,6 +7,7 @@ from functools import cached_property, partial
 from itertools import pairwise
 from typing import Any, NamedTuple, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -110,6 +111,31 @@ class Impressions(TrainingRows, Dataset[Batch]):
     rows: Tensor | None = None  # int64 (n_rows,); None for all rows
     bags: Bags | None = None
 
+    @classmethod
+    def of(
+        cls,
+        codes: np.ndarray,
+        numeric: np.ndarray,
+        bags: Sequence[np.ndarray | None] | None = None,
+    ) -> "Impressions":
+        """Return the arrays of an encoder as tensors, which share their memory."""
+        own = None if bags is None else Bags(*map(_as_tensor, bags))
+        return cls(torch.from_numpy(codes), torch.from_numpy(numeric), bags=own)
+
+    def labelled(
+        self,
+        y: np.ndarray,
+        sample_weight: np.ndarray | None = None,
+        groups: np.ndarray | None = None,
+    ) -> "Impressions":
+        """Return the impressions with further arrays of their rows."""
+        return replace(
+            self,
+            y=_as_tensor(y),
+            sample_weight=_as_tensor(sample_weight),
+            groups=_as_tensor(groups),
+        )
+
     def __len__(self) -> int:
         return len(self.codes) if self.rows is None else len(self.rows)
 
@@ -212,6 +238,14 @@ class Impressions(TrainingRows, Dataset[Batch]):
         bags = bags_of(copies)
         own = {k: t for k, t in copies.items() if not k.startswith("bag_")}
         return replace(self, **own, bags=bags)
+
+
+def _as_tensor(array: np.ndarray | None) -> Any:
+    if array is None:
+        return None
+    # torch warns about arrays that it must not write, such as those that joblib maps
+    # into the memory of several processes.
+    return torch.from_numpy(array if array.flags.writeable else array.copy())
 
 
 def bags_of(inputs: Mapping[str, Tensor]) -> Bags | None:
@@ -463,21 +497,3 @@ class BatchIterator:
             self._rows.append(indices.order + sum(map(len, self._rows)))
             return indices
         return shuffled(len(data), self.batch_size)
-
-
-class TrainingData(NamedTuple):
-    """The training rows and, with early stopping, the validation rows."""
-
-    train: TrainingRows
-    valid: TrainingRows | None = None
-
-    def to(self, device: torch.device) -> "TrainingData":
-        """Move the tensors to a device if they fit."""
-        train = self.train.to(device)
-        if self.valid is None:
-            return TrainingData(train)
-        if self.valid.rows is None or not isinstance(train, Impressions):
-            return TrainingData(train, self.valid.to(device))
-        # Both select rows of the same tensors, which are moved once.
-        rows = self.valid.rows.to(train.codes.device)
-        return TrainingData(train, train.at(rows))

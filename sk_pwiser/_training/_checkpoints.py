@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from sk_pwiser._files import DamagedFileError, PlainForm, read_file, write_file
-from sk_pwiser._training._batches import Impressions, TrainingData, TrainingRows
+from sk_pwiser._training._batches import Impressions, TrainingRows
 from sk_pwiser._training._net import LoopState, MultiTaskNet, stateful
 from sk_pwiser._training._schema import STATE_CLASSES, Schema, encode_plain
 from sk_pwiser._training._settings import Settings, describe
@@ -36,13 +36,12 @@ _SOURCES = {
 }
 
 
-def fingerprint(data: TrainingData) -> dict[str, str]:
+def fingerprint(train: TrainingRows, valid: TrainingRows | None) -> dict[str, str]:
     """Return a digest of the rows, on the CPU, for each argument of `fit`."""
     names = ("X", *_SOURCES.values())
     digests = {name: hashlib.blake2b(digest_size=16) for name in names}
-    for name, tensor in _tensors(data.train):
+    for name, tensor in _tensors(train):
         _add(digests[name], tensor)
-    valid = data.valid
     if valid is not None:
         of_valid = digests["the validation rows"]
         if valid.rows is not None:  # of the same tensors

@@ -22,7 +22,6 @@ from torch.nn import functional as F
 from sk_pwiser._training._batches import (
     BatchIterator,
     Impressions,
-    TrainingData,
     TrainingRows,
     bags_of,
 )
@@ -51,6 +50,7 @@ from sk_pwiser._training._optimizers import (
     parameter_kinds,
     sparse_tables,
 )
+from sk_pwiser._training._schema import EncodedData
 from sk_pwiser._utils import parents_by_name, warn_user, widest_float
 from sk_pwiser.networks import NetworkOutput
 
@@ -355,15 +355,14 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
 
     def partial_fit(
         self,
-        X: TrainingData,
+        X: EncodedData,
         y: None = None,
         classes: None = None,
         *,
         checkpoints: "Checkpoints | None" = None,
-        further: Mapping[str, TrainingRows] | None = None,
     ) -> "MultiTaskNet":
-        """Train, and measure the rows of `further` after every epoch, by name."""
-        self.lowest_, self.kept_epoch_, self.further_ = (), None, dict(further or {})
+        """Train on `X.train`, and measure the other rows after every epoch."""
+        self.lowest_, self.kept_epoch_ = (), None
         try:
             self.notify("on_train_begin", X=X, y=y)
             self.fit_loop(X, checkpoints)
@@ -371,7 +370,7 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
         finally:
             release(self.callbacks_)
         self._check_end(X.train.sample)
-        self.lowest_, self.further_, self.average_ = (), {}, None
+        self.lowest_, self.average_ = (), None
         self.schedules_ = positions_of(self.callbacks_)
         self._zero_grad_optimizer()  # releases the memory of the gradients
         return self
@@ -386,7 +385,7 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
         copied.__dict__.update(history_=deepcopy(self.history_), best_=dict(self.best_))
         return copied
 
-    def fit_loop(self, X: TrainingData, checkpoints: "Checkpoints | None") -> None:
+    def fit_loop(self, X: EncodedData, checkpoints: "Checkpoints | None") -> None:
         """Train until the last epoch or a stop; an interrupt propagates."""
         self.stop_training_ = False
         keep_freed_memory()
@@ -438,7 +437,7 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
 
     def _run_epoch(
         self,
-        X: TrainingData,
+        X: EncodedData,
         loop: LoopState,
         keeper: KeepOnInterrupt | None,
         step: Step,
@@ -457,7 +456,7 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
         )
         if loop.average is not None:
             loop.average.swap_in()
-        for name, rows in {**self.further_, "valid": X.valid}.items():
+        for name, rows in {**X.further, "valid": X.valid}.items():
             if rows is not None:
                 valid = self.get_iterator(rows)
                 if self.criterion_.loss.asks_for_groups:
@@ -469,7 +468,7 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
         loop.n_complete += 1
         self.notify("on_epoch_end", **datasets)
 
-    def _keep_lowest(self, X: TrainingData) -> None:
+    def _keep_lowest(self, X: EncodedData) -> None:
         """Copy the weights of an epoch if its training loss is the lowest in this fit.
 
         Early stopping has its own copy. An update has one epoch, and large tables are

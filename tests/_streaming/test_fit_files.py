@@ -375,7 +375,7 @@ def test_a_warm_start_validates_on_the_same_rows(folder, monkeypatch, tmp_path):
     held_out, train = [], _fit.train
 
     def watched(plan, data, net, undo):
-        valid = data.rows.valid
+        valid = data.valid
         held_out.append(valid.store.read(range(len(valid.store.sizes)), ["numeric"]))
         return train(plan, data, net, undo)
 

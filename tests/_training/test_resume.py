@@ -8,8 +8,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from refusals import X, Y, refuses, small
 from skorch.exceptions import DeviceWarning
 
-from sk_pwiser._streaming._store import TrainingData
-from sk_pwiser._training import Impressions
+from sk_pwiser._training import EncodedData, Impressions
 from sk_pwiser.losses import MultiTaskLoss
 from sk_pwiser.networks import SharedBottom
 from sk_pwiser.weighting import TaskWeighting
@@ -215,8 +214,9 @@ def test_batches_are_on_the_device_of_the_network():
 
 def test_training_and_validation_rows_are_moved_once():
     rows = Impressions(torch.zeros(3, 1), torch.zeros(3, 2), torch.zeros(3, 2))
-    parts = TrainingData(rows.at(torch.tensor([0, 2])), rows.at(torch.tensor([1])))
-    moved = parts.to(torch.device("meta"))
+    parts = rows.at(torch.tensor([0, 2])), rows.at(torch.tensor([1]))
+    data = EncodedData(*parts, {}, None, (None, 1, 1), 3, 1.0, True)
+    moved = data.to(torch.device("meta"))
     assert moved.train.codes.device.type == "meta"
     assert moved.valid.codes is moved.train.codes
     assert (len(moved.train), len(moved.valid)) == (2, 1)
