@@ -13,7 +13,6 @@ from sklearn.utils._param_validation import InvalidParameterError
 from sklearn.utils.validation import check_is_fitted
 
 from sk_pwiser._estimator._parameters import (
-    PARAMETER_CONSTRAINTS,
     explain_names,
     one_eval_set,
     with_entry,
@@ -33,6 +32,7 @@ from sk_pwiser._fit import fit
 from sk_pwiser._streaming import iter_logits, probabilities, write_predictions
 from sk_pwiser._table import reads_in_parts, refuse_parts
 from sk_pwiser._training import (
+    PARAMETER_CONSTRAINTS,
     CallbackSupportMixin,
     GivenRows,
     Settings,

@@ -20,6 +20,7 @@ from sk_pwiser._training._components import (
 from sk_pwiser._training._devices import find_device
 from sk_pwiser._training._early_stopping import check_monitored, plan_epochs
 from sk_pwiser._training._settings import Settings
+from sk_pwiser._training._state import TrainingResult
 from sk_pwiser._utils import equal
 
 
@@ -36,7 +37,9 @@ class Plan:
     components: Components | None  # None: the earlier net is updated in place
     random_state: np.random.RandomState
     first_random_state: dict[str, Any]
-    split_random_state: np.random.RandomState  # that draws the validation rows
+    # The random state that draws the validation rows, and where it begins.
+    split_random_state: np.random.RandomState
+    split_state: dict[str, Any]
     # Seeds that take nothing from the random state: of random blocks, and of samples of
     # rows in parts.
     block_seed: int
@@ -92,12 +95,12 @@ def check(
     if origin.saved is not None:
         random_state = random_state_at(origin.saved.start.random_state)
     first_random_state = random_state.get_state(legacy=False)
-    eval_rows = read_eval_sets(eval_set, source)
+    eval_rows = {} if eval_set is None else read_eval_sets(eval_set, source)
     if isinstance(source, FileRows):
         source.check_features(eval_rows, origin.schema)
     names, has_groups = source.tasks.task_names, source.has_groups
     components: Components | None = None
-    if _updates_in_place(settings, origin, has_groups):
+    if origin.is_update and _updates_in_place(settings, origin.earlier, has_groups):
         assert origin.earlier is not None
         loss = origin.earlier.net.criterion_.loss
     else:
@@ -106,10 +109,12 @@ def check(
     if any(rows.has_task_weights for rows in (source, *eval_rows.values())):
         check_task_weights(loss)
     # With `find_split`, no row is held out that the first fit was trained on.
-    split, split_random_state = origin.split or first_random_state, random_state
-    if not equal(split, first_random_state):
-        split_random_state = random_state_at(split)
-    block_seed, sample_seed = random_state_at(split).randint(LARGEST_SEED, size=2)
+    split_state, split_random_state = origin.split_state, random_state
+    if split_state is None or equal(split_state, first_random_state):
+        split_state = first_random_state
+    else:
+        split_random_state = random_state_at(split_state)
+    block_seed, sample_seed = random_state_at(split_state).randint(LARGEST_SEED, size=2)
     # Rows that are added to those of earlier fits need no order.
     adds = origin.is_update and origin.schema is not None
     plan = Plan(
@@ -123,6 +128,7 @@ def check(
         random_state=random_state,
         first_random_state=first_random_state,
         split_random_state=split_random_state,
+        split_state=split_state,
         block_seed=int(block_seed),
         sample_seed=int(sample_seed),
         by_time=settings.encoding_params["time_column"] is not None and not adds,
@@ -135,12 +141,13 @@ def check(
     return plan
 
 
-def _updates_in_place(settings: Settings, origin: Origin, has_groups: bool) -> bool:
+def _updates_in_place(
+    settings: Settings, earlier: TrainingResult | None, has_groups: bool
+) -> bool:
     """Return whether an update changes nothing of the earlier net but its weights."""
-    earlier = origin.earlier
-    if earlier is None or not (origin.is_update and earlier.single_pass):
+    if earlier is None or not earlier.single_pass:
         return False
-    return settings.equals(earlier.settings) and (
-        earlier.net.iterator_train__sampler
-        == batch_sampler(settings, earlier.net.criterion_.loss, has_groups)
-    )
+    if not equal(vars(settings), vars(earlier.settings)):
+        return False
+    sampler = batch_sampler(settings, earlier.net.criterion_.loss, has_groups)
+    return bool(earlier.net.iterator_train__sampler == sampler)

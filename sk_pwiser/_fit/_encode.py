@@ -1,6 +1,7 @@
 """Rows become tensors: one pass learns their encoding, a second one encodes them."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from itertools import chain
@@ -47,13 +48,10 @@ from sk_pwiser._training._schema import (
     Growth,
     Rows,
     Schema,
-    automatic_dims,
     grow_schema,
     make_encoder,
-    statistics_selection,
     task_labels,
     unfitted_statistics,
-    widest_bag,
 )
 from sk_pwiser._training._settings import Settings
 from sk_pwiser._utils import warn_user
@@ -184,7 +182,7 @@ def learn(
         if not source.summary.n_rows:
             source.summary.add(first.targets, first.weights)
         in_memory = not isinstance(source, FileRows)
-        with named_place(first.place):
+        with nullcontext() if in_memory else named_place(first.place):
             schema, whole = _learn_whole(
                 plan, first, source.summary, earlier, estimator_name, in_memory, keeps
             )
@@ -203,7 +201,8 @@ def learn(
                 blocks.add(len(rows), times_of(plan, rows.X, encoder))
         encoder = learner.finish()
         if earlier is None:
-            schema = new_schema(settings, encoder, source.summary)
+            summary = source.summary
+            schema = Schema.of(settings, encoder, summary.first, summary.base_rates())
         else:
             schema = replace(earlier, encoder=encoder)
     if isinstance(source, FileRows):
@@ -247,7 +246,8 @@ def _learn_whole(
             return statistics.n_outputs if statistics and in_memory else 0
 
         codes, numeric, *bags = encoder.fit_transform(rows.X, weights, count_rates)
-        schema = new_schema(settings, encoder, summary, statistics)
+        of_rows = summary.first, summary.base_rates(), statistics
+        schema = Schema.of(settings, encoder, *of_rows)
         # Constants are usual in a small batch, and in a single row.
         if not is_update and len(rows) > 1:
             warn_about_constants(encoder.columns_)
@@ -265,24 +265,6 @@ def _learn_whole(
         _warn_about_few_rows(schema, earlier, len(codes))
     times = times_of(plan, rows.X, schema.encoder)
     return schema, (rows, Impressions.of(codes, numeric, *bags), times)
-
-
-def new_schema(
-    settings: Settings,
-    encoder: TableEncoder,
-    summary: RowSummary,
-    statistics: Any = None,
-) -> Schema:
-    """Return the schema of an encoder that has learnt the columns."""
-    return Schema(
-        encoder,
-        summary.first,
-        summary.base_rates(),
-        statistics,
-        automatic_dims(encoder.cardinalities_),
-        widest_bag(encoder),
-        statistics_selection(settings),
-    )
 
 
 def times_of(plan: Plan, X: Any, encoder: TableEncoder) -> np.ndarray | None:
@@ -418,7 +400,8 @@ class Encoding:
             self.new_values = NewValues(schema.encoder)
         if self.holds_out:
             learnt.hold_out.start()
-        for rows, encoded, times in self._encoded():
+        whole = learnt.whole
+        for rows, encoded, times in self._encoded() if whole is None else [whole]:
             weights = summary.scale(rows.weights, len(rows))
             is_valid, block = np.zeros(len(rows), dtype=bool), None
             if self.holds_out:
@@ -437,9 +420,6 @@ class Encoding:
             self.store.add(encoded.labelled(*of_rows), is_valid, block)
 
     def _encoded(self) -> Iterator[tuple[Rows, Impressions, np.ndarray | None]]:
-        if self.learnt.whole is not None:
-            yield self.learnt.whole
-            return
         encoder = self.learnt.schema.encoder
         for rows in self.source.parts("Encoding"):
             with named_place(rows.place):

@@ -15,9 +15,8 @@ from sk_pwiser._fit._read import find_origin, read
 from sk_pwiser._training._callbacks import FitTask
 from sk_pwiser._training._checkpoints import Checkpoints, Start, compared, fingerprint
 from sk_pwiser._training._components import LARGEST_SEED, build_net, build_network
-from sk_pwiser._training._diagnostics import find_rises
 from sk_pwiser._training._early_stopping import best_epoch, stop_reason
-from sk_pwiser._training._net import MultiTaskNet, close_bar
+from sk_pwiser._training._net import MultiTaskNet
 from sk_pwiser._training._optimizers import LazyAdam
 from sk_pwiser._training._schema import EncodedData, GivenRows
 from sk_pwiser._training._settings import Settings
@@ -27,6 +26,7 @@ from sk_pwiser._training._state import (
     changed_parts,
     check_own_tables,
     continue_from,
+    find_rises,
     grow_tables,
     log_net,
 )
@@ -82,6 +82,7 @@ def build(
     schema = data.schema if data.growth is None else plan.origin.schema
     monitor, first_epoch, max_epochs = data.epochs
     is_update = plan.origin.is_update
+    average_decay = plan.settings.optimizer_params["average_decay"]
     with seeded_globally(plan.random_state.randint(LARGEST_SEED), plan.device):
         net = build_net(
             plan.settings,
@@ -92,7 +93,7 @@ def build(
             max_epochs=max_epochs,
             first_epoch=first_epoch,
             n_rows=len(data.train),
-            average_decay=0.0 if is_update else plan.settings.average_decay,
+            average_decay=0.0 if is_update else average_decay or 0.0,
             is_update=is_update,
             net_class=net_class,
         )
@@ -155,7 +156,6 @@ def train(
             codes, y, weights, lists = data.labelled
             data.schema.statistics.update(codes, y, weights, undo, lists)
     finally:
-        close_bar(net)
         if isinstance(net.optimizer_, LazyAdam):
             net.optimizer_.undo = None
     result = result_of(net, best_epoch(net))
@@ -183,7 +183,7 @@ def _make_checkpoints(plan: Plan, data: EncodedData) -> Checkpoints:
         data.n_rows,
         digests,
         data.schema,
-        plan.origin.split or plan.first_random_state,
+        plan.split_state,
         data.split_rows,
     )
     folder = Path(plan.settings.checkpoint_dir)
@@ -199,11 +199,12 @@ def _result(
 ) -> TrainingResult:
     valid, earlier = data.valid, plan.origin.earlier
     weight_scale: float | None = data.weight_scale
-    split, split_rows = None, data.split_rows
+    split_state, split_rows = None, data.split_rows
     if data.holds_out:
-        split = plan.origin.split or plan.first_random_state
+        split_state = plan.split_state
     if earlier is not None:
-        split, split_rows = split or earlier.split, split_rows or earlier.split_rows
+        split_state = split_state or earlier.split_state
+        split_rows = split_rows or earlier.split_rows
         if plan.origin.is_update:  # of the first call
             weight_scale = earlier.weight_scale
     return TrainingResult(
@@ -214,7 +215,7 @@ def _result(
         plan.origin.is_update,
         best_epoch,
         (len(data.train), 0 if valid is None else len(valid)),
-        split=split,
+        split_state=split_state,
         weight_scale=weight_scale,
         split_rows=split_rows,
     )

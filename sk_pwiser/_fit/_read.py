@@ -27,7 +27,7 @@ class Origin:
     schema: Schema | None = None  # that encodes the rows; None if it is to be learnt
     # The random state that drew the validation rows of the first fit, and the rows that
     # they were drawn from, as `find_split` returns them.
-    split: dict[str, Any] | None = None
+    split_state: dict[str, Any] | None = None
     split_rows: dict[str, Any] | None = None
     n_earlier: int = 0  # epochs before this training
     weight_scale: float | None = None  # by which weights are divided; None: their mean
@@ -46,7 +46,7 @@ def find_origin(
     if saved is not None:
         saved.check_settings(settings)
         start = saved.start
-        of_start = start.schema, start.split, start.split_rows, start.n_earlier
+        of_start = start.schema, start.split_state, start.split_rows, start.n_earlier
         return Origin(None, saved, is_update, *of_start)
     if earlier is None:
         return Origin(is_update=is_update)
@@ -55,7 +55,7 @@ def find_origin(
         None,
         is_update,
         earlier.schema,
-        earlier.split,
+        earlier.split_state,
         earlier.split_rows,
         len(earlier.net.history),
         earlier.weight_scale if is_update else None,

@@ -141,7 +141,7 @@ def _digest(settings: Settings, rows: Any, n_rows: int) -> str:
 def hold_out(
     settings: Settings,
     rows: Any,
-    split: np.random.RandomState,
+    random_state: np.random.RandomState,
     times: np.ndarray | None,
     ends: Sequence[int] = (),
 ) -> np.ndarray:
@@ -168,7 +168,7 @@ def hold_out(
         _, drawn = funnel_holdout(  # type: ignore[no-untyped-call]
             labels[part],
             test_size=share,
-            random_state=split,
+            random_state=random_state,
             groups=None if groups is None else groups[part],
             task_parents=rows.targets.parents,
         )
@@ -211,7 +211,7 @@ def largest_part(share: float) -> float:
 def warn_about_trained(earlier: Any, split_rows: Mapping[str, Any]) -> None:
     """Warn if rows may be held out that the earlier fit was trained on."""
     before, reason = earlier.split_rows, "it held out no rows"
-    if earlier.split is not None:
+    if earlier.split_state is not None:
         # Files of earlier versions do not say which rows these were.
         is_same = before in (None, split_rows)
         if is_same or before["ends"] == split_rows["ends"][:-1]:

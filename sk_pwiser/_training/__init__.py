@@ -23,7 +23,7 @@ from sk_pwiser._training._components import check_components
 from sk_pwiser._training._devices import Batch
 from sk_pwiser._training._early_stopping import KnownProbabilities
 from sk_pwiser._training._net import MultiTaskNet
-from sk_pwiser._training._optimizers import OPTIMIZERS, sparse_tables
+from sk_pwiser._training._optimizers import sparse_tables
 from sk_pwiser._training._schema import (
     ColumnInput,
     EncodedData,
@@ -33,7 +33,7 @@ from sk_pwiser._training._schema import (
     encode_plain,
     read_table,
 )
-from sk_pwiser._training._settings import Settings
+from sk_pwiser._training._settings import PARAMETER_CONSTRAINTS, Settings
 from sk_pwiser._training._state import (
     STATE_CLASSES,
     TrainingResult,

@@ -86,14 +86,6 @@ class TrainingRows(Protocol):
         assert y is not None
         return y
 
-    def weights(self) -> Tensor | None:
-        """Return the weights of the selected rows, or None."""
-        return self.column("sample_weight")
-
-    def group_numbers(self) -> Tensor | None:
-        """Return the groups of the selected rows, or None."""
-        return self.column("groups")
-
 
 @dataclass(frozen=True)
 class Impressions(TrainingRows, Dataset[Batch]):
@@ -165,7 +157,8 @@ class Impressions(TrainingRows, Dataset[Batch]):
 
     def entry_bounds(self, order: Tensor | None, bounds: list[int]) -> list[int]:
         """Count the entries of bags before each bound of the rows, all at once."""
-        if self.bags is None or not len(self.codes):
+        assert self.bags is not None
+        if not len(self.codes):
             return [0] * len(bounds)
         ends = self.bags.offsets[:: self.n_bags]
         if order is not None:
@@ -207,7 +200,7 @@ class Impressions(TrainingRows, Dataset[Batch]):
     @cached_property
     def n_missing(self) -> list[int] | None:
         """Numbers of missing labels of the tasks after the first, or None."""
-        weights = self.weights()
+        weights = self.column("sample_weight")
         if weights is None or weights.dim() == 1:
             return None
         return (weights[:, 1:] == 0).sum(dim=0).tolist()
@@ -227,6 +220,8 @@ class Impressions(TrainingRows, Dataset[Batch]):
 
     def to(self, device: torch.device) -> "Impressions":
         """Move the tensors to a device if half of its free memory holds them."""
+        if self.device == device:
+            return self
         n_bytes = sum(tensor.nbytes for tensor in self.tensors().values())
         free = _free_memory(device)
         if free is not None and n_bytes > free // 2:
@@ -265,8 +260,8 @@ LARGEST_PINNED = 2**24
 
 def _sent(tensor: Tensor | None, device: torch.device) -> Tensor | None:
     """Move a tensor of the host, by pinned memory if it is small."""
-    if tensor is None:
-        return None
+    if tensor is None or tensor.device == device:
+        return tensor
     is_pinned = tensor.nbytes <= LARGEST_PINNED and pins_memory(device)
     return _to(tensor.pin_memory() if is_pinned else tensor, device)
 
@@ -447,12 +442,22 @@ class BatchIterator:
             if is_copied and len(part) > self.batch_size:
                 yield from copied_ahead(batches, self.device)
                 continue
+            if part.device == self.device:
+                yield from batches
+                continue
             for batch in batches:
                 yield moved(batch, partial(_to, device=self.device))
 
     def _batches(self, data: Impressions) -> Iterator[Batch]:
-        order, bounds, weight = self._sample(data)
-        entries, n_joint = data.entry_bounds(order, bounds), 1
+        indices = self._sample_rows(data)
+        bounds, device = indices.bounds, data.device
+        # As indices of the tensors, and on their device.
+        order, weight = _sent(indices.order, device), _sent(indices.weight, device)
+        if data.rows is not None:
+            order = data.rows if order is None else data.rows[order]
+        entries, n_joint = [0] * len(bounds), 1
+        if data.bags is not None:
+            entries = data.entry_bounds(order, bounds)
         if order is not None and data.device.type != "cpu":
             n_joint = max(1, min(JOINT_BATCHES, JOINT_ROWS // self.batch_size))
         for first in range(0, len(bounds) - 1, n_joint):
@@ -474,22 +479,13 @@ class BatchIterator:
                 else [(inputs, y)]
             )
 
-    def _sample(self, data: Impressions) -> BatchIndices:
-        """Sample rows, as indices of the tensors and on their device."""
-        indices = self._sample_rows(data)
-        rows, device = data.rows, data.codes.device
-        order, weight = _sent(indices.order, device), _sent(indices.weight, device)
-        if rows is not None:
-            order = rows if order is None else rows[order]
-        return BatchIndices(order, indices.bounds, weight)
-
     def _sample_rows(self, data: Impressions) -> BatchIndices:
-        if self.sampler == "grouped" and (groups := data.group_numbers()) is not None:
+        if self.sampler == "grouped" and (groups := data.column("groups")) is not None:
             return grouped(groups, self.batch_size)
         if self.sampler == "stratified":
             return stratified(converted(data.labels(), self.paths), self.batch_size)
         if self.sampler == "sequential":
-            groups = data.group_numbers() if self._keeps_groups else None
+            groups = data.column("groups") if self._keeps_groups else None
             if groups is None:
                 return BatchIndices(None, even_bounds(len(data), self.batch_size))
             indices = grouped(groups, self.batch_size, permuted=False)

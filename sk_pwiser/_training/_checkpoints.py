@@ -89,7 +89,7 @@ class Start:
     n_rows: int
     digests: dict[str, str]  # of the encoded rows, by argument
     schema: Schema
-    split: dict[str, Any] | None = None  # random numbers that drew the validation rows
+    split_state: dict[str, Any] | None = None  # that drew the validation rows
     split_rows: dict[str, Any] | None = None  # as `find_split` returns them
 
 

@@ -3,7 +3,9 @@
 import inspect
 import math
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from itertools import chain
 from typing import Any
 
 import torch
@@ -13,17 +15,9 @@ from torch.nn.modules.batchnorm import _NormBase
 
 from sk_pwiser._training._callbacks import clips_gradients
 from sk_pwiser._training._devices import has_sparse_gradients
-from sk_pwiser._training._settings import LOOP_PARAMS, Settings
+from sk_pwiser._training._settings import LOOP_PARAMS, OPTIMIZERS, Settings
 from sk_pwiser._utils import check_names, check_number, resolve
 from sk_pwiser.networks import MultiTaskNetwork, NetworkSpec
-
-OPTIMIZERS: dict[str, type[torch.optim.Optimizer]] = {
-    "adagrad": torch.optim.Adagrad,
-    "adam": torch.optim.Adam,
-    "adamw": torch.optim.AdamW,
-    "rmsprop": torch.optim.RMSprop,
-    "sgd": torch.optim.SGD,
-}
 
 # Layers whose parameters have no weight decay: scales, which start at 1, and slopes.
 _SCALES: tuple[type[nn.Module], ...] = (
@@ -34,7 +28,7 @@ _SCALES: tuple[type[nn.Module], ...] = (
     *([nn.RMSNorm] if hasattr(nn, "RMSNorm") else []),  # since torch 2.4
 )
 TABLES = nn.Embedding, nn.EmbeddingBag
-_NO_DECAY, _TABLE, _OTHER = "no decay", "table", "other"
+_NO_DECAY, _TABLE, _OTHER, _OF_TASK = "no decay", "table", "other", "{} of task {}"
 
 # Weight decay of embeddings, relative to that of the other parameters: few rows train
 # each embedding. The largest ratio is that of `FEW_ROWS` per value and less; it falls
@@ -141,16 +135,20 @@ def parameter_groups(
 
     `n_rows` is the number of training rows.
     """
+    sizes = [*spec.cardinalities, *(bag.n_vectors for bag in spec.bags)]
+    per_value = n_rows * len(sizes) / max(1, sum(sizes))
+    ratio = LARGEST_DECAY_RATIO * math.sqrt(FEW_ROWS / max(per_value, FEW_ROWS))
+    ratio = max(SMALLEST_DECAY_RATIO, ratio)
     of_kinds = {
         _OTHER: {"weight_decay": settings.weight_decay},
-        _TABLE: _of_embeddings(settings, _decay_ratio(spec, n_rows)),
+        _TABLE: _of_embeddings(settings, ratio),
     }
     groups = [(_NO_DECAY, {"weight_decay": 0.0}), (_TABLE, of_kinds[_TABLE])]
     for task, rate in enumerate(spec.base_rates):
         share = min(1.0, rate / RARE, (1 - rate) / RARE)
         for kind, own in of_kinds.items():
             reduced = {**own, "weight_decay": share * own["weight_decay"]}
-            groups.append((_of_task(kind, task), reduced))
+            groups.append((_OF_TASK.format(kind, task), reduced))
     return groups
 
 
@@ -183,20 +181,8 @@ def parameter_kinds(
             patterns = (each.format(task=task) for each in network.task_parameters)
             is_own = any(fnmatchcase(name, pattern) for pattern in patterns)
             if is_own and kinds[parameter] != _NO_DECAY:
-                kinds[parameter] = _of_task(kinds[parameter], task)
+                kinds[parameter] = _OF_TASK.format(kinds[parameter], task)
     return kinds
-
-
-def _of_task(kind: str, task: int) -> str:
-    return f"{kind} of task {task}"
-
-
-def _decay_ratio(spec: NetworkSpec, n_rows: int) -> float:
-    """Return the decay of embeddings, relative to that of the other parameters."""
-    sizes = [*spec.cardinalities, *(bag.n_vectors for bag in spec.bags)]
-    per_value = n_rows * len(sizes) / max(1, sum(sizes))
-    ratio = LARGEST_DECAY_RATIO * math.sqrt(FEW_ROWS / max(per_value, FEW_ROWS))
-    return max(SMALLEST_DECAY_RATIO, ratio)
 
 
 def _of_embeddings(
@@ -320,24 +306,24 @@ def sparse_tables(network: nn.Module) -> list[Tensor]:
 def flush_tiny_values(
     network: nn.Module,
     optimizer: torch.optim.Optimizer,
-    averages: Iterable[Tensor] = (),
+    average: "WeightAverage | None" = None,
 ) -> None:
     """Set tiny weights, averages of weights and moments of an optimiser to 0."""
     # `LazyAdam` does so for the rows of a step.
     tables = set(sparse_tables(network))
-    for parameter in network.parameters():
-        if parameter not in tables:
-            _flush(parameter, TINY_WEIGHT)
-            for value in optimizer.state.get(parameter, {}).values():
-                if isinstance(value, Tensor) and value.dim():  # not the count of steps
-                    _flush(value, TINY_MOMENT)
-    for average in averages:
-        _flush(average, TINY_WEIGHT)
-
-
-def _flush(tensor: Tensor, tiny: float) -> None:
-    if tensor.is_floating_point():
-        tensor.copy_(F.hardshrink(tensor, tiny))
+    weights: list[Tensor] = [p for p in network.parameters() if p not in tables]
+    states = (optimizer.state.get(p, {}).values() for p in weights)
+    moments = [
+        value
+        for value in chain.from_iterable(states)
+        if isinstance(value, Tensor) and value.dim()  # not the count of steps
+    ]
+    if average is not None:
+        weights += average.parts[0].averages
+    for tensors, tiny in ((weights, TINY_WEIGHT), (moments, TINY_MOMENT)):
+        for tensor in tensors:
+            if tensor.is_floating_point():
+                tensor.copy_(F.hardshrink(tensor, tiny))
 
 
 class LazyAdam(torch.optim.Adam):
@@ -488,8 +474,11 @@ class WeightAverage:
         large = set(tables)
         trained = [p for p in module.parameters() if p.requires_grad]
         self.parts = [
-            _Part([p for p in trained if p not in large], INTERVAL, EVERY_STEP),
-            _Part([p for p in trained if p in large], TABLE_INTERVAL, 0),
+            _Part(parameters, [p.detach().clone() for p in parameters], *steps)
+            for parameters, *steps in (
+                ([p for p in trained if p not in large], INTERVAL, EVERY_STEP),
+                ([p for p in trained if p in large], TABLE_INTERVAL, 0),
+            )
         ]
         self.decay = decay
         self.n_steps = 0
@@ -511,10 +500,6 @@ class WeightAverage:
         if part.averages:
             torch._foreach_lerp_(part.averages, part.parameters, share)  # one kernel
         part.n_pending = 0
-
-    def averages(self) -> list[Tensor]:
-        """Return the averages of all parameters but the large embedding tables."""
-        return self.parts[0].averages
 
     def swap_in(self) -> None:
         """Put the average into the module."""
@@ -566,14 +551,12 @@ class WeightAverage:
         self.is_in_module = not self.is_in_module
 
 
+@dataclass
 class _Part:
     """Parameters whose averages are updated in the same steps."""
 
-    def __init__(
-        self, parameters: list[nn.Parameter], interval: int, n_single: int
-    ) -> None:
-        self.parameters: list[Tensor] = [*parameters]
-        self.averages = [p.detach().clone() for p in parameters]
-        self.interval = interval
-        self.n_single = n_single
-        self.n_pending = 0
+    parameters: list[Tensor]
+    averages: list[Tensor]
+    interval: int
+    n_single: int  # first steps that are each followed by an update
+    n_pending: int = 0  # steps since the last update

@@ -157,8 +157,8 @@ class WarmupStableDecay(_Schedule):
         self, net: NeuralNet, stopping: BestEpochStopping, n_left: int
     ) -> None:
         """Go back to the best epoch, and plan whole epochs that decay."""
-        if stopping.best_model_weights_ is not None:
-            net.go_back_to(stopping.best_model_weights_)
+        if stopping.best is not None:
+            net.go_back_to(stopping.best)
         stopping.begin_to_count(int(net.history[-1, "epoch"]))
         n_steps = max(LEAST_DECAY_STEPS, DECAY_RATIO * self.best_step)
         n_epochs = min(n_left, max(1, round(n_steps / self.epoch_steps)))

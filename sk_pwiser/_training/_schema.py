@@ -57,11 +57,6 @@ def automatic_dims(cardinalities: Sequence[int]) -> tuple[int, ...]:
     return tuple(min(LARGEST_DIM, round(1.6 * n**0.56)) for n in cardinalities)
 
 
-def widest_bag(encoder: TableEncoder) -> int:
-    """Return the largest width of the vectors of bags, 0 without any."""
-    return max(automatic_dims([n for n, *_ in encoder.bags_]), default=0)
-
-
 def bag_inputs(bags: Sequence[np.ndarray | None] | None) -> dict[str, np.ndarray]:
     """Return the arrays of bags, the fields of `Bags`, by name, with all weights."""
     found: dict[str, np.ndarray] = {}
@@ -144,9 +139,30 @@ class Schema:
     # Their inputs follow the encoder's numeric inputs.
     statistics: TargetStatistics | None = None
     automatic_dims: tuple[int, ...] = ()  # widths with "auto", by the first fit
-    widest_bag: int | None = None  # the same of bags; files of version 0.1.0 lack it
+    widest_bag: int = 0  # the same of bags
     selection: str = ""  # parameters by which the first fit chose the statistics
     category_dropout: tuple[float, ...] = ()  # with "auto", of each category column
+
+    @classmethod
+    def of(
+        cls,
+        settings: Settings,
+        encoder: TableEncoder,
+        targets: Targets,
+        base_rates: np.ndarray,
+        statistics: TargetStatistics | None = None,
+    ) -> "Schema":
+        """Return the schema of an encoder that has learnt the columns."""
+        of_bags = automatic_dims([n for n, *_ in encoder.bags_])
+        return cls(
+            encoder,
+            targets,
+            base_rates,
+            statistics,
+            automatic_dims(encoder.cardinalities_),
+            max(of_bags, default=0),
+            statistics_selection(settings),
+        )
 
     def transform(self, X: Any) -> Impressions:
         """Encode a table as predictions read it."""
@@ -263,10 +279,8 @@ class Schema:
         largest = settings.embedding_dim
         dims: tuple[int, ...] = ()
         if largest == "auto":
-            dims, of_bags = self.automatic_dims, self.widest_bag
-            if of_bags is None:
-                of_bags = widest_bag(self.encoder)
-            largest = max(*dims, of_bags, 1)
+            dims = self.automatic_dims
+            largest = max(*dims, self.widest_bag, 1)
         bin_scales = self.encoder.bin_scales_
         n_statistics = 0 if self.statistics is None else self.statistics.n_outputs
         if features := shared.get("domain_features"):
@@ -391,7 +405,8 @@ def read_table(
     if given.sample_weight is None:
         weight_scale = 1.0  # the weights, if any, are 0 for missing labels
     checked = TableRows(settings, rows.with_weight(), weight_scale, origin)
-    _warn_about_ratio(checked.summary.weights)
+    if given.sample_weight is not None:
+        _warn_about_ratio(checked.summary.weights)
     return checked
 
 
@@ -468,13 +483,8 @@ def column_inputs(
     X, errors = encoder.learn_readable(X)
     shape = X.shape[0], targets.values.shape[1]
     statistics = unfitted_statistics(settings, encoder, shape)
-    schema = Schema(
-        encoder,
-        targets.without_labels(),
-        base_rates(targets.values, parents=targets.parents),
-        statistics,
-        automatic_dims(encoder.cardinalities_),
-    )
+    rates = base_rates(targets.values, parents=targets.parents)
+    schema = Schema.of(settings, encoder, targets.without_labels(), rates, statistics)
     spec = schema.spec(settings)
     names = getattr(encoder, "feature_names_in_", range(encoder.n_features_in_))
     if encoder.sparse_ is not None:

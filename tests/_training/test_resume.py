@@ -226,7 +226,7 @@ def test_a_fitted_net_keeps_no_gradients_and_no_second_copy_of_its_weights():
     net = small(early_stopping=True, n_iter_no_change=1, max_epochs=5).fit(X, Y).net_
     assert all(p.grad is None for p in net.module_.parameters())
     stopping = dict(net.callbacks_)["early_stopping"]
-    assert stopping.best_model_weights_ is None
+    assert stopping.best is None
 
 
 @BOTH
