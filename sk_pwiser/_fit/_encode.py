@@ -72,7 +72,8 @@ def encode(
         plan.check_labels(source)
     epochs = plan.epochs(summary.n_rows)  # filters may leave fewer rows than expected
     holds_out = epochs[0] is not None and not plan.eval_rows
-    train, valid, schema, labelled = encode_rows(plan, source, learnt, holds_out)
+    encoding = Encoding(plan, source, learnt, holds_out)
+    train, valid, schema = encoding.encode()
     further: dict[str, Any] = {}
     for name, others in plan.eval_rows.items():
         if isinstance(others, FileRows):
@@ -93,7 +94,7 @@ def encode(
         learnt.hold_out.split_rows if holds_out else None,
         {} if plan.origin.is_update else summary.targets().unrelated(),
         learnt.growth,
-        labelled,
+        encoding.labelled,
     )
     if not isinstance(source, FileRows):
         source.release()
@@ -309,9 +310,6 @@ class TableStore:
         """Set the rows, all at once."""
         self.rows, self.is_valid, self.block = rows, is_valid, block
 
-    def clear(self) -> None:
-        """Do nothing: further rows replace the ones that were added."""
-
     def finish(
         self, schema: Schema, tables: Sequence[Any] | None, holds_out: bool
     ) -> tuple[Impressions, Impressions | None]:
@@ -332,94 +330,97 @@ class TableStore:
         return train, valid
 
 
-def encode_rows(
-    plan: Plan, source: Source, learnt: Learnt, holds_out: bool
-) -> tuple[TrainingRows, TrainingRows | None, Schema, Any]:
-    """Encode and store all rows, draw validation rows, and fit target statistics.
+@dataclass
+class Encoding:
+    """The second pass, repeated if the blocks of the target statistics mislead.
 
     In an update the rows are added to the rows of the earlier fit: their inputs are the
-    statistics before the update, otherwise the statistics of other blocks. The schema
-    is returned with the category dropout that the rows call for, and the last result
-    has the labels that are added to the statistics after an update.
+    statistics before the update, otherwise the statistics of other blocks.
     """
-    schema, blocks, statistics = learnt.schema, learnt.blocks, learnt.schema.statistics
-    if holds_out and not plan.by_time:
-        warn_about_random_validation([c.name for c in schema.encoder.columns_])
-    encoding = Encoding(plan, source, learnt, holds_out)
-    tables = labelled = None
-    encoding.run()
-    if learnt.adds:
-        labelled = encoding.labelled
-    elif statistics is not None and encoding.counts is not None:
-        names = schema.targets.task_names
-        while blocks.retry(encoding.find_order(names), statistics.block_seed):
-            encoding.run()
-        tables = statistics.fit(encoding.counts, learnt.known)
-    if encoding.new_values is not None:
-        schema = replace(schema, category_dropout=encoding.new_values.dropouts())
-    return *encoding.store.finish(schema, tables, holds_out), schema, labelled
 
+    plan: Plan
+    source: Source
+    learnt: Learnt
+    holds_out: bool
+    store: Any = None
+    counts: Any = None  # `BlockCounts`, and the `RowOrder` of the same rows
+    order: Any = None
+    new_values: NewValues | None = None
+    # What an update adds to the statistics, see `EncodedData`.
+    labelled: Any = None
 
-class Encoding:
-    """Passes over the rows, which all draw the same validation rows."""
+    def encode(self) -> tuple[TrainingRows, TrainingRows | None, Schema]:
+        """Encode all rows, draw validation rows, and fit the target statistics.
 
-    def __init__(
-        self, plan: Plan, source: Source, learnt: Learnt, holds_out: bool
-    ) -> None:
-        self.plan = plan
-        self.source = source
-        self.learnt = learnt
-        self.holds_out = holds_out
-        self.labelled: Any = None
-        self.counts: BlockCounts | None = None
-        self.store: Any = None
-        # The first fit decides. An update says little about the values of later rows.
-        self.new_values: NewValues | None = None
-        self.finds_new = not (learnt.schema.category_dropout or plan.origin.is_update)
-        statistics = learnt.schema.statistics
-        self.counts_labels = False
-        if statistics is not None and not learnt.adds and statistics.reads_blocks:
-            self.counts_labels = True
-            statistics.keep_seed(learnt.known, plan.block_seed)
+        The schema is returned with the category dropout that the rows call for.
+        """
+        schema, blocks = self.learnt.schema, self.learnt.blocks
+        statistics, names = schema.statistics, schema.targets.task_names
+        if self.holds_out and not self.plan.by_time:
+            warn_about_random_validation([c.name for c in schema.encoder.columns_])
+        counts = statistics is not None and not self.learnt.adds
+        counts = counts and statistics.reads_blocks
+        if counts:
+            statistics.keep_seed(self.learnt.known, self.plan.block_seed)
+        self._run(counts)
+        tables = None
+        if self.counts is not None:
+            while blocks.retry(self._find_order(names), statistics.block_seed):
+                self._run(counts)
+            tables = statistics.fit(self.counts, self.learnt.known)
+        if self.new_values is not None:
+            schema = replace(schema, category_dropout=self.new_values.dropouts())
+        return *self.store.finish(schema, tables, self.holds_out), schema
 
-    def run(self) -> None:
-        """Encode and store all rows."""
+    def _find_order(self, names: Sequence[str]) -> Any:
+        """Return by what the rows are sorted, so that their blocks mislead, or None."""
+        have_order = self.learnt.blocks.have_order
+        return self.order.find(names, self.counts) if have_order else None
+
+    def _run(self, counts: bool) -> None:
+        """Encode and store all rows; every pass draws the same validation rows."""
         learnt, summary, plan = self.learnt, self.source.summary, self.plan
         schema, blocks = learnt.schema, learnt.blocks
-        if self.store is not None:
-            self.store.clear()
-            self.counts = None  # which may be large
+        self.counts = None  # that of an earlier pass may be large
         self.store = TableStore()
         if isinstance(self.source, FileRows):
             self.store = FileStore(self.source)
         statistics, n_tasks = schema.statistics, len(schema.targets.task_names)
-        if self.counts_labels:
+        if counts:
             self.counts = BlockCounts(statistics, blocks.n_blocks, n_tasks)
             self.order = RowOrder(statistics, schema.encoder, blocks.n_blocks, n_tasks)
-        if self.finds_new:
+        # The first fit decides. An update says little about the values of later rows.
+        if not (schema.category_dropout or plan.origin.is_update):
             self.new_values = NewValues(schema.encoder)
         if self.holds_out:
             learnt.hold_out.start()
         whole = learnt.whole
-        for rows, encoded, times in self._encoded() if whole is None else [whole]:
-            weights = summary.scale(rows.weights, len(rows))
+        for rows, encoded, times in self._parts() if whole is None else [whole]:
+            codes, weights = (
+                encoded.codes.numpy(),
+                summary.scale(rows.weights, len(rows)),
+            )
             is_valid, block = np.zeros(len(rows), dtype=bool), None
             if self.holds_out:
                 is_valid = learnt.hold_out.draw(rows, times)
-            if self.counts is not None:
+            if counts:
                 block = blocks.assign(len(rows), times, rows.groups)
             if self.new_values is not None:
                 rank = self.new_values.n_rows + np.arange(len(rows))
-                is_late = blocks.are_late(rank, times, block)
-                self.new_values.add(encoded.codes.numpy(), is_late)
+                self.new_values.add(codes, blocks.are_late(rank, times, block))
             if statistics is not None:
                 y, of_tasks = task_labels(plan.settings, rows.targets, weights)
                 labels = y, of_tasks, schema.elements(encoded.bags)
-                self._count(encoded.codes.numpy(), labels, is_valid, block)
+                if learnt.adds:
+                    self.labelled = codes.copy(), *labels
+                elif not blocks.n_tried:
+                    statistics.check_rows(codes, *labels)
+                if block is not None:
+                    self._count(codes, labels, is_valid, block)
             of_rows = rows.targets.values, weights, rows.groups
             self.store.add(encoded.labelled(*of_rows), is_valid, block)
 
-    def _encoded(self) -> Iterator[tuple[Rows, Impressions, np.ndarray | None]]:
+    def _parts(self) -> Iterator[tuple[Rows, Impressions, np.ndarray | None]]:
         encoder = self.learnt.schema.encoder
         for rows in self.source.parts("Encoding"):
             with named_place(rows.place):
@@ -431,27 +432,12 @@ class Encoding:
         codes: np.ndarray,
         labels: tuple[np.ndarray, np.ndarray, list[Any]],
         is_valid: np.ndarray,
-        block: np.ndarray | None,
+        block: np.ndarray,
     ) -> None:
         """Count the labels of the next training rows by their blocks."""
-        y, weights, lists = labels
-        blocks, statistics = self.learnt.blocks, self.learnt.schema.statistics
-        assert statistics is not None
-        if self.learnt.adds:
-            self.labelled = codes.copy(), y, weights, lists
-            return
-        if not blocks.n_tried:
-            statistics.check_rows(codes, y, weights, lists)
-        if self.counts is None or block is None:
-            return
+        (y, weights, lists), blocks = labels, self.learnt.blocks
         if blocks.have_order:
             used = np.flatnonzero(~is_valid)
             self.order.add(codes[used], y[used], weights[used], block[used])
         block[is_valid] = blocks.n_blocks
         self.counts.add(codes, y, weights, block, lists)
-
-    def find_order(self, task_names: Sequence[str]) -> Any:
-        """Return by what the rows are sorted, so that their blocks mislead, or None."""
-        if not self.learnt.blocks.have_order:
-            return None
-        return self.order.find(task_names, self.counts)

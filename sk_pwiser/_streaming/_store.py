@@ -33,6 +33,7 @@ class RowStore:
     """Encoded rows in files, as memory maps would count as memory of the process."""
 
     def __init__(self, folder: Path, file_rows: int | None = None) -> None:
+        shutil.rmtree(folder, ignore_errors=True)  # the rows of an earlier pass
         folder.mkdir()
         self.folder = folder
         self.file_rows = file_rows
@@ -234,11 +235,6 @@ class FileStore:
             store.add(rows, np.flatnonzero(chosen), block)
         n_rows = self.source.summary.n_rows
         check_space(self.source.folder, [self.train, self.valid], n_rows)
-
-    def clear(self) -> None:
-        """Remove the rows, which are to be stored again."""
-        for store in (self.train, self.valid):
-            shutil.rmtree(store.folder)
 
     def finish(
         self, schema: Schema, tables: Sequence[BlockInputs] | None, holds_out: bool

@@ -245,7 +245,8 @@ class Checkpoints:
         }
         values, arrays = FORM.encode(to_arrays(state), "state")
         n_epochs = len(net.history)
-        kept = [_name(n_epochs - age) for age in range(N_KEPT)]
+        numbers = [f"{n_epochs - age:08d}" for age in range(N_KEPT)]
+        kept = [FILES.replace("*", number) for number in numbers]
         path = self.folder / kept[0]
         write_file(path, {"kind": KIND, "state": values}, {**self.fixed, **arrays})
         self._remove(FILES, kept)
@@ -276,10 +277,6 @@ class Checkpoints:
         for path in self.folder.glob(pattern):
             if path.name not in kept:
                 path.unlink(missing_ok=True)
-
-
-def _name(n_epochs: int) -> str:
-    return FILES.replace("*", f"{n_epochs:08d}")
 
 
 def _restarts(callback: Any) -> bool:

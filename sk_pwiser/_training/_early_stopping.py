@@ -310,10 +310,6 @@ class BestEpochStopping(EarlyStopping):  # type: ignore[misc]
         if self.best_epoch_ == net.history[-1, "epoch"]:
             self.best = Snapshot.take(net, "network")
 
-    def begin_to_count(self, epoch: int) -> None:
-        """Count the epochs without improvement that follow this one."""
-        self.is_waiting, self.n_held, self.misses_ = False, epoch, 0
-
     def _monitor(self, name: str) -> None:
         self.monitor = name
         self.lower_is_better = name.startswith(("valid_loss", "valid_log_loss"))

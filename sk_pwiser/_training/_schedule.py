@@ -159,7 +159,9 @@ class WarmupStableDecay(_Schedule):
         """Go back to the best epoch, and plan whole epochs that decay."""
         if stopping.best is not None:
             net.go_back_to(stopping.best)
-        stopping.begin_to_count(int(net.history[-1, "epoch"]))
+        # From here on, epochs without improvement count.
+        stopping.is_waiting, stopping.misses_ = False, 0
+        stopping.n_held = int(net.history[-1, "epoch"])
         n_steps = max(LEAST_DECAY_STEPS, DECAY_RATIO * self.best_step)
         n_epochs = min(n_left, max(1, round(n_steps / self.epoch_steps)))
         self.decay = self.n_steps, self.n_steps + n_epochs * self.epoch_steps
