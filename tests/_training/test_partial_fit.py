@@ -154,14 +154,6 @@ def test_an_update_after_fit_has_a_new_net():
     assert model.partial_fit(X, Y).net_ is net
 
 
-def test_one_update_equals_an_epoch_of_fit():
-    # Only fit averages the weights.
-    params = {"max_epochs": 1, "optimizer_params": {"average_decay": 0}}
-    fitted = small(**params).fit(X, Y)
-    p = updated(**params).predict_proba(X)
-    assert_array_equal(p, fitted.predict_proba(X))
-
-
 class Orders(Callback):
     """Records the labels of each batch."""
 

@@ -70,20 +70,6 @@ def test_components_with_other_parameters_are_refused(earlier, method, now, part
 
 
 @BOTH
-def test_another_network_with_tensors_of_the_same_names_is_refused(method):
-    """The conditional heads of ESMM would be taken for heads over impressions."""
-    towers = {"tower_units": (4,)}
-    model = small(network="esmm", network_params=towers, warm_start=True).fit(X, Y)
-    before = model.predict_proba(X)
-    params = {**towers, "bottom_units": ()}
-    model.set_params(network="shared_bottom", network_params=params)
-    message = "with network='shared_bottom': the earlier fit used 'esmm'"
-    with pytest.raises(ValueError, match=f"Training cannot continue {message}"):
-        getattr(model, method)(X, Y)
-    assert_array_equal(model.predict_proba(X), before)
-
-
-@BOTH
 def test_defaults_may_be_spelt_out(method):
     model = small(warm_start=True).fit(X, Y)
     model.set_params(network=SharedBottom, network_params__task_space="entire")
