@@ -173,7 +173,7 @@ def learn(
         if settings.grows:
             earlier, growth = grow_schema(earlier, first.X)
         if plan.components is not None:
-            # Whoever holds the earlier net, which stays as it is, keeps its statistics.
+            # The earlier net stays usable, and so do its statistics.
             earlier = replace(earlier, statistics=deepcopy(earlier.statistics))
     adds = origin.is_update and earlier is not None
     keeps = adds or shared is not None  # the statistics
@@ -269,7 +269,7 @@ def _learn_whole(
 
 
 def times_of(plan: Plan, X: Any, encoder: TableEncoder) -> np.ndarray | None:
-    """Return the times of rows, None if they are not in the order of times."""
+    """Return the times of rows, or None if times do not order them."""
     if not plan.by_time:
         return None
     column = plan.settings.encoding_params["time_column"]
@@ -291,7 +291,7 @@ def check_time(settings: Settings, encoder: TableEncoder) -> None:
 def _warn_about_few_rows(
     schema: Schema, earlier: Schema | None, n_samples: int
 ) -> None:
-    """Warn about what an update has learnt from few rows, which later ones keep."""
+    """Warn about encodings that an update has learnt from few rows."""
     columns, with_rates = schema.encoder.columns_, []
     if earlier is not None:
         known = set(map(id, earlier.encoder.columns_))
@@ -373,7 +373,7 @@ class Encoding:
         return *self.store.finish(schema, tables, self.holds_out), schema
 
     def _find_order(self, names: Sequence[str]) -> Any:
-        """Return by what the rows are sorted, so that their blocks mislead, or None."""
+        """Return what the rows are sorted by if their blocks mislead, or None."""
         have_order = self.learnt.blocks.have_order
         return self.order.find(names, self.counts) if have_order else None
 
@@ -389,7 +389,7 @@ class Encoding:
         if counts:
             self.counts = BlockCounts(statistics, blocks.n_blocks, n_tasks)
             self.order = RowOrder(statistics, schema.encoder, blocks.n_blocks, n_tasks)
-        # The first fit decides. An update says little about the values of later rows.
+        # The first fit decides: an update has too few rows to foresee later values.
         if not (schema.category_dropout or plan.origin.is_update):
             self.new_values = NewValues(schema.encoder)
         if self.holds_out:

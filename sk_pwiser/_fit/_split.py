@@ -19,7 +19,7 @@ LARGEST_POPULATION = 10**9
 class HoldOut:
     """Chooses the validation rows of early stopping: the last in time or at random.
 
-    All rows at once are divided by `hold_out`. Of rows in parts, the first pass counts
+    All rows at once are divided by `hold_out`. For rows in parts, the first pass counts
     the rows per funnel depth, and the second draws as many of each as `hold_out` would.
     Groups are held out as a whole, by their deepest or last row in the part in which
     they begin. Every pass over the rows holds out the same ones.
@@ -105,7 +105,7 @@ class HoldOut:
     def _share(self, n_held: int, n_kept: int, n_rows: int) -> int:
         if n_held + n_kept < LARGEST_POPULATION:
             return int(self.random_state.hypergeometric(n_held, n_kept, n_rows))
-        # Of so many rows, a part has as many as draws with replacement would give.
+        # With so many rows, draws with replacement give about the same number.
         n_chosen = self.random_state.binomial(n_rows, n_held / (n_held + n_kept))
         return int(min(max(n_chosen, n_rows - n_kept), n_held))
 

@@ -112,6 +112,7 @@ class RowStore:
         joined = {}
         for name in names:
             if name == "bag_offsets":
+                # Each part counts the entries of its bags from 0.
                 starts = np.cumsum([0, *(part[name][-1] for part in parts)])
                 pairs = zip(parts, starts[:-1], strict=True)
                 moved = [part[name][1:] + start for part, start in pairs]
@@ -156,6 +157,7 @@ class StreamedImpressions(TrainingRows, Dataset[Batch]):
 
     def parts(self, shuffled: bool) -> Iterator[Impressions]:
         """Yield all rows in parts, from files in a random order if `shuffled`."""
+        # Whole files are shuffled here, and the rows of a part by the batch iterator.
         order = self._order(shuffled)
         n_rows = sum(self.store.sizes[number] for number in order)
         dealt = self.deal(order, max(1, round(n_rows / self.part_rows)))

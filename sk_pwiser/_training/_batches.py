@@ -272,7 +272,7 @@ def _index(tensor: Tensor, rows: Tensor | slice) -> Tensor:
 
 
 def _free_memory(device: torch.device) -> int | None:
-    """Return the bytes of a device that further tensors can use; None if unknown."""
+    """Return the bytes of a device that further tensors can use, if known."""
     module: Any = getattr(torch, device.type, None)
     if not hasattr(module, "mem_get_info"):
         return None
@@ -367,7 +367,7 @@ def converted(y: Tensor, paths: Sequence[Sequence[int]] | None = None) -> Tensor
 
 
 def _draw_weights(rows: Tensor, n_rows: int) -> Tensor | None:
-    """Return weights that compensate for repeated draws; None without repeats."""
+    """Return weights that compensate for repeated draws, or None without any."""
     if len(rows) == n_rows:
         return None
     n_draws = torch.bincount(rows, minlength=n_rows)[rows]

@@ -207,7 +207,7 @@ class FitTask:
         self.new_context = new_context
 
     def begin(self, max_subtasks: int | None) -> None:
-        """Create the context and call the callbacks; None is an unknown number."""
+        """Create the context, of None or more subtasks, and call the callbacks."""
         self.context = self.new_context(max_subtasks=max_subtasks)
         self.context.call_on_fit_task_begin(estimator=self.estimator, **self.data)
 

@@ -148,7 +148,7 @@ def compared(settings: Settings) -> dict[str, Any]:
 
 
 def find_checkpoint(folder: Path) -> Checkpoint | None:
-    """Read the last checkpoint of a folder that is not damaged; None without any."""
+    """Return the last checkpoint of a folder that is not damaged, or None."""
     damaged: list[DamagedFileError] = []
     for path in sorted(folder.glob(FILES), reverse=True):
         try:

@@ -65,11 +65,11 @@ class Components:
 
     loss: MultiTaskLoss
     weighting: TaskWeighting
-    # Class and keyword arguments, but for `lr`
+    # Class and keyword arguments, without `lr`
     optimizer: tuple[type[torch.optim.Optimizer], dict[str, Any]]
     sampler: str
     compile_mode: str | None  # of torch.compile, "graph", or None
-    min_lazy_size: int | None  # weights of tables updated by rows; None if none are
+    min_lazy_size: int | None  # weights of the smallest table updated by rows
 
 
 def check_components(

@@ -103,7 +103,7 @@ class WarmupStableDecay(_Schedule):
         self.warm_up = min(
             WARM_UP_STEPS, WARM_UP_SHARE * net.max_epochs * self.epoch_steps
         )
-        # Of the monitored figure, with the sign by which lower is better.
+        # The best monitored figure so far, with the sign that makes lower better.
         self.best, self.best_step = np.inf, 0
         stopping = find_callback(net, BestEpochStopping)
         if stopping is None:
