@@ -170,7 +170,7 @@ def learn(
         source.check_rows_left(0)
     assert first is not None
     if origin.is_update and earlier is not None:
-        if settings.grows:
+        if settings.encoding_params["grow_vocabulary"]:
             earlier, growth = grow_schema(earlier, first.X)
         if plan.components is not None:
             # The earlier net stays usable, and so do its statistics.
@@ -260,7 +260,7 @@ def _learn_whole(
             encoder = learn_constant_columns(encoder, rows.X, weights)
         schema = replace(earlier, encoder=encoder)
         codes, numeric, *bags = encoder.transform(rows.X, n_rates if in_memory else 0)
-        if is_update and not settings.grows:
+        if is_update and not settings.encoding_params["grow_vocabulary"]:
             warn_about_new_values(encoder, codes, rows.X)
     if is_update:
         _warn_about_few_rows(schema, earlier, len(codes))

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, nullcontext
 from copy import deepcopy
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -123,10 +124,7 @@ def train(
         generators = Generators(int(plan.random_state.randint(LARGEST_SEED)))
     else:
         generators = deepcopy(origin.earlier.generators)
-
-    def result_of(net: MultiTaskNet, best_epoch: int) -> TrainingResult:
-        return _result(plan, data, net, generators, best_epoch)
-
+    result_of = partial(_result, plan, data, generators)
     try:
         n_codes = sum(net.module_.spec.cardinalities)
         if growth is not None:
@@ -193,8 +191,8 @@ def _make_checkpoints(plan: Plan, data: EncodedData) -> Checkpoints:
 def _result(
     plan: Plan,
     data: EncodedData,
-    net: MultiTaskNet,
     generators: Generators,
+    net: MultiTaskNet,
     best_epoch: int,
 ) -> TrainingResult:
     valid, earlier = data.valid, plan.origin.earlier

@@ -13,7 +13,6 @@ from skorch import NeuralNet
 from skorch.callbacks import (
     BatchScoring,
     Callback,
-    GradientNormClipping,
     LRScheduler,
     PassthroughScoring,
 )
@@ -117,14 +116,6 @@ def check_callbacks(callbacks: Any) -> None:
                 "logs figures of single batches; the history has figures per epoch "
                 "only. Set log_on_batch_end=False."
             )
-
-
-def clips_gradients(callbacks: Any) -> bool:
-    """Return whether one of the callbacks clips gradients, which must be dense then."""
-    return any(
-        isinstance(callback, GradientNormClipping) or callback is GradientNormClipping
-        for callback in map(without_name, callbacks or [])
-    )
 
 
 def _is_named(entry: Any) -> bool:

@@ -515,14 +515,15 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
                 self.run_single_epoch(valid, False, name, self.validation_step)
         if keeper is not None:
             keeper.keep(self)
-        self._keep_lowest(X)
+        if X.valid is None and self.max_epochs > 1:
+            self._keep_lowest()
         loop.n_complete += 1
         self.notify("on_epoch_end", **datasets)
 
-    def _keep_lowest(self, X: EncodedData) -> None:
+    def _keep_lowest(self) -> None:
         """Copy the weights of an epoch if its training loss is the lowest in this fit.
 
-        Early stopping has its own copy. An update has one epoch, and large tables are
+        Early stopping has its own copy, and an update has one epoch. Large tables are
         not copied.
         """
         lowest = np.inf
@@ -530,7 +531,7 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
             lowest = self.history[self.lowest_[-1].epoch - 1, "train_loss"]
         is_best = self.history[-1, "train_loss"] < lowest
         has_large_tables = bool(sparse_tables(self.module_))
-        if is_best and X.valid is None and self.max_epochs > 1 and not has_large_tables:
+        if is_best and not has_large_tables:
             # The loss is the mean over the epoch, but its last steps may have made the
             # weights worse. The copy before the last one is therefore kept, too.
             self.lowest_ = (*self.lowest_[-1:], Snapshot.take(self, "network"))

@@ -9,11 +9,12 @@ from itertools import chain
 from typing import Any
 
 import torch
+from skorch.callbacks import GradientNormClipping
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _NormBase
 
-from sk_pwiser._training._callbacks import clips_gradients
+from sk_pwiser._training._callbacks import without_name
 from sk_pwiser._training._devices import has_sparse_gradients
 from sk_pwiser._training._settings import LOOP_PARAMS, OPTIMIZERS, Settings
 from sk_pwiser._utils import check_names, check_number, resolve
@@ -71,7 +72,12 @@ def check_optimizer(
     weight_decay = settings.weight_decay
     registry = OPTIMIZERS, torch.optim.Optimizer, "optimizer", optimizer
     kind = resolve(*registry)
-    _check_suitable(kind)
+    for name, reason in _UNSUITABLE.items():
+        unsuitable = getattr(torch.optim, name, None)
+        if unsuitable is not None and issubclass(kind, unsuitable):
+            raise ValueError(
+                f"optimizer={kind!r} cannot train a network: {name} {reason}."
+            )
     _check_loop_params(params)
     given = {
         "lr": settings.lr,
@@ -96,7 +102,13 @@ def check_optimizer(
             f"embedding_weight_decay={given['embedding_weight_decay']!r}, but "
             f"optimizer={optimizer!r} has no weight decay."
         )
-    _check_in_float32(given)
+    for name, value in given.items():
+        # No step would be finite.
+        if value is not None and value > torch.finfo(torch.float32).max:
+            raise ValueError(
+                f"Training would diverge in its first step: {name} is above the "
+                f"largest number of float32. Use a smaller {name}; it is {value}."
+            )
     try:
         _take_step(kind, settings, kwargs)
     except Exception as error:
@@ -106,26 +118,6 @@ def check_optimizer(
             f"optimizer_params={own!r}: {error}"
         ) from error
     return kind, kwargs
-
-
-def _check_suitable(kind: type[torch.optim.Optimizer]) -> None:
-    """Raise for optimisers of torch, and subclasses of them, that cannot train."""
-    for name, reason in _UNSUITABLE.items():
-        unsuitable = getattr(torch.optim, name, None)
-        if unsuitable is not None and issubclass(kind, unsuitable):
-            raise ValueError(
-                f"optimizer={kind!r} cannot train a network: {name} {reason}."
-            )
-
-
-def _check_in_float32(given: Mapping[str, float | None]) -> None:
-    """Raise if a number exceeds float32, so that no step would be finite."""
-    for name, value in given.items():
-        if value is not None and value > torch.finfo(torch.float32).max:
-            raise ValueError(
-                f"Training would diverge in its first step: {name} is above the "
-                f"largest number of float32. Use a smaller {name}; it is {value}."
-            )
 
 
 def parameter_groups(
@@ -267,7 +259,11 @@ def smallest_lazy_table(
             kwargs.keys() - {"betas", "eps", "weight_decay"}
         )
         or params["clip_grad_norm"] is not None,
-        "GradientNormClipping in callbacks": clips_gradients(settings.callbacks),
+        "GradientNormClipping in callbacks": any(
+            isinstance(callback, GradientNormClipping)
+            or callback is GradientNormClipping
+            for callback in map(without_name, settings.callbacks or [])
+        ),
         f"weighting={settings.weighting!r}": uses_task_gradients,
         f"compile={settings.compile!r}": settings.compile not in (False, "graph"),
         f"device={str(device)!r}": not has_sparse_gradients(device),
@@ -280,8 +276,8 @@ def smallest_lazy_table(
         )
     if not wanted or found:
         return None
-    # A table that grows may become large.
-    return 0 if wanted is True or settings.grows else LARGE_TABLE
+    grows = settings.encoding_params["grow_vocabulary"]  # and may become large
+    return 0 if wanted is True or grows else LARGE_TABLE
 
 
 def use_sparse_gradients(network: nn.Module, min_size: int | None) -> None:

@@ -189,20 +189,13 @@ STATE = (
 LR_SCHEDULES = {"warmup_stable_decay": WarmupStableDecay}
 
 
-def has_own_schedule(callbacks: Any) -> bool:
-    """Return whether one of the user's callbacks sets the learning rate."""
-    kinds = (without_name(entry) for entry in callbacks or [])
-    return any(
-        isinstance(kind, LRScheduler)
-        or (isinstance(kind, type) and issubclass(kind, LRScheduler))
-        for kind in kinds
-    )
-
-
 def lr_schedule(
     name: str | None, callbacks: Any, is_update: bool
 ) -> list[tuple[str, Callback]]:
     """Return the callback that sets the learning rate, if it is not constant."""
-    if name is None or has_own_schedule(callbacks):
+    own = [without_name(entry) for entry in callbacks or []]
+    kinds = [each if isinstance(each, type) else type(each) for each in own]
+    # A schedule among the user's callbacks replaces this one.
+    if name is None or any(issubclass(kind, LRScheduler) for kind in kinds):
         return []
     return [("lr_schedule", UpdateRate() if is_update else LR_SCHEDULES[name]())]

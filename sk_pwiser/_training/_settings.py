@@ -149,11 +149,6 @@ class Settings(_Parameters):  # type: ignore[misc, valid-type]
         params = self.encoding_params
         return None if params["time_feature"] else params["time_column"]
 
-    @property
-    def grows(self) -> bool:
-        """Whether updates add new category values to the vocabulary."""
-        return bool(self.encoding_params["grow_vocabulary"])
-
 
 def describe(value: Any) -> Any:
     """Return what a file can hold, equal for equal settings: text for objects."""
