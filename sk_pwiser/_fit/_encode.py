@@ -355,11 +355,13 @@ class Encoding:
         The schema is returned with the category dropout that the rows call for.
         """
         schema, blocks = self.learnt.schema, self.learnt.blocks
-        statistics, names = schema.statistics, schema.targets.task_names
+        statistics: Any = schema.statistics
+        names = schema.targets.task_names
         if self.holds_out and not self.plan.by_time:
             warn_about_random_validation([c.name for c in schema.encoder.columns_])
-        counts = statistics is not None and not self.learnt.adds
-        counts = counts and statistics.reads_blocks
+        # An update is encoded by the statistics of earlier rows, without blocks.
+        is_known = statistics is None or self.learnt.adds
+        counts = not is_known and bool(statistics.reads_blocks)
         if counts:
             statistics.keep_seed(self.learnt.known, self.plan.block_seed)
         self._run(counts)

@@ -468,7 +468,7 @@ class WeightAverage:
         self, module: nn.Module, decay: float, tables: Iterable[Tensor] = ()
     ) -> None:
         large = set(tables)
-        trained = [p for p in module.parameters() if p.requires_grad]
+        trained: list[Tensor] = [p for p in module.parameters() if p.requires_grad]
         self.parts = [
             _Part(parameters, [p.detach().clone() for p in parameters], *steps)
             for parameters, *steps in (
