@@ -3,9 +3,13 @@
 from functools import wraps
 from inspect import signature
 
-from sk_pwiser._table import reads_in_parts
+from sklearn.utils._param_validation import StrOptions
+
+from sk_pwiser._table import NUMERIC_ENCODINGS, reads_in_parts
 from sk_pwiser._training import PARAMETER_CONSTRAINTS, GivenRows
 from sk_pwiser._utils import nearest
+
+PARAMETER_CONSTRAINTS["numeric_encoding"] = [StrOptions(set(NUMERIC_ENCODINGS))]
 
 # What other packages call the parameters, and arguments of `fit`.
 OTHER_NAMES = {

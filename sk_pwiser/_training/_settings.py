@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from sklearn.utils._param_validation import Interval, StrOptions
 
-from sk_pwiser._table import NUMERIC_ENCODINGS
 from sk_pwiser._utils import CHAIN, did_you_mean
 from sk_pwiser.losses import LOSSES
 from sk_pwiser.networks import NETWORKS, SHARED_PARAMS, NetworkSpec
@@ -82,7 +81,7 @@ PARAMETER_CONSTRAINTS: dict[str, list[Any]] = {
     "weighting": [StrOptions(set(WEIGHTINGS)), type, torch.nn.Module],
     "weighting_params": [dict, None],
     "categorical_features": [StrOptions({"from_dtype"}), "array-like", None],
-    "numeric_encoding": [StrOptions(set(NUMERIC_ENCODINGS))],
+    "numeric_encoding": [str],  # the estimator adds the names, which `_table` has
     "target_encoding": [StrOptions({"auto"}), "boolean", "array-like"],
     "embedding_dim": [Limits(Integral, 1, None, closed="left"), StrOptions({"auto"})],
     "encoding_params": [dict, None],
