@@ -360,8 +360,8 @@ class Encoding:
         if self.holds_out and not self.plan.by_time:
             warn_about_random_validation([c.name for c in schema.encoder.columns_])
         # An update is encoded by the statistics of earlier rows, without blocks.
-        is_known = statistics is None or self.learnt.adds
-        counts = not is_known and bool(statistics.reads_blocks)
+        counts = statistics is not None and not self.learnt.adds
+        counts = counts and bool(statistics.reads_blocks)
         if counts:
             statistics.keep_seed(self.learnt.known, self.plan.block_seed)
         self._run(counts)
@@ -398,10 +398,8 @@ class Encoding:
             learnt.hold_out.start()
         whole = learnt.whole
         for rows, encoded, times in self._parts() if whole is None else [whole]:
-            codes, weights = (
-                encoded.codes.numpy(),
-                summary.scale(rows.weights, len(rows)),
-            )
+            codes = encoded.codes.numpy()
+            weights = summary.scale(rows.weights, len(rows))
             is_valid, block = np.zeros(len(rows), dtype=bool), None
             if self.holds_out:
                 is_valid = learnt.hold_out.draw(rows, times)
