@@ -73,8 +73,8 @@ def make_net(n_categories, n_rows, batch_size):
         batch_size=batch_size,
         random_state=0,
     ).fit(X, Y)
-    inputs = model._result.schema.transform(X[:batch_size])
-    return model.net_, inputs.impressions(Y[:batch_size].to_numpy("float32"), None)
+    rows = model._result.schema.transform(X[:batch_size])
+    return model.net_, rows.labelled(Y[:batch_size].to_numpy("float32"))
 
 
 def time_step(net, batch, workers, sizes, tables):

@@ -63,8 +63,8 @@ def make_net(params):
     ).fit(data.data, data.target)
     net = model.net_
     net.module_.double()
-    inputs = model._result.schema.transform(data.data[:N_ROWS])
-    impressions = inputs.impressions(data.target[:N_ROWS].to_numpy(), None)
+    impressions = model._result.schema.transform(data.data[:N_ROWS])
+    impressions = impressions.labelled(data.target[:N_ROWS].to_numpy())
     batch, y = impressions[slice(0, N_ROWS)]
     batch["numeric"] = batch["numeric"].double()
     return net, batch, y.double()

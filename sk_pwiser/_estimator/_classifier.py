@@ -13,7 +13,6 @@ from sklearn.utils._param_validation import InvalidParameterError
 from sklearn.utils.validation import check_is_fitted
 
 from sk_pwiser._estimator._parameters import (
-    PARAMETER_CONSTRAINTS,
     explain_names,
     one_eval_set,
     with_entry,
@@ -33,11 +32,12 @@ from sk_pwiser._fit import fit
 from sk_pwiser._streaming import iter_logits, probabilities, write_predictions
 from sk_pwiser._table import reads_in_parts, refuse_parts
 from sk_pwiser._training import (
+    PARAMETER_CONSTRAINTS,
     CallbackSupportMixin,
     GivenRows,
-    PermutedTable,
     Settings,
     TrainingResult,
+    bag_inputs,
     column_inputs,
     fit_task,
     runs_callbacks,
@@ -814,20 +814,24 @@ class MultiTaskCTRCVRClassifier(
         with limited_threads():
             if reads_in_parts(X):
                 return torch.cat(list(iter_logits(result, X))).numpy()
-            return result.net.forward(result.schema.transform(X).impressions()).numpy()
+            return result.net.forward(result.schema.transform(X)).numpy()
 
     def _permuted_logits(self, X):
-        """Return the column names, and a function like `PermutedTable.logits`."""
+        """Return the column names, and a function that permutes one of them."""
         check_is_fitted(self)
         refuse_parts(X)
+        schema, net = self._result.schema, self._result.net
         with limited_threads():
-            table = PermutedTable(self._result, X)
+            encoded = schema.transform(X)
 
         def logits(name=None, order=None):
+            # The same rows in the same batches as of a permuted table.
             with limited_threads():
-                return table.logits(name, order)
+                permutes = order is not None
+                rows = schema.permute(encoded, name, order) if permutes else encoded
+                return net.forward(rows).numpy()
 
-        return table.names, logits
+        return list(schema.places()), logits
 
     @staticmethod
     def _positive(logits):
@@ -914,16 +918,17 @@ class MultiTaskCTRCVRClassifier(
         """
         check_is_fitted(self)
         schema = self._result.schema
-        inputs = schema.transform(X)
+        rows = schema.transform(X)
+        bags = bag_inputs([None if t is None else t.numpy() for t in rows.bags or ()])
         categories = schema.encoder.category_names_
         numbers = schema.encoder.numeric_names_
         if schema.statistics is not None:
             numbers += schema.statistics.names(schema.encoder, self.task_names_)
         return Bunch(
-            codes=inputs.codes,
-            numeric=inputs.numeric,
-            bags=inputs.bag_matrix(schema.encoder.bags_),
-            bag_inputs=inputs.bag_inputs(),
+            codes=rows.codes.numpy(),
+            numeric=rows.numeric.numpy(),
+            bags=schema.bag_matrix(bags),
+            bag_inputs=bags,
             category_names=categories,
             numeric_names=numbers,
         )

@@ -1,70 +1,15 @@
-"""The values of the parameters of the estimator, and the arguments of `fit`."""
+"""The names of the parameters of the estimator, and the arguments of `fit`."""
 
-from fractions import Fraction
 from functools import wraps
 from inspect import signature
-from numbers import Integral, Real
-from os import PathLike
 
-import torch
-from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils._param_validation import StrOptions
 
 from sk_pwiser._table import NUMERIC_ENCODINGS, reads_in_parts
-from sk_pwiser._training import OPTIMIZERS, GivenRows
-from sk_pwiser._utils import CHAIN, nearest
-from sk_pwiser.losses import LOSSES
-from sk_pwiser.networks import NETWORKS
-from sk_pwiser.weighting import WEIGHTINGS
+from sk_pwiser._training import PARAMETER_CONSTRAINTS, GivenRows
+from sk_pwiser._utils import nearest
 
-
-class Limits(Interval):
-    """An interval whose errors name the parameter also for fractions."""
-
-    def is_satisfied_by(self, val):
-        return not isinstance(val, Fraction) and super().is_satisfied_by(val)
-
-
-PARAMETER_CONSTRAINTS = {
-    "network": [StrOptions(set(NETWORKS)), type],
-    "network_params": [dict, None],
-    "loss": [StrOptions(set(LOSSES)), type],
-    "loss_params": [dict, None],
-    "pwiser_weight": [Limits(Real, 0, None, closed="left")],
-    "weighting": [StrOptions(set(WEIGHTINGS)), type, torch.nn.Module],
-    "weighting_params": [dict, None],
-    "categorical_features": [StrOptions({"from_dtype"}), "array-like", None],
-    "numeric_encoding": [StrOptions(set(NUMERIC_ENCODINGS))],
-    "target_encoding": [StrOptions({"auto"}), "boolean", "array-like"],
-    "embedding_dim": [Limits(Integral, 1, None, closed="left"), StrOptions({"auto"})],
-    "encoding_params": [dict, None],
-    "missing_labels": [StrOptions({"error", "ignore"})],
-    "task_parents": [StrOptions({CHAIN}), dict, None],
-    "negative_sampling_rate": [Limits(Real, 0, 1, closed="right")],
-    "optimizer": [StrOptions(set(OPTIMIZERS)), type],
-    "optimizer_params": [dict, None],
-    "lr": [Limits(Real, 0, None, closed="neither")],
-    "lr_schedule": [StrOptions({"warmup_stable_decay"}), None],
-    "weight_decay": [Limits(Real, 0, None, closed="left")],
-    "batch_size": [Limits(Integral, 1, None, closed="left")],
-    "stratified_batches": ["boolean"],
-    "max_epochs": [Limits(Integral, 1, None, closed="left")],
-    "early_stopping": ["boolean", str, callable],
-    "validation_fraction": [Limits(Real, 0, 1, closed="neither")],
-    "n_iter_no_change": [Limits(Integral, 1, None, closed="left")],
-    "device": [str, torch.device],
-    "precision": [StrOptions({"float32", "bfloat16"})],
-    "compile": [
-        "boolean",
-        StrOptions({"default", "reduce-overhead", "max-autotune", "graph"}),
-    ],
-    "callbacks": [list, tuple, None],
-    "checkpoint_dir": [str, PathLike, None],
-    "warm_start": ["boolean"],
-    "verbose": ["verbose"],
-    "random_state": ["random_state"],
-    "task_names": ["array-like", None],
-}
-
+PARAMETER_CONSTRAINTS["numeric_encoding"] = [StrOptions(set(NUMERIC_ENCODINGS))]
 
 # What other packages call the parameters, and arguments of `fit`.
 OTHER_NAMES = {

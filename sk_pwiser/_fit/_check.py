@@ -1,7 +1,6 @@
 """The checks of a fit, before any work: parameters, labels, and what is monitored."""
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,7 +9,6 @@ from sklearn.utils import check_random_state
 
 from sk_pwiser._fit._read import Origin, Source, read_eval_sets
 from sk_pwiser._streaming import FileRows
-from sk_pwiser._training._callbacks import FitTask
 from sk_pwiser._training._checkpoints import check_folder
 from sk_pwiser._training._components import (
     LARGEST_SEED,
@@ -22,6 +20,7 @@ from sk_pwiser._training._components import (
 from sk_pwiser._training._devices import find_device
 from sk_pwiser._training._early_stopping import check_monitored, plan_epochs
 from sk_pwiser._training._settings import Settings
+from sk_pwiser._training._state import TrainingResult
 from sk_pwiser._utils import equal
 
 
@@ -38,43 +37,14 @@ class Plan:
     components: Components | None  # None: the earlier net is updated in place
     random_state: np.random.RandomState
     first_random_state: dict[str, Any]
-    task: FitTask | None = None  # for scikit-learn's callbacks
-    folder: Path | None = None  # of checkpoints
-
-    @property
-    def by_time(self) -> bool:
-        """Whether times order the rows, the last of which are held out."""
-        has_times = self.settings.encoding_params["time_column"] is not None
-        # Rows that are added to those of earlier fits need no order.
-        return has_times and not (self.origin.is_update and self.origin.schema)
-
-    @property
-    def split_random_state(self) -> dict[str, Any]:
-        """The state that draws the validation rows: that of the first fit."""
-        # With `find_split`, no row is held out that the earlier fit was trained on.
-        return self.origin.split or self.first_random_state
-
-    def split_state(self) -> np.random.RandomState:
-        """Return the random state that draws the validation rows."""
-        if equal(self.split_random_state, self.first_random_state):
-            return self.random_state
-        return random_state_at(self.split_random_state)
-
-    @property
-    def block_seed(self) -> int:
-        """The seed of random blocks, which takes nothing from the random state."""
-        return int(random_state_at(self.split_random_state).randint(LARGEST_SEED))
-
-    @property
-    def sample_seed(self) -> int:
-        """The seed of samples of rows in parts, which takes nothing from it either."""
-        return int(
-            random_state_at(self.split_random_state).randint(LARGEST_SEED, size=2)[1]
-        )
-
-    def draw_seed(self) -> int:
-        """Draw a seed from the estimator's `random_state`."""
-        return int(self.random_state.randint(LARGEST_SEED))
+    # The random state that draws the validation rows, and where it begins.
+    split_random_state: np.random.RandomState
+    split_state: dict[str, Any]
+    # Seeds that take nothing from the random state: of random blocks, and of samples of
+    # rows in parts.
+    block_seed: int
+    sample_seed: int
+    by_time: bool  # whether times order the rows, the last of which are held out
 
     def epochs(self, n_rows: int) -> tuple[str | None, int, int]:
         """Return the monitored column, the first epoch that may be best, and the last.
@@ -90,10 +60,6 @@ class Plan:
         callbacks = self.settings.callbacks
         check_monitored(found[0], callbacks, bool(self.eval_rows), self.has_groups)
         return found
-
-    def holds_out(self, epochs: tuple[str | None, int, int]) -> bool:
-        """Return whether early stopping holds out a part of the rows."""
-        return epochs[0] is not None and not self.eval_rows
 
     def check_labels(self, source: Source) -> None:
         """Check labels and weights when all of them were read."""
@@ -118,11 +84,9 @@ def check(
     settings: Settings,
     source: Source,
     eval_set: Any = None,
-    origin: Origin | None = None,
-    task: FitTask | None = None,
+    origin: Origin = Origin(),  # noqa: B008
 ) -> Plan:
     """Check all parameters and rows before any work is done, except the values of X."""
-    origin = Origin() if origin is None else origin
     if origin.earlier is not None:
         targets = origin.earlier.schema.targets
         targets.check_same_tasks(source.tasks, "the dataset")
@@ -131,12 +95,12 @@ def check(
     if origin.saved is not None:
         random_state = random_state_at(origin.saved.start.random_state)
     first_random_state = random_state.get_state(legacy=False)
-    eval_rows = read_eval_sets(eval_set, source)
+    eval_rows = {} if eval_set is None else read_eval_sets(eval_set, source)
     if isinstance(source, FileRows):
         source.check_features(eval_rows, origin.schema)
     names, has_groups = source.tasks.task_names, source.has_groups
     components: Components | None = None
-    if _updates_in_place(settings, origin, has_groups):
+    if origin.is_update and _updates_in_place(settings, origin.earlier, has_groups):
         assert origin.earlier is not None
         loss = origin.earlier.net.criterion_.loss
     else:
@@ -144,9 +108,15 @@ def check(
         loss = components.loss
     if any(rows.has_task_weights for rows in (source, *eval_rows.values())):
         check_task_weights(loss)
-    folder = None
-    if settings.checkpoint_dir is not None and not origin.is_update:
-        folder = Path(settings.checkpoint_dir)
+    # With `find_split`, no row is held out that the first fit was trained on.
+    split_state, split_random_state = origin.split_state, random_state
+    if split_state is None or equal(split_state, first_random_state):
+        split_state = first_random_state
+    else:
+        split_random_state = random_state_at(split_state)
+    block_seed, sample_seed = random_state_at(split_state).randint(LARGEST_SEED, size=2)
+    # Rows that are added to those of earlier fits need no order.
+    adds = origin.is_update and origin.schema is not None
     plan = Plan(
         settings=settings,
         origin=origin,
@@ -157,23 +127,27 @@ def check(
         components=components,
         random_state=random_state,
         first_random_state=first_random_state,
-        task=task,
-        folder=folder,
+        split_random_state=split_random_state,
+        split_state=split_state,
+        block_seed=int(block_seed),
+        sample_seed=int(sample_seed),
+        by_time=settings.encoding_params["time_column"] is not None and not adds,
     )
     plan.epochs(source.n_rows)
     if source.summary.n_rows:  # those of files are read later
         plan.check_labels(source)
-    if folder is not None:
-        check_folder(folder)
+    if settings.checkpoint_dir is not None and not origin.is_update:
+        check_folder(settings.checkpoint_dir)
     return plan
 
 
-def _updates_in_place(settings: Settings, origin: Origin, has_groups: bool) -> bool:
+def _updates_in_place(
+    settings: Settings, earlier: TrainingResult | None, has_groups: bool
+) -> bool:
     """Return whether an update changes nothing of the earlier net but its weights."""
-    earlier = origin.earlier
-    if earlier is None or not (origin.is_update and earlier.single_pass):
+    if earlier is None or not earlier.single_pass:
         return False
-    return settings.equals(earlier.settings) and (
-        earlier.net.iterator_train__sampler
-        == batch_sampler(settings, earlier.net.criterion_.loss, has_groups)
-    )
+    if not equal(vars(settings), vars(earlier.settings)):
+        return False
+    sampler = batch_sampler(settings, earlier.net.criterion_.loss, has_groups)
+    return bool(earlier.net.iterator_train__sampler == sampler)

@@ -1,25 +1,26 @@
 """The way of a fit: rows are read, checked and encoded, a net is built and trained."""
 
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from copy import deepcopy
 from dataclasses import replace
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from sk_pwiser._fit._check import Plan, check
-from sk_pwiser._fit._encode import EncodedData, encode
+from sk_pwiser._fit._encode import encode
 from sk_pwiser._fit._read import find_origin, read
 from sk_pwiser._training._callbacks import FitTask
 from sk_pwiser._training._checkpoints import Checkpoints, Start, compared, fingerprint
 from sk_pwiser._training._components import LARGEST_SEED, build_net, build_network
-from sk_pwiser._training._diagnostics import find_rises
 from sk_pwiser._training._early_stopping import best_epoch, stop_reason
-from sk_pwiser._training._net import MultiTaskNet, close_bar
+from sk_pwiser._training._net import MultiTaskNet
 from sk_pwiser._training._offset import shift_to
 from sk_pwiser._training._optimizers import LazyAdam
-from sk_pwiser._training._schema import GivenRows
+from sk_pwiser._training._schema import EncodedData, GivenRows
 from sk_pwiser._training._settings import Settings
 from sk_pwiser._training._state import (
     TrainingResult,
@@ -27,6 +28,7 @@ from sk_pwiser._training._state import (
     changed_parts,
     check_own_tables,
     continue_from,
+    find_rises,
     grow_tables,
     log_net,
 )
@@ -62,34 +64,12 @@ def fit(
         # Labels come first: a wrong one is found before the table is looked at.
         rows = read(settings, given, origin, classes, stack)
         # Whatever can be refused is refused here, before work that takes long.
-        plan = check(settings, rows, eval_set, origin, task)
+        plan = check(settings, rows, eval_set, origin)
         # The host's part: columns, validation rows, target statistics.
         data = encode(plan, rows, estimator_name)
         # The sizes of the network depend on the columns.
         net = build(plan, data)
-        return train(plan, data, net, undo)
-
-
-def make_checkpoints(plan: Plan, data: EncodedData) -> Checkpoints | None:
-    """Return the object that writes checkpoints and resumes; None without a folder."""
-    if plan.folder is None:
-        return None
-    digests = fingerprint(data.rows)
-    saved = plan.origin.saved
-    if saved is not None:
-        saved.check_data(digests)
-    start = Start(
-        compared(plan.settings),
-        plan.first_random_state,
-        plan.origin.n_earlier,
-        data.n_rows,
-        digests,
-        data.schema,
-        plan.split_random_state,
-        data.split_rows,
-    )
-    callbacks = plan.settings.callbacks or ()
-    return Checkpoints(plan.folder, start, saved, callbacks)
+        return train(plan, data, net, undo, task=task)
 
 
 def build(
@@ -104,7 +84,8 @@ def build(
     schema = data.schema if data.growth is None else plan.origin.schema
     monitor, first_epoch, max_epochs = data.epochs
     is_update = plan.origin.is_update
-    with seeded_globally(plan.draw_seed(), plan.device):
+    average_decay = plan.settings.optimizer_params["average_decay"]
+    with seeded_globally(plan.random_state.randint(LARGEST_SEED), plan.device):
         net = build_net(
             plan.settings,
             plan.components,
@@ -113,8 +94,8 @@ def build(
             monitor=monitor,
             max_epochs=max_epochs,
             first_epoch=first_epoch,
-            n_rows=len(data.rows.train),
-            average_decay=0.0 if is_update else plan.settings.average_decay,
+            n_rows=len(data.train),
+            average_decay=0.0 if is_update else average_decay or 0.0,
             is_update=is_update,
             net_class=net_class,
         )
@@ -130,18 +111,21 @@ def train(
     net: MultiTaskNet,
     undo: Undo | None = None,
     checkpoints: Checkpoints | None = None,
+    task: FitTask | None = None,
 ) -> TrainingResult:
     """Train the net, after its embedding tables have grown with the vocabularies."""
-    undo = [] if undo is None else undo
-    if checkpoints is None:
-        checkpoints = make_checkpoints(plan, data)
-    task, origin, growth = plan.task, plan.origin, data.growth
+    undo, settings = [] if undo is None else undo, plan.settings
+    origin, growth = plan.origin, data.growth
+    is_update = origin.is_update
+    if checkpoints is None and settings.checkpoint_dir is not None and not is_update:
+        checkpoints = _make_checkpoints(plan, data)
     if task is not None:
-        task.begin(0 if origin.is_update else data.epochs[-1])
+        task.begin(0 if is_update else data.epochs[-1])
     if origin.earlier is None:
-        generators = Generators(plan.draw_seed())
+        generators = Generators(int(plan.random_state.randint(LARGEST_SEED)))
     else:
         generators = deepcopy(origin.earlier.generators)
+    result_of = partial(_result, plan, data, generators)
     try:
         n_codes = sum(net.module_.spec.cardinalities)
         if growth is not None:
@@ -154,29 +138,34 @@ def train(
             if checkpoints is not None:
                 checkpoints.use(generators, global_device)
             # An update in place keeps the device of the net.
-            rows = data.rows.to(torch.device(net.device))
+            rows = data.to(torch.device(net.device))
             if growth is not None:
                 check_own_tables(net, rows.train.sample, n_codes)
-            with limited_threads(net.n_products):
-                further = {
-                    k: one.to(rows.train.device) for k, one in data.further.items()
-                }
-                with _epochs_as_tasks(plan, data, net, generators):
-                    net.partial_fit(rows, checkpoints=checkpoints, further=further)
+            epochs: Any = nullcontext()
+            if task is not None and not is_update:
+                # scikit-learn's callbacks see each epoch with the network it left.
+                epochs = task.epochs(
+                    net,
+                    lambda: result_of(net.copy_network(), net.history[-1, "epoch"]),
+                )
+            with limited_threads(net.n_products), epochs:
+                net.partial_fit(rows, checkpoints=checkpoints)
                 if data.holds_out and plan.by_time and rows.valid is not None:
                     # The level of a log drifts, and its last rows are not trained on.
                     shift_to(net, rows.valid)
-        data.update_statistics(undo)
+        if data.labelled is not None and data.schema.statistics is not None:
+            # The rows of an update were encoded without themselves.
+            codes, y, weights, lists = data.labelled
+            data.schema.statistics.update(codes, y, weights, undo, lists)
     finally:
-        close_bar(net)
         if isinstance(net.optimizer_, LazyAdam):
             net.optimizer_.undo = None
-    result = _result(plan, data, net, generators, best_epoch(net))
-    if not origin.is_update:
+    result = result_of(net, best_epoch(net))
+    if not is_update:
         n_epochs = len(net.history) - origin.n_earlier
-        rises = find_rises(net, data.rows.train, n_epochs, data.unrelated)
+        rises = find_rises(net, data.train, n_epochs, data.unrelated)
         reason = stop_reason(net, n_epochs)
-        if plan.settings.verbose:
+        if settings.verbose:
             print(reason)
         result = replace(result, rises=rises, stop_reason=reason)
     if task is not None:
@@ -184,33 +173,40 @@ def train(
     return result
 
 
-def _epochs_as_tasks(
-    plan: Plan, data: EncodedData, net: MultiTaskNet, generators: Generators
-) -> AbstractContextManager[None]:
-    """Let scikit-learn's callbacks see each epoch, with the network that it left."""
-
-    def result() -> TrainingResult:
-        copied = net.copy_network()
-        return _result(plan, data, copied, generators, net.history[-1, "epoch"])
-
-    if plan.task is None or plan.origin.is_update:
-        return nullcontext()
-    return plan.task.epochs(net, result)
+def _make_checkpoints(plan: Plan, data: EncodedData) -> Checkpoints:
+    """Return the object that writes checkpoints and resumes."""
+    digests, saved = fingerprint(data.train, data.valid), plan.origin.saved
+    if saved is not None:
+        saved.check_data(digests)
+    start = Start(
+        compared(plan.settings),
+        plan.first_random_state,
+        plan.origin.n_earlier,
+        data.n_rows,
+        digests,
+        data.schema,
+        plan.split_state,
+        data.split_rows,
+    )
+    folder = Path(plan.settings.checkpoint_dir)
+    return Checkpoints(folder, start, saved, plan.settings.callbacks or ())
 
 
 def _result(
     plan: Plan,
     data: EncodedData,
-    net: MultiTaskNet,
     generators: Generators,
+    net: MultiTaskNet,
     best_epoch: int,
 ) -> TrainingResult:
-    valid, earlier = data.rows.valid, plan.origin.earlier
+    valid, earlier = data.valid, plan.origin.earlier
     weight_scale: float | None = data.weight_scale
-    split = plan.split_random_state if data.holds_out else None
-    split_rows = data.split_rows
+    split_state, split_rows = None, data.split_rows
+    if data.holds_out:
+        split_state = plan.split_state
     if earlier is not None:
-        split, split_rows = split or earlier.split, split_rows or earlier.split_rows
+        split_state = split_state or earlier.split_state
+        split_rows = split_rows or earlier.split_rows
         if plan.origin.is_update:  # of the first call
             weight_scale = earlier.weight_scale
     return TrainingResult(
@@ -220,8 +216,8 @@ def _result(
         plan.settings,
         plan.origin.is_update,
         best_epoch,
-        (len(data.rows.train), 0 if valid is None else len(valid)),
-        split=split,
+        (len(data.train), 0 if valid is None else len(valid)),
+        split_state=split_state,
         weight_scale=weight_scale,
         split_rows=split_rows,
     )

@@ -9,7 +9,7 @@ from typing import Any
 
 from sk_pwiser._streaming import FileRows
 from sk_pwiser._table import check_encoding_params, reads_in_parts
-from sk_pwiser._training._checkpoints import Checkpoint, Start, find_checkpoint
+from sk_pwiser._training._checkpoints import Checkpoint, find_checkpoint
 from sk_pwiser._training._schema import GivenRows, Schema, TableRows, read_table
 from sk_pwiser._training._settings import Settings
 from sk_pwiser._training._state import TrainingResult, check_same_model
@@ -19,44 +19,18 @@ Source = TableRows | FileRows
 
 @dataclass(frozen=True)
 class Origin:
-    """The state that a training continues from, if there is one."""
+    """What a training continues from, if from anything."""
 
     earlier: TrainingResult | None = None
     saved: Checkpoint | None = None
     is_update: bool = False  # `partial_fit`: one pass over rows that are added
-
-    @property
-    def state(self) -> TrainingResult | Start | None:
-        """The earlier fit, or the start of the training that is resumed."""
-        return self.earlier if self.saved is None else self.saved.start
-
-    @property
-    def schema(self) -> Schema | None:
-        """The schema that encodes the rows, None if it is to be learnt."""
-        return None if self.state is None else self.state.schema
-
-    @property
-    def split(self) -> dict[str, Any] | None:
-        """The random state that drew the validation rows of the first fit."""
-        return None if self.state is None else self.state.split
-
-    @property
-    def split_rows(self) -> dict[str, Any] | None:
-        """The rows that these were drawn from, as `find_split` returns them."""
-        return None if self.state is None else self.state.split_rows
-
-    @property
-    def n_earlier(self) -> int:
-        """The number of epochs before this training."""
-        if self.saved is not None:
-            return self.saved.start.n_earlier
-        return 0 if self.earlier is None else len(self.earlier.net.history)
-
-    @property
-    def weight_scale(self) -> float | None:
-        """The number by which weights are divided, None for their mean."""
-        is_later = self.is_update and self.earlier is not None
-        return self.earlier.weight_scale if is_later and self.earlier else None
+    schema: Schema | None = None  # that encodes the rows; None if it is to be learnt
+    # The random state that drew the validation rows of the first fit, and the rows that
+    # they were drawn from, as `find_split` returns them.
+    split_state: dict[str, Any] | None = None
+    split_rows: dict[str, Any] | None = None
+    n_earlier: int = 0  # epochs before this training
+    weight_scale: float | None = None  # by which weights are divided; None: their mean
 
 
 def find_origin(
@@ -71,7 +45,21 @@ def find_origin(
         saved = find_checkpoint(Path(folder))
     if saved is not None:
         saved.check_settings(settings)
-    return Origin(earlier, saved, is_update)
+        start = saved.start
+        of_start = start.schema, start.split_state, start.split_rows, start.n_earlier
+        return Origin(None, saved, is_update, *of_start)
+    if earlier is None:
+        return Origin(is_update=is_update)
+    return Origin(
+        earlier,
+        None,
+        is_update,
+        earlier.schema,
+        earlier.split_state,
+        earlier.split_rows,
+        len(earlier.net.history),
+        earlier.weight_scale if is_update else None,
+    )
 
 
 def read(

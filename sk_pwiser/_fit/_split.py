@@ -19,7 +19,7 @@ LARGEST_POPULATION = 10**9
 class HoldOut:
     """Chooses the validation rows of early stopping: the last in time or at random.
 
-    All rows at once are divided by `hold_out`. Of rows in parts, the first pass counts
+    All rows at once are divided by `hold_out`. For rows in parts, the first pass counts
     the rows per funnel depth, and the second draws as many of each as `hold_out` would.
     Groups are held out as a whole, by their deepest or last row in the part in which
     they begin. Every pass over the rows holds out the same ones.
@@ -105,7 +105,7 @@ class HoldOut:
     def _share(self, n_held: int, n_kept: int, n_rows: int) -> int:
         if n_held + n_kept < LARGEST_POPULATION:
             return int(self.random_state.hypergeometric(n_held, n_kept, n_rows))
-        # Of so many rows, a part has as many as draws with replacement would give.
+        # With so many rows, draws with replacement give about the same number.
         n_chosen = self.random_state.binomial(n_rows, n_held / (n_held + n_kept))
         return int(min(max(n_chosen, n_rows - n_kept), n_held))
 
@@ -141,7 +141,7 @@ def _digest(settings: Settings, rows: Any, n_rows: int) -> str:
 def hold_out(
     settings: Settings,
     rows: Any,
-    split: np.random.RandomState,
+    random_state: np.random.RandomState,
     times: np.ndarray | None,
     ends: Sequence[int] = (),
 ) -> np.ndarray:
@@ -168,7 +168,7 @@ def hold_out(
         _, drawn = funnel_holdout(  # type: ignore[no-untyped-call]
             labels[part],
             test_size=share,
-            random_state=split,
+            random_state=random_state,
             groups=None if groups is None else groups[part],
             task_parents=rows.targets.parents,
         )
@@ -211,7 +211,7 @@ def largest_part(share: float) -> float:
 def warn_about_trained(earlier: Any, split_rows: Mapping[str, Any]) -> None:
     """Warn if rows may be held out that the earlier fit was trained on."""
     before, reason = earlier.split_rows, "it held out no rows"
-    if earlier.split is not None:
+    if earlier.split_state is not None:
         # Files of earlier versions do not say which rows these were.
         is_same = before in (None, split_rows)
         if is_same or before["ends"] == split_rows["ends"][:-1]:

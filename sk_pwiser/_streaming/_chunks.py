@@ -175,6 +175,7 @@ class GroupNumbers:
                 f"{int(np.argmax(indices < 0))}."
             )
         new = count(self.n_groups)
+        # Only the groups of this part are kept: those that come back get new numbers.
         self.known = {
             value: self.known[value] if value in self.known else next(new)
             for value in values

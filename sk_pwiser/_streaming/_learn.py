@@ -17,7 +17,7 @@ from sk_pwiser._utils import warn_user
 class ValueCounts:
     """Numbers of rows per value of a category column, exact up to `max_values` values.
 
-    Of more, half as many are kept (Manku and Motwani, 2002), the most frequent ones.
+    Beyond that, only the most frequent half is kept (Manku and Motwani, 2002).
     """
 
     def __init__(self, column, max_values):
@@ -60,8 +60,8 @@ class ValueCounts:
 class TableLearner:
     """Learns the columns of rows in parts, numbers from a sample of the rows.
 
-    Of the columns of a fitted encoder, which is not `new`, it learns those that were
-    constant.
+    With a fitted encoder, which is not `new`, it learns only the columns that were
+    constant so far.
     """
 
     def __init__(self, encoder, dataset, generator, new=True):

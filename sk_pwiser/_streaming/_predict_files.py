@@ -42,8 +42,8 @@ def iter_logits(result, dataset):
 def _logits_of(result, tables):
     for table, place in in_background(tables):
         with named_place(place):
-            inputs = result.schema.transform(table)
-        yield result.net.forward(inputs.impressions())
+            rows = result.schema.transform(table)
+        yield result.net.forward(rows)
 
 
 def _warn_about_corrupt(dataset):

@@ -15,10 +15,10 @@ from torch.utils.data import Dataset
 from sk_pwiser._streaming._chunks import FileRows, RowProgress, named_place
 from sk_pwiser._table._block_counts import BlockInputs
 from sk_pwiser._table._lists import Bags
-from sk_pwiser._training._batches import Impressions, TrainingData, TrainingRows
+from sk_pwiser._training._batches import Impressions, TrainingRows
 from sk_pwiser._training._components import check_task_weights
 from sk_pwiser._training._devices import Batch, pins_memory
-from sk_pwiser._training._schema import Inputs, Rows, Schema
+from sk_pwiser._training._schema import Schema
 from sk_pwiser._utils import generator_on, in_background
 
 # Rows per file: few enough that an epoch mixes rows of many places, and enough that a
@@ -33,6 +33,7 @@ class RowStore:
     """Encoded rows in files, as memory maps would count as memory of the process."""
 
     def __init__(self, folder: Path, file_rows: int | None = None) -> None:
+        shutil.rmtree(folder, ignore_errors=True)  # the rows of an earlier pass
         folder.mkdir()
         self.folder = folder
         self.file_rows = file_rows
@@ -111,6 +112,7 @@ class RowStore:
         joined = {}
         for name in names:
             if name == "bag_offsets":
+                # Each part counts the entries of its bags from 0.
                 starts = np.cumsum([0, *(part[name][-1] for part in parts)])
                 pairs = zip(parts, starts[:-1], strict=True)
                 moved = [part[name][1:] + start for part, start in pairs]
@@ -155,6 +157,7 @@ class StreamedImpressions(TrainingRows, Dataset[Batch]):
 
     def parts(self, shuffled: bool) -> Iterator[Impressions]:
         """Yield all rows in parts, from files in a random order if `shuffled`."""
+        # Whole files are shuffled here, and the rows of a part by the batch iterator.
         order = self._order(shuffled)
         n_rows = sum(self.store.sizes[number] for number in order)
         dealt = self.deal(order, max(1, round(n_rows / self.part_rows)))
@@ -227,28 +230,17 @@ class FileStore:
         self.valid = RowStore(source.folder / "valid", file_rows)
 
     def add(
-        self,
-        rows: Rows,
-        inputs: Inputs,
-        weights: np.ndarray | None,
-        is_valid: np.ndarray,
-        block: np.ndarray | None,
+        self, rows: Impressions, is_valid: np.ndarray, block: np.ndarray | None
     ) -> None:
         """Store rows with their blocks, by which their rates are read."""
-        impressions = inputs.impressions(rows.targets.values, weights, rows.groups)
         for store, chosen in ((self.train, ~is_valid), (self.valid, is_valid)):
-            store.add(impressions, np.flatnonzero(chosen), block)
+            store.add(rows, np.flatnonzero(chosen), block)
         n_rows = self.source.summary.n_rows
         check_space(self.source.folder, [self.train, self.valid], n_rows)
 
-    def clear(self) -> None:
-        """Remove the rows, which are to be stored again."""
-        for store in (self.train, self.valid):
-            shutil.rmtree(store.folder)
-
     def finish(
         self, schema: Schema, tables: Sequence[BlockInputs] | None, holds_out: bool
-    ) -> TrainingData:
+    ) -> tuple[StreamedImpressions, StreamedImpressions | None]:
         """Return the rows, which are read with the target statistics of `tables`."""
         self.train.flush()
         self.valid.flush()
@@ -264,8 +256,8 @@ class FileStore:
         progress = RowProgress("Training", len(self.train), verbose)
         rows = replace(_streamed(self.source, self.train, load), on_read=progress)
         if not len(self.valid):
-            return TrainingData(rows)
-        return TrainingData(rows, _streamed(self.source, self.valid, load))
+            return rows, None
+        return rows, _streamed(self.source, self.valid, load)
 
 
 def _streamed(source: FileRows, store: RowStore, load: Any) -> StreamedImpressions:
@@ -282,10 +274,10 @@ def encode_eval_rows(
         if rows.weights is not None:
             check_task_weights(loss)
         with named_place(rows.place):
-            inputs = schema.transform(rows.X)
+            encoded = schema.transform(rows.X)
         known = None if rows.weights is None else rows.weights.astype(np.float32)
-        impressions = inputs.impressions(rows.targets.values, known, rows.groups)
-        store.add(impressions, np.arange(len(rows)))
+        encoded = encoded.labelled(rows.targets.values, known, rows.groups)
+        store.add(encoded, np.arange(len(rows)))
     store.flush()
     source.check_rows_left(len(store))
     return _streamed(source, store, partial(load_rows, schema, None))
@@ -301,13 +293,11 @@ def load_rows(
         bags = Bags(*found)
     if tables is not None:
         assert schema.statistics is not None
-        lists = schema.elements([bags])
+        lists = schema.elements(bags)
         rates = schema.statistics.encode(tables, codes, lists, arrays["block"])
         numeric = np.hstack([numeric, rates])
-    inputs = Inputs(schema.without_rare(codes), numeric, bags)
-    return inputs.impressions(
-        arrays["y"], arrays.get("sample_weight"), arrays.get("groups")
-    )
+    rows = Impressions.of(schema.without_rare(codes), numeric, bags)
+    return rows.labelled(arrays["y"], arrays.get("sample_weight"), arrays.get("groups"))
 
 
 def check_space(folder: Path, stores: Sequence[RowStore], n_rows: int) -> None:

@@ -5,7 +5,6 @@ from skorch.callbacks import Freezer
 from sk_pwiser._training._batches import (
     BatchIterator,
     Impressions,
-    TrainingData,
     gather_bags,
 )
 from sk_pwiser._training._callbacks import (
@@ -24,17 +23,17 @@ from sk_pwiser._training._components import check_components
 from sk_pwiser._training._devices import Batch
 from sk_pwiser._training._early_stopping import KnownProbabilities
 from sk_pwiser._training._net import MultiTaskNet
-from sk_pwiser._training._optimizers import OPTIMIZERS, sparse_tables
-from sk_pwiser._training._permuted import PermutedTable
+from sk_pwiser._training._optimizers import sparse_tables
 from sk_pwiser._training._schema import (
     ColumnInput,
+    EncodedData,
     GivenRows,
-    Inputs,
+    bag_inputs,
     column_inputs,
     encode_plain,
     read_table,
 )
-from sk_pwiser._training._settings import Settings
+from sk_pwiser._training._settings import PARAMETER_CONSTRAINTS, Settings
 from sk_pwiser._training._state import (
     STATE_CLASSES,
     TrainingResult,

@@ -7,6 +7,7 @@ from functools import cached_property, partial
 from itertools import pairwise
 from typing import Any, NamedTuple, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -85,14 +86,6 @@ class TrainingRows(Protocol):
         assert y is not None
         return y
 
-    def weights(self) -> Tensor | None:
-        """Return the weights of the selected rows, or None."""
-        return self.column("sample_weight")
-
-    def group_numbers(self) -> Tensor | None:
-        """Return the groups of the selected rows, or None."""
-        return self.column("groups")
-
 
 @dataclass(frozen=True)
 class Impressions(TrainingRows, Dataset[Batch]):
@@ -109,6 +102,31 @@ class Impressions(TrainingRows, Dataset[Batch]):
     groups: Tensor | None = None  # int64 (n_samples,)
     rows: Tensor | None = None  # int64 (n_rows,); None for all rows
     bags: Bags | None = None
+
+    @classmethod
+    def of(
+        cls,
+        codes: np.ndarray,
+        numeric: np.ndarray,
+        bags: Sequence[np.ndarray | None] | None = None,
+    ) -> "Impressions":
+        """Return the arrays of an encoder as tensors, which share their memory."""
+        own = None if bags is None else Bags(*map(_as_tensor, bags))
+        return cls(torch.from_numpy(codes), torch.from_numpy(numeric), bags=own)
+
+    def labelled(
+        self,
+        y: np.ndarray,
+        sample_weight: np.ndarray | None = None,
+        groups: np.ndarray | None = None,
+    ) -> "Impressions":
+        """Return the impressions with further arrays of their rows."""
+        return replace(
+            self,
+            y=_as_tensor(y),
+            sample_weight=_as_tensor(sample_weight),
+            groups=_as_tensor(groups),
+        )
 
     def __len__(self) -> int:
         return len(self.codes) if self.rows is None else len(self.rows)
@@ -139,7 +157,8 @@ class Impressions(TrainingRows, Dataset[Batch]):
 
     def entry_bounds(self, order: Tensor | None, bounds: list[int]) -> list[int]:
         """Count the entries of bags before each bound of the rows, all at once."""
-        if self.bags is None or not len(self.codes):
+        assert self.bags is not None
+        if not len(self.codes):
             return [0] * len(bounds)
         ends = self.bags.offsets[:: self.n_bags]
         if order is not None:
@@ -181,7 +200,7 @@ class Impressions(TrainingRows, Dataset[Batch]):
     @cached_property
     def n_missing(self) -> list[int] | None:
         """Numbers of missing labels of the tasks after the first, or None."""
-        weights = self.weights()
+        weights = self.column("sample_weight")
         if weights is None or weights.dim() == 1:
             return None
         return (weights[:, 1:] == 0).sum(dim=0).tolist()
@@ -201,6 +220,8 @@ class Impressions(TrainingRows, Dataset[Batch]):
 
     def to(self, device: torch.device) -> "Impressions":
         """Move the tensors to a device if half of its free memory holds them."""
+        if self.device == device:
+            return self
         n_bytes = sum(tensor.nbytes for tensor in self.tensors().values())
         free = _free_memory(device)
         if free is not None and n_bytes > free // 2:
@@ -212,6 +233,14 @@ class Impressions(TrainingRows, Dataset[Batch]):
         bags = bags_of(copies)
         own = {k: t for k, t in copies.items() if not k.startswith("bag_")}
         return replace(self, **own, bags=bags)
+
+
+def _as_tensor(array: np.ndarray | None) -> Any:
+    if array is None:
+        return None
+    # torch warns about arrays that it must not write, such as those that joblib maps
+    # into the memory of several processes.
+    return torch.from_numpy(array if array.flags.writeable else array.copy())
 
 
 def bags_of(inputs: Mapping[str, Tensor]) -> Bags | None:
@@ -231,8 +260,8 @@ LARGEST_PINNED = 2**24
 
 def _sent(tensor: Tensor | None, device: torch.device) -> Tensor | None:
     """Move a tensor of the host, by pinned memory if it is small."""
-    if tensor is None:
-        return None
+    if tensor is None or tensor.device == device:
+        return tensor
     is_pinned = tensor.nbytes <= LARGEST_PINNED and pins_memory(device)
     return _to(tensor.pin_memory() if is_pinned else tensor, device)
 
@@ -243,7 +272,7 @@ def _index(tensor: Tensor, rows: Tensor | slice) -> Tensor:
 
 
 def _free_memory(device: torch.device) -> int | None:
-    """Return the bytes of a device that further tensors can use; None if unknown."""
+    """Return the bytes of a device that further tensors can use, if known."""
     module: Any = getattr(torch, device.type, None)
     if not hasattr(module, "mem_get_info"):
         return None
@@ -338,7 +367,7 @@ def converted(y: Tensor, paths: Sequence[Sequence[int]] | None = None) -> Tensor
 
 
 def _draw_weights(rows: Tensor, n_rows: int) -> Tensor | None:
-    """Return weights that compensate for repeated draws; None without repeats."""
+    """Return weights that compensate for repeated draws, or None without any."""
     if len(rows) == n_rows:
         return None
     n_draws = torch.bincount(rows, minlength=n_rows)[rows]
@@ -413,12 +442,22 @@ class BatchIterator:
             if is_copied and len(part) > self.batch_size:
                 yield from copied_ahead(batches, self.device)
                 continue
+            if part.device == self.device:
+                yield from batches
+                continue
             for batch in batches:
                 yield moved(batch, partial(_to, device=self.device))
 
     def _batches(self, data: Impressions) -> Iterator[Batch]:
-        order, bounds, weight = self._sample(data)
-        entries, n_joint = data.entry_bounds(order, bounds), 1
+        indices = self._sample_rows(data)
+        bounds, device = indices.bounds, data.device
+        # As indices of the tensors, and on their device.
+        order, weight = _sent(indices.order, device), _sent(indices.weight, device)
+        if data.rows is not None:
+            order = data.rows if order is None else data.rows[order]
+        entries, n_joint = [0] * len(bounds), 1
+        if data.bags is not None:
+            entries = data.entry_bounds(order, bounds)
         if order is not None and data.device.type != "cpu":
             n_joint = max(1, min(JOINT_BATCHES, JOINT_ROWS // self.batch_size))
         for first in range(0, len(bounds) - 1, n_joint):
@@ -440,22 +479,13 @@ class BatchIterator:
                 else [(inputs, y)]
             )
 
-    def _sample(self, data: Impressions) -> BatchIndices:
-        """Sample rows, as indices of the tensors and on their device."""
-        indices = self._sample_rows(data)
-        rows, device = data.rows, data.codes.device
-        order, weight = _sent(indices.order, device), _sent(indices.weight, device)
-        if rows is not None:
-            order = rows if order is None else rows[order]
-        return BatchIndices(order, indices.bounds, weight)
-
     def _sample_rows(self, data: Impressions) -> BatchIndices:
-        if self.sampler == "grouped" and (groups := data.group_numbers()) is not None:
+        if self.sampler == "grouped" and (groups := data.column("groups")) is not None:
             return grouped(groups, self.batch_size)
         if self.sampler == "stratified":
             return stratified(converted(data.labels(), self.paths), self.batch_size)
         if self.sampler == "sequential":
-            groups = data.group_numbers() if self._keeps_groups else None
+            groups = data.column("groups") if self._keeps_groups else None
             if groups is None:
                 return BatchIndices(None, even_bounds(len(data), self.batch_size))
             indices = grouped(groups, self.batch_size, permuted=False)
@@ -463,21 +493,3 @@ class BatchIterator:
             self._rows.append(indices.order + sum(map(len, self._rows)))
             return indices
         return shuffled(len(data), self.batch_size)
-
-
-class TrainingData(NamedTuple):
-    """The training rows and, with early stopping, the validation rows."""
-
-    train: TrainingRows
-    valid: TrainingRows | None = None
-
-    def to(self, device: torch.device) -> "TrainingData":
-        """Move the tensors to a device if they fit."""
-        train = self.train.to(device)
-        if self.valid is None:
-            return TrainingData(train)
-        if self.valid.rows is None or not isinstance(train, Impressions):
-            return TrainingData(train, self.valid.to(device))
-        # Both select rows of the same tensors, which are moved once.
-        rows = self.valid.rows.to(train.codes.device)
-        return TrainingData(train, train.at(rows))

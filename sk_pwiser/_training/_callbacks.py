@@ -13,11 +13,11 @@ from skorch import NeuralNet
 from skorch.callbacks import (
     BatchScoring,
     Callback,
-    EarlyStopping,
-    GradientNormClipping,
     LRScheduler,
     PassthroughScoring,
 )
+
+from sk_pwiser._training._snapshot import Snapshot
 
 try:
     from sklearn.callback import CallbackSupportMixin as CallbackSupportMixin
@@ -49,7 +49,7 @@ class KeepOnInterrupt(Callback):  # type: ignore[misc]
 
     Attributes
     ----------
-    weights_ : dict or None
+    weights_ : Snapshot or None
         The weights of the last complete epoch, during training only.
 
     Examples
@@ -59,7 +59,7 @@ class KeepOnInterrupt(Callback):  # type: ignore[misc]
     >>> model = MultiTaskCTRCVRClassifier(callbacks=[KeepOnInterrupt()])
     """
 
-    weights_: dict[str, Any] | None = None
+    weights_: Snapshot | None = None
 
     def keep(self, net: NeuralNet) -> None:
         """Copy the weights at the end of an epoch, and the state of the criterion.
@@ -69,9 +69,7 @@ class KeepOnInterrupt(Callback):  # type: ignore[misc]
         net : NeuralNet
             The net that is trained.
         """
-        modules = {"module_": net.module_, "criterion_": net.criterion_}
-        states = {name: module.state_dict() for name, module in modules.items()}
-        self.weights_ = deepcopy(states)
+        self.weights_ = Snapshot.take(net, "network", "criterion")
 
     def restore(self, net: NeuralNet) -> bool:
         """Restore the weights of the last complete epoch, and that state.
@@ -86,22 +84,14 @@ class KeepOnInterrupt(Callback):  # type: ignore[misc]
         bool
             Whether there is a complete epoch.
         """
-        if self.weights_ is None:
-            return False
-        for name, state in self.weights_.items():
-            getattr(net, name).load_state_dict(state)
-        return True
+        if self.weights_ is not None:
+            self.weights_.restore(net)
+        return self.weights_ is not None
 
 
 def find_callback(net: NeuralNet, kind: type[T]) -> T | None:
     """Return the first callback of a kind among those of a net, if there is one."""
     return next((c for _, c in net.callbacks_ if isinstance(c, kind)), None)
-
-
-def asks_to_stop(callback: Callback) -> bool:
-    """Return whether skorch's early stopping has just raised KeyboardInterrupt."""
-    is_stopping = isinstance(callback, EarlyStopping)
-    return is_stopping and callback.misses_ == callback.patience
 
 
 def check_callbacks(callbacks: Any) -> None:
@@ -126,19 +116,6 @@ def check_callbacks(callbacks: Any) -> None:
                 "logs figures of single batches; the history has figures per epoch "
                 "only. Set log_on_batch_end=False."
             )
-
-
-def gradient_clipping(norm: float | None) -> list[tuple[str, Callback]]:
-    """Return the callback that clips the gradients to a norm, if there is one."""
-    return [] if norm is None else [("clip_grad_norm", GradientNormClipping(norm))]
-
-
-def clips_gradients(callbacks: Any) -> bool:
-    """Return whether one of the callbacks clips gradients, which must be dense then."""
-    return any(
-        isinstance(callback, GradientNormClipping) or callback is GradientNormClipping
-        for callback in map(without_name, callbacks or [])
-    )
 
 
 def _is_named(entry: Any) -> bool:
@@ -221,7 +198,7 @@ class FitTask:
         self.new_context = new_context
 
     def begin(self, max_subtasks: int | None) -> None:
-        """Create the context and call the callbacks; None is an unknown number."""
+        """Create the context, of None or more subtasks, and call the callbacks."""
         self.context = self.new_context(max_subtasks=max_subtasks)
         self.context.call_on_fit_task_begin(estimator=self.estimator, **self.data)
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from sk_pwiser._files import DamagedFileError, PlainForm, read_file, write_file
-from sk_pwiser._training._batches import Impressions, TrainingData, TrainingRows
+from sk_pwiser._training._batches import Impressions, TrainingRows
 from sk_pwiser._training._net import LoopState, MultiTaskNet, stateful
 from sk_pwiser._training._schema import STATE_CLASSES, Schema, encode_plain
 from sk_pwiser._training._settings import Settings, describe
@@ -36,13 +36,12 @@ _SOURCES = {
 }
 
 
-def fingerprint(data: TrainingData) -> dict[str, str]:
+def fingerprint(train: TrainingRows, valid: TrainingRows | None) -> dict[str, str]:
     """Return a digest of the rows, on the CPU, for each argument of `fit`."""
     names = ("X", *_SOURCES.values())
     digests = {name: hashlib.blake2b(digest_size=16) for name in names}
-    for name, tensor in _tensors(data.train):
+    for name, tensor in _tensors(train):
         _add(digests[name], tensor)
-    valid = data.valid
     if valid is not None:
         of_valid = digests["the validation rows"]
         if valid.rows is not None:  # of the same tensors
@@ -90,7 +89,7 @@ class Start:
     n_rows: int
     digests: dict[str, str]  # of the encoded rows, by argument
     schema: Schema
-    split: dict[str, Any] | None = None  # random numbers that drew the validation rows
+    split_state: dict[str, Any] | None = None  # that drew the validation rows
     split_rows: dict[str, Any] | None = None  # as `find_split` returns them
 
 
@@ -149,7 +148,7 @@ def compared(settings: Settings) -> dict[str, Any]:
 
 
 def find_checkpoint(folder: Path) -> Checkpoint | None:
-    """Read the last checkpoint of a folder that is not damaged; None without any."""
+    """Return the last checkpoint of a folder that is not damaged, or None."""
     damaged: list[DamagedFileError] = []
     for path in sorted(folder.glob(FILES), reverse=True):
         try:
@@ -246,7 +245,8 @@ class Checkpoints:
         }
         values, arrays = FORM.encode(to_arrays(state), "state")
         n_epochs = len(net.history)
-        kept = [_name(n_epochs - age) for age in range(N_KEPT)]
+        numbers = [f"{n_epochs - age:08d}" for age in range(N_KEPT)]
+        kept = [FILES.replace("*", number) for number in numbers]
         path = self.folder / kept[0]
         write_file(path, {"kind": KIND, "state": values}, {**self.fixed, **arrays})
         self._remove(FILES, kept)
@@ -277,10 +277,6 @@ class Checkpoints:
         for path in self.folder.glob(pattern):
             if path.name not in kept:
                 path.unlink(missing_ok=True)
-
-
-def _name(n_epochs: int) -> str:
-    return FILES.replace("*", f"{n_epochs:08d}")
 
 
 def _restarts(callback: Any) -> bool:

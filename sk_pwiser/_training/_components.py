@@ -4,18 +4,19 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
+from skorch.callbacks import GradientNormClipping
 from torch import nn
 from torch.nn.parameter import is_lazy
 
 from sk_pwiser._training._batches import BatchIterator
-from sk_pwiser._training._callbacks import check_callbacks, gradient_clipping
+from sk_pwiser._training._callbacks import check_callbacks
 from sk_pwiser._training._criterion import MultiTaskCriterion
-from sk_pwiser._training._devices import check_compiler, evaluation_batch_size
-from sk_pwiser._training._diagnostics import advice
+from sk_pwiser._training._devices import check_compiler
 from sk_pwiser._training._early_stopping import (
     GROUPED,
     BestEpochStopping,
@@ -32,7 +33,7 @@ from sk_pwiser._training._optimizers import (
     use_sparse_gradients,
 )
 from sk_pwiser._training._schedule import lr_schedule
-from sk_pwiser._training._settings import Settings
+from sk_pwiser._training._settings import Settings, advice
 from sk_pwiser._utils import (
     build,
     check_base_init,
@@ -64,11 +65,11 @@ class Components:
 
     loss: MultiTaskLoss
     weighting: TaskWeighting
-    # Class and keyword arguments, but for `lr`
+    # Class and keyword arguments, without `lr`
     optimizer: tuple[type[torch.optim.Optimizer], dict[str, Any]]
     sampler: str
     compile_mode: str | None  # of torch.compile, "graph", or None
-    min_lazy_size: int | None  # weights of tables updated by rows; None if none are
+    min_lazy_size: int | None  # weights of the smallest table updated by rows
 
 
 def check_components(
@@ -84,10 +85,15 @@ def check_components(
     # Seeded by a copy: how many numbers a loss or weighting draws leaves the network's
     # initial weights unchanged.
     with seeded_globally(deepcopy(random_state).randint(LARGEST_SEED), device):
-        loss = build_loss(settings, task_names)
+        registry: Any = (LOSSES, MultiTaskLoss, "loss", settings.loss)
+        names = resolve(*registry).estimator_parameters
+        given = {name: getattr(settings, name) for name in names}
+        loss = build(*registry, settings.loss_params, task_names, **given)
+        loss = checked_loss(loss)
         chosen = as_weighting(settings.weighting, settings.weighting_params)
-        registry = WEIGHTINGS, TaskWeighting, "weighting"
-        weighting = build(*registry, *chosen, len(task_names))
+        weighting = build(
+            WEIGHTINGS, TaskWeighting, "weighting", *chosen, len(task_names)
+        )
         check_base_init(weighting, "n_tasks", "n_tasks")
         check_signature(type(weighting), "forward", "losses")
         parents = read_task_parents(settings.task_parents, task_names)
@@ -98,7 +104,7 @@ def check_components(
         weighting,
         optimizer,
         batch_sampler(settings, loss, has_groups),
-        _compile_mode(settings, weighting, device),
+        _compile_mode(settings, weighting, device) if settings.compile else None,
         smallest_lazy_table(
             settings, weighting.uses_task_gradients, *optimizer, device
         ),
@@ -114,14 +120,6 @@ def check_task_weights(loss: MultiTaskLoss) -> None:
             "per row only. Support them in its forward, and set takes_task_weights = "
             "True."
         )
-
-
-def build_loss(settings: Settings, task_names: tuple[str, ...]) -> MultiTaskLoss:
-    """Build the loss, with the parameters of the estimator that it takes."""
-    registry = LOSSES, MultiTaskLoss, "loss", settings.loss
-    kind = resolve(*registry)
-    given = {name: getattr(settings, name) for name in kind.estimator_parameters}
-    return checked_loss(build(*registry, settings.loss_params, task_names, **given))
 
 
 def _check_network(
@@ -166,16 +164,12 @@ def _check_network(
     if kind in NETWORKS.values():
         with _named_allocations(settings):
             network = kind(spec, **own)
-        _compute_extra_losses(network, loss)
-
-
-def _compute_extra_losses(network: MultiTaskNetwork, loss: MultiTaskLoss) -> None:
-    """Raise the error of a loss without `row_losses` if the network calls them."""
-    output = network.eval()(*network._random_inputs(2))
-    labels = Labels(torch.zeros_like(output.logits), None, loss.row_losses)
-    for term in output.extra_losses.values():
-        if callable(term):
-            term(labels)
+        # Raises the error of a loss without `row_losses` if the network calls them.
+        output = network.eval()(*network._random_inputs(2))
+        labels = Labels(torch.zeros_like(output.logits), None, loss.row_losses)
+        for term in output.extra_losses.values():
+            if callable(term):
+                term(labels)
 
 
 @contextmanager
@@ -225,9 +219,7 @@ def batch_sampler(settings: Settings, loss: MultiTaskLoss, has_groups: bool) -> 
 
 def _compile_mode(
     settings: Settings, weighting: TaskWeighting, device: torch.device
-) -> str | None:
-    if not settings.compile:
-        return None
+) -> str:
     if settings.compile == "graph":
         return "graph"
     if weighting.uses_task_gradients:
@@ -284,7 +276,10 @@ def build_net(
         stopping = BestEpochStopping(monitor, settings.n_iter_no_change, first_epoch)
         own_callbacks.append(("early_stopping", stopping))
     own_callbacks += lr_schedule(settings.lr_schedule, settings.callbacks, is_update)
-    own_callbacks += gradient_clipping(settings.optimizer_params["clip_grad_norm"])
+    largest_norm = settings.optimizer_params["clip_grad_norm"]
+    if largest_norm is not None:
+        clipping = GradientNormClipping(largest_norm)
+        own_callbacks.append(("clip_grad_norm", clipping))
     optimizer, optimizer_kwargs = components.optimizer
     use_sparse_gradients(network, components.min_lazy_size)
     if sparse_tables(network):
@@ -302,7 +297,7 @@ def build_net(
         precision=settings.precision,
         compile_mode=components.compile_mode,
         average_decay=average_decay,
-        advice=advice(settings),
+        advice=partial(advice, settings),
         scorer=settings.early_stopping if monitor == "valid_score" else None,
         has_grouped_auc=monitor is not None and monitor.startswith(GROUPED),
         optimizer=optimizer,
@@ -314,8 +309,9 @@ def build_net(
         iterator_train__sampler=components.sampler,
         iterator_train__paths=task_paths(network.spec.parents),
         iterator_valid=BatchIterator,
+        # On a CPU the activations of a batch should stay in the cache.
         iterator_valid__batch_size=max(
-            settings.batch_size, evaluation_batch_size(device)
+            settings.batch_size, 2_048 if device.type == "cpu" else 32_768
         ),
         train_split=None,
         predict_nonlinearity=torch.sigmoid,

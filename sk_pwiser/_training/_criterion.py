@@ -83,10 +83,9 @@ class MultiTaskCriterion(nn.Module):
         sample_weight: Tensor | None,
         groups: Tensor | None,
     ) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor | None]:
-        """Return the losses, `(n_tasks,)`, the weights of the rows in them, and others.
+        """Return the losses, row weights, extra losses of the tasks, and penalty.
 
-        These are the extra losses of the tasks and the sum of the penalties, which are
-        None if there are none.
+        The losses have the shape `(n_tasks,)`. The last two are None without any.
         """
         _check_output(output, y.shape)
         heads, weights, targets = output.logits, sample_weight, y

@@ -99,12 +99,6 @@ def check_compiler(device: torch.device, compile: bool | str) -> None:
         ) from error
 
 
-def evaluation_batch_size(device: torch.device) -> int:
-    """Return the number of rows per batch if no gradient is kept."""
-    # On a CPU the activations of a batch should stay in the cache.
-    return 2_048 if device.type == "cpu" else 32_768
-
-
 Batch = tuple[dict[str, Tensor], Tensor]
 Item = TypeVar("Item")
 Started = TypeVar("Started")

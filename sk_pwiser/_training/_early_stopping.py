@@ -16,6 +16,7 @@ from sk_pwiser._auc import auc_within
 from sk_pwiser._training._batches import TrainingRows
 from sk_pwiser._training._callbacks import find_callback, without_name
 from sk_pwiser._training._settings import Settings
+from sk_pwiser._training._snapshot import Snapshot
 from sk_pwiser._utils import did_you_mean, warn_user
 
 # With at most `MIN_ROWS` rows, a tenth of them says less about the best epoch than a
@@ -118,7 +119,11 @@ def plan_epochs(
 
 def grouped_aucs(rows: TrainingRows, logits: Tensor) -> Iterator[float]:
     """Yield the mean AUC within groups per task, NaN if no group has both labels."""
-    y, weights, groups = rows.labels().round(), rows.weights(), rows.group_numbers()
+    y, weights, groups = (
+        rows.labels().round(),
+        rows.column("sample_weight"),
+        rows.column("groups"),
+    )
     assert groups is not None
     for k in range(y.shape[1]):
         labels, scores, codes = y[:, k], logits[:, k], groups
@@ -147,7 +152,7 @@ def usable_monitor(
     figure = next((f for f in FIGURES if monitor.startswith(f"valid_{f}_")), None)
     if figure is None:
         return monitor
-    y, weights = valid.labels(), valid.weights()
+    y, weights = valid.labels(), valid.column("sample_weight")
     if figure == "grouped_auc":
         aucs = grouped_aucs(valid, torch.zeros_like(y))
         has_both = ~torch.tensor(list(aucs)).isnan()
@@ -216,7 +221,7 @@ def score_validation(
     The probabilities are those of the log that holds a share of the rows without click:
     the inverse of `full_log_logits`.
     """
-    y, weights = rows.labels().round(), rows.weights()
+    y, weights = rows.labels().round(), rows.column("sample_weight")
     if weights is not None and weights.dim() == 2:
         y[:, 1:] = y[:, 1:].where(weights[:, 1:] > 0, torch.nan)
     # In double: those near 1 would be equal, and 1 minus them would have few digits.
@@ -267,25 +272,19 @@ class BestEpochStopping(EarlyStopping):  # type: ignore[misc]
     """Early stopping from `first_epoch` on, whose best weights are always restored."""
 
     best_epoch_: int
-    best_model_weights_: dict[str, Any] | None
+    best: Snapshot | None = None  # during training only
     # Whether a schedule has yet to lower the learning rate; the last epoch before that.
     is_waiting, n_held = False, 0
 
     def __init__(self, monitor: str, patience: int, first_epoch: int) -> None:
-        super().__init__(
-            monitor,
-            patience=patience,
-            threshold=0.0,
-            load_best=True,
-            sink=noop,
-        )
+        super().__init__(monitor, patience=patience, threshold=0.0, sink=noop)
         self.first_epoch = first_epoch
         self._monitor(monitor)
 
     def on_train_begin(self, net: NeuralNet, **kwargs: Any) -> None:
         """Reset the counters."""
         super().on_train_begin(net, **kwargs)
-        self.is_waiting, self.n_held = False, 0
+        self.is_waiting, self.n_held, self.best = False, 0, None
         self.n_unjudged_ = self.first_epoch - 1
 
     def on_epoch_end(self, net: NeuralNet, **kwargs: Any) -> None:
@@ -307,11 +306,9 @@ class BestEpochStopping(EarlyStopping):  # type: ignore[misc]
             self.dynamic_threshold_ = np.inf
         if self.is_waiting:
             self.misses_ = -self.patience  # which does not reach the patience
-        super().on_epoch_end(net, **kwargs)
-
-    def begin_to_count(self, epoch: int) -> None:
-        """Count the epochs without improvement that follow this one."""
-        self.is_waiting, self.n_held, self.misses_ = False, epoch, 0
+        super().on_epoch_end(net, **kwargs)  # which raises to end the training
+        if self.best_epoch_ == net.history[-1, "epoch"]:
+            self.best = Snapshot.take(net, "network")
 
     def _monitor(self, name: str) -> None:
         self.monitor = name
@@ -327,7 +324,7 @@ class BestEpochStopping(EarlyStopping):  # type: ignore[misc]
             "misses": self.misses_,
             "threshold": self.dynamic_threshold_,
             "best_epoch": self.best_epoch_,
-            "best_weights": self.best_model_weights_,
+            "best_weights": None if self.best is None else self.best.states,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -337,10 +334,11 @@ class BestEpochStopping(EarlyStopping):  # type: ignore[misc]
         self.n_unjudged_ = state["unjudged"]
         self.misses_, self.dynamic_threshold_ = state["misses"], state["threshold"]
         self.best_epoch_ = state["best_epoch"]
-        self.best_model_weights_ = state["best_weights"]
+        weights = state["best_weights"]
+        self.best = None if weights is None else Snapshot(weights)
 
     def on_train_end(self, net: NeuralNet, **kwargs: Any) -> None:
         """Restore the weights of the best epoch, and free the memory of their copy."""
-        if self.best_model_weights_ is not None:
-            net.module_.load_state_dict(self.best_model_weights_)
-        self.best_model_weights_ = None
+        if self.best is not None:
+            self.best.restore(net)
+        self.best = None

@@ -1,7 +1,7 @@
 """The private skorch net: the training loop and its history."""
 
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from copy import deepcopy
 from dataclasses import dataclass
@@ -14,7 +14,14 @@ import torch
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import roc_auc_score
 from skorch import NeuralNet
-from skorch.callbacks import Callback, EpochTimer, LRScheduler, PrintLog, ProgressBar
+from skorch.callbacks import (
+    Callback,
+    EarlyStopping,
+    EpochTimer,
+    LRScheduler,
+    PrintLog,
+    ProgressBar,
+)
 from skorch.history import History
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -22,21 +29,18 @@ from torch.nn import functional as F
 from sk_pwiser._training._batches import (
     BatchIterator,
     Impressions,
-    TrainingData,
     TrainingRows,
     bags_of,
 )
 from sk_pwiser._training._callbacks import (
     KeepOnInterrupt,
     Position,
-    asks_to_stop,
     begin_schedule,
     find_callback,
     positions_of,
     release,
 )
 from sk_pwiser._training._devices import Batch, device_or_cpu
-from sk_pwiser._training._diagnostics import CHECKED_ROWS, changed_weights, excess_loss
 from sk_pwiser._training._early_stopping import (
     grouped_aucs,
     score_validation,
@@ -46,16 +50,70 @@ from sk_pwiser._training._graph import Step, graphed_steps
 from sk_pwiser._training._optimizers import (
     FLUSH_INTERVAL,
     TABLES,
+    RowLog,
     WeightAverage,
     flush_tiny_values,
     parameter_kinds,
     sparse_tables,
 )
+from sk_pwiser._training._schema import EncodedData
+from sk_pwiser._training._snapshot import Snapshot
 from sk_pwiser._utils import parents_by_name, warn_user, widest_float
 from sk_pwiser.networks import NetworkOutput
 
 if TYPE_CHECKING:
     from sk_pwiser._training._checkpoints import Checkpoints
+
+
+# A fit has diverged if its cross-entropy is this many times that of constant
+# probabilities. Corrections of sampled logs and losses of ranks stay far below it.
+DIVERGED = 10.0
+# Number of training rows on which a fit is checked after its last step.
+CHECKED_ROWS = 1_024
+
+
+def changed_weights(
+    network: nn.Module, optimizer: torch.optim.Optimizer
+) -> Iterator[Tensor]:
+    """Yield the weights that training may have changed, by rows in an update."""
+    log = getattr(optimizer, "undo", None)
+    if log is None:
+        yield from network.parameters()
+        return
+    tables = set(sparse_tables(network))
+    yield from (p for p in network.parameters() if p not in tables)
+    yield from (entry.changed() for entry in log if isinstance(entry, RowLog))
+
+
+def excess_loss(
+    logits: Tensor, y: Tensor, weights: Tensor | None, *began: Sequence[float]
+) -> str | None:
+    """Compare the cross-entropy of logits with that of constant probabilities.
+
+    These are the rates of the rows or, if they are worse, rates that training `began`
+    with: an update may have late conversions only. Both figures are returned if the
+    first is more than `DIVERGED` times the second.
+    """
+    dtype = widest_float(y.device)
+    y = y.to(dtype)
+    weights = torch.ones_like(y) if weights is None else weights.to(dtype)
+    weights = weights.view(len(y), -1).expand_as(y)
+    total = weights.sum(dim=0)
+    # No event in n rows is compatible with a rate of 3 / n: rows of a new market may
+    # have none by chance, and then a network is not wrong to expect some.
+    rates = ((weights * y).sum(dim=0) + 3.0) / (total + 6.0)
+    earlier = (torch.tensor(list(p), dtype=dtype, device=y.device) for p in began)
+
+    def mean_loss(logits: Tensor) -> float:
+        loss = F.binary_cross_entropy_with_logits(logits, y, reduction="none")
+        return float(((weights * loss).sum(dim=0) / (total + 1.0)).sum())
+
+    found = mean_loss(logits.to(dtype))
+    # A mean of probabilities may be rounded to 1, whose log-odds are infinite.
+    constant = max(mean_loss(p.logit(1e-6).expand_as(y)) for p in (rates, *earlier))
+    if found <= DIVERGED * constant:
+        return None
+    return f"{found:.3g}, where constant probabilities have {constant:.3g}"
 
 
 class EpochHistory(History):  # type: ignore[misc]
@@ -220,13 +278,6 @@ def keep_freed_memory() -> None:
 MODES_WITH_GRAPHS = "reduce-overhead", "max-autotune"
 
 
-def close_bar(net: NeuralNet) -> None:
-    """Erase the progress bar of a net whose training was interrupted."""
-    bar = find_callback(net, BatchProgressBar)
-    if bar is not None:
-        bar.close()
-
-
 @dataclass
 class LoopState:
     """State of a training loop between two epochs, apart from the state of the net."""
@@ -274,14 +325,15 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
     """A skorch net over impressions, with per-task validation AUC in its history.
 
     With `average_decay=0` the weights are not averaged. `compile_mode` is None for
-    eager execution and "graph" for graphs of the step. `advice` ends messages about a
-    divergence. `scorer` and `has_grouped_auc` add figures of the validation rows.
+    eager execution and "graph" for graphs of the step. `advice` returns the end of
+    messages about a divergence. `scorer` and `has_grouped_auc` add figures of the
+    validation rows.
     """
 
     is_joint = False  # trained together with the nets of other workers
     # During training only, the last two epochs with the lowest training loss so far and
     # their weights; and the epoch whose weights were restored after a divergence.
-    lowest_: tuple[tuple[int, dict[str, Tensor]], ...] = ()
+    lowest_: tuple[Snapshot, ...] = ()
     average_: WeightAverage | None = None  # during training only
     kept_epoch_: int | None = None
     # Mean probabilities before training, if it began with the weights of another net.
@@ -296,7 +348,7 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
         precision: str = "float32",
         compile_mode: str | None = None,
         average_decay: float = 0.0,
-        advice: str = "",
+        advice: Callable[[], str] = str,
         scorer: Any = None,
         has_grouped_auc: bool = False,
         **kwargs: Any,
@@ -355,23 +407,25 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
 
     def partial_fit(
         self,
-        X: TrainingData,
+        X: EncodedData,
         y: None = None,
         classes: None = None,
         *,
         checkpoints: "Checkpoints | None" = None,
-        further: Mapping[str, TrainingRows] | None = None,
     ) -> "MultiTaskNet":
-        """Train, and measure the rows of `further` after every epoch, by name."""
-        self.lowest_, self.kept_epoch_, self.further_ = (), None, dict(further or {})
+        """Train on `X.train`, and measure the other rows after every epoch."""
+        self.lowest_, self.kept_epoch_ = (), None
         try:
             self.notify("on_train_begin", X=X, y=y)
             self.fit_loop(X, checkpoints)
             self.notify("on_train_end", X=X, y=y)
         finally:
             release(self.callbacks_)
+            bar = find_callback(self, BatchProgressBar)
+            if bar is not None:  # of an interrupted training
+                bar.close()
         self._check_end(X.train.sample)
-        self.lowest_, self.further_, self.average_ = (), {}, None
+        self.lowest_, self.average_ = (), None
         self.schedules_ = positions_of(self.callbacks_)
         self._zero_grad_optimizer()  # releases the memory of the gradients
         return self
@@ -386,11 +440,14 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
         copied.__dict__.update(history_=deepcopy(self.history_), best_=dict(self.best_))
         return copied
 
-    def fit_loop(self, X: TrainingData, checkpoints: "Checkpoints | None") -> None:
+    def fit_loop(self, X: EncodedData, checkpoints: "Checkpoints | None") -> None:
         """Train until the last epoch or a stop; an interrupt propagates."""
         self.stop_training_ = False
         keep_freed_memory()
-        loop, keeper = self._loop_state(), find_callback(self, KeepOnInterrupt)
+        loop, keeper = LoopState(None), find_callback(self, KeepOnInterrupt)
+        if self.average_decay:
+            tables = sparse_tables(self.module_)
+            loop.average = WeightAverage(self.module_, self.average_decay, tables)
         self.average_ = loop.average
         if checkpoints is not None:
             checkpoints.begin(self, loop)
@@ -412,9 +469,9 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
                 f"{loop.n_complete} complete epochs are kept, and fit returns."
             )
 
-    def go_back_to(self, weights: Mapping[str, Any]) -> None:
+    def go_back_to(self, earlier: Snapshot) -> None:
         """Continue training, after an epoch, from the weights of an earlier one."""
-        self.module_.load_state_dict(weights)
+        earlier.restore(self)
         if self.average_ is not None:
             self.average_.restart()
 
@@ -429,16 +486,9 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
             network = torch.compile(network, mode=self.compile_mode)
         return nullcontext(partial(self.train_step, network=network))
 
-    def _loop_state(self) -> LoopState:
-        """Return the state before the first epoch."""
-        if not self.average_decay:
-            return LoopState(None)
-        tables = sparse_tables(self.module_)
-        return LoopState(WeightAverage(self.module_, self.average_decay, tables))
-
     def _run_epoch(
         self,
-        X: TrainingData,
+        X: EncodedData,
         loop: LoopState,
         keeper: KeepOnInterrupt | None,
         step: Step,
@@ -457,7 +507,7 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
         )
         if loop.average is not None:
             loop.average.swap_in()
-        for name, rows in {**self.further_, "valid": X.valid}.items():
+        for name, rows in {**X.further, "valid": X.valid}.items():
             if rows is not None:
                 valid = self.get_iterator(rows)
                 if self.criterion_.loss.asks_for_groups:
@@ -465,27 +515,26 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
                 self.run_single_epoch(valid, False, name, self.validation_step)
         if keeper is not None:
             keeper.keep(self)
-        self._keep_lowest(X)
+        if X.valid is None and self.max_epochs > 1:
+            self._keep_lowest()
         loop.n_complete += 1
         self.notify("on_epoch_end", **datasets)
 
-    def _keep_lowest(self, X: TrainingData) -> None:
+    def _keep_lowest(self) -> None:
         """Copy the weights of an epoch if its training loss is the lowest in this fit.
 
-        Early stopping has its own copy. An update has one epoch, and large tables are
+        Early stopping has its own copy, and an update has one epoch. Large tables are
         not copied.
         """
         lowest = np.inf
         if self.lowest_:
-            lowest = self.history[self.lowest_[-1][0] - 1, "train_loss"]
+            lowest = self.history[self.lowest_[-1].epoch - 1, "train_loss"]
         is_best = self.history[-1, "train_loss"] < lowest
         has_large_tables = bool(sparse_tables(self.module_))
-        if is_best and X.valid is None and self.max_epochs > 1 and not has_large_tables:
+        if is_best and not has_large_tables:
             # The loss is the mean over the epoch, but its last steps may have made the
             # weights worse. The copy before the last one is therefore kept, too.
-            # A user's modules may have a state that is no tensor.
-            copied = int(self.history[-1, "epoch"]), deepcopy(self.module_.state_dict())
-            self.lowest_ = (*self.lowest_[-1:], copied)
+            self.lowest_ = (*self.lowest_[-1:], Snapshot.take(self, "network"))
 
     def notify(self, method_name: str, **kwargs: Any) -> None:
         """Run all callbacks, including those that follow skorch's early stopping.
@@ -501,7 +550,8 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
             try:
                 getattr(callback, method_name)(self, **kwargs)
             except KeyboardInterrupt:
-                if method_name != "on_epoch_end" or not asks_to_stop(callback):
+                is_stopping = isinstance(callback, EarlyStopping)
+                if not (is_stopping and callback.misses_ == callback.patience):
                     raise
                 self.stop_training_ = True
 
@@ -547,14 +597,14 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
         if excess is None:
             return
         message = f"Training diverged: the cross-entropy of training rows is {excess}."
-        for epoch, state in reversed(self.lowest_):
-            self.kept_epoch_ = epoch
-            self.module_.load_state_dict(state)
+        for lowest in reversed(self.lowest_):
+            self.kept_epoch_ = lowest.epoch
+            lowest.restore(self)
             if compare()[1] is None:
                 break
         if self.lowest_:
             message += f" The weights of epoch {self.kept_epoch_} are kept."
-        warn_user(f"{message} {self.advice}", ConvergenceWarning)
+        warn_user(f"{message} {self.advice()}", ConvergenceWarning)
 
     def _warn_about_probabilities(self, logits: Tensor) -> None:
         """Warn if the logits of all checked rows look like probabilities.
@@ -573,7 +623,8 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
 
     def _diverged(self, what: str) -> ValueError:
         epoch = self.history[-1, "epoch"]
-        return ValueError(f"Training diverged in epoch {epoch}: {what}. {self.advice}")
+        advice = self.advice()
+        return ValueError(f"Training diverged in epoch {epoch}: {what}. {advice}")
 
     def run_single_epoch(
         self,
@@ -586,35 +637,34 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
         """Iterate over the rows once; record the mean loss and, in validation, AUC."""
         # Summed on the device: the host would wait for the device to read each loss.
         total, n_rows, logits = torch.zeros((), device=self.device), 0, []
+        # Other devices are not slow with tiny values.
+        is_on_cpu = torch.device(self.device).type == "cpu"
         for n_steps, batch in enumerate(iterator, 1):
             self.notify("on_batch_begin", batch=batch, training=training)
             step = step_fn(batch)
             if average is not None:
                 average.step()
-            if training and n_steps % FLUSH_INTERVAL == 0:
-                self._flush_tiny_values(average)
+            if training and is_on_cpu and n_steps % FLUSH_INTERVAL == 0:
+                flush_tiny_values(self.module_, self.optimizer_, average)
             n_in_batch = self.n_rows_of(batch)
             total.add_(step["loss"].detach(), alpha=n_in_batch)
             n_rows += n_in_batch
             if not training:
                 logits.append(step["y_pred"])
             self.notify("on_batch_end", batch=batch, training=training, **step)
-        if training:
-            self._flush_tiny_values(average)
+        if training and is_on_cpu:
+            flush_tiny_values(self.module_, self.optimizer_, average)
         loss = total.item() / n_rows
         if not np.isfinite(loss):
             raise self._diverged(f"the {prefix} loss is {loss}")
         self._record_loss(prefix, loss)
-        self._record_missing(prefix, iterator.dataset)
+        # How many rows lack the label of a task, if any does.
+        n_missing = iterator.dataset.n_missing or ()
+        for task, count in zip(self.task_names[1:], n_missing, strict=False):
+            self.history.record(f"{prefix}_missing_{task}", count)
         if not training:
             found = iterator.in_row_order(torch.cat(logits))
             self._record_validation(prefix, iterator.dataset, found)
-
-    def _flush_tiny_values(self, average: WeightAverage | None) -> None:
-        if torch.device(self.device).type != "cpu":  # only CPUs are slow with them
-            return
-        averages = [] if average is None else average.averages()
-        flush_tiny_values(self.module_, self.optimizer_, averages)
 
     @property
     def n_products(self) -> int | None:
@@ -634,26 +684,18 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
         for name, value in self.criterion_.pop_epoch_record().items():
             self.history.record(f"{prefix}_{name}", value)
 
-    def _record_missing(self, prefix: str, impressions: TrainingRows) -> None:
-        """Record how many rows lack the label of a task, if any does."""
-        if impressions.n_missing is not None:
-            for task, count in zip(
-                self.task_names[1:], impressions.n_missing, strict=True
-            ):
-                self.history.record(f"{prefix}_missing_{task}", count)
-
     def _record_validation(
         self, prefix: str, impressions: TrainingRows, logits: Tensor
     ) -> None:
         """Record the log loss and AUC of each task, their means, and the score."""
-        y, weights = impressions.labels(), impressions.weights()
+        y, weights = impressions.labels(), impressions.column("sample_weight")
         logits = logits.to(y.device)  # rows that did not fit on the device
         rate = self.module_.spec.negative_sampling_rate
         by_figure = {
             "log_loss": task_log_losses(y, logits, weights, rate),
             "auc": list(task_aucs(y, logits, weights)),
         }
-        if self.has_grouped_auc and impressions.group_numbers() is not None:
+        if self.has_grouped_auc and impressions.column("groups") is not None:
             by_figure["grouped_auc"] = list(grouped_aucs(impressions, logits))
         for name, values in by_figure.items():
             figures = dict(zip(self.task_names, values, strict=True))
@@ -747,23 +789,20 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
         """Run the network, by default `module_`, on the inputs of a batch."""
         network = self.module_ if network is None else network
         # The rows store codes in the smallest type that holds them.
-        codes, found = x["codes"].long(), bags_of(x)
-        bags = () if found is None else (found._replace(indices=found.indices.long()),)
-        with self._autocast():
-            output: NetworkOutput = network(codes, x["numeric"], *bags)
+        codes, bags = x["codes"].long(), bags_of(x) if "bag_indices" in x else None
+        given = () if bags is None else (bags._replace(indices=bags.indices.long()),)
+        with torch.autocast(
+            torch.device(self.device).type,
+            dtype=torch.bfloat16,
+            enabled=self.precision == "bfloat16",
+        ):
+            output: NetworkOutput = network(codes, x["numeric"], *given)
         return output
 
     def _set_training(self, training: bool = True) -> None:
         """Set the mode of all modules if it changes: this slows down single rows."""
         if not self.module_.training == self.criterion_.training == training:
             super()._set_training(training)
-
-    def _autocast(self) -> AbstractContextManager[Any]:
-        return torch.autocast(
-            torch.device(self.device).type,
-            dtype=torch.bfloat16,
-            enabled=self.precision == "bfloat16",
-        )
 
     def _zero_grad_optimizer(self, set_to_none: bool | None = None) -> None:
         super()._zero_grad_optimizer(set_to_none=True)

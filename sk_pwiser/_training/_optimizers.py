@@ -3,27 +3,22 @@
 import inspect
 import math
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from itertools import chain
 from typing import Any
 
 import torch
+from skorch.callbacks import GradientNormClipping
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _NormBase
 
-from sk_pwiser._training._callbacks import clips_gradients
+from sk_pwiser._training._callbacks import without_name
 from sk_pwiser._training._devices import has_sparse_gradients
-from sk_pwiser._training._settings import LOOP_PARAMS, Settings
+from sk_pwiser._training._settings import LOOP_PARAMS, OPTIMIZERS, Settings
 from sk_pwiser._utils import check_names, check_number, resolve
 from sk_pwiser.networks import MultiTaskNetwork, NetworkSpec
-
-OPTIMIZERS: dict[str, type[torch.optim.Optimizer]] = {
-    "adagrad": torch.optim.Adagrad,
-    "adam": torch.optim.Adam,
-    "adamw": torch.optim.AdamW,
-    "rmsprop": torch.optim.RMSprop,
-    "sgd": torch.optim.SGD,
-}
 
 # Layers whose parameters have no weight decay: scales, which start at 1, and slopes.
 _SCALES: tuple[type[nn.Module], ...] = (
@@ -34,7 +29,7 @@ _SCALES: tuple[type[nn.Module], ...] = (
     *([nn.RMSNorm] if hasattr(nn, "RMSNorm") else []),  # since torch 2.4
 )
 TABLES = nn.Embedding, nn.EmbeddingBag
-_NO_DECAY, _TABLE, _OTHER = "no decay", "table", "other"
+_NO_DECAY, _TABLE, _OTHER, _OF_TASK = "no decay", "table", "other", "{} of task {}"
 
 # Weight decay of embeddings, relative to that of the other parameters: few rows train
 # each embedding. The largest ratio is that of `FEW_ROWS` per value and less; it falls
@@ -77,7 +72,12 @@ def check_optimizer(
     weight_decay = settings.weight_decay
     registry = OPTIMIZERS, torch.optim.Optimizer, "optimizer", optimizer
     kind = resolve(*registry)
-    _check_suitable(kind)
+    for name, reason in _UNSUITABLE.items():
+        unsuitable = getattr(torch.optim, name, None)
+        if unsuitable is not None and issubclass(kind, unsuitable):
+            raise ValueError(
+                f"optimizer={kind!r} cannot train a network: {name} {reason}."
+            )
     _check_loop_params(params)
     given = {
         "lr": settings.lr,
@@ -102,7 +102,13 @@ def check_optimizer(
             f"embedding_weight_decay={given['embedding_weight_decay']!r}, but "
             f"optimizer={optimizer!r} has no weight decay."
         )
-    _check_in_float32(given)
+    for name, value in given.items():
+        # No step would be finite.
+        if value is not None and value > torch.finfo(torch.float32).max:
+            raise ValueError(
+                f"Training would diverge in its first step: {name} is above the "
+                f"largest number of float32. Use a smaller {name}; it is {value}."
+            )
     try:
         _take_step(kind, settings, kwargs)
     except Exception as error:
@@ -114,26 +120,6 @@ def check_optimizer(
     return kind, kwargs
 
 
-def _check_suitable(kind: type[torch.optim.Optimizer]) -> None:
-    """Raise for optimisers of torch, and subclasses of them, that cannot train."""
-    for name, reason in _UNSUITABLE.items():
-        unsuitable = getattr(torch.optim, name, None)
-        if unsuitable is not None and issubclass(kind, unsuitable):
-            raise ValueError(
-                f"optimizer={kind!r} cannot train a network: {name} {reason}."
-            )
-
-
-def _check_in_float32(given: Mapping[str, float | None]) -> None:
-    """Raise if a number exceeds float32, so that no step would be finite."""
-    for name, value in given.items():
-        if value is not None and value > torch.finfo(torch.float32).max:
-            raise ValueError(
-                f"Training would diverge in its first step: {name} is above the "
-                f"largest number of float32. Use a smaller {name}; it is {value}."
-            )
-
-
 def parameter_groups(
     settings: Settings, spec: NetworkSpec, n_rows: int
 ) -> list[tuple[str, dict[str, float]]]:
@@ -141,16 +127,20 @@ def parameter_groups(
 
     `n_rows` is the number of training rows.
     """
+    sizes = [*spec.cardinalities, *(bag.n_vectors for bag in spec.bags)]
+    per_value = n_rows * len(sizes) / max(1, sum(sizes))
+    ratio = LARGEST_DECAY_RATIO * math.sqrt(FEW_ROWS / max(per_value, FEW_ROWS))
+    ratio = max(SMALLEST_DECAY_RATIO, ratio)
     of_kinds = {
         _OTHER: {"weight_decay": settings.weight_decay},
-        _TABLE: _of_embeddings(settings, _decay_ratio(spec, n_rows)),
+        _TABLE: _of_embeddings(settings, ratio),
     }
     groups = [(_NO_DECAY, {"weight_decay": 0.0}), (_TABLE, of_kinds[_TABLE])]
     for task, rate in enumerate(spec.base_rates):
         share = min(1.0, rate / RARE, (1 - rate) / RARE)
         for kind, own in of_kinds.items():
             reduced = {**own, "weight_decay": share * own["weight_decay"]}
-            groups.append((_of_task(kind, task), reduced))
+            groups.append((_OF_TASK.format(kind, task), reduced))
     return groups
 
 
@@ -183,20 +173,8 @@ def parameter_kinds(
             patterns = (each.format(task=task) for each in network.task_parameters)
             is_own = any(fnmatchcase(name, pattern) for pattern in patterns)
             if is_own and kinds[parameter] != _NO_DECAY:
-                kinds[parameter] = _of_task(kinds[parameter], task)
+                kinds[parameter] = _OF_TASK.format(kinds[parameter], task)
     return kinds
-
-
-def _of_task(kind: str, task: int) -> str:
-    return f"{kind} of task {task}"
-
-
-def _decay_ratio(spec: NetworkSpec, n_rows: int) -> float:
-    """Return the decay of embeddings, relative to that of the other parameters."""
-    sizes = [*spec.cardinalities, *(bag.n_vectors for bag in spec.bags)]
-    per_value = n_rows * len(sizes) / max(1, sum(sizes))
-    ratio = LARGEST_DECAY_RATIO * math.sqrt(FEW_ROWS / max(per_value, FEW_ROWS))
-    return max(SMALLEST_DECAY_RATIO, ratio)
 
 
 def _of_embeddings(
@@ -281,7 +259,11 @@ def smallest_lazy_table(
             kwargs.keys() - {"betas", "eps", "weight_decay"}
         )
         or params["clip_grad_norm"] is not None,
-        "GradientNormClipping in callbacks": clips_gradients(settings.callbacks),
+        "GradientNormClipping in callbacks": any(
+            isinstance(callback, GradientNormClipping)
+            or callback is GradientNormClipping
+            for callback in map(without_name, settings.callbacks or [])
+        ),
         f"weighting={settings.weighting!r}": uses_task_gradients,
         f"compile={settings.compile!r}": settings.compile not in (False, "graph"),
         f"device={str(device)!r}": not has_sparse_gradients(device),
@@ -294,8 +276,8 @@ def smallest_lazy_table(
         )
     if not wanted or found:
         return None
-    # A table that grows may become large.
-    return 0 if wanted is True or settings.grows else LARGE_TABLE
+    grows = settings.encoding_params["grow_vocabulary"]  # and may become large
+    return 0 if wanted is True or grows else LARGE_TABLE
 
 
 def use_sparse_gradients(network: nn.Module, min_size: int | None) -> None:
@@ -320,24 +302,24 @@ def sparse_tables(network: nn.Module) -> list[Tensor]:
 def flush_tiny_values(
     network: nn.Module,
     optimizer: torch.optim.Optimizer,
-    averages: Iterable[Tensor] = (),
+    average: "WeightAverage | None" = None,
 ) -> None:
     """Set tiny weights, averages of weights and moments of an optimiser to 0."""
     # `LazyAdam` does so for the rows of a step.
     tables = set(sparse_tables(network))
-    for parameter in network.parameters():
-        if parameter not in tables:
-            _flush(parameter, TINY_WEIGHT)
-            for value in optimizer.state.get(parameter, {}).values():
-                if isinstance(value, Tensor) and value.dim():  # not the count of steps
-                    _flush(value, TINY_MOMENT)
-    for average in averages:
-        _flush(average, TINY_WEIGHT)
-
-
-def _flush(tensor: Tensor, tiny: float) -> None:
-    if tensor.is_floating_point():
-        tensor.copy_(F.hardshrink(tensor, tiny))
+    weights: list[Tensor] = [p for p in network.parameters() if p not in tables]
+    states = (optimizer.state.get(p, {}).values() for p in weights)
+    moments = [
+        value
+        for value in chain.from_iterable(states)
+        if isinstance(value, Tensor) and value.dim()  # not the count of steps
+    ]
+    if average is not None:
+        weights += average.parts[0].averages
+    for tensors, tiny in ((weights, TINY_WEIGHT), (moments, TINY_MOMENT)):
+        for tensor in tensors:
+            if tensor.is_floating_point():
+                tensor.copy_(F.hardshrink(tensor, tiny))
 
 
 class LazyAdam(torch.optim.Adam):
@@ -486,10 +468,13 @@ class WeightAverage:
         self, module: nn.Module, decay: float, tables: Iterable[Tensor] = ()
     ) -> None:
         large = set(tables)
-        trained = [p for p in module.parameters() if p.requires_grad]
+        trained: list[Tensor] = [p for p in module.parameters() if p.requires_grad]
         self.parts = [
-            _Part([p for p in trained if p not in large], INTERVAL, EVERY_STEP),
-            _Part([p for p in trained if p in large], TABLE_INTERVAL, 0),
+            _Part(parameters, [p.detach().clone() for p in parameters], *steps)
+            for parameters, *steps in (
+                ([p for p in trained if p not in large], INTERVAL, EVERY_STEP),
+                ([p for p in trained if p in large], TABLE_INTERVAL, 0),
+            )
         ]
         self.decay = decay
         self.n_steps = 0
@@ -511,10 +496,6 @@ class WeightAverage:
         if part.averages:
             torch._foreach_lerp_(part.averages, part.parameters, share)  # one kernel
         part.n_pending = 0
-
-    def averages(self) -> list[Tensor]:
-        """Return the averages of all parameters but the large embedding tables."""
-        return self.parts[0].averages
 
     def swap_in(self) -> None:
         """Put the average into the module."""
@@ -566,14 +547,12 @@ class WeightAverage:
         self.is_in_module = not self.is_in_module
 
 
+@dataclass
 class _Part:
     """Parameters whose averages are updated in the same steps."""
 
-    def __init__(
-        self, parameters: list[nn.Parameter], interval: int, n_single: int
-    ) -> None:
-        self.parameters: list[Tensor] = [*parameters]
-        self.averages = [p.detach().clone() for p in parameters]
-        self.interval = interval
-        self.n_single = n_single
-        self.n_pending = 0
+    parameters: list[Tensor]
+    averages: list[Tensor]
+    interval: int
+    n_single: int  # first steps that are each followed by an update
+    n_pending: int = 0  # steps since the last update

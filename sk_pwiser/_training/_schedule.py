@@ -103,7 +103,7 @@ class WarmupStableDecay(_Schedule):
         self.warm_up = min(
             WARM_UP_STEPS, WARM_UP_SHARE * net.max_epochs * self.epoch_steps
         )
-        # Of the monitored figure, with the sign by which lower is better.
+        # The best monitored figure so far, with the sign that makes lower better.
         self.best, self.best_step = np.inf, 0
         stopping = find_callback(net, BestEpochStopping)
         if stopping is None:
@@ -157,9 +157,11 @@ class WarmupStableDecay(_Schedule):
         self, net: NeuralNet, stopping: BestEpochStopping, n_left: int
     ) -> None:
         """Go back to the best epoch, and plan whole epochs that decay."""
-        if stopping.best_model_weights_ is not None:
-            net.go_back_to(stopping.best_model_weights_)
-        stopping.begin_to_count(int(net.history[-1, "epoch"]))
+        if stopping.best is not None:
+            net.go_back_to(stopping.best)
+        # From here on, epochs without improvement count.
+        stopping.is_waiting, stopping.misses_ = False, 0
+        stopping.n_held = int(net.history[-1, "epoch"])
         n_steps = max(LEAST_DECAY_STEPS, DECAY_RATIO * self.best_step)
         n_epochs = min(n_left, max(1, round(n_steps / self.epoch_steps)))
         self.decay = self.n_steps, self.n_steps + n_epochs * self.epoch_steps
@@ -187,20 +189,13 @@ STATE = (
 LR_SCHEDULES = {"warmup_stable_decay": WarmupStableDecay}
 
 
-def has_own_schedule(callbacks: Any) -> bool:
-    """Return whether one of the user's callbacks sets the learning rate."""
-    kinds = (without_name(entry) for entry in callbacks or [])
-    return any(
-        isinstance(kind, LRScheduler)
-        or (isinstance(kind, type) and issubclass(kind, LRScheduler))
-        for kind in kinds
-    )
-
-
 def lr_schedule(
     name: str | None, callbacks: Any, is_update: bool
 ) -> list[tuple[str, Callback]]:
     """Return the callback that sets the learning rate, if it is not constant."""
-    if name is None or has_own_schedule(callbacks):
+    own = [without_name(entry) for entry in callbacks or []]
+    kinds = [each if isinstance(each, type) else type(each) for each in own]
+    # A schedule among the user's callbacks replaces this one.
+    if name is None or any(issubclass(kind, LRScheduler) for kind in kinds):
         return []
     return [("lr_schedule", UpdateRate() if is_update else LR_SCHEDULES[name]())]

@@ -1,7 +1,7 @@
 """The rows of a table, and the schema by which they become tensors."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -37,7 +37,7 @@ from sk_pwiser._table import (
     vector_counts,
 )
 from sk_pwiser._table import STATE_CLASSES as TABLE_CLASSES
-from sk_pwiser._training._batches import Impressions
+from sk_pwiser._training._batches import Impressions, TrainingRows, gather_bags
 from sk_pwiser._training._settings import Settings
 from sk_pwiser._utils import (
     check_boolean,
@@ -57,64 +57,17 @@ def automatic_dims(cardinalities: Sequence[int]) -> tuple[int, ...]:
     return tuple(min(LARGEST_DIM, round(1.6 * n**0.56)) for n in cardinalities)
 
 
-def widest_bag(encoder: TableEncoder) -> int:
-    """Return the largest width of the vectors of bags, 0 without any."""
-    return max(automatic_dims([n for n, *_ in encoder.bags_]), default=0)
-
-
-class Inputs(NamedTuple):
-    """The inputs of a network, encoded: arrays with all rows of a table."""
-
-    codes: np.ndarray  # integer (n_samples, n_category_columns)
-    numeric: np.ndarray  # float32 (n_samples, n_numeric)
-    bags: tuple[np.ndarray | None, ...] | None = None  # the fields of `Bags`
-
-    def bag_matrix(self, bags: Sequence[tuple[Any, ...]]) -> csr_array | None:
-        """Return the weights of the entries, `(n_samples, n_vectors)`, if any."""
-        if self.bags is None:
-            return None
-        found = self.bag_inputs()
-        starts = found["bag_offsets"][:: len(bags)]
-        shape = len(self.codes), sum(n_vectors for n_vectors, *_ in bags)
-        return csr_array(
-            (found["bag_weights"], found["bag_indices"], starts), shape=shape
-        )
-
-    def bag_inputs(self) -> dict[str, np.ndarray]:
-        """Return the arrays of the bags by name, with all weights; or nothing."""
-        found: dict[str, np.ndarray] = {}
-        for name, array in zip(Bags._fields, self.bags or (), strict=False):
-            if name == "weights" and array is None:
-                array = np.ones(len(found["bag_indices"]), dtype=np.float32)
-            if array is not None:
-                found[f"bag_{name}"] = array
-        if found:
-            found["bag_indices"] = found["bag_indices"].astype(np.int64)
-        return found
-
-    def impressions(
-        self,
-        y: np.ndarray | None = None,
-        weights: np.ndarray | None = None,
-        groups: np.ndarray | None = None,
-    ) -> Impressions:
-        """Return the inputs, and further arrays per row, as tensors."""
-        return Impressions(
-            codes=_as_tensor(self.codes),
-            numeric=_as_tensor(self.numeric),
-            y=_as_tensor(y),
-            sample_weight=_as_tensor(weights),
-            groups=_as_tensor(groups),
-            bags=None if self.bags is None else Bags(*map(_as_tensor, self.bags)),
-        )
-
-
-def _as_tensor(array: np.ndarray | None) -> Any:
-    if array is None:
-        return None
-    # torch warns about arrays that it must not write, such as those that joblib maps
-    # into the memory of several processes.
-    return torch.from_numpy(array if array.flags.writeable else array.copy())
+def bag_inputs(bags: Sequence[np.ndarray | None] | None) -> dict[str, np.ndarray]:
+    """Return the arrays of bags, the fields of `Bags`, by name, with all weights."""
+    found: dict[str, np.ndarray] = {}
+    for name, array in zip(Bags._fields, bags or (), strict=False):
+        if name == "weights" and array is None:
+            array = np.ones(len(found["bag_indices"]), dtype=np.float32)
+        if array is not None:
+            found[f"bag_{name}"] = array
+    if found:
+        found["bag_indices"] = found["bag_indices"].astype(np.int64)
+    return found
 
 
 class GivenRows(NamedTuple):
@@ -186,23 +139,70 @@ class Schema:
     # Their inputs follow the encoder's numeric inputs.
     statistics: TargetStatistics | None = None
     automatic_dims: tuple[int, ...] = ()  # widths with "auto", by the first fit
-    widest_bag: int | None = None  # the same of bags; files of version 0.1.0 lack it
+    widest_bag: int = 0  # the same of bags
     selection: str = ""  # parameters by which the first fit chose the statistics
     category_dropout: tuple[float, ...] = ()  # with "auto", of each category column
 
-    def transform(self, X: Any) -> Inputs:
-        """Return the codes, the numeric inputs and the bags of a table."""
+    @classmethod
+    def of(
+        cls,
+        settings: Settings,
+        encoder: TableEncoder,
+        targets: Targets,
+        base_rates: np.ndarray,
+        statistics: TargetStatistics | None = None,
+    ) -> "Schema":
+        """Return the schema of an encoder that has learnt the columns."""
+        of_bags = automatic_dims([n for n, *_ in encoder.bags_])
+        return cls(
+            encoder,
+            targets,
+            base_rates,
+            statistics,
+            automatic_dims(encoder.cardinalities_),
+            max(of_bags, default=0),
+            statistics_selection(settings),
+        )
+
+    def transform(self, X: Any) -> Impressions:
+        """Encode a table as predictions read it."""
         n_rates = 0 if self.statistics is None else self.statistics.n_outputs
         codes, numeric, *bags = self.encoder.transform(X, n_rates)
         if self.statistics is not None:
-            rates = self.statistics.transform(codes, self.elements(bags))
+            rates = self.statistics.transform(codes, self.elements(*bags))
             numeric[:, self.encoder.n_numeric_ :] = rates
-        return Inputs(self.without_rare(codes), numeric, *bags)
+        return Impressions.of(self.without_rare(codes), numeric, *bags)
 
-    def elements(self, bags: Sequence[Any]) -> list[Any]:
+    def bag_matrix(self, bags: Mapping[str, np.ndarray]) -> csr_array | None:
+        """Return `bag_inputs` as weights of shape `(n_samples, n_vectors)`, if any."""
+        if not bags:
+            return None
+        sizes = [n_vectors for n_vectors, *_ in self.encoder.bags_]
+        starts = bags["bag_offsets"][:: len(sizes)]
+        values = bags["bag_weights"], bags["bag_indices"], starts
+        return csr_array(values, shape=(len(starts) - 1, sum(sizes)))
+
+    def permute(self, rows: Impressions, name: Any, order: np.ndarray) -> Impressions:
+        """Return encoded rows with the values of a column in another order."""
+        codes, numeric, bags = self.places()[name]
+        source = torch.from_numpy(order)
+        permuted = replace(rows, codes=rows.codes.clone(), numeric=rows.numeric.clone())
+        permuted.codes[:, codes] = rows.codes[:, codes][source]
+        permuted.numeric[:, numeric] = rows.numeric[:, numeric][source]
+        if not bags:
+            return permuted
+        assert rows.bags is not None
+        places = torch.arange(len(order) * rows.n_bags).view(len(order), -1)
+        places[:, bags] = places[:, bags][source]
+        return replace(permuted, bags=gather_bags(rows.bags, places.ravel(), 1))
+
+    def elements(self, bags: Any = None) -> list[Any]:
         """Return the elements of the list columns if they have target statistics."""
-        has_any = self.statistics is not None and self.statistics.lists
-        return self.encoder.elements(bags[0]) if has_any else []
+        if self.statistics is None or not self.statistics.lists:
+            return []
+        arrays = (None if part is None else np.asarray(part) for part in bags)
+        found: list[Any] = self.encoder.elements(bags._make(arrays))
+        return found
 
     def places(self) -> dict[Any, tuple[list[int], list[int], list[int]]]:
         """Return where each column is, in the codes, the numeric inputs and the bags.
@@ -279,10 +279,8 @@ class Schema:
         largest = settings.embedding_dim
         dims: tuple[int, ...] = ()
         if largest == "auto":
-            dims, of_bags = self.automatic_dims, self.widest_bag
-            if of_bags is None:
-                of_bags = widest_bag(self.encoder)
-            largest = max(*dims, of_bags, 1)
+            dims = self.automatic_dims
+            largest = max(*dims, self.widest_bag, 1)
         bin_scales = self.encoder.bin_scales_
         n_statistics = 0 if self.statistics is None else self.statistics.n_outputs
         if features := shared.get("domain_features"):
@@ -369,10 +367,10 @@ class TableRows:
         """Encode validation rows like the rows of a prediction."""
         rows = self.rows
         try:
-            inputs = schema.transform(rows.X)
+            encoded = schema.transform(rows.X)
         except (ValueError, TypeError) as error:
             raise type(error)(f"In {self.origin}: {error}") from error
-        return inputs.impressions(rows.targets.values, self.summary.scaled, rows.groups)
+        return encoded.labelled(rows.targets.values, self.summary.scaled, rows.groups)
 
 
 def read_table(
@@ -407,7 +405,8 @@ def read_table(
     if given.sample_weight is None:
         weight_scale = 1.0  # the weights, if any, are 0 for missing labels
     checked = TableRows(settings, rows.with_weight(), weight_scale, origin)
-    _warn_about_ratio(checked.summary.weights)
+    if given.sample_weight is not None:
+        _warn_about_ratio(checked.summary.weights)
     return checked
 
 
@@ -484,13 +483,8 @@ def column_inputs(
     X, errors = encoder.learn_readable(X)
     shape = X.shape[0], targets.values.shape[1]
     statistics = unfitted_statistics(settings, encoder, shape)
-    schema = Schema(
-        encoder,
-        targets.without_labels(),
-        base_rates(targets.values, parents=targets.parents),
-        statistics,
-        automatic_dims(encoder.cardinalities_),
-    )
+    rates = base_rates(targets.values, parents=targets.parents)
+    schema = Schema.of(settings, encoder, targets.without_labels(), rates, statistics)
     spec = schema.spec(settings)
     names = getattr(encoder, "feature_names_in_", range(encoder.n_features_in_))
     if encoder.sparse_ is not None:
@@ -572,6 +566,39 @@ def grow_schema(schema: Schema, X: Any) -> tuple[Schema, Growth | None]:
         _in_one_table(vectors, [column.n_own for column in before.lists_]),
     )
     return replace(schema, encoder=encoder, statistics=statistics), growth
+
+
+@dataclass(frozen=True)
+class EncodedData:
+    """The rows as tensors, and what the host has learnt of them."""
+
+    train: TrainingRows
+    valid: TrainingRows | None
+    further: Mapping[str, TrainingRows]  # only measured
+    schema: Schema
+    epochs: tuple[str | None, int, int]  # monitored column, first that counts, last
+    n_rows: int  # training and validation rows
+    weight_scale: float  # by which weights were divided
+    holds_out: bool  # whether a part of the rows is held out
+    split_rows: dict[str, Any] | None = None  # that these were drawn from at random
+    unrelated: Mapping[int, float] = field(default_factory=dict)  # of `Targets`
+    growth: Growth | None = None  # of the tables of the earlier net
+    # Codes, labels, task weights and elements of lists of rows that are not in the
+    # target statistics yet.
+    labelled: tuple[np.ndarray, np.ndarray, np.ndarray, list[Any]] | None = None
+
+    def to(self, device: torch.device) -> "EncodedData":
+        """Move the tensors to a device if they fit."""
+        train = self.train.to(device)
+        further = {name: rows.to(train.device) for name, rows in self.further.items()}
+        valid = self.valid
+        if valid is not None and valid.rows is not None:
+            # Both select rows of the same tensors, which are moved once.
+            assert isinstance(train, Impressions)
+            valid = train.at(valid.rows.to(train.device))
+        elif valid is not None:
+            valid = valid.to(device)
+        return replace(self, train=train, valid=valid, further=further)
 
 
 def _in_one_table(origins: Sequence[np.ndarray], sizes: Sequence[int]) -> np.ndarray:

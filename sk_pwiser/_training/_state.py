@@ -1,29 +1,66 @@
 """The state of a fit: continued by later fits, restored after a failure, saved."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import ExitStack, suppress
 from copy import deepcopy
 from dataclasses import dataclass, fields, replace
 from functools import partial
 from itertools import chain
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from sk_pwiser._training._batches import BatchIterator, Impressions
+from sk_pwiser._training._batches import BatchIterator, Impressions, TrainingRows
 from sk_pwiser._training._callbacks import continues, group_arguments
 from sk_pwiser._training._components import build_net, build_network, check_components
 from sk_pwiser._training._devices import device_or_cpu
-from sk_pwiser._training._diagnostics import Rises
 from sk_pwiser._training._net import EpochHistory, MultiTaskNet
 from sk_pwiser._training._optimizers import TABLES, LazyAdam, sparse_tables
 from sk_pwiser._training._schema import STATE_CLASSES as ENCODING_CLASSES
 from sk_pwiser._training._schema import Growth, Schema
-from sk_pwiser._training._settings import Settings, describe
+from sk_pwiser._training._settings import PARAMETER_CONSTRAINTS, Settings, describe
+from sk_pwiser._training._snapshot import PARTS, Snapshot
 from sk_pwiser._utils import Generators, equal, seeded_globally
 from sk_pwiser.networks import NETWORKS
+
+# Number of rows to predict: few relative to the rows of training, and enough to
+# distinguish the share from noise.
+MAX_ROWS, MIN_ROWS = 2_000, 200
+ROWS_PER_TRAINED_ROW = 0.02
+
+# Share of rows above which `fit` warns. Two tasks reach it only if almost every click
+# converts; noise alone does not reach it.
+RISING_SHARE = 0.1
+
+
+class Rises(NamedTuple):
+    """The task that is more probable than its parent in most rows."""
+
+    task: int  # its index
+    share: float  # of the rows in which its probability exceeds that of its parent
+
+
+def find_rises(
+    net: Any, train: TrainingRows, n_epochs: int, left_out: Collection[int] = ()
+) -> Rises | None:
+    """Compare tasks with their parents on a sample of the rows, if it is not small.
+
+    Tasks that are `left_out` are not compared.
+    """
+    n_trained, sample = len(train) * n_epochs, train.sample
+    n_rows = min(MAX_ROWS, len(sample), int(ROWS_PER_TRAINED_ROW * n_trained))
+    parents = enumerate(net.module_.spec.parents)
+    pairs = [(k, p) for k, p in parents if p >= 0 and k not in left_out]
+    if n_rows < MIN_ROWS or not pairs:
+        return None
+    logits = net.forward(sample.spaced(n_rows))
+    shares = [float((logits[:, k] > logits[:, p]).float().mean()) for k, p in pairs]
+    share = max(shares)
+    later, _ = pairs[shares.index(share)]
+    return Rises(later, share) if share >= RISING_SHARE else None
+
 
 # Functions that undo the changes of an update in place, the latest last.
 Undo = list[Callable[[], None]]
@@ -63,7 +100,7 @@ class TrainingResult:
     best_epoch: int  # whose weights the network has
     n_rows: tuple[int, int]  # training and validation rows
     rises: Rises | None = None
-    split: dict[str, Any] | None = None  # random numbers that drew the validation rows
+    split_state: dict[str, Any] | None = None  # that drew the validation rows
     weight_scale: float | None = None  # mean of the weights above 0
     stop_reason: str | None = None  # where and why training ended; None after an update
     split_rows: dict[str, Any] | None = None  # as `find_split` returns them
@@ -71,28 +108,22 @@ class TrainingResult:
 
 def net_state(net: MultiTaskNet) -> dict[str, Any]:
     """Return weights, the states of criterion and optimiser, and the history."""
-    return {
-        "network": dict(net.module_.state_dict()),
-        "criterion": dict(net.criterion_.state_dict()),
-        "optimizer": net.optimizer_.state_dict(),
-        "history": list(net.history),
-        "best": net.best_,
-    }
+    states = Snapshot.take(net, *PARTS, copies=False).states
+    return {**states, "history": list(net.history), "best": net.best_}
 
 
 def load_net_state(net: MultiTaskNet, state: Mapping[str, Any]) -> None:
     """Restore what `net_state` returned, unless the weights do not fit the net."""
-    try:
-        net.module_.load_state_dict(state["network"])
-        net.criterion_.load_state_dict(state["criterion"])
-    except RuntimeError as error:
-        raise ValueError(f"its weights do not fit its parameters: {error}") from error
-    own, saved = net.optimizer_.param_groups, state["optimizer"]
+    own, states = net.optimizer_.param_groups, {part: state[part] for part in PARTS}
     groups = [
         {**group, **{k: v for k, v in now.items() if k in _OF_MACHINE}}
-        for group, now in zip(saved["param_groups"], own, strict=True)
+        for group, now in zip(states["optimizer"]["param_groups"], own, strict=True)
     ]
-    net.optimizer_.load_state_dict({**saved, "param_groups": groups})
+    states["optimizer"] = {**states["optimizer"], "param_groups": groups}
+    try:
+        Snapshot(states).restore(net)
+    except RuntimeError as error:
+        raise ValueError(f"its weights do not fit its parameters: {error}") from error
     net.history = EpochHistory(state["history"])
     net.best_ = state["best"]
 
@@ -411,7 +442,7 @@ def from_state(state: Mapping[str, Any], defaults: Mapping[str, Any]) -> Trainin
     saved = state["settings"]
     if not isinstance(saved, Settings):
         raise ValueError("it has no settings")
-    unknown = vars(saved).keys() - {field.name for field in fields(Settings)}
+    unknown = vars(saved).keys() - PARAMETER_CONSTRAINTS.keys()
     if unknown:
         raise ValueError(f"its settings have {sorted(unknown)}, which are unknown")
     settings = Settings.of({**defaults, **vars(saved)})

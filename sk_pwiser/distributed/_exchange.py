@@ -11,7 +11,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from sk_pwiser._streaming import StreamedImpressions
-from sk_pwiser._training import Batch, BatchIterator, TrainingData
+from sk_pwiser._training import Batch, BatchIterator
 from sk_pwiser._utils import Generators, active
 from sk_pwiser.distributed._jobs import Job
 
@@ -202,7 +202,7 @@ class Shard(StreamedImpressions):
         return max(least, -(-n_own // n_batches))
 
 
-def shards(job: Job, rank: int, n_workers: int) -> TrainingData:
+def shards(job: Job, rank: int, n_workers: int) -> tuple[Shard, Shard | None]:
     """Return a worker's share of the rows of a job."""
     clock = Clock(job.seed)
 
@@ -216,8 +216,8 @@ def shards(job: Job, rank: int, n_workers: int) -> TrainingData:
             clock=clock,
         )
 
-    train, valid = job.data.rows
-    return TrainingData(share(train), None if valid is None else share(valid))
+    valid = job.data.valid
+    return share(job.data.train), None if valid is None else share(valid)
 
 
 class JointIterator:

@@ -12,7 +12,6 @@ import torch
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from sk_pwiser._fit import (
-    EncodedData,
     Plan,
     build,
     check,
@@ -25,11 +24,11 @@ from sk_pwiser._streaming import RowStore, StreamedImpressions, load_rows
 from sk_pwiser._training import (
     BatchIterator,
     Checkpoints,
+    EncodedData,
     Impressions,
     MultiTaskNet,
     Settings,
     Start,
-    TrainingData,
     TrainingResult,
     check_components,
     compared,
@@ -51,8 +50,8 @@ class Job:
 
     @property
     def n_rows(self) -> tuple[int, int]:
-        train, valid = self.data.rows
-        return len(train), 0 if valid is None else len(valid)
+        valid = self.data.valid
+        return len(self.data.train), 0 if valid is None else len(valid)
 
     def start(self) -> Start:
         state = self.plan.random_state.get_state(legacy=False)
@@ -78,7 +77,7 @@ def prepare_job(
     source = read_files(settings, dataset, folder, FILES_PER_PROCESS * n_processes)
     plan = check(settings, source, eval_set)
     data = encode(plan, source, estimator_name)
-    train, valid = data.rows
+    train, valid = data.train, data.valid
     assert isinstance(train, StreamedImpressions)
     if isinstance(valid, Impressions):
         store = RowStore(folder / "eval", max(train.store.sizes))
@@ -87,10 +86,9 @@ def prepare_job(
         load = partial(load_rows, data.schema, None)
         valid = StreamedImpressions(store, load, train.part_rows)
     _check_divisible(plan, data, train)
-    rows = TrainingData(replace(train, on_read=None), valid)
     return Job(
         replace(plan, components=None, eval_rows={}),
-        replace(data, rows=rows),
+        replace(data, train=replace(train, on_read=None), valid=valid),
         deepcopy(plan.random_state).randint(np.iinfo(np.int32).max),
         source.has_groups,
     )
@@ -146,6 +144,7 @@ def run_job(
     )
     net = build(plan, job.data, net_class)
     connect(net)
-    data = replace(job.data, rows=rows)
+    train_rows, valid = rows
+    data = replace(job.data, train=train_rows, valid=valid)
     result = train(plan, data, net, checkpoints=checkpoints)
     return replace(result, settings=job.plan.settings, n_rows=job.n_rows)

@@ -20,7 +20,7 @@ from sk_pwiser._table import (
     read_lists,
     to_float,
 )
-from sk_pwiser._training import Inputs
+from sk_pwiser._training import bag_inputs
 from sk_pwiser._utils import check_choice, import_extra
 from sk_pwiser.export._network import (
     ProbabilityNetwork,
@@ -258,7 +258,7 @@ class RowEncoder:
             self._list_statistics = [(index, tables[j]) for index, j in given.lists]
 
     def encode(self, columns, n_rows):
-        """Return `Inputs` of the values of each field, or one value for all rows."""
+        """Return codes, numeric inputs and bags; a field may have one value for all."""
         codes, numeric, lists, categories = [], [], [], {}
         for field, values in zip(self.fields, columns, strict=True):
             if isinstance(field, ListField):
@@ -289,7 +289,7 @@ class RowEncoder:
         codes = as_rows(codes, n_rows, np.int64)
         # Rare values have target statistics, but no embedding.
         codes = np.where(codes < self._cardinalities, codes, UNSEEN)
-        return Inputs(codes, as_rows(numeric, n_rows, np.float32), bags)
+        return codes, as_rows(numeric, n_rows, np.float32), bags
 
 
 class Scorer:
@@ -449,15 +449,15 @@ class Scorer:
         columns, n_rows = self._read(rows, shared or {})
         if n_rows == 0:  # a request without candidates
             return np.empty((0, self._n_columns), dtype=np.float32)
-        encoded = self._encoder.encode(columns, n_rows)
-        inputs = {"codes": encoded.codes, "numeric": encoded.numeric}
+        codes, numeric, bags = self._encoder.encode(columns, n_rows)
+        inputs = {"codes": codes, "numeric": numeric}
         if self._market is not None:
             index, shifts = self._market
             keys, common = columns[index], np.zeros(len(self.task_names))
             keys = keys.tolist() if isinstance(keys, np.ndarray) else keys
             known = [common if is_missing(k) else shifts.get(k, common) for k in keys]
             inputs["shifts"] = np.array(repeat(known, n_rows))
-        return self._run(inputs | encoded.bag_inputs())
+        return self._run(inputs | bag_inputs(bags))
 
     def _read(self, rows, shared):
         """Return the values of each field, or a shared one, and the number of rows."""

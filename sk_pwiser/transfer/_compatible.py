@@ -252,7 +252,8 @@ def check_labels(estimator, X, Y):
 
 
 def encode(estimator, X, y=None):
-    return estimator._result.schema.transform(X).impressions(y)
+    encoded = estimator._result.schema.transform(X)
+    return encoded if y is None else encoded.labelled(y)
 
 
 def check_weights(weights, n_estimators):

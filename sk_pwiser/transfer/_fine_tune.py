@@ -171,7 +171,7 @@ def fine_tune(
 @runs_callbacks
 def _train_near(estimator, source, data, seen, extends, penalty):
     start = encode_like(estimator, source, data, seen, extends)
-    net, rows, (regularizer, weight) = start.net, start.data.rows.train, penalty
+    net, rows, (regularizer, weight) = start.net, start.data.train, penalty
     of_source = source._result.net.module_
     is_known = load_weights(net.module_, of_source, start.origins, start.vectors)
     # l2_sp leaves free the embeddings of new values and of values that do not occur.
@@ -183,7 +183,7 @@ def _train_near(estimator, source, data, seen, extends, penalty):
     if weight:
         keeps_near = penalised(net, regularizer, weight, rows, is_known, seed)
     with _tables_without_decay(net), keeps_near:
-        return train(start.plan, start.data, net)
+        return train(start.plan, start.data, net, task=start.task)
 
 
 def _check_regularizer(regularizer, weight):

@@ -1,15 +1,16 @@
 """Fits with the encoder of another estimator, so that weights can be compared."""
 
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from sklearn.base import clone
 
-from sk_pwiser._fit import EncodedData, Plan, build, check, encode, train
+from sk_pwiser._fit import Plan, build, check, encode, train
 from sk_pwiser._table import ExtendedStatistics, grow_encoder
 from sk_pwiser._training import (
+    EncodedData,
     GivenRows,
     MultiTaskNet,
     Settings,
@@ -123,8 +124,8 @@ def fit_like(
 @runs_callbacks
 def _train_like(estimator, source, data, seen):
     start = encode_like(estimator, source, data, seen, extends=False)
-    result = train(start.plan, start.data, start.net)
-    _fill_untrained(start.net, start.data.rows.train)
+    result = train(start.plan, start.data, start.net, task=start.task)
+    _fill_untrained(start.net, start.data.train)
     return result
 
 
@@ -136,6 +137,7 @@ class LikeStart(NamedTuple):
     net: MultiTaskNet
     origins: list  # see `extend_schema`
     vectors: list
+    task: Any  # of scikit-learn's callbacks
 
 
 def encode_like(estimator, source, data, seen, extends):
@@ -148,10 +150,11 @@ def encode_like(estimator, source, data, seen, extends):
     # The network is new, and may be of another class.
     check_same_model(settings, replace(earlier.settings, network=settings.network))
     rows = read_table(settings, given, earlier.schema.targets)
-    plan = check(settings, rows, eval_set, task=fit_task(estimator, given))
+    plan = check(settings, rows, eval_set)
     schema, *origins = extend_schema(earlier.schema, rows, seen, extends)
     encoded = encode(plan, rows, type(estimator).__name__, schema)
-    return LikeStart(plan, encoded, build(plan, encoded), *origins)
+    net, task = build(plan, encoded), fit_task(estimator, given)
+    return LikeStart(plan, encoded, net, *origins, task)
 
 
 def extend_schema(schema, rows, seen, extends):

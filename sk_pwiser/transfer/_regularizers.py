@@ -58,7 +58,7 @@ def tred(net, rows, included, seed):
         codes, numeric = inputs["codes"].long(), inputs["numeric"]
         return features_of(initial, (codes.to(net.device), numeric.to(net.device)))
 
-    gates = separate(read, rows.labels(), rows.weights(), seed)
+    gates = separate(read, rows.labels(), rows.column("sample_weight"), seed)
     return lambda inputs, features: distance_penalty(
         features, gates * features_of(initial, inputs)
     )

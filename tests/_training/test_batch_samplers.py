@@ -58,7 +58,7 @@ def test_every_pass_has_a_new_order_of_the_selected_rows():
     assert first.sort().values.tolist() == list(range(0, 100, 2))
     assert len(part) == 50
     assert torch.equal(part.labels(), torch.zeros(50, 1))
-    assert torch.equal(part.weights(), torch.arange(0, 100, 2).float())
+    assert torch.equal(part.column("sample_weight"), torch.arange(0, 100, 2).float())
 
 
 @given(
@@ -146,7 +146,7 @@ def test_rows_without_labels():
     rows = Impressions(torch.zeros(3, 0, dtype=torch.int64), torch.zeros(3, 2))
     inputs, _ = next(iter(BatchIterator(rows, 5)))
     assert set(inputs) == {"codes", "numeric"}
-    assert rows.weights() is None
+    assert rows.column("sample_weight") is None
     assert rows.to(torch.device("cpu")).numeric.shape == (3, 2)
 
 

@@ -131,21 +131,6 @@ def test_an_interrupt_propagates_and_the_earlier_fit_stays(epoch, event, warm_st
     assert_array_equal(model.predict_proba(X), expected.predict_proba(X))
 
 
-@pytest.mark.parametrize("event", ["on_batch_end", "on_epoch_end", "on_train_end"])
-def test_an_interrupted_update_changes_nothing(event):
-    model = small().partial_fit(X, Y)
-    model.set_params(callbacks=[Interrupts(1, event)])
-    interrupting = model.callbacks[0]
-    interrupting.epoch = None
-    model.partial_fit(X, Y)  # builds a net with the callback
-    before = model.predict_proba(X)
-    interrupting.epoch = 1
-    with pytest.raises(KeyboardInterrupt):
-        model.partial_fit(X, Y)
-    assert model.n_iter_ == len(model.history_)
-    assert_array_equal(model.predict_proba(X), before)
-
-
 def test_an_interrupt_ends_a_search():
     search = GridSearchCV(
         small(callbacks=[Interrupts(2)]), {"lr": [0.01, 0.02]}, cv=2, error_score=0.0

@@ -6,7 +6,6 @@ from checkpointed import history
 from numpy.testing import assert_array_equal
 from refusals import X, Y, small
 
-from sk_pwiser.networks import NETWORKS
 from sk_pwiser.weighting import WEIGHTINGS
 
 # The average of the weights replaces the weights of the last step.
@@ -68,10 +67,3 @@ def test_what_ends_a_fit_makes_two_fits_differ(params):
     assert not np.array_equal(parts.predict_proba(X), whole.predict_proba(X))
     # The orders of the rows, and so the first epochs, are the same all the same.
     assert_array_equal(history(parts)[:3], history(whole)[:3])
-
-
-@pytest.mark.parametrize("network", ["shared_bottom", next(iter(NETWORKS))])
-def test_a_continued_fit_is_reproducible(network):
-    params = {"network": network, "network_params": None}
-    first, second = (in_parts([1, 1], **params).predict_proba(X) for _ in range(2))
-    assert_array_equal(first, second)

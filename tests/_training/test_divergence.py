@@ -8,8 +8,8 @@ import torch
 from refusals import X, Y, small
 from scipy.special import xlogy
 
-from sk_pwiser._training._diagnostics import advice, excess_loss
-from sk_pwiser._training._settings import Settings
+from sk_pwiser._training._net import excess_loss
+from sk_pwiser._training._settings import Settings, advice
 
 
 @pytest.mark.parametrize("weighted", [False, True])

@@ -46,12 +46,6 @@ def test_figures_of_the_best_epoch_are_those_of_the_predictions(stopped):
     assert_allclose(best["valid_loss"], sum(losses), rtol=1e-5)
 
 
-def test_training_stops_after_the_epoch_of_the_smallest_validation_loss(stopped):
-    losses = stopped.history_[:, "valid_loss"]
-    assert stopped.best_epoch_ == 1 + np.argmin(losses)
-    assert stopped.n_iter_ == stopped.best_epoch_ + 2 < 60
-
-
 def test_all_rows_of_fit_are_trained_on(stopped):
     """The result is that of a fit without validation rows that ends after the epoch."""
     other = make(max_epochs=stopped.best_epoch_, early_stopping=False).fit(X, Y)
@@ -67,13 +61,6 @@ def test_validation_rows_do_not_influence_the_encoding():
         model = make(early_stopping=False).fit(X, Y, eval_set=(X_LATE, labels))
         assert model.n_iter_ == len(model.history_[:, "valid_loss"]) == 4
         assert_array_equal(model.predict_proba(X), without.predict_proba(X))
-
-
-def test_auc_may_decide():
-    model = make(early_stopping="auc", max_epochs=8).fit(
-        X, Y, eval_set=[X_LATE, Y_LATE]
-    )
-    assert model.best_epoch_ == 1 + np.argmax(model.history_[:, "valid_auc_mean"])
 
 
 def test_the_best_epoch_of_a_warm_start_is_counted_from_the_first_fit():

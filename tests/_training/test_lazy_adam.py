@@ -12,8 +12,13 @@ from skorch.callbacks import Callback
 from torch import nn
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
-from sk_pwiser._training._diagnostics import changed_weights
-from sk_pwiser._training._optimizers import LazyAdam, RowLog, flush_tiny_values
+from sk_pwiser._training._net import changed_weights
+from sk_pwiser._training._optimizers import (
+    LazyAdam,
+    RowLog,
+    WeightAverage,
+    flush_tiny_values,
+)
 from sk_pwiser._training._state import take_back
 from sk_pwiser.datasets import make_ctr_cvr
 
@@ -261,9 +266,12 @@ def test_tiny_moments_become_zeros():
         state["exp_avg"][0, 0] = -1e-31
         state["exp_avg_sq"][0, 0] = 1e-31
     before = [t.clone() for t in (layer.weight, *state.values())]
-    average = torch.tensor([1e-21, 1.0])
-    flush_tiny_values(layer, optimizer, [average])
-    assert_array_equal(average, [0.0, 1.0])
+    average = WeightAverage(layer, 0.9)
+    [*averages] = average.parts[0].averages
+    averages[1][0] = 1e-21
+    flush_tiny_values(layer, optimizer, average)
+    assert averages[1][0] == 0
+    assert averages[1][1] != 0
     for now, then in zip((layer.weight, *state.values()), before, strict=True):
         if now.dim():
             then[0, 0] = 0

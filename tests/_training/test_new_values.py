@@ -115,18 +115,17 @@ def test_training_sees_unseen_values_with_their_statistics():
     X, Y = log()
     model = small(max_epochs=1, target_encoding=["user", "item"]).fit(X, Y)
     layer, schema = model.net_.module_.cpu().input_layer, model._result.schema
-    inputs = schema.transform(X[:500])
-    codes, numeric = map(torch.from_numpy, (inputs.codes, inputs.numeric))
-    [whole] = layer.eval().columns(codes.long(), numeric)
+    known = schema.transform(X[:500])
+    codes, numeric = known.codes.long(), known.numeric
+    [whole] = layer.eval().columns(codes, numeric)
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        [dropped] = layer.train().columns(codes.long(), numeric)
+        [dropped] = layer.train().columns(codes, numeric)
     layer.eval()
     new = X[:500].assign(user=pd.Categorical([-1] * 500))
     unseen = schema.transform(new)
     assert (unseen.codes[:, 0] == UNSEEN).all()
-    codes, numeric = map(torch.from_numpy, (unseen.codes, unseen.numeric))
-    [of_new] = layer.columns(codes.long(), numeric)
+    [of_new] = layer.columns(unseen.codes.long(), unseen.numeric)
     spec = model.net_.module_.spec
     owners = torch.tensor(layer.owners(spec))
     first = len(spec.cardinalities)

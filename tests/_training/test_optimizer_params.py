@@ -150,25 +150,6 @@ def test_the_values_of_the_estimator_are_the_defaults_of_the_embeddings(impressi
     assert (same.predict_proba(impressions.data) == expected).all()
 
 
-@pytest.mark.parametrize(
-    ("params", "message"),
-    [
-        ({"optimizer_params": {"embedding_lr": 0.0}}, "embedding_lr"),
-        ({"optimizer_params": {"embedding_weight_decay": -1.0}}, "embedding_weight"),
-        (
-            {
-                "optimizer": torch.optim.Rprop,
-                "optimizer_params": {"embedding_weight_decay": 0.1},
-            },
-            "has no weight decay",
-        ),
-    ],
-)
-def test_bad_values_are_refused(impressions, params, message):
-    with pytest.raises(ValueError, match=message):
-        fitted(impressions, **params)
-
-
 def test_an_optimizer_with_any_keyword_arguments(impressions):
     class Own(torch.optim.Adam):
         def __init__(self, params, **kwargs):

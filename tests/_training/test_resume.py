@@ -8,8 +8,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from refusals import X, Y, refuses, small
 from skorch.exceptions import DeviceWarning
 
-from sk_pwiser._streaming._store import TrainingData
-from sk_pwiser._training import Impressions
+from sk_pwiser._training import EncodedData, Impressions
 from sk_pwiser.losses import MultiTaskLoss
 from sk_pwiser.networks import SharedBottom
 from sk_pwiser.weighting import TaskWeighting
@@ -68,20 +67,6 @@ def test_components_with_other_parameters_are_refused(earlier, method, now, part
     earlier.set_params(warm_start=True, **now)
     message = f"Training cannot continue .* a different {part}"
     refuses(earlier, ValueError, message, method=method)
-
-
-@BOTH
-def test_another_network_with_tensors_of_the_same_names_is_refused(method):
-    """The conditional heads of ESMM would be taken for heads over impressions."""
-    towers = {"tower_units": (4,)}
-    model = small(network="esmm", network_params=towers, warm_start=True).fit(X, Y)
-    before = model.predict_proba(X)
-    params = {**towers, "bottom_units": ()}
-    model.set_params(network="shared_bottom", network_params=params)
-    message = "with network='shared_bottom': the earlier fit used 'esmm'"
-    with pytest.raises(ValueError, match=f"Training cannot continue {message}"):
-        getattr(model, method)(X, Y)
-    assert_array_equal(model.predict_proba(X), before)
 
 
 @BOTH
@@ -215,8 +200,9 @@ def test_batches_are_on_the_device_of_the_network():
 
 def test_training_and_validation_rows_are_moved_once():
     rows = Impressions(torch.zeros(3, 1), torch.zeros(3, 2), torch.zeros(3, 2))
-    parts = TrainingData(rows.at(torch.tensor([0, 2])), rows.at(torch.tensor([1])))
-    moved = parts.to(torch.device("meta"))
+    parts = rows.at(torch.tensor([0, 2])), rows.at(torch.tensor([1]))
+    data = EncodedData(*parts, {}, None, (None, 1, 1), 3, 1.0, True)
+    moved = data.to(torch.device("meta"))
     assert moved.train.codes.device.type == "meta"
     assert moved.valid.codes is moved.train.codes
     assert (len(moved.train), len(moved.valid)) == (2, 1)
@@ -226,7 +212,7 @@ def test_a_fitted_net_keeps_no_gradients_and_no_second_copy_of_its_weights():
     net = small(early_stopping=True, n_iter_no_change=1, max_epochs=5).fit(X, Y).net_
     assert all(p.grad is None for p in net.module_.parameters())
     stopping = dict(net.callbacks_)["early_stopping"]
-    assert stopping.best_model_weights_ is None
+    assert stopping.best is None
 
 
 @BOTH

@@ -69,10 +69,10 @@ class Watch:
 
         self.parts, train = [], _fit.train
 
-        def watched(plan, data, *args):
-            found = [data.rows.train.rows, data.rows.valid.rows]
+        def watched(plan, data, *args, **kwargs):
+            found = [data.train.rows, data.valid.rows]
             self.parts.append([set(rows.tolist()) for rows in found])
-            return train(plan, data, *args)
+            return train(plan, data, *args, **kwargs)
 
         monkeypatch.setattr(_fit, "train", watched)
 

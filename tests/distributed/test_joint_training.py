@@ -161,7 +161,7 @@ def test_the_rows_of_a_group_are_in_one_file(log, tmp_path):
     job = prepare_job(
         settings, log.by_user, None, tmp_path, n_processes=2, estimator_name="Model"
     )
-    store = job.data.rows.train.store
+    store = job.data.train.store
     assert len(store.sizes) >= 16
     groups = [set(store.read([n])["groups"]) for n in range(len(store.sizes))]
     assert sum(map(len, groups)) == len(set.union(*groups)) == 3_000

@@ -31,8 +31,8 @@ def source():
 
 def features(model, of=None):
     """Return features of the network of `model`, of rows encoded by `of`."""
-    codes, numeric, _ = (of or model)._result.schema.transform(X)
-    inputs = torch.from_numpy(codes).long(), torch.from_numpy(numeric)
+    rows = (of or model)._result.schema.transform(X)
+    inputs = rows.codes.long(), rows.numeric
     device = next(model.net_.module_.parameters()).device
     network = model.net_.module_.eval()
     return features_of(network, tuple(i.to(device) for i in inputs)).cpu().numpy()

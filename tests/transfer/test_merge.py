@@ -184,10 +184,10 @@ def test_statistics_of_batch_normalisation_are_those_of_the_rows():
     members = [with_noise(base, 0.2, seed) for seed in range(2)]
     merged = merge_estimators(base, members, X, objective=None, prior=0.5)
     network = merged.net_.module_.cpu()
-    arrays = merged._result.schema.transform(X)[:2]
-    codes, numeric = map(torch.from_numpy, arrays)
+    rows = merged._result.schema.transform(X)
     with torch.no_grad():
-        hidden = network.hidden(network.input_layer(codes.long(), numeric)).numpy()
+        inputs = network.input_layer(rows.codes.long(), rows.numeric)
+        hidden = network.hidden(inputs).numpy()
     assert_allclose(
         network.norm.running_mean, hidden.mean(axis=0), rtol=1e-4, atol=1e-5
     )
