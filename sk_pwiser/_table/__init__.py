@@ -34,10 +34,12 @@ from sk_pwiser._table._encoder import (
 from sk_pwiser._table._frames import (
     as_table,
     check_same_kind,
+    collected,
     column_of,
     find_column,
     first_known,
     is_dataframe,
+    is_missing,
     is_sparse,
     list_columns,
     probability_frame,
@@ -45,6 +47,7 @@ from sk_pwiser._table._frames import (
     read_numbers,
     reads_in_parts,
     refuse_parts,
+    refuse_unreadable,
     result_frame,
     to_float,
 )
@@ -55,15 +58,12 @@ from sk_pwiser._table._labels import (
     check_targets,
     check_unreserved,
     choose_task_names,
-    collected,
     find_missing,
-    is_missing,
     names_of_columns,
     one_task_labels,
     read_array,
     read_labels,
     read_words,
-    refuse_unreadable,
     zero_one_labels,
 )
 from sk_pwiser._table._lists import (
@@ -81,7 +81,12 @@ from sk_pwiser._table._numbers import (
     NumericColumn,
 )
 from sk_pwiser._table._parts import GroupValues, RowSample
-from sk_pwiser._table._row_values import (
+from sk_pwiser._table._target_statistics import (
+    ExtendedStatistics,
+    TargetStatistics,
+    make_target_statistics,
+)
+from sk_pwiser._table._weights_and_groups import (
     RowSummary,
     WeightScale,
     base_rates,
@@ -92,11 +97,6 @@ from sk_pwiser._table._row_values import (
     n_rows,
     row_weights,
     scale_weights,
-)
-from sk_pwiser._table._target_statistics import (
-    ExtendedStatistics,
-    TargetStatistics,
-    make_target_statistics,
 )
 
 # The classes of the objects in a fitted encoding, which files may contain.

@@ -27,7 +27,7 @@ from sk_pwiser._table._frames import (
     list_columns,
     to_float,
 )
-from sk_pwiser._table._lists import ListColumn, ListSettings, check_lists
+from sk_pwiser._table._lists import ListColumn, check_lists, make_list_columns
 from sk_pwiser._table._numbers import (
     FEW_VALUES,
     NUMERIC_ENCODINGS,
@@ -115,7 +115,7 @@ def make_columns(params, X, names):
     categories = [(n, is_list[i]) for i, n in enumerate(names) if is_category[i]]
     of_lists = [name for name, has_several in categories if has_several]
     of_values = [name for name, has_several in categories if not has_several]
-    lists = ListSettings(params, names, of_lists, of_values)
+    lists = make_list_columns(params, names, vocabularies, of_lists, of_values)
     make_numeric = NUMERIC_ENCODINGS[params["numeric_encoding"]]
     if issubclass(make_numeric, PiecewiseLinearColumn):
         make_numeric = partial(make_numeric, max_bins=params["max_bins"])
@@ -123,10 +123,8 @@ def make_columns(params, X, names):
     for index, name in enumerate(names):
         if name == time:
             column = TimeColumn(name)
-        elif name in lists.numbers:
-            column = lists.numbers[name](name)
-        elif name in of_lists:
-            column = lists.make_column(name, vocabularies[index], params["keeps_rare"])
+        elif name in lists:
+            column = lists[name]
         elif is_category[index]:
             column = CategoryColumn(name, vocabularies[index], params["keeps_rare"])
         else:

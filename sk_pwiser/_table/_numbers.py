@@ -10,12 +10,12 @@ from scipy.special import ndtri
 from sk_pwiser._table._frames import (
     describe,
     infinity_error,
+    is_missing,
     read_lists,
     read_numbers,
     row_chunks,
     to_float,
 )
-from sk_pwiser._table._labels import is_missing
 
 # Number of steps of the distribution function between which ranks are interpolated. The
 # rank of a training value is off by at most one step.

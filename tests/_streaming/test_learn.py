@@ -14,7 +14,7 @@ from sk_pwiser._table import (
     check_targets,
     scale_weights,
 )
-from sk_pwiser._table._row_values import combine_weights
+from sk_pwiser._table._weights_and_groups import combine_weights
 
 PARTS = [slice(0, 30), slice(30, 31), slice(31, 200), slice(200, 300)]
 

@@ -9,13 +9,8 @@ from reprlib import repr as short_repr
 import numpy as np
 
 from sk_pwiser._table._categories import factorize
-from sk_pwiser._table._labels import (
-    collected,
-    is_polars,
-    names_of_columns,
-    read_array,
-    refuse_unreadable,
-)
+from sk_pwiser._table._frames import collected, is_polars, refuse_unreadable
+from sk_pwiser._table._labels import names_of_columns, read_array
 from sk_pwiser._utils import chain_parents, warn_user
 
 
