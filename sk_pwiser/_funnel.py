@@ -26,7 +26,7 @@ def funnel_depth(Y):
     Y : array-like of shape (n_samples, n_tasks) or (n_samples,)
         Labels, 0 or 1; the tasks in funnel order, the click first. Labels of tasks
         after the first may be missing. The labels of a single task may have any two
-        values, of which the second one in increasing order counts as 1.
+        values; the second one in increasing order counts as 1.
 
     Returns
     -------

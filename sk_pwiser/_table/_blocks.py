@@ -233,7 +233,7 @@ class Blocks:
         return not self.by_time or len(self.spans) < len(self.edges)
 
     def last_edge(self, share):
-        """Return the time from which on the last rows come; None without times."""
+        """Return the time at which the last rows begin, or None without times."""
         if not self.by_time or self.sampled.min() == self.sampled.max():
             return None
         return last_edge(self.sampled, share)

@@ -522,7 +522,7 @@ def _content_of(values):
 
 # Doubles hold all whole numbers up to this magnitude.
 EXACT = 2**53
-# The kinds of numbers above it, of which one may be the other, rounded.
+# The kinds of numbers above it: a float may be an integer that was rounded.
 LARGE = {
     "integers above 2^53": (Integral, Decimal),
     "floats above 2^53": (float, np.floating),
@@ -534,7 +534,7 @@ def large_kinds(values):
 
 
 def _find_large(values, kind):
-    """Return a number of one of the kinds of `LARGE`, None if there is none."""
+    """Return a number of one of the kinds of `LARGE`, or None."""
     types = set(map(type, values))
     for cls in types:
         if issubclass(cls, LARGE[kind]):

@@ -235,8 +235,8 @@ SAMPLE_ROWS = 2**18
 # may number the rows.
 MAX_DISTINCT = 0.95
 # Without such a name, ids have at least MANY_VALUES values, and unlike amounts:
-# - this share of neighbouring values of which one is at least twice as frequent as the
-#   other, and not by chance;
+# - in this share of neighbouring values, one value is at least twice as frequent as
+#   the other, and not by chance;
 MIN_UNEQUAL = 0.1
 # - the values with one last digit, such as multiples of 10 and prices below round ones,
 #   are at most this share of the values and of the rows;
@@ -311,8 +311,8 @@ def warn_about_categories(columns):
         )
     if names := contents["dates"]:
         warn_user(
-            f"The category columns {names} contain dates as text, of which later ones "
-            "are unseen values. Convert them, for example by "
+            f"The category columns {names} contain dates as text: later dates "
+            "will be unseen values. Convert them, for example by "
             f"pandas.to_datetime(X[{names[0]!r}]), and derive numbers, such as the "
             f"hour, the weekday or the age in days.{silence}"
         )
@@ -391,7 +391,7 @@ SINCE_IMPRESSION = "__since_impression"
 
 
 def history_column(names):
-    """Return the name of a column that `HistoryFeatures` made, None without one."""
+    """Return the name of a column that `HistoryFeatures` made, or None."""
     found = (n for n in names if isinstance(n, str) and n.endswith(SINCE_IMPRESSION))
     return next(found, None)
 

@@ -157,7 +157,10 @@ class TableEncoder:
             warn_about_categories(self.columns_)
 
     def transform(self, X, n_further=0):
-        """Return codes, float32 inputs, `n_further` of them empty, and bags if any."""
+        """Return codes, float32 inputs, and bags if the table has any.
+
+        The last `n_further` inputs are left to the caller.
+        """
         X = self._validate(X, reset=False)
         columns = self._list_columns(X)
         pairs = self._pair(columns, CategoryColumn)
@@ -181,7 +184,7 @@ class TableEncoder:
         return self.read_lists(columns) if is_list else self._pair(columns, kind)
 
     def _list_columns(self, X):
-        """Return the columns of a table, None for that of the times if it has none."""
+        """Return the columns of a table, with None for times that it lacks."""
         if self.sparse_ is not None:
             return []
         columns = list_columns(X)
@@ -255,7 +258,7 @@ class TableEncoder:
         return items, *(of_name.get(name, (None, None))[1] for name in names)
 
     def _stack(self, columns, n_samples, codes, bags, n_further):
-        """Return tables of codes and of numeric inputs, and the joint bags if any."""
+        """Return tables of codes and of numeric inputs, and joint bags if any."""
         numeric = np.empty((n_samples, self.n_numeric_ + n_further), dtype=np.float32)
         pairs = [
             (encoder, encoder.load(column))

@@ -75,7 +75,7 @@ class ReadLabels(NamedTuple):
     """Labels that were read, but whose values are not checked yet."""
 
     values: np.ndarray  # (n_samples, n_tasks) or (n_samples,), 0 where missing
-    missing: np.ndarray | None  # of the same shape; None if none is missing
+    missing: np.ndarray | None  # of the same shape, or None
     columns: list | None  # names, if there are any
 
 
@@ -142,7 +142,7 @@ def _word(label, default=None):
 
 
 def find_missing(labels):
-    """Return where an array has missing values, or None if it has none."""
+    """Return where an array has missing values, or None."""
     if labels.dtype == object:
         missing = np.frompyfunc(is_missing, 1, 1)(labels).astype(bool)
     elif labels.dtype.kind in "iub":
@@ -397,7 +397,7 @@ class Targets:
     def problems(self, constant_tasks=True, task_space="entire", weights=None):
         """Name broken funnels, constant tasks, and labels missing not at random.
 
-        `weights`, (n_samples, n_tasks), are those of the labels, if there are any.
+        `weights` are those of the labels, (n_samples, n_tasks), or None.
         """
         messages = list(self._broken_funnel_messages(task_space))
         if constant_tasks:
@@ -473,7 +473,7 @@ class Targets:
         """Say that tasks may presuppose another one than they are said to, or none."""
         parents, unrelated = list(self.parents), self.unrelated()
         for k, share in unrelated.items():
-            # Of those that the given one presupposes, the last one that fits.
+            # The last one that fits among the tasks that the given parent presupposes.
             path = reversed(path_to(parents[k], self.parents)[:-1])
             fits = (j for j in path if self._share_without(k, j) < share / 10)
             parents[k] = next(fits, -1)

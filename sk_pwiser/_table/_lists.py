@@ -31,7 +31,7 @@ class Bags(NamedTuple):
 
     offsets: np.ndarray  # int64 (n_samples * n_bags + 1,), where bags start
     indices: np.ndarray
-    weights: np.ndarray | None  # float32 (n_entries,); None if all are 1
+    weights: np.ndarray | None  # float32 (n_entries,), or None for ones
     ages: np.ndarray | None = None  # float32 (n_entries,), scaled; NaN if unknown
 
 

@@ -46,7 +46,7 @@ REPLACED = (
 class TargetStatistics:
     r"""Rates of the tasks per value of category columns, shrunk to the base rate.
 
-    A value with n rows of which k are positive gives, for each task,
+    A value with n rows, k of them positive, gives, for each task,
 
     .. math:: \operatorname{logit} \frac{k + a p}{n + a} - \operatorname{logit} p
 
@@ -148,7 +148,7 @@ class TargetStatistics:
 
     def _begin(self, total, ones, earlier):
         self.n_tasks_ = len(total)
-        # Of the training rows: sums of weights, and of the weights of positive labels.
+        # Sums of weights of the training rows, and of their positive labels.
         self.totals_ = np.stack([total, ones])
         # The number of rows that values are encoded by; per table, the number that its
         # frequencies were learnt from, and how many rows more an earlier fit had that
@@ -390,9 +390,9 @@ class ExtendedStatistics(TargetStatistics):
     """The statistics of an earlier fit, with its scales, extended by other rows.
 
     `origins` has an array per category column: the code that each code has in `source`,
-    -1 for new values. `vectors` has the same per list column; None if their vocabulary
-    has not grown. `rows`, "new" or "seen", says whether `source` was learned from the
-    rows, and `adds` whether the statistics are to include new ones.
+    -1 for new values. `vectors` has the same per list column, or is None if their
+    vocabularies have not grown. `rows` is "seen" if `source` was learned from the rows,
+    otherwise "new"; if it `adds`, the statistics are to include new ones.
     """
 
     def __init__(self, source, origins, rows, adds, vectors=None):

@@ -89,7 +89,7 @@ def combine_weights(targets, sample_weight, *, is_part=False):
 
 
 def scale_weights(weights):
-    """Return weights above 0 with a mean of 1, float32; None if all are 1."""
+    """Return weights above 0 with a mean of 1, float32, or None for ones."""
     scale = WeightScale(weights[:1].size)
     scale.add(weights)
     return scale.apply(weights)
@@ -128,7 +128,7 @@ class WeightScale:
 
     @property
     def own_mean(self):
-        """The mean of the weights above 0 that were added, None without any."""
+        """The mean of the weights above 0 that were added, or None."""
         if not self.n_positive:
             return None
         return self.largest * (self.total / self.n_positive)
@@ -143,7 +143,7 @@ class WeightScale:
         return self.is_binary and not self.has_zero
 
     def apply(self, weights):
-        """Scale weights that were added; None if all added ones are 1 in the end."""
+        """Return scaled weights, or None if all that were added are scaled to 1."""
         if self.is_even:
             return None
         if self.per_task:
@@ -280,15 +280,14 @@ class RowSummary:
 
     @cached_property
     def scaled(self):
-        """The scaled weights of rows in one part, None if all are 1."""
-        targets, weights = self.whole
-        return self._scale(weights, len(targets.values))
+        """The scaled weights of rows in one part, or None for ones."""
+        weights = np.ones(self.n_rows) if self.whole[1] is None else self.whole[1]
+        return self.weights.apply(weights)
 
     def scale(self, weights, n_rows):
-        """Return the scaled weights of rows that were added, None if all are 1."""
-        return self._scale(weights, n_rows) if self.whole is None else self.scaled
-
-    def _scale(self, weights, n_rows):
+        """Return the scaled weights of rows that were added, or None for ones."""
+        if self.whole is not None:
+            return self.scaled
         return self.weights.apply(np.ones(n_rows) if weights is None else weights)
 
     @property
@@ -310,7 +309,7 @@ class RowSummary:
         )
 
     def label_weights(self):
-        """Return the weights of the labels of `targets`, None if equal for tasks."""
+        """Return the weights of the labels, or None if the tasks share them."""
         if not self.per_task:
             return None
         return self.scaled if self.whole else np.array(list(self.sums.values()))
@@ -373,7 +372,7 @@ def check_match(X, n_samples, *, input_name="X", **others):
 
 
 def _reordered_row(index, other):
-    """Return the first row whose labels differ, None unless both have the same ones."""
+    """Return the first row whose labels differ, if both have the same labels."""
     kinds = [_kind_of_labels(index), _kind_of_labels(other)]
     if None not in kinds and kinds[0] != kinds[1]:
         return None
@@ -397,7 +396,7 @@ def _lacks_first(index, other):
 
 
 def _kind_of_labels(index):
-    """Return the kind of all labels, None if the dtype allows several.
+    """Return the kind of all labels, or None if the dtype allows several.
 
     Labels of different kinds are never equal.
     """
