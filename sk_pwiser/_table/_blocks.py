@@ -130,9 +130,9 @@ class RowOrder:
 
 
 def explained_share(n, k):
-    """Return the share of the variance of labels that blocks explain, of the largest.
+    """Return the variance of labels that blocks explain, over the largest possible one.
 
-    The blocks have k positives among n rows. The share is 0 if it may be due to chance.
+    The blocks have k positives among n rows. The result is 0 if it may be chance.
     """
     n, k = n[n > 0], k[n > 0]
     if not 0 < k.sum() < n.sum() or len(n) < 2:

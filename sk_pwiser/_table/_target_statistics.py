@@ -138,7 +138,7 @@ class TargetStatistics:
         return tables
 
     def _by_table(self, codes, lists):
-        """Return, per table, places of inputs and their elements, first the counted."""
+        """Return, per table, the places of inputs with their elements; it counts the first."""
         columns = [(j, Elements(codes[:, c])) for j, c in enumerate(self.columns)]
         parts = [*columns, *((j, lists[column]) for column, j in self.lists)]
         by_table = [[] for _ in self.cardinalities]
