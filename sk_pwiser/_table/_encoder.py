@@ -85,7 +85,7 @@ class TableEncoder:
     n_features_in_: int = field(init=False, repr=False)
 
     def fit_transform(self, X, sample_weight=None, n_further=None):
-        """Learn and encode a table, with `n_further(self)` more columns for the caller."""
+        """Learn and encode a table; the caller fills `n_further(self)` more inputs."""
         X = self.begin(X)
         columns = self._list_columns(X)
         codes, bags = self._learn(X, columns, sample_weight)

@@ -138,7 +138,7 @@ class TargetStatistics:
         return tables
 
     def _by_table(self, codes, lists):
-        """Return, per table, the places of inputs with their elements; it counts the first."""
+        """Return the places and elements of inputs by table, which counts the first."""
         columns = [(j, Elements(codes[:, c])) for j, c in enumerate(self.columns)]
         parts = [*columns, *((j, lists[column]) for column, j in self.lists)]
         by_table = [[] for _ in self.cardinalities]
