@@ -27,7 +27,7 @@ from sk_pwiser._table._frames import (
     list_columns,
     to_float,
 )
-from sk_pwiser._table._lists import ListColumn, check_lists, make_list_columns
+from sk_pwiser._table._lists import check_lists, make_list_columns
 from sk_pwiser._table._numbers import (
     FEW_VALUES,
     NUMERIC_ENCODINGS,
@@ -378,12 +378,8 @@ def vector_counts(encoder):
     """Return the numbers of embeddings by column; a list may share those of another."""
     if encoder.sparse_ is not None:
         return {"sparse columns": encoder.sparse_.n_vectors}
-    names = encoder.category_names_
-    lists = [c for c in encoder.columns_ if isinstance(c, ListColumn)]
-    return {
-        **dict(zip(names, encoder.cardinalities_, strict=True)),
-        **{column.name: column.n_own for column in lists},
-    }
+    counts = dict(zip(encoder.category_names_, encoder.cardinalities_, strict=True))
+    return counts | {column.name: column.n_own for column in encoder.lists_}
 
 
 # How the name of a column of `HistoryFeatures` ends that it has for each key.

@@ -265,6 +265,7 @@ class TargetStatistics:
         return self._encode(codes, lists, tables, block)
 
     def _encode(self, codes, lists, tables, block=None):
+        width = self.n_tasks_ + 1  # of each column
         found = np.empty((len(codes), self.n_outputs), dtype=np.float32)
         for table, own in zip(tables, self._by_table(codes, lists), strict=True):
             for place, elements in own:
@@ -272,7 +273,8 @@ class TargetStatistics:
                     inputs = table[elements.codes]
                 else:
                     inputs = table.find(elements.repeat(block), elements.codes)
-                found[:, self._slice(place)] = elements.means(inputs)
+                columns = slice(place * width, (place + 1) * width)
+                found[:, columns] = elements.means(inputs)
         return found
 
     def counted(self, codes, lists=()):
@@ -327,10 +329,6 @@ class TargetStatistics:
     def _set(self, all_counts, table, codes, counts, inputs):
         all_counts[..., codes] = counts
         table[codes] = inputs
-
-    def _slice(self, j):
-        width = self.n_tasks_ + 1
-        return slice(j * width, (j + 1) * width)
 
     def _update_tables(self):
         self.tables_ = [self._inputs(j, c) for j, c in enumerate(self.counts_)]

@@ -82,7 +82,9 @@ def combine_weights(targets, sample_weight, *, is_part=False):
             targets = targets.without(weights == 0)
     if targets.missing is not None:
         known = (~targets.missing).astype(np.float64)
-        weights = known if weights is None else known * _per_task(weights)
+        if weights is not None:
+            known *= weights.reshape(len(weights), -1)
+        weights = known
         if not is_part and not weights.any():
             raise ValueError("sample_weight must not be zero for every known label.")
     return targets, weights
@@ -188,10 +190,6 @@ def _without_smallest(weights):
         f"{is_lost.sum()} other weights above 0, which count as 0."
     )
     return np.where(is_lost, 0.0, weights)
-
-
-def _per_task(weights):
-    return weights[:, np.newaxis] if weights.ndim == 1 else weights
 
 
 def base_rates(y, weights=None, parents=None):
@@ -380,19 +378,14 @@ def _reordered_row(index, other):
     if not is_one_type and kinds != ["number", "number"]:
         index, other = (one.to_flat_index().astype(object) for one in (index, other))
         # Most of these pairs have nothing in common, which one label tells fast.
-        if _lacks_first(index, other) or _lacks_first(other, index):
-            return None
+        for own, first in ((index, other[:1]), (other, index[:1])):
+            if not (first.isna().any() or own.isin(first).any()):
+                return None
     codes, labels = index.append(other).factorize(use_na_sentinel=False)
     own, others = np.split(codes, 2)
     differs = own != others
     is_same = all(np.bincount(c, minlength=len(labels)).all() for c in (own, others))
     return int(differs.argmax()) if is_same and differs.any() else None
-
-
-def _lacks_first(index, other):
-    """Return whether an index lacks the first label of another one."""
-    first = other[:1]
-    return not (first.isna().any() or index.isin(first).any())
 
 
 def _kind_of_labels(index):
