@@ -345,21 +345,6 @@ def test_labels_are_accepted_as_y_and_as_Y(table):
     assert_array_equal(linear().fit(X, y=Y, groups=groups).values(X), expected)
 
 
-def test_polars_gives_the_same_as_pandas():
-    polars = pytest.importorskip("polars")
-    X, Y, session = frame()
-    X = X.assign(user=X["user"].astype(str), price=X["price"].astype(float))
-    columns = {name: X[name].to_list() for name in X}
-    other = polars.DataFrame(columns)
-    other = other.with_columns(polars.col("price").fill_nan(None))
-    maker = SessionCriticWeights(small(), target="return", random_state=0)
-    X["user"], X["page"] = X["user"].astype("category"), X["page"].astype("category")
-    expected = maker.fit(X, Y, groups=session).weights(X)
-    assert_array_equal(
-        clone(maker).fit(other, Y, groups=session).weights(other), expected
-    )
-
-
 def test_parameters_are_stored_untouched_and_global_generators_left_alone(table):
     X, Y, groups, _ = table
     base, critic = Known(P), DecisionTreeRegressor(random_state=0)

@@ -23,7 +23,6 @@ from sk_pwiser._table._frames import (
     find_column,
     has_category_dtype,
     has_lists,
-    is_dataframe,
     list_columns,
     to_float,
 )
@@ -131,27 +130,6 @@ def make_columns(params, X, names):
             column = (ArrayColumn if is_list[index] else make_numeric)(name)
         columns.append(column)
     return columns
-
-
-def align_columns(X, names, time=None):
-    """Return a DataFrame with the columns of fit, in their order, if it has them.
-
-    It may lack the column `time`.
-    """
-    if names is None or not is_dataframe(X) or has_columns(X, names, time):
-        return X
-    found, names = list(X.columns), list(names)
-    if time not in found:
-        names = [name for name in names if name != time]
-    if len(set(found)) < len(found) or not set(names) <= set(found):
-        return X
-    extra = [column for column in found if column not in set(names)]
-    if extra:
-        warn_user(
-            f"X has {len(extra)} column(s) not seen in fit, which are ignored: "
-            f"{', '.join(map(repr, extra[:5]))}{', ...' if len(extra) > 5 else ''}."
-        )
-    return X.select(names) if hasattr(X, "select") else X[names]
 
 
 def has_columns(X, names, time=None):

@@ -20,7 +20,6 @@ from sk_pwiser._table._categories import (
 )
 from sk_pwiser._table._column_kinds import (
     TimeColumn,
-    align_columns,
     has_columns,
     has_form,
     make_columns,
@@ -194,8 +193,26 @@ class TableEncoder:
         return columns
 
     def align(self, X):
-        names = getattr(self, "feature_names_in_", None)
-        return align_columns(as_table(X), names, self.time_column)
+        """Return a table with the columns of fit, in their order, if it has them.
+
+        It may lack the column of times.
+        """
+        X, names = as_table(X), getattr(self, "feature_names_in_", None)
+        is_read = names is not None and is_dataframe(X)
+        if not is_read or has_columns(X, names, self.time_column):
+            return X
+        found, names = list(X.columns), list(names)
+        if self.time_column not in found:
+            names = [name for name in names if name != self.time_column]
+        if len(set(found)) < len(found) or not set(names) <= set(found):
+            return X
+        extra = [column for column in found if column not in set(names)]
+        if extra:
+            warn_user(
+                f"X has {len(extra)} column(s) not seen in fit, which are ignored: "
+                f"{', '.join(map(repr, extra[:5]))}{', ...' if len(extra) > 5 else ''}."
+            )
+        return X.select(names) if hasattr(X, "select") else X[names]
 
     def _validate(self, X, reset):
         """Check a table, in transform including the number and names of its columns."""
