@@ -7,14 +7,9 @@ import numpy as np
 from sklearn.utils import check_consistent_length, check_random_state
 from sklearn.utils.random import sample_without_replacement
 
-from sk_pwiser._table import (
-    check_groups,
-    check_match,
-    collected,
-    one_task_labels,
-    read_labels,
-    zero_one_labels,
-)
+from sk_pwiser._table._frames import collected
+from sk_pwiser._table._labels import one_task_labels, read_labels, zero_one_labels
+from sk_pwiser._table._weights_and_groups import check_groups, check_match
 from sk_pwiser._utils import CHAIN, read_task_parents, warn_user
 
 
@@ -26,7 +21,7 @@ def funnel_depth(Y):
     Y : array-like of shape (n_samples, n_tasks) or (n_samples,)
         Labels, 0 or 1; the tasks in funnel order, the click first. Labels of tasks
         after the first may be missing. The labels of a single task may have any two
-        values, of which the second one in increasing order counts as 1.
+        values; the second one in increasing order counts as 1.
 
     Returns
     -------

@@ -5,7 +5,8 @@ from inspect import signature
 
 from sklearn.utils._param_validation import StrOptions
 
-from sk_pwiser._table import NUMERIC_ENCODINGS, reads_in_parts
+from sk_pwiser._table._frames import reads_in_parts
+from sk_pwiser._table._numbers import NUMERIC_ENCODINGS
 from sk_pwiser._training import PARAMETER_CONSTRAINTS, GivenRows
 from sk_pwiser._utils import nearest
 

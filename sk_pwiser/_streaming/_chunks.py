@@ -18,7 +18,7 @@ from sk_pwiser._table._labels import (
     check_targets,
     choose_task_names,
 )
-from sk_pwiser._table._row_values import RowSummary, combine_weights
+from sk_pwiser._table._weights_and_groups import RowSummary, combine_weights
 from sk_pwiser._training._schema import Rows, Schema
 from sk_pwiser._training._settings import Settings
 from sk_pwiser._utils import in_background, read_task_parents, warn_user

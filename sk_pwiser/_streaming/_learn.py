@@ -10,7 +10,7 @@ from sk_pwiser._table._encoder import elements_of, learn_constant_columns
 from sk_pwiser._table._frames import as_table, list_columns
 from sk_pwiser._table._numbers import NumericColumn
 from sk_pwiser._table._parts import RowSample
-from sk_pwiser._table._row_values import row_weights, scale_weights
+from sk_pwiser._table._weights_and_groups import row_weights, scale_weights
 from sk_pwiser._utils import warn_user
 
 

@@ -7,8 +7,8 @@ import numpy as np
 
 from sk_pwiser._table._categories import FIRST_VALUE
 
-# All pairs of a block and a code have a place of their own if there are at most so many
-# per row; otherwise the pairs are sorted, which takes longer but less memory.
+# Every pair of a block and a code has a place of its own if there are at most this many
+# pairs per row. Otherwise the pairs are sorted, which takes longer but less memory.
 MOST_PAIRS = 4
 
 

@@ -130,9 +130,9 @@ class RowOrder:
 
 
 def explained_share(n, k):
-    """Return the share of the variance of labels that blocks explain, of the largest.
+    """Return the variance of labels that blocks explain, over the largest possible one.
 
-    The blocks have k positives among n rows. The share is 0 if it may be due to chance.
+    The blocks have k positives among n rows. The result is 0 if it may be chance.
     """
     n, k = n[n > 0], k[n > 0]
     if not 0 < k.sum() < n.sum() or len(n) < 2:
@@ -233,7 +233,7 @@ class Blocks:
         return not self.by_time or len(self.spans) < len(self.edges)
 
     def last_edge(self, share):
-        """Return the time from which on the last rows come; None without times."""
+        """Return the time at which the last rows begin, or None without times."""
         if not self.by_time or self.sampled.min() == self.sampled.max():
             return None
         return last_edge(self.sampled, share)

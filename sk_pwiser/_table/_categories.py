@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
+from functools import cache
 from itertools import chain, compress
 from numbers import Integral, Real
 from typing import Any, ClassVar, NamedTuple
@@ -45,45 +46,40 @@ class Vocabulary(NamedTuple):
         return self.max_categories - 1
 
 
+DEFAULT = Vocabulary()
+
+
 def check_vocabulary(params):
     for name in Vocabulary._fields:
-        value = params[name]
-        if isinstance(value, Mapping):
-            for column, number in value.items():
-                _check_count(name, number, f"{name}[{column!r}]")
-        elif value is not None or name == "min_frequency":
-            _check_count(name, value, name)
-
-
-def _check_count(name, value, place):
-    number = check_integer(place, value, at_least=1)
-    if name == "n_hash_buckets" and number > MAX_BUCKETS:
-        raise ValueError(f"{place} must be at most {MAX_BUCKETS}; got {value}.")
+        numbers = {name: params[name]}
+        if isinstance(params[name], Mapping):
+            numbers = {f"{name}[{column!r}]": n for column, n in params[name].items()}
+        elif params[name] is None and name != "min_frequency":
+            continue
+        for place, value in numbers.items():
+            number = check_integer(place, value, at_least=1)
+            if name == "n_hash_buckets" and number > MAX_BUCKETS:
+                raise ValueError(f"{place} must be at most {MAX_BUCKETS}; got {value}.")
 
 
 def read_vocabularies(params, names, is_category):
     """Return the `Vocabulary` of each column, from numbers for all or by column."""
-    defaults = Vocabulary()._asdict()
-    numbers = [
-        _numbers(name, params[name], default, names, is_category)
-        for name, default in defaults.items()
-    ]
+    numbers = []
+    for name, default in DEFAULT._asdict().items():
+        value, found = params[name], {}
+        if not isinstance(value, Mapping):
+            numbers.append([value] * len(names))
+            continue
+        for column, number in value.items():
+            index = find_column(name, column, names)
+            if not is_category[index]:
+                known = list(compress(names, is_category))
+                check_among(name, column, known, "category column")
+            if index in found:
+                raise ValueError(f"{name} contains the column {names[index]!r} twice.")
+            found[index] = number
+        numbers.append([found.get(index, default) for index in range(len(names))])
     return [Vocabulary(*of_column) for of_column in zip(*numbers, strict=True)]
-
-
-def _numbers(name, value, default, names, is_category):
-    if not isinstance(value, Mapping):
-        return [value] * len(names)
-    found = {}
-    for column, number in value.items():
-        index = find_column(name, column, names)
-        if not is_category[index]:
-            known = list(compress(names, is_category))
-            check_among(name, column, known, "category column")
-        if index in found:
-            raise ValueError(f"{name} contains the column {names[index]!r} twice.")
-        found[index] = number
-    return [found.get(index, default) for index in range(len(names))]
 
 
 def hash_values(values):
@@ -271,7 +267,6 @@ N_CHECKED, MANY_VALUES = 1_000, 100
 USUAL_SHARE = 0.5
 
 MISSING, UNSEEN, FIRST_VALUE = 0, 1, 2
-DEFAULT = Vocabulary()
 
 
 class Codes(NamedTuple):
@@ -326,15 +321,10 @@ class CategoryColumn:
 
     def fit_transform(self, column, *others):
         """Learn the values of a column, and of others, and return its `Codes`."""
-        if others:
-            values, counts, kinds, n_missing = self.count(column, *others)
-            self.learn(values, counts, n_missing > 0, kinds)
-            return self.transform(column)
-        indices, values = self._factorize(column)
-        *counts, n_missing = count_values(indices, len(values)).tolist()
-        kinds = kinds_of(values) | large_kinds(values)
+        found = [self._factorize(each) for each in (column, *others)]
+        values, counts, kinds, n_missing = self._count(found)
         self.learn(values, counts, n_missing > 0, kinds)
-        return self._encode(indices, values)
+        return self._encode(*found[0])
 
     def learn(self, values, counts, has_missing, kinds, n_others=0):
         """Learn values; `n_others` rows have further ones, without codes."""
@@ -404,12 +394,15 @@ class CategoryColumn:
 
         The kinds include those of `LARGE` numbers.
         """
+        return self._count(list(map(self._factorize, columns)))
+
+    def _count(self, factorized):
         start = f"shared_embeddings: column {self.name!r} contains"
         other = ", but a list column that shares its vocabulary contains"
-        total, all_kinds, n_all_missing = Counter(), set(), 0
-        for column in columns:
-            indices, values = self._factorize(column)
-            *counts, n_missing = count_values(indices, len(values)).tolist()
+        total, all_kinds, n_missing = Counter(), set(), 0
+        for indices, values in factorized:
+            *counts, n_own = count_values(indices, len(values)).tolist()
+            n_missing += n_own
             kinds = kinds_of(values)
             if all_kinds and kinds and all_kinds.isdisjoint(kinds):
                 before = " and ".join(sorted(all_kinds - LARGE.keys()))
@@ -418,9 +411,10 @@ class CategoryColumn:
                 )
             check_exact(values, all_kinds, start, other)
             all_kinds |= kinds | large_kinds(values)
-            n_all_missing += n_missing
+            if len(factorized) == 1:  # millions of values need no further dict
+                return values, counts, all_kinds, n_missing
             total.update(dict(zip(values, counts, strict=True)))
-        return list(total), list(total.values()), all_kinds, n_all_missing
+        return list(total), list(total.values()), all_kinds, n_missing
 
     def _factorize(self, column):
         try:
@@ -472,11 +466,23 @@ def sort_values(values):
     return list(chain.from_iterable(map(_sort_if_comparable, groups.values())))
 
 
+KINDS = "numbers", "text", "other objects"
+
+
+@cache
 def _rank(cls):
-    kind = _kind(cls)
-    if kind == "other objects":
-        return 2, f"{cls.__module__}.{cls.__qualname__}"
-    return ("numbers", "text").index(kind), ""
+    """Return the index of the kind of a class, and the name of one of other objects."""
+    if issubclass(cls, str):
+        return 1, ""
+    # Decimal and the bool of numpy are comparable with numbers, but not registered as
+    # Real.
+    if issubclass(cls, Real | Decimal | np.bool_):
+        return 0, ""
+    return 2, f"{cls.__module__}.{cls.__qualname__}"
+
+
+def kinds_of(values):
+    return {KINDS[_rank(cls)[0]] for cls in set(map(type, values))}
 
 
 def _sort_if_comparable(values):
@@ -514,21 +520,9 @@ def _content_of(values):
     return "amounts" if 2 * n_fractions >= len(values) else None
 
 
-def kinds_of(values):
-    return {_kind(cls) for cls in set(map(type, values))}
-
-
-def _kind(cls):
-    if issubclass(cls, str):
-        return "text"
-    # Decimal and the bool of numpy are comparable with numbers, but not registered as
-    # Real.
-    return "numbers" if issubclass(cls, Real | Decimal | np.bool_) else "other objects"
-
-
 # Doubles hold all whole numbers up to this magnitude.
 EXACT = 2**53
-# The kinds of numbers above it, of which one may be the other, rounded.
+# The kinds of numbers above it: a float may be an integer that was rounded.
 LARGE = {
     "integers above 2^53": (Integral, Decimal),
     "floats above 2^53": (float, np.floating),
@@ -540,7 +534,7 @@ def large_kinds(values):
 
 
 def _find_large(values, kind):
-    """Return a number of one of the kinds of `LARGE`, None if there is none."""
+    """Return a number of one of the kinds of `LARGE`, or None."""
     types = set(map(type, values))
     for cls in types:
         if issubclass(cls, LARGE[kind]):

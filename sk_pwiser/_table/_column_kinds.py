@@ -23,11 +23,10 @@ from sk_pwiser._table._frames import (
     find_column,
     has_category_dtype,
     has_lists,
-    is_dataframe,
     list_columns,
     to_float,
 )
-from sk_pwiser._table._lists import ListColumn, ListSettings, check_lists
+from sk_pwiser._table._lists import check_lists, make_list_columns
 from sk_pwiser._table._numbers import (
     FEW_VALUES,
     NUMERIC_ENCODINGS,
@@ -115,7 +114,7 @@ def make_columns(params, X, names):
     categories = [(n, is_list[i]) for i, n in enumerate(names) if is_category[i]]
     of_lists = [name for name, has_several in categories if has_several]
     of_values = [name for name, has_several in categories if not has_several]
-    lists = ListSettings(params, names, of_lists, of_values)
+    lists = make_list_columns(params, names, vocabularies, of_lists, of_values)
     make_numeric = NUMERIC_ENCODINGS[params["numeric_encoding"]]
     if issubclass(make_numeric, PiecewiseLinearColumn):
         make_numeric = partial(make_numeric, max_bins=params["max_bins"])
@@ -123,37 +122,14 @@ def make_columns(params, X, names):
     for index, name in enumerate(names):
         if name == time:
             column = TimeColumn(name)
-        elif name in lists.numbers:
-            column = lists.numbers[name](name)
-        elif name in of_lists:
-            column = lists.make_column(name, vocabularies[index], params["keeps_rare"])
+        elif name in lists:
+            column = lists[name]
         elif is_category[index]:
             column = CategoryColumn(name, vocabularies[index], params["keeps_rare"])
         else:
             column = (ArrayColumn if is_list[index] else make_numeric)(name)
         columns.append(column)
     return columns
-
-
-def align_columns(X, names, time=None):
-    """Return a DataFrame with the columns of fit, in their order, if it has them.
-
-    It may lack the column `time`.
-    """
-    if names is None or not is_dataframe(X) or has_columns(X, names, time):
-        return X
-    found, names = list(X.columns), list(names)
-    if time not in found:
-        names = [name for name in names if name != time]
-    if len(set(found)) < len(found) or not set(names) <= set(found):
-        return X
-    extra = [column for column in found if column not in set(names)]
-    if extra:
-        warn_user(
-            f"X has {len(extra)} column(s) not seen in fit, which are ignored: "
-            f"{', '.join(map(repr, extra[:5]))}{', ...' if len(extra) > 5 else ''}."
-        )
-    return X.select(names) if hasattr(X, "select") else X[names]
 
 
 def has_columns(X, names, time=None):
@@ -237,8 +213,8 @@ SAMPLE_ROWS = 2**18
 # may number the rows.
 MAX_DISTINCT = 0.95
 # Without such a name, ids have at least MANY_VALUES values, and unlike amounts:
-# - this share of neighbouring values of which one is at least twice as frequent as the
-#   other, and not by chance;
+# - in this share of neighbouring values, one value is at least twice as frequent as
+#   the other, and not by chance;
 MIN_UNEQUAL = 0.1
 # - the values with one last digit, such as multiples of 10 and prices below round ones,
 #   are at most this share of the values and of the rows;
@@ -313,8 +289,8 @@ def warn_about_categories(columns):
         )
     if names := contents["dates"]:
         warn_user(
-            f"The category columns {names} contain dates as text, of which later ones "
-            "are unseen values. Convert them, for example by "
+            f"The category columns {names} contain dates as text: later dates "
+            "will be unseen values. Convert them, for example by "
             f"pandas.to_datetime(X[{names[0]!r}]), and derive numbers, such as the "
             f"hour, the weekday or the age in days.{silence}"
         )
@@ -380,12 +356,8 @@ def vector_counts(encoder):
     """Return the numbers of embeddings by column; a list may share those of another."""
     if encoder.sparse_ is not None:
         return {"sparse columns": encoder.sparse_.n_vectors}
-    names = encoder.category_names_
-    lists = [c for c in encoder.columns_ if isinstance(c, ListColumn)]
-    return {
-        **dict(zip(names, encoder.cardinalities_, strict=True)),
-        **{column.name: column.n_own for column in lists},
-    }
+    counts = dict(zip(encoder.category_names_, encoder.cardinalities_, strict=True))
+    return counts | {column.name: column.n_own for column in encoder.lists_}
 
 
 # How the name of a column of `HistoryFeatures` ends that it has for each key.
@@ -393,7 +365,7 @@ SINCE_IMPRESSION = "__since_impression"
 
 
 def history_column(names):
-    """Return the name of a column that `HistoryFeatures` made, None without one."""
+    """Return the name of a column that `HistoryFeatures` made, or None."""
     found = (n for n in names if isinstance(n, str) and n.endswith(SINCE_IMPRESSION))
     return next(found, None)
 

@@ -1,9 +1,9 @@
 """The encoder of a table, and its changes in continued training."""
 
 import copy
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
-from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,6 @@ from sk_pwiser._table._categories import (
 )
 from sk_pwiser._table._column_kinds import (
     TimeColumn,
-    align_columns,
     has_columns,
     has_form,
     make_columns,
@@ -85,53 +84,39 @@ class TableEncoder:
     n_features_in_: int = field(init=False, repr=False)
 
     def fit_transform(self, X, sample_weight=None, n_further=None):
-        """Learn and encode a table; `n_further` maps this encoder to that number."""
+        """Learn and encode a table; the caller fills `n_further(self)` more inputs."""
         X = self.begin(X)
         columns = self._list_columns(X)
-        lists = self.read_lists(columns)
-        codes = [
-            encoder.fit_transform(column, *elements_of(lists, encoder.name))
-            for encoder, column in self._pair(columns, CategoryColumn)
-        ]
-        self.learn_numbers(self._pair(columns, NumericColumn), sample_weight)
-        bags = [
-            encoder.fit_transform(own, *self._beside(encoder, columns))
-            for encoder, own in lists
-        ]
-        if self.sparse_ is not None:
-            bags = [self.sparse_.fit(X, sample_weight)]
+        codes, bags = self._learn(X, columns, sample_weight)
         n_columns = 0 if n_further is None else n_further(self)
         return self._stack(columns, X.shape[0], codes, bags, n_columns)
 
     def learn_readable(self, X):
         """Learn columns, and return the table and the errors about others by name."""
         X, errors = self.begin(X), {}
-        if self.sparse_ is not None:
-            self.sparse_.fit(X)
-        columns = self._list_columns(X)
-        # Lists may share the vocabulary of a category column.
-        for kind in (CategoryColumn, NumericColumn, ListColumn):
-            for encoder, column in self._pair(columns, kind):
-                try:
-                    self._learn(encoder, column, columns)
-                except (TypeError, ValueError) as error:
-                    errors[encoder.name] = str(error)
+        self._learn(X, self._list_columns(X), errors=errors)
         self.columns_ = [c for c in self.columns_ if c.name not in errors]
         return X, errors
 
-    def _learn(self, encoder, column, columns):
-        if isinstance(encoder, CategoryColumn):
-            lists = self._pair(columns, ListColumn)
-            shared = [pair for pair in lists if pair[0].shared_name == encoder.name]
-            elements = elements_of(_with_lists(shared), encoder.name)
-            encoder.fit_transform(column, *elements)
-        elif isinstance(encoder, ListColumn):
-            lists = read_lists(column, encoder.name)
-            encoder.fit_transform(lists, *self._beside(encoder, columns))
-        else:
-            encoder.fit(column)
-            if encoder.is_scalar:
-                refuse_merged(encoder.name, column)
+    def _learn(self, X, columns, sample_weight=None, errors=None):
+        """Learn all columns; return the codes, and the bags of lists or sparse columns.
+
+        Learning category columns and lists at once encodes them, since finding their
+        distinct values takes most of the work.
+        """
+        if self.sparse_ is not None:
+            return [], [self.sparse_.fit(X, sample_weight)]
+        lists, codes, bags = self.read_lists(columns, errors), [], []
+        for encoder, column in self._pair(columns, CategoryColumn):
+            with _collect(errors, encoder):
+                others = elements_of(lists, encoder.name)
+                codes.append(encoder.fit_transform(column, *others))
+        pairs = self._pair(columns, NumericColumn)
+        self.learn_numbers(pairs, sample_weight, errors)
+        for encoder, own in lists:  # after the columns whose vocabulary they share
+            with _collect(errors, encoder):
+                bags.append(encoder.fit_transform(own, *self._beside(encoder, columns)))
+        return codes, bags
 
     def begin(self, X):
         """Learn the names and kinds of the columns, and return the checked table."""
@@ -158,20 +143,24 @@ class TableEncoder:
                 )
         return X
 
-    def learn_numbers(self, pairs, sample_weight):
+    def learn_numbers(self, pairs, sample_weight, errors=None):
         """Learn pairs of encoder and column, and warn about those that look misread."""
         for encoder, column in pairs:
-            encoder.fit(column, sample_weight)
-        scalars = [(c.name, column) for c, column in pairs if c.is_scalar]
-        for name, column in scalars:
-            refuse_merged(name, column)
-        if isinstance(self.categorical_features, str):  # no column was named
-            warn_about_codes(scalars)
+            with _collect(errors, encoder):
+                encoder.fit(column, sample_weight)
+                if encoder.is_scalar:
+                    refuse_merged(encoder.name, column)
+        names_none = isinstance(self.categorical_features, str)
+        if names_none and errors is None:
+            warn_about_codes([(c.name, column) for c, column in pairs if c.is_scalar])
             warn_about_categories(self.columns_)
 
     def transform(self, X, n_further=0):
-        """Return codes, float32 inputs, `n_further` of them empty, and bags if any."""
-        X = self._validate(self.align(X), reset=False)
+        """Return codes, float32 inputs, and bags if the table has any.
+
+        The last `n_further` inputs are left to the caller.
+        """
+        X = self._validate(X, reset=False)
         columns = self._list_columns(X)
         pairs = self._pair(columns, CategoryColumn)
         codes = [encoder.transform(column) for encoder, column in pairs]
@@ -188,12 +177,13 @@ class TableEncoder:
         return self._stack(columns, X.shape[0], codes, bags, n_further)
 
     def columns_of(self, X, kind):
-        """Return the encoders of one class, each with its column of `X`."""
-        X = self._validate(X, reset=False)
-        return self._pair(self._list_columns(X), kind)
+        """Return the encoders of one class, each with its column, or lists, of `X`."""
+        columns = self._list_columns(self._validate(X, reset=False))
+        is_list = kind is ListColumn
+        return self.read_lists(columns) if is_list else self._pair(columns, kind)
 
     def _list_columns(self, X):
-        """Return the columns of a table, None for that of the times if it has none."""
+        """Return the columns of a table, with None for times that it lacks."""
         if self.sparse_ is not None:
             return []
         columns = list_columns(X)
@@ -203,8 +193,26 @@ class TableEncoder:
         return columns
 
     def align(self, X):
-        names = getattr(self, "feature_names_in_", None)
-        return align_columns(as_table(X), names, self.time_column)
+        """Return a table with the columns of fit, in their order, if it has them.
+
+        It may lack the column of times.
+        """
+        X, names = as_table(X), getattr(self, "feature_names_in_", None)
+        is_read = names is not None and is_dataframe(X)
+        if not is_read or has_columns(X, names, self.time_column):
+            return X
+        found, names = list(X.columns), list(names)
+        if self.time_column not in found:
+            names = [name for name in names if name != self.time_column]
+        if len(set(found)) < len(found) or not set(names) <= set(found):
+            return X
+        extra = [column for column in found if column not in set(names)]
+        if extra:
+            warn_user(
+                f"X has {len(extra)} column(s) not seen in fit, which are ignored: "
+                f"{', '.join(map(repr, extra[:5]))}{', ...' if len(extra) > 5 else ''}."
+            )
+        return X.select(names) if hasattr(X, "select") else X[names]
 
     def _validate(self, X, reset):
         """Check a table, in transform including the number and names of its columns."""
@@ -212,7 +220,7 @@ class TableEncoder:
         if not reset:
             learnt = {k: v for k, v in vars(self).items() if k in SCHEMA}
             vars(validator).update(learnt)
-        X = as_table(X)
+        X = as_table(X) if reset else self.align(X)
         reads_sparse = is_sparse(X) if reset else self.sparse_ is not None
         if issparse(X) and not reads_sparse:
             raise TypeError(
@@ -250,8 +258,12 @@ class TableEncoder:
         pairs = zip(self.columns_, columns, strict=True)
         return [pair for pair in pairs if isinstance(pair[0], kind)]
 
-    def read_lists(self, columns):
-        return _with_lists(self._pair(columns, ListColumn))
+    def read_lists(self, columns, errors=None):
+        found = []
+        for encoder, column in self._pair(columns, ListColumn):
+            with _collect(errors, encoder):
+                found.append((encoder, read_lists(column, encoder.name)))
+        return found
 
     def _beside(self, encoder, columns):
         """Return the vocabulary of a list column, and its weights and ages, or None."""
@@ -263,27 +275,23 @@ class TableEncoder:
         return items, *(of_name.get(name, (None, None))[1] for name in names)
 
     def _stack(self, columns, n_samples, codes, bags, n_further):
-        numeric = self._encode_numeric(columns, n_samples, n_further)
+        """Return tables of codes and of numeric inputs, and joint bags if any."""
+        numeric = np.empty((n_samples, self.n_numeric_ + n_further), dtype=np.float32)
+        pairs = [
+            (encoder, encoder.load(column))
+            for encoder, column in self._pair(columns, NumericColumn)
+        ]
+        for rows in row_chunks(n_samples):
+            inputs = []
+            for encoder, column in pairs:
+                inputs += encoder.transform(slice_rows(column, rows), rows.start)
+            _fill_columns(numeric[rows], [column.__getitem__ for column in inputs])
         dtype = np.min_scalar_type(-max(self.n_codes_, default=1))
         table = np.empty((n_samples, len(codes)), dtype=dtype)
         _fill_columns(table, [column.take for column in codes])
         if bags and self.sparse_ is None:
             bags = [combine_bags(bags, [n for n, *_ in self.bags_])]
         return table, numeric, *bags
-
-    def _encode_numeric(self, columns, n_samples, n_further):
-        table = np.empty((n_samples, self.n_numeric_ + n_further), dtype=np.float32)
-        pairs = [
-            (encoder, encoder.load(column))
-            for encoder, column in self._pair(columns, NumericColumn)
-        ]
-        for rows in row_chunks(len(table)):
-            inputs = chain.from_iterable(
-                encoder.transform(slice_rows(column, rows), rows.start)
-                for encoder, column in pairs
-            )
-            _fill_columns(table[rows], [column.__getitem__ for column in inputs])
-        return table
 
     def _of(self, kind):
         return [column for column in self.columns_ if isinstance(column, kind)]
@@ -392,8 +400,15 @@ def _check_names_are_read(X):
         )
 
 
-def _with_lists(pairs):
-    return [(encoder, read_lists(column, encoder.name)) for encoder, column in pairs]
+@contextmanager
+def _collect(errors, encoder):
+    """Note an error by the name of its column, or raise it if none are collected."""
+    try:
+        yield
+    except (TypeError, ValueError) as error:
+        if errors is None:
+            raise
+        errors[encoder.name] = str(error)
 
 
 def elements_of(lists, name):
@@ -412,7 +427,7 @@ def grow_encoder(encoder, X):
     grown.columns_ = list(encoder.columns_)
     origins, vectors = [], []
     columns = dict(encoder.columns_of(X, CategoryColumn))
-    lists = _with_lists(encoder.columns_of(X, ListColumn))
+    lists = encoder.columns_of(X, ListColumn)
     for index, column in enumerate(encoder.columns_):
         if isinstance(column, CategoryColumn):
             data = columns[column], *elements_of(lists, column.name)
@@ -508,7 +523,7 @@ def warn_about_new_values(encoder, codes, X):
             n_rows -= n_samples - n_known
         parts.append((column.name, n_rows))
     vocabularies = {column.name: column for column in encoder.columns_}
-    for column, own in _with_lists(encoder.columns_of(X, ListColumn)):
+    for column, own in encoder.columns_of(X, ListColumn):
         shared = vocabularies.get(column.shared_name)
         parts.append((column.name, column.count_new_rows(own, shared)))
     found = [

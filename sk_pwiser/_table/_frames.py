@@ -1,6 +1,7 @@
 """Access to tables of pandas, polars, Arrow and SciPy: columns, cells and rows."""
 
 import datetime
+from collections.abc import Mapping
 from contextlib import suppress
 from decimal import Decimal
 from itertools import chain
@@ -11,14 +12,110 @@ import numpy as np
 import scipy.sparse as sp
 from sklearn.utils import _safe_indexing
 
-from sk_pwiser._table._labels import (
-    collected,
-    is_missing,
-    is_polars,
-    refuse_dicts,
-    refuse_unreadable,
-)
 from sk_pwiser._utils import did_you_mean, import_extra
+
+
+def package_of(X):
+    return type(X).__module__.partition(".")[0]
+
+
+def is_polars(X):
+    return package_of(X) == "polars"
+
+
+# The method that computes a table of a package that is not read here.
+_COMPUTED_BY = {
+    "dask": "compute()",
+    "pyspark": "toPandas()",
+    "ray": "to_pandas()",
+    "datasets": "to_pandas()",
+}
+
+
+def collected(X):
+    """Return the table of a query, a stream or a wrapper, other objects unchanged."""
+    package = package_of(X)
+    if package == "narwhals":
+        X = X.to_native()
+        package = package_of(X)
+    if package == "pandas":
+        return X
+    if package == "polars":
+        return X.collect() if type(X).__name__ == "LazyFrame" else X
+    if package == "pyarrow":
+        import pyarrow as pa  # installed, since X is one of its objects
+
+        if isinstance(X, pa.RecordBatch):
+            return pa.Table.from_batches([X])
+        read = getattr(X, "to_table", None) or getattr(X, "read_all", None)
+        return X if read is None else read()  # of a dataset, a scanner or a reader
+    if hasattr(X, "__arrow_c_stream__") and not hasattr(X, "iloc"):
+        return import_extra("pyarrow", type(X).__name__).table(X)
+    is_table = hasattr(X, "columns") or hasattr(X, "column_names")
+    if is_table and package in _COMPUTED_BY:
+        raise TypeError(
+            f"A {type(X).__name__} of {package} is not read: pass the pandas DataFrame "
+            f"that its {_COMPUTED_BY[package]} returns, of some of the rows if all do "
+            "not fit into memory."
+        )
+    return X
+
+
+def refuse_unreadable(values, name):
+    """Raise for a tensor that numpy cannot read, or an array of complex numbers."""
+    if package_of(values) == "torch":
+        try:
+            values = np.asarray(values)
+        except (RuntimeError, TypeError) as error:
+            raise TypeError(
+                f"{name} is a tensor that numpy cannot read: {first_line(error)} Pass "
+                f"{name}.detach().cpu().float().numpy()."
+            ) from error
+    if getattr(getattr(values, "dtype", None), "kind", "") == "c":
+        raise ValueError(
+            f"Complex data not supported: {name} has dtype {values.dtype}"
+            f"{_first_complex(values)}."
+        )
+
+
+def refuse_dicts(table, name):
+    is_dict = isinstance(table, Mapping) and not sp.issparse(table)  # a DOK matrix
+    rows = table[:1] if isinstance(table, list | tuple | np.ndarray) else ()
+    if is_dict or (len(rows) and isinstance(rows[0], Mapping)):
+        what = "a dict" if is_dict else "a list of dicts"
+        values = table.values() if is_dict else ()
+        is_row = any(isinstance(v, str) or not hasattr(v, "__len__") for v in values)
+        rows = f"[{name}]" if is_row else name
+        raise TypeError(f"{name} is {what}; pass pandas.DataFrame({rows}).")
+
+
+def first_line(error):
+    line = str(error).strip().partition("\n")[0]
+    return line if line.endswith(".") else f"{line}."
+
+
+def _first_complex(values):
+    values = values.tocsr() if sp.issparse(values) else np.asarray(values)
+    places = np.transpose([*values.imag.nonzero()])
+    if not len(places):  # 1 + 0j is complex, too
+        places = np.transpose([*values.nonzero()])
+    if not len(places):
+        return ""
+    row, *column = places[0].tolist()
+    found = f"; it contains {values[row, *column]} in row {row}"
+    return found + (f" of column {column[0]}" if column else "")
+
+
+def is_missing(value):
+    """Return whether a Python object is None, NaN, NaT or pandas.NA."""
+    if value is None:
+        return True
+    differs_from_itself = value != value
+    if isinstance(differs_from_itself, bool | np.bool_):
+        return bool(differs_from_itself)
+    # A comparison with pandas.NA returns pandas.NA.
+    return differs_from_itself is value
+
 
 SPANS = datetime.timedelta, np.timedelta64
 DATES = datetime.date, datetime.time, np.datetime64
@@ -195,7 +292,7 @@ def as_table(X):
     """Convert a table to a form that can be read by columns or, if sparse, by rows."""
     refuse_parts(X)
     X = collected(X)
-    if type(X).__module__.partition(".")[0] == "pyarrow":
+    if package_of(X) == "pyarrow":
         return _read_arrow(X)
     refuse_dicts(X, "X")
     refuse_unreadable(X, "X")

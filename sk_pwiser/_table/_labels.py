@@ -1,19 +1,23 @@
 """Labels and names of the tasks."""
 
 from bisect import bisect_left
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
-import scipy.sparse as sp
 from sklearn.utils import check_array, column_or_1d
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 
+from sk_pwiser._table._frames import (
+    collected,
+    first_line,
+    is_missing,
+    refuse_dicts,
+    refuse_unreadable,
+)
 from sk_pwiser._utils import (
     CHAIN,
     chain_parents,
-    import_extra,
     parents_by_name,
     path_to,
     read_task_parents,
@@ -36,53 +40,8 @@ def read_array(values, name, rule, *, dtype=None, error=None):
     except Exception as found:
         if error is None:
             error = TypeError if isinstance(found, TypeError) else ValueError
-        message = f"{name} {rule} {_first_line(found)} {_culprit(values, dtype)}"
+        message = f"{name} {rule} {first_line(found)} {_culprit(values, dtype)}"
         raise error(message.strip()) from found
-
-
-def refuse_unreadable(values, name):
-    """Raise for a tensor that numpy cannot read, or an array of complex numbers."""
-    if _package(values) == "torch":
-        try:
-            values = np.asarray(values)
-        except (RuntimeError, TypeError) as error:
-            raise TypeError(
-                f"{name} is a tensor that numpy cannot read: {_first_line(error)} Pass "
-                f"{name}.detach().cpu().float().numpy()."
-            ) from error
-    if getattr(getattr(values, "dtype", None), "kind", "") == "c":
-        raise ValueError(
-            f"Complex data not supported: {name} has dtype {values.dtype}"
-            f"{_first_complex(values)}."
-        )
-
-
-def refuse_dicts(table, name):
-    is_dict = isinstance(table, Mapping) and not sp.issparse(table)  # a DOK matrix
-    rows = table[:1] if isinstance(table, list | tuple | np.ndarray) else []
-    if is_dict or any(isinstance(row, Mapping) for row in rows):
-        what = "a dict" if is_dict else "a list of dicts"
-        values = table.values() if is_dict else ()
-        is_row = any(isinstance(v, str) or not hasattr(v, "__len__") for v in values)
-        rows = f"[{name}]" if is_row else name
-        raise TypeError(f"{name} is {what}; pass pandas.DataFrame({rows}).")
-
-
-def _first_line(error):
-    line = str(error).strip().partition("\n")[0]
-    return line if line.endswith(".") else f"{line}."
-
-
-def _first_complex(values):
-    values = values.tocsr() if sp.issparse(values) else np.asarray(values)
-    places = np.transpose([*values.imag.nonzero()])
-    if not len(places):  # 1 + 0j is complex, too
-        places = np.transpose([*values.nonzero()])
-    if not len(places):
-        return ""
-    row, *column = places[0].tolist()
-    found = f"; it contains {values[row, *column]} in row {row}"
-    return found + (f" of column {column[0]}" if column else "")
 
 
 def _culprit(values, dtype):
@@ -116,19 +75,8 @@ class ReadLabels(NamedTuple):
     """Labels that were read, but whose values are not checked yet."""
 
     values: np.ndarray  # (n_samples, n_tasks) or (n_samples,), 0 where missing
-    missing: np.ndarray | None  # of the same shape; None if none is missing
+    missing: np.ndarray | None  # of the same shape, or None
     columns: list | None  # names, if there are any
-
-
-def is_missing(value):
-    """Return whether a Python object is None, NaN, NaT or pandas.NA."""
-    if value is None:
-        return True
-    differs_from_itself = value != value
-    if isinstance(differs_from_itself, bool | np.bool_):
-        return bool(differs_from_itself)
-    # A comparison with pandas.NA returns pandas.NA.
-    return differs_from_itself is value
 
 
 def names_of_columns(Y):
@@ -142,54 +90,6 @@ def names_of_columns(Y):
     name = getattr(Y, "name", None) if getattr(Y, "ndim", 1) < 2 else None
     # The name may be pandas.NA, which has no truth value.
     return None if is_missing(name) or str(name) == "" else [str(name)]
-
-
-def is_polars(X):
-    return _package(X) == "polars"
-
-
-# The method that computes a table of a package that is not read here.
-_COMPUTED_BY = {
-    "dask": "compute()",
-    "pyspark": "toPandas()",
-    "ray": "to_pandas()",
-    "datasets": "to_pandas()",
-}
-
-
-def collected(X):
-    """Return the table of a query, a stream or a wrapper, other objects unchanged."""
-    if _package(X) == "narwhals":
-        X = X.to_native()
-    package = _package(X)
-    if package == "polars" and type(X).__name__ == "LazyFrame":
-        return X.collect()
-    if package == "pyarrow":
-        return _collected_arrow(X)
-    is_known = package in ("pandas", "polars") or hasattr(X, "iloc")
-    if hasattr(X, "__arrow_c_stream__") and not is_known:
-        return import_extra("pyarrow", type(X).__name__).table(X)
-    is_table = hasattr(X, "columns") or hasattr(X, "column_names")
-    if is_table and package in _COMPUTED_BY:
-        raise TypeError(
-            f"A {type(X).__name__} of {package} is not read: pass the pandas DataFrame "
-            f"that its {_COMPUTED_BY[package]} returns, of some of the rows if all do "
-            "not fit into memory."
-        )
-    return X
-
-
-def _collected_arrow(X):
-    import pyarrow as pa  # installed, since X is one of its objects
-
-    if isinstance(X, pa.RecordBatch):
-        return pa.Table.from_batches([X])
-    read = getattr(X, "to_table", None) or getattr(X, "read_all", None)
-    return X if read is None else read()  # of a dataset, a scanner or a reader
-
-
-def _package(X):
-    return type(X).__module__.partition(".")[0]
 
 
 def _is_frame(Y):
@@ -242,7 +142,7 @@ def _word(label, default=None):
 
 
 def find_missing(labels):
-    """Return where an array has missing values, or None if it has none."""
+    """Return where an array has missing values, or None."""
     if labels.dtype == object:
         missing = np.frompyfunc(is_missing, 1, 1)(labels).astype(bool)
     elif labels.dtype.kind in "iub":
@@ -497,7 +397,7 @@ class Targets:
     def problems(self, constant_tasks=True, task_space="entire", weights=None):
         """Name broken funnels, constant tasks, and labels missing not at random.
 
-        `weights`, (n_samples, n_tasks), are those of the labels, if there are any.
+        `weights` are those of the labels, (n_samples, n_tasks), or None.
         """
         messages = list(self._broken_funnel_messages(task_space))
         if constant_tasks:
@@ -573,7 +473,7 @@ class Targets:
         """Say that tasks may presuppose another one than they are said to, or none."""
         parents, unrelated = list(self.parents), self.unrelated()
         for k, share in unrelated.items():
-            # Of those that the given one presupposes, the last one that fits.
+            # The last one that fits among the tasks that the given parent presupposes.
             path = reversed(path_to(parents[k], self.parents)[:-1])
             fits = (j for j in path if self._share_without(k, j) < share / 10)
             parents[k] = next(fits, -1)

@@ -31,7 +31,7 @@ class Bags(NamedTuple):
 
     offsets: np.ndarray  # int64 (n_samples * n_bags + 1,), where bags start
     indices: np.ndarray
-    weights: np.ndarray | None  # float32 (n_entries,); None if all are 1
+    weights: np.ndarray | None  # float32 (n_entries,), or None for ones
     ages: np.ndarray | None = None  # float32 (n_entries,), scaled; NaN if unknown
 
 
@@ -251,14 +251,6 @@ class Elements:
         first = 0 if shared_name is None else N_SPECIAL
         return cls(np.maximum(bags.indices - first, UNSEEN), np.diff(bags.offsets))
 
-    def at(self, rows):
-        """Return the elements of some rows, given as a mask or as indices."""
-        if self.sizes is None:
-            return Elements(self.codes[rows])
-        starts, sizes = (self.sizes.cumsum() - self.sizes)[rows], self.sizes[rows]
-        moves = np.repeat(starts - (sizes.cumsum() - sizes), sizes)
-        return Elements(self.codes[np.arange(len(moves)) + moves], sizes)
-
     def repeat(self, of_rows):
         return of_rows if self.sizes is None else np.repeat(of_rows, self.sizes, axis=0)
 
@@ -317,60 +309,49 @@ def check_lists(params):
             )
 
 
-class ListSettings:
-    """The settings of list columns, checked against the columns of a table."""
-
-    def __init__(self, params, names, list_names, category_names):
-        pooling = params["list_pooling"]
-        if isinstance(pooling, dict):
-            _check_columns("list_pooling", pooling, names, list_names)
-            self.pooling = dict.fromkeys(list_names, "mean") | pooling
-        else:
-            self.pooling = dict.fromkeys(list_names, pooling)
-        for parameter in LIST_MAPPINGS:
-            value = dict(params[parameter] or {})
-            setattr(self, parameter, value)
-            _check_columns(parameter, value, names, list_names)
-            _check_columns(parameter, value.values(), names)
-        self.numbers = dict.fromkeys(self.list_ages.values(), ListAges)
-        self.numbers |= dict.fromkeys(self.list_weights.values(), ListWeights)
-        for column, name in self.shared_embeddings.items():
-            if name not in category_names or name in self.numbers:
-                raise ValueError(
-                    f"shared_embeddings maps {column!r} to {name!r}, which is not a "
-                    f"category column; these are {category_names}."
-                )
-        for column, pooling in self.pooling.items():
-            attends = pooling == "attention" and column not in self.numbers
-            if attends and column not in self.shared_embeddings:
-                raise ValueError(
-                    f"list_pooling='attention' of column {column!r} requires a "
-                    "category column of the same vocabulary to attend to: add one for "
-                    "the column to shared_embeddings."
-                )
-            if column in self.list_ages and not attends:
-                raise ValueError(
-                    f"list_ages contains {column!r}, whose list_pooling is "
-                    f"{pooling!r}; only 'attention' reads ages."
-                )
-
-    def make_column(self, name, vocabulary, keeps_rare):
-        return ListColumn(
-            name,
-            vocabulary,
-            self.pooling[name],
-            self.list_weights.get(name),
-            self.shared_embeddings.get(name),
-            self.list_ages.get(name),
-            keeps_rare,
-        )
-
-
-def _check_columns(parameter, columns, names, list_names=None):
-    for column in columns:
-        check_among(parameter, column, names)
-        if list_names is not None:
+def make_list_columns(params, names, vocabularies, list_names, category_names):
+    """Return, by name, unfitted encoders of lists and of their weights and ages."""
+    pooling = params["list_pooling"]
+    mappings = {name: dict(params[name] or {}) for name in LIST_MAPPINGS}
+    by_column = {"list_pooling": pooling} if isinstance(pooling, dict) else {}
+    for parameter, columns in {**by_column, **mappings}.items():
+        for column in columns:
+            check_among(parameter, column, names)
             check_among(parameter, column, list_names, LISTS)
+        for column in mappings.get(parameter, {}).values():
+            check_among(parameter, column, names)
+    weights, ages, shared = mappings.values()
+    made = {name: ListAges(name) for name in ages.values()}
+    made |= {name: ListWeights(name) for name in weights.values()}
+    for column, name in shared.items():
+        if name not in category_names or name in made:
+            raise ValueError(
+                f"shared_embeddings maps {column!r} to {name!r}, which is not a "
+                f"category column; these are {category_names}."
+            )
+    if not by_column:
+        pooling = dict.fromkeys(list_names, pooling)
+    for column, own in {**dict.fromkeys(list_names, "mean"), **pooling}.items():
+        is_list = column not in made  # and no weights or ages of another list
+        attends = is_list and own == "attention"
+        if attends and column not in shared:
+            raise ValueError(
+                f"list_pooling='attention' of column {column!r} requires a "
+                "category column of the same vocabulary to attend to: add one for "
+                "the column to shared_embeddings."
+            )
+        if column in ages and not attends:
+            raise ValueError(
+                f"list_ages contains {column!r}, whose list_pooling is {own!r}; only "
+                "'attention' reads ages."
+            )
+        if is_list:
+            vocabulary = vocabularies[names.index(column)]
+            given = (mapping.get(column) for mapping in (weights, shared, ages))
+            made[column] = ListColumn(
+                column, vocabulary, own, *given, params["keeps_rare"]
+            )
+    return made
 
 
 # Number of entries that are processed at a time.

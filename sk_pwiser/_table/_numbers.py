@@ -10,12 +10,12 @@ from scipy.special import ndtri
 from sk_pwiser._table._frames import (
     describe,
     infinity_error,
+    is_missing,
     read_lists,
     read_numbers,
     row_chunks,
     to_float,
 )
-from sk_pwiser._table._labels import is_missing
 
 # Number of steps of the distribution function between which ranks are interpolated. The
 # rank of a training value is off by at most one step.
@@ -24,7 +24,7 @@ N_QUANTILES = 1000
 # Number of bins in addition to those of frequent values, and largest number of bins.
 N_BINS, MAX_BINS = 16, 64
 
-# Of n values, on average a share of 2 / (n + 1) of later values is out of their range.
+# On average, a share of 2 / (n + 1) of later values is out of the range of n values.
 FEW_VALUES = 100
 
 # Number of rows per bin that more than N_BINS bins require.
@@ -177,7 +177,7 @@ class NumericColumn:
         return learnt
 
     def transform(self, column, start=0):
-        """Return the inputs of rows from `start` on, and the indicator if any."""
+        """Return the inputs of rows from `start` on, and any indicator."""
         values = self.read(column, start)
         inputs = np.zeros(len(values)) if self.is_constant_ else self._encode(values)
         inputs = inputs.astype(np.float32)

@@ -71,7 +71,10 @@ class GroupValues:
         self.values = None
 
     def of(self, groups, of_rows, combine, choose):
-        """Return the value of each row's group, by `choose` of new groups' combined."""
+        """Return the value of each row's group.
+
+        New groups `combine` the values of their rows, from which `choose` makes theirs.
+        """
         numbers, first, place = np.unique(
             groups, return_index=True, return_inverse=True
         )

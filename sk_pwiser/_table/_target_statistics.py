@@ -46,7 +46,7 @@ REPLACED = (
 class TargetStatistics:
     r"""Rates of the tasks per value of category columns, shrunk to the base rate.
 
-    A value with n rows of which k are positive gives, for each task,
+    A value with n rows, k of them positive, gives, for each task,
 
     .. math:: \operatorname{logit} \frac{k + a p}{n + a} - \operatorname{logit} p
 
@@ -138,7 +138,7 @@ class TargetStatistics:
         return tables
 
     def _by_table(self, codes, lists):
-        """Return, per table, places of inputs and their elements, first the counted."""
+        """Return the places and elements of inputs by table, which counts the first."""
         columns = [(j, Elements(codes[:, c])) for j, c in enumerate(self.columns)]
         parts = [*columns, *((j, lists[column]) for column, j in self.lists)]
         by_table = [[] for _ in self.cardinalities]
@@ -148,7 +148,7 @@ class TargetStatistics:
 
     def _begin(self, total, ones, earlier):
         self.n_tasks_ = len(total)
-        # Of the training rows: sums of weights, and of the weights of positive labels.
+        # Sums of weights of the training rows, and of their positive labels.
         self.totals_ = np.stack([total, ones])
         # The number of rows that values are encoded by; per table, the number that its
         # frequencies were learnt from, and how many rows more an earlier fit had that
@@ -265,6 +265,7 @@ class TargetStatistics:
         return self._encode(codes, lists, tables, block)
 
     def _encode(self, codes, lists, tables, block=None):
+        width = self.n_tasks_ + 1  # of each column
         found = np.empty((len(codes), self.n_outputs), dtype=np.float32)
         for table, own in zip(tables, self._by_table(codes, lists), strict=True):
             for place, elements in own:
@@ -272,7 +273,8 @@ class TargetStatistics:
                     inputs = table[elements.codes]
                 else:
                     inputs = table.find(elements.repeat(block), elements.codes)
-                found[:, self._slice(place)] = elements.means(inputs)
+                columns = slice(place * width, (place + 1) * width)
+                found[:, columns] = elements.means(inputs)
         return found
 
     def counted(self, codes, lists=()):
@@ -327,10 +329,6 @@ class TargetStatistics:
     def _set(self, all_counts, table, codes, counts, inputs):
         all_counts[..., codes] = counts
         table[codes] = inputs
-
-    def _slice(self, j):
-        width = self.n_tasks_ + 1
-        return slice(j * width, (j + 1) * width)
 
     def _update_tables(self):
         self.tables_ = [self._inputs(j, c) for j, c in enumerate(self.counts_)]
@@ -390,9 +388,9 @@ class ExtendedStatistics(TargetStatistics):
     """The statistics of an earlier fit, with its scales, extended by other rows.
 
     `origins` has an array per category column: the code that each code has in `source`,
-    -1 for new values. `vectors` has the same per list column; None if their vocabulary
-    has not grown. `rows`, "new" or "seen", says whether `source` was learned from the
-    rows, and `adds` whether the statistics are to include new ones.
+    -1 for new values. `vectors` has the same per list column, or is None if their
+    vocabularies have not grown. `rows` is "seen" if `source` was learned from the rows,
+    otherwise "new"; if it `adds`, the statistics are to include new ones.
     """
 
     def __init__(self, source, origins, rows, adds, vectors=None):

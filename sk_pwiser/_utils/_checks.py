@@ -96,14 +96,14 @@ def check_boolean(name: str, value: object) -> bool:
 
 
 def nearest(name: object, known: Iterable[object]) -> str:
-    """Return the most similar of some names, "" if there is none."""
+    """Return the most similar of some names, or ""."""
     names = [each for each in known if isinstance(each, str)]
     found = get_close_matches(name, names, 1) if isinstance(name, str) else []
     return found[0] if found else ""
 
 
 def did_you_mean(name: object, known: Iterable[object]) -> str:
-    """Return a question for the end of a message, "" if no known name is similar."""
+    """Return a question for the end of a message, or "" if no name is similar."""
     meant = nearest(name, known)
     return f" Did you mean {meant!r}?" if meant else ""
 

@@ -10,7 +10,7 @@ CHAIN = "chain"
 
 
 def chain_parents(n_tasks: int) -> tuple[int, ...]:
-    """Return the parents in a funnel: of each task the one before it, -1 for none."""
+    """Return the parents in a funnel: the task before each task, or -1."""
     return tuple(range(-1, n_tasks - 1))
 
 
@@ -49,7 +49,7 @@ def read_task_parents(task_parents: Any, task_names: Sequence[str]) -> tuple[int
 def parents_by_name(
     parents: Sequence[int], names: Sequence[str]
 ) -> dict[str, str | None]:
-    """Return the names of the parents, None for none, as `task_parents_`."""
+    """Return the names of the parents, or None, as `task_parents_`."""
     pairs = zip(names, parents, strict=True)
     return {name: None if parent < 0 else names[parent] for name, parent in pairs}
 
@@ -76,7 +76,7 @@ def path_to(task: int, parents: Sequence[int]) -> tuple[int, ...]:
 
 
 def ends_of_path(task: Any, task_parents: Mapping[str, Any]) -> tuple[int, int]:
-    """Return the columns of a task, None for the last, and of its first ancestor."""
+    """Return the columns of a task, by default the last, and of its first ancestor."""
     names = list(task_parents)
     last = len(names) - 1
     if isinstance(task, Integral) and -len(names) <= int(task) < 0:

@@ -34,7 +34,7 @@ def labels_of_parents(y: Tensor, parents: Sequence[int]) -> Tensor:
 def conditional_labels(y: Tensor, parents: Sequence[int]) -> Tensor:
     """Divide the labels of each task by those of its parent, at most to 1.
 
-    Of probabilities this gives P(Y_k = 1 | parent = 1); labels do not change.
+    Probabilities become P(Y_k = 1 | parent = 1); labels do not change.
     """
     before = labels_of_parents(y, parents)
     return (y / torch.where(before > 0, before, 1.0)).clamp(max=1)

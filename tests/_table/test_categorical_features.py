@@ -7,6 +7,7 @@ import pandas as pd
 import polars as pl
 import pyarrow as pa
 import pytest
+from column_kinds import arrow
 from numpy.testing import assert_allclose
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
@@ -14,10 +15,6 @@ from sk_pwiser._table._categories import MISSING, UNSEEN, CategoryColumn
 from sk_pwiser._table._encoder import TableEncoder
 from sk_pwiser._table._numbers import NumericColumn
 from sk_pwiser.datasets import make_ctr_cvr
-
-
-def arrow(dtype):
-    return lambda values: pd.Series(pd.array(values, dtype=pd.ArrowDtype(dtype)))
 
 
 def pandas_table():

@@ -2,32 +2,21 @@
 
 import datetime
 import pickle
-import re
 
 import numpy as np
 import pandas as pd
 import polars as pl
 import pyarrow as pa
 import pytest
+from column_kinds import arrow, objects
 from hypothesis import given
 from hypothesis import strategies as st
-from numpy.testing import assert_allclose, assert_array_equal
+from numpy.testing import assert_array_equal
 from pandas.testing import assert_frame_equal
-from sklearn.preprocessing import StandardScaler
 
-from sk_pwiser._table import check_encoding_params
 from sk_pwiser._table._categories import MISSING, UNSEEN
 from sk_pwiser._table._encoder import TableEncoder
 from sk_pwiser._table._numbers import LARGEST_DEVIATION
-from sk_pwiser._training._settings import ENCODING_PARAMS
-
-
-def arrow(dtype):
-    return lambda values: pd.Series(pd.array(values, dtype=pd.ArrowDtype(dtype)))
-
-
-def objects(values):
-    return np.array([*values, None], dtype=object)[:-1]
 
 
 def test_missing_and_unseen_values_have_codes_that_training_rows_had():
@@ -40,13 +29,6 @@ def test_missing_and_unseen_values_have_codes_that_training_rows_had():
     codes, _ = encoder.transform(new)
     # Without missing values in fit, "full" has no trained embedding of code 0.
     assert codes.tolist() == [[UNSEEN, UNSEEN], [MISSING, UNSEEN], [2, 2]]
-
-
-def test_standardisation_of_many_rows_against_scikit_learn():
-    X = np.random.default_rng(0).lognormal(3, [0.1, 1, 2], size=(500, 3)) - 1e4
-    _, numeric = TableEncoder().fit_transform(X)
-    expected = np.clip(StandardScaler().fit_transform(X), -10, 10)
-    assert_allclose(numeric, expected, rtol=1e-5, atol=1e-6)
 
 
 MIXED = pd.DataFrame(
@@ -159,23 +141,6 @@ def test_a_failed_fit_keeps_the_schema_and_a_new_fit_replaces_it():
     assert not hasattr(encoder, "feature_names_in_")
 
 
-@pytest.mark.parametrize(
-    ("value", "error"),
-    [
-        (0, ValueError),
-        (-1, ValueError),
-        (1.0, TypeError),
-        ("2", TypeError),
-        (True, TypeError),
-        (None, TypeError),
-    ],
-)
-def test_wrong_min_frequency(value, error):
-    message = re.escape(f"min_frequency must be an integer >= 1; got {value!r}")
-    with pytest.raises(error, match=message):
-        check_encoding_params({**ENCODING_PARAMS, "min_frequency": value})
-
-
 def test_min_frequency_counts_rows():
     X = pd.DataFrame({"c": ["a", "b", "b", "c", "c", "c", None]})
     for min_frequency, kept in ((1, "abc"), (np.int64(2), "bc"), (3, "c"), (4, "")):
@@ -234,51 +199,6 @@ def test_dates_are_an_error_unless_they_are_categories(column):
 def test_arrays_of_dates_are_an_error(dtype):
     with pytest.raises(TypeError, match=f"Column 0 cannot .* its dtype is {dtype[:8]}"):
         TableEncoder().fit_transform(np.array([[1], [2]], dtype=dtype))
-
-
-@pytest.mark.parametrize("chosen", [["c"], None])
-@pytest.mark.parametrize("value", [np.inf, -np.inf])
-@pytest.mark.parametrize(
-    "make",
-    [
-        pd.DataFrame,
-        pl.DataFrame,
-        lambda d: pd.DataFrame(d).astype("Float64"),
-        lambda d: pd.DataFrame(d).astype(pd.ArrowDtype(pa.float64())),
-        lambda d: pd.DataFrame(d).astype("float32"),
-    ],
-)
-def test_errors_for_infinity_contain_the_column(make, value, chosen):
-    encoder = TableEncoder(chosen)
-    match = "infinity .* in column 'c'"
-    with pytest.raises(ValueError, match=match):
-        encoder.fit_transform(make({"n": [1.0, 2.0], "c": [value, 1.0]}))
-    encoder.fit_transform(make({"n": [1.0, 2.0], "c": [1.0, 1.0]}))
-    with pytest.raises(ValueError, match=match):
-        encoder.transform(make({"n": [1.0, 2.0], "c": [value, 1.0]}))
-
-
-@pytest.mark.parametrize(
-    "X",
-    [
-        MIXED["n"],
-        pl.Series([1, 2]),
-        np.arange(3),
-        np.zeros((2, 2, 2)),
-        np.zeros((0, 2)),
-        np.zeros((2, 0)),
-        pd.DataFrame({"n": []}),
-        pd.DataFrame(index=[0, 1]),
-        pl.DataFrame({"n": []}),
-        [[1], [1, 2]],
-        [],
-        None,
-    ],
-)
-def test_objects_that_are_not_tables_are_an_error(X):
-    match = "2D|2-dim|dim 3|0 sample|0 feature|at least one row and one column"
-    with pytest.raises(ValueError, match=match):
-        TableEncoder().fit_transform(X)
 
 
 def test_tables_are_not_changed():

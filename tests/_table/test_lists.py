@@ -12,7 +12,7 @@ from sklearn.preprocessing import StandardScaler
 from tables import CONTAINERS
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
-from sk_pwiser._table import TableEncoder
+from sk_pwiser._table._encoder import TableEncoder
 from sk_pwiser._table._frames import has_lists, has_numeric_lists
 
 N = 120
@@ -25,8 +25,10 @@ COLUMNS = {
     "ids": [RNG.integers(5, size=1 + i % 3).tolist() for i in range(N)],
     "scores": [RNG.random(1 + i % 3).tolist() for i in range(N)],
     "vector": [None if i % 7 == 3 else RNG.normal(size=3).tolist() for i in range(N)],
-    "n": RNG.normal(size=N).tolist(),
-    "word": RNG.choice(ITEMS, N).tolist(),
+    "n": [None if v < -1 else v for v in RNG.normal(size=N).tolist()],
+    "word": [None if i % 5 == 2 else ITEMS[i % 4] for i in range(N)],
+    "flag": [i % 4 == 0 for i in range(N)],
+    "count": RNG.integers(9, size=N).tolist(),
 }
 Y = (RNG.random((N, 2)) < [0.5, 0.6]).astype(int).cumprod(axis=1)
 WEIGHTS = {"ids": "scores"}
@@ -57,6 +59,7 @@ def test_every_container_gives_the_same_fit(container, pooling):
     probabilities = expected.predict_proba(CONTAINERS["pandas"](COLUMNS))
     assert_array_equal(expected.predict_proba(table), probabilities)
     model = fitted(table, list_pooling=pooling)
+    assert model.feature_names_in_.tolist() == list(COLUMNS)
     assert_array_equal(model.predict_proba(table), probabilities)
     names = model.encode(table)["numeric_names"]
     assert names[:4] == ["vector[0]", "vector[1]", "vector[2]", "vector_missing"]

@@ -1,19 +1,23 @@
-"""The three encodings of numeric columns, compared with independent computations."""
+"""The encodings of numeric columns, compared with independent computations."""
 
+import decimal
 import pickle
 import re
 
 import numpy as np
 import pandas as pd
+import polars as pl
+import pyarrow as pa
 import pytest
 import torch
+from column_kinds import arrow, objects, series
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 from refusals import X, Y, refuses, small
 from scipy.special import ndtr, ndtri
 from scipy.stats import rankdata
-from sklearn.preprocessing import SplineTransformer
+from sklearn.preprocessing import SplineTransformer, StandardScaler
 
 from sk_pwiser._table._encoder import TableEncoder
 from sk_pwiser._table._numbers import (
@@ -23,6 +27,7 @@ from sk_pwiser._table._numbers import (
     N_QUANTILES,
     NUMERIC_ENCODINGS,
     ROWS_PER_BIN,
+    StandardColumn,
 )
 from sk_pwiser.networks import NetworkSpec
 from sk_pwiser.networks._input import BinExpansion
@@ -252,10 +257,14 @@ def test_missing_values_give_the_mean_and_an_indicator(name):
 
 
 @every_encoding
-@pytest.mark.parametrize("value", [7.0, np.nan, 1e-200])
-def test_columns_of_one_value_give_0(name, value):
-    encoder, encoded = fit(name, [value] * 3)
-    assert_array_equal(encoded, np.zeros((3, 1)))
+@pytest.mark.parametrize("column", [[7.0], [np.nan], [1e-200], [0.1, np.nan]])
+def test_columns_of_one_value_give_0(name, column):
+    encoder, encoded = fit(name, column * 6)
+    assert_array_equal(encoded[:, 0], np.zeros(6 * len(column)))
+    # Missing values have an indicator if there are others.
+    assert encoded.shape[1] == len(column)
+    if len(column) == 2:
+        assert_array_equal(encoded[:, 1], [0, 1] * 6)
     assert_array_equal(encode(encoder, [7, -1, np.nan, 1e300]), np.zeros(4))
 
 
@@ -268,6 +277,8 @@ def test_extreme_values_give_the_outermost_inputs(name):
     # A value that differs from all others is far from them, but within the bounds.
     _, encoded = fit(name, np.append(np.zeros(100_000), 1.0))
     assert 0 < encoded[-1, 0] - encoded[0, 0] <= LARGEST_DEVIATION + 0.1
+    if name == "standard":
+        assert encoded[-1, 0] == LARGEST_DEVIATION
 
 
 @every_encoding
@@ -309,16 +320,6 @@ def test_inputs_are_monotonic_and_bounded(name, train, new):
     else:
         assert n_bins == 0
         assert np.abs(encoded).max() <= LARGEST_DEVIATION + rounding
-
-
-@every_encoding
-def test_text_and_infinity_are_errors(name):
-    encoder = TableEncoder(None, numeric_encoding=name)
-    with pytest.raises(TypeError, match="Column 'n' cannot be read as numbers"):
-        encoder.fit_transform(pd.DataFrame({"n": ["a", "b"]}))
-    encoder.fit_transform(pd.DataFrame({"n": [1.0, 2.0]}))
-    with pytest.raises(ValueError, match=r"infinity .* in column 'n'"):
-        encoder.transform(pd.DataFrame({"n": [np.inf]}))
 
 
 @every_encoding
@@ -371,3 +372,98 @@ def test_inputs_are_linear_between_the_nodes(name):
 def test_nodes_of_a_constant_column_give_0():
     column = NUMERIC_ENCODINGS["quantile"]("price").fit(np.ones(5))
     assert_array_equal(np.interp([0.0, 1.0, 2.0], *column.nodes), np.zeros(3))
+
+
+# ---------------------------------------------------------------- kinds of columns
+
+
+def decimals(values):
+    return [None if v is None else decimal.Decimal(v) for v in values]
+
+
+NUMBERS = [3.0, None, 1.0, 2.0, None, 7.0]
+NUMERIC_KINDS = {
+    "float64": series("float64"),
+    "float32": series("float32"),
+    "Int64": series("Int64"),
+    "Float64": series("Float64"),
+    "object": series(object),
+    "category": lambda v: pd.Series(v, dtype="category"),
+    "arrow int64": arrow(pa.int64()),
+    "arrow double": arrow(pa.float64()),
+    "arrow decimal": lambda v: arrow(pa.decimal128(5, 2))(decimals(v)),
+    "sparse": lambda v: pd.Series(pd.arrays.SparseArray(np.array(v, float))),
+    "polars Int32": lambda v: pl.Series(v, dtype=pl.Float64).cast(pl.Int32),
+    "polars Float64": lambda v: pl.Series(v, dtype=pl.Float64),
+    "polars nan": lambda v: pl.Series([float("nan") if x is None else x for x in v]),
+    "polars Decimal": lambda v: pl.Series(v, dtype=pl.Float64).cast(pl.Decimal(9, 2)),
+    "numpy float64": lambda v: np.array(v, dtype=np.float64),
+    "numpy float32": lambda v: np.array(v, dtype=np.float32),
+    "numpy object": objects,
+}
+
+
+@pytest.mark.parametrize("kind", NUMERIC_KINDS)
+def test_standardisation_of_every_kind_of_column(kind):
+    encoder = StandardColumn("column")
+    column = NUMERIC_KINDS[kind](NUMBERS)
+    scaled, missing = encoder.fit(column).transform(column)
+    reference = StandardScaler().fit(np.array(NUMBERS, dtype=float)[:, None])
+    expected = reference.transform(np.array(NUMBERS, dtype=float)[:, None])[:, 0]
+    assert scaled.dtype == np.float32
+    assert_allclose(scaled, np.nan_to_num(expected), rtol=1e-6)
+    assert_array_equal(missing, np.isnan(expected))
+    assert len(encoder.bins) == 2
+    new = [4.0, None, 3.0]
+    expected = reference.transform(np.array(new, dtype=float)[:, None])[:, 0]
+    for make in NUMERIC_KINDS.values():
+        scaled, missing = encoder.transform(make(new))
+        assert_allclose(scaled, np.nan_to_num(expected), rtol=1e-6)
+        assert_array_equal(missing, [0, 1, 0])
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        pd.Series([True, False, True]),
+        pd.Series([True, False, True], dtype="boolean"),
+        pl.Series([True, False, True]),
+        np.array([True, False, True]),
+        pd.Series([1, 0, 1], dtype="uint8"),
+        np.array([1.7e9 + 1, 1.7e9, 1.7e9 + 1]),
+        np.array([1e12 + 1, 1e12, 1e12 + 1]),
+        np.array([3e-100, 1e-100, 3e-100]),
+    ],
+)
+def test_standardisation_of_two_values(column):
+    [scaled] = StandardColumn("column").fit(column).transform(column)
+    # The mean is 2/3 of the way from the lower to the higher value, the standard
+    # deviation sqrt(2)/3 of it.
+    assert_allclose(scaled, [0.5**0.5, -(2**0.5), 0.5**0.5], rtol=1e-3)
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        pd.Series(["1", "2"]),
+        pd.Series(["1", "2"], dtype="string"),
+        pd.Series(["one", "2"], dtype=object),
+        pd.Series(pd.Categorical(["one", "2"])),
+        arrow(pa.string())(["1", "2"]),
+        pl.Series(["1", "2"]),
+        pl.Series(["1", "2"], dtype=pl.Categorical),
+        np.array(["1", "2"]),
+        np.array([b"1", b"2"]),
+        pd.Series([[1], [2]], dtype=object),
+        pl.Series([[1], [2]]),
+        pd.Series([10**400, 1], dtype=object),
+        pd.Series([1j, 2j]),
+    ],
+)
+def test_values_that_are_not_numbers_are_an_error(column):
+    encoder = StandardColumn("price")
+    with pytest.raises((TypeError, ValueError), match="Column 'price' cannot be read"):
+        encoder.fit(column)
+    encoder.fit(np.array([1.0, 2.0]))
+    with pytest.raises((TypeError, ValueError), match="Column 'price' cannot be read"):
+        encoder.transform(column)

@@ -1,7 +1,5 @@
 """Vocabularies: the largest number of codes, hash buckets, and settings by column."""
 
-import subprocess
-import sys
 from decimal import Decimal
 from fractions import Fraction
 
@@ -13,11 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 from refusals import X as IMPRESSIONS
-from refusals import Y as LABELS
 from refusals import refuses, small
 from sklearn.preprocessing import OrdinalEncoder
 
-from sk_pwiser._table import check_encoding_params
 from sk_pwiser._table._categories import (
     FIRST_VALUE,
     MISSING,
@@ -26,6 +22,7 @@ from sk_pwiser._table._categories import (
     Vocabulary,
     hash_values,
 )
+from sk_pwiser._table._column_kinds import check_encoding_params
 from sk_pwiser._table._encoder import TableEncoder
 from sk_pwiser._training._settings import ENCODING_PARAMS
 
@@ -117,23 +114,6 @@ def test_hashes_are_murmurhash3_of_text_and_of_integers():
     assert hash_values([1.5]).tolist() == [
         integer_hash(int(np.array(1.5).view(np.int64)))
     ]
-
-
-@pytest.mark.slow
-def test_hashes_are_the_same_in_another_process():
-    code = "from sk_pwiser._table._categories import hash_values\n"
-    code += "print(hash_values(['a', 'b', 1, 2.5, True]).tolist())"
-    found = {
-        subprocess.run(
-            [sys.executable, "-c", code],
-            env={"PYTHONHASHSEED": seed, "PYTHONPATH": ":".join(sys.path)},
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout
-        for seed in ("1", "2")
-    }
-    assert found == {f"{hash_values(['a', 'b', 1, 2.5, True]).tolist()}\n"}
 
 
 @pytest.mark.parametrize(
@@ -258,16 +238,16 @@ def test_wrong_numbers_are_named(key, value, error, message):
         fit()
 
 
-@pytest.mark.parametrize("key", KEYS)
-def test_the_estimator_refuses_wrong_numbers_before_training(key):
-    for value, error, message in (
-        (0, ValueError, f"{key} must be an integer >= 1; got 0"),
-        ({"nope": 3}, ValueError, f"{key} contains 'nope'"),
-    ):
-        refuses(small(encoding_params={key: value}), error, message)
-
-
 # ---------------------------------------------------------------- in the estimator
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_the_estimator_refuses_wrong_numbers_before_training(earlier, key):
+    for value, message in (
+        (0, f"{key} must be an integer >= 1; got 0"),
+        ({"numeric_0": 3}, f"{key} contains 'numeric_0', which is not a category col"),
+    ):
+        refuses(earlier.set_params(encoding_params={key: value}), ValueError, message)
 
 
 def test_target_statistics_of_buckets():
@@ -292,15 +272,3 @@ def test_target_statistics_of_buckets():
         )
     )
     assert_array_equal(model.predict_proba(new), model.predict_proba(same))
-
-
-def test_a_refused_setting_keeps_the_earlier_fit():
-    X = IMPRESSIONS
-    model = small().fit(X, LABELS)
-    p = model.predict_proba(X)
-    refuses(
-        model.set_params(encoding_params={"n_hash_buckets": {"numeric_0": 5}}),
-        ValueError,
-        "n_hash_buckets contains 'numeric_0', which is not a category column",
-    )
-    assert_array_equal(model.predict_proba(X), p)

@@ -7,7 +7,13 @@ import numpy as np
 import pytest
 import torch
 
-from sk_pwiser._utils import check_choice, check_integer, check_number, equal
+from sk_pwiser._utils import (
+    accept_any_case_of_y,
+    check_choice,
+    check_integer,
+    check_number,
+    equal,
+)
 
 
 @pytest.mark.parametrize("value", [1, 0.5, np.float32(0.5), np.int64(1), np.float64(1)])
@@ -98,3 +104,19 @@ def test_values_that_are_not_choices(value, error):
 )
 def test_containers_of_arrays_are_compared(a, b, expected):
     assert equal(a, b) is expected
+
+
+def test_labels_are_accepted_as_Y_and_as_y():
+    class Model:
+        @accept_any_case_of_y
+        def fit(self, X, Y, other=None):
+            """Fit."""
+            return X, Y, other
+
+    for result in (Model().fit(1, y=2), Model().fit(1, Y=2), Model().fit(1, 2)):
+        assert result == (1, 2, None)
+    assert Model.fit.__doc__ == "Fit."
+    with pytest.raises(TypeError, match="multiple values"):
+        Model().fit(1, 2, y=3)
+    with pytest.raises(TypeError, match=r"fit\(\) got labels twice: as 'Y' and as 'y'"):
+        Model().fit(1, Y=2, y=3)

@@ -9,13 +9,8 @@ from reprlib import repr as short_repr
 import numpy as np
 
 from sk_pwiser._table._categories import factorize
-from sk_pwiser._table._labels import (
-    collected,
-    is_polars,
-    names_of_columns,
-    read_array,
-    refuse_unreadable,
-)
+from sk_pwiser._table._frames import collected, is_polars, refuse_unreadable
+from sk_pwiser._table._labels import names_of_columns, read_array
 from sk_pwiser._utils import chain_parents, warn_user
 
 
@@ -87,14 +82,16 @@ def combine_weights(targets, sample_weight, *, is_part=False):
             targets = targets.without(weights == 0)
     if targets.missing is not None:
         known = (~targets.missing).astype(np.float64)
-        weights = known if weights is None else known * _per_task(weights)
+        if weights is not None:
+            known *= weights.reshape(len(weights), -1)
+        weights = known
         if not is_part and not weights.any():
             raise ValueError("sample_weight must not be zero for every known label.")
     return targets, weights
 
 
 def scale_weights(weights):
-    """Return weights above 0 with a mean of 1, float32; None if all are 1."""
+    """Return weights above 0 with a mean of 1, float32, or None for ones."""
     scale = WeightScale(weights[:1].size)
     scale.add(weights)
     return scale.apply(weights)
@@ -133,7 +130,7 @@ class WeightScale:
 
     @property
     def own_mean(self):
-        """The mean of the weights above 0 that were added, None without any."""
+        """The mean of the weights above 0 that were added, or None."""
         if not self.n_positive:
             return None
         return self.largest * (self.total / self.n_positive)
@@ -148,7 +145,7 @@ class WeightScale:
         return self.is_binary and not self.has_zero
 
     def apply(self, weights):
-        """Scale weights that were added; None if all added ones are 1 in the end."""
+        """Return scaled weights, or None if all that were added are scaled to 1."""
         if self.is_even:
             return None
         if self.per_task:
@@ -193,10 +190,6 @@ def _without_smallest(weights):
         f"{is_lost.sum()} other weights above 0, which count as 0."
     )
     return np.where(is_lost, 0.0, weights)
-
-
-def _per_task(weights):
-    return weights[:, np.newaxis] if weights.ndim == 1 else weights
 
 
 def base_rates(y, weights=None, parents=None):
@@ -285,15 +278,14 @@ class RowSummary:
 
     @cached_property
     def scaled(self):
-        """The scaled weights of rows in one part, None if all are 1."""
-        targets, weights = self.whole
-        return self._scale(weights, len(targets.values))
+        """The scaled weights of rows in one part, or None for ones."""
+        weights = np.ones(self.n_rows) if self.whole[1] is None else self.whole[1]
+        return self.weights.apply(weights)
 
     def scale(self, weights, n_rows):
-        """Return the scaled weights of rows that were added, None if all are 1."""
-        return self._scale(weights, n_rows) if self.whole is None else self.scaled
-
-    def _scale(self, weights, n_rows):
+        """Return the scaled weights of rows that were added, or None for ones."""
+        if self.whole is not None:
+            return self.scaled
         return self.weights.apply(np.ones(n_rows) if weights is None else weights)
 
     @property
@@ -315,7 +307,7 @@ class RowSummary:
         )
 
     def label_weights(self):
-        """Return the weights of the labels of `targets`, None if equal for tasks."""
+        """Return the weights of the labels, or None if the tasks share them."""
         if not self.per_task:
             return None
         return self.scaled if self.whole else np.array(list(self.sums.values()))
@@ -378,7 +370,7 @@ def check_match(X, n_samples, *, input_name="X", **others):
 
 
 def _reordered_row(index, other):
-    """Return the first row whose labels differ, None unless both have the same ones."""
+    """Return the first row whose labels differ, if both have the same labels."""
     kinds = [_kind_of_labels(index), _kind_of_labels(other)]
     if None not in kinds and kinds[0] != kinds[1]:
         return None
@@ -386,8 +378,9 @@ def _reordered_row(index, other):
     if not is_one_type and kinds != ["number", "number"]:
         index, other = (one.to_flat_index().astype(object) for one in (index, other))
         # Most of these pairs have nothing in common, which one label tells fast.
-        if _lacks_first(index, other) or _lacks_first(other, index):
-            return None
+        for own, first in ((index, other[:1]), (other, index[:1])):
+            if not (first.isna().any() or own.isin(first).any()):
+                return None
     codes, labels = index.append(other).factorize(use_na_sentinel=False)
     own, others = np.split(codes, 2)
     differs = own != others
@@ -395,14 +388,8 @@ def _reordered_row(index, other):
     return int(differs.argmax()) if is_same and differs.any() else None
 
 
-def _lacks_first(index, other):
-    """Return whether an index lacks the first label of another one."""
-    first = other[:1]
-    return not (first.isna().any() or index.isin(first).any())
-
-
 def _kind_of_labels(index):
-    """Return the kind of all labels, None if the dtype allows several.
+    """Return the kind of all labels, or None if the dtype allows several.
 
     Labels of different kinds are never equal.
     """
