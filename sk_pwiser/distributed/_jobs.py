@@ -1,6 +1,5 @@
 """A training that several processes run together: encoded once, read by all."""
 
-from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import partial
@@ -26,7 +25,6 @@ from sk_pwiser._training import (
     BatchIterator,
     Checkpoints,
     Impressions,
-    MultiTaskNet,
     Settings,
     Start,
     TrainingData,
@@ -35,6 +33,7 @@ from sk_pwiser._training import (
     compared,
 )
 from sk_pwiser._utils import seeded_globally
+from sk_pwiser.distributed._workers import Clock, Shard, WorkerNet, Workers
 
 # Enough for about equal shares.
 FILES_PER_PROCESS = 8
@@ -58,6 +57,24 @@ class Job:
         state = self.plan.random_state.get_state(legacy=False)
         settings = compared(self.plan.settings)
         return Start(settings, state, 0, self.n_rows[0], {}, self.data.schema)
+
+    def share(self, rank: int, n_workers: int) -> TrainingData:
+        """Return a worker's share of the rows."""
+        # One clock, so that training rows and validation rows have the same epoch.
+        clock = Clock(self.seed)
+
+        def shard(rows: Any) -> Shard:
+            return Shard(
+                rows.store,
+                rows.load,
+                rows.part_rows,
+                rank=rank,
+                n_workers=n_workers,
+                clock=clock,
+            )
+
+        train, valid = self.data.rows
+        return TrainingData(shard(train), None if valid is None else shard(valid))
 
 
 def prepare_job(
@@ -123,16 +140,10 @@ def _check_divisible(plan: Plan, data: EncodedData, rows: StreamedImpressions) -
 
 
 def run_job(
-    job: Job,
-    rows: Any,
-    device: torch.device,
-    *,
-    net_class: type[MultiTaskNet],
-    connect: Callable[[Any], None],
-    checkpoints: Checkpoints,
-    verbose: int,
+    job: Job, workers: Workers, checkpoints: Checkpoints | None, verbose: int
 ) -> TrainingResult:
     """Train, as one of several connected processes, on the rows of this process."""
+    device = workers.device
     settings = replace(job.plan.settings, device=str(device), verbose=verbose)
     random_state, names = deepcopy(job.plan.random_state), job.plan.task_names
     plan = replace(
@@ -144,8 +155,9 @@ def run_job(
         ),
         random_state=random_state,
     )
-    net = build(plan, job.data, net_class)
-    connect(net)
-    data = replace(job.data, rows=rows)
+    net = build(plan, job.data, WorkerNet)
+    assert isinstance(net, WorkerNet)
+    net.join(workers, job.seed)
+    data = replace(job.data, rows=job.share(workers.rank, workers.size))
     result = train(plan, data, net, checkpoints=checkpoints)
     return replace(result, settings=job.plan.settings, n_rows=job.n_rows)

@@ -9,7 +9,7 @@ import torch
 
 from sk_pwiser._training import BatchIterator, Impressions
 from sk_pwiser._utils import Generators
-from sk_pwiser.distributed._exchange import Clock, JointIterator, Shard
+from sk_pwiser.distributed._workers import Clock, JointIterator, Shard
 
 
 class Store(NamedTuple):
