@@ -69,7 +69,7 @@ def select_estimators(
     scoring : callable, default=None
         ``scoring(estimator, X, Y)`` returns a number, higher is better: a scorer of
         :mod:`sk_pwiser.metrics`, for example. The estimator passed has `predict_proba`
-        for these rows. None for minus the mean log loss over the tasks.
+        for these rows. None means minus the mean log loss over the tasks.
     method : {"policy", "greedy", "exhaustive"}, default="policy"
         How sets are found:
 

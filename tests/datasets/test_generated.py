@@ -105,19 +105,6 @@ def test_accidental_clicks_never_convert():
     assert roc_auc_score(click - conversion, accident) > 0.65
 
 
-def test_interest_ranks_conversions_better_than_accidents_do():
-    bunch = make_ctr_cvr(100_000, click_noise=0.4, as_frame=False, random_state=5)
-    conversion = bunch.target[:, 1]
-    by_interest = roc_auc_score(conversion, bunch.interest)
-    by_click = roc_auc_score(conversion, bunch.ctr)
-    by_accident = roc_auc_score(conversion, bunch.ctr - bunch.interest)
-    assert by_interest > by_click > by_accident
-    assert by_interest > by_accident + 0.2
-    # On the observed clicks the order is reversed, because they contain the noise.
-    click = bunch.target[:, 0]
-    assert roc_auc_score(click, bunch.ctr) > roc_auc_score(click, bunch.interest)
-
-
 @pytest.mark.parametrize("seed", range(3))
 def test_tasks_are_learnable_and_not_trivial(seed):
     bunch = make_ctr_cvr(100_000, as_frame=False, random_state=seed)

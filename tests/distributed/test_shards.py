@@ -13,7 +13,7 @@ from sk_pwiser.distributed._workers import Clock, JointIterator, Shard
 
 
 class Store(NamedTuple):
-    """A store of which only the sizes of the files are known."""
+    """A store that has sizes of files, and no rows."""
 
     sizes: list[int]
 

@@ -1,6 +1,5 @@
 """The comparison of losses against loops that are written by hand."""
 
-import copy
 import warnings
 
 import joblib
@@ -334,14 +333,6 @@ def test_folds_without_a_conversion_are_left_out_with_one_warning():
     )
     assert np.isfinite(comparison.scores["click AUC"]).all()
     assert "fewer than two folds" in comparison.verdicts["conversion AUC"]
-
-
-def test_the_estimator_is_not_changed():
-    model = ByLoss(loss="bce", random_state=5)
-    before = copy.deepcopy(model.get_params())
-    compare_losses(model, X, Y, cv=2)
-    assert model.get_params() == before
-    assert not hasattr(model, "rate_")
 
 
 def rows_by(table, by):

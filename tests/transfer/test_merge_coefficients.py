@@ -66,38 +66,6 @@ def test_the_bounds_hold():
     assert free.min() < 0 or free.max() > 0.2
 
 
-def test_a_merge_of_two_markets_beats_both_on_the_pooled_rows():
-    """Fine-tuning on few rows added opposite noise to the truth."""
-    rng = np.random.default_rng(1)
-    truth, noise = rng.normal(0, 0.8, (2, 5)), rng.normal(0, 0.6, (2, 5))
-    rows, labels = linear_market(6_000, truth, [-1.0, -2.0], 1)
-    model = linear_estimator(rows, labels)
-    states = [truth * 0.3, truth + noise, truth - noise]
-    base, *members = (
-        with_weights(
-            model,
-            lambda name, w, state=state: (
-                np.float32(state if name == "head.weight" else [-1.0, -2.0]).reshape(
-                    w.shape
-                )
-                if name.startswith("head")
-                else w
-            ),
-        )
-        for state in states
-    )
-    half = slice(3_000), slice(3_000, None)
-    merged, found = merge_estimators(
-        base, members, rows[half[0]], labels[half[0]], return_coefficients=True
-    )
-    losses = [
-        mean_log_loss(each, rows[half[1]], labels[half[1]])
-        for each in (merged, base, *members)
-    ]
-    assert losses[0] < min(losses[1:])
-    assert_allclose(found, 0.5, atol=0.15)
-
-
 # The head starts at 0.5, and its weights are replaced after an epoch.
 @pytest.mark.filterwarnings("ignore:Training diverged")
 def test_the_entropy_drives_probabilities_below_a_low_base_rate():
@@ -132,27 +100,6 @@ def test_the_entropy_drives_probabilities_below_a_low_base_rate():
     assert results["entropy"][1] < 0.7
     assert_allclose(results["log_loss"][1], 1, atol=0.2)
     assert results["log_loss"][2] < results[None][2] < results["entropy"][2]
-
-
-def test_a_corrupted_estimator_has_the_smallest_coefficient():
-    base, _, rows, labels = linear_pool(n_members=1)
-    # The weights that the labels were drawn with.
-    weights = {
-        "head.weight": np.random.default_rng(0).normal(0, 0.7, (2, 4)),
-        "head.bias": [-2.0, -3.0],
-    }
-    truth = with_weights(base, lambda name, w: np.float32(weights.get(name, w)))
-    corrupted = with_weights(base, lambda _n, w: -2 * w)
-    merged, found = merge_estimators(
-        base,
-        [truth, corrupted],
-        rows,
-        labels,
-        return_coefficients=True,
-        bounds=(0, 1.5),
-    )
-    assert found[1] < 0.05
-    assert mean_log_loss(merged, rows, labels) <= mean_log_loss(truth, rows, labels)
 
 
 def test_rows_of_a_sampled_log_are_compared_with_its_probabilities():

@@ -66,24 +66,6 @@ def test_the_discrepancy_equals_a_loop_over_pairs():
     assert abs(squared_discrepancy(tensor(x), tensor(x)).item()) < 1e-12
 
 
-def test_the_discrepancy_of_two_gaussians_is_near_its_closed_form():
-    n, dim, shift = 1_500, 3, 1.0
-    x = RNG.standard_normal((n, dim))
-    y = shift + RNG.standard_normal((n, dim))
-    # One kernel: its width is the mean squared distance of all points, in expectation
-    # 2 per dimension, and shift^2 more for the half of the pairs between the samples.
-    width = dim * (2 + shift**2 / 2)
-
-    def expectation(delta):
-        # E exp(-|d|^2 / w) for d ~ N(delta, 2 I).
-        spread = 1 + 4 / width
-        return spread ** (-dim / 2) * np.exp(-dim * delta**2 / (width + 4))
-
-    expected = 2 * expectation(0) - 2 * expectation(shift)
-    found = squared_discrepancy(tensor(x), tensor(y), n_kernels=1).item()
-    assert_allclose(found, expected, rtol=0.1)
-
-
 @pytest.mark.parametrize("scale", [1e-30, 0.0, 1e15])
 def test_the_discrepancy_is_finite(scale):
     points = tensor((scale * RNG.standard_normal((8, 2))).astype(np.float32))

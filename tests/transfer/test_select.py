@@ -9,7 +9,7 @@ from sklearn.metrics import get_scorer, log_loss
 
 from sk_pwiser.datasets import make_ctr_cvr
 from sk_pwiser.metrics import ctr_auc_scorer, cvr_auc_scorer, mean_auc_scorer
-from sk_pwiser.transfer import distill, select_estimators
+from sk_pwiser.transfer import select_estimators
 
 DATA = make_ctr_cvr(2_000, ctr=0.4, cvr=0.4, random_state=0)
 X, Y = DATA.data[1_000:], DATA.target[1_000:]
@@ -17,7 +17,7 @@ X, Y = DATA.data[1_000:], DATA.target[1_000:]
 
 @pytest.fixture(scope="module")
 def pool():
-    """Three estimators, of which the second was fitted with flipped labels."""
+    """Three estimators; the second was fitted with flipped labels."""
     rows, labels = DATA.data[:1_000], DATA.target[:1_000]
     flipped = np.column_stack([1 - labels["click"], np.zeros(1_000, dtype=int)])
     flipped[:, 1] = flipped[:, 0] * np.random.default_rng(0).integers(0, 2, 1_000)
@@ -105,15 +105,6 @@ def test_networks_and_encoders_may_differ(pool):
     other.fit(DATA.data[:1_000], DATA.target[:1_000])
     found = select_estimators([other, pool[1]], X, Y, n_select=1, random_state=0)
     assert found.indices.tolist() == [0]
-
-
-@pytest.mark.slow
-def test_weights_of_the_selection_protect_the_student(pool):
-    found = select_estimators(pool, X, Y, n_select=2, random_state=0)
-    student = small(max_epochs=10, random_state=0)
-    protected = distill(pool, X, weights=found.weights, student=student)
-    plain = distill(pool, X, student=student)
-    assert protected.score(X, Y) > plain.score(X, Y)
 
 
 @pytest.mark.parametrize(
