@@ -280,22 +280,22 @@ def cross_validate_candidates(
     X, Y, groups = indexable(*map(collected, (X, Y, groups)))
     params = {name: collected(value) for name, value in (params or {}).items()}
     check_match(X, n_rows(Y), Y=Y, groups=groups)
+    estimators = [candidate.estimator for candidate in candidates]
     if scoring is None:
-        scoring = default_scoring(candidates[0].estimator, Y)
-        rate = sampling_rate([candidate.estimator for candidate in candidates])
+        scoring = default_scoring(estimators[0], Y)
+        rate = sampling_rate(estimators)
         if rate != 1:
             scoring = FullLogScores(scoring, rate)
     # An unknown scorer would otherwise raise after the first fit.
-    for candidate in candidates:
-        check_scoring(candidate.estimator, scoring=scoring)
+    for estimator in estimators:
+        check_scoring(estimator, scoring=scoring)
     parts = read_parts(X, by)
     seed = random_state
     if not isinstance(random_state, Integral):
         seed = check_random_state(random_state).randint(2**31 - 1)
-    splits = list(make_splits(candidates[0].estimator, cv, X, Y, groups, seed))
+    splits = list(make_splits(estimators[0], cv, X, Y, groups, seed))
     if len(splits) < 2:
         raise ValueError(f"cv must give at least 2 splits, got {len(splits)}: {cv!r}.")
-    estimators = [candidate.estimator for candidate in candidates]
     warn_about_random_folds(estimators, X, cv, splits, groups)
     # One seed per fold, for all candidates: their starts do not add to the differences.
     seeds = check_random_state(seed).randint(2**31 - 1, size=len(splits))

@@ -195,7 +195,7 @@ class OneTask(ClassifierMixin, BaseEstimator):
 
     def fit(self, X, y):
         self.classes_ = np.array([0, 1])
-        # MultiOutputClassifier passes labels as they are given, also words.
+        # MultiOutputClassifier passes labels unchanged, also words.
         y = read_words(np.asarray(y))
         y = y.astype(int) if y.dtype == object else y
         is_constant = (y == y[0]).all()
