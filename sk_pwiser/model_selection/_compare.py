@@ -280,6 +280,9 @@ def cross_validate_candidates(
     X, Y, groups = indexable(*map(collected, (X, Y, groups)))
     params = {name: collected(value) for name, value in (params or {}).items()}
     check_match(X, n_rows(Y), Y=Y, groups=groups)
+    # A fit cannot compare their indices, since folds select rows by position.
+    per_row = {n: params[n] for n in ("sample_weight", "groups") if n in params}
+    check_match(X, n_rows(Y), **per_row)
     estimators = [candidate.estimator for candidate in candidates]
     if scoring is None:
         scoring = default_scoring(estimators[0], Y)

@@ -283,6 +283,7 @@ def check_markets(markets, X, n_estimators):
     n_samples = n_rows(X)
     if isinstance(markets, str):
         markets = column_of(X, "markets", markets)
+    check_match(X, n_samples, markets=markets)
     indices = np.asarray(markets)
     if indices.shape != (n_samples,) or indices.dtype.kind not in "iu":
         raise ValueError(

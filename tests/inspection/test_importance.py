@@ -275,6 +275,8 @@ def test_bad_input():
         task_importances(model, X, Y, n_repeats=0)
     with pytest.raises(ValueError, match="sample_weight must have shape"):
         task_importances(model, X, Y, sample_weight=[1.0])
+    with pytest.raises(ValueError, match="X and sample_weight have the same index"):
+        task_importances(model, X, Y, sample_weight=X["time"][::-1])
     with pytest.raises(ValueError, match="price"):
         task_importances(model, X.drop(columns="price"), Y)
     with pytest.raises(ValueError, match="Y"):

@@ -344,6 +344,7 @@ def test_errors(rows, fitted, monkeypatch, display_class):
         ("P must contain at least one model", {"P": {}}),
         ("Labels must be 0 or 1", {"Y": Y + 1}),
         ("sample_weight must have shape", {"sample_weight": [1.0]}),
+        ("Y and sample_weight have the same index", {"sample_weight": Y["buy"][::-1]}),
     ]:
         if isinstance(kwargs.get("P"), int):
             wrong = P.copy()

@@ -1,6 +1,7 @@
 """Errors of the comparison of losses, which are raised before any fit."""
 
 import numpy as np
+import pandas as pd
 import pytest
 from fake_losses import ByLoss, rows
 from refusals import small
@@ -77,6 +78,9 @@ def test_bad_input_raises_before_any_fit(monkeypatch, error, model, params, matc
 def test_lengths_must_agree_and_errors_of_fit_are_raised():
     with pytest.raises(ValueError, match="inconsistent numbers of samples"):
         compare_losses(ByLoss(), X, Y[:-1])
+    weight = {"sample_weight": pd.Series(np.ones(len(X)))[::-1]}
+    with pytest.raises(ValueError, match="X and sample_weight have the same index"):
+        compare_losses(ByLoss(), pd.DataFrame(X), Y, params=weight)
     model = ByLoss(loss="bce", loss_params={"margins": 1})
     with pytest.raises(ValueError, match="bce has no loss_params"):
         compare_losses(model, X, Y)

@@ -77,6 +77,7 @@ def test_linear_task_vectors_of_disjoint_features_do_not_interfere():
         ({"markets": [0, 1]}, "one integer per row, 300"),
         ({"markets": np.full(len(X), 2)}, "0 to 1; got 2 to 2"),
         ({"markets": np.zeros(len(X))}, "one integer per row.*float64"),
+        ({"markets": Y["click"][::-1]}, "X and markets have the same index labels in"),
     ],
 )
 def test_invalid_arguments_are_refused(base, change, message):
