@@ -44,8 +44,7 @@ from _harness import begin, limit_threads, make_parser
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
 from sk_pwiser.datasets import make_ctr_cvr
-from sk_pwiser.distributed._exchange import Workers
-from sk_pwiser.distributed._worker_net import join
+from sk_pwiser.distributed._workers import Workers, join
 
 BATCHES = (2_048, 16_384)
 TABLES = {

@@ -14,26 +14,16 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
-from sk_pwiser.distributed._exchange import Workers, shards
 from sk_pwiser.distributed._jobs import run_job
-from sk_pwiser.distributed._worker_net import WorkerNet
+from sk_pwiser.distributed._workers import Workers
 
 CPU = torch.device("cpu")
 
 
-def train(rank, size, folder):
+def train(folder):
     """Return weights and figures of a process."""
     job = pickle.loads((folder / "job.pickle").read_bytes())
-    workers = Workers(CPU)
-    result = run_job(
-        job,
-        shards(job, rank, size),
-        CPU,
-        net_class=WorkerNet,
-        connect=lambda net: net.join(workers, job.seed),
-        checkpoints=None,
-        verbose=0,
-    )
+    result = run_job(job, Workers(CPU), checkpoints=None, verbose=0)
     pickle.dumps(result.net)  # its connections are left out
     state = result.net.criterion_.state_dict().values()
     return {
@@ -53,7 +43,7 @@ def main(rank, size, folder):
         timeout=timedelta(seconds=120),
     )
     try:
-        found = train(rank, size, folder)
+        found = train(folder)
     except Exception as error:
         found = {"error": f"{type(error).__name__}: {error}"}
     (folder / f"{rank}.pickle").write_bytes(pickle.dumps(found))

@@ -18,8 +18,7 @@ import torch.distributed as dist
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
 from sk_pwiser.datasets import make_ctr_cvr
-from sk_pwiser.distributed._exchange import Workers
-from sk_pwiser.distributed._worker_net import WorkerNet
+from sk_pwiser.distributed._workers import WorkerNet, Workers
 from sk_pwiser.losses import LOSSES
 from sk_pwiser.networks import NETWORKS
 from sk_pwiser.weighting import WEIGHTINGS

@@ -1,6 +1,5 @@
 """A training that several processes run together: encoded once, read by all."""
 
-from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import partial
@@ -26,7 +25,6 @@ from sk_pwiser._training import (
     Checkpoints,
     EncodedData,
     Impressions,
-    MultiTaskNet,
     Settings,
     Start,
     TrainingResult,
@@ -34,6 +32,7 @@ from sk_pwiser._training import (
     compared,
 )
 from sk_pwiser._utils import seeded_globally
+from sk_pwiser.distributed._workers import Clock, Shard, WorkerNet, Workers
 
 # Enough for about equal shares.
 FILES_PER_PROCESS = 8
@@ -57,6 +56,24 @@ class Job:
         state = self.plan.random_state.get_state(legacy=False)
         settings = compared(self.plan.settings)
         return Start(settings, state, 0, self.n_rows[0], {}, self.data.schema)
+
+    def share(self, rank: int, n_workers: int) -> tuple[Shard, Shard | None]:
+        """Return a worker's share of the rows."""
+        # One clock, so that training rows and validation rows have the same epoch.
+        clock = Clock(self.seed)
+
+        def shard(rows: Any) -> Shard:
+            return Shard(
+                rows.store,
+                rows.load,
+                rows.part_rows,
+                rank=rank,
+                n_workers=n_workers,
+                clock=clock,
+            )
+
+        valid = self.data.valid
+        return shard(self.data.train), None if valid is None else shard(valid)
 
 
 def prepare_job(
@@ -121,16 +138,10 @@ def _check_divisible(plan: Plan, data: EncodedData, rows: StreamedImpressions) -
 
 
 def run_job(
-    job: Job,
-    rows: Any,
-    device: torch.device,
-    *,
-    net_class: type[MultiTaskNet],
-    connect: Callable[[Any], None],
-    checkpoints: Checkpoints,
-    verbose: int,
+    job: Job, workers: Workers, checkpoints: Checkpoints | None, verbose: int
 ) -> TrainingResult:
     """Train, as one of several connected processes, on the rows of this process."""
+    device = workers.device
     settings = replace(job.plan.settings, device=str(device), verbose=verbose)
     random_state, names = deepcopy(job.plan.random_state), job.plan.task_names
     plan = replace(
@@ -142,9 +153,10 @@ def run_job(
         ),
         random_state=random_state,
     )
-    net = build(plan, job.data, net_class)
-    connect(net)
-    train_rows, valid = rows
-    data = replace(job.data, train=train_rows, valid=valid)
+    net = build(plan, job.data, WorkerNet)
+    assert isinstance(net, WorkerNet)
+    net.join(workers, job.seed)
+    rows, valid = job.share(workers.rank, workers.size)
+    data = replace(job.data, train=rows, valid=valid)
     result = train(plan, data, net, checkpoints=checkpoints)
     return replace(result, settings=job.plan.settings, n_rows=job.n_rows)

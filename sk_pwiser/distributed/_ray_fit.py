@@ -22,9 +22,8 @@ from sk_pwiser._training import (
     to_state,
 )
 from sk_pwiser._utils import check_boolean, check_integer, check_number, import_extra
-from sk_pwiser.distributed._exchange import LostWorkerError, Workers, shards
 from sk_pwiser.distributed._jobs import prepare_job, run_job
-from sk_pwiser.distributed._worker_net import WorkerNet
+from sk_pwiser.distributed._workers import LostWorkerError, Workers
 
 DEFAULT_PORT = 6379
 JOB, RESULT, ERRORS = "job.pickle", "result.pickle", "error-*.pickle"
@@ -225,8 +224,7 @@ def _train(folder):
     from ray.train.torch import get_device
 
     job = pickle.loads((folder / JOB).read_bytes())
-    device = get_device()
-    workers = Workers(device)
+    workers = Workers(get_device())
     rank = workers.rank
     # After a restart, Ray has the last checkpoint that was reported.
     saved, kept = None, train.get_checkpoint()
@@ -240,15 +238,7 @@ def _train(folder):
         rank, folder / "none", job.start(), saved, settings.callbacks or ()
     )
     verbose = int(settings.verbose) if rank == 0 else 0
-    result = run_job(
-        job,
-        shards(job, rank, workers.size),
-        device,
-        net_class=WorkerNet,
-        connect=lambda net: net.join(workers, job.seed),
-        checkpoints=checkpoints,
-        verbose=verbose,
-    )
+    result = run_job(job, workers, checkpoints, verbose)
     with tempfile.TemporaryDirectory(prefix="sk_pwiser_") as name:
         if rank == 0:
             write_pickle(Path(name) / RESULT, to_state(result))

@@ -226,7 +226,7 @@ def _exporter_of_torch():
     operators = {} if IS_PRESENT else FORMER_OPERATORS
     for operator, function in operators.items():
         torch.onnx.register_custom_op_symbolic(operator, function, OPSET)
-    # Of attention, one operator that ONNX does not have.
+    # The fast path of attention is one operator, which ONNX does not have.
     torch.backends.mha.set_fastpath_enabled(False)
     try:
         # The exporters print the graph of a network that they cannot export, packages
@@ -425,23 +425,17 @@ class GraphBuilder:
 
     def look_up(self, name, codes, default):
         """Append a lookup of int codes by values, all text or all floats."""
-        keys, values = list(codes), list(codes.values())
-        if isinstance(keys[0], str):
-            attributes = {
-                "keys_strings": keys,
-                "values_int64s": values,
-                "default_int64": default,
-            }
-        else:
-            double, int64 = self.types.DOUBLE, self.types.INT64
-            attributes = {
-                key: self.helper.make_tensor(key, kind, [len(entries)], entries)
-                for key, kind, entries in (
-                    ("keys_tensor", double, keys),
-                    ("values_tensor", int64, values),
-                    ("default_tensor", int64, [default]),
-                )
-            }
+        keys, int64 = list(codes), self.types.INT64
+        kind = self.types.STRING if isinstance(keys[0], str) else self.types.DOUBLE
+        tensors = {
+            "keys_tensor": (kind, keys),
+            "values_tensor": (int64, list(codes.values())),
+            "default_tensor": (int64, [default]),
+        }
+        attributes = {
+            key: self.helper.make_tensor(key, kind, [len(entries)], entries)
+            for key, (kind, entries) in tensors.items()
+        }
         return self.add("LabelEncoder", name, domain="ai.onnx.ml", **attributes)
 
     def input(self, name, kind):

@@ -206,7 +206,7 @@ def as_column(values):
 
 
 def repeat(values, n_rows):
-    """Return the values of all rows, of which a list of one value is that of all."""
+    """Return the values of all rows; a list of one value holds for all of them."""
     return values * n_rows if len(values) == 1 < n_rows else values
 
 

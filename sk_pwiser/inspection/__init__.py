@@ -9,21 +9,21 @@ scikit-learn's displays: ``from_estimator`` or ``from_predictions`` computes and
 the curves, and ``plot`` draws them again. A task has the same colour in all of them.
 """
 
-from sk_pwiser.inspection._calibration_curves import TaskCalibrationDisplay
 from sk_pwiser.inspection._funnel_scores import FunnelScoreDisplay
 from sk_pwiser.inspection._importance import TaskImportanceDisplay, task_importances
 from sk_pwiser.inspection._impressions import (
     ImpressionsDescription,
     describe_impressions,
 )
-from sk_pwiser.inspection._ranking_curves import (
+from sk_pwiser.inspection._task_curves import (
+    TaskCalibrationDisplay,
     TaskPrecisionRecallDisplay,
     TaskRocCurveDisplay,
 )
-from sk_pwiser.inspection._training_history import (
+from sk_pwiser.inspection._training_curves import (
     TrainingHistoryDisplay,
+    WeightSearchDisplay,
 )
-from sk_pwiser.inspection._weight_search import WeightSearchDisplay
 
 __all__ = [
     "FunnelScoreDisplay",

@@ -113,17 +113,6 @@ def set_log_axis(axis, low, high):
     axis.set_minor_formatter(NullFormatter())
 
 
-def legend_above(ax):
-    """Put the legend above the axes, which curves may fill from edge to edge."""
-    ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, frameon=False)
-
-
-def set_integer_ticks(axis):
-    from matplotlib.ticker import MaxNLocator
-
-    axis.set_major_locator(MaxNLocator(integer=True))
-
-
 def style(kwargs, **defaults):
     """Return the properties of a line: the defaults, updated by `kwargs`."""
     from matplotlib.cbook import normalize_kwargs

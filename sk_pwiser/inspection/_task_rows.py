@@ -61,8 +61,8 @@ class GivenPredictions:
             P = np.asarray(P)
             self._P = P[:, np.newaxis] if P.ndim == 1 else P
 
-    def check_order(self, Y, n_samples, names):
-        """Raise if the predictions have the names or the index of Y in another order.
+    def check_order(self, Y, n_samples, names, sample_weight):
+        """Raise if predictions have the names, or rows the index, in another order.
 
         Columns with other names are read by position.
         """
@@ -72,7 +72,8 @@ class GivenPredictions:
                 f"The columns of P must be in the order of the tasks, {names}; got "
                 f"{columns}."
             )
-        check_rows(Y, n_samples, input_name="Y", P=self._given)
+        given = {"P": self._given, "sample_weight": sample_weight}
+        check_rows(Y, n_samples, input_name="Y", **given)
 
     def predict_proba(self, X):
         return self._P
@@ -100,9 +101,9 @@ def read_responses(estimator, X, Y, task_names=None, sample_weight=None):
     check_same_tasks(n_tasks, y_names, fitted)
     names = _choose_names(n_tasks, task_names, y_names, fitted)
     if isinstance(estimator, GivenPredictions):
-        estimator.check_order(Y, len(targets), names)
+        estimator.check_order(Y, len(targets), names, sample_weight)
     if X is not None:
-        check_rows(X, len(targets), Y=Y)
+        check_rows(X, len(targets), Y=Y, sample_weight=sample_weight)
     columns = [predictions.of_task(k, targets, "predict_proba") for k in range(n_tasks)]
     for name, p in zip(names, columns, strict=True):
         _check_probabilities(p, name)

@@ -81,6 +81,7 @@ def build_candidates(estimator, losses, weights):
 def find_path(estimator, params, name):
     """Return the least nested key of a parameter in ``get_params()``."""
     paths = find_paths(params, name)
+    # Parameters of an estimator may hold further estimators, with the same names.
     depths = [path.count("__") for path in paths]
     shallowest = [p for p, d in zip(paths, depths, strict=True) if d == min(depths)]
     if len(shallowest) != 1:
@@ -138,6 +139,7 @@ def check_candidates(candidates, estimator, owner_path):
         if not hasattr(owner, "_parameter_constraints"):
             continue
         try:
+            # What `fit` would refuse is refused before the first fit.
             owner._validate_params()
         except ValueError as error:
             raise ValueError(
@@ -279,22 +281,27 @@ def cross_validate_candidates(
     X, Y, groups = indexable(*map(collected, (X, Y, groups)))
     params = {name: collected(value) for name, value in (params or {}).items()}
     check_match(X, n_rows(Y), Y=Y, groups=groups)
+    # A fit cannot compare their indices, since folds select rows by position.
+    per_row = {n: params[n] for n in ("sample_weight", "groups") if n in params}
+    check_match(X, n_rows(Y), **per_row)
+    estimators = [candidate.estimator for candidate in candidates]
     if scoring is None:
-        scoring = default_scoring(candidates[0].estimator, Y)
-        rate = sampling_rate([candidate.estimator for candidate in candidates])
+        scoring = default_scoring(estimators[0], Y)
+        rate = sampling_rate(estimators)
         if rate != 1:
             scoring = FullLogScores(scoring, rate)
-    for candidate in candidates:
-        check_scoring(candidate.estimator, scoring=scoring)
+    # An unknown scorer would otherwise raise after the first fit.
+    for estimator in estimators:
+        check_scoring(estimator, scoring=scoring)
     parts = read_parts(X, by)
     seed = random_state
     if not isinstance(random_state, Integral):
         seed = check_random_state(random_state).randint(2**31 - 1)
-    splits = list(make_splits(candidates[0].estimator, cv, X, Y, groups, seed))
+    splits = list(make_splits(estimators[0], cv, X, Y, groups, seed))
     if len(splits) < 2:
         raise ValueError(f"cv must give at least 2 splits, got {len(splits)}: {cv!r}.")
-    estimators = [candidate.estimator for candidate in candidates]
     warn_about_random_folds(estimators, X, cv, splits, groups)
+    # One seed per fold, for all candidates: their starts do not add to the differences.
     seeds = check_random_state(seed).randint(2**31 - 1, size=len(splits))
 
     # Per thread, and joblib may start later jobs from a thread of its own.
@@ -321,6 +328,7 @@ def cross_validate_candidates(
         if verbose:
             print(progress(results, candidates, len(splits)), flush=True)
 
+    # From the order of the jobs to one row per candidate.
     shape = (len(splits), len(candidates))
     by_metric = {
         name: np.reshape([scores[name] for scores, *_ in results], shape).T
@@ -442,6 +450,7 @@ def read_parts(X, by):
             f"by={by!r} must be a column with at most {MAX_PARTS} values, such as the "
             f"market; it has {len(rows_by):,}."
         )
+    # As a code per row, which a fold selects like other values of its rows.
     of_row = np.full(n_rows(X), -1)
     for k, rows in enumerate(rows_by.values()):
         of_row[rows] = k

@@ -189,6 +189,7 @@ class OneTask(ClassifierMixin, BaseEstimator):
 
     def fit(self, X, y):
         self.classes_ = np.array([0, 1])
+        # MultiOutputClassifier passes labels unchanged, also words.
         y = read_words(np.asarray(y))
         y = y.astype(int) if y.dtype == object else y
         is_constant = (y == y[0]).all()
@@ -296,6 +297,7 @@ def with_statistics(model, folds=None):
     columns = ColumnTransformer(
         [("rates", rates, many_values)], remainder="passthrough"
     )
+    # Trees find the other categories by their dtype, which arrays do not have.
     columns.set_output(transform="pandas")
     return make_pipeline(PlainColumns(), columns, model)
 

@@ -12,7 +12,7 @@ from sk_pwiser._utils import aligned, import_extra
 CONFIDENCE = 0.95
 # Smaller differences, relative to the score, need no more digits.
 SMALL = 1e-4
-# Of two folds, both point in the same direction by chance in half of the cases.
+# Two folds point in the same direction by chance in half of the cases.
 FEWEST_FOLDS = 3
 # Metrics are printed without it, and with their own sign.
 MINUS = "minus "
@@ -190,6 +190,7 @@ class LossComparison:
         if ax is None:
             _, ax = pyplot.subplots()
         baseline, *others = self.candidates
+        # The candidates of a metric stand side by side, with the tick in their middle.
         offsets = (np.arange(len(others)) - (len(others) - 1) / 2) * 0.6 / len(others)
         places = np.arange(len(self.scores))
         for candidate, offset in zip(others, offsets, strict=True):
@@ -235,6 +236,7 @@ class LossComparison:
                 ends = [as_printed(metric, row[end])[1] for end in ("low", "high")]
                 if row["candidate"] != self.candidates[0]:
                     difference = as_printed(metric, row["difference"])[1]
+                    # The opposite sign of a loss swaps the ends.
                     interval = _interval(*sorted(ends), digits, "+")
                     compared = (_number(difference, digits, "+"), interval)
                 cells.append((name, row["candidate"], _number(mean, digits), *compared))
@@ -336,6 +338,7 @@ def _verdict(rows, baseline):
         if np.isnan(low):
             undefined.append(candidate)
         elif amount == _number(0, digits):
+            # An interval can exclude 0 by less than the digits show.
             similar.append(candidate)
         elif low <= 0 <= high:
             n_splits, n_ahead = row["n_splits"], row["n_ahead"]

@@ -5,11 +5,9 @@ an app. The functions take fitted estimators, leave them unchanged and return ne
 """
 
 from sk_pwiser.transfer._compatible import check_compatible, named_parts
-from sk_pwiser.transfer._distill import distill
-from sk_pwiser.transfer._fine_tune import fine_tune
-from sk_pwiser.transfer._fit_like import fit_like
+from sk_pwiser.transfer._fine_tune import fine_tune, fit_like
 from sk_pwiser.transfer._merge import merge_estimators, merge_interference
-from sk_pwiser.transfer._select import select_estimators
+from sk_pwiser.transfer._pool import distill, select_estimators
 
 __all__ = [
     "check_compatible",

@@ -11,7 +11,7 @@ from sk_pwiser._estimator import MultiTaskCTRCVRClassifier
 from sk_pwiser._table._frames import as_table, column_of
 from sk_pwiser._table._labels import check_targets
 from sk_pwiser._table._target_statistics import TargetStatistics
-from sk_pwiser._table._weights_and_groups import n_rows
+from sk_pwiser._table._weights_and_groups import check_match, n_rows
 from sk_pwiser._utils import equal
 from sk_pwiser.networks import SHARED_PARAMS
 from sk_pwiser.weighting import depends_on
@@ -224,7 +224,7 @@ def check_labels(estimator, X, Y):
 
     Labels may be missing, as NaN, if the estimator's `missing_labels` says so.
     """
-    found, names = n_rows(X), estimator.task_names_
+    names = estimator.task_names_
     is_single = estimator.classes_.ndim == 1
     classes = estimator.classes_ if is_single else None
     targets = check_targets(
@@ -233,11 +233,7 @@ def check_labels(estimator, X, Y):
         classes=classes,
         missing_labels=estimator.missing_labels,
     )
-    if len(targets.values) != found:
-        raise ValueError(
-            f"X and Y have inconsistent numbers of samples: X has {found} rows, Y has "
-            f"{len(targets.values)}."
-        )
+    check_match(X, len(targets.values), Y=Y)
     # The name of a single task is not checked: a Series may have any.
     same_names = is_single or list(targets.task_names) == list(names)
     if targets.values.shape[1] != len(names) or not same_names:
@@ -288,6 +284,7 @@ def check_markets(markets, X, n_estimators):
     n_samples = n_rows(X)
     if isinstance(markets, str):
         markets = column_of(X, "markets", markets)
+    check_match(X, n_samples, markets=markets)
     indices = np.asarray(markets)
     if indices.shape != (n_samples,) or indices.dtype.kind not in "iu":
         raise ValueError(
@@ -355,6 +352,16 @@ def named_parts(estimator):
             part = f"{part}.{owners[name]}"
         parts.setdefault(part, []).append(name)
     return parts
+
+
+def embedding_tables(network):
+    """Map names of parameters to the embedding tables with one row per code."""
+    n_rows = sum(network.spec.cardinalities)
+    return {
+        f"{name}.weight": module.weight
+        for name, module in network.named_modules()
+        if isinstance(module, torch.nn.Embedding) and module.num_embeddings == n_rows
+    }
 
 
 def _only_tasks(network, task_names):

@@ -427,9 +427,7 @@ def _check_realign(realign, base, X, Y):
     if not isinstance(realign, bool | np.bool_ | Mapping):
         raise TypeError(f"realign must be a bool or a dict; got {realign!r}.")
     if not isinstance(realign, Mapping):
-        if not realign:
-            return None
-        realign = {}
+        realign = {} if realign else {"max_epochs": 0}
     if unknown := realign.keys() - set(REALIGN_KEYS):
         raise ValueError(
             f"realign holds {sorted(unknown)[0]!r}; its keys are {list(REALIGN_KEYS)}."

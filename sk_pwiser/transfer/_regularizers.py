@@ -13,9 +13,9 @@ from typing import NamedTuple
 import torch
 from torch.nn import functional as F
 
-from sk_pwiser.transfer._fit_like import embedding_tables
+from sk_pwiser.transfer._compatible import embedding_tables
 
-DEFAULT_WEIGHTS = {"l2_sp": 0.01, "delta": 0.5, "tred": 0.5}
+DEFAULT_WEIGHTS = {None: 0.0, "l2_sp": 0.01, "delta": 0.5, "tred": 0.5}
 
 # The separation of features in "tred": weights of its terms, and its optimisation.
 DISCREPANCY_WEIGHT, GATE_PENALTY, HEAD_PENALTY = 0.05, 0.024, 0.03

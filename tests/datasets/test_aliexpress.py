@@ -151,13 +151,7 @@ def test_raw_items_without_a_search_are_reported(raw):
     ("table", "row", "column", "value", "message"),
     [
         ("item", 2, 49, "3", "line 3: column 'label' must contain 0 or 1 or 2, found"),
-        (
-            "item",
-            2,
-            49,
-            "",
-            "line 3: column 'label' must contain a whole number",
-        ),
+        ("item", 2, 49, "", "line 3: column 'label' must contain a whole number"),
         ("item", 1, 2, "x", "line 2: column 'numerical_24' must contain a number"),
         ("item", 4, 3, "1,2", "line 5: expected 49 fields, found 50"),
         ("user", 0, 3, "1,2", "line 1: expected 33 fields, found 34"),
@@ -182,11 +176,7 @@ def test_raw_faults_name_file_and_line(raw, table, row, column, value, message):
         ("categorical_3", 10**20, "line 5: column 'categorical_3' .* of 64 bits"),
         ("numerical_9", None, "line 5: column 'numerical_9' .* found ''"),
         ("numerical_9", "b", "line 5: column 'numerical_9' must contain a number"),
-        (
-            "numerical_9",
-            "inf",
-            "line 5: column 'numerical_9' must contain a finite",
-        ),
+        ("numerical_9", "inf", "line 5: column 'numerical_9' must contain a finite"),
         ("search_id", None, "line 5: column 'search_id'"),
         ("conversion", "1,1", "line 5: expected 82 fields, found 83"),
     ],

@@ -60,14 +60,8 @@ def test_array_and_frame_hold_the_same():
 )
 def test_mean_probabilities_and_label_rates(ctr, cvr, click_noise):
     n_samples = 20_000
-    bunch = make_ctr_cvr(
-        n_samples,
-        ctr=ctr,
-        cvr=cvr,
-        click_noise=click_noise,
-        as_frame=False,
-        random_state=1,
-    )
+    rates = {"ctr": ctr, "cvr": cvr, "click_noise": click_noise}
+    bunch = make_ctr_cvr(n_samples, **rates, as_frame=False, random_state=1)
     assert_allclose(bunch.ctr.mean(), ctr, rtol=1e-8)
     assert_allclose((bunch.ctr * bunch.cvr).mean(), ctr * cvr, rtol=1e-8)
     assert_allclose(bunch.interest.mean(), ctr * (1 - click_noise), rtol=1e-8)
@@ -80,15 +74,13 @@ def test_mean_probabilities_and_label_rates(ctr, cvr, click_noise):
 
 @pytest.mark.parametrize("click_noise", [0.0, 0.4])
 def test_true_probabilities_are_calibrated(click_noise):
-    bunch = make_ctr_cvr(
-        100_000,
-        ctr=0.2,
-        cvr=0.3,
-        click_noise=click_noise,
-        as_frame=False,
-        random_state=2,
-    )
+    rates = {"ctr": 0.2, "cvr": 0.3, "click_noise": click_noise}
+    bunch = make_ctr_cvr(100_000, **rates, as_frame=False, random_state=2)
     click, conversion = bunch.target.T
+    assert set(np.unique(bunch.target)) == {0, 1}
+    assert (conversion <= click).all()
+    if click_noise == 0:  # all clicks are genuine
+        assert_array_equal(bunch.interest, bunch.ctr)
     joint = bunch.ctr * bunch.cvr
     assert largest_z(click, bunch.ctr, bunch.ctr) < 4.5
     assert largest_z(conversion, joint, joint) < 4.5
@@ -99,31 +91,11 @@ def test_true_probabilities_are_calibrated(click_noise):
     assert largest_z(click, np.full(len(click), click.mean()), bunch.ctr) > 10
 
 
-@pytest.mark.parametrize("click_noise", [0.0, 0.7])
-def test_conversions_are_clicks(click_noise):
-    bunch = make_ctr_cvr(
-        20_000, ctr=0.3, cvr=0.2, click_noise=click_noise, random_state=0
-    )
-    assert set(np.unique(bunch.target)) == {0, 1}
-    assert (bunch.target["conversion"] <= bunch.target["click"]).all()
-
-
-def test_without_noise_all_clicks_are_genuine():
-    bunch = make_ctr_cvr(1000, random_state=0)
-    assert_array_equal(bunch.interest, bunch.ctr)
-
-
 def test_accidental_clicks_never_convert():
     # With `cvr` just below its bound every genuine click converts, so that the clicks
     # without conversion are the accidents.
-    bunch = make_ctr_cvr(
-        100_000,
-        ctr=0.4,
-        cvr=0.5 - 1e-7,
-        click_noise=0.5,
-        as_frame=False,
-        random_state=4,
-    )
+    rates = {"ctr": 0.4, "cvr": 0.5 - 1e-7, "click_noise": 0.5}
+    bunch = make_ctr_cvr(100_000, **rates, as_frame=False, random_state=4)
     click, conversion = bunch.target.T
     assert_allclose(bunch.ctr * bunch.cvr, bunch.interest, atol=1e-4)
     assert np.all(bunch.ctr * bunch.cvr <= bunch.interest)
@@ -131,19 +103,6 @@ def test_accidental_clicks_never_convert():
     assert largest_z(conversion, bunch.interest, accident) < 4.5
     assert largest_z(click - conversion, accident, accident) < 4.5
     assert roc_auc_score(click - conversion, accident) > 0.65
-
-
-def test_interest_ranks_conversions_better_than_accidents_do():
-    bunch = make_ctr_cvr(100_000, click_noise=0.4, as_frame=False, random_state=5)
-    conversion = bunch.target[:, 1]
-    by_interest = roc_auc_score(conversion, bunch.interest)
-    by_click = roc_auc_score(conversion, bunch.ctr)
-    by_accident = roc_auc_score(conversion, bunch.ctr - bunch.interest)
-    assert by_interest > by_click > by_accident
-    assert by_interest > by_accident + 0.2
-    # On the observed clicks the order is reversed, because they contain the noise.
-    click = bunch.target[:, 0]
-    assert roc_auc_score(click, bunch.ctr) > roc_auc_score(click, bunch.interest)
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -181,14 +140,8 @@ def test_scores_are_quadratic_in_the_numeric_features():
 
 
 def test_categories_influence_every_probability():
-    bunch = make_ctr_cvr(
-        5000,
-        n_numeric=0,
-        n_categorical=2,
-        n_categories=4,
-        click_noise=0.3,
-        random_state=7,
-    )
+    sizes = {"n_numeric": 0, "n_categorical": 2, "n_categories": 4}
+    bunch = make_ctr_cvr(5000, **sizes, click_noise=0.3, random_state=7)
     # Without numeric features, rows of equal categories have equal probabilities.
     columns = list(bunch.data.columns)
     rows = bunch.data.assign(ctr=bunch.ctr, cvr=bunch.cvr, interest=bunch.interest)
@@ -200,15 +153,9 @@ def test_categories_influence_every_probability():
 
 
 def test_category_effects_on_interest_and_conversion_are_correlated():
-    bunch = make_ctr_cvr(
-        50_000,
-        n_numeric=0,
-        n_categorical=1,
-        n_categories=1000,
-        click_noise=0.3,
-        as_frame=False,
-        random_state=7,
-    )
+    sizes = {"n_numeric": 0, "n_categorical": 1, "n_categories": 1000}
+    options = {"click_noise": 0.3, "as_frame": False, "random_state": 7}
+    bunch = make_ctr_cvr(50_000, **sizes, **options)
     _, first = np.unique(bunch.data[:, 0], return_index=True)
     interest, ctr, cvr = bunch.interest[first], bunch.ctr[first], bunch.cvr[first]
     propensity = ctr * cvr / interest
@@ -247,15 +194,11 @@ def test_same_seed_same_result():
     assert not first.data.equals(other.data)
 
 
-def test_features_do_not_depend_on_the_rates():
+def test_features_depend_neither_on_rates_nor_on_the_global_generator():
+    before = np.random.get_state()[1].copy()  # noqa: NPY002, the state itself is tested
     first = make_ctr_cvr(200, random_state=0)
     other = make_ctr_cvr(200, ctr=0.3, cvr=0.3, click_noise=0.5, random_state=0)
     pandas.testing.assert_frame_equal(first.data, other.data)
-
-
-def test_global_generator_is_unchanged():
-    before = np.random.get_state()[1].copy()  # noqa: NPY002, the state itself is tested
-    make_ctr_cvr(100, random_state=0)
     assert_array_equal(np.random.get_state()[1], before)  # noqa: NPY002
 
 
@@ -300,14 +243,8 @@ def test_numpy_numbers_are_accepted():
 @pytest.mark.parametrize("seed", range(10))
 def test_equal_rows(seed):
     # With two values, some of these draws give five equal rows.
-    bunch = make_ctr_cvr(
-        5,
-        n_numeric=0,
-        n_categorical=1,
-        n_categories=2,
-        as_frame=False,
-        random_state=seed,
-    )
+    sizes = {"n_numeric": 0, "n_categorical": 1, "n_categories": 2}
+    bunch = make_ctr_cvr(5, **sizes, as_frame=False, random_state=seed)
     if np.ptp(bunch.data) == 0:
         assert_allclose(bunch.ctr, 0.05, rtol=1e-8)
         assert_allclose(bunch.cvr, 0.1, rtol=1e-8)

@@ -1,6 +1,7 @@
 """What a distributed fit refuses, before any work is done."""
 
 import socket
+import sys
 
 import pytest
 
@@ -43,11 +44,6 @@ def call(cluster, log, tmp_path):
         ({"storage_path": "/dev/null/x"}, ValueError, "storage_path must be a folder"),
         ({"resources_per_worker": {"oil": 1}}, ValueError, "needs 2 oil; the cluster"),
         ({"address": "127.0.0.1:1"}, ValueError, "connected to a Ray cluster already"),
-        (
-            {"use_gpu": True, "resources_per_worker": {"CPU": 1}},
-            ValueError,
-            "needs 2 GPU; the cluster has 0",
-        ),
     ],
 )
 def test_arguments(call, arguments, error, message):
@@ -60,16 +56,10 @@ def test_arguments(call, arguments, error, message):
     [
         ({"warm_start": True}, "warm_start must be False"),
         ({"checkpoint_dir": "x"}, "checkpoint_dir must be None"),
-        (
-            {"device": "cuda"},
-            "device='cuda' of the estimator contradicts",
-        ),
+        ({"device": "cuda"}, "device='cuda' of the estimator contradicts"),
         ({"network": "dcmt"}, r"network='dcmt' has the extra losses \['correction'"),
         ({"batch_size": 1}, "batch_size=1 of the estimator is divided among num_wor"),
-        (
-            {"batch_size": 2, "stratified_batches": True},
-            "must be at least 4 with stratified_batches",
-        ),
+        ({"batch_size": 2, "stratified_batches": True}, "at least 4 with stratified_b"),
         ({"network": "ddpo"}, r"network='ddpo' has the extra losses \['teacher'"),
         ({"network": "escm2"}, r"network='escm2' has the extra losses \['correction'"),
         ({"batch_size": 0}, "'batch_size' parameter"),
@@ -110,11 +100,7 @@ def test_an_address_where_nothing_listens():
 
 
 def test_a_missing_extra(monkeypatch, log, tmp_path):
-    monkeypatch.setitem(__import__("sys").modules, "ray", None)
+    monkeypatch.setitem(sys.modules, "ray", None)
+    options = {"num_workers": 2, "storage_path": tmp_path}
     with pytest.raises(ImportError, match=r'needs ray: pip install "ray\[train\]"'):
-        fit(
-            MultiTaskCTRCVRClassifier(),
-            log.train,
-            num_workers=2,
-            storage_path=tmp_path,
-        )
+        fit(MultiTaskCTRCVRClassifier(), log.train, **options)

@@ -9,11 +9,11 @@ import torch
 
 from sk_pwiser._training import BatchIterator, Impressions
 from sk_pwiser._utils import Generators
-from sk_pwiser.distributed._exchange import Clock, JointIterator, Shard
+from sk_pwiser.distributed._workers import Clock, JointIterator, Shard
 
 
 class Store(NamedTuple):
-    """A store of which only the sizes of the files are known."""
+    """A store that has sizes of files, and no rows."""
 
     sizes: list[int]
 

@@ -1,4 +1,4 @@
-"""ONNX, skops and the scorer give the probabilities of every network and encoding."""
+"""ONNX and the scorer give the probabilities of every network and encoding."""
 
 from functools import partial
 from itertools import product
@@ -6,7 +6,7 @@ from itertools import product
 import numpy as np
 import pytest
 import torch
-from numpy.testing import assert_allclose, assert_array_equal
+from numpy.testing import assert_allclose
 from refusals import small
 from scipy.special import expit
 from serving_rows import HAS_CONSTANT, OTHER, X, Y, one_row_each, raw_inputs
@@ -15,22 +15,22 @@ from suites import fast_for
 from sk_pwiser._table._numbers import NUMERIC_ENCODINGS
 from sk_pwiser.calibration import FunnelCalibrator
 from sk_pwiser.calibration._curves import METHODS
-from sk_pwiser.export import TRUSTED_TYPES, Scorer, to_onnx
+from sk_pwiser.export import Scorer, to_onnx
 from sk_pwiser.networks import NETWORKS
 
 pytestmark = HAS_CONSTANT
 
 TABLES = (X, OTHER, OTHER[:1])
 ALL = fast_for({"shared_bottom", "esmm"}, NETWORKS)
+# Numbers are encoded before all networks in the same way: one has every encoding.
+ENCODINGS = {"shared_bottom": NUMERIC_ENCODINGS}
 
 
 @pytest.fixture(scope="module", params=ALL)
 def models(request):
-    """One network with every numeric encoding."""
     params = {"network": request.param, "network_params": None, "max_epochs": 1}
-    return [
-        small(**params, numeric_encoding=name).fit(X, Y) for name in NUMERIC_ENCODINGS
-    ]
+    encodings = ENCODINGS.get(request.param, ["bins_and_scores"])
+    return [small(**params, numeric_encoding=name).fit(X, Y) for name in encodings]
 
 
 def assert_equal(predict, model, atol=1e-6):
@@ -59,14 +59,6 @@ def test_onnx(models, tmp_path):
     # The encoding of numbers is not part of the other form.
     to_onnx(model, tmp_path / "model.onnx")
     assert_equal(run_encoded, model)
-
-
-def test_skops(models):
-    skops = pytest.importorskip("skops.io")
-    for model in models:
-        again = skops.loads(skops.dumps(model), trusted=TRUSTED_TYPES)
-        for table in TABLES:
-            assert_array_equal(again.predict_proba(table), model.predict_proba(table))
 
 
 def test_scorer(models):

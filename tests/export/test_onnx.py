@@ -63,6 +63,12 @@ def test_of_further_parameters(name, tmp_path):
     path = tmp_path / "model.onnx"
     to_onnx(model, path)
     assert_equal(run_encoded(path, model, OTHER), model.predict_proba(OTHER))
+    # The file names tasks and inputs.
+    found = onnxruntime.InferenceSession(path).get_modelmeta().custom_metadata_map
+    encoded = model.encode(X)
+    for each in ("category_names", "numeric_names"):
+        assert eval(found[each]) == encoded[each]
+    assert eval(found["task_names"]) == list(model.task_names_)
     to_onnx(model, path, inputs="raw")
     assert_equal(run(path, raw_inputs(OTHER)), model.predict_proba(OTHER))
 
@@ -113,17 +119,6 @@ def test_of_a_fit_on_an_array_names_inputs_by_index(tmp_path):
     assert_equal(run(path, inputs), model.predict_proba(numbers))
 
 
-def test_the_file_names_tasks_and_inputs(tmp_path):
-    model = small(**PARAMS["statistics"]).fit(X, Y)
-    path = tmp_path / "model.onnx"
-    to_onnx(model, path)
-    found = onnxruntime.InferenceSession(path).get_modelmeta().custom_metadata_map
-    encoded = model.encode(X)
-    for name in ("category_names", "numeric_names"):
-        assert eval(found[name]) == encoded[name]
-    assert eval(found["task_names"]) == list(model.task_names_)
-
-
 def mixed():
     table = X.assign(shop=pd.Categorical([1, "one"] * (N // 2)))
     return small().fit(table, Y)
@@ -132,6 +127,11 @@ def mixed():
 def dates():
     days = pd.to_datetime(["2024-01-01", "2024-01-02"] * (N // 2)).date
     return small(categorical_features=["shop"]).fit(X[["price"]].assign(shop=days), Y)
+
+
+def large():
+    table = X.assign(area=pd.Categorical([2**53 + 1, 1] * (N // 2)))
+    return small().fit(table, Y)
 
 
 def empty_text(other):
@@ -149,13 +149,7 @@ REFUSED = {
     "dates": (dates, "raw", "Column 'shop'.*other objects"),
     "empty text": (lambda: empty_text("b"), "raw", "Column 'shop'.*empty string"),
     "both empty": (lambda: empty_text(None), "raw", "Column 'shop'.*empty string"),
-    "large": (
-        lambda: small().fit(
-            X.assign(area=pd.Categorical([2**53 + 1, 1] * (N // 2))), Y
-        ),
-        "raw",
-        "Column 'area'.*9007199254740993",
-    ),
+    "large": (large, "raw", "Column 'area'.*9007199254740993"),
     "inputs": (lambda: small().fit(X, Y), "table", "inputs must be .*'table'"),
 }
 
@@ -183,12 +177,9 @@ def test_weights_beyond_the_size_of_a_file_are_refused(tmp_path, monkeypatch):
 
 def test_a_file_that_cannot_be_written_leaves_no_other(tmp_path):
     model = small().fit(X, Y)
-    (tmp_path / "folder").mkdir()
-    with pytest.raises(OSError, match="folder"):
-        to_onnx(model, tmp_path / "folder")
     with pytest.raises(FileNotFoundError, match=r"missing/model\.onnx'$"):
         to_onnx(model, tmp_path / "missing" / "model.onnx")
-    assert [p.name for p in tmp_path.iterdir()] == ["folder"]
+    assert not list(tmp_path.iterdir())
 
 
 def test_refuses_what_is_not_a_fitted_estimator(tmp_path):

@@ -153,14 +153,13 @@ REASONS = {
 def test_graphs_that_are_wrong(network, tmp_path, capfd):
     model, reason = fitted(network), REASONS[network]
     message = f"^The network {network.__name__} cannot be exported: .*{reason}"
-    for export in (
-        lambda: to_onnx(model, tmp_path / "model.onnx"),
-        lambda: Scorer(model, runtime="onnx"),
-    ):
-        with pytest.raises(ValueError, match=message) as raised:
-            export()
-        assert "\n" not in str(raised.value)
+    with pytest.raises(ValueError, match=message) as raised:
+        to_onnx(model, tmp_path / "model.onnx")
+    assert "\n" not in str(raised.value)
     assert not list(tmp_path.iterdir())
+    if network is Fails:
+        with pytest.raises(ValueError, match=message):
+            Scorer(model, runtime="onnx")
     scorer = Scorer(model)
     assert scorer.runtime == "torch"
     # PyTorch prints graphs that it cannot export.

@@ -24,6 +24,7 @@ from suites import fast_for
 from torch.optim import Adam
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
+from sk_pwiser._table._numbers import NUMERIC_ENCODINGS
 from sk_pwiser.calibration import FunnelCalibrator
 from sk_pwiser.callbacks import KeepOnInterrupt
 from sk_pwiser.export import TRUSTED_TYPES
@@ -65,7 +66,7 @@ def through_skops(model):
 
 PARAMS = [
     *({"network": name} for name in NETWORKS),
-    *({"numeric_encoding": name} for name in ("standard", "quantile")),
+    *({"numeric_encoding": name} for name in NUMERIC_ENCODINGS),
     *({"loss": name} for name in LOSSES if name != "jrc"),
     {"target_encoding": ["shop", "area"], "embedding_dim": "auto"},
     {"encoding_params": {"n_hash_buckets": {"shop": 7}, "max_categories": 10}},

@@ -16,7 +16,11 @@ from tables import CONTAINERS
 from sk_pwiser import MultiTaskCTRCVRClassifier
 from sk_pwiser.datasets import make_ctr_cvr
 from sk_pwiser.inspection import describe_impressions
-from sk_pwiser.inspection._column_facts import Entries, is_determined
+from sk_pwiser.inspection._column_facts import (
+    Entries,
+    cross_fitted_auc,
+    is_determined,
+)
 
 N = 4_000
 LOG = make_ctr_cvr(N, n_numeric=2, n_categorical=2, ctr=0.3, cvr=0.3, random_state=0)
@@ -95,8 +99,6 @@ def test_the_auc_of_a_column_is_out_of_sample(columns):
 
 
 def test_the_cross_fitted_auc_is_that_of_rates_by_hand():
-    from sk_pwiser.inspection._column_facts import Entries, cross_fitted_auc
-
     codes, y = RNG.integers(0, 6, 300), (RNG.random(300) < 0.3).astype(float)
     fold, known = np.arange(300) % 5, (RNG.random(300) < 0.8).astype(float)
     rate, aucs = np.average(y, weights=known), []
@@ -216,12 +218,6 @@ def test_tasks_that_are_no_funnel_are_counted_as_by_the_fit(parents, rows, n_bro
     assert all(note.startswith("1 of 7 rows") for note in broken)
 
 
-def test_broken_funnels_are_noted():
-    broken = Y.assign(conversion=1 - Y["click"])
-    found = describe_impressions(X[["numeric_0"]], broken)
-    assert any("rows break the funnel" in note for note in found.notes)
-
-
 COLUMNS = {
     "n": [float(k % 7) for k in range(60)],
     "c": ["ab"[k % 2] for k in range(60)],
@@ -234,11 +230,8 @@ LABELS = np.column_stack([np.arange(60) % 3 > 0, np.arange(60) % 3 > 1]).astype(
 def test_all_libraries_give_the_same(container):
     found = describe_impressions(CONTAINERS[container](COLUMNS), LABELS)
     assert str(found) == str(describe_impressions(pd.DataFrame(COLUMNS), LABELS))
-    assert found.columns["kind"].tolist() == [
-        "numeric",
-        "category",
-        "list of categories",
-    ]
+    kinds = ["numeric", "category", "list of categories"]
+    assert found.columns["kind"].tolist() == kinds
 
 
 def test_arrays_one_task_and_many_tasks():
@@ -280,14 +273,7 @@ def test_dates_and_other_refused_columns_do_not_stop_the_description():
         big=2**62 + np.arange(N) % 50,
     )
     found = describe_impressions(table, Y)
-    assert found.flagged("refused") == [
-        "when",
-        "bought",
-        "span",
-        "inf",
-        "nested",
-        "big",
-    ]
+    assert found.flagged("refused") == list(table)[1:]
     assert found.flagged("leak") == ["bought"]
     columns = found.columns.set_index("column")
     assert columns["missing"]["when"] == 0.25
@@ -341,40 +327,36 @@ def test_tables_without_pandas(monkeypatch, described):
     assert described.columns["column"].tolist() == X.columns.tolist()
 
 
-@pytest.mark.parametrize(
-    ("changes", "error", "message"),
-    [
-        ({"time": "hour"}, ValueError, "time='hour' is not a column"),
-        ({"time": "late"}, TypeError, "Column 'late' must hold times"),
-        ({"time": "holes"}, ValueError, "Column 'holes' must hold a time in every row"),
-        ({"time": [1, 2]}, ValueError, "time must have one entry per row of X, 4000"),
-        ({"time": TIME[::-1]}, ValueError, "X and time have the same index labels"),
-        ({"Y": Y[:-1]}, ValueError, "X has 4000 rows, Y has 3999"),
-        ({"Y": Y + 1}, ValueError, "Labels must be 0 or 1; column 'click'"),
-        ({"n_periods": 1}, ValueError, "n_periods"),
-        ({"max_rows": 2.5}, TypeError, "max_rows"),
-        ({"estimator": "default"}, TypeError, "estimator must be a MultiTask"),
-        ({"estimator": MultiTaskCTRCVRClassifier}, TypeError, "estimator must be"),
-        (
-            {"estimator": make_pipeline(StandardScaler(), MultiTaskCTRCVRClassifier())},
-            TypeError,
-            "pass its last step",
-        ),
-        (
-            {"estimator": MultiTaskCTRCVRClassifier(categorical_features=["no"])},
-            ValueError,
-            "categorical_features contains 'no', which is not a column",
-        ),
-        (
-            {"estimator": MultiTaskCTRCVRClassifier(numeric_encoding="no")},
-            ValueError,
-            "'numeric_encoding' parameter",
-        ),
-        ({"X": X.to_dict("list")}, TypeError, "X is a dict"),
-        ({"X": pd.concat([X, X], axis=1)}, ValueError, "columns of X must be distinct"),
+MODEL = MultiTaskCTRCVRClassifier
+REFUSED = {
+    ValueError: [
+        ({"time": "hour"}, "time='hour' is not a column"),
+        ({"time": "holes"}, "Column 'holes' must hold a time in every row"),
+        ({"time": [1, 2]}, "time must have one entry per row of X, 4000"),
+        ({"time": TIME[::-1]}, "X and time have the same index labels"),
+        ({"Y": Y[:-1]}, "X has 4000 rows, Y has 3999"),
+        ({"Y": Y + 1}, "Labels must be 0 or 1; column 'click'"),
+        ({"n_periods": 1}, "n_periods"),
+        ({"estimator": MODEL(categorical_features=["no"])}, "'no', which is not a col"),
+        ({"estimator": MODEL(numeric_encoding="no")}, "'numeric_encoding' parameter"),
+        ({"X": pd.concat([X, X], axis=1)}, "columns of X must be distinct"),
     ],
+    TypeError: [
+        ({"time": "late"}, "Column 'late' must hold times"),
+        ({"max_rows": 2.5}, "max_rows"),
+        ({"estimator": "default"}, "estimator must be a MultiTask"),
+        ({"estimator": MODEL}, "estimator must be"),
+        ({"estimator": make_pipeline(StandardScaler(), MODEL())}, "pass its last step"),
+        ({"X": X.to_dict("list")}, "X is a dict"),
+    ],
+}
+
+
+@pytest.mark.parametrize(
+    ("error", "changes", "message"),
+    [(error, *case) for error, cases in REFUSED.items() for case in cases],
 )
-def test_bad_input(changes, error, message):
+def test_bad_input(error, changes, message):
     arguments = {"X": X, "Y": Y, **changes}
     with pytest.raises(error, match=message):
         describe_impressions(arguments.pop("X"), arguments.pop("Y"), **arguments)

@@ -77,12 +77,7 @@ def test_roc_curves_are_those_of_scikit_learn(rows):
         assert display.roc_auc[k] == pytest.approx(roc_auc_score(y, p))
         label = display.lines_[k].get_label()
         assert label == f"{display.task_names[k]} (AUC = {roc_auc_score(y, p):.3f})"
-    assert display.ax_.get_xlabel() == "False positive rate"
     assert display.figure_ is display.ax_.figure
-
-
-def area_under_steps(recall, precision):
-    return -np.sum(np.diff(recall) * precision[:-1])
 
 
 def test_precision_recall_curves_are_those_of_scikit_learn(rows):
@@ -92,12 +87,9 @@ def test_precision_recall_curves_are_those_of_scikit_learn(rows):
         precision, recall, _ = precision_recall_curve(y, p, drop_intermediate=True)
         data = display.lines_[k].get_xydata()
         assert_allclose(data, np.column_stack([recall, precision]))
-        assert display.lines_[k].get_drawstyle() == "steps-post"
         average = average_precision_score(y, p)
         assert display.average_precision[k] == pytest.approx(average)
-        assert area_under_steps(recall, precision) == pytest.approx(average)
         assert display.chance_levels_[k].get_ydata()[0] == pytest.approx(y.mean())
-    assert "AP = " in display.ax_.get_legend().get_texts()[0].get_text()
 
 
 @pytest.mark.parametrize("strategy", ["quantile", "uniform"])
@@ -131,15 +123,14 @@ def test_integer_weights_are_repeated_rows(rows, display_class):
     repeated = np.repeat(np.arange(N), weight)
     weighted = display_class.from_predictions(Y, P, sample_weight=weight, cvr=True)
     plain = display_class.from_predictions(Y.iloc[repeated], P[repeated], cvr=True)
-    for one, other in zip(weighted.lines_, plain.lines_, strict=True):
-        if display_class is TaskCalibrationDisplay:
-            # Bins may end inside a repeated row, which is not split with weights.
-            continue
-        assert_allclose(one.get_xydata(), other.get_xydata(), atol=1e-6)
     if display_class is TaskCalibrationDisplay:
+        # Bins may end inside a repeated row, which is not split with weights.
         for one in (weighted, plain):
             means = [np.average(c.observed, weights=c.weight) for c in one.curves]
             assert_allclose(means, one.base_rates)
+        return
+    for one, other in zip(weighted.lines_, plain.lines_, strict=True):
+        assert_allclose(one.get_xydata(), other.get_xydata(), atol=1e-6)
 
 
 @pytest.mark.parametrize("display_class", DISPLAYS)
@@ -156,19 +147,14 @@ def test_estimators_and_their_predictions_give_the_same_picture(
             assert_allclose(one.get_xydata(), other.get_xydata(), rtol=1e-4, atol=1e-6)
 
 
-def test_a_list_of_arrays_per_task_is_read(rows):
-    Y, P = rows
-    forest = RandomForestClassifier(5, max_depth=3, random_state=0).fit(P, Y)
-    display = TaskRocCurveDisplay.from_estimator(forest, P, Y)
-    proba = forest.predict_proba(P)
-    expected = [roc_auc_score(Y.iloc[:, k], proba[k][:, 1]) for k in range(2)]
-    assert display.roc_auc == pytest.approx(expected)
-    again = TaskRocCurveDisplay.from_predictions(Y, proba)
-    assert again.roc_auc == pytest.approx(expected)
-
-
 def test_lists_of_probabilities_are_read(rows):
     Y, P = rows
+    forest = RandomForestClassifier(5, max_depth=3, random_state=0).fit(P, Y)
+    proba = forest.predict_proba(P)  # one array per task
+    expected = [roc_auc_score(Y.iloc[:, k], proba[k][:, 1]) for k in range(2)]
+    display = TaskRocCurveDisplay.from_estimator(forest, P, Y)
+    again = TaskRocCurveDisplay.from_predictions(Y, proba)
+    assert display.roc_auc == again.roc_auc == pytest.approx(expected)
     expected = TaskRocCurveDisplay.from_predictions(Y, P).roc_auc
     assert TaskRocCurveDisplay.from_predictions(Y, P.tolist()).roc_auc == expected
     of_click = TaskRocCurveDisplay.from_predictions(Y["click"], P[:, 0].tolist())
@@ -203,12 +189,9 @@ def test_a_task_has_one_colour_and_a_model_one_line_style(rows, display_class):
     (blue, solid), (red, _), (_, dashed), _ = looks
     assert looks == [(blue, solid), (red, solid), (blue, dashed), (red, dashed)]
     assert len({blue, red}) == len({solid, dashed}) == 2
-    labels = [line.get_label() for line in display.lines_]
-    assert [label.partition(" (")[0] for label in labels] == [
-        "click, before",
-        "buy, before",
-        "click, after",
-        "buy, after",
+    labels = [line.get_label().partition(" (")[0] for line in display.lines_]
+    assert labels == [
+        f"{t}, {m}" for m in ("before", "after") for t in ("click", "buy")
     ]
     single = display_class.from_predictions(Y[["buy"]], P[:, 1])
     assert single.lines_[0].get_color() == blue  # the first task of its own model
@@ -218,9 +201,9 @@ def test_a_task_has_one_colour_and_a_model_one_line_style(rows, display_class):
 def test_plot_draws_on_given_axes_with_given_properties(rows, pyplot, display_class):
     Y, P = rows
     _, ax = pyplot.subplots()
-    display = display_class.from_predictions(Y, P, ax=ax, lw=5)
+    display = display_class.from_predictions(Y, P, ax=ax, color="black")
     assert display.ax_ is ax
-    assert [line.get_linewidth() for line in display.lines_] == [5, 5]
+    assert {line.get_color() for line in display.lines_} == {"black"}
     assert display.plot() is display
     assert display.ax_ is not ax
 
@@ -242,17 +225,13 @@ def test_the_scale_is_logarithmic_for_rare_tasks(rows, display_class):
         display_class.from_predictions(Y, P, scale="lin")
 
 
-def test_a_logarithmic_scale_needs_no_event():
+def test_a_logarithmic_scale_needs_no_event(rows):
+    Y, P = rows
     with pytest.warns(UndefinedMetricWarning, match="has only class 0"):
-        display = TaskPrecisionRecallDisplay.from_predictions(
-            np.zeros(3, dtype=int), [0.1, 0.2, 0.3], scale="log"
-        )
+        display = TaskPrecisionRecallDisplay.from_predictions(0 * Y, P, scale="log")
     assert display.ax_.get_yscale() == "log"
     display.figure_.canvas.draw()
-
-
-def test_a_bin_without_positives_has_an_interval_on_a_logarithmic_axis(rows):
-    Y, P = rows
+    # A bin without positives has an interval.
     rare = Y.copy()
     rare.iloc[np.flatnonzero(Y["buy"])[5:], 1] = 0
     display = TaskCalibrationDisplay.from_predictions(rare, P)
@@ -320,18 +299,15 @@ def test_each_value_has_its_base_rate_and_warning(rows):
         (np.arange(N), r"at most 8.*; got a column with 400 values"),
         ([None] * N, "at least one value .* 0 values"),
         (["nl"], "inconsistent numbers of samples"),
+        (
+            pd.Series(["nl"] * N)[::-1],
+            "Y and by have the same index labels in different",
+        ),
     ],
 )
 def test_bad_values_of_a_column(rows, by, message):
     with pytest.raises(ValueError, match=message):
         TaskRocCurveDisplay.from_predictions(*rows, by=by)
-
-
-def test_values_in_another_order_than_the_labels_are_refused(rows):
-    Y, P = rows
-    market = pd.Series(np.resize(["nl", "be"], N))[::-1]
-    with pytest.raises(ValueError, match="Y and by have the same index labels in diff"):
-        TaskRocCurveDisplay.from_predictions(pd.DataFrame(Y), P, by=market)
 
 
 def test_a_column_that_is_not_there(rows, fitted):
@@ -368,6 +344,7 @@ def test_errors(rows, fitted, monkeypatch, display_class):
         ("P must contain at least one model", {"P": {}}),
         ("Labels must be 0 or 1", {"Y": Y + 1}),
         ("sample_weight must have shape", {"sample_weight": [1.0]}),
+        ("Y and sample_weight have the same index", {"sample_weight": Y["buy"][::-1]}),
     ]:
         if isinstance(kwargs.get("P"), int):
             wrong = P.copy()
@@ -416,16 +393,15 @@ def test_folds_are_curves_of_their_rows_with_one_entry_per_task(rows, display_cl
         for line, expected in zip(found, of_fold.lines_, strict=True):
             assert_allclose(line.get_xydata(), expected.get_xydata(), rtol=1e-5)
             assert line.get_color() == expected.get_color()
-    texts = [text.get_text() for text in display.ax_.get_legend().get_texts()]
-    shown = [text.partition(" (")[0] for text in texts]
-    assert [each for each in shown if each in tasks] == tasks
+    labels = [line.get_label() for line in display.lines_]
+    # matplotlib leaves out labels that begin with "_".
+    assert [label.partition(" (")[0] for label in labels] == [*tasks, *["_fold"] * 6]
     if display_class is TaskRocCurveDisplay:
         aucs = display.roc_auc[1::3]
-        assert f"buy (AUC = {np.mean(aucs):.3f} ± {np.std(aucs):.3f})" in texts
+        assert labels[1] == f"buy (AUC = {np.mean(aucs):.3f} ± {np.std(aucs):.3f})"
     if display_class is TaskPrecisionRecallDisplay:
         levels = [line.get_ydata()[0] for line in display.chance_levels_]
         assert_allclose(levels, np.reshape(display.base_rates, (3, 3)).mean(0))
-    assert display_class.from_cv_results(results, X, Y, lw=5).lines_[0].get_lw() == 5
 
 
 @pytest.mark.parametrize("display_class", DISPLAYS)
@@ -437,7 +413,7 @@ def test_a_fold_with_one_class_is_counted_in_the_warning(rows, display_class):
         display = display_class.from_cv_results(results, X, rare)
     assert w[0].filename == __file__
     assert [len(line.get_xdata()) > 0 for line in display.lines_[1::2]] == [0, 1, 0]
-    assert "nan" not in display.ax_.get_legend().get_texts()[1].get_text()
+    assert "nan" not in display.lines_[1].get_label()
     display.figure_.canvas.draw()
 
 

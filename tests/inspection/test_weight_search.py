@@ -60,6 +60,9 @@ def test_scores_and_standard_errors_are_those_of_the_folds(rows):
         expected = np.sqrt((1 / 3 + 30 / 60) * folds.var(axis=0, ddof=1))
         assert_allclose(errors, expected, atol=1e-12)
     assert display.best_value == search.best_params_["pwiser_weight"]
+    # A scorer that is named after a task has its colour.
+    colors = [container[0].get_color() for container in display.containers_]
+    assert colors == [task_color(1), task_color(2)]
 
 
 def test_the_score_of_a_single_split_has_no_standard_error(rows):
@@ -74,9 +77,7 @@ def test_the_score_of_a_single_split_has_no_standard_error(rows):
 def test_a_weight_of_0_has_a_place_and_a_tick(rows):
     search = search_of(rows, {"pwiser_weight": POWERS})
     ax = WeightSearchDisplay.from_search(search).axes_[0]
-    assert ax.get_xscale() == "symlog"
-    texts = [label.get_text() for label in ax.get_xticklabels()]
-    assert texts == ["0", "0.1", "1", "10"]
+    assert ax.get_xticks().tolist() == sorted(POWERS)
     low, high = ax.get_xlim()
     assert low < 0 < 10 < high
     pixels = ax.transData.transform([[value, 0] for value in sorted(POWERS)])[:, 0]
@@ -128,14 +129,6 @@ def test_a_parameter_inside_a_pipeline_and_the_default_scorer(rows):
     display = WeightSearchDisplay.from_search(search)
     assert list(display.scores) == ["score"]
     assert display.param_name == "pwiser_weight"
-
-
-def test_scorers_of_a_task_have_its_colour(rows):
-    display = WeightSearchDisplay.from_search(
-        search_of(rows, {"pwiser_weight": POWERS})
-    )
-    colors = [container[0].get_color() for container in display.containers_]
-    assert colors == [task_color(1), task_color(2)]
 
 
 def test_errors(rows, pyplot):

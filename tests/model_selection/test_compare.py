@@ -1,6 +1,5 @@
 """The comparison of losses against loops that are written by hand."""
 
-import copy
 import warnings
 
 import joblib
@@ -65,16 +64,9 @@ def assert_same_scores(found, expected):
 def test_scores_and_differences_are_those_of_a_loop_by_hand():
     X, Y = rows(720)
     comparison = compare_losses(ByLoss(), X, Y, weights=[0.0, 3.5], cv=4)
-    assert comparison.candidates == [
-        "bce",
-        "pwiser (weight 0)",
-        "pwiser (weight 3.5)",
-    ]
-    models = [
-        ByLoss("bce"),
-        ByLoss(pwiser_weight=0.0),
-        ByLoss(pwiser_weight=3.5),
-    ]
+    names = ["bce", "pwiser (weight 0)", "pwiser (weight 3.5)"]
+    assert comparison.candidates == names
+    models = [ByLoss("bce"), *(ByLoss(pwiser_weight=w) for w in (0.0, 3.5))]
     cv = FunnelStratifiedKFold(4, random_state=0)
     expected = scores_by_hand(models, cv, comparison.seeds, X, Y)
     assert_same_scores(comparison.scores, expected)
@@ -158,45 +150,30 @@ def test_classes_and_their_weights_are_candidates():
     comparison = compare_losses(
         ByLoss(), X, Y, losses=["pwiser", OwnLoss, "bce"], weights=(0.1, 1), cv=2
     )
-    assert comparison.candidates == [
-        "pwiser (weight 0.1)",
-        "pwiser (weight 1)",
-        "OwnLoss (weight 0.1)",
-        "OwnLoss (weight 1)",
-        "bce",
-    ]
+    weighted = [f"{n} (weight {w})" for n in ("pwiser", "OwnLoss") for w in ("0.1", 1)]
+    assert comparison.candidates == [*weighted, "bce"]
     assert_array_equal(comparison.scores["CVR AUC"][0], comparison.scores["CVR AUC"][2])
 
 
-# 240 rows, in folds whose sizes differ by a few rows at most; six are two times three.
-TEST_TRAIN_RATIO = {5: 1 / 4, 3: 1 / 2, 2: 1, 6: 1 / 2}
+HALVES = [(range(160), range(160, 240)), (range(80), range(80, 240))]
 
 
 @pytest.mark.parametrize(
-    ("cv", "n_splits"),
+    ("cv", "n_splits", "ratio"),  # of 240 rows
     [
-        (None, 5),
-        (3, 3),
-        (np.int64(2), 2),
-        (RepeatedKFold(n_splits=3, n_repeats=2, random_state=0), 6),
-        (
-            [
-                (np.arange(160), np.arange(160, 240)),
-                (np.arange(80), np.arange(80, 240)),
-            ],
-            2,
-        ),
+        (None, 5, 1 / 4),
+        (3, 3, 1 / 2),
+        (np.int64(2), 2, 1),
+        (RepeatedKFold(n_splits=3, n_repeats=2, random_state=0), 6, 1 / 2),
+        (HALVES, 2, (80 / 160 + 160 / 80) / 2),
     ],
 )
-def test_forms_of_cv(cv, n_splits):
+def test_forms_of_cv(cv, n_splits, ratio):
     comparison = compare_losses(ByLoss(), X, Y, cv=cv)
     assert comparison.scores["click AUC"].shape == (2, n_splits)
     assert comparison.fit_times.shape == (2, n_splits)
     assert comparison.seeds.shape == (n_splits,)
-    if isinstance(cv, list):
-        assert comparison.test_train_ratio == pytest.approx((80 / 160 + 160 / 80) / 2)
-    else:
-        assert comparison.test_train_ratio == pytest.approx(TEST_TRAIN_RATIO[n_splits])
+    assert comparison.test_train_ratio == pytest.approx(ratio)
 
 
 @pytest.mark.filterwarnings("ignore:.*no finite score")
@@ -358,14 +335,6 @@ def test_folds_without_a_conversion_are_left_out_with_one_warning():
     assert "fewer than two folds" in comparison.verdicts["conversion AUC"]
 
 
-def test_the_estimator_is_not_changed():
-    model = ByLoss(loss="bce", random_state=5)
-    before = copy.deepcopy(model.get_params())
-    compare_losses(model, X, Y, cv=2)
-    assert model.get_params() == before
-    assert not hasattr(model, "rate_")
-
-
 def rows_by(table, by):
     found = rows_of_values(column_of(table, "by", by), by)
     return {name: rows.tolist() for name, rows in found.items()}
@@ -380,39 +349,32 @@ def test_rows_of_many_values_need_the_memory_of_one_column():
     assert rows_of_values(users[:0]) == {}
 
 
-def test_values_of_equal_text_are_one():
-    for dtype in (object, "category"):
-        found = rows_of_values(pd.Series([1, "1", None, 2, "1", 1], dtype=dtype), "m")
-        assert {name: rows.tolist() for name, rows in found.items()} == {
-            "m=1": [0, 1, 4, 5],
-            "m=2": [3],
-        }
+TEXTS, NUMBERS = ["de", None, "fr", "de"], [1, None, 2, 1]
 
 
 @pytest.mark.parametrize(
-    "column",
+    ("values", "dtype", "expected"),
     [
-        pd.Series(["de", None, "fr", "de"], dtype=object),
-        pd.Series(["de", None, "fr", "de"], dtype="string"),
-        pd.Series(
-            ["de", None, "fr", "de"], dtype=pd.CategoricalDtype(["xx", "de", "fr"])
+        *((TEXTS, d, {"m=de": [0, 3], "m=fr": [2]}) for d in (object, "string")),
+        (TEXTS, pd.CategoricalDtype(["xx", "de", "fr"]), {"m=de": [0, 3], "m=fr": [2]}),
+        (NUMBERS, "Int64", {"m=1": [0, 3], "m=2": [2]}),
+        (NUMBERS, "float64", {"m=1.0": [0, 3], "m=2.0": [2]}),
+        # Values of equal text are one.
+        *(
+            ([1, "1", None, 2], d, {"m=1": [0, 1], "m=2": [3]})
+            for d in (object, "category")
         ),
     ],
-    ids=["object", "string", "category"],
 )
-def test_values_of_a_column_in_every_dtype(column):
-    found = rows_by(pd.DataFrame({"market": column}), "market")
-    assert found == {"market=de": [0, 3], "market=fr": [2]}
+def test_values_of_a_column_in_every_dtype(values, dtype, expected):
+    assert rows_by(pd.DataFrame({"m": pd.Series(values, dtype=dtype)}), "m") == expected
 
 
-@pytest.mark.parametrize("dtype", ["Int64", "float64"])
-def test_values_of_a_number_in_every_dtype(dtype):
-    table = pd.DataFrame({"tab": pd.array([1, None, 2, 1], dtype=dtype)})
-    assert [*rows_by(table, "tab").values()] == [[0, 3], [2]]
-    as_polars = pytest.importorskip("polars").DataFrame({"tab": [1, None, 2, 1]})
-    assert [*rows_by(as_polars, 0).values()] == [[0, 3], [2]]
+def test_values_of_a_column_of_polars():
+    table = pytest.importorskip("polars").DataFrame({"tab": NUMBERS})
+    assert [*rows_by(table, 0).values()] == [[0, 3], [2]]
     # A Series of polars without a name has the name "".
-    assert [*rows_of_values(as_polars["tab"].alias(""), "")] == ["1", "2"]
+    assert [*rows_of_values(table["tab"].alias(""), "")] == ["1", "2"]
 
 
 @pytest.mark.parametrize("scoring", [None, "mean", {"click AUC": ctr_auc_scorer}])

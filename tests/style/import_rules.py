@@ -134,7 +134,7 @@ FOLDERS = {
 BLIND = {"_utils", "_training", "_streaming", "_fit", "_estimator"}
 # (folder, folder below it): only one file of the first may import the second.
 JOINED_IN_ONE_FILE = [("_training", "_table")]
-# (folder, folders of which it may import private modules): a fit decides what these
+# (folder, folders whose private modules it may import): a fit decides what these
 # folders do.
 INNER = {
     "_streaming": ("_table", "_training"),

@@ -52,231 +52,141 @@ def test_training_is_the_only_folder_that_imports_skorch():
     assert users == {"_training"}
 
 
-# A small package without a violation, and faults to add to it.
+# A small package in which each folder has all the imports that it may have, and faults
+# to add to it.
+
+
+def allowed(name):
+    """Return the lines of a file with all imports that a folder may have."""
+    folder = FOLDERS[name]
+    lines = [f"import {other}" for other in folder.others]
+    # A fault is a second file of a folder that imports the other one.
+    joined = {target for folder, target in JOINED_IN_ONE_FILE if folder == name}
+    ours = [f"from house import {own}" for own in folder.ours if own not in joined]
+    lines += [line.replace("__init__", "Estimator") for line in ours]
+    lines += [
+        "def f():",
+        "    import math",
+        *[f"    import {x}" for x in folder.lazily],
+    ]
+    return "\n".join([*lines, ""])
+
 
 SOUND = {
-    "__init__.py": "from house._estimator import Estimator\n"
-    "from house._version import __version__\n",
-    "__main__.py": "from house import Estimator\ndef read():\n    import pandas\n",
-    "_version.py": "__version__ = '0'\n",
-    "_utils/__init__.py": "from house._utils._checks import check\n",
-    "_utils/_checks.py": "import torch\nfrom numbers import Real\n",
     "networks/__init__.py": (
         "from house.networks._mmoe import MMoE\nNETWORKS: dict = {'mmoe': MMoE}\n"
     ),
-    "networks/_mmoe.py": (
-        "from torch import nn\nfrom house._utils import check\nclass MMoE: ...\n"
-    ),
+    "networks/_mmoe.py": allowed("networks") + "class MMoE: ...\n",
     "losses/__init__.py": "from house.losses._bce import BCE\nLOSSES = {'bce': BCE}\n",
-    "losses/_bce.py": "import math\nimport torch.nn.functional as F\nclass BCE: ...\n",
-    "_auc.py": "import numpy\n",
-    "_funnel.py": "from house._table import read_labels\n",
-    "_responses.py": "from house._table import read_labels\n",
-    "_times.py": "import numpy\nfrom house._table import is_missing\n",
-    "history/__init__.py": "from house._table import encode\nimport house._times\n",
-    "_row_weights.py": "import sklearn\nfrom house._utils import check\n",
+    "losses/_bce.py": allowed("losses") + "class BCE: ...\n",
     "weighting/__init__.py": "from .._utils import check\nWEIGHTINGS = {}\n",
-    "weighting/_torchjd.py": "def f():\n    import torchjd\n",
-    "_table/__init__.py": "import numpy\nfrom house._utils import check\n",
     "_streaming/__init__.py": "from house._training._net import Net\n",
-    "_fit/__init__.py": "from house._training._net import Net\n",
-    "_training/__init__.py": "from house._training._net import Net\n",
-    "_training/_net.py": "import skorch\nfrom house.losses import MultiTaskLoss\n",
     "_training/_data.py": "import house._table\nfrom house._table import encode\n",
-    "_estimator/__init__.py": (
-        "import numpy as np\nfrom house import losses, _training\n"
-        "from house._table import encode\n"
-        "from house.networks import NETWORKS, MultiTaskNetwork\n"
-        "def check(x):\n"
-        "    if isinstance(x, np.ndarray): return 'mmoe'\n"
-        "    if isinstance(x, type): return issubclass(x, MultiTaskNetwork)\n"
-        "    return x == 'auto'\n"
-    ),
+    "_estimator/__init__.py": allowed("_estimator")
+    + "from house.networks import NETWORKS, MultiTaskNetwork\n"
+    "def check(x):\n"
+    "    if isinstance(x, np.ndarray): return 'mmoe'\n"
+    "    if isinstance(x, type): return issubclass(x, MultiTaskNetwork)\n"
+    "    return x == 'auto'\n",
     "metrics/__init__.py": "from house.metrics._auc import auc, _part\n",
-    "metrics/_auc.py": "import sklearn\ndef frame():\n    import pandas\n",
-    "model_selection/__init__.py": "import joblib\nfrom house.metrics import auc\n",
-    "_files/__init__.py": "import numpy\n",
-    "callbacks.py": "from house._training import fit\n",
-    "calibration.py": "import numpy as np\n",
-    "delayed_feedback.py": "from house._table import read_labels\n",
-    "datasets/_files.py": "def read():\n    import pandas, pyarrow\n",
-    "inspection/__init__.py": "def plot():\n    from matplotlib import pyplot\n",
-    "linear_model/__init__.py": "import scipy\nfrom sklearn import linear_model\n",
-    "export/__init__.py": "from house import Estimator\ndef f():\n    import onnx\n",
-    "transfer/__init__.py": "import torch\nfrom house._estimator import Estimator\n",
-    "distributed/__init__.py": "def f():\n    import ray\n",
 }
-
-# (what is wrong, the file, the lines that are added to it), by folder.
-FAULTS = {
-    "_utils": [
-        ("imports a network", "_checks.py", "from house.networks import NETWORKS\n"),
-        ("imports a tool", "_checks.py", "from house import metrics\n"),
-        ("imports sklearn", "_checks.py", "import sklearn\n"),
-        ("looks up a name", "_checks.py", "def f(s): return s in {'bce'}\n"),
-    ],
-    "_streaming": [
-        ("imports the estimator", "__init__.py", "from house import _estimator\n"),
-        ("imports skorch", "__init__.py", "import skorch\n"),
-        ("imports private", "__init__.py", "from house._utils import _checks\n"),
-    ],
-    "_fit": [
-        ("imports the estimator", "__init__.py", "from house import _estimator\n"),
-        ("imports skorch", "__init__.py", "import skorch\n"),
-        ("imports private", "__init__.py", "from house._utils import _checks\n"),
-    ],
-    "networks": [
-        ("imports a loss", "_mmoe.py", "import house.losses\n"),
-        ("imports sklearn", "_mmoe.py", "from sklearn import base\n"),
-        ("imports numpy", "_mmoe.py", "import numpy as np\n"),
-        ("imports a private module", "_mmoe.py", "import house._utils._checks\n"),
-        ("imports a private name", "_mmoe.py", "from house._utils import _real\n"),
-    ],
-    "losses": [
-        ("imports a network", "_bce.py", "from house.networks import MMoE\n"),
-        ("imports the networks", "_bce.py", "from house import networks\n"),
-        ("imports skorch", "_bce.py", "import skorch.utils\n"),
-        ("imports the package", "_bce.py", "import house\n"),
-        ("imports relatively", "_bce.py", "from ..networks import MMoE\n"),
-        ("imports in a function", "_bce.py", "def f():\n    import sklearn\n"),
-        (
-            "imports by name",
-            "_bce.py",
-            "import importlib\nimportlib.import_module('house.networks')\n",
-        ),
-        ("imports relatively private", "_bce.py", "from .._utils._checks import x\n"),
-    ],
-    "_auc": [
-        ("imports torch", "", "import torch\n"),
-        ("imports a metric", "", "from house.metrics import auc\n"),
-    ],
-    "_funnel": [
-        ("imports torch", "", "import torch\n"),
-        ("imports splits", "", "from house.model_selection import split\n"),
-    ],
-    "_times": [
-        ("imports torch", "", "import torch\n"),
-        ("needs polars", "", "import polars\n"),
-    ],
-    "history": [
-        ("imports torch", "__init__.py", "def f():\n    import torch\n"),
-        ("imports the estimator", "__init__.py", "from house import Estimator\n"),
-        ("needs pandas", "__init__.py", "import pandas\n"),
-    ],
-    "_responses": [
-        ("imports torch", "", "import torch\n"),
-        ("imports a scorer", "", "from house.metrics import auc\n"),
-    ],
-    "_row_weights": [
-        ("imports torch", "", "import torch\n"),
-        ("imports the estimator", "", "from house import Estimator\n"),
-        ("imports a weighting", "", "import house.weighting\n"),
-    ],
-    "weighting": [
-        ("needs torchjd", "_torchjd.py", "import torchjd\n"),
-        ("imports a loss", "_torchjd.py", "from house.losses import BCE\n"),
-    ],
-    "_table": [
-        ("imports torch", "__init__.py", "import torch\n"),
-        ("imports training", "__init__.py", "from house._training import Net\n"),
-        ("needs polars", "__init__.py", "import polars as pl\n"),
-    ],
-    "_training": [
-        ("imports the estimator", "_net.py", "from house import _estimator\n"),
-        ("imports metrics", "_net.py", "from house.metrics import auc\n"),
-        ("imports a component", "_net.py", "from house.networks import MMoE\n"),
-        ("imports the table twice", "_net.py", "from house._table import encode\n"),
-        (
-            "imports the table twice, lazily",
-            "_net.py",
-            "def f():\n    from house import _table\n",
-        ),
-        (
-            "asks for the base class",
-            "_net.py",
-            "from house.networks import Base\ndef f(x): return isinstance(x, Base)\n",
-        ),
-        ("imports pandas", "_net.py", "def f():\n    import pandas\n"),
-    ],
-    "_estimator": [
-        ("imports skorch", "__init__.py", "from skorch import NeuralNet\n"),
-        ("imports datasets", "__init__.py", "from house.datasets import load\n"),
-        ("imports private", "__init__.py", "from house._training._net import Net\n"),
-        (
-            "asks for a loss",
-            "__init__.py",
-            "def f(x): return isinstance(x, (int, losses.BCE))\n",
-        ),
-        ("compares a name", "__init__.py", "def f(s): return s.n == 'mmoe'\n"),
-        ("looks up a name", "__init__.py", "def f(s): return s in {'bce'}\n"),
-        (
-            "matches a name",
-            "__init__.py",
-            "def f(s):\n    match s:\n        case 'bce': return 1\n",
-        ),
-    ],
-    "__init__": [
-        ("imports skorch", "", "import skorch\n"),
-        ("imports private", "", "from house._estimator._classifier import C\n"),
-    ],
-    "__main__": [
-        ("imports torch", "", "import torch\n"),
-        ("imports private", "", "from house.model_selection import _folds\n"),
-        ("needs pandas", "", "import pandas\n"),
-        ("imports training", "", "from house import _training\n"),
-    ],
-    "_version": [("imports sklearn", "", "import sklearn\n")],
-    "_files": [("imports torch", "__init__.py", "import torch\n")],
-    "callbacks": [("imports torch", "", "import torch\n")],
-    "calibration": [("imports the estimator", "", "from house import Estimator\n")],
-    "delayed_feedback": [
-        ("imports torch", "", "import torch\n"),
-        ("imports the estimator", "", "from house import Estimator\n"),
-    ],
-    "datasets": [
-        ("needs pandas", "_files.py", "import pandas\n"),
-        ("imports another tool", "_files.py", "from house.metrics import auc\n"),
-    ],
-    "inspection": [
-        ("needs matplotlib", "__init__.py", "from matplotlib import pyplot\n"),
-        ("imports training", "__init__.py", "from house import _training\n"),
-        ("imports private", "__init__.py", "from house.metrics import _auc\n"),
-    ],
-    "metrics": [
-        ("imports the estimator", "_auc.py", "from house import Estimator\n"),
-        ("imports torch", "_auc.py", "import torch\n"),
-        ("needs pandas", "_auc.py", "import pandas as pd\n"),
-    ],
-    "model_selection": [
-        ("imports torch", "__init__.py", "def f():\n    import torch\n"),
-        ("imports the estimator", "__init__.py", "from house import Estimator\n"),
-        ("imports a loss", "__init__.py", "from house.losses import LOSSES\n"),
-        ("imports private", "__init__.py", "from house.metrics import _auc\n"),
-    ],
-    "linear_model": [
-        ("imports torch", "__init__.py", "import torch\n"),
-        ("imports training", "__init__.py", "from house._training import Net\n"),
-    ],
-    "export": [
-        ("needs onnx", "__init__.py", "import onnx\n"),
-        ("imports skorch", "__init__.py", "import skorch\n"),
-    ],
-    "transfer": [
-        ("imports private", "__init__.py", "from house.networks._mmoe import M\n"),
-        ("imports export", "__init__.py", "from house import export\n"),
-    ],
-    "distributed": [
-        ("needs ray", "__init__.py", "import ray\n"),
-        ("imports private", "__init__.py", "from house._training import _net\n"),
-    ],
-}
+# A file and the lines that are added to it, with \\n between lines. Files without an
+# entry above have the imports that their folder may have.
 PLANTED = [
-    pytest.param(
-        f"{folder}/{file}" if file else f"{folder}.py", text, id=f"{folder} {what}"
-    )
-    for folder, faults in FAULTS.items()
-    for what, file, text in faults
+    line.split(": ", 1)
+    for line in r"""
+_utils/_checks.py: from house.networks import NETWORKS
+_utils/_checks.py: from house import metrics
+_utils/_checks.py: import sklearn
+_utils/_checks.py: def f(s): return s in {'bce'}
+_streaming/__init__.py: from house import _estimator
+_streaming/__init__.py: import skorch
+_streaming/__init__.py: from house._utils import _checks
+_fit/__init__.py: from house import _estimator
+_fit/__init__.py: import skorch
+_fit/__init__.py: from house._utils import _checks
+networks/_mmoe.py: import house.losses
+networks/_mmoe.py: from sklearn import base
+networks/_mmoe.py: import numpy as np
+networks/_mmoe.py: import house._utils._checks
+networks/_mmoe.py: from house._utils import _real
+losses/_bce.py: from house.networks import MMoE
+losses/_bce.py: from house import networks
+losses/_bce.py: import skorch.utils
+losses/_bce.py: import house
+losses/_bce.py: from ..networks import MMoE
+losses/_bce.py: def f():\n    import sklearn
+losses/_bce.py: import importlib\nimportlib.import_module('house.networks')
+losses/_bce.py: from .._utils._checks import x
+_auc.py: import torch
+_auc.py: from house.metrics import auc
+_funnel.py: import torch
+_funnel.py: from house.model_selection import split
+_times.py: import torch
+_times.py: import polars
+history/__init__.py: def f():\n    import torch
+history/__init__.py: from house import Estimator
+history/__init__.py: import pandas
+_responses.py: import torch
+_responses.py: from house.metrics import auc
+_row_weights.py: import torch
+_row_weights.py: from house import Estimator
+_row_weights.py: import house.weighting
+weighting/_torchjd.py: import torchjd
+weighting/_torchjd.py: from house.losses import BCE
+_table/__init__.py: import torch
+_table/__init__.py: from house._training import Net
+_table/__init__.py: import polars as pl
+_training/_net.py: from house import _estimator
+_training/_net.py: from house.metrics import auc
+_training/_net.py: from house.networks import MMoE
+_training/_net.py: from house._table import encode
+_training/_net.py: def f():\n    from house import _table
+_training/_net.py: from house.networks import Base\ndef f(x): return isinstance(x, Base)
+_training/_net.py: def f():\n    import pandas
+_estimator/__init__.py: from skorch import NeuralNet
+_estimator/__init__.py: from house.datasets import load
+_estimator/__init__.py: from house._training._net import Net
+_estimator/__init__.py: def f(x): return isinstance(x, (int, losses.BCE))
+_estimator/__init__.py: def f(s): return s.n == 'mmoe'
+_estimator/__init__.py: def f(s): return s in {'bce'}
+_estimator/__init__.py: def f(s):\n    match s:\n        case 'bce': return 1
+__init__.py: import skorch
+__init__.py: from house._estimator._classifier import C
+__main__.py: import torch
+__main__.py: from house.model_selection import _folds
+__main__.py: import pandas
+__main__.py: from house import _training
+_version.py: import sklearn
+_files/__init__.py: import torch
+callbacks.py: import torch
+calibration.py: from house import Estimator
+delayed_feedback.py: import torch
+delayed_feedback.py: from house import Estimator
+datasets/_files.py: import pandas
+datasets/_files.py: from house.metrics import auc
+inspection/__init__.py: from matplotlib import pyplot
+inspection/__init__.py: from house import _training
+inspection/__init__.py: from house.metrics import _auc
+metrics/_auc.py: from house import Estimator
+metrics/_auc.py: import torch
+metrics/_auc.py: import pandas as pd
+model_selection/__init__.py: def f():\n    import torch
+model_selection/__init__.py: from house import Estimator
+model_selection/__init__.py: from house.losses import LOSSES
+model_selection/__init__.py: from house.metrics import _auc
+linear_model/__init__.py: import torch
+linear_model/__init__.py: from house._training import Net
+export/__init__.py: import onnx
+export/__init__.py: import skorch
+transfer/__init__.py: from house.networks._mmoe import M
+transfer/__init__.py: from house import export
+distributed/__init__.py: import ray
+distributed/__init__.py: from house._training import _net
+""".strip().splitlines()
 ]
+for path, _ in PLANTED:
+    SOUND.setdefault(path, allowed(path.split("/")[0].removesuffix(".py")))
 
 
 def build(folder, files):
@@ -288,21 +198,19 @@ def build(folder, files):
 
 
 def test_every_folder_has_a_planted_fault():
-    assert FAULTS.keys() == FOLDERS.keys()
-    assert all(FAULTS.values())
+    folders = {path.split("/")[0].removesuffix(".py") for path, _ in PLANTED}
+    assert folders == FOLDERS.keys()
     assert {*BLIND, *sum(JOINED_IN_ONE_FILE, ())} <= FOLDERS.keys()
-    # Otherwise a fault would be the first content of its folder.
-    planted = {Path(param.values[0]).as_posix() for param in PLANTED}
-    assert planted <= SOUND.keys()
 
 
 def test_a_sound_package_has_no_violation(tmp_path):
     assert find_violations(build(tmp_path, SOUND)) == []
 
 
-@pytest.mark.parametrize(("name", "text"), PLANTED)
-def test_a_planted_fault_is_found(tmp_path, name, text):
-    package = build(tmp_path, SOUND | {name: SOUND[name] + text})
+@pytest.mark.parametrize(("name", "lines"), PLANTED)
+def test_a_planted_fault_is_found(tmp_path, name, lines):
+    text = SOUND[name] + lines.replace(r"\n", "\n") + "\n"
+    package = build(tmp_path, SOUND | {name: text})
     violations = find_violations(package)
     assert violations
     assert all(name in violation for violation in violations)

@@ -144,12 +144,6 @@ def test_rows_of_a_market_of_weight_0_are_left_out(pool):
         distill(pool, X, markets=0 * markets, weights=[0, 1], student=student)
 
 
-def test_the_same_seed_gives_the_same_student_to_the_bit(teacher):
-    assert_same_weights(
-        *(distill([teacher], X, student=small(random_state=5)) for _ in "ab")
-    )
-
-
 def test_a_fitted_student_keeps_its_encoding():
     student = small().fit(X[:200], Y[:200])
     model = distill([small(random_state=1).fit(X, Y)], X[200:], student=student)

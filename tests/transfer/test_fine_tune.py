@@ -1,7 +1,5 @@
 """Training from the weights of another estimator."""
 
-import copy
-
 import numpy as np
 import pytest
 import torch
@@ -36,31 +34,6 @@ def features(model, of=None):
     device = next(model.net_.module_.parameters()).device
     network = model.net_.module_.eval()
     return features_of(network, tuple(i.to(device) for i in inputs)).cpu().numpy()
-
-
-@pytest.mark.parametrize("regularizer", [None, *REGULARIZERS])
-def test_the_source_stays_the_same_to_the_bit(source, regularizer):
-    before, p = copy.deepcopy(source), source.predict_proba(OTHER)
-    history, generator = list(source.history_), torch.get_rng_state()
-    model = fine_tune(source, X, Y, regularizer=regularizer, max_epochs=1)
-    assert_same_weights(source, before)
-    check_compatible([source, before])
-    assert_array_equal(source.predict_proba(OTHER), p)
-    assert list(source.history_) == history
-    assert torch.equal(torch.get_rng_state(), generator)
-    state = source.net_.optimizer_.state_dict()["state"]
-    expected = before.net_.optimizer_.state_dict()["state"]
-    for key, entries in expected.items():
-        for name, value in entries.items():
-            assert torch.equal(
-                torch.as_tensor(state[key][name]), torch.as_tensor(value)
-            )
-    # Another model with the same result if it is trained again.
-    assert not np.array_equal(model.predict_proba(X), source.predict_proba(X))
-    again = fine_tune(source, X, Y, regularizer=regularizer, max_epochs=1)
-    assert_same_weights(model, again)
-    assert model.n_iter_ == 1
-    assert not model.net_.module_._forward_hooks
 
 
 def test_training_starts_from_the_weights_of_the_source(source):

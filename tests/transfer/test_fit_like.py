@@ -1,11 +1,8 @@
 """Fits with the encoder of another estimator."""
 
-import copy
-
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 from markets import DATA, PARAMS, SECOND, fit_source, rows
 from numpy.testing import assert_array_equal
 from pools import assert_same_weights, weights_of
@@ -47,20 +44,6 @@ def test_markets_have_the_encoder_of_the_source(pooled):
     # An ordinary fit has an encoder of its own: the check can fail.
     with pytest.raises(ValueError, match="differs"):
         check_compatible([pooled, small(**PARAMS).fit(*rows(SECOND))])
-
-
-def test_nothing_else_changes(pooled):
-    before, p = copy.deepcopy(pooled), pooled.predict_proba(DATA.data)
-    estimator = small(**PARAMS)
-    generator = torch.get_rng_state()
-    one = fit_like(estimator, pooled, *rows(SECOND), seen=True)
-    assert not hasattr(estimator, "net_")
-    assert torch.equal(torch.get_rng_state(), generator)
-    assert_same_weights(pooled, before)
-    assert_array_equal(pooled.predict_proba(DATA.data), p)
-    check_compatible([pooled, before])
-    again = fit_like(estimator, pooled, *rows(SECOND), seen=True)
-    assert_same_weights(one, again)
 
 
 def test_without_statistics_it_is_an_ordinary_fit_of_the_same_codes():

@@ -40,11 +40,12 @@ def test_it_is_the_mean_difference_of_the_predictions_of_merges(base, coefficien
     alone = [np.abs(predict(unit) - together) for unit in np.eye(3)]
     found = merge_interference(base, members, X, coefficients=coefficients)
     assert_allclose(found, np.mean(alone, axis=(1, 2)).sum(), rtol=1e-4)
-    markets = np.arange(len(X)) % 3
+    # A market without rows contributes nothing.
+    markets = np.arange(len(X)) % 2
     found = merge_interference(
         base, members, X, coefficients=coefficients, markets=markets
     )
-    expected = [alone[m][markets == m].mean() for m in range(3)]
+    expected = [alone[m][markets == m].mean() for m in range(2)]
     assert_allclose(found, sum(expected), rtol=1e-4)
 
 
@@ -66,25 +67,6 @@ def test_linear_task_vectors_of_disjoint_features_do_not_interfere():
     assert merge_interference(base, members, rows) > 0.05
 
 
-def test_it_grows_with_the_noise_of_one_estimator(base):
-    good = with_noise(base, 0.01, 0)
-    found = [
-        merge_interference(base, [good, with_noise(base, scale, 1)], X)
-        for scale in (0.0, 0.05, 0.1, 0.2, 0.4)
-    ]
-    assert found == sorted(found)
-    assert found[-1] > 5 * found[1] > 0
-
-
-def test_a_market_without_rows_contributes_nothing(base):
-    members = [with_noise(base, 0.1, seed) for seed in range(2)]
-    markets = np.zeros(len(X), dtype=int)
-    first = merge_interference(base, members, X, markets=markets)
-    half = merge_interference(base, members, X[:1], markets=markets[:1])
-    assert first > 0
-    assert half > 0
-
-
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -95,6 +77,7 @@ def test_a_market_without_rows_contributes_nothing(base):
         ({"markets": [0, 1]}, "one integer per row, 300"),
         ({"markets": np.full(len(X), 2)}, "0 to 1; got 2 to 2"),
         ({"markets": np.zeros(len(X))}, "one integer per row.*float64"),
+        ({"markets": Y["click"][::-1]}, "X and markets have the same index labels in"),
     ],
 )
 def test_invalid_arguments_are_refused(base, change, message):

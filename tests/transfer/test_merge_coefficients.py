@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 from pools import (
-    Linear,
     linear_estimator,
     linear_market,
     mean_log_loss,
@@ -12,7 +11,6 @@ from pools import (
     with_weights,
 )
 from scipy.optimize import minimize
-from scipy.special import expit
 from sklearn.metrics import log_loss
 
 from sk_pwiser.transfer import merge_estimators
@@ -57,53 +55,15 @@ def test_the_coefficients_of_a_linear_model_are_those_of_scipy():
 
 def test_the_bounds_hold():
     base, members, rows, labels = linear_pool()
-    _, free = merge_estimators(
-        base, members, rows, labels, bounds=(-2, 2), return_coefficients=True
+    free, found = (
+        merge_estimators(
+            *(base, members, rows, labels),
+            **{"prior": 0.1, "bounds": bounds, "return_coefficients": True},
+        )[1]
+        for bounds in ((-2, 2), (0, 0.2))
     )
-    _, found = merge_estimators(
-        base,
-        members,
-        rows,
-        labels,
-        prior=0.1,
-        bounds=(0, 0.2),
-        return_coefficients=True,
-    )
-    assert found.min() >= 0
-    assert found.max() <= 0.2
+    assert 0 <= found.min() <= found.max() <= 0.2
     assert free.min() < 0 or free.max() > 0.2
-
-
-def test_a_merge_of_two_markets_beats_both_on_the_pooled_rows():
-    """Fine-tuning on few rows added opposite noise to the truth."""
-    rng = np.random.default_rng(1)
-    truth, noise = rng.normal(0, 0.8, (2, 5)), rng.normal(0, 0.6, (2, 5))
-    rows, labels = linear_market(6_000, truth, [-1.0, -2.0], 1)
-    model = linear_estimator(rows, labels)
-    states = [truth * 0.3, truth + noise, truth - noise]
-    base, *members = (
-        with_weights(
-            model,
-            lambda name, w, state=state: (
-                np.float32(state if name == "head.weight" else [-1.0, -2.0]).reshape(
-                    w.shape
-                )
-                if name.startswith("head")
-                else w
-            ),
-        )
-        for state in states
-    )
-    half = slice(3_000), slice(3_000, None)
-    merged, found = merge_estimators(
-        base, members, rows[half[0]], labels[half[0]], return_coefficients=True
-    )
-    losses = [
-        mean_log_loss(each, rows[half[1]], labels[half[1]])
-        for each in (merged, base, *members)
-    ]
-    assert losses[0] < min(losses[1:])
-    assert_allclose(found, 0.5, atol=0.15)
 
 
 # The head starts at 0.5, and its weights are replaced after an epoch.
@@ -140,39 +100,6 @@ def test_the_entropy_drives_probabilities_below_a_low_base_rate():
     assert results["entropy"][1] < 0.7
     assert_allclose(results["log_loss"][1], 1, atol=0.2)
     assert results["log_loss"][2] < results[None][2] < results["entropy"][2]
-
-
-def test_a_corrupted_estimator_has_the_smallest_coefficient():
-    base, _, rows, labels = linear_pool(n_members=1)
-    # The weights that the labels were drawn with.
-    weights = {
-        "head.weight": np.random.default_rng(0).normal(0, 0.7, (2, 4)),
-        "head.bias": [-2.0, -3.0],
-    }
-    truth = with_weights(base, lambda name, w: np.float32(weights.get(name, w)))
-    corrupted = with_weights(base, lambda _n, w: -2 * w)
-    merged, found = merge_estimators(
-        base,
-        [truth, corrupted],
-        rows,
-        labels,
-        return_coefficients=True,
-        bounds=(0, 1.5),
-    )
-    assert found[1] < 0.05
-    assert mean_log_loss(merged, rows, labels) <= mean_log_loss(truth, rows, labels)
-
-
-def test_a_linear_network_has_a_head_only():
-    """The closed forms above rely on it."""
-    base, *_ = linear_pool(n_members=1)
-    assert isinstance(base.net_.module_, Linear)
-    weights = weights_of(base)
-    assert weights["head.weight"].shape == (2, 4)
-    rows = np.random.default_rng(0).standard_normal((5, 4))
-    scale = base._result.schema.encoder.transform(rows)[1]
-    z = scale @ weights["head.weight"].T + weights["head.bias"]
-    assert_allclose(base.predict_proba(rows), expit(z), rtol=1e-5)
 
 
 def test_rows_of_a_sampled_log_are_compared_with_its_probabilities():

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-from sk_pwiser.transfer._select import (
+from sk_pwiser.transfer._pool import (
     draw,
     learn_policy,
     log_probability_gradient,

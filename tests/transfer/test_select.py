@@ -9,7 +9,7 @@ from sklearn.metrics import get_scorer, log_loss
 
 from sk_pwiser.datasets import make_ctr_cvr
 from sk_pwiser.metrics import ctr_auc_scorer, cvr_auc_scorer, mean_auc_scorer
-from sk_pwiser.transfer import distill, select_estimators
+from sk_pwiser.transfer import select_estimators
 
 DATA = make_ctr_cvr(2_000, ctr=0.4, cvr=0.4, random_state=0)
 X, Y = DATA.data[1_000:], DATA.target[1_000:]
@@ -17,7 +17,7 @@ X, Y = DATA.data[1_000:], DATA.target[1_000:]
 
 @pytest.fixture(scope="module")
 def pool():
-    """Three estimators, of which the second was fitted with flipped labels."""
+    """Three estimators; the second was fitted with flipped labels."""
     rows, labels = DATA.data[:1_000], DATA.target[:1_000]
     flipped = np.column_stack([1 - labels["click"], np.zeros(1_000, dtype=int)])
     flipped[:, 1] = flipped[:, 0] * np.random.default_rng(0).integers(0, 2, 1_000)
@@ -107,15 +107,6 @@ def test_networks_and_encoders_may_differ(pool):
     assert found.indices.tolist() == [0]
 
 
-@pytest.mark.slow
-def test_weights_of_the_selection_protect_the_student(pool):
-    found = select_estimators(pool, X, Y, n_select=2, random_state=0)
-    student = small(max_epochs=10, random_state=0)
-    protected = distill(pool, X, weights=found.weights, student=student)
-    plain = distill(pool, X, student=student)
-    assert protected.score(X, Y) > plain.score(X, Y)
-
-
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
@@ -128,6 +119,7 @@ def test_weights_of_the_selection_protect_the_student(pool):
         ({"scoring": lambda *_: np.nan}, ValueError, "finite number; it returned nan"),
         ({"X": X[:0], "Y": Y[:0]}, ValueError, "X must have at least one row"),
         ({"Y": Y[:-1]}, ValueError, "X has 1000 rows, Y has 999"),
+        ({"Y": Y[::-1]}, ValueError, "X and Y have the same index labels in different"),
         ({"Y": Y.to_numpy()[:, :1]}, ValueError, r"must have the tasks \['click', 'c"),
         ({"n_iter": 0}, ValueError, "n_iter must be an integer >= 1"),
     ],
