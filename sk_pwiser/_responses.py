@@ -1,5 +1,8 @@
 """Labels and predictions of any estimator, task by task, for scorers and displays."""
 
+from itertools import chain
+from numbers import Integral
+
 import numpy as np
 from sklearn.frozen import FrozenEstimator
 from sklearn.pipeline import Pipeline
@@ -15,7 +18,13 @@ from sk_pwiser._table import (
     read_labels,
     zero_one_labels,
 )
-from sk_pwiser._utils import CHAIN, chain_parents, path_to, read_task_parents
+from sk_pwiser._utils import (
+    CHAIN,
+    chain_parents,
+    did_you_mean,
+    path_to,
+    read_task_parents,
+)
 
 
 def check_targets(Y, missing_labels="error", classes=None):
@@ -59,25 +68,39 @@ def check_rows(X, n_samples, **others):
     check_match(X, n_samples, **others)
 
 
-def find_task(task, n_tasks, *names_by_source, others=", 'cvr' or 'mean'"):
-    if not isinstance(task, str):
-        if not -n_tasks <= task < n_tasks:
-            raise ValueError(
-                f"task must be an index in [-{n_tasks}, {n_tasks}) for the {n_tasks} "
-                f"tasks of Y, got {task}."
-            )
-        return task % n_tasks
-    known = [names for names in names_by_source if names]
+# What may stand for a task beside its index and its name, in messages.
+OTHERS = ", 'cvr' or 'mean'"
+
+
+def check_task(task, others=OTHERS):
+    """Return a task, an index as a plain int; raise if it is neither int nor str."""
+    if isinstance(task, bool) or not isinstance(task, Integral | str):
+        raise TypeError(
+            f"task must be the index or the name of a task{others}; got {task!r} of "
+            f"type {type(task).__name__}."
+        )
+    return task if isinstance(task, str) else int(task)
+
+
+def find_task(task, n_tasks, *names_by_source, others=OTHERS):
+    """Return the column of a task, a name by the first names that have it."""
+    known = [list(names) for names in names_by_source if len(names)]
     for names in known:
         if task in names:
             return names.index(task)
-    if not known:
+    if not isinstance(task, str) and -n_tasks <= task < n_tasks:
+        return task % n_tasks
+    if isinstance(task, str) and not known:
         raise ValueError(
             "task must be an index if Y has no column names and the estimator has no "
-            f"task_names_, got {task!r}."
+            f"task_names_; got {task!r}."
         )
     listed = " or ".join(dict.fromkeys(map(str, known)))
-    raise ValueError(f"task must be one of {listed}{others}, got {task!r}.")
+    names = f"one of {listed}, " if known else ""
+    raise ValueError(
+        f"task must be {names}an index in [-{n_tasks}, {n_tasks}){others}; got "
+        f"{task!r}.{did_you_mean(task, chain.from_iterable(known))}"
+    )
 
 
 def check_same_tasks(n_tasks, y_names, fitted_names):

@@ -18,9 +18,9 @@ from sk_pwiser._estimator._parameters import (
     one_eval_set,
     with_entry,
 )
+from sk_pwiser._estimator._predictions import PredictionMixin
 from sk_pwiser._estimator._saving import from_plain, to_plain
 from sk_pwiser._estimator._summary import summary_html
-from sk_pwiser._estimator._task_view import PredictionMixin
 from sk_pwiser._files import (
     FORMAT_VERSION,
     check_version,
@@ -30,7 +30,7 @@ from sk_pwiser._files import (
     write_file,
 )
 from sk_pwiser._fit import fit
-from sk_pwiser._streaming import iter_logits, probabilities, write_predictions
+from sk_pwiser._streaming import iter_logits, write_predictions
 from sk_pwiser._table import reads_in_parts, refuse_parts
 from sk_pwiser._training import (
     CallbackSupportMixin,
@@ -532,15 +532,15 @@ class MultiTaskCTRCVRClassifier(
             for key in list(params)
             if key.partition("__")[0].endswith("_params") and "__" in key
         }
-        known = self.get_params(deep=False)
-        for key, value in {**params, **entries}.items():
+        known = self._get_param_names()
+        for key in [*params, *entries]:
             name = key.partition("__")[0]
             if name not in known:
-                try:
-                    super().set_params(**{key: value})
-                except ValueError as error:  # it lists the parameters
-                    hint = did_you_mean(name, known)
-                    raise ValueError(f"{error}{hint}") from error
+                # The message of scikit-learn, with the name that was meant.
+                raise ValueError(
+                    f"Invalid parameter {name!r} for estimator {self}. Valid "
+                    f"parameters are: {known!r}.{did_you_mean(name, known)}"
+                )
         # Values first: an entry may belong to a dictionary set in the same call.
         super().set_params(**params)
         for key, value in entries.items():
@@ -816,29 +816,12 @@ class MultiTaskCTRCVRClassifier(
             return result.net.forward(result.schema.transform(X).impressions()).numpy()
 
     def _permuted_logits(self, X):
-        """Return the column names, and a function like `PermutedTable.logits`."""
+        """Return the column names, and the function `PermutedTable.logits`."""
         check_is_fitted(self)
         refuse_parts(X)
         with limited_threads():
             table = PermutedTable(self._result, X)
-
-        def logits(name=None, order=None):
-            with limited_threads():
-                return table.logits(name, order)
-
-        return table.names, logits
-
-    @staticmethod
-    def _positive(logits):
-        """Return P(Y_k = 1), float32, of log-odds."""
-        return probabilities(torch.from_numpy(logits))
-
-    def _conditional(self, X, first, last):
-        """Return P(last | first); by logarithms, of which small ones are exact."""
-        log_p = torch.nn.functional.logsigmoid(
-            torch.from_numpy(self._predict_logits(X))
-        )
-        return (log_p[:, last] - log_p[:, first]).clamp(max=0).exp().numpy()
+        return table.names, limited_threads()(table.logits)
 
     def predict_proba(self, X, *, output=None):
         """Predict probabilities over impressions.

@@ -4,7 +4,7 @@ from numbers import Integral, Real
 from typing import ClassVar
 
 import numpy as np
-from scipy.special import expit, logit
+from scipy.special import logit
 from sklearn import get_config
 from sklearn.base import (
     BaseEstimator,
@@ -558,16 +558,6 @@ class FunnelCalibrator(
     @property
     def _parents(self):
         return read_task_parents(self.task_parents_, self.task_names_)
-
-    @staticmethod
-    def _positive(logits):
-        # In float32, as the estimator's: more digits would be noise.
-        calibrated = expit(logits).astype(np.float32)
-        return np.clip(calibrated, LIMITS.tiny, 1 - LIMITS.epsneg)
-
-    def _conditional(self, X, first, last):
-        positive = self._predict_positive(X)
-        return np.minimum(positive[:, last] / positive[:, first], 1)
 
     def _permuted_logits(self, X):
         """Return names and a function as those of the estimator, calibrated."""
