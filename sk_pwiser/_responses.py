@@ -1,7 +1,9 @@
 """Labels and predictions of any estimator, task by task, for scorers and displays."""
 
+from functools import partial
 from itertools import chain
 from numbers import Integral
+from operator import methodcaller
 
 import numpy as np
 from sklearn.frozen import FrozenEstimator
@@ -146,14 +148,18 @@ class Predictions:
 
     def of_task(self, k, targets, method):
         """Return predicted labels, 1 for the second class, or probabilities."""
-        if method == "predict":
-            labels = _predicted_labels(self._call(method), k, targets)
-            classes = self.classes()
-            if targets.shape[1] > 1 or classes is None:
-                return labels
-            return (labels == classes[1]).astype(np.int64)
-        proba = self._call(method)
-        return _event_probability(proba, k, targets.shape, self._estimator)
+        found = self._call(method)
+        if method != "predict":
+            return _event_probability(found, k, targets.shape, self._estimator)
+        labels = np.asarray(found).reshape(len(found), -1)
+        if labels.shape != targets.shape:
+            raise ValueError(
+                f"predict must return shape {targets.shape}, as Y; got {labels.shape}."
+            )
+        classes = self.classes()
+        if targets.shape[1] > 1 or classes is None:
+            return labels[:, k]
+        return (labels[:, k] == classes[1]).astype(np.int64)
 
     def task_parents(self, n_tasks):
         """Return the index of each task's parent; a funnel's by default."""
@@ -174,7 +180,7 @@ class Predictions:
 
     def cvr(self, targets):
         first = self.first_of_cvr(targets.shape[1])
-        response = self._call("predict_cvr", _predict_cvr)
+        response = self._call("predict_cvr", partial(_predict_cvr, X=self._X))
         if response is not None:
             cvr = column_or_1d(response, dtype=np.float64)
             check_consistent_length(targets, cvr)
@@ -189,10 +195,8 @@ class Predictions:
         # scikit-learn stores reduced predictions under the names of the methods.
         key = ("sk_pwiser", method)
         if key not in self._cache:
-            if function is None:
-                self._cache[key] = getattr(self._estimator, method)(self._X)
-            else:
-                self._cache[key] = function(self._estimator, self._X)
+            function = function or methodcaller(method, self._X)
+            self._cache[key] = function(self._estimator)
         return self._cache[key]
 
 
@@ -252,15 +256,6 @@ def _event_probability(proba, k, shape, estimator):
         f"{n_tasks} arrays ({n_samples}, 2), for the {n_tasks} tasks of Y, got "
         f"{'a list of arrays' if per_task else 'an array'} {block.shape}."
     )
-
-
-def _predicted_labels(labels, k, targets):
-    labels = np.asarray(labels).reshape(len(labels), -1)
-    if labels.shape != targets.shape:
-        raise ValueError(
-            f"predict must return shape {targets.shape}, as Y, got {labels.shape}."
-        )
-    return labels[:, k]
 
 
 def find_paths(params, name):

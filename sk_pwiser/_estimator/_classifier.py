@@ -54,7 +54,8 @@ from sk_pwiser._utils import (
 )
 
 # Whether pickle or copy reads the state: they call `__reduce__`, whereas skops calls
-# `__getstate__` directly.
+# `__getstate__` directly. No argument can tell it, as a subclass may define a
+# `__getstate__` of its own around this one.
 _keeps_all = ContextVar("keeps_all", default=False)
 
 
@@ -675,7 +676,11 @@ class MultiTaskCTRCVRClassifier(
 
     @runs_callbacks
     def _fit(self, given, eval_set=None, **kwargs):
-        """Train, and return the result without setting the fitted attributes."""
+        """Train, and return the result without setting the fitted attributes.
+
+        A method of its own, since callbacks are torn down after it, which may fail: the
+        estimator must then be as it was.
+        """
         task, name = fit_task(self, given), type(self).__name__
         return fit(
             vars(self), given, eval_set, task=task, estimator_name=name, **kwargs
@@ -767,8 +772,11 @@ class MultiTaskCTRCVRClassifier(
         return self
 
     def _set_result(self, result: TrainingResult):
-        """Set the fitted attributes, all in one assignment that nothing interrupts."""
-        # Not of every fit.
+        """Set the fitted attributes, all in one assignment.
+
+        Ctrl-C between two assignments would leave those of two fits.
+        """
+        # The only attribute that a fit may lack.
         kept = {k: v for k, v in vars(self).items() if k != "feature_names_in_"}
         self.__dict__ = kept | self._attributes(result)
         return self
@@ -1047,6 +1055,7 @@ class MultiTaskCTRCVRClassifier(
         values, arrays = split(state.get("arrays"))
         # The state may share memory with the estimator that it was read from.
         arrays = {key: array.copy() for key, array in arrays.items()}
+        # Protocols of copies fill an object that exists already.
         self.__dict__.update(vars(from_plain(type(self), values, arrays, name)))
 
     def _repr_html_inner(self):
