@@ -291,24 +291,6 @@ def test_bfloat16_scores_are_close_to_those_of_float32(impressions):
     assert models[1].predict_proba(X).dtype == np.float32
 
 
-def test_user_defined_network_needs_no_registration(impressions):
-    from sk_pwiser.networks import MultiTaskNetwork, NetworkOutput
-
-    class Linear(MultiTaskNetwork):
-        def __init__(self, spec, scale=1.0):
-            super().__init__(spec)
-            self.scale = scale
-            self.head = torch.nn.Linear(self.width, self.n_tasks)
-
-        def forward(self, codes, numeric):
-            hidden = self.input_layer(codes, numeric) * self.scale
-            return NetworkOutput(self.head(hidden))
-
-    model = small(network=Linear, network_params={"scale": 2.0}, max_epochs=5)
-    assert model.fit(impressions.data, impressions.target).net_.module_.scale == 2.0
-    assert model.score(impressions.data, impressions.target) > 0.7
-
-
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_an_accelerator_agrees_with_the_cpu(accelerator, impressions, precision):
     X, Y = impressions.data, impressions.target

@@ -136,6 +136,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:Rows with new category values"),
     pytest.mark.filterwarnings("ignore:Labels of 'conversion' are missing"),
     pytest.mark.filterwarnings("ignore:In the calibration rows:UserWarning"),
+    pytest.mark.filterwarnings("ignore:seen=False, but the source may have been"),
 ]
 
 
@@ -199,16 +200,19 @@ def test_a_scorer_predicts_the_same(tour):
 def test_onnx_predicts_the_same(tour, tmp_path):
     onnxruntime = pytest.importorskip("onnxruntime")
     (X, Y), path = tour.later, tmp_path / "model.onnx"
-    calibrated = FunnelCalibrator(tour.model, method="sigmoid").fit(X, Y)
-    for model, part in ((tour.model, X), (tour.model, X[3:4]), (calibrated, X)):
+    models = [tour.model]
+    if tour.name in ("tree", "siblings", "text"):
+        models.append(FunnelCalibrator(tour.model, method="sigmoid").fit(X, Y))
+    for model in models:
         to_onnx(model, path)
         session = onnxruntime.InferenceSession(path)
-        found = tour.model.encode(part)
-        inputs = {"codes": found.codes.astype(np.int64), "numeric": found.numeric}
-        inputs |= found.bag_inputs
-        inputs = {each.name: inputs[each.name] for each in session.get_inputs()}
-        (output,) = session.run(["probabilities"], inputs)
-        assert_allclose(output, model.predict_proba(part), atol=1e-6, rtol=0)
+        for part in (X, X[3:4]):
+            found = tour.model.encode(part)
+            inputs = {"codes": found.codes.astype(np.int64), "numeric": found.numeric}
+            inputs |= found.bag_inputs
+            inputs = {each.name: inputs[each.name] for each in session.get_inputs()}
+            (output,) = session.run(["probabilities"], inputs)
+            assert_allclose(output, model.predict_proba(part), atol=1e-6, rtol=0)
     if "last" in X:
         with pytest.raises(ValueError, match="contains lists; use inputs"):
             to_onnx(tour.model, path, inputs="raw")
@@ -219,8 +223,9 @@ def test_parquet_files_are_read_as_the_table(tour, tmp_path):
     pytest.importorskip("pyarrow")
     texts = {name: str for name in ("author", "market") if name in tour.X}
     frame = tour.X.astype(texts)
-    Y = pd.DataFrame(tour.Y) if tour.tasks != "text" else pd.DataFrame({"y": tour.Y})
-    frame.join(Y).to_parquet(tmp_path / "log.parquet", row_group_size=100)
+    # Labels in files are 0 and 1.
+    Y = tour.Y if tour.tasks != "text" else pd.DataFrame({"y": tour.Y == "yes"})
+    frame.join(Y.astype(float)).to_parquet(tmp_path / "log.parquet", row_group_size=100)
     dataset = ParquetImpressions(
         tmp_path / "log.parquet", [*frame], [*Y], cache_dir=tmp_path
     )

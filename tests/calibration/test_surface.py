@@ -284,6 +284,15 @@ class Known(ClassifierMixin, BaseEstimator):
         return self.logits.setdefault(len(X), X[["click", "conversion"]].to_numpy())
 
 
+def test_the_cvr_of_tiny_probabilities_is_exact():
+    """As those of the estimator: probabilities themselves end at 1e-38."""
+    X = pd.DataFrame({"click": [-120.0, -110.0], "conversion": [-123.0, -111.0]})
+    Known.logits.clear()
+    with pytest.warns(UserWarning, match="Only one class"):
+        calibrated = FunnelCalibrator(Known()).fit(X, np.zeros((2, 2)))
+    assert_allclose(calibrated.predict_cvr(X), np.exp([-3.0, -1.0]), rtol=1e-5)
+
+
 @pytest.mark.parametrize("share", [0.0, 0.5, 0.9, 1.0])
 @pytest.mark.parametrize("ordered", [False, True])
 def test_labels_that_one_market_lacks_do_not_move_its_rate(share, ordered):
