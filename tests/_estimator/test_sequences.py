@@ -206,7 +206,7 @@ def test_columns_of_history_features():
     model = make_model(encoding_params=params).fit(table, Y)
     later = log[:3].assign(time=N + 1)
     expected = model.predict_proba(history.transform(later))
-    scorer = Scorer(model)
+    scorer = Scorer(model, runtime="torch")
     rows = [history.transform_row(row) for row in later.to_dict("records")]
     assert_allclose(scorer(rows), expected, atol=1e-6, rtol=0)
 
@@ -320,7 +320,7 @@ def test_bad_ages(row, ages, message, model):
 
 def test_entries_of_another_kind_than_the_shared_values_name_the_list(model):
     numbers = OTHER.assign(also=[[1, 2]] * len(OTHER))
-    for predict in (model.predict_proba, Scorer(model)):
+    for predict in (model.predict_proba, Scorer(model, runtime="torch")):
         with pytest.raises(ValueError, match=r"[Cc]olumn 'also' contained text in fit"):
             predict(
                 numbers

@@ -155,6 +155,7 @@ def test_copies_continue_to_the_bit(tour, tmp_path):
         assert_array_equal(copy.classes_, model.classes_)
         assert copy.task_parents_ == model.task_parents_
         assert repr(copy.get_params()) == repr(model.get_params())
+        assert repr(copy.column_encodings_) == repr(model.column_encodings_)
         copy.set_params(warm_start=True).fit(tour.X, tour.Y)
         assert copy.n_iter_ == 4
         copy.partial_fit(X, Y)

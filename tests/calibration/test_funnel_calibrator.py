@@ -396,7 +396,9 @@ def sampled(X, Y, rate, seed=0):
 
 RARE = [
     pytest.param(100_000, 0.02, 0.001, 0.1, id="2 % clicks, 0.1 % conversions"),
-    pytest.param(100_000, 0.02, 0.001, 0.01, id="the same, 1 % kept"),
+    pytest.param(
+        *(100_000, 0.02, 0.001, 0.01), id="the same, 1 % kept", marks=pytest.mark.slow
+    ),
     pytest.param(40_000, 0.05, 0.01, 0.1, id="5 % clicks, 1 % conversions"),
 ]
 
