@@ -173,11 +173,9 @@ def check(arguments):
     """Raise if options do not fit together."""
     if (arguments.data is None) != (not arguments.targets):
         raise ValueError("--data and --targets must be given together")
-    for option in (
-        *("categorical", "time", "ignore"),
-        *("against_others", "drop_unlabelled"),
-    ):
-        if arguments.data is None and getattr(arguments, option):
+    of_data = "categorical", "time", "ignore", "against_others", "drop_unlabelled"
+    for option in of_data if arguments.data is None else ():
+        if getattr(arguments, option):
             name = option.replace("_", "-")
             raise ValueError(f"--{name} must be given with --data")
     if arguments.against_others and arguments.weights:
@@ -217,12 +215,11 @@ def show_logs(arguments):
 
 def baselines():
     """Return the models of scikit-learn."""
-    return {
-        "logistic regression": MultiOutputClassifier(MODELS["logistic_regression"]()),
-        "HistGradientBoosting": MultiOutputClassifier(
-            MODELS["hist_gradient_boosting"]()
-        ),
+    names = {
+        "logistic regression": "logistic_regression",
+        "HistGradientBoosting": "hist_gradient_boosting",
     }
+    return {name: MultiOutputClassifier(MODELS[key]()) for name, key in names.items()}
 
 
 def score_rare(arguments, seed):
@@ -318,23 +315,22 @@ def score(model, X, Y):
 
 
 def print_scores(title, tables):
-    """Print the mean scores by model."""
+    """Print the mean scores by model; return the conversion AUCs of the logs."""
     names = f"{'AUC':>8}{'log loss':>9}{'pred/obs':>9}"
     print(f"\n{title}\n{'':40}click{'':19}conversion\n{'':27}{names}{names}")
     for model in tables[0]:
         means = np.mean([table[model] for table in tables], axis=0)
         cells = zip(means, 2 * ("8.4f", "9.4f", "9.2f"), strict=True)
         print(f"{model:27}" + "".join(f"{value:{form}}" for value, form in cells))
+    aucs = {model: np.array([t[model][3] for t in tables]) for model in tables[0]}
+    best = max(aucs, key=lambda name: aucs[name].mean())
+    print(f"In conversion AUC, {best} is best here.")
+    return aucs
 
 
-def conversion_aucs(tables):
-    """Return the conversion AUC of each log, by model."""
-    return {model: np.array([t[model][3] for t in tables]) for model in tables[0]}
-
-
-def difference(first, second):
+def difference(aucs, first, second):
     """Return a mean difference in words, and the smallest and the largest one."""
-    values = first - second
+    values = aucs[first] - aucs[second]
     text = f"{abs(values.mean()):.3f} {'ahead of' if values.mean() > 0 else 'behind'}"
     return text, f"{values.min():+.3f} to {values.max():+.3f} log by log"
 
@@ -345,16 +341,11 @@ def print_rare(tables, weights):
         f"Rare conversions, 0.8 % of {N_TRAIN:,} rows to fit; half of the clicks are "
         "accidents;\nmany ids that say little"
     )
-    print_scores(title, tables)
-    aucs = conversion_aucs(tables)
+    aucs = print_scores(title, tables)
     chosen = ", ".join(f"{weight:g}" for weight in weights)
-    best = max(aucs, key=lambda name: aucs[name].mean())
-    pairs, by_log = difference(aucs["sk_pwiser, pwiser"], aucs["sk_pwiser, bce"])
-    simple, by_log_too = difference(
-        aucs["sk_pwiser, pwiser"], aucs["logistic regression"]
-    )
+    pairs, by_log = difference(aucs, "sk_pwiser, pwiser", "sk_pwiser, bce")
+    simple, by_log_too = difference(aucs, "sk_pwiser, pwiser", "logistic regression")
     print(
-        f"In conversion AUC, {best} is best here.\n"
         f"- pwiser is {pairs} bce ({by_log};\n"
         f"  pwiser_weight, chosen by cross-validation: {chosen}).\n"
         f"- pwiser is {simple} logistic regression ({by_log_too}).\n"
@@ -370,18 +361,13 @@ def print_visits(tables):
         "Users who come back, and are mostly new in the later half of the rows, which\n"
         "is scored; + past: with columns of sk_pwiser.history.HistoryFeatures"
     )
-    print_scores(title, tables)
-    aucs = conversion_aucs(tables)
-    best = max(aucs, key=lambda name: aucs[name].mean())
+    aucs = print_scores(title, tables)
     gains = " and ".join(
         f"{(aucs[name + ' + past'] - aucs[name]).mean():+.3f} for {name}"
         for name in ("logistic regression", "sk_pwiser")
     )
-    simple, by_log = difference(
-        aucs["sk_pwiser + past"], aucs["logistic regression + past"]
-    )
+    simple, by_log = difference(aucs, "sk_pwiser + past", "logistic regression + past")
     print(
-        f"In conversion AUC, {best} is best here.\n"
         f"- The past gains {gains}.\n"
         f"- sk_pwiser + past is {simple} logistic regression + past\n"
         f"  ({by_log}).\n"
@@ -500,12 +486,8 @@ def compare(title, X, Y, arguments, times=None):
         flush=True,
     )
     started = time.perf_counter()
-    common = {
-        "cv": folds,
-        "n_jobs": arguments.jobs,
-        "verbose": 1,
-        "random_state": arguments.seed,
-    }
+    common = {"cv": folds, "n_jobs": arguments.jobs, "verbose": 1}
+    common["random_state"] = arguments.seed
     # The list silences warnings about columns that the description has named.
     params = {"categorical_features": []}
     if times is not None:
@@ -520,8 +502,9 @@ def compare(title, X, Y, arguments, times=None):
         comparison = compare_models(X, Y, models=models, **common)
         print(comparison, comparison.seconds, sep="\n")
         return
-    losses = {"losses": LOSSES, "weights": arguments.weights}
-    comparison = compare_losses(model, X, Y, **losses, **common)
+    comparison = compare_losses(
+        model, X, Y, losses=LOSSES, weights=arguments.weights, **common
+    )
     print(comparison)
     print(
         f"Seeds of the folds: {comparison.seeds.tolist()}. "

@@ -18,6 +18,11 @@ import numpy as np
 from sk_pwiser._utils import import_extra
 
 FORMAT = "sk_pwiser"
+# What reading content of another form raises.
+READING_ERRORS = (
+    *(ArithmeticError, AttributeError, LookupError),
+    *(RuntimeError, TypeError, ValueError),
+)
 BLANK = "0" * 64
 # The dtypes of the format, by their names in a header.
 _DTYPES = {"BOOL": np.dtype(bool), "F16": np.dtype("<f2")}
@@ -118,15 +123,11 @@ def read_file(path: str | PathLike[str]) -> tuple[Any, dict[str, np.ndarray]]:
             return split(joined)
 
 
-# What reading content of another form raises.
-_ERRORS = (ArithmeticError, LookupError, RecursionError, TypeError, ValueError)
-
-
 @contextmanager
 def _refusing(path: str | PathLike[str], reason: str) -> Iterator[None]:
     try:
         yield
-    except _ERRORS as error:
+    except READING_ERRORS as error:
         raise DamagedFileError(f"{str(path)!r} {reason}: {error}.") from error
 
 
@@ -206,7 +207,7 @@ def split(joined):
     try:
         arrays = dict(joined)
         values = json.loads(arrays.pop(VALUES).tobytes())
-    except (AttributeError, KeyError, TypeError, RecursionError) as error:
+    except READING_ERRORS as error:
         raise ValueError(f"the values cannot be read: {error!r}") from error
     for name, array in arrays.items():
         if type(array) is not np.ndarray or array.dtype.kind not in "biuf":
@@ -255,13 +256,12 @@ _OF_PANDAS = {
 
 
 def _decode_value_of_pandas(kind, items):
-    pandas = import_extra("pandas", f"A file with categories of type {kind}")
-    if kind == "Interval":
-        return pandas.Interval(*items)
+    cls = getattr(
+        import_extra("pandas", f"A file with categories of type {kind}"), kind
+    )
     if kind == "Period":
-        ordinal, frequency = items
-        return pandas.Period(ordinal=ordinal, freq=frequency)
-    return getattr(pandas, kind)(items)
+        return cls(ordinal=items[0], freq=items[1])
+    return cls(*items) if kind == "Interval" else cls(items)
 
 
 class PlainForm:
@@ -279,13 +279,9 @@ class PlainForm:
         """Return the object of a plain form, which holds the arrays, not copies."""
         try:
             return self._decode(values, dict(arrays))
-        except (
-            KeyError,
-            TypeError,
-            AttributeError,
-            ArithmeticError,
-            RecursionError,
-        ) as error:
+        except ValueError:
+            raise
+        except READING_ERRORS as error:
             raise ValueError(f"values cannot be restored: {error!r}") from error
 
     def _encode(self, value, name, arrays):
@@ -370,9 +366,8 @@ class PlainForm:
         if kind == "object":
             return self._restore(value["class"], items)
         if kind == "datetime64":
-            return np.array(items, dtype=np.int64).view(_dtype(value["dtype"], "mM"))[
-                ()
-            ]
+            number = np.array(items, dtype=np.int64)
+            return number.view(_dtype(value["dtype"], "mM"))[()]
         if kind in _OF_PANDAS:
             return _decode_value_of_pandas(kind, items)
         collections = {"tuple": tuple, "set": set, "frozenset": frozenset}

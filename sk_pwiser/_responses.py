@@ -1,5 +1,10 @@
 """Labels and predictions of any estimator, task by task, for scorers and displays."""
 
+from functools import partial
+from itertools import chain
+from numbers import Integral
+from operator import methodcaller
+
 import numpy as np
 from sklearn.frozen import FrozenEstimator
 from sklearn.pipeline import Pipeline
@@ -14,7 +19,13 @@ from sk_pwiser._table._labels import (
     zero_one_labels,
 )
 from sk_pwiser._table._weights_and_groups import check_match, n_rows
-from sk_pwiser._utils import CHAIN, chain_parents, path_to, read_task_parents
+from sk_pwiser._utils import (
+    CHAIN,
+    chain_parents,
+    did_you_mean,
+    path_to,
+    read_task_parents,
+)
 
 
 def check_targets(Y, missing_labels="error", classes=None):
@@ -58,25 +69,39 @@ def check_rows(X, n_samples, **others):
     check_match(X, n_samples, **others)
 
 
-def find_task(task, n_tasks, *names_by_source, others=", 'cvr' or 'mean'"):
-    if not isinstance(task, str):
-        if not -n_tasks <= task < n_tasks:
-            raise ValueError(
-                f"task must be an index in [-{n_tasks}, {n_tasks}) for the {n_tasks} "
-                f"tasks of Y, got {task}."
-            )
-        return task % n_tasks
-    known = [names for names in names_by_source if names]
+# What may stand for a task beside its index and its name, in messages.
+OTHERS = ", 'cvr' or 'mean'"
+
+
+def check_task(task, others=OTHERS):
+    """Return a task, an index as a plain int; raise if it is neither int nor str."""
+    if isinstance(task, bool) or not isinstance(task, Integral | str):
+        raise TypeError(
+            f"task must be the index or the name of a task{others}; got {task!r} of "
+            f"type {type(task).__name__}."
+        )
+    return task if isinstance(task, str) else int(task)
+
+
+def find_task(task, n_tasks, *names_by_source, others=OTHERS):
+    """Return the column of a task, a name by the first names that have it."""
+    known = [list(names) for names in names_by_source if len(names)]
     for names in known:
         if task in names:
             return names.index(task)
-    if not known:
+    if not isinstance(task, str) and -n_tasks <= task < n_tasks:
+        return task % n_tasks
+    if isinstance(task, str) and not known:
         raise ValueError(
             "task must be an index if Y has no column names and the estimator has no "
-            f"task_names_, got {task!r}."
+            f"task_names_; got {task!r}."
         )
     listed = " or ".join(dict.fromkeys(map(str, known)))
-    raise ValueError(f"task must be one of {listed}{others}, got {task!r}.")
+    names = f"one of {listed}, " if known else ""
+    raise ValueError(
+        f"task must be {names}an index in [-{n_tasks}, {n_tasks}){others}; got "
+        f"{task!r}.{did_you_mean(task, chain.from_iterable(known))}"
+    )
 
 
 def check_same_tasks(n_tasks, y_names, fitted_names):
@@ -122,14 +147,18 @@ class Predictions:
 
     def of_task(self, k, targets, method):
         """Return predicted labels, 1 for the second class, or probabilities."""
-        if method == "predict":
-            labels = _predicted_labels(self._call(method), k, targets)
-            classes = self.classes()
-            if targets.shape[1] > 1 or classes is None:
-                return labels
-            return (labels == classes[1]).astype(np.int64)
-        proba = self._call(method)
-        return _event_probability(proba, k, targets.shape, self._estimator)
+        found = self._call(method)
+        if method != "predict":
+            return _event_probability(found, k, targets.shape, self._estimator)
+        labels = np.asarray(found).reshape(len(found), -1)
+        if labels.shape != targets.shape:
+            raise ValueError(
+                f"predict must return shape {targets.shape}, as Y; got {labels.shape}."
+            )
+        classes = self.classes()
+        if targets.shape[1] > 1 or classes is None:
+            return labels[:, k]
+        return (labels[:, k] == classes[1]).astype(np.int64)
 
     def task_parents(self, n_tasks):
         """Return the index of each task's parent; a funnel's by default."""
@@ -150,7 +179,7 @@ class Predictions:
 
     def cvr(self, targets):
         first = self.first_of_cvr(targets.shape[1])
-        response = self._call("predict_cvr", _predict_cvr)
+        response = self._call("predict_cvr", partial(_predict_cvr, X=self._X))
         if response is not None:
             cvr = column_or_1d(response, dtype=np.float64)
             check_consistent_length(targets, cvr)
@@ -165,10 +194,8 @@ class Predictions:
         # scikit-learn stores reduced predictions under the names of the methods.
         key = ("sk_pwiser", method)
         if key not in self._cache:
-            if function is None:
-                self._cache[key] = getattr(self._estimator, method)(self._X)
-            else:
-                self._cache[key] = function(self._estimator, self._X)
+            function = function or methodcaller(method, self._X)
+            self._cache[key] = function(self._estimator)
         return self._cache[key]
 
 
@@ -228,15 +255,6 @@ def _event_probability(proba, k, shape, estimator):
         f"{n_tasks} arrays ({n_samples}, 2), for the {n_tasks} tasks of Y, got "
         f"{'a list of arrays' if per_task else 'an array'} {block.shape}."
     )
-
-
-def _predicted_labels(labels, k, targets):
-    labels = np.asarray(labels).reshape(len(labels), -1)
-    if labels.shape != targets.shape:
-        raise ValueError(
-            f"predict must return shape {targets.shape}, as Y, got {labels.shape}."
-        )
-    return labels[:, k]
 
 
 def find_paths(params, name):

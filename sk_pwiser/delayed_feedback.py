@@ -75,9 +75,7 @@ def delay_distribution(delay, *, elapsed):
             "delay and elapsed must have equal shapes; got "
             f"{delay.shape} and {elapsed.shape}."
         )
-    wrong = (delay < 0) | (delay > elapsed)
-    if wrong.any():
-        row = int(wrong.argmax())
+    if (row := _first((delay < 0) | (delay > elapsed))) is not None:
         raise ValueError(
             "delay must be within 0 and elapsed; it is "
             f"{delay[row]} in row {row}, with elapsed {elapsed[row]}."
@@ -195,14 +193,12 @@ def delayed_feedback_weights(Y, *, delay, elapsed, cvr=None, min_probability=0.0
     others = {"delay": delay, "elapsed": elapsed, "cvr": cvr}
     check_match(Y, n_samples, input_name="Y", **others)
     delay, elapsed = _columns_of_times(delay, elapsed, n_samples, allows_nan=True)
-    if (elapsed < 0).any():
-        row = int((elapsed < 0).argmax())
+    if (row := _first(elapsed < 0)) is not None:
         raise ValueError(f"elapsed must be >= 0; it is {elapsed[row]} in row {row}.")
     if not 0 < min_probability <= 1:
         raise ValueError(f"min_probability must be in (0, 1]; got {min_probability!r}.")
     clicked, converted = labels[:, -2] == 1, labels[:, -1] == 1
-    if converted.any() and np.isnan(delay[converted]).any():
-        row = int(np.flatnonzero(converted & np.isnan(delay))[0])
+    if (row := _first(converted & np.isnan(delay))) is not None:
         raise ValueError(
             f"delay must be known for converted rows; it is nan in row {row}."
         )
@@ -224,13 +220,16 @@ def delayed_feedback_weights(Y, *, delay, elapsed, cvr=None, min_probability=0.0
     return weights
 
 
+def _first(wrong):
+    """Return the first row that is wrong, or None."""
+    return int(wrong.argmax()) if wrong.any() else None
+
+
 def _rates(cvr, clicked, converted, seen):
     """Return the conversion rate of each row, below 1."""
     if cvr is not None:
         rate = _column("cvr", cvr, len(seen))
-        wrong = (rate < 0) | (rate > 1)
-        if wrong.any():
-            row = int(wrong.argmax())
+        if (row := _first((rate < 0) | (rate > 1))) is not None:
             raise ValueError(f"cvr must be in [0, 1]; it is {rate[row]} in row {row}.")
     else:
         expected = (1 / seen[converted]).sum()

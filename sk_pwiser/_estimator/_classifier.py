@@ -17,9 +17,9 @@ from sk_pwiser._estimator._parameters import (
     one_eval_set,
     with_entry,
 )
+from sk_pwiser._estimator._predictions import PredictionMixin
 from sk_pwiser._estimator._saving import from_plain, to_plain
 from sk_pwiser._estimator._summary import summary_html
-from sk_pwiser._estimator._task_view import PredictionMixin
 from sk_pwiser._files import (
     FORMAT_VERSION,
     check_version,
@@ -29,7 +29,7 @@ from sk_pwiser._files import (
     write_file,
 )
 from sk_pwiser._fit import fit
-from sk_pwiser._streaming import iter_logits, probabilities, write_predictions
+from sk_pwiser._streaming import iter_logits, write_predictions
 from sk_pwiser._table._frames import reads_in_parts, refuse_parts
 from sk_pwiser._training import (
     PARAMETER_CONSTRAINTS,
@@ -54,7 +54,8 @@ from sk_pwiser._utils import (
 )
 
 # Whether pickle or copy reads the state: they call `__reduce__`, whereas skops calls
-# `__getstate__` directly.
+# `__getstate__` directly. No argument can tell it, as a subclass may define a
+# `__getstate__` of its own around this one.
 _keeps_all = ContextVar("keeps_all", default=False)
 
 
@@ -533,15 +534,15 @@ class MultiTaskCTRCVRClassifier(
             for key in list(params)
             if key.partition("__")[0].endswith("_params") and "__" in key
         }
-        known = self.get_params(deep=False)
-        for key, value in {**params, **entries}.items():
+        known = self._get_param_names()
+        for key in [*params, *entries]:
             name = key.partition("__")[0]
             if name not in known:
-                try:
-                    super().set_params(**{key: value})
-                except ValueError as error:  # it lists the parameters
-                    hint = did_you_mean(name, known)
-                    raise ValueError(f"{error}{hint}") from error
+                # The message of scikit-learn, with the name that was meant.
+                raise ValueError(
+                    f"Invalid parameter {name!r} for estimator {self}. Valid "
+                    f"parameters are: {known!r}.{did_you_mean(name, known)}"
+                )
         # Values first: an entry may belong to a dictionary set in the same call.
         super().set_params(**params)
         for key, value in entries.items():
@@ -676,7 +677,11 @@ class MultiTaskCTRCVRClassifier(
 
     @runs_callbacks
     def _fit(self, given, eval_set=None, **kwargs):
-        """Train, and return the result without setting the fitted attributes."""
+        """Train, and return the result without setting the fitted attributes.
+
+        A method of its own, since callbacks are torn down after it, which may fail: the
+        estimator must then be as it was.
+        """
         task, name = fit_task(self, given), type(self).__name__
         return fit(
             vars(self), given, eval_set, task=task, estimator_name=name, **kwargs
@@ -768,8 +773,11 @@ class MultiTaskCTRCVRClassifier(
         return self
 
     def _set_result(self, result: TrainingResult):
-        """Set the fitted attributes, all in one assignment that nothing interrupts."""
-        # Not of every fit.
+        """Set the fitted attributes, all in one assignment.
+
+        Ctrl-C between two assignments would leave those of two fits.
+        """
+        # The only attribute that a fit may lack.
         kept = {k: v for k, v in vars(self).items() if k != "feature_names_in_"}
         self.__dict__ = kept | self._attributes(result)
         return self
@@ -832,18 +840,6 @@ class MultiTaskCTRCVRClassifier(
                 return net.forward(rows).numpy()
 
         return list(schema.places()), logits
-
-    @staticmethod
-    def _positive(logits):
-        """Return P(Y_k = 1), float32, of log-odds."""
-        return probabilities(torch.from_numpy(logits))
-
-    def _conditional(self, X, first, last):
-        """Return P(last | first); by logarithms, of which small ones are exact."""
-        log_p = torch.nn.functional.logsigmoid(
-            torch.from_numpy(self._predict_logits(X))
-        )
-        return (log_p[:, last] - log_p[:, first]).clamp(max=0).exp().numpy()
 
     def predict_proba(self, X, *, output=None):
         """Predict probabilities over impressions.
@@ -1070,6 +1066,7 @@ class MultiTaskCTRCVRClassifier(
         values, arrays = split(state.get("arrays"))
         # The state may share memory with the estimator that it was read from.
         arrays = {key: array.copy() for key, array in arrays.items()}
+        # Protocols of copies fill an object that exists already.
         self.__dict__.update(vars(from_plain(type(self), values, arrays, name)))
 
     def _repr_html_inner(self):

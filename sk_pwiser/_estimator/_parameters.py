@@ -69,6 +69,7 @@ def explain_names(function):
 
 
 def one_eval_set(eval_set, X_val, Y_val, sample_weight_val, groups_val):
+    """Return the validation rows as `eval_set`, in whichever way `fit` got them."""
     rows = GivenRows(X_val, Y_val, sample_weight_val, groups_val)
     given = [name for name, value in rows._asdict().items() if value is not None]
     if not given:

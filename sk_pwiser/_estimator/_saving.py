@@ -4,7 +4,7 @@ from numbers import Integral
 
 from sklearn import config_context
 
-from sk_pwiser._files import PlainForm
+from sk_pwiser._files import READING_ERRORS, PlainForm
 from sk_pwiser._training import STATE_CLASSES, encode_plain, from_state, to_state
 from sk_pwiser._version import __version__
 
@@ -53,14 +53,7 @@ def from_plain(cls, values, arrays, name):
         _set_requests(estimator, content.get("requests", {}))
         if content["result"] is not None:
             estimator._set_result(from_state(content["result"], defaults))
-    except (
-        ArithmeticError,
-        AttributeError,
-        LookupError,
-        RuntimeError,
-        TypeError,
-        ValueError,
-    ) as error:
+    except READING_ERRORS as error:
         raise ValueError(
             f"{name} is not a valid file of a {cls.__name__}: "
             f"{error}{_written_by(values)}"

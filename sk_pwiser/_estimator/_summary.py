@@ -23,10 +23,9 @@ STYLE = (
 def summary_html(result):
     """Return the summary of a `TrainingResult`, without scripts."""
     schema, network = result.schema, result.net.module_
+    encoder, names = schema.encoder, schema.targets.task_names
     n_parameters = sum(p.numel() for p in network.parameters())
-    kinds, counts = column_kinds(schema.encoder), vector_counts(schema.encoder)
-    widths = network.spec.widths + [network.spec.embedding_dim] * len(network.spec.bags)
-    n_columns = schema.encoder.n_features_in_
+    kinds, counts = column_kinds(encoder), vector_counts(encoder)
     sections = [
         _section(
             f"Network: {type(network).__name__}, {n_parameters:,} parameters",
@@ -34,32 +33,25 @@ def summary_html(result):
             layer_rows(network),
         ),
         _section(
-            f"{_rows(result)}; {n_columns:,} columns",
+            f"{_rows(result)}; {encoder.n_features_in_:,} columns",
             ("Kind of column", "Number", "Names"),
             [(kind, f"{len(of):,}", _list(of)) for kind, of in kinds.items()],
         ),
         _section(
-            f"Tasks: {len(schema.targets.task_names)}",
+            f"Tasks: {len(names)}",
             ("Task", "Base rate"),
-            [
-                (name, f"{rate:.4g}")
-                for name, rate in zip(
-                    schema.targets.task_names, schema.base_rates, strict=True
-                )
-            ],
+            [(n, f"{r:.4g}") for n, r in zip(names, schema.base_rates, strict=True)],
         ),
         _history(result),
     ]
     if counts:
-        table_rows = [
-            (name, f"{n:,}", width)
-            for (name, n), width in zip(counts.items(), widths, strict=True)
-        ]
+        spec, sizes = network.spec, [f"{n:,}" for n in counts.values()]
+        widths = spec.widths + [spec.embedding_dim] * len(spec.bags)
         sections.append(
             _section(
                 f"Embeddings: {sum(counts.values()):,} vectors",
                 ("Column", "Vectors", "Width"),
-                table_rows,
+                list(zip(counts, sizes, widths, strict=True)),
             )
         )
     return f'{STYLE}<div class="sk-pwiser-summary">{"".join(sections)}</div>'

@@ -1,6 +1,5 @@
-"""Predictions of all tasks, and one task as an ordinary binary classifier."""
+"""One task of a multi-task classifier, as an ordinary binary classifier."""
 
-from numbers import Integral
 from typing import ClassVar
 
 import numpy as np
@@ -15,75 +14,24 @@ from sklearn.utils.metadata_routing import (
     MethodMapping,
     process_routing,
 )
-from sklearn.utils.validation import check_is_fitted
+from sklearn.utils.validation import _is_fitted, check_is_fitted
 
-from sk_pwiser._responses import given_task_names, planned_tasks
-from sk_pwiser._table._frames import collected, probability_frame
+from sk_pwiser._responses import check_task, find_task, given_task_names, planned_tasks
+from sk_pwiser._table._frames import collected
 from sk_pwiser._table._labels import check_unreserved, read_labels
 from sk_pwiser._table._weights_and_groups import check_match
 from sk_pwiser._utils import (
     DocLink,
-    accept_any_case_of_y,
-    did_you_mean,
-    ends_of_path,
     path_to,
     warn_user,
 )
-from sk_pwiser.metrics import make_task_scorer, mean_auc_scorer
+from sk_pwiser.metrics import make_task_scorer
+
+# What may stand for a task beside its index and its name, in messages.
+CVR = ", or 'cvr'"
 
 
-class ProbabilityMixin:
-    """Mixin class of classifiers that define the two methods below.
-
-    `_predict_positive(X)` returns one column per task, and `_predict_proba(X)` those of
-    both classes if `classes_` is 1-D.
-    """
-
-    def predict_proba(self, X):
-        """Predict probabilities over impressions.
-
-        Parameters
-        ----------
-        X : {DataFrame, array-like, sparse matrix} of shape (n_samples, n_features)
-            Impressions.
-
-        Returns
-        -------
-        ndarray of shape (n_samples, n_tasks)
-            Column k is P(Y_k = 1 | impression), in float32. For a single task, and for
-            a view of one, the ordinary `(n_samples, 2)` with the probabilities of both
-            classes. A view returns them in float64, as scikit-learn's classifiers do.
-
-        Raises
-        ------
-        ValueError, TypeError
-            If the columns of `X` are not those seen in fit.
-        """
-        return self._predict_proba(X)
-
-    def predict(self, X):
-        """Predict labels: 1 where the probability is at least 0.5.
-
-        Parameters
-        ----------
-        X : {DataFrame, array-like, sparse matrix} of shape (n_samples, n_features)
-            Impressions.
-
-        Returns
-        -------
-        ndarray of shape (n_samples, n_tasks) or (n_samples,)
-            Labels, in the dtype of those in `fit`. At low base rates few rows or none
-            reach 0.5; rank by `predict_proba` instead.
-        """
-        positive = (self._predict_positive(X) >= 0.5).astype(int)
-        if self.classes_.ndim == 1:
-            return self.classes_[positive[:, 0]]
-        return np.take_along_axis(self.classes_, positive.T, axis=1).T
-
-
-class TaskView(
-    DocLink, ProbabilityMixin, ClassifierMixin, MetaEstimatorMixin, BaseEstimator
-):
+class TaskView(DocLink, ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
     """One task of a multi-task classifier, as an ordinary binary classifier.
 
     Tools for binary classifiers, such as partial dependence, calibration curves,
@@ -312,6 +260,14 @@ class TaskView(
         return task_column(self.task, self._fitted.task_names_)
 
     @property
+    def _n_tasks(self):
+        return len(self._fitted.task_names_)
+
+    @property
+    def _is_cvr(self):
+        return self.task == "cvr" and self._n_tasks > 1
+
+    @property
     def classes_(self):
         """Labels of the task, an ndarray of shape (2,)."""
         classes = self._fitted.classes_
@@ -327,28 +283,50 @@ class TaskView(
         """Names of the columns, if the estimator has them."""
         return self._fitted.feature_names_in_
 
-    def _predict_positive(self, X):
-        """Return P(task), or P(last | first): float64 of shape (n_samples, 1)."""
-        column, estimator = self._column, self._fitted
-        if self._is_cvr:
-            return estimator.predict_cvr(X).astype(np.float64)[:, np.newaxis]
-        # A single task has a column per class.
-        column = column if self._n_tasks > 1 else 1
-        return estimator.predict_proba(X)[:, [column]].astype(np.float64)
+    def predict_proba(self, X):
+        """Predict the probabilities of both classes.
 
-    def _predict_proba(self, X):
+        Parameters
+        ----------
+        X : {DataFrame, array-like, sparse matrix} of shape (n_samples, n_features)
+            Impressions.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, 2)
+            Probabilities over impressions, those of "cvr" given a click, in float64, as
+            scikit-learn's classifiers return them.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If the columns of `X` are not those seen in fit.
+        """
+        estimator, column = self._fitted, self._column
         if self._n_tasks == 1:
-            return self._fitted.predict_proba(X).astype(np.float64)
-        positive = self._predict_positive(X)
-        return np.hstack([1 - positive, positive])
+            return estimator.predict_proba(X).astype(np.float64)
+        if self._is_cvr:
+            positive = estimator.predict_cvr(X).astype(np.float64)
+        else:
+            positive = estimator.predict_proba(X)[:, column].astype(np.float64)
+        return np.column_stack([1 - positive, positive])
 
-    @property
-    def _n_tasks(self):
-        return len(self._fitted.task_names_)
+    def predict(self, X):
+        """Predict labels: 1 where the probability is at least 0.5.
 
-    @property
-    def _is_cvr(self):
-        return self.task == "cvr" and self._n_tasks > 1
+        Parameters
+        ----------
+        X : {DataFrame, array-like, sparse matrix} of shape (n_samples, n_features)
+            Impressions.
+
+        Returns
+        -------
+        ndarray of shape (n_samples,)
+            Labels, in the dtype of those in `fit`. At low base rates few rows or none
+            reach 0.5; rank by `predict_proba` instead.
+        """
+        positive = self.predict_proba(X)[:, 1]
+        return self.classes_[(positive >= 0.5).astype(int)]
 
     def decision_function(self, X):
         """Compute the logit of the task.
@@ -368,7 +346,7 @@ class TaskView(
         if not self._is_cvr and hasattr(estimator, "predict_logits"):
             logits = estimator.predict_logits(X)
             return logits if logits.ndim == 1 else logits[:, column]
-        positive = self._predict_positive(X)[:, 0]
+        positive = self.predict_proba(X)[:, 1]
         limits = np.finfo(np.float32)
         return logit(np.clip(positive, limits.tiny, 1 - limits.epsneg))
 
@@ -399,192 +377,11 @@ class TaskView(
         return scorer(estimator, X, y, sample_weight=sample_weight)
 
 
-class PredictionMixin(ProbabilityMixin):
-    """Mixin class of classifiers of a funnel, fitted with the names of its tasks.
-
-    A class defines `_predict_logits(X)`, an array of shape (n_samples, n_tasks),
-    `_positive(logits)`, their probabilities as float32, and `_conditional(X, first,
-    last)`, the probability of one task given another.
-    """
-
-    def __sklearn_tags__(self):
-        tags = super().__sklearn_tags__()
-        tags.classifier_tags.multi_label = True
-        tags.classifier_tags.multi_class = False
-        tags.target_tags.multi_output = True
-        return tags
-
-    def _predict_positive(self, X):
-        """Return P(Y_k = 1), inside (0, 1): float32 of shape (n_samples, n_tasks)."""
-        return self._positive(self._predict_logits(X))
-
-    def _predict_proba(self, X):
-        logits = self._predict_logits(X)
-        if self.classes_.ndim == 1:
-            # Not 1 - p, of which float32 keeps few digits if p is near 1.
-            logits = np.hstack([-logits, logits])
-        return self._positive(logits)
-
-    def predict_cvr(self, X, task=None):
-        """Predict P(last task | first task): the conversion rate of a click.
-
-        Parameters
-        ----------
-        X : {DataFrame, array-like, sparse matrix} of shape (n_samples, n_features)
-            Impressions.
-        task : int or str, default=None
-            Index or name of the task, by default the last one. The first task is that
-            which it presupposes, directly or through others.
-
-        Returns
-        -------
-        ndarray of shape (n_samples,)
-            Probabilities: P(task) / P(first), at most 1.
-
-        Raises
-        ------
-        ValueError
-            If there is no such task, or if it presupposes no other one.
-        """
-        check_is_fitted(self)
-        return self._conditional(X, *ends_of_path(task, self.task_parents_))
-
-    @accept_any_case_of_y
-    def score(self, X, Y, sample_weight=None):
-        """Compute the mean ROC AUC over the tasks.
-
-        Not the accuracy: at a click rate of 1 %, predicting no click at all has an
-        accuracy of 99 %.
-
-        Parameters
-        ----------
-        X : {DataFrame, array-like, sparse matrix} of shape (n_samples, n_features)
-            Impressions.
-        Y : array-like of shape (n_samples, n_tasks) or (n_samples,)
-            True labels. With `missing_labels="ignore"`, and in a calibrator, labels of
-            tasks after the first may be missing; the AUC of that task then leaves out
-            the row.
-        sample_weight : array-like of shape (n_samples,) or (n_samples, n_tasks), \
-                default=None
-            Weights of the rows, or of the rows and tasks, >= 0.
-
-        Returns
-        -------
-        float
-            Mean of the tasks' AUC; NaN, with a warning, if a task has only one class.
-
-        Raises
-        ------
-        ValueError, TypeError
-            If labels or weights are invalid, as in `fit`.
-        """
-        check_is_fitted(self)
-        return mean_auc_scorer(self, X, Y, sample_weight=sample_weight)
-
-    def predict_logits(self, X):
-        """Predict log-odds over impressions, which do not saturate near 0 and 1.
-
-        Parameters
-        ----------
-        X : {DataFrame, array-like, sparse matrix} of shape (n_samples, n_features)
-            Impressions.
-
-        Returns
-        -------
-        float32 ndarray of shape (n_samples, n_tasks) or (n_samples,)
-            Column k is log(p / (1 - p)) of p = P(Y_k = 1 | impression), also with
-            `task_space="conditional"`. 1-D for a single task.
-        """
-        logits = self._predict_logits(X).astype(np.float32, copy=False)
-        return logits[:, 0] if self.classes_.ndim == 1 else logits
-
-    def predict_frame(self, X):
-        """Predict probabilities over impressions as a DataFrame.
-
-        The values are those of `predict_proba`, which returns an array: `set_output` of
-        scikit-learn is for transformers, and its scorers and meta-estimators take the
-        columns of probabilities by position.
-
-        Parameters
-        ----------
-        X : {DataFrame, array-like, sparse matrix} of shape (n_samples, n_features)
-            Impressions.
-
-        Returns
-        -------
-        DataFrame of shape (n_samples, n_tasks)
-            One column per task, named as in `task_names_`, with P(task = 1 |
-            impression), also for a single task. A polars DataFrame if `X` is one;
-            otherwise a pandas DataFrame, with the index of `X` if it has one.
-
-        Raises
-        ------
-        ImportError
-            If pandas is not installed, and `X` is not a polars DataFrame.
-        """
-        X = collected(X)
-        return probability_frame(self._predict_positive(X), X, self.task_names_)
-
-    def task(self, task):
-        """Return one task as an ordinary binary classifier.
-
-        Parameters
-        ----------
-        task : int or str
-            The task: its index, its name, or "cvr" for P(last task | first task).
-
-        Returns
-        -------
-        TaskView
-            Of a fitted estimator it predicts at once; of an unfitted one, `fit` trains
-            a clone of the estimator on all tasks. See
-            :class:`~sk_pwiser.TaskView`.
-
-        Raises
-        ------
-        ValueError
-            If the fitted estimator has no such task. A view of an unfitted estimator
-            raises it in `fit`.
-        TypeError
-            If `task` is neither an int nor a str.
-        """
-        check_task(task)
-        if hasattr(self, "task_names_"):
-            task_column(task, self.task_names_)
-        return TaskView(self, task)
-
-
 def task_column(task, names):
     """Return the column of the labels of a task; of the last one for "cvr"."""
-    check_task(task)
-    names = list(names)
+    task, names = check_task(task, CVR), list(names)
     if task == "cvr" and len(names) > 1:
         if "cvr" in names:
             check_unreserved(names)
         return len(names) - 1
-    if isinstance(task, str) and task in names:
-        return names.index(task)
-    if not isinstance(task, str) and -len(names) <= task < len(names):
-        return int(task) % len(names)
-    cvr = ", or 'cvr'" if len(names) > 1 else ""
-    raise ValueError(
-        f"task must be one of {names}, an index in [-{len(names)}, {len(names)}){cvr}; "
-        f"got {task!r}.{did_you_mean(task, names)}"
-    )
-
-
-def check_task(task):
-    """Raise a TypeError if a task is neither an integer nor a string."""
-    if isinstance(task, bool) or not isinstance(task, Integral | str):
-        raise TypeError(
-            "task must be the index or the name of a task, or 'cvr'; got "
-            f"{task!r} of type {type(task).__name__}."
-        )
-
-
-def _is_fitted(estimator):
-    try:
-        check_is_fitted(estimator)
-    except NotFittedError:
-        return False
-    return True
+    return find_task(task, len(names), names, others=CVR if len(names) > 1 else "")

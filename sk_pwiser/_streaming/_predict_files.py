@@ -24,7 +24,7 @@ STAMP = b"sk_pwiser_predictions"
 def probabilities(logits):
     """Return P(Y_k = 1), inside (0, 1): float32 ndarray of shape (n, n_tasks)."""
     limits = np.finfo(np.float32)
-    values = torch.sigmoid(logits.double()).float().numpy()
+    values = torch.sigmoid(torch.as_tensor(logits).double()).float().numpy()
     return np.clip(values, limits.tiny, 1 - limits.epsneg)
 
 

@@ -4,7 +4,7 @@ from numbers import Integral, Real
 from typing import ClassVar
 
 import numpy as np
-from scipy.special import expit, logit
+from scipy.special import logit
 from sklearn import get_config
 from sklearn.base import (
     BaseEstimator,
@@ -282,7 +282,7 @@ class FunnelCalibrator(
         of_fits, of_splits = self._route(sample_weight, fit_params)
         labels, classes, columns = self._read_labels(y)
         check_rows(X, len(labels), y=y, sample_weight=sample_weight)
-        groups = self._groups(X, self.by)
+        groups = _read_groups(X, self.by)
         # Before any training, so that an unsuitable column costs no time.
         index = self._index_groups(groups)
         given = np.ones(labels.shape)
@@ -312,14 +312,14 @@ class FunnelCalibrator(
         read = labels, given
         labels, weight, _ = _complete(*read, parents)
         curves = self._fit_curves(logits, labels, weight, names)
-        self.shifts_ = {}
+        shifts = {}
         if groups is not None:
             group = np.array([index[value] for value in groups])
             labels, weight = _complete_groups(*read, parents, group)
-            shifts = self._fit_shifts(logits, labels, weight, curves, group, index)
-            self.shifts_ = shifts
+            shifts = _fit_shifts(logits, labels, weight, curves, group, index)
         # All attributes are set at the end: an error leaves an earlier fit as it was.
-        self.estimator_, self.calibrators_, self.by_ = estimator, curves, self.by
+        self.estimator_, self.calibrators_ = estimator, curves
+        self.shifts_, self.by_ = shifts, self.by
         self.classes_, self.task_names_ = classes, names
         self.n_tasks_ = len(names)
         self.task_parents_ = parents_by_name(parents, names)
@@ -479,15 +479,9 @@ class FunnelCalibrator(
             )
         return curves
 
-    def _groups(self, X, by):
-        if by is None:
-            return None
-        values = np.asarray(column_of(X, "by", by), dtype=object)
-        return [None if is_missing(value) else value for value in values]
-
     def _known_groups(self, X):
         """Return the groups of new rows; they must be of the kind that `fit` saw."""
-        groups = self._groups(X, self.by_)
+        groups = _read_groups(X, self.by_)
         check_same_kind(f"by={self.by_!r}", set(groups or ()), self.shifts_)
         return groups
 
@@ -507,19 +501,6 @@ class FunnelCalibrator(
                 "column whose values group the rows, such as markets."
             )
         return index
-
-    def _fit_shifts(self, logits, labels, weight, curves, group, index):
-        is_known = group != index.get(None, -1)
-        shifts = np.zeros((len(index), len(curves)))
-        for k, curve in enumerate(curves):
-            rows = (weight[:, k] > 0) & is_known
-            if curve is None or len(np.unique(labels[rows, k])) < 2:
-                continue
-            calibrated = curve.transform(logits[rows, k])
-            shifts[:, k] = fit_shifts(
-                calibrated, labels[rows, k], weight[rows, k], group[rows], len(index)
-            )
-        return {value: shifts[i] for value, i in index.items() if value is not None}
 
     @property
     def shifts_(self):
@@ -556,16 +537,6 @@ class FunnelCalibrator(
     @property
     def _parents(self):
         return read_task_parents(self.task_parents_, self.task_names_)
-
-    @staticmethod
-    def _positive(logits):
-        # In float32, as the estimator's: more digits would be noise.
-        calibrated = expit(logits).astype(np.float32)
-        return np.clip(calibrated, LIMITS.tiny, 1 - LIMITS.epsneg)
-
-    def _conditional(self, X, first, last):
-        positive = self._predict_positive(X)
-        return np.minimum(positive[:, last] / positive[:, first], 1)
 
     def _permuted_logits(self, X):
         """Return names and a function as those of the estimator, calibrated."""
@@ -691,6 +662,29 @@ def _positive_logits(estimator, X, n_tasks):
         return found.reshape(len(found), -1)
     p = positive_probabilities(estimator, X, n_tasks)
     return logit(np.clip(p, LIMITS.tiny, 1 - LIMITS.epsneg))
+
+
+def _read_groups(X, by):
+    """Return the value of the column `by` in each row, None where it is missing."""
+    if by is None:
+        return None
+    values = np.asarray(column_of(X, "by", by), dtype=object)
+    return [None if is_missing(value) else value for value in values]
+
+
+def _fit_shifts(logits, labels, weight, curves, group, index):
+    """Return the shifts of the tasks by value; rows without a value have none."""
+    is_known = group != index.get(None, -1)
+    shifts = np.zeros((len(index), len(curves)))
+    for k, curve in enumerate(curves):
+        rows = (weight[:, k] > 0) & is_known
+        if curve is None or len(np.unique(labels[rows, k])) < 2:
+            continue
+        calibrated = curve.transform(logits[rows, k])
+        shifts[:, k] = fit_shifts(
+            calibrated, labels[rows, k], weight[rows, k], group[rows], len(index)
+        )
+    return {value: shifts[i] for value, i in index.items() if value is not None}
 
 
 def _complete(labels, weight, parents):

@@ -1,14 +1,13 @@
 """Distributions of the scores of a task by funnel depth."""
 
 from itertools import pairwise
-from numbers import Integral
 
 import numpy as np
 from scipy.special import logit
 from scipy.stats import gaussian_kde
 
 from sk_pwiser._funnel import funnel_depth
-from sk_pwiser._responses import find_task
+from sk_pwiser._responses import check_task, find_task
 from sk_pwiser._utils import path_through
 from sk_pwiser.inspection._axes import (
     GREY,
@@ -145,8 +144,7 @@ class FunnelScoreDisplay:
 
     @classmethod
     def _from_responses(cls, read, task):
-        if isinstance(task, bool) or not isinstance(task, Integral | str):
-            raise TypeError(f"task must be an index or a name, got {task!r}.")
+        task = check_task(task, others="")
         k = find_task(task, len(read.names), read.names, others="")
         # Probabilities of exactly 0 and 1 have finite log-odds then.
         p = np.clip(read.p[:, k], LIMITS.tiny, 1 - LIMITS.epsneg)

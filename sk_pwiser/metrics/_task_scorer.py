@@ -2,7 +2,6 @@
 
 import inspect
 import warnings
-from numbers import Integral
 
 import numpy as np
 from sklearn import get_config
@@ -16,6 +15,7 @@ from sk_pwiser._responses import (
     check_rows,
     check_same_tasks,
     check_targets,
+    check_task,
     find_task,
 )
 from sk_pwiser._table._frames import collected
@@ -129,16 +129,6 @@ def make_task_scorer(
             "probability, got 'predict'."
         )
     return TaskScorer(metric, task, greater_is_better, response_method, kwargs)
-
-
-def check_task(task):
-    """Return the task of a scorer, an index as a plain int."""
-    if isinstance(task, bool) or not isinstance(task, (Integral, str)):
-        raise TypeError(
-            "task must be a column index, a task name, 'cvr' or 'mean', got "
-            f"{task!r} of type {type(task).__name__}."
-        )
-    return task if isinstance(task, str) else int(task)
 
 
 # scikit-learn lets only instances of its private base class share predictions.

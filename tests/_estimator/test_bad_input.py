@@ -1,4 +1,6 @@
-"""Tables, labels and weights that raise an error or a warning.
+"""Tables, labels and groups that raise an error or a warning.
+
+More labels, and weights, are in test_bad_scores.py.
 
 Errors are raised before training, and an earlier fit stays unchanged, to the bit.
 """
@@ -25,33 +27,6 @@ def test_the_fuse_raises_in_training(earlier):
 
 
 BOTH = pytest.mark.parametrize("method", ["fit", "partial_fit"])
-
-
-@BOTH
-@pytest.mark.parametrize(
-    ("labels", "message"),
-    [
-        (Y * 2, "Labels must be 0 or 1; column 'click' of Y contains 2 in row"),
-        (Y.to_numpy() * -1, "Labels must be 0 or 1; column 0 of Y contains -1 in row"),
-        (Y * 0.5, "Labels must be 0 or 1; column 'click' of Y contains 0.5 in row"),
-        (
-            Y.replace({0: "seen", 1: "sold"}),
-            "'click' of Y contains 'sold' in row 0. With several .* Y = .Y == 'sold'",
-        ),
-        (
-            Y.assign(conversion=np.where(np.arange(N) < 3, np.nan, 0)),
-            "Y contains NaN: 3 in column 'conversion'",
-        ),
-        (Y.to_numpy() * np.nan, "Y contains NaN: 300 in column 0"),
-        (Y.replace(1, np.inf), "Y contains infinity"),
-        (Y[:-1], "inconsistent numbers of samples: X has 300 rows, Y has 299"),
-        (Y.to_numpy()[:, :, np.newaxis], "dim 3"),
-        (Y[:0], "0 sample"),
-        (None, "the target y is None"),
-    ],
-)
-def test_wrong_labels(earlier, labels, message, method):
-    refuses(earlier, ValueError, message, Y=labels, method=method)
 
 
 @BOTH
@@ -116,38 +91,6 @@ def test_wrong_labels_of_one_task(earlier):
 def test_wrong_task_names(earlier, names, error, message):
     earlier.set_params(task_names=names)
     refuses(earlier, error, message, Y=Y.assign(paid=Y["conversion"]))
-
-
-@BOTH
-@pytest.mark.parametrize(
-    ("weights", "message"),
-    [
-        (np.ones(N - 1), r"must have shape \(300,\), or .*; got \(299,\)"),
-        (np.ones((N, 1)), r"must have shape .*; got \(300, 1\)"),
-        (np.ones((N, 3)), r"or \(300, 2\) for weights per task; got \(300, 3\)"),
-        (np.r_[np.ones(N - 1), -2], "must be >= 0; it is -2.0 in row 299"),
-        (np.r_[np.ones(N - 1), np.nan], "one finite number .* nan in row 299"),
-        (np.r_[np.ones(N - 1), np.inf], "one finite number .* inf in row 299"),
-        (
-            np.c_[np.ones(N), np.r_[1, -3, np.ones(N - 2)]],
-            "must be >= 0; it is -3.0 in row 1 for task 'conversion'",
-        ),
-        (
-            np.c_[np.full(N, np.nan), np.ones(N)],
-            "one finite number .* nan in row 0 for task 'click'",
-        ),
-        (
-            pd.DataFrame({"conversion": np.ones(N), "click": np.ones(N)}),
-            "must be in the order of the tasks",
-        ),
-        (np.zeros(N), "must not be zero"),
-        (["heavy"] * N, "'heavy'"),
-        (2.0, "must contain one finite number per row"),
-    ],
-)
-def test_wrong_row_weights(earlier, weights, message, method):
-    match = f"sample_weight.*{message}"
-    refuses(earlier, ValueError, match, method=method, sample_weight=weights)
 
 
 @BOTH

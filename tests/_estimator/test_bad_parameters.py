@@ -186,8 +186,9 @@ def test_wrong_values_inside_parameters(earlier, params, error, message):
 def test_wrong_parameters(earlier, parameter, value):
     earlier.set_params(callbacks=[Fuse()]).set_params(**{parameter: value})
     message = f"'{parameter}' parameter .* Got {re.escape(repr(value))} instead"
-    with pytest.raises(ValueError, match=message):
-        earlier.fit(X, Y)
+    for train in (earlier.fit, earlier.partial_fit):
+        with pytest.raises(ValueError, match=message):
+            train(X, Y)
 
 
 @pytest.mark.parametrize("device", ["gpu", "", "cuda:", "CPU"])
@@ -312,17 +313,6 @@ def test_callbacks_of_another_class(earlier, entry):
     message = f"callbacks must hold callbacks of skorch; got {re.escape(repr(entry))}"
     with pytest.raises(TypeError, match=message):
         earlier.fit(X, Y)
-
-
-@pytest.mark.parametrize(
-    ("parameter", "value"),
-    [("batch_size", 0), ("lr", np.nan), ("pwiser_weight", -1.0), ("optimizer", "lion")],
-)
-def test_wrong_parameters_of_a_later_partial_fit(earlier, parameter, value):
-    earlier.set_params(callbacks=[Fuse()]).set_params(**{parameter: value})
-    message = f"'{parameter}' parameter .* Got {re.escape(repr(value))} instead"
-    with pytest.raises(ValueError, match=message):
-        earlier.partial_fit(X, Y)
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "sgd"])

@@ -1,6 +1,7 @@
-"""`score` and the scorers reject the labels and weights that `fit` rejects.
+"""Wrong labels and weights: `fit`, `partial_fit`, `score` and the scorers reject them.
 
-The errors are the same, to the letter.
+The errors are the same, to the letter, and are raised before training. An earlier fit
+stays unchanged.
 """
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 import scipy.sparse as sp
 import torch
 from numpy.testing import assert_array_equal
-from refusals import Fuse, N, X, Y, small
+from refusals import Fuse, N, X, Y, refuses, small
 from sklearn.utils.fixes import parse_version
 
 from sk_pwiser.metrics import (
@@ -24,8 +25,9 @@ SCORERS = [ctr_auc_scorer, cvr_auc_scorer, mean_auc_scorer, ctcvr_log_loss_score
 
 
 def same_errors(model, Y, message, **weights):
-    """Check that `fit`, `score` and the scorers raise the same error."""
-    calls = [small(callbacks=[Fuse()]).fit, model.score]
+    """Check that all of them raise the same error."""
+    model.set_params(callbacks=[Fuse()])
+    calls = [small(callbacks=[Fuse()]).fit, model.fit, model.partial_fit, model.score]
     calls += [lambda *args, s=s, **kw: s(model, *args, **kw) for s in SCORERS]
     texts = set()
     for call in calls:
@@ -41,6 +43,14 @@ FIRST_ROWS = np.arange(N) < 3
 @pytest.mark.parametrize(
     ("labels", "message"),
     [
+        (Y * 2, "Labels must be 0 or 1; column 'click' of Y contains 2 in row"),
+        (-Y.to_numpy(), "Labels must be 0 or 1; column 0 of Y contains -1 in row"),
+        (
+            Y.replace({0: "seen", 1: "sold"}),
+            "'click' of Y contains 'sold' in row 0. With several .* Y = .Y == 'sold'",
+        ),
+        (Y.to_numpy() * np.nan, "Y contains NaN: 300 in column 0"),
+        (Y.to_numpy()[:, :, np.newaxis], "dim 3"),
         ((Y * 2).astype(str), "column 'click' of Y contains '2' in row 0"),
         ((Y * 2).astype("category"), "column 'click' of Y contains 2 in row 0"),
         ((Y / 2).astype("category"), "column 'click' of Y contains 0.5 in row 0"),
@@ -73,8 +83,8 @@ FIRST_ROWS = np.arange(N) < 3
         (None, "the target y is None"),
     ],
 )
-def test_labels(trained_once, labels, message):
-    same_errors(trained_once[0], labels, message)
+def test_labels(earlier, labels, message):
+    same_errors(earlier, labels, message)
 
 
 @pytest.mark.parametrize(
@@ -82,10 +92,13 @@ def test_labels(trained_once, labels, message):
     [
         (np.r_[np.ones(N - 1), -2], "must be >= 0; it is -2.0 in row 299"),
         (np.r_[np.ones(N - 1), np.nan], "one finite number .* nan in row 299"),
-        (np.ones(N - 1), r"must have shape \(300,\).* got \(299,\)"),
+        (np.r_[np.ones(N - 1), np.inf], "one finite number .* inf in row 299"),
+        (np.ones(N - 1), r"must have shape \(300,\), or .*; got \(299,\)"),
+        (np.ones((N, 1)), r"must have shape .*; got \(300, 1\)"),
+        (np.ones((N, 3)), r"or \(300, 2\) for weights per task; got \(300, 3\)"),
         (["1"] * 7 + ["heavy"] * (N - 7), "'heavy'. Found in row 7"),
         (pd.date_range("2026-01-01", periods=N), "its dtype is datetime64"),
-        (np.full(N, 1j), "Complex data .* sample_weight .* 1j in row 0"),
+        (np.full(N, 1j), "1j in row 0"),
         ([1.0] * 5 + [1j] * (N - 5), "Found in row 5"),
         (torch.ones(N).bfloat16(), r"Pass sample_weight\.detach"),
         (2.0, "one finite number per row.* got scalar"),
@@ -94,13 +107,35 @@ def test_labels(trained_once, labels, message):
             "it is -3.0 in row 1 for task 'conversion'",
         ),
         (
+            np.c_[np.full(N, np.nan), np.ones(N)],
+            "one finite number .* nan in row 0 for task 'click'",
+        ),
+        (
             pd.DataFrame({"click": np.ones(N), "conversion": ["x"] * N}),
             "'x'. Found in column 'conversion'",
         ),
     ],
 )
-def test_weights(trained_once, weights, message):
-    same_errors(trained_once[0], Y, message, sample_weight=weights)
+def test_weights(earlier, weights, message):
+    same_errors(earlier, Y, f"sample_weight.*{message}", sample_weight=weights)
+
+
+@pytest.mark.parametrize("method", ["fit", "partial_fit"])
+@pytest.mark.parametrize(
+    ("labels", "weights", "message"),
+    [
+        (Y[:0], None, "0 sample"),
+        (Y, np.zeros(N), "must not be zero"),
+        (
+            Y,
+            pd.DataFrame({"conversion": np.ones(N), "click": np.ones(N)}),
+            "must be in the order of the tasks",
+        ),
+    ],
+)
+def test_what_training_alone_refuses(earlier, labels, weights, message, method):
+    more = {"Y": labels, "sample_weight": weights, "method": method}
+    refuses(earlier, ValueError, message, **more)
 
 
 @pytest.mark.parametrize("labels", [["no", "yes"], [-1, 1], [False, True], [3.0, 7.0]])

@@ -137,15 +137,6 @@ def test_one_seed_gives_one_result_to_the_bit(impressions, early_stopping):
     assert (other != first).any()
 
 
-def test_pickle_keeps_predictions_and_training(fitted, impressions):
-    copy = pickle.loads(pickle.dumps(fitted))
-    expected = fitted.predict_proba(impressions.data)
-    assert_array_equal(copy.predict_proba(impressions.data), expected)
-    copy.partial_fit(impressions.data, impressions.target)
-    assert copy.n_iter_ == fitted.n_iter_ + 1
-    assert_array_equal(fitted.predict_proba(impressions.data), expected)
-
-
 @pytest.mark.filterwarnings("ignore:Task .* is predicted as more probable")
 def test_two_estimators_share_no_tensors(impressions):
     params = {"bottom_units": (16,)}
@@ -249,18 +240,6 @@ def test_a_warm_start_continues_and_a_cold_start_does_not(impressions):
     assert model.n_iter_ == 3
 
 
-def test_a_warm_start_with_another_network_or_other_tasks_is_refused(impressions):
-    X, Y = impressions.data, impressions.target
-    model = small(warm_start=True).fit(X, Y)
-    p = model.predict_proba(X)
-    model.set_params(network_params={"bottom_units": (8,)})
-    with pytest.raises(ValueError, match="a different network"):
-        model.fit(X, Y)
-    with pytest.raises(ValueError, match="uses the tasks"):
-        model.fit(X, Y.rename(columns={"conversion": "sale"}))
-    assert_array_equal(model.predict_proba(X), p)
-
-
 @pytest.mark.filterwarnings("ignore:Rows with new category values")
 def test_partial_fit_learns_from_consecutive_parts(impressions):
     X, Y = impressions.data, impressions.target
@@ -297,17 +276,9 @@ def test_callbacks_of_skorch_run(impressions):
     )
 
 
-@pytest.mark.parametrize("verbose", [0, 1, 2])
-def test_verbose(impressions, capsys, verbose):
-    small(verbose=verbose, early_stopping=True).fit(
-        impressions.data[:600], impressions.target[:600]
-    )
-    printed = capsys.readouterr()
-    lines = [line for line in printed.out.splitlines() if line.strip()[:1].isdigit()]
-    assert len(lines) == (3 if verbose else 0)
-    assert ("valid_auc_conversion" in printed.out) == bool(verbose)
-    assert "without_pairs" not in printed.out
-    assert printed.err == ""  # bars are for terminals: tests/_training/test_verbose.py
+def test_nothing_is_printed_by_default(impressions, capsys):
+    small(early_stopping=True).fit(impressions.data[:600], impressions.target[:600])
+    assert capsys.readouterr() == ("", "")
 
 
 @pytest.mark.slow
@@ -318,24 +289,6 @@ def test_bfloat16_scores_are_close_to_those_of_float32(impressions):
     ]
     assert models[0].score(X, Y) == pytest.approx(models[1].score(X, Y), abs=0.02)
     assert models[1].predict_proba(X).dtype == np.float32
-
-
-def test_user_defined_network_needs_no_registration(impressions):
-    from sk_pwiser.networks import MultiTaskNetwork, NetworkOutput
-
-    class Linear(MultiTaskNetwork):
-        def __init__(self, spec, scale=1.0):
-            super().__init__(spec)
-            self.scale = scale
-            self.head = torch.nn.Linear(self.width, self.n_tasks)
-
-        def forward(self, codes, numeric):
-            hidden = self.input_layer(codes, numeric) * self.scale
-            return NetworkOutput(self.head(hidden))
-
-    model = small(network=Linear, network_params={"scale": 2.0}, max_epochs=5)
-    assert model.fit(impressions.data, impressions.target).net_.module_.scale == 2.0
-    assert model.score(impressions.data, impressions.target) > 0.7
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])

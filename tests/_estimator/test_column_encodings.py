@@ -2,12 +2,9 @@
 
 import numpy as np
 import pandas as pd
-import pytest
 from numpy.testing import assert_array_equal
 from refusals import small
 from scipy.sparse import csr_array
-
-from sk_pwiser import MultiTaskCTRCVRClassifier
 
 N = 400
 RNG = np.random.default_rng(0)
@@ -60,16 +57,6 @@ def test_columns_without_names_are_counted():
     assert list(small().fit(array, Y).column_encodings_) == [0, 1]
     sparse = small().fit(csr_array(array), Y).column_encodings_
     assert [each.kind for each in sparse.values()] == ["sparse"] * 2
-
-
-def test_a_file_keeps_them(tmp_path):
-    pytest.importorskip("safetensors")
-    model = small().fit(X, Y)
-    model.save(tmp_path / "model")
-    loaded = MultiTaskCTRCVRClassifier.load(tmp_path / "model").column_encodings_
-    for name, each in model.column_encodings_.items():
-        assert_array_equal(loaded[name].pop("bins"), each.pop("bins"))
-        assert loaded[name] == each
 
 
 def test_before_a_fit_there_are_none():

@@ -1,4 +1,4 @@
-"""scikit-learn's own checks, with every network, loss and weighting.
+"""scikit-learn's own checks, with every network, loss and weighting, and around them.
 
 One parameter is varied at a time; the others have their defaults.
 """
@@ -11,8 +11,9 @@ from sklearn.utils.estimator_checks import (
     estimator_checks_generator,
 )
 
-from sk_pwiser import MultiTaskCTRCVRClassifier
+from sk_pwiser import MultiTaskCTRCVRClassifier, TaskView
 from sk_pwiser._table._numbers import NUMERIC_ENCODINGS
+from sk_pwiser.calibration import FunnelCalibrator
 from sk_pwiser.losses import LOSSES
 from sk_pwiser.networks import NETWORKS
 from sk_pwiser.networks._interaction import INTERACTIONS
@@ -37,11 +38,15 @@ ROUNDED = {
     "check_methods_sample_order_invariance": "products are rounded to float32",
 }
 
+# The check asks for a warning about a column, which is a table of one task here.
+OF_VIEWS = ROUNDED | {"check_supervised_y_2d": "a column may be all tasks"}
+
 # The fast suite runs all checks of the defaults and, for one or two parts of each kind,
 # the checks whose result depends on training; the full suite runs all.
 FAST = {
     *("missing_labels=ignore", "network=mmoe", "network=esmm", "loss=bce"),
     *("weighting=uncertainty", "numeric_encoding=quantile", "interaction=cross"),
+    *("view", "calibrator"),
 }
 OF_TRAINING = {
     "check_classifiers_classes",
@@ -109,11 +114,15 @@ def estimators():
         yield f"numeric_encoding={name}", small(numeric_encoding=name)
     for name in INTERACTIONS:
         yield f"interaction={name}", small(interaction=name)
+    yield "view", TaskView(small(random_state=0), 0)
+    calibrated = FunnelCalibrator(small(random_state=0), method="sigmoid", cv=2)
+    yield "calibrator", calibrated
 
 
 def cases():
     for label, estimator in estimators():
-        expected = EXPECTED_FAILURES | (ROUNDED if label != "defaults" else {})
+        others = OF_VIEWS if label == "view" else ROUNDED
+        expected = EXPECTED_FAILURES | (others if label != "defaults" else {})
         for instance, check in estimator_checks_generator(
             estimator, legacy=True, expected_failed_checks=expected
         ):
@@ -133,6 +142,11 @@ def cases():
 @pytest.mark.filterwarnings("ignore:.*break the funnel:UserWarning")
 @pytest.mark.filterwarnings("ignore:Task .* in every row:UserWarning")
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.SkipTestWarning")
+# Folds of few rows, for the calibrator.
+@pytest.mark.filterwarnings("ignore:Fewer rows than n_splits:UserWarning")
+@pytest.mark.filterwarnings("ignore:Only one class in the rows:UserWarning")
+@pytest.mark.filterwarnings("ignore:Labels break the order:UserWarning")
+@pytest.mark.filterwarnings("ignore:In the calibration rows:UserWarning")
 # The checks begin with few rows.
 @pytest.mark.filterwarnings("ignore:The encoding of the columns:UserWarning")
 # This learning rate may be too large for a network and the data of a check.

@@ -64,18 +64,11 @@ def test_names_and_indices_give_the_same_as_the_array(features):
     assert not np.allclose(other.predict_proba(X), model.predict_proba(X))
 
 
-def test_in_a_pipeline_a_clone_and_a_file(tmp_path):
+def test_in_a_pipeline():
     numbers = X[["numeric_0", "numeric_1"]]
     pipeline = make_pipeline(StandardScaler(), small([0])).fit(numbers, Y)
     again = clone(pipeline).fit(numbers, Y)
     assert_array_equal(again.predict_proba(numbers), pipeline.predict_proba(numbers))
-    model = small().fit(X, Y)
-    model.save(tmp_path / "model")
-    loaded = MultiTaskCTRCVRClassifier.load(tmp_path / "model")
-    assert_array_equal(loaded.predict_proba(X), model.predict_proba(X))
-    for each in (model, loaded):
-        each.partial_fit(X[:300], Y[:300])
-    assert_array_equal(loaded.predict_proba(X), model.predict_proba(X))
 
 
 @pytest.mark.filterwarnings("ignore:Rows with new category values")
@@ -92,7 +85,7 @@ def test_a_new_market_is_an_unseen_value_until_it_is_learnt(grows):
     assert (tuned.predict_proba(new) != tuned.predict_proba(other)).any()
 
 
-def test_other_features_are_refused_and_leave_the_earlier_fit():
+def test_other_features_are_refused_and_leave_the_earlier_fit(tmp_path):
     model = small(["numeric_0"]).fit(X, Y)
     before = model.predict_proba(X)
     for features, error, message in [
@@ -110,6 +103,10 @@ def test_other_features_are_refused_and_leave_the_earlier_fit():
     assert_array_equal(model.predict_proba(X), before)
     with pytest.raises(ValueError, match="domain_features must be empty if X is spar"):
         small([0]).fit(csr_array(np.eye(N, 4)), Y)
+    pd.concat([X, Y], axis=1).to_parquet(tmp_path / "log.parquet")
+    files = ParquetImpressions(tmp_path / "log.parquet", [*X], [*Y])
+    with pytest.raises(ValueError, match="domain_features contains 'nope'"):
+        small(["nope"]).fit(files)
 
 
 def test_the_weights_of_a_list_are_no_input():
@@ -121,17 +118,3 @@ def test_the_weights_of_a_list_are_no_input():
         small(["weights"], **params).fit(table, Y)
     model = small(["items"], **params).fit(table, Y)
     assert np.isfinite(model.predict_proba(table)).all()
-
-
-def test_files_give_the_network_of_their_rows(tmp_path):
-    pd.concat([X, Y], axis=1).to_parquet(tmp_path / "log.parquet")
-    log = ParquetImpressions(tmp_path / "log.parquet", features=[*X], targets=[*Y])
-    model = small().fit(log)
-    layer = model.net_.module_.input_layer
-    assert (
-        layer.gates[0].hidden.in_features
-        == model.category_embeddings("market").shape[1]
-    )
-    assert np.isfinite(model.predict_proba(X)).all()
-    with pytest.raises(ValueError, match="domain_features contains 'nope'"):
-        small(["nope"]).fit(log)

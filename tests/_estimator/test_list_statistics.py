@@ -1,22 +1,18 @@
 """Target statistics of list columns: means over the elements, without own labels."""
 
-import pickle
-
 import numpy as np
 import pandas as pd
 import pytest
-from numpy.testing import assert_allclose, assert_array_equal
+from numpy.testing import assert_allclose
 from refusals import small
 from rows_with_statistics import fit_transform
-from sklearn.base import clone
 
 from sk_pwiser._table._blocks import assign_blocks
 from sk_pwiser._table._categories import FIRST_VALUE
 from sk_pwiser._table._lists import Elements
 from sk_pwiser._table._target_statistics import TargetStatistics
 from sk_pwiser.datasets import ParquetImpressions
-from sk_pwiser.export import Scorer, to_onnx
-from sk_pwiser.transfer import fit_like
+from sk_pwiser.export import Scorer
 
 N, TASKS = 600, ["click", "conversion"]
 SHARED = {"last": "author"}
@@ -148,7 +144,7 @@ def test_random_labels_are_not_in_the_inputs():
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Rows with new category values")
 @pytest.mark.parametrize("grows", [False, True])
-def test_every_later_call_takes_them(grows, tmp_path):
+def test_every_later_call_takes_them(grows):
     X, Y = make_log()
     later, y_later = make_log(200, seed=1)
     later["last"] = [["new", "a1"]] * 200
@@ -161,17 +157,11 @@ def test_every_later_call_takes_them(grows, tmp_path):
     # An empty list counts once, as a value of its own.
     assert counts.sum() == sum(max(len(w), 1) for w in words if w is not None)
     expected = model.predict_proba(X)
-    path = tmp_path / "model.safetensors"
-    model.save(path)
-    for other in (type(model).load(path), pickle.loads(pickle.dumps(model))):
-        assert_array_equal(other.predict_proba(X), expected)
-        other.partial_fit(later[:9], y_later[:9])
     scorer = Scorer(model)
     assert_allclose(scorer(X[:20].to_dict("records")), expected[:20], rtol=1e-5)
     row = scorer({**X.iloc[1].to_dict(), "last": [], "words": None})
     one = X[1:2].assign(last=[[]], words=[None])
     assert_allclose(row, model.predict_proba(one), rtol=1e-5)
-    assert clone(model).get_params()["encoding_params__list_target_encoding"] is True
 
 
 def test_files_have_the_same_statistics(tmp_path):
@@ -186,20 +176,6 @@ def test_files_have_the_same_statistics(tmp_path):
     for means, wanted in zip(own.means_, other.means_, strict=True):
         assert_allclose(means, wanted, rtol=0.02, atol=1e-3)
     assert_allclose(found.encode(X).numeric, expected.encode(X).numeric, atol=0.1)
-
-
-def test_other_ways_take_them(tmp_path):
-    X, Y = make_log()
-    model = make().fit(X, Y)
-    other = fit_like(model, model, X, Y, seen=True)
-    assert_allclose(other.encode(X).numeric, model.encode(X).numeric)
-    onnxruntime = pytest.importorskip("onnxruntime")
-    to_onnx(model, tmp_path / "model.onnx", inputs="encoded")
-    session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
-    encoded = model.encode(X)
-    inputs = {"codes": encoded.codes.astype(np.int64), "numeric": encoded.numeric}
-    (found,) = session.run(None, inputs | encoded.bag_inputs)
-    assert_allclose(found, model.predict_proba(X), rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -186,23 +186,6 @@ def test_errors(earlier, method):
     earlier.set_params(missing_labels="error")
 
 
-@pytest.mark.slow
-def test_scores_raise_the_errors_of_fit(earlier):
-    for labels, weights, message in (
-        (LABELS, None, "Input Y contains NaN: .* in column 'conversion', .* in row"),
-        (Y * 0.5, None, "must be 0 or 1; column 'click' of Y contains 0.5 in row"),
-        ("x" + Y.astype(str), None, "0 or 1; column 'click' of Y contains 'x[01]' in"),
-        (Y, np.r_[-1, np.ones(len(Y) - 1)], r"must be >= 0; it is -1\.0 in row 0"),
-        (Y, np.ones(3), r"sample_weight must have shape \(300,\)"),
-        (Y, "balanced", "sample_weight must contain one finite number per row"),
-        (Y, 2.0, "sample_weight must contain one finite number per row"),
-        (Y, -WEIGHTS, "must be >= 0; it is -1.0 in row 0 for task 'click'"),
-    ):
-        for score in (earlier.score, lambda *args: mean_auc_scorer(earlier, *args)):
-            with pytest.raises(ValueError, match=message):
-                score(X, labels, weights)
-
-
 class RowWeights(MultiTaskLoss):
     def forward(self, logits, y, sample_weight=None, groups=None):
         return (logits.sigmoid() - y).square().mean(dim=0)

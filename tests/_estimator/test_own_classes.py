@@ -31,43 +31,17 @@ class OneColumn(Linear):
     n_columns = 1
 
 
-class BareTensor(Linear):
+def subclass(base, **methods):
+    return type("Own", (base,), methods)
+
+
+def returning(change):
+    """Return a network that changes the output of `Linear`."""
+
     def forward(self, codes, numeric):
-        return super().forward(codes, numeric).logits
+        return change(Linear.forward(self, codes, numeric))
 
-
-class WrongAux(Linear):
-    def forward(self, codes, numeric):
-        output = super().forward(codes, numeric)
-        return output._replace(aux_logits=[output.logits[:, :1]])
-
-
-class OneAux(Linear):
-    def forward(self, codes, numeric):
-        output = super().forward(codes, numeric)
-        return output._replace(aux_logits=output.logits)
-
-
-class Flat(Linear):
-    def forward(self, codes, numeric):
-        return NetworkOutput(super().forward(codes, numeric).logits[:, 0])
-
-
-class Arrays(Linear):
-    def forward(self, codes, numeric):
-        return NetworkOutput(super().forward(codes, numeric).logits.tolist())
-
-
-class ListOfLosses(Linear):
-    def forward(self, codes, numeric):
-        output = super().forward(codes, numeric)
-        return output._replace(extra_losses=[output.logits.mean()])
-
-
-class Sampled(Linear):
-    def forward(self, codes, numeric):
-        output = super().forward(codes, numeric)
-        return output._replace(sampled_logits=2 * output.logits)
+    return subclass(Linear, forward=forward)
 
 
 class Frozen(Linear):
@@ -76,17 +50,12 @@ class Frozen(Linear):
         self.requires_grad_(False)
 
 
-class Detached(Linear):
-    """Trains a penalty only."""
-
-    def forward(self, codes, numeric):
-        logits = super().forward(codes, numeric).logits
-        penalties = {"penalty": logits.square().mean()}
-        return NetworkOutput(logits.detach(), extra_losses=penalties)
-
-
-class Undefined(MultiTaskNetwork):
-    pass
+# Trains a penalty only.
+Detached = returning(
+    lambda output: NetworkOutput(
+        output.logits.detach(), extra_losses={"penalty": output.logits.square().mean()}
+    )
+)
 
 
 class Lazy(Linear):
@@ -95,9 +64,9 @@ class Lazy(Linear):
         self.head = torch.nn.LazyLinear(self.n_tasks)
 
 
-class Uninitialised(MultiTaskNetwork):
-    def __init__(self, spec):
-        self.units = 8
+def sets_attribute(self, argument):
+    """Set an attribute without the constructor of the base class."""
+    self.units = 8
 
 
 class NoNumbers(Linear):
@@ -105,24 +74,9 @@ class NoNumbers(Linear):
         return super().forward(codes, None)
 
 
-class UninitialisedLoss(MultiTaskLoss):
-    def __init__(self, task_names):
-        self.scale = 2
-
-
 class TwoArguments(MultiTaskLoss):
     def forward(self, logits, y):
         return ((logits.sigmoid() - y) ** 2).mean(dim=0)
-
-
-class UninitialisedWeighting(TaskWeighting):
-    def __init__(self, n_tasks):
-        self.scale = 2
-
-
-class NoArguments(TaskWeighting):
-    def forward(self):
-        return 0.0
 
 
 class NoRowLosses(MultiTaskLoss):
@@ -130,9 +84,9 @@ class NoRowLosses(MultiTaskLoss):
         return ((logits.sigmoid() - y) ** 2).mean(dim=0)
 
 
-class Scalar(MultiTaskLoss):
-    def forward(self, logits, y, sample_weight=None, groups=None):
-        return logits.mean()
+class Scalar(NoRowLosses):
+    def forward(self, *args):
+        return super().forward(*args).mean()
 
 
 class DetachedLoss(NoRowLosses):
@@ -143,35 +97,6 @@ class DetachedLoss(NoRowLosses):
 class NoRecord(NoRowLosses):
     def pop_epoch_record(self):
         return None
-
-
-class DetachedTotal(TaskWeighting):
-    def forward(self, losses):
-        return losses.detach().sum()
-
-
-class Vector(TaskWeighting):
-    def forward(self, losses):
-        return losses
-
-
-class Nothing(TaskWeighting):
-    def forward(self, losses):
-        return None
-
-
-class OneWeight(GradientWeighting):
-    def weigh(self, gram):
-        return gram[0, :1]
-
-
-class ListOfWeights(GradientWeighting):
-    def weigh(self, gram):
-        return [1.0, 1.0]
-
-
-class Forgotten(GradientWeighting):
-    pass
 
 
 @pytest.mark.parametrize("loss", ["bce", "focal"])
@@ -185,16 +110,82 @@ def test_logits_of_another_shape(earlier, loss, task_space):
 
 
 @pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        (lambda o: o.logits, TypeError, "return a NetworkOutput .* got Tensor"),
+        (
+            lambda o: o._replace(aux_logits=[o.logits[:, :1]]),
+            ValueError,
+            r"aux_logits of shape .* got \(100, 1\)",
+        ),
+        (
+            lambda o: o._replace(aux_logits=o.logits),
+            TypeError,
+            "aux_logits as a list .* got Tensor",
+        ),
+        (
+            lambda o: NetworkOutput(o.logits[:, 0]),
+            ValueError,
+            r"logits as a Tensor of .* got \(100,\)",
+        ),
+        (
+            lambda o: NetworkOutput(o.logits.tolist()),
+            ValueError,
+            "logits as a Tensor of .* got .*list",
+        ),
+        (
+            lambda o: o._replace(extra_losses=[o.logits.mean()]),
+            TypeError,
+            "extra_losses as a dict .* got list",
+        ),
+        (
+            lambda o: o._replace(sampled_logits=2 * o.logits),
+            ValueError,
+            "must not return sampled_logits",
+        ),
+    ],
+)
+def test_outputs_of_a_network(earlier, change, error, message):
+    earlier.set_params(network=returning(change), network_params=None)
+    with pytest.raises(error, match=message):
+        earlier.fit(X, Y)
+
+
+@pytest.mark.parametrize(
+    ("combine", "message"),
+    [
+        (lambda losses: losses, r"Own must return .* shape \(\) .* got tensor"),
+        (lambda losses: losses.detach().sum(), "gradients reach the losses"),
+        (lambda losses: None, "Own must return .* got None"),
+    ],
+)
+def test_outputs_of_a_weighting_of_losses(earlier, combine, message):
+    own = subclass(TaskWeighting, forward=lambda self, losses: combine(losses))
+    with pytest.raises(ValueError, match=message):
+        earlier.set_params(weighting=own).fit(X, Y)
+
+
+@pytest.mark.parametrize(
+    ("weigh", "message"),
+    [
+        (lambda gram: gram[0, :1], r"Own .* shape \(2,\); got"),
+        (lambda gram: [1.0, 1.0], r"Own .* got \[1.0, 1.0"),
+    ],
+)
+def test_outputs_of_a_weighting_of_gradients(earlier, weigh, message):
+    own = subclass(GradientWeighting, weigh=lambda self, gram: weigh(gram))
+    with pytest.raises(ValueError, match=message):
+        earlier.set_params(weighting=own).fit(X, Y)
+
+
+@pytest.mark.parametrize(
     ("params", "error", "message"),
     [
-        ({"network": BareTensor}, TypeError, "return a NetworkOutput .* got Tensor"),
-        ({"network": WrongAux}, ValueError, r"aux_logits of shape .* got \(100, 1\)"),
-        ({"network": Undefined}, NotImplementedError, "Undefined must define forward"),
-        ({"network": OneAux}, TypeError, "aux_logits as a list .* got Tensor"),
-        ({"network": Flat}, ValueError, r"logits as a Tensor of .* got \(100,\)"),
-        ({"network": Arrays}, ValueError, "logits as a Tensor of .* got .*list"),
-        ({"network": ListOfLosses}, TypeError, "extra_losses as a dict .* got list"),
-        ({"network": Sampled}, ValueError, "must not return sampled_logits"),
+        (
+            {"network": subclass(MultiTaskNetwork)},
+            NotImplementedError,
+            "Own must define forward",
+        ),
         ({"network": Frozen}, ValueError, "must depend on parameters that are"),
         (
             {"network": Detached, "weighting": "nash"},
@@ -202,24 +193,17 @@ def test_logits_of_another_shape(earlier, loss, task_space):
             "must depend on parameters that are",
         ),
         ({"loss": Scalar}, ValueError, r"loss Scalar must return .* shape \(2,\); got"),
-        (
-            {"weighting": Vector},
-            ValueError,
-            r"Vector must return .* shape \(\) .* got tensor",
-        ),
         ({"loss": DetachedLoss}, ValueError, "DetachedLoss must depend on parameters"),
         ({"loss": NoRecord}, TypeError, "NoRecord must return a dict .* got None"),
-        ({"weighting": DetachedTotal}, ValueError, "gradients reach the losses"),
-        ({"weighting": Nothing}, ValueError, "Nothing must return .* got None"),
-        ({"weighting": OneWeight}, ValueError, r"OneWeight .* shape \(2,\); got"),
-        ({"weighting": ListOfWeights}, ValueError, r"ListOfWeights .* got \[1.0, 1.0"),
-        ({"weighting": Forgotten}, NotImplementedError, "must define weigh or combine"),
+        (
+            {"weighting": subclass(GradientWeighting)},
+            NotImplementedError,
+            "must define weigh or combine",
+        ),
     ],
 )
 def test_what_is_returned(earlier, params, error, message):
-    earlier.set_params(**params)
-    if "network" in params:
-        earlier.set_params(network_params=None)
+    earlier.set_params(network_params=None, **params)
     with pytest.raises(error, match=message):
         earlier.fit(X, Y)
 
@@ -229,14 +213,10 @@ def test_a_penalty_alone_may_be_trained():
     assert model.predict_proba(X).shape == Y.shape
 
 
-class Probabilities(Linear):
-    def forward(self, codes, numeric):
-        return NetworkOutput(super().forward(codes, numeric).logits.sigmoid())
-
-
 def test_probabilities_in_place_of_logits():
-    model = small(network=Probabilities, network_params=None)
-    with pytest.warns(UserWarning, match=r"Probabilities returns logits between 0 and"):
+    network = returning(lambda output: NetworkOutput(output.logits.sigmoid()))
+    model = small(network=network, network_params=None)
+    with pytest.warns(UserWarning, match=r"Own returns logits between 0 and"):
         model.fit(X, Y)
 
 
@@ -338,7 +318,7 @@ def test_buffers_that_a_network_replaces_are_restored():
 LATE = [
     ({"network": Lazy}, ValueError, "Lazy has the lazy parameter head.weight"),
     (
-        {"network": Uninitialised},
+        {"network": subclass(MultiTaskNetwork, __init__=sets_attribute)},
         TypeError,
         r"call super\(\).__init__\(spec\)",
     ),
@@ -351,7 +331,11 @@ EARLY = [
         TypeError,
         "TwoArguments.forward must take .*, groups: ",
     ),
-    ({"loss": UninitialisedLoss}, TypeError, r"super\(\).__init__\(task_names\)"),
+    (
+        {"loss": subclass(MultiTaskLoss, __init__=sets_attribute)},
+        TypeError,
+        r"super\(\).__init__\(task_names\)",
+    ),
     (
         {"loss": NoRowLosses, "network": "escm2"},
         NotImplementedError,
@@ -362,8 +346,16 @@ EARLY = [
         NotImplementedError,
         "NoRowLosses must define row_losses",
     ),
-    ({"weighting": UninitialisedWeighting}, TypeError, r"super.*__init__\(n_tasks\)"),
-    ({"weighting": NoArguments}, TypeError, "NoArguments.forward must take .*losses"),
+    (
+        {"weighting": subclass(TaskWeighting, __init__=sets_attribute)},
+        TypeError,
+        r"super.*__init__\(n_tasks\)",
+    ),
+    (
+        {"weighting": subclass(TaskWeighting, forward=lambda self: 0.0)},
+        TypeError,
+        "Own.forward must take .*losses",
+    ),
 ]
 
 

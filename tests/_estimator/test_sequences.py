@@ -1,21 +1,18 @@
 """Lists that share the embeddings of a column, with attention to it: the whole path."""
 
-import pickle
 from copy import deepcopy
 
 import numpy as np
 import pandas as pd
-import polars as pl
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.base import clone
 from suites import fast_for
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
-from sk_pwiser.datasets import ParquetImpressions
-from sk_pwiser.export import Scorer, to_onnx
+from sk_pwiser.export import Scorer
 from sk_pwiser.history import HistoryFeatures
-from sk_pwiser.transfer import fine_tune, fit_like, merge_estimators
+from sk_pwiser.transfer import fit_like
 
 N = 240
 ATTENTION = {
@@ -125,21 +122,9 @@ def test_attention_learns_whether_the_author_is_in_the_list():
     assert found["attention"] > found["mean"] + 0.08
 
 
-def test_second_calls(model, tmp_path):
-    expected = model.predict_proba(OTHER)
-    assert_array_equal(clone(model).fit(X, Y).predict_proba(OTHER), expected)
-    copies = {"pickle": pickle.loads(pickle.dumps(model))}
-    model.save(tmp_path / "model")
-    copies["file"] = MultiTaskCTRCVRClassifier.load(tmp_path / "model")
-    for copy in copies.values():
-        assert_array_equal(copy.predict_proba(OTHER), expected)
-        copy.set_params(warm_start=True).fit(X, Y)
-        with pytest.warns(UserWarning, match=r"'last' in 23 of 60 .*, 'also' in 17 of"):
-            copy.partial_fit(OTHER, Y[:60])
-        assert (copy.predict_proba(OTHER) != expected).all()
-    predictions = [copy.predict_proba(OTHER) for copy in copies.values()]
-    assert_array_equal(*predictions)
-    assert_array_equal(model.predict_proba(OTHER), expected)
+def test_new_elements_are_counted_per_column(model):
+    with pytest.warns(UserWarning, match=r"'last' in 23 of 60 .*, 'also' in 17 of"):
+        deepcopy(model).partial_fit(OTHER, Y[:60])
 
 
 @pytest.mark.parametrize("lazy", [False, True])
@@ -177,48 +162,17 @@ def test_order_matters_only_by_ages(model):
     assert np.abs(model.predict_proba(turned) - expected).max() > 1e-6
 
 
-def test_containers_give_the_same_fit(model):
-    table = pl.DataFrame(
-        {
-            name: pl.Series(name, column.astype(object).tolist(), strict=False)
-            for name, column in X.items()
-        }
-    )
-    found = make_model().fit(table, Y)
-    assert_array_equal(found.predict_proba(table), model.predict_proba(X))
-    assert_array_equal(model.predict_proba(table), model.predict_proba(X))
-
-
-def test_rows_do_not_depend_on_each_other(model):
-    expected = model.predict_proba(OTHER)
-    single = [model.predict_proba(OTHER[i : i + 1]) for i in range(0, 60, 5)]
-    assert_allclose(np.vstack(single), expected[::5], atol=1e-6)
-
-
-@pytest.mark.parametrize(
-    "name", fast_for({"attention"}, ["attention", "pooled", "stem", "no other column"])
-)
-def test_onnx_and_scorer(name, tmp_path):
-    onnxruntime = pytest.importorskip("onnxruntime")
-    table, other = X, OTHER
-    if name == "attention":
-        model = make_model()
-    elif name == "stem":
+@pytest.mark.parametrize("columns", [list(X), ["plain", "also"]], ids=str)
+@pytest.mark.parametrize("runtime", fast_for({"torch"}, ["torch", "onnx"]))
+def test_the_lists_of_a_user_are_served_beside_the_candidates(columns, runtime):
+    if columns == list(X):
         model = make_model(network="stem", embedding_dim="auto")
     else:
-        table, other = X[["plain", "also"]], OTHER[["plain", "also"]]
-        if name == "pooled":
-            table, other = (t.assign(n=1.0 * np.arange(len(t))) for t in (table, other))
         model = MultiTaskCTRCVRClassifier(max_epochs=1, random_state=0)
-    model.fit(table, Y)
-    expected = model.predict_proba(other)
-    scorer = Scorer(model)
-    rows = other.astype(object).where(other.notna(), None).to_dict("records")
-    assert_allclose(scorer(rows), expected, atol=1e-6, rtol=0)
-    assert_allclose(scorer(rows[7]), expected[7:8], atol=1e-6, rtol=0)
-    columns = {field: list(column) for field, column in other.items()}
-    assert_allclose(scorer(columns), expected, atol=1e-6, rtol=0)
-    # The lists of one user, beside the candidates.
+    scorer = Scorer(model.fit(X[columns], Y), runtime=runtime)
+    other = OTHER[columns].astype(object)
+    rows = other.where(other.notna(), None).to_dict("records")
+    assert_allclose(scorer(rows), model.predict_proba(OTHER[columns]), atol=1e-6)
     own = [{k: row[k] for k in ("author", "n") if k in row} for row in rows]
     for shared in (rows[3], rows[7]):
         merged = [{**shared, **row} for row in own]
@@ -226,49 +180,12 @@ def test_onnx_and_scorer(name, tmp_path):
         # Lists with shared weights.
         own_lists = [{"also": shared["also"], **row} for row in own]
         assert_allclose(scorer(own_lists, shared), scorer(merged), atol=1e-7, rtol=0)
-    assert scorer.runtime == "onnx"
-    path = tmp_path / "model.onnx"
-    to_onnx(model, path)
-    session = onnxruntime.InferenceSession(path)
-    for part in (other, other[3:4]):
-        found = model.encode(part)
-        inputs = {"codes": found.codes.astype(np.int64), "numeric": found.numeric}
-        inputs |= found.bag_inputs
-        inputs = {i.name: inputs[i.name] for i in session.get_inputs()}
-        (output,) = session.run(["probabilities"], inputs)
-        assert_allclose(output, model.predict_proba(part), atol=1e-6, rtol=0)
-    with pytest.raises(ValueError, match="contains lists; use inputs"):
-        to_onnx(model, path, inputs="raw")
 
 
-def test_files(model, tmp_path):
-    pytest.importorskip("pyarrow")
-    labels = pd.DataFrame(Y, columns=["click", "sale"])
-    frame = X.assign(author=X["author"].astype(str))
-    pd.concat([frame, labels], axis=1).to_parquet(tmp_path / "rows.parquet")
-    dataset = ParquetImpressions(
-        tmp_path / "rows.parquet", list(X), ["click", "sale"], cache_dir=tmp_path
-    )
-    found = make_model().fit(dataset)
-    for name, array in model.encode(X).bag_inputs.items():
-        assert_allclose(found.encode(frame).bag_inputs[name], array, rtol=1e-5)
-    assert np.isfinite(found.predict_proba(OTHER)).all()
-    assert "input_layer.bags.attention.0.0.hidden.weight" in (
-        found.net_.module_.state_dict()
-    )
-
-
-def test_transfer(model):
-    grown = fine_tune(model, OTHER, Y[:60], max_epochs=1)
-    assert "a16" in grown.category_embeddings("author").index
+def test_elements_of_lists_alone_train_the_embedding_of_their_value(model):
     like = fit_like(clone(model), model, OTHER, Y[:60])
-    assert np.isfinite(like.predict_proba(OTHER)).all()
-    # Elements of lists alone train the embedding of their value.
     found = like.category_embeddings("author")
     assert (found.loc["a13"] != found.loc["a00"]).all()
-    members = [fine_tune(model, X, Y, max_epochs=1, extend=False) for _ in range(2)]
-    merged = merge_estimators(model, members, X, Y)
-    assert np.isfinite(merged.predict_proba(X)).all()
 
 
 def test_columns_of_history_features():
@@ -289,7 +206,7 @@ def test_columns_of_history_features():
     model = make_model(encoding_params=params).fit(table, Y)
     later = log[:3].assign(time=N + 1)
     expected = model.predict_proba(history.transform(later))
-    scorer = Scorer(model)
+    scorer = Scorer(model, runtime="torch")
     rows = [history.transform_row(row) for row in later.to_dict("records")]
     assert_allclose(scorer(rows), expected, atol=1e-6, rtol=0)
 
@@ -403,7 +320,7 @@ def test_bad_ages(row, ages, message, model):
 
 def test_entries_of_another_kind_than_the_shared_values_name_the_list(model):
     numbers = OTHER.assign(also=[[1, 2]] * len(OTHER))
-    for predict in (model.predict_proba, Scorer(model)):
+    for predict in (model.predict_proba, Scorer(model, runtime="torch")):
         with pytest.raises(ValueError, match=r"[Cc]olumn 'also' contained text in fit"):
             predict(
                 numbers

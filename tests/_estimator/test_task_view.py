@@ -19,10 +19,9 @@ from sklearn.metrics import RocCurveDisplay, get_scorer, log_loss, roc_auc_score
 from sklearn.model_selection import GridSearchCV, cross_val_predict, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.utils import get_tags
-from sklearn.utils.estimator_checks import estimator_checks_generator
 from sklearn.utils.validation import check_is_fitted
 
-from sk_pwiser import MultiTaskCTRCVRClassifier, TaskView
+from sk_pwiser import TaskView
 from sk_pwiser.calibration import FunnelCalibrator
 from sk_pwiser.datasets import make_ctr_cvr
 
@@ -275,37 +274,6 @@ def test_labels_of_the_task_may_be_nullable():
     view = small(missing_labels="ignore").task("conversion")
     view.fit(X, labels["conversion"], tasks=labels)
     assert np.isfinite(view.predict_proba(X)).all()
-
-
-# Checks that do not apply, and why.
-LEFT_OUT = {
-    "check_sample_weight_equivalence_on_dense_data": "see test_common.py",
-    "check_sample_weight_equivalence_on_sparse_data": "see test_common.py",
-    "check_supervised_y_2d": "asks for a warning, but a column is a table of one task",
-}
-
-
-def checks():
-    estimator = MultiTaskCTRCVRClassifier(
-        network_params={"bottom_units": (16,), "tower_units": (8,)},
-        batch_size=64,
-        lr=0.01,
-        max_epochs=15,
-        early_stopping=False,
-        random_state=0,
-    )
-    view = TaskView(estimator, 0)
-    for instance, check in estimator_checks_generator(view):
-        name = getattr(check, "func", check).__name__
-        if name not in LEFT_OUT:
-            yield pytest.param(instance, check, id=name)
-
-
-@pytest.mark.filterwarnings("ignore:Task .* in every row:UserWarning")
-@pytest.mark.filterwarnings("ignore::sklearn.exceptions.SkipTestWarning")
-@pytest.mark.parametrize(("view", "check"), checks())
-def test_check_estimator(view, check):
-    check(view)
 
 
 # Tools of scikit-learn.

@@ -69,14 +69,20 @@ def raw_inputs(X, session):
     }
 
 
-def test_scorer_and_onnx_predict_the_same(calibrated, rows, tmp_path):
+# An export takes a second or two.
+@pytest.mark.parametrize("runtime", fast_for({"torch"}, ["torch", "onnx"]))
+def test_a_scorer_predicts_the_same(calibrated, rows, runtime):
+    X = rows[0].head(200).assign(market=[*["new"] * 5, *rows[0]["market"][5:200]])
+    records = X.astype(object).where(X.notna(), None).to_dict("records")
+    found = Scorer(calibrated, runtime=runtime)(records)
+    assert_allclose(found, calibrated.predict_proba(X), rtol=0, atol=1e-6)
+
+
+@pytest.mark.slow
+def test_onnx_predicts_the_same(calibrated, rows, tmp_path):
     onnxruntime = pytest.importorskip("onnxruntime")
     X = rows[0].head(200).assign(market=[*["new"] * 5, *rows[0]["market"][5:200]])
     p = calibrated.predict_proba(X)
-    scored = Scorer(calibrated)(
-        X.astype(object).where(X.notna(), None).to_dict("records")
-    )
-    assert_allclose(scored, p, rtol=0, atol=1e-6)
     path = tmp_path / "model.onnx"
     to_onnx(calibrated, path, inputs="raw")
     session = onnxruntime.InferenceSession(path)
@@ -172,7 +178,7 @@ def test_polars(model, rows):
     assert isinstance(again.predict_frame(as_polars), polars.DataFrame)
 
 
-def test_one_task(rows, tmp_path):
+def test_one_task(rows):
     X, Y = rows
     labels = np.where(Y["click"], "yes", "no")
     model = small(max_epochs=2).fit(X, labels)
@@ -180,7 +186,8 @@ def test_one_task(rows, tmp_path):
     p = calibrated.predict_proba(X)
     assert calibrated.predict_logits(X).shape == (3_000,)
     rows_of_dicts = X.head(50).astype(object).where(X.notna(), None).to_dict("records")
-    assert_allclose(Scorer(calibrated)(rows_of_dicts), p[:50], atol=1e-6)
+    found = Scorer(calibrated, runtime="torch")(rows_of_dicts)
+    assert_allclose(found, p[:50], atol=1e-6)
 
 
 def test_refusals(model, rows, tmp_path):
@@ -261,7 +268,8 @@ def test_by_finds_its_column_by_name(rows, tmp_path):
     assert_allclose(again.predict_proba(X), expected)
     # Until the next fit, another value of the parameter changes nothing.
     assert_array_equal(calibrated.set_params(by=None).predict_proba(X), expected)
-    assert_allclose(Scorer(calibrated)(X.to_dict("list")), expected, rtol=1e-4)
+    found = Scorer(calibrated, runtime="torch")(X.to_dict("list"))
+    assert_allclose(found, expected, rtol=1e-4)
 
 
 class Known(ClassifierMixin, BaseEstimator):
@@ -282,6 +290,15 @@ class Known(ClassifierMixin, BaseEstimator):
     def predict_logits(self, X):
         """Return an array that the estimator keeps."""
         return self.logits.setdefault(len(X), X[["click", "conversion"]].to_numpy())
+
+
+def test_the_cvr_of_tiny_probabilities_is_exact():
+    """As those of the estimator: probabilities themselves end at 1e-38."""
+    X = pd.DataFrame({"click": [-120.0, -110.0], "conversion": [-123.0, -111.0]})
+    Known.logits.clear()
+    with pytest.warns(UserWarning, match="Only one class"):
+        calibrated = FunnelCalibrator(Known()).fit(X, np.zeros((2, 2)))
+    assert_allclose(calibrated.predict_cvr(X), np.exp([-3.0, -1.0]), rtol=1e-5)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.5, 0.9, 1.0])

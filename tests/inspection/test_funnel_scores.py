@@ -70,9 +70,9 @@ def test_errors(rows):
         FunnelScoreDisplay.from_estimator(small(), X, Y)
     with pytest.raises(ValueError, match="task must be"):
         FunnelScoreDisplay.from_predictions(labels, P, task=3)
-    with pytest.raises(ValueError, match=r"one of \['task 0', .*\], got 'cvr'"):
+    with pytest.raises(ValueError, match=r"one of \['task 0', .*\); got 'cvr'"):
         FunnelScoreDisplay.from_predictions(labels, P, task="cvr")
-    with pytest.raises(TypeError, match="task must be an index or a name, got None"):
+    with pytest.raises(TypeError, match="the name of a task; got None"):
         FunnelScoreDisplay.from_predictions(labels, P, task=None)
     with pytest.raises(ValueError, match="predict_proba must return"):
         FunnelScoreDisplay.from_predictions(labels, P[:, :2])

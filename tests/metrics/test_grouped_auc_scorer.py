@@ -99,7 +99,7 @@ def test_undefined():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: make_grouped_auc_scorer(1.5), "task must be a column index"),
+        (lambda: make_grouped_auc_scorer(1.5), "task must be the index or the name"),
         (lambda: make_grouped_auc_scorer(0, groups=3), "name of a column of X; got 3"),
         (
             lambda: make_grouped_auc_scorer(0)(estimator(), P, Y),

@@ -200,20 +200,3 @@ def test_a_name_with_two_meanings_is_refused(task):
     with pytest.raises(ValueError, match=f"task='{task}' is ambiguous.* its index"):
         make_task_scorer(roc_auc_score, task)(model, np.zeros((4, 1)), Y)
     assert make_task_scorer(roc_auc_score, -1)(model, np.zeros((4, 1)), Y) == 0.5
-
-
-@pytest.mark.parametrize(
-    ("bad", "match"),
-    [
-        ([[0, 2], [1, 0]], "must be 0 or 1; column 1 of Y contains 2 in row 0"),
-        ([-1, 1], "must be 0 or 1; column 0 of Y contains -1 in row 0"),
-        (
-            [[0.0, np.nan], [1, 0]],
-            "Input Y contains NaN: 1 in column 1, the first in row 0",
-        ),
-        (["no", "yes"], "must be 0 or 1; column 0 of Y contains 'no' in row 0"),
-    ],
-)
-def test_bad_labels(bad, match):
-    with pytest.raises(ValueError, match=match):
-        ctr_auc_scorer(Fixed(np.full((2, 2), 0.5)), np.zeros((2, 1)), bad)

@@ -103,26 +103,15 @@ def test_integer_weights_equal_repeated_rows(data, model):
         assert scorer(model, X, Y, weight.tolist()) == weighted
 
 
-def test_zero_weights_and_bad_weights(data, model):
+def test_zero_weights_and_weights_of_a_metric_without(data, model):
     X, Y = data
     weights = {"sample_weight": 1 - Y[:, 1]}
     for scorer in (ctcvr_auc_scorer, cvr_auc_scorer, mean_auc_scorer):
         assert_undefined(scorer, model, X, Y, match="only class 0", **weights)
     weights = {"sample_weight": np.zeros(len(Y))}
     assert_undefined(ctr_auc_scorer, model, X, Y, match="no rows to score", **weights)
-    for bad, match in (
-        (np.ones(3), r"must have shape \(200,\), or \(200, 2\) for .*; got \(3,\)"),
-        (np.ones((200, 3)), r"must have shape .* got \(200, 3\)"),
-        (1.0, "must contain one finite number per row"),
-        ("balanced", "must contain one finite number per row.* 'balanced'"),
-        (np.r_[np.ones(199), -1], r"must be >= 0; it is -1\.0 in row 199"),
-        (np.r_[np.nan, np.ones(199)], "must contain one finite .* it is nan in row 0"),
-        (
-            np.c_[np.ones(200), -np.ones(200)],
-            r"must be >= 0; it is -1\.0 in row 0 for task 1",
-        ),
-    ):
-        with pytest.raises(ValueError, match=f"sample_weight {match}"):
-            ctr_auc_scorer(model, *data, sample_weight=bad)
+    wrong = np.c_[np.ones(200), -np.ones(200)]
+    with pytest.raises(ValueError, match=r"it is -1\.0 in row 0 for task 1"):
+        ctr_auc_scorer(model, *data, sample_weight=wrong)
     with pytest.raises(TypeError, match=r"undefined, 0\) takes no sample_weight"):
         make_task_scorer(always_undefined, 0)(model, X, Y, sample_weight=np.ones(200))
