@@ -107,17 +107,6 @@ def test_unseen_and_missing_levels_take_the_mean():
         model.predict_proba(data.assign(market=market))
 
 
-def test_the_scale_of_the_factors_does_not_matter():
-    X, market, Y = grid_data()
-    data = table(X, market)
-    model = CPMultiTaskLogistic(group_modes=["market"], random_state=0).fit(data, Y)
-    before = model.predict_proba(data)
-    c = np.array([2.0, -0.3])
-    model.loadings_ = model.loadings_ * c
-    model.factors_["market"] = model.factors_["market"] / c
-    assert_allclose(model.predict_proba(data), before)
-
-
 @pytest.mark.parametrize("solver", ["als", "lbfgs"])
 def test_one_cell_is_a_ridge_regression(solver):
     """L u with |L|^2 + |u|^2 penalised is ridge with alpha / |u|^2, given u."""

@@ -172,32 +172,3 @@ def test_both_solvers_find_the_same_minimum():
     at_once, other, _ = solve_lbfgs(problem, by_steps, max_iter=5000, tol=1e-10)
     assert_allclose(values[-1], other[-1], rtol=1e-9)
     assert_allclose(problem.linear(at_once), problem.linear(by_steps), atol=1e-4)
-
-
-def test_renamed_levels_permute_the_factors():
-    problem, factors = make_problem("log_loss"), make_factors()
-    renamed = make_problem("log_loss")
-    order = np.array([2, 0, 1])  # new level j was level order[j]
-    codes = problem.codes.copy()
-    codes[:, 0] = np.argsort(order)[codes[:, 0]]
-    renamed = CPProblem(
-        problem.columns,
-        problem.variances,
-        problem.labels,
-        problem.weights,
-        codes,
-        LEVELS,
-        problem.offsets,
-        loss="log_loss",
-        alpha=0.7,
-        intercept_alpha=0.5,
-    )
-    start = Factors(
-        factors.loadings,
-        [factors.modes[0], factors.modes[1][order], factors.modes[2]],
-        factors.intercepts.reshape(2, *LEVELS)[:, order].reshape(2, -1),
-    )
-    plain, _, _ = solve_lbfgs(problem, factors, max_iter=5000, tol=1e-9)
-    permuted, _, _ = solve_lbfgs(renamed, start, max_iter=5000, tol=1e-9)
-    assert_allclose(permuted.modes[1], plain.modes[1][order], atol=1e-5)
-    assert_allclose(permuted.loadings, plain.loadings, atol=1e-5)

@@ -1,24 +1,25 @@
-"""JRC against its definition per row, in numpy's float64, and its invariants."""
+"""JRC and CombinedPair against their definitions, in numpy's float64."""
 
 from itertools import product
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose
+from pairs_by_hand import over_pairs, sigmoid
 
-from sk_pwiser.losses import BCE, JRC, PWiseR
+from sk_pwiser.losses import JRC, CombinedPair
 from sk_pwiser.losses._ranking import context_losses
 
 NAMES = ["click", "conversion"]
 
 
-def by_hand(z, y, bce_share, weight, groups):
-    """Return the loss of each task by the definition."""
+def jrc_by_hand(z, y, bce_share, weight, groups):
+    """Return the loss of each task, row by row."""
     n, n_tasks = z.shape
-    p = 1 / (1 + np.exp(-z))
+    p = sigmoid(z)
     values = np.zeros(n_tasks)
     for i, k in product(range(n), range(n_tasks)):
         if weight[i] == 0:
@@ -34,10 +35,10 @@ def by_hand(z, y, bce_share, weight, groups):
     return values
 
 
-def random_batch(seed, n=20, n_groups=5, rate=0.4):
+def random_batch(seed, n=20, n_groups=5):
     """Return logits, labels, weights, some of them 0, and groups, as tensors."""
     rng = np.random.default_rng(seed)
-    y = (rng.random((n, 2)) < rate).astype(float)
+    y = (rng.random((n, 2)) < 0.4).astype(float)
     weight = rng.uniform(0.1, 3, size=n) * (rng.random(n) < 0.8)
     groups = rng.integers(0, n_groups, size=n)
     arrays = rng.normal(scale=2, size=(n, 2)), y, weight, groups
@@ -59,12 +60,12 @@ def gradient(loss, z, *rest):
     weighted=st.booleans(),
     grouped=st.booleans(),
 )
-def test_equals_the_definition(bce_share, seed, n, n_groups, weighted, grouped):
+def test_jrc_equals_the_definition(bce_share, seed, n, n_groups, weighted, grouped):
     z, y, weight, groups = random_batch(seed, n, n_groups)
     losses = JRC(NAMES, bce_share=bce_share)(
         z, y, weight if weighted else None, groups if grouped else None
     )
-    expected = by_hand(
+    expected = jrc_by_hand(
         z.numpy(),
         y.numpy(),
         bce_share,
@@ -82,19 +83,6 @@ def test_first_and_second_derivatives(weighted, grouped):
     loss, z = JRC(NAMES, bce_share=0.3), z.requires_grad_()
     assert torch.autograd.gradcheck(lambda z: loss(z, *rest), z)
     assert torch.autograd.gradgradcheck(lambda z: loss(z, *rest), z)
-
-
-def test_as_the_base_loss_of_pwiser_it_gets_groups():
-    assert JRC.asks_for_groups
-    z, y, weight, groups = random_batch(1)
-    y[:, 1] *= y[:, 0]
-    both = PWiseR(NAMES, base="jrc", base_params={"bce_share": 0.3})
-    assert both.asks_for_groups
-    term = PWiseR(NAMES)(z, y, weight) - BCE(NAMES)(z, y, weight)
-    torch.testing.assert_close(
-        both(z, y, weight, groups),
-        JRC(NAMES, bce_share=0.3)(z, y, weight, groups) + term,
-    )
 
 
 # The form with two logits per row.
@@ -135,34 +123,12 @@ def test_equal_logits_give_the_logarithm_of_the_context_size():
 # Contexts.
 
 
-@settings(max_examples=50)
-@given(seed=st.integers(0, 10**6))
-def test_the_order_of_rows_and_the_numbers_of_groups_do_not_matter(seed):
-    z, y, weight, groups = random_batch(seed)
-    rng = np.random.default_rng(seed)
-    order = torch.from_numpy(rng.permutation(20))
-    names = torch.tensor([2**62, -(2**62), 0, -7, 3])[rng.permutation(5)]
+def test_the_numbers_of_groups_do_not_matter():
+    z, y, weight, groups = random_batch(0)
+    names = torch.tensor([2**62, -(2**62), 0, -7, 3])
     loss = JRC(NAMES)
-    expected, slopes = loss(z, y, weight, groups), gradient(loss, z, y, weight, groups)
-    renamed = z[order], y[order], weight[order], names[groups[order]]
-    torch.testing.assert_close(loss(*renamed), expected)
-    torch.testing.assert_close(gradient(loss, *renamed), slopes[order])
-
-
-def test_without_groups_the_batch_is_one_context():
-    z, y, weight, _ = random_batch(3)
-    loss, one = JRC(NAMES), torch.full((20,), 42)
-    torch.testing.assert_close(loss(z, y, weight), loss(z, y, weight, one))
-
-
-def test_contexts_are_independent():
-    z, y, weight, groups = random_batch(4)
-    loss = JRC(NAMES)
-    parts = [
-        loss(z[rows], y[rows], weight[rows]) * rows.sum() / 20
-        for rows in (groups == g for g in groups.unique())
-    ]
-    torch.testing.assert_close(loss(z, y, weight, groups), sum(parts))
+    expected = loss(z, y, weight, groups)
+    torch.testing.assert_close(loss(z, y, weight, names[groups]), expected)
 
 
 @pytest.mark.parametrize("weighted", [False, True])
@@ -175,15 +141,7 @@ def test_contexts_of_one_row_add_nothing(weighted):
     assert not gradient(loss, z, *rest).any()
 
 
-# Labels, probabilities and weights.
-
-
-def test_labels_are_treated_symmetrically():
-    z, y, weight, groups = random_batch(6)
-    loss = JRC(NAMES)
-    torch.testing.assert_close(
-        loss(-z, 1 - y, weight, groups), loss(z, y, weight, groups)
-    )
+# Probabilities and weights.
 
 
 @pytest.mark.parametrize("bce_share", [0.0, 0.5])
@@ -200,26 +158,6 @@ def test_true_probabilities_are_stationary(bce_share):
     assert_allclose(mean.numpy(), 0, atol=1e-15)
 
 
-def test_rows_of_weight_0_are_excluded_from_their_contexts():
-    z, y, weight, groups = random_batch(8)
-    kept, loss = weight > 0, JRC(NAMES)
-    assert not kept.all()
-    extreme = torch.where(kept.unsqueeze(1), z, 1e3)
-    expected = loss(z[kept], y[kept], weight[kept], groups[kept]) * kept.sum() / 20
-    torch.testing.assert_close(loss(extreme, y, weight, groups), expected)
-    slopes = gradient(loss, extreme, y, weight, groups)
-    assert not slopes[~kept].any()
-    assert slopes[kept].all()
-
-
-def test_the_scale_of_weights_scales_the_loss():
-    z, y, weight, groups = random_batch(9)
-    loss = JRC(NAMES)
-    torch.testing.assert_close(
-        loss(z, y, 7 * weight, groups), 7 * loss(z, y, weight, groups)
-    )
-
-
 def test_a_whole_weight_has_the_gradient_of_as_many_rows():
     z, y, _, groups = random_batch(10)
     times = torch.from_numpy(np.random.default_rng(10).integers(1, 4, size=20))
@@ -231,35 +169,7 @@ def test_a_whole_weight_has_the_gradient_of_as_many_rows():
     torch.testing.assert_close(weighted, summed)
 
 
-@given(
-    seed=st.integers(0, 10**6), n=st.integers(1, 8), rate=st.sampled_from([0, 1, 0.5])
-)
-def test_the_second_part_is_non_negative(seed, n, rate):
-    z, y, weight, groups = random_batch(seed, n, n_groups=2, rate=rate)
-    assert (JRC(NAMES, bce_share=0)(z, y, weight, groups) >= -1e-12).all()
-
-
 # Precision.
-
-
-@pytest.mark.parametrize("labels", [(0, 0, 0), (1, 1, 1), (1, 0, 0), (0, 1, 0)])
-@pytest.mark.parametrize("groups", [None, torch.tensor([0, 0, 1])])
-def test_extreme_logits(labels, groups):
-    logits = torch.tensor([[1e3], [-1e3], [1e3]], requires_grad=True)
-    y = torch.tensor(labels, dtype=torch.float32).unsqueeze(1)
-    loss = JRC(["click"], bce_share=0)(logits, y, None, groups)
-    loss.sum().backward()
-    # log p is 0 or -1000, so the sum of p is the number of rows with log p = 0.
-    log_p = np.array([0.0, -1e3, 0.0])
-    log_p = np.where(labels, log_p, -1e3 - log_p)
-    n_rows = 3 if groups is None else 2
-    best = {1: np.log(n_rows - 1), 0: 0.0}
-    expected = [best[k] - v for k, v in zip(labels, log_p, strict=True)]
-    if groups is not None:
-        expected[2] = 0.0
-    assert loss.dtype == torch.float32
-    assert loss.item() == pytest.approx(np.mean(expected), rel=1e-6)
-    assert logits.grad.isfinite().all()
 
 
 def test_many_rows_in_float32():
@@ -270,3 +180,57 @@ def test_many_rows_in_float32():
     n, log_p = 200_000, -np.log1p(np.exp(1.0))
     expected = np.log(1 + (n - 1) * np.exp(log_p)) - (n - 1) / n * log_p
     assert loss.item() == pytest.approx(expected, rel=2e-7)
+
+
+# Pairs.
+
+
+def pairs_by_hand(z, y, bce_share, weight):
+    """Return the losses of CombinedPair for two tasks, and their gradient."""
+    values, slopes = np.zeros(2), np.zeros_like(z)
+    for k, (scores, labels) in enumerate(zip(z.T, y.T, strict=True)):
+        p = sigmoid(scores)
+        entropy = np.where(labels == 1, -np.log(p), -np.log1p(-p))
+        slopes[:, k] = bce_share * weight * (p - labels) / len(z)
+        i, j = np.flatnonzero(labels == 1), np.flatnonzero(labels == 0)
+        mean, *of_pairs = over_pairs(
+            scores[i], scores[j], 0.0, "logistic", weight[i], weight[j]
+        )
+        share = (1 - bce_share) * weight.mean()
+        values[k] = bce_share * np.mean(weight * entropy) + share * mean
+        for rows, slope in zip((i, j), of_pairs, strict=True):
+            slopes[rows, k] += share * slope
+    return values, slopes
+
+
+@pytest.mark.parametrize("bce_share", [0.0, 0.7, 1.0])
+@settings(max_examples=50)
+@given(
+    seed=st.integers(0, 10**6),
+    n=st.integers(1, 15),
+    weighted=st.booleans(),
+    ties=st.booleans(),
+)
+@example(seed=0, n=1500, weighted=True, ties=False)
+def test_combined_pair_equals_the_definition(bce_share, seed, n, weighted, ties):
+    z, y, weight, _ = random_batch(seed, n)
+    z = (z.round() if ties else z).requires_grad_()
+    loss = CombinedPair(NAMES, bce_share=bce_share)
+    losses = loss(z, y, weight if weighted else None)
+    losses.sum().backward()
+    weight = weight.numpy() if weighted else np.ones(n)
+    expected = pairs_by_hand(z.detach().numpy(), y.numpy(), bce_share, weight)
+    assert_allclose(losses.detach(), expected[0], rtol=1e-8, atol=1e-14)
+    assert_allclose(z.grad, expected[1], rtol=1e-8, atol=1e-14)
+
+
+@pytest.mark.parametrize("bce_share", [0.0, 0.5])
+def test_true_probabilities_are_stationary_for_pairs(bce_share):
+    # Every row is given once as a positive and once as a negative, with the
+    # probabilities of the two as weights.
+    rate = torch.tensor([0.001, 0.02, 0.3, 0.8], dtype=torch.float64)
+    z = torch.logit(rate).unsqueeze(1).requires_grad_()
+    y = torch.tensor([[1.0]] * 4 + [[0.0]] * 4, dtype=torch.float64)
+    loss = CombinedPair(["click"], bce_share=bce_share)
+    loss(torch.cat([z, z]), y, torch.cat([rate, 1 - rate])).sum().backward()
+    assert_allclose(z.grad.numpy(), 0, atol=1e-15)

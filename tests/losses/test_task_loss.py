@@ -1,23 +1,21 @@
-"""Focal loss against its formula and its gradient in numpy's float64."""
+"""Focal loss and the penalty of probabilities that rise, against numpy's float64."""
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
 from numpy.testing import assert_allclose
+from pairs_by_hand import sigmoid
 
-from sk_pwiser.losses import BCE, Focal
+from sk_pwiser.losses import Focal, funnel_monotonicity_penalty
 
 NAMES = ["click", "conversion"]
 GAMMAS = [0.0, 0.5, 1.0, 2.0, 5.0]
 
 every_gamma = pytest.mark.parametrize("gamma", GAMMAS)
 every_alpha = pytest.mark.parametrize("alpha", [None, 0.25, 0.9])
-
-
-def sigmoid(z):
-    return 1 / (1 + np.exp(-z))
 
 
 def by_hand(z, y, gamma, alpha, weight):
@@ -55,71 +53,12 @@ def test_equals_the_formula(gamma, alpha, seed, n, weighted):
     assert_allclose(logits.grad.numpy(), slopes, rtol=1e-9, atol=1e-15)
 
 
-def test_gamma_0_is_cross_entropy():
-    z, y, weight = (torch.from_numpy(a) for a in random_batch(0))
-    expected = BCE(NAMES)(z, y, weight)
-    exact = {"rtol": 1e-14, "atol": 0.0}
-    torch.testing.assert_close(Focal(NAMES, gamma=0)(z, y, weight), expected, **exact)
-    half = Focal(NAMES, gamma=0, alpha=0.5)(z, y, weight)
-    torch.testing.assert_close(half, expected / 2, **exact)
-
-
-def test_labels_are_treated_symmetrically():
-    z, y, weight = (torch.from_numpy(a) for a in random_batch(1))
-    loss, mirrored = Focal(NAMES, alpha=0.2), Focal(NAMES, alpha=0.8)
-    torch.testing.assert_close(loss(z, y, weight), mirrored(-z, 1 - y, weight))
-
-
-@every_gamma
-@every_alpha
-@pytest.mark.parametrize("label", [0.0, 1.0])
-def test_extreme_logits(gamma, alpha, label):
-    logits = torch.tensor([[1e3], [-1e3], [0.0]], requires_grad=True)
-    y = torch.full((3, 1), label)
-    loss = Focal(["click"], gamma=gamma, alpha=alpha)(logits, y)
-    loss.sum().backward()
-    share = 1.0 if alpha is None else alpha if label else 1 - alpha
-    # The losses of the rows are 1000, 0 and log(2) / 2^gamma.
-    expected = share * (1e3 + 0.0 + np.log(2) / 2**gamma) / 3
-    assert loss.item() == pytest.approx(expected, rel=1e-6)
-    slope = -share / 3 if label else share / 3
-    wrong, right = (1, 0) if label else (0, 1)
-    assert logits.grad[wrong].item() == pytest.approx(slope, rel=1e-6)
-    assert logits.grad[right].item() == 0.0
-
-
-@pytest.mark.parametrize("kind", [np.float32, np.float64, np.int64])
-def test_numpy_scalars_are_numbers(kind):
-    loss = Focal(NAMES, gamma=kind(2), alpha=np.float32(0.25))
-    assert (loss.gamma, loss.alpha) == (2.0, 0.25)
-
-
 @pytest.mark.parametrize("z", [-17.0, -30.0, -60.0])
 def test_small_losses_are_precise_in_float32(z):
     # log(1 + e^z) from a difference of numbers near z would be 0 here.
     loss = Focal(["click"], gamma=0.25)(torch.tensor([[z]]), torch.zeros(1, 1))
     assert loss.dtype == torch.float32
     assert loss.item() == pytest.approx(np.exp(1.25 * z), rel=1e-4, abs=0)
-
-
-@every_gamma
-@every_alpha
-def test_soft_targets_mix_the_losses_of_both_labels(gamma, alpha):
-    z, y, _ = random_batch(4)
-    targets = np.random.default_rng(4).uniform(size=y.shape)
-    loss = Focal(NAMES, gamma=gamma, alpha=alpha)
-    rows = loss.row_losses(torch.from_numpy(z), torch.from_numpy(targets))
-    ones = np.ones(len(z))
-    for k in range(2):
-        expected = 0
-        for label, share in ((1.0, targets[:, k]), (0.0, 1 - targets[:, k])):
-            # Of one row at a time, whose mean is its loss.
-            at_label = [
-                by_hand(z[[i]], np.full((1, 2), label), gamma, alpha, ones[:1])[0][k]
-                for i in range(len(z))
-            ]
-            expected = expected + share * np.array(at_label)
-        assert_allclose(rows[:, k].numpy(), expected, rtol=1e-9, atol=1e-15)
 
 
 def test_second_derivatives():
@@ -144,3 +83,64 @@ def test_the_minimiser_lies_nearer_to_one_half(p):
     Focal(["click"], gamma=gamma)(z, y, torch.tensor([rate, 1 - rate])).sum().backward()
     assert z.grad.sum().item() == pytest.approx(0, abs=1e-8)
     assert abs(p - 0.5) < abs(rate - 0.5) or p == rate == 0.5
+
+
+# The penalty.
+
+
+@given(
+    hnp.arrays(
+        np.float64,
+        st.tuples(st.integers(1, 6), st.integers(1, 4)),
+        elements=st.integers(-40, 40).map(lambda i: i / 4),
+    )
+)
+def test_it_is_0_only_if_no_probability_rises(logits):
+    tensor = torch.from_numpy(logits)
+    penalty = funnel_monotonicity_penalty(tensor)
+    assert (penalty == 0) == (np.diff(logits, axis=1) <= 0).all()
+    rises = np.maximum(np.diff(sigmoid(logits), axis=1), 0).sum(axis=1)
+    assert_allclose(penalty, rises.mean(), rtol=1e-9, atol=1e-15)
+    repeated = funnel_monotonicity_penalty(tensor.repeat(3, 1))
+    torch.testing.assert_close(repeated, penalty)
+
+
+def test_the_gradients_of_the_two_heads_have_opposite_signs():
+    logits = torch.tensor(
+        [[0.3, 1.2], [2.0, -1.0], [-1.0, -0.5]], dtype=torch.float64, requires_grad=True
+    )
+    weights = torch.tensor([0.5, 1.0, 1.5], dtype=torch.float64)
+    funnel_monotonicity_penalty(logits, weights).backward()
+    p = logits.detach().sigmoid().numpy()
+    slope = weights.numpy()[:, np.newaxis] / 3 * p * (1 - p) * [-1, 1]
+    slope[1] = 0  # the row in which the probability falls
+    assert_allclose(logits.grad, slope, rtol=1e-12)
+
+
+def test_whole_weights_equal_repeated_rows():
+    logits, counts = torch.randn(10, 3), torch.randint(0, 4, (10,))
+    weighted = funnel_monotonicity_penalty(logits, counts * 10 / counts.sum())
+    repeated = funnel_monotonicity_penalty(logits.repeat_interleave(counts, dim=0))
+    torch.testing.assert_close(weighted, repeated)
+
+
+def test_of_weights_per_task_those_of_the_later_task_apply():
+    rng = np.random.default_rng(0)
+    logits, weights = rng.normal(size=(20, 3)), rng.uniform(size=(20, 3))
+    penalty = funnel_monotonicity_penalty(*map(torch.from_numpy, (logits, weights)))
+    rises = np.maximum(np.diff(sigmoid(logits), axis=1), 0)
+    assert_allclose(penalty, (weights[:, 1:] * rises).sum() / 20, rtol=1e-12)
+
+
+@pytest.mark.parametrize("weights", [None, torch.ones(5), torch.ones(5, 1)])
+def test_one_task_cannot_rise(weights):
+    assert funnel_monotonicity_penalty(torch.randn(5, 1), weights) == 0
+
+
+@pytest.mark.parametrize("logits", [[-1e3, 1e3], [1e3, -1e3], [1e3, 1e3], [-1e3, -1e3]])
+def test_finite_at_extreme_logits(logits):
+    logits = torch.tensor([logits], requires_grad=True)
+    penalty = funnel_monotonicity_penalty(logits)
+    penalty.backward()
+    assert penalty == max(0, np.sign(logits.detach().numpy())[0] @ [-1, 1] / 2)
+    assert logits.grad.isfinite().all()
