@@ -52,6 +52,7 @@ from sk_pwiser.networks import (
     Labels,
     MultiTaskNetwork,
     NetworkSpec,
+    random_inputs,
 )
 from sk_pwiser.weighting import WEIGHTINGS, TaskWeighting, as_weighting
 
@@ -171,7 +172,7 @@ def _check_network(
 
 def _compute_extra_losses(network: MultiTaskNetwork, loss: MultiTaskLoss) -> None:
     """Raise the error of a loss without `row_losses` if the network calls them."""
-    output = network.eval()(*network._random_inputs(2))
+    output = network.eval()(*random_inputs(network, 2))
     labels = Labels(torch.zeros_like(output.logits), None, loss.row_losses)
     for term in output.extra_losses.values():
         if callable(term):

@@ -6,6 +6,7 @@ from numpy.testing import assert_allclose
 from scipy import sparse
 from scipy.optimize import check_grad
 
+from sk_pwiser.linear_model import CPMultiTaskLogistic
 from sk_pwiser.linear_model._cp_problem import (
     CPProblem,
     Factors,
@@ -15,7 +16,7 @@ from sk_pwiser.linear_model._cp_problem import (
     solve_lbfgs,
     unflatten,
 )
-from sk_pwiser.linear_model._linear_base import Columns
+from sk_pwiser.linear_model._linear_base import read_targets
 
 N, P, RANK, LEVELS = 60, 5, 2, (3, 2)
 
@@ -29,18 +30,11 @@ def make_problem(
     labels = (X[:, :2] + rng.standard_normal((N, 2)) > 0).astype(float)
     weights = rng.uniform(0.5, 2.0, (N, 2))
     weights[rng.random((N, 2)) < 0.2] = 0.0
-    return CPProblem(
-        Columns(storage(X), X.mean(axis=0), np.ones(P)),
-        X.var(axis=0),
-        np.where(weights > 0, labels, np.nan),
-        weights,
-        codes,
-        levels,
-        np.array([0.2, -0.3]),
-        loss=loss,
-        alpha=0.7,
-        intercept_alpha=intercept_alpha,
+    targets = read_targets(np.where(weights > 0, labels, np.nan), "binary", "ignore")
+    settings = CPMultiTaskLogistic(
+        loss=loss, alpha=0.7, intercept_alpha=intercept_alpha
     )
+    return CPProblem(storage(X), targets, weights, codes, levels, settings)
 
 
 def make_factors(levels=LEVELS, seed=1):
