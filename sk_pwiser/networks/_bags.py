@@ -110,8 +110,8 @@ class TargetAttention(nn.Module):
     .. math:: a = w^T \operatorname{relu}(W [q, k, q - k, q \odot k, s, known] + b) + c
 
     The weights are not normalised, so that their sum measures how well the bag fits
-    the target. They start near 1 / `USUAL_ENTRIES`, so that the first sums are about means.
-    This is equation 3 of the Deep Interest Network (Zhou et al. 2018,
+    the target. They start near 1 / `USUAL_ENTRIES`, so that the first sums are about
+    means. This is equation 3 of the Deep Interest Network (Zhou et al. 2018,
     :arxiv:`1706.06978`) with other layers, and with ages.
     """
 
