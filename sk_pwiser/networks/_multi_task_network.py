@@ -188,8 +188,8 @@ class MultiTaskNetwork(nn.Module):
         if bags is not None:
             numeric = self.input_layer.with_sums(codes, numeric, bags)
         # Not a forward hook: torch.compile would compile it apart from `forward`.
-        # Users write `forward`, which has neither bags nor task spaces: both are added
-        # around it.
+        # `forward` is what users write, and knows neither bags nor task spaces: both
+        # are added around it.
         output = super().__call__(codes, numeric)
         if not isinstance(output, NetworkOutput):
             raise TypeError(

@@ -1,7 +1,5 @@
 """PWiseR and its term against sums over all pairs, and the strength of the term."""
 
-import itertools
-
 import numpy as np
 import pytest
 import torch
@@ -227,58 +225,6 @@ def test_the_pull_on_a_converted_row_is_proportional_to_its_weight():
     term, cross_entropy = pull_of_converted_rows(1000, 50, weight)
     assert_allclose(term, 2 * 0.3 * -weight[:50] / 1000, rtol=1e-9)
     assert_allclose(term, 2 * 0.3 * 2 * cross_entropy, rtol=1e-9)
-
-
-# Independence of how often converted rows are drawn.
-
-
-def batches(lower, converted, n, chances):
-    """Yield all batches of n rows with their probabilities.
-
-    A batch has v converted rows with probability `chances[v]`, drawn without
-    replacement like its other rows.
-    """
-    for n_converted, chance in chances.items():
-        choices = list(
-            itertools.product(
-                itertools.combinations(converted, n_converted),
-                itertools.combinations(lower, n - n_converted),
-            )
-        )
-        for v, c in choices:
-            yield [*v, *c], chance / len(choices)
-
-
-@every_surrogate
-def test_the_expected_gradient_does_not_depend_on_the_rate_in_the_batches(surrogate):
-    # Three rows convert and five do not; batches have four rows.
-    rng = np.random.default_rng(1)
-    logits = rng.normal(size=(8, 1))
-    y = np.array([[1.0]] * 3 + [[0.0]] * 5)
-    loss = PWiseR(["conversion"], pwiser_weight=1.0, surrogate=surrogate)
-
-    def expected_term(chances):
-        """Average the gradient of the term over all batches, weighted to be unbiased.
-
-        A converted row has the weight of its expected number of appearances in a
-        batch under uniform sampling, divided by that under `chances`.
-        """
-        rate = sum(v * chance for v, chance in chances.items()) / 4
-        weights = {1: (3 / 8) / rate, 0: (5 / 8) / (1 - rate)}
-        total = np.zeros((8, 1))
-        for rows, chance in batches(range(3, 8), range(3), 4, chances):
-            w = torch.tensor([weights[y[i, 0]] for i in rows], dtype=torch.float64)
-            both, base = (
-                loss_and_gradient(each, logits[rows], y[rows], w)[1]
-                for each in (loss, loss.base)
-            )
-            total[rows] += chance * (both - base)
-        return total
-
-    uniform = expected_term({0: 5 / 70, 1: 30 / 70, 2: 30 / 70, 3: 5 / 70})
-    assert abs(uniform).max() > 0.01
-    for chances in ({1: 1.0}, {2: 1.0}, {1: 0.5, 3: 0.5}, {0: 0.9, 1: 0.1}):
-        assert_allclose(expected_term(chances), uniform, rtol=1e-9, atol=1e-15)
 
 
 # The base loss, and the history.

@@ -21,13 +21,9 @@ from rewrites import (
     weights_of,
 )
 from scipy.special import expit
-from sklearn.metrics import roc_auc_score
 
-from sk_pwiser._training._criterion import MultiTaskCriterion
-from sk_pwiser.losses import BCE
 from sk_pwiser.networks import AITM, CTCL, Labels, NetworkSpec
 from sk_pwiser.networks._bottoms import consistency_loss
-from sk_pwiser.weighting import Equal
 
 
 def transfer(p, name, own, previous):
@@ -224,47 +220,3 @@ def test_one_task_has_no_neighbour(consistency):
     output = make(CTCL, 1, consistency=consistency, **UNITS)(*batch())
     assert output.extra_losses == {}
     assert output.logits.shape == (9, 1)
-
-
-def auc_of_the_task_with_few_labels(seed, **params):
-    """Train on 2000 labels of one task and 30 of another, its monotone function."""
-    torch.manual_seed(seed)
-    direction, codes = torch.randn(20), torch.empty(2000, 0, dtype=torch.int64)
-
-    def draw():
-        x = torch.randn(2000, 20)
-        z = 2 * x @ direction / direction.norm() + 1.5 * torch.sin(2 * x[:, 0])
-        p = torch.stack([z, 1.5 * z - 1], dim=1).sigmoid()
-        return x, (torch.rand(2000, 2) < p).float()
-
-    (x, y), (x_test, y_test) = draw(), draw()
-    weights = torch.ones(2000, 2)
-    weights[30:, 1] = 0
-    spec = NetworkSpec([], 20, 1, [0.5, 0.35])
-    units = {"bottom_units": (32,), "tower_units": (16,), "transfer_units": (8,)}
-    network = CTCL(spec, **units, **params)
-    criterion = MultiTaskCriterion(BCE(["a", "b"]), Equal(2))
-    optimizer = torch.optim.Adam(network.parameters(), lr=0.005)
-    for _ in range(60):
-        optimizer.zero_grad()
-        output = network(codes, x)
-        criterion.backward(output, y, weights, None, network.parameters())
-        optimizer.step()
-    logits = network.eval()(codes, x_test).logits.detach()
-    return roc_auc_score(y_test[:, 1], logits[:, 1])
-
-
-@pytest.mark.slow
-def test_consistency_helps_a_task_with_few_labels(consistency):
-    plain, helped = (
-        np.mean(
-            [
-                auc_of_the_task_with_few_labels(
-                    seed, consistency=consistency, consistency_weight=weight
-                )
-                for seed in range(4)
-            ]
-        )
-        for weight in (0, 1)
-    )
-    assert helped > plain + 0.02
