@@ -128,28 +128,6 @@ def test_full_rank_and_weak_penalty_are_separate_regressions():
         assert_allclose(model.intercept_[k], single.intercept_[0], atol=1e-3)
 
 
-def best_on_validation_rows(make, X, y):
-    """Return the fit with the best score on rows 600 to 1200, of several alphas."""
-    fits = [make(alpha).fit(X[:600], y[:600]) for alpha in (0.3, 1.0, 3.0, 10.0)]
-    return max(fits, key=lambda fit: fit.score(X[600:1200], y[600:1200]))
-
-
-@pytest.mark.parametrize("seed", range(2))
-def test_low_rank_beats_pooling_with_few_rows(seed):
-    X, market, Y = grid_data(n=4000, p=30, seed=seed)
-    data = np.column_stack([X, market])
-
-    def low_rank(alpha):
-        return CPMultiTaskLogistic(alpha=alpha, group_modes=[30], random_state=0)
-
-    def pooled(alpha):
-        return CPMultiTaskLogistic(alpha=alpha, random_state=0)
-
-    by_cell = best_on_validation_rows(low_rank, data, Y).score(data[1200:], Y[1200:])
-    by_event = best_on_validation_rows(pooled, X, Y).score(X[1200:], Y[1200:])
-    assert by_cell > by_event + 0.02
-
-
 def test_a_missing_label_is_a_label_without_effect():
     """Each label occurs once, in one of two copies of its row."""
     X, market, Y = grid_data(n=300)

@@ -278,16 +278,6 @@ def test_the_size_of_chunks_does_not_matter(surrogate, monkeypatch):
         assert_same(evaluate(*sides, 0.5, surrogate, path=path), expected)
 
 
-@every_surrogate
-def test_equal_calls_give_bitwise_equal_results(surrogate):
-    generator = torch.Generator().manual_seed(5)
-    higher, lower = (torch.randn(n, generator=generator) for n in (3_000, 40_000))
-    first = evaluate(higher, lower, 1.0, surrogate, dtype=torch.float32)
-    second = evaluate(higher, lower, 1.0, surrogate, dtype=torch.float32)
-    for a, b in zip(first, second, strict=True):
-        assert_array_equal(a, b)
-
-
 @every_path
 @every_surrogate
 def test_strided_scores(surrogate, path, monkeypatch):

@@ -100,26 +100,6 @@ def test_a_constant_added_to_one_label_in_a_context_changes_nothing(seed):
     )
 
 
-def test_a_constant_added_to_both_labels_of_a_row_changes_its_context():
-    # One logit per row does not determine it, and cross-entropy does not depend on it.
-    _, y, _, groups = random_batch(2)
-    columns = torch.zeros(20, 2, 2, dtype=torch.float64)
-    before = context_losses(columns, y, None, groups)
-    columns[0] += 1
-    others = groups == groups[0]
-    changed = (context_losses(columns, y, None, groups) != before).all(dim=1)
-    assert others.sum() > 1
-    assert changed.equal(others)
-
-
-def test_equal_logits_give_the_logarithm_of_the_context_size():
-    groups = torch.tensor([7, 7, 7, 3, 3, 9])
-    y = torch.tensor([[1.0], [0.0], [0.0], [1.0], [1.0], [0.0]])
-    losses = context_losses(torch.full((6, 1, 2), 4.0), y, None, groups)
-    expected = np.log([3, 3, 3, 2, 2, 1])
-    assert_allclose(losses.squeeze(1).numpy(), expected, rtol=1e-6)
-
-
 # Contexts.
 
 

@@ -68,23 +68,6 @@ def test_second_derivatives():
     assert torch.autograd.gradgradcheck(lambda z: loss(z, y, weight), z)
 
 
-@pytest.mark.parametrize("p", [0.01, 0.2, 0.5, 0.9])
-def test_the_minimiser_lies_nearer_to_one_half(p):
-    # Charoenphakdee et al. (2021): if the minimiser is p, the true rate is h(p) over
-    # h(p) + h(1 - p), with h(v) = v / ((1-v)^gamma - gamma (1-v)^(gamma-1) v log v).
-    gamma = 2.0
-
-    def h(v):
-        return v / ((1 - v) ** gamma - gamma * (1 - v) ** (gamma - 1) * v * np.log(v))
-
-    rate = h(p) / (h(p) + h(1 - p))
-    z = torch.full((2, 1), np.log(p / (1 - p)), dtype=torch.float64, requires_grad=True)
-    y = torch.tensor([[1.0], [0.0]])
-    Focal(["click"], gamma=gamma)(z, y, torch.tensor([rate, 1 - rate])).sum().backward()
-    assert z.grad.sum().item() == pytest.approx(0, abs=1e-8)
-    assert abs(p - 0.5) < abs(rate - 0.5) or p == rate == 0.5
-
-
 # The penalty.
 
 

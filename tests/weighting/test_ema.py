@@ -119,17 +119,3 @@ def test_powers_of_two_do_not_change_a_bit_of_the_network(rate):
     plain = fit(1.0, rate=rate)
     assert changed_names(plain, fit(2.0**10, rate=rate)) == []
     assert changed_names(plain, fit(2.0**-10, rate=rate)) == []
-
-
-def test_the_scale_of_a_loss_has_no_influence():
-    plain, large = fit(1.0), fit(1000.0)
-    assert_allclose(large.predict_proba(X), plain.predict_proba(X), rtol=1e-3)
-    assert_allclose(
-        1000 * np.array(large.history_[:, "train_weight_conversion"]),
-        plain.history_[:, "train_weight_conversion"],
-        rtol=1e-3,
-    )
-    # It has one if the plain sum of the losses is minimised.
-    equal, large = fit(1.0, "equal"), fit(1000.0, "equal")
-    assert changed_names(equal, large)
-    assert not np.allclose(large.predict_proba(X), equal.predict_proba(X), rtol=0.02)

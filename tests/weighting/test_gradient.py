@@ -103,20 +103,6 @@ def network_and_losses(name, device, cardinalities=(2 * LARGE_TABLE, 3)):
     return network, losses.mean(dim=0)
 
 
-@pytest.mark.parametrize("name", ["shared_bottom", "mmoe", "single_task"])
-@pytest.mark.parametrize("skips_rows", [True, False])
-def test_weights_of_1_are_the_plain_backward_pass(name, skips_rows, device):
-    network, losses = network_and_losses(name, device)
-    parameters = list(network.parameters())
-    expected = gradients_of(losses.sum(), parameters)
-    weighting = Given(3, [1.0, 1.0, 1.0])
-    weighting.skips_rows = skips_rows
-    weighting.backward(losses, None, parameters)
-    for p, gradient in zip(parameters, expected, strict=True):
-        assert p.grad.shape == p.shape
-        torch.testing.assert_close(p.grad, gradient, rtol=1e-5, atol=1e-7)
-
-
 @pytest.mark.parametrize("skips_rows", [True, False])
 def test_a_network_tensor_by_tensor(skips_rows, device):
     network, losses = network_and_losses("shared_bottom", device)

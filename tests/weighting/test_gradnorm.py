@@ -101,18 +101,6 @@ def test_initial_losses_are_the_means_of_the_first_epoch_without_losses_of_0():
     assert weighting.initial_losses.tolist() == [1.5, 6, 1]
 
 
-def test_the_history_of_an_estimator_contains_the_weights():
-    model = small(weighting="gradnorm", max_epochs=10, batch_size=len(X)).fit(X, Y)
-    columns = ["train_weight_click", "train_weight_conversion"]
-    weights = np.array([model.history_[:, column] for column in columns])
-    assert_allclose(weights[:, 0], 1)
-    assert_allclose(weights.sum(axis=0), 2, rtol=1e-5)
-    assert (np.abs(np.diff(weights)) > 1e-4).all()
-    initial = model.net_.criterion_.weighting.initial_losses
-    model.partial_fit(X, Y)
-    assert model.net_.criterion_.weighting.initial_losses.tolist() == initial.tolist()
-
-
 def entropy(rate):
     return -rate * np.log(rate) - (1 - rate) * np.log1p(-rate)
 
