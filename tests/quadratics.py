@@ -28,18 +28,6 @@ def descend(weighting, scales=(1.0, 1.0), n_steps=300, lr=0.1, decay=0.0):
     return torch.stack(path)
 
 
-def shortest_mean(theta):
-    """Return the length of the shortest convex combination of both gradients.
-
-    The unit is the length of the longer gradient. The value is 0 at Pareto-stationary
-    points, at which no step decreases both losses.
-    """
-    gradients = torch.einsum("kij,kj->ki", CURVATURES, theta - OPTIMA)
-    shares = torch.linspace(0, 1, 100_001, dtype=torch.float64).unsqueeze(1)
-    means = shares * gradients[0] + (1 - shares) * gradients[1]
-    return (means.norm(dim=1).min() / gradients.norm(dim=1).max()).item()
-
-
 class Scaled(BCE):
     """Cross-entropy with a factor on the loss of the second task."""
 

@@ -53,6 +53,7 @@ from sk_pwiser.networks import (
     Labels,
     MultiTaskNetwork,
     NetworkSpec,
+    random_inputs,
 )
 from sk_pwiser.weighting import WEIGHTINGS, TaskWeighting, as_weighting
 
@@ -165,7 +166,7 @@ def _check_network(
         with _named_allocations(settings):
             network = kind(spec, **own)
         # Raises the error of a loss without `row_losses` if the network calls them.
-        output = network.eval()(*network._random_inputs(2))
+        output = network.eval()(*random_inputs(network, 2))
         labels = Labels(torch.zeros_like(output.logits), None, loss.row_losses)
         for term in output.extra_losses.values():
             if callable(term):

@@ -24,6 +24,7 @@ from sk_pwiser.export._network import (
     fitted_result,
     market_of,
 )
+from sk_pwiser.networks import random_inputs
 
 # Since 2.9, `dynamo=True` is the default of PyTorch. Older releases have this exporter,
 # too, but as an experiment: they use the former one, which newer ones will remove.
@@ -253,7 +254,7 @@ def _exporter_of_torch():
 
 
 def _example_inputs(network, n_rows):
-    codes, numeric, bags = network.network._random_inputs(n_rows)
+    codes, numeric, bags = random_inputs(network.network, n_rows)
     inputs = {"codes": codes.numpy(), "numeric": numeric.numpy()}
     if network.takes_shifts:
         inputs["shifts"] = np.ones((n_rows, network.network.n_tasks))

@@ -22,14 +22,11 @@ from sk_pwiser.linear_model._cp_problem import (
     solve_lbfgs,
 )
 from sk_pwiser.linear_model._linear_base import (
-    Columns,
     LinearPredictions,
     find_constant_tasks,
     label_weights,
     read_features,
     read_targets,
-    smoothed_log_odds,
-    weighted_moments,
 )
 
 SOLVERS = {"lbfgs": solve_lbfgs, "als": solve_als}
@@ -229,7 +226,7 @@ class CPMultiTaskLogistic(LinearPredictions, ClassifierMixin, BaseEstimator):
         encoder = fit_levels(self.group_modes, levels)
         codes = self._codes(encoder, levels, features)
         n_levels = [] if encoder is None else list(map(len, encoder.categories_))
-        problem = self._problem(features, targets, weights, codes, n_levels)
+        problem = CPProblem(features, targets, weights, codes, n_levels, self)
         factors, values, n_iter = self._best_of_starts(problem)
         validate_data(self, X, skip_check_array=True)
         return self._set_result(targets, encoder, problem, factors, values[-1], n_iter)
@@ -269,28 +266,6 @@ class CPMultiTaskLogistic(LinearPredictions, ClassifierMixin, BaseEstimator):
         for name, known, column in zip(*given, strict=True):
             check_same_kind(f"The column {name!r} of group_modes", set(column), known)
         return encoder.transform(levels)
-
-    def _problem(self, features, targets, weights, codes, n_levels):
-        mean, variances = weighted_moments(
-            features, weights.sum(axis=1) + np.finfo(float).tiny
-        )
-        # The penalty of the intercepts then draws rare cells to the rate of the event,
-        # not to 1/2.
-        offsets = smoothed_log_odds(targets, weights)
-        if self.loss == "squared_error":
-            offsets = np.tanh(offsets / 2)  # 2 p - 1
-        return CPProblem(
-            Columns(features, mean, np.ones_like(mean)),
-            variances,
-            targets.values,
-            weights,
-            codes,
-            n_levels,
-            offsets,
-            loss=self.loss,
-            alpha=self.alpha,
-            intercept_alpha=self.intercept_alpha,
-        )
 
     def _best_of_starts(self, problem):
         """Return the fit with the lowest objective."""

@@ -20,6 +20,11 @@ from scipy.special import expit
 from sklearn.exceptions import ConvergenceWarning
 
 from sk_pwiser._utils import warn_user
+from sk_pwiser.linear_model._linear_base import (
+    Columns,
+    smoothed_log_odds,
+    weighted_moments,
+)
 
 # Relative residual at which conjugate gradients end, so that steps are nearly exact.
 CG_TOLERANCE = 1e-12
@@ -87,31 +92,26 @@ def unflatten(vector, arrays):
 class CPProblem:
     """The objective: loss of the given rows plus penalties of the factors.
 
-    `labels` are 0 and 1, NaN where the weight is 0; `codes` are the levels of the group
-    modes, (n_samples, n_group_modes), and `offsets` the constants of the tasks.
+    `codes` are the levels of the group modes, (n_samples, n_group_modes), and
+    `settings` is an estimator with the loss and the strengths of the penalties.
     """
 
-    def __init__(
-        self,
-        columns,
-        variances,
-        labels,
-        weights,
-        codes,
-        n_levels,
-        offsets,
-        *,
-        loss,
-        alpha,
-        intercept_alpha,
-    ):
-        self.columns, self.variances = columns, variances
+    def __init__(self, X, targets, weights, codes, n_levels, settings):
+        mean, self.variances = weighted_moments(
+            X, weights.sum(axis=1) + np.finfo(float).tiny
+        )
+        self.columns = Columns(X, mean, np.ones_like(mean))
         self.weights, self.codes = weights, codes
-        self.labels = np.nan_to_num(labels)
-        self.offsets, self.loss = offsets, loss
-        self.n_levels = tuple(n_levels)
+        self.labels = np.nan_to_num(targets.values)
+        self.loss, self.n_levels = settings.loss, tuple(n_levels)
+        # The penalty of the intercepts then draws rare cells to the rate of the event,
+        # not to 1/2.
+        self.offsets = smoothed_log_odds(targets, weights)
+        if self.loss == "squared_error":
+            self.offsets = np.tanh(self.offsets / 2)  # 2 p - 1
         # In the order of the blocks: the loadings, the modes and the intercepts.
-        self.penalties = [alpha] * (2 + len(self.n_levels)) + [intercept_alpha]
+        n_modes = 1 + len(self.n_levels)
+        self.penalties = [settings.alpha] * (1 + n_modes) + [settings.intercept_alpha]
         self.cells = cell_of(codes, self.n_levels)
         n_cells = int(np.prod(self.n_levels, dtype=int))
         self._sum_cells = indicators(self.cells, n_cells)

@@ -65,14 +65,9 @@ class PairSums(NamedTuple):
     lower_gradient: Tensor
 
 
-def surrogate_value(violation: Tensor, surrogate: str) -> Tensor:
-    """Apply the surrogate h to u = margin - (higher score - lower score)."""
-    if surrogate == "hinge":
-        return torch.relu(violation)
-    if surrogate == "squared_hinge":
-        return torch.relu(violation).square()
-    # log(1 + exp(u)); torch's softplus is linear above u = 20, this is exact.
-    return -torch.nn.functional.logsigmoid(-violation)
+def softplus(z: Tensor) -> Tensor:
+    """Return log(1 + exp(z)); torch's own is linear above z = 20, this is exact."""
+    return -F.logsigmoid(-z)
 
 
 def brute_force_sums(
@@ -105,20 +100,11 @@ def brute_force_sums(
 def _value_and_slope(violation: Tensor, surrogate: str) -> tuple[Tensor, Tensor]:
     """Return h(u) and h'(u); the slope at a kink is 0."""
     if surrogate == "logistic":
-        return surrogate_value(violation, surrogate), torch.sigmoid(violation)
+        return softplus(violation), torch.sigmoid(violation)
     active = violation.relu_()
     if surrogate == "hinge":
         return active, active.sign()
     return active.square(), active.mul_(2)
-
-
-class ActivePairs(NamedTuple):
-    """The active pairs: for each lower score the first of the sorted higher scores."""
-
-    order: Tensor  # (n_higher,) indices that sort the higher scores
-    gaps: Tensor  # (n_higher - 1,) between neighbours in that order
-    n_active: Tensor  # (n_lower,) number of active scores, the first in that order
-    violation: Tensor  # (n_lower,) u of the last active score; not positive if none
 
 
 def inactive_bound(higher: Tensor, margin: float) -> Tensor:
@@ -140,30 +126,9 @@ def inactive_bound(higher: Tensor, margin: float) -> Tensor:
     return bound
 
 
-def find_active_pairs(higher: Tensor, lower: Tensor, margin: float) -> ActivePairs:
-    """Sort the higher scores and count the active ones for each lower score."""
-    ordered, order = torch.sort(higher)
-    bound = inactive_bound(ordered, margin)
-    n_active = torch.searchsorted(bound, lower, out_int32=True)
-    # Entry k of the padded scores is the last of the first k; for k = 0 any finite
-    # score serves.
-    last_active = torch.cat((ordered[:1], ordered)).index_select(0, n_active)
-    violation = last_active.sub_(lower).neg_().add_(margin)
-    return ActivePairs(order, ordered.diff(), n_active, violation)
-
-
-def running_weight(weight: Tensor) -> Tensor:
-    """Return S0: entry k is the sum of the first k weights, k = 0..n."""
-    sums = weight.new_zeros(weight.numel() + 1)
-    torch.cumsum(weight, 0, out=sums[1:])
-    return sums
-
-
 def running_distance(gaps: Tensor, step: Tensor) -> Tensor:
     """Return the running sum of gap * step for k = 0..n; it is 0 up to k = 1."""
-    sums = gaps.new_zeros(gaps.numel() + 2)
-    torch.cumsum(gaps * step[1:-1], 0, out=sums[2:])
-    return sums
+    return F.pad((gaps * step[1:-1]).cumsum(0), (2, 0))
 
 
 def bin_sums(n_active: Tensor, values: Tensor, n_bins: int) -> Tensor:
@@ -177,11 +142,6 @@ def sums_from_right(values: Tensor) -> Tensor:
     return values.flip(0).cumsum(0).flip(0)
 
 
-def unsort(values: Tensor, order: Tensor) -> Tensor:
-    """Invert the sorting by `order`."""
-    return torch.empty_like(values).index_copy_(0, order, values)
-
-
 def hinge_sums(
     higher: Tensor,
     lower: Tensor,
@@ -191,13 +151,20 @@ def hinge_sums(
     squared: bool = False,
 ) -> PairSums:
     """Sum w_v w_c max(margin - (v - c), 0), or its square, and return the gradients."""
-    pairs = find_active_pairs(higher, lower, margin)
-    gaps, n_active = pairs.gaps, pairs.n_active
-    weight = higher_weight.index_select(0, pairs.order)
-    s0 = running_weight(weight)
+    ordered, order = torch.sort(higher)
+    # The active scores of a lower score are the first n_active in this order.
+    bound = inactive_bound(ordered, margin)
+    n_active = torch.searchsorted(bound, lower, out_int32=True)
+    # u_k, the violation of the last of them. Entry k of the padded scores is the last
+    # of the first k; for k = 0 any finite score serves.
+    last_active = torch.cat((ordered[:1], ordered)).index_select(0, n_active)
+    violation = last_active.sub_(lower).neg_().add_(margin)
+    gaps, weight = ordered.diff(), higher_weight.index_select(0, order)
+    # S0 and S1 of the first k scores, k = 0..n.
+    s0 = F.pad(weight.cumsum(0), (1, 0))
     s1 = running_distance(gaps, s0)
     b0 = bin_sums(n_active, lower_weight, s0.numel())
-    moment = pairs.violation * lower_weight
+    moment = violation * lower_weight
     b1 = bin_sums(n_active, moment, s0.numel())
     lower_gradient = s0.index_select(0, n_active)
     if not squared:
@@ -206,16 +173,17 @@ def hinge_sums(
         higher_gradient = sums_from_right(b0[1:]).mul_(weight).neg_()
         lower_gradient.mul_(lower_weight)
     else:
-        b2 = bin_sums(n_active, moment.mul_(pairs.violation), s0.numel())
+        b2 = bin_sums(n_active, moment.mul_(violation), s0.numel())
         s2 = running_distance(gaps, 2 * s1 + F.pad(gaps, (1, 1)) * s0)
         # The second equation at the top, summed over the lower scores.
         value = torch.dot(s2, b0) + 2 * torch.dot(s1, b1) + torch.dot(s0, b2)
         distance = b1[1:].clone()
         distance[:-1].add_(sums_from_right(b0[1:])[1:].mul_(gaps))
         higher_gradient = sums_from_right(distance).mul_(weight).mul_(-2.0)
-        lower_gradient.mul_(pairs.violation).add_(s1.index_select(0, n_active))
+        lower_gradient.mul_(violation).add_(s1.index_select(0, n_active))
         lower_gradient.mul_(lower_weight).mul_(2.0)
-    return PairSums(value, unsort(higher_gradient, pairs.order), lower_gradient)
+    unsorted = torch.empty_like(higher_gradient).index_copy_(0, order, higher_gradient)
+    return PairSums(value, unsorted, lower_gradient)
 
 
 def joint_hinge_sums(
@@ -400,7 +368,7 @@ def _node_sums(mass: Tensor) -> tuple[Tensor, Tensor]:
     z = _coordinates(1 - 2 * BLOCK_NODES, 2 * BLOCK_NODES, mass)
     values, slopes = (
         (near @ kernel.unfold(0, 3 * BLOCK_NODES, 1).T).flip(1)
-        for kernel in (surrogate_value(z, "logistic"), torch.sigmoid(z))
+        for kernel in (softplus(z), torch.sigmoid(z))
     )
     if len(blocks) > 2:
         _add_far_blocks(blocks, values, slopes)

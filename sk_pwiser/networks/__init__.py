@@ -17,6 +17,7 @@ from sk_pwiser.networks._multi_task_network import (
     MultiTaskNetwork,
     NetworkOutput,
 )
+from sk_pwiser.networks._multi_task_network import random_inputs as random_inputs
 from sk_pwiser.networks._spec import SHARED_PARAMS, TASK_SPACES, NetworkSpec
 
 NETWORKS: dict[str, type[MultiTaskNetwork]] = {

@@ -21,7 +21,7 @@ class Bags(NamedTuple):
         The vector that each entry selects, counted over all bags: those of the second
         bag follow those of the first.
     weights : float32 Tensor of shape (n_entries,), default=None
-        Weights of the entries; None if all are 1.
+        Weights of the entries. With None, all are 1.
     ages : float32 Tensor of shape (n_entries,), default=None
         Scaled ages of the entries, NaN if unknown; None if no bag has ages.
 
@@ -109,9 +109,9 @@ class TargetAttention(nn.Module):
 
     .. math:: a = w^T \operatorname{relu}(W [q, k, q - k, q \odot k, s, known] + b) + c
 
-    The weights are not normalised, so that their sum tells how well the bag fits the
-    target. They start near 1 / `USUAL_ENTRIES`, so that the first sums are about means.
-    This is equation 3 of the Deep Interest Network (Zhou et al. 2018,
+    The weights are not normalised, so that their sum measures how well the bag fits
+    the target. They start near 1 / `USUAL_ENTRIES`, so that the first sums are about
+    means. This is equation 3 of the Deep Interest Network (Zhou et al. 2018,
     :arxiv:`1706.06978`) with other layers, and with ages.
     """
 
@@ -181,7 +181,7 @@ class BagEmbeddings(nn.Module):
         own_starts = _own_starts(bags)
         has_column = torch.tensor([bag.column is not None for bag in bags])
         self.register_buffer("is_shared", has_column, persistent=False)
-        # Their values are set by `set_columns`, which knows the tables of the columns.
+        # `set_columns` sets their values, from the tables of the columns.
         for name in ("starts", "unseen", "own_starts", "rows"):
             self.register_buffer(name, own_starts[:-1], persistent=False)
         self.embeddings = nn.ModuleList(

@@ -344,8 +344,7 @@ class InputLayer(nn.Module):
                 unseen_code=spec.unseen_code,
                 dropouts=dropouts[n_columns:],
             )
-            # Bags may share the embeddings of columns, so they need to know where these
-            # begin.
+            # Bags may share the embeddings of columns: they read the columns' offsets.
             self.bags.set_columns(spec.bags, self.offsets)
         self.gates = nn.ModuleList()
         if features := spec.domain_features:
@@ -433,7 +432,7 @@ class InputLayer(nn.Module):
     def with_sums(self, codes: Tensor, numeric: Tensor, bags: Bags) -> Tensor:
         """Put the sums over bags before the numeric inputs.
 
-        Networks pass both on together, so that their `forward` need not know bags.
+        Networks pass both on together, so that their `forward` takes no bags.
         """
         assert self.bags is not None
         targets = None

@@ -13,7 +13,8 @@ from sk_pwiser.networks._layers import Linear
 class Interaction(nn.Module):
     """Base class: maps a dense input to one of `width` columns.
 
-    The columns of the input are the embeddings of category columns, whose `widths` are
+    It is built from `widths, embedding_dim, n_numeric` and `options`, by name. The
+    columns of the input are the embeddings of category columns, whose `widths` are
     at most `embedding_dim`, the sums over bags, and `n_numeric` numbers. `options` are
     fields of the specification.
     """
@@ -21,11 +22,6 @@ class Interaction(nn.Module):
     width: int
     needs_equal_widths = False
     options: tuple[str, ...] = ()
-
-    def __init__(
-        self, widths: Sequence[int], embedding_dim: int, n_numeric: int, **options: int
-    ) -> None:
-        super().__init__()
 
 
 class CrossNetwork(Interaction):
@@ -45,7 +41,7 @@ class CrossNetwork(Interaction):
         n_cross_layers: int = 1,
         cross_rank: int | None = None,
     ) -> None:
-        super().__init__(widths, embedding_dim, n_numeric)
+        super().__init__()
         self.width = sum(widths) + n_numeric
         layers = [CrossLayer(self.width, cross_rank) for _ in range(n_cross_layers)]
         self.layers = nn.ModuleList(layers)
@@ -97,7 +93,7 @@ class FactorizationMachine(Interaction):
     def __init__(
         self, widths: Sequence[int], embedding_dim: int, n_numeric: int
     ) -> None:
-        super().__init__(widths, embedding_dim, n_numeric)
+        super().__init__()
         self.fields = (len(widths), embedding_dim)
         self.n_embedded = len(widths) * embedding_dim
         self.width = self.n_embedded + n_numeric + embedding_dim

@@ -341,31 +341,6 @@ class MultiTaskNetwork(nn.Module):
         self.spec = replace(self.spec, cardinalities=list(cardinalities), bags=bags)
         self.input_layer.set_tables(cardinalities, weights, bags, bag_weights)
 
-    def _random_inputs(self, n_rows: int) -> tuple[Tensor, Tensor, Bags | None]:
-        """Return inputs for `__call__`, with two entries per bag."""
-        spec, random = self.spec, torch.Generator().manual_seed(0)
-        sizes = torch.tensor(spec.cardinalities, dtype=torch.float64)
-        # float64: in float32 a share near 1 could round up to the cardinality itself.
-        shares = torch.rand(n_rows, len(sizes), generator=random, dtype=torch.float64)
-        numeric = torch.randn(n_rows, spec.n_numeric, generator=random)
-        # Inputs with bins are positions from 0 to the number of bins.
-        n_bins = torch.tensor([*spec.numeric_bins] or [0] * spec.n_numeric)
-        positions = n_bins * torch.rand(numeric.shape, generator=random)
-        numeric = torch.where(n_bins > 0, positions, numeric)
-        device, bags = self.input_layer.offsets.device, None
-        if spec.bags:
-            n_entries = 2 * n_rows * len(spec.bags)
-            has_ages = any(bag.has_ages for bag in spec.bags)
-            # The last vector of a bag, to which attention applies.
-            last = torch.tensor([bag.n_vectors for bag in spec.bags]).cumsum(0) - 1
-            bags = Bags(
-                torch.arange(0, n_entries + 1, 2),
-                last.repeat_interleave(2).repeat(n_rows),
-                torch.ones(n_entries),
-                torch.zeros(n_entries) if has_ages else None,
-            ).to(device)
-        return (shares * sizes).long().to(device), numeric.to(device), bags
-
     @property
     def base_logits(self) -> Tensor:
         """Initial output biases in the task space, float32 of shape (n_tasks,)."""
@@ -395,3 +370,32 @@ class MultiTaskNetwork(nn.Module):
             and extra losses.
         """
         raise NotImplementedError(f"{type(self).__name__} must define forward.")
+
+
+def random_inputs(
+    network: MultiTaskNetwork, n_rows: int
+) -> tuple[Tensor, Tensor, Bags | None]:
+    """Return inputs for a call of a network, with two entries per bag."""
+    spec, random = network.spec, torch.Generator().manual_seed(0)
+    device = network.input_layer.offsets.device
+    sizes = torch.tensor(spec.cardinalities, dtype=torch.float64)
+    # float64: in float32 a share near 1 could round up to the cardinality itself.
+    shares = torch.rand(n_rows, len(sizes), generator=random, dtype=torch.float64)
+    numeric = torch.randn(n_rows, spec.n_numeric, generator=random)
+    # Inputs with bins are positions from 0 to the number of bins.
+    n_bins = torch.tensor([*spec.numeric_bins] or [0] * spec.n_numeric)
+    positions = n_bins * torch.rand(numeric.shape, generator=random)
+    numeric = torch.where(n_bins > 0, positions, numeric)
+    bags = None
+    if spec.bags:
+        n_entries = 2 * n_rows * len(spec.bags)
+        has_ages = any(bag.has_ages for bag in spec.bags)
+        # The last vector of a bag, to which attention applies.
+        last = torch.tensor([bag.n_vectors for bag in spec.bags]).cumsum(0) - 1
+        bags = Bags(
+            torch.arange(0, n_entries + 1, 2),
+            last.repeat_interleave(2).repeat(n_rows),
+            torch.ones(n_entries),
+            torch.zeros(n_entries) if has_ages else None,
+        ).to(device)
+    return (shares * sizes).long().to(device), numeric.to(device), bags

@@ -13,7 +13,7 @@ from sk_pwiser._table._labels import check_targets
 from sk_pwiser._table._target_statistics import TargetStatistics
 from sk_pwiser._table._weights_and_groups import check_match, n_rows
 from sk_pwiser._utils import equal
-from sk_pwiser.networks import SHARED_PARAMS
+from sk_pwiser.networks import SHARED_PARAMS, random_inputs
 from sk_pwiser.weighting import depends_on
 
 # Number of random rows that show which parameters a task depends on. For a single row,
@@ -374,7 +374,7 @@ def _only_tasks(network, task_names):
     network.eval()
     try:
         with torch.enable_grad():
-            codes, numeric, bags = network._random_inputs(N_PROBES)
+            codes, numeric, bags = random_inputs(network, N_PROBES)
             if bags is not None:
                 numeric = network.input_layer.with_sums(codes, numeric, bags)
             # Not __call__, which composes the heads of a chain.

@@ -270,12 +270,8 @@ class MetaBalance(GradientWeighting):
         if n_missing > 0:
             new = current.new_zeros(n_missing, self.n_tasks)
             self.lengths = torch.cat([self.lengths.to(new), new])
-        before = self.lengths[rows].to(current)
-        lengths = torch.where(before > 0, before, current)
-        moved = lengths.lerp(current, 1 - self.decay)
-        moved = torch.where(current > 0, moved, before)
+        lengths, moved = average_lengths(self.lengths[rows], current, self.decay)
         self.lengths[rows] = moved.to(self.lengths.dtype)
-        lengths = lengths.maximum(current / LONGEST)
         is_known = lengths > 0
         target_lengths = lengths[:, self.target].unsqueeze(1)
         ratios = torch.where(
@@ -298,6 +294,21 @@ class MetaBalance(GradientWeighting):
 
 # A gradient is lengthened to at most this multiple of the average that it approaches.
 LONGEST = 100.0
+
+
+def average_lengths(
+    averages: Tensor, current: Tensor, decay: float
+) -> tuple[Tensor, Tensor]:
+    """Return the lengths to divide by in a batch, and the averages after it.
+
+    An average of 0 has not begun. It begins with the first length above 0, excludes the
+    current batch and skips batches without a gradient.
+    """
+    averages = averages.to(current)
+    lengths = torch.where(averages > 0, averages, current)
+    moved = lengths.lerp(current, 1 - decay)
+    moved = torch.where(current > 0, moved, averages)
+    return lengths.maximum(current / LONGEST), moved
 
 
 class GradCraft(GradientWeighting):
@@ -391,11 +402,9 @@ class GradCraft(GradientWeighting):
 
     def weigh(self, gram: Tensor) -> Tensor:
         """Return the weights of the original gradients in the step, `(n_tasks,)`."""
-        norms, before = gram.diagonal().sqrt(), self.lengths.to(gram)
-        lengths = torch.where(before > 0, before, norms)
-        moved = lengths.lerp(norms, 1 - self.decay)
-        self.lengths.copy_(torch.where(norms > 0, moved, before))
-        lengths = lengths.maximum(norms / LONGEST)
+        norms = gram.diagonal().sqrt()
+        lengths, moved = average_lengths(self.lengths, norms, self.decay)
+        self.lengths.copy_(moved)
         ratios = torch.where(lengths > 0, lengths.max() / lengths, 1.0)
         scales = self.relax * ratios + (1 - self.relax)
         return scales * without_conflicts(gram * scales.outer(scales), self.epsilon)

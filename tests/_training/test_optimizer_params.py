@@ -17,6 +17,7 @@ from sk_pwiser.networks import (
     NetworkOutput,
     NetworkSpec,
     SingleTask,
+    random_inputs,
 )
 from sk_pwiser.weighting import Uncertainty
 from sk_pwiser.weighting._gradient import depends_on
@@ -191,7 +192,7 @@ def test_all_parameters_of_a_rare_task_have_less_decay():
     names, parameters = zip(*network.named_parameters(), strict=True)
     for parameter in parameters:
         torch.nn.init.normal_(parameter, std=0.1)
-    logits = network(*network._random_inputs(50)).logits.sum(dim=0)
+    logits = network(*random_inputs(network, 50)).logits.sum(dim=0)
     is_rare = depends_on(logits, 1, parameters)
     assert is_rare == [not each for each in depends_on(logits, 0, parameters)]
     params = {"embedding_lr": None, "embedding_weight_decay": None}

@@ -107,17 +107,6 @@ def test_unseen_and_missing_levels_take_the_mean():
         model.predict_proba(data.assign(market=market))
 
 
-def test_the_scale_of_the_factors_does_not_matter():
-    X, market, Y = grid_data()
-    data = table(X, market)
-    model = CPMultiTaskLogistic(group_modes=["market"], random_state=0).fit(data, Y)
-    before = model.predict_proba(data)
-    c = np.array([2.0, -0.3])
-    model.loadings_ = model.loadings_ * c
-    model.factors_["market"] = model.factors_["market"] / c
-    assert_allclose(model.predict_proba(data), before)
-
-
 @pytest.mark.parametrize("solver", ["als", "lbfgs"])
 def test_one_cell_is_a_ridge_regression(solver):
     """L u with |L|^2 + |u|^2 penalised is ridge with alpha / |u|^2, given u."""
@@ -137,28 +126,6 @@ def test_full_rank_and_weak_penalty_are_separate_regressions():
         single = LogisticRegression(C=np.inf, tol=1e-9, max_iter=1000).fit(X, Y[:, k])
         assert_allclose(model.coef_[k], single.coef_[0], atol=1e-3)
         assert_allclose(model.intercept_[k], single.intercept_[0], atol=1e-3)
-
-
-def best_on_validation_rows(make, X, y):
-    """Return the fit with the best score on rows 600 to 1200, of several alphas."""
-    fits = [make(alpha).fit(X[:600], y[:600]) for alpha in (0.3, 1.0, 3.0, 10.0)]
-    return max(fits, key=lambda fit: fit.score(X[600:1200], y[600:1200]))
-
-
-@pytest.mark.parametrize("seed", range(2))
-def test_low_rank_beats_pooling_with_few_rows(seed):
-    X, market, Y = grid_data(n=4000, p=30, seed=seed)
-    data = np.column_stack([X, market])
-
-    def low_rank(alpha):
-        return CPMultiTaskLogistic(alpha=alpha, group_modes=[30], random_state=0)
-
-    def pooled(alpha):
-        return CPMultiTaskLogistic(alpha=alpha, random_state=0)
-
-    by_cell = best_on_validation_rows(low_rank, data, Y).score(data[1200:], Y[1200:])
-    by_event = best_on_validation_rows(pooled, X, Y).score(X[1200:], Y[1200:])
-    assert by_cell > by_event + 0.02
 
 
 def test_a_missing_label_is_a_label_without_effect():

@@ -6,6 +6,7 @@ from numpy.testing import assert_allclose
 from scipy import sparse
 from scipy.optimize import check_grad
 
+from sk_pwiser.linear_model import CPMultiTaskLogistic
 from sk_pwiser.linear_model._cp_problem import (
     CPProblem,
     Factors,
@@ -15,7 +16,7 @@ from sk_pwiser.linear_model._cp_problem import (
     solve_lbfgs,
     unflatten,
 )
-from sk_pwiser.linear_model._linear_base import Columns
+from sk_pwiser.linear_model._linear_base import read_targets
 
 N, P, RANK, LEVELS = 60, 5, 2, (3, 2)
 
@@ -29,18 +30,11 @@ def make_problem(
     labels = (X[:, :2] + rng.standard_normal((N, 2)) > 0).astype(float)
     weights = rng.uniform(0.5, 2.0, (N, 2))
     weights[rng.random((N, 2)) < 0.2] = 0.0
-    return CPProblem(
-        Columns(storage(X), X.mean(axis=0), np.ones(P)),
-        X.var(axis=0),
-        np.where(weights > 0, labels, np.nan),
-        weights,
-        codes,
-        levels,
-        np.array([0.2, -0.3]),
-        loss=loss,
-        alpha=0.7,
-        intercept_alpha=intercept_alpha,
+    targets = read_targets(np.where(weights > 0, labels, np.nan), "binary", "ignore")
+    settings = CPMultiTaskLogistic(
+        loss=loss, alpha=0.7, intercept_alpha=intercept_alpha
     )
+    return CPProblem(storage(X), targets, weights, codes, levels, settings)
 
 
 def make_factors(levels=LEVELS, seed=1):
@@ -172,32 +166,3 @@ def test_both_solvers_find_the_same_minimum():
     at_once, other, _ = solve_lbfgs(problem, by_steps, max_iter=5000, tol=1e-10)
     assert_allclose(values[-1], other[-1], rtol=1e-9)
     assert_allclose(problem.linear(at_once), problem.linear(by_steps), atol=1e-4)
-
-
-def test_renamed_levels_permute_the_factors():
-    problem, factors = make_problem("log_loss"), make_factors()
-    renamed = make_problem("log_loss")
-    order = np.array([2, 0, 1])  # new level j was level order[j]
-    codes = problem.codes.copy()
-    codes[:, 0] = np.argsort(order)[codes[:, 0]]
-    renamed = CPProblem(
-        problem.columns,
-        problem.variances,
-        problem.labels,
-        problem.weights,
-        codes,
-        LEVELS,
-        problem.offsets,
-        loss="log_loss",
-        alpha=0.7,
-        intercept_alpha=0.5,
-    )
-    start = Factors(
-        factors.loadings,
-        [factors.modes[0], factors.modes[1][order], factors.modes[2]],
-        factors.intercepts.reshape(2, *LEVELS)[:, order].reshape(2, -1),
-    )
-    plain, _, _ = solve_lbfgs(problem, factors, max_iter=5000, tol=1e-9)
-    permuted, _, _ = solve_lbfgs(renamed, start, max_iter=5000, tol=1e-9)
-    assert_allclose(permuted.modes[1], plain.modes[1][order], atol=1e-5)
-    assert_allclose(permuted.loadings, plain.loadings, atol=1e-5)

@@ -49,16 +49,6 @@ def test_the_last_fit_is_that_of_the_chosen_alpha():
     assert_allclose(model.coef_, plain.fit(X, y).coef_, atol=1e-7)
 
 
-def test_it_finds_more_than_a_single_large_penalty():
-    X, y = mixed_problem(n=300)
-    model = MultiTaskSparseLinearCV(
-        task_types=MIXED, missing_labels="ignore", random_state=0
-    ).fit(X, y)
-    assert model.alpha_ < model.alphas_[0]
-    assert model.coef_[:, :3].all()
-    assert model.score(X, y) > 0.6
-
-
 @pytest.mark.slow
 def test_folds_depend_on_the_seed_only():
     X, y = mixed_problem(n=200)

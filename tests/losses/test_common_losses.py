@@ -1,11 +1,13 @@
 """Properties of every loss of the registry, and of PWiseR over every base loss."""
 
+import numpy as np
 import pytest
 import torch
 from torch.nn import functional as F
 
 from sk_pwiser.losses import (
     BCE,
+    JRC,
     LOSSES,
     CombinedPair,
     Focal,
@@ -49,6 +51,57 @@ def test_gradients_are_finite_at_extreme_logits(loss, weight):
     assert losses.shape == (2,)
     assert losses.isfinite().all()
     assert gradient.isfinite().all()
+
+
+# The losses of the rows are 1000 where the label is wrong, and 0 where it is right.
+@pytest.mark.parametrize(
+    ("loss", "labels", "expected"),
+    [
+        (Focal(["a"]), (1, 1, 1), (1e3 + np.log(2) / 4) / 3),
+        (
+            Focal(["a"], gamma=0.5, alpha=0.25),
+            (0, 0, 0),
+            0.25 * (1e3 + np.log(2) * 0.5**0.5),
+        ),
+        (Focal(["a"], gamma=0.25), (0, 1, 1), (2e3 + np.log(2) * 0.5**0.25) / 3),
+        # In JRC, the probabilities of a label add up to 3/2 over the rows.
+        (JRC(["a"], bce_share=0), (0, 0, 0), (1e3 + np.log(2 * 1.5**3)) / 3),
+        (JRC(["a"], bce_share=0), (0, 1, 0), (2e3 + np.log(2 * 1.5**3)) / 3),
+        # Of the two pairs, one is in the wrong order by 1000.
+        (CombinedPair(["a"], bce_share=0.5), (1, 1, 0), 250 + (1e3 + np.log(2)) / 6),
+    ],
+)
+def test_values_and_gradients_at_extreme_logits(loss, labels, expected):
+    logits = torch.tensor([[1e3], [-1e3], [0.0]])
+    y = torch.tensor(labels, dtype=torch.float32).unsqueeze(1)
+    losses, gradient = value_and_gradient(loss, logits, y)
+    assert losses.dtype == torch.float32
+    assert losses.item() == pytest.approx(expected, rel=1e-6)
+    assert gradient.isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("loss", "mirrored"),
+    [
+        *((kind(NAMES), kind(NAMES)) for kind in (BCE, JRC, CombinedPair)),
+        (Focal(NAMES, alpha=0.2), Focal(NAMES, alpha=0.8)),
+    ],
+)
+def test_labels_are_treated_symmetrically(loss, mirrored):
+    logits, y, *rest = random_batch(20)
+    torch.testing.assert_close(loss(-logits, 1 - y, *rest), mirrored(logits, y, *rest))
+
+
+@pytest.mark.parametrize("base", BASES)
+def test_as_the_base_loss_of_pwiser(base):
+    logits, y, weight, groups = random_batch(20)
+    params = {"gamma": 1.0} if base == "focal" else {"bce_share": 0.3}
+    alone = LOSSES[base](NAMES, **params)
+    both = PWiseR(NAMES, base=base, base_params=params)
+    assert both.asks_for_groups == alone.asks_for_groups == (base == "jrc")
+    term = PWiseR(NAMES)(logits, y, weight) - BCE(NAMES)(logits, y, weight)
+    expected = alone(logits, y, weight, groups) + term
+    torch.testing.assert_close(both(logits, y, weight, groups), expected)
 
 
 def test_the_order_of_rows_does_not_matter(loss):
@@ -270,20 +323,76 @@ def test_with_a_share_of_1_it_is_cross_entropy(name):
     assert losses.equal(BCE(NAMES)(logits, y, weight))
 
 
+VALUE, TYPE = ValueError, TypeError
+
+
 @pytest.mark.parametrize(
-    ("name", "params", "message"),
+    ("name", "params", "error", "message"),
     [
         *(
-            (name, {"bce_share": value}, f"bce_share must be .*got {value!r}")
+            (name, {"bce_share": value}, error, f"bce_share must be .*got {value!r}")
             for name in OVER_PAIRS
-            for value in (-0.1, 1.1, "0.5")
+            for value, error in ((-0.1, VALUE), (1.1, VALUE), ("0.5", TYPE))
         ),
-        ("focal", {"gamma": -0.1}, r"gamma must be .*>= 0; got -0\.1"),
-        ("focal", {"gamma": "2"}, "gamma must be.*got '2'"),
-        ("focal", {"alpha": 0.0}, r"alpha must be .* > 0 and < 1; got 0\.0"),
-        ("focal", {"alpha": 1}, r"alpha must be .* > 0 and < 1; got 1"),
+        ("focal", {"gamma": -0.1}, VALUE, r"gamma must be .*>= 0; got -0\.1"),
+        ("focal", {"gamma": "2"}, TYPE, "gamma must be.*got '2'"),
+        ("focal", {"alpha": 0.0}, VALUE, r"alpha must be .* > 0 and < 1; got 0\.0"),
+        ("focal", {"alpha": 1}, VALUE, r"alpha must be .* > 0 and < 1; got 1"),
+        *(
+            ("pwiser", params, error, message)
+            for params, error, message in (
+                ({"surrogate": "exp"}, VALUE, "surrogate .*'hinge'.* got 'exp'"),
+                ({"score": "rank"}, VALUE, "score must be .* got 'rank'"),
+                ({"score": 1}, TYPE, "score must be .*; got 1"),
+                ({"margins": (1.0,)}, VALUE, r"margins .* 2 here; got \(1.0,\)"),
+                ({"tasks": ["a"]}, VALUE, rf"tasks .*{NAMES[0]}.*\]; got \['a'\]"),
+                ({"tasks": "buy"}, VALUE, "tasks .* got 'buy'"),
+                ({"tasks": [2]}, VALUE, r"tasks .* got \[2\]"),
+                ({"tasks": -3}, VALUE, "tasks .* got -3"),
+                ({"tasks": 1.5}, TYPE, "tasks must be .*; got 1.5"),
+                ({"tasks": True}, TYPE, "tasks must be .*; got True"),
+                ({"tasks": [None]}, TYPE, r"tasks must be .*; got \[None\]"),
+                ({"tasks": [[1]]}, TYPE, r"tasks must be .*; got \[\[1\]\]"),
+                ({"pairs": "all"}, VALUE, r"pairs .*'funnel'\]; got 'all'"),
+                ({"pwiser_weight": -1.0}, VALUE, "weight must be .* >= 0; got -1.0"),
+                ({"pwiser_weight": "1"}, TYPE, "weight must be a number; got '1'"),
+                ({"base": "pwiser"}, VALUE, "base must .*'jrc'.*; got 'pwiser'"),
+                ({"base": PWiseR}, VALUE, "base must be a loss other than PWiseR"),
+                ({"base": "bcd"}, VALUE, r"base must be one of .*'bce'.*; got 'bcd'"),
+                ({"base": int}, TYPE, "base must .*MultiTaskLoss; got <class 'int'>"),
+                ({"base": None}, TYPE, "base must be a name or .*; got None"),
+                ({"base": BCE(NAMES)}, TYPE, r"base must be a .*; got BCE\(\)"),
+                ({"base_params": {"alpha": 1}}, VALUE, "base_params .*'alpha'"),
+                ({"base_params": {"task_names": 1}}, VALUE, "base_params .*'task_name"),
+                (
+                    {"base_params": [("a", 1)]},
+                    TYPE,
+                    r"params must be a dict.*\[\(",
+                ),
+                (
+                    {"base": "jrc", "base_params": {"beta": 1}},
+                    *(VALUE, r"base_params .*'beta'.*\'bce_share"),
+                ),
+                (
+                    {"base": "jrc", "base_params": {"bce_share": 2}},
+                    *(VALUE, "bce_share must be .*; got 2"),
+                ),
+            )
+        ),
     ],
 )
-def test_bad_parameters_are_named(name, params, message):
-    with pytest.raises((ValueError, TypeError), match=message):
+def test_bad_parameters_are_named(name, params, error, message):
+    with pytest.raises(error, match=message):
         LOSSES[name](NAMES, **params)
+
+
+def test_numpy_values_are_taken_like_python_numbers():
+    params = {"pwiser_weight": 0.5, "margins": [1.0, 2.0], "tasks": 1, "base": "focal"}
+    plain = PWiseR(NAMES, **params, base_params={"gamma": 2, "alpha": 0.25})
+    params |= {"pwiser_weight": np.float64(0.5), "margins": np.array([1.0, 2.0])}
+    params |= {"tasks": np.int32(1)}
+    of_base = {"gamma": np.int64(2), "alpha": np.float32(0.25)}
+    logits, y, *_ = random_batch(9)
+    assert PWiseR(NAMES, **params, base_params=of_base)(logits, y).equal(
+        plain(logits, y)
+    )

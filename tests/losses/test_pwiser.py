@@ -1,6 +1,4 @@
-"""The loss with the term: its value, strength, and independence of the sampling."""
-
-import itertools
+"""PWiseR and its term against sums over all pairs, and the strength of the term."""
 
 import numpy as np
 import pytest
@@ -8,9 +6,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose
+from pairs_by_hand import SURROGATES, over_pairs
 
 from sk_pwiser.losses import (
     BCE,
+    CombinedPair,
     MultiTaskLoss,
     PWiseR,
     _weighted_scores,
@@ -19,14 +19,8 @@ from sk_pwiser.losses import (
 
 NAMES = ["click", "conversion"]
 
-# h(u) and its derivative.
-SURROGATES = {
-    "hinge": (lambda u: np.maximum(u, 0), lambda u: (u > 0) * 1.0),
-    "squared_hinge": (lambda u: np.maximum(u, 0) ** 2, lambda u: 2 * np.maximum(u, 0)),
-    "logistic": (lambda u: np.logaddexp(0, u), lambda u: 1 / (1 + np.exp(-u))),
-}
-
 every_surrogate = pytest.mark.parametrize("surrogate", SURROGATES)
+every_pairs = pytest.mark.parametrize("pairs", ["conversion", "funnel"])
 
 
 def random_labels(rng, n, n_tasks):
@@ -38,23 +32,22 @@ def random_labels(rng, n, n_tasks):
     return y.astype(float), np.where(leading == y.sum(axis=1), leading, -1)
 
 
-def term_by_hand(f, depth, n_tasks, margins, weight, surrogate, pairs):
-    """Return the term and its gradient from the definition, a double sum over rows."""
-    h, slope = SURROGATES[surrogate]
-    n, value, gradient = len(f), 0.0, np.zeros(len(f))
+def means_by_hand(f, depth, n_tasks, margins, weight, surrogate, pairs):
+    """Yield the share of the higher rows, the mean and its gradient, per two depths."""
     for top in range(1, n_tasks + 1) if pairs == "funnel" else [n_tasks]:
         for level in range(top):
-            lower = np.flatnonzero(depth == level)
-            mass = weight[lower].sum()
-            if mass == 0:
-                continue
-            for v in np.flatnonzero(depth == top):
-                u = margins[n_tasks - 1 - level] - (f[v] - f[lower])
-                share = weight[v] / n * weight[lower] / mass
-                value += (share * h(u)).sum()
-                gradient[v] -= (share * slope(u)).sum()
-                gradient[lower] += share * slope(u)
-    return value, gradient
+            v, c = np.flatnonzero(depth == top), np.flatnonzero(depth == level)
+            mean, *slopes = over_pairs(
+                f[v],
+                f[c],
+                margins[n_tasks - 1 - level],
+                surrogate,
+                weight[v],
+                weight[c],
+            )
+            gradient = np.zeros(len(f))
+            gradient[v], gradient[c] = slopes
+            yield weight[v].sum() / len(f), mean, gradient
 
 
 def loss_and_gradient(loss, logits, y, weight=None):
@@ -74,7 +67,7 @@ def depth_is_known(labels, weights):
     return True
 
 
-@pytest.mark.parametrize("pairs", ["conversion", "funnel"])
+@every_pairs
 @every_surrogate
 @given(
     n=st.integers(1, 14),
@@ -103,15 +96,61 @@ def test_equals_the_definition(surrogate, pairs, n, n_tasks, seed, weights, sele
         patch.setattr(_weighted_scores, "selects_without_sync", lambda device: selects)
         losses, gradient = loss_and_gradient(loss, logits, y, given_weight)
     for k in range(n_tasks):
-        value, slope = term_by_hand(
-            logits[:, k], depth, n_tasks, margins, weight[:, k], surrogate, pairs
-        )
+        args = logits[:, k], depth, n_tasks, margins, weight[:, k], surrogate, pairs
+        means = list(means_by_hand(*args))
+        value = sum(share * mean for share, mean, _ in means)
+        slope = sum(share * gradient for share, _, gradient in means)
         p = 1 / (1 + np.exp(-logits[:, k]))
         entropy = -np.where(y[:, k] == 1, np.log(p), np.log1p(-p))
         expected = (weight[:, k] * entropy).mean() + 0.7 * value
         assert_allclose(losses[k], expected, rtol=1e-9, atol=1e-12)
         expected = weight[:, k] * (p - y[:, k]) / n + 0.7 * slope
         assert_allclose(gradient[:, k], expected, rtol=1e-9, atol=1e-12)
+
+
+@every_pairs
+@every_surrogate
+@given(
+    n=st.integers(1, 14),
+    n_tasks=st.integers(1, 3),
+    seed=st.integers(0, 10**6),
+    weighted=st.booleans(),
+    ties=st.booleans(),
+)
+def test_the_function_is_the_sum_of_the_means(
+    surrogate, pairs, n, n_tasks, seed, weighted, ties
+):
+    rng = np.random.default_rng(seed)
+    y, depth = random_labels(rng, n, n_tasks)
+    scores, margins = rng.normal(scale=2, size=n), rng.normal(size=n_tasks)
+    if ties:
+        scores, margins = np.round(scores), np.round(margins)
+    weight = rng.uniform(0.1, 2, size=n) if weighted else np.ones(n)
+    tensor = torch.from_numpy(scores).requires_grad_()
+    loss = pwiser_loss(
+        tensor,
+        torch.from_numpy(y),
+        margins=margins,
+        surrogate=surrogate,
+        pairs=pairs,
+        sample_weight=torch.from_numpy(weight) if weighted else None,
+    )
+    loss.backward()
+    _, means, gradients = zip(
+        *means_by_hand(scores, depth, n_tasks, margins, weight, surrogate, pairs),
+        strict=True,
+    )
+    assert_allclose(loss.item(), sum(means), rtol=1e-9, atol=1e-12)
+    assert_allclose(tensor.grad, sum(gradients), rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("rows", [[(0, 0), (1, 0)], [(1, 1)], [(0, 1), (0, 0)], []])
+def test_without_pairs_loss_and_gradient_are_0(rows):
+    scores = torch.randn(len(rows), requires_grad=True)
+    loss = pwiser_loss(scores, torch.tensor(rows).reshape(-1, 2))
+    loss.backward()
+    assert loss.item() == 0
+    assert (scores.grad == 0).all()
 
 
 @pytest.mark.parametrize("score", ["logit", "probability"])
@@ -123,6 +162,7 @@ def test_equals_the_definition(surrogate, pairs, n, n_tasks, seed, weights, sele
         ("conversion", [1]),
         ([-1], [1]),
         (-1, [1]),
+        (-2, [0]),
         (0, [0]),
         (np.int64(1), [1]),
         (np.array([0, -1]), [0, 1]),
@@ -185,108 +225,6 @@ def test_the_pull_on_a_converted_row_is_proportional_to_its_weight():
     term, cross_entropy = pull_of_converted_rows(1000, 50, weight)
     assert_allclose(term, 2 * 0.3 * -weight[:50] / 1000, rtol=1e-9)
     assert_allclose(term, 2 * 0.3 * 2 * cross_entropy, rtol=1e-9)
-
-
-@given(seed=st.integers(0, 10**6), n_tasks=st.integers(1, 3))
-def test_the_pull_of_the_hinge_lies_between_its_bounds(seed, n_tasks):
-    rng = np.random.default_rng(seed)
-    y, depth = random_labels(rng, 30, n_tasks)
-    weight = torch.from_numpy(rng.uniform(size=30))
-    logits = rng.normal(scale=2, size=(30, n_tasks))
-    loss = PWiseR([f"task_{k}" for k in range(n_tasks)], pwiser_weight=0.3)
-    gradients = [
-        loss_and_gradient(each, logits, y, weight)[1] for each in (loss, loss.base)
-    ]
-    pull = (gradients[0] - gradients[1])[depth == n_tasks, -1]
-    n_lower = len(set(depth) - {-1, n_tasks})
-    largest = n_lower * 0.3 * weight.numpy()[depth == n_tasks] / 30
-    assert (pull <= 1e-15).all()
-    assert (pull >= -largest - 1e-15).all()
-
-
-def test_with_funnel_pairs_each_depth_has_its_own_share():
-    # Equal scores, so that each mean over pairs is the margin of 1.
-    n_rows = {3: 2, 2: 10, 1: 30, 0: 58}
-    y = torch.cat(
-        [torch.tensor([[1.0] * d + [0.0] * (3 - d)] * n) for d, n in n_rows.items()]
-    )
-    loss = PWiseR(["a", "b", "c"], pwiser_weight=1.0, pairs="funnel")
-    term = (loss(torch.zeros(100, 3), y) - loss.base(torch.zeros(100, 3), y))[2]
-    assert term.item() == pytest.approx(0.02 * 3 + 0.10 * 2 + 0.30 * 1, rel=1e-5)
-
-
-# Independence of how often converted rows are drawn.
-
-
-@every_surrogate
-def test_a_row_given_twice_with_half_the_weight_changes_nothing(surrogate):
-    rng = np.random.default_rng(0)
-    logits = rng.normal(size=(12, 2))
-    y = np.array([[1.0, 1.0]] * 4 + [[1.0, 0.0]] * 3 + [[0.0, 0.0]] * 5)
-    # In place of the last converted row the first one stands twice.
-    weight = np.array([1, 1, 1, 0] + [1] * 8, dtype=float)
-    expected = loss_and_gradient(
-        PWiseR(NAMES, surrogate=surrogate), logits, y, torch.from_numpy(weight)
-    )
-    repeated = logits.copy()
-    repeated[3] = logits[0]
-    weight[[0, 3]] = 0.5
-    losses, gradient = loss_and_gradient(
-        PWiseR(NAMES, surrogate=surrogate), repeated, y, torch.from_numpy(weight)
-    )
-    gradient[0] += gradient[3]
-    gradient[3] = 0
-    assert_allclose(losses, expected[0], rtol=1e-12)
-    assert_allclose(gradient, expected[1], rtol=1e-9, atol=1e-15)
-
-
-def batches(lower, converted, n, chances):
-    """Yield all batches of n rows with their probabilities.
-
-    A batch has v converted rows with probability `chances[v]`, drawn without
-    replacement like its other rows.
-    """
-    for n_converted, chance in chances.items():
-        choices = list(
-            itertools.product(
-                itertools.combinations(converted, n_converted),
-                itertools.combinations(lower, n - n_converted),
-            )
-        )
-        for v, c in choices:
-            yield [*v, *c], chance / len(choices)
-
-
-@every_surrogate
-def test_the_expected_gradient_does_not_depend_on_the_rate_in_the_batches(surrogate):
-    # Three rows convert and five do not; batches have four rows.
-    rng = np.random.default_rng(1)
-    logits = rng.normal(size=(8, 1))
-    y = np.array([[1.0]] * 3 + [[0.0]] * 5)
-    loss = PWiseR(["conversion"], pwiser_weight=1.0, surrogate=surrogate)
-
-    def expected_term(chances):
-        """Average the gradient of the term over all batches, weighted to be unbiased.
-
-        A converted row has the weight of its expected number of appearances in a
-        batch under uniform sampling, divided by that under `chances`.
-        """
-        rate = sum(v * chance for v, chance in chances.items()) / 4
-        weights = {1: (3 / 8) / rate, 0: (5 / 8) / (1 - rate)}
-        total = np.zeros((8, 1))
-        for rows, chance in batches(range(3, 8), range(3), 4, chances):
-            w = torch.tensor([weights[y[i, 0]] for i in rows], dtype=torch.float64)
-            both, base = (
-                loss_and_gradient(each, logits[rows], y[rows], w)[1]
-                for each in (loss, loss.base)
-            )
-            total[rows] += chance * (both - base)
-        return total
-
-    uniform = expected_term({0: 5 / 70, 1: 30 / 70, 2: 30 / 70, 3: 5 / 70})
-    assert abs(uniform).max() > 0.01
-    for chances in ({1: 1.0}, {2: 1.0}, {1: 0.5, 3: 0.5}, {0: 0.9, 1: 0.1}):
-        assert_allclose(expected_term(chances), uniform, rtol=1e-9, atol=1e-15)
 
 
 # The base loss, and the history.
@@ -370,7 +308,7 @@ def test_with_funnel_pairs_two_lower_depths_are_enough():
         assert loss.pop_epoch_record() == {"batches_without_pairs": count}
 
 
-@pytest.mark.parametrize("pairs", ["conversion", "funnel"])
+@every_pairs
 @pytest.mark.parametrize("surrogate", ["hinge", "squared_hinge"])
 @pytest.mark.parametrize("n_converted", [0, 1, 5000])
 def test_selected_and_weighted_rows_agree_at_a_low_rate(
@@ -388,3 +326,76 @@ def test_selected_and_weighted_rows_agree_at_a_low_rate(
     monkeypatch.setattr(_weighted_scores, "selects_without_sync", lambda device: False)
     for found, known in zip(loss_and_gradient(loss, logits, y), expected, strict=True):
         assert_allclose(found, known, rtol=1e-9, atol=1e-12)
+
+
+# Arguments.
+
+
+class Series:
+    """An array-like that is no sequence, such as a Series of pandas."""
+
+    def __init__(self, values):
+        self.values = values
+
+    def tolist(self):
+        return self.values
+
+
+@pytest.mark.parametrize(
+    ("margins", "expected"),
+    [
+        ((0.5, 2), 2.5),
+        ([np.float32(0.5), np.int64(2)], 2.5),
+        (np.array([0.5, 2.0], dtype=np.float16), 2.5),
+        (torch.tensor([0.5, 2.0]), 2.5),
+        (Series([0.5, 2.0]), 2.5),
+        (iter([0.5, 2.0]), 2.5),
+        *((one(2), 4.0) for one in (int, np.float32, np.array, torch.tensor)),
+    ],
+)
+def test_margins_are_numbers_or_sequences_of_any_kind(margins, expected):
+    scores, y = torch.zeros(3), torch.tensor([[1, 1], [1, 0], [0, 0]])
+    assert pwiser_loss(scores, y, margins=margins).item() == expected
+
+
+@pytest.mark.parametrize(
+    ("params", "error", "message"),
+    [
+        ({"margins": (1.0,)}, ValueError, r"margins must .* 2 here; got \(1.0,\)"),
+        ({"margins": np.ones(3)}, ValueError, r"2 here; got array\(\[1., 1., 1.\]\)"),
+        ({"margins": float("nan")}, ValueError, "margins must be finite; got nan"),
+        ({"margins": [1, np.inf]}, ValueError, r"margins\[1\] must be finite; got inf"),
+        ({"margins": [1, "2"]}, TypeError, r"margins\[1\] must be a number; got '2'"),
+        ({"margins": "1"}, TypeError, "margins must be a number or .*; got '1'"),
+        ({"margins": None}, TypeError, "margins must be a number or .*; got None"),
+        ({"margins": {1.0, 2.0}}, TypeError, "margins must be a number or .*; got {1"),
+        ({"margins": {"a": 1, "b": 2}}, TypeError, "margins must .*; got {'a'"),
+        ({"margins": np.ones((2, 2))}, TypeError, r"margins\[0\] must .*; got \[1.0, "),
+        ({"margins": True}, TypeError, "margins must be a number; got True"),
+        ({"surrogate": None}, TypeError, "surrogate must .*; got None"),
+        ({"sample_weight": torch.ones(3, 1)}, ValueError, r"sample_weight .*\(3, 1\)"),
+        ({"scores": torch.zeros(3, dtype=int)}, ValueError, "scores must be floats"),
+        ({"y": torch.zeros(2, 2)}, ValueError, r"got \(3,\) and \(2, 2\)"),
+    ],
+)
+def test_bad_arguments_of_the_function_are_named(params, error, message):
+    given = {"scores": torch.zeros(3), "y": torch.zeros(3, 2), **params}
+    with pytest.raises(error, match=message):
+        pwiser_loss(given.pop("scores"), given.pop("y"), **given)
+
+
+class WithParameters(Base):
+    """A loss with a required parameter."""
+
+    def __init__(self, task_names, *, strength):
+        super().__init__(task_names)
+        self.strength = strength
+
+
+def test_a_class_with_parameters_as_base():
+    loss = PWiseR(NAMES, base=WithParameters, base_params={"strength": 3})
+    assert (type(loss.base), loss.base.strength) == (WithParameters, 3)
+    loss = PWiseR(NAMES, base=CombinedPair, base_params={"bce_share": np.float32(0.5)})
+    assert loss.base.bce_share == 0.5
+    with pytest.raises(ValueError, match=r"base_params lacks .*'strength'"):
+        PWiseR(NAMES, base=WithParameters)

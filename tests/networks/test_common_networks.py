@@ -258,28 +258,6 @@ def test_bad_parameters_are_named(name, params, message):
         NETWORKS[name](spec, **params)
 
 
-def test_single_task_equals_separate_networks():
-    # A gradient step on the sum of both losses moves each task's network as a step on
-    # its own loss alone does.
-    codes, numeric = batch(64)
-    y = torch.randint(2, (64, 2)).float()
-
-    def embeddings_after_a_step(tasks):
-        network = make("single_task").eval()
-        optimizer = torch.optim.Adam(network.parameters(), lr=0.1)
-        logits = network(codes, numeric).logits[:, tasks]
-        loss = binary_cross_entropy_with_logits(logits, y[:, tasks], reduction="sum")
-        loss.backward()
-        optimizer.step()
-        return [table.weight.detach() for table in network.input_layer.embeddings]
-
-    both = embeddings_after_a_step([0, 1])
-    for task in range(2):
-        alone = embeddings_after_a_step([task])
-        assert_allclose(both[task], alone[task], rtol=1e-5)
-        assert not np.allclose(both[1 - task], alone[1 - task], rtol=1e-5)
-
-
 def test_random_numbers_of_training_come_from_the_active_generators(name):
     torch.manual_seed(0)
     spec = NetworkSpec(CARDINALITIES, 4, 6, RATES, category_dropout=0.2)

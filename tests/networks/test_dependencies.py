@@ -73,15 +73,6 @@ def test_a_task_of_a_chain_depends_on_no_tensor_of_a_later_task(name):
         )
 
 
-def test_auxiliary_heads_have_tensors_of_their_own():
-    network = make(NETWORKS["fdn"], N_TASKS, n_pairs=2)
-    for pair in range(2):
-        found = dependencies(network, *batch(200), lambda o, j=pair: o.aux_logits[j])
-        for task, masks in enumerate(found):
-            heads = {n.split(".")[1] for n in masks if n.startswith("aux_heads")}
-            assert heads == {str(2 * task + pair)}
-
-
 @pytest.fixture(params=sorted({*OF_ONE_TASK, *CHAINS}))
 def name(request):
     return request.param

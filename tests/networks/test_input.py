@@ -187,11 +187,6 @@ def test_growing_tables_leave_the_numbers_unchanged():
     assert before[:, 3 * DIM :].shape[1] == LARGEST_DIM + 3
 
 
-def test_inputs_without_bins_are_unchanged():
-    codes, numeric = batch(5, bins=[0, 0])
-    assert_allclose(run(layer(bins=[0, 0]), codes, numeric)[:, -2:], numeric)
-
-
 def dense_inputs(made, codes, numeric):
     """Yield the input of each table, by loops over rows and columns."""
     components = BinExpansion(BINS)(numeric.double()).numpy()
@@ -355,18 +350,6 @@ def test_pairs_keep_full_precision_under_autocast():
         found = made(codes, numeric)
     assert found.dtype == torch.float32
     torch.testing.assert_close(found, expected, rtol=0, atol=0)
-
-
-@pytest.mark.parametrize("n_tables", [1, 2])
-@pytest.mark.parametrize("interaction", [None, *INTERACTIONS])
-@pytest.mark.parametrize(
-    ("bins", "cardinalities", "n"),
-    [([], [3, 4], 5), ([2, 0], [], 5), ([0], [], 5), ([2], [3], 1), ([2], [3], 0)],
-)
-def test_widths_of_any_table(interaction, n_tables, bins, cardinalities, n):
-    made = layer(interaction, n_tables, bins, cardinalities)
-    shape = (n, made.width) if n_tables == 1 else (n_tables, n, made.width)
-    assert run(made, *batch(n, bins, cardinalities)).shape == shape
 
 
 @pytest.mark.parametrize(

@@ -110,9 +110,3 @@ def test_rates_of_zero_and_one_have_finite_logits():
     network = Linear(NetworkSpec([], 1, 1, [0.0, 1.0]))
     assert network.base_logits.isfinite().all()
     assert network.base_logits.sign().tolist() == [-1.0, 1.0]
-
-
-def test_the_monotonicity_weight_of_the_specification_has_priority():
-    assert make(Linear).monotonicity_weight == 0
-    spec = NetworkSpec([3], 1, 2, [0.5, 0.1], monotonicity_weight=0.25)
-    assert Linear(spec).monotonicity_weight == 0.25

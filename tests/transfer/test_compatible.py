@@ -9,7 +9,12 @@ import torch
 from refusals import X, Y, small
 from sklearn.exceptions import NotFittedError
 
-from sk_pwiser.networks import NETWORKS, MultiTaskNetwork, NetworkOutput
+from sk_pwiser.networks import (
+    NETWORKS,
+    MultiTaskNetwork,
+    NetworkOutput,
+    random_inputs,
+)
 from sk_pwiser.transfer import check_compatible, named_parts
 
 
@@ -263,7 +268,7 @@ def test_the_parts_of_numbers_with_few_values():
     table = numbers.assign(stars=rng.integers(0, 3, 400).astype(float))
     clicks = (rng.random((400, 2)) < 0.5).cumprod(axis=1)
     model = small(numeric_encoding="bins_and_scores").fit(table, clicks)
-    _, numeric, _ = model.net_.module_._random_inputs(1_000)
+    _, numeric, _ = random_inputs(model.net_.module_, 1_000)
     n_bins = torch.tensor(model.net_.module_.spec.numeric_bins)
     assert 0 < n_bins.min() < 8 < n_bins.max()
     assert (numeric >= 0).all()

@@ -182,6 +182,45 @@ def test_no_state_needs_float64_which_some_devices_lack(name):
     assert all(t.dtype != torch.float64 for t in state_of(weighting).values())
 
 
+@pytest.mark.parametrize(
+    ("name", "params"), [("dwa", {}), ("ema", {}), ("ema", {"rate": "plain"})]
+)
+def test_evaluation_changes_no_state(name, params):
+    weighting = WEIGHTINGS[name](2, **params)
+    descend(weighting, lambda losses, i: losses)
+    before = {key: value.clone() for key, value in state_of(weighting).items()}
+    totals = [weighting.eval()(torch.tensor([7.0, 0.2])) for _ in range(2)]
+    assert torch.equal(*totals)
+    torch.testing.assert_close(state_of(weighting), before, rtol=0, atol=0)
+
+
+# The averages of the lengths of gradients.
+
+LENGTHS = torch.diag(torch.tensor([5.0, 1.0]))
+
+
+@pytest.fixture(params=["gradcraft", "metabalance"])
+def balancing(request):
+    weighting = WEIGHTINGS[request.param](2, relax=1.0)
+    weighting.combine([LENGTHS])
+    return weighting
+
+
+def test_batches_without_a_gradient_leave_the_average_unchanged(balancing):
+    for _ in range(100):
+        (step,) = balancing.combine([LENGTHS * torch.tensor([[1.0], [0.0]])])
+        assert step.isfinite().all()
+    assert_allclose(balancing.combine([LENGTHS])[0], [5, 5], rtol=1e-6)
+
+
+@pytest.mark.parametrize(("factor", "expected"), [(50, 250), (100, 500), (700, 500)])
+def test_a_gradient_is_lengthened_to_a_multiple_of_the_average(
+    balancing, factor, expected
+):
+    (step,) = balancing.combine([LENGTHS * torch.tensor([[1.0], [factor]])])
+    assert_allclose(step, [5, expected], rtol=1e-5)
+
+
 VALUE, TYPE = ValueError, TypeError
 
 

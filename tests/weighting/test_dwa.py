@@ -65,16 +65,6 @@ def test_an_epoch_without_steps_is_ignored():
     torch.testing.assert_close(weighting.rates(), other.rates(), rtol=0, atol=0)
 
 
-def test_evaluation_changes_no_state():
-    weighting = DynamicWeightAverage(3)
-    weights_of(weighting, EPOCHS[:2])
-    rates = weighting.rates()
-    weighting.eval()
-    used, _ = weights_of(weighting, EPOCHS[2:])
-    assert_allclose(used, np.tile(softmaxed(rates.numpy()), (10, 1)), rtol=1e-5)
-    torch.testing.assert_close(weighting.rates(), rates, rtol=0, atol=0)
-
-
 class Recorded(BCE):
     """Cross-entropy that adds each task's mean over the batches to the history."""
 

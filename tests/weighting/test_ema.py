@@ -78,18 +78,6 @@ def test_the_weight_is_0_before_the_first_loss_above_0():
     assert_allclose(weights, [[0, 0.5], [0, 0.5], [0.25, 0.5]])
 
 
-def test_evaluation_changes_no_state():
-    weighting = ExponentialMovingAverage(3, rate="plain")
-    weights_of(weighting, LOSSES)
-    before = {name: value.clone() for name, value in weighting.state_dict().items()}
-    weights = weights_of(weighting.eval(), LOSSES[:2])
-    last = averages(np.vstack([LOSSES, LOSSES[:1]]), 0.9)[-1]
-    assert_allclose(weights, np.tile(1 / last, (2, 1)), rtol=1e-5)
-    assert before.keys() == weighting.state_dict().keys()
-    for name, value in weighting.state_dict().items():
-        torch.testing.assert_close(value, before[name], rtol=0, atol=0)
-
-
 def test_the_averages_are_in_float32():
     weighting = ExponentialMovingAverage(2)
     total = weighting(torch.tensor([0.5, 2.0], dtype=torch.bfloat16))
@@ -131,17 +119,3 @@ def test_powers_of_two_do_not_change_a_bit_of_the_network(rate):
     plain = fit(1.0, rate=rate)
     assert changed_names(plain, fit(2.0**10, rate=rate)) == []
     assert changed_names(plain, fit(2.0**-10, rate=rate)) == []
-
-
-def test_the_scale_of_a_loss_has_no_influence():
-    plain, large = fit(1.0), fit(1000.0)
-    assert_allclose(large.predict_proba(X), plain.predict_proba(X), rtol=1e-3)
-    assert_allclose(
-        1000 * np.array(large.history_[:, "train_weight_conversion"]),
-        plain.history_[:, "train_weight_conversion"],
-        rtol=1e-3,
-    )
-    # It has one if the plain sum of the losses is minimised.
-    equal, large = fit(1.0, "equal"), fit(1000.0, "equal")
-    assert changed_names(equal, large)
-    assert not np.allclose(large.predict_proba(X), equal.predict_proba(X), rtol=0.02)

@@ -6,7 +6,11 @@ from torch import nn
 
 from sk_pwiser.networks import NETWORKS, NetworkSpec
 from sk_pwiser.weighting import GradientWeighting
-from sk_pwiser.weighting._gradient import LARGE_TABLE
+from sk_pwiser.weighting._gradient import (
+    LARGE_TABLE,
+    copy_overlapping,
+    nonzero_rows,
+)
 
 
 class Given(GradientWeighting):
@@ -97,20 +101,6 @@ def network_and_losses(name, device, cardinalities=(2 * LARGE_TABLE, 3)):
         output.logits, y, reduction="none"
     )
     return network, losses.mean(dim=0)
-
-
-@pytest.mark.parametrize("name", ["shared_bottom", "mmoe", "single_task"])
-@pytest.mark.parametrize("skips_rows", [True, False])
-def test_weights_of_1_are_the_plain_backward_pass(name, skips_rows, device):
-    network, losses = network_and_losses(name, device)
-    parameters = list(network.parameters())
-    expected = gradients_of(losses.sum(), parameters)
-    weighting = Given(3, [1.0, 1.0, 1.0])
-    weighting.skips_rows = skips_rows
-    weighting.backward(losses, None, parameters)
-    for p, gradient in zip(parameters, expected, strict=True):
-        assert p.grad.shape == p.shape
-        torch.testing.assert_close(p.grad, gradient, rtol=1e-5, atol=1e-7)
 
 
 @pytest.mark.parametrize("skips_rows", [True, False])
@@ -260,3 +250,42 @@ def test_weigh_must_return_one_weight_per_task(weights):
         ValueError, match=r"Wrong must return one weight per task .* got"
     ):
         Wrong(2).combine([torch.eye(2)])
+
+
+# Memory.
+
+
+def sparse_table(rows, width=3):
+    table = torch.zeros(LARGE_TABLE, width)
+    table[rows] = torch.randn(len(rows), width)
+    return table
+
+
+def test_skipped_rows_are_0_for_all_tasks():
+    tables = [sparse_table([3, 9]), sparse_table([9, 4095])]
+    assert nonzero_rows(tables).tolist() == [3, 9, 4095]
+
+
+@pytest.mark.parametrize("shape", [(LARGE_TABLE - 1, 2), (LARGE_TABLE,)])
+def test_all_rows_of_small_tables_are_kept(shape):
+    assert nonzero_rows([torch.zeros(shape)] * 2) is None
+
+
+@pytest.mark.parametrize("width", [1, 2, 3])
+@pytest.mark.parametrize("offset", [0, 1])
+def test_tables_of_any_width_and_offset_in_memory(width, offset):
+    memory = torch.zeros(offset + width * LARGE_TABLE)
+    table = memory[offset:].view(LARGE_TABLE, width)
+    table[7, width - 1] = 1.0
+    assert nonzero_rows([table, torch.zeros_like(table)]).tolist() == [7]
+
+
+def test_overlapping_gradients_are_copied():
+    whole = torch.ones(2, 3)
+    expanded = torch.ones(1).expand(4)
+    part = whole[:1]
+    found = copy_overlapping([whole, whole, part, expanded])
+    assert found[0] is whole
+    for k, gradient in enumerate(found):
+        gradient.fill_(k)
+    assert [gradient.unique().tolist() for gradient in found] == [[0], [1], [2], [3]]

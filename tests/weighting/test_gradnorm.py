@@ -101,31 +101,6 @@ def test_initial_losses_are_the_means_of_the_first_epoch_without_losses_of_0():
     assert weighting.initial_losses.tolist() == [1.5, 6, 1]
 
 
-def test_parameters_of_one_task_take_its_plain_gradient():
-    weighting = GradNorm(2)
-    shared = torch.nn.Parameter(torch.tensor([1.0]))
-    tower = torch.nn.Parameter(torch.tensor([1.0]))
-    for _ in range(100):
-        losses = torch.stack([(2 * shared + 7 * tower).sum(), 6 * shared.sum()])
-        weighting.backward(losses, None, [shared, tower])
-    assert tower.grad.item() == 7
-    # The lengths of the gradients of the shared parameter are 2 and 6.
-    assert_allclose(weighting.weights, [1.5, 0.5], rtol=1e-3)
-    assert shared.grad.item() == pytest.approx(1.5 * 2 + 0.5 * 6, rel=1e-3)
-
-
-def test_the_history_of_an_estimator_contains_the_weights():
-    model = small(weighting="gradnorm", max_epochs=10, batch_size=len(X)).fit(X, Y)
-    columns = ["train_weight_click", "train_weight_conversion"]
-    weights = np.array([model.history_[:, column] for column in columns])
-    assert_allclose(weights[:, 0], 1)
-    assert_allclose(weights.sum(axis=0), 2, rtol=1e-5)
-    assert (np.abs(np.diff(weights)) > 1e-4).all()
-    initial = model.net_.criterion_.weighting.initial_losses
-    model.partial_fit(X, Y)
-    assert model.net_.criterion_.weighting.initial_losses.tolist() == initial.tolist()
-
-
 def entropy(rate):
     return -rate * np.log(rate) - (1 - rate) * np.log1p(-rate)
 

@@ -1,10 +1,7 @@
-import copy
-
 import numpy as np
 import pytest
 import torch
 from numpy.testing import assert_allclose
-from refusals import X, Y, small
 from torch import nn
 
 from sk_pwiser.weighting import MetaBalance
@@ -45,35 +42,6 @@ def test_several_steps_in_numpy():
     assert_allclose(weighting.end_epoch(), np.mean(means, axis=0), rtol=1e-5)
 
 
-def test_a_long_gradient_does_not_reduce_its_own_weight():
-    weighting = MetaBalance(2, relax=1.0, decay=0.5)
-    weighting.combine([FIRST])
-    for factor in (100.0, 1.0):
-        longer = FIRST * torch.tensor([[1.0], [factor]])
-        (step,) = copy.deepcopy(weighting).combine([longer])
-        assert_allclose(step, [3, 4 + 5 * factor], rtol=1e-6)
-
-
-@pytest.mark.parametrize(("factor", "expected"), [(50, 250), (100, 500), (700, 500)])
-def test_a_gradient_is_lengthened_to_a_multiple_of_the_average_of_the_target(
-    factor, expected
-):
-    weighting = MetaBalance(2, relax=1.0)
-    weighting.combine([FIRST])
-    (step,) = weighting.combine([FIRST * torch.tensor([[1.0], [factor]])])
-    assert_allclose(step, [3, 4 + expected], rtol=1e-5)
-
-
-def test_batches_without_a_gradient_leave_the_average_unchanged():
-    weighting = MetaBalance(2, relax=1.0)
-    for gradients in (FIRST, *[FIRST * torch.tensor([[1.0], [0.0]])] * 100):
-        weighting.combine([gradients, SECOND])
-    for step, values in zip(
-        weighting.combine([FIRST, SECOND]), [[3, 9], [1, 1, 0]], strict=True
-    ):
-        assert_allclose(step, values, rtol=1e-6)
-
-
 def test_gradients_of_0():
     nothing = torch.zeros(2, 3)
     half = torch.tensor([[0.0, 0.0], [3.0, 4.0]])
@@ -96,18 +64,6 @@ def test_a_new_instance_continues_from_the_state():
         assert torch.equal(ours, theirs)
     fresh = MetaBalance(2).combine([SECOND, FIRST])
     assert not torch.equal(fresh[0], MetaBalance.combine(new, [SECOND, FIRST])[0])
-
-
-def test_partial_fit_continues_from_the_state():
-    model = small(weighting="metabalance").fit(X, Y).partial_fit(X, Y)
-    lengths = model.net_.criterion_.weighting.lengths
-    assert lengths.shape[1] == 2
-    assert (lengths > 0).any()
-    assert model.history_[-1, "train_weight_click"] == 1
-
-
-def test_the_target_may_be_an_integer_of_numpy():
-    assert MetaBalance(2, target=np.int64(1)).target == 1
 
 
 def test_lengths_belong_to_their_tensors_if_some_are_not_in_the_graph():

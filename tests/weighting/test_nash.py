@@ -2,8 +2,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.testing import assert_allclose
-from quadratics import Scaled, descend, shortest_mean
-from refusals import X, Y, small
+from quadratics import descend
 
 from sk_pwiser.weighting import WEIGHTINGS, Nash
 from sk_pwiser.weighting._gradient_weightings import nash_weights
@@ -47,17 +46,6 @@ def test_newton_finds_the_closed_form(cosine):
     assert_allclose(found, np.full(2, (1 + cosine) ** -0.5), rtol=1e-9)
 
 
-@pytest.mark.parametrize("n_tasks", [2, 3, 6])
-def test_cvxpy_agrees(n_tasks):
-    cvxpy = pytest.importorskip("cvxpy")
-    g = gradients(n_tasks, n_entries=8, spread=0.5)
-    alpha = cvxpy.Variable(n_tasks)
-    objective = cvxpy.sum_squares(g.numpy().T @ alpha) / 2 - cvxpy.sum(cvxpy.log(alpha))
-    cvxpy.Problem(cvxpy.Minimize(objective)).solve(solver="CLARABEL")
-    found = Nash(n_tasks, max_norm=None).weigh(g @ g.t())
-    assert_allclose(found, alpha.value, rtol=1e-4)
-
-
 def test_max_norm_limits_only_the_length():
     g = gradients(3)
     free = Nash(3, max_norm=None).weigh(g @ g.t())
@@ -99,27 +87,3 @@ def test_the_path_does_not_depend_on_the_scale_of_a_loss():
     equal = descend(WEIGHTINGS["equal"](2), n_steps=20, lr=1e-4)
     scaled = descend(WEIGHTINGS["equal"](2), (1.0, 1000.0), n_steps=20, lr=1e-4)
     assert (equal - scaled).abs().max() > 0.1
-
-
-def test_it_reaches_a_pareto_stationary_point():
-    path = descend(Nash(2), lr=0.3, decay=0.2, n_steps=400)
-    assert shortest_mean(path[0]) > 0.1
-    assert shortest_mean(path[-1]) < 0.01
-
-
-def test_the_estimator_does_not_depend_on_the_scale_of_a_loss():
-    # Parameters of one task do not depend on it either, because Adam scales their
-    # gradients, up to its epsilon.
-    def change_by_the_scale(weighting):
-        params = {"weighting": weighting, "max_epochs": 10, "lr": 0.01}
-        params["weight_decay"] = 0.0  # beside it, the scale of a loss matters
-        one, other = (
-            small(loss=Scaled, loss_params={"scale": scale}, **params)
-            .fit(X, Y)
-            .predict_proba(X)
-            for scale in (1.0, 1000.0)
-        )
-        return np.abs(other - one).max()
-
-    assert change_by_the_scale("nash") < 1e-3
-    assert change_by_the_scale("equal") > 0.05

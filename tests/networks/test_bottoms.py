@@ -1,3 +1,5 @@
+"""The networks without experts, written out in numpy, and the transfers of CTCL."""
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -12,18 +14,50 @@ from rewrites import (
     funnel,
     make,
     mlp,
+    relu,
     row_losses,
+    softmax,
     tower,
     weights_of,
 )
 from scipy.special import expit
-from sklearn.metrics import roc_auc_score
 
-from sk_pwiser._training._criterion import MultiTaskCriterion
-from sk_pwiser.losses import BCE
-from sk_pwiser.networks import CTCL, Labels, NetworkSpec, SharedBottom
+from sk_pwiser.networks import AITM, CTCL, Labels, NetworkSpec
 from sk_pwiser.networks._bottoms import consistency_loss
-from sk_pwiser.weighting import Equal
+
+
+def transfer(p, name, own, previous):
+    weight, bias = p[f"{name}.information.weight"], p[f"{name}.information.bias"]
+    vectors = np.stack([own, relu(previous @ weight.T + bias)])
+    w1, w2, w3 = (
+        vectors @ p[f"{name}.attention.weight"][i] + p[f"{name}.attention.bias"][i]
+        for i in range(3)
+    )
+    scores = (w1 * w2).sum(axis=2) / np.sqrt(own.shape[1])
+    return (softmax(scores, axis=0)[:, :, np.newaxis] * w3).sum(axis=0)
+
+
+@pytest.mark.parametrize("n_tasks", [1, 2, 3])
+def test_aitm_equals_the_formula(n_tasks):
+    network, (codes, numeric) = make(AITM, n_tasks, tower_units=(8, 7)), batch()
+    p = weights_of(network)
+    x = dense_input(p, codes, numeric)
+    hidden = mlp(x, p, "bottoms.0")
+    expected = [tower(hidden, p, 0)]
+    for k in range(1, n_tasks):
+        hidden = transfer(p, f"transfers.{k - 1}", mlp(x, p, f"bottoms.{k}"), hidden)
+        expected.append(tower(hidden, p, k))
+    logits = network(codes, numeric).logits.detach()
+    assert_allclose(logits, np.stack(expected, 1), rtol=1e-4, atol=1e-5)
+
+
+def test_the_penalty_has_a_weight_by_default():
+    assert make(AITM).monotonicity_weight == 0.6
+    spec = NetworkSpec([3], 1, 2, [0.5, 0.1], monotonicity_weight=0.0)
+    assert AITM(spec).monotonicity_weight == 0.0
+
+
+# CTCL.
 
 UNITS = {"bottom_units": (9,), "tower_units": (8, 7)}
 
@@ -53,7 +87,7 @@ def conditional_to_entire(heads, parents):
     "parents", [(-1, 0), (-1, 0, 1), (-1, 0, 0), (-1, 0, 0, 1), (-1, -1, 1, -1)]
 )
 @pytest.mark.parametrize("task_space", ["entire", "conditional"])
-def test_equals_the_formula_written_out_in_numpy(consistency, parents, task_space):
+def test_ctcl_equals_the_formula(consistency, parents, task_space):
     n_tasks = len(parents)
     params = {"consistency": consistency, "consistency_weight": 0.7, **UNITS}
     space = {"task_space": task_space, "task_parents": parents}
@@ -131,43 +165,6 @@ def test_weight_of_zero_trains_like_a_shared_bottom(consistency):
         assert np.allclose(model.predict_proba(X), plain, rtol=1e-5) == is_same
 
 
-def test_the_total_is_the_convex_combination_of_the_paper_apart_from_a_factor():
-    weight = 0.25  # lambda = 0.2
-    network = make(CTCL, consistency="label", consistency_weight=weight, **UNITS)
-    y, output = funnel(30, 2), network(*batch(30))
-    total = MultiTaskCriterion(BCE(["a", "b"]), Equal(2))(output, y)
-    direct = row_losses(output.logits, y).mean(dim=0)
-    transfer = extra_loss(output, y) / weight
-    expected = (0.8 * direct + 0.2 * transfer).sum() / 0.8
-    torch.testing.assert_close(total, expected)
-
-
-@pytest.mark.parametrize("is_a_function", [True, False])
-def test_the_loss_reaches_its_floor_if_one_task_is_a_function_of_the_other(
-    is_a_function,
-):
-    torch.manual_seed(0)
-    network = make(CTCL, transfer_units=(), **UNITS)
-    if is_a_function:
-        network.towers[1].load_state_dict(network.towers[0].state_dict())
-    inputs, y = batch(200), funnel(200, 2)
-    transfers = [*network.to_children.parameters(), *network.to_parents.parameters()]
-    optimizer = torch.optim.LBFGS(transfers, max_iter=200, tolerance_change=1e-10)
-
-    def loss():
-        return extra_loss(network(*inputs), y) / network.consistency_weight
-
-    def closure():
-        optimizer.zero_grad()
-        total = loss().sum()
-        total.backward()
-        return total
-
-    optimizer.step(closure)
-    assert (loss() > -1e-6).all()
-    assert (loss() < 1e-4).all() == is_a_function
-
-
 def draw_transfers(n, n_tasks):
     """Draw logits of a chain, by pair of neighbours."""
     up = {(j, j + 1): torch.randn(n) for j in range(n_tasks - 1)}
@@ -223,54 +220,3 @@ def test_one_task_has_no_neighbour(consistency):
     output = make(CTCL, 1, consistency=consistency, **UNITS)(*batch())
     assert output.extra_losses == {}
     assert output.logits.shape == (9, 1)
-
-
-def test_predictions_do_not_depend_on_the_transfer_nets():
-    network, inputs = make(CTCL, 3, **UNITS), batch()
-    plain = SharedBottom(network.spec, **UNITS).eval()
-    plain.load_state_dict(network.state_dict(), strict=False)
-    assert torch.equal(plain(*inputs).logits, network(*inputs).logits)
-
-
-def auc_of_the_task_with_few_labels(seed, **params):
-    """Train on 2000 labels of one task and 30 of another, its monotone function."""
-    torch.manual_seed(seed)
-    direction, codes = torch.randn(20), torch.empty(2000, 0, dtype=torch.int64)
-
-    def draw():
-        x = torch.randn(2000, 20)
-        z = 2 * x @ direction / direction.norm() + 1.5 * torch.sin(2 * x[:, 0])
-        p = torch.stack([z, 1.5 * z - 1], dim=1).sigmoid()
-        return x, (torch.rand(2000, 2) < p).float()
-
-    (x, y), (x_test, y_test) = draw(), draw()
-    weights = torch.ones(2000, 2)
-    weights[30:, 1] = 0
-    spec = NetworkSpec([], 20, 1, [0.5, 0.35])
-    units = {"bottom_units": (32,), "tower_units": (16,), "transfer_units": (8,)}
-    network = CTCL(spec, **units, **params)
-    criterion = MultiTaskCriterion(BCE(["a", "b"]), Equal(2))
-    optimizer = torch.optim.Adam(network.parameters(), lr=0.005)
-    for _ in range(60):
-        optimizer.zero_grad()
-        output = network(codes, x)
-        criterion.backward(output, y, weights, None, network.parameters())
-        optimizer.step()
-    logits = network.eval()(codes, x_test).logits.detach()
-    return roc_auc_score(y_test[:, 1], logits[:, 1])
-
-
-@pytest.mark.slow
-def test_consistency_helps_a_task_with_few_labels(consistency):
-    plain, helped = (
-        np.mean(
-            [
-                auc_of_the_task_with_few_labels(
-                    seed, consistency=consistency, consistency_weight=weight
-                )
-                for seed in range(4)
-            ]
-        )
-        for weight in (0, 1)
-    )
-    assert helped > plain + 0.02

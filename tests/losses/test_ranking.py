@@ -1,0 +1,216 @@
+"""JRC and CombinedPair against their definitions, in numpy's float64."""
+
+from itertools import product
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from numpy.testing import assert_allclose
+from pairs_by_hand import over_pairs, sigmoid
+
+from sk_pwiser.losses import JRC, CombinedPair
+from sk_pwiser.losses._ranking import context_losses
+
+NAMES = ["click", "conversion"]
+
+
+def jrc_by_hand(z, y, bce_share, weight, groups):
+    """Return the loss of each task, row by row."""
+    n, n_tasks = z.shape
+    p = sigmoid(z)
+    values = np.zeros(n_tasks)
+    for i, k in product(range(n), range(n_tasks)):
+        if weight[i] == 0:
+            continue
+        of_label = p[:, k] if y[i, k] == 1 else 1 - p[:, k]
+        context = [j for j in range(n) if groups[j] == groups[i] and weight[j] > 0]
+        mean_weight = sum(weight[j] for j in context) / len(context)
+        total = sum(weight[j] / mean_weight * of_label[j] for j in context)
+        entropy = -np.log(of_label[i])
+        generative = -np.log(of_label[i] / total)
+        both = bce_share * entropy + (1 - bce_share) * generative
+        values[k] += weight[i] * both / n
+    return values
+
+
+def random_batch(seed, n=20, n_groups=5):
+    """Return logits, labels, weights, some of them 0, and groups, as tensors."""
+    rng = np.random.default_rng(seed)
+    y = (rng.random((n, 2)) < 0.4).astype(float)
+    weight = rng.uniform(0.1, 3, size=n) * (rng.random(n) < 0.8)
+    groups = rng.integers(0, n_groups, size=n)
+    arrays = rng.normal(scale=2, size=(n, 2)), y, weight, groups
+    return tuple(torch.from_numpy(a) for a in arrays)
+
+
+def gradient(loss, z, *rest):
+    z = z.clone().requires_grad_()
+    loss(z, *rest).sum().backward()
+    return z.grad
+
+
+@pytest.mark.parametrize("bce_share", [0.0, 0.4, 1.0])
+@settings(max_examples=50)
+@given(
+    seed=st.integers(0, 10**6),
+    n=st.integers(1, 12),
+    n_groups=st.integers(1, 5),
+    weighted=st.booleans(),
+    grouped=st.booleans(),
+)
+def test_jrc_equals_the_definition(bce_share, seed, n, n_groups, weighted, grouped):
+    z, y, weight, groups = random_batch(seed, n, n_groups)
+    losses = JRC(NAMES, bce_share=bce_share)(
+        z, y, weight if weighted else None, groups if grouped else None
+    )
+    expected = jrc_by_hand(
+        z.numpy(),
+        y.numpy(),
+        bce_share,
+        weight.numpy() if weighted else np.ones(n),
+        groups.numpy() if grouped else np.zeros(n),
+    )
+    assert_allclose(losses.numpy(), expected, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("grouped", [False, True])
+def test_first_and_second_derivatives(weighted, grouped):
+    z, y, weight, groups = random_batch(0, n=8, n_groups=3)
+    rest = y, weight if weighted else None, groups if grouped else None
+    loss, z = JRC(NAMES, bce_share=0.3), z.requires_grad_()
+    assert torch.autograd.gradcheck(lambda z: loss(z, *rest), z)
+    assert torch.autograd.gradgradcheck(lambda z: loss(z, *rest), z)
+
+
+# The form with two logits per row.
+
+
+@given(seed=st.integers(0, 10**6))
+def test_a_constant_added_to_one_label_in_a_context_changes_nothing(seed):
+    _, y, _, groups = random_batch(seed)
+    rng = np.random.default_rng(seed)
+    columns = torch.from_numpy(rng.normal(size=(20, 2, 2)))
+    constants = torch.from_numpy(rng.normal(scale=50, size=(5, 2, 2)))
+    torch.testing.assert_close(
+        context_losses(columns + constants[groups], y, None, groups),
+        context_losses(columns, y, None, groups),
+    )
+
+
+# Contexts.
+
+
+def test_the_numbers_of_groups_do_not_matter():
+    z, y, weight, groups = random_batch(0)
+    names = torch.tensor([2**62, -(2**62), 0, -7, 3])
+    loss = JRC(NAMES)
+    expected = loss(z, y, weight, groups)
+    torch.testing.assert_close(loss(z, y, weight, names[groups]), expected)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_contexts_of_one_row_add_nothing(weighted):
+    z, y, weight, _ = random_batch(5)
+    weight = weight.float() if weighted else None
+    rest = y.float(), weight, torch.arange(20)
+    loss, z = JRC(NAMES, bce_share=0), z.float() * 100
+    assert loss(z, *rest).tolist() == [0.0, 0.0]
+    assert not gradient(loss, z, *rest).any()
+
+
+# Probabilities and weights.
+
+
+@pytest.mark.parametrize("bce_share", [0.0, 0.5])
+def test_true_probabilities_are_stationary(bce_share):
+    # The expectation over all labels that four rows can have.
+    rates = np.array([0.001, 0.02, 0.3, 0.8])
+    z = torch.logit(torch.tensor(rates)).unsqueeze(1)
+    groups = torch.tensor([0, 0, 0, 1])
+    loss, mean = JRC(["click"], bce_share=bce_share), torch.zeros(4, 1)
+    for labels in product([0.0, 1.0], repeat=4):
+        chance = np.prod(np.where(labels, rates, 1 - rates))
+        y = torch.tensor(labels, dtype=torch.float64).unsqueeze(1)
+        mean = mean + chance * gradient(loss, z, y, None, groups)
+    assert_allclose(mean.numpy(), 0, atol=1e-15)
+
+
+def test_a_whole_weight_has_the_gradient_of_as_many_rows():
+    z, y, _, groups = random_batch(10)
+    times = torch.from_numpy(np.random.default_rng(10).integers(1, 4, size=20))
+    loss = JRC(NAMES)
+    copies = torch.arange(20).repeat_interleave(times)
+    repeated = gradient(loss, z[copies], y[copies], None, groups[copies])
+    summed = torch.zeros_like(z).index_add(0, copies, repeated) * len(copies) / 20
+    weighted = gradient(loss, z, y, times.double(), groups)
+    torch.testing.assert_close(weighted, summed)
+
+
+# Precision.
+
+
+def test_many_rows_in_float32():
+    # A running sum of 200,000 equal terms in float32 has a larger error.
+    logits = torch.full((200_000, 1), -1.0)
+    logits[0] = 30.0
+    loss = JRC(["click"], bce_share=0)(logits, torch.ones_like(logits))
+    n, log_p = 200_000, -np.log1p(np.exp(1.0))
+    expected = np.log(1 + (n - 1) * np.exp(log_p)) - (n - 1) / n * log_p
+    assert loss.item() == pytest.approx(expected, rel=2e-7)
+
+
+# Pairs.
+
+
+def pairs_by_hand(z, y, bce_share, weight):
+    """Return the losses of CombinedPair for two tasks, and their gradient."""
+    values, slopes = np.zeros(2), np.zeros_like(z)
+    for k, (scores, labels) in enumerate(zip(z.T, y.T, strict=True)):
+        p = sigmoid(scores)
+        entropy = np.where(labels == 1, -np.log(p), -np.log1p(-p))
+        slopes[:, k] = bce_share * weight * (p - labels) / len(z)
+        i, j = np.flatnonzero(labels == 1), np.flatnonzero(labels == 0)
+        mean, *of_pairs = over_pairs(
+            scores[i], scores[j], 0.0, "logistic", weight[i], weight[j]
+        )
+        share = (1 - bce_share) * weight.mean()
+        values[k] = bce_share * np.mean(weight * entropy) + share * mean
+        for rows, slope in zip((i, j), of_pairs, strict=True):
+            slopes[rows, k] += share * slope
+    return values, slopes
+
+
+@pytest.mark.parametrize("bce_share", [0.0, 0.7, 1.0])
+@settings(max_examples=50)
+@given(
+    seed=st.integers(0, 10**6),
+    n=st.integers(1, 15),
+    weighted=st.booleans(),
+    ties=st.booleans(),
+)
+@example(seed=0, n=1500, weighted=True, ties=False)
+def test_combined_pair_equals_the_definition(bce_share, seed, n, weighted, ties):
+    z, y, weight, _ = random_batch(seed, n)
+    z = (z.round() if ties else z).requires_grad_()
+    loss = CombinedPair(NAMES, bce_share=bce_share)
+    losses = loss(z, y, weight if weighted else None)
+    losses.sum().backward()
+    weight = weight.numpy() if weighted else np.ones(n)
+    expected = pairs_by_hand(z.detach().numpy(), y.numpy(), bce_share, weight)
+    assert_allclose(losses.detach(), expected[0], rtol=1e-8, atol=1e-14)
+    assert_allclose(z.grad, expected[1], rtol=1e-8, atol=1e-14)
+
+
+@pytest.mark.parametrize("bce_share", [0.0, 0.5])
+def test_true_probabilities_are_stationary_for_pairs(bce_share):
+    # Every row is given once as a positive and once as a negative, with the
+    # probabilities of the two as weights.
+    rate = torch.tensor([0.001, 0.02, 0.3, 0.8], dtype=torch.float64)
+    z = torch.logit(rate).unsqueeze(1).requires_grad_()
+    y = torch.tensor([[1.0]] * 4 + [[0.0]] * 4, dtype=torch.float64)
+    loss = CombinedPair(["click"], bce_share=bce_share)
+    loss(torch.cat([z, z]), y, torch.cat([rate, 1 - rate])).sum().backward()
+    assert_allclose(z.grad.numpy(), 0, atol=1e-15)
