@@ -17,6 +17,7 @@ from sk_pwiser.history._history_state import (
     read_history_labels,
 )
 from sk_pwiser.history._history_tables import ListOutput, Table
+from sk_pwiser.history._key_log import unique_keys
 from sk_pwiser.history._one_row import MemoryRow
 from sk_pwiser.history._plan import Plan, check_params
 
@@ -126,6 +127,9 @@ class HistoryFeatures(DocLink, HistoryFiles, TransformerMixin, BaseEstimator):
     (5.0, 3.0)
     """
 
+    # What `transform_row` reads, None until then.
+    _one_row = None
+
     def __init__(
         self,
         keys,
@@ -223,7 +227,8 @@ class HistoryFeatures(DocLink, HistoryFiles, TransformerMixin, BaseEstimator):
         rows, _ = self._read(X, y, state, plan)
         if overlap == "error" or plan.max_age is not None:
             self._refuse_early(rows, state)
-        self._set_state(state.extended(rows, plan).folded(plan), plan)
+        part = state.extended(rows, plan).folded(plan)
+        self._set_state(state.joined(part, plan), plan)
         return self
 
     def complete(self, X, y):
@@ -261,9 +266,9 @@ class HistoryFeatures(DocLink, HistoryFiles, TransformerMixin, BaseEstimator):
         if y is None:
             raise TypeError("y must be labels; got None.")
         rows, _ = self._read(X, y, state, plan)
-        completed, is_absent, is_final = state.completed(rows, plan)
+        part, is_absent, is_final = state.completed(rows, plan)
         refuse_labels(is_absent, is_final, state, plan)
-        self._set_state(completed, plan)
+        self._set_state(state.joined(part, plan), plan)
         return self
 
     def transform(self, X):
@@ -291,14 +296,11 @@ class HistoryFeatures(DocLink, HistoryFiles, TransformerMixin, BaseEstimator):
         rows, table = self._read(X, None, state, plan)
         self._check_kept(table, plan)
         times = rows.time
-        if state.end is not None and (is_early := times < state.end).any():
+        if (is_early := times < state.end).any():
             self._warn_early(int(is_early.sum()))
             times = np.maximum(times, state.end)
-        derived = self._derived
-        if derived is None or derived[0] is not state:
-            derived = self._derived = state, state.pasts(plan)
-        names = self.feature_names_in_
-        return self._output(table, names, rows, times, state, plan, derived[1])
+        part, names = state.part(rows, plan), self.feature_names_in_
+        return self._output(table, names, rows, times, part, plan, part.pasts(plan))
 
     def replay(self, X, y=None, *, update=False):
         """Walk a later period in the order of time, each row with what was known then.
@@ -330,12 +332,11 @@ class HistoryFeatures(DocLink, HistoryFiles, TransformerMixin, BaseEstimator):
         rows, table = self._read(X, y, state, plan)
         self._check_kept(table, plan)
         self._refuse_early(rows, state)
-        state = state.extended(rows, plan)
-        pasts = state.pasts(plan)
-        names = self.feature_names_in_
-        result = self._output(table, names, rows, rows.time, state, plan, pasts)
+        part, names = state.extended(rows, plan), self.feature_names_in_
+        pasts = part.pasts(plan)
+        result = self._output(table, names, rows, rows.time, part, plan, pasts)
         if update:
-            self._set_state(state.folded(plan, pasts), plan)
+            self._set_state(state.joined(part.folded(plan, pasts), plan), plan)
         return result
 
     def transform_row(self, row):
@@ -365,7 +366,7 @@ class HistoryFeatures(DocLink, HistoryFiles, TransformerMixin, BaseEstimator):
         one_row = self._one_row
         # Another thread may have set another state since it was built.
         if one_row is None or one_row.state is not state:
-            one_row = self._one_row = MemoryRow(state, plan)
+            one_row = self._one_row = MemoryRow(state, plan, one_row)
         features, is_early = one_row.features(row)
         if is_early:
             self._warn_early(1)
@@ -403,9 +404,7 @@ class HistoryFeatures(DocLink, HistoryFiles, TransformerMixin, BaseEstimator):
     def __getstate__(self):
         state = super().__getstate__()
         # What is derived from the state is built again when needed.
-        return state | {
-            name: None for name in ("_derived", "_one_row") if name in state
-        }
+        return {name: value for name, value in state.items() if name != "_one_row"}
 
     def __sklearn_is_fitted__(self):
         return hasattr(self, "_learnt")
@@ -435,7 +434,6 @@ class HistoryFeatures(DocLink, HistoryFiles, TransformerMixin, BaseEstimator):
     def _set_state(self, state, plan):
         # In one assignment, since other threads may serve rows.
         self._learnt = state, plan
-        self._derived = self._one_row = None
 
     def _fit(self, X, y, returns_features):
         params = self.get_params(deep=False)
@@ -455,8 +453,9 @@ class HistoryFeatures(DocLink, HistoryFiles, TransformerMixin, BaseEstimator):
         result = None
         if returns_features:
             result = self._output(table, names, rows, rows.time, state, plan, pasts)
-        state = state.folded(plan, pasts)
+        state = state.folded(plan, pasts).compacted(plan)
         self.feature_names_in_, self.n_features_in_ = names, len(names)
+        self._one_row = None
         self._set_state(state, plan)
         return result
 
@@ -491,7 +490,7 @@ class HistoryFeatures(DocLink, HistoryFiles, TransformerMixin, BaseEstimator):
             )
 
     def _refuse_early(self, rows, state):
-        if state.end is not None and (is_early := rows.time < state.end).any():
+        if (is_early := rows.time < state.end).any():
             cure = "update(..., overlap='merge') adds late rows."
             if self._plan.max_age is not None:
                 cure = "With max_age, a history takes no late rows."
@@ -534,7 +533,10 @@ def _features(rows, times, state, plan, pasts, of_all):
         past, code = pasts[each.key], codes[each.key]
         sizes, values, ages = past.last_values(each.place, code, times)
         index = state.indices[each.column]
-        features[each.name] = ListOutput(sizes, values, index.values)
+        used, places = unique_keys(values[:, np.newaxis])
+        # Values of each type, so that lists have one type, whichever values they hold.
+        known = [*index.at(used[:, 0].tolist()), *index.samples.values()]
+        features[each.name] = ListOutput(sizes, places, known)
         if each.ages == "buckets":
             ages = np.floor(np.log2(1 + ages)).astype(np.int64)
         if each.ages:

@@ -35,12 +35,13 @@ class HistoryFiles:
         TypeError
             If values of keys or lists are not numbers, text or tuples.
         """
-        state, _ = self._fitted()
+        state, plan = self._fitted()
+        state = state.whole(plan)
         content = self._describe() | {
             "indices": {
                 name: _compact(index.values) for name, index in state.indices.items()
             },
-            "logs": state.logs,
+            "logs": [log.replaced() for log in state.logs],
             "everything": state.everything,
         }
         write_file(path, *FORM.encode(content, "history"))

@@ -6,6 +6,7 @@ by key and time, so that the rows of a key before an instant are a slice.
 """
 
 import math
+from functools import cached_property, reduce
 
 import numpy as np
 
@@ -70,6 +71,17 @@ class KeyLog:
         return len(self.columns)
 
     @property
+    def size(self):
+        """Number of keys, of recent rows and of elements of lists."""
+        return self.n_keys + len(self.time) + sum(len(own.time) for own in self.lists)
+
+    @cached_property
+    def packed(self):
+        """The numbers of values of the columns, and the keys as integers, in order."""
+        sizes = self.columns.max(axis=0, initial=0) + 1
+        return sizes, pack(self.columns, sizes)
+
+    @property
     def offsets(self):
         return self.rows.offsets
 
@@ -81,8 +93,19 @@ class KeyLog:
     def labels(self):
         return self.rows.value
 
+    def places(self, ids):
+        """Return the places of keys, `n_keys` for those that are not here."""
+        if not self.n_keys:
+            return np.zeros(len(ids), dtype=np.int64)
+        sizes, packed = self.packed
+        is_possible = ((ids >= 0) & (ids < sizes)).all(axis=1)
+        wanted = pack(np.where(is_possible[:, np.newaxis], ids, 0), sizes)
+        place = np.minimum(np.searchsorted(packed, wanted), self.n_keys - 1)
+        return np.where(is_possible & (packed[place] == wanted), place, self.n_keys)
+
     def replaced(self, **parts):
-        return KeyLog(**{**vars(self), **parts})
+        names = "columns", "rows", "lists", "totals", "reference"
+        return KeyLog(**{name: getattr(self, name) for name in names} | parts)
 
     def select(self, places):
         """Return the log of some keys, which are given by their places, in order."""
@@ -93,8 +116,13 @@ class KeyLog:
             totals={name: total[places] for name, total in self.totals.items()},
         )
 
-    def sorted(self):
-        return self.select(np.argsort(unique_keys(self.columns)[1]))
+    def without_old(self, end, max_age):
+        """Return the log without keys whose last row is too old."""
+        has_rows = np.diff(self.offsets) > 0
+        last = self.totals["last"].astype(self.time.dtype)
+        last[has_rows] = self.time[self.offsets[1:][has_rows] - 1]
+        is_kept = end - last <= max_age
+        return self if is_kept.all() else self.select(np.flatnonzero(is_kept))
 
     def with_empty_key(self):
         """Return the log with a key without rows at the end, and totals to read."""
@@ -165,13 +193,18 @@ def unique_keys(ids):
     return unpack(values, sizes), codes
 
 
-def pack(ids, sizes):
-    """Return one integer per row, in the order of the rows."""
+def check_sizes(sizes):
+    """Raise if there are too many possible keys of columns with these sizes."""
     if math.prod(map(int, sizes)) >= 2**63:
         raise ValueError(
             f"a key of columns with {[int(size) for size in sizes]} values has more "
             "than 2^63 possible values; use fewer columns."
         )
+
+
+def pack(ids, sizes):
+    """Return one integer per row, in the order of the rows."""
+    check_sizes(sizes)
     return np.ravel_multi_index(tuple(ids.T), tuple(sizes))
 
 
@@ -205,6 +238,25 @@ def combine(a, b, half_lives):
     pairs = zip(a.lists, b.lists, strict=True)
     lists = [own.combined(other, codes, n_keys) for own, other in pairs]
     return KeyLog(columns, rows, lists, add_totals(*totals), reference)
+
+
+def replace_keys(older, newer, half_lives):
+    """Return a log of the keys of two, with those of both as in the newer one."""
+    is_newer = np.zeros(older.n_keys + 1, dtype=bool)
+    is_newer[older.places(newer.columns)] = True
+    return combine(older.select(np.flatnonzero(~is_newer[:-1])), newer, half_lives)
+
+
+def find_keys(logs, ids, half_lives):
+    """Return the log of some keys, each as in the last of several logs that has it."""
+    wanted, _ = unique_keys(ids[(ids >= 0).all(axis=1)])
+    found = []
+    for log in reversed(logs):
+        places = log.places(wanted)
+        is_here = places < log.n_keys
+        found.append(log.select(places[is_here]))
+        wanted = wanted[~is_here]
+    return reduce(lambda a, b: combine(a, b, half_lives), found)
 
 
 def add_totals(a, b):

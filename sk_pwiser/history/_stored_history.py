@@ -369,6 +369,7 @@ def _description(history, own):
 def _records(history, prefix, next_id):
     """Return all records of a history by their names."""
     state, plan = history._fitted()
+    state = state.whole(plan)
     change = Change(plan, prefix, next_id=next_id)
     for key, (names, log) in enumerate(zip(plan.keys, state.logs, strict=True)):
         pasts = PastsOfKeys(log, plan)
