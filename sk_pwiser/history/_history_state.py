@@ -22,11 +22,11 @@ from sk_pwiser._table import (
     read_labels,
     zero_one_labels,
 )
-from sk_pwiser.history._completion import complete_log
 from sk_pwiser.history._key_log import (
     Slices,
     check_sizes,
     combine,
+    complete_log,
     find_keys,
     log_of_rows,
     replace_keys,
@@ -169,6 +169,10 @@ class ValueIndex:
         index._append(new)
         return index
 
+    def selected(self, is_kept):
+        """Return an index of some of the values."""
+        return ValueIndex(list(compress(self.values, is_kept)), self.kinds)
+
     def place(self, value):
         """Return the place of a value, -1 if it is not here."""
         for _, places in self.blocks:
@@ -182,12 +186,13 @@ class ValueIndex:
 
     def at(self, places):
         """Return the values at places."""
-        ends = [*accumulate(len(values) for values, _ in self.blocks)]
-        blocks = [bisect_right(ends, place) for place in places]
-        return [
-            self.blocks[i][0][place - ends[i]]  # from the end of the block
-            for i, place in zip(blocks, places, strict=True)
-        ]
+        (values, _), *others = self.blocks
+        if not others:  # as after a fit, with many places
+            return [values[place] for place in places]
+        starts = [0, *accumulate(len(values) for values, _ in self.blocks)]
+        blocks = [bisect_right(starts, place) - 1 for place in places]
+        pairs = zip(blocks, places, strict=True)
+        return [self.blocks[i][0][place - starts[i]] for i, place in pairs]
 
 
 def _joined(a, b):
@@ -366,12 +371,13 @@ class HistoryState:
         def complete(log, code, lists, chosen):
             parts = code[chosen], time[chosen], labels[chosen]
             lists = [(values[chosen], task) for values, task in lists]
-            completion = complete_log(log, *parts, lists)
+            log_is_of_all = log is self.everything
+            log, own_absent, own_final = complete_log(log, *parts, lists)
             # With `max_age`, keys have forgotten rows that the log of all rows has.
-            if plan.max_age is None or log is self.everything:
-                is_absent[asked[chosen]] |= completion.is_absent
-            is_final[asked[chosen]] |= completion.is_final
-            return completion.log
+            if plan.max_age is None or log_is_of_all:
+                is_absent[asked[chosen]] |= own_absent
+            is_final[asked[chosen]] |= own_final
+            return log
 
         logs = []
         for key, (names, log) in enumerate(zip(plan.keys, new.logs, strict=True)):
@@ -393,45 +399,55 @@ class HistoryState:
 
     def compacted(self, plan):
         """Return a state of one level without keys and values that are over."""
-        new = copy.copy(self)
+        new, logs = copy.copy(self), self.logs
         if plan.max_age is not None:
-            new.levels = [[log.without_old(self.end, plan.max_age) for log in self.logs]]
-        used = {name: [] for name in self.indices}
-        for key, (names, log) in enumerate(zip(plan.keys, new.logs, strict=True)):
-            for j, name in enumerate(names):
-                used[name].append(log.columns[:, j])
+            logs = [log.without_old(self.end, plan.max_age) for log in logs]
+        used = {name: np.zeros(each.size, bool) for name, each in self.indices.items()}
+        for key, (names, log) in enumerate(zip(plan.keys, logs, strict=True)):
+            for name, places in zip(names, log.columns.T, strict=True):
+                used[name][places] = True
             for each, own in zip(plan.lists_of(key), log.lists, strict=True):
-                used[each.column].append(own.value)
-        moves, indices = {}, {}
-        for name, index in self.indices.items():
-            is_used = np.zeros(index.size, dtype=bool)
-            is_used[np.concatenate(used[name])] = True
+                used[each.column][own.value] = True
+        for is_used in used.values():
             # One value stays, since it gives lists their type.
             is_used[:1] |= not is_used.any()
-            if is_used.sum() <= len(is_used) / 2:
-                moves[name] = is_used.cumsum() - 1
-                values = list(compress(index.values, is_used))
-                indices[name] = ValueIndex(values, index.kinds)
-        new.indices = self.indices | indices
+        new.indices = {
+            name: each if used[name].all() else each.selected(used[name])
+            for name, each in self.indices.items()
+        }
         new.n_values = new._count_values()
-        if indices:
-            logs = [_moved(log, moves, plan, k) for k, log in enumerate(new.logs)]
-            new.levels = [logs]
+        moves = {name: is_used.cumsum() - 1 for name, is_used in used.items()}
+        new.levels = [[_moved(log, moves, plan, k) for k, log in enumerate(logs)]]
         return new
 
 
+def refuse_labels(is_absent, is_final, state, plan):
+    """Raise if rows are not in a state, or have their labels already."""
+    reasons = []
+    if is_absent.any():
+        first = plan.as_time(state.end - plan.of_all.horizon)
+        reasons.append(
+            f"{is_absent.sum()} rows are not in the state, the first in row "
+            f"{is_absent.argmax()}; it keeps the rows from {first} on, and finds them "
+            f"by their keys and column {plan.time!r}"
+        )
+    if is_final.any():
+        reasons.append(
+            f"{is_final.sum()} rows have one of their labels already, the first in row "
+            f"{is_final.argmax()}; pass NaN for known labels"
+        )
+    if reasons:
+        raise ValueError(f"y cannot be filled in: {'; '.join(reasons)}.")
+
+
 def _moved(log, moves, plan, key):
-    """Return a log with other places of values; `moves` has those of some columns."""
-    columns = log.columns.copy()
-    for j, name in enumerate(plan.keys[key]):
-        if name in moves:
-            columns[:, j] = moves[name][columns[:, j]]
+    """Return a log with the new places of values, per column."""
+    pairs = zip(plan.keys[key], log.columns.T, strict=True)
     lists = [
         Slices(own.offsets, own.time, moves[each.column][own.value])
-        if each.column in moves
-        else own
         for each, own in zip(plan.lists_of(key), log.lists, strict=True)
     ]
+    columns = np.stack([moves[name][places] for name, places in pairs], axis=1)
     return log.replaced(columns=columns, lists=lists)
 
 

@@ -9,6 +9,7 @@ import math
 from bisect import bisect_left
 from collections.abc import Mapping
 from functools import lru_cache
+from itertools import chain
 from math import log, log1p
 from typing import NamedTuple
 
@@ -258,13 +259,12 @@ class MemoryRow(OneRow):
 
     def __init__(self, state, plan, earlier=None):
         super().__init__(state, plan)
-        self.readable = {}
-        for logs in reversed(state.levels):
-            for log in logs:
-                known = earlier and earlier.readable.get(id(log))
-                self.readable[id(log)] = known or (log, *_readable(log, plan))
+        known, self.readable = earlier.readable if earlier else {}, {}
+        for own in chain.from_iterable(state.levels):
+            self.readable[id(own)] = known.get(id(own)) or (own, *_readable(own, plan))
+        # Per key, from the newest level to the oldest.
         self.levels = [
-            [self.readable[id(log)][1:] for log in logs]
+            [self.readable[id(own)][1:] for own in logs]
             for logs in zip(*reversed(state.levels), strict=True)
         ]
 
