@@ -3,6 +3,7 @@
     pip install ".[benchmark,polars]"
     python benchmarks/history.py speed                # 10^6 rows
     python benchmarks/history.py speed --rows 10000000
+    python benchmarks/history.py parts                # of 1,000 rows
     python benchmarks/history.py store                # an item with half of the rows
     python benchmarks/history.py auc                  # MovieLens, 3 seeds
     python benchmarks/history.py auc --part validation --forms counts lists
@@ -18,6 +19,11 @@ of the processor. "bytes per key" is the size of the saved file per key. "in par
 walks over ten parts, each replayed and appended, and keeps no columns, as for a log
 that is larger than memory. A row at serving time is a dictionary, and its time the best
 of seven rounds; "in a store" is the same with the state in a dict, one record per key.
+
+"parts" replays and appends parts of 1,000 rows to histories of a tenth, four tenths and
+all of the rows, in turn. The first column has the milliseconds of a part of the
+smallest history, the others the ratios of the others to it, as medians with quartiles,
+and the ratio of the means, which include the merging of parts.
 
 "store" serves rows of an item that has half of the rows of a log, all of them within
 the window, from a store: with a window of seven days, half-lives of one and seven days,
@@ -83,6 +89,8 @@ from _harness import (
     in_fresh_process,
     make_parser,
     parse,
+    processor_time,
+    quartiles,
     spread,
 )
 from _tables import insteval, movielens
@@ -278,6 +286,37 @@ def run_speed(arguments):
         if i == 0:
             arguments.report.table(figures)
         arguments.report.row(name, [f"{v:,.0f}" for v in figures.values()])
+
+
+def measure_parts(name, n_rows, n_parts, size=1000):
+    """Return the figures of one row of the table of parts."""
+    X, Y = generate(n_rows + n_parts * size)
+    starts = [n_rows // 10, 4 * n_rows // 10, n_rows]
+    histories = [make_history(SPEED[name]).fit(X[:n], Y[:n]) for n in starts]
+    seconds = np.empty((n_parts, len(starts)))
+    for i in range(n_parts):
+        for j, start in enumerate(starts):
+            rows = slice(start + i * size, start + (i + 1) * size)
+            seconds[i, j], _ = processor_time(
+                histories[j].replay, X[rows], Y[rows], update=True
+            )
+    figures = {f"ms, {starts[0]:,} rows": f"{1e3 * np.median(seconds[:, 0]):.0f}"}
+    for j, start in enumerate(starts[1:], 1):
+        figures[f"{start:,} rows"] = quartiles(seconds[:, j] / seconds[:, 0])
+        ratio = seconds[:, j].mean() / seconds[:, 0].mean()
+        figures[f"{start:,} rows, mean"] = f"{ratio:.2f}"
+    return figures
+
+
+def run_parts(arguments):
+    n_parts = 10 if arguments.quick else 100
+    for i, name in enumerate(SPEED):
+        figures = in_fresh_process(
+            measure_parts, name, arguments.rows, n_parts, threads=1
+        )
+        if i == 0:
+            arguments.report.table(figures)
+        arguments.report.row(name, figures.values())
 
 
 def load_engagement(part):
@@ -499,9 +538,18 @@ def run_trees(arguments):
         )
 
 
+RUNS = {
+    "speed": run_speed,
+    "parts": run_parts,
+    "store": run_store,
+    "auc": run_auc,
+    "trees": run_trees,
+}
+
+
 def main():
     parser = make_parser(__doc__, seeds=3)
-    parser.add_argument("subject", choices=["speed", "store", "auc", "trees"])
+    parser.add_argument("subject", choices=RUNS)
     parser.add_argument("--rows", type=int, default=10**6)
     parser.add_argument("--part", choices=["test", "validation"], default="test")
     parser.add_argument("--data", choices=DATA, default="movielens")
@@ -511,8 +559,7 @@ def main():
     parser.set_defaults(threads=1)
     arguments = parse(parser, rows=10**5, seeds=1)
     arguments.report = Report(f"history_{arguments.subject}", arguments)
-    runs = {"speed": run_speed, "store": run_store, "auc": run_auc, "trees": run_trees}
-    runs[arguments.subject](arguments)
+    RUNS[arguments.subject](arguments)
     arguments.report.save()
 
 

@@ -1,30 +1,38 @@
 """The transformer: features of a log's own past."""
 
+from contextlib import contextmanager
+from datetime import timedelta
+
 import numpy as np
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.exceptions import NotFittedError
 from sklearn.utils._set_output import _get_output_config
 
-from sk_pwiser._times import check_kind, read_times
+from sk_pwiser._files import PlainForm, read_file, write_file
+from sk_pwiser._times import check_kind, duration_label, read_times
 from sk_pwiser._utils import DocLink, check_boolean, check_choice, warn_user
-from sk_pwiser.history._completion import refuse_labels
-from sk_pwiser.history._history_files import HistoryFiles
+from sk_pwiser._version import __version__
 from sk_pwiser.history._history_state import (
+    HistoryState,
     Rows,
+    ValueIndex,
     check_values,
     empty_state,
     read_column,
     read_history_labels,
+    refuse_labels,
 )
 from sk_pwiser.history._history_tables import ListOutput, Table
+from sk_pwiser.history._key_log import KeyLog, Slices, unique_keys
 from sk_pwiser.history._one_row import MemoryRow
 from sk_pwiser.history._plan import Plan, check_params
 
 # Number of rows that are computed at a time.
 BLOCK = 2**15
+FORM = PlainForm([KeyLog, Slices])
 
 
-class HistoryFeatures(DocLink, HistoryFiles, TransformerMixin, BaseEstimator):
+class HistoryFeatures(DocLink, TransformerMixin, BaseEstimator):
     r"""Features of what users, items and pairs did before, without leaks.
 
     For each key of a row, such as its user, the past of the key becomes columns: the
@@ -126,6 +134,9 @@ class HistoryFeatures(DocLink, HistoryFiles, TransformerMixin, BaseEstimator):
     (5.0, 3.0)
     """
 
+    # What `transform_row` reads, None until then.
+    _one_row = None
+
     def __init__(
         self,
         keys,
@@ -222,8 +233,9 @@ class HistoryFeatures(DocLink, HistoryFiles, TransformerMixin, BaseEstimator):
         state, plan = self._fitted()
         rows, _ = self._read(X, y, state, plan)
         if overlap == "error" or plan.max_age is not None:
-            self._refuse_early(rows, state)
-        self._set_state(state.extended(rows, plan).folded(plan), plan)
+            self._refuse_early(rows, state, plan)
+        part = state.extended(rows, plan).folded(plan)
+        self._learnt = state.joined(part, plan), plan
         return self
 
     def complete(self, X, y):
@@ -261,9 +273,9 @@ class HistoryFeatures(DocLink, HistoryFiles, TransformerMixin, BaseEstimator):
         if y is None:
             raise TypeError("y must be labels; got None.")
         rows, _ = self._read(X, y, state, plan)
-        completed, is_absent, is_final = state.completed(rows, plan)
+        part, is_absent, is_final = state.completed(rows, plan)
         refuse_labels(is_absent, is_final, state, plan)
-        self._set_state(completed, plan)
+        self._learnt = state.joined(part, plan), plan
         return self
 
     def transform(self, X):
@@ -291,14 +303,11 @@ class HistoryFeatures(DocLink, HistoryFiles, TransformerMixin, BaseEstimator):
         rows, table = self._read(X, None, state, plan)
         self._check_kept(table, plan)
         times = rows.time
-        if state.end is not None and (is_early := times < state.end).any():
+        if (is_early := times < state.end).any():
             self._warn_early(int(is_early.sum()))
             times = np.maximum(times, state.end)
-        derived = self._derived
-        if derived is None or derived[0] is not state:
-            derived = self._derived = state, state.pasts(plan)
-        names = self.feature_names_in_
-        return self._output(table, names, rows, times, state, plan, derived[1])
+        part, names = state.part(rows, plan), self.feature_names_in_
+        return self._output(table, names, rows, times, part, plan, part.pasts(plan))
 
     def replay(self, X, y=None, *, update=False):
         """Walk a later period in the order of time, each row with what was known then.
@@ -329,13 +338,12 @@ class HistoryFeatures(DocLink, HistoryFiles, TransformerMixin, BaseEstimator):
         state, plan = self._fitted()
         rows, table = self._read(X, y, state, plan)
         self._check_kept(table, plan)
-        self._refuse_early(rows, state)
-        state = state.extended(rows, plan)
-        pasts = state.pasts(plan)
-        names = self.feature_names_in_
-        result = self._output(table, names, rows, rows.time, state, plan, pasts)
+        self._refuse_early(rows, state, plan)
+        part, names = state.extended(rows, plan), self.feature_names_in_
+        pasts = part.pasts(plan)
+        result = self._output(table, names, rows, rows.time, part, plan, pasts)
         if update:
-            self._set_state(state.folded(plan, pasts), plan)
+            self._learnt = state.joined(part.folded(plan, pasts), plan), plan
         return result
 
     def transform_row(self, row):
@@ -365,7 +373,7 @@ class HistoryFeatures(DocLink, HistoryFiles, TransformerMixin, BaseEstimator):
         one_row = self._one_row
         # Another thread may have set another state since it was built.
         if one_row is None or one_row.state is not state:
-            one_row = self._one_row = MemoryRow(state, plan)
+            one_row = self._one_row = MemoryRow(state, plan, one_row)
         features, is_early = one_row.features(row)
         if is_early:
             self._warn_early(1)
@@ -389,6 +397,64 @@ class HistoryFeatures(DocLink, HistoryFiles, TransformerMixin, BaseEstimator):
             [*plan.kept(self.feature_names_in_), *plan.feature_names()], dtype=object
         )
 
+    def save(self, path):
+        """Write the history to a file that holds no code.
+
+        The file has the parameters and the state, so that a loaded history gives the
+        same values and can be updated. It is in the format of safetensors, has a
+        checksum, and appears at once or not at all; see :ref:`files`.
+
+        Parameters
+        ----------
+        path : str or path-like
+            The file. One that exists is replaced.
+
+        Raises
+        ------
+        TypeError
+            If values of keys or lists are not numbers, text or tuples.
+        """
+        state, plan = self._fitted()
+        state = state.whole(plan)
+        content = self._describe() | {
+            "indices": {
+                name: _compact(index.values) for name, index in state.indices.items()
+            },
+            "logs": [log.replaced() for log in state.logs],
+            "everything": state.everything,
+        }
+        write_file(path, *FORM.encode(content, "history"))
+
+    @classmethod
+    def load(cls, path):
+        """Read a history from a file that `save` wrote; nothing in it is executed.
+
+        Parameters
+        ----------
+        path : str or path-like
+            The file.
+
+        Returns
+        -------
+        HistoryFeatures
+            The history.
+
+        Raises
+        ------
+        ValueError
+            If the file is damaged, altered or not one of a history.
+        """
+        values, arrays = read_file(path)
+        with valid_history(path):
+            content, plan = read_description(values, arrays)
+            indices = {
+                name: ValueIndex(_as_list(found), content["kinds"][name])
+                for name, found in content["indices"].items()
+            }
+            learnt = indices, content["logs"], content["everything"]
+            state = HistoryState(content["classes"], content["end"], *learnt)
+            return cls._of(content, plan, state)
+
     @property
     def end_(self):
         """Time of the last row of the state."""
@@ -403,9 +469,7 @@ class HistoryFeatures(DocLink, HistoryFiles, TransformerMixin, BaseEstimator):
     def __getstate__(self):
         state = super().__getstate__()
         # What is derived from the state is built again when needed.
-        return state | {
-            name: None for name in ("_derived", "_one_row") if name in state
-        }
+        return {name: value for name, value in state.items() if name != "_one_row"}
 
     def __sklearn_is_fitted__(self):
         return hasattr(self, "_learnt")
@@ -422,20 +486,12 @@ class HistoryFeatures(DocLink, HistoryFiles, TransformerMixin, BaseEstimator):
             raise NotFittedError(
                 "This HistoryFeatures has no state yet; call fit or fit_transform."
             )
+        # One attribute, since other threads may serve rows while it is replaced.
         return self._learnt
 
     @property
     def _state(self):
         return self._learnt[0]
-
-    @property
-    def _plan(self):
-        return self._learnt[1]
-
-    def _set_state(self, state, plan):
-        # In one assignment, since other threads may serve rows.
-        self._learnt = state, plan
-        self._derived = self._one_row = None
 
     def _fit(self, X, y, returns_features):
         params = self.get_params(deep=False)
@@ -455,9 +511,10 @@ class HistoryFeatures(DocLink, HistoryFiles, TransformerMixin, BaseEstimator):
         result = None
         if returns_features:
             result = self._output(table, names, rows, rows.time, state, plan, pasts)
-        state = state.folded(plan, pasts)
+        state = state.folded(plan, pasts).compacted(plan)
         self.feature_names_in_, self.n_features_in_ = names, len(names)
-        self._set_state(state, plan)
+        self._one_row = None
+        self._learnt = state, plan
         return result
 
     def _read(self, X, y, state, plan):
@@ -490,13 +547,13 @@ class HistoryFeatures(DocLink, HistoryFiles, TransformerMixin, BaseEstimator):
                 "X, or remove equal lists."
             )
 
-    def _refuse_early(self, rows, state):
-        if state.end is not None and (is_early := rows.time < state.end).any():
+    def _refuse_early(self, rows, state, plan):
+        if (is_early := rows.time < state.end).any():
             cure = "update(..., overlap='merge') adds late rows."
-            if self._plan.max_age is not None:
+            if plan.max_age is not None:
                 cure = "With max_age, a history takes no late rows."
             raise ValueError(
-                f"Column {self._plan.time!r}: {is_early.sum()} rows are from before "
+                f"Column {plan.time!r}: {is_early.sum()} rows are from before "
                 f"the end of the state, {self.end_}, the first in row "
                 f"{is_early.argmax()}. {cure}"
             )
@@ -508,6 +565,29 @@ class HistoryFeatures(DocLink, HistoryFiles, TransformerMixin, BaseEstimator):
             "own labels. fit_transform and replay give each row what was known at its "
             "time."
         )
+
+    def _describe(self):
+        """Return what the state has beside its arrays."""
+        state, plan = self._fitted()
+        return {
+            "class": "HistoryFeatures",
+            "sk_pwiser": __version__,
+            "params": plain_params(plan.params),
+            "features": list(self.feature_names_in_),
+            "kind": plan.kind,
+            "task_names": plan.task_names,
+            "classes": state.classes,
+            "end": state.end,
+            "kinds": {name: sorted(each.kinds) for name, each in state.indices.items()},
+        }
+
+    @classmethod
+    def _of(cls, content, plan, state):
+        history = cls(**content["params"])
+        history.feature_names_in_ = np.array(content["features"], dtype=object)
+        history.n_features_in_ = len(content["features"])
+        history._learnt = state, plan
+        return history
 
     def _output(self, table, names, rows, times, state, plan, pasts):
         features = _features(rows, times, state, plan, *pasts)
@@ -534,9 +614,59 @@ def _features(rows, times, state, plan, pasts, of_all):
         past, code = pasts[each.key], codes[each.key]
         sizes, values, ages = past.last_values(each.place, code, times)
         index = state.indices[each.column]
-        features[each.name] = ListOutput(sizes, values, index.values)
+        used, places = unique_keys(values[:, np.newaxis])
+        # Values of each type, so that lists have one type, whichever values they hold.
+        known = [*index.at(used[:, 0].tolist()), *index.samples.values()]
+        features[each.name] = ListOutput(sizes, places, known)
         if each.ages == "buckets":
             ages = np.floor(np.log2(1 + ages)).astype(np.int64)
         if each.ages:
             features[f"{each.name}_ages"] = ListOutput(sizes, ages)
     return features
+
+
+@contextmanager
+def valid_history(path):
+    """Raise errors in the content of a file as one that names the file."""
+    try:
+        yield
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
+        raise ValueError(f"{str(path)!r} holds no valid history: {error}") from error
+
+
+def read_description(values, arrays=()):
+    """Return the decoded content of a file, checked, and the plan."""
+    content = FORM.decode(values, arrays)
+    if content["class"] != "HistoryFeatures":
+        raise ValueError(f"it is one of {content['class']!r}")
+    check_params(content["params"])
+    return content, Plan(content["params"], content["kind"], content["task_names"])
+
+
+def plain_params(params):
+    """Return parameters with timedeltas as text, as a file has them."""
+    names = "label_delay", "state_delay", "windows", "half_lives", "max_age"
+    return params | {name: _plain_durations(params[name]) for name in names}
+
+
+def _plain_durations(value):
+    if isinstance(value, dict):
+        return {name: _plain_durations(each) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(_plain_durations(each) for each in value)
+    is_span = isinstance(value, timedelta | np.timedelta64)
+    return duration_label(value) if is_span else value
+
+
+def _compact(values):
+    """Return values of one type of number as an array that holds them exactly."""
+    types = set(map(type, values))
+    if types not in ({int}, {float}, {bool}):
+        return values
+    array = np.array(values)
+    # Integers from 2^63 on become floats beside smaller ones.
+    return values if types == {int} and array.dtype.kind not in "iu" else array
+
+
+def _as_list(values):
+    return values.tolist() if isinstance(values, np.ndarray) else values

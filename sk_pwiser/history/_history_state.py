@@ -1,7 +1,9 @@
 """The state of a history: the logs of all keys, and the values of their columns."""
 
 import copy
-from functools import cached_property
+from bisect import bisect_right
+from functools import reduce
+from itertools import accumulate, compress
 from typing import NamedTuple
 
 import numpy as np
@@ -21,8 +23,15 @@ from sk_pwiser._table._labels import (
     zero_one_labels,
 )
 from sk_pwiser._table._weights_and_groups import check_match
-from sk_pwiser.history._completion import complete_log
-from sk_pwiser.history._key_log import Slices, combine, log_of_rows, pack
+from sk_pwiser.history._key_log import (
+    Slices,
+    check_sizes,
+    combine,
+    complete_log,
+    find_keys,
+    log_of_rows,
+    replace_keys,
+)
 from sk_pwiser.history._point_in_time import Past
 
 
@@ -92,27 +101,48 @@ def _zero_one(labels, seen, columns, classes):
     return zero_one_labels(labels, columns, input_name="y"), None
 
 
+def push(blocks, new, merge, size):
+    """Return blocks with another one, which is merged with earlier ones of its size.
+
+    Each block is more than twice as large as the next one: an element is copied a
+    logarithmic number of times, however many small blocks are pushed.
+    """
+    blocks = [*blocks, new]
+    while len(blocks) > 1 and 2 * size(blocks[-1]) >= size(blocks[-2]):
+        blocks[-2:] = [merge(*blocks[-2:])]
+    return blocks
+
+
 class ValueIndex:
     """The distinct values of a column, each with its place.
 
+    Indices that grow out of each other share blocks of values, each a list and a dict
+    of places. `kinds` are text, numbers or other objects, and kinds of `LARGE` numbers;
     `earlier_kinds` are those of values that are not here: in a store, or dropped.
     """
 
     def __init__(self, values, earlier_kinds=()):
-        self.values, self.earlier_kinds = values, earlier_kinds
-        self.places = {value: i for i, value in enumerate(values)}
+        self.blocks, self.size, self.kinds, self.samples = [], 0, set(earlier_kinds), {}
+        self._append(values)
+
+    def _append(self, values):
+        places = {value: i for i, value in enumerate(values, self.size)}
+        self.blocks = push(self.blocks, (values, places), _joined, lambda b: len(b[0]))
+        self.size += len(values)
+        self.kinds = self.kinds | kinds_of(values) | large_kinds(values)
+        # The first value of each type.
+        samples = {(type(v), type(v) is int and v >= 2**63): v for v in values[::-1]}
+        self.samples = samples | self.samples
 
     def __getstate__(self):
-        return {"values": self.values, "earlier_kinds": self.earlier_kinds}
+        return {"values": self.values, "earlier_kinds": sorted(self.kinds)}
 
     def __setstate__(self, state):
         self.__init__(**state)
 
-    @cached_property
-    def kinds(self):
-        """Text, numbers or other objects, and kinds of `LARGE` numbers, as a set."""
-        of_values = kinds_of(self.values) | large_kinds(self.values)
-        return of_values.union(self.earlier_kinds)
+    @property
+    def values(self):
+        return [value for values, _ in self.blocks for value in values]
 
     def check_kinds(self, values, name):
         """Raise if values are of other kinds than these, such as text, not numbers."""
@@ -132,15 +162,42 @@ class ValueIndex:
 
     def extended(self, values):
         """Return an index that has these distinct values as well."""
-        new = [value for value in values if value not in self.places]
-        return ValueIndex(self.values + new, self.earlier_kinds) if new else self
+        new = [value for value in values if self.place(value) < 0]
+        if not new:
+            return self
+        index = object.__new__(ValueIndex)
+        vars(index).update(vars(self))
+        index._append(new)
+        return index
 
-    def places_of(self, values):
-        """Return the place of each of some distinct values, -1 where it has none."""
-        places = self.places
-        return np.fromiter(
-            (places.get(value, -1) for value in values), np.int64, len(values)
-        )
+    def selected(self, is_kept):
+        """Return an index of some of the values."""
+        return ValueIndex(list(compress(self.values, is_kept)), self.kinds)
+
+    def place(self, value):
+        """Return the place of a value, -1 if it is not here."""
+        for _, places in self.blocks:
+            if value in places:
+                return places[value]
+        return -1
+
+    def places(self, values):
+        """Return the places of values as an array."""
+        return np.fromiter(map(self.place, values), np.int64, len(values))
+
+    def at(self, places):
+        """Return the values at places."""
+        (values, _), *others = self.blocks
+        if not others:  # as after a fit, with many places
+            return [values[place] for place in places]
+        starts = [0, *accumulate(len(values) for values, _ in self.blocks)]
+        blocks = [bisect_right(starts, place) - 1 for place in places]
+        pairs = zip(blocks, places, strict=True)
+        return [self.blocks[i][0][place - starts[i]] for i, place in pairs]
+
+
+def _joined(a, b):
+    return a[0] + b[0], a[1] | b[1]
 
 
 def check_values(indices, added, plan):
@@ -174,13 +231,22 @@ def read_column(column, name):
 class HistoryState:
     """What a history has learnt. It is not changed: methods return new ones.
 
-    `indices` has the values of each column, `logs` one `KeyLog` per key, and
-    `everything` all rows as those of one key, for the base rates.
+    `indices` has the values of each column, and `everything` all rows as those of one
+    key, for the base rates. `levels` has one `KeyLog` per key in each of some levels: a
+    key is as in the last level that has it, so that a change of some keys is a new
+    level. `n_values` is the number of values when unused ones were dropped.
     """
 
     def __init__(self, classes, end, indices, logs, everything):
         self.classes, self.end, self.indices = classes, end, indices
-        self.logs, self.everything = logs, everything
+        self.levels, self.everything = [logs], everything
+        self.n_values = self._count_values()
+
+    @property
+    def logs(self):
+        """The logs of a state of one level."""
+        (logs,) = self.levels
+        return logs
 
     @property
     def known_classes(self):
@@ -194,6 +260,9 @@ class HistoryState:
         """Whether a label is known."""
         labels, totals = self.everything.labels, self.everything.totals
         return bool((labels >= 0).any() or totals["known"].any())
+
+    def _count_values(self):
+        return sum(index.size for index in self.indices.values())
 
     def with_values(self, rows):
         """Return the state with the values and the classes of rows."""
@@ -213,37 +282,43 @@ class HistoryState:
     def places(self, columns):
         """Return the places of rows' values by column, -1 for unseen ones."""
         return {
-            name: np.append(self.indices[name].places_of(values), -1)[indices]
+            name: np.append(self.indices[name].places(values), -1)[indices]
             for name, (indices, values) in columns.items()
         }
 
+    def ids(self, columns, plan):
+        """Return the places of rows' values per key, one column per value."""
+        places = self.places(columns)
+        for names in plan.keys:
+            check_sizes([self.indices[name].size for name in names])
+        return [np.stack([places[name] for name in key], axis=1) for key in plan.keys]
+
     def codes(self, columns, plan):
         """Return the places of rows' keys per log, `n_keys` for those that it lacks."""
-        places, codes = self.places(columns), []
-        for names, log in zip(plan.keys, self.logs, strict=True):
-            ids = np.stack([places[name] for name in names], axis=1)
-            found = np.full(len(ids), log.n_keys)
-            if log.n_keys:
-                sizes = [len(self.indices[name].values) + 1 for name in names]
-                keys = pack(log.columns, sizes)
-                is_known = (ids >= 0).all(axis=1)
-                wanted = pack(np.where(is_known[:, np.newaxis], ids, 0), sizes)
-                place = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
-                is_known &= keys[place] == wanted
-                found[is_known] = place[is_known]
-            codes.append(found)
-        return codes
+        ids = self.ids(columns, plan)
+        return [log.places(own) for log, own in zip(self.logs, ids, strict=True)]
+
+    def part(self, rows, plan):
+        """Return the state of the keys of rows alone, in one level."""
+        new, ids = copy.copy(self), self.ids(rows.columns, plan)
+        new.levels = [
+            [
+                find_keys(logs, own, plan.half_lives)
+                for logs, own in zip(zip(*self.levels, strict=True), ids, strict=True)
+            ]
+        ]
+        return new
 
     def extended(self, rows, plan):
-        """Return the state with new rows, of which none is summed into totals yet."""
-        new, labels = self.with_values(rows), rows.labels
-        places, n_half_lives = new.places(rows.columns), len(plan.half_lives)
-        new.logs = []
-        for key, (names, log) in enumerate(zip(plan.keys, self.logs, strict=True)):
+        """Return the `part` with the keys of new rows, and these rows, not summed."""
+        new, labels = self.with_values(rows).part(rows, plan), rows.labels
+        ids, places = new.ids(rows.columns, plan), new.places(rows.columns)
+        logs, n_half_lives = [], len(plan.half_lives)
+        for key, (own, log) in enumerate(zip(ids, new.logs, strict=True)):
             lists = [(places[each.column], each.task) for each in plan.lists_of(key)]
-            ids = np.stack([places[name] for name in names], axis=1)
-            added = log_of_rows(ids, rows.time, labels.values, lists, n_half_lives)
-            new.logs.append(combine(log, added, plan.half_lives))
+            added = log_of_rows(own, rows.time, labels.values, lists, n_half_lives)
+            logs.append(combine(log, added, plan.half_lives))
+        new.levels = [logs]
         none = np.zeros((len(rows.time), 0), dtype=np.int64)
         added = log_of_rows(none, rows.time, labels.values, [], 0)
         new.everything = combine(self.everything, added, [])
@@ -252,8 +327,36 @@ class HistoryState:
             new.end = last if self.end is None else max(last, self.end)
         return new
 
+    def joined(self, part, plan):
+        """Return the state with a later state of some keys, with its other values."""
+
+        def merge(older, newer):
+            pairs = zip(older, newer, strict=True)
+            return [replace_keys(*logs, plan.half_lives) for logs in pairs]
+
+        def size(logs):
+            return sum(log.size for log in logs)
+
+        new = copy.copy(part)
+        new.levels = push(self.levels, part.logs, merge, size)
+        # The work on all keys is due after changes of as many.
+        if len(new.levels) == 1 or new._count_values() > 2 * self.n_values:
+            return new.whole(plan)
+        return new
+
+    def whole(self, plan):
+        """Return the state in one level, folded and compacted."""
+        new = copy.copy(self)
+        new.levels = [
+            [
+                reduce(lambda a, b: replace_keys(a, b, plan.half_lives), logs)
+                for logs in zip(*self.levels, strict=True)
+            ]
+        ]
+        return new.folded(plan).compacted(plan)
+
     def completed(self, rows, plan):
-        """Return the state with labels that rows of it lacked, and which rows fail.
+        """Return the `part` of rows with labels that these lacked, and which rows fail.
 
         The latter are two arrays: rows that the state does not have, and rows whose
         labels it has already.
@@ -261,7 +364,7 @@ class HistoryState:
         labels, time = rows.labels.values, rows.time
         asked = np.flatnonzero((labels >= 0).any(axis=1))
         labels, time = labels[asked], time[asked]
-        new = self.with_values(rows)
+        new = self.with_values(rows).part(rows, plan)
         places = {n: each[asked] for n, each in new.places(rows.columns).items()}
         codes = [code[asked] for code in new.codes(rows.columns, plan)]
         is_absent, is_final = np.zeros((2, len(rows.time)), dtype=bool)
@@ -269,72 +372,83 @@ class HistoryState:
         def complete(log, code, lists, chosen):
             parts = code[chosen], time[chosen], labels[chosen]
             lists = [(values[chosen], task) for values, task in lists]
-            completion = complete_log(log, *parts, lists)
+            log_is_of_all = log is self.everything
+            log, own_absent, own_final = complete_log(log, *parts, lists)
             # With `max_age`, keys have forgotten rows that the log of all rows has.
-            if plan.max_age is None or log is self.everything:
-                is_absent[asked[chosen]] |= completion.is_absent
-            is_final[asked[chosen]] |= completion.is_final
-            return completion.log
+            if plan.max_age is None or log_is_of_all:
+                is_absent[asked[chosen]] |= own_absent
+            is_final[asked[chosen]] |= own_final
+            return log
 
         logs = []
-        for key, (names, log) in enumerate(zip(plan.keys, self.logs, strict=True)):
+        for key, (names, log) in enumerate(zip(plan.keys, new.logs, strict=True)):
             has_key = np.all([places[name] >= 0 for name in names], axis=0)
             lists = [(places[each.column], each.task) for each in plan.lists_of(key)]
             logs.append(complete(log, codes[key], lists, np.flatnonzero(has_key)))
-        new.logs = logs
+        new.levels = [logs]
         everyone = np.arange(len(asked))
         new.everything = complete(self.everything, 0 * everyone, [], everyone)
         return new, is_absent, is_final & ~is_absent
 
     def folded(self, plan, pasts=None):
-        """Return the state with old rows as totals, and without keys that are over."""
-        if self.end is None:
-            return self
+        """Return a state of one level with old rows as totals."""
         pasts, of_all = pasts or self.pasts(plan)
         new = copy.copy(self)
-        new.logs = [past.folded(self.end) for past in pasts]
+        new.levels = [[past.folded(self.end) for past in pasts]]
         new.everything = of_all.folded(self.end)
-        return new.compacted(plan)
+        return new
 
     def compacted(self, plan):
-        """Return the state without values that no key and no list has any more."""
-        used = {name: [] for name in self.indices}
-        for key, (names, log) in enumerate(zip(plan.keys, self.logs, strict=True)):
-            for j, name in enumerate(names):
-                used[name].append(log.columns[:, j])
+        """Return a state of one level without keys and values that are over."""
+        new, logs = copy.copy(self), self.logs
+        if plan.max_age is not None:
+            logs = [log.without_old(self.end, plan.max_age) for log in logs]
+        used = {name: np.zeros(each.size, bool) for name, each in self.indices.items()}
+        for key, (names, log) in enumerate(zip(plan.keys, logs, strict=True)):
+            for name, places in zip(names, log.columns.T, strict=True):
+                used[name][places] = True
             for each, own in zip(plan.lists_of(key), log.lists, strict=True):
-                used[each.column].append(own.value)
-        moves, indices = {}, {}
-        for name, index in self.indices.items():
-            is_used = np.zeros(len(index.values), dtype=bool)
-            is_used[np.concatenate(used[name])] = True
+                used[each.column][own.value] = True
+        for is_used in used.values():
             # One value stays, since it gives lists their type.
             is_used[:1] |= not is_used.any()
-            if is_used.sum() <= len(is_used) / 2:
-                moves[name] = is_used.cumsum() - 1
-                kept = np.flatnonzero(is_used)
-                values = [index.values[i] for i in kept]
-                indices[name] = ValueIndex(values, index.kinds)
-        if not indices:
-            return self
-        new = copy.copy(self)
-        new.indices = self.indices | indices
-        new.logs = [_moved(log, moves, plan, k) for k, log in enumerate(self.logs)]
+        new.indices = {
+            name: each if used[name].all() else each.selected(used[name])
+            for name, each in self.indices.items()
+        }
+        new.n_values = new._count_values()
+        moves = {name: is_used.cumsum() - 1 for name, is_used in used.items()}
+        new.levels = [[_moved(log, moves, plan, k) for k, log in enumerate(logs)]]
         return new
 
 
+def refuse_labels(is_absent, is_final, state, plan):
+    """Raise if rows are not in a state, or have their labels already."""
+    reasons = []
+    if is_absent.any():
+        first = plan.as_time(state.end - plan.of_all.horizon)
+        reasons.append(
+            f"{is_absent.sum()} rows are not in the state, the first in row "
+            f"{is_absent.argmax()}; it keeps the rows from {first} on, and finds them "
+            f"by their keys and column {plan.time!r}"
+        )
+    if is_final.any():
+        reasons.append(
+            f"{is_final.sum()} rows have one of their labels already, the first in row "
+            f"{is_final.argmax()}; pass NaN for known labels"
+        )
+    if reasons:
+        raise ValueError(f"y cannot be filled in: {'; '.join(reasons)}.")
+
+
 def _moved(log, moves, plan, key):
-    """Return a log with other places of values; `moves` has those of some columns."""
-    columns = log.columns.copy()
-    for j, name in enumerate(plan.keys[key]):
-        if name in moves:
-            columns[:, j] = moves[name][columns[:, j]]
+    """Return a log with the new places of values, per column."""
+    pairs = zip(plan.keys[key], log.columns.T, strict=True)
     lists = [
         Slices(own.offsets, own.time, moves[each.column][own.value])
-        if each.column in moves
-        else own
         for each, own in zip(plan.lists_of(key), log.lists, strict=True)
     ]
+    columns = np.stack([moves[name][places] for name, places in pairs], axis=1)
     return log.replaced(columns=columns, lists=lists)
 
 

@@ -6,6 +6,7 @@ by key and time, so that the rows of a key before an instant are a slice.
 """
 
 import math
+from functools import cached_property, reduce
 
 import numpy as np
 
@@ -70,6 +71,17 @@ class KeyLog:
         return len(self.columns)
 
     @property
+    def size(self):
+        """Number of keys, of recent rows and of elements of lists."""
+        return self.n_keys + len(self.time) + sum(len(own.time) for own in self.lists)
+
+    @cached_property
+    def packed(self):
+        """The numbers of values of the columns, and the keys as integers, in order."""
+        sizes = self.columns.max(axis=0, initial=0) + 1
+        return sizes, pack(self.columns, sizes)
+
+    @property
     def offsets(self):
         return self.rows.offsets
 
@@ -81,8 +93,19 @@ class KeyLog:
     def labels(self):
         return self.rows.value
 
+    def places(self, ids):
+        """Return the places of keys, `n_keys` for those that are not here."""
+        if not self.n_keys:
+            return np.zeros(len(ids), dtype=np.int64)
+        sizes, packed = self.packed
+        is_possible = ((ids >= 0) & (ids < sizes)).all(axis=1)
+        wanted = pack(np.where(is_possible[:, np.newaxis], ids, 0), sizes)
+        place = np.minimum(np.searchsorted(packed, wanted), self.n_keys - 1)
+        return np.where(is_possible & (packed[place] == wanted), place, self.n_keys)
+
     def replaced(self, **parts):
-        return KeyLog(**{**vars(self), **parts})
+        names = "columns", "rows", "lists", "totals", "reference"
+        return KeyLog(**{name: getattr(self, name) for name in names} | parts)
 
     def select(self, places):
         """Return the log of some keys, which are given by their places, in order."""
@@ -93,8 +116,13 @@ class KeyLog:
             totals={name: total[places] for name, total in self.totals.items()},
         )
 
-    def sorted(self):
-        return self.select(np.argsort(unique_keys(self.columns)[1]))
+    def without_old(self, end, max_age):
+        """Return the log without keys whose last row is too old."""
+        has_rows = np.diff(self.offsets) > 0
+        last = self.totals["last"].astype(self.time.dtype)
+        last[has_rows] = self.time[self.offsets[1:][has_rows] - 1]
+        is_kept = end - last <= max_age
+        return self if is_kept.all() else self.select(np.flatnonzero(is_kept))
 
     def with_empty_key(self):
         """Return the log with a key without rows at the end, and totals to read."""
@@ -136,16 +164,14 @@ def log_of_rows(ids, time, labels, lists, n_half_lives):
         ids, time, labels = ids[has_key], time[has_key], labels[has_key]
         lists = [(values[has_key], task) for values, task in lists]
     columns, codes = unique_keys(ids)
-    order = np.lexsort([time, codes])
-    codes, time, labels = codes[order], time[order], labels[order]
-    rows, slices = Slices(_offsets(codes, len(columns)), time, labels), []
+    slices = []
     for values, task in lists:
-        values = values[order]
         is_element = values >= 0
         if task is not None:
             is_element &= labels[:, task] == 1
-        own = _offsets(codes[is_element], len(columns))
-        slices.append(Slices(own, time[is_element], values[is_element]))
+        parts = (part[is_element] for part in (codes, time, values))
+        slices.append(slices_of(*parts, len(columns)))
+    rows = slices_of(codes, time, labels, len(columns))
     totals = no_totals(len(columns), labels.shape[1], n_half_lives, time.dtype)
     return KeyLog(columns, rows, slices, totals)
 
@@ -165,13 +191,18 @@ def unique_keys(ids):
     return unpack(values, sizes), codes
 
 
-def pack(ids, sizes):
-    """Return one integer per row, in the order of the rows."""
+def check_sizes(sizes):
+    """Raise if there are too many possible keys of columns with these sizes."""
     if math.prod(map(int, sizes)) >= 2**63:
         raise ValueError(
             f"a key of columns with {[int(size) for size in sizes]} values has more "
             "than 2^63 possible values; use fewer columns."
         )
+
+
+def pack(ids, sizes):
+    """Return one integer per row, in the order of the rows."""
+    check_sizes(sizes)
     return np.ravel_multi_index(tuple(ids.T), tuple(sizes))
 
 
@@ -180,8 +211,11 @@ def unpack(packed, sizes):
     return np.stack(np.unravel_index(packed, tuple(sizes)), axis=1)
 
 
-def _offsets(codes, n_keys):
-    return np.append(0, np.bincount(codes, minlength=n_keys).cumsum())
+def slices_of(codes, time, value, n_keys):
+    """Return rows in any order as `Slices`; the codes are the places of their keys."""
+    order = np.lexsort([time, codes])
+    offsets = np.append(0, np.bincount(codes, minlength=n_keys).cumsum())
+    return Slices(offsets, time[order], value[order])
 
 
 def combine(a, b, half_lives):
@@ -205,6 +239,89 @@ def combine(a, b, half_lives):
     pairs = zip(a.lists, b.lists, strict=True)
     lists = [own.combined(other, codes, n_keys) for own, other in pairs]
     return KeyLog(columns, rows, lists, add_totals(*totals), reference)
+
+
+def replace_keys(older, newer, half_lives):
+    """Return a log of the keys of two, with those of both as in the newer one."""
+    is_newer = np.zeros(older.n_keys + 1, dtype=bool)
+    is_newer[older.places(newer.columns)] = True
+    return combine(older.select(np.flatnonzero(~is_newer[:-1])), newer, half_lives)
+
+
+def find_keys(logs, ids, half_lives):
+    """Return the log of some keys, each as in the last of several logs that has it."""
+    wanted, _ = unique_keys(ids[(ids >= 0).all(axis=1)])
+    found = []
+    for log in reversed(logs):
+        places = log.places(wanted)
+        is_here = places < log.n_keys
+        found.append(log.select(places[is_here]))
+        wanted = wanted[~is_here]
+    return reduce(lambda a, b: combine(a, b, half_lives), found)
+
+
+def complete_log(log, code, time, labels, lists):
+    """Return a log whose rows have further labels, and which of these fail.
+
+    `code` has the places of the keys, `n_keys` for unknown ones, and `lists`, per list,
+    the index of each row's value and the task that must have happened, or None. All
+    numbers are sums per key, time and task, so that it does not matter which of several
+    rows of the same key and time gets a label. The failures are rows that the log does
+    not have, and rows that have one of their labels already.
+    """
+    time = time.astype(np.result_type(time, log.time), copy=False)
+    start = log.offsets[np.minimum(code, log.n_keys)]
+    stop = log.offsets[np.minimum(code + 1, log.n_keys)]
+    begin = bisect(log.time, start, stop, time)
+    end = bisect(log.time, begin, stop, following(time))
+    values, is_absent = log.labels.copy(), begin == end
+    is_final = np.zeros(len(code), dtype=bool)
+    for task in range(labels.shape[1]):
+        asked = np.flatnonzero((labels[:, task] >= 0) & ~is_absent)
+        row = free_rows(begin[asked], end[asked], values[:, task] < 0)
+        is_final[asked[row < 0]] = True
+        values[row[row >= 0], task] = labels[asked[row >= 0], task]
+    slices = []
+    for own, (places, task) in zip(log.lists, lists, strict=True):
+        if task is not None:
+            # Rows without the event so far were no elements.
+            new = np.flatnonzero((labels[:, task] == 1) & (places >= 0) & ~is_absent)
+            added = slices_of(code[new], time[new], places[new], log.n_keys)
+            keys = np.arange(log.n_keys)
+            own = own.combined(added, (keys, keys), log.n_keys)
+        slices.append(own)
+    log = log.replaced(rows=Slices(log.offsets, log.time, values), lists=slices)
+    return log, is_absent, is_final
+
+
+def free_rows(begin, end, is_free):
+    """Return a free row of each of some slices, -1 where there is none.
+
+    The slices are equal or disjoint; equal ones get different rows.
+    """
+    first, place, group = np.unique(begin, return_index=True, return_inverse=True)
+    rows = ranges(first, end[place] - first)
+    group_of_row = np.repeat(np.arange(len(first)), end[place] - first)
+    rows, group_of_row = rows[is_free[rows]], group_of_row[is_free[rows]]
+    order = np.argsort(group, kind="stable")
+    # The k-th asked for in a slice gets its k-th free row.
+    _, takers, taken = np.intersect1d(
+        _numbered(group[order]),
+        _numbered(group_of_row),
+        assume_unique=True,
+        return_indices=True,
+    )
+    found = np.full(len(begin), -1)
+    found[order[takers]] = rows[taken]
+    return found
+
+
+def _numbered(groups):
+    """Return a distinct integer per entry of sorted groups, by group and position."""
+    place = np.arange(len(groups))
+    is_first = np.append(True, groups[1:] != groups[:-1])[: len(groups)]
+    start = np.maximum.accumulate(np.where(is_first, place, 0))
+    return (groups << 32) + place - start
 
 
 def add_totals(a, b):

@@ -9,6 +9,7 @@ import math
 from bisect import bisect_left
 from collections.abc import Mapping
 from functools import lru_cache
+from itertools import chain
 from math import log, log1p
 from typing import NamedTuple
 
@@ -17,7 +18,7 @@ import numpy as np
 from sk_pwiser._table._categories import LARGE
 from sk_pwiser._table._frames import is_missing
 from sk_pwiser._times import read_time
-from sk_pwiser.history._key_log import decay, decayed_sums, pack
+from sk_pwiser.history._key_log import decay, decayed_sums
 from sk_pwiser.history._point_in_time import shrinkage
 from sk_pwiser.history._time_tree import EMPTY, Block, newest, seen
 
@@ -201,7 +202,7 @@ class OneRow:
             )
         plan, end = self.plan, self.state.end
         time = read_time(field_of(row, plan.time), plan.time, plan.kind)
-        is_early = end is not None and time < end
+        is_early = time < end
         time = end if is_early else time
         read, of_all = self.read_block, self.of_all
         # The records of a store may be newer than the state, whose end is read once.
@@ -252,46 +253,55 @@ def _inexact_classes(kinds):
 
 
 class MemoryRow(OneRow):
-    """The new columns of single rows, from a state in memory."""
+    """The new columns of single rows, from a state in memory.
 
-    def __init__(self, state, plan):
+    Logs that an `earlier` object has read are not read again.
+    """
+
+    def __init__(self, state, plan, earlier=None):
         super().__init__(state, plan)
-        self.places = {name: index.places for name, index in state.indices.items()}
-        self.pasts = [PastsOfKeys(log, plan) for log in state.logs]
-        self.sizes = [
-            [len(self.places[name]) + 1 for name in names] for names in plan.keys
-        ]
-        self.keys = [
-            memoryview(pack(log.columns, sizes))
-            for log, sizes in zip(state.logs, self.sizes, strict=True)
+        known, self.readable = earlier.readable if earlier else {}, {}
+        for own in chain.from_iterable(state.levels):
+            self.readable[id(own)] = known.get(id(own)) or (own, *_readable(own, plan))
+        # Per key, from the newest level to the oldest.
+        self.levels = [
+            [self.readable[id(own)][1:] for own in logs]
+            for logs in zip(*reversed(state.levels), strict=True)
         ]
 
     def values_of(self, column, elements):
-        values = self.state.indices[column].values
-        return [values[i] for i in elements]
+        return self.state.indices[column].at(elements)
 
     def look_up(self, key, names, row):
         """Return the past of the key of a row, None for none."""
-        packed, is_seen = 0, True
-        for name, size in zip(names, self.sizes[key], strict=True):
-            value = self.key_field(row, name)
+        places = []
+        for name in names:
+            value, index = self.key_field(row, name), self.state.indices[name]
             try:
-                place = self.places[name].get(value, -1)
+                place = index.place(value)
             except TypeError as error:
                 raise TypeError(
                     f"Column {name!r} must hold a value for keys; got {value!r}."
                 ) from error
-            if place < 0:
-                is_seen = False
-                if not is_missing(value):
-                    self.state.indices[name].check_kinds([value], name)
-            packed = packed * size + place
-        if not is_seen:
+            if place < 0 and not is_missing(value):
+                index.check_kinds([value], name)
+            places.append(place)
+        if min(places) < 0:
             return None
-        keys = self.keys[key]
-        place = bisect_left(keys, packed)
-        is_known = place < len(keys) and keys[place] == packed
-        return self.pasts[key][place] if is_known else None
+        for sizes, keys, pasts in self.levels[key]:
+            packed = 0
+            for place, size in zip(places, sizes, strict=True):
+                packed = packed * size + place if place < size else math.inf
+            found = bisect_left(keys, packed)
+            if found < len(keys) and keys[found] == packed:
+                return pasts[found]
+        return None
+
+
+def _readable(log, plan):
+    """Return the sizes and the packed keys of a log, and the pasts of the keys."""
+    sizes, keys = log.packed
+    return sizes.tolist(), memoryview(keys), PastsOfKeys(log, plan)
 
 
 def field_of(row, name):

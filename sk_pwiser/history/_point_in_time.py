@@ -233,8 +233,7 @@ class Past:
             for own, each in zip(log.lists, self.lists, strict=True)
         ]
         rows = log.rows.cut(cut, stops)
-        new = log.replaced(rows=rows, lists=lists, totals=totals, reference=end)
-        return self._bounded(new, end)
+        return log.replaced(rows=rows, lists=lists, totals=totals, reference=end)
 
     def _totals_of(self, begin, cut, end):
         """Return the totals of the rows `begin[i]:cut[i]` of each key at an instant."""
@@ -267,16 +266,6 @@ class Past:
         bound = np.full(len(start), end - each.lag)
         start = np.maximum(start, bisect(log.time, start, stop, bound) - each.n)
         return log.cut(start, stop)
-
-    def _bounded(self, log, end):
-        """Return a log without keys that are too old."""
-        if self.plan.max_age is None:
-            return log
-        has_rows = np.diff(log.offsets) > 0
-        last = log.totals["last"].astype(log.time.dtype)
-        last[has_rows] = log.time[log.offsets[1:][has_rows] - 1]
-        is_kept = end - last <= self.plan.max_age
-        return log if is_kept.all() else log.select(np.flatnonzero(is_kept))
 
 
 def _cumulate(is_counted):

@@ -9,15 +9,13 @@ import numpy as np
 
 from sk_pwiser._table._frames import is_missing
 from sk_pwiser._utils import check_choice
-from sk_pwiser.history._completion import refuse_labels
-from sk_pwiser.history._history_features import HistoryFeatures
-from sk_pwiser.history._history_files import (
+from sk_pwiser.history._history_features import (
     FORM,
-    earlier_kinds,
+    HistoryFeatures,
     read_description,
     valid_history,
 )
-from sk_pwiser.history._history_state import ValueIndex, empty_state
+from sk_pwiser.history._history_state import ValueIndex, empty_state, refuse_labels
 from sk_pwiser.history._one_row import OneRow, PastsOfKeys
 from sk_pwiser.history._store_records import (
     BlockIsGone,
@@ -152,8 +150,7 @@ class StoredHistory:
             state.end = content["end"]
             state.everything = _known(state, content["has_labels"])
             state.indices = {
-                name: ValueIndex([], earlier_kinds(content, name))
-                for name in plan.columns
+                name: ValueIndex([], content["kinds"][name]) for name in plan.columns
             }
             history = HistoryFeatures._of(content, plan, state)
             history._one_row = StoredRow(history, self.store, self.prefix)
@@ -255,14 +252,14 @@ class StoredHistory:
         new = state.with_values(rows)
         if method == "update":
             if overlap == "error" or plan.max_age is not None:
-                history._refuse_early(rows, state)
+                history._refuse_early(rows, state, plan)
             new.end = max([state.end, *rows.time.tolist()])
             change.append(rows, new.end, server.read)
         else:
             refuse_labels(*change.complete(rows, state.end, server.read), state, plan)
         has_labels = state.has_labels or bool((rows.labels.values >= 0).any())
         new.everything = _known(state, has_labels)
-        history._set_state(new, plan)
+        history._learnt = new, plan
         own = {"last_change": digest, "next_id": change.next_id}
         change.records[self.prefix] = _description(history, own)
         # From here on the change will be completed, by the next one if need be.
@@ -369,6 +366,7 @@ def _description(history, own):
 def _records(history, prefix, next_id):
     """Return all records of a history by their names."""
     state, plan = history._fitted()
+    state = state.whole(plan)
     change = Change(plan, prefix, next_id=next_id)
     for key, (names, log) in enumerate(zip(plan.keys, state.logs, strict=True)):
         pasts = PastsOfKeys(log, plan)

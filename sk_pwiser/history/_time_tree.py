@@ -9,6 +9,7 @@ replaced by blocks with other numbers.
 
 import math
 from bisect import bisect_left, bisect_right
+from dataclasses import dataclass
 from math import exp2
 from operator import itemgetter
 from typing import NamedTuple
@@ -99,19 +100,17 @@ def newest(block, bound, n, read):
     return times, values
 
 
+@dataclass
 class Node:
     """A block that is written: lists of what the entries of a `Block` have."""
 
-    def __init__(
-        self, times, sums, n_before=0, values=None, level=0, counts=(), ids=()
-    ):
-        self.times, self.sums, self.n_before, self.values = (
-            times,
-            sums,
-            n_before,
-            values,
-        )
-        self.level, self.counts, self.ids = level, counts, ids
+    times: list
+    sums: list
+    n_before: int = 0
+    values: list | None = None
+    level: int = 0
+    counts: list = ()
+    ids: list = ()
 
 
 def node_of(block, width):

@@ -1,5 +1,7 @@
 """All columns against a loop over the rows, and the calls against each other."""
 
+from unittest import mock
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -15,6 +17,10 @@ from history_logs import (
 )
 from hypothesis import given
 from hypothesis import strategies as st
+from impressions_over_time import make_history, make_log
+from numpy.testing import assert_allclose
+
+from sk_pwiser.history import HistoryFeatures, _history_state
 
 # Drawn windows may be too short for labels.
 pytestmark = pytest.mark.filterwarnings("ignore:No event is known in the windows")
@@ -80,6 +86,81 @@ def test_updates_of_any_periods_equal_one_log(rows, params, cuts):
     X = pd.DataFrame(later)
     expected = {name: [one[name] for one in each] for name in each[0]}
     assert_equal(history.transform(X), expected)
+
+
+@pytest.mark.parametrize("max_age", [None, "4d"])
+def test_many_parts_with_later_labels_equal_one_log(max_age):
+    """The labels of a part come before the next one; few keys are in every part."""
+    X, Y = make_log(1200, ctr=0.2, cvr=0.3)
+    # Many users with few rows, and a few with many.
+    X["user"] = np.random.default_rng(0).zipf(1.3, 1200) % 500
+    params = {
+        "keys": ["user", ("user", "item")],
+        "label_delay": {"click": "12h", "conversion": "1d"},
+        "windows": ["2d"],
+        "lists": [{"column": "item", "n": 5, "task": "click"}],
+        "max_age": max_age,
+    }
+    whole = make_history(**params)
+    expected = whole.fit_transform(X, Y)
+    history = make_history(**params).fit(X[:40], Y[:40] * np.nan)
+    found, n_levels = [], []
+    for start in range(40, 1200, 40):
+        history.complete(X[start - 40 : start], Y[start - 40 : start])
+        found.append(history.replay(X[start : start + 40], update=True))
+        n_levels.append(len(history._state.levels))
+    assert max(n_levels) > 1
+    history.complete(X[-40:], Y[-40:])
+    found = pd.concat(found)
+    pd.testing.assert_frame_equal(found, expected[40:], rtol=1e-5, check_dtype=False)
+    later = X[::40].assign(time=X["time"].max() + pd.Timedelta("11h"))
+    expected = whole.transform(later)
+    found = history.transform(later)
+    pd.testing.assert_frame_equal(found, expected, rtol=1e-5, check_dtype=False)
+    numbers = list(expected.select_dtypes("number"))
+    rows = pd.DataFrame(map(history.transform_row, later.to_dict("records")))
+    assert_allclose(rows[numbers].astype(float), expected[numbers], rtol=1e-5)
+
+
+def test_an_update_costs_its_rows():
+    """Logs and values are shared by successive states, and copied a few times."""
+    n, size = 1000, 10
+    X = pd.DataFrame({"user": [f"user {i}" for i in range(n)], "t": np.arange(n)})
+    history = HistoryFeatures(["user"], time="t", half_lives=[9]).fit(X[:size])
+    n_copied, known = 0, {}
+    for start in range(size, n, size):
+        history.update(X[start : start + size])
+        state = history._state
+        blocks = [log for logs in state.levels for log in logs]
+        blocks += [values for values, _ in state.indices["user"].blocks]
+        new = [block for block in blocks if id(block) not in known]
+        n_copied += sum(getattr(b, "n_keys", None) or len(b) for b in new)
+        known = {id(block): block for block in blocks}
+    # Log and values, each at most once per doubling.
+    assert n_copied < 2 * n * np.log2(n / size)
+
+
+@pytest.mark.parametrize("function", ["find_keys", "combine", "push", "replace_keys"])
+@pytest.mark.parametrize("method", ["update", "replay"])
+def test_an_interrupted_update_changes_nothing(function, method):
+    X, Y = make_log(400, ctr=0.3, cvr=0.3)
+    history = make_history().fit(X[:300], Y[:300])
+    later = X[-5:].assign(time=X["time"].max() + pd.Timedelta("1h"), user=-1)
+    expected, row = history.transform(later), later.to_dict("records")[0]
+    one = history.transform_row(row)
+    update = history.update
+    if method == "replay":
+        update = lambda X, Y: history.replay(X, Y, update=True)  # noqa: E731
+    with (
+        mock.patch.object(_history_state, function, side_effect=KeyboardInterrupt),
+        pytest.raises(KeyboardInterrupt),
+    ):
+        update(X[300:], Y[300:])
+    pd.testing.assert_frame_equal(history.transform(later), expected)
+    assert history.transform_row(row) == one
+    update(X[300:], Y[300:])
+    whole = make_history().fit(X, Y).transform(later)
+    pd.testing.assert_frame_equal(history.transform(later), whole, check_dtype=False)
 
 
 @few
