@@ -161,7 +161,7 @@ def append(path, row):
 
 
 def difference(values, digits):
-    """Return a mean, followed by half the width of its 95 % interval, in thousandths."""
+    """Return a mean and half the width of its 95 % interval, in thousandths."""
     values, n = 1000 * np.asarray(values), len(values)
     text = f"{np.mean(values):+.{digits}f}"
     if n < 2:
@@ -225,8 +225,8 @@ def main():
             print_table(report, rows, metric)
     report.text(
         "",
-        "Differences to the first loss, with the same seeds, in thousandths, followed by "
-        "half the width of their 95 % interval over the seeds.",
+        "Differences to the first loss, with the same seeds, in thousandths, followed "
+        "by half the width of their 95 % interval over the seeds.",
     )
     report.save()
 
