@@ -238,7 +238,7 @@ def table_html(caption, columns, rows, clear=None):
             cell = cells_html("td", row, is_number, {j for k, j in best if k == i})
         lines.append(cell)
     body = "".join(f"<tr>{line}</tr>\n" for line in lines)
-    title = f"<caption>{escape(' '.join(caption))}</caption>" if caption else ""
+    title = f"<caption>{escape('; '.join(caption))}</caption>" if caption else ""
     return (
         '<div class="pst-scrollable-table-container">'
         f'<table class="results-table table">{title}\n{body}</table></div>'
