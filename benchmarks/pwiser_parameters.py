@@ -17,8 +17,7 @@ with the same seed: mean (standard deviation), AUC and log loss in thousandths. 
 two columns are not differences: they are the mean prediction over the true rate, and 1
 is right.
 
-Weights in the labels are weights of the mean over pairs, `pwiser_loss`. Divided by the
-conversion rate they are values of `pwiser_weight`.
+Weights in the labels are values of `pwiser_weight`.
 """
 
 import numpy as np
@@ -28,38 +27,31 @@ from skorch.callbacks import Callback
 from sk_pwiser import MultiTaskCTRCVRClassifier
 from sk_pwiser.datasets import make_ctr_cvr
 
-# Conversion rates of the generated impressions.
-RATE, RARE_RATE = 0.04, 0.001
 
-
-def pwiser(weight=0.03, rate=RATE, stratified_batches=False, **loss_params):
-    """Return parameters of the estimator for a weight of the mean over pairs."""
+def pwiser(weight=1.0, stratified_batches=False, **loss_params):
+    """Return parameters of the estimator."""
     return {
         "loss": "pwiser",
         "loss_params": loss_params,
-        "pwiser_weight": weight / rate,
+        "pwiser_weight": weight,
         "stratified_batches": stratified_batches,
     }
-
-
-def rare(weight=0.03, **params):
-    """Return the same for the impressions with rare conversions."""
-    return pwiser(weight, RARE_RATE, **params)
 
 
 BCE = {"BCE": {"loss": "bce"}}
 PAPER = {"surrogate": "squared_hinge", "score": "probability"}
 
-# By default: weight 0.03, hinge, logits, margin 1 and the head of the last task.
+# By default: weight 1, hinge, logits, margin 1 and the head of the last task.
 HEADS = BCE | {
-    f"{head}, weight {weight}": pwiser(weight, tasks="all" if head == "all" else [head])
-    for head in ("conversion", "click", "all")
-    for weight in (0.01, 0.03, 0.1, 0.3)
+    f"{head}, weight {weight:g}": pwiser(weight, tasks=[head])
+    for head in ("conversion", "click")
+    for weight in (0.1, 0.3, 1.0, 3.0)
 }
+HEADS["both, weight 1"] = pwiser(tasks="all")
 
 
 def one_factor_at_a_time(head):
-    """Return the models around weight 0.03 on one head."""
+    """Return the models around weight 1 on one head."""
     changes = {
         "hinge, logit, margin 1": {},
         "squared hinge": {"surrogate": "squared_hinge"},
@@ -68,9 +60,9 @@ def one_factor_at_a_time(head):
         "margin 3": {"margins": 3.0},
         "margins 0.5 and 2": {"margins": (0.5, 2.0)},
         "probability": {"score": "probability"},
-        "probability, weight 0.3": {"score": "probability", "weight": 0.3},
+        "probability, weight 10": {"score": "probability", "weight": 10.0},
         "paper's form": PAPER,
-        "paper's, weight 0.3": {**PAPER, "weight": 0.3},
+        "paper's, weight 10": {**PAPER, "weight": 10.0},
     }
     return BCE | {name: pwiser(tasks=[head], **c) for name, c in changes.items()}
 
@@ -91,11 +83,10 @@ FAMILY = {
 RARE = {
     **BCE,
     "BCE, stratified": {"loss": "bce", "stratified_batches": True},
-    "weight 0.03": rare(0.03),
-    "weight 0.003": rare(0.003),
-    "weight 0.001": rare(0.001),
-    "stratified, 0.03": rare(0.03, stratified_batches=True),
-    "stratified, 0.001": rare(0.001, stratified_batches=True),
+    "weight 0.1": pwiser(0.1),
+    "weight 1": pwiser(),
+    "weight 10": pwiser(10.0),
+    "stratified, weight 1": pwiser(stratified_batches=True),
 }
 
 
@@ -129,12 +120,12 @@ def three_tasks(n_samples, seed):
 TABLES = {
     "heads": ("The weight, and the head that takes the term", two_tasks, HEADS),
     "conversion": (
-        "One factor at a time, term of weight 0.03 on the conversion head",
+        "One factor at a time, term of weight 1 on the conversion head",
         two_tasks,
         one_factor_at_a_time("conversion"),
     ),
     "click": (
-        "One factor at a time, term of weight 0.03 on the click head",
+        "One factor at a time, term of weight 1 on the click head",
         two_tasks,
         one_factor_at_a_time("click"),
     ),

@@ -191,7 +191,7 @@ def main():
     )
     heads = [f"{task} AUC" for task in Y] + ["log loss"]
     names = [text for head in heads for text in (head, "to first")]
-    report.table([*names, "s per day"], width=18)
+    report.table([*names, "s per day"])
     base = np.array(results[arguments.strategies[0]]).mean(axis=1)
     for name, found in results.items():
         values = np.array(found).mean(axis=1)  # the mean over days, per seed

@@ -3,6 +3,10 @@
     .. results-table:: results/real_auc_defaults.json results/real_auc_peers.json
        :rename: shared_bottom=sk_pwiser
 
+    .. results-table:: results/paper_table.json
+       :caption: rare: conversion AUC
+       :clear: 1
+
     .. results-chart:: results/linear.json
        :caption: engage
        :column: engage AUC
@@ -11,13 +15,17 @@
 A benchmark writes a file as a list of parts: its command and the versions ("source"),
 texts, and tables with "caption", "columns" and "rows". A row is a list of cells, or a
 text across the table. Tables of several files that have the same data set and columns
-become one. `rename` replaces a part of the labels of rows.
+become one. `rename` replaces a part of the labels of rows. With `caption`, only tables
+whose caption begins with this text are shown. Columns that say whether a figure meets
+its limit are for developers, and are left out.
 
-The best value of a column is bold where the title says which direction is better.
-Captions such as "engage: 94,784 rows" name the data set of a table. If a page has
-tables of several, `_static/results_filter.js` shows those that readers choose. A chart
-has a line per row of the tables whose caption begins with the given text: a dot for the
-value, a line for its spread.
+The best value of a column is bold where the title says which direction is better. With
+`clear`, differences are bold if they are better than 0 by more than this multiple of
+the spread in parentheses; then the caption may say the direction. Captions such as
+"engage: 94,784 rows" name the data set of a table. If a page has tables of several,
+`_static/results_filter.js` shows those that readers choose, at first those of the first
+data set. A chart has a line per row of the tables: a dot for the value, a line for its
+spread.
 """
 
 import io
@@ -35,9 +43,11 @@ from sphinx.util.docutils import SphinxDirective
 DATA_SET = re.compile(r"([\w.-]+)[:,] ")
 NUMBER = re.compile(r"[-+]?[\d,]*\.?\d+(?:e[-+]?\d+)?")
 SPREAD = re.compile(r"(\S+)( \([^()]*\)| \+- \S+)")
+DIFFERENCE = re.compile(r"([-+][\d.]+) \(([\d.]+)\)")
 SEEDS = re.compile(r" \d+ seeds;")
 HIGHER = re.compile(r"\bAUC\b|\binterest\b")
 LOWER = re.compile(r"\bloss\b|\bECE\b")
+VERDICT = re.compile(r"|at (least|most) [\d.]+: (met|missed)")
 # Colours that stand for those of the page.
 TEXT, MUTED, ACCENT = "#010101", "#020202", "#030303"
 PAGE_COLOURS = {
@@ -50,7 +60,8 @@ PAGE_COLOURS = {
 class ResultsTable(SphinxDirective):
     required_arguments, optional_arguments = 1, 4
     option_spec = dict.fromkeys(
-        ("rename", "caption", "column", "highlight", "title"), directives.unchanged
+        ("rename", "caption", "clear", "column", "highlight", "title"),
+        directives.unchanged,
     )
 
     def run(self):
@@ -65,7 +76,12 @@ class ResultsTable(SphinxDirective):
         return [nodes.raw("", self.html(files), format="html")]
 
     def html(self, files):
-        return render(files)
+        caption, clear = self.options.get("caption"), self.options.get("clear")
+        if caption is not None:
+            files = [with_caption(parts, caption) for parts in files]
+            if not any("rows" in part for parts in files for part in parts):
+                raise self.error(f"no table has a caption that begins with {caption!r}")
+        return render(files, None if clear is None else float(clear))
 
 
 class ResultsChart(ResultsTable):
@@ -93,10 +109,19 @@ def all_rows(parts):
         yield from (row for row in part.get("rows", ()) if not isinstance(row, str))
 
 
+def with_caption(parts, text):
+    """Return the commands, and the tables whose caption begins with a text."""
+    return [
+        part
+        for part in parts
+        if "source" in part or " ".join(part.get("caption", ())).startswith(text)
+    ]
+
+
 # ---------------------------------------------------------------- tables
 
 
-def render(files):
+def render(files, clear=None):
     """Return the parts of files, with a list of their data sets to choose from."""
     parts = files[0] if len(files) == 1 else join(files)
     sets = data_sets(parts)
@@ -106,10 +131,10 @@ def render(files):
         options = "".join(f"<option>{escape(name)}</option>" for name in names)
         found = [
             '<p class="results-filter" hidden><label>Data set <select>'
-            f'<option value="">all</option>{options}</select></label></p>'
+            f'{options}<option value="">all</option></select></label></p>'
         ]
     for part, of_part in zip(parts, sets, strict=True):
-        html, shown = part_html(part), escape(" ".join(of_part))
+        html, shown = part_html(part, clear), escape(" ".join(of_part))
         found.append(f'<div data-sets="{shown}">{html}</div>' if of_part else html)
     return f'<div class="results">{"".join(found)}</div>'
 
@@ -163,7 +188,7 @@ def data_sets(parts):
     return found
 
 
-def part_html(part):
+def part_html(part, clear=None):
     """Return a part of a file; the command and the versions are folded away."""
     if "source" in part:
         lines = escape("\n".join(part["source"]))
@@ -174,17 +199,37 @@ def part_html(part):
     rows, notes = list(part["rows"]), []
     while rows and isinstance(rows[-1], str):
         notes.insert(0, note(rows.pop()))
-    return table_html(part["caption"], part["columns"], rows) + "".join(notes)
+    columns, rows = without_verdicts(part["columns"], rows)
+    return table_html(part["caption"], columns, rows, clear) + "".join(notes)
+
+
+def without_verdicts(columns, rows):
+    """Return a table without columns that say whether limits are met."""
+    cells = [row for row in rows if not isinstance(row, str)]
+    shown = [
+        j
+        for j, title in enumerate(columns)
+        if title or j == 0 or not all(VERDICT.fullmatch(row[j]) for row in cells)
+    ]
+
+    def of(row):
+        return row if isinstance(row, str) else [row[j] for j in shown]
+
+    return of(columns), [of(row) for row in rows]
 
 
 def note(text):
     return f'<p class="results-note">{escape(text)}</p>'
 
 
-def table_html(caption, columns, rows):
+def table_html(caption, columns, rows, clear=None):
     """Return a table."""
     is_number = [holds_numbers(j, rows) for j in range(len(columns))]
-    best = best_cells(columns, rows)
+    if clear is None:
+        best = best_cells([direction(title) for title in columns], rows)
+    else:
+        of_table = direction(" ".join(caption))
+        best = clear_cells([direction(t) or of_table for t in columns], rows, clear)
     lines = [cells_html("th", columns, is_number)] if any(columns) else []
     for i, row in enumerate(rows):
         if isinstance(row, str):
@@ -193,7 +238,7 @@ def table_html(caption, columns, rows):
             cell = cells_html("td", row, is_number, {j for k, j in best if k == i})
         lines.append(cell)
     body = "".join(f"<tr>{line}</tr>\n" for line in lines)
-    title = f"<caption>{escape(' '.join(caption))}</caption>" if caption else ""
+    title = f"<caption>{escape('; '.join(caption))}</caption>" if caption else ""
     return (
         '<div class="pst-scrollable-table-container">'
         f'<table class="results-table table">{title}\n{body}</table></div>'
@@ -224,10 +269,18 @@ def holds_numbers(j, rows):
     return j > 0 and 2 * numbers >= sum(map(bool, cells)) > 0
 
 
-def best_cells(columns, rows):
+def direction(title):
+    """Return 1 if larger values are better, -1 if smaller ones, 0 if unknown."""
+    if LOWER.search(title):
+        return -1
+    return 1 if HIGHER.search(title) else 0
+
+
+def best_cells(directions, rows):
     """Return the positions (row, column) of the best values.
 
-    Rows below a text are compared with each other only.
+    Rows below a text are compared with each other only. Larger differences are better
+    where no direction is known.
     """
     blocks, best = [[]], set()
     for i, row in enumerate(rows):
@@ -236,16 +289,29 @@ def best_cells(columns, rows):
         else:
             blocks[-1].append(i)
     for block in blocks:
-        for j, title in enumerate(columns):
+        for j, sign in enumerate(directions):
             values, is_difference = values_of({i: rows[i][j] for i in block})
-            if LOWER.search(title):
-                values = {i: -value for i, value in values.items()}
-            elif not (is_difference or HIGHER.search(title)):
-                continue
-            if len(set(values.values())) > 1:
+            sign = sign or is_difference
+            values = {i: sign * value for i, value in values.items()}
+            if sign and len(set(values.values())) > 1:
                 largest = max(values.values())
                 best |= {(i, j) for i, value in values.items() if value == largest}
     return best
+
+
+def clear_cells(directions, rows, multiple):
+    """Return the positions of differences that are better by a multiple of the spread.
+
+    Larger differences are better where no direction is known.
+    """
+    found = set()
+    for i, row in enumerate(rows):
+        for j, cell in enumerate([] if isinstance(row, str) else row):
+            match = DIFFERENCE.fullmatch(cell)
+            if match:
+                gain, spread = (directions[j] or 1) * float(match[1]), float(match[2])
+                found |= {(i, j)} if gain > multiple * spread else set()
+    return found
 
 
 def values_of(cells):

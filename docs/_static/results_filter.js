@@ -1,4 +1,4 @@
-/* Show the results of one data set, or of all. */
+/* Show the results of one data set, at first the first one, or of all. */
 for (const filter of document.querySelectorAll(".results-filter")) {
   const select = filter.querySelector("select");
   const blocks = filter.closest(".results").querySelectorAll("[data-sets]");
@@ -12,4 +12,5 @@ for (const filter of document.querySelectorAll(".results-filter")) {
   // Browsers restore the choice when a page is visited again.
   window.addEventListener("pageshow", show);
   filter.hidden = false;
+  show();
 }

@@ -11,7 +11,7 @@ network.
 # Queries
 # -------
 #
-# A query has two to six words out of 2,000, of which few are frequent. Each word has an
+# A query has two to six of 2,000 words; few words are frequent. Each word has an
 # effect on clicks and a related effect on conversions.
 
 import numpy as np

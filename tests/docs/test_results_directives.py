@@ -29,7 +29,12 @@ def texts(node, tag):
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_every_cell_of_a_file_is_shown(path):
     parts = json.loads(path.read_text(encoding="utf-8"))
-    rows = list(results.all_rows(parts))
+    tables = [part for part in parts if "rows" in part]
+    rows = [
+        row
+        for part in tables
+        for row in results.without_verdicts(part["columns"], part["rows"])[1]
+    ]
     assert all(
         len(row) == len(part["columns"])
         for part in parts
@@ -39,7 +44,7 @@ def test_every_cell_of_a_file_is_shown(path):
     shown = [cell.replace("\N{MINUS SIGN}", "-") for cell in texts(html, "td")]
     shown = [cell.replace("\N{PLUS-MINUS SIGN}", "+-") for cell in shown]
     # Texts across a table are a cell if rows follow them, and otherwise a note.
-    cells = [cell for row in rows for cell in row]
+    cells = [cell for row in rows if not isinstance(row, str) for cell in row]
     groups = {row for part in parts for row in part.get("rows", ()) if type(row) is str}
     assert [cell for cell in shown if cell not in groups - set(cells)] == cells
 
@@ -67,6 +72,39 @@ def test_differences_are_compared_with_the_first_line():
 def test_nothing_is_bold_where_no_direction_is_known_or_all_are_equal():
     part = table("seconds; CVR AUC", "bce; 1.0; 0.7", "pwiser; 2.0; 0.7")
     assert texts(parsed([part]), "strong") == []
+
+
+def test_differences_that_exceed_their_spread_in_the_better_direction_are_bold():
+    rows = "a; 0.7; +3.0 (1.0); -2.0 (1.0)", "b; 0.8; +0.9 (1.0); -3.1 (1.5)"
+    part = table("bce; pwiser; log loss", *rows)
+    minus = "\N{MINUS SIGN}"
+    assert texts(parsed([part], clear=1), "strong") == [
+        "+3.0",
+        f"{minus}2.0",
+        f"{minus}3.1",
+    ]
+    assert texts(parsed([part], clear=2), "strong") == ["+3.0", f"{minus}3.1"]
+    part = table("bce; pwiser", "a; 0.03; -0.4 (0.1)", caption="rare: ECE; 3 seeds")
+    assert texts(parsed([part], clear=1), "strong") == [f"{minus}0.4"]
+
+
+def test_columns_of_met_limits_are_left_out():
+    html = parsed(
+        [table("over loop; ", "bce; 1.05 (1.0-1.1); at least 0.9: met", "x; 2; ")]
+    )
+    assert texts(html, "th") == ["", "over loop"]
+    assert texts(html, "td") == ["bce", "1.05 (1.0-1.1)", "x", "2"]
+
+
+def test_tables_are_chosen_by_their_captions():
+    parts = [
+        {"source": ["$ run"]},
+        table("bce", "a; 0.1", caption="rare: click AUC"),
+        table("bce", "a; 0.2", caption="rare: CVR AUC"),
+        {"text": ["a note"]},
+    ]
+    found = results.with_caption(parts, "rare: click")
+    assert found == parts[:2]
 
 
 def test_rows_below_a_text_are_compared_with_each_other_and_a_last_text_is_a_note():

@@ -59,7 +59,7 @@ def test_the_choices_are_the_data_sets_in_the_order_of_the_file():
     page = html(TWO)
     choices = page.split("<select>")[1].split("</select>")[0]
     assert choices == (
-        '<option value="">all</option><option>rare</option><option>long</option>'
+        '<option>rare</option><option>long</option><option value="">all</option>'
     )
 
 
@@ -102,9 +102,9 @@ def test_a_choice_by_the_keyboard_shows_its_data_set(tab):
     browser, address = tab
     page = browser.new_page()
     page.goto(address)
-    assert shown(page) == set(SHOWN)
+    assert shown(page) == {name for name in SHOWN if "rare" in SHOWN[name]}
     page.keyboard.press("Tab")
-    for key, choice in (("ArrowDown", "rare"), ("ArrowDown", "long"), ("Home", "all")):
+    for key, choice in (("ArrowDown", "long"), ("ArrowDown", "all"), ("Home", "rare")):
         page.keyboard.press(key)
         assert shown(page) == {name for name in SHOWN if choice in SHOWN[name]}
 
