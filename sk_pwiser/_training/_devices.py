@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 import torch
 from skorch.exceptions import DeviceWarning
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from sk_pwiser._utils import warn_user
@@ -78,10 +78,12 @@ def _check_operators(device: torch.device) -> None:
 def has_sparse_gradients(device: torch.device) -> bool:
     """Return whether a device has the operators on sparse gradients of tables."""
     try:
-        table = nn.Embedding(2, 1, sparse=True, device=device)
-        table(torch.zeros(1, dtype=torch.int64, device=device)).sum().backward()
-        assert table.weight.grad is not None
-        table.weight.grad.coalesce()
+        # No module: its first weights would be drawn from torch's global generator.
+        table = torch.zeros(2, 1, device=device, requires_grad=True)
+        rows = torch.zeros(1, dtype=torch.int64, device=device)
+        F.embedding(rows, table, sparse=True).sum().backward()
+        assert table.grad is not None
+        table.grad.coalesce()
     except RuntimeError:
         return False
     return True

@@ -12,6 +12,7 @@ from numpy.testing import assert_array_equal
 from refusals import X, Y, small
 from skorch.callbacks import Callback
 
+from sk_pwiser._training._devices import has_sparse_gradients
 from sk_pwiser.networks import MultiTaskNetwork, NetworkOutput
 from sk_pwiser.weighting import WEIGHTINGS
 
@@ -70,6 +71,11 @@ def assert_unchanged(call):
     result = call()
     assert global_states() == before
     return result
+
+
+def test_a_look_at_the_device_draws_nothing():
+    has_sparse_gradients.cache_clear()  # as in a new process
+    assert assert_unchanged(lambda: has_sparse_gradients(torch.device("cpu")))
 
 
 @NETWORKS
