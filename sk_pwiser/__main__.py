@@ -26,7 +26,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
-from sk_pwiser._table._labels import read_labels, read_words, zero_one_labels
+from sk_pwiser._table import read_labels, read_words, zero_one_labels
 from sk_pwiser._utils import import_extra
 from sk_pwiser.datasets import load_kuairand, make_ctr_cvr
 from sk_pwiser.history import HistoryFeatures

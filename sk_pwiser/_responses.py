@@ -5,15 +5,16 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.pipeline import Pipeline
 from sklearn.utils import check_consistent_length, column_or_1d
 
-from sk_pwiser._table._categories import factorize
-from sk_pwiser._table._labels import (
+from sk_pwiser._table import (
+    check_match,
     choose_task_names,
+    factorize,
+    n_rows,
     names_of_columns,
     one_task_labels,
     read_labels,
     zero_one_labels,
 )
-from sk_pwiser._table._weights_and_groups import check_match, n_rows
 from sk_pwiser._utils import CHAIN, chain_parents, path_to, read_task_parents
 
 

@@ -26,8 +26,13 @@ from sklearn.utils import (
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from sk_pwiser._responses import positive_probabilities
-from sk_pwiser._table._labels import find_missing, read_labels, zero_one_labels
-from sk_pwiser._table._weights_and_groups import check_groups, check_match
+from sk_pwiser._table import (
+    check_groups,
+    check_match,
+    find_missing,
+    read_labels,
+    zero_one_labels,
+)
 from sk_pwiser._utils import (
     DocLink,
     accept_any_case_of_y,

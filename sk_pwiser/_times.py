@@ -7,16 +7,16 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sk_pwiser._table._column_kinds import history_column
-from sk_pwiser._table._frames import (
+from sk_pwiser._table import (
     collected,
     column_of,
+    history_column,
     is_dataframe,
     is_missing,
     is_sparse,
     list_columns,
+    n_rows,
 )
-from sk_pwiser._table._weights_and_groups import n_rows
 from sk_pwiser._utils import warn_user
 
 NUMBER, NAIVE, AWARE = "numbers", "dates without a time zone", "dates with a time zone"

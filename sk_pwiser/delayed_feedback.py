@@ -5,9 +5,14 @@ from datetime import timedelta
 import numpy as np
 from sklearn.utils import assert_all_finite
 
-from sk_pwiser._table._frames import is_missing, refuse_unreadable
-from sk_pwiser._table._labels import read_array, read_labels, zero_one_labels
-from sk_pwiser._table._weights_and_groups import check_match
+from sk_pwiser._table import (
+    check_match,
+    is_missing,
+    read_array,
+    read_labels,
+    refuse_unreadable,
+    zero_one_labels,
+)
 from sk_pwiser._utils import accept_any_case_of_y, warn_user
 
 __all__ = ["delay_distribution", "delayed_feedback_weights"]

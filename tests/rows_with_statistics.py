@@ -1,6 +1,6 @@
 """Target statistics of rows with given blocks, as a fit learns them."""
 
-from sk_pwiser._table._block_counts import BlockCounts
+from sk_pwiser._table import BlockCounts
 
 
 def fit_transform(statistics, codes, y, weight, block, others, earlier=None, lists=()):

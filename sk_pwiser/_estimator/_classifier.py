@@ -31,7 +31,7 @@ from sk_pwiser._files import (
 )
 from sk_pwiser._fit import fit
 from sk_pwiser._streaming import iter_logits, probabilities, write_predictions
-from sk_pwiser._table._frames import reads_in_parts, refuse_parts
+from sk_pwiser._table import reads_in_parts, refuse_parts
 from sk_pwiser._training import (
     CallbackSupportMixin,
     GivenRows,

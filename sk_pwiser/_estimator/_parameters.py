@@ -9,8 +9,7 @@ from os import PathLike
 import torch
 from sklearn.utils._param_validation import Interval, StrOptions
 
-from sk_pwiser._table._frames import reads_in_parts
-from sk_pwiser._table._numbers import NUMERIC_ENCODINGS
+from sk_pwiser._table import NUMERIC_ENCODINGS, reads_in_parts
 from sk_pwiser._training import OPTIMIZERS, GivenRows
 from sk_pwiser._utils import CHAIN, nearest
 from sk_pwiser.losses import LOSSES

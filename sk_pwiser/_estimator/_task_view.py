@@ -18,9 +18,13 @@ from sklearn.utils.metadata_routing import (
 from sklearn.utils.validation import check_is_fitted
 
 from sk_pwiser._responses import given_task_names, planned_tasks
-from sk_pwiser._table._frames import collected, probability_frame
-from sk_pwiser._table._labels import check_unreserved, read_labels
-from sk_pwiser._table._weights_and_groups import check_match
+from sk_pwiser._table import (
+    check_match,
+    check_unreserved,
+    collected,
+    probability_frame,
+    read_labels,
+)
 from sk_pwiser._utils import (
     DocLink,
     accept_any_case_of_y,

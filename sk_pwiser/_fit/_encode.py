@@ -24,21 +24,21 @@ from sk_pwiser._streaming import (
     encode_eval_rows,
     named_place,
 )
-from sk_pwiser._table._block_counts import BlockCounts
-from sk_pwiser._table._blocks import Blocks, RowOrder
-from sk_pwiser._table._categories import NewValues
-from sk_pwiser._table._column_kinds import (
-    warn_about_constants,
-    warn_about_few_values,
-    warn_about_random_validation,
-)
-from sk_pwiser._table._encoder import (
+from sk_pwiser._table import (
+    FEW_VALUES,
+    BlockCounts,
+    Blocks,
+    NewValues,
+    RowOrder,
+    RowSummary,
     TableEncoder,
     learn_constant_columns,
+    row_weights,
+    warn_about_constants,
+    warn_about_few_values,
     warn_about_new_values,
+    warn_about_random_validation,
 )
-from sk_pwiser._table._numbers import FEW_VALUES
-from sk_pwiser._table._weights_and_groups import RowSummary, row_weights
 from sk_pwiser._times import row_times
 from sk_pwiser._training._batches import TrainingData, TrainingRows
 from sk_pwiser._training._early_stopping import usable_monitor

@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from sk_pwiser._streaming import FileRows
-from sk_pwiser._table._column_kinds import check_encoding_params
-from sk_pwiser._table._frames import reads_in_parts
+from sk_pwiser._table import check_encoding_params, reads_in_parts
 from sk_pwiser._training._checkpoints import Checkpoint, Start, find_checkpoint
 from sk_pwiser._training._schema import GivenRows, Schema, TableRows, read_table
 from sk_pwiser._training._settings import Settings

@@ -10,26 +10,33 @@ from scipy.sparse import csr_array
 from sklearn.utils import Bunch, _safe_indexing
 
 from sk_pwiser._files import PlainForm
-from sk_pwiser._table import STATE_CLASSES as TABLE_CLASSES
-from sk_pwiser._table._categories import LEAST_DROPOUT, UNSEEN, CategoryColumn
-from sk_pwiser._table._column_kinds import check_encoding_params, vector_counts
-from sk_pwiser._table._encoder import TableEncoder, grow_encoder
-from sk_pwiser._table._frames import as_table, collected, find_column, refuse_parts
-from sk_pwiser._table._labels import SoftTargets, Targets, check_targets
-from sk_pwiser._table._lists import ListColumn
-from sk_pwiser._table._numbers import NumericColumn
-from sk_pwiser._table._target_statistics import (
+from sk_pwiser._table import (
+    LEAST_DROPOUT,
+    UNSEEN,
+    CategoryColumn,
     ExtendedStatistics,
-    TargetStatistics,
-    make_target_statistics,
-)
-from sk_pwiser._table._weights_and_groups import (
+    ListColumn,
+    NumericColumn,
     RowSummary,
+    SoftTargets,
+    TableEncoder,
+    Targets,
+    TargetStatistics,
+    as_table,
     base_rates,
+    check_encoding_params,
     check_groups,
     check_match,
+    check_targets,
+    collected,
     combine_weights,
+    find_column,
+    grow_encoder,
+    make_target_statistics,
+    refuse_parts,
+    vector_counts,
 )
+from sk_pwiser._table import STATE_CLASSES as TABLE_CLASSES
 from sk_pwiser._training._batches import Impressions
 from sk_pwiser._training._settings import Settings
 from sk_pwiser._utils import (

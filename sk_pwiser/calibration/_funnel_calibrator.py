@@ -41,15 +41,17 @@ from sk_pwiser._responses import (
     planned_tasks,
     positive_probabilities,
 )
-from sk_pwiser._table._frames import (
+from sk_pwiser._table import (
     check_same_kind,
+    check_weights,
     collected,
     column_of,
     is_missing,
+    one_task_labels,
+    read_labels,
     refuse_parts,
+    zero_one_labels,
 )
-from sk_pwiser._table._labels import one_task_labels, read_labels, zero_one_labels
-from sk_pwiser._table._weights_and_groups import check_weights
 from sk_pwiser._times import warn_about_random_folds
 from sk_pwiser._utils import (
     DocLink,

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from sk_pwiser._estimator import MultiTaskCTRCVRClassifier
 from sk_pwiser._files import write_bytes
-from sk_pwiser._table._frames import reads_in_parts
+from sk_pwiser._table import reads_in_parts
 from sk_pwiser._training import (
     Checkpoints,
     Settings,

@@ -9,9 +9,13 @@ from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
 from sk_pwiser._estimator import MultiTaskCTRCVRClassifier
-from sk_pwiser._table._categories import CategoryColumn
-from sk_pwiser._table._lists import ListColumn, ListWeights
-from sk_pwiser._table._numbers import NUMERIC_ENCODINGS, ArrayColumn
+from sk_pwiser._table import (
+    NUMERIC_ENCODINGS,
+    ArrayColumn,
+    CategoryColumn,
+    ListColumn,
+    ListWeights,
+)
 from sk_pwiser._utils import read_task_parents
 from sk_pwiser.calibration import FunnelCalibrator
 from sk_pwiser.networks import Bags

@@ -14,8 +14,7 @@ import numpy as np
 import torch
 
 from sk_pwiser._files import write_bytes
-from sk_pwiser._table._categories import UNSEEN, CategoryColumn
-from sk_pwiser._table._lists import ListColumn, ListWeights
+from sk_pwiser._table import UNSEEN, CategoryColumn, ListColumn, ListWeights
 from sk_pwiser._utils import check_choice, import_extra
 from sk_pwiser.export._network import (
     ProbabilityNetwork,

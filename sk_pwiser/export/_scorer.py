@@ -8,9 +8,18 @@ from functools import partial
 
 import numpy as np
 
-from sk_pwiser._table._categories import UNSEEN, CategoryColumn
-from sk_pwiser._table._frames import first_known, is_missing, read_lists, to_float
-from sk_pwiser._table._lists import Elements, ListColumn, ListWeights, combine_bags
+from sk_pwiser._table import (
+    UNSEEN,
+    CategoryColumn,
+    Elements,
+    ListColumn,
+    ListWeights,
+    combine_bags,
+    first_known,
+    is_missing,
+    read_lists,
+    to_float,
+)
 from sk_pwiser._training import Inputs
 from sk_pwiser._utils import check_choice, import_extra
 from sk_pwiser.export._network import (

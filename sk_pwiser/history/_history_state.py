@@ -6,21 +6,20 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sk_pwiser._table._categories import (
+from sk_pwiser._table import (
     LARGE,
+    as_table,
     check_exact,
+    check_match,
+    choose_task_names,
+    collected,
     factorize,
     kinds_of,
     large_kinds,
-)
-from sk_pwiser._table._frames import as_table, collected
-from sk_pwiser._table._labels import (
-    choose_task_names,
     one_task_labels,
     read_labels,
     zero_one_labels,
 )
-from sk_pwiser._table._weights_and_groups import check_match
 from sk_pwiser.history._completion import complete_log
 from sk_pwiser.history._key_log import Slices, combine, log_of_rows, pack
 from sk_pwiser.history._point_in_time import Past

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sk_pwiser._table._frames import as_table, collected, refuse_parts
+from sk_pwiser._table import as_table, collected, refuse_parts
 
 
 class ListOutput(NamedTuple):

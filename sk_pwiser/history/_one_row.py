@@ -14,8 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sk_pwiser._table._categories import LARGE
-from sk_pwiser._table._frames import is_missing
+from sk_pwiser._table import LARGE, is_missing
 from sk_pwiser._times import read_time
 from sk_pwiser.history._key_log import decay, decayed_sums, pack
 from sk_pwiser.history._point_in_time import shrinkage

@@ -10,7 +10,7 @@ from itertools import accumulate, chain, pairwise
 
 import numpy as np
 
-from sk_pwiser._table._frames import is_missing
+from sk_pwiser._table import is_missing
 from sk_pwiser.history._key_log import unique_keys
 from sk_pwiser.history._one_row import KeyPast
 from sk_pwiser.history._time_tree import (

@@ -7,7 +7,7 @@ from functools import lru_cache
 import joblib
 import numpy as np
 
-from sk_pwiser._table._frames import is_missing
+from sk_pwiser._table import is_missing
 from sk_pwiser._utils import check_choice
 from sk_pwiser.history._completion import refuse_labels
 from sk_pwiser.history._history_features import HistoryFeatures

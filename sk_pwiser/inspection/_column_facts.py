@@ -7,10 +7,15 @@ import numpy as np
 from scipy.sparse import issparse
 
 from sk_pwiser._auc import auc_of_weights
-from sk_pwiser._table._categories import factorize
-from sk_pwiser._table._column_kinds import looks_like_codes
-from sk_pwiser._table._frames import is_missing, list_columns, read_lists, to_float
-from sk_pwiser._table._numbers import NUMERIC_ENCODINGS
+from sk_pwiser._table import (
+    NUMERIC_ENCODINGS,
+    factorize,
+    is_missing,
+    list_columns,
+    looks_like_codes,
+    read_lists,
+    to_float,
+)
 
 N_FOLDS = 5
 # Rates of values are shrunk to the mean rate, as if each value had this number of

@@ -8,9 +8,13 @@ from sklearn.utils import _safe_indexing, check_random_state
 
 from sk_pwiser._estimator import MultiTaskCTRCVRClassifier
 from sk_pwiser._funnel import depth_in_tree
-from sk_pwiser._table._frames import as_table, collected, result_frame
-from sk_pwiser._table._labels import check_targets
-from sk_pwiser._table._weights_and_groups import check_match
+from sk_pwiser._table import (
+    as_table,
+    check_match,
+    check_targets,
+    collected,
+    result_frame,
+)
 from sk_pwiser._times import NUMBER, times_of
 from sk_pwiser._utils import aligned, check_integer
 from sk_pwiser.inspection._column_facts import (

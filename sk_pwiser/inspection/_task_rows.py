@@ -16,9 +16,13 @@ from sk_pwiser._responses import (
     check_targets,
     rows_of_values,
 )
-from sk_pwiser._table._frames import collected, column_of
-from sk_pwiser._table._labels import names_of_columns
-from sk_pwiser._table._weights_and_groups import check_match, check_weights
+from sk_pwiser._table import (
+    check_match,
+    check_weights,
+    collected,
+    column_of,
+    names_of_columns,
+)
 from sk_pwiser._utils import warn_user
 
 # Curves of more values of `by` could not be told apart.

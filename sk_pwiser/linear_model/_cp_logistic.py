@@ -11,8 +11,14 @@ from sklearn.utils import check_array, check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from sk_pwiser._table._frames import check_same_kind, collected, find_column, is_missing
-from sk_pwiser._table._labels import MISSING_LABELS, names_of_columns
+from sk_pwiser._table import (
+    MISSING_LABELS,
+    check_same_kind,
+    collected,
+    find_column,
+    is_missing,
+    names_of_columns,
+)
 from sk_pwiser._utils import accept_any_case_of_y
 from sk_pwiser.linear_model._cp_problem import (
     CPProblem,

@@ -11,14 +11,18 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
 from sk_pwiser._responses import check_same_tasks
-from sk_pwiser._table._frames import as_table, is_sparse, list_columns, read_numbers
-from sk_pwiser._table._labels import (
+from sk_pwiser._table import (
+    as_table,
+    check_match,
+    check_weights,
+    is_sparse,
+    list_columns,
     names_of_columns,
     one_task_labels,
     read_labels,
+    read_numbers,
     zero_one_labels,
 )
-from sk_pwiser._table._weights_and_groups import check_match, check_weights
 from sk_pwiser._utils import DocLink, accept_any_case_of_y, warn_user
 
 TASK_TYPES = ("binary", "regression")

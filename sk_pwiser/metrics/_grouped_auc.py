@@ -7,8 +7,7 @@ from sklearn.exceptions import UndefinedMetricWarning
 from sklearn.utils import check_consistent_length, column_or_1d
 
 from sk_pwiser._auc import auc_within
-from sk_pwiser._table._frames import column_of
-from sk_pwiser._table._weights_and_groups import check_groups
+from sk_pwiser._table import check_groups, column_of
 from sk_pwiser.metrics._task_scorer import TaskScorer, check_task
 
 

@@ -18,8 +18,7 @@ from sk_pwiser._responses import (
     check_targets,
     find_task,
 )
-from sk_pwiser._table._frames import collected
-from sk_pwiser._table._weights_and_groups import check_weights
+from sk_pwiser._table import check_weights, collected
 
 # These metrics need both classes, but do not always warn: without negatives, the
 # average precision is 1.

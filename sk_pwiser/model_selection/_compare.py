@@ -26,8 +26,7 @@ from sk_pwiser._responses import (
     planned_tasks,
     rows_of_values,
 )
-from sk_pwiser._table._frames import collected, column_of, refuse_parts
-from sk_pwiser._table._weights_and_groups import check_match, n_rows
+from sk_pwiser._table import check_match, collected, column_of, n_rows, refuse_parts
 from sk_pwiser._times import warn_about_random_folds
 from sk_pwiser._utils import path_to, warn_user
 from sk_pwiser.metrics import cvr_auc_scorer, make_task_scorer, mean_log_loss_scorer

@@ -22,11 +22,17 @@ from sklearn.preprocessing import (
 )
 from sklearn.utils.fixes import parse_version
 
-from sk_pwiser._table._categories import CategoryColumn
-from sk_pwiser._table._encoder import TableEncoder
-from sk_pwiser._table._frames import collected, is_missing, list_columns, to_float
-from sk_pwiser._table._labels import read_labels, read_words
-from sk_pwiser._table._numbers import NumericColumn
+from sk_pwiser._table import (
+    CategoryColumn,
+    NumericColumn,
+    TableEncoder,
+    collected,
+    is_missing,
+    list_columns,
+    read_labels,
+    read_words,
+    to_float,
+)
 from sk_pwiser._utils import import_extra
 from sk_pwiser.model_selection._compare import Candidate, cross_validate_candidates
 

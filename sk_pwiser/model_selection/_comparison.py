@@ -6,7 +6,7 @@ from numbers import Real
 import numpy as np
 from scipy import stats
 
-from sk_pwiser._table._frames import result_frame
+from sk_pwiser._table import result_frame
 from sk_pwiser._utils import aligned, import_extra
 
 CONFIDENCE = 0.95

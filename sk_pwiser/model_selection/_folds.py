@@ -11,8 +11,7 @@ from sklearn.utils import check_random_state, column_or_1d, indexable
 
 from sk_pwiser._funnel import funnel_strata, strata_of_folds
 from sk_pwiser._responses import check_rows
-from sk_pwiser._table._frames import collected
-from sk_pwiser._table._weights_and_groups import check_groups
+from sk_pwiser._table import check_groups, collected
 from sk_pwiser._times import check_duration, read_duration, times_of
 from sk_pwiser._utils import check_integer
 

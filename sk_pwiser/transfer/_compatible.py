@@ -8,10 +8,13 @@ import torch
 from sklearn.utils.validation import check_is_fitted
 
 from sk_pwiser._estimator import MultiTaskCTRCVRClassifier
-from sk_pwiser._table._frames import as_table, column_of
-from sk_pwiser._table._labels import check_targets
-from sk_pwiser._table._target_statistics import TargetStatistics
-from sk_pwiser._table._weights_and_groups import n_rows
+from sk_pwiser._table import (
+    TargetStatistics,
+    as_table,
+    check_targets,
+    column_of,
+    n_rows,
+)
 from sk_pwiser._utils import equal
 from sk_pwiser.networks import SHARED_PARAMS
 from sk_pwiser.weighting import depends_on

@@ -4,7 +4,7 @@ import numpy as np
 from sklearn.base import clone
 
 from sk_pwiser._fit import fit
-from sk_pwiser._table._labels import SoftTargets
+from sk_pwiser._table import SoftTargets
 from sk_pwiser._training import GivenRows
 from sk_pwiser._utils import read_task_parents
 from sk_pwiser.transfer._compatible import (

@@ -8,8 +8,7 @@ import torch
 from sklearn.base import clone
 
 from sk_pwiser._fit import EncodedData, Plan, build, check, encode, train
-from sk_pwiser._table._encoder import grow_encoder
-from sk_pwiser._table._target_statistics import ExtendedStatistics
+from sk_pwiser._table import ExtendedStatistics, grow_encoder
 from sk_pwiser._training import (
     GivenRows,
     MultiTaskNet,

@@ -12,8 +12,7 @@ from torch.func import functional_call
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from sk_pwiser._table._frames import as_table
-from sk_pwiser._table._weights_and_groups import n_rows
+from sk_pwiser._table import as_table, n_rows
 from sk_pwiser._training import Freezer
 from sk_pwiser._utils import (
     accept_any_case_of_y,

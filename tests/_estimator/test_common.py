@@ -12,7 +12,7 @@ from sklearn.utils.estimator_checks import (
 )
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
-from sk_pwiser._table._numbers import NUMERIC_ENCODINGS
+from sk_pwiser._table import NUMERIC_ENCODINGS
 from sk_pwiser.losses import LOSSES
 from sk_pwiser.networks import NETWORKS
 from sk_pwiser.networks._interaction import INTERACTIONS

@@ -10,10 +10,8 @@ from refusals import small
 from rows_with_statistics import fit_transform
 from sklearn.base import clone
 
-from sk_pwiser._table._blocks import assign_blocks
+from sk_pwiser._table import Elements, TargetStatistics, assign_blocks
 from sk_pwiser._table._categories import FIRST_VALUE
-from sk_pwiser._table._lists import Elements
-from sk_pwiser._table._target_statistics import TargetStatistics
 from sk_pwiser.datasets import ParquetImpressions
 from sk_pwiser.export import Scorer, to_onnx
 from sk_pwiser.transfer import fit_like

@@ -22,7 +22,7 @@ from skorch.callbacks import Callback, EarlyStopping
 from suites import fast_for
 
 from sk_pwiser._streaming import StreamedImpressions
-from sk_pwiser._table._numbers import NUMERIC_ENCODINGS
+from sk_pwiser._table import NUMERIC_ENCODINGS
 from sk_pwiser.calibration import FunnelCalibrator
 from sk_pwiser.datasets import ParquetImpressions
 from sk_pwiser.losses import MultiTaskLoss

@@ -7,14 +7,14 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 from sk_pwiser._streaming._chunks import GroupNumbers
-from sk_pwiser._table._labels import check_targets
-from sk_pwiser._table._parts import RowSample
-from sk_pwiser._table._weights_and_groups import (
+from sk_pwiser._table import (
+    RowSample,
     RowSummary,
     base_rates,
-    combine_weights,
+    check_targets,
     scale_weights,
 )
+from sk_pwiser._table._weights_and_groups import combine_weights
 
 PARTS = [slice(0, 30), slice(30, 31), slice(31, 200), slice(200, 300)]
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
-from sk_pwiser._table._weights_and_groups import base_rates
+from sk_pwiser._table import base_rates
 
 
 @pytest.mark.parametrize(

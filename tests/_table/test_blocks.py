@@ -8,10 +8,16 @@ import pandas as pd
 import pytest
 from numpy.testing import assert_array_equal
 
-from sk_pwiser._table._block_counts import BlockCounts
-from sk_pwiser._table._blocks import Blocks, RowOrder, assign_blocks, explained_share
-from sk_pwiser._table._encoder import TableEncoder
-from sk_pwiser._table._target_statistics import TargetStatistics, make_target_statistics
+from sk_pwiser._table import (
+    BlockCounts,
+    Blocks,
+    RowOrder,
+    TableEncoder,
+    TargetStatistics,
+    assign_blocks,
+)
+from sk_pwiser._table._blocks import explained_share
+from sk_pwiser._table._target_statistics import make_target_statistics
 from sk_pwiser._training._settings import ENCODING_PARAMS
 from sk_pwiser.datasets import load_kuairand
 

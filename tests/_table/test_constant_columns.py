@@ -8,8 +8,8 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from refusals import N, X, Y, small
 
-from sk_pwiser._table._encoder import TableEncoder, learn_constant_columns
-from sk_pwiser._table._numbers import NUMERIC_ENCODINGS, ArrayColumn
+from sk_pwiser._table import NUMERIC_ENCODINGS, TableEncoder, learn_constant_columns
+from sk_pwiser._table._numbers import ArrayColumn
 from sk_pwiser.datasets import ParquetImpressions
 
 WITH_BINS = {name for name, kind in NUMERIC_ENCODINGS.items() if kind.n_bins_}

@@ -10,9 +10,8 @@ import pytest
 from numpy.testing import assert_array_equal
 from tables import arrow_table, pandas_objects
 
+from sk_pwiser._table import TableEncoder, as_table
 from sk_pwiser._table._categories import CategoryColumn
-from sk_pwiser._table._encoder import TableEncoder
-from sk_pwiser._table._frames import as_table
 
 N_ROWS = 60
 COLUMNS = {

@@ -5,8 +5,7 @@ import pandas as pd
 import pytest
 from numpy.testing import assert_array_equal
 
-from sk_pwiser._table._categories import UNSEEN
-from sk_pwiser._table._encoder import TableEncoder, grow_encoder
+from sk_pwiser._table import UNSEEN, TableEncoder, grow_encoder
 
 
 def table(*values):

@@ -12,7 +12,7 @@ from sklearn.preprocessing import StandardScaler
 from tables import CONTAINERS
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
-from sk_pwiser._table._encoder import TableEncoder
+from sk_pwiser._table import TableEncoder
 from sk_pwiser._table._frames import has_lists, has_numeric_lists
 
 N = 120

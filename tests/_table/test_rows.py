@@ -10,7 +10,7 @@ import pytest
 import scipy.sparse as sp
 import torch
 
-from sk_pwiser._table._weights_and_groups import check_groups, check_match, n_rows
+from sk_pwiser._table import check_groups, check_match, n_rows
 
 
 class OnlyArray:

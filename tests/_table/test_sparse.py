@@ -14,7 +14,7 @@ from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
-from sk_pwiser._table._encoder import TableEncoder, learn_constant_columns
+from sk_pwiser._table import TableEncoder, learn_constant_columns
 from sk_pwiser._table._numbers import LARGEST_DEVIATION
 
 N = 200

@@ -14,6 +14,7 @@ from refusals import X as IMPRESSIONS
 from refusals import refuses, small
 from sklearn.preprocessing import OrdinalEncoder
 
+from sk_pwiser._table import check_encoding_params
 from sk_pwiser._table._categories import (
     FIRST_VALUE,
     MISSING,
@@ -22,7 +23,6 @@ from sk_pwiser._table._categories import (
     Vocabulary,
     hash_values,
 )
-from sk_pwiser._table._column_kinds import check_encoding_params
 from sk_pwiser._table._encoder import TableEncoder
 from sk_pwiser._training._settings import ENCODING_PARAMS
 

@@ -7,8 +7,8 @@ import pyarrow as pa
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-from sk_pwiser._table._labels import check_targets
-from sk_pwiser._table._weights_and_groups import (
+from sk_pwiser._table import (
+    check_targets,
     check_weights,
     combine_weights,
     row_weights,

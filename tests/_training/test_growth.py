@@ -13,7 +13,7 @@ from skorch.callbacks import Callback
 from torch import nn
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
-from sk_pwiser._table._categories import CategoryColumn
+from sk_pwiser._table import CategoryColumn
 from sk_pwiser._training._optimizers import LazyAdam
 from sk_pwiser._training._schema import grow_schema
 from sk_pwiser.networks import MultiTaskNetwork, NetworkOutput

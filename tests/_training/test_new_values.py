@@ -7,8 +7,8 @@ import torch
 from numpy.testing import assert_allclose, assert_array_equal
 from refusals import small
 
-from sk_pwiser._table._categories import LEAST_DROPOUT, UNSEEN, NewValues
-from sk_pwiser._table._encoder import TableEncoder
+from sk_pwiser._table import LEAST_DROPOUT, NewValues, TableEncoder
+from sk_pwiser._table._categories import UNSEEN
 from sk_pwiser.datasets import ParquetImpressions
 
 N = 2_000

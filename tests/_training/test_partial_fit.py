@@ -13,7 +13,7 @@ from refusals import X, Y, small
 from skorch.callbacks import Callback, LRScheduler
 
 from sk_pwiser._fit import _check, _fit
-from sk_pwiser._table._numbers import NUMERIC_ENCODINGS
+from sk_pwiser._table import NUMERIC_ENCODINGS
 from sk_pwiser.weighting import WEIGHTINGS
 
 

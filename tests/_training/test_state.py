@@ -12,7 +12,7 @@ from sklearn.exceptions import ConvergenceWarning
 from skorch.callbacks import Callback
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
-from sk_pwiser._table._target_statistics import TargetStatistics
+from sk_pwiser._table import TargetStatistics
 
 N_IDS = 400
 

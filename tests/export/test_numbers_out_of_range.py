@@ -6,7 +6,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from refusals import small
 from suites import fast_for
 
-from sk_pwiser._table._numbers import NUMERIC_ENCODINGS
+from sk_pwiser._table import NUMERIC_ENCODINGS
 from sk_pwiser.datasets import make_ctr_cvr
 from sk_pwiser.export import Scorer, to_onnx
 

@@ -25,7 +25,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from sk_pwiser._responses import rows_of_values
-from sk_pwiser._table._frames import column_of
+from sk_pwiser._table import column_of
 from sk_pwiser.metrics import (
     ctcvr_auc_scorer,
     ctr_auc_scorer,
