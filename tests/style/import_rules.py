@@ -137,9 +137,11 @@ JOINED_IN_ONE_FILE = [("_training", "_table")]
 # (folder, folders whose private modules it may import): a fit decides what these
 # folders do.
 INNER = {
-    "_streaming": ("_table", "_training"),
+    "_streaming": ("_training",),
     "_fit": ("_training",),
 }
+# Folders whose files are imported by name: a list of their names would only repeat them.
+BY_FILE = {"_table"}
 
 
 def folder_of(parts):
@@ -230,7 +232,7 @@ def fault_of(folder, name, lazy, package_name):
     if target not in FOLDERS[folder].ours:
         return f"{folder} imports {name}"
     inside = rest[1:] if target != "__init__" else rest
-    if target in INNER.get(folder, ()):
+    if target in BY_FILE or target in INNER.get(folder, ()):
         return None
     if any(part.startswith("_") and not is_dunder(part) for part in inside):
         return f"{folder} imports {name}, which is private to {target}"
