@@ -16,7 +16,7 @@ PRIOR_DEVIATION = 0.5
 def shift_to(net: MultiTaskNet, rows: TrainingRows) -> None:
     """Shift the predictions of a net to the level of the labels of held-out rows."""
     heads, is_chain = net.heads(net.get_iterator(rows))
-    weights = rows.weights()
+    weights = rows.column("sample_weight")
     # On the CPU: not every device has float64.
     heads, y = heads.double().cpu(), rows.labels().double().cpu()
     known = torch.ones(len(y), 1) if weights is None else weights.view(len(y), -1)

@@ -109,8 +109,8 @@ class Node:
     n_before: int = 0
     values: list | None = None
     level: int = 0
-    counts: list = ()
-    ids: list = ()
+    counts: list | tuple = ()
+    ids: list | tuple = ()
 
 
 def node_of(block, width):

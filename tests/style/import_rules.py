@@ -140,7 +140,7 @@ INNER = {
     "_streaming": ("_training",),
     "_fit": ("_training",),
 }
-# Folders whose files are imported by name: a list of their names would only repeat them.
+# Folders whose files are imported by name, which a list in one place would only repeat.
 BY_FILE = {"_table"}
 
 
