@@ -39,11 +39,13 @@ Processes.configure = configure_with_patience
 DEVICE = requested_device(os.environ)
 
 # Folders and files of the full suite: processes that are killed, random calls, pages,
-# scripts in processes of their own.
+# scripts in processes of their own; and exports to ONNX, which take seconds each. The
+# doctests of the fast suite export two models.
 FULL = {
     "benchmarks",
     "distributed",
     "docs",
+    "export",
     "faults",
     "fuzz",
     "test_guides.py",
