@@ -194,7 +194,7 @@ def test_reactions_that_presuppose_another_task_are_named_once(task_space):
     rows = np.tile(np.arange(N), 40)
     liked = Y["click"] * (np.arange(N) % 2)
     siblings = Y[["click", "conversion"]].assign(like=liked, share=1 - Y["click"])
-    params = {"network_params": {"task_space": task_space}, "max_epochs": 4}
+    params = {"network_params": {"task_space": task_space}, "max_epochs": 1}
     siblings = siblings.iloc[rows].reset_index(drop=True)
     with pytest.warns(UserWarning, match="rows break the funnel") as caught:
         small(**params).fit(X.iloc[rows].reset_index(drop=True), siblings)

@@ -3,6 +3,7 @@ import pytest
 import torch
 from numpy.testing import assert_allclose
 from refusals import X, Y, small
+from suites import fast_for
 
 from sk_pwiser._training._criterion import MultiTaskCriterion
 from sk_pwiser.losses import BCE
@@ -145,17 +146,18 @@ def missing_labels(n):
     return torch.stack([torch.ones(n), (torch.rand(n) < 0.5).float()], dim=1)
 
 
+CASES = [
+    *((name, no_weights) for name in sorted(NETWORKS)),
+    ("shared_bottom", weights_per_task),
+    ("shared_bottom", missing_labels),
+    ("esmm", missing_labels),
+]
+
+
 @pytest.mark.parametrize("task_space", ["entire", "conditional"])
-@pytest.mark.parametrize(
-    ("name", "weights"),
-    [
-        *((name, no_weights) for name in sorted(NETWORKS)),
-        ("shared_bottom", weights_per_task),
-        ("shared_bottom", missing_labels),
-        ("esmm", missing_labels),
-    ],
-)
-def test_no_task_is_slow_before_training(name, weights, task_space):
+@pytest.mark.parametrize("case", fast_for([*CASES[-3:], ("mmoe", no_weights)], CASES))
+def test_no_task_is_slow_before_training(case, task_space):
+    name, weights = case
     torch.manual_seed(0)
     rates, n = [0.2, 0.02], 20_000
     network = NETWORKS[name](NetworkSpec([3], 2, 4, rates, task_space=task_space))
