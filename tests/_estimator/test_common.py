@@ -43,11 +43,7 @@ OF_VIEWS = ROUNDED | {"check_supervised_y_2d": "a column may be all tasks"}
 
 # The fast suite runs all checks of the defaults and, for one or two parts of each kind,
 # the checks whose result depends on training; the full suite runs all.
-FAST = {
-    *("missing_labels=ignore", "network=mmoe", "network=esmm", "loss=bce"),
-    *("weighting=uncertainty", "numeric_encoding=quantile", "interaction=cross"),
-    *("view", "calibrator"),
-}
+FAST = {"missing_labels=ignore", "network=esmm", "view", "calibrator"}
 OF_TRAINING = {
     "check_classifiers_classes",
     "check_classifiers_train",
