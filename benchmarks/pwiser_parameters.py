@@ -1,7 +1,7 @@
 """The effect of each parameter of PWiseR on AUC and calibration, on generated data.
 
     python benchmarks/pwiser_parameters.py            # everything, 5 seeds
-    python benchmarks/pwiser_parameters.py --tables rare --seeds 3
+    python benchmarks/pwiser_parameters.py --tables family --seeds 3
 
 Each seed generates new impressions, 30 % of whose clicks are accidental; half of them
 are for training. All models of a seed are trained on the same rows from the same
@@ -22,7 +22,6 @@ Weights in the labels are values of `pwiser_weight`.
 
 import numpy as np
 from _harness import Report, expected_auc, expected_log_loss, make_parser, parse
-from skorch.callbacks import Callback
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
 from sk_pwiser.datasets import make_ctr_cvr
@@ -80,26 +79,11 @@ FAMILY = {
     "focal": {"loss": "focal"},
     "pwiser, base focal": {"loss": "pwiser", "loss_params": {"base": "focal"}},
 }
-RARE = {
-    **BCE,
-    "BCE, stratified": {"loss": "bce", "stratified_batches": True},
-    "weight 0.1": pwiser(0.1),
-    "weight 1": pwiser(),
-    "weight 10": pwiser(10.0),
-    "stratified, weight 1": pwiser(stratified_batches=True),
-}
 
 
 def two_tasks(n_samples, seed):
     """Return impressions; 20 % of them are clicked and 4 % convert."""
     return make_ctr_cvr(n_samples, ctr=0.2, cvr=0.2, click_noise=0.3, random_state=seed)
-
-
-def rare_conversions(n_samples, seed):
-    """Return impressions; one in a thousand converts."""
-    return make_ctr_cvr(
-        3 * n_samples, ctr=0.05, cvr=0.02, click_noise=0.3, random_state=seed
-    )
 
 
 def three_tasks(n_samples, seed):
@@ -131,7 +115,6 @@ TABLES = {
     ),
     "funnel": ("Three tasks: which head, which pairs", three_tasks, FUNNEL),
     "family": ("The family, at its defaults", two_tasks, FAMILY),
-    "rare": ("One conversion in a thousand rows", rare_conversions, RARE),
 }
 COLUMNS = {
     "click AUC": 1000,
@@ -144,30 +127,14 @@ COLUMNS = {
 }
 
 
-class BatchCounter(Callback):
-    """Count the training batches."""
-
-    n_batches = 0
-
-    def on_batch_end(self, net, training=False, **kwargs):
-        self.n_batches += training
-
-
 def evaluate(params, data, seed):
-    """Train on the first half of the rows; return the figures of the second half.
-
-    The last figure is the share of training batches without pairs.
-    """
+    """Train on the first half of the rows; return the figures of the second half."""
     half = len(data.ctr) // 2
-    counter = BatchCounter()
-    model = MultiTaskCTRCVRClassifier(
-        early_stopping=True, random_state=seed, callbacks=[counter], **params
-    )
+    model = MultiTaskCTRCVRClassifier(early_stopping=True, random_state=seed, **params)
     model.fit(data.data[:half], data.target[:half])
     click, *_, conversion = model.predict_proba(data.data[half:]).T.astype(float)
     ctr, interest = data.ctr[half:], data.interest[half:]
     ctcvr = ctr * data.cvr[half:]
-    empty = [row.get("train_batches_without_pairs", np.nan) for row in model.history_]
     return (
         expected_auc(ctr, click),
         expected_auc(interest, click),
@@ -176,7 +143,6 @@ def evaluate(params, data, seed):
         expected_log_loss(ctcvr, conversion),
         click.mean() / ctr.mean(),
         conversion.mean() / ctcvr.mean(),
-        sum(empty) / counter.n_batches,
     )
 
 
@@ -205,7 +171,7 @@ def run(report, name, arguments, known):
     )
     size = f"{len(data_sets[0].ctr) // 2:,} rows to train on"
     report.text("", title, f"{size}; {rates}; {arguments.seeds} seeds")
-    report.table([*COLUMNS, "no pairs" if name == "rare" else ""])
+    report.table(COLUMNS)
     reference = None
     for label, params in models.items():
         key = generate.__name__, repr(params)
@@ -213,9 +179,7 @@ def run(report, name, arguments, known):
             pairs = zip(data_sets, seeds, strict=True)
             known[key] = np.array([evaluate(params, *pair) for pair in pairs])
         figures = known[key]
-        is_told = name == "rare" and params["loss"] == "pwiser"
-        share = f"{figures[:, -1].mean():.0%}" if is_told else ""
-        report.row(label, [*cells(figures, reference), share])
+        report.row(label, cells(figures, reference))
         reference = figures if reference is None else reference
 
 
