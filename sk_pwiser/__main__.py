@@ -53,7 +53,7 @@ RARE = {
 }
 N_LOGS, N_TRAIN, N_TEST = 3, 20_000, 60_000
 N_USERS = 1500
-WEIGHTS = (0.1, 1.0)
+WEIGHTS = (0.03, 0.1, 0.3, 1.0)
 NEXT = """
 Generated logs show what can happen, not what happens on yours. Compare models,
 and then the losses, on a table of your own (text and category columns are
