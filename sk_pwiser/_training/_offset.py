@@ -18,10 +18,10 @@ def shift_to(net: MultiTaskNet, rows: TrainingRows) -> None:
     heads, is_chain = net.heads(net.get_iterator(rows))
     weights = rows.column("sample_weight")
     # On the CPU: not every device has float64.
-    heads, y = heads.double().cpu(), rows.labels().double().cpu()
+    heads, y = heads.cpu().double(), rows.labels().cpu().double()
     known = torch.ones(len(y), 1) if weights is None else weights.view(len(y), -1)
     parents = net.module_.spec.parents if is_chain else None
-    net.module_.shift(find_offset(heads, y, known.double().cpu(), parents))
+    net.module_.shift(find_offset(heads, y, known.cpu().double(), parents))
 
 
 def find_offset(

@@ -248,7 +248,8 @@ class MultiTaskNetwork(nn.Module):
             multiply these.
         """
         if self.offset is None:
-            self.offset = torch.zeros_like(self.base_logits)
+            device = next(self.parameters()).device
+            self.offset = torch.zeros(self.n_tasks, device=device)
         self.offset += log_odds.to(self.offset)
 
     def _load_from_state_dict(
