@@ -28,6 +28,7 @@ def train(folder):
     state = result.net.criterion_.state_dict().values()
     return {
         "weights": [p.detach().cpu().numpy() for p in result.net.module_.parameters()],
+        "offset": result.net.module_.level_offset,
         "state": [t.cpu().numpy() for t in state if isinstance(t, torch.Tensor)],
         "history": [dict(row) for row in result.net.history],
         "n_rows": result.n_rows,

@@ -131,9 +131,9 @@ class MultiTaskNetwork(nn.Module):
         Maps codes and numeric inputs to a dense input of shape `(batch, width)`.
     width : int
         Width of the dense input.
-    offset : Tensor of shape (n_tasks,), or None
+    level_offset : Tensor of shape (n_tasks,), or None
         Log-odds that are added to the logits of `forward`, or to its conditional
-        logits; see :meth:`shift`.
+        logits; see :meth:`shift_level`.
     monotonicity_weight : float
         Weight of :func:`~sk_pwiser.losses.funnel_monotonicity_penalty`. A subclass may
         set another default than 0 as a class attribute.
@@ -171,7 +171,7 @@ class MultiTaskNetwork(nn.Module):
     extra_losses_are_means: bool = False
     towers_name: str = "towers"
 
-    offset: Tensor | None
+    level_offset: Tensor | None
 
     def __init__(self, spec: NetworkSpec, *, n_tables: int = 1) -> None:
         super().__init__()
@@ -181,7 +181,7 @@ class MultiTaskNetwork(nn.Module):
         self.width = self.input_layer.width
         if spec.monotonicity_weight is not None:
             self.monotonicity_weight = spec.monotonicity_weight
-        self.register_buffer("offset", None)
+        self.register_buffer("level_offset", None)
 
     def __call__(
         self, codes: Tensor, numeric: Tensor, bags: Bags | None = None
@@ -192,9 +192,11 @@ class MultiTaskNetwork(nn.Module):
         numeric inputs. `input_layer` expects them there.
         """
         # The order matters: full_log_logits takes logits over impressions.
-        return self._of_full_log(self._in_task_space(self.run(codes, numeric, bags)))
+        return self._of_full_log(
+            self._in_task_space(self.compute_heads(codes, numeric, bags))
+        )
 
-    def run(
+    def compute_heads(
         self, codes: Tensor, numeric: Tensor, bags: Bags | None = None
     ) -> NetworkOutput:
         """Run `forward`, check its output, and add the offset.
@@ -236,9 +238,13 @@ class MultiTaskNetwork(nn.Module):
                 "network must not return sampled_logits from forward: the base class "
                 "sets them. In forward, call the forward method of another network."
             )
-        return output if self.offset is None else self._shifted(output, self.offset)
+        return (
+            output
+            if self.level_offset is None
+            else self._shifted(output, self.level_offset)
+        )
 
-    def shift(self, log_odds: Tensor) -> None:
+    def shift_level(self, log_odds: Tensor) -> None:
         """Add log-odds to all predictions.
 
         Parameters
@@ -247,16 +253,16 @@ class MultiTaskNetwork(nn.Module):
             Log-odds per task; of the conditional probabilities in networks that
             multiply these.
         """
-        if self.offset is None:
+        if self.level_offset is None:
             device = next(self.parameters()).device
-            self.offset = torch.zeros(self.n_tasks, device=device)
-        self.offset += log_odds.to(self.offset)
+            self.level_offset = torch.zeros(self.n_tasks, device=device)
+        self.level_offset += log_odds.to(self.level_offset)
 
     def _load_from_state_dict(
         self, state_dict: Mapping[str, Any], prefix: str, *args: Any
     ) -> None:
-        if self.offset is None and f"{prefix}offset" in state_dict:
-            self.shift(torch.zeros(self.n_tasks))
+        if self.level_offset is None and f"{prefix}level_offset" in state_dict:
+            self.shift_level(torch.zeros(self.n_tasks))
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     def _shifted(self, output: NetworkOutput, offset: Tensor) -> NetworkOutput:

@@ -152,7 +152,7 @@ def _parts(result):
     yield {
         f"the shape of {name}": tuple(tensor.shape)
         for name, tensor in module.state_dict().items()
-        if name != "offset"
+        if name != "level_offset"
     }
 
 

@@ -67,7 +67,7 @@ def test_predictions_have_the_level_of_the_last_rows(params):
     expected = np.array([rate / n_rows, rate**2 / n_rows]).mean(axis=1)
     ratio = model.predict_proba(X[later]).mean(axis=0) / expected
     assert (abs(ratio - 1) < 0.15).all(), ratio
-    model.net_.module_.shift(-model.net_.module_.offset)
+    model.net_.module_.shift_level(-model.net_.module_.level_offset)
     ratio = model.predict_proba(X[later]).mean(axis=0) / expected
     assert (ratio > 1.5).all(), ratio
 
@@ -76,8 +76,8 @@ def test_ranks_stay():
     X, Y, _ = drifting_log(4_000)
     model = MultiTaskCTRCVRClassifier(random_state=0, max_epochs=3, **BY_TIME).fit(X, Y)
     shifted = model.predict_proba(X)
-    assert model.net_.module_.offset.abs().min() > 0.1
-    model.net_.module_.shift(-model.net_.module_.offset)
+    assert model.net_.module_.level_offset.abs().min() > 0.1
+    model.net_.module_.shift_level(-model.net_.module_.level_offset)
     for k in (0, 1):
         aucs = [
             roc_auc_score(Y.iloc[:, k], p[:, k])
@@ -92,7 +92,7 @@ def test_a_chain_stays_in_order():
     Y["conversion"] = Y["click"] & (Y["conversion"] | (X["day"] >= 85))
     model = MultiTaskCTRCVRClassifier(network="esmm", random_state=0, **BY_TIME)
     click, conversion = model.fit(X, Y).predict_proba(X).T
-    assert model.net_.module_.offset[1] > 0.2
+    assert model.net_.module_.level_offset[1] > 0.2
     assert (conversion <= click).all()
 
 
@@ -100,18 +100,18 @@ def test_a_chain_stays_in_order():
 def test_rows_that_were_trained_on_have_no_say(params):
     X, Y, _ = drifting_log(2_000)
     model = MultiTaskCTRCVRClassifier(random_state=0, max_epochs=2, **params).fit(X, Y)
-    assert model.net_.module_.offset is None
+    assert model.net_.module_.level_offset is None
 
 
 def test_updates_and_copies_keep_it(tmp_path):
     X, Y, _ = drifting_log(4_000)
     model = MultiTaskCTRCVRClassifier(random_state=0, max_epochs=2, **BY_TIME).fit(X, Y)
-    offset, expected = model.net_.module_.offset.clone(), model.predict_proba(X)
+    offset, expected = model.net_.module_.level_offset.clone(), model.predict_proba(X)
     model.save(tmp_path / "model")
     loaded = MultiTaskCTRCVRClassifier.load(tmp_path / "model")
     np.testing.assert_array_equal(loaded.predict_proba(X), expected)
     model.partial_fit(X[-500:], Y[-500:])
-    assert torch.equal(model.net_.module_.offset, offset)
+    assert torch.equal(model.net_.module_.level_offset, offset)
     observed = predicted_over_observed(
         Y["click"][-500:], model.predict_proba(X[-500:])[:, 0]
     )

@@ -135,6 +135,9 @@ def test_lists_with_attention_and_statistics_by_time_and_group(log, tmp_path):
     for a, b in zip(first["weights"], second["weights"], strict=True):
         np.testing.assert_array_equal(a, b)
     (alone,) = train_jointly(dataset, tmp_path / "one", n_processes=1, **params)
+    assert first["offset"].abs().max() > 0.01
+    np.testing.assert_array_equal(first["offset"], second["offset"])
+    np.testing.assert_allclose(first["offset"], alone["offset"], atol=1e-5)
     one, two = alone["history"][0], first["history"][0]
     figures = [name for name in one if name.startswith(("valid_loss", "valid_group"))]
     assert len(figures) > 3
