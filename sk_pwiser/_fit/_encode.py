@@ -11,13 +11,13 @@ import numpy as np
 import torch
 
 from sk_pwiser._fit._check import Plan
-from sk_pwiser._fit._read import Source
-from sk_pwiser._fit._split import (
+from sk_pwiser._fit._hold_out import (
     HoldOut,
     warn_about_absent,
     warn_about_share,
     warn_about_trained,
 )
+from sk_pwiser._fit._read import Source
 from sk_pwiser._streaming import (
     FileRows,
     FileStore,

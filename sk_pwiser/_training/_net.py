@@ -1,7 +1,6 @@
 """The private skorch net: the training loop and its history."""
 
-import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from copy import deepcopy
 from dataclasses import dataclass
@@ -11,20 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.metrics import roc_auc_score
 from skorch import NeuralNet
 from skorch.callbacks import (
     Callback,
     EarlyStopping,
     EpochTimer,
     LRScheduler,
-    PrintLog,
-    ProgressBar,
 )
-from skorch.history import History
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from sk_pwiser._training._batches import (
     BatchIterator,
@@ -41,16 +34,23 @@ from sk_pwiser._training._callbacks import (
     release,
 )
 from sk_pwiser._training._devices import Batch, device_or_cpu
+from sk_pwiser._training._divergence import check_end, checked_logits, diverged
 from sk_pwiser._training._early_stopping import (
     grouped_aucs,
     score_validation,
-    summary_name,
+)
+from sk_pwiser._training._epoch_log import (
+    BARS,
+    BatchProgressBar,
+    EpochHistory,
+    epoch_table,
+    task_aucs,
+    task_log_losses,
 )
 from sk_pwiser._training._graph import Step, graphed_steps
 from sk_pwiser._training._optimizers import (
     FLUSH_INTERVAL,
     TABLES,
-    RowLog,
     WeightAverage,
     flush_tiny_values,
     parameter_kinds,
@@ -58,212 +58,11 @@ from sk_pwiser._training._optimizers import (
 )
 from sk_pwiser._training._schema import EncodedData
 from sk_pwiser._training._snapshot import Snapshot
-from sk_pwiser._utils import parents_by_name, warn_user, widest_float
+from sk_pwiser._utils import parents_by_name, warn_user
 from sk_pwiser.networks import NetworkOutput
 
 if TYPE_CHECKING:
     from sk_pwiser._training._checkpoints import Checkpoints
-
-
-# A fit has diverged if its cross-entropy is this many times that of constant
-# probabilities. Corrections of sampled logs and losses of ranks stay far below it.
-DIVERGED = 10.0
-# Number of training rows on which a fit is checked after its last step.
-CHECKED_ROWS = 1_024
-
-
-def changed_weights(
-    network: nn.Module, optimizer: torch.optim.Optimizer
-) -> Iterator[Tensor]:
-    """Yield the weights that training may have changed, by rows in an update."""
-    log = getattr(optimizer, "undo", None)
-    if log is None:
-        yield from network.parameters()
-        return
-    tables = set(sparse_tables(network))
-    yield from (p for p in network.parameters() if p not in tables)
-    yield from (entry.changed() for entry in log if isinstance(entry, RowLog))
-
-
-def excess_loss(
-    logits: Tensor, y: Tensor, weights: Tensor | None, *began: Sequence[float]
-) -> str | None:
-    """Compare the cross-entropy of logits with that of constant probabilities.
-
-    These are the rates of the rows or, if they are worse, rates that training `began`
-    with: an update may have late conversions only. Both figures are returned if the
-    first is more than `DIVERGED` times the second.
-    """
-    dtype = widest_float(y.device)
-    y = y.to(dtype)
-    weights = torch.ones_like(y) if weights is None else weights.to(dtype)
-    weights = weights.view(len(y), -1).expand_as(y)
-    total = weights.sum(dim=0)
-    # No event in n rows is compatible with a rate of 3 / n: rows of a new market may
-    # have none by chance, and then a network is not wrong to expect some.
-    rates = ((weights * y).sum(dim=0) + 3.0) / (total + 6.0)
-    earlier = (torch.tensor(list(p), dtype=dtype, device=y.device) for p in began)
-
-    def mean_loss(logits: Tensor) -> float:
-        loss = F.binary_cross_entropy_with_logits(logits, y, reduction="none")
-        return float(((weights * loss).sum(dim=0) / (total + 1.0)).sum())
-
-    found = mean_loss(logits.to(dtype))
-    # A mean of probabilities may be rounded to 1, whose log-odds are infinite.
-    constant = max(mean_loss(p.logit(1e-6).expand_as(y)) for p in (rates, *earlier))
-    if found <= DIVERGED * constant:
-        return None
-    return f"{found:.3g}, where constant probabilities have {constant:.3g}"
-
-
-class EpochHistory(History):  # type: ignore[misc]
-    """A history with one row per epoch, which contains one row for all batches.
-
-    skorch's own history adds a row per batch: its memory and time grow with the steps.
-    """
-
-    def new_batch(self) -> None:
-        """Add the row of the batches, if the epoch has none yet."""
-        batches = self[-1]["batches"]
-        if not batches:
-            batches.append({})
-
-    def record_batch(self, attr: str, value: Any) -> None:
-        """Record a figure of a batch; the epoch's figure is that of its last batch."""
-        super().record_batch(attr, value)
-        self.record(attr, value)
-
-
-def task_aucs(y: Tensor, logits: Tensor, weights: Tensor | None) -> Iterator[float]:
-    """Yield the AUC of each task, NaN if there is only one class."""
-    if bool(((y > 0) & (y < 1)).any()):  # probabilities in place of labels
-        y, logits, weights = _with_both_labels(y, logits, weights)
-    for k in range(y.shape[1]):
-        parts = [y[:, k], logits[:, k]]
-        if weights is not None:
-            weight = weights if weights.dim() == 1 else weights[:, k]
-            is_known = weight > 0
-            parts = [part[is_known] for part in (*parts, weight)]
-        labels, scores, *given = (part.cpu().numpy() for part in parts)
-        if len(labels) == 0 or labels.min() == labels.max():
-            yield float("nan")
-            continue
-        sample_weight = given[0] if given else None
-        yield float(roc_auc_score(labels, scores, sample_weight=sample_weight))
-
-
-# Rows whose log losses are computed at a time, in several tensors of float64.
-LOSS_ROWS = 2**20
-
-
-def task_log_losses(
-    y: Tensor, logits: Tensor, weights: Tensor | None, negative_rate: float = 1.0
-) -> list[float]:
-    """Return the log loss of each task, which may have probabilities as labels."""
-    dtype = widest_float(y.device)
-    ones = torch.ones(1, 1, device=y.device).expand(len(y), 1)
-    weights = ones if weights is None else weights.view(len(y), -1)
-    sums = torch.zeros(2, y.shape[1], dtype=dtype, device=y.device)
-    tensors = (torch.split(t, LOSS_ROWS) for t in (y, logits, weights))
-    for y, logits, known in zip(*tensors, strict=True):
-        y = y.to(dtype)
-        losses = F.binary_cross_entropy_with_logits(
-            logits.to(dtype), y, reduction="none"
-        )
-        # Each row without a click counts for those that the log has left out.
-        known = known.to(dtype) * torch.where(y[:, :1] == 0, 1 / negative_rate, 1.0)
-        sums += torch.stack([(losses * known).sum(0), known.expand_as(y).sum(0)])
-    return list((sums[0] / sums[1]).tolist())
-
-
-def _with_both_labels(
-    y: Tensor, logits: Tensor, weights: Tensor | None
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Return each row twice, with the label 1 and with 0, and their weights."""
-    own = torch.ones_like(y) if weights is None else weights.view(len(y), -1)
-    labels = torch.cat([torch.ones_like(y), torch.zeros_like(y)])
-    return labels, logits.repeat(2, 1), torch.cat([own * y, own * (1 - y)])
-
-
-def epoch_table(net: "MultiTaskNet") -> "EpochTable":
-    """Return the table of a net."""
-    # Figures of the loss, weights and the log loss per task would make it too wide.
-    names = [*net.criterion.loss.pop_epoch_record(), *net.criterion.weight_names]
-    if len(net.task_names) > 1:
-        names += [f"log_loss_{task}" for task in net.task_names]
-    unprinted = [f"{part}_{name}" for part in ("train", "valid") for name in names]
-    interval = net.verbose if net.verbose > BARS else 1
-    return EpochTable(net.task_names, unprinted, interval)
-
-
-# The value of `verbose` that adds progress bars; larger ones are intervals of lines.
-BARS = 2
-
-
-class EpochTable(PrintLog):  # type: ignore[misc]
-    """skorch's table of every `interval`-th epoch, with the tasks in their order."""
-
-    def __init__(
-        self,
-        task_names: Sequence[str] = (),
-        keys_ignored: Iterable[str] = (),
-        interval: int = 1,
-    ) -> None:
-        super().__init__(keys_ignored=keys_ignored)
-        self.task_names = task_names
-        self.interval = interval
-
-    def on_epoch_end(self, net: NeuralNet, **kwargs: Any) -> None:
-        """Print the line of an epoch, if it is due."""
-        if net.history[-1, "epoch"] % self.interval == 0:
-            super().on_epoch_end(net, **kwargs)
-
-    def _sorted_keys(self, keys: Iterable[str]) -> list[str]:
-        """Return the columns: losses, AUC per task and mean, then all others."""
-        aucs = [f"valid_auc_{name}" for name in (*self.task_names, "mean")]
-        log_loss = f"valid_log_loss_{summary_name(self.task_names)}"
-        first = ["epoch", "train_loss", "valid_loss", log_loss, *aucs]
-        others: list[str] = super()._sorted_keys(keys)
-        found = [key for key in dict.fromkeys(first) if key in others]
-        return [*found, *(key for key in others if key not in found)]
-
-    def table(self, row: dict[str, Any]) -> str:
-        """Return the table of one epoch."""
-        if not sys.stdout.isatty():
-            # These mark figures by colours, whose codes do not belong in a log file.
-            row = {k: v for k, v in row.items() if not k.endswith("_best")}
-        table: str = super().table(row)
-        return table
-
-
-class BatchProgressBar(ProgressBar):  # type: ignore[misc]
-    """A progress bar without figures of single batches, which the history lacks.
-
-    The bar is erased at the end of each epoch. Output that cannot be erased, such as a
-    log file, gets no bar.
-    """
-
-    pbar_: Any = None
-
-    def on_epoch_begin(self, net: NeuralNet, *args: Any, **kwargs: Any) -> None:
-        """Show a new bar."""
-        if self._use_notebook() or sys.stderr.isatty():
-            super().on_epoch_begin(net, *args, **kwargs)
-
-    def on_batch_end(self, net: NeuralNet, **kwargs: Any) -> None:
-        """Advance by one batch."""
-        if self.pbar_ is not None:
-            self.pbar_.update()
-
-    def on_epoch_end(self, net: NeuralNet, **kwargs: Any) -> None:
-        """Erase the bar."""
-        self.close()
-
-    def close(self) -> None:
-        """Erase the bar if there is one, also after an incomplete epoch."""
-        if self.pbar_ is not None:
-            self.pbar_.close()
-            self.pbar_ = None
 
 
 def keep_freed_memory() -> None:
@@ -424,7 +223,7 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
             bar = find_callback(self, BatchProgressBar)
             if bar is not None:  # of an interrupted training
                 bar.close()
-        self._check_end(X.train.sample)
+        check_end(self, X.train.sample)
         self.lowest_, self.average_ = (), None
         self.schedules_ = positions_of(self.callbacks_)
         self._zero_grad_optimizer()  # releases the memory of the gradients
@@ -557,74 +356,8 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
 
     def note_start(self, rows: Impressions) -> None:
         """Note the mean probabilities of given weights, before they are trained."""
-        logits, *_ = self._checked_logits(rows)
+        logits, *_ = checked_logits(self, rows)
         self.start_rates_ = (logits.sigmoid().mean(dim=0).tolist(),)
-
-    @torch.no_grad()
-    def _checked_logits(self, rows: Impressions) -> tuple[Tensor, Tensor, Any]:
-        """Return the logits of some training rows, their labels and their weights."""
-        n_rows = max(self.batch_size, CHECKED_ROWS)
-        rows = rows.spaced(n_rows)
-        batches = BatchIterator(rows, n_rows, device=torch.device(self.device))
-        inputs, y = next(iter(batches))
-        self._set_training(False)
-        output = self.infer(inputs)
-        # The labels of a sampled log are compared with these logits.
-        sampled = output.sampled_logits
-        logits = (output.logits if sampled is None else sampled).float()
-        return logits, y, inputs.get("sample_weight")
-
-    def _check_end(self, rows: Impressions) -> None:
-        """Check on training rows that weights and logits are finite, and are log-odds.
-
-        After a divergence with finite weights, the last copy of the weights that has
-        not diverged is restored.
-        """
-
-        def compare() -> tuple[Tensor, str | None]:
-            found = self._checked_logits(rows)
-            began = self.module_.spec.base_rates, *self.start_rates_
-            return found[0], excess_loss(*found, *began)
-
-        logits, excess = compare()
-        with torch.no_grad():
-            # A sum is not finite if an entry is not, and is faster to compute.
-            weights = changed_weights(self.module_, self.optimizer_)
-            sums = [values.sum() for values in (logits, *weights)]
-        if not bool(torch.stack(sums).isfinite().all()):
-            raise self._diverged("its last step left non-finite weights or logits")
-        self._warn_about_probabilities(logits)
-        if excess is None:
-            return
-        message = f"Training diverged: the cross-entropy of training rows is {excess}."
-        for lowest in reversed(self.lowest_):
-            self.kept_epoch_ = lowest.epoch
-            lowest.restore(self)
-            if compare()[1] is None:
-                break
-        if self.lowest_:
-            message += f" The weights of epoch {self.kept_epoch_} are kept."
-        warn_user(f"{message} {self.advice()}", ConvergenceWarning)
-
-    def _warn_about_probabilities(self, logits: Tensor) -> None:
-        """Warn if the logits of all checked rows look like probabilities.
-
-        After a single epoch, they may do so by chance.
-        """
-        is_between = bool(((logits >= 0) & (logits <= 1)).all())
-        are_low = max(self.module_.spec.base_rates) < 0.5
-        if is_between and are_low and self.max_epochs > 1:
-            name = type(self.module_).__name__
-            warn_user(
-                f"network {name} returns logits between 0 and 1 for all checked rows, "
-                "which are probabilities of 0.5 and more, although all base rates are "
-                "below 0.5. It must return log-odds: leave out a sigmoid."
-            )
-
-    def _diverged(self, what: str) -> ValueError:
-        epoch = self.history[-1, "epoch"]
-        advice = self.advice()
-        return ValueError(f"Training diverged in epoch {epoch}: {what}. {advice}")
 
     def run_single_epoch(
         self,
@@ -656,7 +389,7 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
             flush_tiny_values(self.module_, self.optimizer_, average)
         loss = total.item() / n_rows
         if not np.isfinite(loss):
-            raise self._diverged(f"the {prefix} loss is {loss}")
+            raise diverged(self, f"the {prefix} loss is {loss}")
         self._record_loss(prefix, loss)
         # How many rows lack the label of a task, if any does.
         n_missing = iterator.dataset.n_missing or ()

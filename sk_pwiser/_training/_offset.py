@@ -7,7 +7,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from sk_pwiser._training._batches import TrainingRows
-from sk_pwiser._training._net import LOSS_ROWS, MultiTaskNet
+from sk_pwiser._training._epoch_log import LOSS_ROWS
+from sk_pwiser._training._net import MultiTaskNet
 from sk_pwiser.networks import chain_logits
 
 # Standard deviation of the offsets before the rows are seen. It decides for a task with

@@ -16,7 +16,8 @@ from sk_pwiser._training._batches import BatchIterator, Impressions, TrainingRow
 from sk_pwiser._training._callbacks import continues, group_arguments
 from sk_pwiser._training._components import build_net, build_network, check_components
 from sk_pwiser._training._devices import device_or_cpu
-from sk_pwiser._training._net import EpochHistory, MultiTaskNet
+from sk_pwiser._training._epoch_log import EpochHistory
+from sk_pwiser._training._net import MultiTaskNet
 from sk_pwiser._training._optimizers import TABLES, LazyAdam, sparse_tables
 from sk_pwiser._training._schema import STATE_CLASSES as ENCODING_CLASSES
 from sk_pwiser._training._schema import Growth, Schema

@@ -17,7 +17,7 @@ from sk_pwiser._files import write_bytes
 from sk_pwiser._table._categories import UNSEEN, CategoryColumn
 from sk_pwiser._table._lists import ListColumn, ListWeights
 from sk_pwiser._utils import check_choice, import_extra
-from sk_pwiser.export._network import (
+from sk_pwiser.export._calibrated_network import (
     ProbabilityNetwork,
     call_with_logits,
     check_exportable,

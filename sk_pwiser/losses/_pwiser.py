@@ -16,14 +16,7 @@ from sk_pwiser._utils import (
     read_task_parents,
     task_paths,
 )
-from sk_pwiser.losses._pairwise import SURROGATES, WithGradients
-from sk_pwiser.losses._task_loss import (
-    MultiTaskLoss,
-    checked_loss,
-    per_task,
-    weights_of_task,
-)
-from sk_pwiser.losses._weighted_scores import (
+from sk_pwiser.losses._funnel_depths import (
     PAIRS,
     WeightedScores,
     is_joint,
@@ -31,6 +24,13 @@ from sk_pwiser.losses._weighted_scores import (
     lacks_pairs,
     means_over_pairs,
     rows_by_depth,
+)
+from sk_pwiser.losses._pairwise import SURROGATES, WithGradients
+from sk_pwiser.losses._task_loss import (
+    MultiTaskLoss,
+    checked_loss,
+    per_task,
+    weights_of_task,
 )
 
 

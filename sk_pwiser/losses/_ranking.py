@@ -7,13 +7,13 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from sk_pwiser._utils import at_least_float32, check_number, widest_float
+from sk_pwiser.losses._funnel_depths import WeightedScores
 from sk_pwiser.losses._task_loss import (
     BCE,
     mean_over_rows,
     per_task,
     weights_of_task,
 )
-from sk_pwiser.losses._weighted_scores import WeightedScores
 
 
 class _BCEWithRanking(BCE):

@@ -28,7 +28,10 @@ from sk_pwiser._table._frames import collected, is_missing, list_columns, to_flo
 from sk_pwiser._table._labels import read_labels, read_words
 from sk_pwiser._table._numbers import NumericColumn
 from sk_pwiser._utils import import_extra
-from sk_pwiser.model_selection._compare import Candidate, cross_validate_candidates
+from sk_pwiser.model_selection._compare_losses import (
+    Candidate,
+    cross_validate_candidates,
+)
 
 OWN = "sk_pwiser"
 # As in `target_encoding="auto"` of the estimator.

@@ -13,7 +13,6 @@ import torch
 from torch import Tensor, nn
 
 from sk_pwiser._utils import at_least_float32, check_choice, check_number
-from sk_pwiser.networks._chain import base_logits, chain_logits
 from sk_pwiser.networks._layers import (
     MLP,
     StackedLinear,
@@ -27,6 +26,7 @@ from sk_pwiser.networks._multi_task_network import (
     NetworkOutput,
 )
 from sk_pwiser.networks._spec import NetworkSpec
+from sk_pwiser.networks._task_logits import base_logits, chain_logits
 
 
 class SharedBottom(MultiTaskNetwork):

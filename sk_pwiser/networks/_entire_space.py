@@ -19,13 +19,13 @@ from sk_pwiser._utils import (
     check_number,
     conditional_labels,
 )
-from sk_pwiser.networks._chain import chain_logits
 from sk_pwiser.networks._multi_task_network import (
     Labels,
     MultiTaskNetwork,
     NetworkOutput,
 )
 from sk_pwiser.networks._spec import NetworkSpec
+from sk_pwiser.networks._task_logits import chain_logits
 
 
 class ESMM(MultiTaskNetwork):

@@ -9,15 +9,15 @@ from torch import Tensor, nn
 
 from sk_pwiser._utils import at_least_float32, check_number
 from sk_pwiser.networks._bags import N_SPECIAL, Bags
-from sk_pwiser.networks._chain import (
+from sk_pwiser.networks._input import InputLayer
+from sk_pwiser.networks._layers import TaskTowers, check_units
+from sk_pwiser.networks._spec import NetworkSpec
+from sk_pwiser.networks._task_logits import (
     base_logits,
     chain_logits,
     conditional_base_logits,
     full_log_logits,
 )
-from sk_pwiser.networks._input import InputLayer
-from sk_pwiser.networks._layers import TaskTowers, check_units
-from sk_pwiser.networks._spec import NetworkSpec
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import nn
 
-from sk_pwiser._row_weights import SessionCriticWeights
+from sk_pwiser._session_critic import SessionCriticWeights
 from sk_pwiser.weighting._gradient import GradientWeighting
 from sk_pwiser.weighting._gradient import depends_on as depends_on
 from sk_pwiser.weighting._gradient_weightings import (

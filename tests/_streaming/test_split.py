@@ -8,7 +8,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
 from sk_pwiser._fit import _split
-from sk_pwiser._fit._split import HoldOut
+from sk_pwiser._fit._hold_out import HoldOut
 from sk_pwiser._table._blocks import Blocks, assign_blocks
 from sk_pwiser._table._labels import check_targets
 from sk_pwiser._training import Settings

@@ -8,7 +8,7 @@ import torch
 from refusals import X, Y, small
 from scipy.special import xlogy
 
-from sk_pwiser._training._net import excess_loss
+from sk_pwiser._training._divergence import excess_loss
 from sk_pwiser._training._settings import Settings, advice
 
 

@@ -8,7 +8,7 @@ from refusals import small
 from sklearn.pipeline import make_pipeline
 
 from sk_pwiser._fit import _split
-from sk_pwiser._fit._split import held_by_time
+from sk_pwiser._fit._hold_out import held_by_time
 from sk_pwiser.datasets import ParquetImpressions, make_ctr_cvr
 from sk_pwiser.history import HistoryFeatures
 

@@ -12,7 +12,7 @@ from skorch.callbacks import Callback
 from torch import nn
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
-from sk_pwiser._training._net import changed_weights
+from sk_pwiser._training._divergence import changed_weights
 from sk_pwiser._training._optimizers import (
     LazyAdam,
     RowLog,
@@ -149,7 +149,7 @@ def test_large_tables_alone_are_lazy_by_default():
     assert isinstance(model.net_.optimizer_, LazyAdam)
 
 
-def test_a_failed_update_restores_the_large_table():
+def test_a_failed_update_restores_the_large_table(monkeypatch):
     data = make_ctr_cvr(2000, ctr=0.3, random_state=0)
     model = MultiTaskCTRCVRClassifier(
         loss="bce", optimizer_params={"lazy_embeddings": True}, random_state=0
@@ -163,10 +163,10 @@ def test_a_failed_update_restores_the_large_table():
     def fail(*args, **kwargs):
         raise RuntimeError("after the steps")
 
-    model.net_._check_end, check = fail, model.net_._check_end
-    with pytest.raises(RuntimeError, match="after the steps"):
-        model.partial_fit(X, Y)
-    model.net_._check_end = check
+    with monkeypatch.context() as patch:
+        patch.setattr("sk_pwiser._training._net.check_end", fail)
+        with pytest.raises(RuntimeError, match="after the steps"):
+            model.partial_fit(X, Y)
     assert_array_equal(model.predict_proba(X), before)
     after = [float(s["step"]) for s in model.net_.optimizer_.state.values()]
     assert after == n_steps

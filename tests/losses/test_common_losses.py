@@ -201,7 +201,7 @@ def test_rows_may_be_weighted_in_place_of_selected(loss, monkeypatch):
     batch = random_batch(600)
     selected = value_and_gradient(loss, *batch)
     monkeypatch.setattr(
-        "sk_pwiser.losses._weighted_scores.selects_without_sync", lambda device: False
+        "sk_pwiser.losses._funnel_depths.selects_without_sync", lambda device: False
     )
     tolerance = {"rtol": 1e-8, "atol": 1e-12}
     torch.testing.assert_close(value_and_gradient(loss, *batch), selected, **tolerance)

@@ -13,7 +13,7 @@ from sk_pwiser.losses import (
     CombinedPair,
     MultiTaskLoss,
     PWiseR,
-    _weighted_scores,
+    _funnel_depths,
     pwiser_loss,
 )
 
@@ -93,7 +93,7 @@ def test_equals_the_definition(surrogate, pairs, n, n_tasks, seed, weights, sele
     if given_weight is not None:
         given_weight = torch.from_numpy(given_weight)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_weighted_scores, "selects_without_sync", lambda device: selects)
+        patch.setattr(_funnel_depths, "selects_without_sync", lambda device: selects)
         losses, gradient = loss_and_gradient(loss, logits, y, given_weight)
     for k in range(n_tasks):
         args = logits[:, k], depth, n_tasks, margins, weight[:, k], surrogate, pairs
@@ -323,7 +323,7 @@ def test_selected_and_weighted_rows_agree_at_a_low_rate(
     params = {"surrogate": surrogate, "pairs": pairs, "tasks": "all"}
     loss = PWiseR(NAMES, pwiser_weight=0.3, **params)
     expected = loss_and_gradient(loss, logits, y)
-    monkeypatch.setattr(_weighted_scores, "selects_without_sync", lambda device: False)
+    monkeypatch.setattr(_funnel_depths, "selects_without_sync", lambda device: False)
     for found, known in zip(loss_and_gradient(loss, logits, y), expected, strict=True):
         assert_allclose(found, known, rtol=1e-9, atol=1e-12)
 

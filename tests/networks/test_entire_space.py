@@ -25,7 +25,6 @@ from rewrites import (
 from scipy.special import expit, log_expit
 
 from sk_pwiser.networks import DCMT, DDPO, ESCM2, ESMM, Labels, NetworkSpec
-from sk_pwiser.networks._chain import chain_logits
 from sk_pwiser.networks._entire_space import (
     counterfactual_loss,
     dual_propensity_loss,
@@ -33,6 +32,7 @@ from sk_pwiser.networks._entire_space import (
     prior_loss,
     teacher_loss,
 )
+from sk_pwiser.networks._task_logits import chain_logits
 
 # The chain.
 

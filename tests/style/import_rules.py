@@ -56,8 +56,8 @@ FOLDERS = {
     "_responses": Folder(("_table", "_utils"), LEARN),
     "networks": Folder(("_utils",), TORCH),
     "losses": Folder(("_utils",), TORCH),
-    "_row_weights": Folder(("_responses", "_table", "_utils"), LEARN),
-    "weighting": Folder(("_utils", "_row_weights"), TORCH, ("torchjd",)),
+    "_session_critic": Folder(("_responses", "_table", "_utils"), LEARN),
+    "weighting": Folder(("_utils", "_session_critic"), TORCH, ("torchjd",)),
     "_training": Folder(
         (*FAMILIES, "_auc", "_files", "_funnel", "_table", "_utils"),
         (*LEARN, *TORCH, "skorch"),

@@ -129,9 +129,9 @@ history/__init__.py: from house import Estimator
 history/__init__.py: import pandas
 _responses.py: import torch
 _responses.py: from house.metrics import auc
-_row_weights.py: import torch
-_row_weights.py: from house import Estimator
-_row_weights.py: import house.weighting
+_session_critic.py: import torch
+_session_critic.py: from house import Estimator
+_session_critic.py: import house.weighting
 weighting/_torchjd.py: import torchjd
 weighting/_torchjd.py: from house.losses import BCE
 _table/__init__.py: import torch
