@@ -45,6 +45,7 @@ WEIGHTS = (0.03, 0.1, 0.3, 1.0)
 BCE = "bce"
 MODELS = {
     BCE: {"loss": "bce"},
+    "PWiseR": {},
     **{f"PWiseR, weight {w:g}": {"pwiser_weight": w} for w in WEIGHTS},
     "PWiseR, squared hinge": {"loss_params": {"surrogate": "squared_hinge"}},
     "PWiseR, stratified batches": {"stratified_batches": True},

@@ -110,10 +110,12 @@ class MultiTaskCTRCVRClassifier(
     loss_params : dict, default=None
         Keyword arguments of the loss class, such as `surrogate`, `score`, `margins` and
         `tasks` of :class:`~sk_pwiser.losses.PWiseR`.
-    pwiser_weight : float, default=0.1
+    pwiser_weight : float or None, default=None
         Weight of the pairwise term, >= 0: how strongly the term pulls the score of a
         converted row, relative to its own cross-entropy, at any conversion rate; see
-        :class:`~sk_pwiser.losses.PWiseR`. Losses without the term ignore it.
+        :class:`~sk_pwiser.losses.PWiseR`. With None, it is 0.1 if at least 1 % of the
+        impressions convert, and otherwise in inverse proportion to their share: 0.2 at
+        0.5 %, and at most 0.3. Losses without the term ignore it.
     weighting : {"equal", "dwa", "ema", "fixed", "gradcraft", "gradnorm", \
             "metabalance", "nash", "torchjd", "uncertainty"}, class or \
             Module, default="equal"
@@ -420,7 +422,7 @@ class MultiTaskCTRCVRClassifier(
         network_params=None,
         loss="pwiser",
         loss_params=None,
-        pwiser_weight=0.1,
+        pwiser_weight=None,
         weighting="equal",
         weighting_params=None,
         categorical_features="from_dtype",

@@ -1,6 +1,6 @@
 """Parts of a net: checked before a table is encoded, and built afterwards."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass
@@ -58,6 +58,8 @@ from sk_pwiser.networks import (
 from sk_pwiser.weighting import WEIGHTINGS, TaskWeighting, as_weighting
 
 LARGEST_SEED = np.iinfo(np.int32).max
+# The parameter of the estimator that losses with a pairwise term take.
+WEIGHT = "pwiser_weight"
 
 
 @dataclass(frozen=True)
@@ -86,11 +88,7 @@ def check_components(
     # Seeded by a copy: how many numbers a loss or weighting draws leaves the network's
     # initial weights unchanged.
     with seeded_globally(deepcopy(random_state).randint(LARGEST_SEED), device):
-        registry: Any = (LOSSES, MultiTaskLoss, "loss", settings.loss)
-        names = resolve(*registry).estimator_parameters
-        given = {name: getattr(settings, name) for name in names}
-        loss = build(*registry, settings.loss_params, task_names, **given)
-        loss = checked_loss(loss)
+        loss = build_loss(settings, task_names)
         chosen = as_weighting(settings.weighting, settings.weighting_params)
         weighting = build(
             WEIGHTINGS, TaskWeighting, "weighting", *chosen, len(task_names)
@@ -110,6 +108,34 @@ def check_components(
             settings, weighting.uses_task_gradients, *optimizer, device
         ),
     )
+
+
+# The weight of the pairwise term by default: SMALL_WEIGHT where FREQUENT or more of the
+# impressions convert, and in inverse proportion to their share below, up to a limit.
+# With few conversions the pairs add what the few labels lack; elsewhere a larger weight
+# costs a little.
+SMALL_WEIGHT, LARGE_WEIGHT, FREQUENT = 0.1, 0.3, 0.01
+
+
+def default_weight(rates: Iterable[float]) -> float:
+    """Return the default weight of the pairwise term at the rates of ranked tasks."""
+    rarest = min((*rates, FREQUENT))
+    if rarest * LARGE_WEIGHT <= FREQUENT * SMALL_WEIGHT:
+        return LARGE_WEIGHT
+    return SMALL_WEIGHT * FREQUENT / rarest
+
+
+def build_loss(
+    settings: Settings, task_names: tuple[str, ...], weight: float = SMALL_WEIGHT
+) -> MultiTaskLoss:
+    """Build the loss, whose pairwise term has `weight` if the user has set none."""
+    registry: Any = (LOSSES, MultiTaskLoss, "loss", settings.loss)
+    names = resolve(*registry).estimator_parameters
+    given = {name: getattr(settings, name) for name in names}
+    if WEIGHT in given and given[WEIGHT] is None:
+        given[WEIGHT] = weight
+    loss: MultiTaskLoss = build(*registry, settings.loss_params, task_names, **given)
+    return checked_loss(loss)
 
 
 def check_task_weights(loss: MultiTaskLoss) -> None:
@@ -265,13 +291,19 @@ def build_net(
     net_class: type[MultiTaskNet] = MultiTaskNet,
 ) -> MultiTaskNet:
     """Build an initialised net around a network, which early stopping may `monitor`."""
+    loss = components.loss
+    if settings.pwiser_weight is None and WEIGHT in loss.estimator_parameters:
+        # The rates of files are known only now.
+        rates = [network.spec.base_rates[head] for head in loss.heads]
+        loss = build_loss(settings, loss.task_names, default_weight(rates))
     criterion = MultiTaskCriterion(
-        components.loss,
+        loss,
         components.weighting,
         network.monotonicity_weight,
         network.spec.parents,
     )
     criterion.set_base_losses(network)
+    criterion.leans_on_parents = is_update
     own_callbacks: list[Any] = []
     if monitor is not None:
         stopping = BestEpochStopping(monitor, settings.n_iter_no_change, first_epoch)

@@ -77,7 +77,7 @@ PARAMETER_CONSTRAINTS: dict[str, list[Any]] = {
     "network_params": [dict, None],
     "loss": [StrOptions(set(LOSSES)), type],
     "loss_params": [dict, None],
-    "pwiser_weight": [Limits(Real, 0, None, closed="left")],
+    "pwiser_weight": [Limits(Real, 0, None, closed="left"), None],
     "weighting": [StrOptions(set(WEIGHTINGS)), type, torch.nn.Module],
     "weighting_params": [dict, None],
     "categorical_features": [StrOptions({"from_dtype"}), "array-like", None],

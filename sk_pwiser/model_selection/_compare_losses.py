@@ -71,7 +71,8 @@ def build_candidates(estimator, losses, weights):
             continue
         for weight in [params[weight_path]] if weights is None else weights:
             text = f"{weight:g}" if isinstance(weight, Real) else weight
-            named = f"{name} (weight {text})"
+            # None is the estimator's own choice.
+            named = name if weight is None else f"{name} (weight {text})"
             params_of = {**changes, weight_path: weight}
             candidates.append(Candidate(named, estimator, params_of))
     check_candidates(candidates, estimator, prefix.removesuffix("__"))

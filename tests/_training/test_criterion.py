@@ -219,3 +219,35 @@ def test_the_loss_is_called_once_per_set_of_heads(parts, loss, conditional):
     calls.clear()
     joined(output._replace(aux_logits=()), y, weight)
     assert len(calls) == 1
+
+
+@pytest.mark.parametrize("loss", [BCE, PWiseR])
+def test_in_updates_a_task_with_few_events_leans_towards_its_parent(parts, loss):
+    found = {}
+    for leans in (False, True):
+        joined = criterion(loss=loss)
+        joined.leans_on_parents = leans
+        for _ in range(2):
+            leaf, output, y, weight = tensors(parts)
+            output = NetworkOutput(output.logits)
+            joined.backward(output, y, weight, None, leaf.values())
+        found[leans] = leaf["logits"].grad.numpy()
+    clicks, conversions = 2 * parts["y"].sum(axis=0)  # both batches count
+    share = 30 / (30 + conversions)
+    expected = (conversions + 0.5) / (clicks + 1) * parts["y"][:, 0]
+    pull = parts["weight"] / N * share * (parts["y"][:, 1] - expected)
+    assert_allclose(found[True][:, 0], found[False][:, 0])
+    assert_allclose(found[True][:, 1] - found[False][:, 1], pull, atol=1e-7)
+    assert joined.n_events.tolist() == [clicks, conversions]
+    joined.eval()  # the loss of validation rows is that of their labels
+    assert joined(output, y, weight) == criterion(loss=loss)(output, y, weight)
+
+
+def test_with_many_events_only_the_labels_count(parts):
+    joined = criterion()
+    joined.leans_on_parents = True
+    joined.n_events += 1e9
+    leaf, output, y, weight = tensors(parts)
+    joined.backward(NetworkOutput(output.logits), y, weight, None, leaf.values())
+    slope = (sigmoid(parts["logits"]) - parts["y"]) * parts["weight"][:, np.newaxis]
+    assert_allclose(leaf["logits"].grad, slope / N, rtol=1e-4, atol=1e-7)

@@ -77,23 +77,13 @@ def test_updates_reach_a_fit_at_one_percent_conversions(kind):
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Rows with new category values:UserWarning")
-def test_updates_reach_those_with_the_statistics_of_all_rows_at_one_in_a_thousand():
-    """With 40 conversions, a pass over the rows is worth less than several epochs.
-
-    The comparison is therefore with updates whose rates have the strengths, means and
-    scales of all rows from the second call on.
-    """
+def test_updates_reach_a_fit_at_one_in_a_thousand():
+    """With 32 conversions, no call may turn the tower of the conversions around."""
     kind, cvr = "categories", 3.6
     found, expected = [], []
-    for seed in range(4):
+    for seed in range(100, 116):
         X, Y, _ = make_log(kind, cvr, seed)
         found.append(aucs(update(make(kind, seed), X, Y), kind, cvr, seed))
-        whole = make(kind, seed).set_params(max_epochs=1).fit(X, Y)
-        model = make(kind, seed).partial_fit(X[:N_EACH], Y[:N_EACH])
-        statistics, of_all = (m._result.schema.statistics for m in (model, whole))
-        for name in ("rates_", "strengths_", "means_", "scales_"):
-            setattr(statistics, name, list(getattr(of_all, name)))
-        statistics.rates_ = of_all.rates_.copy()
-        statistics._update_tables()
-        expected.append(aucs(update(model, X, Y, N_EACH), kind, cvr, seed))
-    assert np.mean(found) > np.mean(expected) - 0.01
+        expected.append(aucs(make(kind, seed).fit(X, Y), kind, cvr, seed))
+    assert (np.mean(found, axis=0) > np.mean(expected, axis=0) - 0.01).all()
+    assert np.min(found, axis=0)[1] > 0.7
