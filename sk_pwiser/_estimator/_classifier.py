@@ -261,8 +261,9 @@ class MultiTaskCTRCVRClassifier(
         falls linearly to 0 within half as many steps. Without early stopping, the
         number of epochs is known, and the last third of the steps decays. In
         `partial_fit`, the rate falls with the number of steps that the model has taken,
-        from 3 times `lr` to 0.3 times `lr`. None for a constant rate. A schedule of
-        skorch in `callbacks` replaces it. See :ref:`lr_schedule`.
+        from 3 times `lr` to 0.3 times `lr`. None for a constant rate, with which an
+        update equals an epoch of `fit`. A schedule of skorch in `callbacks` replaces
+        it. See :ref:`lr_schedule`.
     weight_decay : float, default=0.0001
         Weight decay of the optimiser; embeddings have 5 to 20 times as much, biases,
         the parameters of normalisation layers and those of a weighting none. Optimisers
@@ -715,6 +716,11 @@ class MultiTaskCTRCVRClassifier(
         the first rows that do: a numeric column that was constant so far, a sparse
         column without entries, the rates of a task that did not differ between the
         values of a column. No rows are held out.
+
+        Few conversions say little about single values, and one pass does not correct
+        the steps that they caused. The labels of a task are therefore shrunk towards
+        the mean rate among the rows with the event of its parent task. This prior
+        counts for 30 events, and fades out as training sees more of them.
 
         Parameters
         ----------

@@ -303,7 +303,7 @@ def build_net(
         network.spec.parents,
     )
     criterion.set_base_losses(network)
-    criterion.leans_on_parents = is_update
+    criterion.leans_on_parents = is_update and settings.lr_schedule is not None
     own_callbacks: list[Any] = []
     if monitor is not None:
         stopping = BestEpochStopping(monitor, settings.n_iter_no_change, first_epoch)

@@ -185,10 +185,10 @@ def compare_losses(
         Values of the parameter ``loss``. The first one is the baseline. The
         ``loss_params`` of the estimator are only used with its own loss; other losses
         are used with their default parameters.
-    weights : sequence of float, default=None
+    weights : sequence of float or None, default=None
         Values of ``pwiser_weight``, one candidate each, for the losses that take it:
-        "pwiser", and classes that list it in ``estimator_parameters``. None keeps the
-        value of the estimator.
+        "pwiser", and classes that list it in ``estimator_parameters``. By default only
+        the value of the estimator.
     cv : int, splitter or iterable of (train, test), default=5
         An int is the number of folds of :class:`FunnelStratifiedKFold`, at least 2. A
         splitter, such as ``TimeSeriesSplit`` or ``RepeatedKFold``, or an iterable of

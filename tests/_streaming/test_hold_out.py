@@ -7,7 +7,7 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
-from sk_pwiser._fit import _split
+from sk_pwiser._fit import _hold_out
 from sk_pwiser._fit._hold_out import HoldOut
 from sk_pwiser._table._blocks import Blocks, assign_blocks
 from sk_pwiser._table._labels import check_targets
@@ -87,7 +87,7 @@ def test_rows_of_different_parts_are_drawn_like_rows_of_one():
 
 
 def test_more_rows_than_numpy_draws_from(monkeypatch):
-    monkeypatch.setattr(_split, "LARGEST_POPULATION", 50)
+    monkeypatch.setattr(_hold_out, "LARGEST_POPULATION", 50)
     y = rare_labels(4_000, 300, 12)
     for is_valid in hold_outs(y, n_seeds=5):
         assert_array_equal(shares(y, is_valid), [370, 29, 1])
