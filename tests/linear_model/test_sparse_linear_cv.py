@@ -65,13 +65,29 @@ def test_folds_depend_on_the_seed_only():
 
 
 def test_rare_conversions_are_in_every_fold():
-    """Without stratification ten conversions are often missing from a fold."""
+    """Without stratification five conversions are not in five folds."""
     rng = np.random.default_rng(0)
     X = rng.standard_normal((500, 4))
     y = np.zeros((500, 2), dtype=int)
-    y[:100, 0] = y[:10, 1] = 1
+    y[:100, 0] = y[:5, 1] = 1
     model = MultiTaskSparseLinearCV(cv=5, random_state=0).fit(X, y)
     assert not np.isnan(model.scores_).any()
+
+
+def test_folds_with_one_label_that_counts_have_no_score():
+    X, y = mixed_problem(n=100)
+    y = y[:, :2].copy()
+    half = np.arange(100) < 50
+    everything = np.ones(100, dtype=bool)
+    folds = [(everything, half), (everything, ~half)]
+    y[~half, 1] = np.arange(50) == 0
+    weights = np.ones(100)
+    weights[50] = 0  # the only label of 1 among the test rows of the second fold
+    y[:2, 1] = 0, 1
+    model = MultiTaskSparseLinearCV(alphas=3, cv=folds).fit(X, y, sample_weight=weights)
+    assert_array_equal(
+        np.isnan(model.scores_), np.array([[[0, 0], [0, 1]]] * 3, dtype=bool)
+    )
 
 
 def test_a_task_without_any_score_is_an_error():
