@@ -79,14 +79,14 @@ def test_folds_with_one_label_that_counts_have_no_score():
     y = y[:, :2].copy()
     half = np.arange(100) < 50
     everything = np.ones(100, dtype=bool)
-    folds = [(everything, half), (everything, ~half)]
+    folds = [(everything, ~half), (everything, half)]
     y[~half, 1] = np.arange(50) == 0
     weights = np.ones(100)
-    weights[50] = 0  # the only label of 1 among the test rows of the second fold
+    weights[50] = 0  # the only label of 1 among the test rows of the first fold
     y[:2, 1] = 0, 1
     model = MultiTaskSparseLinearCV(alphas=3, cv=folds).fit(X, y, sample_weight=weights)
     assert_array_equal(
-        np.isnan(model.scores_), np.array([[[0, 0], [0, 1]]] * 3, dtype=bool)
+        np.isnan(model.scores_), np.array([[[0, 1], [0, 0]]] * 3, dtype=bool)
     )
 
 
