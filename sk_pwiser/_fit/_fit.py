@@ -102,6 +102,9 @@ def build(
     if earlier is not None:
         changed = changed_parts(plan.settings, earlier.settings)
         continue_from(net, earlier.net, changed)
+        if is_update and not earlier.single_pass:
+            n_events = earlier.schema.base_rates * earlier.n_rows[0]
+            net.criterion_.n_events.copy_(torch.from_numpy(n_events))
     return net
 
 

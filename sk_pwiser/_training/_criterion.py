@@ -28,6 +28,8 @@ class MultiTaskCriterion(nn.Module):
     # fit corrects them, and an update has only one pass.
     leans_on_parents = False
     n_events: Tensor
+    _parent: Tensor
+    _has_parent: Tensor
 
     def __init__(
         self,
@@ -42,8 +44,12 @@ class MultiTaskCriterion(nn.Module):
         self.weighting = weighting
         self.monotonicity_weight = monotonicity_weight
         self.weight_names = [f"weight_{task}" for task in loss.task_names]
-        # Labels of 1 in all steps so far. In place, as graphs require.
+        # Labels of 1 in all rows before and in the updates. In place, as graphs require.
         self.register_buffer("n_events", torch.zeros(len(loss.task_names)))
+        # On the device, so that no step copies them there.
+        parent = torch.tensor(self.parents)
+        self.register_buffer("_parent", parent.clamp(min=0), persistent=False)
+        self.register_buffer("_has_parent", parent >= 0, persistent=False)
 
     def set_base_losses(self, network: MultiTaskNetwork) -> None:
         """Pass the losses of predictions that equal the base rates to the weighting."""
@@ -72,7 +78,8 @@ class MultiTaskCriterion(nn.Module):
         parameters: Iterable[nn.Parameter],
     ) -> Tensor:
         """Set the gradients of a batch in the parameters; return the reported loss."""
-        self.n_events.add_(y.sum(dim=0))
+        if self.leans_on_parents:
+            self.n_events.add_(y.sum(dim=0))
         losses, weights, extra, penalty = self._terms(output, y, sample_weight, groups)
         has_gradient = penalty is not None and penalty.requires_grad
         if not losses.requires_grad and (
@@ -152,12 +159,11 @@ class MultiTaskCriterion(nn.Module):
         The shrunk labels have the mean of the labels, so that the mean prediction does
         not change. A task without a parent keeps its labels.
         """
-        n_of_parents = self.n_events[list(self.parents)]
+        n_of_parents = self.n_events.index_select(0, self._parent)
         rates = ((self.n_events + 0.5) / (n_of_parents + 1.0)).clamp(max=1.0)
-        has_parent = self.n_events.new_tensor([parent >= 0 for parent in self.parents])
-        shares = has_parent * PRIOR_EVENTS / (PRIOR_EVENTS + self.n_events)
+        shares = self._has_parent * PRIOR_EVENTS / (PRIOR_EVENTS + self.n_events)
         expected = rates * labels_of_parents(y, self.parents)
-        heads, shrunk = at_least_float32(heads), torch.lerp(targets, expected, shares)
+        heads, shrunk = at_least_float32(heads), targets + shares * (expected - targets)
         of_rows = self.loss.row_losses(heads, shrunk)
         of_rows = of_rows - self.loss.row_losses(heads, targets)
         if weights is not None:

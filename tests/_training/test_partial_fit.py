@@ -434,3 +434,13 @@ def test_a_copy_keeps_its_statistics_if_the_update_has_a_new_net(changes):
     model.partial_fit(X, Y)
     assert_array_equal(old.predict_proba(X), before)
     assert (model.predict_proba(X) != before).any()
+
+
+def test_updates_count_the_events_of_a_fit_before_them():
+    """The labels of a task with few events lean towards those of its parent."""
+    schedule = {"lr_schedule": "warmup_stable_decay"}
+    model = small(**schedule).fit(X, Y).partial_fit(X, Y).partial_fit(X, Y)
+    criterion = model.net_.criterion_
+    assert criterion.leans_on_parents
+    np.testing.assert_allclose(criterion.n_events, 3 * Y.sum(), rtol=0.02)
+    assert not small().partial_fit(X, Y).net_.criterion_.leans_on_parents
