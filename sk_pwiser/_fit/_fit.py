@@ -104,7 +104,7 @@ def build(
         continue_from(net, earlier.net, changed)
         if is_update and not earlier.single_pass:
             n_events = earlier.schema.base_rates * earlier.n_rows[0]
-            net.criterion_.n_events.copy_(torch.from_numpy(n_events))
+            net.criterion_.n_events.copy_(torch.from_numpy(n_events).float())
     return net
 
 

@@ -44,7 +44,7 @@ class MultiTaskCriterion(nn.Module):
         self.weighting = weighting
         self.monotonicity_weight = monotonicity_weight
         self.weight_names = [f"weight_{task}" for task in loss.task_names]
-        # Labels of 1 in all rows before and in the updates. In place, as graphs require.
+        # Labels of 1 before and in the updates. In place, as graphs require.
         self.register_buffer("n_events", torch.zeros(len(loss.task_names)))
         # On the device, so that no step copies them there.
         parent = torch.tensor(self.parents)

@@ -442,5 +442,5 @@ def test_updates_count_the_events_of_a_fit_before_them():
     model = small(**schedule).fit(X, Y).partial_fit(X, Y).partial_fit(X, Y)
     criterion = model.net_.criterion_
     assert criterion.leans_on_parents
-    np.testing.assert_allclose(criterion.n_events, 3 * Y.sum(), rtol=0.02)
+    np.testing.assert_allclose(criterion.n_events.cpu(), 3 * Y.sum(), rtol=0.02)
     assert not small().partial_fit(X, Y).net_.criterion_.leans_on_parents
