@@ -20,7 +20,8 @@ from sk_pwiser._estimator._parameters import (
 from sk_pwiser._estimator._predictions import PredictionMixin
 from sk_pwiser._estimator._saving import from_plain, to_plain
 from sk_pwiser._estimator._summary import summary_html
-from sk_pwiser._files import (
+from sk_pwiser._fit import fit
+from sk_pwiser._model_files import (
     FORMAT_VERSION,
     check_version,
     join,
@@ -28,7 +29,6 @@ from sk_pwiser._files import (
     split,
     write_file,
 )
-from sk_pwiser._fit import fit
 from sk_pwiser._streaming import iter_logits, write_predictions
 from sk_pwiser._table._frames import reads_in_parts, refuse_parts
 from sk_pwiser._training import (

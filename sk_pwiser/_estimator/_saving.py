@@ -4,7 +4,7 @@ from numbers import Integral
 
 from sklearn import config_context
 
-from sk_pwiser._files import READING_ERRORS, PlainForm
+from sk_pwiser._model_files import READING_ERRORS, PlainForm
 from sk_pwiser._training import STATE_CLASSES, encode_plain, from_state, to_state
 from sk_pwiser._version import __version__
 

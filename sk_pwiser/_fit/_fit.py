@@ -24,14 +24,13 @@ from sk_pwiser._training._schema import EncodedData, GivenRows
 from sk_pwiser._training._settings import Settings
 from sk_pwiser._training._state import (
     TrainingResult,
-    Undo,
     changed_parts,
     check_own_tables,
     continue_from,
     find_rises,
     grow_tables,
-    log_net,
 )
+from sk_pwiser._training._undo import Undo, log_net
 from sk_pwiser._utils import (
     Generators,
     active,

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from sk_pwiser._files import PlainForm
+from sk_pwiser._model_files import PlainForm
 from sk_pwiser._streaming._chunks import named_place
 from sk_pwiser._table._frames import reads_in_parts
 from sk_pwiser._training import STATE_CLASSES

@@ -39,6 +39,6 @@ from sk_pwiser._training._state import (
     TrainingResult,
     check_same_model,
     from_state,
-    take_back,
     to_state,
 )
+from sk_pwiser._training._undo import take_back

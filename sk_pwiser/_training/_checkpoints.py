@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sk_pwiser._files import DamagedFileError, PlainForm, read_file, write_file
+from sk_pwiser._model_files import DamagedFileError, PlainForm, read_file, write_file
 from sk_pwiser._training._batches import Impressions, TrainingRows
 from sk_pwiser._training._net import LoopState, MultiTaskNet, stateful
 from sk_pwiser._training._schema import STATE_CLASSES, Schema, encode_plain

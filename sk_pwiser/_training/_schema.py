@@ -9,7 +9,7 @@ import torch
 from scipy.sparse import csr_array
 from sklearn.utils import Bunch, _safe_indexing
 
-from sk_pwiser._files import PlainForm
+from sk_pwiser._model_files import PlainForm
 from sk_pwiser._table import STATE_CLASSES as TABLE_CLASSES
 from sk_pwiser._table._categories import LEAST_DROPOUT, UNSEEN, CategoryColumn
 from sk_pwiser._table._column_kinds import check_encoding_params, vector_counts

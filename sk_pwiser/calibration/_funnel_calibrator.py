@@ -32,7 +32,7 @@ from sk_pwiser._estimator import (
     from_plain,
     to_plain,
 )
-from sk_pwiser._files import PlainForm, read_file, write_file
+from sk_pwiser._model_files import PlainForm, read_file, write_file
 from sk_pwiser._responses import (
     Predictions,
     check_rows,

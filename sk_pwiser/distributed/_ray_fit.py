@@ -12,7 +12,7 @@ from numbers import Real
 from pathlib import Path
 
 from sk_pwiser._estimator import MultiTaskCTRCVRClassifier
-from sk_pwiser._files import write_bytes
+from sk_pwiser._model_files import write_bytes
 from sk_pwiser._table._frames import reads_in_parts
 from sk_pwiser._training import (
     Checkpoints,

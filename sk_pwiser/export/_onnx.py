@@ -13,7 +13,7 @@ from unittest.mock import patch
 import numpy as np
 import torch
 
-from sk_pwiser._files import write_bytes
+from sk_pwiser._model_files import write_bytes
 from sk_pwiser._table._categories import UNSEEN, CategoryColumn
 from sk_pwiser._table._lists import ListColumn, ListWeights
 from sk_pwiser._utils import check_choice, import_extra

@@ -8,7 +8,7 @@ from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.exceptions import NotFittedError
 from sklearn.utils._set_output import _get_output_config
 
-from sk_pwiser._files import PlainForm, read_file, write_file
+from sk_pwiser._model_files import PlainForm, read_file, write_file
 from sk_pwiser._times import check_kind, duration_label, read_times
 from sk_pwiser._utils import DocLink, check_boolean, check_choice, warn_user
 from sk_pwiser._version import __version__

@@ -17,7 +17,7 @@ from suites import fast_for
 from version_files import FOLDER, table
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
-from sk_pwiser._files import read_file, write_file
+from sk_pwiser._model_files import read_file, write_file
 from sk_pwiser.callbacks import KeepOnInterrupt
 from sk_pwiser.losses import BCE
 from sk_pwiser.networks import NETWORKS

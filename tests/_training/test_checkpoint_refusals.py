@@ -10,7 +10,7 @@ from numpy.testing import assert_array_equal
 from refusals import X, Y, refuses, small
 
 from sk_pwiser import MultiTaskCTRCVRClassifier, _files
-from sk_pwiser._files import read_file, write_file
+from sk_pwiser._model_files import read_file, write_file
 from sk_pwiser.losses import BCE
 
 

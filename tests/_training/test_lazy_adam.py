@@ -19,7 +19,7 @@ from sk_pwiser._training._optimizers import (
     WeightAverage,
     flush_tiny_values,
 )
-from sk_pwiser._training._state import take_back
+from sk_pwiser._training._undo import take_back
 from sk_pwiser.datasets import make_ctr_cvr
 
 

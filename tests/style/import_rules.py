@@ -35,7 +35,7 @@ TORCH = ("torch",)
 ONNX = ("onnx", "onnxruntime", "onnxscript")
 BELOW_ESTIMATOR = (
     *FAMILIES,
-    "_files",
+    "_model_files",
     "_fit",
     "_streaming",
     "_table",
@@ -49,7 +49,7 @@ ABOVE_ESTIMATOR = ("__init__", "_estimator", *BELOW_ESTIMATOR, "model_selection"
 FOLDERS = {
     "_utils": Folder((), (*TORCH, "joblib")),
     "_auc": Folder((), LEARN),
-    "_files": Folder(("_utils",), ("numpy",)),
+    "_model_files": Folder(("_utils",), ("numpy",)),
     "_table": Folder(("_utils",), LEARN, EXTRAS),
     "_times": Folder(("_table", "_utils"), LEARN, EXTRAS),
     "_funnel": Folder(("_table", "_utils"), LEARN),
@@ -59,11 +59,11 @@ FOLDERS = {
     "_session_critic": Folder(("_responses", "_table", "_utils"), LEARN),
     "weighting": Folder(("_utils", "_session_critic"), TORCH, ("torchjd",)),
     "_training": Folder(
-        (*FAMILIES, "_auc", "_files", "_funnel", "_table", "_utils"),
+        (*FAMILIES, "_auc", "_model_files", "_funnel", "_table", "_utils"),
         (*LEARN, *TORCH, "skorch"),
     ),
     "_streaming": Folder(
-        ("_files", "_funnel", "_table", "_training", "_utils"),
+        ("_model_files", "_funnel", "_table", "_training", "_utils"),
         (*LEARN, *TORCH),
         EXTRAS,
     ),
@@ -88,7 +88,7 @@ FOLDERS = {
     "datasets": Folder(("_utils",), LEARN, EXTRAS),
     "delayed_feedback": Folder(("_table", "_utils"), LEARN),
     "history": Folder(
-        ("_files", "_table", "_times", "_utils", "_version"),
+        ("_model_files", "_table", "_times", "_utils", "_version"),
         (*LEARN, "joblib"),
         EXTRAS,
     ),

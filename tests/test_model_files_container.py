@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 
-from sk_pwiser import _files as container
-from sk_pwiser._files import read_file, write_file
+from sk_pwiser import _model_files as container
+from sk_pwiser._model_files import read_file, write_file
 
 VALUES = {"text": "naïve \ud800", "numbers": [1, -0.0, 1e300, float("inf"), 2**70]}
 ARRAYS = {

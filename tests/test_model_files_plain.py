@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 from numpy.testing import assert_array_equal
 
-from sk_pwiser._files import PlainForm
+from sk_pwiser._model_files import PlainForm
 
 
 class Pair(NamedTuple):
