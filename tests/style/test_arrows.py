@@ -158,7 +158,7 @@ __main__.py: from house.model_selection import _folds
 __main__.py: import pandas
 __main__.py: from house import _training
 _version.py: import sklearn
-_files/__init__.py: import torch
+_model_files/__init__.py: import torch
 callbacks.py: import torch
 calibration.py: from house import Estimator
 delayed_feedback.py: import torch
