@@ -371,6 +371,33 @@ class PerTask:
         return np.column_stack([m.predict_proba(X)[:, 1] for m in self.models_])
 
 
+class RatesOfAllTasks(PerTask):
+    """One classifier per task, which reads the rates of all tasks per value."""
+
+    def __init__(self, model, seed):
+        self.model, self.folds = model, STATISTICS["TargetEncoder"](seed)
+
+    def fit(self, X, Y):
+        self.rates_ = [
+            with_statistics("passthrough", self.folds) for _ in np.asarray(Y).T
+        ]
+        columns = zip(self.rates_, np.asarray(Y).T, strict=True)
+        X = self._joined(rates.fit_transform(X, y) for rates, y in columns)
+        return super().fit(X, Y)
+
+    def predict_proba(self, X):
+        return super().predict_proba(
+            self._joined(rates.transform(X) for rates in self.rates_)
+        )
+
+    @staticmethod
+    def _joined(tables):
+        first, *others = tables
+        for k, table in enumerate(others):
+            first = first.join(table.filter(like="rates__").add_suffix(f"_{k}"))
+        return first
+
+
 def lightgbm(seed, *, small):
     """Return LightGBM with early stopping."""
     kind = require("lightgbm", "LightGBM").LGBMClassifier
@@ -427,7 +454,7 @@ STATISTICS = {
     "TargetEncoder": lambda seed: StratifiedKFold(5, shuffle=True, random_state=seed),
     "TargetEncoder by time": lambda seed: KFold(10),
 }
-SMALL, WITHOUT_NEW = "small leaves", "without new ids"
+SMALL, WITHOUT_NEW, OF_ALL = "small leaves", "without new ids", "rates of all tasks"
 
 
 def peer(name, seed=0):
@@ -540,17 +567,19 @@ PEERS = (
     *(f"{name}, {form}" for name in [*TREES][:2] for form in STATISTICS),
     *(f"{name}, {SMALL}, {WITHOUT_NEW}" for name in TREES),
     *(f"{name}, TargetEncoder, {SMALL}, {WITHOUT_NEW}" for name in [*TREES][:2]),
+    f"LightGBM, {SMALL}, {OF_ALL}",
     *RECHUB,
 )
 # Their folds, or weights, are drawn by a seed.
-SEEDED = (", TargetEncoder", *RECHUB)
+SEEDED = (", TargetEncoder", OF_ALL, *RECHUB)
 
 
 def peer_name(text):
     """Return a name that `peer_models` takes; the options may be combined freely."""
     base, *options = text.split(", ")
     is_model = base in TREES or base == "logistic regression"
-    if text in RECHUB or (is_model and {*options} <= {*STATISTICS, SMALL, WITHOUT_NEW}):
+    known = {*STATISTICS, SMALL, WITHOUT_NEW, OF_ALL}
+    if text in RECHUB or (is_model and {*options} <= known):
         return text
     raise ValueError(text)
 
@@ -559,4 +588,10 @@ def peer_models(name, seeds):
     """Yield the models of a peer: one, or one per seed if it depends on a seed."""
     is_seeded = any(part in name for part in SEEDED)
     for seed in range(seeds if is_seeded else 1):
-        yield RECHUB[name](seed) if name in RECHUB else PerTask(peer(name, seed))
+        if name in RECHUB:
+            yield RECHUB[name](seed)
+        elif OF_ALL in name:
+            base, *options = name.split(", ")
+            yield RatesOfAllTasks(TREES[base](seed, small=SMALL in options), seed)
+        else:
+            yield PerTask(peer(name, seed))

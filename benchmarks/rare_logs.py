@@ -13,7 +13,9 @@ its test days are later.
 
 The models are the estimator's defaults with the changes that their names say. "PWiseR,
 searched" chooses `pwiser_weight` by `GridSearchCV` in three folds by the AUC of the
-conversions. Logistic regression reads one-hot columns, one model per task.
+conversions. Logistic regression reads one-hot columns, and LightGBM, with small trees,
+the rates of all tasks per value; both have one model per task. `--models` fits some of
+the models only.
 
 A row has the mean AUC of each task and the predicted over the observed number of
 conversions, then the mean difference in AUC to "bce" with the same seeds in
@@ -31,7 +33,7 @@ from _harness import (
     in_thousandths,
     make_parser,
 )
-from _peers import PerTask, peer
+from _peers import OF_ALL, SMALL, PerTask, peer, peer_models
 from _tables import load_tables
 from sklearn.model_selection import GridSearchCV
 
@@ -58,6 +60,8 @@ MODELS = {
     "bce, one network per task": {"loss": "bce", "network": "single_task"},
 }
 SEARCHED, LOGISTIC = "PWiseR, searched", "logistic regression"
+TREES = f"LightGBM, {SMALL}, {OF_ALL}"
+NAMES = (*MODELS, SEARCHED, LOGISTIC, TREES)
 # The first seed of the generated logs; those of the trials began at 0.
 FIRST_LOG = 1_000
 QUICK_ROWS = 2_000
@@ -75,6 +79,8 @@ def make_model(name, seed):
     """Return a model by its name in the table."""
     if name == LOGISTIC:
         return PerTask(peer("logistic regression", seed))
+    if name == TREES:
+        return [*peer_models(name, seed + 1)][seed]
     model = MultiTaskCTRCVRClassifier(random_state=seed)
     if name != SEARCHED:
         return model.set_params(**MODELS[name])
@@ -94,13 +100,12 @@ def figures(model, X, X_test, Y, truth):
 
 def run(report, name, load, arguments):
     """Print the table of one log, or of several of a kind."""
-    names = [BCE, *(k for k in MODELS if k != BCE), SEARCHED, LOGISTIC]
-    found = {model: [] for model in names}
+    found = {model: [] for model in dict.fromkeys([BCE, *arguments.models])}
     for seed in range(arguments.seeds):
         X, X_test, Y, truth = load(seed)
         if arguments.quick:
             X, Y = X[:QUICK_ROWS], Y[:QUICK_ROWS]
-        for model in names:
+        for model in found:
             rows = figures(make_model(model, seed), X, X_test, Y, np.asarray(truth))
             found[model].append(rows)
     n_events = np.asarray(Y)[:, -1].sum()
@@ -127,6 +132,7 @@ def main():
     parser.add_argument(
         "--data", nargs="+", choices=["generated", "kuairand"], default=["generated"]
     )
+    parser.add_argument("--models", nargs="+", choices=NAMES, default=NAMES)
     arguments, report = begin("rare_logs", parser, seeds=1)
     # On rare conversions, and on batches without pairs.
     warnings.simplefilter("ignore")
