@@ -93,6 +93,9 @@ def run(arguments):
     if numbers := [*found.flagged("id"), *found.flagged("category")]:
         print("To read numbers as categories: --categorical", *numbers)
     compare(arguments.data.name, X, Y, arguments, times)
+    if numbers:
+        print("\nCompared with these ids as numbers, which says little:", *numbers)
+        print("Repeat it with --categorical and their names.")
 
 
 def print_warning(message, *_, **__):

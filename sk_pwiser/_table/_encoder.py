@@ -1,6 +1,7 @@
 """The encoder of a table, and its changes in continued training."""
 
 import copy
+import math
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
@@ -527,13 +528,14 @@ def warn_about_new_values(encoder, codes, X):
         shared = vocabularies.get(column.shared_name)
         parts.append((column.name, column.count_new_rows(own, shared)))
     found = [
-        f"{name!r} in {n_rows} of {n_samples} ({n_rows / n_samples:.1%})"
+        # In tenths: a text that changes with every update is shown with every update.
+        f"{name!r} in up to {10 * math.ceil(10 * n_rows / n_samples)} % of the rows"
         for name, n_rows in parts
         if n_rows
     ]
     if found:
         warn_user(
-            f"Rows with new category values: {', '.join(found)}. These are encoded as "
+            f"Rows with new category values: {', '.join(found)}. They are encoded as "
             "unseen values; encoding_params={'grow_vocabulary': True} adds new values "
             "to the vocabulary."
         )

@@ -199,7 +199,8 @@ class NumericColumn:
         values = read_numbers(
             column,
             lambda: f"Column {describe(self.name, column)}",
-            " Convert it to numbers, or fit with it in categorical_features.",
+            " Convert it to numbers, or fit with it in categorical_features; a column "
+            "of dates may be the time_column of encoding_params.",
         )
         # fmin and fmax ignore NaN.
         low = np.fmin.reduce(values, initial=0.0)

@@ -187,8 +187,8 @@ def test_a_warning_counts_new_values(target_encoding):
     missing.loc[:3, "id"] = None
     n_new = int((missing["id"].astype(float) >= 120).sum())
     model = small(target_encoding=target_encoding).partial_fit(OLD, Y)
-    share = f"{n_new / len(X):.1%}".replace(".", r"\.")
-    message = rf"'id' in {n_new} of {len(X)} \({share}\)\. .*'grow_vocabulary': True"
+    tenths = 10 * int(np.ceil(10 * n_new / len(X)))
+    message = rf"'id' in up to {tenths} % of the rows\. .*'grow_vocabulary': True"
     with pytest.warns(UserWarning, match=message) as found:
         model.partial_fit(missing, Y)
     assert len(found) == 1
@@ -419,7 +419,8 @@ def test_a_warning_counts_rows_with_new_elements(shared):
         any(w not in {f"w{i}" for i in range(40)} for w in words or ())
         for words in NEW_WORDS["words"]
     )
-    with pytest.warns(UserWarning, match=rf"values: 'words' in {n_new} of {len(X)} "):
+    tenths = 10 * int(np.ceil(10 * n_new / len(X)))
+    with pytest.warns(UserWarning, match=rf"values: 'words' in up to {tenths} % "):
         model.partial_fit(new, Y)
 
 
@@ -449,3 +450,13 @@ def test_a_call_without_frequent_new_values_builds_nothing(monkeypatch):
     monkeypatch.setattr(CategoryColumn, "learn_kinds", learn_kinds)
     later.loc[1, "id"] = 999
     assert grow_schema(schema, later)[1] is not None
+
+
+def test_updates_with_similar_shares_of_new_values_have_one_text():
+    """Python shows an equal warning of one line of the user's code once."""
+    model, found = small().partial_fit(OLD, Y), set()
+    for rows in (slice(0, None, 2), slice(1, None, 2), slice(0, None, 3)):
+        with pytest.warns(UserWarning) as warned:
+            model.partial_fit(NEW[rows], Y[rows])
+        found |= {str(each.message) for each in warned}
+    assert len(found) == 1
