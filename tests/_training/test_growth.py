@@ -455,7 +455,7 @@ def test_a_call_without_frequent_new_values_builds_nothing(monkeypatch):
 def test_updates_with_similar_shares_of_new_values_have_one_text():
     """Python shows an equal warning of one line of the user's code once."""
     model, found = small().partial_fit(OLD, Y), set()
-    for rows in (slice(0, None, 2), slice(1, None, 2), slice(0, None, 3)):
+    for rows in (slice(100), slice(101), slice(102)):
         with pytest.warns(UserWarning) as warned:
             model.partial_fit(NEW[rows], Y[rows])
         found |= {str(each.message) for each in warned}
