@@ -11,7 +11,7 @@ from sorted_logs import ORDERS, SORTED, in_order, make_sorted_log
 from sk_pwiser import MultiTaskCTRCVRClassifier
 from sk_pwiser import __main__ as command
 from sk_pwiser.metrics import ctcvr_auc_scorer, ctr_auc_scorer, mean_log_loss_scorer
-from sk_pwiser.model_selection import compare_losses
+from sk_pwiser.model_selection import _compare_models, compare_losses
 
 pd = pytest.importorskip("pandas")
 FEW = ["--folds", "2", "--max-epochs", "1", "--jobs", "1"]
@@ -154,8 +154,8 @@ def test_a_sorted_file_gives_the_scores_of_a_shuffled_one(tmp_path, capsys):
 
 
 def test_a_file_against_models_of_other_packages(monkeypatch, capsys, csv):
-    others = "sk_pwiser.model_selection._compare_models.PACKAGES"
-    monkeypatch.setattr(others, dict.fromkeys(("lightgbm", "catboost"), "no"))
+    absent = dict.fromkeys(_compare_models.PACKAGES, "no")
+    monkeypatch.setattr(_compare_models, "PACKAGES", absent)
     options = ["--data", str(csv), "--targets", *Y, "--against-others"]
     fitted = []
     fit = MultiTaskCTRCVRClassifier.fit

@@ -213,9 +213,7 @@ def warn_about_trained(earlier: Any, split_rows: Mapping[str, Any]) -> None:
     """Warn if rows may be held out that the earlier fit was trained on."""
     before, reason = earlier.split_rows, "it held out no rows"
     if earlier.split_state is not None:
-        # Files of earlier versions do not say which rows these were.
-        is_same = before in (None, split_rows)
-        if is_same or before["ends"] == split_rows["ends"][:-1]:
+        if before == split_rows or before["ends"] == split_rows["ends"][:-1]:
             return
         reason = (
             f"its {before['ends'][-1]} rows, with equal labels, groups and "

@@ -291,10 +291,10 @@ class CategoryColumn:
     name: Any
     vocabulary: Vocabulary = DEFAULT
     keeps_rare: bool = False
-    place: str = "row"  # of an entry, for messages; files of version 0.1.0 lack it
+    place: str = "row"  # of an entry, for messages
 
     kind = "category"
-    # Kinds of `LARGE` numbers in fit; files of version 0.1.0 lack it.
+    # Kinds of `LARGE` numbers in fit.
     large: ClassVar[frozenset[str]] = frozenset()
 
     @property

@@ -158,7 +158,7 @@ def has_form(X, encoder):
 UNSEEN_SHARE, UNSEEN_ROWS, UNSEEN_VALUES = 0.95, 20, 2
 
 
-# Endings of shares; files of version 0.1.0 have columns without a place.
+# Endings of shares.
 OF_PLACE = {"row": "", "element": " of the elements"}
 
 

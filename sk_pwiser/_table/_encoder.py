@@ -79,7 +79,7 @@ class TableEncoder:
     shared_embeddings: dict | None = None
     list_ages: dict | None = None
     domain_features: Any = ()  # columns that must be inputs of the network
-    time_column: Any = None  # a column that is none; files of version 0.1.0 lack it
+    time_column: Any = None  # no input
     estimator_name: str | None = None
     keeps_rare: bool = False
     n_features_in_: int = field(init=False, repr=False)

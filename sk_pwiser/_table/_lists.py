@@ -85,7 +85,7 @@ class ListColumn:
     keeps_rare: InitVar[bool] = False
 
     kind = "list of categories"
-    # Smallest and largest log(1 + age); files of version 0.1.0 lack them.
+    # Smallest and largest log(1 + age).
     age_ends_ = np.inf, -np.inf
 
     def __post_init__(self, vocabulary, keeps_rare):
@@ -368,8 +368,6 @@ class SparseColumns:
     weight is 0.
     """
 
-    ends_ = None  # in files of version 0.1.0
-
     def fit(self, X, sample_weight=None):
         """Learn the scales of the columns of a CSR matrix, and return its bags."""
         X = _canonical(X)
@@ -388,8 +386,7 @@ class SparseColumns:
             return self
         learnt = copy(self)
         learnt.scale_ = np.where(is_new, scale, self.scale_)
-        if self.ends_ is not None:
-            learnt.ends_ = np.where(is_new, ends, self.ends_)
+        learnt.ends_ = np.where(is_new, ends, self.ends_)
         return learnt
 
     def _learn(self, X, sample_weight):
@@ -433,8 +430,7 @@ class SparseColumns:
         for part in row_chunks(X.nnz, CHUNK_ENTRIES):
             columns = X.indices[part]
             values = _values(X, part)
-            if self.ends_ is not None:
-                values = np.clip(values, *self.ends_[:, columns])
+            values = np.clip(values, *self.ends_[:, columns])
             scaled = values / self.scale_[columns]
             weights[part] = np.clip(scaled, -LARGEST_DEVIATION, LARGEST_DEVIATION)
         missing = np.flatnonzero(np.isnan(weights))

@@ -218,7 +218,7 @@ class StandardColumn(NumericColumn):
 
     _words = "standardised"
 
-    # Smallest and largest input; files of version 0.1.0 lack them.
+    # Smallest and largest input.
     ends_ = (-LARGEST_DEVIATION, LARGEST_DEVIATION)
 
     def _fit(self, known, weight):
@@ -278,7 +278,7 @@ class PiecewiseLinearColumn(NumericColumn):
 
     n_bins_ = 1
 
-    max_bins: int = MAX_BINS  # files of version 0.1.0 lack it
+    max_bins: int = MAX_BINS
 
     @property
     def _words(self):

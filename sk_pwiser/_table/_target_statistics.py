@@ -73,16 +73,8 @@ class TargetStatistics:
     attributes in classification and prediction problems." SIGKDD Explorations 3(1).
     """
 
-    # In files of earlier versions:
-    lists: Sequence[tuple[int, int]] = ()
-    is_weighted = False
-    block_seed = None
     # Whether the inputs of training rows leave out their own block.
     reads_blocks = True
-    totals_: np.ndarray | None = None
-    sizes_: np.ndarray | None = None
-    older_: Sequence[np.ndarray | float] = ()
-    n_encoded_ = 1.0
 
     def __init__(
         self,
@@ -93,6 +85,8 @@ class TargetStatistics:
         self.columns = list(columns)
         self.cardinalities = list(cardinalities)
         self.lists = list(lists)
+        self.is_weighted = False
+        self.block_seed = None
 
     @property
     def counts_rows(self):
@@ -158,7 +152,6 @@ class TargetStatistics:
         self.older_ = [0.0] * len(self.cardinalities)
         self.rates_ = self._base_rates()
         if earlier is not None:
-            earlier._restore_totals()
             self.rates_ = earlier._relearnt_rates(self.rates_)
             is_learnt = [np.isfinite(scale[-1]) for scale in earlier.scales_]
             self.sizes_ = np.where(is_learnt, earlier.sizes_, self.sizes_)
@@ -184,14 +177,6 @@ class TargetStatistics:
         """Return the base rates, new ones of tasks whose inputs are all 0 so far."""
         is_off = np.isinf([scale[:-1] for scale in self.scales_]).all(axis=0)
         return np.where(is_off, rates, self.rates_)
-
-    def _restore_totals(self):
-        """Derive what files of earlier versions lack from the counts."""
-        if self.totals_ is None:
-            self.totals_ = self.counts_[0].sum(axis=-1)
-            self.n_encoded_ = self._n_rows()
-            self.sizes_ = np.full(len(self.counts_), self.n_encoded_)
-            self.older_ = [0.0] * len(self.counts_)
 
     def note_weights(self, weight):
         """Note whether counts become sums of weights."""
@@ -283,7 +268,6 @@ class TargetStatistics:
 
     def update(self, codes, y, weight, undo, lists=()):
         """Add rows, and learn inputs that were 0 so far; `undo` logs the change."""
-        self._restore_totals()
         before = {name: getattr(self, name) for name in REPLACED}
         undo.append(partial(vars(self).update, before))
         added = BlockCounts(self, 1, y.shape[1])
@@ -349,10 +333,9 @@ class TargetStatistics:
         rates -= np.log(p) - np.log1p(-p)
         # The labels of the first task are known in all rows.
         n_rows = np.maximum(n[:1], 0.0)
-        if self.sizes_ is not None:
-            older = self.older_[j]
-            older = older[codes] if np.ndim(older) else older
-            n_rows *= self.sizes_[j] / (self.n_encoded_ + older)
+        older = self.older_[j]
+        older = older[codes] if np.ndim(older) else older
+        n_rows *= self.sizes_[j] / (self.n_encoded_ + older)
         return np.vstack([rates, np.log1p(n_rows)]).T
 
     def _estimate_strengths(self, counts):
@@ -402,7 +385,6 @@ class ExtendedStatistics(TargetStatistics):
             if j >= n_tables
         ]
         super().__init__(source.columns, list(map(len, origins)), source.lists)
-        source._restore_totals()
         self.n_tasks_ = source.n_tasks_
         for name in set(REPLACED) - {"tables_"}:
             setattr(self, name, copy(getattr(source, name)))

@@ -385,9 +385,7 @@ def from_state(state: Mapping[str, Any], defaults: Mapping[str, Any]) -> Trainin
     if unknown:
         raise ValueError(f"its settings have {sorted(unknown)}, which are unknown")
     settings = Settings.of({**defaults, **vars(saved)})
-    # The targets of files of earlier versions have no structure; `replace` adds it.
     schema = state["schema"]
-    schema = replace(schema, targets=replace(schema.targets))
     device = device_or_cpu(settings.device)
     # The next training compiles the network.
     eager = replace(settings, compile=False)

@@ -289,19 +289,6 @@ def test_noise_gives_no_rates_in_later_calls():
     assert np.mean(found) <= 0.15
 
 
-def test_statistics_of_earlier_versions_can_be_updated():
-    codes, y = stream()
-    statistics = updated(codes[:2_000], y[:2_000], 2_000)
-    before = statistics.transform(codes)
-    for name in ("totals_", "sizes_", "n_encoded_"):
-        delattr(statistics, name)
-    statistics._update_tables()
-    assert_array_equal(statistics.transform(codes), before)
-    statistics.update(codes[2_000:], y[2_000:], np.ones_like(y[2_000:]), [])
-    [frequency] = statistics.transform(codes)[:, -1:].T
-    assert abs(frequency.mean()) < 0.3
-
-
 def test_blocks_are_spans_of_time_and_keep_groups_together():
     assert assign_blocks(6, 3).tolist() == [0, 0, 1, 1, 2, 2]
     times = np.array([5.0, 4.0, 3.0, 2.0, 1.0, 0.0])

@@ -456,7 +456,7 @@ def test_updates_with_similar_shares_of_new_values_have_one_text():
     """Python shows an equal warning of one line of the user's code once."""
     model, found = small().partial_fit(OLD, Y), set()
     for rows in (slice(100), slice(101), slice(102)):
-        with pytest.warns(UserWarning) as warned:
+        with pytest.warns(UserWarning, match="new category") as warned:
             model.partial_fit(NEW[rows], Y[rows])
         found |= {str(each.message) for each in warned}
     assert len(found) == 1

@@ -52,7 +52,8 @@ def rows():
 
 
 def test_default_models_are_those_installed():
-    others = [name for name in ("lightgbm", "catboost") if is_installed(name)]
+    others = ("lightgbm", "lightgbm_small_leaves", "catboost")
+    others = [name for name in others if is_installed(name)]
     assert [*named_models("default", 2)] == ["sk_pwiser", *FAST, *others]
 
 
@@ -114,7 +115,8 @@ def test_a_task_that_never_happens_in_a_training_part(rows):
     Y = Y.assign(conversion=Y["conversion"].where(X.index < 400, 0))
     halves = [(np.arange(400), np.arange(400, 800))]
     halves += [test_and_train[::-1] for test_and_train in halves]
-    names = [*FAST, *(["lightgbm"] if is_installed("lightgbm") else [])]
+    trees = "lightgbm", "lightgbm_small_leaves"
+    names = [*FAST, *(trees if is_installed("lightgbm") else [])]
     with pytest.warns(UndefinedMetricWarning, match="conversion AUC on 1"):
         found = compare_models(X, Y, models=names, cv=halves)
     assert np.isfinite(found.scores["click AUC"]).all()
