@@ -578,8 +578,9 @@ def peer_name(text):
     """Return a name that `peer_models` takes; the options may be combined freely."""
     base, *options = text.split(", ")
     is_model = base in TREES or base == "logistic regression"
-    known = {*STATISTICS, SMALL, WITHOUT_NEW, OF_ALL}
-    if text in RECHUB or (is_model and {*options} <= known):
+    known = {*STATISTICS, SMALL, WITHOUT_NEW}
+    of_all = base in TREES and {*options} <= {SMALL, OF_ALL}
+    if text in RECHUB or of_all or (is_model and {*options} <= known):
         return text
     raise ValueError(text)
 

@@ -94,8 +94,8 @@ def run(arguments):
         print("To read numbers as categories: --categorical", *numbers)
     compare(arguments.data.name, X, Y, arguments, times)
     if numbers:
-        print("\nCompared with these ids as numbers, which says little:", *numbers)
-        print("Repeat it with --categorical and their names.")
+        print("\nThese columns were read as numbers, which may mislead:", *numbers)
+        print("Repeat the comparison with --categorical and their names.")
 
 
 def print_warning(message, *_, **__):
@@ -140,7 +140,8 @@ def make_parser():
         "--against-others",
         action="store_true",
         help="compare with models of other packages instead of the losses: logistic "
-        "regression, gradient boosting and, where installed, LightGBM and CatBoost",
+        "regression, gradient boosting and, where installed, LightGBM (also with small "
+        "leaves) and CatBoost",
     )
     add("--ignore", **columns, help="columns of the file to leave out")
     add(

@@ -135,7 +135,7 @@ def _read_header(file):
     start = file.read(8)
     size = int.from_bytes(start, "little")
     if len(start) < 8 or size > _size(file) - 8:
-        raise ValueError("it is truncated, or of another kind")
+        raise ValueError("it is truncated, or not a model file")
     text = file.read(size)
     entries = json.loads(text)
     if entries["__metadata__"]["format"] != FORMAT:
@@ -163,7 +163,7 @@ def _read_arrays(file, entries, start, digest):
         arrays[name] = np.empty(shape, dtype)
         content = arrays[name].reshape(-1).view(np.uint8).data
         if file.readinto(content) != len(content):
-            raise ValueError("it is truncated, or of another kind")
+            raise ValueError("it is truncated, or not a model file")
         digest.update(content)
     return arrays
 

@@ -114,8 +114,9 @@ class MultiTaskCTRCVRClassifier(
         Weight of the pairwise term, >= 0: how strongly the term pulls the score of a
         converted row, relative to its own cross-entropy, at any conversion rate; see
         :class:`~sk_pwiser.losses.PWiseR`. With None, it is 0.1 if at least 1 % of the
-        impressions convert, and otherwise in inverse proportion to their share: 0.2 at
-        0.5 %, and at most 0.3. Losses without the term ignore it.
+        rows of `fit`, or of the first call of `partial_fit`, convert, and otherwise in
+        inverse proportion to their share: 0.2 at 0.5 %, and at most 0.3. If the term
+        ranks several tasks, the rarest one decides. Losses without the term ignore it.
     weighting : {"equal", "dwa", "ema", "fixed", "gradcraft", "gradnorm", \
             "metabalance", "nash", "torchjd", "uncertainty"}, class or \
             Module, default="equal"
@@ -720,7 +721,9 @@ class MultiTaskCTRCVRClassifier(
         Few conversions say little about single values, and one pass does not correct
         the steps that they caused. The labels of a task are therefore shrunk towards
         the mean rate among the rows with the event of its parent task. This prior
-        counts for 30 events, and fades out as training sees more of them.
+        counts for 30 events, and fades out as training sees more of them. It needs a
+        loss that is a mean over rows, such as "bce" and "pwiser", and there is none
+        with ``lr_schedule=None``.
 
         Parameters
         ----------

@@ -39,7 +39,9 @@ def from_plain(cls, values, arrays, name):
     try:
         of_class = values.get("class") if isinstance(values, dict) else None
         if of_class is not None and of_class != cls.__name__:
-            raise ValueError(f"it is a model of {of_class!r}, whose load reads it")
+            raise ValueError(
+                f"it is a model of {of_class!r}; read it with {of_class}.load"
+            )
         content = PlainForm(STATE_CLASSES).decode(values, arrays)
         if content.get("kind") == "checkpoint":
             raise ValueError("it is a checkpoint, from which fit resumes training")

@@ -101,9 +101,6 @@ def build(
     if earlier is not None:
         changed = changed_parts(plan.settings, earlier.settings)
         continue_from(net, earlier.net, changed)
-        if is_update and not earlier.single_pass:
-            n_events = earlier.schema.base_rates * earlier.n_rows[0]
-            net.criterion_.n_events.copy_(torch.from_numpy(n_events).float())
     return net
 
 
@@ -150,6 +147,9 @@ def train(
                     net,
                     lambda: result_of(net.copy_network(), net.history[-1, "epoch"]),
                 )
+            if net.criterion_.leans_on_parents:
+                counted = rows.train.labels(), rows.train.column("sample_weight")
+                net.criterion_.count_rows(*counted)
             with limited_threads(net.n_products), epochs:
                 net.partial_fit(rows, checkpoints=checkpoints)
                 if data.holds_out and plan.by_time and rows.valid is not None:
@@ -162,6 +162,8 @@ def train(
     finally:
         if isinstance(net.optimizer_, LazyAdam):
             net.optimizer_.undo = None
+    if not is_update:
+        net.criterion_.count_fit(data.schema.base_rates.tolist(), len(data.train))
     result = result_of(net, best_epoch(net))
     if not is_update:
         n_epochs = len(net.history) - origin.n_earlier

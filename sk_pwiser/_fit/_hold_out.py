@@ -213,13 +213,16 @@ def warn_about_trained(earlier: Any, split_rows: Mapping[str, Any]) -> None:
     """Warn if rows may be held out that the earlier fit was trained on."""
     before, reason = earlier.split_rows, "it held out no rows"
     if earlier.split_state is not None:
-        if before == split_rows or before["ends"] == split_rows["ends"][:-1]:
+        if before is None:
+            reason = "it held out its last rows in time"
+        elif before == split_rows or before["ends"] == split_rows["ends"][:-1]:
             return
-        reason = (
-            f"its {before['ends'][-1]} rows, with equal labels, groups and "
-            "validation_fraction, are not known to be the first of these "
-            f"{split_rows['ends'][-1]}"
-        )
+        else:
+            reason = (
+                f"its {before['ends'][-1]} rows, with equal labels, groups and "
+                "validation_fraction, are not known to be the first of these "
+                f"{split_rows['ends'][-1]}"
+            )
     warn_user(
         "Early stopping may decide on rows that the earlier fit was trained on, since "
         f"{reason}. Pass new rows as X_val or eval_set, or set early_stopping=False."

@@ -512,6 +512,12 @@ def learn_constant_columns(encoder, X, sample_weight=None):
     return new_encoder
 
 
+def _in_tenths(share):
+    """Return an upper limit of a share of the rows in words."""
+    tenths = math.ceil(10 * share)
+    return f"up to {tenths}0 % of the rows" if tenths < 10 else "most rows"
+
+
 def warn_about_new_values(encoder, codes, X):
     """Warn once about category values that are encoded as unseen values."""
     n_samples, parts = len(codes), []
@@ -529,7 +535,7 @@ def warn_about_new_values(encoder, codes, X):
         parts.append((column.name, column.count_new_rows(own, shared)))
     found = [
         # In tenths: a text that changes with every update is shown with every update.
-        f"{name!r} in up to {10 * math.ceil(10 * n_rows / n_samples)} % of the rows"
+        f"{name!r} in {_in_tenths(n_rows / n_samples)}"
         for name, n_rows in parts
         if n_rows
     ]

@@ -303,7 +303,12 @@ def build_net(
         network.spec.parents,
     )
     criterion.set_base_losses(network)
-    criterion.leans_on_parents = is_update and settings.lr_schedule is not None
+    criterion.leans_on_parents = (
+        is_update
+        and settings.lr_schedule is not None
+        and loss.averages_rows
+        and max(network.spec.parents) >= 0
+    )
     own_callbacks: list[Any] = []
     if monitor is not None:
         stopping = BestEpochStopping(monitor, settings.n_iter_no_change, first_epoch)

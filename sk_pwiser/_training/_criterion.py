@@ -15,8 +15,8 @@ from sk_pwiser.losses import MultiTaskLoss, funnel_monotonicity_penalty
 from sk_pwiser.networks import Labels, MultiTaskNetwork, NetworkOutput
 from sk_pwiser.weighting import TaskWeighting
 
-# In updates, the labels of a task count like this number of events of the prior: that
-# all rows with the event of its parent have the same probability.
+# In updates, the prior of a task counts like this number of its events: that all rows
+# with the event of its parent have the same probability.
 PRIOR_EVENTS = 30.0
 
 
@@ -28,7 +28,7 @@ class MultiTaskCriterion(nn.Module):
     # fit corrects them, and an update has only one pass.
     leans_on_parents = False
     n_events: Tensor
-    _parent: Tensor
+    sums: Tensor
     _has_parent: Tensor
 
     def __init__(
@@ -44,12 +44,13 @@ class MultiTaskCriterion(nn.Module):
         self.weighting = weighting
         self.monotonicity_weight = monotonicity_weight
         self.weight_names = [f"weight_{task}" for task in loss.task_names]
-        # Labels of 1 before and in the updates. In place, as graphs require.
-        self.register_buffer("n_events", torch.zeros(len(loss.task_names)))
-        # On the device, so that no step copies them there.
-        parent = torch.tensor(self.parents)
-        self.register_buffer("_parent", parent.clamp(min=0), persistent=False)
-        self.register_buffer("_has_parent", parent >= 0, persistent=False)
+        # Of all rows so far, the number of events per task, and the sums of the weights
+        # of its events and of those of its parent. On the device, as graphs require.
+        n_tasks = len(loss.task_names)
+        self.register_buffer("n_events", torch.zeros(n_tasks))
+        self.register_buffer("sums", torch.zeros(2, n_tasks))
+        has_parent = torch.tensor(self.parents) >= 0
+        self.register_buffer("_has_parent", has_parent, persistent=False)
 
     def set_base_losses(self, network: MultiTaskNetwork) -> None:
         """Pass the losses of predictions that equal the base rates to the weighting."""
@@ -78,8 +79,6 @@ class MultiTaskCriterion(nn.Module):
         parameters: Iterable[nn.Parameter],
     ) -> Tensor:
         """Set the gradients of a batch in the parameters; return the reported loss."""
-        if self.leans_on_parents:
-            self.n_events.add_(y.sum(dim=0))
         losses, weights, extra, penalty = self._terms(output, y, sample_weight, groups)
         has_gradient = penalty is not None and penalty.requires_grad
         if not losses.requires_grad and (
@@ -119,7 +118,7 @@ class MultiTaskCriterion(nn.Module):
         for aux in output.aux_logits:
             extra = self._losses(at_least_float32(aux), targets, weights, groups)
             losses = losses + output.aux_weight * extra
-        if self.training and self.leans_on_parents and self.loss.averages_rows:
+        if self.training and self.leans_on_parents:
             losses = losses + self._prior_losses(heads, y, targets, weights)
         self.loss.observe(y, weights)
         labels = Labels(y, sample_weight, self.loss.row_losses)
@@ -151,6 +150,23 @@ class MultiTaskCriterion(nn.Module):
         penalty = torch.stack(penalties).sum() if penalties else None
         return losses, weights, added, penalty
 
+    @torch.no_grad()
+    def count_rows(self, y: Tensor, weights: Tensor | None) -> None:
+        """Count the events of rows that an update learns from."""
+        known = torch.ones_like(y) if weights is None else weights.view(len(y), -1)
+        events, of_parents = y * known, labels_of_parents(y, self.parents) * known
+        self.n_events.add_((events > 0).sum(dim=0).to(self.sums.device))
+        sums = torch.stack([events.sum(dim=0), of_parents.sum(dim=0)])
+        self.sums.add_(sums.to(self.sums.device))  # rows may not fit on the device
+
+    @torch.no_grad()
+    def count_fit(self, rates: Sequence[float], n_rows: int) -> None:
+        """Count the events of a fit, by the rates of its rows."""
+        n_events = n_rows * self.sums.new_tensor([rates])
+        of_parents = labels_of_parents(n_events, self.parents)
+        self.n_events.add_(n_events[0])
+        self.sums.add_(torch.cat([n_events, of_parents]))
+
     def _prior_losses(
         self, heads: Tensor, y: Tensor, targets: Tensor, weights: Tensor | None
     ) -> Tensor:
@@ -159,8 +175,9 @@ class MultiTaskCriterion(nn.Module):
         The shrunk labels have the mean of the labels, so that the mean prediction does
         not change. A task without a parent keeps its labels.
         """
-        n_of_parents = self.n_events.index_select(0, self._parent)
-        rates = ((self.n_events + 0.5) / (n_of_parents + 1.0)).clamp(max=1.0)
+        events, of_parents = self.sums
+        # Without an event of the parent, no label is shrunk.
+        rates = (events / of_parents.clamp(min=1e-9)).clamp(max=1.0)
         shares = self._has_parent * PRIOR_EVENTS / (PRIOR_EVENTS + self.n_events)
         expected = rates * labels_of_parents(y, self.parents)
         heads, shrunk = at_least_float32(heads), targets + shares * (expected - targets)

@@ -301,6 +301,7 @@ class WeightSearchDisplay:
         param : str, default="pwiser_weight"
             A numeric parameter of the search. For a parameter inside a pipeline, such
             as "classifier__pwiser_weight", the last part of the name is enough.
+            Candidates with the value None are left out.
         scoring : str or list of str, default=None
             Names of the scorers to draw; None draws all.
         ax : matplotlib Axes or array-like of Axes, default=None
@@ -427,9 +428,12 @@ def _slice(results, param_name, best):
     rows = [
         i
         for i, params in enumerate(candidates)
-        if param_name in params and others[i] == reference
+        # None is the estimator's own choice, which has no place on the axis.
+        if params.get(param_name) is not None and others[i] == reference
     ]
     values = [candidates[i][param_name] for i in rows]
+    if not rows:
+        raise ValueError(f"param must be numeric, but {param_name!r} is always None.")
     for value in values:
         if not isinstance(value, Real) or isinstance(value, bool):
             raise ValueError(

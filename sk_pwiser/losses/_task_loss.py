@@ -49,7 +49,7 @@ class MultiTaskLoss(nn.Module):
     averages_rows : bool
         Whether the loss is the mean of `row_losses`, times the weights, apart from
         pairwise terms. Its expected value at the base rates is then known, which the
-        weighting "gradnorm" uses.
+        weighting "gradnorm" uses, and `partial_fit` shrinks the labels of rare tasks.
 
     Examples
     --------

@@ -9,7 +9,7 @@ from checkpointed import interrupt, names, resume
 from numpy.testing import assert_array_equal
 from refusals import X, Y, refuses, small
 
-from sk_pwiser import MultiTaskCTRCVRClassifier, _files
+from sk_pwiser import MultiTaskCTRCVRClassifier, _model_files
 from sk_pwiser._model_files import read_file, write_file
 from sk_pwiser.losses import BCE
 
@@ -134,7 +134,7 @@ def test_if_all_files_are_damaged_nothing_is_lost_silently(folder):
 def test_a_newer_format_is_refused_by_its_number(folder, monkeypatch):
     path = folder / "checkpoint-00000003.safetensors"
     values, arrays = read_file(path)
-    monkeypatch.setattr(_files, "FORMAT_VERSION", "2")
+    monkeypatch.setattr(_model_files, "FORMAT_VERSION", "2")
     write_file(path, values, arrays)
     monkeypatch.undo()
     with pytest.raises(ValueError, match="has version '2' of the format"):
@@ -183,7 +183,7 @@ def test_a_folder_that_cannot_be_written_to(tmp_path, earlier, encodings, monkey
     def refuse(*args):
         raise PermissionError(errno.EACCES, "Permission denied")
 
-    monkeypatch.setattr(_files, "open", refuse, raising=False)
+    monkeypatch.setattr(_model_files, "open", refuse, raising=False)
     earlier.set_params(checkpoint_dir=tmp_path)
     refuses(earlier, ValueError, "checkpoint_dir must be .*Permission denied")
     assert encodings == names(tmp_path) == []
@@ -226,7 +226,7 @@ class Full:
 
 def test_a_full_disk(tmp_path, earlier, monkeypatch):
     """The error names the file, no half file stays, and neither does the fit end."""
-    monkeypatch.setattr(_files, "open", Full, raising=False)
+    monkeypatch.setattr(_model_files, "open", Full, raising=False)
     earlier.set_params(checkpoint_dir=tmp_path)
     with pytest.raises(
         OSError, match=r"No space left on device: .*00001.safe"
@@ -237,7 +237,7 @@ def test_a_full_disk(tmp_path, earlier, monkeypatch):
 
 
 def test_a_disk_that_fills_up_keeps_the_last_checkpoint(folder, monkeypatch):
-    monkeypatch.setattr(_files, "open", Full, raising=False)
+    monkeypatch.setattr(_model_files, "open", Full, raising=False)
     with pytest.raises(OSError, match="No space left"):
         resume(folder, max_epochs=5)
     monkeypatch.undo()

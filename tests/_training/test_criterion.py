@@ -227,26 +227,59 @@ def test_in_updates_a_task_with_few_events_leans_towards_its_parent(parts, loss)
     for leans in (False, True):
         joined = criterion(loss=loss)
         joined.leans_on_parents = leans
-        for _ in range(2):
-            leaf, output, y, weight = tensors(parts)
-            output = NetworkOutput(output.logits)
-            joined.backward(output, y, weight, None, leaf.values())
+        leaf, output, y, weight = tensors(parts)
+        output = NetworkOutput(output.logits)
+        joined.count_rows(y, weight)
+        joined.backward(output, y, weight, None, leaf.values())
         found[leans] = leaf["logits"].grad.numpy()
-    clicks, conversions = 2 * parts["y"].sum(axis=0)  # both batches count
-    share = 30 / (30 + conversions)
-    expected = (conversions + 0.5) / (clicks + 1) * parts["y"][:, 0]
+    n_events = parts["y"].sum(axis=0)
+    clicks, conversions = parts["weight"] @ parts["y"]
+    share = 30 / (30 + n_events[1])
+    expected = conversions / clicks * parts["y"][:, 0]
     pull = parts["weight"] / N * share * (parts["y"][:, 1] - expected)
     assert_allclose(found[True][:, 0], found[False][:, 0])
     assert_allclose(found[True][:, 1] - found[False][:, 1], pull, atol=1e-7)
-    assert joined.n_events.tolist() == [clicks, conversions]
+    assert_allclose(joined.n_events, n_events)
     joined.eval()  # the loss of validation rows is that of their labels
     assert joined(output, y, weight) == criterion(loss=loss)(output, y, weight)
+
+
+@pytest.mark.parametrize("conditional", [False, True])
+@pytest.mark.parametrize("weights", ["none", "rows", "missing labels"])
+def test_the_prior_leaves_the_mean_prediction_as_it_is(weights, conditional):
+    """Two siblings after the click: the pulls on all rows add up to 0."""
+    rng, parents = np.random.default_rng(1), (-1, 0, 0)
+    y = torch.tensor(rng.random((200, 3)) < [0.6, 0.3, 0.05]).float()
+    y[:, 1:] *= y[:, :1]
+    weight = {
+        "none": None,
+        "rows": torch.tensor(rng.uniform(0.1, 5, 200)).float(),
+        "missing labels": torch.tensor(rng.random((200, 3)) < 0.5).float(),
+    }[weights]
+    if weights == "missing labels":  # of the siblings
+        weight[:, 0] = 1
+        y *= weight
+    pulls = []
+    for leans in (False, True):
+        loss = BCE(["click", "buy", "call"])
+        joined = MultiTaskCriterion(loss, Equal(3), parents=parents)
+        joined.leans_on_parents = leans
+        joined.count_rows(y, weight)
+        logits = torch.zeros(200, 3, requires_grad=True)
+        heads = {"conditional_logits": logits} if conditional else {}
+        output = NetworkOutput(logits, **heads)
+        joined.backward(output, y, weight, None, [logits])
+        pulls.append(logits.grad)
+    change = pulls[1] - pulls[0]
+    assert change[:, 0].abs().max() == 0
+    assert change[:, 1:].abs().amax(dim=0).min() > 1e-4
+    assert_allclose(change.sum(dim=0), 0, atol=1e-6)
 
 
 def test_with_many_events_only_the_labels_count(parts):
     joined = criterion()
     joined.leans_on_parents = True
-    joined.n_events += 1e9
+    joined.count_fit([0.5, 0.1], 10**10)
     leaf, output, y, weight = tensors(parts)
     joined.backward(NetworkOutput(output.logits), y, weight, None, leaf.values())
     slope = (sigmoid(parts["logits"]) - parts["y"]) * parts["weight"][:, np.newaxis]

@@ -177,3 +177,13 @@ def test_last_rows_without_an_event_of_a_task_are_named(log, in_files, tmp_path)
         arguments = (ParquetImpressions(tmp_path, list(X), list(Y)),)
     with pytest.warns(UserWarning, match="no event of 'conversion', so"):
         small(**params).fit(*arguments)
+
+
+def test_random_rows_after_the_last_ones_may_have_been_trained_on(log):
+    X, Y = log
+    model = small(
+        early_stopping=True, warm_start=True, encoding_params={"time_column": "time"}
+    ).fit(X, Y)
+    model.set_params(encoding_params=None)
+    with pytest.warns(UserWarning, match="it held out its last rows in time"):
+        model.fit(X, Y)

@@ -436,11 +436,47 @@ def test_a_copy_keeps_its_statistics_if_the_update_has_a_new_net(changes):
     assert (model.predict_proba(X) != before).any()
 
 
-def test_updates_count_the_events_of_a_fit_before_them():
+def test_updates_count_the_events_of_all_calls_before_them():
     """The labels of a task with few events lean towards those of its parent."""
-    schedule = {"lr_schedule": "warmup_stable_decay"}
+    schedule = {"lr_schedule": "warmup_stable_decay", "warm_start": True}
     model = small(**schedule).fit(X, Y).partial_fit(X, Y).partial_fit(X, Y)
+    model.fit(X, Y).partial_fit(X, Y)
     criterion = model.net_.criterion_
     assert criterion.leans_on_parents
-    np.testing.assert_allclose(criterion.n_events.cpu(), 3 * Y.sum(), rtol=0.02)
+    np.testing.assert_allclose(criterion.n_events.cpu(), 5 * Y.sum(), rtol=0.02)
+    click, _ = Y.sum()
+    np.testing.assert_allclose(criterion.sums.cpu()[1, 1], 5 * click, rtol=0.02)
     assert not small().partial_fit(X, Y).net_.criterion_.leans_on_parents
+    independent = small(**schedule, task_parents=None).partial_fit(X, Y)
+    assert not independent.net_.criterion_.leans_on_parents
+
+
+@pytest.mark.parametrize("form", ["weights", "stratified", "missing"])
+def test_updates_with_few_conversions_keep_their_rate(form):
+    rng = np.random.default_rng(0)
+    table = rng.normal(size=(20_000, 2))
+    clicks = rng.random(20_000) < 0.3
+    labels = np.stack([clicks, clicks & (rng.random(20_000) < 0.02)], axis=1).astype(
+        float
+    )
+    rate, weights, params = labels[:, 1].mean(), np.ones(20_000), {}
+    if (
+        form == "weights"
+    ):  # a tenth of the rows without a conversion, and ten times theirs
+        kept = (labels[:, 1] == 1) | (rng.random(20_000) < 0.1)
+        weights = np.where(labels[kept, 1] == 1, 1.0, 10.0)
+        table, labels = table[kept], labels[kept]
+    elif form == "stratified":
+        params = {"stratified_batches": True, "batch_size": 200}
+    else:
+        labels[(clicks) & (rng.random(20_000) < 0.7), 1] = np.nan
+        params = {"missing_labels": "ignore"}
+        params["network_params"] = {"task_space": "conditional"}
+    model = small(lr_schedule="warmup_stable_decay", lr=0.01, **params)
+    model.set_params(**params)
+    size = len(labels) // 10
+    for start in range(0, 10 * size, size):
+        rows = slice(start, start + size)
+        model.partial_fit(table[rows], labels[rows], sample_weight=weights[rows])
+    predicted = model.predict_proba(table)[:, 1].mean()
+    assert 0.5 < predicted / rate < 1.7

@@ -21,7 +21,8 @@ class Noisy(ReadsFeatures):
     """The names and the values of a search, without the cost of training."""
 
     def __init__(self, pwiser_weight=1.0, other=1.0):
-        super().__init__(pwiser_weight + 0.1 * other, ["click", "buy"])
+        weight = 0.2 if pwiser_weight is None else pwiser_weight
+        super().__init__(weight + 0.1 * other, ["click", "buy"])
         self.pwiser_weight = pwiser_weight
         self.other = other
 
@@ -129,6 +130,17 @@ def test_a_parameter_inside_a_pipeline_and_the_default_scorer(rows):
     display = WeightSearchDisplay.from_search(search)
     assert list(display.scores) == ["score"]
     assert display.param_name == "pwiser_weight"
+
+
+def test_the_choice_of_the_estimator_is_left_out(rows):
+    search = search_of(rows, {"pwiser_weight": [None, 1.0, 0.1]})
+    display = WeightSearchDisplay.from_search(search)
+    assert_array_equal(display.values, [0.1, 1.0])
+    best = search.best_params_["pwiser_weight"]
+    assert display.best_value == best
+    alone = search_of(rows, {"pwiser_weight": [None], "other": [1.0, 2.0]})
+    with pytest.raises(ValueError, match="'pwiser_weight' is always None"):
+        WeightSearchDisplay.from_search(alone)
 
 
 def test_errors(rows, pyplot):
