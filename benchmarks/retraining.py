@@ -189,15 +189,15 @@ def main():
         f"{title}: {starts[0]:,} rows of the first fit; {len(X) - starts[0]:,} rows of "
         f"{N_DAYS} days, {rates}; {arguments.seeds} seeds",
     )
-    heads = [f"{task} AUC" for task in Y] + ["log loss"]
-    names = [text for head in heads for text in (head, "to first")]
-    report.table([*names, "s per day"])
+    names = [text for task in Y for text in (f"{task} AUC", "to first")]
+    report.table([*names, "log loss", "s per day"])
     base = np.array(results[arguments.strategies[0]]).mean(axis=1)
     for name, found in results.items():
         values = np.array(found).mean(axis=1)  # the mean over days, per seed
         cells = []
-        for own, reference in zip(values.T, base.T, strict=True):
+        for own, reference in zip(values.T[:-1], base.T, strict=False):
             cells += [spread(own), in_thousandths(own - reference)]
+        cells.append(spread(values[:, -1]))
         cost = np.mean([each[name] for each in seconds])
         report.row(name, [*cells, f"{cost:.1f}"])
     report.text("Differences are in thousandths, with the standard error over seeds.")
