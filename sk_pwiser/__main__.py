@@ -53,7 +53,6 @@ RARE = {
 }
 N_LOGS, N_TRAIN, N_TEST = 3, 20_000, 60_000
 N_USERS = 1500
-WEIGHTS = (0.03, 0.1, 0.3, 1.0)
 NEXT = """
 Generated logs show what can happen, not what happens on yours. Compare models,
 and then the losses, on a table of your own (text and category columns are
@@ -154,8 +153,8 @@ def make_parser():
         nargs="+",
         type=float,
         metavar="WEIGHT",
-        help="values of pwiser_weight to compare (default: that of the estimator), or "
-        f"to search on generated logs (default: {', '.join(map(str, WEIGHTS))})",
+        help="values of pwiser_weight to compare, or to search on generated logs "
+        "(default: that of the estimator)",
     )
     add("--folds", type=int, default=5, help="number of folds (default: 5)")
     add("--seed", type=int, default=0, help="seed of folds and fits (default: 0)")
@@ -227,23 +226,25 @@ def baselines():
 
 
 def score_rare(arguments, seed):
-    """Return the scores by model, and the weight that a search chose."""
+    """Return the scores by model, and the weight that a search chose, or None."""
     log = make_ctr_cvr(N_TRAIN + N_TEST, random_state=seed, **RARE)
     X, Y = log.data.iloc[:N_TRAIN], log.target.iloc[:N_TRAIN]
     bce = make_model(arguments, loss="bce", random_state=seed)
-    search = GridSearchCV(
-        make_model(arguments, random_state=seed),
-        {"pwiser_weight": arguments.weights or WEIGHTS},
-        scoring=ctcvr_auc_scorer,
-        cv=FunnelStratifiedKFold(3, random_state=seed),
-    )
-    models = baselines() | {"sk_pwiser, bce": bce, "sk_pwiser, pwiser": search}
+    pwiser = make_model(arguments, random_state=seed)
+    if arguments.weights:
+        pwiser = GridSearchCV(
+            pwiser,
+            {"pwiser_weight": arguments.weights},
+            scoring=ctcvr_auc_scorer,
+            cv=FunnelStratifiedKFold(3, random_state=seed),
+        )
+    models = baselines() | {"sk_pwiser, bce": bce, "sk_pwiser, pwiser": pwiser}
     rows = slice(N_TRAIN, None)
     scores = {
         name: score(model.fit(X, Y), log.data.iloc[rows], log.target.iloc[rows])
         for name, model in models.items()
     }
-    return scores, search.best_params_["pwiser_weight"]
+    return scores, pwiser.best_params_["pwiser_weight"] if arguments.weights else None
 
 
 def score_visits(arguments, seed):
@@ -346,12 +347,14 @@ def print_rare(tables, weights):
         "accidents;\nmany ids that say little"
     )
     aucs = print_scores(title, tables)
-    chosen = ", ".join(f"{weight:g}" for weight in weights)
+    by_weight = ""
+    if None not in weights:
+        chosen = ", ".join(f"{weight:g}" for weight in weights)
+        by_weight = f";\n  pwiser_weight, chosen by cross-validation: {chosen}"
     pairs, by_log = difference(aucs, "sk_pwiser, pwiser", "sk_pwiser, bce")
     simple, by_log_too = difference(aucs, "sk_pwiser, pwiser", "logistic regression")
     print(
-        f"- pwiser is {pairs} bce ({by_log};\n"
-        f"  pwiser_weight, chosen by cross-validation: {chosen}).\n"
+        f"- pwiser is {pairs} bce ({by_log}{by_weight}).\n"
         f"- pwiser is {simple} logistic regression ({by_log_too}).\n"
         "  With few conversions and ids that say little, compare with a simple model\n"
         "  first: a network has little to add.",

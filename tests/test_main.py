@@ -1,5 +1,6 @@
 """`python -m sk_pwiser` on small data and a few epochs."""
 
+import re
 import subprocess
 import sys
 
@@ -80,8 +81,29 @@ def test_generated_logs(capsys):
         change = aucs[first] - aucs[second]
         assert float(sentence.split()[0]) == pytest.approx(abs(change), abs=6e-4)
         assert sentence.split()[1] == ("ahead" if change > 0 else "behind")
-    assert "pwiser_weight, chosen by cross-validation: " in out
+    assert "chosen by cross-validation" not in out
     assert out.rstrip().endswith("--targets click conversion --weights 0.1 1")
+
+
+@FEW_USERS
+def test_weights_are_searched_on_generated_logs(capsys):
+    command.main([*FEW, "--weights", "0.1", "0.3"])
+    [chosen] = re.findall(
+        "chosen by cross-validation: (.*)\\)", capsys.readouterr().out
+    )
+    assert set(chosen.split(", ")) <= {"0.1", "0.3"}
+
+
+def test_a_comparison_of_ids_as_numbers_says_so_at_its_end(capsys, tmp_path):
+    rows = pd.DataFrame({"shop_id": np.arange(len(X)) % 50 + 10_000}).join(Y)
+    rows.to_csv(tmp_path / "log.csv", index=False)
+    options = ["--data", str(tmp_path / "log.csv"), "--targets", *Y.columns]
+    command.main([*FEW, *options])
+    out = capsys.readouterr().out
+    end = "read as numbers, which may mislead: shop_id"
+    assert end in out.splitlines()[-2]
+    command.main([*FEW, *options, "--categorical", "shop_id"])
+    assert end not in capsys.readouterr().out
 
 
 def test_visits_come_in_the_order_of_time():

@@ -299,6 +299,12 @@ def as_table(X):
     return X.tocsr() if sp.issparse(X) else X
 
 
+def selectable(X):
+    """Return a collected table whose rows every release of scikit-learn can select."""
+    X = collected(X)
+    return _read_arrow(X) if package_of(X) == "pyarrow" else X
+
+
 def reads_in_parts(X):
     """Return whether `X` is a dataset that is read in parts instead of a table."""
     return getattr(X, "reads_in_parts", False) is True

@@ -47,6 +47,7 @@ from sk_pwiser._table._frames import (
     column_of,
     is_missing,
     refuse_parts,
+    selectable,
 )
 from sk_pwiser._table._labels import one_task_labels, read_labels, zero_one_labels
 from sk_pwiser._table._weights_and_groups import check_weights
@@ -272,7 +273,7 @@ class FunnelCalibrator(
             :class:`~sk_pwiser.history.HistoryFeatures`, or `X` columns of these.
         """
         refuse_parts(X)
-        X, y, sample_weight = map(collected, (X, y, sample_weight))
+        X, y, sample_weight = map(selectable, (X, y, sample_weight))
         X, y, sample_weight = indexable(X, y, sample_weight)
         if self.cv is None:
             check_is_fitted(

@@ -26,7 +26,7 @@ from sk_pwiser._responses import (
     planned_tasks,
     rows_of_values,
 )
-from sk_pwiser._table._frames import collected, column_of, refuse_parts
+from sk_pwiser._table._frames import collected, column_of, refuse_parts, selectable
 from sk_pwiser._table._weights_and_groups import check_match, n_rows
 from sk_pwiser._times import warn_about_random_folds
 from sk_pwiser._utils import path_to, warn_user
@@ -279,7 +279,7 @@ def cross_validate_candidates(
 ):
     """Fit and score every candidate on every fold; see `compare_losses`."""
     refuse_parts(X)
-    X, Y, groups = indexable(*map(collected, (X, Y, groups)))
+    X, Y, groups = indexable(*map(selectable, (X, Y, groups)))
     params = {name: collected(value) for name, value in (params or {}).items()}
     check_match(X, n_rows(Y), Y=Y, groups=groups)
     # A fit cannot compare their indices, since folds select rows by position.

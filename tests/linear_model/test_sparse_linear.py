@@ -435,8 +435,9 @@ def test_columns_far_from_0_are_fitted_like_centred_ones(origin):
 @pytest.mark.parametrize(
     ("column", "message"),
     [
-        (["web", "app"] * 50, "which is not numeric. Encode"),
-        (["7", "8"] * 50, "which is not numeric. Encode"),
+        # pandas before 3 has no dtype of texts.
+        (["web", "app"] * 50, "(which is not numeric|contains text, .*). Encode"),
+        (["7", "8"] * 50, "(which is not numeric|contains text, .*). Encode"),
         (pd.date_range("2026", periods=100), "not numeric.*such as the hour"),
     ],
 )
