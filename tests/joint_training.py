@@ -48,6 +48,8 @@ def main(rank, size, folder):
     except Exception as error:
         found = {"error": f"{type(error).__name__}: {error}"}
     (folder / f"{rank}.pickle").write_bytes(pickle.dumps(found))
+    # Otherwise threads of the group may outlive the interpreter, which is then aborted.
+    dist.destroy_process_group()
 
 
 if __name__ == "__main__":
