@@ -114,7 +114,7 @@ class MultiTaskCTRCVRClassifier(
         Weight of the pairwise term, >= 0: how strongly the term pulls the score of a
         converted row, relative to its own cross-entropy, at any conversion rate; see
         :class:`~sk_pwiser.losses.PWiseR`. With None, it is 0.1 if at least 1 % of the
-        rows of `fit`, or of the first call of `partial_fit`, convert, and otherwise in
+        rows of `fit`, or of all calls of `partial_fit`, convert, and otherwise in
         inverse proportion to their share: 0.2 at 0.5 %, and at most 0.3. If the term
         ranks several tasks, the rarest one decides. Losses without the term ignore it.
     weighting : {"equal", "dwa", "ema", "fixed", "gradcraft", "gradnorm", \

@@ -13,9 +13,17 @@ import torch
 from sk_pwiser._fit._check import Plan, check
 from sk_pwiser._fit._encode import encode
 from sk_pwiser._fit._read import find_origin, read
+from sk_pwiser._training._batches import TrainingRows
 from sk_pwiser._training._callbacks import FitTask
 from sk_pwiser._training._checkpoints import Checkpoints, Start, compared, fingerprint
-from sk_pwiser._training._components import LARGEST_SEED, build_net, build_network
+from sk_pwiser._training._components import (
+    LARGEST_SEED,
+    WEIGHT,
+    build_net,
+    build_network,
+    default_weight,
+    follows_rates,
+)
 from sk_pwiser._training._early_stopping import best_epoch, stop_reason
 from sk_pwiser._training._net import MultiTaskNet
 from sk_pwiser._training._offset import shift_to
@@ -147,9 +155,8 @@ def train(
                     net,
                     lambda: result_of(net.copy_network(), net.history[-1, "epoch"]),
                 )
-            if net.criterion_.leans_on_parents:
-                counted = rows.train.labels(), rows.train.column("sample_weight")
-                net.criterion_.count_rows(*counted)
+            if is_update and plan.settings.lr_schedule is not None:
+                _learn_rates(plan.settings, rows.train, net)
             with limited_threads(net.n_products), epochs:
                 net.partial_fit(rows, checkpoints=checkpoints)
                 if data.holds_out and plan.by_time and rows.valid is not None:
@@ -175,6 +182,17 @@ def train(
     if task is not None:
         task.end(lambda: result)
     return result
+
+
+def _learn_rates(settings: Settings, rows: TrainingRows, net: MultiTaskNet) -> None:
+    """Count the events of an update; what a small first call told is learnt again."""
+    criterion = net.criterion_
+    criterion.count_rows(rows.labels(), rows.column("sample_weight"))
+    loss = criterion.loss
+    # A user's loss may keep its weight under another name: that of the first call.
+    if follows_rates(settings, loss) and hasattr(loss, WEIGHT):
+        rates = criterion.largest_rates()
+        loss.pwiser_weight = default_weight(rates[head] for head in loss.heads)
 
 
 def _make_checkpoints(plan: Plan, data: EncodedData) -> Checkpoints:

@@ -125,6 +125,11 @@ def default_weight(rates: Iterable[float]) -> float:
     return SMALL_WEIGHT * FREQUENT / rarest
 
 
+def follows_rates(settings: Settings, loss: MultiTaskLoss) -> bool:
+    """Return whether the weight of the pairwise term follows the rates of the rows."""
+    return settings.pwiser_weight is None and WEIGHT in loss.estimator_parameters
+
+
 def build_loss(
     settings: Settings, task_names: tuple[str, ...], weight: float = SMALL_WEIGHT
 ) -> MultiTaskLoss:
@@ -292,7 +297,7 @@ def build_net(
 ) -> MultiTaskNet:
     """Build an initialised net around a network, which early stopping may `monitor`."""
     loss = components.loss
-    if settings.pwiser_weight is None and WEIGHT in loss.estimator_parameters:
+    if follows_rates(settings, loss):
         # The rates of files are known only now.
         rates = [network.spec.base_rates[head] for head in loss.heads]
         loss = build_loss(settings, loss.task_names, default_weight(rates))

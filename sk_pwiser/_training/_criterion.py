@@ -27,6 +27,7 @@ class MultiTaskCriterion(nn.Module):
     # Adam are as long for three conversions as for three hundred clicks; an epoch of a
     # fit corrects them, and an update has only one pass.
     leans_on_parents = False
+    n_rows: Tensor
     n_events: Tensor
     sums: Tensor
     _has_parent: Tensor
@@ -44,9 +45,11 @@ class MultiTaskCriterion(nn.Module):
         self.weighting = weighting
         self.monotonicity_weight = monotonicity_weight
         self.weight_names = [f"weight_{task}" for task in loss.task_names]
-        # Of all rows so far, the number of events per task, and the sums of the weights
-        # of its events and of those of its parent. On the device, as graphs require.
+        # All rows so far: their number, the number of events per task, and the sums of
+        # the weights of its events and of those of its parent. On the device, as graphs
+        # require.
         n_tasks = len(loss.task_names)
+        self.register_buffer("n_rows", torch.zeros(()))
         self.register_buffer("n_events", torch.zeros(n_tasks))
         self.register_buffer("sums", torch.zeros(2, n_tasks))
         has_parent = torch.tensor(self.parents) >= 0
@@ -155,6 +158,7 @@ class MultiTaskCriterion(nn.Module):
         """Count the events of rows that an update learns from."""
         known = torch.ones_like(y) if weights is None else weights.view(len(y), -1)
         events, of_parents = y * known, labels_of_parents(y, self.parents) * known
+        self.n_rows.add_(len(y))
         self.n_events.add_((events > 0).sum(dim=0).to(self.sums.device))
         sums = torch.stack([events.sum(dim=0), of_parents.sum(dim=0)])
         self.sums.add_(sums.to(self.sums.device))  # rows may not fit on the device
@@ -164,8 +168,17 @@ class MultiTaskCriterion(nn.Module):
         """Count the events of a fit, by the rates of its rows."""
         n_events = n_rows * self.sums.new_tensor([rates])
         of_parents = labels_of_parents(n_events, self.parents)
+        self.n_rows.add_(n_rows)
         self.n_events.add_(n_events[0])
         self.sums.add_(torch.cat([n_events, of_parents]))
+
+    def largest_rates(self) -> list[float]:
+        """Return the largest rate of each task that the rows so far allow.
+
+        No event in n rows is compatible with a rate of 3 / n.
+        """
+        rates: list[float] = ((self.n_events + 3.0) / (self.n_rows + 3.0)).tolist()
+        return rates
 
     def _prior_losses(
         self, heads: Tensor, y: Tensor, targets: Tensor, weights: Tensor | None

@@ -46,11 +46,43 @@ def test_it_is_the_rate_of_the_heads_with_the_term():
     assert weight_of(model) == 0.1
 
 
-def test_an_update_and_a_file_keep_it(tmp_path):
+def rows_with(n, n_conversions, seed):
+    log = make_ctr_cvr(n, ctr=0.3, random_state=seed)
+    Y = np.zeros((n, 2), dtype=int)
+    Y[: n // 3, 0], Y[:n_conversions, 1] = 1, 1
+    return log.data.select_dtypes("number"), Y
+
+
+@pytest.mark.parametrize(("n_conversions", "expected"), [(200, 0.1), (2, 0.3)])
+def test_updates_learn_the_rate_that_a_small_first_call_cannot_tell(
+    n_conversions, expected
+):
+    model = MultiTaskCTRCVRClassifier(random_state=0).partial_fit(*rows_with(100, 0, 0))
+    assert weight_of(model) == 0.1
+    for seed in (1, 2, 3):
+        model.partial_fit(*rows_with(2_000, n_conversions, seed))
+    assert weight_of(model) == expected
+
+
+def test_a_file_keeps_it(tmp_path):
     model, X, Y = fitted(10)
     model.save(tmp_path / "model")
     loaded = MultiTaskCTRCVRClassifier.load(tmp_path / "model")
     assert weight_of(loaded) == weight_of(model)
-    Y[:] = 1
-    model.partial_fit(X, Y)
-    assert weight_of(model) == weight_of(loaded)
+    for each in (model, loaded):
+        each.partial_fit(X, Y)
+    assert 0.1 < weight_of(loaded) == weight_of(model) < 0.3
+
+
+def test_a_failed_update_keeps_it(monkeypatch):
+    model = MultiTaskCTRCVRClassifier(random_state=0).partial_fit(*rows_with(100, 0, 0))
+
+    def fail(*args, **kwargs):
+        raise RuntimeError("after the steps")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("sk_pwiser._training._net.check_end", fail)
+        with pytest.raises(RuntimeError, match="after the steps"):
+            model.partial_fit(*rows_with(2_000, 2, 1))
+    assert weight_of(model) == 0.1
+    assert model.net_.criterion_.n_rows == 100
