@@ -19,7 +19,7 @@ WARM_UP_STEPS, WARM_UP_SHARE = 50, 0.1
 SMALLEST_GAIN, PATIENCE_STEPS = 1e-3, 75
 # ... or if it has lasted for both of these numbers: the decay then gains most of what
 # is left.
-MOST_STEPS, MOST_EPOCHS = 500, 9
+MOST_STEPS, MOST_EPOCHS = 500, 16
 # The decay takes this share of the steps before it, at least this number.
 DECAY_RATIO, LEAST_DECAY_STEPS = 0.5, 40
 
@@ -147,6 +147,9 @@ class WarmupStableDecay(_Schedule):
             self.best, self.best_step = value, self.n_steps
         n_left = net.max_epochs - self.n_epochs
         patience = min(PATIENCE_STEPS, stopping.patience * self.epoch_steps)
+        # A gain that is too small in one epoch may be large enough over two.
+        if stopping.best_epoch_ == net.history[-1, "epoch"]:
+            patience = max(patience, 2 * self.epoch_steps)
         is_stuck = self.n_steps - self.best_step >= patience
         is_long = self.n_steps >= MOST_STEPS and self.n_epochs >= MOST_EPOCHS
         is_late = n_left <= max(1, DECAY_RATIO * self.n_epochs)

@@ -6,7 +6,7 @@ weight of all rows can be a hundred times the weight of a conversion.
 """
 
 import numpy as np
-from scipy.optimize import brentq, minimize, minimize_scalar
+from scipy.optimize import brentq, minimize
 from scipy.special import expit, logit
 from sklearn.isotonic import IsotonicRegression
 
@@ -113,41 +113,3 @@ METHODS = {
     "isotonic": IsotonicCurve,
     "sigmoid": SigmoidCurve,
 }
-
-# Bounds of the logarithm of the variance of the shifts of groups.
-LOG_VARIANCES = -12.0, 4.0
-NEWTON_STEPS = 50
-
-
-def fit_shifts(logits, y, weight, group, n_groups):
-    """Return one shift in log-odds per group, shrunk to 0 by empirical Bayes.
-
-    The variance maximises Laplace's approximation of the marginal likelihood.
-    """
-    weight = weight / weight[y == (y.mean() < 0.5)].mean()
-
-    def most_likely(variance):
-        shifts = np.zeros(n_groups)
-        for _ in range(NEWTON_STEPS):
-            p = expit(logits + shifts[group])
-            slope = np.bincount(group, weight * (y - p), n_groups) - shifts / variance
-            information = np.bincount(group, weight * p * (1 - p), n_groups)
-            # Newton's method, with steps limited to where the quadratic model holds.
-            step = np.clip(slope / (information + 1 / variance), -1, 1)
-            shifts += step
-            if np.abs(step).max() < 1e-9:
-                break
-        return shifts, information
-
-    def negative_evidence(log_variance):
-        variance = np.exp(log_variance)
-        shifts, information = most_likely(variance)
-        z = logits + shifts[group]
-        losses = weight @ (np.logaddexp(0, z) - y * z)
-        # Minus twice the log prior, and the logarithm of the determinant in Laplace's
-        # formula.
-        prior = shifts**2 / variance + np.log1p(variance * information)
-        return losses + prior.sum() / 2
-
-    found = minimize_scalar(negative_evidence, bounds=LOG_VARIANCES, method="bounded")
-    return most_likely(np.exp(found.x))[0]

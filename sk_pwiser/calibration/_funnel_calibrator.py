@@ -44,8 +44,6 @@ from sk_pwiser._responses import (
 from sk_pwiser._table._frames import (
     check_same_kind,
     collected,
-    column_of,
-    is_missing,
     refuse_parts,
     selectable,
 )
@@ -60,7 +58,8 @@ from sk_pwiser._utils import (
     read_task_parents,
     warn_user,
 )
-from sk_pwiser.calibration._curves import METHODS, fit_shifts
+from sk_pwiser.calibration._curves import METHODS
+from sk_pwiser.calibration._group_shifts import fit_shifts, read_groups
 from sk_pwiser.model_selection import FunnelStratifiedKFold
 
 LIMITS = np.finfo(np.float32)
@@ -283,7 +282,7 @@ class FunnelCalibrator(
         of_fits, of_splits = self._route(sample_weight, fit_params)
         labels, classes, columns = self._read_labels(y)
         check_rows(X, len(labels), y=y, sample_weight=sample_weight)
-        groups = _read_groups(X, self.by)
+        groups = read_groups(X, self.by)
         # Before any training, so that an unsuitable column costs no time.
         index = self._index_groups(groups)
         given = np.ones(labels.shape)
@@ -317,7 +316,7 @@ class FunnelCalibrator(
         if groups is not None:
             group = np.array([index[value] for value in groups])
             labels, weight = _complete_groups(*read, parents, group)
-            shifts = _fit_shifts(logits, labels, weight, curves, group, index)
+            shifts = fit_shifts(logits, labels, weight, curves, group, index)
         # All attributes are set at the end: an error leaves an earlier fit as it was.
         self.estimator_, self.calibrators_ = estimator, curves
         self.shifts_, self.by_ = shifts, self.by
@@ -482,7 +481,7 @@ class FunnelCalibrator(
 
     def _known_groups(self, X):
         """Return the groups of new rows; they must be of the kind that `fit` saw."""
-        groups = _read_groups(X, self.by_)
+        groups = read_groups(X, self.by_)
         check_same_kind(f"by={self.by_!r}", set(groups or ()), self.shifts_)
         return groups
 
@@ -663,29 +662,6 @@ def _positive_logits(estimator, X, n_tasks):
         return found.reshape(len(found), -1)
     p = positive_probabilities(estimator, X, n_tasks)
     return logit(np.clip(p, LIMITS.tiny, 1 - LIMITS.epsneg))
-
-
-def _read_groups(X, by):
-    """Return the value of the column `by` in each row, None where it is missing."""
-    if by is None:
-        return None
-    values = np.asarray(column_of(X, "by", by), dtype=object)
-    return [None if is_missing(value) else value for value in values]
-
-
-def _fit_shifts(logits, labels, weight, curves, group, index):
-    """Return the shifts of the tasks by value; rows without a value have none."""
-    is_known = group != index.get(None, -1)
-    shifts = np.zeros((len(index), len(curves)))
-    for k, curve in enumerate(curves):
-        rows = (weight[:, k] > 0) & is_known
-        if curve is None or len(np.unique(labels[rows, k])) < 2:
-            continue
-        calibrated = curve.transform(logits[rows, k])
-        shifts[:, k] = fit_shifts(
-            calibrated, labels[rows, k], weight[rows, k], group[rows], len(index)
-        )
-    return {value: shifts[i] for value, i in index.items() if value is not None}
 
 
 def _complete(labels, weight, parents):

@@ -19,7 +19,7 @@ from sk_pwiser._table._categories import LARGE
 from sk_pwiser._table._frames import is_missing
 from sk_pwiser._times import read_time
 from sk_pwiser.history._key_log import decay, decayed_sums
-from sk_pwiser.history._point_in_time import shrinkage
+from sk_pwiser.history._point_in_time import rate_prior
 from sk_pwiser.history._time_tree import EMPTY, Block, newest, seen
 
 
@@ -184,7 +184,7 @@ class OneRow:
 
     def prior(self, known, positive):
         """Return what shrinks the log-odds of keys, as numbers of Python."""
-        return tuple(map(float, shrinkage(known, positive, self.plan.smoothing)))
+        return tuple(map(float, rate_prior(known, positive, self.plan.smoothing)))
 
     def key_field(self, row, name):
         """Return a field; raise if it, or keys of the state, are rounded integers."""

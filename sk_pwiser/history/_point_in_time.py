@@ -98,7 +98,7 @@ class Past:
         seen = self._seen_labels(view, time)
         _, known, positive = next(self._counts(view, seen, time))
         return [
-            shrinkage(n, k, self.plan.smoothing)
+            rate_prior(n, k, self.plan.smoothing)
             for n, k in zip(known, positive, strict=True)
         ]
 
@@ -272,7 +272,7 @@ def _cumulate(is_counted):
     return np.insert(is_counted.cumsum(axis=0, dtype=np.int64), 0, 0, axis=0)
 
 
-def shrinkage(known, positive, smoothing):
+def rate_prior(known, positive, smoothing):
     """Return the events and the other rows that are added to rates, and the log-odds.
 
     The rarer of the two are `smoothing`. The rate is 1/2 before any label.

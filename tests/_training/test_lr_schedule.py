@@ -11,7 +11,13 @@ from sklearn.model_selection import GridSearchCV
 from skorch.callbacks import Callback, LRScheduler
 from torch.optim.lr_scheduler import StepLR
 
-from sk_pwiser._training._schedule import WARM_UP_SHARE, WARM_UP_STEPS
+from sk_pwiser._training._net import MultiTaskNet
+from sk_pwiser._training._schedule import (
+    MOST_EPOCHS,
+    PATIENCE_STEPS,
+    WARM_UP_SHARE,
+    WARM_UP_STEPS,
+)
 
 STEPS = N // 100  # per epoch
 LR = 0.01
@@ -102,6 +108,30 @@ def test_the_reason_of_the_end_names_the_decay():
     assert n_held < model.n_iter_ < 40
     message = f"held until epoch {n_held}, has decayed to 0; the weights are those of"
     assert message in model.stop_reason_
+
+
+@pytest.mark.parametrize(
+    ("losses", "n_held"),
+    [
+        ([1.0, 0.99, 0.9895, 0.98, 0.981], 5),  # a small gain, then one over two epochs
+        ([1.0, 0.99, 0.9895, 0.9891], 4),  # two small gains
+        ([1.0, 0.99, 0.9901], 3),  # no gain
+        (0.9 ** np.arange(30), MOST_EPOCHS),
+    ],
+)
+def test_the_rate_is_held_until_no_gain_or_two_small_ones(monkeypatch, losses, n_held):
+    record = MultiTaskNet._record_loss
+
+    def record_given(net, prefix, loss):
+        if prefix == "valid":
+            loss = losses[min(len(net.history), len(losses)) - 1]
+        record(net, prefix, loss)
+
+    monkeypatch.setattr(MultiTaskNet, "_record_loss", record_given)
+    # An epoch is longer than the patience in steps.
+    model = scheduled(**{**HELD, "batch_size": 3}).fit(X, Y)
+    assert 0.9 * N / 3 > PATIENCE_STEPS
+    assert f"held until epoch {n_held}," in model.stop_reason_
 
 
 def test_two_epochs_suffice_for_a_decay():

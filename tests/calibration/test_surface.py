@@ -17,7 +17,7 @@ from suites import fast_for
 
 from sk_pwiser import MultiTaskCTRCVRClassifier, TaskView
 from sk_pwiser.calibration import FunnelCalibrator
-from sk_pwiser.calibration._curves import fit_shifts
+from sk_pwiser.calibration._group_shifts import shifts_by_group
 from sk_pwiser.datasets import make_ctr_cvr
 from sk_pwiser.export import Scorer, to_onnx
 from sk_pwiser.inspection import task_importances
@@ -159,11 +159,11 @@ def test_markets_with_few_events_keep_the_common_curve():
     logits = rng.normal(logit(0.001), 0.5, n)
     y = (rng.random(n) < expit(logits)).astype(float)
     group = rng.integers(0, n_markets, n)
-    shifts = fit_shifts(logits, y, np.ones(n), group, n_markets)
+    shifts = shifts_by_group(logits, y, np.ones(n), group, n_markets)
     assert np.abs(shifts).max() < 0.15
     # One of them converts ten times as often.
     y[group == 7] = rng.random((group == 7).sum()) < expit(logits[group == 7] + 2.3)
-    shifts = fit_shifts(logits, y, np.ones(n), group, n_markets)
+    shifts = shifts_by_group(logits, y, np.ones(n), group, n_markets)
     assert shifts[7] == pytest.approx(2.3, abs=0.5)
     assert np.abs(np.delete(shifts, 7)).mean() < 0.35
 
