@@ -39,6 +39,7 @@ from sk_pwiser._table._encoder import (
     warn_about_new_values,
 )
 from sk_pwiser._table._numbers import FEW_VALUES
+from sk_pwiser._table._target_statistics import find_target_columns
 from sk_pwiser._table._weights_and_groups import RowSummary, row_weights
 from sk_pwiser._times import row_times
 from sk_pwiser._training._batches import Impressions, TrainingRows
@@ -365,10 +366,14 @@ class Encoding:
         if counts:
             statistics.keep_seed(self.learnt.known, self.plan.block_seed)
         self._run(counts)
-        tables = None
+        tables, seed = None, self.plan.block_seed
+        if counts:
+            seed = statistics.block_seed
+        while self.order is not None and blocks.retry(
+            self._find_order(names), seed, counts
+        ):
+            self._run(counts)
         if self.counts is not None:
-            while blocks.retry(self._find_order(names), statistics.block_seed):
-                self._run(counts)
             tables = statistics.fit(self.counts, self.learnt.known)
         if self.new_values is not None:
             schema = replace(schema, category_dropout=self.new_values.dropouts())
@@ -376,24 +381,27 @@ class Encoding:
 
     def _find_order(self, names: Sequence[str]) -> Any:
         """Return what the rows are sorted by if their blocks mislead, or None."""
-        have_order = self.learnt.blocks.have_order
-        return self.order.find(names, self.counts) if have_order else None
+        return self.order.find(names) if self.learnt.blocks.have_order else None
 
     def _run(self, counts: bool) -> None:
         """Encode and store all rows; every pass draws the same validation rows."""
         learnt, summary, plan = self.learnt, self.source.summary, self.plan
         schema, blocks = learnt.schema, learnt.blocks
-        self.counts = None  # that of an earlier pass may be large
+        self.counts = self.order = None  # those of an earlier pass may be large
         self.store = TableStore()
         if isinstance(self.source, FileRows):
             self.store = FileStore(self.source)
         statistics, n_tasks = schema.statistics, len(schema.targets.task_names)
         if counts:
             self.counts = BlockCounts(statistics, blocks.n_blocks, n_tasks)
-            self.order = RowOrder(statistics, schema.encoder, blocks.n_blocks, n_tasks)
         # The first fit decides: an update has too few rows to foresee later values.
+        foresees = False
         if not (schema.category_dropout or plan.origin.is_update):
             self.new_values = NewValues(schema.encoder)
+            is_auto = plan.settings.encoding_params["category_dropout"] == "auto"
+            foresees = is_auto and blocks.have_order
+        if counts or foresees:
+            self.order = self._make_order(n_tasks, counts)
         if self.holds_out:
             learnt.hold_out.start()
         whole = learnt.whole
@@ -403,11 +411,13 @@ class Encoding:
             is_valid, block = np.zeros(len(rows), dtype=bool), None
             if self.holds_out:
                 is_valid = learnt.hold_out.draw(rows, times)
-            if counts:
+            if self.order is not None:
                 block = blocks.assign(len(rows), times, rows.groups)
             if self.new_values is not None:
                 rank = self.new_values.n_rows + np.arange(len(rows))
                 self.new_values.add(codes, blocks.are_late(rank, times, block))
+            if foresees and not counts:
+                self.order.add(codes, block)
             if statistics is not None:
                 y, of_tasks = task_labels(plan.settings, rows.targets, weights)
                 labels = y, of_tasks, schema.elements(encoded.bags)
@@ -415,10 +425,26 @@ class Encoding:
                     self.labelled = codes.copy(), *labels
                 elif not blocks.n_tried:
                     statistics.check_rows(codes, *labels)
-                if block is not None:
+                if counts:
                     self._count(codes, labels, is_valid, block)
             of_rows = rows.targets.values, weights, rows.groups
+            block = block if counts else None
             self.store.add(encoded.labelled(*of_rows), is_valid, block)
+
+    def _make_order(self, n_tasks: int, counts: bool) -> RowOrder:
+        """Return what judges the order by columns of many values or with statistics.
+
+        Others, such as the number of the week, may well be sorted in the order of time.
+        """
+        encoder, statistics = self.learnt.schema.encoder, self.learnt.schema.statistics
+        least = self.plan.settings.encoding_params["target_encoding_min_values"]
+        columns, lists = set(find_target_columns(True, encoder.columns_, least)), []
+        if counts:
+            columns.update(statistics.columns)
+            sizes = statistics.cardinalities
+            lists = [(index, sizes[table]) for index, table in statistics.lists]
+        n_blocks = self.learnt.blocks.n_blocks
+        return RowOrder(sorted(columns), encoder, n_blocks, n_tasks, lists)
 
     def _parts(self) -> Iterator[tuple[Rows, Impressions, np.ndarray | None]]:
         encoder = self.learnt.schema.encoder
@@ -438,6 +464,8 @@ class Encoding:
         (y, weights, lists), blocks = labels, self.learnt.blocks
         if blocks.have_order:
             used = np.flatnonzero(~is_valid)
-            self.order.add(codes[used], y[used], weights[used], block[used])
+            firsts = [lists[index].first[used] for index in self.order.list_runs]
+            self.order.add(codes[used], block[used], firsts)
+            self.order.add_labels(y[used], weights[used], block[used])
         block[is_valid] = blocks.n_blocks
         self.counts.add(codes, y, weights, block, lists)

@@ -15,9 +15,9 @@ from sk_pwiser._utils import warn_user
 # 0.05.
 MIN_SHARE, MAX_CHANCE = 0.15, 1e-6
 # The rows of a value are in one piece if a column has fewer runs of equal values per
-# value than this, and if this share of the other rows of a row's value are in its
-# block. In the order of time, users may well be in few blocks, but there are rows of
-# others between theirs.
+# value than this, and if about this share of the other rows of a row's value are in its
+# block: fewer than 1 / MIN_OWN blocks per value. In the order of time, users may be
+# in few blocks, but there are rows of others between theirs.
 MAX_RUNS, MIN_OWN = 1.5, 0.5
 # Rows count as sorted by a column if its rows are in one piece per value, and if the
 # next piece has a larger value this often, or a smaller one. Otherwise they may be in
@@ -67,30 +67,79 @@ def rows_before_groups(rank, groups):
     return before[number]
 
 
+class Runs:
+    """Counts the runs of equal values of a category column, in rows in parts."""
+
+    def __init__(self, n_codes):
+        self.is_present = np.zeros(n_codes, dtype=bool)
+        # The code and the block of the last row so far.
+        self.last = np.empty((2, 0), dtype=np.int64)
+        # Changes of the code, those to a larger one, and those of code or block.
+        self.n_rows = self.n_steps = self.n_up = self.n_pieces = 0
+
+    def add(self, codes, block):
+        """Add the next rows. Codes are in the order of values; rare ones come last."""
+        if self.n_steps >= MAX_RUNS * len(self.is_present):
+            return
+        known = (codes >= FIRST_VALUE) & (codes < len(self.is_present))
+        rows = np.stack([codes[known].astype(np.int64), block[known]])
+        rows = np.hstack([self.last, rows])
+        steps, moves = np.diff(rows)
+        is_step = steps != 0
+        self.n_steps += np.count_nonzero(is_step)
+        self.n_up += np.count_nonzero(steps > 0)
+        self.n_pieces += np.count_nonzero(is_step | (moves != 0))
+        self.is_present[rows[0, :1]] = True
+        self.is_present[rows[0, 1:][is_step]] = True
+        self.n_rows += len(rows[0]) - self.last.shape[1]
+        self.last = rows[:, -1:]
+
+    @property
+    def are_pieces(self):
+        """Whether there is one run per value, mostly within a block."""
+        n_values = np.count_nonzero(self.is_present)
+        return (
+            0 < self.n_steps < MAX_RUNS * n_values
+            and self.n_pieces < n_values / MIN_OWN < self.n_rows
+        )
+
+    @property
+    def are_sorted(self):
+        return max(self.n_up, self.n_steps - self.n_up) >= MIN_STEPS * self.n_steps
+
+
 class RowOrder:
     """Finds out, from rows in parts, whether they are sorted by labels or by a column.
 
     Blocks of consecutive rows are then useless: their labels differ from those of all
-    other rows, or all rows of a value are in one block.
+    other rows, or all rows of a value are in one block. The last rows have new values
+    whatever later rows will have.
     """
 
-    def __init__(self, statistics, encoder, n_blocks, n_tasks):
+    def __init__(self, columns, encoder, n_blocks, n_tasks, lists=()):
         categories = [c for c in encoder.columns_ if isinstance(c, CategoryColumn)]
-        # Pairs of a table and its column. Dates are sorted in the order of time.
-        self.columns = [
-            (table, column)
-            for table, column in enumerate(statistics.columns)
-            if getattr(categories[column], "content_", None) != "dates"
-        ]
-        self.names, self.sizes = encoder.category_names_, encoder.cardinalities_
+        # Dates are sorted in the order of time.
+        self.runs = {
+            index: (categories[index].name, Runs(encoder.cardinalities_[index]))
+            for index in columns
+            if getattr(categories[index], "content_", None) != "dates"
+        }
+        # Of lists, by their first elements: pairs of a column and its number of codes.
+        self.list_runs = {
+            index: (encoder.lists_[index].name, Runs(n)) for index, n in lists
+        }
         self.n_known = np.zeros((n_blocks, n_tasks))
         self.n_ones = np.zeros((n_blocks, n_tasks))
-        # By column: the last value so far, the number of changes, that of larger ones.
-        self.last = {c: np.empty(0, np.int64) for _, c in self.columns}
-        self.n_steps, self.n_up = (dict.fromkeys(self.last, 0) for _ in range(2))
 
-    def add(self, codes, y, weight, block):
-        """Add the next rows, without validation rows."""
+    def add(self, codes, block, lists=()):
+        """Add the next rows, without validation rows; `lists` has first elements."""
+        for column, (_, runs) in self.runs.items():
+            runs.add(codes[:, column], block)
+        for own, (_, runs) in zip(lists, self.list_runs.values(), strict=True):
+            runs.add(own, block)
+
+    def add_labels(self, y, weight, block):
+        """Add the labels of these rows."""
         for task in range(y.shape[1]):
             known = np.flatnonzero(weight[:, task] > 0)
             added = np.bincount(block[known], minlength=len(self.n_known))
@@ -98,34 +147,17 @@ class RowOrder:
             self.n_ones[:, task] += np.bincount(
                 block[known], y[known, task], minlength=len(self.n_known)
             )
-        for _, column in self.columns:
-            # Codes are in the order of values, and those of rare ones come last.
-            own = codes[:, column]
-            own = own[(own >= FIRST_VALUE) & (own < self.sizes[column])]
-            own = np.append(self.last[column], own.astype(np.int64))
-            steps = np.diff(own)
-            self.n_steps[column] += np.count_nonzero(steps)
-            self.n_up[column] += np.count_nonzero(steps > 0)
-            self.last[column] = own[-1:]
 
-    def find(self, task_names, counts):
-        """Return the `Order` of the rows, or None, by their `BlockCounts`."""
+    def find(self, task_names):
+        """Return the `Order` of the rows, or None."""
         shares = list(map(explained_share, self.n_known.T, self.n_ones.T))
         if max(shares) > MIN_SHARE:
             return Order(task_names[np.argmax(shares)], is_column=False)
-        orders = []
-        for table, column in self.columns:
-            n_steps, n_up = self.n_steps[column], self.n_up[column]
-            if not 0 < n_steps < MAX_RUNS * self.sizes[column]:
-                continue
-            n_rows = counts.tables[table].rows_by_block()
-            own = n_rows[:, FIRST_VALUE : self.sizes[column]]
-            total = own.sum(axis=0)
-            others = (own * (own - 1.0)).sum(axis=0) / np.maximum(total - 1, 1)
-            is_in_pieces = n_steps < MAX_RUNS * np.count_nonzero(total)
-            if is_in_pieces and others.sum() > MIN_OWN * n_rows.sum():
-                is_sorted = max(n_up, n_steps - n_up) >= MIN_STEPS * n_steps
-                orders.append(Order(self.names[column], True, is_sorted))
+        orders = [
+            Order(name, True, runs.are_sorted)
+            for name, runs in (*self.runs.values(), *self.list_runs.values())
+            if runs.are_pieces
+        ]
         return max(orders, key=lambda order: order.is_sorted, default=None)
 
 
@@ -146,9 +178,18 @@ def explained_share(n, k):
     return (squares - df) / n.sum() / largest
 
 
-def warn_about_order(order, has_groups):
+def warn_about_order(order, has_groups, has_statistics):
     name = order.name
-    if order.is_sorted:
+    if not has_statistics:
+        if order.is_sorted:
+            warn_user(
+                f"The rows are sorted by column {name!r}, so that the last rows do not "
+                "tell how often later rows have new values: random rows do instead. If "
+                "the rows are in the order of time all the same, name a column of "
+                "times by encoding_params={'time_column': ...}, or set "
+                "'category_dropout'."
+            )
+    elif order.is_sorted:
         by, advice = f"the labels of {name!r}, or by what predicts them", ""
         if order.is_column:
             by = f"column {name!r}"
@@ -286,16 +327,17 @@ class Blocks:
             self.ranks[time] += len(rows)
         return block
 
-    def retry(self, order, seed):
+    def retry(self, order, seed, has_statistics=True):
         """Return whether to pass over the rows again, with other blocks; or warn.
 
-        `order` is that of `RowOrder.find`. If it misleads, random blocks are tried.
+        `order` is that of `RowOrder.find`. If it misleads the target statistics, or the
+        measure of new values if there are none, random blocks are tried.
         They do not help if the values of a column are parts of groups: then the rows
         keep the blocks of their order.
         """
         has_groups = self.sizes.largest > 0
         if not self.n_tried:
-            if has_groups:
+            if has_groups and has_statistics:
                 warn_about_group(self.sizes.largest, self.n_rows, self.n_blocks)
             self.found = order
         elif self.n_tried == 1 and order is not None:
@@ -309,5 +351,5 @@ class Blocks:
             self.start()
             return True
         if self.found is not None and not self.by_time:
-            warn_about_order(self.found, has_groups)
+            warn_about_order(self.found, has_groups, has_statistics)
         return False

@@ -254,6 +254,11 @@ class Elements:
     def repeat(self, of_rows):
         return of_rows if self.sizes is None else np.repeat(of_rows, self.sizes, axis=0)
 
+    @property
+    def first(self):
+        """The code of the first element of each row."""
+        return self.codes[self.sizes.cumsum() - self.sizes]
+
     def means(self, inputs):
         """Return the inputs of rows: of lists, the means over their elements."""
         if self.sizes is None:

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from numpy.testing import assert_array_equal
 
-from sk_pwiser._table._block_counts import BlockCounts
+from sk_pwiser import MultiTaskCTRCVRClassifier
 from sk_pwiser._table._blocks import Blocks, RowOrder, assign_blocks, explained_share
 from sk_pwiser._table._encoder import TableEncoder
 from sk_pwiser._table._target_statistics import TargetStatistics, make_target_statistics
@@ -32,12 +32,10 @@ def choose_blocks(statistics, encoder, tasks, codes, y, used, n_blocks=10, **of_
     while True:
         block, found = blocks.assign(n_rows, times, groups), None
         if blocks.have_order:
-            order = RowOrder(statistics, encoder, blocks.n_blocks, y.shape[1])
-            order.add(codes[used], y[used], np.ones_like(y)[used], block[used])
-            counts = BlockCounts(statistics, blocks.n_blocks, y.shape[1])
-            own = np.where(used, block, blocks.n_blocks)
-            counts.add(codes, y, np.ones_like(y), own)
-            found = order.find(tasks, counts)
+            order = RowOrder(statistics.columns, encoder, blocks.n_blocks, y.shape[1])
+            order.add(codes[used], block[used])
+            order.add_labels(y[used], np.ones_like(y)[used], block[used])
+            found = order.find(tasks)
         if not blocks.retry(found, statistics.block_seed):
             return block
 
@@ -132,12 +130,45 @@ def test_rows_sorted_by_another_column_have_random_blocks():
     order = np.argsort(DRAWN, kind="stable")
     encoder = TableEncoder(keeps_rare=True)
     codes, *_ = encoder.fit_transform(X.iloc[order], None)
-    statistics = TargetStatistics([0, 1], encoder.n_codes_)
-    found, counts = RowOrder(statistics, encoder, 10, 1), BlockCounts(statistics, 10, 1)
-    block, y = assign_blocks(N, 10), LABELS[order, :1] * 1.0
-    found.add(codes, y, np.ones_like(y), block)
-    counts.add(codes, y, np.ones_like(y), block)
-    assert found.find(["click"], counts) == ("advertiser", True, True)
+    found = RowOrder([0, 1], encoder, 10, 1)
+    found.add(codes, assign_blocks(N, 10))
+    assert found.find(["click"]) == ("advertiser", True, True)
+
+
+@pytest.mark.parametrize("n_weeks", [0, 40])
+def test_rows_sorted_by_a_column_without_statistics(n_weeks):
+    """Users of cities, whose own rows are not in one piece, or visits by week."""
+    city = np.sort(DRAWN) // 2
+    user = 100 * city + np.random.default_rng(0).integers(0, 100, N)
+    X = pd.DataFrame({"city": city, "user": user})
+    if n_weeks:
+        X["city"] = np.arange(N) * n_weeks // N
+    X = X.astype(str).apply(lambda column: column.str.zfill(5))
+    model = MultiTaskCTRCVRClassifier(max_epochs=1, random_state=0)
+    model.set_params(target_encoding=["user"])
+    if n_weeks:
+        model.fit(X, LABELS * 1)
+    else:
+        with pytest.warns(UserWarning, match="rows are sorted by column 'city'"):
+            model.fit(X, LABELS * 1)
+
+
+def test_rows_sorted_by_lists_have_random_blocks():
+    lists = np.empty(N, dtype=object)
+    lists[:] = [[f"i{value:03}", "all"] for value in np.sort(DRAWN)]
+    model = MultiTaskCTRCVRClassifier(max_epochs=1, random_state=0)
+    model.set_params(encoding_params={"list_target_encoding": ["items"]})
+    with pytest.warns(UserWarning, match="rows are sorted by column 'items'"):
+        model.fit(pd.DataFrame({"items": lists}), LABELS * 1)
+
+
+def test_rare_values_between_them_hide_no_order():
+    """Of 400 values, the 50 most frequent have a code."""
+    X = pd.DataFrame({"key": pd.Series(np.sort(DRAWN)).astype(str).str.zfill(3)})
+    model = MultiTaskCTRCVRClassifier(max_epochs=1, random_state=0)
+    model.set_params(encoding_params={"max_categories": 50}, target_encoding=["key"])
+    with pytest.warns(UserWarning, match="rows are sorted by column 'key'"):
+        model.fit(X, LABELS * 1)
 
 
 def by_label(labels, n_files=1):
@@ -334,11 +365,14 @@ def test_rows_in_parts_are_judged_as_a_whole():
     encoder = TableEncoder(keeps_rare=True)
     X = pd.DataFrame({"key": pd.Series(DRAWN[order]).astype("category")})
     codes, *_ = encoder.fit_transform(X, None)
-    statistics = TargetStatistics([0], encoder.n_codes_)
     block, y = assign_blocks(N, 10), LABELS[order].astype(float)
-    whole, parts = (RowOrder(statistics, encoder, 10, 2) for _ in range(2))
-    whole.add(codes, y, np.ones_like(y), block)
-    for rows in np.split(np.arange(N), [0, 1, 2, 300, 7_001, 19_999]):
-        parts.add(codes[rows], y[rows], np.ones_like(y[rows]), block[rows])
-    for name in ("n_known", "n_ones", "n_steps", "n_up"):
+    whole, parts = (RowOrder([0], encoder, 10, 2) for _ in range(2))
+    for found, ends in ((whole, []), (parts, [0, 1, 2, 300, 7_001, 19_999])):
+        for rows in np.split(np.arange(N), ends):
+            found.add(codes[rows], block[rows])
+            found.add_labels(y[rows], np.ones_like(y[rows]), block[rows])
+    for name in ("n_known", "n_ones"):
         assert_array_equal(getattr(whole, name), getattr(parts, name))
+    of_whole, of_parts = whole.runs[0][1], parts.runs[0][1]
+    for name in ("n_rows", "n_steps", "n_up", "n_pieces", "is_present"):
+        assert_array_equal(getattr(of_whole, name), getattr(of_parts, name))

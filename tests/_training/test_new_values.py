@@ -83,6 +83,28 @@ def test_ids_in_the_order_of_time_and_in_random_order():
     assert dropouts(by_time)["user"] == pytest.approx(0.4, abs=0.01)
 
 
+@pytest.mark.parametrize("is_file", [False, True])
+def test_rows_sorted_by_ids_do_not_tell_of_later_rows(tmp_path, is_file):
+    """Neither for this column nor for another one with values of its own."""
+    rng = np.random.default_rng(0)
+    user = np.sort(rng.integers(0, 200, N))
+    item = 10 * user + rng.integers(0, 10, N)
+    X = pd.DataFrame({"user": user, "item": item}).astype(str)
+    X = X.assign(user=X["user"].str.zfill(3))
+    _, Y = log()
+    data = X, Y
+    if is_file:
+        pytest.importorskip("pyarrow")
+        X.join(Y).to_parquet(tmp_path / "log.parquet", row_group_size=500)
+        data = (ParquetImpressions(tmp_path, list(X), list(Y)),)
+    params = {"max_epochs": 1, "target_encoding": False}
+    with pytest.warns(UserWarning, match="sorted by column 'user', so that the last"):
+        model = small(**params).fit(*data)
+    assert dropouts(model) == {"user": 0.05, "item": pytest.approx(0.05, abs=0.05)}
+    # A given number needs no other pass, and no warning.
+    small(**params, encoding_params={"category_dropout": 0.1}).fit(*data)
+
+
 @pytest.mark.parametrize("has_times", [False, True])
 def test_files_have_the_dropout_of_a_table(tmp_path, has_times):
     pytest.importorskip("pyarrow")
