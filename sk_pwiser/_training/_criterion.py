@@ -207,7 +207,9 @@ class MultiTaskCriterion(nn.Module):
         sample_weight: Tensor | None,
         groups: Tensor | None,
     ) -> Tensor:
-        losses: Tensor = self.loss(logits, y, sample_weight, groups)
+        # Copies: a loss may change them in place, and other terms read them as well.
+        weight = None if sample_weight is None else sample_weight.clone()
+        losses: Tensor = self.loss(logits, y.clone(), weight, groups)
         if not isinstance(losses, Tensor) or losses.shape != y.shape[1:]:
             is_tensor = isinstance(losses, Tensor)
             found = f"the shape {tuple(losses.shape)}" if is_tensor else repr(losses)

@@ -288,7 +288,9 @@ class PWiseR(MultiTaskLoss):
         groups: Tensor | None = None,
     ) -> Tensor:
         """Compute the base loss plus the weighted term, of shape `(n_tasks,)`."""
-        losses: Tensor = self.base(logits, y, sample_weight, groups)
+        # Copies: the base may change them in place, and the pairs are formed by them.
+        weight = None if sample_weight is None else sample_weight.clone()
+        losses: Tensor = self.base(logits, y.clone(), weight, groups)
         if self.pwiser_weight == 0 or not self.heads:
             return losses
         scores = logits if self.score == "logit" else logits.sigmoid()

@@ -236,11 +236,14 @@ class OutOfPlace(Linear):
 
 
 class InPlaceLoss(MultiTaskLoss):
-    is_in_place = True
+    is_in_place = takes_task_weights = True
+
+    def row_losses(self, logits, y):
+        return (logits.sigmoid() - y) ** 2
 
     def forward(self, logits, y, sample_weight=None, groups=None):
         y = y.mul_(0.9) if self.is_in_place else 0.9 * y
-        return ((logits.sigmoid() - y) ** 2).mean(dim=0)
+        return self.row_losses(logits, y).mean(dim=0)
 
 
 class OutOfPlaceLoss(InPlaceLoss):
@@ -252,6 +255,15 @@ class OutOfPlaceLoss(InPlaceLoss):
     [
         ({"network": InPlace}, {"network": OutOfPlace}),
         ({"loss": InPlaceLoss}, {"loss": OutOfPlaceLoss}),
+        # Pairs, and the terms of a network, are formed by the labels as well.
+        (
+            {"loss": "pwiser", "loss_params": {"base": InPlaceLoss}},
+            {"loss": "pwiser", "loss_params": {"base": OutOfPlaceLoss}},
+        ),
+        (
+            {"network": "escm2", "loss": InPlaceLoss},
+            {"network": "escm2", "loss": OutOfPlaceLoss},
+        ),
     ],
 )
 def test_arguments_may_be_changed_in_place(one, other):
