@@ -438,6 +438,8 @@ class RowLog:
 
     def changed(self) -> Tensor:
         """Return the present weights of the rows in the log."""
+        if not self.parts:  # no row of a step had a value of the table
+            return self.table[:0]
         return self.table.index_select(0, torch.cat([part[0] for part in self.parts]))
 
     @torch.no_grad()

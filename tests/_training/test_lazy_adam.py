@@ -111,6 +111,15 @@ def test_changed_weights_are_all_rows_that_differ(device):
     assert torch.equal(found.unique(dim=0), table.weight[differs].unique(dim=0))
 
 
+def test_an_update_may_change_no_row_of_a_table():
+    """Numbers alone leave the tables as they are."""
+    data = make_ctr_cvr(200, n_categorical=0, ctr=0.3, random_state=0)
+    model = MultiTaskCTRCVRClassifier(optimizer_params={"lazy_embeddings": True})
+    for _ in range(2):
+        model.partial_fit(data.data, data.target)
+    assert np.isfinite(model.predict_proba(data.data)).all()
+
+
 def fitted(data, lazy, **params):
     model = MultiTaskCTRCVRClassifier(
         loss="bce",
