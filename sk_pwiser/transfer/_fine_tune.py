@@ -10,8 +10,9 @@ import torch
 from sklearn.base import clone
 
 from sk_pwiser._fit import Plan, build, check, encode, train
-from sk_pwiser._table._encoder import grow_encoder
+from sk_pwiser._table._encoder import grow_encoder, learn_constant_columns
 from sk_pwiser._table._target_statistics import ExtendedStatistics
+from sk_pwiser._table._weights_and_groups import row_weights
 from sk_pwiser._training import (
     EncodedData,
     GivenRows,
@@ -177,6 +178,8 @@ def extend_schema(schema, rows, seen, extends):
     vectors = [np.arange(column.n_own) for column in encoder.lists_]
     if extends:
         encoder, origins, vectors = grow_encoder(encoder, rows.rows.X)
+        weights = row_weights(rows.summary.scaled)
+        encoder = learn_constant_columns(encoder, rows.rows.X, weights)
     if statistics is not None:
         if seen and not statistics.counts_rows:
             raise ValueError(

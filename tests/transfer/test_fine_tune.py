@@ -1,6 +1,9 @@
 """Training from the weights of another estimator."""
 
+import warnings
+
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from markets import SECOND, fit_source, rows
@@ -9,9 +12,12 @@ from pools import assert_same_weights, weights_of
 from refusals import X as OTHER
 from refusals import Y as OTHER_Y
 from refusals import small
+from scipy.sparse import csr_matrix
 from sklearn.exceptions import ConvergenceWarning, NotFittedError
+from sklearn.metrics import roc_auc_score
 from suites import fast_for
 
+from sk_pwiser import MultiTaskCTRCVRClassifier
 from sk_pwiser.networks import NETWORKS, MultiTaskNetwork, NetworkOutput
 from sk_pwiser.transfer import _regularizers, check_compatible, fine_tune
 from sk_pwiser.transfer._regularizers import REGULARIZERS, features_of
@@ -157,6 +163,31 @@ def test_a_few_epochs_on_a_market_without_events(max_epochs):
     again.partial_fit(X, none)
     with pytest.warns(ConvergenceWarning, match="Training diverged"):
         fine_tune(source, X, OTHER_Y, lr=3e4)
+
+
+@pytest.mark.parametrize("kind", ["numbers", "array column", "sparse"])
+def test_numbers_that_were_constant_in_the_source_are_learnt(kind):
+    rng = np.random.default_rng(0)
+    x, z = rng.normal(size=(2, 3_000))
+    z[:500] = 0.0
+    click = (rng.random(3_000) < 1 / (1 + np.exp(-2 * z))).astype(int)
+    labels = np.stack([click, click * (rng.random(3_000) < 0.4)], axis=1)
+    tables = {
+        "numbers": pd.DataFrame({"x": x, "z": z}),
+        "array column": pd.DataFrame({"v": list(np.stack([x, z], axis=1))}),
+        "sparse": csr_matrix(np.stack([x, z], axis=1)),
+    }
+    table = tables[kind]
+    start = MultiTaskCTRCVRClassifier(random_state=0)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The columns .* have the same value")
+        start.fit(table[:500], labels[:500])
+    model = fine_tune(start, table[500:], labels[500:])
+    p = model.predict_proba(table[500:])[:, 0]
+    assert roc_auc_score(click[500:], p) > 0.8
+    # Merging needs the encoder of the source.
+    kept = fine_tune(start, table[500:], labels[500:], extend=False)
+    check_compatible([start, kept])
 
 
 def test_statistics_include_new_rows_and_leave_out_seen_ones(source):
