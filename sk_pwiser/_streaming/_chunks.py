@@ -164,7 +164,8 @@ class GroupNumbers:
 
     def __init__(self):
         self.known = {}
-        self.n_groups = 0
+        self.n_groups = self.n_parts = 0
+        self.apart = None  # the first group found whose rows are not consecutive
 
     def of(self, frame):
         name = frame.columns[0]
@@ -173,6 +174,19 @@ class GroupNumbers:
             raise ValueError(
                 f"groups must not be missing; column {name!r} has no value in row "
                 f"{int(np.argmax(indices < 0))}."
+            )
+        # In one part, they may come in any order, as in a table.
+        self.n_parts += 1
+        starts = np.append(0, np.flatnonzero(np.diff(indices)) + 1)
+        if self.apart is None and len(starts) > len(values):
+            _, firsts = np.unique(indices[starts], return_index=True)
+            again = np.delete(starts, firsts)[0]
+            self.apart = f"{name}={values[indices[again]]!r}"
+        if self.apart is not None and self.n_parts > 1:
+            raise ValueError(
+                f"The rows of a group must be consecutive; those with {self.apart} are "
+                "not. Sort the files by this column, and make its values unique over "
+                "the files, or leave out groups."
             )
         new = count(self.n_groups)
         # Only the groups of this part are kept: those that come back get new numbers.

@@ -240,7 +240,8 @@ class ParquetImpressions:
         Column with the weights of the rows, or one column per task.
     groups : str, default=None
         Column with the groups of the rows, for losses and early stopping that compare
-        rows within groups. The rows of a group must be consecutive rows of one file.
+        rows within groups. The rows of a group must be consecutive rows of one file,
+        and no group of another file may have the same value.
         Rows are read in parts of 16,384 rows; a group at the border of two parts may
         count as two groups.
     filesystem : pyarrow.fs.FileSystem, default=None

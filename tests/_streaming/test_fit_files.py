@@ -174,6 +174,13 @@ def test_groups_are_held_out_as_a_whole(cut_sessions):
     assert not set(train.tolist()) & set(valid.tolist())
 
 
+def test_rows_of_a_group_must_be_consecutive(tmp_path):
+    """Otherwise, all users would come in the first part, and fall into one block."""
+    write(LOG.assign(user=np.arange(1_200) % 50), tmp_path)
+    with pytest.raises(ValueError, match="consecutive; those with user=0 are not"):
+        make().fit(read(tmp_path, groups="user"))
+
+
 def test_groups_are_in_the_same_blocks_as_in_memory(cut_sessions):
     dataset, groups = cut_sessions
     model = make(loss="jrc", max_epochs=1).fit(dataset)

@@ -113,8 +113,8 @@ def test_every_row_has_the_same_chance_to_be_in_the_sample():
 def test_groups_keep_their_numbers_over_the_border_of_parts():
     numbers = GroupNumbers()
     first = numbers.of(pd.DataFrame({"s": ["a", "a", "b"]}))
-    second = numbers.of(pd.DataFrame({"s": ["b", "c", "c", "b"]}))
+    second = numbers.of(pd.DataFrame({"s": ["b", "c", "c", "d"]}))
     assert_array_equal(first, [0, 0, 1])
-    assert_array_equal(second, [1, 2, 2, 1])
+    assert_array_equal(second, [1, 2, 2, 3])
     with pytest.raises(ValueError, match="'s' has no value in row 1"):
         numbers.of(pd.DataFrame({"s": ["b", None]}))
