@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from decimal import Decimal
 from itertools import chain
-from numbers import Integral, Real
+from numbers import Integral, Number, Real
 from typing import NamedTuple
 
 import numpy as np
@@ -119,6 +119,12 @@ def is_missing(value):
 
 SPANS = datetime.timedelta, np.timedelta64
 DATES = datetime.date, datetime.time, np.datetime64
+KINDS = {
+    "text": str,
+    "times": (datetime.datetime, np.datetime64),  # a datetime is a date as well
+    "dates": datetime.date,
+    "numbers": (Number, np.bool_),
+}
 # Prefixes of the names of dtypes.
 TIME_DTYPES = {
     "spans of time": ("timedelta", "duration"),
@@ -509,15 +515,26 @@ def probability_frame(positive, X, task_names):
 
 
 def check_same_kind(what, values, known):
-    """Raise if distinct `values` are text and those of `fit` are not, or vice versa."""
+    """Raise if distinct `values` are of another kind, such as text, than those of fit.
+
+    No value would be equal to a known one.
+    """
     found, expected = (
-        {isinstance(value, str): value for value in each if not is_missing(value)}
+        {_kind_of(value): value for value in each if not is_missing(value)}
         for each in (values, known)
     )
     if found and expected and found.keys().isdisjoint(expected):
-        ((is_text, value),) = found.items()
-        own, other = ("text", "not text")[:: 1 if is_text else -1]
+        own, value = next(iter(found.items()))
         raise ValueError(
             f"{what} has values that are {own}, such as {value!r}, but those of fit "
-            f"are {other}: convert the column."
+            f"are {' and '.join(expected)}: convert the column."
         )
+
+
+def _kind_of(value):
+    """Return the kind of a value, of which other kinds have no equal one."""
+    for kind, types in KINDS.items():
+        if isinstance(value, types):
+            is_rounded = isinstance(value, float) and abs(value) > 2**53
+            return "rounded numbers" if is_rounded else kind
+    return f"of type {type(value).__name__}"

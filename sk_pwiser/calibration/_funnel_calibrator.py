@@ -59,7 +59,11 @@ from sk_pwiser._utils import (
     warn_user,
 )
 from sk_pwiser.calibration._curves import METHODS
-from sk_pwiser.calibration._group_shifts import fit_shifts, read_groups
+from sk_pwiser.calibration._group_shifts import (
+    fit_shifts,
+    read_groups,
+    without_groups,
+)
 from sk_pwiser.model_selection import FunnelStratifiedKFold
 
 LIMITS = np.finfo(np.float32)
@@ -294,7 +298,8 @@ class FunnelCalibrator(
         weight = np.where(np.isnan(labels), 0.0, given)
         if self.cv is None:
             estimator = self.estimator
-            logits = _positive_logits(estimator, X, labels.shape[1])
+            of_estimator = without_groups(X, self.by, estimator)
+            logits = _positive_logits(estimator, of_estimator, labels.shape[1])
         else:
             splits = self._splits(X, y, labels, of_splits)
             estimator, logits = self._cross_fit(X, y, labels, weight, splits, of_fits)
@@ -517,6 +522,7 @@ class FunnelCalibrator(
         check_is_fitted(self)
         X = collected(X)
         groups = self._known_groups(X)
+        X = without_groups(X, self.by_, self.estimator_)
         logits = _positive_logits(self.estimator_, X, self.n_tasks_)
         return self._calibrate(logits, groups)
 

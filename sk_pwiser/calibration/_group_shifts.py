@@ -4,7 +4,7 @@ import numpy as np
 from scipy.optimize import minimize_scalar
 from scipy.special import expit
 
-from sk_pwiser._table._frames import column_of, is_missing
+from sk_pwiser._table._frames import as_table, column_of, is_missing
 
 # Bounds of the logarithm of the variance of the shifts of groups.
 LOG_VARIANCES = -12.0, 4.0
@@ -17,6 +17,15 @@ def read_groups(X, by):
         return None
     values = np.asarray(column_of(X, "by", by), dtype=object)
     return [None if is_missing(value) else value for value in values]
+
+
+def without_groups(X, by, estimator):
+    """Leave out the column `by` if the estimator was fitted without it."""
+    names = getattr(estimator, "feature_names_in_", None)
+    if by is None or names is None or by in names:
+        return X
+    X = as_table(X)
+    return X[[name for name in X.columns if name != by]]
 
 
 def fit_shifts(logits, labels, weight, curves, group, index):

@@ -1,5 +1,6 @@
 """A calibrated estimator is used, saved and served like the estimator itself."""
 
+import datetime
 from itertools import product
 from typing import ClassVar
 
@@ -373,3 +374,27 @@ def test_the_importance_of_a_column_that_only_the_calibrator_reads(rows):
     assert found.importances_mean[2, 0] > 0.01
     with pytest.raises(ValueError, match="by='market' cannot be exported: its estima"):
         Scorer(calibrated)
+
+
+@pytest.mark.parametrize(
+    ("first", "later", "kinds"),
+    [
+        (datetime.date, datetime.datetime, "times, .* those of fit are dates"),
+        (
+            lambda *day: 2**53 + day[2],
+            lambda *day: float(2**53 + 2 * day[2]),
+            "rounded",
+        ),
+    ],
+)
+def test_values_of_another_kind_are_refused(model, rows, first, later, kinds):
+    """None would be equal to one of fit, so that all rows would have no shift."""
+    X, Y = rows
+    day = 1 + np.arange(len(X)) % 3
+    known, other = (
+        X.assign(day=pd.Series([of(2025, 1, int(d)) for d in day], dtype=object))
+        for of in (first, later)
+    )
+    calibrated = FunnelCalibrator(model, method="sigmoid", by="day").fit(known, Y)
+    with pytest.raises(ValueError, match=f"by='day' has values that are {kinds}"):
+        calibrated.predict_proba(other)

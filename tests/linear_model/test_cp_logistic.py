@@ -102,7 +102,7 @@ def test_unseen_and_missing_levels_take_the_mean():
     assert_allclose(model.predict_proba(data.assign(market="US")), expected)
     assert_allclose(model.predict_proba(data.assign(market=None)), expected)
     with pytest.raises(
-        ValueError, match=r"'market' of group_modes .* not text, such as 3, but"
+        ValueError, match=r"'market' of group_modes .* numbers, such as 3, but .* text"
     ):
         model.predict_proba(data.assign(market=market))
 
