@@ -326,7 +326,8 @@ def _compare(network, run, n_rows):
     shifts = inputs.get("shifts")
     shifts = None if shifts is None else torch.from_numpy(shifts)
     expected = network.probabilities(torch.from_numpy(found), shifts).numpy()
-    if not np.allclose(run(inputs), expected, rtol=1e-5, atol=0, equal_nan=True):
+    # ONNX Runtime's sigmoid is less exact where a probability is below 1e-11.
+    if not np.allclose(run(inputs), expected, rtol=1e-5, atol=1e-13, equal_nan=True):
         raise ValueError(
             f"for {n_rows} rows, the ONNX graph computes other probabilities than "
             "PyTorch from the same logits."
