@@ -39,7 +39,7 @@ OUTPUT = "probabilities"
 OUTPUTS = [OUTPUT, "logits"]
 # Rows of the batch that is traced (1 would be exported as a size to broadcast), and of
 # those that the graph is checked with.
-EXAMPLE_SIZE, CHECKED_SIZES = 3, (1, 2, 4, 17, 100)
+EXAMPLE_SIZE, CHECKED_SIZES = 3, (1, 2, 4, 17, 100, 1_000)
 # The exporter of PyTorch sets global variables.
 EXPORT_LOCK = threading.Lock()
 
