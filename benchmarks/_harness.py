@@ -9,9 +9,11 @@ the same seeds, followed by its standard error.
 
 import argparse
 import ast
+import atexit
 import contextlib
 import ctypes
 import gc
+import importlib
 import json
 import multiprocessing
 import os
@@ -24,7 +26,7 @@ import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 from itertools import compress
 from pathlib import Path
 from typing import NamedTuple
@@ -45,11 +47,14 @@ RESULTS = Path(__file__).resolve().parents[1] / "docs" / "results"
 # ---------------------------------------------------------------- the command line
 
 
-def make_parser(description, rounds=None, *, seeds=None, device=True):
+def make_parser(
+    description, rounds=None, *, seeds=None, device=True, part=None, **choices
+):
     """Return a parser with the options that the benchmarks share.
 
     A benchmark of speed has rounds, and runs on CUDA, too, if `device` is true; one of
-    AUC has seeds.
+    AUC has seeds. `part` is the part of the rows that is held out by default. Each of
+    the `choices` is an option that takes some of these names, by default all.
     """
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -61,6 +66,10 @@ def make_parser(description, rounds=None, *, seeds=None, device=True):
         parser.add_argument("--rounds", type=int, default=rounds)
     if seeds:
         parser.add_argument("--seeds", type=int, default=seeds)
+    if part:
+        parser.add_argument("--part", choices=["test", "validation"], default=part)
+    for name, known in choices.items():
+        parser.add_argument(f"--{name}", nargs="+", choices=known, default=list(known))
     parser.add_argument("--threads", type=int, help="default: the number set in torch")
     parser.add_argument("--quick", action="store_true", help="a smoke run")
     parser.add_argument(
@@ -97,9 +106,14 @@ def literal_pairs(texts):
 
 
 def begin(name, parser, **quick):
-    """Return the arguments, as from `parse`, and the report of that name."""
+    """Return the arguments, as from `parse`, and the report of that name.
+
+    The report is saved at the end of the program.
+    """
     arguments = parse(parser, **quick)
-    return arguments, Report(name, arguments)
+    report = Report(name, arguments)
+    atexit.register(report.save)
+    return arguments, report
 
 
 def parse(parser, **quick):
@@ -135,12 +149,6 @@ def data_folder():
 
 def describe(arguments):
     """Return the device, its load and the versions of the packages."""
-    versions = {}
-    for package in PACKAGES:
-        try:
-            versions[package] = version(package)
-        except PackageNotFoundError:
-            versions[package] = "not installed"
     is_cuda = arguments.device == "cuda" or (
         arguments.device == "auto" and torch.cuda.is_available()
     )
@@ -151,7 +159,7 @@ def describe(arguments):
         "load": round(os.getloadavg()[0], 1),
         "python": platform.python_version(),
         "sk_pwiser": __version__,
-        **versions,
+        **{package: version(package) for package in PACKAGES},
     }
 
 
@@ -163,6 +171,14 @@ def cpu_name():
         return platform.processor() or platform.machine()
     found = re.search(r"model name\s*:\s*(.+)", text)
     return found.group(1) if found else platform.machine()
+
+
+def require(name, package, command='pip install ".[benchmark]"'):
+    """Import a module of an optional package, or raise with the command."""
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise ImportError(f"{package} is not installed: {command}") from error
 
 
 # ---------------------------------------------------------------- time
@@ -239,6 +255,19 @@ def in_fresh_process(function, *arguments, threads):
         1, mp_context=context, initializer=limit_threads, initargs=(threads,)
     ) as pool:
         return pool.submit(function, *arguments).result()
+
+
+def in_turns(function, cases, arguments):
+    """Call a function in new processes; return its results, {label: one per round}.
+
+    `cases` are its arguments by label. Every other round has them in reverse.
+    """
+    found = {label: [] for label in cases}
+    for turn in range(arguments.rounds):
+        for label in [*cases][:: 1 if turn % 2 else -1]:
+            run = in_fresh_process(function, *cases[label], threads=arguments.threads)
+            found[label].append(run)
+    return found
 
 
 class PeakMemory:
@@ -336,13 +365,6 @@ def figures_of(Y, p):
     return [*aucs(Y, p), cvr_auc, mean_log_loss(Y, p)]
 
 
-def evaluate(model, X, X_test, Y, Y_test):
-    """Fit a model; return `figures_of`, the epochs, the seconds of processor time."""
-    seconds, _ = processor_time(model.fit, X, Y)
-    figures = figures_of(Y_test, model.predict_proba(X_test).astype(float))
-    return [*figures, getattr(model, "n_iter_", np.nan), seconds]
-
-
 def spread(values, digits=4, sign=""):
     """Return the mean, followed by the standard deviation; "-" for NaN."""
     values = np.asarray(values, dtype=float)
@@ -352,12 +374,27 @@ def spread(values, digits=4, sign=""):
     return f"{values.mean():{sign}.{digits}f}{deviation}"
 
 
+def rates_of(Y, digits=1):
+    """Return the share of events of each task, as a text."""
+    return ", ".join(f"{task} {rate:.{digits}%}" for task, rate in Y.mean().items())
+
+
 def in_thousandths(differences):
     """Return a mean difference, followed by its standard error, in thousandths."""
     differences = 1000 * np.asarray(differences)
     n = len(differences)
     error = differences.std(ddof=1) / np.sqrt(n) if n > 1 else 0.0
     return f"{differences.mean():+.1f} ({error:.1f})"
+
+
+def with_changes(values, base):
+    """Return two cells per column: `spread`, and its change `in_thousandths`.
+
+    The rows of the values, and of those that they are compared with, are seeds.
+    """
+    changes = np.subtract(values, base)
+    pairs = zip(np.transpose(values), changes.T, strict=True)
+    return [cell for v, change in pairs for cell in (spread(v), in_thousandths(change))]
 
 
 def quartiles(ratios, digits=2):

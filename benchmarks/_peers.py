@@ -14,15 +14,16 @@
 
 import contextlib
 import copy
-import importlib
 import importlib.metadata
+import importlib.util
 import io
 import warnings
+from functools import partial
 from itertools import pairwise
 
 import numpy as np
 import torch
-from _harness import mean_log_loss
+from _harness import mean_log_loss, require
 from sklearn.base import BaseEstimator, ClassifierMixin, TransformerMixin, clone
 from sklearn.compose import make_column_transformer
 from sklearn.ensemble import HistGradientBoostingClassifier
@@ -197,14 +198,6 @@ def skorch_run(cardinalities, data, batch_size, device):
     return lambda: net.partial_fit(X, y) and None
 
 
-def require(name, package, command='pip install ".[benchmark]"'):
-    """Import a module of an optional package, or raise with the command."""
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        raise ImportError(f"{package} is not installed: {command}") from error
-
-
 def rechub(module):
     """Import a module of torch-rechub."""
     return require(f"torch_rechub.{module}", "torch-rechub")
@@ -212,10 +205,8 @@ def rechub(module):
 
 def rechub_version():
     """Return the version of torch-rechub, or None if it is not installed."""
-    try:
-        return importlib.metadata.version("torch-rechub")
-    except importlib.metadata.PackageNotFoundError:
-        return None
+    found = importlib.util.find_spec("torch_rechub")
+    return found and importlib.metadata.version("torch-rechub")
 
 
 @contextlib.contextmanager
@@ -481,6 +472,7 @@ def peer(name, seed=0):
 class Rechub:
     """A network of torch-rechub, trained by its own trainer with its own settings.
 
+    It is one MMoE for all tasks if `joint` is true, and one DCNv2 per task otherwise.
     Batches have 512 rows, embeddings a width of 16, hidden layers 128 and 64 units. The
     codes and standardised numbers come from the encoder of this package. The epoch with
     the lowest log loss on the held-out rows is kept. The seed is that of the initial
@@ -489,8 +481,8 @@ class Rechub:
 
     max_epochs, patience = 10, 2
 
-    def __init__(self, seed):
-        self.seed = seed
+    def __init__(self, seed, joint):
+        self.seed, self.joint = seed, joint
 
     def fit(self, X, Y):
         self.encoder_ = TableEncoder()
@@ -501,12 +493,13 @@ class Rechub:
         shape = self.encoder_.cardinalities_, {"numeric": self.encoder_.n_numeric_}
         with torch.random.fork_rng(), silence():
             torch.manual_seed(self.seed)
-            # One network for all tasks, or one network per task.
-            self.models_, self.n_iter_ = [], 0
-            for labels in self.label_columns():
-                trainer = self.trainer(rechub_features(*shape, EMBEDDING_DIM))
-                self._train(trainer, train, valid, labels)
+            self.models_, epochs = [], []
+            tasks = list(range(self.n_tasks_))
+            for labels in [tasks] if self.joint else tasks:
+                trainer = self._trainer(rechub_features(*shape, EMBEDDING_DIM))
+                epochs.append(self._train(trainer, train, valid, labels))
                 self.models_.append(trainer.model)
+        self.n_iter_ = np.mean(epochs)
         return self
 
     def _train(self, trainer, train, valid, labels):
@@ -523,36 +516,22 @@ class Rechub:
             elif epoch - best_epoch >= self.patience:
                 break
         trainer.model.load_state_dict(state)
-        self.n_iter_ += best_epoch / len(self.label_columns())
+        return best_epoch
 
     def predict_proba(self, X):
         y = np.zeros((len(X), self.n_tasks_), dtype=np.int64)
         rows = encoded_rows(self.encoder_.transform(X), y)
         return np.hstack([rechub_predict(model, rows) for model in self.models_])
 
-
-class RechubMMoE(Rechub):
-    """One MMoE for all tasks."""
-
-    def label_columns(self):
-        return [list(range(self.n_tasks_))]
-
-    def trainer(self, features):
+    def _trainer(self, features):
+        if not self.joint:
+            layers = rechub_layers([128, 64])
+            model = rechub("models.ranking").DCNv2(features, 3, layers)
+            return rechub("trainers").CTRTrainer(model)
         tasks, experts = ["classification"] * self.n_tasks_, {"dims": [128, 64]}
         towers = [{"dims": [32]}] * self.n_tasks_
-        mmoe = rechub("models.multi_task").MMOE
-        return rechub_trainer(mmoe(features, tasks, 4, experts, towers), self.n_tasks_)
-
-
-class RechubDCNv2(Rechub):
-    """One DCNv2 per task."""
-
-    def label_columns(self):
-        return list(range(self.n_tasks_))
-
-    def trainer(self, features):
-        model = rechub("models.ranking").DCNv2(features, 3, rechub_layers([128, 64]))
-        return rechub("trainers").CTRTrainer(model)
+        model = rechub("models.multi_task").MMOE(features, tasks, 4, experts, towers)
+        return rechub_trainer(model, self.n_tasks_)
 
 
 def encoded_rows(table, Y):
@@ -560,7 +539,10 @@ def encoded_rows(table, Y):
     return Impressions(*map(torch.from_numpy, table), torch.tensor(np.asarray(Y)))
 
 
-RECHUB = {"torch-rechub DCNv2": RechubDCNv2, "torch-rechub MMoE": RechubMMoE}
+RECHUB = {
+    "torch-rechub DCNv2": partial(Rechub, joint=False),
+    "torch-rechub MMoE": partial(Rechub, joint=True),
+}
 PEERS = (
     "logistic regression",
     *TREES,

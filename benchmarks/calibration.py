@@ -15,6 +15,7 @@ held out and measured on the other half.
 """
 
 import warnings
+from itertools import product
 
 import numpy as np
 import pandas as pd
@@ -38,15 +39,14 @@ FIGURES = {
 
 def figures_of(Y, p):
     """Return the figures of each task, {(task, figure): value}."""
-    pairs = {task: (Y[task].to_numpy(), q) for task, q in zip(Y, p.T, strict=True)}
     return {
-        (task, name): figure(y, q.astype(float))
-        for task, (y, q) in pairs.items()
+        (task, name): figure(Y[task].to_numpy(), q.astype(float))
+        for task, q in zip(Y, p.T, strict=True)
         for name, figure in FIGURES.items()
     }
 
 
-def run(train, test, late, seed, max_epochs):
+def run(train, test, late, seed, params):
     """Yield the name and the figures of each model of one seed.
 
     `late` marks the rows of the last days. The figures of the same days have names that
@@ -56,9 +56,7 @@ def run(train, test, late, seed, max_epochs):
     half, other = late & is_first, late & ~is_first
     X, Y = train.data[early], train.target[early]
     for loss in ("bce", "pwiser"):
-        model = MultiTaskCTRCVRClassifier(
-            loss=loss, max_epochs=max_epochs, random_state=seed
-        )
+        model = MultiTaskCTRCVRClassifier(loss=loss, random_state=seed, **params)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # on the number of epochs
             model.fit(X, Y)
@@ -75,48 +73,36 @@ def run(train, test, late, seed, max_epochs):
     yield "uncalibrated, same days", figures_of(train.target[other], p)
 
 
-def print_table(report, rows):
+def print_table(report, figures):
     """Print a table: one row per task and model, one column per figure."""
-    models = [n for n in dict.fromkeys(n for n, _ in rows) if "same days" not in n]
+    mean, deviation = figures.mean(), figures.std(ddof=0)
     report.table(FIGURES)
-    for task in dict.fromkeys(task for task, _ in rows[0][1]):
+    for task in mean.columns.levels[0]:
         report.text(task)
-        for model in models:
-            cells = []
-            for figure in FIGURES:
-                values = [f[task, figure] for name, f in rows if name == model]
-                cells.append(f"{np.mean(values):.4f} +- {np.std(values):.4f}")
-            report.row(model, cells)
+        for model in mean.index[~mean.index.str.endswith("same days")]:
+            pairs = zip(mean.loc[model, task], deviation.loc[model, task], strict=True)
+            report.row(model, [f"{m:.4f} +- {d:.4f}" for m, d in pairs])
 
 
-def differences(rows):
-    """Return lines with the calibrated models relative to cross-entropy and PWiseR."""
-    lines = []
-    mean = pd.DataFrame([f for _, f in rows], index=[n for n, _ in rows])
-    mean = mean.groupby(level=0).mean()
-    for method in METHODS:
-        one = mean.loc[f"pwiser, {method}"]
-        for task in dict.fromkeys(task for task, _ in mean.columns):
-            loss = one[task, "log loss"] / mean.loc["bce"][task, "log loss"] - 1
-            auc = one[task, "AUC"] - mean.loc["pwiser"][task, "AUC"]
-            lines.append(
-                f"{method}, {task}: log loss {loss:+.2%} relative to bce, AUC "
-                f"{auc:+.5f} relative to pwiser, ECE {one[task, 'ECE']:.4f}"
-            )
-    for name in mean.index[mean.index.str.endswith("same days")]:
-        eces = [
-            f"{task} {e:.4f}" for (task, f), e in mean.loc[name].items() if f == "ECE"
-        ]
-        lines.append(f"{name}: ECE {', '.join(eces)}")
-    return lines
+def differences(mean):
+    """Yield lines with the calibrated models relative to cross-entropy and PWiseR."""
+    tasks = mean.columns.levels[0]
+    for method, task in product(METHODS, tasks):
+        one = mean.loc[f"pwiser, {method}", task]
+        loss = one["log loss"] / mean.loc["bce"][task, "log loss"] - 1
+        auc = one["AUC"] - mean.loc["pwiser"][task, "AUC"]
+        yield (
+            f"{method}, {task}: log loss {loss:+.2%} relative to bce, AUC "
+            f"{auc:+.5f} relative to pwiser, ECE {one['ECE']:.4f}"
+        )
+    for name in sorted(mean.index[mean.index.str.endswith("same days")]):
+        eces = ", ".join(f"{task} {mean.loc[name][task, 'ECE']:.4f}" for task in tasks)
+        yield f"{name}: ECE {eces}"
 
 
 def main():
-    parser = make_parser(__doc__, seeds=3)
-    parser.add_argument("--days", type=int, nargs="+", default=[1, 2])
-    parser.add_argument("--max-epochs", type=int, default=50)
-    quick = {"seeds": 1, "max_epochs": 2, "days": [1]}
-    arguments, report = begin("calibration", parser, **quick)
+    arguments, report = begin("calibration", make_parser(__doc__, seeds=3), seeds=1)
+    params = {"max_epochs": 2} if arguments.quick else {}
     path = data_folder()
     report.text(
         "KuaiRand-Pure, trained on the days before the last ones of the training rows, "
@@ -129,11 +115,11 @@ def main():
             load_kuairand(path, second, subset=part) for part in ("train", "test")
         )
         days = days_of(train)
-        for n_days in arguments.days:
+        for n_days in (1,) if arguments.quick else (1, 2):
             late = days > days.max() - n_days
             rows = []
             for seed in range(arguments.seeds):
-                rows += run(train, test, late, seed, arguments.max_epochs)
+                rows += run(train, test, late, seed, params)
             sizes = [
                 f"{name} {mask.sum():,} rows (rates "
                 f"{', '.join(f'{r:.4f}' for r in train.target[mask].mean())})"
@@ -145,9 +131,12 @@ def main():
                 f"{second}, last {n_days} day(s) held out: {'; '.join(sizes)};",
                 f"tested on {len(test.data):,} rows (rates {rates})",
             )
-            print_table(report, rows)
-            report.text(*differences(rows))
-    report.save()
+            names, figures = zip(*rows, strict=True)
+            columns = pd.MultiIndex.from_tuples(figures[0])
+            figures = pd.DataFrame([[*f.values()] for f in figures], columns=columns)
+            figures = figures.groupby(np.array(names), sort=False)
+            print_table(report, figures)
+            report.text(*differences(figures.mean()))
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 
     python benchmarks/default_differences.py pwiser_weight
     python benchmarks/default_differences.py numeric_encoding --data flights --seeds 3
-    python benchmarks/default_differences.py early_stopping --rows 500 1000 2000
 
 The first setting of a comparison is the reference. Each other setting is fitted on the
 same rows with the same seeds. A line shows the mean difference in thousandths of AUC
@@ -26,6 +25,8 @@ from _harness import (
     literal,
     make_parser,
     mean_log_loss,
+    processor_time,
+    rates_of,
 )
 from _tables import load_tables
 
@@ -45,25 +46,20 @@ def values_of(name, *texts, label="{}"):
     }
 
 
-def pwiser(weight, **params):
-    return {"pwiser_weight": weight, **params}
-
-
 def cross(**params):
     return {"network_params": {"interaction": "cross", **params}, "loss": "bce"}
 
 
 BCE = {"bce": {"loss": "bce"}}
 ALONE = {"network": "single_task", "loss": "bce"}
-EPOCHS = {"early_stopping": False, "loss": "bce"}
 PAPER = {"surrogate": "squared_hinge", "score": "probability"}
 COMPARISONS = {
     "pwiser_weight": {
         **BCE,
-        "pwiser 0.1": pwiser(0.1),
-        "pwiser 0.3": pwiser(0.3),
-        "pwiser 1": pwiser(1.0),
-        "paper's form 0.3": pwiser(0.3, loss_params=PAPER),
+        "pwiser 0.1": {"pwiser_weight": 0.1},
+        "pwiser 0.3": {"pwiser_weight": 0.3},
+        "pwiser 1": {"pwiser_weight": 1.0},
+        "paper's form 0.3": {"pwiser_weight": 0.3, "loss_params": PAPER},
     },
     "network": values_of("network", "shared_bottom", "mmoe", "ple", "aitm", "stem"),
     "numeric_encoding": values_of(
@@ -85,17 +81,6 @@ COMPARISONS = {
         "adam": ALONE,
         "adamw": ALONE | {"optimizer": "adamw"},
         "adam, weight_decay=0": ALONE | {"weight_decay": 0.0},
-    },
-    "early_stopping": {
-        "auto": BCE["bce"],
-        "50 epochs": EPOCHS,
-        "10 epochs": EPOCHS | {"max_epochs": 10},
-        "stopping, a tenth": {"early_stopping": True, "loss": "bce"},
-        "stopping, a fifth": {
-            "early_stopping": True,
-            "validation_fraction": 0.2,
-            "loss": "bce",
-        },
     },
     "interaction": {
         "none": BCE["bce"],
@@ -128,6 +113,7 @@ COMPARISONS = {
     "average_decay": values_of("optimizer_params__average_decay", "0", "0.9", "0.99"),
     "target_encoding": values_of("target_encoding", "False", "auto"),
 }
+QUICK_ROWS = 2_000
 TIMED = ("interaction", "cross_layers", "batch_size", "lr_schedule")
 DATA = (
     *("engage", "long", "rare", "hillstrom", "oulad", "flights", "adult", "columns-40"),
@@ -138,71 +124,50 @@ DATA = (
 
 def figures(tables, params, seed):
     """Fit; return the AUC of each task with the log loss, and the time."""
-    started = time.process_time()
     model = MultiTaskCTRCVRClassifier(random_state=seed, **params)
-    model.fit(tables.X, tables.Y)
-    seconds = time.process_time() - started
+    seconds, _ = processor_time(model.fit, tables.X, tables.Y)
     p = model.predict_proba(tables.X_test)
     return [*aucs(tables.Y_test, p), mean_log_loss(tables.Y_test, p)], seconds
 
 
-def some_rows(tables, n, seed):
-    """Return tables with some of the training rows, in their order."""
-    if n is None or n >= len(tables.X):
-        return tables
-    rows = np.sort(np.random.default_rng(seed).permutation(len(tables.X))[:n])
-    return tables._replace(X=tables.X.iloc[rows], Y=tables.Y.iloc[rows])
-
-
-def run(report, name, arguments, path, n_rows):
+def run(report, name, arguments, path):
     """Print the differences on one data set."""
     settings = COMPARISONS[arguments.comparison]
     results, times = ({label: [] for label in settings} for _ in "12")
     started = time.perf_counter()
     for seed in range(arguments.seeds):
         tables = load_tables(name, path, arguments.part, seed=seed)
-        tables = some_rows(tables, n_rows, seed)
+        if arguments.quick:
+            X, Y = tables.X[:QUICK_ROWS], tables.Y[:QUICK_ROWS]
+            tables = tables._replace(X=X, Y=Y)
         for label, params in settings.items():
             row, duration = figures(tables, params, seed)
             results[label].append(row)
             times[label].append(duration)
     seconds = time.perf_counter() - started
-    rates = ", ".join(f"{task} {rate:.2%}" for task, rate in tables.Y.mean().items())
     size = f"{len(tables.X):,} rows, {len(tables.X_test):,} held out"
     part = "" if arguments.part == "validation" else f"; part: {arguments.part}"
-    report.text("", f"{name}: {size}; {rates}{part}")
+    report.text("", f"{name}: {size}; {rates_of(tables.Y, 2)}{part}")
     columns = [*tables.Y.columns, "log loss"]
-    notes = {label: [] for label in settings}
-    if arguments.comparison in TIMED:
-        columns.append("time")
-        base = np.array(next(iter(times.values())))
-        notes = {label: [f"{np.mean(times[label] / base):.1f}"] for label in settings}
-    report.table(columns)
-    results = {label: np.array(rows) for label, rows in results.items()}
-    reference, *others = settings
-    base = results[reference]
-    means = [f"{mean:.4f}" for mean in base.mean(axis=0)]
-    report.row(reference, [*means, *notes[reference]])
-    for label in others:
-        differences = map(in_thousandths, (results[label] - base).T)
-        report.row(label, [*differences, *notes[label]])
+    is_timed = arguments.comparison in TIMED
+    report.table([*columns, "time"] if is_timed else columns)
+    reference = next(iter(settings))
+    base, base_times = np.array(results[reference]), np.array(times[reference])
+    for label, rows in results.items():
+        if label == reference:
+            cells = [f"{mean:.4f}" for mean in base.mean(axis=0)]
+        else:
+            cells = [*map(in_thousandths, (np.array(rows) - base).T)]
+        if is_timed:
+            cells.append(f"{np.mean(times[label] / base_times):.1f}")
+        report.row(label, cells)
     report.text(f"{seconds / arguments.seeds / len(settings):.1f} s per fit")
 
 
 def main():
-    parser = make_parser(__doc__, seeds=5)
+    parser = make_parser(__doc__, seeds=5, part="validation", data=DATA)
     parser.add_argument("comparison", choices=COMPARISONS)
-    parser.add_argument("--data", nargs="+", choices=DATA, default=DATA)
-    parser.add_argument(
-        "--rows",
-        type=int,
-        nargs="+",
-        default=[None],
-        help="numbers of training rows, drawn at random per seed (default: all)",
-    )
-    parts = ["validation", "test"]
-    parser.add_argument("--part", choices=parts, default="validation")
-    quick = {"data": ["engage"], "rows": [2_000], "seeds": 2}
+    quick = {"data": ["engage"], "seeds": 2}
     arguments, report = begin("default_differences", parser, **quick)
     if arguments.seeds < 2:
         parser.error("--seeds must be at least 2, for a standard error")
@@ -213,11 +178,9 @@ def main():
     )
     for name in arguments.data:
         try:
-            for n_rows in arguments.rows:
-                run(report, name, arguments, path, n_rows)
+            run(report, name, arguments, path)
         except (FileNotFoundError, ImportError) as error:
             report.text("", f"{name} is left out: {error}")
-    report.save()
 
 
 if __name__ == "__main__":

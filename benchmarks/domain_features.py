@@ -4,7 +4,6 @@
     python benchmarks/domain_features.py --data tabs --seeds 3
     python benchmarks/domain_features.py --part validation
     python benchmarks/domain_features.py --methods column gates
-    python benchmarks/domain_features.py --quick               # a smoke run
 
 - "pooled": one fit on the rows of all markets, without the column that names them;
 - "column": the same with this column;
@@ -32,12 +31,18 @@ other settings are the defaults. With `--part validation` the test rows are the 
 third of the training rows of the tabs, and generated data has other seeds.
 """
 
-import time
 from functools import partial
 
 import numpy as np
 import pandas as pd
-from _harness import aucs, begin, data_folder, in_thousandths, make_parser, spread
+from _harness import (
+    aucs,
+    begin,
+    data_folder,
+    make_parser,
+    processor_time,
+    with_changes,
+)
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
 from sk_pwiser.datasets import load_kuairand, make_ctr_cvr
@@ -161,20 +166,15 @@ def within_markets(Y, p, market):
 
 def print_rows(report, found, by_rows):
     report.text("averaged over " + ("test rows" if by_rows else "markets"))
-    base = np.array([values[by_rows] for values, _ in found["column"]])
+    base = [values[by_rows] for values, _ in found["column"]]
     for name, figures in found.items():
-        values, cells = np.array([values[by_rows] for values, _ in figures]), []
-        for of_task, gains in zip(values.T, (values - base).T, strict=True):
-            cells += [spread(of_task), in_thousandths(gains)]
+        cells = with_changes([values[by_rows] for values, _ in figures], base)
         seconds = np.mean([seconds for _, seconds in figures])
         report.row(name, [*cells, f"{seconds:.1f}"])
 
 
 def main():
-    parser = make_parser(__doc__, seeds=5)
-    parser.add_argument("--data", nargs="+", choices=DATA, default=[*DATA])
-    parser.add_argument("--part", choices=["test", "validation"], default="test")
-    parser.add_argument("--methods", nargs="+", choices=METHODS, default=[*METHODS])
+    parser = make_parser(__doc__, seeds=5, part="test", data=DATA, methods=METHODS)
     arguments, report = begin("domain_features", parser, seeds=1)
     for data in arguments.data:
         found = {name: [] for name in dict.fromkeys(["column", *arguments.methods])}
@@ -182,9 +182,7 @@ def main():
             X, Y, X_test, Y_test = DATA[data](arguments.part, seed, arguments.quick)
             market = X_test["market"].to_numpy()
             for name, figures in found.items():
-                started = time.process_time()
-                p = METHODS[name](X, Y, X_test, seed)
-                seconds = time.process_time() - started
+                seconds, p = processor_time(METHODS[name], X, Y, X_test, seed)
                 figures.append((within_markets(Y_test.to_numpy(), p, market), seconds))
         report.text(
             "",
@@ -196,7 +194,6 @@ def main():
         report.table([*columns, "seconds"])
         for by_rows in (False, True) if data == "tabs" else (False,):
             print_rows(report, found, by_rows)
-    report.save()
 
 
 if __name__ == "__main__":

@@ -77,6 +77,8 @@ the day, this estimator stops early on the same rows as `X_val`.
 import tempfile
 import time
 import warnings
+from functools import partial
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -85,16 +87,17 @@ import polars as pl
 from _harness import (
     PeakMemory,
     Report,
+    aucs,
     data_folder,
     in_fresh_process,
     make_parser,
     parse,
     processor_time,
     quartiles,
+    rates_of,
     spread,
 )
 from _tables import insteval, movielens
-from sklearn.metrics import roc_auc_score
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
 from sk_pwiser.datasets import load_kuairand
@@ -251,41 +254,20 @@ def measure_store(n_rows):
     seconds, store.n_written = [], 0
     for i in range(20):
         new = X[:10].assign(item=[0] * 5 + [1, 2, 3, 4, 5], time=7 * DAY + 10 * (i + 1))
-        started = time.process_time()
-        stored.update(new)
-        seconds.append(time.process_time() - started)
+        seconds.append(processor_time(stored.update, new)[0])
     figures["ms, update"] = 1e3 * np.median(seconds)
     return figures | {"KiB, update": store.n_written / 2**10 / len(seconds)}
 
 
-def run_store(arguments):
-    for i, n_rows in enumerate((5_000, 50_000, 500_000)):
-        figures = in_fresh_process(measure_store, n_rows, threads=1)
-        if i == 0:
-            arguments.report.table(figures)
-        arguments.report.row("", [f"{v:,.0f}" for v in figures.values()])
-
-
 def microseconds(history, rows):
     """Return the time per row of the best of seven rounds."""
-    history.transform_row(rows[0])
-    rounds = []
-    for _ in range(7):
-        started = time.process_time()
+
+    def run():
         for row in rows:
             history.transform_row(row)
-        rounds.append((time.process_time() - started) / len(rows))
-    return 1e6 * min(rounds)
 
-
-def run_speed(arguments):
-    arguments.report.text(f"{arguments.rows:,} rows, one thread")
-    for i, name in enumerate(SPEED):
-        # A new process, since memory that was released may be used again.
-        figures = in_fresh_process(measure, name, arguments.rows, threads=1)
-        if i == 0:
-            arguments.report.table(figures)
-        arguments.report.row(name, [f"{v:,.0f}" for v in figures.values()])
+    history.transform_row(rows[0])
+    return 1e6 * min(processor_time(run)[0] for _ in range(7)) / len(rows)
 
 
 def measure_parts(name, n_rows, n_parts, size=1000):
@@ -308,15 +290,30 @@ def measure_parts(name, n_rows, n_parts, size=1000):
     return figures
 
 
-def run_parts(arguments):
-    n_parts = 10 if arguments.quick else 100
-    for i, name in enumerate(SPEED):
-        figures = in_fresh_process(
-            measure_parts, name, arguments.rows, n_parts, threads=1
-        )
+def run_measured(measure, cases, arguments):
+    """Print a row of figures per case: a label, and the arguments of `measure`."""
+    for i, (label, *case) in enumerate(cases):
+        # A new process, since memory that was released may be used again.
+        figures = in_fresh_process(measure, *case, threads=1)
         if i == 0:
             arguments.report.table(figures)
-        arguments.report.row(name, figures.values())
+        cells = [v if isinstance(v, str) else f"{v:,.0f}" for v in figures.values()]
+        arguments.report.row(label, cells)
+
+
+def run_speed(arguments):
+    arguments.report.text(f"{arguments.rows:,} rows, one thread")
+    run_measured(measure, ((name, name, arguments.rows) for name in SPEED), arguments)
+
+
+def run_parts(arguments):
+    given = arguments.rows, 10 if arguments.quick else 100
+    run_measured(measure_parts, ((name, name, *given) for name in SPEED), arguments)
+
+
+def run_store(arguments):
+    sizes = (5_000, 50_000, 500_000)
+    run_measured(measure_store, (("", n_rows) for n_rows in sizes), arguments)
 
 
 def load_engagement(part):
@@ -376,10 +373,6 @@ def with_history(params, X, Y, n_train, **delays):
     return train, history.replay(X[n_train:], Y[n_train:])
 
 
-def aucs(probabilities, Y):
-    return [roc_auc_score(Y.iloc[:, k], probabilities[:, k]) for k in range(2)]
-
-
 def fit_own(train, Y, test, seed, encoding):
     model = MultiTaskCTRCVRClassifier(encoding_params=encoding, random_state=seed)
     if "day" in train:
@@ -404,17 +397,13 @@ def fit_per_task(fit, train, Y, test):
 def fit_lightgbm(train, Y, test, seed, _, **params):
     from lightgbm import LGBMClassifier, early_stopping
 
+    settings = {"n_estimators": 1000, "learning_rate": 0.03, "random_state": seed}
+    settings |= {"verbose": -1, "n_jobs": 1, **params}
+
     def fit(X, y, eval_set):
-        model = LGBMClassifier(
-            n_estimators=1000,
-            learning_rate=0.03,
-            random_state=seed,
-            verbose=-1,
-            n_jobs=1,
-            **params,
-        )
         stop = early_stopping(50, verbose=False)
-        return model.fit(X, y, eval_set=[eval_set], eval_metric="auc", callbacks=[stop])
+        options = {"eval_metric": "auc", "callbacks": [stop]}
+        return LGBMClassifier(**settings).fit(X, y, eval_set=[eval_set], **options)
 
     return fit_per_task(fit, train, Y, test)
 
@@ -423,95 +412,75 @@ def fit_catboost(train, Y, test, seed, _):
     from catboost import CatBoostClassifier
 
     names = list(train.select_dtypes("category"))
-    train, test = (
-        X.assign(**{name: X[name].astype(str) for name in names}) for X in (train, test)
-    )
+    train, test = (X.astype(dict.fromkeys(names, str)) for X in (train, test))
+    settings = {"iterations": 1000, "learning_rate": 0.03, "random_seed": seed}
+    settings |= {"eval_metric": "AUC", "early_stopping_rounds": 50}
+    settings |= {"thread_count": 1, "verbose": 0, "allow_writing_files": False}
 
     def fit(X, y, eval_set):
-        model = CatBoostClassifier(
-            iterations=1000,
-            learning_rate=0.03,
-            eval_metric="AUC",
-            early_stopping_rounds=50,
-            cat_features=names,
-            random_seed=seed,
-            thread_count=1,
-            verbose=0,
-            allow_writing_files=False,
-        )
+        model = CatBoostClassifier(cat_features=names, **settings)
         return model.fit(X, y, eval_set=eval_set)
 
     return fit_per_task(fit, train, Y, test)
 
 
 MODELS = {"sk_pwiser": fit_own, "LightGBM": fit_lightgbm, "CatBoost": fit_catboost}
-# The columns that the models do not receive, and the sizes of trees, of "trees".
+# The columns that the models do not receive, and the models, of "trees".
 LEFT_OUT = {
     "movielens": [[], ["user"], ["user", "film"], ["user", "film", "day"]],
     "insteval": [[], ["student", "lecturer"]],
     "kuairand": [[], ["user_id", "video_id"]],
 }
 TREES = {
-    "31 leaves": {},
-    "7 leaves": {"num_leaves": 7, "min_child_samples": 200},
+    "LightGBM, 31 leaves": fit_lightgbm,
+    "LightGBM, 7 leaves": partial(fit_lightgbm, num_leaves=7, min_child_samples=200),
+    "sk_pwiser": fit_own,
 }
 
 
-def load_log(arguments):
+def load_log(arguments, *columns):
     """Print what the rows are, and return them with the number of training rows."""
     title, user, _, load = DATA[arguments.data]
     X, Y, n_train = load(arguments.part)
-    rates = ", ".join(f"{name} {rate:.1%}" for name, rate in Y[n_train:].mean().items())
     seen = X[user][n_train:].isin(X[user][:n_train]).mean()
     arguments.report.text(
         f"{title}: {n_train:,} rows; {len(X) - n_train:,} held out, {seen:.0%} of "
-        f"them of users with training rows, {rates}; {arguments.seeds} seeds; "
-        f"part: {arguments.part}"
+        f"them of users with training rows, {rates_of(Y[n_train:])}; "
+        f"{arguments.seeds} seeds; part: {arguments.part}"
     )
-    columns = [f"{name} AUC" for name in Y]
-    has_seconds = arguments.subject == "auc"
-    arguments.report.table([*columns, *(["CPU seconds"] if has_seconds else [])])
+    arguments.report.table([*(f"{name} AUC" for name in Y), *columns])
     return X, Y, n_train
 
 
-def print_aucs(report, name, predict, seeds, Y, has_seconds=False):
-    """Print a row of the table; `predict` returns the probabilities for a seed."""
-    started = time.process_time()
-    results = [aucs(predict(seed), Y) for seed in range(seeds)]
-    seconds = (time.process_time() - started) / seeds
-    cells = [spread(values) for values in np.transpose(results)]
-    report.row(name, [*cells, *([f"{seconds:.1f}"] if has_seconds else [])])
+def measure_aucs(fit, train, test, Y, encoding, arguments):
+    """Return the cells of the AUCs, and the processor's seconds per seed."""
+    # LightGBM does not depend on the seed.
+    seeds = arguments.seeds if fit in (fit_own, fit_catboost) else 1
+    Y, Y_test = Y[: len(train)], Y[len(train) :]
+
+    def run():
+        return [
+            aucs(Y_test, fit(train, Y, test, seed, encoding)) for seed in range(seeds)
+        ]
+
+    seconds, results = processor_time(run)
+    return [spread(values) for values in np.transpose(results)], seconds / seeds
 
 
 def run_auc(arguments):
     forms = DATA[arguments.data][2]
-    X, Y, n_train = load_log(arguments)
-    for form in arguments.forms or forms:
+    X, Y, n_train = load_log(arguments, "CPU seconds")
+    for form, delay in product(arguments.forms or forms, arguments.state_delays):
         params, encoding = forms[form]
-        for delay in arguments.state_delays:
-            age = read_delay(delay)
-            train, test = with_history(params, X, Y, n_train, state_delay=age)
-            label = form if delay == "0" else f"{form}, state_delay {delay}"
-            for name in arguments.models:
-                if name != "sk_pwiser" and "lists" in (params or {}):
-                    continue
-
-                def predict(seed, fit=MODELS[name], rows=(train, test)):
-                    return fit(rows[0], Y[:n_train], rows[1], seed, encoding)  # noqa: B023
-
-                seeds = 1 if name == "LightGBM" else arguments.seeds
-                print_aucs(
-                    arguments.report,
-                    f"{name}, {label}",
-                    predict,
-                    seeds,
-                    Y[n_train:],
-                    True,
+        age = int(delay) if delay.isdigit() else delay
+        rows = with_history(params, X, Y, n_train, state_delay=age)
+        label = form if delay == "0" else f"{form}, state_delay {delay}"
+        for name in arguments.models:
+            if name == "sk_pwiser" or "lists" not in (params or {}):
+                cells, seconds = measure_aucs(
+                    MODELS[name], *rows, Y, encoding, arguments
                 )
-
-
-def read_delay(text):
-    return int(text) if text.isdigit() else text
+                arguments.report.row(f"{name}, {label}", [*cells, f"{seconds:.1f}"])
 
 
 def run_trees(arguments):
@@ -519,23 +488,11 @@ def run_trees(arguments):
     params, encoding = DATA[arguments.data][2]["windows"]
     rows = with_history(params, X, Y, n_train)
     for left_out in LEFT_OUT[arguments.data]:
-        train, test = (each.drop(columns=left_out) for each in rows)
+        parts = [each.drop(columns=left_out) for each in rows]
         end = f" without {', '.join(left_out)}" if left_out else ""
-        for size, leaves in TREES.items():
-
-            def predict(seed, train=train, test=test, leaves=leaves):
-                return fit_lightgbm(train, Y[:n_train], test, seed, None, **leaves)
-
-            print_aucs(
-                arguments.report, f"LightGBM, {size}{end}", predict, 1, Y[n_train:]
-            )
-
-        def predict(seed, train=train, test=test):
-            return fit_own(train, Y[:n_train], test, seed, encoding)
-
-        print_aucs(
-            arguments.report, f"sk_pwiser{end}", predict, arguments.seeds, Y[n_train:]
-        )
+        for name, fit in TREES.items():
+            cells, _ = measure_aucs(fit, *parts, Y, encoding, arguments)
+            arguments.report.row(f"{name}{end}", cells)
 
 
 RUNS = {
@@ -548,14 +505,12 @@ RUNS = {
 
 
 def main():
-    parser = make_parser(__doc__, seeds=3)
+    parser = make_parser(__doc__, seeds=3, part="test", models=MODELS)
     parser.add_argument("subject", choices=RUNS)
     parser.add_argument("--rows", type=int, default=10**6)
-    parser.add_argument("--part", choices=["test", "validation"], default="test")
     parser.add_argument("--data", choices=DATA, default="movielens")
     parser.add_argument("--forms", nargs="+", choices=MOVIELENS)
     parser.add_argument("--state-delays", nargs="+", default=["0"])
-    parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
     parser.set_defaults(threads=1)
     arguments = parse(parser, rows=10**5, seeds=1)
     arguments.report = Report(f"history_{arguments.subject}", arguments)

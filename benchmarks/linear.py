@@ -34,6 +34,7 @@ from _harness import aucs, begin, data_folder, figures_of, make_parser
 from _tables import load_tables
 from scipy import sparse
 from scipy.special import expit
+from scipy.stats import rankdata, sem
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import OrdinalEncoder
 
@@ -170,9 +171,8 @@ def recovery_data(seed):
 def recovered(coefs):
     """Return, per alpha, the share of the true features among the six largest."""
     norms = np.linalg.norm(coefs, axis=0)
-    top = np.argsort(-norms, axis=0, kind="stable")[:6]
-    is_selected = np.take_along_axis(norms, top, axis=0) > 0
-    return ((top < 6) & is_selected).mean(axis=0)
+    ranks = rankdata(-norms, method="ordinal", axis=0)
+    return ((ranks <= 6) & (norms > 0))[:6].mean(axis=0)
 
 
 def recover(X, Y):
@@ -205,8 +205,7 @@ def run_recovery(report, n_seeds):
 
 
 def print_mean(report, label, values):
-    error = np.std(values, ddof=1) / np.sqrt(len(values))
-    report.line(label, absolute=f"{np.mean(values):.3f} ({error:.3f})")
+    report.line(label, absolute=f"{np.mean(values):.3f} ({sem(values):.3f})")
 
 
 # Coefficients of low rank.
@@ -227,33 +226,33 @@ def grid_data(seed):
 
 def fit_cells(X, Y, penalties):
     """Yield one logistic regression per event, market and penalty."""
-    market = X[:, -1].astype(int)
     for penalty in penalties:
-        by_market = [
-            next(fit_per_task(X[market == m], Y[market == m], [penalty]))
-            for m in range(MARKETS)
-        ]
-        yield Cells(by_market)
+        yield Cells(
+            next(fit_per_task(X[rows], Y[rows], [penalty])) for rows in markets_of(X)
+        )
+
+
+def markets_of(X):
+    """Return the rows of each market, whose codes are the last column."""
+    return [X[:, -1] == market for market in range(MARKETS)]
 
 
 class Cells:
     """One model per market."""
 
-    def __init__(self, by_market):
-        self.by_market = by_market
+    def __init__(self, models):
+        self.models = list(models)
 
     def predict_proba(self, X):
         p = np.empty((len(X), 2))
-        for m, model in enumerate(self.by_market):
-            rows = X[:, -1] == m
+        for model, rows in zip(self.models, markets_of(X), strict=True):
             p[rows] = model.predict_proba(X[rows])
         return p
 
 
 def cell_auc(X, Y, p):
     """Return the mean AUC over events and markets."""
-    by_market = [X[:, -1] == m for m in range(MARKETS)]
-    return np.mean([mean_auc(Y[rows], p[rows]) for rows in by_market])
+    return np.mean([mean_auc(Y[rows], p[rows]) for rows in markets_of(X)])
 
 
 def run_low_rank(report, n_seeds):
@@ -271,23 +270,18 @@ def run_low_rank(report, n_seeds):
             np.arange(len(X)), MARKETS * ROWS * np.array([1, 2])
         )
         for label, fit in methods.items():
-            fits = list(fit(X[train], Y[train], penalties))
-            scores = [
-                cell_auc(X[valid], Y[valid], m.predict_proba(X[valid])) for m in fits
-            ]
-            best = fits[int(np.argmax(scores))]
-            p = best.predict_proba(X[test])
-            results[label].append(cell_auc(X[test], Y[test], p))
+            fits = fit(X[train], Y[train], penalties)
+            p = [model.predict_proba(X) for model in fits]
+            best = np.argmax([cell_auc(X[valid], Y[valid], q[valid]) for q in p])
+            results[label].append(cell_auc(X[test], Y[test], p[best][test]))
         results["true logits"].append(cell_auc(X[test], Y[test], logits[test]))
     for label, values in results.items():
         print_mean(report, label, values)
 
 
 def main():
-    parser = make_parser(__doc__)
     parts = ["tables", "recovery", "low_rank"]
-    parser.add_argument("--only", nargs="+", choices=parts, default=parts)
-    parser.add_argument("--data", nargs="+", choices=GROUP_MODES, default=GROUP_MODES)
+    parser = make_parser(__doc__, only=parts, data=GROUP_MODES)
     arguments, report = begin("linear", parser)
     quick = arguments.quick
     if "tables" in arguments.only:
@@ -298,7 +292,6 @@ def main():
         run_recovery(report, 2 if quick else 20)
     if "low_rank" in arguments.only:
         run_low_rank(report, 2 if quick else 10)
-    report.save()
 
 
 if __name__ == "__main__":

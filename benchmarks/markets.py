@@ -2,9 +2,7 @@
 
     python benchmarks/markets.py                        # all data sets
     python benchmarks/markets.py --data generated --seeds 3
-    python benchmarks/markets.py --part validation --scales 0.1 1 10
     python benchmarks/markets.py --methods pooled none l2_sp delta tred
-    python benchmarks/markets.py --quick                # a smoke run
 
 All markets but the last give the source, one fit on their rows. Then 500, 5,000 and all
 training rows of the last market become available, and each method predicts its test
@@ -32,19 +30,23 @@ A cell is the mean AUC over the seeds (standard deviation), and the mean differe
 "pooled" with the same seed, in thousandths (standard error). Seeds draw the new rows,
 all random numbers of training, and the generated data. All fits have early stopping,
 and those on the new rows alone batches of 64 rows; the other settings are the defaults.
-With `--part validation` the test rows are a part of the training rows of the last
-market, and generated data has other seeds. `--scales` multiplies the weights of the
-regularisers. `--methods` chooses some of the methods; "pooled" is always among them.
+`--methods` chooses some of the methods; "pooled" is always among them.
 """
 
 import time
-from functools import partial
-from itertools import chain
+from functools import cache, partial
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from _harness import aucs, begin, data_folder, in_thousandths, make_parser, spread
+from _harness import (
+    aucs,
+    begin,
+    data_folder,
+    make_parser,
+    rates_of,
+    with_changes,
+)
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
 from sk_pwiser.datasets import load_kuairand, make_ctr_cvr
@@ -58,21 +60,12 @@ SOURCE_TABS, LAST_TAB = (1, 0), 4
 SIZES = (500, 5_000, 10**9)
 ROWS_PER_MARKET, ROWS_PER_TAB = 10_000, 20_000
 BATCH_SIZE = 64  # of fits on the new rows alone
-VALIDATION_SEED = 1_000
 
 
 class Markets(NamedTuple):
-    """Training rows of the markets, the last one apart, and its test rows.
+    """Training rows of the markets, the last one apart, and its test rows."""
 
-    Parameters
-    ----------
-    others : list of (DataFrame, DataFrame)
-        Features and labels of each other market.
-    X, Y, X_test, Y_test : DataFrame
-        Rows of the last market.
-    """
-
-    others: list
+    others: list  # one (X, Y) per other market
     X: pd.DataFrame
     Y: pd.DataFrame
     X_test: pd.DataFrame
@@ -86,10 +79,9 @@ class Markets(NamedTuple):
         )
 
 
-def generated(part, seed, quick, rate=0.2):
+def generated(seed, quick, rate=0.2):
     """Generate three markets, the last one with a shift; `rate` is the CTR and CVR."""
     n = 1_000 if quick else ROWS_PER_MARKET
-    seed += VALIDATION_SEED if part == "validation" else 0
     data = make_ctr_cvr(4 * n, ctr=rate, cvr=rate, n_categories=100, random_state=seed)
     X, Y = data.data, data.target
     last = X.index >= 2 * n
@@ -104,7 +96,7 @@ def generated(part, seed, quick, rate=0.2):
     return Markets(parts[:2], *parts[2], X[3 * n :], Y[3 * n :])
 
 
-def tabs(part, seed, quick):
+def tabs(seed, quick):
     """Read the tabs of KuaiRand."""
     data = load_kuairand(data_folder(), "engage")
     tab, X = data.data["tab"].to_numpy(), data.data.drop(columns="tab")
@@ -121,18 +113,7 @@ def tabs(part, seed, quick):
         ]
         for which in SOURCE_TABS
     ]
-    X_last, Y_last = rows(LAST_TAB, False)
-    if part == "test":
-        return Markets(others, X_last, Y_last, *rows(LAST_TAB, True))
-    folds = FunnelStratifiedKFold(3, random_state=seed)
-    train, valid = next(folds.split(X_last, Y_last))
-    return Markets(
-        others,
-        X_last.iloc[train],
-        Y_last.iloc[train],
-        X_last.iloc[valid],
-        Y_last.iloc[valid],
-    )
+    return Markets(others, *rows(LAST_TAB, False), *rows(LAST_TAB, True))
 
 
 DATA = {"generated": generated, "rare": partial(generated, rate=0.1), "tabs": tabs}
@@ -153,114 +134,80 @@ def draw_rows(markets, n, seed):
     return np.sort(order[np.isin(ranks, chosen)])
 
 
-def methods(markets, source, members, rows, seed, scales, chosen):
+def methods(markets, source, members, rows, seed, chosen):
     """Yield the name of each method and a function that returns its estimator."""
     X, Y = markets.X.iloc[rows], markets.Y.iloc[rows]
+    small = {"batch_size": BATCH_SIZE}
     yield "pooled", lambda: estimator(seed).fit(*markets.pool(rows))
     if "source" in chosen:
         yield "source", lambda: source
     if "scratch" in chosen:
-        yield "scratch", lambda: estimator(seed, batch_size=BATCH_SIZE).fit(X, Y)
+        yield "scratch", lambda: estimator(seed, **small).fit(X, Y)
     if "none" in chosen:
+        yield "fine-tuned, no penalty", lambda: fine_tune(source, X, Y, **small)
+    for name in [name for name in WEIGHTS if name in chosen]:
+        penalty = {"regularizer": name, "regularizer_weight": WEIGHTS[name]}
         yield (
-            "fine-tuned, no penalty",
-            lambda: fine_tune(source, X, Y, batch_size=BATCH_SIZE),
+            f"fine-tuned, {name}",
+            partial(fine_tune, source, X, Y, **penalty, **small),
         )
-    for name in WEIGHTS:
-        for scale in scales if name in chosen else ():
-            params = {
-                "regularizer": name,
-                "regularizer_weight": scale * WEIGHTS[name],
-                "batch_size": BATCH_SIZE,
-            }
-            yield (
-                f"fine-tuned, {name}" + ("" if scale == 1 else f" x{scale:g}"),
-                lambda params=params: fine_tune(source, X, Y, **params),
-            )
-    if not {"merged", "distilled"} & set(chosen):
+    if not {"merged", "distilled"} & {*chosen}:
         return
     fold = FunnelStratifiedKFold(5, random_state=seed)
     train, held_out = next(fold.split(X, Y))
-    tuned = [*members(), fine_tune_part(source, X, Y, train)]
+    # With the encoder of the source, as merging requires.
+    own = fine_tune(source, X.iloc[train], Y.iloc[train], extend=False, **small)
+    tuned = [*members(), own]
     if "merged" in chosen:
         held_out_rows = X.iloc[held_out], Y.iloc[held_out]
         yield "merged", lambda: merge_estimators(source, tuned, *held_out_rows)
     if "distilled" in chosen:
-        student = estimator(seed, batch_size=BATCH_SIZE)
+        student = estimator(seed, **small)
         yield "distilled", lambda: distill(tuned, X, weights=None, student=student)
 
 
-def fine_tune_part(source, X, Y, rows):
-    """Fine-tune on some rows with the encoder of the source, as merging requires."""
-    return fine_tune(
-        source, X.iloc[rows], Y.iloc[rows], extend=False, batch_size=BATCH_SIZE
-    )
-
-
-def run_seed(markets, seed, sizes, scales, chosen, results):
-    """Run all methods with one seed; add their AUC by number of rows and method."""
+def run_seed(markets, seed, chosen, results):
+    """Run the methods with one seed; add their AUC by number of rows and method."""
     source = estimator(seed).fit(*markets.pool())
-    cache = []
 
+    @cache
     def members():
-        if not cache:
-            cache.extend(fine_tune(source, X, Y, seen=True) for X, Y in markets.others)
-        return cache
+        return [fine_tune(source, X, Y, seen=True) for X, Y in markets.others]
 
-    for n in sizes:
+    for n in SIZES:
         rows = draw_rows(markets, n, seed)
-        found = methods(markets, source, members, rows, seed, scales, chosen)
-        for name, fit in found:
-            by_name = results.setdefault(len(rows), {})
-            by_name.setdefault(name, []).append(
-                aucs(markets.Y_test, fit().predict_proba(markets.X_test))
-            )
+        by_name = results.setdefault(len(rows), {})
+        for name, fit in methods(markets, source, members, rows, seed, chosen):
+            p = fit().predict_proba(markets.X_test)
+            by_name.setdefault(name, []).append(aucs(markets.Y_test, p))
 
 
 def print_table(report, results, tasks):
     report.table(cell for task in tasks for cell in (f"{task} AUC", "to pooled"))
     for n, by_name in results.items():
         report.text(f"{n:,} rows of the last market")
-        pooled = np.array(by_name["pooled"])
         for name, values in by_name.items():
-            gains = (np.array(values) - pooled).T
-            pairs = zip(np.transpose(values), gains, strict=True)
-            cells = ((spread(v), in_thousandths(g)) for v, g in pairs)
-            report.row(name, chain.from_iterable(cells))
+            report.row(name, with_changes(values, by_name["pooled"]))
 
 
 def main():
-    parser = make_parser(__doc__, seeds=5)
-    parser.add_argument("--data", nargs="+", choices=DATA, default=[*DATA])
-    parser.add_argument("--part", choices=["test", "validation"], default="test")
-    parser.add_argument("--scales", type=float, nargs="+", default=[1])
-    parser.add_argument("--sizes", type=int, nargs="+", default=SIZES)
-    parser.add_argument("--methods", nargs="+", choices=METHODS, default=METHODS)
+    parser = make_parser(__doc__, seeds=5, data=DATA, methods=METHODS)
     arguments, report = begin("markets", parser, seeds=1)
     for name in arguments.data:
         results, started = {}, time.process_time()
         for seed in range(arguments.seeds):
-            markets = DATA[name](arguments.part, seed, arguments.quick)
-            run_seed(
-                markets,
-                seed,
-                arguments.sizes,
-                arguments.scales,
-                arguments.methods,
-                results,
-            )
+            markets = DATA[name](seed, arguments.quick)
+            run_seed(markets, seed, arguments.methods, results)
         report.text(
             "",
             f"{name}: {len(markets.pool()[0]):,} rows of {len(markets.others)} other "
             f"markets, {len(markets.X_test):,} test rows of the last; "
-            f"{arguments.seeds} seeds; part: {arguments.part}",
+            f"{arguments.seeds} seeds; part: test",
+            rates_of(markets.Y_test),
         )
-        rates = markets.Y_test.mean()
-        report.text(", ".join(f"{task} {rate:.1%}" for task, rate in rates.items()))
-        print_table(report, results, rates.index)
+        print_table(report, results, markets.Y_test.columns)
         seconds = (time.process_time() - started) / arguments.seeds
         report.text(f"{seconds:.0f} s of CPU time per seed")
-    report.save()
 
 
 if __name__ == "__main__":

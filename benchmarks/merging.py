@@ -1,7 +1,6 @@
 """Merged networks: entropy and log loss, a corrupted member, and markets of KuaiRand.
 
     python benchmarks/merging.py                    # all three parts, 5 seeds
-    python benchmarks/merging.py --parts rates --rates 0.01 --seeds 2
 
 "rates" and "corrupted" generate three markets with `make_ctr_cvr`: in market m the
 column numeric_m has the opposite sign, and 20 % of the clicks convert. A base is fitted
@@ -208,12 +207,8 @@ def tab_methods(base, members, parts, seed):
     yield "mean of predictions", MeanOf(members), None
     yield from merges(base, members, held_out)
     yield "log loss, realigned", *merge(base, members, held_out, realign=True)
-    X = pd.concat([X for X, _ in parts["member"]], ignore_index=True)
-    sizes = [len(X) for X, _ in parts["member"]]
-    markets = np.repeat(np.arange(len(members)), sizes)
+    X, _ = pool(parts["member"])
     yield "distilled, mean of members", distill(members, X, student=base), None
-    by_tab = distill(members, X, markets=markets, student=base)
-    yield "distilled, member of the tab", by_tab, None
 
 
 def figures(model, X, Y):
@@ -244,34 +239,29 @@ def print_table(report, title, make_parts, methods, seeds):
 
 
 def main():
-    parser = make_parser(__doc__, seeds=5)
-    names = ("rates", "corrupted", "tabs")
-    parser.add_argument("--parts", nargs="+", choices=names, default=names)
-    parser.add_argument("--rates", type=float, nargs="+", default=RATES)
-    arguments, report = begin("merging", parser, seeds=1, rates=RATES[1:2])
-    seeds, divisor = arguments.seeds, 10 if arguments.quick else 1
+    arguments, report = begin("merging", make_parser(__doc__, seeds=5), seeds=1)
+    divisor = 10 if arguments.quick else 1
 
     def sizes(rows):
         return ", ".join(f"{n // divisor:,} {name}" for name, n in rows.items())
 
+    per_market = f"rows per market: {sizes(ROWS)}"
+    corrupted = f"corrupted member, click rate 10%; {per_market}"
+    tabs = (
+        f"tabs {', '.join(map(str, TABS))} of KuaiRand; rows per tab, at most: "
+        f"{sizes(TAB_ROWS)}; {TEST_ROWS // divisor:,} test rows"
+    )
+    tables = [
+        (f"click rate {rate:.0%}; {per_market}", partial(generate, rate), rate_methods)
+        for rate in (RATES[1:2] if arguments.quick else RATES)
+    ]
+    tables += [
+        (corrupted, partial(generate, 0.1), corrupted_methods),
+        (tabs, partial(read_tabs, data_folder()), tab_methods),
+    ]
     report.text("", "Merged networks; cells are means over seeds (standard deviation)")
-    if "rates" in arguments.parts:
-        for rate in arguments.rates:
-            title = f"click rate {rate:.0%}; rows per market: {sizes(ROWS)}"
-            make_parts = partial(generate, rate, divisor)
-            print_table(report, title, make_parts, rate_methods, seeds)
-    if "corrupted" in arguments.parts:
-        title = f"corrupted member, click rate 10%; rows per market: {sizes(ROWS)}"
-        make_parts = partial(generate, 0.1, divisor)
-        print_table(report, title, make_parts, corrupted_methods, seeds)
-    if "tabs" in arguments.parts:
-        title = (
-            f"tabs {', '.join(map(str, TABS))} of KuaiRand; rows per tab, at most: "
-            f"{sizes(TAB_ROWS)}; {TEST_ROWS // divisor:,} test rows"
-        )
-        make_parts = partial(read_tabs, data_folder(), divisor)
-        print_table(report, title, make_parts, tab_methods, seeds)
-    report.save()
+    for title, make, methods in tables:
+        print_table(report, title, partial(make, divisor), methods, arguments.seeds)
 
 
 if __name__ == "__main__":

@@ -4,11 +4,6 @@
     export SK_PWISER_DATA=/path/to/data OMP_NUM_THREADS=1
     python benchmarks/paper_table.py --save
     python benchmarks/paper_table.py --data rare --networks mmoe stem --seeds 2
-    python benchmarks/paper_table.py --cells /tmp/cells.csv --save
-
-With `--cells`, every finished fit is appended to a CSV file, and fits that it holds are
-not run again, so that an interrupted run continues where it stopped. Remove the file
-after a change of the package.
 
 The inputs of the networks are, with "embeddings", embeddings of the category columns
 and the encoded numbers, as in the paper (`target_encoding=False`); with "statistics",
@@ -30,8 +25,7 @@ the CVR (the last task, over the clicked rows), and to log loss and calibration 
 
 import os
 import warnings
-from pathlib import Path
-from typing import NamedTuple
+from itertools import product
 
 import numpy as np
 import pandas as pd
@@ -66,16 +60,6 @@ METRICS = {
 }
 
 
-class Cell(NamedTuple):
-    """One fit."""
-
-    data: str
-    inputs: str
-    network: str
-    loss: str
-    seed: int  # of the estimator and of generated impressions
-
-
 def figures_of(y, p):
     """Return the metrics of predictions; `y` are labels, or their probabilities."""
     clicks, deepest = y[:, 0], y[:, -1]
@@ -90,13 +74,10 @@ def figures_of(y, p):
     }
 
 
-def run_cell(cell, tables):
-    """Fit one cell and return its row of the results."""
+def fit(tables, inputs, network, loss, seed):
+    """Fit one network; return its figures, epochs and seconds."""
     estimator = MultiTaskCTRCVRClassifier(
-        network=cell.network,
-        random_state=cell.seed,
-        **INPUTS[cell.inputs],
-        **LOSSES[cell.loss],
+        network=network, random_state=seed, **INPUTS[inputs], **LOSSES[loss]
     )
     with warnings.catch_warnings():
         # Warnings on rare conversions and on the number of epochs.
@@ -105,59 +86,24 @@ def run_cell(cell, tables):
     y = tables.probabilities if tables.probabilities is not None else tables.Y_test
     p = estimator.predict_proba(tables.X_test).astype(float)
     figures = figures_of(np.asarray(y, dtype=float), p)
-    return {
-        **cell._asdict(),
-        "rows": len(tables.X),
-        **{name: round(figures[name], 6) for name in METRICS},
-        "epochs": estimator.n_iter_,
-        "seconds": round(seconds, 1),
-    }
+    return {**figures, "epochs": estimator.n_iter_, "seconds": seconds}
 
 
-def rows_of(cells, path):
-    """Return the rows of cells; with a path, of those that it holds, and append others.
-
-    Data sets whose files are absent are left out.
-    """
-    held = {}
-    if path is not None and path.exists():
-        for row in pd.read_csv(path).to_dict("records"):
-            held[Cell(*(row[name] for name in Cell._fields))] = row
-    rows, read = [], None
-    for number, cell in enumerate(cells, start=1):
-        row = held.get(cell)
-        if row is None:
-            key = cell.data, cell.seed if cell.data in GENERATED else 0
-            if read is None or read[0] != key:
-                read = key, tables_or_none(*key)
-            if read[1] is None:
-                continue
-            row = run_cell(cell, read[1])
-            if path is not None:
-                append(path, row)
-        rows.append(row)
-        aucs = f"AUC {row['ctr_auc']:.4f} {row['ctcvr_auc']:.4f}"
-        cost = f"{row['epochs']} epochs, {row['seconds']} s"
-        print(f"[{number}/{len(cells)}]", *cell, aucs, cost, flush=True)
+def fit_all(arguments):
+    """Return a row per fit; data sets whose files are absent are left out."""
+    rows = []
+    for data, seed in product(arguments.data, range(arguments.seeds)):
+        try:
+            tables = load_tables(data, os.environ.get("SK_PWISER_DATA"), seed=seed)
+        except (FileNotFoundError, ImportError) as error:
+            print(f"{data}: absent, left out ({str(error).splitlines()[0]})")
+            continue
+        for case in product(arguments.inputs, arguments.networks, arguments.losses):
+            row = fit(tables, *case, seed)
+            print(data, *case, seed, *(f"{v:.4g}" for v in row.values()), flush=True)
+            names = dict(zip(("inputs", "network", "loss"), case, strict=True))
+            rows.append({"data": data, "seed": seed, **names, **row})
     return pd.DataFrame(rows)
-
-
-def tables_or_none(data, seed):
-    """Return the tables of a data set, or None if its files are absent."""
-    try:
-        return load_tables(data, os.environ.get("SK_PWISER_DATA"), "test", seed)
-    except (FileNotFoundError, ImportError) as error:
-        print(f"{data}: absent, left out ({str(error).splitlines()[0]})")
-
-
-def append(path, row):
-    """Append a row, after the header if the file is new; refuse other columns."""
-    is_new = not path.exists()
-    header = list(row) if is_new else list(pd.read_csv(path, nrows=0))
-    if header != list(row):
-        raise ValueError(f"{path} has other columns than the new row: {header}")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    pd.DataFrame([row]).to_csv(path, mode="a", header=is_new, index=False)
 
 
 def difference(values, digits):
@@ -188,36 +134,13 @@ def print_table(report, results, metric):
 
 
 def main():
-    parser = make_parser(__doc__, seeds=3)
-    for name, choices in {
-        "data": DATA,
-        "inputs": INPUTS,
-        "networks": NETWORKS,
-        "losses": LOSSES,
-    }.items():
-        parser.add_argument(
-            f"--{name}", nargs="+", choices=choices, default=list(choices)
-        )
-    parser.add_argument("--cells", type=Path, help="a CSV file of finished fits")
+    parser = make_parser(
+        __doc__, seeds=3, data=DATA, inputs=INPUTS, networks=NETWORKS, losses=LOSSES
+    )
     parser.set_defaults(threads=1)
-    arguments, report = begin(
-        "paper_table",
-        parser,
-        seeds=1,
-        data=["generated-0.5-clean"],
-        networks=["shared_bottom"],
-    )
-    results = rows_of(
-        [
-            Cell(data, inputs, network, loss, seed)
-            for data in arguments.data
-            for inputs in arguments.inputs
-            for seed in range(arguments.seeds)
-            for network in arguments.networks
-            for loss in arguments.losses
-        ],
-        arguments.cells,
-    )
+    quick = {"data": ["generated-0.5-clean"], "networks": ["shared_bottom"], "seeds": 1}
+    arguments, report = begin("paper_table", parser, **quick)
+    results = fit_all(arguments)
     for (data, inputs), rows in results.groupby(["data", "inputs"], sort=False):
         for metric, name in METRICS.items():
             caption = f"{data}: {name}, {inputs}; {arguments.seeds} seeds"
@@ -228,7 +151,6 @@ def main():
         "Differences to the first loss, with the same seeds, in thousandths, followed "
         "by half the width of their 95 % interval over the seeds.",
     )
-    report.save()
 
 
 if __name__ == "__main__":

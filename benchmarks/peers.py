@@ -3,10 +3,9 @@
     pip install ".[benchmark]"
     python benchmarks/peers.py                          # everything, 3 seeds
     python benchmarks/peers.py --networks mmoe --data engage
-    python benchmarks/peers.py --part validation --lr 0.003 0.01 --epochs 1 2
 
-The data are read from the folder that SK_PWISER_DATA names. The first two rows of a
-network differ in the package only. Both have
+The data are read from the folder that SK_PWISER_DATA names. The rows of a network
+differ in the package only. Both have
 
 - the same codes and standardised numbers, from the encoder of this package, and the
   same batch sampler;
@@ -23,10 +22,9 @@ has no normalisation, gates with uniform initial weights, embeddings with a scal
 0.01 and output biases at the base rates. ESMM of torch-rechub takes no numeric columns;
 for ESMM, numbers are therefore cut at their quantiles in both packages.
 
-The row `unseen values` adds this package's category dropout. Learning rates and numbers
-of epochs were chosen on a later part of the training days (`--part validation`), not on
-the test part: first the ones with the best mean AUC of torch-rechub's shared bottom,
-then the best of this package if they differ.
+Learning rates and numbers of epochs were chosen on a later part of the training days,
+not on the test part: first the ones with the best mean AUC of torch-rechub's shared
+bottom, then the best of this package if they differ.
 
 torch-rechub is trained with its `MTLTrainer.train_one_epoch`. Its `fit` is not used,
 since it requires validation data, stops early on them and writes weights to disk. The
@@ -45,7 +43,15 @@ from itertools import product
 import numpy as np
 import pandas as pd
 import torch
-from _harness import aucs, begin, data_folder, make_parser, mean_log_loss, spread
+from _harness import (
+    aucs,
+    begin,
+    data_folder,
+    make_parser,
+    mean_log_loss,
+    rates_of,
+    spread,
+)
 from _peers import (
     RechubBatches,
     encoded_rows,
@@ -58,32 +64,23 @@ from _peers import (
     silence,
 )
 from _tables import PLAIN, load_tables
+from scipy.stats import sem
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
 from sk_pwiser._table._encoder import TableEncoder
 from sk_pwiser._training._batches import BatchIterator
 
-NO_CATEGORY_DROPOUT = {"encoding_params": {"category_dropout": 0.0}}
 EXPERT_UNITS, TOWER_UNITS = (128, 64), (32,)
-N_BINS = 20
+BATCH_SIZE, EMBEDDING_DIM, N_BINS = 512, 16, 20
 # Learning rates and numbers of epochs: the best for torch-rechub (of 0.0005 to 0.01
 # and 1 to 5), then the best for this package (of 0.001 to 0.01 and 1 to 3).
 SETTINGS = {"engage": [(0.01, 2), (0.003, 2)], "long": [(0.003, 1)]}
 # The parameters of the networks of this package; `peer_network` returns the others.
+EXPERTS = {"expert_units": EXPERT_UNITS, "tower_units": TOWER_UNITS}
 OWN = {
     "shared_bottom": {"bottom_units": EXPERT_UNITS, "tower_units": TOWER_UNITS},
-    "mmoe": {
-        "n_experts": 4,
-        "expert_units": EXPERT_UNITS,
-        "tower_units": TOWER_UNITS,
-    },
-    "ple": {
-        "n_experts": 1,
-        "n_shared_experts": 2,
-        "n_levels": 2,
-        "expert_units": EXPERT_UNITS,
-        "tower_units": TOWER_UNITS,
-    },
+    "mmoe": {"n_experts": 4, **EXPERTS},
+    "ple": {"n_experts": 1, "n_shared_experts": 2, "n_levels": 2, **EXPERTS},
     "esmm": {"tower_units": (*EXPERT_UNITS, *TOWER_UNITS)},
     "aitm": {"tower_units": EXPERT_UNITS},
 }
@@ -118,7 +115,7 @@ def cut_numbers(X, X_test):
     return X, X_test
 
 
-def fit_peer(network, tables, arguments, lr, n_epochs, seed):
+def fit_peer(network, tables, lr, n_epochs, seed):
     """Train a network of torch-rechub; return the test probabilities."""
     X, X_test, Y, Y_test = tables
     encoder = TableEncoder()
@@ -127,117 +124,91 @@ def fit_peer(network, tables, arguments, lr, n_epochs, seed):
     numeric = {"numeric": encoder.n_numeric_}
     with torch.random.fork_rng(), silence():
         torch.manual_seed(seed)
-        features = rechub_features(
-            encoder.cardinalities_, numeric, arguments.embedding_dim
-        )
+        features = rechub_features(encoder.cardinalities_, numeric, EMBEDDING_DIM)
         model = peer_network(network, features)
         # ESMM returns CVR, CTR and CTCVR and is trained on the last two.
         outputs, labels = ([1, 2], [1, 0, 1]) if network == "esmm" else ([0, 1], [0, 1])
         params = {"lr": lr, "weight_decay": 0.0}
         trainer = rechub_trainer(model, len(labels), optimizer_params=params)
-        batches = BatchIterator(train, arguments.batch_size, "shuffled")
+        batches = BatchIterator(train, BATCH_SIZE, "shuffled")
         for _ in range(n_epochs):
             trainer.train_one_epoch(RechubBatches(batches, labels))
     return rechub_predict(model, test)[:, outputs]
 
 
-def fit_own(network, params, tables, seed):
+def fit_own(network, tables, lr, n_epochs, seed):
     """Train a network of this package; return the test probabilities."""
     X, X_test, Y, _ = tables
-    params = {**PLAIN, **params}
-    model = MultiTaskCTRCVRClassifier(network=network, random_state=seed, **params)
+    model = MultiTaskCTRCVRClassifier(
+        **PLAIN,
+        network=network,
+        network_params=OWN[network] | {"monotonicity_weight": 0.0},
+        encoding_params={"category_dropout": 0.0},
+        loss="bce",
+        embedding_dim=EMBEDDING_DIM,
+        batch_size=BATCH_SIZE,
+        lr=lr,
+        max_epochs=n_epochs,
+        early_stopping=False,
+        device="cpu",
+        random_state=seed,
+    )
     return model.fit(X, Y).predict_proba(X_test)
 
 
 def print_row(report, label, results, peer=None):
     """Print means and deviations, and differences to torch-rechub if it was run."""
-    results, cells = np.array(results), []
-    for k in range(2):
-        values = results[:, k]
-        cells.append(spread(values))
-        if peer is None:
-            cells.append("")
-            continue
-        other = np.array(peer)[:, k]
-        both = [v.std(ddof=1) if len(v) > 1 else np.nan for v in (values, other)]
-        error = np.hypot(*both) / np.sqrt(len(other))
-        cells.append(f"{values.mean() - other.mean():+.4f} +- {error:.4f}")
-    report.row(label, [*cells, f"{results[:, 2].mean():.4f}"])
+    cells = []
+    for k, values in enumerate(np.transpose(results)[:2]):
+        cells += [spread(values), ""]
+        if peer is not None:
+            other = np.transpose(peer)[k]
+            error = np.hypot(sem(values), sem(other)) if len(other) > 1 else np.nan
+            cells[-1] = f"{np.mean(values) - np.mean(other):+.4f} +- {error:.4f}"
+    report.row(label, [*cells, f"{np.mean(results, axis=0)[2]:.4f}"])
 
 
-def compare(report, network, tables, arguments, lr, n_epochs):
+def compare(report, network, tables, arguments, *setting):
     """Print the rows of one network."""
     X, X_test, Y, Y_test = tables
     if network == "esmm":
         X, X_test = cut_numbers(X, X_test)
-    tables = X, X_test, Y, Y_test
-    same = {
-        "network_params": OWN[network] | {"monotonicity_weight": 0.0},
-        "loss": "bce",
-        "embedding_dim": arguments.embedding_dim,
-        "batch_size": arguments.batch_size,
-        "lr": lr,
-        "max_epochs": n_epochs,
-        "early_stopping": False,
-        "device": "cpu",
-    }
-    own = {
-        "same": ("sk_pwiser, the same", same | NO_CATEGORY_DROPOUT),
-        "unseen": ("sk_pwiser, unseen values", same),
-    }
 
     def results(fit):
-        runs = [fit(seed) for seed in range(arguments.seeds)]
-        return [(*aucs(Y_test, p), mean_log_loss(Y_test, p)) for p in runs]
+        found = []
+        for seed in range(arguments.seeds):
+            p = fit(network, (X, X_test, Y, Y_test), *setting, seed)
+            found.append((*aucs(Y_test, p), mean_log_loss(Y_test, p)))
+        return found
 
     peer = None
-    report.text(f"{network}, lr {lr:g}, {n_epochs} epoch(s)")
+    report.text("{}, lr {:g}, {} epoch(s)".format(network, *setting))
     if "peer" in arguments.rows:
-        peer = results(
-            lambda seed: fit_peer(network, tables, arguments, lr, n_epochs, seed)
-        )
+        peer = results(fit_peer)
         print_row(report, f"torch-rechub {rechub_version()}", peer)
-    for row, (label, params) in own.items():
-        if row in arguments.rows:
-            found = results(
-                lambda seed, params=params: fit_own(network, params, tables, seed)
-            )
-            print_row(report, label, found, peer)
+    if "same" in arguments.rows:
+        print_row(report, "sk_pwiser, the same", results(fit_own), peer)
 
 
 def main():
-    parser = make_parser(__doc__, seeds=3)
-    rows = ["peer", "same", "unseen"]
-    parser.add_argument("--data", nargs="+", choices=SETTINGS, default=SETTINGS)
-    parser.add_argument("--networks", nargs="+", choices=OWN, default=OWN)
-    parser.add_argument("--rows", nargs="+", choices=rows, default=rows)
-    parser.add_argument("--lr", type=float, nargs="+", help="replaces the settings")
-    epochs = {"default": [2], "help": "used with --lr"}
-    parser.add_argument("--epochs", type=int, nargs="+", **epochs)
-    parser.add_argument("--batch-size", type=int, default=512)
-    parser.add_argument("--embedding-dim", type=int, default=16)
-    parser.add_argument("--part", choices=["test", "validation"], default="test")
+    parser = make_parser(
+        __doc__, seeds=3, data=SETTINGS, networks=OWN, rows=["peer", "same"]
+    )
     arguments, report = begin("peers", parser, seeds=1)
-    sizes = arguments.batch_size, arguments.embedding_dim
-    report.text("batches of {}, embeddings of {}".format(*sizes))
+    report.text(f"batches of {BATCH_SIZE}, embeddings of {EMBEDDING_DIM}")
     path = data_folder()
     for name in arguments.data:
-        tables = load_tables(name, path, arguments.part)[:4]
+        tables = load_tables(name, path)[:4]
         if arguments.quick:
             tables = [table[:5_000] for table in tables]
         X, X_test, Y, _ = tables
         size = f"{len(X):,} rows, {len(X_test):,} held out, {X.shape[1]} columns"
-        rates = ", ".join(f"{task} {rate:.1%}" for task, rate in Y.mean().items())
         report.text("", f"{name}: {size};")
-        report.text(f"{rates}; {arguments.seeds} seeds; part: {arguments.part}")
+        report.text(f"{rates_of(Y)}; {arguments.seeds} seeds; part: test")
         columns = [cell for task in Y for cell in (f"{task} AUC", "")]
         report.table([*columns, "log loss"])
-        settings = SETTINGS[name]
-        if arguments.lr:
-            settings = product(arguments.lr, arguments.epochs)
-        for network, (lr, n_epochs) in product(arguments.networks, settings):
-            compare(report, network, tables, arguments, lr, n_epochs)
-    report.save()
+        for network, setting in product(arguments.networks, SETTINGS[name]):
+            compare(report, network, tables, arguments, *setting)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Throughput of predictions, relative to the bare forward pass on prepared tensors.
 
     python benchmarks/predict_speed.py
-    python benchmarks/predict_speed.py --device cuda --rows 1 1e4 1e6
+    python benchmarks/predict_speed.py --device cuda
 
 The MMoE of `train_speed.py` is fitted for one epoch: the time of a prediction depends
 on its size, not on its weights. `predict_proba` reads a DataFrame, as in a service. The
@@ -16,21 +16,15 @@ request.
 
 import numpy as np
 import torch
-from _harness import at_least, begin, count, interleave, make_parser, repeated
+from _harness import at_least, begin, interleave, make_parser, repeated
 from _peers import BareMMoE, predict_bare
-from _tables import CARDINALITIES, Prepared, impressions, prepare
+from _tables import CARDINALITIES, N_NUMERIC, Prepared, as_text, impressions, prepare
 from train_speed import own_model
 
 from sk_pwiser._training._batches import Impressions
 
 BARE, PREDICT, ENCODE, NETWORK = "bare", "predict_proba", "encoding", "network"
 BATCH_SIZE = 8192
-
-
-def as_text(X):
-    """Return the table with its categories as text, in columns of the default dtype."""
-    names = X.select_dtypes("category").columns
-    return X.assign(**{name: X[name].astype(str) for name in names})
 
 
 def report_rows(report, arguments, heading, model, X, data, bare, batch_size):
@@ -63,33 +57,30 @@ def report_rows(report, arguments, heading, model, X, data, bare, batch_size):
 
 def main():
     parser = make_parser(__doc__, rounds=7)
-    sizes = [1, 100, 10**4, 10**5]
-    parser.add_argument("--rows", type=count, nargs="+", default=sizes)
-    batches = [1024, 8192, 65_536]
-    parser.add_argument("--batch", type=int, nargs="*", default=batches)
-    quick = {"rows": [1, 3_000], "batch": [1024], "rounds": 2}
-    arguments, report = begin("predict_speed", parser, **quick)
+    arguments, report = begin("predict_speed", parser, rounds=2)
+    sizes, batch_sizes = (1, 100, 10**4, 10**5), (1024, 8192, 65_536)
+    if arguments.quick:
+        sizes, batch_sizes = (1, 3_000), (1024,)
     torch.manual_seed(0)
-    X, Y = impressions(max(arguments.rows))
+    X, Y = impressions(sizes[-1])
     data = prepare(X, Y).to(arguments.device)
-    bare = BareMMoE(CARDINALITIES, X.shape[1] - len(CARDINALITIES))
-    bare.to(arguments.device)
+    bare = BareMMoE(CARDINALITIES, N_NUMERIC).to(arguments.device)
     train = slice(0, 20_000)
     models = {}
     for kind, table in {"category": X, "text": as_text(X)}.items():
-        model = own_model(2048, arguments.device).fit(table[train], Y[train])
-        models[kind] = model
-        for n in sorted(arguments.rows):
+        models[kind] = own_model(2048, arguments.device).fit(table[train], Y[train])
+        for n in sizes:
             heading = f"{kind} columns, {n:,} row(s)"
             part = table.iloc[:n], Prepared(*(tensor[:n] for tensor in data))
-            report_rows(report, arguments, heading, model, *part, bare, BATCH_SIZE)
+            report_rows(
+                report, arguments, heading, models[kind], *part, bare, BATCH_SIZE
+            )
     model = models["category"]
-    for batch_size in arguments.batch:
+    for batch_size in batch_sizes:
         # skorch's `set_params` would initialise parts of the net again.
         model.net_.iterator_valid__batch_size = batch_size
         heading = f"category columns, {len(X):,} rows, both in batches of {batch_size}"
         report_rows(report, arguments, heading, model, X, data, bare, batch_size)
-    report.save()
 
 
 if __name__ == "__main__":

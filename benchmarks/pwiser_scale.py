@@ -6,7 +6,7 @@
 
 Part `scale`: n scores in float32; 2 % of the rows converted and 18 % were clicked only.
 One run is `pwiser_loss` from scores and labels, forward and backward. It is compared
-with one `torch.sort` of the same scores and, up to `--pairs` pairs, with the same term
+with one `torch.sort` of the same scores and, up to 2 * 10^8 pairs, with the same term
 computed through matrices of all pairs.
 
 - Time: the runs of a round are in random order, and the figure is the median over the
@@ -15,7 +15,7 @@ computed through matrices of all pairs.
 - Memory: each run has a new process, and the peak is measured above the inputs, after a
   small run for lazy imports.
 - Error: the larger relative error of value and gradient (in the maximum norm) in
-  float64, compared with all pairs, which are visited in parts; beyond `--pairs` pairs
+  float64, compared with all pairs, which are visited in parts; beyond 2 * 10^8 pairs
   only as many converted rows as fit, and all lower rows.
 
 Part `step`: forward, loss, backward and optimiser step of `shared_bottom` in its
@@ -34,7 +34,6 @@ from _harness import (
     RESULTS,
     PeakMemory,
     Report,
-    count,
     in_fresh_process,
     interleave,
     make_parser,
@@ -55,6 +54,8 @@ SURROGATES = {
     "logistic": lambda u: F.softplus(u, threshold=40),
 }
 SORT = ("sort", None)
+SIZES, BATCH_SIZES = [10**power for power in range(3, 8)], (512, 2048, 65_536)
+N_PAIRS = 2 * 10**8  # the largest number to visit
 COLUMNS = ("", "ms", "sorts", "MiB", "all pairs: times", "MiB", "error")
 SMALL = 50_000  # up to here resident memory is too coarse to measure a run
 # A table like KuaiRand's, with the default embeddings of the estimator.
@@ -109,12 +110,12 @@ def make_run(case, scores, y):
     return run
 
 
-def measure_times(n, rounds, pairs, device):
+def measure_times(n, rounds, device):
     """Return the seconds of each case, one per round."""
     scores, y = scored_rows(n, device)
     higher, *lower = map(len, split(y))
     fast = [SORT, *(("pwiser", s) for s in SURROGATES)]
-    slow = [("all pairs", s) for s in SURROGATES if higher * sum(lower) <= pairs]
+    slow = [("all pairs", s) for s in SURROGATES if higher * sum(lower) <= N_PAIRS]
     runs = {case: make_run(case, scores, y) for case in [*fast, *slow]}
     # All pairs take most of the time: of many rows they run in three rounds.
     first = rounds if n <= SMALL else min(rounds, 3)
@@ -136,11 +137,11 @@ def measure_memory(case, n, device):
     return memory.n_bytes
 
 
-def measure_errors(n, pairs, device):
+def measure_errors(n, device):
     """Return the larger relative error of value and gradient, for each surrogate."""
     scores, y = scored_rows(n, device)
     higher, *lower = split(y)
-    higher = higher[: max(1, pairs // sum(map(len, lower)))]
+    higher = higher[: max(1, N_PAIRS // sum(map(len, lower)))]
     rows = torch.cat([higher, *lower])
     scores, y = scores.detach()[rows].double().requires_grad_(), y[rows]
     errors = {}
@@ -170,7 +171,7 @@ def report_scale(report, arguments):
     """Print the table; return times and memory of each size."""
     results = []
     report.table(COLUMNS, label="n")
-    for n in sorted(arguments.sizes):
+    for n in SIZES[: 2 if arguments.quick else None]:
         # About the same time for all sizes, within limits.
         most = 3 * arguments.rounds
         rounds = max(3, min(arguments.rounds * 10**6 // n, most))
@@ -179,13 +180,13 @@ def report_scale(report, arguments):
             device, threads = arguments.device, arguments.threads
             return in_fresh_process(function, *values, device, threads=threads)
 
-        times = fresh(measure_times, n, rounds, arguments.pairs)
+        times = fresh(measure_times, n, rounds)
         memory = {
             case: fresh(measure_memory, case, n)
             for case in times
             if n > SMALL or case[0] == "all pairs"
         }
-        errors = fresh(measure_errors, n, arguments.pairs)
+        errors = fresh(measure_errors, n)
         results.append((n, times, memory))
         print_size(report, n, times, memory, errors)
     return results
@@ -263,7 +264,7 @@ def report_step(report, arguments):
     """Print the table of the training steps."""
     report.table(["loss", "ms", "% above bce"], label="batch")
     device = arguments.device
-    for batch_size in arguments.batch_sizes:
+    for batch_size in BATCH_SIZES[: 1 if arguments.quick else None]:
         rounds = math.ceil(arguments.rounds * min(6, 65_536 / batch_size))
         steps = {
             name: make_step(*loss, batch_size, device) for name, loss in LOSSES.items()
@@ -272,24 +273,14 @@ def report_step(report, arguments):
         bce = times["bce"]["all"]
         for name, parts in times.items():
             added = quartiles(100 * (parts["all"] / bce - 1), 1)
-            cell = "" if name == "bce" else added
-            milliseconds = 1e3 * np.median(parts["all"])
-            report.row(f"{batch_size:,}", [name, f"{milliseconds:.2f}", cell])
+            cells = [name, f"{1e3 * np.median(parts['all']):.2f}"]
+            report.row(f"{batch_size:,}", [*cells, "" if name == "bce" else added])
 
 
 def main():
-    parser = make_parser(__doc__, rounds=15)
-    parts = ["scale", "step"]
-    parser.add_argument("--parts", nargs="+", choices=parts, default=parts)
-    sizes = [10**power for power in range(3, 8)]
-    parser.add_argument("--sizes", nargs="+", type=count, default=sizes)
-    batches = [512, 2048, 65_536]
-    parser.add_argument("--batch-sizes", nargs="+", type=int, default=batches)
-    largest = "largest number of pairs to visit"
-    parser.add_argument("--pairs", type=count, default=2 * 10**8, help=largest)
+    parser = make_parser(__doc__, rounds=15, parts=["scale", "step"])
     parser.set_defaults(threads=1)
-    quick = {"sizes": [10**3, 10**4], "batch_sizes": [512], "rounds": 2}
-    arguments = parse(parser, **quick)
+    arguments = parse(parser, rounds=2)
     if "scale" in arguments.parts:
         report = Report("pwiser_scale", arguments)
         results = report_scale(report, arguments)

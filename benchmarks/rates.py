@@ -61,6 +61,7 @@ SMALL = {
     "numeric_encoding": "standard",
     "embedding_dim": 4,
 }
+SMALL_LOG = {"n_numeric": 4, "n_categorical": 2, "n_categories": 20}
 DEBIASING = {
     "esmm": ("esmm", {}),
     "escm2, ipw": ("escm2", {}),
@@ -90,19 +91,16 @@ def debiasing_forms():
 
 def small_forms():
     """Return the parameters of all components, with small networks."""
-    networks = {name: (name, {}) for name in sorted(NETWORKS)}
     forms = weighting_forms()
     forms |= {f"loss {name}": {"loss": name} for name in sorted(LOSSES)}
-    bottom = {"network": "shared_bottom", "network_params": SIZES["shared_bottom"]}
-    forms = {label: {**bottom, **params} for label, params in forms.items()}
+    bottom = {"network": "shared_bottom", "network_params": BOTTOM}
+    forms = {label: bottom | params for label, params in forms.items()}
+    networks = {name: (name, {}) for name in sorted(NETWORKS)}
     for label, (name, params) in (networks | DEBIASING).items():
-        sizes = SIZES.get(name, EXPERTS)
-        forms[f"network {label}"] = {
-            "network": name,
-            "network_params": {**sizes, **params},
-        }
+        sizes = SIZES.get(name, EXPERTS) | params
+        forms[f"network {label}"] = {"network": name, "network_params": sizes}
     del forms["network escm2"], forms["loss bce"]
-    return forms
+    return {label: SMALL | params for label, params in forms.items()}
 
 
 def fit(X, Y, params, seed):
@@ -122,31 +120,18 @@ def figures_of(model, data, n):
     return np.column_stack([ratios, aucs]).ravel()
 
 
-def small_figures(n, n_test, rates, seeds):
-    """Return the figures of all components, {form: list of one array per seed}."""
-    ctr, cvr = rates
-    forms = small_forms()
-    found = {label: [] for label in forms}
-    for seed in range(seeds):
-        sizes = {"n_numeric": 4, "n_categorical": 2, "n_categories": 20}
-        data = make_ctr_cvr(n + n_test, ctr=ctr, cvr=cvr, random_state=seed, **sizes)
-        for label, params in forms.items():
-            model = fit(data.data[:n], data.target[:n], {**SMALL, **params}, seed)
-            found[label].append(figures_of(model, data, n))
-    return found
+def log_figures(n, n_test, rates, forms, seeds_of_logs, **columns):
+    """Return figures and epochs per form, {form: list of one array per log}.
 
-
-def default_figures(n, n_test, rates, loss, forms, logs, seeds):
-    """Return figures and epochs per form, {form: list of one array per log}."""
+    `seeds_of_logs` maps the seed of each log to those of its fits, whose mean is taken.
+    """
     ctr, cvr = rates
     found = {label: [] for label in forms}
-    for log in range(FIRST_LOG, FIRST_LOG + logs):
-        data = make_ctr_cvr(n + n_test, ctr=ctr, cvr=cvr, random_state=log)
+    for log, seeds in seeds_of_logs.items():
+        data = make_ctr_cvr(n + n_test, ctr=ctr, cvr=cvr, random_state=log, **columns)
         X, Y = data.data[:n], data.target[:n]
         for label, params in forms.items():
-            models = [
-                fit(X, Y, {"loss": loss, **params}, seed) for seed in range(seeds)
-            ]
+            models = [fit(X, Y, params, seed) for seed in seeds]
             figures = [[*figures_of(m, data, n), m.n_iter_] for m in models]
             found[label].append(np.mean(figures, axis=0))
     return found
@@ -171,7 +156,8 @@ def print_table(report, caption, tasks, found):
     head = [f"{task} {figure}" for task in tasks for figure in FIGURES]
     report.table(head)
     for label, values in found.items():
-        report.row(label, [spread(column, 3) for column in np.transpose(values)])
+        figures = np.transpose(values)[: len(head)]
+        report.row(label, [spread(column, 3) for column in figures])
 
 
 def print_comparison(report, caption, found):
@@ -206,22 +192,25 @@ def main():
     report.text(
         f"{logs} logs, {seeds} seeds" if arguments.defaults else f"{seeds} seeds"
     )
-    forms = weighting_forms()
-    if arguments.weightings:
-        kept = {f"weighting {name}" for name in ["equal", *arguments.weightings]}
-        forms = {label: params for label, params in forms.items() if label in kept}
+    forms = {
+        label: {"loss": arguments.loss, **params}
+        for label, params in weighting_forms().items()
+        if params["weighting"] in ["equal", *(arguments.weightings or WEIGHTINGS)]
+    }
     for name in arguments.rates if arguments.data is None else ():
         percent, n, *rates = RATES[name]
         n, n_test = (n // 25, N_TEST // 25) if arguments.quick else (n, N_TEST)
         caption = f"{percent} % clicks, {name} % conversions: "
         caption += f"{n:,} rows, {n_test:,} others"
         if not arguments.defaults:
-            found = small_figures(n, n_test, rates, seeds)
+            # A log and a fit per seed.
+            runs, sizes = {seed: [seed] for seed in range(seeds)}, SMALL_LOG
+            found = log_figures(n, n_test, rates, small_forms(), runs, **sizes)
             print_table(report, caption, ["click", "conversion"], found)
         else:
-            loss = arguments.loss
-            found = default_figures(n, n_test, rates, loss, forms, logs, seeds)
-            print_comparison(report, f"{caption}; loss {loss}", found)
+            runs = dict.fromkeys(range(FIRST_LOG, FIRST_LOG + logs), range(seeds))
+            found = log_figures(n, n_test, rates, forms, runs)
+            print_comparison(report, f"{caption}; loss {arguments.loss}", found)
     for name in arguments.data or ():
         tables = load_tables(name, os.environ.get("SK_PWISER_DATA"))
         found = real_figures(tables, weighting_forms() | debiasing_forms(), seeds)

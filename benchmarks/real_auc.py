@@ -51,14 +51,16 @@ import numpy as np
 from _harness import (
     begin,
     data_folder,
-    evaluate,
+    figures_of,
     literal,
     literal_pairs,
     make_parser,
+    processor_time,
+    rates_of,
     spread,
 )
 from _peers import PEERS, peer_models, peer_name
-from _tables import GENERATED, load_tables
+from _tables import GENERATED, read_tables
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
 from sk_pwiser.losses import LOSSES
@@ -92,18 +94,26 @@ def models(arguments):
         yield ", ".join([network, loss, *([value] if name else [])]), own
 
 
-def run(report, name, arguments, path):
+def evaluate(model, tables):
+    """Fit a model; return `figures_of`, the epochs, the seconds of processor time."""
+    seconds, _ = processor_time(model.fit, tables.X, tables.Y)
+    figures = figures_of(
+        tables.Y_test, model.predict_proba(tables.X_test).astype(float)
+    )
+    return [*figures, getattr(model, "n_iter_", np.nan), seconds]
+
+
+def run(report, name, tables, arguments):
     """Print the table of one data set."""
-    X, X_test, Y, Y_test = load_tables(name, path, arguments.part)[:4]
-    rates = ", ".join(f"{n} {r:.1%}" for n, r in zip(Y.columns, Y.mean(), strict=True))
+    X, X_test, Y = tables[:3]
     size = f"{len(X):,} rows, {len(X_test):,} held out, {X.shape[1]} columns"
     report.text("", f"{name}: {size};")
-    report.text(f"{rates}; {arguments.seeds} seeds; part: {arguments.part}")
+    report.text(f"{rates_of(Y)}; {arguments.seeds} seeds; part: {arguments.part}")
     digits = dict.fromkeys((f"{task} AUC" for task in Y.columns), 4) | COLUMNS
     report.table(digits)
     for label, own in models(arguments):
         try:
-            found = np.array([evaluate(m, X, X_test, Y, Y_test) for m in own])
+            found = np.array([evaluate(model, tables) for model in own])
         except ImportError as error:
             report.text(f"{label} is left out: {error}")
         else:
@@ -111,14 +121,13 @@ def run(report, name, arguments, path):
 
 
 def main():
-    parser = make_parser(__doc__, seeds=3)
-    parser.add_argument("--data", nargs="+", choices=CHOICES, default=DATA)
-    parser.add_argument("--networks", nargs="*", choices=NETWORKS, default=NETWORKS)
-    parser.add_argument("--losses", nargs="+", choices=LOSSES, default=LOSSES)
+    parser = make_parser(
+        __doc__, seeds=3, part="test", data=CHOICES, networks=NETWORKS, losses=LOSSES
+    )
+    parser.set_defaults(data=DATA)
     parser.add_argument("--peers", nargs="+", type=peer_name, default=PEERS)
     only = "leave out the other models"
     parser.add_argument("--only", choices=["own", "peers"], help=only)
-    parser.add_argument("--part", choices=["test", "validation"], default="test")
     parser.add_argument(
         "--param",
         nargs="*",
@@ -133,14 +142,11 @@ def main():
     )
     quick = {"networks": ["shared_bottom"], "losses": ["bce"], "seeds": 1}
     arguments, report = begin("real_auc", parser, **quick)
-    path = data_folder()
+    data_folder()  # exits without it
     report.text(f"parameters: {literal_pairs(arguments.param) or 'the defaults'}")
-    for name in arguments.data:
-        try:
-            run(report, name, arguments, path)
-        except (FileNotFoundError, ImportError) as error:
-            report.text("", f"{name} is left out: {error}")
-    report.save()
+    found = read_tables(report, arguments.data, arguments.part, before=[""])
+    for name, tables in found:
+        run(report, name, tables, arguments)
 
 
 if __name__ == "__main__":

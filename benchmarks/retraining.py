@@ -25,13 +25,20 @@ the same days and with the same seeds. The seconds are those of the processor pe
 """
 
 import pickle
-import time
 import warnings
 
 import numpy as np
-from _harness import begin, in_thousandths, make_parser, spread
+from _harness import (
+    aucs,
+    begin,
+    make_parser,
+    mean_log_loss,
+    processor_time,
+    rates_of,
+    spread,
+    with_changes,
+)
 from history import DATA
-from sklearn.metrics import log_loss, roc_auc_score
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
 from sk_pwiser.history import HistoryFeatures
@@ -61,47 +68,37 @@ class Log:
 
     def __init__(self, X, Y, starts, seed):
         self.X, self.Y, self.starts, self.seed = X, Y, starts, seed
-        self.stopped, self.full, self.seconds = {}, {}, {}
+        self.fits, self.seconds = {}, {}
 
     def rows(self, first, last):
         return self.X.iloc[first:last], self.Y.iloc[first:last]
 
-    def timed(self, key, call):
-        started = time.process_time()
-        result = call()
-        self.seconds[key] = time.process_time() - started
-        return result
+    def fit(self, kind, day, rows, eval_set=None, **params):
+        """Fit, unless another strategy did so; note the processor's seconds."""
+        key = kind, day
+        if key not in self.fits:
+            model = MultiTaskCTRCVRClassifier(random_state=self.seed, **params)
+            self.seconds[key], self.fits[key] = processor_time(
+                model.fit, *rows, eval_set=eval_set
+            )
+        return self.fits[key]
 
     def fit_stopped(self, day):
         """Return a fit before a day that holds out the newest tenth of the rows."""
-        if day not in self.stopped:
-            end = self.starts[day]
-            cut = int(0.9 * end)
-            model = MultiTaskCTRCVRClassifier(random_state=self.seed)
-            self.stopped[day] = self.timed(
-                ("stopped", day),
-                lambda: model.fit(*self.rows(0, cut), eval_set=self.rows(cut, end)),
-            )
-        return self.stopped[day]
+        end = self.starts[day]
+        cut = int(0.9 * end)
+        return self.fit("stopped", day, self.rows(0, cut), self.rows(cut, end))
 
     def fit_full(self, day):
         """Return a fit on all rows before a day."""
-        if day not in self.full:
-            n_epochs = self.fit_stopped(day - day % EVERY).best_epoch_
-            model = MultiTaskCTRCVRClassifier(
-                random_state=self.seed, early_stopping=False, max_epochs=n_epochs
-            )
-            self.full[day] = self.timed(
-                ("full", day), lambda: model.fit(*self.rows(0, self.starts[day]))
-            )
-        return self.full[day]
+        n_epochs = self.fit_stopped(day - day % EVERY).best_epoch_
+        params = {"early_stopping": False, "max_epochs": n_epochs}
+        return self.fit("full", day, self.rows(0, self.starts[day]), **params)
 
     def scores(self, model, day):
         X, Y = self.rows(*self.starts[day : day + 2])
-        found = model.predict_proba(X)
-        pairs = list(zip(Y.to_numpy().T, found.T, strict=True))
-        aucs = [roc_auc_score(y, p) for y, p in pairs]
-        return [*aucs, np.mean([log_loss(y, p, labels=[0, 1]) for y, p in pairs])]
+        p = model.predict_proba(X)
+        return [*aucs(Y, p), mean_log_loss(Y, p)]
 
 
 def of_fits(fit, every):
@@ -125,9 +122,8 @@ def with_updates(every):
                 model = pickle.loads(pickle.dumps(log.fit_full(day)))
             else:
                 rows = log.rows(*log.starts[day - 1 : day + 1])
-                log.timed(
-                    ("update", every, day), lambda m=model, r=rows: m.partial_fit(*r)
-                )
+                key = "update", every, day
+                log.seconds[key], _ = processor_time(model.partial_fit, *rows)
             yield log.scores(model, day)
 
     return run
@@ -145,31 +141,30 @@ STRATEGIES = {
 
 def seconds_per_day(log):
     """Return the processor's seconds of each strategy, per day after the first."""
-    of = {kind: [] for kind in ("stopped", "full", "update")}
-    for (kind, *_, day), seconds in log.seconds.items():
-        if day:
-            of[kind].append((day, seconds))
-    weekly = {k: sum(s for day, s in v if day % EVERY == 0) for k, v in of.items()}
-    update = np.mean([seconds for _, seconds in of["update"]] or [0])
     n = N_DAYS - 1
-    n_refits = (N_DAYS - 1) // EVERY
-    refit = (weekly["stopped"] + weekly["full"]) / n
+    of = {"stopped": 0.0, "full": 0.0, "weekly": 0.0}
+    updates = []
+    for (kind, *_, day), seconds in log.seconds.items():
+        if kind == "update":
+            updates.append(seconds)
+        elif day:
+            of[kind] += seconds / n
+            of["weekly"] += seconds / n if kind == "full" and day % EVERY == 0 else 0
+    update = np.mean(updates or [0])
+    refit = of["stopped"] + of["weekly"]
     return {
         "never": 0,
         "partial_fit daily": update,
-        "refit, newest held out": weekly["stopped"] / n,
+        "refit, newest held out": of["stopped"],
         "refit": refit,
-        "refit and partial_fit": refit + update * (n - n_refits) / n,
-        "refit daily": (weekly["stopped"] + sum(s for _, s in of["full"])) / n,
+        "refit and partial_fit": refit + update * (n - n // EVERY) / n,
+        "refit daily": of["stopped"] + of["full"],
     }
 
 
 def main():
-    parser = make_parser(__doc__, seeds=3)
+    parser = make_parser(__doc__, seeds=3, strategies=STRATEGIES)
     parser.add_argument("--data", choices=UNUSED, default="movielens")
-    parser.add_argument(
-        "--strategies", nargs="+", choices=STRATEGIES, default=list(STRATEGIES)
-    )
     arguments, report = begin("retraining", parser, seeds=1)
     if report.path is not None:
         report.path = report.path.with_stem(f"retraining_{arguments.data}")
@@ -181,27 +176,20 @@ def main():
             results[name].append(list(STRATEGIES[name](log)))
             print(seed, name, np.mean(results[name][-1], axis=0).round(4), flush=True)
         seconds.append(seconds_per_day(log))
-    rates = ", ".join(
-        f"{name} {rate:.1%}" for name, rate in Y[starts[0] :].mean().items()
-    )
     report.text(
         "",
         f"{title}: {starts[0]:,} rows of the first fit; {len(X) - starts[0]:,} rows of "
-        f"{N_DAYS} days, {rates}; {arguments.seeds} seeds",
+        f"{N_DAYS} days, {rates_of(Y[starts[0] :])}; {arguments.seeds} seeds",
     )
     names = [text for task in Y for text in (f"{task} AUC", "to first")]
     report.table([*names, "log loss", "s per day"])
     base = np.array(results[arguments.strategies[0]]).mean(axis=1)
     for name, found in results.items():
         values = np.array(found).mean(axis=1)  # the mean over days, per seed
-        cells = []
-        for own, reference in zip(values.T[:-1], base.T, strict=False):
-            cells += [spread(own), in_thousandths(own - reference)]
-        cells.append(spread(values[:, -1]))
+        cells = with_changes(values[:, :-1], base[:, :-1])
         cost = np.mean([each[name] for each in seconds])
-        report.row(name, [*cells, f"{cost:.1f}"])
+        report.row(name, [*cells, spread(values[:, -1]), f"{cost:.1f}"])
     report.text("Differences are in thousandths, with the standard error over seeds.")
-    report.save()
 
 
 if __name__ == "__main__":

@@ -55,9 +55,8 @@ def bare(model, X):
 
 def main():
     parser = make_parser(__doc__, rounds=10, device=False)
-    parser.add_argument("--calls", type=int, default=300)
     parser.set_defaults(threads=1)
-    arguments, report = begin("row_latency", parser, calls=5, rounds=2)
+    arguments, report = begin("row_latency", parser, rounds=2)
     X, Y = tables()
     runs = {}
     for name, (table, categories) in X.items():
@@ -67,14 +66,14 @@ def main():
         row = table[5:6]
         runs.setdefault(BARE, bare(model, row))
         runs[name] = partial(model.predict_proba, row)
-    calls = {name: repeated(run, arguments.calls) for name, run in runs.items()}
+    n_calls = 5 if arguments.quick else 300
+    calls = {name: repeated(run, n_calls) for name, run in runs.items()}
     times = interleave(calls, arguments.rounds)
     report.section("one row, 12 columns", "over the bare network")
     for name, parts in times.items():
-        milliseconds = 1000 * np.median(parts["all"]) / arguments.calls
+        milliseconds = 1000 * np.median(parts["all"]) / n_calls
         ratios = parts["all"] / times[BARE]["all"]
         report.line(name, ratios, absolute=f"{milliseconds:.3f} ms")
-    report.save()
 
 
 if __name__ == "__main__":

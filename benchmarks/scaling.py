@@ -1,7 +1,6 @@
 """Growth of the time and memory of `fit` with rows, columns and batch.
 
     python benchmarks/scaling.py                 # up to 10^6 rows
-    python benchmarks/scaling.py --parts rows --rows 1e5 1e6 1e7   # about 20 GiB
 
 The MMoE of `train_speed.py` with cross-entropy, one epoch, encoding included; later
 epochs are compared with the first one by `train_speed.py`. Every fit has a new process,
@@ -19,13 +18,13 @@ import time
 from itertools import pairwise
 
 import numpy as np
+import pandas as pd
 from _harness import (
     MIB,
     PeakMemory,
     at_most,
     begin,
-    count,
-    in_fresh_process,
+    in_turns,
     make_parser,
     synchronize,
 )
@@ -34,7 +33,7 @@ from train_speed import own_model
 
 from sk_pwiser._table._encoder import TableEncoder
 
-PARTS = ("rows", "columns", "batch")
+BATCH_SIZE = 2048
 
 
 def fit(X, Y, batch_size, device):
@@ -55,53 +54,41 @@ def encoded_size(X, Y):
     return sum(table.nbytes for table in tables) + 4 * Y.size
 
 
-def measure(n, cardinalities, n_numeric, batch_size, device):
-    """Return the seconds, the peak of memory and the memory that is needed."""
-    small = impressions(2 * batch_size, cardinalities, n_numeric)
+def measure(n, multiple, batch_size, device):
+    """Return the seconds, the peak of memory and the memory that is needed.
+
+    `multiple` is that of the columns.
+    """
+    columns = CARDINALITIES * multiple, N_NUMERIC * multiple
+    small = impressions(2 * batch_size, *columns)
     fit(*small, batch_size, device)  # for lazy imports
     peak, _, n_parameters = fit(*small, batch_size, device)
     working = max(0, peak - encoded_size(*small) - 16 * n_parameters)
     del small
-    X, Y = impressions(n, cardinalities, n_numeric)
+    X, Y = impressions(n, *columns)
     peak, seconds, n_parameters = fit(X, Y, batch_size, device)
     needed = encoded_size(X, Y) + 16 * n_parameters + working
     return {"seconds": seconds, "peak": peak, "needed": needed}
 
 
-def cases(part, arguments):
-    """Return the arguments of `measure` for the sizes of one part, by label."""
-    n, batch = arguments.fixed_rows, 2048
-    if part == "rows":
-        return {
-            f"{rows:,} rows": (rows, CARDINALITIES, N_NUMERIC, batch)
-            for rows in arguments.rows
-        }
-    if part == "columns":
-        # A fifth of the columns are categories, as in `train_speed.py`.
-        return {
-            f"{16 * k} + {63 * k} columns": (n, CARDINALITIES * k, 63 * k, batch)
-            for k in arguments.multiples
-        }
+def cases_of(rows, fixed_rows, multiples, batches):
+    """Return the arguments of `measure` for the sizes of each part, by label."""
     return {
-        f"batch {size:,}": (n, CARDINALITIES, N_NUMERIC, size)
-        for size in arguments.batch
+        "rows": {f"{n:,} rows": (n, 1, BATCH_SIZE) for n in rows},
+        # A fifth of the columns are categories, as in `train_speed.py`.
+        "columns": {
+            f"{16 * k} + {63 * k} columns": (fixed_rows, k, BATCH_SIZE)
+            for k in multiples
+        },
+        "batch": {f"batch {n:,}": (fixed_rows, 1, n) for n in batches},
     }
 
 
-def report_part(report, arguments, part):
+def report_part(report, arguments, part, sizes):
     """Measure, round by round, and print both tables of one part."""
-    sizes = cases(part, arguments)
-    found = {label: [] for label in sizes}
-    for turn in range(arguments.rounds):
-        for label in [*sizes][:: 1 if turn % 2 else -1]:
-            run = in_fresh_process(
-                measure, *sizes[label], arguments.device, threads=arguments.threads
-            )
-            found[label].append(run)
-    found = {
-        label: {key: np.array([run[key] for run in runs]) for key in runs[0]}
-        for label, runs in found.items()
-    }
+    cases = {label: (*size, arguments.device) for label, size in sizes.items()}
+    found = in_turns(measure, cases, arguments)
+    found = {label: pd.DataFrame(runs) for label, runs in found.items()}
     first = next(iter(sizes))
     report.section(f"Time of fit, by {part}", f"over {first}")
     for label, runs in found.items():
@@ -109,7 +96,7 @@ def report_part(report, arguments, part):
         ratios = runs["seconds"] / found[first]["seconds"]
         report.line(label, ratios, absolute=rate)
     if part == "rows":
-        for small, large in pairwise(arguments.rows):
+        for small, large in pairwise(n for n, *_ in sizes.values()):
             if large == 10 * small and small >= 10_000:
                 runs = (found[f"{n:,} rows"]["seconds"] for n in (large, small))
                 target = at_most(10.5) if small >= 100_000 else None
@@ -127,22 +114,12 @@ def report_part(report, arguments, part):
 
 
 def main():
-    parser = make_parser(__doc__, rounds=3)
-    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
-    sizes = [10**4, 10**5, 10**6]
-    parser.add_argument("--rows", type=count, nargs="+", default=sizes)
-    others = "in the other parts"
-    parser.add_argument("--fixed-rows", type=count, default=10**5, help=others)
-    parser.add_argument("--multiples", type=int, nargs="+", default=[1, 2, 4])
-    batches = [256, 2048, 16_384]
-    parser.add_argument("--batch", type=int, nargs="+", default=batches)
-    quick = {"rows": [1_000, 10_000], "fixed_rows": 3_000, "rounds": 1}
-    quick |= {"multiples": [1, 2], "batch": [512, 2048]}
-    arguments, report = begin("scaling", parser, **quick)
-    arguments.rows.sort()
-    for part in arguments.parts:
-        report_part(report, arguments, part)
-    report.save()
+    arguments, report = begin("scaling", make_parser(__doc__, rounds=3), rounds=1)
+    sizes = [10**4, 10**5, 10**6], 10**5, [1, 2, 4], [256, 2048, 16_384]
+    if arguments.quick:
+        sizes = [1_000, 10_000], 3_000, [1, 2], [512, 2048]
+    for part, cases in cases_of(*sizes).items():
+        report_part(report, arguments, part, cases)
 
 
 if __name__ == "__main__":

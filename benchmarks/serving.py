@@ -32,7 +32,7 @@ import numpy as np
 import onnxruntime
 import pandas as pd
 from _harness import begin, make_parser
-from _tables import SERVED, impressions
+from _tables import SERVED, as_text, impressions
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
 from sk_pwiser.export import Scorer, to_onnx
@@ -115,11 +115,6 @@ def with_codes(X):
     return X.assign(**{name: X[name].cat.codes for name in names}).to_numpy(float)
 
 
-def as_text(X):
-    """Return the table with the values of category columns as text."""
-    return X.astype(dict.fromkeys(X.columns[X.dtypes == "category"], str))
-
-
 def fit_trees(X, Y, n_trees):
     """Return functions that make programs, of two models of trees each, of requests."""
     names = X.columns[X.dtypes == "category"]
@@ -131,7 +126,8 @@ def fit_trees(X, Y, n_trees):
         light = LGBMClassifier(n_estimators=n_trees, n_jobs=1, verbose=-1).fit
         used = with_codes(X)
         light = [light(used, y, categorical_feature=places)._Booster for y in Y.T]
-        makers["LightGBM"] = partial(light_program, light)
+        calls = [partial(model.predict, num_threads=1) for model in light]
+        makers["LightGBM"] = partial(program, calls, with_codes)
     with suppress(ImportError):
         from catboost import CatBoostClassifier
 
@@ -142,18 +138,17 @@ def fit_trees(X, Y, n_trees):
             )
             for y in Y.T
         ]
-        makers["CatBoost"] = partial(cat_program, cat)
+        calls = [partial(model.predict_proba, thread_count=1) for model in cat]
+        makers["CatBoost"] = partial(
+            program, calls, lambda rows: as_text(rows).to_numpy(object).tolist()
+        )
     return makers
 
 
-def light_program(models, requests):
-    arrays = list(map(with_codes, requests))
-    return lambda i: [model.predict(arrays[i], num_threads=1) for model in models]
-
-
-def cat_program(models, requests):
-    lists = [as_text(rows).to_numpy(object).tolist() for rows in requests]
-    return lambda i: [model.predict_proba(lists[i], thread_count=1) for model in models]
+def program(calls, prepare, requests):
+    """Return a function of a request's number that calls all models of a kind."""
+    inputs = list(map(prepare, requests))
+    return lambda i: [call(inputs[i]) for call in calls]
 
 
 def measure(programs, n_calls, rounds, clock):
@@ -174,11 +169,10 @@ def measure(programs, n_calls, rounds, clock):
 
 def main():
     parser = make_parser(__doc__, rounds=10, device=False)
-    parser.add_argument("--calls", type=int, default=50, help="calls per round")
     parser.add_argument("--clock", choices=CLOCKS, default="wall")
     parser.set_defaults(threads=1)
-    arguments, report = begin("serving", parser, rounds=2, calls=3)
-    n_train, n_trees = (500, 5) if arguments.quick else (10_000, 100)
+    arguments, report = begin("serving", parser, rounds=2)
+    n_train, n_trees, n_calls = (500, 5, 3) if arguments.quick else (10_000, 100, 50)
     X, Y = impressions(n_train, *SERVED)
     models = {
         network: MultiTaskCTRCVRClassifier(
@@ -189,9 +183,7 @@ def main():
     makers = fit_trees(X, Y, n_trees)
     for n_rows in (1, N_CANDIDATES):
         what = "one row" if n_rows == 1 else f"{n_rows} candidates of one user"
-        requests, shared = make_requests(
-            X, min(arguments.calls, n_train // n_rows), n_rows
-        )
+        requests, shared = make_requests(X, min(n_calls, n_train // n_rows), n_rows)
         programs = {}
         for network, model in models.items():
             programs |= programs_of(model, network, requests, shared)
@@ -213,7 +205,6 @@ def main():
             f"The times ({arguments.clock}) are p50 and p99; the ratios are to the "
             f"Scorer of {NETWORKS[0]}."
         )
-    report.save()
 
 
 if __name__ == "__main__":

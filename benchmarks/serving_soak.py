@@ -1,11 +1,10 @@
 """Memory and latency of many predictions in one process.
 
     python benchmarks/serving_soak.py                       # 10^6 predictions, minutes
-    python benchmarks/serving_soak.py --calls 20000
 
 `Scorer` predicts single rows as dictionaries, and `predict_proba` DataFrames of 1 to
-200 rows, one call in `--mixed` (default 50). Among the rows are values that were not
-seen in fit and missing ones. Resident memory is read after each tenth of the calls. It
+200 rows, one call in 50. Among the rows are values that were not seen in fit and
+missing ones. Resident memory is read after each tenth of the calls. It
 must stay within 2 % of its value after the first tenth, in which caches fill. p50 and
 p99 are measured in the last tenth, on one thread; compare them between runs on one
 machine only.
@@ -14,7 +13,7 @@ machine only.
 import time
 
 import numpy as np
-from _harness import MIB, at_most, begin, count, make_parser
+from _harness import MIB, at_most, begin, make_parser
 from _tables import SERVED, impressions
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
@@ -40,35 +39,17 @@ def with_gaps(X, seed=1):
     return X
 
 
-def call(kind, scorer, model, rows, X, rng):
-    """Predict once; return the seconds."""
-    if kind == "Scorer":
-        argument, predict = rows[rng.integers(len(rows))], scorer
-    else:
-        first = rng.integers(len(X) - LARGEST_TABLE)
-        argument = X.iloc[first : first + 1 + rng.integers(LARGEST_TABLE)]
-        predict = model.predict_proba
-    started = time.perf_counter()
-    p = predict(argument)
-    seconds = time.perf_counter() - started
-    if not ((p > 0) & (p < 1)).all():
-        raise RuntimeError(f"A probability is not inside (0, 1): {p}")
-    return seconds
-
-
 def main():
     parser = make_parser(__doc__)
-    parser.add_argument("--calls", type=count, default=10**6)
-    parser.add_argument("--mixed", type=int, default=50)
     parser.set_defaults(threads=1)
-    arguments, report = begin("serving_soak", parser, calls=2_000)
+    arguments, report = begin("serving_soak", parser)
     X, Y = impressions(10_000, *SERVED)
     model = MultiTaskCTRCVRClassifier(max_epochs=2, random_state=0).fit(X, Y)
     scorer = Scorer(model)
     X = with_gaps(X)
     rows = X[:2_000].to_dict("records")
     rng = np.random.default_rng(0)
-    per_part = arguments.calls // N_PARTS
+    per_part = (2_000 if arguments.quick else 10**6) // N_PARTS
     memory = []
     report.text("", "Resident memory")
     report.table(["MiB", "growth %"])
@@ -76,8 +57,18 @@ def main():
         # Lists of times would grow: only the times of the last part are kept.
         seconds = {"Scorer": [], "predict_proba": []}
         for number in range(per_part):
-            kind = "Scorer" if number % arguments.mixed else "predict_proba"
-            seconds[kind].append(call(kind, scorer, model, rows, X, rng))
+            if number % 50:
+                kind, predict = "Scorer", scorer
+                argument = rows[rng.integers(len(rows))]
+            else:
+                kind, predict = "predict_proba", model.predict_proba
+                first = rng.integers(len(X) - LARGEST_TABLE)
+                argument = X.iloc[first : first + 1 + rng.integers(LARGEST_TABLE)]
+            started = time.perf_counter()
+            p = predict(argument)
+            seconds[kind].append(time.perf_counter() - started)
+            if not ((p > 0) & (p < 1)).all():
+                raise RuntimeError(f"A probability is not inside (0, 1): {p}")
         memory.append(resident_bytes())
         growth = 100 * (memory[-1] / memory[0] - 1)
         cells = f"{memory[-1] / MIB:,.1f}", f"{growth:+.2f}"
@@ -90,7 +81,6 @@ def main():
     growth = max(memory[1:]) / memory[0] - 1
     verdict = at_most(0.02).verdict(growth)
     report.text("", f"largest growth {100 * growth:.2f} %, {verdict}")
-    report.save()
 
 
 if __name__ == "__main__":

@@ -1,14 +1,12 @@
 """AUC with and without the weights of session critics, on KuaiRand.
 
     SK_PWISER_DATA=/path/to/data OMP_NUM_THREADS=1 python benchmarks/session_weights.py
-    python benchmarks/session_weights.py --part validation --strengths 0.5 2 8
 
 A session is the list of rows that a user saw on one day, in order of time. The first
 model is the estimator with its defaults and cross-entropy. For each way to train the
 critics, a second model with the same settings and the same seed is fitted with
-`sample_weight = SessionCriticWeights(...).weights(X)`, once per strength `lam`. With
-`--part test` (the default) the test rows come from the later days; with
-`--part validation` the last training day is held out and the test rows are not used.
+`sample_weight = SessionCriticWeights(...).weights(X)`. The test rows come from the
+later days.
 
 A cell is the mean over the seeds, followed by the standard deviation: AUC of both
 tasks, AUC of the CVR among clicks, mean log loss. `weight` is the mean weight of each
@@ -20,7 +18,7 @@ with the same seed.
 import numpy as np
 import pandas as pd
 from _harness import begin, data_folder, figures_of, make_parser, spread
-from _tables import days_of, load_tables
+from _tables import days_of
 from sklearn.base import clone
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
@@ -35,18 +33,18 @@ CRITICS = {
 COLUMNS = ("click AUC", "second AUC", "CVR AUC", "log loss")
 
 
-def load(name, path, part):
+def load(path):
     """Return training rows with their sessions and times, and held-out rows."""
-    X, X_test, Y, Y_test = load_tables(name, path, part)[:4]
-    train = load_kuairand(path, name, subset="train")
-    day = days_of(train)
-    is_train = day < day.max() if part == "validation" else np.ones(len(day), bool)
-    keys = pd.MultiIndex.from_arrays([train.data["user_id"].to_numpy(), day])
-    sessions, _ = pd.factorize(keys)
-    return X, Y, sessions[is_train], train.time_ms[is_train], X_test, Y_test
+    train, test = (
+        load_kuairand(path, "engage", subset=part) for part in ("train", "test")
+    )
+    keys = [train.data["user_id"].to_numpy(), days_of(train)]
+    sessions, _ = pd.factorize(pd.MultiIndex.from_arrays(keys))
+    rows = train.data, train.target, sessions, train.time_ms
+    return *rows, test.data, test.target
 
 
-def measure(data, seed, strengths, results, notes):
+def measure(data, seed, results, notes):
     """Append the figures of one seed to `results` and `notes`, by label."""
     X, Y, sessions, times, X_test, Y_test = data
     model = MultiTaskCTRCVRClassifier(loss="bce", random_state=seed)
@@ -54,24 +52,19 @@ def measure(data, seed, strengths, results, notes):
     results["no weights"].append(figures_of(Y_test, first.predict_proba(X_test)))
     for critic, params in CRITICS.items():
         maker = SessionCriticWeights(model, random_state=seed, **params)
-        maker.fit(X, Y, groups=sessions, order=times)
-        for lam in strengths:
-            label = f"{critic}, lam {lam:g}"
-            weights = maker.set_params(lam=lam).weights(X)
-            p = clone(model).fit(X, Y, sample_weight=weights).predict_proba(X_test)
-            results.setdefault(label, []).append(figures_of(Y_test, p))
-            notes[label] = (weights.mean(axis=0), weights.std(axis=0), maker.n_iter_)
+        weights = maker.fit(X, Y, groups=sessions, order=times).weights(X)
+        p = clone(model).fit(X, Y, sample_weight=weights).predict_proba(X_test)
+        label = f"{critic}, lam {maker.lam:g}"
+        results.setdefault(label, []).append(figures_of(Y_test, p))
+        of_tasks = (f"{w.mean():.2f} ({w.std():.2f})" for w in weights.T)
+        notes[label] = f"{', '.join(of_tasks)}; {maker.n_iter_}"
 
 
 def print_tables(report, results, notes):
     report.table([*COLUMNS, "weight; fits"])
     for label, rows in results.items():
-        text = ""
-        if label in notes:
-            mean, deviation, n_fits = notes[label]
-            parts = [f"{m:.2f} ({s:.2f})" for m, s in zip(mean, deviation, strict=True)]
-            text = f"{', '.join(parts)}; {n_fits}"
-        report.row(label, [*map(spread, np.transpose(rows)), text])
+        cells = map(spread, np.transpose(rows))
+        report.row(label, [*cells, notes.get(label, "")])
     report.text("")
     report.table(COLUMNS[:3], label="difference of the AUC")
     first = np.array(results.pop("no weights"))
@@ -82,25 +75,20 @@ def print_tables(report, results, notes):
 
 def main():
     parser = make_parser(__doc__, seeds=3)
-    parser.add_argument("--data", choices=["engage", "long"], default="engage")
-    parser.add_argument("--part", choices=["test", "validation"], default="test")
-    parser.add_argument("--strengths", nargs="+", type=float, default=[0.5])
     arguments, report = begin("session_weights", parser, seeds=1)
-    data = load(arguments.data, data_folder(), arguments.part)
+    data = load(data_folder())
     if arguments.quick:
         data = tuple(part[:5000] for part in data)
     lengths = np.unique(data[2], return_counts=True)[1]
     report.text(
-        f"{arguments.data}: {len(data[0]):,} rows in {len(lengths):,} sessions of "
+        f"engage: {len(data[0]):,} rows in {len(lengths):,} sessions of "
         f"{lengths.mean():.2f} rows on average, at most {lengths.max()};",
-        f"{len(data[4]):,} rows held out; {arguments.seeds} seeds; part: "
-        f"{arguments.part}",
+        f"{len(data[4]):,} rows held out; {arguments.seeds} seeds; part: test",
     )
     results, notes = {"no weights": []}, {}
     for seed in range(arguments.seeds):
-        measure(data, seed, arguments.strengths, results, notes)
+        measure(data, seed, results, notes)
     print_tables(report, results, notes)
-    report.save()
 
 
 if __name__ == "__main__":

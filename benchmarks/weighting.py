@@ -61,22 +61,18 @@ def make_step(weighting, network, batch, device):
 
 def main():
     parser = make_parser(__doc__, rounds=50)
-    has_torchjd = importlib.util.find_spec("torchjd") is not None
-    names = [name for name in WEIGHTINGS if name != "torchjd" or has_torchjd]
-    parser.add_argument("--weightings", nargs="+", choices=names, default=names)
-    networks = ["shared_bottom", "mmoe"]
-    parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=networks)
-    parser.add_argument("--batch-size", type=int, default=2048)
     parser.set_defaults(threads=1)
-    quick = {"batch_size": 256, "rounds": 2}
-    arguments, report = begin("weighting_cost", parser, **quick)
-    batch = make_batch(arguments.batch_size, arguments.device)
-    report.text("", f"batches of {arguments.batch_size:,}, {arguments.rounds} rounds")
+    arguments, report = begin("weighting_cost", parser, rounds=2)
+    batch_size = 256 if arguments.quick else 2048
+    names = ["equal", *WEIGHTINGS]
+    if importlib.util.find_spec("torchjd") is None:
+        names.remove("torchjd")
+    batch = make_batch(batch_size, arguments.device)
+    report.text("", f"batches of {batch_size:,}, {arguments.rounds} rounds")
     report.table(["weighting", "ms", "times equal"], label="network")
-    for network in arguments.networks:
+    for network in ("shared_bottom", "mmoe"):
         steps = {
-            name: make_step(name, network, batch, arguments.device)
-            for name in dict.fromkeys(["equal", *arguments.weightings])
+            name: make_step(name, network, batch, arguments.device) for name in names
         }
         times = interleave(steps, arguments.rounds, arguments.device, warm_ups=2)
         for name, parts in times.items():
@@ -84,7 +80,6 @@ def main():
             ratio = quartiles(ratios) if name != "equal" else "1"
             milliseconds = 1e3 * np.median(parts["all"])
             report.row(network, [name, f"{milliseconds:.2f}", ratio])
-    report.save()
 
 
 if __name__ == "__main__":

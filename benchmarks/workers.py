@@ -36,6 +36,7 @@ import tempfile
 import time
 from datetime import timedelta
 from itertools import product
+from types import SimpleNamespace
 
 import numpy as np
 import torch.distributed as dist
@@ -51,6 +52,7 @@ TABLES = {
     "small tables, dense gradients": 100,
     "a table of 10^6 rows, gradients by rows": 1_000_000,
 }
+ALONE = SimpleNamespace(size=1)
 PARTS = ("compute", "join", "criterion", "gradients", "optimiser")
 
 
@@ -106,18 +108,12 @@ def time_step(net, batch, workers, sizes, tables):
     return [forward + backward, joining, criterion, gradients, optimiser]
 
 
-class Alone:
-    """One worker."""
-
-    size, rank = 1, 0
-
-
 def run_worker(rank, size, meeting, n_categories, batch_size, n_steps, queue):
     """Measure the steps of a worker; the first one reports."""
     from sk_pwiser._training import sparse_tables
 
     limit_threads(1)
-    workers = Alone()
+    workers = ALONE
     if size > 1:
         dist.init_process_group(
             "gloo",
@@ -137,7 +133,7 @@ def run_worker(rank, size, meeting, n_categories, batch_size, n_steps, queue):
     ]
     half = impressions[slice(0, batch_size // 2)]
     halves = [
-        time_step(net, half, Alone(), [batch_size // 2], tables)[0]
+        time_step(net, half, ALONE, [batch_size // 2], tables)[0]
         for _ in range(n_steps)
     ]
     if rank == 0:
@@ -173,8 +169,8 @@ def modelled(n_workers, one, two, half):
 def print_table(report, title, n_categories, batch_size, arguments):
     """Measure one table, in rounds of one and two workers; print the milliseconds."""
     ones, twos, halves = [], [], []
+    given = n_categories, batch_size, 10 if arguments.quick else 100
     for _ in range(arguments.rounds):
-        given = n_categories, batch_size, arguments.steps
         (one, half), n_weights = measure(1, *given)
         (two, _), _ = measure(2, *given)
         ones.append(one)
@@ -199,12 +195,10 @@ def print_table(report, title, n_categories, batch_size, arguments):
 
 def main():
     parser = make_parser(__doc__, rounds=3, device=False)
-    parser.add_argument("--steps", type=int, default=100)
     parser.set_defaults(threads=1)
-    arguments, report = begin("workers", parser, steps=10, rounds=1)
+    arguments, report = begin("workers", parser, rounds=1)
     for batch_size, (title, n_categories) in product(BATCHES, TABLES.items()):
         print_table(report, title, n_categories, batch_size, arguments)
-    report.save()
 
 
 if __name__ == "__main__":

@@ -77,7 +77,6 @@ def section(module):
     imported = importlib.import_module(module.name)
     registry = getattr(imported, module.registry, {})
     listed = [cls.__name__ for cls in registry.values()]
-    entries = [n for n in imported.__all__ if is_documented(getattr(imported, n))]
     parts = [
         f"{module.title}\n{'-' * len(module.title)}\n",
         f".. automodule:: {module.name}\n   :no-members:\n",
@@ -87,23 +86,17 @@ def section(module):
         parts += [registry_table(module, registry)]
         parts += [autosummary(listed, caption=module.title)]
         parts += [".. rubric:: Base classes and functions\n"]
-    others = [name for name in entries if name not in listed]
-    objects = [name for name in others if not is_definition(getattr(imported, name))]
-    caption = "" if registry else module.title
-    parts += [autosummary((n for n in others if n not in objects), caption)]
+    definitions, objects = [], []
+    for name in imported.__all__:
+        value = getattr(imported, name)
+        is_definition = inspect.isclass(value) or inspect.isfunction(value)
+        # Classes, functions and scorers have pages.
+        if callable(value) and name not in listed:
+            (definitions if is_definition else objects).append(name)
+    parts += [autosummary(definitions, "" if registry else module.title)]
     if objects:
         parts += [".. rubric:: Ready-made objects\n", autosummary(objects)]
     return "\n".join(parts)
-
-
-def is_documented(value):
-    """Return whether a public name gets a page: classes, functions and scorers do."""
-    return callable(value)
-
-
-def is_definition(value):
-    """Return whether a public object is a class or function, and no instance."""
-    return inspect.isclass(value) or inspect.isfunction(value)
 
 
 def members_by_class():
@@ -157,17 +150,11 @@ def is_member(value):
 
 def registry_table(module, registry):
     """Return a table of a parameter's names, with their classes and parameters."""
-    rows = [
-        (f'`{module.parameter}="{name}"`: :class:`{cls.__name__}`', parameters(cls))
-        for name, cls in registry.items()
-    ]
-    head = (f"`{module.parameter}=`", f"`{module.parameter}_params`")
-    return list_table(head, rows, (40, 60))
-
-
-def parameters(cls):
-    """Return the parameters of a component as text, or that it has none."""
-    return component_parameters(cls) or "none"
+    name, rows = module.parameter, []
+    for key, cls in registry.items():
+        parameters = component_parameters(cls) or "none"
+        rows.append((f'`{name}="{key}"`: :class:`{cls.__name__}`', parameters))
+    return list_table((f"`{name}=`", f"`{name}_params`"), rows, (40, 60))
 
 
 def autosummary(names, caption=""):

@@ -11,12 +11,11 @@ or pictures that come from another host.
 import importlib
 import re
 import sys
-from dataclasses import dataclass, field
 from html.parser import HTMLParser
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote, urljoin, urlsplit
 
-from api_reference import MODULES, is_documented, members_by_class
+from api_reference import MODULES, members_by_class
 
 # Pages that no page needs to link to: those of the search and of the index of names.
 WITHOUT_LINK = {"search.html", "genindex.html", "py-modindex.html", "index.html"}
@@ -25,19 +24,14 @@ VOID = {"area", "base", "br", "col", "embed", "hr", "img", "input", "link", "met
 TEX = re.compile(r"\\(?:frac|sum|mathrm|operatorname|lVert|text|sigma|lambda)\b|\\\(")
 
 
-@dataclass
 class Page(HTMLParser):
     """What the checks need of a page."""
 
-    links: list[str] = field(default_factory=list)
-    navigation: set[str] = field(default_factory=set)
-    ids: set[str] = field(default_factory=set)
-    loaded: list[str] = field(default_factory=list)
-    text: list[str] = field(default_factory=list)
-
-    def __post_init__(self):
+    def __init__(self, text):
         super().__init__()
-        self.open = []
+        self.links, self.loaded, self.text, self.open = [], [], [], []
+        self.navigation, self.ids = set(), set()
+        self.feed(text)
 
     def handle_starttag(self, tag, attributes):
         attributes = dict(attributes)
@@ -64,13 +58,11 @@ class Page(HTMLParser):
 
 def read(folder):
     """Map the paths of the pages below a folder to their contents."""
-    pages = {}
-    for path in sorted(folder.rglob("*.html")):
-        if "_static" not in path.parts:
-            page = Page()
-            page.feed(path.read_text(encoding="utf-8"))
-            pages[path.relative_to(folder).as_posix()] = page
-    return pages
+    return {
+        path.relative_to(folder).as_posix(): Page(path.read_text(encoding="utf-8"))
+        for path in sorted(folder.rglob("*.html"))
+        if "_static" not in path.parts
+    }
 
 
 def resolve(name, address):
@@ -78,9 +70,7 @@ def resolve(name, address):
     parts = urlsplit(address)
     if parts.scheme or parts.netloc:
         return None
-    path = Path("/", name).parent / unquote(parts.path) if parts.path else Path(name)
-    target = Path("/", *path.parts).resolve().relative_to("/").as_posix()
-    return target, unquote(parts.fragment)
+    return urljoin(name, unquote(parts.path)), unquote(parts.fragment)
 
 
 def check_links(folder, pages):
@@ -110,10 +100,9 @@ def check_navigation(pages):
 
 def check_entries(pages):
     """Yield the public names and methods without an entry."""
-    ids = {identifier for page in pages.values() for identifier in page.ids}
-    for name in public_names():
-        if name not in ids:
-            yield f"{name}: no entry in the API reference"
+    ids = set().union(*(page.ids for page in pages.values()))
+    for name in set(public_names()) - ids:
+        yield f"{name}: no entry in the API reference"
 
 
 def public_names():
@@ -121,22 +110,17 @@ def public_names():
     for module in MODULES:
         imported = importlib.import_module(module.name)
         for name in imported.__all__:
-            if is_documented(getattr(imported, name)):
+            if callable(getattr(imported, name)):
                 yield f"{module.name}.{name}"
     for name, members in members_by_class().items():
         yield from (f"{name}.{member}" for member in members)
 
 
-def check_text(pages):
-    """Yield the pages with TeX in their text."""
+def check_contents(pages):
+    """Yield the pages with TeX in their text, and what they load from other hosts."""
     for name, page in pages.items():
         if match := TEX.search(" ".join(page.text)):
             yield f"{name}: shows {match.group()!r}"
-
-
-def check_loaded(pages):
-    """Yield what pages load from other hosts."""
-    for name, page in pages.items():
         for address in page.loaded:
             if urlsplit(address).netloc:
                 yield f"{name}: loads {address}"
@@ -145,7 +129,7 @@ def check_loaded(pages):
 def find_faults(folder):
     """Return what is wrong with the pages below a folder."""
     pages = read(folder)
-    checks = (check_navigation, check_entries, check_text, check_loaded)
+    checks = (check_navigation, check_entries, check_contents)
     found = [fault for check in checks for fault in check(pages)]
     return sorted([*found, *check_links(folder, pages)])
 

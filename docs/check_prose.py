@@ -69,8 +69,7 @@ def find_files(root):
     """Yield the files that are searched, in the order of their paths."""
     for name in SEARCHED:
         start = root / name
-        paths = [start] if start.is_file() else sorted(start.rglob("*"))
-        for path in paths:
+        for path in [start] if start.is_file() else sorted(start.rglob("*")):
             is_generated = GENERATED & {*path.relative_to(root).parts}
             is_generated = is_generated or path.name.endswith("_table.rst")
             if path.suffix in SUFFIXES and not is_generated:

@@ -9,12 +9,13 @@ group `site` of pyproject.toml and Chromium (`CHROMIUM` names another program th
 """
 
 import argparse
+import importlib.util
 import os
 import shutil
 import sys
 from pathlib import Path
 
-from check_links import find_faults
+from check_links import find_faults, read
 
 WIDTHS = (1280, 1000, 420)
 # The width from which a line of code fits into its block.
@@ -55,9 +56,7 @@ def find_browser():
     program = next((path for name in names if (path := shutil.which(name))), None)
     if program is None:
         return None, f"none of the programs {', '.join(PROGRAMS)} was found"
-    try:
-        import playwright.sync_api  # noqa: F401
-    except ImportError:
+    if importlib.util.find_spec("playwright") is None:
         return None, "the package playwright is missing (pip install --group site)"
     return program, None
 
@@ -72,24 +71,18 @@ def look(folder, program, screenshots=None):
             executable_path=program, args=["--no-sandbox"]
         )
         for width in WIDTHS:
-            context = browser.new_context(
-                viewport={"width": width, "height": 900}, offline=True
-            )
-            tab = context.new_page()
-            for path in sorted(folder.rglob("*.html")):
-                name = path.relative_to(folder).as_posix()
-                if "_static" in path.parts:
-                    continue
-                tab.goto(path.resolve().as_uri(), wait_until="load")
+            size = {"width": width, "height": 900}
+            tab = browser.new_page(viewport=size, offline=True)
+            for name in read(folder):
+                tab.goto((folder / name).resolve().as_uri(), wait_until="load")
                 for block in tab.evaluate(WIDER_BLOCKS):
                     yield f"{name}: at {width} px a block is too wide: {block}"
                 for code in tab.evaluate(CLIPPED_CODE) if width >= FITS else ():
                     yield f"{name}: at {width} px code does not fit: {code}"
                 for scheme in ("light", "dark") if screenshots else ():
                     tab.emulate_media(color_scheme=scheme)
-                    picture = screenshots / f"{path.stem}_{width}_{scheme}.png"
+                    picture = screenshots / f"{Path(name).stem}_{width}_{scheme}.png"
                     tab.screenshot(path=picture, full_page=True)
-            context.close()
         browser.close()
 
 

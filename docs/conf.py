@@ -62,19 +62,6 @@ extlinks = {
     "doi": ("https://doi.org/%s", "doi:%s"),
 }
 
-# Links into other projects' documentation need a network, so they are off by default.
-
-if os.environ.get("SK_PWISER_DOCS_INTERSPHINX"):
-    extensions.append("sphinx.ext.intersphinx")
-    intersphinx_mapping = {
-        "python": ("https://docs.python.org/3", None),
-        "numpy": ("https://numpy.org/doc/stable", None),
-        "pandas": ("https://pandas.pydata.org/docs", None),
-        "sklearn": ("https://scikit-learn.org/stable", None),
-        "skorch": ("https://skorch.readthedocs.io/en/stable", None),
-        "torch": ("https://docs.pytorch.org/docs/stable", None),
-    }
-
 # Gallery: the build runs every examples/**/plot_*.py and fails if one of them fails.
 
 GALLERY_SECTIONS = (
@@ -91,8 +78,6 @@ GALLERY_SECTIONS = (
     "cluster",
 )
 sphinx_gallery_conf = {
-    "examples_dirs": "../examples",
-    "gallery_dirs": "auto_examples",
     "backreferences_dir": "generated/backreferences",
     "doc_module": ("sk_pwiser",),
     # SHAP and what it needs take some 200 MB: no dependency of the documentation.
@@ -107,9 +92,7 @@ sphinx_gallery_conf = {
     "within_subsection_order": "FileNameSortKey",
     "min_reported_time": 60,
     "parallel": min(os.cpu_count() or 1, 8),
-    "plot_gallery": True,
     "remove_config_comments": True,
-    "show_memory": False,
     "show_signature": False,
     "write_computation_times": False,
 }

@@ -63,15 +63,11 @@ ENTRIES = {
 
 def check_groups(names):
     """Raise an error if a parameter has no group, or a group holds another name."""
-    grouped = [name for group in GROUPS.values() for name in group]
-    if missing := set(names) - set(grouped):
+    grouped = {name for group in GROUPS.values() for name in group}
+    if grouped != set(names):
         raise ValueError(
-            f"GROUPS of parameter_tables.py lacks the parameters {sorted(missing)}."
-        )
-    if unknown := set(grouped) - set(names):
-        raise ValueError(
-            f"GROUPS of parameter_tables.py holds {sorted(unknown)}, which are no "
-            "parameters of the estimator."
+            f"GROUPS of parameter_tables.py lacks {sorted(set(names) - grouped)}; no "
+            f"parameters of the estimator are {sorted(grouped - set(names))}."
         )
 
 
@@ -142,11 +138,10 @@ def first_sentence(lines):
     return sentence.rstrip(".:") + "."
 
 
-def list_table(head, rows, widths=None):
+def list_table(head, rows, widths):
     """Return a table in reStructuredText, whose cells stack on narrow screens."""
     lines = [".. list-table::", "   :class: stacks", "   :header-rows: 1"]
-    if widths:
-        lines.append(f"   :widths: {' '.join(map(str, widths))}")
+    lines.append(f"   :widths: {' '.join(map(str, widths))}")
     for row in (head, *rows):
         cells = [f"     - {cell}" for cell in row]
         cells[0] = "   *" + cells[0][4:]

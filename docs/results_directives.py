@@ -32,6 +32,7 @@ import io
 import json
 import re
 from html import escape
+from itertools import compress, groupby
 from pathlib import Path
 
 from docutils import nodes
@@ -90,8 +91,8 @@ class ResultsChart(ResultsTable):
         points = read_points(files, column, self.options.get("caption", ""))
         if not points:
             raise self.error(f"no table has rows of {column!r}")
-        title = self.options.get("title", column)
-        svg = draw(points, title, self.options.get("highlight", "pwiser"))
+        of = self.options
+        svg = draw(points, of.get("title", column), of.get("highlight", "pwiser"))
         return f'<div class="results-chart">{svg}</div>'
 
 
@@ -106,7 +107,12 @@ def setup(app):
 def all_rows(parts):
     """Yield the rows of the tables, without texts."""
     for part in parts:
-        yield from (row for row in part.get("rows", ()) if not isinstance(row, str))
+        yield from cells_of(part.get("rows", ()))
+
+
+def cells_of(rows):
+    """Return the rows that are no text across a table."""
+    return [row for row in rows if not isinstance(row, str)]
 
 
 def with_caption(parts, text):
@@ -179,10 +185,10 @@ def data_sets(parts):
     found, below = [], []
     for part, name in zip(reversed(parts), reversed(names), strict=True):
         if "rows" in part:
-            found.insert(0, [name] if name else [])
             below.insert(0, name)
-            continue
-        found.insert(0, list(dict.fromkeys(below)) if all(below) else [])
+            found.insert(0, [name] if name else [])
+        else:
+            found.insert(0, list(dict.fromkeys(below)) if all(below) else [])
         if "source" in part:
             below = []
     return found
@@ -196,26 +202,21 @@ def part_html(part, clear=None):
         return f"<details>{summary}<pre>{lines}</pre></details>"
     if "text" in part:
         return note(" ".join(part["text"]))
-    rows, notes = list(part["rows"]), []
+    rows, notes = list(part["rows"]), ""
     while rows and isinstance(rows[-1], str):
-        notes.insert(0, note(rows.pop()))
+        notes = note(rows.pop()) + notes
     columns, rows = without_verdicts(part["columns"], rows)
-    return table_html(part["caption"], columns, rows, clear) + "".join(notes)
+    return table_html(part["caption"], columns, rows, clear) + notes
 
 
 def without_verdicts(columns, rows):
     """Return a table without columns that say whether limits are met."""
-    cells = [row for row in rows if not isinstance(row, str)]
     shown = [
-        j
+        j == 0 or title or not all(VERDICT.fullmatch(row[j]) for row in cells_of(rows))
         for j, title in enumerate(columns)
-        if title or j == 0 or not all(VERDICT.fullmatch(row[j]) for row in cells)
     ]
-
-    def of(row):
-        return row if isinstance(row, str) else [row[j] for j in shown]
-
-    return of(columns), [of(row) for row in rows]
+    rows = [row if isinstance(row, str) else [*compress(row, shown)] for row in rows]
+    return [*compress(columns, shown)], rows
 
 
 def note(text):
@@ -264,7 +265,7 @@ def cells_html(tag, cells, is_number, bold=()):
 
 def holds_numbers(j, rows):
     """Return whether a column, which is not the first, holds numbers."""
-    cells = [row[j] for row in rows if not isinstance(row, str)]
+    cells = [row[j] for row in cells_of(rows)]
     numbers = sum(cell == "-" or bool(NUMBER.match(cell)) for cell in cells)
     return j > 0 and 2 * numbers >= sum(map(bool, cells)) > 0
 
@@ -282,15 +283,11 @@ def best_cells(directions, rows):
     Rows below a text are compared with each other only. Larger differences are better
     where no direction is known.
     """
-    blocks, best = [[]], set()
-    for i, row in enumerate(rows):
-        if isinstance(row, str):
-            blocks.append([])
-        else:
-            blocks[-1].append(i)
-    for block in blocks:
+    best = set()
+    for is_text, block in groupby(enumerate(rows), lambda row: isinstance(row[1], str)):
+        block = {} if is_text else dict(block)
         for j, sign in enumerate(directions):
-            values, is_difference = values_of({i: rows[i][j] for i in block})
+            values, is_difference = values_of({i: row[j] for i, row in block.items()})
             sign = sign or is_difference
             values = {i: sign * value for i, value in values.items()}
             if sign and len(set(values.values())) > 1:
@@ -304,14 +301,13 @@ def clear_cells(directions, rows, multiple):
 
     Larger differences are better where no direction is known.
     """
-    found = set()
-    for i, row in enumerate(rows):
-        for j, cell in enumerate([] if isinstance(row, str) else row):
-            match = DIFFERENCE.fullmatch(cell)
-            if match:
-                gain, spread = (directions[j] or 1) * float(match[1]), float(match[2])
-                found |= {(i, j)} if gain > multiple * spread else set()
-    return found
+    return {
+        (i, j)
+        for i, row in enumerate(rows)
+        for j, cell in enumerate([] if isinstance(row, str) else row)
+        if (match := DIFFERENCE.fullmatch(cell))
+        and (directions[j] or 1) * float(match[1]) > multiple * float(match[2])
+    }
 
 
 def values_of(cells):
@@ -320,8 +316,8 @@ def values_of(cells):
     In a column of differences, all cells after the first have a sign, and the first is
     what they are differences to: 0.
     """
-    found = {key: NUMBER.match(cell) for key, cell in cells.items()}
-    texts = {key: match.group() for key, match in found.items() if match}
+    found = ((key, NUMBER.match(cell)) for key, cell in cells.items())
+    texts = {key: match.group() for key, match in found if match}
     values = {key: float(text.replace(",", "")) for key, text in texts.items()}
     first, *others = texts or [None]
     is_difference = bool(others) and all(texts[key][0] in "+-" for key in others)
@@ -336,10 +332,9 @@ def values_of(cells):
 def read_points(files, column, caption=""):
     """Return (label, value, length below, length above) of each row of a column."""
     points = []
-    for table in (part for parts in files for part in parts if "rows" in part):
-        is_meant = " ".join(table["caption"]).startswith(caption)
-        if is_meant and column in table["columns"]:
-            j, rows = table["columns"].index(column), list(all_rows([table]))
+    for table in (part for parts in files for part in with_caption(parts, caption)):
+        if column in table.get("columns", ()):
+            j, rows = table["columns"].index(column), cells_of(table["rows"])
             values, _ = values_of({i: row[j] for i, row in enumerate(rows)})
             points += [
                 (rows[i][0], value, *lengths(value, rows[i][j]))

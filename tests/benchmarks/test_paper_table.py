@@ -60,34 +60,6 @@ def test_the_last_row_is_the_mean_of_the_networks(table):
     assert lines[-1] == ["mean", "0.6500", "-5.0 (0.0)"]
 
 
-def test_only_the_missing_cells_are_run(table, tmp_path, monkeypatch):
-    path = tmp_path / "cells.csv"
-    cells = [
-        table.Cell("hillstrom", "statistics", "mmoe", "bce", seed) for seed in range(3)
-    ]
-    called = []
-
-    def run_cell(cell, tables):
-        called.append(cell)
-        figures = dict.fromkeys(table.METRICS, 0.7)
-        return {**cell._asdict(), **figures, "epochs": 3, "seconds": 1.0}
-
-    monkeypatch.setattr(table, "run_cell", run_cell)
-    monkeypatch.setattr(table, "tables_or_none", lambda *args: ())
-    table.rows_of(cells[:2], path)
-    found = table.rows_of(cells, path)
-    assert called == cells
-    assert list(found["seed"]) == [0, 1, 2]
-
-
-def test_a_row_with_other_columns_is_not_appended(tmp_path, table):
-    path = tmp_path / "cells.csv"
-    table.append(path, {"seed": 0, "ctr_auc": 0.7})
-    with pytest.raises(ValueError, match=r"cells\.csv has other columns"):
-        table.append(path, {"seed": 0, "auc": 0.7})
-    assert path.read_text() == "seed,ctr_auc\n0,0.7\n"
-
-
 def test_figures_of_labels_and_of_probabilities(module):
     figures = module("_harness")
     generator = np.random.default_rng(0)

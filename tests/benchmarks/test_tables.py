@@ -34,7 +34,7 @@ def test_adults_without_the_columns_of_the_labels(tmp_path, monkeypatch, module)
 
 
 def test_absent_files_raise(tmp_path, module):
-    with pytest.raises(FileNotFoundError, match=r"oulad_funnel\.csv\.gz is not in"):
+    with pytest.raises(FileNotFoundError, match=r"oulad_funnel\.csv\.gz"):
         module("_tables").load_tables("oulad", tmp_path)
 
 

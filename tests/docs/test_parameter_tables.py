@@ -17,12 +17,14 @@ def test_every_parameter_has_one_group():
 
 
 def test_a_parameter_without_a_group_is_an_error():
-    with pytest.raises(ValueError, match=r"lacks the parameters \['new'\]"):
+    with pytest.raises(ValueError, match=r"lacks \['new'\]"):
         parameter_tables.check_groups([*NAMES, "new"])
 
 
 def test_a_group_of_a_removed_parameter_is_an_error():
-    with pytest.raises(ValueError, match=r"holds \['verbose'\]"):
+    with pytest.raises(
+        ValueError, match=r"no parameters of the estimator are \['verbose'\]"
+    ):
         parameter_tables.check_groups(set(NAMES) - {"verbose"})
 
 
