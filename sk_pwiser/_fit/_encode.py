@@ -436,7 +436,8 @@ class Encoding:
 
         Others, such as the number of the week, may well be sorted in the order of time.
         """
-        encoder, statistics = self.learnt.schema.encoder, self.learnt.schema.statistics
+        encoder = self.learnt.schema.encoder
+        statistics: Any = self.learnt.schema.statistics
         least = self.plan.settings.encoding_params["target_encoding_min_values"]
         columns, lists = set(find_target_columns(True, encoder.columns_, least)), []
         if counts:

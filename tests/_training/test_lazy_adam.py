@@ -112,7 +112,7 @@ def test_changed_weights_are_all_rows_that_differ(device):
 
 
 def test_an_update_may_change_no_row_of_a_table():
-    """Numbers alone leave the tables as they are."""
+    """Rows of numbers alone leave the tables unchanged."""
     data = make_ctr_cvr(200, n_categorical=0, ctr=0.3, random_state=0)
     model = MultiTaskCTRCVRClassifier(optimizer_params={"lazy_embeddings": True})
     for _ in range(2):
