@@ -408,7 +408,8 @@ class Encoding:
         for rows, encoded, times in self._parts() if whole is None else [whole]:
             codes = encoded.codes.numpy()
             weights = summary.scale(rows.weights, len(rows))
-            is_valid, block = np.zeros(len(rows), dtype=bool), None
+            block: Any = None
+            is_valid = np.zeros(len(rows), dtype=bool)
             if self.holds_out:
                 is_valid = learnt.hold_out.draw(rows, times)
             if self.order is not None:
