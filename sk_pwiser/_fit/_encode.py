@@ -433,20 +433,20 @@ class Encoding:
             self.store.add(encoded.labelled(*of_rows), is_valid, block)
 
     def _make_order(self, n_tasks: int, counts: bool) -> RowOrder:
-        """Return what judges the order by columns of many values or with statistics.
+        """Return what judges the order, by the columns and lists with statistics.
 
-        Others, such as the number of the week, may well be sorted in the order of time.
+        Without any, columns of many values do: others, such as the number of the week,
+        may well be sorted in the order of time.
         """
-        encoder = self.learnt.schema.encoder
+        encoder, n_blocks = self.learnt.schema.encoder, self.learnt.blocks.n_blocks
+        if not counts:
+            least = self.plan.settings.encoding_params["target_encoding_min_values"]
+            columns = find_target_columns(True, encoder.columns_, least)
+            return RowOrder(columns, encoder, n_blocks, n_tasks)
         statistics: Any = self.learnt.schema.statistics
-        least = self.plan.settings.encoding_params["target_encoding_min_values"]
-        columns, lists = set(find_target_columns(True, encoder.columns_, least)), []
-        if counts:
-            columns.update(statistics.columns)
-            sizes = statistics.cardinalities
-            lists = [(index, sizes[table]) for index, table in statistics.lists]
-        n_blocks = self.learnt.blocks.n_blocks
-        return RowOrder(sorted(columns), encoder, n_blocks, n_tasks, lists)
+        sizes = statistics.cardinalities
+        lists = [(index, sizes[table]) for index, table in statistics.lists]
+        return RowOrder(statistics.columns, encoder, n_blocks, n_tasks, lists)
 
     def _parts(self) -> Iterator[tuple[Rows, Impressions, np.ndarray | None]]:
         encoder = self.learnt.schema.encoder

@@ -135,24 +135,6 @@ def test_rows_sorted_by_another_column_have_random_blocks():
     assert found.find(["click"]) == ("advertiser", True, True)
 
 
-@pytest.mark.parametrize("n_weeks", [0, 40])
-def test_rows_sorted_by_a_column_without_statistics(n_weeks):
-    """Users of cities, whose own rows are not in one piece, or visits by week."""
-    city = np.sort(DRAWN) // 2
-    user = 100 * city + np.random.default_rng(0).integers(0, 100, N)
-    X = pd.DataFrame({"city": city, "user": user})
-    if n_weeks:
-        X["city"] = np.arange(N) * n_weeks // N
-    X = X.astype(str).apply(lambda column: column.str.zfill(5))
-    model = MultiTaskCTRCVRClassifier(max_epochs=1, random_state=0)
-    model.set_params(target_encoding=["user"])
-    if n_weeks:
-        model.fit(X, LABELS * 1)
-    else:
-        with pytest.warns(UserWarning, match="rows are sorted by column 'city'"):
-            model.fit(X, LABELS * 1)
-
-
 def test_rows_sorted_by_lists_have_random_blocks():
     lists = np.empty(N, dtype=object)
     lists[:] = [[f"i{value:03}", "all"] for value in np.sort(DRAWN)]

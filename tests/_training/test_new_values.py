@@ -101,6 +101,10 @@ def test_rows_sorted_by_ids_do_not_tell_of_later_rows(tmp_path, is_file):
     with pytest.warns(UserWarning, match="sorted by column 'user', so that the last"):
         model = small(**params).fit(*data)
     assert dropouts(model) == {"user": 0.05, "item": pytest.approx(0.05, abs=0.05)}
+    # Numbers of weeks are sorted in the order of time as well.
+    weeks = X.assign(user=[f"{n // 50:02}" for n in range(N)])
+    if not is_file:
+        small(**params).fit(weeks, Y)
     # A given number needs no other pass, and no warning.
     small(**params, encoding_params={"category_dropout": 0.1}).fit(*data)
 
