@@ -1,7 +1,7 @@
 """Leaks, pipelines, containers and second calls."""
 
 import pickle
-from datetime import timedelta
+from datetime import date, timedelta
 
 import numpy as np
 import pandas as pd
@@ -177,7 +177,10 @@ def names_of(row, name, expected, found):
     return found_names(found)[list(expected).index(name)]
 
 
-@pytest.mark.parametrize("form", ["ns", "us", "s", "UTC", "date", "number", "python"])
+@pytest.mark.parametrize(
+    "form",
+    ["ns", "us", "s", "UTC", "date", "date32", "date64", "number", "python"],
+)
 def test_times_of_every_form_give_the_same_order_and_ages(form):
     days = np.array([3, 1, 1, 9])
     dates = np.datetime64("2026-01-01") + days
@@ -187,6 +190,8 @@ def test_times_of_every_form_give_the_same_order_and_ages(form):
         "s": pl.Series(dates.astype("M8[ms]")),
         "UTC": pd.Series(pd.to_datetime(dates)).dt.tz_localize("Europe/Berlin"),
         "date": pl.Series(dates),
+        "date32": pd.Series(dates, dtype=pd.ArrowDtype(pa.date32())),
+        "date64": pd.Series(dates, dtype=pd.ArrowDtype(pa.date64())),
         "number": days * 86_400.0,
         "python": np.array([d.item() for d in dates.astype("M8[us]")], dtype=object),
     }[form]
@@ -198,6 +203,22 @@ def test_times_of_every_form_give_the_same_order_and_ages(form):
     value = times[3] + (np.timedelta64(day) if form in ("ns", "us") else day)
     row = history.transform_row({"user": "a", "time": value})
     assert row["user__since_impression"] == 86_400
+
+
+def test_days_in_a_table_of_arrow():
+    days = [date(2026, 1, 4), date(2026, 1, 2), date(2026, 1, 10)]
+    table = pa.table({"user": ["a"] * 3, "time": days})
+    assert table["time"].type == pa.date32()
+    history = HistoryFeatures(["user"], time="time", passthrough=False)
+    ages = history.fit_transform(table)["user__since_impression"].to_numpy()
+    assert_allclose(ages, np.array([2, np.nan, 6]) * 86_400)
+    assert history.end_ == np.datetime64("2026-01-10")
+    for bad, message in (
+        (date(9999, 12, 31), "too far from 1970.*9999-12-31 in row 1"),
+        (None, "1 are missing, the first in row 1"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            history.fit(pa.table({"user": [1, 2], "time": [days[0], bad]}))
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint32, np.int16, np.float32])
