@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sk_pwiser._table._categories import LARGE
+from sk_pwiser._table._categories import inexact_classes
 from sk_pwiser._table._frames import is_missing
 from sk_pwiser._times import read_time
 from sk_pwiser.history._key_log import decay, decayed_sums
@@ -168,7 +168,7 @@ class OneRow:
         self.of_all = self.past_of_all()
         self.names = [plan.names_of_key(key) for key in range(len(plan.keys))]
         self.inexact = {
-            name: _inexact_classes(index.kinds) for name, index in state.indices.items()
+            name: inexact_classes(index.kinds) for name, index in state.indices.items()
         }
         none = [0] * len(plan.lags)
         counts = [(0, none, none)] * len(plan.horizons)
@@ -241,15 +241,6 @@ class OneRow:
             if each.ages:
                 features[f"{each.name}_ages"] = ages
         return features, is_early
-
-
-def _inexact_classes(kinds):
-    """Return the classes of large numbers that equal no value of a state.
-
-    `kinds` are those of its values: integers that became floats are rounded.
-    """
-    absent = LARGE.keys() - kinds
-    return LARGE[absent.pop()] if len(absent) == 1 else ()
 
 
 class MemoryRow(OneRow):
