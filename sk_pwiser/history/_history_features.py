@@ -130,8 +130,8 @@ class HistoryFeatures(DocLink, TransformerMixin, BaseEstimator):
     >>> history.fit_transform(log, click)["user__since_impression"].tolist()
     [nan, 1.0, nan, 3.0]
     >>> row = history.transform_row({"user": "a", "time": 6})
-    >>> row["user__since_click"], float(np.expm1(row["user__log_impressions"]))
-    (5.0, 3.0)
+    >>> row["user__since_click"], round(np.expm1(row["user__log_impressions"]))
+    (5.0, 3)
     """
 
     # What `transform_row` reads, None until then.
@@ -349,8 +349,8 @@ class HistoryFeatures(DocLink, TransformerMixin, BaseEstimator):
     def transform_row(self, row):
         """Return a row with what is known at its time; for serving.
 
-        The values are those of `transform`, from lookups that build no table: see
-        ``benchmarks/history.py`` for the time per row.
+        The values are those of `transform`, rounded to float32 as well, from lookups
+        that build no table: see ``benchmarks/history.py`` for the time per row.
 
         Parameters
         ----------
