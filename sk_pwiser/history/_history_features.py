@@ -77,7 +77,9 @@ class HistoryFeatures(DocLink, TransformerMixin, BaseEstimator):
         - "column": the column of the values;
         - "key": one of `keys`, by default the first;
         - "n": the largest number of values, by default 20;
-        - "task": a task that must have happened, by name or index, by default none;
+        - "task": a task that must have happened, by name or index, by default none.
+          Values of equal times are then sorted, numbers before text, since their labels
+          may come in any order; without a task they are in the order of the rows;
         - "ages": "values" adds a column with lists of the values' ages, which the
           estimator takes as `list_ages` of `encoding_params` for a list with attention,
           "buckets" one with the integers ``floor(log2(1 + age))``, which it takes as

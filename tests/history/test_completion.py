@@ -51,7 +51,8 @@ def operate(rows, params, in_store):
         waiting += [(before["t"] + d, k, before) for k, d in enumerate(delays)]
         due = [each for each in waiting if each[0] < row["t"]]
         waiting = [each for each in waiting if each[0] >= row["t"]]
-        for _, k, one in due:
+        # Those of equal times are not in the order of the rows.
+        for _, k, one in due[::-1]:
             server.complete(*table([blank(one, k)]))
         found.append(server.transform_row({name: row[name] for name in FIELDS}))
         server.update(*table([blank(row)]))
@@ -129,6 +130,35 @@ def test_list_columns_get_values_when_their_event_is_known():
         7,
         9,
     ]
+
+
+@pytest.mark.parametrize("in_store", [False, True])
+def test_rows_of_equal_times_are_completed_in_any_order(in_store, monkeypatch):
+    """Candidates of one page, in a list of the last ones that were clicked."""
+    monkeypatch.setattr(_time_tree, "BLOCK_BYTES", 1)  # ties fill several blocks
+    rng, n = np.random.default_rng(0), 90
+    items = np.array([7, 30, 2.5, "x", "10", "y", "a"], dtype=object)
+    t = np.arange(n) // 9
+    X = pd.DataFrame({"user": "a", "item": rng.choice(items, n), "t": t})
+    y = (rng.random(n) < 0.5) * 1.0
+    lists = [{"column": "item", "n": 7, "task": 0}, {"column": "item", "n": 5}]
+    params = {"label_delay": 20, "lists": lists}
+    expected = small(**params).fit(X, y)
+    for seed in range(4):
+        order = np.random.default_rng(seed).permutation(n)
+        history = small(**params).fit(X[:30], np.full(30, np.nan))
+        server = StoredHistory.write(history, {}) if in_store else history
+        server.update(X[30:])
+        for part in np.array_split(order, 6):
+            server.complete(X.iloc[part], y[part])
+        for time in (22, 25, 26, 28, 40):
+            row = {"user": "a", "t": time}
+            found, wanted = server.transform_row(row), expected.transform_row(row)
+            np.testing.assert_equal(found, wanted)
+    clicked = X["item"][(y == 1) & (X["t"] == 9)].tolist()
+    clicked.sort(key=lambda item: (isinstance(item, str), item))
+    assert wanted["user__last_item_task_0"][-len(clicked) :] == clicked[-7:]
+    assert wanted["user__last_item"] == X["item"][-5:].tolist()
 
 
 @pytest.mark.parametrize("in_store", [False, True])
