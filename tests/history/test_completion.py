@@ -244,6 +244,61 @@ def test_a_failed_change_that_is_repeated_counts_once(restarts):
         history = expected
 
 
+@pytest.mark.parametrize("restarts", [False, True])
+@pytest.mark.parametrize("fails", ["update", "complete"])
+def test_a_failed_change_that_is_repeated_after_others(fails, restarts):
+    X = pd.DataFrame({"user": list("aaba"), "t": [1, 1, 3, 8]})
+    history = small(label_delay=20).fit(X[:3], [np.nan] * 3)
+    calls = {
+        "update": lambda each: each.update(X[3:]),
+        # There are two such rows: a label that comes twice would be filled in twice.
+        "complete": lambda each: each.complete(X[:1], [1]),
+    }
+    call = calls[fails]
+    others = [
+        lambda each: each.complete(X[2:3], [0]),
+        lambda each: each.update(X[3:].assign(user="b")),
+    ]
+    expected = copy.deepcopy(history)
+    for each in (call, *others):
+        each(expected)
+    for n_writes in range(9):
+        store = FailingStore()
+        stored = StoredHistory.write(history, store)
+        store.left, failed = n_writes, False
+        try:
+            call(stored)
+        except ConnectionError:
+            failed = True
+        store.left = math.inf
+        for each in others:
+            stored = StoredHistory(store) if restarts else stored
+            each(stored)
+        if failed:
+            call(stored)
+        for user in "ab":
+            row = {"user": user, "t": 40}
+            found, wanted = stored.transform_row(row), expected.transform_row(row)
+            np.testing.assert_equal(found, wanted)
+    assert not failed
+
+
+def test_equal_changes_that_did_not_fail_count_each():
+    X = pd.DataFrame({"user": ["a"], "t": [5]})
+    store = FailingStore()
+    stored = StoredHistory.write(small().fit(X), store)
+    for _ in range(2):
+        stored.update(X)
+    store.left = 2
+    with pytest.raises(ConnectionError):
+        stored.update(X)
+    store.left = math.inf
+    for _ in range(2):  # the failed one again, and a further one
+        stored.update(X)
+    row = stored.transform_row({"user": "a", "t": 9})
+    assert round(math.expm1(row["user__log_impressions"])) == 5
+
+
 def test_a_change_after_a_failed_one():
     """What the failed change has begun is finished first."""
     X = pd.DataFrame({"user": list("abab"), "t": [1, 2, 3, 4]})
