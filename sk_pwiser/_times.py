@@ -97,13 +97,12 @@ def _read_pandas(column, name):
         numeric = getattr(dtype, "kind", "O") in "iuf"
         plain = getattr(dtype, "numpy_dtype", dtype) if numeric else None
         return _read_array(column.to_numpy(dtype=plain), name, dtype)
+    if hasattr(dtype, "pyarrow_dtype"):  # of which those of days have no `dt.tz`
+        return _read_nullable(column.array.__arrow_array__(), name)
     kind = NAIVE
     if column.dt.tz is not None:
         kind, column = AWARE, column.dt.tz_convert("UTC").dt.tz_localize(None)
-    values = column.to_numpy()
-    if values.dtype.kind != "M":
-        values = column.to_numpy(dtype="M8[ns]")
-    return Times(_nanoseconds(values, name), kind)
+    return Times(_nanoseconds(column.to_numpy(), name), kind)
 
 
 def _read_array(values, name, dtype=None):

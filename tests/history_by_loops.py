@@ -58,6 +58,7 @@ def features_of(row, log, params, tasks):
         if task is not None:
             k = tasks.index(task)
             past = [r for r in past if r["t"] < t - delays[k] and r["y"][k] == 1]
+            past.sort(key=lambda r: (r["t"], r[entry["column"]]))
         past = past[-entry.get("n", 20) :]
         name = f"{'_x_'.join(names)}__last_{entry['column']}"
         name += f"_{task}" if task is not None else ""

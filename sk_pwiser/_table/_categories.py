@@ -529,6 +529,16 @@ LARGE = {
 }
 
 
+def inexact_classes(kinds):
+    """Return the classes of large numbers that equal no value, beside known `kinds`.
+
+    A number of them may compare equal to a value, which is another integer if one of
+    the two was rounded.
+    """
+    absent = LARGE.keys() - kinds
+    return LARGE[absent.pop()] if len(absent) == 1 else ()
+
+
 def large_kinds(values):
     return {kind for kind in LARGE if _find_large(values, kind) is not None}
 

@@ -8,7 +8,12 @@ from functools import partial
 
 import numpy as np
 
-from sk_pwiser._table._categories import UNSEEN, CategoryColumn
+from sk_pwiser._table._categories import (
+    EXACT,
+    UNSEEN,
+    CategoryColumn,
+    inexact_classes,
+)
 from sk_pwiser._table._frames import first_known, is_missing, read_lists, to_float
 from sk_pwiser._table._lists import Elements, ListColumn, ListWeights, combine_bags
 from sk_pwiser._training import bag_inputs
@@ -34,13 +39,23 @@ SCALARS = NUMBERS | {str}
 
 def make_fields(encoder):
     check_exportable(encoder)
-    kinds = {CategoryColumn: CategoryField, ListColumn: ListField, ListWeights: Field}
+    kinds = {
+        CategoryColumn: category_field,
+        ListColumn: ListField,
+        ListWeights: Field,
+    }
     return [
         next((f for c, f in kinds.items() if isinstance(column, c)), NumericField)(
             column
         )
         for column in encoder.read_columns_
     ]
+
+
+def category_field(column):
+    # The check of large numbers costs the other columns nothing.
+    has_large = bool(inexact_classes(column.large))
+    return (LargeCategoryField if has_large else CategoryField)(column)
 
 
 class Field:
@@ -86,8 +101,6 @@ class CategoryField:
             types = {"text": {str}, "numbers": {int, bool}}
             known = [types.get(kind, set()) for kind in column.kinds_]
             self._unseen_types.update(*known)
-            if "floats above 2^53" in column.large:
-                self._unseen_types.discard(int)  # it may be one that was rounded in fit
 
     def encode_one(self, value):
         try:
@@ -98,9 +111,7 @@ class CategoryField:
 
     def encode(self, values):
         """Return the codes of a list or array of values; rare values keep their own."""
-        find = self.column.codes_.get
-        if isinstance(values, np.ndarray):
-            values = values.tolist()  # Python numbers, as in fit
+        find, values = self.column.codes_.get, as_list(values)
         try:
             codes = [find(value) for value in values]
         except TypeError:
@@ -121,10 +132,40 @@ class CategoryField:
             return self.column.missing_code_
         if type(value) in self._unseen_types:
             return UNSEEN
+        return self._transformed(value, row)
+
+    def _transformed(self, value, row):
+        """Return the code of a value as `transform` finds it, which checks its kind."""
         try:
             return int(self.column.transform(as_column([value])).take(0))
         except (TypeError, ValueError) as error:
             raise type(error)(f"Row {row}, field {self.name!r}: {error}") from error
+
+
+class LargeCategoryField(CategoryField):
+    """A category field of integers above 2^53 or of floats above it, but not of both.
+
+    A number of the other kind is refused, as in a table, even if it equals a category.
+    """
+
+    def __init__(self, column):
+        super().__init__(column)
+        self._inexact = inexact_classes(column.large)
+
+    def encode_one(self, value):
+        self._check(value, 0)
+        return super().encode_one(value)
+
+    def encode(self, values):
+        values = as_list(values)
+        for row, value in enumerate(values):
+            self._check(value, row)
+        return super().encode(values)
+
+    def _check(self, value, row):
+        is_inexact = isinstance(value, self._inexact) and not is_missing(value)
+        if is_inexact and not -EXACT <= value <= EXACT:
+            self._transformed(value, row)
 
 
 class NumericField:
@@ -203,6 +244,11 @@ def as_column(values):
     if isinstance(values, np.ndarray):
         return values
     return np.fromiter(values, dtype=object, count=len(values))
+
+
+def as_list(values):
+    """Return an array as a list of Python numbers, as in `fit`; lists unchanged."""
+    return values.tolist() if isinstance(values, np.ndarray) else values
 
 
 def repeat(values, n_rows):
@@ -445,7 +491,7 @@ class Scorer:
         if self._market is not None:
             index, shifts = self._market
             keys, common = columns[index], np.zeros(len(self.task_names))
-            keys = keys.tolist() if isinstance(keys, np.ndarray) else keys
+            keys = as_list(keys)
             known = [common if is_missing(k) else shifts.get(k, common) for k in keys]
             inputs["shifts"] = np.array(repeat(known, n_rows))
         return self._run(inputs | bag_inputs(bags))

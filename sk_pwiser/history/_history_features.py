@@ -77,7 +77,9 @@ class HistoryFeatures(DocLink, TransformerMixin, BaseEstimator):
         - "column": the column of the values;
         - "key": one of `keys`, by default the first;
         - "n": the largest number of values, by default 20;
-        - "task": a task that must have happened, by name or index, by default none;
+        - "task": a task that must have happened, by name or index, by default none.
+          Values of equal times are then sorted, numbers before text, since their labels
+          may come in any order; without a task they are in the order of the rows;
         - "ages": "values" adds a column with lists of the values' ages, which the
           estimator takes as `list_ages` of `encoding_params` for a list with attention,
           "buckets" one with the integers ``floor(log2(1 + age))``, which it takes as
@@ -130,8 +132,8 @@ class HistoryFeatures(DocLink, TransformerMixin, BaseEstimator):
     >>> history.fit_transform(log, click)["user__since_impression"].tolist()
     [nan, 1.0, nan, 3.0]
     >>> row = history.transform_row({"user": "a", "time": 6})
-    >>> row["user__since_click"], float(np.expm1(row["user__log_impressions"]))
-    (5.0, 3.0)
+    >>> row["user__since_click"], round(np.expm1(row["user__log_impressions"]))
+    (5.0, 3)
     """
 
     # What `transform_row` reads, None until then.
@@ -349,8 +351,8 @@ class HistoryFeatures(DocLink, TransformerMixin, BaseEstimator):
     def transform_row(self, row):
         """Return a row with what is known at its time; for serving.
 
-        The values are those of `transform`, from lookups that build no table: see
-        ``benchmarks/history.py`` for the time per row.
+        The values are those of `transform`, rounded to float32 as well, from lookups
+        that build no table: see ``benchmarks/history.py`` for the time per row.
 
         Parameters
         ----------

@@ -14,6 +14,7 @@ from sk_pwiser._table._categories import (
     factorize,
     kinds_of,
     large_kinds,
+    sort_values,
 )
 from sk_pwiser._table._frames import as_table, collected
 from sk_pwiser._table._labels import (
@@ -317,7 +318,8 @@ class HistoryState:
         for key, (own, log) in enumerate(zip(ids, new.logs, strict=True)):
             lists = [(places[each.column], each.task) for each in plan.lists_of(key)]
             added = log_of_rows(own, rows.time, labels.values, lists, n_half_lives)
-            logs.append(combine(log, added, plan.half_lives))
+            log = combine(log, added, plan.half_lives)
+            logs.append(new.with_sorted_ties(log, plan.lists_of(key)))
         new.levels = [logs]
         none = np.zeros((len(rows.time), 0), dtype=np.int64)
         added = log_of_rows(none, rows.time, labels.values, [], 0)
@@ -384,11 +386,27 @@ class HistoryState:
         for key, (names, log) in enumerate(zip(plan.keys, new.logs, strict=True)):
             has_key = np.all([places[name] >= 0 for name in names], axis=0)
             lists = [(places[each.column], each.task) for each in plan.lists_of(key)]
-            logs.append(complete(log, codes[key], lists, np.flatnonzero(has_key)))
+            log = complete(log, codes[key], lists, np.flatnonzero(has_key))
+            logs.append(new.with_sorted_ties(log, plan.lists_of(key)))
         new.levels = [logs]
         everyone = np.arange(len(asked))
         new.everything = complete(self.everything, 0 * everyone, [], everyone)
         return new, is_absent, is_final & ~is_absent
+
+    def with_sorted_ties(self, log, lists):
+        """Return a log in whose lists with a task values of equal times are sorted.
+
+        Labels come in any order, on which the lists do not depend then.
+        """
+        if all(each.task is None for each in lists):
+            return log
+        pairs = zip(log.lists, lists, strict=True)
+        return log.replaced(
+            lists=[
+                own if each.task is None else sort_ties(own, self.indices[each.column])
+                for own, each in pairs
+            ]
+        )
 
     def folded(self, plan, pasts=None):
         """Return a state of one level with old rows as totals."""
@@ -420,6 +438,24 @@ class HistoryState:
         moves = {name: is_used.cumsum() - 1 for name, is_used in used.items()}
         new.levels = [[_moved(log, moves, plan, k) for k, log in enumerate(logs)]]
         return new
+
+
+def sort_ties(rows, index):
+    """Return the elements of a list, those of a key and time in the order of values."""
+    keys = rows.keys()
+    is_tie = (keys[1:] == keys[:-1]) & (rows.time[1:] == rows.time[:-1])
+    if not is_tie.any():
+        return rows
+    tied = np.flatnonzero(np.append(is_tie, False) | np.append(False, is_tie))
+    elements = rows.value[tied]
+    places, own = np.unique(elements, return_inverse=True)
+    values = index.at(places.tolist())
+    ranks = {value: rank for rank, value in enumerate(sort_values(values))}
+    ranks = np.array([ranks[value] for value in values])
+    order = np.lexsort([ranks[own], rows.time[tied], keys[tied]])
+    value = rows.value.copy()
+    value[tied] = elements[order]
+    return Slices(rows.offsets, rows.time, value)
 
 
 def refuse_labels(is_absent, is_final, state, plan):

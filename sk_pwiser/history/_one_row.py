@@ -6,6 +6,7 @@ the totals of a key, and its earlier rows, count unless the key is over by `max_
 """
 
 import math
+from array import array
 from bisect import bisect_left
 from collections.abc import Mapping
 from functools import lru_cache
@@ -15,11 +16,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sk_pwiser._table._categories import LARGE
+from sk_pwiser._table._categories import inexact_classes
 from sk_pwiser._table._frames import is_missing
 from sk_pwiser._times import read_time
 from sk_pwiser.history._key_log import decay, decayed_sums
-from sk_pwiser.history._point_in_time import rate_prior
+from sk_pwiser.history._point_in_time import GRID, rate_prior
 from sk_pwiser.history._time_tree import EMPTY, Block, newest, seen
 
 
@@ -166,9 +167,10 @@ class OneRow:
     def __init__(self, state, plan):
         self.state, self.plan, self.plan_of_all = state, plan, plan.of_all
         self.of_all = self.past_of_all()
-        self.names = [plan.names_of_key(key) for key in range(len(plan.keys))]
+        keys = range(len(plan.keys))
+        self.names = [name for key in keys for name in plan.names_of_key(key)]
         self.inexact = {
-            name: _inexact_classes(index.kinds) for name, index in state.indices.items()
+            name: inexact_classes(index.kinds) for name, index in state.indices.items()
         }
         none = [0] * len(plan.lags)
         counts = [(0, none, none)] * len(plan.horizons)
@@ -209,7 +211,7 @@ class OneRow:
         own_time = time if of_all.reference is None else max(time, of_all.reference)
         _, horizons = look(of_all, own_time, self.plan_of_all, read) or self.nothing
         priors = list(map(self.prior, *horizons[0][1:]))
-        features, pasts = {}, []
+        numbers, pasts = [], []
         for key, names in enumerate(plan.keys):
             past = self.look_up(key, names, row)
             own_time = time
@@ -218,14 +220,16 @@ class OneRow:
             is_early |= own_time > time
             seen = past and look(past, own_time, plan, read)
             pasts.append((past, own_time) if seen else None)
-            numbers, horizons = seen or self.nothing
-            numbers = numbers[:]
+            ages, horizons = seen or self.nothing
+            numbers += ages
             for impressions, known, positive in horizons:
                 numbers.append(log1p(impressions))
                 for n, k, prior in zip(known, positive, priors, strict=True):
                     events, others, logit = prior
-                    numbers += log1p(k), log((k + events) / (n - k + others)) - logit
-            features.update(zip(self.names[key], numbers, strict=True))
+                    log_odds = log((k + events) / (n - k + others)) - logit
+                    numbers += log1p(k), log_odds + GRID - GRID
+        # Those of a table are float32, and a model serves what it has learnt.
+        features = dict(zip(self.names, array("f", numbers), strict=True))
         for each in plan.lists:
             values = ages = []
             if pasts[each.key]:
@@ -241,15 +245,6 @@ class OneRow:
             if each.ages:
                 features[f"{each.name}_ages"] = ages
         return features, is_early
-
-
-def _inexact_classes(kinds):
-    """Return the classes of large numbers that equal no value of a state.
-
-    `kinds` are those of its values: integers that became floats are rounded.
-    """
-    absent = LARGE.keys() - kinds
-    return LARGE[absent.pop()] if len(absent) == 1 else ()
 
 
 class MemoryRow(OneRow):

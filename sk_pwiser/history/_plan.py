@@ -35,7 +35,8 @@ class Plan:
         self.params, self.kind = copy.deepcopy(params), kind
         self.task_names = list(task_names)
         self.time, self.passthrough = params["time"], params["passthrough"]
-        self.unit = 1 if kind == NUMBER else 10**9  # of ages, which are in seconds
+        # Of ages, which are in seconds; a float, so that arrays and rows round alike.
+        self.unit = 1 if kind == NUMBER else 1e9
         self.keys = as_keys(params["keys"])
         self.key_names = ["_x_".join(key) for key in self.keys]
         self.state_delay = read_duration(params["state_delay"], "state_delay", kind)

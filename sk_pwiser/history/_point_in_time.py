@@ -18,6 +18,10 @@ from sk_pwiser.history._key_log import (
     no_totals,
 )
 
+# Adding and subtracting it rounds to multiples of 2^-32: log-odds near 0 are mostly the
+# rounding errors of logarithms, which differ between arrays and single rows.
+GRID = 2.0**20
+
 
 class View(NamedTuple):
     """What queries see of the rows of their keys, one entry per query."""
@@ -113,7 +117,7 @@ class Past:
                 events, others, logit = prior
                 numbers += [
                     np.log1p(k),
-                    np.log((k + events) / (n - k + others)) - logit,
+                    np.log((k + events) / (n - k + others)) - logit + GRID - GRID,
                 ]
         return numbers
 

@@ -209,6 +209,7 @@ class Change:
         self.plan, self.prefix, self.next_id = plan, prefix, next_id
         self.read_stored, self.records, self.dropped = read_block, {}, []
         self.tree, self.tree_of_all = self._tree(plan.half_lives), self._tree([])
+        self.tree_of_task = self._tree([], sorts_values=True)
         keys = range(len(plan.keys))
         self.lists = [plan.lists_of(key) for key in keys]
         self.forms = [RecordForm(plan, key) for key in keys]
@@ -262,9 +263,10 @@ class Change:
                     is_absent[np.setdiff1d(own, found)] = True
                 if past is None:
                     continue
+                trees = self._trees(key)
                 for i, each in enumerate(self.lists[key], len(blocks)):
                     new = _elements(rows, found, each, is_new=False)
-                    blocks.append(self.tree_of_all.changed(past.blocks[i], new))
+                    blocks.append(trees[i].changed(past.blocks[i], new))
                 self.records[name] = self.forms[key].write(past.reference, blocks)
         past, own = read(None, None)[1], np.argsort(rows.time, kind="stable")
         own = own[is_asked[own]]
@@ -339,9 +341,13 @@ class Change:
 
     def _trees(self, key):
         n_events = 1 + 2 * len(self.plan.lags)
-        return [self.tree] * n_events + [self.tree_of_all] * len(self.lists[key])
+        # Labels come in any order, on which lists do not depend.
+        return [self.tree] * n_events + [
+            self.tree_of_all if each.task is None else self.tree_of_task
+            for each in self.lists[key]
+        ]
 
-    def _tree(self, half_lives):
+    def _tree(self, half_lives, sorts_values=False):
         width = len(half_lives)
 
         def write(node):
@@ -350,7 +356,7 @@ class Change:
             self.records[f"{self.prefix}:{number}"] = write_block(node, width)
             return number
 
-        return Tree(half_lives, self._read, write, self._drop_block)
+        return Tree(half_lives, self._read, write, self._drop_block, sorts_values)
 
     def _read(self, number):
         name = f"{self.prefix}:{number}"

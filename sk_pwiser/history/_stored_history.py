@@ -30,6 +30,8 @@ from sk_pwiser.history._store_records import (
 
 # The form of a store. A store of form 2 had one record per key, of any size.
 STORE_FORM = 3
+# Of changes that were made, but whose callers may repeat them, so many are known.
+N_UNCONFIRMED = 16
 # How often a record is read again whose blocks another process has just replaced.
 N_READS = 10
 
@@ -73,9 +75,11 @@ class StoredHistory:
 
     A change is written to a journal first, in one record. If the process ends or the
     store fails while the other records are written, the next call of `update` or
-    `complete` finishes the change. If that call repeats the rows of the change, after
-    an error or as the first one of a new object, it has no further effect: rows are
-    neither lost nor counted twice.
+    `complete` finishes the change. Repeat the call that failed, at once or after other
+    calls, with this object or a new one: if its change was made, this has no further
+    effect, so that rows are neither lost nor counted twice. The same holds for the last
+    change before an object was created, which the new process may not know of. The last
+    16 of such changes are known, each until it is repeated.
 
     Examples
     --------
@@ -92,8 +96,8 @@ class StoredHistory:
     5.0
     """
 
-    # Whether the last change of this object is known to have been made.
-    _is_certain = False
+    # The number of the last change that this object has seen to its end.
+    _n_confirmed = None
 
     def __init__(self, store, *, prefix="history"):
         self.store, self.prefix = store, prefix
@@ -155,6 +159,8 @@ class StoredHistory:
             history = HistoryFeatures._of(content, plan, state)
             history._one_row = StoredRow(history, self.store, self.prefix)
         self._history, self._last_change = history, content["last_change"]
+        self._n_changes = content.get("n_changes", 0)
+        self._unconfirmed = content.get("unconfirmed", [])
         self._next_id = content["next_id"]
         return self
 
@@ -238,36 +244,47 @@ class StoredHistory:
         """Change the records of the keys of a table."""
         self._finish_change()
         self.refresh()
-        history, server = copy.copy(self._history), self._history._one_row
+        history = copy.copy(self._history)
         state, plan = history._fitted()
         rows, _ = history._read(X, y, state, plan)
-        digest = joblib.hash((method, overlap, rows))
+        read_block = self._history._one_row.read_block
+        change = Change(plan, self.prefix, read_block, self._next_id)
+        digest = joblib.hash((method, rows.columns, rows.time, rows.labels.values))
+        unconfirmed = self._unconfirmed
+        if self._n_changes != self._n_confirmed:
+            unconfirmed = [*unconfirmed, self._last_change]
         # After an error or a restart, the caller may repeat a change that was made.
-        is_repeated = not self._is_certain and digest == self._last_change
-        self._is_certain = False
-        if is_repeated:
-            self._is_certain = True
-            return self
-        change = Change(plan, self.prefix, server.read_block, self._next_id)
-        new = state.with_values(rows)
-        if method == "update":
-            if overlap == "error" or plan.max_age is not None:
-                history._refuse_early(rows, state, plan)
-            new.end = max([state.end, *rows.time.tolist()])
-            change.append(rows, new.end, server.read)
-        else:
-            refuse_labels(*change.complete(rows, state.end, server.read), state, plan)
-        has_labels = state.has_labels or bool((rows.labels.values >= 0).any())
-        new.everything = _known(state, has_labels)
-        history._learnt = new, plan
-        own = {"last_change": digest, "next_id": change.next_id}
+        if digest not in unconfirmed:
+            self._add(change, method, rows, history, overlap)
+        others = [each for each in unconfirmed if each not in (digest, None)]
+        own = {
+            "last_change": digest,
+            "n_changes": self._n_changes + 1,
+            "unconfirmed": others[-N_UNCONFIRMED:],
+            "next_id": change.next_id,
+        }
         change.records[self.prefix] = _description(history, own)
         # From here on the change will be completed, by the next one if need be.
         self.store[self._journal] = write_journal(change.records, change.dropped)
         self._finish_change()
         self.refresh()
-        self._is_certain = True
+        self._n_confirmed = self._n_changes
         return self
+
+    def _add(self, change, method, rows, history, overlap):
+        """Add rows or labels to a change, and what it says beside keys to a history."""
+        (state, plan), read = history._fitted(), self._history._one_row.read
+        new = state.with_values(rows)
+        if method == "update":
+            if overlap == "error" or plan.max_age is not None:
+                history._refuse_early(rows, state, plan)
+            new.end = max([state.end, *rows.time.tolist()])
+            change.append(rows, new.end, read)
+        else:
+            refuse_labels(*change.complete(rows, state.end, read), state, plan)
+        has_labels = state.has_labels or bool((rows.labels.values >= 0).any())
+        new.everything = _known(state, has_labels)
+        history._learnt = new, plan
 
     @property
     def _journal(self):

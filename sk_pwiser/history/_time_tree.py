@@ -54,6 +54,15 @@ EMPTY = Block(memoryview(b""), 0, 0, memoryview(b""), 0)
 EMPTY_LIST = EMPTY._replace(values=[])
 
 
+_time = itemgetter(0)
+
+
+def _time_and_value(event):
+    """Return what events of a list are sorted by: numbers precede text."""
+    time, value = event
+    return time, isinstance(value, str), value
+
+
 def seen(block, bound, time, half_lives, read, search=bisect_left):
     """Return the number of events before a bound, the time of the last, and the sums.
 
@@ -136,10 +145,14 @@ class Tree:
     read, write, drop : callable
         Return a `Block` by its number; write a `Node`, and return its number; remove a
         block by its number.
+    sorts_values : bool
+        Whether events of equal times, of a list, are in the order of their values.
+        Otherwise they are in that of their arrival.
     """
 
-    def __init__(self, half_lives, read, write, drop):
+    def __init__(self, half_lives, read, write, drop, sorts_values=False):
         self.half_lives, self.read = half_lives, read
+        self.key = _time_and_value if sorts_values else _time
         self.write, self.drop = write, drop
         self.width = width = len(half_lives)
         # The bytes of an entry are its time and its sums; blocks have two numbers more.
@@ -154,23 +167,23 @@ class Tree:
         block : Block
             The root of a sequence.
         added : list of (time, value)
-            New events in order; the values are those of a list.
+            New events in the order of time; the values are those of a list.
         removed : list of time
             Events that go, in order. All must be there.
         cut : time
             Events before this time are no longer kept, except for the last `n_kept`
             ones, but counted. A block goes if all its events do.
         """
-        root = node_of(block, self.width)
+        root, added = node_of(block, self.width), sorted(added, key=self.key)
         if added and self._has_base(root):
             # Events that were dropped are not later than the first one.
-            n_early = bisect_left(added, root.times[0], key=itemgetter(0))
+            n_early = bisect_left(added, root.times[0], key=_time)
             for time, _ in added[:n_early]:
                 sums = [exp2((time - root.times[0]) / h) for h in self.half_lives]
                 self._add_base(root, 1, sums)
             added = added[n_early:]
         if added or removed:
-            root, _ = self._changed(root, list(added), list(removed))
+            root, _ = self._changed(root, added, list(removed))
         return self.whole(self._shortened(root, cut, n_kept))
 
     def whole(self, root):
@@ -240,9 +253,8 @@ class Tree:
         if values is None:
             times = sorted([*times, *(time for time, _ in added)])
         else:
-            pairs = sorted(
-                [*zip(times, values, strict=True), *added], key=itemgetter(0)
-            )
+            pairs = [*zip(times, values, strict=True), *added]
+            pairs.sort(key=self.key)
             times, values = [time for time, _ in pairs], [value for _, value in pairs]
         sums = self._running_sums(times, before) if times else []
         return Node(times, sums, node.n_before, values), left
@@ -252,7 +264,7 @@ class Tree:
         # From the last to the first: of equal times, some may be in the block before.
         for i in reversed(range(len(node.times))):
             low = node.times[i] if i else -math.inf
-            n_added = bisect_left(added, low, key=itemgetter(0))
+            n_added = self._n_before(added, low, node.ids[i])
             n_removed = bisect_left(removed, low)
             own_added, own_removed = added[n_added:], removed[n_removed:]
             added, removed = added[:n_added], removed[:n_removed]
@@ -282,6 +294,17 @@ class Tree:
                 self._append(new, time, n_events + count, total, number)
             more += own
         return new, removed
+
+    def _n_before(self, added, low, number):
+        """Return how many new events precede a block whose first event is at `low`."""
+        n = bisect_left(added, low, key=_time)
+        if self.key is _time or n == len(added) or added[n][0] > low:
+            return n
+        block = self.read(number)
+        while block.level:
+            block = self.read(block.ids[0])
+        first = block.times[block.start], block.values[0]
+        return bisect_left(added, self.key(first), key=self.key)
 
     def _append(self, node, time, count, sums, number):
         node.times.append(time)

@@ -1,11 +1,14 @@
 import datetime
 import pickle
+import re
 import subprocess
 import sys
 import warnings
 from concurrent.futures import ThreadPoolExecutor
+from decimal import Decimal
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from numpy.testing import assert_allclose, assert_array_equal
@@ -269,12 +272,36 @@ def test_a_value_of_another_kind_in_an_array_is_named(scorer):
         scorer(columns)
 
 
-def test_integers_that_were_rounded_in_fit_are_refused_as_in_a_table():
-    ids = X["area"].astype("category").cat.codes * 2.0**54
-    model = small(categorical_features=["area"]).fit(X.assign(area=ids), Y)
-    row = {**records(X)[0], "area": 2**54 + 1}
-    with pytest.raises(ValueError, match=r"'area'.*floats above 2\^53"):
-        Scorer(model, runtime="torch")(row)
+@pytest.mark.parametrize(
+    ("of_fit", "of_row"), [(int, float), (float, int), (float, Decimal)]
+)
+def test_integers_that_became_floats_are_refused_as_in_a_table(of_fit, of_row):
+    """They may equal another category."""
+    codes = X["area"].astype("category").cat.codes.tolist()
+    ids = [None if code < 0 else of_fit(2**54 + 2**40 * code) for code in codes]
+    model = small(max_epochs=1).fit(X.assign(area=pd.Categorical(ids)), Y)
+    scorer = Scorer(model, runtime="torch")
+    row = {**records(X)[0], "area": of_row(2**54)}
+    with pytest.raises(ValueError, match=r"above 2\^53 in fit") as refusal:
+        model.predict_proba(pd.DataFrame([row]))
+    message = f"field 'area': {refusal.value}"
+    row_of_fit = {**row, "area": of_fit(2**54)}
+    columns = {name: [row_of_fit[name], value] for name, value in row.items()}
+    arrays = {**columns, "area": np.array([5, row["area"]])}
+    unseen = {**row, "area": of_row(2**60)}
+    for rows, place in (
+        (row, 0),
+        ([row_of_fit, row], 1),
+        (columns, 1),
+        (arrays, 1),
+    ):
+        with pytest.raises(ValueError, match=re.escape(f"Row {place}, {message}")):
+            scorer(rows)
+    with pytest.raises(ValueError, match=r"above 2\^53 in fit"):
+        scorer(unseen)
+    # Up to 2^53 both are equal.
+    assert_array_equal(scorer({**row, "area": of_row(5)}), scorer({**row, "area": 5}))
+    assert (scorer(row_of_fit) != scorer({**row, "area": None})).any()
 
 
 def test_refuses_what_is_not_a_fitted_estimator():

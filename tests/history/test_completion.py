@@ -51,7 +51,8 @@ def operate(rows, params, in_store):
         waiting += [(before["t"] + d, k, before) for k, d in enumerate(delays)]
         due = [each for each in waiting if each[0] < row["t"]]
         waiting = [each for each in waiting if each[0] >= row["t"]]
-        for _, k, one in due:
+        # Those of equal times are not in the order of the rows.
+        for _, k, one in due[::-1]:
             server.complete(*table([blank(one, k)]))
         found.append(server.transform_row({name: row[name] for name in FIELDS}))
         server.update(*table([blank(row)]))
@@ -99,7 +100,8 @@ def test_labels_of_each_task_come_by_themselves():
     expected = small(label_delay=n).fit(X, Y)
     for user in range(30):
         row = {"user": user, "t": 3 * n}
-        assert history.transform_row(row) == expected.transform_row(row)
+        found, wanted = history.transform_row(row), expected.transform_row(row)
+        np.testing.assert_equal(found, wanted)
 
 
 def test_a_label_does_not_stand_for_that_of_another_row():
@@ -131,6 +133,35 @@ def test_list_columns_get_values_when_their_event_is_known():
 
 
 @pytest.mark.parametrize("in_store", [False, True])
+def test_rows_of_equal_times_are_completed_in_any_order(in_store, monkeypatch):
+    """Candidates of one page, in a list of the last ones that were clicked."""
+    monkeypatch.setattr(_time_tree, "BLOCK_BYTES", 1)  # ties fill several blocks
+    rng, n = np.random.default_rng(0), 90
+    items = np.array([7, 30, 2.5, "x", "10", "y", "a"], dtype=object)
+    t = np.arange(n) // 9
+    X = pd.DataFrame({"user": "a", "item": rng.choice(items, n), "t": t})
+    y = (rng.random(n) < 0.5) * 1.0
+    lists = [{"column": "item", "n": 7, "task": 0}, {"column": "item", "n": 5}]
+    params = {"label_delay": 20, "lists": lists}
+    expected = small(**params).fit(X, y)
+    for seed in range(4):
+        order = np.random.default_rng(seed).permutation(n)
+        history = small(**params).fit(X[:30], np.full(30, np.nan))
+        server = StoredHistory.write(history, {}) if in_store else history
+        server.update(X[30:])
+        for part in np.array_split(order, 6):
+            server.complete(X.iloc[part], y[part])
+        for time in (22, 25, 26, 28, 40):
+            row = {"user": "a", "t": time}
+            found, wanted = server.transform_row(row), expected.transform_row(row)
+            np.testing.assert_equal(found, wanted)
+    clicked = X["item"][(y == 1) & (X["t"] == 9)].tolist()
+    clicked.sort(key=lambda item: (isinstance(item, str), item))
+    assert wanted["user__last_item_task_0"][-len(clicked) :] == clicked[-7:]
+    assert wanted["user__last_item"] == X["item"][-5:].tolist()
+
+
+@pytest.mark.parametrize("in_store", [False, True])
 def test_labels_that_cannot_be_filled_in(in_store):
     X = pd.DataFrame({"user": list("abc"), "t": [0, 10, 11]})
     history = small(label_delay=5).fit(X, [np.nan, np.nan, 1])
@@ -147,7 +178,7 @@ def test_labels_that_cannot_be_filled_in(in_store):
         server.complete(later, [1, 1, 1, 1])
     with pytest.raises(TypeError, match="y must be labels; got None"):
         server.complete(later, None)
-    assert server.transform_row(row) == expected
+    np.testing.assert_equal(server.transform_row(row), expected)
     server.complete(later[1:2], [1])
     assert server.transform_row(row)["user__since_task_0"] == 20
     with pytest.raises(ValueError, match="2 rows have one of their labels already"):
@@ -207,9 +238,65 @@ def test_a_failed_change_that_is_repeated_counts_once(restarts):
                 call(stored)
             for user in "abc":
                 row = {"user": user, "t": 25}
-                assert stored.transform_row(row) == expected.transform_row(row)
+                found, wanted = stored.transform_row(row), expected.transform_row(row)
+                np.testing.assert_equal(found, wanted)
         assert "history:journal" not in store
         history = expected
+
+
+@pytest.mark.parametrize("restarts", [False, True])
+@pytest.mark.parametrize("fails", ["update", "complete"])
+def test_a_failed_change_that_is_repeated_after_others(fails, restarts):
+    X = pd.DataFrame({"user": list("aaba"), "t": [1, 1, 3, 8]})
+    history = small(label_delay=20).fit(X[:3], [np.nan] * 3)
+    calls = {
+        "update": lambda each: each.update(X[3:]),
+        # There are two such rows: a label that comes twice would be filled in twice.
+        "complete": lambda each: each.complete(X[:1], [1]),
+    }
+    call = calls[fails]
+    others = [
+        lambda each: each.complete(X[2:3], [0]),
+        lambda each: each.update(X[3:].assign(user="b")),
+    ]
+    expected = copy.deepcopy(history)
+    for each in (call, *others):
+        each(expected)
+    for n_writes in range(9):
+        store = FailingStore()
+        stored = StoredHistory.write(history, store)
+        store.left, failed = n_writes, False
+        try:
+            call(stored)
+        except ConnectionError:
+            failed = True
+        store.left = math.inf
+        for each in others:
+            stored = StoredHistory(store) if restarts else stored
+            each(stored)
+        if failed:
+            call(stored)
+        for user in "ab":
+            row = {"user": user, "t": 40}
+            found, wanted = stored.transform_row(row), expected.transform_row(row)
+            np.testing.assert_equal(found, wanted)
+    assert not failed
+
+
+def test_equal_changes_that_did_not_fail_count_each():
+    X = pd.DataFrame({"user": ["a"], "t": [5]})
+    store = FailingStore()
+    stored = StoredHistory.write(small().fit(X), store)
+    for _ in range(2):
+        stored.update(X)
+    store.left = 2
+    with pytest.raises(ConnectionError):
+        stored.update(X)
+    store.left = math.inf
+    for _ in range(2):  # the failed one again, and a further one
+        stored.update(X)
+    row = stored.transform_row({"user": "a", "t": 9})
+    assert round(math.expm1(row["user__log_impressions"])) == 5
 
 
 def test_a_change_after_a_failed_one():

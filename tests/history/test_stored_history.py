@@ -29,7 +29,8 @@ def assert_same_rows(found, expected, rows):
             if isinstance(value, list | str) or value is None:
                 assert own[name] == value
             else:
-                assert_allclose(own[name], value, rtol=1e-9, err_msg=name)
+                # By float32, of sums that differ in their order.
+                assert_allclose(own[name], value, rtol=2e-7, atol=1e-9, err_msg=name)
 
 
 @pytest.fixture(params=["small blocks", "large blocks"])

@@ -194,4 +194,4 @@ def test_a_history_that_is_written_again():
     row = {"user": 0, "t": 502}
     server.transform_row(row)
     StoredHistory.write(history.fit(X[::2].assign(t=X["t"][::2] + 1)), store)
-    assert server.transform_row(row) == history.transform_row(row)
+    np.testing.assert_equal(server.transform_row(row), history.transform_row(row))

@@ -5,6 +5,7 @@ import warnings
 import numpy as np
 import pandas as pd
 import polars as pl
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -89,6 +90,18 @@ def test_times_are_a_column_of_any_table(library):
         for own, other in zip(found, expected, strict=True):
             np.testing.assert_array_equal(own[0], other[0])
             np.testing.assert_array_equal(own[1], other[1])
+
+
+def test_times_are_days_of_arrow():
+    Y, rng = make_labels(200, ctr=0.5, cvr=0.5)
+    days = rng.permutation(200)
+    time = np.datetime64("2026-01-01") + days
+    expected = list(FunnelTimeSplit(3, time=days, gap=2).split(days, Y))
+    for own in (pa.array(time), pd.Series(time, dtype=pd.ArrowDtype(pa.date32()))):
+        found = list(FunnelTimeSplit(3, time=own, gap="2d").split(days, Y))
+        for each, other in zip(found, expected, strict=True):
+            np.testing.assert_array_equal(each[0], other[0])
+            np.testing.assert_array_equal(each[1], other[1])
 
 
 @pytest.mark.parametrize(
