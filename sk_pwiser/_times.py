@@ -97,7 +97,7 @@ def _read_pandas(column, name):
         numeric = getattr(dtype, "kind", "O") in "iuf"
         plain = getattr(dtype, "numpy_dtype", dtype) if numeric else None
         return _read_array(column.to_numpy(dtype=plain), name, dtype)
-    if hasattr(dtype, "pyarrow_dtype"):  # of which those of days have no `dt.tz`
+    if hasattr(dtype, "pyarrow_dtype"):  # a column of days has no `dt.tz`
         return _read_nullable(column.array.__arrow_array__(), name)
     kind = NAIVE
     if column.dt.tz is not None:
