@@ -15,7 +15,6 @@ held out and measured on the other half.
 """
 
 import warnings
-from itertools import product
 
 import numpy as np
 import pandas as pd
@@ -81,23 +80,17 @@ def print_table(report, figures):
         report.text(task)
         for model in mean.index[~mean.index.str.endswith("same days")]:
             pairs = zip(mean.loc[model, task], deviation.loc[model, task], strict=True)
-            report.row(model, [f"{m:.4f} +- {d:.4f}" for m, d in pairs])
+            report.row(model, [f"{m:.4f} ({d:.4f})" for m, d in pairs])
 
 
-def differences(mean):
-    """Yield lines with the calibrated models relative to cross-entropy and PWiseR."""
+def print_same_days(report, title, mean):
+    """Print the ECE on other rows of the days that the calibrators were fitted on."""
     tasks = mean.columns.levels[0]
-    for method, task in product(METHODS, tasks):
-        one = mean.loc[f"pwiser, {method}", task]
-        loss = one["log loss"] / mean.loc["bce"][task, "log loss"] - 1
-        auc = one["AUC"] - mean.loc["pwiser"][task, "AUC"]
-        yield (
-            f"{method}, {task}: log loss {loss:+.2%} relative to bce, AUC "
-            f"{auc:+.5f} relative to pwiser, ECE {one['ECE']:.4f}"
-        )
+    report.text("", f"{title}: ECE on rows of the same days")
+    report.table(list(tasks))
     for name in sorted(mean.index[mean.index.str.endswith("same days")]):
-        eces = ", ".join(f"{task} {mean.loc[name][task, 'ECE']:.4f}" for task in tasks)
-        yield f"{name}: ECE {eces}"
+        eces = [f"{mean.loc[name][task, 'ECE']:.4f}" for task in tasks]
+        report.row(name.removesuffix(", same days"), eces)
 
 
 def main():
@@ -107,8 +100,8 @@ def main():
     report.text(
         "KuaiRand-Pure, trained on the days before the last ones of the training rows, "
         "calibrated on",
-        f"the last ones, measured on the test rows. {arguments.seeds} seeds, mean +- "
-        "standard deviation.",
+        f"the last ones, measured on the test rows. {arguments.seeds} seeds, mean "
+        "and standard deviation.",
     )
     for second in ("engage", "long"):
         train, test = (
@@ -126,9 +119,11 @@ def main():
                 for name, mask in (("trained on", ~late), ("calibrated on", late))
             ]
             rates = ", ".join(f"{r:.4f}" for r in test.target.mean())
+            unit = "day" if n_days == 1 else "days"
+            title = f"{second}, last {n_days} {unit} held out"
             report.text(
                 "",
-                f"{second}, last {n_days} day(s) held out: {'; '.join(sizes)};",
+                f"{title}: {'; '.join(sizes)};",
                 f"tested on {len(test.data):,} rows (rates {rates})",
             )
             names, figures = zip(*rows, strict=True)
@@ -136,7 +131,7 @@ def main():
             figures = pd.DataFrame([[*f.values()] for f in figures], columns=columns)
             figures = figures.groupby(np.array(names), sort=False)
             print_table(report, figures)
-            report.text(*differences(figures.mean()))
+            print_same_days(report, title, figures.mean())
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ importances.
 """
 
 import numpy as np
-from _harness import at_least, begin, make_parser, processor_time
+from _harness import at_least, begin, make_parser, processor_time, quartiles
 from sklearn.inspection import permutation_importance
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
@@ -41,11 +41,14 @@ def main():
     data = make_ctr_cvr(10_000, **COLUMNS, **RATES, random_state=0)
     X, Y = data.data, data.target
     model = MultiTaskCTRCVRClassifier(max_epochs=3, random_state=0).fit(X, Y)
-    report.section(
+    report.text(
+        "",
         f"{X.shape[1]} columns, 2 tasks, {n_repeats} repeats: seconds of "
         "permutation_importance",
-        "over task_importances",
     )
+    columns = ["s", "s, permutation_importance", "over task_importances", ""]
+    report.table(columns)
+    differences = []
     for n in sizes:
         rows, times = (model, X[:n], Y[:n]), []
         for _ in range(arguments.rounds):
@@ -53,14 +56,11 @@ def main():
             theirs, expected = processor_time(by_scikit_learn, *rows, **options)
             times.append((own, theirs))
         own, theirs = np.transpose(times)
-        report.line(
-            f"{n:,} rows",
-            theirs / own,
-            absolute=f"{np.median(own):.2f}, {np.median(theirs):.2f} s",
-            target=at_least(2),
-        )
-        report.text(f"difference {np.abs(found - expected).max():.0e}")
-    report.text("The seconds are those of task_importances and permutation_importance.")
+        seconds = [f"{np.median(times):.2f}" for times in (own, theirs)]
+        verdict = at_least(2).verdict(np.median(theirs / own))
+        report.row(f"{n:,} rows", [*seconds, quartiles(theirs / own, 2), verdict])
+        differences.append(np.abs(found - expected).max())
+    report.text(f"The largest difference is {max(differences):.0e}.")
 
 
 if __name__ == "__main__":

@@ -31,7 +31,7 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 import pandas as pd
-from _harness import begin, make_parser
+from _harness import begin, make_parser, quartiles
 from _tables import SERVED, as_text, impressions
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
@@ -190,17 +190,18 @@ def main():
         programs |= {name: make(requests) for name, make in makers.items()}
         clock = CLOCKS[arguments.clock]
         seconds = measure(programs, len(requests), arguments.rounds, clock)
-        report.section(
+        report.text(
+            "",
             f"{what}: {len(SERVED[0])} category and {SERVED[1]} numeric columns, "
             f"{n_train:,} training rows, {n_trees} trees per task, "
             f"{arguments.rounds} rounds of {len(requests)} calls",
-            "p50 over that of Scorer",
         )
+        report.table(["p50 ms", "p99 ms", "p50 over that of Scorer"])
         scorer = np.median(seconds[f"{NETWORKS[0]}: Scorer"], axis=1)
         for name, calls in seconds.items():
             p50, p99 = np.quantile(calls, [0.5, 0.99]) * 1e3
             ratios = np.median(calls, axis=1) / scorer
-            report.line(name, ratios, absolute=f"{p50:.3f}, {p99:.3f} ms")
+            report.row(name, [f"{p50:.3f}", f"{p99:.3f}", quartiles(ratios, 2)])
         report.text(
             f"The times ({arguments.clock}) are p50 and p99; the ratios are to the "
             f"Scorer of {NETWORKS[0]}."

@@ -57,16 +57,17 @@ def measure(data, seed, results, notes):
         label = f"{critic}, lam {maker.lam:g}"
         results.setdefault(label, []).append(figures_of(Y_test, p))
         of_tasks = (f"{w.mean():.2f} ({w.std():.2f})" for w in weights.T)
-        notes[label] = f"{', '.join(of_tasks)}; {maker.n_iter_}"
+        notes[label] = ", ".join(of_tasks), str(maker.n_iter_)
 
 
 def print_tables(report, results, notes):
-    report.table([*COLUMNS, "weight; fits"])
+    report.table([*COLUMNS, "weights", "fits"])
     for label, rows in results.items():
         cells = map(spread, np.transpose(rows))
-        report.row(label, [*cells, notes.get(label, "")])
-    report.text("")
-    report.table(COLUMNS[:3], label="difference of the AUC")
+        report.row(label, [*cells, *notes.get(label, ("", ""))])
+    report.text("", "Differences of the AUC to no weights")
+    report.table(COLUMNS[:3])
+    report.row("no weights", ["0"] * 3)
     first = np.array(results.pop("no weights"))
     for label, rows in results.items():
         gains = (np.array(rows) - first)[:, :3]

@@ -138,6 +138,9 @@ def measure(name, size):
     return len(Y), seconds, memory.n_bytes, found
 
 
+TASKS = "click AUC", "conversion AUC"
+
+
 def size_text(size):
     """Check the sizes of the table; return them as a text, and the bytes of the CSR."""
     X, Y = make_rows(size, size, seed=1)
@@ -161,15 +164,15 @@ def main():
     size, threads = 20_000 if arguments.quick else 10**6, arguments.threads
     text, n_bytes = in_fresh_process(size_text, size, threads=threads)
     report.text(text, "")
-    report.table(["rows", "rows / s", "CPU s", "wall s", "memory", "AUC"])
+    report.table(["rows", "rows / s", "CPU s", "wall s", "memory", *TASKS])
     for name in MODELS:
         n, (processor, passed), memory, found = in_fresh_process(
             measure, name, size, threads=threads
         )
-        auc = " ".join(f"{value:.4f}" for value in found) if found else "-"
+        auc = [f"{value:.4f}" for value in found] if found else ["-", "-"]
         peak = f"{memory / MIB:,.0f} MiB, {memory / n_bytes:.1f}x"
         numbers = n, n / processor, processor, passed
-        report.row(name, [*(f"{number:,.0f}" for number in numbers), peak, auc])
+        report.row(name, [*(f"{number:,.0f}" for number in numbers), peak, *auc])
 
 
 if __name__ == "__main__":

@@ -239,7 +239,9 @@ def table_html(caption, columns, rows, clear=None):
             cell = cells_html("td", row, is_number, {j for k, j in best if k == i})
         lines.append(cell)
     body = "".join(f"<tr>{line}</tr>\n" for line in lines)
-    title = f"<caption>{escape('; '.join(caption))}</caption>" if caption else ""
+    # A line of a caption may end with the semicolon between the two.
+    title = "; ".join(line.rstrip(";") for line in caption)
+    title = f"<caption>{escape(title)}</caption>" if caption else ""
     return (
         '<div class="pst-scrollable-table-container">'
         f'<table class="results-table table">{title}\n{body}</table></div>'
