@@ -66,6 +66,7 @@ def make_parser(
         parser.add_argument("--rounds", type=int, default=rounds)
     if seeds:
         parser.add_argument("--seeds", type=int, default=seeds)
+        parser.add_argument("--first-seed", type=int, default=0)
     if part:
         parser.add_argument("--part", choices=["test", "validation"], default=part)
     for name, known in choices.items():
@@ -103,6 +104,10 @@ def literal_pairs(texts):
     """Read NAME=VALUE pairs; values are Python literals or words."""
     pairs = (text.partition("=") for text in texts)
     return {name: literal(value) for name, _, value in pairs}
+
+
+def seeds_of(arguments):
+    return range(arguments.first_seed, arguments.first_seed + arguments.seeds)
 
 
 def begin(name, parser, **quick):

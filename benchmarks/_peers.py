@@ -570,7 +570,7 @@ def peer_name(text):
 def peer_models(name, seeds):
     """Yield the models of a peer: one, or one per seed if it depends on a seed."""
     is_seeded = any(part in name for part in SEEDED)
-    for seed in range(seeds if is_seeded else 1):
+    for seed in seeds if is_seeded else seeds[:1]:
         if name in RECHUB:
             yield RECHUB[name](seed)
         elif OF_ALL in name:

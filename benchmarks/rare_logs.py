@@ -29,6 +29,7 @@ from _harness import (
     expected_auc,
     in_thousandths,
     make_parser,
+    seeds_of,
 )
 from _peers import OF_ALL, SMALL, peer_models
 from _tables import load_tables
@@ -75,7 +76,7 @@ def generated(seed):
 def make_model(name, seed):
     """Return a model by its name in the table."""
     if name in (LOGISTIC, TREES):
-        return [*peer_models(name, seed + 1)][-1]
+        return next(peer_models(name, [seed]))
     model = MultiTaskCTRCVRClassifier(random_state=seed)
     if name != SEARCHED:
         return model.set_params(**MODELS[name])
@@ -93,7 +94,7 @@ def figures(model, X, X_test, Y, truth):
 def run(report, name, load, arguments):
     """Print the table of one log, or of several of a kind."""
     found = {model: [] for model in NAMES}
-    for seed in range(arguments.seeds):
+    for seed in seeds_of(arguments):
         X, X_test, Y, truth = load(seed)
         if arguments.quick:
             X, Y = X[:QUICK_ROWS], Y[:QUICK_ROWS]

@@ -57,6 +57,7 @@ from _harness import (
     make_parser,
     processor_time,
     rates_of,
+    seeds_of,
     spread,
 )
 from _peers import PEERS, peer_models, peer_name
@@ -79,7 +80,7 @@ def models(arguments):
     """Yield the label and the models, one per seed, of each row."""
     if arguments.only != "own":
         for name in arguments.peers:
-            yield name, peer_models(name, arguments.seeds)
+            yield name, peer_models(name, seeds_of(arguments))
     if arguments.only == "peers":
         return
     name, _, values = (arguments.compare or "").partition("=")
@@ -89,7 +90,7 @@ def models(arguments):
         params |= {name: literal(value)} if name else {}
         own = (
             MultiTaskCTRCVRClassifier(random_state=seed).set_params(**params)
-            for seed in range(arguments.seeds)
+            for seed in seeds_of(arguments)
         )
         yield ", ".join([network, loss, *([value] if name else [])]), own
 
