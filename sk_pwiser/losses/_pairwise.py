@@ -87,9 +87,10 @@ def brute_force_sums(
     for start in range(0, higher.numel(), n_rows):
         rows = slice(start, start + n_rows)
         weight = higher_weight[rows]
-        violation = margin - (higher[rows, None] - lower)
-        losses, slopes = _value_and_slope(violation, surrogate)
-        value += torch.dot(weight, losses @ lower_weight)
+        # margin - (v - c). Few matrices are made: memory takes longer than arithmetic.
+        violation = (lower - higher[rows, None]).add_(margin)
+        value += torch.dot(weight, _losses(violation, surrogate) @ lower_weight)
+        slopes = _slopes(violation, surrogate)
         higher_gradients.append((slopes @ lower_weight).mul_(weight).neg_())
         lower_gradient += weight @ slopes
     return PairSums(
@@ -97,14 +98,19 @@ def brute_force_sums(
     )
 
 
-def _value_and_slope(violation: Tensor, surrogate: str) -> tuple[Tensor, Tensor]:
-    """Return h(u) and h'(u); the slope at a kink is 0."""
+def _losses(violation: Tensor, surrogate: str) -> Tensor:
+    """Return h(u); the hinges overwrite u with max(u, 0)."""
     if surrogate == "logistic":
-        return softplus(violation), torch.sigmoid(violation)
+        return softplus(violation)
     active = violation.relu_()
-    if surrogate == "hinge":
-        return active, active.sign()
-    return active.square(), active.mul_(2)
+    return active if surrogate == "hinge" else active.square()
+
+
+def _slopes(violation: Tensor, surrogate: str) -> Tensor:
+    """Return h'(u) in the memory of what `_losses` left; the slope at a kink is 0."""
+    if surrogate == "logistic":
+        return violation.sigmoid_()
+    return violation.sign_() if surrogate == "hinge" else violation.mul_(2)
 
 
 def inactive_bound(higher: Tensor, margin: float) -> Tensor:
