@@ -19,7 +19,7 @@ WARM_UP_STEPS, WARM_UP_SHARE = 50, 0.1
 SMALLEST_GAIN, PATIENCE_STEPS = 1e-3, 75
 # ... or if it has lasted for both of these numbers: the decay then gains most of what
 # is left.
-MOST_STEPS, MOST_EPOCHS = 500, 14
+MOST_STEPS, MOST_EPOCHS = 500, 10
 # The decay takes this share of the steps before it, at least this number.
 DECAY_RATIO, LEAST_DECAY_STEPS = 0.5, 40
 
