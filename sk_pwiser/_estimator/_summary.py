@@ -20,6 +20,22 @@ STYLE = (
 )
 
 
+class SummaryMixin:
+    """Mixin class of an estimator whose picture in notebooks ends with a summary."""
+
+    def _repr_html_inner(self):
+        return super()._repr_html_inner() + self._summary_html()
+
+    def _repr_mimebundle_(self, **kwargs):
+        bundle = super()._repr_mimebundle_(**kwargs)
+        if "text/html" in bundle:
+            bundle["text/html"] += self._summary_html()
+        return bundle
+
+    def _summary_html(self):
+        return summary_html(self._result) if hasattr(self, "_result") else ""
+
+
 def summary_html(result):
     """Return the summary of a `TrainingResult`, without scripts."""
     schema, network = result.schema, result.net.module_

@@ -12,7 +12,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from sk_pwiser._streaming import StreamedImpressions
+from sk_pwiser._fit import StreamedImpressions
 from sk_pwiser._training import Batch, BatchIterator, MultiTaskNet, sparse_tables
 from sk_pwiser._utils import (
     Generators,

@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
-from sk_pwiser._utils import import_extra
-from sk_pwiser._utils._checks import REQUIREMENTS
+from sk_pwiser._utils import REQUIREMENTS, import_extra
 
 PYPROJECT = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())
 EXTRAS = PYPROJECT["project"]["optional-dependencies"]

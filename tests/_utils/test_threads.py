@@ -10,8 +10,7 @@ from joblib import Parallel, delayed
 from skorch.callbacks import Callback
 
 from sk_pwiser import MultiTaskCTRCVRClassifier, num_threads
-from sk_pwiser._utils import in_background, limited_threads
-from sk_pwiser._utils._threads import PRODUCTS_PER_THREAD
+from sk_pwiser._utils import PRODUCTS_PER_THREAD, in_background, limited_threads
 from sk_pwiser.datasets import make_ctr_cvr
 
 DATA = make_ctr_cvr(400, ctr=0.3, random_state=0)

@@ -21,7 +21,7 @@ from sklearn.metrics import roc_auc_score
 from skorch.callbacks import Callback, EarlyStopping
 from suites import fast_for
 
-from sk_pwiser._streaming import StreamedImpressions
+from sk_pwiser._fit import StreamedImpressions
 from sk_pwiser._table._numbers import NUMERIC_ENCODINGS
 from sk_pwiser.calibration import FunnelCalibrator
 from sk_pwiser.datasets import ParquetImpressions
@@ -41,7 +41,7 @@ def folder(tmp_path_factory):
 def _small_files():
     """Store few rows per file, so that these rows make several."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("sk_pwiser._streaming._store.FILE_ROWS", 100)
+        patch.setattr("sk_pwiser._fit._file_store.FILE_ROWS", 100)
         patch.setattr("sk_pwiser.datasets._parquet.CHUNK_ROWS", 100)
         yield
 
@@ -224,7 +224,7 @@ def test_several_validation_sets_are_tables(folder):
 
 def test_eval_set_with_missing_labels_in_some_files(tmp_path, folder, monkeypatch):
     """Weights exist for some stored files only, and for none of those sampled."""
-    monkeypatch.setattr("sk_pwiser._streaming._store.SAMPLE_FILES", 1)
+    monkeypatch.setattr("sk_pwiser._fit._file_store.SAMPLE_FILES", 1)
     late = make_log(400, seed=1)
     # Of 200 rows, whose labels are not missing at random.
     late["conversion"] = late["conversion"].astype(float)
@@ -421,7 +421,7 @@ def test_more_rows_than_the_sample_and_more_values_than_the_bound(folder):
 def test_progress_counts_rows(folder, capsys):
     make(verbose=1).fit(read(folder))
     lines = capsys.readouterr().err.splitlines()
-    passes = ["Learning the columns", "Encoding", "Training", "Training"]
+    passes = ["Learning the columns", "Encoding"]
     assert lines == [f"{what}: 1,200 of 1,200 rows" for what in passes]
     make().fit(read(folder))
     assert capsys.readouterr().err == ""

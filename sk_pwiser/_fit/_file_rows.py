@@ -1,24 +1,28 @@
-"""Rows of a data set on disk, read in parts and checked."""
+"""Rows of files that may be larger than memory: read in parts, checked, and learnt."""
 
 import sys
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
-from time import monotonic
 from typing import Any
 
 import numpy as np
 
-from sk_pwiser._table._categories import factorize
-from sk_pwiser._table._frames import as_table
-from sk_pwiser._table._labels import (
-    Targets,
-    check_distinct,
-    check_targets,
-    choose_task_names,
+from sk_pwiser._table import _labels
+from sk_pwiser._table._categories import CategoryColumn, factorize
+from sk_pwiser._table._column_kinds import check_encoding_params, warn_about_constants
+from sk_pwiser._table._encoder import elements_of, learn_constant_columns
+from sk_pwiser._table._frames import as_table, list_columns
+from sk_pwiser._table._numbers import NumericColumn
+from sk_pwiser._table._parts import RowSample
+from sk_pwiser._table._weights_and_groups import (
+    RowSummary,
+    combine_weights,
+    row_weights,
+    scale_weights,
 )
-from sk_pwiser._table._weights_and_groups import RowSummary, combine_weights
 from sk_pwiser._training._schema import Rows, Schema
 from sk_pwiser._training._settings import Settings
 from sk_pwiser._utils import in_background, read_task_parents, warn_user
@@ -26,8 +30,6 @@ from sk_pwiser._utils import in_background, read_task_parents, warn_user
 
 class FileRows:
     """The rows of a data set on disk, in parts that are checked when they are read."""
-
-    has_task_weights: bool
 
     def __init__(
         self,
@@ -39,6 +41,12 @@ class FileRows:
     ) -> None:
         if not dataset.targets:
             raise ValueError("targets of the dataset is empty; fit needs labels.")
+        check_encoding_params(settings.encoding_params)
+        if settings.checkpoint_dir is not None:
+            raise ValueError(
+                "checkpoint_dir must be None for a dataset that is read in parts; got "
+                f"{str(settings.checkpoint_dir)!r}."
+            )
         self.settings = settings
         self.dataset = dataset
         self.folder = folder  # of the encoded rows
@@ -48,31 +56,31 @@ class FileRows:
         self.n_rows = dataset.n_rows_  # filters may select fewer
         self.sample_rows = dataset.sample_rows
         self.has_groups = dataset.groups is not None
-        self.has_task_weights = isinstance(dataset.sample_weight, list)
+        self.has_task_weights: bool = isinstance(dataset.sample_weight, list)
         self.summary = RowSummary()
 
-    def _tasks(self) -> Targets:
+    def _tasks(self) -> _labels.Targets:
         """Return the tasks of the rows, without labels and before any row is read."""
         columns, task_names = self.dataset.targets, self.settings.task_names
-        check_distinct("task_names", task_names)
-        names = choose_task_names(len(columns), task_names, columns, None)
+        _labels.check_distinct("task_names", task_names)
+        names = _labels.choose_task_names(len(columns), task_names, columns, None)
         classes = np.array([0, 1])
         if len(names) > 1:
             classes = np.tile(classes, (len(names), 1))
         parents = read_task_parents(self.settings.task_parents, names)
         values = np.empty((0, len(names)), dtype=np.float32)
-        return Targets(values, classes, names, parents=parents)
+        return _labels.Targets(values, classes, names, parents=parents)
 
     def parts(self, label: str) -> Iterator[Rows]:
         """Read the rows in order, and check them; `label` is what is done with them."""
         dataset, settings, numbers = self.dataset, self.settings, GroupNumbers()
         tables = dataset.iter_tables(dataset._used_columns())
-        n_known = self.summary.n_rows  # 0 in the first pass
-        verbose = settings.verbose if label else 0
-        progress = RowProgress(label, n_known or dataset.n_rows_, verbose)
+        n_known, n_read = self.summary.n_rows, 0  # none are known in the first pass
+        total = n_known or dataset.n_rows_
+        shows = bool(settings.verbose and label)
         for table, place in in_background(tables):
             with named_place(place):
-                targets = check_targets(
+                targets = _labels.check_targets(
                     as_table(table.select(dataset.targets)),
                     settings.task_names,
                     classes=[0, 1] if len(dataset.targets) == 1 else None,
@@ -88,8 +96,11 @@ class FileRows:
             rows = Rows(X, targets, weights, groups, place).with_weight()
             if len(rows):
                 yield rows
-            progress(len(rows) if n_known else len(table))
-        progress.close()  # filters may select fewer rows than the files have
+            n_read += len(rows) if n_known else len(table)
+            if shows and sys.stderr.isatty():
+                show_progress(label, n_read, total)
+        if shows:
+            show_progress(label, n_read, total, end="\n")
 
     def check_features(
         self, eval_rows: Mapping[str, Any], earlier: Schema | None
@@ -198,37 +209,139 @@ class GroupNumbers:
         return np.array(list(self.known.values()), dtype=np.int64)[indices]
 
 
-# Seconds between two updates of the line.
-INTERVAL = 1.0
+def show_progress(label: str, n_rows: int, total: int, end: str = "") -> None:
+    """Write the number of rows to a line of stderr, in a terminal to the same one."""
+    start = "\r" if sys.stderr.isatty() else ""
+    sys.stderr.write(f"{start}{label}: {n_rows:,} of {total:,} rows{end}")
+    sys.stderr.flush()
 
 
-class RowProgress:
-    """Counts rows on a line of the standard error stream; in a file only at the end."""
+class ValueCounts:
+    """Numbers of rows per value of a category column, exact up to `max_values` values.
 
-    def __init__(self, label: str, total: int, verbose: int) -> None:
-        self.label = label
-        self.total = total
-        self.verbose = verbose
-        self.n_rows = 0
-        self.shown_at = 0.0
+    Beyond that, only the most frequent half is kept (Manku and Motwani, 2002).
+    """
 
-    def __call__(self, n_rows: int) -> None:
-        """Add rows, and end the line after the last one."""
-        self.n_rows += n_rows
-        if self.n_rows >= self.total:
-            self.close()
-        elif monotonic() - self.shown_at >= INTERVAL and sys.stderr.isatty():
-            self._show("")
+    def __init__(self, column, max_values):
+        self.column = column
+        self.max_values = max_values
+        # Without codes of their own, values need not be counted.
+        self.is_counting = column.vocabulary.max_values != 0
+        self.counts, self.kinds = Counter(), set()
+        self.n_missing = self.n_dropped = self.max_dropped = 0
 
-    def close(self) -> None:
-        if self.n_rows:
-            self._show("\n")
-        self.n_rows = 0
+    def add(self, *columns):
+        values, counts, kinds, n_missing = self.column.count(*columns)
+        self.kinds |= kinds
+        self.n_missing += n_missing
+        if not self.is_counting:
+            self.n_dropped += sum(counts)
+            return
+        self.counts.update(dict(zip(values, counts, strict=True)))
+        if len(self.counts) > self.max_values:
+            self._drop()
 
-    def _show(self, end: str) -> None:
-        if self.verbose:
-            start = "\r" if sys.stderr.isatty() else ""
-            text = f"{self.label}: {self.n_rows:,} of {self.total:,} rows"
-            sys.stderr.write(start + text + end)
-            sys.stderr.flush()
-            self.shown_at = monotonic()
+    def _drop(self):
+        counts = np.fromiter(self.counts.values(), dtype=np.int64)
+        n_kept = self.max_values // 2
+        limit = int(np.partition(counts, -n_kept - 1)[-n_kept - 1])
+        self.max_dropped += limit
+        self.n_dropped += int(counts[counts <= limit].sum())
+        self.counts = Counter({v: n for v, n in self.counts.items() if n > limit})
+
+    def finish(self):
+        self.column.learn(
+            list(self.counts),
+            list(self.counts.values()),
+            self.n_missing > 0,
+            self.kinds,
+            self.n_dropped,
+        )
+
+
+class TableLearner:
+    """Learns the columns of rows in parts, numbers from a sample of the rows.
+
+    With a fitted encoder, which is not `new`, it learns only the columns that were
+    constant so far.
+    """
+
+    def __init__(self, encoder, dataset, generator, new=True):
+        self.encoder = encoder
+        self.new = new
+        self.max_values = dataset.max_values
+        self.sample = RowSample(dataset.sample_rows, generator)
+        self.counts = None
+
+    def add(self, X, weights):
+        if not self.new:
+            if any(getattr(c, "has_constant", False) for c in self.encoder.columns_):
+                self.sample.add(X, weights)
+            return
+        if self.counts is None:
+            self._begin(X)
+        columns = list_columns(as_table(X))
+        lists = self.encoder.read_lists(columns)
+        by_name = {}
+        for column, values in zip(self.encoder.columns_, columns, strict=True):
+            by_name[column.name] = values
+            if isinstance(column, CategoryColumn):
+                shared = elements_of(lists, column.name)
+                self.counts[column.name].add(values, *shared)
+            elif isinstance(column, NumericColumn) and column.is_scalar:
+                column.read(values)  # an infinite value is named with its row
+        for column, own in lists:
+            if column.shared_name is None:
+                self.counts[column.name].add(own.elements)
+            column.add(own, by_name.get(column.ages_name))
+        self.sample.add(X.select(self.numeric), weights)
+
+    def _begin(self, X):
+        self.encoder.begin(X)
+        columns = self.encoder.columns_
+        self.counts = {
+            column.name: ValueCounts(column, self.max_values)
+            for column in columns
+            if isinstance(column, CategoryColumn)
+        }
+        for column in self.encoder.lists_:
+            if column.shared_name is None:
+                self.counts[column.name] = ValueCounts(column.items_, self.max_values)
+        self.numeric = [c.name for c in columns if isinstance(c, NumericColumn)]
+
+    def finish(self):
+        """Return the encoder when all rows were added."""
+        if not self.new:
+            if not self.sample.n_kept:
+                return self.encoder
+            table, weights = self.sample.finish()
+            X, weights = self.encoder.align(table), row_weights(scale_weights(weights))
+            return learn_constant_columns(self.encoder, X, weights)
+        for counts in self.counts.values():
+            counts.finish()
+        for column in self.encoder.lists_:
+            column.finish()
+        columns = {column.name: column for column in self.encoder.columns_}
+        table, weights = self.sample.finish()
+        weights = row_weights(scale_weights(weights))
+        values = list_columns(as_table(table)) if self.numeric else []
+        encoders = [columns[name] for name in self.numeric]
+        pairs = list(zip(encoders, values, strict=True))
+        self.encoder.learn_numbers(pairs, weights)
+        warn_about_constants(self.encoder.columns_)
+        self._warn_about_dropped()
+        return self.encoder
+
+    def _warn_about_dropped(self):
+        found = [
+            f"{name!r} ({counts.max_dropped})"
+            for name, counts in self.counts.items()
+            if counts.max_dropped
+        ]
+        if found:
+            warn_user(
+                f"Columns with more than max_values={self.max_values} values: "
+                f"{', '.join(found)}. In brackets stands the number of rows by which "
+                "the frequency of a value may be too low; rare values count as unseen. "
+                "n_hash_buckets in encoding_params gives each value a vector."
+            )

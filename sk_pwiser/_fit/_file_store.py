@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from sk_pwiser._streaming._chunks import FileRows, RowProgress, named_place
+from sk_pwiser._fit._file_rows import FileRows, named_place
 from sk_pwiser._table._block_counts import BlockInputs
 from sk_pwiser._table._lists import Bags
 from sk_pwiser._training._batches import Impressions, TrainingRows
@@ -147,7 +147,6 @@ class StreamedImpressions(TrainingRows, Dataset[Batch]):
     load: Callable[[Arrays], Impressions]
     part_rows: int
     device: torch.device = CPU
-    on_read: Callable[[int], None] | None = None
 
     # All rows of the store are selected.
     rows = None
@@ -164,8 +163,6 @@ class StreamedImpressions(TrainingRows, Dataset[Batch]):
         parts = (self._read(files) for files in dealt if files)
         for part in in_background(parts):
             yield part.to(self.device)
-            if self.on_read is not None:
-                self.on_read(len(part))
 
     def _order(self, shuffled: bool) -> Sequence[int]:
         n_files = len(self.store.sizes)
@@ -252,12 +249,10 @@ class FileStore:
                 "early_stopping=False for so few rows or groups."
             )
         load = partial(load_rows, schema, tables)
-        verbose = self.source.settings.verbose
-        progress = RowProgress("Training", len(self.train), verbose)
-        rows = replace(_streamed(self.source, self.train, load), on_read=progress)
-        if not len(self.valid):
-            return rows, None
-        return rows, _streamed(self.source, self.valid, load)
+        train, valid = (
+            _streamed(self.source, s, load) for s in (self.train, self.valid)
+        )
+        return train, valid if len(self.valid) else None
 
 
 def _streamed(source: FileRows, store: RowStore, load: Any) -> StreamedImpressions:

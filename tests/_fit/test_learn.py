@@ -6,7 +6,7 @@ import pyarrow as pa
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-from sk_pwiser._streaming._chunks import GroupNumbers
+from sk_pwiser._fit._file_rows import GroupNumbers
 from sk_pwiser._table._labels import check_targets
 from sk_pwiser._table._parts import RowSample
 from sk_pwiser._table._weights_and_groups import (
