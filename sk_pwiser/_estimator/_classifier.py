@@ -560,10 +560,11 @@ class MultiTaskCTRCVRClassifier(
         """
         earlier = getattr(self, "_result", None) if self.warm_start else None
         given = _training.GivenRows(X, Y, sample_weight, groups)
-        eval_set = one_eval_set(eval_set, X_val, Y_val, sample_weight_val, groups_val)
-        result = self._fit(given, eval_set, earlier=earlier)
+        later = _training.GivenRows(X_val, Y_val, sample_weight_val, groups_val)
+        result = self._fit(given, one_eval_set(eval_set, later), earlier=earlier)
         self._set_result(result)
-        self._warn_about_rises(result)
+        if result.rises is not None:
+            self._warn_about_rises(*result.rises)
         return self
 
     @_training.runs_callbacks
@@ -578,18 +579,16 @@ class MultiTaskCTRCVRClassifier(
             vars(self), given, eval_set, task=task, estimator_name=name, **kwargs
         )
 
-    def _warn_about_rises(self, result):
-        """Warn if a later task is more probable than an earlier one in many rows."""
-        if result.rises is not None:
-            task, share = result.rises
-            later = self.task_names_[task]
-            earlier = self.task_parents_[later]
-            warn_user(
-                f"Task {later!r} is predicted as more probable than {earlier!r} in "
-                f"{share:.0%} of a sample of the training rows, although it can happen "
-                "only after it. network_params={'task_space': 'conditional'} prevents "
-                "this, and {'monotonicity_weight': 1.0} reduces it."
-            )
+    def _warn_about_rises(self, task, share):
+        """Warn that a later task is more probable than an earlier one in many rows."""
+        later = self.task_names_[task]
+        earlier = self.task_parents_[later]
+        warn_user(
+            f"Task {later!r} is predicted as more probable than {earlier!r} in "
+            f"{share:.0%} of a sample of the training rows, although it can happen "
+            "only after it. network_params={'task_space': 'conditional'} prevents "
+            "this, and {'monotonicity_weight': 1.0} reduces it."
+        )
 
     @explain_names
     @_fit_context(prefer_skip_nested_validation=True)

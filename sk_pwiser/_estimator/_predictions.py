@@ -5,6 +5,7 @@ import torch
 from sklearn.utils import Bunch
 from sklearn.utils.validation import check_is_fitted
 
+from sk_pwiser import _utils
 from sk_pwiser._estimator._predict_files import (
     iter_logits,
     probabilities,
@@ -14,12 +15,6 @@ from sk_pwiser._estimator._task_view import CVR, TaskView, task_column
 from sk_pwiser._responses import check_task
 from sk_pwiser._table import _frames
 from sk_pwiser._training import Settings, bag_inputs, column_inputs
-from sk_pwiser._utils import (
-    accept_any_case_of_y,
-    ends_of_path,
-    import_extra,
-    limited_threads,
-)
 from sk_pwiser.metrics import mean_auc_scorer
 
 
@@ -110,14 +105,14 @@ class PredictionMixin:
             If there is no such task, or if it presupposes no other one.
         """
         check_is_fitted(self)
-        first, last = ends_of_path(task, self.task_parents_)
+        first, last = _utils.ends_of_path(task, self.task_parents_)
         # By logarithms, which are exact where both probabilities are small.
         logits = torch.from_numpy(self._predict_logits(X))
         log_p = torch.nn.functional.logsigmoid(logits)
         cvr = (log_p[:, last] - log_p[:, first]).clamp(max=0).exp()
         return cvr.float().numpy()
 
-    @accept_any_case_of_y
+    @_utils.accept_any_case_of_y
     def score(self, X, Y, sample_weight=None):
         """Compute the mean ROC AUC over the tasks.
 
@@ -242,7 +237,7 @@ class NetworkPredictionMixin(PredictionMixin):
             check_is_fitted(self)
         # Read once: a fit in another thread may set another result meanwhile.
         result = self._result
-        with limited_threads():
+        with _utils.limited_threads():
             if _frames.reads_in_parts(X):
                 return torch.cat(list(iter_logits(result, X))).numpy()
             return result.net.forward(result.schema.transform(X)).numpy()
@@ -252,12 +247,12 @@ class NetworkPredictionMixin(PredictionMixin):
         check_is_fitted(self)
         _frames.refuse_parts(X)
         schema, net = self._result.schema, self._result.net
-        with limited_threads():
+        with _utils.limited_threads():
             encoded = schema.transform(X)
 
         def logits(name=None, order=None):
             # The same rows in the same batches as of a permuted table.
-            with limited_threads():
+            with _utils.limited_threads():
                 permutes = order is not None
                 rows = schema.permute(encoded, name, order) if permutes else encoded
                 return net.forward(rows).numpy()
@@ -294,7 +289,7 @@ class NetworkPredictionMixin(PredictionMixin):
         """
         if output is not None:
             check_is_fitted(self)
-            with limited_threads():
+            with _utils.limited_threads():
                 return write_predictions(self._result, X, output)
         return super().predict_proba(X)
 
@@ -395,7 +390,7 @@ class NetworkPredictionMixin(PredictionMixin):
         embeddings = table[list(codes.values())]
         if not as_frame:
             return values, embeddings
-        pandas = import_extra("pandas", "category_embeddings(as_frame=True)")
+        pandas = _utils.import_extra("pandas", "category_embeddings(as_frame=True)")
         return pandas.DataFrame(
             embeddings, index=pandas.Index(values, dtype=object, name=column)
         )

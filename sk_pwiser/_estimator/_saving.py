@@ -144,9 +144,10 @@ def to_plain(estimator):
 
 def from_plain(cls, values, arrays, name):
     """Build an estimator from its plain form; `name` is the file's, for messages."""
+    known = values if isinstance(values, dict) else {}
     try:
-        of_class = values.get("class") if isinstance(values, dict) else None
-        if of_class is not None and of_class != cls.__name__:
+        of_class = known.get("class", cls.__name__)
+        if of_class != cls.__name__:
             raise ValueError(
                 f"it is a model of {of_class!r}; read it with {of_class}.load"
             )
@@ -164,9 +165,14 @@ def from_plain(cls, values, arrays, name):
         if content["result"] is not None:
             estimator._set_result(from_state(content["result"], defaults))
     except _model_files.READING_ERRORS as error:
+        version = known.get("sk_pwiser") or __version__
+        written_by = (
+            f". It was written by version {version} of sk_pwiser; this is version "
+            f"{__version__}."
+        )
         raise ValueError(
-            f"{name} is not a valid file of a {cls.__name__}: "
-            f"{error}{_written_by(values)}"
+            f"{name} is not a valid file of a {cls.__name__}: {error}"
+            f"{written_by if version != __version__ else ''}"
         ) from error
     return estimator
 
@@ -177,16 +183,6 @@ def _set_requests(estimator, requests):
             made = {k: v for k, v in requests.get(method, {}).items() if v is not None}
             if made:
                 getattr(estimator, f"set_{method}_request")(**made)
-
-
-def _written_by(values):
-    version = values.get("sk_pwiser") if isinstance(values, dict) else None
-    if version in (None, __version__):
-        return ""
-    return (
-        f". It was written by version {version} of sk_pwiser; this is version "
-        f"{__version__}."
-    )
 
 
 def _check_params(when, params):

@@ -42,6 +42,10 @@ def summary_html(result):
     encoder, names = schema.encoder, schema.targets.task_names
     n_parameters = sum(p.numel() for p in network.parameters())
     kinds, counts = column_kinds(encoder), vector_counts(encoder)
+    n_train, n_valid = result.n_rows
+    n_rows = f"{n_train:,} for training, {n_valid:,} for validation"
+    if result.single_pass:
+        n_rows = f"{n_train:,} in the last call of partial_fit"
     sections = [
         _section(
             f"Network: {type(network).__name__}, {n_parameters:,} parameters",
@@ -49,7 +53,7 @@ def summary_html(result):
             layer_rows(network),
         ),
         _section(
-            f"{_rows(result)}; {encoder.n_features_in_:,} columns",
+            f"Rows: {n_rows}; {encoder.n_features_in_:,} columns",
             ("Kind of column", "Number", "Names"),
             [(kind, f"{len(of):,}", _list(of)) for kind, of in kinds.items()],
         ),
@@ -94,13 +98,6 @@ def _history(result):
             rows.append((f"{row['epoch']}{kept}", *cells))
     title = result.stop_reason or f"{len(history):,} epochs."
     return _section(f"History: {title}", ("epoch", *columns), rows)
-
-
-def _rows(result):
-    n_train, n_valid = result.n_rows
-    if result.single_pass:
-        return f"Rows: {n_train:,} in the last call of partial_fit"
-    return f"Rows: {n_train:,} for training, {n_valid:,} for validation"
 
 
 def layer_rows(network):

@@ -1,7 +1,6 @@
 """Rows become tensors: one pass learns their encoding, a second one encodes them."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
 from copy import deepcopy
 from dataclasses import replace
 from itertools import chain
@@ -13,22 +12,18 @@ import torch
 from sk_pwiser._fit import _hold_out
 from sk_pwiser._fit._file_rows import FileRows, TableLearner, named_place
 from sk_pwiser._fit._file_store import FileStore, encode_eval_rows
-from sk_pwiser._fit._plan import Plan, Source
-from sk_pwiser._table import _column_kinds
+from sk_pwiser._fit._plan import Plan, Source, random_state_at
+from sk_pwiser._table import _column_kinds, _encoder
 from sk_pwiser._table._block_counts import BlockCounts
 from sk_pwiser._table._blocks import Blocks, RowOrder
 from sk_pwiser._table._categories import NewValues
-from sk_pwiser._table._encoder import (
-    TableEncoder,
-    learn_constant_columns,
-    warn_about_new_values,
-)
 from sk_pwiser._table._numbers import FEW_VALUES
 from sk_pwiser._table._target_statistics import find_target_columns
 from sk_pwiser._table._weights_and_groups import row_weights
 from sk_pwiser._times import row_times
 from sk_pwiser._training import _schema
 from sk_pwiser._training._batches import Impressions, TrainingRows
+from sk_pwiser._training._components import LARGEST_SEED
 from sk_pwiser._training._early_stopping import usable_monitor
 from sk_pwiser._training._schema import EncodedData, Rows, Schema
 from sk_pwiser._training._settings import Settings
@@ -92,7 +87,9 @@ def _check_validation(plan: Plan, data: EncodedData) -> str | None:
     names, valid = data.schema.targets.task_names, data.valid
     monitor = usable_monitor(data.epochs[0], valid, names)
     if plan.components is not None and plan.components.sampler == "grouped":
-        _warn_about_groups(plan, data)
+        for name, rows in {**data.further, "valid": valid}.items():
+            if rows is not None and rows.sample.groups is None:
+                _warn_about_groups(plan, name)
     if data.holds_out and valid is not None and plan.by_time:
         _hold_out.warn_about_share(plan.settings, len(data.train), len(valid))
         if monitor == data.epochs[0]:
@@ -102,18 +99,15 @@ def _check_validation(plan: Plan, data: EncodedData) -> str | None:
     return monitor
 
 
-def _warn_about_groups(plan: Plan, data: EncodedData) -> None:
+def _warn_about_groups(plan: Plan, name: str) -> None:
     """Warn about validation rows without the groups that the training rows have."""
-    for name, rows in {**data.further, "valid": data.valid}.items():
-        if rows is None or rows.sample.groups is not None:
-            continue
-        given = plan.eval_rows.get(name)
-        warn_user(
-            f"In {'eval_set' if given is None else given.origin}: loss="
-            f"{plan.settings.loss!r} compares rows within groups, and these rows have "
-            "none, so that each batch of them is one group in the validation loss. "
-            "Pass X_val, Y_val and groups_val, or groups to ParquetImpressions."
-        )
+    given = plan.eval_rows.get(name)
+    warn_user(
+        f"In {'eval_set' if given is None else given.origin}: loss="
+        f"{plan.settings.loss!r} compares rows within groups, and these rows have "
+        "none, so that each batch of them is one group in the validation loss. "
+        "Pass X_val, Y_val and groups_val, or groups to ParquetImpressions."
+    )
 
 
 class Encoding:
@@ -138,7 +132,11 @@ class Encoding:
     def __init__(self, plan: Plan, source: Source) -> None:
         settings = plan.settings
         self.plan, self.source = plan, source
-        self.generator = np.random.default_rng(plan.sample_seed)
+        # Of random blocks, and of samples of rows in parts: these seeds take nothing
+        # from the random state.
+        seeds = random_state_at(plan.split_state).randint(LARGEST_SEED, size=2)
+        self.block_seed = int(seeds[0])
+        self.generator = np.random.default_rng(int(seeds[1]))
         n_blocks = settings.encoding_params["target_encoding_blocks"]
         # By which the target statistics are fitted.
         self.blocks = Blocks(n_blocks, plan.by_time, source.sample_rows, self.generator)
@@ -209,7 +207,7 @@ class Encoding:
         weights = row_weights(summary.scaled)
         statistics = None if earlier is None else earlier.statistics
 
-        def count_rates(encoder: TableEncoder) -> int:
+        def count_rates(encoder: _encoder.TableEncoder) -> int:
             nonlocal statistics
             if earlier is None:
                 statistics = _schema.unfitted_statistics(
@@ -217,7 +215,7 @@ class Encoding:
                 )
             return 0 if statistics is None or in_files else statistics.n_outputs
 
-        with named_place(rows.place) if in_files else nullcontext():
+        with named_place(rows.place):
             if earlier is None:
                 encoder = _schema.make_encoder(settings, estimator_name)
                 codes, *inputs = encoder.fit_transform(rows.X, weights, count_rates)
@@ -230,11 +228,11 @@ class Encoding:
                 encoder = earlier.encoder
                 rows = replace(rows, X=encoder.align(rows.X))
                 if not keeps or is_update:
-                    encoder = learn_constant_columns(encoder, rows.X, weights)
+                    encoder = _encoder.learn_constant_columns(encoder, rows.X, weights)
                 self.schema = replace(earlier, encoder=encoder)
                 codes, *inputs = encoder.transform(rows.X, count_rates(encoder))
                 if is_update and not settings.encoding_params["grow_vocabulary"]:
-                    warn_about_new_values(encoder, codes, rows.X)
+                    _encoder.warn_about_new_values(encoder, codes, rows.X)
             if is_update:
                 _warn_about_few_rows(self.schema, earlier, len(codes))
             times = times_of(self.plan, rows.X, encoder)
@@ -247,8 +245,8 @@ class Encoding:
         """Learn rows in several parts."""
         settings, source = self.plan.settings, self.source
         assert isinstance(source, FileRows)
-        encoder = _schema.make_encoder(settings, estimator_name)
-        encoder = encoder if earlier is None else earlier.encoder
+        encoder = None if earlier is None else earlier.encoder
+        encoder = encoder or _schema.make_encoder(settings, estimator_name)
         learner = TableLearner(encoder, source.dataset, self.generator, earlier is None)
         summary = source.summary
         for rows in parts:
@@ -281,9 +279,9 @@ class Encoding:
         counts = statistics is not None and not self.adds
         counts = counts and bool(statistics.reads_blocks)
         if counts:
-            statistics.keep_seed(self.known, self.plan.block_seed)
+            statistics.keep_seed(self.known, self.block_seed)
         self._run(counts, holds_out)
-        tables, seed = None, self.plan.block_seed
+        tables, seed = None, self.block_seed
         if counts:
             seed = statistics.block_seed
         while self.order is not None:
@@ -319,7 +317,8 @@ class Encoding:
             self.order = self._make_order(n_tasks, counts)
         if holds_out:
             self.hold_out.start()
-        for rows, encoded, times in self._parts():
+        whole = self.whole
+        for rows, encoded, times in self._parts() if whole is None else [whole]:
             codes = encoded.codes.numpy()
             weights = summary.scale(rows.weights, len(rows))
             block: Any = None
@@ -363,9 +362,6 @@ class Encoding:
         return RowOrder(statistics.columns, encoder, n_blocks, n_tasks, lists)
 
     def _parts(self) -> Iterator[Part]:
-        if self.whole is not None:
-            yield self.whole
-            return
         encoder = self.schema.encoder
         for rows in self.source.parts("Encoding"):
             with named_place(rows.place):
@@ -390,7 +386,7 @@ class Encoding:
         self.counts.add(codes, y, weights, block, lists)
 
 
-def times_of(plan: Plan, X: Any, encoder: TableEncoder) -> np.ndarray | None:
+def times_of(plan: Plan, X: Any, encoder: _encoder.TableEncoder) -> np.ndarray | None:
     """Return the times of rows, or None if times do not order them."""
     if not plan.by_time:
         return None
@@ -399,7 +395,7 @@ def times_of(plan: Plan, X: Any, encoder: TableEncoder) -> np.ndarray | None:
     return times
 
 
-def check_time(settings: Settings, encoder: TableEncoder) -> None:
+def check_time(settings: Settings, encoder: _encoder.TableEncoder) -> None:
     """Raise if an earlier fit read the column of times as a feature."""
     name = settings.left_out_column
     names = [column.name for column in encoder.read_columns_]

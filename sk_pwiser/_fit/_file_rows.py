@@ -10,19 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from sk_pwiser._table import _labels
+from sk_pwiser._table import _labels, _weights_and_groups
 from sk_pwiser._table._categories import CategoryColumn, factorize
 from sk_pwiser._table._column_kinds import check_encoding_params, warn_about_constants
 from sk_pwiser._table._encoder import elements_of, learn_constant_columns
 from sk_pwiser._table._frames import as_table, list_columns
 from sk_pwiser._table._numbers import NumericColumn
 from sk_pwiser._table._parts import RowSample
-from sk_pwiser._table._weights_and_groups import (
-    RowSummary,
-    combine_weights,
-    row_weights,
-    scale_weights,
-)
 from sk_pwiser._training._schema import Rows, Schema
 from sk_pwiser._training._settings import Settings
 from sk_pwiser._utils import in_background, read_task_parents, warn_user
@@ -57,7 +51,7 @@ class FileRows:
         self.sample_rows = dataset.sample_rows
         self.has_groups = dataset.groups is not None
         self.has_task_weights: bool = isinstance(dataset.sample_weight, list)
-        self.summary = RowSummary()
+        self.summary = _weights_and_groups.RowSummary()
 
     def _tasks(self) -> _labels.Targets:
         """Return the tasks of the rows, without labels and before any row is read."""
@@ -88,7 +82,9 @@ class FileRows:
                     task_parents=settings.task_parents,
                 )
                 weights = _read_weights(table, dataset)
-                targets, weights = combine_weights(targets, weights, is_part=True)
+                targets, weights = _weights_and_groups.combine_weights(
+                    targets, weights, is_part=True
+                )
                 groups = None
                 if dataset.groups is not None:
                     groups = numbers.of(as_table(table.select([dataset.groups])))
@@ -106,25 +102,23 @@ class FileRows:
         self, eval_rows: Mapping[str, Any], earlier: Schema | None
     ) -> None:
         """Raise if rows lack features of the earlier fit or of the training rows."""
-        names = self.dataset.features
-        found, n_features = [("", "the dataset", names)], len(names)
-        for rows in eval_rows.values():
-            if isinstance(rows, FileRows):
-                found.append(
-                    (f"In {rows.origin}: ", "the dataset", rows.dataset.features)
-                )
-                continue
-            columns = list(getattr(rows.rows.X, "columns", ()))
-            if columns and all(isinstance(column, str) for column in columns):
-                found.append((f"In {rows.origin}: ", "X", columns))
+        names, n_features = self.dataset.features, len(self.dataset.features)
         if earlier is not None:
             names = list(getattr(earlier.encoder, "feature_names_in_", ()))
             n_features = earlier.encoder.n_features_in_
-        for where, what, columns in found:
-            absent = [name for name in names if name not in columns]
-            # The times order training rows alone.
-            if where and self.settings.left_out_column in absent:
-                absent.remove(self.settings.left_out_column)
+        for rows in (self, *eval_rows.values()):
+            where, what, needed = "", "the dataset", names
+            if rows is not self:
+                # The times order training rows alone.
+                where, times = f"In {rows.origin}: ", self.settings.left_out_column
+                needed = [name for name in names if name != times]
+            if isinstance(rows, FileRows):
+                columns = rows.dataset.features
+            else:
+                what, columns = "X", list(getattr(rows.rows.X, "columns", [None]))
+                if not all(isinstance(column, str) for column in columns):
+                    continue
+            absent = [name for name in needed if name not in columns]
             if absent:
                 raise ValueError(
                     f"{where}Training uses features that {what} lacks: {absent}."
@@ -137,15 +131,18 @@ class FileRows:
 
     def check_rows_left(self, n_rows: int) -> None:
         """Raise if no rows were read; warn about files that cannot be read."""
-        dataset = self.dataset
-        if dataset.corrupt_:
-            warn_user(
-                f"{len(dataset.corrupt_)} files or row groups cannot be read and are "
-                f"left out, the first of them {dataset.corrupt_[0]}."
-            )
+        warn_about_corrupt(self.dataset, "are left out")
         if not n_rows:
-            what = "weights above 0" if dataset.sample_weight else "rows"
-            raise ValueError(f"{dataset!r} has no {what} that its filters select.")
+            what = "weights above 0" if self.dataset.sample_weight else "rows"
+            raise ValueError(f"{self.dataset!r} has no {what} that its filters select.")
+
+
+def warn_about_corrupt(dataset, consequence):
+    if dataset.corrupt_:
+        warn_user(
+            f"{len(dataset.corrupt_)} files or row groups cannot be read and "
+            f"{consequence}, the first of them {dataset.corrupt_[0]}."
+        )
 
 
 @contextmanager
@@ -314,16 +311,15 @@ class TableLearner:
         if not self.new:
             if not self.sample.n_kept:
                 return self.encoder
-            table, weights = self.sample.finish()
-            X, weights = self.encoder.align(table), row_weights(scale_weights(weights))
+            table, weights = self._sampled()
+            X = self.encoder.align(table)
             return learn_constant_columns(self.encoder, X, weights)
         for counts in self.counts.values():
             counts.finish()
         for column in self.encoder.lists_:
             column.finish()
         columns = {column.name: column for column in self.encoder.columns_}
-        table, weights = self.sample.finish()
-        weights = row_weights(scale_weights(weights))
+        table, weights = self._sampled()
         values = list_columns(as_table(table)) if self.numeric else []
         encoders = [columns[name] for name in self.numeric]
         pairs = list(zip(encoders, values, strict=True))
@@ -331,6 +327,12 @@ class TableLearner:
         warn_about_constants(self.encoder.columns_)
         self._warn_about_dropped()
         return self.encoder
+
+    def _sampled(self):
+        """Return the sample, with one scaled weight per row."""
+        table, weights = self.sample.finish()
+        scaled = _weights_and_groups.scale_weights(weights)
+        return table, _weights_and_groups.row_weights(scaled)
 
     def _warn_about_dropped(self):
         found = [

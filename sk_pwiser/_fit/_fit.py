@@ -17,6 +17,7 @@ from sk_pwiser._training import _components, _state
 from sk_pwiser._training._batches import TrainingRows
 from sk_pwiser._training._callbacks import FitTask
 from sk_pwiser._training._checkpoints import Checkpoints, Start, compared, fingerprint
+from sk_pwiser._training._components import LARGEST_SEED, WEIGHT
 from sk_pwiser._training._early_stopping import best_epoch, stop_reason
 from sk_pwiser._training._net import MultiTaskNet
 from sk_pwiser._training._offset import shift_to
@@ -71,9 +72,8 @@ def build(
     monitor, first_epoch, max_epochs = data.epochs
     is_update = plan.origin.is_update
     average_decay = plan.settings.optimizer_params["average_decay"]
-    with _utils.seeded_globally(
-        plan.random_state.randint(_components.LARGEST_SEED), plan.device
-    ):
+    seed = plan.random_state.randint(LARGEST_SEED)
+    with _utils.seeded_globally(seed, plan.device):
         net = _components.build_net(
             plan.settings,
             plan.components,
@@ -110,9 +110,8 @@ def train(
     if task is not None:
         task.begin(0 if is_update else data.epochs[-1])
     if origin.earlier is None:
-        generators = _utils.Generators(
-            int(plan.random_state.randint(_components.LARGEST_SEED))
-        )
+        seed = int(plan.random_state.randint(LARGEST_SEED))
+        generators = _utils.Generators(seed)
     else:
         generators = deepcopy(origin.earlier.generators)
     result_of = partial(_result, plan, data, generators)
@@ -173,11 +172,10 @@ def _learn_rates(settings: Settings, rows: TrainingRows, net: MultiTaskNet) -> N
     criterion.count_rows(rows.labels(), rows.column("sample_weight"))
     loss = criterion.loss
     # A user's loss may keep its weight under another name: that of the first call.
-    if _components.follows_rates(settings, loss) and hasattr(loss, _components.WEIGHT):
+    if _components.follows_rates(settings, loss) and hasattr(loss, WEIGHT):
         rates = criterion.largest_rates()
-        loss.pwiser_weight = _components.default_weight(
-            rates[head] for head in loss.heads
-        )
+        of_heads = [rates[head] for head in loss.heads]
+        loss.pwiser_weight = _components.default_weight(of_heads)
 
 
 def _make_checkpoints(plan: Plan, data: EncodedData) -> Checkpoints:
@@ -206,11 +204,9 @@ def _result(
     net: MultiTaskNet,
     best_epoch: int,
 ) -> TrainingResult:
-    valid, earlier = data.valid, plan.origin.earlier
-    weight_scale: float | None = data.weight_scale
-    split_state, split_rows = None, data.split_rows
-    if data.holds_out:
-        split_state = plan.split_state
+    earlier, weight_scale = plan.origin.earlier, data.weight_scale
+    split_state = plan.split_state if data.holds_out else None
+    split_rows = data.split_rows
     if earlier is not None:
         split_state = split_state or earlier.split_state
         split_rows = split_rows or earlier.split_rows
@@ -223,7 +219,7 @@ def _result(
         plan.settings,
         plan.origin.is_update,
         best_epoch,
-        (len(data.train), 0 if valid is None else len(valid)),
+        (len(data.train), 0 if data.valid is None else len(data.valid)),
         split_state=split_state,
         weight_scale=weight_scale,
         split_rows=split_rows,
@@ -246,7 +242,7 @@ def _random_numbers(
         if plan.origin.earlier is not None:
             # From a copy: two fits draw the orders of rows of one longer fit.
             cpu = torch.Generator().set_state(cpu.get_state())
-        seed = int(torch.randint(_components.LARGEST_SEED, (), generator=cpu))
+        seed = int(torch.randint(LARGEST_SEED, (), generator=cpu))
         parts = net.module_, net.criterion_, net.optimizer_
         if net.compile_mode not in (None, "graph") or _utils.draws_globally(*parts):
             stack.enter_context(_utils.seeded_globally(seed, plan.device))

@@ -102,9 +102,8 @@ def read(
     return FileRows(settings, dataset, Path(folder))
 
 
-def one_eval_set(eval_set, X_val, Y_val, sample_weight_val, groups_val):
-    """Return the validation rows as `eval_set`, in whichever way `fit` got them."""
-    rows = GivenRows(X_val, Y_val, sample_weight_val, groups_val)
+def one_eval_set(eval_set: Any, rows: GivenRows) -> Any:
+    """Return validation rows as `eval_set`: it itself, or `rows` of X_val and so on."""
     given = [name for name, value in rows._asdict().items() if value is not None]
     if not given:
         return eval_set
@@ -112,13 +111,13 @@ def one_eval_set(eval_set, X_val, Y_val, sample_weight_val, groups_val):
         raise ValueError(
             f"Pass validation rows as eval_set or as {given[0]}_val, not as both."
         )
-    if reads_in_parts(X_val):
+    if reads_in_parts(rows.X):
         if given != ["X"]:
             raise ValueError(
-                f"{given[1]}_val must be None for X_val={X_val!r}, which names its "
+                f"{given[1]}_val must be None for X_val={rows.X!r}, which names its "
                 "columns of labels and of groups, and has no weights."
             )
-        return X_val
+        return rows.X
     for name in ("X", "Y"):
         if name not in given:
             raise ValueError(f"{name}_val must be given with {given[0]}_val.")
@@ -148,8 +147,6 @@ def name_eval_sets(eval_set: Any) -> dict[str, Any]:
 
 def read_eval_sets(eval_set: Any, source: Source) -> dict[str, Source]:
     """Check validation rows, all but the tables, against the training labels."""
-    if eval_set is None:
-        return {}
     sets = name_eval_sets(eval_set)
     if isinstance(source, FileRows) and any(map(reads_in_parts, sets.values())):
         return {"valid": _read_eval_files(sets, source)}
@@ -214,10 +211,6 @@ class Plan:
     # The random state that draws the validation rows, and where it begins.
     split_random_state: np.random.RandomState
     split_state: dict[str, Any]
-    # Seeds that take nothing from the random state: of random blocks, and of samples of
-    # rows in parts.
-    block_seed: int
-    sample_seed: int
     by_time: bool  # whether times order the rows, the last of which are held out
 
     def epochs(self, n_rows: int) -> tuple[str | None, int, int]:
@@ -260,7 +253,7 @@ def check(
     if origin.saved is not None:
         random_state = random_state_at(origin.saved.start.random_state)
     first_random_state = random_state.get_state(legacy=False)
-    eval_rows = read_eval_sets(eval_set, source)
+    eval_rows = {} if eval_set is None else read_eval_sets(eval_set, source)
     if isinstance(source, FileRows):
         source.check_features(eval_rows, origin.schema)
     names, has_groups = source.tasks.task_names, source.has_groups
@@ -281,7 +274,6 @@ def check(
         split_state = first_random_state
     else:
         split_random_state = random_state_at(split_state)
-    seeds = random_state_at(split_state).randint(_components.LARGEST_SEED, size=2)
     # Rows that are added to those of earlier fits need no order.
     adds = origin.is_update and origin.schema is not None
     plan = Plan(
@@ -296,8 +288,6 @@ def check(
         first_random_state=first_random_state,
         split_random_state=split_random_state,
         split_state=split_state,
-        block_seed=int(seeds[0]),
-        sample_seed=int(seeds[1]),
         by_time=settings.encoding_params["time_column"] is not None and not adds,
     )
     plan.epochs(source.n_rows)

@@ -9,7 +9,6 @@ import uuid
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, replace
-from functools import partial
 from numbers import Real
 from pathlib import Path
 from typing import Any
@@ -18,25 +17,12 @@ import numpy as np
 import torch
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from sk_pwiser import _fit, _training
+from sk_pwiser import _fit, _training, _utils
 from sk_pwiser._estimator import MultiTaskCTRCVRClassifier
 from sk_pwiser._model_files import write_bytes
 from sk_pwiser._table._frames import reads_in_parts
 from sk_pwiser._training import Checkpoints, Settings, TrainingResult
-from sk_pwiser._utils import (
-    check_boolean,
-    check_integer,
-    check_number,
-    import_extra,
-    seeded_globally,
-)
-from sk_pwiser.distributed._workers import (
-    Clock,
-    LostWorkerError,
-    Shard,
-    WorkerNet,
-    Workers,
-)
+from sk_pwiser.distributed import _workers
 
 DEFAULT_PORT = 6379
 JOB, RESULT, ERRORS = "job.pickle", "result.pickle", "error-*.pickle"
@@ -57,30 +43,6 @@ class Job:
     def n_rows(self) -> tuple[int, int]:
         valid = self.data.valid
         return len(self.data.train), 0 if valid is None else len(valid)
-
-    def start(self) -> _training.Start:
-        state = self.plan.random_state.get_state(legacy=False)
-        settings = _training.compared(self.plan.settings)
-        n_rows, schema = self.n_rows[0], self.data.schema
-        return _training.Start(settings, state, 0, n_rows, {}, schema)
-
-    def share(self, rank: int, n_workers: int) -> tuple[Shard, Shard | None]:
-        """Return a worker's share of the rows."""
-        # One clock, so that training rows and validation rows have the same epoch.
-        clock = Clock(self.seed)
-
-        def shard(rows: Any) -> Shard:
-            return Shard(
-                rows.store,
-                rows.load,
-                rows.part_rows,
-                rank=rank,
-                n_workers=n_workers,
-                clock=clock,
-            )
-
-        valid = self.data.valid
-        return shard(self.data.train), None if valid is None else shard(valid)
 
 
 def prepare_job(
@@ -108,8 +70,7 @@ def prepare_job(
         store = _fit.RowStore(folder / "eval", max(train.store.sizes))
         store.add(valid, np.arange(len(valid)))
         store.flush()
-        load = partial(_fit.load_rows, data.schema, None)
-        valid = _fit.StreamedImpressions(store, load, train.part_rows)
+        valid = _fit.StreamedImpressions(store, data.schema, None, train.part_rows)
     _check_divisible(plan, data, train)
     return Job(
         replace(plan, components=None, eval_rows={}),
@@ -135,7 +96,7 @@ def _check_divisible(
             f"network={plan.settings.network!r} has a {norms[0]}, which normalises by "
             "the rows of one process. Use another normalisation, or fit in one process."
         )
-    with torch.no_grad(), seeded_globally(0, plan.device):
+    with torch.no_grad(), _utils.seeded_globally(0, plan.device):
         inputs, _ = next(
             iter(_training.BatchIterator(rows.sample, 2, device=plan.device))
         )
@@ -150,7 +111,7 @@ def _check_divisible(
 
 
 def run_job(
-    job: Job, workers: Workers, checkpoints: Checkpoints | None, verbose: int
+    job: Job, workers: _workers.Workers, checkpoints: Checkpoints | None, verbose: int
 ) -> TrainingResult:
     """Train, as one of several connected processes, on the rows of this process."""
     device = workers.device
@@ -166,11 +127,23 @@ def run_job(
         components=components,
         random_state=random_state,
     )
-    net = _fit.build(plan, job.data, WorkerNet)
-    assert isinstance(net, WorkerNet)
+    net = _fit.build(plan, job.data, _workers.WorkerNet)
+    assert isinstance(net, _workers.WorkerNet)
     net.join(workers, job.seed)
-    rows, valid = job.share(workers.rank, workers.size)
-    data = replace(job.data, train=rows, valid=valid)
+    # One clock, so that training rows and validation rows have the same epoch.
+    clock = _workers.Clock(job.seed)
+
+    def shard(rows: Any) -> _workers.Shard:
+        own = {"rank": workers.rank, "n_workers": workers.size, "clock": clock}
+        of_rows = rows.store, rows.schema, rows.tables, rows.part_rows
+        return _workers.Shard(*of_rows, **own)
+
+    valid = job.data.valid
+    data = replace(
+        job.data,
+        train=shard(job.data.train),
+        valid=None if valid is None else shard(valid),
+    )
     result = _fit.train(plan, data, net, checkpoints=checkpoints)
     return replace(result, settings=job.plan.settings, n_rows=job.n_rows)
 
@@ -178,8 +151,8 @@ def run_job(
 def import_ray():
     """Import ray with the modules that this file uses."""
     for name in ("ray.train.torch", "ray.train"):
-        import_extra(name, "sk_pwiser.distributed")
-    return import_extra("ray", "sk_pwiser.distributed")
+        _utils.import_extra(name, "sk_pwiser.distributed")
+    return _utils.import_extra("ray", "sk_pwiser.distributed")
 
 
 @contextmanager
@@ -343,7 +316,7 @@ def train_worker(config):
         return
     try:
         _train(folder)
-    except LostWorkerError:
+    except _workers.LostWorkerError:
         raise
     except Exception as error:  # such as divergence, which a restart would repeat
         _write_error(folder, error)
@@ -355,7 +328,7 @@ def _train(folder):
     from ray.train.torch import get_device
 
     job = pickle.loads((folder / JOB).read_bytes())
-    workers = Workers(get_device())
+    workers = _workers.Workers(get_device())
     rank = workers.rank
     # After a restart, Ray has the last checkpoint that was reported.
     saved, kept = None, train.get_checkpoint()
@@ -364,9 +337,17 @@ def _train(folder):
             if (Path(name) / RESULT).exists():  # lost after the end of training
                 return
             saved = _training.find_checkpoint(Path(name))
-    settings = job.plan.settings
+    settings, random_state = job.plan.settings, job.plan.random_state
+    start = _training.Start(
+        _training.compared(settings),
+        random_state.get_state(legacy=False),
+        0,
+        job.n_rows[0],
+        {},
+        job.data.schema,
+    )
     checkpoints = ReportedCheckpoints(
-        rank, folder / "none", job.start(), saved, settings.callbacks or ()
+        rank, folder / "none", start, saved, settings.callbacks or ()
     )
     verbose = int(settings.verbose) if rank == 0 else 0
     result = run_job(job, workers, checkpoints, verbose)
@@ -512,10 +493,10 @@ def _check(estimator, dataset, num_workers, use_gpu, max_failures, timeout):
             "dataset must be a ParquetImpressions, whose files the workers share; got "
             f"{type(dataset).__name__}."
         )
-    check_integer("num_workers", num_workers, at_least=1)
-    check_integer("max_failures", max_failures, at_least=0)
-    check_boolean("use_gpu", use_gpu)
-    check_number("timeout", timeout, above=0)
+    _utils.check_integer("num_workers", num_workers, at_least=1)
+    _utils.check_integer("max_failures", max_failures, at_least=0)
+    _utils.check_boolean("use_gpu", use_gpu)
+    _utils.check_number("timeout", timeout, above=0)
     estimator._validate_params()
     settings = Settings.of(vars(estimator))
     if settings.warm_start:

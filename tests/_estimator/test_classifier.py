@@ -13,7 +13,6 @@ from sklearn.metrics import get_scorer, roc_auc_score
 from sklearn.model_selection import GridSearchCV, cross_val_predict, cross_validate
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
-from skorch.callbacks import Callback, EpochScoring, LRScheduler
 from suites import fast_for
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
@@ -137,17 +136,6 @@ def test_one_seed_gives_one_result_to_the_bit(impressions, early_stopping):
     assert (other != first).any()
 
 
-@pytest.mark.filterwarnings("ignore:Task .* is predicted as more probable")
-def test_two_estimators_share_no_tensors(impressions):
-    params = {"bottom_units": (16,)}
-    one, two = (small(network_params=params) for _ in range(2))
-    one.fit(impressions.data, impressions.target)
-    before = one.predict_proba(impressions.data)
-    two.fit(impressions.data, 1 - impressions.target[["click", "click"]].to_numpy())
-    assert_array_equal(one.predict_proba(impressions.data), before)
-    assert params == {"bottom_units": (16,)}
-
-
 @pytest.mark.parametrize("n_jobs", fast_for({None}, [None, 2]))
 def test_grid_search_over_pwiser_weight_with_several_scorers(impressions, n_jobs):
     scoring = {
@@ -252,28 +240,6 @@ def test_partial_fit_learns_from_consecutive_parts(impressions):
     assert model.score(X, Y) > 0.7
     single = small().partial_fit(X[:100], np.zeros(100), classes=[0, 1])
     assert single.partial_fit(X, Y["click"]).predict(X[:5]).shape == (5,)
-
-
-class StopAfterTwo(Callback):
-    def on_epoch_end(self, net, **kwargs):
-        if len(net.history) == 2:
-            net.stop_training_ = True
-
-
-def test_callbacks_of_skorch_run(impressions):
-    model = small(
-        max_epochs=4,
-        early_stopping=True,
-        callbacks=[
-            LRScheduler("StepLR", step_size=1, gamma=0.1),
-            ("scored", EpochScoring(ctr_auc_scorer, name="ctr", lower_is_better=False)),
-            StopAfterTwo(),
-        ],
-    ).fit(impressions.data, impressions.target)
-    assert model.history_[:, "event_lr"] == pytest.approx([0.01, 0.001])
-    assert model.history_[:, "ctr"] == pytest.approx(
-        model.history_[:, "valid_auc_click"]
-    )
 
 
 def test_nothing_is_printed_by_default(impressions, capsys):

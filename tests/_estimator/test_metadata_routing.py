@@ -98,12 +98,6 @@ def test_a_search_through_a_pipeline(weight):
 
 
 @pytest.mark.usefixtures("routing")
-def test_weights_that_were_not_requested_are_an_error():
-    with pytest.raises(UnsetMetadataPassedError, match="sample_weight"):
-        cross_validate(small(), X, Y, cv=2, params={"sample_weight": PER_ROW})
-
-
-@pytest.mark.usefixtures("routing")
 def test_requests_of_every_method():
     model = small().set_fit_request(sample_weight="w", groups=True)
     model.set_partial_fit_request(sample_weight=True, groups=False, classes=False)

@@ -181,15 +181,6 @@ def test_rows_of_a_group_must_be_consecutive(tmp_path):
         make().fit(read(tmp_path, groups="user"))
 
 
-def test_groups_are_in_the_same_blocks_as_in_memory(cut_sessions):
-    dataset, groups = cut_sessions
-    model = make(loss="jrc", max_epochs=1).fit(dataset)
-    expected = make(loss="jrc", max_epochs=1).fit(X, Y, groups=groups)
-    found, wanted = (m._result.schema.statistics for m in (model, expected))
-    assert_allclose(found.means_, wanted.means_, rtol=1e-9, atol=1e-12)
-    assert_allclose(found.scales_, wanted.scales_, rtol=1e-9)
-
-
 def test_early_stopping_measures_what_predictions_show(folder, tmp_path):
     late = make_log(400, seed=1)
     write(late, tmp_path, bounds=(0, 400))
@@ -316,13 +307,6 @@ def test_missing_labels_and_weights_per_task(tmp_path):
     assert model.history_[-1, "train_missing_conversion"] == whole.n_missing[0]
 
 
-def test_a_first_task_without_any_weight(tmp_path):
-    write(LOG.assign(none=0.0), tmp_path)
-    dataset = read(tmp_path, sample_weight=["none", "weight"])
-    with pytest.warns(UserWarning, match="Task 'click' has weight 0 in every row"):
-        make(max_epochs=1).fit(dataset)
-
-
 def test_labels_are_judged_over_all_files(tmp_path):
     log = LOG.copy()
     log.loc[::12, TARGETS] = [0, 1]
@@ -439,6 +423,11 @@ def test_corrupt_parts_are_left_out_with_one_warning(tmp_path):
     kept = np.r_[0:500, 650:1_200]
     expected = make().fit(X.take(kept), Y.iloc[kept])
     assert_same_state(vars(columns_of(model)[2]), vars(columns_of(expected)[2]))
+    with pytest.warns(
+        UserWarning, match="1 files or row groups .* no predictions, the"
+    ):
+        p = model.predict_proba(read(tmp_path, on_corrupt="skip"))
+    assert_allclose(p, model.predict_proba(X.take(kept)), atol=1e-6)
 
 
 @pytest.mark.parametrize("n_times", [1_200, 2])

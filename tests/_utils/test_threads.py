@@ -71,17 +71,6 @@ def test_threads_that_begin_during_a_fit_keep_the_usual_number(limit):
     assert torch.get_num_threads() == in_new_thread(torch.get_num_threads) == 4
 
 
-def test_threads_that_begin_during_a_fit_that_fails():
-    def fail():
-        found.append(in_new_thread(torch.get_num_threads))
-        raise RuntimeError
-
-    found = []
-    with pytest.raises(RuntimeError), limited_threads(0):
-        fail()
-    assert [*found, in_new_thread(torch.get_num_threads)] == [4, 4]
-
-
 def test_fits_that_overlap_in_several_threads():
     """The first to begin is the first to end, and the second one began within it."""
     barrier = Barrier(2, timeout=60)
