@@ -158,7 +158,10 @@ class TaskView(DocLink, ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         """Return the labels of all tasks."""
         y, tasks = collected(y), collected(tasks)
         given = read_labels(y, "any", input_name="y")
-        if tasks is None and given.values.ndim < 2 and not self._is_only_task:
+        names = given_task_names(self.estimator.get_params())
+        # Another index, or a name, suggests that the labels of others are forgotten.
+        is_only_task = self.task == 0 if names is None else len(names) == 1
+        if tasks is None and given.values.ndim < 2 and not is_only_task:
             raise ValueError(
                 "A view of one task learns from the labels of all tasks: pass y of "
                 "shape (n_samples, n_tasks), or the labels of the task as y and those "
@@ -186,13 +189,6 @@ class TaskView(DocLink, ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
                 "calibrate FunnelCalibrator(...).task('cvr') instead."
             )
         return tasks
-
-    @property
-    def _is_only_task(self):
-        """Whether labels of one column may be those of all tasks of the estimator."""
-        names = given_task_names(self.estimator.get_params())
-        # Another index, or a name, suggests that the labels of others are forgotten.
-        return self.task == 0 if names is None else len(names) == 1
 
     def _check_same_labels(self, y, tasks, given, known, name, column):
         """Raise if the labels of the task are not its column in those of all tasks."""

@@ -81,7 +81,12 @@ class FileRows:
                     missing_labels=settings.missing_labels,
                     task_parents=settings.task_parents,
                 )
-                weights = _read_weights(table, dataset)
+                weights: Any = None
+                if dataset.sample_weight is not None:
+                    columns = table.select(dataset._weight_columns()).columns
+                    weights = [c.to_numpy(zero_copy_only=False) for c in columns]
+                    is_one = isinstance(dataset.sample_weight, str)
+                    weights = weights[0] if is_one else np.column_stack(weights)
                 targets, weights = _weights_and_groups.combine_weights(
                     targets, weights, is_part=True
                 )
@@ -155,16 +160,6 @@ def named_place(place):
             raise
         kind = TypeError if isinstance(error, TypeError) else ValueError
         raise kind(f"In {place}: {error}") from error
-
-
-def _read_weights(table, dataset):
-    columns = [
-        table[name].to_numpy(zero_copy_only=False) for name in dataset._weight_columns()
-    ]
-    if not columns:
-        return None
-    is_one = isinstance(dataset.sample_weight, str)
-    return columns[0] if is_one else np.column_stack(columns)
 
 
 class GroupNumbers:

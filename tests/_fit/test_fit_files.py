@@ -249,23 +249,6 @@ def test_rows_are_in_another_order_in_every_epoch(folder):
     assert first != second
 
 
-@pytest.mark.parametrize(
-    "params",
-    [
-        {"loss": "jrc"},
-        {"loss": "focal", "weighting": "uncertainty"},
-        {"loss": "combined_pair", "stratified_batches": True},
-        {"weighting": "gradcraft"},
-        {"optimizer_params": {"lazy_embeddings": True}},
-        {"network": "mmoe", "network_params": None, "verbose": 1},
-    ],
-)
-def test_losses_weightings_and_optimisers(folder, params):
-    groups = "session" if params.get("loss") == "jrc" else None
-    model = make(**params).fit(read(folder, groups=groups, shuffle_rows=300))
-    assert np.isfinite(model.predict_proba(X)).all()
-
-
 def test_groups_stay_together(folder):
     rows = Rows(lambda batch: set(batch[0]["groups"].tolist()))
     log = read(folder, groups="session")

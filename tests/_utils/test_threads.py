@@ -99,18 +99,6 @@ def test_fits_that_overlap_in_several_threads():
     assert torch.get_num_threads() == in_new_thread(torch.get_num_threads) == 4
 
 
-def test_many_threads_that_set_their_numbers_at_once():
-    def fit(n):
-        for _ in range(20):
-            with limited_threads(n * PRODUCTS_PER_THREAD):
-                assert torch.get_num_threads() == n
-            assert torch.get_num_threads() == 4
-
-    with ThreadPoolExecutor(8) as pool:
-        list(pool.map(fit, [1, 2, 3] * 8))
-    assert in_new_thread(torch.get_num_threads) == 4
-
-
 def test_a_thread_with_a_number_of_its_own_keeps_it():
     def own():
         torch.set_num_threads(2)
