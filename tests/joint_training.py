@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
-from sk_pwiser.distributed._jobs import run_job
+from sk_pwiser.distributed._ray_fit import run_job
 from sk_pwiser.distributed._workers import Workers
 
 CPU = torch.device("cpu")

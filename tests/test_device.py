@@ -26,25 +26,25 @@ def test_estimators_run_on_the_device_of_the_fixture(device):
 
 
 def test_auto_is_the_given_device():
-    from sk_pwiser._fit import _check
+    from sk_pwiser._fit import _plan
 
-    before = _check.find_device
+    before = _plan.find_device
     with auto_device(META):
-        assert _check.find_device("auto") == META
-        assert _check.find_device("cpu") == torch.device("cpu")
+        assert _plan.find_device("auto") == META
+        assert _plan.find_device("cpu") == torch.device("cpu")
         with pytest.raises(ValueError, match="device='gpu'"):
-            _check.find_device("gpu")
-    assert _check.find_device is before
+            _plan.find_device("gpu")
+    assert _plan.find_device is before
 
 
 @pytest.mark.parametrize("kind", ["cuda", "cpu"])
 def test_the_package_prefers_cuda_for_auto(kind, monkeypatch):
-    from sk_pwiser._fit import _check
+    from sk_pwiser._fit import _plan
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: kind == "cuda")
     if hasattr(torch, "accelerator"):
         monkeypatch.setattr(torch.accelerator, "is_available", lambda: False)
-    assert _check.find_device.__wrapped__("auto") == torch.device(kind)
+    assert _plan.find_device.__wrapped__("auto") == torch.device(kind)
 
 
 @pytest.mark.usefixtures("tensors_on_device")

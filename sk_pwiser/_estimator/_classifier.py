@@ -1,66 +1,27 @@
-"""The estimator: parameters, training, predictions, embeddings, files."""
+"""The estimator: its parameters and their documentation, `fit` and `partial_fit`."""
 
-import copyreg
-from contextvars import ContextVar
-from itertools import chain
 from typing import ClassVar
 
-import numpy as np
-import torch
 from sklearn.base import BaseEstimator, ClassifierMixin, _fit_context
-from sklearn.utils import Bunch
-from sklearn.utils._param_validation import InvalidParameterError
-from sklearn.utils.validation import check_is_fitted
 
-from sk_pwiser._estimator._parameters import (
-    explain_names,
-    one_eval_set,
-    with_entry,
-)
-from sk_pwiser._estimator._predictions import PredictionMixin
-from sk_pwiser._estimator._saving import from_plain, to_plain
-from sk_pwiser._estimator._summary import summary_html
-from sk_pwiser._fit import fit
-from sk_pwiser._model_files import (
-    FORMAT_VERSION,
-    check_version,
-    join,
-    read_file,
-    split,
-    write_file,
-)
-from sk_pwiser._streaming import iter_logits, write_predictions
-from sk_pwiser._table._frames import reads_in_parts, refuse_parts
-from sk_pwiser._training import (
-    PARAMETER_CONSTRAINTS,
-    CallbackSupportMixin,
-    GivenRows,
-    Settings,
-    TrainingResult,
-    bag_inputs,
-    column_inputs,
-    fit_task,
-    runs_callbacks,
-    take_back,
-)
-from sk_pwiser._utils import (
-    DocLink,
-    accept_any_case_of_y,
-    did_you_mean,
-    import_extra,
-    limited_threads,
-    parents_by_name,
-    warn_user,
-)
-
-# Whether pickle or copy reads the state: they call `__reduce__`, whereas skops calls
-# `__getstate__` directly. No argument can tell it, as a subclass may define a
-# `__getstate__` of its own around this one.
-_keeps_all = ContextVar("keeps_all", default=False)
+from sk_pwiser import _training
+from sk_pwiser._estimator._parameters import ParametersMixin, explain_names
+from sk_pwiser._estimator._predictions import NetworkPredictionMixin
+from sk_pwiser._estimator._saving import SavingMixin
+from sk_pwiser._estimator._summary import SummaryMixin
+from sk_pwiser._fit import fit, one_eval_set
+from sk_pwiser._utils import DocLink, parents_by_name, warn_user
 
 
 class MultiTaskCTRCVRClassifier(
-    DocLink, PredictionMixin, CallbackSupportMixin, ClassifierMixin, BaseEstimator
+    DocLink,
+    NetworkPredictionMixin,
+    ParametersMixin,
+    SavingMixin,
+    SummaryMixin,
+    _training.CallbackSupportMixin,
+    ClassifierMixin,
+    BaseEstimator,
 ):
     """Multi-task network for clicks (CTR) and conversions (CVR).
 
@@ -414,7 +375,7 @@ class MultiTaskCTRCVRClassifier(
     (2000, 2)
     """
 
-    _parameter_constraints: ClassVar[dict] = PARAMETER_CONSTRAINTS
+    _parameter_constraints: ClassVar[dict] = _training.PARAMETER_CONSTRAINTS
 
     @explain_names
     def __init__(
@@ -492,80 +453,6 @@ class MultiTaskCTRCVRClassifier(
         self.random_state = random_state
         self.task_names = task_names
 
-    def get_params(self, deep=True):
-        """Get the parameters of the estimator.
-
-        Parameters
-        ----------
-        deep : bool, default=True
-            Whether to include entries of dictionaries, as `<dictionary>__<entry>`.
-
-        Returns
-        -------
-        dict
-            Parameter names mapped to their values.
-        """
-        params = super().get_params(deep=deep)
-        if deep:
-            for name, value in list(params.items()):
-                if name.endswith("_params") and isinstance(value, dict):
-                    params.update({f"{name}__{key}": v for key, v in value.items()})
-        return params
-
-    def set_params(self, **params):
-        """Set the parameters of the estimator.
-
-        Parameters
-        ----------
-        **params : dict
-            Parameters, or entries of dictionaries as `<dictionary>__<entry>`, for
-            example `network_params__n_experts=8`. An entry is set in a copy of the
-            dictionary, and its name is checked in `fit`.
-
-        Returns
-        -------
-        MultiTaskCTRCVRClassifier
-            The estimator.
-
-        Raises
-        ------
-        ValueError
-            If the estimator has no such parameter, or if an entry is to be set in a
-            value that is not a dictionary.
-        """
-        entries = {
-            key: params.pop(key)
-            for key in list(params)
-            if key.partition("__")[0].endswith("_params") and "__" in key
-        }
-        known = self._get_param_names()
-        for key in [*params, *entries]:
-            name = key.partition("__")[0]
-            if name not in known:
-                # The message of scikit-learn, with the name that was meant.
-                raise ValueError(
-                    f"Invalid parameter {name!r} for estimator {self}. Valid "
-                    f"parameters are: {known!r}.{did_you_mean(name, known)}"
-                )
-        # Values first: an entry may belong to a dictionary set in the same call.
-        super().set_params(**params)
-        for key, value in entries.items():
-            name, _, entry = key.partition("__")
-            setattr(self, name, with_entry(getattr(self, name), entry, value, name))
-        return self
-
-    def _validate_params(self):
-        """Validate the parameters; errors also name the one that was meant."""
-        try:
-            super()._validate_params()
-        except InvalidParameterError as error:
-            name = str(error).split("'")[1]
-            rules = self._parameter_constraints.get(name, ())
-            names = [getattr(rule, "options", ()) for rule in rules]
-            hint = did_you_mean(getattr(self, name, None), chain.from_iterable(names))
-            raise InvalidParameterError(f"{error}{hint}") from error
-
-    @accept_any_case_of_y
     @explain_names
     @_fit_context(prefer_skip_nested_validation=True)
     def fit(
@@ -672,39 +559,37 @@ class MultiTaskCTRCVRClassifier(
             more, see :ref:`coherent_funnels`.
         """
         earlier = getattr(self, "_result", None) if self.warm_start else None
-        given = GivenRows(X, Y, sample_weight, groups)
-        eval_set = one_eval_set(eval_set, X_val, Y_val, sample_weight_val, groups_val)
-        result = self._fit(given, eval_set, earlier=earlier)
+        given = _training.GivenRows(X, Y, sample_weight, groups)
+        later = _training.GivenRows(X_val, Y_val, sample_weight_val, groups_val)
+        result = self._fit(given, one_eval_set(eval_set, later), earlier=earlier)
         self._set_result(result)
-        self._warn_about_rises(result)
+        if result.rises is not None:
+            self._warn_about_rises(*result.rises)
         return self
 
-    @runs_callbacks
+    @_training.runs_callbacks
     def _fit(self, given, eval_set=None, **kwargs):
         """Train, and return the result without setting the fitted attributes.
 
         A method of its own, since callbacks are torn down after it, which may fail: the
         estimator must then be as it was.
         """
-        task, name = fit_task(self, given), type(self).__name__
+        task, name = _training.fit_task(self, given), type(self).__name__
         return fit(
             vars(self), given, eval_set, task=task, estimator_name=name, **kwargs
         )
 
-    def _warn_about_rises(self, result):
-        """Warn if a later task is more probable than an earlier one in many rows."""
-        if result.rises is not None:
-            task, share = result.rises
-            later = self.task_names_[task]
-            earlier = self.task_parents_[later]
-            warn_user(
-                f"Task {later!r} is predicted as more probable than {earlier!r} in "
-                f"{share:.0%} of a sample of the training rows, although it can happen "
-                "only after it. network_params={'task_space': 'conditional'} prevents "
-                "this, and {'monotonicity_weight': 1.0} reduces it."
-            )
+    def _warn_about_rises(self, task, share):
+        """Warn that a later task is more probable than an earlier one in many rows."""
+        later = self.task_names_[task]
+        earlier = self.task_parents_[later]
+        warn_user(
+            f"Task {later!r} is predicted as more probable than {earlier!r} in "
+            f"{share:.0%} of a sample of the training rows, although it can happen "
+            "only after it. network_params={'task_space': 'conditional'} prevents "
+            "this, and {'monotonicity_weight': 1.0} reduces it."
+        )
 
-    @accept_any_case_of_y
     @explain_names
     @_fit_context(prefer_skip_nested_validation=True)
     def partial_fit(self, X, Y, classes=None, sample_weight=None, groups=None):
@@ -769,22 +654,17 @@ class MultiTaskCTRCVRClassifier(
         self._validate_params()
         earlier, undo = getattr(self, "_result", None), []
         try:
-            result = self._fit(
-                GivenRows(X, Y, sample_weight, groups),
-                earlier=earlier,
-                classes=classes,
-                is_update=True,
-                undo=undo,
-            )
-            self._set_result(result)
+            given = _training.GivenRows(X, Y, sample_weight, groups)
+            update = {"classes": classes, "is_update": True, "undo": undo}
+            self._set_result(self._fit(given, earlier=earlier, **update))
         except BaseException:
             # An interrupt after the result was set leaves the complete update.
             if getattr(self, "_result", None) is earlier:
-                take_back(undo)
+                _training.take_back(undo)
             raise
         return self
 
-    def _set_result(self, result: TrainingResult):
+    def _set_result(self, result):
         """Set the fitted attributes, all in one assignment.
 
         Ctrl-C between two assignments would leave those of two fits.
@@ -795,7 +675,7 @@ class MultiTaskCTRCVRClassifier(
         return self
 
     @staticmethod
-    def _attributes(result: TrainingResult):
+    def _attributes(result):
         encoder, targets = result.schema.encoder, result.schema.targets
         attributes = {
             "_result": result,
@@ -813,289 +693,3 @@ class MultiTaskCTRCVRClassifier(
         if hasattr(encoder, "feature_names_in_"):
             attributes["feature_names_in_"] = encoder.feature_names_in_
         return attributes
-
-    @property
-    def column_encodings_(self):
-        """How each column was read, by its name; see the attributes of the class."""
-        return self._result.schema.column_encodings()
-
-    def _column_inputs(self, X, targets):
-        """Return a table as `fit` reads it, and how it would encode each column."""
-        self._validate_params()
-        settings = Settings.of(vars(self))
-        return column_inputs(settings, X, targets, type(self).__name__)
-
-    def _predict_logits(self, X):
-        """Return the logits of a table, float32 ndarray of shape (n, n_tasks)."""
-        if not hasattr(self, "_result"):
-            check_is_fitted(self)
-        # Read once: a fit in another thread may set another result meanwhile.
-        result = self._result
-        with limited_threads():
-            if reads_in_parts(X):
-                return torch.cat(list(iter_logits(result, X))).numpy()
-            return result.net.forward(result.schema.transform(X)).numpy()
-
-    def _permuted_logits(self, X):
-        """Return the column names, and a function that permutes one of them."""
-        check_is_fitted(self)
-        refuse_parts(X)
-        schema, net = self._result.schema, self._result.net
-        with limited_threads():
-            encoded = schema.transform(X)
-
-        def logits(name=None, order=None):
-            # The same rows in the same batches as of a permuted table.
-            with limited_threads():
-                permutes = order is not None
-                rows = schema.permute(encoded, name, order) if permutes else encoded
-                return net.forward(rows).numpy()
-
-        return list(schema.places()), logits
-
-    def predict_proba(self, X, *, output=None):
-        """Predict probabilities over impressions.
-
-        Parameters
-        ----------
-        X : {DataFrame, array-like, sparse matrix, ParquetImpressions} of shape \
-                (n_samples, n_features)
-            Impressions. The rows of a
-            :class:`~sk_pwiser.datasets.ParquetImpressions` are read in parts.
-        output : str or os.PathLike, default=None
-            Folder for the probabilities of a dataset that is read in parts: one Parquet
-            file per file, under the same name and with the same order of rows, with
-            one column of P(Y_k = 1 | impression) per task. A file appears when it is
-            complete. Files that are there already, from the same fit and rows, are
-            kept, so that an interrupted call can be repeated; others are replaced.
-
-        Returns
-        -------
-        ndarray of shape (n_samples, n_tasks)
-            Column k is P(Y_k = 1 | impression). For a single task, the ordinary
-            `(n_samples, 2)` with the probabilities of both classes. With `output`, the
-            `pathlib.Path` of the folder instead.
-
-        Raises
-        ------
-        ValueError, TypeError
-            If the columns of `X` are not those seen in fit.
-        """
-        if output is not None:
-            check_is_fitted(self)
-            with limited_threads():
-                return write_predictions(self._result, X, output)
-        return super().predict_proba(X)
-
-    def encode(self, X):
-        """Encode a table as the network reads it.
-
-        Parameters
-        ----------
-        X : {DataFrame, array-like, sparse matrix} of shape (n_samples, n_features)
-            Impressions.
-
-        Returns
-        -------
-        sklearn.utils.Bunch
-            Dictionary-like object with the following attributes.
-
-            codes : integer ndarray of shape (n_samples, n_category_columns)
-                Codes of the category columns: 0 for a missing value, 1 for a value that
-                was unseen or too rare in fit, and from 2 on the others, numbers in
-                increasing order before text.
-            numeric : float32 ndarray of shape (n_samples, n_numeric)
-                One input per numeric column, encoded by `numeric_encoding` (with
-                encodings by bins the position among their edges), followed
-                by a 0/1 indicator if values were missing in fit; then the target
-                statistics, per column one per task and one of the frequency.
-            bags : scipy.sparse.csr_array of shape (n_samples, n_vectors), or None
-                Weights of the entries of a sparse `X` and of lists, one column per
-                vector of the network; None if there are none.
-            bag_inputs : dict of str to ndarray
-                The same entries as further inputs of the network, named as those of
-                :func:`~sk_pwiser.export.to_onnx`, in the order of rows, columns and
-                elements; empty if there are none.
-            category_names, numeric_names : list
-                Names of the columns of `codes` and of `numeric`.
-
-        Raises
-        ------
-        ValueError, TypeError
-            If the columns of `X` are not those seen in fit.
-        """
-        check_is_fitted(self)
-        schema = self._result.schema
-        rows = schema.transform(X)
-        bags = bag_inputs([None if t is None else t.numpy() for t in rows.bags or ()])
-        categories = schema.encoder.category_names_
-        numbers = schema.encoder.numeric_names_
-        if schema.statistics is not None:
-            numbers += schema.statistics.names(schema.encoder, self.task_names_)
-        return Bunch(
-            codes=rows.codes.numpy(),
-            numeric=rows.numeric.numpy(),
-            bags=schema.bag_matrix(bags),
-            bag_inputs=bags,
-            category_names=categories,
-            numeric_names=numbers,
-        )
-
-    def category_embeddings(self, column, *, as_frame=True):
-        """Return the learnt embeddings of the values of a category column.
-
-        Parameters
-        ----------
-        column : str or int
-            Name of the column; its index if `fit` saw no names.
-        as_frame : bool, default=True
-            Whether to return a pandas DataFrame.
-
-        Returns
-        -------
-        DataFrame, or tuple of (ndarray, ndarray)
-            One row per value, in the order of the codes; the index contains the values.
-            Values that share the code of unseen values, since they have fewer than
-            `min_frequency` rows, are left out. If values were missing in fit, the last
-            row, of index None, is their embedding. The columns are the components, of
-            all tables one after the other if the network has several tables, as "stem"
-            does. With `as_frame=False` the values and the float32 embeddings.
-
-        Raises
-        ------
-        ValueError
-            If there is no such category column.
-        ImportError
-            If `as_frame=True` and pandas is not installed.
-        """
-        check_is_fitted(self)
-        result = self._result
-        encoder = result.schema.encoder
-        names = encoder.category_names_
-        if column not in names:
-            raise ValueError(
-                f"column must be one of the category columns {names}; got {column!r}."
-            )
-        codes = encoder.category_values(column)
-        values = np.empty(len(codes), dtype=object)
-        values[:] = list(codes)
-        layer = result.net.module_.input_layer
-        table = layer.column_embeddings(names.index(column)).cpu().numpy()
-        embeddings = table[list(codes.values())]
-        if not as_frame:
-            return values, embeddings
-        pandas = import_extra("pandas", "category_embeddings(as_frame=True)")
-        return pandas.DataFrame(
-            embeddings, index=pandas.Index(values, dtype=object, name=column)
-        )
-
-    def save(self, path):
-        """Write the fitted estimator to a file that holds no code.
-
-        The file has the parameters, the encoding, the weights, the history and the
-        state of training, so that a loaded estimator predicts the same to the bit and
-        can continue with `partial_fit` or `warm_start`. `checkpoint_dir` is left out.
-        It is in the format of safetensors, has a checksum, and appears at once or not
-        at all; see :ref:`files`.
-
-        Parameters
-        ----------
-        path : str or path-like
-            The file. One that exists is replaced.
-
-        Raises
-        ------
-        ValueError, TypeError
-            If something cannot be saved: a class of your own as `network`, `loss`,
-            `weighting` or `optimizer`, callbacks, a RandomState instance, or category
-            values other than text, numbers, bytes, dates, times, intervals, and tuples
-            of these. No file is written.
-
-        Examples
-        --------
-        >>> model.save("model.safetensors")  # doctest: +SKIP
-        """
-        check_is_fitted(self)
-        write_file(path, *to_plain(self))
-
-    @classmethod
-    def load(cls, path):
-        """Read an estimator from a file that `save` wrote.
-
-        Nothing in the file is executed, so that a file may come from anywhere; compare
-        `pickle`, whose files may run any code.
-
-        Parameters
-        ----------
-        path : str or path-like
-            The file.
-
-        Returns
-        -------
-        MultiTaskCTRCVRClassifier
-            The fitted estimator, on its device if this machine has it, otherwise, with
-            a warning, on the CPU.
-
-        Raises
-        ------
-        ValueError
-            If the file is damaged, altered, or not a model of this class, or if a
-            later version wrote it in a newer format or with parameters that this one
-            does not have. Parameters that did not exist when the file was written have
-            their default values.
-
-        Examples
-        --------
-        >>> from sk_pwiser import MultiTaskCTRCVRClassifier
-        >>> model = MultiTaskCTRCVRClassifier.load(
-        ...     "model.safetensors"
-        ... )  # doctest: +SKIP
-        """
-        return from_plain(cls, *read_file(path), repr(str(path)))
-
-    # pickle, joblib and copy keep all attributes, such as callbacks and classes of the
-    # user. skops gets arrays of numbers alone, with the content of the file of `save`,
-    # because its own form of a net contains a pickle.
-    def __reduce__(self):
-        token = _keeps_all.set(True)
-        try:
-            state = self.__getstate__()
-        finally:
-            _keeps_all.reset(token)
-        return copyreg.__newobj__, (type(self),), state
-
-    def __getstate__(self):
-        if _keeps_all.get():
-            return super().__getstate__()
-        return {"sk_pwiser": FORMAT_VERSION, "arrays": join(*to_plain(self))}
-
-    def __setstate__(self, state):
-        if "sk_pwiser" not in state:
-            super().__setstate__(state)
-            return
-        name = "The state"
-        check_version(state["sk_pwiser"], name)
-        values, arrays = split(state.get("arrays"))
-        # The state may share memory with the estimator that it was read from.
-        arrays = {key: array.copy() for key, array in arrays.items()}
-        # Protocols of copies fill an object that exists already.
-        self.__dict__.update(vars(from_plain(type(self), values, arrays, name)))
-
-    def _repr_html_inner(self):
-        return super()._repr_html_inner() + self._summary_html()
-
-    def _repr_mimebundle_(self, **kwargs):
-        bundle = super()._repr_mimebundle_(**kwargs)
-        if "text/html" in bundle:
-            bundle["text/html"] += self._summary_html()
-        return bundle
-
-    def _summary_html(self):
-        return summary_html(self._result) if hasattr(self, "_result") else ""
-
-    def __sklearn_tags__(self):
-        tags = super().__sklearn_tags__()
-        tags.input_tags.allow_nan = True
-        tags.input_tags.categorical = tags.input_tags.string = True
-        tags.input_tags.sparse = True
-        return tags

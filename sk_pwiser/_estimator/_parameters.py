@@ -1,14 +1,14 @@
-"""The names of the parameters of the estimator, and the arguments of `fit`."""
+"""The parameters of the estimator by their names, and the arguments of `fit`."""
 
 from functools import wraps
 from inspect import signature
+from itertools import chain
 
-from sklearn.utils._param_validation import StrOptions
+from sklearn.utils._param_validation import InvalidParameterError, StrOptions
 
-from sk_pwiser._table._frames import reads_in_parts
 from sk_pwiser._table._numbers import NUMERIC_ENCODINGS
-from sk_pwiser._training import PARAMETER_CONSTRAINTS, GivenRows
-from sk_pwiser._utils import nearest
+from sk_pwiser._training import PARAMETER_CONSTRAINTS
+from sk_pwiser._utils import accept_any_case_of_y, did_you_mean, nearest
 
 PARAMETER_CONSTRAINTS["numeric_encoding"] = [StrOptions(set(NUMERIC_ENCODINGS))]
 
@@ -40,7 +40,10 @@ THREADS = ("n_jobs", "num_threads", "nthread", "thread_count")
 
 
 def explain_names(function):
-    """Let errors about unknown keywords of a method name the parameter meant."""
+    """Let errors about unknown keywords of a method name the parameter meant.
+
+    Labels may be passed as `y`, as in scikit-learn, or as `Y`.
+    """
     known = signature(function).parameters
 
     @wraps(function)
@@ -65,33 +68,87 @@ def explain_names(function):
             )
         return function(*args, **kwargs)
 
-    return call
+    return accept_any_case_of_y(call)
 
 
-def one_eval_set(eval_set, X_val, Y_val, sample_weight_val, groups_val):
-    """Return the validation rows as `eval_set`, in whichever way `fit` got them."""
-    rows = GivenRows(X_val, Y_val, sample_weight_val, groups_val)
-    given = [name for name, value in rows._asdict().items() if value is not None]
-    if not given:
-        return eval_set
-    if eval_set is not None:
-        raise ValueError(
-            f"Pass validation rows as eval_set or as {given[0]}_val, not as both."
-        )
-    if reads_in_parts(X_val):
-        if given != ["X"]:
-            raise ValueError(
-                f"{given[1]}_val must be None for X_val={X_val!r}, which names its "
-                "columns of labels and of groups, and has no weights."
-            )
-        return X_val
-    for name in ("X", "Y"):
-        if name not in given:
-            raise ValueError(f"{name}_val must be given with {given[0]}_val.")
-    return rows
+class ParametersMixin:
+    """Mixin class of an estimator with entries of dictionaries as parameters."""
+
+    def get_params(self, deep=True):
+        """Get the parameters of the estimator.
+
+        Parameters
+        ----------
+        deep : bool, default=True
+            Whether to include entries of dictionaries, as `<dictionary>__<entry>`.
+
+        Returns
+        -------
+        dict
+            Parameter names mapped to their values.
+        """
+        params = super().get_params(deep=deep)
+        if deep:
+            for name, value in list(params.items()):
+                if name.endswith("_params") and isinstance(value, dict):
+                    params.update({f"{name}__{key}": v for key, v in value.items()})
+        return params
+
+    def set_params(self, **params):
+        """Set the parameters of the estimator.
+
+        Parameters
+        ----------
+        **params : dict
+            Parameters, or entries of dictionaries as `<dictionary>__<entry>`, for
+            example `network_params__n_experts=8`. An entry is set in a copy of the
+            dictionary, and its name is checked in `fit`.
+
+        Returns
+        -------
+        MultiTaskCTRCVRClassifier
+            The estimator.
+
+        Raises
+        ------
+        ValueError
+            If the estimator has no such parameter, or if an entry is to be set in a
+            value that is not a dictionary.
+        """
+        entries = {
+            key: params.pop(key)
+            for key in list(params)
+            if key.partition("__")[0].endswith("_params") and "__" in key
+        }
+        known = self._get_param_names()
+        for key in [*params, *entries]:
+            name = key.partition("__")[0]
+            if name not in known:
+                # The message of scikit-learn, with the name that was meant.
+                raise ValueError(
+                    f"Invalid parameter {name!r} for estimator {self}. Valid "
+                    f"parameters are: {known!r}.{did_you_mean(name, known)}"
+                )
+        # Values first: an entry may belong to a dictionary set in the same call.
+        super().set_params(**params)
+        for key, value in entries.items():
+            name, _, entry = key.partition("__")
+            setattr(self, name, _with_entry(getattr(self, name), entry, value, name))
+        return self
+
+    def _validate_params(self):
+        """Validate the parameters; errors also name the one that was meant."""
+        try:
+            super()._validate_params()
+        except InvalidParameterError as error:
+            name = str(error).split("'")[1]
+            rules = self._parameter_constraints.get(name, ())
+            names = [getattr(rule, "options", ()) for rule in rules]
+            hint = did_you_mean(getattr(self, name, None), chain.from_iterable(names))
+            raise InvalidParameterError(f"{error}{hint}") from error
 
 
-def with_entry(dictionary, entry, value, name):
+def _with_entry(dictionary, entry, value, name):
     """Return a copy of a dictionary with one entry set, `__` leading into others."""
     if not (dictionary is None or isinstance(dictionary, dict)):
         raise ValueError(
@@ -101,6 +158,6 @@ def with_entry(dictionary, entry, value, name):
     key, _, rest = entry.partition("__")
     copy = dict(dictionary or {})
     if rest:
-        value = with_entry(copy.get(key), rest, value, f"{name}__{key}")
+        value = _with_entry(copy.get(key), rest, value, f"{name}__{key}")
     copy[key] = value
     return copy

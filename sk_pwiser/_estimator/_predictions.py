@@ -1,14 +1,20 @@
-"""Predictions of all tasks: the methods that the estimator and its calibrator share."""
+"""Predictions of all tasks, by the estimator and its calibrator, and embeddings."""
 
 import numpy as np
 import torch
+from sklearn.utils import Bunch
 from sklearn.utils.validation import check_is_fitted
 
+from sk_pwiser import _utils
+from sk_pwiser._estimator._predict_files import (
+    iter_logits,
+    probabilities,
+    write_predictions,
+)
 from sk_pwiser._estimator._task_view import CVR, TaskView, task_column
 from sk_pwiser._responses import check_task
-from sk_pwiser._streaming import probabilities
-from sk_pwiser._table._frames import collected, probability_frame
-from sk_pwiser._utils import accept_any_case_of_y, ends_of_path
+from sk_pwiser._table import _frames
+from sk_pwiser._training import Settings, bag_inputs, column_inputs
 from sk_pwiser.metrics import mean_auc_scorer
 
 
@@ -99,14 +105,14 @@ class PredictionMixin:
             If there is no such task, or if it presupposes no other one.
         """
         check_is_fitted(self)
-        first, last = ends_of_path(task, self.task_parents_)
+        first, last = _utils.ends_of_path(task, self.task_parents_)
         # By logarithms, which are exact where both probabilities are small.
         logits = torch.from_numpy(self._predict_logits(X))
         log_p = torch.nn.functional.logsigmoid(logits)
         cvr = (log_p[:, last] - log_p[:, first]).clamp(max=0).exp()
         return cvr.float().numpy()
 
-    @accept_any_case_of_y
+    @_utils.accept_any_case_of_y
     def score(self, X, Y, sample_weight=None):
         """Compute the mean ROC AUC over the tasks.
 
@@ -179,8 +185,8 @@ class PredictionMixin:
         ImportError
             If pandas is not installed, and `X` is not a polars DataFrame.
         """
-        X = collected(X)
-        return probability_frame(self._predict_positive(X), X, self.task_names_)
+        X = _frames.collected(X)
+        return _frames.probability_frame(self._predict_positive(X), X, self.task_names_)
 
     def task(self, task):
         """Return one task as an ordinary binary classifier.
@@ -209,3 +215,189 @@ class PredictionMixin:
         if hasattr(self, "task_names_"):
             task_column(task, self.task_names_)
         return TaskView(self, task)
+
+
+class NetworkPredictionMixin(PredictionMixin):
+    """Mixin class of the estimator: predictions and embeddings of its network."""
+
+    @property
+    def column_encodings_(self):
+        """How each column was read, by its name; see the attributes of the class."""
+        return self._result.schema.column_encodings()
+
+    def _column_inputs(self, X, targets):
+        """Return a table as `fit` reads it, and how it would encode each column."""
+        self._validate_params()
+        settings = Settings.of(vars(self))
+        return column_inputs(settings, X, targets, type(self).__name__)
+
+    def _predict_logits(self, X):
+        """Return the logits of a table, float32 ndarray of shape (n, n_tasks)."""
+        if not hasattr(self, "_result"):
+            check_is_fitted(self)
+        # Read once: a fit in another thread may set another result meanwhile.
+        result = self._result
+        with _utils.limited_threads():
+            if _frames.reads_in_parts(X):
+                return torch.cat(list(iter_logits(result, X))).numpy()
+            return result.net.forward(result.schema.transform(X)).numpy()
+
+    def _permuted_logits(self, X):
+        """Return the column names, and a function that permutes one of them."""
+        check_is_fitted(self)
+        _frames.refuse_parts(X)
+        schema, net = self._result.schema, self._result.net
+        with _utils.limited_threads():
+            encoded = schema.transform(X)
+
+        def logits(name=None, order=None):
+            # The same rows in the same batches as of a permuted table.
+            with _utils.limited_threads():
+                permutes = order is not None
+                rows = schema.permute(encoded, name, order) if permutes else encoded
+                return net.forward(rows).numpy()
+
+        return list(schema.places()), logits
+
+    def predict_proba(self, X, *, output=None):
+        """Predict probabilities over impressions.
+
+        Parameters
+        ----------
+        X : {DataFrame, array-like, sparse matrix, ParquetImpressions} of shape \
+                (n_samples, n_features)
+            Impressions. The rows of a
+            :class:`~sk_pwiser.datasets.ParquetImpressions` are read in parts.
+        output : str or os.PathLike, default=None
+            Folder for the probabilities of a dataset that is read in parts: one Parquet
+            file per file, under the same name and with the same order of rows, with
+            one column of P(Y_k = 1 | impression) per task. A file appears when it is
+            complete. Files that are there already, from the same fit and rows, are
+            kept, so that an interrupted call can be repeated; others are replaced.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_tasks)
+            Column k is P(Y_k = 1 | impression). For a single task, the ordinary
+            `(n_samples, 2)` with the probabilities of both classes. With `output`, the
+            `pathlib.Path` of the folder instead.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If the columns of `X` are not those seen in fit.
+        """
+        if output is not None:
+            check_is_fitted(self)
+            with _utils.limited_threads():
+                return write_predictions(self._result, X, output)
+        return super().predict_proba(X)
+
+    def encode(self, X):
+        """Encode a table as the network reads it.
+
+        Parameters
+        ----------
+        X : {DataFrame, array-like, sparse matrix} of shape (n_samples, n_features)
+            Impressions.
+
+        Returns
+        -------
+        sklearn.utils.Bunch
+            Dictionary-like object with the following attributes.
+
+            codes : integer ndarray of shape (n_samples, n_category_columns)
+                Codes of the category columns: 0 for a missing value, 1 for a value that
+                was unseen or too rare in fit, and from 2 on the others, numbers in
+                increasing order before text.
+            numeric : float32 ndarray of shape (n_samples, n_numeric)
+                One input per numeric column, encoded by `numeric_encoding` (with
+                encodings by bins the position among their edges), followed
+                by a 0/1 indicator if values were missing in fit; then the target
+                statistics, per column one per task and one of the frequency.
+            bags : scipy.sparse.csr_array of shape (n_samples, n_vectors), or None
+                Weights of the entries of a sparse `X` and of lists, one column per
+                vector of the network; None if there are none.
+            bag_inputs : dict of str to ndarray
+                The same entries as further inputs of the network, named as those of
+                :func:`~sk_pwiser.export.to_onnx`, in the order of rows, columns and
+                elements; empty if there are none.
+            category_names, numeric_names : list
+                Names of the columns of `codes` and of `numeric`.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If the columns of `X` are not those seen in fit.
+        """
+        check_is_fitted(self)
+        schema = self._result.schema
+        rows = schema.transform(X)
+        bags = bag_inputs([None if t is None else t.numpy() for t in rows.bags or ()])
+        categories = schema.encoder.category_names_
+        numbers = schema.encoder.numeric_names_
+        if schema.statistics is not None:
+            numbers += schema.statistics.names(schema.encoder, self.task_names_)
+        return Bunch(
+            codes=rows.codes.numpy(),
+            numeric=rows.numeric.numpy(),
+            bags=schema.bag_matrix(bags),
+            bag_inputs=bags,
+            category_names=categories,
+            numeric_names=numbers,
+        )
+
+    def category_embeddings(self, column, *, as_frame=True):
+        """Return the learnt embeddings of the values of a category column.
+
+        Parameters
+        ----------
+        column : str or int
+            Name of the column; its index if `fit` saw no names.
+        as_frame : bool, default=True
+            Whether to return a pandas DataFrame.
+
+        Returns
+        -------
+        DataFrame, or tuple of (ndarray, ndarray)
+            One row per value, in the order of the codes; the index contains the values.
+            Values that share the code of unseen values, since they have fewer than
+            `min_frequency` rows, are left out. If values were missing in fit, the last
+            row, of index None, is their embedding. The columns are the components, of
+            all tables one after the other if the network has several tables, as "stem"
+            does. With `as_frame=False` the values and the float32 embeddings.
+
+        Raises
+        ------
+        ValueError
+            If there is no such category column.
+        ImportError
+            If `as_frame=True` and pandas is not installed.
+        """
+        check_is_fitted(self)
+        result = self._result
+        encoder = result.schema.encoder
+        names = encoder.category_names_
+        if column not in names:
+            raise ValueError(
+                f"column must be one of the category columns {names}; got {column!r}."
+            )
+        codes = encoder.category_values(column)
+        values = np.empty(len(codes), dtype=object)
+        values[:] = list(codes)
+        layer = result.net.module_.input_layer
+        table = layer.column_embeddings(names.index(column)).cpu().numpy()
+        embeddings = table[list(codes.values())]
+        if not as_frame:
+            return values, embeddings
+        pandas = _utils.import_extra("pandas", "category_embeddings(as_frame=True)")
+        return pandas.DataFrame(
+            embeddings, index=pandas.Index(values, dtype=object, name=column)
+        )
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.input_tags.allow_nan = True
+        tags.input_tags.categorical = tags.input_tags.string = True
+        tags.input_tags.sparse = True
+        return tags

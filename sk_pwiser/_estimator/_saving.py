@@ -1,15 +1,123 @@
 """Fitted estimators as plain values and arrays, which files and skops hold."""
 
+import copyreg
+from contextvars import ContextVar
 from numbers import Integral
 
 from sklearn import config_context
+from sklearn.utils.validation import check_is_fitted
 
-from sk_pwiser._model_files import READING_ERRORS, PlainForm
+from sk_pwiser import _model_files
+from sk_pwiser._model_files import PlainForm
 from sk_pwiser._training import STATE_CLASSES, encode_plain, from_state, to_state
 from sk_pwiser._version import __version__
 
 # Methods that scikit-learn's metadata routing passes weights and groups to.
 ROUTED = ("fit", "partial_fit", "score")
+
+# Whether pickle or copy reads the state: they call `__reduce__`, whereas skops calls
+# `__getstate__` directly. No argument can tell it, as a subclass may define a
+# `__getstate__` of its own around this one.
+_keeps_all = ContextVar("keeps_all", default=False)
+
+
+class SavingMixin:
+    """Mixin class of the estimator: files, pickles, and the arrays that skops holds."""
+
+    def save(self, path):
+        """Write the fitted estimator to a file that holds no code.
+
+        The file has the parameters, the encoding, the weights, the history and the
+        state of training, so that a loaded estimator predicts the same to the bit and
+        can continue with `partial_fit` or `warm_start`. `checkpoint_dir` is left out.
+        It is in the format of safetensors, has a checksum, and appears at once or not
+        at all; see :ref:`files`.
+
+        Parameters
+        ----------
+        path : str or path-like
+            The file. One that exists is replaced.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If something cannot be saved: a class of your own as `network`, `loss`,
+            `weighting` or `optimizer`, callbacks, a RandomState instance, or category
+            values other than text, numbers, bytes, dates, times, intervals, and tuples
+            of these. No file is written.
+
+        Examples
+        --------
+        >>> model.save("model.safetensors")  # doctest: +SKIP
+        """
+        check_is_fitted(self)
+        _model_files.write_file(path, *to_plain(self))
+
+    @classmethod
+    def load(cls, path):
+        """Read an estimator from a file that `save` wrote.
+
+        Nothing in the file is executed, so that a file may come from anywhere; compare
+        `pickle`, whose files may run any code.
+
+        Parameters
+        ----------
+        path : str or path-like
+            The file.
+
+        Returns
+        -------
+        MultiTaskCTRCVRClassifier
+            The fitted estimator, on its device if this machine has it, otherwise, with
+            a warning, on the CPU.
+
+        Raises
+        ------
+        ValueError
+            If the file is damaged, altered, or not a model of this class, or if a
+            later version wrote it in a newer format or with parameters that this one
+            does not have. Parameters that did not exist when the file was written have
+            their default values.
+
+        Examples
+        --------
+        >>> from sk_pwiser import MultiTaskCTRCVRClassifier
+        >>> model = MultiTaskCTRCVRClassifier.load(
+        ...     "model.safetensors"
+        ... )  # doctest: +SKIP
+        """
+        return from_plain(cls, *_model_files.read_file(path), repr(str(path)))
+
+    # pickle, joblib and copy keep all attributes, such as callbacks and classes of the
+    # user. skops gets arrays of numbers alone, with the content of the file of `save`,
+    # because its own form of a net contains a pickle.
+    def __reduce__(self):
+        token = _keeps_all.set(True)
+        try:
+            state = self.__getstate__()
+        finally:
+            _keeps_all.reset(token)
+        return copyreg.__newobj__, (type(self),), state
+
+    def __getstate__(self):
+        if _keeps_all.get():
+            return super().__getstate__()
+        return {
+            "sk_pwiser": _model_files.FORMAT_VERSION,
+            "arrays": _model_files.join(*to_plain(self)),
+        }
+
+    def __setstate__(self, state):
+        if "sk_pwiser" not in state:
+            super().__setstate__(state)
+            return
+        name = "The state"
+        _model_files.check_version(state["sk_pwiser"], name)
+        values, arrays = _model_files.split(state.get("arrays"))
+        # The state may share memory with the estimator that it was read from.
+        arrays = {key: array.copy() for key, array in arrays.items()}
+        # Protocols of copies fill an object that exists already.
+        self.__dict__.update(vars(from_plain(type(self), values, arrays, name)))
 
 
 def to_plain(estimator):
@@ -36,9 +144,10 @@ def to_plain(estimator):
 
 def from_plain(cls, values, arrays, name):
     """Build an estimator from its plain form; `name` is the file's, for messages."""
+    known = values if isinstance(values, dict) else {}
     try:
-        of_class = values.get("class") if isinstance(values, dict) else None
-        if of_class is not None and of_class != cls.__name__:
+        of_class = known.get("class", cls.__name__)
+        if of_class != cls.__name__:
             raise ValueError(
                 f"it is a model of {of_class!r}; read it with {of_class}.load"
             )
@@ -55,10 +164,15 @@ def from_plain(cls, values, arrays, name):
         _set_requests(estimator, content.get("requests", {}))
         if content["result"] is not None:
             estimator._set_result(from_state(content["result"], defaults))
-    except READING_ERRORS as error:
+    except _model_files.READING_ERRORS as error:
+        version = known.get("sk_pwiser") or __version__
+        written_by = (
+            f". It was written by version {version} of sk_pwiser; this is version "
+            f"{__version__}."
+        )
         raise ValueError(
-            f"{name} is not a valid file of a {cls.__name__}: "
-            f"{error}{_written_by(values)}"
+            f"{name} is not a valid file of a {cls.__name__}: {error}"
+            f"{written_by if version != __version__ else ''}"
         ) from error
     return estimator
 
@@ -69,16 +183,6 @@ def _set_requests(estimator, requests):
             made = {k: v for k, v in requests.get(method, {}).items() if v is not None}
             if made:
                 getattr(estimator, f"set_{method}_request")(**made)
-
-
-def _written_by(values):
-    version = values.get("sk_pwiser") if isinstance(values, dict) else None
-    if version in (None, __version__):
-        return ""
-    return (
-        f". It was written by version {version} of sk_pwiser; this is version "
-        f"{__version__}."
-    )
 
 
 def _check_params(when, params):

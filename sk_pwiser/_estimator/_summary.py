@@ -20,12 +20,32 @@ STYLE = (
 )
 
 
+class SummaryMixin:
+    """Mixin class of an estimator whose picture in notebooks ends with a summary."""
+
+    def _repr_html_inner(self):
+        return super()._repr_html_inner() + self._summary_html()
+
+    def _repr_mimebundle_(self, **kwargs):
+        bundle = super()._repr_mimebundle_(**kwargs)
+        if "text/html" in bundle:
+            bundle["text/html"] += self._summary_html()
+        return bundle
+
+    def _summary_html(self):
+        return summary_html(self._result) if hasattr(self, "_result") else ""
+
+
 def summary_html(result):
     """Return the summary of a `TrainingResult`, without scripts."""
     schema, network = result.schema, result.net.module_
     encoder, names = schema.encoder, schema.targets.task_names
     n_parameters = sum(p.numel() for p in network.parameters())
     kinds, counts = column_kinds(encoder), vector_counts(encoder)
+    n_train, n_valid = result.n_rows
+    n_rows = f"{n_train:,} for training, {n_valid:,} for validation"
+    if result.single_pass:
+        n_rows = f"{n_train:,} in the last call of partial_fit"
     sections = [
         _section(
             f"Network: {type(network).__name__}, {n_parameters:,} parameters",
@@ -33,7 +53,7 @@ def summary_html(result):
             layer_rows(network),
         ),
         _section(
-            f"{_rows(result)}; {encoder.n_features_in_:,} columns",
+            f"Rows: {n_rows}; {encoder.n_features_in_:,} columns",
             ("Kind of column", "Number", "Names"),
             [(kind, f"{len(of):,}", _list(of)) for kind, of in kinds.items()],
         ),
@@ -78,13 +98,6 @@ def _history(result):
             rows.append((f"{row['epoch']}{kept}", *cells))
     title = result.stop_reason or f"{len(history):,} epochs."
     return _section(f"History: {title}", ("epoch", *columns), rows)
-
-
-def _rows(result):
-    n_train, n_valid = result.n_rows
-    if result.single_pass:
-        return f"Rows: {n_train:,} in the last call of partial_fit"
-    return f"Rows: {n_train:,} for training, {n_valid:,} for validation"
 
 
 def layer_rows(network):

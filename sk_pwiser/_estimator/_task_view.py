@@ -8,23 +8,14 @@ from sklearn import get_config
 from sklearn.base import BaseEstimator, ClassifierMixin, MetaEstimatorMixin, clone
 from sklearn.exceptions import NotFittedError
 from sklearn.metrics import roc_auc_score
-from sklearn.utils import get_tags
-from sklearn.utils.metadata_routing import (
-    MetadataRouter,
-    MethodMapping,
-    process_routing,
-)
+from sklearn.utils import get_tags, metadata_routing
 from sklearn.utils.validation import _is_fitted, check_is_fitted
 
 from sk_pwiser._responses import check_task, find_task, given_task_names, planned_tasks
 from sk_pwiser._table._frames import collected
 from sk_pwiser._table._labels import check_unreserved, read_labels
 from sk_pwiser._table._weights_and_groups import check_match
-from sk_pwiser._utils import (
-    DocLink,
-    path_to,
-    warn_user,
-)
+from sk_pwiser._utils import DocLink, path_to, warn_user
 from sk_pwiser.metrics import make_task_scorer
 
 # What may stand for a task beside its index and its name, in messages.
@@ -139,7 +130,8 @@ class TaskView(DocLink, ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         if sample_weight is not None:
             fit_params["sample_weight"] = sample_weight
         if get_config()["enable_metadata_routing"]:
-            fit_params = process_routing(self, "fit", **fit_params).estimator.fit
+            routed = metadata_routing.process_routing(self, "fit", **fit_params)
+            fit_params = routed.estimator.fit
         self.estimator_ = clone(self.estimator).fit(X, Y, **fit_params)
         return self
 
@@ -152,11 +144,13 @@ class TaskView(DocLink, ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
             The requests of `fit` and `score`.
         """
         return (
-            MetadataRouter(owner=type(self).__name__)
+            metadata_routing.MetadataRouter(owner=type(self).__name__)
             .add_self_request(self)
             .add(
                 estimator=self.estimator,
-                method_mapping=MethodMapping().add(caller="fit", callee="fit"),
+                method_mapping=metadata_routing.MethodMapping().add(
+                    caller="fit", callee="fit"
+                ),
             )
         )
 
@@ -164,7 +158,10 @@ class TaskView(DocLink, ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         """Return the labels of all tasks."""
         y, tasks = collected(y), collected(tasks)
         given = read_labels(y, "any", input_name="y")
-        if tasks is None and given.values.ndim < 2 and not self._is_only_task:
+        names = given_task_names(self.estimator.get_params())
+        # Another index, or a name, suggests that the labels of others are forgotten.
+        is_only_task = self.task == 0 if names is None else len(names) == 1
+        if tasks is None and given.values.ndim < 2 and not is_only_task:
             raise ValueError(
                 "A view of one task learns from the labels of all tasks: pass y of "
                 "shape (n_samples, n_tasks), or the labels of the task as y and those "
@@ -192,13 +189,6 @@ class TaskView(DocLink, ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
                 "calibrate FunnelCalibrator(...).task('cvr') instead."
             )
         return tasks
-
-    @property
-    def _is_only_task(self):
-        """Whether labels of one column may be those of all tasks of the estimator."""
-        names = given_task_names(self.estimator.get_params())
-        # Another index, or a name, suggests that the labels of others are forgotten.
-        return self.task == 0 if names is None else len(names) == 1
 
     def _check_same_labels(self, y, tasks, given, known, name, column):
         """Raise if the labels of the task are not its column in those of all tasks."""
@@ -260,12 +250,8 @@ class TaskView(DocLink, ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         return task_column(self.task, self._fitted.task_names_)
 
     @property
-    def _n_tasks(self):
-        return len(self._fitted.task_names_)
-
-    @property
     def _is_cvr(self):
-        return self.task == "cvr" and self._n_tasks > 1
+        return self.task == "cvr" and len(self._fitted.task_names_) > 1
 
     @property
     def classes_(self):
@@ -303,7 +289,7 @@ class TaskView(DocLink, ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
             If the columns of `X` are not those seen in fit.
         """
         estimator, column = self._fitted, self._column
-        if self._n_tasks == 1:
+        if estimator.classes_.ndim == 1:
             return estimator.predict_proba(X).astype(np.float64)
         if self._is_cvr:
             positive = estimator.predict_cvr(X).astype(np.float64)

@@ -1,6 +1,7 @@
 """The way of a fit: read, check, encode, build, train."""
 
-from sk_pwiser._fit._check import Plan, check
 from sk_pwiser._fit._encode import encode
+from sk_pwiser._fit._file_rows import FileRows, named_place, warn_about_corrupt
+from sk_pwiser._fit._file_store import RowStore, StreamedImpressions
 from sk_pwiser._fit._fit import build, fit, train
-from sk_pwiser._fit._read import name_eval_sets, read_files
+from sk_pwiser._fit._plan import Plan, check, name_eval_sets, one_eval_set

@@ -10,42 +10,22 @@ from typing import Any
 
 import torch
 
-from sk_pwiser._fit._check import Plan, check
+from sk_pwiser import _utils
 from sk_pwiser._fit._encode import encode
-from sk_pwiser._fit._read import find_origin, read
+from sk_pwiser._fit._plan import Plan, check, find_origin, read
+from sk_pwiser._training import _components, _state
 from sk_pwiser._training._batches import TrainingRows
 from sk_pwiser._training._callbacks import FitTask
 from sk_pwiser._training._checkpoints import Checkpoints, Start, compared, fingerprint
-from sk_pwiser._training._components import (
-    LARGEST_SEED,
-    WEIGHT,
-    build_net,
-    build_network,
-    default_weight,
-    follows_rates,
-)
+from sk_pwiser._training._components import LARGEST_SEED, WEIGHT
 from sk_pwiser._training._early_stopping import best_epoch, stop_reason
 from sk_pwiser._training._net import MultiTaskNet
 from sk_pwiser._training._offset import shift_to
 from sk_pwiser._training._optimizers import LazyAdam
 from sk_pwiser._training._schema import EncodedData, GivenRows
 from sk_pwiser._training._settings import Settings
-from sk_pwiser._training._state import (
-    TrainingResult,
-    changed_parts,
-    check_own_tables,
-    continue_from,
-    find_rises,
-    grow_tables,
-)
+from sk_pwiser._training._state import TrainingResult
 from sk_pwiser._training._undo import Undo, log_net
-from sk_pwiser._utils import (
-    Generators,
-    active,
-    draws_globally,
-    limited_threads,
-    seeded_globally,
-)
 
 
 def fit(
@@ -92,11 +72,12 @@ def build(
     monitor, first_epoch, max_epochs = data.epochs
     is_update = plan.origin.is_update
     average_decay = plan.settings.optimizer_params["average_decay"]
-    with seeded_globally(plan.random_state.randint(LARGEST_SEED), plan.device):
-        net = build_net(
+    seed = plan.random_state.randint(LARGEST_SEED)
+    with _utils.seeded_globally(seed, plan.device):
+        net = _components.build_net(
             plan.settings,
             plan.components,
-            build_network(plan.settings, schema),
+            _components.build_network(plan.settings, schema),
             plan.device,
             monitor=monitor,
             max_epochs=max_epochs,
@@ -107,8 +88,8 @@ def build(
             net_class=net_class,
         )
     if earlier is not None:
-        changed = changed_parts(plan.settings, earlier.settings)
-        continue_from(net, earlier.net, changed)
+        changed = _state.changed_parts(plan.settings, earlier.settings)
+        _state.continue_from(net, earlier.net, changed)
     return net
 
 
@@ -129,14 +110,15 @@ def train(
     if task is not None:
         task.begin(0 if is_update else data.epochs[-1])
     if origin.earlier is None:
-        generators = Generators(int(plan.random_state.randint(LARGEST_SEED)))
+        seed = int(plan.random_state.randint(LARGEST_SEED))
+        generators = _utils.Generators(seed)
     else:
         generators = deepcopy(origin.earlier.generators)
     result_of = partial(_result, plan, data, generators)
     try:
         n_codes = sum(net.module_.spec.cardinalities)
         if growth is not None:
-            grow_tables(net, data.schema, growth, undo)
+            _state.grow_tables(net, data.schema, growth, undo)
         if plan.components is None:
             log_net(net, undo)
             # Earlier updates may have learnt statistics that were constant.
@@ -147,7 +129,7 @@ def train(
             # An update in place keeps the device of the net.
             rows = data.to(torch.device(net.device))
             if growth is not None:
-                check_own_tables(net, rows.train.sample, n_codes)
+                _state.check_own_tables(net, rows.train.sample, n_codes)
             epochs: Any = nullcontext()
             if task is not None and not is_update:
                 # scikit-learn's callbacks see each epoch with the network it left.
@@ -157,7 +139,7 @@ def train(
                 )
             if is_update and plan.settings.lr_schedule is not None:
                 _learn_rates(plan.settings, rows.train, net)
-            with limited_threads(net.n_products), epochs:
+            with _utils.limited_threads(net.n_products), epochs:
                 net.partial_fit(rows, checkpoints=checkpoints)
                 if data.holds_out and plan.by_time and rows.valid is not None:
                     # The level of a log drifts, and its last rows are not trained on.
@@ -174,7 +156,7 @@ def train(
     result = result_of(net, best_epoch(net))
     if not is_update:
         n_epochs = len(net.history) - origin.n_earlier
-        rises = find_rises(net, data.train, n_epochs, data.unrelated)
+        rises = _state.find_rises(net, data.train, n_epochs, data.unrelated)
         reason = stop_reason(net, n_epochs)
         if settings.verbose:
             print(reason)
@@ -190,9 +172,10 @@ def _learn_rates(settings: Settings, rows: TrainingRows, net: MultiTaskNet) -> N
     criterion.count_rows(rows.labels(), rows.column("sample_weight"))
     loss = criterion.loss
     # A user's loss may keep its weight under another name: that of the first call.
-    if follows_rates(settings, loss) and hasattr(loss, WEIGHT):
+    if _components.follows_rates(settings, loss) and hasattr(loss, WEIGHT):
         rates = criterion.largest_rates()
-        loss.pwiser_weight = default_weight(rates[head] for head in loss.heads)
+        of_heads = [rates[head] for head in loss.heads]
+        loss.pwiser_weight = _components.default_weight(of_heads)
 
 
 def _make_checkpoints(plan: Plan, data: EncodedData) -> Checkpoints:
@@ -217,15 +200,13 @@ def _make_checkpoints(plan: Plan, data: EncodedData) -> Checkpoints:
 def _result(
     plan: Plan,
     data: EncodedData,
-    generators: Generators,
+    generators: _utils.Generators,
     net: MultiTaskNet,
     best_epoch: int,
 ) -> TrainingResult:
-    valid, earlier = data.valid, plan.origin.earlier
-    weight_scale: float | None = data.weight_scale
-    split_state, split_rows = None, data.split_rows
-    if data.holds_out:
-        split_state = plan.split_state
+    earlier, weight_scale = plan.origin.earlier, data.weight_scale
+    split_state = plan.split_state if data.holds_out else None
+    split_rows = data.split_rows
     if earlier is not None:
         split_state = split_state or earlier.split_state
         split_rows = split_rows or earlier.split_rows
@@ -238,7 +219,7 @@ def _result(
         plan.settings,
         plan.origin.is_update,
         best_epoch,
-        (len(data.train), 0 if valid is None else len(valid)),
+        (len(data.train), 0 if data.valid is None else len(data.valid)),
         split_state=split_state,
         weight_scale=weight_scale,
         split_rows=split_rows,
@@ -247,7 +228,7 @@ def _result(
 
 @contextmanager
 def _random_numbers(
-    plan: Plan, net: MultiTaskNet, generators: Generators
+    plan: Plan, net: MultiTaskNet, generators: _utils.Generators
 ) -> Iterator[torch.device | None]:
     """Activate the fit's generators; seed torch's own if they may be used.
 
@@ -255,7 +236,7 @@ def _random_numbers(
     such as `torch.nn.Dropout`, and compiled code draw from the global generators. Such
     fits in several threads run one after the other.
     """
-    with active(generators), ExitStack() as stack:
+    with _utils.active(generators), ExitStack() as stack:
         # Drawn in any case: the order of rows does not depend on the components.
         cpu = generators.on(torch.device("cpu"))
         if plan.origin.earlier is not None:
@@ -263,8 +244,8 @@ def _random_numbers(
             cpu = torch.Generator().set_state(cpu.get_state())
         seed = int(torch.randint(LARGEST_SEED, (), generator=cpu))
         parts = net.module_, net.criterion_, net.optimizer_
-        if net.compile_mode not in (None, "graph") or draws_globally(*parts):
-            stack.enter_context(seeded_globally(seed, plan.device))
+        if net.compile_mode not in (None, "graph") or _utils.draws_globally(*parts):
+            stack.enter_context(_utils.seeded_globally(seed, plan.device))
             yield plan.device
         else:
             yield None

@@ -1,4 +1,4 @@
-"""`fit` on the workers of a Ray cluster."""
+"""`fit` on the workers of a Ray cluster: rows are encoded once, and read by all."""
 
 import os
 import pickle
@@ -7,33 +7,152 @@ import socket
 import tempfile
 import uuid
 from contextlib import contextmanager
-from dataclasses import replace
+from copy import deepcopy
+from dataclasses import dataclass, replace
 from numbers import Real
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+import torch
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from sk_pwiser import _fit, _training, _utils
 from sk_pwiser._estimator import MultiTaskCTRCVRClassifier
 from sk_pwiser._model_files import write_bytes
 from sk_pwiser._table._frames import reads_in_parts
-from sk_pwiser._training import (
-    Checkpoints,
-    Settings,
-    find_checkpoint,
-    from_state,
-    to_state,
-)
-from sk_pwiser._utils import check_boolean, check_integer, check_number, import_extra
-from sk_pwiser.distributed._jobs import prepare_job, run_job
-from sk_pwiser.distributed._workers import LostWorkerError, Workers
+from sk_pwiser._training import Checkpoints, Settings, TrainingResult
+from sk_pwiser.distributed import _workers
 
 DEFAULT_PORT = 6379
 JOB, RESULT, ERRORS = "job.pickle", "result.pickle", "error-*.pickle"
+# Enough for about equal shares.
+FILES_PER_PROCESS = 8
+
+
+@dataclass(frozen=True)
+class Job:
+    """A training that several processes run together; it can be pickled."""
+
+    plan: _fit.Plan  # without components and validation rows
+    data: _training.EncodedData
+    seed: int  # of the order of rows, and of each process
+    has_groups: bool
+
+    @property
+    def n_rows(self) -> tuple[int, int]:
+        valid = self.data.valid
+        return len(self.data.train), 0 if valid is None else len(valid)
+
+
+def prepare_job(
+    settings: Settings,
+    dataset: Any,
+    eval_set: Any,
+    folder: Path,
+    *,
+    n_processes: int,
+    estimator_name: str,
+) -> Job:
+    """Prepare a fit by several processes, which read the rows in a folder."""
+    n_sets = len(_fit.name_eval_sets(eval_set))
+    if n_sets > 1:
+        raise ValueError(
+            f"eval_set must be one set for a fit by several workers; got {n_sets}."
+        )
+    n_files = FILES_PER_PROCESS * n_processes
+    source = _fit.FileRows(settings, dataset, folder, n_files)
+    plan = _fit.check(settings, source, eval_set)
+    data = _fit.encode(plan, source, estimator_name)
+    train, valid = data.train, data.valid
+    assert isinstance(train, _fit.StreamedImpressions)
+    if isinstance(valid, _training.Impressions):
+        store = _fit.RowStore(folder / "eval", max(train.store.sizes))
+        store.add(valid, np.arange(len(valid)))
+        store.flush()
+        valid = _fit.StreamedImpressions(store, data.schema, None, train.part_rows)
+    _check_divisible(plan, data, train)
+    return Job(
+        replace(plan, components=None, eval_rows={}),
+        replace(data, valid=valid),
+        deepcopy(plan.random_state).randint(np.iinfo(np.int32).max),
+        source.has_groups,
+    )
+
+
+def _check_divisible(
+    plan: _fit.Plan, data: _training.EncodedData, rows: _fit.StreamedImpressions
+) -> None:
+    net = _fit.build(plan, data)
+    network, weighting = net.module_, net.criterion_.weighting
+    if weighting.needs_task_gradients and not hasattr(weighting, "join_gradients"):
+        raise ValueError(
+            f"weighting={plan.settings.weighting!r} reads gradients, but is not a "
+            "GradientWeighting, whose gradients are summed over processes."
+        )
+    norms = [type(m).__name__ for m in network.modules() if isinstance(m, _BatchNorm)]
+    if norms:
+        raise ValueError(
+            f"network={plan.settings.network!r} has a {norms[0]}, which normalises by "
+            "the rows of one process. Use another normalisation, or fit in one process."
+        )
+    with torch.no_grad(), _utils.seeded_globally(0, plan.device):
+        inputs, _ = next(
+            iter(_training.BatchIterator(rows.sample, 2, device=plan.device))
+        )
+        output = net.infer(inputs)
+    if output.extra_losses and not network.extra_losses_are_means:
+        raise ValueError(
+            f"network={plan.settings.network!r} has the extra losses "
+            f"{list(output.extra_losses)}, which compare the rows of a batch with each "
+            "other (its extra_losses_are_means is False): they would differ between "
+            "one process and several. Use another network, or fit in one process."
+        )
+
+
+def run_job(
+    job: Job, workers: _workers.Workers, checkpoints: Checkpoints | None, verbose: int
+) -> TrainingResult:
+    """Train, as one of several connected processes, on the rows of this process."""
+    device = workers.device
+    settings = replace(job.plan.settings, device=str(device), verbose=verbose)
+    random_state = deepcopy(job.plan.random_state)
+    components = _training.check_components(
+        settings, job.plan.task_names, device, job.has_groups, random_state
+    )
+    plan = replace(
+        job.plan,
+        settings=settings,
+        device=device,
+        components=components,
+        random_state=random_state,
+    )
+    net = _fit.build(plan, job.data, _workers.WorkerNet)
+    assert isinstance(net, _workers.WorkerNet)
+    net.join(workers, job.seed)
+    # One clock, so that training rows and validation rows have the same epoch.
+    clock = _workers.Clock(job.seed)
+
+    def shard(rows: Any) -> _workers.Shard:
+        own = {"rank": workers.rank, "n_workers": workers.size, "clock": clock}
+        of_rows = rows.store, rows.schema, rows.tables, rows.part_rows
+        return _workers.Shard(*of_rows, **own)
+
+    valid = job.data.valid
+    data = replace(
+        job.data,
+        train=shard(job.data.train),
+        valid=None if valid is None else shard(valid),
+    )
+    result = _fit.train(plan, data, net, checkpoints=checkpoints)
+    return replace(result, settings=job.plan.settings, n_rows=job.n_rows)
 
 
 def import_ray():
     """Import ray with the modules that this file uses."""
     for name in ("ray.train.torch", "ray.train"):
-        import_extra(name, "sk_pwiser.distributed")
-    return import_extra("ray", "sk_pwiser.distributed")
+        _utils.import_extra(name, "sk_pwiser.distributed")
+    return _utils.import_extra("ray", "sk_pwiser.distributed")
 
 
 @contextmanager
@@ -120,33 +239,27 @@ def check_resources(workers, timeout):
 
 def run(folder, workers, storage, max_failures):
     """Train the job of a folder; return the pieces of the network, or raise errors."""
-    from ray.train import (
-        CheckpointConfig,
-        FailureConfig,
-        RunConfig,
-        ScalingConfig,
-        TrainingFailedError,
-    )
+    from ray import train
     from ray.train.torch import TorchTrainer
 
     name = os.path.basename(folder)
     trainer = TorchTrainer(
         train_worker,
         train_loop_config={"folder": folder},
-        scaling_config=ScalingConfig(**workers),
-        run_config=RunConfig(
+        scaling_config=train.ScalingConfig(**workers),
+        run_config=train.RunConfig(
             name=name,
             storage_path=storage,
-            failure_config=FailureConfig(max_failures=max_failures),
-            checkpoint_config=CheckpointConfig(num_to_keep=2),
-            **_quiet(),
+            failure_config=train.FailureConfig(max_failures=max_failures),
+            checkpoint_config=train.CheckpointConfig(num_to_keep=2),
+            logging_config=train.LoggingConfig(log_level="ERROR"),
         ),
     )
     failure = None
     try:
         try:
             result = trainer.fit()
-        except TrainingFailedError as error:
+        except train.TrainingFailedError as error:
             failure = error
         # Ray wraps errors; users should see the worker's own, as from `fit`.
         if stored := sorted(Path(folder).glob(ERRORS)):
@@ -161,15 +274,6 @@ def run(folder, workers, storage, max_failures):
     finally:
         if "://" not in storage:
             shutil.rmtree(os.path.join(storage, name), ignore_errors=True)
-
-
-def _quiet():
-    """Return the argument that silences Ray Train, if this version has one."""
-    try:
-        from ray.train import LoggingConfig
-    except ImportError:
-        return {}
-    return {"logging_config": LoggingConfig(log_level="ERROR")}
 
 
 def write_pickle(path, content):
@@ -212,7 +316,7 @@ def train_worker(config):
         return
     try:
         _train(folder)
-    except LostWorkerError:
+    except _workers.LostWorkerError:
         raise
     except Exception as error:  # such as divergence, which a restart would repeat
         _write_error(folder, error)
@@ -224,7 +328,7 @@ def _train(folder):
     from ray.train.torch import get_device
 
     job = pickle.loads((folder / JOB).read_bytes())
-    workers = Workers(get_device())
+    workers = _workers.Workers(get_device())
     rank = workers.rank
     # After a restart, Ray has the last checkpoint that was reported.
     saved, kept = None, train.get_checkpoint()
@@ -232,16 +336,24 @@ def _train(folder):
         with kept.as_directory() as name:
             if (Path(name) / RESULT).exists():  # lost after the end of training
                 return
-            saved = find_checkpoint(Path(name))
-    settings = job.plan.settings
+            saved = _training.find_checkpoint(Path(name))
+    settings, random_state = job.plan.settings, job.plan.random_state
+    start = _training.Start(
+        _training.compared(settings),
+        random_state.get_state(legacy=False),
+        0,
+        job.n_rows[0],
+        {},
+        job.data.schema,
+    )
     checkpoints = ReportedCheckpoints(
-        rank, folder / "none", job.start(), saved, settings.callbacks or ()
+        rank, folder / "none", start, saved, settings.callbacks or ()
     )
     verbose = int(settings.verbose) if rank == 0 else 0
     result = run_job(job, workers, checkpoints, verbose)
     with tempfile.TemporaryDirectory(prefix="sk_pwiser_") as name:
         if rank == 0:
-            write_pickle(Path(name) / RESULT, to_state(result))
+            write_pickle(Path(name) / RESULT, _training.to_state(result))
         _report({}, name if rank == 0 else None)
 
 
@@ -365,7 +477,7 @@ def fit(
     # Classes of callbacks that come from another process are copies; the caller's own
     # settings are kept instead.
     state["settings"] = replace(settings, callbacks=None)
-    result = from_state(state, estimator.get_params(deep=False))
+    result = _training.from_state(state, estimator.get_params(deep=False))
     return estimator._set_result(replace(result, settings=settings))
 
 
@@ -381,10 +493,10 @@ def _check(estimator, dataset, num_workers, use_gpu, max_failures, timeout):
             "dataset must be a ParquetImpressions, whose files the workers share; got "
             f"{type(dataset).__name__}."
         )
-    check_integer("num_workers", num_workers, at_least=1)
-    check_integer("max_failures", max_failures, at_least=0)
-    check_boolean("use_gpu", use_gpu)
-    check_number("timeout", timeout, above=0)
+    _utils.check_integer("num_workers", num_workers, at_least=1)
+    _utils.check_integer("max_failures", max_failures, at_least=0)
+    _utils.check_boolean("use_gpu", use_gpu)
+    _utils.check_number("timeout", timeout, above=0)
     estimator._validate_params()
     settings = Settings.of(vars(estimator))
     if settings.warm_start:

@@ -12,18 +12,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from sk_pwiser._streaming import StreamedImpressions
+from sk_pwiser import _utils
+from sk_pwiser._fit import StreamedImpressions
 from sk_pwiser._training import Batch, BatchIterator, MultiTaskNet, sparse_tables
-from sk_pwiser._utils import (
-    Generators,
-    active,
-    at_least_float32,
-    draws_globally,
-    generator_on,
-    global_states,
-    set_global_states,
-    widest,
-)
 from sk_pwiser.networks import Labels, NetworkOutput
 
 CPU = torch.device("cpu")
@@ -228,7 +219,7 @@ class JointIterator:
     """
 
     def __init__(
-        self, batches: BatchIterator, workers: Workers, generators: Generators
+        self, batches: BatchIterator, workers: Workers, generators: _utils.Generators
     ) -> None:
         self.batches = batches
         self.workers = workers
@@ -247,7 +238,7 @@ class JointIterator:
         own = iter(self.batches)
         filler: Batch | None = None
         while True:
-            with active(self.generators):
+            with _utils.active(self.generators):
                 batch = next(own, None)
             # One exchange per step tells all workers how many rows each one has, and
             # when to stop.
@@ -311,7 +302,7 @@ class WorkerNet(MultiTaskNet):
     is_joint = True
     workers: Workers
     seed: int = 0
-    generators: Generators
+    generators: _utils.Generators
     tables: Sequence[Tensor] = ()  # with sparse gradients
     draws_globally: bool = False
     _steps: JointIterator | None = None
@@ -322,8 +313,8 @@ class WorkerNet(MultiTaskNet):
         self.workers, self.seed = workers, seed
         self.tables = sparse_tables(self.module_)
         is_compiled = self.compile_mode not in (None, "graph")
-        self.draws_globally = is_compiled or draws_globally(self.module_)
-        self.generators = Generators(_seed(seed, -1, workers.rank))
+        self.draws_globally = is_compiled or _utils.draws_globally(self.module_)
+        self.generators = _utils.Generators(_seed(seed, -1, workers.rank))
         weighting = self.criterion_.weighting
         if weighting.needs_task_gradients:
             trained = [p for p in self.module_.parameters() if p.requires_grad]
@@ -357,7 +348,7 @@ class WorkerNet(MultiTaskNet):
 
     def infer(self, *args: Any, **kwargs: Any) -> NetworkOutput:
         """Run the network on rows of this worker, with the worker's random numbers."""
-        with active(self.generators), self._own_global_generators():
+        with _utils.active(self.generators), self._own_global_generators():
             return super().infer(*args, **kwargs)
 
     @contextmanager
@@ -369,14 +360,14 @@ class WorkerNet(MultiTaskNet):
         device = torch.device(self.device)
         # User modules may draw from torch's global generators; other parts of the step
         # must draw equal numbers in all workers.
-        common = global_states(device)
+        common = _utils.global_states(device)
         if self._own_states is None:
             torch.manual_seed(self.generators.seed)
         else:
-            set_global_states(self._own_states, device)
+            _utils.set_global_states(self._own_states, device)
         yield
-        self._own_states = global_states(device)
-        set_global_states(common, device)
+        self._own_states = _utils.global_states(device)
+        _utils.set_global_states(common, device)
 
     def _run_epoch(self, X: Any, loop: Any, *args: Any) -> None:
         """Train for an epoch; all losses and weightings draw the same numbers."""
@@ -384,11 +375,11 @@ class WorkerNet(MultiTaskNet):
         epoch = X.train.clock.epoch = loop.n_complete
         common = _seed(self.seed, epoch)
         for device in {CPU, torch.device(self.device)}:
-            generator = generator_on(device)
+            generator = _utils.generator_on(device)
             if generator is not None:
                 generator.manual_seed(common)
         torch.manual_seed(common)
-        self.generators = Generators(_seed(self.seed, epoch, self.workers.rank))
+        self.generators = _utils.Generators(_seed(self.seed, epoch, self.workers.rank))
         self._own_states = None
         super()._run_epoch(X, loop, *args)
         # Running statistics come from the rows of one worker: those of the first count.
@@ -401,7 +392,7 @@ class WorkerNet(MultiTaskNet):
 
     def _check_equal(self, epoch: int) -> None:
         """Raise if the workers no longer have the same weights or learning rates."""
-        sums = [widest(p.detach()).sum() for p in self.module_.parameters()]
+        sums = [_utils.widest(p.detach()).sum() for p in self.module_.parameters()]
         rates = [group["lr"] for group in self.optimizer_.param_groups]
         # A digest of the bits, since equal steps give equal weights to the last bit.
         bits = torch.stack([*sums, *sums[0].new_tensor(rates)]).cpu().numpy().tobytes()
@@ -521,7 +512,7 @@ def _join_columns(
 ) -> dict[str, Tensor]:
     """Join tensors of shape `(n_rows, n_columns)`, in float32 or above."""
     # All columns travel in one exchange, which has one dtype.
-    kind = at_least_float32(columns["logits"]).dtype
+    kind = _utils.at_least_float32(columns["logits"]).dtype
     packed = torch.cat([each.to(kind) for each in columns.values()], dim=1)
     widths = [each.shape[1] for each in columns.values()]
     parts = workers.join(packed, sizes).split(widths, dim=1)

@@ -1,16 +1,16 @@
-"""Logits, frames, the encoded form and the embeddings of a fitted estimator."""
+"""Logits, frames, the encoded form, how columns were read, and embeddings."""
 
 import sys
 
 import numpy as np
+import pandas as pd
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from refusals import small
+from scipy.sparse import csr_array
 from scipy.special import logit
 
 from sk_pwiser.datasets import make_ctr_cvr
-
-pd = pytest.importorskip("pandas")
 
 N = 800
 
@@ -29,14 +29,6 @@ def table():
 @pytest.fixture(scope="module")
 def model(table, _estimators_on_device):
     return small(embedding_dim=3).fit(*table)
-
-
-@pytest.mark.slow
-def test_logits_are_those_of_the_probabilities(model, table):
-    logits = model.predict_logits(table[0])
-    p = model.predict_proba(table[0]).astype(float)
-    assert logits.dtype == np.float32
-    assert_allclose(logits, logit(p), rtol=1e-4, atol=1e-5)
 
 
 def test_logits_of_a_single_task_have_one_dimension(table):
@@ -192,3 +184,62 @@ def test_without_pandas_the_error_names_the_extra(table, monkeypatch):
     with pytest.raises(ImportError, match=message):
         model.category_embeddings(0)
     assert len(model.category_embeddings(0, as_frame=False)[0]) == 3
+
+
+# How each column was read.
+
+N_ROWS = 400
+RNG = np.random.default_rng(0)
+Y = np.column_stack([RNG.integers(0, 2, N_ROWS), np.zeros(N_ROWS, dtype=int)])
+Y[:, 1] = Y[:, 0] * RNG.integers(0, 2, N_ROWS)
+LISTS = [list(RNG.choice(["x", "y", "z"], n)) for n in RNG.integers(1, 4, N_ROWS)]
+USERS = np.where(
+    np.arange(N_ROWS) < 3, None, np.char.add("u", (np.arange(N_ROWS) % 120).astype(str))
+)
+X = pd.DataFrame(
+    {
+        "user": USERS,
+        "color": np.where(np.arange(N_ROWS) == 7, "once", np.arange(N_ROWS) % 2),
+        "price": RNG.normal(size=N_ROWS),
+        "flat": np.arange(N_ROWS) % 2 * 1.0,
+        "items": LISTS,
+    }
+).astype({"user": object, "color": str})
+
+
+def test_each_column_says_how_it_was_read():
+    model = small().fit(X, Y)
+    found = model.column_encodings_
+    assert list(found) == list(X)
+    assert {name: (each.kind, each.rates) for name, each in found.items()} == {
+        "user": ("category", True),
+        "color": ("category", False),
+        "price": ("numeric", False),
+        "flat": ("numeric", False),
+        "items": ("list of categories", False),
+    }
+    # Values with an embedding of their own: not those of a single row.
+    assert found["color"]["values"] == {"0": 2, "1": 3}
+    assert found["items"]["values"] == {"x": 2, "y": 3, "z": 4}
+    users = found["user"]["values"]
+    assert users[None] == 0
+    codes = model.encode(X).codes[:, 0]
+    assert_array_equal(codes, [users[value] for value in USERS])
+    assert found["price"]["values"] is None
+    assert found["user"].bins is None
+    # The position of an edge among the edges is its number.
+    edges = found["price"].bins
+    at_edges = X[: len(edges)].assign(price=edges)
+    positions = model.encode(at_edges).numeric[:, 0]
+    assert_array_equal(positions, np.arange(len(edges)))
+
+
+def test_columns_without_names_are_counted():
+    array = np.column_stack([X["price"], X["flat"]])
+    assert list(small().fit(array, Y).column_encodings_) == [0, 1]
+    sparse = small().fit(csr_array(array), Y).column_encodings_
+    assert [each.kind for each in sparse.values()] == ["sparse"] * 2
+
+
+def test_before_a_fit_there_are_none():
+    assert not hasattr(small(), "column_encodings_")

@@ -3,22 +3,19 @@
 import pickle
 
 import numpy as np
-import polars as pl
 import pytest
 import torch
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.base import clone
 from sklearn.compose import ColumnTransformer
 from sklearn.metrics import get_scorer, roc_auc_score
-from sklearn.model_selection import GridSearchCV, cross_val_predict, cross_validate
+from sklearn.model_selection import cross_val_predict, cross_validate
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
-from skorch.callbacks import Callback, EpochScoring, LRScheduler
-from suites import fast_for
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
 from sk_pwiser.datasets import make_ctr_cvr
-from sk_pwiser.metrics import ctcvr_auc_scorer, ctr_auc_scorer, cvr_auc_scorer
+from sk_pwiser.metrics import ctr_auc_scorer, cvr_auc_scorer
 from sk_pwiser.model_selection import FunnelStratifiedKFold
 
 
@@ -137,41 +134,6 @@ def test_one_seed_gives_one_result_to_the_bit(impressions, early_stopping):
     assert (other != first).any()
 
 
-@pytest.mark.filterwarnings("ignore:Task .* is predicted as more probable")
-def test_two_estimators_share_no_tensors(impressions):
-    params = {"bottom_units": (16,)}
-    one, two = (small(network_params=params) for _ in range(2))
-    one.fit(impressions.data, impressions.target)
-    before = one.predict_proba(impressions.data)
-    two.fit(impressions.data, 1 - impressions.target[["click", "click"]].to_numpy())
-    assert_array_equal(one.predict_proba(impressions.data), before)
-    assert params == {"bottom_units": (16,)}
-
-
-@pytest.mark.parametrize("n_jobs", fast_for({None}, [None, 2]))
-def test_grid_search_over_pwiser_weight_with_several_scorers(impressions, n_jobs):
-    scoring = {
-        "ctr": ctr_auc_scorer,
-        "ctcvr": ctcvr_auc_scorer,
-        "cvr": cvr_auc_scorer,
-        "roc_auc": "roc_auc",
-    }
-    search = GridSearchCV(
-        small(max_epochs=3),
-        {"pwiser_weight": [0.0, 1.0]},
-        scoring=scoring,
-        refit="ctcvr",
-        cv=FunnelStratifiedKFold(2, random_state=0),
-        n_jobs=n_jobs,
-    )
-    search.fit(impressions.data, impressions.target)
-    for name in scoring:
-        scores = search.cv_results_[f"mean_test_{name}"]
-        assert ((scores > 0.5) & (scores < 1)).all()
-        assert len(set(scores)) > 1
-    assert search.predict_proba(impressions.data).shape == (6000, 2)
-
-
 def test_pipeline_with_a_column_transformer(impressions):
     numeric = [c for c in impressions.data if c.startswith("numeric")]
     columns = ColumnTransformer(
@@ -203,30 +165,6 @@ def test_cross_val_predict(impressions):
     assert min(roc_auc_score(Y, p, average=None)) > 0.6
 
 
-def test_polars_and_pandas_give_the_same_model(impressions):
-    pandas_X = impressions.data.assign(
-        **{
-            c: impressions.data[c].astype(str)
-            for c in impressions.data.select_dtypes("category")
-        }
-    )
-    polars_X = pl.DataFrame({c: pandas_X[c].tolist() for c in pandas_X})
-    one = small().fit(pandas_X, impressions.target)
-    two = small().fit(polars_X, pl.DataFrame(impressions.target.to_dict("list")))
-    assert two.task_names_ == ["click", "conversion"]
-    assert_array_equal(two.feature_names_in_, polars_X.columns)
-    assert one.history_[:, "train_loss"] == two.history_[:, "train_loss"]
-    p = one.predict_proba(pandas_X)
-    assert_array_equal(two.predict_proba(polars_X), p)
-    assert_array_equal(two.predict_proba(pandas_X), p)
-    # The order of the rows does not change the codes of the categories either.
-    order = np.random.default_rng(0).permutation(len(pandas_X))
-    shuffled = small(max_epochs=1).fit(
-        pandas_X.iloc[order], impressions.target.iloc[order]
-    )
-    assert_array_equal(shuffled.encode(polars_X).codes, one.encode(pandas_X).codes)
-
-
 def test_a_warm_start_continues_and_a_cold_start_does_not(impressions):
     X, Y = impressions.data, impressions.target
     model = small(warm_start=True).fit(X, Y)
@@ -252,28 +190,6 @@ def test_partial_fit_learns_from_consecutive_parts(impressions):
     assert model.score(X, Y) > 0.7
     single = small().partial_fit(X[:100], np.zeros(100), classes=[0, 1])
     assert single.partial_fit(X, Y["click"]).predict(X[:5]).shape == (5,)
-
-
-class StopAfterTwo(Callback):
-    def on_epoch_end(self, net, **kwargs):
-        if len(net.history) == 2:
-            net.stop_training_ = True
-
-
-def test_callbacks_of_skorch_run(impressions):
-    model = small(
-        max_epochs=4,
-        early_stopping=True,
-        callbacks=[
-            LRScheduler("StepLR", step_size=1, gamma=0.1),
-            ("scored", EpochScoring(ctr_auc_scorer, name="ctr", lower_is_better=False)),
-            StopAfterTwo(),
-        ],
-    ).fit(impressions.data, impressions.target)
-    assert model.history_[:, "event_lr"] == pytest.approx([0.01, 0.001])
-    assert model.history_[:, "ctr"] == pytest.approx(
-        model.history_[:, "valid_auc_click"]
-    )
 
 
 def test_nothing_is_printed_by_default(impressions, capsys):

@@ -5,9 +5,6 @@ import pandas as pd
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy.sparse import csr_array
-from sklearn.base import clone
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
 from sk_pwiser.datasets import ParquetImpressions, make_ctr_cvr
@@ -62,13 +59,6 @@ def test_names_and_indices_give_the_same_as_the_array(features):
     )
     other = small(()).fit(X, Y)
     assert not np.allclose(other.predict_proba(X), model.predict_proba(X))
-
-
-def test_in_a_pipeline():
-    numbers = X[["numeric_0", "numeric_1"]]
-    pipeline = make_pipeline(StandardScaler(), small([0])).fit(numbers, Y)
-    again = clone(pipeline).fit(numbers, Y)
-    assert_array_equal(again.predict_proba(numbers), pipeline.predict_proba(numbers))
 
 
 @pytest.mark.filterwarnings("ignore:Rows with new category values")

@@ -48,15 +48,6 @@ def test_probabilities_are_those_of_the_full_log(log, task_space):
     assert (plain.mean(axis=0) > 4 * rates).all()
 
 
-def test_inverse_weights_have_the_same_expectation(log):
-    data, kept = log
-    clicked = data.target["click"][kept] == 1
-    weights = np.where(clicked, 1.0, 1 / RATE)
-    weighted = fit(log, sample_weight=weights).predict_proba(data.data)
-    corrected = fit(log, negative_sampling_rate=RATE).predict_proba(data.data)
-    assert_allclose(weighted.mean(axis=0), corrected.mean(axis=0), rtol=0.15)
-
-
 def test_everything_that_predicts_is_corrected():
     plain, corrected = small().fit(X, Y), small(negative_sampling_rate=0.2).fit(X, Y)
     odds = [m.predict_logits(X)[:, 0] for m in (plain, corrected)]

@@ -14,7 +14,7 @@ from refusals import X, Y, small
 from sklearn import config_context
 from sklearn.base import BaseEstimator
 
-from sk_pwiser._utils import _checks
+from sk_pwiser import _utils
 
 UNSAFE = '<script>alert("1")</script>&'
 
@@ -196,10 +196,10 @@ def address(monkeypatch):
     lines = Message()
     lines["Project-URL"] = "Paper, https://example.org/paper"
     lines["Project-URL"] = f"Documentation, {ADDRESS}/"
-    monkeypatch.setattr(_checks, "metadata", lambda name: lines)
-    _checks.documentation_address.cache_clear()
+    monkeypatch.setattr(_utils, "metadata", lambda name: lines)
+    _utils.documentation_address.cache_clear()
     yield ADDRESS
-    _checks.documentation_address.cache_clear()
+    _utils.documentation_address.cache_clear()
 
 
 def public_estimators():
@@ -233,8 +233,8 @@ def test_without_an_address_there_is_no_link(fitted, monkeypatch):
         raise PackageNotFoundError(name)
 
     for found in (missing, lambda name: Message()):
-        monkeypatch.setattr(_checks, "metadata", found)
-        _checks.documentation_address.cache_clear()
+        monkeypatch.setattr(_utils, "metadata", found)
+        _utils.documentation_address.cache_clear()
         assert fitted._get_doc_link() == ""
         assert "sk_pwiser.MultiTaskCTRCVRClassifier.html" not in fitted._repr_html_()
-    _checks.documentation_address.cache_clear()
+    _utils.documentation_address.cache_clear()

@@ -7,8 +7,6 @@ import pytest
 import sklearn
 from numpy.testing import assert_allclose, assert_array_equal
 from refusals import N, X, Y, small
-from sklearn.base import clone
-from sklearn.ensemble import BaggingClassifier, VotingClassifier
 from sklearn.exceptions import UnsetMetadataPassedError
 from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import GridSearchCV, GroupKFold, cross_validate
@@ -95,12 +93,6 @@ def test_a_search_through_a_pipeline(weight):
     assert search.best_score_ == np.mean(fold_scores(cv, weight))
     direct = small().fit(X, Y, sample_weight=weight)
     assert_array_equal(search.predict_proba(X), direct.predict_proba(X))
-
-
-@pytest.mark.usefixtures("routing")
-def test_weights_that_were_not_requested_are_an_error():
-    with pytest.raises(UnsetMetadataPassedError, match="sample_weight"):
-        cross_validate(small(), X, Y, cv=2, params={"sample_weight": PER_ROW})
 
 
 @pytest.mark.usefixtures("routing")
@@ -198,23 +190,6 @@ def test_a_view_passes_weights_that_its_estimator_requests(weight):
     assert_array_equal(found["test_auc"], view_scores())
     with pytest.raises(UnsetMetadataPassedError, match="sample_weight"):
         small().task(1).fit(X, Y, **params)
-
-
-@pytest.mark.usefixtures("routing")
-def test_ensembles_of_views_pass_the_labels_of_all_tasks():
-    view = small(categorical_features=list(range(8, 12))).task("conversion")
-    with pytest.raises(ValueError, match="labels of all tasks"):
-        clone(view).fit(X, Y["conversion"])
-    vote = VotingClassifier([("a", view), ("b", small().task(1))], voting="soft")
-    found = vote.fit(X, Y["conversion"], tasks=Y).predict_proba(X)
-    assert_allclose(found, small().fit(X, Y).task(1).predict_proba(X), atol=0.05)
-    bag = BaggingClassifier(view, 2, random_state=0).fit(X, Y["conversion"], tasks=Y)
-    rows = bag.estimators_samples_[0]
-    expected = clone(view).set_params(**bag[0].get_params())
-    expected.fit(X.to_numpy()[rows], Y.to_numpy()[rows])
-    assert_array_equal(
-        bag[0].predict_proba(X.to_numpy()), expected.predict_proba(X.to_numpy())
-    )
 
 
 @pytest.mark.usefixtures("routing")

@@ -2,7 +2,7 @@
 
 import pytest
 from numpy.testing import assert_array_equal
-from refusals import X, Y, refuses, small
+from refusals import X, Y, small
 from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
@@ -92,30 +92,6 @@ def test_clones_and_representations():
     assert "n_experts" in drawn
     first = model.fit(X, Y).predict_proba(X)
     assert_array_equal(copy.fit(X, Y).predict_proba(X), first)
-
-
-def test_unknown_dictionaries_are_refused_at_once():
-    for name in ("net_params__n_experts", "net_params", "net_params__a__b"):
-        with pytest.raises(ValueError, match="Invalid parameter 'net_params"):
-            MultiTaskCTRCVRClassifier().set_params(**{name: 1})
-
-
-@pytest.mark.parametrize(
-    ("entry", "known"),
-    [
-        ("network_params__n_expert", "'bottom_units'.*'task_space'"),
-        ("loss_params__margin", "'margins'"),
-        ("weighting_params__temperature", r"it takes \[\]"),
-        ("encoding_params__min_freq", r"\['category_dropout', 'grow_vocabulary'"),
-        ("optimizer_params__beta", r"'betas'"),
-    ],
-)
-@pytest.mark.parametrize("method", ["fit", "partial_fit"])
-def test_unknown_entries_are_refused_in_fit(earlier, entry, known, method):
-    earlier.set_params(**{entry: 1})
-    name, _, key = entry.partition("__")
-    message = f"{name} (holds|contains) '{key}'.*{known}"
-    refuses(earlier, ValueError, message, method=method)
 
 
 def test_entries_of_what_is_no_dictionary_are_refused():

@@ -5,6 +5,7 @@ from copy import deepcopy
 import numpy as np
 import pandas as pd
 import pytest
+from author_lists import ATTENTION, author_lists
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.base import clone
 from suites import fast_for
@@ -15,34 +16,16 @@ from sk_pwiser.history import HistoryFeatures
 from sk_pwiser.transfer import fit_like
 
 N = 240
-ATTENTION = {
-    "list_pooling": {"last": "attention"},
-    "shared_embeddings": {"last": "author", "also": "author"},
-    "list_ages": {"last": "age"},
-    "list_weights": {"also": "weight"},
-}
 
 
 def make_table(seed=0, n=N, first=0):
-    """Return rows whose authors start at another number than those of the lists."""
+    """Return rows with lists of authors, numbers, and lists of other values."""
     rng = np.random.default_rng(seed)
-    authors = np.array([f"a{i:02}" for i in range(first, first + 14)])
-    last = [None if i % 11 == 3 else rng.choice(authors[4:], i % 5) for i in range(n)]
-    also = [rng.choice(authors, 1 + i % 2).tolist() for i in range(n)]
-    ages = [None if v is None else rng.exponential(1e4, len(v)) for v in last]
-    return pd.DataFrame(
-        {
-            "author": pd.Categorical(rng.choice(authors[:10], n)),
-            "last": [None if v is None else v.tolist() for v in last],
-            "age": [
-                None if v is None else np.where(v < 1e3, np.nan, v).tolist()
-                for v in ages
-            ],
-            "n": rng.normal(size=n),
-            "also": also,
-            "weight": [rng.random(len(v)).tolist() for v in also],
-            "plain": [rng.choice(["x", "y", "z"], i % 3).tolist() for i in range(n)],
-        }
+    table = author_lists(rng, n, first)
+    table.insert(3, "n", rng.normal(size=n))
+    return table.assign(
+        weight=[rng.random(len(v)).tolist() for v in table["also"]],
+        plain=[rng.choice(["x", "y", "z"], i % 3).tolist() for i in range(n)],
     )
 
 

@@ -5,7 +5,7 @@ import pickle
 import numpy as np
 import pytest
 from impressions_in_files import TARGETS, write
-from numpy.testing import assert_allclose, assert_array_equal
+from numpy.testing import assert_array_equal
 from refusals import X, Y, small
 from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV
@@ -14,7 +14,6 @@ from skorch.callbacks import Callback
 
 from sk_pwiser.calibration import FunnelCalibrator
 from sk_pwiser.datasets import ParquetImpressions
-from sk_pwiser.metrics import cvr_auc_scorer, mean_auc_scorer
 from sk_pwiser.transfer import fit_like
 
 sklearn_callback = pytest.importorskip("sklearn.callback", exc_type=ImportError)
@@ -93,18 +92,6 @@ def test_a_callback_may_end_training():
     )
 
 
-def test_monitored_scores_are_those_of_the_epochs():
-    scoring = {"mean": mean_auc_scorer, "cvr": cvr_auc_scorer}
-    monitor = sklearn_callback.ScoringMonitor(scoring=scoring)
-    model = small().set_callbacks(monitor).fit(X, Y)
-    rows = {row["task_id_path"]: row for row in monitor.get_logs().data}
-    assert list(rows) == [(0,), (0, 0), (0, 1)]
-    first = small(max_epochs=1).fit(X, Y)
-    for fitted, path in ((first, (0, 0)), (model, (0, 1)), (model, (0,))):
-        for name, scorer in scoring.items():
-            assert_allclose(rows[path][name], scorer(fitted, X, Y))
-
-
 def test_a_search_shows_the_epochs_of_its_fits():
     outer, inner = Propagated(), Recorder()
     pipeline = make_pipeline(small().set_callbacks(inner))
@@ -117,16 +104,6 @@ def test_a_search_shows_the_epochs_of_its_fits():
     model = search.best_estimator_[-1]
     assert not hasattr(model, "_parent_callback_ctx")
     assert model.net_.callbacks_ == [("epoch_timer", model.net_.callbacks_[0][1])]
-
-
-def test_the_progress_bar_shows_the_epochs_in_a_search(capsys):
-    pytest.importorskip("rich")
-    bar = sklearn_callback.ProgressBar()
-    search = GridSearchCV(small(), {"lr": [0.01]}, cv=2).set_callbacks(bar)
-    search.fit(X, Y)
-    lines = "".join(capsys.readouterr().out.split())
-    assert lines.count("candidate-split-evaluation|Mult") == 2
-    assert lines.count("refit-with-best-params|Mult") == 1
 
 
 def test_each_call_is_a_task():
@@ -242,11 +219,6 @@ def test_other_errors_name_no_callback():
     with pytest.raises(ValueError, match="diverged") as caught:
         model.fit(X, Y)
     assert not hasattr(caught.value, "__notes__")
-
-
-def test_classes_are_refused_by_scikit_learn():
-    with pytest.raises(TypeError, match="must be instances"):
-        small().set_callbacks(Recorder)
 
 
 @pytest.mark.filterwarnings("ignore:In the calibration rows:UserWarning")

@@ -4,7 +4,6 @@ import pickle
 
 import numpy as np
 import pytest
-import sklearn
 from numpy.testing import assert_allclose, assert_array_equal
 from refusals import small
 from scipy.special import expit
@@ -13,11 +12,9 @@ from sklearn.calibration import CalibratedClassifierCV, CalibrationDisplay
 from sklearn.ensemble import RandomForestClassifier, StackingClassifier
 from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
-from sklearn.inspection import partial_dependence, permutation_importance
-from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import RocCurveDisplay, get_scorer, log_loss, roc_auc_score
-from sklearn.model_selection import GridSearchCV, cross_val_predict, cross_val_score
-from sklearn.pipeline import make_pipeline
+from sklearn.inspection import partial_dependence
+from sklearn.metrics import RocCurveDisplay, roc_auc_score
+from sklearn.model_selection import cross_val_predict, cross_val_score
 from sklearn.utils import get_tags
 from sklearn.utils.validation import check_is_fitted
 
@@ -279,16 +276,6 @@ def test_labels_of_the_task_may_be_nullable():
 # Tools of scikit-learn.
 
 
-def test_scorers(view):
-    positive = view.predict_proba(X)[:, 1]
-    assert get_scorer("roc_auc")(view, X, CONVERSION) == pytest.approx(
-        roc_auc_score(CONVERSION, positive)
-    )
-    assert get_scorer("neg_log_loss")(view, X, CONVERSION) == pytest.approx(
-        -log_loss(CONVERSION, positive.astype(float)), rel=1e-5
-    )
-
-
 def test_cross_validation_splits_the_labels_of_all_tasks():
     view, splits = small().task("conversion"), [(range(400), range(400, 600))]
     expected = small().fit(X[:400], Y[:400]).predict_proba(X[400:])[:, 1]
@@ -300,14 +287,6 @@ def test_cross_validation_splits_the_labels_of_all_tasks():
     assert_allclose([*by_column, *by_all], auc)
 
 
-def test_grid_search_reaches_the_estimator():
-    grid = {"estimator__pwiser_weight": [0.0, 1.0]}
-    search = GridSearchCV(small().task("conversion"), grid, cv=2, scoring="roc_auc")
-    search.fit(X, CONVERSION, tasks=Y)
-    assert set(search.best_params_) == set(grid)
-    assert search.predict_proba(X).shape == (600, 2)
-
-
 @pytest.mark.parametrize("task", ["conversion", "cvr"])
 def test_calibrated_classifier_of_a_fitted_view(model, task):
     rows = Y["click"] == 1 if task == "cvr" else slice(None)
@@ -316,13 +295,6 @@ def test_calibrated_classifier_of_a_fitted_view(model, task):
     calibrated = CalibratedClassifierCV(frozen, method="isotonic").fit(x, y)
     # Isotonic regression keeps the mean of the labels.
     assert calibrated.predict_proba(x)[:, 1].mean() == pytest.approx(y.mean())
-
-
-def test_calibrated_classifier_of_an_unfitted_view():
-    calibrated = CalibratedClassifierCV(small().task("conversion"), cv=2)
-    calibrated.fit(X, CONVERSION, tasks=Y)
-    assert calibrated.predict_proba(X).shape == (600, 2)
-    assert len(calibrated.calibrated_classifiers_) == 2
 
 
 def test_stacking_of_unfitted_views_takes_the_labels_of_all_tasks(model):
@@ -348,35 +320,6 @@ def test_stacking_of_unfitted_views_takes_the_labels_of_all_tasks(model):
     assert_allclose(stack.predict_proba(X), 1 - p)
 
 
-def test_a_stack_of_the_estimator_loses_a_task_of_two(model):
-    final = RandomForestClassifier(n_estimators=5, random_state=0)
-    stack = StackingClassifier([("model", small())], final, cv=2)
-    found = stack.fit(X, Y.to_numpy()).transform(X)
-    assert_array_equal(found, model.predict_proba(X)[:, 1:])
-
-
-def test_metadata_routing_passes_the_labels_of_all_tasks():
-    with sklearn.config_context(enable_metadata_routing=True):
-        view = small().task("conversion").set_fit_request(tasks=True)
-        calibrated = CalibratedClassifierCV(view, cv=2)
-        calibrated.fit(X, CONVERSION, tasks=Y)
-    assert calibrated.predict_proba(X).shape == (600, 2)
-
-
-def test_stacking_of_fitted_views(model):
-    views = [(task, model.task(task)) for task in ("click", "conversion")]
-    stack = StackingClassifier(views, LogisticRegression(), cv="prefit")
-    stack.fit(X, CONVERSION)
-    assert_array_equal(stack.transform(X), model.predict_proba(X))
-
-
-def test_pipeline_and_cross_val_predict():
-    numbers = X.select_dtypes("number")
-    pipeline = make_pipeline("passthrough", small().task("click"))
-    p = cross_val_predict(pipeline, numbers, Y, cv=2, method="predict_proba")
-    assert p.shape == (600, 2)
-
-
 def test_partial_dependence(view):
     found = partial_dependence(
         view, X, ["numeric_0"], grid_resolution=3, method="brute"
@@ -387,29 +330,9 @@ def test_partial_dependence(view):
     assert_allclose(found["average"][0], expected, rtol=1e-5)
 
 
-def test_permutation_importance(view):
-    result = permutation_importance(view, X, CONVERSION, n_repeats=2, random_state=0)
-    assert result.importances.shape == (X.shape[1], 2)
-    assert np.any(result.importances_mean != 0)
-
-
 def test_displays(view):
     pytest.importorskip("matplotlib")
     curve = RocCurveDisplay.from_estimator(view, X, CONVERSION)
     assert curve.roc_auc == pytest.approx(view.score(X, Y))
     display = CalibrationDisplay.from_estimator(view, X, CONVERSION, n_bins=3)
     assert_array_equal(display.y_prob, view.predict_proba(X)[:, 1])
-
-
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
-@pytest.mark.filterwarnings("ignore::FutureWarning")
-def test_shap_explains_the_logit():
-    shap = pytest.importorskip("shap")
-    numbers = X[["numeric_0", "numeric_1", "numeric_2"]].to_numpy()
-    view = small().fit(numbers, Y).task("conversion")
-    background, rows = numbers[:20], numbers[20:24]
-    explainer = shap.explainers.Exact(view.decision_function, background)
-    values = explainer(rows)
-    # The values of a row sum up to its logit minus the mean over the background.
-    expected = view.decision_function(rows) - view.decision_function(background).mean()
-    assert_allclose(values.values.sum(axis=1), expected, atol=1e-4)

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import polars as pl
 import pytest
+from author_lists import ATTENTION, author_lists
 from numpy.testing import assert_allclose, assert_array_equal
 from refusals import small
 from sklearn.base import clone
@@ -27,24 +28,10 @@ TASKS = ["click", "like", "conversion", "return"]
 def make_log(seed=0, n=N, first=0):
     """Return rows and labels; another `first` gives values that fit has not seen."""
     rng = np.random.default_rng(seed)
-    authors = np.array([f"a{i:02}" for i in range(first, first + 14)])
-    last = [None if i % 11 == 3 else rng.choice(authors[4:], i % 5) for i in range(n)]
-    also = [rng.choice(authors, 1 + i % 2).tolist() for i in range(n)]
-    ages = [None if v is None else rng.exponential(1e4, len(v)) for v in last]
-    table = pd.DataFrame(
-        {
-            "author": pd.Categorical(rng.choice(authors[:10], n)),
-            "market": pd.Categorical(rng.choice(["nl", "fr", "us"], n)),
-            "last": [None if v is None else v.tolist() for v in last],
-            "age": [
-                None if v is None else np.where(v < 1e3, np.nan, v).tolist()
-                for v in ages
-            ],
-            "also": also,
-            "weight": [rng.random(len(v)).tolist() for v in also],
-            "n": np.where(rng.random(n) < 0.1, np.nan, rng.normal(size=n)),
-        }
-    )
+    table = author_lists(rng, n, first)
+    table.insert(1, "market", pd.Categorical(rng.choice(["nl", "fr", "us"], n)))
+    table["weight"] = [rng.random(len(v)).tolist() for v in table["also"]]
+    table["n"] = np.where(rng.random(n) < 0.1, np.nan, rng.normal(size=n))
     click = rng.random(n) < 0.5
     like, conversion = (click & (rng.random(n) < 0.5) for _ in range(2))
     back = conversion & (rng.random(n) < 0.5)
@@ -54,12 +41,6 @@ def make_log(seed=0, n=N, first=0):
 
 FLAT, LISTS = ["author", "market", "n"], ["author", "last", "also", "n"]
 TREE = {"like": "click", "conversion": "click", "return": "conversion"}
-ATTENTION = {
-    "list_pooling": {"last": "attention"},
-    "shared_embeddings": {"last": "author", "also": "author"},
-    "list_ages": {"last": "age"},
-    "list_weights": {"also": "weight"},
-}
 STATISTICS = {
     "list_target_encoding": True,
     "shared_embeddings": {"last": "author"},

@@ -13,7 +13,6 @@ from refusals import X, Y, small
 from skorch.callbacks import Callback, LRScheduler
 from suites import fast_for
 
-from sk_pwiser._fit import _check, _fit
 from sk_pwiser._table._numbers import NUMERIC_ENCODINGS
 from sk_pwiser.weighting import WEIGHTINGS
 
@@ -111,9 +110,9 @@ def test_an_update_builds_no_network(monkeypatch):
     def fail(*args, **kwargs):
         raise AssertionError("a network was built")
 
-    for name in ("build_network", "build_net", "continue_from"):
-        monkeypatch.setattr(_fit, name, fail)
-    monkeypatch.setattr(_check, "check_components", fail)
+    for name in ("build_network", "build_net", "check_components"):
+        monkeypatch.setattr(f"sk_pwiser._training._components.{name}", fail)
+    monkeypatch.setattr("sk_pwiser._training._state.continue_from", fail)
     assert model.partial_fit(X, Y).n_iter_ == 2
     with pytest.raises(AssertionError, match="a network was built"):
         model.set_params(lr=0.1).partial_fit(X, Y)

@@ -230,7 +230,7 @@ class Interrupt:
 
     FILES = (
         *("_classifier.py", "_state.py", "_target_statistics.py"),
-        *("_read.py", "_check.py", "_encode.py", "_fit.py"),
+        *("_plan.py", "_encode.py", "_fit.py"),
     )
 
     def __init__(self, n=None):

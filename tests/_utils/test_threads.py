@@ -10,8 +10,7 @@ from joblib import Parallel, delayed
 from skorch.callbacks import Callback
 
 from sk_pwiser import MultiTaskCTRCVRClassifier, num_threads
-from sk_pwiser._utils import in_background, limited_threads
-from sk_pwiser._utils._threads import PRODUCTS_PER_THREAD
+from sk_pwiser._utils import PRODUCTS_PER_THREAD, in_background, limited_threads
 from sk_pwiser.datasets import make_ctr_cvr
 
 DATA = make_ctr_cvr(400, ctr=0.3, random_state=0)
@@ -72,17 +71,6 @@ def test_threads_that_begin_during_a_fit_keep_the_usual_number(limit):
     assert torch.get_num_threads() == in_new_thread(torch.get_num_threads) == 4
 
 
-def test_threads_that_begin_during_a_fit_that_fails():
-    def fail():
-        found.append(in_new_thread(torch.get_num_threads))
-        raise RuntimeError
-
-    found = []
-    with pytest.raises(RuntimeError), limited_threads(0):
-        fail()
-    assert [*found, in_new_thread(torch.get_num_threads)] == [4, 4]
-
-
 def test_fits_that_overlap_in_several_threads():
     """The first to begin is the first to end, and the second one began within it."""
     barrier = Barrier(2, timeout=60)
@@ -109,18 +97,6 @@ def test_fits_that_overlap_in_several_threads():
             done.result()
     assert found == {"first": 1, "after first": 4, "second": 3, "after second": 4}
     assert torch.get_num_threads() == in_new_thread(torch.get_num_threads) == 4
-
-
-def test_many_threads_that_set_their_numbers_at_once():
-    def fit(n):
-        for _ in range(20):
-            with limited_threads(n * PRODUCTS_PER_THREAD):
-                assert torch.get_num_threads() == n
-            assert torch.get_num_threads() == 4
-
-    with ThreadPoolExecutor(8) as pool:
-        list(pool.map(fit, [1, 2, 3] * 8))
-    assert in_new_thread(torch.get_num_threads) == 4
 
 
 def test_a_thread_with_a_number_of_its_own_keeps_it():

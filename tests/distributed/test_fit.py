@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 import torch
 from callbacks_of_workers import KillOnce
-from sklearn.base import clone
 from sklearn.metrics import roc_auc_score
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
@@ -109,22 +108,3 @@ def test_early_stopping_sees_all_validation_rows(log, tmp_path):
     for k, task in enumerate(model.task_names_):
         expected = roc_auc_score(rows[1][:, k], p[:, k])
         assert best[f"valid_auc_{task}"] == pytest.approx(expected, abs=1e-6)
-
-
-FORMS = {
-    "JRC in groups": {"loss": "jrc"},
-    "gradients of tasks": {"weighting": "nash"},
-    "lazy embeddings": {"optimizer_params": {"lazy_embeddings": True}},
-    "stratified batches": {"stratified_batches": True, "loss": "pwiser"},
-}
-
-
-@pytest.mark.parametrize("form", FORMS)
-def test_other_forms_of_training(form, log, tmp_path, is_full):
-    if not is_full:
-        pytest.skip("part of the long form: SK_PWISER_DISTRIBUTED=full")
-    dataset = log.by_user if "groups" in form else log.train
-    model = make_model(max_epochs=3, **FORMS[form])
-    two = fit_on_two(clone(model), dataset, tmp_path)
-    one = model.fit(dataset)
-    np.testing.assert_allclose(aucs(two, log), aucs(one, log), atol=0.01)

@@ -10,7 +10,7 @@ from two_processes import run_two
 from sk_pwiser import MultiTaskCTRCVRClassifier
 from sk_pwiser._training import Settings
 from sk_pwiser.datasets import ParquetImpressions
-from sk_pwiser.distributed._jobs import prepare_job
+from sk_pwiser.distributed._ray_fit import prepare_job
 
 SMALL = {"bottom_units": (16,), "tower_units": ()}
 

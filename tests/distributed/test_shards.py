@@ -24,7 +24,7 @@ class Store(NamedTuple):
 def make_shards(sizes, n_workers, seed=0):
     store = Store(sizes)
     return [
-        Shard(store, None, 10, rank=rank, n_workers=n_workers, clock=Clock(seed))
+        Shard(store, None, None, 10, rank=rank, n_workers=n_workers, clock=Clock(seed))
         for rank in range(n_workers)
     ]
 

@@ -37,7 +37,6 @@ BELOW_ESTIMATOR = (
     *FAMILIES,
     "_model_files",
     "_fit",
-    "_streaming",
     "_table",
     "_training",
     "_utils",
@@ -62,14 +61,8 @@ FOLDERS = {
         (*FAMILIES, "_auc", "_model_files", "_funnel", "_table", "_utils"),
         (*LEARN, *TORCH, "skorch"),
     ),
-    "_streaming": Folder(
-        ("_model_files", "_funnel", "_table", "_training", "_utils"),
-        (*LEARN, *TORCH),
-        EXTRAS,
-    ),
     "_fit": Folder(
-        ("_funnel", "_streaming", "_table", "_times", "_training", "_utils"),
-        (*LEARN, *TORCH),
+        ("_funnel", "_table", "_times", "_training", "_utils"), (*LEARN, *TORCH)
     ),
     "_estimator": Folder(
         (*BELOW_ESTIMATOR, "_responses", "_version"), (*LEARN, *TORCH), EXTRAS
@@ -131,15 +124,12 @@ FOLDERS = {
     "_version": Folder(),
 }
 # These folders hold a network, a loss and a weighting, whichever these are.
-BLIND = {"_utils", "_training", "_streaming", "_fit", "_estimator"}
+BLIND = {"_utils", "_training", "_fit", "_estimator"}
 # (folder, folder below it): only one file of the first may import the second.
 JOINED_IN_ONE_FILE = [("_training", "_table")]
 # (folder, folders whose private modules it may import): a fit decides what these
 # folders do.
-INNER = {
-    "_streaming": ("_training",),
-    "_fit": ("_training",),
-}
+INNER = {"_fit": ("_training",)}
 # Folders whose files are imported by name, which a list in one place would only repeat.
 BY_FILE = {"_table"}
 

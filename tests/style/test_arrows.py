@@ -80,7 +80,7 @@ SOUND = {
     "losses/__init__.py": "from house.losses._bce import BCE\nLOSSES = {'bce': BCE}\n",
     "losses/_bce.py": allowed("losses") + "class BCE: ...\n",
     "weighting/__init__.py": "from .._utils import check\nWEIGHTINGS = {}\n",
-    "_streaming/__init__.py": "from house._training._net import Net\n",
+    "_fit/__init__.py": "from house._training._net import Net\n",
     "_training/_data.py": "import house._table\nfrom house._table import encode\n",
     "_estimator/__init__.py": allowed("_estimator")
     + "from house.networks import NETWORKS, MultiTaskNetwork\n"
@@ -95,13 +95,10 @@ SOUND = {
 PLANTED = [
     line.split(": ", 1)
     for line in r"""
-_utils/_checks.py: from house.networks import NETWORKS
-_utils/_checks.py: from house import metrics
-_utils/_checks.py: import sklearn
-_utils/_checks.py: def f(s): return s in {'bce'}
-_streaming/__init__.py: from house import _estimator
-_streaming/__init__.py: import skorch
-_streaming/__init__.py: from house._utils import _checks
+_utils.py: from house.networks import NETWORKS
+_utils.py: from house import metrics
+_utils.py: import sklearn
+_utils.py: def f(s): return s in {'bce'}
 _fit/__init__.py: from house import _estimator
 _fit/__init__.py: import skorch
 _fit/__init__.py: from house._utils import _checks

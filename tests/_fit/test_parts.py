@@ -1,16 +1,26 @@
-"""Validation rows and blocks of rows in parts, against those of all rows at once."""
+"""Rows in parts against all rows at once: validation rows, blocks, labels, samples."""
 
 from itertools import pairwise
 
 import numpy as np
+import pandas as pd
+import pyarrow as pa
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
 from sk_pwiser._fit import _hold_out
+from sk_pwiser._fit._file_rows import GroupNumbers
 from sk_pwiser._fit._hold_out import HoldOut
 from sk_pwiser._table._blocks import Blocks, assign_blocks
 from sk_pwiser._table._labels import check_targets
+from sk_pwiser._table._parts import RowSample
+from sk_pwiser._table._weights_and_groups import (
+    RowSummary,
+    base_rates,
+    combine_weights,
+    scale_weights,
+)
 from sk_pwiser._training import Settings
 from sk_pwiser._training._schema import Rows
 from sk_pwiser.model_selection import funnel_holdout
@@ -91,19 +101,6 @@ def test_more_rows_than_numpy_draws_from(monkeypatch):
     y = rare_labels(4_000, 300, 12)
     for is_valid in hold_outs(y, n_seeds=5):
         assert_array_equal(shares(y, is_valid), [370, 29, 1])
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("size", [2, 30, 300])
-def test_groups_are_held_out_as_a_whole(size):
-    y = rare_labels(4_000, 300, 12)
-    groups = np.arange(4_000) // 4
-    for is_valid in hold_outs(y, groups, 5, size=size):
-        held = is_valid.reshape(1_000, 4)
-        assert_array_equal(held.all(axis=1), held.any(axis=1))
-        assert held.any(axis=1).sum() == 100
-        if size == 300:  # no group is cut, so that all are judged by their deepest row
-            assert 1 <= shares(y, is_valid)[2] <= 2
 
 
 def test_both_sides_have_rows():
@@ -208,3 +205,107 @@ def test_distinct_times_need_no_other_blocks(parts):
     times = np.arange(300.0)
     blocks = blocks_of(300, 4, times, parts, n_sampled=300, generator=rng)
     assert not blocks.have_order
+
+
+# Labels, weights, samples and groups.
+
+
+def draw(kind):
+    """Return labels and weights; of some parts all weights are equal."""
+    rng = np.random.default_rng(0)
+    y = rng.integers(0, 2, (300, 3)).astype(float)
+    y[:, 1] *= y[:, 0]
+    weights = None
+    if kind == "rows":
+        weights = rng.random(300) + 0.1
+    elif kind == "large":  # whose sum is infinite
+        weights = (rng.random(300) + 0.1) * 1.5e308
+        weights[:31] /= 1e5
+    elif kind == "equal":
+        weights = np.full(300, 2.0)
+    elif kind == "tasks":
+        weights = rng.integers(0, 3, (300, 3)).astype(float)
+        weights[:, 0] = 1
+        weights[:30] = 2
+    elif kind == "missing":
+        y[100:150, 1:] = np.nan
+    return y, weights
+
+
+@pytest.mark.parametrize("kind", ["none", "rows", "large", "equal", "tasks", "missing"])
+def test_labels_and_weights_are_summed_up_as_a_whole(kind):
+    y, given = draw(kind)
+    summary, parts = RowSummary(), []
+    for rows in PARTS:
+        targets = check_targets(y[rows], missing_labels="ignore")
+        own = None if given is None else given[rows]
+        targets, weights = combine_weights(targets, own, is_part=True)
+        summary.add(targets, weights)
+        parts.append(weights)
+    targets, weights = combine_weights(check_targets(y, missing_labels="ignore"), given)
+    scaled = None if weights is None else scale_weights(weights)
+    assert summary.n_rows == 300
+    assert_allclose(summary.base_rates(), base_rates(targets.values, scaled), rtol=1e-6)
+    sizes = [len(y[rows]) for rows in PARTS]
+    found = [summary.scale(w, n) for w, n in zip(parts, sizes, strict=True)]
+    if scaled is None:
+        assert found == [None] * 4
+    else:
+        assert_allclose(np.concatenate(found), scaled, rtol=1e-6)
+    messages = [
+        [*t._broken_funnel_messages("entire"), *t._constant_task_messages(None)]
+        for t in (summary.targets(), targets)
+    ]
+    assert messages[0] == messages[1] != []
+
+
+def test_selected_labels_are_found_as_a_whole():
+    y = np.zeros((400, 2))
+    y[:100, 0] = 1
+    y[100:390, 1] = np.nan
+    summary = RowSummary()
+    for rows in np.split(np.arange(400), 4):
+        targets = check_targets(y[rows], missing_labels="ignore")
+        summary.add(*combine_weights(targets, None, is_part=True))
+    whole = check_targets(y, missing_labels="ignore")
+    expected = list(whole._selection_messages())
+    assert list(summary.targets()._selection_messages()) == expected != []
+
+
+def test_a_sample_of_all_rows_is_in_their_order():
+    sample = RowSample(300, np.random.default_rng(0))
+    table = pa.table({"a": np.arange(300)})
+    for rows in PARTS:
+        sample.add(table.slice(rows.start, rows.stop - rows.start), None)
+    found, weights = sample.finish()
+    assert_array_equal(found["a"], np.arange(300))
+    assert_array_equal(weights, np.ones((300, 1)))
+
+
+def test_every_row_has_the_same_chance_to_be_in_the_sample():
+    counts = np.zeros(300)
+    for seed in range(400):
+        sample = RowSample(30, np.random.default_rng(seed))
+        for start in range(0, 300, 20):
+            part = pa.table({"a": np.arange(start, start + 20)})
+            sample.add(part, np.arange(start, start + 20, dtype=float))
+        found, weights = sample.finish()
+        weights = weights[:, 0]
+        assert_array_equal(found["a"], weights)
+        assert len(set(weights)) == 30
+        counts[weights.astype(int)] += 1
+    # 400 draws with a chance of 0.1 each: a standard deviation of 6.
+    assert counts.min() > 40 - 5 * 6
+    assert counts.max() < 40 + 5 * 6
+    thirds = counts.reshape(3, 100).sum(axis=1) / counts.sum()
+    assert_allclose(thirds, 1 / 3, atol=0.02)
+
+
+def test_groups_keep_their_numbers_over_the_border_of_parts():
+    numbers = GroupNumbers()
+    first = numbers.of(pd.DataFrame({"s": ["a", "a", "b"]}))
+    second = numbers.of(pd.DataFrame({"s": ["b", "c", "c", "d"]}))
+    assert_array_equal(first, [0, 0, 1])
+    assert_array_equal(second, [1, 2, 2, 3])
+    with pytest.raises(ValueError, match="'s' has no value in row 1"):
+        numbers.of(pd.DataFrame({"s": ["b", None]}))

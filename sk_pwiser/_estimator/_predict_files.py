@@ -10,12 +10,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from sk_pwiser._fit import named_place, warn_about_corrupt
 from sk_pwiser._model_files import PlainForm
-from sk_pwiser._streaming._chunks import named_place
 from sk_pwiser._table._frames import reads_in_parts
-from sk_pwiser._training import STATE_CLASSES
-from sk_pwiser._training._checkpoints import compared
-from sk_pwiser._utils import in_background, warn_user
+from sk_pwiser._training import STATE_CLASSES, compared
+from sk_pwiser._utils import in_background
 
 # Key of the files' metadata, whose value identifies the fit and the rows.
 STAMP = b"sk_pwiser_predictions"
@@ -34,7 +33,7 @@ def iter_logits(result, dataset):
     for logits in _logits_of(result, tables):
         n_rows += len(logits)
         yield logits
-    _warn_about_corrupt(dataset)
+    warn_about_corrupt(dataset, "have no predictions")
     if not n_rows:
         raise ValueError(f"{dataset!r} has no rows that its filters select.")
 
@@ -44,14 +43,6 @@ def _logits_of(result, tables):
         with named_place(place):
             rows = result.schema.transform(table)
         yield result.net.forward(rows)
-
-
-def _warn_about_corrupt(dataset):
-    if dataset.corrupt_:
-        warn_user(
-            f"{len(dataset.corrupt_)} files or row groups cannot be read and have no "
-            f"predictions, the first of them {dataset.corrupt_[0]}."
-        )
 
 
 def write_predictions(result, dataset, output):
@@ -69,12 +60,14 @@ def write_predictions(result, dataset, output):
             raise ValueError(
                 f"output={str(output)!r} would replace {path!r}, which is read."
             )
-        stamp = f"{model} {_describe_rows(dataset, path)}".encode()
+        info = dataset.filesystem.get_file_info(path)
+        of_rows = info.size, info.mtime_ns, dataset.features, str(dataset.filters)
+        stamp = f"{model} {[path, *of_rows]!r}".encode()
         if _stamp_of(target) == stamp:
             continue
         with closing(_logits_of(result, tables)) as parts:
             _write(target, result.schema.targets.task_names, parts, stamp, dataset)
-    _warn_about_corrupt(dataset)
+    warn_about_corrupt(dataset, "have no predictions")
     return folder
 
 
@@ -93,13 +86,6 @@ def _hash_fit(result):
         found.update(f"{name} {array.dtype} {array.shape}".encode())
         found.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
     return found.hexdigest()
-
-
-def _describe_rows(dataset, path):
-    info = dataset.filesystem.get_file_info(path)
-    return repr(
-        [path, info.size, info.mtime_ns, dataset.features, str(dataset.filters)]
-    )
 
 
 def _stamp_of(target):

@@ -1,9 +1,9 @@
 """The second pass over a data set: encoded rows on disk, read back in parts."""
 
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from sk_pwiser._streaming._chunks import FileRows, RowProgress, named_place
+from sk_pwiser._fit._file_rows import FileRows, named_place
 from sk_pwiser._table._block_counts import BlockInputs
 from sk_pwiser._table._lists import Bags
 from sk_pwiser._training._batches import Impressions, TrainingRows
@@ -144,10 +144,10 @@ class StreamedImpressions(TrainingRows, Dataset[Batch]):
     """Encoded impressions that are read from a store, in parts of about `part_rows`."""
 
     store: RowStore
-    load: Callable[[Arrays], Impressions]
+    schema: Schema
+    tables: Sequence[BlockInputs] | None  # of target statistics, if not stored
     part_rows: int
     device: torch.device = CPU
-    on_read: Callable[[int], None] | None = None
 
     # All rows of the store are selected.
     rows = None
@@ -164,8 +164,6 @@ class StreamedImpressions(TrainingRows, Dataset[Batch]):
         parts = (self._read(files) for files in dealt if files)
         for part in in_background(parts):
             yield part.to(self.device)
-            if self.on_read is not None:
-                self.on_read(len(part))
 
     def _order(self, shuffled: bool) -> Sequence[int]:
         n_files = len(self.store.sizes)
@@ -183,7 +181,20 @@ class StreamedImpressions(TrainingRows, Dataset[Batch]):
         return [np.array(order)[numbers == part].tolist() for part in range(n_parts)]
 
     def _read(self, files: Sequence[int]) -> Impressions:
-        rows = self.load(self.store.read(files))
+        """Return the rows of files, with target statistics by block and code."""
+        arrays, schema, bags = self.store.read(files), self.schema, None
+        codes, numeric = arrays["codes"], arrays["numeric"]
+        if "bag_offsets" in arrays:
+            found: list[Any] = [arrays.get(f"bag_{name}") for name in Bags._fields]
+            bags = Bags(*found)
+        if self.tables is not None:
+            assert schema.statistics is not None
+            lists, block = schema.elements(bags), arrays["block"]
+            rates = schema.statistics.encode(self.tables, codes, lists, block)
+            numeric = np.hstack([numeric, rates])
+        rows = Impressions.of(schema.without_rare(codes), numeric, bags)
+        further = arrays.get("sample_weight"), arrays.get("groups")
+        rows = rows.labelled(arrays["y"], *further)
         return rows.pinned() if pins_memory(self.device) else rows
 
     @cached_property
@@ -251,17 +262,10 @@ class FileStore:
                 f"training and {len(self.valid)} for validation; use "
                 "early_stopping=False for so few rows or groups."
             )
-        load = partial(load_rows, schema, tables)
-        verbose = self.source.settings.verbose
-        progress = RowProgress("Training", len(self.train), verbose)
-        rows = replace(_streamed(self.source, self.train, load), on_read=progress)
-        if not len(self.valid):
-            return rows, None
-        return rows, _streamed(self.source, self.valid, load)
-
-
-def _streamed(source: FileRows, store: RowStore, load: Any) -> StreamedImpressions:
-    return StreamedImpressions(store, load, source.dataset.shuffle_rows)
+        of_stores = schema, tables, self.source.dataset.shuffle_rows
+        train = StreamedImpressions(self.train, *of_stores)
+        valid = StreamedImpressions(self.valid, *of_stores) if len(self.valid) else None
+        return train, valid
 
 
 def encode_eval_rows(
@@ -280,24 +284,7 @@ def encode_eval_rows(
         store.add(encoded, np.arange(len(rows)))
     store.flush()
     source.check_rows_left(len(store))
-    return _streamed(source, store, partial(load_rows, schema, None))
-
-
-def load_rows(
-    schema: Schema, tables: Sequence[BlockInputs] | None, arrays: Arrays
-) -> Impressions:
-    """Return stored rows as impressions, with target statistics by block and code."""
-    codes, numeric, bags = arrays["codes"], arrays["numeric"], None
-    if "bag_offsets" in arrays:
-        found: list[Any] = [arrays.get(f"bag_{name}") for name in Bags._fields]
-        bags = Bags(*found)
-    if tables is not None:
-        assert schema.statistics is not None
-        lists = schema.elements(bags)
-        rates = schema.statistics.encode(tables, codes, lists, arrays["block"])
-        numeric = np.hstack([numeric, rates])
-    rows = Impressions.of(schema.without_rare(codes), numeric, bags)
-    return rows.labelled(arrays["y"], arrays.get("sample_weight"), arrays.get("groups"))
+    return StreamedImpressions(store, schema, None, source.dataset.shuffle_rows)
 
 
 def check_space(folder: Path, stores: Sequence[RowStore], n_rows: int) -> None:

@@ -21,7 +21,7 @@ from sklearn.metrics import roc_auc_score
 from skorch.callbacks import Callback, EarlyStopping
 from suites import fast_for
 
-from sk_pwiser._streaming import StreamedImpressions
+from sk_pwiser._fit import StreamedImpressions
 from sk_pwiser._table._numbers import NUMERIC_ENCODINGS
 from sk_pwiser.calibration import FunnelCalibrator
 from sk_pwiser.datasets import ParquetImpressions
@@ -41,7 +41,7 @@ def folder(tmp_path_factory):
 def _small_files():
     """Store few rows per file, so that these rows make several."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("sk_pwiser._streaming._store.FILE_ROWS", 100)
+        patch.setattr("sk_pwiser._fit._file_store.FILE_ROWS", 100)
         patch.setattr("sk_pwiser.datasets._parquet.CHUNK_ROWS", 100)
         yield
 
@@ -181,15 +181,6 @@ def test_rows_of_a_group_must_be_consecutive(tmp_path):
         make().fit(read(tmp_path, groups="user"))
 
 
-def test_groups_are_in_the_same_blocks_as_in_memory(cut_sessions):
-    dataset, groups = cut_sessions
-    model = make(loss="jrc", max_epochs=1).fit(dataset)
-    expected = make(loss="jrc", max_epochs=1).fit(X, Y, groups=groups)
-    found, wanted = (m._result.schema.statistics for m in (model, expected))
-    assert_allclose(found.means_, wanted.means_, rtol=1e-9, atol=1e-12)
-    assert_allclose(found.scales_, wanted.scales_, rtol=1e-9)
-
-
 def test_early_stopping_measures_what_predictions_show(folder, tmp_path):
     late = make_log(400, seed=1)
     write(late, tmp_path, bounds=(0, 400))
@@ -224,7 +215,7 @@ def test_several_validation_sets_are_tables(folder):
 
 def test_eval_set_with_missing_labels_in_some_files(tmp_path, folder, monkeypatch):
     """Weights exist for some stored files only, and for none of those sampled."""
-    monkeypatch.setattr("sk_pwiser._streaming._store.SAMPLE_FILES", 1)
+    monkeypatch.setattr("sk_pwiser._fit._file_store.SAMPLE_FILES", 1)
     late = make_log(400, seed=1)
     # Of 200 rows, whose labels are not missing at random.
     late["conversion"] = late["conversion"].astype(float)
@@ -256,23 +247,6 @@ def test_rows_are_in_another_order_in_every_epoch(folder):
     assert len(first) > 10
     assert sum(first) == sum(second) == Y.to_numpy().sum()
     assert first != second
-
-
-@pytest.mark.parametrize(
-    "params",
-    [
-        {"loss": "jrc"},
-        {"loss": "focal", "weighting": "uncertainty"},
-        {"loss": "combined_pair", "stratified_batches": True},
-        {"weighting": "gradcraft"},
-        {"optimizer_params": {"lazy_embeddings": True}},
-        {"network": "mmoe", "network_params": None, "verbose": 1},
-    ],
-)
-def test_losses_weightings_and_optimisers(folder, params):
-    groups = "session" if params.get("loss") == "jrc" else None
-    model = make(**params).fit(read(folder, groups=groups, shuffle_rows=300))
-    assert np.isfinite(model.predict_proba(X)).all()
 
 
 def test_groups_stay_together(folder):
@@ -314,13 +288,6 @@ def test_missing_labels_and_weights_per_task(tmp_path):
     assert_allclose(found, whole.sample_weight, rtol=1e-6)
     model = make(**params).fit(dataset)
     assert model.history_[-1, "train_missing_conversion"] == whole.n_missing[0]
-
-
-def test_a_first_task_without_any_weight(tmp_path):
-    write(LOG.assign(none=0.0), tmp_path)
-    dataset = read(tmp_path, sample_weight=["none", "weight"])
-    with pytest.warns(UserWarning, match="Task 'click' has weight 0 in every row"):
-        make(max_epochs=1).fit(dataset)
 
 
 def test_labels_are_judged_over_all_files(tmp_path):
@@ -421,7 +388,7 @@ def test_more_rows_than_the_sample_and_more_values_than_the_bound(folder):
 def test_progress_counts_rows(folder, capsys):
     make(verbose=1).fit(read(folder))
     lines = capsys.readouterr().err.splitlines()
-    passes = ["Learning the columns", "Encoding", "Training", "Training"]
+    passes = ["Learning the columns", "Encoding"]
     assert lines == [f"{what}: 1,200 of 1,200 rows" for what in passes]
     make().fit(read(folder))
     assert capsys.readouterr().err == ""
@@ -439,6 +406,11 @@ def test_corrupt_parts_are_left_out_with_one_warning(tmp_path):
     kept = np.r_[0:500, 650:1_200]
     expected = make().fit(X.take(kept), Y.iloc[kept])
     assert_same_state(vars(columns_of(model)[2]), vars(columns_of(expected)[2]))
+    with pytest.warns(
+        UserWarning, match="1 files or row groups .* no predictions, the"
+    ):
+        p = model.predict_proba(read(tmp_path, on_corrupt="skip"))
+    assert_allclose(p, model.predict_proba(X.take(kept)), atol=1e-6)
 
 
 @pytest.mark.parametrize("n_times", [1_200, 2])

@@ -1,0 +1,344 @@
+"""Rows of files that may be larger than memory: read in parts, checked, and learnt."""
+
+import sys
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sk_pwiser._table import _labels, _weights_and_groups
+from sk_pwiser._table._categories import CategoryColumn, factorize
+from sk_pwiser._table._column_kinds import check_encoding_params, warn_about_constants
+from sk_pwiser._table._encoder import elements_of, learn_constant_columns
+from sk_pwiser._table._frames import as_table, list_columns
+from sk_pwiser._table._numbers import NumericColumn
+from sk_pwiser._table._parts import RowSample
+from sk_pwiser._training._schema import Rows, Schema
+from sk_pwiser._training._settings import Settings
+from sk_pwiser._utils import in_background, read_task_parents, warn_user
+
+
+class FileRows:
+    """The rows of a data set on disk, in parts that are checked when they are read."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        dataset: Any,
+        folder: Path,
+        n_files: int | None = None,
+        origin: str = "the training rows",
+    ) -> None:
+        if not dataset.targets:
+            raise ValueError("targets of the dataset is empty; fit needs labels.")
+        check_encoding_params(settings.encoding_params)
+        if settings.checkpoint_dir is not None:
+            raise ValueError(
+                "checkpoint_dir must be None for a dataset that is read in parts; got "
+                f"{str(settings.checkpoint_dir)!r}."
+            )
+        self.settings = settings
+        self.dataset = dataset
+        self.folder = folder  # of the encoded rows
+        self.n_files = n_files  # smallest number of stored files
+        self.origin = origin
+        self.tasks = self._tasks()
+        self.n_rows = dataset.n_rows_  # filters may select fewer
+        self.sample_rows = dataset.sample_rows
+        self.has_groups = dataset.groups is not None
+        self.has_task_weights: bool = isinstance(dataset.sample_weight, list)
+        self.summary = _weights_and_groups.RowSummary()
+
+    def _tasks(self) -> _labels.Targets:
+        """Return the tasks of the rows, without labels and before any row is read."""
+        columns, task_names = self.dataset.targets, self.settings.task_names
+        _labels.check_distinct("task_names", task_names)
+        names = _labels.choose_task_names(len(columns), task_names, columns, None)
+        classes = np.array([0, 1])
+        if len(names) > 1:
+            classes = np.tile(classes, (len(names), 1))
+        parents = read_task_parents(self.settings.task_parents, names)
+        values = np.empty((0, len(names)), dtype=np.float32)
+        return _labels.Targets(values, classes, names, parents=parents)
+
+    def parts(self, label: str) -> Iterator[Rows]:
+        """Read the rows in order, and check them; `label` is what is done with them."""
+        dataset, settings, numbers = self.dataset, self.settings, GroupNumbers()
+        tables = dataset.iter_tables(dataset._used_columns())
+        n_known, n_read = self.summary.n_rows, 0  # none are known in the first pass
+        total = n_known or dataset.n_rows_
+        shows = bool(settings.verbose and label)
+        for table, place in in_background(tables):
+            with named_place(place):
+                targets = _labels.check_targets(
+                    as_table(table.select(dataset.targets)),
+                    settings.task_names,
+                    classes=[0, 1] if len(dataset.targets) == 1 else None,
+                    missing_labels=settings.missing_labels,
+                    task_parents=settings.task_parents,
+                )
+                weights: Any = None
+                if dataset.sample_weight is not None:
+                    columns = table.select(dataset._weight_columns()).columns
+                    weights = [c.to_numpy(zero_copy_only=False) for c in columns]
+                    is_one = isinstance(dataset.sample_weight, str)
+                    weights = weights[0] if is_one else np.column_stack(weights)
+                targets, weights = _weights_and_groups.combine_weights(
+                    targets, weights, is_part=True
+                )
+                groups = None
+                if dataset.groups is not None:
+                    groups = numbers.of(as_table(table.select([dataset.groups])))
+            X = table.select(dataset.features)
+            rows = Rows(X, targets, weights, groups, place).with_weight()
+            if len(rows):
+                yield rows
+            n_read += len(rows) if n_known else len(table)
+            if shows and sys.stderr.isatty():
+                show_progress(label, n_read, total)
+        if shows:
+            show_progress(label, n_read, total, end="\n")
+
+    def check_features(
+        self, eval_rows: Mapping[str, Any], earlier: Schema | None
+    ) -> None:
+        """Raise if rows lack features of the earlier fit or of the training rows."""
+        names, n_features = self.dataset.features, len(self.dataset.features)
+        if earlier is not None:
+            names = list(getattr(earlier.encoder, "feature_names_in_", ()))
+            n_features = earlier.encoder.n_features_in_
+        for rows in (self, *eval_rows.values()):
+            where, what, needed = "", "the dataset", names
+            if rows is not self:
+                # The times order training rows alone.
+                where, times = f"In {rows.origin}: ", self.settings.left_out_column
+                needed = [name for name in names if name != times]
+            if isinstance(rows, FileRows):
+                columns = rows.dataset.features
+            else:
+                what, columns = "X", list(getattr(rows.rows.X, "columns", [None]))
+                if not all(isinstance(column, str) for column in columns):
+                    continue
+            absent = [name for name in needed if name not in columns]
+            if absent:
+                raise ValueError(
+                    f"{where}Training uses features that {what} lacks: {absent}."
+                )
+            if not names and len(columns) != n_features:
+                raise ValueError(
+                    f"{where}Training uses {n_features} features; {what} has "
+                    f"{len(columns)}."
+                )
+
+    def check_rows_left(self, n_rows: int) -> None:
+        """Raise if no rows were read; warn about files that cannot be read."""
+        warn_about_corrupt(self.dataset, "are left out")
+        if not n_rows:
+            what = "weights above 0" if self.dataset.sample_weight else "rows"
+            raise ValueError(f"{self.dataset!r} has no {what} that its filters select.")
+
+
+def warn_about_corrupt(dataset, consequence):
+    if dataset.corrupt_:
+        warn_user(
+            f"{len(dataset.corrupt_)} files or row groups cannot be read and "
+            f"{consequence}, the first of them {dataset.corrupt_[0]}."
+        )
+
+
+@contextmanager
+def named_place(place):
+    """Add the file and row of a part to the message of an error."""
+    try:
+        yield
+    except (TypeError, ValueError) as error:
+        if place is None:
+            raise
+        kind = TypeError if isinstance(error, TypeError) else ValueError
+        raise kind(f"In {place}: {error}") from error
+
+
+class GroupNumbers:
+    """Numbers groups in the order of their rows; again after a part without them."""
+
+    def __init__(self):
+        self.known = {}
+        self.n_groups = self.n_parts = 0
+        self.apart = None  # the first group found whose rows are not consecutive
+
+    def of(self, frame):
+        name = frame.columns[0]
+        indices, values = factorize(frame[name])
+        if (indices < 0).any():
+            raise ValueError(
+                f"groups must not be missing; column {name!r} has no value in row "
+                f"{int(np.argmax(indices < 0))}."
+            )
+        # In one part, they may come in any order, as in a table.
+        self.n_parts += 1
+        starts = np.append(0, np.flatnonzero(np.diff(indices)) + 1)
+        if self.apart is None and len(starts) > len(values):
+            _, firsts = np.unique(indices[starts], return_index=True)
+            again = np.delete(starts, firsts)[0]
+            self.apart = f"{name}={values[indices[again]]!r}"
+        if self.apart is not None and self.n_parts > 1:
+            raise ValueError(
+                f"The rows of a group must be consecutive; those with {self.apart} are "
+                "not. Sort the files by this column, and make its values unique over "
+                "the files, or leave out groups."
+            )
+        new = count(self.n_groups)
+        # Only the groups of this part are kept: those that come back get new numbers.
+        self.known = {
+            value: self.known[value] if value in self.known else next(new)
+            for value in values
+        }
+        self.n_groups = next(new)
+        return np.array(list(self.known.values()), dtype=np.int64)[indices]
+
+
+def show_progress(label: str, n_rows: int, total: int, end: str = "") -> None:
+    """Write the number of rows to a line of stderr, in a terminal to the same one."""
+    start = "\r" if sys.stderr.isatty() else ""
+    sys.stderr.write(f"{start}{label}: {n_rows:,} of {total:,} rows{end}")
+    sys.stderr.flush()
+
+
+class ValueCounts:
+    """Numbers of rows per value of a category column, exact up to `max_values` values.
+
+    Beyond that, only the most frequent half is kept (Manku and Motwani, 2002).
+    """
+
+    def __init__(self, column, max_values):
+        self.column = column
+        self.max_values = max_values
+        # Without codes of their own, values need not be counted.
+        self.is_counting = column.vocabulary.max_values != 0
+        self.counts, self.kinds = Counter(), set()
+        self.n_missing = self.n_dropped = self.max_dropped = 0
+
+    def add(self, *columns):
+        values, counts, kinds, n_missing = self.column.count(*columns)
+        self.kinds |= kinds
+        self.n_missing += n_missing
+        if not self.is_counting:
+            self.n_dropped += sum(counts)
+            return
+        self.counts.update(dict(zip(values, counts, strict=True)))
+        if len(self.counts) > self.max_values:
+            self._drop()
+
+    def _drop(self):
+        counts = np.fromiter(self.counts.values(), dtype=np.int64)
+        n_kept = self.max_values // 2
+        limit = int(np.partition(counts, -n_kept - 1)[-n_kept - 1])
+        self.max_dropped += limit
+        self.n_dropped += int(counts[counts <= limit].sum())
+        self.counts = Counter({v: n for v, n in self.counts.items() if n > limit})
+
+    def finish(self):
+        self.column.learn(
+            list(self.counts),
+            list(self.counts.values()),
+            self.n_missing > 0,
+            self.kinds,
+            self.n_dropped,
+        )
+
+
+class TableLearner:
+    """Learns the columns of rows in parts, numbers from a sample of the rows.
+
+    With a fitted encoder, which is not `new`, it learns only the columns that were
+    constant so far.
+    """
+
+    def __init__(self, encoder, dataset, generator, new=True):
+        self.encoder = encoder
+        self.new = new
+        self.max_values = dataset.max_values
+        self.sample = RowSample(dataset.sample_rows, generator)
+        self.counts = None
+
+    def add(self, X, weights):
+        if not self.new:
+            if any(getattr(c, "has_constant", False) for c in self.encoder.columns_):
+                self.sample.add(X, weights)
+            return
+        if self.counts is None:
+            self._begin(X)
+        columns = list_columns(as_table(X))
+        lists = self.encoder.read_lists(columns)
+        by_name = {}
+        for column, values in zip(self.encoder.columns_, columns, strict=True):
+            by_name[column.name] = values
+            if isinstance(column, CategoryColumn):
+                shared = elements_of(lists, column.name)
+                self.counts[column.name].add(values, *shared)
+            elif isinstance(column, NumericColumn) and column.is_scalar:
+                column.read(values)  # an infinite value is named with its row
+        for column, own in lists:
+            if column.shared_name is None:
+                self.counts[column.name].add(own.elements)
+            column.add(own, by_name.get(column.ages_name))
+        self.sample.add(X.select(self.numeric), weights)
+
+    def _begin(self, X):
+        self.encoder.begin(X)
+        columns = self.encoder.columns_
+        self.counts = {
+            column.name: ValueCounts(column, self.max_values)
+            for column in columns
+            if isinstance(column, CategoryColumn)
+        }
+        for column in self.encoder.lists_:
+            if column.shared_name is None:
+                self.counts[column.name] = ValueCounts(column.items_, self.max_values)
+        self.numeric = [c.name for c in columns if isinstance(c, NumericColumn)]
+
+    def finish(self):
+        """Return the encoder when all rows were added."""
+        if not self.new:
+            if not self.sample.n_kept:
+                return self.encoder
+            table, weights = self._sampled()
+            X = self.encoder.align(table)
+            return learn_constant_columns(self.encoder, X, weights)
+        for counts in self.counts.values():
+            counts.finish()
+        for column in self.encoder.lists_:
+            column.finish()
+        columns = {column.name: column for column in self.encoder.columns_}
+        table, weights = self._sampled()
+        values = list_columns(as_table(table)) if self.numeric else []
+        encoders = [columns[name] for name in self.numeric]
+        pairs = list(zip(encoders, values, strict=True))
+        self.encoder.learn_numbers(pairs, weights)
+        warn_about_constants(self.encoder.columns_)
+        self._warn_about_dropped()
+        return self.encoder
+
+    def _sampled(self):
+        """Return the sample, with one scaled weight per row."""
+        table, weights = self.sample.finish()
+        scaled = _weights_and_groups.scale_weights(weights)
+        return table, _weights_and_groups.row_weights(scaled)
+
+    def _warn_about_dropped(self):
+        found = [
+            f"{name!r} ({counts.max_dropped})"
+            for name, counts in self.counts.items()
+            if counts.max_dropped
+        ]
+        if found:
+            warn_user(
+                f"Columns with more than max_values={self.max_values} values: "
+                f"{', '.join(found)}. In brackets stands the number of rows by which "
+                "the frequency of a value may be too low; rare values count as unseen. "
+                "n_hash_buckets in encoding_params gives each value a vector."
+            )
