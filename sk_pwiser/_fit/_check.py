@@ -17,9 +17,8 @@ from sk_pwiser._training._components import (
     check_components,
     check_task_weights,
 )
-from sk_pwiser._training._devices import find_device
 from sk_pwiser._training._early_stopping import check_monitored, plan_epochs
-from sk_pwiser._training._settings import Settings
+from sk_pwiser._training._settings import Settings, find_device
 from sk_pwiser._training._state import TrainingResult
 from sk_pwiser._utils import equal
 

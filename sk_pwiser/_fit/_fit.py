@@ -24,21 +24,25 @@ from sk_pwiser._training._components import (
     default_weight,
     follows_rates,
 )
-from sk_pwiser._training._early_stopping import best_epoch, stop_reason
+from sk_pwiser._training._end_of_training import (
+    best_epoch,
+    find_rises,
+    shift_to,
+    stop_reason,
+)
 from sk_pwiser._training._net import MultiTaskNet
-from sk_pwiser._training._offset import shift_to
 from sk_pwiser._training._optimizers import LazyAdam
 from sk_pwiser._training._schema import EncodedData, GivenRows
 from sk_pwiser._training._settings import Settings
 from sk_pwiser._training._state import (
     TrainingResult,
+    Undo,
     changed_parts,
     check_own_tables,
     continue_from,
-    find_rises,
     grow_tables,
+    log_net,
 )
-from sk_pwiser._training._undo import Undo, log_net
 from sk_pwiser._utils import (
     Generators,
     active,
@@ -211,7 +215,7 @@ def _make_checkpoints(plan: Plan, data: EncodedData) -> Checkpoints:
         data.split_rows,
     )
     folder = Path(plan.settings.checkpoint_dir)
-    return Checkpoints(folder, start, saved, plan.settings.callbacks or ())
+    return Checkpoints(folder, start, saved)
 
 
 def _result(

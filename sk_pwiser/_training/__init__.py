@@ -3,6 +3,7 @@
 from skorch.callbacks import Freezer
 
 from sk_pwiser._training._batches import (
+    Batch,
     BatchIterator,
     Impressions,
     gather_bags,
@@ -20,8 +21,7 @@ from sk_pwiser._training._checkpoints import (
     find_checkpoint,
 )
 from sk_pwiser._training._components import check_components
-from sk_pwiser._training._devices import Batch
-from sk_pwiser._training._early_stopping import KnownProbabilities
+from sk_pwiser._training._figures import KnownProbabilities
 from sk_pwiser._training._net import MultiTaskNet
 from sk_pwiser._training._optimizers import sparse_tables
 from sk_pwiser._training._schema import (
@@ -39,6 +39,6 @@ from sk_pwiser._training._state import (
     TrainingResult,
     check_same_model,
     from_state,
+    take_back,
     to_state,
 )
-from sk_pwiser._training._undo import take_back

@@ -11,11 +11,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from skorch.callbacks import LRScheduler
 from torch import Tensor
 
 from sk_pwiser._model_files import DamagedFileError, PlainForm, read_file, write_file
 from sk_pwiser._training._batches import Impressions, TrainingRows
-from sk_pwiser._training._net import LoopState, MultiTaskNet, stateful
+from sk_pwiser._training._callbacks import without_name
+from sk_pwiser._training._net import MultiTaskNet
 from sk_pwiser._training._schema import STATE_CLASSES, Schema, encode_plain
 from sk_pwiser._training._settings import Settings, describe
 from sk_pwiser._training._state import load_net_state, net_state, to_arrays, to_tensors
@@ -203,17 +205,10 @@ def check_folder(checkpoint_dir: Any) -> Path:
 class Checkpoints:
     """Writes the checkpoints of a training, and restores it from `saved`, if given."""
 
-    def __init__(
-        self,
-        folder: Path,
-        start: Start,
-        saved: Checkpoint | None,
-        callbacks: Any = (),
-    ) -> None:
+    def __init__(self, folder: Path, start: Start, saved: Checkpoint | None) -> None:
         self.folder = folder
         self.n_earlier = start.n_earlier
         self.saved = saved
-        self.callbacks = callbacks
         # The same in all files: converted once, and checked before training.
         values, self.fixed = encode_plain(FORM, start, "start", start.schema)
         text = json.dumps(values).encode("ascii")
@@ -225,21 +220,28 @@ class Checkpoints:
         """Set the generators in checkpoints, and the device of torch's own, if used."""
         self.generators, self.global_device = generators, global_device
 
-    def begin(self, net: MultiTaskNet, loop: LoopState) -> None:
+    def begin(self, net: MultiTaskNet) -> None:
         """Restore the state to resume from; without one, remove files of other fits."""
         if self.saved is not None:
-            self._restore(self.saved, net, loop)
+            self._restore(self.saved, net)
         elif self.n_earlier == 0:
             self._remove(FILES)
         self._remove(TEMPORARY)
 
-    def save(self, net: MultiTaskNet, loop: LoopState) -> None:
+    def save(self, net: MultiTaskNet) -> None:
         """Write the state at the end of an epoch, and remove files no longer needed."""
         assert self.generators is not None
         device = self.global_device
+        average, states = net.average_, ((n, _stateful(c)) for n, c in net.callbacks_)
+        loop = {
+            "n_complete": net.n_complete_,
+            "is_stopped": bool(net.stop_training_),
+            "average": None if average is None else average.state_dict(),
+            "callbacks": {n: s.state_dict() for n, s in states if s is not None},
+        }
         state = {
             "net": net_state(net),
-            "loop": loop.state_dict(net),
+            "loop": loop,
             "generators": self.generators.__getstate__(),
             "global": [] if device is None else global_states(device),
         }
@@ -251,12 +253,19 @@ class Checkpoints:
         write_file(path, {"kind": KIND, "state": values}, {**self.fixed, **arrays})
         self._remove(FILES, kept)
 
-    def _restore(self, saved: Checkpoint, net: MultiTaskNet, loop: LoopState) -> None:
+    def _restore(self, saved: Checkpoint, net: MultiTaskNet) -> None:
         assert self.generators is not None
         state = saved.state
         try:
             load_net_state(net, state["net"])
-            loop.load_state_dict(state["loop"], net)
+            loop = state["loop"]
+            net.n_complete_, net.stop_training_ = loop["n_complete"], loop["is_stopped"]
+            if net.average_ is not None:
+                net.average_.load_state_dict(loop["average"])
+            for name, callback in net.callbacks_:
+                own = _stateful(callback)
+                if name in loop["callbacks"] and own is not None:
+                    own.load_state_dict(loop["callbacks"][name])
             self.generators.__setstate__(state["generators"])
             if self.global_device is not None and state["global"]:
                 set_global_states(state["global"], self.global_device)
@@ -264,7 +273,7 @@ class Checkpoints:
             raise ValueError(
                 f"Training cannot resume from {str(saved.path)!r}: {error}"
             ) from error
-        callbacks = [c[1] if isinstance(c, tuple) else c for c in self.callbacks]
+        callbacks = map(without_name, net.callbacks)
         names = [type(each).__name__ for each in callbacks if _restarts(each)]
         if names:
             warn_user(
@@ -279,8 +288,19 @@ class Checkpoints:
                 path.unlink(missing_ok=True)
 
 
+def _stateful(callback: Any) -> Any:
+    """Return the object with the state of a callback, or None if it has no state.
+
+    This is the schedule of a callback for schedules, or the callback itself.
+    """
+    if isinstance(callback, LRScheduler):
+        return callback.lr_scheduler_
+    methods = ("state_dict", "load_state_dict")
+    return callback if all(hasattr(callback, name) for name in methods) else None
+
+
 def _restarts(callback: Any) -> bool:
     """Return whether a callback has a state, by its attributes, but cannot save it."""
     is_ours = type(callback).__module__.startswith("sk_pwiser.")
     attributes = [name for name in vars(callback) if re.fullmatch(r"[^_].*[^_]_", name)]
-    return bool(attributes) and not is_ours and stateful(callback) is None
+    return bool(attributes) and not is_ours and _stateful(callback) is None

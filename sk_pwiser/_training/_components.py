@@ -16,12 +16,13 @@ from torch.nn.parameter import is_lazy
 from sk_pwiser._training._batches import BatchIterator
 from sk_pwiser._training._callbacks import check_callbacks
 from sk_pwiser._training._criterion import MultiTaskCriterion
-from sk_pwiser._training._devices import check_compiler
 from sk_pwiser._training._early_stopping import (
-    GROUPED,
     BestEpochStopping,
     check_early_stopping,
+    lr_schedule,
 )
+from sk_pwiser._training._end_of_training import advice
+from sk_pwiser._training._figures import GROUPED
 from sk_pwiser._training._net import MultiTaskNet
 from sk_pwiser._training._optimizers import (
     LazyAdam,
@@ -32,8 +33,7 @@ from sk_pwiser._training._optimizers import (
     sparse_tables,
     use_sparse_gradients,
 )
-from sk_pwiser._training._schedule import lr_schedule
-from sk_pwiser._training._settings import Settings, advice
+from sk_pwiser._training._settings import Settings
 from sk_pwiser._utils import (
     build,
     check_base_init,
@@ -249,6 +249,18 @@ def batch_sampler(settings: Settings, loss: MultiTaskLoss, has_groups: bool) -> 
     return "stratified"
 
 
+def check_compiler(device: torch.device, compile: bool | str) -> None:
+    """Raise ValueError if torch cannot compile for the device."""
+    try:
+        torch.compile(torch.square)(torch.zeros(2, device=device))
+    except (RuntimeError, ImportError, OSError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise ValueError(
+            f"compile={compile!r}, but torch cannot compile for {str(device)!r} on "
+            f"this machine: {reason}"
+        ) from error
+
+
 def _compile_mode(
     settings: Settings, weighting: TaskWeighting, device: torch.device
 ) -> str:
@@ -331,7 +343,11 @@ def build_net(
     # A user's network may have others, which no fused kernel takes.
     are_floats = all(p.is_floating_point() for p in network.parameters())
     has_own_name = isinstance(settings.optimizer, str)
-    if has_own_name and are_floats and can_fuse(optimizer, optimizer_kwargs, device):
+    if (
+        has_own_name
+        and are_floats
+        and can_fuse(settings, optimizer, optimizer_kwargs, device)
+    ):
         kwargs.setdefault("optimizer__fused", True)
     net = net_class(
         network,

@@ -1,66 +1,34 @@
 """The state of a fit: continued by later fits, restored after a failure, saved."""
 
-from collections.abc import Callable, Collection, Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack, suppress
 from copy import deepcopy
 from dataclasses import dataclass, fields, replace
 from functools import partial
-from typing import Any, NamedTuple
+from itertools import chain
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from sk_pwiser._training._batches import BatchIterator, Impressions, TrainingRows
-from sk_pwiser._training._callbacks import continues, group_arguments
+from sk_pwiser._training._batches import BatchIterator, Impressions
+from sk_pwiser._training._callbacks import PARTS, Snapshot, group_arguments
 from sk_pwiser._training._components import build_net, build_network, check_components
-from sk_pwiser._training._devices import device_or_cpu
-from sk_pwiser._training._epoch_log import EpochHistory
+from sk_pwiser._training._end_of_training import Rises
+from sk_pwiser._training._figures import EpochHistory
 from sk_pwiser._training._net import MultiTaskNet
-from sk_pwiser._training._optimizers import TABLES
+from sk_pwiser._training._optimizers import TABLES, LazyAdam, sparse_tables
 from sk_pwiser._training._schema import STATE_CLASSES as ENCODING_CLASSES
 from sk_pwiser._training._schema import Growth, Schema
-from sk_pwiser._training._settings import PARAMETER_CONSTRAINTS, Settings, describe
-from sk_pwiser._training._snapshot import PARTS, Snapshot
-from sk_pwiser._training._undo import Undo
+from sk_pwiser._training._settings import (
+    PARAMETER_CONSTRAINTS,
+    Settings,
+    describe,
+    device_or_cpu,
+)
 from sk_pwiser._utils import Generators, equal, seeded_globally
 from sk_pwiser.networks import NETWORKS
-
-# Number of rows to predict: few relative to the rows of training, and enough to
-# distinguish the share from noise.
-MAX_ROWS, MIN_ROWS = 2_000, 200
-ROWS_PER_TRAINED_ROW = 0.02
-
-# Share of rows above which `fit` warns. Two tasks reach it only if almost every click
-# converts; noise alone does not reach it.
-RISING_SHARE = 0.1
-
-
-class Rises(NamedTuple):
-    """The task that is more probable than its parent in most rows."""
-
-    task: int  # its index
-    share: float  # of the rows in which its probability exceeds that of its parent
-
-
-def find_rises(
-    net: Any, train: TrainingRows, n_epochs: int, left_out: Collection[int] = ()
-) -> Rises | None:
-    """Compare tasks with their parents on a sample of the rows, if it is not small.
-
-    Tasks that are `left_out` are not compared.
-    """
-    n_trained, sample = len(train) * n_epochs, train.sample
-    n_rows = min(MAX_ROWS, len(sample), int(ROWS_PER_TRAINED_ROW * n_trained))
-    parents = enumerate(net.module_.spec.parents)
-    pairs = [(k, p) for k, p in parents if p >= 0 and k not in left_out]
-    if n_rows < MIN_ROWS or not pairs:
-        return None
-    logits = net.forward(sample.spaced(n_rows))
-    shares = [float((logits[:, k] > logits[:, p]).float().mean()) for k, p in pairs]
-    share = max(shares)
-    later, _ = pairs[shares.index(share)]
-    return Rises(later, share) if share >= RISING_SHARE else None
 
 
 @dataclass(frozen=True)
@@ -210,7 +178,8 @@ def continue_from(net: MultiTaskNet, earlier: MultiTaskNet, changed: str = "") -
     has_same_state = _have_same_state(net.optimizer_, earlier.optimizer_)
     keeps_schedules = has_same_state and net.lr == earlier.lr
     net.schedules_ = list(earlier.schedules_) if keeps_schedules else []
-    is_scheduled = continues(net.callbacks_, net.schedules_)
+    known = [callback for callback, _ in net.schedules_]
+    is_scheduled = any(each is one for _, each in net.callbacks_ for one in known)
     if has_same_state:
         arguments = group_arguments(net.optimizer_)
         net.optimizer_.load_state_dict(deepcopy(earlier.optimizer_.state_dict()))
@@ -239,6 +208,68 @@ def _have_same_state(
         for now, before in groups
         for name in _OF_STATE
     )
+
+
+# Functions that undo the changes of an update in place, the latest last.
+Undo = list[Callable[[], None]]
+
+
+def take_back(undo: Undo) -> None:
+    """Undo an update, its latest change first, and empty the log."""
+    while undo:
+        # An interrupted entry runs again, so that a second Ctrl-C does no harm.
+        with suppress(KeyboardInterrupt):
+            while undo:
+                undo[-1]()
+                undo.pop()
+
+
+def log_net(net: MultiTaskNet, undo: Undo) -> None:
+    """Log the state of a net before it is trained in place.
+
+    The optimiser logs the rows of large embedding tables at their first change.
+    """
+    tables = set(sparse_tables(net.module_))
+    if isinstance(net.optimizer_, LazyAdam):
+        net.optimizer_.undo = undo
+    parameters = [*net.module_.parameters(), *net.criterion_.parameters()]
+    tensors = [
+        (tensor, tensor.detach().clone())
+        for tensor in chain(parameters, net.module_.buffers())
+        if tensor not in tables
+    ]
+    # A user's network may replace its buffers by others.
+    buffers = [(m, dict(m._buffers)) for m in net.module_.modules() if m._buffers]
+    # A weighting may replace its buffers by others of another shape. The copy has the
+    # parameters themselves, to which the optimiser refers.
+    criterion = deepcopy(net.criterion_, {id(p): p for p in parameters})
+    arguments = group_arguments(net.optimizer_)
+    state = {
+        parameter: of_parameter
+        if parameter in tables
+        else {
+            key: value.clone() if isinstance(value, Tensor) else value
+            for key, value in of_parameter.items()
+        }
+        for parameter, of_parameter in net.optimizer_.state.items()
+    }
+    n_epochs, best = len(net.history), dict(net.best_)
+
+    def restore() -> None:
+        with torch.no_grad():
+            for tensor, value in tensors:
+                tensor.copy_(value)
+        for module, of_module in buffers:
+            module._buffers.update(of_module)
+        net.criterion = net.criterion_ = criterion
+        for group, kept in zip(net.optimizer_.param_groups, arguments, strict=True):
+            group.update(kept)
+        net.optimizer_.state.clear()
+        net.optimizer_.state.update(state)
+        del net.history[n_epochs:]
+        net.best_ = best
+
+    undo.append(restore)
 
 
 def grow_tables(net: MultiTaskNet, schema: Schema, growth: Growth, undo: Undo) -> None:

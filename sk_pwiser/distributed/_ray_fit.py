@@ -186,13 +186,13 @@ class ReportedCheckpoints(Checkpoints):
         super().__init__(*args)
         self.rank = rank
 
-    def save(self, net, loop):
+    def save(self, net):
         """Write the state at the end of an epoch."""
         figures = {k: v for k, v in net.history[-1].items() if isinstance(v, Real)}
         with tempfile.TemporaryDirectory(prefix="sk_pwiser_") as name:
             if self.rank == 0:
                 self.folder = Path(name)
-                super().save(net, loop)
+                super().save(net)
             _report(figures, name if self.rank == 0 else None)
 
 
@@ -233,11 +233,8 @@ def _train(folder):
             if (Path(name) / RESULT).exists():  # lost after the end of training
                 return
             saved = find_checkpoint(Path(name))
-    settings = job.plan.settings
-    checkpoints = ReportedCheckpoints(
-        rank, folder / "none", job.start(), saved, settings.callbacks or ()
-    )
-    verbose = int(settings.verbose) if rank == 0 else 0
+    checkpoints = ReportedCheckpoints(rank, folder / "none", job.start(), saved)
+    verbose = int(job.plan.settings.verbose) if rank == 0 else 0
     result = run_job(job, workers, checkpoints, verbose)
     with tempfile.TemporaryDirectory(prefix="sk_pwiser_") as name:
         if rank == 0:

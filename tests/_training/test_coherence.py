@@ -9,7 +9,7 @@ import torch
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
 from sk_pwiser._training._batches import Impressions
-from sk_pwiser._training._state import find_rises
+from sk_pwiser._training._end_of_training import find_rises
 from sk_pwiser.datasets import make_ctr_cvr
 
 DATA = make_ctr_cvr(4_000, ctr=0.2, cvr=0.7, random_state=0)

@@ -8,8 +8,8 @@ import torch
 from refusals import X, Y, small
 from scipy.special import xlogy
 
-from sk_pwiser._training._divergence import excess_loss
-from sk_pwiser._training._settings import Settings, advice
+from sk_pwiser._training._end_of_training import advice, excess_loss
+from sk_pwiser._training._settings import Settings
 
 
 @pytest.mark.parametrize("weighted", [False, True])

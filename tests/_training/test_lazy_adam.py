@@ -12,14 +12,14 @@ from skorch.callbacks import Callback
 from torch import nn
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
-from sk_pwiser._training._divergence import changed_weights
+from sk_pwiser._training._end_of_training import changed_weights
 from sk_pwiser._training._optimizers import (
     LazyAdam,
     RowLog,
     WeightAverage,
     flush_tiny_values,
 )
-from sk_pwiser._training._undo import take_back
+from sk_pwiser._training._state import take_back
 from sk_pwiser.datasets import make_ctr_cvr
 
 

@@ -9,7 +9,7 @@ from scipy.special import expit, log_expit
 from sklearn.metrics import roc_auc_score
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
-from sk_pwiser._training._offset import PRIOR_DEVIATION, find_offset
+from sk_pwiser._training._end_of_training import PRIOR_DEVIATION, find_offset
 from sk_pwiser.metrics import predicted_over_observed
 
 BY_TIME = {"encoding_params": {"time_column": "day"}}

@@ -32,6 +32,6 @@ def test_averages_are_updated_in_their_steps(n_steps):
                     kept * expected[parameter] + (1 - kept) * step**0.5
                 )
                 last[parameter] = step
-    average.swap_in()
+    average.swap(into_module=True)
     for parameter, value in expected.items():
         assert float(parameter.detach()) == pytest.approx(value, rel=1e-5)
