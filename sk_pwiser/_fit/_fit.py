@@ -37,7 +37,6 @@ from sk_pwiser._training._settings import Settings
 from sk_pwiser._training._state import (
     TrainingResult,
     Undo,
-    changed_parts,
     check_own_tables,
     continue_from,
     grow_tables,
@@ -95,7 +94,6 @@ def build(
     schema = data.schema if data.growth is None else plan.origin.schema
     monitor, first_epoch, max_epochs = data.epochs
     is_update = plan.origin.is_update
-    average_decay = plan.settings.optimizer_params["average_decay"]
     with seeded_globally(plan.random_state.randint(LARGEST_SEED), plan.device):
         net = build_net(
             plan.settings,
@@ -106,13 +104,11 @@ def build(
             max_epochs=max_epochs,
             first_epoch=first_epoch,
             n_rows=len(data.train),
-            average_decay=0.0 if is_update else average_decay or 0.0,
             is_update=is_update,
             net_class=net_class,
         )
     if earlier is not None:
-        changed = changed_parts(plan.settings, earlier.settings)
-        continue_from(net, earlier.net, changed)
+        continue_from(net, earlier.net)
     return net
 
 

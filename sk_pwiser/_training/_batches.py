@@ -267,8 +267,8 @@ LARGEST_PINNED = 2**24
 
 def _sent(tensor: Tensor | None, device: torch.device) -> Tensor | None:
     """Move a tensor of the host, by pinned memory if it is small."""
-    if tensor is None or tensor.device == device:
-        return tensor
+    if tensor is None:
+        return None
     is_pinned = tensor.nbytes <= LARGEST_PINNED and pins_memory(device)
     return _to(tensor.pin_memory() if is_pinned else tensor, device)
 
@@ -304,11 +304,6 @@ def even_bounds(n_rows: int, batch_size: int) -> list[int]:
     return [n_rows * batch // n_batches for batch in range(n_batches + 1)]
 
 
-def shuffled(n_rows: int, batch_size: int) -> BatchIndices:
-    """Sample all rows in a random order."""
-    return BatchIndices(_permutation(n_rows), even_bounds(n_rows, batch_size))
-
-
 def grouped(groups: Tensor, batch_size: int, permuted: bool = True) -> BatchIndices:
     """Sample the groups in a random order, those of up to `batch_size` rows unsplit.
 
@@ -340,7 +335,7 @@ def stratified(converted: Tensor, batch_size: int) -> BatchIndices:
     if len(deepest) < n_batches:
         n_batches = -(-len(others) // (batch_size - 1))
     if len(deepest) == 0 or len(others) < n_batches:
-        return shuffled(n_rows, batch_size)
+        return BatchIndices(_permutation(n_rows), even_bounds(n_rows, batch_size))
     rounds = -(-n_batches // len(deepest))
     drawn = torch.cat([deepest[_permutation(len(deepest))] for _ in range(rounds)])
     drawn = drawn[: max(n_batches, len(deepest))]
@@ -501,8 +496,9 @@ class BatchIterator:
     def _batches(self, data: Impressions) -> Iterator[Batch]:
         indices = self._sample_rows(data)
         bounds, device = indices.bounds, data.device
-        # As indices of the tensors, and on their device.
-        order, weight = _sent(indices.order, device), _sent(indices.weight, device)
+        order, weight = indices.order, indices.weight
+        if device.type != "cpu":  # the indices are on the CPU
+            order, weight = (_sent(tensor, device) for tensor in (order, weight))
         if data.rows is not None:
             order = data.rows if order is None else data.rows[order]
         entries, n_joint = [0] * len(bounds), 1
@@ -530,16 +526,15 @@ class BatchIterator:
             )
 
     def _sample_rows(self, data: Impressions) -> BatchIndices:
-        if self.sampler == "grouped" and (groups := data.column("groups")) is not None:
+        groups = data.column("groups")
+        if self.sampler == "grouped" and groups is not None:
             return grouped(groups, self.batch_size)
         if self.sampler == "stratified":
             return stratified(converted(data.labels(), self.paths), self.batch_size)
-        if self.sampler == "sequential":
-            groups = data.column("groups") if self._keeps_groups else None
-            if groups is None:
-                return BatchIndices(None, even_bounds(len(data), self.batch_size))
+        if self.sampler == "sequential" and self._keeps_groups and groups is not None:
             indices = grouped(groups, self.batch_size, permuted=False)
             assert indices.order is not None
             self._rows.append(indices.order + sum(map(len, self._rows)))
             return indices
-        return shuffled(len(data), self.batch_size)
+        order = None if self.sampler == "sequential" else _permutation(len(data))
+        return BatchIndices(order, even_bounds(len(data), self.batch_size))

@@ -170,17 +170,12 @@ def begin_schedule(
                 group.update(arguments)
 
 
-def positions_of(callbacks: Iterable[tuple[str, Any]]) -> list[Position]:
-    """Return the positions of the schedules among the named callbacks of a net."""
-    return [
-        (callback, deepcopy(callback.lr_scheduler_.state_dict()))
-        for _, callback in callbacks
-        if isinstance(callback, LRScheduler)
-    ]
+def release(callbacks: Iterable[tuple[str, Any]]) -> list[Position]:
+    """Return the positions of the schedules among the named callbacks of a net.
 
-
-def release(callbacks: Iterable[tuple[str, Any]]) -> None:
-    """Let callbacks forget the optimiser and the copied weights of a training."""
+    The callbacks forget the optimiser and the copied weights of the training.
+    """
+    positions: list[Position] = []
     # Otherwise a pickle of the estimator would contain the optimiser a second time, in
     # a form that only a machine with its device can read.
     for _, callback in callbacks:
@@ -188,8 +183,10 @@ def release(callbacks: Iterable[tuple[str, Any]]) -> None:
             callback.weights_ = None
         if isinstance(callback, LRScheduler) and callback.lr_scheduler_ is not None:
             schedule: Any = callback.lr_scheduler_
+            positions.append((callback, deepcopy(schedule.state_dict())))
             for each in (schedule, *getattr(schedule, "_schedulers", [])):
                 each.optimizer = None
+    return positions
 
 
 def group_arguments(optimizer: torch.optim.Optimizer) -> list[dict[str, Any]]:
@@ -200,8 +197,8 @@ def group_arguments(optimizer: torch.optim.Optimizer) -> list[dict[str, Any]]:
     ]
 
 
-class FitTask:
-    """A task of a fit: all of it, one of its trainings, or an epoch.
+class FitTask(Callback):  # type: ignore[misc]
+    """A task of a fit for scikit-learn's callbacks: all of it, or an epoch.
 
     Callbacks may read `data`: `X`, `y` and `metadata`.
     """
@@ -218,11 +215,6 @@ class FitTask:
         self.context = self.new_context(max_subtasks=max_subtasks)
         self.context.call_on_fit_task_begin(estimator=self.estimator, **self.data)
 
-    def subtask(self, name: str) -> "FitTask":
-        """Return a task within this one."""
-        new_context = partial(self.context.subcontext, name)
-        return FitTask(self.estimator, self.data, new_context)
-
     def end(self, result: Callable[[], Any]) -> bool:
         """Call the callbacks with the result; return whether one stops training."""
         stops: bool = self.context.call_on_fit_task_end(
@@ -235,24 +227,17 @@ class FitTask:
     @contextmanager
     def epochs(self, net: NeuralNet, result: Callable[[], Any]) -> Iterator[None]:
         """Make the epochs of a net subtasks, while it is trained in this context."""
-        watching = ("fit_task", EpochTasks(self, result))
+        watching, self.result = ("fit_task", self), result
         net.callbacks_.append(watching)
         try:
             yield
         finally:
             net.callbacks_.remove(watching)
 
-
-class EpochTasks(Callback):  # type: ignore[misc]
-    """Begins and ends the task of each epoch."""
-
-    def __init__(self, task: FitTask, result: Callable[[], Any]) -> None:
-        self.task = task
-        self.result = result
-
     def on_epoch_begin(self, net: NeuralNet, **kwargs: Any) -> None:
         """Begin the task of an epoch."""
-        self.epoch = self.task.subtask("epoch")
+        new_context = partial(self.context.subcontext, "epoch")
+        self.epoch = FitTask(self.estimator, self.data, new_context)
         self.epoch.begin(0)
 
     def on_epoch_end(self, net: NeuralNet, **kwargs: Any) -> None:
@@ -291,7 +276,7 @@ def _name_callback(error: Exception, callbacks: Any) -> None:
     """Add a note with the callback that raised an error, if one did."""
     for frame, _ in walk_tb(error.__traceback__):
         found = frame.f_locals.get("self")
-        if isinstance(found, EpochTasks):
+        if isinstance(found, FitTask):
             continue
         if isinstance(found, Callback) or any(found is each for each in callbacks):
             error.add_note(

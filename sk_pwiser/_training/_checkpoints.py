@@ -4,7 +4,7 @@ import hashlib
 import json
 import re
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,22 +12,14 @@ from typing import Any
 import numpy as np
 import torch
 from skorch.callbacks import LRScheduler
-from torch import Tensor
 
+from sk_pwiser import _utils
 from sk_pwiser._model_files import DamagedFileError, PlainForm, read_file, write_file
-from sk_pwiser._training._batches import Impressions, TrainingRows
 from sk_pwiser._training._callbacks import without_name
 from sk_pwiser._training._net import MultiTaskNet
 from sk_pwiser._training._schema import STATE_CLASSES, Schema, encode_plain
 from sk_pwiser._training._settings import Settings, describe
 from sk_pwiser._training._state import load_net_state, net_state, to_arrays, to_tensors
-from sk_pwiser._utils import (
-    Generators,
-    equal,
-    global_states,
-    set_global_states,
-    warn_user,
-)
 
 # The argument of `fit` from which a tensor is made, if it is not X.
 _SOURCES = {
@@ -38,33 +30,24 @@ _SOURCES = {
 }
 
 
-def fingerprint(train: TrainingRows, valid: TrainingRows | None) -> dict[str, str]:
-    """Return a digest of the rows, on the CPU, for each argument of `fit`."""
+def fingerprint(train: Any, valid: Any) -> dict[str, str]:
+    """Return a digest of the rows, on the CPU, for each argument of `fit`.
+
+    Rows are `Impressions`: rows that are read in parts have no checkpoints.
+    """
     names = ("X", *_SOURCES.values())
     digests = {name: hashlib.blake2b(digest_size=16) for name in names}
-    for name, tensor in _tensors(train):
-        _add(digests[name], tensor)
+    tensors = [(_SOURCES.get(k, "X"), t) for k, t in train.tensors().items()]
     if valid is not None:
-        of_valid = digests["the validation rows"]
-        if valid.rows is not None:  # of the same tensors
-            _add(of_valid, valid.rows)
-        else:
-            for _, tensor in _tensors(valid):
-                _add(of_valid, tensor)
+        # Selected rows of the same tensors, or other ones.
+        own = valid.tensors().values() if valid.rows is None else [valid.rows]
+        tensors += [("the validation rows", tensor) for tensor in own]
+    for name, tensor in tensors:
+        digests[name].update(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
+        if tensor.numel():
+            flat = tensor.contiguous().view(-1).numpy()
+            digests[name].update(flat.view(np.uint8).data)
     return {name: digest.hexdigest() for name, digest in digests.items()}
-
-
-def _tensors(rows: TrainingRows) -> Iterator[tuple[str, Tensor]]:
-    assert isinstance(rows, Impressions)  # rows read in parts have no checkpoints
-    for name, tensor in rows.tensors().items():
-        yield _SOURCES.get(name, "X"), tensor
-
-
-def _add(digest: hashlib.blake2b, tensor: Tensor) -> None:
-    digest.update(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
-    if tensor.numel():
-        flat = tensor.contiguous().view(-1).numpy()
-        digest.update(flat.view(np.uint8).data)
 
 
 KIND = "checkpoint"
@@ -112,7 +95,7 @@ class Checkpoint:
         found = [
             f"{name}={now.get(name)!r}, where the checkpoint has {before.get(name)!r}"
             for name in sorted(now.keys() | before.keys())
-            if not equal(now.get(name), before.get(name))
+            if not _utils.equal(now.get(name), before.get(name))
         ]
         if found:
             raise self._refusal(f"has other parameters: {'; '.join(found)}")
@@ -160,7 +143,7 @@ def find_checkpoint(folder: Path) -> Checkpoint | None:
             continue
         if damaged:
             reasons = " ".join(map(str, damaged))
-            warn_user(f"{reasons} Training resumes from {str(path)!r} instead.")
+            _utils.warn_user(f"{reasons} Training resumes from {str(path)!r} instead.")
         return found
     if damaged:
         raise ValueError(
@@ -213,10 +196,12 @@ class Checkpoints:
         values, self.fixed = encode_plain(FORM, start, "start", start.schema)
         text = json.dumps(values).encode("ascii")
         self.fixed["start"] = np.frombuffer(text, dtype=np.uint8)
-        self.generators: Generators | None = None
+        self.generators: _utils.Generators | None = None
         self.global_device: torch.device | None = None
 
-    def use(self, generators: Generators, global_device: torch.device | None) -> None:
+    def use(
+        self, generators: _utils.Generators, global_device: torch.device | None
+    ) -> None:
         """Set the generators in checkpoints, and the device of torch's own, if used."""
         self.generators, self.global_device = generators, global_device
 
@@ -243,7 +228,7 @@ class Checkpoints:
             "net": net_state(net),
             "loop": loop,
             "generators": self.generators.__getstate__(),
-            "global": [] if device is None else global_states(device),
+            "global": [] if device is None else _utils.global_states(device),
         }
         values, arrays = FORM.encode(to_arrays(state), "state")
         n_epochs = len(net.history)
@@ -268,7 +253,7 @@ class Checkpoints:
                     own.load_state_dict(loop["callbacks"][name])
             self.generators.__setstate__(state["generators"])
             if self.global_device is not None and state["global"]:
-                set_global_states(state["global"], self.global_device)
+                _utils.set_global_states(state["global"], self.global_device)
         except (LookupError, TypeError, ValueError) as error:
             raise ValueError(
                 f"Training cannot resume from {str(saved.path)!r}: {error}"
@@ -276,7 +261,7 @@ class Checkpoints:
         callbacks = map(without_name, net.callbacks)
         names = [type(each).__name__ for each in callbacks if _restarts(each)]
         if names:
-            warn_user(
+            _utils.warn_user(
                 f"callbacks holds {', '.join(names)}, whose state is not in the "
                 "checkpoint and starts anew: the result may differ from the result of "
                 "an uninterrupted fit."

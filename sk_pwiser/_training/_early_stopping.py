@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from inspect import signature
 from math import ceil, sqrt
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -13,12 +13,7 @@ from skorch.utils import noop
 
 from sk_pwiser._training._batches import TrainingRows
 from sk_pwiser._training._callbacks import Snapshot, find_callback, without_name
-from sk_pwiser._training._figures import (
-    FIGURES,
-    GROUPED,
-    grouped_aucs,
-    summary_name,
-)
+from sk_pwiser._training._figures import FIGURES, GROUPED, grouped_aucs, summary_name
 from sk_pwiser._training._settings import Settings
 from sk_pwiser._utils import did_you_mean, warn_user
 
@@ -162,6 +157,16 @@ class BestEpochStopping(EarlyStopping):  # type: ignore[misc]
     best: Snapshot | None = None  # during training only
     # Whether a schedule has yet to lower the learning rate; the last epoch before that.
     is_waiting, n_held = False, 0
+    # Attributes with a state, by their names in checkpoints.
+    STATE: ClassVar = {
+        "monitor": "monitor",
+        "is_waiting": "is_waiting",
+        "n_held": "n_held",
+        "unjudged": "n_unjudged_",
+        "misses": "misses_",
+        "threshold": "dynamic_threshold_",
+        "best_epoch": "best_epoch_",
+    }
 
     def __init__(self, monitor: str, patience: int, first_epoch: int) -> None:
         super().__init__(monitor, patience=patience, threshold=0.0, sink=noop)
@@ -185,9 +190,10 @@ class BestEpochStopping(EarlyStopping):  # type: ignore[misc]
         is_first = self.monitor == "valid_score" and not self.best_epoch_
         if is_first and np.isnan(net.history[-1, self.monitor]):
             warn_user(
-                f"early_stopping={net.scorer!r} is nan on the validation rows. The "
-                "validation loss decides instead. A larger validation_fraction, or an "
-                "eval_set on which the score is defined, makes it available."
+                f"early_stopping={net.settings.early_stopping!r} is nan on the "
+                "validation rows. The validation loss decides instead. A larger "
+                "validation_fraction, or an eval_set on which the score is defined, "
+                "makes it available."
             )
             self._monitor("valid_loss")
             self.dynamic_threshold_ = np.inf
@@ -203,24 +209,14 @@ class BestEpochStopping(EarlyStopping):  # type: ignore[misc]
 
     def state_dict(self) -> dict[str, Any]:
         """Return the best epoch so far with its weights, and the counters."""
-        return {
-            "monitor": self.monitor,
-            "is_waiting": self.is_waiting,
-            "n_held": self.n_held,
-            "unjudged": self.n_unjudged_,
-            "misses": self.misses_,
-            "threshold": self.dynamic_threshold_,
-            "best_epoch": self.best_epoch_,
-            "best_weights": None if self.best is None else self.best.states,
-        }
+        state = {key: getattr(self, name) for key, name in self.STATE.items()}
+        return state | {"best_weights": None if self.best is None else self.best.states}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore what `state_dict` returned."""
-        self._monitor(state["monitor"])
-        self.is_waiting, self.n_held = state["is_waiting"], state["n_held"]
-        self.n_unjudged_ = state["unjudged"]
-        self.misses_, self.dynamic_threshold_ = state["misses"], state["threshold"]
-        self.best_epoch_ = state["best_epoch"]
+        for key, name in self.STATE.items():
+            setattr(self, name, state[key])
+        self._monitor(self.monitor)
         weights = state["best_weights"]
         self.best = None if weights is None else Snapshot(weights)
 

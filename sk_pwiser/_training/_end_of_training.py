@@ -61,13 +61,16 @@ def excess_loss(
     rates = ((weights * y).sum(dim=0) + 3.0) / (total + 6.0)
     earlier = (torch.tensor(list(p), dtype=dtype, device=y.device) for p in began)
 
-    def mean_loss(logits: Tensor) -> float:
-        loss = F.binary_cross_entropy_with_logits(logits, y, reduction="none")
-        return float(((weights * loss).sum(dim=0) / (total + 1.0)).sum())
-
-    found = mean_loss(logits.to(dtype))
     # A mean of probabilities may be rounded to 1, whose log-odds are infinite.
-    constant = max(mean_loss(p.logit(1e-6).expand_as(y)) for p in (rates, *earlier))
+    constants = [p.logit(1e-6).expand_as(y) for p in (rates, *earlier)]
+    losses = [
+        F.binary_cross_entropy_with_logits(z, y, reduction="none")
+        for z in (logits.to(dtype), *constants)
+    ]
+    sums = [
+        float(((weights * each).sum(dim=0) / (total + 1.0)).sum()) for each in losses
+    ]
+    found, constant = sums[0], max(sums[1:])
     if found <= DIVERGED * constant:
         return None
     return f"{found:.3g}, where constant probabilities have {constant:.3g}"
@@ -129,14 +132,13 @@ def check_end(net: "MultiTaskNet", rows: Impressions) -> None:
             break
     if net.lowest_:
         message += f" The weights of epoch {net.kept_epoch_} are kept."
-    warn_user(f"{message} {net.advice()}", ConvergenceWarning)
+    warn_user(f"{message} {advice(net.settings)}", ConvergenceWarning)
 
 
 def diverged(net: "MultiTaskNet", what: str) -> ValueError:
     """Return the error of a divergence in the last epoch."""
-    epoch = net.history[-1, "epoch"]
-    advice = net.advice()
-    return ValueError(f"Training diverged in epoch {epoch}: {what}. {advice}")
+    epoch, hint = net.history[-1, "epoch"], advice(net.settings)
+    return ValueError(f"Training diverged in epoch {epoch}: {what}. {hint}")
 
 
 # Standard deviation of the offsets before the rows are seen. It decides for a task with

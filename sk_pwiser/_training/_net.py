@@ -1,6 +1,5 @@
 """The private skorch net: the training loop and its history."""
 
-from collections.abc import Callable
 from contextlib import nullcontext
 from copy import deepcopy
 from functools import partial
@@ -13,7 +12,7 @@ from skorch import NeuralNet
 from skorch.callbacks import Callback, EarlyStopping, EpochTimer, LRScheduler
 from torch import Tensor, nn
 
-from sk_pwiser._training import _callbacks, _figures
+from sk_pwiser._training import _callbacks, _figures, _optimizers
 from sk_pwiser._training._batches import (
     Batch,
     BatchIterator,
@@ -24,16 +23,8 @@ from sk_pwiser._training._batches import (
 from sk_pwiser._training._callbacks import KeepOnInterrupt, Snapshot, find_callback
 from sk_pwiser._training._end_of_training import check_end, checked_logits, diverged
 from sk_pwiser._training._graph import Step, graphed_steps
-from sk_pwiser._training._optimizers import (
-    FLUSH_INTERVAL,
-    TABLES,
-    WeightAverage,
-    flush_tiny_values,
-    parameter_kinds,
-    sparse_tables,
-)
 from sk_pwiser._training._schema import EncodedData
-from sk_pwiser._training._settings import device_or_cpu
+from sk_pwiser._training._settings import Settings, device_or_cpu
 from sk_pwiser._utils import parents_by_name, warn_user
 from sk_pwiser.networks import NetworkOutput
 
@@ -56,17 +47,16 @@ MODES_WITH_GRAPHS = "reduce-overhead", "max-autotune"
 class MultiTaskNet(NeuralNet):  # type: ignore[misc]
     """A skorch net over impressions, with per-task validation AUC in its history.
 
-    With `average_decay=0` the weights are not averaged. `compile_mode` is None for
-    eager execution and "graph" for graphs of the step. `advice` returns the end of
-    messages about a divergence. `scorer` and `has_grouped_auc` add figures of the
-    validation rows.
+    `settings` are those of the estimator. With `average_decay=0` the weights are not
+    averaged. `compile_mode` is None for eager execution and "graph" for graphs of the
+    step. `monitor` is the figure on which early stopping decides, or "".
     """
 
     is_joint = False  # trained together with the nets of other workers
     # During training only, the last two epochs with the lowest training loss so far and
     # their weights; and the epoch whose weights were restored after a divergence.
     lowest_: tuple[Snapshot, ...] = ()
-    average_: WeightAverage | None = None  # during training only
+    average_: _optimizers.WeightAverage | None = None  # during training only
     n_complete_ = 0  # epochs of this training
     kept_epoch_: int | None = None
     # Mean probabilities before training, if it began with the weights of another net.
@@ -77,23 +67,19 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
         module: nn.Module,
         criterion: nn.Module,
         *,
-        task_names: tuple[str, ...] = (),
-        precision: str = "float32",
-        compile_mode: str | None = None,
-        average_decay: float = 0.0,
-        advice: Callable[[], str] = str,
-        scorer: Any = None,
-        has_grouped_auc: bool = False,
+        settings: Settings,
+        task_names: tuple[str, ...],
+        compile_mode: str | None,
+        average_decay: float,
+        monitor: str,
         **kwargs: Any,
     ) -> None:
         super().__init__(module, criterion=criterion, **kwargs)
         self.task_names = task_names
-        self.precision = precision
+        self.settings = settings
         self.compile_mode = compile_mode
         self.average_decay = average_decay
-        self.advice = advice
-        self.scorer = scorer
-        self.has_grouped_auc = has_grouped_auc
+        self.monitor = monitor
         self.history_ = _figures.EpochHistory()
         self.best_: dict[str, float] = {}  # figures, for the table of epochs
         self.schedules_: list[_callbacks.Position] = []
@@ -134,7 +120,7 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
         # skorch groups by names; kinds in their place do not depend on the names that
         # a network gives to its modules.
         parts = self.module_, self.criterion_.loss, self.criterion_.weighting
-        kinds = parameter_kinds(*parts)
+        kinds = _optimizers.parameter_kinds(*parts)
         of_kinds = ((kinds[parameter], parameter) for _, parameter in named_parameters)
         return super().get_params_for_optimizer(prefix, of_kinds)
 
@@ -159,13 +145,12 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
             self.fit_loop(X, checkpoints)
             self.notify("on_train_end", X=X, y=y)
         finally:
-            _callbacks.release(self.callbacks_)
+            schedules = _callbacks.release(self.callbacks_)
             bar = find_callback(self, _callbacks.BatchProgressBar)
             if bar is not None:  # of an interrupted training
                 bar.close()
         check_end(self, X.train.sample)
-        self.lowest_, self.average_ = (), None
-        self.schedules_ = _callbacks.positions_of(self.callbacks_)
+        self.lowest_, self.average_, self.schedules_ = (), None, schedules
         self._zero_grad_optimizer()  # releases the memory of the gradients
         return self
 
@@ -185,8 +170,10 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
         keep_freed_memory()
         keeper = find_callback(self, KeepOnInterrupt)
         if self.average_decay:
-            tables = sparse_tables(self.module_)
-            self.average_ = WeightAverage(self.module_, self.average_decay, tables)
+            tables = _optimizers.sparse_tables(self.module_)
+            self.average_ = _optimizers.WeightAverage(
+                self.module_, self.average_decay, tables
+            )
         if checkpoints is not None:
             checkpoints.begin(self)
             if keeper is not None and self.n_complete_:
@@ -255,7 +242,7 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
         if self.lowest_:
             lowest = self.history[self.lowest_[-1].epoch - 1, "train_loss"]
         is_best = self.history[-1, "train_loss"] < lowest
-        has_large_tables = bool(sparse_tables(self.module_))
+        has_large_tables = bool(_optimizers.sparse_tables(self.module_))
         if is_best and not has_large_tables:
             # The loss is the mean over the epoch, but its last steps may have made the
             # weights worse. The copy before the last one is therefore kept, too.
@@ -303,8 +290,8 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
             step = step_fn(batch)
             if average is not None:
                 average.step()
-            if training and is_on_cpu and n_steps % FLUSH_INTERVAL == 0:
-                flush_tiny_values(self.module_, self.optimizer_, average)
+            if training and is_on_cpu and n_steps % _optimizers.FLUSH_INTERVAL == 0:
+                _optimizers.flush_tiny_values(self.module_, self.optimizer_, average)
             n_in_batch = self.n_rows_of(batch)
             total.add_(step["loss"].detach(), alpha=n_in_batch)
             n_rows += n_in_batch
@@ -312,7 +299,7 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
                 logits.append(step["y_pred"])
             self.notify("on_batch_end", batch=batch, training=training, **step)
         if training and is_on_cpu:
-            flush_tiny_values(self.module_, self.optimizer_, average)
+            _optimizers.flush_tiny_values(self.module_, self.optimizer_, average)
         loss = total.item() / n_rows
         if not np.isfinite(loss):
             raise diverged(self, f"the {prefix} loss is {loss}")
@@ -333,7 +320,7 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
         tables = {
             module.weight
             for module in self.module_.modules()
-            if isinstance(module, TABLES)
+            if isinstance(module, _optimizers.TABLES)
         }
         dense = (p for p in self.module_.parameters() if p not in tables)
         return int(self.batch_size * sum(p.numel() for p in dense))
@@ -354,7 +341,8 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
             "log_loss": _figures.task_log_losses(y, logits, weights, rate),
             "auc": list(_figures.task_aucs(y, logits, weights)),
         }
-        if self.has_grouped_auc and impressions.column("groups") is not None:
+        is_grouped = self.monitor.startswith(_figures.GROUPED)
+        if is_grouped and impressions.column("groups") is not None:
             by_figure["grouped_auc"] = list(_figures.grouped_aucs(impressions, logits))
         for name, values in by_figure.items():
             figures = dict(zip(self.task_names, values, strict=True))
@@ -364,10 +352,11 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
             for task, value in figures.items():
                 is_loss = name == "log_loss"
                 self._record_best(f"{prefix}_{name}_{task}", value, is_loss)
-        if self.scorer is not None:
+        if self.monitor == "valid_score":
             parents = parents_by_name(self.module_.spec.parents, self.task_names)
+            scorer = self.settings.early_stopping
             score = _figures.score_validation(
-                self.scorer, impressions, logits, parents, rate
+                scorer, impressions, logits, parents, rate
             )
             self._record_best(f"{prefix}_score", score, lower_is_better=False)
 
@@ -440,12 +429,15 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
         """Run the network, by default `module_`, on the inputs of a batch."""
         network = self.module_ if network is None else network
         # The rows store codes in the smallest type that holds them.
-        codes, bags = x["codes"].long(), bags_of(x) if "bag_indices" in x else None
+        codes, bags = (
+            x["codes"].long(),
+            bags_of(x) if "bag_indices" in x else None,
+        )
         given = () if bags is None else (bags._replace(indices=bags.indices.long()),)
         with torch.autocast(
             torch.device(self.device).type,
             dtype=torch.bfloat16,
-            enabled=self.precision == "bfloat16",
+            enabled=self.settings.precision == "bfloat16",
         ):
             output: NetworkOutput = network(codes, x["numeric"], *given)
         return output

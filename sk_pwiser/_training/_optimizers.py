@@ -78,7 +78,15 @@ def check_optimizer(
             raise ValueError(
                 f"optimizer={kind!r} cannot train a network: {name} {reason}."
             )
-    _check_loop_params(params)
+    for name, limits in _LIMITS.items():
+        if params[name] is not None:
+            check_number(name, params[name], **limits)
+    lazy = params["lazy_embeddings"]
+    # A comparison with a missing value of pandas is neither true nor false.
+    if not isinstance(lazy, bool) and not (isinstance(lazy, str) and lazy == "auto"):
+        raise ValueError(
+            f"lazy_embeddings must be 'auto', True or False; got {lazy!r}."
+        )
     given = {
         "lr": settings.lr,
         "embedding_lr": params["embedding_lr"],
@@ -188,18 +196,6 @@ def _of_embeddings(
     return {"weight_decay": float(decay)} | ({} if lr is None else {"lr": float(lr)})
 
 
-def _check_loop_params(params: Mapping[str, Any]) -> None:
-    for name, limits in _LIMITS.items():
-        if params[name] is not None:
-            check_number(name, params[name], **limits)
-    lazy = params["lazy_embeddings"]
-    # A comparison with a missing value of pandas is neither true nor false.
-    if not isinstance(lazy, bool) and not (isinstance(lazy, str) and lazy == "auto"):
-        raise ValueError(
-            f"lazy_embeddings must be 'auto', True or False; got {lazy!r}."
-        )
-
-
 def _take_step(
     kind: type[torch.optim.Optimizer],
     settings: Settings,
@@ -223,11 +219,16 @@ def _take_step(
 
 def can_fuse(
     settings: Settings,
-    kind: type[torch.optim.Optimizer],
-    kwargs: Mapping[str, Any],
+    optimizer: tuple[type[torch.optim.Optimizer], dict[str, Any]],
+    network: nn.Module,
     device: torch.device,
 ) -> bool:
-    """Return whether torch has a fused kernel for a step with these arguments."""
+    """Return whether torch has a fused kernel for a step of this network."""
+    # A user's network may have others, which no fused kernel takes.
+    are_floats = all(p.is_floating_point() for p in network.parameters())
+    if not (isinstance(settings.optimizer, str) and are_floats):
+        return False
+    kind, kwargs = optimizer
     try:
         _take_step(kind, settings, {**kwargs, "fused": True}, device)
     except (TypeError, RuntimeError):

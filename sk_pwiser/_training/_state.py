@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sk_pwiser._training import _settings
 from sk_pwiser._training._batches import BatchIterator, Impressions
 from sk_pwiser._training._callbacks import PARTS, Snapshot, group_arguments
 from sk_pwiser._training._components import build_net, build_network, check_components
@@ -21,12 +22,6 @@ from sk_pwiser._training._net import MultiTaskNet
 from sk_pwiser._training._optimizers import TABLES, LazyAdam, sparse_tables
 from sk_pwiser._training._schema import STATE_CLASSES as ENCODING_CLASSES
 from sk_pwiser._training._schema import Growth, Schema
-from sk_pwiser._training._settings import (
-    PARAMETER_CONSTRAINTS,
-    Settings,
-    describe,
-    device_or_cpu,
-)
 from sk_pwiser._utils import Generators, equal, seeded_globally
 from sk_pwiser.networks import NETWORKS
 
@@ -60,7 +55,7 @@ class TrainingResult:
     net: MultiTaskNet
     schema: Schema
     generators: Generators
-    settings: Settings
+    settings: _settings.Settings
     single_pass: bool  # whether this was `partial_fit`
     best_epoch: int  # whose weights the network has
     n_rows: tuple[int, int]  # training and validation rows
@@ -122,43 +117,32 @@ def _map(value: Any, kind: type, convert: Callable[[Any], Any]) -> Any:
 _OF_STATE = ("amsgrad", "centered", "momentum")
 
 
-def check_same_model(settings: Settings, earlier: Settings) -> None:
+def check_same_model(settings: _settings.Settings, earlier: _settings.Settings) -> None:
     """Raise if continuing an earlier fit would change the meaning of its weights."""
+    now, before = _meanings(settings), _meanings(earlier)
+    for name, value in now.items():
+        if value != before[name]:
+            raise ValueError(
+                f"Training cannot continue with {name}={value!r}: the earlier fit used "
+                f"{before[name]!r}."
+            )
+
+
+def _meanings(settings: _settings.Settings) -> dict[str, Any]:
+    """Return what changes the meaning, but not the shapes, of a network's weights."""
     # The tensors of two networks may have the same names, shapes and other meanings.
     names: dict[Any, str] = {kind: name for name, kind in NETWORKS.items()}
-    now, then = (
-        describe(names.get(each.network, each.network)) for each in (settings, earlier)
-    )
-    _check_same("network", now, then)
-    # Other changes of the network change the shapes of its parameters.
-    for name in ("numeric_encoding", "negative_sampling_rate", "task_parents"):
-        _check_same(name, getattr(settings, name), getattr(earlier, name))
-    own, before = (each.encoding_params["list_pooling"] for each in (settings, earlier))
-    _check_same("list_pooling", own, before)
-    for name in ("task_space", "interaction", "domain_features"):
-        _check_same(name, settings.shared_param(name), earlier.shared_param(name))
+    kept = ("numeric_encoding", "negative_sampling_rate", "task_parents")
+    shared = ("task_space", "interaction", "domain_features")
+    return {
+        "network": _settings.describe(names.get(settings.network, settings.network)),
+        **{name: getattr(settings, name) for name in kept},
+        "list_pooling": settings.encoding_params["list_pooling"],
+        **{name: settings.shared_param(name) for name in shared},
+    }
 
 
-def _check_same(name: str, now: Any, before: Any) -> None:
-    if now != before:
-        raise ValueError(
-            f"Training cannot continue with {name}={now!r}: the earlier fit used "
-            f"{before!r}."
-        )
-
-
-def changed_parts(settings: Settings, earlier: Settings) -> str:
-    """Describe which parameters that shape a net have changed since the earlier fit."""
-    parts = ("network", "loss", "weighting")
-    names = [name for part in parts for name in (part, f"{part}_params")]
-    return "; ".join(
-        f"{name}={now!r}, before {before!r}"
-        for name in [*names, "embedding_dim"]
-        if not equal(now := getattr(settings, name), before := getattr(earlier, name))
-    )
-
-
-def continue_from(net: MultiTaskNet, earlier: MultiTaskNet, changed: str = "") -> None:
+def continue_from(net: MultiTaskNet, earlier: MultiTaskNet) -> None:
     """Copy weights, optimiser state and history of an earlier net into a new one.
 
     The arguments of the optimiser are those of the new net. The schedule of a callback
@@ -173,7 +157,8 @@ def continue_from(net: MultiTaskNet, earlier: MultiTaskNet, changed: str = "") -
         except RuntimeError as error:
             raise ValueError(
                 "Training cannot continue from the earlier fit, since the parameters "
-                f"now describe a different {kind}: {changed or error}."
+                f"now describe a different {kind}: "
+                f"{_changed(net.settings, earlier.settings) or error}."
             ) from error
     has_same_state = _have_same_state(net.optimizer_, earlier.optimizer_)
     keeps_schedules = has_same_state and net.lr == earlier.lr
@@ -192,6 +177,17 @@ def continue_from(net: MultiTaskNet, earlier: MultiTaskNet, changed: str = "") -
     net.history = deepcopy(earlier.history)
     net.best_ = dict(earlier.best_)
     net.start_rates_ = earlier.start_rates_
+
+
+def _changed(settings: _settings.Settings, earlier: _settings.Settings) -> str:
+    """Describe which parameters that shape a net have changed since the earlier fit."""
+    parts = ("network", "loss", "weighting")
+    names = [name for part in parts for name in (part, f"{part}_params")]
+    return "; ".join(
+        f"{name}={now!r}, before {before!r}"
+        for name in [*names, "embedding_dim"]
+        if not equal(now := getattr(settings, name), before := getattr(earlier, name))
+    )
 
 
 def _have_same_state(
@@ -383,7 +379,7 @@ def _grow_state(value: Any, n_rows: int, rows: Tensor, is_new: Tensor) -> Any:
 
 
 # Classes of the values in a file, in addition to plain values and arrays.
-STATE_CLASSES = (*ENCODING_CLASSES, Rises, Settings)
+STATE_CLASSES = (*ENCODING_CLASSES, Rises, _settings.Settings)
 
 # Attributes of the net that are not among the settings of the estimator.
 _OF_NET = ("max_epochs", "average_decay", "compile_mode")
@@ -410,14 +406,14 @@ def to_state(result: TrainingResult) -> dict[str, Any]:
 def from_state(state: Mapping[str, Any], defaults: Mapping[str, Any]) -> TrainingResult:
     """Build a result from what `to_state` returned; newer parameters are `defaults`."""
     saved = state["settings"]
-    if not isinstance(saved, Settings):
+    if not isinstance(saved, _settings.Settings):
         raise ValueError("it has no settings")
-    unknown = vars(saved).keys() - PARAMETER_CONSTRAINTS.keys()
+    unknown = vars(saved).keys() - _settings.PARAMETER_CONSTRAINTS.keys()
     if unknown:
         raise ValueError(f"its settings have {sorted(unknown)}, which are unknown")
-    settings = Settings.of({**defaults, **vars(saved)})
+    settings = _settings.Settings.of({**defaults, **vars(saved)})
     schema = state["schema"]
-    device = device_or_cpu(settings.device)
+    device = _settings.device_or_cpu(settings.device)
     # The next training compiles the network.
     eager = replace(settings, compile=False)
     with seeded_globally(0, device):
@@ -429,11 +425,11 @@ def from_state(state: Mapping[str, Any], defaults: Mapping[str, Any]) -> Trainin
             build_network(eager, schema),
             device,
             monitor=None,
-            max_epochs=state["net"]["max_epochs"],
-            average_decay=state["net"]["average_decay"],
+            max_epochs=1,
             is_update=True,  # other trainings build their own net
         )
-    net.compile_mode = state["net"]["compile_mode"]
+    for name in _OF_NET:
+        setattr(net, name, state["net"][name])
     load_net_state(net, to_tensors(state))
     generators = Generators.__new__(Generators)
     generators.__setstate__(to_tensors(state["generators"]))
