@@ -16,7 +16,8 @@ from simulated_device import counts, no_float64, no_synchronisation
 from skorch.callbacks import Callback, LRScheduler
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
-from sk_pwiser._training import BatchIterator, Impressions, _batches, _settings
+from sk_pwiser._training import _batches, _settings
+from sk_pwiser._training._batches import BatchIterator, Impressions
 from sk_pwiser._utils import Generators, active, widest_float
 from sk_pwiser.datasets import ParquetImpressions
 from sk_pwiser.losses import LOSSES, _pairwise

@@ -31,18 +31,14 @@ from sk_pwiser._model_files import (
 )
 from sk_pwiser._streaming import iter_logits, write_predictions
 from sk_pwiser._table._frames import reads_in_parts, refuse_parts
-from sk_pwiser._training import (
-    PARAMETER_CONSTRAINTS,
+from sk_pwiser._training._callbacks import (
     CallbackSupportMixin,
-    GivenRows,
-    Settings,
-    TrainingResult,
-    bag_inputs,
-    column_inputs,
     fit_task,
     runs_callbacks,
-    take_back,
 )
+from sk_pwiser._training._schema import GivenRows, bag_inputs, column_inputs
+from sk_pwiser._training._settings import PARAMETER_CONSTRAINTS, Settings
+from sk_pwiser._training._state import TrainingResult, take_back
 from sk_pwiser._utils import (
     DocLink,
     accept_any_case_of_y,

@@ -7,7 +7,8 @@ from sklearn.utils._param_validation import StrOptions
 
 from sk_pwiser._table._frames import reads_in_parts
 from sk_pwiser._table._numbers import NUMERIC_ENCODINGS
-from sk_pwiser._training import PARAMETER_CONSTRAINTS, GivenRows
+from sk_pwiser._training._schema import GivenRows
+from sk_pwiser._training._settings import PARAMETER_CONSTRAINTS
 from sk_pwiser._utils import nearest
 
 PARAMETER_CONSTRAINTS["numeric_encoding"] = [StrOptions(set(NUMERIC_ENCODINGS))]

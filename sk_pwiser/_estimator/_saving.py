@@ -5,7 +5,8 @@ from numbers import Integral
 from sklearn import config_context
 
 from sk_pwiser._model_files import READING_ERRORS, PlainForm
-from sk_pwiser._training import STATE_CLASSES, encode_plain, from_state, to_state
+from sk_pwiser._training._schema import encode_plain
+from sk_pwiser._training._state import STATE_CLASSES, from_state, to_state
 from sk_pwiser._version import __version__
 
 # Methods that scikit-learn's metadata routing passes weights and groups to.

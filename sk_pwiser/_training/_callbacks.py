@@ -20,6 +20,7 @@ from skorch.callbacks import (
     PrintLog,
     ProgressBar,
 )
+from skorch.callbacks import Freezer as Freezer  # for `transfer`
 
 from sk_pwiser._training._figures import summary_name
 

@@ -20,17 +20,12 @@ from sk_pwiser._fit import (
     train,
 )
 from sk_pwiser._streaming import RowStore, StreamedImpressions, load_rows
-from sk_pwiser._training import (
-    BatchIterator,
-    Checkpoints,
-    EncodedData,
-    Impressions,
-    Settings,
-    Start,
-    TrainingResult,
-    check_components,
-    compared,
-)
+from sk_pwiser._training._batches import BatchIterator, Impressions
+from sk_pwiser._training._checkpoints import Checkpoints, Start, compared
+from sk_pwiser._training._components import check_components
+from sk_pwiser._training._schema import EncodedData
+from sk_pwiser._training._settings import Settings
+from sk_pwiser._training._state import TrainingResult
 from sk_pwiser._utils import seeded_globally
 from sk_pwiser.distributed._workers import Clock, Shard, WorkerNet, Workers
 

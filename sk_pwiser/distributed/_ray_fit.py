@@ -14,13 +14,9 @@ from pathlib import Path
 from sk_pwiser._estimator import MultiTaskCTRCVRClassifier
 from sk_pwiser._model_files import write_bytes
 from sk_pwiser._table._frames import reads_in_parts
-from sk_pwiser._training import (
-    Checkpoints,
-    Settings,
-    find_checkpoint,
-    from_state,
-    to_state,
-)
+from sk_pwiser._training._checkpoints import Checkpoints, find_checkpoint
+from sk_pwiser._training._settings import Settings
+from sk_pwiser._training._state import from_state, to_state
 from sk_pwiser._utils import check_boolean, check_integer, check_number, import_extra
 from sk_pwiser.distributed._jobs import prepare_job, run_job
 from sk_pwiser.distributed._workers import LostWorkerError, Workers

@@ -13,7 +13,9 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from sk_pwiser._streaming import StreamedImpressions
-from sk_pwiser._training import Batch, BatchIterator, MultiTaskNet, sparse_tables
+from sk_pwiser._training._batches import Batch, BatchIterator
+from sk_pwiser._training._net import MultiTaskNet
+from sk_pwiser._training._optimizers import sparse_tables
 from sk_pwiser._utils import (
     Generators,
     active,

@@ -11,8 +11,8 @@ from sk_pwiser._fit import _hold_out
 from sk_pwiser._fit._hold_out import HoldOut
 from sk_pwiser._table._blocks import Blocks, assign_blocks
 from sk_pwiser._table._labels import check_targets
-from sk_pwiser._training import Settings
 from sk_pwiser._training._schema import Rows
+from sk_pwiser._training._settings import Settings
 from sk_pwiser.model_selection import funnel_holdout
 
 PARTS = [slice(0, 30), slice(30, 31), slice(31, 200), slice(200, 300)]

@@ -23,7 +23,7 @@ from skorch.callbacks import Callback, EpochScoring, LRScheduler
 from suites import fast_for
 from torch.optim.lr_scheduler import OneCycleLR
 
-from sk_pwiser._training import Checkpoints
+from sk_pwiser._training._checkpoints import Checkpoints
 from sk_pwiser.callbacks import KeepOnInterrupt
 from sk_pwiser.metrics import ctr_auc_scorer
 from sk_pwiser.networks import NETWORKS, MultiTaskNetwork, NetworkOutput

@@ -8,15 +8,9 @@ import torch
 from refusals import X, Y, small
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from sk_pwiser._training import (
-    BatchIterator,
-    Impressions,
-    _batches,
-    _components,
-    from_state,
-    to_state,
-)
-from sk_pwiser._training._batches import copied_ahead
+from sk_pwiser._training import _batches, _optimizers
+from sk_pwiser._training._batches import BatchIterator, Impressions, copied_ahead
+from sk_pwiser._training._state import from_state, to_state
 from sk_pwiser.losses import JRC, PWiseR, _funnel_depths, _pairwise, _ranking
 
 
@@ -99,11 +93,11 @@ def test_memory_in_the_cache_of_torch_is_free(monkeypatch):
 
 @pytest.mark.parametrize("fuses", [False, True])
 def test_a_loaded_optimizer_is_fused_where_this_machine_can(monkeypatch, fuses):
-    monkeypatch.setattr(_components, "can_fuse", lambda *args: not fuses)
+    monkeypatch.setattr(_optimizers, "can_fuse", lambda *args: not fuses)
     model = small().fit(X, Y)
     state = to_state(model._result)
     assert bool(state["optimizer"]["param_groups"][0]["fused"]) is not fuses
-    monkeypatch.setattr(_components, "can_fuse", lambda *args: fuses)
+    monkeypatch.setattr(_optimizers, "can_fuse", lambda *args: fuses)
     result = from_state(state, model.get_params(deep=False))
     for group in result.net.optimizer_.param_groups:
         assert bool(group["fused"]) is fuses

@@ -8,7 +8,8 @@ from numpy.testing import assert_allclose, assert_array_equal
 from refusals import X, Y, refuses, small
 from skorch.exceptions import DeviceWarning
 
-from sk_pwiser._training import EncodedData, Impressions
+from sk_pwiser._training._batches import Impressions
+from sk_pwiser._training._schema import EncodedData
 from sk_pwiser.losses import MultiTaskLoss
 from sk_pwiser.networks import SharedBottom
 from sk_pwiser.weighting import TaskWeighting
