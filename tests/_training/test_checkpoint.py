@@ -5,12 +5,12 @@ import os
 import tracemalloc
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 from checkpointed import (
     Interrupted,
     InterruptsAfter,
+    NoisySGD,
     history,
     interrupt,
     names,
@@ -54,15 +54,6 @@ class Own(MultiTaskNetwork):
 
     def forward(self, codes, numeric):
         return NetworkOutput(self.head(self.dropout(self.input_layer(codes, numeric))))
-
-
-class NoisySGD(torch.optim.SGD):
-    def step(self, closure=None):
-        super().step(closure)
-        with torch.no_grad():
-            for group in self.param_groups:
-                for p in group["params"]:
-                    p.add_(torch.randn(p.shape).to(p), alpha=1e-3)
 
 
 def fixed(name):
@@ -319,13 +310,3 @@ def test_a_path_as_text(tmp_path):
     model = small(checkpoint_dir=folder).fit(X, Y)
     assert model.get_params()["checkpoint_dir"] is folder
     assert_array_equal(resume(folder).predict_proba(X), model.predict_proba(X))
-
-
-def test_polars_and_pandas_are_the_same_data(tmp_path):
-    polars = pytest.importorskip("polars")
-    interrupt(tmp_path, 1, max_epochs=3)
-    x, y = (polars.from_pandas(pd.DataFrame(each)) for each in (X, Y))
-    model = resume(tmp_path, x=x, y=y, max_epochs=3)
-    assert_array_equal(
-        model.predict_proba(x), small(max_epochs=3).fit(X, Y).predict_proba(X)
-    )
