@@ -51,11 +51,11 @@ class Snapshot:
     epoch: int = 0
 
     @classmethod
-    def take(cls, net: Any, *parts: str, copies: bool = True) -> "Snapshot":
-        """Return the states of a net; without copies, training changes them."""
+    def take(cls, net: Any, *parts: str) -> "Snapshot":
+        """Return copies of the states of some parts of a net."""
         states = {part: getattr(net, PARTS[part]).state_dict() for part in parts}
         # A user's modules may have a state that is no tensor.
-        return cls(deepcopy(states) if copies else states, len(net.history))
+        return cls(deepcopy(states), len(net.history))
 
     def restore(self, net: Any) -> None:
         """Set the states of a net that has the same parameters."""

@@ -68,7 +68,7 @@ class TrainingResult:
 
 def net_state(net: MultiTaskNet) -> dict[str, Any]:
     """Return weights, the states of criterion and optimiser, and the history."""
-    states = Snapshot.take(net, *PARTS, copies=False).states
+    states = {part: getattr(net, name).state_dict() for part, name in PARTS.items()}
     return {**states, "history": list(net.history), "best": net.best_}
 
 
@@ -275,35 +275,31 @@ def grow_tables(net: MultiTaskNet, schema: Schema, growth: Growth, undo: Undo) -
     in the optimiser.
     """
     layer, spec, encoder = net.module_.input_layer, net.module_.spec, schema.encoder
-    before = list(spec.cardinalities), [bag.n_vectors for bag in spec.bags]
-    sizes = encoder.cardinalities_, [n for n, *_ in encoder.bags_]
-    unseen = [layer.offsets.cpu().numpy() + spec.unseen_code]
-    rows, n_rows, parts = [growth.of_columns], [encoder.cardinalities_], [layer.tables]
+    # Of columns and of lists: the earlier row of each row, the first row and the number
+    # of rows of each part, and the tables.
+    kinds = [(growth.of_columns, layer.offsets, encoder.cardinalities_, layer.tables)]
     if layer.bags is not None:
         # Lists that share a vocabulary have no vector of unseen values, and no new one.
-        unseen.append(layer.bags.own_starts.cpu().numpy() + spec.unseen_code)
-        rows.append(growth.of_bags)
-        n_rows.append([column.n_own for column in encoder.lists_])
-        parts.append(layer.bags.tables)
-    tables = [table for part in parts for table in part]
-    weights = [table.detach() for table in tables]
-    states = [dict(net.optimizer_.state.get(table, {})) for table in tables]
-    grown, grown_states = [], []
-    for part, origin, of_unseen, n in zip(parts, rows, unseen, n_rows, strict=True):
-        places = np.where(origin < 0, np.repeat(of_unseen, n), origin)
-        chosen = torch.from_numpy(places).to(net.device)
+        n_own = [column.n_own for column in encoder.lists_]
+        bags = layer.bags
+        kinds.append((growth.of_bags, bags.own_starts, n_own, bags.tables))
+    before, grown = [], []
+    for origin, starts, n_rows, tables in kinds:
+        unseen = np.repeat(starts.cpu().numpy() + spec.unseen_code, n_rows)
+        rows = torch.from_numpy(np.where(origin < 0, unseen, origin)).to(net.device)
         is_new = torch.from_numpy(origin < 0).to(net.device)
-        for table in part:
+        for table in tables:
             weight, state = table.detach(), net.optimizer_.state.get(table, {})
-            grown.append(weight[chosen])
-            grown_states.append(
-                {
-                    key: _grow_state(value, len(weight), chosen, is_new)
-                    for key, value in state.items()
-                }
-            )
-    undo.append(partial(_set_tables, net, *before, weights, states))
-    _set_tables(net, *sizes, grown, grown_states)
+            before.append((weight, dict(state)))
+            new_state = {
+                key: _grow_state(value, len(weight), rows, is_new)
+                for key, value in state.items()
+            }
+            grown.append((weight[rows], new_state))
+    sizes = list(spec.cardinalities), [bag.n_vectors for bag in spec.bags]
+    undo.append(partial(_set_tables, net, *sizes, before))
+    n_vectors = [n for n, *_ in encoder.bags_]
+    _set_tables(net, encoder.cardinalities_, n_vectors, grown)
 
 
 @torch.no_grad()
@@ -355,16 +351,14 @@ def _set_tables(
     net: MultiTaskNet,
     cardinalities: list[int],
     n_vectors: list[int],
-    weights: list[Tensor],
-    states: list[dict[str, Any]],
+    tables: list[tuple[Tensor, dict[str, Any]]],
 ) -> None:
-    layer = net.module_.input_layer
-    n_tables = len(layer.tables)
-    net.module_.set_tables(
-        cardinalities, weights[:n_tables], n_vectors, weights[n_tables:]
-    )
-    tables = [*layer.tables, *(() if layer.bags is None else layer.bags.tables)]
-    for table, state in zip(tables, states, strict=True):
+    """Set the weights of embedding tables, and their states in the optimiser."""
+    layer, weights = net.module_.input_layer, [weight for weight, _ in tables]
+    n = len(layer.tables)
+    net.module_.set_tables(cardinalities, weights[:n], n_vectors, weights[n:])
+    own = [*layer.tables, *(() if layer.bags is None else layer.bags.tables)]
+    for table, (_, state) in zip(own, tables, strict=True):
         if state:
             net.optimizer_.state[table] = state
 

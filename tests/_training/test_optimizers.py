@@ -1,4 +1,4 @@
-"""Optimisers: Adam by rows of tables, the average of the weights, groups of parameters."""
+"""Optimisers: Adam by rows of tables, averages of weights, groups of parameters."""
 
 import copy
 from types import SimpleNamespace
