@@ -526,15 +526,16 @@ class BatchIterator:
             )
 
     def _sample_rows(self, data: Impressions) -> BatchIndices:
-        groups = data.column("groups")
-        if self.sampler == "grouped" and groups is not None:
-            return grouped(groups, self.batch_size)
         if self.sampler == "stratified":
             return stratified(converted(data.labels(), self.paths), self.batch_size)
-        if self.sampler == "sequential" and self._keeps_groups and groups is not None:
-            indices = grouped(groups, self.batch_size, permuted=False)
+        is_random = self.sampler != "sequential"
+        keeps_groups = self._keeps_groups or self.sampler == "grouped"
+        groups = data.column("groups") if keeps_groups else None
+        if groups is None:
+            order = _permutation(len(data)) if is_random else None
+            return BatchIndices(order, even_bounds(len(data), self.batch_size))
+        indices = grouped(groups, self.batch_size, permuted=is_random)
+        if not is_random:
             assert indices.order is not None
             self._rows.append(indices.order + sum(map(len, self._rows)))
-            return indices
-        order = None if self.sampler == "sequential" else _permutation(len(data))
-        return BatchIndices(order, even_bounds(len(data), self.batch_size))
+        return indices

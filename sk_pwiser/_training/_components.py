@@ -98,9 +98,7 @@ SMALL_WEIGHT, LARGE_WEIGHT, FREQUENT = 0.1, 0.3, 0.01
 def default_weight(rates: Iterable[float]) -> float:
     """Return the default weight of the pairwise term at the rates of ranked tasks."""
     rarest = min((*rates, FREQUENT))
-    if rarest * LARGE_WEIGHT <= FREQUENT * SMALL_WEIGHT:
-        return LARGE_WEIGHT
-    return SMALL_WEIGHT * FREQUENT / rarest
+    return min(LARGE_WEIGHT, SMALL_WEIGHT * FREQUENT / max(rarest, 1e-9))
 
 
 def follows_rates(settings: Settings, loss: MultiTaskLoss) -> bool:
