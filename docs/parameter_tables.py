@@ -12,6 +12,7 @@ from numpydoc.docscrape import ClassDoc
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
 from sk_pwiser._training import _settings
+from sk_pwiser.networks import SHARED_PARAMS, NetworkSpec
 
 GROUPS = {
     "Data": (
@@ -55,7 +56,7 @@ GROUPS = {
 
 # Entries of the dictionaries that no component's signature holds.
 ENTRIES = {
-    "network_params": _settings.SHARED_DEFAULTS,
+    "network_params": {name: getattr(NetworkSpec, name) for name in SHARED_PARAMS},
     "encoding_params": _settings.ENCODING_PARAMS,
     "optimizer_params": _settings.LOOP_PARAMS,
 }

@@ -1,12 +1,24 @@
 """Fits that are interrupted after a number of epochs, and resumed."""
 
 import pytest
+import torch
 from refusals import X, Y, small
 from skorch.callbacks import Callback
 
 
 class Interrupted(Exception):
     pass
+
+
+class NoisySGD(torch.optim.SGD):
+    """Draws from torch's global generator in each step."""
+
+    def step(self, closure=None):
+        super().step(closure)
+        with torch.no_grad():
+            for group in self.param_groups:
+                for p in group["params"]:
+                    p.add_(torch.randn(p.shape).to(p), alpha=1e-3)
 
 
 class InterruptsAfter(Callback):

@@ -16,7 +16,8 @@ from simulated_device import counts, no_float64, no_synchronisation
 from skorch.callbacks import Callback, LRScheduler
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
-from sk_pwiser._training import BatchIterator, Impressions, _batches, _devices
+from sk_pwiser._training import _batches, _settings
+from sk_pwiser._training._batches import BatchIterator, Impressions
 from sk_pwiser._utils import Generators, active, widest_float
 from sk_pwiser.datasets import ParquetImpressions
 from sk_pwiser.losses import LOSSES, _pairwise
@@ -315,16 +316,16 @@ def test_a_fit_agrees_with_the_cpu(simulated):
 
 
 def test_auto_is_any_accelerator(simulated):
-    assert _devices.find_device.__wrapped__("auto") == simulated
+    assert _settings.find_device.__wrapped__("auto") == simulated
 
 
 def test_auto_is_the_cpu_where_an_accelerator_lacks_operators(monkeypatch):
     def lacks(device):
         raise NotImplementedError("The operator 'aten::lerp' is not implemented")
 
-    monkeypatch.setattr(_devices, "_check_operators", lacks)
+    monkeypatch.setattr(_settings, "_check_operators", lacks)
     with pytest.warns(UserWarning, match="uses the CPU: 'sim.*lacks.*aten::lerp"):
-        assert _devices.find_device.__wrapped__("auto") == torch.device("cpu")
+        assert _settings.find_device.__wrapped__("auto") == torch.device("cpu")
 
 
 @pytest.mark.parametrize(

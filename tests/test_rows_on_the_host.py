@@ -8,7 +8,7 @@ from scipy import sparse
 from simulated_device import free_memory
 from skorch.callbacks import Callback
 
-from sk_pwiser._training import BatchIterator
+from sk_pwiser._training._batches import BatchIterator
 from sk_pwiser.calibration import FunnelCalibrator
 from sk_pwiser.datasets import ParquetImpressions
 from sk_pwiser.inspection import task_importances

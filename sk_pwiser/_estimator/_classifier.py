@@ -4,12 +4,15 @@ from typing import ClassVar
 
 from sklearn.base import BaseEstimator, ClassifierMixin, _fit_context
 
-from sk_pwiser import _training
 from sk_pwiser._estimator._parameters import ParametersMixin, explain_names
 from sk_pwiser._estimator._predictions import NetworkPredictionMixin
 from sk_pwiser._estimator._saving import SavingMixin
 from sk_pwiser._estimator._summary import SummaryMixin
 from sk_pwiser._fit import fit, one_eval_set
+from sk_pwiser._training import _callbacks
+from sk_pwiser._training._schema import GivenRows
+from sk_pwiser._training._settings import PARAMETER_CONSTRAINTS
+from sk_pwiser._training._state import take_back
 from sk_pwiser._utils import DocLink, parents_by_name, warn_user
 
 
@@ -19,7 +22,7 @@ class MultiTaskCTRCVRClassifier(
     ParametersMixin,
     SavingMixin,
     SummaryMixin,
-    _training.CallbackSupportMixin,
+    _callbacks.CallbackSupportMixin,
     ClassifierMixin,
     BaseEstimator,
 ):
@@ -375,7 +378,7 @@ class MultiTaskCTRCVRClassifier(
     (2000, 2)
     """
 
-    _parameter_constraints: ClassVar[dict] = _training.PARAMETER_CONSTRAINTS
+    _parameter_constraints: ClassVar[dict] = PARAMETER_CONSTRAINTS
 
     @explain_names
     def __init__(
@@ -559,22 +562,22 @@ class MultiTaskCTRCVRClassifier(
             more, see :ref:`coherent_funnels`.
         """
         earlier = getattr(self, "_result", None) if self.warm_start else None
-        given = _training.GivenRows(X, Y, sample_weight, groups)
-        later = _training.GivenRows(X_val, Y_val, sample_weight_val, groups_val)
+        given = GivenRows(X, Y, sample_weight, groups)
+        later = GivenRows(X_val, Y_val, sample_weight_val, groups_val)
         result = self._fit(given, one_eval_set(eval_set, later), earlier=earlier)
         self._set_result(result)
         if result.rises is not None:
             self._warn_about_rises(*result.rises)
         return self
 
-    @_training.runs_callbacks
+    @_callbacks.runs_callbacks
     def _fit(self, given, eval_set=None, **kwargs):
         """Train, and return the result without setting the fitted attributes.
 
         A method of its own, since callbacks are torn down after it, which may fail: the
         estimator must then be as it was.
         """
-        task, name = _training.fit_task(self, given), type(self).__name__
+        task, name = _callbacks.fit_task(self, given), type(self).__name__
         return fit(
             vars(self), given, eval_set, task=task, estimator_name=name, **kwargs
         )
@@ -654,13 +657,13 @@ class MultiTaskCTRCVRClassifier(
         self._validate_params()
         earlier, undo = getattr(self, "_result", None), []
         try:
-            given = _training.GivenRows(X, Y, sample_weight, groups)
+            given = GivenRows(X, Y, sample_weight, groups)
             update = {"classes": classes, "is_update": True, "undo": undo}
             self._set_result(self._fit(given, earlier=earlier, **update))
         except BaseException:
             # An interrupt after the result was set leaves the complete update.
             if getattr(self, "_result", None) is earlier:
-                _training.take_back(undo)
+                take_back(undo)
             raise
         return self
 

@@ -7,7 +7,7 @@ from itertools import chain
 from sklearn.utils._param_validation import InvalidParameterError, StrOptions
 
 from sk_pwiser._table._numbers import NUMERIC_ENCODINGS
-from sk_pwiser._training import PARAMETER_CONSTRAINTS
+from sk_pwiser._training._settings import PARAMETER_CONSTRAINTS
 from sk_pwiser._utils import accept_any_case_of_y, did_you_mean, nearest
 
 PARAMETER_CONSTRAINTS["numeric_encoding"] = [StrOptions(set(NUMERIC_ENCODINGS))]

@@ -13,7 +13,8 @@ import torch
 from sk_pwiser._fit import named_place, warn_about_corrupt
 from sk_pwiser._model_files import PlainForm
 from sk_pwiser._table._frames import reads_in_parts
-from sk_pwiser._training import STATE_CLASSES, compared
+from sk_pwiser._training._checkpoints import compared
+from sk_pwiser._training._state import STATE_CLASSES
 from sk_pwiser._utils import in_background
 
 # Key of the files' metadata, whose value identifies the fit and the rows.

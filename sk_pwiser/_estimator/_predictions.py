@@ -14,7 +14,8 @@ from sk_pwiser._estimator._predict_files import (
 from sk_pwiser._estimator._task_view import CVR, TaskView, task_column
 from sk_pwiser._responses import check_task
 from sk_pwiser._table import _frames
-from sk_pwiser._training import Settings, bag_inputs, column_inputs
+from sk_pwiser._training._schema import bag_inputs, column_inputs
+from sk_pwiser._training._settings import Settings
 from sk_pwiser.metrics import mean_auc_scorer
 
 

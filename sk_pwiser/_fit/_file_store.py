@@ -15,9 +15,13 @@ from torch.utils.data import Dataset
 from sk_pwiser._fit._file_rows import FileRows, named_place
 from sk_pwiser._table._block_counts import BlockInputs
 from sk_pwiser._table._lists import Bags
-from sk_pwiser._training._batches import Impressions, TrainingRows
+from sk_pwiser._training._batches import (
+    Batch,
+    Impressions,
+    TrainingRows,
+    pins_memory,
+)
 from sk_pwiser._training._components import check_task_weights
-from sk_pwiser._training._devices import Batch, pins_memory
 from sk_pwiser._training._schema import Schema
 from sk_pwiser._utils import generator_on, in_background
 

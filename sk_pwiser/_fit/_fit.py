@@ -18,14 +18,17 @@ from sk_pwiser._training._batches import TrainingRows
 from sk_pwiser._training._callbacks import FitTask
 from sk_pwiser._training._checkpoints import Checkpoints, Start, compared, fingerprint
 from sk_pwiser._training._components import LARGEST_SEED, WEIGHT
-from sk_pwiser._training._early_stopping import best_epoch, stop_reason
+from sk_pwiser._training._end_of_training import (
+    best_epoch,
+    find_rises,
+    shift_to,
+    stop_reason,
+)
 from sk_pwiser._training._net import MultiTaskNet
-from sk_pwiser._training._offset import shift_to
 from sk_pwiser._training._optimizers import LazyAdam
 from sk_pwiser._training._schema import EncodedData, GivenRows
 from sk_pwiser._training._settings import Settings
-from sk_pwiser._training._state import TrainingResult
-from sk_pwiser._training._undo import Undo, log_net
+from sk_pwiser._training._state import TrainingResult, Undo
 
 
 def fit(
@@ -71,7 +74,6 @@ def build(
     schema = data.schema if data.growth is None else plan.origin.schema
     monitor, first_epoch, max_epochs = data.epochs
     is_update = plan.origin.is_update
-    average_decay = plan.settings.optimizer_params["average_decay"]
     seed = plan.random_state.randint(LARGEST_SEED)
     with _utils.seeded_globally(seed, plan.device):
         net = _components.build_net(
@@ -83,13 +85,11 @@ def build(
             max_epochs=max_epochs,
             first_epoch=first_epoch,
             n_rows=len(data.train),
-            average_decay=0.0 if is_update else average_decay or 0.0,
             is_update=is_update,
             net_class=net_class,
         )
     if earlier is not None:
-        changed = _state.changed_parts(plan.settings, earlier.settings)
-        _state.continue_from(net, earlier.net, changed)
+        _state.continue_from(net, earlier.net)
     return net
 
 
@@ -120,7 +120,7 @@ def train(
         if growth is not None:
             _state.grow_tables(net, data.schema, growth, undo)
         if plan.components is None:
-            log_net(net, undo)
+            _state.log_net(net, undo)
             # Earlier updates may have learnt statistics that were constant.
             net.module_.input_layer.set_unseen_inputs(data.schema.unseen_inputs())
         with _random_numbers(plan, net, generators) as global_device:
@@ -156,7 +156,7 @@ def train(
     result = result_of(net, best_epoch(net))
     if not is_update:
         n_epochs = len(net.history) - origin.n_earlier
-        rises = _state.find_rises(net, data.train, n_epochs, data.unrelated)
+        rises = find_rises(net, data.train, n_epochs, data.unrelated)
         reason = stop_reason(net, n_epochs)
         if settings.verbose:
             print(reason)
@@ -194,7 +194,7 @@ def _make_checkpoints(plan: Plan, data: EncodedData) -> Checkpoints:
         data.split_rows,
     )
     folder = Path(plan.settings.checkpoint_dir)
-    return Checkpoints(folder, start, saved, plan.settings.callbacks or ())
+    return Checkpoints(folder, start, saved)
 
 
 def _result(

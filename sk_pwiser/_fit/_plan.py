@@ -15,10 +15,9 @@ from sk_pwiser._fit._file_rows import FileRows
 from sk_pwiser._table._frames import reads_in_parts
 from sk_pwiser._training import _components
 from sk_pwiser._training._checkpoints import Checkpoint, check_folder, find_checkpoint
-from sk_pwiser._training._devices import find_device
 from sk_pwiser._training._early_stopping import check_monitored, plan_epochs
 from sk_pwiser._training._schema import GivenRows, Schema, TableRows, read_table
-from sk_pwiser._training._settings import Settings
+from sk_pwiser._training._settings import Settings, find_device
 from sk_pwiser._training._state import TrainingResult, check_same_model
 from sk_pwiser._utils import equal
 

@@ -1,10 +1,10 @@
 """Encoded impressions, and the batches that training draws from them."""
 
 from bisect import bisect_right
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
-from itertools import pairwise
+from functools import cache, cached_property, partial
+from itertools import chain, pairwise
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -12,9 +12,12 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from sk_pwiser._training._devices import Batch, copied_ahead, moved, pins_memory
 from sk_pwiser._utils import generator_on
 from sk_pwiser.networks import Bags
+
+CPU = torch.device("cpu")
+
+Batch = tuple[dict[str, Tensor], Tensor]
 
 
 def gather_bags(
@@ -137,17 +140,21 @@ class Impressions(TrainingRows, Dataset[Batch]):
 
     def batch(self, rows: Tensor | slice, entries: slice | None = None) -> Batch:
         """Return one batch, whose `entries` of bags are known; see `gather_bags`."""
-        inputs = {
-            name: _index(tensor, rows)
-            for name in ("codes", "numeric", "sample_weight", "groups")
-            if (tensor := getattr(self, name)) is not None
-        }
+        names = ("codes", "numeric", "sample_weight", "groups", "y")
+        given = {name: getattr(self, name) for name in names}
+        given = {name: tensor for name, tensor in given.items() if tensor is not None}
+        if isinstance(rows, slice):
+            inputs = {name: tensor[rows] for name, tensor in given.items()}
+        else:
+            # Several times faster than general indexing by a tensor.
+            inputs = {name: t.index_select(0, rows) for name, t in given.items()}
         if self.bags is not None:
             gathered = gather_bags(self.bags, rows, self.n_bags, entries)
             inputs |= {f"bag_{k}": tensor for k, tensor in gathered.tensors.items()}
         # Without labels, the numeric inputs take their place unread, so that every
         # batch has the same form.
-        return inputs, inputs["numeric"] if self.y is None else _index(self.y, rows)
+        y = inputs.pop("y", inputs["numeric"])
+        return inputs, y
 
     @property
     def n_bags(self) -> int:
@@ -260,15 +267,10 @@ LARGEST_PINNED = 2**24
 
 def _sent(tensor: Tensor | None, device: torch.device) -> Tensor | None:
     """Move a tensor of the host, by pinned memory if it is small."""
-    if tensor is None or tensor.device == device:
-        return tensor
+    if tensor is None:
+        return None
     is_pinned = tensor.nbytes <= LARGEST_PINNED and pins_memory(device)
     return _to(tensor.pin_memory() if is_pinned else tensor, device)
-
-
-def _index(tensor: Tensor, rows: Tensor | slice) -> Tensor:
-    # index_select is several times faster than general indexing by a tensor.
-    return tensor[rows] if isinstance(rows, slice) else tensor.index_select(0, rows)
 
 
 def _free_memory(device: torch.device) -> int | None:
@@ -281,8 +283,6 @@ def _free_memory(device: torch.device) -> int | None:
     used: int = module.memory_allocated(device)
     return int(free) + int(module.memory_reserved(device)) - used
 
-
-CPU = torch.device("cpu")
 
 # Consecutive batches whose rows other devices than a CPU gather by the same kernels.
 JOINT_BATCHES, JOINT_ROWS = 32, 2**16
@@ -302,11 +302,6 @@ def even_bounds(n_rows: int, batch_size: int) -> list[int]:
     # The step of a small last batch would have the weight of a full one.
     n_batches = -(-n_rows // batch_size)
     return [n_rows * batch // n_batches for batch in range(n_batches + 1)]
-
-
-def shuffled(n_rows: int, batch_size: int) -> BatchIndices:
-    """Sample all rows in a random order."""
-    return BatchIndices(_permutation(n_rows), even_bounds(n_rows, batch_size))
 
 
 def grouped(groups: Tensor, batch_size: int, permuted: bool = True) -> BatchIndices:
@@ -340,7 +335,7 @@ def stratified(converted: Tensor, batch_size: int) -> BatchIndices:
     if len(deepest) < n_batches:
         n_batches = -(-len(others) // (batch_size - 1))
     if len(deepest) == 0 or len(others) < n_batches:
-        return shuffled(n_rows, batch_size)
+        return BatchIndices(_permutation(n_rows), even_bounds(n_rows, batch_size))
     rounds = -(-n_batches // len(deepest))
     drawn = torch.cat([deepest[_permutation(len(deepest))] for _ in range(rounds)])
     drawn = drawn[: max(n_batches, len(deepest))]
@@ -353,8 +348,11 @@ def stratified(converted: Tensor, batch_size: int) -> BatchIndices:
     batch_of_others = torch.repeat_interleave(torch.arange(n_batches), n_others)
     rows = torch.cat([drawn, others[_permutation(len(others))]])
     order = torch.argsort(torch.cat([batch_of_drawn, batch_of_others]), stable=True)
-    bounds = [0, *sizes.cumsum(0).tolist()]
-    return BatchIndices(rows[order], bounds, _draw_weights(rows[order], n_rows))
+    rows, bounds, weight = rows[order], [0, *sizes.cumsum(0).tolist()], None
+    if n_drawn > n_rows:
+        n_draws = torch.bincount(rows, minlength=n_rows)[rows]
+        weight = (n_drawn / n_rows) / n_draws.float()
+    return BatchIndices(rows, bounds, weight)
 
 
 def converted(y: Tensor, paths: Sequence[Sequence[int]] | None = None) -> Tensor:
@@ -366,17 +364,64 @@ def converted(y: Tensor, paths: Sequence[Sequence[int]] | None = None) -> Tensor
     return torch.stack(lowest).amax(dim=0) == 1
 
 
-def _draw_weights(rows: Tensor, n_rows: int) -> Tensor | None:
-    """Return weights that compensate for repeated draws, or None without any."""
-    if len(rows) == n_rows:
-        return None
-    n_draws = torch.bincount(rows, minlength=n_rows)[rows]
-    return (len(rows) / n_rows) / n_draws.float()
-
-
 def _permutation(n: int) -> Tensor:
     # On the CPU for every device, so that they all train on the same batches.
     return torch.randperm(n, generator=generator_on(CPU))
+
+
+@cache
+def pins_memory(device: torch.device) -> bool:
+    """Return whether the host need not wait for copies to a device of pinned memory."""
+    if device.type in ("cpu", "mps"):  # which share memory
+        return False
+    try:
+        return torch.zeros(1).pin_memory().is_pinned()
+    except RuntimeError:
+        return False
+
+
+def moved(batch: Batch, copy: Callable[[Tensor], Tensor]) -> Batch:
+    """Copy the tensors of a batch, each once: numeric inputs may stand for labels."""
+    inputs, y = batch
+    copies = {name: copy(tensor) for name, tensor in inputs.items()}
+    return copies, copies["numeric"] if y is inputs.get("numeric") else copy(y)
+
+
+def copied_ahead(batches: Iterable[Batch], device: torch.device) -> Iterator[Batch]:
+    """Copy batches from the host to a CUDA device, each one step ahead.
+
+    The copies run in a stream of their own, from pinned memory, so that neither the
+    host nor the computation waits for them.
+    """
+    stream = _copy_stream(device)
+
+    def copied(batch: Batch) -> tuple[Batch, torch.cuda.Event]:
+        with torch.cuda.stream(stream):
+            copies = moved(batch, partial(_copy, device=device))
+            event = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            event.record(stream)
+        return copies, event
+
+    # The first of a pair is computed with after the copy of the second has begun.
+    started: Iterable[Any] = chain(map(copied, batches), [None])
+    for ((inputs, y), event), _ in pairwise(started):
+        current = torch.cuda.current_stream(device)
+        # Not for the whole stream, which also copies the next batch.
+        current.wait_event(event)
+        for tensor in (*inputs.values(), y):
+            # Its memory is not reused before the computation has read it.
+            tensor.record_stream(current)
+        yield inputs, y
+
+
+def _copy(tensor: Tensor, device: torch.device) -> Tensor:
+    return tensor.pin_memory().to(device, non_blocking=True)
+
+
+@cache
+def _copy_stream(device: torch.device) -> torch.cuda.Stream:
+    """Return the stream of copies, one per device: every stream keeps memory."""
+    return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
 
 def split_joint_batch(
@@ -451,8 +496,9 @@ class BatchIterator:
     def _batches(self, data: Impressions) -> Iterator[Batch]:
         indices = self._sample_rows(data)
         bounds, device = indices.bounds, data.device
-        # As indices of the tensors, and on their device.
-        order, weight = _sent(indices.order, device), _sent(indices.weight, device)
+        order, weight = indices.order, indices.weight
+        if device.type != "cpu":  # the indices are on the CPU
+            order, weight = (_sent(tensor, device) for tensor in (order, weight))
         if data.rows is not None:
             order = data.rows if order is None else data.rows[order]
         entries, n_joint = [0] * len(bounds), 1
@@ -480,16 +526,16 @@ class BatchIterator:
             )
 
     def _sample_rows(self, data: Impressions) -> BatchIndices:
-        if self.sampler == "grouped" and (groups := data.column("groups")) is not None:
-            return grouped(groups, self.batch_size)
         if self.sampler == "stratified":
             return stratified(converted(data.labels(), self.paths), self.batch_size)
-        if self.sampler == "sequential":
-            groups = data.column("groups") if self._keeps_groups else None
-            if groups is None:
-                return BatchIndices(None, even_bounds(len(data), self.batch_size))
-            indices = grouped(groups, self.batch_size, permuted=False)
+        is_random = self.sampler != "sequential"
+        keeps_groups = self._keeps_groups or self.sampler == "grouped"
+        groups = data.column("groups") if keeps_groups else None
+        if groups is None:
+            order = _permutation(len(data)) if is_random else None
+            return BatchIndices(order, even_bounds(len(data), self.batch_size))
+        indices = grouped(groups, self.batch_size, permuted=is_random)
+        if not is_random:
             assert indices.order is not None
             self._rows.append(indices.order + sum(map(len, self._rows)))
-            return indices
-        return shuffled(len(data), self.batch_size)
+        return indices

@@ -1,8 +1,10 @@
-"""Callbacks: skorch's, with interrupts and schedules; and scikit-learn's."""
+"""Callbacks of skorch and of scikit-learn, and copies of what a net has learnt."""
 
-from collections.abc import Callable, Iterable, Iterator
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
+from dataclasses import dataclass
 from functools import partial, wraps
 from traceback import walk_tb
 from types import SimpleNamespace
@@ -15,9 +17,12 @@ from skorch.callbacks import (
     Callback,
     LRScheduler,
     PassthroughScoring,
+    PrintLog,
+    ProgressBar,
 )
+from skorch.callbacks import Freezer as Freezer  # for `transfer`
 
-from sk_pwiser._training._snapshot import Snapshot
+from sk_pwiser._training._figures import summary_name
 
 try:
     from sklearn.callback import CallbackSupportMixin as CallbackSupportMixin
@@ -33,6 +38,29 @@ except ImportError:  # scikit-learn before 1.9
 
 
 T = TypeVar("T")
+
+# Parts of a net with a state, by their names in snapshots and files.
+PARTS = {"network": "module_", "criterion": "criterion_", "optimizer": "optimizer_"}
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """The states of some of the `PARTS` of a net, as they were after an epoch."""
+
+    states: dict[str, Any]
+    epoch: int = 0
+
+    @classmethod
+    def take(cls, net: Any, *parts: str) -> "Snapshot":
+        """Return copies of the states of some parts of a net."""
+        states = {part: getattr(net, PARTS[part]).state_dict() for part in parts}
+        # A user's modules may have a state that is no tensor.
+        return cls(deepcopy(states), len(net.history))
+
+    def restore(self, net: Any) -> None:
+        """Set the states of a net that has the same parameters."""
+        for part, state in self.states.items():
+            getattr(net, PARTS[part]).load_state_dict(state)
 
 
 class KeepOnInterrupt(Callback):  # type: ignore[misc]
@@ -97,11 +125,11 @@ def find_callback(net: NeuralNet, kind: type[T]) -> T | None:
 def check_callbacks(callbacks: Any) -> None:
     """Raise a TypeError for an entry that is not a callback that the net can run."""
     for entry in callbacks or []:
-        if _is_named(entry) and not isinstance(entry[0], str):
+        callback = without_name(entry)
+        if callback is not entry and not isinstance(entry[0], str):
             raise TypeError(
                 f"callbacks must name callbacks by strings; got {entry[0]!r}."
             )
-        callback = without_name(entry)
         kind = callback if isinstance(callback, type) else type(callback)
         if not issubclass(kind, Callback):
             raise TypeError(f"callbacks must hold callbacks of skorch; got {entry!r}.")
@@ -118,12 +146,9 @@ def check_callbacks(callbacks: Any) -> None:
             )
 
 
-def _is_named(entry: Any) -> bool:
-    return isinstance(entry, tuple) and len(entry) == 2
-
-
 def without_name(entry: Any) -> Any:
-    return entry[1] if _is_named(entry) else entry
+    """Return the callback of an entry of `callbacks`, which may be a named one."""
+    return entry[1] if isinstance(entry, tuple) and len(entry) == 2 else entry
 
 
 # A callback, and the state of its schedule at the end of a training.
@@ -146,17 +171,12 @@ def begin_schedule(
                 group.update(arguments)
 
 
-def positions_of(callbacks: Iterable[tuple[str, Any]]) -> list[Position]:
-    """Return the positions of the schedules among the named callbacks of a net."""
-    return [
-        (callback, deepcopy(callback.lr_scheduler_.state_dict()))
-        for _, callback in callbacks
-        if isinstance(callback, LRScheduler)
-    ]
+def release(callbacks: Iterable[tuple[str, Any]]) -> list[Position]:
+    """Return the positions of the schedules among the named callbacks of a net.
 
-
-def release(callbacks: Iterable[tuple[str, Any]]) -> None:
-    """Let callbacks forget the optimiser and the copied weights of a training."""
+    The callbacks forget the optimiser and the copied weights of the training.
+    """
+    positions: list[Position] = []
     # Otherwise a pickle of the estimator would contain the optimiser a second time, in
     # a form that only a machine with its device can read.
     for _, callback in callbacks:
@@ -164,16 +184,10 @@ def release(callbacks: Iterable[tuple[str, Any]]) -> None:
             callback.weights_ = None
         if isinstance(callback, LRScheduler) and callback.lr_scheduler_ is not None:
             schedule: Any = callback.lr_scheduler_
+            positions.append((callback, deepcopy(schedule.state_dict())))
             for each in (schedule, *getattr(schedule, "_schedulers", [])):
                 each.optimizer = None
-
-
-def continues(
-    callbacks: Iterable[tuple[str, Any]], positions: Iterable[Position]
-) -> bool:
-    """Return whether one of the callbacks has a position."""
-    known = {id(callback) for callback, _ in positions}
-    return any(id(callback) in known for _, callback in callbacks)
+    return positions
 
 
 def group_arguments(optimizer: torch.optim.Optimizer) -> list[dict[str, Any]]:
@@ -184,8 +198,8 @@ def group_arguments(optimizer: torch.optim.Optimizer) -> list[dict[str, Any]]:
     ]
 
 
-class FitTask:
-    """A task of a fit: all of it, one of its trainings, or an epoch.
+class FitTask(Callback):  # type: ignore[misc]
+    """A task of a fit for scikit-learn's callbacks: all of it, or an epoch.
 
     Callbacks may read `data`: `X`, `y` and `metadata`.
     """
@@ -202,11 +216,6 @@ class FitTask:
         self.context = self.new_context(max_subtasks=max_subtasks)
         self.context.call_on_fit_task_begin(estimator=self.estimator, **self.data)
 
-    def subtask(self, name: str) -> "FitTask":
-        """Return a task within this one."""
-        new_context = partial(self.context.subcontext, name)
-        return FitTask(self.estimator, self.data, new_context)
-
     def end(self, result: Callable[[], Any]) -> bool:
         """Call the callbacks with the result; return whether one stops training."""
         stops: bool = self.context.call_on_fit_task_end(
@@ -219,24 +228,17 @@ class FitTask:
     @contextmanager
     def epochs(self, net: NeuralNet, result: Callable[[], Any]) -> Iterator[None]:
         """Make the epochs of a net subtasks, while it is trained in this context."""
-        watching = ("fit_task", EpochTasks(self, result))
+        watching, self.result = ("fit_task", self), result
         net.callbacks_.append(watching)
         try:
             yield
         finally:
             net.callbacks_.remove(watching)
 
-
-class EpochTasks(Callback):  # type: ignore[misc]
-    """Begins and ends the task of each epoch."""
-
-    def __init__(self, task: FitTask, result: Callable[[], Any]) -> None:
-        self.task = task
-        self.result = result
-
     def on_epoch_begin(self, net: NeuralNet, **kwargs: Any) -> None:
         """Begin the task of an epoch."""
-        self.epoch = self.task.subtask("epoch")
+        new_context = partial(self.context.subcontext, "epoch")
+        self.epoch = FitTask(self.estimator, self.data, new_context)
         self.epoch.begin(0)
 
     def on_epoch_end(self, net: NeuralNet, **kwargs: Any) -> None:
@@ -275,7 +277,7 @@ def _name_callback(error: Exception, callbacks: Any) -> None:
     """Add a note with the callback that raised an error, if one did."""
     for frame, _ in walk_tb(error.__traceback__):
         found = frame.f_locals.get("self")
-        if isinstance(found, EpochTasks):
+        if isinstance(found, FitTask):
             continue
         if isinstance(found, Callback) or any(found is each for each in callbacks):
             error.add_note(
@@ -283,3 +285,73 @@ def _name_callback(error: Exception, callbacks: Any) -> None:
                 f"{frame.f_code.co_name}. An earlier fit stays usable."
             )
             return
+
+
+# The value of `verbose` that adds progress bars; larger ones are intervals of lines.
+BARS = 2
+
+
+class EpochTable(PrintLog):  # type: ignore[misc]
+    """skorch's table of every `interval`-th epoch, with the tasks in their order."""
+
+    def __init__(
+        self,
+        task_names: Sequence[str] = (),
+        keys_ignored: Iterable[str] = (),
+        interval: int = 1,
+    ) -> None:
+        super().__init__(keys_ignored=keys_ignored)
+        self.task_names = task_names
+        self.interval = interval
+
+    def on_epoch_end(self, net: NeuralNet, **kwargs: Any) -> None:
+        """Print the line of an epoch, if it is due."""
+        if net.history[-1, "epoch"] % self.interval == 0:
+            super().on_epoch_end(net, **kwargs)
+
+    def _sorted_keys(self, keys: Iterable[str]) -> list[str]:
+        """Return the columns: losses, AUC per task and mean, then all others."""
+        aucs = [f"valid_auc_{name}" for name in (*self.task_names, "mean")]
+        log_loss = f"valid_log_loss_{summary_name(self.task_names)}"
+        first = ["epoch", "train_loss", "valid_loss", log_loss, *aucs]
+        others: list[str] = super()._sorted_keys(keys)
+        found = [key for key in dict.fromkeys(first) if key in others]
+        return [*found, *(key for key in others if key not in found)]
+
+    def table(self, row: dict[str, Any]) -> str:
+        """Return the table of one epoch."""
+        if not sys.stdout.isatty():
+            # These mark figures by colours, whose codes do not belong in a log file.
+            row = {k: v for k, v in row.items() if not k.endswith("_best")}
+        table: str = super().table(row)
+        return table
+
+
+class BatchProgressBar(ProgressBar):  # type: ignore[misc]
+    """A progress bar without figures of single batches, which the history lacks.
+
+    The bar is erased at the end of each epoch. Output that cannot be erased, such as a
+    log file, gets no bar.
+    """
+
+    pbar_: Any = None
+
+    def on_epoch_begin(self, net: NeuralNet, *args: Any, **kwargs: Any) -> None:
+        """Show a new bar."""
+        if self._use_notebook() or sys.stderr.isatty():
+            super().on_epoch_begin(net, *args, **kwargs)
+
+    def on_batch_end(self, net: NeuralNet, **kwargs: Any) -> None:
+        """Advance by one batch."""
+        if self.pbar_ is not None:
+            self.pbar_.update()
+
+    def on_epoch_end(self, net: NeuralNet, **kwargs: Any) -> None:
+        """Erase the bar."""
+        self.close()
+
+    def close(self) -> None:
+        """Erase the bar if there is one, also after an incomplete epoch."""
+        if self.pbar_ is not None:
+            self.pbar_.close()
+            self.pbar_ = None

@@ -4,28 +4,22 @@ import hashlib
 import json
 import re
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from skorch.callbacks import LRScheduler
 
+from sk_pwiser import _utils
 from sk_pwiser._model_files import DamagedFileError, PlainForm, read_file, write_file
-from sk_pwiser._training._batches import Impressions, TrainingRows
-from sk_pwiser._training._net import LoopState, MultiTaskNet, stateful
+from sk_pwiser._training._callbacks import without_name
+from sk_pwiser._training._net import MultiTaskNet
 from sk_pwiser._training._schema import STATE_CLASSES, Schema, encode_plain
 from sk_pwiser._training._settings import Settings, describe
 from sk_pwiser._training._state import load_net_state, net_state, to_arrays, to_tensors
-from sk_pwiser._utils import (
-    Generators,
-    equal,
-    global_states,
-    set_global_states,
-    warn_user,
-)
 
 # The argument of `fit` from which a tensor is made, if it is not X.
 _SOURCES = {
@@ -36,33 +30,24 @@ _SOURCES = {
 }
 
 
-def fingerprint(train: TrainingRows, valid: TrainingRows | None) -> dict[str, str]:
-    """Return a digest of the rows, on the CPU, for each argument of `fit`."""
+def fingerprint(train: Any, valid: Any) -> dict[str, str]:
+    """Return a digest of the rows, on the CPU, for each argument of `fit`.
+
+    Rows are `Impressions`: rows that are read in parts have no checkpoints.
+    """
     names = ("X", *_SOURCES.values())
     digests = {name: hashlib.blake2b(digest_size=16) for name in names}
-    for name, tensor in _tensors(train):
-        _add(digests[name], tensor)
+    tensors = [(_SOURCES.get(k, "X"), t) for k, t in train.tensors().items()]
     if valid is not None:
-        of_valid = digests["the validation rows"]
-        if valid.rows is not None:  # of the same tensors
-            _add(of_valid, valid.rows)
-        else:
-            for _, tensor in _tensors(valid):
-                _add(of_valid, tensor)
+        # Selected rows of the same tensors, or other ones.
+        own = valid.tensors().values() if valid.rows is None else [valid.rows]
+        tensors += [("the validation rows", tensor) for tensor in own]
+    for name, tensor in tensors:
+        digests[name].update(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
+        if tensor.numel():
+            flat = tensor.contiguous().view(-1).numpy()
+            digests[name].update(flat.view(np.uint8).data)
     return {name: digest.hexdigest() for name, digest in digests.items()}
-
-
-def _tensors(rows: TrainingRows) -> Iterator[tuple[str, Tensor]]:
-    assert isinstance(rows, Impressions)  # rows read in parts have no checkpoints
-    for name, tensor in rows.tensors().items():
-        yield _SOURCES.get(name, "X"), tensor
-
-
-def _add(digest: hashlib.blake2b, tensor: Tensor) -> None:
-    digest.update(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
-    if tensor.numel():
-        flat = tensor.contiguous().view(-1).numpy()
-        digest.update(flat.view(np.uint8).data)
 
 
 KIND = "checkpoint"
@@ -110,7 +95,7 @@ class Checkpoint:
         found = [
             f"{name}={now.get(name)!r}, where the checkpoint has {before.get(name)!r}"
             for name in sorted(now.keys() | before.keys())
-            if not equal(now.get(name), before.get(name))
+            if not _utils.equal(now.get(name), before.get(name))
         ]
         if found:
             raise self._refusal(f"has other parameters: {'; '.join(found)}")
@@ -158,7 +143,7 @@ def find_checkpoint(folder: Path) -> Checkpoint | None:
             continue
         if damaged:
             reasons = " ".join(map(str, damaged))
-            warn_user(f"{reasons} Training resumes from {str(path)!r} instead.")
+            _utils.warn_user(f"{reasons} Training resumes from {str(path)!r} instead.")
         return found
     if damaged:
         raise ValueError(
@@ -203,45 +188,47 @@ def check_folder(checkpoint_dir: Any) -> Path:
 class Checkpoints:
     """Writes the checkpoints of a training, and restores it from `saved`, if given."""
 
-    def __init__(
-        self,
-        folder: Path,
-        start: Start,
-        saved: Checkpoint | None,
-        callbacks: Any = (),
-    ) -> None:
+    def __init__(self, folder: Path, start: Start, saved: Checkpoint | None) -> None:
         self.folder = folder
         self.n_earlier = start.n_earlier
         self.saved = saved
-        self.callbacks = callbacks
         # The same in all files: converted once, and checked before training.
         values, self.fixed = encode_plain(FORM, start, "start", start.schema)
         text = json.dumps(values).encode("ascii")
         self.fixed["start"] = np.frombuffer(text, dtype=np.uint8)
-        self.generators: Generators | None = None
+        self.generators: _utils.Generators | None = None
         self.global_device: torch.device | None = None
 
-    def use(self, generators: Generators, global_device: torch.device | None) -> None:
+    def use(
+        self, generators: _utils.Generators, global_device: torch.device | None
+    ) -> None:
         """Set the generators in checkpoints, and the device of torch's own, if used."""
         self.generators, self.global_device = generators, global_device
 
-    def begin(self, net: MultiTaskNet, loop: LoopState) -> None:
+    def begin(self, net: MultiTaskNet) -> None:
         """Restore the state to resume from; without one, remove files of other fits."""
         if self.saved is not None:
-            self._restore(self.saved, net, loop)
+            self._restore(self.saved, net)
         elif self.n_earlier == 0:
             self._remove(FILES)
         self._remove(TEMPORARY)
 
-    def save(self, net: MultiTaskNet, loop: LoopState) -> None:
+    def save(self, net: MultiTaskNet) -> None:
         """Write the state at the end of an epoch, and remove files no longer needed."""
         assert self.generators is not None
         device = self.global_device
+        average, states = net.average_, ((n, _stateful(c)) for n, c in net.callbacks_)
+        loop = {
+            "n_complete": net.n_complete_,
+            "is_stopped": bool(net.stop_training_),
+            "average": None if average is None else average.state_dict(),
+            "callbacks": {n: s.state_dict() for n, s in states if s is not None},
+        }
         state = {
             "net": net_state(net),
-            "loop": loop.state_dict(net),
+            "loop": loop,
             "generators": self.generators.__getstate__(),
-            "global": [] if device is None else global_states(device),
+            "global": [] if device is None else _utils.global_states(device),
         }
         values, arrays = FORM.encode(to_arrays(state), "state")
         n_epochs = len(net.history)
@@ -251,23 +238,30 @@ class Checkpoints:
         write_file(path, {"kind": KIND, "state": values}, {**self.fixed, **arrays})
         self._remove(FILES, kept)
 
-    def _restore(self, saved: Checkpoint, net: MultiTaskNet, loop: LoopState) -> None:
+    def _restore(self, saved: Checkpoint, net: MultiTaskNet) -> None:
         assert self.generators is not None
         state = saved.state
         try:
             load_net_state(net, state["net"])
-            loop.load_state_dict(state["loop"], net)
+            loop = state["loop"]
+            net.n_complete_, net.stop_training_ = loop["n_complete"], loop["is_stopped"]
+            if net.average_ is not None:
+                net.average_.load_state_dict(loop["average"])
+            for name, callback in net.callbacks_:
+                own = _stateful(callback)
+                if name in loop["callbacks"] and own is not None:
+                    own.load_state_dict(loop["callbacks"][name])
             self.generators.__setstate__(state["generators"])
             if self.global_device is not None and state["global"]:
-                set_global_states(state["global"], self.global_device)
+                _utils.set_global_states(state["global"], self.global_device)
         except (LookupError, TypeError, ValueError) as error:
             raise ValueError(
                 f"Training cannot resume from {str(saved.path)!r}: {error}"
             ) from error
-        callbacks = [c[1] if isinstance(c, tuple) else c for c in self.callbacks]
+        callbacks = map(without_name, net.callbacks)
         names = [type(each).__name__ for each in callbacks if _restarts(each)]
         if names:
-            warn_user(
+            _utils.warn_user(
                 f"callbacks holds {', '.join(names)}, whose state is not in the "
                 "checkpoint and starts anew: the result may differ from the result of "
                 "an uninterrupted fit."
@@ -279,8 +273,19 @@ class Checkpoints:
                 path.unlink(missing_ok=True)
 
 
+def _stateful(callback: Any) -> Any:
+    """Return the object with the state of a callback, or None if it has no state.
+
+    This is the schedule of a callback for schedules, or the callback itself.
+    """
+    if isinstance(callback, LRScheduler):
+        return callback.lr_scheduler_
+    methods = ("state_dict", "load_state_dict")
+    return callback if all(hasattr(callback, name) for name in methods) else None
+
+
 def _restarts(callback: Any) -> bool:
     """Return whether a callback has a state, by its attributes, but cannot save it."""
     is_ours = type(callback).__module__.startswith("sk_pwiser.")
     attributes = [name for name in vars(callback) if re.fullmatch(r"[^_].*[^_]_", name)]
-    return bool(attributes) and not is_ours and stateful(callback) is None
+    return bool(attributes) and not is_ours and _stateful(callback) is None

@@ -4,7 +4,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,39 +12,18 @@ from skorch.callbacks import GradientNormClipping
 from torch import nn
 from torch.nn.parameter import is_lazy
 
+from sk_pwiser import _utils
+from sk_pwiser._training import _optimizers
 from sk_pwiser._training._batches import BatchIterator
 from sk_pwiser._training._callbacks import check_callbacks
 from sk_pwiser._training._criterion import MultiTaskCriterion
-from sk_pwiser._training._devices import check_compiler
 from sk_pwiser._training._early_stopping import (
-    GROUPED,
     BestEpochStopping,
     check_early_stopping,
+    lr_schedule,
 )
 from sk_pwiser._training._net import MultiTaskNet
-from sk_pwiser._training._optimizers import (
-    LazyAdam,
-    can_fuse,
-    check_optimizer,
-    parameter_groups,
-    smallest_lazy_table,
-    sparse_tables,
-    use_sparse_gradients,
-)
-from sk_pwiser._training._schedule import lr_schedule
-from sk_pwiser._training._settings import Settings, advice
-from sk_pwiser._utils import (
-    build,
-    check_base_init,
-    check_choice,
-    check_names,
-    check_number,
-    check_signature,
-    read_task_parents,
-    resolve,
-    seeded_globally,
-    task_paths,
-)
+from sk_pwiser._training._settings import Settings
 from sk_pwiser.losses import LOSSES, MultiTaskLoss, checked_loss
 from sk_pwiser.networks import (
     NETWORKS,
@@ -87,24 +65,24 @@ def check_components(
     check_early_stopping(settings.early_stopping, task_names)
     # Seeded by a copy: how many numbers a loss or weighting draws leaves the network's
     # initial weights unchanged.
-    with seeded_globally(deepcopy(random_state).randint(LARGEST_SEED), device):
+    with _utils.seeded_globally(deepcopy(random_state).randint(LARGEST_SEED), device):
         loss = build_loss(settings, task_names)
         chosen = as_weighting(settings.weighting, settings.weighting_params)
-        weighting = build(
+        weighting = _utils.build(
             WEIGHTINGS, TaskWeighting, "weighting", *chosen, len(task_names)
         )
-        check_base_init(weighting, "n_tasks", "n_tasks")
-        check_signature(type(weighting), "forward", "losses")
-        parents = read_task_parents(settings.task_parents, task_names)
+        _utils.check_base_init(weighting, "n_tasks", "n_tasks")
+        _utils.check_signature(type(weighting), "forward", "losses")
+        parents = _utils.read_task_parents(settings.task_parents, task_names)
         _check_network(settings, loss, parents)
-        optimizer = check_optimizer(settings)
+        optimizer = _optimizers.check_optimizer(settings)
     return Components(
         loss,
         weighting,
         optimizer,
         batch_sampler(settings, loss, has_groups),
         _compile_mode(settings, weighting, device) if settings.compile else None,
-        smallest_lazy_table(
+        _optimizers.smallest_lazy_table(
             settings, weighting.uses_task_gradients, *optimizer, device
         ),
     )
@@ -120,9 +98,7 @@ SMALL_WEIGHT, LARGE_WEIGHT, FREQUENT = 0.1, 0.3, 0.01
 def default_weight(rates: Iterable[float]) -> float:
     """Return the default weight of the pairwise term at the rates of ranked tasks."""
     rarest = min((*rates, FREQUENT))
-    if rarest * LARGE_WEIGHT <= FREQUENT * SMALL_WEIGHT:
-        return LARGE_WEIGHT
-    return SMALL_WEIGHT * FREQUENT / rarest
+    return min(LARGE_WEIGHT, SMALL_WEIGHT * FREQUENT / max(rarest, 1e-9))
 
 
 def follows_rates(settings: Settings, loss: MultiTaskLoss) -> bool:
@@ -134,12 +110,14 @@ def build_loss(
     settings: Settings, task_names: tuple[str, ...], weight: float = SMALL_WEIGHT
 ) -> MultiTaskLoss:
     """Build the loss, whose pairwise term has `weight` if the user has set none."""
-    registry: Any = (LOSSES, MultiTaskLoss, "loss", settings.loss)
-    names = resolve(*registry).estimator_parameters
+    registry: Any = LOSSES, MultiTaskLoss, "loss", settings.loss
+    names = _utils.resolve(*registry).estimator_parameters
     given = {name: getattr(settings, name) for name in names}
     if WEIGHT in given and given[WEIGHT] is None:
         given[WEIGHT] = weight
-    loss: MultiTaskLoss = build(*registry, settings.loss_params, task_names, **given)
+    loss: MultiTaskLoss = _utils.build(
+        *registry, settings.loss_params, task_names, **given
+    )
     return checked_loss(loss)
 
 
@@ -160,7 +138,7 @@ def _check_network(
     """Check names and values of `network_params`, by a network of a small table."""
     own, shared = _split_params(settings.network_params)
     registry = NETWORKS, MultiTaskNetwork, "network", settings.network
-    kind = check_names(*registry, own, 1, shared=SHARED_PARAMS)
+    kind = _utils.check_names(*registry, own, 1, shared=SHARED_PARAMS)
     features = shared.get("domain_features")
     if features is not None and not isinstance(features, list | tuple):
         raise TypeError(
@@ -171,9 +149,9 @@ def _check_network(
     is_automatic = settings.embedding_dim == "auto"
     dropout = settings.encoding_params["category_dropout"]
     if isinstance(dropout, str):
-        check_choice("category_dropout", dropout, ("auto",))
+        _utils.check_choice("category_dropout", dropout, ("auto",))
     else:
-        check_number("category_dropout", dropout, at_least=0, below=1)
+        _utils.check_number("category_dropout", dropout, at_least=0, below=1)
     spec = NetworkSpec(
         [3],
         1,
@@ -191,7 +169,7 @@ def _check_network(
             f"loss={settings.loss!r} takes weights per row only. Support them in its "
             "forward, and set takes_task_weights = True."
         )
-    check_signature(kind, "forward", "codes", "numeric")
+    _utils.check_signature(kind, "forward", "codes", "numeric")
     # The constructors of users' classes may rely on the columns of their own table.
     if kind in NETWORKS.values():
         with _named_allocations(settings):
@@ -249,6 +227,18 @@ def batch_sampler(settings: Settings, loss: MultiTaskLoss, has_groups: bool) -> 
     return "stratified"
 
 
+def check_compiler(device: torch.device, compile: bool | str) -> None:
+    """Raise ValueError if torch cannot compile for the device."""
+    try:
+        torch.compile(torch.square)(torch.zeros(2, device=device))
+    except (RuntimeError, ImportError, OSError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise ValueError(
+            f"compile={compile!r}, but torch cannot compile for {str(device)!r} on "
+            f"this machine: {reason}"
+        ) from error
+
+
 def _compile_mode(
     settings: Settings, weighting: TaskWeighting, device: torch.device
 ) -> str:
@@ -270,8 +260,8 @@ def build_network(settings: Settings, schema: Any) -> nn.Module:
     spec = schema.spec(settings, **shared)
     registry = NETWORKS, MultiTaskNetwork, "network", settings.network
     with _named_allocations(settings):
-        network: nn.Module = build(*registry, own, spec)
-    check_base_init(network, "spec", "spec")
+        network: nn.Module = _utils.build(*registry, own, spec)
+    _utils.check_base_init(network, "spec", "spec")
     for name, parameter in network.named_parameters():
         if is_lazy(parameter):
             raise ValueError(
@@ -291,7 +281,6 @@ def build_net(
     max_epochs: int,
     first_epoch: int = 1,
     n_rows: int = 1,
-    average_decay: float,
     is_update: bool = False,
     net_class: type[MultiTaskNet] = MultiTaskNet,
 ) -> MultiTaskNet:
@@ -319,38 +308,35 @@ def build_net(
         stopping = BestEpochStopping(monitor, settings.n_iter_no_change, first_epoch)
         own_callbacks.append(("early_stopping", stopping))
     own_callbacks += lr_schedule(settings.lr_schedule, settings.callbacks, is_update)
-    largest_norm = settings.optimizer_params["clip_grad_norm"]
-    if largest_norm is not None:
-        clipping = GradientNormClipping(largest_norm)
+    params = settings.optimizer_params
+    if params["clip_grad_norm"] is not None:
+        clipping = GradientNormClipping(params["clip_grad_norm"])
         own_callbacks.append(("clip_grad_norm", clipping))
     optimizer, optimizer_kwargs = components.optimizer
-    use_sparse_gradients(network, components.min_lazy_size)
-    if sparse_tables(network):
-        optimizer = LazyAdam
+    _optimizers.use_sparse_gradients(network, components.min_lazy_size)
+    if _optimizers.sparse_tables(network):
+        optimizer = _optimizers.LazyAdam
     kwargs = {f"optimizer__{key}": value for key, value in optimizer_kwargs.items()}
-    # A user's network may have others, which no fused kernel takes.
-    are_floats = all(p.is_floating_point() for p in network.parameters())
-    has_own_name = isinstance(settings.optimizer, str)
-    if has_own_name and are_floats and can_fuse(optimizer, optimizer_kwargs, device):
+    if _optimizers.can_fuse(settings, components.optimizer, network, device):
         kwargs.setdefault("optimizer__fused", True)
     net = net_class(
         network,
         criterion,
+        settings=settings,
         task_names=components.loss.task_names,
-        precision=settings.precision,
         compile_mode=components.compile_mode,
-        average_decay=average_decay,
-        advice=partial(advice, settings),
-        scorer=settings.early_stopping if monitor == "valid_score" else None,
-        has_grouped_auc=monitor is not None and monitor.startswith(GROUPED),
+        average_decay=0.0 if is_update else params["average_decay"] or 0.0,
+        monitor=monitor or "",
         optimizer=optimizer,
-        optimizer__param_groups=parameter_groups(settings, network.spec, n_rows),
+        optimizer__param_groups=_optimizers.parameter_groups(
+            settings, network.spec, n_rows
+        ),
         lr=settings.lr,
         batch_size=settings.batch_size,
         max_epochs=max_epochs,
         iterator_train=BatchIterator,
         iterator_train__sampler=components.sampler,
-        iterator_train__paths=task_paths(network.spec.parents),
+        iterator_train__paths=_utils.task_paths(network.spec.parents),
         iterator_valid=BatchIterator,
         # On a CPU the activations of a batch should stay in the cache.
         iterator_valid__batch_size=max(

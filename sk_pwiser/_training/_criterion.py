@@ -115,7 +115,11 @@ class MultiTaskCriterion(nn.Module):
             heads = output.sampled_logits
         if output.conditional_logits is not None:
             heads = output.conditional_logits
-            weights = happened_before(y, weights, self.parents)
+            # Divided by the size of the batch, the losses of the rows in which the
+            # previous task happened add up to the log-likelihood.
+            happened = labels_of_parents(y, self.parents)
+            known = 1.0 if weights is None else weights.view(len(y), -1)
+            weights = happened * known
             targets = conditional_labels(y, self.parents)
         losses = self._losses(at_least_float32(heads), targets, weights, groups)
         for aux in output.aux_logits:
@@ -233,17 +237,6 @@ class MultiTaskCriterion(nn.Module):
             )
         weights = self.weighting.end_epoch() if self.training else []
         return record | dict(zip(self.weight_names, weights, strict=False))
-
-
-def happened_before(
-    y: Tensor, sample_weight: Tensor | None, parents: Sequence[int]
-) -> Tensor:
-    """Return the weights of rows for conditional heads, of shape `(batch, n_tasks)`."""
-    # Divided by the size of the batch, the losses add up to the log-likelihood.
-    happened = labels_of_parents(y, parents)
-    if sample_weight is None:
-        return happened
-    return happened * sample_weight.view(len(y), -1)
 
 
 def _check_output(output: NetworkOutput, shape: torch.Size) -> None:

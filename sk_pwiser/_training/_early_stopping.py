@@ -1,22 +1,20 @@
-"""Early stopping: the validation rows, the monitored figure, the best epoch."""
+"""How long to train, and at which rate: early stopping and the schedule."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from inspect import signature
-from typing import Any
+from math import ceil, sqrt
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from sklearn.base import BaseEstimator, ClassifierMixin
 from skorch import NeuralNet
-from skorch.callbacks import EarlyStopping
+from skorch.callbacks import Callback, EarlyStopping, LRScheduler
 from skorch.utils import noop
-from torch import Tensor
 
-from sk_pwiser._auc import auc_within
 from sk_pwiser._training._batches import TrainingRows
-from sk_pwiser._training._callbacks import find_callback, without_name
+from sk_pwiser._training._callbacks import Snapshot, find_callback, without_name
+from sk_pwiser._training._figures import FIGURES, GROUPED, grouped_aucs, summary_name
 from sk_pwiser._training._settings import Settings
-from sk_pwiser._training._snapshot import Snapshot
 from sk_pwiser._utils import did_you_mean, warn_user
 
 # With at most `MIN_ROWS` rows, a tenth of them says less about the best epoch than a
@@ -24,16 +22,6 @@ from sk_pwiser._utils import did_you_mean, warn_user
 # the best epoch has at least the number of steps of a fit to `MIN_ROWS` rows.
 MIN_ROWS = 1_000
 FIRST_STEPS, ROWS_PER_STEP = 3, 250
-# Figures of the validation rows per task. Larger values are better, except for the log
-# loss. The history contains "grouped_auc" only if it is monitored.
-AUCS = "auc", "grouped_auc"
-FIGURES = "log_loss", *AUCS
-GROUPED = "valid_grouped_auc_"
-
-
-def summary_name(task_names: Sequence[str]) -> str:
-    """Return the last part of the names of figures of all tasks: "mean" or a task."""
-    return "mean" if len(task_names) > 1 else task_names[0]
 
 
 def check_early_stopping(early_stopping: Any, task_names: tuple[str, ...]) -> str:
@@ -117,27 +105,6 @@ def plan_epochs(
     return monitor, first, most
 
 
-def grouped_aucs(rows: TrainingRows, logits: Tensor) -> Iterator[float]:
-    """Yield the mean AUC within groups per task, NaN if no group has both labels."""
-    y, weights, groups = (
-        rows.labels().round(),
-        rows.column("sample_weight"),
-        rows.column("groups"),
-    )
-    assert groups is not None
-    for k in range(y.shape[1]):
-        labels, scores, codes = y[:, k], logits[:, k], groups
-        if weights is not None and weights.dim() == 2:
-            known = weights[:, k] > 0  # other weights are not read
-            labels, scores, codes = labels[known], scores[known], codes[known]
-        if not len(labels):
-            yield float("nan")
-            continue
-        _, codes = torch.unique(codes, return_inverse=True)
-        arrays = (part.cpu().numpy() for part in (labels, scores, codes))
-        yield auc_within(*arrays)[0]  # type: ignore[no-untyped-call]
-
-
 def usable_monitor(
     monitor: str | None, valid: TrainingRows | None, task_names: tuple[str, ...]
 ) -> str | None:
@@ -183,91 +150,6 @@ def usable_monitor(
     return "valid_loss"
 
 
-class KnownProbabilities(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
-    """Stands for an estimator in a scorer of rows whose probabilities are known."""
-
-    missing_labels = "ignore"
-
-    def __init__(
-        self, probabilities: np.ndarray, task_parents: Mapping[str, str | None]
-    ) -> None:
-        self.probabilities = probabilities
-        self.task_parents = self.task_parents_ = dict(task_parents)
-        self.task_names_ = list(task_parents)
-        self.classes_ = np.array([0, 1])
-        if len(task_parents) > 1:
-            self.classes_ = np.tile(self.classes_, (len(task_parents), 1))
-
-    def predict_proba(self, _X: Any) -> np.ndarray:
-        """Return the probabilities, in the form of the estimator's."""
-        p = self.probabilities
-        return np.hstack([1 - p, p]) if self.classes_.ndim == 1 else p
-
-    def predict(self, _X: Any) -> np.ndarray:
-        """Return 1 where the probability is at least 0.5."""
-        labels = (self.probabilities >= 0.5).astype(int)
-        return labels[:, 0] if self.classes_.ndim == 1 else labels
-
-
-def score_validation(
-    scorer: Any,
-    rows: TrainingRows,
-    logits: Tensor,
-    task_parents: Mapping[str, str | None],
-    negative_rate: float = 1.0,
-) -> float:
-    """Return the score of the validation rows, without weights and without a table.
-
-    The probabilities are those of the log that holds a share of the rows without click:
-    the inverse of `full_log_logits`.
-    """
-    y, weights = rows.labels().round(), rows.column("sample_weight")
-    if weights is not None and weights.dim() == 2:
-        y[:, 1:] = y[:, 1:].where(weights[:, 1:] > 0, torch.nan)
-    # In double: those near 1 would be equal, and 1 minus them would have few digits.
-    probabilities = logits.cpu().double().sigmoid()
-    if negative_rate < 1:
-        click = probabilities[:, :1]
-        probabilities = probabilities / (click + negative_rate * (1 - click))
-        probabilities = probabilities.clamp(max=1.0)
-    estimator = KnownProbabilities(probabilities.numpy(), task_parents)
-    labels = y.cpu().numpy()
-    labels = labels[:, 0].astype(int) if len(task_parents) == 1 else labels
-    return float(scorer(estimator, np.empty((len(y), 0)), labels))
-
-
-def best_epoch(net: NeuralNet) -> int:
-    """Return the number in the history of the epoch whose weights a trained net has."""
-    if net.kept_epoch_ is not None:
-        return int(net.kept_epoch_)
-    stopping = find_callback(net, BestEpochStopping)
-    # 0 if no epoch was better than another, for example if all figures are NaN.
-    if stopping is not None and stopping.best_epoch_:
-        return int(stopping.best_epoch_)
-    return int(net.history[-1, "epoch"])
-
-
-def stop_reason(net: NeuralNet, n_epochs: int) -> str:
-    """Say where and why a training of `n_epochs` ended, and whose weights it kept."""
-    last = int(net.history[-1, "epoch"])
-    stopping = find_callback(net, BestEpochStopping)
-    reason = f"Stopped at epoch {last}"
-    if stopping is not None and stopping.misses_ == stopping.patience:
-        is_loss = stopping.monitor == "valid_loss"
-        reason += (
-            f": {'the validation loss' if is_loss else stopping.monitor} has not "
-            f"improved for {stopping.patience} epochs"
-        )
-    elif n_epochs == net.max_epochs:
-        reason = f"Ended at epoch {last}, the last one planned"
-    elif stopping is not None and stopping.n_held:
-        reason = (
-            f"Ended at epoch {last}: the learning rate, held until epoch "
-            f"{stopping.n_held}, has decayed to 0"
-        )
-    return f"{reason}; the weights are those of epoch {best_epoch(net)}."
-
-
 class BestEpochStopping(EarlyStopping):  # type: ignore[misc]
     """Early stopping from `first_epoch` on, whose best weights are always restored."""
 
@@ -275,6 +157,16 @@ class BestEpochStopping(EarlyStopping):  # type: ignore[misc]
     best: Snapshot | None = None  # during training only
     # Whether a schedule has yet to lower the learning rate; the last epoch before that.
     is_waiting, n_held = False, 0
+    # Attributes with a state, by their names in checkpoints.
+    STATE: ClassVar = {
+        "monitor": "monitor",
+        "is_waiting": "is_waiting",
+        "n_held": "n_held",
+        "unjudged": "n_unjudged_",
+        "misses": "misses_",
+        "threshold": "dynamic_threshold_",
+        "best_epoch": "best_epoch_",
+    }
 
     def __init__(self, monitor: str, patience: int, first_epoch: int) -> None:
         super().__init__(monitor, patience=patience, threshold=0.0, sink=noop)
@@ -298,9 +190,10 @@ class BestEpochStopping(EarlyStopping):  # type: ignore[misc]
         is_first = self.monitor == "valid_score" and not self.best_epoch_
         if is_first and np.isnan(net.history[-1, self.monitor]):
             warn_user(
-                f"early_stopping={net.scorer!r} is nan on the validation rows. The "
-                "validation loss decides instead. A larger validation_fraction, or an "
-                "eval_set on which the score is defined, makes it available."
+                f"early_stopping={net.settings.early_stopping!r} is nan on the "
+                "validation rows. The validation loss decides instead. A larger "
+                "validation_fraction, or an eval_set on which the score is defined, "
+                "makes it available."
             )
             self._monitor("valid_loss")
             self.dynamic_threshold_ = np.inf
@@ -316,24 +209,14 @@ class BestEpochStopping(EarlyStopping):  # type: ignore[misc]
 
     def state_dict(self) -> dict[str, Any]:
         """Return the best epoch so far with its weights, and the counters."""
-        return {
-            "monitor": self.monitor,
-            "is_waiting": self.is_waiting,
-            "n_held": self.n_held,
-            "unjudged": self.n_unjudged_,
-            "misses": self.misses_,
-            "threshold": self.dynamic_threshold_,
-            "best_epoch": self.best_epoch_,
-            "best_weights": None if self.best is None else self.best.states,
-        }
+        state = {key: getattr(self, name) for key, name in self.STATE.items()}
+        return state | {"best_weights": None if self.best is None else self.best.states}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore what `state_dict` returned."""
-        self._monitor(state["monitor"])
-        self.is_waiting, self.n_held = state["is_waiting"], state["n_held"]
-        self.n_unjudged_ = state["unjudged"]
-        self.misses_, self.dynamic_threshold_ = state["misses"], state["threshold"]
-        self.best_epoch_ = state["best_epoch"]
+        for key, name in self.STATE.items():
+            setattr(self, name, state[key])
+        self._monitor(self.monitor)
         weights = state["best_weights"]
         self.best = None if weights is None else Snapshot(weights)
 
@@ -342,3 +225,191 @@ class BestEpochStopping(EarlyStopping):  # type: ignore[misc]
         if self.best is not None:
             self.best.restore(net)
         self.best = None
+
+
+# Steps until the rate is at its full height, at most this share of all steps: Adam's
+# first steps are too long for new embeddings.
+WARM_UP_STEPS, WARM_UP_SHARE = 50, 0.1
+# The constant rate ends if the validation loss has not fallen by this share of itself
+# for this number of steps, so that small and large tables are judged alike, ...
+SMALLEST_GAIN, PATIENCE_STEPS = 1e-3, 75
+# ... or if it has lasted for both of these numbers: the decay then gains most of what
+# is left.
+MOST_STEPS, MOST_EPOCHS = 500, 10
+# The decay takes this share of the steps before it, at least this number.
+DECAY_RATIO, LEAST_DECAY_STEPS = 0.5, 40
+# In updates, the share of the full rate after n steps is at least LAST_SHARE, otherwise
+# FIRST_SHARE / sqrt(1 + n). A new model needs long steps: twenty calls of 1,000
+# rows take twenty steps only. A fitted one loses AUC by them.
+FIRST_SHARE, LAST_SHARE = 3.0, 0.3
+
+
+class _Schedule(Callback):  # type: ignore[misc]
+    """Sets the learning rates of each step to a share of the full ones."""
+
+    n_steps: float
+
+    def on_train_begin(self, net: NeuralNet, **kwargs: Any) -> None:
+        """Note the full rates."""
+        self.rates = [group["lr"] for group in net.optimizer_.param_groups]
+
+    def on_batch_begin(
+        self, net: NeuralNet, training: bool = False, **kwargs: Any
+    ) -> None:
+        """Set the learning rates of a step."""
+        if training:
+            share = self._share()
+            groups = net.optimizer_.param_groups
+            for group, rate in zip(groups, self.rates, strict=True):
+                group["lr"] = share * rate
+            self.n_steps += 1
+            net.history.record("lr", share * net.lr)  # of the epoch's last step
+
+    def _share(self) -> float:
+        """Return the share of the full rates in the next step."""
+        raise NotImplementedError
+
+    def on_train_end(self, net: NeuralNet, **kwargs: Any) -> None:
+        """Let a later training begin at the full rates."""
+        for group, rate in zip(net.optimizer_.param_groups, self.rates, strict=True):
+            group["lr"] = rate
+
+
+class UpdateRate(_Schedule):
+    """Lowers the learning rate over the first steps of a model, for `partial_fit`."""
+
+    def on_train_begin(self, net: NeuralNet, **kwargs: Any) -> None:
+        """Count the steps of earlier trainings."""
+        super().on_train_begin(net, **kwargs)
+        states = net.optimizer_.state.values()
+        counted = (float(state["step"]) for state in states if "step" in state)
+        # SGD does not count its steps: there was at least one per epoch or update.
+        self.n_steps = max(counted, default=float(len(net.history)))
+
+    def _share(self) -> float:
+        return max(LAST_SHARE, FIRST_SHARE / sqrt(1 + self.n_steps))
+
+
+class WarmupStableDecay(_Schedule):
+    """Raises the learning rate linearly, holds it, and lowers it linearly to 0.
+
+    With early stopping, the rate is held as long as the monitored figure of the
+    validation rows improves. Training then goes back to the best epoch and decays from
+    there. Otherwise, the number of epochs is known, and the last third decays.
+
+    References
+    ----------
+    Hu et al. (2024). "MiniCPM: Unveiling the potential of small language models with
+    scalable training strategies." arXiv 2404.06395, section 4.
+    """
+
+    # The first and the last step of the decay, once they are known.
+    decay: tuple[float, float] | None
+    epoch_steps: float
+    best_step: float
+    warm_up: float  # steps
+
+    def on_train_begin(self, net: NeuralNet, X: Any = None, **kwargs: Any) -> None:
+        """Reset the schedule."""
+        super().on_train_begin(net, **kwargs)
+        self.n_steps, self.n_epochs, self.decay = 0, 0, None
+        # The steps of an epoch are estimated until one is complete.
+        self.epoch_steps = max(1, ceil(len(X.train) / net.batch_size))
+        self.warm_up = min(
+            WARM_UP_STEPS, WARM_UP_SHARE * net.max_epochs * self.epoch_steps
+        )
+        # The best monitored figure so far, with the sign that makes lower better.
+        self.best, self.best_step = np.inf, 0
+        stopping = find_callback(net, BestEpochStopping)
+        if stopping is None:
+            self._plan_decay(net)
+        else:
+            stopping.is_waiting = True
+
+    def _plan_decay(self, net: NeuralNet) -> None:
+        total = net.max_epochs * self.epoch_steps
+        self.decay = total / (1 + DECAY_RATIO), float(total)
+
+    def _share(self) -> float:
+        step = self.n_steps + 0.5  # its middle, so that no step has the rate 0
+        rising, falling = step / self.warm_up, 1.0
+        if self.decay is not None:
+            begin, end = self.decay
+            falling = max(0.0, (end - step) / (end - begin))
+        return min(1.0, rising, falling)
+
+    def on_epoch_end(self, net: NeuralNet, **kwargs: Any) -> None:
+        """End the constant rate or, after the decay, the training."""
+        self.n_epochs += 1
+        stopping = find_callback(net, BestEpochStopping)
+        if stopping is not None and self.decay is not None:
+            net.stop_training_ |= self.n_steps >= self.decay[1]
+            return
+        self.epoch_steps = self.n_steps / self.n_epochs
+        if stopping is None:
+            self._plan_decay(net)
+        else:
+            self._judge(net, stopping)
+
+    def _judge(self, net: NeuralNet, stopping: BestEpochStopping) -> None:
+        """End the constant rate if it no longer helps, or if the epochs run out."""
+        value, least_gain = net.history[-1, stopping.monitor], 0.0
+        if not stopping.lower_is_better:
+            value = -value
+        elif np.isfinite(self.best):
+            least_gain = SMALLEST_GAIN * abs(self.best)
+        if value < self.best - least_gain:
+            self.best, self.best_step = value, self.n_steps
+        n_left = net.max_epochs - self.n_epochs
+        patience = min(PATIENCE_STEPS, stopping.patience * self.epoch_steps)
+        # A gain that is too small in one epoch may be large enough over two.
+        if stopping.best_epoch_ == net.history[-1, "epoch"]:
+            patience = max(patience, 2 * self.epoch_steps)
+        is_stuck = self.n_steps - self.best_step >= patience
+        is_long = self.n_steps >= MOST_STEPS and self.n_epochs >= MOST_EPOCHS
+        is_late = n_left <= max(1, DECAY_RATIO * self.n_epochs)
+        if stopping.n_unjudged_ or not (is_stuck or is_long or is_late):
+            return
+        # The decay begins with the weights of the best epoch, and takes whole epochs.
+        if stopping.best is not None:
+            stopping.best.restore(net)
+            if net.average_ is not None:
+                net.average_.restart()
+        # From here on, epochs without improvement count.
+        stopping.is_waiting, stopping.misses_ = False, 0
+        stopping.n_held = int(net.history[-1, "epoch"])
+        n_steps = max(LEAST_DECAY_STEPS, DECAY_RATIO * self.best_step)
+        n_epochs = min(n_left, max(1, round(n_steps / self.epoch_steps)))
+        self.decay = self.n_steps, self.n_steps + n_epochs * self.epoch_steps
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return where the schedule is."""
+        return {name: getattr(self, name) for name in STATE}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore what `state_dict` returned."""
+        for name in STATE:
+            setattr(self, name, state[name])
+
+
+STATE = (
+    "warm_up",
+    "n_steps",
+    "n_epochs",
+    "epoch_steps",
+    "decay",
+    "best",
+    "best_step",
+)
+
+
+def lr_schedule(
+    name: str | None, callbacks: Any, is_update: bool
+) -> list[tuple[str, Callback]]:
+    """Return the callback that sets the learning rate, if it is not constant."""
+    own = [without_name(entry) for entry in callbacks or []]
+    kinds = [each if isinstance(each, type) else type(each) for each in own]
+    # A schedule among the user's callbacks replaces this one.
+    if name is None or any(issubclass(kind, LRScheduler) for kind in kinds):
+        return []
+    return [("lr_schedule", UpdateRate() if is_update else WarmupStableDecay())]

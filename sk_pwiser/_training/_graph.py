@@ -21,9 +21,8 @@ import torch
 from skorch.callbacks import Callback, GradientNormClipping
 from torch import Tensor, nn
 
-from sk_pwiser._training._batches import CPU
+from sk_pwiser._training._batches import CPU, Batch
 from sk_pwiser._training._callbacks import group_arguments
-from sk_pwiser._training._devices import Batch
 from sk_pwiser._training._optimizers import sparse_tables
 from sk_pwiser._utils import generator_on, warn_user
 

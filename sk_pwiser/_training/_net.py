@@ -1,9 +1,7 @@
 """The private skorch net: the training loop and its history."""
 
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from copy import deepcopy
-from dataclasses import dataclass
 from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING, Any
@@ -11,53 +9,22 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from skorch import NeuralNet
-from skorch.callbacks import (
-    Callback,
-    EarlyStopping,
-    EpochTimer,
-    LRScheduler,
-)
+from skorch.callbacks import Callback, EarlyStopping, EpochTimer, LRScheduler
 from torch import Tensor, nn
 
+from sk_pwiser._training import _callbacks, _figures, _optimizers
 from sk_pwiser._training._batches import (
+    Batch,
     BatchIterator,
     Impressions,
     TrainingRows,
     bags_of,
 )
-from sk_pwiser._training._callbacks import (
-    KeepOnInterrupt,
-    Position,
-    begin_schedule,
-    find_callback,
-    positions_of,
-    release,
-)
-from sk_pwiser._training._devices import Batch, device_or_cpu
-from sk_pwiser._training._divergence import check_end, checked_logits, diverged
-from sk_pwiser._training._early_stopping import (
-    grouped_aucs,
-    score_validation,
-)
-from sk_pwiser._training._epoch_log import (
-    BARS,
-    BatchProgressBar,
-    EpochHistory,
-    epoch_table,
-    task_aucs,
-    task_log_losses,
-)
+from sk_pwiser._training._callbacks import KeepOnInterrupt, Snapshot, find_callback
+from sk_pwiser._training._end_of_training import check_end, checked_logits, diverged
 from sk_pwiser._training._graph import Step, graphed_steps
-from sk_pwiser._training._optimizers import (
-    FLUSH_INTERVAL,
-    TABLES,
-    WeightAverage,
-    flush_tiny_values,
-    parameter_kinds,
-    sparse_tables,
-)
 from sk_pwiser._training._schema import EncodedData
-from sk_pwiser._training._snapshot import Snapshot
+from sk_pwiser._training._settings import Settings, device_or_cpu
 from sk_pwiser._utils import parents_by_name, warn_user
 from sk_pwiser.networks import NetworkOutput
 
@@ -77,63 +44,20 @@ def keep_freed_memory() -> None:
 MODES_WITH_GRAPHS = "reduce-overhead", "max-autotune"
 
 
-@dataclass
-class LoopState:
-    """State of a training loop between two epochs, apart from the state of the net."""
-
-    average: WeightAverage | None
-    n_complete: int = 0
-
-    def state_dict(self, net: NeuralNet) -> dict[str, Any]:
-        """Return the state at the end of an epoch."""
-        return {
-            "n_complete": self.n_complete,
-            "is_stopped": bool(net.stop_training_),
-            "average": None if self.average is None else self.average.state_dict(),
-            "callbacks": {
-                name: part.state_dict()
-                for name, callback in net.callbacks_
-                if (part := stateful(callback)) is not None
-            },
-        }
-
-    def load_state_dict(self, state: Mapping[str, Any], net: NeuralNet) -> None:
-        """Restore what `state_dict` returned, after the state of the net."""
-        self.n_complete = state["n_complete"]
-        net.stop_training_ = state["is_stopped"]
-        if self.average is not None:
-            self.average.load_state_dict(state["average"])
-        for name, callback in net.callbacks_:
-            part = stateful(callback)
-            if name in state["callbacks"] and part is not None:
-                part.load_state_dict(state["callbacks"][name])
-
-
-def stateful(callback: Any) -> Any:
-    """Return the object with the state of a callback, or None if it has no state.
-
-    This is the schedule of a callback for schedules, or the callback itself.
-    """
-    if isinstance(callback, LRScheduler):
-        return callback.lr_scheduler_
-    methods = ("state_dict", "load_state_dict")
-    return callback if all(hasattr(callback, name) for name in methods) else None
-
-
 class MultiTaskNet(NeuralNet):  # type: ignore[misc]
     """A skorch net over impressions, with per-task validation AUC in its history.
 
-    With `average_decay=0` the weights are not averaged. `compile_mode` is None for
-    eager execution and "graph" for graphs of the step. `advice` returns the end of
-    messages about a divergence. `scorer` and `has_grouped_auc` add figures of the
-    validation rows.
+    `settings` are those of the estimator. With `average_decay=0` the weights are not
+    averaged. `compile_mode` is None for eager execution and "graph" for graphs of the
+    step. `monitor` is the figure on which early stopping decides, or "".
     """
 
     is_joint = False  # trained together with the nets of other workers
     # During training only, the last two epochs with the lowest training loss so far and
     # their weights; and the epoch whose weights were restored after a divergence.
     lowest_: tuple[Snapshot, ...] = ()
-    average_: WeightAverage | None = None  # during training only
+    average_: _optimizers.WeightAverage | None = None  # during training only
+    n_complete_ = 0  # epochs of this training
     kept_epoch_: int | None = None
     # Mean probabilities before training, if it began with the weights of another net.
     start_rates_: tuple[list[float], ...] = ()
@@ -143,23 +67,22 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
         module: nn.Module,
         criterion: nn.Module,
         *,
-        task_names: tuple[str, ...] = (),
-        precision: str = "float32",
-        compile_mode: str | None = None,
-        average_decay: float = 0.0,
-        advice: Callable[[], str] = str,
-        scorer: Any = None,
-        has_grouped_auc: bool = False,
+        settings: Settings,
+        task_names: tuple[str, ...],
+        compile_mode: str | None,
+        average_decay: float,
+        monitor: str,
         **kwargs: Any,
     ) -> None:
         super().__init__(module, criterion=criterion, **kwargs)
         self.task_names = task_names
-        self.precision = precision
+        self.settings = settings
         self.compile_mode = compile_mode
         self.average_decay = average_decay
-        self.advice = advice
-        self.scorer = scorer
-        self.has_grouped_auc = has_grouped_auc
+        self.monitor = monitor
+        self.history_ = _figures.EpochHistory()
+        self.best_: dict[str, float] = {}  # figures, for the table of epochs
+        self.schedules_: list[_callbacks.Position] = []
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out the attributes of skorch that hold the same module twice."""
@@ -176,10 +99,20 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
     @property
     def _default_callbacks(self) -> list[tuple[str, Callback]]:
         callbacks: list[tuple[str, Callback]] = [("epoch_timer", EpochTimer())]
-        if self.verbose == BARS:
-            callbacks.append(("progress_bar", BatchProgressBar()))
+        if self.verbose == _callbacks.BARS:
+            callbacks.append(("progress_bar", _callbacks.BatchProgressBar()))
         if self.verbose:
-            callbacks.append(("print_log", epoch_table(self)))
+            # Figures of the loss, weights and the log loss per task would make the
+            # table too wide.
+            criterion = self.criterion
+            names = [*criterion.loss.pop_epoch_record(), *criterion.weight_names]
+            if len(self.task_names) > 1:
+                names += [f"log_loss_{task}" for task in self.task_names]
+            parts = ("train", "valid")
+            ignored = [f"{part}_{name}" for part in parts for name in names]
+            interval = self.verbose if self.verbose > _callbacks.BARS else 1
+            table = _callbacks.EpochTable(self.task_names, ignored, interval)
+            callbacks.append(("print_log", table))
         return callbacks
 
     def get_params_for_optimizer(self, prefix: str, named_parameters: Any) -> Any:
@@ -187,16 +120,9 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
         # skorch groups by names; kinds in their place do not depend on the names that
         # a network gives to its modules.
         parts = self.module_, self.criterion_.loss, self.criterion_.weighting
-        kinds = parameter_kinds(*parts)
+        kinds = _optimizers.parameter_kinds(*parts)
         of_kinds = ((kinds[parameter], parameter) for _, parameter in named_parameters)
         return super().get_params_for_optimizer(prefix, of_kinds)
-
-    def initialize_history(self) -> "MultiTaskNet":
-        """Initialize the history, the best values of its columns, and schedules."""
-        self.best_: dict[str, float] = {}
-        self.schedules_: list[Position] = []
-        self.history_ = EpochHistory()
-        return self
 
     def get_iterator(self, dataset: TrainingRows, training: bool = False) -> Any:
         """Return an iterator over batches on the device of the network."""
@@ -219,13 +145,12 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
             self.fit_loop(X, checkpoints)
             self.notify("on_train_end", X=X, y=y)
         finally:
-            release(self.callbacks_)
-            bar = find_callback(self, BatchProgressBar)
+            schedules = _callbacks.release(self.callbacks_)
+            bar = find_callback(self, _callbacks.BatchProgressBar)
             if bar is not None:  # of an interrupted training
                 bar.close()
         check_end(self, X.train.sample)
-        self.lowest_, self.average_ = (), None
-        self.schedules_ = positions_of(self.callbacks_)
+        self.lowest_, self.average_, self.schedules_ = (), None, schedules
         self._zero_grad_optimizer()  # releases the memory of the gradients
         return self
 
@@ -241,71 +166,59 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
 
     def fit_loop(self, X: EncodedData, checkpoints: "Checkpoints | None") -> None:
         """Train until the last epoch or a stop; an interrupt propagates."""
-        self.stop_training_ = False
+        self.stop_training_, self.n_complete_, self.average_ = False, 0, None
         keep_freed_memory()
-        loop, keeper = LoopState(None), find_callback(self, KeepOnInterrupt)
+        keeper = find_callback(self, KeepOnInterrupt)
         if self.average_decay:
-            tables = sparse_tables(self.module_)
-            loop.average = WeightAverage(self.module_, self.average_decay, tables)
-        self.average_ = loop.average
+            tables = _optimizers.sparse_tables(self.module_)
+            self.average_ = _optimizers.WeightAverage(
+                self.module_, self.average_decay, tables
+            )
         if checkpoints is not None:
-            checkpoints.begin(self, loop)
-            if keeper is not None and loop.n_complete:
+            checkpoints.begin(self)
+            if keeper is not None and self.n_complete_:
                 keeper.keep(self)
-        n_earlier = len(self.history) - loop.n_complete
+        n_earlier = len(self.history) - self.n_complete_
+        steps: Any
+        if self.compile_mode == "graph":
+            steps = graphed_steps(self)
+        else:
+            # Only training is compiled: predictions have any number of rows, and torch
+            # may compile the network again for each number.
+            network: Any = self.module_
+            if self.compile_mode is not None:
+                network = torch.compile(network, mode=self.compile_mode)
+            steps = nullcontext(partial(self.train_step, network=network))
         try:
-            with self._step() as step:
-                while loop.n_complete < self.max_epochs and not self.stop_training_:
-                    self._run_epoch(X, loop, keeper, step)
+            with steps as step:
+                while self.n_complete_ < self.max_epochs and not self.stop_training_:
+                    self._run_epoch(X, step)
                     if checkpoints is not None:
-                        checkpoints.save(self, loop)
+                        checkpoints.save(self)
         except KeyboardInterrupt:
             if keeper is None or not keeper.restore(self):
                 raise
-            self._drop_rows(n_earlier + loop.n_complete)
+            n_epochs = n_earlier + self.n_complete_
+            if len(self.history) > n_epochs:
+                # The incomplete epoch is in neither the history nor the next figures.
+                del self.history[n_epochs:]
+                self.criterion_.train().pop_epoch_record()
             warn_user(
                 "Training was interrupted. callbacks holds KeepOnInterrupt: the "
-                f"{loop.n_complete} complete epochs are kept, and fit returns."
+                f"{self.n_complete_} complete epochs are kept, and fit returns."
             )
 
-    def go_back_to(self, earlier: Snapshot) -> None:
-        """Continue training, after an epoch, from the weights of an earlier one."""
-        earlier.restore(self)
-        if self.average_ is not None:
-            self.average_.restart()
-
-    def _step(self) -> AbstractContextManager[Step]:
-        """Return the training step, which is valid in a `with` block."""
-        if self.compile_mode == "graph":
-            return graphed_steps(self)
-        # Only training is compiled: predictions have any number of rows, and torch may
-        # compile the network again for each number.
-        network: Any = self.module_
-        if self.compile_mode is not None:
-            network = torch.compile(network, mode=self.compile_mode)
-        return nullcontext(partial(self.train_step, network=network))
-
-    def _run_epoch(
-        self,
-        X: EncodedData,
-        loop: LoopState,
-        keeper: KeepOnInterrupt | None,
-        step: Step,
-    ) -> None:
+    def _run_epoch(self, X: EncodedData, step: Step) -> None:
         """Train for an epoch, and compute its validation figures."""
         datasets = {"dataset_train": X.train, "dataset_valid": X.valid}
         self.notify("on_epoch_begin", **datasets)
-        if loop.average is not None:
-            loop.average.swap_out()
-        self.run_single_epoch(
-            self.get_iterator(X.train, training=True),
-            True,
-            "train",
-            step,
-            average=loop.average,
-        )
-        if loop.average is not None:
-            loop.average.swap_in()
+        average, keeper = self.average_, find_callback(self, KeepOnInterrupt)
+        if average is not None:
+            average.swap(into_module=False)
+        iterator = self.get_iterator(X.train, training=True)
+        self.run_single_epoch(iterator, True, "train", step)
+        if average is not None:
+            average.swap(into_module=True)
         for name, rows in {**X.further, "valid": X.valid}.items():
             if rows is not None:
                 valid = self.get_iterator(rows)
@@ -316,7 +229,7 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
             keeper.keep(self)
         if X.valid is None and self.max_epochs > 1:
             self._keep_lowest()
-        loop.n_complete += 1
+        self.n_complete_ += 1
         self.notify("on_epoch_end", **datasets)
 
     def _keep_lowest(self) -> None:
@@ -329,7 +242,7 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
         if self.lowest_:
             lowest = self.history[self.lowest_[-1].epoch - 1, "train_loss"]
         is_best = self.history[-1, "train_loss"] < lowest
-        has_large_tables = bool(sparse_tables(self.module_))
+        has_large_tables = bool(_optimizers.sparse_tables(self.module_))
         if is_best and not has_large_tables:
             # The loss is the mean over the epoch, but its last steps may have made the
             # weights worse. The copy before the last one is therefore kept, too.
@@ -344,7 +257,7 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
         getattr(self, method_name)(self, **kwargs)
         for _, callback in self.callbacks_:
             if method_name == "on_train_begin" and isinstance(callback, LRScheduler):
-                begin_schedule(callback, self.optimizer_, self.schedules_)
+                _callbacks.begin_schedule(callback, self.optimizer_, self.schedules_)
                 continue
             try:
                 getattr(callback, method_name)(self, **kwargs)
@@ -365,11 +278,11 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
         training: bool,
         prefix: str,
         step_fn: Any,
-        average: WeightAverage | None = None,
     ) -> None:
         """Iterate over the rows once; record the mean loss and, in validation, AUC."""
         # Summed on the device: the host would wait for the device to read each loss.
         total, n_rows, logits = torch.zeros((), device=self.device), 0, []
+        average = self.average_ if training else None
         # Other devices are not slow with tiny values.
         is_on_cpu = torch.device(self.device).type == "cpu"
         for n_steps, batch in enumerate(iterator, 1):
@@ -377,8 +290,8 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
             step = step_fn(batch)
             if average is not None:
                 average.step()
-            if training and is_on_cpu and n_steps % FLUSH_INTERVAL == 0:
-                flush_tiny_values(self.module_, self.optimizer_, average)
+            if training and is_on_cpu and n_steps % _optimizers.FLUSH_INTERVAL == 0:
+                _optimizers.flush_tiny_values(self.module_, self.optimizer_, average)
             n_in_batch = self.n_rows_of(batch)
             total.add_(step["loss"].detach(), alpha=n_in_batch)
             n_rows += n_in_batch
@@ -386,7 +299,7 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
                 logits.append(step["y_pred"])
             self.notify("on_batch_end", batch=batch, training=training, **step)
         if training and is_on_cpu:
-            flush_tiny_values(self.module_, self.optimizer_, average)
+            _optimizers.flush_tiny_values(self.module_, self.optimizer_, average)
         loss = total.item() / n_rows
         if not np.isfinite(loss):
             raise diverged(self, f"the {prefix} loss is {loss}")
@@ -407,7 +320,7 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
         tables = {
             module.weight
             for module in self.module_.modules()
-            if isinstance(module, TABLES)
+            if isinstance(module, _optimizers.TABLES)
         }
         dense = (p for p in self.module_.parameters() if p not in tables)
         return int(self.batch_size * sum(p.numel() for p in dense))
@@ -425,11 +338,12 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
         logits = logits.to(y.device)  # rows that did not fit on the device
         rate = self.module_.spec.negative_sampling_rate
         by_figure = {
-            "log_loss": task_log_losses(y, logits, weights, rate),
-            "auc": list(task_aucs(y, logits, weights)),
+            "log_loss": _figures.task_log_losses(y, logits, weights, rate),
+            "auc": list(_figures.task_aucs(y, logits, weights)),
         }
-        if self.has_grouped_auc and impressions.column("groups") is not None:
-            by_figure["grouped_auc"] = list(grouped_aucs(impressions, logits))
+        is_grouped = self.monitor.startswith(_figures.GROUPED)
+        if is_grouped and impressions.column("groups") is not None:
+            by_figure["grouped_auc"] = list(_figures.grouped_aucs(impressions, logits))
         for name, values in by_figure.items():
             figures = dict(zip(self.task_names, values, strict=True))
             if len(values) > 1:
@@ -438,9 +352,12 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
             for task, value in figures.items():
                 is_loss = name == "log_loss"
                 self._record_best(f"{prefix}_{name}_{task}", value, is_loss)
-        if self.scorer is not None:
+        if self.monitor == "valid_score":
             parents = parents_by_name(self.module_.spec.parents, self.task_names)
-            score = score_validation(self.scorer, impressions, logits, parents, rate)
+            scorer = self.settings.early_stopping
+            score = _figures.score_validation(
+                scorer, impressions, logits, parents, rate
+            )
             self._record_best(f"{prefix}_score", score, lower_is_better=False)
 
     def _record_best(self, key: str, value: float, lower_is_better: bool) -> None:
@@ -451,12 +368,6 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
             self.best_[key] = value
         self.history.record(key, value)
         self.history.record(f"{key}_best", is_best)
-
-    def _drop_rows(self, n_epochs: int) -> None:
-        """Leave an incomplete epoch out of the history and of the next figures."""
-        if len(self.history) > n_epochs:
-            del self.history[n_epochs:]
-            self.criterion_.train().pop_epoch_record()
 
     def n_rows_of(self, batch: Batch) -> int:
         """Return the number of rows that the loss of a batch is computed from."""
@@ -489,7 +400,7 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
         with torch.no_grad():
             output = self.infer(batch[0])
             loss = self.criterion_(*self.criterion_inputs(output, batch))
-        return {"loss": loss, "y_pred": self._own_rows(output.logits.float())}
+        return {"loss": loss, "y_pred": output.logits.float()}
 
     def heads(self, iterator: BatchIterator) -> tuple[Tensor, bool]:
         """Return the logits of all rows, and whether they are conditional ones."""
@@ -503,12 +414,8 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
                 heads = output.logits
                 if output.conditional_logits is not None:
                     heads, is_conditional = output.conditional_logits, True
-                found.append(self._own_rows(heads.float()))
+                found.append(heads.float())
         return iterator.in_row_order(torch.cat(found)), is_conditional
-
-    def _own_rows(self, logits: Tensor) -> Tensor:
-        """Return the logits of the rows of a batch that count."""
-        return logits
 
     def evaluation_step(self, batch: Batch, training: bool = False) -> Tensor:
         """Compute the logits of a batch, of shape `(batch, n_tasks)`."""
@@ -522,12 +429,15 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
         """Run the network, by default `module_`, on the inputs of a batch."""
         network = self.module_ if network is None else network
         # The rows store codes in the smallest type that holds them.
-        codes, bags = x["codes"].long(), bags_of(x) if "bag_indices" in x else None
+        codes, bags = (
+            x["codes"].long(),
+            bags_of(x) if "bag_indices" in x else None,
+        )
         given = () if bags is None else (bags._replace(indices=bags.indices.long()),)
         with torch.autocast(
             torch.device(self.device).type,
             dtype=torch.bfloat16,
-            enabled=self.precision == "bfloat16",
+            enabled=self.settings.precision == "bfloat16",
         ):
             output: NetworkOutput = network(codes, x["numeric"], *given)
         return output
@@ -536,6 +446,3 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
         """Set the mode of all modules if it changes: this slows down single rows."""
         if not self.module_.training == self.criterion_.training == training:
             super()._set_training(training)
-
-    def _zero_grad_optimizer(self, set_to_none: bool | None = None) -> None:
-        super()._zero_grad_optimizer(set_to_none=True)

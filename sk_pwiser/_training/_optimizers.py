@@ -5,6 +5,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from functools import cache
 from itertools import chain
 from typing import Any
 
@@ -15,7 +16,6 @@ from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _NormBase
 
 from sk_pwiser._training._callbacks import without_name
-from sk_pwiser._training._devices import has_sparse_gradients
 from sk_pwiser._training._settings import LOOP_PARAMS, OPTIMIZERS, Settings
 from sk_pwiser._utils import check_names, check_number, resolve
 from sk_pwiser.networks import MultiTaskNetwork, NetworkSpec
@@ -78,7 +78,15 @@ def check_optimizer(
             raise ValueError(
                 f"optimizer={kind!r} cannot train a network: {name} {reason}."
             )
-    _check_loop_params(params)
+    for name, limits in _LIMITS.items():
+        if params[name] is not None:
+            check_number(name, params[name], **limits)
+    lazy = params["lazy_embeddings"]
+    # A comparison with a missing value of pandas is neither true nor false.
+    if not isinstance(lazy, bool) and not (isinstance(lazy, str) and lazy == "auto"):
+        raise ValueError(
+            f"lazy_embeddings must be 'auto', True or False; got {lazy!r}."
+        )
     given = {
         "lr": settings.lr,
         "embedding_lr": params["embedding_lr"],
@@ -188,24 +196,15 @@ def _of_embeddings(
     return {"weight_decay": float(decay)} | ({} if lr is None else {"lr": float(lr)})
 
 
-def _check_loop_params(params: Mapping[str, Any]) -> None:
-    for name, limits in _LIMITS.items():
-        if params[name] is not None:
-            check_number(name, params[name], **limits)
-    lazy = params["lazy_embeddings"]
-    # A comparison with a missing value of pandas is neither true nor false.
-    if not isinstance(lazy, bool) and not (isinstance(lazy, str) and lazy == "auto"):
-        raise ValueError(
-            f"lazy_embeddings must be 'auto', True or False; got {lazy!r}."
-        )
-
-
 def _take_step(
-    kind: type[torch.optim.Optimizer], settings: Settings, kwargs: Mapping[str, Any]
+    kind: type[torch.optim.Optimizer],
+    settings: Settings,
+    kwargs: Mapping[str, Any],
+    device: torch.device | None = None,
 ) -> None:
     """Take a step on a matrix, a bias and an embedding table, each in its group."""
-    weight, bias = nn.Parameter(torch.zeros(2, 2)), nn.Parameter(torch.zeros(2))
-    table = nn.Parameter(torch.zeros(2, 2))
+    sizes = (2, 2), (2,), (2, 2)
+    weight, bias, table = (nn.Parameter(torch.zeros(n, device=device)) for n in sizes)
     groups = [
         {"params": [weight]},
         {"params": [bias], "weight_decay": 0.0},
@@ -219,14 +218,19 @@ def _take_step(
 
 
 def can_fuse(
-    kind: type[torch.optim.Optimizer], kwargs: Mapping[str, Any], device: torch.device
+    settings: Settings,
+    optimizer: tuple[type[torch.optim.Optimizer], dict[str, Any]],
+    network: nn.Module,
+    device: torch.device,
 ) -> bool:
-    """Return whether torch has a fused kernel for a step with these arguments."""
-    parameter = nn.Parameter(torch.zeros(1, device=device))
-    parameter.grad = torch.zeros_like(parameter)
-    make: Any = kind
+    """Return whether torch has a fused kernel for a step of this network."""
+    # A user's network may have others, which no fused kernel takes.
+    are_floats = all(p.is_floating_point() for p in network.parameters())
+    if not (isinstance(settings.optimizer, str) and are_floats):
+        return False
+    kind, kwargs = optimizer
     try:
-        make([parameter], **{**kwargs, "fused": True}).step()
+        _take_step(kind, settings, {**kwargs, "fused": True}, device)
     except (TypeError, RuntimeError):
         return False
     return True
@@ -242,6 +246,22 @@ LARGE_TABLE = 2**20
 # result in float32, are therefore set to 0. In this interval, the first moment of Adam
 # shrinks by a factor of 1e-3 at most.
 TINY_WEIGHT, TINY_MOMENT, FLUSH_INTERVAL = 1e-20, 1e-30, 64
+
+
+@cache
+def has_sparse_gradients(device: torch.device) -> bool:
+    """Return whether a device has the operators on sparse gradients of tables."""
+    try:
+        # No module: its first weights would be drawn from torch's global generator.
+        table = torch.zeros(2, 1, device=device, requires_grad=True)
+        rows = torch.zeros(1, dtype=torch.int64, device=device)
+        total = F.embedding(rows, table, sparse=True).sum()
+        total.backward()  # type: ignore[no-untyped-call]
+        assert table.grad is not None
+        table.grad.coalesce()
+    except RuntimeError:
+        return False
+    return True
 
 
 def smallest_lazy_table(
@@ -499,18 +519,20 @@ class WeightAverage:
             torch._foreach_lerp_(part.averages, part.parameters, share)  # one kernel
         part.n_pending = 0
 
-    def swap_in(self) -> None:
-        """Put the average into the module."""
-        if not self.is_in_module:
-            for part in self.parts:
-                if part.n_pending:
-                    self._update(part)
-            self._swap()
-
-    def swap_out(self) -> None:
-        """Put the weights of the last step back into the module."""
-        if self.is_in_module:
-            self._swap()
+    @torch.no_grad()
+    def swap(self, into_module: bool) -> None:
+        """Put the averages into the module, or the weights of the last step back."""
+        if into_module == self.is_in_module:
+            return
+        for part in self.parts:
+            if into_module and part.n_pending:
+                self._update(part)
+            # The tensors are exchanged, not copied.
+            for index, parameter in enumerate(part.parameters):
+                average = part.averages[index]
+                part.averages[index] = parameter.data
+                parameter.data = average
+        self.is_in_module = into_module
 
     @torch.no_grad()
     def restart(self) -> None:
@@ -538,15 +560,6 @@ class WeightAverage:
             part.n_pending = saved["n_pending"]
             for tensor, value in zip(part.averages, saved["weights"], strict=True):
                 tensor.copy_(value)
-
-    def _swap(self) -> None:
-        # The tensors are exchanged, not copied.
-        for part in self.parts:
-            for index, parameter in enumerate(part.parameters):
-                average = part.averages[index]
-                part.averages[index] = parameter.data
-                parameter.data = average
-        self.is_in_module = not self.is_in_module
 
 
 @dataclass

@@ -386,19 +386,18 @@ def read_table(
     check_encoding_params(settings.encoding_params)
     for name in ("grow_vocabulary", "time_feature"):
         check_boolean(name, settings.encoding_params[name])
-    given = given._replace(Y=collected(given.Y))
-    targets = given.Y
-    if not isinstance(targets, SoftTargets):
-        targets = _check_tasks(settings, given.Y, expected, classes, is_update)
-    given = given._replace(X=as_table(given.X))
+    targets = Y = collected(given.Y)
+    if not isinstance(Y, SoftTargets):
+        targets = _check_tasks(settings, Y, expected, classes, is_update)
+    X, sample_weight, groups = as_table(given.X), given.sample_weight, given.groups
     n_samples = len(targets.values)
-    check_match(n_samples=n_samples, **given._asdict())
-    targets, weights = combine_weights(targets, given.sample_weight)
-    rows = Rows(given.X, targets, weights, check_groups(given.groups, n_samples))
-    if given.sample_weight is None:
+    check_match(X, n_samples, Y=Y, sample_weight=sample_weight, groups=groups)
+    targets, weights = combine_weights(targets, sample_weight)
+    rows = Rows(X, targets, weights, check_groups(groups, n_samples)).with_weight()
+    if sample_weight is None:
         weight_scale = 1.0  # the weights, if any, are 0 for missing labels
-    checked = TableRows(settings, rows.with_weight(), weight_scale, origin)
-    if given.sample_weight is not None:
+    checked = TableRows(settings, rows, weight_scale, origin)
+    if sample_weight is not None:
         _warn_about_ratio(checked.summary.weights)
     return checked
 
@@ -503,18 +502,15 @@ def column_inputs(
 
 def make_encoder(settings: Settings, estimator_name: str) -> TableEncoder:
     """Return the encoder of the settings, not yet fitted."""
-    params = settings.encoding_params
+    # Parameters of the encoder under the same names.
+    names = (
+        *("list_ages", "list_pooling", "list_weights", "max_bins", "max_categories"),
+        *("min_frequency", "n_hash_buckets", "shared_embeddings"),
+    )
     return TableEncoder(
         settings.categorical_features,
-        min_frequency=params["min_frequency"],
-        max_categories=params["max_categories"],
-        n_hash_buckets=params["n_hash_buckets"],
-        list_pooling=params["list_pooling"],
-        list_weights=params["list_weights"],
-        shared_embeddings=params["shared_embeddings"],
-        list_ages=params["list_ages"],
+        **{name: settings.encoding_params[name] for name in names},
         numeric_encoding=settings.numeric_encoding,
-        max_bins=params["max_bins"],
         domain_features=settings.shared_param("domain_features") or (),
         time_column=settings.left_out_column,
         estimator_name=estimator_name,

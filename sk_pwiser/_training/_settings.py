@@ -1,8 +1,8 @@
-"""The estimator's parameters: their ranges, and copies that training reads."""
+"""The estimator's parameters: their ranges, copies that training reads, the device."""
 
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import fields, make_dataclass
+from collections.abc import Mapping
+from dataclasses import make_dataclass
 from fractions import Fraction
 from numbers import Integral, Real
 from os import PathLike
@@ -11,10 +11,12 @@ from typing import Any
 import numpy as np
 import torch
 from sklearn.utils._param_validation import Interval, StrOptions
+from skorch.exceptions import DeviceWarning
+from torch.nn import functional as F
 
-from sk_pwiser._utils import CHAIN, did_you_mean
+from sk_pwiser._utils import CHAIN, did_you_mean, warn_user
 from sk_pwiser.losses import LOSSES
-from sk_pwiser.networks import NETWORKS, SHARED_PARAMS, NetworkSpec
+from sk_pwiser.networks import NETWORKS, NetworkSpec
 from sk_pwiser.weighting import WEIGHTINGS
 
 # Keys of `encoding_params` and their defaults.
@@ -45,14 +47,6 @@ LOOP_PARAMS: dict[str, Any] = {
     "embedding_weight_decay": None,
     "lazy_embeddings": "auto",
 }
-
-# Defaults of the entries of `network_params` that every network takes.
-SHARED_DEFAULTS: dict[str, Any] = {
-    field.name: field.default
-    for field in fields(NetworkSpec)
-    if field.name in SHARED_PARAMS
-}
-
 
 OPTIMIZERS: dict[str, type[torch.optim.Optimizer]] = {
     "adagrad": torch.optim.Adagrad,
@@ -139,7 +133,7 @@ class Settings(_Parameters):  # type: ignore[misc, valid-type]
 
     def shared_param(self, name: str) -> Any:
         """Return one of the entries of `network_params` that every network takes."""
-        value = self.network_params.get(name, SHARED_DEFAULTS[name])
+        value = self.network_params.get(name, getattr(NetworkSpec, name))
         return tuple(value) if isinstance(value, list) else value
 
     @property
@@ -173,47 +167,63 @@ def _copy(value: Any) -> Any:
     return value.copy() if isinstance(value, np.ndarray) else value
 
 
-# Largest usual values of parameters, and of learning rates by optimiser.
-USUAL_LR, USUAL_LR_OF = 0.03, {"sgd": 1.0, "adagrad": 0.3}
-USUAL = {
-    "weight_decay": 0.1,
-    "embedding_weight_decay": 0.1,
-    "momentum": 0.999,
-    "pwiser_weight": 10.0,
-}
-USUAL_WEIGHT = 100.0
+def find_device(name: str | torch.device) -> torch.device:
+    """Return the torch device, after a check; "auto" is an accelerator if present."""
+    if name == "auto":
+        return _accelerator() or torch.device("cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ValueError(
+            f"device={name!r} is not a device of torch: {error}"
+        ) from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(
+            f"device={str(name)!r}, but torch finds no CUDA on this machine; "
+            "device='auto' uses an accelerator if one is present."
+        )
+    try:
+        torch.zeros(1, device=device).item()
+    except (RuntimeError, AssertionError, ImportError) as error:
+        raise ValueError(
+            f"device={str(name)!r} cannot be used on this machine: {error}"
+        ) from error
+    return device
 
 
-def advice(settings: Settings) -> str:
-    """Return advice after a divergence: parameters far above their usual values."""
-    found = [f"Use a smaller {name}; it is {value}." for name, value in _far(settings)]
-    return " ".join(found) or (
-        "No parameter is far above its usual values; a smaller lr, which is "
-        f"{settings.lr}, or clip_grad_norm in optimizer_params may help."
-    )
+def device_or_cpu(name: str | torch.device) -> torch.device:
+    """Return the torch device; if it is not present, warn and return the CPU."""
+    try:
+        return find_device(name)
+    except ValueError as error:
+        warn_user(f"{error} Loading on the CPU instead.", DeviceWarning)
+        return torch.device("cpu")
 
 
-def _far(settings: Settings) -> Iterator[tuple[str, Any]]:
-    """Yield the names and values of parameters that are far above usual values."""
-    usual_lr = USUAL_LR
-    if isinstance(settings.optimizer, str):
-        usual_lr = USUAL_LR_OF.get(settings.optimizer, USUAL_LR)
-    usual = {**USUAL, "lr": usual_lr, "embedding_lr": usual_lr}
-    own = ("lr", "weight_decay", "pwiser_weight")
-    values: dict[str, Any] = {name: getattr(settings, name) for name in own}
-    values |= {k: v for k, v in settings.optimizer_params.items() if k in usual}
-    of_network = settings.network_params.items()
-    values |= {k: v for k, v in of_network if k.endswith(("weight", "weights"))}
-    values |= {**settings.loss_params, **settings.weighting_params}
-    for name, value in values.items():
-        limit = usual.get(name, USUAL_WEIGHT)
-        if any(abs(number) > limit for number in _numbers(value)):
-            yield name, value
+def _accelerator() -> torch.device | None:
+    """Return CUDA if it is present, or another accelerator that torch finds."""
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    # Before 2.6 torch has no common name for the others, and "auto" leaves them out.
+    module: Any = getattr(torch, "accelerator", None)
+    if module is None or not module.is_available():
+        return None
+    device: torch.device = module.current_accelerator()
+    try:
+        _check_operators(device)
+    except (RuntimeError, TypeError) as error:
+        warn_user(
+            f"device='auto' uses the CPU: {str(device)!r} lacks an operator that "
+            f"training needs: {str(error).strip().partition(chr(10))[0]}"
+        )
+        return None
+    return device
 
 
-def _numbers(value: Any) -> Iterator[float]:
-    if isinstance(value, Real):
-        yield float(value)
-    elif isinstance(value, list | tuple):
-        for each in value:
-            yield from _numbers(each)
+def _check_operators(device: torch.device) -> None:
+    """Raise if a device lacks an operator of every fit; some devices lack these."""
+    x, rows = torch.linspace(0, 1, 4, device=device), torch.arange(4, device=device)
+    x = torch.zeros_like(x).index_add_(0, rows, x).lerp_(x, 0.5).cumprod(0)
+    matrix = x.view(1, 4, 1)
+    torch.baddbmm(matrix, matrix, F.hardshrink(F.logsigmoid(matrix[:, :1])))
+    x.uniform_(generator=torch.Generator(device))

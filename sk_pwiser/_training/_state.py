@@ -1,66 +1,29 @@
 """The state of a fit: continued by later fits, restored after a failure, saved."""
 
-from collections.abc import Callable, Collection, Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack, suppress
 from copy import deepcopy
 from dataclasses import dataclass, fields, replace
 from functools import partial
-from typing import Any, NamedTuple
+from itertools import chain
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from sk_pwiser._training._batches import BatchIterator, Impressions, TrainingRows
-from sk_pwiser._training._callbacks import continues, group_arguments
+from sk_pwiser._training import _settings
+from sk_pwiser._training._batches import BatchIterator, Impressions
+from sk_pwiser._training._callbacks import PARTS, Snapshot, group_arguments
 from sk_pwiser._training._components import build_net, build_network, check_components
-from sk_pwiser._training._devices import device_or_cpu
-from sk_pwiser._training._epoch_log import EpochHistory
+from sk_pwiser._training._end_of_training import Rises
+from sk_pwiser._training._figures import EpochHistory
 from sk_pwiser._training._net import MultiTaskNet
-from sk_pwiser._training._optimizers import TABLES
+from sk_pwiser._training._optimizers import TABLES, LazyAdam, sparse_tables
 from sk_pwiser._training._schema import STATE_CLASSES as ENCODING_CLASSES
 from sk_pwiser._training._schema import Growth, Schema
-from sk_pwiser._training._settings import PARAMETER_CONSTRAINTS, Settings, describe
-from sk_pwiser._training._snapshot import PARTS, Snapshot
-from sk_pwiser._training._undo import Undo
 from sk_pwiser._utils import Generators, equal, seeded_globally
 from sk_pwiser.networks import NETWORKS
-
-# Number of rows to predict: few relative to the rows of training, and enough to
-# distinguish the share from noise.
-MAX_ROWS, MIN_ROWS = 2_000, 200
-ROWS_PER_TRAINED_ROW = 0.02
-
-# Share of rows above which `fit` warns. Two tasks reach it only if almost every click
-# converts; noise alone does not reach it.
-RISING_SHARE = 0.1
-
-
-class Rises(NamedTuple):
-    """The task that is more probable than its parent in most rows."""
-
-    task: int  # its index
-    share: float  # of the rows in which its probability exceeds that of its parent
-
-
-def find_rises(
-    net: Any, train: TrainingRows, n_epochs: int, left_out: Collection[int] = ()
-) -> Rises | None:
-    """Compare tasks with their parents on a sample of the rows, if it is not small.
-
-    Tasks that are `left_out` are not compared.
-    """
-    n_trained, sample = len(train) * n_epochs, train.sample
-    n_rows = min(MAX_ROWS, len(sample), int(ROWS_PER_TRAINED_ROW * n_trained))
-    parents = enumerate(net.module_.spec.parents)
-    pairs = [(k, p) for k, p in parents if p >= 0 and k not in left_out]
-    if n_rows < MIN_ROWS or not pairs:
-        return None
-    logits = net.forward(sample.spaced(n_rows))
-    shares = [float((logits[:, k] > logits[:, p]).float().mean()) for k, p in pairs]
-    share = max(shares)
-    later, _ = pairs[shares.index(share)]
-    return Rises(later, share) if share >= RISING_SHARE else None
 
 
 @dataclass(frozen=True)
@@ -92,7 +55,7 @@ class TrainingResult:
     net: MultiTaskNet
     schema: Schema
     generators: Generators
-    settings: Settings
+    settings: _settings.Settings
     single_pass: bool  # whether this was `partial_fit`
     best_epoch: int  # whose weights the network has
     n_rows: tuple[int, int]  # training and validation rows
@@ -105,7 +68,7 @@ class TrainingResult:
 
 def net_state(net: MultiTaskNet) -> dict[str, Any]:
     """Return weights, the states of criterion and optimiser, and the history."""
-    states = Snapshot.take(net, *PARTS, copies=False).states
+    states = {part: getattr(net, name).state_dict() for part, name in PARTS.items()}
     return {**states, "history": list(net.history), "best": net.best_}
 
 
@@ -154,43 +117,32 @@ def _map(value: Any, kind: type, convert: Callable[[Any], Any]) -> Any:
 _OF_STATE = ("amsgrad", "centered", "momentum")
 
 
-def check_same_model(settings: Settings, earlier: Settings) -> None:
+def check_same_model(settings: _settings.Settings, earlier: _settings.Settings) -> None:
     """Raise if continuing an earlier fit would change the meaning of its weights."""
+    now, before = _meanings(settings), _meanings(earlier)
+    for name, value in now.items():
+        if value != before[name]:
+            raise ValueError(
+                f"Training cannot continue with {name}={value!r}: the earlier fit used "
+                f"{before[name]!r}."
+            )
+
+
+def _meanings(settings: _settings.Settings) -> dict[str, Any]:
+    """Return what changes the meaning, but not the shapes, of a network's weights."""
     # The tensors of two networks may have the same names, shapes and other meanings.
     names: dict[Any, str] = {kind: name for name, kind in NETWORKS.items()}
-    now, then = (
-        describe(names.get(each.network, each.network)) for each in (settings, earlier)
-    )
-    _check_same("network", now, then)
-    # Other changes of the network change the shapes of its parameters.
-    for name in ("numeric_encoding", "negative_sampling_rate", "task_parents"):
-        _check_same(name, getattr(settings, name), getattr(earlier, name))
-    own, before = (each.encoding_params["list_pooling"] for each in (settings, earlier))
-    _check_same("list_pooling", own, before)
-    for name in ("task_space", "interaction", "domain_features"):
-        _check_same(name, settings.shared_param(name), earlier.shared_param(name))
+    kept = ("numeric_encoding", "negative_sampling_rate", "task_parents")
+    shared = ("task_space", "interaction", "domain_features")
+    return {
+        "network": _settings.describe(names.get(settings.network, settings.network)),
+        **{name: getattr(settings, name) for name in kept},
+        "list_pooling": settings.encoding_params["list_pooling"],
+        **{name: settings.shared_param(name) for name in shared},
+    }
 
 
-def _check_same(name: str, now: Any, before: Any) -> None:
-    if now != before:
-        raise ValueError(
-            f"Training cannot continue with {name}={now!r}: the earlier fit used "
-            f"{before!r}."
-        )
-
-
-def changed_parts(settings: Settings, earlier: Settings) -> str:
-    """Describe which parameters that shape a net have changed since the earlier fit."""
-    parts = ("network", "loss", "weighting")
-    names = [name for part in parts for name in (part, f"{part}_params")]
-    return "; ".join(
-        f"{name}={now!r}, before {before!r}"
-        for name in [*names, "embedding_dim"]
-        if not equal(now := getattr(settings, name), before := getattr(earlier, name))
-    )
-
-
-def continue_from(net: MultiTaskNet, earlier: MultiTaskNet, changed: str = "") -> None:
+def continue_from(net: MultiTaskNet, earlier: MultiTaskNet) -> None:
     """Copy weights, optimiser state and history of an earlier net into a new one.
 
     The arguments of the optimiser are those of the new net. The schedule of a callback
@@ -205,12 +157,14 @@ def continue_from(net: MultiTaskNet, earlier: MultiTaskNet, changed: str = "") -
         except RuntimeError as error:
             raise ValueError(
                 "Training cannot continue from the earlier fit, since the parameters "
-                f"now describe a different {kind}: {changed or error}."
+                f"now describe a different {kind}: "
+                f"{_changed(net.settings, earlier.settings) or error}."
             ) from error
     has_same_state = _have_same_state(net.optimizer_, earlier.optimizer_)
     keeps_schedules = has_same_state and net.lr == earlier.lr
     net.schedules_ = list(earlier.schedules_) if keeps_schedules else []
-    is_scheduled = continues(net.callbacks_, net.schedules_)
+    known = [callback for callback, _ in net.schedules_]
+    is_scheduled = any(each is one for _, each in net.callbacks_ for one in known)
     if has_same_state:
         arguments = group_arguments(net.optimizer_)
         net.optimizer_.load_state_dict(deepcopy(earlier.optimizer_.state_dict()))
@@ -223,6 +177,17 @@ def continue_from(net: MultiTaskNet, earlier: MultiTaskNet, changed: str = "") -
     net.history = deepcopy(earlier.history)
     net.best_ = dict(earlier.best_)
     net.start_rates_ = earlier.start_rates_
+
+
+def _changed(settings: _settings.Settings, earlier: _settings.Settings) -> str:
+    """Describe which parameters that shape a net have changed since the earlier fit."""
+    parts = ("network", "loss", "weighting")
+    names = [name for part in parts for name in (part, f"{part}_params")]
+    return "; ".join(
+        f"{name}={now!r}, before {before!r}"
+        for name in [*names, "embedding_dim"]
+        if not equal(now := getattr(settings, name), before := getattr(earlier, name))
+    )
 
 
 def _have_same_state(
@@ -241,6 +206,68 @@ def _have_same_state(
     )
 
 
+# Functions that undo the changes of an update in place, the latest last.
+Undo = list[Callable[[], None]]
+
+
+def take_back(undo: Undo) -> None:
+    """Undo an update, its latest change first, and empty the log."""
+    while undo:
+        # An interrupted entry runs again, so that a second Ctrl-C does no harm.
+        with suppress(KeyboardInterrupt):
+            while undo:
+                undo[-1]()
+                undo.pop()
+
+
+def log_net(net: MultiTaskNet, undo: Undo) -> None:
+    """Log the state of a net before it is trained in place.
+
+    The optimiser logs the rows of large embedding tables at their first change.
+    """
+    tables = set(sparse_tables(net.module_))
+    if isinstance(net.optimizer_, LazyAdam):
+        net.optimizer_.undo = undo
+    parameters = [*net.module_.parameters(), *net.criterion_.parameters()]
+    tensors = [
+        (tensor, tensor.detach().clone())
+        for tensor in chain(parameters, net.module_.buffers())
+        if tensor not in tables
+    ]
+    # A user's network may replace its buffers by others.
+    buffers = [(m, dict(m._buffers)) for m in net.module_.modules() if m._buffers]
+    # A weighting may replace its buffers by others of another shape. The copy has the
+    # parameters themselves, to which the optimiser refers.
+    criterion = deepcopy(net.criterion_, {id(p): p for p in parameters})
+    arguments = group_arguments(net.optimizer_)
+    state = {
+        parameter: of_parameter
+        if parameter in tables
+        else {
+            key: value.clone() if isinstance(value, Tensor) else value
+            for key, value in of_parameter.items()
+        }
+        for parameter, of_parameter in net.optimizer_.state.items()
+    }
+    n_epochs, best = len(net.history), dict(net.best_)
+
+    def restore() -> None:
+        with torch.no_grad():
+            for tensor, value in tensors:
+                tensor.copy_(value)
+        for module, of_module in buffers:
+            module._buffers.update(of_module)
+        net.criterion = net.criterion_ = criterion
+        for group, kept in zip(net.optimizer_.param_groups, arguments, strict=True):
+            group.update(kept)
+        net.optimizer_.state.clear()
+        net.optimizer_.state.update(state)
+        del net.history[n_epochs:]
+        net.best_ = best
+
+    undo.append(restore)
+
+
 def grow_tables(net: MultiTaskNet, schema: Schema, growth: Growth, undo: Undo) -> None:
     """Add rows to a net's embedding tables in place, for new category values.
 
@@ -248,35 +275,31 @@ def grow_tables(net: MultiTaskNet, schema: Schema, growth: Growth, undo: Undo) -
     in the optimiser.
     """
     layer, spec, encoder = net.module_.input_layer, net.module_.spec, schema.encoder
-    before = list(spec.cardinalities), [bag.n_vectors for bag in spec.bags]
-    sizes = encoder.cardinalities_, [n for n, *_ in encoder.bags_]
-    unseen = [layer.offsets.cpu().numpy() + spec.unseen_code]
-    rows, n_rows, parts = [growth.of_columns], [encoder.cardinalities_], [layer.tables]
+    # Of columns and of lists: the earlier row of each row, the first row and the number
+    # of rows of each part, and the tables.
+    kinds = [(growth.of_columns, layer.offsets, encoder.cardinalities_, layer.tables)]
     if layer.bags is not None:
         # Lists that share a vocabulary have no vector of unseen values, and no new one.
-        unseen.append(layer.bags.own_starts.cpu().numpy() + spec.unseen_code)
-        rows.append(growth.of_bags)
-        n_rows.append([column.n_own for column in encoder.lists_])
-        parts.append(layer.bags.tables)
-    tables = [table for part in parts for table in part]
-    weights = [table.detach() for table in tables]
-    states = [dict(net.optimizer_.state.get(table, {})) for table in tables]
-    grown, grown_states = [], []
-    for part, origin, of_unseen, n in zip(parts, rows, unseen, n_rows, strict=True):
-        places = np.where(origin < 0, np.repeat(of_unseen, n), origin)
-        chosen = torch.from_numpy(places).to(net.device)
+        n_own = [column.n_own for column in encoder.lists_]
+        bags = layer.bags
+        kinds.append((growth.of_bags, bags.own_starts, n_own, bags.tables))
+    before, grown = [], []
+    for origin, starts, n_rows, tables in kinds:
+        unseen = np.repeat(starts.cpu().numpy() + spec.unseen_code, n_rows)
+        rows = torch.from_numpy(np.where(origin < 0, unseen, origin)).to(net.device)
         is_new = torch.from_numpy(origin < 0).to(net.device)
-        for table in part:
+        for table in tables:
             weight, state = table.detach(), net.optimizer_.state.get(table, {})
-            grown.append(weight[chosen])
-            grown_states.append(
-                {
-                    key: _grow_state(value, len(weight), chosen, is_new)
-                    for key, value in state.items()
-                }
-            )
-    undo.append(partial(_set_tables, net, *before, weights, states))
-    _set_tables(net, *sizes, grown, grown_states)
+            before.append((weight, dict(state)))
+            new_state = {
+                key: _grow_state(value, len(weight), rows, is_new)
+                for key, value in state.items()
+            }
+            grown.append((weight[rows], new_state))
+    sizes = list(spec.cardinalities), [bag.n_vectors for bag in spec.bags]
+    undo.append(partial(_set_tables, net, *sizes, before))
+    n_vectors = [n for n, *_ in encoder.bags_]
+    _set_tables(net, encoder.cardinalities_, n_vectors, grown)
 
 
 @torch.no_grad()
@@ -328,16 +351,14 @@ def _set_tables(
     net: MultiTaskNet,
     cardinalities: list[int],
     n_vectors: list[int],
-    weights: list[Tensor],
-    states: list[dict[str, Any]],
+    tables: list[tuple[Tensor, dict[str, Any]]],
 ) -> None:
-    layer = net.module_.input_layer
-    n_tables = len(layer.tables)
-    net.module_.set_tables(
-        cardinalities, weights[:n_tables], n_vectors, weights[n_tables:]
-    )
-    tables = [*layer.tables, *(() if layer.bags is None else layer.bags.tables)]
-    for table, state in zip(tables, states, strict=True):
+    """Set the weights of embedding tables, and their states in the optimiser."""
+    layer, weights = net.module_.input_layer, [weight for weight, _ in tables]
+    n = len(layer.tables)
+    net.module_.set_tables(cardinalities, weights[:n], n_vectors, weights[n:])
+    own = [*layer.tables, *(() if layer.bags is None else layer.bags.tables)]
+    for table, (_, state) in zip(own, tables, strict=True):
         if state:
             net.optimizer_.state[table] = state
 
@@ -352,7 +373,7 @@ def _grow_state(value: Any, n_rows: int, rows: Tensor, is_new: Tensor) -> Any:
 
 
 # Classes of the values in a file, in addition to plain values and arrays.
-STATE_CLASSES = (*ENCODING_CLASSES, Rises, Settings)
+STATE_CLASSES = (*ENCODING_CLASSES, Rises, _settings.Settings)
 
 # Attributes of the net that are not among the settings of the estimator.
 _OF_NET = ("max_epochs", "average_decay", "compile_mode")
@@ -379,14 +400,14 @@ def to_state(result: TrainingResult) -> dict[str, Any]:
 def from_state(state: Mapping[str, Any], defaults: Mapping[str, Any]) -> TrainingResult:
     """Build a result from what `to_state` returned; newer parameters are `defaults`."""
     saved = state["settings"]
-    if not isinstance(saved, Settings):
+    if not isinstance(saved, _settings.Settings):
         raise ValueError("it has no settings")
-    unknown = vars(saved).keys() - PARAMETER_CONSTRAINTS.keys()
+    unknown = vars(saved).keys() - _settings.PARAMETER_CONSTRAINTS.keys()
     if unknown:
         raise ValueError(f"its settings have {sorted(unknown)}, which are unknown")
-    settings = Settings.of({**defaults, **vars(saved)})
+    settings = _settings.Settings.of({**defaults, **vars(saved)})
     schema = state["schema"]
-    device = device_or_cpu(settings.device)
+    device = _settings.device_or_cpu(settings.device)
     # The next training compiles the network.
     eager = replace(settings, compile=False)
     with seeded_globally(0, device):
@@ -398,11 +419,11 @@ def from_state(state: Mapping[str, Any], defaults: Mapping[str, Any]) -> Trainin
             build_network(eager, schema),
             device,
             monitor=None,
-            max_epochs=state["net"]["max_epochs"],
-            average_decay=state["net"]["average_decay"],
+            max_epochs=1,
             is_update=True,  # other trainings build their own net
         )
-    net.compile_mode = state["net"]["compile_mode"]
+    for name in _OF_NET:
+        setattr(net, name, state["net"][name])
     load_net_state(net, to_tensors(state))
     generators = Generators.__new__(Generators)
     generators.__setstate__(to_tensors(state["generators"]))

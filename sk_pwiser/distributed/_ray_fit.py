@@ -17,11 +17,16 @@ import numpy as np
 import torch
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from sk_pwiser import _fit, _training, _utils
+from sk_pwiser import _fit, _utils
 from sk_pwiser._estimator import MultiTaskCTRCVRClassifier
 from sk_pwiser._model_files import write_bytes
 from sk_pwiser._table._frames import reads_in_parts
-from sk_pwiser._training import Checkpoints, Settings, TrainingResult
+from sk_pwiser._training import _checkpoints
+from sk_pwiser._training._batches import BatchIterator, Impressions
+from sk_pwiser._training._components import check_components
+from sk_pwiser._training._schema import EncodedData
+from sk_pwiser._training._settings import Settings
+from sk_pwiser._training._state import TrainingResult, from_state, to_state
 from sk_pwiser.distributed import _workers
 
 DEFAULT_PORT = 6379
@@ -35,7 +40,7 @@ class Job:
     """A training that several processes run together; it can be pickled."""
 
     plan: _fit.Plan  # without components and validation rows
-    data: _training.EncodedData
+    data: EncodedData
     seed: int  # of the order of rows, and of each process
     has_groups: bool
 
@@ -66,7 +71,7 @@ def prepare_job(
     data = _fit.encode(plan, source, estimator_name)
     train, valid = data.train, data.valid
     assert isinstance(train, _fit.StreamedImpressions)
-    if isinstance(valid, _training.Impressions):
+    if isinstance(valid, Impressions):
         store = _fit.RowStore(folder / "eval", max(train.store.sizes))
         store.add(valid, np.arange(len(valid)))
         store.flush()
@@ -81,7 +86,7 @@ def prepare_job(
 
 
 def _check_divisible(
-    plan: _fit.Plan, data: _training.EncodedData, rows: _fit.StreamedImpressions
+    plan: _fit.Plan, data: EncodedData, rows: _fit.StreamedImpressions
 ) -> None:
     net = _fit.build(plan, data)
     network, weighting = net.module_, net.criterion_.weighting
@@ -97,9 +102,7 @@ def _check_divisible(
             "the rows of one process. Use another normalisation, or fit in one process."
         )
     with torch.no_grad(), _utils.seeded_globally(0, plan.device):
-        inputs, _ = next(
-            iter(_training.BatchIterator(rows.sample, 2, device=plan.device))
-        )
+        inputs, _ = next(iter(BatchIterator(rows.sample, 2, device=plan.device)))
         output = net.infer(inputs)
     if output.extra_losses and not network.extra_losses_are_means:
         raise ValueError(
@@ -111,13 +114,16 @@ def _check_divisible(
 
 
 def run_job(
-    job: Job, workers: _workers.Workers, checkpoints: Checkpoints | None, verbose: int
+    job: Job,
+    workers: _workers.Workers,
+    checkpoints: _checkpoints.Checkpoints | None,
+    verbose: int,
 ) -> TrainingResult:
     """Train, as one of several connected processes, on the rows of this process."""
     device = workers.device
     settings = replace(job.plan.settings, device=str(device), verbose=verbose)
     random_state = deepcopy(job.plan.random_state)
-    components = _training.check_components(
+    components = check_components(
         settings, job.plan.task_names, device, job.has_groups, random_state
     )
     plan = replace(
@@ -283,20 +289,20 @@ def write_pickle(path, content):
     path.write_bytes(cloudpickle.dumps(content))
 
 
-class ReportedCheckpoints(Checkpoints):
+class ReportedCheckpoints(_checkpoints.Checkpoints):
     """Checkpoints that the first worker, of rank 0, writes and all report to Ray."""
 
     def __init__(self, rank, *args):
         super().__init__(*args)
         self.rank = rank
 
-    def save(self, net, loop):
+    def save(self, net):
         """Write the state at the end of an epoch."""
         figures = {k: v for k, v in net.history[-1].items() if isinstance(v, Real)}
         with tempfile.TemporaryDirectory(prefix="sk_pwiser_") as name:
             if self.rank == 0:
                 self.folder = Path(name)
-                super().save(net, loop)
+                super().save(net)
             _report(figures, name if self.rank == 0 else None)
 
 
@@ -336,24 +342,22 @@ def _train(folder):
         with kept.as_directory() as name:
             if (Path(name) / RESULT).exists():  # lost after the end of training
                 return
-            saved = _training.find_checkpoint(Path(name))
+            saved = _checkpoints.find_checkpoint(Path(name))
     settings, random_state = job.plan.settings, job.plan.random_state
-    start = _training.Start(
-        _training.compared(settings),
+    start = _checkpoints.Start(
+        _checkpoints.compared(settings),
         random_state.get_state(legacy=False),
         0,
         job.n_rows[0],
         {},
         job.data.schema,
     )
-    checkpoints = ReportedCheckpoints(
-        rank, folder / "none", start, saved, settings.callbacks or ()
-    )
+    checkpoints = ReportedCheckpoints(rank, folder / "none", start, saved)
     verbose = int(settings.verbose) if rank == 0 else 0
     result = run_job(job, workers, checkpoints, verbose)
     with tempfile.TemporaryDirectory(prefix="sk_pwiser_") as name:
         if rank == 0:
-            write_pickle(Path(name) / RESULT, _training.to_state(result))
+            write_pickle(Path(name) / RESULT, to_state(result))
         _report({}, name if rank == 0 else None)
 
 
@@ -477,7 +481,7 @@ def fit(
     # Classes of callbacks that come from another process are copies; the caller's own
     # settings are kept instead.
     state["settings"] = replace(settings, callbacks=None)
-    result = _training.from_state(state, estimator.get_params(deep=False))
+    result = from_state(state, estimator.get_params(deep=False))
     return estimator._set_result(replace(result, settings=settings))
 
 

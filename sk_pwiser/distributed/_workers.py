@@ -14,7 +14,9 @@ from torch import Tensor, nn
 
 from sk_pwiser import _utils
 from sk_pwiser._fit import StreamedImpressions
-from sk_pwiser._training import Batch, BatchIterator, MultiTaskNet, sparse_tables
+from sk_pwiser._training._batches import Batch, BatchIterator
+from sk_pwiser._training._net import MultiTaskNet
+from sk_pwiser._training._optimizers import sparse_tables
 from sk_pwiser.networks import Labels, NetworkOutput
 
 CPU = torch.device("cpu")
@@ -226,6 +228,7 @@ class JointIterator:
         self.generators = generators
         self.sizes: list[int] = []  # rows of the workers in the current step
         self.n_weights = 0  # weights per row
+        self.n_own = 0  # rows of this worker in the last pass
 
     def __getattr__(self, name: str) -> Any:
         """Return the attribute of the batches, such as their dataset."""
@@ -235,7 +238,7 @@ class JointIterator:
 
     def __iter__(self) -> Iterator[Batch]:
         """Iterate over the batches of one epoch."""
-        own = iter(self.batches)
+        own, self.n_own = iter(self.batches), 0
         filler: Batch | None = None
         while True:
             with _utils.active(self.generators):
@@ -251,7 +254,13 @@ class JointIterator:
                 if filler is None:
                     filler = self._filler()
                 batch = filler
+            else:
+                self.n_own += len(batch[1])
             yield batch
+
+    def in_row_order(self, values: Tensor) -> Tensor:
+        """Return values without those of fillers, in the order of the rows."""
+        return self.batches.in_row_order(values[: self.n_own])
 
     def _filler(self) -> Batch:
         inputs, y = self.batches.dataset.sample[slice(0, 1)]
@@ -369,10 +378,10 @@ class WorkerNet(MultiTaskNet):
         self._own_states = _utils.global_states(device)
         _utils.set_global_states(common, device)
 
-    def _run_epoch(self, X: Any, loop: Any, *args: Any) -> None:
+    def _run_epoch(self, X: Any, step: Any) -> None:
         """Train for an epoch; all losses and weightings draw the same numbers."""
         # Seeds depend on the epoch alone: training that resumes draws the same numbers.
-        epoch = X.train.clock.epoch = loop.n_complete
+        epoch = X.train.clock.epoch = self.n_complete_
         common = _seed(self.seed, epoch)
         for device in {CPU, torch.device(self.device)}:
             generator = _utils.generator_on(device)
@@ -381,7 +390,7 @@ class WorkerNet(MultiTaskNet):
         torch.manual_seed(common)
         self.generators = _utils.Generators(_seed(self.seed, epoch, self.workers.rank))
         self._own_states = None
-        super()._run_epoch(X, loop, *args)
+        super()._run_epoch(X, step)
         # Running statistics come from the rows of one worker: those of the first count.
         self.workers.copy_from_first(self._buffers())
         self._check_equal(epoch + 1)
@@ -445,12 +454,6 @@ class WorkerNet(MultiTaskNet):
         finally:
             self._steps = None
         return self._joined(own), is_conditional
-
-    def _own_rows(self, logits: Tensor) -> Tensor:
-        """Return the logits without that of a row that does not count."""
-        if self._steps is None:
-            return logits
-        return logits[: self._sizes[self.workers.rank]]
 
     def _record_loss(self, prefix: str, loss: float) -> None:
         super()._record_loss(prefix, self.workers.of_first(loss))

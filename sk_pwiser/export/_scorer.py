@@ -16,7 +16,7 @@ from sk_pwiser._table._categories import (
 )
 from sk_pwiser._table._frames import first_known, is_missing, read_lists, to_float
 from sk_pwiser._table._lists import Elements, ListColumn, ListWeights, combine_bags
-from sk_pwiser._training import bag_inputs
+from sk_pwiser._training._schema import bag_inputs
 from sk_pwiser._utils import check_choice, import_extra
 from sk_pwiser.export._calibrated_network import (
     ProbabilityNetwork,

@@ -13,17 +13,12 @@ from sk_pwiser._fit import Plan, build, check, encode, train
 from sk_pwiser._table._encoder import grow_encoder, learn_constant_columns
 from sk_pwiser._table._target_statistics import ExtendedStatistics
 from sk_pwiser._table._weights_and_groups import row_weights
-from sk_pwiser._training import (
-    EncodedData,
-    GivenRows,
-    MultiTaskNet,
-    Settings,
-    check_same_model,
-    fit_task,
-    gather_bags,
-    read_table,
-    runs_callbacks,
-)
+from sk_pwiser._training._batches import gather_bags
+from sk_pwiser._training._callbacks import fit_task, runs_callbacks
+from sk_pwiser._training._net import MultiTaskNet
+from sk_pwiser._training._schema import EncodedData, GivenRows, read_table
+from sk_pwiser._training._settings import Settings
+from sk_pwiser._training._state import check_same_model
 from sk_pwiser._utils import accept_any_case_of_y, check_choice, check_number
 from sk_pwiser.transfer._compatible import check_fitted, check_type, embedding_tables
 from sk_pwiser.transfer._regularizers import (

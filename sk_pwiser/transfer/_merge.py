@@ -14,7 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from sk_pwiser._table._frames import as_table
 from sk_pwiser._table._weights_and_groups import n_rows
-from sk_pwiser._training import Freezer
+from sk_pwiser._training._callbacks import Freezer
 from sk_pwiser._utils import (
     accept_any_case_of_y,
     check_choice,

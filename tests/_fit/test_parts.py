@@ -21,8 +21,8 @@ from sk_pwiser._table._weights_and_groups import (
     combine_weights,
     scale_weights,
 )
-from sk_pwiser._training import Settings
 from sk_pwiser._training._schema import Rows
+from sk_pwiser._training._settings import Settings
 from sk_pwiser.model_selection import funnel_holdout
 
 PARTS = [slice(0, 30), slice(30, 31), slice(31, 200), slice(200, 300)]

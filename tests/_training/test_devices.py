@@ -8,41 +8,10 @@ import torch
 from refusals import X, Y, small
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from sk_pwiser._training import (
-    BatchIterator,
-    Impressions,
-    _batches,
-    _components,
-    _devices,
-    from_state,
-    to_state,
-)
-from sk_pwiser._training._devices import copied_ahead, one_ahead
+from sk_pwiser._training import _batches, _optimizers
+from sk_pwiser._training._batches import BatchIterator, Impressions, copied_ahead
+from sk_pwiser._training._state import from_state, to_state
 from sk_pwiser.losses import JRC, PWiseR, _funnel_depths, _pairwise, _ranking
-
-
-def test_an_item_is_yielded_once_the_next_one_was_started():
-    events = []
-
-    def start(item):
-        events.append(f"start {item}")
-        return item
-
-    for item in one_ahead("abc", start):
-        events.append(f"use {item}")
-    assert events == [
-        "start a",
-        "start b",
-        "use a",
-        "start c",
-        "use b",
-        "use c",
-    ]
-
-
-@pytest.mark.parametrize("items", ["", "a"])
-def test_few_items(items):
-    assert list(one_ahead(items, str.upper)) == [item.upper() for item in items]
 
 
 class Copied:
@@ -80,9 +49,9 @@ def test_a_batch_waits_for_its_own_copy_alone(monkeypatch):
     monkeypatch.setattr(torch.cuda, "Event", Event)
     monkeypatch.setattr(torch.cuda, "stream", lambda stream: nullcontext())
     monkeypatch.setattr(torch.cuda, "current_stream", lambda device: Current("current"))
-    monkeypatch.setattr(_devices, "_copy", Copied)
+    monkeypatch.setattr(_batches, "_copy", Copied)
     monkeypatch.setattr(
-        _devices, "_copy_stream", cache(_devices._copy_stream.__wrapped__)
+        _batches, "_copy_stream", cache(_batches._copy_stream.__wrapped__)
     )
     batches = [({"x": torch.tensor(i)}, torch.tensor(i + 1)) for i in (1, 3, 5)]
     found = list(copied_ahead(batches, torch.device("cuda")))
@@ -101,6 +70,7 @@ def test_a_batch_waits_for_its_own_copy_alone(monkeypatch):
     ]
     list(copied_ahead(batches, torch.device("cuda")))
     assert LOG.count("new stream") == 1
+    assert list(copied_ahead([], torch.device("cuda"))) == []
 
 
 @pytest.mark.parametrize(("n_rows", "pins"), [(8, False), (9, True)])
@@ -123,11 +93,11 @@ def test_memory_in_the_cache_of_torch_is_free(monkeypatch):
 
 @pytest.mark.parametrize("fuses", [False, True])
 def test_a_loaded_optimizer_is_fused_where_this_machine_can(monkeypatch, fuses):
-    monkeypatch.setattr(_components, "can_fuse", lambda *args: not fuses)
+    monkeypatch.setattr(_optimizers, "can_fuse", lambda *args: not fuses)
     model = small().fit(X, Y)
     state = to_state(model._result)
     assert bool(state["optimizer"]["param_groups"][0]["fused"]) is not fuses
-    monkeypatch.setattr(_components, "can_fuse", lambda *args: fuses)
+    monkeypatch.setattr(_optimizers, "can_fuse", lambda *args: fuses)
     result = from_state(state, model.get_params(deep=False))
     for group in result.net.optimizer_.param_groups:
         assert bool(group["fused"]) is fuses

@@ -226,7 +226,6 @@ def test_a_pipeline_transforms_x_val(stopped):
             {"X_val": X_LATE, "Y_val": Y_LATE, "eval_set": (X_LATE, Y_LATE)},
             "as eval_set or as X_val, not as both",
         ),
-        ({"X_val": X_LATE, "Y_val": Y_LATE[:3]}, "In the validation rows: .* 3"),
         (
             {"X_val": X_LATE, "Y_val": Y_LATE, "sample_weight_val": -np.ones(500)},
             "In the validation rows: .*sample_weight",

@@ -1,6 +1,5 @@
 """Random numbers come from `random_state` alone, also in several threads."""
 
-import pickle
 import random
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
@@ -8,11 +7,12 @@ from threading import Barrier
 import numpy as np
 import pytest
 import torch
+from checkpointed import NoisySGD
 from numpy.testing import assert_array_equal
 from refusals import X, Y, small
 from skorch.callbacks import Callback
 
-from sk_pwiser._training._devices import has_sparse_gradients
+from sk_pwiser._training._optimizers import has_sparse_gradients
 from sk_pwiser.networks import MultiTaskNetwork, NetworkOutput
 from sk_pwiser.weighting import WEIGHTINGS
 
@@ -193,24 +193,6 @@ def test_the_order_of_rows_does_not_depend_on_the_network():
         model.fit(X, Y)
     assert len(orders) == 12
     assert orders[:6] == orders[6:]
-
-
-def test_generators_of_a_pickle_continue():
-    model = small(**BUILT_IN).partial_fit(X, Y)
-    copy = pickle.loads(pickle.dumps(model))
-    assert_array_equal(
-        copy.partial_fit(X, Y).predict_proba(X),
-        model.partial_fit(X, Y).predict_proba(X),
-    )
-
-
-class NoisySGD(torch.optim.SGD):
-    def step(self, closure=None):
-        super().step(closure)
-        with torch.no_grad():
-            for group in self.param_groups:
-                for p in group["params"]:
-                    p.add_(torch.randn(p.shape).to(p), alpha=1e-3)
 
 
 def test_an_optimizer_that_draws_from_the_global_generator():

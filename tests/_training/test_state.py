@@ -324,18 +324,6 @@ def test_no_log_and_no_table_is_kept_after_a_fit():
 # Training that diverges.
 
 
-def test_a_finite_divergence_keeps_the_last_good_weights():
-    X, Y = make_rows(IDS[:500])
-    model = make_model(optimizer="sgd", lr=0.1, max_epochs=3, warm_start=True)
-    model.fit(X, Y)
-    good = model.predict_proba(X)
-    model.set_params(lr=3e4, max_epochs=1)
-    with pytest.warns(ConvergenceWarning, match=r"diverged: .* lr; it is 30000\.0"):
-        model.fit(X, Y)
-    assert np.isfinite(model.predict_proba(X)).all()
-    assert np.isfinite(good).all()
-
-
 class Spoil(Callback):
     """Makes the predictions of an epoch, by its number, useless."""
 

@@ -127,11 +127,8 @@ FOLDERS = {
 BLIND = {"_utils", "_training", "_fit", "_estimator"}
 # (folder, folder below it): only one file of the first may import the second.
 JOINED_IN_ONE_FILE = [("_training", "_table")]
-# (folder, folders whose private modules it may import): a fit decides what these
-# folders do.
-INNER = {"_fit": ("_training",)}
 # Folders whose files are imported by name, which a list in one place would only repeat.
-BY_FILE = {"_table"}
+BY_FILE = {"_table", "_training"}
 
 
 def folder_of(parts):
@@ -222,7 +219,7 @@ def fault_of(folder, name, lazy, package_name):
     if target not in FOLDERS[folder].ours:
         return f"{folder} imports {name}"
     inside = rest[1:] if target != "__init__" else rest
-    if target in BY_FILE or target in INNER.get(folder, ()):
+    if target in BY_FILE:
         return None
     if any(part.startswith("_") and not is_dunder(part) for part in inside):
         return f"{folder} imports {name}, which is private to {target}"

@@ -143,7 +143,7 @@ _training/_net.py: from house.networks import Base\ndef f(x): return isinstance(
 _training/_net.py: def f():\n    import pandas
 _estimator/__init__.py: from skorch import NeuralNet
 _estimator/__init__.py: from house.datasets import load
-_estimator/__init__.py: from house._training._net import Net
+_estimator/__init__.py: from house._fit._fit import fit
 _estimator/__init__.py: def f(x): return isinstance(x, (int, losses.BCE))
 _estimator/__init__.py: def f(s): return s.n == 'mmoe'
 _estimator/__init__.py: def f(s): return s in {'bce'}
@@ -179,7 +179,7 @@ export/__init__.py: import skorch
 transfer/__init__.py: from house.networks._mmoe import M
 transfer/__init__.py: from house import export
 distributed/__init__.py: import ray
-distributed/__init__.py: from house._training import _net
+distributed/__init__.py: from house._fit import _fit
 """.strip().splitlines()
 ]
 for path, _ in PLANTED:

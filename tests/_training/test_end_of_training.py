@@ -1,0 +1,307 @@
+"""After the last step: divergence, the level of predictions, rises of the funnel."""
+
+import re
+import warnings
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from refusals import X, Y, small
+from scipy.optimize import minimize
+from scipy.special import expit, log_expit, xlogy
+from sklearn.metrics import roc_auc_score
+
+from sk_pwiser import MultiTaskCTRCVRClassifier
+from sk_pwiser._training._batches import Impressions
+from sk_pwiser._training._end_of_training import (
+    PRIOR_DEVIATION,
+    advice,
+    excess_loss,
+    find_offset,
+    find_rises,
+)
+from sk_pwiser._training._settings import Settings
+from sk_pwiser.datasets import make_ctr_cvr
+from sk_pwiser.metrics import predicted_over_observed
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("rate", [0.3, 0.001])
+def test_the_loss_is_compared_with_that_of_constant_probabilities(weighted, rate):
+    rng = np.random.default_rng(0)
+    y = (rng.random((2_000, 2)) < rate).astype(float)
+    weights = rng.uniform(0.5, 2, len(y)) if weighted else np.ones(len(y))
+    total = weights.sum()
+    p = (weights @ y + 3) / (total + 6)
+    constant = -(weights @ (xlogy(y, p) + xlogy(1 - y, 1 - p))).sum() / (total + 1)
+    found = excess_loss(
+        torch.full(y.shape, -1e5 * rate),
+        torch.tensor(y),
+        torch.tensor(weights) if weighted else None,
+        p.tolist(),
+    )
+    assert re.fullmatch(
+        rf"\d.*, where constant probabilities have {constant:.3g}", found
+    )
+    good = torch.tensor(y * 4 - 2)
+    assert excess_loss(good, torch.tensor(y), None, p.tolist()) is None
+    equal = torch.tensor(np.broadcast_to(np.log(p / (1 - p)), y.shape).copy())
+    assert excess_loss(equal, torch.tensor(y), None, p.tolist()) is None
+
+
+def test_rows_without_events_are_no_divergence():
+    # Those of a new market, which had 4 % of clicks before.
+    none, logits = torch.zeros(500, 2), torch.full((500, 2), -3.2)
+    rates = [0.04, 0.04]
+    assert excess_loss(logits, none, None, rates) is None
+    assert excess_loss(-logits, none, None, rates) is not None
+    # Training may have begun with weights of other rates than those of the rows.
+    logits, rates = logits + 1.2, [1e-3, 1e-3]
+    assert excess_loss(logits, none, None, rates) is not None
+    assert excess_loss(logits, none, None, rates, [0.1, 0.1]) is None
+    assert excess_loss(logits, none + 1, None, rates, [1.0, 1.0]) is None
+
+
+@pytest.mark.filterwarnings("error:Training diverged")
+def test_the_order_of_rows_and_their_selection_are_no_divergence():
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((4_000, 1))
+    y = np.sort((rng.random(len(x)) < 0.15).astype(int))
+    model = small(max_epochs=2, early_stopping=False).fit(x, y)
+    assert model.best_epoch_ == model.n_iter_ == 2
+    # Late conversions of a log with 2 % of them.
+    y = (rng.random(len(x)) < 0.02).astype(int)
+    model = small().partial_fit(x, y)
+    model.partial_fit(x[y == 1], y[y == 1])
+    # A log that kept few of the rows without a click.
+    y = (rng.random(len(x)) < 0.8).astype(int)
+    sampled = small(max_epochs=2, early_stopping=False, negative_sampling_rate=1e-4)
+    assert sampled.fit(x, y).best_epoch_ == 2
+
+
+def test_large_weights_of_a_term_are_no_divergence():
+    # The pairwise term is a thousand times the cross-entropy from the beginning,
+    # though batches of a few rows without a conversion have no pairs.
+    model = small(pwiser_weight=1e4, lr=1e-4, batch_size=3, max_epochs=1, loss="pwiser")
+    assert model.fit(X[:60], Y[:60]).history_[0, "train_loss"] > 100
+
+
+@pytest.mark.slow
+def test_labels_that_change_are_no_divergence():
+    x, y = X[:100], Y.iloc[:100, :1]
+    model = small(lr=0.05, weight_decay=0.0, batch_size=20)
+    for _ in range(60):
+        model.partial_fit(x, y)
+    assert model.history_[-1, "train_loss"] < 0.1
+    model.partial_fit(x, 1 - y)
+    assert model.history_[-1, "train_loss"] > 1.0
+
+
+@pytest.mark.parametrize(
+    ("params", "names"),
+    [
+        ({"lr": 0.5}, ["lr"]),
+        ({"lr": 0.5, "optimizer": "sgd"}, []),
+        ({"weight_decay": 5.0}, ["weight_decay"]),
+        ({"lr": 0.5, "pwiser_weight": 1e3}, ["lr", "pwiser_weight"]),
+        ({"loss_params": {"margins": [1.0, 1e4]}}, ["margins"]),
+        (
+            {"network_params": {"monotonicity_weight": 1e3, "tower_units": (512,)}},
+            ["monotonicity_weight"],
+        ),
+        ({"optimizer_params": {"embedding_lr": 1.0}}, ["embedding_lr"]),
+        ({"weighting_params": {"weights": [1.0, 1e5]}}, ["weights"]),
+        ({}, []),
+    ],
+)
+def test_advice_names_what_is_far_above_usual_values(params, names):
+    text = advice(Settings.of(small(**params).get_params(deep=False)))
+    found = [part.split(";")[0] for part in text.split("Use a smaller ")[1:]]
+    assert found == names
+    if not names:
+        assert "No parameter is far above" in text
+
+
+# The offset that brings predictions to the level of the last rows in time.
+
+
+BY_TIME = {"encoding_params": {"time_column": "day"}}
+
+
+def drifting_log(n=20_000, seed=0):
+    """Return rows in time, labels and probabilities; events become rarer with time."""
+    rng = np.random.default_rng(seed)
+    day = np.sort(rng.integers(0, 100, n))
+    x = rng.normal(size=n)
+    drift = np.where(day < 85, 0.0, -1.2)
+    rate = expit(x - 1 + drift)
+    Y = pd.DataFrame(rng.random((n, 2)) < rate[:, np.newaxis]).astype(int)
+    Y.columns = ["click", "conversion"]
+    return pd.DataFrame({"day": day, "x": x}), Y.cumprod(axis=1), rate
+
+
+@pytest.mark.parametrize("is_chain", [False, True])
+def test_it_is_the_most_probable_one(is_chain):
+    rng = np.random.default_rng(0)
+    heads, weights = rng.normal(size=(50, 2)), rng.uniform(size=(50, 2))
+    y = (rng.random((50, 2)) < 0.4).cumprod(axis=1).astype(float)
+
+    def minus_log_posterior(offset):
+        log_p = log_expit(heads + offset)
+        p = np.exp(log_p.cumsum(axis=1) if is_chain else log_p)
+        losses = -(y * np.log(p) + (1 - y) * np.log1p(-p))
+        return (losses * weights).sum() + (offset**2).sum() / 2 / PRIOR_DEVIATION**2
+
+    tensors = (torch.as_tensor(values) for values in (heads, y, weights))
+    found = find_offset(*tensors, (-1, 0) if is_chain else None).numpy()
+    expected = minimize(minus_log_posterior, np.zeros(2), tol=1e-10).x
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+    assert abs(found).min() > 0.01
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        {},
+        {"network": "esmm"},
+        {"network_params": {"task_space": "conditional"}},
+        {"negative_sampling_rate": 0.5},
+    ],
+    ids=str,
+)
+def test_predictions_have_the_level_of_the_last_rows(params):
+    X, Y, rate = drifting_log()
+    past, later = X["day"] < 95, X["day"] >= 95
+    model = MultiTaskCTRCVRClassifier(random_state=0, max_epochs=5, **BY_TIME)
+    model.set_params(**params).fit(X[past], Y[past])
+    rate = rate[later]
+    # Predictions are those of the full log.
+    n_rows = rate + (1 - rate) / params.get("negative_sampling_rate", 1)
+    expected = np.array([rate / n_rows, rate**2 / n_rows]).mean(axis=1)
+    ratio = model.predict_proba(X[later]).mean(axis=0) / expected
+    assert (abs(ratio - 1) < 0.15).all(), ratio
+    model.net_.module_.shift_level(-model.net_.module_.level_offset)
+    ratio = model.predict_proba(X[later]).mean(axis=0) / expected
+    assert (ratio > 1.5).all(), ratio
+
+
+def test_ranks_stay():
+    X, Y, _ = drifting_log(4_000)
+    model = MultiTaskCTRCVRClassifier(random_state=0, max_epochs=3, **BY_TIME).fit(X, Y)
+    shifted = model.predict_proba(X)
+    assert model.net_.module_.level_offset.abs().min() > 0.1
+    model.net_.module_.shift_level(-model.net_.module_.level_offset)
+    for k in (0, 1):
+        aucs = [
+            roc_auc_score(Y.iloc[:, k], p[:, k])
+            for p in (shifted, model.predict_proba(X))
+        ]
+        assert aucs[0] == pytest.approx(aucs[1], abs=1e-6)
+
+
+def test_a_chain_stays_in_order():
+    X, Y, _ = drifting_log(4_000)
+    # Clicks become rarer, conversions of clicks more frequent.
+    Y["conversion"] = Y["click"] & (Y["conversion"] | (X["day"] >= 85))
+    model = MultiTaskCTRCVRClassifier(network="esmm", random_state=0, **BY_TIME)
+    click, conversion = model.fit(X, Y).predict_proba(X).T
+    assert model.net_.module_.level_offset[1] > 0.2
+    assert (conversion <= click).all()
+
+
+@pytest.mark.parametrize("params", [{}, BY_TIME | {"early_stopping": False}], ids=str)
+def test_rows_that_were_trained_on_have_no_say(params):
+    X, Y, _ = drifting_log(2_000)
+    model = MultiTaskCTRCVRClassifier(random_state=0, max_epochs=2, **params).fit(X, Y)
+    assert model.net_.module_.level_offset is None
+
+
+def test_updates_and_copies_keep_it(tmp_path):
+    X, Y, _ = drifting_log(4_000)
+    model = MultiTaskCTRCVRClassifier(random_state=0, max_epochs=2, **BY_TIME).fit(X, Y)
+    offset, expected = model.net_.module_.level_offset.clone(), model.predict_proba(X)
+    model.save(tmp_path / "model")
+    loaded = MultiTaskCTRCVRClassifier.load(tmp_path / "model")
+    np.testing.assert_array_equal(loaded.predict_proba(X), expected)
+    model.partial_fit(X[-500:], Y[-500:])
+    assert torch.equal(model.net_.module_.level_offset, offset)
+    observed = predicted_over_observed(
+        Y["click"][-500:], model.predict_proba(X[-500:])[:, 0]
+    )
+    assert 0.7 < observed < 1.4
+
+
+# The warning about funnels in which a later task is likelier.
+
+
+DATA = make_ctr_cvr(4_000, ctr=0.2, cvr=0.7, random_state=0)
+REPEATS = np.random.default_rng(0).random(len(DATA.data)) < 0.97
+THREE = DATA.target.assign(repeat=DATA.target["conversion"] * REPEATS)
+
+
+def fit(labels, **params):
+    params = {"max_epochs": 6, "early_stopping": False, "random_state": 0, **params}
+    return MultiTaskCTRCVRClassifier(**params).fit(DATA.data, labels)
+
+
+def test_a_later_task_that_is_likelier_is_named_with_the_share():
+    message = r"'repeat' is predicted as more probable than 'conversion' in (\d+)% of a"
+    with pytest.warns(UserWarning, match=message) as caught:
+        model = fit(THREE, loss="bce")
+    assert len(caught) == 1
+    assert caught[0].filename == __file__
+    p = model.predict_proba(DATA.data)
+    share = int(str(caught[0].message).split(" in ")[1].split("%")[0]) / 100
+    assert share == pytest.approx((p[:, 2] > p[:, 1]).mean(), abs=0.08)
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        {"network_params": {"task_space": "conditional"}},
+        {"network": "esmm"},
+    ],
+)
+def test_these_prevent_it(params):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model = fit(THREE, **params)
+    assert (np.diff(model.predict_proba(DATA.data)) <= 1e-6).all()
+
+
+@pytest.mark.parametrize("loss", ["bce", "pwiser"])
+def test_no_warning_for_two_ordinary_tasks(loss):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        fit(DATA.target, loss=loss)
+
+
+class Net:
+    task_names = ("click", "conversion")
+    module_ = SimpleNamespace(spec=SimpleNamespace(parents=(-1, 0)))
+
+    def __init__(self):
+        self.sizes = []
+
+    def forward(self, rows):
+        self.sizes.append(len(rows))
+        return torch.zeros(len(rows), 2)
+
+
+@pytest.mark.parametrize(
+    ("n_rows", "n_epochs", "expected"),
+    [
+        (1_000_000, 5, [2_000]),
+        (10_000, 2, [400]),
+        (10_000, 100, [2_000]),
+        (1_000, 100, [1_000]),
+        (1_000, 5, []),
+    ],
+)
+def test_the_sample_is_bounded(n_rows, n_epochs, expected):
+    net = Net()
+    rows = Impressions(torch.zeros(n_rows, 1), torch.zeros(n_rows, 0))
+    assert find_rises(net, rows, n_epochs) is None
+    assert net.sizes == expected
