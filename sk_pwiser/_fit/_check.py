@@ -21,7 +21,7 @@ from sk_pwiser._training._devices import find_device
 from sk_pwiser._training._early_stopping import check_monitored, plan_epochs
 from sk_pwiser._training._settings import Settings
 from sk_pwiser._training._state import TrainingResult
-from sk_pwiser._utils import equal
+from sk_pwiser._utils import equal, warn_user
 
 
 @dataclass(frozen=True)
@@ -66,11 +66,12 @@ class Plan:
         summary = source.summary
         if summary.per_task and self.components is not None:
             check_task_weights(self.components.loss)
-        summary.targets().warn_about_labels(
+        for message in summary.targets().problems(
             constant_tasks=not self.origin.is_update,
             task_space=self.settings.shared_param("task_space"),
             weights=summary.label_weights(),
-        )
+        ):
+            warn_user(message)
 
 
 def random_state_at(state: dict[str, Any]) -> np.random.RandomState:

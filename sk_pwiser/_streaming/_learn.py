@@ -4,12 +4,12 @@ from collections import Counter
 
 import numpy as np
 
+from sk_pwiser._table._blocks import RowSample
 from sk_pwiser._table._categories import CategoryColumn
 from sk_pwiser._table._column_kinds import warn_about_constants
 from sk_pwiser._table._encoder import elements_of, learn_constant_columns
 from sk_pwiser._table._frames import as_table, list_columns
 from sk_pwiser._table._numbers import NumericColumn
-from sk_pwiser._table._parts import RowSample
 from sk_pwiser._table._weights_and_groups import row_weights, scale_weights
 from sk_pwiser._utils import warn_user
 

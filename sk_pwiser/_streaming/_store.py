@@ -13,8 +13,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from sk_pwiser._streaming._chunks import FileRows, RowProgress, named_place
-from sk_pwiser._table._block_counts import BlockInputs
 from sk_pwiser._table._lists import Bags
+from sk_pwiser._table._target_statistics import BlockInputs
 from sk_pwiser._training._batches import Impressions, TrainingRows
 from sk_pwiser._training._components import check_task_weights
 from sk_pwiser._training._devices import Batch, pins_memory
@@ -294,7 +294,7 @@ def load_rows(
     if tables is not None:
         assert schema.statistics is not None
         lists = schema.elements(bags)
-        rates = schema.statistics.encode(tables, codes, lists, arrays["block"])
+        rates = schema.statistics.transform(codes, lists, tables, arrays["block"])
         numeric = np.hstack([numeric, rates])
     rows = Impressions.of(schema.without_rare(codes), numeric, bags)
     return rows.labelled(arrays["y"], arrays.get("sample_weight"), arrays.get("groups"))

@@ -182,7 +182,7 @@ def test_groups_that_come_back_are_spread_over_the_blocks(by_time, seed):
     sizes = np.bincount(found, minlength=10)
     assert (sizes > 1_000).sum() >= 8
     assert sizes.max() < 4_000
-    assert blocks.sizes.largest == np.bincount(users).max()
+    assert blocks.n_largest == np.bincount(users).max()
 
 
 @pytest.mark.parametrize("parts", [PARTS, [slice(0, 300)]])

@@ -7,8 +7,8 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 from sk_pwiser._streaming._chunks import GroupNumbers
+from sk_pwiser._table._blocks import RowSample
 from sk_pwiser._table._labels import check_targets
-from sk_pwiser._table._parts import RowSample
 from sk_pwiser._table._weights_and_groups import (
     RowSummary,
     base_rates,
@@ -61,11 +61,7 @@ def test_labels_and_weights_are_summed_up_as_a_whole(kind):
         assert found == [None] * 4
     else:
         assert_allclose(np.concatenate(found), scaled, rtol=1e-6)
-    messages = [
-        [*t._broken_funnel_messages("entire"), *t._constant_task_messages(None)]
-        for t in (summary.targets(), targets)
-    ]
-    assert messages[0] == messages[1] != []
+    assert summary.targets().problems() == targets.problems() != []
 
 
 def test_selected_labels_are_found_as_a_whole():
@@ -77,8 +73,9 @@ def test_selected_labels_are_found_as_a_whole():
         targets = check_targets(y[rows], missing_labels="ignore")
         summary.add(*combine_weights(targets, None, is_part=True))
     whole = check_targets(y, missing_labels="ignore")
-    expected = list(whole._selection_messages())
-    assert list(summary.targets()._selection_messages()) == expected != []
+    found = summary.targets().problems()
+    assert found == whole.problems()
+    assert "has a label in" in found[-1]
 
 
 def test_a_sample_of_all_rows_is_in_their_order():

@@ -65,14 +65,6 @@ def test_equal_the_same_numbers_of_a_numeric_dtype(values, amount):
         assert_array_equal(found.predict_proba(numeric), found.predict_proba(table))
 
 
-def test_arrays_of_objects():
-    numbers = np.column_stack([X["numeric_0"], PRICE])
-    table = np.column_stack([objects(X["numeric_0"]), objects(decimals(PRICE))])
-    assert table.dtype == object
-    expected, found = (small().fit(rows, Y) for rows in (numbers, table))
-    assert_array_equal(found.predict_proba(table), expected.predict_proba(numbers))
-
-
 def test_decimals_in_a_parquet_file(tmp_path):
     table = with_amounts(objects(decimals(PRICE)))
     table.assign(**Y).to_parquet(tmp_path / "log.parquet")

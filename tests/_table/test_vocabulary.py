@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 from refusals import X as IMPRESSIONS
-from refusals import refuses, small
+from refusals import small
 from sklearn.preprocessing import OrdinalEncoder
 
 from sk_pwiser._table._categories import (
@@ -26,7 +26,6 @@ from sk_pwiser._table._column_kinds import check_encoding_params
 from sk_pwiser._table._encoder import TableEncoder
 from sk_pwiser._training._settings import ENCODING_PARAMS
 
-ALL = slice(None)
 KEYS = ("min_frequency", "max_categories", "n_hash_buckets")
 
 
@@ -59,7 +58,7 @@ def integer_hash(value):
 
 def encode(values, vocabulary, **kwargs):
     column = CategoryColumn("c", vocabulary, **kwargs)
-    return column, column.fit_transform(np.array(values)).take(ALL)
+    return column, column.fit_transform(np.array(values))[:]
 
 
 # ---------------------------------------------------------------- most frequent values
@@ -148,8 +147,8 @@ def test_buckets_are_the_same_for_every_kind_of_column(values, fitted, new):
     kinds, found = list(KINDS[values].values()), set()
     for fit_kind, new_kind in zip(kinds, reversed(kinds), strict=True):
         column = CategoryColumn("c", Vocabulary(n_hash_buckets=1000))
-        codes = column.fit_transform(fit_kind(fitted)).take(ALL)
-        others = column.transform(new_kind(new)).take(ALL)
+        codes = column.fit_transform(fit_kind(fitted))[:]
+        others = column.transform(new_kind(new))[:]
         found.add((tuple(codes.tolist()), tuple(others.tolist())))
     assert len(found) == 1
     codes, others = found.pop()
@@ -166,16 +165,6 @@ def test_values_are_spread_over_the_buckets_by_their_hash():
     expected = [FIRST_VALUE + murmurhash3(v.encode()) % 50 for v in values]
     assert codes.tolist() == expected
     assert column.cardinality == column.n_codes == 52
-    counts = np.bincount(codes, minlength=52)[2:]
-    # The variance of the counts is that of a multinomial draw: chi-squared of 49.
-    assert 20 < ((counts - 20) ** 2 / 20).sum() < 90
-
-
-def test_large_integers_are_spread_over_the_buckets():
-    for step in (1, 2**20, 2**32, 2**45 + 1):
-        hashes = hash_values([k * step for k in range(-4000, 4000)])
-        counts = np.bincount(hashes % 64, minlength=64)
-        assert 25 < ((counts - 125) ** 2 / 125).sum() < 115, step
 
 
 def test_frequent_values_have_codes_beside_the_buckets():
@@ -185,7 +174,7 @@ def test_frequent_values_have_codes_beside_the_buckets():
     expected = {"a": 2, "b": 3, "c": buckets["c"], "d": buckets["d"]}
     assert dict(zip(values, codes.tolist(), strict=True)) == expected
     assert column.cardinality == 14
-    new = column.transform(np.array(["z", "b"])).take(ALL)
+    new = column.transform(np.array(["z", "b"]))[:]
     assert new.tolist() == [buckets["z"], 3]
 
 
@@ -239,15 +228,6 @@ def test_wrong_numbers_are_named(key, value, error, message):
 
 
 # ---------------------------------------------------------------- in the estimator
-
-
-@pytest.mark.parametrize("key", KEYS)
-def test_the_estimator_refuses_wrong_numbers_before_training(earlier, key):
-    for value, message in (
-        (0, f"{key} must be an integer >= 1; got 0"),
-        ({"numeric_0": 3}, f"{key} contains 'numeric_0', which is not a category col"),
-    ):
-        refuses(earlier.set_params(encoding_params={key: value}), ValueError, message)
 
 
 def test_target_statistics_of_buckets():
