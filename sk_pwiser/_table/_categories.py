@@ -295,18 +295,13 @@ class CategoryColumn:
         self.n_frequent_ = len(frequent)
         self.codes_ = {value: code for code, value in enumerate(frequent, FIRST_VALUE)}
         if self.keeps_rare and self.vocabulary.n_hash_buckets is None:
-            self.codes_.update(
-                (value, code)
-                for code, value in enumerate(sort_values(rare), self.cardinality)
-            )
+            own = enumerate(sort_values(rare), self.cardinality)
+            self.codes_ |= {value: code for code, value in own}
         self.large, self.kinds_ = kinds & LARGE.keys(), kinds - LARGE.keys()
         # In another table, the share of rows with new values is about the share of rows
         # in fit whose value occurred once (Good, 1953).
-        unusual = sum(
-            n_rows
-            for value, n_rows in zip(values, counts, strict=True)
-            if n_rows == 1 or value not in self.codes_
-        )
+        pairs = zip(values, counts, strict=True)
+        unusual = sum(n for value, n in pairs if n == 1 or value not in self.codes_)
         self.usual_share_ = (unusual + n_others) / max(sum(counts) + n_others, 1)
         self.has_one_value = len(values) + has_missing + n_others < 2
         self.content_ = _content_of(values) if self.kinds_ == {"text"} else None
@@ -571,9 +566,8 @@ class NewValues:
         values, which later rows have as well, were learnt too little.
         """
         found = []
-        for seen, n_late, n_unseen in zip(
-            self.seen, self.n_late, self.n_unseen, strict=True
-        ):
+        of_columns = zip(self.seen, self.n_late, self.n_unseen, strict=True)
+        for seen, n_late, n_unseen in of_columns:
             new = n_late[~seen].sum() / max(n_late.sum(), 1)
             share = n_unseen / max(self.n_rows, 1)
             missing = (new - share) / max(1 - share, 1 / max(self.n_rows, 1))

@@ -183,13 +183,11 @@ def _expects_unseen(encoder, column):
     """Return whether ids, or one of many values, are new, and not spelt otherwise."""
     if len(encoder.codes_) < MANY_VALUES and not has_id_name(encoder.name):
         return False
-    values = [v for v in encoder.count(column)[0][:N_CHECKED] if isinstance(v, str)]
+    values = encoder.count(column)[0][:N_CHECKED]
+    texts = [value.strip() for value in values if isinstance(value, str)]
     spellings = str.strip, str.lower, str.upper, str.title
-    return not any(
-        spell(value.strip()) in encoder.codes_
-        for value in values
-        for spell in spellings
-    )
+    others = {spell(text) for text in texts for spell in spellings}
+    return encoder.codes_.keys().isdisjoint(others)
 
 
 # Names of ids: "id", "user_id", "userId", "id_user", "zip", "country_code", "site_id2".

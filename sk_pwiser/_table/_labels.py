@@ -24,18 +24,15 @@ from sk_pwiser._utils import (
     read_task_parents,
 )
 
+# How arrays are read; their values are checked afterwards.
+READING = {"ensure_2d": False, "ensure_all_finite": False}
+
 
 def read_array(values, name, rule, *, dtype=None, error=None):
     """Return an argument as a 1-D or 2-D array; `rule` follows the name in messages."""
     refuse_unreadable(values, name)
     try:
-        return check_array(
-            values,
-            ensure_2d=False,
-            dtype=dtype,
-            ensure_all_finite=False,
-            input_name=name,
-        )
+        return check_array(values, dtype=dtype, input_name=name, **READING)
     # Some libraries raise their own classes of errors.
     except Exception as found:
         if error is None:
@@ -60,7 +57,7 @@ def _culprit(values, dtype):
 
 def _can_read(values, dtype):
     try:
-        check_array(values, ensure_2d=False, dtype=dtype, ensure_all_finite=False)
+        check_array(values, dtype=dtype, **READING)
     except Exception:
         return False
     return True
@@ -423,12 +420,9 @@ class Targets:
 
         They are those above `MAX_UNRELATED`, by the index of the task.
         """
-        found = {}
-        for k, parent in enumerate(self.parents):
-            share = 0.0 if parent < 0 else self._share_without(k, parent)
-            if share > MAX_UNRELATED:
-                found[k] = share
-        return found
+        pairs = [(k, parent) for k, parent in enumerate(self.parents) if parent >= 0]
+        shares = {k: self._share_without(k, parent) for k, parent in pairs}
+        return {k: share for k, share in shares.items() if share > MAX_UNRELATED}
 
     def _share_without(self, task, other):
         """Return the share of a task's events in whose rows another one is 0."""
@@ -463,21 +457,17 @@ class Targets:
     def _constant_task_messages(self, weights):
         for k, name in enumerate(self.task_names):
             known = self.values[self._known(k), k]
+            effect = "the network learns nothing about it"
             if len(known) == 0:
-                yield (
-                    f"Task {name!r} has no label in any row: the network learns "
-                    "nothing about it."
-                )
+                fault = "has no label in any row"
             elif weights is not None and not weights[:, k].any():
-                yield (
-                    f"Task {name!r} has weight 0 in every row: the network learns "
-                    "nothing about it."
-                )
+                fault = "has weight 0 in every row"
             elif (known == known[0]).all():
-                yield (
-                    f"Task {name!r} is {int(known[0])} in every row: the network can "
-                    "only learn this constant."
-                )
+                fault = f"is {int(known[0])} in every row"
+                effect = "the network can only learn this constant"
+            else:
+                continue
+            yield f"Task {name!r} {fault}: {effect}."
 
     def _selection_messages(self):
         for k, parent in enumerate(self.parents):

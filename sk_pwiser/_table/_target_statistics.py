@@ -220,10 +220,9 @@ class TargetStatistics:
         return names + [encoder.lists_[column].name for column, _ in self.lists]
 
     def names(self, encoder, task_names):
+        names = self.column_names(encoder)
         suffixes = [*(f"{task}_rate" for task in task_names), "frequency"]
-        return [
-            f"{n}_{suffix}" for n in self.column_names(encoder) for suffix in suffixes
-        ]
+        return [f"{name}_{suffix}" for name in names for suffix in suffixes]
 
     def fit(self, counts, earlier=None):
         """Learn statistics from `BlockCounts`; return the `BlockInputs` of each table.

@@ -298,14 +298,14 @@ class RowSummary:
     def base_rates(self):
         targets = self.targets()
         if self.whole is not None:
-            return base_rates(targets.values, self.scaled, targets.parents)
-        y = targets.values
-        if self.weights.is_even:
-            return base_rates(y, targets.counts.astype(float), targets.parents)
-        scale = self.weights.total / self.weights.n_positive
-        sums = np.array(list(self.sums.values())) / scale
-        weights = sums if self.weights.per_task else sums[:, 0]
-        return base_rates(y, weights, targets.parents)
+            weights = self.scaled
+        elif self.weights.is_even:
+            weights = targets.counts.astype(float)
+        else:
+            scale = self.weights.total / self.weights.n_positive
+            sums = np.array(list(self.sums.values())) / scale
+            weights = sums if self.weights.per_task else sums[:, 0]
+        return base_rates(targets.values, weights, targets.parents)
 
 
 def n_rows(X):
