@@ -231,8 +231,8 @@ class TableEncoder:
         if reads_sparse:
             X = X.tocsr() if issparse(X) else csr_array(X)
         if reset:
-            validator.sparse_ = _lists.SparseColumns() if reads_sparse else None
             self.__dict__ = vars(validator)
+            self.sparse_ = _lists.SparseColumns() if reads_sparse else None
         return X
 
     def _is_plain(self, X):
