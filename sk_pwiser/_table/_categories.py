@@ -3,6 +3,7 @@
 import re
 from collections import Counter
 from collections.abc import Mapping
+from copy import copy
 from dataclasses import dataclass
 from decimal import Decimal
 from functools import cache
@@ -373,6 +374,40 @@ class CategoryColumn:
                 return values, counts, all_kinds, n_missing
             total.update(dict(zip(values, counts, strict=True)))
         return list(total), list(total.values()), all_kinds, n_missing
+
+    def grown(self, data, *others):
+        """Return a column with codes for new values, and where its codes come from.
+
+        Values of `others` count as well; -1 stands for new values.
+
+        Rare new values have codes only if another one is frequent: without frequent
+        ones, the cost depends on the rows alone, and the same column is returned.
+        """
+        self.transform(data)  # raises if the kinds of values differ
+        if self.vocabulary.max_values is not None:
+            return self, np.arange(self.n_codes)
+        values, counts, kinds, _ = self.count(data, *others)
+        known, limit = self.codes_, self.cardinality
+        promoted, rare = [], []
+        for value, n_rows in zip(values, counts, strict=True):
+            if known.get(value, limit) >= limit:
+                is_frequent = n_rows >= self.vocabulary.min_frequency
+                (promoted if is_frequent else rare).append(value)
+        if not promoted:
+            return self, np.arange(self.n_codes)
+        promoted, old = sort_values(promoted), list(known)
+        kept = [*old[: self.n_frequent_], *promoted]
+        grown = copy(self)
+        grown.n_frequent_ = len(kept)
+        if self.keeps_rare:
+            moved = set(promoted)
+            kept += [value for value in old[self.n_frequent_ :] if value not in moved]
+            kept += sort_values([value for value in rare if value not in known])
+        grown.codes_ = {value: code for code, value in enumerate(kept, FIRST_VALUE)}
+        grown.large = self.large | kinds & LARGE.keys()
+        grown.kinds_ = self.kinds_ | kinds - LARGE.keys()
+        origin = [*range(FIRST_VALUE), *(known.get(value, -1) for value in kept)]
+        return grown, np.array(origin, dtype=np.int64)
 
     def _factorize(self, column):
         try:

@@ -13,14 +13,7 @@ from sklearn.base import BaseEstimator
 from sklearn.utils.validation import validate_data
 
 from sk_pwiser._table import _column_kinds, _frames, _lists
-from sk_pwiser._table._categories import (
-    FIRST_VALUE,
-    LARGE,
-    MIN_FREQUENCY,
-    UNSEEN,
-    CategoryColumn,
-    sort_values,
-)
+from sk_pwiser._table._categories import MIN_FREQUENCY, UNSEEN, CategoryColumn
 from sk_pwiser._table._labels import refuse_repeated
 from sk_pwiser._table._numbers import MAX_BINS, NumericColumn
 from sk_pwiser._utils import warn_user
@@ -409,64 +402,14 @@ def grow_encoder(encoder, X):
     origins, vectors = [], []
     lists = encoder.columns_of(X, _lists.ListColumn)
     for column, values in encoder.columns_of(X, CategoryColumn):
-        others = elements_of(lists, column.name)
-        new, origin = grow_column(column, values, *others)
+        new, origin = column.grown(values, *elements_of(lists, column.name))
         grown.columns_[encoder.columns_.index(column)] = new
         origins.append(origin)
     for column, own in lists:
-        new, origin = grow_list(column, own.elements)
+        new, origin = column.grown(own.elements)
         grown.columns_[encoder.columns_.index(column)] = new
         vectors.append(origin)
     return grown, origins, vectors
-
-
-def grow_list(column, elements):
-    """Return a list column with vectors for new values, and the earlier vectors."""
-    items, before = column.items_, column.n_own - 1
-    if items is not None:
-        items, origin = grow_column(items, elements)
-    if items is column.items_:
-        return column, np.arange(column.n_own)
-    grown = copy.copy(column)
-    grown.items_ = items
-    grown.finish()
-    origin = origin[: items.cardinality]
-    # The vector of empty lists comes last.
-    return grown, np.append(np.where(origin < before, origin, -1), before)
-
-
-def grow_column(column, data, *others):
-    """Return a column with codes for new values, of `others` too, and earlier codes.
-
-    Rare new values have codes only if another one is frequent: without frequent ones,
-    the cost depends on the rows alone, and the same column is returned.
-    """
-    column.transform(data)  # raises if the kinds of values differ
-    if column.vocabulary.max_values is not None:
-        return column, np.arange(column.n_codes)
-    values, counts, kinds, _ = column.count(data, *others)
-    known, limit = column.codes_, column.cardinality
-    promoted, rare = [], []
-    for value, n_rows in zip(values, counts, strict=True):
-        if known.get(value, limit) >= limit:
-            is_frequent = n_rows >= column.vocabulary.min_frequency
-            (promoted if is_frequent else rare).append(value)
-    if not promoted:
-        return column, np.arange(column.n_codes)
-    promoted, old_rare = sort_values(promoted), list(known)[column.n_frequent_ :]
-    frequent = [*list(known)[: column.n_frequent_], *promoted]
-    kept = list(frequent)
-    if column.keeps_rare:
-        moved = set(promoted)
-        kept += [value for value in old_rare if value not in moved]
-        kept += sort_values([value for value in rare if value not in known])
-    grown = copy.copy(column)
-    grown.n_frequent_ = len(frequent)
-    grown.codes_ = {value: code for code, value in enumerate(kept, FIRST_VALUE)}
-    grown.large = column.large | kinds & LARGE.keys()
-    grown.kinds_ = column.kinds_ | kinds - LARGE.keys()
-    origin = [*range(FIRST_VALUE), *(known.get(value, -1) for value in kept)]
-    return grown, np.array(origin, dtype=np.int64)
 
 
 def learn_constant_columns(encoder, X, sample_weight=None):

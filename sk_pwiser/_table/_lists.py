@@ -151,6 +151,20 @@ class ListColumn:
         is_new[-1] = False  # missing elements
         return len(np.unique(lists.row_of(np.flatnonzero(is_new[codes.indices]))))
 
+    def grown(self, elements):
+        """Return a list column with vectors for new values, and the earlier vectors."""
+        items, before = self.items_, self.n_own - 1
+        if items is not None:
+            items, origin = items.grown(elements)
+        if items is self.items_:
+            return self, np.arange(self.n_own)
+        grown = copy(self)
+        grown.items_ = items
+        grown.finish()
+        origin = origin[: items.cardinality]
+        # The vector of empty lists comes last.
+        return grown, np.append(np.where(origin < before, origin, -1), before)
+
     def named(self, items):
         """Return the vocabulary as messages name it, also if it is that of a column."""
         items = copy(items)

@@ -444,7 +444,7 @@ def test_a_call_without_frequent_new_values_builds_nothing(monkeypatch):
 
     schema = model._result.schema
     with monkeypatch.context() as patch:
-        patch.setattr("sk_pwiser._table._encoder.sort_values", fail)
+        patch.setattr("sk_pwiser._table._categories.sort_values", fail)
         assert grow_schema(schema, later) == (schema, None)
     later.loc[1, "id"] = 999
     assert grow_schema(schema, later)[1] is not None
