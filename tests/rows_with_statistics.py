@@ -1,6 +1,6 @@
 """Target statistics of rows with given blocks, as a fit learns them."""
 
-from sk_pwiser._table._block_counts import BlockCounts
+from sk_pwiser._table._target_statistics import BlockCounts
 
 
 def fit_transform(statistics, codes, y, weight, block, others, earlier=None, lists=()):
@@ -17,4 +17,4 @@ def fit_transform(statistics, codes, y, weight, block, others, earlier=None, lis
         if len(codes[rows]):
             counts.add(codes[rows], y[rows], weight[rows], block[rows], lists)
     tables = statistics.fit(counts, earlier)
-    return statistics.encode(tables, codes, lists, block)
+    return statistics.transform(codes, lists, tables, block)

@@ -14,11 +14,10 @@ from sk_pwiser._fit._file_rows import FileRows, TableLearner, named_place
 from sk_pwiser._fit._file_store import FileStore, encode_eval_rows
 from sk_pwiser._fit._plan import Plan, Source, random_state_at
 from sk_pwiser._table import _column_kinds, _encoder
-from sk_pwiser._table._block_counts import BlockCounts
 from sk_pwiser._table._blocks import Blocks, RowOrder
 from sk_pwiser._table._categories import NewValues
 from sk_pwiser._table._numbers import FEW_VALUES
-from sk_pwiser._table._target_statistics import find_target_columns
+from sk_pwiser._table._target_statistics import BlockCounts, find_target_columns
 from sk_pwiser._table._weights_and_groups import row_weights
 from sk_pwiser._times import row_times
 from sk_pwiser._training import _schema
@@ -435,10 +434,7 @@ class TableStore:
         rows, codes = self.rows, self.rows.codes.numpy()
         if schema.statistics is not None:
             lists, first = schema.elements(rows.bags), schema.encoder.n_numeric_
-            if tables is None:
-                rates = schema.statistics.transform(codes, lists)
-            else:
-                rates = schema.statistics.encode(tables, codes, lists, self.block)
+            rates = schema.statistics.transform(codes, lists, tables, self.block)
             rows.numeric.numpy()[:, first:] = rates
         schema.without_rare(codes)
         if not holds_out:

@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 
 from sk_pwiser._table import _labels, _weights_and_groups
+from sk_pwiser._table._blocks import RowSample
 from sk_pwiser._table._categories import CategoryColumn, factorize
 from sk_pwiser._table._column_kinds import check_encoding_params, warn_about_constants
 from sk_pwiser._table._encoder import elements_of, learn_constant_columns
 from sk_pwiser._table._frames import as_table, list_columns
 from sk_pwiser._table._numbers import NumericColumn
-from sk_pwiser._table._parts import RowSample
 from sk_pwiser._training._schema import Rows, Schema
 from sk_pwiser._training._settings import Settings
 from sk_pwiser._utils import in_background, read_task_parents, warn_user

@@ -13,8 +13,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from sk_pwiser._fit._file_rows import FileRows, named_place
-from sk_pwiser._table._block_counts import BlockInputs
 from sk_pwiser._table._lists import Bags
+from sk_pwiser._table._target_statistics import BlockInputs
 from sk_pwiser._training._batches import (
     Batch,
     Impressions,
@@ -194,7 +194,7 @@ class StreamedImpressions(TrainingRows, Dataset[Batch]):
         if self.tables is not None:
             assert schema.statistics is not None
             lists, block = schema.elements(bags), arrays["block"]
-            rates = schema.statistics.encode(self.tables, codes, lists, block)
+            rates = schema.statistics.transform(codes, lists, self.tables, block)
             numeric = np.hstack([numeric, rates])
         rows = Impressions.of(schema.without_rare(codes), numeric, bags)
         further = arrays.get("sample_weight"), arrays.get("groups")

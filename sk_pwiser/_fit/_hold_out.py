@@ -7,8 +7,7 @@ from typing import Any
 import numpy as np
 
 from sk_pwiser._funnel import funnel_holdout, funnel_strata, holdout_sizes
-from sk_pwiser._table._blocks import Blocks, last_edge
-from sk_pwiser._table._parts import GroupValues
+from sk_pwiser._table._blocks import Blocks, GroupValues, last_edge
 from sk_pwiser._training._batches import TrainingRows
 from sk_pwiser._training._settings import Settings
 from sk_pwiser._utils import warn_user

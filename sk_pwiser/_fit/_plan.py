@@ -19,7 +19,7 @@ from sk_pwiser._training._early_stopping import check_monitored, plan_epochs
 from sk_pwiser._training._schema import GivenRows, Schema, TableRows, read_table
 from sk_pwiser._training._settings import Settings, find_device
 from sk_pwiser._training._state import TrainingResult, check_same_model
-from sk_pwiser._utils import equal
+from sk_pwiser._utils import equal, warn_user
 
 Source = TableRows | FileRows
 
@@ -230,11 +230,12 @@ class Plan:
         summary = source.summary
         if summary.per_task and self.components is not None:
             _components.check_task_weights(self.components.loss)
-        summary.targets().warn_about_labels(
+        for message in summary.targets().problems(
             constant_tasks=not self.origin.is_update,
             task_space=self.settings.shared_param("task_space"),
             weights=summary.label_weights(),
-        )
+        ):
+            warn_user(message)
 
 
 def check(

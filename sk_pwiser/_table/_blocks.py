@@ -6,7 +6,6 @@ import numpy as np
 from scipy.stats import chi2
 
 from sk_pwiser._table._categories import FIRST_VALUE, LATE_SHARE, CategoryColumn
-from sk_pwiser._table._parts import GroupSizes, GroupValues, RowSample, one_per_group
 from sk_pwiser._utils import warn_user
 
 # Rows count as sorted by labels if blocks explain this share of the variance of labels
@@ -23,6 +22,102 @@ MAX_RUNS, MIN_OWN = 1.5, 0.5
 # next piece has a larger value this often, or a smaller one. Otherwise they may be in
 # the order of time: visits to a small site, one after the other.
 MIN_STEPS = 0.9
+
+
+class RowSample:
+    """A random sample of `n_rows` rows of several parts: those with the smallest keys.
+
+    Rows are tables of pyarrow, or arrays. None keeps all rows.
+    """
+
+    def __init__(self, n_rows, generator=None):
+        self.n_rows = n_rows
+        self.generator = generator
+        self.limit = np.inf  # rows with larger keys are not in the sample
+        self.parts = []  # rows, weights and random keys
+        self.n_kept = 0
+
+    def add(self, table, weights):
+        keys = np.zeros(len(table))
+        if self.n_rows is not None:
+            keys = self.generator.random(len(table))
+        weights = np.ones(len(table)) if weights is None else weights
+        if np.isfinite(self.limit):
+            kept = np.flatnonzero(keys < self.limit)
+            table, weights, keys = table.take(kept), weights[kept], keys[kept]
+        if not len(keys):
+            return
+        self.parts.append((table, weights, keys))
+        self.n_kept += len(keys)
+        if self.n_rows is not None and self.n_kept > 2 * self.n_rows:
+            self._reduce()
+
+    def finish(self):
+        if self.n_rows is not None and self.n_kept > self.n_rows:
+            self._reduce()
+        return self._join()[:2]
+
+    def _reduce(self):
+        """Keep the smallest keys, in the order of the rows."""
+        table, weights, keys = self._join()
+        chosen = np.sort(np.argpartition(keys, self.n_rows)[: self.n_rows])
+        self.parts = [(table.take(chosen), weights[chosen], keys[chosen])]
+        self.limit, self.n_kept = keys[chosen].max(), len(chosen)
+
+    def _join(self):
+        tables, weights, keys = zip(*self.parts, strict=True)
+        if isinstance(tables[0], np.ndarray):
+            table = np.concatenate(tables)
+        else:
+            import pyarrow as pa  # installed, since the tables are its own
+
+            table = pa.concat_tables(tables).combine_chunks()
+        # Some of the parts may have weights per task.
+        n_columns = max(part[0].size for part in weights)
+        weights = [
+            np.broadcast_to(part.reshape(len(part), -1), (len(part), n_columns))
+            for part in weights
+        ]
+        return table, np.concatenate(weights), np.concatenate(keys)
+
+
+class GroupValues:
+    """One value per group, also for a group that continues in the next part."""
+
+    def __init__(self):
+        self.numbers = np.empty(0, dtype=np.int64)
+        self.values = None
+
+    def of(self, groups, of_rows, combine, choose):
+        """Return the value of each row's group.
+
+        New groups `combine` the values of their rows, from which `choose` makes theirs.
+        """
+        numbers, first, place = np.unique(
+            groups, return_index=True, return_inverse=True
+        )
+        combined = of_rows[first]
+        combine.at(combined, place, of_rows)
+        is_new = ~np.isin(numbers, self.numbers)
+        chosen = choose(combined[is_new])
+        values = np.empty(len(numbers), dtype=chosen.dtype)
+        values[is_new] = chosen
+        if not is_new.all():
+            known = np.searchsorted(self.numbers, numbers[~is_new])
+            values[~is_new] = self.values[known]
+        self.numbers, self.values = numbers, values
+        return values[place]
+
+
+def one_per_group(groups):
+    """Return for each row one of the rows of its group, which differ in their place.
+
+    With the first rows, all groups that come back would be in the first blocks.
+    """
+    numbers, number, sizes = np.unique(groups, return_inverse=True, return_counts=True)
+    starts = sizes.cumsum() - sizes
+    rows = np.argsort(number, kind="stable")[starts + numbers % sizes]
+    return rows[number]
 
 
 class Order(NamedTuple):
@@ -70,7 +165,8 @@ def rows_before_groups(rank, groups):
 class Runs:
     """Counts the runs of equal values of a category column, in rows in parts."""
 
-    def __init__(self, n_codes):
+    def __init__(self, name, n_codes):
+        self.name = name
         self.is_present = np.zeros(n_codes, dtype=bool)
         # The code and the block of the last row so far.
         self.last = np.empty((2, 0), dtype=np.int64)
@@ -94,18 +190,14 @@ class Runs:
         self.n_rows += len(rows[0]) - self.last.shape[1]
         self.last = rows[:, -1:]
 
-    @property
-    def are_pieces(self):
-        """Whether there is one run per value, mostly within a block."""
+    def order(self):
+        """Return an `Order` if there is one run per value, mostly within a block."""
         n_values = np.count_nonzero(self.is_present)
-        return (
-            0 < self.n_steps < MAX_RUNS * n_values
-            and self.n_pieces < n_values / MIN_OWN < self.n_rows
-        )
-
-    @property
-    def are_sorted(self):
-        return max(self.n_up, self.n_steps - self.n_up) >= MIN_STEPS * self.n_steps
+        has_one_run = 0 < self.n_steps < MAX_RUNS * n_values
+        if not (has_one_run and self.n_pieces < n_values / MIN_OWN < self.n_rows):
+            return None
+        n_same_way = max(self.n_up, self.n_steps - self.n_up)
+        return Order(self.name, True, n_same_way >= MIN_STEPS * self.n_steps)
 
 
 class RowOrder:
@@ -120,44 +212,36 @@ class RowOrder:
         categories = [c for c in encoder.columns_ if isinstance(c, CategoryColumn)]
         # Dates are sorted in the order of time.
         self.runs = {
-            index: (categories[index].name, Runs(encoder.cardinalities_[index]))
+            index: Runs(categories[index].name, encoder.cardinalities_[index])
             for index in columns
             if getattr(categories[index], "content_", None) != "dates"
         }
         # Of lists, by their first elements: pairs of a column and its number of codes.
-        self.list_runs = {
-            index: (encoder.lists_[index].name, Runs(n)) for index, n in lists
-        }
+        self.list_runs = {i: Runs(encoder.lists_[i].name, n) for i, n in lists}
         self.n_known = np.zeros((n_blocks, n_tasks))
         self.n_ones = np.zeros((n_blocks, n_tasks))
 
     def add(self, codes, block, lists=()):
         """Add the next rows, without validation rows; `lists` has first elements."""
-        for column, (_, runs) in self.runs.items():
+        for column, runs in self.runs.items():
             runs.add(codes[:, column], block)
-        for own, (_, runs) in zip(lists, self.list_runs.values(), strict=True):
+        for own, runs in zip(lists, self.list_runs.values(), strict=True):
             runs.add(own, block)
 
     def add_labels(self, y, weight, block):
         """Add the labels of these rows."""
         for task in range(y.shape[1]):
             known = np.flatnonzero(weight[:, task] > 0)
-            added = np.bincount(block[known], minlength=len(self.n_known))
-            self.n_known[:, task] += added
-            self.n_ones[:, task] += np.bincount(
-                block[known], y[known, task], minlength=len(self.n_known)
-            )
+            for sums, values in ((self.n_known, None), (self.n_ones, y[known, task])):
+                sums[:, task] += np.bincount(block[known], values, len(sums))
 
     def find(self, task_names):
         """Return the `Order` of the rows, or None."""
         shares = list(map(explained_share, self.n_known.T, self.n_ones.T))
         if max(shares) > MIN_SHARE:
             return Order(task_names[np.argmax(shares)], is_column=False)
-        orders = [
-            Order(name, True, runs.are_sorted)
-            for name, runs in (*self.runs.values(), *self.list_runs.values())
-            if runs.are_pieces
-        ]
+        runs = *self.runs.values(), *self.list_runs.values()
+        orders = [order for each in runs if (order := each.order())]
         return max(orders, key=lambda order: order.is_sorted, default=None)
 
 
@@ -211,16 +295,6 @@ def warn_about_order(order, has_groups, has_statistics):
         )
 
 
-def warn_about_group(n_largest, n_samples, n_blocks):
-    if n_largest * n_blocks > 2 * n_samples:
-        warn_user(
-            f"The largest of the groups has {n_largest} of {n_samples} rows. Target "
-            "statistics do not split groups, so that those of its rows leave all of "
-            f"them out, where target_encoding_blocks={n_blocks} asks for about "
-            f"{n_samples // n_blocks} rows."
-        )
-
-
 class Blocks:
     """Assigns rows to blocks of about equal size, in one part or in several.
 
@@ -231,7 +305,7 @@ class Blocks:
     def __init__(self, n_blocks, by_time, n_sampled=None, generator=None):
         self.n_blocks = n_blocks
         self.by_time = by_time
-        self.sample = RowSample(n_sampled, generator)
+        self.sample = RowSample(n_sampled, generator) if by_time else None
         self.n_rows = self.n_parts = self.n_tried = 0
 
     def add(self, n_rows, times):
@@ -264,7 +338,8 @@ class Blocks:
         self.generator = None if seed is None else np.random.default_rng(seed)
         self.n_seen = 0
         self.ranks = {time: first for time, (first, _) in self.spans.items()}
-        self.groups, self.sizes = GroupValues(), GroupSizes()
+        self.groups = GroupValues()
+        self.group_sizes, self.n_largest = {}, 0  # sizes of groups that may continue
 
     @property
     def have_order(self):
@@ -294,7 +369,11 @@ class Blocks:
     def assign(self, n_rows, times, groups):
         """Return the blocks of the next rows."""
         if groups is not None:
-            self.sizes.add(groups)
+            numbers, counts = np.unique(groups, return_counts=True)
+            sizes = dict(zip(numbers.tolist(), counts.tolist(), strict=True))
+            before = self.group_sizes
+            self.group_sizes = {g: n + before.get(g, 0) for g, n in sizes.items()}
+            self.n_largest = max(self.n_largest, *self.group_sizes.values())
         if n_rows == self.n_rows:
             return assign_blocks(n_rows, self.n_blocks, times, groups, self.generator)
         rank = np.arange(n_rows)
@@ -335,10 +414,16 @@ class Blocks:
         They do not help if the values of a column are parts of groups: then the rows
         keep the blocks of their order.
         """
-        has_groups = self.sizes.largest > 0
         if not self.n_tried:
-            if has_groups and has_statistics:
-                warn_about_group(self.sizes.largest, self.n_rows, self.n_blocks)
+            is_large = self.n_largest * self.n_blocks > 2 * self.n_rows
+            if is_large and has_statistics:
+                warn_user(
+                    f"The largest of the groups has {self.n_largest} of {self.n_rows} "
+                    "rows. Target statistics do not split groups, so that those of its "
+                    "rows leave all of them out, where target_encoding_blocks="
+                    f"{self.n_blocks} asks for about {self.n_rows // self.n_blocks} "
+                    "rows."
+                )
             self.found = order
         elif self.n_tried == 1 and order is not None:
             self.found = None
@@ -351,5 +436,5 @@ class Blocks:
             self.start()
             return True
         if self.found is not None and not self.by_time:
-            warn_about_order(self.found, has_groups, has_statistics)
+            warn_about_order(self.found, self.n_largest > 0, has_statistics)
         return False

@@ -3,10 +3,11 @@
 import re
 from collections import Counter
 from collections.abc import Mapping
+from copy import copy
 from dataclasses import dataclass
 from decimal import Decimal
 from functools import cache
-from itertools import chain, compress
+from itertools import compress
 from numbers import Integral, Real
 from typing import Any, ClassVar, NamedTuple
 
@@ -22,7 +23,6 @@ from sk_pwiser._table._frames import (
     is_polars,
     row_chunks,
 )
-from sk_pwiser._utils import check_integer
 
 MIN_FREQUENCY = 2
 # Every bucket has a code, even if it is not used.
@@ -47,19 +47,6 @@ class Vocabulary(NamedTuple):
 
 
 DEFAULT = Vocabulary()
-
-
-def check_vocabulary(params):
-    for name in Vocabulary._fields:
-        numbers = {name: params[name]}
-        if isinstance(params[name], Mapping):
-            numbers = {f"{name}[{column!r}]": n for column, n in params[name].items()}
-        elif params[name] is None and name != "min_frequency":
-            continue
-        for place, value in numbers.items():
-            number = check_integer(place, value, at_least=1)
-            if name == "n_hash_buckets" and number > MAX_BUCKETS:
-                raise ValueError(f"{place} must be at most {MAX_BUCKETS}; got {value}.")
 
 
 def read_vocabularies(params, names, is_category):
@@ -87,18 +74,13 @@ def hash_values(values):
 
     1, 1.0, True and Decimal(1) are the same integer, which is hashed by its 64 bits.
     """
-    kinds = set(map(type, values))
-    if len(kinds) == 1 and kinds <= HASHES.keys():
-        try:
-            return HASHES[kinds.pop()](values)
-        except OverflowError:
-            pass  # integers of more than 64 bits
     values = list(map(_canonical, values))
     hashes = np.empty(len(values), dtype=np.uint32)
-    for kind, hash_all in HASHES.items():
+    for kind in (str, int, float):
         places = [place for place, value in enumerate(values) if type(value) is kind]
         if places:
-            hashes[places] = hash_all([values[place] for place in places])
+            own = [values[place] for place in places]
+            hashes[places] = _hash_texts(own) if kind is str else _hash_bits(own, kind)
     return hashes
 
 
@@ -106,7 +88,7 @@ def _canonical(value):
     """Return the same object for equal numbers: an int, a float, or otherwise text."""
     if isinstance(value, str):
         return str(value)
-    if not isinstance(value, Real | Decimal | np.bool_):
+    if type(value) is not int and not isinstance(value, Real | Decimal | np.bool_):
         raise TypeError(
             f"hashing takes text and numbers; got {value!r}, a {type(value).__name__}"
         )
@@ -125,28 +107,12 @@ def _hash_texts(values):
     return np.fromiter(hashes, dtype=np.uint32, count=len(values))
 
 
-def _hash_integers(values):
-    return _hash_bits(np.array(values, dtype=np.int64))
-
-
-def _hash_floats(values):
-    values = np.array(values, dtype=np.float64)
-    hashes = _hash_bits(values.view(np.int64))
-    is_large = np.abs(values) >= 2.0**63
-    is_small = (values == np.trunc(values)) & ~is_large
-    hashes[is_small] = _hash_bits(values[is_small].astype(np.int64))
-    hashes[is_large] = _hash_texts([str(int(value)) for value in values[is_large]])
-    return hashes
-
-
-def _hash_bits(values):
-    """Hash int64 values by their low words, mixed with the hashes of the high words."""
-    words = values.astype("<i8").view("<i4").reshape(-1, 2).astype(np.int32)
+def _hash_bits(values, kind):
+    """Hash 64 bits by their low words, mixed with the hashes of the high words."""
+    bits = np.array(values, dtype=kind).view(np.int64)
+    words = bits.astype("<i8").view("<i4").reshape(-1, 2).astype(np.int32)
     low, high = np.ascontiguousarray(words.T)
     return murmurhash3_32(low ^ murmurhash3_32(high), positive=True)
-
-
-HASHES = {str: _hash_texts, int: _hash_integers, float: _hash_floats}
 
 
 # Up to this number of rows, a dict is faster than sorting or a polars expression.
@@ -208,10 +174,7 @@ def _factorize_pandas_categories(column):
         return codes, column.categories.tolist()
     # The last entry is selected by code -1, a missing value.
     new_indices = _compact(np.append(is_used.cumsum() - 1, -1), is_used.sum())
-    indices = np.empty(len(codes), dtype=new_indices.dtype)
-    for rows in row_chunks(len(codes)):
-        indices[rows] = new_indices[codes[rows]]
-    return indices, column.categories[is_used].tolist()
+    return new_indices[codes], column.categories[is_used].tolist()
 
 
 def _factorize_polars(column):
@@ -269,13 +232,14 @@ USUAL_SHARE = 0.5
 MISSING, UNSEEN, FIRST_VALUE = 0, 1, 2
 
 
-class Codes(NamedTuple):
+@dataclass
+class Codes:
     """The codes of a category column, stored as a lookup table."""
 
     indices: np.ndarray  # into `table` for each row; -1 selects the last entry
     table: np.ndarray
 
-    def take(self, rows):
+    def __getitem__(self, rows):
         return self.table[self.indices[rows]]
 
 
@@ -332,26 +296,18 @@ class CategoryColumn:
         self.n_frequent_ = len(frequent)
         self.codes_ = {value: code for code, value in enumerate(frequent, FIRST_VALUE)}
         if self.keeps_rare and self.vocabulary.n_hash_buckets is None:
-            self.codes_.update(
-                (value, code)
-                for code, value in enumerate(sort_values(rare), self.cardinality)
-            )
-        self.learn_kinds(kinds)
+            own = enumerate(sort_values(rare), self.cardinality)
+            self.codes_ |= {value: code for code, value in own}
+        self.large, self.kinds_ = kinds & LARGE.keys(), kinds - LARGE.keys()
         # In another table, the share of rows with new values is about the share of rows
         # in fit whose value occurred once (Good, 1953).
-        unusual = sum(
-            n_rows
-            for value, n_rows in zip(values, counts, strict=True)
-            if n_rows == 1 or value not in self.codes_
-        )
+        pairs = zip(values, counts, strict=True)
+        unusual = sum(n for value, n in pairs if n == 1 or value not in self.codes_)
         self.usual_share_ = (unusual + n_others) / max(sum(counts) + n_others, 1)
         self.has_one_value = len(values) + has_missing + n_others < 2
         self.content_ = _content_of(values) if self.kinds_ == {"text"} else None
         # Without missing values in fit, their embedding would not be trained.
         self.missing_code_ = MISSING if has_missing else UNSEEN
-
-    def learn_kinds(self, kinds):
-        self.large, self.kinds_ = kinds & LARGE.keys(), kinds - LARGE.keys()
 
     def _split(self, values, counts):
         """Return the values that get their own code, sorted, and the other values."""
@@ -409,12 +365,49 @@ class CategoryColumn:
                 raise ValueError(
                     f"{start} {before}{other} {' and '.join(sorted(kinds))}."
                 )
-            check_exact(values, all_kinds, start, other)
-            all_kinds |= kinds | large_kinds(values)
+            if all_kinds:
+                check_exact(values, all_kinds, start, other)
+            all_kinds |= kinds
+            if "numbers" in kinds:
+                all_kinds |= large_kinds(values)
             if len(factorized) == 1:  # millions of values need no further dict
                 return values, counts, all_kinds, n_missing
             total.update(dict(zip(values, counts, strict=True)))
         return list(total), list(total.values()), all_kinds, n_missing
+
+    def grown(self, data, *others):
+        """Return a column with codes for new values, and where its codes come from.
+
+        Values of `others` count as well; -1 stands for new values.
+
+        Rare new values have codes only if another one is frequent: without frequent
+        ones, the cost depends on the rows alone, and the same column is returned.
+        """
+        self.transform(data)  # raises if the kinds of values differ
+        if self.vocabulary.max_values is not None:
+            return self, np.arange(self.n_codes)
+        values, counts, kinds, _ = self.count(data, *others)
+        known, limit = self.codes_, self.cardinality
+        promoted, rare = [], []
+        for value, n_rows in zip(values, counts, strict=True):
+            if known.get(value, limit) >= limit:
+                is_frequent = n_rows >= self.vocabulary.min_frequency
+                (promoted if is_frequent else rare).append(value)
+        if not promoted:
+            return self, np.arange(self.n_codes)
+        promoted, old = sort_values(promoted), list(known)
+        kept = [*old[: self.n_frequent_], *promoted]
+        grown = copy(self)
+        grown.n_frequent_ = len(kept)
+        if self.keeps_rare:
+            moved = set(promoted)
+            kept += [value for value in old[self.n_frequent_ :] if value not in moved]
+            kept += sort_values([value for value in rare if value not in known])
+        grown.codes_ = {value: code for code, value in enumerate(kept, FIRST_VALUE)}
+        grown.large = self.large | kinds & LARGE.keys()
+        grown.kinds_ = self.kinds_ | kinds - LARGE.keys()
+        origin = [*range(FIRST_VALUE), *(known.get(value, -1) for value in kept)]
+        return grown, np.array(origin, dtype=np.int64)
 
     def _factorize(self, column):
         try:
@@ -463,7 +456,19 @@ def sort_values(values):
     groups = {rank: [] for rank in sorted(set(ranks.values()))}
     for value in values:
         groups[ranks[type(value)]].append(value)
-    return list(chain.from_iterable(map(_sort_if_comparable, groups.values())))
+    ordered = []
+    for group in groups.values():
+        # A Decimal is not comparable with a numpy scalar.
+        has_scalars = any(issubclass(cls, np.number) for cls in set(map(type, group)))
+        try:
+            ordered += sorted(group, key=_plain if has_scalars else None)
+        except TypeError:
+            ordered += group
+    return ordered
+
+
+def _plain(value):
+    return value.item() if isinstance(value, np.number) else value
 
 
 KINDS = "numbers", "text", "other objects"
@@ -483,17 +488,6 @@ def _rank(cls):
 
 def kinds_of(values):
     return {KINDS[_rank(cls)[0]] for cls in set(map(type, values))}
-
-
-def _sort_if_comparable(values):
-    # A Decimal is not comparable with a numpy scalar.
-    has_scalars = any(issubclass(cls, np.number) for cls in set(map(type, values)))
-    try:
-        if not has_scalars:
-            return sorted(values)
-        return sorted(values, key=lambda v: v.item() if isinstance(v, np.number) else v)
-    except TypeError:
-        return values
 
 
 # A number as text. A zero before another digit is a sign of a code.
@@ -607,9 +601,8 @@ class NewValues:
         values, which later rows have as well, were learnt too little.
         """
         found = []
-        for seen, n_late, n_unseen in zip(
-            self.seen, self.n_late, self.n_unseen, strict=True
-        ):
+        of_columns = zip(self.seen, self.n_late, self.n_unseen, strict=True)
+        for seen, n_late, n_unseen in of_columns:
             new = n_late[~seen].sum() / max(n_late.sum(), 1)
             share = n_unseen / max(self.n_rows, 1)
             missing = (new - share) / max(1 - share, 1 / max(self.n_rows, 1))

@@ -1,40 +1,38 @@
 """The kinds of columns: which column is encoded how, and which look misread."""
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
+from itertools import compress
 from typing import Any
 
 import numpy as np
 
 from sk_pwiser._table._categories import (
     MANY_VALUES,
+    MAX_BUCKETS,
     N_CHECKED,
     UNSEEN,
     USUAL_SHARE,
     CategoryColumn,
-    check_vocabulary,
+    Vocabulary,
     count_values,
     factorize,
     read_vocabularies,
 )
-from sk_pwiser._table._frames import (
-    describe,
-    find_column,
-    has_category_dtype,
-    has_lists,
-    list_columns,
-    to_float,
-)
-from sk_pwiser._table._lists import check_lists, make_list_columns
+from sk_pwiser._table._frames import content_of, describe, find_column, to_float
+from sk_pwiser._table._lists import LIST_MAPPINGS, POOLINGS, make_list_columns
 from sk_pwiser._table._numbers import (
     FEW_VALUES,
     NUMERIC_ENCODINGS,
     ArrayColumn,
     PiecewiseLinearColumn,
 )
-from sk_pwiser._table._target_statistics import check_target_encoding
-from sk_pwiser._utils import check_integer, warn_user
+from sk_pwiser._utils import check_choice, check_integer, warn_user
+
+# The least values of integers among `encoding_params`.
+LEAST = {"target_encoding_blocks": 2, "target_encoding_min_values": 1, "max_bins": 1}
 
 
 @dataclass(eq=False)
@@ -50,7 +48,8 @@ class TimeColumn:
     encoding = "orders the rows"
 
 
-def find_category_columns(categorical_features, X, names):
+def find_category_columns(categorical_features, contents, names):
+    """Return which columns are categories, or lists of these; by default by content."""
     if categorical_features is None:
         return [False] * len(names)
     if isinstance(categorical_features, str):
@@ -74,44 +73,63 @@ def find_category_columns(categorical_features, X, names):
                 f"{len(names)}; it has {len(chosen)}."
             )
         return chosen
-    mask = [has_category_dtype(column) for column in list_columns(X)]
+    mask = [content in ("categories", "lists") for content in contents]
     for column in chosen:
         mask[find_column("categorical_features", column, names)] = True
     return mask
 
 
-def refuse_chosen_columns(categorical_features):
-    is_default = categorical_features is None or isinstance(categorical_features, str)
-    if not is_default and len(categorical_features):
-        raise ValueError(
-            "categorical_features must be 'from_dtype' or None if X is sparse, since "
-            f"its columns are numbers; got {categorical_features!r}."
+def check_encoding_params(params):
+    """Check what can be refused without a table."""
+    for name in Vocabulary._fields:
+        numbers = {name: params[name]}
+        if isinstance(params[name], Mapping):
+            numbers = {f"{name}[{column!r}]": n for column, n in params[name].items()}
+        elif params[name] is None and name != "min_frequency":
+            continue
+        for place, value in numbers.items():
+            number = check_integer(place, value, at_least=1)
+            if name == "n_hash_buckets" and number > MAX_BUCKETS:
+                raise ValueError(f"{place} must be at most {MAX_BUCKETS}; got {value}.")
+    for name, least in LEAST.items():
+        check_integer(name, params[name], at_least=least)
+    poolings = {"list_pooling": params["list_pooling"]}
+    if isinstance(params["list_pooling"], dict):
+        by_column = params["list_pooling"].items()
+        poolings = {f"list_pooling[{name!r}]": value for name, value in by_column}
+    for place, value in poolings.items():
+        check_choice(place, value, POOLINGS)
+    for name, meaning in LIST_MAPPINGS.items():
+        if not isinstance(params[name], dict | None):
+            raise TypeError(
+                f"{name} must be None or a dict from list columns to {meaning}; "
+                f"got {params[name]!r}."
+            )
+    chosen = params["list_target_encoding"]
+    if not isinstance(chosen, bool | list | tuple):
+        raise TypeError(
+            "list_target_encoding must be True, False or a list of names of columns; "
+            f"got {chosen!r}."
         )
 
 
-def check_encoding_params(params):
-    check_target_encoding(params)
-    check_vocabulary(params)
-    check_lists(params)
-    check_integer("max_bins", params["max_bins"], at_least=1)
-
-
-def make_columns(params, X, names):
-    """Return unfitted encoders for the columns; `params` are those of the encoder."""
-    is_category = find_category_columns(params["categorical_features"], X, names)
+def make_columns(params, data, names):
+    """Return unfitted encoders of columns; `params` are those of the encoder."""
+    contents = list(map(content_of, data))
+    is_category = find_category_columns(params["categorical_features"], contents, names)
+    is_list = [content in ("lists", "arrays") for content in contents]
     time = params["time_column"]
     if time in names:
         index = names.index(time)
         # Others are named in categorical_features, not chosen by their dtype.
-        if is_category[index] and not has_category_dtype(list_columns(X)[index]):
+        if is_category[index] and contents[index] not in ("categories", "lists"):
             raise ValueError(
                 f"categorical_features contains {time!r}, which is the time_column and "
                 "no feature; leave it out, or set time_feature=True in encoding_params."
             )
         is_category[index] = False
     vocabularies = read_vocabularies(params, names, is_category)
-    is_list = [has_lists(column) for column in list_columns(X)]
-    categories = [(n, is_list[i]) for i, n in enumerate(names) if is_category[i]]
+    categories = list(compress(zip(names, is_list, strict=True), is_category))
     of_lists = [name for name, has_several in categories if has_several]
     of_values = [name for name, has_several in categories if not has_several]
     lists = make_list_columns(params, names, vocabularies, of_lists, of_values)
@@ -132,27 +150,6 @@ def make_columns(params, X, names):
     return columns
 
 
-def has_columns(X, names, time=None):
-    """Return whether a DataFrame has the columns of fit; it may lack that of `time`."""
-    if names is None:
-        return False
-    found, names = list(X.columns), names.tolist()
-    is_short = time is not None and len(found) < len(names)
-    return found == ([name for name in names if name != time] if is_short else names)
-
-
-def has_form(X, encoder):
-    """Return whether `X` is an array of numbers, which needs no slow validation."""
-    return (
-        type(X) is np.ndarray
-        and X.dtype.kind in "fiu"
-        and X.ndim == 2
-        and len(X) > 0
-        and X.shape[1] == encoder.n_features_in_
-        and not hasattr(encoder, "feature_names_in_")
-    )
-
-
 # A warning about unseen values needs at least this share of the rows with known values,
 # this number of rows and this number of distinct unseen values.
 UNSEEN_SHARE, UNSEEN_ROWS, UNSEEN_VALUES = 0.95, 20, 2
@@ -163,13 +160,17 @@ OF_PLACE = {"row": "", "element": " of the elements"}
 
 
 def warn_about_unseen(pairs, codes):
-    found = [
-        f"{encoder.name!r} ({share:.0%}{OF_PLACE[encoder.place]})"
-        for (encoder, column), of_rows in zip(pairs, codes, strict=True)
-        if encoder.usual_share_ <= USUAL_SHARE
-        and (share := _unseen_share(of_rows)) >= UNSEEN_SHARE
-        and not _expects_unseen(encoder, column)
-    ]
+    found = []
+    for (encoder, column), of_rows in zip(pairs, codes, strict=True):
+        is_unseen = of_rows.table[:-1] == UNSEEN
+        has_few = np.count_nonzero(is_unseen) < UNSEEN_VALUES
+        if has_few or encoder.usual_share_ > USUAL_SHARE:
+            continue
+        n_rows = count_values(of_rows.indices, len(is_unseen))[:-1]
+        share = n_rows[is_unseen].sum() / max(n_rows.sum(), 1)
+        is_usual = n_rows.sum() < UNSEEN_ROWS or share < UNSEEN_SHARE
+        if not is_usual and not _expects_unseen(encoder, column):
+            found.append(f"{encoder.name!r} ({share:.0%}{OF_PLACE[encoder.place]})")
     if found:
         warn_user(
             "Almost all rows have a value that was not seen in fit in "
@@ -182,23 +183,11 @@ def _expects_unseen(encoder, column):
     """Return whether ids, or one of many values, are new, and not spelt otherwise."""
     if len(encoder.codes_) < MANY_VALUES and not has_id_name(encoder.name):
         return False
-    values = [v for v in encoder.count(column)[0][:N_CHECKED] if isinstance(v, str)]
+    values = encoder.count(column)[0][:N_CHECKED]
+    texts = [value.strip() for value in values if isinstance(value, str)]
     spellings = str.strip, str.lower, str.upper, str.title
-    return not any(
-        spell(value.strip()) in encoder.codes_
-        for value in values
-        for spell in spellings
-    )
-
-
-def _unseen_share(codes):
-    """Return the share of rows with unseen values, or 0 if there are too few."""
-    is_unseen = codes.table[:-1] == UNSEEN
-    if np.count_nonzero(is_unseen) < UNSEEN_VALUES:
-        return 0.0
-    n_rows = count_values(codes.indices, len(is_unseen))[:-1]
-    total = n_rows.sum()
-    return n_rows[is_unseen].sum() / total if total >= UNSEEN_ROWS else 0.0
+    others = {spell(text) for text in texts for spell in spellings}
+    return encoder.codes_.keys().isdisjoint(others)
 
 
 # Names of ids: "id", "user_id", "userId", "id_user", "zip", "country_code", "site_id2".

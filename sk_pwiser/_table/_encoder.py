@@ -12,52 +12,15 @@ from scipy.sparse import csr_array, issparse
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import validate_data
 
-from sk_pwiser._table._categories import (
-    FIRST_VALUE,
-    MIN_FREQUENCY,
-    UNSEEN,
-    CategoryColumn,
-    sort_values,
-)
-from sk_pwiser._table._column_kinds import (
-    TimeColumn,
-    has_columns,
-    has_form,
-    make_columns,
-    refuse_chosen_columns,
-    refuse_merged,
-    warn_about_categories,
-    warn_about_codes,
-    warn_about_unseen,
-)
-from sk_pwiser._table._frames import (
-    as_table,
-    find_column,
-    is_dataframe,
-    is_polars,
-    is_sparse,
-    list_columns,
-    read_lists,
-    row_chunks,
-    slice_rows,
-)
+from sk_pwiser._table import _column_kinds, _frames, _lists
+from sk_pwiser._table._categories import MIN_FREQUENCY, UNSEEN, CategoryColumn
 from sk_pwiser._table._labels import refuse_repeated
-from sk_pwiser._table._lists import (
-    Bags,
-    Elements,
-    ListColumn,
-    SparseColumns,
-    combine_bags,
-)
 from sk_pwiser._table._numbers import MAX_BINS, NumericColumn
 from sk_pwiser._utils import warn_user
 
 # Number of rows of the result that are filled at a time, column by column: this part of
 # the result stays in the cache of the processor.
 CACHE_ROWS = 2_048
-
-# Attributes that scikit-learn sets in fit and compares with later tables.
-SCHEMA = ("n_features_in_", "feature_names_in_")
 
 
 @dataclass(eq=False)
@@ -112,8 +75,7 @@ class TableEncoder:
             with _collect(errors, encoder):
                 others = elements_of(lists, encoder.name)
                 codes.append(encoder.fit_transform(column, *others))
-        pairs = self._pair(columns, NumericColumn)
-        self.learn_numbers(pairs, sample_weight, errors)
+        self.learn_numbers(self._pair(columns, NumericColumn), sample_weight, errors)
         for encoder, own in lists:  # after the columns whose vocabulary they share
             with _collect(errors, encoder):
                 bags.append(encoder.fit_transform(own, *self._beside(encoder, columns)))
@@ -122,9 +84,14 @@ class TableEncoder:
     def begin(self, X):
         """Learn the names and kinds of the columns, and return the checked table."""
         X = self._validate(X, reset=True)
+        chosen = self.categorical_features
         if self.sparse_ is not None:
             self.columns_ = []
-            refuse_chosen_columns(self.categorical_features)
+            if not isinstance(chosen, str | None) and len(chosen):
+                raise ValueError(
+                    "categorical_features must be 'from_dtype' or None if X is sparse, "
+                    f"since its columns are numbers; got {chosen!r}."
+                )
             if self.domain_features:
                 raise ValueError(
                     "domain_features must be empty if X is sparse, whose columns the "
@@ -132,12 +99,16 @@ class TableEncoder:
                 )
             return X
         names = list(getattr(self, "feature_names_in_", range(self.n_features_in_)))
-        self.columns_ = make_columns(vars(self), X, names)
+        data = _frames.list_columns(X)
+        self.columns_ = _column_kinds.make_columns(vars(self), data, names)
         for feature in self.domain_features:
-            column = self.columns_[find_column("domain_features", feature, names)]
-            if not isinstance(column, CategoryColumn | NumericColumn | ListColumn):
+            index = _frames.find_column("domain_features", feature, names)
+            column = self.columns_[index]
+            if not isinstance(
+                column, CategoryColumn | NumericColumn | _lists.ListColumn
+            ):
                 reason = "only belongs to a column of lists"
-                if isinstance(column, TimeColumn):
+                if isinstance(column, _column_kinds.TimeColumn):
                     reason = "is the time_column, and with time_feature=False no input"
                 raise ValueError(
                     f"domain_features contains {feature!r}, which {reason}."
@@ -150,11 +121,11 @@ class TableEncoder:
             with _collect(errors, encoder):
                 encoder.fit(column, sample_weight)
                 if encoder.is_scalar:
-                    refuse_merged(encoder.name, column)
-        names_none = isinstance(self.categorical_features, str)
-        if names_none and errors is None:
-            warn_about_codes([(c.name, column) for c, column in pairs if c.is_scalar])
-            warn_about_categories(self.columns_)
+                    _column_kinds.refuse_merged(encoder.name, column)
+        if isinstance(self.categorical_features, str) and errors is None:
+            numbers = [(c.name, column) for c, column in pairs if c.is_scalar]
+            _column_kinds.warn_about_codes(numbers)
+            _column_kinds.warn_about_categories(self.columns_)
 
     def transform(self, X, n_further=0):
         """Return codes, float32 inputs, and bags if the table has any.
@@ -165,14 +136,15 @@ class TableEncoder:
         columns = self._list_columns(X)
         pairs = self._pair(columns, CategoryColumn)
         codes = [encoder.transform(column) for encoder, column in pairs]
-        bags = []
-        elements, of_elements = [], []
-        for encoder, own in self.read_lists(columns):
+        bags, of_elements = [], []
+        for encoder, column in self._pair(columns, _lists.ListColumn):
+            own = _frames.read_lists(column, encoder.name)
             items, *numbers = self._beside(encoder, columns)
-            elements.append((encoder.named(items), own.elements))
-            of_elements.append(elements[-1][0].transform(own.elements))
-            bags.append(encoder.transform(own, items, *numbers, of_elements[-1]))
-        warn_about_unseen([*pairs, *elements], [*codes, *of_elements])
+            items = encoder.named(items)
+            pairs.append((items, own.elements))
+            of_elements.append(items.transform(own.elements))
+            bags.append(encoder.encode(own, items, of_elements[-1], *numbers))
+        _column_kinds.warn_about_unseen(pairs, [*codes, *of_elements])
         if self.sparse_ is not None:
             bags = [self.sparse_.transform(X)]
         return self._stack(columns, X.shape[0], codes, bags, n_further)
@@ -180,16 +152,16 @@ class TableEncoder:
     def columns_of(self, X, kind):
         """Return the encoders of one class, each with its column, or lists, of `X`."""
         columns = self._list_columns(self._validate(X, reset=False))
-        is_list = kind is ListColumn
+        is_list = kind is _lists.ListColumn
         return self.read_lists(columns) if is_list else self._pair(columns, kind)
 
     def _list_columns(self, X):
         """Return the columns of a table, with None for times that it lacks."""
         if self.sparse_ is not None:
             return []
-        columns = list_columns(X)
+        columns = _frames.list_columns(X)
         if len(columns) < len(self.columns_):
-            is_time = [isinstance(column, TimeColumn) for column in self.columns_]
+            is_time = [isinstance(c, _column_kinds.TimeColumn) for c in self.columns_]
             columns.insert(is_time.index(True), None)
         return columns
 
@@ -198,16 +170,14 @@ class TableEncoder:
 
         It may lack the column of times.
         """
-        X, names = as_table(X), getattr(self, "feature_names_in_", None)
-        is_read = names is not None and is_dataframe(X)
-        if not is_read or has_columns(X, names, self.time_column):
+        X = _frames.as_table(X)
+        names = self._names_in(X)
+        if names is None or list(X.columns) == names:
             return X
-        found, names = list(X.columns), list(names)
-        if self.time_column not in found:
-            names = [name for name in names if name != self.time_column]
-        if len(set(found)) < len(found) or not set(names) <= set(found):
+        found = set(X.columns)
+        if len(found) < len(X.columns) or not found.issuperset(names):
             return X
-        extra = [column for column in found if column not in set(names)]
+        extra = [column for column in X.columns if column not in set(names)]
         if extra:
             warn_user(
                 f"X has {len(extra)} column(s) not seen in fit, which are ignored: "
@@ -215,32 +185,37 @@ class TableEncoder:
             )
         return X.select(names) if hasattr(X, "select") else X[names]
 
+    def _names_in(self, X):
+        """Return the names of fit, without times that a DataFrame lacks, or None."""
+        if not (hasattr(self, "feature_names_in_") and _frames.is_dataframe(X)):
+            return None
+        names, has_time = self.feature_names_in_.tolist(), self.time_column in X.columns
+        return [name for name in names if has_time or name != self.time_column]
+
     def _validate(self, X, reset):
         """Check a table, in transform including the number and names of its columns."""
+        X = _frames.as_table(X) if reset else self.align(X)
+        reads_sparse = _frames.is_sparse(X) if reset else self.sparse_ is not None
+        # Its class has the name in messages; names and number of columns become ours.
         validator = _estimator_class(self.estimator_name or type(self).__name__)()
-        if not reset:
-            learnt = {k: v for k, v in vars(self).items() if k in SCHEMA}
-            vars(validator).update(learnt)
-        X = as_table(X) if reset else self.align(X)
-        reads_sparse = is_sparse(X) if reset else self.sparse_ is not None
+        vars(validator).update(vars(self))
         if issparse(X) and not reads_sparse:
             raise TypeError(
                 "Sparse data was passed for X, but X was dense in fit; pass "
                 "X.toarray()."
             )
-        if is_dataframe(X) and not reads_sparse:
-            names = getattr(self, "feature_names_in_", None)
-            if reset or not has_columns(X, names, self.time_column):
+        if _frames.is_dataframe(X) and not reads_sparse:
+            if reset or list(X.columns) != self._names_in(X):
                 refuse_repeated("The columns of X", list(X.columns))
                 validate_data(validator, X, reset=reset, skip_check_array=True)
-                if is_polars(X):
+                if _frames.is_polars(X):
                     _check_names_are_read(X)
             if X.shape[0] < 1 or X.shape[1] < 1:
                 raise ValueError(
                     "X must have at least one row and one column; its shape is "
                     f"{X.shape}."
                 )
-        elif reads_sparse or reset or not has_form(X, self):
+        elif reads_sparse or reset or not self._is_plain(X):
             options = {"accept_sparse": "csr", "ensure_all_finite": False}
             if not reads_sparse:
                 # numpy would convert lists of numbers and text to text.
@@ -249,11 +224,15 @@ class TableEncoder:
         if reads_sparse:
             X = X.tocsr() if issparse(X) else csr_array(X)
         if reset:
-            for name in SCHEMA:
-                vars(self).pop(name, None)
-            vars(self).update(vars(validator))
-            self.sparse_ = SparseColumns() if reads_sparse else None
+            self.__dict__ = vars(validator)
+            self.sparse_ = _lists.SparseColumns() if reads_sparse else None
         return X
+
+    def _is_plain(self, X):
+        """Return whether `X` is an array of numbers, which needs no slow validation."""
+        is_array = type(X) is np.ndarray and X.dtype.kind in "fiu" and len(X) > 0
+        has_form = is_array and X.shape[1:] == (self.n_features_in_,)
+        return has_form and not hasattr(self, "feature_names_in_")
 
     def _pair(self, columns, kind):
         pairs = zip(self.columns_, columns, strict=True)
@@ -261,9 +240,9 @@ class TableEncoder:
 
     def read_lists(self, columns, errors=None):
         found = []
-        for encoder, column in self._pair(columns, ListColumn):
+        for encoder, column in self._pair(columns, _lists.ListColumn):
             with _collect(errors, encoder):
-                found.append((encoder, read_lists(column, encoder.name)))
+                found.append((encoder, _frames.read_lists(column, encoder.name)))
         return found
 
     def _beside(self, encoder, columns):
@@ -277,48 +256,46 @@ class TableEncoder:
 
     def _stack(self, columns, n_samples, codes, bags, n_further):
         """Return tables of codes and of numeric inputs, and joint bags if any."""
-        numeric = np.empty((n_samples, self.n_numeric_ + n_further), dtype=np.float32)
-        pairs = [
-            (encoder, encoder.load(column))
-            for encoder, column in self._pair(columns, NumericColumn)
-        ]
-        for rows in row_chunks(n_samples):
+        n_inputs = len(self.numeric_bins_) + n_further
+        numeric = np.empty((n_samples, n_inputs), dtype=np.float32)
+        pairs = self._pair(columns, NumericColumn)
+        pairs = [(c, data if c.is_scalar else c.read(data)) for c, data in pairs]
+        for rows in _frames.row_chunks(n_samples):
             inputs = []
             for encoder, column in pairs:
-                inputs += encoder.transform(slice_rows(column, rows), rows.start)
-            _fill_columns(numeric[rows], [column.__getitem__ for column in inputs])
+                own = column.iloc[rows] if hasattr(column, "iloc") else column[rows]
+                inputs += encoder.transform(own, rows.start)
+            _fill_columns(numeric[rows], inputs)
         dtype = np.min_scalar_type(-max(self.n_codes_, default=1))
         table = np.empty((n_samples, len(codes)), dtype=dtype)
-        _fill_columns(table, [column.take for column in codes])
+        _fill_columns(table, codes)
         if bags and self.sparse_ is None:
-            bags = [combine_bags(bags, [n for n, *_ in self.bags_])]
+            bags = [_lists.combine_bags(bags, [n for n, *_ in self.bags_])]
         return table, numeric, *bags
-
-    def _of(self, kind):
-        return [column for column in self.columns_ if isinstance(column, kind)]
 
     @property
     def read_columns_(self):
         """The columns that predictions read."""
-        return [c for c in self.columns_ if not isinstance(c, TimeColumn)]
+        return [c for c in self.columns_ if not isinstance(c, _column_kinds.TimeColumn)]
 
     @property
     def cardinalities_(self):
-        return [column.cardinality for column in self._of(CategoryColumn)]
+        return [c.cardinality for c in self.columns_ if isinstance(c, CategoryColumn)]
 
     @property
     def n_codes_(self):
-        return [column.n_codes for column in self._of(CategoryColumn)]
+        return [c.n_codes for c in self.columns_ if isinstance(c, CategoryColumn)]
 
     @property
     def numeric_bins_(self):
         """Number of bins of each numeric input, 0 for inputs without bins."""
-        return [n for column in self._of(NumericColumn) for n in column.bins]
+        numeric = (c for c in self.columns_ if isinstance(c, NumericColumn))
+        return [n for column in numeric for n in column.bins]
 
     @property
     def bin_scales_(self):
         """Factor of the components of each numeric input; empty without scores."""
-        columns = self._of(NumericColumn)
+        columns = [c for c in self.columns_ if isinstance(c, NumericColumn)]
         if not any(column.has_scores for column in columns):
             return []
         return [scale for column in columns for scale in column.bin_scales]
@@ -329,11 +306,12 @@ class TableEncoder:
 
     @property
     def category_names_(self):
-        return [column.name for column in self._of(CategoryColumn)]
+        return [c.name for c in self.columns_ if isinstance(c, CategoryColumn)]
 
     @property
     def numeric_names_(self):
-        return [n for column in self._of(NumericColumn) for n in column.input_names]
+        numeric = (c for c in self.columns_ if isinstance(c, NumericColumn))
+        return [name for column in numeric for name in column.input_names]
 
     @property
     def bags_(self):
@@ -342,22 +320,18 @@ class TableEncoder:
             return [(self.sparse_.n_vectors, False)]
         sizes = dict(zip(self.category_names_, self.cardinalities_, strict=True))
         places = {name: place for place, name in enumerate(sizes)}
-        return [
-            (c.n_own, True)
-            if c.shared_name is None
-            else (
-                c.n_own + sizes[c.shared_name],
-                True,
-                places[c.shared_name],
-                c.pooling == "attention",
-                c.ages_name is not None,
-            )
-            for c in self.lists_
-        ]
+        found = []
+        for column in self.lists_:
+            spec, name = (column.n_own, True), column.shared_name
+            if name is not None:
+                kind = column.pooling == "attention", column.ages_name is not None
+                spec = column.n_own + sizes[name], True, places[name], *kind
+            found.append(spec)
+        return found
 
     @property
     def lists_(self):
-        return self._of(ListColumn)
+        return [c for c in self.columns_ if isinstance(c, _lists.ListColumn)]
 
     def elements(self, bags):
         """Return the `Elements` of each list column, from the bags of a table."""
@@ -368,8 +342,8 @@ class TableEncoder:
             offsets = np.append(0, sizes.cumsum())
             moves = np.repeat(begins - offsets[:-1], sizes)
             indices = bags.indices[np.arange(offsets[-1]) + moves] - starts[b]
-            own = Bags(offsets, indices, None)
-            found.append(Elements.of_bags(own, column.shared_name))
+            own = _lists.Bags(offsets, indices, None)
+            found.append(_lists.Elements.of_bags(own, column.shared_name))
         return found
 
     def category_values(self, name):
@@ -383,11 +357,10 @@ def _estimator_class(name):
 
 
 def _fill_columns(table, columns):
-    """Fill a table; each column is a function from slices of rows to values."""
     for start in range(0, len(table), CACHE_ROWS):
         rows = slice(start, start + CACHE_ROWS)
-        for index, take in enumerate(columns):
-            table[rows, index] = take(rows)
+        for index, column in enumerate(columns):
+            table[rows, index] = column[rows]
 
 
 def _check_names_are_read(X):
@@ -427,95 +400,37 @@ def grow_encoder(encoder, X):
     grown = copy.copy(encoder)
     grown.columns_ = list(encoder.columns_)
     origins, vectors = [], []
-    columns = dict(encoder.columns_of(X, CategoryColumn))
-    lists = encoder.columns_of(X, ListColumn)
-    for index, column in enumerate(encoder.columns_):
-        if isinstance(column, CategoryColumn):
-            data = columns[column], *elements_of(lists, column.name)
-            grown.columns_[index], origin = grow_column(column, *data)
-            origins.append(origin)
+    lists = encoder.columns_of(X, _lists.ListColumn)
+    for column, values in encoder.columns_of(X, CategoryColumn):
+        new, origin = column.grown(values, *elements_of(lists, column.name))
+        grown.columns_[encoder.columns_.index(column)] = new
+        origins.append(origin)
     for column, own in lists:
-        index = encoder.columns_.index(column)
-        grown.columns_[index], origin = grow_list(column, own.elements)
+        new, origin = column.grown(own.elements)
+        grown.columns_[encoder.columns_.index(column)] = new
         vectors.append(origin)
     return grown, origins, vectors
 
 
-def grow_list(column, elements):
-    """Return a list column with vectors for new values, and the earlier vectors."""
-    if column.items_ is None:
-        return column, np.arange(column.n_own)
-    items, origin = grow_column(column.items_, elements)
-    if items is column.items_:
-        return column, np.arange(column.n_own)
-    grown = copy.copy(column)
-    grown.items_ = items
-    grown.finish()
-    before = column.items_.cardinality
-    origin = origin[: items.cardinality]
-    # The vector of empty lists comes last.
-    return grown, np.append(np.where(origin < before, origin, -1), before)
-
-
-def grow_column(column, data, *others):
-    """Return a column with codes for new values, of `others` too, and earlier codes.
-
-    Rare new values have codes only if another one is frequent: without frequent ones,
-    the cost depends on the rows alone, and the same column is returned.
-    """
-    column.transform(data)  # raises if the kinds of values differ
-    if column.vocabulary.max_values is not None:
-        return column, np.arange(column.n_codes)
-    values, counts, kinds, _ = column.count(data, *others)
-    known, limit = column.codes_, column.cardinality
-    promoted, rare = [], []
-    for value, n_rows in zip(values, counts, strict=True):
-        if known.get(value, limit) >= limit:
-            is_frequent = n_rows >= column.vocabulary.min_frequency
-            (promoted if is_frequent else rare).append(value)
-    if not promoted:
-        return column, np.arange(column.n_codes)
-    promoted, old_rare = sort_values(promoted), list(known)[column.n_frequent_ :]
-    frequent = [*list(known)[: column.n_frequent_], *promoted]
-    kept = list(frequent)
-    if column.keeps_rare:
-        moved = set(promoted)
-        kept += [value for value in old_rare if value not in moved]
-        kept += sort_values([value for value in rare if value not in known])
-    grown = copy.copy(column)
-    grown.n_frequent_ = len(frequent)
-    grown.codes_ = {value: code for code, value in enumerate(kept, FIRST_VALUE)}
-    grown.learn_kinds(column.kinds_ | column.large | kinds)
-    origin = [*range(FIRST_VALUE), *(known.get(value, -1) for value in kept)]
-    return grown, np.array(origin, dtype=np.int64)
-
-
 def learn_constant_columns(encoder, X, sample_weight=None):
-    """Learn numbers that were constant, so that their weights are untrained."""
+    """Learn numbers that were constant, so that their weights are untrained.
+
+    The encoder itself is returned if these rows do not vary either.
+    """
+    learnt = copy.copy(encoder)
     if encoder.sparse_ is not None:
         X = encoder._validate(X, reset=False)
-        sparse = encoder.sparse_.learn_constant(X, sample_weight)
-        if sparse is encoder.sparse_:
-            return encoder
-        new_encoder = copy.copy(encoder)
-        new_encoder.sparse_ = sparse
-        return new_encoder
-    constant = [c for c in encoder.columns_ if getattr(c, "has_constant", False)]
-    if not constant:
+        learnt.sparse_ = encoder.sparse_.learn_constant(X, sample_weight)
+        return encoder if learnt.sparse_ is encoder.sparse_ else learnt
+    if not any(getattr(column, "has_constant", False) for column in encoder.columns_):
         return encoder
-    data = dict(encoder.columns_of(X, NumericColumn))
-    learnt = {id(c): c.learn_constant(data[c], sample_weight) for c in constant}
-    if all(learnt[id(column)] is column for column in constant):
-        return encoder
-    new_encoder = copy.copy(encoder)
-    new_encoder.columns_ = [learnt.get(id(c), c) for c in encoder.columns_]
-    return new_encoder
-
-
-def _in_tenths(share):
-    """Return an upper limit of a share of the rows in words."""
-    tenths = math.ceil(10 * share)
-    return f"up to {tenths}0 % of the rows" if tenths < 10 else "most rows"
+    columns = {id(column): column for column in encoder.columns_}
+    for column, data in encoder.columns_of(X, NumericColumn):
+        if column.has_constant:
+            columns[id(column)] = column.learn_constant(data, sample_weight)
+    learnt.columns_ = list(columns.values())
+    is_same = [id(new) == key for key, new in columns.items()]
+    return encoder if all(is_same) else learnt
 
 
 def warn_about_new_values(encoder, codes, X):
@@ -530,15 +445,16 @@ def warn_about_new_values(encoder, codes, X):
             n_rows -= n_samples - n_known
         parts.append((column.name, n_rows))
     vocabularies = {column.name: column for column in encoder.columns_}
-    for column, own in encoder.columns_of(X, ListColumn):
+    for column, own in encoder.columns_of(X, _lists.ListColumn):
         shared = vocabularies.get(column.shared_name)
         parts.append((column.name, column.count_new_rows(own, shared)))
-    found = [
+    found = []
+    for name, n_rows in parts:
         # In tenths: a text that changes with every update is shown with every update.
-        f"{name!r} in {_in_tenths(n_rows / n_samples)}"
-        for name, n_rows in parts
-        if n_rows
-    ]
+        tenths = math.ceil(10 * (n_rows / n_samples))
+        share = f"up to {tenths}0 % of the rows" if tenths < 10 else "most rows"
+        if n_rows:
+            found.append(f"{name!r} in {share}")
     if found:
         warn_user(
             f"Rows with new category values: {', '.join(found)}. They are encoded as "

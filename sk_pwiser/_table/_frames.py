@@ -96,14 +96,13 @@ def first_line(error):
 
 def _first_complex(values):
     values = values.tocsr() if sp.issparse(values) else np.asarray(values)
-    places = np.transpose([*values.imag.nonzero()])
-    if not len(places):  # 1 + 0j is complex, too
-        places = np.transpose([*values.nonzero()])
-    if not len(places):
-        return ""
-    row, *column = places[0].tolist()
-    found = f"; it contains {values[row, *column]} in row {row}"
-    return found + (f" of column {column[0]}" if column else "")
+    # Without imaginary parts, the first number: 1 + 0j is complex, too.
+    for places in (values.imag.nonzero(), values.nonzero()):
+        if len(places[0]):
+            row, *column = (int(axis[0]) for axis in places)
+            found = f"; it contains {values[row, *column]} in row {row}"
+            return found + (f" of column {column[0]}" if column else "")
+    return ""
 
 
 def is_missing(value):
@@ -151,30 +150,6 @@ def first_known(column):
     return next((value for value in column if not is_missing(value)), None)
 
 
-def holds_numbers(column):
-    """Return whether the known values, one at least, are all numbers and not bools."""
-    types = {cls for cls in set(map(type, column)) if cls.__name__ not in _MISSING}
-    return bool(types) and all(
-        issubclass(cls, Real | Decimal) and cls is not bool for cls in types
-    )
-
-
-# Names of the types of missing values, other than NaN.
-_MISSING = "NoneType", "NAType", "NaTType"
-
-
-def check_numbers(column):
-    types = set(map(type, column))
-    for kind, classes in _NOT_NUMBERS.items():
-        if not any(issubclass(cls, classes) for cls in types):
-            continue
-        found = (value for value in column if isinstance(value, classes))
-        value = first_known(found)  # skips NaT, a missing date
-        if value is not None:
-            advice = ADVICE.get(kind, "")
-            raise TypeError(f"it contains {kind}, such as {value!r}{advice}")
-
-
 # Types of cells that are lists. Tuples and frozensets can be category values.
 _LISTS = list, np.ndarray
 
@@ -185,42 +160,14 @@ class Lists(NamedTuple):
     sizes: np.ndarray  # int64 (n_samples,); -1 for missing lists
     elements: object
 
-    def row_of(self, element):
+    def row_of(self, elements):
         ends = np.maximum(self.sizes, 0).cumsum()
-        return int(np.searchsorted(ends, element, side="right"))
-
-
-def has_lists(column):
-    if column.dtype == object:
-        return isinstance(first_known(column), _LISTS)
-    return _dtype_name(column).startswith(("list", "array", "large_list", "fixed_size"))
-
-
-def has_numeric_lists(column):
-    """Return whether lists are numbers: floats, or of a dtype with a fixed size."""
-    if column.dtype == object:
-        elements = chain.from_iterable(c for c in column if isinstance(c, _LISTS))
-        types = {cls for cls in set(map(type, elements)) if cls is not type(None)}
-        are_numbers = all(issubclass(c, int | float | np.number) for c in types)
-        return are_numbers and any(issubclass(c, float | np.floating) for c in types)
-    is_fixed = _dtype_name(column).startswith(("array", "fixed_size"))
-    if not hasattr(column, "iloc"):
-        inner = column.dtype.inner
-        return inner.is_numeric() if is_fixed else inner.is_float()
-    import pyarrow.types as pt  # installed, since the column is one of Arrow
-
-    inner = column.dtype.pyarrow_dtype.value_type
-    is_number = pt.is_floating(inner) or (is_fixed and pt.is_integer(inner))
-    return bool(is_number or pt.is_decimal(inner))
-
-
-def _dtype_name(column):
-    return str(column.dtype).lower()
+        return np.searchsorted(ends, elements, side="right")
 
 
 def read_lists(column, name):
     """Return the lists of a column; TypeError for other rows and for lists of lists."""
-    if column.dtype == object or not has_lists(column):
+    if not str(column.dtype).lower().startswith(_NESTED):
         return _read_objects(column, name)
     if hasattr(column, "iloc"):
         return _read_arrow_lists(column, name)
@@ -300,8 +247,9 @@ def as_table(X):
     X = collected(X)
     if package_of(X) == "pyarrow":
         return _read_arrow(X)
-    refuse_dicts(X, "X")
-    refuse_unreadable(X, "X")
+    if not is_dataframe(X):
+        refuse_dicts(X, "X")
+        refuse_unreadable(X, "X")
     return X.tocsr() if sp.issparse(X) else X
 
 
@@ -422,12 +370,6 @@ def list_columns(X):
     return X.get_columns() if is_polars(X) else list(X.T)
 
 
-def slice_rows(column, rows):
-    if rows.start == 0 and rows.stop >= len(column):
-        return column
-    return column.iloc[rows] if hasattr(column, "iloc") else column[rows]
-
-
 def row_chunks(n_rows, min_size=0):
     """Yield consecutive slices of at least `min_size` rows, except for the last."""
     size = max(CHUNK_ROWS, min_size)
@@ -435,27 +377,64 @@ def row_chunks(n_rows, min_size=0):
         yield slice(start, start + size)
 
 
-def has_category_dtype(column):
-    """Return whether a column is a category column by its dtype or its objects."""
-    if has_lists(column):
-        return not has_numeric_lists(column)
+# Prefixes of the names of dtypes of lists, those of a fixed size first.
+_FIXED = "array", "fixed_size"
+_NESTED = (*_FIXED, "list", "large_list")
+# The same of categories, beside text.
+_CATEGORIES = "bool", "sparse[bool", "categor", "dictionary", "enum", "interval"
+# Names of the types of missing values, other than NaN.
+_MISSING = "NoneType", "NAType", "NaTType"
+
+
+def content_of(column):
+    """Return what a column holds by its dtype or its objects.
+
+    These are "numbers", "arrays" of numbers, "categories" and "lists" of categories.
+    Numbers include what is refused, such as dates, unless it is named as a category.
+    """
+    dtype, name = column.dtype, str(column.dtype).lower()
+    if name == "object":
+        return _content_of_objects(column)
+    if name.startswith(_NESTED):
+        return "arrays" if _has_numeric_elements(dtype, name) else "lists"
+    is_category = name.startswith("string") if is_polars(column) else _is_text(dtype)
+    if not isinstance(column, np.ndarray):  # whose bools are numbers
+        is_category |= name.startswith(_CATEGORIES)
+    return "categories" if is_category else "numbers"
+
+
+def _content_of_objects(column):
+    first = first_known(column)
+    if isinstance(first, _LISTS):
+        cells = chain.from_iterable(c for c in column if isinstance(c, _LISTS))
+        types = set(map(type, cells)) - {type(None)}
+        are_numbers = all(issubclass(c, int | float | np.number) for c in types)
+        has_floats = any(issubclass(c, float | np.floating) for c in types)
+        return "arrays" if are_numbers and has_floats else "lists"
+    types = {cls for cls in set(map(type, column)) if cls.__name__ not in _MISSING}
     if isinstance(column, np.ndarray):
-        if column.dtype == object:
-            return any(issubclass(cls, str) for cls in set(map(type, column)))
-        return _is_text_dtype(column.dtype)
-    if _dtype_name(column) == "object":
-        is_time = isinstance(first_known(column), (*DATES, *SPANS))
-        return not (is_time or holds_numbers(column))
-    if is_polars(column):
-        return str(column.dtype).startswith(("Categorical", "Enum", "String", "Bool"))
-    return (
-        column.dtype.kind == "b"
-        or column.dtype.name.startswith(("category", "dictionary", "interval"))
-        or _is_text_dtype(column.dtype)
-    )
+        is_category = any(issubclass(cls, str) for cls in types)
+    else:
+        is_category = not types or any(
+            cls is bool or not issubclass(cls, Real | Decimal) for cls in types
+        )
+        is_category = is_category and not isinstance(first, (*DATES, *SPANS))
+    return "categories" if is_category else "numbers"
 
 
-def _is_text_dtype(dtype):
+def _has_numeric_elements(dtype, name):
+    """Return whether lists are numbers: floats, or of a dtype with a fixed size."""
+    is_fixed = name.startswith(_FIXED)
+    if not hasattr(dtype, "pyarrow_dtype"):
+        return dtype.inner.is_numeric() if is_fixed else dtype.inner.is_float()
+    import pyarrow.types as pt  # installed, since the column is one of Arrow
+
+    inner = dtype.pyarrow_dtype.value_type
+    is_number = pt.is_floating(inner) or (is_fixed and pt.is_integer(inner))
+    return bool(is_number or pt.is_decimal(inner))
+
+
+def _is_text(dtype):
     name = dtype.name  # names of Arrow dtypes have a suffix, as in string[pyarrow]
     return dtype.kind in "SUT" or name == "str" or "string" in name.partition("[")[0]
 
@@ -465,14 +444,14 @@ def to_float(column):
     dtype = column.dtype
     if isinstance(dtype, np.dtype) and dtype.kind in "fiub":
         return np.asarray(column, dtype=np.float64)
-    name = _dtype_name(column)
+    name = str(dtype).lower()
     if is_polars(column):
         if name == "object":
-            return to_float(np.array([*column, None], dtype=object)[:-1])
+            return to_float(np.fromiter(column, dtype=object, count=len(column)))
         is_number = dtype.is_numeric() or name in ("boolean", "null")
     else:
         # numpy would accept text such as "7".
-        is_number = dtype.kind not in "cmM" and not _is_text_dtype(dtype)
+        is_number = dtype.kind not in "cmM" and not _is_text(dtype)
     kind = next((k for k, names in TIME_DTYPES.items() if name.startswith(names)), None)
     if kind or not is_number:
         advice = ADVICE.get(kind, "")
@@ -480,11 +459,23 @@ def to_float(column):
     if is_polars(column):
         return column.cast(float).to_numpy().astype(np.float64)
     if dtype.kind == "O":
-        check_numbers(column)
+        _check_numbers(column)
     if isinstance(column, np.ndarray):
         numbers = (np.nan if is_missing(value) else value for value in column)
         return np.fromiter(numbers, dtype=np.float64, count=len(column))
     return column.to_numpy(dtype=np.float64, na_value=np.nan)
+
+
+def _check_numbers(column):
+    types = set(map(type, column))
+    for kind, classes in _NOT_NUMBERS.items():
+        if not any(issubclass(cls, classes) for cls in types):
+            continue
+        found = (value for value in column if isinstance(value, classes))
+        value = first_known(found)  # skips NaT, a missing date
+        if value is not None:
+            advice = ADVICE.get(kind, "")
+            raise TypeError(f"it contains {kind}, such as {value!r}{advice}")
 
 
 def read_numbers(column, what, advice=""):

@@ -12,6 +12,7 @@ from sk_pwiser._table._frames import (
     collected,
     first_line,
     is_missing,
+    list_columns,
     refuse_dicts,
     refuse_unreadable,
 )
@@ -21,21 +22,17 @@ from sk_pwiser._utils import (
     parents_by_name,
     path_to,
     read_task_parents,
-    warn_user,
 )
+
+# How arrays are read; their values are checked afterwards.
+READING = {"ensure_2d": False, "ensure_all_finite": False}
 
 
 def read_array(values, name, rule, *, dtype=None, error=None):
     """Return an argument as a 1-D or 2-D array; `rule` follows the name in messages."""
     refuse_unreadable(values, name)
     try:
-        return check_array(
-            values,
-            ensure_2d=False,
-            dtype=dtype,
-            ensure_all_finite=False,
-            input_name=name,
-        )
+        return check_array(values, dtype=dtype, input_name=name, **READING)
     # Some libraries raise their own classes of errors.
     except Exception as found:
         if error is None:
@@ -47,10 +44,9 @@ def read_array(values, name, rule, *, dtype=None, error=None):
 def _culprit(values, dtype):
     """Describe the column of a DataFrame, or the row, that cannot be read."""
     if hasattr(values, "columns") and hasattr(values, "dtypes"):
-        for index, column in enumerate(values.columns):
-            one = values.iloc[:, index] if hasattr(values, "iloc") else values[column]
-            if not _can_read(one, dtype):
-                return f"Found in column {column!r}."
+        for name, column in zip(values.columns, list_columns(values), strict=True):
+            if not _can_read(column, dtype):
+                return f"Found in column {name!r}."
     elif isinstance(values, list | tuple) or getattr(values, "ndim", 0) == 1:
         parts = range(1, len(values))
         row = bisect_left(parts, True, key=lambda n: not _can_read(values[:n], dtype))
@@ -61,7 +57,7 @@ def _culprit(values, dtype):
 
 def _can_read(values, dtype):
     try:
-        check_array(values, ensure_2d=False, dtype=dtype, ensure_all_finite=False)
+        check_array(values, dtype=dtype, **READING)
     except Exception:
         return False
     return True
@@ -82,18 +78,14 @@ class ReadLabels(NamedTuple):
 def names_of_columns(Y):
     """Return the column names of labels as strings, or None if they have none."""
     Y = collected(Y)
-    if _is_frame(Y):
-        return [str(column) for column in Y.columns]
-    if hasattr(Y, "column_names"):  # of Arrow, whose `columns` are arrays
-        return [str(column) for column in Y.column_names]
+    # Tables of Arrow have arrays as `columns`.
+    columns = getattr(Y, "column_names", getattr(Y, "columns", None))
+    if columns is not None:
+        return [str(column) for column in columns]
     # An array of several columns may have a name, too, such as those of dask.
     name = getattr(Y, "name", None) if getattr(Y, "ndim", 1) < 2 else None
     # The name may be pandas.NA, which has no truth value.
     return None if is_missing(name) or str(name) == "" else [str(name)]
-
-
-def _is_frame(Y):
-    return hasattr(Y, "columns") and hasattr(Y, "dtypes")
 
 
 def read_labels(Y, missing_labels="error", *, input_name="Y"):
@@ -113,9 +105,14 @@ def read_labels(Y, missing_labels="error", *, input_name="Y"):
         labels = labels.copy()
         labels[missing] = 0
     raise_if_infinite(labels, columns, input_name)
-    if labels.ndim == 2 and labels.shape[1] > 1:
+    if labels.ndim == 2 and labels.shape[1] > 1 and labels.dtype.kind in "UO":
         labels = read_words(labels)
-    labels = labels.astype(_original_dtype(Y, labels.dtype), copy=False)
+    # Nullable integers were read as floats.
+    is_frame = hasattr(Y, "columns") and hasattr(Y, "dtypes")
+    dtypes = Y.dtypes if is_frame else [getattr(Y, "dtype", labels.dtype)]
+    plain = [getattr(one, "numpy_dtype", one) for one in dtypes]
+    if all(isinstance(one, np.dtype) and one.kind in "iub" for one in plain):
+        labels = labels.astype(np.result_type(*plain), copy=False)
     return ReadLabels(labels, missing, columns)
 
 
@@ -130,11 +127,7 @@ def read_words(labels):
     labels = labels.astype(object)
     texts = {label for label in labels.flat if isinstance(label, str)}
     meaning = {text: _word(text, text) for text in texts}
-
-    def read(label):
-        return meaning[label] if isinstance(label, str) else label
-
-    return np.frompyfunc(read, 1, 1)(labels) if texts else labels
+    return np.frompyfunc(meaning.get, 2, 1)(labels, labels)
 
 
 def _word(label, default=None):
@@ -159,61 +152,51 @@ def _check_missing(missing, columns, missing_labels, input_name):
         if not missing[:, 0].any():
             hint = " With missing_labels='ignore', missing labels are left out."
         _raise_for_most(missing, columns, f"Input {input_name} contains NaN", hint)
-    rule = f"The first task must have a label in every row: {input_name} contains NaN"
-    _raise_for_most(missing[:, :1], columns, rule)
+    if missing[:, 0].any():
+        rule = "The first task must have a label in every row: "
+        rule += f"{input_name} contains NaN"
+        _raise_for_most(missing[:, :1], columns, rule)
 
 
 def raise_if_infinite(labels, columns, input_name="Y"):
-    if labels.dtype.kind == "f":
+    if labels.dtype.kind == "f" and np.isinf(labels).any():
         what = "infinity or a value too large for dtype('float64')"
-        _raise_for_most(
-            np.isinf(labels), columns, f"Input {input_name} contains {what}"
-        )
+        what = f"Input {input_name} contains {what}"
+        _raise_for_most(np.isinf(labels), columns, what)
 
 
 def _raise_for_most(is_wrong, columns, message, hint=""):
-    """Raise a ValueError about the column with the most wrong labels, if any."""
-    if is_wrong.any():
-        is_wrong = is_wrong.reshape(len(is_wrong), -1)
-        counts = is_wrong.sum(axis=0)
-        k = int(counts.argmax())
-        name = k if columns is None else columns[k]
-        raise ValueError(
-            f"{message}: {counts[k]} in column {name!r}, the first in row "
-            f"{is_wrong[:, k].argmax()}.{hint}"
-        )
-
-
-def _original_dtype(Y, dtype):
-    """Return the dtype of the user's labels; nullable integers are read as floats."""
-    dtypes = Y.dtypes if _is_frame(Y) else [getattr(Y, "dtype", dtype)]
-    plain = [getattr(one, "numpy_dtype", one) for one in dtypes]
-    if all(isinstance(one, np.dtype) and one.kind in "iub" for one in plain):
-        return np.result_type(*plain)
-    return dtype
+    """Raise a ValueError about the column with the most wrong labels."""
+    is_wrong = is_wrong.reshape(len(is_wrong), -1)
+    counts = is_wrong.sum(axis=0)
+    k = int(counts.argmax())
+    name = k if columns is None else columns[k]
+    raise ValueError(
+        f"{message}: {counts[k]} in column {name!r}, the first in row "
+        f"{is_wrong[:, k].argmax()}.{hint}"
+    )
 
 
 def zero_one_labels(labels, columns=None, *, input_name="Y"):
     """Return labels of 0 and 1, 0 where missing, `(n_samples, n_tasks)`, as float32."""
-    for k in range(labels.shape[1]):
-        column = labels[:, k]
-        is_wrong = ~np.isin(column, [0, 1])
-        if is_wrong.any():
-            row = int(is_wrong.argmax())
-            name = k if columns is None else columns[k]
-            value = column[row : row + 1].tolist()[0]
-            hint = ""
-            if isinstance(value, str):
-                event = max(map(str, column))
-                hint = (
-                    " With several tasks, text must be yes or no, or true or false; "
-                    f"convert other text to 0 and 1, for example by {input_name} = "
-                    f"({input_name} == {event!r}).astype(int)."
-                )
-            raise ValueError(
-                f"Labels must be 0 or 1; column {name!r} of {input_name} contains "
-                f"{value!r} in row {row}.{hint}"
+    is_wrong = ~np.isin(labels, [0, 1])
+    if is_wrong.any():
+        k = int(is_wrong.any(axis=0).argmax())
+        row = int(is_wrong[:, k].argmax())
+        name = k if columns is None else columns[k]
+        value = labels[row : row + 1, k].tolist()[0]
+        hint = ""
+        if isinstance(value, str):
+            event = max(map(str, labels[:, k]))
+            hint = (
+                " With several tasks, text must be yes or no, or true or false; "
+                f"convert other text to 0 and 1, for example by {input_name} = "
+                f"({input_name} == {event!r}).astype(int)."
             )
+        raise ValueError(
+            f"Labels must be 0 or 1; column {name!r} of {input_name} contains "
+            f"{value!r} in row {row}.{hint}"
+        )
     return labels.astype(np.float32)
 
 
@@ -222,8 +205,15 @@ def one_task_labels(labels, columns=None, classes=None, *, input_name="Y"):
     name = 0 if columns is None else columns[0]
     where = f"column {name!r} of {input_name}"
     if labels.dtype == object:
-        labels = _without_object_dtype(labels, where)
-        raise_if_infinite(labels, [name], input_name)
+        is_text = [isinstance(label, str) for label in labels]
+        if len(set(is_text)) == 2:
+            raise ValueError(
+                f"Labels must be all text or all numbers; {where} contains "
+                f"{labels[is_text.index(True)]!r} and {labels[is_text.index(False)]!r}."
+            )
+        if not all(is_text):
+            labels = np.array(labels.tolist())  # of numbers or dates
+            raise_if_infinite(labels, [name], input_name)
     try:
         check_classification_targets(labels)
     except ValueError as error:
@@ -260,19 +250,6 @@ def _check_two(labels, found, where):
             "This estimator needs both classes of a single task; the data contains "
             f"only one class: {found.tolist()[0]!r}, in {where}."
         )
-
-
-def _without_object_dtype(labels, where):
-    """Return objects with a dtype of numbers or dates; text is returned unchanged."""
-    is_text = [isinstance(label, str) for label in labels]
-    if all(is_text):
-        return labels
-    if any(is_text):
-        raise ValueError(
-            f"Labels must be all text or all numbers; {where} contains "
-            f"{labels[is_text.index(True)]!r} and {labels[is_text.index(False)]!r}."
-        )
-    return np.array(labels.tolist())
 
 
 def check_distinct(label, names):
@@ -351,13 +328,9 @@ class Targets:
     values: np.ndarray  # float32 (n_samples, n_tasks)
     classes: np.ndarray  # (n_tasks, 2), or (2,) for 1-D labels, in the user's dtype
     task_names: tuple
+    parents: tuple  # index of the task that each presupposes, -1 for none
     missing: np.ndarray | None = None  # none of the first task
     counts: np.ndarray | None = None  # rows that each of these stands for
-    parents: tuple = ()  # index of the task that each presupposes; () for a funnel
-
-    def __post_init__(self):
-        if not self.parents:
-            self.parents = chain_parents(len(self.task_names))
 
     def without_labels(self):
         return replace(self, values=self.values[:0], missing=None, counts=None)
@@ -390,34 +363,27 @@ class Targets:
             return self.values
         return np.where(self.missing, np.float32(np.nan), self.values)
 
-    def warn_about_labels(self, constant_tasks=True, task_space="entire", weights=None):
-        for message in self.problems(constant_tasks, task_space, weights):
-            warn_user(message)
-
     def problems(self, constant_tasks=True, task_space="entire", weights=None):
         """Name broken funnels, constant tasks, and labels missing not at random.
 
         `weights` are those of the labels, (n_samples, n_tasks), or None.
         """
-        messages = list(self._broken_funnel_messages(task_space))
-        if constant_tasks:
-            messages += self._constant_task_messages(weights)
-        if task_space == "entire" and self.missing is not None:
-            messages += self._selection_messages()
-        return messages
-
-    def _broken_funnel_messages(self, task_space):
-        total = int(self._n_rows().sum())
+        messages = []
         n_broken = self._n_broken(range(len(self.task_names)), self.parents)
         if n_broken:
             effect = "contribute to the loss of each task but not to the pairwise term"
             if task_space == "conditional":
                 effect = "are left out of the later task, whose probability is too low"
-            yield (
-                f"{n_broken} of {total} rows break the funnel: a later task "
-                f"is 1 although an earlier one is 0. These rows {effect}."
+            messages.append(
+                f"{n_broken} of {int(self._n_rows().sum())} rows break the funnel: a "
+                f"later task is 1 although an earlier one is 0. These rows {effect}."
                 + (self._order_hint(n_broken) or self._parents_hint())
             )
+        if constant_tasks:
+            messages += self._constant_task_messages(weights)
+        if task_space == "entire" and self.missing is not None:
+            messages += self._selection_messages()
+        return messages
 
     def _n_broken(self, columns, parents):
         """Count the rows with a task but without its parent, a place in `columns`."""
@@ -454,12 +420,9 @@ class Targets:
 
         They are those above `MAX_UNRELATED`, by the index of the task.
         """
-        found = {}
-        for k, parent in enumerate(self.parents):
-            share = 0.0 if parent < 0 else self._share_without(k, parent)
-            if share > MAX_UNRELATED:
-                found[k] = share
-        return found
+        pairs = [(k, parent) for k, parent in enumerate(self.parents) if parent >= 0]
+        shares = {k: self._share_without(k, parent) for k, parent in pairs}
+        return {k: share for k, share in shares.items() if share > MAX_UNRELATED}
 
     def _share_without(self, task, other):
         """Return the share of a task's events in whose rows another one is 0."""
@@ -494,21 +457,17 @@ class Targets:
     def _constant_task_messages(self, weights):
         for k, name in enumerate(self.task_names):
             known = self.values[self._known(k), k]
+            effect = "the network learns nothing about it"
             if len(known) == 0:
-                yield (
-                    f"Task {name!r} has no label in any row: the network learns "
-                    "nothing about it."
-                )
+                fault = "has no label in any row"
             elif weights is not None and not weights[:, k].any():
-                yield (
-                    f"Task {name!r} has weight 0 in every row: the network learns "
-                    "nothing about it."
-                )
+                fault = "has weight 0 in every row"
             elif (known == known[0]).all():
-                yield (
-                    f"Task {name!r} is {int(known[0])} in every row: the network can "
-                    "only learn this constant."
-                )
+                fault = f"is {int(known[0])} in every row"
+                effect = "the network can only learn this constant"
+            else:
+                continue
+            yield f"Task {name!r} {fault}: {effect}."
 
     def _selection_messages(self):
         for k, parent in enumerate(self.parents):
@@ -570,7 +529,7 @@ def check_targets(
         classes = np.tile(np.array([0, 1]), (labels.shape[1], 1)).astype(dtype)
     names = choose_task_names(values.shape[1], task_names, columns, default_names)
     parents = read_task_parents(task_parents, names)
-    return Targets(values, classes, names, missing, parents=parents)
+    return Targets(values, classes, names, parents, missing)
 
 
 @dataclass
@@ -584,5 +543,6 @@ class SoftTargets(Targets):
     def unrelated(self):
         return {}
 
-    def warn_about_labels(self, constant_tasks=True, task_space="entire", weights=None):
-        """Do nothing: probabilities are neither constant nor missing."""
+    def problems(self, constant_tasks=True, task_space="entire", weights=None):
+        """Return none: probabilities are neither constant nor missing."""
+        return []

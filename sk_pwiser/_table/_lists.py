@@ -15,15 +15,14 @@ from sk_pwiser._table._categories import (
 )
 from sk_pwiser._table._frames import (
     check_among,
+    content_of,
     first_known,
-    has_lists,
     infinity_error,
     read_lists,
     read_numbers,
     row_chunks,
 )
 from sk_pwiser._table._numbers import FEW_VALUES, LARGEST_DEVIATION, LARGEST_VALUE
-from sk_pwiser._utils import check_choice
 
 
 class Bags(NamedTuple):
@@ -119,48 +118,52 @@ class ListColumn:
         if items is self.items_:
             codes = items.fit_transform(lists.elements)
         else:
-            codes = self._codes(lists, items)
+            codes = self.named(items).transform(lists.elements)
         self.add(lists, ages)
         self.finish()
-        return self._encode(lists, items, codes, weights, ages)
+        return self.encode(lists, items, codes, weights, ages)
 
     def add(self, lists, ages):
         """Learn from some rows which special lists there are, and the ages."""
         self.has_missing_ |= bool((lists.sizes < 0).any())
         self.has_empty_ |= bool((lists.sizes == 0).any())
         if self.ages_name is not None:
-            ages = self._read_ages(lists, ages)
+            ages = self._read_numbers("list_ages", self.ages_name, lists, ages)
             known = np.log1p(ages[~np.isnan(ages)])
             self.age_sums_ += [len(known), known.sum(), (known**2).sum()]
             low, high = self.age_ends_
-            self.age_ends_ = (
-                float(known.min(initial=low)),
-                float(known.max(initial=high)),
-            )
+            ends = known.min(initial=low), known.max(initial=high)
+            self.age_ends_ = tuple(map(float, ends))
 
     def finish(self):
         """Learn the codes of special lists, after the codes of values."""
-        if self.items_ is None:
-            codes = MISSING_LIST, EMPTY_LIST, N_SPECIAL + UNSEEN
-        else:
-            codes = MISSING, self.items_.cardinality, UNSEEN
-        missing, empty, unseen = codes
+        missing, empty, unseen = MISSING_LIST, EMPTY_LIST, N_SPECIAL + UNSEEN
+        if self.items_ is not None:
+            missing, empty, unseen = MISSING, self.items_.cardinality, UNSEEN
         self.missing_code_ = missing if self.has_missing_ else unseen
         self.empty_code_ = empty if self.has_empty_ else unseen
 
-    def transform(self, lists, items, weights=None, ages=None, codes=None):
-        if codes is None:
-            codes = self._codes(lists, items)
-        return self._encode(lists, items, codes, weights, ages)
-
     def count_new_rows(self, lists, shared):
         """Count the rows with an element that is not in the vocabulary."""
-        codes = self._codes(lists, self.items_ if shared is None else shared)
+        items = self.named(self.items_ if shared is None else shared)
+        codes = items.transform(lists.elements)
         is_new = codes.table == UNSEEN
         is_new[-1] = False  # missing elements
-        ends = np.maximum(lists.sizes, 0).cumsum()
-        places = np.flatnonzero(is_new[codes.indices])
-        return len(np.unique(np.searchsorted(ends, places, side="right")))
+        return len(np.unique(lists.row_of(np.flatnonzero(is_new[codes.indices]))))
+
+    def grown(self, elements):
+        """Return a list column with vectors for new values, and the earlier vectors."""
+        items, before = self.items_, self.n_own - 1
+        if items is not None:
+            items, origin = items.grown(elements)
+        if items is self.items_:
+            return self, np.arange(self.n_own)
+        grown = copy(self)
+        grown.items_ = items
+        grown.finish()
+        origin = origin[: items.cardinality]
+        # The vector of empty lists comes last.
+        return grown, np.append(np.where(origin < before, origin, -1), before)
 
     def named(self, items):
         """Return the vocabulary as messages name it, also if it is that of a column."""
@@ -168,16 +171,14 @@ class ListColumn:
         items.name, items.place = self.name, "element"
         return items
 
-    def _codes(self, lists, items):
-        return self.named(items).transform(lists.elements)
-
-    def _encode(self, lists, items, codes, weights, ages):
+    def encode(self, lists, items, codes, weights=None, ages=None):
+        """Return the bags of lists, whose elements have these codes of `items`."""
         is_filled = lists.sizes > 0
         sizes = np.where(is_filled, lists.sizes, 1)
         offsets = np.concatenate([[0], sizes.cumsum()])
         is_element = np.repeat(is_filled, sizes)
         indices = np.empty(offsets[-1], dtype=np.int64)
-        indices[is_element] = codes.take(slice(None))
+        indices[is_element] = codes[:]
         indices[indices >= items.cardinality] = UNSEEN  # the codes of rare values
         if self.items_ is None:
             indices += N_SPECIAL
@@ -194,27 +195,26 @@ class ListColumn:
         scaled = None
         if self.ages_name is not None:
             scaled = np.full(len(indices), np.nan, dtype=np.float32)
-            scaled[is_element] = self._scale_ages(self._read_ages(lists, ages))
+            ages = self._read_numbers("list_ages", self.ages_name, lists, ages)
+            scaled[is_element] = self._scale_ages(np.log1p(ages))
         return Bags(offsets, indices, of_entries.astype(np.float32), scaled)
 
     def _scale_ages(self, ages):
         n, total, squares = self.age_sums_
         mean = total / max(n, 1)
         scale = np.sqrt(max(squares / max(n, 1) - mean**2, 0.0))
-        ages, (low, high) = np.log1p(ages), self.age_ends_
+        low, high = self.age_ends_
         if low <= high:  # as for other numbers
             ages = np.clip(ages, low, high)
         scaled = (ages - mean) / (scale if scale > 1e-6 else 1.0)
         return np.clip(scaled, -LARGEST_DEVIATION, LARGEST_DEVIATION)
 
-    def _read_ages(self, lists, column):
-        return self._read_numbers("list_ages", self.ages_name, lists, column)
-
     def _read_numbers(self, parameter, name, lists, column):
         """Return one finite number >= 0 per element; NaN for an unknown age."""
         own, what = f"{parameter} of column {self.name!r}", parameter[len("list_") :]
         is_filled = (lists.sizes > 0).any()
-        if not has_lists(column) and (is_filled or first_known(column) is not None):
+        is_list = content_of(column) in ("lists", "arrays")
+        if not is_list and (is_filled or first_known(column) is not None):
             raise TypeError(f"{own}: column {name!r} does not contain lists.")
         weights = read_lists(column, name)
         differs = np.maximum(weights.sizes, 0) != np.maximum(lists.sizes, 0)
@@ -298,28 +298,13 @@ LIST_MAPPINGS = {
 }
 
 
-def check_lists(params):
-    pooling = params["list_pooling"]
-    if isinstance(pooling, dict):
-        for column, value in pooling.items():
-            check_choice(f"list_pooling[{column!r}]", value, POOLINGS)
-    else:
-        check_choice("list_pooling", pooling, POOLINGS)
-    for parameter, meaning in LIST_MAPPINGS.items():
-        value = params[parameter]
-        if value is not None and not isinstance(value, dict):
-            raise TypeError(
-                f"{parameter} must be None or a dict from list columns to {meaning}; "
-                f"got {value!r}."
-            )
-
-
 def make_list_columns(params, names, vocabularies, list_names, category_names):
     """Return, by name, unfitted encoders of lists and of their weights and ages."""
     pooling = params["list_pooling"]
-    mappings = {name: dict(params[name] or {}) for name in LIST_MAPPINGS}
-    by_column = {"list_pooling": pooling} if isinstance(pooling, dict) else {}
-    for parameter, columns in {**by_column, **mappings}.items():
+    if not isinstance(pooling, dict):
+        pooling = dict.fromkeys(list_names, pooling)
+    mappings = {name: params[name] or {} for name in LIST_MAPPINGS}
+    for parameter, columns in {"list_pooling": pooling, **mappings}.items():
         for column in columns:
             check_among(parameter, column, names)
             check_among(parameter, column, list_names, LISTS)
@@ -334,8 +319,6 @@ def make_list_columns(params, names, vocabularies, list_names, category_names):
                 f"shared_embeddings maps {column!r} to {name!r}, which is not a "
                 f"category column; these are {category_names}."
             )
-    if not by_column:
-        pooling = dict.fromkeys(list_names, pooling)
     for column, own in {**dict.fromkeys(list_names, "mean"), **pooling}.items():
         is_list = column not in made  # and no weights or ages of another list
         attends = is_list and own == "attention"
@@ -410,9 +393,11 @@ class SparseColumns:
                 columns, values = columns[~missing], values[~missing]
             np.minimum.at(ends[0], columns, values)
             np.maximum.at(ends[1], columns, values)
-            weights = _entry_weights(X, part, sample_weight)
-            if weights is not None:
-                weights = weights[~missing]
+            weights = None
+            if sample_weight is not None:
+                entries = np.arange(part.start, min(part.stop, X.nnz))
+                rows = np.searchsorted(X.indptr, entries, side="right") - 1
+                weights = sample_weight[rows][~missing]
             counts += np.bincount(columns, weights, n_columns)
             values = values**2 if weights is None else values**2 * weights
             squares += np.bincount(columns, values, n_columns)
@@ -471,10 +456,3 @@ def _canonical(X):
 def _values(X, part):
     values = X.data[part].astype(np.float64)
     return np.clip(values, -LARGEST_VALUE, LARGEST_VALUE, out=values)
-
-
-def _entry_weights(X, part, sample_weight):
-    if sample_weight is None:
-        return None
-    entries = np.arange(part.start, min(part.stop, X.nnz))
-    return sample_weight[np.searchsorted(X.indptr, entries, side="right") - 1]

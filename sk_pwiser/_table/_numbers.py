@@ -56,8 +56,11 @@ def bin_edges(shares, max_bins=MAX_BINS):
     """
     if len(shares) <= max_bins + 1:
         return np.arange(len(shares))
-    is_frequent = _find_frequent(shares, max_bins)
-    n_frequent = is_frequent.sum()
+    is_frequent, n_frequent = np.zeros(len(shares), dtype=bool), None
+    while is_frequent.sum() != n_frequent:
+        n_frequent = is_frequent.sum()
+        bin_share = shares[~is_frequent].sum() / (max_bins - n_frequent)
+        is_frequent = shares > bin_share * (1 + 1e-9)
     n_others = min(N_BINS, max_bins - n_frequent)
     # With weights of very different sizes, the share of the other values may be 0.
     bin_share = max(shares[~is_frequent].sum() / n_others, np.finfo(float).tiny)
@@ -65,16 +68,6 @@ def bin_edges(shares, max_bins=MAX_BINS):
     n_bins = n_frequent + n_others
     steps = np.arange(1, n_bins + 1) / n_bins
     return np.unique([0, *_first_at_least(cumulative / cumulative[-1], steps)])
-
-
-def _find_frequent(shares, n_bins):
-    is_frequent = np.zeros(len(shares), dtype=bool)
-    while True:
-        n_found = is_frequent.sum()
-        bin_share = shares[~is_frequent].sum() / (n_bins - n_found)
-        is_frequent = shares > bin_share * (1 + 1e-9)
-        if is_frequent.sum() == n_found:
-            return is_frequent
 
 
 def _first_at_least(cumulative, steps):
@@ -137,10 +130,6 @@ class NumericColumn:
     def encoding(self):
         words = "constant" if self.is_constant_ else self._words
         return f"{words}, NaN" if self.has_missing_ else words
-
-    def load(self, column):
-        """Return a column in the form whose slices `transform` encodes."""
-        return column
 
     def fit(self, column, sample_weight=None):
         values = self.read(column)
@@ -360,7 +349,7 @@ class ArrayColumn(NumericColumn):
 
     def fit(self, column, sample_weight=None):
         self.elements_ = None
-        values = self.load(column)
+        values = self.read(column)
         is_missing_row = np.isnan(values).all(axis=1)
         self.has_missing_ = bool(is_missing_row.any() and not is_missing_row.all())
         self.elements_ = [
@@ -382,7 +371,7 @@ class ArrayColumn(NumericColumn):
         return any(element.has_few_values for element in self.elements_)
 
     def learn_constant(self, column, sample_weight=None):
-        pairs = zip(self.elements_, self.load(column).T, strict=True)
+        pairs = zip(self.elements_, self.read(column).T, strict=True)
         elements = [
             element.learn_constant(values, sample_weight) for element, values in pairs
         ]
@@ -392,13 +381,13 @@ class ArrayColumn(NumericColumn):
         learnt.elements_ = elements
         return learnt
 
-    def transform(self, column, start=0):
-        """Return the inputs of slices of the result of `load`."""
-        pairs = zip(self.elements_, column.T, strict=True)
+    def transform(self, values, start=0):
+        """Return the inputs of rows, given the result of `read`."""
+        pairs = zip(self.elements_, values.T, strict=True)
         inputs = [element.transform(numbers)[0] for element, numbers in pairs]
-        return [*inputs, np.isnan(column).all(axis=1)] if self.has_missing_ else inputs
+        return [*inputs, np.isnan(values).all(axis=1)] if self.has_missing_ else inputs
 
-    def load(self, column):
+    def read(self, column, start=0):
         """Return the elements as float64 (n_samples, n_elements), NaN if missing."""
         lists = read_lists(column, self.name)
         is_known = lists.sizes >= 0
@@ -423,7 +412,10 @@ class ArrayColumn(NumericColumn):
         try:
             values = np.asarray(to_float(lists.elements))
         except (TypeError, ValueError, OverflowError) as error:
-            row, value = _first_non_number(lists)
+            known = ((i, v) for i, v in enumerate(lists.elements) if not is_missing(v))
+            others = (p for p in known if not isinstance(p[1], int | float | np.number))
+            index, value = next(others, (0, None))
+            row = lists.row_of(index)
             raise TypeError(
                 f"Column {self.name!r} contains lists that cannot be read as arrays of "
                 f"numbers: row {row} contains {value!r}. Include the column in "
@@ -434,10 +426,3 @@ class ArrayColumn(NumericColumn):
             row = lists.row_of(infinite[0])
             raise infinity_error(self.name, None, row, values[infinite[0]])
         return values
-
-
-def _first_non_number(lists):
-    for index, value in enumerate(lists.elements):
-        if not is_missing(value) and not isinstance(value, int | float | np.number):
-            return lists.row_of(index), value
-    return 0, None

@@ -3,18 +3,15 @@
 from collections.abc import Sequence
 from copy import copy
 from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 
-from sk_pwiser._table._block_counts import BlockCounts
 from sk_pwiser._table._categories import FIRST_VALUE, CategoryColumn
-from sk_pwiser._table._frames import (
-    check_among,
-    find_column,
-)
+from sk_pwiser._table._frames import check_among, find_column
 from sk_pwiser._table._lists import LISTS, Elements
 from sk_pwiser._table._numbers import LARGEST_DEVIATION
-from sk_pwiser._utils import check_integer, warn_user
+from sk_pwiser._utils import warn_user
 
 # Range of the estimated strength of shrinkage, in rows.
 STRENGTHS = 1.0, 1e5
@@ -34,6 +31,126 @@ UNSEEN_DISTANCE = 3.0
 # factor, so that their cost per row does not depend on the number of values.
 GROWTH = 1.1
 ALL = slice(None)
+# Every pair of a block and a code has a place of its own if there are at most this many
+# pairs per row. Otherwise the pairs are sorted, which takes longer but less memory.
+MOST_PAIRS = 4
+
+
+class BlockValues(NamedTuple):
+    """Counts of the values of a column that occur in a block."""
+
+    codes: np.ndarray  # (n_values,)
+    counts: np.ndarray  # (2, n_tasks, n_values): sums of weights, of positive ones
+    n_rows: np.ndarray  # (n_values,)
+
+
+class BlockInputs(NamedTuple):
+    """The inputs of the values of a column by block, which leave out their block."""
+
+    pairs: np.ndarray  # (n_pairs,), block times `n_codes` plus code, sorted
+    # float32 (n_pairs + n_codes, n_tasks + 1); the last ones leave nothing out
+    inputs: np.ndarray
+    n_codes: int
+    n_blocks: int  # with the block of validation rows
+
+    def find(self, block, codes):
+        """Return the inputs of rows with these blocks and codes."""
+        pairs, n_pairs = block * np.intp(self.n_codes) + codes, len(self.pairs)
+        if self.n_blocks * self.n_codes <= MOST_PAIRS * len(pairs):
+            place = np.tile(np.arange(n_pairs, len(self.inputs)), self.n_blocks)
+            place[self.pairs] = np.arange(n_pairs)
+            return self.inputs[place[pairs]]
+        place = np.searchsorted(self.pairs, pairs).clip(max=n_pairs - 1)
+        return self.inputs[
+            np.where(self.pairs[place] == pairs, place, codes + np.intp(n_pairs))
+        ]
+
+
+class PairCounts:
+    """Counts by pairs of a block and a code, of rows in one part or in several."""
+
+    def __init__(self, n_codes, n_blocks):
+        self.n_codes = n_codes
+        self.n_blocks = n_blocks
+        self.pairs, self.sums = np.empty(0, dtype=np.intp), None
+        self.added, self.n_added = [], 0
+
+    def add(self, elements, y, weight, block):
+        """Add the elements of rows."""
+        pairs = elements.repeat(block) * np.intp(self.n_codes) + elements.codes
+        weights = [elements.repeat(column) for column in weight.T]
+        ones = [elements.repeat(column) for column in (weight * y).T]
+        self.added.append(self._sum(pairs, [None, *weights, *ones]))
+        self.n_added += len(self.added[-1][0])
+        # Joined whenever they have grown twofold, so that the cost per row is constant.
+        if self.n_added > len(self.pairs):
+            self._join()
+
+    def _sum(self, pairs, columns):
+        """Return the distinct pairs, and the sums of columns; None counts rows."""
+        n_pairs, present = self.n_blocks * self.n_codes, None
+        if n_pairs > MOST_PAIRS * len(pairs):
+            present, pairs = np.unique(pairs, return_inverse=True)
+            n_pairs = len(present)
+        sums = np.empty((len(columns), n_pairs))
+        for own, column in zip(sums, columns, strict=True):
+            own[:] = np.bincount(pairs, column, minlength=n_pairs)
+        if present is None:
+            present = np.flatnonzero(sums[0])
+            sums = sums[:, present]
+        return present, sums
+
+    def _join(self):
+        if self.sums is not None:
+            self.added.insert(0, (self.pairs, self.sums))
+        self.pairs, self.sums = self.added[0]
+        if len(self.added) > 1:
+            pairs, sums = zip(*self.added, strict=True)
+            columns = np.concatenate(sums, axis=1)
+            self.pairs, self.sums = self._sum(np.concatenate(pairs), columns)
+        self.added, self.n_added = [], 0
+
+    def blocks(self):
+        """Return the `BlockValues` of each block."""
+        if self.added:
+            self._join()
+        codes = self.pairs % self.n_codes
+        n_rows, counts = self.sums[0], self.sums[1:].reshape(2, -1, len(codes))
+        # Missing and unseen values have no rates.
+        counts[..., codes < FIRST_VALUE] = 0.0
+        ends = np.arange(1, self.n_blocks) * self.n_codes
+        parts = np.split(np.arange(len(codes)), np.searchsorted(self.pairs, ends))
+        return [BlockValues(codes[p], counts[..., p], n_rows[p]) for p in parts]
+
+    def by_code(self, blocks):
+        """Return the sums of the counts of blocks, (2, n_tasks, n_codes)."""
+        total = np.zeros((2, len(self.sums) // 2, self.n_codes))
+        for part in blocks:
+            total[..., part.codes] += part.counts
+        return total
+
+
+class BlockCounts:
+    """Counts of labels per block and category value, for `TargetStatistics.fit`."""
+
+    def __init__(self, statistics, n_blocks, n_tasks):
+        self.statistics = statistics
+        self.n_blocks = n_blocks
+        # The last block has the validation rows.
+        self.tables = [PairCounts(n, n_blocks + 1) for n in statistics.cardinalities]
+        # Sums of the weights of training rows, and of those of positive labels.
+        self.totals = np.zeros((2, n_tasks))
+
+    def add(self, codes, y, weight, block, lists=()):
+        """Add rows; the block `n_blocks` has the validation rows."""
+        self.statistics.is_weighted |= not np.isin(weight, (0, 1)).all()
+        used = block < self.n_blocks
+        own = weight[used]
+        self.totals[0] += own.sum(axis=0, dtype=float)
+        self.totals[1] += (own * y[used]).sum(axis=0, dtype=float)
+        counted = self.statistics.counted(codes, lists)
+        for pairs, elements in zip(self.tables, counted, strict=True):
+            pairs.add(elements, y, weight, block)
 
 
 # What an update may replace, as opposed to the counts, which it changes in place.
@@ -103,10 +220,9 @@ class TargetStatistics:
         return names + [encoder.lists_[column].name for column, _ in self.lists]
 
     def names(self, encoder, task_names):
+        names = self.column_names(encoder)
         suffixes = [*(f"{task}_rate" for task in task_names), "frequency"]
-        return [
-            f"{n}_{suffix}" for n in self.column_names(encoder) for suffix in suffixes
-        ]
+        return [f"{name}_{suffix}" for name in names for suffix in suffixes]
 
     def fit(self, counts, earlier=None):
         """Learn statistics from `BlockCounts`; return the `BlockInputs` of each table.
@@ -115,19 +231,19 @@ class TargetStatistics:
         validation rows with those of all training rows. The counts of values that do
         not occur in these rows are those of an `earlier` fit.
         """
-        self._begin(counts.total, counts.ones, earlier)
+        self._begin(counts.totals, earlier)
         tables = []
         for j, pairs in enumerate(counts.tables):
             *blocks, others = pairs.blocks()
-            of_rows = pairs.by_code(blocks)
-            known = self._fit_table(
-                j, blocks, of_rows, pairs.by_code([others]), earlier
-            )
+            counts_of_rows = pairs.by_code(blocks), pairs.by_code([others])
+            known = self._fit_table(j, blocks, *counts_of_rows, earlier)
             inputs = [
                 self._inputs(j, known[..., part.codes] - part.counts, part.codes)
                 for part in blocks
             ]
-            tables.append(pairs.with_inputs([*inputs, self._inputs(j, known)]))
+            inputs = np.concatenate([*inputs, self._inputs(j, known)])
+            used = pairs.pairs[: len(inputs) - pairs.n_codes]
+            tables.append(BlockInputs(used, inputs, pairs.n_codes, pairs.n_blocks))
         self._update_tables()
         return tables
 
@@ -140,10 +256,8 @@ class TargetStatistics:
             by_table[j].append((place, elements))
         return by_table
 
-    def _begin(self, total, ones, earlier):
-        self.n_tasks_ = len(total)
-        # Sums of weights of the training rows, and of their positive labels.
-        self.totals_ = np.stack([total, ones])
+    def _begin(self, totals, earlier):
+        self.totals_, self.n_tasks_ = totals, totals.shape[1]
         # The number of rows that values are encoded by; per table, the number that its
         # frequencies were learnt from, and how many rows more an earlier fit had that
         # counts are from: one number, or one per code.
@@ -178,10 +292,6 @@ class TargetStatistics:
         is_off = np.isinf([scale[:-1] for scale in self.scales_]).all(axis=0)
         return np.where(is_off, rates, self.rates_)
 
-    def note_weights(self, weight):
-        """Note whether counts become sums of weights."""
-        self.is_weighted |= not np.isin(weight, (0, 1)).all()
-
     def _fit_table(self, j, blocks, counts, others, earlier):
         """Learn the next table, and return the counts by which rows are encoded."""
         total, known = counts + others, counts
@@ -192,31 +302,30 @@ class TargetStatistics:
             n_more = earlier.n_encoded_ + earlier.older_[j] - self.n_encoded_
             if total[0, 0, is_absent].any():
                 self.older_[j] = np.where(is_absent, n_more, 0.0)
-        learnt = None if earlier is None else earlier._learnt_inputs(j)
-        parts = _without_own(counts, blocks)
-        strengths, mean, scale = self._learn_inputs(j, known, parts, learnt)
+        strengths, mean, scale = self._learn_inputs(j, known, blocks, earlier)
         self.counts_.append(total)
         self.strengths_.append(strengths)
         self.means_.append(mean)
         self.scales_.append(scale)
         return counts
 
-    def _learnt_inputs(self, j):
-        return self.strengths_[j], self.means_[j], self.scales_[j]
+    def _learn_inputs(self, j, counts, blocks, earlier):
+        """Return strengths, means and scales; those that `earlier` has do not change.
 
-    def _learn_inputs(self, j, counts, parts, learnt=None):
-        """Return strengths, means and scales; those of `learnt` inputs do not change.
-
-        `parts` has codes, counts and the numbers of rows that are encoded by them.
+        The rows of a block are encoded by the counts without those of the block.
         """
-        if learnt is not None and np.isfinite(learnt[-1]).all():
-            return learnt
+        learnt = None
+        if earlier is not None:
+            learnt = earlier.strengths_[j], earlier.means_[j], earlier.scales_[j]
+            is_learnt = np.isfinite(learnt[-1])
+            if is_learnt.all():
+                return learnt
         strengths = self._estimate_strengths(counts)
         if learnt is not None:
-            is_learnt = np.isfinite(learnt[-1])
             strengths = np.where(is_learnt[:-1], learnt[0], strengths)
         n_rows, mean, squares = 0.0, 0.0, 0.0
-        for codes, own, weights in parts:
+        for codes, left_out, weights in blocks:
+            own = counts[..., codes] - left_out
             values = self._rates(j, own, strengths, codes)
             n_own = weights.sum()
             if not n_own:
@@ -241,20 +350,17 @@ class TargetStatistics:
         mean = np.where(is_learnt, learnt[1], mean)
         return strengths, mean, np.where(is_learnt, learnt[2], scale)
 
-    def transform(self, codes, lists=()):
-        """Return the inputs of rows by all counts, (n_samples, n_outputs)."""
-        return self._encode(codes, lists, self.tables_)
+    def transform(self, codes, lists=(), tables=None, block=None):
+        """Return the inputs of rows by all counts, (n_samples, n_outputs).
 
-    def encode(self, tables, codes, lists, block):
-        """Return the inputs of rows by their blocks and the tables of `fit`."""
-        return self._encode(codes, lists, tables, block)
-
-    def _encode(self, codes, lists, tables, block=None):
+        With the `tables` of `fit`, they leave out the block of each row.
+        """
         width = self.n_tasks_ + 1  # of each column
         found = np.empty((len(codes), self.n_outputs), dtype=np.float32)
-        for table, own in zip(tables, self._by_table(codes, lists), strict=True):
+        by_table = self._by_table(codes, lists)
+        for table, own in zip(tables or self.tables_, by_table, strict=True):
             for place, elements in own:
-                if block is None:
+                if tables is None:
                     inputs = table[elements.codes]
                 else:
                     inputs = table.find(elements.repeat(block), elements.codes)
@@ -272,20 +378,19 @@ class TargetStatistics:
         undo.append(partial(vars(self).update, before))
         added = BlockCounts(self, 1, y.shape[1])
         added.add(codes, y, weight, np.zeros(len(y), dtype=np.intp), lists)
-        self.totals_ = self.totals_ + np.stack([added.total, added.ones])
+        self.totals_ = self.totals_ + added.totals
         for j, pairs in enumerate(added.tables):
             part, _ = pairs.blocks()
             is_value = part.codes >= FIRST_VALUE
             present = part.codes[is_value]
-            counts = self.counts_[j][..., present]
-            tables = self.counts_[j], self.tables_[j]
-            undo.append(
-                partial(self._set, *tables, present, counts, tables[1][present])
-            )
-            self.counts_[j][..., present] = counts + part.counts[..., is_value]
-            self.tables_[j][present] = self._inputs(
-                j, self.counts_[j][..., present], present
-            )
+            own, table = self.counts_[j], self.tables_[j]
+            counts = own[..., present]
+            undo += [
+                partial(own.__setitem__, (..., present), counts),
+                partial(table.__setitem__, present, table[present]),
+            ]
+            own[..., present] = counts + part.counts[..., is_value]
+            table[present] = self._inputs(j, own[..., present], present)
         if self._n_rows() >= GROWTH * self.n_encoded_:
             self._learn_again()
 
@@ -293,9 +398,7 @@ class TargetStatistics:
         """Learn the inputs that were 0 so far, and encode all values by all rows."""
         self._begin_again()
         inputs = [
-            self._learn_inputs(
-                *(j, counts, [(ALL, counts, counts[0, 0])]), self._learnt_inputs(j)
-            )
+            self._learn_inputs(j, counts, [BlockValues(ALL, 0.0, counts[0, 0])], self)
             for j, counts in enumerate(self.counts_)
         ]
         self.strengths_, self.means_, self.scales_ = map(
@@ -309,10 +412,6 @@ class TargetStatistics:
         is_off = np.isinf([scale[-1] for scale in self.scales_])
         self.sizes_ = np.where(is_off, self.n_encoded_, self.sizes_)
         self.rates_ = self._relearnt_rates(self._base_rates())
-
-    def _set(self, all_counts, table, codes, counts, inputs):
-        all_counts[..., codes] = counts
-        table[codes] = inputs
 
     def _update_tables(self):
         self.tables_ = [self._inputs(j, c) for j, c in enumerate(self.counts_)]
@@ -355,12 +454,6 @@ class TargetStatistics:
             if excess > MIN_Z * error:
                 strengths[task] = np.clip(binomial / excess - 1, *STRENGTHS)
         return strengths
-
-
-def _without_own(counts, blocks):
-    """Yield codes, counts without the block, and numbers of rows, block by block."""
-    for part in blocks:
-        yield part.codes, counts[..., part.codes] - part.counts, part.n_rows
 
 
 # Smallest difference of counts that is not a rounding error.
@@ -408,21 +501,28 @@ class ExtendedStatistics(TargetStatistics):
         if self.rows == "new":
             self._warn_if_seen(codes, y, weight, lists)
 
-    def _begin(self, total, ones, earlier):
+    def _begin(self, totals, earlier):
         """Keep what the source has learnt."""
         if self.rows == "new":
-            self.totals_ = self.totals_ + np.stack([total, ones])
+            self.totals_ = self.totals_ + totals
             self._begin_again()
 
     def _fit_table(self, j, blocks, counts, others, earlier):
         base = self.counts_[j]
         if self.rows == "seen":
-            return counts + _subtract(base, counts + others)
+            rest = base - (counts + others)
+            if rest.min() < -TOLERANCE:
+                raise ValueError(
+                    "seen=True, but the source was not fitted on all rows of X: a "
+                    "category value occurs more often in X, or with more positive "
+                    "labels, than in the fit of the source. Pass seen=False for rows "
+                    "that are new to the source."
+                )
+            return counts + np.maximum(rest, 0.0)
         self.counts_[j] = counts + base + others
         known = counts + base
-        learnt, parts = self._learnt_inputs(j), _without_own(known, blocks)
         self.strengths_[j], self.means_[j], self.scales_[j] = self._learn_inputs(
-            j, known, parts, learnt
+            j, known, blocks, self
         )
         return known
 
@@ -446,17 +546,6 @@ class ExtendedStatistics(TargetStatistics):
                 "inputs of a row then reveal its label. Pass seen=True if the rows are "
                 "not new to the source."
             )
-
-
-def _subtract(counts, seen):
-    rest = counts - seen
-    if rest.min() < -TOLERANCE:
-        raise ValueError(
-            "seen=True, but the source was not fitted on all rows of X: a category "
-            "value occurs more often in X, or with more positive labels, than in the "
-            "fit of the source. Pass seen=False for rows that are new to the source."
-        )
-    return np.maximum(rest, 0.0)
 
 
 def find_target_columns(target_encoding, columns, min_values):
@@ -485,11 +574,12 @@ def make_target_statistics(target_encoding, encoder, n_samples, params):
     min_values = params["target_encoding_min_values"]
     columns = find_target_columns(target_encoding, encoder.columns_, min_values)
     sizes = [encoder.n_codes_[c] for c in columns]
-    lists = []
-    for index, table in find_target_lists(encoder, columns, params):
-        if table is None:
-            table, sizes = len(sizes), [*sizes, encoder.lists_[index].n_own]
-        lists.append((index, table))
+    lists = _find_target_lists(
+        encoder, columns, params["list_target_encoding"], min_values
+    )
+    for index, table in lists:
+        if table == len(sizes):
+            sizes.append(encoder.lists_[index].n_own)
     n_blocks = params["target_encoding_blocks"]
     if sizes and n_samples is not None and n_samples < n_blocks:
         raise ValueError(
@@ -499,22 +589,22 @@ def make_target_statistics(target_encoding, encoder, n_samples, params):
     return TargetStatistics(columns, sizes, lists) if sizes else None
 
 
-def find_target_lists(encoder, columns, params):
-    """Yield the indices of list columns with statistics, and the tables of `columns`.
+def _find_target_lists(encoder, columns, chosen, min_values):
+    """Return the indices of list columns with statistics, and those of their tables.
 
-    None stands for a table of its own, of a list without a shared vocabulary.
+    Tables of lists without a shared vocabulary follow those of `columns`.
     """
-    chosen = params["list_target_encoding"]
     is_named = not isinstance(chosen, bool | np.bool_)
     names = [column.name for column in encoder.lists_]
     for name in chosen if is_named else ():
         check_among("list_target_encoding", name, names, LISTS)
     categories = [encoder.category_names_[column] for column in columns]
+    lists, n_tables = [], len(columns)
     for index, column in enumerate(encoder.lists_):
         if not (column.name in chosen if is_named else chosen):
             continue
         if column.shared_name in categories:
-            yield index, categories.index(column.shared_name)
+            lists.append((index, categories.index(column.shared_name)))
         elif column.shared_name is not None:
             if is_named:
                 raise ValueError(
@@ -522,20 +612,7 @@ def find_target_lists(encoder, columns, params):
                     f"vocabulary of {column.shared_name!r}; add this column to "
                     "target_encoding."
                 )
-        elif is_named or column.n_values >= params["target_encoding_min_values"]:
-            yield index, None
-
-
-def check_target_encoding(params):
-    check_integer(
-        "target_encoding_blocks", params["target_encoding_blocks"], at_least=2
-    )
-    check_integer(
-        "target_encoding_min_values", params["target_encoding_min_values"], at_least=1
-    )
-    chosen = params["list_target_encoding"]
-    if isinstance(chosen, str) or not isinstance(chosen, bool | list | tuple):
-        raise TypeError(
-            "list_target_encoding must be True, False or a list of names of columns; "
-            f"got {chosen!r}."
-        )
+        elif is_named or column.n_values >= min_values:
+            lists.append((index, n_tables))
+            n_tables += 1
+    return lists

@@ -7,6 +7,7 @@ from functools import cached_property
 from reprlib import repr as short_repr
 
 import numpy as np
+from sklearn.utils.validation import _num_samples
 
 from sk_pwiser._table._categories import factorize
 from sk_pwiser._table._frames import collected, is_polars, refuse_unreadable
@@ -36,8 +37,14 @@ def check_weights(sample_weight, n_samples, n_tasks=1, task_names=None):
         raise ValueError(
             f"sample_weight must have shape {allowed}; got {weights.shape}."
         )
-    if weights.ndim == 2:
-        _check_order(names_of_columns(sample_weight), task_names)
+    columns = names_of_columns(sample_weight) if weights.ndim == 2 else None
+    if columns is not None and task_names is not None:
+        expected = list(map(str, task_names))
+        if columns != expected and sorted(columns) == sorted(expected):
+            raise ValueError(
+                f"The columns of sample_weight must be in the order of the tasks, "
+                f"{expected}; got {columns}."
+            )
     for rule, is_wrong in (
         ("contain one finite number per row", ~np.isfinite(weights)),
         ("be >= 0", weights < 0),
@@ -51,18 +58,6 @@ def check_weights(sample_weight, n_samples, n_tasks=1, task_names=None):
                 where += f" for task {name!r}"
             raise ValueError(f"sample_weight must {rule}; it is {value} in {where}.")
     return _as_rows(weights)
-
-
-def _check_order(columns, task_names):
-    """Raise a ValueError if the columns are the tasks in another order."""
-    if columns is None or task_names is None:
-        return
-    expected = [str(name) for name in task_names]
-    if columns != expected and sorted(columns) == sorted(expected):
-        raise ValueError(
-            f"The columns of sample_weight must be in the order of the tasks, "
-            f"{expected}; got {columns}."
-        )
 
 
 def combine_weights(targets, sample_weight, *, is_part=False):
@@ -113,16 +108,19 @@ class WeightScale:
         self.per_task |= weights.ndim == 2
         positive = weights[weights > 0]
         self.has_zero |= len(positive) < weights.size
-        if not len(positive):
-            return
-        largest = max(self.largest, positive.max())
-        n_columns = 1 if weights.ndim == 2 else self.n_tasks
-        # The sum of very large weights would overflow.
-        self.total *= self.largest / largest
-        self.total += (positive / largest).sum() * n_columns
-        self.n_positive += len(positive) * n_columns
-        self.smallest = min(self.smallest, positive.min())
-        self.largest = largest
+        if len(positive):
+            largest = max(self.largest, positive.max())
+            n_columns = 1 if weights.ndim == 2 else self.n_tasks
+            # The sum of very large weights would overflow.
+            self.total *= self.largest / largest
+            self.total += (positive / largest).sum() * n_columns
+            self.n_positive += len(positive) * n_columns
+            self.smallest = min(self.smallest, positive.min())
+            self.largest = largest
+        # Whether weights are scaled to 0 and 1, and whether all of them are 1.
+        is_equal = self.smallest >= self.largest
+        self.is_binary = is_equal and self.given in (None, self.largest)
+        self.is_even = self.is_binary and not self.has_zero
 
     @property
     def mean(self):
@@ -134,15 +132,6 @@ class WeightScale:
         if not self.n_positive:
             return None
         return self.largest * (self.total / self.n_positive)
-
-    @property
-    def is_binary(self):
-        equal = self.smallest >= self.largest
-        return equal and self.given in (None, self.largest)
-
-    @property
-    def is_even(self):
-        return self.is_binary and not self.has_zero
 
     def apply(self, weights):
         """Return scaled weights, or None if all that were added are scaled to 1."""
@@ -198,33 +187,27 @@ def base_rates(y, weights=None, parents=None):
     Half a row is added to the ones and to the zeros, both of all rows and of the rows
     where the parent happened. By default the tasks are a funnel.
     """
-    parents, rates = parents or chain_parents(y.shape[1]), []
-    for parent, (ones, before, total) in zip(
-        parents, _counts(y, weights, parents), strict=True
-    ):
+    total, ones = float(len(y)), None
+    if weights is None:
+        ones = y.sum(axis=0, dtype=np.float64)
+    elif weights.ndim == 1:
+        total, ones = weights.sum(dtype=np.float64), weights.astype(float) @ y
+    rates = []
+    for k, parent in enumerate(parents or chain_parents(y.shape[1])):
+        if ones is not None:
+            own, before = ones[k], ones[parent] if parent >= 0 else total
+        else:
+            w = weights[:, k].astype(np.float64)
+            if parent > 0:  # the label of the first task is always known
+                w *= weights[:, parent] > 0
+            own, total = w @ y[:, k], w.sum()
+            before = w @ y[:, parent] if parent >= 0 else total
         rate = rates[parent] if parent >= 0 else 1.0
         # If labels break the funnel, a later task may have more ones.
-        if ones > before:
+        if own > before:
             before, rate = total, 1.0
-        rates.append(rate * (ones + 0.5) / (before + 1.0))
+        rates.append(rate * (own + 0.5) / (before + 1.0))
     return np.array(rates)
-
-
-def _counts(y, weights, parents):
-    """Yield the ones, the rows with the parent, and all rows of each task."""
-    if weights is None or weights.ndim == 1:
-        if weights is None:
-            total, ones = float(len(y)), y.sum(axis=0, dtype=np.float64)
-        else:
-            total, ones = weights.sum(dtype=np.float64), weights.astype(float) @ y
-        for k, parent in enumerate(parents):
-            yield ones[k], ones[parent] if parent >= 0 else total, total
-        return
-    for k, parent in enumerate(parents):
-        w = weights[:, k].astype(np.float64)
-        if parent > 0:  # the label of the first task is always known
-            w *= weights[:, parent] > 0
-        yield w @ y[:, k], w @ y[:, parent] if parent >= 0 else w.sum(), w.sum()
 
 
 class RowSummary:
@@ -315,25 +298,20 @@ class RowSummary:
     def base_rates(self):
         targets = self.targets()
         if self.whole is not None:
-            return base_rates(targets.values, self.scaled, targets.parents)
-        y = targets.values
-        if self.weights.is_even:
-            return base_rates(y, targets.counts.astype(float), targets.parents)
-        scale = self.weights.total / self.weights.n_positive
-        sums = np.array(list(self.sums.values())) / scale
-        weights = sums if self.weights.per_task else sums[:, 0]
-        return base_rates(y, weights, targets.parents)
+            weights = self.scaled
+        elif self.weights.is_even:
+            weights = targets.counts.astype(float)
+        else:
+            scale = self.weights.total / self.weights.n_positive
+            sums = np.array(list(self.sums.values())) / scale
+            weights = sums if self.weights.per_task else sums[:, 0]
+        return base_rates(targets.values, weights, targets.parents)
 
 
 def n_rows(X):
     """Return the number of rows of a table, before it is validated or encoded."""
-    shape = getattr(X, "shape", None)
-    if shape is None and hasattr(X, "__array__"):
-        shape = np.asarray(X).shape
-    if shape:
-        return int(shape[0])
     try:
-        return len(X)
+        return _num_samples(X)
     except TypeError as error:
         raise ValueError(
             "Expected 2D array or DataFrame as X, of shape (n_samples, n_features); "
@@ -343,10 +321,10 @@ def n_rows(X):
 
 def check_match(X, n_samples, *, input_name="X", **others):
     """Raise if values per row do not match a table in number or in their index."""
-    if n_rows(X) != n_samples:
+    if (n_found := n_rows(X)) != n_samples:
         raise ValueError(
             "X and Y have inconsistent numbers of samples: X has "
-            f"{n_rows(X)} rows, Y has {n_samples}."
+            f"{n_found} rows, Y has {n_samples}."
         )
     index = getattr(X, "index", None)
     for name, values in others.items():
@@ -371,34 +349,17 @@ def check_match(X, n_samples, *, input_name="X", **others):
 
 def _reordered_row(index, other):
     """Return the first row whose labels differ, if both have the same labels."""
-    kinds = [_kind_of_labels(index), _kind_of_labels(other)]
-    if None not in kinds and kinds[0] != kinds[1]:
-        return None
-    is_one_type = index.dtype == other.dtype and index.nlevels == other.nlevels
-    if not is_one_type and kinds != ["number", "number"]:
+    if index.dtype != other.dtype or index.nlevels != other.nlevels:
         index, other = (one.to_flat_index().astype(object) for one in (index, other))
         # Most of these pairs have nothing in common, which one label tells fast.
-        for own, first in ((index, other[:1]), (other, index[:1])):
-            if not (first.isna().any() or own.isin(first).any()):
-                return None
+        first = other[:1]
+        if not (first.isna().any() or index.isin(first).any()):
+            return None
     codes, labels = index.append(other).factorize(use_na_sentinel=False)
     own, others = np.split(codes, 2)
     differs = own != others
     is_same = all(np.bincount(c, minlength=len(labels)).all() for c in (own, others))
     return int(differs.argmax()) if is_same and differs.any() else None
-
-
-def _kind_of_labels(index):
-    """Return the kind of all labels, or None if the dtype allows several.
-
-    Labels of different kinds are never equal.
-    """
-    if index.nlevels > 1:
-        return index.nlevels
-    if index.dtype.name in ("object", "category"):
-        return None
-    kinds = dict.fromkeys("iuf", "number") | {"M": "date", "m": "duration"}
-    return kinds.get(index.dtype.kind, "other")
 
 
 def check_groups(groups, n_samples):

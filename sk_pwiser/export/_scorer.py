@@ -83,7 +83,9 @@ class ListField(Field):
         lists, *numbers = (
             None if each is None else as_column(repeat(each, n_read)) for each in used
         )
-        bags = column.transform(read_lists(lists, self.name), items, *numbers)
+        lists, items = read_lists(lists, self.name), column.named(items)
+        codes = items.transform(lists.elements)
+        bags = column.encode(lists, items, codes, *numbers)
         return bags if n_read == n_rows else repeat_bag(bags, n_rows)
 
 
@@ -137,7 +139,7 @@ class CategoryField:
     def _transformed(self, value, row):
         """Return the code of a value as `transform` finds it, which checks its kind."""
         try:
-            return int(self.column.transform(as_column([value])).take(0))
+            return int(self.column.transform(as_column([value]))[0])
         except (TypeError, ValueError) as error:
             raise type(error)(f"Row {row}, field {self.name!r}: {error}") from error
 

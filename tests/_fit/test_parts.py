@@ -12,9 +12,8 @@ from sk_pwiser import MultiTaskCTRCVRClassifier
 from sk_pwiser._fit import _hold_out
 from sk_pwiser._fit._file_rows import GroupNumbers
 from sk_pwiser._fit._hold_out import HoldOut
-from sk_pwiser._table._blocks import Blocks, assign_blocks
+from sk_pwiser._table._blocks import Blocks, RowSample, assign_blocks
 from sk_pwiser._table._labels import check_targets
-from sk_pwiser._table._parts import RowSample
 from sk_pwiser._table._weights_and_groups import (
     RowSummary,
     base_rates,
@@ -179,7 +178,7 @@ def test_groups_that_come_back_are_spread_over_the_blocks(by_time, seed):
     sizes = np.bincount(found, minlength=10)
     assert (sizes > 1_000).sum() >= 8
     assert sizes.max() < 4_000
-    assert blocks.sizes.largest == np.bincount(users).max()
+    assert blocks.n_largest == np.bincount(users).max()
 
 
 @pytest.mark.parametrize("parts", [PARTS, [slice(0, 300)]])
@@ -252,11 +251,7 @@ def test_labels_and_weights_are_summed_up_as_a_whole(kind):
         assert found == [None] * 4
     else:
         assert_allclose(np.concatenate(found), scaled, rtol=1e-6)
-    messages = [
-        [*t._broken_funnel_messages("entire"), *t._constant_task_messages(None)]
-        for t in (summary.targets(), targets)
-    ]
-    assert messages[0] == messages[1] != []
+    assert summary.targets().problems() == targets.problems() != []
 
 
 def test_selected_labels_are_found_as_a_whole():
@@ -268,8 +263,9 @@ def test_selected_labels_are_found_as_a_whole():
         targets = check_targets(y[rows], missing_labels="ignore")
         summary.add(*combine_weights(targets, None, is_part=True))
     whole = check_targets(y, missing_labels="ignore")
-    expected = list(whole._selection_messages())
-    assert list(summary.targets()._selection_messages()) == expected != []
+    found = summary.targets().problems()
+    assert found == whole.problems()
+    assert "has a label in" in found[-1]
 
 
 def test_a_sample_of_all_rows_is_in_their_order():

@@ -175,13 +175,6 @@ def test_rows_sorted_by_labels_have_random_blocks(rate, n_files, task):
         assert_random(block)
 
 
-def test_copies_of_positives_at_the_end_are_found():
-    copies = np.flatnonzero(LABELS[:, 0])
-    rows = np.r_[0:N, copies]
-    _, messages = choose(DRAWN[rows], LABELS[rows])
-    assert "labels of 'click'" in messages[0]
-
-
 def in_time_order(lifetime, n_values=2_000):
     """Return the values of a log whose users come for a part of its time."""
     rng = np.random.default_rng(0)
@@ -355,6 +348,6 @@ def test_rows_in_parts_are_judged_as_a_whole():
             found.add_labels(y[rows], np.ones_like(y[rows]), block[rows])
     for name in ("n_known", "n_ones"):
         assert_array_equal(getattr(whole, name), getattr(parts, name))
-    of_whole, of_parts = whole.runs[0][1], parts.runs[0][1]
+    of_whole, of_parts = whole.runs[0], parts.runs[0]
     for name in ("n_rows", "n_steps", "n_up", "n_pieces", "is_present"):
         assert_array_equal(getattr(of_whole, name), getattr(of_parts, name))

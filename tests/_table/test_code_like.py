@@ -1,14 +1,12 @@
 """The warning about numeric columns that look like codes or ids."""
 
 import os
-import warnings
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import polars as pl
 import pytest
-from refusals import X as IMPRESSIONS
 from refusals import Y as LABELS
 from refusals import small
 from sklearn.preprocessing import OrdinalEncoder
@@ -135,18 +133,6 @@ def test_one_warning_names_the_columns():
 )
 def test_any_list_silences_the_warning(named):
     TableEncoder(named).fit_transform(TABLE[["n", "id"]])  # warnings are errors
-
-
-def test_the_warning_of_fit_points_to_the_caller():
-    X = IMPRESSIONS.loc[np.arange(N) % len(IMPRESSIONS)].assign(user=IDS)
-    Y = LABELS.loc[np.arange(N) % len(LABELS)]
-    model = small(early_stopping=False, max_epochs=1, batch_size=N)
-    with pytest.warns(UserWarning, match="'user'") as found:
-        model.fit(X, Y)
-    assert found[0].filename == __file__
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        model.predict_proba(X)
 
 
 IDS_ABOVE = 2**62 + np.arange(N) % 50

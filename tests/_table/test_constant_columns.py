@@ -88,7 +88,7 @@ def test_elements_of_arrays():
 
     constant, later = rows([1.0, 2.0], [5.0, 5.0]), rows([1.0, 3.0], [4.0, 6.0])
     column = ArrayColumn("vector").fit(constant)
-    values = column.load(later)
+    values = column.read(later)
     assert_array_equal(column.transform(values)[1], [0.0, 0.0])
     learnt = column.learn_constant(later)
     assert_array_equal(learnt.transform(values)[1], [-1.0, 1.0])

@@ -1,7 +1,8 @@
-"""The table encoder: its results, parameters, and errors for tables."""
+"""The table encoder: results, containers of the same values, and errors for tables."""
 
 import datetime
 import pickle
+import sys
 
 import numpy as np
 import pandas as pd
@@ -11,12 +12,14 @@ import pytest
 from column_kinds import arrow, objects
 from hypothesis import given
 from hypothesis import strategies as st
-from numpy.testing import assert_array_equal
+from numpy.testing import assert_allclose, assert_array_equal
 from pandas.testing import assert_frame_equal
+from tables import arrow_table, pandas_objects
 
-from sk_pwiser._table._categories import MISSING, UNSEEN
-from sk_pwiser._table._encoder import TableEncoder
-from sk_pwiser._table._numbers import LARGEST_DEVIATION
+from sk_pwiser._table._categories import MISSING, UNSEEN, CategoryColumn
+from sk_pwiser._table._encoder import CACHE_ROWS, TableEncoder
+from sk_pwiser._table._frames import CHUNK_ROWS, as_table
+from sk_pwiser._table._numbers import LARGEST_DEVIATION, NUMERIC_ENCODINGS
 
 
 def test_missing_and_unseen_values_have_codes_that_training_rows_had():
@@ -128,17 +131,6 @@ def test_messages_contain_the_name_of_the_estimator(name):
             encoder.fit_transform(empty)
     assert encoder.estimator_name == name
     assert pickle.loads(pickle.dumps(encoder)).n_features_in_ == 2
-
-
-def test_a_failed_fit_keeps_the_schema_and_a_new_fit_replaces_it():
-    encoder = TableEncoder()
-    encoder.fit_transform(MIXED)
-    with pytest.raises(ValueError, match="at least one row"):
-        encoder.fit_transform(MIXED[:0])
-    assert encoder.feature_names_in_.tolist() == ["n", "c", "f"]
-    encoder.fit_transform(np.zeros((2, 2)))
-    assert encoder.n_features_in_ == 2
-    assert not hasattr(encoder, "feature_names_in_")
 
 
 def test_min_frequency_counts_rows():
@@ -278,3 +270,158 @@ def test_codes_and_inputs_are_within_their_bounds(table, min_frequency, as_frame
     # Every code of a value occurs in fit, so that its embedding is trained.
     for column, size in zip(codes.T, encoder.cardinalities_, strict=True):
         assert set(range(2, size)) <= set(column.tolist())
+
+
+N_ROWS = 60
+COLUMNS = {
+    "word": [["pear", "fig", None][i % 3] for i in range(N_ROWS)],
+    "flag": [i % 4 == 0 for i in range(N_ROWS)],
+    "count": list(range(N_ROWS)),
+    "price": [None if i % 5 == 1 else i / 7 for i in range(N_ROWS)],
+}
+
+
+def test_object_arrays_and_lists_have_category_columns_of_text():
+    rows = list(map(list, zip(*COLUMNS.values(), strict=True)))
+    for X in (np.array(rows, dtype=object), rows):
+        encoder = TableEncoder()
+        codes, _ = encoder.fit_transform(X)
+        found = [isinstance(c, CategoryColumn) for c in encoder.columns_]
+        assert found == [True, False, False, False]
+        expected = TableEncoder().fit_transform(pandas_objects(COLUMNS))[0]
+        assert_array_equal(codes[:, 0], expected[:, 0])
+    texts = np.array([["a", "x"], ["b", "y"], ["a", "x"]])
+    codes, numeric = TableEncoder().fit_transform(texts)
+    assert codes.tolist() == [[2, 2], [1, 1], [2, 2]]
+    assert numeric.shape == (3, 0)
+
+
+def test_sparse_columns_beside_others_are_read_like_dense_ones():
+    values = np.where(np.arange(N_ROWS) % 5, 0.0, np.arange(N_ROWS))
+    dense = pd.DataFrame({"n": values, "i": values.astype(int), "b": values > 0})
+    dense["c"] = COLUMNS["word"]
+    sparse = dense.copy()
+    for name in ("n", "i", "b"):
+        sparse[name] = pd.arrays.SparseArray(dense[name])
+    results = [TableEncoder().fit_transform(X) for X in (dense, sparse)]
+    for part, other in zip(*results, strict=True):
+        assert_array_equal(part, other)
+
+
+def test_the_index_in_the_metadata_of_an_arrow_table_is_a_column():
+    frame = pd.DataFrame({"a": [1.0, 2.0, 3.0], "b": [3.0, 1.0, 2.0]}).set_index("a")
+    table = pa.Table.from_pandas(frame)
+    assert as_table(table).columns.tolist() == ["b", "a"]
+    [batch] = table.to_batches()
+    assert as_table(batch).equals(as_table(table))
+
+
+def test_arrow_tables_without_pandas(monkeypatch):
+    table = arrow_table(COLUMNS)
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    assert isinstance(as_table(table), pl.DataFrame)
+    monkeypatch.setitem(sys.modules, "polars", None)
+    with pytest.raises(
+        ImportError, match=r"pip install pandas pyarrow \(extra \[pandas\]"
+    ):
+        as_table(table)
+
+
+@pytest.mark.parametrize(
+    ("X", "message"),
+    [
+        (np.array([[1], [2 + 3j]]), r"it contains \(2\+3j\) in row 1 of column 0"),
+        (np.array([[1 + 0j]]), r"it contains \(1\+0j\) in row 0 of column 0"),
+        (np.array([1, 2j]), r"it contains 2j in row 1"),
+        (np.zeros((0, 2), complex), r"X has dtype complex128\.$"),
+    ],
+)
+def test_complex_arrays(X, message):
+    with pytest.raises(ValueError, match=f"Complex data not supported: .*{message}"):
+        TableEncoder().fit_transform(X)
+
+
+def test_complex_columns():
+    for dtype in (complex, object):
+        column = pd.Series([1.0, 2 + 3j], dtype=dtype)
+        with pytest.raises(TypeError, match=r"Column 'c' .* complex"):
+            TableEncoder(None).fit_transform(pd.DataFrame({"c": column}))
+
+
+N_LONG = CHUNK_ROWS + 1_000
+
+
+@pytest.mark.parametrize(
+    ("n_values", "dtype"),
+    [(126, np.int8), (127, np.int16), (32_766, np.int16), (32_767, np.int32)],
+)
+def test_codes_have_the_smallest_integer_type(n_values, dtype):
+    # The first two codes stand for missing and unseen values.
+    values = np.arange(n_values).repeat(2)
+    table = pd.DataFrame({"few": values % 2, "many": values}).astype("category")
+    codes, _ = TableEncoder().fit_transform(table)
+    assert codes.dtype == dtype
+    assert_array_equal(codes[:, 1], values + 2)
+
+
+def test_chunks_of_long_tables_fit_together():
+    rng = np.random.default_rng(0)
+    values = rng.normal(size=(CHUNK_ROWS + CACHE_ROWS + 1, 3))
+    values[::7, 1] = np.nan
+    _, numeric = TableEncoder().fit_transform(values)
+    known = np.nan_to_num(values, nan=np.nanmean(values[:, 1]))
+    scaled = (known - known.mean(axis=0)) / np.nanstd(values, axis=0)
+    assert_allclose(numeric[:, [0, 1, 3]], scaled, rtol=1e-4, atol=1e-5)
+    assert_array_equal(numeric[:, 2], np.isnan(values[:, 1]))
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("numeric_encoding", NUMERIC_ENCODINGS)
+def test_memory_layouts_give_the_same_arrays(weighted, numeric_encoding):
+    rng = np.random.default_rng(3)
+    values = rng.lognormal(size=(N_LONG, 3))
+    values[rng.random(values.shape) < 0.05] = np.nan
+    weight = rng.random(N_LONG) if weighted else None
+    names = ["a", "b", "c"]
+    tables = [
+        values,
+        np.asfortranarray(values),
+        pd.DataFrame(values, columns=names),
+        pd.DataFrame(dict(zip(names, values.T.copy(), strict=True))),
+        pl.DataFrame(values, schema=names),
+        pl.concat(
+            [pl.DataFrame(part, schema=names) for part in np.split(values, [500])],
+            rechunk=False,
+        ),
+    ]
+    results = [
+        TableEncoder(numeric_encoding=numeric_encoding).fit_transform(table, weight)[1]
+        for table in tables
+    ]
+    for result in results[1:]:
+        assert_array_equal(result, results[0])
+
+
+# In an order that is neither sorted nor the reverse of it.
+WORDS = ["pear", "Apple", "10", "9", "\u00e4pfel", "zoo", "apple", "\U0001f34e", ""]
+
+
+@pytest.mark.parametrize("missing", [False, True])
+def test_long_columns_of_every_library_have_the_codes_of_the_sorted_values(missing):
+    places = (len(WORDS) * np.random.default_rng(0).random(N_LONG) ** 2).astype(int)
+    words = [WORDS[place] for place in places]
+    if missing:
+        words[::7] = [None] * len(words[::7])
+    known, unused = sorted(WORDS), ["unused", *WORDS[::-1]]
+    expected = [0 if word is None else 2 + known.index(word) for word in words]
+    columns = [
+        *(pd.Series(words, dtype=dtype) for dtype in (object, "str", "string")),
+        pd.Series(words, dtype="category"),
+        pd.Series(words, dtype=pd.CategoricalDtype(unused)),
+        *(pl.Series(words, dtype=dtype) for dtype in (pl.String, pl.Categorical)),
+        pl.Series(words, dtype=pl.Enum(unused)),
+        np.array([*words, None], dtype=object)[:-1],
+    ]
+    for column in columns:
+        codes = CategoryColumn("word").fit_transform(column)
+        assert codes[:].tolist() == expected

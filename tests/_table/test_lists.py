@@ -13,7 +13,7 @@ from tables import CONTAINERS
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
 from sk_pwiser._table._encoder import TableEncoder
-from sk_pwiser._table._frames import has_lists, has_numeric_lists
+from sk_pwiser._table._frames import content_of
 
 N = 120
 RNG = np.random.default_rng(0)
@@ -178,8 +178,7 @@ FIXED = [[1, 2], [3, 4], [5, 7]]
     ],
 )
 def test_dtypes_of_numeric_arrays(column):
-    assert has_lists(column)
-    assert has_numeric_lists(column)
+    assert content_of(column) == "arrays"
     make = pl.DataFrame if isinstance(column, pl.Series) else pd.DataFrame
     _, numeric = TableEncoder().fit_transform(make({"c": column}))
     assert_allclose(numeric, StandardScaler().fit_transform(FIXED), rtol=1e-6)
@@ -198,8 +197,7 @@ def test_dtypes_of_numeric_arrays(column):
     ],
 )
 def test_dtypes_of_lists_of_categories(column):
-    assert has_lists(column)
-    assert not has_numeric_lists(column)
+    assert content_of(column) == "lists"
     make = pl.DataFrame if isinstance(column, pl.Series) else pd.DataFrame
     assert len(TableEncoder().fit_transform(make({"c": column}))) == 3
 

@@ -8,10 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.testing import assert_allclose, assert_array_equal
-from sklearn.compose import make_column_transformer
-from sklearn.feature_extraction import FeatureHasher
-from sklearn.feature_extraction.text import CountVectorizer
-from sklearn.preprocessing import OneHotEncoder, StandardScaler
+from sklearn.preprocessing import OneHotEncoder
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
 from sk_pwiser._table._encoder import TableEncoder, learn_constant_columns
@@ -145,26 +142,6 @@ def test_ones_of_every_dtype_have_no_weights(dtype):
     assert bags.weights is None
     assert bags.indices.dtype == np.int32
     assert_array_equal(weights_of(bags, 30), X)
-
-
-def test_transformers_of_scikit_learn():
-    words = RNG.choice(["pear", "fig", "apple"], size=(N, 3))
-    frame = pd.DataFrame({"n": RNG.normal(size=N), "w": words[:, 0], "v": words[:, 1]})
-    columns = make_column_transformer(
-        (OneHotEncoder(), ["w", "v"]), (StandardScaler(), ["n"]), sparse_threshold=1.0
-    )
-    texts = [" ".join(row) for row in words]
-    hasher = FeatureHasher(50, input_type="string")
-    for X in (
-        OneHotEncoder().fit_transform(words),
-        hasher.transform(words.tolist()),
-        CountVectorizer().fit_transform(texts),
-        columns.fit_transform(frame),
-    ):
-        assert sp.issparse(X)
-        probabilities = fitted(X).predict_proba(X)
-        assert probabilities.shape == (N, 2)
-        assert np.isfinite(probabilities).all()
 
 
 def test_a_one_hot_column_is_a_category_column():

@@ -287,11 +287,3 @@ def test_noise_gives_no_rates_in_later_calls():
         y = (rng.random((8_000, 2)) < [0.02, 0.002]).astype(float)
         found.append(np.isfinite(updated(codes, y, 500).strengths_[0]))
     assert np.mean(found) <= 0.15
-
-
-def test_blocks_are_spans_of_time_and_keep_groups_together():
-    assert assign_blocks(6, 3).tolist() == [0, 0, 1, 1, 2, 2]
-    times = np.array([5.0, 4.0, 3.0, 2.0, 1.0, 0.0])
-    assert assign_blocks(6, 3, times=times).tolist() == [2, 2, 1, 1, 0, 0]
-    groups = np.array([7, 3, 3, 7, 5, 7])
-    assert assign_blocks(6, 3, groups=groups).tolist() == [0, 1, 1, 0, 2, 0]

@@ -1,6 +1,8 @@
-"""The parameter `categorical_features`: columns by dtype, index, name or mask."""
+"""Which columns are categories: by dtype, name or mask, and by the objects in them."""
 
 import decimal
+import warnings
+from decimal import Decimal
 
 import numpy as np
 import pandas as pd
@@ -8,13 +10,13 @@ import polars as pl
 import pyarrow as pa
 import pytest
 from column_kinds import arrow
-from numpy.testing import assert_allclose
+from numpy.testing import assert_allclose, assert_array_equal
+from refusals import N, X, Y, small
 
-from sk_pwiser import MultiTaskCTRCVRClassifier
 from sk_pwiser._table._categories import MISSING, UNSEEN, CategoryColumn
 from sk_pwiser._table._encoder import TableEncoder
 from sk_pwiser._table._numbers import NumericColumn
-from sk_pwiser.datasets import make_ctr_cvr
+from sk_pwiser.datasets import ParquetImpressions
 
 
 def pandas_table():
@@ -87,7 +89,6 @@ MIXED = pd.DataFrame(
         (["c", "n"], ["n", "c"]),
         # Names and indices are added to the columns of category dtype.
         (["n"], ["n", "c"]),
-        ([0], ["n", "c"]),
         ([], ["c"]),
         (pd.Index(["c"]), ["c"]),
         ([1], ["c"]),
@@ -96,16 +97,14 @@ MIXED = pd.DataFrame(
         ([np.str_("c"), np.int64(-1)], ["c", "f"]),
         ([np.True_, True, False], ["n", "c"]),
         ([-2, -3], ["n", "c"]),
-        (np.array([1], dtype=np.uint8), ["c"]),
         ([False, True, False], ["c"]),
-        (np.array([True, True, False]), ["n", "c"]),
         (pd.Series([True, True, True]), ["n", "c", "f"]),
     ],
 )
 def test_categorical_features(chosen, expected):
-    for X in (MIXED, pl.DataFrame(MIXED.astype({"c": str}).to_dict("list"))):
+    for table in (MIXED, pl.DataFrame(MIXED.astype({"c": str}).to_dict("list"))):
         encoder = TableEncoder(chosen)
-        codes, numeric = encoder.fit_transform(X)
+        codes, numeric = encoder.fit_transform(table)
         columns = encoder.columns_
         found = [c.name for c in columns if isinstance(c, CategoryColumn)]
         assert found == expected
@@ -120,23 +119,6 @@ def test_no_categorical_features(as_mask):
     assert numeric.shape == (3, 2)
     with pytest.raises((TypeError, ValueError), match="Column 'c' cannot be read"):
         TableEncoder([False] * 3 if as_mask else None).fit_transform(MIXED)
-
-
-def test_naming_a_column_keeps_the_other_categories():
-    """A list that names one id must not turn category columns into numbers."""
-    data = make_ctr_cvr(4_000, ctr=0.2, random_state=0)
-    ids = np.random.default_rng(0).integers(0, 50, len(data.data))
-    X = data.data.assign(user_id=ids)
-    params = {"max_epochs": 3, "random_state": 0}
-    named = MultiTaskCTRCVRClassifier(categorical_features=["user_id"], **params)
-    typed = MultiTaskCTRCVRClassifier(**params)
-    expected = typed.fit(X.astype({"user_id": "category"}), data.target)
-    found = named.fit(X, data.target)
-    assert_allclose(
-        found.predict_proba(X),
-        expected.predict_proba(X.astype({"user_id": "category"})),
-        atol=1e-6,
-    )
 
 
 def test_categorical_features_of_arrays_are_indices():
@@ -171,3 +153,123 @@ def test_categorical_features_of_arrays_are_indices():
 def test_wrong_categorical_features(chosen, message):
     with pytest.raises(ValueError, match=f"categorical_features.*{message}"):
         TableEncoder(chosen).fit_transform(MIXED)
+
+
+RNG = np.random.default_rng(0)
+PRICE = RNG.normal(100, 20, N).round(2)
+PRICE[:9] = np.nan
+COUNT = np.where(np.arange(N) % 7, RNG.integers(0, 5, N), np.nan)
+
+
+def cells(values, kind):
+    return [None if np.isnan(value) else kind(value) for value in values.tolist()]
+
+
+def objects(values):
+    return pd.Series(values, dtype=object)
+
+
+def polars_objects(values):
+    return pl.Series("amount", values, dtype=pl.Object)
+
+
+def decimals(values):
+    return cells(values, lambda value: Decimal(str(value)))
+
+
+def with_amounts(amount):
+    """Return a table of the given library with a numeric column and the amounts."""
+    if isinstance(amount, pl.Series):
+        return pl.DataFrame({"x": X["numeric_0"].to_numpy(), "amount": amount})
+    return pd.DataFrame({"x": X["numeric_0"], "amount": amount})
+
+
+@pytest.mark.parametrize(
+    ("values", "amount"),
+    [
+        (PRICE, objects(cells(PRICE, float))),
+        (PRICE, objects([np.nan if v is None else v for v in decimals(PRICE)])),
+        (PRICE, objects(decimals(PRICE))),
+        (PRICE, objects([pd.NA if v is None else v for v in cells(PRICE, np.float64)])),
+        (PRICE, polars_objects(decimals(PRICE))),
+        (PRICE, pl.Series(decimals(PRICE), dtype=pl.Decimal(8, 2))),
+        (COUNT, objects(cells(COUNT, int))),
+        (COUNT, polars_objects(cells(COUNT, int))),
+    ],
+)
+def test_equal_the_same_numbers_of_a_numeric_dtype(values, amount):
+    """In `fit`, `partial_fit` and predictions, and for whichever dtype comes later."""
+    expected, found = small(), small()
+    numeric, table = with_amounts(pd.Series(values)), with_amounts(amount)
+    for method in ("fit", "partial_fit"):
+        getattr(expected, method)(numeric, Y)
+        getattr(found, method)(table, Y)
+        assert_array_equal(found.predict_proba(table), expected.predict_proba(numeric))
+        assert_array_equal(found.predict_proba(numeric), found.predict_proba(table))
+
+
+def test_decimals_in_a_parquet_file(tmp_path):
+    table = with_amounts(objects(decimals(PRICE)))
+    table.assign(**Y).to_parquet(tmp_path / "log.parquet")
+    log = ParquetImpressions(tmp_path, list(table), list(Y))
+    model = small().fit(log)
+    assert "amount" in model.encode(table[:1]).numeric_names
+
+
+def is_category(amount, **params):
+    table = with_amounts(amount)
+    return "amount" in small(**params).fit(table, Y).encode(table).category_names
+
+
+@pytest.mark.parametrize("make", [objects, polars_objects])
+def test_bools_text_and_named_columns_are_categories(make):
+    flags, mixed = (COUNT > 2).tolist(), ["a", *cells(COUNT, int)[1:]]
+    assert is_category(make(flags))
+    assert is_category(make(mixed))
+    assert is_category(make(cells(COUNT, int)), categorical_features=["amount"])
+
+
+def test_text_after_numbers_and_numbers_after_text():
+    numbers, text = objects(cells(COUNT, int)), objects(["a", "b"] * (N // 2))
+    model = small().fit(with_amounts(numbers), Y)
+    with pytest.raises(TypeError, match=r"'amount' cannot be read as n.* such as 'a'"):
+        model.predict_proba(with_amounts(text))
+    model = small().fit(with_amounts(text), Y)
+    with pytest.raises(ValueError, match=r"'amount' contained text in fit; .* numbers"):
+        model.predict_proba(with_amounts(numbers))
+
+
+def messages(amount, **params):
+    table = with_amounts(amount)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        small(**params).fit(table, Y)
+    return [str(w.message) for w in caught if "as text" in str(w.message)]
+
+
+@pytest.mark.parametrize("dtype", [object, "string", "category"])
+def test_amounts_as_text_give_one_warning(dtype):
+    text = pd.Series(cells(PRICE, str), dtype=dtype)
+    [message] = messages(text)
+    assert message.startswith("The category columns ['amount'] contain numbers as text")
+    assert "X['amount'].astype(float)" in message
+    assert messages(text, categorical_features=[]) == []
+
+
+@pytest.mark.parametrize("form", ["%Y-%m-%d %H:%M:%S", "%Y/%m/%dT%H", "%d.%m.%Y %H"])
+def test_dates_as_text_give_one_warning(form):
+    text = pd.date_range("2026-01-01", periods=N, freq="3h").strftime(form)
+    [message] = messages(objects(list(text)))
+    assert message.startswith("The category columns ['amount'] contain dates as text")
+    assert "pandas.to_datetime(X['amount'])" in message
+    assert messages(objects(list(text)), categorical_features=[]) == []
+
+
+@pytest.mark.parametrize("form", ["{}", "{:07}", "{}.0", "{}.0.1", "0{}.5", "{},5"])
+def test_ids_and_versions_as_text_give_none(form):
+    """Whole numbers, or other text than numbers."""
+    assert messages(objects([form.format(n) for n in RNG.integers(1, 10**6, N)])) == []
+
+
+def test_few_values_as_text_give_none():
+    assert messages(objects([f"{n / 4}" for n in RNG.integers(0, 90, N)])) == []
