@@ -151,9 +151,7 @@ def check_margins(margins: Any, n_tasks: int) -> list[float]:
 
 
 def rows_by_depth(
-    y: Tensor,
-    sample_weight: Tensor | None = None,
-    path: Sequence[int] | None = None,
+    y: Tensor, sample_weight: Tensor | None = None, path: Sequence[int] | None = None
 ) -> Tensor:
     """Return a bool mask, (n_tasks + 1, batch), of the rows at each depth.
 
@@ -401,10 +399,9 @@ class PWiseR(MultiTaskLoss):
         for path, heads in self.paths:
             is_at_depth = rows_by_depth(y, sample_weight, path)
             if jointly:
-                weight = sample_weight
-                if weight is not None:
-                    is_shared = weight.dim() == 1
-                    weight = weight.unsqueeze(0) if is_shared else _rows(weight, heads)
+                weight = None
+                if sample_weight is not None:
+                    weight = _rows(per_task(sample_weight).expand_as(y), heads)
                 compute = partial(joint_terms, is_at_depth, weight, *params)
                 of_heads: Tensor = WithGradients.apply(
                     compute, _rows(scores, heads).t()

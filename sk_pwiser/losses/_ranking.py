@@ -8,11 +8,7 @@ from torch.nn.functional import logsigmoid
 
 from sk_pwiser._utils import at_least_float32, check_number, widest_float
 from sk_pwiser.losses._pairwise import WeightedScores, pairwise_mean
-from sk_pwiser.losses._task_loss import (
-    BCE,
-    per_task,
-    weights_of_task,
-)
+from sk_pwiser.losses._task_loss import BCE, per_task, weights_of_task
 
 
 class _BCEWithRanking(BCE):
@@ -41,11 +37,7 @@ class _BCEWithRanking(BCE):
         return self.bce_share * calibration + (1 - self.bce_share) * ranking
 
     def _ranking(
-        self,
-        logits: Tensor,
-        y: Tensor,
-        sample_weight: Tensor | None,
-        groups: Tensor | None,
+        self, logits: Tensor, y: Tensor, weight: Tensor | None, groups: Tensor | None
     ) -> Tensor:
         """Compute the ranking loss of each task, of shape `(n_tasks,)`."""
         raise NotImplementedError
@@ -111,15 +103,11 @@ class CombinedPair(_BCEWithRanking):
         super().__init__(task_names, bce_share=bce_share)
 
     def _ranking(
-        self,
-        logits: Tensor,
-        y: Tensor,
-        sample_weight: Tensor | None,
-        groups: Tensor | None,
+        self, logits: Tensor, y: Tensor, weight: Tensor | None, groups: Tensor | None
     ) -> Tensor:
         means = []
         for k in range(y.shape[1]):
-            scores = WeightedScores(logits[:, k], weights_of_task(sample_weight, k))
+            scores = WeightedScores(logits[:, k], weights_of_task(weight, k))
             positive = y[:, k] == 1
             higher, lower = scores.at(positive), scores.at(~positive)
             mean = pairwise_mean(higher, lower, 0.0, "logistic")
@@ -195,19 +183,14 @@ class JRC(_BCEWithRanking):
         super().__init__(task_names, bce_share=bce_share)
 
     def _ranking(
-        self,
-        logits: Tensor,
-        y: Tensor,
-        sample_weight: Tensor | None,
-        groups: Tensor | None,
+        self, logits: Tensor, y: Tensor, weight: Tensor | None, groups: Tensor | None
     ) -> Tensor:
         # A batch may be one context: float32 would lose digits in sums over all its
         # rows.
         z = logits.to(widest_float(logits.device))
         label_logits = torch.stack([logsigmoid(-z), logsigmoid(z)], dim=2)
-        weight = None
-        if sample_weight is not None:
-            weight = per_task(sample_weight.to(z.dtype)).expand_as(z)
+        if weight is not None:
+            weight = per_task(weight.to(z.dtype)).expand_as(z)
         losses = context_losses(label_logits, y.to(z.dtype), weight, groups)
         if weight is not None:
             losses = losses * weight

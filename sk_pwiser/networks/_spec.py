@@ -238,7 +238,25 @@ class NetworkSpec:
         check_choice("task_space", self.task_space, TASK_SPACES)
         if self.monotonicity_weight is not None:
             check_number("monotonicity_weight", self.monotonicity_weight, at_least=0)
-        self._check_tasks()
+        rate, parents = self.negative_sampling_rate, self.parents
+        check_number("negative_sampling_rate", rate, above=0, at_most=1)
+        # Parents come first, so that one pass over the columns composes a chain of
+        # heads.
+        is_earlier = [-1 <= parent < k for k, parent in enumerate(parents)]
+        if len(parents) != self.n_tasks or not all(is_earlier):
+            raise ValueError(
+                "task_parents must hold, for each of the "
+                f"{self.n_tasks} tasks, the index of an earlier one or -1; got "
+                f"{self.task_parents!r}."
+            )
+        # The correction to the full log holds if all rows with any task have the first
+        # one.
+        if rate != 1 and parents.count(-1) > 1:
+            raise ValueError(
+                f"negative_sampling_rate={rate} requires that all tasks presuppose the "
+                "first one, whose rows the log left out; task_parents has several "
+                "tasks without a parent."
+            )
 
     def _check_columns(self) -> None:
         """Raise unless each field with one entry per column fits the columns."""
@@ -284,28 +302,6 @@ class NetworkSpec:
                     f"{len(sizes)}, and {N_SPECIAL} vectors more than it, where they "
                     f"share embeddings or attend; got {bag!r}."
                 )
-
-    def _check_tasks(self) -> None:
-        """Raise unless the structure of the tasks fits their number and the log."""
-        rate, parents = self.negative_sampling_rate, self.parents
-        check_number("negative_sampling_rate", rate, above=0, at_most=1)
-        # Parents come first, so that one pass over the columns composes a chain of
-        # heads.
-        is_earlier = [-1 <= parent < k for k, parent in enumerate(parents)]
-        if len(parents) != self.n_tasks or not all(is_earlier):
-            raise ValueError(
-                "task_parents must hold, for each of the "
-                f"{self.n_tasks} tasks, the index of an earlier one or -1; got "
-                f"{self.task_parents!r}."
-            )
-        # The correction to the full log holds if all rows with any task have the first
-        # one.
-        if rate != 1 and parents.count(-1) > 1:
-            raise ValueError(
-                f"negative_sampling_rate={rate} requires that all tasks presuppose the "
-                "first one, whose rows the log left out; task_parents has several "
-                "tasks without a parent."
-            )
 
     @property
     def widths(self) -> list[int]:

@@ -39,8 +39,9 @@ def train(weighting, epochs):
 def test_weighted_sums():
     losses = torch.tensor([0.5, 0.25, 2.0], requires_grad=True)
     assert Equal(3)(losses).item() == 2.75
-    total = Fixed(3, weights=[1, 0, 0.5])(losses)
-    assert total.item() == 1.5
+    weighting = Fixed(3, weights=[1, 0, 0.5])
+    total = weighting(losses)
+    assert total.item() == weighting.report(losses).item() == 1.5
     total.backward()
     assert losses.grad.tolist() == [1, 0, 0.5]
     torch.testing.assert_close(Fixed(3, weights=[1, 1, 1])(losses), Equal(3)(losses))
@@ -61,6 +62,14 @@ def test_gradients_are_those_of_the_sum(weighting, penalty):
     expected = 2 * x.detach() * weighting.weights + of_parameters
     assert torch.equal(x.grad, expected)
     assert weighting.end_epoch() == weighting.weights.tolist()
+
+
+def test_the_weight_of_a_single_task_does_not_count():
+    weighting, x = Fixed(1, weights=[4]), torch.nn.Parameter(torch.tensor([3.0]))
+    weighting.backward(x**2, None, [x])
+    assert x.grad.item() == 6
+    assert weighting.report(x**2).item() == 9
+    assert weighting.end_epoch() == [1]
 
 
 def test_a_subclass_may_combine_the_losses_otherwise():
