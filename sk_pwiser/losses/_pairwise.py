@@ -192,6 +192,12 @@ def hinge_sums(
     return PairSums(value, unsorted, lower_gradient)
 
 
+def is_joint(device: torch.device, surrogate: str) -> bool:
+    """Return whether `joint_hinge_sums` computes the means on a device."""
+    has_float64 = widest_float(device) == torch.float64
+    return not selects_without_sync(device) and surrogate != "logistic" and has_float64
+
+
 def joint_hinge_sums(
     scores: Tensor,
     margins: Tensor | float,
@@ -257,53 +263,22 @@ def logistic_sums(
 ) -> PairSums:
     """Sum w_v w_c log(1 + exp(margin - (v - c))) over all pairs, with its gradients.
 
-    If the scores span more than MAX_BLOCKS blocks, wide gaps between them are closed
-    first. The result is NaN if a score is not finite. All tensors are float64 and not
-    empty.
+    If the scores span more than MAX_BLOCKS blocks, all pairs are evaluated. The result
+    is NaN if a score is not finite. All tensors are float64 and not empty.
     """
     weights = higher_weight, lower_weight
     # The margin is subtracted from small numbers; large ones would absorb it.
     origin = torch.minimum(higher.amin(), lower.amin())
     x, y = higher - origin - margin, lower - origin
-    n_blocks = _n_blocks(x, y)
+    # The number of blocks that the scores span.
+    spread = torch.maximum(x.amax(), y.amax()) - torch.minimum(x.amin(), y.amin())
+    n_blocks = float(spread) / BLOCK_UNITS
     if not math.isfinite(n_blocks):
         nan = x.new_tensor(math.nan)
         return PairSums(nan, nan.expand(x.shape), nan.expand(y.shape))
-    if n_blocks <= MAX_BLOCKS:
-        return _grid_sums(x, y, *weights)
-    x, y, x_shift, y_shift = _close_gaps(higher, lower, GAP + abs(margin))
-    x -= margin
-    if _n_blocks(x, y) > MAX_BLOCKS:
+    if n_blocks > MAX_BLOCKS:
         return brute_force_sums(higher, lower, margin, *weights, "logistic")
-    sums = _grid_sums(x, y, *weights)
-    # The loss of a pair with u > 0 across a gap is u: add what closing the gap removed.
-    excess = hinge_sums(x_shift, y_shift, 0.0, *weights).value
-    return sums._replace(value=sums.value + excess)
-
-
-def _n_blocks(x: Tensor, y: Tensor) -> float:
-    """Return the number of blocks of the grid that the scores span."""
-    spread = torch.maximum(x.amax(), y.amax()) - torch.minimum(x.amin(), y.amin())
-    return float(spread) / BLOCK_UNITS
-
-
-def _close_gaps(
-    higher: Tensor, lower: Tensor, widest: float
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Close wide gaps; return the scores of both sides, and their shifts."""
-    scores, order = torch.sort(torch.cat((higher, lower)))
-    starts_cluster = torch.cat((scores.new_ones(1) > 0, scores.diff() > widest))
-    cluster = starts_cluster.cumsum(0) - 1
-    start = scores[starts_cluster]
-    end = scores[starts_cluster.roll(-1)]
-    closed_start = torch.zeros_like(start)
-    torch.cumsum((end - start + widest)[:-1], 0, out=closed_start[1:])
-    closed = torch.empty_like(scores)
-    closed[order] = scores - start[cluster] + closed_start[cluster]
-    shift = torch.empty_like(scores)
-    shift[order] = (start - closed_start)[cluster]
-    n = higher.numel()
-    return closed[:n], closed[n:], shift[:n], shift[n:]
+    return _grid_sums(x, y, *weights)
 
 
 def _grid_sums(
@@ -453,17 +428,42 @@ class _DifferentiableOnce(torch.autograd.Function):
         raise RuntimeError("means over pairs can be differentiated once, not twice.")
 
 
+class WeightedScores(NamedTuple):
+    """One score per row and, if the rows are weighted, one weight per row."""
+
+    values: Tensor
+    weight: Tensor | None = None
+
+    def at(self, is_chosen: Tensor) -> "WeightedScores":
+        """Return the chosen rows.
+
+        Where the host would have to wait for their number, as on a GPU, all rows are
+        returned, and the others have weight 0.
+        """
+        if selects_without_sync(self.values.device):
+            rows = is_chosen.nonzero().squeeze(1)
+            weight = self.weight
+            if weight is not None:
+                weight = weight.index_select(0, rows)
+            return WeightedScores(self.values.index_select(0, rows), weight)
+        if self.weight is None:
+            return WeightedScores(self.values, is_chosen.to(self.values.dtype))
+        return WeightedScores(self.values, self.weight * is_chosen)
+
+    def weight_per_row(self, n_rows: int) -> Tensor | float:
+        """Return the sum of the weights divided by the number of rows of the batch."""
+        if self.weight is None:
+            return self.values.numel() / max(n_rows, 1)
+        dtype = widest_float(self.weight.device)
+        return self.weight.sum(dtype=dtype) / max(n_rows, 1)
+
+
 def pairwise_mean(
-    higher: Tensor,
-    lower: Tensor,
-    margin: float,
-    surrogate: str = "hinge",
-    higher_weight: Tensor | None = None,
-    lower_weight: Tensor | None = None,
+    higher: WeightedScores, lower: WeightedScores, margin: float, surrogate: str
 ) -> Tensor:
     """Mean over all pairs (v, c) of h(margin - (higher_v - lower_c)).
 
-    `higher` and `lower` are finite scores, 1-D, and h(u) is `max(u, 0)`, its square, or
+    The scores of both sides are finite, and h(u) is `max(u, 0)`, its square, or
     `log(1 + exp(u))`. The mean is weighted by the products of two weights, which get no
     gradient; it is 0 with gradient 0 without weighted pairs. It is float64 or float32,
     and can be differentiated once; a second derivative raises a RuntimeError.
@@ -476,28 +476,21 @@ def pairwise_mean(
     The hinges are exact: a pair is active if `margin - (v - c) > 0` in float64, and the
     gradient at the kink is 0. The logistic surrogate is exact up to `BRUTE_FORCE_PAIRS`
     pairs; beyond that, it has the relative errors that the top of this file names. If
-    scores fill a range of more than 131072 units without wide gaps, it evaluates all
-    pairs, which is slow.
+    scores span more than 131072 units, it evaluates all pairs, which is slow.
     """
-    compute = partial(
-        _mean,
-        margin=margin,
-        surrogate=surrogate,
-        higher_weight=higher_weight,
-        lower_weight=lower_weight,
-    )
-    sides = at_least_float32(higher), at_least_float32(lower)
+    compute = partial(_mean, margin, surrogate, higher.weight, lower.weight)
+    sides = at_least_float32(higher.values), at_least_float32(lower.values)
     result: Tensor = WithGradients.apply(compute, *sides)  # type: ignore[no-untyped-call]
     return result
 
 
 def _mean(
-    higher: Tensor,
-    lower: Tensor,
     margin: float,
     surrogate: str,
     higher_weight: Tensor | None,
     lower_weight: Tensor | None,
+    higher: Tensor,
+    lower: Tensor,
 ) -> PairSums:
     """Divide the sums over the pairs by their total weight, in the scores' dtype."""
     n_pairs = higher.numel() * lower.numel()
@@ -508,38 +501,36 @@ def _mean(
     device = higher.device
     if widest_float(device) != torch.float64:
         device = torch.device("cpu")
-    scores = higher.to(device).double(), lower.to(device).double()
-    weights = (
-        relative_weight(higher_weight, scores[0]),
-        relative_weight(lower_weight, scores[1]),
-    )
-    scores = scores[0].contiguous(), scores[1].contiguous()
+    scores, weights = [], []
+    for values, weight in ((higher, higher_weight), (lower, lower_weight)):
+        scores.append(values.to(device).double().contiguous())
+        if weight is None:
+            weights.append(torch.ones_like(scores[-1]))
+            continue
+        # A mean does not depend on the scale of the weights. With a maximum of 1,
+        # neither a product of two weights nor their total can underflow: the total is 0
+        # or at least 1.
+        weight = weight.detach().to(device).double()
+        largest = weight.amax()
+        weights.append(weight / torch.where(largest > 0, largest, 1.0))
     most = BRUTE_FORCE_PAIRS if device.type == "cpu" else BRUTE_FORCE_PAIRS_DEVICE
+    (v, c), (v_weight, c_weight) = scores, weights
     if n_pairs <= most:
-        sums = brute_force_sums(*scores, margin, *weights, surrogate)
-    elif scores[0].numel() <= scores[1].numel():
-        sums = _SUMS[surrogate](*scores, margin, *weights)
+        sums = brute_force_sums(v, c, margin, v_weight, c_weight, surrogate)
+    elif len(v) <= len(c):
+        sums = _SUMS[surrogate](v, c, margin, v_weight, c_weight)
     else:
         # v - c = (-c) - (-v): the same pairs with the sides exchanged. The sorted side
         # is the smaller one.
-        sides = -scores[1], -scores[0]
-        mirror = _SUMS[surrogate](*sides, margin, *reversed(weights))
+        mirror = _SUMS[surrogate](-c, -v, margin, c_weight, v_weight)
         gradients = -mirror.lower_gradient, -mirror.higher_gradient
         sums = PairSums(mirror.value, *gradients)
     # If all weights are 0, so are the sums; a divisor of 1 keeps them 0.
-    total = (weights[0].sum() * weights[1].sum()).clamp(min=1.0)
+    total = (v_weight.sum() * c_weight.sum()).clamp(min=1.0)
     means = ((part / total).to(higher.dtype) for part in sums)
     return PairSums(*(mean.to(higher.device) for mean in means))
 
 
-def relative_weight(weight: Tensor | None, scores: Tensor) -> Tensor:
-    """Return float64 weights with a maximum of 1, or all 0 if all weights are 0.
-
-    A mean does not depend on the scale of the weights. After rescaling, neither a
-    product of two weights nor their total can underflow: the total is 0 or at least 1.
-    """
-    if weight is None or weight.numel() == 0:
-        return torch.ones_like(scores, dtype=torch.float64, requires_grad=False)
-    weight = weight.detach().to(scores.device).double()
-    largest = weight.amax()
-    return weight / torch.where(largest > 0, largest, 1.0)
+def selects_without_sync(device: torch.device) -> bool:
+    """Return whether rows can be selected without blocking the host; not on a GPU."""
+    return device.type == "cpu"

@@ -1,7 +1,7 @@
 """PWiseR: a loss per task plus a pairwise term that ranks conversions first."""
 
-from collections.abc import Callable, Mapping, Sequence, Set
-from functools import partial
+from collections.abc import Iterator, Mapping, Sequence, Set
+from functools import cache, partial
 from numbers import Integral, Real
 from typing import Any
 
@@ -16,22 +16,22 @@ from sk_pwiser._utils import (
     read_task_parents,
     task_paths,
 )
-from sk_pwiser.losses._funnel_depths import (
-    PAIRS,
+from sk_pwiser.losses._pairwise import (
+    SURROGATES,
     WeightedScores,
+    WithGradients,
     is_joint,
-    joint_terms,
-    lacks_pairs,
-    means_over_pairs,
-    rows_by_depth,
+    joint_hinge_sums,
+    pairwise_mean,
 )
-from sk_pwiser.losses._pairwise import SURROGATES, WithGradients
 from sk_pwiser.losses._task_loss import (
     MultiTaskLoss,
     checked_loss,
     per_task,
     weights_of_task,
 )
+
+PAIRS = ("conversion", "funnel")
 
 
 def pwiser_loss(
@@ -148,6 +148,103 @@ def check_margins(margins: Any, n_tasks: int) -> list[float]:
             f"{n_tasks} here; got {margins!r}."
         )
     return [check_number(f"margins[{i}]", value) for i, value in enumerate(values)]
+
+
+def rows_by_depth(
+    y: Tensor, sample_weight: Tensor | None = None, path: Sequence[int] | None = None
+) -> Tensor:
+    """Return a bool mask, (n_tasks + 1, batch), of the rows at each depth.
+
+    A weight of 0 for a task after the first stands for a missing label. A row is at no
+    depth if its labels break the funnel, or if a label before the first 0 is missing.
+    The funnel consists of the tasks of `path`, by default of all tasks.
+    """
+    tasks = range(y.shape[1]) if path is None else path
+    happened, may_lack = _labels_by_depth(len(tasks), tasks[0] == 0, y.device)
+    # A row is at a depth if all its labels are those of the depth: others break the
+    # funnel.
+    is_found = _rows(y, tasks).unsqueeze(1) == happened
+    if sample_weight is not None and sample_weight.dim() == 2:
+        is_found &= (_rows(sample_weight, tasks).unsqueeze(1) > 0) | may_lack
+    return is_found.all(dim=0)
+
+
+@cache
+def _labels_by_depth(
+    n_tasks: int, starts_with_first: bool, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Return the labels at each depth, and which of them may be missing.
+
+    Both tensors have shape `(n_tasks, n_tasks + 1, 1)`. Labels after the first 0 may be
+    missing. The first task has a label in every row.
+    """
+    task, depth = torch.arange(n_tasks).view(-1, 1, 1), torch.arange(n_tasks + 1)
+    happened = task < depth.unsqueeze(1)
+    may_lack = task > depth.unsqueeze(1)
+    may_lack[0] |= starts_with_first
+    return happened.to(device), may_lack.to(device)
+
+
+def _rows(values: Tensor, tasks: Sequence[int]) -> Tensor:
+    """Return columns in ascending order as rows."""
+    rows = values.t()
+    if tasks[-1] - tasks[0] + 1 == len(tasks):
+        return rows[tasks[0] : tasks[-1] + 1]
+    return torch.stack([rows[task] for task in tasks])
+
+
+def means_over_pairs(
+    scores: WeightedScores,
+    is_at_depth: Tensor,
+    margins: Sequence[float],
+    surrogate: str,
+    pairs: str,
+) -> Iterator[tuple[WeightedScores, Tensor]]:
+    """Yield the rows of the greater depth, and the mean, for each pair of depths."""
+    # Each depth is selected once, and used in several pairs of depths.
+    parts = [scores.at(rows) for rows in is_at_depth]
+    deepest = len(parts) - 1
+    for depth in range(deepest, 0, -1) if pairs == "funnel" else [deepest]:
+        for lower in range(depth):
+            # Margins run from the deepest lower depth to depth 0; a shorter path uses
+            # the last ones.
+            margin = margins[len(margins) - 1 - lower]
+            mean = pairwise_mean(parts[depth], parts[lower], margin, surrogate)
+            yield parts[depth], mean
+
+
+def joint_terms(
+    is_at_depth: Tensor,
+    weight: Tensor | None,
+    margins: Sequence[float],
+    surrogate: str,
+    pairs: str,
+    scores: Tensor,
+) -> tuple[Tensor, Tensor]:
+    """Sum mean times weight per row of the higher rows over the lower depths.
+
+    All heads are computed at once from `scores`, `(batch, n_heads)`. The second result
+    is the gradient. The weight of the higher rows cancels out against the divisor of
+    the mean.
+    """
+    dtype, n_rows = scores.dtype, len(scores)
+    scores, is_at_depth = scores.t().double(), is_at_depth.double()
+    at_depth = is_at_depth if weight is None else is_at_depth * weight.unsqueeze(1)
+    at_depth = at_depth.expand(len(scores), -1, -1)
+    # A depth without rows has weights of 0, which stay 0 after this division.
+    total = at_depth.sum(-1, keepdim=True).clamp_(min=torch.finfo(torch.float64).tiny)
+    lower = (at_depth / total.mul_(n_rows))[:, :-1]
+    if pairs == "funnel":
+        higher = at_depth.flip(1).cumsum(1).flip(1)[:, 1:]  # deeper than each level
+    else:  # one level, as the higher rows of all lower depths are the same
+        higher, lower = at_depth[:, -1:], lower.sum(1, keepdim=True)
+    margin: Tensor | float = margins[-1]
+    if len({*margins}) > 1:
+        of_depths = zip(is_at_depth, reversed(margins), strict=False)
+        margin = torch.stack([rows * value for rows, value in of_depths]).sum(0)
+    squared = surrogate == "squared_hinge"
+    terms, gradient = joint_hinge_sums(scores, margin, higher, lower, squared)
+    return terms.to(dtype), gradient.t().to(dtype)
 
 
 # Beyond this weight, and below this rate, the pairs outweigh the few labels.
@@ -294,60 +391,41 @@ class PWiseR(MultiTaskLoss):
         if self.pwiser_weight == 0 or not self.heads:
             return losses
         scores = logits if self.score == "logit" else logits.sigmoid()
-        if is_joint(scores.device, self.surrogate):
-            # On a GPU, all heads and depths at once: the time goes into the number of
-            # kernels.
-            compute = partial(self._joint_terms, y=y, sample_weight=sample_weight)
-            of_tasks: Tensor = WithGradients.apply(compute, scores)  # type: ignore[no-untyped-call]
-            return losses + of_tasks.to(losses.dtype)
+        # On a GPU, all heads and depths at once: the time goes into the number of
+        # kernels.
+        jointly = is_joint(scores.device, self.surrogate)
         terms: list[list[Tensor]] = [[] for _ in self.task_names]
+        params = self.margins, self.surrogate, self.pairs
         for path, heads in self.paths:
             is_at_depth = rows_by_depth(y, sample_weight, path)
+            if jointly:
+                weight = None
+                if sample_weight is not None:
+                    weight = _rows(per_task(sample_weight).expand_as(y), heads)
+                compute = partial(joint_terms, is_at_depth, weight, *params)
+                of_heads: Tensor = WithGradients.apply(
+                    compute, _rows(scores, heads).t()
+                )  # type: ignore[no-untyped-call]
+                for head, term in zip(heads, of_heads.unbind(), strict=True):
+                    terms[head].append(term)
+                continue
             for head in heads:
                 weight = weights_of_task(sample_weight, head)
-                of_pairs = means_over_pairs(
-                    WeightedScores(scores[:, head], weight),
-                    is_at_depth,
-                    self.margins,
-                    self.surrogate,
-                    self.pairs,
-                )
+                rows = WeightedScores(scores[:, head], weight)
                 # Each mean over pairs, times the share of its higher rows.
-                shares = [m * rows.weight_per_row(len(y)) for rows, m in of_pairs]
+                shares = [
+                    mean * higher.weight_per_row(len(y))
+                    for higher, mean in means_over_pairs(rows, is_at_depth, *params)
+                ]
                 terms[head].append(torch.stack(shares).sum())
         # A head outside of all paths has no term. A head on several paths takes their
         # mean, so that lambda keeps its meaning.
-        zero = losses.new_zeros(())
-        means = [_mean(each, zero).to(losses.dtype) for each in terms]
+        means = [losses.new_zeros(())] * len(terms)
+        for task, each in enumerate(terms):
+            if each:
+                mean = each[0] if len(each) == 1 else torch.stack(each).mean()
+                means[task] = mean.to(losses.dtype)
         return losses + self.pwiser_weight * torch.stack(means)
-
-    def _joint_terms(
-        self, scores: Tensor, y: Tensor, sample_weight: Tensor | None
-    ) -> tuple[Tensor, Tensor]:
-        """Return the weighted terms of all tasks, and their gradient."""
-        terms: list[list[Tensor]] = [[] for _ in self.task_names]
-        gradients: list[list[Tensor]] = [[] for _ in self.task_names]
-        for path, heads in self.paths:
-            weight = sample_weight
-            if weight is not None:
-                is_shared = weight.dim() == 1
-                weight = weight.unsqueeze(0) if is_shared else _rows(weight, heads)
-            found = joint_terms(
-                _rows(scores, heads),
-                rows_by_depth(y, sample_weight, path),
-                weight,
-                self.margins,
-                self.surrogate,
-                self.pairs,
-                self.pwiser_weight / len(y),
-            )
-            for head, term, gradient in zip(heads, *found, strict=True):
-                terms[head].append(term)
-                gradients[head].append(gradient)
-        zeros = found[1].new_zeros(len(y))
-        values = torch.stack([_mean(each, zeros[0]) for each in terms])
-        columns = torch.stack([_mean(each, zeros) for each in gradients], dim=1)
-        return values.to(scores.dtype), columns.to(scores.dtype)
 
     def cautions(self, base_rates: Sequence[float]) -> list[str]:
         """Return a message if the weight is large and conversions are rare."""
@@ -381,7 +459,11 @@ class PWiseR(MultiTaskLoss):
             if sample_weight is not None:
                 weights = _rows(per_task(sample_weight).expand_as(y), heads)
                 is_at_depth = is_at_depth & (weights.amax(dim=0) > 0)
-            found.append(lacks_pairs(is_at_depth.any(dim=1), self.pairs))
+            is_present = is_at_depth.any(dim=1)
+            if self.pairs == "funnel":
+                found.append(is_present.sum() < 2)
+            else:
+                found.append(~(is_present[-1] & is_present[:-1].any()))
         # A batch counts only if no path has a pair; the sum stays on the device until
         # the epoch ends.
         lacks_all = found[0] if len(found) == 1 else torch.stack(found).all()
@@ -393,21 +475,6 @@ class PWiseR(MultiTaskLoss):
         count = int(self._batches_without_pairs)
         self._batches_without_pairs.zero_()
         return {**self.base.pop_epoch_record(), "batches_without_pairs": count}
-
-
-def _rows(values: Tensor, heads: Sequence[int]) -> Tensor:
-    """Return columns in ascending order as rows."""
-    rows = values.t()
-    if heads[-1] - heads[0] + 1 == len(heads):
-        return rows[heads[0] : heads[-1] + 1]
-    return torch.stack([rows[head] for head in heads])
-
-
-def _mean(terms: list[Tensor], zero: Tensor) -> Tensor:
-    """Return the mean of terms, or `zero`."""
-    if len(terms) > 1:
-        return torch.stack(terms).mean(dim=0)
-    return terms[0] if terms else zero
 
 
 def _find_heads(tasks: Any, task_names: Sequence[str]) -> list[int]:
@@ -449,7 +516,4 @@ def _build_base(
             "base_params must be a dict of keyword arguments of the base loss; "
             f"got {params!r}."
         )
-    construct: Callable[..., MultiTaskLoss] = build
-    return checked_loss(
-        construct(others, MultiTaskLoss, "base", base, params, task_names)
-    )
+    return checked_loss(build(others, MultiTaskLoss, "base", base, params, task_names))

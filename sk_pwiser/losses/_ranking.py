@@ -7,13 +7,8 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from sk_pwiser._utils import at_least_float32, check_number, widest_float
-from sk_pwiser.losses._funnel_depths import WeightedScores
-from sk_pwiser.losses._task_loss import (
-    BCE,
-    mean_over_rows,
-    per_task,
-    weights_of_task,
-)
+from sk_pwiser.losses._pairwise import WeightedScores, pairwise_mean
+from sk_pwiser.losses._task_loss import BCE, per_task, weights_of_task
 
 
 class _BCEWithRanking(BCE):
@@ -42,11 +37,7 @@ class _BCEWithRanking(BCE):
         return self.bce_share * calibration + (1 - self.bce_share) * ranking
 
     def _ranking(
-        self,
-        logits: Tensor,
-        y: Tensor,
-        sample_weight: Tensor | None,
-        groups: Tensor | None,
+        self, logits: Tensor, y: Tensor, weight: Tensor | None, groups: Tensor | None
     ) -> Tensor:
         """Compute the ranking loss of each task, of shape `(n_tasks,)`."""
         raise NotImplementedError
@@ -112,26 +103,17 @@ class CombinedPair(_BCEWithRanking):
         super().__init__(task_names, bce_share=bce_share)
 
     def _ranking(
-        self,
-        logits: Tensor,
-        y: Tensor,
-        sample_weight: Tensor | None,
-        groups: Tensor | None,
+        self, logits: Tensor, y: Tensor, weight: Tensor | None, groups: Tensor | None
     ) -> Tensor:
-        ranking = [
-            _rank_net(logits[:, k], y[:, k], weights_of_task(sample_weight, k))
-            for k in range(y.shape[1])
-        ]
-        return torch.stack(ranking)
-
-
-def _rank_net(z: Tensor, y: Tensor, weight: Tensor | None) -> Tensor:
-    """Return the mean over the pairs of one task times the mean weight of its rows."""
-    scores = WeightedScores(z, weight)
-    positive = y == 1
-    higher, lower = scores.at(positive), scores.at(~positive)
-    mean = higher.mean_above(lower, margin=0.0, surrogate="logistic")
-    return (mean * scores.weight_per_row(len(z))).to(z.dtype)
+        means = []
+        for k in range(y.shape[1]):
+            scores = WeightedScores(logits[:, k], weights_of_task(weight, k))
+            positive = y[:, k] == 1
+            higher, lower = scores.at(positive), scores.at(~positive)
+            mean = pairwise_mean(higher, lower, 0.0, "logistic")
+            # Times the mean weight of the rows
+            means.append((mean * scores.weight_per_row(len(y))).to(logits.dtype))
+        return torch.stack(means)
 
 
 class JRC(_BCEWithRanking):
@@ -201,21 +183,18 @@ class JRC(_BCEWithRanking):
         super().__init__(task_names, bce_share=bce_share)
 
     def _ranking(
-        self,
-        logits: Tensor,
-        y: Tensor,
-        sample_weight: Tensor | None,
-        groups: Tensor | None,
+        self, logits: Tensor, y: Tensor, weight: Tensor | None, groups: Tensor | None
     ) -> Tensor:
         # A batch may be one context: float32 would lose digits in sums over all its
         # rows.
         z = logits.to(widest_float(logits.device))
         label_logits = torch.stack([logsigmoid(-z), logsigmoid(z)], dim=2)
-        weight = None
-        if sample_weight is not None:
-            weight = per_task(sample_weight.to(z.dtype)).expand_as(z)
+        if weight is not None:
+            weight = per_task(weight.to(z.dtype)).expand_as(z)
         losses = context_losses(label_logits, y.to(z.dtype), weight, groups)
-        return mean_over_rows(losses, weight).to(logits.dtype)
+        if weight is not None:
+            losses = losses * weight
+        return losses.mean(dim=0).to(logits.dtype)
 
 
 def context_losses(

@@ -198,16 +198,12 @@ class _PointwiseLoss(MultiTaskLoss):
         groups: Tensor | None = None,
     ) -> Tensor:
         """Compute the mean of `row_losses` of each task, of shape `(n_tasks,)`."""
-        return mean_over_rows(self.row_losses(logits, y), sample_weight)
-
-
-def mean_over_rows(row_losses: Tensor, sample_weight: Tensor | None) -> Tensor:
-    """Divide the sums of weighted row losses by the number of rows of the batch."""
-    if sample_weight is not None:
-        row_losses = row_losses * per_task(sample_weight)
-    # Not by the sum of the weights: it differs between batches, and rare heavy rows
-    # would count less in the batches that have them.
-    return row_losses.mean(dim=0)
+        losses = self.row_losses(logits, y)
+        if sample_weight is not None:
+            losses = losses * per_task(sample_weight)
+        # Not by the sum of the weights: it differs between batches, and rare heavy rows
+        # would count less in the batches that have them.
+        return losses.mean(dim=0)
 
 
 def per_task(sample_weight: Tensor) -> Tensor:

@@ -5,20 +5,26 @@ A network reads a batch of category codes and numeric inputs and returns a
 `MultiTaskCTRCVRClassifier(network=...)` accepts to classes.
 """
 
-from sk_pwiser.networks._bags import Bags, BagSpec
 from sk_pwiser.networks._bottoms import AITM, CTCL, SharedBottom, SingleTask
 from sk_pwiser.networks._entire_space import DCMT, DDPO, ESCM2, ESMM
 from sk_pwiser.networks._experts import FDN, PLE, STEM, MetaHeac, MMoE, OMoE
 from sk_pwiser.networks._input import numeric_widths
-from sk_pwiser.networks._interaction import INTERACTIONS
 from sk_pwiser.networks._multi_task_network import (
     Labels,
     MultiTaskNetwork,
     NetworkOutput,
+    chain_logits,
+    full_log_logits,
 )
 from sk_pwiser.networks._multi_task_network import random_inputs as random_inputs
-from sk_pwiser.networks._spec import SHARED_PARAMS, TASK_SPACES, NetworkSpec
-from sk_pwiser.networks._task_logits import chain_logits, full_log_logits
+from sk_pwiser.networks._spec import (
+    INTERACTIONS,
+    SHARED_PARAMS,
+    TASK_SPACES,
+    Bags,
+    BagSpec,
+    NetworkSpec,
+)
 
 NETWORKS: dict[str, type[MultiTaskNetwork]] = {
     "aitm": AITM,

@@ -6,27 +6,21 @@ information between the towers of tasks that presuppose each other.
 
 import math
 from collections.abc import Mapping, Sequence
-from functools import partial
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from sk_pwiser._utils import at_least_float32, check_choice, check_number
-from sk_pwiser.networks._layers import (
-    MLP,
-    StackedLinear,
-    TaskTowers,
-    Tower,
-    check_units,
-)
+from sk_pwiser.networks import _layers as layers
 from sk_pwiser.networks._multi_task_network import (
     Labels,
     MultiTaskNetwork,
     NetworkOutput,
+    chain_logits,
+    log_odds,
 )
 from sk_pwiser.networks._spec import NetworkSpec
-from sk_pwiser.networks._task_logits import base_logits, chain_logits
 
 
 class SharedBottom(MultiTaskNetwork):
@@ -73,9 +67,11 @@ class SharedBottom(MultiTaskNetwork):
         dropout: float = 0.0,
     ) -> None:
         super().__init__(spec)
-        units = check_units("bottom_units", bottom_units)
-        self.bottom = MLP(self.width, units, dropout)
-        self.towers = self._make_towers(self.bottom.n_out, tower_units, dropout)
+        units = layers.check_units("bottom_units", bottom_units)
+        self.bottom = layers.MLP(self.width, units, dropout)
+        self.towers = layers.TaskTowers(
+            self.bottom.n_out, tower_units, self.base_logits, dropout
+        )
 
     def forward(self, codes: Tensor, numeric: Tensor) -> NetworkOutput:
         """Compute the logits of a batch, of shape `(batch, n_tasks)`."""
@@ -135,10 +131,10 @@ class SingleTask(MultiTaskNetwork):
         dropout: float = 0.0,
     ) -> None:
         super().__init__(spec, n_tables=spec.n_tasks)
-        bottom = check_units("bottom_units", bottom_units)
+        bottom = layers.check_units("bottom_units", bottom_units)
         # A separate bottom and tower per task are one perceptron.
-        units = bottom + check_units("tower_units", tower_units)
-        self.towers = self._make_towers(self.width, units, dropout)
+        units = bottom + layers.check_units("tower_units", tower_units)
+        self.towers = layers.TaskTowers(self.width, units, self.base_logits, dropout)
 
     def forward(self, codes: Tensor, numeric: Tensor) -> NetworkOutput:
         """Compute the logits of a batch, of shape `(batch, n_tasks)`."""
@@ -203,16 +199,16 @@ class AITM(MultiTaskNetwork):
         dropout: float = 0.0,
     ) -> None:
         super().__init__(spec)
-        units = check_units("tower_units", tower_units)
+        units = layers.check_units("tower_units", tower_units)
         if not units:
             raise ValueError("tower_units must hold at least one width; got ().")
         self.bottoms = nn.ModuleList(
-            MLP(self.width, units, dropout) for _ in range(spec.n_tasks)
+            layers.MLP(self.width, units, dropout) for _ in range(spec.n_tasks)
         )
         self.transfers = nn.ModuleList(
             Transfer(units[-1]) for parent in spec.parents if parent >= 0
         )
-        self.towers = self._make_towers(units[-1], (), dropout)
+        self.towers = layers.TaskTowers(units[-1], (), self.base_logits, dropout)
 
     def forward(self, codes: Tensor, numeric: Tensor) -> NetworkOutput:
         """Compute the logits of a batch, of shape `(batch, n_tasks)`."""
@@ -234,7 +230,7 @@ class Transfer(nn.Module):
         super().__init__()
         self.scale = 1 / math.sqrt(width)
         self.information = nn.Linear(width, width)
-        self.attention = StackedLinear(3, width, width)
+        self.attention = layers.StackedLinear(3, width, width)
 
     def forward(self, own: Tensor, previous: Tensor) -> Tensor:
         """Map two tensors of shape `(batch, width)` to one."""
@@ -248,7 +244,7 @@ class Transfer(nn.Module):
         return torch.sum(weights * values, dim=0)
 
 
-class CTCL(MultiTaskNetwork):
+class CTCL(SharedBottom):
     r"""Cross-task consistency learning: each task also predicts its neighbours.
 
     The network is :class:`SharedBottom`, with transfer nets beside it. Neighbours are a
@@ -331,30 +327,29 @@ class CTCL(MultiTaskNetwork):
         tower_units: Sequence[int] = (32,),
         dropout: float = 0.0,
     ) -> None:
-        super().__init__(spec)
+        super().__init__(
+            spec, bottom_units=bottom_units, tower_units=tower_units, dropout=dropout
+        )
         check_choice("consistency", consistency, ("prediction", "label"))
         self.reads_predictions = consistency == "prediction"
         self.consistency_weight = check_number(
             "consistency_weight", consistency_weight, at_least=0
         )
-        units = check_units("bottom_units", bottom_units)
-        self.bottom = MLP(self.width, units, dropout)
-        self.towers = self._make_towers(self.bottom.n_out, tower_units, dropout)
         n_hidden = [self.bottom.n_out, *tower_units][-1]
-        units = check_units("transfer_units", transfer_units)
+        units = layers.check_units("transfer_units", transfer_units)
         self.pairs = [(j, k) for k, j in enumerate(spec.parents) if j >= 0]
         # Probabilities over impressions, in either task space.
-        logits = base_logits(spec.base_rates)
+        logits = log_odds(spec.base_rates)
         # Transfer nets start at the base rate of the task that they predict.
         to_children = logits[[child for _, child in self.pairs]]
         to_parents = logits[[parent for parent, _ in self.pairs]]
-        self.to_children = TaskTowers(n_hidden, units, to_children, dropout)
-        self.to_parents = TaskTowers(n_hidden, units, to_parents, dropout)
+        self.to_children = layers.TaskTowers(n_hidden, units, to_children, dropout)
+        self.to_parents = layers.TaskTowers(n_hidden, units, to_parents, dropout)
 
     def forward(self, codes: Tensor, numeric: Tensor) -> NetworkOutput:
         """Compute the logits of a batch, `(batch, n_tasks)`, and the extra loss."""
         inputs = self.bottom(self.input_layer(codes, numeric))
-        towers = cast(list[Tower], list(self.towers))
+        towers = cast(list[layers.Tower], list(self.towers))
         hidden = [tower.hidden(inputs) for tower in towers]
         heads = [tower.output(h) for tower, h in zip(towers, hidden, strict=True)]
         logits = torch.cat(heads, dim=1)
@@ -371,15 +366,12 @@ class CTCL(MultiTaskNetwork):
         of_children = torch.stack([hidden[child] for _, child in self.pairs])
         to_children = self.to_children(of_parents).unbind(dim=1)
         to_parents = self.to_parents(of_children).unbind(dim=1)
-        transfers = dict(zip(self.pairs, to_children, strict=True))
-        for (parent, child), transfer in zip(self.pairs, to_parents, strict=True):
-            transfers[child, parent] = transfer
-        consistency = partial(
-            consistency_loss,
-            transfers=transfers,
-            known=known,
-            weight=self.consistency_weight,
-        )
+        pairs = [*self.pairs, *((child, parent) for parent, child in self.pairs)]
+        transfers = dict(zip(pairs, [*to_children, *to_parents], strict=True))
+
+        def consistency(labels: Labels) -> Tensor:
+            return self.consistency_weight * consistency_loss(labels, transfers, known)
+
         return NetworkOutput(logits, extra_losses={"consistency": consistency})
 
 
@@ -387,7 +379,6 @@ def consistency_loss(
     labels: Labels,
     transfers: Mapping[tuple[int, int], Tensor],
     known: Tensor | None = None,
-    weight: float = 1.0,
 ) -> Tensor:
     """Compute the mean loss of the transfers from each task, of shape `(n_tasks,)`.
 
@@ -420,4 +411,4 @@ def consistency_loss(
     for j in tasks:
         own = [means[pair] for pair in transfers if pair[0] == j]
         totals.append(torch.stack(own).mean() if own else means.new_zeros(()))
-    return weight * torch.stack(totals)
+    return torch.stack(totals)

@@ -1,12 +1,10 @@
 """Entire space networks: conditional heads, trained on all impressions.
 
 `ESMM` multiplies the heads. `ESCM2`, `DCMT` and `DDPO` also correct the heads after the
-first, whose labels are known only in the rows in which the previous task happened. The
-functions at the end of the file are their losses.
+first, whose labels are known only in the rows in which the previous task happened.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -19,13 +17,14 @@ from sk_pwiser._utils import (
     check_number,
     conditional_labels,
 )
+from sk_pwiser.networks._layers import TaskTowers
 from sk_pwiser.networks._multi_task_network import (
     Labels,
     MultiTaskNetwork,
     NetworkOutput,
+    chain_logits,
 )
 from sk_pwiser.networks._spec import NetworkSpec
-from sk_pwiser.networks._task_logits import chain_logits
 
 
 class ESMM(MultiTaskNetwork):
@@ -78,13 +77,17 @@ class ESMM(MultiTaskNetwork):
     ) -> None:
         super().__init__(spec)
         biases = self.conditional_base_logits
-        self.towers = self._make_towers(self.width, tower_units, dropout, biases)
+        self.towers = TaskTowers(self.width, tower_units, biases, dropout)
 
     def forward(self, codes: Tensor, numeric: Tensor) -> NetworkOutput:
         """Compute the logits of a batch, of shape `(batch, n_tasks)`."""
         heads = at_least_float32(self.towers(self.input_layer(codes, numeric)))
         logits = chain_logits(heads, self.spec.parents)
         return NetworkOutput(logits, conditional_logits=heads)
+
+
+# Extra losses of a network by name, computed from the labels
+Corrections = dict[str, Callable[[Labels], Tensor]]
 
 
 class _CorrectedESMM(ESMM):
@@ -120,7 +123,7 @@ class _CorrectedESMM(ESMM):
         inputs = self.input_layer(codes, numeric)
         heads = at_least_float32(self.towers(inputs))
         logits = chain_logits(heads)
-        extra: Mapping[str, Callable[[Labels], Tensor]] = {}
+        extra: Corrections = {}
         if self.n_tasks > 1:
             propensities = self._propensities(logits)
             extra = self._corrections(inputs, heads[:, 1:], propensities)
@@ -128,7 +131,7 @@ class _CorrectedESMM(ESMM):
 
     def _corrections(
         self, inputs: Tensor, heads: Tensor, propensities: tuple[Tensor, Tensor]
-    ) -> dict[str, Callable[[Labels], Tensor]]:
+    ) -> Corrections:
         """Return the extra losses, given the input and the heads after the first."""
         raise NotImplementedError
 
@@ -141,58 +144,25 @@ class _CorrectedESMM(ESMM):
         return happened, torch.maximum((-logits).sigmoid(), smallest[1])
 
 
-def entire_space_loss(
-    labels: Labels,
-    heads: Tensor,
-    propensity: Tensor,
-    imputed: Tensor | None = None,
-    weight: float = 1.0,
-) -> Tensor:
-    """Compute the loss of :class:`ESCM2`, `(n_tasks,)`, 0 for the first task.
-
-    The other tensors are `(batch, n_tasks - 1)`. The paper imputes the loss itself,
-    which has no gradient for the head, so that rows without a label would not train it.
-    Here labels are imputed.
-    """
-    target = later_targets(labels)
-    known = later_weights(labels) * labels.y[:, :-1] / propensity.detach()
-    delta = later_losses(labels, heads, target)
-    if imputed is None:
-        losses = weighted_mean(delta, known)
-    else:
-        # Detached in the first two terms: only the loss of the known labels trains the
-        # imputation.
-        guess = imputed.detach().sigmoid()
-        guessed = later_losses(labels, heads, guess)
-        training = later_losses(labels, imputed, target)
-        losses = (guessed * earlier_weights(labels)).mean(dim=0)
-        losses = losses + weighted_mean(delta - guessed + training, known)
-    return weight * F.pad(losses, (1, 0))
-
-
 def dual_loss(
     labels: Labels,
     heads: Tensor,
     others: Tensor,
     other_targets: Tensor,
     propensities: tuple[Tensor, Tensor],
-    weight: float,
 ) -> Tensor:
     """Compute the losses of heads where labels are known, of `others` elsewhere.
 
     The result is `(n_tasks,)`, 0 for the first task, and all other tensors are `(batch,
     n_tasks - 1)`; `propensities` are P(previous task) and its complement.
     """
-    happened = labels.y[:, :-1]
-    known = weighted_mean(
-        later_losses(labels, heads, later_targets(labels)),
-        later_weights(labels) * happened / propensities[0],
-    )
+    losses = later_losses(labels, heads, later_targets(labels))
+    known = mean_where_known(labels, losses, propensities[0])
     unknown = weighted_mean(
         later_losses(labels, others, other_targets),
-        earlier_weights(labels) * (1 - happened) / propensities[1],
+        row_weights(labels)[:, :-1] * (1 - labels.y[:, :-1]) / propensities[1],
     )
-    return weight * F.pad(known + unknown, (1, 0))
+    return F.pad(known + unknown, (1, 0))
 
 
 def later_losses(labels: Labels, logits: Tensor, targets: Tensor) -> Tensor:
@@ -212,17 +182,8 @@ def later_targets(labels: Labels) -> Tensor:
     return conditional_labels(labels.y, chain_parents(labels.y.shape[1]))[:, 1:]
 
 
-def later_weights(labels: Labels) -> Tensor:
-    """Return the weights of rows for tasks after the first."""
-    return _weights(labels)[:, 1:]
-
-
-def earlier_weights(labels: Labels) -> Tensor:
-    """Return the weights of the rows for the task before each task after the first."""
-    return _weights(labels)[:, :-1]
-
-
-def _weights(labels: Labels) -> Tensor:
+def row_weights(labels: Labels) -> Tensor:
+    """Return the weights of the rows, with one column per task."""
     if labels.sample_weight is None:
         return torch.ones_like(labels.y)
     return labels.sample_weight.view(len(labels.y), -1).expand_as(labels.y)
@@ -233,6 +194,14 @@ def weighted_mean(losses: Tensor, weights: Tensor) -> Tensor:
     # 0 / tiny is 0: a batch without a click gives no correction, and no NaN.
     tiny = torch.finfo(losses.dtype).tiny
     return (losses * weights).sum(dim=0) / weights.sum(dim=0).clamp(min=tiny)
+
+
+def mean_where_known(
+    labels: Labels, losses: Tensor, propensity: Tensor | float
+) -> Tensor:
+    """Average losses of later heads where the previous task happened."""
+    known = row_weights(labels)[:, 1:] * labels.y[:, :-1]
+    return weighted_mean(losses, known / propensity)
 
 
 class ESCM2(_CorrectedESMM):
@@ -322,18 +291,28 @@ class ESCM2(_CorrectedESMM):
         self.imputation = None
         if variant == "dr":
             later = self.conditional_base_logits[1:]
-            self.imputation = self._make_towers(self.width, tower_units, dropout, later)
+            self.imputation = TaskTowers(self.width, tower_units, later, dropout)
 
     def _corrections(
         self, inputs: Tensor, heads: Tensor, propensities: tuple[Tensor, Tensor]
-    ) -> dict[str, Callable[[Labels], Tensor]]:
-        correction = partial(
-            entire_space_loss,
-            heads=heads,
-            propensity=propensities[0],
-            imputed=None if self.imputation is None else self.imputation(inputs),
-            weight=self.correction_weight,
-        )
+    ) -> Corrections:
+        imputed = None if self.imputation is None else self.imputation(inputs)
+
+        def correction(labels: Labels) -> Tensor:
+            target = later_targets(labels)
+            losses, guessed = later_losses(labels, heads, target), None
+            if imputed is not None:
+                # The paper imputes the loss itself, which has no gradient for the head,
+                # so that rows without a label would not train it. Here labels are
+                # imputed. Detached in the first two terms: only the loss of the known
+                # labels trains the imputation.
+                guessed = later_losses(labels, heads, imputed.detach().sigmoid())
+                losses = losses - guessed + later_losses(labels, imputed, target)
+            mean = mean_where_known(labels, losses, propensities[0])
+            if guessed is not None:
+                mean = (guessed * row_weights(labels)[:, :-1]).mean(dim=0) + mean
+            return self.correction_weight * F.pad(mean, (1, 0))
+
         return {"correction": correction}
 
 
@@ -418,45 +397,27 @@ class DCMT(_CorrectedESMM):
         self.prior_weight = check_number("prior_weight", prior_weight, at_least=0)
         # The probabilities of a head and its twin add up to 1 at the start.
         opposite = -self.conditional_base_logits[1:]
-        self.twins = self._make_towers(self.width, tower_units, dropout, opposite)
+        self.twins = TaskTowers(self.width, tower_units, opposite, dropout)
 
     def _corrections(
         self, inputs: Tensor, heads: Tensor, propensities: tuple[Tensor, Tensor]
-    ) -> dict[str, Callable[[Labels], Tensor]]:
+    ) -> Corrections:
         twins = at_least_float32(self.twins(inputs))
-        correction = partial(
-            counterfactual_loss,
-            heads=heads,
-            twins=twins,
-            propensities=propensities,
-            is_mirrored=self.is_mirrored,
-            weight=self.correction_weight,
-        )
-        prior = partial(prior_loss, heads=heads, twins=twins, weight=self.prior_weight)
+
+        def correction(labels: Labels) -> Tensor:
+            target = later_targets(labels)
+            mirrored = 1 - target if self.is_mirrored else target
+            loss = dual_loss(labels, heads, twins, mirrored, propensities)
+            return self.correction_weight * loss
+
+        def prior(labels: Labels) -> Tensor:
+            # 1 - q - q* as a difference of two probabilities, exact also if q is near
+            # 1.
+            gap = ((-heads).sigmoid() - twins.sigmoid()).abs()
+            means = (gap * row_weights(labels)[:, :-1]).mean(dim=0)
+            return self.prior_weight * F.pad(means, (1, 0))
+
         return {"correction": correction, "prior": prior}
-
-
-def counterfactual_loss(
-    labels: Labels,
-    heads: Tensor,
-    twins: Tensor,
-    propensities: tuple[Tensor, Tensor],
-    is_mirrored: bool = True,
-    weight: float = 1.0,
-) -> Tensor:
-    """Compute the losses of heads and of their counterfactual twins."""
-    target = later_targets(labels)
-    mirrored = 1 - target if is_mirrored else target
-    return dual_loss(labels, heads, twins, mirrored, propensities, weight)
-
-
-def prior_loss(
-    labels: Labels, heads: Tensor, twins: Tensor, weight: float = 1.0
-) -> Tensor:
-    """Compute the mean distance from 1 of the probabilities of head and twin."""
-    # 1 - q - q* as a difference of two probabilities, exact also if q is near 1.
-    gap = ((-heads).sigmoid() - twins.sigmoid()).abs() * earlier_weights(labels)
-    return weight * F.pad(gap.mean(dim=0), (1, 0))
 
 
 class DDPO(_CorrectedESMM):
@@ -538,37 +499,22 @@ class DDPO(_CorrectedESMM):
         super().__init__(spec, correction_weight, min_propensity, tower_units, dropout)
         self.teacher_weight = check_number("teacher_weight", teacher_weight, at_least=0)
         later = self.conditional_base_logits[1:]
-        self.teachers = self._make_towers(self.width, tower_units, dropout, later)
+        self.teachers = TaskTowers(self.width, tower_units, later, dropout)
 
     def _corrections(
         self, inputs: Tensor, heads: Tensor, propensities: tuple[Tensor, Tensor]
-    ) -> dict[str, Callable[[Labels], Tensor]]:
+    ) -> Corrections:
         teachers = at_least_float32(self.teachers(inputs))
-        teacher = partial(teacher_loss, teachers=teachers, weight=self.teacher_weight)
-        correction = partial(
-            dual_propensity_loss,
-            heads=heads,
-            teachers=teachers,
-            propensities=propensities,
-            weight=self.correction_weight,
-        )
+
+        def teacher(labels: Labels) -> Tensor:
+            losses = later_losses(labels, teachers, later_targets(labels))
+            mean = mean_where_known(labels, losses, 1.0)
+            return self.teacher_weight * F.pad(mean, (1, 0))
+
+        def correction(labels: Labels) -> Tensor:
+            # Without a gradient: the heads must not train the teachers.
+            guesses = teachers.detach().sigmoid()
+            loss = dual_loss(labels, heads, heads, guesses, propensities)
+            return self.correction_weight * loss
+
         return {"teacher": teacher, "correction": correction}
-
-
-def teacher_loss(labels: Labels, teachers: Tensor, weight: float = 1.0) -> Tensor:
-    """Compute the mean losses of teachers where the previous task happened."""
-    losses = later_losses(labels, teachers, later_targets(labels))
-    means = weighted_mean(losses, later_weights(labels) * labels.y[:, :-1])
-    return weight * F.pad(means, (1, 0))
-
-
-def dual_propensity_loss(
-    labels: Labels,
-    heads: Tensor,
-    teachers: Tensor,
-    propensities: tuple[Tensor, Tensor],
-    weight: float = 1.0,
-) -> Tensor:
-    """Compute the losses of heads for labels, and for the teachers' probabilities."""
-    guesses = teachers.detach().sigmoid()
-    return dual_loss(labels, heads, heads, guesses, propensities, weight)

@@ -7,16 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sk_pwiser._utils import at_least_float32, check_choice, check_integer, check_number
-from sk_pwiser.networks._layers import (
-    ExpertGroups,
-    Gates,
-    OutputLayer,
-    StackedLinear,
-    StackedMLP,
-    TaskTowers,
-    check_units,
-    mix,
-)
+from sk_pwiser.networks import _layers as layers
 from sk_pwiser.networks._multi_task_network import MultiTaskNetwork, NetworkOutput
 from sk_pwiser.networks._spec import NetworkSpec
 
@@ -75,16 +66,19 @@ class MMoE(MultiTaskNetwork):
     ) -> None:
         super().__init__(spec)
         n_experts = check_integer("n_experts", n_experts, at_least=1)
-        units = check_units("expert_units", expert_units)
-        self.experts = StackedMLP(n_experts, self.width, units, dropout)
+        units = layers.check_units("expert_units", expert_units)
+        self.experts = layers.StackedMLP(n_experts, self.width, units, dropout)
         n_gates = spec.n_tasks if self.has_gate_per_task else 1
-        self.gates = Gates(self.width, n_gates, n_experts)
-        self.towers = self._make_towers(self.experts.n_out, tower_units, dropout)
+        self.gates = layers.Gates(self.width, n_gates, n_experts)
+        self.towers = layers.TaskTowers(
+            self.experts.n_out, tower_units, self.base_logits, dropout
+        )
 
     def forward(self, codes: Tensor, numeric: Tensor) -> NetworkOutput:
         """Compute the logits of a batch, of shape `(batch, n_tasks)`."""
         inputs = self.input_layer(codes, numeric)
-        mixed = self.gates(inputs, self.experts(inputs))
+        experts = self.experts(inputs)
+        mixed = layers.mix(self.gates(inputs), experts)
         return NetworkOutput(self.towers(mixed.expand(self.n_tasks, -1, -1)))
 
 
@@ -202,7 +196,7 @@ class PLE(MultiTaskNetwork):
             check_integer("n_experts", n_experts, at_least=1),
             check_integer("n_shared_experts", n_shared_experts, at_least=1),
         )
-        units = check_units("expert_units", expert_units)
+        units = layers.check_units("expert_units", expert_units)
         n_levels = check_integer("n_levels", n_levels, at_least=1)
         width = self.width
         levels = []
@@ -211,7 +205,7 @@ class PLE(MultiTaskNetwork):
             levels.append(ExtractionLevel(width, counts, units, dropout, is_last))
             width = levels[-1].n_out
         self.levels = nn.ModuleList(levels)
-        self.towers = self._make_towers(width, tower_units, dropout)
+        self.towers = layers.TaskTowers(width, tower_units, self.base_logits, dropout)
 
     def forward(self, codes: Tensor, numeric: Tensor) -> NetworkOutput:
         """Compute the logits of a batch, of shape `(batch, n_tasks)`."""
@@ -236,12 +230,12 @@ class ExtractionLevel(nn.Module):
         self.counts = n_tasks, n_own, n_shared = counts
         n_all = n_tasks * n_own + n_shared
         sizes = [n_own] * n_tasks + [n_shared]
-        self.experts = ExpertGroups(sizes, n_in, units, dropout)
+        self.experts = layers.ExpertGroups(sizes, n_in, units, dropout)
         self.n_out = self.experts.n_out
-        self.task_gates = Gates(n_in, n_tasks, n_own + n_shared)
+        self.task_gates = layers.Gates(n_in, n_tasks, n_own + n_shared)
         # No layer reads the shared stream of the last level: its gate would never be
         # trained.
-        self.shared_gate = Gates(n_in, 1, n_all) if not is_last else None
+        self.shared_gate = layers.Gates(n_in, 1, n_all) if not is_last else None
 
     def forward(self, streams: Tensor) -> Tensor:
         """Map the streams of tasks and the shared one, the last, to the next level."""
@@ -249,14 +243,14 @@ class ExtractionLevel(nn.Module):
         is_first = streams.dim() == 2
         experts = self.experts(streams)
         own, shared = experts.tensor_split([n_tasks * n_own])
-        weights = self.task_gates.weights(streams if is_first else streams[:n_tasks])
-        mixed = mix(weights[:, :, n_own:], shared)
+        weights = self.task_gates(streams if is_first else streams[:n_tasks])
+        mixed = layers.mix(weights[:, :, n_own:], shared)
         own = torch.unflatten(own, 0, (n_tasks, n_own))
         mixed = mixed + torch.einsum("bkj,kjbw->kbw", weights[:, :, :n_own], own)
         if self.shared_gate is None:
             return mixed
         stream = streams if is_first else streams[n_tasks:]
-        return torch.cat([mixed, self.shared_gate(stream, experts)])
+        return torch.cat([mixed, layers.mix(self.shared_gate(stream), experts)])
 
 
 class STEM(MultiTaskNetwork):
@@ -325,25 +319,27 @@ class STEM(MultiTaskNetwork):
         super().__init__(spec, n_tables=spec.n_tasks + 1)
         self.n_experts = check_integer("n_experts", n_experts, at_least=1)
         n_shared = check_integer("n_shared_experts", n_shared_experts, at_least=1)
-        units = check_units("expert_units", expert_units)
+        units = layers.check_units("expert_units", expert_units)
         sizes = [self.n_experts] * spec.n_tasks + [n_shared]
-        self.experts = ExpertGroups(sizes, self.width, units, dropout)
+        self.experts = layers.ExpertGroups(sizes, self.width, units, dropout)
         # The task that each expert belongs to; n_tasks for shared experts.
         owner = torch.arange(len(sizes)).repeat_interleave(torch.tensor(sizes))
         is_other = owner != torch.arange(spec.n_tasks).unsqueeze(1)
         is_other &= owner != spec.n_tasks
         self.register_buffer("is_other", is_other.float(), persistent=False)
-        self.gates = Gates(self.width, spec.n_tasks, len(owner))
-        self.towers = self._make_towers(self.experts.n_out, tower_units, dropout)
+        self.gates = layers.Gates(self.width, spec.n_tasks, len(owner))
+        self.towers = layers.TaskTowers(
+            self.experts.n_out, tower_units, self.base_logits, dropout
+        )
 
     def forward(self, codes: Tensor, numeric: Tensor) -> NetworkOutput:
         """Compute the logits of a batch, of shape `(batch, n_tasks)`."""
         inputs = self.input_layer(codes, numeric)
         experts = self.experts(inputs)
-        weights = self.gates.weights((inputs[:-1] + inputs[-1:]) / 2)
+        weights = self.gates((inputs[:-1] + inputs[-1:]) / 2)
         # The experts of other tasks, without a gradient: the second sum of the
         # equation.
-        others = mix(weights * self.is_other, experts.detach())
+        others = layers.mix(weights * self.is_other, experts.detach())
         return NetworkOutput(self.towers(self._mix_trained(weights, experts) + others))
 
     def _mix_trained(self, weights: Tensor, experts: Tensor) -> Tensor:
@@ -355,7 +351,8 @@ class STEM(MultiTaskNetwork):
         # would make the experts of one task part of the losses of all tasks.
         to_own = torch.unflatten(to_own, 2, (n_tasks, n_own)).diagonal(dim1=1, dim2=2)
         own = torch.unflatten(own, 0, (n_tasks, n_own))
-        return torch.einsum("bjk,kjbw->kbw", to_own, own) + mix(to_shared, shared)
+        mixed = torch.einsum("bjk,kjbw->kbw", to_own, own)
+        return mixed + layers.mix(to_shared, shared)
 
 
 class FDN(MultiTaskNetwork):
@@ -439,17 +436,17 @@ class FDN(MultiTaskNetwork):
         self.penalty = PENALTIES[orthogonality]
         self.extra_losses_are_means = orthogonality == "row"
         self.n_pairs = check_integer("n_pairs", n_pairs, at_least=1)
-        units = check_units("expert_units", expert_units)
+        units = layers.check_units("expert_units", expert_units)
         n_each = spec.n_tasks * n_pairs
         # The specific experts, grouped by task, precede the shared experts, which are
         # in the same order.
         sizes = [n_pairs] * spec.n_tasks + [n_each]
-        self.experts = ExpertGroups(sizes, self.width, units, dropout, F.elu)
+        self.experts = layers.ExpertGroups(sizes, self.width, units, dropout, F.elu)
         n_read = (n_pairs + n_each) * self.experts.n_out
-        self.towers = self._make_towers(n_read, tower_units, dropout)
+        self.towers = layers.TaskTowers(n_read, tower_units, self.base_logits, dropout)
         # Each specific expert predicts its task, so it starts at the rate of the task.
         of_pairs = self.base_logits.repeat_interleave(n_pairs)
-        self.aux_heads = TaskTowers(self.experts.n_out, (), of_pairs)
+        self.aux_heads = layers.TaskTowers(self.experts.n_out, (), of_pairs)
 
     def forward(self, codes: Tensor, numeric: Tensor) -> NetworkOutput:
         """Compute the logits of a batch, of shape `(batch, n_tasks)`."""
@@ -571,19 +568,21 @@ class MetaHeac(MultiTaskNetwork):
         n_experts = check_integer("n_experts", n_experts, at_least=1)
         n_critics = check_integer("n_critics", n_critics, at_least=1)
         dropout = check_number("dropout", dropout, at_least=0, below=1)
-        units = check_units("expert_units", expert_units)
-        self.experts = StackedMLP(n_experts, self.width, units, dropout)
-        self.gates = Gates(self.width, spec.n_tasks, n_experts)
-        units = check_units("tower_units", tower_units)
-        self.critics = StackedMLP(n_critics, self.experts.n_out, units, dropout)
-        self.critic_gates = Gates(self.width, spec.n_tasks, n_critics)
-        self.output = OutputLayer(StackedLinear(n_critics, self.critics.n_out, 1))
+        units = layers.check_units("expert_units", expert_units)
+        self.experts = layers.StackedMLP(n_experts, self.width, units, dropout)
+        self.gates = layers.Gates(self.width, spec.n_tasks, n_experts)
+        units = layers.check_units("tower_units", tower_units)
+        self.critics = layers.StackedMLP(n_critics, self.experts.n_out, units, dropout)
+        self.critic_gates = layers.Gates(self.width, spec.n_tasks, n_critics)
+        output = layers.StackedLinear(n_critics, self.critics.n_out, 1)
+        self.output = layers.OutputLayer(output)
         self.task_bias = nn.ParameterList(torch.split(self.base_logits, 1))
 
     def forward(self, codes: Tensor, numeric: Tensor) -> NetworkOutput:
         """Compute the logits of a batch, of shape `(batch, n_tasks)`."""
         inputs = self.input_layer(codes, numeric)
-        mixed = self.gates(inputs, self.experts(inputs))
+        experts = self.experts(inputs)
+        mixed = layers.mix(self.gates(inputs), experts)
         # Every critic reads every task's mixture: (n_critics, n_tasks, batch).
         judged = self.output(self.critics(mixed.flatten(0, 1)))
         judged = judged.view(judged.shape[0], *mixed.shape[:2]).permute(2, 1, 0)

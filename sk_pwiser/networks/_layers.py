@@ -1,4 +1,4 @@
-"""The layers of the networks: perceptrons, experts with gates, towers with a logit."""
+"""The layers of the networks: perceptrons, towers, experts with gates, products."""
 
 import math
 from collections.abc import Callable, Iterable, Sequence
@@ -7,23 +7,19 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from sk_pwiser._utils import check_integer, is_iterable
+from sk_pwiser._utils import check_integer, check_number, is_iterable
 from sk_pwiser._utils import dropout as drop
 
 Activation = Callable[[Tensor], Tensor]
 
 
-def he_bound(n_in: int) -> float:
-    """Return the bound of uniform initial weights for ReLU layers (He et al., 2015)."""
-    return math.sqrt(6.0 / n_in) if n_in else 0.0
-
-
 class Linear(nn.Linear):
-    """A linear map with He-uniform initial weights and a bias of 0."""
+    """A linear map with the initial weights of He et al. (2015), and a bias of 0."""
 
     def reset_parameters(self) -> None:
-        bound = he_bound(self.in_features)
+        bound = math.sqrt(6.0 / max(self.in_features, 1))
         nn.init.uniform_(self.weight, -bound, bound)
         nn.init.zeros_(self.bias)
 
@@ -33,7 +29,7 @@ class StackedLinear(nn.Module):
 
     def __init__(self, n_stacked: int, n_in: int, n_out: int) -> None:
         super().__init__()
-        bound = he_bound(n_in)
+        bound = math.sqrt(6.0 / max(n_in, 1))
         weight = torch.empty(n_stacked, n_in, n_out).uniform_(-bound, bound)
         self.weight = nn.Parameter(weight)
         self.bias = nn.Parameter(torch.zeros(n_stacked, 1, n_out))
@@ -113,6 +109,8 @@ class TaskTowers(nn.ModuleList):
     def __init__(
         self, n_in: int, units: Sequence[int], base_logits: Tensor, dropout: float = 0.0
     ) -> None:
+        units = check_units("tower_units", units)
+        dropout = check_number("dropout", dropout, at_least=0, below=1)
         super().__init__(
             Tower(n_in, units, logit, dropout) for logit in base_logits.tolist()
         )
@@ -232,7 +230,7 @@ class ExpertGroups(nn.ModuleList):
 
 
 class Gates(nn.ModuleList):
-    """Softmax gates that mix the outputs of experts, each with its own tensors."""
+    """Softmax gates for the outputs of experts, each with its own tensors."""
 
     def __init__(self, n_in: int, n_gates: int, n_experts: int) -> None:
         gates = [Linear(n_in, n_experts) for _ in range(n_gates)]
@@ -241,19 +239,128 @@ class Gates(nn.ModuleList):
             nn.init.zeros_(gate.weight)
         super().__init__(gates)
 
-    def weights(self, inputs: Tensor) -> Tensor:
-        """Return the gate weights, of shape `(batch, n_gates, n_experts)`."""
-        return self.logits(inputs).softmax(dim=2)
-
     def logits(self, inputs: Tensor) -> Tensor:
-        """Return the gate weights before the softmax, of the same shape."""
+        """Return logarithms of the weights, up to a constant, in their shape."""
         return torch.stack([gate(each) for gate, each in pair(self, inputs)], dim=1)
 
-    def forward(self, inputs: Tensor, experts: Tensor) -> Tensor:
-        """Mix `(n_experts, batch, width)` to `(n_gates, batch, width)`."""
-        return mix(self.weights(inputs), experts)
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Return the gate weights, of shape `(batch, n_gates, n_experts)`."""
+        return self.logits(inputs).softmax(dim=2)
 
 
 def mix(weights: Tensor, experts: Tensor) -> Tensor:
     """Mix `(n_experts, batch, width)` by `(batch, n_gates, n_experts)`, gates first."""
     return torch.bmm(weights, experts.transpose(0, 1)).transpose(0, 1)
+
+
+class CrossNetwork(nn.Module):
+    r"""The cross layers of DCN-v2, :math:`x_{l+1} = x_0 \odot (W_l x_l + b_l) + x_l`.
+
+    They start as the identity. `width` is that of the dense input.
+    """
+
+    def __init__(self, width: int, n_layers: int, rank: int | None) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(CrossLayer(width, rank) for _ in range(n_layers))
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Map `(batch, width)` to the same shape."""
+        hidden = inputs
+        for layer in self.layers:
+            # Equation 1 of DCN-v2, with the product W x + b from the layer.
+            hidden = inputs * layer(hidden) + hidden
+        return hidden
+
+
+class CrossLayer(nn.Module):
+    """The linear map of a cross layer: a matrix, or two of a low rank if faster."""
+
+    def __init__(self, width: int, rank: int | None) -> None:
+        super().__init__()
+        self.reduction: nn.Parameter | None = None
+        n_in = width
+        if rank is not None and 2 * rank < width:
+            self.reduction = nn.Parameter(torch.randn(width, rank) / math.sqrt(width))
+            n_in = rank
+        # Zeros make the layer the identity at the start; the gradient is not 0, since
+        # it is multiplied by the input.
+        self.weight = nn.Parameter(torch.zeros(n_in, width))
+        self.bias = nn.Parameter(torch.zeros(width))
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Map `(batch, width)` to the same shape."""
+        reduced = inputs if self.reduction is None else inputs @ self.reduction
+        return torch.addmm(self.bias, reduced, self.weight)
+
+
+class FactorizationMachine(nn.Module):
+    """The input, followed by the second-order term of a factorisation machine.
+
+    The term is the elementwise sum of e_i * e_j over pairs i < j, where e_i is one of
+    `n_embedded` embeddings, of category columns or sums over bags, or one of the
+    `n_numeric` numbers after them times a learned vector. It has `dim` elements, which
+    the network weights. Lemma 3.1 of Rendle (2010) computes it in linear time.
+    """
+
+    # Standard deviation of initial vectors, the same as that of embeddings: products
+    # start near 0.
+    initial_std = 0.01
+
+    def __init__(self, n_embedded: int, dim: int, n_numeric: int) -> None:
+        super().__init__()
+        self.fields = (n_embedded, dim)
+        self.vectors = nn.Parameter(torch.randn(n_numeric, dim) * self.initial_std)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Map `(batch, n_in)` to `(batch, n_in + dim)`."""
+        n_columns = math.prod(self.fields)
+        embedded = inputs[:, :n_columns].reshape(inputs.shape[0], *self.fields)
+        numeric = inputs[:, n_columns:]
+        # The difference of two large sums: half precision would lose most digits.
+        with torch.autocast(inputs.device.type, enabled=False):
+            total = torch.addmm(embedded.sum(1), numeric, self.vectors)
+            squares = torch.addmm(
+                embedded.square().sum(1), numeric.square(), self.vectors.square()
+            )
+        # Lemma 3.1: the sum over pairs from the square of the sum and the sum of
+        # squares.
+        pairs = (total.square() - squares) / 2
+        return torch.cat([inputs, pairs], dim=1)
+
+
+class DomainGate(nn.Module):
+    """Multiplies every column by a factor in (0, 2), computed from domain features.
+
+    The factors are 2 sigmoid(W relu(V d + c) + b), where d are the columns of the
+    features. They start at 1. Embeddings in d are divided by the root of their mean
+    square, since they start near 0, and the effects of the domain would, too.
+    """
+
+    n_units = 32
+    places: Tensor
+
+    def __init__(
+        self, owners: Sequence[int], features: Sequence[int], n_embedded: int
+    ) -> None:
+        super().__init__()
+        self.is_embedded = [feature < n_embedded for feature in features]
+        places = [[p for p, own in enumerate(owners) if own == f] for f in features]
+        self.sizes = [len(of_feature) for of_feature in places]
+        buffer = torch.tensor([p for of_feature in places for p in of_feature])
+        self.register_buffer("places", buffer, persistent=False)
+        self.hidden = Linear(len(buffer), self.n_units)
+        self.output = Linear(self.n_units, len(owners))
+        # With zeros, all factors are 2 sigmoid(0) = 1 before training.
+        nn.init.zeros_(self.output.weight)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Map `(batch, width)` to the same shape."""
+        parts = []
+        features = torch.split(inputs.index_select(1, self.places), self.sizes, dim=1)
+        for part, is_embedded in zip(features, self.is_embedded, strict=True):
+            if is_embedded:
+                length = math.sqrt(part.shape[1])
+                part = F.normalize(part, dim=1, eps=1e-4) * length
+            parts.append(part)
+        hidden = torch.relu(self.hidden(torch.cat(parts, dim=1)))
+        return inputs * (2 * torch.sigmoid(self.output(hidden)))

@@ -1,23 +1,21 @@
-"""What every network returns, and the base class of the networks."""
+"""The base class of the networks, what they return, and the chain of their logits."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from sk_pwiser._utils import at_least_float32, check_number
-from sk_pwiser.networks._bags import N_SPECIAL, Bags
+from sk_pwiser._utils import at_least_float32, chain_parents
 from sk_pwiser.networks._input import InputLayer
-from sk_pwiser.networks._layers import TaskTowers, check_units
-from sk_pwiser.networks._spec import NetworkSpec
-from sk_pwiser.networks._task_logits import (
-    base_logits,
-    chain_logits,
-    conditional_base_logits,
-    full_log_logits,
-)
+from sk_pwiser.networks._spec import Bags, NetworkSpec
+
+# Upper limit of the initial rate of a conditional head: a head that starts near 1 has
+# almost no gradient.
+HIGHEST_CONDITIONAL_RATE = 0.99
 
 
 @dataclass(frozen=True)
@@ -191,9 +189,26 @@ class MultiTaskNetwork(nn.Module):
         If the table has bags, `forward` receives the sums over the bags as the first
         numeric inputs. `input_layer` expects them there.
         """
-        # The order matters: full_log_logits takes logits over impressions.
-        return self._of_full_log(
-            self._in_task_space(self.compute_heads(codes, numeric, bags))
+        output = self.compute_heads(codes, numeric, bags)
+        logits, heads = output.logits, output.conditional_logits
+        if self.spec.task_space == "entire":
+            heads = None
+        elif heads is None:
+            # The sums of logarithms in the chain would lose most digits in half
+            # precision.
+            heads = at_least_float32(logits)
+            # Not by its shape, which is a tensor while a graph is traced. The criterion
+            # refuses other numbers of columns.
+            if len(heads.unbind(dim=1)) == self.n_tasks:
+                logits = chain_logits(heads, self.spec.parents)
+        sampled, rate = None, self.spec.negative_sampling_rate
+        if rate != 1:
+            # Losses compare the labels of the sampled log with `sampled_logits`;
+            # predictions are made for the full log.
+            sampled = at_least_float32(logits)
+            logits = full_log_logits(sampled, rate)
+        return output._replace(
+            logits=logits, conditional_logits=heads, sampled_logits=sampled
         )
 
     def compute_heads(
@@ -238,11 +253,15 @@ class MultiTaskNetwork(nn.Module):
                 "network must not return sampled_logits from forward: the base class "
                 "sets them. In forward, call the forward method of another network."
             )
-        return (
-            output
-            if self.level_offset is None
-            else self._shifted(output, self.level_offset)
-        )
+        offset, heads = self.level_offset, output.conditional_logits
+        if offset is None:
+            return output
+        if heads is None:
+            return output._replace(logits=logits + offset)
+        # A shift of the composed logits could raise a task above its parent.
+        heads = at_least_float32(heads) + offset
+        logits = chain_logits(heads, self.spec.parents)
+        return output._replace(logits=logits, conditional_logits=heads)
 
     def shift_level(self, log_odds: Tensor) -> None:
         """Add log-odds to all predictions.
@@ -265,56 +284,6 @@ class MultiTaskNetwork(nn.Module):
             self.shift_level(torch.zeros(self.n_tasks))
         super()._load_from_state_dict(state_dict, prefix, *args)
 
-    def _shifted(self, output: NetworkOutput, offset: Tensor) -> NetworkOutput:
-        heads = output.conditional_logits
-        if heads is None:
-            return output._replace(logits=output.logits + offset)
-        # A shift of the composed logits could raise a task above its parent.
-        heads = at_least_float32(heads) + offset
-        logits = chain_logits(heads, self.spec.parents)
-        return output._replace(logits=logits, conditional_logits=heads)
-
-    def _in_task_space(self, output: NetworkOutput) -> NetworkOutput:
-        heads = output.conditional_logits
-        if self.spec.task_space == "entire":
-            return output if heads is None else output._replace(conditional_logits=None)
-        if heads is not None:
-            return output
-        # The sums of logarithms in the chain would lose most digits in half precision.
-        heads = at_least_float32(output.logits)
-        # Not by its shape, which is a tensor while a graph is traced.
-        if len(heads.unbind(dim=1)) != self.n_tasks:
-            return output  # the criterion refuses it
-        logits = chain_logits(heads, self.spec.parents)
-        return output._replace(logits=logits, conditional_logits=heads)
-
-    def _of_full_log(self, output: NetworkOutput) -> NetworkOutput:
-        rate = self.spec.negative_sampling_rate
-        if rate == 1:
-            return output
-        # Losses compare the labels of the sampled log with `sampled_logits`;
-        # predictions are made for the full log.
-        logits = at_least_float32(output.logits)
-        return output._replace(
-            logits=full_log_logits(logits, rate), sampled_logits=logits
-        )
-
-    def _make_towers(
-        self,
-        n_in: int,
-        tower_units: Sequence[int],
-        dropout: float,
-        base_logits: Tensor | None = None,
-    ) -> TaskTowers:
-        """Make one tower per task, or one per entry of `base_logits`.
-
-        The initial output biases are `base_logits`, by default those of the tasks.
-        """
-        units = check_units("tower_units", tower_units)
-        dropout = check_number("dropout", dropout, at_least=0, below=1)
-        biases = self.base_logits if base_logits is None else base_logits
-        return TaskTowers(n_in, units, biases, dropout)
-
     def set_tables(
         self,
         cardinalities: Sequence[int],
@@ -331,34 +300,34 @@ class MultiTaskNetwork(nn.Module):
         weights : sequence of Tensor of shape (sum(cardinalities), embedding_dim)
             The new tables.
         n_vectors : sequence of int, default=()
-            The new numbers of vectors of the bags. If it is empty, only bags that share
-            the embeddings of a category column change.
+            The new numbers of vectors of the bags.
         bag_weights : sequence of Tensor of shape (n_own_vectors, embedding_dim), \
                 default=()
             The new tables of the vectors that bags do not share with a column.
         """
-        bags = list(self.spec.bags)
-        for b, bag in enumerate(bags):
-            if n_vectors:
-                bags[b] = bag._replace(n_vectors=n_vectors[b])
-            elif bag.column is not None:
-                # A bag that shares a column's embeddings grows with it.
-                n_codes = cardinalities[bag.column]
-                bags[b] = bag._replace(n_vectors=N_SPECIAL + n_codes)
+        sizes = zip(self.spec.bags, n_vectors, strict=True)
+        bags = [bag._replace(n_vectors=n) for bag, n in sizes]
         self.spec = replace(self.spec, cardinalities=list(cardinalities), bags=bags)
-        self.input_layer.set_tables(cardinalities, weights, bags, bag_weights)
+        self.input_layer.set_tables(cardinalities, [*weights, *bag_weights], bags)
 
     @property
     def base_logits(self) -> Tensor:
         """Initial output biases in the task space, float32 of shape (n_tasks,)."""
         if self.spec.task_space == "conditional":
             return self.conditional_base_logits
-        return base_logits(self.spec.base_rates)
+        return log_odds(self.spec.base_rates)
 
     @property
     def conditional_base_logits(self) -> Tensor:
         """Log-odds of the rates among rows with the parent task, of the same form."""
-        return conditional_base_logits(self.spec.base_rates, self.spec.parents)
+        base_rates = self.spec.base_rates
+        rates = list(base_rates)
+        for k, parent in enumerate(self.spec.parents):
+            if parent >= 0:
+                # Without rows that have the parent, the conditional rate is unknown.
+                rate = rates[k] / base_rates[parent] if base_rates[parent] else 0.5
+                rates[k] = min(rate, HIGHEST_CONDITIONAL_RATE)
+        return log_odds(rates)
 
     def forward(self, codes: Tensor, numeric: Tensor) -> NetworkOutput:
         """Compute the logits of a batch.
@@ -389,10 +358,10 @@ def random_inputs(
     # float64: in float32 a share near 1 could round up to the cardinality itself.
     shares = torch.rand(n_rows, len(sizes), generator=random, dtype=torch.float64)
     numeric = torch.randn(n_rows, spec.n_numeric, generator=random)
-    # Inputs with bins are positions from 0 to the number of bins.
-    n_bins = torch.tensor([*spec.numeric_bins] or [0] * spec.n_numeric)
-    positions = n_bins * torch.rand(numeric.shape, generator=random)
-    numeric = torch.where(n_bins > 0, positions, numeric)
+    if spec.numeric_bins:  # inputs with bins are positions from 0 to their number
+        n_bins = torch.tensor(spec.numeric_bins)
+        positions = n_bins * torch.rand(numeric.shape, generator=random)
+        numeric = torch.where(n_bins > 0, positions, numeric)
     bags = None
     if spec.bags:
         n_entries = 2 * n_rows * len(spec.bags)
@@ -406,3 +375,104 @@ def random_inputs(
             torch.zeros(n_entries) if has_ages else None,
         ).to(device)
     return (shares * sizes).long().to(device), numeric.to(device), bags
+
+
+def log_odds(rates: Sequence[float]) -> Tensor:
+    """Compute the log-odds of rates, finite also for rates of 0 and 1."""
+    # float64, since 1 - 1e-9 is 1 in float32.
+    probabilities = torch.tensor(list(rates), dtype=torch.float64)
+    return torch.logit(probabilities, eps=1e-9).float()
+
+
+def full_log_logits(sampled_logits: Tensor, rate: float) -> Tensor:
+    r"""Correct logits for rows without the first task that were left out of the log.
+
+    Let such rows be kept with probability r, independently of all else, and let P be
+    the probability in the sampled log. By Bayes' rule, the probability in the full log
+    is
+
+    .. math:: P^{full}_k = \frac{r\, P_k}{1 - P_1 + r\, P_1}
+        \quad\text{and}\quad
+        1 - P^{full}_k = \frac{(1 - r)(1 - P_1) + r\,(1 - P_k)}{1 - P_1 + r\, P_1}.
+
+    For the first task the log-odds change by log r. The probability of a later task
+    given an earlier one does not change.
+
+    Parameters
+    ----------
+    sampled_logits : Tensor of shape (batch, n_tasks)
+        Log-odds of P(Y_k = 1 | impression) in the sampled log.
+    rate : float
+        The share r of the rows without the first task that was kept, in (0, 1].
+
+    Returns
+    -------
+    Tensor of shape (batch, n_tasks)
+        Log-odds in the full log.
+
+    References
+    ----------
+    King and Zeng (2001), "Logistic regression in rare events data", Political Analysis
+    9(2), section 4.1: the correction of the intercept, for one task.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sk_pwiser.networks import full_log_logits
+    >>> full_log_logits(torch.logit(torch.tensor([[0.5, 0.25]])), 0.1).sigmoid()
+    tensor([[0.0909, 0.0455]])
+    """
+    if rate == 1:
+        return sampled_logits
+    # The two numerators above, in logarithms; their common denominator cancels.
+    log_rate, log_rest = math.log(rate), math.log1p(-rate)
+    log_not_first = F.logsigmoid(-sampled_logits[:, :1])
+    log_not = torch.logaddexp(
+        log_rest + log_not_first, log_rate + F.logsigmoid(-sampled_logits)
+    )
+    return log_rate + F.logsigmoid(sampled_logits) - log_not
+
+
+def chain_logits(
+    conditional_logits: Tensor, parents: Sequence[int] | None = None
+) -> Tensor:
+    r"""Compose conditional heads to logits over impressions, in log space.
+
+    .. math:: P_k = \prod_{j \le k} \sigma(c_j), \quad
+        \log(1 - P_k) = \log[(1 - P_{k-1}) + P_{k-1}\, \sigma(-c_k)]
+
+    Parameters
+    ----------
+    conditional_logits : Tensor of shape (batch, n_tasks)
+        Log-odds of P(Y_k = 1 | Y_{k-1} = 1, impression), and in the first column of
+        P(Y_1 = 1 | impression).
+    parents : sequence of int, default=None
+        Column of the task that takes the place of k - 1 for each task, or -1 if there
+        is none. By default the tasks are a funnel.
+
+    Returns
+    -------
+    Tensor of shape (batch, n_tasks)
+        Log-odds of P(Y_k = 1 | impression). No column exceeds that of its parent.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sk_pwiser.networks import chain_logits
+    >>> chain_logits(torch.zeros(1, 3)).sigmoid()
+    tensor([[0.5000, 0.2500, 0.1250]])
+    """
+    if parents is None:
+        parents = chain_parents(conditional_logits.shape[1])
+    # log P_k and log(1 - P_k) side by side: 1 - P would lose all digits for rare tasks,
+    # and P for frequent ones.
+    log_p = list(F.logsigmoid(conditional_logits).unbind(dim=1))
+    log_not = list(F.logsigmoid(-conditional_logits).unbind(dim=1))
+    for k, parent in enumerate(parents):
+        if parent >= 0:
+            log_not[k] = torch.logaddexp(log_not[parent], log_p[parent] + log_not[k])
+            log_p[k] = log_p[parent] + log_p[k]
+    # Tasks without a parent are computed like the others, not copied from the input:
+    # all columns then have the same rounding errors, and their order is kept.
+    logits = [p - n for p, n in zip(log_p, log_not, strict=True)]
+    return torch.stack(logits, dim=1)

@@ -1,13 +1,108 @@
-"""The specification that every network receives: table, tasks, shared options."""
+"""What every network receives: the specification of table and tasks, and bags."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
 
 from sk_pwiser._utils import chain_parents, check_choice, check_integer, check_number
-from sk_pwiser.networks._bags import N_SPECIAL, BagSpec
-from sk_pwiser.networks._interaction import INTERACTIONS
+
+
+class Bags(NamedTuple):
+    """The entries of the bags of a batch, bag after bag and row after row.
+
+    Parameters
+    ----------
+    offsets : int64 Tensor of shape (batch * n_bags + 1,)
+        Where the entries of each bag start, and where the last ones end.
+    indices : int64 Tensor of shape (n_entries,)
+        The vector that each entry selects, counted over all bags: those of the second
+        bag follow those of the first.
+    weights : float32 Tensor of shape (n_entries,), default=None
+        Weights of the entries. With None, all are 1.
+    ages : float32 Tensor of shape (n_entries,), default=None
+        Scaled ages of the entries, NaN if unknown; None if no bag has ages.
+
+    Examples
+    --------
+    Two rows with one bag each, of two entries and of one.
+
+    >>> import torch
+    >>> from sk_pwiser.networks import Bags
+    >>> bags = Bags(torch.tensor([0, 2, 3]), torch.tensor([4, 0, 4]))
+    >>> bags.indices[bags.offsets[0] : bags.offsets[1]].tolist()
+    [4, 0]
+    """
+
+    offsets: Tensor
+    indices: Tensor
+    weights: Tensor | None = None
+    ages: Tensor | None = None
+
+    def to(self, device: torch.device) -> "Bags":
+        """Move the tensors to a device.
+
+        Parameters
+        ----------
+        device : torch.device
+            The device.
+
+        Returns
+        -------
+        Bags
+            The same entries there.
+        """
+        return Bags(**{name: t.to(device) for name, t in self.tensors.items()})
+
+    @property
+    def tensors(self) -> dict[str, Tensor]:
+        """The tensors by name, without those that are None."""
+        return {k: v for k, v in self._asdict().items() if v is not None}
+
+
+# Vectors of a bag before those of its column: of empty and of missing lists.
+N_SPECIAL = 2
+
+
+class BagSpec(NamedTuple):
+    """An input that holds any number of entries per row.
+
+    Parameters
+    ----------
+    n_vectors : int
+        Number of vectors from which the entries select.
+    has_unseen : bool, default=False
+        Whether one of the vectors, that of `unseen_code`, stands for unseen values.
+        Category dropout then applies to the entries.
+    column : int, default=None
+        Index of a category column whose embeddings the bag shares. They follow two
+        vectors of its own, which stand for an empty and for a missing list, so that
+        `n_vectors` is 2 plus the cardinality of the column.
+    attends : bool, default=False
+        Whether attention to the value of `column` in the same row weights the entries.
+        Otherwise they have their own weights only.
+    has_ages : bool, default=False
+        Whether the ages of the entries are inputs of the attention.
+
+    Examples
+    --------
+    >>> from sk_pwiser.networks import BagSpec, NetworkSpec
+    >>> spec = NetworkSpec([], 0, 4, [0.1], bags=[BagSpec(1_000)])
+    >>> spec.bags[0].n_vectors
+    1000
+    """
+
+    n_vectors: int
+    has_unseen: bool = False
+    column: int | None = None
+    attends: bool = False
+    has_ages: bool = False
+
 
 TASK_SPACES = ("entire", "conditional")
+INTERACTIONS = ("cross", "fm")
 
 # Fields of the specification that users set in `network_params`, for every network.
 SHARED_PARAMS = (
@@ -120,35 +215,31 @@ class NetworkSpec:
     unseen_inputs: Sequence[tuple[int, int, float]] = ()
 
     def __post_init__(self) -> None:
-        self._check_dropout()
         # Users set some of these fields in `network_params`, so that errors name the
         # fields as parameters.
-        n_bins, n_numeric = self.numeric_bins, self.n_numeric
-        if len(n_bins) not in (0, n_numeric) or min(n_bins, default=0) < 0:
-            raise ValueError(
-                "numeric_bins must be empty or hold one number >= 0 per numeric input, "
-                f"{n_numeric} in all; got {n_bins!r}."
-            )
-        scales = self.bin_scales
-        if len(scales) not in (0, len(n_bins)) or min(scales, default=1) <= 0:
-            raise ValueError(
-                "bin_scales must be empty or hold one number > 0 per number in "
-                f"numeric_bins, {len(n_bins)} in all; got {scales!r}."
-            )
+        for dropout in self.dropouts:
+            check_number("category_dropout", dropout, at_least=0, below=1)
+        self._check_columns()
         check_choice("interaction", self.interaction, (*INTERACTIONS, None))
-        self._check_cross_layers()
-        self._check_embedding_dims()
-        self._check_bags()
+        check_integer("n_cross_layers", self.n_cross_layers, at_least=1)
+        if self.cross_rank is not None:
+            check_integer("cross_rank", self.cross_rank, at_least=1)
+        depth = self.n_cross_layers, self.cross_rank
+        if self.interaction != "cross" and depth != (1, None):
+            raise ValueError(
+                "n_cross_layers={} and cross_rank={} require interaction='cross'; "
+                "got {!r}.".format(*depth, self.interaction)
+            )
+        if self.embedding_dims and self.interaction == "fm":
+            raise ValueError(
+                "interaction='fm' requires embeddings of equal width; set "
+                "embedding_dim to a number."
+            )
         check_choice("task_space", self.task_space, TASK_SPACES)
-        check_number(
-            "negative_sampling_rate", self.negative_sampling_rate, above=0, at_most=1
-        )
         if self.monotonicity_weight is not None:
             check_number("monotonicity_weight", self.monotonicity_weight, at_least=0)
-        self._check_parents()
-
-    def _check_parents(self) -> None:
-        parents = self.parents
+        rate, parents = self.negative_sampling_rate, self.parents
+        check_number("negative_sampling_rate", rate, above=0, at_most=1)
         # Parents come first, so that one pass over the columns composes a chain of
         # heads.
         is_earlier = [-1 <= parent < k for k, parent in enumerate(parents)]
@@ -160,68 +251,57 @@ class NetworkSpec:
             )
         # The correction to the full log holds if all rows with any task have the first
         # one.
-        if self.negative_sampling_rate != 1 and list(parents).count(-1) > 1:
+        if rate != 1 and parents.count(-1) > 1:
             raise ValueError(
-                f"negative_sampling_rate={self.negative_sampling_rate} requires that "
-                "all tasks presuppose the first one, whose rows the log left out; "
-                "task_parents has several tasks without a parent."
+                f"negative_sampling_rate={rate} requires that all tasks presuppose the "
+                "first one, whose rows the log left out; task_parents has several "
+                "tasks without a parent."
             )
 
-    def _check_dropout(self) -> None:
-        given = self.category_dropout
-        n_dropped = len(self.cardinalities) + len(self.bags)
-        is_number = not isinstance(given, list | tuple)
-        for dropout in [given] if is_number else self.dropouts:
-            check_number("category_dropout", dropout, at_least=0, below=1)
+    def _check_columns(self) -> None:
+        """Raise unless each field with one entry per column fits the columns."""
+        sizes, largest = self.cardinalities, self.embedding_dim
+        is_valid = {
+            "numeric_bins": [n >= 0 for n in self.numeric_bins],
+            "bin_scales": [scale > 0 for scale in self.bin_scales],
+            "embedding_dims": [1 <= dim <= largest for dim in self.embedding_dims],
+        }
+        for name, n, rule in (
+            ("numeric_bins", self.n_numeric, "number >= 0 per numeric input"),
+            (
+                "bin_scales",
+                len(self.numeric_bins),
+                "number > 0 per number in numeric_bins",
+            ),
+            (
+                "embedding_dims",
+                len(sizes),
+                f"width from 1 to embedding_dim={largest} per category column",
+            ),
+        ):
+            if len(is_valid[name]) not in (0, n) or not all(is_valid[name]):
+                raise ValueError(
+                    f"{name} must be empty or hold one {rule}, {n} in all; got "
+                    f"{getattr(self, name)!r}."
+                )
+        n_dropped = len(sizes) + len(self.bags)
         if len(self.dropouts) != n_dropped:
             raise ValueError(
                 "category_dropout must be a number, or have one per category column "
-                f"and per bag, {n_dropped} in all; got {given!r}."
+                f"and per bag, {n_dropped} in all; got {self.category_dropout!r}."
             )
-
-    def _check_cross_layers(self) -> None:
-        check_integer("n_cross_layers", self.n_cross_layers, at_least=1)
-        if self.cross_rank is not None:
-            check_integer("cross_rank", self.cross_rank, at_least=1)
-        depth = self.n_cross_layers, self.cross_rank
-        if self.interaction != "cross" and depth != (1, None):
-            raise ValueError(
-                "n_cross_layers={} and cross_rank={} require interaction='cross'; "
-                "got {!r}.".format(*depth, self.interaction)
-            )
-
-    def _check_bags(self) -> None:
-        sizes = self.cardinalities
         for bag in self.bags:
             # Attention compares entries with the value of a column, so it needs one,
             # too.
-            is_column = bag.column is not None and 0 <= bag.column < len(sizes)
             if bag.column is None and not bag.attends:
                 continue
+            is_column = bag.column is not None and 0 <= bag.column < len(sizes)
             if not is_column or bag.n_vectors != N_SPECIAL + sizes[bag.column or 0]:
                 raise ValueError(
                     "bags must have a column below the number of category columns, "
                     f"{len(sizes)}, and {N_SPECIAL} vectors more than it, where they "
                     f"share embeddings or attend; got {bag!r}."
                 )
-
-    def _check_embedding_dims(self) -> None:
-        dims, largest = self.embedding_dims, self.embedding_dim
-        if not dims:
-            return
-        n_columns = len(self.cardinalities)
-        if len(dims) != n_columns or min(dims) < 1 or max(dims) > largest:
-            raise ValueError(
-                "embedding_dims must be empty or hold one width from 1 to "
-                f"embedding_dim={largest} per category column, {n_columns} in all; got "
-                f"{dims!r}."
-            )
-        kind = INTERACTIONS.get(self.interaction or "")
-        if kind is not None and kind.needs_equal_widths:
-            raise ValueError(
-                f"interaction={self.interaction!r} requires embeddings of equal width; "
-                "set embedding_dim to a number."
-            )
 
     @property
     def widths(self) -> list[int]:

@@ -24,9 +24,9 @@ from sk_pwiser.weighting._loss_weightings import (
     Equal,
     ExponentialMovingAverage,
     Fixed,
+    TaskWeighting,
     Uncertainty,
 )
-from sk_pwiser.weighting._task_weighting import TaskWeighting
 from sk_pwiser.weighting._torchjd import TorchJD
 
 WEIGHTINGS: dict[str, type[TaskWeighting]] = {

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sk_pwiser.weighting._task_weighting import TaskWeighting
+from sk_pwiser.weighting._loss_weightings import TaskWeighting
 
 # Number of steps in which further dependencies of a loss are searched. The search reads
 # the gradients of other tasks' large embedding tables, so it is not free.
@@ -94,56 +94,6 @@ def depends_on(
 
 # In a smaller table, the search for nonzero rows costs more than it saves.
 LARGE_TABLE = 4096
-
-
-class GradientMatrix:
-    """The tasks' gradients of several tensors, where None stands for 0, as one matrix.
-
-    Rows of large tables are left out if they are 0 for every task. In most batches,
-    these are most rows.
-    """
-
-    def __init__(
-        self, gradients: Sequence[Sequence[Tensor | None]], skips_rows: bool
-    ) -> None:
-        dense = [fill_missing(of_tasks) for of_tasks in gradients]
-        self.shapes = [of_tasks[0].shape for of_tasks in dense]
-        self.rows = [
-            nonzero_rows(of_tasks) if skips_rows else None for of_tasks in dense
-        ]
-        parts = [
-            [g if rows is None else g.index_select(0, rows) for g in of_tasks]
-            for of_tasks, rows in zip(dense, self.rows, strict=True)
-        ]
-        self.sizes = [of_tasks[0].numel() for of_tasks in parts]
-        matrix = dense[0][0].new_empty(len(dense[0]), sum(self.sizes))
-        for k, row in enumerate(matrix):
-            torch.cat([of_tasks[k].reshape(-1) for of_tasks in parts], out=row)
-        # One per parameter tensor, of shape (n_tasks, n_entries).
-        self.matrices = list(torch.split(matrix, self.sizes, dim=1))
-
-    def restore(
-        self, combined: Sequence[Tensor], buffers: Sequence[Tensor]
-    ) -> list[Tensor]:
-        """Return combined gradients in the shapes of the parameter tensors.
-
-        `buffers` are the gradients of one task. If rows were skipped, they are 0 there,
-        and the buffer is overwritten in the other rows and returned.
-        """
-        return [
-            part.view(shape).to(buffer.dtype)
-            if rows is None
-            else buffer.index_copy_(0, rows, part.view(len(rows), -1))
-            for part, shape, rows, buffer in zip(
-                combined, self.shapes, self.rows, buffers, strict=True
-            )
-        ]
-
-
-def fill_missing(gradients: Sequence[Tensor | None]) -> list[Tensor]:
-    """Return the gradients of one parameter tensor with zeros in place of None."""
-    first = next(g for g in gradients if g is not None)
-    return [torch.zeros_like(first) if g is None else g for g in gradients]
 
 
 def copy_overlapping(gradients: Sequence[Tensor]) -> list[Tensor]:
@@ -338,44 +288,54 @@ class GradientWeighting(TaskWeighting):
         plain: dict[int, Tensor] = {}
         for i, p in enumerate(trained):
             p.grad = None
-            gradient = plain_gradient(by_tensor[i], depends[i])
+            # That of the first task that depends on the tensor, if there is one.
+            own = [g for g, used in zip(by_tensor[i], depends[i], strict=True) if used]
+            gradient = next((g for g in [*own, *by_tensor[i]] if g is not None), None)
             if gradient is not None:
                 plain[i] = gradient
         # Later steps, such as gradient clipping, change gradients in place.
         plain = dict(zip(plain, copy_overlapping(list(plain.values())), strict=True))
         for i, gradient in plain.items():
             trained[i].grad = gradient
-        self.indices = shared = [i for i in plain if sum(depends[i]) > 1]
-        if not shared:
+        self.indices = [i for i in plain if sum(depends[i]) > 1]
+        if self.indices:
+            self._set_shared(trained, by_tensor, self.indices)
+        else:
             self.record(torch.ones(self.n_tasks, dtype=torch.float64))
-            return
-        matrix = GradientMatrix([by_tensor[i] for i in shared], self.skips_rows)
-        combined = self.combine(matrix.matrices)
-        self._check_combined(combined, matrix.sizes)
-        restored = matrix.restore(combined, [plain[i] for i in shared])
-        for i, gradient in zip(shared, restored, strict=True):
-            trained[i].grad = gradient
 
-    def _check_combined(self, combined: object, sizes: Sequence[int]) -> None:
-        """Raise an error unless a subclass returns one gradient per tensor."""
-        expected = [(size,) for size in sizes]
+    def _set_shared(
+        self,
+        trained: Sequence[nn.Parameter],
+        by_tensor: Sequence[Sequence[Tensor | None]],
+        shared: Sequence[int],
+    ) -> None:
+        """Replace the gradients of shared parameters by their combination."""
+        # Rows of large tables that are 0 for every task are left out. In most batches,
+        # these are most rows.
+        matrices, rows = [], []
+        for i in shared:
+            p = trained[i]
+            of_tasks = [torch.zeros_like(p) if g is None else g for g in by_tensor[i]]
+            kept = nonzero_rows(of_tasks) if self.skips_rows else None
+            if kept is not None:
+                of_tasks = [g.index_select(0, kept) for g in of_tasks]
+            matrices.append(torch.stack([g.flatten() for g in of_tasks]))
+            rows.append(kept)
+        combined = self.combine(matrices)
+        expected = [(matrix.shape[1],) for matrix in matrices]
         found: object = combined
-        if isinstance(combined, Sequence) and all(
-            isinstance(gradient, Tensor) for gradient in combined
-        ):
-            found = [tuple(gradient.shape) for gradient in combined]
+        if isinstance(combined, Sequence):
+            found = [tuple(g.shape) if isinstance(g, Tensor) else g for g in combined]
         if found != expected:
             raise ValueError(
                 f"weighting {type(self).__name__} must return one Tensor per shared "
                 f"parameter tensor from combine, of the shapes {expected}; got "
                 f"{found!r}."
             )
-
-
-def plain_gradient(
-    gradients: Sequence[Tensor | None], depends: Sequence[bool]
-) -> Tensor | None:
-    """Return the gradient of the first task that depends on a tensor, if any."""
-    in_graph = [g for g in gradients if g is not None]
-    dependent = [g for g, is_used in zip(gradients, depends, strict=True) if is_used]
-    return next((g for g in [*dependent, *in_graph] if g is not None), None)
+        for i, kept, gradient in zip(shared, rows, combined, strict=True):
+            p = trained[i]
+            assert p.grad is not None
+            if kept is None:
+                p.grad = gradient.view(p.shape).to(p.dtype)
+            else:  # in the other rows, the gradient of the one task is 0, too
+                p.grad.index_copy_(0, kept, gradient.view(len(kept), -1))

@@ -1,4 +1,4 @@
-"""Weightings that combine the losses of the tasks."""
+"""The base class of the weightings, and those that combine losses."""
 
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -6,20 +6,116 @@ import torch
 from torch import Tensor, nn
 
 from sk_pwiser._utils import check_choice, check_number, is_iterable
-from sk_pwiser.weighting._task_weighting import TaskWeighting
 
 
-class _Constant(TaskWeighting):
-    """Base class of the weightings whose weights do not change."""
+class TaskWeighting(nn.Module):
+    """Base class of the weightings, which combine one loss per task.
 
-    weights: Tensor
+    A subclass takes the number of tasks and its own keyword parameters, and defines
+    `forward`. The class can then be passed as `weighting` to
+    :class:`~sk_pwiser.MultiTaskCTRCVRClassifier`. The weightings of this package raise
+    TypeError or ValueError for parameters of a wrong type or out of range.
 
-    def __init__(self, n_tasks: int, weights: Sequence[float]) -> None:
-        super().__init__(n_tasks)
-        # A setting of the user is not part of the state: `partial_fit` may change it.
-        self.register_buffer(
-            "weights", torch.tensor(weights, dtype=torch.float32), persistent=False
-        )
+    Parameters and persistent buffers are the state of a weighting: they are stored
+    with the fitted estimator, and `partial_fit` continues from them. Settings of the
+    user must not be stored in them.
+
+    With one task there is nothing to combine, and `forward` is not called.
+
+    Parameters
+    ----------
+    n_tasks : int
+        Number of tasks.
+
+    Attributes
+    ----------
+    needs_task_gradients : bool
+        Whether the weighting combines the tasks' gradients instead of their losses. A
+        step then needs one backward pass per task.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sk_pwiser.weighting import TaskWeighting
+    >>> class Worst(TaskWeighting):
+    ...     def forward(self, losses):
+    ...         return losses.max()
+    >>> Worst(2)(torch.tensor([0.5, 0.25]))
+    tensor(0.5000)
+    """
+
+    needs_task_gradients: bool = False
+    _sums: Tensor
+    _n_steps: Tensor
+
+    def __init__(self, n_tasks: int) -> None:
+        super().__init__()
+        self.n_tasks = n_tasks
+        # In place, as graphs require.
+        self.register_buffer("_sums", torch.zeros(n_tasks), persistent=False)
+        self.register_buffer("_n_steps", torch.zeros(1), persistent=False)
+
+    @property
+    def uses_task_gradients(self) -> bool:
+        """Whether a step computes one gradient per task: only with several tasks."""
+        return self.needs_task_gradients and self.n_tasks > 1
+
+    def set_base_losses(self, losses: Tensor) -> None:
+        """Receive the losses of predictions that equal the base rates of the tasks.
+
+        Called once before training, with values that do not depend on the labels of a
+        single batch. By default they are not used. A weighting that is used alone, or
+        with a loss whose `averages_rows` is False, does not receive them.
+
+        Parameters
+        ----------
+        losses : Tensor of shape (n_tasks,)
+            Expected loss of each task per row of weight 1, without penalties and
+            pairwise parts; for cross-entropy the entropy of the base rate. In
+            conditional task space, that of the rate among the rows where the task that
+            it presupposes happened.
+        """
+
+    def set_sample_weight(self, sample_weight: Tensor | None) -> None:
+        """Receive the weights of the rows of a step.
+
+        Called before `backward`. By default they are not used.
+
+        Parameters
+        ----------
+        sample_weight : Tensor of shape (batch,) or (batch, n_tasks), or None
+            Weights of the rows in the losses, 0 for missing labels and, in conditional
+            task space, for rows without the task that is presupposed; None if all are
+            1. The losses are divided by the number of rows, not by these weights.
+        """
+
+    def set_extra_losses(self, losses: Tensor) -> None:
+        """Receive the part of a step's losses that the network adds to them.
+
+        Called before `backward`, if the network has extra losses per task, such as the
+        corrections of ESCM2. The base losses do not contain them. By default they are
+        not used.
+
+        Parameters
+        ----------
+        losses : Tensor of shape (n_tasks,)
+            Extra loss of each task, without its graph.
+        """
+
+    def forward(self, losses: Tensor) -> Tensor:
+        """Combine the losses of the tasks.
+
+        Parameters
+        ----------
+        losses : Tensor of shape (n_tasks,)
+            One loss per task.
+
+        Returns
+        -------
+        Tensor of shape ()
+            The loss to minimise.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must define forward.")
 
     def backward(
         self,
@@ -27,52 +123,84 @@ class _Constant(TaskWeighting):
         penalty: Tensor | None,
         parameters: Iterable[nn.Parameter],
     ) -> None:
-        """Compute the gradients of a step from the weights, without a total loss."""
-        if type(self).forward not in (Equal.forward, Fixed.forward):
-            # A subclass with its own `forward` may compute any total.
-            super().backward(losses, penalty, parameters)
-            return
-        terms: list[tuple[Tensor, Tensor | None]] = [(losses, self._factors)]
+        """Compute the gradients of a step and store them in the parameters.
+
+        Parameters
+        ----------
+        losses : Tensor of shape (n_tasks,)
+            One loss per task, with its graph.
+        penalty : Tensor of shape () or None
+            Sum of the penalties, which belong to no task.
+        parameters : iterable of Parameter
+            The network's parameters.
+        """
+        if losses.requires_grad:
+            # The weight of a loss is the derivative of the total with respect to it.
+            losses.register_hook(self.record)  # type: ignore[no-untyped-call]
+        total: Tensor = self(losses) if self.n_tasks > 1 else losses.sum()
+        if not isinstance(total, Tensor) or total.dim() != 0:
+            raise ValueError(
+                f"weighting {type(self).__name__} must return a Tensor of shape () "
+                f"from forward; got {total!r}."
+            )
+        if losses.requires_grad and not total.requires_grad:
+            raise ValueError(
+                f"weighting {type(self).__name__} must return a Tensor from forward "
+                "through which gradients reach the losses; it has none."
+            )
         if penalty is not None:
-            terms.append((penalty, None))
-        # As in a sum, a constant term has no gradient.
-        terms = [term for term in terms if term[0].requires_grad] or terms
-        torch.autograd.backward([term for term, _ in terms], [w for _, w in terms])
+            total = total + penalty
+        total.backward()  # type: ignore[no-untyped-call]
 
-    def end_epoch(self) -> list[float]:
-        """Return the weights."""
-        return super().end_epoch() or self._factors.tolist()
+    def report(self, losses: Tensor) -> Tensor:
+        """Return the sum of the losses, for the history and for early stopping.
 
-    @property
-    def _factors(self) -> Tensor:
-        return self.weights if self.n_tasks > 1 else torch.ones_like(self.weights)
+        Weights that change during training would make epochs incomparable, so they
+        are ignored here.
 
+        Parameters
+        ----------
+        losses : Tensor of shape (n_tasks,)
+            One loss per task.
 
-class Equal(_Constant):
-    """The sum of the tasks' losses.
-
-    Parameters
-    ----------
-    n_tasks : int
-        Number of tasks.
-
-    Examples
-    --------
-    >>> import torch
-    >>> from sk_pwiser.weighting import Equal
-    >>> Equal(2)(torch.tensor([0.5, 0.25]))
-    tensor(0.7500)
-    """
-
-    def __init__(self, n_tasks: int) -> None:
-        super().__init__(n_tasks, [1.0] * n_tasks)
-
-    def forward(self, losses: Tensor) -> Tensor:
-        """Return the sum of the losses, of shape `()`."""
+        Returns
+        -------
+        Tensor of shape ()
+            Sum of the losses.
+        """
         return losses.sum()
 
+    def record(self, weights: Tensor) -> None:
+        """Add the weights of a step to the mean of the epoch.
 
-class Fixed(_Constant):
+        Parameters
+        ----------
+        weights : Tensor of shape (n_tasks,)
+            Factor of each task's loss or gradient in the step.
+        """
+        # Weightings of gradients compute their weights on the CPU. The host does not
+        # wait for the copy to another device.
+        on_device = self._sums.device.type != "cpu"
+        self._sums.add_(weights.detach().to(self._sums, non_blocking=on_device))
+        self._n_steps.add_(1)
+
+    def end_epoch(self) -> list[float]:
+        """Return the epoch's mean weights and reset them.
+
+        Methods whose weights change between epochs override this method.
+
+        Returns
+        -------
+        list of float
+            One weight per task, or an empty list if there was no step.
+        """
+        weights, n_steps = self._sums / self._n_steps, float(self._n_steps)
+        self._sums.zero_()
+        self._n_steps.zero_()
+        return weights.tolist() if n_steps else []
+
+
+class Fixed(TaskWeighting):
     """A weighted sum of the tasks' losses, with weights given by the user.
 
     Parameters
@@ -89,6 +217,9 @@ class Fixed(_Constant):
     >>> Fixed(2, weights=[1.0, 4.0])(torch.tensor([0.5, 0.25]))
     tensor(1.5000)
     """
+
+    weights: Tensor
+    _factors: Tensor
 
     def __init__(self, n_tasks: int, *, weights: Sequence[float]) -> None:
         if isinstance(weights, Mapping) or not is_iterable(weights):
@@ -109,15 +240,62 @@ class Fixed(_Constant):
             raise ValueError(
                 f"weights must hold at least one number > 0; got {weights!r}."
             )
-        super().__init__(n_tasks, values)
+        super().__init__(n_tasks)
+        # A setting of the user is not part of the state: `partial_fit` may change it.
+        buffer = torch.tensor(values, dtype=torch.float32)
+        self.register_buffer("weights", buffer, persistent=False)
+        factors = buffer if n_tasks > 1 else torch.ones(1)
+        self.register_buffer("_factors", factors, persistent=False)
 
     def forward(self, losses: Tensor) -> Tensor:
         """Return the weighted sum of the losses, of shape `()`."""
         return (self.weights * losses).sum()
 
+    def backward(
+        self,
+        losses: Tensor,
+        penalty: Tensor | None,
+        parameters: Iterable[nn.Parameter],
+    ) -> None:
+        """Compute the gradients of a step from the weights, without a total loss."""
+        if type(self).forward is not Fixed.forward:
+            # A subclass with its own `forward` may compute any total.
+            super().backward(losses, penalty, parameters)
+            return
+        terms: list[tuple[Tensor, Tensor | None]] = [(losses, self._factors)]
+        if penalty is not None:
+            terms.append((penalty, None))
+        # As in a sum, a constant term has no gradient.
+        terms = [term for term in terms if term[0].requires_grad] or terms
+        torch.autograd.backward([term for term, _ in terms], [w for _, w in terms])
+
     def report(self, losses: Tensor) -> Tensor:
         """Return the loss that is minimised: the weighted sum, of shape `()`."""
-        return self(losses) if self.n_tasks > 1 else losses.sum()
+        return (self._factors * losses).sum()
+
+    def end_epoch(self) -> list[float]:
+        """Return the weights."""
+        return super().end_epoch() or self._factors.tolist()
+
+
+class Equal(Fixed):
+    """The sum of the tasks' losses.
+
+    Parameters
+    ----------
+    n_tasks : int
+        Number of tasks.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sk_pwiser.weighting import Equal
+    >>> Equal(2)(torch.tensor([0.5, 0.25]))
+    tensor(0.7500)
+    """
+
+    def __init__(self, n_tasks: int) -> None:
+        super().__init__(n_tasks, weights=[1.0] * n_tasks)
 
 
 class Uncertainty(TaskWeighting):

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sk_pwiser._utils import equal, import_extra
+from sk_pwiser._utils import check_choice, equal, import_extra
 from sk_pwiser.weighting._gradient import GradientWeighting
 
 # Errors of methods whose parameters or number of tasks do not fit.
@@ -219,7 +219,12 @@ def _make(choice: Any, n_tasks: int, params: dict[str, Any]) -> Any:
     """Build the class with the given name, or the given class; copy an instance."""
     aggregation, scalarization = _module("aggregation"), _module("scalarization")
     kinds = aggregation.Aggregator, aggregation.Weighting, scalarization.Scalarizer
-    kind: Any = _find(choice) if isinstance(choice, str) else choice
+    kind: Any = choice
+    if isinstance(choice, str):
+        known = {
+            n: module for module in (scalarization, aggregation) for n in module.__all__
+        }
+        kind = getattr(known[check_choice("aggregator", choice, known)], choice)
     if isinstance(kind, type) and issubclass(kind, kinds):
         takes = inspect.signature(kind).parameters
         context = {"n_tasks": n_tasks, "shape": n_tasks}
@@ -248,15 +253,6 @@ def _make(choice: Any, n_tasks: int, params: dict[str, Any]) -> Any:
             f"computed in training; got {type(made).__name__} of TorchJD."
         )
     return made
-
-
-def _find(name: str) -> Any:
-    modules = _module("aggregation"), _module("scalarization")
-    for module in modules:
-        if name in module.__all__:
-            return getattr(module, name)
-    known = sorted({n for module in modules for n in module.__all__})
-    raise ValueError(f"aggregator must be one of {known}; got {name!r}.")
 
 
 def _is_plain(value: Any) -> bool:

@@ -15,8 +15,7 @@ from sk_pwiser import MultiTaskCTRCVRClassifier, TaskView
 from sk_pwiser._table._numbers import NUMERIC_ENCODINGS
 from sk_pwiser.calibration import FunnelCalibrator
 from sk_pwiser.losses import LOSSES
-from sk_pwiser.networks import NETWORKS
-from sk_pwiser.networks._interaction import INTERACTIONS
+from sk_pwiser.networks import INTERACTIONS, NETWORKS
 from sk_pwiser.weighting import WEIGHTINGS
 
 # The only declared exceptions. The checks compare a fit with weights 0 to 4 and one on

@@ -85,7 +85,7 @@ def test_quantile_encoding_has_mean_0_and_deviation_1(weighted):
 
 def expand(positions, n_bins):
     positions = torch.as_tensor(positions, dtype=torch.float32).reshape(-1, 1)
-    return BinExpansion([n_bins])(positions).numpy()
+    return BinExpansion([n_bins], (), [0])(positions).numpy()
 
 
 def linear_splines(values, edges):
@@ -118,8 +118,8 @@ def test_positions_also_give_normal_scores():
     positions = rng.random((9, 4)) * [1, 4, 1, 16]
     positions[0], positions[1] = 0, [1, 4, 1, 16]
     positions = torch.as_tensor(positions, dtype=torch.float32)
-    found = BinExpansion(n_bins, scales)(positions).numpy()
-    components = BinExpansion(n_bins)(positions).numpy()
+    found = BinExpansion(n_bins, scales, range(len(n_bins)))(positions).numpy()
+    components = BinExpansion(n_bins, (), range(len(n_bins)))(positions).numpy()
     assert found.shape == (9, 1 + 2 + 4 + 1 + 16)
     assert_array_equal(found[:, 0], positions[:, 0])
     for column, index in ((1, 1), (2, 3)):

@@ -11,7 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from sk_pwiser._training import _batches, _optimizers
 from sk_pwiser._training._batches import BatchIterator, Impressions, copied_ahead
 from sk_pwiser._training._state import from_state, to_state
-from sk_pwiser.losses import JRC, PWiseR, _funnel_depths, _pairwise, _ranking
+from sk_pwiser.losses import JRC, PWiseR, _pairwise, _ranking
 
 
 class Copied:
@@ -128,9 +128,9 @@ def test_losses_on_a_device_without_float64(monkeypatch, is_weighted):
     names = ("click", "conversion")
     losses = [JRC(names), PWiseR(names)]
     expected = [loss(logits, y, weight, groups) for loss in losses]
-    for module in (_ranking, _funnel_depths, _pairwise):
+    for module in (_ranking, _pairwise):
         monkeypatch.setattr(module, "widest_float", lambda device: torch.float32)
-    monkeypatch.setattr(_funnel_depths, "selects_without_sync", lambda device: False)
+    monkeypatch.setattr(_pairwise, "selects_without_sync", lambda device: False)
     mean = _pairwise._mean
 
     def on_the_cpu(*args, **params):

@@ -24,7 +24,7 @@ def test_every_network_trains_with_automatic_widths(network):
     bins = model._result.schema.encoder.numeric_bins_
     assert len(bins) == n_numeric
     scales = model._result.schema.encoder.bin_scales_
-    assert layer.width == sum(dims) + NumericInputs(bins, scales, sum(dims)).n_out
+    assert layer.width == sum(dims) + len(NumericInputs(bins, scales, sum(dims)).owners)
     p = model.predict_proba(TABLE)
     assert p.shape == (len(X), 2)
     assert np.isfinite(p).all()

@@ -143,17 +143,17 @@ def test_training_sees_unseen_values_with_their_statistics():
     layer, schema = model.net_.module_.cpu().input_layer, model._result.schema
     known = schema.transform(X[:500])
     codes, numeric = known.codes.long(), known.numeric
-    [whole] = layer.eval().columns(codes, numeric)
+    whole = layer.eval()(codes, numeric)
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        [dropped] = layer.train().columns(codes, numeric)
+        dropped = layer.train()(codes, numeric)
     layer.eval()
     new = X[:500].assign(user=pd.Categorical([-1] * 500))
     unseen = schema.transform(new)
     assert (unseen.codes[:, 0] == UNSEEN).all()
-    [of_new] = layer.columns(unseen.codes.long(), unseen.numeric)
+    of_new = layer(unseen.codes.long(), unseen.numeric)
     spec = model.net_.module_.spec
-    owners = torch.tensor(layer.owners(spec))
+    owners = torch.tensor(layer.owners)
     first = len(spec.cardinalities)
     places = [place for place, column, _ in spec.unseen_inputs if column == 0]
     own = [0, *(first + place for place in places)]

@@ -80,18 +80,6 @@ def test_values_and_gradients_at_extreme_logits(loss, labels, expected):
     assert gradient.isfinite().all()
 
 
-@pytest.mark.parametrize(
-    ("loss", "mirrored"),
-    [
-        *((kind(NAMES), kind(NAMES)) for kind in (BCE, JRC, CombinedPair)),
-        (Focal(NAMES, alpha=0.2), Focal(NAMES, alpha=0.8)),
-    ],
-)
-def test_labels_are_treated_symmetrically(loss, mirrored):
-    logits, y, *rest = random_batch(20)
-    torch.testing.assert_close(loss(-logits, 1 - y, *rest), mirrored(logits, y, *rest))
-
-
 @pytest.mark.parametrize("base", BASES)
 def test_as_the_base_loss_of_pwiser(base):
     logits, y, weight, groups = random_batch(20)
@@ -104,11 +92,6 @@ def test_as_the_base_loss_of_pwiser(base):
     torch.testing.assert_close(both(logits, y, weight, groups), expected)
 
 
-def test_the_order_of_rows_does_not_matter(loss):
-    batch, order = random_batch(50), torch.randperm(50)
-    torch.testing.assert_close(loss(*(a[order] for a in batch)), loss(*batch))
-
-
 def test_gradcheck(loss):
     logits, y, weight, groups = random_batch(12)
     logits.requires_grad_()
@@ -119,33 +102,11 @@ def test_gradcheck(loss):
 # Weights.
 
 
-def test_weights_of_1_change_nothing(loss):
-    logits, y, _, groups = random_batch(50)
-    expected = loss(logits, y, None, groups)
-    for shape in (50, (50, 2)):
-        ones = torch.ones(shape, dtype=torch.float64)
-        torch.testing.assert_close(loss(logits, y, ones, groups), expected)
-
-
-def test_equal_columns_of_weights_are_weights_of_the_rows(loss):
-    assert loss.takes_task_weights
-    logits, y, weight, groups = random_batch(50)
-    both = weight[:, :1].expand(50, 2)
-    per_row = value_and_gradient(loss, logits, y, weight[:, 0], groups)
-    per_task = value_and_gradient(loss, logits, y, both, groups)
-    torch.testing.assert_close(per_task, per_row)
-
-
 def test_each_task_has_its_own_weights(loss):
+    assert loss.takes_task_weights
     logits, y, weight, groups = random_batch(50)
     expected = [loss(logits, y, weight[:, k], groups)[k] for k in range(2)]
     torch.testing.assert_close(loss(logits, y, weight, groups), torch.stack(expected))
-
-
-def test_the_scale_of_the_weights_scales_the_loss(loss):
-    logits, y, weight, groups = random_batch(50)
-    expected = 7 * loss(logits, y, weight, groups)
-    torch.testing.assert_close(loss(logits, y, 7 * weight, groups), expected)
 
 
 @pytest.mark.parametrize("n", [40, 1500])
@@ -201,7 +162,7 @@ def test_rows_may_be_weighted_in_place_of_selected(loss, monkeypatch):
     batch = random_batch(600)
     selected = value_and_gradient(loss, *batch)
     monkeypatch.setattr(
-        "sk_pwiser.losses._funnel_depths.selects_without_sync", lambda device: False
+        "sk_pwiser.losses._pairwise.selects_without_sync", lambda device: False
     )
     tolerance = {"rtol": 1e-8, "atol": 1e-12}
     torch.testing.assert_close(value_and_gradient(loss, *batch), selected, **tolerance)
@@ -219,14 +180,6 @@ def test_row_losses_are_linear_in_the_targets(loss):
     rows = loss.row_losses(logits, targets)
     assert rows.shape == (20, 2)
     torch.testing.assert_close(rows, targets * at_1 + (1 - targets) * at_0)
-
-
-@pytest.mark.parametrize("kind", [BCE, Focal])
-def test_pointwise_losses_are_the_means_of_their_row_losses(kind):
-    logits, y, weight, _ = random_batch(20)
-    rows = kind(NAMES).row_losses(logits, y)
-    torch.testing.assert_close(kind(NAMES)(logits, y), rows.mean(0))
-    torch.testing.assert_close(kind(NAMES)(logits, y, weight), (weight * rows).mean(0))
 
 
 @pytest.mark.parametrize("name", ["combined_pair", "jrc", "pwiser"])
@@ -335,33 +288,22 @@ VALUE, TYPE = ValueError, TypeError
             for value, error in ((-0.1, VALUE), (1.1, VALUE), ("0.5", TYPE))
         ),
         ("focal", {"gamma": -0.1}, VALUE, r"gamma must be .*>= 0; got -0\.1"),
-        ("focal", {"gamma": "2"}, TYPE, "gamma must be.*got '2'"),
         ("focal", {"alpha": 0.0}, VALUE, r"alpha must be .* > 0 and < 1; got 0\.0"),
-        ("focal", {"alpha": 1}, VALUE, r"alpha must be .* > 0 and < 1; got 1"),
         *(
             ("pwiser", params, error, message)
             for params, error, message in (
                 ({"surrogate": "exp"}, VALUE, "surrogate .*'hinge'.* got 'exp'"),
                 ({"score": "rank"}, VALUE, "score must be .* got 'rank'"),
-                ({"score": 1}, TYPE, "score must be .*; got 1"),
-                ({"margins": (1.0,)}, VALUE, r"margins .* 2 here; got \(1.0,\)"),
                 ({"tasks": ["a"]}, VALUE, rf"tasks .*{NAMES[0]}.*\]; got \['a'\]"),
-                ({"tasks": "buy"}, VALUE, "tasks .* got 'buy'"),
                 ({"tasks": [2]}, VALUE, r"tasks .* got \[2\]"),
-                ({"tasks": -3}, VALUE, "tasks .* got -3"),
-                ({"tasks": 1.5}, TYPE, "tasks must be .*; got 1.5"),
                 ({"tasks": True}, TYPE, "tasks must be .*; got True"),
                 ({"tasks": [None]}, TYPE, r"tasks must be .*; got \[None\]"),
-                ({"tasks": [[1]]}, TYPE, r"tasks must be .*; got \[\[1\]\]"),
                 ({"pairs": "all"}, VALUE, r"pairs .*'funnel'\]; got 'all'"),
                 ({"pwiser_weight": -1.0}, VALUE, "weight must be .* >= 0; got -1.0"),
-                ({"pwiser_weight": "1"}, TYPE, "weight must be a number; got '1'"),
                 ({"base": "pwiser"}, VALUE, "base must .*'jrc'.*; got 'pwiser'"),
                 ({"base": PWiseR}, VALUE, "base must be a loss other than PWiseR"),
                 ({"base": "bcd"}, VALUE, r"base must be one of .*'bce'.*; got 'bcd'"),
                 ({"base": int}, TYPE, "base must .*MultiTaskLoss; got <class 'int'>"),
-                ({"base": None}, TYPE, "base must be a name or .*; got None"),
-                ({"base": BCE(NAMES)}, TYPE, r"base must be a .*; got BCE\(\)"),
                 ({"base_params": {"alpha": 1}}, VALUE, "base_params .*'alpha'"),
                 ({"base_params": {"task_names": 1}}, VALUE, "base_params .*'task_name"),
                 (

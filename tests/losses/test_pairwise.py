@@ -11,7 +11,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from pairs_by_hand import over_pairs
 
 from sk_pwiser.losses import _pairwise
-from sk_pwiser.losses._pairwise import SURROGATES, pairwise_mean
+from sk_pwiser.losses._pairwise import SURROGATES, WeightedScores, pairwise_mean
 
 # The number of pairs up to which their matrix is used: always, and never.
 PATHS = {"pairs": 10**9, "near-linear": 0}
@@ -43,7 +43,8 @@ def evaluate(
     with pytest.MonkeyPatch.context() as patch:
         if path is not None:
             patch.setattr(_pairwise, "BRUTE_FORCE_PAIRS", PATHS[path])
-        mean = pairwise_mean(*scores, margin, surrogate, *weights)
+        sides = map(WeightedScores, scores, weights)
+        mean = pairwise_mean(*sides, margin, surrogate)
     mean.backward()
     return mean.item(), *(s.grad.double().numpy() for s in scores)
 
@@ -120,14 +121,6 @@ def test_the_kink_is_that_of_float64_arithmetic(higher, lower, margin, mirrored)
     )
     assert_array_equal(higher_slope, -active.sum(axis=1) / active.size)
     assert_array_equal(lower_slope, active.sum(axis=0) / active.size)
-
-
-@pytest.mark.parametrize("margin", [0.0, 1.0, -1.0, 0.1, 1e10])
-def test_no_float_lies_between_the_inactive_and_the_active_scores(margin):
-    higher = np.random.default_rng(7).normal(size=20_000)
-    bound = _pairwise.inactive_bound(torch.from_numpy(higher), margin).numpy()
-    assert (margin - (higher - bound) <= 0).all()
-    assert (margin - (higher - np.nextafter(bound, np.inf)) > 0).all()
 
 
 @every_surrogate
@@ -221,7 +214,7 @@ def test_floats_of_lower_precision(surrogate, path, dtype, extreme, monkeypatch)
         torch.tensor(rng.normal(size=n) * extreme).to(dtype).requires_grad_()
         for n in (7, 12)
     ]
-    mean = pairwise_mean(*scores, 1.0, surrogate)
+    mean = pairwise_mean(*map(WeightedScores, scores), 1.0, surrogate)
     mean.backward()
     assert mean.dtype == torch.float32
     expected = over_pairs(*(s.detach().double().numpy() for s in scores), 1, surrogate)
@@ -248,23 +241,16 @@ def test_the_grid_of_the_logistic_surrogate_has_any_number_of_blocks(
 
 
 @pytest.mark.parametrize("spread", [1e6, 1e12, 1e30])
-def test_logistic_closes_wide_gaps(spread, monkeypatch):
-    # A grid that grows with the gaps would fall back to all pairs, which is right too.
-    monkeypatch.setattr(_pairwise, "brute_force_sums", refuse)
+def test_logistic_evaluates_all_pairs_if_the_grid_would_be_too_large(
+    spread, monkeypatch
+):
+    monkeypatch.setattr(_pairwise, "_grid_sums", refuse)
     rng = np.random.default_rng(3)
     higher = rng.normal(size=12) + np.repeat([0.0, -spread, spread], 4)
     lower = rng.normal(size=15) + np.repeat([0.0, -spread, 3 * spread], 5)
     for sides in ((higher, lower), (higher[4:8], lower[:5]), (higher[8:], lower[:10])):
         actual = evaluate(*sides, 0.3, "logistic", path="near-linear")
         assert_same(actual, over_pairs(*sides, 0.3, "logistic"), atol=1e-300)
-
-
-def test_logistic_evaluates_all_pairs_if_the_grid_would_be_too_large(monkeypatch):
-    monkeypatch.setattr(_pairwise, "MAX_BLOCKS", 8)
-    monkeypatch.setattr(_pairwise, "_grid_sums", refuse)
-    sides = np.linspace(0, 9000, 40), np.linspace(-3000, 4000, 30)
-    actual = evaluate(*sides, 1.0, "logistic", path="near-linear")
-    assert_same(actual, over_pairs(*sides, 1.0, "logistic"))
 
 
 @every_surrogate
@@ -276,16 +262,6 @@ def test_the_size_of_chunks_does_not_matter(surrogate, monkeypatch):
     monkeypatch.setattr(_pairwise, "CHUNK_SCORES", 5)
     for path in PATHS:
         assert_same(evaluate(*sides, 0.5, surrogate, path=path), expected)
-
-
-@every_path
-@every_surrogate
-def test_strided_scores(surrogate, path, monkeypatch):
-    monkeypatch.setattr(_pairwise, "BRUTE_FORCE_PAIRS", PATHS[path])
-    table = torch.arange(24, dtype=torch.float64).reshape(12, 2) / 8
-    mean = pairwise_mean(table[:5, 1], table[5:, 0], 1.0, surrogate)
-    expected = over_pairs(table[:5, 1].numpy(), table[5:, 0].numpy(), 1.0, surrogate)
-    assert_allclose(mean.item(), expected[0], rtol=1e-9)
 
 
 @every_path
@@ -302,7 +278,7 @@ def test_an_accelerator_equals_the_cpu(accelerator, surrogate):
     results = []
     for device in ("cpu", accelerator):
         scores = [s.detach().to(device).requires_grad_() for s in cpu]
-        mean = pairwise_mean(*scores, 1.0, surrogate)
+        mean = pairwise_mean(*map(WeightedScores, scores), 1.0, surrogate)
         mean.backward()
         results.append((mean.item(), *(s.grad.cpu().numpy() for s in scores)))
     assert_same(results[1], results[0])
@@ -311,7 +287,7 @@ def test_an_accelerator_equals_the_cpu(accelerator, surrogate):
 @every_surrogate
 def test_second_derivatives_raise(surrogate):
     higher, lower = (torch.tensor([s], requires_grad=True) for s in (0.0, 0.5))
-    mean = pairwise_mean(higher, lower, 1.0, surrogate)
+    mean = pairwise_mean(*map(WeightedScores, (higher, lower)), 1.0, surrogate)
     (slope,) = torch.autograd.grad(mean, higher, create_graph=True)
     with pytest.raises(RuntimeError, match="differentiated once"):
         slope.sum().backward()
@@ -320,5 +296,6 @@ def test_second_derivatives_raise(surrogate):
 def test_weights_get_no_gradient():
     scores = torch.tensor([0.0, 1.0], requires_grad=True)
     weight = torch.tensor([1.0, 2.0], requires_grad=True)
-    pairwise_mean(scores, scores, 1.0, "hinge", weight, weight).backward()
+    side = WeightedScores(scores, weight)
+    pairwise_mean(side, side, 1.0, "hinge").backward()
     assert weight.grad is None

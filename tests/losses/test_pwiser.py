@@ -10,10 +10,9 @@ from pairs_by_hand import SURROGATES, over_pairs
 
 from sk_pwiser.losses import (
     BCE,
-    CombinedPair,
     MultiTaskLoss,
     PWiseR,
-    _funnel_depths,
+    _pairwise,
     pwiser_loss,
 )
 
@@ -93,7 +92,7 @@ def test_equals_the_definition(surrogate, pairs, n, n_tasks, seed, weights, sele
     if given_weight is not None:
         given_weight = torch.from_numpy(given_weight)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_funnel_depths, "selects_without_sync", lambda device: selects)
+        patch.setattr(_pairwise, "selects_without_sync", lambda device: selects)
         losses, gradient = loss_and_gradient(loss, logits, y, given_weight)
     for k in range(n_tasks):
         args = logits[:, k], depth, n_tasks, margins, weight[:, k], surrogate, pairs
@@ -220,13 +219,6 @@ def test_the_pull_on_a_converted_row_does_not_depend_on_rate_and_batch_size(rate
     assert_allclose(term, 2 * 0.3 * 2 * cross_entropy, rtol=1e-9)
 
 
-def test_the_pull_on_a_converted_row_is_proportional_to_its_weight():
-    weight = torch.rand(1000, dtype=torch.float64)
-    term, cross_entropy = pull_of_converted_rows(1000, 50, weight)
-    assert_allclose(term, 2 * 0.3 * -weight[:50] / 1000, rtol=1e-9)
-    assert_allclose(term, 2 * 0.3 * 2 * cross_entropy, rtol=1e-9)
-
-
 # The base loss, and the history.
 
 
@@ -323,7 +315,7 @@ def test_selected_and_weighted_rows_agree_at_a_low_rate(
     params = {"surrogate": surrogate, "pairs": pairs, "tasks": "all"}
     loss = PWiseR(NAMES, pwiser_weight=0.3, **params)
     expected = loss_and_gradient(loss, logits, y)
-    monkeypatch.setattr(_funnel_depths, "selects_without_sync", lambda device: False)
+    monkeypatch.setattr(_pairwise, "selects_without_sync", lambda device: False)
     for found, known in zip(loss_and_gradient(loss, logits, y), expected, strict=True):
         assert_allclose(found, known, rtol=1e-9, atol=1e-12)
 
@@ -362,12 +354,10 @@ def test_margins_are_numbers_or_sequences_of_any_kind(margins, expected):
     ("params", "error", "message"),
     [
         ({"margins": (1.0,)}, ValueError, r"margins must .* 2 here; got \(1.0,\)"),
-        ({"margins": np.ones(3)}, ValueError, r"2 here; got array\(\[1., 1., 1.\]\)"),
         ({"margins": float("nan")}, ValueError, "margins must be finite; got nan"),
         ({"margins": [1, np.inf]}, ValueError, r"margins\[1\] must be finite; got inf"),
         ({"margins": [1, "2"]}, TypeError, r"margins\[1\] must be a number; got '2'"),
         ({"margins": "1"}, TypeError, "margins must be a number or .*; got '1'"),
-        ({"margins": None}, TypeError, "margins must be a number or .*; got None"),
         ({"margins": {1.0, 2.0}}, TypeError, "margins must be a number or .*; got {1"),
         ({"margins": {"a": 1, "b": 2}}, TypeError, "margins must .*; got {'a'"),
         ({"margins": np.ones((2, 2))}, TypeError, r"margins\[0\] must .*; got \[1.0, "),
@@ -382,20 +372,3 @@ def test_bad_arguments_of_the_function_are_named(params, error, message):
     given = {"scores": torch.zeros(3), "y": torch.zeros(3, 2), **params}
     with pytest.raises(error, match=message):
         pwiser_loss(given.pop("scores"), given.pop("y"), **given)
-
-
-class WithParameters(Base):
-    """A loss with a required parameter."""
-
-    def __init__(self, task_names, *, strength):
-        super().__init__(task_names)
-        self.strength = strength
-
-
-def test_a_class_with_parameters_as_base():
-    loss = PWiseR(NAMES, base=WithParameters, base_params={"strength": 3})
-    assert (type(loss.base), loss.base.strength) == (WithParameters, 3)
-    loss = PWiseR(NAMES, base=CombinedPair, base_params={"bce_share": np.float32(0.5)})
-    assert loss.base.bce_share == 0.5
-    with pytest.raises(ValueError, match=r"base_params lacks .*'strength'"):
-        PWiseR(NAMES, base=WithParameters)

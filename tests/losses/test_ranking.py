@@ -11,7 +11,6 @@ from numpy.testing import assert_allclose
 from pairs_by_hand import over_pairs, sigmoid
 
 from sk_pwiser.losses import JRC, CombinedPair
-from sk_pwiser.losses._ranking import context_losses
 
 NAMES = ["click", "conversion"]
 
@@ -86,18 +85,6 @@ def test_first_and_second_derivatives(weighted, grouped):
 
 
 # The form with two logits per row.
-
-
-@given(seed=st.integers(0, 10**6))
-def test_a_constant_added_to_one_label_in_a_context_changes_nothing(seed):
-    _, y, _, groups = random_batch(seed)
-    rng = np.random.default_rng(seed)
-    columns = torch.from_numpy(rng.normal(size=(20, 2, 2)))
-    constants = torch.from_numpy(rng.normal(scale=50, size=(5, 2, 2)))
-    torch.testing.assert_close(
-        context_losses(columns + constants[groups], y, None, groups),
-        context_losses(columns, y, None, groups),
-    )
 
 
 # Contexts.

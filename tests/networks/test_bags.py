@@ -58,15 +58,6 @@ def test_sums_equal_a_dense_linear_layer(seed, n_bags, n_rows, n_tables):
         )
 
 
-def test_tables_without_bags_draw_the_same_weights():
-    torch.manual_seed(0)
-    plain = InputLayer(spec_of())
-    torch.manual_seed(0)
-    layer = InputLayer(spec_of(BagSpec(9)))
-    assert torch.equal(layer.embeddings[0].weight, plain.embeddings[0].weight)
-    assert plain.bags is None
-
-
 @pytest.mark.parametrize("interaction", [None, "cross", "fm"])
 @pytest.mark.parametrize("name", NETWORKS)
 def test_every_network_reads_bags(name, interaction):

@@ -1,11 +1,9 @@
 """The networks without experts, written out in numpy, and the transfers of CTCL."""
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 from numpy.testing import assert_allclose
-from refusals import X, Y, small
 from rewrites import (
     batch,
     cross_entropy,
@@ -117,20 +115,6 @@ def test_ctcl_equals_the_formula(consistency, parents, task_space):
     assert_allclose(extra_loss(output, y).detach(), expected, rtol=1e-4)
 
 
-@pytest.mark.parametrize("columns", [["a", "b", "c", "d"], ["a", "d", "c", "b"]])
-def test_the_pairs_do_not_depend_on_the_order_of_siblings(columns):
-    rng = np.random.default_rng(0)
-    table = {"a": rng.integers(2, size=200)}
-    for task in "bcd":
-        table[task] = table["a"] * rng.integers(2, size=200)
-    labels = pd.DataFrame(table)[columns]
-    parents = {"b": "a", "c": "a", "d": "a"}
-    params = {"network": "ctcl", "task_parents": parents, "max_epochs": 1}
-    model = small(**params).fit(rng.normal(size=(200, 2)), labels)
-    pairs = {(columns[j], columns[k]) for j, k in model.net_.module_.pairs}
-    assert pairs == {("a", "b"), ("a", "c"), ("a", "d")}
-
-
 def test_tasks_without_parents_have_no_neighbours(consistency):
     params = {"consistency": consistency, "task_parents": (-1, -1, -1), **UNITS}
     network = make(CTCL, 3, **params)
@@ -155,14 +139,6 @@ def test_the_transfer_from_a_task_trains_nothing_of_the_other_task(consistency):
         assert {p for p in parts if p.split(".")[0] not in shared} == own
         # The last layer of a tower is behind the hidden vector that is read.
         assert not any("towers" in n and "output" in n for n in masks)
-
-
-def test_weight_of_zero_trains_like_a_shared_bottom(consistency):
-    plain = small(network_params=UNITS).fit(X, Y).predict_proba(X)
-    for weight, is_same in [(0, True), (1, False)]:
-        params = {"consistency": consistency, "consistency_weight": weight, **UNITS}
-        model = small(network="ctcl", network_params=params).fit(X, Y)
-        assert np.allclose(model.predict_proba(X), plain, rtol=1e-5) == is_same
 
 
 def draw_transfers(n, n_tasks):
@@ -214,9 +190,3 @@ def test_finite_at_extreme_logits(z, sign):
     loss.sum().backward()
     assert loss.isfinite().all()
     assert logits.grad.isfinite().all()
-
-
-def test_one_task_has_no_neighbour(consistency):
-    output = make(CTCL, 1, consistency=consistency, **UNITS)(*batch())
-    assert output.extra_losses == {}
-    assert output.logits.shape == (9, 1)

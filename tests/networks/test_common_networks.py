@@ -1,8 +1,6 @@
 """Properties of all networks of the registry."""
 
-import copy
 import itertools
-import pickle
 import re
 
 import numpy as np
@@ -138,24 +136,12 @@ def test_the_networks_with_experts_are_found():
 
 
 @pytest.mark.parametrize("name", networks_with(Gates))
-def test_gates_start_uniform_and_do_not_depend_on_other_rows(name):
-    network, (codes, numeric) = make(name).eval(), batch(12)
-    seen = []
-    gates = [gate for m in network.modules() if isinstance(m, Gates) for gate in m]
-    for gate in gates:
-        hook = gate.register_forward_hook(
-            lambda _, inputs, logits: seen.append(logits.softmax(1))
-        )
-        network(codes, numeric)
-        whole = seen.pop()
-        torch.testing.assert_close(whole, torch.full_like(whole, 1 / whole.shape[1]))
-        torch.nn.init.normal_(gate.weight)
-        network(codes, numeric)
-        network(codes[3:4], numeric[3:4])
-        alone, whole = seen.pop(), seen.pop()
-        torch.testing.assert_close(whole.sum(1), torch.ones(len(whole)))
-        torch.testing.assert_close(alone[0], whole[3])
-        hook.remove()
+def test_gates_start_uniform(name):
+    for gates in make(name).modules():
+        if isinstance(gates, Gates):
+            weights = gates(torch.randn(5, gates[0].in_features))
+            uniform = torch.full_like(weights, 1 / weights.shape[2])
+            torch.testing.assert_close(weights, uniform)
 
 
 @pytest.mark.parametrize("name", networks_with(StackedLinear))
@@ -169,18 +155,6 @@ def test_experts_differ_from_the_start(name):
     ]
     assert pairs
     assert not any(torch.allclose(one, other) for one, other in pairs)
-
-
-def test_networks_share_no_tensors(name):
-    networks = [make(name), make(name)]
-    one, other = (
-        {
-            tensor.untyped_storage().data_ptr()
-            for tensor in network.state_dict().values()
-        }
-        for network in networks
-    )
-    assert not one & other
 
 
 @pytest.mark.parametrize("scale", [1e3, -1e3])
@@ -271,16 +245,6 @@ def test_random_numbers_of_training_come_from_the_active_generators(name):
     torch.testing.assert_close(logits(0), logits(0), rtol=0, atol=0)
     assert not torch.allclose(logits(0), logits(1))
     assert torch.equal(torch.get_rng_state(), state)
-
-
-def test_copies_and_pickles_predict_the_same(name):
-    network, inputs = make(name, task_space="conditional").eval(), batch(20)
-    expected = network(*inputs)
-    for copied in (copy.deepcopy(network), pickle.loads(pickle.dumps(network))):
-        found = copied(*inputs)
-        assert torch.equal(found.logits, expected.logits)
-        assert torch.equal(found.conditional_logits, expected.conditional_logits)
-        assert copied.spec == network.spec
 
 
 @pytest.mark.slow

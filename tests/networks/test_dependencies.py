@@ -98,22 +98,6 @@ def test_tasks_that_share_a_tensor_share_all_of_its_entries(
             assert torch.equal(one[parameter], other[parameter]), parameter
 
 
-def test_gradients_are_nonzero_where_dependencies_are_found(name):
-    network, inputs = make(NETWORKS[name], N_TASKS), batch(200)
-    found = dependencies(network, *inputs)
-    logits = network(*inputs).logits
-    names, parameters = zip(*network.named_parameters(), strict=True)
-    for task, masks in enumerate(found):
-        gradients = torch.autograd.grad(
-            logits[:, task].sum(), parameters, retain_graph=True, allow_unused=True
-        )
-        is_nonzero = {
-            name: gradient is not None and gradient.any()
-            for name, gradient in zip(names, gradients, strict=True)
-        }
-        assert {n for n, nonzero in is_nonzero.items() if nonzero} == masks.keys()
-
-
 def test_every_network_is_tested_here():
     assert {*OF_ONE_TASK, *CHAINS} == NETWORKS.keys()
 

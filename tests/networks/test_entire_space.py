@@ -1,6 +1,7 @@
 """ESMM, the networks that correct it, their chain and their losses over all rows."""
 
 import weakref
+from functools import partial
 
 import numpy as np
 import pytest
@@ -9,7 +10,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.testing import assert_allclose
-from refusals import X, Y, small
 from rewrites import (
     RATES,
     batch,
@@ -24,15 +24,15 @@ from rewrites import (
 )
 from scipy.special import expit, log_expit
 
-from sk_pwiser.networks import DCMT, DDPO, ESCM2, ESMM, Labels, NetworkSpec
-from sk_pwiser.networks._entire_space import (
-    counterfactual_loss,
-    dual_propensity_loss,
-    entire_space_loss,
-    prior_loss,
-    teacher_loss,
+from sk_pwiser.networks import (
+    DCMT,
+    DDPO,
+    ESCM2,
+    ESMM,
+    Labels,
+    NetworkSpec,
+    chain_logits,
 )
-from sk_pwiser.networks._task_logits import chain_logits
 
 # The chain.
 
@@ -79,22 +79,6 @@ def test_value_and_gradient_are_finite_at_a_thousand(conditional, label):
 
 
 @pytest.mark.parametrize(
-    ("head", "label", "loss", "gradient"), [(20, 0, 19.3068528, 0.5), (-20, 1, 40, -1)]
-)
-def test_loss_of_a_product_is_not_capped(head, label, loss, gradient):
-    # Computed from probabilities in float32, the first loss would be 100, without a
-    # gradient, instead of -log(1 - (1 - 2e-9)^2); the second would have almost none.
-    heads = torch.full((1, 2), float(head), requires_grad=True)
-    product = chain_logits(heads)[:, 1]
-    value = torch.nn.functional.binary_cross_entropy_with_logits(
-        product, torch.tensor([float(label)])
-    )
-    value.backward()
-    assert value.item() == pytest.approx(loss, rel=1e-6)
-    assert heads.grad.tolist()[0] == pytest.approx([gradient] * 2, rel=1e-5)
-
-
-@pytest.mark.parametrize(
     "rates", [[0.3, 0.1, 0.02], [0.0, 0.0, 0.0], [1.0, 1.0, 1.0], [0.1, 0.2, 0.2]]
 )
 def test_heads_start_at_the_rates_of_rows_with_the_previous_task(rates):
@@ -108,24 +92,6 @@ def test_heads_start_at_the_rates_of_rows_with_the_previous_task(rates):
     reachable = np.cumprod(ratios)
     started = chain_logits(start.unsqueeze(0)).sigmoid()[0]
     assert_allclose(started, reachable, rtol=1e-5, atol=1e-8)
-
-
-@pytest.mark.parametrize("n_tasks", [2, 3])
-def test_estimator_predicts_the_conditional_heads(n_tasks):
-    Y = funnel(len(X), n_tasks).int().numpy()
-    names = ["click", "cart", "purchase"][:n_tasks]
-    params = {"tower_units": (8,)}
-    model = small(network="esmm", network_params=params, task_names=names).fit(X, Y)
-    assert (np.diff(model.predict_proba(X), axis=1) <= 0).all()
-    network = model.net_.module_.eval()
-    seen = []
-    hook = network.towers.register_forward_hook(lambda *args: seen.append(args[2]))
-    model.predict_proba(X)
-    hook.remove()
-    heads = torch.cat(seen).detach().cpu().double().sigmoid().numpy()
-    assert_allclose(model.predict_cvr(X), heads[:, 1:].prod(axis=1), rtol=1e-5)
-    assert_allclose(model.predict_proba(X), np.cumprod(heads, axis=1), rtol=1e-5)
-    assert heads[:, 1:].std() > 1e-3
 
 
 # The networks.
@@ -229,32 +195,14 @@ def test_one_task_needs_no_correction(name):
     assert parts == {"input_layer", "towers"}
 
 
-@pytest.mark.parametrize(
-    ("name", "params"),
-    [
-        ("escm2", {}),
-        ("dcmt", {"prior_weight": 0}),
-        ("ddpo", {"teacher_weight": 0}),
-    ],
-)
-def test_weights_of_zero_train_like_esmm(name, params):
-    params["tower_units"] = (8,)
-    plain = small(network="esmm", network_params={"tower_units": (8,)}).fit(X, Y)
-    for weight, is_same in [(0, True), (1, False)]:
-        params["correction_weight"] = weight
-        found = small(network=name, network_params=params).fit(X, Y).predict_proba(X)
-        assert np.allclose(found, plain.predict_proba(X), rtol=1e-5) == is_same
-
-
 @every_network
 def test_propensities_are_limited_and_take_no_gradient(name):
     network = corrected(name, scale=30, min_propensity=0.01)
-    keywords = network(*batch(200)).extra_losses["correction"].keywords
     rates = np.array(RATES[:2])
     limits = 0.01 * np.array([rates, 1 - rates])
     assert_allclose(network.smallest_propensities, limits, rtol=1e-5)
-    found = keywords.get("propensities", [keywords.get("propensity")])
-    for propensity, smallest in zip(found, network.smallest_propensities, strict=False):
+    found = network._propensities(network(*batch(200)).logits)
+    for propensity, smallest in zip(found, network.smallest_propensities, strict=True):
         assert not propensity.requires_grad
         assert (propensity >= smallest).all()
         assert (propensity == smallest).any()
@@ -300,24 +248,28 @@ def test_a_loss_trains_the_towers_of_its_task(name, loss, has_second):
 
 @pytest.mark.parametrize("name", ["ipw", "dr"])
 def test_the_correction_is_not_kept_by_the_network(name):
-    network = corrected(name)
-    output = network(*batch())
-    heads = weakref.ref(output.extra_losses["correction"].keywords["heads"])
-    del output
+    network = corrected(name, task_space="conditional")
+    heads = weakref.ref(network(*batch()).conditional_logits)
     assert heads() is None
 
 
 # The losses, of labels, heads, the second towers, and propensities.
 
-LOSSES = {
-    "ipw": lambda labels, z, others, p: entire_space_loss(labels, z, p[0]),
-    "dr": lambda labels, z, others, p: entire_space_loss(labels, z, p[0], others),
-    "mirrored": lambda labels, *args: counterfactual_loss(labels, *args),
-    "observed": lambda labels, *args: counterfactual_loss(labels, *args, False),
-    "prior": lambda labels, z, others, p: prior_loss(labels, z, others),
-    "dual": lambda labels, *args: dual_propensity_loss(labels, *args),
-    "teacher": lambda labels, z, others, p: teacher_loss(labels, others),
-}
+LOSSES = {name: (name, "correction") for name in CORRECTED}
+LOSSES |= {"prior": ("mirrored", "prior"), "teacher": ("dual", "teacher")}
+
+
+def extra_loss(name, labels, heads, others, propensities):
+    """Return the loss of a network whose second towers return `others`."""
+    of_network, loss = LOSSES[name]
+    kind, given = CORRECTED[of_network]
+    weights = {key: 1.0 for key in given if key.endswith("weight")}
+    network = make(
+        kind, 1 + heads.shape[1], **{**given, **weights}, correction_weight=1
+    )
+    if of_network in SECOND:
+        setattr(network, SECOND[of_network], torch.nn.Identity())
+    return network._corrections(others, heads, propensities)[loss](labels)
 
 
 @pytest.mark.parametrize("name", LOSSES)
@@ -325,7 +277,7 @@ def test_weights_count_as_repetitions_of_rows(name):
     heads, others, p = torch.randn(12, 2), torch.randn(12, 2), torch.rand(12, 2)
     p, y, counts = 0.1 + 0.8 * p, funnel(12, 3), torch.randint(0, 4, (12,))
     weights = counts / counts.float().mean()
-    loss = LOSSES[name]
+    loss = partial(extra_loss, name)
     weighted = loss(Labels(y, weights, row_losses), heads, others, (p, 1 - p))
     y, heads, others, p = (
         t.repeat_interleave(counts, 0) for t in (y, heads, others, p)
@@ -339,11 +291,11 @@ def test_weights_per_task_are_those_of_the_label_that_is_used(name):
     heads, others, y = torch.randn(40, 2), torch.randn(40, 2), funnel(40, 3)
     half, weights = torch.full((40, 2), 0.5), torch.rand(40, 3)
     args = heads, others, (half, half)
-    losses = LOSSES[name](Labels(y, weights, row_losses), *args)
+    losses = extra_loss(name, Labels(y, weights, row_losses), *args)
     for k in (1, 2):
         # The label of the task where the previous one happened, and else that label.
         used = torch.where(y[:, k - 1] == 1, weights[:, k], weights[:, k - 1])
-        expected = LOSSES[name](Labels(y, used, row_losses), *args)[k]
+        expected = extra_loss(name, Labels(y, used, row_losses), *args)[k]
         if name == "dr":
             # Imputed labels need no label of the later task.
             guessed = row_losses(heads[:, k - 1], others[:, k - 1].sigmoid())
@@ -359,7 +311,7 @@ def test_losses_are_finite_without_rows_of_a_kind(z, sign, y):
     others = torch.full((4, 1), sign * z, requires_grad=True)
     labels = Labels(torch.full((4, 2), y), None, row_losses)
     p = torch.full((4, 1), 1e-3), torch.full((4, 1), 1 - 1e-3)
-    losses = torch.stack([loss(labels, heads, others, p) for loss in LOSSES.values()])
+    losses = torch.stack([extra_loss(n, labels, heads, others, p) for n in LOSSES])
     losses.sum().backward()
     assert losses.isfinite().all()
     assert heads.grad.isfinite().all()
@@ -383,9 +335,9 @@ def test_probabilities_as_labels_count_as_the_rows_that_they_stand_for(name):
     for labels, n_copies in ((soft, 1), (hard, 3)):
         z_copies, copies = (t.repeat(n_copies, 1) for t in (z, extra))
         args = z_copies, copies, [p.repeat(n_copies, 1) for p in propensities]
-        losses = LOSSES[name](labels, *args)
+        losses = extra_loss(name, labels, *args)
         if name == "dual":
-            losses = losses + teacher_loss(labels, copies)
+            losses = losses + extra_loss("teacher", labels, *args)
         # The twins learn from 1 - CVR instead of the labels without a click.
         read = (z,) if name in ("ipw", "mirrored") else (z, extra)
         gradients.append(torch.autograd.grad(losses.sum(), read))
@@ -399,12 +351,12 @@ def test_gradients_of_escm2(is_robust):
     o = np.array([1, 0, 1, 1, 0, 1, 0])
     r = o * rng.integers(0, 2, n)
     labels = Labels(torch.from_numpy(np.stack([o, r], 1) * 1.0), None, row_losses)
-    heads, propensity, guess = (
-        torch.tensor(values).unsqueeze(1).requires_grad_() for values in (z, p, imputed)
+    heads, guess = (
+        torch.tensor(values).unsqueeze(1).requires_grad_() for values in (z, imputed)
     )
-    given = guess.logit() if is_robust else None
-    entire_space_loss(labels, heads, propensity, given).sum().backward()
-    assert propensity.grad is None
+    name, propensity = "dr" if is_robust else "ipw", torch.tensor(p).unsqueeze(1)
+    given = heads, guess.logit(), (propensity, 1 - propensity)
+    extra_loss(name, labels, *given).sum().backward()
     predicted, w = expit(z), o / p / (o / p).sum()
     if is_robust:
         # Rows without a label move the head towards the imputed label.

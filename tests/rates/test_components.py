@@ -168,16 +168,15 @@ def test_the_weights_of_gradnorm_do_not_depend_on_the_first_batch(fits):
 
 @pytest.mark.parametrize("name", ["escm2", "ddpo", "dcmt"])
 def test_propensity_weights_add_up_to_the_rows(fits, name):
-    parts = []
-    for output in outputs(fits.model(**network(name)), fits.log.X):
-        keywords = output.extra_losses["correction"].keywords
-        if name == "escm2":
-            parts.append(torch.stack([keywords["propensity"]]))
-        else:
-            parts.append(torch.stack(list(keywords["propensities"])))
+    model = fits.model(**network(name))
+    module = model.net_.module_
+    parts = [
+        torch.stack(module._propensities(output.logits))
+        for output in outputs(model, fits.log.X)
+    ]
     propensities = torch.cat(parts, dim=1)[:, :, 0].cpu().numpy()
     click = fits.log.Y["click"].to_numpy()
-    known = np.stack([click, 1 - click])[: len(propensities)]
+    known = np.stack([click, 1 - click])
     smallest = propensities.min(axis=1, keepdims=True)
     assert ((propensities <= smallest * 1.001).mean(axis=1) < 0.1).all()
     ratios = (known / propensities).mean(axis=1)

@@ -8,7 +8,6 @@ import pytest
 import torch
 from numpy.testing import assert_allclose, assert_array_equal
 from refusals import X, Y, small
-from sklearn.metrics import roc_auc_score
 from torch import nn
 
 from sk_pwiser._training._criterion import MultiTaskCriterion
@@ -105,18 +104,6 @@ def test_the_reported_loss_is_the_plain_sum_in_training_and_evaluation(name):
     assert list(record) == ["weight_click", "weight_conversion"]
 
 
-def test_the_validation_loss_does_not_depend_on_the_weights(name):
-    # At this learning rate the network does not change, whatever the weights are.
-    params = {"lr": 1e-12, "optimizer": "sgd", "early_stopping": True, "max_epochs": 3}
-    model = small(weighting=name, **params).fit(X, Y)
-    equal = small(weighting="equal", **params).fit(X, Y)
-    assert_allclose(
-        model.history_[:, "valid_loss"], equal.history_[:, "valid_loss"], rtol=1e-6
-    )
-    if name == "ema":
-        assert weights_in(model).min() > 1.2
-
-
 def test_one_task_is_trained_as_with_equal_weights(name):
     params = {"weight_decay": 0.01, "max_epochs": 3}
     model = small(weighting=name, **params).fit(X, Y["click"])
@@ -154,25 +141,6 @@ def test_a_pickled_model_continues_from_the_state_of_its_weighting(name):
     assert_allclose(weights_in(parts), weights_in(whole), rtol=1e-3)
     states = [state_of(model.net_.criterion_) for model in (parts, whole)]
     torch.testing.assert_close(*states, rtol=1e-3, atol=1e-5)
-
-
-def test_fit_resets_the_weighting(name):
-    model = small(weighting=name, max_epochs=3).fit(X, Y)
-    first, weights = model.predict_proba(X), weights_in(model)
-    model.fit(X, Y)
-    assert_array_equal(model.predict_proba(X), first)
-    assert_array_equal(weights_in(model), weights)
-
-
-def test_three_tasks(name):
-    Y3 = Y.assign(paid=Y["conversion"] * (np.arange(len(Y)) % 2))
-    model = small(weighting=name, max_epochs=30, lr=0.01).fit(X, Y3)
-    # Every task is learned, whatever its weight.
-    aucs = roc_auc_score(Y3, model.predict_proba(X), average=None)
-    assert aucs.min() > 0.7
-    weights = np.array([model.history_[:, f"train_weight_{task}"] for task in Y3])
-    assert weights.shape == (3, 30)
-    assert (weights > 0).all()
 
 
 def test_no_state_needs_float64_which_some_devices_lack(name):
@@ -228,29 +196,15 @@ VALUE, TYPE = ValueError, TypeError
     ("name", "params", "error", "message"),
     [
         ("dwa", {"temperature": 0.0}, VALUE, r"temperature must be .* > 0; got 0\.0"),
-        (
-            "dwa",
-            {"temperature": "hot"},
-            TYPE,
-            "temperature must be a number; got 'hot'",
-        ),
         ("ema", {"decay": 1.0}, VALUE, r"decay must be .* >= 0 and < 1; got 1\.0"),
-        ("ema", {"decay": -0.1}, VALUE, "decay must be .* >= 0 and < 1; got -0.1"),
         ("ema", {"rate": "rema"}, VALUE, "rate must be one of .* got 'rema'"),
-        ("ema", {"rate": [1]}, TYPE, r"rate must be one of .* got \[1\]"),
         ("ema", {"temperature": 0}, VALUE, "temperature must be .* > 0; got 0"),
         ("fixed", {"weights": [1.0]}, VALUE, r"one number per task, 2 .* got \[1\.0\]"),
         ("fixed", {"weights": [0, 0]}, VALUE, r"one number > 0; got \[0, 0\]"),
         ("fixed", {"weights": [1, -1]}, VALUE, r"weights\[1\] must be .* >= 0; got -1"),
         ("fixed", {"weights": [1, None]}, TYPE, r"weights\[1\] must be a number"),
         ("fixed", {"weights": "12"}, TYPE, "weights must be a sequence .* got '12'"),
-        (
-            "fixed",
-            {"weights": {0: 1, 1: 2}},
-            TYPE,
-            "weights must be a sequence .* got {",
-        ),
-        ("fixed", {"weights": 2.0}, TYPE, r"weights must be a sequence .* got 2\.0"),
+        ("fixed", {"weights": {0: 1, 1: 2}}, TYPE, "weights must be a .* got {"),
         ("gradcraft", {"relax": 1.1}, VALUE, r"relax must be .* <= 1; got 1\.1"),
         ("gradcraft", {"decay": 1.0}, VALUE, r"decay must be .* < 1; got 1\.0"),
         ("gradcraft", {"epsilon": -1.0}, VALUE, r"epsilon must be .* got -1\.0"),
@@ -260,12 +214,6 @@ VALUE, TYPE = ValueError, TypeError
         ("metabalance", {"decay": 1.0}, VALUE, r"decay must be .* < 1; got 1\.0"),
         ("metabalance", {"target": 2}, VALUE, "target must be .* 2 tasks; got 2"),
         ("metabalance", {"target": -3}, VALUE, "target must be .* >= -2; got -3"),
-        (
-            "metabalance",
-            {"target": True},
-            TYPE,
-            "target must be an integer .* got True",
-        ),
         ("nash", {"max_norm": 0}, VALUE, "max_norm must be finite and > 0; got 0"),
         ("nash", {"tol": float("nan")}, VALUE, "tol must be finite and > 0; got nan"),
         ("nash", {"max_iter": 0}, VALUE, "max_iter must be an integer >= 1; got 0"),

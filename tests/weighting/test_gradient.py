@@ -1,5 +1,8 @@
 """The base class: which parameters are combined, and the gradients of the others."""
 
+import copy
+import pickle
+
 import pytest
 import torch
 from torch import nn
@@ -8,7 +11,9 @@ from sk_pwiser.networks import NETWORKS, NetworkSpec
 from sk_pwiser.weighting import GradientWeighting
 from sk_pwiser.weighting._gradient import (
     LARGE_TABLE,
-    copy_overlapping,
+    N_SEARCHED,
+    LossDependencies,
+    depends_on,
     nonzero_rows,
 )
 
@@ -62,17 +67,6 @@ def test_a_parameter_of_one_task_takes_its_plain_gradient():
     (gram,) = weighting.grams
     assert gram.dtype == torch.float64
     assert gram.tolist() == [[8, 12], [12, 18]]
-
-
-@pytest.mark.parametrize("labels", [[1.0, 0.0], [0.0, 1.0], [0.0, 0.0]])
-def test_labels_do_not_decide_which_parameters_are_shared(labels):
-    # Rows of an embedding table; the second task learns from labelled rows alone.
-    table = nn.Parameter(torch.ones(2, 2))
-    values = table.sum(dim=1)
-    losses = torch.stack([values.sum(), (values * torch.tensor(labels)).sum()])
-    Given(2, [10.0, 100.0]).backward(losses, None, [table])
-    for row, label in zip(table.grad, labels, strict=True):
-        assert row.tolist() == [10 + 100 * label] * 2
 
 
 def test_two_of_three_tasks_share_a_parameter():
@@ -152,15 +146,6 @@ def test_penalties_are_added_without_weights():
     assert p.grad.tolist() == [31 + 2, 31 + 4]
     assert q.grad.tolist() == [1, 1]
     assert r.grad is None
-
-
-def test_a_penalty_of_two_parameters_with_the_same_gradient():
-    # The plain gradients of p and q lie in the same memory.
-    p, q, r = (nn.Parameter(torch.ones(2, 2)) for _ in range(3))
-    losses = torch.stack([((p + q) ** 2).sum() + r.sum(), r.sum()])
-    Given(2, [1.0, 1.0]).backward(losses, p.sum(), [p, q, r])
-    assert p.grad.unique().tolist() == [5]
-    assert q.grad.unique().tolist() == [4]
 
 
 def test_a_penalty_that_is_a_constant():
@@ -255,17 +240,6 @@ def test_weigh_must_return_one_weight_per_task(weights):
 # Memory.
 
 
-def sparse_table(rows, width=3):
-    table = torch.zeros(LARGE_TABLE, width)
-    table[rows] = torch.randn(len(rows), width)
-    return table
-
-
-def test_skipped_rows_are_0_for_all_tasks():
-    tables = [sparse_table([3, 9]), sparse_table([9, 4095])]
-    assert nonzero_rows(tables).tolist() == [3, 9, 4095]
-
-
 @pytest.mark.parametrize("shape", [(LARGE_TABLE - 1, 2), (LARGE_TABLE,)])
 def test_all_rows_of_small_tables_are_kept(shape):
     assert nonzero_rows([torch.zeros(shape)] * 2) is None
@@ -280,12 +254,110 @@ def test_tables_of_any_width_and_offset_in_memory(width, offset):
     assert nonzero_rows([table, torch.zeros_like(table)]).tolist() == [7]
 
 
-def test_overlapping_gradients_are_copied():
-    whole = torch.ones(2, 3)
-    expanded = torch.ones(1).expand(4)
-    part = whole[:1]
-    found = copy_overlapping([whole, whole, part, expanded])
-    assert found[0] is whole
-    for k, gradient in enumerate(found):
-        gradient.fill_(k)
-    assert [gradient.unique().tolist() for gradient in found] == [[0], [1], [2], [3]]
+# Which losses depend on which parameters.
+
+
+def losses_of_network(network, codes, numeric, weights):
+    logits = network(codes, numeric).logits
+    losses = nn.functional.binary_cross_entropy_with_logits(
+        logits, torch.zeros_like(logits), weights, reduction="none"
+    )
+    return losses.mean(dim=0)
+
+
+@pytest.mark.parametrize("name", sorted(NETWORKS))
+def test_weights_of_0_hide_no_dependency(name, device):
+    spec = NetworkSpec((30, 3), 4, 4, (0.2, 0.05, 0.02))
+    network = NETWORKS[name](spec).to(device).eval()
+    codes = torch.stack([torch.randint(c, (64,)) for c in (30, 3)], dim=1)
+    inputs = codes.to(device), torch.randn(64, 4, device=device)
+    parameters = list(network.parameters())
+    # With these weights, as in a batch without rows for the second task, all gradients
+    # of that task are 0.
+    weights = torch.tensor([1.0, 0.0, 1.0], device=device).expand(64, 3)
+    losses = losses_of_network(network, *inputs, weights)
+    found = [depends_on(losses, task, parameters) for task in range(3)]
+    # With weights above 0, all dependencies show in the values of the gradients.
+    expected = [
+        [gradient is not None and bool(gradient.any()) for gradient in gradients]
+        for gradients in (
+            torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True)
+            for loss in losses_of_network(network, *inputs, None)
+        )
+    ]
+    assert found == expected
+    assert all(map(any, found))
+
+
+def step(p, q, factors):
+    """Two losses of p, the second one of q as well, each times a factor."""
+    losses = torch.stack([p.sum(), (p * q).sum()]) * torch.tensor(factors)
+    gradients = [
+        torch.autograd.grad(loss, [p, q], retain_graph=True, allow_unused=True)
+        for loss in losses
+    ]
+    return losses, gradients
+
+
+@pytest.fixture
+def parameters():
+    return [nn.Parameter(torch.ones(2)) for _ in range(2)]
+
+
+ALL = [[True, False], [True, True]]
+
+
+def test_dependencies_are_kept_for_the_same_parameters(parameters):
+    p, q = parameters
+    dependencies = LossDependencies()
+    dependencies.find(step(p, q, [1.0, 1.0])[0], parameters)
+    dependencies.find(torch.stack([p.sum(), p.sum()]), parameters)
+    assert dependencies.depends == ALL
+    dependencies.find(torch.stack([p.sum(), p.sum()]), [p])
+    assert dependencies.depends == [[True], [True]]
+
+
+def test_nonzero_gradients_add_what_the_first_graph_lacked(parameters):
+    p, q = parameters
+    dependencies = LossDependencies()
+    # The second loss is a constant in the first batch.
+    dependencies.find(torch.stack([p.sum(), torch.zeros(())]), parameters)
+    assert dependencies.depends == [[True, False], [False, False]]
+    _, gradients = step(p, q, [1.0, 0.0])
+    dependencies.add_nonzero(gradients)
+    assert dependencies.depends == [[True, False], [False, False]]
+    _, gradients = step(p, q, [1.0, 1.0])
+    dependencies.add_nonzero(gradients)
+    assert dependencies.depends == ALL
+
+
+@pytest.mark.parametrize("is_constant", [True, False])
+def test_the_search_ends_after_steps_in_which_the_loss_is_not_constant(
+    parameters, is_constant
+):
+    dependencies = LossDependencies()
+    p, q = parameters
+    # The second loss is known to depend on the second tensor only.
+    dependencies.find(torch.stack([p.sum(), q.sum()]), parameters)
+    one, zero = torch.ones_like(p), torch.zeros_like(p)
+    of_second = zero if is_constant else one
+    for _ in range(N_SEARCHED):
+        dependencies.add_nonzero([[one, zero], [zero, of_second]])
+    dependencies.add_nonzero([[one, zero], [one, one]])
+    assert dependencies.depends == [[True, False], [is_constant, True]]
+
+
+def test_the_probe_works_with_anomaly_detection(parameters):
+    with torch.autograd.set_detect_anomaly(True):
+        # With anomaly detection, NaN in a backward pass is an error.
+        losses = torch.stack([p.sqrt().sum() for p in parameters])
+        assert depends_on(losses, 0, parameters) == [True, False]
+
+
+@pytest.mark.parametrize(
+    "duplicate", [copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x))]
+)
+def test_copies_know_nothing(parameters, duplicate):
+    dependencies = LossDependencies()
+    dependencies.find(step(*parameters, [1.0, 1.0])[0], parameters)
+    assert duplicate(dependencies).depends == []

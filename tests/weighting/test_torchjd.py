@@ -7,7 +7,6 @@ import torch
 from numpy.testing import assert_array_equal
 from refusals import X, Y, refuses, small
 from sklearn.base import clone
-from sklearn.model_selection import GridSearchCV
 from torch import nn
 
 from sk_pwiser.weighting import Fixed, TorchJD
@@ -103,12 +102,6 @@ def test_the_estimator_accepts_instances(aggregation):
     equal = small().fit(X, Y).predict_proba(X)
     assert np.abs(equal - expected).max() > 1e-5
     assert "weighting=UPGrad(" in repr(model)
-
-
-def test_grid_search_over_instances(aggregation):
-    grid = {"weighting": [aggregation.UPGrad(), aggregation.MGDA(), "equal"]}
-    search = GridSearchCV(small(), grid, cv=2, error_score="raise").fit(X, Y)
-    assert len(set(search.cv_results_["mean_test_score"])) == 3
 
 
 def test_fit_does_not_change_an_instance_with_a_state(aggregation):
