@@ -12,27 +12,14 @@ from collections.abc import Mapping
 from functools import lru_cache
 from itertools import chain
 from math import log, log1p
-from typing import NamedTuple
 
 import numpy as np
 
 from sk_pwiser._table._categories import inexact_classes
 from sk_pwiser._table._frames import is_missing
 from sk_pwiser._times import read_time
-from sk_pwiser.history._key_log import decay, decayed_sums
-from sk_pwiser.history._point_in_time import GRID, rate_prior
-from sk_pwiser.history._time_tree import EMPTY, Block, newest, seen
-
-
-class KeyPast(NamedTuple):
-    """What a state has of one key, or of all rows, as of the time `reference`.
-
-    The blocks are those of its impressions, per task those of its events and of its
-    missing labels, and those of its lists.
-    """
-
-    reference: float
-    blocks: list
+from sk_pwiser.history._key_log import GRID, decay, decayed_sums, rate_prior
+from sk_pwiser.history._store_blocks import EMPTY, Block, KeyPast, newest, seen
 
 
 class PastsOfKeys:

@@ -21,7 +21,7 @@ from history_logs import (
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sk_pwiser.history import HistoryFeatures, StoredHistory, _time_tree
+from sk_pwiser.history import HistoryFeatures, StoredHistory, _store_blocks
 
 # Drawn windows may be too short for labels.
 pytestmark = pytest.mark.filterwarnings("ignore:No event is known in the windows")
@@ -71,7 +71,7 @@ def test_operation_equals_training(rows, params, block_bytes):
     In memory, or in a store with blocks of some size.
     """
     rows = sorted(rows, key=lambda r: r["t"])
-    with mock.patch.object(_time_tree, "BLOCK_BYTES", block_bytes):
+    with mock.patch.object(_store_blocks, "BLOCK_BYTES", block_bytes):
         found = operate(rows, params, block_bytes is not None)
     expected = replayed(rows, params, TASKS)
     for i, one in enumerate(found, 1):
@@ -135,7 +135,7 @@ def test_list_columns_get_values_when_their_event_is_known():
 @pytest.mark.parametrize("in_store", [False, True])
 def test_rows_of_equal_times_are_completed_in_any_order(in_store, monkeypatch):
     """Candidates of one page, in a list of the last ones that were clicked."""
-    monkeypatch.setattr(_time_tree, "BLOCK_BYTES", 1)  # ties fill several blocks
+    monkeypatch.setattr(_store_blocks, "BLOCK_BYTES", 1)  # ties fill several blocks
     rng, n = np.random.default_rng(0), 90
     items = np.array([7, 30, 2.5, "x", "10", "y", "a"], dtype=object)
     t = np.arange(n) // 9

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from impressions_over_time import make_history, make_log
 from numpy.testing import assert_allclose
 
-from sk_pwiser.history import HistoryFeatures, StoredHistory, _time_tree
+from sk_pwiser.history import HistoryFeatures, StoredHistory, _store_blocks
 
 LISTS = [
     {"column": "item", "n": 3, "ages": "values"},
@@ -37,7 +37,7 @@ def assert_same_rows(found, expected, rows):
 def blocks(request, monkeypatch):
     """Blocks of two events below the records, and of the usual size."""
     if request.param == "small blocks":
-        monkeypatch.setattr(_time_tree, "BLOCK_BYTES", 1)
+        monkeypatch.setattr(_store_blocks, "BLOCK_BYTES", 1)
 
 
 @pytest.mark.filterwarnings("ignore:No event is known in the windows")

@@ -8,8 +8,8 @@ import pytest
 from history_logs import assert_equal
 from numpy.testing import assert_allclose
 
-from sk_pwiser.history import HistoryFeatures, StoredHistory, _time_tree
-from sk_pwiser.history._time_tree import (
+from sk_pwiser.history import HistoryFeatures, StoredHistory, _store_blocks
+from sk_pwiser.history._store_blocks import (
     EMPTY,
     EMPTY_LIST,
     Block,
@@ -41,7 +41,7 @@ def block_of(node):
 @pytest.fixture(params=[1, 100])
 def small_blocks(request, monkeypatch):
     """Blocks of two events, or of a few."""
-    monkeypatch.setattr(_time_tree, "BLOCK_BYTES", request.param)
+    monkeypatch.setattr(_store_blocks, "BLOCK_BYTES", request.param)
 
 
 @pytest.mark.parametrize("half_lives", [[], HALF_LIVES])

@@ -1,4 +1,4 @@
-"""Sorted times of events in blocks of bounded size, with sums that decay.
+"""Sorted times of events in blocks of bounded size, with sums that decay, and records.
 
 What a store has of a key are sequences of times: of its impressions, and per task of
 events and of missing labels. A short sequence is one block. A long one is a tree: the
@@ -7,15 +7,26 @@ one per level, and an update writes those that it changes. Blocks are never chan
 replaced by blocks with other numbers.
 """
 
+import json
 import math
+import struct
+from array import array
 from bisect import bisect_left, bisect_right
 from dataclasses import dataclass
+from itertools import chain
 from math import exp2
 from operator import itemgetter
 from typing import NamedTuple
 
+from sk_pwiser._table._frames import is_missing
+
 # Blocks below the root have about this size; a root has at most as many entries.
 BLOCK_BYTES = 800
+# What a record begins with, by the type of its times.
+STARTS = {"q": b"history2", "d": b"history3"}
+# Of a block: its entries, its level, the width of its sums, and whether it has values.
+BLOCK_HEAD = struct.Struct("=8s4q")
+to_json = json.JSONEncoder().encode
 
 
 class Block(NamedTuple):
@@ -370,3 +381,173 @@ class Tree:
             if each:
                 del each[:n]
         root.n_before += n * (not root.level)
+
+
+class KeyPast(NamedTuple):
+    """What a state has of one key, or of all rows, as of the time `reference`.
+
+    The blocks are those of its impressions, per task those of its events and of its
+    missing labels, and those of its lists.
+    """
+
+    reference: float
+    blocks: list
+
+
+class RecordForm:
+    """The form of the records of a kind of keys: numbers of 8 bytes, then JSON.
+
+    A record is a `KeyPast`: its reference, the sizes of its blocks, the blocks, and the
+    values of its lists.
+    """
+
+    def __init__(self, plan, key):
+        self.plan, self.columns, self.lists = plan, plan.keys[key], plan.lists_of(key)
+        self.key_name, self.n_lists = plan.key_names[key], len(self.lists)
+        n_events, width = 1 + 2 * len(plan.lags), len(plan.half_lives)
+        self.empty = [EMPTY] * n_events + [EMPTY_LIST] * self.n_lists
+        self.places = list(enumerate([width] * n_events + [0] * self.n_lists))
+        # How long each sequence keeps events, and how many older ones.
+        self.kept = [(plan.horizon, 1)] * n_events
+        self.kept += [(each.lag, each.n) for each in self.lists]
+        self.heads = {
+            start: struct.Struct(f"=8s{kind}{3 * len(self.empty)}q")
+            for kind, start in STARTS.items()
+        }
+
+    def name(self, prefix, values):
+        """Return the name of the record of a key, None if a value is missing."""
+        if not self.columns:  # the key of all rows
+            return f"{prefix}:"
+        texts = []
+        for value in values:
+            if type(value) not in (int, str):
+                if is_missing(value):
+                    return None
+                value = _plain(value, self.key_name)
+            texts.append(str(value) if type(value) is int else to_json(value))
+        return f"{prefix}:{self.key_name}:[{', '.join(texts)}]"
+
+    def write(self, reference, nodes):
+        """Return the record of a key with the nodes of its sequences."""
+        kind, parts = _packed(nodes, [reference])
+        sizes = [
+            n for each in nodes for n in (len(each.times), each.level, each.n_before)
+        ]
+        record = self.heads[STARTS[kind]].pack(STARTS[kind], reference, *sizes) + parts
+        if not self.n_lists:
+            return record
+        return record + _json([each.values or [] for each in nodes[-self.n_lists :]])
+
+    def read(self, record, name):
+        """Return the past of the key of a record with a given name."""
+        try:
+            head = self.heads[record[:8]]
+            start, reference, *sizes = head.unpack_from(record)
+            views = _views(record, start)
+            place, blocks = head.size // 8, self.empty.copy()
+            for i, width in self.places:
+                if n := sizes[3 * i]:
+                    _, level, n_before = sizes[3 * i : 3 * i + 3]
+                    blocks[i] = _block(views, place, n, level, width, n_before)
+                    place += _length(n, level, width)
+            _check_length(views, place)
+            if self.n_lists:
+                values = json.loads(record[8 * place :])
+                first = len(blocks) - self.n_lists
+                for i, own in enumerate(values, first):
+                    blocks[i] = blocks[i]._replace(values=own)
+        except (LookupError, TypeError, ValueError, struct.error) as error:
+            raise ValueError(f"store[{name!r}] is no valid record: {error}.") from error
+        return KeyPast(reference, blocks)
+
+
+def write_block(node, width):
+    """Return the record of a block below a root."""
+    is_list, (kind, parts) = node.values is not None, _packed([node])
+    sizes = len(node.times), node.level, width, is_list
+    record = BLOCK_HEAD.pack(STARTS[kind], *sizes) + parts
+    return record + _json(node.values) if is_list else record
+
+
+def read_block(record, name):
+    """Return the block of a record with a given name."""
+    try:
+        start, n, level, width, is_list = BLOCK_HEAD.unpack_from(record)
+        views = _views(record, start)
+        place = BLOCK_HEAD.size // 8
+        block = _block(views, place, n, level, width, 0)
+        _check_length(views, place := place + _length(n, level, width))
+        if is_list:
+            block = block._replace(values=json.loads(record[8 * place :]))
+    except (LookupError, TypeError, ValueError, struct.error) as error:
+        raise ValueError(f"store[{name!r}] is no valid record: {error}.") from error
+    return block
+
+
+def _packed(nodes, others=()):
+    """Return the kind of the times of nodes, and of other times, and their numbers."""
+    try:
+        array("q", others)
+        times = [array("q", each.times) for each in nodes]
+    except TypeError:
+        times = [array("d", each.times) for each in nodes]
+        return "d", _joined(times, nodes)
+    return "q", _joined(times, nodes)
+
+
+def _joined(times, nodes):
+    parts = []
+    for own, each in zip(times, nodes, strict=True):
+        if own:
+            parts += [own, array("d", chain.from_iterable(each.sums))]
+        if each.level:
+            parts.append(array("q", [*each.counts, *each.ids]))
+    return b"".join(parts)
+
+
+def _json(values):
+    text = to_json(values).encode()
+    # Views of numbers of 8 bytes need whole ones.
+    return text.ljust(-(-len(text) // 8) * 8)
+
+
+def _views(record, start):
+    view = memoryview(record)
+    ints, floats = view.cast("q"), view.cast("d")
+    return ints if start == STARTS["q"] else floats, ints, floats
+
+
+def _block(views, place, n, level, width, n_before):
+    """Return the block that begins at a place of views."""
+    times, ints, floats = views
+    stop = place + n
+    at = stop + n * width
+    return Block(times, place, stop, floats, stop, n_before, None, level, ints, at)
+
+
+def _length(n, level, width):
+    return n * (3 + width if level else 1 + width)
+
+
+def _check_length(views, place):
+    if place > len(views[1]):
+        raise ValueError("it is too short")
+
+
+def _plain(value, name):
+    """Return a value as text or a number; equal numbers become the same one."""
+    value = listed(value, name)
+    if isinstance(value, bool | float) and math.isfinite(value):
+        value = int(value) if value == int(value) else value
+    return value
+
+
+def listed(value, name):
+    """Return a value as one of Python, which JSON keeps."""
+    value = value.item() if hasattr(value, "item") else value
+    if not isinstance(value, str | int | float):
+        raise TypeError(
+            f"A store holds values that are text or numbers; {name!r} has {value!r}."
+        )
+    return value
