@@ -7,7 +7,7 @@ from scipy import sparse
 from scipy.optimize import check_grad
 
 from sk_pwiser.linear_model import CPMultiTaskLogistic
-from sk_pwiser.linear_model._cp_problem import (
+from sk_pwiser.linear_model._cp_logistic import (
     CPProblem,
     Factors,
     flatten,
