@@ -205,7 +205,7 @@ def check_same_tasks(name, estimator, other_name, other):
 def check_members(base, estimators):
     """Return the estimators as a list; each must be compatible with the base."""
     check_fitted("base", base)
-    members = check_pool(estimators)
+    members = _list_fitted(estimators)
     for index, member in enumerate(members):
         check_same_network(f"estimators[{index}]", member, "base", base)
     return members
@@ -242,11 +242,6 @@ def check_labels(estimator, X, Y):
             f"{list(targets.task_names)}."
         )
     return targets.with_nan()
-
-
-def encode(estimator, X, y=None):
-    encoded = estimator._result.schema.transform(X)
-    return encoded if y is None else encoded.labelled(y)
 
 
 def check_weights(weights, n_estimators):

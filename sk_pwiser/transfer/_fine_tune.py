@@ -3,20 +3,17 @@
 from contextlib import contextmanager, nullcontext
 from copy import deepcopy
 from dataclasses import replace
-from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from sklearn.base import clone
 
-from sk_pwiser._fit import Plan, build, check, encode, train
+from sk_pwiser._fit import build, check, encode, train
 from sk_pwiser._table._encoder import grow_encoder, learn_constant_columns
 from sk_pwiser._table._target_statistics import ExtendedStatistics
 from sk_pwiser._table._weights_and_groups import row_weights
 from sk_pwiser._training import (
-    EncodedData,
     GivenRows,
-    MultiTaskNet,
     Settings,
     check_same_model,
     fit_task,
@@ -127,44 +124,45 @@ def fit_like(
     check_type("estimator", estimator)
     check_fitted("source", source)
     estimator = clone(estimator)
-    data = GivenRows(X, Y, sample_weight, groups), eval_set
-    return estimator._set_result(_train_like(estimator, source, data, seen))
+    given = GivenRows(X, Y, sample_weight, groups)
+    result = _train(estimator, source, given, eval_set, seen=seen, extends=False)
+    return estimator._set_result(result)
 
 
 @runs_callbacks
-def _train_like(estimator, source, data, seen):
-    start = encode_like(estimator, source, data, seen, extends=False)
-    result = train(start.plan, start.data, start.net, task=start.task)
-    _fill_untrained(start.net, start.data.train)
-    return result
+def _train(estimator, source, given, eval_set, *, seen, extends, near=None):
+    """Train a network on rows that are encoded by the schema of a fitted estimator.
 
-
-class LikeStart(NamedTuple):
-    """A new net, not yet trained, and rows encoded by the schema of another fit."""
-
-    plan: Plan
-    data: EncodedData
-    net: MultiTaskNet
-    origins: list  # see `extend_schema`
-    vectors: list
-    task: Any  # of scikit-learn's callbacks
-
-
-def encode_like(estimator, source, data, seen, extends):
-    """Check and encode rows as `fit` does, by the schema of a fitted estimator."""
+    It is a new one or, if `near` has a regulariser and its weight, one that starts from
+    the weights of the source.
+    """
     estimator._validate_params()
-    given, eval_set = data
     earlier = source._result
     # Its checkpoints may be those of the source.
     settings = Settings.of({**vars(estimator), "checkpoint_dir": None})
     # The network is new, and may be of another class.
     check_same_model(settings, replace(earlier.settings, network=settings.network))
-    rows = read_table(settings, given, earlier.schema.targets)
-    plan = check(settings, rows, eval_set)
-    schema, *origins = extend_schema(earlier.schema, rows, seen, extends)
-    encoded = encode(plan, rows, type(estimator).__name__, schema)
-    net, task = build(plan, encoded), fit_task(estimator, given)
-    return LikeStart(plan, encoded, net, *origins, task)
+    table = read_table(settings, given, earlier.schema.targets)
+    plan = check(settings, table, eval_set)
+    schema, *origins = extend_schema(earlier.schema, table, seen, extends)
+    data = encode(plan, table, type(estimator).__name__, schema)
+    net, task, rows = build(plan, data), fit_task(estimator, given), data.train
+    if near is None:
+        result = train(plan, data, net, task=task)
+        _fill_untrained(net, rows)
+        return result
+    regularizer, weight = near
+    is_known = load_weights(net.module_, earlier.net.module_, *origins)
+    # l2_sp leaves free the embeddings of new values and of values that do not occur.
+    is_known &= find_present(net.module_, rows)[0]
+    net.note_start(rows.sample)
+    # Drawn from a copy: training has the random numbers of an ordinary fit.
+    seed = deepcopy(plan.random_state).randint(np.iinfo(np.int32).max)
+    keeps_near = nullcontext()
+    if weight:
+        keeps_near = penalised(net, regularizer, weight, rows, is_known, seed)
+    with _tables_without_decay(net), keeps_near:
+        return train(plan, data, net, task=task)
 
 
 def extend_schema(schema, rows, seen, extends):
@@ -391,27 +389,9 @@ def fine_tune(
             f"regularizer={regularizer!r} does not support sparse X and lists of "
             "categories; use 'l2_sp' or None."
         )
-    data = GivenRows(X, Y, sample_weight, groups), eval_set
-    result = _train_near(estimator, source, data, seen, extend, (regularizer, weight))
-    return estimator._set_result(result)
-
-
-@runs_callbacks
-def _train_near(estimator, source, data, seen, extends, penalty):
-    start = encode_like(estimator, source, data, seen, extends)
-    net, rows, (regularizer, weight) = start.net, start.data.train, penalty
-    of_source = source._result.net.module_
-    is_known = load_weights(net.module_, of_source, start.origins, start.vectors)
-    # l2_sp leaves free the embeddings of new values and of values that do not occur.
-    is_known &= find_present(net.module_, rows)[0]
-    net.note_start(rows.sample)
-    # Drawn from a copy: training has the random numbers of an ordinary fit.
-    seed = deepcopy(start.plan.random_state).randint(np.iinfo(np.int32).max)
-    keeps_near = nullcontext()
-    if weight:
-        keeps_near = penalised(net, regularizer, weight, rows, is_known, seed)
-    with _tables_without_decay(net), keeps_near:
-        return train(start.plan, start.data, net, task=start.task)
+    given, near = GivenRows(X, Y, sample_weight, groups), (regularizer, weight)
+    how = {"seen": seen, "extends": extend, "near": near}
+    return estimator._set_result(_train(estimator, source, given, eval_set, **how))
 
 
 def _check_regularizer(regularizer, weight):
@@ -439,36 +419,36 @@ def _check_same_network(source, estimator):
             )
 
 
-def load_weights(network, source, origins, vectors=()):
+def load_weights(network, source, origins, vectors):
     """Copy the weights of a network into one that may have further embeddings.
 
     `origins` holds the earlier code of each code, -1 for new values, and `vectors` the
     same for the vectors of lists. Returns which rows of the tables existed before.
     """
-    sizes, before = network.spec.cardinalities, source.input_layer
-    first_rows = zip(before.offsets.tolist(), before.unseen.tolist(), strict=True)
-    rows, known = [np.zeros(0, dtype=np.int64)], [np.zeros(0, dtype=bool)]
-    for origin, n_new, n_old, (first, unseen) in zip(
-        origins, sizes, before.cardinalities, first_rows, strict=True
-    ):
-        # New values start from the embedding of unseen values.
-        codes = origin[:n_new]
-        known.append((codes >= 0) & (codes < n_old))
-        rows.append(np.where(known[-1], first + codes, unseen))
-    places = torch.from_numpy(np.concatenate(rows))
-    state = dict(source.state_dict())
-    for name in embedding_tables(source):
-        state[name] = state[name][places.to(state[name].device)]
+    before, of_bags = source.input_layer, source.input_layer.bags
+    state, unseen = dict(source.state_dict()), source.spec.unseen_code
+    none = np.zeros(0, dtype=np.int64)  # of a table without category columns
+    # A value that was rare has a code, but no embedding.
+    codes = [
+        np.where(origin[:n_new] < n_old, origin[:n_new], -1)
+        for origin, n_new, n_old in zip(
+            origins, network.spec.cardinalities, before.cardinalities, strict=True
+        )
+    ]
+    tables = embedding_tables(source)
+    copied = [(tables, codes, before.offsets)]
     if vectors:
-        of_bags, of_unseen = before.bags, source.spec.unseen_code
-        starts = of_bags.own_starts.tolist()
+        name = "input_layer.bags.embeddings.{}.weight"
+        tables = {name.format(t): table for t, table in enumerate(of_bags.tables)}
+        copied.append((tables, vectors, of_bags.own_starts))
+    for tables, parts, firsts in copied:
+        # New values start from the embedding of unseen values.
         places = [
-            first + np.where(own >= 0, own, of_unseen)
-            for own, first in zip(vectors, starts, strict=True)
+            first + np.where(own >= 0, own, unseen)
+            for own, first in zip(parts, firsts.tolist(), strict=True)
         ]
-        places = torch.from_numpy(np.concatenate(places))
-        for t, table in enumerate(of_bags.tables):
-            name = f"input_layer.bags.embeddings.{t}.weight"
+        places = torch.from_numpy(np.concatenate([none, *places]))
+        for name, table in tables.items():
             state[name] = table.detach()[places.to(table.device)]
     try:
         network.load_state_dict(state)
@@ -479,7 +459,7 @@ def load_weights(network, source, origins, vectors=()):
             'the number of category values. With embedding_dim="auto", new values may '
             f"widen embeddings. Pass extend=False to add no values. {error}"
         ) from error
-    return torch.from_numpy(np.concatenate(known))
+    return torch.from_numpy(np.concatenate([none, *codes]) >= 0)
 
 
 @contextmanager

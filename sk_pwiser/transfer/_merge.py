@@ -27,7 +27,6 @@ from sk_pwiser.transfer._compatible import (
     check_markets,
     check_members,
     check_table,
-    encode,
     named_parts,
     one_per_estimator,
 )
@@ -325,7 +324,8 @@ def merge_estimators(
     y = None if Y is None else check_labels(base, X, Y)
     realignment = _check_realign(realign, base, X, Y)
     # All members have the encoder of the base, so the rows are encoded once.
-    rows = encode(base, X, y)
+    rows = base._result.schema.transform(X)
+    rows = rows if y is None else rows.labelled(y)
 
     first = read_state(base)
     names = [name for name in first if name not in frozen]
@@ -521,7 +521,7 @@ def merge_interference(base, estimators, X, *, coefficients=1.0, markets=None):
     X = check_table(X)
     values = one_per_estimator("coefficients", coefficients, len(members))
     markets = check_markets(markets, X, len(members))
-    rows = encode(base, X)
+    rows = base._result.schema.transform(X)
     first = read_state(base)
     states = [read_state(member, base.net_.device) for member in members]
 

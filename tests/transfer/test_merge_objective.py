@@ -10,7 +10,6 @@ from scipy.special import expit
 from sklearn.metrics import log_loss
 
 from sk_pwiser.transfer import merge_estimators
-from sk_pwiser.transfer._compatible import encode
 from sk_pwiser.transfer._merge import MergeObjective, read_state, row_entropies
 
 
@@ -18,7 +17,7 @@ def make_objective(objective, base=None, scale=0.1):
     base = small(max_epochs=3).fit(X, Y) if base is None else base
     members = [with_noise(base, scale, seed) for seed in range(2)]
     first, states = read_state(base), [read_state(member) for member in members]
-    rows = encode(base, X, Y.to_numpy(dtype=np.float32))
+    rows = base._result.schema.transform(X).labelled(Y.to_numpy(dtype=np.float32))
     names = list(first)
     return (
         MergeObjective(base.net_, first, states, names, rows, objective),
@@ -136,7 +135,7 @@ def test_missing_labels_have_no_part_in_a_merge():
     by_row = []
     for rows in (slice(0, None, 2), slice(1, None, 2)):
         y = known[rows].to_numpy(dtype=np.float32)
-        encoded = encode(base, X[rows], y)
+        encoded = base._result.schema.transform(X[rows]).labelled(y)
         parts = base.net_, first, states, list(first), encoded, "log_loss"
         by_row.append(MergeObjective(*parts))
 
