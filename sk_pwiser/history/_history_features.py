@@ -17,7 +17,7 @@ from sk_pwiser.history._history_state import (
     Rows,
     ValueIndex,
     empty_state,
-    read_column,
+    read_columns,
     read_history_labels,
     refuse_labels,
 )
@@ -507,7 +507,7 @@ class HistoryFeatures(DocLink, TransformerMixin, BaseEstimator):
         plan = Plan(params, times.kind, labels.names)
         plan.warn()
         self._check_names(table, plan)
-        rows = Rows(self._columns(table, plan), times.values, labels)
+        rows = Rows(read_columns(table, plan.columns), times.values, labels)
         state = empty_state(plan, labels.classes).extended(rows, plan)
         names, pasts = np.array(table.names, dtype=object), state.pasts(plan)
         result = None
@@ -526,7 +526,7 @@ class HistoryFeatures(DocLink, TransformerMixin, BaseEstimator):
         check_kind(times.kind, plan.kind, plan.time)
         known = plan.task_names, state.known_classes
         labels = read_history_labels(y, table, *known)
-        columns = self._columns(table, plan)
+        columns = read_columns(table, plan.columns)
         of_keys = {name for key in plan.keys for name in key}
         for name, (_, values) in columns.items():
             # Values that can equal none of those of before are a mistake.
@@ -539,9 +539,6 @@ class HistoryFeatures(DocLink, TransformerMixin, BaseEstimator):
         """Raise if a column is absent that precedes the new ones in the output."""
         for name in plan.kept(self.feature_names_in_):
             table.column(name)
-
-    def _columns(self, table, plan):
-        return {name: read_column(table.column(name), name) for name in plan.columns}
 
     def _check_names(self, table, plan):
         if not all(isinstance(name, str) for name in table.names):

@@ -202,15 +202,20 @@ class Rows(NamedTuple):
     labels: Labels
 
 
-def read_column(column, name):
-    """Return the index of each row's value, -1 where it is missing, and the values."""
-    try:
-        indices, values = factorize(column)
-    except (TypeError, ValueError, NotImplementedError) as error:
-        raise TypeError(
-            f"Column {name!r} must hold one value per row for keys and lists: {error}."
-        ) from error
-    return indices.astype(np.int64), values
+def read_columns(table, names):
+    """Return the index of each row's value, -1 if it is missing, and the values."""
+    found = {}
+    for name in names:
+        column = table.column(name)
+        try:
+            indices, values = factorize(column)
+        except (TypeError, ValueError, NotImplementedError) as error:
+            raise TypeError(
+                f"Column {name!r} must hold one value per row for keys and lists: "
+                f"{error}."
+            ) from error
+        found[name] = indices.astype(np.int64), values
+    return found
 
 
 class HistoryState:

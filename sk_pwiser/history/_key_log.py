@@ -478,16 +478,9 @@ class Past:
         """Return the numbers of `Plan.names_of_key`, for places of keys."""
         view = self.view(code, time)
         seen = self._seen_labels(view, time)
-        numbers = self._ages(view, seen, time)
-        for impressions, known, positive in self._counts(view, seen, time):
-            numbers.append(np.log1p(impressions))
-            for n, k, prior in zip(known, positive, priors, strict=True):
-                events, others, logit = prior
-                numbers += [
-                    np.log1p(k),
-                    np.log((k + events) / (n - k + others)) - logit + GRID - GRID,
-                ]
-        return numbers
+        counts = self._counts(view, seen, time)
+        ages = self._ages(view, seen, time)
+        return [*ages, *numbers_of(counts, priors, np.log, np.log1p)]
 
     def _seen_labels(self, view, time):
         """Return, per task, the end of the rows whose labels are known."""
@@ -642,6 +635,18 @@ class Past:
 
 def _cumulate(is_counted):
     return np.insert(is_counted.cumsum(axis=0, dtype=np.int64), 0, 0, axis=0)
+
+
+def numbers_of(horizons, priors, log, log1p):
+    """Return the numbers of counts per horizon, for a row or for arrays of rows."""
+    numbers = []
+    for impressions, known, positive in horizons:
+        numbers.append(log1p(impressions))
+        for n, k, prior in zip(known, positive, priors, strict=True):
+            events, others, logit = prior
+            log_odds = log((k + events) / (n - k + others)) - logit
+            numbers += [log1p(k), log_odds + GRID - GRID]
+    return numbers
 
 
 def rate_prior(known, positive, smoothing):

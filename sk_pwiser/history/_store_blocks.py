@@ -200,7 +200,7 @@ class Tree:
     def whole(self, root):
         """Return a root of the usual size, for one of any length."""
         while len(root.times) > self._size(root):
-            root = self._parent(self._split(root), root.level + 1)
+            root = self._branch(self._split(root), root.level + 1)
         return root
 
     def dropped(self, block):
@@ -289,7 +289,7 @@ class Tree:
                 children = self._split(child)
             entries.append(children)
             shift.append([(t, 1) for t, _ in own_added] + [(t, -1) for t in gone])
-        new, more = Node([], [], level=node.level, counts=[], ids=[]), []
+        new, more = [], []
         for i, (children, own) in enumerate(
             zip(entries[::-1], shift[::-1], strict=True)
         ):
@@ -302,9 +302,9 @@ class Tree:
             for time, count, own_sums, number in children:
                 decayed = self._decayed(sums, max(time - first, 0))
                 total = [a + b for a, b in zip(decayed, own_sums, strict=True)]
-                self._append(new, time, n_events + count, total, number)
+                new.append((time, n_events + count, total, number))
             more += own
-        return new, removed
+        return self._branch(new, node.level), removed
 
     def _n_before(self, added, low, number):
         """Return how many new events precede a block whose first event is at `low`."""
@@ -317,18 +317,11 @@ class Tree:
         first = block.times[block.start], block.values[0]
         return bisect_left(added, self.key(first), key=self.key)
 
-    def _append(self, node, time, count, sums, number):
-        node.times.append(time)
-        node.counts.append(count)
-        node.ids.append(number)
-        if self.half_lives:
-            node.sums.append(sums)
-
-    def _parent(self, entries, level):
-        node = Node([], [], level=level, counts=[], ids=[])
-        for entry in entries:
-            self._append(node, *entry)
-        return node
+    def _branch(self, entries, level):
+        """Return a block of blocks, each given by its time, count, sums and number."""
+        times, counts, sums, ids = zip(*entries, strict=True) if entries else [()] * 4
+        sums = list(sums) if self.half_lives else []
+        return Node(list(times), sums, level=level, counts=list(counts), ids=list(ids))
 
     def _split(self, node):
         """Write a node in parts; return their entries in the block above."""

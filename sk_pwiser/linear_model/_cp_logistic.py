@@ -71,12 +71,6 @@ class Factors:
         """Return all arrays: the loadings, the modes and the intercepts."""
         return [self.loadings, *self.modes, self.intercepts]
 
-    def replaced(self, position, block):
-        """Return factors in which one block is replaced."""
-        blocks = self.blocks
-        blocks[position] = block
-        return Factors.of(blocks, self.projected if position > 0 else None)
-
     def balanced(self):
         """Return factors with the same predictions and equal norms.
 
@@ -326,9 +320,10 @@ def minimise_blocks(problem, factors, positions):
     n = len(gradient)
     operator = LinearOperator((n, n), matvec=hessian, dtype=float)
     step, _ = cg(operator, -gradient, rtol=CG_TOLERANCE, maxiter=10 * n)
+    blocks = factors.blocks
     for i, change in zip(positions, unflatten(step, chosen), strict=True):
-        factors = factors.replaced(i, factors.blocks[i] + change)
-    return factors
+        blocks[i] = blocks[i] + change
+    return Factors.of(blocks, None if 0 in positions else factors.projected)
 
 
 def warn_not_converged(max_iter):

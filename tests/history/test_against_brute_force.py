@@ -163,53 +163,6 @@ def test_an_interrupted_update_changes_nothing(function, method):
     pd.testing.assert_frame_equal(history.transform(later), whole, check_dtype=False)
 
 
-@few
-@given(rows=logs, params=settings_of_history)
-def test_transform_after_update_equals_replay_at_each_instant(rows, params):
-    early, late = split(rows, 12)
-    if not early or not late:
-        return
-    replay = make(params).fit(*table(early)).replay(*table(late))
-    history = make(params).fit(*table(early))
-    for t in sorted({r["t"] for r in late}):
-        at_once = [i for i, r in enumerate(late) if r["t"] == t]
-        period = table([late[i] for i in at_once])
-        found = history.transform(period[0])
-        expected = replay.iloc[at_once].reset_index(drop=True)
-        # Lists without any value yet have no type.
-        pd.testing.assert_frame_equal(found, expected, rtol=1e-9, check_dtype=False)
-        history.update(*period)
-
-
-@few
-@given(rows=logs, params=settings_of_history)
-def test_later_labels_and_rows_do_not_change_earlier_columns(rows, params):
-    rows = sorted(rows, key=lambda r: r["t"])
-    t = rows[len(rows) // 2]["t"]
-    changed = [
-        r if r["t"] < t else {**r, "y": tuple(None if v else 1 for v in r["y"])}
-        for r in rows
-    ]
-    n = sum(r["t"] <= t for r in rows)
-    whole = make(params).fit_transform(*table(rows))[:n]
-    other = make(params).fit_transform(*table(changed))[:n]
-    pd.testing.assert_frame_equal(whole, other)
-
-
-@pytest.mark.parametrize("delay", [0, 5])
-def test_an_instant_is_strictly_earlier(delay):
-    rows = [
-        {"user": "a", "item": 0, "t": t, "y": (1, 1)} for t in (0, 0, delay, delay + 1)
-    ]
-    params = {"keys": ["user"], "label_delay": delay}
-    found = make(params).fit_transform(*table(rows))
-    counts = np.expm1(found["user__log_impressions"]).round().tolist()
-    assert counts == [0, 0, 0, 3] if delay == 0 else [0, 0, 2, 3]
-    # A label is known after the instant t + delay, not at it.
-    clicks = np.expm1(found["user__log_click"]).round().tolist()
-    assert clicks == [0, 0, 0, 3] if delay == 0 else [0, 0, 0, 2]
-
-
 def test_decay_over_a_span_of_many_half_lives():
     """Weights of 2^-10^6 vanish, and neither overflow nor hide later rows."""
     rows = [

@@ -85,25 +85,6 @@ def small(**params):
     return HistoryFeatures(["user"], time="t", passthrough=False, **params)
 
 
-def test_labels_of_each_task_come_by_themselves():
-    """Clicks and conversions first, and all other labels after their delay."""
-    rng, n = np.random.default_rng(0), 600
-    X = pd.DataFrame({"user": rng.integers(0, 30, n), "t": np.arange(n) // 20})
-    Y = pd.DataFrame({"click": rng.random(n) < 0.3}).astype(float)
-    Y["conversion"] = Y["click"] * (rng.random(n) < 0.3)
-    history = small(label_delay=n).fit(X, Y * np.nan)
-    for task in Y:
-        happened = Y[task] == 1
-        for rows in (happened, ~happened):
-            labels = Y[rows].assign(**dict.fromkeys(Y.columns.drop(task), np.nan))
-            history.complete(X[rows], labels)
-    expected = small(label_delay=n).fit(X, Y)
-    for user in range(30):
-        row = {"user": user, "t": 3 * n}
-        found, wanted = history.transform_row(row), expected.transform_row(row)
-        np.testing.assert_equal(found, wanted)
-
-
 def test_a_label_does_not_stand_for_that_of_another_row():
     """Rows of one user and time, told apart by the item."""
     params = {"label_delay": 9, "time": "t", "passthrough": False}
@@ -119,17 +100,6 @@ def test_a_label_does_not_stand_for_that_of_another_row():
     found = history.transform_row({"user": "a", "item": "x", "t": 50})
     names = [f"user__log_{task}" for task in ("click", "conversion")]
     assert [round(math.expm1(found[name])) for name in names] == [2, 1]
-
-
-def test_list_columns_get_values_when_their_event_is_known():
-    params = {"label_delay": 5, "lists": [{"column": "item", "task": 0}]}
-    X = pd.DataFrame({"user": list("aba"), "item": [7, 8, 9], "t": [1, 2, 3]})
-    history = small(**params).fit(X, [np.nan, 1, np.nan])
-    history.complete(X[::2], [1, 1])
-    assert history.transform_row({"user": "a", "t": 30})["user__last_item_task_0"] == [
-        7,
-        9,
-    ]
 
 
 @pytest.mark.parametrize("in_store", [False, True])
@@ -214,41 +184,12 @@ class FailingStore(dict):
 
 
 @pytest.mark.parametrize("restarts", [False, True])
-def test_a_failed_change_that_is_repeated_counts_once(restarts):
-    X = pd.DataFrame({"user": list("abcab"), "t": [1, 2, 3, 8, 8]})
-    y = np.array([np.nan, 1, 0, np.nan, 1])
-    calls = [
-        lambda each: each.update(X[3:], y[3:]),
-        lambda each: each.update(X[3:].assign(t=9), y[3:]),
-        lambda each: each.complete(X[3:4], [1]),
-    ]
-    history = small(label_delay=9, max_age=20).fit(X[:3], y[:3])
-    for call in calls:
-        expected = call(copy.deepcopy(history))
-        for n_writes in range(12):
-            store = FailingStore()
-            stored = StoredHistory.write(history, store)
-            store.left = n_writes
-            try:
-                call(stored)
-            except ConnectionError:
-                store.left = math.inf
-                if restarts:
-                    stored = StoredHistory(store)
-                call(stored)
-            for user in "abc":
-                row = {"user": user, "t": 25}
-                found, wanted = stored.transform_row(row), expected.transform_row(row)
-                np.testing.assert_equal(found, wanted)
-        assert "history:journal" not in store
-        history = expected
-
-
-@pytest.mark.parametrize("restarts", [False, True])
 @pytest.mark.parametrize("fails", ["update", "complete"])
-def test_a_failed_change_that_is_repeated_after_others(fails, restarts):
+@pytest.mark.parametrize("n_others", [0, 2])
+def test_a_failed_change_that_is_repeated_counts_once(fails, restarts, n_others):
+    """At once, or after other changes."""
     X = pd.DataFrame({"user": list("aaba"), "t": [1, 1, 3, 8]})
-    history = small(label_delay=20).fit(X[:3], [np.nan] * 3)
+    history = small(label_delay=20, max_age=30).fit(X[:3], [np.nan] * 3)
     calls = {
         "update": lambda each: each.update(X[3:]),
         # There are two such rows: a label that comes twice would be filled in twice.
@@ -258,7 +199,7 @@ def test_a_failed_change_that_is_repeated_after_others(fails, restarts):
     others = [
         lambda each: each.complete(X[2:3], [0]),
         lambda each: each.update(X[3:].assign(user="b")),
-    ]
+    ][:n_others]
     expected = copy.deepcopy(history)
     for each in (call, *others):
         each(expected)
@@ -271,15 +212,14 @@ def test_a_failed_change_that_is_repeated_after_others(fails, restarts):
         except ConnectionError:
             failed = True
         store.left = math.inf
-        for each in others:
-            stored = StoredHistory(store) if restarts else stored
+        stored = StoredHistory(store) if restarts else stored
+        for each in [*others, call] if failed else others:
             each(stored)
-        if failed:
-            call(stored)
         for user in "ab":
-            row = {"user": user, "t": 40}
+            row = {"user": user, "t": 25}
             found, wanted = stored.transform_row(row), expected.transform_row(row)
             np.testing.assert_equal(found, wanted)
+        assert "history:journal" not in store
     assert not failed
 
 
@@ -297,23 +237,6 @@ def test_equal_changes_that_did_not_fail_count_each():
         stored.update(X)
     row = stored.transform_row({"user": "a", "t": 9})
     assert round(math.expm1(row["user__log_impressions"])) == 5
-
-
-def test_a_change_after_a_failed_one():
-    """What the failed change has begun is finished first."""
-    X = pd.DataFrame({"user": list("abab"), "t": [1, 2, 3, 4]})
-    history = small().fit(X[:1])
-    for n_writes in range(1, 6):
-        store = FailingStore()
-        stored = StoredHistory.write(history, store)
-        store.left = n_writes
-        with pytest.raises(ConnectionError):
-            stored.update(X[1:3])
-        store.left = math.inf
-        stored.update(X[3:])
-        for user, n in (("a", 2), ("b", 2)):
-            row = stored.transform_row({"user": user, "t": 9})
-            assert round(math.expm1(row["user__log_impressions"])) == n
 
 
 def test_a_store_that_is_newer_than_the_server():
