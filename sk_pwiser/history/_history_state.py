@@ -224,13 +224,15 @@ class HistoryState:
     `indices` has the values of each column, and `everything` all rows as those of one
     key, for the base rates. `levels` has one `KeyLog` per key in each of some levels: a
     key is as in the last level that has it, so that a change of some keys is a new
-    level. `n_values` is the number of values when unused ones were dropped.
+    level. `n_values` is the number of values when unused ones were dropped, and
+    `has_labels` whether a label is known.
     """
 
     def __init__(self, classes, end, indices, logs, everything):
         self.classes, self.end, self.indices = classes, end, indices
         self.levels, self.everything = [logs], everything
-        self.n_values = self._count_values()
+        is_known = (everything.labels >= 0).any() or everything.totals["known"].any()
+        self.has_labels, self.n_values = bool(is_known), self._count_values()
 
     @property
     def logs(self):
@@ -245,12 +247,6 @@ class HistoryState:
             return self.classes
         return [0, 1] if self.has_labels else None
 
-    @property
-    def has_labels(self):
-        """Whether a label is known."""
-        labels, totals = self.everything.labels, self.everything.totals
-        return bool((labels >= 0).any() or totals["known"].any())
-
     def _count_values(self):
         return sum(index.size for index in self.indices.values())
 
@@ -262,6 +258,7 @@ class HistoryState:
             for name, (_, values) in rows.columns.items()
         }
         new.classes = self.classes or rows.labels.classes
+        new.has_labels |= bool((rows.labels.values >= 0).any())
         return new
 
     def with_logs(self, logs):

@@ -6,7 +6,6 @@ import json
 import math
 import struct
 from collections import Counter
-from dataclasses import replace
 from functools import lru_cache
 from itertools import accumulate, pairwise
 
@@ -163,8 +162,7 @@ class StoredHistory:
                     "another version of sk_pwiser wrote it; write the history again"
                 )
             state = empty_state(plan, content["classes"])
-            state.end = content["end"]
-            state.everything = _known(state, content["has_labels"])
+            state.end, state.has_labels = content["end"], content["has_labels"]
             state.indices = {
                 name: ValueIndex([], content["kinds"][name]) for name in plan.columns
             }
@@ -294,8 +292,6 @@ class StoredHistory:
             change.append(rows, new.end, read)
         else:
             refuse_labels(*change.complete(rows, state.end, read), state, plan)
-        has_labels = state.has_labels or bool((rows.labels.values >= 0).any())
-        new.everything = _known(state, has_labels)
         history._learnt = new, plan
 
     @property
@@ -576,11 +572,6 @@ def read_journal(journal):
     names = [name for name, _ in head["records"]]
     parts = (content[first:end] for first, end in pairwise(ends))
     return dict(zip(names, parts, strict=True)), head["dropped"]
-
-
-def _known(state, has_labels):
-    """Return a log of all rows, in memory, from which only `has_labels` is read."""
-    return replace(state.everything, totals={"known": np.array([has_labels])})
 
 
 def _description(history, own):

@@ -232,7 +232,7 @@ def test_a_timedelta_without_a_unit():
 
 
 def test_integers_beside_missing_ones_stay_exact():
-    user = 2**53 + 1
+    user = 2**53 + 5
     log = pd.DataFrame({"user": [user, 5], "time": [1, 2]})
     history = HistoryFeatures(["user"], time="time").fit(log)
     with pytest.raises(ValueError, match=r"above 2\^53 are rounded"):
