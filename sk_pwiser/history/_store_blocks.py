@@ -153,18 +153,18 @@ class Tree:
     ----------
     half_lives : list of float
         Those of the sums.
-    read, write, drop : callable
-        Return a `Block` by its number; write a `Node`, and return its number; remove a
-        block by its number.
+    blocks : object
+        Those of the store. Its method `read_block` returns a `Block` by its number,
+        `write_block` writes a `Node` with sums of a width, and returns its number, and
+        `drop_block` removes a block by its number.
     sorts_values : bool
         Whether events of equal times, of a list, are in the order of their values.
         Otherwise they are in that of their arrival.
     """
 
-    def __init__(self, half_lives, read, write, drop, sorts_values=False):
-        self.half_lives, self.read = half_lives, read
+    def __init__(self, half_lives, blocks, sorts_values=False):
+        self.half_lives, self.blocks = half_lives, blocks
         self.key = _time_and_value if sorts_values else _time
-        self.write, self.drop = write, drop
         self.width = width = len(half_lives)
         # The bytes of an entry are its time and its sums; blocks have two numbers more.
         sizes = BLOCK_BYTES // (8 * (1 + width)), BLOCK_BYTES // (8 * (3 + width))
@@ -203,12 +203,13 @@ class Tree:
             root = self._branch(self._split(root), root.level + 1)
         return root
 
-    def dropped(self, block):
-        """Drop all blocks below a root."""
-        for number in block.ids:
-            if block.level > 1:
-                self.dropped(self.read(number))
-            self.drop(number)
+    def drop(self, ids, level):
+        """Drop blocks that are below one of a level, and all below them."""
+        for number in ids:
+            if level > 1:
+                block = self.blocks.read_block(number)
+                self.drop(block.ids, block.level)
+            self.blocks.drop_block(number)
 
     def _has_base(self, root):
         """Return whether a root counts events that are no longer kept."""
@@ -282,8 +283,8 @@ class Tree:
             children = [(node.times[i], 0, [0.0] * self.width, node.ids[i])]
             gone = own_removed
             if own_added or own_removed:
-                child = node_of(self.read(node.ids[i]), self.width)
-                self.drop(node.ids[i])
+                child = node_of(self.blocks.read_block(node.ids[i]), self.width)
+                self.blocks.drop_block(node.ids[i])
                 child, left = self._changed(child, own_added, own_removed)
                 gone, removed = own_removed[len(left) :], removed + left
                 children = self._split(child)
@@ -311,9 +312,9 @@ class Tree:
         n = bisect_left(added, low, key=_time)
         if self.key is _time or n == len(added) or added[n][0] > low:
             return n
-        block = self.read(number)
+        block = self.blocks.read_block(number)
         while block.level:
-            block = self.read(block.ids[0])
+            block = self.blocks.read_block(block.ids[0])
         first = block.times[block.start], block.values[0]
         return bisect_left(added, self.key(first), key=self.key)
 
@@ -340,7 +341,9 @@ class Tree:
                 values = None if node.values is None else node.values[own]
                 sums = self._running_sums(times, [0.0] * self.width)
                 part = Node(times, sums, 0, values)
-            entries.append((times[0], count, before, self.write(part)))
+            entries.append(
+                (times[0], count, before, self.blocks.write_block(part, self.width))
+            )
         return entries
 
     def _shortened(self, root, cut, n_kept):
@@ -358,18 +361,15 @@ class Tree:
                 self._drop_first(root, n_gone)
             if not root.level or len(root.times) > 1:
                 return root
-            child = node_of(self.read(root.ids[0]), self.width)
+            child = node_of(self.blocks.read_block(root.ids[0]), self.width)
             self._add_base(child, root.counts[0], root.sums[0] if root.sums else [])
-            self.drop(root.ids[0])
+            self.blocks.drop_block(root.ids[0])
             root = child
         return Node([], [], values=None if root.values is None else [])
 
     def _drop_first(self, root, n):
         """Drop the first entries of a root, but keep counting their events."""
-        for number in root.ids[:n]:
-            if root.level > 1:
-                self.dropped(self.read(number))
-            self.drop(number)
+        self.drop(root.ids[:n], root.level)
         for each in (root.times, root.sums, root.counts, root.ids, root.values):
             if each:
                 del each[:n]

@@ -432,15 +432,9 @@ class Change:
                     is_absent[np.setdiff1d(own, found)] = True
         return is_absent, is_final & ~is_absent
 
-    def write_all(self, kind, name, past):
-        """Write the record of a key with a past in memory."""
-        pairs = zip(self.trees[kind], past.blocks, strict=True)
-        nodes = [tree.whole(node_of(block, tree.width)) for tree, block in pairs]
-        self.records[name] = self.forms[kind].write(past.reference or 0, nodes)
-
     def _completed(self, kind, past, rows, own, is_final):
         """Return rows that a key has, and its sequences after the change."""
-        labels, read, blocks = rows.labels.values, self._read, past.blocks
+        labels, read, blocks = rows.labels.values, self.read_block, past.blocks
         tree, *_ = trees = self.trees[kind]
         times = dict(zip(own.tolist(), rows.time[own].tolist(), strict=True))
         found = [i for i, time in times.items() if n_equal(blocks[0], time, read)]
@@ -469,7 +463,7 @@ class Change:
 
     def _present(self, form, blocks, rows, own):
         """Return the blocks and the rows that `max_age` has not ended."""
-        last, start = seen(blocks[0], math.inf, 0, (), self._read)[1], None
+        last, start = seen(blocks[0], math.inf, 0, (), self.read_block)[1], None
         for i, time in enumerate(rows.time[own].tolist()):
             if last is not None and time - last > form.plan.max_age:
                 start = i
@@ -481,33 +475,28 @@ class Change:
 
     def _drop_blocks(self, blocks):
         for block in blocks:
-            self.trees[-1][0].dropped(block)
+            self.trees[-1][0].drop(block.ids, block.level)
 
     def _trees(self, form):
         """Return the `Tree` that changes each sequence of a key."""
-        events = self._tree(form.plan.half_lives)
+        events = Tree(form.plan.half_lives, self)
         # Labels come in any order, on which lists do not depend.
         return [events] * (len(form.empty) - form.n_lists) + [
-            self._tree([], sorts_values=each.task is not None) for each in form.lists
+            Tree([], self, sorts_values=each.task is not None) for each in form.lists
         ]
 
-    def _tree(self, half_lives, sorts_values=False):
-        width = len(half_lives)
+    def write_block(self, node, width):
+        """Write a block, and return its number."""
+        number, self.next_id = self.next_id, self.next_id + 1
+        self.records[f"{self.prefix}:{number}"] = write_block(node, width)
+        return number
 
-        def write(node):
-            number = self.next_id
-            self.next_id += 1
-            self.records[f"{self.prefix}:{number}"] = write_block(node, width)
-            return number
-
-        return Tree(half_lives, self._read, write, self._drop_block, sorts_values)
-
-    def _read(self, number):
+    def read_block(self, number):
         name = f"{self.prefix}:{number}"
         record = self.records.get(name)
         return read_block(record, name) if record else self.read_stored(number)
 
-    def _drop_block(self, number):
+    def drop_block(self, number):
         name = f"{self.prefix}:{number}"
         if self.records.pop(name, None) is None:
             self.dropped.append(name)
@@ -597,6 +586,9 @@ def _records(history, prefix, next_id):
                 block = past.blocks[i]
                 texts = [listed(known[element], name) for element in block.values]
                 past.blocks[i] = block._replace(values=texts)
-            change.write_all(kind, form.name(prefix, values), past)
+            pairs = zip(change.trees[kind], past.blocks, strict=True)
+            nodes = [tree.whole(node_of(block, tree.width)) for tree, block in pairs]
+            name = form.name(prefix, values)
+            change.records[name] = form.write(past.reference or 0, nodes)
     own = {"last_change": None, "next_id": change.next_id}
     return change.records | {prefix: _description(history, own)}  # the last one written

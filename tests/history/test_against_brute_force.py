@@ -26,11 +26,6 @@ from sk_pwiser.history import HistoryFeatures, _history_state
 pytestmark = pytest.mark.filterwarnings("ignore:No event is known in the windows")
 
 
-def split(rows, t):
-    """Return the rows before an instant and those from it on."""
-    return [r for r in rows if r["t"] < t], [r for r in rows if r["t"] >= t]
-
-
 @few
 @given(rows=logs, params=settings_of_history)
 def test_fit_transform(rows, params):
@@ -39,33 +34,11 @@ def test_fit_transform(rows, params):
 
 
 @few
-@given(rows=logs, params=settings_of_history, t=st.integers(1, 25))
-def test_replay_and_transform_of_a_later_period(rows, params, t):
-    early, late = split(rows, t)
-    if not early or not late:
-        return
-    history = make(params).fit(*table(early))
-    X, Y = table(late)
-    assert_equal(history.replay(X, Y), replayed(late, params, TASKS, early))
-    # Without the later rows among each other; the state did not change.
-    each = [features_of(row, early, params, TASKS) for row in late]
-    expected = {name: [one[name] for one in each] for name in each[0]}
-    assert_equal(history.transform(X), expected)
-    for record, one in zip(X.to_dict("records"), each, strict=True):
-        found = history.transform_row(record)
-        assert_equal(
-            {name: [value] for name, value in found.items()},
-            {name: [value] for name, value in one.items()},
-        )
-
-
-@pytest.mark.slow
-@few
 @given(
     rows=logs, params=settings_of_history, cuts=st.lists(st.integers(1, 25), max_size=4)
 )
 def test_updates_of_any_periods_equal_one_log(rows, params, cuts):
-    """Each period is replayed and appended, then the last rows are transformed."""
+    """Each period is replayed and appended, then later rows are transformed."""
     first, *cuts = sorted({0, *cuts})
     history, seen = None, []
     for start, end in zip([first, *cuts], [*cuts, 26], strict=True):
@@ -81,11 +54,14 @@ def test_updates_of_any_periods_equal_one_log(rows, params, cuts):
             history.update(*table(period))
         assert_equal(found, replayed(period, params, TASKS, seen))
         seen += period
-    later = [{"user": u, "item": i, "t": 28} for u in "ab" for i in (0, 1)]
+    keys = [("a", 0), ("b", 1), ("new", 0), (None, 1)]
+    later = [{"user": u, "item": i, "t": t} for u, i in keys for t in (26, 31)]
     each = [features_of(row, seen, params, TASKS) for row in later]
-    X = pd.DataFrame(later)
     expected = {name: [one[name] for one in each] for name in each[0]}
-    assert_equal(history.transform(X), expected)
+    # They are no part of the past of each other.
+    assert_equal(history.transform(pd.DataFrame(later)), expected)
+    found = pd.DataFrame(map(history.transform_row, later))
+    assert_equal(found, expected)
 
 
 @pytest.mark.parametrize("max_age", [None, "4d"])

@@ -85,23 +85,6 @@ def small(**params):
     return HistoryFeatures(["user"], time="t", passthrough=False, **params)
 
 
-def test_a_label_does_not_stand_for_that_of_another_row():
-    """Rows of one user and time, told apart by the item."""
-    params = {"label_delay": 9, "time": "t", "passthrough": False}
-    X = pd.DataFrame({"user": ["a", "a"], "item": ["x", "y"], "t": [5, 5]})
-    history = HistoryFeatures(["user", ("user", "item")], **params)
-    history.fit(X, pd.DataFrame({"click": [np.nan] * 2, "conversion": [np.nan] * 2}))
-    for row, labels in ((0, (1, np.nan)), (1, (1, 0)), (0, (np.nan, 1))):
-        y = pd.DataFrame([labels], columns=["click", "conversion"])
-        history.complete(X[row : row + 1], y)
-    y = pd.DataFrame({"click": [1], "conversion": [np.nan]})
-    with pytest.raises(ValueError, match="1 rows have one of their labels already"):
-        history.complete(X[:1], y)
-    found = history.transform_row({"user": "a", "item": "x", "t": 50})
-    names = [f"user__log_{task}" for task in ("click", "conversion")]
-    assert [round(math.expm1(found[name])) for name in names] == [2, 1]
-
-
 @pytest.mark.parametrize("in_store", [False, True])
 def test_rows_of_equal_times_are_completed_in_any_order(in_store, monkeypatch):
     """Candidates of one page, in a list of the last ones that were clicked."""

@@ -77,11 +77,6 @@ def test_defaults_of_a_network_of_ones_own():
             "the vocabulary of column 'category_0', value 'new': .*, not None",
         ),
         (
-            "schema.encoder.columns_.8",
-            lambda column: setattr(column, "n_frequent_", column.n_frequent_ - 1),
-            "the n_frequent_ of column 'category_0': ",
-        ),
-        (
             "schema.encoder.columns_.3.edges_",
             lambda edges: edges.__setitem__(0, -9),
             "the edges_ of column 'numeric_3': array",

@@ -169,42 +169,6 @@ def test_the_bounds_hold():
     assert free.min() < 0 or free.max() > 0.2
 
 
-# The head starts at 0.5, and its weights are replaced after an epoch.
-@pytest.mark.filterwarnings("ignore:Training diverged")
-def test_the_entropy_drives_probabilities_below_a_low_base_rate():
-    """Two markets at 2 %, and a common start that predicts too much."""
-    weights = np.array([[0.6, 0.6]])
-    rows, labels = linear_market(20_000, weights, [-4.4], 0)
-    model = linear_estimator(rows, labels[:, 0])
-
-    def with_head(w, b):
-        values = {"head.weight": [w], "head.bias": [b]}
-        return with_weights(
-            model,
-            lambda name, old: np.float32(values.get(name, old)).reshape(old.shape),
-        )
-
-    base = with_head([0.0, 0.0], -3.3)
-    members = [with_head([1.0, 0.0], -4.4), with_head([0.0, 1.0], -4.4)]
-    results = {}
-    for objective in (None, "entropy", "log_loss"):
-        merged, found = merge_estimators(
-            base,
-            members,
-            rows,
-            labels[:, 0],
-            objective=objective,
-            return_coefficients=True,
-        )
-        p = merged.predict_proba(rows)[:, 1].astype(float)
-        results[objective] = found, p.mean() / labels.mean(), log_loss(labels, p)
-    assert_allclose(results["entropy"][0], 1)
-    assert (results["log_loss"][0] < 0.9).all()
-    assert results["entropy"][1] < 0.7
-    assert_allclose(results["log_loss"][1], 1, atol=0.2)
-    assert results["log_loss"][2] < results[None][2] < results["entropy"][2]
-
-
 def test_rows_of_a_sampled_log_are_compared_with_its_probabilities():
     """The merge that fits the sampled rows has the logits of a log with all of them."""
     rng = np.random.default_rng(0)
