@@ -16,7 +16,7 @@ from sk_pwiser.transfer import (
     named_parts,
     select_estimators,
 )
-from sk_pwiser.transfer._regularizers import REGULARIZERS
+from sk_pwiser.transfer._fine_tune import REGULARIZERS
 
 MERGE = {"granularity": "layer", "freeze": "embedding", "realign": True}
 CALLS = {

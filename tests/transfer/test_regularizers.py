@@ -9,7 +9,7 @@ from scipy.optimize import brentq
 from scipy.special import expit
 
 from sk_pwiser.transfer import fine_tune
-from sk_pwiser.transfer._regularizers import (
+from sk_pwiser.transfer._fine_tune import (
     REGULARIZERS,
     distance_penalty,
     l2_sp_penalty,
