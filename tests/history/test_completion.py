@@ -138,6 +138,23 @@ def test_labels_that_cannot_be_filled_in(in_store):
         server.complete(pd.concat([later[1:2]] * 2), [1, 1])
 
 
+@pytest.mark.parametrize("in_store", [False, True])
+def test_a_key_may_have_forgotten_a_row_that_is_completed(in_store):
+    """Its label counts among those of all rows."""
+    X = pd.DataFrame({"user": list("aab"), "t": [0, 5, 6]})
+    params, y = {"label_delay": 20, "max_age": 2}, np.array([1, np.nan, np.nan])
+    history = small(**params).fit(X[:1], y[1:2])
+    server = StoredHistory.write(history, {}) if in_store else history
+    for row in (1, 2):
+        server.update(X[row : row + 1])
+    server.complete(X[:1], y[:1])
+    with pytest.raises(ValueError, match="1 rows have one of their labels already"):
+        server.complete(X[:1], y[:1])
+    row = {"user": "b", "t": 7}
+    expected = small(**params).fit(X, y).transform_row(row)
+    np.testing.assert_equal(server.transform_row(row), expected)
+
+
 class FailingStore(dict):
     """A store whose connection breaks after some writes."""
 
