@@ -59,20 +59,18 @@ def operate(rows, params, in_store):
     return found
 
 
+@pytest.mark.parametrize("in_store", [False, True])
 @few
 @given(
     rows=st.lists(rows_of_log, min_size=2, max_size=20),
     params=settings_of_history,
-    block_bytes=st.sampled_from([None, 1, 200, 800]),
+    block_bytes=st.sampled_from([1, 200, 800]),
 )
-def test_operation_equals_training(rows, params, block_bytes):
-    """Labels as they become known, one impression at a time, as by `fit_transform`.
-
-    In memory, or in a store with blocks of some size.
-    """
+def test_operation_equals_training(in_store, rows, params, block_bytes):
+    """Labels as they become known, one impression at a time, as by `fit_transform`."""
     rows = sorted(rows, key=lambda r: r["t"])
     with mock.patch.object(_store_blocks, "BLOCK_BYTES", block_bytes):
-        found = operate(rows, params, block_bytes is not None)
+        found = operate(rows, params, in_store)
     expected = replayed(rows, params, TASKS)
     for i, one in enumerate(found, 1):
         own = {name: [values[i]] for name, values in expected.items()}
