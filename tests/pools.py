@@ -91,7 +91,6 @@ def frozen_bytes(estimator):
         statistics=None if statistics is None else repr(vars(statistics)),
         requires_grad=[p.requires_grad for p in result.net.module_.parameters()],
         has_gradient=[p.grad is not None for p in result.net.module_.parameters()],
-        training=result.net.module_.training,
     )
 
 

@@ -231,6 +231,12 @@ def test_a_single_task_has_no_parts_per_task():
     assert list(parts) == ["embedding", "input_layer", "bottom", "towers"]
 
 
+def test_parts_leave_the_mode_of_the_network(fitted):
+    fitted.net_.module_.train()
+    named_parts(fitted)
+    assert fitted.net_.module_.training
+
+
 def test_tables_with_sparse_gradients_are_embeddings():
     model = small(optimizer_params={"lazy_embeddings": True}).fit(X, Y)
     assert model.net_.module_.input_layer.embeddings[0].sparse
