@@ -90,6 +90,7 @@ def frozen_bytes(estimator):
         rates=result.schema.base_rates.tobytes(),
         statistics=None if statistics is None else repr(vars(statistics)),
         requires_grad=[p.requires_grad for p in result.net.module_.parameters()],
+        has_gradient=[p.grad is not None for p in result.net.module_.parameters()],
     )
 
 

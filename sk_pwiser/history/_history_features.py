@@ -1,7 +1,7 @@
 """The transformer: features of a log's own past."""
 
 from contextlib import contextmanager
-from datetime import timedelta
+from dataclasses import replace
 
 import numpy as np
 from sklearn.base import BaseEstimator, TransformerMixin
@@ -9,16 +9,15 @@ from sklearn.exceptions import NotFittedError
 from sklearn.utils._set_output import _get_output_config
 
 from sk_pwiser._model_files import PlainForm, read_file, write_file
-from sk_pwiser._times import check_kind, duration_label, read_times
+from sk_pwiser._times import check_kind, read_times
 from sk_pwiser._utils import DocLink, check_boolean, check_choice, warn_user
 from sk_pwiser._version import __version__
 from sk_pwiser.history._history_state import (
     HistoryState,
     Rows,
     ValueIndex,
-    check_values,
     empty_state,
-    read_column,
+    read_columns,
     read_history_labels,
     refuse_labels,
 )
@@ -308,8 +307,9 @@ class HistoryFeatures(DocLink, TransformerMixin, BaseEstimator):
         if (is_early := times < state.end).any():
             self._warn_early(int(is_early.sum()))
             times = np.maximum(times, state.end)
-        part, names = state.part(rows, plan), self.feature_names_in_
-        return self._output(table, names, rows, times, part, plan, part.pasts(plan))
+        part = state.part(rows, plan)
+        names, pasts = self.feature_names_in_, part.pasts(plan)
+        return self._output(table, names, rows, times, part, plan, pasts)
 
     def replay(self, X, y=None, *, update=False):
         """Walk a later period in the order of time, each row with what was known then.
@@ -341,8 +341,8 @@ class HistoryFeatures(DocLink, TransformerMixin, BaseEstimator):
         rows, table = self._read(X, y, state, plan)
         self._check_kept(table, plan)
         self._refuse_early(rows, state, plan)
-        part, names = state.extended(rows, plan), self.feature_names_in_
-        pasts = part.pasts(plan)
+        part = state.extended(rows, plan)
+        names, pasts = self.feature_names_in_, part.pasts(plan)
         result = self._output(table, names, rows, rows.time, part, plan, pasts)
         if update:
             self._learnt = state.joined(part.folded(plan, pasts), plan), plan
@@ -422,7 +422,8 @@ class HistoryFeatures(DocLink, TransformerMixin, BaseEstimator):
             "indices": {
                 name: _compact(index.values) for name, index in state.indices.items()
             },
-            "logs": [log.replaced() for log in state.logs],
+            # Copies, without what is derived from them.
+            "logs": [replace(log) for log in state.logs],
             "everything": state.everything,
         }
         write_file(path, *FORM.encode(content, "history"))
@@ -506,10 +507,9 @@ class HistoryFeatures(DocLink, TransformerMixin, BaseEstimator):
         plan = Plan(params, times.kind, labels.names)
         plan.warn()
         self._check_names(table, plan)
-        rows = Rows(self._columns(table, plan), times.values, labels)
+        rows = Rows(read_columns(table, plan.columns), times.values, labels)
         state = empty_state(plan, labels.classes).extended(rows, plan)
-        pasts = state.pasts(plan)
-        names = np.array(table.names, dtype=object)
+        names, pasts = np.array(table.names, dtype=object), state.pasts(plan)
         result = None
         if returns_features:
             result = self._output(table, names, rows, rows.time, state, plan, pasts)
@@ -526,18 +526,19 @@ class HistoryFeatures(DocLink, TransformerMixin, BaseEstimator):
         check_kind(times.kind, plan.kind, plan.time)
         known = plan.task_names, state.known_classes
         labels = read_history_labels(y, table, *known)
-        columns = self._columns(table, plan)
-        values = {name: values for name, (_, values) in columns.items()}
-        check_values(state.indices, values, plan)
+        columns = read_columns(table, plan.columns)
+        of_keys = {name for key in plan.keys for name in key}
+        for name, (_, values) in columns.items():
+            # Values that can equal none of those of before are a mistake.
+            state.indices[name].check_kinds(values, name)
+            if name in of_keys:
+                state.indices[name].check_exact(values, name)
         return Rows(columns, times.values, labels), table
 
     def _check_kept(self, table, plan):
         """Raise if a column is absent that precedes the new ones in the output."""
         for name in plan.kept(self.feature_names_in_):
             table.column(name)
-
-    def _columns(self, table, plan):
-        return {name: read_column(table.column(name), name) for name in plan.columns}
 
     def _check_names(self, table, plan):
         if not all(isinstance(name, str) for name in table.names):
@@ -574,7 +575,7 @@ class HistoryFeatures(DocLink, TransformerMixin, BaseEstimator):
         return {
             "class": "HistoryFeatures",
             "sk_pwiser": __version__,
-            "params": plain_params(plan.params),
+            "params": plan.params,
             "features": list(self.feature_names_in_),
             "kind": plan.kind,
             "task_names": plan.task_names,
@@ -592,13 +593,14 @@ class HistoryFeatures(DocLink, TransformerMixin, BaseEstimator):
         return history
 
     def _output(self, table, names, rows, times, state, plan, pasts):
-        features = _features(rows, times, state, plan, *pasts)
+        features = _features(rows, times, state, plan, pasts)
         kind = _get_output_config("transform", self)["dense"]
         kind = table.kind if kind == "default" else kind
         return table.with_features(plan.kept(names), features, kind)
 
 
-def _features(rows, times, state, plan, pasts, of_all):
+def _features(rows, times, state, plan, pasts):
+    *pasts, of_all = pasts
     features, codes = {}, state.codes(rows.columns, plan)
     priors = of_all.priors(np.zeros(len(times), dtype=np.int64), times)
     for key, (code, past) in enumerate(zip(codes, pasts, strict=True)):
@@ -643,21 +645,6 @@ def read_description(values, arrays=()):
         raise ValueError(f"it is one of {content['class']!r}")
     check_params(content["params"])
     return content, Plan(content["params"], content["kind"], content["task_names"])
-
-
-def plain_params(params):
-    """Return parameters with timedeltas as text, as a file has them."""
-    names = "label_delay", "state_delay", "windows", "half_lives", "max_age"
-    return params | {name: _plain_durations(params[name]) for name in names}
-
-
-def _plain_durations(value):
-    if isinstance(value, dict):
-        return {name: _plain_durations(each) for name, each in value.items()}
-    if isinstance(value, list | tuple):
-        return type(value)(_plain_durations(each) for each in value)
-    is_span = isinstance(value, timedelta | np.timedelta64)
-    return duration_label(value) if is_span else value
 
 
 def _compact(values):

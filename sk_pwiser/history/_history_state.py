@@ -2,6 +2,7 @@
 
 import copy
 from bisect import bisect_right
+from dataclasses import replace
 from functools import reduce
 from itertools import accumulate, compress
 from typing import NamedTuple
@@ -16,7 +17,7 @@ from sk_pwiser._table._categories import (
     large_kinds,
     sort_values,
 )
-from sk_pwiser._table._frames import as_table, collected
+from sk_pwiser._table._frames import selectable
 from sk_pwiser._table._labels import (
     choose_task_names,
     one_task_labels,
@@ -25,7 +26,7 @@ from sk_pwiser._table._labels import (
 )
 from sk_pwiser._table._weights_and_groups import check_match
 from sk_pwiser.history._key_log import (
-    Slices,
+    Past,
     check_sizes,
     combine,
     complete_log,
@@ -33,7 +34,6 @@ from sk_pwiser.history._key_log import (
     log_of_rows,
     replace_keys,
 )
-from sk_pwiser.history._point_in_time import Past
 
 
 class Labels(NamedTuple):
@@ -46,10 +46,7 @@ class Labels(NamedTuple):
 
 def read_history_labels(y, table, names=None, classes=None):
     """Read labels, of which any may be missing, for the tasks of `names` if given."""
-    n_rows = table.n_rows
-    y = collected(y)
-    if hasattr(y, "column_names"):
-        y = as_table(y)
+    n_rows, y = table.n_rows, selectable(y)
     if y is None or (names is not None and n_rows == len(y) == 0):
         names = names or []
         return Labels(np.full((n_rows, len(names)), -1, dtype=np.int8), names, None)
@@ -67,20 +64,16 @@ def read_history_labels(y, table, names=None, classes=None):
         default = [f"task_{k}" for k in range(n_tasks)]
         names = choose_task_names(n_tasks, None, columns, default)
     names = list(names)
-    _check_tasks(n_tasks, columns, names)
-    seen = np.ones(labels.shape, dtype=bool)
-    if missing is not None:
-        seen = ~missing.reshape(labels.shape)
-    labels, classes = _zero_one(labels, seen, columns, classes)
-    return Labels(np.where(seen, labels, -1).astype(np.int8), names, classes)
-
-
-def _check_tasks(n_tasks, columns, names):
     if n_tasks != len(names):
         rule = f"have the tasks {names}" if names else "be None, as it was in fit"
         raise ValueError(f"y must {rule}; it has {n_tasks} columns.")
     if columns is not None and n_tasks > 1 and columns != names:
         raise ValueError(f"The columns of y must be the tasks {names}; got {columns}.")
+    seen = np.ones(labels.shape, dtype=bool)
+    if missing is not None:
+        seen = ~missing.reshape(labels.shape)
+    labels, classes = _zero_one(labels, seen, columns, classes)
+    return Labels(np.where(seen, labels, -1).astype(np.int8), names, classes)
 
 
 def _zero_one(labels, seen, columns, classes):
@@ -201,15 +194,6 @@ def _joined(a, b):
     return a[0] + b[0], a[1] | b[1]
 
 
-def check_values(indices, added, plan):
-    """Raise if values of columns, by name, can equal none of those of the indices."""
-    of_keys = {name for key in plan.keys for name in key}
-    for name, values in added.items():
-        indices[name].check_kinds(values, name)
-        if name in of_keys:
-            indices[name].check_exact(values, name)
-
-
 class Rows(NamedTuple):
     """Rows of a log: per column, the index of each row's value, and the values."""
 
@@ -218,15 +202,20 @@ class Rows(NamedTuple):
     labels: Labels
 
 
-def read_column(column, name):
-    """Return the index of each row's value, -1 where it is missing, and the values."""
-    try:
-        indices, values = factorize(column)
-    except (TypeError, ValueError, NotImplementedError) as error:
-        raise TypeError(
-            f"Column {name!r} must hold one value per row for keys and lists: {error}."
-        ) from error
-    return indices.astype(np.int64), values
+def read_columns(table, names):
+    """Return the index of each row's value, -1 if it is missing, and the values."""
+    found = {}
+    for name in names:
+        column = table.column(name)
+        try:
+            indices, values = factorize(column)
+        except (TypeError, ValueError, NotImplementedError) as error:
+            raise TypeError(
+                f"Column {name!r} must hold one value per row for keys and lists: "
+                f"{error}."
+            ) from error
+        found[name] = indices.astype(np.int64), values
+    return found
 
 
 class HistoryState:
@@ -235,13 +224,15 @@ class HistoryState:
     `indices` has the values of each column, and `everything` all rows as those of one
     key, for the base rates. `levels` has one `KeyLog` per key in each of some levels: a
     key is as in the last level that has it, so that a change of some keys is a new
-    level. `n_values` is the number of values when unused ones were dropped.
+    level. `n_values` is the number of values when unused ones were dropped, and
+    `has_labels` whether a label is known.
     """
 
     def __init__(self, classes, end, indices, logs, everything):
         self.classes, self.end, self.indices = classes, end, indices
         self.levels, self.everything = [logs], everything
-        self.n_values = self._count_values()
+        is_known = (everything.labels >= 0).any() or everything.totals["known"].any()
+        self.has_labels, self.n_values = bool(is_known), self._count_values()
 
     @property
     def logs(self):
@@ -256,12 +247,6 @@ class HistoryState:
             return self.classes
         return [0, 1] if self.has_labels else None
 
-    @property
-    def has_labels(self):
-        """Whether a label is known."""
-        labels, totals = self.everything.labels, self.everything.totals
-        return bool((labels >= 0).any() or totals["known"].any())
-
     def _count_values(self):
         return sum(index.size for index in self.indices.values())
 
@@ -273,12 +258,23 @@ class HistoryState:
             for name, (_, values) in rows.columns.items()
         }
         new.classes = self.classes or rows.labels.classes
+        new.has_labels |= bool((rows.labels.values >= 0).any())
         return new
 
+    def with_logs(self, logs):
+        """Return the state with other logs, in one level; that of all rows is last."""
+        new = copy.copy(self)
+        *logs, new.everything = logs
+        new.levels = [logs]
+        return new
+
+    def logs_and_kinds(self, plan):
+        """Yield the logs of a state of one level, each with its plan and key."""
+        return zip([*self.logs, self.everything], plan.kinds, strict=True)
+
     def pasts(self, plan):
-        """Return the `Past` of every key, and that of all rows."""
-        pasts = [Past(log, plan, key) for key, log in enumerate(self.logs)]
-        return pasts, Past(self.everything, plan.of_all)
+        """Return the `Past` of every key, and at last that of all rows."""
+        return [Past(log, *kind) for log, kind in self.logs_and_kinds(plan)]
 
     def places(self, columns):
         """Return the places of rows' values by column, -1 for unseen ones."""
@@ -301,29 +297,26 @@ class HistoryState:
 
     def part(self, rows, plan):
         """Return the state of the keys of rows alone, in one level."""
-        new, ids = copy.copy(self), self.ids(rows.columns, plan)
-        new.levels = [
-            [
-                find_keys(logs, own, plan.half_lives)
-                for logs, own in zip(zip(*self.levels, strict=True), ids, strict=True)
-            ]
+        ids = self.ids(rows.columns, plan)
+        logs = [
+            find_keys(levels, own, plan.half_lives)
+            for levels, own in zip(zip(*self.levels, strict=True), ids, strict=True)
         ]
-        return new
+        return self.with_logs([*logs, self.everything])
 
     def extended(self, rows, plan):
         """Return the `part` with the keys of new rows, and these rows, not summed."""
-        new, labels = self.with_values(rows).part(rows, plan), rows.labels
-        ids, places = new.ids(rows.columns, plan), new.places(rows.columns)
-        logs, n_half_lives = [], len(plan.half_lives)
-        for key, (own, log) in enumerate(zip(ids, new.logs, strict=True)):
-            lists = [(places[each.column], each.task) for each in plan.lists_of(key)]
-            added = log_of_rows(own, rows.time, labels.values, lists, n_half_lives)
-            log = combine(log, added, plan.half_lives)
-            logs.append(new.with_sorted_ties(log, plan.lists_of(key)))
-        new.levels = [logs]
-        none = np.zeros((len(rows.time), 0), dtype=np.int64)
-        added = log_of_rows(none, rows.time, labels.values, [], 0)
-        new.everything = combine(self.everything, added, [])
+        new = self.with_values(rows).part(rows, plan)
+        # All rows have the same key, without a column.
+        ids = [*new.ids(rows.columns, plan), np.zeros((len(rows.time), 0), np.int64)]
+        places, logs = new.places(rows.columns), []
+        for own, (log, kind) in zip(ids, new.logs_and_kinds(plan), strict=True):
+            half_lives, lists = kind[0].half_lives, kind[0].lists_of(kind[1])
+            of_lists = [(places[each.column], each.task) for each in lists]
+            parts = rows.time, rows.labels.values, of_lists, len(half_lives)
+            log = combine(log, log_of_rows(own, *parts), half_lives)
+            logs.append(new.with_sorted_ties(log, lists))
+        new = new.with_logs(logs)
         if len(rows.time):
             last = rows.time.max().item()
             new.end = last if self.end is None else max(last, self.end)
@@ -348,14 +341,11 @@ class HistoryState:
 
     def whole(self, plan):
         """Return the state in one level, folded and compacted."""
-        new = copy.copy(self)
-        new.levels = [
-            [
-                reduce(lambda a, b: replace_keys(a, b, plan.half_lives), logs)
-                for logs in zip(*self.levels, strict=True)
-            ]
+        logs = [
+            reduce(lambda a, b: replace_keys(a, b, plan.half_lives), levels)
+            for levels in zip(*self.levels, strict=True)
         ]
-        return new.folded(plan).compacted(plan)
+        return self.with_logs([*logs, self.everything]).folded(plan).compacted(plan)
 
     def completed(self, rows, plan):
         """Return the `part` of rows with labels that these lacked, and which rows fail.
@@ -363,58 +353,45 @@ class HistoryState:
         The latter are two arrays: rows that the state does not have, and rows whose
         labels it has already.
         """
-        labels, time = rows.labels.values, rows.time
-        asked = np.flatnonzero((labels >= 0).any(axis=1))
-        labels, time = labels[asked], time[asked]
+        labels, n_rows = rows.labels.values, len(rows.time)
         new = self.with_values(rows).part(rows, plan)
-        places = {n: each[asked] for n, each in new.places(rows.columns).items()}
-        codes = [code[asked] for code in new.codes(rows.columns, plan)]
-        is_absent, is_final = np.zeros((2, len(rows.time)), dtype=bool)
-
-        def complete(log, code, lists, chosen):
-            parts = code[chosen], time[chosen], labels[chosen]
-            lists = [(values[chosen], task) for values, task in lists]
-            log_is_of_all = log is self.everything
-            log, own_absent, own_final = complete_log(log, *parts, lists)
+        places, logs = new.places(rows.columns), []
+        codes = [*new.codes(rows.columns, plan), np.zeros(n_rows, dtype=np.int64)]
+        is_absent, is_final = np.zeros((2, n_rows), dtype=bool)
+        for code, (log, (own_plan, key)) in zip(
+            codes, new.logs_and_kinds(plan), strict=True
+        ):
+            is_asked, lists = (labels >= 0).any(axis=1), own_plan.lists_of(key)
+            for name in own_plan.keys[key]:
+                is_asked &= places[name] >= 0
+            asked = np.flatnonzero(is_asked)
+            of_lists = [(places[each.column][asked], each.task) for each in lists]
+            parts = code[asked], rows.time[asked], labels[asked], of_lists
+            log, own_absent, own_final = complete_log(log, *parts)
             # With `max_age`, keys have forgotten rows that the log of all rows has.
-            if plan.max_age is None or log_is_of_all:
-                is_absent[asked[chosen]] |= own_absent
-            is_final[asked[chosen]] |= own_final
-            return log
-
-        logs = []
-        for key, (names, log) in enumerate(zip(plan.keys, new.logs, strict=True)):
-            has_key = np.all([places[name] >= 0 for name in names], axis=0)
-            lists = [(places[each.column], each.task) for each in plan.lists_of(key)]
-            log = complete(log, codes[key], lists, np.flatnonzero(has_key))
-            logs.append(new.with_sorted_ties(log, plan.lists_of(key)))
-        new.levels = [logs]
-        everyone = np.arange(len(asked))
-        new.everything = complete(self.everything, 0 * everyone, [], everyone)
-        return new, is_absent, is_final & ~is_absent
+            if own_plan.max_age is None:
+                is_absent[asked] |= own_absent
+            is_final[asked] |= own_final
+            logs.append(new.with_sorted_ties(log, lists))
+        return new.with_logs(logs), is_absent, is_final & ~is_absent
 
     def with_sorted_ties(self, log, lists):
         """Return a log in whose lists with a task values of equal times are sorted.
 
         Labels come in any order, on which the lists do not depend then.
         """
-        if all(each.task is None for each in lists):
-            return log
-        pairs = zip(log.lists, lists, strict=True)
-        return log.replaced(
+        return replace(
+            log,
             lists=[
                 own if each.task is None else sort_ties(own, self.indices[each.column])
-                for own, each in pairs
-            ]
+                for own, each in zip(log.lists, lists, strict=True)
+            ],
         )
 
     def folded(self, plan, pasts=None):
         """Return a state of one level with old rows as totals."""
-        pasts, of_all = pasts or self.pasts(plan)
-        new = copy.copy(self)
-        new.levels = [[past.folded(self.end) for past in pasts]]
-        new.everything = of_all.folded(self.end)
-        return new
+        pasts = self.pasts(plan) if pasts is None else pasts
+        return self.with_logs([past.folded(self.end) for past in pasts])
 
     def compacted(self, plan):
         """Return a state of one level without keys and values that are over."""
@@ -455,7 +432,7 @@ def sort_ties(rows, index):
     order = np.lexsort([ranks[own], rows.time[tied], keys[tied]])
     value = rows.value.copy()
     value[tied] = elements[order]
-    return Slices(rows.offsets, rows.time, value)
+    return replace(rows, value=value)
 
 
 def refuse_labels(is_absent, is_final, state, plan):
@@ -481,25 +458,21 @@ def _moved(log, moves, plan, key):
     """Return a log with the new places of values, per column."""
     pairs = zip(plan.keys[key], log.columns.T, strict=True)
     lists = [
-        Slices(own.offsets, own.time, moves[each.column][own.value])
+        replace(own, value=moves[each.column][own.value])
         for each, own in zip(plan.lists_of(key), log.lists, strict=True)
     ]
     columns = np.stack([moves[name][places] for name, places in pairs], axis=1)
-    return log.replaced(columns=columns, lists=lists)
+    return replace(log, columns=columns, lists=lists)
 
 
 def empty_state(plan, classes):
-    none = np.zeros((0, len(plan.task_names)), dtype=np.int8)
-    time = np.zeros(0, dtype=np.int64)
-
-    def log(n_columns, lists, n_half_lives):
-        ids = np.zeros((0, n_columns), dtype=np.int64)
-        empty = [(np.zeros(0, dtype=np.int64), None) for _ in lists]
-        return log_of_rows(ids, time, none, empty, n_half_lives)
-
-    logs = [
-        log(len(key), plan.lists_of(i), len(plan.half_lives))
-        for i, key in enumerate(plan.keys)
-    ]
+    """Return the state of a log without rows."""
+    labels = np.zeros((0, len(plan.task_names)), dtype=np.int8)
+    none, logs = np.zeros(0, dtype=np.int64), []
+    for own_plan, key in plan.kinds:
+        ids = np.zeros((0, len(own_plan.keys[key])), dtype=np.int64)
+        lists = [(none, None) for _ in own_plan.lists_of(key)]
+        parts = none, labels, lists, len(own_plan.half_lives)
+        logs.append(log_of_rows(ids, *parts))
     indices = {name: ValueIndex([]) for name in plan.columns}
-    return HistoryState(classes, None, indices, logs, log(0, [], 0))
+    return HistoryState(classes, None, indices, logs[:-1], logs[-1])

@@ -47,12 +47,10 @@ class Table:
             lengths = {name: len(column) for name, column in X.items()}
             if len(set(lengths.values())) > 1:
                 raise ValueError(f"The columns of X differ in length: {lengths}.")
-            self.n_rows = next(iter(lengths.values()), 0)
-            self.names = list(X)
-        elif self.kind == "arrow":
-            self.n_rows, self.names = X.num_rows, list(X.column_names)
+            self.n_rows, self.names = next(iter(lengths.values()), 0), list(X)
         else:
-            self.n_rows, self.names = len(X), list(X.columns)
+            self.n_rows = len(X)
+            self.names = list(X.column_names if self.kind == "arrow" else X.columns)
         self.X = X
 
     def column(self, name):

@@ -11,28 +11,14 @@ from bisect import bisect_left
 from collections.abc import Mapping
 from functools import lru_cache
 from itertools import chain
-from math import log, log1p
-from typing import NamedTuple
 
 import numpy as np
 
 from sk_pwiser._table._categories import inexact_classes
 from sk_pwiser._table._frames import is_missing
 from sk_pwiser._times import read_time
-from sk_pwiser.history._key_log import decay, decayed_sums
-from sk_pwiser.history._point_in_time import GRID, rate_prior
-from sk_pwiser.history._time_tree import EMPTY, Block, newest, seen
-
-
-class KeyPast(NamedTuple):
-    """What a state has of one key, or of all rows, as of the time `reference`.
-
-    The blocks are those of its impressions, per task those of its events and of its
-    missing labels, and those of its lists.
-    """
-
-    reference: float
-    blocks: list
+from sk_pwiser.history._key_log import decay, decayed_sums, numbers_of, rate_prior
+from sk_pwiser.history._store_blocks import EMPTY, Block, KeyPast, newest, seen
 
 
 class PastsOfKeys:
@@ -221,13 +207,7 @@ class OneRow:
             seen = past and look(past, own_time, plan, read)
             pasts.append((past, own_time) if seen else None)
             ages, horizons = seen or self.nothing
-            numbers += ages
-            for impressions, known, positive in horizons:
-                numbers.append(log1p(impressions))
-                for n, k, prior in zip(known, positive, priors, strict=True):
-                    events, others, logit = prior
-                    log_odds = log((k + events) / (n - k + others)) - logit
-                    numbers += log1p(k), log_odds + GRID - GRID
+            numbers += ages + numbers_of(horizons, priors, math.log, math.log1p)
         # Those of a table are float32, and a model serves what it has learnt.
         features = dict(zip(self.names, array("f", numbers), strict=True))
         for each in plan.lists:

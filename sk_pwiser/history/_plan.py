@@ -96,11 +96,17 @@ class Plan:
 
     @property
     def of_all(self):
-        """The plan of the log of all rows: only counts, and no key that ends."""
+        """The plan of the log of all rows: only counts, of one key without end."""
         plan = copy.copy(self)
-        plan.max_age = None
+        plan.keys, plan.key_names, plan.max_age = [()], [""], None
         plan.windows = plan.half_lives = plan.lists = ()
         return plan
+
+    @property
+    def kinds(self):
+        """The plan and the index of each key, at last those of the key of all rows."""
+        keys = [(self, key) for key in range(len(self.keys))]
+        return [*keys, (self.of_all, 0)]
 
     def lists_of(self, key):
         return [each for each in self.lists if each.key == key]
@@ -153,12 +159,9 @@ def check_params(params):
     _check_keys(params["keys"])
     if not isinstance(params["time"], str):
         raise TypeError(f"time must be the name of a column; got {params['time']!r}.")
-    delay = params["label_delay"]
-    if isinstance(delay, dict):
-        delays = list(delay.values())
-    else:
-        delays = delay if isinstance(delay, list | tuple) else [delay]
-    for each in delays:
+    delays = params["label_delay"]
+    delays = list(delays.values()) if isinstance(delays, dict) else delays
+    for each in delays if isinstance(delays, list | tuple) else [delays]:
         check_duration(each, "label_delay", zero=True)
     check_duration(params["state_delay"], "state_delay", zero=True)
     for name in ("windows", "half_lives"):

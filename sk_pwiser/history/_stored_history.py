@@ -1,8 +1,13 @@
-"""Single rows from a state in a key-value store: one record per key, and blocks."""
+"""A state in a key-value store, one record per key and blocks: rows and changes."""
 
 import copy
+import hashlib
 import json
+import math
+import struct
+from collections import Counter
 from functools import lru_cache
+from itertools import accumulate, pairwise
 
 import joblib
 import numpy as np
@@ -16,16 +21,18 @@ from sk_pwiser.history._history_features import (
     valid_history,
 )
 from sk_pwiser.history._history_state import ValueIndex, empty_state, refuse_labels
+from sk_pwiser.history._key_log import unique_keys
 from sk_pwiser.history._one_row import OneRow, PastsOfKeys
-from sk_pwiser.history._store_records import (
-    BlockIsGone,
-    Change,
+from sk_pwiser.history._store_blocks import (
     RecordForm,
+    Tree,
     listed,
+    n_equal,
+    node_of,
     read_block,
-    read_journal,
-    store_key,
-    write_journal,
+    seen,
+    to_json,
+    write_block,
 )
 
 # The form of a store. A store of form 2 had one record per key, of any size.
@@ -34,6 +41,10 @@ STORE_FORM = 3
 N_UNCONFIRMED = 16
 # How often a record is read again whose blocks another process has just replaced.
 N_READS = 10
+
+
+class BlockIsGone(ValueError):
+    """Another process has replaced a block since the record above it was read."""
 
 
 class StoredHistory:
@@ -151,8 +162,7 @@ class StoredHistory:
                     "another version of sk_pwiser wrote it; write the history again"
                 )
             state = empty_state(plan, content["classes"])
-            state.end = content["end"]
-            state.everything = _known(state, content["has_labels"])
+            state.end, state.has_labels = content["end"], content["has_labels"]
             state.indices = {
                 name: ValueIndex([], content["kinds"][name]) for name in plan.columns
             }
@@ -282,8 +292,6 @@ class StoredHistory:
             change.append(rows, new.end, read)
         else:
             refuse_labels(*change.complete(rows, state.end, read), state, plan)
-        has_labels = state.has_labels or bool((rows.labels.values >= 0).any())
-        new.everything = _known(state, has_labels)
         history._learnt = new, plan
 
     @property
@@ -319,8 +327,7 @@ class StoredRow(OneRow):
     def __init__(self, history, store, prefix):
         self.store, self.prefix = store, prefix
         state, plan = history._fitted()
-        self.forms = [RecordForm(plan, key) for key in range(len(plan.keys))]
-        self.form_of_all = RecordForm(plan.of_all)
+        self.forms = [RecordForm(*kind) for kind in plan.kinds]
         self.read_block = lru_cache(maxsize=1024)(self._read_block)
         super().__init__(state, plan)
 
@@ -334,8 +341,8 @@ class StoredRow(OneRow):
         return super().features(row)
 
     def past_of_all(self):
-        name = f"{self.prefix}:"
-        return self.form_of_all.read(self.store[name], name)
+        name = self.forms[-1].name(self.prefix, ())
+        return self.forms[-1].read(self.store[name], name)
 
     def values_of(self, column, elements):
         return elements
@@ -350,16 +357,11 @@ class StoredRow(OneRow):
                     self.state.indices[name].check_kinds([value], name)
         return past
 
-    def read(self, key, values):
-        """Return the name of the record of a key, and its past, None for none.
-
-        Without a key, they are those of all rows.
-        """
-        if key is None:
-            return f"{self.prefix}:", self.past_of_all()
-        name = store_key(self.prefix, self.plan.key_names[key], values)
+    def read(self, kind, values):
+        """Return the name of the record of a key, and its past, None for none."""
+        name = self.forms[kind].name(self.prefix, values)
         record = None if name is None else self.store.get(name)
-        return name, None if record is None else self.forms[key].read(record, name)
+        return name, None if record is None else self.forms[kind].read(record, name)
 
     def _read_block(self, number):
         record = self.store.get(name := f"{self.prefix}:{number}")
@@ -368,9 +370,197 @@ class StoredRow(OneRow):
         return read_block(record, name)
 
 
-def _known(state, has_labels):
-    """Return a log of all rows, in memory, from which only `has_labels` is read."""
-    return state.everything.replaced(totals={"known": np.array([has_labels])})
+class Change:
+    """Records that change, and names of those that go.
+
+    Parameters
+    ----------
+    plan : Plan
+        The plan of the history.
+    prefix : str
+        What the names of the records begin with.
+    read_block : callable
+        Returns a `Block` of the store by its number.
+    next_id : int
+        The number of the next block.
+    """
+
+    def __init__(self, plan, prefix, read_block=None, next_id=0):
+        self.prefix, self.next_id = prefix, next_id
+        self.read_stored, self.records, self.dropped = read_block, {}, []
+        self.forms = [RecordForm(*kind) for kind in plan.kinds]
+        self.trees = [self._trees(form) for form in self.forms]
+
+    def append(self, rows, end, read):
+        """Append rows; `read` returns the name of the record of a key, and its past."""
+        for kind, form in enumerate(self.forms):
+            for values, own in _groups(rows, form.columns):
+                name, past = read(kind, values)
+                blocks, max_age = past.blocks if past else form.empty, form.plan.max_age
+                if max_age is not None:
+                    blocks, own = self._present(form, blocks, rows, own)
+                    if end - rows.time[own[-1]].item() > max_age:
+                        self._drop_blocks(blocks)
+                        if past is not None:
+                            self.dropped.append(name)
+                        continue
+                added = _events(rows, own) + [
+                    _elements(rows, own, each, is_new=True) for each in form.lists
+                ]
+                nodes = [
+                    tree.changed(block, new, cut=end - lag, n_kept=n)
+                    for tree, block, new, (lag, n) in zip(
+                        self.trees[kind], blocks, added, form.kept, strict=True
+                    )
+                ]
+                self.records[name] = form.write(end, nodes)
+
+    def complete(self, rows, end, read):
+        """Fill in labels; return which rows are absent, and which have a label."""
+        labels, horizon = rows.labels.values, self.forms[-1].plan.horizon
+        is_asked = (labels >= 0).any(axis=1)
+        is_absent = is_asked & (rows.time < end - horizon)
+        is_final = np.zeros(len(labels), dtype=bool)
+        for kind, form in enumerate(self.forms):
+            for values, own in _groups(rows, form.columns, is_asked):
+                (name, past), found = read(kind, values), own[:0]
+                if past is not None:
+                    found, nodes = self._completed(kind, past, rows, own, is_final)
+                    self.records[name] = form.write(past.reference, nodes)
+                # With `max_age`, keys have forgotten rows that the log of all rows has.
+                if form.plan.max_age is None:
+                    is_absent[np.setdiff1d(own, found)] = True
+        return is_absent, is_final & ~is_absent
+
+    def _completed(self, kind, past, rows, own, is_final):
+        """Return rows that a key has, and its sequences after the change."""
+        labels, read, blocks = rows.labels.values, self.read_block, past.blocks
+        tree, *_ = trees = self.trees[kind]
+        times = dict(zip(own.tolist(), rows.time[own].tolist(), strict=True))
+        found = [i for i, time in times.items() if n_equal(blocks[0], time, read)]
+        new = [node_of(blocks[0], tree.width)]
+        for k in range(labels.shape[1]):
+            events, missing = blocks[1 + 2 * k : 3 + 2 * k]
+            added, removed, n_asked = [], [], Counter()
+            for i in found:
+                if labels[i, k] < 0:
+                    continue
+                time = times[i]
+                if n_asked[time] == n_equal(missing, time, read):
+                    is_final[i] = True
+                    continue
+                n_asked[time] += 1
+                removed.append(time)
+                if labels[i, k] == 1:
+                    added.append((time, None))
+            new.append(tree.changed(events, added))
+            new.append(tree.changed(missing, removed=removed))
+        found = np.array(found, dtype=np.int64)
+        for i, each in enumerate(self.forms[kind].lists, len(new)):
+            elements = _elements(rows, found, each, is_new=False)
+            new.append(trees[i].changed(blocks[i], elements))
+        return found, new
+
+    def _present(self, form, blocks, rows, own):
+        """Return the blocks and the rows that `max_age` has not ended."""
+        last, start = seen(blocks[0], math.inf, 0, (), self.read_block)[1], None
+        for i, time in enumerate(rows.time[own].tolist()):
+            if last is not None and time - last > form.plan.max_age:
+                start = i
+            last = time
+        if start is None:
+            return blocks, own
+        self._drop_blocks(blocks)
+        return form.empty, own[start:]
+
+    def _drop_blocks(self, blocks):
+        for block in blocks:
+            self.trees[-1][0].drop(block.ids, block.level)
+
+    def _trees(self, form):
+        """Return the `Tree` that changes each sequence of a key."""
+        events = Tree(form.plan.half_lives, self)
+        # Labels come in any order, on which lists do not depend.
+        return [events] * (len(form.empty) - form.n_lists) + [
+            Tree([], self, sorts_values=each.task is not None) for each in form.lists
+        ]
+
+    def write_block(self, node, width):
+        """Write a block, and return its number."""
+        number, self.next_id = self.next_id, self.next_id + 1
+        self.records[f"{self.prefix}:{number}"] = write_block(node, width)
+        return number
+
+    def read_block(self, number):
+        name = f"{self.prefix}:{number}"
+        record = self.records.get(name)
+        return read_block(record, name) if record else self.read_stored(number)
+
+    def drop_block(self, number):
+        name = f"{self.prefix}:{number}"
+        if self.records.pop(name, None) is None:
+            self.dropped.append(name)
+
+
+def _groups(rows, names, is_chosen=None):
+    """Yield the values of each key, and its rows in the order of time."""
+    n_rows = len(rows.time)
+    ids = [rows.columns[name][0] for name in names]
+    ids = np.array(ids, dtype=np.int64).reshape(len(names), n_rows).T
+    has_key = (ids >= 0).all(axis=1)
+    chosen = np.flatnonzero(has_key if is_chosen is None else has_key & is_chosen)
+    distinct, codes = unique_keys(ids[chosen])
+    order = np.lexsort([rows.time[chosen], codes])
+    ends = np.bincount(codes, minlength=len(distinct)).cumsum()
+    bounds = pairwise([0, *ends.tolist()])
+    for row, (start, end) in zip(distinct.tolist(), bounds, strict=True):
+        values = [rows.columns[name][1][i] for name, i in zip(names, row, strict=True)]
+        yield values, chosen[order[start:end]]
+
+
+def _events(rows, own):
+    """Return the events of rows: impressions, and per task labels 1 and missing."""
+    times, labels = rows.time[own], rows.labels.values[own]
+    chosen = [times]
+    for of_task in labels.T:
+        chosen += [times[of_task == 1], times[of_task < 0]]
+    return [[(time, None) for time in each.tolist()] for each in chosen]
+
+
+def _elements(rows, own, each, is_new):
+    """Return the elements of a list, those of new rows or of new labels."""
+    indices, values = rows.columns[each.column]
+    is_element = indices[own] >= 0
+    if each.task is not None:
+        is_element &= rows.labels.values[own, each.task] == 1
+    elif not is_new:
+        is_element[:] = False
+    own = own[is_element]
+    return [
+        (time, listed(values[i], each.name))
+        for time, i in zip(rows.time[own].tolist(), indices[own].tolist(), strict=True)
+    ]
+
+
+def write_journal(records, dropped):
+    """Return the records of a change in one, with the names of those that go."""
+    names = [[name, len(record)] for name, record in records.items()]
+    head = to_json({"records": names, "dropped": dropped}).encode()
+    content = struct.pack("=q", len(head)) + head + b"".join(records.values())
+    return hashlib.blake2b(content, digest_size=16).digest() + content
+
+
+def read_journal(journal):
+    """Return records and dropped names; none of a journal that is not complete."""
+    digest, content = journal[:16], journal[16:]
+    if hashlib.blake2b(content, digest_size=16).digest() != digest:
+        return {}, []
+    start = 8 + struct.unpack_from("=q", content)[0]
+    head = json.loads(content[8:start])
+    ends = accumulate((size for _, size in head["records"]), initial=start)
+    names = [name for name, _ in head["records"]]
+    parts = (content[first:end] for first, end in pairwise(ends))
+    return dict(zip(names, parts, strict=True)), head["dropped"]
 
 
 def _description(history, own):
@@ -385,10 +575,10 @@ def _records(history, prefix, next_id):
     state, plan = history._fitted()
     state = state.whole(plan)
     change = Change(plan, prefix, next_id=next_id)
-    for key, (names, log) in enumerate(zip(plan.keys, state.logs, strict=True)):
-        pasts = PastsOfKeys(log, plan)
-        columns = [state.indices[name].values for name in names]
-        lists = [(state.indices[e.column].values, e.name) for e in plan.lists_of(key)]
+    for kind, (log, (own_plan, _)) in enumerate(state.logs_and_kinds(plan)):
+        form, pasts = change.forms[kind], PastsOfKeys(log, own_plan)
+        columns = [state.indices[name].values for name in form.columns]
+        lists = [(state.indices[e.column].values, e.name) for e in form.lists]
         for place, row in enumerate(log.columns.tolist()):
             values = [own[i] for own, i in zip(columns, row, strict=True)]
             past = pasts[place]
@@ -396,8 +586,9 @@ def _records(history, prefix, next_id):
                 block = past.blocks[i]
                 texts = [listed(known[element], name) for element in block.values]
                 past.blocks[i] = block._replace(values=texts)
-            change.write_all(key, store_key(prefix, plan.key_names[key], values), past)
-    of_all = PastsOfKeys(state.everything, plan.of_all)
-    change.write_all(None, change.name_of_all, of_all[0])
+            pairs = zip(change.trees[kind], past.blocks, strict=True)
+            nodes = [tree.whole(node_of(block, tree.width)) for tree, block in pairs]
+            name = form.name(prefix, values)
+            change.records[name] = form.write(past.reference or 0, nodes)
     own = {"last_change": None, "next_id": change.next_id}
     return change.records | {prefix: _description(history, own)}  # the last one written

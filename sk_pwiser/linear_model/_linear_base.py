@@ -6,12 +6,18 @@ import numpy as np
 from scipy import sparse
 from scipy.special import log_expit
 from sklearn.metrics import r2_score, roc_auc_score
-from sklearn.utils import column_or_1d
+from sklearn.utils import check_array
 from sklearn.utils.metaestimators import available_if
-from sklearn.utils.validation import check_is_fitted
+from sklearn.utils.validation import check_is_fitted, validate_data
 
 from sk_pwiser._responses import check_same_tasks
-from sk_pwiser._table._frames import as_table, is_sparse, list_columns, read_numbers
+from sk_pwiser._table._frames import (
+    as_table,
+    collected,
+    is_sparse,
+    list_columns,
+    read_numbers,
+)
 from sk_pwiser._table._labels import (
     names_of_columns,
     one_task_labels,
@@ -24,21 +30,23 @@ from sk_pwiser._utils import DocLink, accept_any_case_of_y, warn_user
 TASK_TYPES = ("binary", "regression")
 
 
-def read_features(X):
-    """Return the columns of a dense table as an array of float64.
+def read_features(X, accept_sparse="csc", **checks):
+    """Return features as a checked array or sparse matrix of float64.
 
-    Other data are returned unchanged. Each column is read by itself, so that an error
-    names it; numpy would read dates as numbers, and "7" as 7.
+    Each column of a dense table is read by itself, so that an error names it; numpy
+    would read dates as numbers, and "7" as 7.
     """
     names = names_of_columns(X) if hasattr(X, "columns") else None
-    if not names or is_sparse(X):
-        return X
-    found = []
-    for name, column in zip(names, list_columns(as_table(X)), strict=True):
-        is_time = np.asarray(column.head(1)).dtype.kind in "mM"
-        advice = "" if is_time else " Encode categories, for example by OneHotEncoder."
-        found.append(read_numbers(column, f"Column {name!r}", advice))
-    return np.column_stack(found)
+    if names and not is_sparse(X):
+        found = []
+        for name, column in zip(names, list_columns(as_table(X)), strict=True):
+            is_time = np.asarray(column.head(1)).dtype.kind in "mM"
+            encode = " Encode categories, for example by OneHotEncoder."
+            advice = "" if is_time else encode
+            found.append(read_numbers(column, f"Column {name!r}", advice))
+        X = np.column_stack(found)
+    kinds = {"accept_sparse": accept_sparse, "dtype": np.float64}
+    return check_array(X, **kinds, input_name="X", **checks)
 
 
 @dataclass(frozen=True)
@@ -52,24 +60,29 @@ class LinearTargets:
     is_single: bool
 
 
-def read_targets(y, task_types="binary", missing_labels="error"):
-    """Check labels and values, and return them as :class:`LinearTargets`."""
+def read_targets(y, task_types="binary", missing_labels="error", classes=None):
+    """Check labels and values, and return them as :class:`LinearTargets`.
+
+    `classes` are those of a single task in an earlier fit.
+    """
     # Here any task may lack its label, also the first: the tasks need not be a funnel.
     allowed = "any" if missing_labels == "ignore" and np.ndim(y) == 2 else "error"
     labels, missing, columns = read_labels(y, allowed, input_name="y")
     labels = labels.reshape(len(labels), -1)
     n_tasks = labels.shape[1]
     is_binary = np.array(check_task_types(task_types, n_tasks)) == "binary"
-    names = columns or _default_names(n_tasks, is_binary)
+    names = columns or [f"task_{k}" for k in range(n_tasks)]
+    if columns is None and n_tasks == 2 and is_binary.all():
+        names = ["click", "conversion"]
     if n_tasks == 1 and is_binary[0]:
         # A row without the only label has no effect, so that it is probably a mistake.
         read_labels(y, input_name="y")
-        values, classes = one_task_labels(labels[:, 0], columns, input_name="y")
+        parts = labels[:, 0], columns, classes
+        values, classes = one_task_labels(*parts, input_name="y")
         return LinearTargets(values.astype(float), is_binary, classes, names, True)
     values = labels.astype(np.float64)
     if missing is not None:
         values[missing.reshape(labels.shape)] = np.nan
-    classes = None
     if is_binary.any():
         of_binary = [name for name, b in zip(names, is_binary, strict=True) if b]
         zero_one_labels(labels[:, is_binary], of_binary, input_name="y")
@@ -151,12 +164,6 @@ def smoothed_log_odds(targets, weights):
     return np.log(positive + 0.5) - np.log(negative + 0.5)
 
 
-def _default_names(n_tasks, is_binary):
-    if n_tasks == 2 and is_binary.all():
-        return ["click", "conversion"]
-    return [f"task_{k}" for k in range(n_tasks)]
-
-
 class Columns:
     """The matrix ``(X - mean) / scale``, which is never computed.
 
@@ -207,7 +214,7 @@ def weighted_moments(X, weight):
 
 def _has_binary_tasks(estimator):
     """Raise an AttributeError, as if the method did not exist, if no task is binary."""
-    if "binary" not in estimator._task_types():
+    if "binary" not in getattr(estimator, "task_types", "binary"):
         raise AttributeError("Only binary tasks have probabilities.")
     return True
 
@@ -228,9 +235,18 @@ class LinearPredictions(DocLink):
         else:
             self.__dict__.pop("classes_", None)
 
-    def _task_types(self):
-        """Return the type of all tasks, or the types of each of them."""
-        return "binary"
+    def _read(self, X, read):
+        """Return rows that `read` reads, which must have the columns of the fit."""
+        X = collected(X)
+        # Names are checked before values, and the number of columns after the
+        # dimension, so that the errors are those that scikit-learn expects.
+        is_table = hasattr(X, "columns")
+        if is_table:
+            validate_data(self, X, skip_check_array=True, reset=False)
+        found = read(X)
+        if not is_table:
+            validate_data(self, X, skip_check_array=True, reset=False)
+        return found
 
     def _log_probabilities(self, linear):
         """Return log P(Y_k = 1) from the linear predictors of binary tasks."""
@@ -347,27 +363,16 @@ class LinearPredictions(DocLink):
             fit.
         """
         check_is_fitted(self)
-        targets = self._read_targets(y)
+        types = np.where(self._is_binary, "binary", "regression").tolist()
+        classes = self.classes_ if self._is_single and self._is_binary[0] else None
+        targets = read_targets(y, types, self.missing_labels, classes)
+        names = names_of_columns(y) or []
+        check_same_tasks(self.n_tasks_, names, self.task_names_)
         linear = self._linear_predictors(X)
         weights = label_weights(sample_weight, X, y, targets)
         weights = None if sample_weight is None else weights
         scores = task_scores(targets.values, linear, self._is_binary, weights)
         return float(np.mean(scores))
-
-    def _read_targets(self, y):
-        """Check labels and values, which must be of the tasks of the fit."""
-        if self._is_single and self._is_binary[0]:
-            labels, _, columns = read_labels(y, input_name="y")
-            values, classes = one_task_labels(
-                column_or_1d(labels), columns, self.classes_, input_name="y"
-            )
-            given = values.astype(float), self._is_binary, classes, self.task_names_
-            return LinearTargets(*given, True)
-        types = np.where(self._is_binary, "binary", "regression").tolist()
-        targets = read_targets(y, types, self.missing_labels)
-        names = names_of_columns(y) or []
-        check_same_tasks(self.n_tasks_, names, self.task_names_)
-        return targets
 
 
 def task_scores(values, linear, is_binary, weights=None):

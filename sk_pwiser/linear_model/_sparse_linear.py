@@ -1,13 +1,14 @@
 """Joint feature selection for binary and regression tasks."""
 
 from dataclasses import replace
+from functools import partial
 from numbers import Integral, Real
 from typing import ClassVar
 
 import numpy as np
 from sklearn.base import BaseEstimator, _fit_context
 from sklearn.model_selection import KFold, check_cv
-from sklearn.utils import ClassifierTags, RegressorTags, _safe_indexing, check_array
+from sklearn.utils import ClassifierTags, RegressorTags, _safe_indexing
 from sklearn.utils._param_validation import (
     Interval,
     StrOptions,
@@ -52,9 +53,6 @@ class SparseLinearBase(LinearPredictions, BaseEstimator):
 
     _min_samples = 1
 
-    def _task_types(self):
-        return self.task_types
-
     @accept_any_case_of_y
     @_fit_context(prefer_skip_nested_validation=True)
     def fit(self, X, y, sample_weight=None):
@@ -90,40 +88,34 @@ class SparseLinearBase(LinearPredictions, BaseEstimator):
             If `max_iter` is reached.
         """
         X, y = collected(X), collected(y)
-        checked = check_array(
-            read_features(X),
-            accept_sparse="csc",
-            dtype=np.float64,
-            ensure_min_samples=self._min_samples,
-            estimator=self,
-            input_name="X",
-        )
-        targets = read_targets(y, self.task_types, self.missing_labels)
-        weights = label_weights(sample_weight, X, y, targets)
-        (coef, intercept, n_iter), found = self._fit(checked, targets, weights, X, y)
+        rows = self._read_rows(X, y, sample_weight)
+        (coef, intercept, n_iter), found = self._fit(*rows, X, y)
         # Attributes are set after the fit has succeeded.
         validate_data(self, X, skip_check_array=True)
-        self._set_targets(targets)
+        self._set_targets(rows[1])
         self.coef_, self.intercept_ = coef, intercept
         self.n_iter_ = max(n_iter, 1)
         vars(self).update(found)
         return self
 
+    def _read_rows(self, X, y, sample_weight):
+        """Return features, targets and weights, checked."""
+        features = read_features(
+            X, ensure_min_samples=self._min_samples, estimator=self
+        )
+        targets = read_targets(y, self.task_types, self.missing_labels)
+        return features, targets, label_weights(sample_weight, X, y, targets)
+
     def _linear_predictors(self, X):
-        X, kinds = collected(X), {"accept_sparse": ("csr", "csc"), "dtype": np.float64}
-        if hasattr(X, "columns"):
-            validate_data(self, X, skip_check_array=True, reset=False)
-            X = check_array(read_features(X), **kinds)
-        else:
-            X = validate_data(self, X, reset=False, **kinds)
-        return X @ self.coef_.T + self.intercept_
+        features = self._read(X, partial(read_features, accept_sparse=("csr", "csc")))
+        return features @ self.coef_.T + self.intercept_
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
         tags.input_tags.sparse = True
         tags.target_tags.required = True
         tags.target_tags.multi_output = True
-        types = self._task_types()
+        types = self.task_types
         types = {types} if isinstance(types, str) else set(types)
         if types == {"binary"}:
             tags.estimator_type = "classifier"
@@ -340,11 +332,8 @@ def multi_task_sparse_path(X, y, *, alphas=10, eps=0.01, sample_weight=None, **p
     settings._validate_params()
     given = {"alphas": alphas, "eps": eps}
     validate_parameter_constraints(PATH_CONSTRAINTS, given, "multi_task_sparse_path")
-    X, y = collected(X), collected(y)
-    checked = check_array(read_features(X), accept_sparse="csc", dtype=np.float64)
-    targets = read_targets(y, settings.task_types, settings.missing_labels)
-    weights = label_weights(sample_weight, X, y, targets)
-    problem = SparseProblem(checked, targets, weights, settings)
+    rows = settings._read_rows(collected(X), collected(y), sample_weight)
+    problem = SparseProblem(*rows, settings)
     alphas = problem.alphas(alphas, eps)
     coefs, intercepts, _ = zip(*map(problem.solve, alphas), strict=True)
     return alphas, np.stack(coefs, axis=-1), np.stack(intercepts, axis=-1)

@@ -112,20 +112,15 @@ class SparseProblem:
             # Early sets of features are too small to be worth an exact solution.
             inner_tol = max(0.1 * worst, 0.3 * self.tol)
             features = working_set(self.V, violation)
-            linear, n_steps = self._solve_for(
-                features, thresholds, inner_tol, self.max_iter - n_iter
+            part, rows = self.objective, slice(None)
+            if len(features) < self.columns.n_features:
+                part = self.objective.select(features)
+                rows = np.append(features, len(self.V) - 1)
+            start = self.V[rows], thresholds[rows], self.curvature
+            self.V[rows], linear, n_steps, self.curvature = fista(
+                part, *start, inner_tol, self.max_iter - n_iter
             )
             n_iter += n_steps
-
-    def _solve_for(self, features, thresholds, tol, max_iter):
-        """Run FISTA on some features; the coefficients of the others are 0."""
-        part, rows = self.objective, slice(None)
-        if len(features) < self.columns.n_features:
-            part, rows = part.select(features), np.append(features, len(self.V) - 1)
-        self.V[rows], linear, n_steps, self.curvature = fista(
-            part, self.V[rows], thresholds[rows], self.curvature, tol, max_iter
-        )
-        return linear, n_steps
 
 
 def _task_scale(targets, weights, scale_targets):
@@ -173,14 +168,13 @@ class MixedLoss:
         self.weights = weights / np.where(totals > 0, totals, 1.0)
         self.values = np.nan_to_num(values)
         self.is_binary = is_binary
-        self._by_type = [
-            (function, columns, self.values[:, columns], self.weights[:, columns])
-            for function, columns in (
-                (log_loss, _columns_where(is_binary)),
-                (half_squares, _columns_where(~is_binary)),
-            )
-            if columns is not None
-        ]
+        self._by_type = []
+        for function, chosen in ((log_loss, is_binary), (half_squares, ~is_binary)):
+            if chosen.any():
+                # A slice of all columns makes no copy.
+                columns = slice(None) if chosen.all() else np.flatnonzero(chosen)
+                own = self.values[:, columns], self.weights[:, columns]
+                self._by_type.append((function, columns, *own))
 
     def value(self, linear):
         """Return the loss of logits or predicted values, (n_samples, n_tasks)."""
@@ -229,13 +223,6 @@ DERIVATIVES = {
     log_loss: lambda logits, labels: 2.0 * (expit(logits) - labels),
     half_squares: lambda predicted, values: predicted - values,
 }
-
-
-def _columns_where(chosen):
-    """Return an index of the chosen columns: a slice if all, None if none are."""
-    if chosen.all():
-        return slice(None)
-    return np.flatnonzero(chosen) if chosen.any() else None
 
 
 class Objective:

@@ -1,7 +1,8 @@
-"""Checks of fitted estimators and of the rows passed with them; parts of a network."""
+"""Checks of fitted estimators and of rows; parts and embeddings of their networks."""
 
 import inspect
 import reprlib
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -12,6 +13,7 @@ from sk_pwiser._table._frames import as_table, column_of
 from sk_pwiser._table._labels import check_targets
 from sk_pwiser._table._target_statistics import TargetStatistics
 from sk_pwiser._table._weights_and_groups import check_match, n_rows
+from sk_pwiser._training._batches import gather_bags
 from sk_pwiser._utils import equal
 from sk_pwiser.networks import SHARED_PARAMS, random_inputs
 from sk_pwiser.weighting import depends_on
@@ -205,7 +207,7 @@ def check_same_tasks(name, estimator, other_name, other):
 def check_members(base, estimators):
     """Return the estimators as a list; each must be compatible with the base."""
     check_fitted("base", base)
-    members = check_pool(estimators)
+    members = _list_fitted(estimators)
     for index, member in enumerate(members):
         check_same_network(f"estimators[{index}]", member, "base", base)
     return members
@@ -242,11 +244,6 @@ def check_labels(estimator, X, Y):
             f"{list(targets.task_names)}."
         )
     return targets.with_nan()
-
-
-def encode(estimator, X, y=None):
-    encoded = estimator._result.schema.transform(X)
-    return encoded if y is None else encoded.labelled(y)
 
 
 def check_weights(weights, n_estimators):
@@ -390,3 +387,121 @@ def _only_tasks(network, task_names):
         for name, *of_tasks in zip(names, *depends, strict=True)
         if sum(of_tasks) == 1
     }
+
+
+def find_present(network, rows):
+    """Return which rows of the tables these rows train, as a mask.
+
+    Those of unseen values are included. The second mask is for the vectors that lists
+    and sparse columns do not share with a category column; it is empty without them.
+    """
+    layer, of_bags = network.input_layer, network.input_layer.bags
+    present = torch.zeros(sum(layer.cardinalities), dtype=torch.bool)
+    present[layer.unseen.cpu()] = True
+    codes = rows.column("codes").cpu().long()
+    present[codes + layer.offsets.cpu()] = True
+    if of_bags is None:
+        return present, torch.zeros(0, dtype=torch.bool)
+    in_bags = torch.zeros(of_bags.embeddings[0].num_embeddings, dtype=torch.bool)
+    # The training rows may be a selection of the stored rows.
+    selected = torch.arange(len(rows.codes)) if rows.rows is None else rows.rows
+    bags = gather_bags(rows.bags, selected, of_bags.n_bags)
+    _, is_own, own, places = of_bags.locate(bags.to(of_bags.starts.device))
+    present[places[~is_own].cpu()] = True
+    in_bags[own[is_own].cpu()] = True
+    return present, in_bags
+
+
+def fill_untrained(net, rows):
+    """Give values without a training row the embedding of unseen values."""
+    layer, of_bags = net.module_.input_layer, net.module_.input_layer.bags
+    present, in_bags = find_present(net.module_, rows)
+    sizes = torch.tensor(layer.cardinalities, dtype=torch.int64)
+    # For each row of a table, the row for unseen values of the same column.
+    unseen = layer.unseen.cpu().repeat_interleave(sizes)
+    _copy_rows(embedding_tables(net.module_).values(), unseen, ~present)
+    if of_bags is not None:
+        # The same for the vectors that lists and sparse columns have for themselves.
+        starts = of_bags.own_starts.cpu()
+        sizes = torch.cat([starts, torch.tensor([len(in_bags)])]).diff()
+        unseen = (starts + layer.unseen_code).repeat_interleave(sizes)
+        has_unseen = (of_bags.unseen.cpu() >= 0) & ~of_bags.is_shared.cpu()
+        absent = ~in_bags & has_unseen.repeat_interleave(sizes)
+        _copy_rows((table.weight for table in of_bags.embeddings), unseen, absent)
+
+
+def _copy_rows(tables, sources, chosen):
+    """Overwrite the chosen rows of tables by other rows of them."""
+    places = chosen.nonzero().squeeze(1)
+    with torch.no_grad():
+        for table in tables:
+            table[places.to(table.device)] = table[sources[places].to(table.device)]
+
+
+def load_weights(network, source, origins, vectors):
+    """Copy the weights of a network into one that may have further embeddings.
+
+    `origins` holds the earlier code of each code, -1 for new values, and `vectors` the
+    same for the vectors of lists. Returns which rows of the tables existed before.
+    """
+    before, of_bags = source.input_layer, source.input_layer.bags
+    state, unseen = dict(source.state_dict()), source.spec.unseen_code
+    none = np.zeros(0, dtype=np.int64)  # of a table without category columns
+    # A value that was rare has a code, but no embedding.
+    codes = [
+        np.where(origin[:n_new] < n_old, origin[:n_new], -1)
+        for origin, n_new, n_old in zip(
+            origins, network.spec.cardinalities, before.cardinalities, strict=True
+        )
+    ]
+    tables = embedding_tables(source)
+    copied = [(tables, codes, before.offsets)]
+    if vectors:
+        name = "input_layer.bags.embeddings.{}.weight"
+        tables = {name.format(t): table for t, table in enumerate(of_bags.tables)}
+        copied.append((tables, vectors, of_bags.own_starts))
+    for tables, parts, firsts in copied:
+        # New values start from the embedding of unseen values.
+        places = [
+            first + np.where(own >= 0, own, unseen)
+            for own, first in zip(parts, firsts.tolist(), strict=True)
+        ]
+        places = torch.from_numpy(np.concatenate([none, *places]))
+        for name, table in tables.items():
+            state[name] = table.detach()[places.to(table.device)]
+    try:
+        network.load_state_dict(state)
+    except RuntimeError as error:
+        raise ValueError(
+            "the weights of the source do not fit the network: except for the "
+            "embedding tables of the input layer, no shape of a tensor may depend on "
+            'the number of category values. With embedding_dim="auto", new values may '
+            f"widen embeddings. Pass extend=False to add no values. {error}"
+        ) from error
+    return torch.from_numpy(np.concatenate([none, *codes]) >= 0)
+
+
+@contextmanager
+def tables_without_decay(net):
+    """Exempt the embedding tables from weight decay for a training run.
+
+    Otherwise, values that do not occur in its rows would lose their embeddings.
+    """
+    kinds = torch.nn.Embedding | torch.nn.EmbeddingBag
+    modules = net.module_.modules()
+    tables = {id(module.weight) for module in modules if isinstance(module, kinds)}
+    groups = net.optimizer_.param_groups
+    before = [list(group["params"]) for group in groups]
+    for group in list(groups):
+        # A group has one decay, so its tables move to a separate group.
+        exempt = [p for p in group["params"] if id(p) in tables]
+        if exempt and group.get("weight_decay"):
+            group["params"] = [p for p in group["params"] if id(p) not in tables]
+            net.optimizer_.add_param_group(
+                {**group, "params": exempt, "weight_decay": 0.0}
+            )
+    yield
+    # Continued training expects the usual groups of the optimiser.
+    del groups[len(before) :]
+    for group, params in zip(groups, before, strict=True):
+        group["params"] = params

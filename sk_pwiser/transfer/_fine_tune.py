@@ -1,32 +1,296 @@
-"""Training that takes the encoder of a fitted estimator, or its weights as well."""
+"""Training that takes the encoder of a fitted estimator, or its weights as well.
 
+A penalty may keep a network near the one that its training started from. Each function
+in `REGULARIZERS` takes the net with its initial weights, the training rows, a mask of
+the embeddings to include, and a seed. It returns the penalty, a function of a batch and
+its features.
+"""
+
+import math
 from contextlib import contextmanager, nullcontext
 from copy import deepcopy
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from sklearn.base import clone
+from torch.nn import functional as F
 
-from sk_pwiser._fit import Plan, build, check, encode, train
+from sk_pwiser._fit import build, check, encode, train
 from sk_pwiser._table._encoder import grow_encoder, learn_constant_columns
 from sk_pwiser._table._target_statistics import ExtendedStatistics
 from sk_pwiser._table._weights_and_groups import row_weights
-from sk_pwiser._training._batches import gather_bags
 from sk_pwiser._training._callbacks import fit_task, runs_callbacks
-from sk_pwiser._training._net import MultiTaskNet
-from sk_pwiser._training._schema import EncodedData, GivenRows, read_table
+from sk_pwiser._training._schema import GivenRows, read_table
 from sk_pwiser._training._settings import Settings
 from sk_pwiser._training._state import check_same_model
 from sk_pwiser._utils import accept_any_case_of_y, check_choice, check_number
-from sk_pwiser.transfer._compatible import check_fitted, check_type, embedding_tables
-from sk_pwiser.transfer._regularizers import (
-    DEFAULT_WEIGHTS,
-    OF_FEATURES,
-    REGULARIZERS,
-    penalised,
+from sk_pwiser.transfer._compatible import (
+    check_fitted,
+    check_type,
+    embedding_tables,
+    fill_untrained,
+    find_present,
+    load_weights,
+    tables_without_decay,
 )
+
+DEFAULT_WEIGHTS = {None: 0.0, "l2_sp": 0.01, "delta": 0.5, "tred": 0.5}
+
+# The separation of features in "tred": weights of its terms, and its optimisation.
+DISCREPANCY_WEIGHT, GATE_PENALTY, HEAD_PENALTY = 0.05, 0.024, 0.03
+N_STEPS, STEP_SIZE, N_ROWS = 200, 0.05, 128
+# Rows from which the scales of the features are computed.
+N_SCALED_ROWS = 10_000
+
+
+def l2_sp(net, rows, included, seed):
+    """Penalise half the squared distance of the weights from the initial ones."""
+    network = net.module_
+    # Copies: the parameters themselves are about to change.
+    start = {n: p.detach().clone() for n, p in network.named_parameters()}
+    included = included.to(next(network.parameters()).device).unsqueeze(1)
+    masks = dict.fromkeys(embedding_tables(network), included)
+
+    def penalty(_inputs, _features):
+        return l2_sp_penalty(dict(network.named_parameters()), start, masks)
+
+    return penalty
+
+
+def delta(net, rows, included, seed):
+    """Penalise the distance from the features of the initial network."""
+    initial = deepcopy(net.module_).eval()
+    return lambda inputs, features: distance_penalty(
+        features, features_of(initial, inputs)
+    )
+
+
+def tred(net, rows, included, seed):
+    """Penalise the distance from the relevant part of the initial features."""
+    initial = deepcopy(net.module_).eval()
+
+    def read(chosen):
+        """Return the features of some rows: those of all rows may not fit."""
+        if rows.rows is not None:
+            chosen = rows.rows[chosen.to(rows.rows.device)]
+        inputs, _ = rows.batch(chosen.to(rows.device))
+        codes, numeric = inputs["codes"].long(), inputs["numeric"]
+        return features_of(initial, (codes.to(net.device), numeric.to(net.device)))
+
+    gates = separate(read, rows.labels(), rows.column("sample_weight"), seed)
+    return lambda inputs, features: distance_penalty(
+        features, gates * features_of(initial, inputs)
+    )
+
+
+REGULARIZERS = {"l2_sp": l2_sp, "delta": delta, "tred": tred}
+# These compare the features of a batch with those of the initial network.
+OF_FEATURES = "delta", "tred"
+
+
+def l2_sp_penalty(parameters, start, masks):
+    """Compute half the squared distance of parameters from their start.
+
+    `masks` has factors of the rows of embedding tables.
+    """
+    total = torch.zeros((), device=next(iter(start.values())).device)
+    for name, parameter in parameters.items():
+        difference = parameter - start[name]
+        if name in masks:
+            difference = difference * masks[name]
+        total = total + difference.square().sum()
+    return total / 2
+
+
+def distance_penalty(features, reference):
+    """Compute the mean squared distance of features, both `(batch, width)`.
+
+    It is a mean over rows and features: networks differ in width by a factor of 12.
+    """
+    return (features - reference).square().mean()
+
+
+def squared_discrepancy(x, y, n_kernels=5):
+    """Compute the squared maximum mean discrepancy of two samples, (n_rows, width).
+
+    The kernel is the mean of Gaussian kernels, whose widths differ by factors of 2.
+    """
+    points = torch.cat([x, y])
+    # Not torch.cdist, whose gradient is not finite for equal points after a root.
+    squares = points.square().sum(dim=1)
+    distances = squares.unsqueeze(0) + squares.unsqueeze(1) - 2 * points @ points.T
+    distances = distances.clamp(min=0)
+    n, n_x = len(points), len(x)
+    mean = distances.detach().sum() / (n * (n - 1))
+    scale = mean.clamp(min=torch.finfo(points.dtype).tiny)
+    widths = [scale * 2.0 ** (i - n_kernels // 2) for i in range(n_kernels)]
+    # Several widths, since the right one is not known.
+    kernel = torch.stack([torch.exp(-distances / w) for w in widths]).mean(dim=0)
+    within = kernel[:n_x, :n_x].mean() + kernel[n_x:, n_x:].mean()
+    return within - 2 * kernel[:n_x, n_x:].mean()
+
+
+def separate(read, y, sample_weight, seed):
+    """Find which features matter for the labels: gates in (0, 1), near 1 if they do.
+
+    `read` returns the features of some rows, `(n_chosen, width)`, for their numbers.
+
+    Linear models of the gated features predict the labels. The cross-entropy of each
+    task is divided by the entropy of its base rate, so that the penalties have the same
+    effect at all rates. Half of the rows of a step have positive labels, weighted by
+    the base rate. Tasks whose labels are all equal are left out. If no task remains,
+    all gates are 1.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    n_scaled = min(len(y), N_SCALED_ROWS)
+    deviation = read(torch.arange(n_scaled) * len(y) // n_scaled).std(dim=0)
+    # Constant features carry no information: they are 0.
+    scale = torch.where(deviation > 1e-6, 1 / deviation.clamp(min=1e-6), 0.0)
+    device, width = scale.device, len(scale)
+    tasks = _balanced_tasks(y.cpu(), sample_weight)
+    if not tasks:
+        return torch.ones(width, device=device)
+    base_logits = [math.log(task.shares[0] / task.shares[1]) for task in tasks]
+    logits = torch.zeros(width, device=device, requires_grad=True)
+    heads = torch.zeros(len(tasks), width, device=device, requires_grad=True)
+    biases = torch.tensor(base_logits, device=device, requires_grad=True)
+    optimizer = torch.optim.Adam([logits, heads, biases], lr=STEP_SIZE)
+    for _step in range(N_STEPS):
+        gates = torch.sigmoid(logits)
+        rows = [torch.randint(len(y), (N_ROWS,), generator=generator)]
+        for task in tasks:
+            rows += task.draw(generator)
+        x, *of_labels = (scale * read(torch.cat(rows))).split([len(r) for r in rows])
+        # The two parts should differ as much as possible.
+        relevant, rest = gates * x, (1 - gates) * x
+        loss = -DISCREPANCY_WEIGHT * squared_discrepancy(relevant, rest)
+        loss = loss + GATE_PENALTY * gates.square().mean()
+        loss = loss + HEAD_PENALTY * heads.square().sum()
+        pairs = zip(of_labels[::2], of_labels[1::2], strict=True)
+        for task, pair, head, bias in zip(tasks, pairs, heads, biases, strict=True):
+            for share, sign, x in zip(task.shares, (-1, 1), pair, strict=True):
+                z = x @ (gates * head) + bias
+                # log(1 + exp(-z)) for label 1, weighted by its share.
+                cross_entropy = share * F.softplus(sign * z).mean()
+                loss = loss + cross_entropy / task.relative_entropy
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return torch.sigmoid(logits.detach())
+
+
+class _BalancedTask(NamedTuple):
+    """The rows of a task by label, 1 first, with their cumulated weights.
+
+    `shares` are the shares of the labels in the total weight.
+    """
+
+    rows: list
+    sums: list
+    shares: list
+
+    @property
+    def relative_entropy(self):
+        """The entropy of the base rate over that of a rate of 1/2."""
+        return -sum(share * math.log2(share) for share in self.shares)
+
+    def draw(self, generator):
+        """Draw rows of each label in proportion to their weights."""
+        for rows, sums in zip(self.rows, self.sums, strict=True):
+            # Inverse transform sampling, since torch.multinomial takes at most 2**24
+            # rows.
+            u = torch.rand(N_ROWS // 2, generator=generator, dtype=torch.float64)
+            places = torch.searchsorted(sums, u * sums[-1], right=True)
+            yield rows[places.clamp(max=len(rows) - 1)]
+
+
+def _balanced_tasks(y, sample_weight):
+    """Return the tasks that have weighted rows with both labels."""
+    tasks = []
+    weights = torch.ones(len(y), 1) if sample_weight is None else sample_weight.cpu()
+    weights = weights.double().view(len(y), -1).expand(len(y), y.shape[1])
+    for labels, weight in zip(y.T, weights.T, strict=True):
+        rows = [
+            torch.nonzero(is_class & (weight > 0)).squeeze(1)
+            for is_class in (labels > 0, labels == 0)
+        ]
+        if all(len(each) for each in rows):
+            sums = [weight[each].cumsum(0) for each in rows]
+            totals = torch.stack([each[-1] for each in sums])
+            shares = (totals / totals.sum()).tolist()
+            tasks.append(_BalancedTask(rows, sums, shares))
+    return tasks
+
+
+def features_of(network, inputs):
+    """Return the features of a network, without a gradient, `(batch, width)`."""
+    with torch.no_grad(), _recording(network) as recorded:
+        network(*inputs)
+    return _flat(recorded[0], len(inputs[0]))
+
+
+@contextmanager
+def _recording(network):
+    """Record the input of the towers in a list; a call fills it if it is empty."""
+    towers = getattr(network, network.towers_name, None)
+    if towers is None:
+        raise ValueError(
+            f"network {type(network).__name__} has no module {network.towers_name!r}, "
+            "whose input the regularizer compares. Set the class attribute "
+            "towers_name to the module that maps features to logits."
+        )
+    recorded = []
+
+    def record(_module, inputs):
+        if not recorded:
+            recorded.append(inputs[0])
+
+    # A network may call the towers one by one: the first call counts.
+    hooks = [module.register_forward_pre_hook(record) for module in towers.modules()]
+    try:
+        yield recorded
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _flat(features, n_rows):
+    """Return the features of all towers as one float32 vector per row."""
+    features = features.float()
+    return features.reshape(-1, n_rows, features.shape[-1]).movedim(0, 1).flatten(1)
+
+
+@contextmanager
+def penalised(net, regularizer, weight, rows, included, seed):
+    """Add a penalty to the extra losses in training.
+
+    Before the first step, "l2_sp" is 0, "delta" measures only what dropout changes, and
+    "tred" is the size of the features that do not matter.
+    """
+    network, reads_features = net.module_, regularizer in OF_FEATURES
+    penalty = REGULARIZERS[regularizer](net, rows, included, seed)
+
+    def add(module, inputs, output):
+        n_rows = len(inputs[0])
+        features = _flat(recorded[0], n_rows) if reads_features else None
+        recorded.clear()
+        if not module.training:
+            return output
+        # Squares of small differences would be lost in half precision.
+        with torch.autocast(inputs[0].device.type, enabled=False):
+            value = weight * penalty(inputs, features)
+        extra = {**output.extra_losses, "regularizer": value}
+        return output._replace(extra_losses=extra)
+
+    recorder = _recording(network) if reads_features else nullcontext([])
+    with recorder as recorded:
+        hook = network.register_forward_hook(add)
+        try:
+            yield
+        finally:
+            hook.remove()
 
 
 @accept_any_case_of_y
@@ -122,44 +386,45 @@ def fit_like(
     check_type("estimator", estimator)
     check_fitted("source", source)
     estimator = clone(estimator)
-    data = GivenRows(X, Y, sample_weight, groups), eval_set
-    return estimator._set_result(_train_like(estimator, source, data, seen))
+    given = GivenRows(X, Y, sample_weight, groups)
+    result = _train(estimator, source, given, eval_set, seen=seen, extends=False)
+    return estimator._set_result(result)
 
 
 @runs_callbacks
-def _train_like(estimator, source, data, seen):
-    start = encode_like(estimator, source, data, seen, extends=False)
-    result = train(start.plan, start.data, start.net, task=start.task)
-    _fill_untrained(start.net, start.data.train)
-    return result
+def _train(estimator, source, given, eval_set, *, seen, extends, near=None):
+    """Train a network on rows that are encoded by the schema of a fitted estimator.
 
-
-class LikeStart(NamedTuple):
-    """A new net, not yet trained, and rows encoded by the schema of another fit."""
-
-    plan: Plan
-    data: EncodedData
-    net: MultiTaskNet
-    origins: list  # see `extend_schema`
-    vectors: list
-    task: Any  # of scikit-learn's callbacks
-
-
-def encode_like(estimator, source, data, seen, extends):
-    """Check and encode rows as `fit` does, by the schema of a fitted estimator."""
+    It is a new one or, if `near` has a regulariser and its weight, one that starts from
+    the weights of the source.
+    """
     estimator._validate_params()
-    given, eval_set = data
     earlier = source._result
     # Its checkpoints may be those of the source.
     settings = Settings.of({**vars(estimator), "checkpoint_dir": None})
     # The network is new, and may be of another class.
     check_same_model(settings, replace(earlier.settings, network=settings.network))
-    rows = read_table(settings, given, earlier.schema.targets)
-    plan = check(settings, rows, eval_set)
-    schema, *origins = extend_schema(earlier.schema, rows, seen, extends)
-    encoded = encode(plan, rows, type(estimator).__name__, schema)
-    net, task = build(plan, encoded), fit_task(estimator, given)
-    return LikeStart(plan, encoded, net, *origins, task)
+    table = read_table(settings, given, earlier.schema.targets)
+    plan = check(settings, table, eval_set)
+    schema, *origins = extend_schema(earlier.schema, table, seen, extends)
+    data = encode(plan, table, type(estimator).__name__, schema)
+    net, task, rows = build(plan, data), fit_task(estimator, given), data.train
+    if near is None:
+        result = train(plan, data, net, task=task)
+        fill_untrained(net, rows)
+        return result
+    regularizer, weight = near
+    is_known = load_weights(net.module_, earlier.net.module_, *origins)
+    # l2_sp leaves free the embeddings of new values and of values that do not occur.
+    is_known &= find_present(net.module_, rows)[0]
+    net.note_start(rows.sample)
+    # Drawn from a copy: training has the random numbers of an ordinary fit.
+    seed = deepcopy(plan.random_state).randint(np.iinfo(np.int32).max)
+    keeps_near = nullcontext()
+    if weight:
+        keeps_near = penalised(net, regularizer, weight, rows, is_known, seed)
+    with tables_without_decay(net), keeps_near:
+        return train(plan, data, net, task=task)
 
 
 def extend_schema(schema, rows, seen, extends):
@@ -196,55 +461,6 @@ def extend_schema(schema, rows, seen, extends):
         statistics = ExtendedStatistics(statistics, origins, kind, extends, vectors)
     schema = replace(schema, encoder=encoder, statistics=statistics)
     return schema, origins, vectors
-
-
-def find_present(network, rows):
-    """Return which rows of the tables these rows train, as a mask.
-
-    Those of unseen values are included. The second mask is for the vectors that lists
-    and sparse columns do not share with a category column; it is empty without them.
-    """
-    layer, of_bags = network.input_layer, network.input_layer.bags
-    present = torch.zeros(sum(layer.cardinalities), dtype=torch.bool)
-    present[layer.unseen.cpu()] = True
-    codes = rows.column("codes").cpu().long()
-    present[codes + layer.offsets.cpu()] = True
-    if of_bags is None:
-        return present, torch.zeros(0, dtype=torch.bool)
-    in_bags = torch.zeros(of_bags.embeddings[0].num_embeddings, dtype=torch.bool)
-    # The training rows may be a selection of the stored rows.
-    selected = torch.arange(len(rows.codes)) if rows.rows is None else rows.rows
-    bags = gather_bags(rows.bags, selected, of_bags.n_bags)
-    _, is_own, own, places = of_bags.locate(bags.to(of_bags.starts.device))
-    present[places[~is_own].cpu()] = True
-    in_bags[own[is_own].cpu()] = True
-    return present, in_bags
-
-
-def _fill_untrained(net, rows):
-    """Give values without a training row the embedding of unseen values."""
-    layer, of_bags = net.module_.input_layer, net.module_.input_layer.bags
-    present, in_bags = find_present(net.module_, rows)
-    sizes = torch.tensor(layer.cardinalities, dtype=torch.int64)
-    # For each row of a table, the row for unseen values of the same column.
-    unseen = layer.unseen.cpu().repeat_interleave(sizes)
-    _copy_rows(embedding_tables(net.module_).values(), unseen, ~present)
-    if of_bags is not None:
-        # The same for the vectors that lists and sparse columns have for themselves.
-        starts = of_bags.own_starts.cpu()
-        sizes = torch.cat([starts, torch.tensor([len(in_bags)])]).diff()
-        unseen = (starts + layer.unseen_code).repeat_interleave(sizes)
-        has_unseen = (of_bags.unseen.cpu() >= 0) & ~of_bags.is_shared.cpu()
-        absent = ~in_bags & has_unseen.repeat_interleave(sizes)
-        _copy_rows((table.weight for table in of_bags.embeddings), unseen, absent)
-
-
-def _copy_rows(tables, sources, chosen):
-    """Overwrite the chosen rows of tables by other rows of them."""
-    places = chosen.nonzero().squeeze(1)
-    with torch.no_grad():
-        for table in tables:
-            table[places.to(table.device)] = table[sources[places].to(table.device)]
 
 
 @accept_any_case_of_y
@@ -386,27 +602,9 @@ def fine_tune(
             f"regularizer={regularizer!r} does not support sparse X and lists of "
             "categories; use 'l2_sp' or None."
         )
-    data = GivenRows(X, Y, sample_weight, groups), eval_set
-    result = _train_near(estimator, source, data, seen, extend, (regularizer, weight))
-    return estimator._set_result(result)
-
-
-@runs_callbacks
-def _train_near(estimator, source, data, seen, extends, penalty):
-    start = encode_like(estimator, source, data, seen, extends)
-    net, rows, (regularizer, weight) = start.net, start.data.train, penalty
-    of_source = source._result.net.module_
-    is_known = load_weights(net.module_, of_source, start.origins, start.vectors)
-    # l2_sp leaves free the embeddings of new values and of values that do not occur.
-    is_known &= find_present(net.module_, rows)[0]
-    net.note_start(rows.sample)
-    # Drawn from a copy: training has the random numbers of an ordinary fit.
-    seed = deepcopy(start.plan.random_state).randint(np.iinfo(np.int32).max)
-    keeps_near = nullcontext()
-    if weight:
-        keeps_near = penalised(net, regularizer, weight, rows, is_known, seed)
-    with _tables_without_decay(net), keeps_near:
-        return train(start.plan, start.data, net, task=start.task)
+    given, near = GivenRows(X, Y, sample_weight, groups), (regularizer, weight)
+    how = {"seen": seen, "extends": extend, "near": near}
+    return estimator._set_result(_train(estimator, source, given, eval_set, **how))
 
 
 def _check_regularizer(regularizer, weight):
@@ -432,72 +630,3 @@ def _check_same_network(source, estimator):
             raise ValueError(
                 f"{name} must be that of the source, {before!r}; got {now!r}."
             )
-
-
-def load_weights(network, source, origins, vectors=()):
-    """Copy the weights of a network into one that may have further embeddings.
-
-    `origins` holds the earlier code of each code, -1 for new values, and `vectors` the
-    same for the vectors of lists. Returns which rows of the tables existed before.
-    """
-    sizes, before = network.spec.cardinalities, source.input_layer
-    first_rows = zip(before.offsets.tolist(), before.unseen.tolist(), strict=True)
-    rows, known = [np.zeros(0, dtype=np.int64)], [np.zeros(0, dtype=bool)]
-    for origin, n_new, n_old, (first, unseen) in zip(
-        origins, sizes, before.cardinalities, first_rows, strict=True
-    ):
-        # New values start from the embedding of unseen values.
-        codes = origin[:n_new]
-        known.append((codes >= 0) & (codes < n_old))
-        rows.append(np.where(known[-1], first + codes, unseen))
-    places = torch.from_numpy(np.concatenate(rows))
-    state = dict(source.state_dict())
-    for name in embedding_tables(source):
-        state[name] = state[name][places.to(state[name].device)]
-    if vectors:
-        of_bags, of_unseen = before.bags, source.spec.unseen_code
-        starts = of_bags.own_starts.tolist()
-        places = [
-            first + np.where(own >= 0, own, of_unseen)
-            for own, first in zip(vectors, starts, strict=True)
-        ]
-        places = torch.from_numpy(np.concatenate(places))
-        for t, table in enumerate(of_bags.tables):
-            name = f"input_layer.bags.embeddings.{t}.weight"
-            state[name] = table.detach()[places.to(table.device)]
-    try:
-        network.load_state_dict(state)
-    except RuntimeError as error:
-        raise ValueError(
-            "the weights of the source do not fit the network: except for the "
-            "embedding tables of the input layer, no shape of a tensor may depend on "
-            'the number of category values. With embedding_dim="auto", new values may '
-            f"widen embeddings. Pass extend=False to add no values. {error}"
-        ) from error
-    return torch.from_numpy(np.concatenate(known))
-
-
-@contextmanager
-def _tables_without_decay(net):
-    """Exempt the embedding tables from weight decay for a training run.
-
-    Otherwise, values that do not occur in its rows would lose their embeddings.
-    """
-    kinds = torch.nn.Embedding | torch.nn.EmbeddingBag
-    modules = net.module_.modules()
-    tables = {id(module.weight) for module in modules if isinstance(module, kinds)}
-    groups = net.optimizer_.param_groups
-    before = [list(group["params"]) for group in groups]
-    for group in list(groups):
-        # A group has one decay, so its tables move to a separate group.
-        exempt = [p for p in group["params"] if id(p) in tables]
-        if exempt and group.get("weight_decay"):
-            group["params"] = [p for p in group["params"] if id(p) not in tables]
-            net.optimizer_.add_param_group(
-                {**group, "params": exempt, "weight_decay": 0.0}
-            )
-    yield
-    # Continued training expects the usual groups of the optimiser.
-    del groups[len(before) :]
-    for group, params in zip(groups, before, strict=True):
-        group["params"] = params

@@ -22,15 +22,7 @@ from sk_pwiser._utils import (
     check_number,
     widest,
 )
-from sk_pwiser.transfer._compatible import (
-    check_labels,
-    check_markets,
-    check_members,
-    check_table,
-    encode,
-    named_parts,
-    one_per_estimator,
-)
+from sk_pwiser.transfer import _compatible
 from sk_pwiser.transfer._fine_tune import fine_tune
 
 
@@ -309,23 +301,24 @@ def merge_estimators(
     >>> merged.predict_proba(X).shape, coefficients.shape
     ((1200, 2), (2,))
     """
-    members = check_members(base, estimators)
+    members = _compatible.check_members(base, estimators)
     objective = check_choice("objective", objective, (*OBJECTIVES, None))
     granularity = check_choice("granularity", granularity, GRANULARITIES)
     low, high = _check_bounds(bounds)
-    start = one_per_estimator("prior", prior, len(members))
+    start = _compatible.one_per_estimator("prior", prior, len(members))
     if not ((start >= low) & (start <= high)).all():
         raise ValueError(
             f"prior must be within the bounds ({low:g}, {high:g}); got {prior!r}."
         )
     frozen = _frozen_names(base, freeze)
-    X = check_table(X)
+    X = _compatible.check_table(X)
     if objective == "log_loss" and Y is None:
         raise ValueError("Y must not be None with objective='log_loss'.")
-    y = None if Y is None else check_labels(base, X, Y)
+    y = None if Y is None else _compatible.check_labels(base, X, Y)
     realignment = _check_realign(realign, base, X, Y)
     # All members have the encoder of the base, so the rows are encoded once.
-    rows = encode(base, X, y)
+    rows = base._result.schema.transform(X)
+    rows = rows if y is None else rows.labelled(y)
 
     first = read_state(base)
     names = [name for name in first if name not in frozen]
@@ -384,7 +377,7 @@ def _frozen_names(base, freeze):
     wanted = [freeze] if isinstance(freeze, str) else list(freeze)
     if not wanted:
         return set()
-    parts = named_parts(base)
+    parts = _compatible.named_parts(base)
     frozen = set()
     for name in wanted:
         found = [part for part in parts if part == name or part.startswith(f"{name}.")]
@@ -443,7 +436,7 @@ def _check_realign(realign, base, X, Y):
         return None
     if Y is None:
         raise ValueError("Y must not be None with realign, which needs labels.")
-    check_labels(base, X, Y)
+    _compatible.check_labels(base, X, Y)
     return X, Y, max_epochs
 
 
@@ -517,11 +510,11 @@ def merge_interference(base, estimators, X, *, coefficients=1.0, markets=None):
     >>> merge_interference(base, models, X) > 0
     True
     """
-    members = check_members(base, estimators)
-    X = check_table(X)
-    values = one_per_estimator("coefficients", coefficients, len(members))
-    markets = check_markets(markets, X, len(members))
-    rows = encode(base, X)
+    members = _compatible.check_members(base, estimators)
+    X = _compatible.check_table(X)
+    values = _compatible.one_per_estimator("coefficients", coefficients, len(members))
+    markets = _compatible.check_markets(markets, X, len(members))
+    rows = base._result.schema.transform(X)
     first = read_state(base)
     states = [read_state(member, base.net_.device) for member in members]
 

@@ -21,16 +21,7 @@ from sk_pwiser._utils import (
     read_task_parents,
 )
 from sk_pwiser.metrics import mean_log_loss_scorer
-from sk_pwiser.transfer._compatible import (
-    check_labels,
-    check_markets,
-    check_pool,
-    check_same_tasks,
-    check_table,
-    check_type,
-    check_weights,
-    predict_each,
-)
+from sk_pwiser.transfer import _compatible
 from sk_pwiser.transfer._fine_tune import fine_tune
 
 LEARNING_RATE = 0.1
@@ -130,7 +121,7 @@ def select_estimators(
     >>> found.indices.tolist(), bool(found.weights[1] < 0.05)
     ([0], True)
     """
-    pool = check_pool(estimators)
+    pool = _compatible.check_pool(estimators)
     n_select = check_integer("n_select", n_select, at_least=1)
     if n_select > len(pool):
         raise ValueError(
@@ -141,12 +132,15 @@ def select_estimators(
     n_iter = check_integer("n_iter", n_iter, at_least=1)
     if scoring is not None and not callable(scoring):
         raise TypeError(f"scoring must be callable or None; got {scoring!r}.")
-    X = check_table(X)
-    y = check_labels(pool[0], X, Y)
+    X = _compatible.check_table(X)
+    y = _compatible.check_labels(pool[0], X, Y)
     y = y[:, 0] if pool[0].classes_.ndim == 1 else y
     y = y if np.isnan(y).any() else y.astype(int)
     # Each estimator predicts once; a set is scored by a mean of these arrays.
-    probabilities, task_parents = predict_each(pool, X), pool[0].task_parents_
+    probabilities, task_parents = (
+        _compatible.predict_each(pool, X),
+        pool[0].task_parents_,
+    )
     scoring = mean_log_loss_scorer if scoring is None else scoring
 
     @cache
@@ -305,15 +299,15 @@ def distill(estimators, X, *, weights=None, markets=None, student):
     >>> distill(teachers, X[600:], student=student).predict_proba(X).shape
     (900, 2)
     """
-    pool = check_pool(estimators)
+    pool = _compatible.check_pool(estimators)
     check_student(student, pool[0])
-    X = check_table(X)
-    values = check_weights(weights, len(pool))
-    indices = check_markets(markets, X, len(pool))
+    X = _compatible.check_table(X)
+    values = _compatible.check_weights(weights, len(pool))
+    indices = _compatible.check_markets(markets, X, len(pool))
     if indices is None:
         # The weighted mean needs no prediction of weight 0.
         used = np.flatnonzero(values)
-        each = predict_each([pool[index] for index in used], X)
+        each = _compatible.predict_each([pool[index] for index in used], X)
         targets = np.tensordot(values[used], each, axes=1)
         return train_on_probabilities(student, pool[0], X, targets)
     # Each row has one teacher here, so that the teacher's weight becomes that of the
@@ -321,16 +315,16 @@ def distill(estimators, X, *, weights=None, markets=None, student):
     row_weights = values[indices]
     if not row_weights.any():
         raise ValueError("weights must be > 0 for an estimator in markets.")
-    targets = predict_each(pool, X)[indices, np.arange(len(indices))]
+    targets = _compatible.predict_each(pool, X)[indices, np.arange(len(indices))]
     return train_on_probabilities(student, pool[0], X, targets, row_weights)
 
 
 def check_student(student, teacher):
     """Raise unless a student can learn the tasks of a teacher."""
-    check_type("student", student)
+    _compatible.check_type("student", student)
     student._validate_params()
     if hasattr(student, "_result"):
-        check_same_tasks("student", student, "estimators[0]", teacher)
+        _compatible.check_same_tasks("student", student, "estimators[0]", teacher)
     given = student.task_names
     if given is not None and list(given) != list(teacher.task_names_):
         raise ValueError(

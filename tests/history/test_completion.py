@@ -21,7 +21,7 @@ from history_logs import (
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sk_pwiser.history import HistoryFeatures, StoredHistory, _time_tree
+from sk_pwiser.history import HistoryFeatures, StoredHistory, _store_blocks
 
 # Drawn windows may be too short for labels.
 pytestmark = pytest.mark.filterwarnings("ignore:No event is known in the windows")
@@ -59,20 +59,18 @@ def operate(rows, params, in_store):
     return found
 
 
+@pytest.mark.parametrize("in_store", [False, True])
 @few
 @given(
     rows=st.lists(rows_of_log, min_size=2, max_size=20),
     params=settings_of_history,
-    block_bytes=st.sampled_from([None, 1, 200, 800]),
+    block_bytes=st.sampled_from([1, 200, 800]),
 )
-def test_operation_equals_training(rows, params, block_bytes):
-    """Labels as they become known, one impression at a time, as by `fit_transform`.
-
-    In memory, or in a store with blocks of some size.
-    """
+def test_operation_equals_training(in_store, rows, params, block_bytes):
+    """Labels as they become known, one impression at a time, as by `fit_transform`."""
     rows = sorted(rows, key=lambda r: r["t"])
-    with mock.patch.object(_time_tree, "BLOCK_BYTES", block_bytes):
-        found = operate(rows, params, block_bytes is not None)
+    with mock.patch.object(_store_blocks, "BLOCK_BYTES", block_bytes):
+        found = operate(rows, params, in_store)
     expected = replayed(rows, params, TASKS)
     for i, one in enumerate(found, 1):
         own = {name: [values[i]] for name, values in expected.items()}
@@ -85,57 +83,10 @@ def small(**params):
     return HistoryFeatures(["user"], time="t", passthrough=False, **params)
 
 
-def test_labels_of_each_task_come_by_themselves():
-    """Clicks and conversions first, and all other labels after their delay."""
-    rng, n = np.random.default_rng(0), 600
-    X = pd.DataFrame({"user": rng.integers(0, 30, n), "t": np.arange(n) // 20})
-    Y = pd.DataFrame({"click": rng.random(n) < 0.3}).astype(float)
-    Y["conversion"] = Y["click"] * (rng.random(n) < 0.3)
-    history = small(label_delay=n).fit(X, Y * np.nan)
-    for task in Y:
-        happened = Y[task] == 1
-        for rows in (happened, ~happened):
-            labels = Y[rows].assign(**dict.fromkeys(Y.columns.drop(task), np.nan))
-            history.complete(X[rows], labels)
-    expected = small(label_delay=n).fit(X, Y)
-    for user in range(30):
-        row = {"user": user, "t": 3 * n}
-        found, wanted = history.transform_row(row), expected.transform_row(row)
-        np.testing.assert_equal(found, wanted)
-
-
-def test_a_label_does_not_stand_for_that_of_another_row():
-    """Rows of one user and time, told apart by the item."""
-    params = {"label_delay": 9, "time": "t", "passthrough": False}
-    X = pd.DataFrame({"user": ["a", "a"], "item": ["x", "y"], "t": [5, 5]})
-    history = HistoryFeatures(["user", ("user", "item")], **params)
-    history.fit(X, pd.DataFrame({"click": [np.nan] * 2, "conversion": [np.nan] * 2}))
-    for row, labels in ((0, (1, np.nan)), (1, (1, 0)), (0, (np.nan, 1))):
-        y = pd.DataFrame([labels], columns=["click", "conversion"])
-        history.complete(X[row : row + 1], y)
-    y = pd.DataFrame({"click": [1], "conversion": [np.nan]})
-    with pytest.raises(ValueError, match="1 rows have one of their labels already"):
-        history.complete(X[:1], y)
-    found = history.transform_row({"user": "a", "item": "x", "t": 50})
-    names = [f"user__log_{task}" for task in ("click", "conversion")]
-    assert [round(math.expm1(found[name])) for name in names] == [2, 1]
-
-
-def test_list_columns_get_values_when_their_event_is_known():
-    params = {"label_delay": 5, "lists": [{"column": "item", "task": 0}]}
-    X = pd.DataFrame({"user": list("aba"), "item": [7, 8, 9], "t": [1, 2, 3]})
-    history = small(**params).fit(X, [np.nan, 1, np.nan])
-    history.complete(X[::2], [1, 1])
-    assert history.transform_row({"user": "a", "t": 30})["user__last_item_task_0"] == [
-        7,
-        9,
-    ]
-
-
 @pytest.mark.parametrize("in_store", [False, True])
 def test_rows_of_equal_times_are_completed_in_any_order(in_store, monkeypatch):
     """Candidates of one page, in a list of the last ones that were clicked."""
-    monkeypatch.setattr(_time_tree, "BLOCK_BYTES", 1)  # ties fill several blocks
+    monkeypatch.setattr(_store_blocks, "BLOCK_BYTES", 1)  # ties fill several blocks
     rng, n = np.random.default_rng(0), 90
     items = np.array([7, 30, 2.5, "x", "10", "y", "a"], dtype=object)
     t = np.arange(n) // 9
@@ -185,6 +136,23 @@ def test_labels_that_cannot_be_filled_in(in_store):
         server.complete(pd.concat([later[1:2]] * 2), [1, 1])
 
 
+@pytest.mark.parametrize("in_store", [False, True])
+def test_a_key_may_have_forgotten_a_row_that_is_completed(in_store):
+    """Its label counts among those of all rows."""
+    X = pd.DataFrame({"user": list("aab"), "t": [0, 5, 6]})
+    params, y = {"label_delay": 20, "max_age": 2}, np.array([1, np.nan, np.nan])
+    history = small(**params).fit(X[:1], y[1:2])
+    server = StoredHistory.write(history, {}) if in_store else history
+    for row in (1, 2):
+        server.update(X[row : row + 1])
+    server.complete(X[:1], y[:1])
+    with pytest.raises(ValueError, match="1 rows have one of their labels already"):
+        server.complete(X[:1], y[:1])
+    row = {"user": "b", "t": 7}
+    expected = small(**params).fit(X, y).transform_row(row)
+    np.testing.assert_equal(server.transform_row(row), expected)
+
+
 class FailingStore(dict):
     """A store whose connection breaks after some writes."""
 
@@ -214,41 +182,12 @@ class FailingStore(dict):
 
 
 @pytest.mark.parametrize("restarts", [False, True])
-def test_a_failed_change_that_is_repeated_counts_once(restarts):
-    X = pd.DataFrame({"user": list("abcab"), "t": [1, 2, 3, 8, 8]})
-    y = np.array([np.nan, 1, 0, np.nan, 1])
-    calls = [
-        lambda each: each.update(X[3:], y[3:]),
-        lambda each: each.update(X[3:].assign(t=9), y[3:]),
-        lambda each: each.complete(X[3:4], [1]),
-    ]
-    history = small(label_delay=9, max_age=20).fit(X[:3], y[:3])
-    for call in calls:
-        expected = call(copy.deepcopy(history))
-        for n_writes in range(12):
-            store = FailingStore()
-            stored = StoredHistory.write(history, store)
-            store.left = n_writes
-            try:
-                call(stored)
-            except ConnectionError:
-                store.left = math.inf
-                if restarts:
-                    stored = StoredHistory(store)
-                call(stored)
-            for user in "abc":
-                row = {"user": user, "t": 25}
-                found, wanted = stored.transform_row(row), expected.transform_row(row)
-                np.testing.assert_equal(found, wanted)
-        assert "history:journal" not in store
-        history = expected
-
-
-@pytest.mark.parametrize("restarts", [False, True])
 @pytest.mark.parametrize("fails", ["update", "complete"])
-def test_a_failed_change_that_is_repeated_after_others(fails, restarts):
+@pytest.mark.parametrize("n_others", [0, 2])
+def test_a_failed_change_that_is_repeated_counts_once(fails, restarts, n_others):
+    """At once, or after other changes."""
     X = pd.DataFrame({"user": list("aaba"), "t": [1, 1, 3, 8]})
-    history = small(label_delay=20).fit(X[:3], [np.nan] * 3)
+    history = small(label_delay=20, max_age=30).fit(X[:3], [np.nan] * 3)
     calls = {
         "update": lambda each: each.update(X[3:]),
         # There are two such rows: a label that comes twice would be filled in twice.
@@ -258,7 +197,7 @@ def test_a_failed_change_that_is_repeated_after_others(fails, restarts):
     others = [
         lambda each: each.complete(X[2:3], [0]),
         lambda each: each.update(X[3:].assign(user="b")),
-    ]
+    ][:n_others]
     expected = copy.deepcopy(history)
     for each in (call, *others):
         each(expected)
@@ -271,15 +210,14 @@ def test_a_failed_change_that_is_repeated_after_others(fails, restarts):
         except ConnectionError:
             failed = True
         store.left = math.inf
-        for each in others:
-            stored = StoredHistory(store) if restarts else stored
+        stored = StoredHistory(store) if restarts else stored
+        for each in [*others, call] if failed else others:
             each(stored)
-        if failed:
-            call(stored)
         for user in "ab":
-            row = {"user": user, "t": 40}
+            row = {"user": user, "t": 25}
             found, wanted = stored.transform_row(row), expected.transform_row(row)
             np.testing.assert_equal(found, wanted)
+        assert "history:journal" not in store
     assert not failed
 
 
@@ -297,23 +235,6 @@ def test_equal_changes_that_did_not_fail_count_each():
         stored.update(X)
     row = stored.transform_row({"user": "a", "t": 9})
     assert round(math.expm1(row["user__log_impressions"])) == 5
-
-
-def test_a_change_after_a_failed_one():
-    """What the failed change has begun is finished first."""
-    X = pd.DataFrame({"user": list("abab"), "t": [1, 2, 3, 4]})
-    history = small().fit(X[:1])
-    for n_writes in range(1, 6):
-        store = FailingStore()
-        stored = StoredHistory.write(history, store)
-        store.left = n_writes
-        with pytest.raises(ConnectionError):
-            stored.update(X[1:3])
-        store.left = math.inf
-        stored.update(X[3:])
-        for user, n in (("a", 2), ("b", 2)):
-            row = stored.transform_row({"user": user, "t": 9})
-            assert round(math.expm1(row["user__log_impressions"])) == n
 
 
 def test_a_store_that_is_newer_than_the_server():

@@ -2,6 +2,7 @@
 
 from datetime import timedelta
 
+import impressions_over_time
 import numpy as np
 import pandas as pd
 import pytest
@@ -9,31 +10,22 @@ import pytest
 from sk_pwiser.history import HistoryFeatures
 
 
-def make_log(n=400, start=0, seed=0):
-    rng = np.random.default_rng(seed)
-    X = pd.DataFrame(
-        {
-            "user": rng.integers(0, 20, n),
-            "page": [f"page {i}" for i in rng.integers(0, 9, n)],
-            "time": pd.Timestamp("2026-01-01", tz="UTC")
-            + pd.to_timedelta(
-                start + np.sort(rng.integers(0, 5 * 86_400, n)), unit="s"
-            ),
-        }
-    )
-    click = rng.random(n) < 0.3
-    Y = pd.DataFrame({"click": click, "conversion": click & (rng.random(n) < 0.3)})
-    return X, Y.astype(float).mask(rng.random((n, 2)) < 0.1)
+def make_log(n=400, days=0, seed=0):
+    """Return impressions of ten days from a day on; some labels are missing."""
+    X, Y = impressions_over_time.make_log(n, ctr=0.3, cvr=0.3, seed=seed)
+    time = (X["time"] + pd.Timedelta(days=days)).dt.tz_localize("UTC")
+    missing = np.random.default_rng(seed).random((n, 2)) < 0.1
+    return X.assign(time=time), Y.astype(float).mask(missing)
 
 
 def make():
     return HistoryFeatures(
-        ["user", ("user", "page")],
+        ["user", ("user", "item")],
         time="time",
         label_delay={"click": 0, "conversion": timedelta(hours=2)},
         windows=[np.timedelta64(1, "D")],
         half_lives=("12h",),
-        lists=[{"column": "page", "task": "click", "ages": "values", "n": 3}],
+        lists=[{"column": "item", "task": "click", "ages": "values", "n": 3}],
         max_age="3d",
     )
 
@@ -45,19 +37,20 @@ def read_back(history, path):
 
 def test_what_comes_back_continues(tmp_path):
     X, Y = make_log()
-    later = make_log(200, start=5 * 86_400, seed=1)
-    last, _ = make_log(50, start=16 * 86_400, seed=2)
+    later = make_log(200, days=10, seed=1)
+    last, _ = make_log(50, days=32, seed=2)
     history = make().fit(X, Y)
     path = tmp_path / "history"
     loaded = read_back(history, path)
     assert loaded.end_ == history.end_
+    assert loaded.get_params() == history.get_params()
     assert loaded.task_names_ == history.task_names_
     assert list(loaded.get_feature_names_out()) == list(history.get_feature_names_out())
     for _ in range(2):
         expected = history.replay(*later, update=True)
         pd.testing.assert_frame_equal(loaded.replay(*later, update=True), expected)
         pd.testing.assert_frame_equal(loaded.transform(last), history.transform(last))
-        later = make_log(100, start=10 * 86_400 + 1, seed=3)
+        later = make_log(100, days=21, seed=3)
         loaded = read_back(loaded, path)
 
 

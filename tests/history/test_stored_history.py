@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from impressions_over_time import make_history, make_log
 from numpy.testing import assert_allclose
 
-from sk_pwiser.history import HistoryFeatures, StoredHistory, _time_tree
+from sk_pwiser.history import HistoryFeatures, StoredHistory, _store_blocks
 
 LISTS = [
     {"column": "item", "n": 3, "ages": "values"},
@@ -37,7 +37,7 @@ def assert_same_rows(found, expected, rows):
 def blocks(request, monkeypatch):
     """Blocks of two events below the records, and of the usual size."""
     if request.param == "small blocks":
-        monkeypatch.setattr(_time_tree, "BLOCK_BYTES", 1)
+        monkeypatch.setattr(_store_blocks, "BLOCK_BYTES", 1)
 
 
 @pytest.mark.filterwarnings("ignore:No event is known in the windows")
@@ -99,11 +99,6 @@ def test_periods_of_dates(blocks, ctr):
     rows = X[-50:].assign(time=end).to_dict("records")
     assert_same_rows(stored, history, rows)
     assert_same_rows(other.refresh(), history, rows)
-    # A row is that of `transform`, whose parts the brute force tests.
-    table = history.transform(pd.DataFrame(rows))
-    found = pd.DataFrame([stored.transform_row(row) for row in rows])
-    numbers = table.select_dtypes("number").columns
-    assert_allclose(found[numbers].astype(float), table[numbers].astype(float))
 
 
 def test_other_stores(tmp_path):

@@ -143,22 +143,6 @@ def test_splitters_find_columns_and_tasks_by_name(cv, has_values):
     assert model.fit(X, y).scores_.shape == (3, 2, y.shape[1])
 
 
-def test_folds_by_time_read_the_labels_of_tasks_of_both_types():
-    values = Y.assign(value=X["c"].where(Y["buy"] == 1))
-    model = MultiTaskSparseLinearCV(
-        cv=FunnelTimeSplit(2, time=np.arange(300)),
-        task_types=["binary", "binary", "regression"],
-        missing_labels="ignore",
-    )
-    assert model.fit(X, values).scores_.shape == (10, 2, 3)
-
-
-@pytest.mark.parametrize("alphas", [[], [0.1, -1.0], [0.1, np.nan], [[0.1]]])
-def test_bad_alphas(alphas):
-    with pytest.raises(ValueError, match="alphas must be numbers >= 0; got"):
-        MultiTaskSparseLinearCV(alphas=alphas).fit(X, Y)
-
-
 def precise(name):
     """Return an estimator, data, and the tolerances of its predictions for labels."""
     if name == "sparse":

@@ -95,17 +95,6 @@ def test_a_weighted_pool_is_the_weighted_mean(teacher):
     )
 
 
-def test_a_weight_of_0_leaves_a_teacher_out(teacher):
-    student = small(random_state=3)
-    models = [
-        distill(
-            [teacher, with_noise(teacher, 1.0, 1)], X, weights=[2, 0], student=student
-        ),
-        distill([teacher], X, student=student),
-    ]
-    assert_same_weights(*models)
-
-
 @pytest.fixture(scope="module")
 def pool():
     first = small(max_epochs=20).fit(X, Y)
@@ -163,16 +152,6 @@ def test_the_validation_auc_is_that_of_drawn_labels(teacher):
     found = [model.history_[-1, f"valid_auc_{task}"] for task in model.task_names_]
     expected = [roc_auc_score(drawn[:, k], np.tile(q[:, k], 200)) for k in range(2)]
     assert_allclose(found, expected, atol=0.05)  # of 300 of the 3,000 rows
-
-
-def test_a_lazy_frame_is_collected_once():
-    polars = pytest.importorskip("polars")
-    rows = make_ctr_cvr(200, n_categorical=0, ctr=0.4, random_state=0)
-    teacher, student = small().fit(rows.data, rows.target), small(random_state=1)
-    lazy = polars.LazyFrame({name: rows.data[name].to_numpy() for name in rows.data})
-    assert_same_weights(
-        *(distill([teacher], X, student=student) for X in (rows.data, lazy))
-    )
 
 
 def test_a_single_task():

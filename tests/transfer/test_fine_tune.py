@@ -19,8 +19,8 @@ from suites import fast_for
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
 from sk_pwiser.networks import NETWORKS, MultiTaskNetwork, NetworkOutput
-from sk_pwiser.transfer import _regularizers, check_compatible, fine_tune
-from sk_pwiser.transfer._regularizers import REGULARIZERS, features_of
+from sk_pwiser.transfer import _fine_tune, check_compatible, fine_tune
+from sk_pwiser.transfer._fine_tune import REGULARIZERS, features_of
 
 X, Y = rows(SECOND)
 TABLE = "input_layer.embeddings.0.weight"
@@ -83,7 +83,7 @@ def test_tred_pulls_features_to_the_relevant_part(source, monkeypatch, device):
     start = features(source)
     gates = np.where(np.arange(start.shape[1]) % 2, 0.0, 1.0).astype(np.float32)
     on_device = torch.from_numpy(gates).to(device)
-    monkeypatch.setattr(_regularizers, "separate", lambda *_: on_device)
+    monkeypatch.setattr(_fine_tune, "separate", lambda *_: on_device)
     params = {"extend": False, "max_epochs": 20, "lr": 0.002}
     plain = features(fine_tune(source, X, Y, **params))
     tred = features(
@@ -104,7 +104,7 @@ def test_tred_separates_the_features_of_the_training_rows(
         taken.append((read(torch.arange(len(y))), y.cpu().numpy()))
         return torch.ones(taken[0][0].shape[1], device=taken[0][0].device)
 
-    monkeypatch.setattr(_regularizers, "separate", separate)
+    monkeypatch.setattr(_fine_tune, "separate", separate)
     params = {"extend": False, "max_epochs": 1, "early_stopping": early_stopping}
     fine_tune(source, X, Y, regularizer="tred", **params)
     found, labels = taken[0][0].cpu().numpy(), taken[0][1]

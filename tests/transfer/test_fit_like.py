@@ -1,7 +1,6 @@
 """Fits with the encoder of another estimator."""
 
 import numpy as np
-import pandas as pd
 import pytest
 from markets import DATA, PARAMS, SECOND, fit_source, rows
 from numpy.testing import assert_array_equal
@@ -112,13 +111,6 @@ def test_errors_name_the_parameter(pooled):
     ignoring = small(**PARAMS, missing_labels="ignore")
     with pytest.raises(ValueError, match="no label may be missing"):
         fit_like(ignoring, pooled, X, unknown, seen=True)
-    twice = pd.concat([DATA.data] * 2), pd.concat([DATA.target] * 2)
-    with pytest.raises(ValueError, match="seen=True, but the source was not fitted"):
-        like(pooled, *twice)
-    with pytest.raises(ValueError, match="numeric_encoding='standard'"):
-        fit_like(small(numeric_encoding="standard"), pooled, X, Y)
-    with pytest.raises(ValueError, match="'lr' parameter"):
-        fit_like(small(lr=-1.0), pooled, X, Y)
     with pytest.raises(ValueError, match="feature names"):
         like(pooled, X.rename(columns={"category_0": "item"}), Y)
 

@@ -13,9 +13,10 @@ from sk_pwiser.transfer import (
     fit_like,
     merge_estimators,
     merge_interference,
+    named_parts,
     select_estimators,
 )
-from sk_pwiser.transfer._regularizers import REGULARIZERS
+from sk_pwiser.transfer._fine_tune import REGULARIZERS
 
 MERGE = {"granularity": "layer", "freeze": "embedding", "realign": True}
 CALLS = {
@@ -27,6 +28,7 @@ CALLS = {
         for name in (None, *REGULARIZERS)
     },
     "fit_like": lambda base, members: fit_like(members[0], base, X[:200], Y[:200]),
+    "named_parts": lambda base, members: named_parts(base),
     "merge_estimators": lambda base, members: merge_estimators(
         base, members, X, Y, random_state=0, **MERGE
     ),

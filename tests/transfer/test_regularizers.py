@@ -9,7 +9,7 @@ from scipy.optimize import brentq
 from scipy.special import expit
 
 from sk_pwiser.transfer import fine_tune
-from sk_pwiser.transfer._regularizers import (
+from sk_pwiser.transfer._fine_tune import (
     REGULARIZERS,
     distance_penalty,
     l2_sp_penalty,
@@ -103,21 +103,6 @@ def test_the_separation_keeps_what_matters_and_loses_noise(rate, n):
     r2 = 1 - ((x - kept) ** 2).mean(axis=0) / x.var(axis=0)
     assert r2[:4].min() > 0.9
     assert r2[4:].max() < 0.2
-
-
-@pytest.mark.slow
-def test_the_separation_keeps_what_matters_to_the_rare_task():
-    rng = np.random.default_rng(0)
-    features = np.maximum(rng.standard_normal((200_000, 8)), 0).astype(np.float32)
-    labels = [
-        draw_labels(2 * (features[:, columns] @ [1.0, -1.0]), rate, rng)
-        for columns, rate in ((slice(0, 2), 0.02), (slice(2, 4), 0.001))
-    ]
-    gates = separate(
-        tensor(features).__getitem__, torch.cat(labels, dim=1), None, seed=0
-    )
-    assert gates[:4].min() > 0.9
-    assert gates[4:].max() < 0.1
 
 
 @pytest.mark.slow

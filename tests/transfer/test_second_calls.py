@@ -18,7 +18,7 @@ from sk_pwiser.transfer import (
     fit_like,
     merge_estimators,
 )
-from sk_pwiser.transfer._regularizers import REGULARIZERS
+from sk_pwiser.transfer._fine_tune import REGULARIZERS
 
 N = 10_000
 MARKETS = range(5)  # the last one is held out

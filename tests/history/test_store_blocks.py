@@ -8,8 +8,8 @@ import pytest
 from history_logs import assert_equal
 from numpy.testing import assert_allclose
 
-from sk_pwiser.history import HistoryFeatures, StoredHistory, _time_tree
-from sk_pwiser.history._time_tree import (
+from sk_pwiser.history import HistoryFeatures, StoredHistory, _store_blocks
+from sk_pwiser.history._store_blocks import (
     EMPTY,
     EMPTY_LIST,
     Block,
@@ -25,7 +25,9 @@ HALF_LIVES = [3.0, 0.2]
 class Blocks(dict):
     """The blocks of a tree, without a store."""
 
-    def write(self, node):
+    read_block, drop_block = dict.__getitem__, dict.__delitem__
+
+    def write_block(self, node, width):
         self[number := max(self, default=0) + 1] = block_of(node)
         return number
 
@@ -41,7 +43,7 @@ def block_of(node):
 @pytest.fixture(params=[1, 100])
 def small_blocks(request, monkeypatch):
     """Blocks of two events, or of a few."""
-    monkeypatch.setattr(_time_tree, "BLOCK_BYTES", request.param)
+    monkeypatch.setattr(_store_blocks, "BLOCK_BYTES", request.param)
 
 
 @pytest.mark.parametrize("half_lives", [[], HALF_LIVES])
@@ -50,7 +52,7 @@ def test_random_changes_of_times(half_lives, seed, small_blocks):
     """Events are added late, removed and dropped, at times of which many are equal."""
     rng = np.random.default_rng(seed)
     blocks, events, root, end = Blocks(), [], EMPTY, 0
-    tree = Tree(half_lives, blocks.__getitem__, blocks.write, blocks.__delitem__)
+    tree = Tree(half_lives, blocks)
     for step in range(120):
         end += int(rng.integers(0, 4))
         horizon = 6 if seed % 2 else 20
@@ -89,7 +91,7 @@ def reachable(block, blocks):
 def test_random_changes_of_lists(seed, small_blocks):
     rng = np.random.default_rng(seed)
     blocks, events, root, end = Blocks(), [], EMPTY_LIST, 0
-    tree = Tree([], blocks.__getitem__, blocks.write, blocks.__delitem__)
+    tree = Tree([], blocks)
     lag, n = 5, 4
     for step in range(150):
         end += int(rng.integers(0, 3))

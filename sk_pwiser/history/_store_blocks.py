@@ -1,4 +1,4 @@
-"""Sorted times of events in blocks of bounded size, with sums that decay.
+"""Sorted times of events in blocks of bounded size, with sums that decay, and records.
 
 What a store has of a key are sequences of times: of its impressions, and per task of
 events and of missing labels. A short sequence is one block. A long one is a tree: the
@@ -7,15 +7,26 @@ one per level, and an update writes those that it changes. Blocks are never chan
 replaced by blocks with other numbers.
 """
 
+import json
 import math
+import struct
+from array import array
 from bisect import bisect_left, bisect_right
 from dataclasses import dataclass
+from itertools import chain
 from math import exp2
 from operator import itemgetter
 from typing import NamedTuple
 
+from sk_pwiser._table._frames import is_missing
+
 # Blocks below the root have about this size; a root has at most as many entries.
 BLOCK_BYTES = 800
+# What a record begins with, by the type of its times.
+STARTS = {"q": b"history2", "d": b"history3"}
+# Of a block: its entries, its level, the width of its sums, and whether it has values.
+BLOCK_HEAD = struct.Struct("=8s4q")
+to_json = json.JSONEncoder().encode
 
 
 class Block(NamedTuple):
@@ -142,18 +153,18 @@ class Tree:
     ----------
     half_lives : list of float
         Those of the sums.
-    read, write, drop : callable
-        Return a `Block` by its number; write a `Node`, and return its number; remove a
-        block by its number.
+    blocks : object
+        Those of the store. Its method `read_block` returns a `Block` by its number,
+        `write_block` writes a `Node` with sums of a width, and returns its number, and
+        `drop_block` removes a block by its number.
     sorts_values : bool
         Whether events of equal times, of a list, are in the order of their values.
         Otherwise they are in that of their arrival.
     """
 
-    def __init__(self, half_lives, read, write, drop, sorts_values=False):
-        self.half_lives, self.read = half_lives, read
+    def __init__(self, half_lives, blocks, sorts_values=False):
+        self.half_lives, self.blocks = half_lives, blocks
         self.key = _time_and_value if sorts_values else _time
-        self.write, self.drop = write, drop
         self.width = width = len(half_lives)
         # The bytes of an entry are its time and its sums; blocks have two numbers more.
         sizes = BLOCK_BYTES // (8 * (1 + width)), BLOCK_BYTES // (8 * (3 + width))
@@ -189,15 +200,16 @@ class Tree:
     def whole(self, root):
         """Return a root of the usual size, for one of any length."""
         while len(root.times) > self._size(root):
-            root = self._parent(self._split(root), root.level + 1)
+            root = self._branch(self._split(root), root.level + 1)
         return root
 
-    def dropped(self, block):
-        """Drop all blocks below a root."""
-        for number in block.ids:
-            if block.level > 1:
-                self.dropped(self.read(number))
-            self.drop(number)
+    def drop(self, ids, level):
+        """Drop blocks that are below one of a level, and all below them."""
+        for number in ids:
+            if level > 1:
+                block = self.blocks.read_block(number)
+                self.drop(block.ids, block.level)
+            self.blocks.drop_block(number)
 
     def _has_base(self, root):
         """Return whether a root counts events that are no longer kept."""
@@ -271,14 +283,14 @@ class Tree:
             children = [(node.times[i], 0, [0.0] * self.width, node.ids[i])]
             gone = own_removed
             if own_added or own_removed:
-                child = node_of(self.read(node.ids[i]), self.width)
-                self.drop(node.ids[i])
+                child = node_of(self.blocks.read_block(node.ids[i]), self.width)
+                self.blocks.drop_block(node.ids[i])
                 child, left = self._changed(child, own_added, own_removed)
                 gone, removed = own_removed[len(left) :], removed + left
                 children = self._split(child)
             entries.append(children)
             shift.append([(t, 1) for t, _ in own_added] + [(t, -1) for t in gone])
-        new, more = Node([], [], level=node.level, counts=[], ids=[]), []
+        new, more = [], []
         for i, (children, own) in enumerate(
             zip(entries[::-1], shift[::-1], strict=True)
         ):
@@ -291,33 +303,26 @@ class Tree:
             for time, count, own_sums, number in children:
                 decayed = self._decayed(sums, max(time - first, 0))
                 total = [a + b for a, b in zip(decayed, own_sums, strict=True)]
-                self._append(new, time, n_events + count, total, number)
+                new.append((time, n_events + count, total, number))
             more += own
-        return new, removed
+        return self._branch(new, node.level), removed
 
     def _n_before(self, added, low, number):
         """Return how many new events precede a block whose first event is at `low`."""
         n = bisect_left(added, low, key=_time)
         if self.key is _time or n == len(added) or added[n][0] > low:
             return n
-        block = self.read(number)
+        block = self.blocks.read_block(number)
         while block.level:
-            block = self.read(block.ids[0])
+            block = self.blocks.read_block(block.ids[0])
         first = block.times[block.start], block.values[0]
         return bisect_left(added, self.key(first), key=self.key)
 
-    def _append(self, node, time, count, sums, number):
-        node.times.append(time)
-        node.counts.append(count)
-        node.ids.append(number)
-        if self.half_lives:
-            node.sums.append(sums)
-
-    def _parent(self, entries, level):
-        node = Node([], [], level=level, counts=[], ids=[])
-        for entry in entries:
-            self._append(node, *entry)
-        return node
+    def _branch(self, entries, level):
+        """Return a block of blocks, each given by its time, count, sums and number."""
+        times, counts, sums, ids = zip(*entries, strict=True) if entries else [()] * 4
+        sums = list(sums) if self.half_lives else []
+        return Node(list(times), sums, level=level, counts=list(counts), ids=list(ids))
 
     def _split(self, node):
         """Write a node in parts; return their entries in the block above."""
@@ -336,7 +341,9 @@ class Tree:
                 values = None if node.values is None else node.values[own]
                 sums = self._running_sums(times, [0.0] * self.width)
                 part = Node(times, sums, 0, values)
-            entries.append((times[0], count, before, self.write(part)))
+            entries.append(
+                (times[0], count, before, self.blocks.write_block(part, self.width))
+            )
         return entries
 
     def _shortened(self, root, cut, n_kept):
@@ -354,19 +361,186 @@ class Tree:
                 self._drop_first(root, n_gone)
             if not root.level or len(root.times) > 1:
                 return root
-            child = node_of(self.read(root.ids[0]), self.width)
+            child = node_of(self.blocks.read_block(root.ids[0]), self.width)
             self._add_base(child, root.counts[0], root.sums[0] if root.sums else [])
-            self.drop(root.ids[0])
+            self.blocks.drop_block(root.ids[0])
             root = child
         return Node([], [], values=None if root.values is None else [])
 
     def _drop_first(self, root, n):
         """Drop the first entries of a root, but keep counting their events."""
-        for number in root.ids[:n]:
-            if root.level > 1:
-                self.dropped(self.read(number))
-            self.drop(number)
+        self.drop(root.ids[:n], root.level)
         for each in (root.times, root.sums, root.counts, root.ids, root.values):
             if each:
                 del each[:n]
         root.n_before += n * (not root.level)
+
+
+class KeyPast(NamedTuple):
+    """What a state has of one key, or of all rows, as of the time `reference`.
+
+    The blocks are those of its impressions, per task those of its events and of its
+    missing labels, and those of its lists.
+    """
+
+    reference: float
+    blocks: list
+
+
+class RecordForm:
+    """The form of the records of a kind of keys: numbers of 8 bytes, then JSON.
+
+    A record is a `KeyPast`: its reference, the sizes of its blocks, the blocks, and the
+    values of its lists.
+    """
+
+    def __init__(self, plan, key):
+        self.plan, self.columns, self.lists = plan, plan.keys[key], plan.lists_of(key)
+        self.key_name, self.n_lists = plan.key_names[key], len(self.lists)
+        n_events, width = 1 + 2 * len(plan.lags), len(plan.half_lives)
+        self.empty = [EMPTY] * n_events + [EMPTY_LIST] * self.n_lists
+        self.places = list(enumerate([width] * n_events + [0] * self.n_lists))
+        # How long each sequence keeps events, and how many older ones.
+        self.kept = [(plan.horizon, 1)] * n_events
+        self.kept += [(each.lag, each.n) for each in self.lists]
+        self.heads = {
+            start: struct.Struct(f"=8s{kind}{3 * len(self.empty)}q")
+            for kind, start in STARTS.items()
+        }
+
+    def name(self, prefix, values):
+        """Return the name of the record of a key, None if a value is missing."""
+        if not self.columns:  # the key of all rows
+            return f"{prefix}:"
+        texts = []
+        for value in values:
+            if type(value) not in (int, str):
+                if is_missing(value):
+                    return None
+                value = _plain(value, self.key_name)
+            texts.append(str(value) if type(value) is int else to_json(value))
+        return f"{prefix}:{self.key_name}:[{', '.join(texts)}]"
+
+    def write(self, reference, nodes):
+        """Return the record of a key with the nodes of its sequences."""
+        kind, parts = _packed(nodes, [reference])
+        sizes = [
+            n for each in nodes for n in (len(each.times), each.level, each.n_before)
+        ]
+        record = self.heads[STARTS[kind]].pack(STARTS[kind], reference, *sizes) + parts
+        if not self.n_lists:
+            return record
+        return record + _json([each.values or [] for each in nodes[-self.n_lists :]])
+
+    def read(self, record, name):
+        """Return the past of the key of a record with a given name."""
+        try:
+            head = self.heads[record[:8]]
+            start, reference, *sizes = head.unpack_from(record)
+            views = _views(record, start)
+            place, blocks = head.size // 8, self.empty.copy()
+            for i, width in self.places:
+                if n := sizes[3 * i]:
+                    _, level, n_before = sizes[3 * i : 3 * i + 3]
+                    blocks[i] = _block(views, place, n, level, width, n_before)
+                    place += _length(n, level, width)
+            _check_length(views, place)
+            if self.n_lists:
+                values = json.loads(record[8 * place :])
+                first = len(blocks) - self.n_lists
+                for i, own in enumerate(values, first):
+                    blocks[i] = blocks[i]._replace(values=own)
+        except (LookupError, TypeError, ValueError, struct.error) as error:
+            raise ValueError(f"store[{name!r}] is no valid record: {error}.") from error
+        return KeyPast(reference, blocks)
+
+
+def write_block(node, width):
+    """Return the record of a block below a root."""
+    is_list, (kind, parts) = node.values is not None, _packed([node])
+    sizes = len(node.times), node.level, width, is_list
+    record = BLOCK_HEAD.pack(STARTS[kind], *sizes) + parts
+    return record + _json(node.values) if is_list else record
+
+
+def read_block(record, name):
+    """Return the block of a record with a given name."""
+    try:
+        start, n, level, width, is_list = BLOCK_HEAD.unpack_from(record)
+        views = _views(record, start)
+        place = BLOCK_HEAD.size // 8
+        block = _block(views, place, n, level, width, 0)
+        _check_length(views, place := place + _length(n, level, width))
+        if is_list:
+            block = block._replace(values=json.loads(record[8 * place :]))
+    except (LookupError, TypeError, ValueError, struct.error) as error:
+        raise ValueError(f"store[{name!r}] is no valid record: {error}.") from error
+    return block
+
+
+def _packed(nodes, others=()):
+    """Return the kind of the times of nodes, and of other times, and their numbers."""
+    try:
+        array("q", others)
+        times = [array("q", each.times) for each in nodes]
+    except TypeError:
+        times = [array("d", each.times) for each in nodes]
+        return "d", _joined(times, nodes)
+    return "q", _joined(times, nodes)
+
+
+def _joined(times, nodes):
+    parts = []
+    for own, each in zip(times, nodes, strict=True):
+        if own:
+            parts += [own, array("d", chain.from_iterable(each.sums))]
+        if each.level:
+            parts.append(array("q", [*each.counts, *each.ids]))
+    return b"".join(parts)
+
+
+def _json(values):
+    text = to_json(values).encode()
+    # Views of numbers of 8 bytes need whole ones.
+    return text.ljust(-(-len(text) // 8) * 8)
+
+
+def _views(record, start):
+    view = memoryview(record)
+    ints, floats = view.cast("q"), view.cast("d")
+    return ints if start == STARTS["q"] else floats, ints, floats
+
+
+def _block(views, place, n, level, width, n_before):
+    """Return the block that begins at a place of views."""
+    times, ints, floats = views
+    stop = place + n
+    at = stop + n * width
+    return Block(times, place, stop, floats, stop, n_before, None, level, ints, at)
+
+
+def _length(n, level, width):
+    return n * (3 + width if level else 1 + width)
+
+
+def _check_length(views, place):
+    if place > len(views[1]):
+        raise ValueError("it is too short")
+
+
+def _plain(value, name):
+    """Return a value as text or a number; equal numbers become the same one."""
+    value = listed(value, name)
+    if isinstance(value, bool | float) and math.isfinite(value):
+        value = int(value) if value == int(value) else value
+    return value
+
+
+def listed(value, name):
+    """Return a value as one of Python, which JSON keeps."""
+    value = value.item() if hasattr(value, "item") else value
+    if not isinstance(value, str | int | float):
+        raise TypeError(
+            f"A store holds values that are text or numbers; {name!r} has {value!r}."
+        )
+    return value
