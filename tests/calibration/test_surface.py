@@ -18,7 +18,7 @@ from suites import fast_for
 
 from sk_pwiser import MultiTaskCTRCVRClassifier, TaskView
 from sk_pwiser.calibration import FunnelCalibrator
-from sk_pwiser.calibration._group_shifts import shifts_by_group
+from sk_pwiser.calibration._curves import shifts_by_group
 from sk_pwiser.datasets import make_ctr_cvr
 from sk_pwiser.export import Scorer, to_onnx
 from sk_pwiser.inspection import task_importances
@@ -167,16 +167,6 @@ def test_markets_with_few_events_keep_the_common_curve():
     shifts = shifts_by_group(logits, y, np.ones(n), group, n_markets)
     assert shifts[7] == pytest.approx(2.3, abs=0.5)
     assert np.abs(np.delete(shifts, 7)).mean() < 0.35
-
-
-def test_polars(model, rows):
-    polars = pytest.importorskip("polars")
-    X, Y = rows
-    by_name = FunnelCalibrator(model, by="market", method="sigmoid").fit(X, Y)
-    as_polars = polars.from_pandas(X)
-    again = FunnelCalibrator(model, by="market", method="sigmoid").fit(as_polars, Y)
-    assert_array_equal(by_name.predict_proba(X), again.predict_proba(as_polars))
-    assert isinstance(again.predict_frame(as_polars), polars.DataFrame)
 
 
 def test_one_task(rows):
