@@ -147,20 +147,6 @@ def test_a_verdict_lists_every_candidate():
     assert third.startswith("no interval for e, because")
 
 
-def test_the_text_holds_title_table_and_verdicts():
-    comparison = LossComparison(["bce", "pwiser"], SCORES, test_train_ratio=0.25)
-    lines = str(comparison).splitlines()
-    assert repr(comparison) == str(comparison)
-    assert len(lines) == 1 + 1 + 6 + 3
-    assert lines[0].startswith("Differences to bce over 5 folds, with 95 % intervals")
-    assert lines[1].split() == ["metric", "candidate", "mean", "difference", "interval"]
-    assert lines[2].split() == ["ahead", "bce", "0.7100"]
-    assert lines[3].split()[:4] == ["ahead", "pwiser", "0.7600", "+0.0500"]
-    # The ends of the columns of numbers are aligned.
-    assert len({len(line) for line in lines[1:8:2]}) == 1
-    assert lines[8:] == [f"{m}: {text}." for m, text in comparison.verdicts.items()]
-
-
 def test_small_differences_of_small_scores_have_more_digits():
     """As those of a log loss at 0.1 % of conversions."""
     scores = {"loss": [[-0.0074, -0.0075, -0.0073], [-0.00742, -0.00751, -0.00731]]}
