@@ -4,7 +4,6 @@ import pytest
 from numpy.testing import assert_allclose
 from refusals import small
 from serving_rows import HAS_CONSTANT, OTHER, N, X, Y, raw_inputs
-from sklearn.exceptions import NotFittedError
 from suites import fast_for
 
 from sk_pwiser.export import to_onnx
@@ -180,10 +179,3 @@ def test_a_file_that_cannot_be_written_leaves_no_other(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"missing/model\.onnx'$"):
         to_onnx(model, tmp_path / "missing" / "model.onnx")
     assert not list(tmp_path.iterdir())
-
-
-def test_refuses_what_is_not_a_fitted_estimator(tmp_path):
-    with pytest.raises(TypeError, match="estimator must be a fitted Multi"):
-        to_onnx("model", tmp_path / "model.onnx")
-    with pytest.raises(NotFittedError):
-        to_onnx(small(), tmp_path / "model.onnx")
