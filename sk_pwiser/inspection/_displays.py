@@ -13,7 +13,7 @@ from sk_pwiser import _responses
 from sk_pwiser._table._frames import collected, column_of
 from sk_pwiser._table._labels import names_of_columns
 from sk_pwiser._table._weights_and_groups import check_match, check_weights
-from sk_pwiser._utils import import_extra, warn_user
+from sk_pwiser._utils import check_choice, import_extra, warn_user
 
 # The palette of Okabe and Ito, which colour-blind readers can tell apart, without its
 # yellow, which is hardly visible on white.
@@ -101,8 +101,7 @@ def _format_scores(scores, form):
 
 def is_log(scale, base_rates):
     """Return whether an axis that shows rates is logarithmic."""
-    if scale not in SCALES:
-        raise ValueError(f"scale must be one of {SCALES}, got {scale!r}.")
+    check_choice("scale", scale, SCALES)
     # A task without events has no place on a logarithmic axis.
     rates = [rate for rate in base_rates if rate > 0]
     return scale == "log" or (scale == "auto" and min(rates, default=1.0) < RARE)

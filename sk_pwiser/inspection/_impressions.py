@@ -12,7 +12,7 @@ from sk_pwiser._table._frames import as_table, collected, result_frame
 from sk_pwiser._table._labels import check_targets
 from sk_pwiser._table._weights_and_groups import check_match
 from sk_pwiser._times import NUMBER, times_of
-from sk_pwiser._utils import aligned, check_integer
+from sk_pwiser._utils import aligned, check_choice, check_integer
 from sk_pwiser.inspection import _column_facts
 
 # Lines of the printed table of columns, and widths of its names and of the notes.
@@ -390,8 +390,7 @@ class ImpressionsDescription:
         ValueError
             If there is no such flag.
         """
-        if flag not in MEANINGS:
-            raise ValueError(f"flag must be one of {list(MEANINGS)}, got {flag!r}.")
+        check_choice("flag", flag, MEANINGS)
         return [facts.column for facts in self._columns if flag in facts.flags]
 
     def __repr__(self):

@@ -6,6 +6,7 @@ import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
 from sk_pwiser._responses import Predictions, nested_estimators
+from sk_pwiser._utils import check_choice
 from sk_pwiser.inspection import _displays
 
 KINDS = ("both", "loss", "auc")
@@ -158,8 +159,7 @@ class TrainingHistoryDisplay:
 
     def _plots(self, kind):
         """Return name, values and style of the curves, by label of the y axis."""
-        if kind not in KINDS:
-            raise ValueError(f"kind must be one of {KINDS}, got {kind!r}.")
+        check_choice("kind", kind, KINDS)
         if kind == "auc" and not self.aucs:
             raise ValueError(
                 "kind must be 'loss' for a history without validation rows, got 'auc'; "

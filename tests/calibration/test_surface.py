@@ -336,19 +336,6 @@ def test_by_is_no_position(model, rows):
         calibrated.predict_proba(X.to_numpy())
 
 
-def test_values_of_another_type_than_in_fit_are_refused(rows):
-    X, Y = rows
-    reader = ReadsFeatures(names=list(Y)).fit(None, Y)
-    X = pd.DataFrame({"p": 0.4, "q": 0.1, "market": np.arange(3_000) % 3})
-    calibrated = FunnelCalibrator(reader, by="market", method="sigmoid").fit(X, Y)
-    expected = calibrated.predict_proba(X)
-    some = X.astype({"market": object})
-    some.loc[1:, "market"] = None
-    assert_array_equal(calibrated.predict_proba(some)[0], expected[0])
-    with pytest.raises(ValueError, match=r"'market' has .* text, such as '\d', but"):
-        calibrated.predict_proba(X.astype({"market": str}))
-
-
 @pytest.mark.filterwarnings("ignore:X has 1 column.* not seen in fit")
 def test_the_importance_of_a_column_that_only_the_calibrator_reads(rows):
     X, Y = rows
@@ -375,6 +362,7 @@ def test_the_importance_of_a_column_that_only_the_calibrator_reads(rows):
             lambda *day: float(2**53 + 2 * day[2]),
             "rounded",
         ),
+        (lambda *day: day[2], lambda *day: str(day[2]), "text, such as"),
     ],
 )
 def test_values_of_another_kind_are_refused(model, rows, first, later, kinds):
@@ -386,5 +374,8 @@ def test_values_of_another_kind_are_refused(model, rows, first, later, kinds):
         for of in (first, later)
     )
     calibrated = FunnelCalibrator(model, method="sigmoid", by="day").fit(known, Y)
+    some = known.assign(day=known["day"].where(known.index < 9))
+    expected = calibrated.predict_proba(known)[:9]
+    assert_array_equal(calibrated.predict_proba(some)[:9], expected)
     with pytest.raises(ValueError, match=f"by='day' has values that are {kinds}"):
         calibrated.predict_proba(other)

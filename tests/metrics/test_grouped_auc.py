@@ -149,36 +149,20 @@ def test_undefined():
 
 
 @pytest.mark.parametrize(
-    ("call", "message"),
+    ("params", "X", "groups", "message"),
     [
-        (lambda: make_grouped_auc_scorer(1.5), "task must be the index or the name"),
-        (lambda: make_grouped_auc_scorer(0, groups=3), "name of a column of X; got 3"),
+        ({"task": 1.5}, P, USERS, "task must be the index or the name"),
+        ({"groups": 3}, P, None, "name of a column of X; got 3"),
+        ({}, P, None, r"make_grouped_auc_scorer\(0\) needs groups"),
+        ({}, P, USERS[:9], "groups must have one entry per row, 400; got 9"),
         (
-            lambda: make_grouped_auc_scorer(0)(estimator(), P, Y),
-            r"make_grouped_auc_scorer\(0\) needs groups",
-        ),
-        (
-            lambda: make_grouped_auc_scorer(0)(estimator(), P, Y, groups=USERS[:9]),
-            "groups must have one entry per row, 400; got 9",
-        ),
-        (
-            lambda: make_grouped_auc_scorer(0)(
-                estimator(), pd.DataFrame(P), Y, groups=pd.Series(USERS)[::-1]
-            ),
+            *({}, pd.DataFrame(P), pd.Series(USERS)[::-1]),
             "X and groups have the same index labels in different orders",
         ),
-        (
-            lambda: make_grouped_auc_scorer(0, groups="u")(estimator(), P, Y),
-            "groups='u' is not a column of X",
-        ),
-        (
-            lambda: make_grouped_auc_scorer(0, groups="u")(
-                estimator(), P, Y, groups=USERS
-            ),
-            "groups must be None",
-        ),
+        ({"groups": "u"}, P, None, "groups='u' is not a column of X"),
+        ({"groups": "u"}, P, USERS, "groups must be None"),
     ],
 )
-def test_bad_input_of_the_scorer(call, message):
+def test_bad_input_of_the_scorer(params, X, groups, message):
     with pytest.raises((ValueError, TypeError), match=message):
-        call()
+        make_grouped_auc_scorer(**{"task": 0, **params})(estimator(), X, Y, groups)

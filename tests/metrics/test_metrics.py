@@ -88,14 +88,6 @@ def test_the_order_of_rows_with_equal_predictions_does_not_matter(rows, random):
     assert error(rows) == pytest.approx(error(shuffled))
 
 
-@pytest.mark.parametrize("value", [0.25, 0.5])
-def test_constant_predictions(value):
-    y = np.tile([0, 0, 0, 1], 50)
-    found = expected_calibration_error(y, np.full(200, value), n_bins=10)
-    assert found == pytest.approx(value - 0.25)
-    assert predicted_over_observed(y, np.full(200, value)) == 4 * value
-
-
 def test_known_probabilities_in_place_of_labels(rows):
     _, p, _ = rows
     assert expected_calibration_error(p, p) == 0.0

@@ -85,22 +85,12 @@ def test_scores_and_differences_are_those_of_a_loop_by_hand():
     assert "(weight 3.5) is ahead of bce by" in comparison.verdicts["conversion AUC"]
 
 
-@pytest.mark.parametrize("frame", ["pandas", "polars"])
-def test_the_classifier_on_data_frames_equals_the_loop_by_hand(frame):
-    pytest.importorskip(frame)
-    inputs, labels = IMPRESSIONS, LABELS
-    if frame == "polars":
-        import polars as pl
-
-        # The first versions of polars read categories of text only.
-        names = inputs.select_dtypes("category").columns
-        inputs = inputs.astype(dict.fromkeys(names, str))
-        inputs, labels = pl.from_pandas(inputs), pl.from_pandas(labels)
-    comparison = compare_losses(small(), inputs, labels, cv=2)
+def test_the_classifier_on_data_frames_equals_the_loop_by_hand():
+    comparison = compare_losses(small(), IMPRESSIONS, LABELS, cv=2)
     assert comparison.candidates == ["bce", "pwiser"]
     cv = FunnelStratifiedKFold(2, random_state=0)
     models = [small(loss="bce"), small(loss="pwiser")]
-    expected = scores_by_hand(models, cv, comparison.seeds, inputs, labels)
+    expected = scores_by_hand(models, cv, comparison.seeds, IMPRESSIONS, LABELS)
     assert_same_scores(comparison.scores, expected)
 
 

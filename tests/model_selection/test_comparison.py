@@ -54,16 +54,6 @@ def test_the_correction_of_nadeau_and_bengio(n_folds, n_repeats):
     assert row.high - row.low == pytest.approx((plain.high - plain.low) * factor)
 
 
-def test_the_baseline_has_no_difference_and_orders_are_kept():
-    table = table_of(SCORES, 0.25)
-    assert list(table.index) == [(m, c) for m in SCORES for c in ("bce", "pwiser")]
-    columns = ["mean", "difference", "std_error", "low", "high"]
-    assert list(table.columns) == [*columns, "n_splits", "n_ahead", "n_behind"]
-    of_baseline = table.xs("bce", level="candidate")
-    assert (of_baseline[["difference", "std_error", "low", "high"]] == 0).all(axis=None)
-    assert (table["n_splits"] == 5).all()
-
-
 def test_folds_without_a_finite_score_are_left_out():
     with_gaps = [[*BCE, np.nan, 0.5], [0.71, 0.75, 0.70, 0.69, 0.77, np.nan, np.inf]]
     without = [BCE, [0.71, 0.75, 0.70, 0.69, 0.77]]
