@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from fake_estimators import ReadsFeatures
-from numpy.testing import assert_allclose, assert_array_equal
+from numpy.testing import assert_allclose, assert_array_equal, assert_array_less
 from refusals import small
 from scipy.special import expit, logit
 from sklearn.base import clone
@@ -373,6 +373,23 @@ def test_predictions_of_a_wrong_shape(rows):
     reader.predict_proba = lambda X: [np.full((len(X), 3), 0.5)] * 2
     with pytest.raises(ValueError, match=r"got a list of arrays \(6000, 3\)"):
         FunnelCalibrator(reader).fit(X, Y)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_rows_of_a_sampled_log_give_the_rates_of_the_full_one(method):
+    """2 % of clicks, 0.1 % of conversions, and a tenth of the other rows."""
+    rng, n = np.random.default_rng(0), 100_000
+    click = expit(rng.normal(logit(0.02) - 0.4, 1, n))
+    both = np.column_stack([click, click * expit(rng.normal(logit(0.05), 0.7, n))])
+    Y = (rng.random((n, 1)) < both).astype(int)
+    X = np.column_stack([expit(0.8 * logit(both) + 0.4), np.zeros(n)])
+    kept = (Y[:, 0] == 1) | (rng.random(n) < 0.1)
+    reader = ReadsFeatures(negative_sampling_rate=0.1).fit(X, Y)
+    calibrated = FunnelCalibrator(reader, method=method).fit(X[kept], Y[kept])
+    counts, p = Y.sum(axis=0), calibrated.predict_proba(X).astype(float)
+    # Two standard deviations of the number of events, and 5 %.
+    tolerance = 0.05 + 2 / np.sqrt(counts)
+    assert_array_less(np.abs(p.sum(axis=0) / counts - 1), tolerance)
 
 
 def test_a_calibrator_of_a_calibrator_knows_the_sampling(rows):
