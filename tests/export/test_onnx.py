@@ -45,18 +45,12 @@ PARAMS = {
     "deep cross": {
         "network_params": {"interaction": "cross", "n_cross_layers": 2, "cross_rank": 3}
     },
-    "domain": {"network_params": {"domain_features": ["area", "price"]}},
-    "conditional": {
-        "network_params": {"task_space": "conditional"},
-        "negative_sampling_rate": 0.5,
-    },
-    "auto": {"embedding_dim": "auto"},
     "limited": {"encoding_params": {"max_categories": 3}},
     "one task": {},
 }
 
 
-@pytest.mark.parametrize("name", fast_for({"statistics", "conditional"}, PARAMS))
+@pytest.mark.parametrize("name", fast_for({"statistics", "limited"}, PARAMS))
 def test_of_further_parameters(name, tmp_path):
     model = small(**PARAMS[name]).fit(X, Y[:, 0] if name == "one task" else Y)
     path = tmp_path / "model.onnx"

@@ -438,15 +438,6 @@ def test_metadata_of_scorers_follow_the_rows_of_each_value():
     assert list(found.scores) == ["auc", "auc, market=0", "auc, market=1"]
 
 
-def test_lazy_frames_are_collected():
-    polars = pytest.importorskip("polars")
-    table = polars.DataFrame(X, schema=["a", "b", "c"])
-    labels = polars.DataFrame(Y, schema=["click", "conversion"])
-    expected = compare_losses(ByLoss(), table, labels, cv=2)
-    found = compare_losses(ByLoss(), table.lazy(), labels.lazy(), cv=2)
-    assert_same_scores(found.scores, expected.scores)
-
-
 X, Y = rows()
 
 

@@ -126,15 +126,6 @@ def test_siblings_whose_label_is_missing_do_not_hide_conversions():
     assert parts == [([0, 1, 2], [3, 4, 5]), ([0, 1, 2, 3, 4, 5], [6, 7, 8])]
 
 
-def test_labels_of_every_library_have_the_same_parts():
-    Y, _ = make_labels(30, ctr=0.8, cvr=0.8)
-    cv = FunnelTimeSplit(3, time=np.arange(30), task_parents={"buy": "click"})
-    frame = pl.DataFrame(Y, schema=["click", "buy"])
-    expected = [test.tolist() for _, test in cv.split(Y, frame)]
-    for labels in (frame.lazy(), frame.to_arrow()):
-        assert [test.tolist() for _, test in cv.split(Y, labels)] == expected
-
-
 def test_groups_stay_whole_and_depths_are_balanced():
     n = 20_000
     Y, rng = make_labels(n, ctr=0.1, cvr=0.1)
