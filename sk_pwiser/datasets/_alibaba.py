@@ -198,7 +198,15 @@ def read_part(skeleton, common, columns, labels, multi_valued, n_rows=None):
         # The common features of all rows fill many GB: only those of the rows to read
         # are kept.
         wanted = {cells[3] for _, cells in _lines(skeleton, 6, n_rows)}
-    shared = _read_common(common, wanted, multi_valued)
+    shared = {}
+    for place, (index, count, text) in _lines(common, 3):
+        if wanted is not None and index not in wanted:
+            continue
+        if index in shared:
+            raise ValueError(
+                f"{place}: common_feature_index {index!r} occurs in an earlier line."
+            )
+        shared[index] = _parse(text, count, place, multi_valued)
     start = len(labels)
     for place, (_, *flags, index, count, text) in _lines(skeleton, 6, n_rows):
         for name, flag in zip(TASK_NAMES, flags, strict=True):
@@ -261,20 +269,6 @@ def _parse(text, count, place, multi_valued):
     for name in multi_valued & parsed.keys():
         parsed[name] = np.array(parsed[name], dtype=np.int64)
     return parsed
-
-
-def _read_common(file, wanted, multi_valued):
-    """Return the common features by index; with `wanted`, only these indices."""
-    shared = {}
-    for place, (index, count, text) in _lines(file, 3):
-        if wanted is not None and index not in wanted:
-            continue
-        if index in shared:
-            raise ValueError(
-                f"{place}: common_feature_index {index!r} occurs in an earlier line."
-            )
-        shared[index] = _parse(text, count, place, multi_valued)
-    return shared
 
 
 def _union(common, own, multi_valued, place):

@@ -15,36 +15,37 @@ def import_parquet():
 
 def find_files(path_or_glob, filesystem):
     """Return the file system, and the paths of the files in their order."""
-    from pyarrow import fs  # installed, see import_parquet
-
     is_list = isinstance(path_or_glob, list | tuple)
     given = path_or_glob if is_list else [path_or_glob]
     if not given:
         raise ValueError("path_or_glob must name at least one file; got an empty list.")
-    systems, names, paths = [], [], []
+    systems, paths = [], set()
     for one in map(os.fspath, given):
-        own, name = filesystem, one
-        if filesystem is None:
-            own, name = fs.LocalFileSystem(), os.path.abspath(os.path.expanduser(one))
-            if "://" in one:
-                if re.search(r"[?](?!\w+=)", one):  # the rest would be ignored
-                    raise ValueError(
-                        f"path_or_glob={one!r} is a URI, in which ? begins options "
-                        "such as ?region=...; use * as the wildcard."
-                    )
-                own, name = fs.FileSystem.from_uri(one)
-        systems.append(own)
-        names.append(name)
-    if any(own != systems[0] for own in systems):
-        raise ValueError(
-            f"path_or_glob must be files of one file system; got {path_or_glob!r}."
-        )
-    for one, name in zip(given, names, strict=True):
-        found = _match(systems[0], name)
+        system, name = _locate(one) if filesystem is None else (filesystem, one)
+        systems.append(system)
+        if system != systems[0]:
+            raise ValueError(
+                f"path_or_glob must be files of one file system; got {path_or_glob!r}."
+            )
+        found = _match(system, name)
         if not found:
-            raise FileNotFoundError(f"path_or_glob={str(one)!r} matches no file.")
-        paths += found
-    return systems[0], sorted(set(paths))
+            raise FileNotFoundError(f"path_or_glob={one!r} matches no file.")
+        paths.update(found)
+    return systems[0], sorted(paths)
+
+
+def _locate(path):
+    """Return the file system of a local path or of a URI, and the path in it."""
+    from pyarrow import fs  # installed, see import_parquet
+
+    if "://" not in path:
+        return fs.LocalFileSystem(), os.path.abspath(os.path.expanduser(path))
+    if re.search(r"[?](?!\w+=)", path):  # the rest would be ignored
+        raise ValueError(
+            f"path_or_glob={path!r} is a URI, in which ? begins options such as "
+            "?region=...; use * as the wildcard."
+        )
+    return fs.FileSystem.from_uri(path)
 
 
 def files_of_dataset(dataset, filesystem):

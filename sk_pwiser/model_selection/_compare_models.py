@@ -246,17 +246,11 @@ class CatBoost(ClassifierMixin, BaseEstimator):
     def fit(self, X, y, eval_set=()):
         from catboost import CatBoostClassifier
 
-        self.model_ = CatBoostClassifier(
-            cat_features=IS_CATEGORY(X),
-            verbose=0,
-            allow_writing_files=False,
-            **{"random_state": 0, **(self.params or {})},
-        ).fit(
-            self._as_text(X),
-            y,
-            eval_set=[(self._as_text(each), labels) for each, labels in eval_set]
-            or None,
-        )
+        options = {"verbose": 0, "allow_writing_files": False, "random_state": 0}
+        options |= {"cat_features": IS_CATEGORY(X), **(self.params or {})}
+        held_out = [(self._as_text(each), labels) for each, labels in eval_set]
+        self.model_ = CatBoostClassifier(**options)
+        self.model_.fit(self._as_text(X), y, eval_set=held_out or None)
         self.classes_ = self.model_.classes_
         return self
 

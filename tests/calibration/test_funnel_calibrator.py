@@ -1,7 +1,5 @@
 """The calibrator of all tasks: prefit, cross-fitted, with one class, with bad input."""
 
-import pickle
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -507,21 +505,6 @@ def test_a_second_fit_replaces_the_first():
         calibrated.fit(X, 2 * Y)
     assert_array_equal(calibrated.predict_proba(wide), before)
     assert_array_equal(calibrated.fit(X, Y).predict_proba(X).shape, (4_000, 2))
-
-
-@pytest.mark.parametrize("method", METHODS)
-def test_copies(reader, rows, method):
-    calibrated = FunnelCalibrator(
-        reader, method=method, ordered=False, negative_sampling_rate=0.5
-    ).fit(*rows)
-    again = pickle.loads(pickle.dumps(calibrated))
-    expected = calibrated.predict_proba(rows[0])
-    assert_array_equal(again.predict_proba(rows[0]), expected)
-    params = clone(calibrated).get_params(deep=False)
-    assert not params["ordered"]
-    assert params["negative_sampling_rate"] == 0.5
-    refitted = clone(calibrated).set_params(estimator=reader).fit(*rows)
-    assert_array_equal(refitted.predict_proba(rows[0]), expected)
 
 
 def test_missing_labels_take_no_part_in_the_score(reader, rows):

@@ -63,8 +63,11 @@ def through_skops(model):
 
 # The values of a file are those of `save`, whose tests have all components.
 PARAMS = [
-    {"target_encoding": ["shop", "area"], "embedding_dim": "auto"},
-    {"weighting": "gradnorm", "optimizer_params": {"lazy_embeddings": True}},
+    {
+        "target_encoding": ["shop", "area"],
+        "optimizer_params": {"lazy_embeddings": True},
+    },
+    {"weighting": "gradnorm", "embedding_dim": "auto"},
     {"early_stopping": True, "random_state": np.int64(3), "device": "cpu"},
 ]
 
