@@ -20,8 +20,7 @@ from sklearn.model_selection import train_test_split
 from torch import Tensor
 
 from sk_pwiser.datasets import load_hillstrom, load_kuairand, make_ctr_cvr
-from sk_pwiser.datasets._downloads import find_files
-from sk_pwiser.datasets._kuairand import DOWNLOAD, IMPRESSION_FILES
+from sk_pwiser.datasets._downloads import IMPRESSION_FILES, KUAIRAND_SOURCE, find_files
 from sk_pwiser.model_selection import funnel_depth
 
 # ---------------------------------------------------------------- random rows
@@ -230,7 +229,7 @@ def _kuairand_rows(name, path, subset):
     rows = load_kuairand(path, "engage", subset=subset)
     name = IMPRESSION_FILES[subset]
     form = [[name, f"kuairand_pure/{name}"]]
-    [file] = find_files(path, form, download=DOWNLOAD)
+    [file] = find_files(path, form, download=KUAIRAND_SOURCE)
     feedback = pd.read_parquet(file, columns=RARE_LABELS).to_numpy(dtype=np.int64)
     click = rows.target["click"]
     rows.target = pd.DataFrame({"click": click, "rare": click * feedback.max(axis=1)})

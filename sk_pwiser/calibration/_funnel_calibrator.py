@@ -13,19 +13,14 @@ from sklearn.base import (
     _fit_context,
     clone,
 )
-from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import check_cv
 from sklearn.model_selection._split import GroupsConsumerMixin
-from sklearn.utils import _safe_indexing, get_tags, indexable
+from sklearn.utils import _safe_indexing, get_tags, indexable, metadata_routing
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
-from sklearn.utils.metadata_routing import (
-    MetadataRouter,
-    MethodMapping,
-    process_routing,
-)
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import _check_method_params, check_is_fitted
 
+from sk_pwiser import _responses, _utils
 from sk_pwiser._estimator import (
     MultiTaskCTRCVRClassifier,
     PredictionMixin,
@@ -33,37 +28,11 @@ from sk_pwiser._estimator import (
     to_plain,
 )
 from sk_pwiser._model_files import PlainForm, read_file, write_file
-from sk_pwiser._responses import (
-    Predictions,
-    check_rows,
-    check_same_tasks,
-    nested_estimators,
-    planned_tasks,
-    positive_probabilities,
-)
-from sk_pwiser._table._frames import (
-    check_same_kind,
-    collected,
-    refuse_parts,
-    selectable,
-)
+from sk_pwiser._table import _frames
 from sk_pwiser._table._labels import one_task_labels, read_labels, zero_one_labels
 from sk_pwiser._table._weights_and_groups import check_weights
 from sk_pwiser._times import warn_about_random_folds
-from sk_pwiser._utils import (
-    DocLink,
-    accept_any_case_of_y,
-    parents_by_name,
-    path_to,
-    read_task_parents,
-    warn_user,
-)
-from sk_pwiser.calibration._curves import METHODS
-from sk_pwiser.calibration._group_shifts import (
-    fit_shifts,
-    read_groups,
-    without_groups,
-)
+from sk_pwiser.calibration import _curves
 from sk_pwiser.model_selection import FunnelStratifiedKFold
 
 LIMITS = np.finfo(np.float32)
@@ -80,7 +49,7 @@ FITTED = (
 
 
 class FunnelCalibrator(
-    DocLink, PredictionMixin, ClassifierMixin, MetaEstimatorMixin, BaseEstimator
+    _utils.DocLink, PredictionMixin, ClassifierMixin, MetaEstimatorMixin, BaseEstimator
 ):
     """Calibrate the probabilities of every task of a multi-task classifier.
 
@@ -198,7 +167,7 @@ class FunnelCalibrator(
 
     _parameter_constraints: ClassVar[dict] = {
         "estimator": [HasMethods(["fit", "predict_proba"])],
-        "method": [StrOptions(set(METHODS))],
+        "method": [StrOptions(set(_curves.METHODS))],
         "cv": ["cv_object"],
         "ordered": ["boolean"],
         "negative_sampling_rate": [
@@ -225,7 +194,7 @@ class FunnelCalibrator(
         self.negative_sampling_rate = negative_sampling_rate
         self.by = by
 
-    @accept_any_case_of_y
+    @_utils.accept_any_case_of_y
     @_fit_context(prefer_skip_nested_validation=False)
     def fit(self, X, y, sample_weight=None, **fit_params):
         """Fit the curves and, unless `cv=None`, the estimator.
@@ -275,8 +244,8 @@ class FunnelCalibrator(
             start of its test part, although the estimator has a `time_column` or a
             :class:`~sk_pwiser.history.HistoryFeatures`, or `X` columns of these.
         """
-        refuse_parts(X)
-        X, y, sample_weight = map(selectable, (X, y, sample_weight))
+        _frames.refuse_parts(X)
+        X, y, sample_weight = map(_frames.selectable, (X, y, sample_weight))
         X, y, sample_weight = indexable(X, y, sample_weight)
         if self.cv is None:
             check_is_fitted(
@@ -285,8 +254,8 @@ class FunnelCalibrator(
             )
         of_fits, of_splits = self._route(sample_weight, fit_params)
         labels, classes, columns = self._read_labels(y)
-        check_rows(X, len(labels), y=y, sample_weight=sample_weight)
-        groups = read_groups(X, self.by)
+        _responses.check_rows(X, len(labels), y=y, sample_weight=sample_weight)
+        groups = _curves.read_groups(X, self.by)
         # Before any training, so that an unsuitable column costs no time.
         index = self._index_groups(groups)
         given = np.ones(labels.shape)
@@ -298,7 +267,7 @@ class FunnelCalibrator(
         weight = np.where(np.isnan(labels), 0.0, given)
         if self.cv is None:
             estimator = self.estimator
-            of_estimator = without_groups(X, self.by, estimator)
+            of_estimator = _curves.without_groups(X, self.by, estimator)
             logits = _positive_logits(estimator, of_estimator, labels.shape[1])
         else:
             splits = self._splits(X, y, labels, of_splits)
@@ -306,7 +275,7 @@ class FunnelCalibrator(
         # Rows that no split has left out, and tasks that a fold could not learn.
         without = np.isnan(logits)
         weight[without] = given[without] = 0.0
-        fitted = Predictions(estimator, None, {})
+        fitted = _responses.Predictions(estimator, None, {})
         names = fitted.task_names() or columns
         names = names or [f"task_{k}" for k in range(labels.shape[1])]
         parents = fitted.task_parents(len(names))
@@ -321,13 +290,13 @@ class FunnelCalibrator(
         if groups is not None:
             group = np.array([index[value] for value in groups])
             labels, weight = _complete_groups(*read, parents, group)
-            shifts = fit_shifts(logits, labels, weight, curves, group, index)
+            shifts = _curves.fit_shifts(logits, labels, weight, curves, group, index)
         # All attributes are set at the end: an error leaves an earlier fit as it was.
         self.estimator_, self.calibrators_ = estimator, curves
         self.shifts_, self.by_ = shifts, self.by
         self.classes_, self.task_names_ = classes, names
         self.n_tasks_ = len(names)
-        self.task_parents_ = parents_by_name(parents, names)
+        self.task_parents_ = _utils.parents_by_name(parents, names)
         return self
 
     def _read_labels(self, y):
@@ -349,7 +318,7 @@ class FunnelCalibrator(
 
     def _check_tasks(self, n_tasks, columns):
         """Return the classes of a fitted estimator, or None if it has several tasks."""
-        fitted = Predictions(self.estimator, None, {})
+        fitted = _responses.Predictions(self.estimator, None, {})
         names = fitted.task_names()
         classes = getattr(self.estimator, "classes_", None)
         # One array or row per task, unless the classes are numbers of columns.
@@ -360,7 +329,7 @@ class FunnelCalibrator(
                 f"y must have the {expected} tasks of the estimator, got {n_tasks}."
             )
         if columns:
-            check_same_tasks(n_tasks, columns, names)
+            _responses.check_same_tasks(n_tasks, columns, names)
         return fitted.classes()
 
     def _route(self, sample_weight, fit_params):
@@ -370,11 +339,11 @@ class FunnelCalibrator(
                 f"{', '.join(fit_params)}: arguments of the estimator's fit have no "
                 "effect with cv=None, which fits only the curves."
             )
-        params = {name: collected(value) for name, value in fit_params.items()}
+        params = {name: _frames.collected(value) for name, value in fit_params.items()}
         if sample_weight is not None:
             params["sample_weight"] = sample_weight
         if self.cv is not None and get_config()["enable_metadata_routing"]:
-            routed = process_routing(self, "fit", **params)
+            routed = metadata_routing.process_routing(self, "fit", **params)
             return routed.estimator.fit, routed.splitter.split
         splits_groups = isinstance(self.cv, GroupsConsumerMixin) and "groups" in params
         return params, {"groups": params["groups"]} if splits_groups else {}
@@ -387,10 +356,10 @@ class FunnelCalibrator(
         MetadataRouter
             The requests of `fit` and `score`.
         """
-        mapping = MethodMapping().add(caller="fit", callee="fit")
-        split = MethodMapping().add(caller="fit", callee="split")
+        mapping = metadata_routing.MethodMapping().add(caller="fit", callee="fit")
+        split = metadata_routing.MethodMapping().add(caller="fit", callee="split")
         return (
-            MetadataRouter(owner=type(self).__name__)
+            metadata_routing.MetadataRouter(owner=type(self).__name__)
             .add_self_request(self)
             .add(estimator=self.estimator, method_mapping=mapping)
             .add(splitter=self.cv, method_mapping=split)
@@ -413,7 +382,7 @@ class FunnelCalibrator(
     def _splits(self, X, y, labels, params):
         known = np.nan_to_num(labels)
         if isinstance(self.cv, int | np.integer):
-            _, parents = planned_tasks(self.estimator, y)
+            _, parents = _responses.planned_tasks(self.estimator, y)
             # In rows sorted by a market, unshuffled folds would hold its events and its
             # other rows in different shares, and training would learn wrong rates.
             folds = FunnelStratifiedKFold(
@@ -436,7 +405,7 @@ class FunnelCalibrator(
     def _sampling_rate(self, estimator):
         if self.negative_sampling_rate != "auto":
             return self.negative_sampling_rate
-        for layer in nested_estimators(estimator):
+        for layer in _responses.nested_estimators(estimator):
             if isinstance(layer, FunnelCalibrator):
                 return layer._sampling_rate(layer.estimator_)
             if hasattr(layer, "negative_sampling_rate"):
@@ -466,18 +435,18 @@ class FunnelCalibrator(
                 unchanged.append(f"{name!r} ({only})")
                 curves.append(None)
                 continue
-            curve = METHODS[self.method]()
+            curve = _curves.METHODS[self.method]()
             curves.append(curve.fit(logits[rows, k], y, w / w.max()))
             if not curve.rises_:
                 falling.append(f"{name!r} ({int(y.sum())} events)")
         if unchanged:
-            warn_user(
+            _utils.warn_user(
                 "Only one class in the rows of the calibration for "
                 f"{', '.join(unchanged)}: the probabilities stay those of the "
                 "estimator."
             )
         if falling:
-            warn_user(
+            _utils.warn_user(
                 "In the calibration rows, higher probabilities go with fewer events "
                 f"for {', '.join(falling)}: only the rate is corrected, and the "
                 "ranking stays that of the estimator."
@@ -486,8 +455,8 @@ class FunnelCalibrator(
 
     def _known_groups(self, X):
         """Return the groups of new rows; they must be of the kind that `fit` saw."""
-        groups = read_groups(X, self.by_)
-        check_same_kind(f"by={self.by_!r}", set(groups or ()), self.shifts_)
+        groups = _curves.read_groups(X, self.by_)
+        _frames.check_same_kind(f"by={self.by_!r}", set(groups or ()), self.shifts_)
         return groups
 
     def _index_groups(self, groups):
@@ -520,9 +489,9 @@ class FunnelCalibrator(
     def _predict_logits(self, X):
         """Return calibrated log-odds: float64 of shape (n_samples, n_tasks)."""
         check_is_fitted(self)
-        X = collected(X)
+        X = _frames.collected(X)
         groups = self._known_groups(X)
-        X = without_groups(X, self.by_, self.estimator_)
+        X = _curves.without_groups(X, self.by_, self.estimator_)
         logits = _positive_logits(self.estimator_, X, self.n_tasks_)
         return self._calibrate(logits, groups)
 
@@ -534,15 +503,12 @@ class FunnelCalibrator(
         if groups is not None:
             shifts, common = self.shifts_, np.zeros(self.n_tasks_)
             logits += np.array([shifts.get(value, common) for value in groups])
-        for k, parent in enumerate(self._parents if self.ordered else ()):
+        parents = _utils.read_task_parents(self.task_parents_, self.task_names_)
+        for k, parent in enumerate(parents if self.ordered else ()):
             if parent >= 0:
                 # Parents come first, so that a lowered task lowers those after it.
                 logits[:, k] = np.minimum(logits[:, k], logits[:, parent])
         return logits
-
-    @property
-    def _parents(self):
-        return read_task_parents(self.task_parents_, self.task_names_)
 
     def _permuted_logits(self, X):
         """Return names and a function as those of the estimator, calibrated."""
@@ -596,7 +562,7 @@ class FunnelCalibrator(
         del params["estimator"]
         fitted = {name: getattr(self, name) for name in FITTED}
         own = {"class": type(self).__name__, "params": params, "fitted": fitted}
-        values, arrays = PlainForm(METHODS.values()).encode(own, "calibrator")
+        values, arrays = PlainForm(_curves.METHODS.values()).encode(own, "calibrator")
         of_estimator, more = to_plain(self.estimator_)
         write_file(path, {**values, "estimator": of_estimator}, {**arrays, **more})
 
@@ -625,7 +591,7 @@ class FunnelCalibrator(
             if values["class"] != cls.__name__:
                 raise ValueError(f"it is a model of {values['class']!r}")
             of_estimator = values.pop("estimator")
-            content = PlainForm(METHODS.values()).decode(values, arrays)
+            content = PlainForm(_curves.METHODS.values()).decode(values, arrays)
             calibrator = cls(None, **content["params"])
             for key in FITTED:
                 setattr(calibrator, key, content["fitted"][key])
@@ -640,19 +606,14 @@ class FunnelCalibrator(
     @property
     def n_features_in_(self):
         """Number of columns of `X`, if the estimator has it."""
-        return self._fitted_estimator.n_features_in_
+        check_is_fitted(self)  # its error is an AttributeError, too
+        return self.estimator_.n_features_in_
 
     @property
     def feature_names_in_(self):
         """Names of the columns, if the estimator has them."""
-        return self._fitted_estimator.feature_names_in_
-
-    @property
-    def _fitted_estimator(self):
-        if not hasattr(self, "estimator_"):
-            # An AttributeError, too, so that `hasattr` is False.
-            raise NotFittedError("This FunnelCalibrator is not fitted yet.")
-        return self.estimator_
+        check_is_fitted(self)
+        return self.estimator_.feature_names_in_
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
@@ -666,7 +627,7 @@ def _positive_logits(estimator, X, n_tasks):
         # A copy, since calibration changes it, and an estimator may keep its own.
         found = np.array(estimator.predict_logits(X), dtype=np.float64)
         return found.reshape(len(found), -1)
-    p = positive_probabilities(estimator, X, n_tasks)
+    p = _responses.positive_probabilities(estimator, X, n_tasks)
     return logit(np.clip(p, LIMITS.tiny, 1 - LIMITS.epsneg))
 
 
@@ -689,7 +650,7 @@ def _complete(labels, weight, parents):
         own[np.isnan(own) & (labels[:, parent] == 0)] = 0.0
         is_known = ~np.isnan(own)
         waits = ~is_known
-        for earlier in reversed(path_to(parent, parents)):
+        for earlier in reversed(_utils.path_to(parent, parents)):
             happened = labels[:, earlier] == 1
             known = own_weight[happened & is_known].sum()
             if known > 0:
@@ -722,11 +683,11 @@ def _warn_about_order(labels, weight, names, parents):
         counts = (rows == 0).sum(axis=0)
         breaks += [
             f"{later!r} without {names[j]!r} in {counts[j]} rows"
-            for j in path_to(k, parents)[:-1]
+            for j in _utils.path_to(k, parents)[:-1]
             if counts[j]
         ]
     if breaks:
-        warn_user(
+        _utils.warn_user(
             f"Labels break the order of the tasks: {', '.join(breaks)}. The order "
             "completes missing labels and, with ordered=True, limits probabilities. If "
             "the tasks are no funnel, set task_parents of the estimator, or "

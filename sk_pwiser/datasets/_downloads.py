@@ -1,21 +1,24 @@
-"""Helpers to find, read and check downloaded files."""
+"""Downloaded logs: what all loaders share, and those of KuaiRand and Hillstrom."""
 
 import csv
 import io
 import os
 import zipfile
+from inspect import getdoc
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
-from sklearn.utils._param_validation import StrOptions
+from sklearn.model_selection import train_test_split
+from sklearn.utils import Bunch
+from sklearn.utils._param_validation import StrOptions, validate_params
 
-from sk_pwiser._utils import warn_user
+from sk_pwiser._utils import import_extra
 
-# Constraints of the parameters that all loaders have.
-PARAMETERS = {
-    "path": [str, os.PathLike],
-    "subset": [StrOptions({"all", "train", "test"})],
-}
+# The parts of the rows by `subset`, and the constraints of the parameters that all
+# loaders have.
+PARTS = {"all": ["train", "test"], "train": ["train"], "test": ["test"]}
+PARAMETERS = {"path": [str, os.PathLike], "subset": [StrOptions(set(PARTS))]}
 
 
 def find_files(path, *forms, download):
@@ -38,15 +41,17 @@ def find_files(path, *forms, download):
     )
 
 
-def warn_unclicked(target, user):
-    """Count the rows with a conversion but no click, and warn if there are any."""
-    n_unclicked = int((target["conversion"] > target["click"]).sum())
-    if n_unclicked:
-        warn_user(
-            f"{user}: {n_unclicked} rows have a conversion and no click. They are kept "
-            "with these labels."
-        )
-    return n_unclicked
+def as_bunch(loader, data, target, is_test, **others):
+    """Return what all loaders return; the description is the loader's docstring."""
+    return Bunch(
+        data=data,
+        target=target,
+        task_names=list(target.columns),
+        feature_names=list(data.columns),
+        is_test=is_test,
+        DESCR=getdoc(loader),
+        **others,
+    )
 
 
 def check_columns(frame, columns, source):
@@ -141,3 +146,317 @@ def _fault(cell, kind, may_be_missing):
         return None if is_valid else "must contain a whole number of 64 bits"
     is_valid = np.isfinite(value) or (may_be_missing and np.isnan(value))
     return None if is_valid else "must contain a finite number"
+
+
+USER_FILE = "user_features_pure.csv"
+VIDEO_FILE = "video_features_basic_pure.csv"
+IMPRESSION_FILES = {
+    "train": "val_20220425_20220430.parquet",
+    "test": "test_20220501_20220508.parquet",
+}
+# The publisher's file with the impressions of both parts, and the dates of the parts.
+LOG_FILE = "log_standard_4_22_to_5_08_pure.csv"
+DATES = {"train": (20220425, 20220430), "test": (20220501, 20220508)}
+KUAIRAND_SOURCE = (
+    "Download KuaiRand-Pure from https://zenodo.org/records/10439422; the files "
+    f"{LOG_FILE}, {USER_FILE} and {VIDEO_FILE} are read. The impressions may also be "
+    f"Parquet files, {IMPRESSION_FILES['train']} and {IMPRESSION_FILES['test']}."
+)
+REACTIONS = {
+    "like": "is_like",
+    "follow": "is_follow",
+    "comment": "is_comment",
+    "forward": "is_forward",
+    "profile": "is_profile_enter",
+}
+# A label after the click is 1 if the click and at least one of these columns are 1.
+LATER_LABELS = {
+    "engage": {"engage": [*REACTIONS.values()]},
+    "long": {"long": ["long_view"]},
+    "reactions": {name: [column] for name, column in REACTIONS.items()},
+}
+USER_COUNTS = ["follow_user_num", "fans_user_num", "friend_user_num", "register_days"]
+COUNT_FEATURES = [*USER_COUNTS, "video_duration"]
+USER_FEATURES = [
+    "user_active_degree",
+    "is_lowactive_period",
+    "is_live_streamer",
+    "is_video_author",
+    *(count + suffix for count in USER_COUNTS for suffix in ("", "_range")),
+    *(f"onehot_feat{number}" for number in range(18)),
+]
+VIDEO_FEATURES = [
+    "author_id",
+    "video_type",
+    "upload_type",
+    "visible_status",
+    "video_duration",
+    "music_id",
+    "tag",
+]
+
+
+@validate_params(
+    {**PARAMETERS, "second": [StrOptions(set(LATER_LABELS))]},
+    prefer_skip_nested_validation=True,
+)
+def load_kuairand(path, second="engage", *, subset="all"):
+    """Load the KuaiRand-Pure short-video impressions and their clicks and reactions.
+
+    Each row is an impression. The first task is the click, the second one an engagement
+    or a long view after the click, or there are five reactions after it. Training and
+    test rows are split by the published date; their times overlap by less than an hour.
+
+    Parameters
+    ----------
+    path : str or os.PathLike
+        The folder with the files, or the parent of a folder `kuairand_pure`, `data` or
+        `KuaiRand-Pure/data` that contains them. The impressions are read from a Parquet
+        file for the training rows and one for the test rows, if there are any, or from
+        the publisher's csv file `log_standard_4_22_to_5_08_pure.csv`.
+    second : {"engage", "long", "reactions"}, default="engage"
+        The second task: `engage` is a click with a like, follow, comment, forward or
+        visit of the author's profile; `long` is a click with a long view. With
+        "reactions", these five are separate tasks, which presuppose only the click:
+        `like`, `follow`, `comment`, `forward` and `profile`.
+    subset : {"all", "train", "test"}, default="all"
+        Which rows to return; `"all"` returns the training rows, then the test rows.
+
+    Returns
+    -------
+    sklearn.utils.Bunch
+        Dictionary-like object with the following attributes.
+
+        data : DataFrame of shape (n_samples, 41)
+            The features: ids, codes, text and flags as `category`, whose categories are
+            the values in the returned rows; counts and durations as floats. Values that
+            the publisher does not know are missing.
+        target : DataFrame of shape (n_samples, n_tasks)
+            The labels 0 and 1, columns `click` and the value of `second`, or the
+            reactions.
+        task_names, feature_names : list of str
+            Names of the columns of `target` and of `data`.
+        task_parents : dict
+            The task that each later task presupposes: the click. It is the
+            `task_parents` of :class:`~sk_pwiser.MultiTaskCTRCVRClassifier` for
+            "reactions".
+        is_test : ndarray of shape (n_samples,)
+            True in the test rows.
+        time_ms : ndarray of shape (n_samples,)
+            Time of each impression in milliseconds since 1970-01-01 UTC, for splits by
+            time.
+        DESCR : str
+            This description.
+
+    Raises
+    ------
+    FileNotFoundError
+        If a file is not found.
+    ValueError
+        If a column is missing, a label is not 0 or 1, or `second` or `subset` is
+        unknown.
+
+    Notes
+    -----
+    Training rows have a `date` from 2022-04-25 to 2022-04-30, test rows from 2022-05-01
+    to 2022-05-08. Earlier rows of the csv file are left out, and its rows are returned
+    in the order of their time. Some rows occur more than once in the published files.
+    All other feedback is left out, since it is only known after the impression. Licence
+    of the data: CC BY-SA 4.0.
+
+    References
+    ----------
+    Gao et al., "KuaiRand: An Unbiased Sequential Recommendation Dataset with Randomly
+    Exposed Videos", CIKM 2022, arXiv 2208.08696.
+
+    Examples
+    --------
+    >>> import os
+    >>> from sk_pwiser.datasets import load_kuairand
+    >>> folder = os.environ.get("SK_PWISER_DATA")  # contains the downloaded files
+    >>> if folder:
+    ...     train = load_kuairand(folder, "engage", subset="train")
+    ...     X, Y = train.data, train.target
+    """
+    pandas = import_extra("pandas", "load_kuairand")
+    import_extra("pyarrow", "load_kuairand")
+    parts = PARTS[subset]
+    # Look for all files before reading the first one.
+    users, videos, *logs = _find_files(path, parts)
+    users = _read_table(pandas, users, "user_id", USER_FEATURES)
+    videos = _read_table(pandas, videos, "video_id", VIDEO_FEATURES)
+    logs = [
+        _read_impressions(pandas, log, second, part)
+        for log, part in zip(logs, parts, strict=True)
+    ]
+    rows = pandas.concat(logs, ignore_index=True)
+    tasks = ["click", *LATER_LABELS[second]]
+    return as_bunch(
+        load_kuairand,
+        _features(rows, users, videos),
+        rows[tasks].copy(),
+        np.repeat([part == "test" for part in parts], [len(x) for x in logs]),
+        task_parents=dict.fromkeys(tasks[1:], "click"),
+        time_ms=rows["time_ms"].to_numpy(copy=True),
+    )
+
+
+def _find_files(path, parts):
+    folders = ("", "kuairand_pure/", "data/", "KuaiRand-Pure/data/")
+    candidates = [folder + USER_FILE for folder in folders]
+    [users] = find_files(path, [candidates], download=KUAIRAND_SOURCE)
+    logs = [[IMPRESSION_FILES[part], LOG_FILE] for part in parts]
+    return users, *find_files(
+        users.parent, [[VIDEO_FILE], *logs], download=KUAIRAND_SOURCE
+    )
+
+
+def _read_table(pandas, file, key, features):
+    # Tags are text, since a tag such as "20,43" lists several topics.
+    table = pandas.read_csv(file, dtype={"tag": "object"})
+    check_columns(table, [key, *features], file.name)
+    typed = {
+        name: table[name].astype("float64")
+        if name in COUNT_FEATURES
+        else _as_category(table[name])
+        for name in features
+    }
+    return pandas.DataFrame({key: table[key], **typed})
+
+
+def _as_category(column):
+    """Return a column as `category`, with integers as codes."""
+    column = column.astype("category")
+    if column.cat.categories.dtype.kind == "f":
+        # pandas reads integers with missing values as floats.
+        column = column.cat.rename_categories(column.cat.categories.astype("int64"))
+    return column
+
+
+def _read_impressions(pandas, file, second, part):
+    keys = ["user_id", "video_id", "tab", "hourmin", "time_ms"]
+    later = LATER_LABELS[second]
+    labels = ["is_click", *chain.from_iterable(later.values())]
+    if file.name == LOG_FILE:
+        rows = read_csv(pandas, file, dict.fromkeys(["date", *keys, *labels], "int64"))
+        check_flags(rows, labels, file)
+        rows = rows[rows["date"].between(*DATES[part])]
+        # In the order of time, so that splits by position are splits by time.
+        rows = rows.sort_values("time_ms", kind="stable", ignore_index=True)
+    else:
+        rows = pandas.read_parquet(file, engine="pyarrow")
+        check_columns(rows, [*keys, *labels], file.name)
+        check_flags(rows, labels, file, n_header_lines=None)
+    feedback = rows[labels].astype("int64")
+    rows = rows[keys].astype("int64")
+    rows["hour"] = rows["hourmin"] // 100
+    rows["click"] = feedback["is_click"]
+    for name, columns in later.items():
+        # Some reactions come without a click; the task is a click with the reaction.
+        rows[name] = feedback["is_click"] * feedback[columns].max(axis=1)
+    return rows
+
+
+def _features(rows, users, videos):
+    context = ["user_id", "video_id", "tab", "hour"]
+    # Left joins: a row keeps its labels even if its user or video is unknown.
+    data = rows[context].merge(users, on="user_id", how="left", validate="m:1")
+    data = data.merge(videos, on="video_id", how="left", validate="m:1")
+    data = data.astype(dict.fromkeys(context, "category"))
+    for name in data.columns.difference([*context, *COUNT_FEATURES]):
+        data[name] = data[name].cat.remove_unused_categories()
+    return data
+
+
+FILE_NAME = (
+    "Kevin_Hillstrom_MineThatData_E-MailAnalytics_DataMiningChallenge_2008.03.20.csv"
+)
+HILLSTROM_SOURCE = (
+    f"Download {FILE_NAME} from the MineThatData E-Mail Analytics And Data Mining "
+    "Challenge, https://blog.minethatdata.com/2008/03/"
+    "minethatdata-e-mail-analytics-and-data.html."
+)
+TASK_NAMES = ["visit", "conversion"]
+FEATURES = ["recency", "history_segment", "history", "mens", "womens", "zip_code"]
+FEATURES += ["newbie", "channel", "segment"]
+# The others, text and flags, are categories.
+NUMBERS = ["recency", "history"]
+
+
+@validate_params(PARAMETERS, prefer_skip_nested_validation=True)
+def load_hillstrom(path, *, subset="all"):
+    """Load Hillstrom's e-mail campaign, a funnel of visit and purchase.
+
+    Each row is a customer of a shop, who received an e-mail about men's or women's
+    merchandise, or none (`segment`). The first task is a visit to the web site in the
+    following two weeks, the second one a purchase there. The rows are in the order of
+    the file. 30 % of them are test rows, selected at random with seed 0 and stratified
+    by `visit + conversion`.
+
+    Parameters
+    ----------
+    path : str or os.PathLike
+        The csv file, its folder, or the parent of a folder `hillstrom` that contains
+        the file.
+    subset : {"all", "train", "test"}, default="all"
+        Which rows to return.
+
+    Returns
+    -------
+    sklearn.utils.Bunch
+        Dictionary-like object with the following attributes.
+
+        data : DataFrame of shape (n_samples, 9)
+            The features: text and flags as `category`, `recency` (months) and `history`
+            (US dollars) as floats. `spend` is an outcome and is left out.
+        target : DataFrame of shape (n_samples, 2)
+            The labels 0 and 1, columns `visit` and `conversion`.
+        task_names, feature_names : list of str
+            Names of the columns of `target` and of `data`.
+        is_test : ndarray of shape (n_samples,)
+            True in the test rows.
+        DESCR : str
+            This description.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the file is not found.
+    ValueError
+        If a column is missing, a label is not 0 or 1, or `subset` is unknown.
+
+    References
+    ----------
+    Kevin Hillstrom, "The MineThatData E-Mail Analytics And Data Mining Challenge",
+    MineThatData blog, 2008.
+
+    Examples
+    --------
+    >>> import os
+    >>> from sk_pwiser.datasets import load_hillstrom
+    >>> folder = os.environ.get("SK_PWISER_DATA")  # contains the downloaded files
+    >>> if folder:
+    ...     train = load_hillstrom(folder, subset="train")
+    ...     X, Y = train.data, train.target
+    """
+    pandas = import_extra("pandas", "load_hillstrom")
+    file = Path(path).expanduser()
+    if not file.is_file():
+        form = [[FILE_NAME, f"hillstrom/{FILE_NAME}"]]
+        [file] = find_files(path, form, download=HILLSTROM_SOURCE)
+    rows = pandas.read_csv(file)
+    check_columns(rows, [*FEATURES, *TASK_NAMES], file.name)
+    check_flags(rows, TASK_NAMES, file)
+    target = rows[TASK_NAMES].astype("int64")
+    _, test = train_test_split(
+        np.arange(len(target)),
+        test_size=0.3,
+        stratify=target.sum(axis=1),
+        random_state=0,
+    )
+    is_test = np.isin(np.arange(len(target)), test)
+    keep = (subset == "all") | (is_test == (subset == "test"))
+    dtypes = dict.fromkeys(FEATURES, "category") | dict.fromkeys(NUMBERS, "float64")
+    data = rows.loc[keep, FEATURES].reset_index(drop=True).astype(dtypes)
+    target = target[keep].reset_index(drop=True)
+    return as_bunch(load_hillstrom, data, target, is_test[keep])

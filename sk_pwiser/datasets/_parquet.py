@@ -4,17 +4,8 @@ import fnmatch
 import glob
 import os
 import re
-from typing import NamedTuple
 
 from sk_pwiser._utils import check_choice, check_integer, import_extra
-
-
-class ParquetFile(NamedTuple):
-    """A file with a valid footer, and its number of rows before any filter."""
-
-    path: str
-    n_rows: int
-    schema: object
 
 
 def import_parquet():
@@ -24,36 +15,37 @@ def import_parquet():
 
 def find_files(path_or_glob, filesystem):
     """Return the file system, and the paths of the files in their order."""
-    from pyarrow import fs  # installed, see import_parquet
-
     is_list = isinstance(path_or_glob, list | tuple)
     given = path_or_glob if is_list else [path_or_glob]
     if not given:
         raise ValueError("path_or_glob must name at least one file; got an empty list.")
-    systems, names, paths = [], [], []
+    systems, paths = [], set()
     for one in map(os.fspath, given):
-        own, name = filesystem, one
-        if filesystem is None:
-            own, name = fs.LocalFileSystem(), os.path.abspath(os.path.expanduser(one))
-            if "://" in one:
-                if re.search(r"[?](?!\w+=)", one):  # the rest would be ignored
-                    raise ValueError(
-                        f"path_or_glob={one!r} is a URI, in which ? begins options "
-                        "such as ?region=...; use * as the wildcard."
-                    )
-                own, name = fs.FileSystem.from_uri(one)
-        systems.append(own)
-        names.append(name)
-    if any(own != systems[0] for own in systems):
-        raise ValueError(
-            f"path_or_glob must be files of one file system; got {path_or_glob!r}."
-        )
-    for one, name in zip(given, names, strict=True):
-        found = _match(systems[0], name)
+        system, name = _locate(one) if filesystem is None else (filesystem, one)
+        systems.append(system)
+        if system != systems[0]:
+            raise ValueError(
+                f"path_or_glob must be files of one file system; got {path_or_glob!r}."
+            )
+        found = _match(system, name)
         if not found:
-            raise FileNotFoundError(f"path_or_glob={str(one)!r} matches no file.")
-        paths += found
-    return systems[0], sorted(set(paths))
+            raise FileNotFoundError(f"path_or_glob={one!r} matches no file.")
+        paths.update(found)
+    return systems[0], sorted(paths)
+
+
+def _locate(path):
+    """Return the file system of a local path or of a URI, and the path in it."""
+    from pyarrow import fs  # installed, see import_parquet
+
+    if "://" not in path:
+        return fs.LocalFileSystem(), os.path.abspath(os.path.expanduser(path))
+    if re.search(r"[?](?!\w+=)", path):  # the rest would be ignored
+        raise ValueError(
+            f"path_or_glob={path!r} is a URI, in which ? begins options such as "
+            "?region=...; use * as the wildcard."
+        )
+    return fs.FileSystem.from_uri(path)
 
 
 def files_of_dataset(dataset, filesystem):
@@ -82,8 +74,8 @@ def _match(filesystem, name):
     from pyarrow import fs
 
     found, paths = [name], []
-    # The name of a file may contain brackets.
-    if _has_wildcard(name) and not _exists(filesystem, name):
+    is_absent = filesystem.get_file_info(name).type == fs.FileType.NotFound
+    if _has_wildcard(name) and is_absent:  # the name of a file may contain brackets
         is_local = isinstance(filesystem, fs.LocalFileSystem)
         found = glob.glob(name, recursive=True) if is_local else _glob(filesystem, name)
     for info in filesystem.get_file_info(found):
@@ -108,12 +100,6 @@ def _parts(path):
 
 def _has_wildcard(text):
     return glob.escape(text) != text
-
-
-def _exists(filesystem, name):
-    from pyarrow import fs
-
-    return filesystem.get_file_info(name).type != fs.FileType.NotFound
 
 
 def _glob(filesystem, name):
@@ -146,32 +132,33 @@ def _matches(parts, pattern):
 
 
 def read_footers(filesystem, paths, on_corrupt):
+    """Return the schemas of files by path, their rows, and the files without any."""
     _, _, parquet = import_parquet()
-    files, corrupt = [], []
+    schemas, n_rows, corrupt = {}, 0, []
     for path in paths:
         try:
             footer = parquet.read_metadata(path, filesystem=filesystem)
-            schema = footer.schema.to_arrow_schema()
+            schemas[path] = footer.schema.to_arrow_schema()
+            n_rows += footer.num_rows
         except (OSError, ValueError) as error:
             if on_corrupt == "raise":
                 raise ValueError(
                     f"{path!r} cannot be read as a Parquet file: {error}"
                 ) from error
             corrupt.append(path)
-        else:
-            files.append(ParquetFile(path, footer.num_rows, schema))
-    if not files:
+    if not schemas:
         raise ValueError(f"None of {len(paths)} files can be read: {paths[:3]}.")
-    return files, corrupt
+    return schemas, n_rows, corrupt
 
 
-def unify_schemas(files, schema, columns):
-    """Return the common schema of all files.
+def unify_schemas(schemas, first, columns):
+    """Return the common schema of all files, whose schemas are given by path.
 
-    `schema` also has the columns that come from names of folders.
+    `first` also has the columns that come from names of folders.
     """
     pyarrow, _, _ = import_parquet()
-    known = {name for file in files for name in file.schema.names} | {*schema.names}
+    of_files = list(schemas.values())
+    known = set(first.names).union(*(schema.names for schema in of_files))
     fields = []
     for name in columns:
         if name not in known:
@@ -179,14 +166,14 @@ def unify_schemas(files, schema, columns):
                 f"{name!r} is not a column of the dataset; its columns are "
                 f"{sorted(known)}."
             )
+        sources = schemas
+        if name in first.names and name not in of_files[0].names:  # of a folder
+            sources = {next(iter(schemas)): first}
         first_of = {}  # the first file with each type
-        if name in schema.names and name not in files[0].schema.names:
-            first_of[_value_type(schema, name)] = files[0].path
-        else:
-            for file in files:
-                if name not in file.schema.names:
-                    raise ValueError(f"{file.path!r} lacks the column {name!r}.")
-                first_of.setdefault(_value_type(file.schema, name), file.path)
+        for path, schema in sources.items():
+            if name not in schema.names:
+                raise ValueError(f"{path!r} lacks the column {name!r}.")
+            first_of.setdefault(_value_type(schema, name), path)
         if len(first_of) > 1:
             first_of.pop(pyarrow.null(), None)  # a column without values
         (expected, source), *others = first_of.items()
@@ -340,12 +327,12 @@ class ParquetImpressions:
             self.filesystem, paths = files_of_dataset(given, filesystem)
         else:
             self.filesystem, paths = find_files(path_or_glob, filesystem)
-        self._files, self.corrupt_ = read_footers(self.filesystem, paths, on_corrupt)
-        self.files_ = [file.path for file in self._files]
-        self.n_rows_ = sum(file.n_rows for file in self._files)
+        found = read_footers(self.filesystem, paths, on_corrupt)
+        schemas, self.n_rows_, self.corrupt_ = found
+        self.files_ = list(schemas)
         if not self.n_rows_:
             raise ValueError(f"The files of {str(path_or_glob)!r} have no rows.")
-        self._dataset = self._open(given)
+        self._dataset = self._open(schemas, given)
 
     def __repr__(self):
         return (
@@ -384,7 +371,7 @@ class ParquetImpressions:
         is_list = isinstance(self.sample_weight, list)
         return self.sample_weight if is_list else [self.sample_weight]
 
-    def _open(self, dataset=None):
+    def _open(self, schemas, dataset):
         """Check the columns of all files, and return the dataset of pyarrow."""
         pyarrow, datasets, _ = import_parquet()
         if dataset is None:
@@ -397,7 +384,7 @@ class ParquetImpressions:
         # The schema of the first file, including the columns from folder names.
         first = dataset.schema
         unique = self._used_columns()
-        schema = unify_schemas(self._files, first, unique)
+        schema = unify_schemas(schemas, first, unique)
         # Filters may read columns that training does not.
         for field in first:
             if field.name not in unique:

@@ -94,6 +94,16 @@ class ProbabilityNetwork(nn.Module):
         logits = self.network(codes, numeric, *bags).logits.float()
         return self.probabilities(logits, shifts), logits
 
+    def predict(self, inputs):
+        """Return the probabilities of arrays by name, in the order of `forward`."""
+        return self.predict_with_logits(inputs)[0]
+
+    def predict_with_logits(self, inputs):
+        """Return the probabilities, and the logits before calibration."""
+        with torch.inference_mode():
+            outputs = self(*map(torch.from_numpy, inputs.values()))
+        return [output.numpy() for output in outputs]
+
     def probabilities(self, logits, shifts=None):
         """Return the probabilities of float32 logits, calibrated if there are curves.
 
@@ -139,15 +149,3 @@ class CurveLayer(nn.Module):
         if not self.is_line:
             shares = shares.clamp(0, 1)
         return self.first + (shares * self.rises).sum(dim=1)
-
-
-def call_network(network, inputs):
-    """Return the probabilities of arrays by name, in the order of `forward`."""
-    return call_with_logits(network, inputs)[0]
-
-
-def call_with_logits(network, inputs):
-    """Return the probabilities, and the logits of the network before calibration."""
-    with torch.inference_mode():
-        outputs = network(*map(torch.from_numpy, inputs.values()))
-    return [output.numpy() for output in outputs]

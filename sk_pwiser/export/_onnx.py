@@ -17,13 +17,7 @@ from sk_pwiser._model_files import write_bytes
 from sk_pwiser._table._categories import UNSEEN, CategoryColumn
 from sk_pwiser._table._lists import ListColumn, ListWeights
 from sk_pwiser._utils import check_choice, import_extra
-from sk_pwiser.export._calibrated_network import (
-    ProbabilityNetwork,
-    call_with_logits,
-    check_exportable,
-    fitted_result,
-    market_of,
-)
+from sk_pwiser.export import _calibrated_network
 from sk_pwiser.networks import random_inputs
 
 # Since 2.9, `dynamo=True` is the default of PyTorch. Older releases have this exporter,
@@ -123,13 +117,13 @@ def to_onnx(estimator, path, *, inputs="encoded"):
     >>> session.run(["probabilities"], inputs)[0].shape
     (3, 2)
     """
-    schema = fitted_result(estimator).schema
+    schema = _calibrated_network.fitted_result(estimator).schema
     check_choice("inputs", inputs, ("encoded", "raw"))
-    check_exportable(schema.encoder)
+    _calibrated_network.check_exportable(schema.encoder)
     onnx = import_extra("onnx", "to_onnx")
     import_extra("onnx.compose", "to_onnx")
-    network = ProbabilityNetwork(estimator)
-    market = market_of(estimator, schema.encoder)
+    network = _calibrated_network.ProbabilityNetwork(estimator)
+    market = _calibrated_network.market_of(estimator, schema.encoder)
     if market is not None and inputs != "raw":
         raise ValueError(
             f"A calibrator with by={estimator.by!r} needs the values of this column: "
@@ -156,16 +150,6 @@ def to_onnx(estimator, path, *, inputs="encoded"):
     model.producer_name = "sk_pwiser"
     onnx.checker.check_model(model)
     write_bytes(path, model.SerializeToString())
-
-
-def _check_size(network):
-    n_bytes = sum(parameter.nbytes for parameter in network.parameters())
-    if n_bytes >= LARGEST_FILE:
-        raise ValueError(
-            f"The network cannot be exported: its weights take {n_bytes / 2**30:.1f} "
-            "GiB, but an ONNX file can contain at most 2 GiB. Use a smaller "
-            "embedding_dim, or max_categories in encoding_params."
-        )
 
 
 def _trace(network):
@@ -270,7 +254,13 @@ def checked_model(network, caller):
     for package in ("onnx", "onnxscript") if IS_PRESENT else ("onnx",):
         import_extra(package, caller)  # which the exporter of PyTorch needs
     onnxruntime = import_extra("onnxruntime", caller)
-    _check_size(network)
+    n_bytes = sum(parameter.nbytes for parameter in network.parameters())
+    if n_bytes >= LARGEST_FILE:
+        raise ValueError(
+            f"The network cannot be exported: its weights take {n_bytes / 2**30:.1f} "
+            "GiB, but an ONNX file can contain at most 2 GiB. Use a smaller "
+            "embedding_dim, or max_categories in encoding_params."
+        )
     try:
         model = _trace(network)
         run = OnnxNetwork(onnxruntime, model)
@@ -312,7 +302,7 @@ def _compare(network, run, n_rows):
     """Raise an error if the logits or probabilities of random rows are others."""
     inputs = _example_inputs(network, n_rows)
     found = run(inputs, OUTPUTS[1:])
-    _, expected = call_with_logits(network, inputs)
+    _, expected = network.predict_with_logits(inputs)
     if found.shape != expected.shape or not np.allclose(
         found, expected, rtol=1e-4, atol=1e-3, equal_nan=True
     ):

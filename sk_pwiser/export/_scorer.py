@@ -4,27 +4,15 @@ import copy
 import math
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
-from functools import partial
 
 import numpy as np
 
-from sk_pwiser._table._categories import (
-    EXACT,
-    UNSEEN,
-    CategoryColumn,
-    inexact_classes,
-)
+from sk_pwiser._table import _categories
 from sk_pwiser._table._frames import first_known, is_missing, read_lists, to_float
 from sk_pwiser._table._lists import Elements, ListColumn, ListWeights, combine_bags
 from sk_pwiser._training._schema import bag_inputs
 from sk_pwiser._utils import check_choice, import_extra
-from sk_pwiser.export._calibrated_network import (
-    ProbabilityNetwork,
-    call_network,
-    check_exportable,
-    fitted_result,
-    market_of,
-)
+from sk_pwiser.export import _calibrated_network
 from sk_pwiser.export._onnx import OnnxNetwork, checked_model
 
 # For more rows than this, a vectorised call is faster than a loop.
@@ -37,25 +25,14 @@ NUMBERS = {bool, float, int, np.float64, type(None)}
 SCALARS = NUMBERS | {str}
 
 
-def make_fields(encoder):
-    check_exportable(encoder)
+def make_field(column):
     kinds = {
-        CategoryColumn: category_field,
+        _categories.CategoryColumn: CategoryField,
         ListColumn: ListField,
         ListWeights: Field,
     }
-    return [
-        next((f for c, f in kinds.items() if isinstance(column, c)), NumericField)(
-            column
-        )
-        for column in encoder.read_columns_
-    ]
-
-
-def category_field(column):
-    # The check of large numbers costs the other columns nothing.
-    has_large = bool(inexact_classes(column.large))
-    return (LargeCategoryField if has_large else CategoryField)(column)
+    found = [field for kind, field in kinds.items() if isinstance(column, kind)]
+    return (found or [NumericField])[0](column)
 
 
 class Field:
@@ -90,13 +67,18 @@ class ListField(Field):
 
 
 class CategoryField:
-    """Encodes the values of a category column by lookup, in a copy of the column."""
+    """Encodes the values of a category column by lookup, in a copy of the column.
+
+    Categories may be integers above 2^53, or floats above it, but not both. A number of
+    the other kind is refused, as in a table, even if it equals a category.
+    """
 
     def __init__(self, column):
         self.name = column.name
         self.column = copy.copy(column)
         self.column.place = None  # messages begin with the row
         self.column.codes_ = dict(column.codes_)
+        self._inexact = _categories.inexact_classes(column.large)
         # Unknown values of these types are unseen values, without a further check.
         self._unseen_types = set()
         if column.vocabulary.n_hash_buckets is None:
@@ -106,7 +88,7 @@ class CategoryField:
 
     def encode_one(self, value):
         try:
-            code = self.column.codes_.get(value)
+            code = None if self._inexact else self.column.codes_.get(value)
         except TypeError:
             code = None
         return self.encode([value])[0] if code is None else code
@@ -114,6 +96,8 @@ class CategoryField:
     def encode(self, values):
         """Return the codes of a list or array of values; rare values keep their own."""
         find, values = self.column.codes_.get, as_list(values)
+        if self._inexact:
+            self._check_large(values)
         try:
             codes = [find(value) for value in values]
         except TypeError:
@@ -128,12 +112,19 @@ class CategoryField:
             ]
         return codes
 
+    def _check_large(self, values):
+        largest = _categories.EXACT
+        for row, value in enumerate(values):
+            is_inexact = isinstance(value, self._inexact) and not is_missing(value)
+            if is_inexact and not -largest <= value <= largest:
+                self._transformed(value, row)
+
     def _other_code(self, value, row):
         """Return the code of a value that is not in the vocabulary."""
         if is_missing(value):
             return self.column.missing_code_
         if type(value) in self._unseen_types:
-            return UNSEEN
+            return _categories.UNSEEN
         return self._transformed(value, row)
 
     def _transformed(self, value, row):
@@ -142,32 +133,6 @@ class CategoryField:
             return int(self.column.transform(as_column([value]))[0])
         except (TypeError, ValueError) as error:
             raise type(error)(f"Row {row}, field {self.name!r}: {error}") from error
-
-
-class LargeCategoryField(CategoryField):
-    """A category field of integers above 2^53 or of floats above it, but not of both.
-
-    A number of the other kind is refused, as in a table, even if it equals a category.
-    """
-
-    def __init__(self, column):
-        super().__init__(column)
-        self._inexact = inexact_classes(column.large)
-
-    def encode_one(self, value):
-        self._check(value, 0)
-        return super().encode_one(value)
-
-    def encode(self, values):
-        values = as_list(values)
-        for row, value in enumerate(values):
-            self._check(value, row)
-        return super().encode(values)
-
-    def _check(self, value, row):
-        is_inexact = isinstance(value, self._inexact) and not is_missing(value)
-        if is_inexact and not -EXACT <= value <= EXACT:
-            self._transformed(value, row)
 
 
 class NumericField:
@@ -286,7 +251,8 @@ class RowEncoder:
     """Encodes the fields of rows like the columns of a table."""
 
     def __init__(self, schema):
-        self.fields = make_fields(schema.encoder)
+        _calibrated_network.check_exportable(schema.encoder)
+        self.fields = [make_field(column) for column in schema.encoder.read_columns_]
         self._bag_sizes = [n for n, *_ in schema.encoder.bags_]
         self._cardinalities = np.array(schema.encoder.cardinalities_, dtype=np.int64)
         self._statistics, self._list_statistics = [], []
@@ -327,7 +293,7 @@ class RowEncoder:
                 numeric += list(rates[:, 0] if n_rows == 1 else rates)
         codes = as_rows(codes, n_rows, np.int64)
         # Rare values have target statistics, but no embedding.
-        codes = np.where(codes < self._cardinalities, codes, UNSEEN)
+        codes = np.where(codes < self._cardinalities, codes, _categories.UNSEEN)
         return codes, as_rows(numeric, n_rows, np.float32), bags
 
 
@@ -405,13 +371,13 @@ class Scorer:
     """
 
     def __init__(self, estimator, *, runtime="auto"):
-        schema = fitted_result(estimator).schema
+        schema = _calibrated_network.fitted_result(estimator).schema
         check_choice("runtime", runtime, ("auto", "onnx", "torch"))
         self._encoder = RowEncoder(schema)
         self.field_names = [field.name for field in self._encoder.fields]
         self.task_names = list(estimator.task_names_)
-        self._market = market_of(estimator, schema.encoder)
-        self._network = ProbabilityNetwork(estimator)
+        self._market = _calibrated_network.market_of(estimator, schema.encoder)
+        self._network = _calibrated_network.ProbabilityNetwork(estimator)
         # Both classes of a single task with 1-D y.
         self._n_columns = len(estimator.classes_)
         self._requested, self._model = runtime, None
@@ -420,7 +386,7 @@ class Scorer:
     def _start(self):
         """Set the function that maps encoded inputs to probabilities."""
         runtime, self.runtime = self._requested, "torch"
-        self._run = partial(call_network, self._network)
+        self._run = self._network.predict
         if runtime == "torch":
             return
         try:
@@ -573,8 +539,8 @@ def _is_column(value):
 
 def _is_column_of(value, field):
     """Return whether a value is the column of a field rather than a row's value."""
-    if _is_column(value) and isinstance(field, Field):
-        return _is_column(first_known(value))  # a list of lists
+    if isinstance(field, Field) and _is_column(value):
+        value = first_known(value)  # of a list of lists
     return _is_column(value)
 
 

@@ -9,14 +9,7 @@ from scipy.stats import gaussian_kde
 from sk_pwiser._funnel import funnel_depth
 from sk_pwiser._responses import check_task, find_task
 from sk_pwiser._utils import path_through
-from sk_pwiser.inspection._axes import (
-    GREY,
-    axes_or_new,
-    import_pyplot,
-    style,
-    task_color,
-)
-from sk_pwiser.inspection._task_rows import GivenPredictions, read_responses
+from sk_pwiser.inspection import _displays
 
 LIMITS = np.finfo(np.float32)
 # The density is estimated from the counts in N_BINS bins, so that its cost does not
@@ -102,8 +95,8 @@ class FunnelScoreDisplay:
         TypeError
             If `task` is neither an int nor a str.
         """
-        import_pyplot(cls.__name__)
-        read = read_responses(estimator, X, Y)
+        _displays.import_pyplot(cls.__name__)
+        read = _displays.read_responses(estimator, X, Y)
         return cls._from_responses(read, task).plot(ax, **kwargs)
 
     @classmethod
@@ -138,8 +131,10 @@ class FunnelScoreDisplay:
         TypeError
             If `task` is neither an int nor a str.
         """
-        import_pyplot(cls.__name__)
-        read = read_responses(GivenPredictions(P), None, Y, task_names)
+        _displays.import_pyplot(cls.__name__)
+        read = _displays.read_responses(
+            _displays.GivenPredictions(P), None, Y, task_names
+        )
         return cls._from_responses(read, task).plot(ax, **kwargs)
 
     @classmethod
@@ -178,19 +173,22 @@ class FunnelScoreDisplay:
         FunnelScoreDisplay
             The display.
         """
-        ax = axes_or_new(ax, "FunnelScoreDisplay")
+        ax = _displays.axes_or_new(ax, "FunnelScoreDisplay")
         # Displays of two models side by side may share their y axis.
         shared = ax.get_shared_y_axes().get_siblings(ax)
         top = ax.get_ylim()[1] if any(one.has_data() for one in shared) else 0.0
-        self.lines_ = []
-        for depth, label in enumerate(_depth_labels(self.task_names)):
+        self.lines_, names = [], self.task_names
+        between = [f"{done}, no {later}" for done, later in pairwise(names)]
+        for depth, label in enumerate([f"no {names[0]}", *between, names[-1]]):
             values = self.log_odds[self.depth == depth]
             if len(values) == 0 or not _has_range(values):
                 continue  # there is no density
             at, density = _estimate_density(values)
-            color = GREY if depth == 0 else task_color(depth - 1)
+            color = _displays.GREY if depth == 0 else _displays.task_color(depth - 1)
             label = f"{label} ({len(values):,} rows)"
-            (line,) = ax.plot(at, density, **style(kwargs, color=color, label=label))
+            (line,) = ax.plot(
+                at, density, **_displays.style(kwargs, color=color, label=label)
+            )
             if fill:
                 ax.fill_between(at, density, color=line.get_color(), alpha=0.15, lw=0)
             self.lines_.append(line)
@@ -201,12 +199,6 @@ class FunnelScoreDisplay:
         ax.legend(loc="upper right")
         self.ax_, self.figure_ = ax, ax.figure
         return self
-
-
-def _depth_labels(names):
-    """Return a description of the rows of each depth, from depth 0 on."""
-    between = [f"{done}, no {next_}" for done, next_ in pairwise(names)]
-    return [f"no {names[0]}", *between, names[-1]]
 
 
 def _has_range(values):

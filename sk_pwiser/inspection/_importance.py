@@ -9,8 +9,7 @@ from sklearn.utils import Bunch, check_random_state
 from sk_pwiser._auc import auc_of_weights
 from sk_pwiser._table._frames import collected
 from sk_pwiser._utils import check_choice, check_integer, warn_user
-from sk_pwiser.inspection._axes import axes_or_new, import_pyplot, task_color
-from sk_pwiser.inspection._task_rows import read_responses
+from sk_pwiser.inspection import _displays
 
 # Coverage of the confidence intervals of the means over repeats.
 COVERAGE = 0.95
@@ -118,7 +117,7 @@ def task_importances(
             f"{type(estimator).__name__}."
         )
     X = collected(X)
-    read = read_responses(estimator, X, Y, sample_weight=sample_weight)
+    read = _displays.read_responses(estimator, X, Y, sample_weight=sample_weight)
     scorers = [_task_scorer(scoring, read, k) for k in range(len(read.names))]
     undefined = [
         f"task {name!r}"
@@ -259,7 +258,7 @@ class TaskImportanceDisplay:
         ValueError, TypeError
             As in :func:`task_importances`.
         """
-        import_pyplot(cls.__name__)
+        _displays.import_pyplot(cls.__name__)
         found = task_importances(
             estimator,
             X,
@@ -295,7 +294,7 @@ class TaskImportanceDisplay:
             The display.
         """
         n_columns = check_integer("n_columns", n_columns, at_least=1)
-        ax = axes_or_new(ax, "TaskImportanceDisplay")
+        ax = _displays.axes_or_new(ax, "TaskImportanceDisplay")
         mean = self.importances.mean(axis=2)
         error = _half_widths(self.importances)[..., 1]
         # A task without a score does not decide which columns are drawn.
@@ -304,7 +303,11 @@ class TaskImportanceDisplay:
         places, height = np.arange(len(shown)), 0.8 / len(self.task_names)
         self.bars_ = []
         for k, task in enumerate(self.task_names):
-            defaults = {"color": task_color(k), "label": task, "height": height}
+            defaults = {
+                "color": _displays.task_color(k),
+                "label": task,
+                "height": height,
+            }
             bars = ax.barh(
                 places + (k - (len(self.task_names) - 1) / 2) * height,
                 mean[shown, k],

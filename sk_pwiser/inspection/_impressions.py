@@ -12,15 +12,8 @@ from sk_pwiser._table._frames import as_table, collected, result_frame
 from sk_pwiser._table._labels import check_targets
 from sk_pwiser._table._weights_and_groups import check_match
 from sk_pwiser._times import NUMBER, times_of
-from sk_pwiser._utils import aligned, check_integer
-from sk_pwiser.inspection._column_facts import (
-    DRIFT,
-    LEAK,
-    N_FOLDS,
-    Rows,
-    describe_columns,
-    known_labels,
-)
+from sk_pwiser._utils import aligned, check_choice, check_integer
+from sk_pwiser.inspection import _column_facts
 
 # Lines of the printed table of columns, and widths of its names and of the notes.
 MAX_LINES, MAX_NAME, WIDTH = 60, 22, 96
@@ -124,7 +117,7 @@ def describe_impressions(
             "reads."
         )
     check_integer("n_periods", n_periods, at_least=2)
-    check_integer("max_rows", max_rows, at_least=2 * N_FOLDS)
+    check_integer("max_rows", max_rows, at_least=2 * _column_facts.N_FOLDS)
     rng = check_random_state(random_state)
     targets = check_targets(
         Y,
@@ -149,14 +142,18 @@ def describe_impressions(
         rows = np.sort(rng.choice(n_samples, max_rows, replace=False))
         X = _safe_indexing(X, rows)
     table, inputs = estimator._column_inputs(X, targets)
-    sample = Rows.draw(targets.at(rows), depth[rows], period[rows], rng)
-    columns = describe_columns(table, inputs, sample)
+    sample = _column_facts.Rows.draw(targets.at(rows), depth[rows], period[rows], rng)
+    columns = _column_facts.describe_columns(table, inputs, sample)
+    notes = targets.problems()
+    if targets.missing is not None and estimator.missing_labels == "error":
+        n_missing = int(targets.missing.sum())
+        notes.append(f"{n_missing:,} labels are missing: set missing_labels='ignore'.")
     return ImpressionsDescription(
         task_names=list(names),
         depths=describe_depths(depth, names),
         periods=describe_periods(targets, period, starts),
         columns=columns,
-        notes=[*label_notes(targets, estimator), *column_notes(columns, names)],
+        notes=notes + column_notes(columns, names),
         n_described=len(sample.fold),
         has_times=time is not None,
     )
@@ -204,7 +201,7 @@ def describe_depths(depth, task_names):
 
 def describe_periods(targets, period, starts):
     rates = {}
-    known = known_labels(targets)
+    known = _column_facts.known_labels(targets)
     for k, name in enumerate(targets.task_names):
         n = np.bincount(period, known[:, k])
         ones = np.bincount(period, targets.values[:, k])
@@ -216,8 +213,8 @@ def describe_periods(targets, period, starts):
 
 # What the flags of columns mean, in the order of the notes.
 MEANINGS = {
-    "leak": f"Alone, a column has an AUC above {LEAK}, which suggests a leak: a value "
-    "that is known only after the event",
+    "leak": f"Alone, a column has an AUC above {_column_facts.LEAK}, which suggests a "
+    "leak: a value that is known only after the event",
     "refused": "fit refuses columns",
     "id": "Numbers that look like ids or codes would be encoded by their size; add the "
     "columns that are ids to categorical_features (gain of AUC as categories)",
@@ -230,17 +227,9 @@ MEANINGS = {
     "constant": "One value, or none, in all rows; nothing can be learnt from it",
     "new values": "More than half of the rows of the last period (without times, of a "
     "random tenth of the rows) have a value that does not occur in the other rows",
-    "drift": f"Alone, a column tells the last period from the first with an AUC above "
-    f"{DRIFT}",
+    "drift": "Alone, a column tells the last period from the first with an AUC above "
+    f"{_column_facts.DRIFT}",
 }
-
-
-def label_notes(targets, estimator):
-    notes = targets.problems()
-    if targets.missing is not None and estimator.missing_labels == "error":
-        n_missing = int(targets.missing.sum())
-        notes.append(f"{n_missing:,} labels are missing: set missing_labels='ignore'.")
-    return notes
 
 
 def column_notes(columns, task_names):
@@ -401,8 +390,7 @@ class ImpressionsDescription:
         ValueError
             If there is no such flag.
         """
-        if flag not in MEANINGS:
-            raise ValueError(f"flag must be one of {list(MEANINGS)}, got {flag!r}.")
+        check_choice("flag", flag, MEANINGS)
         return [facts.column for facts in self._columns if flag in facts.flags]
 
     def __repr__(self):

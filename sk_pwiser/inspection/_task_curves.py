@@ -2,30 +2,9 @@
 
 import numpy as np
 from scipy.stats import beta
-from sklearn.metrics import (
-    auc,
-    average_precision_score,
-    precision_recall_curve,
-    roc_curve,
-)
+from sklearn import metrics
 
-from sk_pwiser.inspection._axes import (
-    DOTTED,
-    GREY,
-    axes_or_new,
-    curve_styles,
-    import_pyplot,
-    is_log,
-    set_log_axis,
-    style,
-)
-from sk_pwiser.inspection._task_rows import (
-    GivenPredictions,
-    by_name,
-    read_folds,
-    read_models,
-    warn_about_one_class,
-)
+from sk_pwiser.inspection import _displays
 from sk_pwiser.metrics import reliability_curve
 
 # Coverage of the confidence intervals of the observed rates.
@@ -95,9 +74,11 @@ class TaskCurvesDisplay:
         UndefinedMetricWarning
             If a task has only one class. Its curve is empty.
         """
-        import_pyplot(cls.__name__)
-        models = by_name(estimator, "estimator")
-        return cls._draw(read_models(models, X, Y, cvr, sample_weight, by), ax, kwargs)
+        _displays.import_pyplot(cls.__name__)
+        models = _displays.by_name(estimator, "estimator")
+        return cls._draw(
+            _displays.read_models(models, X, Y, cvr, sample_weight, by), ax, kwargs
+        )
 
     @classmethod
     def from_predictions(
@@ -153,9 +134,14 @@ class TaskCurvesDisplay:
         UndefinedMetricWarning
             If a task has only one class. Its curve is empty.
         """
-        import_pyplot(cls.__name__)
-        models = {name: GivenPredictions(p) for name, p in by_name(P, "P").items()}
-        rows = read_models(models, None, Y, cvr, sample_weight, by, task_names)
+        _displays.import_pyplot(cls.__name__)
+        models = {
+            name: _displays.GivenPredictions(p)
+            for name, p in _displays.by_name(P, "P").items()
+        }
+        rows = _displays.read_models(
+            models, None, Y, cvr, sample_weight, by, task_names
+        )
         return cls._draw(rows, ax, kwargs)
 
     @classmethod
@@ -204,13 +190,13 @@ class TaskCurvesDisplay:
         UndefinedMetricWarning
             If a task has only one class in a fold. Its curve is empty.
         """
-        import_pyplot(cls.__name__)
-        rows = read_folds(cv_results, X, Y, cvr, sample_weight)
+        _displays.import_pyplot(cls.__name__)
+        rows = _displays.read_folds(cv_results, X, Y, cvr, sample_weight)
         return cls._draw(rows, ax, kwargs)
 
     @classmethod
     def _draw(cls, rows, ax, kwargs):
-        warn_about_one_class(rows, cls._curve_name)
+        _displays.warn_about_one_class(rows, cls._curve_name)
         options = {k: kwargs.pop(k) for k in cls._curve_options if k in kwargs}
         curves = [cls._compute(each, **options) for each in rows]
         display = cls(
@@ -222,11 +208,11 @@ class TaskCurvesDisplay:
 
     def _draw_curves(self, ax, xs, ys, scores, form, kwargs, **fixed):
         """Draw lines without markers, with scores in the legend; return the styles."""
-        styles = curve_styles(self.task_names, self.model_names, scores, form)
+        styles = _displays.curve_styles(self.task_names, self.model_names, scores, form)
         self.lines_ = []
         for x, y, own in zip(xs, ys, styles, strict=True):
             properties = {**own, "marker": "", **fixed}
-            self.lines_ += ax.plot(x, y, **style(kwargs, **properties))
+            self.lines_ += ax.plot(x, y, **_displays.style(kwargs, **properties))
         return styles
 
 
@@ -288,8 +274,8 @@ class TaskRocCurveDisplay(TaskCurvesDisplay):
     def _compute(rows):
         if not rows.has_both_classes:
             return {"fpr": np.empty(0), "tpr": np.empty(0), "roc_auc": np.nan}
-        fpr, tpr, _ = roc_curve(rows.y, rows.p, sample_weight=rows.weight)
-        return {"fpr": fpr, "tpr": tpr, "roc_auc": float(auc(fpr, tpr))}
+        fpr, tpr, _ = metrics.roc_curve(rows.y, rows.p, sample_weight=rows.weight)
+        return {"fpr": fpr, "tpr": tpr, "roc_auc": float(metrics.auc(fpr, tpr))}
 
     def plot(self, ax=None, *, plot_chance_level=True, **kwargs):
         """Draw the curves.
@@ -308,13 +294,13 @@ class TaskRocCurveDisplay(TaskCurvesDisplay):
         TaskRocCurveDisplay
             The display.
         """
-        ax = axes_or_new(ax, "TaskRocCurveDisplay")
+        ax = _displays.axes_or_new(ax, "TaskRocCurveDisplay")
         curves = self.fpr, self.tpr, self.roc_auc, "AUC = {:.3f}"
         self._draw_curves(ax, *curves, kwargs)
         self.chance_level_ = None
         if plot_chance_level:
             (self.chance_level_,) = ax.plot(
-                [0, 1], [0, 1], color=GREY, linestyle=DOTTED, label="chance"
+                [0, 1], [0, 1], label="chance", **_displays.REFERENCE
             )
         ax.set(
             xlabel="False positive rate",
@@ -396,10 +382,12 @@ class TaskPrecisionRecallDisplay(TaskCurvesDisplay):
         precision, recall, average = np.empty(0), np.empty(0), np.nan
         if rows.has_both_classes:
             pair, weight = (rows.y, rows.p), rows.weight
-            precision, recall, _ = precision_recall_curve(
+            precision, recall, _ = metrics.precision_recall_curve(
                 *pair, sample_weight=weight, drop_intermediate=True
             )
-            average = float(average_precision_score(*pair, sample_weight=weight))
+            average = float(
+                metrics.average_precision_score(*pair, sample_weight=weight)
+            )
         return {
             "precision": precision,
             "recall": recall,
@@ -426,8 +414,8 @@ class TaskPrecisionRecallDisplay(TaskCurvesDisplay):
         TaskPrecisionRecallDisplay
             The display.
         """
-        logarithmic = is_log(scale, self.base_rates)
-        ax = axes_or_new(ax, "TaskPrecisionRecallDisplay")
+        logarithmic = _displays.is_log(scale, self.base_rates)
+        ax = _displays.axes_or_new(ax, "TaskPrecisionRecallDisplay")
         curves = self.recall, self.precision, self.average_precision, "AP = {:.3g}"
         styles = self._draw_curves(ax, *curves, kwargs, drawstyle="steps-post")
         self.chance_levels_ = []
@@ -438,7 +426,7 @@ class TaskPrecisionRecallDisplay(TaskCurvesDisplay):
             low = min((r for r in self.base_rates if r > 0), default=0.1) / 1.5
             # First the limits: a log axis warns if no data are above 0.
             ax.set_ylim(low, 1.1)
-            set_log_axis(ax.yaxis, low, 1.0)
+            _displays.set_log_axis(ax.yaxis, low, 1.0)
         else:
             ax.set_ylim(-0.01, 1.01)
         ax.legend(loc="best")
@@ -457,10 +445,10 @@ class TaskPrecisionRecallDisplay(TaskCurvesDisplay):
             (task, color, np.mean(of_folds))
             for (task, color, _), of_folds in rates.items()
         )
-        dotted = {"linestyle": DOTTED, "linewidth": 1}
-        ax.plot([], [], color=GREY, label="base rates", **dotted)
+        dotted = {**_displays.REFERENCE, "linewidth": 1}
+        ax.plot([], [], label="base rates", **dotted)
         return [
-            ax.plot([0, 1], [rate] * 2, color=color, **dotted)[0]
+            ax.plot([0, 1], [rate] * 2, **{**dotted, "color": color})[0]
             for _, color, rate in levels
         ]
 
@@ -558,18 +546,18 @@ class TaskCalibrationDisplay(TaskCurvesDisplay):
         TaskCalibrationDisplay
             The display.
         """
-        logarithmic = is_log(scale, self.base_rates)
-        ax = axes_or_new(ax, "TaskCalibrationDisplay")
+        logarithmic = _displays.is_log(scale, self.base_rates)
+        ax = _displays.axes_or_new(ax, "TaskCalibrationDisplay")
         low, high = self._limits(logarithmic)
         if ax.has_data():  # keep the points of an earlier display visible
             low, high = min(low, ax.get_xlim()[0]), max(high, ax.get_xlim()[1])
         if ref_line:
             ends = [low, high]
-            ax.plot(ends, ends, color=GREY, linestyle=DOTTED, label="calibrated")
+            ax.plot(ends, ends, label="calibrated", **_displays.REFERENCE)
         self.lines_, self.intervals_ = [], []
-        styles = curve_styles(self.task_names, self.model_names)
+        styles = _displays.curve_styles(self.task_names, self.model_names)
         for curve, own_style in zip(self.curves, styles, strict=True):
-            properties = style(kwargs, **own_style, markersize=4)
+            properties = _displays.style(kwargs, **own_style, markersize=4)
             self.lines_ += ax.plot(curve.predicted, curve.observed, **properties)
             if intervals:
                 # Clipped: 0 has no place on a logarithmic axis.
@@ -580,7 +568,7 @@ class TaskCalibrationDisplay(TaskCurvesDisplay):
                 )
         if logarithmic:
             for axis in (ax.xaxis, ax.yaxis):
-                set_log_axis(axis, low, high)
+                _displays.set_log_axis(axis, low, high)
         ax.set(
             xlabel="Mean predicted probability",
             ylabel="Observed rate",

@@ -6,14 +6,8 @@ import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
 from sk_pwiser._responses import Predictions, nested_estimators
-from sk_pwiser.inspection._axes import (
-    DOTTED,
-    GREY,
-    import_pyplot,
-    row_of_axes,
-    style,
-    task_color,
-)
+from sk_pwiser._utils import check_choice
+from sk_pwiser.inspection import _displays
 
 KINDS = ("both", "loss", "auc")
 LOSSES = {"training": "train_loss", "validation": "valid_loss"}
@@ -101,7 +95,7 @@ class TrainingHistoryDisplay:
             If the estimator has no history, or if `kind="auc"` but there were no
             validation rows.
         """
-        import_pyplot(cls.__name__)
+        _displays.import_pyplot(cls.__name__)
         trained = _trained_estimator(estimator)
         history = list(trained.history_)
         names = trained.task_names_
@@ -140,17 +134,19 @@ class TrainingHistoryDisplay:
             not contain one axes per plot.
         """
         plots = self._plots(kind)
-        self.axes_ = row_of_axes(ax, len(plots), "TrainingHistoryDisplay")
+        self.axes_ = _displays.row_of_axes(ax, len(plots), "TrainingHistoryDisplay")
         from matplotlib.ticker import MaxNLocator
 
         self.lines_ = []
         for one, (label, curves) in zip(self.axes_, plots.items(), strict=True):
             lines = []
             for name, values, own_style in curves:
-                properties = style(kwargs, **own_style, marker=".", label=name)
+                properties = _displays.style(
+                    kwargs, **own_style, marker=".", label=name
+                )
                 lines += one.plot(self.epochs, values, **properties)
             if self.best_epoch is not None:
-                line = {"color": GREY, "linestyle": DOTTED, "label": "weights kept"}
+                line = {**_displays.REFERENCE, "label": "weights kept"}
                 one.axvline(self.best_epoch, **line)
             one.set(xlabel="Epoch", ylabel=label)
             one.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -163,8 +159,7 @@ class TrainingHistoryDisplay:
 
     def _plots(self, kind):
         """Return name, values and style of the curves, by label of the y axis."""
-        if kind not in KINDS:
-            raise ValueError(f"kind must be one of {KINDS}, got {kind!r}.")
+        check_choice("kind", kind, KINDS)
         if kind == "auc" and not self.aucs:
             raise ValueError(
                 "kind must be 'loss' for a history without validation rows, got 'auc'; "
@@ -180,7 +175,7 @@ class TrainingHistoryDisplay:
             ]
         if kind != "loss" and self.aucs:
             plots["Validation AUC"] = [
-                (name, values, {"color": task_color(k)})
+                (name, values, {"color": _displays.task_color(k)})
                 for k, (name, values) in enumerate(self.aucs.items())
             ]
             if self.mean_auc is not None:
@@ -324,7 +319,7 @@ class WeightSearchDisplay:
         ImportError
             If matplotlib is not installed.
         """
-        import_pyplot(cls.__name__)
+        _displays.import_pyplot(cls.__name__)
         check_is_fitted(search, "cv_results_")
         results = search.cv_results_
         param_name = _find_param(results, param)
@@ -365,16 +360,18 @@ class WeightSearchDisplay:
         ValueError
             If `ax` does not contain one axes per scorer.
         """
-        self.axes_ = row_of_axes(ax, len(self.scores), "WeightSearchDisplay")
+        self.axes_ = _displays.row_of_axes(ax, len(self.scores), "WeightSearchDisplay")
         self.containers_ = []
         order = list(dict.fromkeys([*self.task_names, *self.scores]))
         for one, (name, scores) in zip(self.axes_, self.scores.items(), strict=True):
-            properties = style(kwargs, color=task_color(order.index(name)), marker="o")
+            properties = _displays.style(
+                kwargs, color=_displays.task_color(order.index(name)), marker="o"
+            )
             error, properties = self.standard_errors[name], {"capsize": 3} | properties
             drawn = one.errorbar(self.values, scores, error, **properties)
             self.containers_.append(drawn)
             if self.best_value is not None:
-                one.axvline(self.best_value, color=GREY, linestyle=DOTTED)
+                one.axvline(self.best_value, **_displays.REFERENCE)
             one.set(title=name, xlabel=self.param_name, ylabel="Score")
             _set_scale(one, self.values)
         self.figure_ = self.axes_[0].figure

@@ -25,13 +25,13 @@ predictions. Several scorers in one ``scoring`` share their predictions, as
 scikit-learn's own scorers do.
 """
 
-from sk_pwiser.metrics._calibration import (
+from sk_pwiser.metrics._metrics import (
     expected_calibration_error,
+    grouped_auc,
     normalized_entropy,
     predicted_over_observed,
     reliability_curve,
 )
-from sk_pwiser.metrics._grouped_auc import grouped_auc, make_grouped_auc_scorer
 from sk_pwiser.metrics._task_scorer import (
     ctcvr_auc_scorer,
     ctcvr_average_precision_scorer,
@@ -40,6 +40,7 @@ from sk_pwiser.metrics._task_scorer import (
     ctr_average_precision_scorer,
     ctr_log_loss_scorer,
     cvr_auc_scorer,
+    make_grouped_auc_scorer,
     make_task_scorer,
     mean_auc_scorer,
     mean_log_loss_scorer,

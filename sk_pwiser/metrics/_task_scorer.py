@@ -8,18 +8,13 @@ from sklearn import get_config
 from sklearn.exceptions import UndefinedMetricWarning
 from sklearn.metrics import average_precision_score, log_loss, roc_auc_score
 from sklearn.metrics._scorer import _BaseScorer
+from sklearn.utils import column_or_1d
 from sklearn.utils.metadata_routing import MetadataRequest
 
-from sk_pwiser._responses import (
-    Predictions,
-    check_rows,
-    check_same_tasks,
-    check_targets,
-    check_task,
-    find_task,
-)
-from sk_pwiser._table._frames import collected
+from sk_pwiser import _responses
+from sk_pwiser._table._frames import collected, column_of
 from sk_pwiser._table._weights_and_groups import check_weights
+from sk_pwiser.metrics._metrics import grouped_auc
 
 # These metrics need both classes, but do not always warn: without negatives, the
 # average precision is 1.
@@ -117,7 +112,7 @@ def make_task_scorer(
     """
     if not callable(metric):
         raise TypeError(f"metric must be callable, got {metric!r}.")
-    task = check_task(task)
+    task = _responses.check_task(task)
     if response_method not in ("predict_proba", "predict"):
         raise ValueError(
             "response_method must be 'predict_proba' or 'predict', got "
@@ -144,7 +139,8 @@ class TaskScorer(_BaseScorer):
             # The CVR uses the first of these methods that the estimator has.
             self._response_method = ("predict_cvr", "predict_proba")
         # As in scikit-learn's scorers, None is an error if weights are passed.
-        self._alias = None
+        weight = {"sample_weight": None} if self._accept_sample_weight() else {}
+        self._metadata_request = self._request(**weight)
 
     def __call__(self, estimator, X, y, sample_weight=None):
         """Score a fitted estimator; see :func:`make_task_scorer`."""
@@ -163,11 +159,11 @@ class TaskScorer(_BaseScorer):
     def _score(self, method_caller, estimator, X, y, **metadata):
         """Score with the predictions of the other scorers of the same call."""
         X, y = collected(X), collected(y)
-        predictions = Predictions(estimator, X, shared_cache(method_caller))
-        targets, known, y_names = check_targets(
+        predictions = _responses.Predictions(estimator, X, shared_cache(method_caller))
+        targets, known, y_names = _responses.check_targets(
             y, predictions.missing_labels(), predictions.classes()
         )
-        check_rows(X, len(targets), Y=y, **metadata)
+        _responses.check_rows(X, len(targets), Y=y, **metadata)
         names = y_names or predictions.task_names()
         of_rows = self._check_metadata(X, targets, names or None, **metadata)
         values, reasons = [], []
@@ -194,7 +190,7 @@ class TaskScorer(_BaseScorer):
         """Yield each scored task's label, rows, column of targets, and predictions."""
         fitted_names = predictions.task_names()
         n_tasks = targets.shape[1]
-        check_same_tasks(n_tasks, y_names, fitted_names)
+        _responses.check_same_tasks(n_tasks, y_names, fitted_names)
         names = y_names or fitted_names
         if n_tasks > 1 and self._task in {"cvr", "mean"} & {*(fitted_names or names)}:
             raise ValueError(
@@ -207,7 +203,7 @@ class TaskScorer(_BaseScorer):
             return
         columns = range(n_tasks)
         if self._task != "mean":
-            columns = [find_task(self._task, n_tasks, y_names, fitted_names)]
+            columns = [_responses.find_task(self._task, n_tasks, y_names, fitted_names)]
         for k in columns:
             label = f"task {k} ({names[k]!r})" if names else f"task {k}"
             predicted = predictions.of_task(k, targets, self._response_method)
@@ -258,26 +254,17 @@ class TaskScorer(_BaseScorer):
     def set_score_request(self, *, sample_weight):
         """Set whether routing passes weights: True, False, None or an alias."""
         self._check_metric_takes_weight()
-        return self._set_alias(sample_weight)
+        return self._set_request(sample_weight=sample_weight)
 
-    def _set_alias(self, alias):
+    def _set_request(self, **aliases):
         if not get_config()["enable_metadata_routing"]:
             raise RuntimeError("set_score_request needs enable_metadata_routing=True.")
-        self._request(alias)  # raises if the alias is invalid
-        self._alias = alias
+        self._metadata_request = self._request(**aliases)
         return self
 
-    def get_metadata_routing(self):
-        """Return the metadata request of the scorer."""
-        return self._request(self._alias)
-
-    def _requested(self):
-        """Return the name of the metadata that routing may pass, or None."""
-        return "sample_weight" if self._accept_sample_weight() else None
-
-    def _request(self, alias):
+    def _request(self, **aliases):
         request = MetadataRequest(owner=repr(self))
-        if name := self._requested():
+        for name, alias in aliases.items():
             request.score.add_request(param=name, alias=alias)
         return request
 
@@ -289,6 +276,112 @@ def shared_cache(method_caller):
     arguments = getattr(method_caller, "args", ())
     is_shared = len(arguments) == 1 and isinstance(arguments[0], dict)
     return arguments[0] if is_shared else {}
+
+
+def make_grouped_auc_scorer(task, *, groups=None):
+    """Make a scorer of the mean ROC AUC within groups, for one task or their mean.
+
+    Parameters
+    ----------
+    task : int or str
+        The task to score: its index, its name, ``"cvr"`` or ``"mean"``, as in
+        :func:`make_task_scorer`.
+    groups : str, default=None
+        The column of ``X`` with the group of each row. If None, the groups are passed
+        to the scorer, by the caller or by metadata routing.
+
+    Returns
+    -------
+    scorer : callable
+        ``scorer(estimator, X, Y, groups=None)`` returns a float, see
+        :func:`grouped_auc`. It is NaN, with an ``UndefinedMetricWarning``, if no group
+        has both classes.
+
+    Raises
+    ------
+    TypeError
+        If ``task`` is neither an int nor a str, or ``groups`` is not a str.
+
+    See Also
+    --------
+    grouped_auc : The metric.
+
+    Notes
+    -----
+    With metadata routing the scorer requests ``groups``, which searches and
+    ``cross_validate`` then pass to it and to splitters such as
+    :class:`~sk_pwiser.model_selection.FunnelGroupKFold`; ``set_score_request`` gives it
+    another name, in place. A scorer that reads a column requests nothing.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import pandas as pd
+    >>> from sklearn.linear_model import LogisticRegression
+    >>> from sk_pwiser.metrics import make_grouped_auc_scorer
+    >>> X = pd.DataFrame({"user": [1, 1, 2, 2], "price": [1.0, 2.0, 1.0, 2.0]})
+    >>> y = np.array([1, 0, 1, 0])
+    >>> model = LogisticRegression().fit(X, y)
+    >>> make_grouped_auc_scorer(0, groups="user")(model, X, y)
+    1.0
+    """
+    if groups is not None and not isinstance(groups, str):
+        raise TypeError(
+            f"groups must be None or the name of a column of X; got {groups!r}."
+        )
+    return _GroupedAUCScorer(_responses.check_task(task), groups)
+
+
+class _GroupedAUCScorer(TaskScorer):
+    """The scorer that :func:`make_grouped_auc_scorer` returns."""
+
+    def __init__(self, task, column):
+        self._column = column
+        super().__init__(grouped_auc, task, True, "predict_proba", {})
+        if column is None:
+            # Groups are always needed, so that routing passes them without being told.
+            self._metadata_request = self._request(groups=True)
+
+    def __call__(self, estimator, X, y, groups=None):
+        """Score a fitted estimator; see :func:`make_grouped_auc_scorer`."""
+        return self._score(None, estimator, X, y, groups=groups)
+
+    def __repr__(self):
+        column = "" if self._column is None else f", groups={self._column!r}"
+        return f"make_grouped_auc_scorer({self._task!r}{column})"
+
+    def _check_metadata(self, X, targets, names, groups=None):
+        if self._column is not None:
+            if groups is not None:
+                raise ValueError(
+                    f"groups must be None, since {self!r} reads them from X."
+                )
+            groups = np.asarray(column_of(X, "groups", self._column))
+        elif groups is None:
+            raise ValueError(
+                f"{self!r} needs groups: pass them to it, name a column of X, or pass "
+                "params={'groups': ...} with enable_metadata_routing=True."
+            )
+        groups = column_or_1d(groups)
+        if len(groups) != len(targets):
+            raise ValueError(
+                f"groups must have one entry per row, {len(targets)}; got "
+                f"{len(groups)}."
+            )
+        return groups
+
+    def _evaluate(self, y_true, y_pred, groups):
+        if not len(y_true):
+            return np.nan, "no rows to score"
+        with warnings.catch_warnings():
+            # The scorer warns once for all tasks, with their names.
+            warnings.simplefilter("ignore", UndefinedMetricWarning)
+            value = grouped_auc(y_true, y_pred, groups)
+        return value, "no group with both classes" if np.isnan(value) else None
+
+    def set_score_request(self, *, groups):
+        """Set, in place, whether routing passes groups: a bool, None or an alias."""
+        return self._set_request(groups=groups)
 
 
 def _make(description, *args, **kwargs):

@@ -3,33 +3,26 @@
 import copy
 import re
 import warnings
-from collections.abc import Iterable, Sequence
-from functools import wraps
+from functools import partial, wraps
 from numbers import Integral, Real
 from typing import Any, NamedTuple
 
-import joblib
 import numpy as np
-from sklearn import config_context, get_config
+from sklearn import config_context
 from sklearn.base import clone
 from sklearn.exceptions import UndefinedMetricWarning
 from sklearn.metrics import check_scoring, roc_auc_score
 from sklearn.model_selection import check_cv, cross_validate
 from sklearn.utils import _safe_indexing, check_random_state, indexable
 from sklearn.utils.metadata_routing import get_routing_for_object
+from sklearn.utils.parallel import Parallel, delayed
 from sklearn.utils.validation import _check_method_params
 
-from sk_pwiser._responses import (
-    Predictions,
-    check_targets,
-    find_paths,
-    planned_tasks,
-    rows_of_values,
-)
+from sk_pwiser import _responses
 from sk_pwiser._table._frames import collected, column_of, refuse_parts, selectable
 from sk_pwiser._table._weights_and_groups import check_match, n_rows
 from sk_pwiser._times import warn_about_random_folds
-from sk_pwiser._utils import path_to, warn_user
+from sk_pwiser._utils import is_iterable, path_to, warn_user
 from sk_pwiser.metrics import cvr_auc_scorer, make_task_scorer, mean_log_loss_scorer
 from sk_pwiser.model_selection._folds import FunnelStratifiedKFold
 from sk_pwiser.model_selection._loss_comparison import LossComparison, as_printed
@@ -46,7 +39,7 @@ class Candidate(NamedTuple):
 
 def build_candidates(estimator, losses, weights):
     """Return a candidate per loss, or per loss and weight for losses with one."""
-    if isinstance(losses, str) or not isinstance(losses, Iterable):
+    if not is_iterable(losses):
         raise TypeError(
             f"losses must be a sequence such as ('bce', 'pwiser'), got {losses!r}."
         )
@@ -81,7 +74,7 @@ def build_candidates(estimator, losses, weights):
 
 def find_path(estimator, params, name):
     """Return the least nested key of a parameter in ``get_params()``."""
-    paths = find_paths(params, name)
+    paths = _responses.find_paths(params, name)
     # Parameters of an estimator may hold further estimators, with the same names.
     depths = [path.count("__") for path in paths]
     shallowest = [p for p, d in zip(paths, depths, strict=True) if d == min(depths)]
@@ -104,8 +97,8 @@ def takes_weight(loss):
 def check_loss_weights(weights, losses, has_parameter, estimator):
     if weights is None:
         return None
-    is_sequence = isinstance(weights, Sequence) or getattr(weights, "ndim", 0) == 1
-    if isinstance(weights, str) or not is_sequence or len(weights) == 0:
+    found = list(weights) if is_iterable(weights) else []
+    if not found:
         raise TypeError(
             f"weights must be a sequence of numbers >= 0 or None, got {weights!r}."
         )
@@ -119,7 +112,7 @@ def check_loss_weights(weights, losses, has_parameter, estimator):
             f"weights must be None if no loss takes a weight, got {weights!r} with the "
             f"losses {losses!r}."
         )
-    return list(weights)
+    return found
 
 
 def check_candidates(candidates, estimator, owner_path):
@@ -290,11 +283,11 @@ def cross_validate_candidates(
         scoring = default_scoring(estimators[0], Y)
         rate = sampling_rate(estimators)
         if rate != 1:
-            scoring = FullLogScores(scoring, rate)
+            scoring = partial(score_full_log, scoring=scoring, rate=rate)
     # An unknown scorer would otherwise raise after the first fit.
     for estimator in estimators:
         check_scoring(estimator, scoring=scoring)
-    parts = read_parts(X, by)
+    parts, part_of_row = read_parts(X, by)
     seed = random_state
     if not isinstance(random_state, Integral):
         seed = check_random_state(random_state).randint(2**31 - 1)
@@ -305,23 +298,18 @@ def cross_validate_candidates(
     # One seed per fold, for all candidates: their starts do not add to the differences.
     seeds = check_random_state(seed).randint(2**31 - 1, size=len(splits))
 
-    # Per thread, and joblib may start later jobs from a thread of its own.
-    config = get_config()
-
     def jobs():
         # Folds are the outer loop, so that the candidates of a fold finish together.
         for split, of_split in zip(splits, seeds, strict=True):
             for candidate in candidates:
                 model = clone(candidate.estimator).set_params(**candidate.params)
                 set_seeds(model, int(of_split))
-                yield joblib.delayed(fit_and_score)(
-                    config, model, X, Y, split, scoring, params, parts
+                yield delayed(fit_and_score)(
+                    model, X, Y, split, scoring, params, parts, part_of_row
                 )
 
     # A generator returns each fit when it ends, but not every backend supports it.
-    parallel = joblib.Parallel(
-        n_jobs=n_jobs, return_as="generator" if verbose else "list"
-    )
+    parallel = Parallel(n_jobs=n_jobs, return_as="generator" if verbose else "list")
     results, warned = [], set()
     for *result, caught in parallel(jobs()):
         results.append(result)
@@ -349,7 +337,7 @@ def cross_validate_candidates(
 
 def default_scoring(estimator, Y):
     """Return scorers by name: the AUC of each task and of the CVR, and the log loss."""
-    names, parents = planned_tasks(estimator, Y)
+    names, parents = _responses.planned_tasks(estimator, Y)
     scoring = {
         f"{name} AUC": make_task_scorer(roc_auc_score, k)
         for k, name in enumerate(names)
@@ -368,13 +356,16 @@ def sampling_rate(estimators):
     found = set()
     for estimator in estimators:
         params = estimator.get_params()
-        for path in find_paths(params, "negative_sampling_rate"):
+        for path in _responses.find_paths(params, "negative_sampling_rate"):
             rate = params[path]
             if not isinstance(rate, Real) or rate == 1:
                 continue
             found.add(rate)
             # A view has the parameters task and estimator.
-            views = (name.removesuffix("task") for name in find_paths(params, "task"))
+            views = (
+                name.removesuffix("task")
+                for name in _responses.find_paths(params, "task")
+            )
             if any(path.startswith(f"{view}estimator__") for view in views):
                 raise ValueError(
                     "The labels of one task alone do not tell which rows have no "
@@ -390,24 +381,19 @@ def sampling_rate(estimators):
     return found.pop() if found else 1
 
 
-class FullLogScores:
-    """Scores on a log in which a share of the rows without a click was kept.
+def score_full_log(estimator, X, Y, *, scoring, rate):
+    """Score on a log in which a share of the rows without a click was kept.
 
     Such rows count 1 / rate times, so that probabilities of the full log are compared
     with its rates.
     """
-
-    def __init__(self, scoring, rate):
-        self.scoring, self.rate = scoring, rate
-
-    def __call__(self, estimator, X, Y):
-        classes = Predictions(estimator, X, {}).classes()
-        targets = check_targets(Y, "ignore", classes)[0]
-        weight = np.where(targets[:, 0] == 0, 1 / self.rate, 1.0)
-        scorer = check_scoring(estimator, scoring=self.scoring)
-        # The weights are passed as such, whatever the scorers request.
-        with config_context(enable_metadata_routing=False):
-            return scorer(estimator, X, Y, sample_weight=weight)
+    classes = _responses.Predictions(estimator, X, {}).classes()
+    targets = _responses.check_targets(Y, "ignore", classes)[0]
+    weight = np.where(targets[:, 0] == 0, 1 / rate, 1.0)
+    scorer = check_scoring(estimator, scoring=scoring)
+    # The weights are passed as such, whatever the scorers request.
+    with config_context(enable_metadata_routing=False):
+        return scorer(estimator, X, Y, sample_weight=weight)
 
 
 def make_splits(estimator, cv, X, Y, groups, seed):
@@ -417,7 +403,7 @@ def make_splits(estimator, cv, X, Y, groups, seed):
     if isinstance(cv, Integral):
         if isinstance(cv, bool) or cv < 2:
             raise ValueError(f"cv must be an int >= 2 or a splitter, got {cv!r}.")
-        _, parents = planned_tasks(estimator, Y)
+        _, parents = _responses.planned_tasks(estimator, Y)
         cv = FunnelStratifiedKFold(
             int(cv), random_state=int(seed), task_parents=dict(enumerate(parents))
         )
@@ -429,23 +415,19 @@ def make_splits(estimator, cv, X, Y, groups, seed):
 def set_seeds(estimator, seed):
     """Set every ``random_state`` of a nested estimator that is not deprecated."""
     params = estimator.get_params()
-    paths = find_paths(params, "random_state")
+    paths = _responses.find_paths(params, "random_state")
     used = [path for path in paths if str(params[path]) != "deprecated"]
     estimator.set_params(**dict.fromkeys(used, seed))
 
 
-class Parts(NamedTuple):
-    """The values of a column, as texts, and the index of the value of each row."""
-
-    names: list[str]
-    of_row: np.ndarray  # -1 for missing values
-
-
 def read_parts(X, by):
-    """Return the `Parts` of the rows by the column `by`, or None."""
+    """Return the texts of the values of a column, and the value of each row by index.
+
+    The index of rows without a value is -1.
+    """
     if by is None:
-        return None
-    rows_by = rows_of_values(column_of(X, "by", by), by)
+        return [], None
+    rows_by = _responses.rows_of_values(column_of(X, "by", by), by)
     if len(rows_by) > MAX_PARTS:
         raise ValueError(
             f"by={by!r} must be a column with at most {MAX_PARTS} values, such as the "
@@ -455,7 +437,7 @@ def read_parts(X, by):
     of_row = np.full(n_rows(X), -1)
     for k, rows in enumerate(rows_by.values()):
         of_row[rows] = k
-    return Parts(list(rows_by), of_row)
+    return list(rows_by), of_row
 
 
 class ScoresOfParts:
@@ -464,8 +446,9 @@ class ScoresOfParts:
     Metadata such as groups are those of the rows.
     """
 
-    def __init__(self, scorer, name, parts):
-        self.scorer, self.name, self.parts = scorer, name, parts
+    def __init__(self, scorer, name, parts, part_of_row):
+        self.scorer, self.name = scorer, name
+        self.parts, self.part_of_row = parts, part_of_row
 
     def get_metadata_routing(self):
         return get_routing_for_object(self.scorer)
@@ -477,8 +460,8 @@ class ScoresOfParts:
         stored = StoredPredictions(estimator, X)
         scores = self._score(stored.at(X, slice(None)), X, Y, metadata)
         found = dict(scores)
-        for k, part in enumerate(self.parts.names):
-            rows, own = np.flatnonzero(self.parts.of_row == k), {}
+        for k, part in enumerate(self.parts):
+            rows, own = np.flatnonzero(self.part_of_row == k), {}
             if len(rows):
                 X_part, Y_part = (_safe_indexing(table, rows) for table in (X, Y))
                 of_rows = _check_method_params(X, metadata, rows)
@@ -527,20 +510,18 @@ class StoredPredictions:
         return predict
 
 
-def fit_and_score(config, estimator, X, Y, split, scoring, params, parts):
+def fit_and_score(estimator, X, Y, split, scoring, params, parts, part_of_row):
     """Fit on the training rows of a split, and score the test rows.
 
     Return the scores, the seconds of both, and the warnings with their categories.
     """
-    # Workers do not inherit the configuration of scikit-learn. One warning reports the
-    # undefined scores of all fits.
-    with config_context(**config), warnings.catch_warnings(record=True) as caught:
+    with warnings.catch_warnings(record=True) as caught:
+        # One warning reports the undefined scores of all fits.
         warnings.simplefilter("ignore", UndefinedMetricWarning)
         name = scoring if isinstance(scoring, str) else "score"
-        if parts is not None:
+        if parts:
             scorer = check_scoring(estimator, scoring=scoring)
-            of_test = parts._replace(of_row=parts.of_row[split[1]])
-            scoring = ScoresOfParts(scorer, name, of_test)
+            scoring = ScoresOfParts(scorer, name, parts, part_of_row[split[1]])
         found = cross_validate(
             estimator,
             X,

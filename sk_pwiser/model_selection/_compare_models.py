@@ -6,6 +6,7 @@ from collections.abc import Mapping
 import numpy as np
 import sklearn
 from scipy.sparse import issparse
+from sklearn import preprocessing
 from sklearn.base import BaseEstimator, ClassifierMixin, TransformerMixin, clone
 from sklearn.compose import ColumnTransformer, make_column_selector
 from sklearn.ensemble import HistGradientBoostingClassifier
@@ -14,12 +15,6 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold
 from sklearn.multioutput import MultiOutputClassifier
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import (
-    FunctionTransformer,
-    OneHotEncoder,
-    StandardScaler,
-    TargetEncoder,
-)
 from sklearn.utils.fixes import parse_version
 
 from sk_pwiser._table._categories import CategoryColumn
@@ -28,10 +23,7 @@ from sk_pwiser._table._frames import collected, is_missing, list_columns, to_flo
 from sk_pwiser._table._labels import read_labels, read_words
 from sk_pwiser._table._numbers import NumericColumn
 from sk_pwiser._utils import import_extra
-from sk_pwiser.model_selection._compare_losses import (
-    Candidate,
-    cross_validate_candidates,
-)
+from sk_pwiser.model_selection import _compare_losses
 
 OWN = "sk_pwiser"
 # As in `target_encoding="auto"` of the estimator.
@@ -145,8 +137,10 @@ def compare_models(
                 f"models[{name!r}] must be a classifier with predict_proba, got "
                 f"{model!r}."
             )
-    candidates = [Candidate(name, model, {}) for name, model in found.items()]
-    return cross_validate_candidates(
+    candidates = [
+        _compare_losses.Candidate(name, model, {}) for name, model in found.items()
+    ]
+    return _compare_losses.cross_validate_candidates(
         candidates, X, Y, cv, scoring, groups, by, None, n_jobs, verbose, random_state
     )
 
@@ -242,10 +236,6 @@ class PlainColumns(TransformerMixin, BaseEstimator):
                 found[name] = pandas.Categorical.from_codes(codes, known)
         return pandas.DataFrame(found)
 
-    def get_feature_names_out(self, input_features=None):
-        names = [str(column.name) for column in self.encoder_.columns_]
-        return np.array(names, dtype=object)
-
 
 class CatBoost(ClassifierMixin, BaseEstimator):
     """CatBoost, which reads categories as text, with the `params` of its classifier."""
@@ -256,17 +246,11 @@ class CatBoost(ClassifierMixin, BaseEstimator):
     def fit(self, X, y, eval_set=()):
         from catboost import CatBoostClassifier
 
-        self.model_ = CatBoostClassifier(
-            cat_features=IS_CATEGORY(X),
-            verbose=0,
-            allow_writing_files=False,
-            **{"random_state": 0, **(self.params or {})},
-        ).fit(
-            self._as_text(X),
-            y,
-            eval_set=[(self._as_text(each), labels) for each, labels in eval_set]
-            or None,
-        )
+        options = {"verbose": 0, "allow_writing_files": False, "random_state": 0}
+        options |= {"cat_features": IS_CATEGORY(X), **(self.params or {})}
+        held_out = [(self._as_text(each), labels) for each, labels in eval_set]
+        self.model_ = CatBoostClassifier(**options)
+        self.model_.fit(self._as_text(X), y, eval_set=held_out or None)
         self.classes_ = self.model_.classes_
         return self
 
@@ -294,11 +278,11 @@ def many_values(X):
 
 def with_statistics(model, folds=None):
     """Return a pipeline of trees that read rates in place of columns of many values."""
-    rates = TargetEncoder(random_state=0)
+    rates = preprocessing.TargetEncoder(random_state=0)
     if parse_version(sklearn.__version__) >= parse_version("1.9"):
         # From there on, its own parameters of the folds are deprecated.
         folds = folds or StratifiedKFold(5, shuffle=True, random_state=0)
-        rates = TargetEncoder(cv=folds)
+        rates = preprocessing.TargetEncoder(cv=folds)
     columns = ColumnTransformer(
         [("rates", rates, many_values)], remainder="passthrough"
     )
@@ -315,8 +299,10 @@ def own_model():
 
 def one_hot_columns():
     """Return one-hot categories, whose rarest values share a column, beside numbers."""
-    categories = OneHotEncoder(handle_unknown="ignore", min_frequency=2)
-    numbers = make_pipeline(SimpleImputer(keep_empty_features=True), StandardScaler())
+    categories = preprocessing.OneHotEncoder(handle_unknown="ignore", min_frequency=2)
+    numbers = make_pipeline(
+        SimpleImputer(keep_empty_features=True), preprocessing.StandardScaler()
+    )
     return ColumnTransformer(
         [("categories", categories, IS_CATEGORY)], remainder=numbers
     )
@@ -345,7 +331,7 @@ def lightgbm_small_leaves():
 
 def by_number(model):
     """Return a pipeline that renames columns: LightGBM refuses some characters."""
-    return make_pipeline(FunctionTransformer(plain_names), model)
+    return make_pipeline(preprocessing.FunctionTransformer(plain_names), model)
 
 
 def plain_names(X):

@@ -158,7 +158,7 @@ class LossComparison:
             a finite difference), ``n_ahead`` and ``n_behind`` (number of folds on which
             the candidate is better and worse). Undefined numbers are NaN.
         """
-        rows = self._rows()
+        rows = [row for of_metric in self._rows().values() for row in of_metric]
         return result_frame(
             {name: np.array([row[name] for row in rows]) for name in rows[0]}
         )
@@ -170,7 +170,7 @@ class LossComparison:
         For each metric, whether each candidate is better or worse than the baseline.
         """
         baseline = self.candidates[0]
-        return {n: _verdict(rows[1:], baseline) for n, rows in self._by_metric()}
+        return {n: _verdict(rows[1:], baseline) for n, rows in self._rows().items()}
 
     def plot(self, ax=None):
         """Plot the differences to the baseline with their confidence intervals.
@@ -193,18 +193,12 @@ class LossComparison:
         # The candidates of a metric stand side by side, with the tick in their middle.
         offsets = (np.arange(len(others)) - (len(others) - 1) / 2) * 0.6 / len(others)
         places = np.arange(len(self.scores))
-        for candidate, offset in zip(others, offsets, strict=True):
-            rows = [row for row in self._rows() if row["candidate"] == candidate]
+        of_candidates = list(zip(*self._rows().values(), strict=True))[1:]
+        for candidate, offset, rows in zip(others, offsets, of_candidates, strict=True):
             difference = np.array([row["difference"] for row in rows])
             reach = np.array([row["high"] for row in rows]) - difference
-            ax.errorbar(
-                difference,
-                places + offset,
-                xerr=reach,
-                fmt="o",
-                capsize=3,
-                label=candidate,
-            )
+            options = {"fmt": "o", "capsize": 3, "label": candidate}
+            ax.errorbar(difference, places + offset, xerr=reach, **options)
         ax.axvline(0, color="gray", linewidth=1, zorder=0)
         ax.set_yticks(places, list(self.scores))
         ax.set_ylim(len(places) - 0.5, -0.5)  # the first metric at the top
@@ -228,7 +222,7 @@ class LossComparison:
 
     def _lines(self):
         cells = [("metric", "candidate", "mean", "difference", "interval")]
-        for metric, rows in self._by_metric():
+        for metric, rows in self._rows().items():
             digits = _digits(rows)
             for row in rows:
                 compared = ("", "")
@@ -242,12 +236,6 @@ class LossComparison:
                 cells.append((name, row["candidate"], _number(mean, digits), *compared))
         return aligned(cells, "<<>>>")
 
-    def _by_metric(self):
-        """Yield each metric with its rows, that of the baseline first."""
-        rows, n = self._rows(), len(self.candidates)
-        for i, metric in enumerate(self.scores):
-            yield metric, rows[i * n : (i + 1) * n]
-
     @property
     def seconds(self):
         """Mean seconds of fits, and of predictions and scores: a line per candidate."""
@@ -256,28 +244,26 @@ class LossComparison:
                 "seconds needs fit_times and score_times, which this comparison was "
                 "created without."
             )
-        lines = [
+        means = self.fit_times.mean(axis=1), self.score_times.mean(axis=1)
+        return "\n".join(
             f"{name}: {fit:.2f} s per fit, {score:.2f} s to predict and score"
-            for name, fit, score in zip(
-                self.candidates,
-                self.fit_times.mean(axis=1),
-                self.score_times.mean(axis=1),
-                strict=True,
-            )
-        ]
-        return "\n".join(lines)
+            for name, fit, score in zip(self.candidates, *means, strict=True)
+        )
 
     def _rows(self):
-        return [
-            {
-                "metric": metric,
-                "candidate": candidate,
-                "mean": _finite_mean(of_candidate),
-                **paired_interval(of_candidate - values[0], self.test_train_ratio),
-            }
+        """Return the rows of the table by metric, that of the baseline first."""
+        return {
+            metric: [
+                {
+                    "metric": metric,
+                    "candidate": candidate,
+                    "mean": _finite_mean(of_candidate),
+                    **paired_interval(of_candidate - values[0], self.test_train_ratio),
+                }
+                for candidate, of_candidate in zip(self.candidates, values, strict=True)
+            ]
             for metric, values in self.scores.items()
-            for candidate, of_candidate in zip(self.candidates, values, strict=True)
-        ]
+        }
 
 
 def as_printed(metric, score):
@@ -334,29 +320,26 @@ def _verdict(rows, baseline):
     digits = _digits(rows)
     for row in rows:
         candidate, low, high = row["candidate"], row["low"], row["high"]
-        amount = _number(abs(row["difference"]), digits)
+        n_splits, amount = row["n_splits"], _number(abs(row["difference"]), digits)
+        is_clear = low > 0 or high < 0
+        agrees = n_splits in (row["n_ahead"], row["n_behind"])
         if np.isnan(low):
             undefined.append(candidate)
-        elif amount == _number(0, digits):
-            # An interval can exclude 0 by less than the digits show.
+        # An interval can exclude 0 by less than the digits show.
+        elif amount == _number(0, digits) or not (
+            is_clear or (agrees and n_splits >= FEWEST_FOLDS)
+        ):
             similar.append(candidate)
-        elif low <= 0 <= high:
-            n_splits, n_ahead = row["n_splits"], row["n_ahead"]
-            is_ahead = n_ahead == n_splits
-            if n_splits < FEWEST_FOLDS or not (is_ahead or row["n_behind"] == n_splits):
-                similar.append(candidate)
-                continue
-            sentences.append(
-                f"{candidate} is {'ahead of' if is_ahead else 'behind'} {baseline} on "
-                f"all {n_splits} folds, by {amount} in the mean, but these are too few "
-                "folds to be sure"
-            )
         else:
-            place = "ahead of" if low > 0 else "behind"
+            place = "ahead of" if row["difference"] > 0 else "behind"
             interval = _interval(*sorted([abs(low), abs(high)]), digits)
-            sentences.append(
-                f"{candidate} is {place} {baseline} by {amount} {interval}"
-            )
+            found = f"by {amount} {interval}"
+            if not is_clear:
+                found = (
+                    f"on all {n_splits} folds, by {amount} in the mean, but these are "
+                    "too few folds to be sure"
+                )
+            sentences.append(f"{candidate} is {place} {baseline} {found}")
     if similar:
         sentences.append(
             f"no difference between {baseline} and {' or '.join(similar)} that these "

@@ -18,7 +18,7 @@ from suites import fast_for
 
 from sk_pwiser import MultiTaskCTRCVRClassifier, TaskView
 from sk_pwiser.calibration import FunnelCalibrator
-from sk_pwiser.calibration._group_shifts import shifts_by_group
+from sk_pwiser.calibration._curves import shifts_by_group
 from sk_pwiser.datasets import make_ctr_cvr
 from sk_pwiser.export import Scorer, to_onnx
 from sk_pwiser.inspection import task_importances
@@ -169,16 +169,6 @@ def test_markets_with_few_events_keep_the_common_curve():
     assert np.abs(np.delete(shifts, 7)).mean() < 0.35
 
 
-def test_polars(model, rows):
-    polars = pytest.importorskip("polars")
-    X, Y = rows
-    by_name = FunnelCalibrator(model, by="market", method="sigmoid").fit(X, Y)
-    as_polars = polars.from_pandas(X)
-    again = FunnelCalibrator(model, by="market", method="sigmoid").fit(as_polars, Y)
-    assert_array_equal(by_name.predict_proba(X), again.predict_proba(as_polars))
-    assert isinstance(again.predict_frame(as_polars), polars.DataFrame)
-
-
 def test_one_task(rows):
     X, Y = rows
     labels = np.where(Y["click"], "yes", "no")
@@ -250,7 +240,6 @@ def test_a_column_without_groups_is_refused(model, rows):
 @pytest.mark.filterwarnings("ignore:In the calibration rows:UserWarning")
 def test_by_finds_its_column_by_name(rows, tmp_path):
     """Also if the columns of later rows are in another order, as the estimator's."""
-    polars = pytest.importorskip("polars")
     X, Y = rows
     X = X[["market", "numeric_0"]]
     model = small(max_epochs=1).fit(X, Y)
@@ -259,14 +248,9 @@ def test_by_finds_its_column_by_name(rows, tmp_path):
     expected = calibrated.predict_proba(X)
     with pytest.warns(UserWarning, match="not seen in fit"):
         assert_array_equal(calibrated.predict_proba(other), expected)
-    lazy = polars.from_pandas(other[["numeric_0", "market"]]).lazy()
-    assert_array_equal(calibrated.predict_proba(lazy), expected)
     calibrated.save(tmp_path / "calibrated")
     loaded = FunnelCalibrator.load(tmp_path / "calibrated")
     assert_array_equal(loaded.predict_proba(X[["numeric_0", "market"]]), expected)
-    again = FunnelCalibrator(model, by="market", method="sigmoid")
-    again.fit(polars.from_pandas(X).lazy(), polars.from_pandas(Y).lazy())
-    assert_allclose(again.predict_proba(X), expected)
     # Until the next fit, another value of the parameter changes nothing.
     assert_array_equal(calibrated.set_params(by=None).predict_proba(X), expected)
     found = Scorer(calibrated, runtime="torch")(X.to_dict("list"))
@@ -346,19 +330,6 @@ def test_by_is_no_position(model, rows):
         calibrated.predict_proba(X.to_numpy())
 
 
-def test_values_of_another_type_than_in_fit_are_refused(rows):
-    X, Y = rows
-    reader = ReadsFeatures(names=list(Y)).fit(None, Y)
-    X = pd.DataFrame({"p": 0.4, "q": 0.1, "market": np.arange(3_000) % 3})
-    calibrated = FunnelCalibrator(reader, by="market", method="sigmoid").fit(X, Y)
-    expected = calibrated.predict_proba(X)
-    some = X.astype({"market": object})
-    some.loc[1:, "market"] = None
-    assert_array_equal(calibrated.predict_proba(some)[0], expected[0])
-    with pytest.raises(ValueError, match=r"'market' has .* text, such as '\d', but"):
-        calibrated.predict_proba(X.astype({"market": str}))
-
-
 @pytest.mark.filterwarnings("ignore:X has 1 column.* not seen in fit")
 def test_the_importance_of_a_column_that_only_the_calibrator_reads(rows):
     X, Y = rows
@@ -385,6 +356,7 @@ def test_the_importance_of_a_column_that_only_the_calibrator_reads(rows):
             lambda *day: float(2**53 + 2 * day[2]),
             "rounded",
         ),
+        (lambda *day: day[2], lambda *day: str(day[2]), "text, such as"),
     ],
 )
 def test_values_of_another_kind_are_refused(model, rows, first, later, kinds):
@@ -396,5 +368,8 @@ def test_values_of_another_kind_are_refused(model, rows, first, later, kinds):
         for of in (first, later)
     )
     calibrated = FunnelCalibrator(model, method="sigmoid", by="day").fit(known, Y)
+    some = known.assign(day=known["day"].where(known.index < 9))
+    expected = calibrated.predict_proba(known)[:9]
+    assert_array_equal(calibrated.predict_proba(some)[:9], expected)
     with pytest.raises(ValueError, match=f"by='day' has values that are {kinds}"):
         calibrated.predict_proba(other)

@@ -139,19 +139,6 @@ def test_scores_are_quadratic_in_the_numeric_features():
         assert_allclose(unit[name] @ line.coef_, 0, atol=1e-6)
 
 
-def test_categories_influence_every_probability():
-    sizes = {"n_numeric": 0, "n_categorical": 2, "n_categories": 4}
-    bunch = make_ctr_cvr(5000, **sizes, click_noise=0.3, random_state=7)
-    # Without numeric features, rows of equal categories have equal probabilities.
-    columns = list(bunch.data.columns)
-    rows = bunch.data.assign(ctr=bunch.ctr, cvr=bunch.cvr, interest=bunch.interest)
-    groups = rows.groupby(columns, observed=True)
-    assert len(groups) == 16
-    for name in ("ctr", "cvr", "interest"):
-        assert_allclose(groups[name].max(), groups[name].min(), rtol=1e-12)
-        assert groups[name].mean().std() > 0.1 * rows[name].mean()
-
-
 def test_category_effects_on_interest_and_conversion_are_correlated():
     sizes = {"n_numeric": 0, "n_categorical": 1, "n_categories": 1000}
     options = {"click_noise": 0.3, "as_frame": False, "random_state": 7}
@@ -221,23 +208,6 @@ def test_small_sizes(parameters, as_frame):
     assert_allclose(bunch.ctr.mean(), 0.05, rtol=1e-8)
     assert_allclose(bunch.interest.mean(), 0.035, rtol=1e-8)
     assert_allclose((bunch.ctr * bunch.cvr).mean(), 0.005, rtol=1e-8)
-
-
-def test_numpy_numbers_are_accepted():
-    expected = make_ctr_cvr(
-        50, n_numeric=2, n_categorical=1, n_categories=3, ctr=0.25, random_state=0
-    )
-    found = make_ctr_cvr(
-        np.int64(50),
-        n_numeric=np.int32(2),
-        n_categorical=np.uint8(1),
-        n_categories=np.int64(3),
-        ctr=np.float32(0.25),
-        as_frame=np.True_,
-        random_state=np.int64(0),
-    )
-    pandas.testing.assert_frame_equal(found.data, expected.data)
-    pandas.testing.assert_frame_equal(found.target, expected.target)
 
 
 @pytest.mark.parametrize("seed", range(10))

@@ -42,16 +42,3 @@ def test_a_logged_model_serves_probabilities(tracking, wrap):
     loaded = mlflow.sklearn.load_model(info.model_uri)
     assert type(loaded) is type(model)
     assert_array_equal(loaded.predict_proba(OTHER), model.predict_proba(OTHER))
-
-
-def test_the_logger_of_skorch(tracking):
-    from skorch.callbacks import MlflowLogger
-
-    with mlflow.start_run() as run:
-        model = small(callbacks=[MlflowLogger(run)], early_stopping=True).fit(X, Y)
-    client = mlflow.MlflowClient()
-    found = client.get_metric_history(run.info.run_id, "valid_auc_conversion")
-    values = [metric.value for metric in found]
-    assert values == model.history_[:, "valid_auc_conversion"]
-    names = {file.path for file in client.list_artifacts(run.info.run_id)}
-    assert {"history.json", "params.pth"} < names

@@ -4,7 +4,6 @@ import pytest
 from numpy.testing import assert_allclose
 from refusals import small
 from serving_rows import HAS_CONSTANT, OTHER, N, X, Y, raw_inputs
-from sklearn.exceptions import NotFittedError
 from suites import fast_for
 
 from sk_pwiser.export import to_onnx
@@ -46,18 +45,12 @@ PARAMS = {
     "deep cross": {
         "network_params": {"interaction": "cross", "n_cross_layers": 2, "cross_rank": 3}
     },
-    "domain": {"network_params": {"domain_features": ["area", "price"]}},
-    "conditional": {
-        "network_params": {"task_space": "conditional"},
-        "negative_sampling_rate": 0.5,
-    },
-    "auto": {"embedding_dim": "auto"},
     "limited": {"encoding_params": {"max_categories": 3}},
     "one task": {},
 }
 
 
-@pytest.mark.parametrize("name", fast_for({"statistics", "conditional"}, PARAMS))
+@pytest.mark.parametrize("name", fast_for({"statistics", "limited"}, PARAMS))
 def test_of_further_parameters(name, tmp_path):
     model = small(**PARAMS[name]).fit(X, Y[:, 0] if name == "one task" else Y)
     path = tmp_path / "model.onnx"
@@ -180,10 +173,3 @@ def test_a_file_that_cannot_be_written_leaves_no_other(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"missing/model\.onnx'$"):
         to_onnx(model, tmp_path / "missing" / "model.onnx")
     assert not list(tmp_path.iterdir())
-
-
-def test_refuses_what_is_not_a_fitted_estimator(tmp_path):
-    with pytest.raises(TypeError, match="estimator must be a fitted Multi"):
-        to_onnx("model", tmp_path / "model.onnx")
-    with pytest.raises(NotFittedError):
-        to_onnx(small(), tmp_path / "model.onnx")

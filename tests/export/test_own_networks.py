@@ -55,14 +55,6 @@ class ReadsWidth(Linear):
         return steps if steps.shape[1] > 3 else steps * 0
 
 
-class Recurrent(Linear):
-    def make_layer(self):
-        return nn.LSTM(8, 8, batch_first=True)
-
-    def change(self, steps):
-        return self.layer(steps)[0]
-
-
 class Attention(Linear):
     def make_layer(self):
         return nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
@@ -85,7 +77,7 @@ def fitted(network):
 
 @pytest.mark.parametrize(
     "network",
-    fast_for([Iterates], [Iterates, ReadsWidth, Recurrent, Attention, Normalised]),
+    fast_for([Iterates], [Iterates, ReadsWidth, Attention, Normalised]),
 )
 def test_graphs_that_are_right(network, tmp_path, capfd):
     model = fitted(network)

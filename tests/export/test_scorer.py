@@ -1,3 +1,5 @@
+"""Probabilities of single rows and small batches are those of a table."""
+
 import datetime
 import pickle
 import re
@@ -13,17 +15,17 @@ import pytest
 import torch
 from numpy.testing import assert_allclose, assert_array_equal
 from refusals import small
-from serving_rows import HAS_CONSTANT, OTHER, N, X, Y
+from scipy.sparse import csr_array
+from serving_rows import HAS_CONSTANT, OTHER, X, Y
 from serving_rows import one_row_each as records
 from sklearn.exceptions import NotFittedError
 from sklearn.pipeline import make_pipeline
 from suites import fast_for
 
 from sk_pwiser.calibration import FunnelCalibrator
-from sk_pwiser.export import Scorer
+from sk_pwiser.export import Scorer, to_onnx
 
 pytestmark = HAS_CONSTANT
-
 PARAMS = {
     "standard": {"numeric_encoding": "standard", "target_encoding": False},
     "quantile": {"numeric_encoding": "quantile"},
@@ -174,15 +176,6 @@ def test_a_request_without_rows(model, scorer):
     assert several([]).shape == (0, 3)
 
 
-def test_of_one_task_has_both_classes_as_predict_proba():
-    model = small(max_epochs=1).fit(X, Y[:, 0])
-    scorer = Scorer(model)
-    expected = model.predict_proba(X)
-    assert expected.shape == (N, 2)
-    assert_allclose(scorer(records(X)), expected, atol=1e-6, rtol=0)
-    assert scorer.task_names == list(model.task_names_)
-
-
 def test_of_a_fit_on_an_array_has_indices_as_fields():
     numbers = X[["hour", "price", "time"]].to_numpy()
     model = small(max_epochs=1, categorical_features=[0]).fit(numbers, Y)
@@ -304,10 +297,27 @@ def test_integers_that_became_floats_are_refused_as_in_a_table(of_fit, of_row):
     assert (scorer(row_of_fit) != scorer({**row, "area": None})).any()
 
 
-def test_refuses_what_is_not_a_fitted_estimator():
+@pytest.mark.parametrize("export", [Scorer, lambda model: to_onnx(model, "file")])
+def test_refuses_what_is_not_a_fitted_estimator_of_a_table(export):
     with pytest.raises(TypeError, match="estimator must be a fitted Multi"):
-        Scorer("model")
+        export("model")
     with pytest.raises(TypeError, match=r"of a pipeline, pass pipeline\[-1\]"):
-        Scorer(make_pipeline(small()))
+        export(make_pipeline(small()))
     with pytest.raises(NotFittedError):
-        Scorer(small())
+        export(small())
+    with pytest.raises(ValueError, match="fitted on a sparse table"):
+        export(small(max_epochs=1).fit(csr_array(X[["price"]].fillna(0)), Y))
+
+
+class Lists:
+    name = "seen shops"
+
+
+@pytest.mark.parametrize("inputs", ["encoded", "raw"])
+def test_columns_of_other_kinds_are_refused_by_name(inputs, tmp_path):
+    model = small(max_epochs=1).fit(X, Y)
+    model._result.schema.encoder.columns_[1] = Lists()
+    for export in (Scorer, lambda m: to_onnx(m, tmp_path / "model", inputs=inputs)):
+        with pytest.raises(ValueError, match="Column 'seen shops' cannot be exported"):
+            export(model)
+    assert not list(tmp_path.iterdir())

@@ -10,7 +10,7 @@ from scipy.stats import gaussian_kde
 from sklearn.exceptions import NotFittedError
 
 from sk_pwiser.inspection import FunnelScoreDisplay
-from sk_pwiser.inspection._axes import GREY, task_color
+from sk_pwiser.inspection._displays import GREY, task_color
 
 
 @pytest.fixture

@@ -1,7 +1,5 @@
 """The look before a fit, against pandas, scikit-learn and the fit itself."""
 
-import builtins
-
 import numpy as np
 import pandas as pd
 import polars as pl
@@ -16,11 +14,7 @@ from tables import CONTAINERS
 from sk_pwiser import MultiTaskCTRCVRClassifier
 from sk_pwiser.datasets import make_ctr_cvr
 from sk_pwiser.inspection import describe_impressions
-from sk_pwiser.inspection._column_facts import (
-    Entries,
-    cross_fitted_auc,
-    is_determined,
-)
+from sk_pwiser.inspection._column_facts import Entries, cross_fitted_auc, is_determined
 
 N = 4_000
 LOG = make_ctr_cvr(N, n_numeric=2, n_categorical=2, ctr=0.3, cvr=0.3, random_state=0)
@@ -88,14 +82,6 @@ def test_problems_have_flags(described, columns):
     assert columns["flags"]["late"] == "new values, drift"
     with pytest.raises(ValueError, match="flag must be one of"):
         described.flagged("leaks")
-
-
-def test_the_auc_of_a_column_is_out_of_sample(columns):
-    assert columns["auc_conversion"]["refund"] == 1
-    assert_allclose(columns.loc[["key", "same"], ["auc_click"]], 0.5)
-    assert columns["auc_click"]["user_id"] == pytest.approx(0.5, abs=0.05)
-    truth = roc_auc_score(Y["click"], -X["numeric_0"])  # the rate falls
-    assert columns["auc_click"]["numeric_0"] == pytest.approx(truth, abs=0.02)
 
 
 def test_the_cross_fitted_auc_is_that_of_rates_by_hand():
@@ -311,20 +297,6 @@ def test_the_text_and_the_html(described):
     assert "and 10 more" in found._repr_html_()
     assert "c59 " in text
     assert "c60 " not in text
-
-
-def test_tables_without_pandas(monkeypatch, described):
-    load = builtins.__import__
-
-    def without_pandas(name, *args, **kwargs):
-        if name == "pandas":
-            raise ImportError
-        return load(name, *args, **kwargs)
-
-    monkeypatch.setattr(builtins, "__import__", without_pandas)
-    for table in (described.depths, described.periods, described.columns):
-        assert isinstance(table, dict)
-    assert described.columns["column"].tolist() == X.columns.tolist()
 
 
 MODEL = MultiTaskCTRCVRClassifier

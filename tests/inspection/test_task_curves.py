@@ -9,7 +9,6 @@ import pytest
 from fake_estimators import ReadsFeatures
 from numpy.testing import assert_allclose, assert_array_equal
 from refusals import X as REAL_X
-from refusals import Y as REAL_Y
 from refusals import small
 from scipy.stats import binomtest
 from sklearn.calibration import calibration_curve
@@ -430,12 +429,3 @@ def test_results_without_folds_or_of_other_rows_are_refused(rows):
         show(results, X[:100], Y[:100])
     with pytest.raises(ValueError, match="inconsistent numbers of samples"):
         show(results, X, Y[:100])
-
-
-def test_folds_of_the_classifier():
-    results = cross_validate(
-        small(), REAL_X, REAL_Y, cv=2, return_estimator=True, return_indices=True
-    )
-    display = TaskRocCurveDisplay.from_cv_results(results, REAL_X, REAL_Y)
-    means = np.reshape(display.roc_auc, (2, 2)).mean(1)
-    assert_allclose(means, results["test_score"])

@@ -1,4 +1,4 @@
-"""The comparison of losses against loops that are written by hand."""
+"""The comparison of losses against loops that are written by hand, and its errors."""
 
 import warnings
 
@@ -85,22 +85,12 @@ def test_scores_and_differences_are_those_of_a_loop_by_hand():
     assert "(weight 3.5) is ahead of bce by" in comparison.verdicts["conversion AUC"]
 
 
-@pytest.mark.parametrize("frame", ["pandas", "polars"])
-def test_the_classifier_on_data_frames_equals_the_loop_by_hand(frame):
-    pytest.importorskip(frame)
-    inputs, labels = IMPRESSIONS, LABELS
-    if frame == "polars":
-        import polars as pl
-
-        # The first versions of polars read categories of text only.
-        names = inputs.select_dtypes("category").columns
-        inputs = inputs.astype(dict.fromkeys(names, str))
-        inputs, labels = pl.from_pandas(inputs), pl.from_pandas(labels)
-    comparison = compare_losses(small(), inputs, labels, cv=2)
+def test_the_classifier_on_data_frames_equals_the_loop_by_hand():
+    comparison = compare_losses(small(), IMPRESSIONS, LABELS, cv=2)
     assert comparison.candidates == ["bce", "pwiser"]
     cv = FunnelStratifiedKFold(2, random_state=0)
     models = [small(loss="bce"), small(loss="pwiser")]
-    expected = scores_by_hand(models, cv, comparison.seeds, inputs, labels)
+    expected = scores_by_hand(models, cv, comparison.seeds, IMPRESSIONS, LABELS)
     assert_same_scores(comparison.scores, expected)
 
 
@@ -340,15 +330,6 @@ def rows_by(table, by):
     return {name: rows.tolist() for name, rows in found.items()}
 
 
-def test_rows_of_many_values_need_the_memory_of_one_column():
-    users = np.random.default_rng(0).permutation(np.repeat(np.arange(1_000), 3))
-    found = rows_of_values(users, "user")
-    assert sum(map(len, found.values())) == len(users)
-    for name, own in found.items():
-        assert_array_equal(own, np.flatnonzero(users == int(name.split("=")[1])))
-    assert rows_of_values(users[:0]) == {}
-
-
 TEXTS, NUMBERS = ["de", None, "fr", "de"], [1, None, 2, 1]
 
 
@@ -457,10 +438,79 @@ def test_metadata_of_scorers_follow_the_rows_of_each_value():
     assert list(found.scores) == ["auc", "auc, market=0", "auc, market=1"]
 
 
-def test_lazy_frames_are_collected():
-    polars = pytest.importorskip("polars")
-    table = polars.DataFrame(X, schema=["a", "b", "c"])
-    labels = polars.DataFrame(Y, schema=["click", "conversion"])
-    expected = compare_losses(ByLoss(), table, labels, cv=2)
-    found = compare_losses(ByLoss(), table.lazy(), labels.lazy(), cv=2)
-    assert_same_scores(found.scores, expected.scores)
+X, Y = rows()
+
+
+class NoLoss(ByLoss):
+    def __init__(self, random_state=None):
+        super().__init__(random_state=random_state)
+
+
+class NoWeight(ByLoss):
+    def __init__(self, loss="bce"):
+        super().__init__(loss)
+
+
+VALUE_ERRORS = [
+    (small(), {"losses": ("bce", "bec")}, "candidate 'bec' is not: The"),
+    (small(), {"weights": ["strong"]}, r"'pwiser \(weight strong\)' is"),
+    (small(), {"weights": (0.1, -0.1)}, "'pwiser_weight' .* Got -0.1"),
+    (small(), {"weights": (np.nan,)}, "'pwiser_weight' .* Got nan"),
+    (small(lr=-1.0), {}, "The 'lr' parameter"),
+    (ByLoss(), {"by": "market"}, "by='market' is not a column of X; "),
+    (ByLoss(), {"by": 0}, "by=0 .* at most 100 values.*; it has 240"),
+    (ByLoss(), {"losses": ("bce",)}, r"at least two .* Got \['bce'\]"),
+    (ByLoss(), {"losses": ()}, r"at least two .* Got \[\]"),
+    (ByLoss(), {"losses": ("bce", "bce")}, "distinct, got 'bce' 2 times"),
+    (ByLoss(), {"weights": (0.3, 0.3)}, r"distinct, got 'pwiser \(weight"),
+    (
+        ByLoss(),
+        {"losses": ("bce", "focal"), "weights": (0.3,)},
+        "None if no loss takes",
+    ),
+    (NoWeight(), {"weights": (0.3,)}, "'pwiser_weight'.* with NoWeight"),
+    (NoLoss(), {}, "one parameter 'loss'.* found none in NoLoss"),
+    (ByLoss(), {"cv": 1}, "cv must be an int >= 2 or a splitter, got 1"),
+    (ByLoss(), {"cv": True}, "cv must be an int >= 2 .* got True"),
+    (
+        ByLoss(),
+        {"cv": [(range(9), range(9, 20))]},
+        "cv must give at least 2 splits, got 1",
+    ),
+    (ByLoss(), {"scoring": {"a": "auc"}}, "'auc' is not a valid scoring"),
+    (ByLoss(), {"scoring": "auc"}, "'scoring' parameter"),
+]
+TYPE_ERRORS = [
+    (ByLoss(), {"losses": "pwiser"}, "must be a sequence .* 'pwiser'"),
+    (ByLoss(), {"losses": 3}, "losses must be a sequence .* got 3"),
+    (ByLoss(), {"weights": ()}, r"weights must be a sequence .* got \(\)"),
+    (ByLoss(), {"weights": 0.3}, "weights must be a sequence .* got 0.3"),
+    (ByLoss, {}, "estimator must be an estimator object, got <class"),
+    (None, {}, "estimator must be an estimator object, got None"),
+]
+
+
+@pytest.mark.parametrize(
+    ("error", "model", "params", "match"),
+    [(ValueError, *case) for case in VALUE_ERRORS]
+    + [(TypeError, *case) for case in TYPE_ERRORS],
+)
+def test_bad_input_raises_before_any_fit(monkeypatch, error, model, params, match):
+    def fit(self, X, Y):
+        raise AssertionError("fitted")
+
+    monkeypatch.setattr(ByLoss, "fit", fit)
+    monkeypatch.setattr(type(small()), "fit", fit)
+    with pytest.raises(error, match=match):
+        compare_losses(model, X, Y, **params)
+
+
+def test_lengths_must_agree_and_errors_of_fit_are_raised():
+    with pytest.raises(ValueError, match="inconsistent numbers of samples"):
+        compare_losses(ByLoss(), X, Y[:-1])
+    weight = {"sample_weight": pd.Series(np.ones(len(X)))[::-1]}
+    with pytest.raises(ValueError, match="X and sample_weight have the same index"):
+        compare_losses(ByLoss(), pd.DataFrame(X), Y, params=weight)
+    model = ByLoss(loss="bce", loss_params={"margins": 1})
+    with pytest.raises(ValueError, match="bce has no loss_params"):
+        compare_losses(model, X, Y)

@@ -98,15 +98,12 @@ def test_models_of_extra_packages(rows, name):
 
 
 @pytest.mark.slow
-def test_containers_and_single_tasks(rows):
-    polars = pytest.importorskip("polars")
+def test_a_single_task_and_folds_by_time(rows):
     X, Y = rows
-    X = X.astype(dict.fromkeys(IS_CATEGORY(X), str))  # as in polars
-    of_pandas = compare_models(X, Y["click"], models=FAST, cv=2)
-    of_polars = compare_models(polars.from_pandas(X), Y["click"], models=FAST, cv=2)
-    assert_array_equal(of_pandas.scores["click AUC"], of_polars.scores["click AUC"])
     by_time = FunnelTimeSplit(2, time="hour")
-    assert compare_models(X, Y, models=FAST, cv=by_time).fit_times.shape == (2, 2)
+    found = compare_models(X, Y["click"], models=FAST, cv=by_time)
+    assert np.isfinite(found.scores["click AUC"]).all()
+    assert found.fit_times.shape == (2, 2)
 
 
 def test_a_task_that_never_happens_in_a_training_part(rows):

@@ -54,16 +54,6 @@ def test_the_correction_of_nadeau_and_bengio(n_folds, n_repeats):
     assert row.high - row.low == pytest.approx((plain.high - plain.low) * factor)
 
 
-def test_the_baseline_has_no_difference_and_orders_are_kept():
-    table = table_of(SCORES, 0.25)
-    assert list(table.index) == [(m, c) for m in SCORES for c in ("bce", "pwiser")]
-    columns = ["mean", "difference", "std_error", "low", "high"]
-    assert list(table.columns) == [*columns, "n_splits", "n_ahead", "n_behind"]
-    of_baseline = table.xs("bce", level="candidate")
-    assert (of_baseline[["difference", "std_error", "low", "high"]] == 0).all(axis=None)
-    assert (table["n_splits"] == 5).all()
-
-
 def test_folds_without_a_finite_score_are_left_out():
     with_gaps = [[*BCE, np.nan, 0.5], [0.71, 0.75, 0.70, 0.69, 0.77, np.nan, np.inf]]
     without = [BCE, [0.71, 0.75, 0.70, 0.69, 0.77]]
@@ -145,20 +135,6 @@ def test_a_verdict_lists_every_candidate():
     assert first.startswith("c is ahead of a by")
     assert second == "no difference between a and b or d that these folds can show"
     assert third.startswith("no interval for e, because")
-
-
-def test_the_text_holds_title_table_and_verdicts():
-    comparison = LossComparison(["bce", "pwiser"], SCORES, test_train_ratio=0.25)
-    lines = str(comparison).splitlines()
-    assert repr(comparison) == str(comparison)
-    assert len(lines) == 1 + 1 + 6 + 3
-    assert lines[0].startswith("Differences to bce over 5 folds, with 95 % intervals")
-    assert lines[1].split() == ["metric", "candidate", "mean", "difference", "interval"]
-    assert lines[2].split() == ["ahead", "bce", "0.7100"]
-    assert lines[3].split()[:4] == ["ahead", "pwiser", "0.7600", "+0.0500"]
-    # The ends of the columns of numbers are aligned.
-    assert len({len(line) for line in lines[1:8:2]}) == 1
-    assert lines[8:] == [f"{m}: {text}." for m, text in comparison.verdicts.items()]
 
 
 def test_small_differences_of_small_scores_have_more_digits():

@@ -5,19 +5,15 @@ import warnings
 import numpy as np
 import pandas as pd
 import polars as pl
-import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from refusals import small
-from sklearn import config_context
-from sklearn.ensemble import RandomForestClassifier
-from sklearn.model_selection import KFold, TimeSeriesSplit, cross_validate
+from sklearn.model_selection import KFold, TimeSeriesSplit
 from sklearn.pipeline import make_pipeline
 
 from sk_pwiser.calibration import FunnelCalibrator
 from sk_pwiser.history import HistoryFeatures
-from sk_pwiser.metrics import make_grouped_auc_scorer
 from sk_pwiser.model_selection import (
     FunnelGroupKFold,
     FunnelTimeSplit,
@@ -92,18 +88,6 @@ def test_times_are_a_column_of_any_table(library):
             np.testing.assert_array_equal(own[1], other[1])
 
 
-def test_times_are_days_of_arrow():
-    Y, rng = make_labels(200, ctr=0.5, cvr=0.5)
-    days = rng.permutation(200)
-    time = np.datetime64("2026-01-01") + days
-    expected = list(FunnelTimeSplit(3, time=days, gap=2).split(days, Y))
-    for own in (pa.array(time), pd.Series(time, dtype=pd.ArrowDtype(pa.date32()))):
-        found = list(FunnelTimeSplit(3, time=own, gap="2d").split(days, Y))
-        for each, other in zip(found, expected, strict=True):
-            np.testing.assert_array_equal(each[0], other[0])
-            np.testing.assert_array_equal(each[1], other[1])
-
-
 @pytest.mark.parametrize(
     ("params", "message"),
     [
@@ -142,15 +126,6 @@ def test_siblings_whose_label_is_missing_do_not_hide_conversions():
     assert parts == [([0, 1, 2], [3, 4, 5]), ([0, 1, 2, 3, 4, 5], [6, 7, 8])]
 
 
-def test_labels_of_every_library_have_the_same_parts():
-    Y, _ = make_labels(30, ctr=0.8, cvr=0.8)
-    cv = FunnelTimeSplit(3, time=np.arange(30), task_parents={"buy": "click"})
-    frame = pl.DataFrame(Y, schema=["click", "buy"])
-    expected = [test.tolist() for _, test in cv.split(Y, frame)]
-    for labels in (frame.lazy(), frame.to_arrow()):
-        assert [test.tolist() for _, test in cv.split(Y, labels)] == expected
-
-
 def test_groups_stay_whole_and_depths_are_balanced():
     n = 20_000
     Y, rng = make_labels(n, ctr=0.1, cvr=0.1)
@@ -183,24 +158,6 @@ def test_groups_are_checked():
     rare[2:8, 0] = 1
     with pytest.warns(UserWarning, match=r"depth 2 \(2 rows\): too few"):
         list(cv.split(np.zeros(20), rare, np.arange(20)))
-
-
-def test_groups_are_routed_to_folds_and_scorers():
-    n = 600
-    Y, rng = make_labels(n, ctr=0.5, cvr=0.5)
-    X, groups = rng.normal(size=(n, 3)), rng.integers(0, 40, n)
-    forest = RandomForestClassifier(5, random_state=0)
-    with config_context(enable_metadata_routing=True):
-        found = cross_validate(
-            forest,
-            X,
-            Y,
-            cv=FunnelGroupKFold(3, random_state=0),
-            scoring={"auc": make_grouped_auc_scorer("mean")},
-            params={"groups": groups},
-        )
-    assert found["test_auc"].shape == (3,)
-    assert np.isfinite(found["test_auc"]).all()
 
 
 TIMED = {"encoding_params": {"time_column": "time"}, "target_encoding": False}

@@ -3,16 +3,13 @@
 import numpy as np
 import pytest
 from refusals import X, Y, small
-from scipy.stats import loguniform
 from sklearn.experimental import enable_halving_search_cv  # noqa: F401
 from sklearn.model_selection import (
     GridSearchCV,
     HalvingGridSearchCV,
-    RandomizedSearchCV,
-    StratifiedKFold,
 )
 
-from sk_pwiser.metrics import ctcvr_auc_scorer, mean_auc_scorer
+from sk_pwiser.metrics import mean_auc_scorer
 from sk_pwiser.model_selection import FunnelStratifiedKFold
 
 FOLDS = FunnelStratifiedKFold(n_splits=2, random_state=0)
@@ -41,21 +38,6 @@ def test_grid_search_scores_each_candidate_as_a_loop_does():
     best = grid["max_epochs"][int(np.argmax(expected))]
     assert search.best_params_["max_epochs"] == search.best_estimator_.n_iter_ == best
     assert search.predict_proba(X).shape == (len(X), 2)
-
-
-def test_randomized_search_draws_the_weight():
-    search = RandomizedSearchCV(
-        small(loss="pwiser"),
-        {"pwiser_weight": loguniform(0.01, 1.0), "max_epochs": [1, 2]},
-        n_iter=2,
-        cv=FOLDS,
-        scoring=ctcvr_auc_scorer,
-        random_state=0,
-    ).fit(X, Y)
-    drawn = [params["pwiser_weight"] for params in search.cv_results_["params"]]
-    assert len(set(drawn)) == 2
-    assert search.best_estimator_.pwiser_weight == search.best_params_["pwiser_weight"]
-    assert np.isfinite(search.cv_results_["mean_test_score"]).all()
 
 
 def halving(cv, **params):
@@ -93,19 +75,6 @@ def test_halving_without_a_seed_of_the_folds(cv):
     assert first.n_resources_ == [1, 2]
     scores = [s.cv_results_["mean_test_score"] for s in (first, second)]
     assert scores[0].tolist() == scores[1].tolist()
-
-
-def test_halving_over_rows():
-    search = halving(
-        FOLDS, resource="n_samples", min_resources=150, max_resources=300
-    ).fit(X, Y)
-    assert search.n_resources_ == [150, 300]
-
-
-@pytest.mark.parametrize("splitter", [FunnelStratifiedKFold, StratifiedKFold])
-def test_halving_refuses_folds_that_change(splitter):
-    with pytest.raises(ValueError, match="must yield consistent folds"):
-        halving(splitter(2, shuffle=True)).fit(X, Y)
 
 
 VALIDATED = {"early_stopping": "auc", "max_epochs": 4, "n_iter_no_change": 9}

@@ -1,10 +1,13 @@
-"""Metrics of probabilities: entropy, calibration error, predicted over observed."""
+"""Metrics of the predictions of one task."""
 
 import warnings
 
 import numpy as np
 from sklearn.exceptions import UndefinedMetricWarning
 from sklearn.utils import Bunch, check_consistent_length, column_or_1d
+
+from sk_pwiser._auc import auc_within
+from sk_pwiser._table._weights_and_groups import check_groups
 
 STRATEGIES = ("quantile", "uniform")
 
@@ -51,7 +54,7 @@ def normalized_entropy(y_true, y_prob, *, sample_weight=None):
     y, p, weight = _check(y_true, y_prob, sample_weight)
     base_rate = np.average(y, weights=weight)
     if base_rate in (0, 1):
-        return _undefined("normalized_entropy", base_rate)
+        return _warn_undefined("normalized_entropy", f"all labels are {base_rate:g}")
     entropy = _cross_entropy(base_rate, base_rate)
     return float(np.average(_cross_entropy(y, p), weights=weight) / entropy)
 
@@ -232,7 +235,7 @@ def predicted_over_observed(y_true, y_prob, *, sample_weight=None):
     y, p, weight = _check(y_true, y_prob, sample_weight)
     observed = np.average(y, weights=weight)
     if observed == 0:
-        return _undefined("predicted_over_observed", 0)
+        return _warn_undefined("predicted_over_observed", "all labels are 0")
     return float(np.average(p, weights=weight) / observed)
 
 
@@ -243,9 +246,76 @@ def _cross_entropy(y, p):
     return -(y * np.log(p) + (1 - y) * np.log1p(-p))
 
 
-def _undefined(name, label):
+def grouped_auc(y_true, y_score, groups, *, return_share=False):
+    """Compute the mean ROC AUC within groups, weighted by the sizes of the groups.
+
+    Impressions are usually ranked within a user, a page or an auction, where it does
+    not help to distinguish users. Groups with only one class have no AUC and are left
+    out.
+
+    Parameters
+    ----------
+    y_true : array-like of shape (n_samples,)
+        Labels, 0 or 1.
+    y_score : array-like of shape (n_samples,)
+        Predicted scores: probabilities or logits.
+    groups : array-like of shape (n_samples,)
+        Group of each row.
+    return_share : bool, default=False
+        Whether to also return the share of rows in groups with both classes. If it is
+        small, the AUC only describes a few, untypical groups.
+
+    Returns
+    -------
+    auc : float
+        The mean AUC. NaN, with an ``UndefinedMetricWarning``, if no group has both
+        classes.
+    share : float
+        Share of rows in groups with both classes, in [0, 1]. Only returned if
+        ``return_share=True``.
+
+    Raises
+    ------
+    ValueError
+        If the lengths differ, if a label is neither 0 nor 1, if a score is NaN, or if a
+        group is missing.
+
+    See Also
+    --------
+    make_grouped_auc_scorer : A scorer of this metric.
+
+    References
+    ----------
+    Zhu et al. (2017). "Optimized cost per click in Taobao display advertising." KDD.
+    :doi:`10.1145/3097983.3098134`
+
+    Examples
+    --------
+    >>> from sk_pwiser.metrics import grouped_auc
+    >>> y, score = [0, 1, 0, 1, 0, 0], [0.1, 0.2, 0.9, 0.8, 0.3, 0.4]
+    >>> grouped_auc(y, score, ["a", "a", "b", "b", "c", "c"], return_share=True)
+    (0.5, 0.6666666666666666)
+    """
+    y = column_or_1d(y_true, dtype=np.float64)
+    score = column_or_1d(y_score, dtype=np.float64)
+    groups = groups if np.ndim(groups) == 1 else column_or_1d(groups)
+    check_consistent_length(y, score, groups)
+    if len(y) == 0:
+        raise ValueError("y_true must have at least one row, got 0.")
+    is_wrong = (y != 0) & (y != 1)
+    if is_wrong.any():
+        raise ValueError(f"y_true must be 0 or 1, got {y[is_wrong.argmax()]:g}.")
+    if np.isnan(score).any():
+        raise ValueError(f"y_score must not be NaN; row {np.isnan(score).argmax()} is.")
+    auc, share = auc_within(y, score, check_groups(groups, len(y)))
+    if np.isnan(auc):
+        _warn_undefined("grouped_auc", "no group has both classes")
+    return (auc, share) if return_share else auc
+
+
+def _warn_undefined(name, reason):
     warnings.warn(
-        f"{name} is undefined and set to nan: all labels are {label:g}.",
+        f"{name} is undefined and set to nan: {reason}.",
         UndefinedMetricWarning,
         stacklevel=3,
     )
@@ -254,16 +324,17 @@ def _undefined(name, label):
 
 def _check(y_true, y_prob, sample_weight):
     """Return labels, probabilities and weights as float64 arrays."""
-    arrays = {"y_true": y_true, "y_prob": y_prob}
-    for name, values in arrays.items():
-        arrays[name] = values = column_or_1d(values, dtype=np.float64)
+    arrays = []
+    for name, values in (("y_true", y_true), ("y_prob", y_prob)):
+        values = column_or_1d(values, dtype=np.float64)
+        arrays.append(values)
         is_wrong = ~((values >= 0) & (values <= 1))
         if is_wrong.any():
             row = int(is_wrong.argmax())
             raise ValueError(
                 f"{name} must be in [0, 1], got {values[row]:g} in row {row}."
             )
-    if len(arrays["y_true"]) == 0:
+    if len(arrays[0]) == 0:
         raise ValueError("y_true must have at least one row, got 0.")
     weight = sample_weight
     if weight is not None:
@@ -272,5 +343,5 @@ def _check(y_true, y_prob, sample_weight):
             raise ValueError(
                 "sample_weight must be finite and >= 0, and > 0 for one row."
             )
-    check_consistent_length(*arrays.values(), weight)
-    return *arrays.values(), weight
+    check_consistent_length(*arrays, weight)
+    return *arrays, weight

@@ -1,4 +1,4 @@
-"""Labels and predictions per task and model, for the displays."""
+"""What displays share: axes, styles, and the rows of each task and model."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -9,17 +9,125 @@ from sklearn.exceptions import UndefinedMetricWarning
 from sklearn.utils import _safe_indexing
 from sklearn.utils.validation import _num_samples, check_consistent_length
 
-from sk_pwiser._responses import (
-    Predictions,
-    check_rows,
-    check_same_tasks,
-    check_targets,
-    rows_of_values,
-)
+from sk_pwiser import _responses
 from sk_pwiser._table._frames import collected, column_of
 from sk_pwiser._table._labels import names_of_columns
 from sk_pwiser._table._weights_and_groups import check_match, check_weights
-from sk_pwiser._utils import warn_user
+from sk_pwiser._utils import check_choice, import_extra, warn_user
+
+# The palette of Okabe and Ito, which colour-blind readers can tell apart, without its
+# yellow, which is hardly visible on white.
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+GREY = "#7F7F7F"
+REFERENCE = {"color": GREY, "linestyle": (0, (1, 2))}  # lines to compare with
+
+# Lines and markers that distinguish several models in one plot.
+DASHES = ((8, 3), (5, 1), (1, 1), (3, 1, 1, 1))
+LINE_STYLES = ("-", "--", ":", "-.", *((0, dashes) for dashes in DASHES))
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+
+# Scales of an axis, and the base rate below which "auto" is "log".
+SCALES = ("auto", "linear", "log")
+RARE = 0.1
+
+
+def import_pyplot(user):
+    return import_extra("matplotlib.pyplot", user)
+
+
+def axes_or_new(ax, user):
+    pyplot = import_pyplot(user)
+    return pyplot.subplots(layout="constrained")[1] if ax is None else ax
+
+
+def row_of_axes(ax, n_axes, user):
+    """Return the given axes as an array, or a row of axes in a new figure."""
+    pyplot = import_pyplot(user)
+    if ax is None:
+        size = (4.2 * n_axes + 0.6, 3.6)
+        _, ax = pyplot.subplots(1, n_axes, figsize=size, layout="constrained")
+    # As an object array, since `ax` may be one axes, a list, or what `subplots`
+    # returns.
+    axes = np.ravel(np.array(ax, dtype=object))
+    if len(axes) != n_axes:
+        raise ValueError(
+            f"ax must contain {n_axes} axes, one per plot, got {len(axes)}."
+        )
+    return axes
+
+
+def task_color(index):
+    return PALETTE[index % len(PALETTE)]
+
+
+def curve_styles(task_names, model_names=None, scores=None, form="{}"):
+    """Return keywords of each curve: a colour per task, a line style per model.
+
+    Several curves of a task and a model are those of folds: thin, with one label.
+    """
+    model_names = model_names or [None] * len(task_names)
+    tasks, models = list(dict.fromkeys(task_names)), list(dict.fromkeys(model_names))
+    curves = list(zip(task_names, model_names, strict=True))
+    styles = []
+    for k, (task, model) in enumerate(curves):
+        m = models.index(model)
+        # Only the first fold has a label; matplotlib leaves out labels that start with
+        # "_".
+        folds = [j for j, curve in enumerate(curves) if curve == curves[k]]
+        label = task if model is None else f"{task}, {model}"
+        if scores is not None:
+            label += f" ({_format_scores([scores[j] for j in folds], form)})"
+        styles.append(
+            {
+                "color": task_color(tasks.index(task)),
+                "linestyle": LINE_STYLES[m % len(LINE_STYLES)],
+                "marker": MARKERS[m % len(MARKERS)],
+                "label": label if k == folds[0] else "_fold",
+                **({"linewidth": 1, "alpha": 0.6} if len(folds) > 1 else {}),
+            }
+        )
+    return styles
+
+
+def _format_scores(scores, form):
+    """Return the score of a curve, or mean and standard deviation over folds."""
+    if len(scores) == 1:
+        return form.format(*scores)
+    # A fold with one class has no score, and should not hide those of the others.
+    known = [score for score in scores if not np.isnan(score)] or [np.nan]
+    spread = form.rpartition(" = ")[2].format(np.std(known))
+    return f"{form.format(np.mean(known))} ± {spread}"
+
+
+def is_log(scale, base_rates):
+    """Return whether an axis that shows rates is logarithmic."""
+    check_choice("scale", scale, SCALES)
+    # A task without events has no place on a logarithmic axis.
+    rates = [rate for rate in base_rates if rate > 0]
+    return scale == "log" or (scale == "auto" and min(rates, default=1.0) < RARE)
+
+
+def set_log_axis(axis, low, high):
+    """Make an axis logarithmic, with plain numbers as ticks."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    getattr(axis.axes, f"set_{axis.axis_name}scale")("log", nonpositive="mask")
+    n_decades = np.log10(high / low)
+    # More ticks per decade where there are few decades.
+    subs = (1.0, 2.0, 5.0) if n_decades < 2 else (1.0, 3.0) if n_decades < 3 else (1.0,)
+    axis.set_major_locator(LogLocator(subs=subs, numticks=15))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_formatter(NullFormatter())
+
+
+def style(kwargs, **defaults):
+    """Return the properties of a line: the defaults, updated by `kwargs`."""
+    from matplotlib.cbook import normalize_kwargs
+    from matplotlib.lines import Line2D
+
+    # matplotlib refuses two spellings of one property, such as c and color.
+    return {**defaults, **normalize_kwargs(kwargs, Line2D)}
+
 
 # Curves of more values of `by` could not be told apart.
 MAX_VALUES = 8
@@ -73,7 +181,7 @@ class GivenPredictions:
                 f"{columns}."
             )
         given = {"P": self._given, "sample_weight": sample_weight}
-        check_rows(Y, n_samples, input_name="Y", **given)
+        _responses.check_rows(Y, n_samples, input_name="Y", **given)
 
     def predict_proba(self, X):
         return self._P
@@ -87,23 +195,23 @@ class Responses(NamedTuple):
     known: np.ndarray
     p: np.ndarray
     weight: np.ndarray | None
-    predictions: Predictions
+    predictions: _responses.Predictions
 
 
 def read_responses(estimator, X, Y, task_names=None, sample_weight=None):
     """Return the `Responses` of a fitted estimator or of `GivenPredictions`."""
     X, Y = collected(X), collected(Y)
-    predictions = Predictions(estimator, X, {})
-    targets, known, y_names = check_targets(
+    predictions = _responses.Predictions(estimator, X, {})
+    targets, known, y_names = _responses.check_targets(
         Y, predictions.missing_labels(), predictions.classes()
     )
     n_tasks, fitted = targets.shape[1], predictions.task_names()
-    check_same_tasks(n_tasks, y_names, fitted)
+    _responses.check_same_tasks(n_tasks, y_names, fitted)
     names = _choose_names(n_tasks, task_names, y_names, fitted)
     if isinstance(estimator, GivenPredictions):
         estimator.check_order(Y, len(targets), names, sample_weight)
     if X is not None:
-        check_rows(X, len(targets), Y=Y, sample_weight=sample_weight)
+        _responses.check_rows(X, len(targets), Y=Y, sample_weight=sample_weight)
     columns = [predictions.of_task(k, targets, "predict_proba") for k in range(n_tasks)]
     for name, p in zip(names, columns, strict=True):
         _check_probabilities(p, name)
@@ -131,11 +239,11 @@ def read_models(models, X, Y, cvr, sample_weight, by, task_names=None):
 
 def _parts(X, Y, by):
     if X is not None:
-        found = rows_of_values(column_of(X, "by", by), by)
+        found = _responses.rows_of_values(column_of(X, "by", by), by)
     else:
         check_consistent_length(by, Y)
         check_match(Y, _num_samples(Y), input_name="Y", by=by)
-        found = rows_of_values(by, getattr(by, "name", None))
+        found = _responses.rows_of_values(by, getattr(by, "name", None))
     if not 0 < len(found) <= MAX_VALUES:
         what = "a column" if X is None else f"{by!r}"
         raise ValueError(
@@ -147,13 +255,11 @@ def _parts(X, Y, by):
 
 def read_folds(cv_results, X, Y, cvr, sample_weight):
     """Return the `TaskRows` of all tasks, and the CVR, in each test fold."""
-    for key, option in (
-        ("estimator", "return_estimator"),
-        ("indices", "return_indices"),
-    ):
+    for key in ("estimator", "indices"):
         if key not in cv_results:
             raise ValueError(
-                f"cv_results has no {key!r}; call cross_validate with {option}=True."
+                f"cv_results has no {key!r}; call cross_validate with return_{key}="
+                "True."
             )
     check_consistent_length(X, Y, sample_weight)
     # Rows of another table of the same length cannot be told apart; a shorter one can.
@@ -177,21 +283,19 @@ def read_folds(cv_results, X, Y, cvr, sample_weight):
 def warn_about_one_class(rows, curve):
     """Warn once about all tasks with only one class, in the user's frame."""
     # Folds of one curve count together: one line per task, not one per fold.
-    curves = Counter((each.task, each.model) for each in rows)
+    n_folds = Counter((each.task, each.model) for each in rows)
     constant = Counter(
-        (
-            ", ".join([repr(each.task), *filter(None, [each.model])])
-            + (f" has only class {each.y[0]}" if len(each.y) else " has no rows"),
-            curves[each.task, each.model],
-        )
+        (each.task, each.model, each.y[0] if len(each.y) else None)
         for each in rows
         if not each.has_both_classes
     )
-    if constant:
-        found = [
-            what if n_folds == 1 else f"{what} in {n} of {n_folds} folds"
-            for (what, n_folds), n in constant.items()
-        ]
+    found = []
+    for (task, model, label), n in constant.items():
+        what = repr(task) if model is None else f"{task!r}, {model}"
+        what += " has no rows" if label is None else f" has only class {label}"
+        total = n_folds[task, model]
+        found.append(what if total == 1 else f"{what} in {n} of {total} folds")
+    if found:
         warn_user(
             f"{curve} is undefined and left empty for task {', task '.join(found)}.",
             UndefinedMetricWarning,

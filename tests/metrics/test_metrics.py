@@ -68,13 +68,6 @@ def test_bins_of_equally_many_rows(rows, n_bins):
     )
 
 
-def test_bins_of_equal_width(rows):
-    y, p, _ = rows
-    bins = [np.flatnonzero((p >= j / 5) & (p < (j + 1) / 5)) for j in range(5)]
-    found = expected_calibration_error(y, p, n_bins=5, strategy="uniform")
-    assert found == pytest.approx(brute_force_error(y, p, bins))
-
-
 @pytest.mark.parametrize("metric", METRICS)
 def test_weights_are_repetitions(rows, metric):
     y, p, weight = rows
@@ -93,14 +86,6 @@ def test_the_order_of_rows_with_equal_predictions_does_not_matter(rows, random):
 
     shuffled = random.sample(rows, len(rows))
     assert error(rows) == pytest.approx(error(shuffled))
-
-
-@pytest.mark.parametrize("value", [0.25, 0.5])
-def test_constant_predictions(value):
-    y = np.tile([0, 0, 0, 1], 50)
-    found = expected_calibration_error(y, np.full(200, value), n_bins=10)
-    assert found == pytest.approx(value - 0.25)
-    assert predicted_over_observed(y, np.full(200, value)) == 4 * value
 
 
 def test_known_probabilities_in_place_of_labels(rows):
@@ -153,17 +138,6 @@ def test_bad_rows(metric, y, p, weight, message):
 def test_bad_parameters(params, message):
     with pytest.raises(ValueError, match=message):
         expected_calibration_error([0, 1], [0.1, 0.2], **params)
-
-
-@pytest.mark.parametrize("metric", METRICS)
-@pytest.mark.parametrize("task", [0, 1, "cvr"])
-def test_as_scorers(data, model, metric, task):
-    X, Y = data
-    rows = Y[:, 0] == 1 if task == "cvr" else slice(None)
-    p = model.predict_cvr(X) if task == "cvr" else model.predict_proba(X)[:, task]
-    scorer = make_task_scorer(metric, task, greater_is_better=False)
-    y = Y[rows, -1 if task == "cvr" else task]
-    assert scorer(model, X, Y) == pytest.approx(-metric(y, p[rows]))
 
 
 def test_a_scorer_of_one_class_is_nan_with_the_name_of_the_task(data, model):

@@ -1,12 +1,24 @@
-"""Scorers against scikit-learn's metrics on columns selected by hand."""
+"""Scorers of a task, of the CVR and of the mean, against scikit-learn's metrics."""
+
+import warnings
+from functools import partial
 
 import numpy as np
 import pandas as pd
 import pytest
 from fake_estimators import Fixed, ReadsFeatures
 from sklearn.ensemble import RandomForestClassifier
-from sklearn.metrics import brier_score_loss, f1_score, log_loss, roc_auc_score
+from sklearn.exceptions import UndefinedMetricWarning
+from sklearn.metrics import (
+    average_precision_score,
+    brier_score_loss,
+    f1_score,
+    log_loss,
+    recall_score,
+    roc_auc_score,
+)
 from sklearn.model_selection import GridSearchCV
+from sklearn.naive_bayes import GaussianNB
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 
@@ -54,21 +66,6 @@ def test_values_of_the_named_scorers(n_tasks):
     for k in (n_tasks, -n_tasks - 1):
         with pytest.raises(ValueError, match=rf"index in \[-{n_tasks}, .* got {k}"):
             make_task_scorer(roc_auc_score, k)(model, X, Y)
-
-
-def test_an_index_may_be_a_numpy_integer():
-    scorer = make_task_scorer(roc_auc_score, np.int64(1))
-    assert repr(scorer) == "make_task_scorer(roc_auc_score, 1)"
-    Y = np.array([[0, 0], [0, 1]])
-    assert scorer(Fixed(np.array([[0.5, 0.2], [0.5, 0.4]])), Y, Y) == 1.0
-
-
-def test_mean_log_loss_does_not_depend_on_the_number_of_tasks():
-    one, none = np.full((4, 1), 0.25), np.zeros((4, 1), dtype=int)
-    for n_tasks in (1, 2, 3):
-        model = Fixed(np.tile(one, n_tasks))
-        score = mean_log_loss_scorer(model, one, np.tile(none, n_tasks))
-        assert score == pytest.approx(np.log(0.75))
 
 
 def test_losses_are_negated_and_kwargs_reach_the_metric(data, model):
@@ -200,3 +197,152 @@ def test_a_name_with_two_meanings_is_refused(task):
     with pytest.raises(ValueError, match=f"task='{task}' is ambiguous.* its index"):
         make_task_scorer(roc_auc_score, task)(model, np.zeros((4, 1)), Y)
     assert make_task_scorer(roc_auc_score, -1)(model, np.zeros((4, 1)), Y) == 0.5
+
+
+def named(name):
+    return make_task_scorer(roc_auc_score, name)
+
+
+def test_names_from_pandas(data, model):
+    pd = pytest.importorskip("pandas")
+    X, Y = data
+    frame = pd.DataFrame(Y, columns=["click", "name"])
+    assert named("click")(model, X, frame) == ctr_auc_scorer(model, X, Y)
+    assert named("name")(model, X, frame) == ctcvr_auc_scorer(model, X, Y)
+    nullable = frame.astype({"click": "boolean", "name": "Int64"})
+    assert mean_auc_scorer(model, X, nullable) == mean_auc_scorer(model, X, Y)
+    with pytest.raises(ValueError, match=r"one of \['click', 'name'\].*got 'buy'"):
+        named("buy")(model, X, frame)
+    with pytest.raises(ValueError, match="column 'name' of Y contains 3"):
+        ctr_auc_scorer(model, X, frame * [1, 3])
+    model_1d, y = GaussianNB().fit(X, Y[:, 1]), frame["name"]
+    assert named("name")(model_1d, X, y) == ctr_auc_scorer(model_1d, X, Y[:, 1])
+    with pytest.raises(ValueError, match="task must be an index if"):
+        named("name")(model_1d, X, y.rename(None))
+
+
+def test_names_from_arrow_tables_and_queries(data):
+    pl, pa = pytest.importorskip("polars"), pytest.importorskip("pyarrow")
+    X, Y = data
+    model = ReadsFeatures(names=("view", "order")).fit(X, Y)
+    table = pa.table({"view": Y[:, 0], "order": Y[:, 1]})
+    expected = ctcvr_auc_scorer(model, X, Y)
+    for labels in (table, pl.from_arrow(table).lazy()):
+        assert named("order")(model, X, labels) == expected
+    with pytest.raises(ValueError, match=r"must be in the order .*'view', 'order'"):
+        mean_auc_scorer(model, X, table.select(["order", "view"]))
+
+
+def test_names_from_the_estimator(data):
+    X, Y = data
+    model = ReadsFeatures(names=("click", "buy"))
+    nested = make_pipeline(FunctionTransformer(), model)
+    grid = {"readsfeatures__power": [1.0]}
+    search = GridSearchCV(nested, grid, scoring=ctr_auc_scorer, cv=2)
+    for estimator in (model, nested, search, Pipeline([("all", search)])):
+        estimator.fit(X, Y)
+        assert named("buy")(estimator, X, Y) == ctcvr_auc_scorer(model, X, Y)
+        with pytest.raises(ValueError, match=r"one of \['click', 'buy'\].*'view'"):
+            named("view")(estimator, X, Y)
+    with pytest.raises(ValueError, match=r"Y must have the 2 tasks .* got 1"):
+        ctr_auc_scorer(model, X, Y[:, 0])
+    with pytest.raises(ValueError, match=r"task must be an index if .* got 'buy'"):
+        named("buy")(ReadsFeatures().fit(X, Y), X, Y)
+
+
+def test_names_of_both(data):
+    pd = pytest.importorskip("pandas")
+    X, Y = data
+    model = ReadsFeatures(names=("click", "conversion")).fit(X, Y)
+    frame = pd.DataFrame(Y, columns=["clicked", "bought"])
+    for name in ("bought", "conversion"):
+        assert named(name)(model, X, frame) == ctcvr_auc_scorer(model, X, Y)
+    with pytest.raises(ValueError, match=r"'bought'\] or \['click', 'conversion'\]"):
+        named("view")(model, X, frame)
+    frame.columns = ["conversion", "click"]
+    with pytest.raises(ValueError, match=r"in the order .*\['click', 'conversion'\]"):
+        mean_auc_scorer(model, X, frame)
+
+
+def always_undefined(y_true, y_pred):
+    warnings.warn("no", UndefinedMetricWarning, stacklevel=1)
+    return 0.25
+
+
+def assert_undefined(scorer, *args, match, **kwargs):
+    """Assert NaN and one warning, with its category, text and place."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        assert np.isnan(scorer(*args, **kwargs))
+    assert [w.category for w in caught] == [UndefinedMetricWarning]
+    assert match in str(caught[0].message)
+    assert caught[0].filename == __file__
+
+
+def test_one_class_is_nan_with_one_warning(data, model):
+    X, Y = data
+    none = Y * [1, 0]
+    text = "task 1 has only class 0 in its 200 rows"
+    assert_undefined(ctcvr_auc_scorer, model, X, none, match=text)
+    assert_undefined(mean_auc_scorer, model, X, none, match=text)
+    assert_undefined(cvr_auc_scorer, model, X, none, match="the CVR has only class 0")
+    assert_undefined(ctr_auc_scorer, model, X, Y * 0 + 1, match="task 0 has only class")
+    both = "task 0 has only class 0 in its 200 rows; task 1 has only class 0"
+    assert_undefined(mean_auc_scorer, model, X, Y * 0, match=both)
+    named_model = ReadsFeatures(names=("click", "buy")).fit(X, Y)
+    text = "task 1 ('buy') has only class 0"
+    assert_undefined(mean_auc_scorer, named_model, X, none, match=text)
+    assert ctr_auc_scorer(model, X, none) == ctr_auc_scorer(model, X, Y)
+    text = "the CVR has no rows to score"
+    for scorer in (cvr_auc_scorer, make_task_scorer(log_loss, "cvr", labels=[0, 1])):
+        assert_undefined(scorer, model, X, Y * [0, 1], match=text)
+
+
+def test_other_undefined_metrics_are_nan(data, model):
+    X, Y = data
+    for metric in (average_precision_score, partial(roc_auc_score), always_undefined):
+        scorer = make_task_scorer(metric, 0)
+        assert_undefined(scorer, model, X, Y * 0, match="only class 0")
+        assert_undefined(scorer, model, X, Y * 0 + 1, match="only class 1")
+    recall = make_task_scorer(recall_score, 1, response_method="predict")
+    assert_undefined(recall, model, X, Y * 0, match="only class 0")
+    # With both classes a metric keeps its number and its own warning.
+    with pytest.warns(UndefinedMetricWarning, match="^no$"):
+        assert make_task_scorer(always_undefined, 0)(model, X, Y) == 0.25
+
+
+def test_metrics_defined_with_one_class_are_scored(data, model):
+    X, Y = data
+    P = model.predict_proba(X)
+    brier = make_task_scorer(brier_score_loss, 1)
+    assert brier(model, X, Y * 0) == pytest.approx(np.mean(P[:, 1] ** 2))
+    for labels in (Y * 0, Y * 0 + 1, Y * [0, 1]):
+        # The mean over tasks and rows of the log of the probability of the label.
+        P_label = np.where(labels == 1, P, 1 - P.astype(float))
+        expected = pytest.approx(np.log(P_label).mean())
+        assert mean_log_loss_scorer(model, X, labels) == expected
+
+
+def test_integer_weights_equal_repeated_rows(data, model):
+    X, Y = data
+    weight = np.random.default_rng(2).integers(0, 4, size=len(Y))
+    repeated = np.repeat(X, weight, axis=0), np.repeat(Y, weight, axis=0)
+    for scorer in ALL_SCORERS:
+        weighted = scorer(model, X, Y, sample_weight=weight)
+        assert weighted == pytest.approx(scorer(model, *repeated))
+        assert weighted != pytest.approx(scorer(model, X, Y), rel=1e-4)
+        assert scorer(model, X, Y, weight.tolist()) == weighted
+
+
+def test_zero_weights_and_weights_of_a_metric_without(data, model):
+    X, Y = data
+    weights = {"sample_weight": 1 - Y[:, 1]}
+    for scorer in (ctcvr_auc_scorer, cvr_auc_scorer, mean_auc_scorer):
+        assert_undefined(scorer, model, X, Y, match="only class 0", **weights)
+    weights = {"sample_weight": np.zeros(len(Y))}
+    assert_undefined(ctr_auc_scorer, model, X, Y, match="no rows to score", **weights)
+    wrong = np.c_[np.ones(200), -np.ones(200)]
+    with pytest.raises(ValueError, match=r"it is -1\.0 in row 0 for task 1"):
+        ctr_auc_scorer(model, *data, sample_weight=wrong)
+    with pytest.raises(TypeError, match=r"undefined, 0\) takes no sample_weight"):
+        make_task_scorer(always_undefined, 0)(model, X, Y, sample_weight=np.ones(200))
