@@ -94,9 +94,7 @@ def _read_pandas(column, name):
     _refuse_missing(column.isna().to_numpy(), name)
     dtype = column.dtype
     if getattr(dtype, "kind", "O") != "M":
-        numeric = getattr(dtype, "kind", "O") in "iuf"
-        plain = getattr(dtype, "numpy_dtype", dtype) if numeric else None
-        return _read_array(column.to_numpy(dtype=plain), name, dtype)
+        return _read_array(column.to_numpy(), name, dtype)
     if hasattr(dtype, "pyarrow_dtype"):  # a column of days has no `dt.tz`
         return _read_nullable(column.array.__arrow_array__(), name)
     kind = NAIVE
@@ -116,10 +114,10 @@ def _read_array(values, name, dtype=None):
         return Times(_nanoseconds(values, name), NAIVE)
     if kind == "f":
         _refuse_missing(np.isnan(values), name)
-        if np.isinf(values).any():
+        if (is_infinite := np.isinf(values)).any():
             raise ValueError(
-                f"Column {name!r} must hold finite times; row "
-                f"{np.isinf(values).argmax()} contains infinity."
+                f"Column {name!r} must hold finite times; row {is_infinite.argmax()} "
+                "contains infinity."
             )
         return Times(values.astype(np.float64), NUMBER)
     if kind in "iu":

@@ -12,12 +12,12 @@ from skorch.callbacks import EarlyStopping
 from skorch.utils import noop
 from torch import Tensor
 
-from sk_pwiser._auc import auc_within
 from sk_pwiser._training._batches import TrainingRows
 from sk_pwiser._training._callbacks import find_callback, without_name
 from sk_pwiser._training._settings import Settings
 from sk_pwiser._training._snapshot import Snapshot
 from sk_pwiser._utils import did_you_mean, warn_user
+from sk_pwiser.metrics import auc_within
 
 # With at most `MIN_ROWS` rows, a tenth of them says less about the best epoch than a
 # number of steps that grows with the rows; see the page of benchmarks. With more rows,

@@ -31,6 +31,7 @@ from sk_pwiser.metrics._calibration import (
     predicted_over_observed,
     reliability_curve,
 )
+from sk_pwiser.metrics._grouped_auc import auc_within as auc_within
 from sk_pwiser.metrics._grouped_auc import grouped_auc, make_grouped_auc_scorer
 from sk_pwiser.metrics._task_scorer import (
     ctcvr_auc_scorer,

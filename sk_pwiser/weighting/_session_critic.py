@@ -1,7 +1,4 @@
-"""Weights of rows from critics, which predict the losses of the rest of a session.
-
-The class is public as :class:`sk_pwiser.weighting.SessionCriticWeights`.
-"""
+"""Weights of rows from critics, which predict the losses of the rest of a session."""
 
 import warnings
 
@@ -170,11 +167,6 @@ class SessionCriticWeights(DocLink, BaseEstimator):
         self.tol = tol
         self.min_probability = min_probability
         self.random_state = random_state
-
-    def _doc_link_url_param_generator(self):
-        # Other classes are in their public module.
-        name = type(self).__name__
-        return {"estimator_module": "sk_pwiser.weighting", "estimator_name": name}
 
     @accept_any_case_of_y
     def fit(self, X, Y, *, groups, order=None):
