@@ -17,12 +17,6 @@ from sklearn.exceptions import UndefinedMetricWarning
 LONGEST = 1_500
 
 
-class Count:
-    """The number of calls of estimators so far."""
-
-    calls = 0
-
-
 @contextmanager
 def declared_warnings():
     """Let the package's own warnings pass, which point to the caller: this file."""
@@ -87,7 +81,6 @@ class Session:
     def check_probabilities(self, X):
         """Return the probabilities for a table, after checks of their form."""
         model = self.model
-        Count.calls += 1
         with declared_warnings():
             probabilities = model.predict_proba(X)
         n_columns = 2 if model.classes_.ndim == 1 else model.n_tasks_
@@ -100,7 +93,6 @@ class Session:
 
     def _call(self, method, args, kwargs, culprit):
         before = content((args, kwargs))
-        Count.calls += 1
         try:
             with declared_warnings():
                 getattr(self.model, method)(*args, **kwargs)

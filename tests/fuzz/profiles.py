@@ -12,9 +12,6 @@ PROFILE = os.environ.get("SK_PWISER_FUZZ", "short")
 if PROFILE not in ("short", "long"):
     raise ValueError(f"SK_PWISER_FUZZ must be 'short' or 'long'; got {PROFILE!r}.")
 
-# Fewest calls of the estimator in the long profile.
-N_CALLS = 10_000
-
 
 def examples(short, long):
     """Return a decorator that sets the number of examples by the profile."""
