@@ -49,7 +49,6 @@ from sk_pwiser._table._frames import (
 )
 from sk_pwiser._table._labels import one_task_labels, read_labels, zero_one_labels
 from sk_pwiser._table._weights_and_groups import check_weights
-from sk_pwiser._times import warn_about_random_folds
 from sk_pwiser._utils import (
     DocLink,
     accept_any_case_of_y,
@@ -64,7 +63,7 @@ from sk_pwiser.calibration._group_shifts import (
     read_groups,
     without_groups,
 )
-from sk_pwiser.model_selection import FunnelStratifiedKFold
+from sk_pwiser.model_selection import FunnelStratifiedKFold, warn_about_random_folds
 
 LIMITS = np.finfo(np.float32)
 # Attributes of a file, beside the estimator.

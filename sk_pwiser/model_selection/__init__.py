@@ -21,6 +21,9 @@ from sk_pwiser.model_selection._folds import (
     FunnelStratifiedKFold,
     FunnelTimeSplit,
 )
+from sk_pwiser.model_selection._folds import (
+    warn_about_random_folds as warn_about_random_folds,
+)
 from sk_pwiser.model_selection._loss_comparison import LossComparison
 
 __all__ = [

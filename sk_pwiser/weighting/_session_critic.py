@@ -22,8 +22,8 @@ from sklearn.utils import (
 )
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from sk_pwiser._responses import positive_probabilities
-from sk_pwiser._table._labels import find_missing, read_labels, zero_one_labels
+from sk_pwiser._responses import check_targets, positive_probabilities
+from sk_pwiser._table._labels import find_missing
 from sk_pwiser._table._weights_and_groups import check_groups, check_match
 from sk_pwiser._utils import (
     DocLink,
@@ -203,10 +203,7 @@ class SessionCriticWeights(DocLink, BaseEstimator):
             If the targets of the critics still change after `max_iter` fits.
         """
         self._check_parameters()
-        read = read_labels(Y)
-        labels = zero_one_labels(
-            read.values.reshape(len(read.values), -1), read.columns
-        ).astype(np.float64)
+        labels, _, _ = check_targets(Y)
         check_consistent_length(X, labels, groups)
         check_match(X, len(labels), Y=Y, groups=groups, order=order)
         check_groups(groups, len(labels))

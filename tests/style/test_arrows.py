@@ -66,7 +66,7 @@ FOLDERS = {
         EXTRAS,
     ),
     "callbacks": Folder("_training"),
-    "calibration": Folder(f"{ABOVE_ESTIMATOR} _responses _times", LEARN),
+    "calibration": Folder(f"{ABOVE_ESTIMATOR} _responses", LEARN),
     "datasets": Folder("_utils", LEARN, EXTRAS),
     "delayed_feedback": Folder("_table _utils", LEARN),
     "history": Folder(
