@@ -15,7 +15,6 @@ from sk_pwiser.model_selection import _compare_models, compare_losses
 
 pd = pytest.importorskip("pandas")
 FEW = ["--folds", "2", "--max-epochs", "1", "--jobs", "1"]
-CLICKS = ["--data", "log.csv", "--targets", "click"]
 
 
 @pytest.fixture(autouse=True)
@@ -289,58 +288,53 @@ def test_other_models_do_not_read_the_times(monkeypatch, tmp_path, capsys):
     assert f"{X.shape[1]} features; click" in out
 
 
+DATA = ["--data", "log.parquet", "--targets", *Y]
+
+
 @pytest.mark.parametrize(
     ("columns", "options", "message"),
     [
-        ({"at": LOG["at"][0]}, [], "has dates in the columns ['at']: name the one"),
-        ({"click": "perhaps"}, [], "'click' of Y contains 'perhaps' in row 0"),
-        ({"click": np.nan}, [], "300 in column 'click'. --drop-unlabelled leaves them"),
-        ({"click": np.nan}, ["--drop-unlabelled"], "no row of log.parquet has all"),
-        ({"at": "soon"}, ["--time", "at"], "soon"),
-        ({"at": "04/05/2026"}, ["--time", "at"], "--time at must name a column of num"),
-        ({"at": None}, ["--time", "at"], "Column 'at' must hold a time in every row"),
-        ({"at": [None, *range(299)]}, ["--time", "at"], "Column 'at' must hold a time"),
-        ({"at": 1}, ["--time", "at"], "n_splits=2 with min_conversions=1"),
-        ({"price": np.inf}, [], "'price'"),
-        ({}, ["--ignore", "click"], "--targets and --ignore both name 'click'"),
-        ({}, ["--time", "hour"], "--time must name columns of log.parquet, got"),
+        # Files.
+        ({"at": LOG["at"][0]}, DATA, "has dates in the columns ['at']: name the one"),
+        ({"click": "perhaps"}, DATA, "'click' of Y contains 'perhaps' in row 0"),
+        ({"click": np.nan}, DATA, "300 in column 'click'. --drop-unlabelled leaves"),
+        (
+            {"click": np.nan},
+            [*DATA, "--drop-unlabelled"],
+            "no row of log.parquet has all",
+        ),
+        ({"at": "soon"}, [*DATA, "--time", "at"], "soon"),
+        ({"at": "04/05/2026"}, [*DATA, "--time", "at"], "--time at must name a column"),
+        ({"at": None}, [*DATA, "--time", "at"], "Column 'at' must hold a time in ever"),
+        ({"at": 1}, [*DATA, "--time", "at"], "n_splits=2 with min_conversions=1"),
+        ({"price": np.inf}, DATA, "'price'"),
+        # Columns that are named.
+        ({}, [*DATA, "--ignore", "click"], "--targets and --ignore both name 'click'"),
+        ({}, [*DATA, "--time", "x"], "--time must name columns of log.parquet, got"),
+        ({}, [*DATA, "--categorical", "x"], "got ['x']; its columns are ['num"),
+        ({}, [*DATA[:3], "view"], "--targets must name columns of"),
+        # Options.
+        ({}, ["--targets", "click"], "--data and --targets must be given together"),
+        ({}, DATA[:2], "--data and --targets must be given together"),
+        ({}, ["--categorical", "id"], "--categorical must be given with --data"),
+        ({}, ["--time", "at"], "--time must be given with --data"),
+        ({}, ["--drop-unlabelled"], "--drop-unlabelled must be given with --data"),
+        (
+            {},
+            [*DATA, "--against-others", "--weights", "1"],
+            "--weights must be given without --against-others",
+        ),
+        ({}, ["--folds", "1"], "--folds must be an int >= 2, got 1"),
+        ({}, ["--data", "a.csv", *DATA[2:]], "must name a file, got a.csv"),
+        ({}, ["--data", "log.txt", *DATA[2:]], "must end in .csv, .csv.gz or"),
     ],
 )
-def test_bad_files(tmp_path, capsys, columns, options, message):
-    path = write(X.assign(**{**Y, **columns}), tmp_path / "log.parquet")
+def test_errors_are_one_line(monkeypatch, tmp_path, capsys, columns, options, message):
+    monkeypatch.chdir(tmp_path)
+    write(X.assign(**{**Y, **columns}), tmp_path / "log.parquet")
     with pytest.raises(SystemExit) as exit_:
-        command.main([*FEW, "--data", str(path), "--targets", *Y.columns, *options])
+        command.main([*FEW, *options])
     assert exit_.value.code == 2
     [line] = capsys.readouterr().err.splitlines()
     assert line.startswith("python -m sk_pwiser: error: ")
     assert message in line
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["--targets", "click"], "--data and --targets must be given together"),
-        (["--data", "log.csv"], "--data and --targets must be given together"),
-        (["--categorical", "id"], "--categorical must be given with --data"),
-        (["--time", "at"], "--time must be given with --data"),
-        (["--drop-unlabelled"], "--drop-unlabelled must be given with --data"),
-        (
-            [*CLICKS, "--against-others", "--weights", "1"],
-            "--weights must be given without --against-others",
-        ),
-        (["--folds", "1"], "--folds must be an int >= 2, got 1"),
-        (["--data", "no.csv", "--targets", "click"], "must name a file, got no.csv"),
-        (["--data", "log.txt", "--targets", "click"], "must end in .csv, .csv.gz or"),
-        (["--data", "log.csv", "--targets", "view"], r"--targets must name columns of"),
-        (
-            ["--data", "log.csv", "--targets", "click", "--categorical", "x"],
-            "--categorical must name columns of log.csv, got ['x']; its columns are",
-        ),
-    ],
-)
-def test_bad_arguments(monkeypatch, capsys, csv, arguments, message):
-    monkeypatch.chdir(csv.parent)
-    with pytest.raises(SystemExit) as exit_:
-        command.main(arguments)
-    assert exit_.value.code == 2
-    assert message in capsys.readouterr().err
