@@ -9,7 +9,6 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from sk_pwiser.networks import NetworkSpec
 
 CARDINALITIES, N_NUMERIC, DIM = (4, 6), 3, 5
-WIDTH = len(CARDINALITIES) * DIM + N_NUMERIC
 RATES = (0.3, 0.1, 0.02)
 
 

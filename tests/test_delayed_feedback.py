@@ -130,12 +130,6 @@ def test_durations_of_any_unit_are_numbers_of_seconds(form):
         delay_distribution(dates, elapsed=durations([1, 2], "us"))
 
 
-def test_without_conversions_all_weights_are_1():
-    Y = np.array([[1, 0], [0, 0]])
-    weight = delayed_feedback_weights(Y, delay=[np.nan, np.nan], elapsed=[1.0, 2.0])
-    assert_array_equal(weight, np.ones((2, 2)))
-
-
 LABELS = np.array([[1, 1], [1, 0], [0, 0]])
 TIMES = {"elapsed": [3.0, 1.0, 2.0], "delay": [1.0, np.nan, np.nan]}
 

@@ -273,11 +273,6 @@ class TestWholeFits:
 class TestFurtherCalls:
     """Fits by graphs continue, are copied and are stored."""
 
-    def test_refit(self):
-        model = fit()
-        first = model.predict_proba(X)
-        assert_array_equal(model.fit(DATA, TARGETS).predict_proba(X), first)
-
     @pytest.mark.parametrize("compiled", [False, "graph"])
     @pytest.mark.parametrize(
         "optimizer", ["adam", "sgd", torch.optim.AdamW, torch.optim.RMSprop]

@@ -387,7 +387,8 @@ def state_encoder(X):
         FunctionTransformer(_with_nan),
         OrdinalEncoder(handle_unknown="use_encoded_value", unknown_value=np.nan),
     )
-    numbers = FunctionTransformer(_as_floats)
+    floats = {"dtype": np.float64, "ensure_all_finite": "allow-nan"}
+    numbers = FunctionTransformer(check_array, kw_args=floats)
     encoder = ColumnTransformer([("codes", codes, found)], remainder=numbers)
     return encoder.fit(X), len(found)
 
@@ -404,7 +405,3 @@ def _with_nan(X):
     if missing is not None:
         values[missing] = np.nan
     return values
-
-
-def _as_floats(X):
-    return check_array(X, dtype=np.float64, ensure_all_finite="allow-nan")
