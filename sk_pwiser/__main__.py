@@ -338,7 +338,7 @@ def print_rare(results):
     )
     if None not in weights:
         chosen = ", ".join(f"{weight:g}" for weight in weights)
-        print(f"  pwiser_weight, chosen by cross-validation: {chosen}")
+        print(f"- pwiser_weight, chosen by cross-validation: {chosen}.")
     print(
         "  With few conversions and ids that say little, compare with a simple model\n"
         "  first: a network has little to add.",

@@ -83,7 +83,7 @@ def test_generated_logs(capsys):
 @FEW_USERS
 def test_weights_are_searched_on_generated_logs(capsys):
     command.main([*FEW, "--weights", "0.1", "0.3"])
-    [chosen] = re.findall("by cross-validation: (.*)\n", capsys.readouterr().out)
+    [chosen] = re.findall("by cross-validation: (.*)[.]\n", capsys.readouterr().out)
     assert set(chosen.split(", ")) <= {"0.1", "0.3"}
 
 
