@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
+from checkpointed import interrupt, resume
 from numpy.testing import assert_array_equal
 from refusals import X, Y, small
 from scipy import sparse
 from simulated_device import free_memory
-from skorch.callbacks import Callback
 
 from sk_pwiser._training import BatchIterator
 from sk_pwiser.datasets import ParquetImpressions
@@ -138,20 +138,11 @@ def test_updates_and_warm_starts(lazy, where):
 
 
 def test_a_fit_that_resumes(where, tmp_path):
-    class Stop(Callback):
-        def on_epoch_end(self, net, **kwargs):
-            if len(net.history) == 2 and self.is_first:
-                raise KeyboardInterrupt
-
     def call():
         folder = tmp_path / str(len(list(tmp_path.iterdir())))
-        stop = Stop()
-        model = small(**STOPPED, callbacks=[stop], checkpoint_dir=folder)
-        stop.is_first = True
-        with pytest.raises(KeyboardInterrupt):
-            model.fit(X, Y)
-        stop.is_first = False
-        return fitted(model, X, Y)
+        interrupt(folder, 1, **STOPPED)
+        model = resume(folder, **STOPPED)
+        return figures(model), model.predict_proba(X)
 
     assert_equal_on_the_host(call, where)
 
