@@ -12,7 +12,6 @@ verdict for each metric.
 import argparse
 import os
 import sys
-import time
 import warnings
 from pathlib import Path
 
@@ -21,11 +20,11 @@ import numpy as np
 from scipy import special
 from sklearn.metrics import log_loss, roc_auc_score
 from sklearn.model_selection import GridSearchCV
-from sklearn.multioutput import MultiOutputClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
+from sk_pwiser._responses import positive_probabilities
 from sk_pwiser._table._labels import read_labels, read_words, zero_one_labels
 from sk_pwiser._utils import import_extra
 from sk_pwiser.datasets import load_kuairand, make_ctr_cvr
@@ -33,7 +32,6 @@ from sk_pwiser.history import HistoryFeatures
 from sk_pwiser.inspection import describe_impressions
 from sk_pwiser.metrics import ctcvr_auc_scorer, predicted_over_observed
 from sk_pwiser.model_selection import (
-    MODELS,
     FunnelStratifiedKFold,
     FunnelTimeSplit,
     compare_losses,
@@ -167,7 +165,8 @@ def make_parser():
     add(
         "--max-epochs",
         type=int,
-        help="largest number of epochs per fit (default: that of the estimator)",
+        default=MultiTaskCTRCVRClassifier().max_epochs,
+        help="largest number of epochs per fit (default: %(default)s)",
     )
     return parser
 
@@ -189,9 +188,7 @@ def check(arguments):
 
 def make_model(arguments, **params):
     """Return the estimator of all comparisons."""
-    if arguments.max_epochs is not None:
-        params["max_epochs"] = arguments.max_epochs
-    return MultiTaskCTRCVRClassifier(**params)
+    return MultiTaskCTRCVRClassifier(max_epochs=arguments.max_epochs, **params)
 
 
 # Generated logs.
@@ -205,30 +202,28 @@ def show_logs(arguments):
         "takes about\na minute.",
         flush=True,
     )
+    logs = {score_rare: print_rare, score_visits: print_visits}
     jobs = (
-        joblib.delayed(of_log)(arguments, arguments.seed + k)
-        for of_log in (score_rare, score_visits)
+        joblib.delayed(score_log)(arguments, arguments.seed + k)
+        for score_log in logs
         for k in range(N_LOGS)
     )
+    # The first table is printed while the other models are fitted.
     results = joblib.Parallel(n_jobs=arguments.jobs, return_as="generator")(jobs)
-    tables, weights = zip(*(next(results) for _ in range(N_LOGS)), strict=True)
-    print_rare(tables, weights)
-    print_visits([next(results) for _ in range(N_LOGS)])
+    for print_log in logs.values():
+        print_log([next(results) for _ in range(N_LOGS)])
 
 
 def baselines():
     """Return the models of scikit-learn."""
-    names = {
-        "logistic regression": "logistic_regression",
-        "HistGradientBoosting": "hist_gradient_boosting",
-    }
-    return {name: MultiOutputClassifier(MODELS[key]()) for name, key in names.items()}
+    return named_models(["logistic_regression", "hist_gradient_boosting"], n_tasks=2)
 
 
 def score_rare(arguments, seed):
     """Return the scores by model, and the weight that a search chose, or None."""
     log = make_ctr_cvr(N_TRAIN + N_TEST, random_state=seed, **RARE)
     X, Y = log.data.iloc[:N_TRAIN], log.target.iloc[:N_TRAIN]
+    rest = log.data.iloc[N_TRAIN:], log.target.iloc[N_TRAIN:]
     bce = make_model(arguments, loss="bce", random_state=seed)
     pwiser = make_model(arguments, random_state=seed)
     if arguments.weights:
@@ -239,11 +234,7 @@ def score_rare(arguments, seed):
             cv=FunnelStratifiedKFold(3, random_state=seed),
         )
     models = baselines() | {"sk_pwiser, bce": bce, "sk_pwiser, pwiser": pwiser}
-    rows = slice(N_TRAIN, None)
-    scores = {
-        name: score(model.fit(X, Y), log.data.iloc[rows], log.target.iloc[rows])
-        for name, model in models.items()
-    }
+    scores = {name: score(model.fit(X, Y), *rest) for name, model in models.items()}
     return scores, pwiser.best_params_["pwiser_weight"] if arguments.weights else None
 
 
@@ -258,15 +249,13 @@ def score_visits(arguments, seed):
     plain = [table.drop(columns="time") for table in (X[:cut], X[cut:])]
     scores = {}
     for suffix, (train, test) in {"": plain, " + past": past}.items():
-        models = baselines()
-        models["sk_pwiser"] = make_model(arguments, random_state=seed)
-        for name, model in models.items():
-            rows, options = cut, {}
-            if name == "sk_pwiser":  # early stopping on the newest tenth
-                rows = int(0.9 * cut)
-                options["eval_set"] = train[rows:], Y[rows:cut]
-            model.fit(train[:rows], Y[:rows], **options)
-            scores[name + suffix] = score(model, test, Y[cut:])
+        for name, model in baselines().items():
+            scores[name + suffix] = score(model.fit(train, Y[:cut]), test, Y[cut:])
+        # Early stopping decides on the newest tenth.
+        rows = int(0.9 * cut)
+        model = make_model(arguments, random_state=seed)
+        model.fit(train[:rows], Y[:rows], eval_set=(train[rows:], Y[rows:cut]))
+        scores["sk_pwiser" + suffix] = score(model, test, Y[cut:])
     return scores
 
 
@@ -308,9 +297,7 @@ def make_visits(n_users, seed):
 
 def score(model, X, Y):
     """Return the AUC, log loss and calibration of each task, in one list."""
-    found = model.predict_proba(X)
-    if isinstance(found, list):  # one array per task
-        found = np.column_stack([p[:, 1] for p in found])
+    found = positive_probabilities(model, X, Y.shape[1])
     metrics = roc_auc_score, log_loss, predicted_over_observed
     return [
         metric(y, p)
@@ -319,43 +306,40 @@ def score(model, X, Y):
     ]
 
 
-def print_scores(title, tables):
-    """Print the mean scores by model; return the conversion AUCs of the logs."""
-    names = f"{'AUC':>8}{'log loss':>9}{'pred/obs':>9}"
-    print(f"\n{title}\n{'':40}click{'':19}conversion\n{'':27}{names}{names}")
+def print_scores(title, tables, *pairs):
+    """Print the mean scores by model, and differences of pairs in conversion AUC."""
+    names = f"{'AUC':>7}{'log loss':>9}{'pred/obs':>9}"
+    print(f"\n{title}\n{'':40}click{'':19}conversion\n{'':29}{names}{names}")
     for model in tables[0]:
         means = np.mean([table[model] for table in tables], axis=0)
-        cells = zip(means, 2 * ("8.4f", "9.4f", "9.2f"), strict=True)
-        print(f"{model:27}" + "".join(f"{value:{form}}" for value, form in cells))
+        cells = zip(means, 2 * ("7.4f", "9.4f", "9.2f"), strict=True)
+        print(f"{model:29}" + "".join(f"{value:{form}}" for value, form in cells))
     aucs = {model: np.array([t[model][3] for t in tables]) for model in tables[0]}
     best = max(aucs, key=lambda name: aucs[name].mean())
     print(f"In conversion AUC, {best} is best here.")
-    return aucs
+    for first, second in pairs:
+        values = aucs[first] - aucs[second]
+        place = "ahead of" if values.mean() > 0 else "behind"
+        print(
+            f"- {first} is {abs(values.mean()):.3f} {place} {second}\n"
+            f"  ({values.min():+.3f} to {values.max():+.3f} log by log)."
+        )
 
 
-def difference(aucs, first, second):
-    """Return a mean difference in words, and the smallest and the largest one."""
-    values = aucs[first] - aucs[second]
-    text = f"{abs(values.mean()):.3f} {'ahead of' if values.mean() > 0 else 'behind'}"
-    return text, f"{values.min():+.3f} to {values.max():+.3f} log by log"
-
-
-def print_rare(tables, weights):
+def print_rare(results):
     """Print the scores on the rare logs, and what follows from them."""
-    title = (
+    tables, weights = zip(*results, strict=True)
+    print_scores(
         f"Rare conversions, 0.8 % of {N_TRAIN:,} rows to fit; half of the clicks are "
-        "accidents;\nmany ids that say little"
+        "accidents;\nmany ids that say little",
+        tables,
+        ("sk_pwiser, pwiser", "sk_pwiser, bce"),
+        ("sk_pwiser, pwiser", "logistic_regression"),
     )
-    aucs = print_scores(title, tables)
-    by_weight = ""
     if None not in weights:
         chosen = ", ".join(f"{weight:g}" for weight in weights)
-        by_weight = f";\n  pwiser_weight, chosen by cross-validation: {chosen}"
-    pairs, by_log = difference(aucs, "sk_pwiser, pwiser", "sk_pwiser, bce")
-    simple, by_log_too = difference(aucs, "sk_pwiser, pwiser", "logistic regression")
+        print(f"- pwiser_weight, chosen by cross-validation: {chosen}.")
     print(
-        f"- pwiser is {pairs} bce ({by_log}{by_weight}).\n"
-        f"- pwiser is {simple} logistic regression ({by_log_too}).\n"
         "  With few conversions and ids that say little, compare with a simple model\n"
         "  first: a network has little to add.",
         flush=True,
@@ -364,20 +348,15 @@ def print_rare(tables, weights):
 
 def print_visits(tables):
     """Print the scores without and with the past, and what follows from them."""
-    title = (
+    print_scores(
         "Users who come back, and are mostly new in the later half of the rows, which\n"
-        "is scored; + past: with columns of sk_pwiser.history.HistoryFeatures"
+        "is scored; + past: with columns of sk_pwiser.history.HistoryFeatures",
+        tables,
+        ("logistic_regression + past", "logistic_regression"),
+        ("sk_pwiser + past", "sk_pwiser"),
+        ("sk_pwiser + past", "logistic_regression + past"),
     )
-    aucs = print_scores(title, tables)
-    gains = " and ".join(
-        f"{(aucs[name + ' + past'] - aucs[name]).mean():+.3f} for {name}"
-        for name in ("logistic regression", "sk_pwiser")
-    )
-    simple, by_log = difference(aucs, "sk_pwiser + past", "logistic regression + past")
     print(
-        f"- The past gains {gains}.\n"
-        f"- sk_pwiser + past is {simple} logistic regression + past\n"
-        f"  ({by_log}).\n"
         "  Give a model the past of its users and items before you choose the model.",
         flush=True,
     )
@@ -492,33 +471,27 @@ def compare(title, X, Y, arguments, times=None):
         f"{arguments.folds} folds {order}, seed {arguments.seed}",
         flush=True,
     )
-    started = time.perf_counter()
-    common = {"cv": folds, "n_jobs": arguments.jobs, "verbose": 1}
-    common["random_state"] = arguments.seed
     # The list silences warnings about columns that the description has named.
     params = {"categorical_features": []}
     if times is not None:
         X = X.assign(**{times.name: times})
         params["encoding_params"] = {"time_column": times.name}
     model = make_model(arguments, **params)
+    common = {"cv": folds, "n_jobs": arguments.jobs, "verbose": 1}
+    common["random_state"] = arguments.seed
     if arguments.against_others:
         models = named_models("default", n_tasks=Y.shape[1])
         if times is not None:
             models = {name: without_times(m, X, times) for name, m in models.items()}
         models["sk_pwiser"] = model
         comparison = compare_models(X, Y, models=models, **common)
-        print(comparison, comparison.seconds, sep="\n")
-        return
-    comparison = compare_losses(
-        model, X, Y, losses=LOSSES, weights=arguments.weights, **common
-    )
-    print(comparison)
-    print(
-        f"Seeds of the folds: {comparison.seeds.tolist()}. "
-        f"{time.perf_counter() - started:.0f} s, "
-        f"{comparison.fit_times.mean():.1f} s per fit.",
-        flush=True,
-    )
+    else:
+        weights = arguments.weights
+        comparison = compare_losses(
+            model, X, Y, losses=LOSSES, weights=weights, **common
+        )
+    seeds = f"Seeds of the folds: {comparison.seeds.tolist()}."
+    print(comparison, comparison.seconds, seeds, sep="\n", flush=True)
 
 
 def without_times(model, X, times):

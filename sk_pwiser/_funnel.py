@@ -10,7 +10,7 @@ from sklearn.utils.random import sample_without_replacement
 from sk_pwiser._table._frames import collected
 from sk_pwiser._table._labels import one_task_labels, read_labels, zero_one_labels
 from sk_pwiser._table._weights_and_groups import check_groups, check_match
-from sk_pwiser._utils import CHAIN, read_task_parents, warn_user
+from sk_pwiser._utils import CHAIN, read_task_parents
 
 
 def funnel_depth(Y):
@@ -199,25 +199,6 @@ def funnel_strata(Y, task_parents=CHAIN, input_name="Y"):
     """Return 2 d for rows of depth d, and 2 d + 1 for unknown depths of d or more."""
     depth, is_unknown = _depth(Y, task_parents, input_name=input_name)
     return 2 * depth + is_unknown
-
-
-def strata_of_folds(y, n_splits, task_parents=CHAIN):
-    """Return strata that can occur in every fold; warn if depths were merged."""
-    strata = funnel_strata(y, task_parents, "y")
-    stratum_of, rare = merge_rare(np.bincount(strata), min_rows=n_splits)
-    # With fewer rows than folds scikit-learn raises, so no warning is needed.
-    if rare and len(strata) >= n_splits:
-        counts = ", ".join(f"{_describe(s)} ({n} rows)" for s, n in rare)
-        warn_user(
-            f"Fewer rows than n_splits={n_splits} in {counts}: too few for every fold, "
-            "so stratified together with a neighbouring depth."
-        )
-    return stratum_of[strata]
-
-
-def _describe(stratum):
-    depth, is_unknown = divmod(stratum, 2)
-    return f"depth {depth} or more, unknown" if is_unknown else f"depth {depth}"
 
 
 def _depth(Y, task_parents=CHAIN, *, input_name):

@@ -7,7 +7,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sk_pwiser._table._column_kinds import history_column
 from sk_pwiser._table._frames import (
     collected,
     column_of,
@@ -16,8 +15,6 @@ from sk_pwiser._table._frames import (
     is_sparse,
     list_columns,
 )
-from sk_pwiser._table._weights_and_groups import n_rows
-from sk_pwiser._utils import warn_user
 
 NUMBER, NAIVE, AWARE = "numbers", "dates without a time zone", "dates with a time zone"
 _NANOSECONDS = {
@@ -94,9 +91,7 @@ def _read_pandas(column, name):
     _refuse_missing(column.isna().to_numpy(), name)
     dtype = column.dtype
     if getattr(dtype, "kind", "O") != "M":
-        numeric = getattr(dtype, "kind", "O") in "iuf"
-        plain = getattr(dtype, "numpy_dtype", dtype) if numeric else None
-        return _read_array(column.to_numpy(dtype=plain), name, dtype)
+        return _read_array(column.to_numpy(), name, dtype)
     if hasattr(dtype, "pyarrow_dtype"):  # a column of days has no `dt.tz`
         return _read_nullable(column.array.__arrow_array__(), name)
     kind = NAIVE
@@ -116,10 +111,10 @@ def _read_array(values, name, dtype=None):
         return Times(_nanoseconds(values, name), NAIVE)
     if kind == "f":
         _refuse_missing(np.isnan(values), name)
-        if np.isinf(values).any():
+        if (is_infinite := np.isinf(values)).any():
             raise ValueError(
-                f"Column {name!r} must hold finite times; row "
-                f"{np.isinf(values).argmax()} contains infinity."
+                f"Column {name!r} must hold finite times; row {is_infinite.argmax()} "
+                "contains infinity."
             )
         return Times(values.astype(np.float64), NUMBER)
     if kind in "iu":
@@ -294,47 +289,3 @@ def duration_label(value):
         if number % _NANOSECONDS[unit] == 0:
             return f"{number // _NANOSECONDS[unit]}{unit}"
     return f"{number}ns"
-
-
-def warn_about_random_folds(estimators, X, cv, splits, groups=None):
-    """Warn once if folds train on rows from after the start of their test part.
-
-    With columns of the past, but no times, rows are taken to be in the order of time.
-    Folds of groups, by time, and splits given one by one are chosen on purpose.
-    """
-    groups = None if groups is None else np.asarray(groups)
-    if groups is not None and all(
-        not np.isin(groups[test], groups[train]).any() for train, test in splits
-    ):
-        return
-    found = next(filter(None, (_order_of_rows(each, X) for each in estimators)), None)
-    if found is None:
-        names = getattr(X, "column_names", getattr(X, "columns", ()))
-        column = history_column(names)
-        is_listed = not (cv is None or isinstance(cv, Integral) or hasattr(cv, "split"))
-        if column is None or is_listed or hasattr(cv, "time"):
-            return
-        found = "...", np.arange(n_rows(X)), f"X has {column!r} of HistoryFeatures"
-    name, times, why = found
-    if any(times[train].max() > times[test].min() for train, test in splits):
-        warn_user(
-            f"{why}, but cv={cv!r} trains on rows from after the start of the test "
-            "part, as no model can in operation, and the scores are optimistic. Set "
-            f"cv=FunnelTimeSplit(time={name!r}) to test on later rows."
-        )
-
-
-def _order_of_rows(estimator, X):
-    """Return the column by which an estimator orders rows, its times, and why."""
-    for key, value in estimator.get_params().items():
-        if key.endswith("encoding_params__time_column") and value is not None:
-            name, why = value, f"encoding_params has time_column={value!r}"
-        elif hasattr(value, "label_delay") and hasattr(value, "replay"):
-            name, why = value.time, f"HistoryFeatures has time={value.time!r}"
-        else:
-            continue
-        try:
-            return name, read_times(column_of(X, "time", name), name).values, why
-        except (ValueError, TypeError, IndexError):  # made by an earlier step
-            continue
-    return None

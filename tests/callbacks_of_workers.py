@@ -10,12 +10,7 @@ from skorch.callbacks import Callback
 class KillOnce(Callback):
     """Kills the process of one worker in the middle of an epoch, at the first try.
 
-    Parameters
-    ----------
-    folder : str
-        Where a file says that it happened.
-    epoch, rank : int
-        When and where.
+    A file in the folder says that it happened.
     """
 
     def __init__(self, folder, epoch=2, rank=1):

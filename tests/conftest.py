@@ -48,7 +48,6 @@ FULL = {
     "export",
     "faults",
     "fuzz",
-    "test_guides.py",
     "test_main.py",
 }
 TESTS = Path(__file__).parent

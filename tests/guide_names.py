@@ -11,18 +11,10 @@ from sklearn.inspection import PartialDependenceDisplay, permutation_importance
 from sklearn.metrics import RocCurveDisplay
 from sklearn.model_selection import GridSearchCV, cross_val_score
 
-from sk_pwiser import MultiTaskCTRCVRClassifier
+from sk_pwiser import MultiTaskCTRCVRClassifier, transfer
 from sk_pwiser.calibration import FunnelCalibrator
 from sk_pwiser.linear_model import CPMultiTaskLogistic, MultiTaskSparseLinearCV
 from sk_pwiser.metrics import grouped_auc, mean_auc_scorer
-from sk_pwiser.transfer import (
-    check_compatible,
-    distill,
-    fine_tune,
-    fit_like,
-    merge_estimators,
-    select_estimators,
-)
 
 N_ROWS = 400
 
@@ -62,28 +54,14 @@ def names_for(page):
 _CLASSES = {
     each.__name__: each
     for each in (
-        CPMultiTaskLogistic,
-        CalibratedClassifierCV,
-        CalibrationDisplay,
-        FrozenEstimator,
-        FunnelCalibrator,
-        GridSearchCV,
-        MultiTaskCTRCVRClassifier,
-        MultiTaskSparseLinearCV,
-        PartialDependenceDisplay,
-        RocCurveDisplay,
-        StackingClassifier,
-        check_compatible,
-        cross_val_score,
-        distill,
-        fine_tune,
-        fit_like,
-        grouped_auc,
-        merge_estimators,
-        permutation_importance,
-        select_estimators,
+        *(CalibratedClassifierCV, CalibrationDisplay, FrozenEstimator, GridSearchCV),
+        *(PartialDependenceDisplay, RocCurveDisplay, StackingClassifier),
+        *(cross_val_score, permutation_importance),
+        *(CPMultiTaskLogistic, FunnelCalibrator, MultiTaskSparseLinearCV, grouped_auc),
+        *(getattr(transfer, name) for name in transfer.__all__),
     )
 } | {
+    "MultiTaskCTRCVRClassifier": MultiTaskCTRCVRClassifier,
     "mean_auc_scorer": mean_auc_scorer,
     "np": np,
     # No dependencies of the tests; others of the tests run what they can import.
@@ -141,7 +119,7 @@ def _serving(X, Y):
 def _transfer(X, Y):
     markets = [impressions(seed) for seed in (1, 2, 3)]
     base = _fitted(X, Y)
-    pool = [fine_tune(base, *market, extend=False) for market in markets]
+    pool = [transfer.fine_tune(base, *market, extend=False) for market in markets]
     return {"markets": markets, "base": base, "pool": pool}
 
 

@@ -1,29 +1,19 @@
-"""Trains a job as one of several processes, without Ray.
-
-    python joint_training.py RANK SIZE FOLDER
-
-The processes meet by a file in the folder; each writes its weights and figures, or its
-error, to `RANK.pickle`.
-"""
+"""Trains a job as one of several processes, without Ray; see two_processes.py."""
 
 import pickle
-import sys
-from datetime import timedelta
-from pathlib import Path
 
 import torch
-import torch.distributed as dist
 
 from sk_pwiser.distributed._ray_fit import run_job
-from sk_pwiser.distributed._workers import Workers
-
-CPU = torch.device("cpu")
 
 
-def train(folder):
-    """Return weights and figures of a process."""
+def run(folder, workers):
+    """Return weights and figures of a process, or its error."""
     job = pickle.loads((folder / "job.pickle").read_bytes())
-    result = run_job(job, Workers(CPU), checkpoints=None, verbose=0)
+    try:
+        result = run_job(job, workers, checkpoints=None, verbose=0)
+    except Exception as error:
+        return {"error": f"{type(error).__name__}: {error}"}
     pickle.dumps(result.net)  # its connections are left out
     state = result.net.criterion_.state_dict().values()
     return {
@@ -33,24 +23,3 @@ def train(folder):
         "history": [dict(row) for row in result.net.history],
         "n_rows": result.n_rows,
     }
-
-
-def main(rank, size, folder):
-    dist.init_process_group(
-        "gloo",
-        init_method=f"file://{folder}/meeting",
-        rank=rank,
-        world_size=size,
-        timeout=timedelta(seconds=120),
-    )
-    try:
-        found = train(folder)
-    except Exception as error:
-        found = {"error": f"{type(error).__name__}: {error}"}
-    (folder / f"{rank}.pickle").write_bytes(pickle.dumps(found))
-    # Otherwise threads of the group may outlive the interpreter, which is then aborted.
-    dist.destroy_process_group()
-
-
-if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]))

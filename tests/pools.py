@@ -97,16 +97,7 @@ def frozen_bytes(estimator):
 def linear_market(n_samples, weights, intercepts, seed):
     """Draw standardised columns, and labels of linear models.
 
-    Parameters
-    ----------
-    n_samples : int
-        Number of rows.
-    weights : array-like of shape (n_tasks, n_features)
-        Weights of the tasks.
-    intercepts : array-like of shape (n_tasks,)
-        Their intercepts.
-    seed : int
-        Seed of rows and labels.
+    `weights` are those of the tasks, `(n_tasks, n_features)`.
     """
     rng = np.random.default_rng(seed)
     weights = np.asarray(weights, dtype=float)

@@ -9,7 +9,6 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from sk_pwiser.networks import NetworkSpec
 
 CARDINALITIES, N_NUMERIC, DIM = (4, 6), 3, 5
-WIDTH = len(CARDINALITIES) * DIM + N_NUMERIC
 RATES = (0.3, 0.1, 0.02)
 
 
@@ -107,21 +106,11 @@ def mixed(x, p, gate, index, experts):
 
 
 def dependencies(network, codes, numeric, columns=None):
-    """Return which entries of every parameter the logits of each task depend on.
+    """Return masks of the entries of parameters that each task depends on, by name.
 
     NaN is passed backward from the column of a task and 0 from the others; NaN times 0
-    is NaN, so that NaN arrives at every entry that the column depends on.
-
-    Parameters
-    ----------
-    columns : callable, default=None
-        Maps the output to a tensor with one column per task; by default the logits.
-
-    Returns
-    -------
-    list of dict of str to Tensor
-        One dict per task, from the names of the parameters that the task depends on to
-        masks of their entries.
+    is NaN, so that NaN arrives at every entry that the column depends on. `columns`
+    maps the output to a tensor with one column per task; by default the logits.
     """
     output = network(codes, numeric)
     logits = output.logits if columns is None else columns(output)

@@ -5,16 +5,7 @@ import pandas as pd
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-from sk_pwiser import MultiTaskCTRCVRClassifier
-from sk_pwiser.datasets import make_ctr_cvr
 from sk_pwiser.delayed_feedback import delay_distribution, delayed_feedback_weights
-
-
-def test_distribution_without_truncation_is_the_empirical_one():
-    delay = np.array([3.0, 1, 2, 2, 5])
-    delays, probabilities = delay_distribution(delay, elapsed=np.full(5, 10.0))
-    assert_array_equal(delays, [1, 2, 3, 5])
-    assert_allclose(probabilities, [0.2, 0.6, 0.8, 1.0])
 
 
 def test_distribution_by_brute_force():
@@ -31,24 +22,12 @@ def test_distribution_by_brute_force():
         assert found == pytest.approx(expected)
 
 
-def test_distribution_of_truncated_exponential_delays():
-    rng = np.random.default_rng(0)
-    elapsed, delay = rng.uniform(0, 6, 100_000), rng.exponential(1.0, 100_000)
-    kept = delay <= elapsed
-    delays, probabilities = delay_distribution(delay[kept], elapsed=elapsed[kept])
-    for t in (0.2, 1.0, 3.0):
-        found = probabilities[np.searchsorted(delays, t) - 1]
-        assert found == pytest.approx(-np.expm1(-t), abs=0.02)
-        # The empirical distribution is biased.
-        assert (delay[kept] <= t).mean() > -np.expm1(-t) + 0.01 * (t < 2)
-
-
-def censored(n_samples, ctr, cvr, rng, mean_delay=1.0):
+def censored(n_samples, ctr, cvr, rng):
     """Return true and seen labels, elapsed times and delays."""
     click = rng.random(n_samples) < ctr
     conversion = click & (rng.random(n_samples) < cvr)
     elapsed = rng.uniform(0, 4, n_samples)
-    delay = rng.exponential(mean_delay, n_samples)
+    delay = rng.exponential(1.0, n_samples)
     seen = conversion & (delay <= elapsed)
     Y = np.column_stack([click, conversion]).astype(int)
     delay = np.where(seen, delay, np.nan)
@@ -112,33 +91,6 @@ def test_labels_are_accepted_as_y_and_as_Y():
         delayed_feedback_weights(LABELS, TIMES["delay"], TIMES["elapsed"])
 
 
-@pytest.mark.slow
-def test_a_fit_with_the_weights_has_the_rates_of_all_conversions():
-    data = make_ctr_cvr(20_000, ctr=0.3, cvr=0.3, random_state=1)
-    rng = np.random.default_rng(1)
-    Y, seen, elapsed, delay = censored(20_000, data.ctr, data.cvr, rng)
-    times = {"elapsed": elapsed, "delay": delay, "min_probability": 0.2}
-    model = MultiTaskCTRCVRClassifier(
-        loss="bce",
-        network_params={"bottom_units": (16,), "tower_units": (8,)},
-        max_epochs=8,
-        early_stopping=False,
-        random_state=0,
-    )
-
-    def rate(labels, weight=None):
-        model.fit(data.data, labels, sample_weight=weight)
-        return model.predict_proba(data.data)[:, 1].mean()
-
-    complete = rate(Y)
-    assert rate(seen) < 0.8 * complete
-    weight = delayed_feedback_weights(seen, **times)
-    assert 0 < (weight[:, 1] == 0).mean() < 0.1  # the youngest rows have no label
-    assert rate(seen, weight) == pytest.approx(complete, rel=0.06)
-    weight = delayed_feedback_weights(seen, cvr=model.predict_cvr(data.data), **times)
-    assert rate(seen, weight) == pytest.approx(complete, rel=0.06)
-
-
 @pytest.mark.parametrize("form", ["numpy", "pandas", "arrow", "polars", "objects"])
 def test_durations_of_any_unit_are_numbers_of_seconds(form):
     rng = np.random.default_rng(0)
@@ -176,12 +128,6 @@ def test_durations_of_any_unit_are_numbers_of_seconds(form):
     dates = pd.Series(pd.date_range("2026", periods=2))
     with pytest.raises(ValueError, match=r"delay must be .* but it contains dates"):
         delay_distribution(dates, elapsed=durations([1, 2], "us"))
-
-
-def test_without_conversions_all_weights_are_1():
-    Y = np.array([[1, 0], [0, 0]])
-    weight = delayed_feedback_weights(Y, delay=[np.nan, np.nan], elapsed=[1.0, 2.0])
-    assert_array_equal(weight, np.ones((2, 2)))
 
 
 LABELS = np.array([[1, 1], [1, 0], [0, 0]])

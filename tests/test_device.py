@@ -45,13 +45,3 @@ def test_the_package_prefers_cuda_for_auto(kind, monkeypatch):
     if hasattr(torch, "accelerator"):
         monkeypatch.setattr(torch.accelerator, "is_available", lambda: False)
     assert _plan.find_device.__wrapped__("auto") == torch.device(kind)
-
-
-@pytest.mark.usefixtures("tensors_on_device")
-def test_tensors_and_modules_on_the_device(device):
-    assert torch.zeros(1).device.type == device.type
-    assert torch.nn.Linear(1, 1).weight.device.type == device.type
-
-
-def test_tensors_are_on_the_cpu_by_default():
-    assert torch.zeros(1).device.type == "cpu"

@@ -222,12 +222,6 @@ class TestWholeFits:
         model, _ = compare(callbacks=[LRScheduler(**schedule)], lr=0.05)
         assert all(type(g["lr"]) is float for g in model.net_.optimizer_.param_groups)
 
-    def test_the_schedule_has_an_effect(self):
-        schedule = LRScheduler("StepLR", step_size=1, gamma=0.1)
-        model = fit(callbacks=[schedule], lr=0.05)
-        other = fit(lr=0.05)
-        assert np.abs(model.predict_proba(X) - other.predict_proba(X)).max() > 1e-3
-
     def test_callbacks_keep_the_results_of_steps(self):
         class Losses(Callback):
             def on_train_begin(self, net, **kwargs):
@@ -278,11 +272,6 @@ class TestWholeFits:
 
 class TestFurtherCalls:
     """Fits by graphs continue, are copied and are stored."""
-
-    def test_refit(self):
-        model = fit()
-        first = model.predict_proba(X)
-        assert_array_equal(model.fit(DATA, TARGETS).predict_proba(X), first)
 
     @pytest.mark.parametrize("compiled", [False, "graph"])
     @pytest.mark.parametrize(

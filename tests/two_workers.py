@@ -1,24 +1,14 @@
-"""Compares steps of two processes with those of one on the joined batch.
+"""Compares steps of two processes with those of one on the joined batch."""
 
-    python two_workers.py RANK FOLDER
-
-The processes meet by a file in the folder; each writes its figures to `RANK.json`.
-"""
-
-import json
-import sys
 from copy import deepcopy
-from datetime import timedelta
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import torch
-import torch.distributed as dist
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
 from sk_pwiser.datasets import make_ctr_cvr
-from sk_pwiser.distributed._workers import WorkerNet, Workers
+from sk_pwiser.distributed._workers import WorkerNet
 from sk_pwiser.losses import LOSSES
 from sk_pwiser.networks import NETWORKS
 from sk_pwiser.weighting import WEIGHTINGS
@@ -136,19 +126,6 @@ def compare(workers, params):
     }
 
 
-def main(rank, folder):
-    dist.init_process_group(
-        "gloo",
-        init_method=f"file://{folder}/meeting",
-        rank=rank,
-        world_size=2,
-        timeout=timedelta(seconds=120),
-    )
-    workers = Workers(torch.device("cpu"))
-    found = {name: compare(workers, params) for name, params in CASES.items()}
-    (folder / f"{rank}.json").write_text(json.dumps(found))
-    dist.destroy_process_group()
-
-
-if __name__ == "__main__":
-    main(int(sys.argv[1]), Path(sys.argv[2]))
+def run(folder, workers):
+    """Return the figures of a process by case; see two_processes.py."""
+    return {name: compare(workers, params) for name, params in CASES.items()}

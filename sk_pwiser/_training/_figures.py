@@ -11,9 +11,9 @@ from skorch.history import History
 from torch import Tensor
 from torch.nn import functional as F
 
-from sk_pwiser._auc import auc_within
 from sk_pwiser._training._batches import TrainingRows
 from sk_pwiser._utils import widest_float
+from sk_pwiser.metrics import auc_within
 
 
 class EpochHistory(History):  # type: ignore[misc]

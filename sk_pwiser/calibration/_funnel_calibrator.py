@@ -31,9 +31,8 @@ from sk_pwiser._model_files import PlainForm, read_file, write_file
 from sk_pwiser._table import _frames
 from sk_pwiser._table._labels import one_task_labels, read_labels, zero_one_labels
 from sk_pwiser._table._weights_and_groups import check_weights
-from sk_pwiser._times import warn_about_random_folds
 from sk_pwiser.calibration import _curves
-from sk_pwiser.model_selection import FunnelStratifiedKFold
+from sk_pwiser.model_selection import FunnelStratifiedKFold, warn_about_random_folds
 
 LIMITS = np.finfo(np.float32)
 # Attributes of a file, beside the estimator.

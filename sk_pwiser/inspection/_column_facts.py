@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy.sparse import issparse
 
-from sk_pwiser._auc import auc_of_weights
 from sk_pwiser._table._categories import factorize
 from sk_pwiser._table._column_kinds import looks_like_codes
 from sk_pwiser._table._frames import is_missing, list_columns, read_lists, to_float
@@ -270,6 +269,24 @@ def unseen_share(entries, is_last):
     is_seen[entries.codes[~is_last]] = True
     last = entries.codes[is_last & (entries.codes < entries.n_values)]
     return np.mean(~is_seen[last]) if len(last) else np.nan
+
+
+def auc_of_weights(score, ones, zeros):
+    """Return the AUC of scores with weights of ones and of zeros, NaN without either.
+
+    It is several times as fast as that of scikit-learn, which checks its input.
+    """
+    if not len(score):
+        return np.nan
+    order = np.argsort(score)
+    score = score[order]
+    # Equal scores count as one step.
+    last = np.append(np.flatnonzero(score[1:] != score[:-1]), len(score) - 1)
+    ones = np.append(0, np.cumsum(ones[order])[last])
+    zeros = np.append(0, np.cumsum(zeros[order])[last])
+    area = np.diff(ones) @ (zeros[1:] + zeros[:-1]) / 2
+    n_pairs = ones[-1] * zeros[-1]
+    return area / n_pairs if n_pairs else np.nan
 
 
 def cross_fitted_auc(entries, y, known, fold):

@@ -6,10 +6,10 @@ from sklearn.exceptions import UndefinedMetricWarning
 from sklearn.metrics import average_precision_score
 from sklearn.utils import Bunch, check_random_state
 
-from sk_pwiser._auc import auc_of_weights
 from sk_pwiser._table._frames import collected
 from sk_pwiser._utils import check_choice, check_integer, warn_user
 from sk_pwiser.inspection import _displays
+from sk_pwiser.inspection._column_facts import auc_of_weights
 
 # Coverage of the confidence intervals of the means over repeats.
 COVERAGE = 0.95

@@ -25,6 +25,7 @@ predictions. Several scorers in one ``scoring`` share their predictions, as
 scikit-learn's own scorers do.
 """
 
+from sk_pwiser.metrics._metrics import auc_within as auc_within
 from sk_pwiser.metrics._metrics import (
     expected_calibration_error,
     grouped_auc,

@@ -3,10 +3,10 @@
 import warnings
 
 import numpy as np
+from scipy.stats import rankdata
 from sklearn.exceptions import UndefinedMetricWarning
 from sklearn.utils import Bunch, check_consistent_length, column_or_1d
 
-from sk_pwiser._auc import auc_within
 from sk_pwiser._table._weights_and_groups import check_groups
 
 STRATEGIES = ("quantile", "uniform")
@@ -345,3 +345,30 @@ def _check(y_true, y_prob, sample_weight):
             )
     check_consistent_length(*arrays, weight)
     return *arrays, weight
+
+
+def auc_within(y, score, codes):
+    """Return the mean AUC of groups with both classes, and their share of the rows.
+
+    Groups have the weight of their rows. The AUC is NaN if none has both classes.
+    """
+    # Ranks over all rows have the same order and ties within each group as the scores.
+    ranks = rankdata(score, method="dense")
+    order = np.lexsort([ranks, codes])
+    codes, ranks, y = codes[order], ranks[order], y[order]
+    # Rows of a group with equal scores are consecutive, and share their mean position.
+    starts = np.flatnonzero(np.r_[True, (np.diff(codes) != 0) | (np.diff(ranks) != 0)])
+    lengths = np.diff(np.r_[starts, len(codes)])
+    position = np.repeat(starts + (lengths - 1) / 2, lengths)
+    size = np.bincount(codes)
+    first = np.cumsum(size) - size
+    positives = np.bincount(codes, weights=y)
+    # The Mann-Whitney statistic, with positions in the group counted from 0.
+    total = np.bincount(codes, weights=y * (position - first[codes]))
+    total -= positives * (positives - 1) / 2
+    mixed = (positives > 0) & (positives < size)
+    share = float(size[mixed].sum() / size.sum())
+    if not mixed.any():
+        return np.nan, share
+    aucs = total[mixed] / (positives * (size - positives))[mixed]
+    return float(np.average(aucs, weights=size[mixed])), share

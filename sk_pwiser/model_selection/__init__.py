@@ -14,13 +14,15 @@ baseline and their confidence intervals.
 
 from sk_pwiser._funnel import funnel_depth, funnel_holdout
 from sk_pwiser.model_selection._compare_losses import compare_losses
-from sk_pwiser.model_selection._compare_models import MODELS as MODELS
 from sk_pwiser.model_selection._compare_models import compare_models
 from sk_pwiser.model_selection._compare_models import named_models as named_models
 from sk_pwiser.model_selection._folds import (
     FunnelGroupKFold,
     FunnelStratifiedKFold,
     FunnelTimeSplit,
+)
+from sk_pwiser.model_selection._folds import (
+    warn_about_random_folds as warn_about_random_folds,
 )
 from sk_pwiser.model_selection._loss_comparison import LossComparison
 

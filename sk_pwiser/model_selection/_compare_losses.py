@@ -21,10 +21,12 @@ from sklearn.utils.validation import _check_method_params
 from sk_pwiser import _responses
 from sk_pwiser._table._frames import collected, column_of, refuse_parts, selectable
 from sk_pwiser._table._weights_and_groups import check_match, n_rows
-from sk_pwiser._times import warn_about_random_folds
 from sk_pwiser._utils import is_iterable, path_to, warn_user
 from sk_pwiser.metrics import cvr_auc_scorer, make_task_scorer, mean_log_loss_scorer
-from sk_pwiser.model_selection._folds import FunnelStratifiedKFold
+from sk_pwiser.model_selection._folds import (
+    FunnelStratifiedKFold,
+    warn_about_random_folds,
+)
 from sk_pwiser.model_selection._loss_comparison import LossComparison, as_printed
 
 # Values of the column `by` whose rows are scored.

@@ -1,5 +1,7 @@
 """Folds with equal shares of funnel depths, by time, and of whole groups."""
 
+from numbers import Integral
+
 import numpy as np
 from sklearn.model_selection import (
     BaseCrossValidator,
@@ -9,12 +11,13 @@ from sklearn.model_selection import (
 from sklearn.model_selection._split import GroupsConsumerMixin
 from sklearn.utils import check_random_state, column_or_1d, indexable
 
-from sk_pwiser._funnel import funnel_strata, strata_of_folds
+from sk_pwiser._funnel import funnel_strata, merge_rare
 from sk_pwiser._responses import check_rows
-from sk_pwiser._table._frames import collected
-from sk_pwiser._table._weights_and_groups import check_groups
-from sk_pwiser._times import check_duration, read_duration, times_of
-from sk_pwiser._utils import check_integer
+from sk_pwiser._table._column_kinds import history_column
+from sk_pwiser._table._frames import collected, column_of
+from sk_pwiser._table._weights_and_groups import check_groups, n_rows
+from sk_pwiser._times import check_duration, read_duration, read_times, times_of
+from sk_pwiser._utils import CHAIN, check_integer, warn_user
 
 
 class FunnelStratifiedKFold(StratifiedKFold):
@@ -326,3 +329,66 @@ class FunnelGroupKFold(GroupsConsumerMixin, FunnelStratifiedKFold):
             order = check_random_state(self.random_state).permutation(n_groups)
             codes = order.argsort()[codes]
         return StratifiedGroupKFold(self.n_splits).split(X, strata, codes)
+
+
+def strata_of_folds(y, n_splits, task_parents=CHAIN):
+    """Return strata that can occur in every fold; warn if depths were merged."""
+    strata = funnel_strata(y, task_parents, "y")
+    stratum_of, rare = merge_rare(np.bincount(strata), min_rows=n_splits)
+    # With fewer rows than folds scikit-learn raises, so no warning is needed.
+    if rare and len(strata) >= n_splits:
+        counts = ", ".join(f"{_describe(s)} ({n} rows)" for s, n in rare)
+        warn_user(
+            f"Fewer rows than n_splits={n_splits} in {counts}: too few for every fold, "
+            "so stratified together with a neighbouring depth."
+        )
+    return stratum_of[strata]
+
+
+def _describe(stratum):
+    depth, is_unknown = divmod(stratum, 2)
+    return f"depth {depth} or more, unknown" if is_unknown else f"depth {depth}"
+
+
+def warn_about_random_folds(estimators, X, cv, splits, groups=None):
+    """Warn once if folds train on rows from after the start of their test part.
+
+    With columns of the past, but no times, rows are taken to be in the order of time.
+    Folds of groups, by time, and splits given one by one are chosen on purpose.
+    """
+    groups = None if groups is None else np.asarray(groups)
+    if groups is not None and all(
+        not np.isin(groups[test], groups[train]).any() for train, test in splits
+    ):
+        return
+    found = next(filter(None, (_order_of_rows(each, X) for each in estimators)), None)
+    if found is None:
+        names = getattr(X, "column_names", getattr(X, "columns", ()))
+        column = history_column(names)
+        is_listed = not (cv is None or isinstance(cv, Integral) or hasattr(cv, "split"))
+        if column is None or is_listed or hasattr(cv, "time"):
+            return
+        found = "...", np.arange(n_rows(X)), f"X has {column!r} of HistoryFeatures"
+    name, times, why = found
+    if any(times[train].max() > times[test].min() for train, test in splits):
+        warn_user(
+            f"{why}, but cv={cv!r} trains on rows from after the start of the test "
+            "part, as no model can in operation, and the scores are optimistic. Set "
+            f"cv=FunnelTimeSplit(time={name!r}) to test on later rows."
+        )
+
+
+def _order_of_rows(estimator, X):
+    """Return the column by which an estimator orders rows, its times, and why."""
+    for key, value in estimator.get_params().items():
+        if key.endswith("encoding_params__time_column") and value is not None:
+            name, why = value, f"encoding_params has time_column={value!r}"
+        elif hasattr(value, "label_delay") and hasattr(value, "replay"):
+            name, why = value.time, f"HistoryFeatures has time={value.time!r}"
+        else:
+            continue
+        try:
+            return name, read_times(column_of(X, "time", name), name).values, why
+        except (ValueError, TypeError, IndexError):  # made by an earlier step
+            continue
+    return None

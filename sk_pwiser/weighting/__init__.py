@@ -10,7 +10,6 @@ from typing import Any
 
 from torch import nn
 
-from sk_pwiser._session_critic import SessionCriticWeights
 from sk_pwiser.weighting._gradient import GradientWeighting
 from sk_pwiser.weighting._gradient import depends_on as depends_on
 from sk_pwiser.weighting._gradient_weightings import (
@@ -27,6 +26,7 @@ from sk_pwiser.weighting._loss_weightings import (
     TaskWeighting,
     Uncertainty,
 )
+from sk_pwiser.weighting._session_critic import SessionCriticWeights
 from sk_pwiser.weighting._torchjd import TorchJD
 
 WEIGHTINGS: dict[str, type[TaskWeighting]] = {

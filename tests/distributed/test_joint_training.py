@@ -5,7 +5,7 @@ import pickle
 import numpy as np
 import pytest
 import torch.distributed
-from two_processes import run_two
+from two_processes import run_jointly
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
 from sk_pwiser._training._settings import Settings
@@ -39,11 +39,7 @@ def train_jointly(dataset, folder, eval_set=None, n_processes=2, **params):
         estimator_name="Model",
     )
     (folder / "job.pickle").write_bytes(pickle.dumps(job))
-    run_two("joint_training.py", folder, str(n_processes), n_processes=n_processes)
-    return [
-        pickle.loads((folder / f"{rank}.pickle").read_bytes())
-        for rank in range(n_processes)
-    ]
+    return run_jointly("joint_training", folder, n_processes)
 
 
 def valid_losses(found):

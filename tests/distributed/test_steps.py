@@ -1,10 +1,8 @@
 """A step of two processes is that of one process on the joined batch."""
 
-import json
-
 import pytest
 import torch.distributed
-from two_processes import run_two
+from two_processes import run_jointly
 
 
 @pytest.fixture(scope="module")
@@ -12,9 +10,7 @@ def figures(tmp_path_factory):
     """Return what each of two processes wrote, by case."""
     if not torch.distributed.is_gloo_available():
         pytest.skip("torch was built without gloo")
-    folder = tmp_path_factory.mktemp("meeting")
-    run_two("two_workers.py", folder)
-    return [json.loads((folder / f"{rank}.json").read_text()) for rank in range(2)]
+    return run_jointly("two_workers", tmp_path_factory.mktemp("meeting"))
 
 
 def test_all_losses_networks_and_weightings_are_compared(figures):

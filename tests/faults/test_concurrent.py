@@ -35,13 +35,3 @@ def test_every_prediction_is_that_of_one_fit():
     for p in found:
         assert any(np.array_equal(p, each) for each in expected)
     assert np.array_equal(model.predict_proba(X), expected[N_FITS])
-
-
-def test_fits_in_threads_equal_those_in_a_row():
-    def fit(seed):
-        return small(random_state=seed).fit(X, Y).predict_proba(X)
-
-    expected = [fit(seed) for seed in range(4)]
-    with ThreadPoolExecutor(4) as pool:
-        found = list(pool.map(fit, range(4)))
-    np.testing.assert_array_equal(found, expected)

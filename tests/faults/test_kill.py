@@ -1,6 +1,8 @@
 """Training in processes that are killed at random moments, or may write no more."""
 
 import errno
+import multiprocessing
+import os
 import random
 import signal
 import time
@@ -12,6 +14,17 @@ from numpy.testing import assert_array_equal
 from refusals import X, Y, small
 
 PARAMS = {"max_epochs": 12, "early_stopping": True, "n_iter_no_change": 12}
+N_KILLS = 50 if os.environ.get("SK_PWISER_STRESS") else 5
+
+
+@pytest.fixture(scope="module")
+def processes():
+    """Start processes from one that has imported the package, as Linux can."""
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        pytest.skip("needs processes that can be forked")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["sk_pwiser"])
+    return context
 
 
 @pytest.fixture(scope="module")
@@ -39,6 +52,7 @@ def last_epoch(folder):
     return int(found[-1].split("-")[1].split(".")[0]) if found else 0
 
 
+@pytest.mark.parametrize("kill", range(N_KILLS))
 def test_a_killed_training_resumes_to_the_bit(processes, unbroken, tmp_path, kill):
     expected, seconds = unbroken
     delays = random.Random(kill)

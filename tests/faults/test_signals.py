@@ -2,9 +2,10 @@
 
 import os
 import signal
+import subprocess
+import sys
 
 import pytest
-from programs import finish, start
 
 PROGRAM = """
 import time
@@ -31,7 +32,14 @@ except KeyboardInterrupt:
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no such signal")
 def test_ctrl_c_leaves_the_earlier_fit():
-    process = start(PROGRAM)
+
+    process = subprocess.Popen(
+        [sys.executable, "-c", PROGRAM],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+    )
     assert process.stdout.readline() == "ready\n"
     process.send_signal(signal.SIGINT)
-    assert finish(process) == "unchanged\n"
+    assert process.communicate(timeout=300)[0] == "unchanged\n"
+    assert process.returncode == 0

@@ -3,24 +3,44 @@
 A call returns finite probabilities strictly between 0 and 1, or it raises a ValueError
 or TypeError that names what is wrong. It changes no argument, and after an error the
 estimator is as it was before.
+
+The variable SK_PWISER_FUZZ selects how many calls there are: "short", the default, is
+the same in every run; "long" draws new examples each time, and prints how a failure can
+be repeated.
 """
 
+import os
 import re
 import warnings
 from contextlib import contextmanager
 
 import numpy as np
+from hypothesis import HealthCheck, Phase, settings
 from numpy.testing import assert_array_equal
 from sklearn.exceptions import UndefinedMetricWarning
 
 # Longest message: errors must not print whole tables.
 LONGEST = 1_500
+PROFILE = os.environ.get("SK_PWISER_FUZZ", "short")
+if PROFILE not in ("short", "long"):
+    raise ValueError(f"SK_PWISER_FUZZ must be 'short' or 'long'; got {PROFILE!r}.")
 
 
-class Count:
-    """The number of calls of estimators so far."""
-
-    calls = 0
+def examples(short, long):
+    """Return a decorator that sets the number of examples by the profile."""
+    is_short = PROFILE == "short"
+    phases = set(Phase)
+    if is_short:
+        phases -= {Phase.explain}
+    return settings(
+        max_examples=short if is_short else long,
+        deadline=None,  # a slow machine is not a defect
+        derandomize=is_short,
+        database=None,
+        print_blob=True,
+        phases=phases,
+        suppress_health_check=list(HealthCheck),
+    )
 
 
 @contextmanager
@@ -36,13 +56,7 @@ def declared_warnings():
 
 
 class Session:
-    """An estimator, and what is known about its last fit.
-
-    Parameters
-    ----------
-    model : MultiTaskCTRCVRClassifier
-        The estimator, fitted or not.
-    """
+    """An estimator, fitted or not, and what is known about its last fit."""
 
     def __init__(self, model):
         self.model = model
@@ -52,17 +66,8 @@ class Session:
     def train(self, method, X, Y, culprit=None, **kwargs):
         """Call `fit` or `partial_fit`, and return whether it succeeded.
 
-        Parameters
-        ----------
-        method : str
-            The method.
-        X, Y : object
-            Table and labels.
-        culprit : str, default=None
-            Regular expression of what an error must name; None if all is valid, so that
-            no error is allowed.
-        **kwargs : dict
-            Further arguments.
+        `culprit` is a regular expression of what an error must name; None if all is
+        valid, so that no error is allowed.
         """
         before = fitted_attributes(self.model)
         succeeded = self._call(method, (X, Y), kwargs, culprit)
@@ -87,7 +92,6 @@ class Session:
     def check_probabilities(self, X):
         """Return the probabilities for a table, after checks of their form."""
         model = self.model
-        Count.calls += 1
         with declared_warnings():
             probabilities = model.predict_proba(X)
         n_columns = 2 if model.classes_.ndim == 1 else model.n_tasks_
@@ -100,7 +104,6 @@ class Session:
 
     def _call(self, method, args, kwargs, culprit):
         before = content((args, kwargs))
-        Count.calls += 1
         try:
             with declared_warnings():
                 getattr(self.model, method)(*args, **kwargs)

@@ -10,9 +10,8 @@ from fuzz.arguments import (
     wrong_labels,
     wrong_weights,
 )
-from fuzz.oracle import Session
+from fuzz.oracle import Session, examples
 from fuzz.parameters import SMALL, valid_parameters, wrong_parameters
-from fuzz.profiles import examples
 from fuzz.tables import valid_tables, wrong_tables
 from hypothesis import given
 from hypothesis import strategies as st

@@ -5,9 +5,8 @@ import pickle
 
 import numpy as np
 from fuzz.arguments import wrong_labels, wrong_weights
-from fuzz.oracle import Session
+from fuzz.oracle import Session, examples
 from fuzz.parameters import SMALL, wrong_parameters
-from fuzz.profiles import examples
 from fuzz.tables import CONTAINERS, columns, has_value
 from hypothesis import given
 from hypothesis import strategies as st

@@ -5,20 +5,99 @@ plain form: cross-entropy, a shared bottom and equal weights.
 """
 
 import importlib.util
+from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from numpy.testing import assert_allclose
-from rates_log import expected_auc, make_model
 from suites import fast_for
 
+from sk_pwiser import MultiTaskCTRCVRClassifier
 from sk_pwiser.calibration import FunnelCalibrator
+from sk_pwiser.datasets import make_ctr_cvr
 from sk_pwiser.losses import LOSSES
 from sk_pwiser.networks import NETWORKS
 from sk_pwiser.networks._layers import Gates
 from sk_pwiser.transfer import fine_tune
 from sk_pwiser.weighting import WEIGHTINGS
+
+# Number of training rows, click rate, and conversion rate among the clicks.
+RATES = {"2 %, 0.1 %": (50_000, 0.02, 0.05), "10 %, 1 %": (20_000, 0.1, 0.1)}
+N_TEST = 20_000
+
+
+class Log(NamedTuple):
+    """Training rows, and other rows with their true probabilities, `(n, 2)`."""
+
+    X: pd.DataFrame
+    Y: pd.DataFrame
+    X_test: pd.DataFrame
+    Y_test: pd.DataFrame
+    truth: np.ndarray
+
+
+def make_log(n, ctr, cvr):
+    sizes = {"n_numeric": 4, "n_categorical": 2, "n_categories": 20}
+    data = make_ctr_cvr(n + N_TEST, ctr=ctr, cvr=cvr, random_state=0, **sizes)
+    truth = np.column_stack([data.ctr, data.ctr * data.cvr])
+    halves = data.data[:n], data.target[:n], data.data[n:], data.target[n:]
+    return Log(*halves, truth[n:])
+
+
+def make_model(**params):
+    """Return a small estimator with batches of 512 rows and cross-entropy."""
+    defaults = {
+        "network_params": {"bottom_units": (32,), "tower_units": (8,)},
+        "loss": "bce",
+        "batch_size": 512,
+        "max_epochs": 4,
+        "lr": 0.005,
+        "early_stopping": False,
+        "target_encoding": False,
+        "numeric_encoding": "standard",
+        "embedding_dim": 4,
+        "random_state": 0,
+    }
+    return MultiTaskCTRCVRClassifier(**{**defaults, **params})
+
+
+def expected_auc(score, probability):
+    """Return the AUC of a score, averaged over the labels that may be drawn."""
+    order = np.argsort(score)
+    ones, zeros = probability[order], 1 - probability[order]
+    return ones @ (zeros.cumsum() - zeros / 2) / (ones.sum() * zeros.sum())
+
+
+class Fits:
+    """Fits of a log, each made once."""
+
+    def __init__(self, log):
+        self.log, self._models = log, {}
+
+    def model(self, **params):
+        key = repr(sorted(params.items()))
+        if key not in self._models:
+            model = make_model(**params).fit(self.log.X, self.log.Y)
+            self._models[key] = model
+        return self._models[key]
+
+    def aucs(self, model):
+        """Return the expected AUC of each task in the rows that were not trained on."""
+        p = model.predict_proba(self.log.X_test)
+        pairs = zip(p.T, self.log.truth.T, strict=True)
+        return np.array([expected_auc(*pair) for pair in pairs])
+
+
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param("2 %, 0.1 %", marks=pytest.mark.slow), "10 %, 1 %"],
+)
+def fits(request):
+    """The fits of a log, which all tests share."""
+    return Fits(make_log(*RATES[request.param]))
+
 
 TASKS = ["click", "conversion"]
 EXPERTS = {"expert_units": (32,), "tower_units": (8,)}

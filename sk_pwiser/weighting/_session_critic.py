@@ -1,7 +1,4 @@
-"""Weights of rows from critics, which predict the losses of the rest of a session.
-
-The class is public as :class:`sk_pwiser.weighting.SessionCriticWeights`.
-"""
+"""Weights of rows from critics, which predict the losses of the rest of a session."""
 
 import warnings
 
@@ -25,8 +22,8 @@ from sklearn.utils import (
 )
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from sk_pwiser._responses import positive_probabilities
-from sk_pwiser._table._labels import find_missing, read_labels, zero_one_labels
+from sk_pwiser._responses import check_targets, positive_probabilities
+from sk_pwiser._table._labels import find_missing
 from sk_pwiser._table._weights_and_groups import check_groups, check_match
 from sk_pwiser._utils import (
     DocLink,
@@ -171,11 +168,6 @@ class SessionCriticWeights(DocLink, BaseEstimator):
         self.min_probability = min_probability
         self.random_state = random_state
 
-    def _doc_link_url_param_generator(self):
-        # Other classes are in their public module.
-        name = type(self).__name__
-        return {"estimator_module": "sk_pwiser.weighting", "estimator_name": name}
-
     @accept_any_case_of_y
     def fit(self, X, Y, *, groups, order=None):
         """Fit the first model and the critics.
@@ -211,10 +203,7 @@ class SessionCriticWeights(DocLink, BaseEstimator):
             If the targets of the critics still change after `max_iter` fits.
         """
         self._check_parameters()
-        read = read_labels(Y)
-        labels = zero_one_labels(
-            read.values.reshape(len(read.values), -1), read.columns
-        ).astype(np.float64)
+        labels, _, _ = check_targets(Y)
         check_consistent_length(X, labels, groups)
         check_match(X, len(labels), Y=Y, groups=groups, order=order)
         check_groups(groups, len(labels))
@@ -398,7 +387,8 @@ def state_encoder(X):
         FunctionTransformer(_with_nan),
         OrdinalEncoder(handle_unknown="use_encoded_value", unknown_value=np.nan),
     )
-    numbers = FunctionTransformer(_as_floats)
+    floats = {"dtype": np.float64, "ensure_all_finite": "allow-nan"}
+    numbers = FunctionTransformer(check_array, kw_args=floats)
     encoder = ColumnTransformer([("codes", codes, found)], remainder=numbers)
     return encoder.fit(X), len(found)
 
@@ -415,7 +405,3 @@ def _with_nan(X):
     if missing is not None:
         values[missing] = np.nan
     return values
-
-
-def _as_floats(X):
-    return check_array(X, dtype=np.float64, ensure_all_finite="allow-nan")

@@ -1,0 +1,111 @@
+"""A writer of a stored history that stops after any number of writes, and restarts."""
+
+from collections import UserDict
+
+import numpy as np
+import pandas as pd
+from numpy.testing import assert_allclose
+
+from sk_pwiser.history import HistoryFeatures, StoredHistory
+
+N_BATCHES, PERIOD = 4, 10
+
+
+class Stopped(Exception):
+    pass
+
+
+class Store(UserDict):
+    """A dict that refuses all writes after a number of them, as after a kill."""
+
+    n_left = 10**6
+
+    def _count(self):
+        if self.n_left == 0:
+            raise Stopped
+        self.n_left -= 1
+
+    def __setitem__(self, name, record):
+        self._count()
+        super().__setitem__(name, record)
+
+    def __delitem__(self, name):
+        self._count()
+        super().__delitem__(name)
+
+
+def batch(number):
+    """Return the impressions of a period, and their labels."""
+    rng = np.random.default_rng(number)
+    n = 8
+    t = number * PERIOD + np.sort(rng.integers(0, PERIOD, n))
+    t[-1] = (number + 1) * PERIOD - 1
+    users, items = rng.integers(0, 4, n), rng.integers(0, 3, n)
+    return pd.DataFrame({"user": users, "item": items, "t": t}), rng.integers(0, 2, n)
+
+
+def make():
+    return HistoryFeatures(
+        ["user", ("user", "item")],
+        time="t",
+        label_delay=2 * PERIOD,
+        state_delay=PERIOD,
+        windows=[5 * PERIOD],
+        half_lives=[PERIOD],
+        passthrough=False,
+    )
+
+
+def operate(store):
+    """Append the batches that the store lacks, and the labels of those before."""
+    stored = StoredHistory(store)
+    number = int(stored.end_) // PERIOD
+    while number < N_BATCHES:
+        # After a restart, the labels may be there.
+        complete(stored, number - 1)
+        number += 1
+        if number < N_BATCHES:
+            stored.update(batch(number)[0])
+    complete(stored, N_BATCHES - 1)
+
+
+def complete(stored, number):
+    if number < 0:
+        return
+    try:
+        stored.complete(*batch(number))
+    except ValueError as error:
+        if "labels already" not in str(error):
+            raise
+
+
+def features(history):
+    rows = [
+        {"user": user, "item": item, "t": (N_BATCHES + 3) * PERIOD}
+        for user in range(4)
+        for item in (0, 5)
+    ]
+    return [list(history.transform_row(row).values()) for row in rows]
+
+
+def test_nothing_is_lost_or_counted_twice():
+    X, y = zip(*map(batch, range(N_BATCHES)), strict=True)
+    history = make().fit(pd.concat(X, ignore_index=True), np.concatenate(y))
+    expected = features(history)
+    X, y = batch(0)
+    begun, n_writes, n_stopped = Store(), 0, 0
+    StoredHistory.write(make().fit(X, np.full(len(y), np.nan)), begun)
+    while n_stopped == n_writes:
+        store = Store(begun)
+        store.n_left = n_writes
+        n_writes += 1
+        try:
+            operate(store)
+        except Stopped:
+            n_stopped += 1
+            store.n_left = Store.n_left
+            operate(store)
+        stored = StoredHistory(store)
+        assert stored.end_ == history.end_
+        assert_allclose(features(stored), expected, rtol=2e-7, atol=1e-9)
+    assert n_stopped > 50
