@@ -204,7 +204,8 @@ def _result(
     net: MultiTaskNet,
     best_epoch: int,
 ) -> TrainingResult:
-    earlier, weight_scale = plan.origin.earlier, data.weight_scale
+    earlier = plan.origin.earlier
+    weight_scale: float | None = data.weight_scale
     split_state = plan.split_state if data.holds_out else None
     split_rows = data.split_rows
     if earlier is not None:

@@ -140,9 +140,8 @@ def run_job(
     clock = _workers.Clock(job.seed)
 
     def shard(rows: Any) -> _workers.Shard:
-        own = {"rank": workers.rank, "n_workers": workers.size, "clock": clock}
-        of_rows = rows.store, rows.schema, rows.tables, rows.part_rows
-        return _workers.Shard(*of_rows, **own)
+        of_rows = rows.store, rows.schema, rows.tables, rows.part_rows, rows.device
+        return _workers.Shard(*of_rows, workers.rank, workers.size, clock)
 
     valid = job.data.valid
     data = replace(
