@@ -184,28 +184,6 @@ def checked_loss(loss: MultiTaskLoss) -> MultiTaskLoss:
     return loss
 
 
-class _PointwiseLoss(MultiTaskLoss):
-    """Base class of the losses that are means of `row_losses` over the batch."""
-
-    takes_task_weights = True
-    averages_rows = True
-
-    def forward(
-        self,
-        logits: Tensor,
-        y: Tensor,
-        sample_weight: Tensor | None = None,
-        groups: Tensor | None = None,
-    ) -> Tensor:
-        """Compute the mean of `row_losses` of each task, of shape `(n_tasks,)`."""
-        losses = self.row_losses(logits, y)
-        if sample_weight is not None:
-            losses = losses * per_task(sample_weight)
-        # Not by the sum of the weights: it differs between batches, and rare heavy rows
-        # would count less in the batches that have them.
-        return losses.mean(dim=0)
-
-
 def per_task(sample_weight: Tensor) -> Tensor:
     """Return weights with one column per task, or one column for all tasks."""
     return sample_weight.unsqueeze(1) if sample_weight.dim() == 1 else sample_weight
@@ -218,7 +196,7 @@ def weights_of_task(sample_weight: Tensor | None, task: int) -> Tensor | None:
     return sample_weight[:, task]
 
 
-class BCE(_PointwiseLoss):
+class BCE(MultiTaskLoss):
     r"""Binary cross-entropy of each task over all impressions.
 
     .. math:: L_k = \frac{1}{n} \sum_i w_i [\log(1 + e^{z_{ik}}) - y_{ik} z_{ik}]
@@ -238,6 +216,24 @@ class BCE(_PointwiseLoss):
     >>> loss(torch.zeros(4, 2), torch.ones(4, 2))
     tensor([0.6931, 0.6931])
     """
+
+    takes_task_weights = True
+    averages_rows = True
+
+    def forward(
+        self,
+        logits: Tensor,
+        y: Tensor,
+        sample_weight: Tensor | None = None,
+        groups: Tensor | None = None,
+    ) -> Tensor:
+        """Compute the mean of `row_losses` of each task, of shape `(n_tasks,)`."""
+        losses = self.row_losses(logits, y)
+        if sample_weight is not None:
+            losses = losses * per_task(sample_weight)
+        # Not by the sum of the weights: it differs between batches, and rare heavy rows
+        # would count less in the batches that have them.
+        return losses.mean(dim=0)
 
     def row_losses(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Compute the cross-entropy per row and task; targets may be probabilities."""
@@ -264,7 +260,7 @@ class _CrossEntropy(torch.autograd.Function):
         return grad_outputs[0] * (logits.sigmoid() - targets), of_targets
 
 
-class Focal(_PointwiseLoss):
+class Focal(BCE):
     r"""Focal loss: cross-entropy that reduces the influence of well-classified rows.
 
     .. math::

@@ -286,7 +286,7 @@ def test_weights_count_as_repetitions_of_rows(name):
     torch.testing.assert_close(weighted, repeated)
 
 
-@pytest.mark.parametrize("name", ["ipw", "dr", "mirrored", "dual"])
+@pytest.mark.parametrize("name", ["ipw", "dr", "mirrored", "dual", "prior"])
 def test_weights_per_task_are_those_of_the_label_that_is_used(name):
     heads, others, y = torch.randn(40, 2), torch.randn(40, 2), funnel(40, 3)
     half, weights = torch.full((40, 2), 0.5), torch.rand(40, 3)
@@ -295,6 +295,8 @@ def test_weights_per_task_are_those_of_the_label_that_is_used(name):
     for k in (1, 2):
         # The label of the task where the previous one happened, and else that label.
         used = torch.where(y[:, k - 1] == 1, weights[:, k], weights[:, k - 1])
+        if name == "prior":  # which reads no label
+            used = weights[:, k - 1]
         expected = extra_loss(name, Labels(y, used, row_losses), *args)[k]
         if name == "dr":
             # Imputed labels need no label of the later task.

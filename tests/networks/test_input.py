@@ -279,7 +279,9 @@ def test_domain_features_multiply_every_column_by_factors(embedding_dims):
     assert_allclose(run(made, codes, numeric), columns, rtol=1e-12)  # they start at 1
     for parameter in made.gates.parameters():
         torch.nn.init.normal_(parameter)
-    owners = np.array(made.owners)
+    # Of the numeric inputs, those without bins come first.
+    widths = [*(embedding_dims or [DIM] * 3), 1, 1, 3, 1]
+    owners = np.repeat([0, 1, 2, 3, 5, 4, 6], widths)
     embedded, position = columns[:, owners == 2], columns[:, owners == 4]
     embedded = embedded / np.sqrt((embedded**2).mean(1, keepdims=True))
     domain = np.hstack([embedded, position])
