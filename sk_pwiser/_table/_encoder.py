@@ -263,7 +263,9 @@ class TableEncoder:
         for rows in _frames.row_chunks(n_samples):
             inputs = []
             for encoder, column in pairs:
-                own = column.iloc[rows] if hasattr(column, "iloc") else column[rows]
+                own = column
+                if n_samples > rows.stop - rows.start:  # pandas slices slowly
+                    own = column.iloc[rows] if hasattr(column, "iloc") else column[rows]
                 inputs += encoder.transform(own, rows.start)
             _fill_columns(numeric[rows], inputs)
         dtype = np.min_scalar_type(-max(self.n_codes_, default=1))
