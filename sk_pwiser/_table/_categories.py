@@ -74,6 +74,12 @@ def hash_values(values):
 
     1, 1.0, True and Decimal(1) are the same integer, which is hashed by its 64 bits.
     """
+    # Most columns hold text or integers of 64 bits, which have one form already.
+    kinds = set(map(type, values))
+    if kinds == {str}:
+        return _hash_texts(values)
+    if kinds == {int} and -(2**63) <= min(values) and max(values) < 2**63:
+        return _hash_bits(values, int)
     values = list(map(_canonical, values))
     hashes = np.empty(len(values), dtype=np.uint32)
     for kind in (str, int, float):
