@@ -257,12 +257,16 @@ class MetaBalance(GradientWeighting):
             )
         # One row per trained tensor; rows are added when a tensor is first combined.
         self.register_buffer("lengths", torch.zeros(0, n_tasks))
+        # Indices, on the device too: a copy in every step would wait for the device.
+        self._rows: tuple[list[int], Tensor] | None = None
 
     def combine(self, gradients: Sequence[Tensor]) -> list[Tensor]:
         """Return the weighted sum of each tensor, of shape `(n_entries,)`."""
         current = torch.stack([torch.linalg.vector_norm(g, dim=1) for g in gradients])
         indices = list(range(len(gradients)) if self.indices is None else self.indices)
-        rows = torch.tensor(indices, device=current.device)
+        if self._rows is None or self._rows[0] != indices:
+            self._rows = indices, torch.tensor(indices, device=current.device)
+        rows = self._rows[1]
         n_missing = max(indices) + 1 - len(self.lengths)
         if n_missing > 0:
             new = current.new_zeros(n_missing, self.n_tasks)

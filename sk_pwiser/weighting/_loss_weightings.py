@@ -297,6 +297,10 @@ class Equal(Fixed):
     def __init__(self, n_tasks: int) -> None:
         super().__init__(n_tasks, weights=[1.0] * n_tasks)
 
+    def report(self, losses: Tensor) -> Tensor:
+        """Return the sum of the losses, which takes a GPU one kernel less."""
+        return losses.sum()
+
 
 class Uncertainty(TaskWeighting):
     r"""Weights learned as the homoscedastic uncertainty of each task.

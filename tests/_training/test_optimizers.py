@@ -419,6 +419,7 @@ def test_the_names_of_ones_own_modules_do_not_matter(impressions):
     model = trained(
         impressions,
         network=Own,
+        device="cpu",  # the simulated device has no LSTM
         weighting="uncertainty",
         weight_decay=0.01,
         optimizer_params={"embedding_lr": 0.1, "embedding_weight_decay": 0.5},
