@@ -78,7 +78,7 @@ def hash_values(values):
     kinds = set(map(type, values))
     if kinds == {str}:
         return _hash_texts(values)
-    if kinds == {int} and -(2**63) <= min(values) and max(values) < 2**63:
+    if kinds == {int} and min(values) >= -(2**63) and max(values) < 2**63:
         return _hash_bits(values, int)
     values = list(map(_canonical, values))
     hashes = np.empty(len(values), dtype=np.uint32)
