@@ -38,7 +38,13 @@ from sk_pwiser._utils import (
     labels_of_parents,
     warn_user,
 )
-from sk_pwiser.networks import Bags, BagSpec, NetworkSpec, numeric_widths
+from sk_pwiser.networks import (
+    Bags,
+    BagSpec,
+    NetworkSpec,
+    automatic_dims,
+    numeric_widths,
+)
 
 
 def bag_inputs(bags: Sequence[np.ndarray | None] | None) -> dict[str, np.ndarray]:
@@ -111,16 +117,6 @@ def task_labels(
     if weights is not None:
         task_weights *= weights.reshape(len(y), -1)
     return y, task_weights
-
-
-# The default of `embedding_dim`: "auto" makes embeddings narrower, never wider, so that
-# the memory of large vocabularies does not depend on it.
-LARGEST_DIM = 16
-
-
-def automatic_dims(cardinalities: Sequence[int]) -> tuple[int, ...]:
-    """Return min(16, round(1.6 * n**0.56)) for each column with n codes."""
-    return tuple(min(LARGEST_DIM, round(1.6 * n**0.56)) for n in cardinalities)
 
 
 @dataclass(frozen=True)

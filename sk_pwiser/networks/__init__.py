@@ -8,6 +8,7 @@ A network reads a batch of category codes and numeric inputs and returns a
 from sk_pwiser.networks._bottoms import AITM, CTCL, SharedBottom, SingleTask
 from sk_pwiser.networks._entire_space import DCMT, DDPO, ESCM2, ESMM
 from sk_pwiser.networks._experts import FDN, PLE, STEM, MetaHeac, MMoE, OMoE
+from sk_pwiser.networks._input import automatic_dims as automatic_dims
 from sk_pwiser.networks._input import numeric_widths
 from sk_pwiser.networks._multi_task_network import (
     Labels,
