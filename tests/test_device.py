@@ -26,22 +26,22 @@ def test_estimators_run_on_the_device_of_the_fixture(device):
 
 
 def test_auto_is_the_given_device():
-    from sk_pwiser._fit import _plan
+    from sk_pwiser._fit import _read_and_check
 
-    before = _plan.find_device
+    before = _read_and_check.find_device
     with auto_device(META):
-        assert _plan.find_device("auto") == META
-        assert _plan.find_device("cpu") == torch.device("cpu")
+        assert _read_and_check.find_device("auto") == META
+        assert _read_and_check.find_device("cpu") == torch.device("cpu")
         with pytest.raises(ValueError, match="device='gpu'"):
-            _plan.find_device("gpu")
-    assert _plan.find_device is before
+            _read_and_check.find_device("gpu")
+    assert _read_and_check.find_device is before
 
 
 @pytest.mark.parametrize("kind", ["cuda", "cpu"])
 def test_the_package_prefers_cuda_for_auto(kind, monkeypatch):
-    from sk_pwiser._fit import _plan
+    from sk_pwiser._fit import _read_and_check
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: kind == "cuda")
     if hasattr(torch, "accelerator"):
         monkeypatch.setattr(torch.accelerator, "is_available", lambda: False)
-    assert _plan.find_device.__wrapped__("auto") == torch.device(kind)
+    assert _read_and_check.find_device.__wrapped__("auto") == torch.device(kind)

@@ -4,4 +4,4 @@ from sk_pwiser._fit._encode import encode
 from sk_pwiser._fit._file_rows import FileRows, named_place, warn_about_corrupt
 from sk_pwiser._fit._file_store import RowStore, StreamedImpressions
 from sk_pwiser._fit._fit import build, fit, train
-from sk_pwiser._fit._plan import Plan, check, name_eval_sets, one_eval_set
+from sk_pwiser._fit._read_and_check import Plan, check, name_eval_sets, one_eval_set

@@ -12,7 +12,7 @@ import torch
 from sk_pwiser._fit import _hold_out
 from sk_pwiser._fit._file_rows import FileRows, TableLearner, named_place
 from sk_pwiser._fit._file_store import FileStore, encode_eval_rows
-from sk_pwiser._fit._plan import Plan, Source, random_state_at
+from sk_pwiser._fit._read_and_check import Plan, Source, random_state_at
 from sk_pwiser._table import _column_kinds, _encoder
 from sk_pwiser._table._blocks import Blocks, RowOrder
 from sk_pwiser._table._categories import NewValues

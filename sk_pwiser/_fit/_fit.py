@@ -12,7 +12,7 @@ import torch
 
 from sk_pwiser import _utils
 from sk_pwiser._fit._encode import encode
-from sk_pwiser._fit._plan import Plan, check, find_origin, read
+from sk_pwiser._fit._read_and_check import Plan, check, find_origin, read
 from sk_pwiser._training import _components, _state
 from sk_pwiser._training._batches import TrainingRows
 from sk_pwiser._training._callbacks import FitTask

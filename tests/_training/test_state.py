@@ -12,7 +12,11 @@ from sklearn.exceptions import ConvergenceWarning
 from skorch.callbacks import Callback
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
+from sk_pwiser._estimator import _classifier
+from sk_pwiser._fit import _encode, _fit, _read_and_check
+from sk_pwiser._table import _target_statistics
 from sk_pwiser._table._target_statistics import TargetStatistics
+from sk_pwiser._training import _state
 
 N_IDS = 400
 
@@ -228,17 +232,14 @@ def sizes(model):
 class Interrupt:
     """Raises KeyboardInterrupt at the n-th line of some files of the package."""
 
-    FILES = (
-        *("_classifier.py", "_state.py", "_target_statistics.py"),
-        *("_plan.py", "_encode.py", "_fit.py"),
-    )
+    MODULES = _classifier, _state, _target_statistics, _read_and_check, _encode, _fit
+    FILES = frozenset(module.__file__ for module in MODULES)
 
     def __init__(self, n=None):
         self.n, self.n_lines = n, 0
 
     def __call__(self, frame, event, arg):
-        path = frame.f_code.co_filename
-        if "sk_pwiser" in path and path.endswith(self.FILES):
+        if frame.f_code.co_filename in self.FILES:
             if frame.f_code.co_name in ("take_back", "restore", "_set", "_set_tables"):
                 return None  # the second interrupt has a test of its own
             if event == "line":
