@@ -222,17 +222,19 @@ class MultiTaskCTRCVRClassifier(
         How the learning rate changes over the steps of `fit`. "warmup_stable_decay"
         raises it for 50 steps and holds it. With early stopping, it is held until the
         monitored figure has not improved for 75 steps, the loss by 0.1 %, or after 500
-        steps and 9 epochs; training then goes back to the best epoch, and the rate
+        steps and 10 epochs; training then goes back to the best epoch, and the rate
         falls linearly to 0 within half as many steps. Without early stopping, the
         number of epochs is known, and the last third of the steps decays. In
         `partial_fit`, the rate falls with the number of steps that the model has taken,
         from 3 times `lr` to 0.3 times `lr`. None for a constant rate, with which an
         update equals an epoch of `fit`. A schedule of skorch in `callbacks` replaces
         it. See :ref:`lr_schedule`.
-    weight_decay : float, default=0.0001
-        Weight decay of the optimiser; embeddings have 5 to 20 times as much, biases,
-        the parameters of normalisation layers and those of a weighting none. Optimisers
-        without weight decay ignore the default.
+    weight_decay : float or "auto", default="auto"
+        Weight decay of the optimiser, which acts on the mean loss of the rows. "auto"
+        is 4 divided by the number of training rows, at most 0.0005; updates by
+        `partial_fit` keep that of the fit, and without one it is 0.0001. Embeddings
+        have 5 to 20 times as much, biases, the parameters of normalisation layers and
+        those of a weighting none. Optimisers without weight decay ignore "auto".
     batch_size : int, default=1024
         Largest number of rows per batch; the rows are spread evenly over the batches.
     stratified_batches : bool, default=False
@@ -403,7 +405,7 @@ class MultiTaskCTRCVRClassifier(
         optimizer_params=None,
         lr=0.01,
         lr_schedule="warmup_stable_decay",
-        weight_decay=1e-4,
+        weight_decay="auto",
         batch_size=1024,
         stratified_batches=False,
         max_epochs=50,

@@ -63,9 +63,15 @@ def fit(
 
 
 def build(
-    plan: Plan, data: EncodedData, net_class: type[MultiTaskNet] = MultiTaskNet
+    plan: Plan,
+    data: EncodedData,
+    net_class: type[MultiTaskNet] = MultiTaskNet,
+    n_rows: int = 0,
 ) -> MultiTaskNet:
-    """Build the net, with the weights of the earlier fit if training continues."""
+    """Build the net, with the weights of the earlier fit if training continues.
+
+    `n_rows` is the number of rows that determined weights which training starts from.
+    """
     earlier = plan.origin.earlier
     if plan.components is None:
         assert earlier is not None
@@ -84,12 +90,12 @@ def build(
             monitor=monitor,
             max_epochs=max_epochs,
             first_epoch=first_epoch,
-            n_rows=len(data.train),
+            n_rows=n_rows + len(data.train),
             is_update=is_update,
             net_class=net_class,
         )
     if earlier is not None:
-        _state.continue_from(net, earlier.net)
+        _state.continue_from(net, earlier.net, is_update)
     return net
 
 

@@ -313,6 +313,10 @@ def build_net(
         clipping = GradientNormClipping(params["clip_grad_norm"])
         own_callbacks.append(("clip_grad_norm", clipping))
     optimizer, optimizer_kwargs = components.optimizer
+    # The rows of an update are a part of those that the weights are learnt from.
+    decay = _optimizers.base_decay(settings, None if is_update else n_rows)
+    if "weight_decay" in optimizer_kwargs:
+        optimizer_kwargs = {**optimizer_kwargs, "weight_decay": decay}
     _optimizers.use_sparse_gradients(network, components.min_lazy_size)
     if _optimizers.sparse_tables(network):
         optimizer = _optimizers.LazyAdam
@@ -329,7 +333,7 @@ def build_net(
         monitor=monitor or "",
         optimizer=optimizer,
         optimizer__param_groups=_optimizers.parameter_groups(
-            settings, network.spec, n_rows
+            settings, network.spec, n_rows, decay
         ),
         lr=settings.lr,
         batch_size=settings.batch_size,

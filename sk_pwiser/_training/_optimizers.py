@@ -31,6 +31,14 @@ _SCALES: tuple[type[nn.Module], ...] = (
 TABLES = nn.Embedding, nn.EmbeddingBag
 _NO_DECAY, _TABLE, _OTHER, _OF_TASK = "no decay", "table", "other", "{} of task {}"
 
+# Weight decay adds a penalty to the mean loss of the rows. In the likelihood of all
+# rows, a prior of the weights is a fixed penalty, and thus in the mean one that falls
+# with their number: "auto" is `PRIOR` over it. More than that of 8,000 rows would
+# outweigh the small gradients of rare tasks.
+PRIOR, LARGEST_DECAY = 4.0, 5e-4
+# A model that is trained by updates only does not know the number of its rows.
+UPDATE_DECAY = 1e-4
+
 # Weight decay of embeddings, relative to that of the other parameters: few rows train
 # each embedding. The largest ratio is that of `FEW_ROWS` per value and less; it falls
 # with the root of the rows per value, as the uncertainty of a mean does.
@@ -57,7 +65,6 @@ _LIMITS: dict[str, dict[str, float]] = {
 }
 
 # Arguments that are parameters of the estimator.
-DEFAULT_WEIGHT_DECAY = 1e-4  # which optimisers without weight decay ignore
 _OWN_PARAMETERS = ("lr", "weight_decay")
 
 
@@ -69,7 +76,7 @@ def check_optimizer(
     A step on three small tensors checks that it takes them and dense gradients.
     """
     optimizer, params = settings.optimizer, settings.optimizer_params
-    weight_decay = settings.weight_decay
+    weight_decay = base_decay(settings)
     registry = OPTIMIZERS, torch.optim.Optimizer, "optimizer", optimizer
     kind = resolve(*registry)
     for name, reason in _UNSUITABLE.items():
@@ -100,7 +107,7 @@ def check_optimizer(
     kwargs = dict(own)
     if "weight_decay" in known:
         kwargs["weight_decay"] = weight_decay
-    elif weight_decay not in (0.0, DEFAULT_WEIGHT_DECAY):
+    elif settings.weight_decay not in (0.0, "auto"):  # which they ignore
         raise ValueError(
             f"weight_decay={weight_decay!r}, but optimizer={optimizer!r} has no weight "
             "decay; set weight_decay=0."
@@ -128,20 +135,27 @@ def check_optimizer(
     return kind, kwargs
 
 
+def base_decay(settings: Settings, n_rows: int | None = None) -> float:
+    """Return the weight decay for a number of training rows, None if it is unknown."""
+    if settings.weight_decay != "auto":
+        return float(settings.weight_decay)
+    return UPDATE_DECAY if n_rows is None else min(LARGEST_DECAY, PRIOR / n_rows)
+
+
 def parameter_groups(
-    settings: Settings, spec: NetworkSpec, n_rows: int
+    settings: Settings, spec: NetworkSpec, n_rows: int, decay: float
 ) -> list[tuple[str, dict[str, float]]]:
     """Return the arguments of each of the `parameter_kinds`, except for "other".
 
-    `n_rows` is the number of training rows.
+    `n_rows` is the number of training rows, and `decay` the decay of "other".
     """
     sizes = [*spec.cardinalities, *(bag.n_vectors for bag in spec.bags)]
     per_value = n_rows * len(sizes) / max(1, sum(sizes))
     ratio = LARGEST_DECAY_RATIO * math.sqrt(FEW_ROWS / max(per_value, FEW_ROWS))
     ratio = max(SMALLEST_DECAY_RATIO, ratio)
     of_kinds = {
-        _OTHER: {"weight_decay": settings.weight_decay},
-        _TABLE: _of_embeddings(settings, ratio),
+        _OTHER: {"weight_decay": decay},
+        _TABLE: _of_embeddings(settings, ratio * decay),
     }
     groups = [(_NO_DECAY, {"weight_decay": 0.0}), (_TABLE, of_kinds[_TABLE])]
     for task, rate in enumerate(spec.base_rates):
@@ -185,14 +199,12 @@ def parameter_kinds(
     return kinds
 
 
-def _of_embeddings(
-    settings: Settings, ratio: float = LARGEST_DECAY_RATIO
-) -> dict[str, float]:
+def _of_embeddings(settings: Settings, usual_decay: float) -> dict[str, float]:
     """Return the arguments of embeddings that differ from the other parameters."""
     params = settings.optimizer_params
     lr, decay = params["embedding_lr"], params["embedding_weight_decay"]
     if decay is None:
-        decay = ratio * settings.weight_decay
+        decay = usual_decay
     return {"weight_decay": float(decay)} | ({} if lr is None else {"lr": float(lr)})
 
 
@@ -205,10 +217,11 @@ def _take_step(
     """Take a step on a matrix, a bias and an embedding table, each in its group."""
     sizes = (2, 2), (2,), (2, 2)
     weight, bias, table = (nn.Parameter(torch.zeros(n, device=device)) for n in sizes)
+    usual_decay = LARGEST_DECAY_RATIO * base_decay(settings)
     groups = [
         {"params": [weight]},
         {"params": [bias], "weight_decay": 0.0},
-        {"params": [table], **_of_embeddings(settings)},
+        {"params": [table], **_of_embeddings(settings, usual_decay)},
     ]
     make: Any = kind
     optimizer = make(groups, lr=settings.lr, **kwargs)

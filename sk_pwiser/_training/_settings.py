@@ -86,7 +86,7 @@ PARAMETER_CONSTRAINTS: dict[str, list[Any]] = {
     "optimizer_params": [dict, None],
     "lr": [Limits(Real, 0, None, closed="neither")],
     "lr_schedule": [StrOptions({"warmup_stable_decay"}), None],
-    "weight_decay": [Limits(Real, 0, None, closed="left")],
+    "weight_decay": [Limits(Real, 0, None, closed="left"), StrOptions({"auto"})],
     "batch_size": [Limits(Integral, 1, None, closed="left")],
     "stratified_batches": ["boolean"],
     "max_epochs": [Limits(Integral, 1, None, closed="left")],

@@ -464,6 +464,54 @@ def test_a_rare_task_that_shares_nothing_has_less_decay(ctr):
         assert decays[id(net.towers[task].output.linear.bias)] == 0
 
 
+def decays(model):
+    """Return the decays of a model's embeddings and of the rest of its network."""
+    found = {
+        id(parameter): group["weight_decay"]
+        for group in model.net_.optimizer_.param_groups
+        for parameter in group["params"]
+    }
+    network = model.net_.module_
+    table = network.input_layer.embeddings[0].weight
+    return found[id(table)], found[id(network.towers[0].output.linear.weight)]
+
+
+# The mean loss of more rows leaves less to a prior of the weights.
+@pytest.mark.parametrize(("n_rows", "expected"), [(1_000, 5e-4), (10_000, 4e-4)])
+def test_the_decay_falls_with_the_number_of_rows(n_rows, expected):
+    data = make_ctr_cvr(n_rows, ctr=0.3, cvr=0.3, random_state=0)
+    model = trained(data, early_stopping=False)
+    assert decays(model)[1] == pytest.approx(expected)
+    assert decays(trained(data, weight_decay=0.01))[1] == 0.01
+
+
+def test_updates_keep_the_decay_of_the_fit(tmp_path):
+    data = make_ctr_cvr(10_000, ctr=0.3, cvr=0.3, random_state=0)
+    X, Y = data.data, data.target
+    model = trained(data, early_stopping=False)
+    before = decays(model)
+    model.partial_fit(X[:100], Y[:100])
+    assert decays(model) == before
+    model.save(tmp_path / "model")
+    model = MultiTaskCTRCVRClassifier.load(tmp_path / "model")
+    # Other parameters let an update build another net.
+    model.set_params(lr=0.003).partial_fit(X[:100], Y[:100])
+    assert decays(model) == before
+    model.set_params(weight_decay=0.01).partial_fit(X[:100], Y[:100])
+    assert decays(model)[1] == 0.01
+    # As many rows as there are determine the decay of a warm start.
+    model.set_params(weight_decay="auto", warm_start=True).fit(X[:8_000], Y[:8_000])
+    assert decays(model)[1] == pytest.approx(5e-4)
+
+
+def test_a_model_of_updates_has_one_decay():
+    data = make_ctr_cvr(2_000, ctr=0.3, cvr=0.3, random_state=0)
+    model = MultiTaskCTRCVRClassifier(random_state=0)
+    for rows in (slice(1_000), slice(1_000, None)):
+        model.partial_fit(data.data[rows], data.target[rows])
+        assert decays(model)[1] == 1e-4
+
+
 def test_the_values_of_the_estimator_are_the_defaults_of_the_embeddings(impressions):
     plain = trained(impressions)
     groups = plain.net_.optimizer_.param_groups
@@ -504,11 +552,11 @@ def test_embeddings_of_values_with_few_rows_decay_more(
 ):
     spec = NetworkSpec(cardinalities, 2, 4, [0.5], bags=bags)
     params = {"embedding_lr": None, "embedding_weight_decay": None}
-    settings = SimpleNamespace(weight_decay=0.1, optimizer_params=params)
-    groups = dict(parameter_groups(settings, spec, n_rows))
+    settings = SimpleNamespace(optimizer_params=params)
+    groups = dict(parameter_groups(settings, spec, n_rows, 0.1))
     assert groups["table"]["weight_decay"] == pytest.approx(0.1 * ratio)
     params["embedding_weight_decay"] = 0.3
-    groups = dict(parameter_groups(settings, spec, n_rows))
+    groups = dict(parameter_groups(settings, spec, n_rows, 0.1))
     assert groups["table"]["weight_decay"] == 0.3
 
 
@@ -524,8 +572,8 @@ def test_all_parameters_of_a_rare_task_have_less_decay():
     is_rare = depends_on(logits, 1, parameters)
     assert is_rare == [not each for each in depends_on(logits, 0, parameters)]
     params = {"embedding_lr": None, "embedding_weight_decay": None}
-    settings = SimpleNamespace(weight_decay=1.0, optimizer_params=params)
-    groups = dict(parameter_groups(settings, network.spec, 10**6))
+    settings = SimpleNamespace(optimizer_params=params)
+    groups = dict(parameter_groups(settings, network.spec, 10**6, 1.0))
     kinds = parameter_kinds(network, BCE(["a", "b"]), Uncertainty(2))
     for name, parameter, of_rare in zip(names, parameters, is_rare, strict=True):
         decay = groups[kinds[parameter]]["weight_decay"]

@@ -96,10 +96,10 @@ def test_callbacks_that_monitor_validation_rows_take_those_of_an_eval_set():
         assert model.fit(X, Y, **given).n_iter_ == 2
 
 
-@pytest.mark.parametrize("params", [{"weight_decay": 0.1}, {}])
+@pytest.mark.parametrize("params", [{"weight_decay": 0.1}, {"weight_decay": 0}, {}])
 def test_optimizers_without_weight_decay(encodings, params):
     model = small(optimizer=torch.optim.Rprop, **params)
-    if params:
+    if params.get("weight_decay"):
         with pytest.raises(ValueError, match=r"weight_decay=0.1, but .* set weight_d"):
             model.fit(X, Y)
         assert encodings == []
