@@ -71,7 +71,7 @@ COMPARISONS = {
     ),
     "max_bins": values_of("encoding_params__max_bins", "16", "32", "64", "128"),
     "embedding_dim": values_of("embedding_dim", "16", "auto", "8", "32"),
-    "weight_decay": values_of("weight_decay", "0", "1e-5", "1e-4", "1e-3"),
+    "weight_decay": values_of("weight_decay", "auto", "2e-5", "1e-4", "5e-4"),
     "embedding_weight_decay": values_of(
         *("optimizer_params__embedding_weight_decay", "None", "5e-4", "1e-3", "2e-3"),
         label="embeddings {}",
@@ -113,7 +113,6 @@ COMPARISONS = {
     "average_decay": values_of("optimizer_params__average_decay", "0", "0.9", "0.99"),
     "target_encoding": values_of("target_encoding", "False", "auto"),
 }
-QUICK_ROWS = 2_000
 TIMED = ("interaction", "cross_layers", "batch_size", "lr_schedule")
 DATA = (
     *("engage", "long", "rare", "hillstrom", "oulad", "flights", "adult", "columns-40"),
@@ -130,6 +129,13 @@ def figures(tables, params, seed):
     return [*aucs(tables.Y_test, p), mean_log_loss(tables.Y_test, p)], seconds
 
 
+def draw(tables, n_rows, seed):
+    """Return the tables with this number of training rows, in their order."""
+    generator = np.random.default_rng(seed)
+    rows = np.sort(generator.permutation(len(tables.X))[:n_rows])
+    return tables._replace(X=tables.X.iloc[rows], Y=tables.Y.iloc[rows])
+
+
 def run(report, name, arguments, path):
     """Print the differences on one data set."""
     settings = COMPARISONS[arguments.comparison]
@@ -137,9 +143,8 @@ def run(report, name, arguments, path):
     started = time.perf_counter()
     for seed in range(arguments.seeds):
         tables = load_tables(name, path, arguments.part, seed=seed)
-        if arguments.quick:
-            X, Y = tables.X[:QUICK_ROWS], tables.Y[:QUICK_ROWS]
-            tables = tables._replace(X=X, Y=Y)
+        if arguments.rows:
+            tables = draw(tables, arguments.rows, seed)
         for label, params in settings.items():
             row, duration = figures(tables, params, seed)
             results[label].append(row)
@@ -167,7 +172,8 @@ def run(report, name, arguments, path):
 def main():
     parser = make_parser(__doc__, seeds=5, part="validation", data=DATA)
     parser.add_argument("comparison", choices=COMPARISONS)
-    quick = {"data": ["engage"], "seeds": 2}
+    parser.add_argument("--rows", type=int, help="training rows, drawn for each seed")
+    quick = {"data": ["engage"], "seeds": 2, "rows": 2_000}
     arguments, report = begin("default_differences", parser, **quick)
     if arguments.seeds < 2:
         parser.error("--seeds must be at least 2, for a standard error")

@@ -227,14 +227,14 @@ class MultiTaskCTRCVRClassifier(
         number of epochs is known, and the last third of the steps decays. In
         `partial_fit`, the rate falls with the number of steps that the model has taken,
         from 3 times `lr` to 0.3 times `lr`. None for a constant rate, with which an
-        update equals an epoch of `fit`. A schedule of skorch in `callbacks` replaces
-        it. See :ref:`lr_schedule`.
+        update equals an epoch of `fit` with the same `weight_decay`. A schedule of
+        skorch in `callbacks` replaces it. See :ref:`lr_schedule`.
     weight_decay : float or "auto", default="auto"
         Weight decay of the optimiser, which acts on the mean loss of the rows. "auto"
-        is 4 divided by the number of training rows, at most 0.0005; updates by
-        `partial_fit` keep that of the fit, and without one it is 0.0001. Embeddings
-        have 5 to 20 times as much, biases, the parameters of normalisation layers and
-        those of a weighting none. Optimisers without weight decay ignore "auto".
+        is 4 divided by the number of training rows, at most 0.0005, and 0.0001 in
+        `partial_fit`. Embeddings have 5 to 20 times as much, biases, the parameters of
+        normalisation layers and those of a weighting none. Optimisers without weight
+        decay ignore "auto".
     batch_size : int, default=1024
         Largest number of rows per batch; the rows are spread evenly over the batches.
     stratified_batches : bool, default=False

@@ -66,11 +66,11 @@ def build(
     plan: Plan,
     data: EncodedData,
     net_class: type[MultiTaskNet] = MultiTaskNet,
-    n_rows: int = 0,
+    n_earlier: int = 0,
 ) -> MultiTaskNet:
     """Build the net, with the weights of the earlier fit if training continues.
 
-    `n_rows` is the number of rows that determined weights which training starts from.
+    `n_earlier` is the number of rows that have determined the weights so far.
     """
     earlier = plan.origin.earlier
     if plan.components is None:
@@ -80,6 +80,8 @@ def build(
     schema = data.schema if data.growth is None else plan.origin.schema
     monitor, first_epoch, max_epochs = data.epochs
     is_update = plan.origin.is_update
+    if is_update and earlier is not None:
+        n_earlier = int(earlier.net.criterion_.n_rows)
     seed = plan.random_state.randint(LARGEST_SEED)
     with _utils.seeded_globally(seed, plan.device):
         net = _components.build_net(
@@ -90,12 +92,12 @@ def build(
             monitor=monitor,
             max_epochs=max_epochs,
             first_epoch=first_epoch,
-            n_rows=n_rows + len(data.train),
+            n_rows=n_earlier + len(data.train),
             is_update=is_update,
             net_class=net_class,
         )
     if earlier is not None:
-        _state.continue_from(net, earlier.net, is_update)
+        _state.continue_from(net, earlier.net)
     return net
 
 
@@ -127,6 +129,7 @@ def train(
             _state.grow_tables(net, data.schema, growth, undo)
         if plan.components is None:
             _state.log_net(net, undo)
+            net.use_decay_of_updates()
             # Earlier updates may have learnt statistics that were constant.
             net.module_.input_layer.set_unseen_inputs(data.schema.unseen_inputs())
         with _random_numbers(plan, net, generators) as global_device:

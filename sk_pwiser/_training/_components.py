@@ -313,7 +313,6 @@ def build_net(
         clipping = GradientNormClipping(params["clip_grad_norm"])
         own_callbacks.append(("clip_grad_norm", clipping))
     optimizer, optimizer_kwargs = components.optimizer
-    # The rows of an update are a part of those that the weights are learnt from.
     decay = _optimizers.base_decay(settings, None if is_update else n_rows)
     if "weight_decay" in optimizer_kwargs:
         optimizer_kwargs = {**optimizer_kwargs, "weight_decay": decay}

@@ -119,10 +119,29 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
         """Return the arguments of the optimiser, with the groups of the parameters."""
         # skorch groups by names; kinds in their place do not depend on the names that
         # a network gives to its modules.
-        parts = self.module_, self.criterion_.loss, self.criterion_.weighting
-        kinds = _optimizers.parameter_kinds(*parts)
+        kinds = self._parameter_kinds()
         of_kinds = ((kinds[parameter], parameter) for _, parameter in named_parameters)
         return super().get_params_for_optimizer(prefix, of_kinds)
+
+    def _parameter_kinds(self) -> dict[torch.nn.Parameter, str]:
+        parts = self.module_, self.criterion_.loss, self.criterion_.weighting
+        return _optimizers.parameter_kinds(*parts)
+
+    def use_decay_of_updates(self) -> None:
+        """Replace a weight decay that is "auto", and was that of the rows of a fit."""
+        if self.settings.weight_decay != "auto":
+            return
+        decay, n_rows = _optimizers.UPDATE_DECAY, int(self.criterion_.n_rows)
+        arguments = dict(
+            _optimizers.parameter_groups(
+                self.settings, self.module_.spec, n_rows, decay
+            )
+        )
+        kinds, other = self._parameter_kinds(), {"weight_decay": decay}
+        for group in self.optimizer_.param_groups:
+            if group["params"] and "weight_decay" in group:
+                own = arguments.get(kinds[group["params"][0]], other)
+                group["weight_decay"] = own["weight_decay"]
 
     def get_iterator(self, dataset: TrainingRows, training: bool = False) -> Any:
         """Return an iterator over batches on the device of the network."""

@@ -36,7 +36,7 @@ _NO_DECAY, _TABLE, _OTHER, _OF_TASK = "no decay", "table", "other", "{} of task 
 # with their number: "auto" is `PRIOR` over it. More than that of 8,000 rows would
 # outweigh the small gradients of rare tasks.
 PRIOR, LARGEST_DECAY = 4.0, 5e-4
-# A model that is trained by updates only does not know the number of its rows.
+# Updates pass over their rows once, and overfit less.
 UPDATE_DECAY = 1e-4
 
 # Weight decay of embeddings, relative to that of the other parameters: few rows train
@@ -136,9 +136,10 @@ def check_optimizer(
 
 
 def base_decay(settings: Settings, n_rows: int | None = None) -> float:
-    """Return the weight decay for a number of training rows, None if it is unknown."""
-    if settings.weight_decay != "auto":
-        return float(settings.weight_decay)
+    """Return the weight decay of a fit to a number of rows, or of an update."""
+    decay: float | str = settings.weight_decay
+    if not isinstance(decay, str):
+        return decay
     return UPDATE_DECAY if n_rows is None else min(LARGEST_DECAY, PRIOR / n_rows)
 
 

@@ -142,13 +142,11 @@ def _meanings(settings: _settings.Settings) -> dict[str, Any]:
     }
 
 
-def continue_from(net: MultiTaskNet, earlier: MultiTaskNet, is_update: bool) -> None:
+def continue_from(net: MultiTaskNet, earlier: MultiTaskNet) -> None:
     """Copy weights, optimiser state and history of an earlier net into a new one.
 
-    The arguments of the optimiser are those of the new net. An update is too small to
-    determine the weight decay: it keeps that of the earlier net unless the parameters
-    differ. The schedule of a callback that is in both nets continues, unless `lr`
-    differs.
+    The arguments of the optimiser are those of the new net. The schedule of a callback
+    that is in both nets continues, unless `lr` differs.
     """
     for kind, part, source in (
         ("network", net.module_, earlier.module_),
@@ -167,11 +165,6 @@ def continue_from(net: MultiTaskNet, earlier: MultiTaskNet, is_update: bool) -> 
     net.schedules_ = list(earlier.schedules_) if keeps_schedules else []
     known = [callback for callback, _ in net.schedules_]
     is_scheduled = any(each is one for _, each in net.callbacks_ for one in known)
-    decays = [
-        (each.weight_decay, each.optimizer_params["embedding_weight_decay"])
-        for each in (net.settings, earlier.settings)
-    ]
-    keeps_decay = is_update and equal(*decays)
     if has_same_state:
         arguments = group_arguments(net.optimizer_)
         net.optimizer_.load_state_dict(deepcopy(earlier.optimizer_.state_dict()))
@@ -180,8 +173,6 @@ def continue_from(net: MultiTaskNet, earlier: MultiTaskNet, is_update: bool) -> 
                 del kept["lr"]
             else:
                 group.pop("initial_lr", None)
-            if keeps_decay:
-                kept.pop("weight_decay", None)
             group.update(kept)
     net.history = deepcopy(earlier.history)
     net.best_ = dict(earlier.best_)

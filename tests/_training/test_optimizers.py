@@ -485,23 +485,25 @@ def test_the_decay_falls_with_the_number_of_rows(n_rows, expected):
     assert decays(trained(data, weight_decay=0.01))[1] == 0.01
 
 
-def test_updates_keep_the_decay_of_the_fit(tmp_path):
-    data = make_ctr_cvr(10_000, ctr=0.3, cvr=0.3, random_state=0)
+def test_updates_have_a_decay_of_their_own(tmp_path):
+    data = make_ctr_cvr(4_000, ctr=0.3, cvr=0.3, random_state=0)
     X, Y = data.data, data.target
     model = trained(data, early_stopping=False)
-    before = decays(model)
+    of_fit = decays(model)
+    assert of_fit[1] == pytest.approx(5e-4)
     model.partial_fit(X[:100], Y[:100])
-    assert decays(model) == before
+    assert decays(model) == pytest.approx([each / 5 for each in of_fit], rel=0.02)
+    of_update = decays(model)
     model.save(tmp_path / "model")
     model = MultiTaskCTRCVRClassifier.load(tmp_path / "model")
     # Other parameters let an update build another net.
-    model.set_params(lr=0.003).partial_fit(X[:100], Y[:100])
-    assert decays(model) == before
+    for params in ({}, {"lr": 0.003}):
+        model.set_params(**params).partial_fit(X[:100], Y[:100])
+        assert decays(model) == pytest.approx(of_update, rel=0.05)
     model.set_params(weight_decay=0.01).partial_fit(X[:100], Y[:100])
     assert decays(model)[1] == 0.01
-    # As many rows as there are determine the decay of a warm start.
-    model.set_params(weight_decay="auto", warm_start=True).fit(X[:8_000], Y[:8_000])
-    assert decays(model)[1] == pytest.approx(5e-4)
+    model.set_params(weight_decay="auto", warm_start=True).fit(X, Y)
+    assert decays(model) == of_fit
 
 
 def test_a_model_of_updates_has_one_decay():
