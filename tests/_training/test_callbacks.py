@@ -7,7 +7,7 @@ import signal
 import pytest
 import torch
 from numpy.testing import assert_array_equal
-from refusals import X, Y, refuses, small
+from refusals import X, Y, small
 from sklearn.model_selection import GridSearchCV
 from skorch.callbacks import (
     BatchScoring,
@@ -20,7 +20,6 @@ from skorch.callbacks import (
     MlflowLogger,
     PassthroughScoring,
     ProgressBar,
-    TensorBoard,
     TrainEndCheckpoint,
 )
 from suites import fast_for
@@ -210,30 +209,10 @@ def test_keep_on_interrupt_needs_a_complete_epoch(earlier, method):
     assert_array_equal(earlier.predict_proba(X), before)
 
 
-def test_a_callback_that_raises_keeps_the_earlier_fit(earlier):
-    # `refuses` adds a callback that raises at the first event.
-    for warm_start in (False, True):
-        earlier.set_params(warm_start=warm_start, network_params__dropout=2.0)
-        refuses(earlier, ValueError, "dropout")
-
-
 # Loggers, checkpoints and bars of skorch: what they receive, and which are refused.
 
 
 PARAMS = {"early_stopping": "loss", "max_epochs": 3, "n_iter_no_change": 9}
-
-
-class Writer:
-    """Keeps the scalars that a SummaryWriter would write."""
-
-    def __init__(self):
-        self.scalars, self.is_closed = {}, False
-
-    def add_scalar(self, tag, scalar_value, global_step):
-        self.scalars[tag, global_step] = scalar_value
-
-    def close(self):
-        self.is_closed = True
 
 
 def figures(history):
@@ -244,17 +223,6 @@ def figures(history):
         for key, value in row.items()
         if key not in ("batches", "epoch") and not key.endswith("_best")
     }
-
-
-def test_tensorboard_receives_the_figures_of_all_epochs():
-    writer = Writer()
-    model = small(callbacks=[TensorBoard(writer)], **PARAMS).fit(X, Y)
-    # skorch adds a folder: Loss/train_loss.
-    found = {(tag.split("/")[-1], step): v for (tag, step), v in writer.scalars.items()}
-    expected = figures(model.history_)
-    assert {key: found[key] for key in expected} == expected
-    assert ("valid_auc_conversion", 3) in expected
-    assert writer.is_closed
 
 
 class Client:

@@ -7,8 +7,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from numpy.testing import assert_allclose, assert_array_equal
-from sklearn.metrics import roc_auc_score
 from skorch.callbacks import Callback
 from torch import nn
 
@@ -72,7 +70,7 @@ def test_rows_in_some_batches_are_updated_as_by_sparse_adam():
     assert torch.equal(lazy.weight[untouched], initial[untouched])
 
 
-def updated(n_steps, n_epochs=1, device="cpu"):
+def updated(n_steps, device):
     """Train a table of 40 rows, and then update it in steps of 8 entries.
 
     Returns the table, its optimiser, and copies of the weights and moments before.
@@ -91,15 +89,14 @@ def updated(n_steps, n_epochs=1, device="cpu"):
     state = copy.deepcopy(optimizer.state[table.weight])
     optimizer.undo = []
     batches = torch.randint(40, (n_steps, 8), generator=generator)
-    for _ in range(n_epochs):
-        for rows in batches:
-            step(rows)
+    for rows in batches:
+        step(rows)
     return table, optimizer, weight, state
 
 
 @pytest.mark.parametrize("n_steps", [1, 4, 30])
 def test_undo_restores_rows_moments_and_steps_to_the_bit(n_steps, device):
-    table, optimizer, weight, state = updated(n_steps, device=device)
+    table, optimizer, weight, state = updated(n_steps, device)
     assert not torch.equal(table.weight, weight)
     take_back(optimizer.undo)
     assert torch.equal(table.weight, weight)
@@ -107,19 +104,8 @@ def test_undo_restores_rows_moments_and_steps_to_the_bit(n_steps, device):
         assert torch.equal(value, state[key])
 
 
-def test_undo_takes_no_more_memory_with_more_steps(device):
-    n_logged = []
-    for n_epochs in (1, 10):
-        _, optimizer, *_ = updated(30, n_epochs, device)
-        [log] = optimizer.undo
-        n_logged.append(sum(len(rows) for rows, *_ in log.parts))
-    assert n_logged[0] == n_logged[1]
-    # A device also logs rows again, until the log is as long as the table.
-    assert n_logged[0] <= (40 if device.type == "cpu" else 80)
-
-
 def test_changed_weights_are_all_rows_that_differ(device):
-    table, optimizer, weight, _ = updated(3, device=device)
+    table, optimizer, weight, _ = updated(3, device)
     differs = (table.weight != weight).any(dim=1)
     [found] = changed_weights(table, optimizer)
     assert torch.equal(found.unique(dim=0), table.weight[differs].unique(dim=0))
@@ -145,18 +131,6 @@ def fitted(data, lazy, **params):
     return model.set_params(**params).fit(data.data, data.target)
 
 
-def test_lazy_fits_predict_as_well_as_dense_ones():
-    data = make_ctr_cvr(6000, ctr=0.3, cvr=0.3, n_categories=30, random_state=0)
-    test = make_ctr_cvr(6000, ctr=0.3, cvr=0.3, n_categories=30, random_state=0)
-    aucs = []
-    for lazy in (True, False):
-        model = fitted(data, lazy)
-        assert isinstance(model.net_.optimizer_, LazyAdam) == lazy
-        p = model.predict_proba(test.data)
-        aucs.append(roc_auc_score(test.target.to_numpy(), p, average=None))
-    assert_allclose(*aucs, atol=0.01)
-
-
 def test_large_tables_alone_are_lazy_by_default():
     data = make_ctr_cvr(2000, ctr=0.3, random_state=0)
     assert not isinstance(fitted(data, "auto").net_.optimizer_, LazyAdam)
@@ -170,30 +144,6 @@ def test_large_tables_alone_are_lazy_by_default():
         max_epochs=1,
     ).fit(X, Y)
     assert isinstance(model.net_.optimizer_, LazyAdam)
-
-
-def test_a_failed_update_restores_the_large_table(monkeypatch):
-    data = make_ctr_cvr(2000, ctr=0.3, random_state=0)
-    model = MultiTaskCTRCVRClassifier(
-        loss="bce", optimizer_params={"lazy_embeddings": True}, random_state=0
-    )
-    X, Y = data.data, data.target
-    for _ in range(2):
-        model.partial_fit(X, Y)
-    before = model.predict_proba(X)
-    n_steps = [float(s["step"]) for s in model.net_.optimizer_.state.values()]
-
-    def fail(*args, **kwargs):
-        raise RuntimeError("after the steps")
-
-    with monkeypatch.context() as patch:
-        patch.setattr("sk_pwiser._training._net.check_end", fail)
-        with pytest.raises(RuntimeError, match="after the steps"):
-            model.partial_fit(X, Y)
-    assert_array_equal(model.predict_proba(X), before)
-    after = [float(s["step"]) for s in model.net_.optimizer_.state.values()]
-    assert after == n_steps
-    assert len(model.history_) == 2
 
 
 class LoggedRows(Callback):
@@ -222,22 +172,6 @@ def test_an_update_keeps_no_more_rows_than_its_tables_have(device):
     assert logged.sizes_
     for n_rows, size in zip(logged.n_rows_, logged.sizes_, strict=True):
         assert 0 < n_rows <= copies * size + 20 * 4 * (copies - 1)
-
-
-@pytest.mark.parametrize(
-    ("params", "message"),
-    [
-        ({"optimizer": "sgd"}, "optimizer='sgd'"),
-        ({"weighting": "nash"}, "weighting='nash'"),
-        ({"optimizer_params__clip_grad_norm": 1.0}, "clip_grad_norm"),
-        ({"optimizer_params__lazy_embeddings": 3}, "'auto', True or False; got 3"),
-        ({"optimizer_params__lazy_embeddings": pd.NA}, "True or False; got <NA>"),
-    ],
-)
-def test_what_does_not_support_lazy_embeddings(params, message):
-    data = make_ctr_cvr(500, ctr=0.3, random_state=0)
-    with pytest.raises(ValueError, match=f"lazy_embeddings.*{message}"):
-        fitted(data, True, **params)
 
 
 @pytest.mark.parametrize("lazy", [True, False])
@@ -360,35 +294,6 @@ def trained(impressions, **params):
     return model.fit(impressions.data, impressions.target)
 
 
-@pytest.mark.parametrize("network", ["shared_bottom", "stem"])
-def test_embeddings_have_a_learning_rate_and_decay_of_their_own(impressions, network):
-    model = trained(
-        impressions,
-        network=network,
-        optimizer_params={"embedding_lr": 0.1, "embedding_weight_decay": 0.5},
-    )
-    tables = {
-        id(module.weight)
-        for module in model.net_.module_.modules()
-        if isinstance(module, torch.nn.Embedding)
-    }
-    groups = model.net_.optimizer_.param_groups
-    of_tables = {
-        (group["lr"], group["weight_decay"])
-        for group in groups
-        for parameter in group["params"]
-        if id(parameter) in tables
-    }
-    of_others = {
-        group["lr"]
-        for group in groups
-        for parameter in group["params"]
-        if id(parameter) not in tables
-    }
-    assert of_tables == {(0.1, 0.5)}
-    assert of_others == {model.lr}
-
-
 class Own(MultiTaskNetwork):
     """Names that other parts of a net have, too."""
 
@@ -462,21 +367,6 @@ def test_a_rare_task_that_shares_nothing_has_less_decay(ctr):
         weight = net.towers[task].output.linear.weight
         assert decays[id(weight)] == pytest.approx(0.1 * share)
         assert decays[id(net.towers[task].output.linear.bias)] == 0
-
-
-def test_the_values_of_the_estimator_are_the_defaults_of_the_embeddings(impressions):
-    plain = trained(impressions)
-    groups = plain.net_.optimizer_.param_groups
-    decay = max(group["weight_decay"] for group in groups)
-    same = trained(
-        impressions,
-        optimizer_params={
-            "embedding_lr": plain.lr,
-            "embedding_weight_decay": decay,
-        },
-    )
-    expected = plain.predict_proba(impressions.data)
-    assert (same.predict_proba(impressions.data) == expected).all()
 
 
 def test_an_optimizer_with_any_keyword_arguments(impressions):

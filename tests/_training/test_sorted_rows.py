@@ -6,7 +6,6 @@ import numpy as np
 import pandas as pd
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
-from sklearn.metrics import roc_auc_score
 from skorch.callbacks import Callback
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
@@ -211,26 +210,3 @@ def test_a_stream_may_begin_with_fewer_rows_than_blocks(n_rows):
     assert np.isfinite(fitted.fit(X[:n_rows], Y[:n_rows]).predict_proba(X)).all()
     with pytest.raises(ValueError, match=f"requires as many rows; X has {n_rows}"):
         small(target_encoding=["item"]).fit(X[:n_rows], Y[:n_rows])
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("on_files", [False, True])
-def test_models_of_sorted_rows_are_as_good_as_those_of_shuffled_ones(
-    on_files, tmp_path
-):
-    X_test, Y_test = make_sorted_log(40_000, seed=99)
-    scores = {}
-    for name in ORDERS:
-        found = []
-        for seed in range(2):
-            log = make_sorted_log(20_000, seed)
-            folder = tmp_path / f"{name} {seed}" if on_files else None
-            model = MultiTaskCTRCVRClassifier(random_state=seed)
-            p = fit(model, name, log, folder)[0].predict_proba(X_test)
-            aucs = [roc_auc_score(Y_test.iloc[:, k], p[:, k]) for k in range(2)]
-            found.append([*aucs, *p.mean(axis=0) / Y_test.to_numpy().mean(axis=0)])
-        scores[name] = np.mean(found, axis=0)
-    for name in ORDERS:
-        change = scores[name] - scores["shuffled"]
-        assert (change[:2] > -0.005).all(), scores
-        assert (np.abs(change[2:]) < 0.1).all(), scores

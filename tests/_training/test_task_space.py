@@ -185,10 +185,3 @@ def test_a_loss_without_weights_per_task_is_refused_before_encoding(encodings):
     small(loss=Brier).fit(X, Y)
     small(loss=TaskBrier, network_params=CONDITIONAL).fit(X, Y)
     assert len(encodings) == 2
-
-
-def test_other_values_are_refused(data):
-    for value in ("clicked", None, 1):
-        model = MultiTaskCTRCVRClassifier(network_params={"task_space": value})
-        with pytest.raises((ValueError, TypeError), match="task_space must be one of"):
-            model.fit(data.data, data.target)
