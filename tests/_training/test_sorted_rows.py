@@ -1,14 +1,15 @@
 """Rows sorted by labels or by a key give the model of shuffled rows, and a warning."""
 
 import warnings
+from functools import partial
 
 import numpy as np
 import pandas as pd
 import pytest
+import refusals
+from checkpointed import interrupt, resume
 from numpy.testing import assert_allclose, assert_array_equal
-from skorch.callbacks import Callback
 
-from sk_pwiser import MultiTaskCTRCVRClassifier
 from sk_pwiser.datasets import ParquetImpressions
 from sk_pwiser.transfer import fit_like
 
@@ -55,16 +56,8 @@ def in_order(name, X, Y):
 LOG = make_sorted_log(8_000, seed=0)
 
 
-def small(**params):
-    defaults = {
-        "network_params": {"bottom_units": (8,), "tower_units": (4,)},
-        "loss": "bce",
-        "embedding_dim": 2,
-        "max_epochs": 1,
-        "early_stopping": False,
-        "random_state": 0,
-    }
-    return MultiTaskCTRCVRClassifier(**defaults | params)
+PARAMS = {"loss": "bce", "embedding_dim": 2, "batch_size": 1_000, "max_epochs": 1}
+small = partial(refusals.small, **PARAMS)
 
 
 def write(X, Y, folder):
@@ -153,7 +146,7 @@ def test_later_calls_have_the_blocks_of_the_first(random_state, tmp_path):
 @pytest.mark.filterwarnings(f"ignore:{SORTED}")
 def test_calls_with_a_warm_start_are_epochs_of_one_fit():
     X, Y = in_order("by label", *LOG)
-    params = {"optimizer_params": {"average_decay": 0}, "lr_schedule": None}
+    params = {"optimizer_params": {"average_decay": 0}}
     whole = small(max_epochs=2, **params).fit(X, Y)
     model = small(warm_start=True, **params).fit(X, Y).fit(X, Y)
     assert_array_equal(model.predict_proba(X), whole.predict_proba(X))
@@ -162,17 +155,10 @@ def test_calls_with_a_warm_start_are_epochs_of_one_fit():
 @pytest.mark.filterwarnings(f"ignore:{SORTED}")
 def test_a_resumed_fit_has_the_blocks_of_the_interrupted_one(tmp_path):
     X, Y = in_order("by user", *LOG)
-    whole = small(max_epochs=3).fit(X, Y)
-
-    class Stop(Callback):
-        def on_epoch_end(self, net, **kwargs):
-            if len(net.history) == 2:
-                raise RuntimeError
-
-    params = {"max_epochs": 3, "checkpoint_dir": tmp_path}
-    with pytest.raises(RuntimeError):
-        small(callbacks=[Stop()], **params).fit(X, Y)
-    resumed = small(warm_start=True, **params).fit(X, Y)
+    params = {**PARAMS, "max_epochs": 3}
+    whole = small(**params).fit(X, Y)
+    interrupt(tmp_path, 2, x=X, y=Y, **params)
+    resumed = resume(tmp_path, X, Y, **params)
     assert_array_equal(resumed.predict_proba(X), whole.predict_proba(X))
 
 
