@@ -2,10 +2,11 @@
 
 import copy
 import json
-import signal
+from functools import partial
 
 import pytest
 import torch
+from checkpointed import InterruptsAfter
 from numpy.testing import assert_array_equal
 from refusals import X, Y, small
 from sklearn.model_selection import GridSearchCV
@@ -26,6 +27,9 @@ from suites import fast_for
 
 from sk_pwiser.callbacks import KeepOnInterrupt
 from sk_pwiser.metrics import ctr_auc_scorer
+
+# As Ctrl-C does.
+interrupts = partial(InterruptsAfter, error=KeyboardInterrupt)
 
 
 @pytest.mark.parametrize(
@@ -83,48 +87,23 @@ def test_early_stopping_of_skorch_stops_after_the_epoch():
     assert len(model.history_[:, "train_loss"]) == model.n_iter_
 
 
-class Interrupts(Callback):
-    """Sends the signal of Ctrl-C at an event of some epoch of a training."""
-
-    def __init__(self, epoch, event="on_batch_end"):
-        self.epoch, self.event = epoch, event
-
-    def on_train_begin(self, net, **kwargs):
-        self.n_earlier = len(net.history)
-
-    def _at(self, event, net):
-        if event == self.event and len(net.history) - self.n_earlier == self.epoch:
-            signal.raise_signal(signal.SIGINT)
-
-    def on_epoch_begin(self, net, **kwargs):
-        self._at("on_epoch_begin", net)
-
-    def on_batch_end(self, net, training, **kwargs):
-        self._at("on_batch_end" if training else "in_validation", net)
-
-    def on_epoch_end(self, net, **kwargs):
-        self._at("on_epoch_end", net)
-
-    def on_train_end(self, net, **kwargs):
-        self._at("on_train_end", net)
-
-
 @pytest.mark.parametrize("warm_start", fast_for({True}, [False, True]))
 @pytest.mark.parametrize(
     ("epoch", "event"),
     [
-        (1, "on_batch_end"),
-        (3, "on_epoch_begin"),
-        (3, "on_batch_end"),
-        (3, "in_validation"),
-        (3, "on_epoch_end"),
+        (0, "on_batch_end"),
+        (2, "on_epoch_begin"),
+        (2, "on_batch_end"),
+        (2, "in_validation"),
+        (2, "on_epoch_end"),
         (4, "on_train_end"),
     ],
 )
 def test_an_interrupt_propagates_and_the_earlier_fit_stays(epoch, event, warm_start):
     model = small(early_stopping=True, warm_start=warm_start).fit(X, Y)
     before, net = model.predict_proba(X), model.net_
-    model.set_params(callbacks=[Interrupts(epoch, event)], max_epochs=4)
+    n_complete = epoch + 2 * warm_start
+    model.set_params(callbacks=[interrupts(n_complete, event)], max_epochs=4)
     model.set_params(n_iter_no_change=9)
     with pytest.raises(KeyboardInterrupt):
         model.fit(X, Y)
@@ -140,7 +119,7 @@ def test_an_interrupt_propagates_and_the_earlier_fit_stays(epoch, event, warm_st
 
 def test_an_interrupt_ends_a_search():
     search = GridSearchCV(
-        small(callbacks=[Interrupts(2)]), {"lr": [0.01, 0.02]}, cv=2, error_score=0.0
+        small(callbacks=[interrupts(1)]), {"lr": [0.01, 0.02]}, cv=2, error_score=0.0
     )
     with pytest.raises(KeyboardInterrupt):
         search.fit(X, Y)
@@ -169,7 +148,7 @@ class Records(Callback):
 def test_keep_on_interrupt_keeps_complete_epochs(event, early_stopping, average_decay):
     records = Records()
     model = small(
-        callbacks=[KeepOnInterrupt(), records, Interrupts(3, event)],
+        callbacks=[KeepOnInterrupt(), records, interrupts(2, event)],
         max_epochs=9,
         early_stopping=early_stopping,
         lr=0.05,
@@ -191,7 +170,7 @@ def test_keep_on_interrupt_keeps_complete_epochs(event, early_stopping, average_
 def test_keep_on_interrupt_keeps_the_losses_of_complete_epochs():
     # Of an epoch that ends after one batch, the losses are not those of an epoch.
     params = {"weighting": "dwa", "random_state": 0, "early_stopping": False}
-    callbacks = [KeepOnInterrupt(), Interrupts(3, "on_batch_end")]
+    callbacks = [KeepOnInterrupt(), interrupts(2)]
     model = small(**params, callbacks=callbacks, max_epochs=9)
     with pytest.warns(UserWarning, match="interrupted"):
         model.fit(X, Y)
@@ -203,7 +182,8 @@ def test_keep_on_interrupt_keeps_the_losses_of_complete_epochs():
 @pytest.mark.parametrize("method", ["fit", "partial_fit"])
 def test_keep_on_interrupt_needs_a_complete_epoch(earlier, method):
     before = earlier.predict_proba(X)
-    earlier.set_params(callbacks=[KeepOnInterrupt(), Interrupts(1)])
+    n_complete = 2 if method == "partial_fit" else 0
+    earlier.set_params(callbacks=[KeepOnInterrupt(), interrupts(n_complete)])
     with pytest.raises(KeyboardInterrupt):
         getattr(earlier, method)(X, Y)
     assert_array_equal(earlier.predict_proba(X), before)
@@ -250,6 +230,7 @@ def test_mlflow_receives_figures_weights_and_history():
     client = Client()
     model = small(callbacks=[MlflowLogger(Run, client)], **PARAMS).fit(X, Y)
     assert client.metrics == figures(model.history_)
+    assert ("valid_auc_conversion", 3) in client.metrics
     assert client.ended == ["7"]
     history = json.loads(client.files["history.json"])
     assert [row["train_loss"] for row in history] == model.history_[:, "train_loss"]
