@@ -5,9 +5,23 @@ import torch
 from refusals import X, Y, small
 from skorch.callbacks import Callback
 
+from sk_pwiser.networks import MultiTaskNetwork, NetworkOutput
+
 
 class Interrupted(Exception):
     pass
+
+
+class WithDropout(MultiTaskNetwork):
+    """A network of a user, whose dropout draws from torch's global generators."""
+
+    def __init__(self, spec):
+        super().__init__(spec)
+        self.dropout = torch.nn.Dropout(0.5)
+        self.head = torch.nn.Linear(self.width, self.n_tasks)
+
+    def forward(self, codes, numeric):
+        return NetworkOutput(self.head(self.dropout(self.input_layer(codes, numeric))))
 
 
 class NoisySGD(torch.optim.SGD):

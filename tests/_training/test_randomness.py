@@ -7,30 +7,13 @@ from threading import Barrier
 import numpy as np
 import pytest
 import torch
-from checkpointed import NoisySGD
+from checkpointed import NoisySGD, WithDropout
 from numpy.testing import assert_array_equal
 from refusals import X, Y, small
 from skorch.callbacks import Callback
 
 from sk_pwiser._training._optimizers import has_sparse_gradients
-from sk_pwiser.networks import MultiTaskNetwork, NetworkOutput
 from sk_pwiser.weighting import WEIGHTINGS
-
-
-class WithDropout(MultiTaskNetwork):
-    """A network of a user, whose dropout draws from torch's global generators."""
-
-    def __init__(self, spec):
-        super().__init__(spec)
-        self.layers = torch.nn.Sequential(
-            torch.nn.Linear(self.width, 16),
-            torch.nn.ReLU(),
-            torch.nn.Dropout(0.5),
-            torch.nn.Linear(16, self.n_tasks),
-        )
-
-    def forward(self, codes, numeric):
-        return NetworkOutput(self.layers(self.input_layer(codes, numeric)))
 
 
 class Orders(Callback):
@@ -184,7 +167,7 @@ def test_the_order_of_rows_does_not_depend_on_the_network():
     class Own(WithDropout):
         def __init__(self, spec):
             super().__init__(spec)
-            self.layers[2] = torch.nn.Identity()
+            self.dropout = torch.nn.Identity()
 
     params = {"network_params": None, "encoding_params": {"category_dropout": 0.0}}
     orders = []
