@@ -141,14 +141,6 @@ def test_the_weights_of_repeated_rows_sum_to_those_of_one_draw():
     torch.testing.assert_close(weight, weight.mean().expand(60))
 
 
-def test_rows_without_labels():
-    rows = Impressions(torch.zeros(3, 0, dtype=torch.int64), torch.zeros(3, 2))
-    inputs, _ = next(iter(BatchIterator(rows, 5)))
-    assert set(inputs) == {"codes", "numeric"}
-    assert rows.column("sample_weight") is None
-    assert rows.to(torch.device("cpu")).numeric.shape == (3, 2)
-
-
 # Gathered bags, compared with scipy's row indexing.
 
 

@@ -9,7 +9,6 @@ import torch
 from checkpointed import InterruptsAfter
 from numpy.testing import assert_array_equal
 from refusals import X, Y, small
-from sklearn.model_selection import GridSearchCV
 from skorch.callbacks import (
     BatchScoring,
     Callback,
@@ -115,14 +114,6 @@ def test_an_interrupt_propagates_and_the_earlier_fit_stays(epoch, event, warm_st
     expected = small(early_stopping=True, warm_start=warm_start).fit(X, Y)
     expected.set_params(max_epochs=4, n_iter_no_change=9).fit(X, Y)
     assert_array_equal(model.predict_proba(X), expected.predict_proba(X))
-
-
-def test_an_interrupt_ends_a_search():
-    search = GridSearchCV(
-        small(callbacks=[interrupts(1)]), {"lr": [0.01, 0.02]}, cv=2, error_score=0.0
-    )
-    with pytest.raises(KeyboardInterrupt):
-        search.fit(X, Y)
 
 
 class Records(Callback):

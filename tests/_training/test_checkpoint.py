@@ -135,13 +135,6 @@ def test_a_checkpoint_is_written_without_copies(tmp_path, monkeypatch):
     assert max(peaks) < 0.1 * table.nbytes
 
 
-@pytest.mark.parametrize("event", ["on_batch_end", "on_epoch_end"])
-def test_ctrl_c_leaves_the_last_complete_epoch(tmp_path, event):
-    interrupt(tmp_path, 2, event, KeyboardInterrupt, max_epochs=4)
-    assert names(tmp_path)[-1] == "checkpoint-00000002.safetensors"
-    assert_same_fit(resume(tmp_path, max_epochs=4), small(max_epochs=4).fit(X, Y))
-
-
 def test_several_interruptions(tmp_path):
     interrupt(tmp_path, 1, max_epochs=6)
     for n_epochs in (3, 4):

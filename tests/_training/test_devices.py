@@ -118,11 +118,3 @@ def test_rows_that_stay_on_the_host_give_the_same_batches():
         assert y.device.type == "cuda"
         torch.testing.assert_close(inputs, same_inputs, rtol=0, atol=0)
         torch.testing.assert_close(y, same_y, rtol=0, atol=0)
-
-
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_pinned_rows():
-    rows = Impressions(torch.zeros(4, 1), torch.zeros(4, 1), torch.zeros(4, 2))
-    pinned = rows.pinned()
-    assert pinned.numeric.is_pinned()
-    torch.testing.assert_close(pinned.codes, rows.codes)

@@ -7,7 +7,6 @@ import pytest
 from checkpointed import Interrupted, InterruptsAfter, history, interrupt, resume
 from numpy.testing import assert_allclose, assert_array_equal
 from refusals import N, X, Y, small
-from sklearn.model_selection import GridSearchCV
 from skorch.callbacks import Callback, LRScheduler
 from torch.optim.lr_scheduler import StepLR
 
@@ -205,14 +204,6 @@ def test_a_schedule_of_skorch_replaces_it(entry):
     assert "lr" not in model.history_[0]
     if entry != "class":
         assert_allclose(model.history_[:, "event_lr"], [LR, LR / 2])
-
-
-def test_a_search_over_schedules():
-    search = GridSearchCV(small(), {"lr_schedule": [None, "warmup_stable_decay"]}, cv=2)
-    search.fit(X, Y)
-    assert len(set(search.cv_results_["mean_test_score"])) == 2
-    with pytest.raises(ValueError, match=r"'lr_schedule' parameter .* 'cosine'"):
-        small(lr_schedule="cosine").fit(X, Y)
 
 
 def test_a_fit_that_fails_in_the_decay_leaves_the_earlier_one():

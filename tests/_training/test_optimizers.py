@@ -7,10 +7,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from refusals import N, X, Y, small
 from skorch.callbacks import Callback
 from torch import nn
 
-from sk_pwiser import MultiTaskCTRCVRClassifier
 from sk_pwiser._training._end_of_training import changed_weights
 from sk_pwiser._training._optimizers import (
     LazyAdam,
@@ -48,6 +48,7 @@ def steps(kind, batches, sparse, trains_head=True, **kwargs):
     return table, head, optimizer
 
 
+LAZY = {"lazy_embeddings": True}
 ALL = [torch.arange(20)] * 5
 SOME = [torch.tensor(rows) for rows in ([1, 2, 2], [2, 5], [1, 19], [2, 5])]
 
@@ -113,36 +114,19 @@ def test_changed_weights_are_all_rows_that_differ(device):
 
 def test_an_update_may_change_no_row_of_a_table():
     """Rows of numbers alone leave the tables unchanged."""
-    data = make_ctr_cvr(200, n_categorical=0, ctr=0.3, random_state=0)
-    model = MultiTaskCTRCVRClassifier(optimizer_params={"lazy_embeddings": True})
+    numbers, model = X.select_dtypes("number"), small(optimizer_params=LAZY)
     for _ in range(2):
-        model.partial_fit(data.data, data.target)
-    assert np.isfinite(model.predict_proba(data.data)).all()
-
-
-def fitted(data, lazy, **params):
-    model = MultiTaskCTRCVRClassifier(
-        loss="bce",
-        max_epochs=4,
-        early_stopping=False,
-        optimizer_params={"lazy_embeddings": lazy},
-        random_state=0,
-    )
-    return model.set_params(**params).fit(data.data, data.target)
+        model.partial_fit(numbers, Y)
+    assert np.isfinite(model.predict_proba(numbers)).all()
 
 
 def test_large_tables_alone_are_lazy_by_default():
-    data = make_ctr_cvr(2000, ctr=0.3, random_state=0)
-    assert not isinstance(fitted(data, "auto").net_.optimizer_, LazyAdam)
-    X = pd.DataFrame({"id": np.repeat(np.arange(9000), 2)})
-    Y = np.c_[np.arange(18000) % 3 == 0, np.arange(18000) % 6 == 0].astype(int)
-    model = MultiTaskCTRCVRClassifier(
-        loss="bce",
-        categorical_features=["id"],
-        target_encoding=False,
-        embedding_dim=128,
-        max_epochs=1,
-    ).fit(X, Y)
+    assert not isinstance(small().fit(X, Y).net_.optimizer_, LazyAdam)
+    table = pd.DataFrame({"id": np.repeat(np.arange(9000), 2)})
+    labels = np.c_[np.arange(18000) % 3 == 0, np.arange(18000) % 6 == 0].astype(int)
+    params = {"categorical_features": ["id"], "target_encoding": False}
+    model = small(embedding_dim=128, batch_size=2_000, max_epochs=1, **params)
+    model.fit(table, labels)
     assert isinstance(model.net_.optimizer_, LazyAdam)
 
 
@@ -157,17 +141,11 @@ class LoggedRows(Callback):
 
 
 def test_an_update_keeps_no_more_rows_than_its_tables_have(device):
-    data = make_ctr_cvr(200, ctr=0.3, random_state=0)
     logged = LoggedRows()
-    model = MultiTaskCTRCVRClassifier(
-        loss="bce",
-        optimizer_params={"lazy_embeddings": True},
-        batch_size=20,
-        callbacks=[logged],
-    )
-    model.partial_fit(data.data, data.target)
+    model = small(optimizer_params=LAZY, batch_size=20, callbacks=[logged])
+    model.partial_fit(X[:200], Y[:200])
     rows = np.arange(2_000) % 200
-    model.partial_fit(data.data.iloc[rows], data.target.iloc[rows])
+    model.partial_fit(X.iloc[rows], Y.iloc[rows])
     copies = 1 if device.type == "cpu" else 2
     assert logged.sizes_
     for n_rows, size in zip(logged.n_rows_, logged.sizes_, strict=True):
@@ -176,12 +154,12 @@ def test_an_update_keeps_no_more_rows_than_its_tables_have(device):
 
 @pytest.mark.parametrize("lazy", [True, False])
 def test_a_warm_start_keeps_the_state_if_only_laziness_changes(lazy):
-    data = make_ctr_cvr(500, ctr=0.3, random_state=0)
-    model = fitted(data, lazy, warm_start=True)
+    model = small(optimizer_params={"lazy_embeddings": lazy}, warm_start=True)
+    model.set_params(max_epochs=4).fit(X, Y)
     table = model.net_.module_.input_layer.embeddings[0].weight
     n_steps = float(model.net_.optimizer_.state[table]["step"])
     model.set_params(optimizer_params__lazy_embeddings=not lazy, max_epochs=1)
-    model.fit(data.data, data.target)
+    model.fit(X, Y)
     table = model.net_.module_.input_layer.embeddings[0].weight
     assert float(model.net_.optimizer_.state[table]["step"]) == n_steps * 5 / 4
 
@@ -197,16 +175,10 @@ class Shrink(Callback):
 @pytest.mark.parametrize("single_pass", [False, True])
 def test_tiny_weights_become_zeros(single_pass):
     """Below 1e-38 a CPU is some hundred times as slow, so that they end before it."""
-    data = make_ctr_cvr(500, ctr=0.3, random_state=0)
-    model = MultiTaskCTRCVRClassifier(
-        target_encoding=False,
-        max_epochs=2,
-        callbacks=[Shrink()],
-        device="cpu",
-        random_state=0,
+    model = small(
+        target_encoding=False, callbacks=[Shrink()], device="cpu", batch_size=N
     )
-    fit = model.partial_fit if single_pass else model.fit
-    fit(data.data, data.target)
+    (model.partial_fit if single_pass else model.fit)(X, Y)
     weight = model.net_.module_.input_layer.embeddings[0].weight
     assert (weight[0] == 0).all()
     assert (weight[1:] != 0).all()
@@ -284,16 +256,6 @@ def test_averages_are_updated_in_their_steps(n_steps):
 # Entries of `optimizer_params` that are not arguments of the optimiser.
 
 
-@pytest.fixture(scope="module")
-def impressions():
-    return make_ctr_cvr(300, ctr=0.4, cvr=0.4, random_state=0)
-
-
-def trained(impressions, **params):
-    model = MultiTaskCTRCVRClassifier(max_epochs=1, random_state=0, **params)
-    return model.fit(impressions.data, impressions.target)
-
-
 class Own(MultiTaskNetwork):
     """Names that other parts of a net have, too."""
 
@@ -320,15 +282,15 @@ class Own(MultiTaskNetwork):
         return NetworkOutput(self.prelu(logits + logit) + self.by_name["last_bias"])
 
 
-def test_the_names_of_ones_own_modules_do_not_matter(impressions):
-    model = trained(
-        impressions,
+def test_the_names_of_ones_own_modules_do_not_matter():
+    model = small(
         network=Own,
+        network_params=None,
         device="cpu",  # the simulated device has no LSTM
         weighting="uncertainty",
         weight_decay=0.01,
         optimizer_params={"embedding_lr": 0.1, "embedding_weight_decay": 0.5},
-    )
+    ).fit(X, Y)
     net = model.net_
     found = {
         parameter: (group["lr"], group["weight_decay"])
@@ -351,7 +313,8 @@ def test_the_names_of_ones_own_modules_do_not_matter(impressions):
 @pytest.mark.parametrize("ctr", [0.01, 0.4])
 def test_a_rare_task_that_shares_nothing_has_less_decay(ctr):
     data = make_ctr_cvr(2_000, ctr=ctr, cvr=0.2, random_state=0)
-    model = trained(data, network="single_task", weight_decay=0.1)
+    model = small(network="single_task", network_params=None, weight_decay=0.1)
+    model.fit(data.data, data.target)
     net = model.net_.module_
     decays = {
         id(parameter): group["weight_decay"]
@@ -369,12 +332,12 @@ def test_a_rare_task_that_shares_nothing_has_less_decay(ctr):
         assert decays[id(net.towers[task].output.linear.bias)] == 0
 
 
-def test_an_optimizer_with_any_keyword_arguments(impressions):
+def test_an_optimizer_with_any_keyword_arguments():
     class Own(torch.optim.Adam):
         def __init__(self, params, **kwargs):
             super().__init__(params, **kwargs)
 
-    model = trained(impressions, optimizer=Own, optimizer_params={"betas": (0.5, 0.9)})
+    model = small(optimizer=Own, optimizer_params={"betas": (0.5, 0.9)}).fit(X, Y)
     betas = {group["betas"] for group in model.net_.optimizer_.param_groups}
     assert betas == {(0.5, 0.9)}
 

@@ -33,9 +33,6 @@ def test_an_update_with_groups_keeps_them_together():
     model = small(callbacks=[record], **params).partial_fit(X, Y)
     model.partial_fit(X, Y, groups=groups)
     assert sum(map(len, record.seen)) == len(set(groups))
-    model = small(stratified_batches=True, **params).partial_fit(X, Y)
-    with pytest.raises(ValueError, match="stratified_batches=True splits the groups"):
-        model.partial_fit(X, Y, groups=groups)
 
 
 def updated(**params):

@@ -62,8 +62,7 @@ def test_a_look_at_the_device_draws_nothing():
 
 
 @NETWORKS
-@pytest.mark.parametrize("random_state", [0, None])
-@pytest.mark.parametrize("early_stopping", [False, True])
+@pytest.mark.parametrize(("random_state", "early_stopping"), [(0, True), (None, False)])
 def test_global_generators_are_left_unchanged(params, random_state, early_stopping):
     if random_state is None:
         # By scikit-learn's convention, None draws from the generator of numpy.
@@ -129,8 +128,8 @@ def test_dropout_depends_on_the_seed(params):
 
 
 @NETWORKS
-@pytest.mark.parametrize("n_threads", [2, 4])
-def test_fits_in_threads_equal_fits_one_after_the_other(params, n_threads):
+def test_fits_in_threads_equal_fits_one_after_the_other(params):
+    n_threads = 4
     expected = small(**params).fit(X, Y).predict_proba(X)
     barrier = Barrier(n_threads)
 
