@@ -1,5 +1,7 @@
 """Fits that are interrupted after a number of epochs, and resumed."""
 
+import signal
+
 import pytest
 import torch
 from refusals import X, Y, small
@@ -44,6 +46,8 @@ class InterruptsAfter(Callback):
     def _at(self, event, net):
         n_complete = len(net.history) - (event != "on_train_end")
         if event == self.event and n_complete == self.n_epochs:
+            if self.error is KeyboardInterrupt:  # by the signal of Ctrl-C
+                signal.raise_signal(signal.SIGINT)
             raise self.error
 
     def on_epoch_begin(self, net, **kwargs):

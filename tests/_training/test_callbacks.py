@@ -27,7 +27,6 @@ from suites import fast_for
 from sk_pwiser.callbacks import KeepOnInterrupt
 from sk_pwiser.metrics import ctr_auc_scorer
 
-# As Ctrl-C does.
 interrupts = partial(InterruptsAfter, error=KeyboardInterrupt)
 
 
