@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 import torch
 from numpy.testing import assert_array_equal
-from refusals import X, Y, refuses, small
+from refusals import X, Y, small
 from skorch.callbacks import Callback
 from torch import nn
 
@@ -185,11 +185,6 @@ def test_a_warning_counts_new_values(target_encoding):
 def test_hashed_columns_have_no_new_values():
     model = small(encoding_params={"n_hash_buckets": {"id": 200}})
     model.partial_fit(OLD, Y).partial_fit(NEW, Y)
-
-
-def test_wrong_values_are_refused():
-    message = "grow_vocabulary must be True or False; got 1"
-    refuses(small(encoding_params={"grow_vocabulary": 1}), TypeError, message)
 
 
 class OwnTable(MultiTaskNetwork):

@@ -60,6 +60,11 @@ from sk_pwiser import MultiTaskCTRCVRClassifier
         ),
         ({"optimizer_params": {"lazy_embeddings": 3}}, ValueError, "False; got 3"),
         ({"optimizer_params": {"lazy_embeddings": pd.NA}}, ValueError, "got <NA>"),
+        (
+            {"encoding_params": {"grow_vocabulary": 1}},
+            TypeError,
+            "grow_vocabulary must",
+        ),
         ({"network_params": {"task_space": "clicked"}}, ValueError, "must be one of"),
         ({"optimizer_params": {"embedding_lr": 0.0}}, ValueError, "embedding_lr"),
         (

@@ -48,6 +48,15 @@ def test_cross_entropy_is_the_log_likelihood_of_the_depth(heads):
     assert criterion()(output_of(heads), y).item() == pytest.approx(expected)
 
 
+def test_weights_of_rows_equal_repetitions(heads):
+    y, counts = funnel(200), torch.arange(200) % 3
+    repeated = torch.arange(200).repeat_interleave(counts)
+    weights = (counts / counts.sum()).float()
+    weighted = criterion()(output_of(heads), y, weights)
+    plain = criterion()(output_of(heads[repeated]), y[repeated])
+    assert weighted.item() * 200 == pytest.approx(plain.item(), rel=1e-5)
+
+
 def test_heads_have_no_gradient_in_rows_without_the_previous_task(heads):
     y = funnel(200)
     heads.requires_grad_()

@@ -57,16 +57,6 @@ def test_the_figures_are_those_of_the_history(capsys):
             assert float(shown[name]) == pytest.approx(row[name], abs=1e-4)
 
 
-def test_one_task_has_no_mean(capsys):
-    small(verbose=1, early_stopping=True).fit(X, Y["click"])
-    assert columns_of(capsys.readouterr().out)[1:-1] == [
-        "train_loss",
-        "valid_loss",
-        "valid_log_loss_click",
-        "valid_auc_click",
-    ]
-
-
 @pytest.mark.parametrize("verbose", [1, 2])
 def test_a_file_gets_neither_colours_nor_bars(capsys, verbose):
     small(verbose=verbose, early_stopping=True).fit(X, Y)
