@@ -1,13 +1,29 @@
 """Fits that are interrupted after a number of epochs, and resumed."""
 
+import signal
+
 import pytest
 import torch
 from refusals import X, Y, small
 from skorch.callbacks import Callback
 
+from sk_pwiser.networks import MultiTaskNetwork, NetworkOutput
+
 
 class Interrupted(Exception):
     pass
+
+
+class WithDropout(MultiTaskNetwork):
+    """A network of a user, whose dropout draws from torch's global generators."""
+
+    def __init__(self, spec):
+        super().__init__(spec)
+        self.dropout = torch.nn.Dropout(0.5)
+        self.head = torch.nn.Linear(self.width, self.n_tasks)
+
+    def forward(self, codes, numeric):
+        return NetworkOutput(self.head(self.dropout(self.input_layer(codes, numeric))))
 
 
 class NoisySGD(torch.optim.SGD):
@@ -22,20 +38,29 @@ class NoisySGD(torch.optim.SGD):
 
 
 class InterruptsAfter(Callback):
-    """Raises within the epoch after a number of complete ones."""
+    """Raises in the epoch after a number of complete ones, or at the end of them."""
 
     def __init__(self, n_epochs, event="on_batch_end", error=Interrupted):
         self.n_epochs, self.event, self.error = n_epochs, event, error
 
     def _at(self, event, net):
-        if event == self.event and len(net.history) == self.n_epochs + 1:
+        n_complete = len(net.history) - (event != "on_train_end")
+        if event == self.event and n_complete == self.n_epochs:
+            if self.error is KeyboardInterrupt:  # by the signal of Ctrl-C
+                signal.raise_signal(signal.SIGINT)
             raise self.error
+
+    def on_epoch_begin(self, net, **kwargs):
+        self._at("on_epoch_begin", net)
 
     def on_batch_end(self, net, training, **kwargs):
         self._at("on_batch_end" if training else "in_validation", net)
 
     def on_epoch_end(self, net, **kwargs):
         self._at("on_epoch_end", net)
+
+    def on_train_end(self, net, **kwargs):
+        self._at("on_train_end", net)
 
 
 def interrupt(folder, n_epochs, *args, x=X, y=Y, callbacks=(), **params):

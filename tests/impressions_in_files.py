@@ -5,8 +5,9 @@ from itertools import pairwise
 
 import numpy as np
 import pandas as pd
+import pytest
+from refusals import small
 
-from sk_pwiser import MultiTaskCTRCVRClassifier
 from sk_pwiser.datasets import ParquetImpressions, make_ctr_cvr
 
 TARGETS = ["click", "conversion"]
@@ -45,6 +46,13 @@ def read(folder, **params):
     return ParquetImpressions(folder, FEATURES, TARGETS, **params)
 
 
+def in_a_file(X, Y, folder, row_group_size=None, **columns):
+    """Write rows and labels to a file in a folder, and return them as a dataset."""
+    pytest.importorskip("pyarrow")
+    X.join(Y).to_parquet(folder / "rows.parquet", row_group_size=row_group_size)
+    return ParquetImpressions(folder, list(X), list(Y), **columns)
+
+
 def in_memory(log):
     """Return the features of a log as an Arrow table."""
     import pyarrow as pa
@@ -55,17 +63,12 @@ def in_memory(log):
 def make(**params):
     """Return an estimator that trains within a moment."""
     defaults = {
-        "network_params": {"bottom_units": (8,), "tower_units": (4,)},
         "loss": "bce",
         "embedding_dim": 4,
         "lr": 0.01,
-        "batch_size": 100,
-        "max_epochs": 2,
-        "early_stopping": False,
         "encoding_params": {"target_encoding_min_values": 20},
-        "random_state": 0,
     }
-    return MultiTaskCTRCVRClassifier(**defaults | params)
+    return small(**defaults | params)
 
 
 def reader_threads():

@@ -30,32 +30,8 @@ class Logs(Callback):
             file.write(f"{n_epochs} ")
 
 
-class Limits(Callback):
-    """Limits the size of the files of this process from the third epoch on."""
-
-    def on_epoch_end(self, net, **kwargs):
-        import resource  # not on Windows
-
-        if len(net.history) == 3:
-            _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-            resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, hard))
-
-
 def fit(folder, params):
     """Train, or resume."""
     logs = Logs(log_of(folder))
     model = small(checkpoint_dir=folder, warm_start=True, callbacks=[logs], **params)
     model.fit(X, Y)
-
-
-def fit_with_limit(folder, params, pipe):
-    """Send the error that a limit of the size of files leads to."""
-    logs = Logs(log_of(folder))
-    earlier = small().fit(X, Y)
-    before = earlier.predict_proba(X)
-    earlier.set_params(**params, checkpoint_dir=folder)
-    try:
-        earlier.set_params(callbacks=[logs, Limits()]).fit(X, Y)
-    except OSError as error:
-        is_usable = bool((earlier.predict_proba(X) == before).all())
-        pipe.send((error.errno, str(error), is_usable))

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from devices import VARIABLE, auto_device, requested_device
+from devices import VARIABLE, requested_device
 from refusals import X, Y, small
 
 META = torch.device("meta")
@@ -23,18 +23,6 @@ def test_estimators_run_on_the_device_of_the_fixture(device):
     found = {p.device.type for p in model.net_.module_.parameters()}
     assert found == {device.type}
     assert model.predict_proba(X).shape == (len(X), 2)
-
-
-def test_auto_is_the_given_device():
-    from sk_pwiser._fit import _read_and_check
-
-    before = _read_and_check.find_device
-    with auto_device(META):
-        assert _read_and_check.find_device("auto") == META
-        assert _read_and_check.find_device("cpu") == torch.device("cpu")
-        with pytest.raises(ValueError, match="device='gpu'"):
-            _read_and_check.find_device("gpu")
-    assert _read_and_check.find_device is before
 
 
 @pytest.mark.parametrize("kind", ["cuda", "cpu"])

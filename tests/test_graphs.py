@@ -7,6 +7,7 @@ import warnings
 import numpy as np
 import pytest
 import torch
+from checkpointed import Interrupted, InterruptsAfter
 from numpy.testing import assert_allclose, assert_array_equal
 from recorded_graph import RecordedGraph
 from refusals import X, Y, small
@@ -333,13 +334,9 @@ class TestFurtherCalls:
         params = {"checkpoint_dir": tmp_path, "warm_start": True}
         whole = fit(max_epochs=4)
 
-        class Stops(Callback):
-            def on_epoch_end(self, net, **kwargs):
-                if len(net.history) == 3:
-                    raise KeyboardInterrupt
-
-        with pytest.raises(KeyboardInterrupt):
-            fit(max_epochs=4, callbacks=[Stops()], **params)
+        stops = InterruptsAfter(2, "on_epoch_end")
+        with pytest.raises(Interrupted):
+            fit(max_epochs=4, callbacks=[stops], **params)
         agree(fit(max_epochs=4, callbacks=[], **params), whole)
 
     def test_a_failure_leaves_the_earlier_fit(self):

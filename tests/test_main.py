@@ -315,9 +315,7 @@ DATA = ["--data", "log.parquet", "--targets", *Y]
         ({}, [*DATA[:3], "view"], "--targets must name columns of"),
         # Options.
         ({}, ["--targets", "click"], "--data and --targets must be given together"),
-        ({}, DATA[:2], "--data and --targets must be given together"),
         ({}, ["--categorical", "id"], "--categorical must be given with --data"),
-        ({}, ["--time", "at"], "--time must be given with --data"),
         ({}, ["--drop-unlabelled"], "--drop-unlabelled must be given with --data"),
         (
             {},

@@ -17,11 +17,7 @@ from sk_pwiser._training._batches import (
     grouped,
     stratified,
 )
-from sk_pwiser._training._criterion import MultiTaskCriterion
-from sk_pwiser._utils import Generators, active
-from sk_pwiser.losses import PWiseR
-from sk_pwiser.networks import Bags, NetworkOutput
-from sk_pwiser.weighting import Equal
+from sk_pwiser.networks import Bags
 
 
 def impressions(n):
@@ -143,55 +139,6 @@ def test_the_weights_of_repeated_rows_sum_to_those_of_one_draw():
         weight.index_add_(0, inputs["codes"][:, 0], inputs["sample_weight"].double())
     assert len(batches) == 7
     torch.testing.assert_close(weight, weight.mean().expand(60))
-
-
-def test_rows_without_labels():
-    rows = Impressions(torch.zeros(3, 0, dtype=torch.int64), torch.zeros(3, 2))
-    inputs, _ = next(iter(BatchIterator(rows, 5)))
-    assert set(inputs) == {"codes", "numeric"}
-    assert rows.column("sample_weight") is None
-    assert rows.to(torch.device("cpu")).numeric.shape == (3, 2)
-
-
-def mean_term(data, logits, sampler, weight, seeds):
-    """Return the pairwise term and its standard error, both by mean over epochs."""
-    names = ["click", "conversion"]
-    with_term, without = (
-        MultiTaskCriterion(PWiseR(names, pwiser_weight=w), Equal(2))
-        for w in (weight, 0.0)
-    )
-    epochs = []
-    for seed in range(seeds):
-        with active(Generators(seed)):
-            batches = list(BatchIterator(data, 64, sampler))
-        terms = []
-        for inputs, y in batches:
-            rows = inputs["codes"][:, 0].long()
-            output, w = NetworkOutput(logits[rows]), inputs.get("sample_weight")
-            terms.append((with_term(output, y, w) - without(output, y, w)).item())
-        epochs.append(sum(terms) / len(terms))
-    epochs = torch.tensor(epochs)
-    return epochs.mean().item(), (epochs.std() / seeds**0.5).item()
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("weighted", [False, True])
-def test_stratified_batches_do_not_change_the_expected_term(weighted):
-    # 4 conversions, fewer than the 64 batches: each is drawn some 16 times per epoch.
-    n, seeds = 4_096, 30
-    generator = torch.Generator().manual_seed(1)
-    y = torch.zeros(n, 2)
-    y[:, 0] = torch.rand(n, generator=generator) < 0.4
-    y[y[:, 0].nonzero()[:4, 0], 1] = 1
-    logits = torch.randn(n, 2, generator=generator).double()
-    weight = torch.rand(n, generator=generator) + 0.5 if weighted else None
-    data = Impressions(torch.arange(n)[:, None], torch.zeros(n, 1), y, weight)
-    shuffled, error = mean_term(data, logits, "shuffled", 0.3, seeds)
-    stratified, other_error = mean_term(data, logits, "stratified", 0.3, seeds)
-    assert shuffled > 1e-4
-    # The errors are small enough to find a change by a few per cent.
-    assert (error**2 + other_error**2) ** 0.5 < 0.02 * shuffled
-    assert abs(stratified - shuffled) < 4 * (error**2 + other_error**2) ** 0.5
 
 
 # Gathered bags, compared with scipy's row indexing.

@@ -13,6 +13,7 @@ from checkpointed import (
     Interrupted,
     InterruptsAfter,
     NoisySGD,
+    WithDropout,
     history,
     interrupt,
     names,
@@ -31,7 +32,7 @@ from sk_pwiser._training._checkpoints import Checkpoints
 from sk_pwiser.callbacks import KeepOnInterrupt
 from sk_pwiser.losses import BCE
 from sk_pwiser.metrics import ctr_auc_scorer
-from sk_pwiser.networks import NETWORKS, MultiTaskNetwork, NetworkOutput
+from sk_pwiser.networks import NETWORKS
 from sk_pwiser.weighting import WEIGHTINGS
 
 
@@ -49,18 +50,6 @@ def assert_same_fit(one, other):
     )
 
 
-class Own(MultiTaskNetwork):
-    """A network of a user, whose dropout draws from torch's global generators."""
-
-    def __init__(self, spec):
-        super().__init__(spec)
-        self.dropout = torch.nn.Dropout(0.5)
-        self.head = torch.nn.Linear(self.width, self.n_tasks)
-
-    def forward(self, codes, numeric):
-        return NetworkOutput(self.head(self.dropout(self.input_layer(codes, numeric))))
-
-
 def fixed(name):
     return {"weights": [1, 2]} if name == "fixed" else None
 
@@ -73,7 +62,7 @@ FITS = [
     {"optimizer_params": {"lazy_embeddings": True}, "stratified_batches": True},
     {"network_params": {"dropout": 0.5}, "encoding_params": {"category_dropout": 0.3}},
     {"target_encoding": True, "numeric_encoding": "quantile", "embedding_dim": "auto"},
-    {"network": Own, "network_params": None, "optimizer": NoisySGD},
+    {"network": WithDropout, "network_params": None, "optimizer": NoisySGD},
     {"precision": "bfloat16", "negative_sampling_rate": 0.5},
     *({"network": name, "network_params": None} for name in NETWORKS),
     *(
@@ -144,13 +133,6 @@ def test_a_checkpoint_is_written_without_copies(tmp_path, monkeypatch):
     (table,) = model.net_.module_.input_layer.tables
     assert (tmp_path / names(tmp_path)[-1]).stat().st_size > 5 * table.nbytes
     assert max(peaks) < 0.1 * table.nbytes
-
-
-@pytest.mark.parametrize("event", ["on_batch_end", "on_epoch_end"])
-def test_ctrl_c_leaves_the_last_complete_epoch(tmp_path, event):
-    interrupt(tmp_path, 2, event, KeyboardInterrupt, max_epochs=4)
-    assert names(tmp_path)[-1] == "checkpoint-00000002.safetensors"
-    assert_same_fit(resume(tmp_path, max_epochs=4), small(max_epochs=4).fit(X, Y))
 
 
 def test_several_interruptions(tmp_path):

@@ -114,13 +114,6 @@ def test_logits_alone_give_the_sum_of_the_losses(parts):
     assert value == pytest.approx(expected, rel=1e-6)
 
 
-def test_no_weights_equal_weights_of_one(parts):
-    _, output, y, _ = tensors(parts)
-    output = NetworkOutput(output.logits, output.aux_logits)
-    joined = criterion(monotonicity_weight=0.6)
-    assert joined(output, y).item() == joined(output, y, torch.ones(N)).item()
-
-
 def test_bfloat16_outputs_are_computed_in_float32(parts):
     # bfloat16 outputs have three digits; the loss computed from them has seven.
     rounded = {
@@ -201,21 +194,6 @@ def test_the_correction_of_escm2_is_of_the_chosen_loss(parts, loss, rows):
     known = parts["weight"] * parts["y"][:, 0] / sigmoid(heads[:, 0])
     expected = np.average(rows(heads, parts["y"])[:, 1], weights=known)
     assert corrected.item() == pytest.approx(expected, rel=1e-4)
-
-
-@pytest.mark.parametrize("conditional", [False, True])
-@pytest.mark.parametrize("loss", [BCE, PWiseR])
-def test_the_loss_is_called_once_per_set_of_heads(parts, loss, conditional):
-    _, output, y, weight = tensors(parts)
-    if conditional:
-        output = output._replace(conditional_logits=output.logits)
-    joined, calls = criterion(loss=loss), []
-    joined.loss.register_forward_pre_hook(lambda *_: calls.append(1))
-    joined(output, y, weight)
-    assert len(calls) == 1 + len(output.aux_logits)
-    calls.clear()
-    joined(output._replace(aux_logits=()), y, weight)
-    assert len(calls) == 1
 
 
 @pytest.mark.parametrize("loss", [BCE, PWiseR])

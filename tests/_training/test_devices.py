@@ -6,12 +6,10 @@ from functools import cache
 import pytest
 import torch
 from refusals import X, Y, small
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from sk_pwiser._training import _batches, _optimizers
 from sk_pwiser._training._batches import BatchIterator, Impressions, copied_ahead
 from sk_pwiser._training._state import from_state, to_state
-from sk_pwiser.losses import JRC, PWiseR, _pairwise, _ranking
 
 
 class Copied:
@@ -107,43 +105,6 @@ def test_a_loaded_optimizer_is_fused_where_this_machine_can(monkeypatch, fuses):
     model.partial_fit(X, Y)
 
 
-class NoFloat64(TorchDispatchMode):
-    """Raises where a tensor of float64 is made, as on Apple's GPUs."""
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        result = function(*args, **kwargs or {})
-        if isinstance(result, torch.Tensor) and result.dtype == torch.float64:
-            raise TypeError("the device has no float64")
-        return result
-
-
-@pytest.mark.parametrize("is_weighted", [False, True])
-def test_losses_on_a_device_without_float64(monkeypatch, is_weighted):
-    """Pairs are the exception: their scores are moved to the CPU."""
-    generator = torch.Generator().manual_seed(0)
-    logits = torch.randn(40, 2, generator=generator)
-    y = (torch.rand(40, 2, generator=generator) < 0.4).float().cummin(dim=1).values
-    weight = torch.rand(40, generator=generator) if is_weighted else None
-    groups = torch.arange(40) // 5
-    names = ("click", "conversion")
-    losses = [JRC(names), PWiseR(names)]
-    expected = [loss(logits, y, weight, groups) for loss in losses]
-    for module in (_ranking, _pairwise):
-        monkeypatch.setattr(module, "widest_float", lambda device: torch.float32)
-    monkeypatch.setattr(_pairwise, "selects_without_sync", lambda device: False)
-    mean = _pairwise._mean
-
-    def on_the_cpu(*args, **params):
-        with torch.utils._python_dispatch._disable_current_modes():
-            return mean(*args, **params)
-
-    monkeypatch.setattr(_pairwise, "_mean", on_the_cpu)
-    with NoFloat64():
-        found = [loss(logits, y, weight, groups) for loss in losses]
-    for value, known in zip(found, expected, strict=True):
-        torch.testing.assert_close(value, known, rtol=1e-5, atol=1e-6)
-
-
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_rows_that_stay_on_the_host_give_the_same_batches():
     rows = Impressions(
@@ -157,11 +118,3 @@ def test_rows_that_stay_on_the_host_give_the_same_batches():
         assert y.device.type == "cuda"
         torch.testing.assert_close(inputs, same_inputs, rtol=0, atol=0)
         torch.testing.assert_close(y, same_y, rtol=0, atol=0)
-
-
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_pinned_rows():
-    rows = Impressions(torch.zeros(4, 1), torch.zeros(4, 1), torch.zeros(4, 2))
-    pinned = rows.pinned()
-    assert pinned.numeric.is_pinned()
-    torch.testing.assert_close(pinned.codes, rows.codes)

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from impressions_in_files import in_a_file
 from numpy.testing import assert_allclose, assert_array_equal
 from refusals import refuses, small
 from sklearn.metrics import average_precision_score, log_loss, roc_auc_score
@@ -218,10 +219,13 @@ def test_a_scorer_is_code_that_no_file_holds(tmp_path):
         model.save(tmp_path / "model.safetensors")
 
 
-def test_a_task_without_both_labels_is_named_if_its_auc_decides():
+@pytest.mark.parametrize("figure", ["auc", "auc_conversion"])
+def test_the_loss_decides_if_a_task_of_the_auc_lacks_a_label(figure):
     pair = X_LATE, Y_LATE.assign(conversion=0)
-    with pytest.warns(UserWarning, match="'conversion' has one label there"):
-        small(early_stopping="auc_conversion").fit(X, Y, eval_set=pair)
+    model = small(early_stopping=figure, max_epochs=6, lr=0.03)
+    with pytest.warns(UserWarning, match="'conversion' has one label .*validation los"):
+        model.fit(X, Y, eval_set=pair)
+    assert model.best_epoch_ == 1 + np.argmin(model.history_[:, "valid_loss"])
     small(early_stopping="auc_click", max_epochs=1).fit(X, Y, eval_set=pair)
 
 
@@ -333,10 +337,8 @@ def test_the_auc_within_groups_needs_groups_with_both_labels(earlier, tmp_path):
     model = small(early_stopping="grouped_auc", max_epochs=1)
     with pytest.warns(UserWarning, match="group with both labels .* 'click', 'conve"):
         model.fit(X, Y, **VALID | {"groups_val": np.arange(len(LAST))})
-    pytest.importorskip("pyarrow")
-    X.join(Y).to_parquet(tmp_path / "a.parquet")
     with pytest.raises(ValueError, match=f"{message}.* groups to ParquetImpressions"):
-        model.fit(ParquetImpressions(tmp_path, list(X), list(Y)))
+        model.fit(in_a_file(X, Y, tmp_path))
 
 
 # ---------------------------------------------------------------- the last line

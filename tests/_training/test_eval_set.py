@@ -1,15 +1,16 @@
 """Validation rows of the user's own: what they decide and what they do not."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
-from refusals import refuses
+from refusals import refuses, small
 from sklearn import config_context
 from sklearn.metrics import log_loss, roc_auc_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 
-from sk_pwiser import MultiTaskCTRCVRClassifier
 from sk_pwiser.datasets import make_ctr_cvr
 
 DATA = make_ctr_cvr(1_500, ctr=0.3, cvr=0.4, n_categories=300, random_state=0)
@@ -17,17 +18,7 @@ X, Y = DATA.data[:1_000], DATA.target[:1_000]
 X_LATE, Y_LATE = DATA.data[1_000:], DATA.target[1_000:]
 
 
-def make(**params):
-    defaults = {
-        "network_params": {"bottom_units": (8,), "tower_units": (4,)},
-        "loss": "bce",
-        "lr": 0.02,
-        "lr_schedule": None,
-        "batch_size": 100,
-        "max_epochs": 4,
-        "random_state": 0,
-    }
-    return MultiTaskCTRCVRClassifier(**defaults | params)
+make = partial(small, loss="bce", lr=0.02, max_epochs=4, early_stopping="auto")
 
 
 @pytest.fixture(scope="module")

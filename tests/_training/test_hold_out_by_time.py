@@ -3,13 +3,14 @@
 import numpy as np
 import pandas as pd
 import pytest
+from impressions_in_files import in_a_file
 from numpy.testing import assert_array_equal
 from refusals import small
 from sklearn.pipeline import make_pipeline
 
 from sk_pwiser._fit import _hold_out
 from sk_pwiser._fit._hold_out import held_by_time
-from sk_pwiser.datasets import ParquetImpressions, make_ctr_cvr
+from sk_pwiser.datasets import make_ctr_cvr
 from sk_pwiser.history import HistoryFeatures
 
 
@@ -81,10 +82,7 @@ def test_a_share_that_the_times_do_not_allow_is_named(log, in_files, tmp_path):
     params = {"encoding_params": {"time_column": "day"}, "early_stopping": True}
     arguments = {"X": X, "Y": Y, "groups": X["day"]}
     if in_files:
-        pytest.importorskip("pyarrow")
-        X.join(Y).to_parquet(tmp_path / "a.parquet")
-        dataset = ParquetImpressions(tmp_path, list(X), list(Y), groups="day")
-        arguments = {"X": dataset}
+        arguments = {"X": in_a_file(X, Y, tmp_path, groups="day")}
     message = "time_column='day', the last 1200 of 1500 rows .*=0.1 asks for about 150"
     with pytest.warns(UserWarning, match=message):
         small(max_epochs=1, **params).fit(**arguments)
@@ -111,14 +109,10 @@ def test_the_validation_rows_are_the_last_ones(log, in_files, has_groups, tmp_pa
     X = X.assign(session=X["time"] // 2)
     params = {"encoding_params": {"time_column": "time"}, "early_stopping": "auc"}
     model = small(max_epochs=2, **params)
-    name = "session" if has_groups else None
+    arguments = {"X": X, "Y": Y, "groups": X["session"] if has_groups else None}
     if in_files:
-        pytest.importorskip("pyarrow")
-        X.join(Y).to_parquet(tmp_path / "a.parquet")
-        log = ParquetImpressions(tmp_path, list(X), list(Y), groups=name)
-        arguments = {"X": log}
-    else:
-        arguments = {"X": X, "Y": Y, "groups": X["session"] if has_groups else None}
+        name = "session" if has_groups else None
+        arguments = {"X": in_a_file(X, Y, tmp_path, groups=name)}
     with pytest.warns(UserWarning, match="the 150 validation rows; 'click', 'conv"):
         model.fit(**arguments)
 
@@ -142,9 +136,7 @@ def test_random_validation_rows_with_a_past_give_one_warning(log, in_files, tmp_
     features = history.fit_transform(table, Y)
     model = small(max_epochs=1, early_stopping=True, target_encoding=False)
     if in_files:
-        pytest.importorskip("pyarrow")
-        features.join(Y).to_parquet(tmp_path / "a.parquet")
-        arguments = (ParquetImpressions(tmp_path, list(features), list(Y)),)
+        arguments = (in_a_file(features, Y, tmp_path),)
     else:
         model, arguments = make_pipeline(history, model), (table, Y)
     with pytest.warns(UserWarning, match=RANDOM) as caught:
@@ -170,11 +162,7 @@ def test_last_rows_without_an_event_of_a_task_are_named(log, in_files, tmp_path)
     X, Y = log
     Y = Y.assign(conversion=Y["conversion"].where(X["time"] < 440, 0))
     params = {"encoding_params": {"time_column": "time"}, "early_stopping": True}
-    arguments = (X, Y)
-    if in_files:
-        pytest.importorskip("pyarrow")
-        X.join(Y).to_parquet(tmp_path / "a.parquet")
-        arguments = (ParquetImpressions(tmp_path, list(X), list(Y)),)
+    arguments = (in_a_file(X, Y, tmp_path),) if in_files else (X, Y)
     with pytest.warns(UserWarning, match="no event of 'conversion', so"):
         small(**params).fit(*arguments)
 

@@ -125,15 +125,6 @@ def test_the_value_in_place_of_a_missing_label_does_not_matter(name, batch):
     torch.testing.assert_close(zeros[2], ones[2])
 
 
-def test_cross_entropy_in_closed_form(batch):
-    _, y, known, weights, _ = batch
-    logits = torch.randn(N, 3, dtype=torch.float64, requires_grad=True)
-    weights = weights.unsqueeze(1) * known
-    BCE(TASKS)(logits, (y * known).double(), weights.double()).sum().backward()
-    expected = weights * (logits.detach().sigmoid() - y) / N
-    torch.testing.assert_close(logits.grad, expected)
-
-
 def test_pairs_of_rows_of_unknown_depth():
     """A click without a label of the conversion is in no pair, of any head."""
     y = torch.tensor([[1.0, 1], [1, 0], [1, 0], [0, 0], [0, 0]])

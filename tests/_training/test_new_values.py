@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from impressions_in_files import in_a_file
 from numpy.testing import assert_allclose, assert_array_equal
 from refusals import small
 
@@ -94,9 +95,7 @@ def test_rows_sorted_by_ids_do_not_tell_of_later_rows(tmp_path, is_file):
     _, Y = log()
     data = X, Y
     if is_file:
-        pytest.importorskip("pyarrow")
-        X.join(Y).to_parquet(tmp_path / "log.parquet", row_group_size=500)
-        data = (ParquetImpressions(tmp_path, list(X), list(Y)),)
+        data = (in_a_file(X, Y, tmp_path, row_group_size=500),)
     params = {"max_epochs": 1, "target_encoding": False}
     with pytest.warns(UserWarning, match="sorted by column 'user', so that the last"):
         model = small(**params).fit(*data)

@@ -1,6 +1,7 @@
 """Invalid parameters and labels raise an error before the table is encoded."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from refusals import N, X, Y, small
@@ -45,11 +46,26 @@ from sk_pwiser import MultiTaskCTRCVRClassifier
             )
             for callback in (EarlyStopping(), EarlyStopping, ("name", EarlyStopping()))
         ),
-        (
-            {"optimizer": "sgd", "optimizer_params": {"lazy_embeddings": True}},
-            ValueError,
-            "lazy_embeddings=True is not supported with optimizer='sgd'",
+        *(
+            (
+                {"optimizer_params__lazy_embeddings": True, name: value},
+                ValueError,
+                f"lazy_embeddings=True is not supported with .*{name.split('__')[-1]}",
+            )
+            for name, value in {
+                "optimizer": "sgd",
+                "weighting": "nash",
+                "optimizer_params__clip_grad_norm": 1.0,
+            }.items()
         ),
+        ({"optimizer_params": {"lazy_embeddings": 3}}, ValueError, "False; got 3"),
+        ({"optimizer_params": {"lazy_embeddings": pd.NA}}, ValueError, "got <NA>"),
+        (
+            {"encoding_params": {"grow_vocabulary": 1}},
+            TypeError,
+            "grow_vocabulary must",
+        ),
+        ({"network_params": {"task_space": "clicked"}}, ValueError, "must be one of"),
         ({"optimizer_params": {"embedding_lr": 0.0}}, ValueError, "embedding_lr"),
         (
             {"optimizer_params": {"embedding_weight_decay": -1.0}},
@@ -72,7 +88,7 @@ from sk_pwiser import MultiTaskCTRCVRClassifier
 @pytest.mark.parametrize("method", ["fit", "partial_fit"])
 def test_values_of_parameters(encodings, params, error, message, method):
     with pytest.raises(error, match=message):
-        getattr(small(**params), method)(X, Y)
+        getattr(small().set_params(**params), method)(X, Y)
     assert encodings == []
 
 
@@ -133,23 +149,15 @@ def test_errors_about_columns_name_the_estimator(kind):
         pass
 
     table = X.select_dtypes("number")
-    table = table if kind == "table" else table.to_numpy()
-    few = table.iloc[:, 1:] if kind == "table" else table[:, 1:]
-    for estimator in (MultiTaskCTRCVRClassifier, Named):
-        name = estimator.__name__
-        model = estimator(max_epochs=1, random_state=0).fit(table, Y)
-        expected = (
-            "Feature names seen at fit time, yet now missing"
-            if kind == "table"
-            else f"{name} is expecting {table.shape[1]} features"
-        )
-        for call in (
-            lambda model=model: model.predict_proba(few),
-            lambda model=model: model.partial_fit(few, Y),
-        ):
-            with pytest.raises(ValueError, match=expected) as caught:
-                call()
-            assert "TableEncoder" not in str(caught.value)
+    few, message = table.iloc[:, 1:], "Feature names seen at fit time, yet now missing"
+    if kind == "array":
+        table, few = table.to_numpy(), few.to_numpy()
+        message = f"Named is expecting {table.shape[1]} features"
+    model = Named(max_epochs=1, random_state=0).fit(table, Y)
+    for call in (model.predict_proba, lambda few: model.partial_fit(few, Y)):
+        with pytest.raises(ValueError, match=message) as caught:
+            call(few)
+        assert "TableEncoder" not in str(caught.value)
 
 
 @pytest.mark.parametrize("params", [{"foreach": True}, {"fused": False}])

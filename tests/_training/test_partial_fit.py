@@ -2,7 +2,6 @@
 
 import copy
 import re
-import warnings
 from itertools import chain, product
 
 import numpy as np
@@ -10,7 +9,7 @@ import pytest
 import torch
 from numpy.testing import assert_array_equal
 from refusals import X, Y, small
-from skorch.callbacks import Callback, LRScheduler
+from skorch.callbacks import Callback
 from suites import fast_for
 
 from sk_pwiser._table._numbers import NUMERIC_ENCODINGS
@@ -34,9 +33,6 @@ def test_an_update_with_groups_keeps_them_together():
     model = small(callbacks=[record], **params).partial_fit(X, Y)
     model.partial_fit(X, Y, groups=groups)
     assert sum(map(len, record.seen)) == len(set(groups))
-    model = small(stratified_batches=True, **params).partial_fit(X, Y)
-    with pytest.raises(ValueError, match="stratified_batches=True splits the groups"):
-        model.partial_fit(X, Y, groups=groups)
 
 
 def updated(**params):
@@ -225,6 +221,8 @@ def test_a_failing_update_changes_nothing(failure):
     fails = Fails(event, error)
     params = {"weights": [1, 2]} if weighting == "fixed" else None
     params = {"weighting": weighting, "weighting_params": params, "callbacks": [fails]}
+    if weighting == "equal":
+        params["optimizer_params"] = {"lazy_embeddings": True}
     model = updated(**params).partial_fit(X, Y)
     before, p = state(model), model.predict_proba(X)
     fails.armed = True
@@ -265,19 +263,6 @@ def test_an_update_that_diverges_changes_nothing(batch, message):
         model.partial_fit(X, Y)
     assert_same(state(model), before)
     assert_array_equal(model.predict_proba(X), p)
-
-
-def test_learning_rates_that_a_callback_changed_are_restored():
-    fails = Fails("on_train_end", RuntimeError)
-    schedule = LRScheduler("StepLR", step_size=1, gamma=0.1)
-    model = updated(callbacks=[schedule, fails])
-    before = state(model)
-    fails.armed = True
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        with pytest.raises(RuntimeError):
-            model.partial_fit(X, Y)
-    assert_same(state(model), before)
 
 
 def test_an_invalid_update_changes_nothing():

@@ -48,8 +48,9 @@ def test_stratified_batches_all_have_pairs(rare):
 )
 def test_stratified_batches_that_are_impossible(rare, params, message):
     model = MultiTaskCTRCVRClassifier(stratified_batches=True, **params)
-    with pytest.raises(ValueError, match=message):
-        model.fit(rare.data, rare.target, groups=np.arange(4000) // 4)
+    for fit in (model.fit, model.partial_fit):
+        with pytest.raises(ValueError, match=message):
+            fit(rare.data, rare.target, groups=np.arange(4000) // 4)
 
 
 def test_groups_are_passed_to_losses_that_ask_for_them(rare):
@@ -59,8 +60,6 @@ def test_groups_are_passed_to_losses_that_ask_for_them(rare):
     p = model.fit(rare.data, rare.target).predict_proba(rare.data)
     model.fit(rare.data, rare.target, groups=groups)
     assert not np.allclose(model.predict_proba(rare.data), p, rtol=0.01)
-    with pytest.raises(ValueError, match=r"groups must have shape \(4000,\)"):
-        model.fit(rare.data, rare.target, groups=groups[:10])
 
 
 @pytest.mark.parametrize(

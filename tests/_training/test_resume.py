@@ -32,10 +32,6 @@ BOTH = pytest.mark.parametrize("method", ["fit", "partial_fit"])
             "with interaction='cross': the earlier fit used None",
         ),
         (
-            {"network_params__interaction": "fm"},
-            "with interaction='fm': the earlier fit used None",
-        ),
-        (
             {"network": "esmm", "network_params": None},
             "with network='esmm': the earlier fit used 'shared_bottom'",
         ),
@@ -190,15 +186,6 @@ def test_a_pickle_of_a_device_that_is_not_present(monkeypatch, n_devices):
     # A build of torch with CUDA would look for the devices.
     monkeypatch.undo()
     model.set_params(warm_start=True).fit(X, Y)
-
-
-def test_batches_are_on_the_device_of_the_network():
-    net = small(device="cpu").fit(X, Y).net_
-    net.device = "meta"
-    for training in (True, False):
-        rows = Impressions(torch.zeros(3, 1, dtype=torch.int64), torch.zeros(3, 2))
-        inputs, _ = next(iter(net.get_iterator(rows, training=training)))
-        assert inputs["codes"].device.type == "meta"
 
 
 def test_training_and_validation_rows_are_moved_once():

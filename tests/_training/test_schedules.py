@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+from itertools import product
 
 import numpy as np
 import pytest
@@ -84,8 +85,13 @@ def expected_rates(params, n_epochs, lr=LR):
     return rates
 
 
-@pytest.mark.parametrize("name", SCHEDULES)
-@pytest.mark.parametrize("form", ["one", "warm start", "partial fits", "a pickle"])
+# A schedule by epochs and one by batches decide how fits continue.
+FORMS = product(["step", "warm-up"], ["warm start", "partial fits", "a pickle"])
+
+
+@pytest.mark.parametrize(
+    ("name", "form"), [*((name, "one") for name in SCHEDULES), *FORMS]
+)
 def test_rates_are_those_of_torch(name, form):
     _, params = SCHEDULES[name]
     callback = Rates(**params)
@@ -143,7 +149,8 @@ def test_a_failed_update_leaves_the_schedule(monkeypatch):
     schedule = Rates(StepLR, step_size=1, gamma=0.5)
     model = small(callbacks=[schedule]).partial_fit(X, Y)
     expected = copy.deepcopy(model).partial_fit(X, Y)
-    monkeypatch.setattr(Rates, "on_epoch_begin", lambda *args, **kwargs: 1 / 0)
+    # At the end, after the rate of the next epoch was set.
+    monkeypatch.setattr(Rates, "on_train_end", lambda *args, **kwargs: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         model.partial_fit(X, Y)
     monkeypatch.undo()

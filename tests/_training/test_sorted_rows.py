@@ -1,15 +1,15 @@
 """Rows sorted by labels or by a key give the model of shuffled rows, and a warning."""
 
 import warnings
+from functools import partial
 
 import numpy as np
 import pandas as pd
 import pytest
+import refusals
+from checkpointed import interrupt, resume
 from numpy.testing import assert_allclose, assert_array_equal
-from sklearn.metrics import roc_auc_score
-from skorch.callbacks import Callback
 
-from sk_pwiser import MultiTaskCTRCVRClassifier
 from sk_pwiser.datasets import ParquetImpressions
 from sk_pwiser.transfer import fit_like
 
@@ -56,16 +56,8 @@ def in_order(name, X, Y):
 LOG = make_sorted_log(8_000, seed=0)
 
 
-def small(**params):
-    defaults = {
-        "network_params": {"bottom_units": (8,), "tower_units": (4,)},
-        "loss": "bce",
-        "embedding_dim": 2,
-        "max_epochs": 1,
-        "early_stopping": False,
-        "random_state": 0,
-    }
-    return MultiTaskCTRCVRClassifier(**defaults | params)
+PARAMS = {"loss": "bce", "embedding_dim": 2, "batch_size": 1_000, "max_epochs": 1}
+small = partial(refusals.small, **PARAMS)
 
 
 def write(X, Y, folder):
@@ -154,7 +146,7 @@ def test_later_calls_have_the_blocks_of_the_first(random_state, tmp_path):
 @pytest.mark.filterwarnings(f"ignore:{SORTED}")
 def test_calls_with_a_warm_start_are_epochs_of_one_fit():
     X, Y = in_order("by label", *LOG)
-    params = {"optimizer_params": {"average_decay": 0}, "lr_schedule": None}
+    params = {"optimizer_params": {"average_decay": 0}}
     whole = small(max_epochs=2, **params).fit(X, Y)
     model = small(warm_start=True, **params).fit(X, Y).fit(X, Y)
     assert_array_equal(model.predict_proba(X), whole.predict_proba(X))
@@ -163,17 +155,10 @@ def test_calls_with_a_warm_start_are_epochs_of_one_fit():
 @pytest.mark.filterwarnings(f"ignore:{SORTED}")
 def test_a_resumed_fit_has_the_blocks_of_the_interrupted_one(tmp_path):
     X, Y = in_order("by user", *LOG)
-    whole = small(max_epochs=3).fit(X, Y)
-
-    class Stop(Callback):
-        def on_epoch_end(self, net, **kwargs):
-            if len(net.history) == 2:
-                raise RuntimeError
-
-    params = {"max_epochs": 3, "checkpoint_dir": tmp_path}
-    with pytest.raises(RuntimeError):
-        small(callbacks=[Stop()], **params).fit(X, Y)
-    resumed = small(warm_start=True, **params).fit(X, Y)
+    params = {**PARAMS, "max_epochs": 3}
+    whole = small(**params).fit(X, Y)
+    interrupt(tmp_path, 2, x=X, y=Y, **params)
+    resumed = resume(tmp_path, X, Y, **params)
     assert_array_equal(resumed.predict_proba(X), whole.predict_proba(X))
 
 
@@ -211,26 +196,3 @@ def test_a_stream_may_begin_with_fewer_rows_than_blocks(n_rows):
     assert np.isfinite(fitted.fit(X[:n_rows], Y[:n_rows]).predict_proba(X)).all()
     with pytest.raises(ValueError, match=f"requires as many rows; X has {n_rows}"):
         small(target_encoding=["item"]).fit(X[:n_rows], Y[:n_rows])
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("on_files", [False, True])
-def test_models_of_sorted_rows_are_as_good_as_those_of_shuffled_ones(
-    on_files, tmp_path
-):
-    X_test, Y_test = make_sorted_log(40_000, seed=99)
-    scores = {}
-    for name in ORDERS:
-        found = []
-        for seed in range(2):
-            log = make_sorted_log(20_000, seed)
-            folder = tmp_path / f"{name} {seed}" if on_files else None
-            model = MultiTaskCTRCVRClassifier(random_state=seed)
-            p = fit(model, name, log, folder)[0].predict_proba(X_test)
-            aucs = [roc_auc_score(Y_test.iloc[:, k], p[:, k]) for k in range(2)]
-            found.append([*aucs, *p.mean(axis=0) / Y_test.to_numpy().mean(axis=0)])
-        scores[name] = np.mean(found, axis=0)
-    for name in ORDERS:
-        change = scores[name] - scores["shuffled"]
-        assert (change[:2] > -0.005).all(), scores
-        assert (np.abs(change[2:]) < 0.1).all(), scores

@@ -172,19 +172,6 @@ def test_groups_are_held_out_as_a_whole(monkeypatch, ctr):
     assert Y.iloc[list(watch.parts[0][1])].sum().min() > 0
 
 
-@pytest.mark.parametrize("n_tasks", [1, 2])
-def test_an_auc_of_one_class_is_replaced_by_the_loss(n_tasks):
-    X, Y = make_rows(IDS)
-    valid, labels = make_rows(IDS[:200], seed=2)
-    name = Y.columns[n_tasks - 1]
-    labels[name] = 0
-    model = make_model(early_stopping="auc", max_epochs=6)
-    with pytest.warns(UserWarning, match=rf"'{name}' has one label.*validation loss"):
-        model.fit(X, Y.iloc[:, :n_tasks], eval_set=(valid, labels.iloc[:, :n_tasks]))
-    losses = model.history_[:, "valid_loss"]
-    assert model.best_epoch_ == 1 + int(np.argmin(losses))
-
-
 def test_weights_of_later_updates_are_relative_to_the_first():
     X, Y = make_rows(IDS)
     rng = np.random.default_rng(0)

@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
-from numpy.testing import assert_allclose, assert_array_equal
+from numpy.testing import assert_array_equal
 from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import cross_val_score
 
@@ -93,19 +93,6 @@ def test_partial_fit_encodes_before_it_adds():
     assert added[1, 0].sum() == Y[1000:2000, 0][seen].sum()
     after = model._result.schema.transform(X[1000:2000])
     assert (encoded.numeric != after.numeric).any()
-
-
-def test_a_time_column_orders_the_rows():
-    X, Y = table()
-    X["time"] = np.arange(len(X), dtype=float)
-    shuffled = np.random.default_rng(0).permutation(len(X))
-    params = {"time_column": "time"}
-    inputs = []
-    for rows in (np.arange(len(X)), shuffled):
-        model = small(encoding_params=params).fit(X.iloc[rows], Y[rows])
-        inputs.append(model._result.schema.statistics)
-    assert_allclose(inputs[0].means_[0], inputs[1].means_[0])
-    assert_array_equal(inputs[0].counts_[0], inputs[1].counts_[0])
 
 
 @pytest.mark.parametrize(

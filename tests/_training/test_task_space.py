@@ -48,13 +48,10 @@ def test_cross_entropy_is_the_log_likelihood_of_the_depth(heads):
     assert criterion()(output_of(heads), y).item() == pytest.approx(expected)
 
 
-@pytest.mark.parametrize("per_task", [False, True])
-def test_weights_of_rows_equal_repetitions(heads, per_task):
+def test_weights_of_rows_equal_repetitions(heads):
     y, counts = funnel(200), torch.arange(200) % 3
     repeated = torch.arange(200).repeat_interleave(counts)
     weights = (counts / counts.sum()).float()
-    if per_task:
-        weights = weights.unsqueeze(1).expand(-1, 3)
     weighted = criterion()(output_of(heads), y, weights)
     plain = criterion()(output_of(heads[repeated]), y[repeated])
     assert weighted.item() * 200 == pytest.approx(plain.item(), rel=1e-5)
@@ -185,10 +182,3 @@ def test_a_loss_without_weights_per_task_is_refused_before_encoding(encodings):
     small(loss=Brier).fit(X, Y)
     small(loss=TaskBrier, network_params=CONDITIONAL).fit(X, Y)
     assert len(encodings) == 2
-
-
-def test_other_values_are_refused(data):
-    for value in ("clicked", None, 1):
-        model = MultiTaskCTRCVRClassifier(network_params={"task_space": value})
-        with pytest.raises((ValueError, TypeError), match="task_space must be one of"):
-            model.fit(data.data, data.target)

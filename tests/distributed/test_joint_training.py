@@ -19,6 +19,12 @@ pytestmark = pytest.mark.skipif(
 )
 
 
+def job_of(dataset, folder, eval_set=None, n_processes=2, **params):
+    settings = Settings.of(vars(MultiTaskCTRCVRClassifier(**params)))
+    names = {"n_processes": n_processes, "estimator_name": "Model"}
+    return prepare_job(settings, dataset, eval_set, folder, **names)
+
+
 def train_jointly(dataset, folder, eval_set=None, n_processes=2, **params):
     """Return what each of two processes found, or one alone."""
     params = {
@@ -29,15 +35,7 @@ def train_jointly(dataset, folder, eval_set=None, n_processes=2, **params):
         "random_state": 0,
         **params,
     }
-    settings = Settings.of(vars(MultiTaskCTRCVRClassifier(**params)))
-    job = prepare_job(
-        settings,
-        dataset,
-        eval_set,
-        folder,
-        n_processes=n_processes,
-        estimator_name="Model",
-    )
+    job = job_of(dataset, folder, eval_set, n_processes, **params)
     (folder / "job.pickle").write_bytes(pickle.dumps(job))
     return run_jointly("joint_training", folder, n_processes)
 
@@ -156,11 +154,7 @@ def test_a_diverged_fit_with_gradients_of_tasks(log, tmp_path):
 
 
 def test_the_rows_of_a_group_are_in_one_file(log, tmp_path):
-    settings = Settings.of(vars(MultiTaskCTRCVRClassifier(early_stopping=False)))
-    job = prepare_job(
-        settings, log.by_user, None, tmp_path, n_processes=2, estimator_name="Model"
-    )
-    store = job.data.train.store
+    store = job_of(log.by_user, tmp_path, early_stopping=False).data.train.store
     assert len(store.sizes) >= 16
     groups = [set(store.read([n])["groups"]) for n in range(len(store.sizes))]
     assert sum(map(len, groups)) == len(set.union(*groups)) == 3_000
@@ -178,19 +172,11 @@ def test_batch_normalisation_is_refused(log, tmp_path):
         def forward(self, codes, numeric):
             return NetworkOutput(self.head(self.norm(self.input_layer(codes, numeric))))
 
-    settings = Settings.of(vars(MultiTaskCTRCVRClassifier(network=WithNorm)))
     with pytest.raises(ValueError, match="has a BatchNorm1d, which normalises by"):
-        prepare_job(
-            settings, log.train, None, tmp_path, n_processes=2, estimator_name="Model"
-        )
+        job_of(log.train, tmp_path, network=WithNorm)
 
 
 def test_random_numbers_of_the_caller_stay(log, tmp_path):
     before = torch.random.get_rng_state()
-    settings = Settings.of(
-        vars(MultiTaskCTRCVRClassifier(network_params={"dropout": 0.5}, random_state=0))
-    )
-    prepare_job(
-        settings, log.train, None, tmp_path, n_processes=2, estimator_name="Model"
-    )
+    job_of(log.train, tmp_path, network_params={"dropout": 0.5}, random_state=0)
     assert torch.equal(torch.random.get_rng_state(), before)

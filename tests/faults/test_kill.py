@@ -1,6 +1,5 @@
 """Training in processes that are killed at random moments, or may write no more."""
 
-import errno
 import multiprocessing
 import os
 import random
@@ -9,7 +8,7 @@ import time
 
 import pytest
 from checkpointed import names, resume
-from killed import fit, fit_with_limit, log_of
+from killed import fit, log_of
 from numpy.testing import assert_array_equal
 from refusals import X, Y, small
 
@@ -75,21 +74,3 @@ def test_a_killed_training_resumes_to_the_bit(processes, unbroken, tmp_path, kil
     assert_array_equal(model.predict_proba(X), expected)
     assert model.n_iter_ == 12
     assert [name for name in names(tmp_path) if name.endswith(".tmp")] == []
-
-
-def test_a_limit_of_the_size_of_files(processes, tmp_path):
-    """A real failure of the system's write, in a process of its own."""
-    ours, theirs = processes.Pipe(duplex=False)
-    args = (tmp_path, PARAMS, theirs)
-    process = processes.Process(target=fit_with_limit, args=args)
-    process.start()
-    code, message, is_usable = ours.recv()
-    process.join()
-    assert code == errno.EFBIG
-    assert "checkpoint-00000003.safetensors" in message
-    assert is_usable
-    assert names(tmp_path) == [f"checkpoint-0000000{n}.safetensors" for n in (1, 2)] + [
-        log_of(tmp_path).name
-    ]
-    expected = small(**PARAMS).fit(X, Y).predict_proba(X)
-    assert_array_equal(resume(tmp_path, **PARAMS).predict_proba(X), expected)
