@@ -62,6 +62,10 @@ def test_wrong_labels_of_one_task(earlier):
     refuses(earlier, ValueError, r"binary .* \[0, 1, 2\]", Y=Y.sum(axis=1))
     refuses(earlier, ValueError, "both classes .* only one class: 0", Y=np.zeros(N))
     refuses(earlier, ValueError, "Unknown label type: continuous", Y=Y["click"] / 2)
+    infinite = Y["click"].astype(object).replace(1, np.inf)
+    refuses(earlier, ValueError, "infinity .* in column 'click'", Y=infinite)
+    message = "all text or all numbers; column 0 of Y contains 'a' and 1"
+    refuses(earlier, ValueError, message, Y=np.array(["a", *[1] * (N - 1)], object))
     refuses(earlier, TypeError, "Sparse data was passed for Y", Y=sp.csr_array(Y))
 
 
@@ -103,6 +107,8 @@ def test_wrong_task_names(earlier, names, error, message):
         (pl.Series([[1, 2]] * N), TypeError, r"per row: .*row 0 contains \[1, 2\]"),
         ([1, [1, 2]] * (N // 2), ValueError, r"row 1 contains \[1, 2\]"),
         (np.ones(N - 1), ValueError, r"must have shape \(300,\); got \(299,\)"),
+        (np.ones((N, 1)), ValueError, r"must have shape \(300,\); got \(300, 1\)"),
+        ("abc", ValueError, r"must have shape \(300,\); got \(\)"),
         ([None] * N, ValueError, "must not be missing; 300 are, the first in row 0"),
         (torch.ones(N).bfloat16(), TypeError, r"Pass groups\.detach"),
         ({}, ValueError, r"must have shape \(300,\); got \(\)"),
@@ -351,6 +357,11 @@ FIRST_ROWS = np.arange(N) < 3
         (Y.to_numpy()[:, :, np.newaxis], "dim 3"),
         ((Y * 2).astype(str), "column 'click' of Y contains '2' in row 0"),
         ((Y * 2).astype("category"), "column 'click' of Y contains 2 in row 0"),
+        ((Y * 2).astype("Int64"), "column 'click' of Y contains 2 in row 0"),
+        (Y.to_numpy().astype("datetime64[D]"), "column 0 of Y contains datetime.date"),
+        (np.zeros((N, 0)), r"Y cannot be read as labels: .* 0 feature\(s\)"),
+        ([[0], [0, 1]] * (N // 2), "Y cannot be read as labels: .* inhomogeneous"),
+        ("click", "Y cannot be read as labels: .* at least 1 dimension"),
         ((Y / 2).astype("category"), "column 'click' of Y contains 0.5 in row 0"),
         (Y.assign(conversion=2), "column 'conversion' of Y contains 2 in row 0"),
         (
@@ -398,6 +409,7 @@ def test_labels(earlier, labels, message):
         (pd.date_range("2026-01-01", periods=N), "its dtype is datetime64"),
         (np.full(N, 1j), "1j in row 0"),
         ([1.0] * 5 + [1j] * (N - 5), "Found in row 5"),
+        (pd.Series([1.0] * 5 + [None] * (N - 5), dtype="Float64"), "nan in row 5"),
         (torch.ones(N).bfloat16(), r"Pass sample_weight\.detach"),
         (2.0, "one finite number per row.* got scalar"),
         (
@@ -423,6 +435,7 @@ def test_weights(earlier, weights, message):
     ("labels", "weights", "message"),
     [
         (Y[:0], None, "0 sample"),
+        (Y.set_axis(["a", "a"], axis=1), None, "of Y must be distinct; 'a' occurs 2"),
         (Y, np.zeros(N), "must not be zero"),
         (
             Y,

@@ -2,7 +2,6 @@
 
 import numpy as np
 import pandas as pd
-import polars as pl
 import pytest
 import torch
 from numpy.testing import assert_allclose, assert_array_equal
@@ -34,23 +33,6 @@ def ignoring(**params):
 @pytest.fixture(scope="module")
 def fitted():
     return ignoring().fit(X, LABELS)
-
-
-@pytest.mark.parametrize(
-    "form",
-    [
-        LABELS.to_numpy(),
-        Y.astype("Int64").mask(LABELS.isna()),
-        Y.astype("boolean").mask(LABELS.isna()),
-        LABELS.astype(object).where(LABELS.notna(), None),
-        pl.from_pandas(LABELS),
-        pl.from_pandas(Y.astype("Int64").mask(LABELS.isna())),
-    ],
-)
-def test_forms_of_missing_labels(fitted, form):
-    model = ignoring().fit(X, form)
-    assert_array_equal(model.predict_proba(X), fitted.predict_proba(X))
-    assert_array_equal(model.classes_, [[0, 1], [0, 1]])
 
 
 @pytest.mark.parametrize("loss", sorted(LOSSES))

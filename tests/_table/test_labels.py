@@ -107,68 +107,6 @@ def test_task_names():
         assert check_targets(form).task_names == ("a", "b")
 
 
-@pytest.mark.parametrize(
-    ("labels", "message"),
-    [
-        (Y * [1, -1], "column 1 of Y contains -1 in row 2"),
-        (np.where(Y, "1", "-1"), "column 0 of Y contains '-1' in row 0"),
-        (np.where(Y, "b", "a").astype(object), "column 0 of Y contains 'a' in row 0"),
-        (FRAME.astype("Int64") * 3, "column 'view' of Y contains 3 in row 1"),
-        ((FRAME * 2).astype(str), "column 'view' of Y contains '2' in row 1"),
-        (
-            pl.DataFrame({"a": [0, 1], "b": [0.0, 0.5]}),
-            "column 'b' of Y contains 0.5",
-        ),
-        (Y.astype("datetime64[D]"), "column 0 of Y contains datetime.date"),
-    ],
-)
-def test_labels_of_several_tasks_are_0_or_1(labels, message):
-    with pytest.raises(ValueError, match=f"Labels must be 0 or 1; {message}"):
-        check_targets(labels)
-
-
-@pytest.mark.parametrize(
-    ("labels", "error", "message"),
-    [
-        (np.where(Y, np.inf, 0), ValueError, "Y contains infinity .*: 3 in column 0"),
-        (
-            pd.Series([0, np.inf], dtype=object, name="buy"),
-            ValueError,
-            "Y contains infinity .*: 1 in column 'buy'",
-        ),
-        (np.zeros((3, 0)), ValueError, r"Y cannot be read .* 0 feature\(s\)"),
-        (Y * 1j, ValueError, "Complex data .*: Y .* in row . of column"),
-        ([[0], [0, 1]], ValueError, "Y cannot be read .* inhomogeneous"),
-        (1, TypeError, "Y cannot be read .* at least 1 dimension"),
-        ("click", TypeError, "Y cannot be read .* at least 1 dimension"),
-        (
-            pd.Series([0, 1, 2], name="buy"),
-            ValueError,
-            r"Only binary .* multiclass: column 'buy' of Y .* labels \[0, 1, 2\]",
-        ),
-        ([0.5, 1.5], ValueError, "Unknown label type: continuous.* column 0 of Y"),
-        (
-            pd.Series(["no"] * 2, name="buy"),
-            ValueError,
-            "needs both classes .* only one class: 'no', in column 'buy' of Y",
-        ),
-        (
-            np.array(["a", 1, 1], dtype=object),
-            ValueError,
-            "must be all text or all numbers; column 0 of Y contains 'a' and 1",
-        ),
-        (
-            FRAME.set_axis(["a", "a"], axis=1),
-            ValueError,
-            "columns of Y must be distinct; 'a' occurs 2 times",
-        ),
-    ],
-)
-def test_wrong_labels(labels, error, message):
-    with pytest.raises(error, match=message):
-        check_targets(labels)
-
-
 MISSING = np.array([[False, False], [False, True], [False, True], [False, False]])
 FORMS = [
     (np.where(MISSING, np.nan, Y), float),
@@ -255,13 +193,6 @@ def test_words_of_several_tasks_are_read_in_any_case(zero, one):
     words.loc[3, "b"] = None
     targets = check_targets(words, missing_labels="ignore")
     assert targets.missing.tolist() == [[False] * 2] * 3 + [[False, True]]
-
-
-def test_other_words_of_several_tasks():
-    Y = pd.DataFrame({"a": ["no", "yes"], "b": ["no", "perhaps"]})
-    message = r"column 'b' of Y contains 'perhaps' in row 1.*Y = \(Y == 'perhaps'\)"
-    with pytest.raises(ValueError, match=message):
-        check_targets(Y)
 
 
 @pytest.mark.parametrize("labels", [["Yes", "no"], [" yes", "no"], ["TRUE", "false"]])
