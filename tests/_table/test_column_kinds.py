@@ -229,16 +229,6 @@ def test_bools_text_and_named_columns_are_categories(make):
     assert is_category(make(cells(COUNT, int)), categorical_features=["amount"])
 
 
-def test_text_after_numbers_and_numbers_after_text():
-    numbers, text = objects(cells(COUNT, int)), objects(["a", "b"] * (N // 2))
-    model = small().fit(with_amounts(numbers), Y)
-    with pytest.raises(TypeError, match=r"'amount' cannot be read as n.* such as 'a'"):
-        model.predict_proba(with_amounts(text))
-    model = small().fit(with_amounts(text), Y)
-    with pytest.raises(ValueError, match=r"'amount' contained text in fit; .* numbers"):
-        model.predict_proba(with_amounts(numbers))
-
-
 def messages(amount, **params):
     table = with_amounts(amount)
     with warnings.catch_warnings(record=True) as caught:

@@ -1,14 +1,12 @@
 """The encodings of numeric columns, compared with independent computations."""
 
-import decimal
-
 import numpy as np
 import pandas as pd
 import polars as pl
 import pyarrow as pa
 import pytest
 import torch
-from column_kinds import arrow, objects, series
+from column_kinds import KINDS, arrow, series
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
@@ -354,29 +352,17 @@ def test_nodes_of_a_constant_column_give_0():
 # ---------------------------------------------------------------- kinds of columns
 
 
-def decimals(values):
-    return [None if v is None else decimal.Decimal(v) for v in values]
-
-
 NUMBERS = [3.0, None, 1.0, 2.0, None, 7.0]
 NUMERIC_KINDS = {
-    "float64": series("float64"),
-    "float32": series("float32"),
+    **KINDS["floats"],
     "Int64": series("Int64"),
-    "Float64": series("Float64"),
     "object": series(object),
-    "category": lambda v: pd.Series(v, dtype="category"),
     "arrow int64": arrow(pa.int64()),
-    "arrow double": arrow(pa.float64()),
-    "arrow decimal": lambda v: arrow(pa.decimal128(5, 2))(decimals(v)),
     "sparse": lambda v: pd.Series(pd.arrays.SparseArray(np.array(v, float))),
     "polars Int32": lambda v: pl.Series(v, dtype=pl.Float64).cast(pl.Int32),
-    "polars Float64": lambda v: pl.Series(v, dtype=pl.Float64),
     "polars nan": lambda v: pl.Series([float("nan") if x is None else x for x in v]),
     "polars Decimal": lambda v: pl.Series(v, dtype=pl.Float64).cast(pl.Decimal(9, 2)),
-    "numpy float64": lambda v: np.array(v, dtype=np.float64),
     "numpy float32": lambda v: np.array(v, dtype=np.float32),
-    "numpy object": objects,
 }
 
 
