@@ -92,20 +92,6 @@ def test_onnx_predicts_the_same(calibrated, rows, tmp_path):
     assert_allclose(found, p, rtol=0, atol=1e-6)
 
 
-def test_a_saved_calibrator_predicts_the_same(calibrated, rows, tmp_path):
-    path = tmp_path / "model.safetensors"
-    calibrated.save(path)
-    loaded = FunnelCalibrator.load(path)
-    X, Y = rows
-    assert_array_equal(loaded.predict_proba(X), calibrated.predict_proba(X))
-    assert loaded.get_params(deep=False).keys() == calibrated.get_params(False).keys()
-    assert loaded.method == calibrated.method
-    assert loaded.by == calibrated.by
-    # It can be fitted again, and its estimator goes on.
-    loaded.fit(X, Y)
-    loaded.estimator_.partial_fit(X, Y)
-
-
 def test_logits_frames_and_tasks(calibrated, rows):
     X, _ = rows
     p = calibrated.predict_proba(X)
