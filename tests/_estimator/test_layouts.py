@@ -30,18 +30,10 @@ def test_columns_in_another_order_are_found_by_name(fitted):
     model, expected = fitted
     assert_array_equal(model.predict_proba(X[NAMES[::-1]]), expected)
     assert model.score(X[NAMES[::-1]], Y) == model.score(X, Y)
-    assert_array_equal(
-        pl_model().predict_proba(pl_table().select(NAMES[::-1])),
-        pl_model().predict_proba(pl_table()),
-    )
-
-
-def pl_table():
-    return pl.from_pandas(X.astype({c: str for c in NAMES if "category" in c}))
-
-
-def pl_model():
-    return small().fit(pl_table(), Y)
+    table = pl.from_pandas(X.astype({c: str for c in NAMES if "category" in c}))
+    model = small().fit(table, Y)
+    found = model.predict_proba(table.select(NAMES[::-1]))
+    assert_array_equal(found, model.predict_proba(table))
 
 
 def test_further_columns_are_ignored_with_one_warning(fitted):

@@ -18,12 +18,12 @@ N, TASKS = 600, ["click", "conversion"]
 SHARED = {"last": "author"}
 
 
-def make_log(n=N, ctr=0.3, seed=0):
+def make_log(n=N, seed=0):
     """Rows whose words and last authors say how often they are clicked."""
     rng = np.random.default_rng(seed)
     words = [rng.integers(0, 12, k).tolist() for k in rng.integers(0, 5, n)]
     last = [rng.integers(0, 12, k).tolist() for k in rng.integers(1, 4, n)]
-    logit = np.log(ctr / (1 - ctr)) + [
+    logit = np.log(0.3 / 0.7) + [
         (np.sum(w) - 6 * len(w)) / 6 + np.mean(v) - 6
         for w, v in zip(words, last, strict=True)
     ]
@@ -110,9 +110,8 @@ def test_a_list_has_the_mean_of_its_elements_without_its_own_block(monkeypatch):
         assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("ctr", [0.3, 0.01])
-def test_the_inputs_of_a_fit(ctr):
-    X, Y = make_log(2_000, ctr=ctr)
+def test_the_inputs_of_a_fit():
+    X, Y = make_log(2_000)
     model = make(max_epochs=1).fit(X, Y)
     encoded = model.encode(X)
     names = encoded.numeric_names
@@ -122,9 +121,8 @@ def test_the_inputs_of_a_fit(ctr):
     assert [n.split("_")[0] for n in names[-6:]] == ["words"] * 3 + ["last"] * 3
     words, last = encoded.numeric[:, -6], encoded.numeric[:, -3]
     of_rows = [0 if w is None else sum(int(v[1:]) - 6 for v in w) for w in X["words"]]
-    if ctr == 0.3:
-        assert np.corrcoef(words, of_rows)[0, 1] > 0.4
-        assert np.isfinite(last).all()
+    assert np.corrcoef(words, of_rows)[0, 1] > 0.4
+    assert np.isfinite(last).all()
     plain = small(encoding_params={"shared_embeddings": SHARED}, max_epochs=1)
     assert len(plain.fit(X, Y).encode(X).numeric_names) == len(names) - 9
 

@@ -214,11 +214,6 @@ BAD = {
         ValueError,
         "'attention' of column 'last' requires .* shared_embeddings",
     ),
-    "for all": (
-        {"list_pooling": "attention"},
-        ValueError,
-        "'attention' of column 'plain' requires",
-    ),
     "unknown pooling": (
         {"list_pooling": {"last": "max"}},
         ValueError,
@@ -239,15 +234,15 @@ BAD = {
         ValueError,
         r"maps 'last' to 'n', which is not a category column; these are \['author'\]",
     ),
-    "a list as category": (
-        {"shared_embeddings": {"last": "also"}},
-        ValueError,
-        "maps 'last' to 'also', which is not a category column",
-    ),
     "no dict": (
         {"shared_embeddings": "author"},
         TypeError,
         "shared_embeddings must be None or a dict",
+    ),
+    "no dict of weights": (
+        {"list_weights": ["w"]},
+        TypeError,
+        "list_weights must be None or a dict",
     ),
     "no dict of ages": ({"list_ages": ["age"]}, TypeError, "list_ages must be None or"),
     "unknown ages": (

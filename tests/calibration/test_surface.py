@@ -70,15 +70,6 @@ def raw_inputs(X, session):
     }
 
 
-# An export takes a second or two.
-@pytest.mark.parametrize("runtime", fast_for({"torch"}, ["torch", "onnx"]))
-def test_a_scorer_predicts_the_same(calibrated, rows, runtime):
-    X = rows[0].head(200).assign(market=[*["new"] * 5, *rows[0]["market"][5:200]])
-    records = X.astype(object).where(X.notna(), None).to_dict("records")
-    found = Scorer(calibrated, runtime=runtime)(records)
-    assert_allclose(found, calibrated.predict_proba(X), rtol=0, atol=1e-6)
-
-
 @pytest.mark.slow
 def test_onnx_predicts_the_same(calibrated, rows, tmp_path):
     onnxruntime = pytest.importorskip("onnxruntime")
