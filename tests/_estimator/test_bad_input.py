@@ -1,7 +1,5 @@
 """Wrong tables, labels, weights and groups: errors before training, and warnings."""
 
-import warnings
-
 import numpy as np
 import pandas as pd
 import polars as pl
@@ -9,7 +7,7 @@ import pytest
 import scipy.sparse as sp
 import torch
 from numpy.testing import assert_allclose, assert_array_equal
-from refusals import Fuse, N, TrainingBegan, X, Y, refuses, small
+from refusals import Fuse, N, TrainingBegan, X, Y, refuses, small, warnings_in
 from sklearn.utils.fixes import parse_version
 
 from sk_pwiser.datasets import ParquetImpressions
@@ -158,10 +156,10 @@ def test_names_of_a_series_of_labels(name):
 def test_weights_too_small_for_float32_count_as_0():
     heavy = np.r_[1e60, 1e58, np.ones(N - 2)]
     model, alone = small(), small()
-    first, *others = caught_in_fit(model, X, Y, sample_weight=heavy)
+    first, *others = warnings_in(model.fit, X, Y, sample_weight=heavy)
     assert first.startswith("sample_weight is 1e+60 in row 0")
     assert first.endswith("298 other weights above 0, which count as 0.")
-    assert caught_in_fit(alone, X[:2], Y[:2], sample_weight=heavy[:2]) == others
+    assert warnings_in(alone.fit, X[:2], Y[:2], sample_weight=heavy[:2]) == others
     assert_array_equal(model.predict_proba(X), alone.predict_proba(X))
 
 
@@ -272,20 +270,11 @@ def test_too_few_rows_for_validation_rows(earlier):
     refuses(earlier, ValueError, message, X=X[:1], Y=Y[:1])
 
 
-def caught_in_fit(model, *args, **kwargs):
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        model.fit(*args, **kwargs)
-    # A warning must point to the call of fit, since it is about the labels there.
-    assert all(w.category is UserWarning and w.filename == __file__ for w in caught)
-    return [str(w.message) for w in caught]
-
-
 @pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("early_stopping", [False, "loss", "auc"])
 def test_a_task_without_positives_is_predicted_at_its_base_rate(loss, early_stopping):
     model = small(loss=loss, early_stopping=early_stopping)
-    message, *further = caught_in_fit(model, X, Y.assign(conversion=0))
+    message, *further = warnings_in(model.fit, X, Y.assign(conversion=0))
     assert message.startswith("Task 'conversion' is 0 in every row")
     assert ["'conversion' has one label there" in m for m in further] == (
         [True] if early_stopping == "auc" else []
@@ -300,7 +289,7 @@ def test_a_task_without_positives_is_predicted_at_its_base_rate(loss, early_stop
 def test_labels_without_ones_or_without_zeros():
     for label in (0, 1):
         model = small(early_stopping="auc")
-        *messages, about_auc = caught_in_fit(model, X, np.full((N, 2), label))
+        *messages, about_auc = warnings_in(model.fit, X, np.full((N, 2), label))
         assert "'click', 'conversion' has one label there" in about_auc
         assert [m[: m.index(" in every")] for m in messages] == [
             f"Task 'click' is {label}",
@@ -315,13 +304,13 @@ def test_conversions_without_a_click_are_counted_in_one_warning(loss):
     unclicked = np.flatnonzero(broken[:, 0] == 0)[:7]
     broken[unclicked, 1] = 1
     model = small(loss=loss)
-    [message] = caught_in_fit(model, X, broken)
+    [message] = warnings_in(model.fit, X, broken)
     assert message.startswith("7 of 300 rows break the funnel")
     assert model.predict_proba(X).shape == (N, 2)
     # Rows of weight 0 are left out, and therefore not counted.
     weights = np.ones(N)
     weights[unclicked[:5]] = 0
-    [message] = caught_in_fit(small(loss=loss), X, broken, sample_weight=weights)
+    [message] = warnings_in(small(loss=loss).fit, X, broken, sample_weight=weights)
     assert message.startswith("2 of 295 rows break the funnel")
 
 

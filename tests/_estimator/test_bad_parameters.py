@@ -126,6 +126,13 @@ def test_errors_about_unknown_keys_list_the_known_ones(earlier, parameter, name,
             ValueError,
             r"weights.* 2 in total; got \[1\]",
         ),
+        ({"task_parents": {"conversion": "view"}}, ValueError, "'view', which is not"),
+        (
+            {"task_parents": {"click": "conversion"}},
+            ValueError,
+            "'conversion' as the parent of 'click'",
+        ),
+        ({"task_parents": {1: 1}}, ValueError, "'conversion' as the parent of 'conv"),
         (
             {"early_stopping": "accuracy"},
             ValueError,
@@ -158,6 +165,8 @@ def test_wrong_values_inside_parameters(earlier, params, error, message):
         ("n_iter_no_change", 0),
         ("precision", "float16"),
         ("compile", "fast"),
+        ("task_parents", "tree"),
+        ("missing_labels", "drop"),
         ("verbose", -1),
     ],
 )

@@ -12,7 +12,6 @@ from sk_pwiser._table._categories import FIRST_VALUE
 from sk_pwiser._table._lists import Elements
 from sk_pwiser._table._target_statistics import TargetStatistics
 from sk_pwiser.datasets import ParquetImpressions
-from sk_pwiser.export import Scorer
 
 N, TASKS = 600, ["click", "conversion"]
 SHARED = {"last": "author"}
@@ -154,12 +153,6 @@ def test_every_later_call_takes_them(grows):
     words = [*X["words"], *later["words"]]
     # An empty list counts once, as a value of its own.
     assert counts.sum() == sum(max(len(w), 1) for w in words if w is not None)
-    expected = model.predict_proba(X)
-    scorer = Scorer(model)
-    assert_allclose(scorer(X[:20].to_dict("records")), expected[:20], rtol=1e-5)
-    row = scorer({**X.iloc[1].to_dict(), "last": [], "words": None})
-    one = X[1:2].assign(last=[[]], words=[None])
-    assert_allclose(row, model.predict_proba(one), rtol=1e-5)
 
 
 def test_files_have_the_same_statistics(tmp_path):

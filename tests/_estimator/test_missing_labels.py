@@ -155,17 +155,12 @@ def test_target_statistics_of_known_labels():
 
 
 @pytest.mark.parametrize("method", ["fit", "partial_fit"])
-def test_errors(earlier, method):
-    message = "Input Y contains NaN: .* in column 'conversion', the first in row "
-    refuses(earlier, ValueError, message, Y=LABELS, method=method)
+def test_the_first_task_has_a_label_in_every_row(earlier, method):
     earlier.set_params(missing_labels="ignore")
     message = "The first task must have a label in every row: Y .* 'click', .* row 2"
     no_click = Y.astype(float).mask(np.arange(2 * len(Y)).reshape(-1, 2) == 4)
     refuses(earlier, ValueError, message, Y=no_click, method=method)
     refuses(ignoring(), ValueError, message, Y=no_click["click"])
-    earlier.set_params(missing_labels="drop")
-    refuses(earlier, ValueError, "'missing_labels' parameter .*'drop'", method=method)
-    earlier.set_params(missing_labels="error")
 
 
 class RowWeights(MultiTaskLoss):

@@ -115,15 +115,11 @@ DAY = datetime.datetime(2024, 5, 1)
 @pytest.mark.parametrize(
     "column",
     [
-        pd.Series([DAY] * 2),
         pd.Series([DAY] * 2).dt.tz_localize("UTC"),
         pd.Series(pd.to_timedelta([1, None])),
         pd.Series(pd.period_range("2024", periods=2, freq="M")),
         arrow(pa.date32())([DAY.date(), None]),
-        arrow(pa.timestamp("us"))([DAY, None]),
-        pl.Series([DAY, None]),
         pl.Series([DAY.date(), None]),
-        pl.Series([datetime.timedelta(1), None]),
         pl.Series([DAY.time(), None]),
     ],
 )

@@ -101,12 +101,6 @@ def test_logits_frames_and_tasks(calibrated, rows):
         calibrated.task("sale")
 
 
-def test_a_view_of_an_unfitted_calibrator_trains_all_tasks(rows):
-    X, Y = rows
-    view = FunnelCalibrator(small(), cv=2, method="sigmoid").task("click").fit(X, Y)
-    assert view.predict_proba(X).shape == (3_000, 2)
-
-
 def test_shifts_follow_the_rates_of_the_markets(model, rows):
     X, Y = rows
     calibrated = FunnelCalibrator(model, method="sigmoid", by="market").fit(X, Y)
