@@ -208,23 +208,3 @@ def test_labels_of_one_task_if_only_one_of_two_classes_occurs():
     for labels, classes in ((["c"], ["a", "b"]), ([0, 1], [0]), ([0], ["0", "1"])):
         with pytest.raises(ValueError, match=r"expected the classes .* got the lab"):
             check_targets(labels, classes=classes)
-
-
-def warnings_of(labels, **params):
-    return check_targets(labels).problems(**params)
-
-
-def test_warnings_about_broken_funnels_and_constant_tasks():
-    assert warnings_of(Y) == []
-    three = np.array([[0, 1, 0], [1, 0, 1], [0, 0, 1], [1, 1, 1], [0, 0, 0], [1, 1, 0]])
-    [message] = warnings_of(three)
-    # In the first three rows, a 1 follows a 0.
-    assert message.startswith("3 of 6 rows break the funnel")
-    assert warnings_of(three, constant_tasks=False) == [message]
-    [one, zero] = warnings_of(FRAME.assign(view=1, buy=0))
-    assert one.startswith("Task 'view' is 1 in every row")
-    assert zero.startswith("Task 'buy' is 0 in every row")
-    assert warnings_of(FRAME.assign(view=1, buy=0), constant_tasks=False) == []
-    [broken, zero] = warnings_of(FRAME.assign(view=0, buy=[1, 0, 0, 0]))
-    assert broken.startswith("1 of 4 rows")
-    assert zero.startswith("Task 'view' is 0 in every row")

@@ -208,21 +208,6 @@ def test_equal_weights_are_no_weights_or_zeros_and_ones():
     assert found.tolist() == [[1.0, 0.0], [1.0, 1.0]]
 
 
-def test_a_weight_of_0_is_a_missing_label():
-    weight = np.ones((4, 2))
-    weight[[1, 2], 1] = 0
-    by_weight, weights = combine_weights(check_targets(Y), weight)
-    labels = Y.astype(float)
-    labels[[1, 2], 1] = NAN
-    by_label, same = combine_weights(
-        check_targets(labels, missing_labels="ignore"), None
-    )
-    assert_array_equal(by_weight.missing, by_label.missing)
-    assert_array_equal(by_weight.values, by_label.values)
-    assert_array_equal(weights, same)
-    assert_array_equal(by_weight.with_nan(), labels)
-
-
 def test_the_first_label_is_known_whatever_its_weight():
     targets, weights = combine_weights(check_targets(Y), np.array([[0.0, 1.0]] * 4))
     assert targets.missing is None
