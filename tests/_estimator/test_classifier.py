@@ -71,21 +71,6 @@ def test_predictions_have_the_documented_shapes_and_scales(fitted, impressions):
     assert not hasattr(fitted, "decision_function")
 
 
-def test_one_task_is_an_ordinary_binary_classifier(impressions):
-    labels = np.where(impressions.target["click"], "yes", "no")
-    model = small().fit(impressions.data, labels)
-    p = model.predict_proba(impressions.data)
-    assert p.shape == (6000, 2)
-    assert_allclose(p.sum(axis=1), 1, rtol=1e-6)
-    assert_array_equal(model.classes_, ["no", "yes"])
-    assert_array_equal(model.predict(impressions.data) == "yes", p[:, 1] >= 0.5)
-    assert model.score(impressions.data, labels) == pytest.approx(
-        roc_auc_score(labels == "yes", p[:, 1])
-    )
-    with pytest.raises(ValueError, match="two tasks"):
-        model.predict_cvr(impressions.data)
-
-
 @pytest.mark.filterwarnings("ignore:Task .* is predicted as more probable")
 def test_three_tasks(impressions):
     paid = impressions.target["conversion"] * (np.arange(6000) % 2)

@@ -35,14 +35,6 @@ def test_further_columns_are_ignored_with_one_warning(fitted):
         assert_array_equal(model.predict_proba(further), expected)
 
 
-def test_missing_columns_are_named(fitted):
-    model, _ = fitted
-    for table in (X.drop(columns=NAMES[0]), X.drop(columns=NAMES[0]).assign(new=1)):
-        for predict in (model.predict_proba, model.predict, model.predict_cvr):
-            with pytest.raises(ValueError, match=f"(?s)missing:\n- {NAMES[0]}"):
-                predict(table)
-
-
 def test_later_fits_find_columns_by_name():
     times = {"encoding_params": {"time_column": NAMES[0]}, "target_encoding": True}
     times["encoding_params"]["target_encoding_min_values"] = 2

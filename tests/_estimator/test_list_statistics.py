@@ -127,18 +127,6 @@ def test_the_inputs_of_a_fit():
 
 
 @pytest.mark.slow
-def test_random_labels_are_not_in_the_inputs():
-    """Inputs of training rows that had their own labels would separate them."""
-    rng = np.random.default_rng(0)
-    X, _ = make_log(3_000)
-    X["words"] = [[f"w{v}" for v in rng.integers(0, 1_500, 2)] for _ in range(3_000)]
-    y = (rng.random(3_000) < 0.3).astype(int)
-    model = make(max_epochs=3, encoding_params={"min_frequency": 1}).fit(X, y)
-    p = model.predict_proba(make_log(3_000, seed=1)[0])[:, 1]
-    assert p.std() < 0.1
-
-
-@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Rows with new category values")
 @pytest.mark.parametrize("grows", [False, True])
 def test_every_later_call_takes_them(grows):

@@ -144,14 +144,6 @@ def test_buckets_are_the_same_for_every_kind_of_column(values, fitted, new):
     assert [code for code in others if code != MISSING] == expected
 
 
-def test_values_are_spread_over_the_buckets_by_their_hash():
-    values = [f"user {k}" for k in range(1000)]
-    column, codes = encode(values, Vocabulary(n_hash_buckets=50), keeps_rare=True)
-    expected = [FIRST_VALUE + murmurhash3(v.encode()) % 50 for v in values]
-    assert codes.tolist() == expected
-    assert column.cardinality == column.n_codes == 52
-
-
 def test_frequent_values_have_codes_beside_the_buckets():
     values = ["a"] * 5 + ["b"] * 4 + ["c"] * 3 + ["d"]
     column, codes = encode(values, Vocabulary(2, 3, 10))

@@ -34,9 +34,7 @@ class OnlyArray:
 @pytest.mark.parametrize(
     "X",
     [
-        np.zeros((3, 2)),
         np.zeros(3),
-        [[1, 2]] * 3,
         ((1, "a"),) * 3,
         [[1], [1, 2], []],
         pd.DataFrame({"a": [1, 2, 3]}, index=[7, 8, 9]),
