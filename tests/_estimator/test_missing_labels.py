@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 import torch
 from numpy.testing import assert_allclose, assert_array_equal
-from refusals import X, Y, refuses, small
+from refusals import X, Y, refuses, small, warnings_in
 from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import GridSearchCV, cross_validate
 
@@ -43,9 +43,7 @@ def test_a_weight_of_0_is_a_missing_label(loss, task_space):
     weighted = small(**params).fit(X, Y, sample_weight=WEIGHTS)
     by_label = ignoring(**params).fit(X, LABELS)
     assert_array_equal(weighted.predict_proba(X), by_label.predict_proba(X))
-    assert not np.array_equal(
-        weighted.predict_proba(X), small(**params).fit(X, Y).predict_proba(X)
-    )
+    assert weighted.history_[-1]["train_missing_conversion"] > 0
 
 
 def test_without_missing_labels_nothing_changes():
@@ -230,6 +228,14 @@ def test_entire_space_has_a_bias_by_selection_and_a_warning(selected):
         np.c_[np.zeros(N, bool), np.random.default_rng(1).random(N) < 0.5]
     )
     assert rate(bce(), data, regardless) == pytest.approx(truth, rel=0.15)
+
+
+def test_an_event_after_a_missing_label_may_break_the_funnel():
+    """It follows from the click, as the conversion is unknown."""
+    labels = Y.astype(float).assign(paid=Y["conversion"] * (np.arange(len(Y)) % 2))
+    labels.loc[labels.index[Y["click"] == 0][:7], ["conversion", "paid"]] = np.nan, 1
+    found = warnings_in(ignoring().fit, X, labels)
+    assert found[0].startswith("7 of 300 rows break the funnel")
 
 
 def test_a_task_without_any_label():

@@ -70,17 +70,6 @@ def test_quantile_encoding_of_many_values_approximates_their_ranks():
     assert_allclose(ranks, expected, rtol=0, atol=1.01 / N_QUANTILES)
 
 
-@pytest.mark.parametrize("weighted", [False, True])
-def test_quantile_encoding_has_mean_0_and_deviation_1(weighted):
-    rng = np.random.default_rng(0)
-    weight = rng.random(3_000) if weighted else None
-    _, encoded = fit("quantile", rng.exponential(size=3_000).round(2), weight)
-    mean = np.average(encoded[:, 0], weights=weight)
-    assert mean == pytest.approx(0, abs=1e-5)
-    variance = np.average((encoded[:, 0] - mean) ** 2, weights=weight)
-    assert variance == pytest.approx(1, abs=1e-5)
-
-
 def expand(positions, n_bins):
     positions = torch.as_tensor(positions, dtype=torch.float32).reshape(-1, 1)
     return BinExpansion([n_bins], (), [0])(positions).numpy()
