@@ -188,9 +188,6 @@ def test_without_pandas_the_error_names_the_extra(table, monkeypatch):
     assert len(model.category_embeddings(0, as_frame=False)[0]) == 3
 
 
-# How each column was read.
-
-
 def test_each_column_says_how_it_was_read(table):
     X, Y = table
     X = X.assign(letters=[["x", value] for value in X["category_1"]])

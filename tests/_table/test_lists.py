@@ -37,10 +37,6 @@ def container(request):
     return CONTAINERS[request.param]
 
 
-def rows_of(columns, rows):
-    return {name: [values[row] for row in rows] for name, values in columns.items()}
-
-
 def fitted(X):
     params = {"list_weights": {"ids": "scores"}}
     model = MultiTaskCTRCVRClassifier(
