@@ -1,5 +1,7 @@
 """A small estimator with its data, and a check that it raises before training."""
 
+import warnings
+
 import pytest
 from skorch.callbacks import Callback
 
@@ -22,6 +24,15 @@ class Fuse(Callback):
         raise TrainingBegan
 
     on_epoch_begin = on_train_begin
+
+
+def warnings_in(function, *args, **kwargs):
+    """Return the messages of warnings, which must refer to the line of the call."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        function(*args, **kwargs)
+    assert {(w.category, w.filename) for w in caught} <= {(UserWarning, __file__)}
+    return [str(w.message) for w in caught]
 
 
 def small(**params):

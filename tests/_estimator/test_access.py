@@ -165,7 +165,9 @@ def test_columns_without_names(table):
     values, _ = model.category_embeddings(0, as_frame=False)
     numbers, counts = np.unique(codes, return_counts=True)
     assert_array_equal(values.astype(int), numbers[counts >= 2])
-    assert model.encode(codes).category_names == [0]
+    assert model.encode(codes).category_names == list(model.column_encodings_) == [0]
+    sparse = small().fit(csr_array(X[["numeric_0"]]), Y).column_encodings_
+    assert [each.kind for each in sparse.values()] == ["sparse"]
 
 
 @pytest.mark.parametrize("column", ["numeric_0", "nothing", 0])
@@ -186,59 +188,32 @@ def test_without_pandas_the_error_names_the_extra(table, monkeypatch):
     assert len(model.category_embeddings(0, as_frame=False)[0]) == 3
 
 
-# How each column was read.
-
-N_ROWS = 400
-RNG = np.random.default_rng(0)
-Y = np.column_stack([RNG.integers(0, 2, N_ROWS), np.zeros(N_ROWS, dtype=int)])
-Y[:, 1] = Y[:, 0] * RNG.integers(0, 2, N_ROWS)
-LISTS = [list(RNG.choice(["x", "y", "z"], n)) for n in RNG.integers(1, 4, N_ROWS)]
-USERS = np.where(
-    np.arange(N_ROWS) < 3, None, np.char.add("u", (np.arange(N_ROWS) % 120).astype(str))
-)
-X = pd.DataFrame(
-    {
-        "user": USERS,
-        "color": np.where(np.arange(N_ROWS) == 7, "once", np.arange(N_ROWS) % 2),
-        "price": RNG.normal(size=N_ROWS),
-        "flat": np.arange(N_ROWS) % 2 * 1.0,
-        "items": LISTS,
-    }
-).astype({"user": object, "color": str})
-
-
-def test_each_column_says_how_it_was_read():
+def test_each_column_says_how_it_was_read(table):
+    X, Y = table
+    X = X.assign(letters=[["x", value] for value in X["category_1"]])
     model = small().fit(X, Y)
     found = model.column_encodings_
-    assert list(found) == list(X)
     assert {name: (each.kind, each.rates) for name, each in found.items()} == {
-        "user": ("category", True),
-        "color": ("category", False),
-        "price": ("numeric", False),
-        "flat": ("numeric", False),
-        "items": ("list of categories", False),
+        "numeric_0": ("numeric", False),
+        "category_0": ("category", True),
+        "numeric_1": ("numeric", False),
+        "category_1": ("category", False),
+        "letters": ("list of categories", False),
     }
     # Values with an embedding of their own: not those of a single row.
-    assert found["color"]["values"] == {"0": 2, "1": 3}
-    assert found["items"]["values"] == {"x": 2, "y": 3, "z": 4}
-    users = found["user"]["values"]
-    assert users[None] == 0
-    codes = model.encode(X).codes[:, 0]
-    assert_array_equal(codes, [users[value] for value in USERS])
-    assert found["price"]["values"] is None
-    assert found["user"].bins is None
+    values, counts = np.unique(X["category_0"], return_counts=True)
+    assert list(found["category_0"]["values"]) == values[counts >= 2].tolist()
+    letters = {None: 0, "a": 2, "b": 3, "c": 4, "d": 5, "e": 6}
+    assert found["category_1"]["values"] == letters
+    assert found["letters"]["values"] == {**letters, "x": 7}
+    expected = [letters[value or None] for value in X["category_1"].fillna("")]
+    assert_array_equal(model.encode(X).codes[:, 1], expected)
+    assert found["numeric_0"]["values"] is None
+    assert found["category_0"].bins is None
     # The position of an edge among the edges is its number.
-    edges = found["price"].bins
-    at_edges = X[: len(edges)].assign(price=edges)
-    positions = model.encode(at_edges).numeric[:, 0]
+    edges = found["numeric_0"].bins
+    positions = model.encode(X[: len(edges)].assign(numeric_0=edges)).numeric[:, 0]
     assert_array_equal(positions, np.arange(len(edges)))
-
-
-def test_columns_without_names_are_counted():
-    array = np.column_stack([X["price"], X["flat"]])
-    assert list(small().fit(array, Y).column_encodings_) == [0, 1]
-    sparse = small().fit(csr_array(array), Y).column_encodings_
-    assert [each.kind for each in sparse.values()] == ["sparse"] * 2
 
 
 def test_before_a_fit_there_are_none():

@@ -1,7 +1,5 @@
 """Wrong tables, labels, weights and groups: errors before training, and warnings."""
 
-import warnings
-
 import numpy as np
 import pandas as pd
 import polars as pl
@@ -9,7 +7,7 @@ import pytest
 import scipy.sparse as sp
 import torch
 from numpy.testing import assert_allclose, assert_array_equal
-from refusals import Fuse, N, TrainingBegan, X, Y, refuses, small
+from refusals import Fuse, N, TrainingBegan, X, Y, refuses, small, warnings_in
 from sklearn.utils.fixes import parse_version
 
 from sk_pwiser.datasets import ParquetImpressions
@@ -62,6 +60,10 @@ def test_wrong_labels_of_one_task(earlier):
     refuses(earlier, ValueError, r"binary .* \[0, 1, 2\]", Y=Y.sum(axis=1))
     refuses(earlier, ValueError, "both classes .* only one class: 0", Y=np.zeros(N))
     refuses(earlier, ValueError, "Unknown label type: continuous", Y=Y["click"] / 2)
+    infinite = Y["click"].astype(object).replace(1, np.inf)
+    refuses(earlier, ValueError, "infinity .* in column 'click'", Y=infinite)
+    message = "all text or all numbers; column 0 of Y contains 'a' and 1"
+    refuses(earlier, ValueError, message, Y=np.array(["a", *[1] * (N - 1)], object))
     refuses(earlier, TypeError, "Sparse data was passed for Y", Y=sp.csr_array(Y))
 
 
@@ -103,6 +105,8 @@ def test_wrong_task_names(earlier, names, error, message):
         (pl.Series([[1, 2]] * N), TypeError, r"per row: .*row 0 contains \[1, 2\]"),
         ([1, [1, 2]] * (N // 2), ValueError, r"row 1 contains \[1, 2\]"),
         (np.ones(N - 1), ValueError, r"must have shape \(300,\); got \(299,\)"),
+        (np.ones((N, 1)), ValueError, r"must have shape \(300,\); got \(300, 1\)"),
+        ("abc", ValueError, r"must have shape \(300,\); got \(\)"),
         ([None] * N, ValueError, "must not be missing; 300 are, the first in row 0"),
         (torch.ones(N).bfloat16(), TypeError, r"Pass groups\.detach"),
         ({}, ValueError, r"must have shape \(300,\); got \(\)"),
@@ -152,10 +156,10 @@ def test_names_of_a_series_of_labels(name):
 def test_weights_too_small_for_float32_count_as_0():
     heavy = np.r_[1e60, 1e58, np.ones(N - 2)]
     model, alone = small(), small()
-    first, *others = caught_in_fit(model, X, Y, sample_weight=heavy)
+    first, *others = warnings_in(model.fit, X, Y, sample_weight=heavy)
     assert first.startswith("sample_weight is 1e+60 in row 0")
     assert first.endswith("298 other weights above 0, which count as 0.")
-    assert caught_in_fit(alone, X[:2], Y[:2], sample_weight=heavy[:2]) == others
+    assert warnings_in(alone.fit, X[:2], Y[:2], sample_weight=heavy[:2]) == others
     assert_array_equal(model.predict_proba(X), alone.predict_proba(X))
 
 
@@ -266,20 +270,13 @@ def test_too_few_rows_for_validation_rows(earlier):
     refuses(earlier, ValueError, message, X=X[:1], Y=Y[:1])
 
 
-def caught_in_fit(model, *args, **kwargs):
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        model.fit(*args, **kwargs)
-    # A warning must point to the call of fit, since it is about the labels there.
-    assert all(w.category is UserWarning and w.filename == __file__ for w in caught)
-    return [str(w.message) for w in caught]
-
-
-@pytest.mark.parametrize("loss", LOSSES)
-@pytest.mark.parametrize("early_stopping", [False, "loss", "auc"])
+@pytest.mark.parametrize(
+    ("loss", "early_stopping"),
+    [*((loss, "loss") for loss in LOSSES), ("pwiser", False), ("pwiser", "auc")],
+)
 def test_a_task_without_positives_is_predicted_at_its_base_rate(loss, early_stopping):
     model = small(loss=loss, early_stopping=early_stopping)
-    message, *further = caught_in_fit(model, X, Y.assign(conversion=0))
+    message, *further = warnings_in(model.fit, X, Y.assign(conversion=0))
     assert message.startswith("Task 'conversion' is 0 in every row")
     assert ["'conversion' has one label there" in m for m in further] == (
         [True] if early_stopping == "auc" else []
@@ -294,7 +291,7 @@ def test_a_task_without_positives_is_predicted_at_its_base_rate(loss, early_stop
 def test_labels_without_ones_or_without_zeros():
     for label in (0, 1):
         model = small(early_stopping="auc")
-        *messages, about_auc = caught_in_fit(model, X, np.full((N, 2), label))
+        *messages, about_auc = warnings_in(model.fit, X, np.full((N, 2), label))
         assert "'click', 'conversion' has one label there" in about_auc
         assert [m[: m.index(" in every")] for m in messages] == [
             f"Task 'click' is {label}",
@@ -309,13 +306,13 @@ def test_conversions_without_a_click_are_counted_in_one_warning(loss):
     unclicked = np.flatnonzero(broken[:, 0] == 0)[:7]
     broken[unclicked, 1] = 1
     model = small(loss=loss)
-    [message] = caught_in_fit(model, X, broken)
+    [message] = warnings_in(model.fit, X, broken)
     assert message.startswith("7 of 300 rows break the funnel")
     assert model.predict_proba(X).shape == (N, 2)
     # Rows of weight 0 are left out, and therefore not counted.
     weights = np.ones(N)
     weights[unclicked[:5]] = 0
-    [message] = caught_in_fit(small(loss=loss), X, broken, sample_weight=weights)
+    [message] = warnings_in(small(loss=loss).fit, X, broken, sample_weight=weights)
     assert message.startswith("2 of 295 rows break the funnel")
 
 
@@ -351,6 +348,11 @@ FIRST_ROWS = np.arange(N) < 3
         (Y.to_numpy()[:, :, np.newaxis], "dim 3"),
         ((Y * 2).astype(str), "column 'click' of Y contains '2' in row 0"),
         ((Y * 2).astype("category"), "column 'click' of Y contains 2 in row 0"),
+        ((Y * 2).astype("Int64"), "column 'click' of Y contains 2 in row 0"),
+        (Y.to_numpy().astype("datetime64[D]"), "column 0 of Y contains datetime.date"),
+        (np.zeros((N, 0)), r"Y cannot be read as labels: .* 0 feature\(s\)"),
+        ([[0], [0, 1]] * (N // 2), "Y cannot be read as labels: .* inhomogeneous"),
+        ("click", "Y cannot be read as labels: .* at least 1 dimension"),
         ((Y / 2).astype("category"), "column 'click' of Y contains 0.5 in row 0"),
         (Y.assign(conversion=2), "column 'conversion' of Y contains 2 in row 0"),
         (
@@ -398,6 +400,7 @@ def test_labels(earlier, labels, message):
         (pd.date_range("2026-01-01", periods=N), "its dtype is datetime64"),
         (np.full(N, 1j), "1j in row 0"),
         ([1.0] * 5 + [1j] * (N - 5), "Found in row 5"),
+        (pd.Series([1.0] * 5 + [None] * (N - 5), dtype="Float64"), "nan in row 5"),
         (torch.ones(N).bfloat16(), r"Pass sample_weight\.detach"),
         (2.0, "one finite number per row.* got scalar"),
         (
@@ -423,6 +426,7 @@ def test_weights(earlier, weights, message):
     ("labels", "weights", "message"),
     [
         (Y[:0], None, "0 sample"),
+        (Y.set_axis(["a", "a"], axis=1), None, "of Y must be distinct; 'a' occurs 2"),
         (Y, np.zeros(N), "must not be zero"),
         (
             Y,

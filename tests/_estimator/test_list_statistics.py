@@ -12,18 +12,17 @@ from sk_pwiser._table._categories import FIRST_VALUE
 from sk_pwiser._table._lists import Elements
 from sk_pwiser._table._target_statistics import TargetStatistics
 from sk_pwiser.datasets import ParquetImpressions
-from sk_pwiser.export import Scorer
 
 N, TASKS = 600, ["click", "conversion"]
 SHARED = {"last": "author"}
 
 
-def make_log(n=N, ctr=0.3, seed=0):
+def make_log(n=N, seed=0):
     """Rows whose words and last authors say how often they are clicked."""
     rng = np.random.default_rng(seed)
     words = [rng.integers(0, 12, k).tolist() for k in rng.integers(0, 5, n)]
     last = [rng.integers(0, 12, k).tolist() for k in rng.integers(1, 4, n)]
-    logit = np.log(ctr / (1 - ctr)) + [
+    logit = np.log(0.3 / 0.7) + [
         (np.sum(w) - 6 * len(w)) / 6 + np.mean(v) - 6
         for w, v in zip(words, last, strict=True)
     ]
@@ -110,9 +109,8 @@ def test_a_list_has_the_mean_of_its_elements_without_its_own_block(monkeypatch):
         assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("ctr", [0.3, 0.01])
-def test_the_inputs_of_a_fit(ctr):
-    X, Y = make_log(2_000, ctr=ctr)
+def test_the_inputs_of_a_fit():
+    X, Y = make_log(2_000)
     model = make(max_epochs=1).fit(X, Y)
     encoded = model.encode(X)
     names = encoded.numeric_names
@@ -122,23 +120,10 @@ def test_the_inputs_of_a_fit(ctr):
     assert [n.split("_")[0] for n in names[-6:]] == ["words"] * 3 + ["last"] * 3
     words, last = encoded.numeric[:, -6], encoded.numeric[:, -3]
     of_rows = [0 if w is None else sum(int(v[1:]) - 6 for v in w) for w in X["words"]]
-    if ctr == 0.3:
-        assert np.corrcoef(words, of_rows)[0, 1] > 0.4
-        assert np.isfinite(last).all()
+    assert np.corrcoef(words, of_rows)[0, 1] > 0.4
+    assert np.isfinite(last).all()
     plain = small(encoding_params={"shared_embeddings": SHARED}, max_epochs=1)
     assert len(plain.fit(X, Y).encode(X).numeric_names) == len(names) - 9
-
-
-@pytest.mark.slow
-def test_random_labels_are_not_in_the_inputs():
-    """Inputs of training rows that had their own labels would separate them."""
-    rng = np.random.default_rng(0)
-    X, _ = make_log(3_000)
-    X["words"] = [[f"w{v}" for v in rng.integers(0, 1_500, 2)] for _ in range(3_000)]
-    y = (rng.random(3_000) < 0.3).astype(int)
-    model = make(max_epochs=3, encoding_params={"min_frequency": 1}).fit(X, y)
-    p = model.predict_proba(make_log(3_000, seed=1)[0])[:, 1]
-    assert p.std() < 0.1
 
 
 @pytest.mark.slow
@@ -156,12 +141,6 @@ def test_every_later_call_takes_them(grows):
     words = [*X["words"], *later["words"]]
     # An empty list counts once, as a value of its own.
     assert counts.sum() == sum(max(len(w), 1) for w in words if w is not None)
-    expected = model.predict_proba(X)
-    scorer = Scorer(model)
-    assert_allclose(scorer(X[:20].to_dict("records")), expected[:20], rtol=1e-5)
-    row = scorer({**X.iloc[1].to_dict(), "last": [], "words": None})
-    one = X[1:2].assign(last=[[]], words=[None])
-    assert_allclose(row, model.predict_proba(one), rtol=1e-5)
 
 
 def test_files_have_the_same_statistics(tmp_path):

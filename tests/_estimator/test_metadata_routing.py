@@ -46,24 +46,15 @@ def fold_scores(cv, weight, groups=None, **params):
 @WEIGHTS
 @pytest.mark.usefixtures("routing")
 def test_cross_validation_routes_weights_to_fit_and_score(weight):
+    scorer = copy.deepcopy(mean_auc_scorer).set_score_request(sample_weight=True)
     model = small().set_fit_request(sample_weight=True)
     model.set_score_request(sample_weight=True)
     cv = FunnelStratifiedKFold(2, random_state=0)
-    params = {"sample_weight": weight}
-    found = cross_validate(model, X, Y, cv=cv, params=params, error_score="raise")
-    assert_array_equal(found["test_score"], fold_scores(cv, weight))
-
-
-@WEIGHTS
-@pytest.mark.usefixtures("routing")
-def test_a_scorer_takes_weights(weight):
-    scorer = copy.deepcopy(mean_auc_scorer).set_score_request(sample_weight=True)
-    model = small().set_fit_request(sample_weight=True)
-    cv = FunnelStratifiedKFold(2, random_state=0)
-    found = cross_validate(
-        model, X, Y, cv=cv, scoring=scorer, params={"sample_weight": weight}
-    )
-    assert_array_equal(found["test_score"], fold_scores(cv, weight))
+    options = {"params": {"sample_weight": weight}, "error_score": "raise"}
+    expected = fold_scores(cv, weight)
+    for scoring in (None, scorer):
+        found = cross_validate(model, X, Y, cv=cv, scoring=scoring, **options)
+        assert_array_equal(found["test_score"], expected)
 
 
 @pytest.mark.usefixtures("routing")
@@ -80,18 +71,17 @@ def test_groups_reach_the_splitter_and_the_loss():
     assert found["test_score"].tolist() != expected
 
 
-@WEIGHTS
 @pytest.mark.usefixtures("routing")
-def test_a_search_through_a_pipeline(weight):
+def test_a_search_through_a_pipeline():
     model = small().set_fit_request(sample_weight=True)
     model.set_score_request(sample_weight=True)
     grid = {"multitaskctrcvrclassifier__lr": [0.003]}
     cv = FunnelStratifiedKFold(2, random_state=0)
     # scikit-learn 1.6 asks for the request of the pipeline itself, too.
     pipeline = make_pipeline("passthrough", model).set_score_request(sample_weight=True)
-    search = GridSearchCV(pipeline, grid, cv=cv).fit(X, Y, sample_weight=weight)
-    assert search.best_score_ == np.mean(fold_scores(cv, weight))
-    direct = small().fit(X, Y, sample_weight=weight)
+    search = GridSearchCV(pipeline, grid, cv=cv).fit(X, Y, sample_weight=PER_TASK)
+    assert search.best_score_ == np.mean(fold_scores(cv, PER_TASK))
+    direct = small().fit(X, Y, sample_weight=PER_TASK)
     assert_array_equal(search.predict_proba(X), direct.predict_proba(X))
 
 

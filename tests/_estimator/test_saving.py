@@ -39,12 +39,9 @@ MODELS = [
     if name != "shared_bottom"
 ]
 MODELS += [
-    {
-        "weighting": name,
-        "weighting_params": {"weights": [1, 2]} if name == "fixed" else None,
-    }
+    {"weighting": name}
     for name in WEIGHTINGS
-    if name not in ("equal", "torchjd")
+    if name not in ("equal", "fixed", "torchjd")
 ]
 MODELS += [
     {},
@@ -99,19 +96,6 @@ def test_columns_of_several_numbers(table, tmp_path):
     for each in (model, again):
         each.partial_fit(table, Y)
     assert_array_equal(again.predict_proba(table), model.predict_proba(table))
-
-
-@pytest.mark.parametrize("dtype", ["int64", "object", "category", "string"])
-def test_columns_and_classes_of_all_kinds(dtype, tmp_path):
-    values = ["a", "b", None, "ü"] if dtype != "int64" else [1, 2, 3, 4]
-    x = X.assign(kind=np.resize(np.array(values, dtype=object), len(X)))
-    x["kind"] = x["kind"].astype(dtype)
-    y = np.where(Y.iloc[:, 0] == 1, "yes", "no")
-    model = small(categorical_features=["kind", *X.columns[-4:]]).fit(x, y)
-    again = reloaded(model, tmp_path)
-    assert_array_equal(again.predict_proba(x), model.predict_proba(x))
-    assert_array_equal(again.predict(x), model.predict(x))
-    assert_array_equal(again.classes_, ["no", "yes"])
 
 
 def test_kinds_of_large_numbers(tmp_path):
@@ -311,16 +295,6 @@ def test_weights_of_another_shape_are_refused(parts):
         load(file)
 
 
-@pytest.mark.parametrize("where", [0.001, 0.02, 0.5, 0.999])
-def test_a_damaged_file_is_refused(where, parts):
-    file, *_ = parts
-    content = bytearray(file.read_bytes())
-    content[int(where * len(content))] ^= 1
-    file.write_bytes(content)
-    with pytest.raises(ValueError, match="damaged"):
-        load(file)
-
-
 def test_a_device_that_is_not_present(parts):
     if torch.cuda.is_available():
         pytest.skip("CUDA is present")
@@ -394,7 +368,7 @@ def through_pickle(model, protocol):
     return pickle.loads(pickle.dumps(model, protocol))
 
 
-PROTOCOLS = range(pickle.HIGHEST_PROTOCOL + 1)
+PROTOCOLS = 0, pickle.HIGHEST_PROTOCOL
 COPIES = {
     **{f"pickle {n}": partial(through_pickle, protocol=n) for n in PROTOCOLS},
     "joblib": through_joblib,

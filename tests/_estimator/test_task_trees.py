@@ -291,25 +291,6 @@ def test_densities_are_drawn_along_a_path():
     assert_array_equal(display.depth, Y["click"] + Y["like"])
 
 
-@pytest.mark.parametrize(
-    ("parents", "error", "message"),
-    [
-        ({"like": "view"}, ValueError, "'view', which is not a task"),
-        ({"likes": "click"}, ValueError, "'likes', which is not a task"),
-        ({"click": "like"}, ValueError, "'like' as the parent of 'click'"),
-        ({"like": "like"}, ValueError, "'like' as the parent of 'like'"),
-        ("tree", ValueError, "task_parents"),
-        (3, ValueError, "task_parents"),
-    ],
-)
-def test_bad_structures_are_named_and_keep_the_earlier_fit(parents, error, message):
-    model = tree(random_state=0).fit(X, Y)
-    before = model.predict_proba(X)
-    with pytest.raises(error, match=message):
-        model.set_params(task_parents=parents).fit(X, Y)
-    assert_array_equal(model.predict_proba(X), before)
-
-
 def test_a_sampled_log_needs_one_first_task():
     sampled = {"negative_sampling_rate": 0.5}
     assert tree(random_state=0).set_params(**sampled).fit(X, Y).n_tasks_ == 4

@@ -14,7 +14,7 @@ from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
 from sklearn.inspection import partial_dependence
 from sklearn.metrics import RocCurveDisplay, roc_auc_score
-from sklearn.model_selection import cross_val_predict, cross_val_score
+from sklearn.model_selection import cross_val_predict
 from sklearn.utils import get_tags
 from sklearn.utils.validation import check_is_fitted
 
@@ -176,14 +176,6 @@ def test_fit_trains_a_clone_on_all_tasks(model, make, form):
     assert (view.predict_proba(X)[:, 1] != expected).any()
 
 
-def test_arguments_of_fit_are_passed_on():
-    weight = np.linspace(0, 2, len(X))
-    arguments = {"sample_weight": weight, "eval_set": (X[:100], Y[:100])}
-    expected = small().fit(X, Y, **arguments)
-    view = small().task(1).fit(X, Y, **arguments)
-    assert_array_equal(view.predict_proba(X)[:, 1], expected.predict_proba(X)[:, 1])
-
-
 @pytest.mark.parametrize(
     ("y", "tasks", "message"),
     [
@@ -274,17 +266,6 @@ def test_labels_of_the_task_may_be_nullable():
 
 
 # Tools of scikit-learn.
-
-
-def test_cross_validation_splits_the_labels_of_all_tasks():
-    view, splits = small().task("conversion"), [(range(400), range(400, 600))]
-    expected = small().fit(X[:400], Y[:400]).predict_proba(X[400:])[:, 1]
-    auc = roc_auc_score(CONVERSION[400:], expected)
-    by_column = cross_val_score(
-        view, X, CONVERSION, params={"tasks": Y}, scoring="roc_auc", cv=splits
-    )
-    by_all = cross_val_score(view, X, Y, cv=splits)
-    assert_allclose([*by_column, *by_all], auc)
 
 
 @pytest.mark.parametrize("task", ["conversion", "cvr"])

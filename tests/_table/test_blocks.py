@@ -202,7 +202,6 @@ def growing(factor, rate):
 OTHERS = {
     "drawn": (DRAWN, LABELS),
     "users of a day": (in_time_order(0.02), LABELS),
-    "users of a week": (in_time_order(0.1), LABELS),
     "users who stay": (in_time_order(0.5), LABELS),
     "one user at a time": (one_user_at_a_time(), LABELS),
     "each of three months sorted": (np.tile(np.sort(DRAWN[: N // 3]), 3), None),
@@ -212,7 +211,6 @@ OTHERS = {
         ),
         LABELS,
     ),
-    "rates double": (DRAWN, growing(2, 0.1)),
     "rates grow tenfold": (DRAWN, growing(10, 0.1)),
     "rare events grow tenfold": (DRAWN, growing(10, 0.001)),
     "a day with a third of the sales": (

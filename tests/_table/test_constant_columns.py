@@ -1,12 +1,10 @@
 """Columns that were constant in fit: their warning, and numbers that vary later."""
 
-import warnings
-
 import numpy as np
 import pandas as pd
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
-from refusals import N, X, Y, small
+from refusals import N, X, Y, small, warnings_in
 
 from sk_pwiser._table._encoder import TableEncoder, learn_constant_columns
 from sk_pwiser._table._numbers import NUMERIC_ENCODINGS, ArrayColumn
@@ -109,25 +107,17 @@ VARYING = {
 }
 
 
-def messages(train, *args):
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        train(*args)
-    assert {w.filename for w in caught} <= {__file__}
-    return [str(w.message) for w in caught]
-
-
 def test_fit_names_constant_columns_in_one_warning(tmp_path):
     table = X.assign(**CONSTANTS, **VARYING)
     message = f"The columns {list(CONSTANTS)} have the same value, or none, in all rows"
-    [found] = messages(small().fit, table, Y)
+    [found] = warnings_in(small().fit, table, Y)
     assert found.startswith(message)
     model = small(warm_start=True).fit(X.assign(three=np.arange(N)), Y)
-    assert messages(model.fit, X.assign(three=3), Y) == []
-    assert messages(small().fit, X.assign(**VARYING), Y) == []
+    assert warnings_in(model.fit, X.assign(three=3), Y) == []
+    assert warnings_in(small().fit, X.assign(**VARYING), Y) == []
     table.astype({"none": "string"}).assign(**Y).to_parquet(tmp_path / "log.parquet")
     log = ParquetImpressions(tmp_path, list(table), list(Y))
-    [found] = messages(small().fit, log)
+    [found] = warnings_in(small().fit, log)
     assert found.startswith(message)
 
 
@@ -135,12 +125,12 @@ def test_constants_are_usual_in_the_rows_of_an_update():
     table = X.assign(**CONSTANTS)
     model = small()
     for _ in range(2):
-        assert messages(model.partial_fit, table, Y) == []
+        assert warnings_in(model.partial_fit, table, Y) == []
 
 
 def test_arrays_are_constant_if_all_elements_are():
     table = X.assign(
         flat=[[0.0, 1.0]] * N, vector=[[0.0, float(row)] for row in range(N)]
     )
-    [found] = messages(small().fit, table, Y)
+    [found] = warnings_in(small().fit, table, Y)
     assert found.startswith("The columns ['flat'] have the same value")

@@ -107,68 +107,6 @@ def test_task_names():
         assert check_targets(form).task_names == ("a", "b")
 
 
-@pytest.mark.parametrize(
-    ("labels", "message"),
-    [
-        (Y * [1, -1], "column 1 of Y contains -1 in row 2"),
-        (np.where(Y, "1", "-1"), "column 0 of Y contains '-1' in row 0"),
-        (np.where(Y, "b", "a").astype(object), "column 0 of Y contains 'a' in row 0"),
-        (FRAME.astype("Int64") * 3, "column 'view' of Y contains 3 in row 1"),
-        ((FRAME * 2).astype(str), "column 'view' of Y contains '2' in row 1"),
-        (
-            pl.DataFrame({"a": [0, 1], "b": [0.0, 0.5]}),
-            "column 'b' of Y contains 0.5",
-        ),
-        (Y.astype("datetime64[D]"), "column 0 of Y contains datetime.date"),
-    ],
-)
-def test_labels_of_several_tasks_are_0_or_1(labels, message):
-    with pytest.raises(ValueError, match=f"Labels must be 0 or 1; {message}"):
-        check_targets(labels)
-
-
-@pytest.mark.parametrize(
-    ("labels", "error", "message"),
-    [
-        (np.where(Y, np.inf, 0), ValueError, "Y contains infinity .*: 3 in column 0"),
-        (
-            pd.Series([0, np.inf], dtype=object, name="buy"),
-            ValueError,
-            "Y contains infinity .*: 1 in column 'buy'",
-        ),
-        (np.zeros((3, 0)), ValueError, r"Y cannot be read .* 0 feature\(s\)"),
-        (Y * 1j, ValueError, "Complex data .*: Y .* in row . of column"),
-        ([[0], [0, 1]], ValueError, "Y cannot be read .* inhomogeneous"),
-        (1, TypeError, "Y cannot be read .* at least 1 dimension"),
-        ("click", TypeError, "Y cannot be read .* at least 1 dimension"),
-        (
-            pd.Series([0, 1, 2], name="buy"),
-            ValueError,
-            r"Only binary .* multiclass: column 'buy' of Y .* labels \[0, 1, 2\]",
-        ),
-        ([0.5, 1.5], ValueError, "Unknown label type: continuous.* column 0 of Y"),
-        (
-            pd.Series(["no"] * 2, name="buy"),
-            ValueError,
-            "needs both classes .* only one class: 'no', in column 'buy' of Y",
-        ),
-        (
-            np.array(["a", 1, 1], dtype=object),
-            ValueError,
-            "must be all text or all numbers; column 0 of Y contains 'a' and 1",
-        ),
-        (
-            FRAME.set_axis(["a", "a"], axis=1),
-            ValueError,
-            "columns of Y must be distinct; 'a' occurs 2 times",
-        ),
-    ],
-)
-def test_wrong_labels(labels, error, message):
-    with pytest.raises(error, match=message):
-        check_targets(labels)
-
-
 MISSING = np.array([[False, False], [False, True], [False, True], [False, False]])
 FORMS = [
     (np.where(MISSING, np.nan, Y), float),
@@ -257,13 +195,6 @@ def test_words_of_several_tasks_are_read_in_any_case(zero, one):
     assert targets.missing.tolist() == [[False] * 2] * 3 + [[False, True]]
 
 
-def test_other_words_of_several_tasks():
-    Y = pd.DataFrame({"a": ["no", "yes"], "b": ["no", "perhaps"]})
-    message = r"column 'b' of Y contains 'perhaps' in row 1.*Y = \(Y == 'perhaps'\)"
-    with pytest.raises(ValueError, match=message):
-        check_targets(Y)
-
-
 @pytest.mark.parametrize("labels", [["Yes", "no"], [" yes", "no"], ["TRUE", "false"]])
 def test_words_of_one_task_in_the_wrong_order(labels):
     with pytest.raises(ValueError, match="written in one way; column 0 of Y contains"):
@@ -277,23 +208,3 @@ def test_labels_of_one_task_if_only_one_of_two_classes_occurs():
     for labels, classes in ((["c"], ["a", "b"]), ([0, 1], [0]), ([0], ["0", "1"])):
         with pytest.raises(ValueError, match=r"expected the classes .* got the lab"):
             check_targets(labels, classes=classes)
-
-
-def warnings_of(labels, **params):
-    return check_targets(labels).problems(**params)
-
-
-def test_warnings_about_broken_funnels_and_constant_tasks():
-    assert warnings_of(Y) == []
-    three = np.array([[0, 1, 0], [1, 0, 1], [0, 0, 1], [1, 1, 1], [0, 0, 0], [1, 1, 0]])
-    [message] = warnings_of(three)
-    # In the first three rows, a 1 follows a 0.
-    assert message.startswith("3 of 6 rows break the funnel")
-    assert warnings_of(three, constant_tasks=False) == [message]
-    [one, zero] = warnings_of(FRAME.assign(view=1, buy=0))
-    assert one.startswith("Task 'view' is 1 in every row")
-    assert zero.startswith("Task 'buy' is 0 in every row")
-    assert warnings_of(FRAME.assign(view=1, buy=0), constant_tasks=False) == []
-    [broken, zero] = warnings_of(FRAME.assign(view=0, buy=[1, 0, 0, 0]))
-    assert broken.startswith("1 of 4 rows")
-    assert zero.startswith("Task 'view' is 0 in every row")

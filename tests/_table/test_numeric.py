@@ -1,14 +1,12 @@
 """The encodings of numeric columns, compared with independent computations."""
 
-import decimal
-
 import numpy as np
 import pandas as pd
 import polars as pl
 import pyarrow as pa
 import pytest
 import torch
-from column_kinds import arrow, objects, series
+from column_kinds import KINDS, arrow, series
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
@@ -70,17 +68,6 @@ def test_quantile_encoding_of_many_values_approximates_their_ranks():
     ranks = ndtr(encoded[:, 0] * deviation + mean)
     expected = (rankdata(values) - 0.5) / len(values)
     assert_allclose(ranks, expected, rtol=0, atol=1.01 / N_QUANTILES)
-
-
-@pytest.mark.parametrize("weighted", [False, True])
-def test_quantile_encoding_has_mean_0_and_deviation_1(weighted):
-    rng = np.random.default_rng(0)
-    weight = rng.random(3_000) if weighted else None
-    _, encoded = fit("quantile", rng.exponential(size=3_000).round(2), weight)
-    mean = np.average(encoded[:, 0], weights=weight)
-    assert mean == pytest.approx(0, abs=1e-5)
-    variance = np.average((encoded[:, 0] - mean) ** 2, weights=weight)
-    assert variance == pytest.approx(1, abs=1e-5)
 
 
 def expand(positions, n_bins):
@@ -354,29 +341,17 @@ def test_nodes_of_a_constant_column_give_0():
 # ---------------------------------------------------------------- kinds of columns
 
 
-def decimals(values):
-    return [None if v is None else decimal.Decimal(v) for v in values]
-
-
 NUMBERS = [3.0, None, 1.0, 2.0, None, 7.0]
 NUMERIC_KINDS = {
-    "float64": series("float64"),
-    "float32": series("float32"),
+    **KINDS["floats"],
     "Int64": series("Int64"),
-    "Float64": series("Float64"),
     "object": series(object),
-    "category": lambda v: pd.Series(v, dtype="category"),
     "arrow int64": arrow(pa.int64()),
-    "arrow double": arrow(pa.float64()),
-    "arrow decimal": lambda v: arrow(pa.decimal128(5, 2))(decimals(v)),
     "sparse": lambda v: pd.Series(pd.arrays.SparseArray(np.array(v, float))),
     "polars Int32": lambda v: pl.Series(v, dtype=pl.Float64).cast(pl.Int32),
-    "polars Float64": lambda v: pl.Series(v, dtype=pl.Float64),
     "polars nan": lambda v: pl.Series([float("nan") if x is None else x for x in v]),
     "polars Decimal": lambda v: pl.Series(v, dtype=pl.Float64).cast(pl.Decimal(9, 2)),
-    "numpy float64": lambda v: np.array(v, dtype=np.float64),
     "numpy float32": lambda v: np.array(v, dtype=np.float32),
-    "numpy object": objects,
 }
 
 
@@ -449,9 +424,9 @@ def test_values_that_are_not_numbers_are_an_error(column):
 N_TRAIN, N_TEST = 3_000, 1_500
 
 
-def table(seed=0):
+def table():
     """Return a column on which both labels depend, and the labels."""
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     x = rng.standard_normal(N_TRAIN + N_TEST)
     click = rng.random(len(x)) < 1 / (1 + np.exp(-4 * x))
     converts = rng.random(len(x)) < 0.5 / (1 + np.exp(-4 * x))
@@ -466,25 +441,17 @@ def aucs(x, Y):
     return [roc_auc_score(Y[N_TRAIN:, k], p[:, k]) for k in range(2)]
 
 
-def with_sentinels(value):
-    def change(x):
-        is_sentinel = np.random.default_rng(1).random(len(x)) < 0.01
-        return np.where(is_sentinel, value, x)
-
-    return change
+SENTINELS = np.random.default_rng(1).random(N_TRAIN + N_TEST) < 0.01
 
 
 @pytest.mark.parametrize(
     "change",
     [
-        with_sentinels(1e5),
-        with_sentinels(-999.0),
-        with_sentinels(1e30),
-        np.sinh,
-        lambda x: np.exp(5 * x),
+        lambda x: np.where(SENTINELS, -999.0, x),
+        lambda x: np.where(SENTINELS, 1e30, x),
         lambda x: np.sign(x) * np.exp(10 * np.abs(x)),
     ],
-    ids=["1e5", "-999", "1e30", "sinh", "log-normal", "both tails"],
+    ids=["-999", "1e30", "both tails"],
 )
 def test_the_default_survives_sentinels_and_heavy_tails(change):
     x, Y = table()

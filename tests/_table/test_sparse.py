@@ -102,8 +102,6 @@ def large_indices(X):
 KINDS = {
     "csr_matrix": sp.csr_matrix,
     "csc_array": sp.csc_array,
-    "csc_matrix": sp.csc_matrix,
-    "coo_array": sp.coo_array,
     "coo_matrix": sp.coo_matrix,
     "lil_array": sp.lil_array,
     "explicit zeros": with_zeros,

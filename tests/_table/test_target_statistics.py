@@ -161,8 +161,7 @@ def test_an_update_adds_rows():
     codes, y, block = rows()
     statistics, _ = fit(codes[:400], y[:400], block[:400])
     counts = statistics.counts_[0].copy()
-    before, undo = copy.deepcopy(vars(statistics)), []
-    statistics.update(codes[400:], y[400:], np.ones_like(y[400:]), undo)
+    statistics.update(codes[400:], y[400:], np.ones_like(y[400:]), [])
     for code in range(FIRST_VALUE, codes.max() + 1):
         new = codes[400:, 0] == code
         added = statistics.counts_[0][..., code] - counts[..., code]
@@ -174,11 +173,6 @@ def test_an_update_adds_rows():
     assert_allclose(table[FIRST_VALUE:, -1], frequency[FIRST_VALUE:], rtol=1e-5)
     assert_allclose(table, statistics._inputs(0, statistics.counts_[0]), rtol=1e-6)
     assert_array_equal(statistics.counts_[0][..., :FIRST_VALUE], 0.0)
-    for restore in reversed(undo):
-        restore()
-    for name in ("counts_", "tables_"):
-        for now, then in zip(getattr(statistics, name), before[name], strict=True):
-            assert_array_equal(now, then)
 
 
 def stream(n=12_000, n_values=300, seed=0, rates=(0.1, 0.4)):

@@ -34,9 +34,7 @@ class OnlyArray:
 @pytest.mark.parametrize(
     "X",
     [
-        np.zeros((3, 2)),
         np.zeros(3),
-        [[1, 2]] * 3,
         ((1, "a"),) * 3,
         [[1], [1, 2], []],
         pd.DataFrame({"a": [1, 2, 3]}, index=[7, 8, 9]),
@@ -159,11 +157,8 @@ def test_rows_of_one_group_have_one_index(groups):
     assert indices[0] == indices[2] != indices[1]
 
 
-def test_wrong_groups():
+def test_missing_groups():
     assert check_groups(None, 3) is None
-    for groups in ([[1], [2], [3]], 5, "abc", np.eye(3)):
-        with pytest.raises(ValueError, match=r"groups must have shape \(3,\); got"):
-            check_groups(groups, 3)
     for groups in (
         [1, np.nan, np.nan],
         pd.Series(["u", None, None]),
@@ -209,21 +204,6 @@ def test_equal_weights_are_no_weights_or_zeros_and_ones():
     assert scale_weights(np.full((3, 2), 0.3)) is None
     found = scale_weights(np.array([[0.3, 0.0], [0.3, 0.3]]))
     assert found.tolist() == [[1.0, 0.0], [1.0, 1.0]]
-
-
-def test_a_weight_of_0_is_a_missing_label():
-    weight = np.ones((4, 2))
-    weight[[1, 2], 1] = 0
-    by_weight, weights = combine_weights(check_targets(Y), weight)
-    labels = Y.astype(float)
-    labels[[1, 2], 1] = NAN
-    by_label, same = combine_weights(
-        check_targets(labels, missing_labels="ignore"), None
-    )
-    assert_array_equal(by_weight.missing, by_label.missing)
-    assert_array_equal(by_weight.values, by_label.values)
-    assert_array_equal(weights, same)
-    assert_array_equal(by_weight.with_nan(), labels)
 
 
 def test_the_first_label_is_known_whatever_its_weight():
@@ -295,25 +275,6 @@ def test_one_weight_per_row(weights):
 )
 def test_weights_per_task(weights):
     assert_array_equal(check_weights(weights, 3, 2, ["click", "buy"]), PER_TASK)
-
-
-@pytest.mark.parametrize(
-    ("weights", "message"),
-    [
-        ([1, None, 1], r"must contain one finite number per row; it is nan in row 1"),
-        (pd.Series([1, None, 1], dtype="Float64"), "one finite number .* nan in row 1"),
-        (np.where(PER_TASK == 0.5, np.nan, 1), "nan in row 2 for task 'buy'"),
-        ("balanced", "must contain one finite number per row.* 'balanced'"),
-        ([1j, 1, 1], "must contain one finite number per row"),
-        (
-            pa.Table.from_pandas(pd.DataFrame(PER_TASK, columns=["buy", "click"])),
-            r"order of the tasks, \['click', 'buy'\]; got \['buy', 'click'\]",
-        ),
-    ],
-)
-def test_wrong_weights(weights, message):
-    with pytest.raises(ValueError, match=f"sample_weight.*{message}"):
-        check_weights(weights, 3, 2, ["click", "buy"])
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from numpy.testing import assert_allclose, assert_array_equal
+from numpy.testing import assert_allclose
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
 from sk_pwiser._utils import (
@@ -26,9 +26,9 @@ from sk_pwiser._utils import (
 )
 
 
-@pytest.mark.parametrize("value", [1, 0.5, np.float32(0.5), np.int64(1), np.float64(1)])
+@pytest.mark.parametrize("value", [1, 0.5, np.float32(0.5), np.int64(0), np.float64(1)])
 def test_numbers_are_returned_as_floats(value):
-    number = check_number("rate", value, above=0, at_most=1)
+    number = check_number("rate", value, at_least=0, at_most=1)
     assert type(number) is float
     assert number == value
 
@@ -59,11 +59,6 @@ def test_values_that_are_not_numbers(value):
 def test_numbers_out_of_range(limits, value, rule):
     with pytest.raises(ValueError, match=rf"^rate must be {rule}; got {value}\.$"):
         check_number("rate", value, **limits)
-
-
-def test_limits_of_the_range():
-    assert check_number("rate", 0, at_least=0, at_most=1) == 0.0
-    assert check_number("rate", 1, at_least=0, at_most=1) == 1.0
 
 
 @pytest.mark.parametrize("value", [2, np.int8(2), np.uint64(2)])
@@ -132,17 +127,11 @@ def test_labels_are_accepted_as_Y_and_as_y():
         Model().fit(1, Y=2, y=3)
 
 
-def test_labels_of_0_and_1_are_not_changed():
-    y = torch.cartesian_prod(*[torch.tensor([0.0, 1.0])] * 3)
-    assert_array_equal(conditional_labels(y, chain_parents(y.shape[1])), y)
-
-
 def test_probabilities_are_divided_by_those_of_the_task_before():
-    y = torch.tensor([[0.5, 0.1, 0.02], [0.2, 0.3, 0.0], [0.0, 0.0, 0.0]])
-    expected = [[0.5, 0.2, 0.2], [0.2, 1.0, 0.0], [0.0, 0.0, 0.0]]
-    assert_allclose(
-        conditional_labels(y, chain_parents(y.shape[1])), expected, rtol=1e-6
-    )
+    y = torch.tensor([[0.5, 0.1, 0.02], [0.2, 0.3, 0.0], [0, 0, 0], [0, 1, 0]])
+    expected = [[0.5, 0.2, 0.2], [0.2, 1.0, 0.0], [0, 0, 0], [0, 1, 0]]
+    found = conditional_labels(y, chain_parents(y.shape[1]))
+    assert_allclose(found, expected, rtol=1e-6)
 
 
 def test_tasks_of_a_tree_are_divided_by_their_parent():

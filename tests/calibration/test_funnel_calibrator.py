@@ -8,7 +8,7 @@ from numpy.testing import assert_allclose, assert_array_equal, assert_array_less
 from refusals import small
 from scipy.special import expit, logit
 from sklearn.base import clone
-from sklearn.calibration import CalibratedClassifierCV, CalibrationDisplay
+from sklearn.calibration import CalibratedClassifierCV
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
@@ -73,16 +73,6 @@ def test_a_conversion_is_never_more_likely_than_a_click(reader, rows, method):
     cvr = calibrated.predict_cvr(X)
     assert_allclose(cvr, p[:, 1] / p[:, 0], rtol=1e-6)
     assert cvr.max() == 1
-
-
-def test_curves_are_those_of_each_task_alone(reader, rows):
-    """Compared with scikit-learn's calibration of one column."""
-    X, Y = rows
-    calibrated = FunnelCalibrator(reader, method="sigmoid").fit(X, Y)
-    view = FrozenEstimator(TaskView(reader, "conversion"))
-    one = CalibratedClassifierCV(view, method="sigmoid").fit(X, Y[:, 1])
-    expected = np.minimum(one.predict_proba(X)[:, 1], calibrated.predict_proba(X)[:, 0])
-    assert_allclose(calibrated.predict_proba(X)[:, 1], expected, rtol=1e-4)
 
 
 def test_a_prefit_estimator_is_used_and_not_changed(reader, rows):
@@ -314,19 +304,6 @@ def test_a_single_task_keeps_its_labels():
     assert calibrated.score(X, labels) == roc_auc_score(labels == "yes", p[:, 1])
     with pytest.raises(ValueError, match="two tasks or more"):
         calibrated.predict_cvr(X)
-
-
-def test_scorers_displays_and_views_take_the_calibrator(reader, rows):
-    X, Y = rows
-    calibrated = FunnelCalibrator(reader).fit(X, Y)
-    p = calibrated.predict_proba(X)[:, 1]
-    assert ctcvr_auc_scorer(calibrated, X, Y) == roc_auc_score(Y[:, 1], p)
-    view = TaskView(calibrated, "conversion")
-    assert_array_equal(view.predict_proba(X)[:, 1], p)
-    assert_allclose(view.decision_function(X), logit(p.astype(float)), atol=1e-5)
-    pytest.importorskip("matplotlib")
-    display = CalibrationDisplay.from_estimator(view, X, Y[:, 1])
-    assert_array_equal(display.y_prob, p)
 
 
 def test_before_fit():

@@ -70,15 +70,6 @@ def raw_inputs(X, session):
     }
 
 
-# An export takes a second or two.
-@pytest.mark.parametrize("runtime", fast_for({"torch"}, ["torch", "onnx"]))
-def test_a_scorer_predicts_the_same(calibrated, rows, runtime):
-    X = rows[0].head(200).assign(market=[*["new"] * 5, *rows[0]["market"][5:200]])
-    records = X.astype(object).where(X.notna(), None).to_dict("records")
-    found = Scorer(calibrated, runtime=runtime)(records)
-    assert_allclose(found, calibrated.predict_proba(X), rtol=0, atol=1e-6)
-
-
 @pytest.mark.slow
 def test_onnx_predicts_the_same(calibrated, rows, tmp_path):
     onnxruntime = pytest.importorskip("onnxruntime")
@@ -90,20 +81,6 @@ def test_onnx_predicts_the_same(calibrated, rows, tmp_path):
     texts = X.assign(market=X["market"].astype(object).fillna(""))
     found = session.run(None, raw_inputs(texts, session))[0]
     assert_allclose(found, p, rtol=0, atol=1e-6)
-
-
-def test_a_saved_calibrator_predicts_the_same(calibrated, rows, tmp_path):
-    path = tmp_path / "model.safetensors"
-    calibrated.save(path)
-    loaded = FunnelCalibrator.load(path)
-    X, Y = rows
-    assert_array_equal(loaded.predict_proba(X), calibrated.predict_proba(X))
-    assert loaded.get_params(deep=False).keys() == calibrated.get_params(False).keys()
-    assert loaded.method == calibrated.method
-    assert loaded.by == calibrated.by
-    # It can be fitted again, and its estimator goes on.
-    loaded.fit(X, Y)
-    loaded.estimator_.partial_fit(X, Y)
 
 
 def test_logits_frames_and_tasks(calibrated, rows):
@@ -122,12 +99,6 @@ def test_logits_frames_and_tasks(calibrated, rows):
     assert_allclose(cvr, calibrated.predict_cvr(X))
     with pytest.raises(ValueError, match="task must be one of"):
         calibrated.task("sale")
-
-
-def test_a_view_of_an_unfitted_calibrator_trains_all_tasks(rows):
-    X, Y = rows
-    view = FunnelCalibrator(small(), cv=2, method="sigmoid").task("click").fit(X, Y)
-    assert view.predict_proba(X).shape == (3_000, 2)
 
 
 def test_shifts_follow_the_rates_of_the_markets(model, rows):
