@@ -19,6 +19,8 @@ from sk_pwiser.datasets import make_ctr_cvr
 from sk_pwiser.export import Scorer, to_onnx
 from sk_pwiser.networks import NETWORKS
 
+pytest.importorskip("onnx")
+onnxruntime = pytest.importorskip("onnxruntime")
 pytestmark = HAS_CONSTANT
 TABLES = (X, OTHER, OTHER[:1])
 ALL = fast_for({"shared_bottom", "esmm"}, NETWORKS)
@@ -41,9 +43,6 @@ def assert_equal(predict, model, atol=1e-6):
 
 
 def test_onnx(models, tmp_path):
-    pytest.importorskip("onnx")
-    onnxruntime = pytest.importorskip("onnxruntime")
-
     def run(inputs):
         session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
         return session.run(["probabilities"], inputs)[0]
@@ -62,7 +61,6 @@ def test_onnx(models, tmp_path):
 
 
 def test_scorer(models):
-    pytest.importorskip("onnxruntime")
     scorers = [(model, Scorer(model, runtime="torch")) for model in models]
     scorers.append((models[0], Scorer(models[0])))
     assert [each.runtime for _, each in scorers] == [*["torch"] * len(models), "onnx"]
@@ -91,7 +89,6 @@ RARE = [
 @pytest.mark.parametrize("task_space", ["entire", "conditional"])
 @pytest.mark.parametrize(("network", "method"), RARE)
 def test_rare_events(network, task_space, method, tmp_path):
-    onnxruntime = pytest.importorskip("onnxruntime")
     # A rate of 1e-6, or of 1e-6 of the rows with the first task.
     network, params = starting_at([-7.0, -14.0], network), {"task_space": task_space}
     model = small(network=network, network_params=params, max_epochs=1, lr=1e-6)
@@ -114,7 +111,6 @@ def test_rare_events(network, task_space, method, tmp_path):
 
 @pytest.mark.filterwarnings("ignore:Training diverged")
 def test_a_single_task_that_almost_always_happens():
-    pytest.importorskip("onnxruntime")
     network = starting_at([14.0])
     model = small(network=network, network_params=None, max_epochs=1, lr=1e-6)
     model.fit(X, Y[:, 0])
@@ -129,8 +125,6 @@ def test_a_single_task_that_almost_always_happens():
 
 @pytest.mark.parametrize("encoding", fast_for({"standard"}, NUMERIC_ENCODINGS))
 def test_numbers_out_of_range(encoding, tmp_path):
-    onnxruntime = pytest.importorskip("onnxruntime")
-    pytest.importorskip("onnx")
     data = make_ctr_cvr(600, ctr=0.4, n_numeric=2, n_categorical=1, random_state=0)
     X, Y = data.data, data.target
     X["numeric_0"] += 1_000.0  # far from 0, as times are
