@@ -191,11 +191,17 @@ def test_plot_draws_on_given_axes_with_given_properties(rows, pyplot, display_cl
     assert display.ax_ is not ax
 
 
+@pytest.fixture(scope="module")
+def rare(rows):
+    """The labels with five purchases."""
+    labels = rows[0].copy()
+    labels.iloc[np.flatnonzero(labels["buy"])[5:], 1] = 0
+    return labels
+
+
 @pytest.mark.parametrize("display_class", DISPLAYS[1:])
-def test_the_scale_is_logarithmic_for_rare_tasks(rows, display_class):
+def test_the_scale_is_logarithmic_for_rare_tasks(rows, rare, display_class):
     Y, P = rows
-    rare = Y.copy()
-    rare.iloc[np.flatnonzero(Y["buy"])[5:], 1] = 0
     for labels, kwargs, expected in [
         (Y, {}, "linear"),
         (rare, {}, "log"),
@@ -208,15 +214,13 @@ def test_the_scale_is_logarithmic_for_rare_tasks(rows, display_class):
         display_class.from_predictions(Y, P, scale="lin")
 
 
-def test_a_logarithmic_scale_needs_no_event(rows):
+def test_a_logarithmic_scale_needs_no_event(rows, rare):
     Y, P = rows
     with pytest.warns(UndefinedMetricWarning, match="has only class 0"):
         display = TaskPrecisionRecallDisplay.from_predictions(0 * Y, P, scale="log")
     assert display.ax_.get_yscale() == "log"
     display.figure_.canvas.draw()
     # A bin without positives has an interval.
-    rare = Y.copy()
-    rare.iloc[np.flatnonzero(Y["buy"])[5:], 1] = 0
     display = TaskCalibrationDisplay.from_predictions(rare, P)
     assert (display.curves[1].observed == 0).any()
     assert len(display.intervals_[1].get_segments()) == 10
