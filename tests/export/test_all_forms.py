@@ -6,6 +6,7 @@ from itertools import product
 import numpy as np
 import pytest
 import torch
+from author_lists import ATTENTION, author_lists
 from numpy.testing import assert_allclose, assert_array_equal
 from refusals import small
 from scipy.special import expit
@@ -147,25 +148,15 @@ def test_numbers_out_of_range(encoding, tmp_path):
 
 
 def test_ages_of_lists_out_of_range():
-    rng = np.random.default_rng(0)
-    data = make_ctr_cvr(300, ctr=0.4, random_state=0)
-    sizes = rng.integers(1, 4, 300)
-    items = [rng.integers(0, 9, size).tolist() for size in sizes]
-    ages = [rng.uniform(5, 50, size).tolist() for size in sizes]
-    X = data.data.assign(item=rng.integers(0, 9, 300), items=items, ages=ages)
-    model = small(
-        max_epochs=1,
-        categorical_features=["item", "items"],
-        encoding_params={
-            "list_ages": {"items": "ages"},
-            "list_pooling": "attention",
-            "shared_embeddings": {"items": "item"},
-        },
-    ).fit(X, data.target)
-    low, high = min(map(min, ages)), max(map(max, ages))
+    table = author_lists(np.random.default_rng(0), len(Y))
+    encoding = {**ATTENTION, "list_weights": None}
+    model = small(max_epochs=1, encoding_params=encoding).fit(table, Y)
+    ages, rows = np.concatenate([v for v in table["age"] if v]), table[:9]
     found = [
-        model.predict_proba(X[:9].assign(ages=[[age] * n for n in sizes[:9]]))
-        for age in (0.0, low, high, 1e9)
+        model.predict_proba(
+            rows.assign(age=[v and [age] * len(v) for v in rows["last"]])
+        )
+        for age in (0.0, np.nanmin(ages), np.nanmax(ages), 1e9)
     ]
     assert_array_equal(found[0], found[1])
     assert_array_equal(found[2], found[3])
