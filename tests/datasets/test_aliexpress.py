@@ -39,21 +39,19 @@ def processed(tmp_path):
 
 def draw_raw(rng, n_searches, n_items):
     """Return lines of the user and of the item file, as lists of texts."""
-    users = [
-        [f"s{search}", *(f"u{search}.{column}" for column in range(2, 34))]
-        for search in rng.permutation(n_searches)
-    ]
+
+    def cells(name, last, categories):
+        return [
+            f"{name}.{column}" if column in categories else f"{rng.random():.4f}"
+            for column in range(2, last + 1)
+        ]
+
+    searches = [f"s{search}" for search in rng.permutation(n_searches)]
+    users = [[search, *cells(search, 33, USER_CATEGORIES)] for search in searches]
     items = [
-        [f"s{rng.integers(n_searches - 1)}", *(f"i{row}.{c}" for c in range(2, 49))]
+        [rng.choice(searches[1:]), *cells(row, 48, ITEM_CATEGORIES), str(row % 3)]
         for row in range(n_items)
     ]
-    for lines, categories in ((users, USER_CATEGORIES), (items, ITEM_CATEGORIES)):
-        for line in lines:
-            for column in range(2, len(line) + 1):
-                if column not in categories:
-                    line[column - 1] = str(round(rng.random(), 4))
-    for row, line in enumerate(items):
-        line.append(str(row % 3))
     return users, items
 
 

@@ -59,32 +59,32 @@ needs_data = pytest.mark.skipif(
 HILLSTROM_FILE = (
     "Kevin_Hillstrom_MineThatData_E-MailAnalytics_DataMiningChallenge_2008.03.20.csv"
 )
-HILLSTROM_FEATURES = ["recency", "history_segment", "history", "mens", "womens"]
-HILLSTROM_FEATURES += ["zip_code", "newbie", "channel", "segment"]
+# Values of the features.
+HILLSTROM = {
+    "recency": range(1, 13),
+    "history_segment": ["1) $0 - $100", "2) $100 - $200"],
+    "history": np.arange(30, 3000, 0.25),
+    "mens": [0, 1],
+    "womens": [0, 1],
+    "zip_code": ["Urban", "Surburban", "Rural"],
+    "newbie": [0, 1],
+    "channel": ["Phone", "Web"],
+    "segment": ["No E-Mail", "Mens E-Mail"],
+}
+
+
+def draw(rng, n_rows, values):
+    """Return a table whose columns are drawn from the given values."""
+    return pandas.DataFrame({name: rng.choice(v, n_rows) for name, v in values.items()})
 
 
 @pytest.fixture
 def hillstrom(tmp_path):
     """Return a file in the published layout, and its table."""
     rng = np.random.default_rng(0)
-    n_rows = 200
-    depth = rng.choice(3, n_rows, p=[0.7, 0.2, 0.1])
-    table = pandas.DataFrame(
-        {
-            "recency": rng.integers(1, 13, n_rows),
-            "history_segment": rng.choice(["1) $0 - $100", "2) $100 - $200"], n_rows),
-            "history": rng.uniform(30, 3000, n_rows).round(2),
-            "mens": rng.integers(0, 2, n_rows),
-            "womens": rng.integers(0, 2, n_rows),
-            "zip_code": rng.choice(["Urban", "Surburban", "Rural"], n_rows),
-            "newbie": rng.integers(0, 2, n_rows),
-            "channel": rng.choice(["Phone", "Web"], n_rows),
-            "segment": rng.choice(["No E-Mail", "Mens E-Mail"], n_rows),
-            "visit": (depth > 0).astype(int),
-            "conversion": (depth > 1).astype(int),
-            "spend": np.where(depth > 1, 29.99, 0.0),
-        }
-    )
+    depth = rng.choice(3, 200, p=[0.7, 0.2, 0.1])
+    labels = {"visit": (depth > 0) * 1, "conversion": (depth > 1) * 1}
+    table = draw(rng, 200, HILLSTROM).assign(**labels, spend=29.99 * (depth > 1))
     file = tmp_path / "hillstrom" / HILLSTROM_FILE
     file.parent.mkdir()
     table.to_csv(file, index=False)
@@ -94,9 +94,9 @@ def hillstrom(tmp_path):
 def test_hillstrom_rows(hillstrom):
     file, table = hillstrom
     bunch = load_hillstrom(file)
-    assert list(bunch.data.columns) == bunch.feature_names == HILLSTROM_FEATURES
+    assert list(bunch.data.columns) == bunch.feature_names == [*HILLSTROM]
     assert list(bunch.target.columns) == bunch.task_names == ["visit", "conversion"]
-    for name in HILLSTROM_FEATURES:
+    for name in HILLSTROM:
         amount = name in ("recency", "history")
         assert bunch.data[name].dtype == ("float64" if amount else "category")
         assert_array_equal(bunch.data[name], table[name])
@@ -157,75 +157,48 @@ def test_real_hillstrom():
     assert_allclose(rates.loc[True], rates.loc[False], atol=1e-4)
 
 
-pandas = pytest.importorskip("pandas")
 pytest.importorskip("pyarrow")
-DATA = os.environ.get("SK_PWISER_DATA")
-needs_data = pytest.mark.skipif(
-    not DATA, reason="SK_PWISER_DATA does not point to the downloaded data"
-)
 TRAIN_FILE = "val_20220425_20220430.parquet"
 TEST_FILE = "test_20220501_20220508.parquet"
-USER_TEXTS = ["user_active_degree", "follow_user_num_range", "fans_user_num_range"]
-USER_TEXTS += ["friend_user_num_range", "register_days_range"]
-USER_FLAGS = ["is_lowactive_period", "is_live_streamer", "is_video_author"]
 COUNTS = ["follow_user_num", "fans_user_num", "friend_user_num", "register_days"]
 ENGAGEMENTS = ["is_like", "is_follow", "is_comment", "is_forward", "is_profile_enter"]
+RANGES = ["0", "[1,5)", "[5,30)", "UNKNOWN"]
+USERS = {"user_active_degree": RANGES}
+for name in ("is_lowactive_period", "is_live_streamer", "is_video_author"):
+    USERS[name] = [0, 1]
+for name in COUNTS:
+    USERS |= {name: range(500), f"{name}_range": RANGES}
+for number in range(18):
+    last = np.nan if number in (4, 12, 17) else 3
+    USERS[f"onehot_feat{number}"] = [0.0, 1.0, 2.0, last]
+VIDEOS = {
+    "author_id": range(5),
+    "video_type": ["NORMAL", "AD"],
+    "upload_dt": ["2022-04-10"],
+    "upload_type": ["Web", "Kmovie"],
+    "visible_status": [0.0],
+    "video_duration": [1234.5, 6e4, np.nan],
+    "music_id": range(5),
+    "tag": ["39", "7", "20,43", None],
+}
+IMPRESSIONS = {
+    "date": [20220425],
+    "hourmin": range(30, 2400, 100),
+    "tab": range(9),
+    # Columns that the video table has, too, with other values.
+    "author_id": [-1],
+    "tag": ["unknown"],
+    "upload_dt": ["2022-04-11"],
+    "video_duration": [1.0],
+}
+for name in ("is_click", *ENGAGEMENTS, "is_hate", "long_view", "is_rand"):
+    IMPRESSIONS[name] = [0, 1]
 
 
-def user_table(rng, n_users):
-    table = {"user_id": 100 + rng.permutation(n_users), "user_active_degree": None}
-    for name in USER_FLAGS:
-        table[name] = rng.integers(0, 2, n_users)
-    for name in COUNTS:
-        table[name] = rng.integers(0, 500, n_users)
-        table[f"{name}_range"] = None
-    for name in USER_TEXTS:
-        table[name] = rng.choice(["0", "[1,5)", "[5,30)", "UNKNOWN"], n_users)
-    for number in range(18):
-        table[f"onehot_feat{number}"] = rng.integers(0, 4, n_users).astype(float)
-    for number in (4, 12, 17):
-        table[f"onehot_feat{number}"][::3] = np.nan
-    return pandas.DataFrame(table)
-
-
-def video_table(rng, n_videos):
-    table = pandas.DataFrame(
-        {
-            "video_id": 900 + rng.permutation(n_videos),
-            "author_id": rng.integers(0, 5, n_videos),
-            "video_type": rng.choice(["NORMAL", "AD"], n_videos),
-            "upload_dt": "2022-04-10",
-            "upload_type": rng.choice(["Web", "Kmovie"], n_videos),
-            "visible_status": 0.0,
-            "video_duration": rng.uniform(1e3, 1e5, n_videos),
-            "music_id": rng.integers(0, 5, n_videos),
-            "tag": rng.choice(["39", "7", "20,43"], n_videos),
-        }
-    )
-    table.loc[1, "video_duration"] = np.nan
-    table.loc[2, "tag"] = np.nan
-    return table
-
-
-def impression_rows(rng, n_rows, users, videos, start):
-    rows = pandas.DataFrame(
-        {
-            "user_id": rng.choice(users["user_id"][1:], n_rows),
-            "video_id": rng.choice(videos["video_id"][1:], n_rows),
-            "date": 20220425,
-            "hourmin": (100 * rng.integers(0, 24, n_rows) + 30).astype("int32"),
-            "time_ms": start + np.arange(n_rows),
-            "tab": pandas.array(rng.integers(0, 9, n_rows), dtype="Int64"),
-            # Columns that the video table has, too, with other values.
-            "author_id": -1,
-            "tag": pandas.array(["unknown"] * n_rows, dtype="string"),
-            "upload_dt": pandas.array(["2022-04-11"] * n_rows, dtype="string"),
-            "video_duration": pandas.array([1.0] * n_rows, dtype="Float64"),
-        }
-    )
-    for name in ("is_click", *ENGAGEMENTS, "is_hate", "long_view", "is_rand"):
-        rows[name] = pandas.array(rng.integers(0, 2, n_rows), dtype="Int64")
-    return rows
+def draw_impressions(rng, n_rows, users, videos, start):
+    keys = {"user_id": users["user_id"][1:], "video_id": videos["video_id"][1:]}
+    rows = draw(rng, n_rows, {**keys, **IMPRESSIONS})
+    return rows.assign(time_ms=start + np.arange(n_rows)).convert_dtypes()
 
 
 @pytest.fixture
@@ -234,24 +207,15 @@ def kuairand(tmp_path):
     rng = np.random.default_rng(0)
     folder = tmp_path / "kuairand_pure"
     folder.mkdir()
-    users, videos = user_table(rng, 12), video_table(rng, 15)
-    train = impression_rows(rng, 40, users, videos, 1_650_812_741_436)
-    test = impression_rows(rng, 25, users, videos, 1_651_330_969_569)
+    users = draw(rng, 12, USERS).assign(user_id=100 + rng.permutation(12))
+    videos = draw(rng, 15, VIDEOS).assign(video_id=900 + rng.permutation(15))
+    train = draw_impressions(rng, 40, users, videos, 1_650_812_741_436)
+    test = draw_impressions(rng, 25, users, videos, 1_651_330_969_569)
     users.to_csv(folder / "user_features_pure.csv", index=False)
     videos.to_csv(folder / "video_features_basic_pure.csv", index=False)
     train.to_parquet(folder / TRAIN_FILE)
     test.to_parquet(folder / TEST_FILE)
     return folder, users, videos, train, test
-
-
-def assert_rows(data, log, users, videos, positions):
-    for position in positions:
-        expected = expected_row(log.iloc[position], users, videos)
-        assert list(data.columns) == list(expected)
-        for name, value in expected.items():
-            found = data[name].iloc[position]
-            same = pandas.isna(found) if pandas.isna(value) else found == value
-            assert same, (position, name, found, value)
 
 
 def expected_row(row, users, videos):
@@ -266,18 +230,27 @@ def expected_row(row, users, videos):
     return expected | {name: video[name] for name in names}
 
 
-def test_kuairand_joins_every_row(kuairand):
+@pytest.mark.parametrize("subset", ["all", "train", "test"])
+def test_kuairand_joins_every_row(kuairand, subset):
     folder, users, videos, train, test = kuairand
-    bunch = load_kuairand(folder)
-    log = pandas.concat([train, test], ignore_index=True)
-    assert bunch.data.shape == (65, 41)
-    assert list(bunch.data.index) == list(bunch.target.index) == list(range(65))
+    bunch = load_kuairand(str(folder.parent), subset=subset)
+    both = pandas.concat([train, test], ignore_index=True)
+    log = {"all": both, "train": train, "test": test}[subset]
+    assert bunch.data.shape == (len(log), 41)
+    assert list(bunch.data.index) == list(bunch.target.index) == list(range(len(log)))
     assert list(bunch.data.columns) == bunch.feature_names
-    assert_rows(bunch.data, log, users, videos, range(65))
+    for position, (_, row) in enumerate(log.iterrows()):
+        expected = expected_row(row, users, videos)
+        assert bunch.feature_names == list(expected)
+        for name, value in expected.items():
+            found = bunch.data[name].iloc[position]
+            same = pandas.isna(found) if pandas.isna(value) else found == value
+            assert same, (position, name, found, value)
     assert bunch.data.isna().to_numpy().any()
+    assert_array_equal(bunch.target["click"], log["is_click"])
     assert_array_equal(bunch.time_ms, log["time_ms"])
     assert bunch.time_ms.dtype == np.int64
-    assert_array_equal(bunch.is_test, [False] * 40 + [True] * 25)
+    assert_array_equal(bunch.is_test, log["time_ms"] >= test["time_ms"].min())
     assert "CC BY-SA 4.0" in bunch.DESCR
 
 
@@ -329,20 +302,6 @@ def test_kuairand_tags_are_texts_even_if_all_look_like_numbers(kuairand):
     videos["tag"] = "39"
     videos.to_csv(folder / "video_features_basic_pure.csv", index=False)
     assert list(load_kuairand(folder).data["tag"].cat.categories) == ["39"]
-
-
-def test_kuairand_subsets_and_paths(kuairand):
-    folder = kuairand[0]
-    whole = load_kuairand(folder.parent)
-    for subset, rows in [("train", ~whole.is_test), ("test", whole.is_test)]:
-        part = load_kuairand(str(folder), subset=subset)
-        assert set(part.is_test) == {subset == "test"}
-        assert_array_equal(part.time_ms, whole.time_ms[rows])
-        assert_array_equal(part.target, whole.target[rows])
-        pandas.testing.assert_frame_equal(
-            part.data.astype(object),
-            whole.data[rows].reset_index(drop=True).astype(object),
-        )
 
 
 def test_kuairand_needs_only_the_files_of_the_subset(kuairand):

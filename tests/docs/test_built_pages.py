@@ -131,14 +131,6 @@ def test_a_formula_has_the_colour_and_the_size_of_its_text(picture):
     assert "href" not in svg.replace("xmlns:xlink", "")
 
 
-def test_formulas_of_a_line_of_their_own_are_taller(picture):
-    def height(is_inline):
-        svg = picture(r"\sum_i \frac{a}{b}", is_inline)
-        return float(re.search(r'viewBox="([^"]+)"', svg).group(1).split()[3])
-
-    assert height(is_inline=False) > height(is_inline=True)
-
-
 def test_unknown_commands_are_errors(picture):
     import math_svg
 

@@ -6,6 +6,7 @@ from itertools import product
 import numpy as np
 import pytest
 import torch
+from author_lists import ATTENTION, author_lists
 from numpy.testing import assert_allclose, assert_array_equal
 from refusals import small
 from scipy.special import expit
@@ -19,6 +20,8 @@ from sk_pwiser.datasets import make_ctr_cvr
 from sk_pwiser.export import Scorer, to_onnx
 from sk_pwiser.networks import NETWORKS
 
+pytest.importorskip("onnx")
+onnxruntime = pytest.importorskip("onnxruntime")
 pytestmark = HAS_CONSTANT
 TABLES = (X, OTHER, OTHER[:1])
 ALL = fast_for({"shared_bottom", "esmm"}, NETWORKS)
@@ -41,9 +44,6 @@ def assert_equal(predict, model, atol=1e-6):
 
 
 def test_onnx(models, tmp_path):
-    pytest.importorskip("onnx")
-    onnxruntime = pytest.importorskip("onnxruntime")
-
     def run(inputs):
         session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
         return session.run(["probabilities"], inputs)[0]
@@ -62,7 +62,6 @@ def test_onnx(models, tmp_path):
 
 
 def test_scorer(models):
-    pytest.importorskip("onnxruntime")
     scorers = [(model, Scorer(model, runtime="torch")) for model in models]
     scorers.append((models[0], Scorer(models[0])))
     assert [each.runtime for _, each in scorers] == [*["torch"] * len(models), "onnx"]
@@ -91,7 +90,6 @@ RARE = [
 @pytest.mark.parametrize("task_space", ["entire", "conditional"])
 @pytest.mark.parametrize(("network", "method"), RARE)
 def test_rare_events(network, task_space, method, tmp_path):
-    onnxruntime = pytest.importorskip("onnxruntime")
     # A rate of 1e-6, or of 1e-6 of the rows with the first task.
     network, params = starting_at([-7.0, -14.0], network), {"task_space": task_space}
     model = small(network=network, network_params=params, max_epochs=1, lr=1e-6)
@@ -114,7 +112,6 @@ def test_rare_events(network, task_space, method, tmp_path):
 
 @pytest.mark.filterwarnings("ignore:Training diverged")
 def test_a_single_task_that_almost_always_happens():
-    pytest.importorskip("onnxruntime")
     network = starting_at([14.0])
     model = small(network=network, network_params=None, max_epochs=1, lr=1e-6)
     model.fit(X, Y[:, 0])
@@ -129,8 +126,6 @@ def test_a_single_task_that_almost_always_happens():
 
 @pytest.mark.parametrize("encoding", fast_for({"standard"}, NUMERIC_ENCODINGS))
 def test_numbers_out_of_range(encoding, tmp_path):
-    onnxruntime = pytest.importorskip("onnxruntime")
-    pytest.importorskip("onnx")
     data = make_ctr_cvr(600, ctr=0.4, n_numeric=2, n_categorical=1, random_state=0)
     X, Y = data.data, data.target
     X["numeric_0"] += 1_000.0  # far from 0, as times are
@@ -153,25 +148,15 @@ def test_numbers_out_of_range(encoding, tmp_path):
 
 
 def test_ages_of_lists_out_of_range():
-    rng = np.random.default_rng(0)
-    data = make_ctr_cvr(300, ctr=0.4, random_state=0)
-    sizes = rng.integers(1, 4, 300)
-    items = [rng.integers(0, 9, size).tolist() for size in sizes]
-    ages = [rng.uniform(5, 50, size).tolist() for size in sizes]
-    X = data.data.assign(item=rng.integers(0, 9, 300), items=items, ages=ages)
-    model = small(
-        max_epochs=1,
-        categorical_features=["item", "items"],
-        encoding_params={
-            "list_ages": {"items": "ages"},
-            "list_pooling": "attention",
-            "shared_embeddings": {"items": "item"},
-        },
-    ).fit(X, data.target)
-    low, high = min(map(min, ages)), max(map(max, ages))
+    table = author_lists(np.random.default_rng(0), len(Y))
+    encoding = {**ATTENTION, "list_weights": None}
+    model = small(max_epochs=1, encoding_params=encoding).fit(table, Y)
+    ages, rows = np.concatenate([v for v in table["age"] if v]), table[:9]
     found = [
-        model.predict_proba(X[:9].assign(ages=[[age] * n for n in sizes[:9]]))
-        for age in (0.0, low, high, 1e9)
+        model.predict_proba(
+            rows.assign(age=[v and [age] * len(v) for v in rows["last"]])
+        )
+        for age in (0.0, np.nanmin(ages), np.nanmax(ages), 1e9)
     ]
     assert_array_equal(found[0], found[1])
     assert_array_equal(found[2], found[3])

@@ -27,10 +27,7 @@ from sk_pwiser.export import Scorer, to_onnx
 
 pytestmark = HAS_CONSTANT
 PARAMS = {
-    "standard": {"numeric_encoding": "standard", "target_encoding": False},
-    "quantile": {"numeric_encoding": "quantile"},
-    "piecewise_linear": {"numeric_encoding": "piecewise_linear"},
-    "bins_and_scores": {"numeric_encoding": "bins_and_scores"},
+    "without statistics": {"target_encoding": False},
     "statistics": {
         "target_encoding": ["shop", "area"],
         "encoding_params": {"min_frequency": {"shop": 6}},

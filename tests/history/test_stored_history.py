@@ -7,18 +7,13 @@ import shelve
 import numpy as np
 import pandas as pd
 import pytest
-from history_logs import KEYS, logs
+from history_logs import logs, make, settings_of_history, table
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from impressions_over_time import make_history, make_log
 from numpy.testing import assert_allclose
 
 from sk_pwiser.history import HistoryFeatures, StoredHistory, _store_blocks
-
-LISTS = [
-    {"column": "item", "n": 3, "ages": "values"},
-    {"column": "user", "key": "item", "n": 4, "task": "click"},
-]
 
 
 def assert_same_rows(found, expected, rows):
@@ -45,23 +40,13 @@ def blocks(request, monkeypatch):
 @given(
     log=logs.filter(lambda log: len(log) > 1),
     cut=st.integers(1, 20),
-    params=st.fixed_dictionaries(
-        {
-            "label_delay": st.sampled_from([0, 7, [0, 3]]),
-            "state_delay": st.sampled_from([0, 4]),
-            "windows": st.sampled_from([[], [3, 10]]),
-            "half_lives": st.sampled_from([[], [0.3, 8]]),
-            "max_age": st.sampled_from([None, 6]),
-            "lists": st.sampled_from([[], LISTS]),
-        }
-    ),
+    params=settings_of_history,
 )
 def test_rows_and_updates_are_those_of_the_history(blocks, log, cut, params):
     log = sorted(log, key=lambda row: row["t"])
     cut = min(cut, len(log) - 1)
-    X = pd.DataFrame({name: [r[name] for r in log] for name in ("user", "item", "t")})
-    Y = pd.DataFrame([r["y"] for r in log], columns=["click", "buy"], dtype=float)
-    history = HistoryFeatures(KEYS, time="t", **params).fit(X[:cut], Y[:cut])
+    X, Y = table(log)
+    history = make(params).fit(X[:cut], Y[:cut])
     store = {}
     stored = StoredHistory.write(history, store)
     end = log[cut - 1]["t"]

@@ -10,7 +10,6 @@ from scipy.stats import gaussian_kde
 from sklearn.exceptions import NotFittedError
 
 from sk_pwiser.inspection import FunnelScoreDisplay
-from sk_pwiser.inspection._displays import GREY, task_color
 
 
 @pytest.fixture
@@ -37,8 +36,6 @@ def test_one_density_per_depth_with_the_area_1(rows):
     labels = [line.get_label() for line in display.lines_]
     depths = ["no view (500", "view, no click (200", "click, no buy (150", "buy (50"]
     assert labels == [f"{depth} rows)" for depth in depths]
-    colors = [line.get_color() for line in display.lines_]
-    assert colors == [GREY, *(task_color(k) for k in range(3))]
 
 
 def test_depths_that_are_unknown_empty_or_constant_have_no_density(rows):
@@ -76,15 +73,3 @@ def test_errors(rows):
         FunnelScoreDisplay.from_predictions(labels, P, task=None)
     with pytest.raises(ValueError, match="predict_proba must return"):
         FunnelScoreDisplay.from_predictions(labels, P[:, :2])
-
-
-def test_the_axes_leave_room_for_the_legend_and_for_a_shared_neighbour(rows, pyplot):
-    labels, P, *_ = rows
-    _, (left, right) = pyplot.subplots(1, 2, sharey=True)
-    narrow = FunnelScoreDisplay.from_predictions(labels, P**0.1, ax=left)
-    FunnelScoreDisplay.from_predictions(labels, P, ax=right)
-    peaks = [line.get_ydata().max() for line in narrow.lines_]
-    low, high = left.get_ylim()
-    assert low == 0
-    assert high > 1.3 * max(peaks)
-    assert right.get_ylim() == (low, high)

@@ -181,22 +181,6 @@ def test_predictions_with_names_are_those_of_the_tasks(rows):
 
 
 @pytest.mark.parametrize("display_class", DISPLAYS)
-def test_a_task_has_one_colour_and_a_model_one_line_style(rows, display_class):
-    Y, P = rows
-    display = display_class.from_predictions(Y, {"before": P, "after": P**2})
-    looks = [(line.get_color(), line.get_linestyle()) for line in display.lines_]
-    (blue, solid), (red, _), (_, dashed), _ = looks
-    assert looks == [(blue, solid), (red, solid), (blue, dashed), (red, dashed)]
-    assert len({blue, red}) == len({solid, dashed}) == 2
-    labels = [line.get_label().partition(" (")[0] for line in display.lines_]
-    assert labels == [
-        f"{t}, {m}" for m in ("before", "after") for t in ("click", "buy")
-    ]
-    single = display_class.from_predictions(Y[["buy"]], P[:, 1])
-    assert single.lines_[0].get_color() == blue  # the first task of its own model
-
-
-@pytest.mark.parametrize("display_class", DISPLAYS)
 def test_plot_draws_on_given_axes_with_given_properties(rows, pyplot, display_class):
     Y, P = rows
     _, ax = pyplot.subplots()
@@ -207,11 +191,17 @@ def test_plot_draws_on_given_axes_with_given_properties(rows, pyplot, display_cl
     assert display.ax_ is not ax
 
 
+@pytest.fixture(scope="module")
+def rare(rows):
+    """The labels with five purchases."""
+    labels = rows[0].copy()
+    labels.iloc[np.flatnonzero(labels["buy"])[5:], 1] = 0
+    return labels
+
+
 @pytest.mark.parametrize("display_class", DISPLAYS[1:])
-def test_the_scale_is_logarithmic_for_rare_tasks(rows, display_class):
+def test_the_scale_is_logarithmic_for_rare_tasks(rows, rare, display_class):
     Y, P = rows
-    rare = Y.copy()
-    rare.iloc[np.flatnonzero(Y["buy"])[5:], 1] = 0
     for labels, kwargs, expected in [
         (Y, {}, "linear"),
         (rare, {}, "log"),
@@ -224,15 +214,13 @@ def test_the_scale_is_logarithmic_for_rare_tasks(rows, display_class):
         display_class.from_predictions(Y, P, scale="lin")
 
 
-def test_a_logarithmic_scale_needs_no_event(rows):
+def test_a_logarithmic_scale_needs_no_event(rows, rare):
     Y, P = rows
     with pytest.warns(UndefinedMetricWarning, match="has only class 0"):
         display = TaskPrecisionRecallDisplay.from_predictions(0 * Y, P, scale="log")
     assert display.ax_.get_yscale() == "log"
     display.figure_.canvas.draw()
     # A bin without positives has an interval.
-    rare = Y.copy()
-    rare.iloc[np.flatnonzero(Y["buy"])[5:], 1] = 0
     display = TaskCalibrationDisplay.from_predictions(rare, P)
     assert (display.curves[1].observed == 0).any()
     assert len(display.intervals_[1].get_segments()) == 10
@@ -263,9 +251,6 @@ def test_values_of_a_column_have_curves_of_their_own(rows, fitted, display_class
     options = {"cvr": True, "sample_weight": weight}
     display = display_class.from_predictions(Y, P, by=market, **options)
     assert display.model_names == ["nl"] * 3 + ["be"] * 3
-    one, two = display.lines_[0], display.lines_[3]
-    assert one.get_color() == two.get_color()
-    assert one.get_linestyle() != two.get_linestyle()
     for k, value in enumerate(["nl", "be"]):
         own = market == value
         options["sample_weight"] = weight[own]
@@ -391,7 +376,6 @@ def test_folds_are_curves_of_their_rows_with_one_entry_per_task(rows, display_cl
         found = display.lines_[3 * k : 3 * k + 3]
         for line, expected in zip(found, of_fold.lines_, strict=True):
             assert_allclose(line.get_xydata(), expected.get_xydata(), rtol=1e-5)
-            assert line.get_color() == expected.get_color()
     labels = [line.get_label() for line in display.lines_]
     # matplotlib leaves out labels that begin with "_".
     assert [label.partition(" (")[0] for label in labels] == [*tasks, *["_fold"] * 6]

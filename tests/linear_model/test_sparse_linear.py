@@ -189,9 +189,8 @@ def test_it_selects_features_in_a_pipeline():
 
 
 def test_predictions_and_scores_of_mixed_tasks():
-    pandas = pytest.importorskip("pandas")
     X, y = mixed_problem()
-    labels = pandas.DataFrame(y, columns=["click", "conversion", "value"])
+    labels = pd.DataFrame(y, columns=["click", "conversion", "value"])
     model = exact(alpha=0.05, task_types=MIXED).fit(X, labels)
     assert model.task_names_ == ["click", "conversion", "value"]
     linear = X @ model.coef_.T + model.intercept_

@@ -164,35 +164,6 @@ def test_weight_0_is_the_base_loss():
     assert loss(logits, y).equal(BCE(NAMES)(logits, y))
 
 
-# The strength of the term.
-
-
-def pull_of_converted_rows(n, n_converted, weight=None, **params):
-    """Return the gradient of the last head's converted rows from term and from BCE.
-
-    All logits are 0, so that all pairs violate the margin.
-    """
-    y = torch.zeros(n, 2, dtype=torch.float64)
-    y[:n_converted] = 1
-    y[n_converted : n_converted + n // 4, 0] = 1
-    loss, gradients = PWiseR(NAMES, pwiser_weight=0.3, **params), []
-    for each in (loss, loss.base):
-        logits = torch.zeros(n, 2, dtype=torch.float64)
-        gradients.append(loss_and_gradient(each, logits, y, weight)[1])
-    both, base = (g[:n_converted, 1] for g in gradients)
-    return both - base, base
-
-
-@pytest.mark.parametrize("rate", [0.5, 0.05, 0.001])
-@pytest.mark.parametrize("n", [1000, 4000])
-def test_the_pull_on_a_converted_row_does_not_depend_on_rate_and_batch_size(rate, n):
-    term, cross_entropy = pull_of_converted_rows(n, round(n * rate))
-    # Two lower depths, each with pwiser_weight times the largest pull of
-    # cross-entropy, which is twice its pull at a probability of 1/2.
-    assert_allclose(term, 2 * 0.3 * -1 / n, rtol=1e-9)
-    assert_allclose(term, 2 * 0.3 * 2 * cross_entropy, rtol=1e-9)
-
-
 # The base loss, and the history.
 
 

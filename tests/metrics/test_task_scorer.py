@@ -96,17 +96,6 @@ def small_forest():
     return RandomForestClassifier(n_estimators=5, max_depth=3, random_state=0)
 
 
-def test_list_of_arrays(data):
-    X, Y = data
-    forest = small_forest().fit(X, Y)
-    clicked = Y[:, 0] == 1
-    click, buy = (block[:, 1] for block in forest.predict_proba(X))
-    aucs = roc_auc_score(Y[:, 0], click), roc_auc_score(Y[:, 1], buy)
-    cvr = roc_auc_score(Y[clicked, 1], (buy[clicked] / click[clicked]).clip(0, 1))
-    expected = [*aucs, cvr, np.mean(aucs)]
-    assert [s(forest, X, Y) for s in AUC_SCORERS] == pytest.approx(expected)
-
-
 @pytest.mark.parametrize("constant", [0, 1])
 def test_fitted_on_one_class(data, constant):
     X, Y = data
@@ -204,7 +193,6 @@ def named(name):
 
 
 def test_names_from_pandas(data, model):
-    pd = pytest.importorskip("pandas")
     X, Y = data
     frame = pd.DataFrame(Y, columns=["click", "name"])
     assert named("click")(model, X, frame) == ctr_auc_scorer(model, X, Y)
@@ -251,7 +239,6 @@ def test_names_from_the_estimator(data):
 
 
 def test_names_of_both(data):
-    pd = pytest.importorskip("pandas")
     X, Y = data
     model = ReadsFeatures(names=("click", "conversion")).fit(X, Y)
     frame = pd.DataFrame(Y, columns=["clicked", "bought"])

@@ -70,7 +70,6 @@ def test_scores_and_differences_are_those_of_a_loop_by_hand():
     cv = FunnelStratifiedKFold(4, random_state=0)
     expected = scores_by_hand(models, cv, comparison.seeds, X, Y)
     assert_same_scores(comparison.scores, expected)
-    pytest.importorskip("pandas")
     table = comparison.table.set_index(["metric", "candidate"])
     for name, values in expected.items():
         differences = values[2] - values[0]
@@ -436,9 +435,6 @@ def test_metadata_of_scorers_follow_the_rows_of_each_value():
         )  # fmt: skip
     assert_same_scores(found.scores, expected.scores)
     assert list(found.scores) == ["auc", "auc, market=0", "auc, market=1"]
-
-
-X, Y = rows()
 
 
 class NoLoss(ByLoss):

@@ -66,16 +66,6 @@ def test_training_starts_near_the_base_rates(name):
     assert_allclose(probabilities.mean(0).detach(), RATES, rtol=0.25)
 
 
-def test_a_row_does_not_depend_on_other_rows(name):
-    network, (codes, numeric) = make(name).eval(), batch(20)
-    whole = network(codes, numeric).logits
-    order = torch.randperm(20)
-    torch.testing.assert_close(
-        network(codes[order], numeric[order]).logits, whole[order]
-    )
-    torch.testing.assert_close(network(codes[:1], numeric[:1]).logits, whole[:1])
-
-
 def test_gradients_reach_every_parameter(name):
     network = make(name)
     codes, numeric = batch(200)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.testing import assert_allclose
+from pools import Linear
 from rewrites import RATES, batch, make
 from scipy.special import logit
 
@@ -11,7 +12,6 @@ from sk_pwiser.networks import (
     ESMM,
     FDN,
     NETWORKS,
-    MultiTaskNetwork,
     NetworkOutput,
     NetworkSpec,
     chain_logits,
@@ -19,15 +19,6 @@ from sk_pwiser.networks import (
 )
 
 CONDITIONAL_RATES = [RATES[0], RATES[1] / RATES[0], RATES[2] / RATES[1]]
-
-
-class Linear(MultiTaskNetwork):
-    def __init__(self, spec):
-        super().__init__(spec)
-        self.head = torch.nn.Linear(self.width, self.n_tasks)
-
-    def forward(self, codes, numeric):
-        return NetworkOutput(self.head(self.input_layer(codes, numeric)))
 
 
 class BareTensor(Linear):
@@ -41,13 +32,6 @@ class MisleadingChain(Linear):
     def forward(self, codes, numeric):
         heads = self.head(self.input_layer(codes, numeric))
         return NetworkOutput(torch.zeros_like(heads), conditional_logits=heads)
-
-
-def test_in_entire_space_logits_are_unchanged():
-    network, inputs = make(Linear, 3), batch()
-    output = network(*inputs)
-    assert torch.equal(output.logits, network.forward(*inputs).logits)
-    assert output.conditional_logits is None
 
 
 def test_in_conditional_space_heads_are_composed():
@@ -73,8 +57,8 @@ def test_a_chain_of_heads_is_not_composed_again(kind):
     assert torch.equal(found.conditional_logits, expected.conditional_logits)
 
 
-@pytest.mark.parametrize("kind", [ESMM, MisleadingChain])
-def test_in_entire_space_a_chain_is_trained_by_its_logits(kind):
+@pytest.mark.parametrize("kind", [Linear, ESMM, MisleadingChain])
+def test_in_entire_space_a_network_is_trained_by_its_logits(kind):
     network, inputs = make(kind, 3), batch()
     output = network(*inputs)
     assert output.conditional_logits is None

@@ -4,11 +4,11 @@ import ast
 import doctest
 import importlib
 import inspect
-import pkgutil
 import re
 import tomllib
 from pathlib import Path
 
+import api_reference
 import pytest
 from numpydoc.docscrape import get_doc_object
 from numpydoc.validate import ERROR_MSGS, validate
@@ -26,21 +26,14 @@ SHOWN_ELSEWHERE = {
 }
 
 
-def public_modules():
-    """Return the package and its public modules, one level down."""
-    names = [
-        info.name
-        for info in pkgutil.iter_modules(sk_pwiser.__path__)
-        if not info.name.startswith("_")
-    ]
-    return [sk_pwiser, *(importlib.import_module(f"sk_pwiser.{n}") for n in names)]
+MODULES = [importlib.import_module(name) for name in api_reference.public_modules()]
 
 
 def public_objects():
     """Map dotted names to the public classes and functions."""
     return {
         f"{module.__name__}.{name}": getattr(module, name)
-        for module in public_modules()
+        for module in MODULES
         for name in module.__all__
         if inspect.isclass(getattr(module, name))
         or inspect.isfunction(getattr(module, name))
@@ -85,7 +78,7 @@ def test_the_walk_visits_every_public_file():
         for path in PACKAGE.rglob("*.py")
     }
     public = {f"sk_pwiser.{name}" for name in public if not name.startswith("_")}
-    assert {module.__name__ for module in public_modules()} == {"sk_pwiser", *public}
+    assert {module.__name__ for module in MODULES} == {"sk_pwiser", *public}
     # Functions, methods, and those of private base classes.
     assert "sk_pwiser.losses.pwiser_loss" in EVERYTHING
     assert "sk_pwiser.weighting.GradNorm.forward" in EVERYTHING

@@ -129,11 +129,6 @@ def renamed(column, name):
     ("params", "target", "message"),
     [
         ({"network": "single_task"}, Y, "the network: SingleTask, not SharedBottom"),
-        (
-            {"network_params": {"bottom_units": (8,), "tower_units": (5,)}},
-            Y,
-            r"the parameter tower_units of the network: \(5,\), not \(4,\)",
-        ),
         ({"embedding_dim": 3}, Y, "the parameter embedding_dim of the network: 3, not"),
         (
             {"task_names": ["view", "order"]},

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from markets import DATA, PARAMS, SECOND, fit_source, rows
+from markets import DATA, PARAMS, SECOND, rows
 from numpy.testing import assert_array_equal
 from pools import assert_same_weights, weights_of
 from refusals import small
@@ -137,8 +137,6 @@ def test_a_source_with_weights_cannot_leave_out_its_rows(train):
 def test_a_source_without_categories():
     X, Y = rows(SECOND)
     X = X.iloc[:, :3]
-    model = like(fit_source(), *rows(SECOND), seen=False)
-    assert model.n_features_in_ == 12
     numeric = like(small(**PARAMS).fit(X, Y), X, Y)
     assert numeric.predict_proba(X).shape == (400, 2)
 

@@ -80,23 +80,6 @@ def test_a_merged_estimator_is_an_ordinary_fitted_one(base, members):
 # Coefficients that are searched.
 
 
-@pytest.mark.parametrize("objective", ["log_loss", "entropy"])
-@pytest.mark.parametrize("granularity", GRANULARITIES)
-def test_the_search_is_never_worse_than_its_start(
-    base, members, objective, granularity
-):
-    start, found = (
-        merge_estimators(base, members, X, Y, objective=each, granularity=granularity)
-        for each in (None, objective)
-    )
-    if objective == "log_loss":
-        values = [mean_log_loss(model, X, Y) for model in (start, found)]
-    else:
-        p = [model.predict_proba(X).astype(float) for model in (start, found)]
-        values = [-np.mean(q * np.log(q) + (1 - q) * np.log(1 - q)) for q in p]
-    assert values[1] < values[0]
-
-
 def test_layers_have_coefficients_of_their_own(base, members):
     losses = {}
     for granularity in GRANULARITIES:

@@ -112,14 +112,6 @@ def test_fine_tuning_twice_on_the_same_rows(tuned):
     assert_rates(model, 1)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("regularizer", REGULARIZERS)
-def test_regularisers_twice(source, regularizer):
-    model = fine_tune(source, *DATA[1], regularizer=regularizer)
-    model = fine_tune(model, *DATA[2], regularizer=regularizer)
-    assert_rates(model, 2)
-
-
 @pytest.mark.parametrize("regularizer", [None, *REGULARIZERS])
 def test_a_market_without_conversions(source, regularizer):
     X, Y = DATA[1]

@@ -12,7 +12,6 @@ from sk_pwiser.weighting import GradientWeighting
 from sk_pwiser.weighting._gradient import (
     LARGE_TABLE,
     N_SEARCHED,
-    LossDependencies,
     depends_on,
     nonzero_rows,
 )
@@ -50,23 +49,6 @@ def test_entries_of_a_shared_parameter_with_a_gradient_of_0_are_combined():
     slopes = torch.tensor([[1.0, 0.0], [-1.0, 1.0]])
     Given(2, [10.0, 100.0]).backward(slopes @ p, None, [p])
     assert p.grad.tolist() == [-90, 100]
-
-
-def test_a_parameter_of_one_task_takes_its_plain_gradient():
-    p, q, r = (nn.Parameter(torch.tensor([1.0, 2.0])) for _ in range(3))
-    losses = torch.stack([(2 * p).sum() + 5 * q[0], (3 * p).sum() + (r**2).sum()])
-    weighting = Given(2, [10.0, 100.0])
-    weighting.backward(losses, None, [q, p, r])
-    assert p.grad.tolist() == [320, 320]
-    assert q.grad.tolist() == [5, 0]
-    assert r.grad.tolist() == [2, 4]
-    # Only the shared parameter is combined.
-    ((matrix,),) = weighting.combined
-    assert matrix.tolist() == [[2, 2], [3, 3]]
-    assert weighting.indices == [1]
-    (gram,) = weighting.grams
-    assert gram.dtype == torch.float64
-    assert gram.tolist() == [[8, 12], [12, 18]]
 
 
 def test_two_of_three_tasks_share_a_parameter():
@@ -257,46 +239,29 @@ def test_tables_of_any_width_and_offset_in_memory(width, offset):
 # Which losses depend on which parameters.
 
 
-def losses_of_network(network, codes, numeric, weights):
-    logits = network(codes, numeric).logits
-    losses = nn.functional.binary_cross_entropy_with_logits(
-        logits, torch.zeros_like(logits), weights, reduction="none"
-    )
-    return losses.mean(dim=0)
-
-
 @pytest.mark.parametrize("name", sorted(NETWORKS))
 def test_weights_of_0_hide_no_dependency(name, device):
-    spec = NetworkSpec((30, 3), 4, 4, (0.2, 0.05, 0.02))
-    network = NETWORKS[name](spec).to(device).eval()
-    codes = torch.stack([torch.randint(c, (64,)) for c in (30, 3)], dim=1)
-    inputs = codes.to(device), torch.randn(64, 4, device=device)
+    network, losses = network_and_losses(name, device, (30, 3))
     parameters = list(network.parameters())
-    # With these weights, as in a batch without rows for the second task, all gradients
-    # of that task are 0.
-    weights = torch.tensor([1.0, 0.0, 1.0], device=device).expand(64, 3)
-    losses = losses_of_network(network, *inputs, weights)
-    found = [depends_on(losses, task, parameters) for task in range(3)]
+    # As in a batch without rows for the second task, all its gradients are 0.
+    weighted = losses * torch.tensor([1.0, 0.0, 1.0], device=device)
+    found = [depends_on(weighted, task, parameters) for task in range(3)]
     # With weights above 0, all dependencies show in the values of the gradients.
     expected = [
-        [gradient is not None and bool(gradient.any()) for gradient in gradients]
-        for gradients in (
-            torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True)
-            for loss in losses_of_network(network, *inputs, None)
-        )
+        [g is not None and bool(g.any()) for g in gradients_of(loss, parameters)]
+        for loss in losses
     ]
     assert found == expected
     assert all(map(any, found))
 
 
-def step(p, q, factors):
-    """Two losses of p, the second one of q as well, each times a factor."""
-    losses = torch.stack([p.sum(), (p * q).sum()]) * torch.tensor(factors)
-    gradients = [
-        torch.autograd.grad(loss, [p, q], retain_graph=True, allow_unused=True)
-        for loss in losses
-    ]
-    return losses, gradients
+def test_the_probe_works_with_anomaly_detection():
+    p = nn.Parameter(torch.ones(2))
+    with torch.autograd.set_detect_anomaly(True):
+        # With anomaly detection, NaN in a backward pass is an error.
+        losses = torch.stack([p.sqrt().sum(), p.sum()])
+        Given(2, [2.0, 10.0]).backward(losses, None, [p])
+    assert p.grad.tolist() == [11, 11]
 
 
 @pytest.fixture
@@ -304,60 +269,40 @@ def parameters():
     return [nn.Parameter(torch.ones(2)) for _ in range(2)]
 
 
-ALL = [[True, False], [True, True]]
-
-
-def test_dependencies_are_kept_for_the_same_parameters(parameters):
-    p, q = parameters
-    dependencies = LossDependencies()
-    dependencies.find(step(p, q, [1.0, 1.0])[0], parameters)
-    dependencies.find(torch.stack([p.sum(), p.sum()]), parameters)
-    assert dependencies.depends == ALL
-    dependencies.find(torch.stack([p.sum(), p.sum()]), [p])
-    assert dependencies.depends == [[True], [True]]
+def shared_by(weighting, losses, parameters):
+    """Make a step; return the positions of the shared parameters."""
+    weighting.backward(torch.stack(losses), None, parameters)
+    return weighting.indices
 
 
 def test_nonzero_gradients_add_what_the_first_graph_lacked(parameters):
     p, q = parameters
-    dependencies = LossDependencies()
-    # The second loss is a constant in the first batch.
-    dependencies.find(torch.stack([p.sum(), torch.zeros(())]), parameters)
-    assert dependencies.depends == [[True, False], [False, False]]
-    _, gradients = step(p, q, [1.0, 0.0])
-    dependencies.add_nonzero(gradients)
-    assert dependencies.depends == [[True, False], [False, False]]
-    _, gradients = step(p, q, [1.0, 1.0])
-    dependencies.add_nonzero(gradients)
-    assert dependencies.depends == ALL
+    weighting, constant = Given(2, [1.0, 1.0]), torch.zeros(())
+    assert shared_by(weighting, [p.sum(), constant], [p]) == []
+    assert shared_by(weighting, [p.sum(), 0 * p.sum()], [p]) == []
+    assert shared_by(weighting, [p.sum(), p.sum()], [p]) == [0]
+    assert shared_by(weighting, [p.sum(), constant], [p]) == [0]
+    # Nothing is known of other parameters.
+    assert shared_by(weighting, [q.sum(), constant], [q]) == []
 
 
 @pytest.mark.parametrize("is_constant", [True, False])
 def test_the_search_ends_after_steps_in_which_the_loss_is_not_constant(
     parameters, is_constant
 ):
-    dependencies = LossDependencies()
     p, q = parameters
-    # The second loss is known to depend on the second tensor only.
-    dependencies.find(torch.stack([p.sum(), q.sum()]), parameters)
-    one, zero = torch.ones_like(p), torch.zeros_like(p)
-    of_second = zero if is_constant else one
-    for _ in range(N_SEARCHED):
-        dependencies.add_nonzero([[one, zero], [zero, of_second]])
-    dependencies.add_nonzero([[one, zero], [one, one]])
-    assert dependencies.depends == [[True, False], [is_constant, True]]
-
-
-def test_the_probe_works_with_anomaly_detection(parameters):
-    with torch.autograd.set_detect_anomaly(True):
-        # With anomaly detection, NaN in a backward pass is an error.
-        losses = torch.stack([p.sqrt().sum() for p in parameters])
-        assert depends_on(losses, 0, parameters) == [True, False]
+    weighting = Given(2, [1.0, 1.0])
+    for step in range(N_SEARCHED + 1):
+        second = 0 * q.sum() if is_constant and step else q.sum()
+        assert shared_by(weighting, [p.sum(), second], parameters) == []
+    shared = shared_by(weighting, [p.sum(), p.sum() + q.sum()], parameters)
+    assert shared == ([0] if is_constant else [])
 
 
 @pytest.mark.parametrize(
     "duplicate", [copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x))]
 )
 def test_copies_know_nothing(parameters, duplicate):
-    dependencies = LossDependencies()
-    dependencies.find(step(*parameters, [1.0, 1.0])[0], parameters)
-    assert duplicate(dependencies).depends == []
+    p, weighting = parameters[0], Given(2, [1.0, 1.0])
+    assert shared_by(weighting, [p.sum(), p.sum()], [p]) == [0]
+    assert shared_by(duplicate(weighting), [p.sum(), torch.zeros(())], [p]) == []

@@ -40,19 +40,21 @@ def gradients_by(weighting):
 SHARED = torch.tensor([[1.0, 2.0], [-1.0, -3.0]])
 
 
-@pytest.mark.parametrize("name", ["UPGrad", "MGDA", "AlignedMTL", "Random", "ConFIG"])
-def test_aggregators_combine_the_shared_parameters(aggregation, name):
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("UPGrad", "MGDA", "AlignedMTL", "Random", "ConFIG"),
+        # Weightings of inner products, and of gradients.
+        *("UPGradWeighting", "ExcessMTLWeighting", "MeanWeighting", "SumWeighting"),
+    ],
+)
+def test_methods_combine_the_shared_parameters(aggregation, name):
     torch.manual_seed(3)
     shared, own = gradients_by(TorchJD(2, aggregator=name))
     torch.manual_seed(3)
-    expected = getattr(aggregation, name)()(SHARED)
+    expected = getattr(aggregation, name.removesuffix("Weighting"))()(SHARED)
     torch.testing.assert_close(shared, expected, rtol=1e-4, atol=1e-5)
     assert own == -1
-
-
-def test_weightings_of_inner_products(aggregation):
-    shared, _ = gradients_by(TorchJD(2, aggregator=aggregation.UPGradWeighting()))
-    torch.testing.assert_close(shared, aggregation.UPGrad()(SHARED))
 
 
 def test_parameters_are_passed_to_a_class_and_to_a_named_class(aggregation):
@@ -170,14 +172,6 @@ def test_without_torchjd_the_error_names_the_extra(earlier, monkeypatch):
     monkeypatch.setitem(sys.modules, "torchjd.scalarization", None)
     earlier.set_params(weighting="torchjd")
     refuses(earlier, ImportError, r'pip install "torchjd\[quadprog-projector\]"')
-
-
-@pytest.mark.parametrize("name", ["ExcessMTL", "Mean", "Sum"])
-def test_weightings_of_gradients_are_called_with_the_gradients(aggregation, name):
-    gradients = [torch.tensor([[1.0, 2.0, 0.5], [-0.3, 0.4, 2.0]])]
-    [expected] = TorchJD(2, aggregator=name).combine(gradients)
-    [found] = TorchJD(2, aggregator=f"{name}Weighting").combine(gradients)
-    torch.testing.assert_close(found, expected)
 
 
 def test_preference_vectors_are_float32(aggregation):
