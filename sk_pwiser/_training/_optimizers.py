@@ -36,8 +36,9 @@ _NO_DECAY, _TABLE, _OTHER, _OF_TASK = "no decay", "table", "other", "{} of task 
 # with their number: "auto" is `PRIOR` over it. More than that of 8,000 rows would
 # outweigh the small gradients of rare tasks.
 PRIOR, LARGEST_DECAY = 4.0, 5e-4
-# Updates pass over their rows once, and overfit less.
-UPDATE_DECAY = 1e-4
+# An update passes over its rows once, and a fit to `FEWEST_ROWS` or less takes a few
+# steps only: both overfit less.
+UPDATE_DECAY, FEWEST_ROWS = 1e-4, 1_000
 
 # Weight decay of embeddings, relative to that of the other parameters: few rows train
 # each embedding. The largest ratio is that of `FEW_ROWS` per value and less; it falls
@@ -140,7 +141,9 @@ def base_decay(settings: Settings, n_rows: int | None = None) -> float:
     decay: float | str = settings.weight_decay
     if not isinstance(decay, str):
         return decay
-    return UPDATE_DECAY if n_rows is None else min(LARGEST_DECAY, PRIOR / n_rows)
+    if n_rows is None or n_rows <= FEWEST_ROWS:
+        return UPDATE_DECAY
+    return min(LARGEST_DECAY, PRIOR / n_rows)
 
 
 def parameter_groups(

@@ -280,7 +280,7 @@ def test_calibrated_classifier_of_a_fitted_view(model, task):
 
 def test_stacking_of_unfitted_views_takes_the_labels_of_all_tasks(model):
     views = [(task, small().task(task)) for task in ("conversion", "cvr")]
-    final = RandomForestClassifier(n_estimators=5, random_state=0)
+    final = RandomForestClassifier(n_estimators=40, random_state=0)
     stack = StackingClassifier(views, final, cv=2).fit(X, Y.to_numpy())
     inputs = stack.transform(X)
     assert_array_equal(inputs[:, 0], model.predict_proba(X)[:, 1])

@@ -62,7 +62,8 @@ def test_the_number_of_steps_on_few_rows_follows_from_the_rows(n, params, n_epoc
 
 
 def test_validation_rows_lift_the_limit():
-    model = small(early_stopping="auto", batch_size=512, max_epochs=15, lr=1e-4)
+    params = {"batch_size": 512, "max_epochs": 15, "lr": 1e-4, "weight_decay": 0}
+    model = small(early_stopping="auto", **params)
     assert model.fit(X[:300], Y[:300], eval_set=(X_LATE, Y_LATE)).n_iter_ == 15
 
 

@@ -228,8 +228,13 @@ def test_arguments_that_ask_for_another_state_start_it_anew(
 # What two fits of a few epochs have in common with one of all of them.
 
 
-# The average of the weights replaces the weights of the last step.
-EXACT = {"early_stopping": False, "optimizer_params": {"average_decay": 0}}
+# The average of the weights replaces the weights of the last step, and updates have a
+# decay of their own.
+EXACT = {
+    "early_stopping": False,
+    "optimizer_params": {"average_decay": 0},
+    "weight_decay": 1e-4,
+}
 
 
 def in_parts(n_epochs, **params):
