@@ -97,6 +97,7 @@ def read_labels(Y, missing_labels="error", *, input_name="Y"):
     refuse_dicts(Y, input_name)
     Y = collected(Y)
     columns = names_of_columns(Y)
+    refuse_repeated(f"The columns of {input_name}", columns or [])
     labels = read_array(Y, input_name, "cannot be read as labels:")
     missing = find_missing(labels)
     if missing is not None:
@@ -513,7 +514,6 @@ def check_targets(
 ):
     """Check labels; `task_names` precede the columns' names, these `default_names`."""
     Y = collected(Y)
-    check_distinct("The columns of Y", names_of_columns(Y))
     check_distinct("task_names", task_names)
     labels, missing, columns = read_labels(Y, missing_labels)
     if labels.ndim == 1 or labels.shape[1] == 1:
