@@ -340,8 +340,8 @@ def print_rare(results):
         chosen = ", ".join(f"{weight:g}" for weight in weights)
         print(f"- pwiser_weight, chosen by cross-validation: {chosen}.")
     print(
-        "  With few conversions and ids that say little, compare with a simple model\n"
-        "  first: a network has little to add.",
+        "  With few conversions and ids that say little, a simple model comes close:\n"
+        "  compare with one first.",
         flush=True,
     )
 
