@@ -6,12 +6,9 @@
 The first setting of a comparison is the reference. Each other setting is fitted on the
 same rows with the same seeds. A line shows the mean difference in thousandths of AUC
 per task (log loss in thousandths of a nat), followed by its standard error over the
-seeds. The defaults of the estimator were chosen by these comparisons. No test row is
-read, unless with `--part test`: the held-out rows are a part of the training rows, the
-last one in time where the tables are split by time. Generated tables are new for each
-seed. Data sets whose files are absent are left out. The lines of `interaction`,
-`cross_layers`, `batch_size` and `lr_schedule` end with the processor time of a fit, as
-a multiple of the time of the first line's fits.
+seeds. No test row is read, unless with `--part test`: the held-out rows are a part of
+the training rows, the last one in time where the tables are split by time. Some lines
+end with the processor time of a fit, as a multiple of that of the first line.
 """
 
 import time
@@ -107,6 +104,7 @@ COMPARISONS = {
         "constant": {"lr_schedule": None, "loss": "bce"},
         "constant, lr 0.003, 512 rows": {
             **{"lr_schedule": None, "lr": 0.003, "batch_size": 512, "loss": "bce"},
+            "weight_decay": 1e-4,
             "optimizer_params": {"embedding_weight_decay": 5e-4},
         },
     },
@@ -129,13 +127,6 @@ def figures(tables, params, seed):
     return [*aucs(tables.Y_test, p), mean_log_loss(tables.Y_test, p)], seconds
 
 
-def draw(tables, n_rows, seed):
-    """Return the tables with this number of training rows, in their order."""
-    generator = np.random.default_rng(seed)
-    rows = np.sort(generator.permutation(len(tables.X))[:n_rows])
-    return tables._replace(X=tables.X.iloc[rows], Y=tables.Y.iloc[rows])
-
-
 def run(report, name, arguments, path):
     """Print the differences on one data set."""
     settings = COMPARISONS[arguments.comparison]
@@ -144,7 +135,9 @@ def run(report, name, arguments, path):
     for seed in range(arguments.seeds):
         tables = load_tables(name, path, arguments.part, seed=seed)
         if arguments.rows:
-            tables = draw(tables, arguments.rows, seed)
+            drawn = np.random.default_rng(seed).permutation(len(tables.X))
+            rows = np.sort(drawn[: arguments.rows])  # in their order
+            tables = tables._replace(X=tables.X.iloc[rows], Y=tables.Y.iloc[rows])
         for label, params in settings.items():
             row, duration = figures(tables, params, seed)
             results[label].append(row)
@@ -173,8 +166,9 @@ def main():
     parser = make_parser(__doc__, seeds=5, part="validation", data=DATA)
     parser.add_argument("comparison", choices=COMPARISONS)
     parser.add_argument("--rows", type=int, help="training rows, drawn for each seed")
-    quick = {"data": ["engage"], "seeds": 2, "rows": 2_000}
-    arguments, report = begin("default_differences", parser, **quick)
+    arguments, report = begin(
+        "default_differences", parser, data=["engage"], seeds=2, rows=2_000
+    )
     if arguments.seeds < 2:
         parser.error("--seeds must be at least 2, for a standard error")
     path = data_folder()

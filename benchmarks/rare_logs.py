@@ -93,7 +93,7 @@ def figures(model, X, X_test, Y, truth):
 
 def run(report, name, load, arguments):
     """Print the table of one log, or of several of a kind."""
-    found = {model: [] for model in NAMES}
+    found = {model: [] for model in (BCE, *arguments.models)}
     for seed in seeds_of(arguments):
         X, X_test, Y, truth = load(seed)
         if arguments.quick:
@@ -115,7 +115,7 @@ def run(report, name, load, arguments):
 
 
 def main():
-    parser = make_parser(__doc__, seeds=8, data=["generated", "kuairand"])
+    parser = make_parser(__doc__, seeds=8, data=["generated", "kuairand"], models=NAMES)
     parser.set_defaults(data=["generated"])
     arguments, report = begin("rare_logs", parser, seeds=1)
     # On rare conversions, and on batches without pairs.

@@ -2,10 +2,7 @@
 
     .. results-table:: results/real_auc_defaults.json results/real_auc_peers.json
        :rename: shared_bottom=sk_pwiser
-
-    .. results-table:: results/paper_table.json
-       :caption: rare: conversion AUC
-       :clear: 1
+       :caption: engage
 
     .. results-chart:: results/linear.json
        :caption: engage
