@@ -38,7 +38,8 @@ def make_log(kind, cvr, seed, n=N):
 
 def make(kind, seed):
     params = {"list_target_encoding": True} if kind == "lists" else None
-    return MultiTaskCTRCVRClassifier(random_state=seed, encoding_params=params)
+    params = {"encoding_params": params, "weight_decay": 1e-4}  # that of updates
+    return MultiTaskCTRCVRClassifier(random_state=seed, **params)
 
 
 def update(model, X, Y, first=0):
