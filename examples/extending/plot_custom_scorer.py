@@ -114,6 +114,6 @@ ax.legend()
 plt.show()
 
 # %%
-# The log loss of the focal loss is almost twice as large as the others, which the
-# average precision alone would not show. Except for the weight 3, the differences among
-# the points on the left are smaller than the spread over the folds.
+# The log loss of the focal loss is almost twice as large as the others, and its average
+# precision is the lowest. The differences among the other points, at most 0.006, are of
+# the size of the spread over the folds.

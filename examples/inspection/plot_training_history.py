@@ -11,8 +11,8 @@ weights were kept.
 # Loss and AUC
 # ------------
 #
-# With early stopping, training ends when the validation loss has not improved for
-# `n_iter_no_change` epochs, and the weights of the best epoch are restored.
+# With early stopping, the learning rate falls to 0 when the validation loss no longer
+# improves, and the weights of the best epoch are restored.
 
 import matplotlib.pyplot as plt
 
@@ -61,5 +61,6 @@ for epoch, loss, auc in model.history_[
     print(f"epoch {epoch}: loss {loss:.4f}, AUC of the conversion {auc:.3f}{mark}")
 
 # %%
-# The training loss keeps falling, while the validation loss has its minimum at the
-# epoch that is kept: in later epochs the network overfits the training rows.
+# In the first picture the training loss keeps falling, while the validation loss has its
+# minimum at the epoch that is kept: in later epochs the network overfits the training
+# rows.

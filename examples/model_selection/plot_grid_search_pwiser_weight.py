@@ -52,5 +52,5 @@ WeightSearchDisplay.from_search(search)
 plt.show()
 
 # %%
-# Here larger weights make the ranking of clicks worse. The changes of the conversion
-# and of the CVR are hardly larger than the standard errors of three folds.
+# Here only the weight 3 makes the ranking of clicks clearly worse, by 0.01. The changes
+# of the conversion and of the CVR are within the standard errors of three folds.

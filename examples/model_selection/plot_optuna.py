@@ -100,5 +100,5 @@ n_epochs = sum(len(trial.intermediate_values) for trial in study.trials)
 print(f"{n_epochs} of {6 * len(study.trials)} epochs were trained.")
 
 # %%
-# The first four trials ran to the end. Later trials with figures below the median ended
-# after two or four epochs, so that 52 of 72 epochs were trained.
+# The first four trials ran to the end. Four later ones with figures below the median
+# ended after three epochs, so that 60 of 72 epochs were trained.

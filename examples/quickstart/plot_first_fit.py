@@ -27,7 +27,7 @@ print(Y.mean())
 #
 # The split is stratified by the depth of the funnel, so that both parts have equal
 # shares of clicks and conversions. Above 1,000 rows, `fit` splits off validation rows
-# and stops if the validation loss has not improved for three epochs.
+# and ends, at a learning rate that falls to 0, when their loss no longer improves.
 
 from sklearn.model_selection import train_test_split
 

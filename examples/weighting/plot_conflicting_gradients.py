@@ -104,12 +104,12 @@ left.axhline(0, color="black", linewidth=1)
 left.set(xlabel="Step", ylabel="Cosine of the gradients", ylim=(-1, 1))
 by_method = table.groupby(level=0, sort=False)
 by_method.mean().plot.bar(yerr=by_method.std(), capsize=3, rot=0, ax=right)
-right.set(ylabel="Excess of the log loss, thousandths", ylim=(0, 28))
+right.set(ylabel="Excess of the log loss, thousandths", ylim=(0, 42))
 right.legend(loc="upper left", ncols=2)
 plt.show()
 
 # %%
-# The gradients conflict in two thirds of the steps. The three methods learn the
-# conversion slightly better and the click slightly worse than the plain sum, by no more
-# than the spread over the seeds. They find a different compromise, but do not remove
+# The gradients conflict in nearly two thirds of the steps. The three methods learn the
+# conversion slightly better and the click worse than the plain sum, by no more than the
+# spread over the seeds. They find a different compromise, but do not remove
 # the conflict.

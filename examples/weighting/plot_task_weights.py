@@ -12,7 +12,7 @@ compares the AUC of both tasks.
 # ------------------
 #
 # 5 % of the impressions are clicked, and 5 % of the clicks convert: the two losses
-# differ by a factor of about 14.
+# differ by a factor of more than 10.
 
 import matplotlib.pyplot as plt
 from sklearn.metrics import roc_auc_score
