@@ -90,9 +90,9 @@ for task in Y:
     print(task, cells[task].unstack("metric").to_string(), "", sep="\n")
 
 # %%
-# Before the calibration, both tasks are predicted at 1.6 to 1.7 times the observed rates.
-# After it the intervals contain 1, and the calibration error and the log loss fall in
-# both tasks. The AUC stays the same, since both curves are increasing.
+# Before the calibration, both tasks are predicted at 1.6 to 1.7 times the observed
+# rates. After it the intervals contain 1, and the calibration error and the log loss
+# fall in both tasks. The AUC stays the same, since both curves are increasing.
 
 import matplotlib.pyplot as plt
 

@@ -73,5 +73,5 @@ TaskRocCurveDisplay.from_estimator({"before": model, "after": calibrated}, X, Y,
 plt.show()
 
 # %%
-# After calibration, the points of both tasks are near the diagonal, and their ROC curves
-# are the same.
+# After calibration, the points of both tasks are near the diagonal, and their ROC
+# curves are the same.

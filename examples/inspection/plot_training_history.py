@@ -61,6 +61,6 @@ for epoch, loss, auc in model.history_[
     print(f"epoch {epoch}: loss {loss:.4f}, AUC of the conversion {auc:.3f}{mark}")
 
 # %%
-# In the first picture the training loss keeps falling, while the validation loss has its
-# minimum at the epoch that is kept: in later epochs the network overfits the training
-# rows.
+# In the first picture the training loss keeps falling, while the validation loss has
+# its minimum at the epoch that is kept: in later epochs the network overfits the
+# training rows.
