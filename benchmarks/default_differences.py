@@ -69,6 +69,10 @@ COMPARISONS = {
     "max_bins": values_of("encoding_params__max_bins", "16", "32", "64", "128"),
     "embedding_dim": values_of("embedding_dim", "16", "auto", "8", "32"),
     "weight_decay": values_of("weight_decay", "auto", "2e-5", "1e-4", "5e-4"),
+    "small_batches": {
+        name: {**params, "batch_size": 64}
+        for name, params in values_of("weight_decay", "1e-4", "auto").items()
+    },
     "embedding_weight_decay": values_of(
         *("optimizer_params__embedding_weight_decay", "None", "5e-4", "1e-3", "2e-3"),
         label="embeddings {}",
@@ -171,14 +175,13 @@ def main():
     )
     if arguments.seeds < 2:
         parser.error("--seeds must be at least 2, for a standard error")
-    path = data_folder()
     report.text(
         f"{arguments.seeds} seeds; differences in thousandths to the first line "
         "(standard error)"
     )
     for name in arguments.data:
         try:
-            run(report, name, arguments, path)
+            run(report, name, arguments, data_folder())
         except (FileNotFoundError, ImportError) as error:
             report.text("", f"{name} is left out: {error}")
 

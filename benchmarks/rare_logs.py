@@ -7,8 +7,7 @@ The generated logs are those of `python -m sk_pwiser`: 20,000 training rows, 12 
 of 1,000 values each, 40 % clicks, of which half are accidental, and 0.8 % conversions.
 Each seed draws another log. Their true probabilities are known: AUC is its expectation
 over the labels that 60,000 further rows could have had. On KuaiRand, `rare` is a click
-with a follow, a comment or a forward (0.4 %); all seeds share its training days, and
-its test days are later.
+with a follow, a comment or a forward (0.4 %); its test days are later.
 
 The models are the estimator's defaults with the changes that their names say. "PWiseR,
 searched" chooses `pwiser_weight` by `GridSearchCV` in three folds by the AUC of the

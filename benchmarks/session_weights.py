@@ -5,11 +5,9 @@
 A session is the list of rows that a user saw on one day, in order of time. The first
 model has the defaults and cross-entropy. For each way to train the critics, a second
 model with the same seed has `sample_weight = SessionCriticWeights(...).weights(X)`.
-
-A cell is the mean over the seeds, followed by the standard deviation: AUC of both
-tasks, AUC of the CVR among clicks, mean log loss. `weight` is the mean weight of each
-task and, in brackets, its standard deviation over the rows; `fits` is how often the
-critics were fitted. The last table has the differences of the AUC to the first model.
+A cell is the mean over the seeds, followed by the standard deviation. `weight` is the
+mean weight of each task and, in brackets, its standard deviation over the rows; `fits`
+is how often the critics were fitted. The last table has differences to the first model.
 """
 
 import numpy as np

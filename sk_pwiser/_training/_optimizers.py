@@ -31,10 +31,10 @@ _SCALES: tuple[type[nn.Module], ...] = (
 TABLES = nn.Embedding, nn.EmbeddingBag
 _NO_DECAY, _TABLE, _OTHER, _OF_TASK = "no decay", "table", "other", "{} of task {}"
 
-# Weight decay adds a penalty to the mean loss of the rows. In the likelihood of all
-# rows, a prior of the weights is a fixed penalty, and thus in the mean one that falls
-# with their number: "auto" is `PRIOR` over it. More than that of 8,000 rows would
-# outweigh the small gradients of rare tasks.
+# Weight decay adds a penalty to the mean loss of the rows. A prior of the weights adds
+# a fixed penalty to the sum of their losses, which is divided by their number in the
+# mean: "auto" is `PRIOR` over this number. More than that of 8,000 rows would outweigh
+# the small gradients of rare tasks.
 PRIOR, LARGEST_DECAY = 4.0, 5e-4
 # An update passes over its rows once, and a fit to `FEWEST_ROWS` or less takes a few
 # steps only: both overfit less.

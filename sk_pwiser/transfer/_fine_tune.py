@@ -408,7 +408,7 @@ def _train(estimator, source, given, eval_set, *, seen, extends, near=None):
     plan = check(settings, table, eval_set)
     schema, *origins = extend_schema(earlier.schema, table, seen, extends)
     data = encode(plan, table, type(estimator).__name__, schema)
-    # The decay of fine-tuned weights is that of the rows which they were learnt from.
+    # Fine-tuned weights were learnt from the rows of the source, too.
     n_earlier = 0 if near is None else int(earlier.net.criterion_.n_rows)
     net = build(plan, data, n_earlier=n_earlier)
     task, rows = fit_task(estimator, given), data.train
