@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 from sklearn.base import BaseEstimator, ClassifierMixin
-from sklearn.metrics import roc_auc_score
+from sklearn.metrics import auc, roc_curve
 from skorch.history import History
 from torch import Tensor
 from torch.nn import functional as F
@@ -52,8 +52,10 @@ def task_aucs(y: Tensor, logits: Tensor, weights: Tensor | None) -> Iterator[flo
         if len(labels) == 0 or labels.min() == labels.max():
             yield float("nan")
             continue
+        # What `roc_auc_score` computes, without half of its checks and of its time.
         sample_weight = given[0] if given else None
-        yield float(roc_auc_score(labels, scores, sample_weight=sample_weight))
+        false, true, _ = roc_curve(labels, scores, sample_weight=sample_weight)
+        yield float(auc(false, true))
 
 
 # Rows whose log losses are computed at a time, in several tensors of float64.

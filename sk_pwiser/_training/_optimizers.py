@@ -34,8 +34,10 @@ _NO_DECAY, _TABLE, _OTHER, _OF_TASK = "no decay", "table", "other", "{} of task 
 # Weight decay adds a penalty to the mean loss of the rows. A prior of the weights adds
 # a fixed penalty to the sum of their losses, which is divided by their number in the
 # mean: "auto" is `PRIOR` over this number. More than that of 8,000 rows would outweigh
-# the small gradients of rare tasks.
-PRIOR, LARGEST_DECAY = 4.0, 5e-4
+# the small gradients of rare tasks. Smaller batches take more steps, in which the decay
+# shrinks weights before weak signals have raised them: the limit falls with the root of
+# the batch size.
+PRIOR, LARGEST_DECAY, LARGEST_DECAY_BATCH = 4.0, 5e-4, 1024
 # An update passes over its rows once, and a fit to `FEWEST_ROWS` or less takes a few
 # steps only: both overfit less.
 UPDATE_DECAY, FEWEST_ROWS = 1e-4, 1_000
@@ -143,7 +145,8 @@ def base_decay(settings: Settings, n_rows: int | None = None) -> float:
         return decay
     if n_rows is None or n_rows <= FEWEST_ROWS:
         return UPDATE_DECAY
-    return min(LARGEST_DECAY, PRIOR / n_rows)
+    share = min(1.0, math.sqrt(settings.batch_size / LARGEST_DECAY_BATCH))
+    return min(LARGEST_DECAY * share, PRIOR / n_rows)
 
 
 def parameter_groups(

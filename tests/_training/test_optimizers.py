@@ -343,20 +343,28 @@ def test_a_rare_task_that_shares_nothing_has_less_decay(ctr):
         assert found[net.towers[task].output.linear.bias] == 0
 
 
-# The mean loss of more rows leaves less to a prior of the weights.
+# The mean loss of more rows leaves less to a prior of the weights. Small batches have
+# a lower limit.
 @pytest.mark.parametrize(
-    ("n_rows", "expected"), [(1_000, 1e-4), (2_000, 5e-4), (10_000, 4e-4)]
+    ("n_rows", "batch_size", "expected"),
+    [
+        (1_000, 1024, 1e-4),
+        (2_000, 1024, 5e-4),
+        (2_000, 4096, 5e-4),
+        (2_000, 64, 1.25e-4),
+        (10_000, 1024, 4e-4),
+    ],
 )
-def test_the_decay_falls_with_the_number_of_rows(n_rows, expected):
+def test_the_decay_falls_with_the_number_of_rows(n_rows, batch_size, expected):
     data = make_ctr_cvr(n_rows, ctr=0.3, cvr=0.3, random_state=0)
-    model = small().fit(data.data, data.target)
+    model = small(batch_size=batch_size).fit(data.data, data.target)
     assert two_decays(model)[1] == pytest.approx(expected)
 
 
 def test_updates_have_a_decay_of_their_own(tmp_path):
     data = make_ctr_cvr(4_000, ctr=0.3, cvr=0.3, random_state=0)
     X, Y = data.data, data.target
-    model = small().fit(X, Y)
+    model = small(batch_size=1024).fit(X, Y)
     of_fit = two_decays(model)
     assert of_fit[1] == pytest.approx(5e-4)
     model.partial_fit(X[:100], Y[:100])
