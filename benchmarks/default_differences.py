@@ -71,7 +71,7 @@ COMPARISONS = {
     "weight_decay": values_of("weight_decay", "auto", "2e-5", "1e-4", "5e-4"),
     "small_batches": {
         name: {**params, "batch_size": 64}
-        for name, params in values_of("weight_decay", "1e-4", "auto").items()
+        for name, params in values_of("weight_decay", "1e-4", "auto", "5e-4").items()
     },
     "embedding_weight_decay": values_of(
         *("optimizer_params__embedding_weight_decay", "None", "5e-4", "1e-3", "2e-3"),
