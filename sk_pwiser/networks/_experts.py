@@ -1,5 +1,6 @@
 """Networks with experts, which gates mix or whose outputs towers read."""
 
+import math
 from collections.abc import Callable, Sequence
 
 import torch
@@ -242,15 +243,26 @@ class ExtractionLevel(nn.Module):
         n_tasks, n_own, _ = self.counts
         is_first = streams.dim() == 2
         experts = self.experts(streams)
-        own, shared = experts.tensor_split([n_tasks * n_own])
         weights = self.task_gates(streams if is_first else streams[:n_tasks])
-        mixed = layers.mix(weights[:, :, n_own:], shared)
-        own = torch.unflatten(own, 0, (n_tasks, n_own))
-        mixed = mixed + torch.einsum("bkj,kjbw->kbw", weights[:, :, :n_own], own)
+        to_own, to_shared = weights.tensor_split([n_own], dim=2)
+        mixed = mix_trained(to_own, to_shared, experts)
         if self.shared_gate is None:
             return mixed
         stream = streams if is_first else streams[n_tasks:]
         return torch.cat([mixed, layers.mix(self.shared_gate(stream), experts)])
+
+
+def mix_trained(to_own: Tensor, to_shared: Tensor, experts: Tensor) -> Tensor:
+    """Mix the experts that each task trains: its own and the shared ones.
+
+    The weights are `(batch, n_tasks, n_experts)`, those `to_own` for the experts of the
+    same task only.
+    """
+    n_tasks, n_own = to_own.shape[1:]
+    own, shared = experts.tensor_split([n_tasks * n_own])
+    own = torch.unflatten(own, 0, (n_tasks, n_own))
+    mixed = torch.einsum("bkj,kjbw->kbw", to_own, own)
+    return mixed + layers.mix(to_shared, shared)
 
 
 class STEM(MultiTaskNetwork):
@@ -337,22 +349,16 @@ class STEM(MultiTaskNetwork):
         inputs = self.input_layer(codes, numeric)
         experts = self.experts(inputs)
         weights = self.gates((inputs[:-1] + inputs[-1:]) / 2)
+        sizes = self.n_tasks, self.n_experts
+        to_own, to_shared = weights.tensor_split([math.prod(sizes)], dim=2)
+        # The gate of each task for the experts of the same task. A product with zeros
+        # would make the experts of one task part of the losses of all tasks.
+        to_own = torch.unflatten(to_own, 2, sizes).diagonal(dim1=1, dim2=2).mT
         # The experts of other tasks, without a gradient: the second sum of the
         # equation.
         others = layers.mix(weights * self.is_other, experts.detach())
-        return NetworkOutput(self.towers(self._mix_trained(weights, experts) + others))
-
-    def _mix_trained(self, weights: Tensor, experts: Tensor) -> Tensor:
-        """Mix the experts that a task trains: its own and the shared experts."""
-        n_tasks, n_own = self.n_tasks, self.n_experts
-        own, shared = experts.tensor_split([n_tasks * n_own])
-        to_own, to_shared = weights.tensor_split([n_tasks * n_own], dim=2)
-        # The gate of each task for the experts of the same task. A product with zeros
-        # would make the experts of one task part of the losses of all tasks.
-        to_own = torch.unflatten(to_own, 2, (n_tasks, n_own)).diagonal(dim1=1, dim2=2)
-        own = torch.unflatten(own, 0, (n_tasks, n_own))
-        mixed = torch.einsum("bjk,kjbw->kbw", to_own, own)
-        return mixed + layers.mix(to_shared, shared)
+        mixed = mix_trained(to_own, to_shared, experts) + others
+        return NetworkOutput(self.towers(mixed))
 
 
 class FDN(MultiTaskNetwork):
@@ -432,8 +438,9 @@ class FDN(MultiTaskNetwork):
         self.orthogonality_weight = check_number(
             "orthogonality_weight", orthogonality_weight, at_least=0
         )
-        check_choice("orthogonality", orthogonality, tuple(PENALTIES))
-        self.penalty = PENALTIES[orthogonality]
+        self.penalty = PENALTIES[
+            check_choice("orthogonality", orthogonality, PENALTIES)
+        ]
         self.extra_losses_are_means = orthogonality == "row"
         self.n_pairs = check_integer("n_pairs", n_pairs, at_least=1)
         units = layers.check_units("expert_units", expert_units)
@@ -461,9 +468,8 @@ class FDN(MultiTaskNetwork):
         aux = self.aux_heads(specific).unflatten(1, (self.n_tasks, self.n_pairs))
         # Means of small squares would lose most digits in half precision.
         with torch.autocast(specific.device.type, enabled=False):
-            penalty = self.penalty(
-                at_least_float32(specific), at_least_float32(shared)
-            ).sum()
+            parts = at_least_float32(specific), at_least_float32(shared)
+            penalty = self.penalty(*parts).sum()
         return NetworkOutput(
             logits,
             aux_logits=aux.unbind(dim=2),
