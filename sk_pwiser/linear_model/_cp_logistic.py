@@ -623,14 +623,6 @@ class CPMultiTaskLogistic(LinearPredictions, ClassifierMixin, BaseEstimator):
             return super()._log_probabilities(linear)
         return np.log(np.clip(0.5 * (1.0 + linear), np.finfo(float).tiny, 1.0))
 
-    def __sklearn_tags__(self):
-        tags = super().__sklearn_tags__()
-        tags.input_tags.sparse = True
-        tags.target_tags.multi_output = True
-        tags.classifier_tags.multi_class = False
-        tags.classifier_tags.multi_label = True
-        return tags
-
 
 def split_columns(X, group_modes):
     """Return the metadata columns as objects, and the other columns of X."""

@@ -67,8 +67,7 @@ class MMoE(MultiTaskNetwork):
     ) -> None:
         super().__init__(spec)
         n_experts = check_integer("n_experts", n_experts, at_least=1)
-        units = layers.check_units("expert_units", expert_units)
-        self.experts = layers.StackedMLP(n_experts, self.width, units, dropout)
+        self.experts = layers.StackedMLP(n_experts, self.width, expert_units, dropout)
         n_gates = spec.n_tasks if self.has_gate_per_task else 1
         self.gates = layers.Gates(self.width, n_gates, n_experts)
         self.towers = layers.TaskTowers(
@@ -197,13 +196,11 @@ class PLE(MultiTaskNetwork):
             check_integer("n_experts", n_experts, at_least=1),
             check_integer("n_shared_experts", n_shared_experts, at_least=1),
         )
-        units = layers.check_units("expert_units", expert_units)
         n_levels = check_integer("n_levels", n_levels, at_least=1)
-        width = self.width
+        width, sizes = self.width, (counts, expert_units, dropout)
         levels = []
         for level in range(n_levels):
-            is_last = level + 1 == n_levels
-            levels.append(ExtractionLevel(width, counts, units, dropout, is_last))
+            levels.append(ExtractionLevel(width, *sizes, level + 1 == n_levels))
             width = levels[-1].n_out
         self.levels = nn.ModuleList(levels)
         self.towers = layers.TaskTowers(width, tower_units, self.base_logits, dropout)
@@ -331,9 +328,8 @@ class STEM(MultiTaskNetwork):
         super().__init__(spec, n_tables=spec.n_tasks + 1)
         self.n_experts = check_integer("n_experts", n_experts, at_least=1)
         n_shared = check_integer("n_shared_experts", n_shared_experts, at_least=1)
-        units = layers.check_units("expert_units", expert_units)
         sizes = [self.n_experts] * spec.n_tasks + [n_shared]
-        self.experts = layers.ExpertGroups(sizes, self.width, units, dropout)
+        self.experts = layers.ExpertGroups(sizes, self.width, expert_units, dropout)
         # The task that each expert belongs to; n_tasks for shared experts.
         owner = torch.arange(len(sizes)).repeat_interleave(torch.tensor(sizes))
         is_other = owner != torch.arange(spec.n_tasks).unsqueeze(1)
@@ -438,17 +434,17 @@ class FDN(MultiTaskNetwork):
         self.orthogonality_weight = check_number(
             "orthogonality_weight", orthogonality_weight, at_least=0
         )
-        self.penalty = PENALTIES[
-            check_choice("orthogonality", orthogonality, PENALTIES)
-        ]
+        check_choice("orthogonality", orthogonality, PENALTIES)
+        self.penalty = PENALTIES[orthogonality]
         self.extra_losses_are_means = orthogonality == "row"
         self.n_pairs = check_integer("n_pairs", n_pairs, at_least=1)
-        units = layers.check_units("expert_units", expert_units)
         n_each = spec.n_tasks * n_pairs
         # The specific experts, grouped by task, precede the shared experts, which are
         # in the same order.
         sizes = [n_pairs] * spec.n_tasks + [n_each]
-        self.experts = layers.ExpertGroups(sizes, self.width, units, dropout, F.elu)
+        self.experts = layers.ExpertGroups(
+            sizes, self.width, expert_units, dropout, F.elu
+        )
         n_read = (n_pairs + n_each) * self.experts.n_out
         self.towers = layers.TaskTowers(n_read, tower_units, self.base_logits, dropout)
         # Each specific expert predicts its task, so it starts at the rate of the task.
@@ -574,8 +570,7 @@ class MetaHeac(MultiTaskNetwork):
         n_experts = check_integer("n_experts", n_experts, at_least=1)
         n_critics = check_integer("n_critics", n_critics, at_least=1)
         dropout = check_number("dropout", dropout, at_least=0, below=1)
-        units = layers.check_units("expert_units", expert_units)
-        self.experts = layers.StackedMLP(n_experts, self.width, units, dropout)
+        self.experts = layers.StackedMLP(n_experts, self.width, expert_units, dropout)
         self.gates = layers.Gates(self.width, spec.n_tasks, n_experts)
         units = layers.check_units("tower_units", tower_units)
         self.critics = layers.StackedMLP(n_critics, self.experts.n_out, units, dropout)

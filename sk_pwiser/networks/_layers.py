@@ -80,6 +80,7 @@ class StackedMLP(nn.Module):
         activation: Activation = torch.relu,
     ) -> None:
         super().__init__()
+        units = check_units("expert_units", units)
         self.n_stacked = n_stacked
         self.activation = activation
         self.dropout = dropout
@@ -216,7 +217,7 @@ class ExpertGroups(nn.ModuleList):
         super().__init__(
             StackedMLP(size, n_in, units, dropout, activation) for size in sizes
         )
-        self.n_out = [n_in, *units][-1]
+        self.n_out = cast(StackedMLP, self[0]).n_out
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Map one input or one per group to `(n_experts, batch, n_out)`, by group."""

@@ -226,19 +226,14 @@ class Fixed(TaskWeighting):
             raise TypeError(
                 f"weights must be a sequence of numbers, one per task; got {weights!r}."
             )
-        values = list(weights)
-        if len(values) != n_tasks:
-            raise ValueError(
-                f"weights must hold one number per task, {n_tasks} in total; got "
-                f"{weights!r}."
-            )
         values = [
             check_number(f"weights[{k}]", value, at_least=0)
-            for k, value in enumerate(values)
+            for k, value in enumerate(weights)
         ]
-        if not any(values):
+        if len(values) != n_tasks or not any(values):
             raise ValueError(
-                f"weights must hold at least one number > 0; got {weights!r}."
+                f"weights must hold one number per task, {n_tasks} in total, and not "
+                f"only 0; got {weights!r}."
             )
         super().__init__(n_tasks)
         # A setting of the user is not part of the state: `partial_fit` may change it.
