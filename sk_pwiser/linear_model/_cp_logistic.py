@@ -26,12 +26,12 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from sk_pwiser._table._frames import (
-    as_table,
     check_same_kind,
     collected,
     find_column,
     is_missing,
     list_columns,
+    selectable,
 )
 from sk_pwiser._table._labels import MISSING_LABELS, names_of_columns
 from sk_pwiser._utils import accept_any_case_of_y, warn_user
@@ -628,8 +628,10 @@ def split_columns(X, group_modes):
     """Return the metadata columns as objects, and the other columns of X."""
     if not group_modes:
         return None, X
-    X = as_table(X)
-    if not (sparse.issparse(X) or hasattr(X, "columns")):
+    X = selectable(X)
+    if sparse.issparse(X):
+        X = X.tocsc()
+    elif not hasattr(X, "columns"):
         X = check_array(X, dtype=None, ensure_all_finite=False, input_name="X")
     names = names_of_columns(X) or range(X.shape[1])
     positions = [find_column("group_modes", mode, list(names)) for mode in group_modes]

@@ -170,13 +170,7 @@ class _CorrectedESMM(ESMM):
         logits = chain_logits(heads)
         extra = {}
         if self.n_tasks > 1:
-            # Detached: the correction must not change what it divides by.
-            before, smallest = logits[:, :-1].detach(), self.smallest_propensities
-            # The sigmoid of -logit: 1 - sigmoid would round to 0 for a frequent task.
-            propensities = (
-                torch.maximum(before.sigmoid(), smallest[0]),
-                torch.maximum((-before).sigmoid(), smallest[1]),
-            )
+            propensities = self._propensities(logits)
             corrections = self._corrections(inputs, heads[:, 1:], propensities)
             extra = {name: partial(extra_loss, f) for name, f in corrections.items()}
         return NetworkOutput(logits, extra_losses=extra, conditional_logits=heads)
@@ -184,11 +178,16 @@ class _CorrectedESMM(ESMM):
     def _corrections(
         self, inputs: Tensor, heads: Tensor, propensities: tuple[Tensor, Tensor]
     ) -> Corrections:
-        """Return the extra losses, given the input and the heads after the first.
-
-        The propensities are P(previous task) and its complement.
-        """
+        """Return the extra losses, given the input and the heads after the first."""
         raise NotImplementedError
+
+    def _propensities(self, logits: Tensor) -> tuple[Tensor, Tensor]:
+        """Return P(previous task) and its complement, for heads after the first."""
+        # Detached: the correction must not change the propensities that it divides by.
+        logits, smallest = logits[:, :-1].detach(), self.smallest_propensities
+        happened = torch.maximum(logits.sigmoid(), smallest[0])
+        # The sigmoid of -logit: 1 - sigmoid would round to 0 for a frequent task.
+        return happened, torch.maximum((-logits).sigmoid(), smallest[1])
 
 
 def extra_loss(of_later: Callable[[LaterLabels], Tensor], labels: Labels) -> Tensor:

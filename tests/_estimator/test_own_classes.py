@@ -168,7 +168,7 @@ def test_outputs_of_a_weighting_of_losses(earlier, combine, message):
 @pytest.mark.parametrize(
     ("weigh", "message"),
     [
-        (lambda gram: gram[0, :1], r"Own .* shape \(2,\); got"),
+        (lambda gram: gram[0, :1], r"Own .* shape \(2,\) from weigh; got"),
         (lambda gram: [1.0, 1.0], r"Own .* got \[1.0, 1.0"),
     ],
 )
