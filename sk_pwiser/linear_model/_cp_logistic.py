@@ -212,10 +212,10 @@ class CPProblem:
 
 
 def cell_of(codes, n_levels):
-    """Return the index of each row's combination of levels."""
+    """Return the index of each row's combination of levels; -1 is the last level."""
     if not n_levels:
         return np.zeros(len(codes), dtype=np.int64)
-    return np.ravel_multi_index(tuple(codes.T), n_levels)
+    return np.ravel_multi_index(tuple(codes.T), n_levels, mode="wrap")
 
 
 def indicators(codes, n_levels):
@@ -577,11 +577,9 @@ class CPMultiTaskLogistic(LinearPredictions, ClassifierMixin, BaseEstimator):
         self.levels_ = dict(zip(names, levels, strict=True))
         self.loadings_, *modes, intercepts = blocks
         self.factors_ = dict(zip([self.task_mode, *names], modes, strict=True))
-        shape = (self.n_tasks_, *problem.n_levels)
         # The intercepts for centred features.
-        self._centred_intercept = problem.offsets.reshape(
-            -1, *(1,) * len(problem.n_levels)
-        ) + intercepts.reshape(shape)
+        centred = problem.offsets[:, np.newaxis] + intercepts
+        self._centred_intercept = centred.reshape(self.n_tasks_, *problem.n_levels)
         self.objective_, self.n_iter_ = float(objectives[-1]), int(n_iter)
         return self
 
@@ -614,8 +612,7 @@ class CPMultiTaskLogistic(LinearPredictions, ClassifierMixin, BaseEstimator):
             # ones.
             mean = intercept.mean(axis=d + 1, keepdims=True)
             intercept = np.concatenate([intercept, mean], axis=d + 1)
-        n_levels = intercept.shape[1:]
-        cells = cell_of(codes % n_levels if n_levels else codes, n_levels)
+        cells = cell_of(codes, intercept.shape[1:])
         return projected @ tasks.T + intercept.reshape(len(tasks), -1)[:, cells].T
 
     def _log_probabilities(self, linear):

@@ -158,21 +158,17 @@ def _parts(result):
 
 def _network_params(result):
     """Return all parameters of the network, the defaults included."""
-    settings, kind = result.settings, type(result.net.module_)
-    _, *parameters = inspect.signature(kind).parameters.values()  # the first is spec
+    network = result.net.module_
+    # The first parameter is spec.
+    _, *parameters = inspect.signature(type(network)).parameters.values()
     own = {
         p.name: p.default
         for p in parameters
         if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)
     }
-    params = {
-        **own,
-        **{name: settings.shared_param(name) for name in SHARED_PARAMS},
-        **settings.network_params,
-        "embedding_dim": settings.embedding_dim,
-        "negative_sampling_rate": settings.negative_sampling_rate,
-        "task_parents": result.schema.targets.parents,
-    }
+    names = *SHARED_PARAMS, "embedding_dim", "negative_sampling_rate", "task_parents"
+    shared = {name: getattr(network.spec, name) for name in names}
+    params = {**own, **result.settings.network_params, **shared}
     # Widths may be given as a list or as a tuple.
     return {k: tuple(v) if isinstance(v, list) else v for k, v in params.items()}
 
