@@ -574,10 +574,17 @@ class ExponentialMovingAverage(TaskWeighting):
         """Return the sum of the scaled losses, of shape `()`."""
         average, is_known = self.average, self.mass > 0
         if self.training:
+            observed = losses.detach().float()
+            is_positive = observed > 0
             # The averages before this batch, except for the first loss of a task.
-            average = torch.where(is_known, average, losses.detach().float())
-            is_known = is_known | (losses.detach() > 0)
-            self._observe(losses.detach())
+            average = torch.where(is_known, average, observed)
+            is_known = is_known | is_positive
+            mass = 1 + self.decay * self.mass
+            moved = torch.lerp(self.average, observed, 1 / mass)
+            self.average.copy_(torch.where(is_positive, moved, self.average))
+            self.mass.copy_(torch.where(is_positive, mass, self.mass))
+            if self.rates is not None:
+                self.rates.observe(observed)
         # A small constant in the denominator would make the weights depend on the
         # scale of the losses. Instead, the weight is 0 before the first loss above 0.
         weights = is_known / torch.where(is_known, average, 1.0)
@@ -588,16 +595,6 @@ class ExponentialMovingAverage(TaskWeighting):
             else:
                 weights = weights * (rates / rates.mean())
         return (weights.to(losses.dtype) * losses).sum()
-
-    def _observe(self, losses: Tensor) -> None:
-        if self.rates is not None:
-            self.rates.observe(losses)
-        losses = losses.float()
-        is_positive = losses > 0
-        mass = 1 + self.decay * self.mass
-        moved = torch.lerp(self.average, losses, 1 / mass)
-        self.average.copy_(torch.where(is_positive, moved, self.average))
-        self.mass.copy_(torch.where(is_positive, mass, self.mass))
 
     def end_epoch(self) -> list[float]:
         """Return the epoch's mean weights and reset them; update the rates."""
