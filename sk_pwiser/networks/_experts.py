@@ -1,6 +1,5 @@
 """Networks with experts, which gates mix or whose outputs towers read."""
 
-import math
 from collections.abc import Callable, Sequence
 
 import torch
@@ -197,10 +196,10 @@ class PLE(MultiTaskNetwork):
             check_integer("n_shared_experts", n_shared_experts, at_least=1),
         )
         n_levels = check_integer("n_levels", n_levels, at_least=1)
-        width, sizes = self.width, (counts, expert_units, dropout)
+        width, shape = self.width, (counts, expert_units, dropout)
         levels = []
         for level in range(n_levels):
-            levels.append(ExtractionLevel(width, *sizes, level + 1 == n_levels))
+            levels.append(ExtractionLevel(width, *shape, level + 1 == n_levels))
             width = levels[-1].n_out
         self.levels = nn.ModuleList(levels)
         self.towers = layers.TaskTowers(width, tower_units, self.base_logits, dropout)
@@ -345,11 +344,12 @@ class STEM(MultiTaskNetwork):
         inputs = self.input_layer(codes, numeric)
         experts = self.experts(inputs)
         weights = self.gates((inputs[:-1] + inputs[-1:]) / 2)
-        sizes = self.n_tasks, self.n_experts
-        to_own, to_shared = weights.tensor_split([math.prod(sizes)], dim=2)
+        n_tasks, n_own = self.n_tasks, self.n_experts
+        to_own, to_shared = weights.tensor_split([n_tasks * n_own], dim=2)
         # The gate of each task for the experts of the same task. A product with zeros
         # would make the experts of one task part of the losses of all tasks.
-        to_own = torch.unflatten(to_own, 2, sizes).diagonal(dim1=1, dim2=2).mT
+        to_own = torch.unflatten(to_own, 2, (n_tasks, n_own))
+        to_own = to_own.diagonal(dim1=1, dim2=2).mT
         # The experts of other tasks, without a gradient: the second sum of the
         # equation.
         others = layers.mix(weights * self.is_other, experts.detach())

@@ -351,12 +351,12 @@ class DomainGate(nn.Module):
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Map `(batch, width)` to the same shape."""
-        parts = list(
-            torch.split(inputs.index_select(1, self.places), self.sizes, dim=1)
-        )
-        for i, is_embedded in enumerate(self.is_embedded):
+        parts = []
+        features = torch.split(inputs.index_select(1, self.places), self.sizes, dim=1)
+        for part, is_embedded in zip(features, self.is_embedded, strict=True):
             if is_embedded:
-                length = math.sqrt(self.sizes[i])
-                parts[i] = F.normalize(parts[i], dim=1, eps=1e-4) * length
+                length = math.sqrt(part.shape[1])
+                part = F.normalize(part, dim=1, eps=1e-4) * length
+            parts.append(part)
         hidden = torch.relu(self.hidden(torch.cat(parts, dim=1)))
         return inputs * (2 * torch.sigmoid(self.output(hidden)))

@@ -258,15 +258,11 @@ class NetworkSpec:
 
     def _check_columns(self) -> None:
         """Raise unless each field with one entry per column fits the columns."""
-        sizes = self.cardinalities
-        limits_of_dims: dict[str, float] = {
-            "at_least": 1,
-            "at_most": self.embedding_dim,
-        }
+        sizes, largest = self.cardinalities, self.embedding_dim
         rules: dict[str, tuple[int, dict[str, float]]] = {
             "numeric_bins": (self.n_numeric, {"at_least": 0}),
             "bin_scales": (len(self.numeric_bins), {"above": 0}),
-            "embedding_dims": (len(sizes), limits_of_dims),
+            "embedding_dims": (len(sizes), {"at_least": 1, "at_most": largest}),
         }
         for name, (n, limits) in rules.items():
             values = getattr(self, name)
