@@ -196,6 +196,8 @@ class SessionCriticWeights(DocLink, BaseEstimator):
             are missing or not 0 and 1, lengths differ, indexes have the same labels in
             different orders, or `predict_proba` of the first model has another shape
             than `Y`.
+        TypeError
+            If `order` is text.
 
         Warns
         -----
@@ -356,6 +358,9 @@ class Sessions:
             missing = find_missing(order)
             if missing is not None:
                 raise ValueError(f"order is missing in row {missing.argmax()}.")
+            # Sorted as text, "10" would come before "9".
+            if isinstance(order[0], str):
+                raise TypeError(f"order must be numbers or times; got {order[0]!r}.")
             keys.insert(0, order)
         self.rows = np.lexsort(keys)  # a stable sort, by the last key first
         session = session[self.rows]
