@@ -67,7 +67,9 @@ def check_components(
     # initial weights unchanged.
     with _utils.seeded_globally(deepcopy(random_state).randint(LARGEST_SEED), device):
         loss = build_loss(settings, task_names)
-        chosen = as_weighting(settings.weighting, settings.weighting_params)
+        chosen: Any = settings.weighting, settings.weighting_params
+        if not isinstance(settings.weighting, str):
+            chosen = as_weighting(*chosen)
         weighting = _utils.build(
             WEIGHTINGS, TaskWeighting, "weighting", *chosen, len(task_names)
         )

@@ -10,7 +10,6 @@ map and its transpose. Gradients and least-squares steps are computed from these
 solvers are L-BFGS over all factors at once, and alternating least squares.
 """
 
-from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import ClassVar
 
@@ -22,11 +21,18 @@ from scipy.special import expit
 from sklearn.base import BaseEstimator, ClassifierMixin, _fit_context
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.preprocessing import OrdinalEncoder
-from sklearn.utils import check_random_state
+from sklearn.utils import _safe_indexing, check_array, check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from sk_pwiser._table._frames import check_same_kind, collected, find_column, is_missing
+from sk_pwiser._table._frames import (
+    check_same_kind,
+    collected,
+    find_column,
+    is_missing,
+    list_columns,
+    selectable,
+)
 from sk_pwiser._table._labels import MISSING_LABELS, names_of_columns
 from sk_pwiser._utils import accept_any_case_of_y, warn_user
 from sk_pwiser.linear_model._linear_base import (
@@ -47,43 +53,25 @@ CG_TOLERANCE = 1e-12
 FIRST_ROUND = 20
 
 
-@dataclass
-class Factors:
-    """The loadings L, the modes U_1 to U_D, and the intercepts b.
+# The factors are a list of blocks: the loadings L, of shape (n_features, rank); the
+# modes U_1 to U_D, each (n_levels, rank), where U_1 is the mode of the tasks; and the
+# intercepts b relative to the offset of the task, (n_tasks, n_cells), where a cell is a
+# combination of levels.
 
-    L has shape (n_features, rank). A mode has shape (n_levels, rank), and U_1 is the
-    mode of the tasks. b has shape (n_tasks, n_cells), and is relative to the offset of
-    the task; a cell is a combination of levels.
+
+def balanced(blocks):
+    """Return factors with the same predictions and equal norms.
+
+    Among all factors with these predictions, their penalty is the smallest.
     """
-
-    loadings: np.ndarray
-    modes: list
-    intercepts: np.ndarray
-    projected: np.ndarray | None = None
-
-    @classmethod
-    def of(cls, blocks, projected=None):
-        """Return factors of the arrays that `blocks` returns."""
-        return cls(blocks[0], blocks[1:-1], blocks[-1], projected)
-
-    @property
-    def blocks(self):
-        """Return all arrays: the loadings, the modes and the intercepts."""
-        return [self.loadings, *self.modes, self.intercepts]
-
-    def balanced(self):
-        """Return factors with the same predictions and equal norms.
-
-        Among all factors with these predictions, their penalty is the smallest.
-        """
-        parts = [self.loadings, *self.modes]
-        norms = np.array([np.linalg.norm(part, axis=0) for part in parts])
-        is_used = (norms > 0).all(axis=0)
-        # A component with a factor of 0 has no effect, and no scale to balance.
-        norms[:, ~is_used] = 1.0
-        mean = np.exp(np.log(norms).mean(axis=0))
-        parts = [part * (mean / norm) for part, norm in zip(parts, norms, strict=True)]
-        return Factors.of([*parts, self.intercepts])
+    *parts, intercepts = blocks
+    norms = np.array([np.linalg.norm(part, axis=0) for part in parts])
+    is_used = (norms > 0).all(axis=0)
+    # A component with a factor of 0 has no effect, and no scale to balance.
+    norms[:, ~is_used] = 1.0
+    mean = np.exp(np.log(norms).mean(axis=0))
+    parts = [part * (mean / norm) for part, norm in zip(parts, norms, strict=True)]
+    return [*parts, intercepts]
 
 
 def flatten(arrays):
@@ -126,15 +114,15 @@ class CPProblem:
         self._sum_levels = [
             indicators(codes[:, d], n) for d, n in enumerate(self.n_levels)
         ]
+        self._last_projection = None, None
 
-    def linear(self, factors):
+    def linear(self, blocks):
         """Return the linear predictors, (n_samples, n_tasks)."""
-        apply, _ = self.block_map(factors, 1)
-        constants = self.offsets + factors.intercepts[:, self.cells].T
-        return constants + apply(factors.modes[0])
+        apply, _ = self.block_map(blocks, 1)
+        return self.offsets + blocks[-1][:, self.cells].T + apply(blocks[1])
 
-    def value(self, factors, linear):
-        """Return the objective, where `linear` is ``linear(factors)``."""
+    def value(self, blocks, linear):
+        """Return the objective, where `linear` is ``linear(blocks)``."""
         if self.loss == "log_loss":
             losses = np.logaddexp(0.0, linear) - self.labels * linear
         else:
@@ -142,7 +130,7 @@ class CPProblem:
             losses = 0.5 * (linear - (2.0 * self.labels - 1.0)) ** 2
         penalty = sum(
             0.5 * alpha * np.vdot(block, block)
-            for alpha, block in zip(self.penalties, factors.blocks, strict=True)
+            for alpha, block in zip(self.penalties, blocks, strict=True)
         )
         return np.vdot(self.weights, losses) + penalty
 
@@ -152,81 +140,82 @@ class CPProblem:
             return self.weights * (expit(linear) - self.labels)
         return self.weights * (linear - (2.0 * self.labels - 1.0))
 
-    def gradient(self, factors, linear):
+    def gradient(self, blocks, linear):
         """Return the gradient of the objective as a vector."""
         residual = self.residual(linear)
         return flatten(
-            self.block_map(factors, i)[1](residual) + self.penalties[i] * block
-            for i, block in enumerate(factors.blocks)
+            self.block_map(blocks, i)[1](residual) + self.penalties[i] * block
+            for i, block in enumerate(blocks)
         )
 
-    def curvatures(self, factors):
+    def curvatures(self, blocks):
         """Return rough second derivatives, whose orders of magnitude differ."""
         # The largest second derivative of the loss of a row.
         of_loss = 0.25 if self.loss == "log_loss" else 1.0
         # Sums over the tasks of weight times squared factor, (n_samples, rank).
-        by_row = self.weights @ factors.modes[0] ** 2
-        product, projected = self._product(factors), self._projected(factors)
-        blocks = [
+        by_row = self.weights @ blocks[1] ** 2
+        product, projected = self._product(blocks), self._projected(blocks)
+        squares = [
             np.outer(self.variances, (by_row * product**2).sum(axis=0)),
             self.weights.T @ (projected * product) ** 2,
         ]
         for d, sums in enumerate(self._sum_levels):
-            inputs = projected * self._product(factors, without=d)
-            blocks.append(sums @ (by_row * inputs**2))
-        blocks.append((self._sum_cells @ self.weights).T)
+            inputs = projected * self._product(blocks, without=d)
+            squares.append(sums @ (by_row * inputs**2))
+        squares.append((self._sum_cells @ self.weights).T)
         curvatures = flatten(
-            alpha + of_loss * block
-            for alpha, block in zip(self.penalties, blocks, strict=True)
+            alpha + of_loss * square
+            for alpha, square in zip(self.penalties, squares, strict=True)
         )
         # Intercepts without rows and without a penalty stay where they are.
         return np.where(curvatures > 0, curvatures, 1.0)
 
-    def block_map(self, factors, position):
+    def block_map(self, blocks, position):
         """Return the linear map of a block to the predictors, and its transpose."""
-        if position == len(factors.blocks) - 1:
+        if position == len(blocks) - 1:
             return (
                 lambda b: b[:, self.cells].T,
                 lambda residual: (self._sum_cells @ residual).T,
             )
-        tasks = factors.modes[0]
+        tasks = blocks[1]
         if position == 0:
-            product = self._product(factors)
+            product = self._product(blocks)
             return (
                 lambda L: (self.columns.dot(L) * product) @ tasks.T,
                 lambda r: self.columns.transposed_dot((r @ tasks) * product),
             )
-        projected = self._projected(factors)
+        projected = self._projected(blocks)
         if position == 1:
-            inputs = projected * self._product(factors)
+            inputs = projected * self._product(blocks)
             return (lambda U: inputs @ U.T, lambda r: r.T @ inputs)
         d = position - 2
-        inputs = projected * self._product(factors, without=d)
+        inputs = projected * self._product(blocks, without=d)
         codes, sums = self.codes[:, d], self._sum_levels[d]
         return (
             lambda U: (inputs * U[codes]) @ tasks.T,
             lambda r: sums @ (inputs * (r @ tasks)),
         )
 
-    def _projected(self, factors):
-        if factors.projected is None:
-            factors.projected = self.columns.dot(factors.loadings)
-        return factors.projected
+    def _projected(self, blocks):
+        # The same loadings are projected several times in a row.
+        if self._last_projection[0] is not blocks[0]:
+            self._last_projection = blocks[0], self.columns.dot(blocks[0])
+        return self._last_projection[1]
 
-    def _product(self, factors, without=None):
+    def _product(self, blocks, without=None):
         """Return the product of the group modes' factors, (n_samples, rank)."""
-        product = np.ones((len(self.labels), factors.loadings.shape[1]))
-        for d, U in enumerate(factors.modes[1:]):
+        product = np.ones((len(self.labels), blocks[0].shape[1]))
+        for d, U in enumerate(blocks[2:-1]):
             if d != without:
                 product *= U[self.codes[:, d]]
         return product
 
 
 def cell_of(codes, n_levels):
-    """Return the index of each row's combination of levels."""
+    """Return the index of each row's combination of levels; -1 is the last level."""
     if not n_levels:
         return np.zeros(len(codes), dtype=np.int64)
-    return np.ravel_multi_index(tuple(codes.T), n_levels)
+    return np.ravel_multi_index(tuple(codes.T), n_levels, mode="wrap")
 
 
 def indicators(codes, n_levels):
@@ -235,71 +224,69 @@ def indicators(codes, n_levels):
     return sparse.csr_array((np.ones(n), (codes, np.arange(n))), shape=(n_levels, n))
 
 
-def solve_lbfgs(problem, factors, *, max_iter, tol):
+def solve_lbfgs(problem, blocks, *, max_iter, tol):
     """Minimise over all factors at once by L-BFGS.
 
     Between rounds the norms of the factors are made equal: L-BFGS would take many short
     steps along the curved valleys of equal predictions. Returns factors, the objective
     at the start and after every round, and the iterations.
     """
-    values = [problem.value(factors, problem.linear(factors))]
+    values = [problem.value(blocks, problem.linear(blocks))]
     n_iter, n_steps = 0, FIRST_ROUND
     while n_iter < max_iter:
-        factors, value, n_done, has_converged = lbfgs_round(
-            problem, factors.balanced(), min(n_steps, max_iter - n_iter), tol
-        )
-        values.append(value)
-        n_iter += n_done
+        limit = min(n_steps, max_iter - n_iter)
+        blocks, result = lbfgs_round(problem, balanced(blocks), limit, tol)
+        values.append(problem.value(blocks, problem.linear(blocks)))
+        n_iter += max(result.nit, 1)
         n_steps *= 2
-        if has_converged:
-            return factors, values, n_iter
+        # Status 1 is the limit of iterations; with any other the search has ended.
+        if result.status != 1:
+            return blocks, values, n_iter
     warn_not_converged(max_iter)
-    return factors, values, n_iter
+    return blocks, values, n_iter
 
 
-def lbfgs_round(problem, factors, max_iter, tol):
+def lbfgs_round(problem, blocks, max_iter, tol):
     """Take some steps of L-BFGS in parameters whose second derivatives are near 1."""
     total = problem.weights.sum()
-    scale = np.sqrt(problem.curvatures(factors) / total)
+    scale = np.sqrt(problem.curvatures(blocks) / total)
 
     def evaluate(vector):
-        current = Factors.of(unflatten(vector / scale, factors.blocks))
+        current = unflatten(vector / scale, blocks)
         linear = problem.linear(current)
         gradient = problem.gradient(current, linear) / scale
         return problem.value(current, linear) / total, gradient / total
 
     result = minimize(
         evaluate,
-        flatten(factors.blocks) * scale,
+        flatten(blocks) * scale,
         jac=True,
         method="L-BFGS-B",
         options={"maxiter": max_iter, "maxfun": 10 * max_iter, "gtol": tol, "ftol": 0},
     )
-    # Status 1 is the limit of iterations; with any other the search has ended.
-    factors = Factors.of(unflatten(result.x / scale, factors.blocks))
-    return factors, result.fun * total, max(result.nit, 1), result.status != 1
+    return unflatten(result.x / scale, blocks), result
 
 
-def solve_als(problem, factors, *, max_iter, tol):
+def solve_als(problem, blocks, *, max_iter, tol):
     """Minimise the squared error over the loadings, then over each mode, and repeat."""
-    last = len(factors.blocks) - 1
-    values = [problem.value(factors, problem.linear(factors))]
+    last = len(blocks) - 1
+    values = [problem.value(blocks, problem.linear(blocks))]
     for n_iter in range(1, max_iter + 1):
-        before = flatten(factors.modes)
-        for positions in [(0, last), *((i, last) for i in range(1, last))]:
-            factors = minimise_blocks(problem, factors, positions)
-            values.append(problem.value(factors, problem.linear(factors)))
-        change = np.linalg.norm(flatten(factors.modes) - before)
+        before = flatten(blocks[1:-1])
+        for i in range(last):
+            blocks = minimise_blocks(problem, blocks, (i, last))
+            values.append(problem.value(blocks, problem.linear(blocks)))
+        change = np.linalg.norm(flatten(blocks[1:-1]) - before)
         if change <= tol * max(np.linalg.norm(before), np.finfo(float).tiny):
-            return factors, values, n_iter
+            return blocks, values, n_iter
     warn_not_converged(max_iter)
-    return factors, values, max_iter
+    return blocks, values, max_iter
 
 
-def minimise_blocks(problem, factors, positions):
+def minimise_blocks(problem, blocks, positions):
     """Solve the ridge regression in blocks of the factors by conjugate gradients."""
-    chosen = [factors.blocks[i] for i in positions]
-    maps = [problem.block_map(factors, i) for i in positions]
+    chosen = [blocks[i] for i in positions]
+    maps = [problem.block_map(blocks, i) for i in positions]
     penalties = [problem.penalties[i] for i in positions]
 
     def transpose(residual, parts):
@@ -316,14 +303,14 @@ def minimise_blocks(problem, factors, positions):
         return transpose(problem.weights * linear, parts)
 
     # A quadratic has its minimum at the end of the Newton step.
-    gradient = transpose(problem.residual(problem.linear(factors)), chosen)
+    gradient = transpose(problem.residual(problem.linear(blocks)), chosen)
     n = len(gradient)
     operator = LinearOperator((n, n), matvec=hessian, dtype=float)
     step, _ = cg(operator, -gradient, rtol=CG_TOLERANCE, maxiter=10 * n)
-    blocks = factors.blocks
+    blocks = list(blocks)
     for i, change in zip(positions, unflatten(step, chosen), strict=True):
         blocks[i] = blocks[i] + change
-    return Factors.of(blocks, None if 0 in positions else factors.projected)
+    return blocks
 
 
 def warn_not_converged(max_iter):
@@ -532,9 +519,9 @@ class CPMultiTaskLogistic(LinearPredictions, ClassifierMixin, BaseEstimator):
         codes = self._codes(encoder, levels, features)
         n_levels = [] if encoder is None else list(map(len, encoder.categories_))
         problem = CPProblem(features, targets, weights, codes, n_levels, self)
-        factors, values, n_iter = self._best_of_starts(problem)
+        fitted = self._best_of_starts(problem)
         validate_data(self, X, skip_check_array=True)
-        return self._set_result(targets, encoder, problem, factors, values[-1], n_iter)
+        return self._set_result(targets, encoder, problem, *fitted)
 
     def _check_parameters(self):
         if self.solver == "als" and self.loss != "squared_error":
@@ -574,32 +561,26 @@ class CPMultiTaskLogistic(LinearPredictions, ClassifierMixin, BaseEstimator):
         for _ in range(self.n_init):
             # Random factors, since equal components would stay equal. L = 0 suits data
             # of any scale.
-            start = Factors(
-                np.zeros((problem.columns.n_features, self.rank)),
-                [
-                    rng.uniform(size=(n, self.rank))
-                    for n in (n_tasks, *problem.n_levels)
-                ],
-                np.zeros((n_tasks, n_cells)),
-            )
+            sizes = n_tasks, *problem.n_levels
+            modes = [rng.uniform(size=(n, self.rank)) for n in sizes]
+            loadings = np.zeros((problem.columns.n_features, self.rank))
+            start = [loadings, *modes, np.zeros((n_tasks, n_cells))]
             solve = SOLVERS[self.solver]
             fits.append(solve(problem, start, max_iter=self.max_iter, tol=self.tol))
         return min(fits, key=lambda fit: fit[1][-1])
 
-    def _set_result(self, targets, encoder, problem, factors, objective, n_iter):
+    def _set_result(self, targets, encoder, problem, blocks, objectives, n_iter):
         self._encoder, self._mean = encoder, problem.columns.mean
         self._set_targets(targets)
         names, levels = [*self.group_modes], getattr(encoder, "categories_", ())
         levels = [np.array(values.tolist()) for values in levels]
         self.levels_ = dict(zip(names, levels, strict=True))
-        self.loadings_ = factors.loadings
-        self.factors_ = dict(zip([self.task_mode, *names], factors.modes, strict=True))
-        shape = (self.n_tasks_, *problem.n_levels)
+        self.loadings_, *modes, intercepts = blocks
+        self.factors_ = dict(zip([self.task_mode, *names], modes, strict=True))
         # The intercepts for centred features.
-        self._centred_intercept = problem.offsets.reshape(
-            -1, *(1,) * len(problem.n_levels)
-        ) + factors.intercepts.reshape(shape)
-        self.objective_, self.n_iter_ = float(objective), max(int(n_iter), 1)
+        centred = problem.offsets[:, np.newaxis] + intercepts
+        self._centred_intercept = centred.reshape(self.n_tasks_, *problem.n_levels)
+        self.objective_, self.n_iter_ = float(objectives[-1]), int(n_iter)
         return self
 
     @property
@@ -631,8 +612,7 @@ class CPMultiTaskLogistic(LinearPredictions, ClassifierMixin, BaseEstimator):
             # ones.
             mean = intercept.mean(axis=d + 1, keepdims=True)
             intercept = np.concatenate([intercept, mean], axis=d + 1)
-        n_levels = intercept.shape[1:]
-        cells = cell_of(codes % n_levels if n_levels else codes, n_levels)
+        cells = cell_of(codes, intercept.shape[1:])
         return projected @ tasks.T + intercept.reshape(len(tasks), -1)[:, cells].T
 
     def _log_probabilities(self, linear):
@@ -640,39 +620,24 @@ class CPMultiTaskLogistic(LinearPredictions, ClassifierMixin, BaseEstimator):
             return super()._log_probabilities(linear)
         return np.log(np.clip(0.5 * (1.0 + linear), np.finfo(float).tiny, 1.0))
 
-    def __sklearn_tags__(self):
-        tags = super().__sklearn_tags__()
-        tags.input_tags.sparse = True
-        tags.target_tags.multi_output = True
-        tags.classifier_tags.multi_class = False
-        tags.classifier_tags.multi_label = True
-        return tags
-
 
 def split_columns(X, group_modes):
     """Return the metadata columns as objects, and the other columns of X."""
     if not group_modes:
         return None, X
-    if not (sparse.issparse(X) or hasattr(X, "columns")):
-        X = np.asarray(X)
-        if X.ndim != 2:
-            raise ValueError(f"Expected 2D array, got {X.ndim}D array instead.")
+    X = selectable(X)
+    if sparse.issparse(X):
+        X = X.tocsc()
+    elif not hasattr(X, "columns"):
+        X = check_array(X, dtype=None, ensure_all_finite=False, input_name="X")
     names = names_of_columns(X) or range(X.shape[1])
     positions = [find_column("group_modes", mode, list(names)) for mode in group_modes]
     if len(set(positions)) < len(positions):
         raise ValueError(f"group_modes must be distinct columns; got {group_modes}.")
     others = np.setdiff1d(np.arange(X.shape[1]), positions)
-    if hasattr(X, "columns"):
-        # The `columns` of Arrow are arrays.
-        is_arrow = hasattr(X, "column_names")
-        names = list(X.column_names if is_arrow else X.columns)
-        columns = [np.asarray(X[names[j]], dtype=object) for j in positions]
-        kept = [names[j] for j in others]
-        return np.column_stack(columns), X.select(kept) if is_arrow else X[kept]
-    if sparse.issparse(X):
-        X = X.tocsc()
-        return X[:, positions].toarray().astype(object), X[:, others]
-    return X[:, positions].astype(object), X[:, others]
+    levels, features = (_safe_indexing(X, c, axis=1) for c in (positions, others))
+    columns = list_columns(levels.toarray() if sparse.issparse(X) else levels)
+    return np.column_stack([np.asarray(c, dtype=object) for c in columns]), features
 
 
 def fit_levels(names, levels):

@@ -6,7 +6,7 @@ import numpy as np
 from scipy import sparse
 from scipy.special import log_expit
 from sklearn.metrics import r2_score, roc_auc_score
-from sklearn.utils import check_array
+from sklearn.utils import ClassifierTags, RegressorTags, check_array
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted, validate_data
 
@@ -105,8 +105,7 @@ def check_task_types(task_types, n_tasks):
         )
     if len(task_types) != n_tasks:
         raise ValueError(
-            f"y has {n_tasks} tasks, but task_types has {len(task_types)} entries: "
-            f"{task_types}."
+            f"task_types must have one entry per task, {n_tasks}; got {task_types}."
         )
     return task_types
 
@@ -146,8 +145,7 @@ def find_constant_tasks(targets, weights):
     if targets.is_single and is_constant[0]:
         found = targets.classes[int(positive[0] > 0)]
         raise ValueError(
-            "A single task needs both classes; rows with a positive weight contain "
-            f"only one class: {found!r}."
+            f"A single task needs both classes; rows of weight > 0 have only {found!r}."
         )
     for k in np.flatnonzero(is_constant):
         warn_user(
@@ -226,14 +224,28 @@ class LinearPredictions(DocLink):
     (n_samples, n_tasks), and call `_set_targets` in `fit`.
     """
 
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True
+        tags.target_tags.required = True
+        tags.target_tags.multi_output = True
+        types = getattr(self, "task_types", "binary")
+        types = {types} if isinstance(types, str) else set(types)
+        if types == {"binary"}:
+            tags.estimator_type = "classifier"
+            tags.classifier_tags = ClassifierTags(multi_class=False, multi_label=True)
+        elif types == {"regression"}:
+            tags.estimator_type = "regressor"
+            tags.regressor_tags = RegressorTags()
+        return tags
+
     def _set_targets(self, targets):
         self._is_binary, self._is_single = targets.is_binary, targets.is_single
         self.task_names_ = targets.task_names
         self.n_tasks_ = len(targets.task_names)
+        vars(self).pop("classes_", None)
         if targets.classes is not None:
             self.classes_ = targets.classes
-        else:
-            self.__dict__.pop("classes_", None)
 
     def _read(self, X, read):
         """Return rows that `read` reads, which must have the columns of the fit."""
@@ -277,14 +289,13 @@ class LinearPredictions(DocLink):
         # By probability, not by the sign of the predictor: the squared loss of a
         # subclass has another link.
         is_positive = self._log_probabilities(linear[:, b]) > np.log(0.5)
-        if self._is_single:
-            return (
-                self.classes_[is_positive[:, 0].astype(int)] if b[0] else linear[:, 0]
-            )
         if b.all():
-            return is_positive.astype(self.classes_.dtype)
+            labels = is_positive.astype(int)
+            if self._is_single:
+                return self.classes_[labels[:, 0]]
+            return labels.astype(self.classes_.dtype)
         linear[:, b] = is_positive
-        return linear
+        return linear[:, 0] if self._is_single else linear
 
     @available_if(_has_binary_tasks)
     def predict_proba(self, X):

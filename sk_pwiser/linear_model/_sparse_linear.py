@@ -8,7 +8,7 @@ from typing import ClassVar
 import numpy as np
 from sklearn.base import BaseEstimator, _fit_context
 from sklearn.model_selection import KFold, check_cv
-from sklearn.utils import ClassifierTags, RegressorTags, _safe_indexing
+from sklearn.utils import _safe_indexing
 from sklearn.utils._param_validation import (
     Interval,
     StrOptions,
@@ -109,21 +109,6 @@ class SparseLinearBase(LinearPredictions, BaseEstimator):
     def _linear_predictors(self, X):
         features = self._read(X, partial(read_features, accept_sparse=("csr", "csc")))
         return features @ self.coef_.T + self.intercept_
-
-    def __sklearn_tags__(self):
-        tags = super().__sklearn_tags__()
-        tags.input_tags.sparse = True
-        tags.target_tags.required = True
-        tags.target_tags.multi_output = True
-        types = self.task_types
-        types = {types} if isinstance(types, str) else set(types)
-        if types == {"binary"}:
-            tags.estimator_type = "classifier"
-            tags.classifier_tags = ClassifierTags(multi_class=False, multi_label=True)
-        elif types == {"regression"}:
-            tags.estimator_type = "regressor"
-            tags.regressor_tags = RegressorTags()
-        return tags
 
 
 class MultiTaskSparseLinear(SparseLinearBase):
@@ -538,11 +523,8 @@ def fold_scores(X, targets, weights, train, test, alphas, settings):
 
 def best_alphas(alphas, scores, targets):
     """Return the best alpha of each type of task, the largest one in a tie."""
-    best = {}
-    for kind, chosen in (
-        ("binary", targets.is_binary),
-        ("regression", ~targets.is_binary),
-    ):
+    best, of_types = {}, (targets.is_binary, ~targets.is_binary)
+    for kind, chosen in zip(TASK_TYPES, of_types, strict=True):
         if not chosen.any():
             continue
         is_known = ~np.isnan(scores[0][:, chosen])

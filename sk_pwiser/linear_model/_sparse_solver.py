@@ -82,11 +82,8 @@ class SparseProblem:
         intercept[self.is_solved] = self.V[-1] - (self.columns.mean + self.shift) @ W
         coef = np.zeros((len(intercept), self.columns.n_features))
         coef[self.is_solved] = W.T
-        return (
-            coef * self.task_scale[:, np.newaxis],
-            intercept * self.task_scale,
-            n_iter,
-        )
+        scale = self.task_scale
+        return coef * scale[:, np.newaxis], intercept * scale, n_iter
 
     def _minimise(self, alpha):
         """Set the minimiser for an alpha, and return the number of steps."""

@@ -5,6 +5,7 @@ first, whose labels are known only in the rows in which the previous task happen
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -86,8 +87,52 @@ class ESMM(MultiTaskNetwork):
         return NetworkOutput(logits, conditional_logits=heads)
 
 
-# Extra losses of a network by name, computed from the labels
-Corrections = dict[str, Callable[[Labels], Tensor]]
+class LaterLabels:
+    """The labels of the heads after the first, and the losses that need them.
+
+    All tensors are `(batch, n_tasks - 1)`. The targets are the labels where the
+    previous task `happened`; probabilities as labels become P(task | previous task).
+    """
+
+    def __init__(self, labels: Labels) -> None:
+        y, weights = labels.y, labels.sample_weight
+        if weights is None:
+            weights = torch.ones_like(y)
+        self.weights = weights.view(len(y), -1).expand_as(y)
+        self.row_losses, self.first = labels.row_losses, y[:, :1]
+        self.happened = y[:, :-1]
+        self.targets = conditional_labels(y, chain_parents(y.shape[1]))[:, 1:]
+
+    def losses(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Compute the unweighted losses of logits."""
+        # The loss takes one column per task; that of the first is not used.
+        logits = torch.cat([logits.new_zeros(len(logits), 1), logits], dim=1)
+        return self.row_losses(logits, torch.cat([self.first, targets], dim=1))[:, 1:]
+
+    def mean(self, losses: Tensor) -> Tensor:
+        """Average losses that need no label over all rows."""
+        # Rows count as they do for the previous task.
+        return (losses * self.weights[:, :-1]).mean(dim=0)
+
+    def mean_where_known(self, losses: Tensor, propensity: Tensor | float) -> Tensor:
+        """Average losses over the rows in which the previous task happened."""
+        return weighted_mean(losses, self.weights[:, 1:] * self.happened / propensity)
+
+    def mean_elsewhere(self, losses: Tensor, propensity: Tensor) -> Tensor:
+        """Average losses over the rows in which the previous task did not happen."""
+        weights = self.weights[:, :-1] * (1 - self.happened)
+        return weighted_mean(losses, weights / propensity)
+
+
+def weighted_mean(losses: Tensor, weights: Tensor) -> Tensor:
+    """Average `(batch, n)` over the rows, by weights; 0 where all weights are 0."""
+    # 0 / tiny is 0: a batch without a click gives no correction, and no NaN.
+    tiny = torch.finfo(losses.dtype).tiny
+    return (losses * weights).sum(dim=0) / weights.sum(dim=0).clamp(min=tiny)
+
+
+# Functions by the names of extra losses, which return those of the later heads.
+Corrections = dict[str, Callable[[LaterLabels], Tensor]]
 
 
 class _CorrectedESMM(ESMM):
@@ -123,10 +168,11 @@ class _CorrectedESMM(ESMM):
         inputs = self.input_layer(codes, numeric)
         heads = at_least_float32(self.towers(inputs))
         logits = chain_logits(heads)
-        extra: Corrections = {}
+        extra = {}
         if self.n_tasks > 1:
             propensities = self._propensities(logits)
-            extra = self._corrections(inputs, heads[:, 1:], propensities)
+            corrections = self._corrections(inputs, heads[:, 1:], propensities)
+            extra = {name: partial(extra_loss, f) for name, f in corrections.items()}
         return NetworkOutput(logits, extra_losses=extra, conditional_logits=heads)
 
     def _corrections(
@@ -144,64 +190,9 @@ class _CorrectedESMM(ESMM):
         return happened, torch.maximum((-logits).sigmoid(), smallest[1])
 
 
-def dual_loss(
-    labels: Labels,
-    heads: Tensor,
-    others: Tensor,
-    other_targets: Tensor,
-    propensities: tuple[Tensor, Tensor],
-) -> Tensor:
-    """Compute the losses of heads where labels are known, of `others` elsewhere.
-
-    The result is `(n_tasks,)`, 0 for the first task, and all other tensors are `(batch,
-    n_tasks - 1)`; `propensities` are P(previous task) and its complement.
-    """
-    losses = later_losses(labels, heads, later_targets(labels))
-    known = mean_where_known(labels, losses, propensities[0])
-    unknown = weighted_mean(
-        later_losses(labels, others, other_targets),
-        row_weights(labels)[:, :-1] * (1 - labels.y[:, :-1]) / propensities[1],
-    )
-    return F.pad(known + unknown, (1, 0))
-
-
-def later_losses(labels: Labels, logits: Tensor, targets: Tensor) -> Tensor:
-    """Compute unweighted losses of heads after the first, `(batch, n_tasks - 1)`."""
-    # The loss takes one column per task; that of the first is not used.
-    logits = torch.cat([logits.new_zeros(len(logits), 1), logits], dim=1)
-    targets = torch.cat([labels.y[:, :1], targets], dim=1)
-    return labels.row_losses(logits, targets)[:, 1:]
-
-
-def later_targets(labels: Labels) -> Tensor:
-    """Return the targets of heads after the first, where the previous task happened.
-
-    Labels of 0 and 1 do not change. Probabilities as labels become P(task | previous
-    task).
-    """
-    return conditional_labels(labels.y, chain_parents(labels.y.shape[1]))[:, 1:]
-
-
-def row_weights(labels: Labels) -> Tensor:
-    """Return the weights of the rows, with one column per task."""
-    if labels.sample_weight is None:
-        return torch.ones_like(labels.y)
-    return labels.sample_weight.view(len(labels.y), -1).expand_as(labels.y)
-
-
-def weighted_mean(losses: Tensor, weights: Tensor) -> Tensor:
-    """Average `(batch, n)` over the rows, by weights; 0 where all weights are 0."""
-    # 0 / tiny is 0: a batch without a click gives no correction, and no NaN.
-    tiny = torch.finfo(losses.dtype).tiny
-    return (losses * weights).sum(dim=0) / weights.sum(dim=0).clamp(min=tiny)
-
-
-def mean_where_known(
-    labels: Labels, losses: Tensor, propensity: Tensor | float
-) -> Tensor:
-    """Average losses of later heads where the previous task happened."""
-    known = row_weights(labels)[:, 1:] * labels.y[:, :-1]
-    return weighted_mean(losses, known / propensity)
+def extra_loss(of_later: Callable[[LaterLabels], Tensor], labels: Labels) -> Tensor:
+    """Compute an extra loss, of shape `(n_tasks,)`, which is 0 for the first head."""
+    return F.pad(of_later(LaterLabels(labels)), (1, 0))
 
 
 class ESCM2(_CorrectedESMM):
@@ -298,20 +289,19 @@ class ESCM2(_CorrectedESMM):
     ) -> Corrections:
         imputed = None if self.imputation is None else self.imputation(inputs)
 
-        def correction(labels: Labels) -> Tensor:
-            target = later_targets(labels)
-            losses, guessed = later_losses(labels, heads, target), None
-            if imputed is not None:
-                # The paper imputes the loss itself, which has no gradient for the head,
-                # so that rows without a label would not train it. Here labels are
-                # imputed. Detached in the first two terms: only the loss of the known
-                # labels trains the imputation.
-                guessed = later_losses(labels, heads, imputed.detach().sigmoid())
-                losses = losses - guessed + later_losses(labels, imputed, target)
-            mean = mean_where_known(labels, losses, propensities[0])
-            if guessed is not None:
-                mean = (guessed * row_weights(labels)[:, :-1]).mean(dim=0) + mean
-            return self.correction_weight * F.pad(mean, (1, 0))
+        def correction(later: LaterLabels) -> Tensor:
+            losses = later.losses(heads, later.targets)
+            if imputed is None:
+                mean = later.mean_where_known(losses, propensities[0])
+                return self.correction_weight * mean
+            # The paper imputes the loss itself, which has no gradient for the head, so
+            # that rows without a label would not train it. Here labels are imputed.
+            # Detached in the first two terms: only the loss of the known labels trains
+            # the imputation.
+            guessed = later.losses(heads, imputed.detach().sigmoid())
+            losses = losses - guessed + later.losses(imputed, later.targets)
+            known = later.mean_where_known(losses, propensities[0])
+            return self.correction_weight * (later.mean(guessed) + known)
 
         return {"correction": correction}
 
@@ -404,18 +394,19 @@ class DCMT(_CorrectedESMM):
     ) -> Corrections:
         twins = at_least_float32(self.twins(inputs))
 
-        def correction(labels: Labels) -> Tensor:
-            target = later_targets(labels)
-            mirrored = 1 - target if self.is_mirrored else target
-            loss = dual_loss(labels, heads, twins, mirrored, propensities)
-            return self.correction_weight * loss
+        def correction(later: LaterLabels) -> Tensor:
+            losses = later.losses(heads, later.targets)
+            known = later.mean_where_known(losses, propensities[0])
+            mirrored = 1 - later.targets if self.is_mirrored else later.targets
+            losses = later.losses(twins, mirrored)
+            unknown = later.mean_elsewhere(losses, propensities[1])
+            return self.correction_weight * (known + unknown)
 
-        def prior(labels: Labels) -> Tensor:
+        def prior(later: LaterLabels) -> Tensor:
             # 1 - q - q* as a difference of two probabilities, exact also if q is near
             # 1.
             gap = ((-heads).sigmoid() - twins.sigmoid()).abs()
-            means = (gap * row_weights(labels)[:, :-1]).mean(dim=0)
-            return self.prior_weight * F.pad(means, (1, 0))
+            return self.prior_weight * later.mean(gap)
 
         return {"correction": correction, "prior": prior}
 
@@ -506,15 +497,16 @@ class DDPO(_CorrectedESMM):
     ) -> Corrections:
         teachers = at_least_float32(self.teachers(inputs))
 
-        def teacher(labels: Labels) -> Tensor:
-            losses = later_losses(labels, teachers, later_targets(labels))
-            mean = mean_where_known(labels, losses, 1.0)
-            return self.teacher_weight * F.pad(mean, (1, 0))
+        def teacher(later: LaterLabels) -> Tensor:
+            losses = later.losses(teachers, later.targets)
+            return self.teacher_weight * later.mean_where_known(losses, 1.0)
 
-        def correction(labels: Labels) -> Tensor:
+        def correction(later: LaterLabels) -> Tensor:
+            losses = later.losses(heads, later.targets)
+            known = later.mean_where_known(losses, propensities[0])
             # Without a gradient: the heads must not train the teachers.
-            guesses = teachers.detach().sigmoid()
-            loss = dual_loss(labels, heads, heads, guesses, propensities)
-            return self.correction_weight * loss
+            losses = later.losses(heads, teachers.detach().sigmoid())
+            unknown = later.mean_elsewhere(losses, propensities[1])
+            return self.correction_weight * (known + unknown)
 
         return {"teacher": teacher, "correction": correction}

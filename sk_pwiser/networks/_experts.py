@@ -66,8 +66,7 @@ class MMoE(MultiTaskNetwork):
     ) -> None:
         super().__init__(spec)
         n_experts = check_integer("n_experts", n_experts, at_least=1)
-        units = layers.check_units("expert_units", expert_units)
-        self.experts = layers.StackedMLP(n_experts, self.width, units, dropout)
+        self.experts = layers.StackedMLP(n_experts, self.width, expert_units, dropout)
         n_gates = spec.n_tasks if self.has_gate_per_task else 1
         self.gates = layers.Gates(self.width, n_gates, n_experts)
         self.towers = layers.TaskTowers(
@@ -196,13 +195,11 @@ class PLE(MultiTaskNetwork):
             check_integer("n_experts", n_experts, at_least=1),
             check_integer("n_shared_experts", n_shared_experts, at_least=1),
         )
-        units = layers.check_units("expert_units", expert_units)
         n_levels = check_integer("n_levels", n_levels, at_least=1)
-        width = self.width
+        width, shape = self.width, (counts, expert_units, dropout)
         levels = []
         for level in range(n_levels):
-            is_last = level + 1 == n_levels
-            levels.append(ExtractionLevel(width, counts, units, dropout, is_last))
+            levels.append(ExtractionLevel(width, *shape, level + 1 == n_levels))
             width = levels[-1].n_out
         self.levels = nn.ModuleList(levels)
         self.towers = layers.TaskTowers(width, tower_units, self.base_logits, dropout)
@@ -242,15 +239,26 @@ class ExtractionLevel(nn.Module):
         n_tasks, n_own, _ = self.counts
         is_first = streams.dim() == 2
         experts = self.experts(streams)
-        own, shared = experts.tensor_split([n_tasks * n_own])
         weights = self.task_gates(streams if is_first else streams[:n_tasks])
-        mixed = layers.mix(weights[:, :, n_own:], shared)
-        own = torch.unflatten(own, 0, (n_tasks, n_own))
-        mixed = mixed + torch.einsum("bkj,kjbw->kbw", weights[:, :, :n_own], own)
+        to_own, to_shared = weights.tensor_split([n_own], dim=2)
+        mixed = mix_trained(to_own, to_shared, experts)
         if self.shared_gate is None:
             return mixed
         stream = streams if is_first else streams[n_tasks:]
         return torch.cat([mixed, layers.mix(self.shared_gate(stream), experts)])
+
+
+def mix_trained(to_own: Tensor, to_shared: Tensor, experts: Tensor) -> Tensor:
+    """Mix the experts that each task trains: its own and the shared ones.
+
+    The weights are `(batch, n_tasks, n_experts)`, those `to_own` for the experts of the
+    same task only.
+    """
+    n_tasks, n_own = to_own.shape[1:]
+    own, shared = experts.tensor_split([n_tasks * n_own])
+    own = torch.unflatten(own, 0, (n_tasks, n_own))
+    mixed = torch.einsum("bkj,kjbw->kbw", to_own, own)
+    return mixed + layers.mix(to_shared, shared)
 
 
 class STEM(MultiTaskNetwork):
@@ -319,9 +327,8 @@ class STEM(MultiTaskNetwork):
         super().__init__(spec, n_tables=spec.n_tasks + 1)
         self.n_experts = check_integer("n_experts", n_experts, at_least=1)
         n_shared = check_integer("n_shared_experts", n_shared_experts, at_least=1)
-        units = layers.check_units("expert_units", expert_units)
         sizes = [self.n_experts] * spec.n_tasks + [n_shared]
-        self.experts = layers.ExpertGroups(sizes, self.width, units, dropout)
+        self.experts = layers.ExpertGroups(sizes, self.width, expert_units, dropout)
         # The task that each expert belongs to; n_tasks for shared experts.
         owner = torch.arange(len(sizes)).repeat_interleave(torch.tensor(sizes))
         is_other = owner != torch.arange(spec.n_tasks).unsqueeze(1)
@@ -337,22 +344,17 @@ class STEM(MultiTaskNetwork):
         inputs = self.input_layer(codes, numeric)
         experts = self.experts(inputs)
         weights = self.gates((inputs[:-1] + inputs[-1:]) / 2)
-        # The experts of other tasks, without a gradient: the second sum of the
-        # equation.
-        others = layers.mix(weights * self.is_other, experts.detach())
-        return NetworkOutput(self.towers(self._mix_trained(weights, experts) + others))
-
-    def _mix_trained(self, weights: Tensor, experts: Tensor) -> Tensor:
-        """Mix the experts that a task trains: its own and the shared experts."""
         n_tasks, n_own = self.n_tasks, self.n_experts
-        own, shared = experts.tensor_split([n_tasks * n_own])
         to_own, to_shared = weights.tensor_split([n_tasks * n_own], dim=2)
         # The gate of each task for the experts of the same task. A product with zeros
         # would make the experts of one task part of the losses of all tasks.
-        to_own = torch.unflatten(to_own, 2, (n_tasks, n_own)).diagonal(dim1=1, dim2=2)
-        own = torch.unflatten(own, 0, (n_tasks, n_own))
-        mixed = torch.einsum("bjk,kjbw->kbw", to_own, own)
-        return mixed + layers.mix(to_shared, shared)
+        to_own = torch.unflatten(to_own, 2, (n_tasks, n_own))
+        to_own = to_own.diagonal(dim1=1, dim2=2).mT
+        # The experts of other tasks, without a gradient: the second sum of the
+        # equation.
+        others = layers.mix(weights * self.is_other, experts.detach())
+        mixed = mix_trained(to_own, to_shared, experts) + others
+        return NetworkOutput(self.towers(mixed))
 
 
 class FDN(MultiTaskNetwork):
@@ -432,16 +434,17 @@ class FDN(MultiTaskNetwork):
         self.orthogonality_weight = check_number(
             "orthogonality_weight", orthogonality_weight, at_least=0
         )
-        check_choice("orthogonality", orthogonality, tuple(PENALTIES))
+        check_choice("orthogonality", orthogonality, PENALTIES)
         self.penalty = PENALTIES[orthogonality]
         self.extra_losses_are_means = orthogonality == "row"
         self.n_pairs = check_integer("n_pairs", n_pairs, at_least=1)
-        units = layers.check_units("expert_units", expert_units)
         n_each = spec.n_tasks * n_pairs
         # The specific experts, grouped by task, precede the shared experts, which are
         # in the same order.
         sizes = [n_pairs] * spec.n_tasks + [n_each]
-        self.experts = layers.ExpertGroups(sizes, self.width, units, dropout, F.elu)
+        self.experts = layers.ExpertGroups(
+            sizes, self.width, expert_units, dropout, F.elu
+        )
         n_read = (n_pairs + n_each) * self.experts.n_out
         self.towers = layers.TaskTowers(n_read, tower_units, self.base_logits, dropout)
         # Each specific expert predicts its task, so it starts at the rate of the task.
@@ -461,9 +464,8 @@ class FDN(MultiTaskNetwork):
         aux = self.aux_heads(specific).unflatten(1, (self.n_tasks, self.n_pairs))
         # Means of small squares would lose most digits in half precision.
         with torch.autocast(specific.device.type, enabled=False):
-            penalty = self.penalty(
-                at_least_float32(specific), at_least_float32(shared)
-            ).sum()
+            parts = at_least_float32(specific), at_least_float32(shared)
+            penalty = self.penalty(*parts).sum()
         return NetworkOutput(
             logits,
             aux_logits=aux.unbind(dim=2),
@@ -568,8 +570,7 @@ class MetaHeac(MultiTaskNetwork):
         n_experts = check_integer("n_experts", n_experts, at_least=1)
         n_critics = check_integer("n_critics", n_critics, at_least=1)
         dropout = check_number("dropout", dropout, at_least=0, below=1)
-        units = layers.check_units("expert_units", expert_units)
-        self.experts = layers.StackedMLP(n_experts, self.width, units, dropout)
+        self.experts = layers.StackedMLP(n_experts, self.width, expert_units, dropout)
         self.gates = layers.Gates(self.width, spec.n_tasks, n_experts)
         units = layers.check_units("tower_units", tower_units)
         self.critics = layers.StackedMLP(n_critics, self.experts.n_out, units, dropout)

@@ -74,20 +74,19 @@ class BinExpansion(nn.Module):
         binned = [j for j in columns for _ in range(n_bins[j])]
         self.owners = [*plain, *scored, *binned]
         self.sizes = [len(plain), len(scored), len(binned)]
+        starts = [t for j in columns for t in range(n_bins[j])]
+        factors = [scales[j] if scales else 1 for j in binned]
+        n_edges = torch.tensor([0, *(n_bins[j] + 1 for j in scored)])
         scores = [edge_scores(n_bins[j]) for j in scored]
-        n_edges = [0, *(n_bins[j] + 1 for j in scored)]
-        for name, values, dtype in (
-            ("inputs", self.owners, torch.int64),
-            ("starts", [t for j in columns for t in range(n_bins[j])], torch.float32),
-            ("factors", [scales[j] if scales else 1 for j in binned], torch.float32),
-            ("first_edges", n_edges, torch.int64),
-            ("last_bins", [n_bins[j] - 1 for j in scored], torch.float32),
+        for name, buffer in (
+            ("inputs", torch.tensor(self.owners)),
+            ("starts", torch.tensor(starts).float()),
+            ("factors", torch.tensor(factors, dtype=torch.float32)),
+            ("first_edges", n_edges.cumsum(0)[:-1]),
+            ("last_bins", torch.tensor([n_bins[j] - 1.0 for j in scored])),
+            ("edge_scores", torch.cat([*scores, torch.zeros(0)])),
         ):
-            buffer = torch.tensor(values, dtype=dtype)
             self.register_buffer(name, buffer, persistent=False)
-        self.first_edges = self.first_edges.cumsum(0)[:-1]
-        all_scores = torch.cat(scores) if scores else torch.zeros(0)
-        self.register_buffer("edge_scores", all_scores, persistent=False)
 
     def forward(self, numeric: Tensor) -> Tensor:
         """Map `(batch, n_numeric)` to `(batch, n_out)`."""
@@ -115,7 +114,7 @@ class BinProjection(nn.Module):
     `columns`; `owners` has that of each output.
     """
 
-    inputs: Tensor | None
+    inputs: Tensor
     starts: Tensor
     rows: Tensor | None
     factors: Tensor
@@ -133,7 +132,6 @@ class BinProjection(nn.Module):
         self.has_scores = len(scales) > 0
         n_columns, width = len(columns), dim + self.has_scores
         self.owners = [column for column in columns for _ in range(width)]
-        reads_all = [*columns] == [*range(len(n_bins))]  # in their order
         n_bins = [n_bins[column] for column in columns]
         n_rows, longest = sum(n_bins), max(n_bins)
         # Columns with fewer bins than the longest are padded by any row times 0.
@@ -155,7 +153,7 @@ class BinProjection(nn.Module):
         sizes = (factors / (2 * dim)).sqrt().repeat_interleave(torch.tensor(n_bins))
         self.weight = nn.Parameter(torch.randn(n_rows, dim) * sizes.unsqueeze(1))
         for name, buffer in (
-            ("inputs", None if reads_all else torch.tensor(columns)),
+            ("inputs", torch.tensor(columns)),
             ("starts", torch.arange(longest, dtype=torch.float32)),
             ("rows", None if bool(is_used.all()) else rows),
             ("factors", (factors.view(-1, 1) * is_used).unsqueeze(2)),
@@ -166,9 +164,8 @@ class BinProjection(nn.Module):
 
     def forward(self, numeric: Tensor) -> Tensor:
         """Map `(batch, n_numeric)` to `(batch, n_out)`, column after column."""
-        if self.inputs is not None:
-            numeric = numeric.index_select(1, self.inputs)
-        components = (numeric.t().unsqueeze(2) - self.starts).clamp_(0, 1)
+        positions = numeric.index_select(1, self.inputs).t().unsqueeze(2)
+        components = (positions - self.starts).clamp_(0, 1)
         weight: Tensor = self.weight
         if self.rows is not None:
             weight = F.embedding(self.rows, weight)

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -36,14 +36,19 @@ class StackedLinear(nn.Module):
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Map `(batch, n_in)` or `(n_stacked, batch, n_in)` to one output per map."""
-        if inputs.dim() == 3:
-            return torch.baddbmm(self.bias, inputs, self.weight)
-        n_stacked, n_in, n_out = self.weight.shape
-        # All maps read one input: side by side they are one map, which is faster than a
-        # batch of products.
-        weight = self.weight.transpose(0, 1).reshape(n_in, n_stacked * n_out)
-        flat = torch.addmm(self.bias.view(-1), inputs, weight)
-        return flat.view(inputs.shape[0], n_stacked, n_out).transpose(0, 1)
+        return apply_stacked(self.weight, self.bias, inputs)
+
+
+def apply_stacked(weight: Tensor, bias: Tensor, inputs: Tensor) -> Tensor:
+    """Apply stacked linear maps to one input, or to one each."""
+    if inputs.dim() == 3:
+        return torch.baddbmm(bias, inputs, weight)
+    n_stacked, n_in, n_out = weight.shape
+    # All maps read one input: side by side they are one map, which is faster than a
+    # batch of products.
+    weight = weight.transpose(0, 1).reshape(n_in, n_stacked * n_out)
+    flat = torch.addmm(bias.view(-1), inputs, weight)
+    return flat.view(inputs.shape[0], n_stacked, n_out).transpose(0, 1)
 
 
 class MLP(nn.Module):
@@ -75,6 +80,7 @@ class StackedMLP(nn.Module):
         activation: Activation = torch.relu,
     ) -> None:
         super().__init__()
+        units = check_units("expert_units", units)
         self.n_stacked = n_stacked
         self.activation = activation
         self.dropout = dropout
@@ -125,17 +131,19 @@ class TaskTowers(nn.ModuleList):
         """Compute all towers by the same kernels."""
         towers = cast(list[Tower], list(self))
         hidden, dropout = inputs, towers[0].hidden.dropout
-        *layers, (weight, bias) = _join([tower.linears for tower in towers])
+        *layers, (weight, bias) = _join(
+            [[*tower.hidden.layers, tower.output.linear] for tower in towers]
+        )
         for layer in layers:
-            hidden = torch.relu(_apply_jointly(*layer, hidden))
+            hidden = torch.relu(apply_stacked(*layer, hidden))
             hidden = drop(hidden, dropout, self.training)
         with torch.autocast(inputs.device.type, enabled=False):
-            logits = _apply_jointly(weight, bias, hidden.to(weight.dtype))
+            logits = apply_stacked(weight, bias, hidden.to(weight.dtype))
         return logits.squeeze(2).t()
 
 
-def _join(towers: Sequence[Sequence[nn.Linear]]) -> list[tuple[Tensor, Tensor]]:
-    """Copy the weights `(n_towers, n_out, n_in)` and biases of each layer together."""
+def _join(towers: Sequence[Sequence[Any]]) -> list[tuple[Tensor, Tensor]]:
+    """Copy the weights `(n_towers, n_in, n_out)` and biases of each layer together."""
     parts, shapes = [], []
     for layers in zip(*towers, strict=True):
         n_out, n_in = layers[0].weight.shape
@@ -145,15 +153,7 @@ def _join(towers: Sequence[Sequence[nn.Linear]]) -> list[tuple[Tensor, Tensor]]:
     # One copy of all tensors takes one kernel; the layers are views of it.
     joined = torch.split(torch.cat(parts), [math.prod(shape) for shape in shapes])
     views = [part.view(shape) for part, shape in zip(joined, shapes, strict=True)]
-    return list(zip(views[::2], views[1::2], strict=True))
-
-
-def _apply_jointly(weight: Tensor, bias: Tensor, inputs: Tensor) -> Tensor:
-    """Map inputs like those of `TaskTowers` to `(n_towers, batch, n_out)`."""
-    if inputs.dim() == 3:
-        return torch.baddbmm(bias, inputs, weight.transpose(1, 2))
-    outputs = nn.functional.linear(inputs, weight.flatten(0, 1), bias.flatten())
-    return outputs.view(len(inputs), len(weight), -1).transpose(0, 1)
+    return [(w.mT, bias) for w, bias in zip(views[::2], views[1::2], strict=True)]
 
 
 class Tower(nn.Module):
@@ -164,10 +164,6 @@ class Tower(nn.Module):
         self.hidden = MLP(n_in, units, dropout)
         self.output = OutputLayer(Linear(self.hidden.n_out, 1))
         nn.init.constant_(self.output.linear.bias, base_logit)
-
-    @property
-    def linears(self) -> list[Linear]:
-        return cast(list[Linear], [*self.hidden.layers, self.output.linear])
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Map `(batch, n_in)` to `(batch, 1)`."""
@@ -221,7 +217,7 @@ class ExpertGroups(nn.ModuleList):
         super().__init__(
             StackedMLP(size, n_in, units, dropout, activation) for size in sizes
         )
-        self.n_out = [n_in, *units][-1]
+        self.n_out = cast(StackedMLP, self[0]).n_out
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Map one input or one per group to `(n_experts, batch, n_out)`, by group."""

@@ -237,16 +237,15 @@ class MultiTaskNetwork(nn.Module):
         # are added around it.
         output = super().__call__(codes, numeric)
         if not isinstance(output, NetworkOutput):
+            found: Any = type(output).__name__
             raise TypeError(
-                "network must return a NetworkOutput from forward; got "
-                f"{type(output).__name__}."
+                f"network must return a NetworkOutput from forward; got {found}."
             )
         logits = output.logits
         if not isinstance(logits, Tensor) or logits.dim() != 2:
             found = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits)
             raise ValueError(
-                "network must return logits as a Tensor of shape (batch, n_tasks); got "
-                f"{found}."
+                f"network must return logits of shape (batch, n_tasks); got {found}."
             )
         if output.sampled_logits is not None:
             raise ValueError(

@@ -224,11 +224,11 @@ class NetworkSpec:
         check_integer("n_cross_layers", self.n_cross_layers, at_least=1)
         if self.cross_rank is not None:
             check_integer("cross_rank", self.cross_rank, at_least=1)
-        depth = self.n_cross_layers, self.cross_rank
-        if self.interaction != "cross" and depth != (1, None):
+        n_layers, rank = self.n_cross_layers, self.cross_rank
+        if self.interaction != "cross" and (n_layers, rank) != (1, None):
             raise ValueError(
-                "n_cross_layers={} and cross_rank={} require interaction='cross'; "
-                "got {!r}.".format(*depth, self.interaction)
+                f"n_cross_layers={n_layers} and cross_rank={rank} require "
+                f"interaction='cross'; got {self.interaction!r}."
             )
         if self.embedding_dims and self.interaction == "fm":
             raise ValueError(
@@ -245,50 +245,38 @@ class NetworkSpec:
         is_earlier = [-1 <= parent < k for k, parent in enumerate(parents)]
         if len(parents) != self.n_tasks or not all(is_earlier):
             raise ValueError(
-                "task_parents must hold, for each of the "
-                f"{self.n_tasks} tasks, the index of an earlier one or -1; got "
-                f"{self.task_parents!r}."
+                "task_parents must hold the index of an earlier task, or -1, for each "
+                f"of the {self.n_tasks} tasks; got {self.task_parents!r}."
             )
         # The correction to the full log holds if all rows with any task have the first
         # one.
         if rate != 1 and parents.count(-1) > 1:
             raise ValueError(
                 f"negative_sampling_rate={rate} requires that all tasks presuppose the "
-                "first one, whose rows the log left out; task_parents has several "
-                "tasks without a parent."
+                f"first one; got task_parents={self.task_parents!r}."
             )
 
     def _check_columns(self) -> None:
         """Raise unless each field with one entry per column fits the columns."""
         sizes, largest = self.cardinalities, self.embedding_dim
-        is_valid = {
-            "numeric_bins": [n >= 0 for n in self.numeric_bins],
-            "bin_scales": [scale > 0 for scale in self.bin_scales],
-            "embedding_dims": [1 <= dim <= largest for dim in self.embedding_dims],
+        rules: dict[str, tuple[int, dict[str, float]]] = {
+            "numeric_bins": (self.n_numeric, {"at_least": 0}),
+            "bin_scales": (len(self.numeric_bins), {"above": 0}),
+            "embedding_dims": (len(sizes), {"at_least": 1, "at_most": largest}),
         }
-        for name, n, rule in (
-            ("numeric_bins", self.n_numeric, "number >= 0 per numeric input"),
-            (
-                "bin_scales",
-                len(self.numeric_bins),
-                "number > 0 per number in numeric_bins",
-            ),
-            (
-                "embedding_dims",
-                len(sizes),
-                f"width from 1 to embedding_dim={largest} per category column",
-            ),
-        ):
-            if len(is_valid[name]) not in (0, n) or not all(is_valid[name]):
+        for name, (n, limits) in rules.items():
+            values = getattr(self, name)
+            if len(values) not in (0, n):
                 raise ValueError(
-                    f"{name} must be empty or hold one {rule}, {n} in all; got "
-                    f"{getattr(self, name)!r}."
+                    f"{name} must be empty or hold {n} numbers; got {values!r}."
                 )
+            for index, value in enumerate(values):
+                check_number(f"{name}[{index}]", value, **limits)
         n_dropped = len(sizes) + len(self.bags)
         if len(self.dropouts) != n_dropped:
             raise ValueError(
-                "category_dropout must be a number, or have one per category column "
-                f"and per bag, {n_dropped} in all; got {self.category_dropout!r}."
+                "category_dropout must be a number, or one for each of the "
+                f"{n_dropped} category columns and bags; got {self.category_dropout!r}."
             )
         for bag in self.bags:
             # Attention compares entries with the value of a column, so it needs one,

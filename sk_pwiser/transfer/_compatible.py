@@ -14,7 +14,7 @@ from sk_pwiser._table._labels import check_targets
 from sk_pwiser._table._target_statistics import TargetStatistics
 from sk_pwiser._table._weights_and_groups import check_match, n_rows
 from sk_pwiser._training._batches import gather_bags
-from sk_pwiser._utils import equal
+from sk_pwiser._utils import equal, is_iterable
 from sk_pwiser.networks import SHARED_PARAMS, random_inputs
 from sk_pwiser.weighting import depends_on
 
@@ -86,12 +86,11 @@ def check_compatible(estimators):
 
 def _list_fitted(estimators):
     """Return the estimators as a list; each must be fitted, and there must be one."""
-    try:
-        estimators = list(estimators)
-    except TypeError as error:
+    if not is_iterable(estimators):
         raise TypeError(
             f"estimators must be a sequence of fitted estimators; got {estimators!r}."
-        ) from error
+        )
+    estimators = list(estimators)
     if not estimators:
         raise ValueError("estimators must hold at least one estimator; it is empty.")
     for index, estimator in enumerate(estimators):
@@ -113,8 +112,7 @@ def check_same_network(name, estimator, other_name, other):
                 key = next(k for k in b | a if not equal(a.get(k), b.get(k)))
                 part, a, b = f"{part}, value {key!r}", a.get(key), b.get(key)
             a, b = (
-                each.__name__ if isinstance(each, type) else reprlib.repr(each)
-                for each in (a, b)
+                getattr(each, "__name__", None) or reprlib.repr(each) for each in (a, b)
             )
             raise ValueError(
                 f"{name} differs from {other_name} in {part}: {a}, not {b}."
@@ -160,21 +158,17 @@ def _parts(result):
 
 def _network_params(result):
     """Return all parameters of the network, the defaults included."""
-    settings, kind = result.settings, type(result.net.module_)
-    _, *parameters = inspect.signature(kind).parameters.values()  # the first is spec
+    network = result.net.module_
+    # The first parameter is spec.
+    _, *parameters = inspect.signature(type(network)).parameters.values()
     own = {
         p.name: p.default
         for p in parameters
         if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)
     }
-    params = {
-        **own,
-        **{name: settings.shared_param(name) for name in SHARED_PARAMS},
-        **settings.network_params,
-        "embedding_dim": settings.embedding_dim,
-        "negative_sampling_rate": settings.negative_sampling_rate,
-        "task_parents": result.schema.targets.parents,
-    }
+    names = *SHARED_PARAMS, "embedding_dim", "negative_sampling_rate", "task_parents"
+    shared = {name: getattr(network.spec, name) for name in names}
+    params = {**own, **result.settings.network_params, **shared}
     # Widths may be given as a list or as a tuple.
     return {k: tuple(v) if isinstance(v, list) else v for k, v in params.items()}
 
@@ -236,30 +230,22 @@ def check_labels(estimator, X, Y):
         missing_labels=estimator.missing_labels,
     )
     check_match(X, len(targets.values), Y=Y)
+    found, expected = list(targets.task_names), list(names)
     # The name of a single task is not checked: a Series may have any.
-    same_names = is_single or list(targets.task_names) == list(names)
-    if targets.values.shape[1] != len(names) or not same_names:
+    is_same = is_single or found == expected
+    if targets.values.shape[1] != len(expected) or not is_same:
         raise ValueError(
-            f"Y must have the tasks {list(names)} of the estimators; it has "
-            f"{list(targets.task_names)}."
+            f"Y must have the tasks {expected} of the estimators; it has {found}."
         )
     return targets.with_nan()
 
 
 def check_weights(weights, n_estimators):
     """Return weights of estimators that sum to 1; equal weights if None is given."""
-    if weights is None:
-        return np.full(n_estimators, 1 / n_estimators)
-    values = np.asarray(weights, dtype=float)
-    if values.shape != (n_estimators,):
-        raise ValueError(
-            f"weights must hold one number per estimator, {n_estimators}; its shape is "
-            f"{values.shape}."
-        )
-    if not np.isfinite(values).all() or values.min() < 0 or values.sum() == 0:
-        raise ValueError(
-            f"weights must be finite, >= 0 and not all 0; got {values.tolist()}."
-        )
+    weights = 1.0 if weights is None else weights
+    values = one_per_estimator("weights", weights, n_estimators)
+    if values.min() < 0 or values.sum() == 0:
+        raise ValueError(f"weights must be >= 0 and not all 0; got {weights!r}.")
     return values / values.sum()
 
 
@@ -288,10 +274,10 @@ def check_markets(markets, X, n_estimators):
             f"markets must hold one integer per row, {n_samples}; got an array of "
             f"shape {indices.shape} and dtype {indices.dtype}."
         )
-    if indices.min() < 0 or indices.max() >= n_estimators:
+    low, high, last = indices.min(), indices.max(), n_estimators - 1
+    if low < 0 or high > last:
         raise ValueError(
-            f"markets must hold indices of estimators, 0 to {n_estimators - 1}; got "
-            f"{indices.min()} to {indices.max()}."
+            f"markets must be indices of estimators, 0 to {last}; got {low} to {high}."
         )
     return indices
 
@@ -366,7 +352,6 @@ def _only_tasks(network, task_names):
     if len(task_names) < 2:
         return {}
     trained = {n: p for n, p in network.named_parameters() if p.requires_grad}
-    names, parameters = list(trained), list(trained.values())
     was_training = network.training
     network.eval()
     try:
@@ -381,10 +366,11 @@ def _only_tasks(network, task_names):
     heads = output.conditional_logits
     # The sum over random rows: what a task depends on in any of them.
     sums = (output.logits if heads is None else heads).float().sum(dim=0)
+    parameters = list(trained.values())
     depends = [depends_on(sums, task, parameters) for task in range(len(task_names))]
     return {
         name: task_names[of_tasks.index(True)]
-        for name, *of_tasks in zip(names, *depends, strict=True)
+        for name, *of_tasks in zip(trained, *depends, strict=True)
         if sum(of_tasks) == 1
     }
 
@@ -473,10 +459,10 @@ def load_weights(network, source, origins, vectors):
         network.load_state_dict(state)
     except RuntimeError as error:
         raise ValueError(
-            "the weights of the source do not fit the network: except for the "
-            "embedding tables of the input layer, no shape of a tensor may depend on "
-            'the number of category values. With embedding_dim="auto", new values may '
-            f"widen embeddings. Pass extend=False to add no values. {error}"
+            "The weights of the source do not fit the network: only the embedding "
+            "tables of the input layer may grow with the category values, and their "
+            'width may not, as with embedding_dim="auto". Pass extend=False to add no '
+            f"values. {error}"
         ) from error
     return torch.from_numpy(np.concatenate([none, *codes]) >= 0)
 

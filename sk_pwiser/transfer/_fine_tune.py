@@ -76,8 +76,8 @@ def tred(net, rows, included, seed):
         if rows.rows is not None:
             chosen = rows.rows[chosen.to(rows.rows.device)]
         inputs, _ = rows.batch(chosen.to(rows.device))
-        codes, numeric = inputs["codes"].long(), inputs["numeric"]
-        return features_of(initial, (codes.to(net.device), numeric.to(net.device)))
+        inputs = inputs["codes"].long(), inputs["numeric"]
+        return features_of(initial, [tensor.to(net.device) for tensor in inputs])
 
     gates = separate(read, rows.labels(), rows.column("sample_weight"), seed)
     return lambda inputs, features: distance_penalty(
@@ -212,11 +212,9 @@ def _balanced_tasks(y, sample_weight):
     weights = torch.ones(len(y), 1) if sample_weight is None else sample_weight.cpu()
     weights = weights.double().view(len(y), -1).expand(len(y), y.shape[1])
     for labels, weight in zip(y.T, weights.T, strict=True):
-        rows = [
-            torch.nonzero(is_class & (weight > 0)).squeeze(1)
-            for is_class in (labels > 0, labels == 0)
-        ]
-        if all(len(each) for each in rows):
+        is_class = torch.stack([labels > 0, labels == 0]) & (weight > 0)
+        rows = [torch.nonzero(each).squeeze(1) for each in is_class]
+        if all(map(len, rows)):
             sums = [weight[each].cumsum(0) for each in rows]
             totals = torch.stack([each[-1] for each in sums])
             shares = (totals / totals.sum()).tolist()
@@ -237,9 +235,9 @@ def _recording(network):
     towers = getattr(network, network.towers_name, None)
     if towers is None:
         raise ValueError(
-            f"network {type(network).__name__} has no module {network.towers_name!r}, "
-            "whose input the regularizer compares. Set the class attribute "
-            "towers_name to the module that maps features to logits."
+            f"network {type(network).__name__} has no module {network.towers_name!r}. "
+            "Set its class attribute towers_name to the module that maps features to "
+            "logits, whose input the regularizer compares."
         )
     recorded = []
 
@@ -446,17 +444,15 @@ def extend_schema(schema, rows, seen, extends):
     if statistics is not None:
         if seen and not statistics.counts_rows:
             raise ValueError(
-                "seen=True requires a source that was fitted without sample_weight: "
-                "its target statistics are sums of weights, from which the rows of X "
-                "cannot be subtracted. Fit it without weights, or without target "
-                "statistics (target_encoding=False); with seen=False, the inputs of "
-                "rows that it was fitted on reveal their labels."
+                "seen=True requires a source that was fitted without sample_weight, or "
+                "without target statistics (target_encoding=False): rows cannot be "
+                "subtracted from sums of weights. With seen=False, the inputs of rows "
+                "that it was fitted on reveal their labels."
             )
         if seen and rows.summary.scaled is not None:
             raise ValueError(
                 "sample_weight must be None with seen=True, and no label may be "
-                "missing: each fit scales its weights, so that weighted rows cannot be "
-                "subtracted from the target statistics of the source."
+                "missing: weighted rows cannot be subtracted from target statistics."
             )
         # Rows that the statistics have counted must be subtracted again, block by
         # block.
@@ -596,14 +592,20 @@ def fine_tune(
     # The penalty hooks into the network's modules, which a compiled network skips.
     if weight and estimator.compile:
         raise ValueError(
-            f"regularizer={regularizer!r} requires compile=False; got "
-            f"compile={estimator.compile!r}."
+            f"regularizer={regularizer!r} requires compile=False; got compile="
+            f"{estimator.compile!r}."
         )
-    _check_same_network(source, estimator)
+    for name in ("network", "network_params", "embedding_dim"):
+        now = getattr(estimator, name)
+        before = getattr(source._result.settings, name)
+        if (now or {}) != (before or {}):
+            raise ValueError(
+                f"{name} must be that of the source, {before!r}; got {now!r}."
+            )
     if regularizer in OF_FEATURES and source.net_.module_.spec.bags:
         raise ValueError(
-            f"regularizer={regularizer!r} does not support sparse X and lists of "
-            "categories; use 'l2_sp' or None."
+            f"regularizer={regularizer!r} does not support sparse X and lists; use "
+            "'l2_sp' or None."
         )
     given, near = GivenRows(X, Y, sample_weight, groups), (regularizer, weight)
     how = {"seen": seen, "extends": extend, "near": near}
@@ -618,18 +620,7 @@ def _check_regularizer(regularizer, weight):
     weight = check_number("regularizer_weight", weight, at_least=0)
     if regularizer is None:
         raise ValueError(
-            f"regularizer_weight={weight!r} has no effect without a regularizer; "
-            f"choose one of {list(REGULARIZERS)}."
+            f"regularizer_weight={weight!r} has no effect without a regularizer: one "
+            f"of {list(REGULARIZERS)}."
         )
     return weight
-
-
-def _check_same_network(source, estimator):
-    """Raise if the parameters describe another network than the source has."""
-    settings = source._result.settings
-    for name in ("network", "network_params", "embedding_dim"):
-        now, before = getattr(estimator, name), getattr(settings, name)
-        if (now or {}) != (before or {}):
-            raise ValueError(
-                f"{name} must be that of the source, {before!r}; got {now!r}."
-            )

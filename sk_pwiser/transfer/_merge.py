@@ -110,10 +110,8 @@ def recompute_batch_norm(net, rows):
 def row_log_losses(logits, y):
     """Return the log loss per row and task, `(batch, n_tasks)`; 0 without a label."""
     known = ~y.isnan()
-    losses = F.binary_cross_entropy_with_logits(
-        logits, y.nan_to_num(), reduction="none"
-    )
-    return losses * known
+    cross_entropy = F.binary_cross_entropy_with_logits
+    return cross_entropy(logits, y.nan_to_num(), reduction="none") * known
 
 
 def row_entropies(logits, _y=None):
@@ -121,10 +119,7 @@ def row_entropies(logits, _y=None):
     return -F.logsigmoid(-logits) - logits * torch.sigmoid(logits)
 
 
-OBJECTIVES = {
-    "log_loss": row_log_losses,
-    "entropy": row_entropies,
-}
+OBJECTIVES = {"log_loss": row_log_losses, "entropy": row_entropies}
 
 
 @dataclass
@@ -149,16 +144,8 @@ class MergeObjective:
         for name in self.names:
             # The merged tensors are leaves: one backward pass serves all coefficients.
             merged[name].requires_grad_()
-        value = self._accumulate(merged)
-        gradient = [
-            [self._inner(merged[name], member, name) for member in self.members]
-            for name in self.names
-        ]
-        return value, np.array(gradient).reshape(len(self.names), len(self.members))
-
-    def _accumulate(self, merged):
-        """Sum the objective over batches, and its gradient in the merged tensors."""
         total = 0.0
+        # The gradients of the batches add up in the merged tensors.
         with torch.enable_grad():
             for output, y in infer_with(self.net, merged, self.rows):
                 # Labels belong to the sampled log, so its logits are compared.
@@ -169,7 +156,11 @@ class MergeObjective:
                 if part.requires_grad:
                     part.backward()
                 total += part.item()
-        return total
+        gradient = [
+            [self._inner(merged[name], member, name) for member in self.members]
+            for name in self.names
+        ]
+        return total, np.array(gradient)
 
     def _inner(self, tensor, member, name):
         gradient = tensor.grad
@@ -353,14 +344,8 @@ def _minimise(objective, start, granularity, bounds):
         return value, gradient.sum(axis=0) if is_shared else gradient.ravel()
 
     initial = start[0] if is_shared else start.ravel()
-    result = minimize(
-        evaluate,
-        initial,
-        jac=True,
-        bounds=bounds,
-        method="L-BFGS-B",
-        options=TOLERANCES,
-    )
+    # By L-BFGS-B, the default with bounds.
+    result = minimize(evaluate, initial, jac=True, bounds=bounds, options=TOLERANCES)
     return expand(result.x)
 
 

@@ -125,7 +125,7 @@ def select_estimators(
     n_select = check_integer("n_select", n_select, at_least=1)
     if n_select > len(pool):
         raise ValueError(
-            f"n_select must be at most the number of estimators, {len(pool)}; got "
+            f"n_select must be at most {len(pool)}, the number of estimators; got "
             f"{n_select}."
         )
     method = check_choice("method", method, METHODS)
@@ -137,19 +137,16 @@ def select_estimators(
     y = y[:, 0] if pool[0].classes_.ndim == 1 else y
     y = y if np.isnan(y).any() else y.astype(int)
     # Each estimator predicts once; a set is scored by a mean of these arrays.
-    probabilities, task_parents = (
-        _compatible.predict_each(pool, X),
-        pool[0].task_parents_,
-    )
+    probabilities = _compatible.predict_each(pool, X)
     scoring = mean_log_loss_scorer if scoring is None else scoring
 
     @cache
     def score(members):
         mean = probabilities[list(members)].mean(axis=0)
-        value = float(scoring(KnownProbabilities(mean, task_parents), X, y))
+        value = float(scoring(KnownProbabilities(mean, pool[0].task_parents_), X, y))
         if not np.isfinite(value):
             raise ValueError(
-                f"scoring must return a finite number; it returned {value} for the "
+                f"scoring must return a finite number; it returned {value} for "
                 f"estimators {list(members)}."
             )
         return value
@@ -209,11 +206,8 @@ def _policy(score, n_members, size, n_iter, random_state):
 def _greedy(score, n_members, size, *_):
     chosen = ()
     for _step in range(size):
-        larger = [
-            tuple(sorted((*chosen, each)))
-            for each in range(n_members)
-            if each not in chosen
-        ]
+        others = [each for each in range(n_members) if each not in chosen]
+        larger = [tuple(sorted((*chosen, each))) for each in others]
         # The score is cached, so that a set costs one evaluation in all methods.
         chosen = max(larger, key=score)
     return chosen, np.isin(np.arange(n_members), chosen) / size
@@ -328,8 +322,8 @@ def check_student(student, teacher):
     given = student.task_names
     if given is not None and list(given) != list(teacher.task_names_):
         raise ValueError(
-            f"student must have task_names={teacher.task_names_}, the tasks of the "
-            f"estimators, or None; got {given!r}."
+            f"student must have task_names={teacher.task_names_}, as the estimators, "
+            f"or None; got {given!r}."
         )
 
 

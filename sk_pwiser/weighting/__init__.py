@@ -73,8 +73,7 @@ def as_weighting(
         return TorchJD, {**(params or {}), "aggregator": choice}
     if isinstance(choice, nn.Module):
         raise TypeError(
-            "weighting must be a name, a class, or an aggregator or scalarizer of "
-            f"TorchJD; got an instance of {kind.__name__}. Pass the class instead, and "
-            "its parameters as weighting_params."
+            "weighting must be a name, a class, or an object of TorchJD; got an "
+            f"instance of {kind.__name__}. Pass the class, and set weighting_params."
         )
     return choice, params

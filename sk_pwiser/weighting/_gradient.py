@@ -1,6 +1,6 @@
 """Methods that combine the tasks' gradients instead of their losses."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -96,24 +96,20 @@ def depends_on(
 LARGE_TABLE = 4096
 
 
-def copy_overlapping(gradients: Sequence[Tensor]) -> list[Tensor]:
-    """Return gradients that can be changed in place, one without the others.
+def copy_overlapping(gradients: Iterable[Tensor]) -> Iterator[Tensor]:
+    """Yield gradients that can be changed in place, one without the others.
 
     Autograd may return the same memory for two parameters, or an expanded tensor.
     """
     storages: set[int] = set()
-    separate = []
     for gradient in gradients:
         storage = gradient.untyped_storage()
-        owns_all = storage.nbytes() == gradient.numel() * gradient.element_size()
-        is_new = storage.data_ptr() not in storages
+        owns_all = storage.nbytes() == gradient.nbytes
+        if owns_all and storage.data_ptr() not in storages:
+            yield gradient
+        else:
+            yield gradient.clone(memory_format=torch.contiguous_format)
         storages.add(storage.data_ptr())
-        separate.append(
-            gradient
-            if owns_all and is_new
-            else gradient.clone(memory_format=torch.contiguous_format)
-        )
-    return separate
 
 
 def nonzero_rows(gradients: Sequence[Tensor]) -> Tensor | None:
@@ -220,9 +216,8 @@ class GradientWeighting(TaskWeighting):
             weights = self.weigh(gram)
             if not isinstance(weights, Tensor) or weights.shape != gram.shape[:1]:
                 raise ValueError(
-                    f"weighting {type(self).__name__} must return one weight per task "
-                    f"from weigh, a Tensor of shape {tuple(gram.shape[:1])}; got "
-                    f"{weights!r}."
+                    f"weighting {type(self).__name__} must return a Tensor of shape "
+                    f"{tuple(gram.shape[:1])} from weigh; got {weights!r}."
                 )
         self.record(weights)
         weights = weights.to(gradients[0])
@@ -294,8 +289,7 @@ class GradientWeighting(TaskWeighting):
             if gradient is not None:
                 plain[i] = gradient
         # Later steps, such as gradient clipping, change gradients in place.
-        plain = dict(zip(plain, copy_overlapping(list(plain.values())), strict=True))
-        for i, gradient in plain.items():
+        for i, gradient in zip(plain, copy_overlapping(plain.values()), strict=True):
             trained[i].grad = gradient
         self.indices = [i for i in plain if sum(depends[i]) > 1]
         if self.indices:
@@ -328,9 +322,8 @@ class GradientWeighting(TaskWeighting):
             found = [tuple(g.shape) if isinstance(g, Tensor) else g for g in combined]
         if found != expected:
             raise ValueError(
-                f"weighting {type(self).__name__} must return one Tensor per shared "
-                f"parameter tensor from combine, of the shapes {expected}; got "
-                f"{found!r}."
+                f"weighting {type(self).__name__} must return Tensors from combine, of "
+                f"the shapes {expected}; got {found!r}."
             )
         for i, kept, gradient in zip(shared, rows, combined, strict=True):
             p = trained[i]

@@ -156,10 +156,9 @@ class GradNorm(GradientWeighting):
         progress = losses / initial_losses
         is_active = (losses > 0) & (norms > VANISHED * norms.max())
         if is_active.any():
+            active = (each[is_active] for each in (weights, norms, progress))
             updated = weights.clone()
-            updated[is_active] = self._update(
-                weights[is_active], norms[is_active], progress[is_active]
-            )
+            updated[is_active] = self._update(*active)
             self.weights.copy_(updated)
         return weights
 
@@ -275,9 +274,8 @@ class MetaBalance(GradientWeighting):
         self.lengths[rows] = moved.to(self.lengths.dtype)
         is_known = lengths > 0
         target_lengths = lengths[:, self.target].unsqueeze(1)
-        ratios = torch.where(
-            is_known & (target_lengths > 0), target_lengths / lengths, 1.0
-        )
+        has_ratio = is_known & (target_lengths > 0)
+        ratios = torch.where(has_ratio, target_lengths / lengths, 1.0)
         weights = self.relax * ratios + (1 - self.relax)
         mean = torch.where(is_known, weights, 0.0).sum(dim=0) / is_known.sum(dim=0)
         self.record(mean.nan_to_num(nan=1.0))

@@ -226,19 +226,14 @@ class Fixed(TaskWeighting):
             raise TypeError(
                 f"weights must be a sequence of numbers, one per task; got {weights!r}."
             )
-        values = list(weights)
-        if len(values) != n_tasks:
-            raise ValueError(
-                f"weights must hold one number per task, {n_tasks} in total; got "
-                f"{weights!r}."
-            )
         values = [
             check_number(f"weights[{k}]", value, at_least=0)
-            for k, value in enumerate(values)
+            for k, value in enumerate(weights)
         ]
-        if not any(values):
+        if len(values) != n_tasks or not any(values):
             raise ValueError(
-                f"weights must hold at least one number > 0; got {weights!r}."
+                f"weights must hold one number per task, {n_tasks} in total, and not "
+                f"only 0; got {weights!r}."
             )
         super().__init__(n_tasks)
         # A setting of the user is not part of the state: `partial_fit` may change it.
@@ -579,10 +574,17 @@ class ExponentialMovingAverage(TaskWeighting):
         """Return the sum of the scaled losses, of shape `()`."""
         average, is_known = self.average, self.mass > 0
         if self.training:
+            observed = losses.detach().float()
+            is_positive = observed > 0
             # The averages before this batch, except for the first loss of a task.
-            average = torch.where(is_known, average, losses.detach().float())
-            is_known = is_known | (losses.detach() > 0)
-            self._observe(losses.detach())
+            average = torch.where(is_known, average, observed)
+            is_known = is_known | is_positive
+            mass = 1 + self.decay * self.mass
+            moved = torch.lerp(self.average, observed, 1 / mass)
+            self.average.copy_(torch.where(is_positive, moved, self.average))
+            self.mass.copy_(torch.where(is_positive, mass, self.mass))
+            if self.rates is not None:
+                self.rates.observe(observed)
         # A small constant in the denominator would make the weights depend on the
         # scale of the losses. Instead, the weight is 0 before the first loss above 0.
         weights = is_known / torch.where(is_known, average, 1.0)
@@ -593,16 +595,6 @@ class ExponentialMovingAverage(TaskWeighting):
             else:
                 weights = weights * (rates / rates.mean())
         return (weights.to(losses.dtype) * losses).sum()
-
-    def _observe(self, losses: Tensor) -> None:
-        if self.rates is not None:
-            self.rates.observe(losses)
-        losses = losses.float()
-        is_positive = losses > 0
-        mass = 1 + self.decay * self.mass
-        moved = torch.lerp(self.average, losses, 1 / mass)
-        self.average.copy_(torch.where(is_positive, moved, self.average))
-        self.mass.copy_(torch.where(is_positive, mass, self.mass))
 
     def end_epoch(self) -> list[float]:
         """Return the epoch's mean weights and reset them; update the rates."""

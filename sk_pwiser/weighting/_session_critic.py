@@ -196,6 +196,8 @@ class SessionCriticWeights(DocLink, BaseEstimator):
             are missing or not 0 and 1, lengths differ, indexes have the same labels in
             different orders, or `predict_proba` of the first model has another shape
             than `Y`.
+        TypeError
+            If `order` is text.
 
         Warns
         -----
@@ -211,12 +213,11 @@ class SessionCriticWeights(DocLink, BaseEstimator):
         encoder, n_categories = state_encoder(X)
         p = self._left_out_probabilities(X, Y, groups, labels.shape[1])
         rewards = labels * np.log(p) + (1 - labels) * np.log1p(-p)
-        states = encoder.transform(X)
         critic = self._critic(n_categories)
-        critics, n_iter = self._fit_critics(critic, states, p, rewards, sessions)
-        model = clone(self.base_estimator).fit(X, Y)
-        self.base_estimator_, self._encoder = model, encoder
-        self.critics_, self.n_iter_ = critics, n_iter
+        states = encoder.transform(X)
+        fitted = self._fit_critics(critic, states, p, rewards, sessions)
+        self.base_estimator_ = clone(self.base_estimator).fit(X, Y)
+        self._encoder, (self.critics_, self.n_iter_) = encoder, fitted
         validate_data(self, X, skip_check_array=True)  # sets the names of the columns
         return self
 
@@ -287,10 +288,9 @@ class SessionCriticWeights(DocLink, BaseEstimator):
         if self.critic is not None:
             return self.critic
         seed = check_random_state(self.random_state).randint(np.iinfo(np.int32).max)
-        means = _target_encoder(seed)
-        columns = list(range(n_categories))
+        means = ("means", _target_encoder(seed), list(range(n_categories)))
         return make_pipeline(
-            ColumnTransformer([("means", means, columns)], remainder="passthrough"),
+            ColumnTransformer([means], remainder="passthrough"),
             # Small trees, since a critic that fits noise adds it to its next targets.
             HistGradientBoostingRegressor(
                 max_iter=50,
@@ -306,8 +306,8 @@ class SessionCriticWeights(DocLink, BaseEstimator):
         n_fits = self.max_iter if self.target == "bootstrap" else 1
         for n_iter in range(1, n_fits + 1):
             critics = [
-                clone(critic).fit(_with_action(states, p[:, k]), targets[:, k])
-                for k in range(p.shape[1])
+                clone(critic).fit(_with_action(states, of_task), target)
+                for of_task, target in zip(p.T, targets.T, strict=True)
             ]
             following = sessions.next_values(_values(critics, states, p))
             updated = rewards + self.gamma * following
@@ -339,9 +339,9 @@ def _with_action(states, p):
 
 def _values(critics, states, p):
     """Return the values of the rows, shape `(n_samples, n_tasks)`, at most 0."""
+    pairs = zip(critics, p.T, strict=True)
     values = [
-        critic.predict(_with_action(states, p[:, k]))
-        for k, critic in enumerate(critics)
+        critic.predict(_with_action(states, of_task)) for critic, of_task in pairs
     ]
     return np.minimum(np.column_stack(values), 0)
 
@@ -358,6 +358,9 @@ class Sessions:
             missing = find_missing(order)
             if missing is not None:
                 raise ValueError(f"order is missing in row {missing.argmax()}.")
+            # Sorted as text, "10" would come before "9".
+            if isinstance(order[0], str):
+                raise TypeError(f"order must be numbers or times; got {order[0]!r}.")
             keys.insert(0, order)
         self.rows = np.lexsort(keys)  # a stable sort, by the last key first
         session = session[self.rows]

@@ -4,7 +4,7 @@ import inspect
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from numbers import Number
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -112,8 +112,7 @@ class TorchJD(GradientWeighting):
 
     def forward(self, losses: Tensor) -> Tensor:
         """Return the scalarizer's combination of the losses, of shape `()`."""
-        total: Tensor = self.aggregator(losses)
-        return total
+        return cast(Tensor, self.aggregator(losses))
 
     def combine(self, gradients: Sequence[Tensor]) -> list[Tensor]:
         """Return the combined gradient of each tensor, of shape `(n_entries,)`."""
@@ -134,8 +133,7 @@ class TorchJD(GradientWeighting):
     def weigh(self, gram: Tensor) -> Tensor:
         """Return the weights computed by TorchJD, of shape `(n_tasks,)`."""
         # Parameters of TorchJD, such as preference vectors, are float32 tensors.
-        weights: Tensor = self._gram_weighting(gram.float())
-        return weights
+        return cast(Tensor, self._gram_weighting(gram.float()))
 
     def end_epoch(self) -> list[float]:
         """Return the epoch's mean weights and reset them; call the method's `step`."""
@@ -221,10 +219,9 @@ def _make(choice: Any, n_tasks: int, params: dict[str, Any]) -> Any:
     kinds = aggregation.Aggregator, aggregation.Weighting, scalarization.Scalarizer
     kind: Any = choice
     if isinstance(choice, str):
-        known = {
-            n: module for module in (scalarization, aggregation) for n in module.__all__
-        }
-        kind = getattr(known[check_choice("aggregator", choice, known)], choice)
+        names = dict.fromkeys([*scalarization.__all__, *aggregation.__all__])
+        check_choice("aggregator", choice, names)
+        kind = getattr(aggregation, choice, None) or getattr(scalarization, choice)
     if isinstance(kind, type) and issubclass(kind, kinds):
         takes = inspect.signature(kind).parameters
         context = {"n_tasks": n_tasks, "shape": n_tasks}
@@ -238,8 +235,8 @@ def _make(choice: Any, n_tasks: int, params: dict[str, Any]) -> Any:
     elif isinstance(kind, kinds):
         if params:
             raise ValueError(
-                f"weighting_params must hold no parameters of an aggregator that is an "
-                f"instance; got {list(params)}. Pass the class instead."
+                "weighting_params must be empty if aggregator is an instance; got "
+                f"{list(params)}."
             )
         made = deepcopy(kind)
     else:

@@ -124,7 +124,7 @@ def test_errors_about_unknown_keys_list_the_known_ones(earlier, parameter, name,
         (
             {"weighting": "fixed", "weighting_params": {"weights": [1]}},
             ValueError,
-            r"weights.* 2 in total; got \[1\]",
+            r"weights.* 2 in total.* got \[1\]",
         ),
         ({"task_parents": {"conversion": "view"}}, ValueError, "'view', which is not"),
         (

@@ -126,12 +126,12 @@ def test_logits_of_another_shape(earlier, loss, task_space):
         (
             lambda o: NetworkOutput(o.logits[:, 0]),
             ValueError,
-            r"logits as a Tensor of .* got \(100,\)",
+            r"logits of shape .* got \(100,\)",
         ),
         (
             lambda o: NetworkOutput(o.logits.tolist()),
             ValueError,
-            "logits as a Tensor of .* got .*list",
+            "logits of shape .* got .*list",
         ),
         (
             lambda o: o._replace(extra_losses=[o.logits.mean()]),
@@ -168,7 +168,7 @@ def test_outputs_of_a_weighting_of_losses(earlier, combine, message):
 @pytest.mark.parametrize(
     ("weigh", "message"),
     [
-        (lambda gram: gram[0, :1], r"Own .* shape \(2,\); got"),
+        (lambda gram: gram[0, :1], r"Own .* shape \(2,\) from weigh; got"),
         (lambda gram: [1.0, 1.0], r"Own .* got \[1.0, 1.0"),
     ],
 )

@@ -9,7 +9,6 @@ from scipy.optimize import check_grad
 from sk_pwiser.linear_model import CPMultiTaskLogistic
 from sk_pwiser.linear_model._cp_logistic import (
     CPProblem,
-    Factors,
     flatten,
     minimise_blocks,
     solve_als,
@@ -39,11 +38,11 @@ def make_problem(
 
 def make_factors(levels=LEVELS, seed=1):
     rng = np.random.default_rng(seed)
-    return Factors(
+    return [
         rng.standard_normal((P, RANK)),
-        [rng.uniform(size=(n, RANK)) for n in (2, *levels)],
+        *[rng.uniform(size=(n, RANK)) for n in (2, *levels)],
         rng.standard_normal((2, int(np.prod(levels)))),
-    )
+    ]
 
 
 def loop_value(problem, factors):
@@ -56,16 +55,16 @@ def loop_value(problem, factors):
             if weight == 0:
                 continue
             m, device = problem.codes[i]
-            f = problem.offsets[k] + factors.intercepts[k, m * LEVELS[1] + device]
+            f = problem.offsets[k] + factors[-1][k, m * LEVELS[1] + device]
             for r in range(RANK):
-                u = factors.modes[0][k, r] * factors.modes[1][m, r]
-                f += X[i] @ factors.loadings[:, r] * u * factors.modes[2][device, r]
+                u = factors[1][k, r] * factors[2][m, r]
+                f += X[i] @ factors[0][:, r] * u * factors[3][device, r]
             s = 2 * problem.labels[i, k] - 1
             log_loss = np.log1p(np.exp(-s * f))
             total += weight * (
                 log_loss if problem.loss == "log_loss" else (s - f) ** 2 / 2
             )
-    squares = [(block**2).sum() for block in factors.blocks]
+    squares = [(block**2).sum() for block in factors]
     return total + 0.35 * sum(squares[:-1]) + 0.25 * squares[-1]
 
 
@@ -82,14 +81,14 @@ def test_the_gradient_is_that_of_the_objective(loss, storage):
     problem, factors = make_problem(loss, storage=storage), make_factors()
 
     def value(vector):
-        current = Factors.of(unflatten(vector, factors.blocks))
+        current = unflatten(vector, factors)
         return problem.value(current, problem.linear(current))
 
     def gradient(vector):
-        current = Factors.of(unflatten(vector, factors.blocks))
+        current = unflatten(vector, factors)
         return problem.gradient(current, problem.linear(current))
 
-    start = flatten(factors.blocks)
+    start = flatten(factors)
     scale = np.linalg.norm(gradient(start))
     assert check_grad(value, gradient, start) < 1e-5 * scale
 
@@ -99,8 +98,8 @@ def test_a_step_minimises_its_blocks(positions):
     """The objective is convex in these blocks: its gradient is 0 at the minimum."""
     problem, factors = make_problem(), make_factors()
     step = minimise_blocks(problem, factors, positions)
-    gradient = unflatten(problem.gradient(step, problem.linear(step)), step.blocks)
-    for i, (old, new) in enumerate(zip(factors.blocks, step.blocks, strict=True)):
+    gradient = unflatten(problem.gradient(step, problem.linear(step)), step)
+    for i, (old, new) in enumerate(zip(factors, step, strict=True)):
         if i in positions:
             assert_allclose(gradient[i], 0, atol=1e-8)
         else:

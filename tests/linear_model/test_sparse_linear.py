@@ -281,7 +281,7 @@ REFUSED = {
         "NaN: 3 in column 1, the first in row 147. With missing_labels='ignore'",
     ),
     "way of missing labels": ({"missing_labels": "drop"}, None, "'missing_labels'"),
-    "number of types": ({"task_types": ["binary"]}, None, "has 1 entries"),
+    "number of types": ({"task_types": ["binary"]}, None, "one entry per task, 3"),
     "name of a type": ({"task_types": ["binary", "x", "binary"]}, None, "got 'x'"),
     "rows": ({}, lambda y: y[:-1], "rows"),
     "infinite": ({}, lambda y: np.where(y == 1, np.inf, y), "infinity"),

@@ -31,6 +31,7 @@ from sk_pwiser.networks import (
     ESMM,
     Labels,
     NetworkSpec,
+    _entire_space,
     chain_logits,
 )
 
@@ -262,7 +263,8 @@ def extra_loss(name, labels, heads, others, propensities):
     )
     if of_network in SECOND:
         setattr(network, SECOND[of_network], torch.nn.Identity())
-    return network._corrections(others, heads, propensities)[loss](labels)
+    of_later = network._corrections(others, heads, propensities)[loss]
+    return _entire_space.extra_loss(of_later, labels)
 
 
 @pytest.mark.parametrize("name", LOSSES)

@@ -200,7 +200,7 @@ VALUE, TYPE = ValueError, TypeError
         ("ema", {"rate": "rema"}, VALUE, "rate must be one of .* got 'rema'"),
         ("ema", {"temperature": 0}, VALUE, "temperature must be .* > 0; got 0"),
         ("fixed", {"weights": [1.0]}, VALUE, r"one number per task, 2 .* got \[1\.0\]"),
-        ("fixed", {"weights": [0, 0]}, VALUE, r"one number > 0; got \[0, 0\]"),
+        ("fixed", {"weights": [0, 0]}, VALUE, r"and not only 0; got \[0, 0\]"),
         ("fixed", {"weights": [1, -1]}, VALUE, r"weights\[1\] must be .* >= 0; got -1"),
         ("fixed", {"weights": [1, None]}, TYPE, r"weights\[1\] must be a number"),
         ("fixed", {"weights": "12"}, TYPE, "weights must be a sequence .* got '12'"),

@@ -137,6 +137,14 @@ def test_a_missing_order_is_refused(table, kind):
         linear().fit(X, Y, groups=groups, order=order)
 
 
+@pytest.mark.parametrize("kind", [str, object])
+def test_an_order_of_text_is_refused(table, kind):
+    X, Y, groups, order = table
+    order = order.astype(int).astype(str).astype(kind)
+    with pytest.raises(TypeError, match="order must be numbers or times; got"):
+        linear().fit(X, Y, groups=groups, order=order)
+
+
 def test_rows_without_an_order_are_in_the_order_given(table):
     X, Y, groups, _ = table
     expected = linear().fit(X, Y, groups=groups, order=np.arange(300)).values(X)
