@@ -58,12 +58,10 @@ def times_of(X, time):
 
 
 def row_times(X, column):
-    """Return the times of the rows of a fit as floats, None without a `time_column`.
+    """Return the times of the rows of a fit as floats.
 
     Those of dates are microseconds, which floats hold exactly.
     """
-    if column is None:
-        return None
     # Lists may mix numbers and text, all of which numpy would convert to text.
     table = X if hasattr(X, "dtype") or is_dataframe(X) else np.array(X, object)
     names = list(getattr(table, "columns", range(table.shape[1])))

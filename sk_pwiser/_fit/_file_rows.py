@@ -69,7 +69,8 @@ class FileRows:
         """Read the rows in order, and check them; `label` is what is done with them."""
         dataset, settings, numbers = self.dataset, self.settings, GroupNumbers()
         tables = dataset.iter_tables(dataset._used_columns())
-        n_known, n_read = self.summary.n_rows, 0  # none are known in the first pass
+        # None are known in the first pass.
+        n_known, n_read, n_kept = self.summary.n_rows, 0, 0
         total = n_known or dataset.n_rows_
         shows = bool(settings.verbose and label)
         for table, place in in_background(tables):
@@ -97,11 +98,17 @@ class FileRows:
             rows = Rows(X, targets, weights, groups, place).with_weight()
             if len(rows):
                 yield rows
+            n_kept += len(rows)
             n_read += len(rows) if n_known else len(table)
             if shows and sys.stderr.isatty():
                 show_progress(label, n_read, total)
         if shows:
             show_progress(label, n_read, total, end="\n")
+        if not n_known:
+            warn_about_corrupt(dataset, "are left out")
+        if not n_kept:
+            what = "weights above 0" if dataset.sample_weight else "rows"
+            raise ValueError(f"{dataset!r} has no {what} that its filters select.")
 
     def check_features(
         self, eval_rows: Mapping[str, Any], earlier: Schema | None
@@ -133,13 +140,6 @@ class FileRows:
                     f"{where}Training uses {n_features} features; {what} has "
                     f"{len(columns)}."
                 )
-
-    def check_rows_left(self, n_rows: int) -> None:
-        """Raise if no rows were read; warn about files that cannot be read."""
-        warn_about_corrupt(self.dataset, "are left out")
-        if not n_rows:
-            what = "weights above 0" if self.dataset.sample_weight else "rows"
-            raise ValueError(f"{self.dataset!r} has no {what} that its filters select.")
 
 
 def warn_about_corrupt(dataset, consequence):

@@ -287,7 +287,6 @@ def encode_eval_rows(
         encoded = encoded.labelled(rows.targets.values, known, rows.groups)
         store.add(encoded, np.arange(len(rows)))
     store.flush()
-    source.check_rows_left(len(store))
     return StreamedImpressions(store, schema, None, source.dataset.shuffle_rows)
 
 
