@@ -86,8 +86,8 @@ class FileRows:
                 if dataset.sample_weight is not None:
                     columns = table.select(dataset._weight_columns()).columns
                     weights = [c.to_numpy(zero_copy_only=False) for c in columns]
-                    is_one = isinstance(dataset.sample_weight, str)
-                    weights = weights[0] if is_one else np.column_stack(weights)
+                    several = self.has_task_weights
+                    weights = np.column_stack(weights) if several else weights[0]
                 targets, weights = _weights_and_groups.combine_weights(
                     targets, weights, is_part=True
                 )
@@ -242,13 +242,9 @@ class ValueCounts:
         self.counts = Counter({v: n for v, n in self.counts.items() if n > limit})
 
     def finish(self):
-        self.column.learn(
-            list(self.counts),
-            list(self.counts.values()),
-            self.n_missing > 0,
-            self.kinds,
-            self.n_dropped,
-        )
+        values, counts = list(self.counts), list(self.counts.values())
+        has_missing = self.n_missing > 0
+        self.column.learn(values, counts, has_missing, self.kinds, self.n_dropped)
 
 
 class TableLearner:
@@ -286,20 +282,16 @@ class TableLearner:
             if column.shared_name is None:
                 self.counts[column.name].add(own.elements)
             column.add(own, by_name.get(column.ages_name))
-        self.sample.add(X.select(self.numeric), weights)
+        self.sample.add(X.select([c.name for c in self.numeric]), weights)
 
     def _begin(self, X):
         self.encoder.begin(X)
         columns = self.encoder.columns_
-        self.counts = {
-            column.name: ValueCounts(column, self.max_values)
-            for column in columns
-            if isinstance(column, CategoryColumn)
-        }
-        for column in self.encoder.lists_:
-            if column.shared_name is None:
-                self.counts[column.name] = ValueCounts(column.items_, self.max_values)
-        self.numeric = [c.name for c in columns if isinstance(c, NumericColumn)]
+        counted = {c.name: c for c in columns if isinstance(c, CategoryColumn)}
+        own = [column for column in self.encoder.lists_ if column.shared_name is None]
+        counted |= {column.name: column.items_ for column in own}
+        self.counts = {n: ValueCounts(c, self.max_values) for n, c in counted.items()}
+        self.numeric = [c for c in columns if isinstance(c, NumericColumn)]
 
     def finish(self):
         """Return the encoder when all rows were added."""
@@ -307,17 +299,16 @@ class TableLearner:
             if not self.sample.n_kept:
                 return self.encoder
             table, weights = self._sampled()
-            X = self.encoder.align(table)
-            return learn_constant_columns(self.encoder, X, weights)
+            return learn_constant_columns(
+                self.encoder, self.encoder.align(table), weights
+            )
         for counts in self.counts.values():
             counts.finish()
         for column in self.encoder.lists_:
             column.finish()
-        columns = {column.name: column for column in self.encoder.columns_}
         table, weights = self._sampled()
         values = list_columns(as_table(table)) if self.numeric else []
-        encoders = [columns[name] for name in self.numeric]
-        pairs = list(zip(encoders, values, strict=True))
+        pairs = list(zip(self.numeric, values, strict=True))
         self.encoder.learn_numbers(pairs, weights)
         warn_about_constants(self.encoder.columns_)
         self._warn_about_dropped()
@@ -330,11 +321,8 @@ class TableLearner:
         return table, _weights_and_groups.row_weights(scaled)
 
     def _warn_about_dropped(self):
-        found = [
-            f"{name!r} ({counts.max_dropped})"
-            for name, counts in self.counts.items()
-            if counts.max_dropped
-        ]
+        dropped = {name: counts.max_dropped for name, counts in self.counts.items()}
+        found = [f"{name!r} ({n_rows})" for name, n_rows in dropped.items() if n_rows]
         if found:
             warn_user(
                 f"Columns with more than max_values={self.max_values} values: "

@@ -118,8 +118,7 @@ def train(
     if task is not None:
         task.begin(0 if is_update else data.epochs[-1])
     if origin.earlier is None:
-        seed = int(plan.random_state.randint(LARGEST_SEED))
-        generators = _utils.Generators(seed)
+        generators = _utils.Generators(int(plan.random_state.randint(LARGEST_SEED)))
     else:
         generators = deepcopy(origin.earlier.generators)
     result_of = partial(_result, plan, data, generators)

@@ -48,9 +48,9 @@ def find_origin(
         n_earlier = len(earlier.net.history)
         splits = earlier.split_state, earlier.split_rows
         return Origin(earlier, None, is_update, earlier.schema, *splits, n_earlier)
-    saved, folder = None, settings.checkpoint_dir
-    resumes = folder is not None and settings.warm_start
-    if resumes and not (is_update or reads_in_parts(X)):
+    folder, resumes = settings.checkpoint_dir, settings.warm_start
+    saved = None
+    if folder is not None and resumes and not (is_update or reads_in_parts(X)):
         saved = find_checkpoint(Path(folder))
     if saved is None:
         return Origin(is_update=is_update)
@@ -74,16 +74,14 @@ def read(
     # No context manager itself: warnings of a generator would not name the user's line.
     # Updates take tables only, and refuse files.
     if not reads_in_parts(given.X) or origin.is_update:
-        weight_scale = None
-        if origin.is_update and origin.earlier is not None:
-            weight_scale = origin.earlier.weight_scale
+        earlier = origin.earlier if origin.is_update else None
         rows = read_table(
             settings,
             given,
             None if origin.schema is None else origin.schema.targets,
             classes,
             is_update=origin.is_update,
-            weight_scale=weight_scale,
+            weight_scale=None if earlier is None else earlier.weight_scale,
         )
         if origin.saved is not None:
             origin.saved.check_n_rows(rows.n_rows)
@@ -96,9 +94,8 @@ def read(
                 f"{name} must be None for a dataset, whose parameter {role} names its "
                 "columns."
             )
-    where = {"prefix": "sk_pwiser_", "dir": dataset.cache_dir}
-    folder = stack.enter_context(tempfile.TemporaryDirectory(**where))
-    return FileRows(settings, dataset, Path(folder))
+    folder = tempfile.TemporaryDirectory(prefix="sk_pwiser_", dir=dataset.cache_dir)
+    return FileRows(settings, dataset, Path(stack.enter_context(folder)))
 
 
 def one_eval_set(eval_set: Any, rows: GivenRows) -> Any:
@@ -151,13 +148,16 @@ def read_eval_sets(eval_set: Any, source: Source) -> dict[str, Source]:
         return {"valid": _read_eval_files(sets, source)}
     checked: dict[str, Source] = {}
     for name, given in sets.items():
-        origin = "the validation rows"  # X_val, Y_val and so on
-        if not isinstance(given, GivenRows):
-            if not isinstance(given, tuple | list) or len(given) != 2:
-                found = type(given).__name__
-                if isinstance(given, tuple | list):
-                    found = f"{len(given)} entries"
-                raise TypeError(f"eval_set must be a pair (X, Y); got {found}.")
+        if isinstance(given, GivenRows):
+            origin = "the validation rows"  # X_val, Y_val and so on
+        elif not isinstance(given, tuple | list):
+            found = type(given).__name__
+            raise TypeError(f"eval_set must be a pair (X, Y); got {found}.")
+        elif len(given) != 2:
+            raise TypeError(
+                f"eval_set must be a pair (X, Y); got {len(given)} entries."
+            )
+        else:
             origin = "eval_set" if len(sets) == 1 else f"the set {name!r} of eval_set"
         try:
             # Validation rows may have only one of the classes, as those of an update.
@@ -217,12 +217,11 @@ class Plan:
 
         Raises if a figure is monitored that does not exist.
         """
+        settings, has_eval_rows = self.settings, bool(self.eval_rows)
         found: tuple[str | None, int, int] = None, 1, 1
-        has_eval_rows = bool(self.eval_rows)
         if not self.origin.is_update:
-            found = plan_epochs(self.settings, n_rows, self.task_names, has_eval_rows)
-        callbacks = self.settings.callbacks
-        check_monitored(found[0], callbacks, has_eval_rows, self.has_groups)
+            found = plan_epochs(settings, n_rows, self.task_names, has_eval_rows)
+        check_monitored(found[0], settings.callbacks, has_eval_rows, self.has_groups)
         return found
 
     def check_labels(self, source: Source) -> None:
@@ -257,11 +256,8 @@ def check(
     if isinstance(source, FileRows):
         source.check_features(eval_rows, origin.schema)
     names, has_groups = source.tasks.task_names, source.has_groups
-    built: _components.Components | None = None
-    if origin.is_update and _updates_in_place(settings, origin.earlier, has_groups):
-        assert origin.earlier is not None
-        loss = origin.earlier.net.criterion_.loss
-    else:
+    built, loss = None, _loss_of_update_in_place(settings, origin, has_groups)
+    if loss is None:
         built = _components.check_components(
             settings, names, device, has_groups, random_state
         )
@@ -305,15 +301,15 @@ def random_state_at(state: dict[str, Any]) -> np.random.RandomState:
     return random_state
 
 
-def _updates_in_place(
-    settings: Settings, earlier: TrainingResult | None, has_groups: bool
-) -> bool:
-    """Return whether an update changes nothing of the earlier net but its weights."""
-    if earlier is None or not earlier.single_pass:
-        return False
+def _loss_of_update_in_place(
+    settings: Settings, origin: Origin, has_groups: bool
+) -> Any:
+    """Return the loss of the earlier net if only its weights change, otherwise None."""
+    earlier = origin.earlier
+    if not origin.is_update or earlier is None or not earlier.single_pass:
+        return None
     if not equal(vars(settings), vars(earlier.settings)):
-        return False
-    sampler = _components.batch_sampler(
-        settings, earlier.net.criterion_.loss, has_groups
-    )
-    return bool(earlier.net.iterator_train__sampler == sampler)
+        return None
+    net, loss = earlier.net, earlier.net.criterion_.loss
+    sampler = _components.batch_sampler(settings, loss, has_groups)
+    return loss if net.iterator_train__sampler == sampler else None
