@@ -7,26 +7,14 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sk_pwiser._table._frames import (
-    collected,
-    column_of,
-    is_dataframe,
-    is_missing,
-    is_sparse,
-    list_columns,
-)
+from sk_pwiser._table import _frames
+from sk_pwiser._table._frames import is_missing
 
 NUMBER, NAIVE, AWARE = "numbers", "dates without a time zone", "dates with a time zone"
-_NANOSECONDS = {
-    "ns": 1,
-    "us": 10**3,
-    "ms": 10**6,
-    "s": 10**9,
-    "min": 60 * 10**9,
-    "h": 3600 * 10**9,
-    "d": 86_400 * 10**9,
-    "w": 7 * 86_400 * 10**9,
-}
+_SECOND = 10**9
+_NANOSECONDS = {"ns": 1, "us": 10**3, "ms": 10**6, "s": _SECOND}
+_NANOSECONDS |= {"min": 60 * _SECOND, "h": 3600 * _SECOND}
+_NANOSECONDS |= {"d": 86_400 * _SECOND, "w": 7 * 86_400 * _SECOND}
 _TEXT = re.compile(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*([a-z]+)\s*")
 _EPOCH = datetime(1970, 1, 1)
 _MICROSECOND = timedelta(microseconds=1)
@@ -51,10 +39,10 @@ def read_times(column, name):
 def times_of(X, time):
     """Read times that are given as such or as the name of a column of a table."""
     if isinstance(time, str):
-        return read_times(column_of(X, "time", time), time)
+        return read_times(_frames.column_of(X, "time", time), time)
     # A Series is named in errors.
     name = getattr(time, "name", None)
-    return read_times(collected(time), "time" if name is None else name)
+    return read_times(_frames.collected(time), "time" if name is None else name)
 
 
 def row_times(X, column):
@@ -63,15 +51,15 @@ def row_times(X, column):
     Those of dates are microseconds, which floats hold exactly.
     """
     # Lists may mix numbers and text, all of which numpy would convert to text.
-    table = X if hasattr(X, "dtype") or is_dataframe(X) else np.array(X, object)
+    table = X if hasattr(X, "dtype") or _frames.is_dataframe(X) else np.array(X, object)
     names = list(getattr(table, "columns", range(table.shape[1])))
-    if is_sparse(table):  # whose columns are inputs alone
+    if _frames.is_sparse(table):  # whose columns are inputs alone
         names = []
     if column not in names:
         raise ValueError(
             f"time_column={column!r} is not a column of X; these are {names}."
         )
-    times = read_times(list_columns(table)[names.index(column)], column)
+    times = read_times(_frames.list_columns(table)[names.index(column)], column)
     values = times.values if times.kind == NUMBER else times.values // 1000
     return values.astype(np.float64)
 
@@ -94,7 +82,7 @@ def _read_pandas(column, name):
         return _read_nullable(column.array.__arrow_array__(), name)
     kind = NAIVE
     if column.dt.tz is not None:
-        kind, column = AWARE, column.dt.tz_convert("UTC").dt.tz_localize(None)
+        kind, column = AWARE, column.dt.tz_convert(None)  # in UTC
     return Times(_nanoseconds(column.to_numpy(), name), kind)
 
 
@@ -173,8 +161,9 @@ def _refuse_missing(is_missing_time, name):
 def _nanoseconds(values, name, first=0):
     """Return dates in nanoseconds since 1970; `first` is the row of the first one."""
     converted = values.astype("M8[ns]")
-    if (converted.astype(values.dtype) != values).any():
-        row = int((converted.astype(values.dtype) != values).argmax())
+    is_far = converted.astype(values.dtype) != values
+    if is_far.any():
+        row = int(is_far.argmax())
         raise _too_far(name, values[row], first + row)
     return converted.astype(np.int64)
 
@@ -215,23 +204,19 @@ def _to_number(value, name, row=0):
         return int(_nanoseconds(np.array([value]), name, row)[0])
     if not isinstance(value, date):  # of which a datetime is one
         return int(value) if isinstance(value, Integral) else float(value)
+    if not isinstance(value, datetime):
+        value = datetime(value.year, value.month, value.day)
     try:
-        number = _nanoseconds_of(value)
+        if hasattr(value, "value"):  # a Timestamp of pandas, in nanoseconds
+            return value.value
+        if value.tzinfo is not None:
+            value = value.astimezone(UTC).replace(tzinfo=None)
+        number = (value - _EPOCH) // _MICROSECOND * 1000
     except OverflowError:
         number = 2**63
     if abs(number) >= 2**63:
         raise _too_far(name, value, row)
     return number
-
-
-def _nanoseconds_of(value):
-    if not isinstance(value, datetime):
-        return (value - _EPOCH.date()) // _MICROSECOND * 1000
-    if hasattr(value, "value"):  # a Timestamp of pandas, in nanoseconds
-        return value.value
-    if value.tzinfo is not None:
-        value = value.astimezone(UTC).replace(tzinfo=None)
-    return (value - _EPOCH) // _MICROSECOND * 1000
 
 
 def check_duration(value, name, *, zero=False):

@@ -3,6 +3,7 @@
 import importlib
 import inspect
 import math
+import operator
 import sys
 import warnings
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -40,13 +41,8 @@ def warn_user(message: str, category: type[UserWarning] = UserWarning) -> None:
 def aligned(rows: Sequence[Sequence[str]], sides: str) -> list[str]:
     """Return rows of cells as lines; `sides` has "<" or ">" for each column."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return [
-        "  ".join(
-            f"{cell:{side}{width}}"
-            for cell, side, width in zip(row, sides, widths, strict=True)
-        ).rstrip()
-        for row in rows
-    ]
+    cells = [f"{{:{side}{width}}}" for side, width in zip(sides, widths, strict=True)]
+    return ["  ".join(cells).format(*row).rstrip() for row in rows]
 
 
 def check_number(
@@ -65,23 +61,15 @@ def check_number(
     try:
         number = float(value)
     except OverflowError:  # an int
-        number = math.inf if value == abs(value) else -math.inf
-    limits = {
-        "> {}": (above, above is None or number > above),
-        ">= {}": (at_least, at_least is None or number >= at_least),
-        "< {}": (below, below is None or number < below),
-        "<= {}": (at_most, at_most is None or number <= at_most),
-    }
-    is_finite = abs(number) < float("inf")
-    if not is_finite or not all(holds for _, holds in limits.values()):
-        rules = [
-            rule.format(f"{limit:g}")
-            for rule, (limit, _) in limits.items()
-            if limit is not None
-        ]
-        raise ValueError(
-            f"{name} must be {' and '.join(['finite', *rules])}; got {value!r}."
-        )
+        number = math.inf
+    limits = {">": above, ">=": at_least, "<": below, "<=": at_most}
+    holds = {">": operator.gt, ">=": operator.ge, "<": operator.lt, "<=": operator.le}
+    given = {sign: limit for sign, limit in limits.items() if limit is not None}
+    if not math.isfinite(number) or not all(
+        holds[sign](number, limit) for sign, limit in given.items()
+    ):
+        rules = ["finite", *(f"{sign} {limit:g}" for sign, limit in given.items())]
+        raise ValueError(f"{name} must be {' and '.join(rules)}; got {value!r}.")
     return number
 
 
@@ -202,10 +190,9 @@ def check_names(
     kind = resolve(registry, base, parameter, choice)
     params = params or {}
     signature = inspect.signature(kind).parameters.values()
-    known = [
-        p.name for p in signature if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)
-    ]
-    known = [name for name in known[n_args:] if name not in context]
+    kinds = inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY
+    known = [p.name for p in signature if p.kind in kinds][n_args:]
+    known = [name for name in known if name not in context]
     takes_any = any(p.kind == p.VAR_KEYWORD for p in signature)
     for key in params:
         if key in context:
@@ -333,27 +320,23 @@ def read_task_parents(task_parents: Any, task_names: Sequence[str]) -> tuple[int
     `task_parents` is "chain", None, a mapping of names, or indices, of tasks, or what
     this function returned.
     """
-    n_tasks = len(task_names)
     if isinstance(task_parents, str) and task_parents == CHAIN:
-        return chain_parents(n_tasks)
-    parents = [-1] * n_tasks
-    if task_parents is None:
-        return tuple(parents)
+        return chain_parents(len(task_names))
     if isinstance(task_parents, tuple):
         return task_parents
-    if not isinstance(task_parents, Mapping):
+    if not isinstance(task_parents, Mapping | None):
         raise TypeError(
             f"task_parents must be 'chain', None or a dict; got {task_parents!r}."
         )
-    for task, parent in task_parents.items():
+    parents = [-1] * len(task_names)
+    for task, parent in (task_parents or {}).items():
         if parent is None or parent == -1:
             continue
         k, of = (_index(name, task_names) for name in (task, parent))
         if of >= k:
             raise ValueError(
                 f"task_parents has {task_names[of]!r} as the parent of "
-                f"{task_names[k]!r}; a parent must stand before its task in "
-                f"{list(task_names)}, the order of the columns of Y."
+                f"{task_names[k]!r}; it must stand before it in Y: {list(task_names)}."
             )
         parents[k] = of
     return tuple(parents)

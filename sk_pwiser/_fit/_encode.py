@@ -91,10 +91,9 @@ def _check_validation(plan: Plan, data: EncodedData) -> str | None:
             given = plan.eval_rows.get(name)
             warn_user(
                 f"In {'eval_set' if given is None else given.origin}: loss="
-                f"{plan.settings.loss!r} compares rows within groups, and these rows "
-                "have none, so that each batch of them is one group in the validation "
-                "loss. Pass X_val, Y_val and groups_val, or groups to "
-                "ParquetImpressions."
+                f"{plan.settings.loss!r} compares rows within groups; without groups, "
+                "each batch of these rows is one. Pass X_val, Y_val and groups_val, or "
+                "groups to ParquetImpressions."
             )
     if data.holds_out and valid is not None and plan.by_time:
         _hold_out.warn_about_share(plan.settings, len(data.train), len(valid))

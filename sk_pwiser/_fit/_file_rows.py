@@ -188,8 +188,7 @@ class GroupNumbers:
         if self.apart is not None and self.n_parts > 1:
             raise ValueError(
                 f"The rows of a group must be consecutive; those with {self.apart} are "
-                "not. Sort the files by this column, and make its values unique over "
-                "the files, or leave out groups."
+                "not. Sort the files by this column, or leave out groups."
             )
         new = count(self.n_groups)
         # Only the groups of this part are kept: those that come back get new numbers.
@@ -325,8 +324,7 @@ class TableLearner:
         found = [f"{name!r} ({n_rows})" for name, n_rows in dropped.items() if n_rows]
         if found:
             warn_user(
-                f"Columns with more than max_values={self.max_values} values: "
-                f"{', '.join(found)}. In brackets stands the number of rows by which "
-                "the frequency of a value may be too low; rare values count as unseen. "
+                f"Columns with more than max_values={self.max_values} values, and how "
+                f"many rows the count of a value may lack: {', '.join(found)}. "
                 "n_hash_buckets in encoding_params gives each value a vector."
             )

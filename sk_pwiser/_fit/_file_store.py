@@ -248,9 +248,8 @@ class FileStore:
         if not len(self.train) or (holds_out and not len(self.valid)):
             share = self.source.settings.validation_fraction
             raise ValueError(
-                f"validation_fraction={share} leaves {len(self.train)} rows for "
-                f"training and {len(self.valid)} for validation; use "
-                "early_stopping=False for so few rows or groups."
+                f"validation_fraction={share} leaves {len(self.train)} training and "
+                f"{len(self.valid)} validation rows; use early_stopping=False."
             )
         of_stores = schema, tables, self.source.dataset.shuffle_rows
         train = StreamedImpressions(self.train, *of_stores)

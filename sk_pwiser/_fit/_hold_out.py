@@ -213,9 +213,8 @@ def warn_about_share(settings: Settings, n_train: int, n_valid: int) -> None:
     if not share / 2 <= n_valid / n_rows <= max(largest_part(share), 1 / n_rows):
         warn_user(
             f"By time_column={settings.encoding_params['time_column']!r}, the last "
-            f"{n_valid} of {n_rows} rows are held out, where validation_fraction="
-            f"{share} asks for about {round(share * n_rows)}. Name a column with finer "
-            "times, or pass an eval_set."
+            f"{n_valid} of {n_rows} rows are held out; validation_fraction={share} "
+            f"asks for about {round(share * n_rows)}. Use finer times or an eval_set."
         )
 
 
@@ -225,7 +224,7 @@ def warn_about_absent(valid: TrainingRows, task_names: tuple[str, ...]) -> None:
     absent = [task for task, has in zip(task_names, has_event, strict=True) if not has]
     if absent:
         warn_user(
-            f"The last rows by time_column, on which early stopping decides, have no "
-            f"event of {', '.join(map(repr, absent))}, so that they say little about "
-            "it. Increase validation_fraction, or pass an eval_set."
+            "The last rows by time_column, on which early stopping decides, have no "
+            f"event of {', '.join(map(repr, absent))}. Use a larger "
+            "validation_fraction or an eval_set."
         )

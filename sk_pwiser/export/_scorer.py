@@ -26,13 +26,11 @@ SCALARS = NUMBERS | {str}
 
 
 def make_field(column):
-    kinds = {
-        _categories.CategoryColumn: CategoryField,
-        ListColumn: ListField,
-        ListWeights: Field,
-    }
-    found = [field for kind, field in kinds.items() if isinstance(column, kind)]
-    return (found or [NumericField])[0](column)
+    if isinstance(column, _categories.CategoryColumn):
+        return CategoryField(column)
+    if isinstance(column, ListColumn):
+        return ListField(column)
+    return Field(column) if isinstance(column, ListWeights) else NumericField(column)
 
 
 class Field:
@@ -458,8 +456,7 @@ class Scorer:
         inputs = {"codes": codes, "numeric": numeric}
         if self._market is not None:
             index, shifts = self._market
-            keys, common = columns[index], np.zeros(len(self.task_names))
-            keys = as_list(keys)
+            keys, common = as_list(columns[index]), np.zeros(len(self.task_names))
             known = [common if is_missing(k) else shifts.get(k, common) for k in keys]
             inputs["shifts"] = np.array(repeat(known, n_rows))
         return self._run(inputs | bag_inputs(bags))
@@ -468,16 +465,15 @@ class Scorer:
         """Return the values of each field, or a shared one, and the number of rows."""
         if not isinstance(rows, Mapping):
             return self._read_list(rows, shared)
-        is_row = SCALARS.issuperset(map(type, rows.values())) or not any(
-            _is_column_of(rows.get(f.name), f) for f in self._encoder.fields
-        )
-        if is_row:
-            return self._read_list([{**shared, **rows}], {})
-        return self._read_columns(rows, shared)
+        fields = self._encoder.fields
+        if not SCALARS.issuperset(map(type, rows.values())) and any(
+            _is_column_of(rows.get(field.name), field) for field in fields
+        ):
+            return self._read_columns(rows, shared)
+        return self._read_list([{**shared, **rows}], {})
 
     def _read_list(self, rows, shared):
-        is_list = isinstance(rows, Sequence) and not isinstance(rows, str | bytes)
-        if not is_list:
+        if not isinstance(rows, Sequence) or isinstance(rows, str | bytes):
             raise TypeError(
                 "rows must be a dictionary or a list of dictionaries; got "
                 f"{type(rows).__name__}."
@@ -509,7 +505,7 @@ class Scorer:
                 )
 
     def _read_columns(self, rows, shared):
-        columns, lengths = [], {}
+        columns, first, n_rows = [], None, None
         for name in self.field_names:
             if name not in rows and name in shared:
                 columns.append([shared[name]])
@@ -522,10 +518,10 @@ class Scorer:
                     f"fields; got {rows[name]!r}."
                 )
             columns.append(_as_values(rows[name]))
-            lengths[name] = len(columns[-1])
-        first, n_rows = next(iter(lengths.items()))
-        for name, length in lengths.items():
-            if length != n_rows:
+            length = len(columns[-1])
+            if n_rows is None:
+                first, n_rows = name, length
+            elif length != n_rows:
                 raise ValueError(
                     f"Field {name!r} has {length} values; {first!r} has {n_rows}."
                 )
