@@ -22,7 +22,7 @@ from sk_pwiser._table._weights_and_groups import row_weights
 from sk_pwiser._times import row_times
 from sk_pwiser._training import _schema
 from sk_pwiser._training._batches import Impressions, TrainingRows
-from sk_pwiser._training._components import LARGEST_SEED
+from sk_pwiser._training._components import LARGEST_SEED, check_task_weights
 from sk_pwiser._training._early_stopping import usable_monitor
 from sk_pwiser._training._schema import EncodedData, Rows, Schema
 from sk_pwiser._training._settings import Settings
@@ -41,11 +41,16 @@ def encode(
     `shared` is given, whose statistics encode the rows.
     """
     summary, components = source.summary, plan.components
-    has_labels = bool(summary.n_rows)
     encoding = Encoding(plan, source, estimator_name, shared)
     encoding.learn()
-    if not has_labels:
-        plan.check_labels(source)
+    if summary.per_task and components is not None:
+        check_task_weights(components.loss)
+    for message in summary.targets().problems(
+        constant_tasks=not plan.origin.is_update,
+        task_space=plan.settings.shared_param("task_space"),
+        weights=summary.label_weights(),
+    ):
+        warn_user(message)
     epochs = plan.epochs(summary.n_rows)  # filters may leave fewer rows than expected
     holds_out = epochs[0] is not None and not plan.eval_rows
     train, valid, schema = encoding.encode(holds_out)
@@ -91,8 +96,8 @@ def _check_validation(plan: Plan, data: EncodedData) -> str | None:
             given = plan.eval_rows.get(name)
             warn_user(
                 f"In {'eval_set' if given is None else given.origin}: loss="
-                f"{plan.settings.loss!r} compares rows within groups; without groups, "
-                "each batch of these rows is one. Pass X_val, Y_val and groups_val, or "
+                f"{plan.settings.loss!r} compares rows within groups, and these rows "
+                "have none: each batch is one. Pass X_val, Y_val and groups_val, or "
                 "groups to ParquetImpressions."
             )
     if data.holds_out and valid is not None and plan.by_time:
@@ -134,9 +139,9 @@ class Encoding:
         self.adds = plan.origin.is_update and self.earlier is not None
         # Of random blocks, and of samples of rows in parts: these seeds take nothing
         # from the random state.
-        seeds = random_state_at(plan.split_state).randint(LARGEST_SEED, size=2)
-        self.block_seed = int(seeds[0])
-        self.generator = np.random.default_rng(int(seeds[1]))
+        split = random_state_at(plan.split_state)
+        self.block_seed, seed = split.randint(LARGEST_SEED, size=2).tolist()
+        self.generator = np.random.default_rng(seed)
         n_blocks = settings.encoding_params["target_encoding_blocks"]
         # By which the target statistics are fitted.
         self.blocks = Blocks(n_blocks, plan.by_time, source.sample_rows, self.generator)

@@ -324,7 +324,7 @@ class TableLearner:
         found = [f"{name!r} ({n_rows})" for name, n_rows in dropped.items() if n_rows]
         if found:
             warn_user(
-                f"Columns with more than max_values={self.max_values} values, and how "
-                f"many rows the count of a value may lack: {', '.join(found)}. "
+                f"Columns with more than max_values={self.max_values} values: "
+                f"{', '.join(found)}. In brackets: rows that a count may lack. "
                 "n_hash_buckets in encoding_params gives each value a vector."
             )

@@ -19,7 +19,7 @@ from sk_pwiser._training._early_stopping import check_monitored, plan_epochs
 from sk_pwiser._training._schema import GivenRows, Schema, TableRows, read_table
 from sk_pwiser._training._settings import Settings, find_device
 from sk_pwiser._training._state import TrainingResult, check_same_model
-from sk_pwiser._utils import equal, warn_user
+from sk_pwiser._utils import equal
 
 Source = TableRows | FileRows
 
@@ -224,18 +224,6 @@ class Plan:
         check_monitored(found[0], settings.callbacks, has_eval_rows, self.has_groups)
         return found
 
-    def check_labels(self, source: Source) -> None:
-        """Check labels and weights when all of them were read."""
-        summary = source.summary
-        if summary.per_task and self.components is not None:
-            _components.check_task_weights(self.components.loss)
-        for message in summary.targets().problems(
-            constant_tasks=not self.origin.is_update,
-            task_space=self.settings.shared_param("task_space"),
-            weights=summary.label_weights(),
-        ):
-            warn_user(message)
-
 
 def check(
     settings: Settings,
@@ -287,8 +275,6 @@ def check(
         by_time=settings.encoding_params["time_column"] is not None and not adds,
     )
     plan.epochs(source.n_rows)
-    if source.summary.n_rows:  # those of files are read later
-        plan.check_labels(source)
     if settings.checkpoint_dir is not None and not origin.is_update:
         check_folder(settings.checkpoint_dir)
     return plan
