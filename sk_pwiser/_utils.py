@@ -158,26 +158,20 @@ def accept_any_case_of_y(function: Callable[..., Any]) -> Callable[..., Any]:
 # Components by name or class.
 
 
-def build(
-    registry: Mapping[str, type],
-    base: type,
-    parameter: str,
-    choice: Any,
-    params: Mapping[str, Any] | None,
-    *args: Any,
-    **context: Any,
-) -> Any:
+# Components by name, their base class, the parameter that chooses one, and its value.
+Choice = tuple[Mapping[str, type], type, str, Any]
+Params = Mapping[str, Any] | None
+
+
+def build(choice: Choice, params: Params, *args: Any, **context: Any) -> Any:
     """Build a component from `args` that all take, after `check_names`."""
-    kind = check_names(registry, base, parameter, choice, params, len(args), **context)
+    kind = check_names(choice, params, len(args), **context)
     return kind(*args, **context, **(params or {}))
 
 
 def check_names(
-    registry: Mapping[str, type],
-    base: type,
-    parameter: str,
-    choice: Any,
-    params: Mapping[str, Any] | None,
+    choice: Choice,
+    params: Params,
     n_args: int,
     *,
     shared: Collection[str] = (),
@@ -187,12 +181,12 @@ def check_names(
 
     All components take `n_args` positional arguments and the `shared` parameters.
     """
-    kind = resolve(registry, base, parameter, choice)
+    kind, (_, _, parameter, name) = resolve(choice), choice
     params = params or {}
     signature = inspect.signature(kind).parameters.values()
     kinds = inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY
     known = [p.name for p in signature if p.kind in kinds][n_args:]
-    known = [name for name in known if name not in context]
+    known = [key for key in known if key not in context]
     takes_any = any(p.kind == p.VAR_KEYWORD for p in signature)
     for key in params:
         if key in context:
@@ -203,14 +197,14 @@ def check_names(
         if not (takes_any or key in known):
             known += shared
             raise ValueError(
-                f"{parameter}_params holds {key!r}, which {choice!r} does not take; "
+                f"{parameter}_params holds {key!r}, which {name!r} does not take; "
                 f"it takes {known}.{did_you_mean(key, known)}"
             )
     try:
         inspect.signature(kind).bind(*[None] * n_args, **context, **params)
     except TypeError as error:
         raise ValueError(
-            f"{parameter}_params lacks an argument that {choice!r} requires: {error}."
+            f"{parameter}_params lacks an argument that {name!r} requires: {error}."
         ) from error
     return kind
 
@@ -236,22 +230,17 @@ def check_signature(kind: type, method: str, *arguments: str) -> None:
         ) from error
 
 
-def resolve(
-    registry: Mapping[str, type], base: type, parameter: str, choice: Any
-) -> type[Any]:
-    if isinstance(choice, str):
-        if choice not in registry:
-            raise ValueError(
-                f"{parameter} must be one of {sorted(registry)} or a subclass of "
-                f"{base.__name__}; got {choice!r}.{did_you_mean(choice, registry)}"
-            )
-        return registry[choice]
-    if not (isinstance(choice, type) and issubclass(choice, base)):
-        raise TypeError(
-            f"{parameter} must be a name or a subclass of {base.__name__}; got "
-            f"{choice!r}."
-        )
-    return choice
+def resolve(choice: Choice) -> type[Any]:
+    registry, base, parameter, value = choice
+    if isinstance(value, str) and value in registry:
+        return registry[value]
+    if isinstance(value, type) and issubclass(value, base):
+        return value
+    kind = ValueError if isinstance(value, str) else TypeError
+    raise kind(
+        f"{parameter} must be one of {sorted(registry)} or a subclass of "
+        f"{base.__name__}; got {value!r}.{did_you_mean(value, registry)}"
+    )
 
 
 # Optional packages and links to the documentation.
