@@ -126,7 +126,10 @@ def _read_objects(values, name):
         )
     kind = next(iter(kinds), NUMBER)
     if kind == NUMBER:
-        return _read_array(np.array(found), name)
+        numbers = np.array(found)
+        if numbers.dtype == object:  # fractions, or integers beyond uint64
+            numbers = numbers.astype(np.float64)
+        return _read_array(numbers, name)
     kind = NAIVE if kind == NAIVE else AWARE
     numbers = [_to_number(value, name, row) for row, value in enumerate(found)]
     return Times(np.array(numbers, dtype=np.int64), kind)
@@ -229,14 +232,14 @@ def check_duration(value, name, *, zero=False):
 def read_duration(value, name, kind):
     """Return a duration in the unit of times of a kind: nanoseconds for dates."""
     is_number = isinstance(value, Real) and not isinstance(value, np.timedelta64)
+    duration = _to_duration(value, name)
     if kind != NUMBER:
-        return round(_to_duration(value, name) * (10**9 if is_number else 1))
-    if not is_number and _to_duration(value, name) != 0:
+        return round(duration * (10**9 if is_number else 1))
+    if not is_number and duration != 0:
         raise ValueError(
             f"{name} must be a number, in the unit of the times, since these are "
             f"numbers; got {value!r}."
         )
-    duration = _to_duration(value, name)
     # Times may be integers that floats do not hold exactly.
     return int(duration) if float(duration).is_integer() else duration
 
