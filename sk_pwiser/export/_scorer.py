@@ -478,20 +478,23 @@ class Scorer:
                 "rows must be a dictionary or a list of dictionaries; got "
                 f"{type(rows).__name__}."
             )
-        names = self.field_names
+        names, common = self.field_names, set()
         try:
             if shared and rows:
-                names = [n for n in names if n not in shared or n in rows[0]]
+                common = {n for n in names if n in shared and n not in rows[0]}
+                names = [n for n in names if n not in common]
             columns = {name: [row[name] for row in rows] for name in names}
+            if common and not all(map(common.isdisjoint, rows)):
+                raise KeyError(common)
         except (KeyError, TypeError, IndexError):
-            self._find_fault(rows, names)
+            self._find_fault(rows, names, common)
             raise
         if len(names) < len(self.field_names):
             columns = {n: columns.get(n) or [shared[n]] for n in self.field_names}
         return [*columns.values()], len(rows)
 
-    def _find_fault(self, rows, names):
-        """Raise an error that names the first incomplete row."""
+    def _find_fault(self, rows, names, common):
+        """Raise an error that names the first incomplete row, or one unlike row 0."""
         for index, row in enumerate(rows):
             if not isinstance(row, Mapping):
                 raise TypeError(
@@ -502,6 +505,11 @@ class Scorer:
                 raise ValueError(
                     f"Row {index} has no field {absent[0]!r}; pass None for a missing "
                     f"value. It lacks {len(absent)} of {len(names)} fields."
+                )
+            if own := sorted(common.intersection(row), key=str):
+                raise ValueError(
+                    f"Row {index} has the field {own[0]!r}, which row 0 takes from "
+                    "shared; rows must not differ in their fields."
                 )
 
     def _read_columns(self, rows, shared):
