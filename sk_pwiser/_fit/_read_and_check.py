@@ -122,23 +122,23 @@ def one_eval_set(eval_set: Any, rows: GivenRows) -> Any:
 
 def name_eval_sets(eval_set: Any) -> dict[str, Any]:
     """Return validation sets by the names of their figures; the last is "valid"."""
-    names: list[Any] = []
-    sets = [eval_set]
+    sets: dict[Any, Any] = {"valid": eval_set}
     if isinstance(eval_set, Mapping):
-        names, sets = list(eval_set)[:-1], list(eval_set.values())
+        sets = dict(eval_set)
     elif isinstance(eval_set, list) and (
         len(eval_set) == 1 or all(isinstance(pair, tuple) for pair in eval_set)
     ):
-        names, sets = [f"valid_{k}" for k in range(len(eval_set) - 1)], eval_set
+        sets = {f"valid_{k}": pair for k, pair in enumerate(eval_set)}
     if not sets:
         raise ValueError(f"eval_set must have at least one set; got {eval_set!r}.")
+    names = list(sets)[:-1]
     for name in names:
         if not isinstance(name, str) or name in ("train", "valid"):
             raise ValueError(
                 "The names of eval_set must be strings other than 'train' and 'valid', "
                 f"which the history has; got {name!r}."
             )
-    return dict(zip([*names, "valid"], sets, strict=True))
+    return dict(zip([*names, "valid"], sets.values(), strict=True))
 
 
 def read_eval_sets(eval_set: Any, source: Source) -> dict[str, Source]:
