@@ -277,8 +277,8 @@ def score(model, X, Y):
     ]
 
 
-def print_scores(title, tables, *pairs):
-    """Print the mean scores by model, and differences of pairs in conversion AUC."""
+def print_scores(title, tables, advice, *pairs):
+    """Print mean scores by model, differences of pairs in conversion AUC, advice."""
     names = f"{'AUC':>7}{'log loss':>9}{'pred/obs':>9}"
     print(f"\n{title}\n{'':40}click{'':19}conversion\n{'':29}{names}{names}")
     for model in tables[0]:
@@ -295,6 +295,7 @@ def print_scores(title, tables, *pairs):
             f"- {first} is {abs(values.mean()):.3f} {place} {second}\n"
             f"  ({values.min():+.3f} to {values.max():+.3f} log by log)."
         )
+    print(advice, flush=True)
 
 
 def print_rare(results):
@@ -304,17 +305,14 @@ def print_rare(results):
         f"Rare conversions, 0.8 % of {N_TRAIN:,} rows to fit; half of the clicks are "
         "accidents;\nmany ids that say little",
         tables,
+        "  With few conversions and ids that say little, a simple model comes close:\n"
+        "  compare with one first.",
         ("sk_pwiser, pwiser", "sk_pwiser, bce"),
         ("sk_pwiser, pwiser", "logistic_regression"),
     )
     if None not in weights:
         chosen = ", ".join(f"{weight:g}" for weight in weights)
         print(f"- pwiser_weight, chosen by cross-validation: {chosen}.")
-    print(
-        "  With few conversions and ids that say little, a simple model comes close:\n"
-        "  compare with one first.",
-        flush=True,
-    )
 
 
 def print_visits(tables):
@@ -323,13 +321,10 @@ def print_visits(tables):
         "Users who come back, and are mostly new in the later half of the rows, which\n"
         "is scored; + past: with columns of sk_pwiser.history.HistoryFeatures",
         tables,
+        "  Give a model the past of its users and items before you choose the model.",
         ("logistic_regression + past", "logistic_regression"),
         ("sk_pwiser + past", "sk_pwiser"),
         ("sk_pwiser + past", "logistic_regression + past"),
-    )
-    print(
-        "  Give a model the past of its users and items before you choose the model.",
-        flush=True,
     )
 
 
@@ -365,10 +360,9 @@ def read(arguments):
     times = None
     if arguments.time is not None:
         times = read_dates(pd, frame[arguments.time])
-    used = frame.columns.difference(
-        [*targets, *arguments.ignore, arguments.time], sort=False
-    )
-    X = frame[used].astype(dict.fromkeys(arguments.categorical, "category"))
+    others = [*targets, *arguments.ignore, arguments.time]
+    X = frame[frame.columns.difference(others, sort=False)]
+    X = X.astype(dict.fromkeys(arguments.categorical, "category"))
     if dates := list(X.select_dtypes(["datetime", "datetimetz"]).columns):
         raise ValueError(
             f"{path.name} has dates in the columns {dates}: name the one that orders "

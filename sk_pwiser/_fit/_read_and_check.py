@@ -253,10 +253,9 @@ def check(
     if any(rows.has_task_weights for rows in (source, *eval_rows.values())):
         _components.check_task_weights(loss)
     # With `find_split`, no row is held out that the first fit was trained on.
-    split_state, split_random_state = origin.split_state, random_state
-    if split_state is None or equal(split_state, first_random_state):
-        split_state = first_random_state
-    else:
+    split_state = origin.split_state or first_random_state
+    split_random_state = random_state
+    if not equal(split_state, first_random_state):
         split_random_state = random_state_at(split_state)
     # Rows that are added to those of earlier fits need no order.
     adds = origin.is_update and origin.schema is not None
