@@ -162,7 +162,7 @@ def test_last_rows_without_an_event_of_a_task_are_named(log, in_files, tmp_path)
     Y = Y.assign(conversion=Y["conversion"].where(X["time"] < 440, 0))
     params = {"encoding_params": {"time_column": "time"}, "early_stopping": True}
     arguments = (in_a_file(X, Y, tmp_path),) if in_files else (X, Y)
-    with pytest.warns(UserWarning, match="no event of 'conversion', so"):
+    with pytest.warns(UserWarning, match="no event of 'conversion'. Use a larger"):
         small(**params).fit(*arguments)
 
 
