@@ -77,11 +77,6 @@ def find_task(task, n_tasks, *names_by_source, others=OTHERS):
             return names.index(task)
     if not isinstance(task, str) and -n_tasks <= task < n_tasks:
         return task % n_tasks
-    if isinstance(task, str) and not known:
-        raise ValueError(
-            "task must be an index if Y has no column names and the estimator has no "
-            f"task_names_; got {task!r}."
-        )
     listed = " or ".join(dict.fromkeys(map(str, known)))
     names = f"one of {listed}, " if known else ""
     raise ValueError(

@@ -360,11 +360,7 @@ class Encoding:
             yield rows, encoded, times_of(self.plan, rows.X, encoder)
 
     def _count(
-        self,
-        codes: np.ndarray,
-        labels: tuple[np.ndarray, np.ndarray, list[Any]],
-        is_valid: np.ndarray,
-        block: np.ndarray,
+        self, codes: np.ndarray, labels: Any, is_valid: np.ndarray, block: np.ndarray
     ) -> None:
         """Count the labels of the next training rows by their blocks."""
         (y, weights, lists), blocks = labels, self.blocks

@@ -136,8 +136,7 @@ def train(
             if task is not None and not is_update:
                 # scikit-learn's callbacks see each epoch with the network it left.
                 epochs = task.epochs(
-                    net,
-                    lambda: result_of(net.copy_network(), net.history[-1, "epoch"]),
+                    net, lambda: result_of(net.copy_network(), net.history[-1, "epoch"])
                 )
             if is_update and plan.settings.lr_schedule is not None:
                 _learn_rates(plan.settings, rows.train, net)

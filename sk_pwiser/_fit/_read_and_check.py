@@ -61,11 +61,7 @@ def find_origin(
 
 
 def read(
-    settings: Settings,
-    given: GivenRows,
-    origin: Origin,
-    classes: Any,
-    stack: ExitStack,
+    settings: Settings, given: GivenRows, origin: Origin, classes: Any, stack: ExitStack
 ) -> Source:
     """Return the rows: a table, whose labels are checked, or files.
 
