@@ -325,7 +325,8 @@ def read_task_parents(task_parents: Any, task_names: Sequence[str]) -> tuple[int
         if of >= k:
             raise ValueError(
                 f"task_parents has {task_names[of]!r} as the parent of "
-                f"{task_names[k]!r}; it must stand before it in Y: {list(task_names)}."
+                f"{task_names[k]!r}; a parent must stand before its task in "
+                f"{list(task_names)}, the order of the columns of Y."
             )
         parents[k] = of
     return tuple(parents)

@@ -190,8 +190,8 @@ class TaskView(DocLink, ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         texts = [each for each in texts if isinstance(each, str)]
         if known.values.shape[1] > 1 and texts:
             raise ValueError(
-                f"{rule}, as 0 and 1; y has text, such as {texts[0]!r}. Convert it, as "
-                "by y = (y == 'yes').astype(int)."
+                f"{rule}, as 0 and 1; y has text like {texts[0]!r}. Convert it, for "
+                "example by y = (y == 'yes').astype(int)."
             )
         if values.shape != (len(known.values), 1):
             raise ValueError(
