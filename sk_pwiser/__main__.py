@@ -23,7 +23,7 @@ from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 
-from sk_pwiser import MultiTaskCTRCVRClassifier
+from sk_pwiser import MultiTaskCTRCVRClassifier, model_selection
 from sk_pwiser._responses import positive_probabilities
 from sk_pwiser._table._labels import read_labels, read_words, zero_one_labels
 from sk_pwiser._utils import import_extra
@@ -31,13 +31,6 @@ from sk_pwiser.datasets import load_kuairand, make_ctr_cvr
 from sk_pwiser.history import HistoryFeatures
 from sk_pwiser.inspection import describe_impressions
 from sk_pwiser.metrics import ctcvr_auc_scorer, predicted_over_observed
-from sk_pwiser.model_selection import (
-    FunnelStratifiedKFold,
-    FunnelTimeSplit,
-    compare_losses,
-    compare_models,
-    named_models,
-)
 
 LOSSES = ("bce", "pwiser")
 # Generated logs, each drawn with several seeds.
@@ -109,36 +102,26 @@ def make_parser():
     )
     add = parser.add_argument
     columns = {"nargs": "+", "default": [], "metavar": "COLUMN"}
-    add(
-        "--data",
-        type=Path,
-        metavar="FILE",
-        help="a CSV or Parquet file of impressions, instead of the examples",
-    )
+    epochs = MultiTaskCTRCVRClassifier().max_epochs
+    add("--data", type=Path, metavar="FILE", help="CSV or Parquet file of impressions")
     add(
         "--targets",
         **columns,
         help="columns of the file that hold the labels (0 and 1, no and yes, or false "
         "and true), in funnel order, for example: click conversion",
     )
-    add(
-        "--categorical",
-        **columns,
-        help="columns of the file to treat as categories; text columns always are",
-    )
+    add("--categorical", **columns, help="columns to read as categories, as text is")
     add(
         "--time",
         metavar="COLUMN",
-        help="column of the file with ISO dates or numbers that order the rows: each "
-        "fold is then tested on later rows than those of its training, and early "
-        "stopping decides on the last of these; no feature",
+        help="column with ISO dates or numbers that order the rows, no feature: folds "
+        "are tested on later rows, and early stopping decides on the last ones",
     )
     add(
         "--against-others",
         action="store_true",
         help="compare with models of other packages instead of the losses: logistic "
-        "regression, gradient boosting and, where installed, LightGBM (also with small "
-        "leaves) and CatBoost",
+        "regression, gradient boosting and, where installed, LightGBM and CatBoost",
     )
     add("--ignore", **columns, help="columns of the file to leave out")
     add(
@@ -151,23 +134,13 @@ def make_parser():
         nargs="+",
         type=float,
         metavar="WEIGHT",
-        help="values of pwiser_weight to compare, or to search on generated logs "
-        "(default: that of the estimator)",
+        help="values of pwiser_weight to compare, or to search on generated logs",
     )
     add("--folds", type=int, default=5, help="number of folds (default: 5)")
     add("--seed", type=int, default=0, help="seed of folds and fits (default: 0)")
-    add(
-        "--jobs",
-        type=int,
-        default=-1,
-        help="number of parallel fits (default: -1, one per processor)",
-    )
-    add(
-        "--max-epochs",
-        type=int,
-        default=MultiTaskCTRCVRClassifier().max_epochs,
-        help="largest number of epochs per fit (default: %(default)s)",
-    )
+    add("--jobs", type=int, default=-1, help="parallel fits (default: one per CPU)")
+    text = "largest number of epochs per fit (default: %(default)s)"
+    add("--max-epochs", type=int, default=epochs, help=text)
     return parser
 
 
@@ -202,21 +175,19 @@ def show_logs(arguments):
         "takes about\na minute.",
         flush=True,
     )
-    logs = {score_rare: print_rare, score_visits: print_visits}
-    jobs = (
-        joblib.delayed(score_log)(arguments, arguments.seed + k)
-        for score_log in logs
-        for k in range(N_LOGS)
-    )
-    # The first table is printed while the other models are fitted.
-    results = joblib.Parallel(n_jobs=arguments.jobs, return_as="generator")(jobs)
-    for print_log in logs.values():
-        print_log([next(results) for _ in range(N_LOGS)])
+    seeds = range(arguments.seed, arguments.seed + N_LOGS)
+    for score_log, print_log in (
+        (score_rare, print_rare),
+        (score_visits, print_visits),
+    ):
+        jobs = (joblib.delayed(score_log)(arguments, seed) for seed in seeds)
+        print_log(joblib.Parallel(n_jobs=arguments.jobs)(jobs))
 
 
 def baselines():
     """Return the models of scikit-learn."""
-    return named_models(["logistic_regression", "hist_gradient_boosting"], n_tasks=2)
+    names = ["logistic_regression", "hist_gradient_boosting"]
+    return model_selection.named_models(names, n_tasks=2)
 
 
 def score_rare(arguments, seed):
@@ -231,7 +202,7 @@ def score_rare(arguments, seed):
             pwiser,
             {"pwiser_weight": arguments.weights},
             scoring=ctcvr_auc_scorer,
-            cv=FunnelStratifiedKFold(3, random_state=seed),
+            cv=model_selection.FunnelStratifiedKFold(3, random_state=seed),
         )
     models = baselines() | {"sk_pwiser, bce": bce, "sk_pwiser, pwiser": pwiser}
     scores = {name: score(model.fit(X, Y), *rest) for name, model in models.items()}
@@ -306,8 +277,8 @@ def score(model, X, Y):
     ]
 
 
-def print_scores(title, tables, *pairs):
-    """Print the mean scores by model, and differences of pairs in conversion AUC."""
+def print_scores(title, tables, advice, *pairs):
+    """Print mean scores by model, differences of pairs in conversion AUC, advice."""
     names = f"{'AUC':>7}{'log loss':>9}{'pred/obs':>9}"
     print(f"\n{title}\n{'':40}click{'':19}conversion\n{'':29}{names}{names}")
     for model in tables[0]:
@@ -324,6 +295,7 @@ def print_scores(title, tables, *pairs):
             f"- {first} is {abs(values.mean()):.3f} {place} {second}\n"
             f"  ({values.min():+.3f} to {values.max():+.3f} log by log)."
         )
+    print(advice, flush=True)
 
 
 def print_rare(results):
@@ -333,17 +305,14 @@ def print_rare(results):
         f"Rare conversions, 0.8 % of {N_TRAIN:,} rows to fit; half of the clicks are "
         "accidents;\nmany ids that say little",
         tables,
+        "  With few conversions and ids that say little, a simple model comes close:\n"
+        "  compare with one first.",
         ("sk_pwiser, pwiser", "sk_pwiser, bce"),
         ("sk_pwiser, pwiser", "logistic_regression"),
     )
     if None not in weights:
         chosen = ", ".join(f"{weight:g}" for weight in weights)
         print(f"- pwiser_weight, chosen by cross-validation: {chosen}.")
-    print(
-        "  With few conversions and ids that say little, a simple model comes close:\n"
-        "  compare with one first.",
-        flush=True,
-    )
 
 
 def print_visits(tables):
@@ -352,13 +321,10 @@ def print_visits(tables):
         "Users who come back, and are mostly new in the later half of the rows, which\n"
         "is scored; + past: with columns of sk_pwiser.history.HistoryFeatures",
         tables,
+        "  Give a model the past of its users and items before you choose the model.",
         ("logistic_regression + past", "logistic_regression"),
         ("sk_pwiser + past", "sk_pwiser"),
         ("sk_pwiser + past", "logistic_regression + past"),
-    )
-    print(
-        "  Give a model the past of its users and items before you choose the model.",
-        flush=True,
     )
 
 
@@ -394,10 +360,9 @@ def read(arguments):
     times = None
     if arguments.time is not None:
         times = read_dates(pd, frame[arguments.time])
-    used = frame.columns.difference(
-        [*targets, *arguments.ignore, arguments.time], sort=False
-    )
-    X = frame[used].astype(dict.fromkeys(arguments.categorical, "category"))
+    others = [*targets, *arguments.ignore, arguments.time]
+    X = frame[frame.columns.difference(others, sort=False)]
+    X = X.astype(dict.fromkeys(arguments.categorical, "category"))
     if dates := list(X.select_dtypes(["datetime", "datetimetz"]).columns):
         raise ValueError(
             f"{path.name} has dates in the columns {dates}: name the one that orders "
@@ -464,7 +429,7 @@ def compare(title, X, Y, arguments, times=None):
     rates = ", ".join(f"{n} {r:.2%}" for n, r in zip(Y.columns, Y.mean(), strict=True))
     folds, order = arguments.folds, "stratified by funnel depth"
     if times is not None:
-        folds = FunnelTimeSplit(folds, time=times)
+        folds = model_selection.FunnelTimeSplit(folds, time=times)
         order = f"in the order of {times.name!r}"
     print(
         f"\n{title}: {len(X):,} rows, {X.shape[1]} features; {rates}\n"
@@ -480,14 +445,14 @@ def compare(title, X, Y, arguments, times=None):
     common = {"cv": folds, "n_jobs": arguments.jobs, "verbose": 1}
     common["random_state"] = arguments.seed
     if arguments.against_others:
-        models = named_models("default", n_tasks=Y.shape[1])
+        models = model_selection.named_models("default", n_tasks=Y.shape[1])
         if times is not None:
             models = {name: without_times(m, X, times) for name, m in models.items()}
         models["sk_pwiser"] = model
-        comparison = compare_models(X, Y, models=models, **common)
+        comparison = model_selection.compare_models(X, Y, models=models, **common)
     else:
         weights = arguments.weights
-        comparison = compare_losses(
+        comparison = model_selection.compare_losses(
             model, X, Y, losses=LOSSES, weights=weights, **common
         )
     seeds = f"Seeds of the folds: {comparison.seeds.tolist()}."

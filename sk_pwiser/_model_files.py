@@ -25,12 +25,9 @@ READING_ERRORS = (
 )
 BLANK = "0" * 64
 # The dtypes of the format, by their names in a header.
-_DTYPES = {"BOOL": np.dtype(bool), "F16": np.dtype("<f2")}
-_DTYPES |= {
-    f"{kind.upper()}{8 * size}": np.dtype(f"<{kind}{size}")
-    for kind, sizes in {"i": (1, 2, 4, 8), "u": (1, 2, 4, 8), "f": (4, 8)}.items()
-    for size in sizes
-}
+_KINDS = ("I8", "I16", "I32", "I64", "U8", "U16", "U32", "U64", "F16", "F32", "F64")
+_DTYPES = {kind: np.dtype(f"<{kind[0].lower()}{int(kind[1:]) // 8}") for kind in _KINDS}
+_DTYPES["BOOL"] = np.dtype(bool)
 _NAMES = {dtype: name for name, dtype in _DTYPES.items()}
 
 
@@ -162,8 +159,7 @@ def _read_arrays(file, entries, start, digest):
     for name, (shape, dtype) in forms.items():
         arrays[name] = np.empty(shape, dtype)
         content = arrays[name].reshape(-1).view(np.uint8).data
-        if file.readinto(content) != len(content):
-            raise ValueError("it is truncated, or not a model file")
+        file.readinto(content)  # all of it, as the size is right; or the digest differs
         digest.update(content)
     return arrays
 
@@ -246,22 +242,17 @@ _VALUES = {
     Decimal: (str, Decimal),
 }
 _DECODERS = {cls.__name__.lower(): decode for cls, (_, decode) in _VALUES.items()}
+_DECODERS |= {cls.__name__: cls for cls in (tuple, set, frozenset)}
 # The same of pandas, which is imported if such values are read.
 _OF_PANDAS = {
-    "Interval": lambda value: [value.left, value.right, value.closed],
-    "Period": lambda value: [value.ordinal, value.freqstr],
-    "Timedelta": lambda value: value.isoformat(),
-    "Timestamp": lambda value: value.isoformat(),
+    "Interval": (lambda v: [v.left, v.right, v.closed], lambda cls, v: cls(*v)),
+    "Period": (
+        lambda v: [v.ordinal, v.freqstr],
+        lambda cls, v: cls(ordinal=v[0], freq=v[1]),
+    ),
+    "Timedelta": (lambda v: v.isoformat(), lambda cls, v: cls(v)),
+    "Timestamp": (lambda v: v.isoformat(), lambda cls, v: cls(v)),
 }
-
-
-def _decode_value_of_pandas(kind, items):
-    cls = getattr(
-        import_extra("pandas", f"A file with categories of type {kind}"), kind
-    )
-    if kind == "Period":
-        return cls(ordinal=items[0], freq=items[1])
-    return cls(*items) if kind == "Interval" else cls(items)
 
 
 class PlainForm:
@@ -300,7 +291,7 @@ class PlainForm:
         if cls in _VALUES:
             return {TAG: cls.__name__.lower(), "items": _VALUES[cls][0](value)}
         if cls.__name__ in _OF_PANDAS and cls.__module__.startswith("pandas"):
-            items = _OF_PANDAS[cls.__name__](value)
+            items = _OF_PANDAS[cls.__name__][0](value)
             return {TAG: cls.__name__, "items": self._encode(items, name, arrays)}
         if self.classes.get(cls.__name__) is cls:
             fields = value._asdict() if isinstance(value, tuple) else vars(value)
@@ -309,21 +300,15 @@ class PlainForm:
         if isinstance(value, Mapping):
             return self._encode_dict(value, name, arrays)
         if cls in (list, tuple, set, frozenset):
-            items = sorted(value) if cls in (set, frozenset) else value
-            plain = [
-                self._encode(item, f"{name}.{i}", arrays)
-                for i, item in enumerate(items)
-            ]
+            items = enumerate(sorted(value) if cls in (set, frozenset) else value)
+            plain = [self._encode(item, f"{name}.{i}", arrays) for i, item in items]
             return plain if cls is list else {TAG: cls.__name__, "items": plain}
         raise TypeError(
             f"{name} holds {value!r} of class {cls.__name__}, which cannot be saved."
         )
 
     def _encode_dict(self, value, name, arrays):
-        items = {
-            key: self._encode(item, f"{name}.{key}", arrays)
-            for key, item in value.items()
-        }
+        items = {k: self._encode(v, f"{name}.{k}", arrays) for k, v in value.items()}
         if TAG not in items and all(type(key) is str for key in items):
             return items
         pairs = [[self._encode(key, name, arrays), item] for key, item in items.items()]
@@ -369,9 +354,9 @@ class PlainForm:
             number = np.array(items, dtype=np.int64)
             return number.view(_dtype(value["dtype"], "mM"))[()]
         if kind in _OF_PANDAS:
-            return _decode_value_of_pandas(kind, items)
-        collections = {"tuple": tuple, "set": set, "frozenset": frozenset}
-        return {**collections, **_DECODERS}[kind](items)
+            pandas = import_extra("pandas", f"A file with categories of type {kind}")
+            return _OF_PANDAS[kind][1](getattr(pandas, kind), items)
+        return _DECODERS[kind](items)
 
     def _restore(self, name, attributes):
         if name not in self.classes:

@@ -10,37 +10,23 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.pipeline import Pipeline
 from sklearn.utils import check_consistent_length, column_or_1d
 
+from sk_pwiser import _utils
+from sk_pwiser._table import _labels
 from sk_pwiser._table._categories import factorize
-from sk_pwiser._table._labels import (
-    choose_task_names,
-    names_of_columns,
-    one_task_labels,
-    read_labels,
-    zero_one_labels,
-)
 from sk_pwiser._table._weights_and_groups import check_match, n_rows
-from sk_pwiser._utils import (
-    CHAIN,
-    chain_parents,
-    did_you_mean,
-    path_to,
-    read_task_parents,
-)
 
 
 def check_targets(Y, missing_labels="error", classes=None):
     """Check labels as ``fit`` does; return targets, known labels, and names or []."""
-    labels, missing, names = read_labels(Y, missing_labels)
+    labels, missing, names = _labels.read_labels(Y, missing_labels)
     labels = labels.reshape(len(labels), -1)
     if classes is not None and labels.shape[1] == 1:
-        targets, _ = one_task_labels(labels[:, 0], names, classes)
+        targets, _ = _labels.one_task_labels(labels[:, 0], names, classes)
     else:
-        targets = zero_one_labels(labels, names)
-    targets = targets.astype(np.int64)
-    known = np.ones(targets.shape, dtype=bool)
-    if missing is not None:
-        known = ~missing.reshape(targets.shape)
-    return targets, known, names or []
+        targets = _labels.zero_one_labels(labels, names)
+    if missing is None:
+        missing = np.zeros(targets.shape, dtype=bool)
+    return targets.astype(np.int64), ~missing.reshape(targets.shape), names or []
 
 
 def rows_of_values(column, name=None):
@@ -91,16 +77,11 @@ def find_task(task, n_tasks, *names_by_source, others=OTHERS):
             return names.index(task)
     if not isinstance(task, str) and -n_tasks <= task < n_tasks:
         return task % n_tasks
-    if isinstance(task, str) and not known:
-        raise ValueError(
-            "task must be an index if Y has no column names and the estimator has no "
-            f"task_names_; got {task!r}."
-        )
     listed = " or ".join(dict.fromkeys(map(str, known)))
     names = f"one of {listed}, " if known else ""
     raise ValueError(
         f"task must be {names}an index in [-{n_tasks}, {n_tasks}){others}; got "
-        f"{task!r}.{did_you_mean(task, chain.from_iterable(known))}"
+        f"{task!r}.{_utils.did_you_mean(task, chain.from_iterable(known))}"
     )
 
 
@@ -164,11 +145,11 @@ class Predictions:
         """Return the index of each task's parent; a funnel's by default."""
         parents = self._find("task_parents_", None)
         if parents is None:
-            return chain_parents(n_tasks)
-        return read_task_parents(parents, list(parents))
+            return _utils.chain_parents(n_tasks)
+        return _utils.read_task_parents(parents, list(parents))
 
     def first_of_cvr(self, n_tasks):
-        first = path_to(n_tasks - 1, self.task_parents(n_tasks))[0]
+        first = _utils.path_to(n_tasks - 1, self.task_parents(n_tasks))[0]
         if first == n_tasks - 1:
             raise ValueError(
                 "task='cvr' must have at least two tasks in Y, of which the last one "
@@ -273,6 +254,7 @@ def planned_tasks(estimator, Y):
     given = given_task_names(params)
     shape = getattr(Y, "shape", None) or np.asarray(Y).shape
     n_tasks = shape[1] if len(shape) > 1 else 1
-    names = list(choose_task_names(n_tasks, given, names_of_columns(Y), None))
+    of_columns = _labels.names_of_columns(Y)
+    names = list(_labels.choose_task_names(n_tasks, given, of_columns, None))
     parents = [params[key] for key in find_paths(params, "task_parents")]
-    return names, read_task_parents(parents[0] if parents else CHAIN, names)
+    return names, _utils.read_task_parents((parents or [_utils.CHAIN])[0], names)

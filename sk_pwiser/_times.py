@@ -7,26 +7,14 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sk_pwiser._table._frames import (
-    collected,
-    column_of,
-    is_dataframe,
-    is_missing,
-    is_sparse,
-    list_columns,
-)
+from sk_pwiser._table import _frames
+from sk_pwiser._table._frames import is_missing
 
 NUMBER, NAIVE, AWARE = "numbers", "dates without a time zone", "dates with a time zone"
-_NANOSECONDS = {
-    "ns": 1,
-    "us": 10**3,
-    "ms": 10**6,
-    "s": 10**9,
-    "min": 60 * 10**9,
-    "h": 3600 * 10**9,
-    "d": 86_400 * 10**9,
-    "w": 7 * 86_400 * 10**9,
-}
+_SECOND = 10**9
+_NANOSECONDS = {"ns": 1, "us": 10**3, "ms": 10**6, "s": _SECOND}
+_NANOSECONDS |= {"min": 60 * _SECOND, "h": 3600 * _SECOND}
+_NANOSECONDS |= {"d": 86_400 * _SECOND, "w": 7 * 86_400 * _SECOND}
 _TEXT = re.compile(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*([a-z]+)\s*")
 _EPOCH = datetime(1970, 1, 1)
 _MICROSECOND = timedelta(microseconds=1)
@@ -51,29 +39,27 @@ def read_times(column, name):
 def times_of(X, time):
     """Read times that are given as such or as the name of a column of a table."""
     if isinstance(time, str):
-        return read_times(column_of(X, "time", time), time)
+        return read_times(_frames.column_of(X, "time", time), time)
     # A Series is named in errors.
     name = getattr(time, "name", None)
-    return read_times(collected(time), "time" if name is None else name)
+    return read_times(_frames.collected(time), "time" if name is None else name)
 
 
 def row_times(X, column):
-    """Return the times of the rows of a fit as floats, None without a `time_column`.
+    """Return the times of the rows of a fit as floats.
 
     Those of dates are microseconds, which floats hold exactly.
     """
-    if column is None:
-        return None
     # Lists may mix numbers and text, all of which numpy would convert to text.
-    table = X if hasattr(X, "dtype") or is_dataframe(X) else np.array(X, object)
+    table = X if hasattr(X, "dtype") or _frames.is_dataframe(X) else np.array(X, object)
     names = list(getattr(table, "columns", range(table.shape[1])))
-    if is_sparse(table):  # whose columns are inputs alone
+    if _frames.is_sparse(table):  # whose columns are inputs alone
         names = []
     if column not in names:
         raise ValueError(
             f"time_column={column!r} is not a column of X; these are {names}."
         )
-    times = read_times(list_columns(table)[names.index(column)], column)
+    times = read_times(_frames.list_columns(table)[names.index(column)], column)
     values = times.values if times.kind == NUMBER else times.values // 1000
     return values.astype(np.float64)
 
@@ -96,7 +82,7 @@ def _read_pandas(column, name):
         return _read_nullable(column.array.__arrow_array__(), name)
     kind = NAIVE
     if column.dt.tz is not None:
-        kind, column = AWARE, column.dt.tz_convert("UTC").dt.tz_localize(None)
+        kind, column = AWARE, column.dt.tz_convert(None)  # in UTC
     return Times(_nanoseconds(column.to_numpy(), name), kind)
 
 
@@ -140,7 +126,10 @@ def _read_objects(values, name):
         )
     kind = next(iter(kinds), NUMBER)
     if kind == NUMBER:
-        return _read_array(np.array(found), name)
+        numbers = np.array(found)
+        if numbers.dtype == object:  # fractions, or integers beyond uint64
+            numbers = numbers.astype(np.float64)
+        return _read_array(numbers, name)
     kind = NAIVE if kind == NAIVE else AWARE
     numbers = [_to_number(value, name, row) for row, value in enumerate(found)]
     return Times(np.array(numbers, dtype=np.int64), kind)
@@ -175,8 +164,9 @@ def _refuse_missing(is_missing_time, name):
 def _nanoseconds(values, name, first=0):
     """Return dates in nanoseconds since 1970; `first` is the row of the first one."""
     converted = values.astype("M8[ns]")
-    if (converted.astype(values.dtype) != values).any():
-        row = int((converted.astype(values.dtype) != values).argmax())
+    is_far = converted.astype(values.dtype) != values
+    if is_far.any():
+        row = int(is_far.argmax())
         raise _too_far(name, values[row], first + row)
     return converted.astype(np.int64)
 
@@ -217,23 +207,19 @@ def _to_number(value, name, row=0):
         return int(_nanoseconds(np.array([value]), name, row)[0])
     if not isinstance(value, date):  # of which a datetime is one
         return int(value) if isinstance(value, Integral) else float(value)
+    if not isinstance(value, datetime):
+        value = datetime(value.year, value.month, value.day)
     try:
-        number = _nanoseconds_of(value)
+        if hasattr(value, "value"):  # a Timestamp of pandas, in nanoseconds
+            return value.value
+        if value.tzinfo is not None:
+            value = value.astimezone(UTC).replace(tzinfo=None)
+        number = (value - _EPOCH) // _MICROSECOND * 1000
     except OverflowError:
         number = 2**63
     if abs(number) >= 2**63:
         raise _too_far(name, value, row)
     return number
-
-
-def _nanoseconds_of(value):
-    if not isinstance(value, datetime):
-        return (value - _EPOCH.date()) // _MICROSECOND * 1000
-    if hasattr(value, "value"):  # a Timestamp of pandas, in nanoseconds
-        return value.value
-    if value.tzinfo is not None:
-        value = value.astimezone(UTC).replace(tzinfo=None)
-    return (value - _EPOCH) // _MICROSECOND * 1000
 
 
 def check_duration(value, name, *, zero=False):
@@ -246,14 +232,14 @@ def check_duration(value, name, *, zero=False):
 def read_duration(value, name, kind):
     """Return a duration in the unit of times of a kind: nanoseconds for dates."""
     is_number = isinstance(value, Real) and not isinstance(value, np.timedelta64)
+    duration = _to_duration(value, name)
     if kind != NUMBER:
-        return round(_to_duration(value, name) * (10**9 if is_number else 1))
-    if not is_number and _to_duration(value, name) != 0:
+        return round(duration * (10**9 if is_number else 1))
+    if not is_number and duration != 0:
         raise ValueError(
             f"{name} must be a number, in the unit of the times, since these are "
             f"numbers; got {value!r}."
         )
-    duration = _to_duration(value, name)
     # Times may be integers that floats do not hold exactly.
     return int(duration) if float(duration).is_integer() else duration
 

@@ -3,6 +3,7 @@
 import importlib
 import inspect
 import math
+import operator
 import sys
 import warnings
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -40,13 +41,8 @@ def warn_user(message: str, category: type[UserWarning] = UserWarning) -> None:
 def aligned(rows: Sequence[Sequence[str]], sides: str) -> list[str]:
     """Return rows of cells as lines; `sides` has "<" or ">" for each column."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return [
-        "  ".join(
-            f"{cell:{side}{width}}"
-            for cell, side, width in zip(row, sides, widths, strict=True)
-        ).rstrip()
-        for row in rows
-    ]
+    cells = [f"{{:{side}{width}}}" for side, width in zip(sides, widths, strict=True)]
+    return ["  ".join(cells).format(*row).rstrip() for row in rows]
 
 
 def check_number(
@@ -65,23 +61,15 @@ def check_number(
     try:
         number = float(value)
     except OverflowError:  # an int
-        number = math.inf if value == abs(value) else -math.inf
-    limits = {
-        "> {}": (above, above is None or number > above),
-        ">= {}": (at_least, at_least is None or number >= at_least),
-        "< {}": (below, below is None or number < below),
-        "<= {}": (at_most, at_most is None or number <= at_most),
-    }
-    is_finite = abs(number) < float("inf")
-    if not is_finite or not all(holds for _, holds in limits.values()):
-        rules = [
-            rule.format(f"{limit:g}")
-            for rule, (limit, _) in limits.items()
-            if limit is not None
-        ]
-        raise ValueError(
-            f"{name} must be {' and '.join(['finite', *rules])}; got {value!r}."
-        )
+        number = math.inf
+    limits = {">": above, ">=": at_least, "<": below, "<=": at_most}
+    holds = {">": operator.gt, ">=": operator.ge, "<": operator.lt, "<=": operator.le}
+    given = {sign: limit for sign, limit in limits.items() if limit is not None}
+    if not math.isfinite(number) or not all(
+        holds[sign](number, limit) for sign, limit in given.items()
+    ):
+        rules = ["finite", *(f"{sign} {limit:g}" for sign, limit in given.items())]
+        raise ValueError(f"{name} must be {' and '.join(rules)}; got {value!r}.")
     return number
 
 
@@ -170,26 +158,20 @@ def accept_any_case_of_y(function: Callable[..., Any]) -> Callable[..., Any]:
 # Components by name or class.
 
 
-def build(
-    registry: Mapping[str, type],
-    base: type,
-    parameter: str,
-    choice: Any,
-    params: Mapping[str, Any] | None,
-    *args: Any,
-    **context: Any,
-) -> Any:
+# Components by name, their base class, the parameter that chooses one, and its value.
+Choice = tuple[Mapping[str, type], type, str, Any]
+Params = Mapping[str, Any] | None
+
+
+def build(choice: Choice, params: Params, *args: Any, **context: Any) -> Any:
     """Build a component from `args` that all take, after `check_names`."""
-    kind = check_names(registry, base, parameter, choice, params, len(args), **context)
+    kind = check_names(choice, params, len(args), **context)
     return kind(*args, **context, **(params or {}))
 
 
 def check_names(
-    registry: Mapping[str, type],
-    base: type,
-    parameter: str,
-    choice: Any,
-    params: Mapping[str, Any] | None,
+    choice: Choice,
+    params: Params,
     n_args: int,
     *,
     shared: Collection[str] = (),
@@ -199,13 +181,12 @@ def check_names(
 
     All components take `n_args` positional arguments and the `shared` parameters.
     """
-    kind = resolve(registry, base, parameter, choice)
+    kind, (_, _, parameter, name) = resolve(choice), choice
     params = params or {}
     signature = inspect.signature(kind).parameters.values()
-    known = [
-        p.name for p in signature if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)
-    ]
-    known = [name for name in known[n_args:] if name not in context]
+    kinds = inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY
+    known = [p.name for p in signature if p.kind in kinds][n_args:]
+    known = [key for key in known if key not in context]
     takes_any = any(p.kind == p.VAR_KEYWORD for p in signature)
     for key in params:
         if key in context:
@@ -216,14 +197,14 @@ def check_names(
         if not (takes_any or key in known):
             known += shared
             raise ValueError(
-                f"{parameter}_params holds {key!r}, which {choice!r} does not take; "
+                f"{parameter}_params holds {key!r}, which {name!r} does not take; "
                 f"it takes {known}.{did_you_mean(key, known)}"
             )
     try:
         inspect.signature(kind).bind(*[None] * n_args, **context, **params)
     except TypeError as error:
         raise ValueError(
-            f"{parameter}_params lacks an argument that {choice!r} requires: {error}."
+            f"{parameter}_params lacks an argument that {name!r} requires: {error}."
         ) from error
     return kind
 
@@ -249,22 +230,17 @@ def check_signature(kind: type, method: str, *arguments: str) -> None:
         ) from error
 
 
-def resolve(
-    registry: Mapping[str, type], base: type, parameter: str, choice: Any
-) -> type[Any]:
-    if isinstance(choice, str):
-        if choice not in registry:
-            raise ValueError(
-                f"{parameter} must be one of {sorted(registry)} or a subclass of "
-                f"{base.__name__}; got {choice!r}.{did_you_mean(choice, registry)}"
-            )
-        return registry[choice]
-    if not (isinstance(choice, type) and issubclass(choice, base)):
-        raise TypeError(
-            f"{parameter} must be a name or a subclass of {base.__name__}; got "
-            f"{choice!r}."
-        )
-    return choice
+def resolve(choice: Choice) -> type[Any]:
+    registry, base, parameter, value = choice
+    if isinstance(value, str) and value in registry:
+        return registry[value]
+    if isinstance(value, type) and issubclass(value, base):
+        return value
+    kind = ValueError if isinstance(value, str) else TypeError
+    raise kind(
+        f"{parameter} must be one of {sorted(registry)} or a subclass of "
+        f"{base.__name__}; got {value!r}.{did_you_mean(value, registry)}"
+    )
 
 
 # Optional packages and links to the documentation.
@@ -333,19 +309,16 @@ def read_task_parents(task_parents: Any, task_names: Sequence[str]) -> tuple[int
     `task_parents` is "chain", None, a mapping of names, or indices, of tasks, or what
     this function returned.
     """
-    n_tasks = len(task_names)
     if isinstance(task_parents, str) and task_parents == CHAIN:
-        return chain_parents(n_tasks)
-    parents = [-1] * n_tasks
-    if task_parents is None:
-        return tuple(parents)
+        return chain_parents(len(task_names))
     if isinstance(task_parents, tuple):
         return task_parents
-    if not isinstance(task_parents, Mapping):
+    if not isinstance(task_parents, Mapping | None):
         raise TypeError(
             f"task_parents must be 'chain', None or a dict; got {task_parents!r}."
         )
-    for task, parent in task_parents.items():
+    parents = [-1] * len(task_names)
+    for task, parent in (task_parents or {}).items():
         if parent is None or parent == -1:
             continue
         k, of = (_index(name, task_names) for name in (task, parent))

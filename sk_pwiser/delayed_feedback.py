@@ -8,7 +8,7 @@ from sklearn.utils import assert_all_finite
 from sk_pwiser._table._frames import is_missing, refuse_unreadable
 from sk_pwiser._table._labels import read_array, read_labels, zero_one_labels
 from sk_pwiser._table._weights_and_groups import check_match
-from sk_pwiser._utils import accept_any_case_of_y, warn_user
+from sk_pwiser._utils import accept_any_case_of_y, check_number, warn_user
 
 __all__ = ["delay_distribution", "delayed_feedback_weights"]
 
@@ -195,8 +195,7 @@ def delayed_feedback_weights(Y, *, delay, elapsed, cvr=None, min_probability=0.0
     delay, elapsed = _columns_of_times(delay, elapsed, n_samples, allows_nan=True)
     if (row := _first(elapsed < 0)) is not None:
         raise ValueError(f"elapsed must be >= 0; it is {elapsed[row]} in row {row}.")
-    if not 0 < min_probability <= 1:
-        raise ValueError(f"min_probability must be in (0, 1]; got {min_probability!r}.")
+    check_number("min_probability", min_probability, above=0, at_most=1)
     clicked, converted = labels[:, -2] == 1, labels[:, -1] == 1
     if (row := _first(converted & np.isnan(delay))) is not None:
         raise ValueError(

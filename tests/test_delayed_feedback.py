@@ -150,7 +150,7 @@ TIMES = {"elapsed": [3.0, 1.0, 2.0], "delay": [1.0, np.nan, np.nan]}
             {"Y": pd.DataFrame(LABELS), "elapsed": pd.Series([3.0, 1, 2], [2, 1, 0])},
             r"Y and elapsed .* different orders: .* Pass elapsed.loc\[Y.index\]",
         ),
-        ({"min_probability": 0}, r"min_probability must be in \(0, 1\]; got 0"),
+        ({"min_probability": 0}, "min_probability must be .* > 0 and <= 1; got 0"),
     ],
 )
 def test_errors(change, message):

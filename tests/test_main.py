@@ -255,7 +255,7 @@ def test_a_log_with_times_and_words(monkeypatch, tmp_path, capsys):
         seen.update(kwargs, estimator=args[0])
         return compare_losses(*args, **kwargs)
 
-    monkeypatch.setattr(command, "compare_losses", compare)
+    monkeypatch.setattr(command.model_selection, "compare_losses", compare)
     times = pd.Timestamp("2026-01-01") + pd.to_timedelta(np.arange(len(X))[::-1], "h")
     words = Y.replace({0: " no", 1: "YES"})
     path = write(X.assign(at=times, late=times, **words), tmp_path / "log.csv")
@@ -274,8 +274,10 @@ def test_a_log_with_times_and_words(monkeypatch, tmp_path, capsys):
 
 def test_other_models_do_not_read_the_times(monkeypatch, tmp_path, capsys):
     names = ["sk_pwiser", "logistic_regression"]
-    few = command.named_models(names, n_tasks=2)
-    monkeypatch.setattr(command, "named_models", lambda *args, **kwargs: few)
+    few = command.model_selection.named_models(names, n_tasks=2)
+    monkeypatch.setattr(
+        command.model_selection, "named_models", lambda *args, **kwargs: few
+    )
     times = pd.date_range("2026-01-01", periods=len(X), freq="h")
     options = ["--targets", *Y.columns, "--time", "at", "--against-others"]
     found = []

@@ -14,28 +14,20 @@ PARAMETER_CONSTRAINTS["numeric_encoding"] = [StrOptions(set(NUMERIC_ENCODINGS))]
 
 # What other packages call the parameters, and arguments of `fit`.
 OTHER_NAMES = {
-    "learning_rate": "lr",
-    "eta": "lr",
-    "n_estimators": "max_epochs",
-    "num_boost_round": "max_epochs",
-    "iterations": "max_epochs",
-    "epochs": "max_epochs",
-    "early_stopping_rounds": "n_iter_no_change",
-    "patience": "n_iter_no_change",
-    "eval_metric": "early_stopping",
-    "monitor": "early_stopping",
-    "validation_split": "validation_fraction",
-    "categorical_feature": "categorical_features",
-    "cat_features": "categorical_features",
-    "reg_lambda": "weight_decay",
-    "verbose_eval": "verbose",
-    "seed": "random_state",
-    "validation_data": "eval_set",
-    "weight": "sample_weight",
-    "class_weight": "sample_weight",
-    "scale_pos_weight": "sample_weight",
-    "group": "groups",
+    "lr": ("learning_rate", "eta"),
+    "max_epochs": ("n_estimators", "num_boost_round", "iterations", "epochs"),
+    "n_iter_no_change": ("early_stopping_rounds", "patience"),
+    "early_stopping": ("eval_metric", "monitor"),
+    "validation_fraction": ("validation_split",),
+    "categorical_features": ("categorical_feature", "cat_features"),
+    "weight_decay": ("reg_lambda",),
+    "verbose": ("verbose_eval",),
+    "random_state": ("seed",),
+    "eval_set": ("validation_data",),
+    "sample_weight": ("weight", "class_weight", "scale_pos_weight"),
+    "groups": ("group",),
 }
+OWN_NAMES = {other: own for own, names in OTHER_NAMES.items() for other in names}
 THREADS = ("n_jobs", "num_threads", "nthread", "thread_count")
 
 
@@ -49,9 +41,9 @@ def explain_names(function):
     @wraps(function)
     def call(*args, **kwargs):
         for name in kwargs.keys() - known.keys():
-            names = [*known, *PARAMETER_CONSTRAINTS, *OTHER_NAMES, *THREADS]
+            names = [*known, *PARAMETER_CONSTRAINTS, *OWN_NAMES, *THREADS]
             meant = name if name in names else nearest(name, names)
-            meant = OTHER_NAMES.get(meant, meant)
+            meant = OWN_NAMES.get(meant, meant)
             if name in THREADS:
                 hint = "set the number of threads by `with sk_pwiser.num_threads(n):`"
             elif meant in known:
@@ -115,14 +107,11 @@ class ParametersMixin:
             If the estimator has no such parameter, or if an entry is to be set in a
             value that is not a dictionary.
         """
-        entries = {
-            key: params.pop(key)
-            for key in list(params)
-            if key.partition("__")[0].endswith("_params") and "__" in key
-        }
-        known = self._get_param_names()
-        for key in [*params, *entries]:
-            name = key.partition("__")[0]
+        known, entries = self._get_param_names(), {}
+        for key in list(params):
+            name, separator, entry = key.partition("__")
+            if separator and name.endswith("_params"):
+                entries[name, entry] = params.pop(key)
             if name not in known:
                 # The message of scikit-learn, with the name that was meant.
                 raise ValueError(
@@ -131,8 +120,7 @@ class ParametersMixin:
                 )
         # Values first: an entry may belong to a dictionary set in the same call.
         super().set_params(**params)
-        for key, value in entries.items():
-            name, _, entry = key.partition("__")
+        for (name, entry), value in entries.items():
             setattr(self, name, _with_entry(getattr(self, name), entry, value, name))
         return self
 
@@ -156,8 +144,7 @@ def _with_entry(dictionary, entry, value, name):
             f"{dictionary!r}."
         )
     key, _, rest = entry.partition("__")
-    copy = dict(dictionary or {})
+    entries = dictionary or {}
     if rest:
-        value = _with_entry(copy.get(key), rest, value, f"{name}__{key}")
-    copy[key] = value
-    return copy
+        value = _with_entry(entries.get(key), rest, value, f"{name}__{key}")
+    return {**entries, key: value}

@@ -28,18 +28,16 @@ def probabilities(logits):
     return np.clip(values, limits.tiny, 1 - limits.epsneg)
 
 
-def iter_logits(result, dataset):
-    tables = dataset.iter_tables(dataset.features)
-    n_rows = 0
-    for logits in _logits_of(result, tables):
-        n_rows += len(logits)
-        yield logits
+def dataset_logits(result, dataset):
+    """Return the logits of all rows of a dataset: float32 of shape (n, n_tasks)."""
+    parts = list(_logits_of_parts(result, dataset.iter_tables(dataset.features)))
     warn_about_corrupt(dataset, "have no predictions")
-    if not n_rows:
+    if not sum(map(len, parts)):
         raise ValueError(f"{dataset!r} has no rows that its filters select.")
+    return torch.cat(parts).numpy()
 
 
-def _logits_of(result, tables):
+def _logits_of_parts(result, tables):
     for table, place in in_background(tables):
         with named_place(place):
             rows = result.schema.transform(table)
@@ -66,7 +64,7 @@ def write_predictions(result, dataset, output):
         stamp = f"{model} {[path, *of_rows]!r}".encode()
         if _stamp_of(target) == stamp:
             continue
-        with closing(_logits_of(result, tables)) as parts:
+        with closing(_logits_of_parts(result, tables)) as parts:
             _write(target, result.schema.targets.task_names, parts, stamp, dataset)
     warn_about_corrupt(dataset, "have no predictions")
     return folder

@@ -6,11 +6,8 @@ from sklearn.utils import Bunch
 from sklearn.utils.validation import check_is_fitted
 
 from sk_pwiser import _utils
-from sk_pwiser._estimator._predict_files import (
-    iter_logits,
-    probabilities,
-    write_predictions,
-)
+from sk_pwiser._estimator import _predict_files
+from sk_pwiser._estimator._predict_files import probabilities
 from sk_pwiser._estimator._task_view import CVR, TaskView, task_column
 from sk_pwiser._responses import check_task
 from sk_pwiser._table import _frames
@@ -240,7 +237,7 @@ class NetworkPredictionMixin(PredictionMixin):
         result = self._result
         with _utils.limited_threads():
             if _frames.reads_in_parts(X):
-                return torch.cat(list(iter_logits(result, X))).numpy()
+                return _predict_files.dataset_logits(result, X)
             return result.net.forward(result.schema.transform(X)).numpy()
 
     def _permuted_logits(self, X):
@@ -254,8 +251,9 @@ class NetworkPredictionMixin(PredictionMixin):
         def logits(name=None, order=None):
             # The same rows in the same batches as of a permuted table.
             with _utils.limited_threads():
-                permutes = order is not None
-                rows = schema.permute(encoded, name, order) if permutes else encoded
+                rows = encoded
+                if order is not None:
+                    rows = schema.permute(encoded, name, order)
                 return net.forward(rows).numpy()
 
         return list(schema.places()), logits
@@ -291,7 +289,7 @@ class NetworkPredictionMixin(PredictionMixin):
         if output is not None:
             check_is_fitted(self)
             with _utils.limited_threads():
-                return write_predictions(self._result, X, output)
+                return _predict_files.write_predictions(self._result, X, output)
         return super().predict_proba(X)
 
     def encode(self, X):
@@ -335,7 +333,6 @@ class NetworkPredictionMixin(PredictionMixin):
         schema = self._result.schema
         rows = schema.transform(X)
         bags = bag_inputs([None if t is None else t.numpy() for t in rows.bags or ()])
-        categories = schema.encoder.category_names_
         numbers = schema.encoder.numeric_names_
         if schema.statistics is not None:
             numbers += schema.statistics.names(schema.encoder, self.task_names_)
@@ -344,7 +341,7 @@ class NetworkPredictionMixin(PredictionMixin):
             numeric=rows.numeric.numpy(),
             bags=schema.bag_matrix(bags),
             bag_inputs=bags,
-            category_names=categories,
+            category_names=schema.encoder.category_names_,
             numeric_names=numbers,
         )
 
@@ -384,8 +381,7 @@ class NetworkPredictionMixin(PredictionMixin):
                 f"column must be one of the category columns {names}; got {column!r}."
             )
         codes = encoder.category_values(column)
-        values = np.empty(len(codes), dtype=object)
-        values[:] = list(codes)
+        values = np.fromiter(codes, dtype=object, count=len(codes))
         layer = result.net.module_.input_layer
         table = layer.column_embeddings(names.index(column)).cpu().numpy()
         embeddings = table[list(codes.values())]

@@ -139,7 +139,7 @@ def to_plain(estimator):
         "requests": {m: dict(getattr(routing, m).requests) for m in ROUTED},
         "result": result,
     }
-    schema = None if result is None else result["schema"]
+    schema = result and result["schema"]
     return encode_plain(PlainForm(STATE_CLASSES), content, "model", schema)
 
 
@@ -166,15 +166,12 @@ def from_plain(cls, values, arrays, name):
         if content["result"] is not None:
             estimator._set_result(from_state(content["result"], defaults))
     except _model_files.READING_ERRORS as error:
+        message = f"{name} is not a valid file of a {cls.__name__}: {error}"
         version = known.get("sk_pwiser") or __version__
-        written_by = (
-            f". It was written by version {version} of sk_pwiser; this is version "
-            f"{__version__}."
-        )
-        raise ValueError(
-            f"{name} is not a valid file of a {cls.__name__}: {error}"
-            f"{written_by if version != __version__ else ''}"
-        ) from error
+        if version != __version__:
+            message += f". It was written by version {version} of sk_pwiser; this is "
+            message += f"version {__version__}."
+        raise ValueError(message) from error
     return estimator
 
 

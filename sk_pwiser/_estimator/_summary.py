@@ -46,39 +46,37 @@ def summary_html(result):
     n_rows = f"{n_train:,} for training, {n_valid:,} for validation"
     if result.single_pass:
         n_rows = f"{n_train:,} in the last call of partial_fit"
-    sections = [
-        _section(
+    rates = zip(names, schema.base_rates, strict=True)
+    tables = [
+        (
             f"Network: {type(network).__name__}, {n_parameters:,} parameters",
             ("Layer", "Kind", "Shape", "Parameters"),
             layer_rows(network),
         ),
-        _section(
+        (
             f"Rows: {n_rows}; {encoder.n_features_in_:,} columns",
             ("Kind of column", "Number", "Names"),
             [(kind, f"{len(of):,}", _list(of)) for kind, of in kinds.items()],
         ),
-        _section(
+        (
             f"Tasks: {len(names)}",
             ("Task", "Base rate"),
-            [(n, f"{r:.4g}") for n, r in zip(names, schema.base_rates, strict=True)],
+            [(name, f"{rate:.4g}") for name, rate in rates],
         ),
         _history(result),
     ]
     if counts:
         spec, sizes = network.spec, [f"{n:,}" for n in counts.values()]
         widths = spec.widths + [spec.embedding_dim] * len(spec.bags)
-        sections.append(
-            _section(
-                f"Embeddings: {sum(counts.values()):,} vectors",
-                ("Column", "Vectors", "Width"),
-                list(zip(counts, sizes, widths, strict=True)),
-            )
-        )
-    return f'{STYLE}<div class="sk-pwiser-summary">{"".join(sections)}</div>'
+        title = f"Embeddings: {sum(counts.values()):,} vectors"
+        rows = list(zip(counts, sizes, widths, strict=True))
+        tables.append((title, ("Column", "Vectors", "Width"), rows))
+    sections = "".join(_section(*table) for table in tables)
+    return f'{STYLE}<div class="sk-pwiser-summary">{sections}</div>'
 
 
 def _history(result):
-    """Return the figures of epochs at equal distances, and of the one that was kept."""
+    """Return a table of epochs at equal distances, and of the one that was kept."""
     history, names = result.net.history, result.schema.targets.task_names
     mean = ["mean"] if len(names) > 1 else []
     log_loss = f"valid_log_loss_{(mean or names)[0]}"
@@ -97,7 +95,7 @@ def _history(result):
             cells = (f"{row[c]:.4g}" if c in row else "" for c in columns)
             rows.append((f"{row['epoch']}{kept}", *cells))
     title = result.stop_reason or f"{len(history):,} epochs."
-    return _section(f"History: {title}", ("epoch", *columns), rows)
+    return f"History: {title}", ("epoch", *columns), rows
 
 
 def layer_rows(network):
@@ -108,16 +106,15 @@ def layer_rows(network):
         own = dict(layer.named_parameters(recurse=False))
         if own:
             key = (re.sub(r"\d+", "*", path), type(layer).__name__, _shape(layer, own))
-            groups.setdefault(key, []).append(
-                (path, sum(p.numel() for p in own.values()))
-            )
+            paths, sizes = groups.setdefault(key, ([], []))
+            paths.append(path.split("."))
+            sizes += [p.numel() for p in own.values()]
     rows = []
-    for (_, kind, shape), members in groups.items():
-        paths = [path.split(".") for path, _ in members]
+    for (_, kind, shape), (paths, sizes) in groups.items():
         places = zip(*paths, strict=True)
         common = [parts[0] if len({*parts}) == 1 else "*" for parts in places]
-        times = f"{len(members)} x ({shape})" if len(members) > 1 else shape
-        rows.append((".".join(common), kind, times, f"{sum(n for _, n in members):,}"))
+        times = f"{len(paths)} x ({shape})" if len(paths) > 1 else shape
+        rows.append((".".join(common), kind, times, f"{sum(sizes):,}"))
     return rows
 
 

@@ -121,10 +121,9 @@ class TaskView(DocLink, ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         if _is_fitted(self.estimator):
             name = type(self.estimator).__name__
             raise ValueError(
-                f"This view shows a fitted {name} and cannot be fitted itself. Fit "
-                f"the {name} on all tasks instead; or fit a clone of the view "
-                "(sklearn.base.clone), which trains a new estimator; or pass "
-                "FrozenEstimator(view) to a tool that should use it as fitted."
+                f"This view shows a fitted {name} and cannot be fitted itself. Fit the "
+                f"{name} on all tasks, fit sklearn.base.clone(view), which trains a "
+                "new estimator, or pass FrozenEstimator(view) to a tool."
             )
         Y = self._check_labels(y, tasks)
         if sample_weight is not None:
@@ -143,16 +142,10 @@ class TaskView(DocLink, ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         MetadataRouter
             The requests of `fit` and `score`.
         """
-        return (
-            metadata_routing.MetadataRouter(owner=type(self).__name__)
-            .add_self_request(self)
-            .add(
-                estimator=self.estimator,
-                method_mapping=metadata_routing.MethodMapping().add(
-                    caller="fit", callee="fit"
-                ),
-            )
-        )
+        router = metadata_routing.MetadataRouter(owner=type(self).__name__)
+        mapping = metadata_routing.MethodMapping().add(caller="fit", callee="fit")
+        router.add(estimator=self.estimator, method_mapping=mapping)
+        return router.add_self_request(self)
 
     def _check_labels(self, y, tasks):
         """Return the labels of all tasks."""
@@ -163,9 +156,8 @@ class TaskView(DocLink, ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         is_only_task = self.task == 0 if names is None else len(names) == 1
         if tasks is None and given.values.ndim < 2 and not is_only_task:
             raise ValueError(
-                "A view of one task learns from the labels of all tasks: pass y of "
-                "shape (n_samples, n_tasks), or the labels of the task as y and those "
-                "of all tasks as tasks=. Tools of scikit-learn pass it on, for example "
+                "A view of one task learns from the labels of all tasks: pass them as "
+                "y, of shape (n_samples, n_tasks), or as tasks=, also through tools: "
                 'cross_val_score(view, X, y, params={"tasks": Y}).'
             )
         if tasks is not None and np.ndim(tasks) != 2:
@@ -183,26 +175,23 @@ class TaskView(DocLink, ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         if self.task == "cvr" and first != column and n_others:
             warn_user(
                 f"task='cvr' is a rate among rows with {names[first]!r}, but y has "
-                f"{n_others} others. Tools that score or calibrate this view by y take "
-                f"them for rows with {names[first]!r} and without {names[column]!r}. "
-                "Pass y=Y, the labels of all tasks, to tools that score it, and "
-                "calibrate FunnelCalibrator(...).task('cvr') instead."
+                f"{n_others} others, which tools take for rows with it and without "
+                f"{names[column]!r}. Pass y=Y, the labels of all tasks, to tools that "
+                "score this view, and calibrate FunnelCalibrator(...).task('cvr')."
             )
         return tasks
 
     def _check_same_labels(self, y, tasks, given, known, name, column):
         """Raise if the labels of the task are not its column in those of all tasks."""
-        rule = f"y must be the column {name!r} of tasks, the labels of the "
-        rule += f"task {self.task!r}"
+        rule = f"y must be the column {name!r} of tasks, that of the task {self.task!r}"
         advice = "pass y=Y, the labels of all tasks, to tools that draw or permute y."
         values = given.values.reshape(len(given.values), -1)
         texts = values.flat if values.dtype.kind in "UO" else ()
-        text = next((each for each in texts if isinstance(each, str)), None)
-        if known.values.shape[1] > 1 and text is not None:
+        texts = [each for each in texts if isinstance(each, str)]
+        if known.values.shape[1] > 1 and texts:
             raise ValueError(
-                f"{rule}, as 0 and 1, which tools compare with the predictions of the "
-                f"view; y has text, such as {text!r}. Convert it, for example by "
-                "y = (y == 'yes').astype(int)."
+                f"{rule}, as 0 and 1; y has text like {texts[0]!r}. Convert it, for "
+                "example by y = (y == 'yes').astype(int)."
             )
         if values.shape != (len(known.values), 1):
             raise ValueError(
@@ -215,14 +204,9 @@ class TaskView(DocLink, ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
             differs &= ~known.missing[:, column]
         if differs.any():
             row = int(differs.argmax())
-            found, expected = (
-                each[row : row + 1].tolist()[0]
-                for each in (values[:, 0], known.values[:, column])
-            )
-            raise ValueError(
-                f"{rule}; row {row} is {found!r} in y and {expected!r} in tasks: "
-                f"{advice}"
-            )
+            [found], expected = values[row].tolist(), known.values[row].tolist()[column]
+            differ = f"row {row} is {found!r} in y and {expected!r} in tasks"
+            raise ValueError(f"{rule}; {differ}: {advice}")
 
     def __sklearn_is_fitted__(self):
         return hasattr(self, "estimator_") or _is_fitted(self.estimator)

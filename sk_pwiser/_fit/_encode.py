@@ -22,7 +22,7 @@ from sk_pwiser._table._weights_and_groups import row_weights
 from sk_pwiser._times import row_times
 from sk_pwiser._training import _schema
 from sk_pwiser._training._batches import Impressions, TrainingRows
-from sk_pwiser._training._components import LARGEST_SEED
+from sk_pwiser._training._components import LARGEST_SEED, check_task_weights
 from sk_pwiser._training._early_stopping import usable_monitor
 from sk_pwiser._training._schema import EncodedData, Rows, Schema
 from sk_pwiser._training._settings import Settings
@@ -40,20 +40,25 @@ def encode(
     The schema is learnt from the rows, unless training continues from another one, or
     `shared` is given, whose statistics encode the rows.
     """
-    has_labels = bool(source.summary.n_rows)
-    encoding = Encoding(plan, source)
-    encoding.learn(estimator_name, shared)
-    summary = source.summary
-    if not has_labels:
-        plan.check_labels(source)
+    summary, components = source.summary, plan.components
+    encoding = Encoding(plan, source, estimator_name, shared)
+    encoding.learn()
+    if summary.per_task and components is not None:
+        check_task_weights(components.loss)
+    for message in summary.targets().problems(
+        constant_tasks=not plan.origin.is_update,
+        task_space=plan.settings.shared_param("task_space"),
+        weights=summary.label_weights(),
+    ):
+        warn_user(message)
     epochs = plan.epochs(summary.n_rows)  # filters may leave fewer rows than expected
     holds_out = epochs[0] is not None and not plan.eval_rows
     train, valid, schema = encoding.encode(holds_out)
     further: dict[str, Any] = {}
     for name, others in plan.eval_rows.items():
         if isinstance(others, FileRows):
-            assert plan.components is not None
-            further[name] = encode_eval_rows(others, schema, plan.components.loss)
+            assert components is not None
+            further[name] = encode_eval_rows(others, schema, components.loss)
         else:
             further[name] = others.encode(schema)
             others.release()
@@ -74,9 +79,8 @@ def encode(
     if not isinstance(source, FileRows):
         source.release()
     monitor = _check_validation(plan, data)
-    if plan.components is not None and shared is None:
-        rates = schema.base_rates.tolist()
-        for message in plan.components.loss.cautions(rates):
+    if components is not None and shared is None:
+        for message in components.loss.cautions(schema.base_rates.tolist()):
             warn_user(message)
     return replace(data, epochs=(monitor, *epochs[1:]))
 
@@ -87,8 +91,15 @@ def _check_validation(plan: Plan, data: EncodedData) -> str | None:
     monitor = usable_monitor(data.epochs[0], valid, names)
     if plan.components is not None and plan.components.sampler == "grouped":
         for name, rows in {**data.further, "valid": valid}.items():
-            if rows is not None and rows.sample.groups is None:
-                _warn_about_groups(plan, name)
+            if rows is None or rows.sample.groups is not None:
+                continue
+            given = plan.eval_rows.get(name)
+            warn_user(
+                f"In {'eval_set' if given is None else given.origin}: loss="
+                f"{plan.settings.loss!r} compares rows within groups, and these rows "
+                "have none: each batch is one. Pass X_val, Y_val and groups_val, or "
+                "groups to ParquetImpressions."
+            )
     if data.holds_out and valid is not None and plan.by_time:
         _hold_out.warn_about_share(plan.settings, len(data.train), len(valid))
         if monitor == data.epochs[0]:
@@ -96,17 +107,6 @@ def _check_validation(plan: Plan, data: EncodedData) -> str | None:
     if plan.origin.earlier is not None and data.split_rows is not None:
         _hold_out.warn_about_trained(plan.origin.earlier, data.split_rows)
     return monitor
-
-
-def _warn_about_groups(plan: Plan, name: str) -> None:
-    """Warn about validation rows without the groups that the training rows have."""
-    given = plan.eval_rows.get(name)
-    warn_user(
-        f"In {'eval_set' if given is None else given.origin}: loss="
-        f"{plan.settings.loss!r} compares rows within groups, and these rows have "
-        "none, so that each batch of them is one group in the validation loss. "
-        "Pass X_val, Y_val and groups_val, or groups to ParquetImpressions."
-    )
 
 
 class Encoding:
@@ -128,14 +128,20 @@ class Encoding:
     # What an update adds to the statistics, see `EncodedData`.
     labelled: Any = None
 
-    def __init__(self, plan: Plan, source: Source) -> None:
+    def __init__(
+        self, plan: Plan, source: Source, estimator_name: str, shared: Schema | None
+    ) -> None:
         settings = plan.settings
         self.plan, self.source = plan, source
+        self.estimator_name, self.is_shared = estimator_name, shared is not None
+        self.earlier: Any = plan.origin.schema if shared is None else shared
+        # Whether the rows are added to the statistics, which encode them.
+        self.adds = plan.origin.is_update and self.earlier is not None
         # Of random blocks, and of samples of rows in parts: these seeds take nothing
         # from the random state.
-        seeds = random_state_at(plan.split_state).randint(LARGEST_SEED, size=2)
-        self.block_seed = int(seeds[0])
-        self.generator = np.random.default_rng(int(seeds[1]))
+        split = random_state_at(plan.split_state)
+        self.block_seed, seed = split.randint(LARGEST_SEED, size=2).tolist()
+        self.generator = np.random.default_rng(seed)
         n_blocks = settings.encoding_params["target_encoding_blocks"]
         # By which the target statistics are fitted.
         self.blocks = Blocks(n_blocks, plan.by_time, source.sample_rows, self.generator)
@@ -143,57 +149,46 @@ class Encoding:
             settings, self.blocks, plan.split_random_state, plan.origin.split_rows
         )
 
-    def learn(self, estimator_name: str, shared: Schema | None) -> None:
+    def learn(self) -> None:
         """Read the rows once: learn their columns, and count labels, weights and times.
 
         Rows in one part, such as a table, are encoded at once and not read again.
         """
-        source, origin = self.source, self.plan.origin
-        earlier = origin.schema if shared is None else shared
-        if earlier is not None:
-            check_time(self.plan.settings, earlier.encoder)
-        parts = source.parts("Learning the columns")
-        first, second = next(parts, None), next(parts, None)
-        if first is None and isinstance(source, FileRows):
-            source.check_rows_left(0)
-        assert first is not None
-        # Whether the rows are added to the statistics, which encode them.
-        self.adds = origin.is_update and earlier is not None
+        settings, summary = self.plan.settings, self.source.summary
+        if self.earlier is not None:
+            check_time(settings, self.earlier.encoder)
+        parts = self.source.parts("Learning the columns")
+        first, second = next(parts), next(parts, None)
         if self.adds:
-            earlier = self._grow(earlier, first.X)
-        keeps = self.adds or shared is not None  # the statistics
+            self._prepare_update(first.X)
+        earlier = self.earlier
         if second is None:
             # Learning and encoding at once spares finding the distinct values twice.
-            self._learn_whole(first, earlier, estimator_name, keeps)
+            self._learn_whole(first)
         else:
             # Parts are read again for the second pass: all of them may exceed memory.
-            self._learn_parts(chain([first, second], parts), earlier, estimator_name)
-        summary = source.summary
-        if isinstance(source, FileRows):
-            source.check_rows_left(summary.n_rows)
+            self._learn_parts(chain([first, second], parts))
         self.blocks.finish()
-        if not keeps and (second is not None or earlier is not None):
+        if self.is_shared:
+            self.schema = replace(self.schema, base_rates=summary.base_rates())
+        elif not self.adds and (second is not None or earlier is not None):
             self.known = None if earlier is None else earlier.statistics
             shape = summary.n_rows, len(self.schema.targets.task_names)
             statistics = _schema.unfitted_statistics(
-                self.plan.settings, self.schema.encoder, shape, earlier
+                settings, self.schema.encoder, shape, earlier
             )
             self.schema = replace(self.schema, statistics=statistics)
-        if shared is not None:
-            self.schema = replace(self.schema, base_rates=summary.base_rates())
 
-    def _grow(self, earlier: Any, X: Any) -> Schema:
-        """Return the schema of the earlier fit, which an update of it may change."""
+    def _prepare_update(self, X: Any) -> None:
+        """Let the earlier schema grow, and copy what the update changes in place."""
         if self.plan.settings.encoding_params["grow_vocabulary"]:
-            earlier, self.growth = _schema.grow_schema(earlier, X)
+            self.earlier, self.growth = _schema.grow_schema(self.earlier, X)
         if self.plan.components is not None:
             # The earlier net stays usable, and so do its statistics.
-            earlier = replace(earlier, statistics=deepcopy(earlier.statistics))
-        return earlier
+            statistics = deepcopy(self.earlier.statistics)
+            self.earlier = replace(self.earlier, statistics=statistics)
 
-    def _learn_whole(
-        self, rows: Rows, earlier: Schema | None, estimator_name: str, keeps: bool
-    ) -> None:
+    def _learn_whole(self, rows: Rows) -> None:
         """Learn and encode all rows at once.
 
         In memory, the numeric inputs have columns without values for the target
@@ -201,6 +196,7 @@ class Encoding:
         """
         settings, is_update = self.plan.settings, self.plan.origin.is_update
         summary, in_files = self.source.summary, isinstance(self.source, FileRows)
+        earlier = self.earlier
         if not summary.n_rows:
             summary.add(rows.targets, rows.weights)
         weights = row_weights(summary.scaled)
@@ -216,7 +212,7 @@ class Encoding:
 
         with named_place(rows.place):
             if earlier is None:
-                encoder = _schema.make_encoder(settings, estimator_name)
+                encoder = _schema.make_encoder(settings, self.estimator_name)
                 codes, *inputs = encoder.fit_transform(rows.X, weights, count_rates)
                 of_rows = summary.first, summary.base_rates(), statistics
                 self.schema = Schema.of(settings, encoder, *of_rows)
@@ -226,7 +222,7 @@ class Encoding:
             else:
                 encoder = earlier.encoder
                 rows = replace(rows, X=encoder.align(rows.X))
-                if not keeps or is_update:
+                if is_update or not self.is_shared:
                     encoder = _encoder.learn_constant_columns(encoder, rows.X, weights)
                 self.schema = replace(earlier, encoder=encoder)
                 codes, *inputs = encoder.transform(rows.X, count_rates(encoder))
@@ -238,14 +234,14 @@ class Encoding:
         self.blocks.add(len(rows), times)
         self.whole = rows, Impressions.of(codes, *inputs), times
 
-    def _learn_parts(
-        self, parts: Iterator[Rows], earlier: Schema | None, estimator_name: str
-    ) -> None:
+    def _learn_parts(self, parts: Iterator[Rows]) -> None:
         """Learn rows in several parts."""
-        settings, source = self.plan.settings, self.source
+        settings, source, earlier = self.plan.settings, self.source, self.earlier
         assert isinstance(source, FileRows)
-        encoder = None if earlier is None else earlier.encoder
-        encoder = encoder or _schema.make_encoder(settings, estimator_name)
+        if earlier is None:
+            encoder = _schema.make_encoder(settings, self.estimator_name)
+        else:
+            encoder = earlier.encoder
         learner = TableLearner(encoder, source.dataset, self.generator, earlier is None)
         summary = source.summary
         for rows in parts:
@@ -268,41 +264,37 @@ class Encoding:
 
         The schema is returned with the category dropout that the rows call for.
         """
-        schema, blocks = self.schema, self.blocks
+        schema, blocks, seed = self.schema, self.blocks, self.block_seed
         statistics: Any = schema.statistics
-        names = schema.targets.task_names
         if holds_out and not self.plan.by_time:
             columns = [column.name for column in schema.encoder.columns_]
             _column_kinds.warn_about_random_validation(columns)
         # An update is encoded by the statistics of earlier rows, without blocks.
-        counts = statistics is not None and not self.adds
-        counts = counts and bool(statistics.reads_blocks)
+        has_blocks = statistics is not None and bool(statistics.reads_blocks)
+        counts = has_blocks and not self.adds
         if counts:
-            statistics.keep_seed(self.known, self.block_seed)
-        self._run(counts, holds_out)
-        tables, seed = None, self.block_seed
-        if counts:
+            statistics.keep_seed(self.known, seed)
             seed = statistics.block_seed
+        self._run(counts, holds_out)
         while self.order is not None:
             # What the rows are sorted by if their blocks mislead.
-            order = self.order.find(names) if blocks.have_order else None
+            order = None
+            if blocks.have_order:
+                order = self.order.find(schema.targets.task_names)
             if not blocks.retry(order, seed, counts):
                 break
             self._run(counts, holds_out)
-        if self.counts is not None:
-            tables = statistics.fit(self.counts, self.known)
+        tables = statistics.fit(self.counts, self.known) if counts else None
         if self.new_values is not None:
             schema = replace(schema, category_dropout=self.new_values.dropouts())
         return *self.store.finish(schema, tables, holds_out), schema
 
     def _run(self, counts: bool, holds_out: bool) -> None:
         """Encode and store all rows; every pass draws the same validation rows."""
-        summary, plan = self.source.summary, self.plan
+        source, summary, plan = self.source, self.source.summary, self.plan
         schema, blocks = self.schema, self.blocks
         self.counts = self.order = None  # those of an earlier pass may be large
-        self.store = TableStore()
-        if isinstance(self.source, FileRows):
-            self.store = FileStore(self.source)
+        self.store = FileStore(source) if isinstance(source, FileRows) else TableStore()
         statistics, n_tasks = schema.statistics, len(schema.targets.task_names)
         if counts:
             self.counts = BlockCounts(statistics, blocks.n_blocks, n_tasks)
@@ -368,11 +360,7 @@ class Encoding:
             yield rows, encoded, times_of(self.plan, rows.X, encoder)
 
     def _count(
-        self,
-        codes: np.ndarray,
-        labels: tuple[np.ndarray, np.ndarray, list[Any]],
-        is_valid: np.ndarray,
-        block: np.ndarray,
+        self, codes: np.ndarray, labels: Any, is_valid: np.ndarray, block: np.ndarray
     ) -> None:
         """Count the labels of the next training rows by their blocks."""
         (y, weights, lists), blocks = labels, self.blocks
@@ -389,9 +377,7 @@ def times_of(plan: Plan, X: Any, encoder: _encoder.TableEncoder) -> np.ndarray |
     """Return the times of rows, or None if times do not order them."""
     if not plan.by_time:
         return None
-    column = plan.settings.encoding_params["time_column"]
-    times: np.ndarray = row_times(encoder.align(X), column)
-    return times
+    return row_times(encoder.align(X), plan.settings.encoding_params["time_column"])
 
 
 def check_time(settings: Settings, encoder: _encoder.TableEncoder) -> None:

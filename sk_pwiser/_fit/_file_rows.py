@@ -69,7 +69,8 @@ class FileRows:
         """Read the rows in order, and check them; `label` is what is done with them."""
         dataset, settings, numbers = self.dataset, self.settings, GroupNumbers()
         tables = dataset.iter_tables(dataset._used_columns())
-        n_known, n_read = self.summary.n_rows, 0  # none are known in the first pass
+        # None are known in the first pass.
+        n_known, n_read, n_kept = self.summary.n_rows, 0, 0
         total = n_known or dataset.n_rows_
         shows = bool(settings.verbose and label)
         for table, place in in_background(tables):
@@ -85,8 +86,8 @@ class FileRows:
                 if dataset.sample_weight is not None:
                     columns = table.select(dataset._weight_columns()).columns
                     weights = [c.to_numpy(zero_copy_only=False) for c in columns]
-                    is_one = isinstance(dataset.sample_weight, str)
-                    weights = weights[0] if is_one else np.column_stack(weights)
+                    several = self.has_task_weights
+                    weights = np.column_stack(weights) if several else weights[0]
                 targets, weights = _weights_and_groups.combine_weights(
                     targets, weights, is_part=True
                 )
@@ -97,11 +98,17 @@ class FileRows:
             rows = Rows(X, targets, weights, groups, place).with_weight()
             if len(rows):
                 yield rows
+            n_kept += len(rows)
             n_read += len(rows) if n_known else len(table)
             if shows and sys.stderr.isatty():
                 show_progress(label, n_read, total)
         if shows:
             show_progress(label, n_read, total, end="\n")
+        if not n_known:
+            warn_about_corrupt(dataset, "are left out")
+        if not n_kept:
+            what = "weights above 0" if dataset.sample_weight else "rows"
+            raise ValueError(f"{dataset!r} has no {what} that its filters select.")
 
     def check_features(
         self, eval_rows: Mapping[str, Any], earlier: Schema | None
@@ -133,13 +140,6 @@ class FileRows:
                     f"{where}Training uses {n_features} features; {what} has "
                     f"{len(columns)}."
                 )
-
-    def check_rows_left(self, n_rows: int) -> None:
-        """Raise if no rows were read; warn about files that cannot be read."""
-        warn_about_corrupt(self.dataset, "are left out")
-        if not n_rows:
-            what = "weights above 0" if self.dataset.sample_weight else "rows"
-            raise ValueError(f"{self.dataset!r} has no {what} that its filters select.")
 
 
 def warn_about_corrupt(dataset, consequence):
@@ -188,8 +188,7 @@ class GroupNumbers:
         if self.apart is not None and self.n_parts > 1:
             raise ValueError(
                 f"The rows of a group must be consecutive; those with {self.apart} are "
-                "not. Sort the files by this column, and make its values unique over "
-                "the files, or leave out groups."
+                "not. Sort the files by this column, or leave out groups."
             )
         new = count(self.n_groups)
         # Only the groups of this part are kept: those that come back get new numbers.
@@ -242,13 +241,9 @@ class ValueCounts:
         self.counts = Counter({v: n for v, n in self.counts.items() if n > limit})
 
     def finish(self):
-        self.column.learn(
-            list(self.counts),
-            list(self.counts.values()),
-            self.n_missing > 0,
-            self.kinds,
-            self.n_dropped,
-        )
+        values, counts = list(self.counts), list(self.counts.values())
+        has_missing = self.n_missing > 0
+        self.column.learn(values, counts, has_missing, self.kinds, self.n_dropped)
 
 
 class TableLearner:
@@ -286,20 +281,16 @@ class TableLearner:
             if column.shared_name is None:
                 self.counts[column.name].add(own.elements)
             column.add(own, by_name.get(column.ages_name))
-        self.sample.add(X.select(self.numeric), weights)
+        self.sample.add(X.select([c.name for c in self.numeric]), weights)
 
     def _begin(self, X):
         self.encoder.begin(X)
         columns = self.encoder.columns_
-        self.counts = {
-            column.name: ValueCounts(column, self.max_values)
-            for column in columns
-            if isinstance(column, CategoryColumn)
-        }
-        for column in self.encoder.lists_:
-            if column.shared_name is None:
-                self.counts[column.name] = ValueCounts(column.items_, self.max_values)
-        self.numeric = [c.name for c in columns if isinstance(c, NumericColumn)]
+        counted = {c.name: c for c in columns if isinstance(c, CategoryColumn)}
+        own = [column for column in self.encoder.lists_ if column.shared_name is None]
+        counted |= {column.name: column.items_ for column in own}
+        self.counts = {n: ValueCounts(c, self.max_values) for n, c in counted.items()}
+        self.numeric = [c for c in columns if isinstance(c, NumericColumn)]
 
     def finish(self):
         """Return the encoder when all rows were added."""
@@ -307,17 +298,16 @@ class TableLearner:
             if not self.sample.n_kept:
                 return self.encoder
             table, weights = self._sampled()
-            X = self.encoder.align(table)
-            return learn_constant_columns(self.encoder, X, weights)
+            return learn_constant_columns(
+                self.encoder, self.encoder.align(table), weights
+            )
         for counts in self.counts.values():
             counts.finish()
         for column in self.encoder.lists_:
             column.finish()
-        columns = {column.name: column for column in self.encoder.columns_}
         table, weights = self._sampled()
         values = list_columns(as_table(table)) if self.numeric else []
-        encoders = [columns[name] for name in self.numeric]
-        pairs = list(zip(encoders, values, strict=True))
+        pairs = list(zip(self.numeric, values, strict=True))
         self.encoder.learn_numbers(pairs, weights)
         warn_about_constants(self.encoder.columns_)
         self._warn_about_dropped()
@@ -330,15 +320,11 @@ class TableLearner:
         return table, _weights_and_groups.row_weights(scaled)
 
     def _warn_about_dropped(self):
-        found = [
-            f"{name!r} ({counts.max_dropped})"
-            for name, counts in self.counts.items()
-            if counts.max_dropped
-        ]
+        dropped = {name: counts.max_dropped for name, counts in self.counts.items()}
+        found = [f"{name!r} ({n_rows})" for name, n_rows in dropped.items() if n_rows]
         if found:
             warn_user(
                 f"Columns with more than max_values={self.max_values} values: "
-                f"{', '.join(found)}. In brackets stands the number of rows by which "
-                "the frequency of a value may be too low; rare values count as unseen. "
+                f"{', '.join(found)}. In brackets: rows that a count may lack. "
                 "n_hash_buckets in encoding_params gives each value a vector."
             )

@@ -15,12 +15,8 @@ from torch.utils.data import Dataset
 from sk_pwiser._fit._file_rows import FileRows, named_place
 from sk_pwiser._table._lists import Bags
 from sk_pwiser._table._target_statistics import BlockInputs
-from sk_pwiser._training._batches import (
-    Batch,
-    Impressions,
-    TrainingRows,
-    pins_memory,
-)
+from sk_pwiser._training import _batches
+from sk_pwiser._training._batches import Impressions, TrainingRows
 from sk_pwiser._training._components import check_task_weights
 from sk_pwiser._training._schema import Schema
 from sk_pwiser._utils import generator_on, in_background
@@ -80,15 +76,12 @@ class RowStore:
                 arrays["y"] = y.numpy()
                 if block is not None:
                     arrays["block"] = block[part].astype(np.int32)
-                self._append(arrays)
-
-    def _append(self, arrays: Arrays) -> None:
-        self._pending.append(arrays)
-        for name, array in arrays.items():
-            self.forms.setdefault(name, (array.dtype, array.shape[1:]))
-        self.n_bytes += sum(array.nbytes for array in arrays.values())
-        if self._n_pending >= self.fewest_rows:
-            self.flush()
+                self._pending.append(arrays)
+                for name, array in arrays.items():
+                    self.forms.setdefault(name, (array.dtype, array.shape[1:]))
+                    self.n_bytes += array.nbytes
+                if self._n_pending >= self.fewest_rows:
+                    self.flush()
 
     def flush(self) -> None:
         if self._n_pending:
@@ -99,16 +92,12 @@ class RowStore:
 
     def read(self, files: Sequence[int], names: Sequence[str] | None = None) -> Arrays:
         """Return the named arrays, by default all, of some files in their order."""
-        chosen = [name for name in self.forms if names is None or name in names]
+        chosen = list(self.forms) if names is None else names
         parts = []
         for number in files:
             with np.load(self._path(number)) as file:
-                parts.append(
-                    {
-                        name: file[name] if name in file else self._ones(name, file)
-                        for name in chosen
-                    }
-                )
+                # The labels also tell the number of rows, if these have no weights.
+                parts.append({n: file[n] for n in {*chosen, "y"} if n in file})
         return self._join(parts, chosen)
 
     def _join(self, parts: Sequence[Arrays], names: Iterable[str]) -> Arrays:
@@ -144,7 +133,7 @@ SAMPLE_FILES = 4
 
 
 @dataclass(frozen=True)
-class StreamedImpressions(TrainingRows, Dataset[Batch]):
+class StreamedImpressions(TrainingRows, Dataset[_batches.Batch]):
     """Encoded impressions that are read from a store, in parts of about `part_rows`."""
 
     store: RowStore
@@ -174,8 +163,7 @@ class StreamedImpressions(TrainingRows, Dataset[Batch]):
         if not shuffled or n_files == 1:
             return range(n_files)
         # Drawn before the thread starts, which has no generator of its own.
-        order: list[int] = torch.randperm(n_files, generator=generator_on(CPU)).tolist()
-        return order
+        return torch.randperm(n_files, generator=generator_on(CPU)).tolist()
 
     def deal(self, order: Sequence[int], n_parts: int) -> list[list[int]]:
         """Distribute files over parts of about equal numbers of rows."""
@@ -199,7 +187,7 @@ class StreamedImpressions(TrainingRows, Dataset[Batch]):
         rows = Impressions.of(schema.without_rare(codes), numeric, bags)
         further = arrays.get("sample_weight"), arrays.get("groups")
         rows = rows.labelled(arrays["y"], *further)
-        return rows.pinned() if pins_memory(self.device) else rows
+        return rows.pinned() if _batches.pins_memory(self.device) else rows
 
     @cached_property
     def sample(self) -> Impressions:
@@ -211,8 +199,7 @@ class StreamedImpressions(TrainingRows, Dataset[Batch]):
     def column(self, name: str) -> Tensor | None:
         if name not in self.store.forms:
             return None
-        files = range(len(self.store.sizes))
-        values = self.store.read(files, [name])[name]
+        values = self.store.read(range(len(self.store.sizes)), [name])[name]
         return torch.from_numpy(values).to(self.device)
 
     @cached_property
@@ -225,8 +212,7 @@ class StreamedImpressions(TrainingRows, Dataset[Batch]):
         for file in range(len(self.store.sizes)):
             weights = self.store.read([file], ["sample_weight"])["sample_weight"]
             counts += (weights == 0).sum(axis=0)
-        found: list[int] = counts[1:].tolist()
-        return found
+        return counts[1:].tolist()
 
     def to(self, device: torch.device) -> "StreamedImpressions":
         return replace(self, device=device)
@@ -262,9 +248,8 @@ class FileStore:
         if not len(self.train) or (holds_out and not len(self.valid)):
             share = self.source.settings.validation_fraction
             raise ValueError(
-                f"validation_fraction={share} leaves {len(self.train)} rows for "
-                f"training and {len(self.valid)} for validation; use "
-                "early_stopping=False for so few rows or groups."
+                f"validation_fraction={share} leaves {len(self.train)} training and "
+                f"{len(self.valid)} validation rows; use early_stopping=False."
             )
         of_stores = schema, tables, self.source.dataset.shuffle_rows
         train = StreamedImpressions(self.train, *of_stores)
@@ -287,7 +272,6 @@ def encode_eval_rows(
         encoded = encoded.labelled(rows.targets.values, known, rows.groups)
         store.add(encoded, np.arange(len(rows)))
     store.flush()
-    source.check_rows_left(len(store))
     return StreamedImpressions(store, schema, None, source.dataset.shuffle_rows)
 
 

@@ -13,17 +13,11 @@ import torch
 from sk_pwiser import _utils
 from sk_pwiser._fit._encode import encode
 from sk_pwiser._fit._read_and_check import Plan, check, find_origin, read
-from sk_pwiser._training import _components, _state
+from sk_pwiser._training import _components, _end_of_training, _state
 from sk_pwiser._training._batches import TrainingRows
 from sk_pwiser._training._callbacks import FitTask
 from sk_pwiser._training._checkpoints import Checkpoints, Start, compared, fingerprint
 from sk_pwiser._training._components import LARGEST_SEED, WEIGHT
-from sk_pwiser._training._end_of_training import (
-    best_epoch,
-    find_rises,
-    shift_to,
-    stop_reason,
-)
 from sk_pwiser._training._net import MultiTaskNet
 from sk_pwiser._training._optimizers import LazyAdam
 from sk_pwiser._training._schema import EncodedData, GivenRows
@@ -118,8 +112,7 @@ def train(
     if task is not None:
         task.begin(0 if is_update else data.epochs[-1])
     if origin.earlier is None:
-        seed = int(plan.random_state.randint(LARGEST_SEED))
-        generators = _utils.Generators(seed)
+        generators = _utils.Generators(int(plan.random_state.randint(LARGEST_SEED)))
     else:
         generators = deepcopy(origin.earlier.generators)
     result_of = partial(_result, plan, data, generators)
@@ -143,8 +136,7 @@ def train(
             if task is not None and not is_update:
                 # scikit-learn's callbacks see each epoch with the network it left.
                 epochs = task.epochs(
-                    net,
-                    lambda: result_of(net.copy_network(), net.history[-1, "epoch"]),
+                    net, lambda: result_of(net.copy_network(), net.history[-1, "epoch"])
                 )
             if is_update and plan.settings.lr_schedule is not None:
                 _learn_rates(plan.settings, rows.train, net)
@@ -152,7 +144,7 @@ def train(
                 net.partial_fit(rows, checkpoints=checkpoints)
                 if data.holds_out and plan.by_time and rows.valid is not None:
                     # The level of a log drifts, and its last rows are not trained on.
-                    shift_to(net, rows.valid)
+                    _end_of_training.shift_to(net, rows.valid)
         if data.labelled is not None and data.schema.statistics is not None:
             # The rows of an update were encoded without themselves.
             codes, y, weights, lists = data.labelled
@@ -162,11 +154,11 @@ def train(
             net.optimizer_.undo = None
     if not is_update:
         net.criterion_.count_fit(data.schema.base_rates.tolist(), len(data.train))
-    result = result_of(net, best_epoch(net))
+    result = result_of(net, _end_of_training.best_epoch(net))
     if not is_update:
         n_epochs = len(net.history) - origin.n_earlier
-        rises = find_rises(net, data.train, n_epochs, data.unrelated)
-        reason = stop_reason(net, n_epochs)
+        rises = _end_of_training.find_rises(net, data.train, n_epochs, data.unrelated)
+        reason = _end_of_training.stop_reason(net, n_epochs)
         if settings.verbose:
             print(reason)
         result = replace(result, rises=rises, stop_reason=reason)

@@ -1,6 +1,6 @@
 """The validation rows of early stopping: the last in time, or drawn."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from hashlib import blake2b
 from typing import Any
 
@@ -19,8 +19,8 @@ LARGEST_POPULATION = 10**9
 class HoldOut:
     """Chooses the validation rows of early stopping: the last in time or at random.
 
-    All rows at once are divided by `hold_out`. For rows in parts, the first pass counts
-    the rows per funnel depth, and the second draws as many of each as `hold_out` would.
+    All rows at once are divided by `funnel_holdout`. For rows in parts, the first pass
+    counts the rows per funnel depth, and the second draws as many of each as it would.
     Groups are held out as a whole, by their deepest or last row in the part in which
     they begin. Every pass over the rows holds out the same ones.
     """
@@ -35,8 +35,8 @@ class HoldOut:
         self.settings = settings
         self.blocks = blocks
         self.random_state = random_state
+        self.first_state = random_state.get_state()
         self.known = known
-        self.first_state: Any = None
         self.counts = np.zeros(0, dtype=np.int64)
         self.groups = GroupValues()
         self.split_rows: dict[str, Any] | None = None  # of rows drawn at random
@@ -53,8 +53,6 @@ class HoldOut:
 
     def start(self) -> None:
         """Start a further pass, which reads the same parts as the first one."""
-        if self.first_state is None:
-            self.first_state = self.random_state.get_state()
         self.random_state.set_state(self.first_state)
         if not len(self.counts):
             return
@@ -70,25 +68,48 @@ class HoldOut:
     def draw(self, rows: Any, times: np.ndarray | None) -> np.ndarray:
         """Return which of the next rows are held out."""
         if len(rows) == self.blocks.n_rows:
-            ends: Sequence[int] = ()
-            if times is None:
-                self.split_rows = find_split(self.settings, rows, self.known)
-                ends = self.split_rows["ends"]
-            return hold_out(self.settings, rows, self.random_state, times, ends)
+            return self._draw_at_once(rows, times)
         if self.edge is None:
             return self._choose(rows, self._draw)
-        assert times is not None
-        is_held: np.ndarray = times >= self.edge
+        is_held = np.asarray(times) >= self.edge
         if rows.groups is not None:
             is_held = self.groups.of(rows.groups, is_held, np.maximum, np.asarray)
+        return is_held
+
+    def _draw_at_once(self, rows: Any, times: np.ndarray | None) -> np.ndarray:
+        labels, groups = rows.targets.with_nan(), rows.groups
+        share, is_held = self.settings.validation_fraction, np.zeros(len(rows), bool)
+        if times is None:
+            self.split_rows = find_split(self.settings, rows, self.known)
+            parts = np.split(np.arange(len(rows)), self.split_rows["ends"][:-1])
+        else:
+            is_held, edge, share = held_by_time(times, share, groups)
+            parts = [edge] if len(edge) else []
+        for number, part in enumerate(parts):
+            units = part
+            if groups is not None:
+                # The rows of a group follow those of it in an earlier part.
+                before = groups[: part[0]]
+                is_held[part] = np.isin(groups[part], before[is_held[: part[0]]])
+                part = part[~np.isin(groups[part], before)]
+                units = np.unique(groups[part])
+            if number and len(units) < 2:
+                continue
+            _, drawn = funnel_holdout(
+                labels[part],
+                test_size=share,
+                random_state=self.random_state,
+                groups=None if groups is None else groups[part],
+                task_parents=rows.targets.parents,
+            )
+            is_held[part[drawn]] = True
         return is_held
 
     def _choose(self, rows: Any, choose: Callable[..., np.ndarray]) -> np.ndarray:
         strata = funnel_strata(rows.targets.with_nan(), rows.targets.parents)
         if rows.groups is None:
             return choose(strata)
-        of_rows: np.ndarray = self.groups.of(rows.groups, strata, np.maximum, choose)
-        return of_rows
+        return self.groups.of(rows.groups, strata, np.maximum, choose)
 
     def _draw(self, strata: np.ndarray) -> np.ndarray:
         strata = self.stratum_of[strata]
@@ -104,28 +125,24 @@ class HoldOut:
 
     def _share(self, n_held: int, n_kept: int, n_rows: int) -> int:
         if n_held + n_kept < LARGEST_POPULATION:
-            return int(self.random_state.hypergeometric(n_held, n_kept, n_rows))
+            return self.random_state.hypergeometric(n_held, n_kept, n_rows)
         # With so many rows, draws with replacement give about the same number.
         n_chosen = self.random_state.binomial(n_rows, n_held / (n_held + n_kept))
-        return int(min(max(n_chosen, n_rows - n_kept), n_held))
+        return min(max(n_chosen, n_rows - n_kept), n_held)
 
 
-def find_split(
-    settings: Settings, rows: Any, earlier: Mapping[str, Any] | None
-) -> dict[str, Any]:
+def find_split(settings: Settings, rows: Any, earlier: Any) -> dict[str, Any]:
     """Return the ends of the parts from which rows are drawn in turn, and a digest.
 
     Rows that follow those of the earlier fit are a part of their own. From the earlier
     rows, the same ones as before are held out, so that none was trained on.
     """
-    n_rows, ends = len(rows.targets.values), []
-    if earlier is not None and earlier["digest"] == _digest(
-        settings, rows, earlier["ends"][-1]
-    ):
-        ends = list(earlier["ends"])
-    if n_rows not in ends[-1:]:
-        ends.append(n_rows)
-    return {"ends": ends, "digest": _digest(settings, rows, n_rows)}
+    ends = [] if earlier is None else list(earlier["ends"])
+    if ends and earlier["digest"] != _digest(settings, rows, ends[-1]):
+        ends = []
+    if len(rows) not in ends[-1:]:
+        ends.append(len(rows))
+    return {"ends": ends, "digest": _digest(settings, rows, len(rows))}
 
 
 def _digest(settings: Settings, rows: Any, n_rows: int) -> str:
@@ -136,44 +153,6 @@ def _digest(settings: Settings, rows: Any, n_rows: int) -> str:
         if values is not None:
             digest.update(values[:n_rows].tobytes())
     return digest.hexdigest()
-
-
-def hold_out(
-    settings: Settings,
-    rows: Any,
-    random_state: np.random.RandomState,
-    times: np.ndarray | None,
-    ends: Sequence[int] = (),
-) -> np.ndarray:
-    """Return which rows are held out, in whole groups: the last in time, or drawn.
-
-    They are drawn from the rows before each of the `ends` in turn.
-    """
-    labels, groups = rows.targets.with_nan(), rows.groups
-    share, is_held = settings.validation_fraction, np.zeros(len(labels), dtype=bool)
-    parts = np.split(np.arange(len(labels)), ends[:-1])
-    if times is not None:
-        is_held, edge, share = held_by_time(times, share, groups)
-        parts = [edge] if len(edge) else []
-    for number, part in enumerate(parts):
-        units = part
-        if groups is not None:
-            # The rows of a group follow those of it in an earlier part.
-            before = groups[: part[0]]
-            is_held[part] = np.isin(groups[part], before[is_held[: part[0]]])
-            part = part[~np.isin(groups[part], before)]
-            units = np.unique(groups[part])
-        if number and len(units) < 2:
-            continue
-        _, drawn = funnel_holdout(  # type: ignore[no-untyped-call]
-            labels[part],
-            test_size=share,
-            random_state=random_state,
-            groups=None if groups is None else groups[part],
-            task_parents=rows.targets.parents,
-        )
-        is_held[part[drawn]] = True
-    return is_held
 
 
 def held_by_time(
@@ -210,18 +189,18 @@ def largest_part(share: float) -> float:
 
 def warn_about_trained(earlier: Any, split_rows: Mapping[str, Any]) -> None:
     """Warn if rows may be held out that the earlier fit was trained on."""
-    before, reason = earlier.split_rows, "it held out no rows"
-    if earlier.split_state is not None:
-        if before is None:
-            reason = "it held out its last rows in time"
-        elif before == split_rows or before["ends"] == split_rows["ends"][:-1]:
-            return
-        else:
-            reason = (
-                f"its {before['ends'][-1]} rows, with equal labels, groups and "
-                "validation_fraction, are not known to be the first of these "
-                f"{split_rows['ends'][-1]}"
-            )
+    before, ends = earlier.split_rows, split_rows["ends"]
+    if earlier.split_state is None:
+        reason = "it held out no rows"
+    elif before is None:
+        reason = "it held out its last rows in time"
+    elif before == split_rows or before["ends"] == ends[:-1]:
+        return
+    else:
+        reason = (
+            f"its {before['ends'][-1]} rows, with equal labels, groups and "
+            f"validation_fraction, are not known to be the first of these {ends[-1]}"
+        )
     warn_user(
         "Early stopping may decide on rows that the earlier fit was trained on, since "
         f"{reason}. Pass new rows as X_val or eval_set, or set early_stopping=False."
@@ -234,9 +213,8 @@ def warn_about_share(settings: Settings, n_train: int, n_valid: int) -> None:
     if not share / 2 <= n_valid / n_rows <= max(largest_part(share), 1 / n_rows):
         warn_user(
             f"By time_column={settings.encoding_params['time_column']!r}, the last "
-            f"{n_valid} of {n_rows} rows are held out, where validation_fraction="
-            f"{share} asks for about {round(share * n_rows)}. Name a column with finer "
-            "times, or pass an eval_set."
+            f"{n_valid} of {n_rows} rows are held out; validation_fraction={share} "
+            f"asks for about {round(share * n_rows)}. Use finer times or an eval_set."
         )
 
 
@@ -246,7 +224,7 @@ def warn_about_absent(valid: TrainingRows, task_names: tuple[str, ...]) -> None:
     absent = [task for task, has in zip(task_names, has_event, strict=True) if not has]
     if absent:
         warn_user(
-            f"The last rows by time_column, on which early stopping decides, have no "
-            f"event of {', '.join(map(repr, absent))}, so that they say little about "
-            "it. Increase validation_fraction, or pass an eval_set."
+            "The last rows by time_column, on which early stopping decides, have no "
+            f"event of {', '.join(map(repr, absent))}. Use a larger "
+            "validation_fraction or an eval_set."
         )

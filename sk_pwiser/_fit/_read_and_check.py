@@ -19,7 +19,7 @@ from sk_pwiser._training._early_stopping import check_monitored, plan_epochs
 from sk_pwiser._training._schema import GivenRows, Schema, TableRows, read_table
 from sk_pwiser._training._settings import Settings, find_device
 from sk_pwiser._training._state import TrainingResult, check_same_model
-from sk_pwiser._utils import equal, warn_user
+from sk_pwiser._utils import equal
 
 Source = TableRows | FileRows
 
@@ -48,9 +48,9 @@ def find_origin(
         n_earlier = len(earlier.net.history)
         splits = earlier.split_state, earlier.split_rows
         return Origin(earlier, None, is_update, earlier.schema, *splits, n_earlier)
-    saved, folder = None, settings.checkpoint_dir
-    resumes = folder is not None and settings.warm_start
-    if resumes and not (is_update or reads_in_parts(X)):
+    folder, resumes = settings.checkpoint_dir, settings.warm_start
+    saved = None
+    if folder is not None and resumes and not (is_update or reads_in_parts(X)):
         saved = find_checkpoint(Path(folder))
     if saved is None:
         return Origin(is_update=is_update)
@@ -61,11 +61,7 @@ def find_origin(
 
 
 def read(
-    settings: Settings,
-    given: GivenRows,
-    origin: Origin,
-    classes: Any,
-    stack: ExitStack,
+    settings: Settings, given: GivenRows, origin: Origin, classes: Any, stack: ExitStack
 ) -> Source:
     """Return the rows: a table, whose labels are checked, or files.
 
@@ -74,16 +70,14 @@ def read(
     # No context manager itself: warnings of a generator would not name the user's line.
     # Updates take tables only, and refuse files.
     if not reads_in_parts(given.X) or origin.is_update:
-        weight_scale = None
-        if origin.is_update and origin.earlier is not None:
-            weight_scale = origin.earlier.weight_scale
+        earlier = origin.earlier if origin.is_update else None
         rows = read_table(
             settings,
             given,
             None if origin.schema is None else origin.schema.targets,
             classes,
             is_update=origin.is_update,
-            weight_scale=weight_scale,
+            weight_scale=None if earlier is None else earlier.weight_scale,
         )
         if origin.saved is not None:
             origin.saved.check_n_rows(rows.n_rows)
@@ -96,9 +90,8 @@ def read(
                 f"{name} must be None for a dataset, whose parameter {role} names its "
                 "columns."
             )
-    where = {"prefix": "sk_pwiser_", "dir": dataset.cache_dir}
-    folder = stack.enter_context(tempfile.TemporaryDirectory(**where))
-    return FileRows(settings, dataset, Path(folder))
+    folder = tempfile.TemporaryDirectory(prefix="sk_pwiser_", dir=dataset.cache_dir)
+    return FileRows(settings, dataset, Path(stack.enter_context(folder)))
 
 
 def one_eval_set(eval_set: Any, rows: GivenRows) -> Any:
@@ -125,23 +118,23 @@ def one_eval_set(eval_set: Any, rows: GivenRows) -> Any:
 
 def name_eval_sets(eval_set: Any) -> dict[str, Any]:
     """Return validation sets by the names of their figures; the last is "valid"."""
-    names: list[Any] = []
-    sets = [eval_set]
+    sets: dict[Any, Any] = {"valid": eval_set}
     if isinstance(eval_set, Mapping):
-        names, sets = list(eval_set)[:-1], list(eval_set.values())
+        sets = dict(eval_set)
     elif isinstance(eval_set, list) and (
         len(eval_set) == 1 or all(isinstance(pair, tuple) for pair in eval_set)
     ):
-        names, sets = [f"valid_{k}" for k in range(len(eval_set) - 1)], eval_set
+        sets = {f"valid_{k}": pair for k, pair in enumerate(eval_set)}
     if not sets:
         raise ValueError(f"eval_set must have at least one set; got {eval_set!r}.")
+    names = list(sets)[:-1]
     for name in names:
         if not isinstance(name, str) or name in ("train", "valid"):
             raise ValueError(
                 "The names of eval_set must be strings other than 'train' and 'valid', "
                 f"which the history has; got {name!r}."
             )
-    return dict(zip([*names, "valid"], sets, strict=True))
+    return dict(zip([*names, "valid"], sets.values(), strict=True))
 
 
 def read_eval_sets(eval_set: Any, source: Source) -> dict[str, Source]:
@@ -151,13 +144,16 @@ def read_eval_sets(eval_set: Any, source: Source) -> dict[str, Source]:
         return {"valid": _read_eval_files(sets, source)}
     checked: dict[str, Source] = {}
     for name, given in sets.items():
-        origin = "the validation rows"  # X_val, Y_val and so on
-        if not isinstance(given, GivenRows):
-            if not isinstance(given, tuple | list) or len(given) != 2:
-                found = type(given).__name__
-                if isinstance(given, tuple | list):
-                    found = f"{len(given)} entries"
-                raise TypeError(f"eval_set must be a pair (X, Y); got {found}.")
+        if isinstance(given, GivenRows):
+            origin = "the validation rows"  # X_val, Y_val and so on
+        elif not isinstance(given, tuple | list):
+            found = type(given).__name__
+            raise TypeError(f"eval_set must be a pair (X, Y); got {found}.")
+        elif len(given) != 2:
+            raise TypeError(
+                f"eval_set must be a pair (X, Y); got {len(given)} entries."
+            )
+        else:
             origin = "eval_set" if len(sets) == 1 else f"the set {name!r} of eval_set"
         try:
             # Validation rows may have only one of the classes, as those of an update.
@@ -217,25 +213,12 @@ class Plan:
 
         Raises if a figure is monitored that does not exist.
         """
+        settings, has_eval_rows = self.settings, bool(self.eval_rows)
         found: tuple[str | None, int, int] = None, 1, 1
-        has_eval_rows = bool(self.eval_rows)
         if not self.origin.is_update:
-            found = plan_epochs(self.settings, n_rows, self.task_names, has_eval_rows)
-        callbacks = self.settings.callbacks
-        check_monitored(found[0], callbacks, has_eval_rows, self.has_groups)
+            found = plan_epochs(settings, n_rows, self.task_names, has_eval_rows)
+        check_monitored(found[0], settings.callbacks, has_eval_rows, self.has_groups)
         return found
-
-    def check_labels(self, source: Source) -> None:
-        """Check labels and weights when all of them were read."""
-        summary = source.summary
-        if summary.per_task and self.components is not None:
-            _components.check_task_weights(self.components.loss)
-        for message in summary.targets().problems(
-            constant_tasks=not self.origin.is_update,
-            task_space=self.settings.shared_param("task_space"),
-            weights=summary.label_weights(),
-        ):
-            warn_user(message)
 
 
 def check(
@@ -257,11 +240,8 @@ def check(
     if isinstance(source, FileRows):
         source.check_features(eval_rows, origin.schema)
     names, has_groups = source.tasks.task_names, source.has_groups
-    built: _components.Components | None = None
-    if origin.is_update and _updates_in_place(settings, origin.earlier, has_groups):
-        assert origin.earlier is not None
-        loss = origin.earlier.net.criterion_.loss
-    else:
+    built, loss = None, _loss_of_update_in_place(settings, origin, has_groups)
+    if loss is None:
         built = _components.check_components(
             settings, names, device, has_groups, random_state
         )
@@ -269,10 +249,9 @@ def check(
     if any(rows.has_task_weights for rows in (source, *eval_rows.values())):
         _components.check_task_weights(loss)
     # With `find_split`, no row is held out that the first fit was trained on.
-    split_state, split_random_state = origin.split_state, random_state
-    if split_state is None or equal(split_state, first_random_state):
-        split_state = first_random_state
-    else:
+    split_state = origin.split_state or first_random_state
+    split_random_state = random_state
+    if not equal(split_state, first_random_state):
         split_random_state = random_state_at(split_state)
     # Rows that are added to those of earlier fits need no order.
     adds = origin.is_update and origin.schema is not None
@@ -291,8 +270,6 @@ def check(
         by_time=settings.encoding_params["time_column"] is not None and not adds,
     )
     plan.epochs(source.n_rows)
-    if source.summary.n_rows:  # those of files are read later
-        plan.check_labels(source)
     if settings.checkpoint_dir is not None and not origin.is_update:
         check_folder(settings.checkpoint_dir)
     return plan
@@ -305,15 +282,15 @@ def random_state_at(state: dict[str, Any]) -> np.random.RandomState:
     return random_state
 
 
-def _updates_in_place(
-    settings: Settings, earlier: TrainingResult | None, has_groups: bool
-) -> bool:
-    """Return whether an update changes nothing of the earlier net but its weights."""
-    if earlier is None or not earlier.single_pass:
-        return False
+def _loss_of_update_in_place(
+    settings: Settings, origin: Origin, has_groups: bool
+) -> Any:
+    """Return the loss of the earlier net if only its weights change, otherwise None."""
+    earlier = origin.earlier
+    if not origin.is_update or earlier is None or not earlier.single_pass:
+        return None
     if not equal(vars(settings), vars(earlier.settings)):
-        return False
-    sampler = _components.batch_sampler(
-        settings, earlier.net.criterion_.loss, has_groups
-    )
-    return bool(earlier.net.iterator_train__sampler == sampler)
+        return None
+    net, loss = earlier.net, earlier.net.criterion_.loss
+    sampler = _components.batch_sampler(settings, loss, has_groups)
+    return loss if net.iterator_train__sampler == sampler else None

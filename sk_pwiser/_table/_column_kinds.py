@@ -29,7 +29,7 @@ from sk_pwiser._table._numbers import (
     ArrayColumn,
     PiecewiseLinearColumn,
 )
-from sk_pwiser._utils import check_choice, check_integer, warn_user
+from sk_pwiser._utils import check_boolean, check_choice, check_integer, warn_user
 
 # The least values of integers among `encoding_params`.
 LEAST = {"target_encoding_blocks": 2, "target_encoding_min_values": 1, "max_bins": 1}
@@ -93,6 +93,8 @@ def check_encoding_params(params):
                 raise ValueError(f"{place} must be at most {MAX_BUCKETS}; got {value}.")
     for name, least in LEAST.items():
         check_integer(name, params[name], at_least=least)
+    for name in ("grow_vocabulary", "time_feature"):
+        check_boolean(name, params[name])
     poolings = {"list_pooling": params["list_pooling"]}
     if isinstance(params["list_pooling"], dict):
         by_column = params["list_pooling"].items()

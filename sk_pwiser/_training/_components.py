@@ -67,12 +67,11 @@ def check_components(
     # initial weights unchanged.
     with _utils.seeded_globally(deepcopy(random_state).randint(LARGEST_SEED), device):
         loss = build_loss(settings, task_names)
-        chosen: Any = settings.weighting, settings.weighting_params
-        if not isinstance(settings.weighting, str):
-            chosen = as_weighting(*chosen)
-        weighting = _utils.build(
-            WEIGHTINGS, TaskWeighting, "weighting", *chosen, len(task_names)
-        )
+        kind, params = settings.weighting, settings.weighting_params
+        if not isinstance(kind, str):
+            kind, params = as_weighting(kind, params)
+        choice = WEIGHTINGS, TaskWeighting, "weighting", kind
+        weighting = _utils.build(choice, params, len(task_names))
         _utils.check_base_init(weighting, "n_tasks", "n_tasks")
         _utils.check_signature(type(weighting), "forward", "losses")
         parents = _utils.read_task_parents(settings.task_parents, task_names)
@@ -113,13 +112,11 @@ def build_loss(
 ) -> MultiTaskLoss:
     """Build the loss, whose pairwise term has `weight` if the user has set none."""
     registry: Any = LOSSES, MultiTaskLoss, "loss", settings.loss
-    names = _utils.resolve(*registry).estimator_parameters
+    names = _utils.resolve(registry).estimator_parameters
     given = {name: getattr(settings, name) for name in names}
     if WEIGHT in given and given[WEIGHT] is None:
         given[WEIGHT] = weight
-    loss: MultiTaskLoss = _utils.build(
-        *registry, settings.loss_params, task_names, **given
-    )
+    loss = _utils.build(registry, settings.loss_params, task_names, **given)
     return checked_loss(loss)
 
 
@@ -140,7 +137,7 @@ def _check_network(
     """Check names and values of `network_params`, by a network of a small table."""
     own, shared = _split_params(settings.network_params)
     registry = NETWORKS, MultiTaskNetwork, "network", settings.network
-    kind = _utils.check_names(*registry, own, 1, shared=SHARED_PARAMS)
+    kind = _utils.check_names(registry, own, 1, shared=SHARED_PARAMS)
     features = shared.get("domain_features")
     if features is not None and not isinstance(features, list | tuple):
         raise TypeError(
@@ -262,7 +259,7 @@ def build_network(settings: Settings, schema: Any) -> nn.Module:
     spec = schema.spec(settings, **shared)
     registry = NETWORKS, MultiTaskNetwork, "network", settings.network
     with _named_allocations(settings):
-        network: nn.Module = _utils.build(*registry, own, spec)
+        network: nn.Module = _utils.build(registry, own, spec)
     _utils.check_base_init(network, "spec", "spec")
     for name, parameter in network.named_parameters():
         if is_lazy(parameter):

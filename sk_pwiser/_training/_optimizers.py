@@ -81,7 +81,7 @@ def check_optimizer(
     optimizer, params = settings.optimizer, settings.optimizer_params
     weight_decay = base_decay(settings)
     registry = OPTIMIZERS, torch.optim.Optimizer, "optimizer", optimizer
-    kind = resolve(*registry)
+    kind = resolve(registry)
     for name, reason in _UNSUITABLE.items():
         unsuitable = getattr(torch.optim, name, None)
         if unsuitable is not None and issubclass(kind, unsuitable):
@@ -106,7 +106,7 @@ def check_optimizer(
     own = {k: v for k, v in params.items() if k not in LOOP_PARAMS}
     known = inspect.signature(kind).parameters
     of_estimator = {name: given[name] for name in _OWN_PARAMETERS if name in known}
-    check_names(*registry, own, 1, shared=LOOP_PARAMS, **of_estimator)
+    check_names(registry, own, 1, shared=LOOP_PARAMS, **of_estimator)
     kwargs = dict(own)
     if "weight_decay" in known:
         kwargs["weight_decay"] = weight_decay

@@ -33,7 +33,6 @@ from sk_pwiser._table._weights_and_groups import (
 from sk_pwiser._training._batches import Impressions, TrainingRows, gather_bags
 from sk_pwiser._training._settings import Settings
 from sk_pwiser._utils import (
-    check_boolean,
     conditional_labels,
     labels_of_parents,
     warn_user,
@@ -381,8 +380,6 @@ def read_table(
     """
     refuse_parts(given.X)
     check_encoding_params(settings.encoding_params)
-    for name in ("grow_vocabulary", "time_feature"):
-        check_boolean(name, settings.encoding_params[name])
     targets = Y = collected(given.Y)
     if not isinstance(Y, SoftTargets):
         targets = _check_tasks(settings, Y, expected, classes, is_update)

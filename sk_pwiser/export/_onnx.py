@@ -8,10 +8,12 @@ import threading
 import warnings
 from contextlib import ExitStack, contextmanager
 from importlib import import_module
+from typing import ClassVar
 from unittest.mock import patch
 
 import numpy as np
 import torch
+from torch.overrides import TorchFunctionMode
 
 from sk_pwiser._model_files import write_bytes
 from sk_pwiser._table._categories import UNSEEN, CategoryColumn
@@ -134,11 +136,10 @@ def to_onnx(estimator, path, *, inputs="encoded"):
         encoder = encoding_model(onnx, schema, market, len(estimator.task_names_))
     model = onnx.load_from_string(checked_model(network, "to_onnx")[0])
     del model.graph.output[1:]
-    if encoder is not None:
-        encoder.ir_version = model.ir_version
-        model = _join(onnx, encoder, model)
     names = {"task_names": list(estimator.task_names_)}
-    if encoder is None:
+    if encoder is not None:
+        model = _join(onnx, encoder, model)
+    else:
         names["category_names"] = schema.encoder.category_names_
         names["numeric_names"] = schema.encoder.numeric_names_
         if schema.statistics is not None:
@@ -175,7 +176,6 @@ def _present_model(network, tensors, axes, names):
         # The parameters of forward: the two tables, and the others as one tuple.
         dynamic_shapes=(*shapes[:2], *([tuple(shapes[2:])] if shapes[2:] else [])),
         opset_version=OPSET,
-        custom_translation_table=_present_operators(),
         dynamo=True,
         verbose=False,
         **names,
@@ -183,11 +183,9 @@ def _present_model(network, tensors, axes, names):
     model = program.model_proto
     # Metadata name the lines of the code on this machine.
     graph = model.graph
-    for entries in (graph.node, graph.initializer, graph.value_info):
-        for entry in entries:
-            del entry.metadata_props[:]
-    for entry in (*graph.input, *graph.output, graph, model):
-        del entry.metadata_props[:]
+    values = *graph.input, *graph.output, *graph.value_info, *graph.initializer
+    for part in (model, graph, *graph.node, *values):
+        del part.metadata_props[:]
     return model.SerializeToString()
 
 
@@ -208,9 +206,6 @@ def _former_model(network, tensors, axes, names):
 def _exporter_of_torch():
     """Set the global variables of PyTorch for its exporter, and restore them."""
     fast_path = torch.backends.mha.get_fastpath_enabled()
-    operators = {} if IS_PRESENT else FORMER_OPERATORS
-    for operator, function in operators.items():
-        torch.onnx.register_custom_op_symbolic(operator, function, OPSET)
     # The fast path of attention is one operator, which ONNX does not have.
     torch.backends.mha.set_fastpath_enabled(False)
     try:
@@ -222,6 +217,7 @@ def _exporter_of_torch():
         else:
             printer, function = torch._C, "_jit_onnx_log"
         with (
+            _ExactLogarithms(),
             patch.object(printer, function, lambda *_, **__: None, create=True),
             warnings.catch_warnings(action="ignore"),
             ExitStack() as quiet,
@@ -233,8 +229,6 @@ def _exporter_of_torch():
             yield
     finally:
         torch.backends.mha.set_fastpath_enabled(fast_path)
-        for operator in operators:
-            torch.onnx.unregister_custom_op_symbolic(operator, OPSET)
 
 
 def _example_inputs(network, n_rows):
@@ -328,60 +322,30 @@ def _compare(network, run, n_rows):
 # of rare events have large errors below -10, and are infinite below -18.
 
 
-def _log_sigmoid(op, x):
-    """Return min(x, 0) - log(1 + exp(-|x|))."""
-    return op.Sub(op.Min(x, 0.0), _log_one_plus(op, op.Neg(op.Abs(x))))
+def _log_sigmoid(x):
+    return x.clamp(max=0) - torch.exp(-x.abs()).log1p()
 
 
-def _log_add_exp(op, x, y):
-    """Return max(x, y) + log(1 + exp(-|x - y|))."""
-    return op.Add(op.Max(x, y), _log_one_plus(op, op.Neg(op.Abs(op.Sub(x, y)))))
+def _log_add_exp(x, y):
+    return torch.maximum(x, y) + torch.exp(-(x - y).abs()).log1p()
 
 
-def _log_one_plus(op, power):
-    """Return log(1 + exp(power)), power <= 0."""
-    return op.Log(op.Add(op.Exp(power), 1.0))
+class _ExactLogarithms(TorchFunctionMode):
+    """Lets an exporter record logarithms of probabilities by exact operators."""
 
-
-def _present_operators():
-    """Return the operators as functions of onnxscript, by those of PyTorch."""
-    op = import_module("onnxscript").opset18
-
-    def log_sigmoid(x):
-        return _log_sigmoid(op, x)
-
-    def log_add_exp(x, y):
-        return _log_add_exp(op, x, y)
-
-    return {
-        torch.ops.aten.log_sigmoid.default: log_sigmoid,
-        torch.ops.aten.logaddexp.default: log_add_exp,
+    replaced: ClassVar = {
+        torch.nn.functional.logsigmoid: _log_sigmoid,
+        torch.logaddexp: _log_add_exp,
+        torch.Tensor.logaddexp: _log_add_exp,
     }
 
-
-class _Graph:
-    """A graph of the former exporter, with the methods of onnxscript."""
-
-    def __init__(self, graph):
-        self._graph = graph
-
-    def __getattr__(self, operator):
-        return lambda *inputs: self._graph.op(operator, *map(self._read, inputs))
-
-    def _read(self, value):
-        if not isinstance(value, float):
-            return value
-        return self._graph.op("Constant", value_t=torch.tensor(value))
-
-
-FORMER_OPERATORS = {
-    "aten::log_sigmoid": lambda graph, x: _log_sigmoid(_Graph(graph), x),
-    "aten::logaddexp": lambda graph, x, y: _log_add_exp(_Graph(graph), x, y),
-}
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        return self.replaced.get(func, func)(*args, **(kwargs or {}))
 
 
 def _join(onnx, encoder, network):
     """Return the model that encodes raw inputs and runs the network."""
+    encoder.ir_version = network.ir_version
     # A column may have the same name as a tensor of the network.
     network = onnx.compose.add_prefix(network, "network/")
     outputs = [output.name for output in encoder.graph.output]
@@ -494,21 +458,19 @@ def _obstacle(column):
         return 'it contains lists; use inputs="encoded"'
     if not isinstance(column, CategoryColumn):
         return None
-    codes, kinds = column.codes_, sorted(column.kinds_)
+    kinds = sorted(column.kinds_)
     if column.vocabulary.n_hash_buckets is not None:
         return "it has hash buckets, for which ONNX has no operator"
     if len(kinds) > 1 or "other objects" in kinds:
         return f"it contains {' and '.join(kinds)}; a graph takes text or numbers"
-    if "numbers" in kinds:
-        inexact = [value for value in codes if float(value) != value]
-        return (
-            f"its value {inexact[0]!r} has no equal of type double" if inexact else None
-        )
-    if "" in codes:
-        return (
-            "its values in fit contain the empty string, which stands for missing "
-            "values in the graph; replace it by None before fit"
-        )
+    for value in column.codes_:
+        if value == "":
+            return (
+                "its values in fit contain the empty string, which stands for missing "
+                "values in the graph; replace it by None before fit"
+            )
+        if "numbers" in kinds and float(value) != value:
+            return f"its value {value!r} has no equal of type double"
     return None
 
 
@@ -551,9 +513,8 @@ def _add_shifts(graph, column, shifts, n_tasks):
     kind = float if "numbers" in column.kinds_ else str
     if "" in shifts:
         raise ValueError(
-            f"Column {column.name!r} cannot be exported: the rows of the calibration "
-            "contain the empty string, which stands for missing values in the graph; "
-            "replace it by None before fit."
+            f"Column {column.name!r} cannot be exported: calibration rows contain the "
+            "empty string, which a graph takes for missing; replace it by None."
         )
     places = {kind(value): place for place, value in enumerate(shifts)}
     last = len(shifts)  # the place of other values

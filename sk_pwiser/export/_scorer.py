@@ -26,13 +26,11 @@ SCALARS = NUMBERS | {str}
 
 
 def make_field(column):
-    kinds = {
-        _categories.CategoryColumn: CategoryField,
-        ListColumn: ListField,
-        ListWeights: Field,
-    }
-    found = [field for kind, field in kinds.items() if isinstance(column, kind)]
-    return (found or [NumericField])[0](column)
+    if isinstance(column, _categories.CategoryColumn):
+        return CategoryField(column)
+    if isinstance(column, ListColumn):
+        return ListField(column)
+    return Field(column) if isinstance(column, ListWeights) else NumericField(column)
 
 
 class Field:
@@ -458,8 +456,7 @@ class Scorer:
         inputs = {"codes": codes, "numeric": numeric}
         if self._market is not None:
             index, shifts = self._market
-            keys, common = columns[index], np.zeros(len(self.task_names))
-            keys = as_list(keys)
+            keys, common = as_list(columns[index]), np.zeros(len(self.task_names))
             known = [common if is_missing(k) else shifts.get(k, common) for k in keys]
             inputs["shifts"] = np.array(repeat(known, n_rows))
         return self._run(inputs | bag_inputs(bags))
@@ -468,34 +465,36 @@ class Scorer:
         """Return the values of each field, or a shared one, and the number of rows."""
         if not isinstance(rows, Mapping):
             return self._read_list(rows, shared)
-        is_row = SCALARS.issuperset(map(type, rows.values())) or not any(
-            _is_column_of(rows.get(f.name), f) for f in self._encoder.fields
-        )
-        if is_row:
-            return self._read_list([{**shared, **rows}], {})
-        return self._read_columns(rows, shared)
+        fields = self._encoder.fields
+        if not SCALARS.issuperset(map(type, rows.values())) and any(
+            _is_column_of(rows.get(field.name), field) for field in fields
+        ):
+            return self._read_columns(rows, shared)
+        return self._read_list([{**shared, **rows}], {})
 
     def _read_list(self, rows, shared):
-        is_list = isinstance(rows, Sequence) and not isinstance(rows, str | bytes)
-        if not is_list:
+        if not isinstance(rows, Sequence) or isinstance(rows, str | bytes):
             raise TypeError(
                 "rows must be a dictionary or a list of dictionaries; got "
                 f"{type(rows).__name__}."
             )
-        names = self.field_names
+        names, common = self.field_names, set()
         try:
             if shared and rows:
-                names = [n for n in names if n not in shared or n in rows[0]]
+                common = {n for n in names if n in shared and n not in rows[0]}
+                names = [n for n in names if n not in common]
             columns = {name: [row[name] for row in rows] for name in names}
+            if common and not all(map(common.isdisjoint, rows)):
+                raise KeyError(common)
         except (KeyError, TypeError, IndexError):
-            self._find_fault(rows, names)
+            self._find_fault(rows, names, common)
             raise
         if len(names) < len(self.field_names):
             columns = {n: columns.get(n) or [shared[n]] for n in self.field_names}
         return [*columns.values()], len(rows)
 
-    def _find_fault(self, rows, names):
-        """Raise an error that names the first incomplete row."""
+    def _find_fault(self, rows, names, common):
+        """Raise an error that names the first incomplete row, or one unlike row 0."""
         for index, row in enumerate(rows):
             if not isinstance(row, Mapping):
                 raise TypeError(
@@ -507,9 +506,14 @@ class Scorer:
                     f"Row {index} has no field {absent[0]!r}; pass None for a missing "
                     f"value. It lacks {len(absent)} of {len(names)} fields."
                 )
+            if own := sorted(common.intersection(row), key=str):
+                raise ValueError(
+                    f"Row {index} has the field {own[0]!r}, which row 0 takes from "
+                    "shared; rows must not differ in their fields."
+                )
 
     def _read_columns(self, rows, shared):
-        columns, lengths = [], {}
+        columns, first, n_rows = [], None, None
         for name in self.field_names:
             if name not in rows and name in shared:
                 columns.append([shared[name]])
@@ -522,10 +526,10 @@ class Scorer:
                     f"fields; got {rows[name]!r}."
                 )
             columns.append(_as_values(rows[name]))
-            lengths[name] = len(columns[-1])
-        first, n_rows = next(iter(lengths.items()))
-        for name, length in lengths.items():
-            if length != n_rows:
+            length = len(columns[-1])
+            if n_rows is None:
+                first, n_rows = name, length
+            elif length != n_rows:
                 raise ValueError(
                     f"Field {name!r} has {length} values; {first!r} has {n_rows}."
                 )

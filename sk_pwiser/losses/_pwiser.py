@@ -516,4 +516,5 @@ def _build_base(
             "base_params must be a dict of keyword arguments of the base loss; "
             f"got {params!r}."
         )
-    return checked_loss(build(others, MultiTaskLoss, "base", base, params, task_names))
+    choice = others, MultiTaskLoss, "base", base
+    return checked_loss(build(choice, params, task_names))

@@ -458,6 +458,11 @@ STOPS = [EarlyStopping(monitor="valid_loss")]
         ({"early_stopping": False, "callbacks": STOPS}, None, "are no validation rows"),
         ({"task_names": ["one", "one"]}, None, "task_names must be distinct"),
         ({"task_names": ["one"]}, None, "Y has 2 columns, but task_names has 1"),
+        (
+            {"encoding_params": {"time_feature": "no"}},
+            None,
+            "time_feature must be True or False; got 'no'",
+        ),
         ({}, 5, r"eval_set must be a pair \(X, Y\); got int"),
         ({}, (ROWS[0], ROWS[1] + 7), "In eval_set: Labels must be 0 or 1"),
         ({}, (ROWS[0], ROWS[1][TARGETS[::-1]]), "In eval_set: Training uses the tasks"),

@@ -8,8 +8,7 @@ from numpy.testing import assert_array_equal
 from refusals import small
 from sklearn.pipeline import make_pipeline
 
-from sk_pwiser._fit import _hold_out
-from sk_pwiser._fit._hold_out import held_by_time
+from sk_pwiser._fit._hold_out import HoldOut, held_by_time
 from sk_pwiser.datasets import make_ctr_cvr
 from sk_pwiser.history import HistoryFeatures
 
@@ -59,9 +58,9 @@ def test_a_part_of_a_day_is_drawn_in_whole_groups(log, size, monkeypatch):
     X, Y = log
     X = X.assign(day=X["time"] >= 240).astype({"day": float})
     groups = X["time"] // size
-    found, hold_out = [], _hold_out.hold_out
+    found, draw = [], HoldOut.draw
     monkeypatch.setattr(
-        _hold_out, "hold_out", lambda *args: found.append(hold_out(*args)) or found[-1]
+        HoldOut, "draw", lambda *args: found.append(draw(*args)) or found[-1]
     )
     params = {"encoding_params": {"time_column": "day"}, "early_stopping": True}
     model = small(max_epochs=1, warm_start=True, **params)
@@ -163,7 +162,7 @@ def test_last_rows_without_an_event_of_a_task_are_named(log, in_files, tmp_path)
     Y = Y.assign(conversion=Y["conversion"].where(X["time"] < 440, 0))
     params = {"encoding_params": {"time_column": "time"}, "early_stopping": True}
     arguments = (in_a_file(X, Y, tmp_path),) if in_files else (X, Y)
-    with pytest.warns(UserWarning, match="no event of 'conversion', so"):
+    with pytest.warns(UserWarning, match="no event of 'conversion'. Use a larger"):
         small(**params).fit(*arguments)
 
 

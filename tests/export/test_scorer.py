@@ -107,6 +107,9 @@ def test_shared_values_are_checked(scorer):
     # A field of the first row belongs to all rows.
     with pytest.raises(ValueError, match="Row 1 has no field 'price'"):
         scorer([second, first], {"price": 1.0, "shop": None})
+    # Its own price would be ignored.
+    with pytest.raises(ValueError, match="Row 1 has the field 'price', which row 0"):
+        scorer([first, second], {"price": 1.0})
     with pytest.raises(TypeError, match="Row 0 must be a dictionary; got int"):
         scorer([7], {"shop": None})
     with pytest.raises(TypeError, match=r"field 'price'.* text, such as '7'"):

@@ -2,6 +2,7 @@
 
 import pickle
 from datetime import timedelta
+from fractions import Fraction
 
 import numpy as np
 import pandas as pd
@@ -83,7 +84,7 @@ def test_equal_values_in_every_table(library):
 
 @pytest.mark.parametrize(
     "form",
-    ["ns", "us", "s", "UTC", "date", "date32", "date64", "number", "python"],
+    ["ns", "us", "s", "UTC", "date", "date32", "date64", "number", "exact", "python"],
 )
 def test_times_of_every_form_give_the_same_order_and_ages(form):
     days = np.array([3, 1, 1, 9])
@@ -97,13 +98,15 @@ def test_times_of_every_form_give_the_same_order_and_ages(form):
         "date32": pd.Series(dates, dtype=pd.ArrowDtype(pa.date32())),
         "date64": pd.Series(dates, dtype=pd.ArrowDtype(pa.date64())),
         "number": days * 86_400.0,
+        # No dtype of numpy but that of objects holds them.
+        "exact": np.array([Fraction(int(d) * 86_400) for d in days], dtype=object),
         "python": np.array([d.item() for d in dates.astype("M8[us]")], dtype=object),
     }[form]
     table = {"user": ["a"] * 4, "time": times}
     history = HistoryFeatures(["user"], time="time", passthrough=False)
     ages = history.fit_transform(table)["user__since_impression"]
     assert_allclose(ages, np.array([2, np.nan, np.nan, 6]) * 86_400)
-    day = 86_400 if form == "number" else timedelta(days=1)
+    day = 86_400 if form in ("number", "exact") else timedelta(days=1)
     value = times[3] + (np.timedelta64(day) if form in ("ns", "us") else day)
     row = history.transform_row({"user": "a", "time": value})
     assert row["user__since_impression"] == 86_400

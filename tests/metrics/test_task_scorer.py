@@ -212,7 +212,7 @@ def test_names_from_pandas(data, model):
         ctr_auc_scorer(model, X, frame * [1, 3])
     model_1d, y = GaussianNB().fit(X, Y[:, 1]), frame["name"]
     assert named("name")(model_1d, X, y) == ctr_auc_scorer(model_1d, X, Y[:, 1])
-    with pytest.raises(ValueError, match="task must be an index if"):
+    with pytest.raises(ValueError, match="task must be an index in"):
         named("name")(model_1d, X, y.rename(None))
 
 
@@ -241,7 +241,7 @@ def test_names_from_the_estimator(data):
             named("view")(estimator, X, Y)
     with pytest.raises(ValueError, match=r"Y must have the 2 tasks .* got 1"):
         ctr_auc_scorer(model, X, Y[:, 0])
-    with pytest.raises(ValueError, match=r"task must be an index if .* got 'buy'"):
+    with pytest.raises(ValueError, match=r"task must be an index in .* got 'buy'"):
         named("buy")(ReadsFeatures().fit(X, Y), X, Y)
 
 
