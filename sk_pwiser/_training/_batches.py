@@ -464,7 +464,7 @@ class BatchIterator:
         self.batch_size = batch_size
         self.sampler = sampler
         self.device = impressions.device if device is None else device
-        self._keeps_groups = False
+        self._keeps_groups = sampler == "grouped"
         self._rows: list[Tensor] = []  # of the last pass, if it kept the groups
 
     def keep_groups(self) -> None:
@@ -504,7 +504,7 @@ class BatchIterator:
         entries, n_joint = [0] * len(bounds), 1
         if data.bags is not None:
             entries = data.entry_bounds(order, bounds)
-        if order is not None and data.device.type != "cpu":
+        if order is not None and device.type != "cpu":
             n_joint = max(1, min(JOINT_BATCHES, JOINT_ROWS // self.batch_size))
         for first in range(0, len(bounds) - 1, n_joint):
             own, ends = (x[first : first + n_joint + 1] for x in (bounds, entries))
@@ -519,18 +519,16 @@ class BatchIterator:
                 if known is not None:
                     part = known * part.view(-1, *[1] * (known.dim() - 1))
                 inputs["sample_weight"] = part
-            yield from (
-                split_joint_batch((inputs, y), own, ends)
-                if n_joint > 1
-                else [(inputs, y)]
-            )
+            if n_joint > 1:
+                yield from split_joint_batch((inputs, y), own, ends)
+            else:
+                yield inputs, y
 
     def _sample_rows(self, data: Impressions) -> BatchIndices:
         if self.sampler == "stratified":
             return stratified(converted(data.labels(), self.paths), self.batch_size)
         is_random = self.sampler != "sequential"
-        keeps_groups = self._keeps_groups or self.sampler == "grouped"
-        groups = data.column("groups") if keeps_groups else None
+        groups = data.column("groups") if self._keeps_groups else None
         if groups is None:
             order = _permutation(len(data)) if is_random else None
             return BatchIndices(order, even_bounds(len(data), self.batch_size))

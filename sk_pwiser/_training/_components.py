@@ -121,14 +121,16 @@ def build_loss(
     return checked_loss(loss)
 
 
-def check_task_weights(loss: MultiTaskLoss) -> None:
+def check_task_weights(
+    loss: MultiTaskLoss,
+    user: str = "Missing labels and sample_weight of shape (n_samples, n_tasks)",
+) -> None:
     """Raise if a loss does not take weights per row and task, as missing labels are."""
     if not loss.takes_task_weights:
         raise ValueError(
-            "Missing labels and sample_weight of shape (n_samples, n_tasks) require a "
-            f"loss with weights per row and task; {type(loss).__name__} takes weights "
-            "per row only. Support them in its forward, and set takes_task_weights = "
-            "True."
+            f"{user} require a loss with weights per row and task; loss "
+            f"{type(loss).__name__} takes weights per row only. Support them in its "
+            "forward, and set takes_task_weights = True."
         )
 
 
@@ -163,12 +165,8 @@ def _check_network(
         task_parents=parents,
         **shared,
     )
-    if spec.task_space == "conditional" and not loss.takes_task_weights:
-        raise ValueError(
-            "task_space='conditional' requires a loss with weights per row and task; "
-            f"loss={settings.loss!r} takes weights per row only. Support them in its "
-            "forward, and set takes_task_weights = True."
-        )
+    if spec.task_space == "conditional":
+        check_task_weights(loss, "Networks with task_space='conditional'")
     _utils.check_signature(kind, "forward", "codes", "numeric")
     # The constructors of users' classes may rely on the columns of their own table.
     if kind in NETWORKS.values():
@@ -326,7 +324,6 @@ def build_net(
         network,
         criterion,
         settings=settings,
-        task_names=components.loss.task_names,
         compile_mode=components.compile_mode,
         average_decay=0.0 if is_update else params["average_decay"] or 0.0,
         monitor=monitor or "",

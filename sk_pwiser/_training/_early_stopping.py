@@ -244,7 +244,7 @@ DECAY_RATIO, LEAST_DECAY_STEPS = 0.5, 40
 FIRST_SHARE, LAST_SHARE = 3.0, 0.3
 
 
-class _Schedule(Callback):  # type: ignore[misc]
+class Schedule(Callback):  # type: ignore[misc]
     """Sets the learning rates of each step to a share of the full ones."""
 
     n_steps: float
@@ -275,7 +275,7 @@ class _Schedule(Callback):  # type: ignore[misc]
             group["lr"] = rate
 
 
-class UpdateRate(_Schedule):
+class UpdateRate(Schedule):
     """Lowers the learning rate over the first steps of a model, for `partial_fit`."""
 
     def on_train_begin(self, net: NeuralNet, **kwargs: Any) -> None:
@@ -290,7 +290,7 @@ class UpdateRate(_Schedule):
         return max(LAST_SHARE, FIRST_SHARE / sqrt(1 + self.n_steps))
 
 
-class WarmupStableDecay(_Schedule):
+class WarmupStableDecay(Schedule):
     """Raises the learning rate linearly, holds it, and lowers it linearly to 0.
 
     With early stopping, the rate is held as long as the monitored figure of the

@@ -65,23 +65,21 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
     def __init__(
         self,
         module: nn.Module,
-        criterion: nn.Module,
+        criterion: Any,
         *,
         settings: Settings,
-        task_names: tuple[str, ...],
         compile_mode: str | None,
         average_decay: float,
         monitor: str,
         **kwargs: Any,
     ) -> None:
         super().__init__(module, criterion=criterion, **kwargs)
-        self.task_names = task_names
+        self.task_names: tuple[str, ...] = criterion.loss.task_names
         self.settings = settings
         self.compile_mode = compile_mode
         self.average_decay = average_decay
         self.monitor = monitor
         self.history_ = _figures.EpochHistory()
-        self.best_: dict[str, float] = {}  # figures, for the table of epochs
         self.schedules_: list[_callbacks.Position] = []
 
     def __getstate__(self) -> dict[str, Any]:
@@ -177,10 +175,8 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
         """Return a net that predicts the same after this one has trained further."""
         copied = object.__new__(type(self))
         network = deepcopy(self.module_)
-        copied.__dict__.update(
-            vars(self), module=network, module_=network, average_=None
-        )
-        copied.__dict__.update(history_=deepcopy(self.history_), best_=dict(self.best_))
+        own = {"module": network, "module_": network, "average_": None}
+        copied.__dict__.update(vars(self), **own, history_=deepcopy(self.history_))
         return copied
 
     def fit_loop(self, X: EncodedData, checkpoints: "Checkpoints | None") -> None:
@@ -381,12 +377,10 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
 
     def _record_best(self, key: str, value: float, lower_is_better: bool) -> None:
         """Record a figure, and whether it is the best so far, for PrintLog."""
-        sign = 1 if lower_is_better else -1
-        is_best = sign * value < sign * self.best_.get(key, sign * np.inf)
-        if is_best:
-            self.best_[key] = value
+        sign, name = 1 if lower_is_better else -1, f"{key}_best"
+        bests = (row[key] for row in reversed(self.history) if row.get(name))
+        self.history.record(name, sign * value < sign * next(bests, sign * np.inf))
         self.history.record(key, value)
-        self.history.record(f"{key}_best", is_best)
 
     def n_rows_of(self, batch: Batch) -> int:
         """Return the number of rows that the loss of a batch is computed from."""
@@ -448,17 +442,15 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
         """Run the network, by default `module_`, on the inputs of a batch."""
         network = self.module_ if network is None else network
         # The rows store codes in the smallest type that holds them.
-        codes, bags = (
-            x["codes"].long(),
-            bags_of(x) if "bag_indices" in x else None,
-        )
-        given = () if bags is None else (bags._replace(indices=bags.indices.long()),)
+        inputs: list[Any] = [x["codes"].long(), x["numeric"]]
+        if (bags := bags_of(x)) is not None:
+            inputs.append(bags._replace(indices=bags.indices.long()))
         with torch.autocast(
             torch.device(self.device).type,
             dtype=torch.bfloat16,
             enabled=self.settings.precision == "bfloat16",
         ):
-            output: NetworkOutput = network(codes, x["numeric"], *given)
+            output: NetworkOutput = network(*inputs)
         return output
 
     def _set_training(self, training: bool = True) -> None:

@@ -69,7 +69,7 @@ class TrainingResult:
 def net_state(net: MultiTaskNet) -> dict[str, Any]:
     """Return weights, the states of criterion and optimiser, and the history."""
     states = {part: getattr(net, name).state_dict() for part, name in PARTS.items()}
-    return {**states, "history": list(net.history), "best": net.best_}
+    return {**states, "history": list(net.history)}
 
 
 def load_net_state(net: MultiTaskNet, state: Mapping[str, Any]) -> None:
@@ -85,7 +85,6 @@ def load_net_state(net: MultiTaskNet, state: Mapping[str, Any]) -> None:
     except RuntimeError as error:
         raise ValueError(f"its weights do not fit its parameters: {error}") from error
     net.history = EpochHistory(state["history"])
-    net.best_ = state["best"]
 
 
 # Arguments of torch's optimisers that say how a step is computed. Those of the machine
@@ -175,7 +174,6 @@ def continue_from(net: MultiTaskNet, earlier: MultiTaskNet) -> None:
                 group.pop("initial_lr", None)
             group.update(kept)
     net.history = deepcopy(earlier.history)
-    net.best_ = dict(earlier.best_)
     net.start_rates_ = earlier.start_rates_
 
 
@@ -249,7 +247,7 @@ def log_net(net: MultiTaskNet, undo: Undo) -> None:
         }
         for parameter, of_parameter in net.optimizer_.state.items()
     }
-    n_epochs, best = len(net.history), dict(net.best_)
+    n_epochs = len(net.history)
 
     def restore() -> None:
         with torch.no_grad():
@@ -263,7 +261,6 @@ def log_net(net: MultiTaskNet, undo: Undo) -> None:
         net.optimizer_.state.clear()
         net.optimizer_.state.update(state)
         del net.history[n_epochs:]
-        net.best_ = best
 
     undo.append(restore)
 
