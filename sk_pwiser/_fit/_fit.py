@@ -134,7 +134,8 @@ def train(
             net.module_.input_layer.set_unseen_inputs(data.schema.unseen_inputs())
         with _random_numbers(plan, net, generators) as global_device:
             if checkpoints is not None:
-                checkpoints.use(generators, global_device)
+                checkpoints.generators = generators
+                checkpoints.global_device = global_device
             # An update in place keeps the device of the net.
             rows = data.to(torch.device(net.device))
             if growth is not None:

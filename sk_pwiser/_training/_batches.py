@@ -27,30 +27,32 @@ def gather_bags(
 
     Without `entries`, which bounds their entries, the host waits for the device.
     """
+    places: Tensor | slice
     if isinstance(rows, slice):
         offsets = bags.offsets[rows.start * n_bags : rows.stop * n_bags + 1]
-        part = entries or slice(int(offsets[0]), int(offsets[-1]))
-        parts = {k: t[part] for k, t in bags.tensors.items() if k != "offsets"}
-        return Bags(offsets - offsets[0], **parts)
-    starts = bags.offsets.index_select(0, rows * n_bags)
-    ends = bags.offsets.index_select(0, (rows + 1) * n_bags)
-    sizes = ends - starts
-    moves = starts - (sizes.cumsum(0) - sizes)
-    n_entries = entries.stop - entries.start if entries else int(sizes.sum())
-    places = torch.arange(n_entries, device=rows.device)
-    places += torch.repeat_interleave(moves, sizes, output_size=n_entries)
-    first = (rows * n_bags).unsqueeze(1)
-    inside = first + torch.arange(n_bags, device=rows.device)
-    offsets = bags.offsets[inside] - moves.unsqueeze(1)
-    offsets = torch.cat([offsets.flatten(), offsets.new_full((1,), n_entries)])
-    return Bags(
-        offsets,
-        **{
-            name: tensor.index_select(0, places)
-            for name, tensor in bags.tensors.items()
-            if name != "offsets"
-        },
-    )
+        places = entries or slice(int(offsets[0]), int(offsets[-1]))
+        offsets = offsets - offsets[0]
+    else:
+        starts = bags.offsets.index_select(0, rows * n_bags)
+        ends = bags.offsets.index_select(0, (rows + 1) * n_bags)
+        sizes = ends - starts
+        moves = starts - (sizes.cumsum(0) - sizes)
+        n_entries = entries.stop - entries.start if entries else int(sizes.sum())
+        places = torch.arange(n_entries, device=rows.device)
+        places += torch.repeat_interleave(moves, sizes, output_size=n_entries)
+        first = (rows * n_bags).unsqueeze(1)
+        inside = first + torch.arange(n_bags, device=rows.device)
+        offsets = bags.offsets[inside] - moves.unsqueeze(1)
+        offsets = torch.cat([offsets.flatten(), offsets.new_full((1,), n_entries)])
+    entries_of = {name: t for name, t in bags.tensors.items() if name != "offsets"}
+    taken = {name: take_rows(t, places) for name, t in entries_of.items()}
+    return Bags(offsets, **taken)
+
+
+def take_rows(tensor: Tensor, rows: Tensor | slice) -> Tensor:
+    """Return some rows of a tensor, a view for a slice."""
+    # Several times faster than general indexing by a tensor.
+    return tensor[rows] if isinstance(rows, slice) else tensor.index_select(0, rows)
 
 
 class TrainingRows(Protocol):
@@ -141,13 +143,8 @@ class Impressions(TrainingRows, Dataset[Batch]):
     def batch(self, rows: Tensor | slice, entries: slice | None = None) -> Batch:
         """Return one batch, whose `entries` of bags are known; see `gather_bags`."""
         names = ("codes", "numeric", "sample_weight", "groups", "y")
-        given = {name: getattr(self, name) for name in names}
-        given = {name: tensor for name, tensor in given.items() if tensor is not None}
-        if isinstance(rows, slice):
-            inputs = {name: tensor[rows] for name, tensor in given.items()}
-        else:
-            # Several times faster than general indexing by a tensor.
-            inputs = {name: t.index_select(0, rows) for name, t in given.items()}
+        given = ((name, getattr(self, name)) for name in names)
+        inputs = {name: take_rows(t, rows) for name, t in given if t is not None}
         if self.bags is not None:
             gathered = gather_bags(self.bags, rows, self.n_bags, entries)
             inputs |= {f"bag_{k}": tensor for k, tensor in gathered.tensors.items()}

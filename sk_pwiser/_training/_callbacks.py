@@ -124,13 +124,12 @@ def find_callback(net: NeuralNet, kind: type[T]) -> T | None:
 
 def check_callbacks(callbacks: Any) -> None:
     """Raise a TypeError for an entry that is not a callback that the net can run."""
-    for entry in callbacks or []:
+    for entry, kind in zip(callbacks or [], callback_kinds(callbacks), strict=True):
         callback = without_name(entry)
         if callback is not entry and not isinstance(entry[0], str):
             raise TypeError(
                 f"callbacks must name callbacks by strings; got {entry[0]!r}."
             )
-        kind = callback if isinstance(callback, type) else type(callback)
         if not issubclass(kind, Callback):
             raise TypeError(f"callbacks must hold callbacks of skorch; got {entry!r}.")
         if issubclass(kind, BatchScoring | PassthroughScoring):
@@ -149,6 +148,12 @@ def check_callbacks(callbacks: Any) -> None:
 def without_name(entry: Any) -> Any:
     """Return the callback of an entry of `callbacks`, which may be a named one."""
     return entry[1] if isinstance(entry, tuple) and len(entry) == 2 else entry
+
+
+def callback_kinds(callbacks: Any) -> list[type]:
+    """Return the classes of the entries of `callbacks`, which may be classes."""
+    found = [without_name(entry) for entry in callbacks or []]
+    return [each if isinstance(each, type) else type(each) for each in found]
 
 
 # A callback, and the state of its schedule at the end of a training.

@@ -8,19 +8,20 @@ from typing import Any
 
 import numpy as np
 import torch
-from skorch.callbacks import GradientNormClipping
+from skorch.callbacks import Callback, GradientNormClipping, LRScheduler
 from torch import nn
 from torch.nn.parameter import is_lazy
 
 from sk_pwiser import _utils
 from sk_pwiser._training import _optimizers
 from sk_pwiser._training._batches import BatchIterator
-from sk_pwiser._training._callbacks import check_callbacks
+from sk_pwiser._training._callbacks import callback_kinds, check_callbacks
 from sk_pwiser._training._criterion import MultiTaskCriterion
 from sk_pwiser._training._early_stopping import (
     BestEpochStopping,
+    UpdateRate,
+    WarmupStableDecay,
     check_early_stopping,
-    lr_schedule,
 )
 from sk_pwiser._training._net import MultiTaskNet
 from sk_pwiser._training._settings import Settings
@@ -301,15 +302,22 @@ def build_net(
         and loss.averages_rows
         and max(network.spec.parents) >= 0
     )
-    own_callbacks: list[Any] = []
+    own_callbacks: dict[str, Callback] = {}
     if monitor is not None:
-        stopping = BestEpochStopping(monitor, settings.n_iter_no_change, first_epoch)
-        own_callbacks.append(("early_stopping", stopping))
-    own_callbacks += lr_schedule(settings.lr_schedule, settings.callbacks, is_update)
+        own_callbacks["early_stopping"] = BestEpochStopping(
+            monitor, settings.n_iter_no_change, first_epoch
+        )
+    # A schedule among the user's callbacks replaces that of the estimator.
+    has_schedule = any(
+        issubclass(kind, LRScheduler) for kind in callback_kinds(settings.callbacks)
+    )
+    if settings.lr_schedule is not None and not has_schedule:
+        schedule = UpdateRate() if is_update else WarmupStableDecay()
+        own_callbacks["lr_schedule"] = schedule
     params = settings.optimizer_params
     if params["clip_grad_norm"] is not None:
         clipping = GradientNormClipping(params["clip_grad_norm"])
-        own_callbacks.append(("clip_grad_norm", clipping))
+        own_callbacks["clip_grad_norm"] = clipping
     optimizer, optimizer_kwargs = components.optimizer
     decay = _optimizers.base_decay(settings, None if is_update else n_rows)
     if "weight_decay" in optimizer_kwargs:
@@ -344,7 +352,7 @@ def build_net(
         ),
         train_split=None,
         predict_nonlinearity=torch.sigmoid,
-        callbacks=[*own_callbacks, *(settings.callbacks or [])],
+        callbacks=[*own_callbacks.items(), *(settings.callbacks or [])],
         device=str(device),
         verbose=int(settings.verbose),
         **kwargs,

@@ -8,11 +8,16 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from skorch import NeuralNet
-from skorch.callbacks import Callback, EarlyStopping, LRScheduler
+from skorch.callbacks import Callback, EarlyStopping
 from skorch.utils import noop
 
 from sk_pwiser._training._batches import TrainingRows
-from sk_pwiser._training._callbacks import Snapshot, find_callback, without_name
+from sk_pwiser._training._callbacks import (
+    Snapshot,
+    callback_kinds,
+    find_callback,
+    without_name,
+)
 from sk_pwiser._training._figures import FIGURES, GROUPED, grouped_aucs, summary_name
 from sk_pwiser._training._settings import Settings
 from sk_pwiser._utils import did_you_mean, warn_user
@@ -65,25 +70,18 @@ def check_monitored(
         )
     if monitor is not None or has_eval_set:
         return
-    for entry in map(without_name, callbacks or []):
-        monitor = _monitor_of(entry)
-        if monitor.startswith(("valid_loss", "valid_log_loss", "valid_auc", GROUPED)):
-            kind = entry if isinstance(entry, type) else type(entry)
+    for entry, kind in zip(callbacks or [], callback_kinds(callbacks), strict=True):
+        monitor = getattr(without_name(entry), "monitor", "")
+        known = signature(kind).parameters
+        if without_name(entry) is kind and "monitor" in known:
+            monitor = known["monitor"].default
+        names = ("valid_loss", "valid_log_loss", "valid_auc", GROUPED)
+        if isinstance(monitor, str) and monitor.startswith(names):
             raise ValueError(
                 f"callbacks holds {kind.__name__}, whose monitor is {monitor!r}, but "
                 "there are no validation rows. Set early_stopping to True, or pass an "
                 "eval_set to fit; partial_fit has none."
             )
-
-
-def _monitor_of(callback: Any) -> str:
-    """Return the column of the history that a callback of skorch reads, or ""."""
-    if not isinstance(callback, type):
-        monitor = getattr(callback, "monitor", "")
-    else:
-        parameter = signature(callback).parameters.get("monitor")
-        monitor = "" if parameter is None else parameter.default
-    return monitor if isinstance(monitor, str) else ""
 
 
 def plan_epochs(
@@ -401,15 +399,3 @@ STATE = (
     "best",
     "best_step",
 )
-
-
-def lr_schedule(
-    name: str | None, callbacks: Any, is_update: bool
-) -> list[tuple[str, Callback]]:
-    """Return the callback that sets the learning rate, if it is not constant."""
-    own = [without_name(entry) for entry in callbacks or []]
-    kinds = [each if isinstance(each, type) else type(each) for each in own]
-    # A schedule among the user's callbacks replaces this one.
-    if name is None or any(issubclass(kind, LRScheduler) for kind in kinds):
-        return []
-    return [("lr_schedule", UpdateRate() if is_update else WarmupStableDecay())]

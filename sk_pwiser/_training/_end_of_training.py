@@ -283,9 +283,7 @@ def advice(settings: Settings) -> str:
 
 def _far(settings: Settings) -> Iterator[tuple[str, Any]]:
     """Yield the names and values of parameters that are far above usual values."""
-    usual_lr = USUAL_LR
-    if isinstance(settings.optimizer, str):
-        usual_lr = USUAL_LR_OF.get(settings.optimizer, USUAL_LR)
+    usual_lr = USUAL_LR_OF.get(settings.optimizer, USUAL_LR)
     usual = {**USUAL, "lr": usual_lr, "embedding_lr": usual_lr}
     own = ("lr", "weight_decay", "pwiser_weight")
     values: dict[str, Any] = {name: getattr(settings, name) for name in own}

@@ -49,15 +49,12 @@ from sk_pwiser.networks import (
 
 def bag_inputs(bags: Sequence[np.ndarray | None] | None) -> dict[str, np.ndarray]:
     """Return the arrays of bags, the fields of `Bags`, by name, with all weights."""
-    found: dict[str, np.ndarray] = {}
-    for name, array in zip(Bags._fields, bags or (), strict=False):
-        if name == "weights" and array is None:
-            array = np.ones(len(found["bag_indices"]), dtype=np.float32)
-        if array is not None:
-            found[f"bag_{name}"] = array
-    if found:
-        found["bag_indices"] = found["bag_indices"].astype(np.int64)
-    return found
+    if not bags:
+        return {}
+    arrays = zip(Bags._fields, bags, strict=False)
+    found = {f"bag_{name}": array for name, array in arrays if array is not None}
+    indices = found["bag_indices"] = found["bag_indices"].astype(np.int64)
+    return {"bag_weights": np.ones(len(indices), dtype=np.float32), **found}
 
 
 class GivenRows(NamedTuple):
@@ -237,18 +234,15 @@ class Schema:
         columns = {column.name: column for column in encoder.columns_}
         places = self.places() if columns else {}
         for name in names:
-            column: Any = columns.get(name)
-            if column is None:
-                found[name] = Bunch(kind="sparse", encoding="embedding")
-            else:
-                found[name] = Bunch(kind=column.kind, encoding=column.encoding)
+            column: Any = columns.get(name)  # none of a sparse table
             codes, inputs, bags = places.get(name, ((), (), ()))
             vocabulary = column
             if isinstance(column, ListColumn):
                 vocabulary = column.items_ or columns[column.shared_name]
-            values = getattr(vocabulary, "own_values_", None)
-            found[name].update(
-                values=values,
+            found[name] = Bunch(
+                kind=getattr(column, "kind", "sparse"),
+                encoding=getattr(column, "encoding", "embedding"),
+                values=getattr(vocabulary, "own_values_", None),
                 rates=bool(inputs) and bool(codes or bags),
                 bins=getattr(column, "edges_", None),
             )
@@ -611,34 +605,27 @@ def unfitted_statistics(
 ) -> TargetStatistics | None:
     """Return unfitted statistics; of the columns that an earlier fit selected."""
     chosen, params = settings.target_encoding, settings.encoding_params
+    before = None if earlier is None else earlier.statistics
+    expected: list[Any] = [] if before is None else before.column_names(encoder)
     # A stream cannot choose the size of its first part.
     n_samples = None if is_update or earlier is not None else shape[0]
     if earlier is not None and earlier.selection == statistics_selection(settings):
         # Columns whose vocabulary has grown since then might be selected as well.
-        names: list[Any] = []
-        n_categories = 0
-        if earlier.statistics is not None:
-            names = earlier.statistics.column_names(encoder)
-            n_categories = len(earlier.statistics.columns)
-        chosen = names[:n_categories]
-        params = {**params, "list_target_encoding": names[n_categories:]}
+        n_categories = 0 if before is None else len(before.columns)
+        chosen = expected[:n_categories]
+        params = {**params, "list_target_encoding": expected[n_categories:]}
     statistics: TargetStatistics | None = make_target_statistics(
         chosen, encoder, n_samples, params
     )
     if statistics is not None:
         statistics.n_tasks_ = shape[1]
-    if earlier is None:
-        return statistics
-    found, expected = (
-        [] if one is None else one.column_names(encoder)
-        for one in (statistics, earlier.statistics)
-    )
-    if found != expected:
-        chosen = settings.encoding_params["list_target_encoding"]
+    found = [] if statistics is None else statistics.column_names(encoder)
+    if earlier is not None and found != expected:
+        of_lists = settings.encoding_params["list_target_encoding"]
         raise ValueError(
             f"Training cannot continue with target_encoding="
-            f"{settings.target_encoding!r} and list_target_encoding={chosen!r}: these "
-            f"select the columns {found}, the earlier fit those of {expected}."
+            f"{settings.target_encoding!r} and list_target_encoding={of_lists!r}: "
+            f"these select the columns {found}, the earlier fit those of {expected}."
         )
     return statistics
 

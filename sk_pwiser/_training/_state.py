@@ -234,19 +234,12 @@ def log_net(net: MultiTaskNet, undo: Undo) -> None:
     ]
     # A user's network may replace its buffers by others.
     buffers = [(m, dict(m._buffers)) for m in net.module_.modules() if m._buffers]
-    # A weighting may replace its buffers by others of another shape. The copy has the
-    # parameters themselves, to which the optimiser refers.
-    criterion = deepcopy(net.criterion_, {id(p): p for p in parameters})
-    arguments = group_arguments(net.optimizer_)
-    state = {
-        parameter: of_parameter
-        if parameter in tables
-        else {
-            key: value.clone() if isinstance(value, Tensor) else value
-            for key, value in of_parameter.items()
-        }
-        for parameter, of_parameter in net.optimizer_.state.items()
-    }
+    # A weighting may replace its buffers by others of another shape. The copies have
+    # the parameters themselves, and the states of the tables.
+    states, arguments = dict(net.optimizer_.state), group_arguments(net.optimizer_)
+    of_tables = (states[table] for table in tables if table in states)
+    kept = {id(each): each for each in chain(parameters, of_tables)}
+    criterion, states = deepcopy((net.criterion_, states), kept)
     n_epochs = len(net.history)
 
     def restore() -> None:
@@ -256,10 +249,10 @@ def log_net(net: MultiTaskNet, undo: Undo) -> None:
         for module, of_module in buffers:
             module._buffers.update(of_module)
         net.criterion = net.criterion_ = criterion
-        for group, kept in zip(net.optimizer_.param_groups, arguments, strict=True):
-            group.update(kept)
+        for group, own in zip(net.optimizer_.param_groups, arguments, strict=True):
+            group.update(own)
         net.optimizer_.state.clear()
-        net.optimizer_.state.update(state)
+        net.optimizer_.state.update(states)
         del net.history[n_epochs:]
 
     undo.append(restore)
@@ -308,24 +301,12 @@ def check_own_tables(net: MultiTaskNet, rows: Impressions, n_before: int) -> Non
     """
     network: Any = net.module_
     known = set(network.input_layer.modules())
-    tables = {
-        path: module
-        for path, module in network.named_modules()
-        if isinstance(module, TABLES) and module not in known
-    }
-
-    def refused(reason: str) -> ValueError:
-        return ValueError(
-            f"grow_vocabulary must be False in encoding_params: {reason}, and does not "
-            f"grow with the vocabularies. Let {type(network).__name__} read the codes "
-            "through input_layer, whose tables grow."
-        )
 
     def check(path: str, module: Any, args: Any, kwargs: Any) -> None:
         indices: Any = [*args, *kwargs.values()][0]
         n_rows = module.num_embeddings
         if n_rows == n_before or int(indices.max()) >= n_rows:
-            raise refused(f"{path} of the network has {n_rows} rows")
+            raise IndexError(f"{path} has {n_rows} rows")
 
     batches = BatchIterator(rows.spaced(1), 1, device=torch.device(net.device))
     inputs, _ = next(iter(batches))
@@ -333,15 +314,21 @@ def check_own_tables(net: MultiTaskNet, rows: Impressions, n_before: int) -> Non
     inputs["codes"] = largest.expand(inputs["codes"].shape)
     net._set_training(False)
     with ExitStack() as hooks:
-        for path, module in tables.items():
-            hook = module.register_forward_pre_hook(
-                partial(check, path), with_kwargs=True
-            )
-            hooks.callback(hook.remove)
+        for path, module in network.named_modules():
+            if isinstance(module, TABLES) and module not in known:
+                hook: Any = partial(check, path)
+                hooks.enter_context(
+                    module.register_forward_pre_hook(hook, with_kwargs=True)
+                )
         try:
             net.infer(inputs)
         except IndexError as error:
-            raise refused(f"a part of the network is too small ({error})") from error
+            raise ValueError(
+                "grow_vocabulary must be False in encoding_params: a part of the "
+                f"network does not grow with the vocabularies ({error}). Let "
+                f"{type(network).__name__} read the codes through input_layer, whose "
+                "tables grow."
+            ) from error
 
 
 def _set_tables(

@@ -52,7 +52,6 @@ from torch.nn import functional as F
 
 from sk_pwiser._utils import at_least_float32, widest_float
 
-SURROGATES: tuple[str, ...] = ("hinge", "squared_hinge", "logistic")
 # Largest part of the matrix of pairs held in memory
 CHUNK_PAIRS, CHUNK_PAIRS_DEVICE = 2**18, 2**22
 
@@ -70,6 +69,15 @@ def softplus(z: Tensor) -> Tensor:
     return -F.logsigmoid(-z)
 
 
+# h(u), for which the hinges overwrite u with max(u, 0); and h'(u) in the memory of what
+# is then left of u. The slope at a kink is 0.
+SURROGATES: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]] = {
+    "hinge": (Tensor.relu_, Tensor.sign_),
+    "squared_hinge": (lambda u: u.relu_().square(), lambda u: u.mul_(2)),
+    "logistic": (softplus, Tensor.sigmoid_),
+}
+
+
 def brute_force_sums(
     higher: Tensor,
     lower: Tensor,
@@ -79,6 +87,7 @@ def brute_force_sums(
     surrogate: str,
 ) -> PairSums:
     """Sum over the matrix of pairs, a block of rows at a time."""
+    loss, slope = SURROGATES[surrogate]
     value = higher.new_zeros(())
     lower_gradient = torch.zeros_like(lower)
     higher_gradients = []
@@ -89,28 +98,13 @@ def brute_force_sums(
         weight = higher_weight[rows]
         # margin - (v - c). Few matrices are made: memory takes longer than arithmetic.
         violation = (lower - higher[rows, None]).add_(margin)
-        value += torch.dot(weight, _losses(violation, surrogate) @ lower_weight)
-        slopes = _slopes(violation, surrogate)
+        value += torch.dot(weight, loss(violation) @ lower_weight)
+        slopes = slope(violation)
         higher_gradients.append((slopes @ lower_weight).mul_(weight).neg_())
         lower_gradient += weight @ slopes
     return PairSums(
         value, torch.cat(higher_gradients), lower_gradient.mul_(lower_weight)
     )
-
-
-def _losses(violation: Tensor, surrogate: str) -> Tensor:
-    """Return h(u); the hinges overwrite u with max(u, 0)."""
-    if surrogate == "logistic":
-        return softplus(violation)
-    active = violation.relu_()
-    return active if surrogate == "hinge" else active.square()
-
-
-def _slopes(violation: Tensor, surrogate: str) -> Tensor:
-    """Return h'(u) in the memory of what `_losses` left; the slope at a kink is 0."""
-    if surrogate == "logistic":
-        return violation.sigmoid_()
-    return violation.sign_() if surrogate == "hinge" else violation.mul_(2)
 
 
 def inactive_bound(higher: Tensor, margin: float) -> Tensor:

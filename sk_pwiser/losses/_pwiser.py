@@ -136,17 +136,15 @@ def check_margins(margins: Any, n_tasks: int) -> list[float]:
     values = margins.tolist() if hasattr(margins, "tolist") else margins
     if isinstance(values, Real):
         return [check_number("margins", values)] * n_tasks
+    rule = (
+        "margins must be a number or a sequence with one number per lower depth, "
+        f"{n_tasks} here; got {margins!r}."
+    )
     if not is_iterable(values) or isinstance(values, Mapping | Set):
-        raise TypeError(
-            "margins must be a number or a sequence with one number per lower depth; "
-            f"got {margins!r}."
-        )
+        raise TypeError(rule)
     values = list(values)
     if len(values) != n_tasks:
-        raise ValueError(
-            "margins must be a number or a sequence with one number per lower depth, "
-            f"{n_tasks} here; got {margins!r}."
-        )
+        raise ValueError(rule)
     return [check_number(f"margins[{i}]", value) for i, value in enumerate(values)]
 
 
