@@ -199,9 +199,7 @@ def _named_allocations(settings: Settings) -> Iterator[None]:
         ) from error
 
 
-def _split_params(
-    params: Mapping[str, Any],
-) -> tuple[dict[str, Any], dict[str, Any]]:
+def _split_params(params: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Separate a network's own parameters from those that every network takes."""
     own = {key: value for key, value in params.items() if key not in SHARED_PARAMS}
     return own, {key: value for key, value in params.items() if key not in own}
@@ -290,10 +288,7 @@ def build_net(
         rates = [network.spec.base_rates[head] for head in loss.heads]
         loss = build_loss(settings, loss.task_names, default_weight(rates))
     criterion = MultiTaskCriterion(
-        loss,
-        components.weighting,
-        network.monotonicity_weight,
-        network.spec.parents,
+        loss, components.weighting, network.monotonicity_weight, network.spec.parents
     )
     criterion.set_base_losses(network)
     criterion.leans_on_parents = (

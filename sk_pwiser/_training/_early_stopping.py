@@ -85,10 +85,7 @@ def check_monitored(
 
 
 def plan_epochs(
-    settings: Settings,
-    n_rows: int,
-    task_names: tuple[str, ...],
-    has_eval_set: bool,
+    settings: Settings, n_rows: int, task_names: tuple[str, ...], has_eval_set: bool
 ) -> tuple[str | None, int, int]:
     """Return the monitored column, the first epoch that may be best, and the last."""
     first, most = 1, settings.max_epochs
@@ -390,12 +387,4 @@ class WarmupStableDecay(Schedule):
             setattr(self, name, state[name])
 
 
-STATE = (
-    "warm_up",
-    "n_steps",
-    "n_epochs",
-    "epoch_steps",
-    "decay",
-    "best",
-    "best_step",
-)
+STATE = ("warm_up", "n_steps", "n_epochs", "epoch_steps", "decay", "best", "best_step")

@@ -288,11 +288,7 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
         self.start_rates_ = (logits.sigmoid().mean(dim=0).tolist(),)
 
     def run_single_epoch(
-        self,
-        iterator: BatchIterator,
-        training: bool,
-        prefix: str,
-        step_fn: Any,
+        self, iterator: BatchIterator, training: bool, prefix: str, step_fn: Any
     ) -> None:
         """Iterate over the rows once; record the mean loss and, in validation, AUC."""
         # Summed on the device: the host would wait for the device to read each loss.

@@ -472,31 +472,24 @@ def pairwise_mean(
     pairs; beyond that, it has the relative errors that the top of this file names. If
     scores span more than 131072 units, it evaluates all pairs, which is slow.
     """
-    compute = partial(_mean, margin, surrogate, higher.weight, lower.weight)
     sides = at_least_float32(higher.values), at_least_float32(lower.values)
+    compute = partial(_mean, (higher.weight, lower.weight), margin, surrogate)
     result: Tensor = WithGradients.apply(compute, *sides)  # type: ignore[no-untyped-call]
     return result
 
 
 def _mean(
-    margin: float,
-    surrogate: str,
-    higher_weight: Tensor | None,
-    lower_weight: Tensor | None,
-    higher: Tensor,
-    lower: Tensor,
+    given: tuple[Tensor | None, ...], margin: float, surrogate: str, *sides: Tensor
 ) -> PairSums:
     """Divide the sums over the pairs by their total weight, in the scores' dtype."""
-    n_pairs = higher.numel() * lower.numel()
+    n_pairs, like = len(sides[0]) * len(sides[1]), sides[0]
     if n_pairs == 0:
-        return PairSums(
-            higher.new_zeros(()), torch.zeros_like(higher), torch.zeros_like(lower)
-        )
-    device = higher.device
+        return PairSums(like.new_zeros(()), *map(torch.zeros_like, sides))
+    device = like.device
     if widest_float(device) != torch.float64:
         device = torch.device("cpu")
     scores, weights = [], []
-    for values, weight in ((higher, higher_weight), (lower, lower_weight)):
+    for values, weight in zip(sides, given, strict=True):
         scores.append(values.to(device).double().contiguous())
         if weight is None:
             weights.append(torch.ones_like(scores[-1]))
@@ -521,8 +514,8 @@ def _mean(
         sums = PairSums(mirror.value, *gradients)
     # If all weights are 0, so are the sums; a divisor of 1 keeps them 0.
     total = (v_weight.sum() * c_weight.sum()).clamp(min=1.0)
-    means = ((part / total).to(higher.dtype) for part in sums)
-    return PairSums(*(mean.to(higher.device) for mean in means))
+    means = ((part / total).to(like.dtype) for part in sums)
+    return PairSums(*(mean.to(like.device) for mean in means))
 
 
 def selects_without_sync(device: torch.device) -> bool:
