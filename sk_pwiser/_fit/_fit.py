@@ -150,7 +150,7 @@ def train(
             if is_update and plan.settings.lr_schedule is not None:
                 _learn_rates(plan.settings, rows.train, net)
             with _utils.limited_threads(net.n_products), epochs:
-                net.partial_fit(rows, checkpoints=checkpoints)
+                net.partial_fit(rows, checkpoints)
                 if data.holds_out and plan.by_time and rows.valid is not None:
                     # The level of a log drifts, and its last rows are not trained on.
                     shift_to(net, rows.valid)

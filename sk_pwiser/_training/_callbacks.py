@@ -187,6 +187,8 @@ def release(callbacks: Iterable[tuple[str, Any]]) -> list[Position]:
     for _, callback in callbacks:
         if isinstance(callback, KeepOnInterrupt):
             callback.weights_ = None
+        if isinstance(callback, BatchProgressBar):  # of an interrupted training
+            callback.close()
         if isinstance(callback, LRScheduler) and callback.lr_scheduler_ is not None:
             schedule: Any = callback.lr_scheduler_
             positions.append((callback, deepcopy(schedule.state_dict())))

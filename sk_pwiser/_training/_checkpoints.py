@@ -169,7 +169,7 @@ N_KEPT = 2  # the last one, and one before it in case that the last one is damag
 TEMPORARY = ".checkpoint-*.tmp"
 
 
-def check_folder(checkpoint_dir: Any) -> Path:
+def check_folder(checkpoint_dir: Any) -> None:
     """Create the folder, and raise ValueError if files cannot be written to it."""
     folder = Path(checkpoint_dir)
     probe = folder / f".probe-{uuid.uuid4().hex}"
@@ -182,7 +182,6 @@ def check_folder(checkpoint_dir: Any) -> Path:
             "checkpoint_dir must be a folder to which files can be written; got "
             f"{str(folder)!r}: {error}"
         ) from error
-    return folder
 
 
 class Checkpoints:

@@ -218,7 +218,7 @@ class _GraphedSteps:
 
     def _watched(self, batch: Batch) -> dict[str, Tensor]:
         """Take an ordinary step, and find out what a graph would not repeat."""
-        attributes, numbers = self._attributes(), _states_on_host()
+        self.attributes, numbers = self._attributes(), _states_on_host()
         mode = self.tools.get_sync_debug_mode()
         with warnings.catch_warnings(record=True) as found:
             warnings.simplefilter("always")
@@ -227,7 +227,7 @@ class _GraphedSteps:
                 step = self.net.train_step(batch)
             finally:
                 self.tools.set_sync_debug_mode(mode)
-        obstacles = self._changes_since(attributes)
+        obstacles = self._changes()
         if numbers != _states_on_host():
             obstacles.append("random numbers that are drawn on the host")
         for warning in found:
@@ -241,9 +241,9 @@ class _GraphedSteps:
             self._give_up(obstacles[0])
         return step
 
-    def _changes_since(self, earlier: dict[tuple[str, ...], Any]) -> list[str]:
+    def _changes(self) -> list[str]:
         """Name the attributes that have changed, and keep the new ones."""
-        self.attributes = self._attributes()
+        earlier, self.attributes = self.attributes, self._attributes()
         return [
             f"{key[-1]}, which changes in each step"
             for key, value in self.attributes.items()
@@ -286,7 +286,7 @@ class _GraphedSteps:
     def _record(self, batch: Batch) -> _Graph | None:
         """Record a step without computing it; return None if this is not possible."""
         net, tools = self.net, self.tools
-        if obstacles := self._changes_since(self.attributes):
+        if obstacles := self._changes():
             self._give_up(obstacles[0])
             return None
         inputs = {name: tensor.clone() for name, tensor in batch[0].items()}

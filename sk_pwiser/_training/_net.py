@@ -147,29 +147,18 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
         iterator.device = torch.device(self.device)
         return iterator
 
-    def partial_fit(
-        self,
-        X: EncodedData,
-        y: None = None,
-        classes: None = None,
-        *,
-        checkpoints: "Checkpoints | None" = None,
-    ) -> "MultiTaskNet":
+    def partial_fit(self, X: EncodedData, checkpoints: "Checkpoints | None") -> None:
         """Train on `X.train`, and measure the other rows after every epoch."""
         self.lowest_, self.kept_epoch_ = (), None
         try:
-            self.notify("on_train_begin", X=X, y=y)
+            self.notify("on_train_begin", X=X, y=None)
             self.fit_loop(X, checkpoints)
-            self.notify("on_train_end", X=X, y=y)
+            self.notify("on_train_end", X=X, y=None)
         finally:
             schedules = _callbacks.release(self.callbacks_)
-            bar = find_callback(self, _callbacks.BatchProgressBar)
-            if bar is not None:  # of an interrupted training
-                bar.close()
         check_end(self, X.train.sample)
         self.lowest_, self.average_, self.schedules_ = (), None, schedules
         self._zero_grad_optimizer()  # releases the memory of the gradients
-        return self
 
     def copy_network(self) -> "MultiTaskNet":
         """Return a net that predicts the same after this one has trained further."""

@@ -49,12 +49,15 @@ from sk_pwiser.networks import (
 
 def bag_inputs(bags: Sequence[np.ndarray | None] | None) -> dict[str, np.ndarray]:
     """Return the arrays of bags, the fields of `Bags`, by name, with all weights."""
-    if not bags:
-        return {}
-    arrays = zip(Bags._fields, bags, strict=False)
-    found = {f"bag_{name}": array for name, array in arrays if array is not None}
-    indices = found["bag_indices"] = found["bag_indices"].astype(np.int64)
-    return {"bag_weights": np.ones(len(indices), dtype=np.float32), **found}
+    found: dict[str, np.ndarray] = {}
+    for name, array in zip(Bags._fields, bags or (), strict=False):
+        if name == "weights" and array is None:
+            array = np.ones(len(found["bag_indices"]), dtype=np.float32)
+        if array is not None:
+            found[f"bag_{name}"] = array
+    if found:
+        found["bag_indices"] = found["bag_indices"].astype(np.int64)
+    return found
 
 
 class GivenRows(NamedTuple):
@@ -510,10 +513,14 @@ def make_encoder(settings: Settings, estimator_name: str) -> TableEncoder:
 
 
 class Growth(NamedTuple):
-    """The earlier row of each row of tables that have grown, -1 for new values."""
+    """The earlier row of each row of tables that have grown, and whether it is new.
 
-    of_columns: np.ndarray  # in the embedding tables of category columns
-    of_bags: np.ndarray  # in the tables of vectors that lists do not share
+    New rows are copies of the row of unseen values of their column. Lists that share a
+    vocabulary have no such row, and no new one.
+    """
+
+    of_columns: tuple[np.ndarray, np.ndarray]  # embedding tables of category columns
+    of_bags: tuple[np.ndarray, np.ndarray]  # vectors that lists do not share
 
 
 def grow_schema(schema: Schema, X: Any) -> tuple[Schema, Growth | None]:
@@ -581,12 +588,15 @@ class EncodedData:
         return replace(self, train=train, valid=valid, further=further)
 
 
-def _in_one_table(origins: Sequence[np.ndarray], sizes: Sequence[int]) -> np.ndarray:
-    """Join rows of parts of a table, which had these sizes; -1 stays."""
+def _in_one_table(
+    origins: Sequence[np.ndarray], sizes: Sequence[int]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Join rows of parts of a table, which had these sizes; -1 marks new rows."""
     firsts = np.cumsum([0, *sizes])[:-1]
     parts = zip(origins, firsts, strict=True)
-    moved = [np.where(own >= 0, own + first, -1) for own, first in parts]
-    return np.concatenate([np.zeros(0, dtype=np.int64), *moved])
+    rows = [first + np.where(own < 0, UNSEEN, own) for own, first in parts]
+    is_new = [np.zeros(0, dtype=bool), *(own < 0 for own in origins)]
+    return np.concatenate([np.zeros(0, dtype=np.int64), *rows]), np.concatenate(is_new)
 
 
 def statistics_selection(settings: Settings) -> str:

@@ -261,23 +261,13 @@ def log_net(net: MultiTaskNet, undo: Undo) -> None:
 def grow_tables(net: MultiTaskNet, schema: Schema, growth: Growth, undo: Undo) -> None:
     """Add rows to a net's embedding tables in place, for new category values.
 
-    New rows are copies of the row of unseen values of their column, and have no state
-    in the optimiser.
+    New rows have no state in the optimiser.
     """
     layer, spec, encoder = net.module_.input_layer, net.module_.spec, schema.encoder
-    # Of columns and of lists: the earlier row of each row, the first row and the number
-    # of rows of each part, and the tables.
-    kinds = [(growth.of_columns, layer.offsets, encoder.cardinalities_, layer.tables)]
-    if layer.bags is not None:
-        # Lists that share a vocabulary have no vector of unseen values, and no new one.
-        n_own = [column.n_own for column in encoder.lists_]
-        bags = layer.bags
-        kinds.append((growth.of_bags, bags.own_starts, n_own, bags.tables))
+    of_bags = () if layer.bags is None else layer.bags.tables
     before, grown = [], []
-    for origin, starts, n_rows, tables in kinds:
-        unseen = np.repeat(starts.cpu().numpy() + spec.unseen_code, n_rows)
-        rows = torch.from_numpy(np.where(origin < 0, unseen, origin)).to(net.device)
-        is_new = torch.from_numpy(origin < 0).to(net.device)
+    for origin, tables in zip(growth, (layer.tables, of_bags), strict=True):
+        rows, is_new = (torch.from_numpy(each).to(net.device) for each in origin)
         for table in tables:
             weight, state = table.detach(), net.optimizer_.state.get(table, {})
             before.append((weight, dict(state)))

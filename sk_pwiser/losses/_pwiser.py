@@ -472,7 +472,7 @@ class PWiseR(MultiTaskLoss):
 
 def _find_heads(tasks: Any, task_names: Sequence[str]) -> list[int]:
     """Return the indices of the tasks that take the term, in ascending order."""
-    n_tasks, heads = len(task_names), set()
+    n_tasks = len(task_names)
     if isinstance(tasks, str) and tasks == "all":
         return list(range(n_tasks))
     rule = (
@@ -483,17 +483,15 @@ def _find_heads(tasks: Any, task_names: Sequence[str]) -> list[int]:
         tasks = [tasks]
     if not is_iterable(tasks):
         raise TypeError(rule)
+    known: dict[str | int, int] = {k: k % n_tasks for k in range(-n_tasks, n_tasks)}
+    known |= {name: k for k, name in enumerate(task_names)}
+    tasks = list(tasks)
     for task in tasks:
-        if isinstance(task, str):
-            index = task_names.index(task) if task in task_names else n_tasks
-        elif isinstance(task, Integral) and not isinstance(task, bool):
-            index = int(task)
-        else:
+        if not isinstance(task, str | Integral) or isinstance(task, bool):
             raise TypeError(rule)
-        if not -n_tasks <= index < n_tasks:
+        if task not in known:
             raise ValueError(rule)
-        heads.add(index % n_tasks)
-    return sorted(heads)
+    return sorted({known[task] for task in tasks})
 
 
 def _build_base(
