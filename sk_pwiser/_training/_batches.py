@@ -479,16 +479,14 @@ class BatchIterator:
         """Iterate over the batches of one epoch."""
         self._rows = []
         for part in self.dataset.parts(self.sampler != "sequential"):
-            batches = self._batches(part)
+            batches: Iterable[Batch] = self._batches(part)
             is_copied = self.device.type == "cuda" and part.device.type == "cpu"
             if is_copied and len(part) > self.batch_size:
-                yield from copied_ahead(batches, self.device)
-                continue
-            if part.device == self.device:
-                yield from batches
-                continue
-            for batch in batches:
-                yield moved(batch, partial(_to, device=self.device))
+                batches = copied_ahead(batches, self.device)
+            elif part.device != self.device:
+                copy = partial(_to, device=self.device)
+                batches = (moved(batch, copy) for batch in batches)
+            yield from batches
 
     def _batches(self, data: Impressions) -> Iterator[Batch]:
         indices = self._sample_rows(data)

@@ -132,16 +132,12 @@ def check_callbacks(callbacks: Any) -> None:
             )
         if not issubclass(kind, Callback):
             raise TypeError(f"callbacks must hold callbacks of skorch; got {entry!r}.")
-        if issubclass(kind, BatchScoring | PassthroughScoring):
+        averages = issubclass(kind, BatchScoring | PassthroughScoring)
+        if averages or getattr(callback, "log_on_batch_end", False):
             raise TypeError(
-                f"callbacks holds a {kind.__name__}, which averages figures of single "
-                "batches; the history has figures per epoch only. Use EpochScoring."
-            )
-        if getattr(callback, "log_on_batch_end", False):
-            raise TypeError(
-                f"callbacks holds a {kind.__name__} with log_on_batch_end=True, which "
-                "logs figures of single batches; the history has figures per epoch "
-                "only. Set log_on_batch_end=False."
+                f"callbacks holds a {kind.__name__}, which reads figures of single "
+                "batches; the history has figures per epoch only. Use EpochScoring, or "
+                "set log_on_batch_end=False."
             )
 
 

@@ -8,8 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from skorch import NeuralNet
-from skorch.callbacks import Callback, EarlyStopping
-from skorch.utils import noop
+from skorch.callbacks import Callback
 
 from sk_pwiser._training._batches import TrainingRows
 from sk_pwiser._training._callbacks import (
@@ -145,11 +144,11 @@ def usable_monitor(
     return "valid_loss"
 
 
-class BestEpochStopping(EarlyStopping):  # type: ignore[misc]
+class BestEpochStopping(Callback):  # type: ignore[misc]
     """Early stopping from `first_epoch` on, whose best weights are always restored."""
 
-    best_epoch_: int
     best: Snapshot | None = None  # during training only
+    misses_, best_epoch_ = 0, 0  # epochs since the best one, and its number
     # Whether a schedule has yet to lower the learning rate; the last epoch before that.
     is_waiting, n_held = False, 0
     # Attributes with a state, by their names in checkpoints.
@@ -159,20 +158,23 @@ class BestEpochStopping(EarlyStopping):  # type: ignore[misc]
         "n_held": "n_held",
         "unjudged": "n_unjudged_",
         "misses": "misses_",
-        "threshold": "dynamic_threshold_",
+        "threshold": "best_value_",
         "best_epoch": "best_epoch_",
     }
 
     def __init__(self, monitor: str, patience: int, first_epoch: int) -> None:
-        super().__init__(monitor, patience=patience, threshold=0.0, sink=noop)
-        self.first_epoch = first_epoch
-        self._monitor(monitor)
+        self.monitor, self.patience, self.first_epoch = monitor, patience, first_epoch
+
+    @property
+    def lower_is_better(self) -> bool:
+        """Whether a lower figure is a better one."""
+        return self.monitor.startswith(("valid_loss", "valid_log_loss"))
 
     def on_train_begin(self, net: NeuralNet, **kwargs: Any) -> None:
         """Reset the counters."""
-        super().on_train_begin(net, **kwargs)
         self.is_waiting, self.n_held, self.best = False, 0, None
-        self.n_unjudged_ = self.first_epoch - 1
+        self.n_unjudged_, self.misses_, self.best_epoch_ = self.first_epoch - 1, 0, 0
+        self.best_value_ = np.inf if self.lower_is_better else -np.inf
 
     def on_epoch_end(self, net: NeuralNet, **kwargs: Any) -> None:
         """Judge an epoch, unless it is among the first ones.
@@ -182,25 +184,25 @@ class BestEpochStopping(EarlyStopping):  # type: ignore[misc]
         if self.n_unjudged_:
             self.n_unjudged_ -= 1
             return
+        value = net.history[-1, self.monitor]
         is_first = self.monitor == "valid_score" and not self.best_epoch_
-        if is_first and np.isnan(net.history[-1, self.monitor]):
+        if is_first and np.isnan(value):
             warn_user(
                 f"early_stopping={net.settings.early_stopping!r} is nan on the "
                 "validation rows. The validation loss decides instead. A larger "
                 "validation_fraction, or an eval_set on which the score is defined, "
                 "makes it available."
             )
-            self._monitor("valid_loss")
-            self.dynamic_threshold_ = np.inf
-        if self.is_waiting:
-            self.misses_ = -self.patience  # which does not reach the patience
-        super().on_epoch_end(net, **kwargs)  # which raises to end the training
-        if self.best_epoch_ == net.history[-1, "epoch"]:
+            self.monitor, self.best_value_ = "valid_loss", np.inf
+            value = net.history[-1, self.monitor]
+        sign = 1 if self.lower_is_better else -1
+        if sign * value < sign * self.best_value_:
+            self.best_value_, self.misses_ = value, 0
+            self.best_epoch_ = net.history[-1, "epoch"]
             self.best = Snapshot.take(net, "network")
-
-    def _monitor(self, name: str) -> None:
-        self.monitor = name
-        self.lower_is_better = name.startswith(("valid_loss", "valid_log_loss"))
+        elif not self.is_waiting:
+            self.misses_ += 1
+            net.stop_training_ |= self.misses_ == self.patience
 
     def state_dict(self) -> dict[str, Any]:
         """Return the best epoch so far with its weights, and the counters."""
@@ -211,7 +213,6 @@ class BestEpochStopping(EarlyStopping):  # type: ignore[misc]
         """Restore what `state_dict` returned."""
         for key, name in self.STATE.items():
             setattr(self, name, state[key])
-        self._monitor(self.monitor)
         weights = state["best_weights"]
         self.best = None if weights is None else Snapshot(weights)
 

@@ -284,13 +284,13 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
         total, n_rows, logits = torch.zeros((), device=self.device), 0, []
         average = self.average_ if training else None
         # Other devices are not slow with tiny values.
-        is_on_cpu = torch.device(self.device).type == "cpu"
+        flushes = training and torch.device(self.device).type == "cpu"
         for n_steps, batch in enumerate(iterator, 1):
             self.notify("on_batch_begin", batch=batch, training=training)
             step = step_fn(batch)
             if average is not None:
                 average.step()
-            if training and is_on_cpu and n_steps % _optimizers.FLUSH_INTERVAL == 0:
+            if flushes and n_steps % _optimizers.FLUSH_INTERVAL == 0:
                 _optimizers.flush_tiny_values(self.module_, self.optimizer_, average)
             n_in_batch = self.n_rows_of(batch)
             total.add_(step["loss"].detach(), alpha=n_in_batch)
@@ -298,7 +298,7 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
             if not training:
                 logits.append(step["y_pred"])
             self.notify("on_batch_end", batch=batch, training=training, **step)
-        if training and is_on_cpu:
+        if flushes:
             _optimizers.flush_tiny_values(self.module_, self.optimizer_, average)
         loss = total.item() / n_rows
         if not np.isfinite(loss):

@@ -48,15 +48,6 @@ LARGEST_DECAY_RATIO, SMALLEST_DECAY_RATIO, FEW_ROWS = 20.0, 5.0, 25
 # Below this rate, the decay of the parameters of a single task is reduced.
 RARE = 0.05
 
-# Why some optimisers of torch cannot train a network: their own errors do not say it.
-# The keys are names of classes, since older versions of torch lack some of the classes.
-_UNSUITABLE = {
-    "LBFGS": "evaluates the loss of a batch several times per step",
-    "Muon": "takes two-dimensional parameters only, and a network has biases",
-    "SparseAdam": "takes sparse gradients only, not dense gradients such as those of "
-    'layers; optimizer="adam" updates large embedding tables by their rows',
-}
-
 # The ranges of numbers in `LOOP_PARAMS`, which may be None.
 _LIMITS: dict[str, dict[str, float]] = {
     "average_decay": {"at_least": 0, "below": 1},
@@ -71,17 +62,12 @@ def check_optimizer(
 ) -> tuple[type[torch.optim.Optimizer], dict[str, Any]]:
     """Return the optimiser's class and its keyword arguments, except for `lr`.
 
-    A step on three small tensors checks that it takes them and dense gradients.
+    A step on three small tensors checks that it takes them and dense gradients, unlike
+    LBFGS, Muon and SparseAdam, whose own errors say why.
     """
     optimizer, params = settings.optimizer, settings.optimizer_params
     registry = OPTIMIZERS, torch.optim.Optimizer, "optimizer", optimizer
     kind = resolve(*registry)
-    for name, reason in _UNSUITABLE.items():
-        unsuitable = getattr(torch.optim, name, None)
-        if unsuitable is not None and issubclass(kind, unsuitable):
-            raise ValueError(
-                f"optimizer={kind!r} cannot train a network: {name} {reason}."
-            )
     for name, limits in _LIMITS.items():
         if params[name] is not None:
             check_number(name, params[name], **limits)

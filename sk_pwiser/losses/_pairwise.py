@@ -257,32 +257,24 @@ def logistic_sums(
 ) -> PairSums:
     """Sum w_v w_c log(1 + exp(margin - (v - c))) over all pairs, with its gradients.
 
-    If the scores span more than MAX_BLOCKS blocks, all pairs are evaluated. The result
-    is NaN if a score is not finite. All tensors are float64 and not empty.
+    The weights are distributed to a grid, summed over its nodes, and the slopes are
+    interpolated. If the grid had more than MAX_BLOCKS blocks, all pairs are evaluated.
+    The result is NaN if a score is not finite. All tensors are float64 and not empty.
     """
-    weights = higher_weight, lower_weight
     # The margin is subtracted from small numbers; large ones would absorb it.
     origin = torch.minimum(higher.amin(), lower.amin())
     x, y = higher - origin - margin, lower - origin
-    # The number of blocks that the scores span.
-    spread = torch.maximum(x.amax(), y.amax()) - torch.minimum(x.amin(), y.amin())
-    n_blocks = float(spread) / BLOCK_UNITS
-    if not math.isfinite(n_blocks):
-        nan = x.new_tensor(math.nan)
-        return PairSums(nan, nan.expand(x.shape), nan.expand(y.shape))
-    if n_blocks > MAX_BLOCKS:
-        return brute_force_sums(higher, lower, margin, *weights, "logistic")
-    return _grid_sums(x, y, *weights)
-
-
-def _grid_sums(
-    x: Tensor, y: Tensor, higher_weight: Tensor, lower_weight: Tensor
-) -> PairSums:
-    """Distribute the weights to a grid, sum over its nodes, interpolate the slopes."""
     origin = torch.minimum(x.amin(), y.amin())
     x_nodes, y_nodes = ((s - origin).mul_(NODES_PER_UNIT) for s in (x, y))
-    n_nodes = int(torch.maximum(x_nodes.amax(), y_nodes.amax())) + ORDER
-    n_nodes = BLOCK_NODES * math.ceil(n_nodes / BLOCK_NODES)
+    largest = float(torch.maximum(x_nodes.amax(), y_nodes.amax()))
+    if not math.isfinite(largest):
+        nan = x.new_tensor(math.nan)
+        return PairSums(nan, nan.expand(x.shape), nan.expand(y.shape))
+    n_blocks = math.ceil((int(largest) + ORDER) / BLOCK_NODES)
+    if n_blocks > MAX_BLOCKS:
+        weights = higher_weight, lower_weight
+        return brute_force_sums(higher, lower, margin, *weights, "logistic")
+    n_nodes = BLOCK_NODES * n_blocks
     x_mass = _distribute(x_nodes, higher_weight, n_nodes)
     y_mass = _distribute(y_nodes, lower_weight, n_nodes)
     values, x_slopes = _node_sums(y_mass)

@@ -229,7 +229,7 @@ def test_mlflow_receives_figures_weights_and_history():
 
 def test_a_logger_of_batches_is_refused():
     logger = MlflowLogger(Run, Client(), log_on_batch_end=True)
-    message = "a MlflowLogger with log_on_batch_end=True, .* Set log_on_batch_end=False"
+    message = "a MlflowLogger, which .* set log_on_batch_end=False"
     for callback in (logger, ("named", logger)):
         with pytest.raises(TypeError, match=message):
             small(callbacks=[callback]).fit(X, Y)
