@@ -364,8 +364,9 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
         """Record a figure, and whether it is the best so far, for PrintLog."""
         sign, name = 1 if lower_is_better else -1, f"{key}_best"
         bests = (row[key] for row in reversed(self.history) if row.get(name))
-        self.history.record(name, sign * value < sign * next(bests, sign * np.inf))
+        is_best = sign * value < sign * next(bests, sign * np.inf)
         self.history.record(key, value)
+        self.history.record(name, is_best)
 
     def n_rows_of(self, batch: Batch) -> int:
         """Return the number of rows that the loss of a batch is computed from."""
