@@ -233,10 +233,8 @@ class Impressions(TrainingRows, Dataset[Batch]):
         return self._copy(partial(_to, device=device))
 
     def _copy(self, copy: Callable[[Tensor], Tensor]) -> "Impressions":
-        copies: dict[str, Any] = {k: copy(t) for k, t in self.tensors().items()}
-        bags = bags_of(copies)
-        own = {k: t for k, t in copies.items() if not k.startswith("bag_")}
-        return replace(self, **own, bags=bags)
+        copies = {name: copy(tensor) for name, tensor in self.tensors().items()}
+        return replace(self, **fields_of(copies))
 
 
 def _as_tensor(array: np.ndarray | None) -> Any:
@@ -245,6 +243,12 @@ def _as_tensor(array: np.ndarray | None) -> Any:
     # torch warns about arrays that it must not write, such as those that joblib maps
     # into the memory of several processes.
     return torch.from_numpy(array if array.flags.writeable else array.copy())
+
+
+def fields_of(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Return fields of `Impressions` from tensors by name, see its `tensors`."""
+    own = {k: t for k, t in tensors.items() if not k.startswith("bag_")}
+    return {**own, "bags": bags_of(tensors)}
 
 
 def bags_of(inputs: Mapping[str, Tensor]) -> Bags | None:
@@ -426,14 +430,7 @@ def split_joint_batch(
 ) -> Iterator[Batch]:
     """Yield the batches, as views, of rows that were gathered together."""
     inputs, y = batch
-    rows = Impressions(
-        inputs["codes"].long(),
-        inputs["numeric"],
-        y,
-        inputs.get("sample_weight"),
-        inputs.get("groups"),
-        bags=bags_of(inputs),
-    )
+    rows = Impressions(**fields_of({**inputs, "codes": inputs["codes"].long(), "y": y}))
     for (start, stop), (begin, end) in zip(
         pairwise(bounds), pairwise(entries), strict=True
     ):

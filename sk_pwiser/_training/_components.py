@@ -13,16 +13,10 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 
 from sk_pwiser import _utils
-from sk_pwiser._training import _optimizers
+from sk_pwiser._training import _early_stopping, _optimizers
 from sk_pwiser._training._batches import BatchIterator
 from sk_pwiser._training._callbacks import callback_kinds, check_callbacks
 from sk_pwiser._training._criterion import MultiTaskCriterion
-from sk_pwiser._training._early_stopping import (
-    BestEpochStopping,
-    UpdateRate,
-    WarmupStableDecay,
-    check_early_stopping,
-)
 from sk_pwiser._training._net import MultiTaskNet
 from sk_pwiser._training._settings import Settings
 from sk_pwiser.losses import LOSSES, MultiTaskLoss, checked_loss
@@ -63,7 +57,7 @@ def check_components(
 ) -> Components:
     """Build the parts independent of the table; check the network's parameters."""
     check_callbacks(settings.callbacks)
-    check_early_stopping(settings.early_stopping, task_names)
+    _early_stopping.check_early_stopping(settings.early_stopping, task_names)
     # Seeded by a copy: how many numbers a loss or weighting draws leaves the network's
     # initial weights unchanged.
     with _utils.seeded_globally(deepcopy(random_state).randint(LARGEST_SEED), device):
@@ -299,7 +293,7 @@ def build_net(
     )
     own_callbacks: dict[str, Callback] = {}
     if monitor is not None:
-        own_callbacks["early_stopping"] = BestEpochStopping(
+        own_callbacks["early_stopping"] = _early_stopping.BestEpochStopping(
             monitor, settings.n_iter_no_change, first_epoch
         )
     # A schedule among the user's callbacks replaces that of the estimator.
@@ -307,8 +301,11 @@ def build_net(
         issubclass(kind, LRScheduler) for kind in callback_kinds(settings.callbacks)
     )
     if settings.lr_schedule is not None and not has_schedule:
-        schedule = UpdateRate() if is_update else WarmupStableDecay()
-        own_callbacks["lr_schedule"] = schedule
+        own_callbacks["lr_schedule"] = (
+            _early_stopping.UpdateRate()
+            if is_update
+            else _early_stopping.WarmupStableDecay()
+        )
     params = settings.optimizer_params
     if params["clip_grad_norm"] is not None:
         clipping = GradientNormClipping(params["clip_grad_norm"])

@@ -1,5 +1,6 @@
 """How long to train, and at which rate: early stopping and the schedule."""
 
+import re
 from collections.abc import Mapping
 from inspect import signature
 from math import ceil, sqrt
@@ -10,6 +11,7 @@ import torch
 from skorch import NeuralNet
 from skorch.callbacks import Callback
 
+from sk_pwiser._training import _figures
 from sk_pwiser._training._batches import TrainingRows
 from sk_pwiser._training._callbacks import (
     Snapshot,
@@ -17,7 +19,6 @@ from sk_pwiser._training._callbacks import (
     find_callback,
     without_name,
 )
-from sk_pwiser._training._figures import FIGURES, GROUPED, grouped_aucs, summary_name
 from sk_pwiser._training._settings import Settings
 from sk_pwiser._utils import did_you_mean, warn_user
 
@@ -41,8 +42,8 @@ def check_early_stopping(early_stopping: Any, task_names: tuple[str, ...]) -> st
             ) from error
         return "valid_score"
     columns = {"loss": "valid_loss"}
-    summary = summary_name(task_names)
-    for figure in FIGURES:
+    summary = _figures.summary_name(task_names)
+    for figure in _figures.FIGURES:
         columns[figure] = f"valid_{figure}_{summary}"
         for task in dict.fromkeys((*task_names, summary)):
             columns[f"{figure}_{task}"] = f"valid_{figure}_{task}"
@@ -61,7 +62,7 @@ def check_monitored(
     monitor: str | None, callbacks: Any, has_eval_set: bool, has_groups: bool
 ) -> None:
     """Raise if early stopping or a callback monitors figures that do not exist."""
-    if monitor is not None and monitor.startswith(GROUPED) and not has_groups:
+    if monitor is not None and monitor.startswith(_figures.GROUPED) and not has_groups:
         figure = monitor.removeprefix("valid_").removesuffix("_mean")
         raise ValueError(
             f"early_stopping={figure!r} needs the group of each validation row: pass "
@@ -74,7 +75,7 @@ def check_monitored(
         known = signature(kind).parameters
         if without_name(entry) is kind and "monitor" in known:
             monitor = known["monitor"].default
-        names = ("valid_loss", "valid_log_loss", "valid_auc", GROUPED)
+        names = ("valid_loss", "valid_log_loss", "valid_auc", _figures.GROUPED)
         if isinstance(monitor, str) and monitor.startswith(names):
             raise ValueError(
                 f"callbacks holds {kind.__name__}, whose monitor is {monitor!r}, but "
@@ -110,36 +111,31 @@ def usable_monitor(
     """
     if monitor is None or valid is None:
         return monitor
-    figure = next((f for f in FIGURES if monitor.startswith(f"valid_{f}_")), None)
-    if figure is None:
+    found = re.match(f"valid_({'|'.join(_figures.FIGURES)})_", monitor)
+    if found is None:
         return monitor
+    figure, monitored = found[1], monitor[found.end() :]
     y, weights = valid.labels(), valid.column("sample_weight")
+    scores = torch.zeros_like(y)
+    needs, aucs = "both labels", _figures.task_aucs(y, scores, weights)
     if figure == "grouped_auc":
-        aucs = grouped_aucs(valid, torch.zeros_like(y))
-        has_both = ~torch.tensor(list(aucs)).isnan()
-        needs, found = "a group with both labels of each task", "has no such group"
-    else:
-        known = torch.ones_like(y) if weights is None else weights.view(len(y), -1)
-        is_known = known.expand_as(y) > 0
-        has_both = ((y > 0) & is_known).any(dim=0) & ((y < 1) & is_known).any(dim=0)
-        needs, found = "both labels of each task", "has one label"
-        if not is_known.any(dim=0).all():
-            found = "has one label or none"
-    monitored = monitor.removeprefix(f"valid_{figure}_")
+        needs, aucs = "a group with both labels", _figures.grouped_aucs(valid, scores)
     is_mean = monitored == "mean" or len(task_names) == 1
-    single = [
+    # An AUC is NaN without both labels.
+    lacking = [
         task
-        for task, both in zip(task_names, has_both, strict=True)
-        if not both and monitored in (task, "mean")
+        for task, auc in zip(task_names, aucs, strict=True)
+        if np.isnan(auc) and monitored in (task, "mean")
     ]
-    if not single or (is_mean and figure == "log_loss" and len(single) < len(has_both)):
+    suffices = is_mean and figure == "log_loss" and len(lacking) < len(task_names)
+    if not lacking or suffices:
         return monitor
     value = figure if is_mean else f"{figure}_{monitored}"
     warn_user(
-        f"early_stopping={value!r} needs {needs} among the {len(y)} validation rows; "
-        f"{', '.join(map(repr, single))} {found} there. The validation loss decides "
-        "instead. A larger validation_fraction, or an eval_set with both labels, makes "
-        "the figure available."
+        f"early_stopping={value!r} needs {needs} of each task among the {len(y)} "
+        f"validation rows, which is not so for {', '.join(map(repr, lacking))}. The "
+        "validation loss decides instead. A larger validation_fraction, or an eval_set "
+        "with both labels, makes the figure available."
     )
     return "valid_loss"
 

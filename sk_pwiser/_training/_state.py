@@ -147,18 +147,15 @@ def continue_from(net: MultiTaskNet, earlier: MultiTaskNet) -> None:
     The arguments of the optimiser are those of the new net. The schedule of a callback
     that is in both nets continues, unless `lr` differs.
     """
-    for kind, part, source in (
-        ("network", net.module_, earlier.module_),
-        ("loss or weighting", net.criterion_, earlier.criterion_),
-    ):
-        try:
-            part.load_state_dict(source.state_dict())
-        except RuntimeError as error:
-            raise ValueError(
-                "Training cannot continue from the earlier fit, since the parameters "
-                f"now describe a different {kind}: "
-                f"{_changed(net.settings, earlier.settings) or error}."
-            ) from error
+    try:
+        net.module_.load_state_dict(earlier.module_.state_dict())
+        net.criterion_.load_state_dict(earlier.criterion_.state_dict())
+    except RuntimeError as error:
+        raise ValueError(
+            "Training cannot continue from the earlier fit, since the parameters now "
+            "describe a different network, loss or weighting: "
+            f"{_changed(net.settings, earlier.settings) or error}."
+        ) from error
     has_same_state = _have_same_state(net.optimizer_, earlier.optimizer_)
     keeps_schedules = has_same_state and net.lr == earlier.lr
     net.schedules_ = list(earlier.schedules_) if keeps_schedules else []
