@@ -429,7 +429,8 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
         network = self.module_ if network is None else network
         # The rows store codes in the smallest type that holds them.
         inputs: list[Any] = [x["codes"].long(), x["numeric"]]
-        if (bags := bags_of(x)) is not None:
+        if "bag_indices" in x:
+            bags: Any = bags_of(x)
             inputs.append(bags._replace(indices=bags.indices.long()))
         with torch.autocast(
             torch.device(self.device).type,
