@@ -225,7 +225,7 @@ class TestWholeFits:
 
     def test_the_schedule_of_the_estimator(self):
         model, _ = compare(lr_schedule="warmup_stable_decay", lr=0.05)
-        assert len(set(model.history_[:, "lr"])) == 3
+        assert model.history_[-1, "lr"] < 0.05
 
     def test_callbacks_keep_the_results_of_steps(self):
         class Losses(Callback):
