@@ -223,6 +223,10 @@ class TestWholeFits:
         model, _ = compare(callbacks=[LRScheduler(**schedule)], lr=0.05)
         assert all(type(g["lr"]) is float for g in model.net_.optimizer_.param_groups)
 
+    def test_the_schedule_of_the_estimator(self):
+        model, _ = compare(lr_schedule="warmup_stable_decay", lr=0.05)
+        assert model.history_[-1, "lr"] < 0.05
+
     def test_callbacks_keep_the_results_of_steps(self):
         class Losses(Callback):
             def on_train_begin(self, net, **kwargs):

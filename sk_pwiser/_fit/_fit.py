@@ -127,7 +127,8 @@ def train(
             net.module_.input_layer.set_unseen_inputs(data.schema.unseen_inputs())
         with _random_numbers(plan, net, generators) as global_device:
             if checkpoints is not None:
-                checkpoints.use(generators, global_device)
+                checkpoints.generators = generators
+                checkpoints.global_device = global_device
             # An update in place keeps the device of the net.
             rows = data.to(torch.device(net.device))
             if growth is not None:
@@ -141,7 +142,7 @@ def train(
             if is_update and plan.settings.lr_schedule is not None:
                 _learn_rates(plan.settings, rows.train, net)
             with _utils.limited_threads(net.n_products), epochs:
-                net.partial_fit(rows, checkpoints=checkpoints)
+                net.partial_fit(rows, checkpoints)
                 if data.holds_out and plan.by_time and rows.valid is not None:
                     # The level of a log drifts, and its last rows are not trained on.
                     _end_of_training.shift_to(net, rows.valid)

@@ -27,30 +27,32 @@ def gather_bags(
 
     Without `entries`, which bounds their entries, the host waits for the device.
     """
+    places: Tensor | slice
     if isinstance(rows, slice):
         offsets = bags.offsets[rows.start * n_bags : rows.stop * n_bags + 1]
-        part = entries or slice(int(offsets[0]), int(offsets[-1]))
-        parts = {k: t[part] for k, t in bags.tensors.items() if k != "offsets"}
-        return Bags(offsets - offsets[0], **parts)
-    starts = bags.offsets.index_select(0, rows * n_bags)
-    ends = bags.offsets.index_select(0, (rows + 1) * n_bags)
-    sizes = ends - starts
-    moves = starts - (sizes.cumsum(0) - sizes)
-    n_entries = entries.stop - entries.start if entries else int(sizes.sum())
-    places = torch.arange(n_entries, device=rows.device)
-    places += torch.repeat_interleave(moves, sizes, output_size=n_entries)
-    first = (rows * n_bags).unsqueeze(1)
-    inside = first + torch.arange(n_bags, device=rows.device)
-    offsets = bags.offsets[inside] - moves.unsqueeze(1)
-    offsets = torch.cat([offsets.flatten(), offsets.new_full((1,), n_entries)])
-    return Bags(
-        offsets,
-        **{
-            name: tensor.index_select(0, places)
-            for name, tensor in bags.tensors.items()
-            if name != "offsets"
-        },
-    )
+        places = entries or slice(int(offsets[0]), int(offsets[-1]))
+        offsets = offsets - offsets[0]
+    else:
+        starts = bags.offsets.index_select(0, rows * n_bags)
+        ends = bags.offsets.index_select(0, (rows + 1) * n_bags)
+        sizes = ends - starts
+        moves = starts - (sizes.cumsum(0) - sizes)
+        n_entries = entries.stop - entries.start if entries else int(sizes.sum())
+        places = torch.arange(n_entries, device=rows.device)
+        places += torch.repeat_interleave(moves, sizes, output_size=n_entries)
+        first = (rows * n_bags).unsqueeze(1)
+        inside = first + torch.arange(n_bags, device=rows.device)
+        offsets = bags.offsets[inside] - moves.unsqueeze(1)
+        offsets = torch.cat([offsets.flatten(), offsets.new_full((1,), n_entries)])
+    entries_of = {name: t for name, t in bags.tensors.items() if name != "offsets"}
+    taken = {name: take_rows(t, places) for name, t in entries_of.items()}
+    return Bags(offsets, **taken)
+
+
+def take_rows(tensor: Tensor, rows: Tensor | slice) -> Tensor:
+    """Return some rows of a tensor, a view for a slice."""
+    # Several times faster than general indexing by a tensor.
+    return tensor[rows] if isinstance(rows, slice) else tensor.index_select(0, rows)
 
 
 class TrainingRows(Protocol):
@@ -141,13 +143,8 @@ class Impressions(TrainingRows, Dataset[Batch]):
     def batch(self, rows: Tensor | slice, entries: slice | None = None) -> Batch:
         """Return one batch, whose `entries` of bags are known; see `gather_bags`."""
         names = ("codes", "numeric", "sample_weight", "groups", "y")
-        given = {name: getattr(self, name) for name in names}
-        given = {name: tensor for name, tensor in given.items() if tensor is not None}
-        if isinstance(rows, slice):
-            inputs = {name: tensor[rows] for name, tensor in given.items()}
-        else:
-            # Several times faster than general indexing by a tensor.
-            inputs = {name: t.index_select(0, rows) for name, t in given.items()}
+        given = ((name, getattr(self, name)) for name in names)
+        inputs = {name: take_rows(t, rows) for name, t in given if t is not None}
         if self.bags is not None:
             gathered = gather_bags(self.bags, rows, self.n_bags, entries)
             inputs |= {f"bag_{k}": tensor for k, tensor in gathered.tensors.items()}
@@ -236,10 +233,8 @@ class Impressions(TrainingRows, Dataset[Batch]):
         return self._copy(partial(_to, device=device))
 
     def _copy(self, copy: Callable[[Tensor], Tensor]) -> "Impressions":
-        copies: dict[str, Any] = {k: copy(t) for k, t in self.tensors().items()}
-        bags = bags_of(copies)
-        own = {k: t for k, t in copies.items() if not k.startswith("bag_")}
-        return replace(self, **own, bags=bags)
+        copies = {name: copy(tensor) for name, tensor in self.tensors().items()}
+        return replace(self, **fields_of(copies))
 
 
 def _as_tensor(array: np.ndarray | None) -> Any:
@@ -248,6 +243,12 @@ def _as_tensor(array: np.ndarray | None) -> Any:
     # torch warns about arrays that it must not write, such as those that joblib maps
     # into the memory of several processes.
     return torch.from_numpy(array if array.flags.writeable else array.copy())
+
+
+def fields_of(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Return fields of `Impressions` from tensors by name, see its `tensors`."""
+    own = {k: t for k, t in tensors.items() if not k.startswith("bag_")}
+    return {**own, "bags": bags_of(tensors)}
 
 
 def bags_of(inputs: Mapping[str, Tensor]) -> Bags | None:
@@ -429,14 +430,7 @@ def split_joint_batch(
 ) -> Iterator[Batch]:
     """Yield the batches, as views, of rows that were gathered together."""
     inputs, y = batch
-    rows = Impressions(
-        inputs["codes"].long(),
-        inputs["numeric"],
-        y,
-        inputs.get("sample_weight"),
-        inputs.get("groups"),
-        bags=bags_of(inputs),
-    )
+    rows = Impressions(**fields_of({**inputs, "codes": inputs["codes"].long(), "y": y}))
     for (start, stop), (begin, end) in zip(
         pairwise(bounds), pairwise(entries), strict=True
     ):
@@ -464,7 +458,7 @@ class BatchIterator:
         self.batch_size = batch_size
         self.sampler = sampler
         self.device = impressions.device if device is None else device
-        self._keeps_groups = False
+        self._keeps_groups = sampler == "grouped"
         self._rows: list[Tensor] = []  # of the last pass, if it kept the groups
 
     def keep_groups(self) -> None:
@@ -482,16 +476,14 @@ class BatchIterator:
         """Iterate over the batches of one epoch."""
         self._rows = []
         for part in self.dataset.parts(self.sampler != "sequential"):
-            batches = self._batches(part)
+            batches: Iterable[Batch] = self._batches(part)
             is_copied = self.device.type == "cuda" and part.device.type == "cpu"
             if is_copied and len(part) > self.batch_size:
-                yield from copied_ahead(batches, self.device)
-                continue
-            if part.device == self.device:
-                yield from batches
-                continue
-            for batch in batches:
-                yield moved(batch, partial(_to, device=self.device))
+                batches = copied_ahead(batches, self.device)
+            elif part.device != self.device:
+                copy = partial(_to, device=self.device)
+                batches = (moved(batch, copy) for batch in batches)
+            yield from batches
 
     def _batches(self, data: Impressions) -> Iterator[Batch]:
         indices = self._sample_rows(data)
@@ -504,7 +496,7 @@ class BatchIterator:
         entries, n_joint = [0] * len(bounds), 1
         if data.bags is not None:
             entries = data.entry_bounds(order, bounds)
-        if order is not None and data.device.type != "cpu":
+        if order is not None and device.type != "cpu":
             n_joint = max(1, min(JOINT_BATCHES, JOINT_ROWS // self.batch_size))
         for first in range(0, len(bounds) - 1, n_joint):
             own, ends = (x[first : first + n_joint + 1] for x in (bounds, entries))
@@ -519,18 +511,16 @@ class BatchIterator:
                 if known is not None:
                     part = known * part.view(-1, *[1] * (known.dim() - 1))
                 inputs["sample_weight"] = part
-            yield from (
-                split_joint_batch((inputs, y), own, ends)
-                if n_joint > 1
-                else [(inputs, y)]
-            )
+            if n_joint > 1:
+                yield from split_joint_batch((inputs, y), own, ends)
+            else:
+                yield inputs, y
 
     def _sample_rows(self, data: Impressions) -> BatchIndices:
         if self.sampler == "stratified":
             return stratified(converted(data.labels(), self.paths), self.batch_size)
         is_random = self.sampler != "sequential"
-        keeps_groups = self._keeps_groups or self.sampler == "grouped"
-        groups = data.column("groups") if keeps_groups else None
+        groups = data.column("groups") if self._keeps_groups else None
         if groups is None:
             order = _permutation(len(data)) if is_random else None
             return BatchIndices(order, even_bounds(len(data), self.batch_size))

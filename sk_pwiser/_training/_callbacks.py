@@ -124,31 +124,32 @@ def find_callback(net: NeuralNet, kind: type[T]) -> T | None:
 
 def check_callbacks(callbacks: Any) -> None:
     """Raise a TypeError for an entry that is not a callback that the net can run."""
-    for entry in callbacks or []:
+    for entry, kind in zip(callbacks or [], callback_kinds(callbacks), strict=True):
         callback = without_name(entry)
         if callback is not entry and not isinstance(entry[0], str):
             raise TypeError(
                 f"callbacks must name callbacks by strings; got {entry[0]!r}."
             )
-        kind = callback if isinstance(callback, type) else type(callback)
         if not issubclass(kind, Callback):
             raise TypeError(f"callbacks must hold callbacks of skorch; got {entry!r}.")
-        if issubclass(kind, BatchScoring | PassthroughScoring):
+        averages = issubclass(kind, BatchScoring | PassthroughScoring)
+        if averages or getattr(callback, "log_on_batch_end", False):
             raise TypeError(
-                f"callbacks holds a {kind.__name__}, which averages figures of single "
-                "batches; the history has figures per epoch only. Use EpochScoring."
-            )
-        if getattr(callback, "log_on_batch_end", False):
-            raise TypeError(
-                f"callbacks holds a {kind.__name__} with log_on_batch_end=True, which "
-                "logs figures of single batches; the history has figures per epoch "
-                "only. Set log_on_batch_end=False."
+                f"callbacks holds a {kind.__name__}, which reads figures of single "
+                "batches; the history has figures per epoch only. Use EpochScoring, or "
+                "set log_on_batch_end=False."
             )
 
 
 def without_name(entry: Any) -> Any:
     """Return the callback of an entry of `callbacks`, which may be a named one."""
     return entry[1] if isinstance(entry, tuple) and len(entry) == 2 else entry
+
+
+def callback_kinds(callbacks: Any) -> list[type]:
+    """Return the classes of the entries of `callbacks`, which may be classes."""
+    found = [without_name(entry) for entry in callbacks or []]
+    return [each if isinstance(each, type) else type(each) for each in found]
 
 
 # A callback, and the state of its schedule at the end of a training.
@@ -182,6 +183,8 @@ def release(callbacks: Iterable[tuple[str, Any]]) -> list[Position]:
     for _, callback in callbacks:
         if isinstance(callback, KeepOnInterrupt):
             callback.weights_ = None
+        if isinstance(callback, BatchProgressBar):  # of an interrupted training
+            callback.close()
         if isinstance(callback, LRScheduler) and callback.lr_scheduler_ is not None:
             schedule: Any = callback.lr_scheduler_
             positions.append((callback, deepcopy(schedule.state_dict())))

@@ -169,7 +169,7 @@ N_KEPT = 2  # the last one, and one before it in case that the last one is damag
 TEMPORARY = ".checkpoint-*.tmp"
 
 
-def check_folder(checkpoint_dir: Any) -> Path:
+def check_folder(checkpoint_dir: Any) -> None:
     """Create the folder, and raise ValueError if files cannot be written to it."""
     folder = Path(checkpoint_dir)
     probe = folder / f".probe-{uuid.uuid4().hex}"
@@ -182,11 +182,15 @@ def check_folder(checkpoint_dir: Any) -> Path:
             "checkpoint_dir must be a folder to which files can be written; got "
             f"{str(folder)!r}: {error}"
         ) from error
-    return folder
 
 
 class Checkpoints:
     """Writes the checkpoints of a training, and restores it from `saved`, if given."""
+
+    # Set before training: the generators in checkpoints, and the device of torch's own
+    # ones, if these are used.
+    generators: _utils.Generators
+    global_device: torch.device | None
 
     def __init__(self, folder: Path, start: Start, saved: Checkpoint | None) -> None:
         self.folder = folder
@@ -196,14 +200,6 @@ class Checkpoints:
         values, self.fixed = encode_plain(FORM, start, "start", start.schema)
         text = json.dumps(values).encode("ascii")
         self.fixed["start"] = np.frombuffer(text, dtype=np.uint8)
-        self.generators: _utils.Generators | None = None
-        self.global_device: torch.device | None = None
-
-    def use(
-        self, generators: _utils.Generators, global_device: torch.device | None
-    ) -> None:
-        """Set the generators in checkpoints, and the device of torch's own, if used."""
-        self.generators, self.global_device = generators, global_device
 
     def begin(self, net: MultiTaskNet) -> None:
         """Restore the state to resume from; without one, remove files of other fits."""
@@ -215,7 +211,6 @@ class Checkpoints:
 
     def save(self, net: MultiTaskNet) -> None:
         """Write the state at the end of an epoch, and remove files no longer needed."""
-        assert self.generators is not None
         device = self.global_device
         average, states = net.average_, ((n, _stateful(c)) for n, c in net.callbacks_)
         loop = {
@@ -239,7 +234,6 @@ class Checkpoints:
         self._remove(FILES, kept)
 
     def _restore(self, saved: Checkpoint, net: MultiTaskNet) -> None:
-        assert self.generators is not None
         state = saved.state
         try:
             load_net_state(net, state["net"])

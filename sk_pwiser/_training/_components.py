@@ -8,20 +8,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from skorch.callbacks import GradientNormClipping
+from skorch.callbacks import Callback, GradientNormClipping, LRScheduler
 from torch import nn
 from torch.nn.parameter import is_lazy
 
 from sk_pwiser import _utils
-from sk_pwiser._training import _optimizers
+from sk_pwiser._training import _early_stopping, _optimizers
 from sk_pwiser._training._batches import BatchIterator
-from sk_pwiser._training._callbacks import check_callbacks
+from sk_pwiser._training._callbacks import callback_kinds, check_callbacks
 from sk_pwiser._training._criterion import MultiTaskCriterion
-from sk_pwiser._training._early_stopping import (
-    BestEpochStopping,
-    check_early_stopping,
-    lr_schedule,
-)
 from sk_pwiser._training._net import MultiTaskNet
 from sk_pwiser._training._settings import Settings
 from sk_pwiser.losses import LOSSES, MultiTaskLoss, checked_loss
@@ -62,7 +57,7 @@ def check_components(
 ) -> Components:
     """Build the parts independent of the table; check the network's parameters."""
     check_callbacks(settings.callbacks)
-    check_early_stopping(settings.early_stopping, task_names)
+    _early_stopping.check_early_stopping(settings.early_stopping, task_names)
     # Seeded by a copy: how many numbers a loss or weighting draws leaves the network's
     # initial weights unchanged.
     with _utils.seeded_globally(deepcopy(random_state).randint(LARGEST_SEED), device):
@@ -120,14 +115,16 @@ def build_loss(
     return checked_loss(loss)
 
 
-def check_task_weights(loss: MultiTaskLoss) -> None:
+def check_task_weights(
+    loss: MultiTaskLoss,
+    user: str = "Missing labels and sample_weight of shape (n_samples, n_tasks)",
+) -> None:
     """Raise if a loss does not take weights per row and task, as missing labels are."""
     if not loss.takes_task_weights:
         raise ValueError(
-            "Missing labels and sample_weight of shape (n_samples, n_tasks) require a "
-            f"loss with weights per row and task; {type(loss).__name__} takes weights "
-            "per row only. Support them in its forward, and set takes_task_weights = "
-            "True."
+            f"{user} require a loss with weights per row and task; loss "
+            f"{type(loss).__name__} takes weights per row only. Support them in its "
+            "forward, and set takes_task_weights = True."
         )
 
 
@@ -162,12 +159,8 @@ def _check_network(
         task_parents=parents,
         **shared,
     )
-    if spec.task_space == "conditional" and not loss.takes_task_weights:
-        raise ValueError(
-            "task_space='conditional' requires a loss with weights per row and task; "
-            f"loss={settings.loss!r} takes weights per row only. Support them in its "
-            "forward, and set takes_task_weights = True."
-        )
+    if spec.task_space == "conditional":
+        check_task_weights(loss, "Networks with task_space='conditional'")
     _utils.check_signature(kind, "forward", "codes", "numeric")
     # The constructors of users' classes may rely on the columns of their own table.
     if kind in NETWORKS.values():
@@ -199,9 +192,7 @@ def _named_allocations(settings: Settings) -> Iterator[None]:
         ) from error
 
 
-def _split_params(
-    params: Mapping[str, Any],
-) -> tuple[dict[str, Any], dict[str, Any]]:
+def _split_params(params: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Separate a network's own parameters from those that every network takes."""
     own = {key: value for key, value in params.items() if key not in SHARED_PARAMS}
     return own, {key: value for key, value in params.items() if key not in own}
@@ -290,10 +281,7 @@ def build_net(
         rates = [network.spec.base_rates[head] for head in loss.heads]
         loss = build_loss(settings, loss.task_names, default_weight(rates))
     criterion = MultiTaskCriterion(
-        loss,
-        components.weighting,
-        network.monotonicity_weight,
-        network.spec.parents,
+        loss, components.weighting, network.monotonicity_weight, network.spec.parents
     )
     criterion.set_base_losses(network)
     criterion.leans_on_parents = (
@@ -302,15 +290,25 @@ def build_net(
         and loss.averages_rows
         and max(network.spec.parents) >= 0
     )
-    own_callbacks: list[Any] = []
+    own_callbacks: dict[str, Callback] = {}
     if monitor is not None:
-        stopping = BestEpochStopping(monitor, settings.n_iter_no_change, first_epoch)
-        own_callbacks.append(("early_stopping", stopping))
-    own_callbacks += lr_schedule(settings.lr_schedule, settings.callbacks, is_update)
+        own_callbacks["early_stopping"] = _early_stopping.BestEpochStopping(
+            monitor, settings.n_iter_no_change, first_epoch
+        )
+    # A schedule among the user's callbacks replaces that of the estimator.
+    has_schedule = any(
+        issubclass(kind, LRScheduler) for kind in callback_kinds(settings.callbacks)
+    )
+    if settings.lr_schedule is not None and not has_schedule:
+        own_callbacks["lr_schedule"] = (
+            _early_stopping.UpdateRate()
+            if is_update
+            else _early_stopping.WarmupStableDecay()
+        )
     params = settings.optimizer_params
     if params["clip_grad_norm"] is not None:
         clipping = GradientNormClipping(params["clip_grad_norm"])
-        own_callbacks.append(("clip_grad_norm", clipping))
+        own_callbacks["clip_grad_norm"] = clipping
     optimizer, optimizer_kwargs = components.optimizer
     decay = _optimizers.base_decay(settings, None if is_update else n_rows)
     if "weight_decay" in optimizer_kwargs:
@@ -325,7 +323,6 @@ def build_net(
         network,
         criterion,
         settings=settings,
-        task_names=components.loss.task_names,
         compile_mode=components.compile_mode,
         average_decay=0.0 if is_update else params["average_decay"] or 0.0,
         monitor=monitor or "",
@@ -346,7 +343,7 @@ def build_net(
         ),
         train_split=None,
         predict_nonlinearity=torch.sigmoid,
-        callbacks=[*own_callbacks, *(settings.callbacks or [])],
+        callbacks=[*own_callbacks.items(), *(settings.callbacks or [])],
         device=str(device),
         verbose=int(settings.verbose),
         **kwargs,

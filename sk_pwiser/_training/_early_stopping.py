@@ -1,5 +1,6 @@
 """How long to train, and at which rate: early stopping and the schedule."""
 
+import re
 from collections.abc import Mapping
 from inspect import signature
 from math import ceil, sqrt
@@ -8,12 +9,16 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from skorch import NeuralNet
-from skorch.callbacks import Callback, EarlyStopping, LRScheduler
-from skorch.utils import noop
+from skorch.callbacks import Callback
 
+from sk_pwiser._training import _figures
 from sk_pwiser._training._batches import TrainingRows
-from sk_pwiser._training._callbacks import Snapshot, find_callback, without_name
-from sk_pwiser._training._figures import FIGURES, GROUPED, grouped_aucs, summary_name
+from sk_pwiser._training._callbacks import (
+    Snapshot,
+    callback_kinds,
+    find_callback,
+    without_name,
+)
 from sk_pwiser._training._settings import Settings
 from sk_pwiser._utils import did_you_mean, warn_user
 
@@ -37,8 +42,8 @@ def check_early_stopping(early_stopping: Any, task_names: tuple[str, ...]) -> st
             ) from error
         return "valid_score"
     columns = {"loss": "valid_loss"}
-    summary = summary_name(task_names)
-    for figure in FIGURES:
+    summary = _figures.summary_name(task_names)
+    for figure in _figures.FIGURES:
         columns[figure] = f"valid_{figure}_{summary}"
         for task in dict.fromkeys((*task_names, summary)):
             columns[f"{figure}_{task}"] = f"valid_{figure}_{task}"
@@ -57,7 +62,7 @@ def check_monitored(
     monitor: str | None, callbacks: Any, has_eval_set: bool, has_groups: bool
 ) -> None:
     """Raise if early stopping or a callback monitors figures that do not exist."""
-    if monitor is not None and monitor.startswith(GROUPED) and not has_groups:
+    if monitor is not None and monitor.startswith(_figures.GROUPED) and not has_groups:
         figure = monitor.removeprefix("valid_").removesuffix("_mean")
         raise ValueError(
             f"early_stopping={figure!r} needs the group of each validation row: pass "
@@ -65,10 +70,13 @@ def check_monitored(
         )
     if monitor is not None or has_eval_set:
         return
-    for entry in map(without_name, callbacks or []):
-        monitor = _monitor_of(entry)
-        if monitor.startswith(("valid_loss", "valid_log_loss", "valid_auc", GROUPED)):
-            kind = entry if isinstance(entry, type) else type(entry)
+    for entry, kind in zip(callbacks or [], callback_kinds(callbacks), strict=True):
+        monitor = getattr(without_name(entry), "monitor", "")
+        known = signature(kind).parameters
+        if without_name(entry) is kind and "monitor" in known:
+            monitor = known["monitor"].default
+        names = ("valid_loss", "valid_log_loss", "valid_auc", _figures.GROUPED)
+        if isinstance(monitor, str) and monitor.startswith(names):
             raise ValueError(
                 f"callbacks holds {kind.__name__}, whose monitor is {monitor!r}, but "
                 "there are no validation rows. Set early_stopping to True, or pass an "
@@ -76,21 +84,8 @@ def check_monitored(
             )
 
 
-def _monitor_of(callback: Any) -> str:
-    """Return the column of the history that a callback of skorch reads, or ""."""
-    if not isinstance(callback, type):
-        monitor = getattr(callback, "monitor", "")
-    else:
-        parameter = signature(callback).parameters.get("monitor")
-        monitor = "" if parameter is None else parameter.default
-    return monitor if isinstance(monitor, str) else ""
-
-
 def plan_epochs(
-    settings: Settings,
-    n_rows: int,
-    task_names: tuple[str, ...],
-    has_eval_set: bool,
+    settings: Settings, n_rows: int, task_names: tuple[str, ...], has_eval_set: bool
 ) -> tuple[str | None, int, int]:
     """Return the monitored column, the first epoch that may be best, and the last."""
     first, most = 1, settings.max_epochs
@@ -116,45 +111,40 @@ def usable_monitor(
     """
     if monitor is None or valid is None:
         return monitor
-    figure = next((f for f in FIGURES if monitor.startswith(f"valid_{f}_")), None)
-    if figure is None:
+    found = re.match(f"valid_({'|'.join(_figures.FIGURES)})_", monitor)
+    if found is None:
         return monitor
+    figure, monitored = found[1], monitor[found.end() :]
     y, weights = valid.labels(), valid.column("sample_weight")
+    scores = torch.zeros_like(y)
+    needs, aucs = "both labels", _figures.task_aucs(y, scores, weights)
     if figure == "grouped_auc":
-        aucs = grouped_aucs(valid, torch.zeros_like(y))
-        has_both = ~torch.tensor(list(aucs)).isnan()
-        needs, found = "a group with both labels of each task", "has no such group"
-    else:
-        known = torch.ones_like(y) if weights is None else weights.view(len(y), -1)
-        is_known = known.expand_as(y) > 0
-        has_both = ((y > 0) & is_known).any(dim=0) & ((y < 1) & is_known).any(dim=0)
-        needs, found = "both labels of each task", "has one label"
-        if not is_known.any(dim=0).all():
-            found = "has one label or none"
-    monitored = monitor.removeprefix(f"valid_{figure}_")
+        needs, aucs = "a group with both labels", _figures.grouped_aucs(valid, scores)
     is_mean = monitored == "mean" or len(task_names) == 1
-    single = [
+    # An AUC is NaN without both labels.
+    lacking = [
         task
-        for task, both in zip(task_names, has_both, strict=True)
-        if not both and monitored in (task, "mean")
+        for task, auc in zip(task_names, aucs, strict=True)
+        if np.isnan(auc) and monitored in (task, "mean")
     ]
-    if not single or (is_mean and figure == "log_loss" and len(single) < len(has_both)):
+    suffices = is_mean and figure == "log_loss" and len(lacking) < len(task_names)
+    if not lacking or suffices:
         return monitor
     value = figure if is_mean else f"{figure}_{monitored}"
     warn_user(
-        f"early_stopping={value!r} needs {needs} among the {len(y)} validation rows; "
-        f"{', '.join(map(repr, single))} {found} there. The validation loss decides "
-        "instead. A larger validation_fraction, or an eval_set with both labels, makes "
-        "the figure available."
+        f"early_stopping={value!r} needs {needs} of each task among the {len(y)} "
+        f"validation rows, which is not so for {', '.join(map(repr, lacking))}. The "
+        "validation loss decides instead. A larger validation_fraction, or an eval_set "
+        "with both labels, makes the figure available."
     )
     return "valid_loss"
 
 
-class BestEpochStopping(EarlyStopping):  # type: ignore[misc]
+class BestEpochStopping(Callback):  # type: ignore[misc]
     """Early stopping from `first_epoch` on, whose best weights are always restored."""
 
-    best_epoch_: int
     best: Snapshot | None = None  # during training only
+    misses_, best_epoch_ = 0, 0  # epochs since the best one, and its number
     # Whether a schedule has yet to lower the learning rate; the last epoch before that.
     is_waiting, n_held = False, 0
     # Attributes with a state, by their names in checkpoints.
@@ -164,20 +154,23 @@ class BestEpochStopping(EarlyStopping):  # type: ignore[misc]
         "n_held": "n_held",
         "unjudged": "n_unjudged_",
         "misses": "misses_",
-        "threshold": "dynamic_threshold_",
+        "threshold": "best_value_",
         "best_epoch": "best_epoch_",
     }
 
     def __init__(self, monitor: str, patience: int, first_epoch: int) -> None:
-        super().__init__(monitor, patience=patience, threshold=0.0, sink=noop)
-        self.first_epoch = first_epoch
-        self._monitor(monitor)
+        self.monitor, self.patience, self.first_epoch = monitor, patience, first_epoch
+
+    @property
+    def lower_is_better(self) -> bool:
+        """Whether a lower figure is a better one."""
+        return self.monitor.startswith(("valid_loss", "valid_log_loss"))
 
     def on_train_begin(self, net: NeuralNet, **kwargs: Any) -> None:
         """Reset the counters."""
-        super().on_train_begin(net, **kwargs)
         self.is_waiting, self.n_held, self.best = False, 0, None
-        self.n_unjudged_ = self.first_epoch - 1
+        self.n_unjudged_, self.misses_, self.best_epoch_ = self.first_epoch - 1, 0, 0
+        self.best_value_ = np.inf if self.lower_is_better else -np.inf
 
     def on_epoch_end(self, net: NeuralNet, **kwargs: Any) -> None:
         """Judge an epoch, unless it is among the first ones.
@@ -187,25 +180,25 @@ class BestEpochStopping(EarlyStopping):  # type: ignore[misc]
         if self.n_unjudged_:
             self.n_unjudged_ -= 1
             return
+        value = net.history[-1, self.monitor]
         is_first = self.monitor == "valid_score" and not self.best_epoch_
-        if is_first and np.isnan(net.history[-1, self.monitor]):
+        if is_first and np.isnan(value):
             warn_user(
                 f"early_stopping={net.settings.early_stopping!r} is nan on the "
                 "validation rows. The validation loss decides instead. A larger "
                 "validation_fraction, or an eval_set on which the score is defined, "
                 "makes it available."
             )
-            self._monitor("valid_loss")
-            self.dynamic_threshold_ = np.inf
-        if self.is_waiting:
-            self.misses_ = -self.patience  # which does not reach the patience
-        super().on_epoch_end(net, **kwargs)  # which raises to end the training
-        if self.best_epoch_ == net.history[-1, "epoch"]:
+            self.monitor, self.best_value_ = "valid_loss", np.inf
+            value = net.history[-1, self.monitor]
+        sign = 1 if self.lower_is_better else -1
+        if sign * value < sign * self.best_value_:
+            self.best_value_, self.misses_ = value, 0
+            self.best_epoch_ = net.history[-1, "epoch"]
             self.best = Snapshot.take(net, "network")
-
-    def _monitor(self, name: str) -> None:
-        self.monitor = name
-        self.lower_is_better = name.startswith(("valid_loss", "valid_log_loss"))
+        elif not self.is_waiting:
+            self.misses_ += 1
+            net.stop_training_ |= self.misses_ == self.patience
 
     def state_dict(self) -> dict[str, Any]:
         """Return the best epoch so far with its weights, and the counters."""
@@ -216,7 +209,6 @@ class BestEpochStopping(EarlyStopping):  # type: ignore[misc]
         """Restore what `state_dict` returned."""
         for key, name in self.STATE.items():
             setattr(self, name, state[key])
-        self._monitor(self.monitor)
         weights = state["best_weights"]
         self.best = None if weights is None else Snapshot(weights)
 
@@ -244,7 +236,7 @@ DECAY_RATIO, LEAST_DECAY_STEPS = 0.5, 40
 FIRST_SHARE, LAST_SHARE = 3.0, 0.3
 
 
-class _Schedule(Callback):  # type: ignore[misc]
+class Schedule(Callback):  # type: ignore[misc]
     """Sets the learning rates of each step to a share of the full ones."""
 
     n_steps: float
@@ -275,7 +267,7 @@ class _Schedule(Callback):  # type: ignore[misc]
             group["lr"] = rate
 
 
-class UpdateRate(_Schedule):
+class UpdateRate(Schedule):
     """Lowers the learning rate over the first steps of a model, for `partial_fit`."""
 
     def on_train_begin(self, net: NeuralNet, **kwargs: Any) -> None:
@@ -290,7 +282,7 @@ class UpdateRate(_Schedule):
         return max(LAST_SHARE, FIRST_SHARE / sqrt(1 + self.n_steps))
 
 
-class WarmupStableDecay(_Schedule):
+class WarmupStableDecay(Schedule):
     """Raises the learning rate linearly, holds it, and lowers it linearly to 0.
 
     With early stopping, the rate is held as long as the monitored figure of the
@@ -392,24 +384,4 @@ class WarmupStableDecay(_Schedule):
             setattr(self, name, state[name])
 
 
-STATE = (
-    "warm_up",
-    "n_steps",
-    "n_epochs",
-    "epoch_steps",
-    "decay",
-    "best",
-    "best_step",
-)
-
-
-def lr_schedule(
-    name: str | None, callbacks: Any, is_update: bool
-) -> list[tuple[str, Callback]]:
-    """Return the callback that sets the learning rate, if it is not constant."""
-    own = [without_name(entry) for entry in callbacks or []]
-    kinds = [each if isinstance(each, type) else type(each) for each in own]
-    # A schedule among the user's callbacks replaces this one.
-    if name is None or any(issubclass(kind, LRScheduler) for kind in kinds):
-        return []
-    return [("lr_schedule", UpdateRate() if is_update else WarmupStableDecay())]
+STATE = ("warm_up", "n_steps", "n_epochs", "epoch_steps", "decay", "best", "best_step")

@@ -283,13 +283,10 @@ def advice(settings: Settings) -> str:
 
 def _far(settings: Settings) -> Iterator[tuple[str, Any]]:
     """Yield the names and values of parameters that are far above usual values."""
-    usual_lr = USUAL_LR
-    if isinstance(settings.optimizer, str):
-        usual_lr = USUAL_LR_OF.get(settings.optimizer, USUAL_LR)
-    usual = {**USUAL, "lr": usual_lr, "embedding_lr": usual_lr}
-    own = ("lr", "weight_decay", "pwiser_weight")
-    values: dict[str, Any] = {name: getattr(settings, name) for name in own}
-    values |= {k: v for k, v in settings.optimizer_params.items() if k in usual}
+    usual_lr = USUAL_LR_OF.get(settings.optimizer, USUAL_LR)
+    usual = {"lr": usual_lr, "embedding_lr": usual_lr, **USUAL}
+    of_fit = {**vars(settings), **settings.optimizer_params}
+    values: dict[str, Any] = {k: of_fit[k] for k in usual if k in of_fit}
     of_network = settings.network_params.items()
     values |= {k: v for k, v in of_network if k.endswith(("weight", "weights"))}
     values |= {**settings.loss_params, **settings.weighting_params}

@@ -97,11 +97,8 @@ def summary_name(task_names: Sequence[str]) -> str:
 
 def grouped_aucs(rows: TrainingRows, logits: Tensor) -> Iterator[float]:
     """Yield the mean AUC within groups per task, NaN if no group has both labels."""
-    y, weights, groups = (
-        rows.labels().round(),
-        rows.column("sample_weight"),
-        rows.column("groups"),
-    )
+    y, groups = rows.labels().round(), rows.column("groups")
+    weights = rows.column("sample_weight")
     assert groups is not None
     for k in range(y.shape[1]):
         labels, scores, codes = y[:, k], logits[:, k], groups

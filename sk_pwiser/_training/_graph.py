@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from sk_pwiser._training._batches import CPU, Batch
 from sk_pwiser._training._callbacks import group_arguments
+from sk_pwiser._training._early_stopping import Schedule
 from sk_pwiser._training._optimizers import sparse_tables
 from sk_pwiser._utils import generator_on, warn_user
 
@@ -40,7 +41,7 @@ Step = Callable[..., dict[str, Tensor]]
 @contextmanager
 def graphed_steps(net: Any) -> Iterator[Step]:
     """Yield the training step of a net, as graphs if the step can be recorded."""
-    obstacle = _find_obstacle(net)
+    obstacle = next(_obstacles(net), None)
     if obstacle is not None:
         _warn(obstacle)
         yield net.train_step
@@ -62,42 +63,40 @@ def _warn(obstacle: str) -> None:
     )
 
 
-def _find_obstacle(net: Any) -> str | None:
-    """Return what is known to prevent a graph, before the first step."""
+def _obstacles(net: Any) -> Iterator[str]:
+    """Yield what is known to prevent a graph, before the first step."""
     tools: Any = getattr(torch, torch.device(net.device).type, None)
     recordable = getattr(tools, "CUDAGraph", None)
     if not hasattr(recordable, "register_generator_state"):  # since torch 2.4
-        return f"device={str(net.device)!r}: graphs require CUDA and torch 2.4"
+        yield f"device={str(net.device)!r}: graphs require CUDA and torch 2.4"
+    if net.is_joint:
+        yield "weights that several workers train"
     weighting, optimizer = net.criterion_.weighting, net.optimizer_
-    on_device = all("capturable" in g or g.get("fused") for g in optimizer.param_groups)
-    logs_rows = getattr(optimizer, "undo", None) is not None
-    name_of_weighting = f"weighting={type(weighting).__name__}"
-    needs_gradients = f"{name_of_weighting}, which needs the gradient per task"
-    name_of_optimizer = f"optimizer={type(optimizer).__name__}"
-    obstacles = {
-        "weights that several workers train": net.is_joint,
-        needs_gradients: weighting.uses_task_gradients,
-        "batches of whole groups, whose sizes differ": (
-            net.iterator_train__sampler == "grouped"
-        ),
-        "columns of lists, whose numbers of entries differ": bool(
-            net.module_.spec.bags
-        ),
-        "updates of large embedding tables, which are undone if they fail": (
-            logs_rows and sparse_tables(net.module_)
-        ),
-        f"{name_of_optimizer}, which counts its steps on the host": not on_device,
-    }
+    if weighting.uses_task_gradients:
+        name = type(weighting).__name__
+        yield f"weighting={name}, which needs the gradient per task"
+    if net.iterator_train__sampler == "grouped":
+        yield "batches of whole groups, whose sizes differ"
+    if net.module_.spec.bags:
+        yield "columns of lists, whose numbers of entries differ"
+    if getattr(optimizer, "undo", None) is not None and sparse_tables(net.module_):
+        yield "updates of large embedding tables, which are undone if they fail"
+    if not all("capturable" in g or g.get("fused") for g in optimizer.param_groups):
+        name = type(optimizer).__name__
+        yield f"optimizer={name}, which counts its steps on the host"
     for _, callback in net.callbacks_:
-        if not isinstance(callback, GradientNormClipping):
-            name = f"the callback {type(callback).__name__}, which acts within a step"
-            methods = ("on_batch_begin", "on_grad_computed")
-            obstacles[name] = any(_overrides(callback, method) for method in methods)
-    return next((name for name, is_there in obstacles.items() if is_there), None)
+        # These act on the gradients by kernels, and on the learning rates, which graphs
+        # read from the device.
+        if isinstance(callback, GradientNormClipping | Schedule):
+            continue
+        if _overrides(callback, "on_batch_begin", "on_grad_computed"):
+            name = type(callback).__name__
+            yield f"the callback {name}, which acts within a step"
 
 
-def _overrides(callback: Callback, method: str) -> bool:
-    return getattr(type(callback), method) is not getattr(Callback, method)
+def _overrides(callback: Callback, *methods: str) -> bool:
+    kind = type(callback)
+    return any(getattr(kind, name) is not getattr(Callback, name) for name in methods)
 
 
 @contextmanager
@@ -219,7 +218,7 @@ class _GraphedSteps:
 
     def _watched(self, batch: Batch) -> dict[str, Tensor]:
         """Take an ordinary step, and find out what a graph would not repeat."""
-        attributes, numbers = self._attributes(), _states_on_host()
+        self.attributes, numbers = self._attributes(), _states_on_host()
         mode = self.tools.get_sync_debug_mode()
         with warnings.catch_warnings(record=True) as found:
             warnings.simplefilter("always")
@@ -228,7 +227,7 @@ class _GraphedSteps:
                 step = self.net.train_step(batch)
             finally:
                 self.tools.set_sync_debug_mode(mode)
-        obstacles = self._changes_since(attributes)
+        obstacles = self._changes()
         if numbers != _states_on_host():
             obstacles.append("random numbers that are drawn on the host")
         for warning in found:
@@ -242,9 +241,9 @@ class _GraphedSteps:
             self._give_up(obstacles[0])
         return step
 
-    def _changes_since(self, earlier: dict[tuple[str, ...], Any]) -> list[str]:
+    def _changes(self) -> list[str]:
         """Name the attributes that have changed, and keep the new ones."""
-        self.attributes = self._attributes()
+        earlier, self.attributes = self.attributes, self._attributes()
         return [
             f"{key[-1]}, which changes in each step"
             for key, value in self.attributes.items()
@@ -287,7 +286,7 @@ class _GraphedSteps:
     def _record(self, batch: Batch) -> _Graph | None:
         """Record a step without computing it; return None if this is not possible."""
         net, tools = self.net, self.tools
-        if obstacles := self._changes_since(self.attributes):
+        if obstacles := self._changes():
             self._give_up(obstacles[0])
             return None
         inputs = {name: tensor.clone() for name, tensor in batch[0].items()}

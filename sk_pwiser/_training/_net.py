@@ -65,23 +65,21 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
     def __init__(
         self,
         module: nn.Module,
-        criterion: nn.Module,
+        criterion: Any,
         *,
         settings: Settings,
-        task_names: tuple[str, ...],
         compile_mode: str | None,
         average_decay: float,
         monitor: str,
         **kwargs: Any,
     ) -> None:
         super().__init__(module, criterion=criterion, **kwargs)
-        self.task_names = task_names
+        self.task_names: tuple[str, ...] = criterion.loss.task_names
         self.settings = settings
         self.compile_mode = compile_mode
         self.average_decay = average_decay
         self.monitor = monitor
         self.history_ = _figures.EpochHistory()
-        self.best_: dict[str, float] = {}  # figures, for the table of epochs
         self.schedules_: list[_callbacks.Position] = []
 
     def __getstate__(self) -> dict[str, Any]:
@@ -149,38 +147,25 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
         iterator.device = torch.device(self.device)
         return iterator
 
-    def partial_fit(
-        self,
-        X: EncodedData,
-        y: None = None,
-        classes: None = None,
-        *,
-        checkpoints: "Checkpoints | None" = None,
-    ) -> "MultiTaskNet":
+    def partial_fit(self, X: EncodedData, checkpoints: "Checkpoints | None") -> None:
         """Train on `X.train`, and measure the other rows after every epoch."""
         self.lowest_, self.kept_epoch_ = (), None
         try:
-            self.notify("on_train_begin", X=X, y=y)
+            self.notify("on_train_begin", X=X, y=None)
             self.fit_loop(X, checkpoints)
-            self.notify("on_train_end", X=X, y=y)
+            self.notify("on_train_end", X=X, y=None)
         finally:
             schedules = _callbacks.release(self.callbacks_)
-            bar = find_callback(self, _callbacks.BatchProgressBar)
-            if bar is not None:  # of an interrupted training
-                bar.close()
         check_end(self, X.train.sample)
         self.lowest_, self.average_, self.schedules_ = (), None, schedules
         self._zero_grad_optimizer()  # releases the memory of the gradients
-        return self
 
     def copy_network(self) -> "MultiTaskNet":
         """Return a net that predicts the same after this one has trained further."""
         copied = object.__new__(type(self))
         network = deepcopy(self.module_)
-        copied.__dict__.update(
-            vars(self), module=network, module_=network, average_=None
-        )
-        copied.__dict__.update(history_=deepcopy(self.history_), best_=dict(self.best_))
+        own = {"module": network, "module_": network, "average_": None}
+        copied.__dict__.update(vars(self), **own, history_=deepcopy(self.history_))
         return copied
 
     def fit_loop(self, X: EncodedData, checkpoints: "Checkpoints | None") -> None:
@@ -292,24 +277,20 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
         self.start_rates_ = (logits.sigmoid().mean(dim=0).tolist(),)
 
     def run_single_epoch(
-        self,
-        iterator: BatchIterator,
-        training: bool,
-        prefix: str,
-        step_fn: Any,
+        self, iterator: BatchIterator, training: bool, prefix: str, step_fn: Any
     ) -> None:
         """Iterate over the rows once; record the mean loss and, in validation, AUC."""
         # Summed on the device: the host would wait for the device to read each loss.
         total, n_rows, logits = torch.zeros((), device=self.device), 0, []
         average = self.average_ if training else None
         # Other devices are not slow with tiny values.
-        is_on_cpu = torch.device(self.device).type == "cpu"
+        flushes = training and torch.device(self.device).type == "cpu"
         for n_steps, batch in enumerate(iterator, 1):
             self.notify("on_batch_begin", batch=batch, training=training)
             step = step_fn(batch)
             if average is not None:
                 average.step()
-            if training and is_on_cpu and n_steps % _optimizers.FLUSH_INTERVAL == 0:
+            if flushes and n_steps % _optimizers.FLUSH_INTERVAL == 0:
                 _optimizers.flush_tiny_values(self.module_, self.optimizer_, average)
             n_in_batch = self.n_rows_of(batch)
             total.add_(step["loss"].detach(), alpha=n_in_batch)
@@ -317,7 +298,7 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
             if not training:
                 logits.append(step["y_pred"])
             self.notify("on_batch_end", batch=batch, training=training, **step)
-        if training and is_on_cpu:
+        if flushes:
             _optimizers.flush_tiny_values(self.module_, self.optimizer_, average)
         loss = total.item() / n_rows
         if not np.isfinite(loss):
@@ -381,12 +362,11 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
 
     def _record_best(self, key: str, value: float, lower_is_better: bool) -> None:
         """Record a figure, and whether it is the best so far, for PrintLog."""
-        sign = 1 if lower_is_better else -1
-        is_best = sign * value < sign * self.best_.get(key, sign * np.inf)
-        if is_best:
-            self.best_[key] = value
+        sign, name = 1 if lower_is_better else -1, f"{key}_best"
+        bests = (row[key] for row in reversed(self.history) if row.get(name))
+        is_best = sign * value < sign * next(bests, sign * np.inf)
         self.history.record(key, value)
-        self.history.record(f"{key}_best", is_best)
+        self.history.record(name, is_best)
 
     def n_rows_of(self, batch: Batch) -> int:
         """Return the number of rows that the loss of a batch is computed from."""
@@ -448,17 +428,16 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
         """Run the network, by default `module_`, on the inputs of a batch."""
         network = self.module_ if network is None else network
         # The rows store codes in the smallest type that holds them.
-        codes, bags = (
-            x["codes"].long(),
-            bags_of(x) if "bag_indices" in x else None,
-        )
-        given = () if bags is None else (bags._replace(indices=bags.indices.long()),)
+        inputs: list[Any] = [x["codes"].long(), x["numeric"]]
+        if "bag_indices" in x:
+            bags: Any = bags_of(x)
+            inputs.append(bags._replace(indices=bags.indices.long()))
         with torch.autocast(
             torch.device(self.device).type,
             dtype=torch.bfloat16,
             enabled=self.settings.precision == "bfloat16",
         ):
-            output: NetworkOutput = network(codes, x["numeric"], *given)
+            output: NetworkOutput = network(*inputs)
         return output
 
     def _set_training(self, training: bool = True) -> None:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _NormBase
 
-from sk_pwiser._training._callbacks import without_name
+from sk_pwiser._training._callbacks import callback_kinds
 from sk_pwiser._training._settings import LOOP_PARAMS, OPTIMIZERS, Settings
 from sk_pwiser._utils import check_names, check_number, resolve
 from sk_pwiser.networks import MultiTaskNetwork, NetworkSpec
@@ -50,15 +50,6 @@ LARGEST_DECAY_RATIO, SMALLEST_DECAY_RATIO, FEW_ROWS = 20.0, 5.0, 25
 # Below this rate, the decay of the parameters of a single task is reduced.
 RARE = 0.05
 
-# Why some optimisers of torch cannot train a network: their own errors do not say it.
-# The keys are names of classes, since older versions of torch lack some of the classes.
-_UNSUITABLE = {
-    "LBFGS": "evaluates the loss of a batch several times per step",
-    "Muon": "takes two-dimensional parameters only, and a network has biases",
-    "SparseAdam": "takes sparse gradients only, not dense gradients such as those of "
-    'layers; optimizer="adam" updates large embedding tables by their rows',
-}
-
 # The ranges of numbers in `LOOP_PARAMS`, which may be None.
 _LIMITS: dict[str, dict[str, float]] = {
     "average_decay": {"at_least": 0, "below": 1},
@@ -67,27 +58,18 @@ _LIMITS: dict[str, dict[str, float]] = {
     "embedding_weight_decay": {"at_least": 0},
 }
 
-# Arguments that are parameters of the estimator.
-_OWN_PARAMETERS = ("lr", "weight_decay")
-
 
 def check_optimizer(
     settings: Settings,
 ) -> tuple[type[torch.optim.Optimizer], dict[str, Any]]:
     """Return the optimiser's class and its keyword arguments, except for `lr`.
 
-    A step on three small tensors checks that it takes them and dense gradients.
+    A step on three small tensors checks that it takes them and dense gradients, unlike
+    LBFGS, Muon and SparseAdam, whose own errors say why.
     """
     optimizer, params = settings.optimizer, settings.optimizer_params
-    weight_decay = base_decay(settings)
     registry = OPTIMIZERS, torch.optim.Optimizer, "optimizer", optimizer
     kind = resolve(registry)
-    for name, reason in _UNSUITABLE.items():
-        unsuitable = getattr(torch.optim, name, None)
-        if unsuitable is not None and issubclass(kind, unsuitable):
-            raise ValueError(
-                f"optimizer={kind!r} cannot train a network: {name} {reason}."
-            )
     for name, limits in _LIMITS.items():
         if params[name] is not None:
             check_number(name, params[name], **limits)
@@ -100,26 +82,22 @@ def check_optimizer(
     given = {
         "lr": settings.lr,
         "embedding_lr": params["embedding_lr"],
-        "weight_decay": weight_decay,
+        "weight_decay": base_decay(settings),
         "embedding_weight_decay": params["embedding_weight_decay"],
     }
     own = {k: v for k, v in params.items() if k not in LOOP_PARAMS}
     known = inspect.signature(kind).parameters
-    of_estimator = {name: given[name] for name in _OWN_PARAMETERS if name in known}
+    of_estimator = {k: given[k] for k in ("lr", "weight_decay") if k in known}
     check_names(registry, own, 1, shared=LOOP_PARAMS, **of_estimator)
-    kwargs = dict(own)
-    if "weight_decay" in known:
-        kwargs["weight_decay"] = weight_decay
-    elif settings.weight_decay not in (0.0, "auto"):  # which they ignore
-        raise ValueError(
-            f"weight_decay={weight_decay!r}, but optimizer={optimizer!r} has no weight "
-            "decay; set weight_decay=0."
-        )
-    elif given["embedding_weight_decay"]:
-        raise ValueError(
-            f"embedding_weight_decay={given['embedding_weight_decay']!r}, but "
-            f"optimizer={optimizer!r} has no weight decay."
-        )
+    kwargs = own | {k: v for k, v in of_estimator.items() if k != "lr"}
+    decays = {**given, "weight_decay": settings.weight_decay}
+    for name in ("weight_decay", "embedding_weight_decay"):
+        # Optimisers without weight decay ignore "auto".
+        if "weight_decay" not in known and decays[name] not in (0.0, "auto", None):
+            raise ValueError(
+                f"{name}={decays[name]!r}, but optimizer={optimizer!r} has no weight "
+                f"decay; set {name}=0."
+            )
     for name, value in given.items():
         # No step would be finite.
         if value is not None and value > torch.finfo(torch.float32).max:
@@ -293,16 +271,13 @@ def smallest_lazy_table(
 ) -> int | None:
     """Return the smallest size of tables that are updated by rows, or None."""
     params = settings.optimizer_params
+    unsupported = kwargs.keys() - {"betas", "eps", "weight_decay"}
+    kinds = callback_kinds(settings.callbacks)
     obstacles = {
         f"optimizer={settings.optimizer!r}": optimizer is not torch.optim.Adam,
-        f"optimizer_params={params!r}": bool(
-            kwargs.keys() - {"betas", "eps", "weight_decay"}
-        )
-        or params["clip_grad_norm"] is not None,
+        f"optimizer_params={params!r}": unsupported or params["clip_grad_norm"],
         "GradientNormClipping in callbacks": any(
-            isinstance(callback, GradientNormClipping)
-            or callback is GradientNormClipping
-            for callback in map(without_name, settings.callbacks or [])
+            issubclass(kind, GradientNormClipping) for kind in kinds
         ),
         f"weighting={settings.weighting!r}": uses_task_gradients,
         f"compile={settings.compile!r}": settings.compile not in (False, "graph"),

@@ -236,18 +236,15 @@ class Schema:
         columns = {column.name: column for column in encoder.columns_}
         places = self.places() if columns else {}
         for name in names:
-            column: Any = columns.get(name)
-            if column is None:
-                found[name] = Bunch(kind="sparse", encoding="embedding")
-            else:
-                found[name] = Bunch(kind=column.kind, encoding=column.encoding)
+            column: Any = columns.get(name)  # none of a sparse table
             codes, inputs, bags = places.get(name, ((), (), ()))
             vocabulary = column
             if isinstance(column, ListColumn):
                 vocabulary = column.items_ or columns[column.shared_name]
-            values = getattr(vocabulary, "own_values_", None)
-            found[name].update(
-                values=values,
+            found[name] = Bunch(
+                kind=getattr(column, "kind", "sparse"),
+                encoding=getattr(column, "encoding", "embedding"),
+                values=getattr(vocabulary, "own_values_", None),
                 rates=bool(inputs) and bool(codes or bags),
                 bins=getattr(column, "edges_", None),
             )
@@ -513,10 +510,14 @@ def make_encoder(settings: Settings, estimator_name: str) -> TableEncoder:
 
 
 class Growth(NamedTuple):
-    """The earlier row of each row of tables that have grown, -1 for new values."""
+    """The earlier row of each row of tables that have grown, and whether it is new.
 
-    of_columns: np.ndarray  # in the embedding tables of category columns
-    of_bags: np.ndarray  # in the tables of vectors that lists do not share
+    New rows are copies of the row of unseen values of their column. Lists that share a
+    vocabulary have no such row, and no new one.
+    """
+
+    of_columns: tuple[np.ndarray, np.ndarray]  # embedding tables of category columns
+    of_bags: tuple[np.ndarray, np.ndarray]  # vectors that lists do not share
 
 
 def grow_schema(schema: Schema, X: Any) -> tuple[Schema, Growth | None]:
@@ -584,12 +585,15 @@ class EncodedData:
         return replace(self, train=train, valid=valid, further=further)
 
 
-def _in_one_table(origins: Sequence[np.ndarray], sizes: Sequence[int]) -> np.ndarray:
-    """Join rows of parts of a table, which had these sizes; -1 stays."""
+def _in_one_table(
+    origins: Sequence[np.ndarray], sizes: Sequence[int]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Join rows of parts of a table, which had these sizes; -1 marks new rows."""
     firsts = np.cumsum([0, *sizes])[:-1]
     parts = zip(origins, firsts, strict=True)
-    moved = [np.where(own >= 0, own + first, -1) for own, first in parts]
-    return np.concatenate([np.zeros(0, dtype=np.int64), *moved])
+    rows = [first + np.where(own < 0, UNSEEN, own) for own, first in parts]
+    is_new = [np.zeros(0, dtype=bool), *(own < 0 for own in origins)]
+    return np.concatenate([np.zeros(0, dtype=np.int64), *rows]), np.concatenate(is_new)
 
 
 def statistics_selection(settings: Settings) -> str:
@@ -608,34 +612,27 @@ def unfitted_statistics(
 ) -> TargetStatistics | None:
     """Return unfitted statistics; of the columns that an earlier fit selected."""
     chosen, params = settings.target_encoding, settings.encoding_params
+    before = None if earlier is None else earlier.statistics
+    expected: list[Any] = [] if before is None else before.column_names(encoder)
     # A stream cannot choose the size of its first part.
     n_samples = None if is_update or earlier is not None else shape[0]
     if earlier is not None and earlier.selection == statistics_selection(settings):
         # Columns whose vocabulary has grown since then might be selected as well.
-        names: list[Any] = []
-        n_categories = 0
-        if earlier.statistics is not None:
-            names = earlier.statistics.column_names(encoder)
-            n_categories = len(earlier.statistics.columns)
-        chosen = names[:n_categories]
-        params = {**params, "list_target_encoding": names[n_categories:]}
+        n_categories = 0 if before is None else len(before.columns)
+        chosen = expected[:n_categories]
+        params = {**params, "list_target_encoding": expected[n_categories:]}
     statistics: TargetStatistics | None = make_target_statistics(
         chosen, encoder, n_samples, params
     )
     if statistics is not None:
         statistics.n_tasks_ = shape[1]
-    if earlier is None:
-        return statistics
-    found, expected = (
-        [] if one is None else one.column_names(encoder)
-        for one in (statistics, earlier.statistics)
-    )
-    if found != expected:
-        chosen = settings.encoding_params["list_target_encoding"]
+    found = [] if statistics is None else statistics.column_names(encoder)
+    if earlier is not None and found != expected:
+        of_lists = settings.encoding_params["list_target_encoding"]
         raise ValueError(
             f"Training cannot continue with target_encoding="
-            f"{settings.target_encoding!r} and list_target_encoding={chosen!r}: these "
-            f"select the columns {found}, the earlier fit those of {expected}."
+            f"{settings.target_encoding!r} and list_target_encoding={of_lists!r}: "
+            f"these select the columns {found}, the earlier fit those of {expected}."
         )
     return statistics
 

@@ -173,20 +173,11 @@ def find_device(name: str | torch.device) -> torch.device:
         return _accelerator() or torch.device("cpu")
     try:
         device = torch.device(name)
-    except RuntimeError as error:
-        raise ValueError(
-            f"device={name!r} is not a device of torch: {error}"
-        ) from error
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise ValueError(
-            f"device={str(name)!r}, but torch finds no CUDA on this machine; "
-            "device='auto' uses an accelerator if one is present."
-        )
-    try:
         torch.zeros(1, device=device).item()
     except (RuntimeError, AssertionError, ImportError) as error:
         raise ValueError(
-            f"device={str(name)!r} cannot be used on this machine: {error}"
+            f"device={str(name)!r} cannot be used on this machine; device='auto' uses "
+            f"an accelerator if one is present. {error}"
         ) from error
     return device
 

@@ -69,7 +69,7 @@ class TrainingResult:
 def net_state(net: MultiTaskNet) -> dict[str, Any]:
     """Return weights, the states of criterion and optimiser, and the history."""
     states = {part: getattr(net, name).state_dict() for part, name in PARTS.items()}
-    return {**states, "history": list(net.history), "best": net.best_}
+    return {**states, "history": list(net.history)}
 
 
 def load_net_state(net: MultiTaskNet, state: Mapping[str, Any]) -> None:
@@ -85,7 +85,6 @@ def load_net_state(net: MultiTaskNet, state: Mapping[str, Any]) -> None:
     except RuntimeError as error:
         raise ValueError(f"its weights do not fit its parameters: {error}") from error
     net.history = EpochHistory(state["history"])
-    net.best_ = state["best"]
 
 
 # Arguments of torch's optimisers that say how a step is computed. Those of the machine
@@ -148,18 +147,15 @@ def continue_from(net: MultiTaskNet, earlier: MultiTaskNet) -> None:
     The arguments of the optimiser are those of the new net. The schedule of a callback
     that is in both nets continues, unless `lr` differs.
     """
-    for kind, part, source in (
-        ("network", net.module_, earlier.module_),
-        ("loss or weighting", net.criterion_, earlier.criterion_),
-    ):
-        try:
-            part.load_state_dict(source.state_dict())
-        except RuntimeError as error:
-            raise ValueError(
-                "Training cannot continue from the earlier fit, since the parameters "
-                f"now describe a different {kind}: "
-                f"{_changed(net.settings, earlier.settings) or error}."
-            ) from error
+    try:
+        net.module_.load_state_dict(earlier.module_.state_dict())
+        net.criterion_.load_state_dict(earlier.criterion_.state_dict())
+    except RuntimeError as error:
+        raise ValueError(
+            "Training cannot continue from the earlier fit, since the parameters now "
+            "describe a different network, loss or weighting: "
+            f"{_changed(net.settings, earlier.settings) or error}."
+        ) from error
     has_same_state = _have_same_state(net.optimizer_, earlier.optimizer_)
     keeps_schedules = has_same_state and net.lr == earlier.lr
     net.schedules_ = list(earlier.schedules_) if keeps_schedules else []
@@ -175,7 +171,6 @@ def continue_from(net: MultiTaskNet, earlier: MultiTaskNet) -> None:
                 group.pop("initial_lr", None)
             group.update(kept)
     net.history = deepcopy(earlier.history)
-    net.best_ = dict(earlier.best_)
     net.start_rates_ = earlier.start_rates_
 
 
@@ -240,16 +235,14 @@ def log_net(net: MultiTaskNet, undo: Undo) -> None:
     # parameters themselves, to which the optimiser refers.
     criterion = deepcopy(net.criterion_, {id(p): p for p in parameters})
     arguments = group_arguments(net.optimizer_)
-    state = {
-        parameter: of_parameter
+    states = {
+        parameter: state
         if parameter in tables
-        else {
-            key: value.clone() if isinstance(value, Tensor) else value
-            for key, value in of_parameter.items()
-        }
-        for parameter, of_parameter in net.optimizer_.state.items()
+        # Faster than deepcopy, in every update.
+        else {k: v.clone() if isinstance(v, Tensor) else v for k, v in state.items()}
+        for parameter, state in net.optimizer_.state.items()
     }
-    n_epochs, best = len(net.history), dict(net.best_)
+    n_epochs = len(net.history)
 
     def restore() -> None:
         with torch.no_grad():
@@ -258,12 +251,11 @@ def log_net(net: MultiTaskNet, undo: Undo) -> None:
         for module, of_module in buffers:
             module._buffers.update(of_module)
         net.criterion = net.criterion_ = criterion
-        for group, kept in zip(net.optimizer_.param_groups, arguments, strict=True):
-            group.update(kept)
+        for group, own in zip(net.optimizer_.param_groups, arguments, strict=True):
+            group.update(own)
         net.optimizer_.state.clear()
-        net.optimizer_.state.update(state)
+        net.optimizer_.state.update(states)
         del net.history[n_epochs:]
-        net.best_ = best
 
     undo.append(restore)
 
@@ -271,23 +263,13 @@ def log_net(net: MultiTaskNet, undo: Undo) -> None:
 def grow_tables(net: MultiTaskNet, schema: Schema, growth: Growth, undo: Undo) -> None:
     """Add rows to a net's embedding tables in place, for new category values.
 
-    New rows are copies of the row of unseen values of their column, and have no state
-    in the optimiser.
+    New rows have no state in the optimiser.
     """
     layer, spec, encoder = net.module_.input_layer, net.module_.spec, schema.encoder
-    # Of columns and of lists: the earlier row of each row, the first row and the number
-    # of rows of each part, and the tables.
-    kinds = [(growth.of_columns, layer.offsets, encoder.cardinalities_, layer.tables)]
-    if layer.bags is not None:
-        # Lists that share a vocabulary have no vector of unseen values, and no new one.
-        n_own = [column.n_own for column in encoder.lists_]
-        bags = layer.bags
-        kinds.append((growth.of_bags, bags.own_starts, n_own, bags.tables))
+    of_bags = () if layer.bags is None else layer.bags.tables
     before, grown = [], []
-    for origin, starts, n_rows, tables in kinds:
-        unseen = np.repeat(starts.cpu().numpy() + spec.unseen_code, n_rows)
-        rows = torch.from_numpy(np.where(origin < 0, unseen, origin)).to(net.device)
-        is_new = torch.from_numpy(origin < 0).to(net.device)
+    for origin, tables in zip(growth, (layer.tables, of_bags), strict=True):
+        rows, is_new = (torch.from_numpy(each).to(net.device) for each in origin)
         for table in tables:
             weight, state = table.detach(), net.optimizer_.state.get(table, {})
             before.append((weight, dict(state)))
@@ -311,24 +293,12 @@ def check_own_tables(net: MultiTaskNet, rows: Impressions, n_before: int) -> Non
     """
     network: Any = net.module_
     known = set(network.input_layer.modules())
-    tables = {
-        path: module
-        for path, module in network.named_modules()
-        if isinstance(module, TABLES) and module not in known
-    }
-
-    def refused(reason: str) -> ValueError:
-        return ValueError(
-            f"grow_vocabulary must be False in encoding_params: {reason}, and does not "
-            f"grow with the vocabularies. Let {type(network).__name__} read the codes "
-            "through input_layer, whose tables grow."
-        )
 
     def check(path: str, module: Any, args: Any, kwargs: Any) -> None:
         indices: Any = [*args, *kwargs.values()][0]
         n_rows = module.num_embeddings
         if n_rows == n_before or int(indices.max()) >= n_rows:
-            raise refused(f"{path} of the network has {n_rows} rows")
+            raise IndexError(f"{path} has {n_rows} rows")
 
     batches = BatchIterator(rows.spaced(1), 1, device=torch.device(net.device))
     inputs, _ = next(iter(batches))
@@ -336,15 +306,21 @@ def check_own_tables(net: MultiTaskNet, rows: Impressions, n_before: int) -> Non
     inputs["codes"] = largest.expand(inputs["codes"].shape)
     net._set_training(False)
     with ExitStack() as hooks:
-        for path, module in tables.items():
-            hook = module.register_forward_pre_hook(
-                partial(check, path), with_kwargs=True
-            )
-            hooks.callback(hook.remove)
+        for path, module in network.named_modules():
+            if isinstance(module, TABLES) and module not in known:
+                hook: Any = partial(check, path)
+                hooks.enter_context(
+                    module.register_forward_pre_hook(hook, with_kwargs=True)
+                )
         try:
             net.infer(inputs)
         except IndexError as error:
-            raise refused(f"a part of the network is too small ({error})") from error
+            raise ValueError(
+                "grow_vocabulary must be False in encoding_params: a part of the "
+                f"network does not grow with the vocabularies ({error}). Let "
+                f"{type(network).__name__} read the codes through input_layer, whose "
+                "tables grow."
+            ) from error
 
 
 def _set_tables(

@@ -52,7 +52,6 @@ from torch.nn import functional as F
 
 from sk_pwiser._utils import at_least_float32, widest_float
 
-SURROGATES: tuple[str, ...] = ("hinge", "squared_hinge", "logistic")
 # Largest part of the matrix of pairs held in memory
 CHUNK_PAIRS, CHUNK_PAIRS_DEVICE = 2**18, 2**22
 
@@ -70,6 +69,15 @@ def softplus(z: Tensor) -> Tensor:
     return -F.logsigmoid(-z)
 
 
+# h(u), for which the hinges overwrite u with max(u, 0); and h'(u) in the memory of what
+# is then left of u. The slope at a kink is 0.
+SURROGATES: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]] = {
+    "hinge": (Tensor.relu_, Tensor.sign_),
+    "squared_hinge": (lambda u: u.relu_().square(), lambda u: u.mul_(2)),
+    "logistic": (softplus, Tensor.sigmoid_),
+}
+
+
 def brute_force_sums(
     higher: Tensor,
     lower: Tensor,
@@ -79,6 +87,7 @@ def brute_force_sums(
     surrogate: str,
 ) -> PairSums:
     """Sum over the matrix of pairs, a block of rows at a time."""
+    loss, slope = SURROGATES[surrogate]
     value = higher.new_zeros(())
     lower_gradient = torch.zeros_like(lower)
     higher_gradients = []
@@ -89,28 +98,13 @@ def brute_force_sums(
         weight = higher_weight[rows]
         # margin - (v - c). Few matrices are made: memory takes longer than arithmetic.
         violation = (lower - higher[rows, None]).add_(margin)
-        value += torch.dot(weight, _losses(violation, surrogate) @ lower_weight)
-        slopes = _slopes(violation, surrogate)
+        value += torch.dot(weight, loss(violation) @ lower_weight)
+        slopes = slope(violation)
         higher_gradients.append((slopes @ lower_weight).mul_(weight).neg_())
         lower_gradient += weight @ slopes
     return PairSums(
         value, torch.cat(higher_gradients), lower_gradient.mul_(lower_weight)
     )
-
-
-def _losses(violation: Tensor, surrogate: str) -> Tensor:
-    """Return h(u); the hinges overwrite u with max(u, 0)."""
-    if surrogate == "logistic":
-        return softplus(violation)
-    active = violation.relu_()
-    return active if surrogate == "hinge" else active.square()
-
-
-def _slopes(violation: Tensor, surrogate: str) -> Tensor:
-    """Return h'(u) in the memory of what `_losses` left; the slope at a kink is 0."""
-    if surrogate == "logistic":
-        return violation.sigmoid_()
-    return violation.sign_() if surrogate == "hinge" else violation.mul_(2)
 
 
 def inactive_bound(higher: Tensor, margin: float) -> Tensor:
@@ -263,32 +257,24 @@ def logistic_sums(
 ) -> PairSums:
     """Sum w_v w_c log(1 + exp(margin - (v - c))) over all pairs, with its gradients.
 
-    If the scores span more than MAX_BLOCKS blocks, all pairs are evaluated. The result
-    is NaN if a score is not finite. All tensors are float64 and not empty.
+    The weights are distributed to a grid, summed over its nodes, and the slopes are
+    interpolated. If the grid had more than MAX_BLOCKS blocks, all pairs are evaluated.
+    The result is NaN if a score is not finite. All tensors are float64 and not empty.
     """
-    weights = higher_weight, lower_weight
     # The margin is subtracted from small numbers; large ones would absorb it.
     origin = torch.minimum(higher.amin(), lower.amin())
     x, y = higher - origin - margin, lower - origin
-    # The number of blocks that the scores span.
-    spread = torch.maximum(x.amax(), y.amax()) - torch.minimum(x.amin(), y.amin())
-    n_blocks = float(spread) / BLOCK_UNITS
-    if not math.isfinite(n_blocks):
-        nan = x.new_tensor(math.nan)
-        return PairSums(nan, nan.expand(x.shape), nan.expand(y.shape))
-    if n_blocks > MAX_BLOCKS:
-        return brute_force_sums(higher, lower, margin, *weights, "logistic")
-    return _grid_sums(x, y, *weights)
-
-
-def _grid_sums(
-    x: Tensor, y: Tensor, higher_weight: Tensor, lower_weight: Tensor
-) -> PairSums:
-    """Distribute the weights to a grid, sum over its nodes, interpolate the slopes."""
     origin = torch.minimum(x.amin(), y.amin())
     x_nodes, y_nodes = ((s - origin).mul_(NODES_PER_UNIT) for s in (x, y))
-    n_nodes = int(torch.maximum(x_nodes.amax(), y_nodes.amax())) + ORDER
-    n_nodes = BLOCK_NODES * math.ceil(n_nodes / BLOCK_NODES)
+    largest = float(torch.maximum(x_nodes.amax(), y_nodes.amax()))
+    if not math.isfinite(largest):
+        nan = x.new_tensor(math.nan)
+        return PairSums(nan, nan.expand(x.shape), nan.expand(y.shape))
+    n_blocks = math.ceil((int(largest) + ORDER) / BLOCK_NODES)
+    if n_blocks > MAX_BLOCKS:
+        weights = higher_weight, lower_weight
+        return brute_force_sums(higher, lower, margin, *weights, "logistic")
+    n_nodes = BLOCK_NODES * n_blocks
     x_mass = _distribute(x_nodes, higher_weight, n_nodes)
     y_mass = _distribute(y_nodes, lower_weight, n_nodes)
     values, x_slopes = _node_sums(y_mass)
@@ -478,31 +464,24 @@ def pairwise_mean(
     pairs; beyond that, it has the relative errors that the top of this file names. If
     scores span more than 131072 units, it evaluates all pairs, which is slow.
     """
-    compute = partial(_mean, margin, surrogate, higher.weight, lower.weight)
     sides = at_least_float32(higher.values), at_least_float32(lower.values)
+    compute = partial(_mean, (higher.weight, lower.weight), margin, surrogate)
     result: Tensor = WithGradients.apply(compute, *sides)  # type: ignore[no-untyped-call]
     return result
 
 
 def _mean(
-    margin: float,
-    surrogate: str,
-    higher_weight: Tensor | None,
-    lower_weight: Tensor | None,
-    higher: Tensor,
-    lower: Tensor,
+    given: tuple[Tensor | None, ...], margin: float, surrogate: str, *sides: Tensor
 ) -> PairSums:
     """Divide the sums over the pairs by their total weight, in the scores' dtype."""
-    n_pairs = higher.numel() * lower.numel()
+    n_pairs, like = len(sides[0]) * len(sides[1]), sides[0]
     if n_pairs == 0:
-        return PairSums(
-            higher.new_zeros(()), torch.zeros_like(higher), torch.zeros_like(lower)
-        )
-    device = higher.device
+        return PairSums(like.new_zeros(()), *map(torch.zeros_like, sides))
+    device = like.device
     if widest_float(device) != torch.float64:
         device = torch.device("cpu")
     scores, weights = [], []
-    for values, weight in ((higher, higher_weight), (lower, lower_weight)):
+    for values, weight in zip(sides, given, strict=True):
         scores.append(values.to(device).double().contiguous())
         if weight is None:
             weights.append(torch.ones_like(scores[-1]))
@@ -527,8 +506,8 @@ def _mean(
         sums = PairSums(mirror.value, *gradients)
     # If all weights are 0, so are the sums; a divisor of 1 keeps them 0.
     total = (v_weight.sum() * c_weight.sum()).clamp(min=1.0)
-    means = ((part / total).to(higher.dtype) for part in sums)
-    return PairSums(*(mean.to(higher.device) for mean in means))
+    means = ((part / total).to(like.dtype) for part in sums)
+    return PairSums(*(mean.to(like.device) for mean in means))
 
 
 def selects_without_sync(device: torch.device) -> bool:

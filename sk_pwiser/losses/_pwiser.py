@@ -136,17 +136,15 @@ def check_margins(margins: Any, n_tasks: int) -> list[float]:
     values = margins.tolist() if hasattr(margins, "tolist") else margins
     if isinstance(values, Real):
         return [check_number("margins", values)] * n_tasks
+    rule = (
+        "margins must be a number or a sequence with one number per lower depth, "
+        f"{n_tasks} here; got {margins!r}."
+    )
     if not is_iterable(values) or isinstance(values, Mapping | Set):
-        raise TypeError(
-            "margins must be a number or a sequence with one number per lower depth; "
-            f"got {margins!r}."
-        )
+        raise TypeError(rule)
     values = list(values)
     if len(values) != n_tasks:
-        raise ValueError(
-            "margins must be a number or a sequence with one number per lower depth, "
-            f"{n_tasks} here; got {margins!r}."
-        )
+        raise ValueError(rule)
     return [check_number(f"margins[{i}]", value) for i, value in enumerate(values)]
 
 
@@ -211,40 +209,6 @@ def means_over_pairs(
             margin = margins[len(margins) - 1 - lower]
             mean = pairwise_mean(parts[depth], parts[lower], margin, surrogate)
             yield parts[depth], mean
-
-
-def joint_terms(
-    is_at_depth: Tensor,
-    weight: Tensor | None,
-    margins: Sequence[float],
-    surrogate: str,
-    pairs: str,
-    scores: Tensor,
-) -> tuple[Tensor, Tensor]:
-    """Sum mean times weight per row of the higher rows over the lower depths.
-
-    All heads are computed at once from `scores`, `(batch, n_heads)`. The second result
-    is the gradient. The weight of the higher rows cancels out against the divisor of
-    the mean.
-    """
-    dtype, n_rows = scores.dtype, len(scores)
-    scores, is_at_depth = scores.t().double(), is_at_depth.double()
-    at_depth = is_at_depth if weight is None else is_at_depth * weight.unsqueeze(1)
-    at_depth = at_depth.expand(len(scores), -1, -1)
-    # A depth without rows has weights of 0, which stay 0 after this division.
-    total = at_depth.sum(-1, keepdim=True).clamp_(min=torch.finfo(torch.float64).tiny)
-    lower = (at_depth / total.mul_(n_rows))[:, :-1]
-    if pairs == "funnel":
-        higher = at_depth.flip(1).cumsum(1).flip(1)[:, 1:]  # deeper than each level
-    else:  # one level, as the higher rows of all lower depths are the same
-        higher, lower = at_depth[:, -1:], lower.sum(1, keepdim=True)
-    margin: Tensor | float = margins[-1]
-    if len({*margins}) > 1:
-        of_depths = zip(is_at_depth, reversed(margins), strict=False)
-        margin = torch.stack([rows * value for rows, value in of_depths]).sum(0)
-    squared = surrogate == "squared_hinge"
-    terms, gradient = joint_hinge_sums(scores, margin, higher, lower, squared)
-    return terms.to(dtype), gradient.t().to(dtype)
 
 
 # Beyond this weight, and below this rate, the pairs outweigh the few labels.
@@ -402,7 +366,7 @@ class PWiseR(MultiTaskLoss):
                 weight = None
                 if sample_weight is not None:
                     weight = _rows(per_task(sample_weight).expand_as(y), heads)
-                compute = partial(joint_terms, is_at_depth, weight, *params)
+                compute = partial(self._joint_terms, is_at_depth, weight)
                 of_heads: Tensor = WithGradients.apply(
                     compute, _rows(scores, heads).t()
                 )  # type: ignore[no-untyped-call]
@@ -426,6 +390,35 @@ class PWiseR(MultiTaskLoss):
                 mean = each[0] if len(each) == 1 else torch.stack(each).mean()
                 means[task] = mean.to(losses.dtype)
         return losses + self.pwiser_weight * torch.stack(means)
+
+    def _joint_terms(
+        self, is_at_depth: Tensor, weight: Tensor | None, scores: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Sum mean times weight per row of the higher rows over the lower depths.
+
+        All heads are computed at once from `scores`, `(batch, n_heads)`. The second
+        result is the gradient. The weight of the higher rows cancels out against the
+        divisor of the mean.
+        """
+        dtype, n_rows, margins = scores.dtype, len(scores), self.margins
+        scores, is_at_depth = scores.t().double(), is_at_depth.double()
+        at_depth = is_at_depth if weight is None else is_at_depth * weight.unsqueeze(1)
+        at_depth = at_depth.expand(len(scores), -1, -1)
+        # A depth without rows has weights of 0, which stay 0 after this division.
+        total = at_depth.sum(-1, keepdim=True)
+        total = total.clamp_(min=torch.finfo(torch.float64).tiny)
+        lower = (at_depth / total.mul_(n_rows))[:, :-1]
+        if self.pairs == "funnel":
+            higher = at_depth.flip(1).cumsum(1).flip(1)[:, 1:]  # deeper than each level
+        else:  # one level, as the higher rows of all lower depths are the same
+            higher, lower = at_depth[:, -1:], lower.sum(1, keepdim=True)
+        margin: Tensor | float = margins[-1]
+        if len({*margins}) > 1:
+            of_depths = zip(is_at_depth, reversed(margins), strict=False)
+            margin = torch.stack([rows * value for rows, value in of_depths]).sum(0)
+        squared = self.surrogate == "squared_hinge"
+        terms, gradient = joint_hinge_sums(scores, margin, higher, lower, squared)
+        return terms.to(dtype), gradient.t().to(dtype)
 
     def cautions(self, base_rates: Sequence[float]) -> list[str]:
         """Return a message if the weight is large and conversions are rare."""
@@ -479,7 +472,7 @@ class PWiseR(MultiTaskLoss):
 
 def _find_heads(tasks: Any, task_names: Sequence[str]) -> list[int]:
     """Return the indices of the tasks that take the term, in ascending order."""
-    n_tasks, heads = len(task_names), set()
+    n_tasks = len(task_names)
     if isinstance(tasks, str) and tasks == "all":
         return list(range(n_tasks))
     rule = (
@@ -490,17 +483,15 @@ def _find_heads(tasks: Any, task_names: Sequence[str]) -> list[int]:
         tasks = [tasks]
     if not is_iterable(tasks):
         raise TypeError(rule)
+    known: dict[str | int, int] = {k: k % n_tasks for k in range(-n_tasks, n_tasks)}
+    known |= {name: k for k, name in enumerate(task_names)}
+    tasks = list(tasks)
     for task in tasks:
-        if isinstance(task, str):
-            index = task_names.index(task) if task in task_names else n_tasks
-        elif isinstance(task, Integral) and not isinstance(task, bool):
-            index = int(task)
-        else:
+        if not isinstance(task, str | Integral) or isinstance(task, bool):
             raise TypeError(rule)
-        if not -n_tasks <= index < n_tasks:
+        if task not in known:
             raise ValueError(rule)
-        heads.add(index % n_tasks)
-    return sorted(heads)
+    return sorted({known[task] for task in tasks})
 
 
 def _build_base(

@@ -16,7 +16,7 @@ class _BCEWithRanking(BCE):
 
     averages_rows = False
 
-    def __init__(self, task_names: Sequence[str], *, bce_share: float) -> None:
+    def __init__(self, task_names: Sequence[str], *, bce_share: float = 0.5) -> None:
         super().__init__(task_names)
         self.bce_share = check_number("bce_share", bce_share, at_least=0, at_most=1)
 
@@ -178,9 +178,6 @@ class JRC(_BCEWithRanking):
     """
 
     asks_for_groups = True
-
-    def __init__(self, task_names: Sequence[str], *, bce_share: float = 0.5) -> None:
-        super().__init__(task_names, bce_share=bce_share)
 
     def _ranking(
         self, logits: Tensor, y: Tensor, weight: Tensor | None, groups: Tensor | None

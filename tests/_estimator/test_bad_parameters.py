@@ -178,22 +178,13 @@ def test_wrong_parameters(earlier, parameter, value):
             train(X, Y)
 
 
-@pytest.mark.parametrize("device", ["gpu", "", "cuda:", "CPU"])
-def test_a_device_that_torch_does_not_know(earlier, device):
-    earlier.set_params(device=device)
-    refuses(earlier, ValueError, f"device='{device}' is not a device of torch")
-
-
 @pytest.mark.skipif(torch.cuda.is_available(), reason="CUDA is present")
 @pytest.mark.parametrize("device", ["cuda", "cuda:1", torch.device("cuda")])
 def test_cuda_on_a_machine_without_it(earlier, device):
     earlier.set_params(device=device)
-    refuses(
-        earlier,
-        ValueError,
-        f"device='{device}', but torch finds no CUDA on this machine",
-    )
-    refuses(earlier.set_params(warm_start=True), ValueError, "finds no CUDA")
+    message = f"device='{device}' cannot be used on this machine; .*CUDA"
+    refuses(earlier, ValueError, message)
+    refuses(earlier.set_params(warm_start=True), ValueError, message)
 
 
 @pytest.mark.parametrize("params", [{}, {"warm_start": True}, {"early_stopping": True}])
@@ -267,7 +258,7 @@ def test_a_weighting_without_a_required_argument(earlier):
         )
 
 
-@pytest.mark.parametrize("device", ["meta", "hpu"])
+@pytest.mark.parametrize("device", ["meta", "hpu", "gpu", "", "cuda:", "CPU"])
 def test_devices_that_are_not_on_this_machine(earlier, device):
     earlier.set_params(device=device)
     refuses(earlier, ValueError, f"device='{device}' cannot be used on this machine")

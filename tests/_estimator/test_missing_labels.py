@@ -170,7 +170,7 @@ class RowWeights(MultiTaskLoss):
 def test_a_loss_must_take_weights_per_task(method):
     model = ignoring(loss=RowWeights)
     message = (
-        "loss with weights per row and task; RowWeights takes weights per row only"
+        "loss with weights per row and task; loss RowWeights takes weights per row only"
     )
     refuses(model, ValueError, message, Y=LABELS, method=method)
     refuses(model, ValueError, message, sample_weight=WEIGHTS, method=method)

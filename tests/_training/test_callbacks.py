@@ -4,6 +4,7 @@ import copy
 import json
 from functools import partial
 
+import numpy as np
 import pytest
 import torch
 from checkpointed import InterruptsAfter
@@ -151,7 +152,11 @@ def test_keep_on_interrupt_keeps_complete_epochs(event, early_stopping, average_
     for name, value in net.module_.state_dict().items():
         assert torch.equal(value, expected[name])
     assert model.callbacks[0].weights_ is None
-    model.set_params(callbacks=None, warm_start=True, max_epochs=1).fit(X, Y)
+    model.set_params(callbacks=None, warm_start=True, max_epochs=1, lr=1e-9).fit(X, Y)
+    # The incomplete epoch, whose loss was lower, is not the best one.
+    losses = model.history_[:, "train_loss"]
+    lowest = np.minimum.accumulate(losses)
+    assert model.history_[:, "train_loss_best"] == (losses == lowest).tolist()
     # Batches of the incomplete epoch do not count in the next one.
     assert model.history_[:, "train_batches_without_pairs"] == [0, 0, 0]
     assert model.history_[:, "train_weight_click"] == [1, 1, 1]
@@ -229,7 +234,7 @@ def test_mlflow_receives_figures_weights_and_history():
 
 def test_a_logger_of_batches_is_refused():
     logger = MlflowLogger(Run, Client(), log_on_batch_end=True)
-    message = "a MlflowLogger with log_on_batch_end=True, .* Set log_on_batch_end=False"
+    message = "a MlflowLogger, which .* set log_on_batch_end=False"
     for callback in (logger, ("named", logger)):
         with pytest.raises(TypeError, match=message):
             small(callbacks=[callback]).fit(X, Y)

@@ -51,7 +51,6 @@ def state(model):
             "history": [
                 {k: v for k, v in row.items() if k != "dur"} for row in net.history
             ],
-            "best": net.best_,
             "generators": model._result.generators.__getstate__(),
             "n_iter": model.n_iter_,
         }

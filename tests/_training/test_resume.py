@@ -54,17 +54,19 @@ def test_another_model_is_refused_before_encoding(
 @pytest.mark.parametrize(
     ("now", "part"),
     [
-        ({"weighting": "ema"}, "loss or weighting: weighting='ema', before 'equal'"),
-        ({"embedding_dim": 3}, "network: embedding_dim=3, before 16"),
+        ({"weighting": "ema"}, "weighting='ema', before 'equal'"),
+        ({"embedding_dim": 3}, "embedding_dim=3, before 16"),
         (
             {"network_params__bottom_units": (9,)},
-            r"network: network_params=.*bottom_units': \(9,\), .*before .* \(8,\)",
+            r"network_params=.*bottom_units': \(9,\), .*before .* \(8,\)",
         ),
     ],
 )
 def test_components_with_other_parameters_are_refused(earlier, method, now, part):
     earlier.set_params(warm_start=True, **now)
-    message = f"Training cannot continue .* a different {part}"
+    message = (
+        f"Training cannot continue .* different network, loss or weighting: {part}"
+    )
     refuses(earlier, ValueError, message, method=method)
 
 

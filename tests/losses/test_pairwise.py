@@ -244,7 +244,7 @@ def test_the_grid_of_the_logistic_surrogate_has_any_number_of_blocks(
 def test_logistic_evaluates_all_pairs_if_the_grid_would_be_too_large(
     spread, monkeypatch
 ):
-    monkeypatch.setattr(_pairwise, "_grid_sums", refuse)
+    monkeypatch.setattr(_pairwise, "_node_sums", refuse)
     rng = np.random.default_rng(3)
     higher = rng.normal(size=12) + np.repeat([0.0, -spread, spread], 4)
     lower = rng.normal(size=15) + np.repeat([0.0, -spread, 3 * spread], 5)
