@@ -248,6 +248,12 @@ class Codes:
     def __getitem__(self, rows):
         return self.table[self.indices[rows]]
 
+    def are_new(self):
+        """Return which rows have a value that is not in the vocabulary."""
+        is_new = self.table == UNSEEN
+        is_new[-1] = False  # missing values
+        return is_new[self.indices]
+
 
 @dataclass(eq=False)
 class CategoryColumn:
@@ -298,12 +304,12 @@ class CategoryColumn:
 
     def learn(self, values, counts, has_missing, kinds, n_others=0):
         """Learn values; `n_others` rows have further ones, without codes."""
-        frequent, rare = self._split(values, counts)
+        frequent = self._frequent(values, counts)
         self.n_frequent_ = len(frequent)
         self.codes_ = {value: code for code, value in enumerate(frequent, FIRST_VALUE)}
         if self.keeps_rare and self.vocabulary.n_hash_buckets is None:
-            own = enumerate(sort_values(rare), self.cardinality)
-            self.codes_ |= {value: code for code, value in own}
+            rare = sort_values([value for value in values if value not in self.codes_])
+            self.codes_ |= {v: code for code, v in enumerate(rare, self.cardinality)}
         self.large, self.kinds_ = kinds & LARGE.keys(), kinds - LARGE.keys()
         # In another table, the share of rows with new values is about the share of rows
         # in fit whose value occurred once (Good, 1953).
@@ -315,41 +321,30 @@ class CategoryColumn:
         # Without missing values in fit, their embedding would not be trained.
         self.missing_code_ = MISSING if has_missing else UNSEEN
 
-    def _split(self, values, counts):
-        """Return the values that get their own code, sorted, and the other values."""
-        frequent, rare = [], []
-        for value, n_rows in zip(values, counts, strict=True):
-            is_frequent = n_rows >= self.vocabulary.min_frequency
-            (frequent if is_frequent else rare).append(value)
-        limit = self.vocabulary.max_values
+    def _frequent(self, values, counts):
+        """Return the values that get a code that is an embedding, sorted."""
+        limit, least = self.vocabulary.max_values, self.vocabulary.min_frequency
         if limit == 0:
-            return [], frequent + rare
-        frequent = sort_values(frequent)
+            return []
+        frequent = sort_values(list(compress(values, np.array(counts) >= least)))
         if limit is None or len(frequent) <= limit:
-            return frequent, rare
+            return frequent
         # If values are equally frequent, the last ones are kept, as in scikit-learn.
         n_rows = dict(zip(values, counts, strict=True))
         order = np.argsort([n_rows[value] for value in frequent], kind="stable")
-        is_kept = np.zeros(len(frequent), dtype=bool)
-        is_kept[order[-limit:]] = True
-        kept = list(compress(frequent, is_kept))
-        return kept, rare + list(compress(frequent, ~is_kept))
+        return [frequent[place] for place in np.sort(order[-limit:])]
 
     def transform(self, column):
         """Return the `Codes` of a column; raise if its values are of another kind."""
+        return self._encode(*self._read(column))
+
+    def _read(self, column):
         indices, values = self._factorize(column)
-        kinds = kinds_of(values)
-        if kinds and self.kinds_ and kinds.isdisjoint(self.kinds_):
-            raise ValueError(
-                f"Column {describe(self.name, column)} contained "
-                f"{' and '.join(sorted(self.kinds_))} in fit; it now contains "
-                f"{' and '.join(sorted(kinds))}, such as {values[0]!r}, which cannot "
-                "equal any of its categories."
-            )
-        if self.large:
+        if self.large or kinds_of(values).isdisjoint(self.kinds_):
             start = f"Column {describe(self.name, column)} contained"
+            check_kinds(values, self.kinds_, start, " in fit; it now contains")
             check_exact(values, self.large, start, " in fit; it now contains")
-        return self._encode(indices, values)
+        return indices, values
 
     def count(self, *columns):
         """Return the distinct values, their numbers of rows, kinds, and n_missing.
@@ -365,16 +360,10 @@ class CategoryColumn:
         for indices, values in factorized:
             *counts, n_own = count_values(indices, len(values)).tolist()
             n_missing += n_own
-            kinds = kinds_of(values)
-            if all_kinds and kinds and all_kinds.isdisjoint(kinds):
-                before = " and ".join(sorted(all_kinds - LARGE.keys()))
-                raise ValueError(
-                    f"{start} {before}{other} {' and '.join(sorted(kinds))}."
-                )
-            if all_kinds:
-                check_exact(values, all_kinds, start, other)
-            all_kinds |= kinds
-            if "numbers" in kinds:
+            check_kinds(values, all_kinds, start, other)
+            check_exact(values, all_kinds, start, other)
+            all_kinds |= kinds_of(values)
+            if "numbers" in all_kinds:
                 all_kinds |= large_kinds(values)
             if len(factorized) == 1:  # millions of values need no further dict
                 return values, counts, all_kinds, n_missing
@@ -389,26 +378,23 @@ class CategoryColumn:
         Rare new values have codes only if another one is frequent: without frequent
         ones, the cost depends on the rows alone, and the same column is returned.
         """
-        self.transform(data)  # raises if the kinds of values differ
+        found = [self._read(data), *map(self._factorize, others)]
         if self.vocabulary.max_values is not None:
             return self, np.arange(self.n_codes)
-        values, counts, kinds, _ = self.count(data, *others)
+        values, counts, kinds, _ = self._count(found)
         known, limit = self.codes_, self.cardinality
-        promoted, rare = [], []
-        for value, n_rows in zip(values, counts, strict=True):
-            if known.get(value, limit) >= limit:
-                is_frequent = n_rows >= self.vocabulary.min_frequency
-                (promoted if is_frequent else rare).append(value)
+        frequent = compress(values, np.array(counts) >= self.vocabulary.min_frequency)
+        promoted = sort_values([v for v in frequent if known.get(v, limit) >= limit])
         if not promoted:
             return self, np.arange(self.n_codes)
-        promoted, old = sort_values(promoted), list(known)
+        old, moved = list(known), set(promoted)
         kept = [*old[: self.n_frequent_], *promoted]
         grown = copy(self)
         grown.n_frequent_ = len(kept)
         if self.keeps_rare:
-            moved = set(promoted)
             kept += [value for value in old[self.n_frequent_ :] if value not in moved]
-            kept += sort_values([value for value in rare if value not in known])
+            rare = [v for v in values if v not in known and v not in moved]
+            kept += sort_values(rare)
         grown.codes_ = {value: code for code, value in enumerate(kept, FIRST_VALUE)}
         grown.large = self.large | kinds & LARGE.keys()
         grown.kinds_ = self.kinds_ | kinds - LARGE.keys()
@@ -555,10 +541,24 @@ def _find_large(values, kind):
     return None
 
 
+def check_kinds(values, earlier, start, middle):
+    """Raise if no value can equal one of `earlier` kinds, such as text and numbers.
+
+    `start` and `middle` are parts of the message before the kinds of both.
+    """
+    kinds, known = kinds_of(values), earlier - LARGE.keys()
+    if kinds and known and kinds.isdisjoint(known):
+        raise ValueError(
+            f"{start} {' and '.join(sorted(known))}{middle} "
+            f"{' and '.join(sorted(kinds))}, such as {values[0]!r}, which cannot equal "
+            "any value of before."
+        )
+
+
 def check_exact(values, earlier, start, middle):
     """Raise if integers were rounded to floats, here or among `earlier` kinds.
 
-    `start` and `middle` are parts of the message before the kinds of both.
+    The message is made as that of `check_kinds`.
     """
     known = LARGE.keys() & earlier
     for kind in LARGE.keys() - known if known else ():

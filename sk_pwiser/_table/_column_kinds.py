@@ -12,12 +12,8 @@ import numpy as np
 from sk_pwiser._table._categories import (
     MANY_VALUES,
     MAX_BUCKETS,
-    N_CHECKED,
-    UNSEEN,
-    USUAL_SHARE,
     CategoryColumn,
     Vocabulary,
-    count_values,
     factorize,
     read_vocabularies,
 )
@@ -45,6 +41,7 @@ class TimeColumn:
     name: Any
 
     kind = "time"
+    not_an_input = "is the time_column, and with time_feature=False no input"
     encoding = "orders the rows"
 
 
@@ -61,10 +58,7 @@ def find_category_columns(categorical_features, contents, names):
         chosen = []
     else:
         # In an array of text, the index 1 of a list would be "1".
-        is_list = isinstance(categorical_features, list | tuple)
-        chosen = np.atleast_1d(
-            np.array(categorical_features, dtype=object if is_list else None)
-        ).tolist()
+        chosen = np.atleast_1d(np.array(categorical_features, dtype=object)).tolist()
         chosen = [c.item() if isinstance(c, np.generic) else c for c in chosen]
     if chosen and all(isinstance(c, bool) for c in chosen):
         if len(chosen) != len(names):
@@ -79,25 +73,25 @@ def find_category_columns(categorical_features, contents, names):
     return mask
 
 
+def _by_place(name, value):
+    """Return a value, or those of a dict by column, as errors name their places."""
+    if not isinstance(value, Mapping):
+        return [(name, value)]
+    return [(f"{name}[{column!r}]", own) for column, own in value.items()]
+
+
 def check_encoding_params(params):
     """Check what can be refused without a table."""
     for name in Vocabulary._fields:
-        numbers = {name: params[name]}
-        if isinstance(params[name], Mapping):
-            numbers = {f"{name}[{column!r}]": n for column, n in params[name].items()}
-        elif params[name] is None and name != "min_frequency":
+        if params[name] is None and name != "min_frequency":
             continue
-        for place, value in numbers.items():
+        for place, value in _by_place(name, params[name]):
             number = check_integer(place, value, at_least=1)
             if name == "n_hash_buckets" and number > MAX_BUCKETS:
                 raise ValueError(f"{place} must be at most {MAX_BUCKETS}; got {value}.")
     for name, least in LEAST.items():
         check_integer(name, params[name], at_least=least)
-    poolings = {"list_pooling": params["list_pooling"]}
-    if isinstance(params["list_pooling"], dict):
-        by_column = params["list_pooling"].items()
-        poolings = {f"list_pooling[{name!r}]": value for name, value in by_column}
-    for place, value in poolings.items():
+    for place, value in _by_place("list_pooling", params["list_pooling"]):
         check_choice(place, value, POOLINGS)
     for name, meaning in LIST_MAPPINGS.items():
         if not isinstance(params[name], dict | None):
@@ -148,46 +142,6 @@ def make_columns(params, data, names):
             column = (ArrayColumn if is_list[index] else make_numeric)(name)
         columns.append(column)
     return columns
-
-
-# A warning about unseen values needs at least this share of the rows with known values,
-# this number of rows and this number of distinct unseen values.
-UNSEEN_SHARE, UNSEEN_ROWS, UNSEEN_VALUES = 0.95, 20, 2
-
-
-# Endings of shares.
-OF_PLACE = {"row": "", "element": " of the elements"}
-
-
-def warn_about_unseen(pairs, codes):
-    found = []
-    for (encoder, column), of_rows in zip(pairs, codes, strict=True):
-        is_unseen = of_rows.table[:-1] == UNSEEN
-        has_few = np.count_nonzero(is_unseen) < UNSEEN_VALUES
-        if has_few or encoder.usual_share_ > USUAL_SHARE:
-            continue
-        n_rows = count_values(of_rows.indices, len(is_unseen))[:-1]
-        share = n_rows[is_unseen].sum() / max(n_rows.sum(), 1)
-        is_usual = n_rows.sum() < UNSEEN_ROWS or share < UNSEEN_SHARE
-        if not is_usual and not _expects_unseen(encoder, column):
-            found.append(f"{encoder.name!r} ({share:.0%}{OF_PLACE[encoder.place]})")
-    if found:
-        warn_user(
-            "Almost all rows have a value that was not seen in fit in "
-            f"{', '.join(found)}. They are encoded as unseen values; check the "
-            "spelling, the case and the white space of the values."
-        )
-
-
-def _expects_unseen(encoder, column):
-    """Return whether ids, or one of many values, are new, and not spelt otherwise."""
-    if len(encoder.codes_) < MANY_VALUES and not has_id_name(encoder.name):
-        return False
-    values = encoder.count(column)[0][:N_CHECKED]
-    texts = [value.strip() for value in values if isinstance(value, str)]
-    spellings = str.strip, str.lower, str.upper, str.title
-    others = {spell(text) for text in texts for spell in spellings}
-    return encoder.codes_.keys().isdisjoint(others)
 
 
 # Names of ids: "id", "user_id", "userId", "id_user", "zip", "country_code", "site_id2".

@@ -1,5 +1,6 @@
 """Columns of lists, and sparse matrices: inputs with several entries per row."""
 
+from collections.abc import Mapping
 from copy import copy
 from dataclasses import InitVar, dataclass
 from typing import Any, NamedTuple
@@ -52,6 +53,7 @@ class ListWeights:
     name: Any
 
     kind = "weights of a list"
+    not_an_input = "only belongs to a column of lists"
     encoding = "read with its list"
 
 
@@ -146,10 +148,8 @@ class ListColumn:
     def count_new_rows(self, lists, shared):
         """Count the rows with an element that is not in the vocabulary."""
         items = self.named(self.items_ if shared is None else shared)
-        codes = items.transform(lists.elements)
-        is_new = codes.table == UNSEEN
-        is_new[-1] = False  # missing elements
-        return len(np.unique(lists.row_of(np.flatnonzero(is_new[codes.indices]))))
+        is_new = items.transform(lists.elements).are_new()
+        return len(np.unique(lists.row_of(np.flatnonzero(is_new))))
 
     def grown(self, elements):
         """Return a list column with vectors for new values, and the earlier vectors."""
@@ -301,7 +301,7 @@ LIST_MAPPINGS = {
 def make_list_columns(params, names, vocabularies, list_names, category_names):
     """Return, by name, unfitted encoders of lists and of their weights and ages."""
     pooling = params["list_pooling"]
-    if not isinstance(pooling, dict):
+    if not isinstance(pooling, Mapping):
         pooling = dict.fromkeys(list_names, pooling)
     mappings = {name: params[name] or {} for name in LIST_MAPPINGS}
     for parameter, columns in {"list_pooling": pooling, **mappings}.items():
@@ -313,12 +313,10 @@ def make_list_columns(params, names, vocabularies, list_names, category_names):
     weights, ages, shared = mappings.values()
     made = {name: ListAges(name) for name in ages.values()}
     made |= {name: ListWeights(name) for name in weights.values()}
+    category_names = [name for name in category_names if name not in made]
     for column, name in shared.items():
-        if name not in category_names or name in made:
-            raise ValueError(
-                f"shared_embeddings maps {column!r} to {name!r}, which is not a "
-                f"category column; these are {category_names}."
-            )
+        parameter = f"shared_embeddings[{column!r}]"
+        check_among(parameter, name, category_names, "category column")
     for column, own in {**dict.fromkeys(list_names, "mean"), **pooling}.items():
         is_list = column not in made  # and no weights or ages of another list
         attends = is_list and own == "attention"
@@ -393,14 +391,13 @@ class SparseColumns:
                 columns, values = columns[~missing], values[~missing]
             np.minimum.at(ends[0], columns, values)
             np.maximum.at(ends[1], columns, values)
-            weights = None
+            weights = np.ones(len(values))
             if sample_weight is not None:
                 entries = np.arange(part.start, min(part.stop, X.nnz))
                 rows = np.searchsorted(X.indptr, entries, side="right") - 1
                 weights = sample_weight[rows][~missing]
             counts += np.bincount(columns, weights, n_columns)
-            values = values**2 if weights is None else values**2 * weights
-            squares += np.bincount(columns, values, n_columns)
+            squares += np.bincount(columns, values**2 * weights, n_columns)
         known = squares > 0
         scale = np.full(n_columns, np.inf)
         scale[known] = np.sqrt(squares[known] / counts[known])
@@ -429,9 +426,7 @@ class SparseColumns:
             place = np.searchsorted(self.missing_columns_, columns)
             known = np.append(self.missing_columns_, -1)[place] == columns
             indices = indices.copy()
-            indices[missing] += np.where(
-                known, len(self.scale_) + place - columns, 0
-            ).astype(indices.dtype)
+            indices[missing] = np.where(known, len(self.scale_) + place, columns)
             weights[missing] = known
         return make_bags(X.indptr, indices, weights)
 

@@ -10,11 +10,9 @@ from scipy.special import ndtri
 from sk_pwiser._table._frames import (
     describe,
     infinity_error,
-    is_missing,
     read_lists,
     read_numbers,
     row_chunks,
-    to_float,
 )
 
 # Number of steps of the distribution function between which ranks are interpolated. The
@@ -159,8 +157,10 @@ class NumericColumn:
 
     def learn_constant(self, column, sample_weight=None):
         """Return a column of as many inputs that has learnt these rows, if it can."""
+        if not self.is_constant_:
+            return self
         learnt = copy(self).fit(column, sample_weight)
-        if not self.is_constant_ or learnt.is_constant_:
+        if learnt.is_constant_:
             return self
         learnt.has_missing_ = self.has_missing_
         return learnt
@@ -371,15 +371,12 @@ class ArrayColumn(NumericColumn):
         return any(element.has_few_values for element in self.elements_)
 
     def learn_constant(self, column, sample_weight=None):
+        learnt = copy(self)
         pairs = zip(self.elements_, self.read(column).T, strict=True)
-        elements = [
+        learnt.elements_ = [
             element.learn_constant(values, sample_weight) for element, values in pairs
         ]
-        if all(new is old for new, old in zip(elements, self.elements_, strict=True)):
-            return self
-        learnt = copy(self)
-        learnt.elements_ = elements
-        return learnt
+        return self if learnt.elements_ == self.elements_ else learnt
 
     def transform(self, values, start=0):
         """Return the inputs of rows, given the result of `read`."""
@@ -404,25 +401,14 @@ class ArrayColumn(NumericColumn):
                 "list_ages or list_weights of encoding_params if they belong to "
                 "another list."
             )
+        numbers = read_numbers(
+            lists.elements,
+            f"The lists of column {self.name!r}",
+            " Include the column in categorical_features if these are categories.",
+        )
+        if (is_infinite := np.isinf(numbers)).any():
+            first = int(is_infinite.argmax())
+            raise infinity_error(self.name, None, lists.row_of(first), numbers[first])
         values = np.full((len(lists.sizes), n_elements), np.nan)
-        values[is_known] = self._read_elements(lists).reshape(len(sizes), n_elements)
-        return values
-
-    def _read_elements(self, lists):
-        try:
-            values = np.asarray(to_float(lists.elements))
-        except (TypeError, ValueError, OverflowError) as error:
-            known = ((i, v) for i, v in enumerate(lists.elements) if not is_missing(v))
-            others = (p for p in known if not isinstance(p[1], int | float | np.number))
-            index, value = next(others, (0, None))
-            row = lists.row_of(index)
-            raise TypeError(
-                f"Column {self.name!r} contains lists that cannot be read as arrays of "
-                f"numbers: row {row} contains {value!r}. Include the column in "
-                "categorical_features if its lists are categories."
-            ) from error
-        infinite = np.flatnonzero(np.isinf(values))
-        if len(infinite):
-            row = lists.row_of(infinite[0])
-            raise infinity_error(self.name, None, row, values[infinite[0]])
+        values[is_known] = numbers.reshape(len(sizes), n_elements)
         return values
