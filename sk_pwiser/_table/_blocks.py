@@ -263,18 +263,13 @@ def explained_share(n, k):
 
 
 def warn_about_order(order, has_groups, has_statistics):
-    name = order.name
-    if not has_statistics:
-        if order.is_sorted:
-            warn_user(
-                f"The rows are sorted by column {name!r}, so that the last rows do not "
-                "tell how often later rows have new values: random rows do instead. If "
-                "the rows are in the order of time all the same, name a column of "
-                "times by encoding_params={'time_column': ...}, or set "
-                "'category_dropout'."
-            )
-    elif order.is_sorted:
-        by, advice = f"the labels of {name!r}, or by what predicts them", ""
+    name, advice = order.name, ""
+    by_time = (
+        "If they are in the order of time all the same, name a column of times by "
+        "encoding_params={'time_column': ...}"
+    )
+    if order.is_sorted and has_statistics:
+        by = f"the labels of {name!r}, or by what predicts them"
         if order.is_column:
             by = f"column {name!r}"
             advice = (
@@ -282,11 +277,16 @@ def warn_about_order(order, has_groups, has_statistics):
             )
         warn_user(
             f"The rows are sorted by {by}. Target statistics leave out random blocks, "
-            "since blocks of consecutive rows would mislead them. If the rows are in "
-            "the order of time all the same, name a column of times by "
-            f"encoding_params={{'time_column': ...}}.{advice}"
+            "since blocks of consecutive rows would mislead them. "
+            f"{by_time}.{advice}"
         )
-    elif not has_groups:
+    elif order.is_sorted:
+        warn_user(
+            f"The rows are sorted by column {name!r}, so that random rows tell how "
+            f"often later rows have new values, not the last ones. {by_time}, or set "
+            "'category_dropout'."
+        )
+    elif has_statistics and not has_groups:
         warn_user(
             f"The rows of each value of column {name!r} are in one piece. Target "
             "statistics leave out blocks of consecutive rows, so that training hardly "

@@ -392,7 +392,7 @@ class Targets:
         broken, stopped = np.zeros(len(self.values), dtype=bool), []
         for k, parent in zip(columns, parents, strict=True):
             is_one = self.values[:, k] == 1
-            stops = ~is_one if self.missing is None else ~is_one & self._known(k)
+            stops = ~is_one & self._known(k)
             if parent >= 0:
                 broken |= stopped[parent] & is_one
                 stops |= stopped[parent]
@@ -428,9 +428,7 @@ class Targets:
     def _share_without(self, task, other):
         """Return the share of a task's events in whose rows another one is 0."""
         happened, n_rows = self.values[:, task] == 1, self._n_rows()
-        without = happened & (self.values[:, other] == 0)
-        if self.missing is not None:
-            without &= ~self.missing[:, other]
+        without = happened & (self.values[:, other] == 0) & self._known(other)
         return n_rows[without].sum() / max(n_rows[happened].sum(), 1)
 
     def _parents_hint(self):
@@ -500,7 +498,9 @@ class Targets:
         return np.ones(len(self.values), int) if self.counts is None else self.counts
 
     def _known(self, k):
-        return slice(None) if self.missing is None else ~self.missing[:, k]
+        if self.missing is None:
+            return np.ones(len(self.values), dtype=bool)
+        return ~self.missing[:, k]
 
 
 def check_targets(

@@ -603,17 +603,17 @@ def _features(rows, times, state, plan, pasts):
     *pasts, of_all = pasts
     features, codes = {}, state.codes(rows.columns, plan)
     priors = of_all.priors(np.zeros(len(times), dtype=np.int64), times)
-    for key, (code, past) in enumerate(zip(codes, pasts, strict=True)):
+    for code, past in zip(codes, pasts, strict=True):
         # Queries in the order of the log read its memory in this order, and blocks of
         # them keep what is computed in the cache.
         order = np.lexsort([times, code])
-        shape = len(plan.names_of_key(key)), len(times)
-        own = np.empty(shape, dtype=np.float32)
+        names = past.plan.number_names
+        own = np.empty((len(names), len(times)), dtype=np.float32)
         for start in range(0, len(times), BLOCK):
             block = order[start : start + BLOCK]
             of_block = [[part[block] for part in of_task] for of_task in priors]
             own[:, block] = past.numbers(code[block], times[block], of_block)
-        features |= dict(zip(plan.names_of_key(key), own, strict=True))
+        features |= dict(zip(names, own, strict=True))
     for each in plan.lists:
         past, code = pasts[each.key], codes[each.key]
         sizes, values, ages = past.last_values(each.place, code, times)

@@ -10,8 +10,8 @@ from typing import NamedTuple
 import numpy as np
 
 from sk_pwiser._table._categories import (
-    LARGE,
     check_exact,
+    check_kinds,
     factorize,
     kinds_of,
     large_kinds,
@@ -140,13 +140,8 @@ class ValueIndex:
 
     def check_kinds(self, values, name):
         """Raise if values are of other kinds than these, such as text, not numbers."""
-        kinds, known = kinds_of(values), self.kinds - LARGE.keys()
-        if kinds and known and kinds.isdisjoint(known):
-            raise ValueError(
-                f"Column {name!r} contained {' and '.join(sorted(known))} before; "
-                f"it now contains {' and '.join(sorted(kinds))}, such as "
-                f"{values[0]!r}, which cannot equal any of its values."
-            )
+        start = f"Column {name!r} contained"
+        check_kinds(values, self.kinds, start, " before; it now contains")
 
     def check_exact(self, values, name):
         """Raise if integers were rounded to floats here or there: they equal none."""
@@ -268,13 +263,13 @@ class HistoryState:
         new.levels = [logs]
         return new
 
-    def logs_and_kinds(self, plan):
-        """Yield the logs of a state of one level, each with its plan and key."""
-        return zip([*self.logs, self.everything], plan.kinds, strict=True)
+    def logs_and_plans(self, plan):
+        """Yield the logs of a state of one level, each with the plan of its key."""
+        return zip([*self.logs, self.everything], plan.of_keys, strict=True)
 
     def pasts(self, plan):
         """Return the `Past` of every key, and at last that of all rows."""
-        return [Past(log, *kind) for log, kind in self.logs_and_kinds(plan)]
+        return [Past(*pair) for pair in self.logs_and_plans(plan)]
 
     def places(self, columns):
         """Return the places of rows' values by column, -1 for unseen ones."""
@@ -310,8 +305,8 @@ class HistoryState:
         # All rows have the same key, without a column.
         ids = [*new.ids(rows.columns, plan), np.zeros((len(rows.time), 0), np.int64)]
         places, logs = new.places(rows.columns), []
-        for own, (log, kind) in zip(ids, new.logs_and_kinds(plan), strict=True):
-            half_lives, lists = kind[0].half_lives, kind[0].lists_of(kind[1])
+        for own, (log, of_key) in zip(ids, new.logs_and_plans(plan), strict=True):
+            half_lives, lists = of_key.half_lives, of_key.lists
             of_lists = [(places[each.column], each.task) for each in lists]
             parts = rows.time, rows.labels.values, of_lists, len(half_lives)
             log = combine(log, log_of_rows(own, *parts), half_lives)
@@ -358,18 +353,16 @@ class HistoryState:
         places, logs = new.places(rows.columns), []
         codes = [*new.codes(rows.columns, plan), np.zeros(n_rows, dtype=np.int64)]
         is_absent, is_final = np.zeros((2, n_rows), dtype=bool)
-        for code, (log, (own_plan, key)) in zip(
-            codes, new.logs_and_kinds(plan), strict=True
-        ):
-            is_asked, lists = (labels >= 0).any(axis=1), own_plan.lists_of(key)
-            for name in own_plan.keys[key]:
+        for code, (log, of_key) in zip(codes, new.logs_and_plans(plan), strict=True):
+            is_asked, lists = (labels >= 0).any(axis=1), of_key.lists
+            for name in of_key.keys[0]:
                 is_asked &= places[name] >= 0
             asked = np.flatnonzero(is_asked)
             of_lists = [(places[each.column][asked], each.task) for each in lists]
             parts = code[asked], rows.time[asked], labels[asked], of_lists
             log, own_absent, own_final = complete_log(log, *parts)
             # With `max_age`, keys have forgotten rows that the log of all rows has.
-            if own_plan.max_age is None:
+            if of_key.max_age is None:
                 is_absent[asked] |= own_absent
             is_final[asked] |= own_final
             logs.append(new.with_sorted_ties(log, lists))
@@ -399,10 +392,11 @@ class HistoryState:
         if plan.max_age is not None:
             logs = [log.without_old(self.end, plan.max_age) for log in logs]
         used = {name: np.zeros(each.size, bool) for name, each in self.indices.items()}
-        for key, (names, log) in enumerate(zip(plan.keys, logs, strict=True)):
-            for name, places in zip(names, log.columns.T, strict=True):
+        pairs = list(zip(plan.of_keys[:-1], logs, strict=True))
+        for of_key, log in pairs:
+            for name, places in zip(of_key.keys[0], log.columns.T, strict=True):
                 used[name][places] = True
-            for each, own in zip(plan.lists_of(key), log.lists, strict=True):
+            for each, own in zip(of_key.lists, log.lists, strict=True):
                 used[each.column][own.value] = True
         for is_used in used.values():
             # One value stays, since it gives lists their type.
@@ -413,7 +407,7 @@ class HistoryState:
         }
         new.n_values = new._count_values()
         moves = {name: is_used.cumsum() - 1 for name, is_used in used.items()}
-        new.levels = [[_moved(log, moves, plan, k) for k, log in enumerate(logs)]]
+        new.levels = [[_moved(log, moves, of_key) for of_key, log in pairs]]
         return new
 
 
@@ -454,12 +448,12 @@ def refuse_labels(is_absent, is_final, state, plan):
         raise ValueError(f"y cannot be filled in: {'; '.join(reasons)}.")
 
 
-def _moved(log, moves, plan, key):
+def _moved(log, moves, plan):
     """Return a log with the new places of values, per column."""
-    pairs = zip(plan.keys[key], log.columns.T, strict=True)
+    pairs = zip(plan.keys[0], log.columns.T, strict=True)
     lists = [
         replace(own, value=moves[each.column][own.value])
-        for each, own in zip(plan.lists_of(key), log.lists, strict=True)
+        for each, own in zip(plan.lists, log.lists, strict=True)
     ]
     columns = np.stack([moves[name][places] for name, places in pairs], axis=1)
     return replace(log, columns=columns, lists=lists)
@@ -469,10 +463,9 @@ def empty_state(plan, classes):
     """Return the state of a log without rows."""
     labels = np.zeros((0, len(plan.task_names)), dtype=np.int8)
     none, logs = np.zeros(0, dtype=np.int64), []
-    for own_plan, key in plan.kinds:
-        ids = np.zeros((0, len(own_plan.keys[key])), dtype=np.int64)
-        lists = [(none, None) for _ in own_plan.lists_of(key)]
-        parts = none, labels, lists, len(own_plan.half_lives)
-        logs.append(log_of_rows(ids, *parts))
+    for of_key in plan.of_keys:
+        ids = np.zeros((0, len(of_key.keys[0])), dtype=np.int64)
+        lists = [(none, None) for _ in of_key.lists]
+        logs.append(log_of_rows(ids, none, labels, lists, len(of_key.half_lives)))
     indices = {name: ValueIndex([]) for name in plan.columns}
     return HistoryState(classes, None, indices, logs[:-1], logs[-1])

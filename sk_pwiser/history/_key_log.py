@@ -397,11 +397,13 @@ class View(NamedTuple):
     """What queries see of the rows of their keys, one entry per query."""
 
     code: np.ndarray
+    time: np.ndarray
     is_on: np.ndarray  # whether the totals of the key count
     start: np.ndarray  # of the rows before the instant, up to `end`
     end: np.ndarray
     last: np.ndarray  # the time of the last row, if it `has_any`
     has_any: np.ndarray
+    seen: list  # per task, the end of the rows whose labels are known
 
 
 class Past:
@@ -412,9 +414,9 @@ class Past:
     impression for longer than this age, and only the present one counts.
     """
 
-    def __init__(self, log, plan, key=0):
+    def __init__(self, log, plan):
         self.own, log = log, log.with_empty_key()
-        self.log, self.plan, self.lists = log, plan, plan.lists_of(key)
+        self.log, self.plan = log, plan
         known, positive = log.labels >= 0, log.labels == 1
         self.known, self.positive = _cumulate(known), _cumulate(positive)
         places = np.where(positive, np.arange(len(positive))[:, np.newaxis], -1)
@@ -462,40 +464,32 @@ class Past:
         if max_age is not None:
             has_any = has_any & (time - last <= max_age)
             start, is_on = np.where(has_any, start, end), is_on & has_any
-        return View(code, is_on, start, end, last, has_any)
+        ends = {self.plan.state_delay: end}
+        for lag in self.plan.lags:
+            if lag not in ends:
+                ends[lag] = bisect(log.time, start, end, time - lag)
+        seen = [ends[lag] for lag in self.plan.lags]
+        return View(code, time, is_on, start, end, last, has_any, seen)
 
     def priors(self, code, time):
         """Return, per task, what shrinks the log-odds of others to a key's."""
-        view = self.view(code, time)
-        seen = self._seen_labels(view, time)
-        _, known, positive = next(self._counts(view, seen, time))
+        _, known, positive = next(self._counts(self.view(code, time)))
         return [
             rate_prior(n, k, self.plan.smoothing)
             for n, k in zip(known, positive, strict=True)
         ]
 
     def numbers(self, code, time, priors):
-        """Return the numbers of `Plan.names_of_key`, for places of keys."""
+        """Return the numbers of `Plan.number_names`, for places of keys."""
         view = self.view(code, time)
-        seen = self._seen_labels(view, time)
-        counts = self._counts(view, seen, time)
-        ages = self._ages(view, seen, time)
-        return [*ages, *numbers_of(counts, priors, np.log, np.log1p)]
+        numbers = numbers_of(self._counts(view), priors, np.log, np.log1p)
+        return [*self._ages(view), *numbers]
 
-    def _seen_labels(self, view, time):
-        """Return, per task, the end of the rows whose labels are known."""
-        ends = {self.plan.state_delay: view.end}
-        for lag in self.plan.lags:
-            if lag not in ends:
-                rows = self.log.time, view.start, view.end
-                ends[lag] = bisect(*rows, time - lag)
-        return [ends[lag] for lag in self.plan.lags]
-
-    def _ages(self, view, seen, time):
+    def _ages(self, view):
         """Return the ages of the last impression and of the last event per task."""
-        log, unit = self.log, self.plan.unit
+        log, unit, time = self.log, self.plan.unit, view.time
         ages = [np.where(view.has_any, (time - view.last) / unit, math.nan)]
-        for k, end in enumerate(seen):
+        for k, end in enumerate(view.seen):
             last = log.totals["last_positive"][view.code, k]
             has_one = view.is_on & (log.totals["positive"][view.code, k] > 0)
             if len(log.time):
@@ -506,7 +500,7 @@ class Past:
             ages.append(np.where(has_one, (time - last) / unit, math.nan))
         return ages
 
-    def _counts(self, view, seen, time):
+    def _counts(self, view):
         """Yield, per horizon, the impressions, and labels known and of 1 per task."""
         log, on = self.log, view.is_on
         counts = [view.end - view.start + on * log.totals["count"][view.code]]
@@ -515,13 +509,13 @@ class Past:
             counts.append(
                 [
                     rows[end, k] - rows[view.start, k] + on * total[view.code, k]
-                    for k, end in enumerate(seen)
+                    for k, end in enumerate(view.seen)
                 ]
             )
         yield counts
         for window in self.plan.windows:
-            start = bisect(log.time, view.start, view.end, time - window)
-            ends = [np.maximum(end, start) for end in seen]
+            start = bisect(log.time, view.start, view.end, view.time - window)
+            ends = [np.maximum(end, start) for end in view.seen]
             yield (
                 view.end - start,
                 *(
@@ -530,16 +524,16 @@ class Past:
                 ),
             )
         for h, half_life in enumerate(self.plan.half_lives):
-            yield self._decayed_counts(view, seen, time, h, half_life)
+            yield self._decayed_counts(view, h, half_life)
 
-    def _decayed_counts(self, view, seen, time, h, half_life):
-        log, n_tasks = self.log, len(seen)
+    def _decayed_counts(self, view, h, half_life):
+        log, time, n_tasks = self.log, view.time, len(view.seen)
         scale = view.is_on * 1.0
         if log.reference is not None:
             scale = scale * np.exp2(-(time - log.reference) / half_life)
 
         recent = []  # the last row before each end, and its weight
-        for end in [view.end, *seen] if len(log.time) else ():
+        for end in [view.end, *view.seen] if len(log.time) else ():
             has_rows = end > view.start
             row = np.where(has_rows, end - 1, 0)
             # Row 0 may be later than the query, and its weight infinite.
@@ -560,7 +554,7 @@ class Past:
 
     def last_values(self, place, code, time):
         """Return sizes, values by index, and ages of the elements of a list."""
-        each, log = self.lists[place], self.log.lists[place]
+        each, log = self.plan.lists[place], self.log.lists[place]
         start, end = log.offsets[code], log.offsets[code + 1]
         if self.plan.max_age is not None:
             view = self.view(code, time)
@@ -595,7 +589,7 @@ class Past:
         totals = add_totals(totals, self._totals_of(begin, cut, end))
         lists = [
             self._newest(own, each, end, begin, is_on, totals["first"])
-            for own, each in zip(log.lists, self.lists, strict=True)
+            for own, each in zip(log.lists, plan.lists, strict=True)
         ]
         rows = log.rows.cut(cut, stops)
         return replace(log, rows=rows, lists=lists, totals=totals, reference=end)

@@ -103,13 +103,14 @@ class Plan:
         return plan
 
     @property
-    def kinds(self):
-        """The plan and the index of each key, at last those of the key of all rows."""
-        keys = [(self, key) for key in range(len(self.keys))]
-        return [*keys, (self.of_all, 0)]
-
-    def lists_of(self, key):
-        return [each for each in self.lists if each.key == key]
+    def of_keys(self):
+        """The plans of the logs, each with one key; that of all rows comes last."""
+        plans = []
+        for place, names in enumerate(zip(self.keys, self.key_names, strict=True)):
+            plans.append(copy.copy(self))
+            plans[-1].keys, plans[-1].key_names = ([name] for name in names)
+            plans[-1].lists = [each for each in self.lists if each.key == place]
+        return [*plans, self.of_all]
 
     def as_time(self, value):
         """Return a time of the state as users know it."""
@@ -120,17 +121,18 @@ class Plan:
     def kept(self, names):
         return [name for name in names if name != self.time] if self.passthrough else []
 
-    def names_of_key(self, key):
-        """Return the names of the numbers of a key, in their order."""
+    @property
+    def number_names(self):
+        """Names of the numbers of the keys, in their order."""
         names = ["since_impression", *(f"since_{task}" for task in self.task_names)]
         for horizon in self.horizons:
             names.append(f"log_impressions{horizon}")
             for task in self.task_names:
                 names += [f"log_{task}{horizon}", f"{task}_logit{horizon}"]
-        return [f"{self.key_names[key]}__{name}" for name in names]
+        return [f"{key}__{name}" for key in self.key_names for name in names]
 
     def feature_names(self):
-        names = [n for key in range(len(self.keys)) for n in self.names_of_key(key)]
+        names = self.number_names
         for each in self.lists:
             names += [each.name] + ([f"{each.name}_ages"] if each.ages else [])
         return names
@@ -143,9 +145,8 @@ class Plan:
             task = find_task(task, self.task_names, "lists")
             lag, ending = self.lags[task], f"_{self.task_names[task]}"
         name = f"{self.key_names[index]}__last_{entry['column']}{ending}"
-        n = entry.get("n", DEFAULT_N)
-        ages = entry.get("ages")
-        place = len(self.lists_of(index))
+        n, ages = entry.get("n", DEFAULT_N), entry.get("ages")
+        place = sum(each.key == index for each in self.lists)
         return ListPlan(index, place, entry["column"], n, task, lag, ages, name)
 
 

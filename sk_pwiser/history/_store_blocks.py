@@ -394,9 +394,9 @@ class RecordForm:
     values of its lists.
     """
 
-    def __init__(self, plan, key):
-        self.plan, self.columns, self.lists = plan, plan.keys[key], plan.lists_of(key)
-        self.key_name, self.n_lists = plan.key_names[key], len(self.lists)
+    def __init__(self, plan):
+        self.plan, self.lists, self.n_lists = plan, plan.lists, len(plan.lists)
+        (self.columns,), (self.key_name,) = plan.keys, plan.key_names
         n_events, width = 1 + 2 * len(plan.lags), len(plan.half_lives)
         self.empty = [EMPTY] * n_events + [EMPTY_LIST] * self.n_lists
         self.places = list(enumerate([width] * n_events + [0] * self.n_lists))

@@ -327,7 +327,7 @@ class StoredRow(OneRow):
     def __init__(self, history, store, prefix):
         self.store, self.prefix = store, prefix
         state, plan = history._fitted()
-        self.forms = [RecordForm(*kind) for kind in plan.kinds]
+        self.forms = list(map(RecordForm, plan.of_keys))
         self.read_block = lru_cache(maxsize=1024)(self._read_block)
         super().__init__(state, plan)
 
@@ -388,7 +388,7 @@ class Change:
     def __init__(self, plan, prefix, read_block=None, next_id=0):
         self.prefix, self.next_id = prefix, next_id
         self.read_stored, self.records, self.dropped = read_block, {}, []
-        self.forms = [RecordForm(*kind) for kind in plan.kinds]
+        self.forms = list(map(RecordForm, plan.of_keys))
         self.trees = [self._trees(form) for form in self.forms]
 
     def append(self, rows, end, read):
@@ -575,8 +575,8 @@ def _records(history, prefix, next_id):
     state, plan = history._fitted()
     state = state.whole(plan)
     change = Change(plan, prefix, next_id=next_id)
-    for kind, (log, (own_plan, _)) in enumerate(state.logs_and_kinds(plan)):
-        form, pasts = change.forms[kind], PastsOfKeys(log, own_plan)
+    for kind, (log, of_key) in enumerate(state.logs_and_plans(plan)):
+        form, pasts = change.forms[kind], PastsOfKeys(log, of_key)
         columns = [state.indices[name].values for name in form.columns]
         lists = [(state.indices[e.column].values, e.name) for e in form.lists]
         for place, row in enumerate(log.columns.tolist()):
