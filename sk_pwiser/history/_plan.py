@@ -2,10 +2,10 @@
 
 import copy
 from dataclasses import dataclass
-from numbers import Integral
 
 import numpy as np
 
+from sk_pwiser._table._frames import find_column
 from sk_pwiser._times import NUMBER, check_duration, duration_label, read_duration
 from sk_pwiser._utils import check_boolean, check_integer, check_number, warn_user
 
@@ -61,8 +61,9 @@ class Plan:
         """Warn about windows without events, and about delays that are not given."""
         given, unknown = self.params["label_delay"], []
         if isinstance(given, dict) and given:
-            named = {find_task(task, self.task_names, "label_delay") for task in given}
-            unknown = [t for k, t in enumerate(self.task_names) if k not in named]
+            tasks = self.task_names
+            named = {find_column("label_delay", t, tasks, "task") for t in given}
+            unknown = [task for k, task in enumerate(tasks) if k not in named]
         if unknown:
             warn_user(
                 f"label_delay has no entry for {', '.join(map(repr, unknown))}, whose "
@@ -142,7 +143,7 @@ class Plan:
         index, task = self.keys.index(key), entry.get("task")
         lag, ending = self.state_delay, ""
         if task is not None:
-            task = find_task(task, self.task_names, "lists")
+            task = find_column("lists", task, self.task_names, "task")
             lag, ending = self.lags[task], f"_{self.task_names[task]}"
         name = f"{self.key_names[index]}__last_{entry['column']}{ending}"
         n, ages = entry.get("n", DEFAULT_N), entry.get("ages")
@@ -223,24 +224,12 @@ def _check_lists(lists, keys):
             )
 
 
-def find_task(task, task_names, name):
-    """Return the index of a task by its name or index."""
-    if isinstance(task, str) and task in task_names:
-        return task_names.index(task)
-    is_index = isinstance(task, Integral) and not isinstance(task, bool)
-    if is_index and -len(task_names) <= task < len(task_names):
-        return int(task) % len(task_names)
-    if not task_names:
-        raise ValueError(f"{name} names the task {task!r}, but fit has no labels y.")
-    raise ValueError(f"{name}: {task!r} is not one of the tasks {task_names}.")
-
-
 def _delays(label_delay, kind, task_names):
     delays = [label_delay] * len(task_names)
     if isinstance(label_delay, dict):
         delays = [0] * len(task_names)
         for task, delay in label_delay.items():
-            delays[find_task(task, task_names, "label_delay")] = delay
+            delays[find_column("label_delay", task, task_names, "task")] = delay
     elif isinstance(label_delay, list | tuple):
         if len(label_delay) != len(task_names):
             raise ValueError(
