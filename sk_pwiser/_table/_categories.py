@@ -175,7 +175,9 @@ def _factorize_pandas_categories(column):
         if len(used) and used[0] < 0:  # a missing value
             used, indices = used[1:], indices - 1
         return _compact(indices, len(used)), column.categories[used].tolist()
-    is_used = count_values(codes, len(column.categories))[:-1] > 0
+    is_used = np.zeros(len(column.categories) + 1, dtype=bool)
+    is_used[codes] = True  # the last entry by code -1, a missing value
+    is_used = is_used[:-1]
     if is_used.all():
         return codes, column.categories.tolist()
     # The last entry is selected by code -1, a missing value.
@@ -336,15 +338,12 @@ class CategoryColumn:
 
     def transform(self, column):
         """Return the `Codes` of a column; raise if its values are of another kind."""
-        return self._encode(*self._read(column))
-
-    def _read(self, column):
         indices, values = self._factorize(column)
         if self.large or kinds_of(values).isdisjoint(self.kinds_):
             start = f"Column {describe(self.name, column)} contained"
             check_kinds(values, self.kinds_, start, " in fit; it now contains")
             check_exact(values, self.large, start, " in fit; it now contains")
-        return indices, values
+        return self._encode(indices, values)
 
     def count(self, *columns):
         """Return the distinct values, their numbers of rows, kinds, and n_missing.
@@ -378,10 +377,10 @@ class CategoryColumn:
         Rare new values have codes only if another one is frequent: without frequent
         ones, the cost depends on the rows alone, and the same column is returned.
         """
-        found = [self._read(data), *map(self._factorize, others)]
+        self.transform(data)  # raises if the kinds of values differ
         if self.vocabulary.max_values is not None:
             return self, np.arange(self.n_codes)
-        values, counts, kinds, _ = self._count(found)
+        values, counts, kinds, _ = self.count(data, *others)
         known, limit = self.codes_, self.cardinality
         frequent = compress(values, np.array(counts) >= self.vocabulary.min_frequency)
         promoted = sort_values([v for v in frequent if known.get(v, limit) >= limit])

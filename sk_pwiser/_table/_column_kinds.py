@@ -216,27 +216,25 @@ def _has_unrelated_counts(distinct, counts):
     return bool(is_spread and smooth < MAX_SMOOTH_SPREAD)
 
 
+# What category columns contain that look misread, and how one of them is converted.
+_MISREAD = {
+    "amounts": "numbers as text, with many distinct values. If they are amounts, "
+    "convert them, for example by X[{!r}].astype(float).",
+    "dates": "dates as text: later dates will be unseen values. Convert them, for "
+    "example by pandas.to_datetime(X[{!r}]), and derive numbers, such as the hour, "
+    "the weekday or the age in days.",
+}
+
+
 def warn_about_categories(columns):
-    contents = {"amounts": [], "dates": []}
-    for column in columns:
-        if isinstance(column, CategoryColumn) and column.content_:
-            contents[column.content_].append(column.name)
-    silence = (
-        " Any list as categorical_features, even an empty one, silences this warning."
-    )
-    if names := contents["amounts"]:
-        warn_user(
-            f"The category columns {names} contain numbers as text, with many distinct "
-            "values. If they are amounts, convert them, for example by "
-            f"X[{names[0]!r}].astype(float).{silence}"
-        )
-    if names := contents["dates"]:
-        warn_user(
-            f"The category columns {names} contain dates as text: later dates "
-            "will be unseen values. Convert them, for example by "
-            f"pandas.to_datetime(X[{names[0]!r}]), and derive numbers, such as the "
-            f"hour, the weekday or the age in days.{silence}"
-        )
+    for content, text in _MISREAD.items():
+        names = [c.name for c in columns if getattr(c, "content_", None) == content]
+        if names:
+            warn_user(
+                f"The category columns {names} contain {text.format(names[0])} Any "
+                "list as categorical_features, even an empty one, silences this "
+                "warning."
+            )
 
 
 def warn_about_constants(columns):

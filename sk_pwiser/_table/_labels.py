@@ -294,24 +294,18 @@ def choose_task_names(n_tasks, task_names, columns, default_names):
 
 def check_unreserved(names):
     """Raise if one of several tasks has a name that means something else."""
-    if len(names) == 1:
-        return
-    reserved = {"mean", "mean_best", *(f"{name}_best" for name in names)}
-    for name in names:
-        if name == "cvr":
-            reason = (
-                "task='cvr' means P(last task | first task), the rate among clicks, "
-                "but the probability of a task is that of its event over all rows. "
-                "Name the event, such as 'conversion': rename"
+    taken = {"mean", "mean_best", *(f"{name}_best" for name in names)}
+    reasons = {name: f"the history has the column 'valid_auc_{name}'" for name in taken}
+    reasons["cvr"] = (
+        "it stands for P(last task | first task), but the probability of a task is "
+        "that of its event over all rows, such as 'conversion'"
+    )
+    for name in names if len(names) > 1 else ():
+        if name in reasons:
+            raise ValueError(
+                f"A task must not have the name {name!r}: {reasons[name]}. Rename the "
+                "column of Y, or pass other task_names."
             )
-        elif name in reserved:
-            reason = f"the history already has the column 'valid_auc_{name}'. Rename"
-        else:
-            continue
-        raise ValueError(
-            f"A task must not have the name {name!r}: {reason} the column of Y, or "
-            "pass other task_names."
-        )
 
 
 # Share of a task's events without the one that it presupposes, above which it probably

@@ -314,15 +314,16 @@ class TargetStatistics:
 
         The rows of a block are encoded by the counts without those of the block.
         """
-        learnt = None
+        # Of inputs that are 0 so far.
+        zero = np.full(self.n_tasks_ + 1, np.inf)
+        learnt = zero[:-1], np.zeros(len(zero)), zero
         if earlier is not None:
             learnt = earlier.strengths_[j], earlier.means_[j], earlier.scales_[j]
-            is_learnt = np.isfinite(learnt[-1])
-            if is_learnt.all():
-                return learnt
+        is_learnt = np.isfinite(learnt[-1])
+        if is_learnt.all():
+            return learnt
         strengths = self._estimate_strengths(counts)
-        if learnt is not None:
-            strengths = np.where(is_learnt[:-1], learnt[0], strengths)
+        strengths = np.where(is_learnt[:-1], learnt[0], strengths)
         n_rows, mean, squares = 0.0, 0.0, 0.0
         for codes, left_out, weights in blocks:
             own = counts[..., codes] - left_out
@@ -345,8 +346,6 @@ class TargetStatistics:
         scale[-1] = max(scale[-1], mean[-1] / UNSEEN_DISTANCE) / FREQUENCY_DEVIATION
         scale[:-1] = np.maximum(scale[:-1], SMALLEST_RATE_SCALE)
         scale[is_off] = np.inf
-        if learnt is None:
-            return strengths, mean, scale
         mean = np.where(is_learnt, learnt[1], mean)
         return strengths, mean, np.where(is_learnt, learnt[2], scale)
 
@@ -385,7 +384,8 @@ class TargetStatistics:
             present = part.codes[is_value]
             own, table = self.counts_[j], self.tables_[j]
             counts = own[..., present]
-            undo.append(partial(self._set, own, table, present, counts, table[present]))
+            undo.append(partial(own.__setitem__, (..., present), counts))
+            undo.append(partial(table.__setitem__, present, table[present]))
             own[..., present] = counts + part.counts[..., is_value]
             table[present] = self._inputs(j, own[..., present], present)
         if self._n_rows() >= GROWTH * self.n_encoded_:
@@ -409,10 +409,6 @@ class TargetStatistics:
         is_off = np.isinf([scale[-1] for scale in self.scales_])
         self.sizes_ = np.where(is_off, self.n_encoded_, self.sizes_)
         self.rates_ = self._relearnt_rates(self._base_rates())
-
-    def _set(self, all_counts, table, codes, counts, inputs):
-        all_counts[..., codes] = counts
-        table[codes] = inputs
 
     def _update_tables(self):
         self.tables_ = [self._inputs(j, c) for j, c in enumerate(self.counts_)]

@@ -361,17 +361,6 @@ def bisect(values, low, high, bound):
         high = np.where(is_open & ~is_below, middle, high)
 
 
-def decayed_rows(log, first, half_lives):
-    """Return decayed sums from given first rows on: impressions, labels known and 1."""
-    known, positive = log.labels >= 0, log.labels == 1
-    values = np.concatenate([np.ones((len(known), 1)), known, positive], axis=1)
-    sums = np.zeros((len(values), len(half_lives), values.shape[1]))
-    place = np.arange(len(values)) - first
-    for h, half_life in enumerate(half_lives):
-        sums[:, h] = decayed_sums(log.time, place, values, half_life)
-    return sums
-
-
 def decayed_sums(time, place, values, half_life):
     """Return, for each row, the decayed sum over the rows of its slice up to it."""
     # Sums within blocks of four rows, then of the blocks: no weight exceeds 1.
@@ -423,7 +412,13 @@ class Past:
         # The last row with a label of 1 up to each row, of whichever key.
         self.last_positive = np.maximum.accumulate(places, axis=0)
         self._find_stretches()
-        self.decayed = decayed_rows(log, self.stretch, plan.half_lives)
+        # Sums of each row's stretch, of impressions and of labels that are known and 1.
+        values = np.concatenate([np.ones((len(known), 1)), known, positive], axis=1)
+        place = np.arange(len(values)) - self.stretch
+        self.decayed = [
+            decayed_sums(log.time, place, values, half_life)
+            for half_life in plan.half_lives
+        ]
 
     def _find_stretches(self):
         """Find the first row of each row's stretch, and keys whose totals go on in it.
@@ -546,7 +541,7 @@ class Past:
             if not recent:
                 return total
             row, weight = recent[i]
-            return total + self.decayed[row, h, column] * weight
+            return total + self.decayed[h][row, column] * weight
 
         known = [upto(k, k) for k in range(1, n_tasks + 1)]
         positive = [upto(k, n_tasks + k) for k in range(1, n_tasks + 1)]
@@ -611,7 +606,7 @@ class Past:
         totals["last_positive"][has_rows] = np.where(is_own, time[place], 0)
         for h, half_life in enumerate(half_lives):
             weight = decay(end - time[last], half_life)[:, np.newaxis]
-            totals["decayed"][has_rows, h] = self.decayed[last, h] * weight
+            totals["decayed"][has_rows, h] = self.decayed[h][last] * weight
         return totals
 
     def _newest(self, log, each, end, begin, is_on, first):
