@@ -277,21 +277,20 @@ def warn_about_order(order, has_groups, has_statistics):
             )
         warn_user(
             f"The rows are sorted by {by}. Target statistics leave out random blocks, "
-            "since blocks of consecutive rows would mislead them. "
-            f"{by_time}.{advice}"
+            f"since blocks of consecutive rows would mislead them. {by_time}.{advice}"
         )
     elif order.is_sorted:
         warn_user(
-            f"The rows are sorted by column {name!r}, so that random rows tell how "
-            f"often later rows have new values, not the last ones. {by_time}, or set "
+            f"The rows are sorted by column {name!r}: random rows, not the last, tell "
+            f"how often later rows have new values. {by_time}, or set "
             "'category_dropout'."
         )
     elif has_statistics and not has_groups:
         warn_user(
-            f"The rows of each value of column {name!r} are in one piece. Target "
-            "statistics leave out blocks of consecutive rows, so that training hardly "
-            f"sees those of {name!r}. Shuffle the rows if they are not in the order of "
-            "time; otherwise leave the column out of target_encoding."
+            f"The rows of each value of column {name!r} are in one piece, so that its "
+            "target statistics leave out most rows of a row's own value. Shuffle the "
+            "rows if they are not in the order of time, or leave the column out of "
+            "target_encoding."
         )
 
 
@@ -419,10 +418,9 @@ class Blocks:
             if is_large and has_statistics:
                 warn_user(
                     f"The largest of the groups has {self.n_largest} of {self.n_rows} "
-                    "rows. Target statistics do not split groups, so that those of its "
-                    "rows leave all of them out, where target_encoding_blocks="
-                    f"{self.n_blocks} asks for about {self.n_rows // self.n_blocks} "
-                    "rows."
+                    "rows. Target statistics leave out a whole group, where "
+                    f"target_encoding_blocks={self.n_blocks} asks for about "
+                    f"{self.n_rows // self.n_blocks} rows."
                 )
             self.found = order
         elif self.n_tried == 1 and order is not None:

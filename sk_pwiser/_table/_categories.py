@@ -549,8 +549,7 @@ def check_kinds(values, earlier, start, middle):
     if kinds and known and kinds.isdisjoint(known):
         raise ValueError(
             f"{start} {' and '.join(sorted(known))}{middle} "
-            f"{' and '.join(sorted(kinds))}, such as {values[0]!r}, which cannot equal "
-            "any value of before."
+            f"{' and '.join(sorted(kinds))}, such as {values[0]!r}: none can be equal."
         )
 
 
@@ -565,8 +564,7 @@ def check_exact(values, earlier, start, middle):
         if value is not None:
             raise ValueError(
                 f"{start} {known.pop()}{middle} {kind}, such as {value!r}. Integers "
-                "above 2^53 are rounded if they become floats, for example beside NaN; "
-                "use a dtype such as 'Int64' or text."
+                "above 2^53 are rounded as floats; use a dtype such as 'Int64' or text."
             )
 
 

@@ -178,9 +178,9 @@ def warn_about_codes(columns):
     if names:
         warn_user(
             f"The numeric columns {names} contain whole numbers that look like codes "
-            "or ids, but they are encoded by their size. Name those that are codes in "
-            "categorical_features; sk_pwiser.inspection.describe_impressions shows "
-            "what they gain. Any such list, even an empty one, silences this warning."
+            "or ids, but are encoded by their size. Name codes in categorical_features "
+            "(inspection.describe_impressions shows what they gain); any list there, "
+            "even an empty one, silences this warning."
         )
 
 
@@ -241,9 +241,8 @@ def warn_about_constants(columns):
     names = [c.name for c in columns if getattr(c, "has_one_value", False)]
     if names:
         warn_user(
-            f"The columns {names} have the same value, or none, in all rows of fit: "
-            "nothing can be learnt from them. Leave them out, or check how they were "
-            "read."
+            f"The columns {names} have the same value, or none, in all rows of fit. "
+            "Leave them out, or check how they were read."
         )
 
 
@@ -254,9 +253,8 @@ def warn_about_few_values(columns, with_rates=()):
     if names:
         warn_user(
             f"The encoding of the columns {names} is learnt from fewer than "
-            f"{FEW_VALUES} values, and later calls of partial_fit keep it: numbers out "
-            "of the range of these values are clipped. Pass more rows to this call, or "
-            "begin with fit."
+            f"{FEW_VALUES} values, to whose range later numbers will be clipped. Pass "
+            "more rows to this call, or begin with fit."
         )
 
 
@@ -277,9 +275,8 @@ def refuse_merged(name, column):
         one = next(value for value in values if doubles[float(value)] != value)
         raise ValueError(
             f"Column {describe(name, column)} contains numbers above 2**53 that are "
-            f"equal in double precision, such as {one} and {doubles[float(one)]}. "
-            "Include it in categorical_features if it is an id; otherwise subtract the "
-            "smallest value."
+            f"equal in double precision, such as {one} and {doubles[float(one)]}. Name "
+            "ids in categorical_features, or subtract the smallest value."
         )
 
 
@@ -318,7 +315,6 @@ def warn_about_random_validation(names):
         warn_user(
             f"X has columns of HistoryFeatures, such as {column!r}, but the validation "
             "rows of early stopping are drawn at random: training rows see their "
-            "outcomes. Set encoding_params={'time_column': ...} to a column of times, "
-            "which is no feature, for the last rows in time, or pass later rows as "
-            "eval_set."
+            "outcomes. Name a column of times by encoding_params={'time_column': ...}, "
+            "or pass later rows as eval_set."
         )

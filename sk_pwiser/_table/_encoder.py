@@ -375,8 +375,7 @@ def _check_names_are_read(X):
     if not hasattr(probe, "feature_names_in_"):
         raise TypeError(
             "This release of scikit-learn cannot read the column names of this release "
-            "of polars, so that columns could be confused. Upgrade scikit-learn to 1.9 "
-            "or newer, or pass X.to_pandas()."
+            "of polars. Upgrade scikit-learn to 1.9 or newer, or pass X.to_pandas()."
         )
 
 
@@ -452,8 +451,7 @@ def warn_about_unseen(pairs, codes):
     if found:
         warn_user(
             "Almost all rows have a value that was not seen in fit in "
-            f"{', '.join(found)}. They are encoded as unseen values; check the "
-            "spelling, the case and the white space of the values."
+            f"{', '.join(found)}: check the spelling, the case and the white space."
         )
 
 
@@ -487,7 +485,6 @@ def warn_about_new_values(encoder, codes, X):
             found.append(f"{name!r} in {share}")
     if found:
         warn_user(
-            f"Rows with new category values: {', '.join(found)}. They are encoded as "
-            "unseen values; encoding_params={'grow_vocabulary': True} adds new values "
-            "to the vocabulary."
+            f"Rows with new category values: {', '.join(found)}. These are encoded as "
+            "unseen values; encoding_params={'grow_vocabulary': True} adds them."
         )

@@ -55,8 +55,7 @@ def collected(X):
     if is_table and package in _COMPUTED_BY:
         raise TypeError(
             f"A {type(X).__name__} of {package} is not read: pass the pandas DataFrame "
-            f"that its {_COMPUTED_BY[package]} returns, of some of the rows if all do "
-            "not fit into memory."
+            f"that its {_COMPUTED_BY[package]} returns."
         )
     return X
 
@@ -268,8 +267,7 @@ def refuse_parts(X):
     if reads_in_parts(X):
         raise TypeError(
             f"{type(X).__name__} is read in parts, which only fit and the predictions "
-            "of MultiTaskCTRCVRClassifier support. Pass a table, such as a DataFrame "
-            "with some of the rows."
+            "of MultiTaskCTRCVRClassifier support. Pass a table, such as a DataFrame."
         )
 
 

@@ -484,8 +484,7 @@ class Targets:
                     f"{previous!r} and in {of_others:.0%} of the other rows. In "
                     "entire task space, its mean probability is then about "
                     f"{ratio:.2f} times as high as its rate. Set network_params="
-                    "{'task_space': 'conditional'}, or remove labels independently of "
-                    "the previous task, for example in all recent rows."
+                    "{'task_space': 'conditional'}, or remove labels at random."
                 )
 
     def _n_rows(self):

@@ -217,13 +217,12 @@ class ListColumn:
         if not is_list and (is_filled or first_known(column) is not None):
             raise TypeError(f"{own}: column {name!r} does not contain lists.")
         weights = read_lists(column, name)
-        differs = np.maximum(weights.sizes, 0) != np.maximum(lists.sizes, 0)
-        if differs.any():
+        n_weights, n_elements = (np.maximum(x.sizes, 0) for x in (weights, lists))
+        if (differs := n_weights != n_elements).any():
             row = int(differs.argmax())
-            n_weights, n_elements = (max(x.sizes[row], 0) for x in (weights, lists))
             raise ValueError(
-                f"{own}: row {row} has {n_elements} elements, but {n_weights} {what} "
-                f"in column {name!r}."
+                f"{own}: row {row} has {n_elements[row]} elements, but "
+                f"{n_weights[row]} {what} in column {name!r}."
             )
         values = read_numbers(weights.elements, f"{own}: column {name!r}")
         is_valid = np.isfinite(values) & (values >= 0)
@@ -322,9 +321,8 @@ def make_list_columns(params, names, vocabularies, list_names, category_names):
         attends = is_list and own == "attention"
         if attends and column not in shared:
             raise ValueError(
-                f"list_pooling='attention' of column {column!r} requires a "
-                "category column of the same vocabulary to attend to: add one for "
-                "the column to shared_embeddings."
+                f"list_pooling='attention' of column {column!r} requires a category "
+                "column to attend to: add one for it to shared_embeddings."
             )
         if column in ages and not attends:
             raise ValueError(

@@ -396,10 +396,9 @@ class ArrayColumn(NumericColumn):
             row = int(np.argmax(is_known & (lists.sizes != n_elements)))
             raise ValueError(
                 f"Column {self.name!r} contains arrays of {n_elements} numbers; row "
-                f"{row} contains {lists.sizes[row]}. Include the column in "
-                "categorical_features if its lists are categories; name it in "
-                "list_ages or list_weights of encoding_params if they belong to "
-                "another list."
+                f"{row} contains {lists.sizes[row]}. Name the column in "
+                "categorical_features if its lists are categories, in list_ages or "
+                "list_weights of encoding_params if they belong to another list."
             )
         numbers = read_numbers(
             lists.elements,

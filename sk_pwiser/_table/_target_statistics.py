@@ -511,9 +511,8 @@ class ExtendedStatistics(TargetStatistics):
             if rest.min() < -TOLERANCE:
                 raise ValueError(
                     "seen=True, but the source was not fitted on all rows of X: a "
-                    "category value occurs more often in X, or with more positive "
-                    "labels, than in the fit of the source. Pass seen=False for rows "
-                    "that are new to the source."
+                    "category value has more rows, or more positive labels, in X. Pass "
+                    "seen=False for rows that are new to the source."
                 )
             return counts + np.maximum(rest, 0.0)
         self.counts_[j] = counts + base + others
@@ -538,8 +537,7 @@ class ExtendedStatistics(TargetStatistics):
             largest = max(largest, shares.max(initial=0.0))
         if largest >= 0.5:
             warn_user(
-                "seen=False, but the source may have been fitted on all rows of X: "
-                "its target statistics contain their category values and labels. The "
+                "seen=False, but the source may have been fitted on all rows of X: the "
                 "inputs of a row then reveal its label. Pass seen=True if the rows are "
                 "not new to the source."
             )
@@ -605,9 +603,8 @@ def _find_target_lists(encoder, columns, chosen, min_values):
         elif column.shared_name is not None:
             if is_named:
                 raise ValueError(
-                    f"list_target_encoding contains {column.name!r}, which shares the "
-                    f"vocabulary of {column.shared_name!r}; add this column to "
-                    "target_encoding."
+                    f"list_target_encoding contains {column.name!r}, which shares a "
+                    f"vocabulary: add {column.shared_name!r} to target_encoding."
                 )
         elif is_named or column.n_values >= min_values:
             lists.append((index, n_tables))

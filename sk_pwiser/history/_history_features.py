@@ -556,17 +556,15 @@ class HistoryFeatures(DocLink, TransformerMixin, BaseEstimator):
             if plan.max_age is not None:
                 cure = "With max_age, a history takes no late rows."
             raise ValueError(
-                f"Column {plan.time!r}: {is_early.sum()} rows are from before "
-                f"the end of the state, {self.end_}, the first in row "
-                f"{is_early.argmax()}. {cure}"
+                f"Column {plan.time!r}: {is_early.sum()} rows are from before the end "
+                f"of the state, {self.end_}, such as row {is_early.argmax()}. {cure}"
             )
 
     def _warn_early(self, n_rows):
         warn_user(
-            f"{n_rows} rows are from before the end of the state, {self.end_}, and are "
-            "transformed as if they came then: this may include later rows, or their "
-            "own labels. fit_transform and replay give each row what was known at its "
-            "time."
+            f"{n_rows} rows are from before the end of the state, {self.end_}, and see "
+            "all of it, with later rows and maybe their own labels. fit_transform and "
+            "replay give each row what was known at its time."
         )
 
     def _describe(self):

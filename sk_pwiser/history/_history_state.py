@@ -83,8 +83,7 @@ def _zero_one(labels, seen, columns, classes):
         if classes is None and len(found := set(labels[seen].tolist())) == 1:
             raise ValueError(
                 f"y contains only the label {found.pop()!r}, so that it is not known "
-                "which label is the event. Pass 0 and 1, or begin with rows of both "
-                "labels."
+                "if it is the event. Pass 0 and 1, or begin with rows of both labels."
             )
         own, classes = one_task_labels(
             labels[seen], columns, None if classes is None else np.array(classes)

@@ -67,8 +67,7 @@ class Plan:
         if unknown:
             warn_user(
                 f"label_delay has no entry for {', '.join(map(repr, unknown))}, whose "
-                "labels count as known at the time of the impression. Add entries, 0 "
-                "if this is right."
+                "labels count as known at once. Add entries, 0 if this is right."
             )
         labels = map(duration_label, self.params["windows"])
         empty = [
@@ -79,9 +78,8 @@ class Plan:
         ]
         if empty:
             warn_user(
-                f"No event is known in the windows {', '.join(empty)}, so that their "
-                "columns are constant: a window must be longer than state_delay and "
-                "the label_delay of the task together."
+                f"No event is known in the windows {', '.join(empty)}: these must be "
+                "longer than state_delay and the label_delay of the task together."
             )
 
     @property
