@@ -14,15 +14,7 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 from sklearn.utils import murmurhash3_32
 
-from sk_pwiser._table._frames import (
-    check_among,
-    describe,
-    find_column,
-    infinity_error,
-    is_missing,
-    is_polars,
-    row_chunks,
-)
+from sk_pwiser._table import _frames
 
 MIN_FREQUENCY = 2
 # Every bucket has a code, even if it is not used.
@@ -58,10 +50,10 @@ def read_vocabularies(params, names, is_category):
             numbers.append([value] * len(names))
             continue
         for column, number in value.items():
-            index = find_column(name, column, names)
+            index = _frames.find_column(name, column, names)
             if not is_category[index]:
                 known = list(compress(names, is_category))
-                check_among(name, column, known, "category column")
+                _frames.check_among(name, column, known, "category column")
             if index in found:
                 raise ValueError(f"{name} contains the column {names[index]!r} twice.")
             found[index] = number
@@ -133,7 +125,7 @@ def factorize(column):
     """
     if isinstance(column, np.ndarray):
         return _factorize_array(column)
-    if is_polars(column):
+    if _frames.is_polars(column):
         return _factorize_polars(column)
     if column.dtype.name == "category":
         return _factorize_pandas_categories(column.array)
@@ -148,7 +140,7 @@ def factorize(column):
 def count_values(indices, n_values):
     """Count the rows of each value and, as the last entry, the missing values."""
     counts = np.zeros(n_values + 1, dtype=np.int64)
-    for rows in row_chunks(len(indices), n_values):
+    for rows in _frames.row_chunks(len(indices), n_values):
         # bincount needs int64, and converting the whole column at once would need more
         # memory than the rest of the encoding.
         chunk = indices[rows].astype(np.int64)
@@ -223,7 +215,7 @@ def _factorize_objects(column):
     known = {}
     indices = np.fromiter(
         (
-            -1 if is_missing(value) else known.setdefault(value, len(known))
+            -1 if _frames.is_missing(value) else known.setdefault(value, len(known))
             for value in column
         ),
         dtype=np.int64,
@@ -340,7 +332,7 @@ class CategoryColumn:
         """Return the `Codes` of a column; raise if its values are of another kind."""
         indices, values = self._factorize(column)
         if self.large or kinds_of(values).isdisjoint(self.kinds_):
-            start = f"Column {describe(self.name, column)} contained"
+            start = f"Column {_frames.describe(self.name, column)} contained"
             check_kinds(values, self.kinds_, start, " in fit; it now contains")
             check_exact(values, self.large, start, " in fit; it now contains")
         return self._encode(indices, values)
@@ -405,14 +397,14 @@ class CategoryColumn:
             indices, values = factorize(column)
         except (TypeError, ValueError, NotImplementedError) as error:
             raise TypeError(
-                f"Column {describe(self.name, column)} cannot be read as categories: "
-                f"{error}."
+                f"Column {_frames.describe(self.name, column)} cannot be read as "
+                f"categories: {error}."
             ) from error
         if np.inf in values or -np.inf in values:
             found = [i for i, value in enumerate(values) if value in (np.inf, -np.inf)]
             row = int(np.isin(indices, found).argmax())
             value = values[indices[row]]
-            raise infinity_error(self.name, column, row, value, self.place)
+            raise _frames.infinity_error(self.name, column, row, value, self.place)
         return indices, values
 
     def _encode(self, indices, values):

@@ -9,22 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from sk_pwiser._table._categories import (
-    MANY_VALUES,
-    MAX_BUCKETS,
-    CategoryColumn,
-    Vocabulary,
-    factorize,
-    read_vocabularies,
-)
+from sk_pwiser._table import _categories, _numbers
+from sk_pwiser._table._categories import CategoryColumn
 from sk_pwiser._table._frames import content_of, describe, find_column, to_float
 from sk_pwiser._table._lists import LIST_MAPPINGS, POOLINGS, make_list_columns
-from sk_pwiser._table._numbers import (
-    FEW_VALUES,
-    NUMERIC_ENCODINGS,
-    ArrayColumn,
-    PiecewiseLinearColumn,
-)
 from sk_pwiser._utils import check_choice, check_integer, warn_user
 
 # The least values of integers among `encoding_params`.
@@ -82,13 +70,14 @@ def _by_place(name, value):
 
 def check_encoding_params(params):
     """Check what can be refused without a table."""
-    for name in Vocabulary._fields:
+    for name in _categories.Vocabulary._fields:
         if params[name] is None and name != "min_frequency":
             continue
         for place, value in _by_place(name, params[name]):
             number = check_integer(place, value, at_least=1)
-            if name == "n_hash_buckets" and number > MAX_BUCKETS:
-                raise ValueError(f"{place} must be at most {MAX_BUCKETS}; got {value}.")
+            limit = _categories.MAX_BUCKETS
+            if name == "n_hash_buckets" and number > limit:
+                raise ValueError(f"{place} must be at most {limit}; got {value}.")
     for name, least in LEAST.items():
         check_integer(name, params[name], at_least=least)
     for place, value in _by_place("list_pooling", params["list_pooling"]):
@@ -122,13 +111,13 @@ def make_columns(params, data, names):
                 "no feature; leave it out, or set time_feature=True in encoding_params."
             )
         is_category[index] = False
-    vocabularies = read_vocabularies(params, names, is_category)
+    vocabularies = _categories.read_vocabularies(params, names, is_category)
     categories = list(compress(zip(names, is_list, strict=True), is_category))
     of_lists = [name for name, has_several in categories if has_several]
     of_values = [name for name, has_several in categories if not has_several]
     lists = make_list_columns(params, names, vocabularies, of_lists, of_values)
-    make_numeric = NUMERIC_ENCODINGS[params["numeric_encoding"]]
-    if issubclass(make_numeric, PiecewiseLinearColumn):
+    make_numeric = _numbers.NUMERIC_ENCODINGS[params["numeric_encoding"]]
+    if issubclass(make_numeric, _numbers.PiecewiseLinearColumn):
         make_numeric = partial(make_numeric, max_bins=params["max_bins"])
     columns = []
     for index, name in enumerate(names):
@@ -139,7 +128,7 @@ def make_columns(params, data, names):
         elif is_category[index]:
             column = CategoryColumn(name, vocabularies[index], params["keeps_rare"])
         else:
-            column = (ArrayColumn if is_list[index] else make_numeric)(name)
+            column = (_numbers.ArrayColumn if is_list[index] else make_numeric)(name)
         columns.append(column)
     return columns
 
@@ -199,7 +188,7 @@ def looks_like_codes(column, name=""):
 
 def _has_unrelated_counts(distinct, counts):
     first, last, n_values = distinct[0], distinct[-1], len(distinct)
-    if n_values < MANY_VALUES or first < 0:
+    if n_values < _categories.MANY_VALUES or first < 0:
         return False
     fewer, more = np.sort([counts[1:], counts[:-1]], axis=0)
     is_unequal = (more >= 2 * fewer) & (more - fewer > 2 * np.sqrt(more + fewer))
@@ -253,8 +242,8 @@ def warn_about_few_values(columns, with_rates=()):
     if names:
         warn_user(
             f"The encoding of the columns {names} is learnt from fewer than "
-            f"{FEW_VALUES} values, to whose range later numbers will be clipped. Pass "
-            "more rows to this call, or begin with fit."
+            f"{_numbers.FEW_VALUES} values, to whose range later numbers will be "
+            "clipped. Pass more rows to this call, or begin with fit."
         )
 
 
@@ -269,7 +258,7 @@ def refuse_merged(name, column):
         return
     if np.fmax.reduce(np.abs(to_float(column)), initial=0) <= 2**53:
         return
-    _, values = factorize(column)
+    _, values = _categories.factorize(column)
     doubles = dict(zip(map(float, values), values, strict=True))
     if len(doubles) < (1 - MAX_MERGED) * len(values):
         one = next(value for value in values if doubles[float(value)] != value)

@@ -12,15 +12,8 @@ from scipy.sparse import csr_array, issparse
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import validate_data
 
-from sk_pwiser._table import _column_kinds, _frames, _lists
-from sk_pwiser._table._categories import (
-    MANY_VALUES,
-    MIN_FREQUENCY,
-    N_CHECKED,
-    UNSEEN,
-    USUAL_SHARE,
-    CategoryColumn,
-)
+from sk_pwiser._table import _categories, _column_kinds, _frames, _lists
+from sk_pwiser._table._categories import UNSEEN, CategoryColumn
 from sk_pwiser._table._labels import refuse_repeated
 from sk_pwiser._table._numbers import MAX_BINS, NumericColumn
 from sk_pwiser._utils import warn_user
@@ -42,7 +35,7 @@ class TableEncoder:
     """
 
     categorical_features: Any = "from_dtype"
-    min_frequency: Any = MIN_FREQUENCY
+    min_frequency: Any = _categories.MIN_FREQUENCY
     max_categories: Any = None
     n_hash_buckets: Any = None
     numeric_encoding: str = "standard"
@@ -440,7 +433,7 @@ def warn_about_unseen(pairs, codes):
     found = []
     for (encoder, column), of_rows in zip(pairs, codes, strict=True):
         n_unseen = np.count_nonzero(of_rows.table[:-1] == UNSEEN)
-        if n_unseen < UNSEEN_VALUES or encoder.usual_share_ > USUAL_SHARE:
+        if n_unseen < UNSEEN_VALUES or encoder.usual_share_ > _categories.USUAL_SHARE:
             continue
         n_known = np.count_nonzero(of_rows.indices >= 0)
         share = np.count_nonzero(of_rows.are_new()) / max(n_known, 1)
@@ -458,9 +451,9 @@ def warn_about_unseen(pairs, codes):
 def _expects_unseen(encoder, column):
     """Return whether ids, or one of many values, are new, and not spelt otherwise."""
     has_id_name = _column_kinds.has_id_name(encoder.name)
-    if len(encoder.codes_) < MANY_VALUES and not has_id_name:
+    if len(encoder.codes_) < _categories.MANY_VALUES and not has_id_name:
         return False
-    values = encoder.count(column)[0][:N_CHECKED]
+    values = encoder.count(column)[0][: _categories.N_CHECKED]
     texts = [value.strip() for value in values if isinstance(value, str)]
     spellings = str.strip, str.lower, str.upper, str.title
     others = {spell(text) for text in texts for spell in spellings}

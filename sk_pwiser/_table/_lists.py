@@ -7,21 +7,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from sk_pwiser._table import _frames
 from sk_pwiser._table._categories import (
     FIRST_VALUE,
     MISSING,
     UNSEEN,
     CategoryColumn,
     Vocabulary,
-)
-from sk_pwiser._table._frames import (
-    check_among,
-    content_of,
-    first_known,
-    infinity_error,
-    read_lists,
-    read_numbers,
-    row_chunks,
 )
 from sk_pwiser._table._numbers import FEW_VALUES, LARGEST_DEVIATION, LARGEST_VALUE
 
@@ -213,10 +205,10 @@ class ListColumn:
         """Return one finite number >= 0 per element; NaN for an unknown age."""
         own, what = f"{parameter} of column {self.name!r}", parameter[len("list_") :]
         is_filled = (lists.sizes > 0).any()
-        is_list = content_of(column) in ("lists", "arrays")
-        if not is_list and (is_filled or first_known(column) is not None):
+        is_list = _frames.content_of(column) in ("lists", "arrays")
+        if not is_list and (is_filled or _frames.first_known(column) is not None):
             raise TypeError(f"{own}: column {name!r} does not contain lists.")
-        weights = read_lists(column, name)
+        weights = _frames.read_lists(column, name)
         n_weights, n_elements = (np.maximum(x.sizes, 0) for x in (weights, lists))
         if (differs := n_weights != n_elements).any():
             row = int(differs.argmax())
@@ -224,7 +216,7 @@ class ListColumn:
                 f"{own}: row {row} has {n_elements[row]} elements, but "
                 f"{n_weights[row]} {what} in column {name!r}."
             )
-        values = read_numbers(weights.elements, f"{own}: column {name!r}")
+        values = _frames.read_numbers(weights.elements, f"{own}: column {name!r}")
         is_valid = np.isfinite(values) & (values >= 0)
         if what == "ages":
             is_valid |= np.isnan(values)
@@ -305,17 +297,17 @@ def make_list_columns(params, names, vocabularies, list_names, category_names):
     mappings = {name: params[name] or {} for name in LIST_MAPPINGS}
     for parameter, columns in {"list_pooling": pooling, **mappings}.items():
         for column in columns:
-            check_among(parameter, column, names)
-            check_among(parameter, column, list_names, LISTS)
+            _frames.check_among(parameter, column, names)
+            _frames.check_among(parameter, column, list_names, LISTS)
         for column in mappings.get(parameter, {}).values():
-            check_among(parameter, column, names)
+            _frames.check_among(parameter, column, names)
     weights, ages, shared = mappings.values()
     made = {name: ListAges(name) for name in ages.values()}
     made |= {name: ListWeights(name) for name in weights.values()}
     category_names = [name for name in category_names if name not in made]
     for column, name in shared.items():
         parameter = f"shared_embeddings[{column!r}]"
-        check_among(parameter, name, category_names, "category column")
+        _frames.check_among(parameter, name, category_names, "category column")
     for column, own in {**dict.fromkeys(list_names, "mean"), **pooling}.items():
         is_list = column not in made  # and no weights or ages of another list
         attends = is_list and own == "attention"
@@ -382,7 +374,7 @@ class SparseColumns:
         ends = np.zeros((2, n_columns))
         counts, squares = np.zeros(n_columns), np.zeros(n_columns)
         is_missing = np.zeros(n_columns, dtype=bool)
-        for part in row_chunks(X.nnz, max(n_columns, CHUNK_ENTRIES)):
+        for part in _frames.row_chunks(X.nnz, max(n_columns, CHUNK_ENTRIES)):
             columns, values = X.indices[part], _values(X, part)
             if (missing := np.isnan(values)).any():
                 is_missing[columns[missing]] = True
@@ -412,7 +404,7 @@ class SparseColumns:
         weights = np.empty(X.nnz, dtype=np.float32)
         small = self.n_vectors <= np.iinfo(np.int32).max
         indices = X.indices.astype(np.int32 if small else np.int64, copy=False)
-        for part in row_chunks(X.nnz, CHUNK_ENTRIES):
+        for part in _frames.row_chunks(X.nnz, CHUNK_ENTRIES):
             columns = X.indices[part]
             values = _values(X, part)
             values = np.clip(values, *self.ends_[:, columns])
@@ -442,7 +434,7 @@ def _canonical(X):
         if len(infinite):
             row = int(np.searchsorted(X.indptr, infinite[0], side="right")) - 1
             column, value = int(X.indices[infinite[0]]), X.data[infinite[0]]
-            raise infinity_error(column, None, row, value)
+            raise _frames.infinity_error(column, None, row, value)
     return X
 
 

@@ -7,13 +7,7 @@ from typing import Any
 import numpy as np
 from scipy.special import ndtri
 
-from sk_pwiser._table._frames import (
-    describe,
-    infinity_error,
-    read_lists,
-    read_numbers,
-    row_chunks,
-)
+from sk_pwiser._table import _frames
 
 # Number of steps of the distribution function between which ranks are interpolated. The
 # rank of a training value is off by at most one step.
@@ -185,9 +179,9 @@ class NumericColumn:
 
     def read(self, column, start=0):
         """Return the values as float64; raise if some are infinite or no numbers."""
-        values = read_numbers(
+        values = _frames.read_numbers(
             column,
-            lambda: f"Column {describe(self.name, column)}",
+            lambda: f"Column {_frames.describe(self.name, column)}",
             " Convert it to numbers, or fit with it in categorical_features; a column "
             "of dates may be the time_column of encoding_params.",
         )
@@ -196,7 +190,7 @@ class NumericColumn:
         high = np.fmax.reduce(values, initial=0.0)
         if np.isinf(low) or np.isinf(high):
             row = int(np.isinf(values).argmax())
-            raise infinity_error(self.name, column, start + row, values[row])
+            raise _frames.infinity_error(self.name, column, start + row, values[row])
         if low < -LARGEST_VALUE or high > LARGEST_VALUE:
             values = np.clip(values, -LARGEST_VALUE, LARGEST_VALUE)
         return values
@@ -213,7 +207,7 @@ class StandardColumn(NumericColumn):
     def _fit(self, known, weight):
         self.mean_ = np.average(known, weights=weight)
         squares = 0.0
-        for rows in row_chunks(len(known)):
+        for rows in _frames.row_chunks(len(known)):
             deviations = (known[rows] - self.mean_) ** 2
             squares += np.sum(
                 deviations if weight is None else deviations * weight[rows]
@@ -321,7 +315,7 @@ NUMERIC_ENCODINGS = {
 
 
 def _replace_smallest(values):
-    for rows in row_chunks(len(values)):
+    for rows in _frames.row_chunks(len(values)):
         chunk = values[rows]
         if ((np.abs(chunk) < SMALLEST_VALUE) & (chunk != 0)).any():
             return np.where(np.abs(values) < SMALLEST_VALUE, 0.0, values)
@@ -386,7 +380,7 @@ class ArrayColumn(NumericColumn):
 
     def read(self, column, start=0):
         """Return the elements as float64 (n_samples, n_elements), NaN if missing."""
-        lists = read_lists(column, self.name)
+        lists = _frames.read_lists(column, self.name)
         is_known = lists.sizes >= 0
         sizes = lists.sizes[is_known]
         n_elements = int(sizes[0]) if len(sizes) else 0
@@ -400,14 +394,15 @@ class ArrayColumn(NumericColumn):
                 "categorical_features if its lists are categories, in list_ages or "
                 "list_weights of encoding_params if they belong to another list."
             )
-        numbers = read_numbers(
+        numbers = _frames.read_numbers(
             lists.elements,
             f"The lists of column {self.name!r}",
             " Include the column in categorical_features if these are categories.",
         )
         if (is_infinite := np.isinf(numbers)).any():
             first = int(is_infinite.argmax())
-            raise infinity_error(self.name, None, lists.row_of(first), numbers[first])
+            row = lists.row_of(first)
+            raise _frames.infinity_error(self.name, None, row, numbers[first])
         values = np.full((len(lists.sizes), n_elements), np.nan)
         values[is_known] = numbers.reshape(len(sizes), n_elements)
         return values
