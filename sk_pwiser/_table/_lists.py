@@ -8,13 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from sk_pwiser._table import _frames
-from sk_pwiser._table._categories import (
-    FIRST_VALUE,
-    MISSING,
-    UNSEEN,
-    CategoryColumn,
-    Vocabulary,
-)
+from sk_pwiser._table._categories import FIRST_VALUE, MISSING, UNSEEN, CategoryColumn
 from sk_pwiser._table._numbers import FEW_VALUES, LARGEST_DEVIATION, LARGEST_VALUE
 
 
@@ -70,7 +64,7 @@ class ListColumn:
     """
 
     name: Any
-    vocabulary: InitVar[Vocabulary]
+    vocabulary: InitVar[Any]
     pooling: str
     weights_name: Any = None
     shared_name: Any = None

@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import numpy as np
 from sklearn.base import BaseEstimator, TransformerMixin
-from sklearn.exceptions import NotFittedError
 from sklearn.utils._set_output import _get_output_config
+from sklearn.utils.validation import check_is_fitted
 
 from sk_pwiser._model_files import PlainForm, read_file, write_file
 from sk_pwiser._times import check_kind, read_times
@@ -484,9 +484,7 @@ class HistoryFeatures(DocLink, TransformerMixin, BaseEstimator):
 
     def _fitted(self):
         if not hasattr(self, "_learnt"):
-            raise NotFittedError(
-                "This HistoryFeatures has no state yet; call fit or fit_transform."
-            )
+            check_is_fitted(self)  # raises
         # One attribute, since other threads may serve rows while it is replaced.
         return self._learnt
 

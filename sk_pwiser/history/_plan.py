@@ -104,11 +104,10 @@ class Plan:
     @property
     def of_keys(self):
         """The plans of the logs, each with one key; that of all rows comes last."""
-        plans = []
-        for place, names in enumerate(zip(self.keys, self.key_names, strict=True)):
-            plans.append(copy.copy(self))
-            plans[-1].keys, plans[-1].key_names = ([name] for name in names)
-            plans[-1].lists = [each for each in self.lists if each.key == place]
+        plans = [copy.copy(self) for _ in self.keys]
+        for place, plan in enumerate(plans):
+            plan.keys, plan.key_names = [self.keys[place]], [self.key_names[place]]
+            plan.lists = [each for each in self.lists if each.key == place]
         return [*plans, self.of_all]
 
     def as_time(self, value):
