@@ -351,8 +351,9 @@ class CategoryColumn:
         for indices, values in factorized:
             *counts, n_own = count_values(indices, len(values)).tolist()
             n_missing += n_own
-            check_kinds(values, all_kinds, start, other)
-            check_exact(values, all_kinds, start, other)
+            if all_kinds:  # of an earlier column
+                check_kinds(values, all_kinds, start, other)
+                check_exact(values, all_kinds, start, other)
             all_kinds |= kinds_of(values)
             if "numbers" in all_kinds:
                 all_kinds |= large_kinds(values)

@@ -560,9 +560,9 @@ class HistoryFeatures(DocLink, TransformerMixin, BaseEstimator):
 
     def _warn_early(self, n_rows):
         warn_user(
-            f"{n_rows} rows are from before the end of the state, {self.end_}, and see "
-            "all of it, with later rows and maybe their own labels. fit_transform and "
-            "replay give each row what was known at its time."
+            f"{n_rows} rows are from before the end of the state, {self.end_}, and are "
+            "transformed as if they came then, maybe with their own labels. "
+            "fit_transform and replay give each row what was known at its time."
         )
 
     def _describe(self):
