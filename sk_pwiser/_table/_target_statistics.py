@@ -1,6 +1,5 @@
 """Target statistics: the rates of the tasks per value of category columns."""
 
-from collections.abc import Sequence
 from copy import copy
 from functools import partial
 from typing import NamedTuple
@@ -193,12 +192,7 @@ class TargetStatistics:
     # Whether the inputs of training rows leave out their own block.
     reads_blocks = True
 
-    def __init__(
-        self,
-        columns: Sequence[int],
-        cardinalities: Sequence[int],
-        lists: Sequence[tuple[int, int]] = (),
-    ):
+    def __init__(self, columns, cardinalities, lists=()):
         self.columns = list(columns)
         self.cardinalities = list(cardinalities)
         self.lists = list(lists)
@@ -474,15 +468,12 @@ class ExtendedStatistics(TargetStatistics):
             for index, j in source.lists
             if j >= n_tables
         ]
-        super().__init__(source.columns, list(map(len, origins)), source.lists)
-        self.n_tasks_ = source.n_tasks_
-        for name in set(REPLACED) - {"tables_"}:
-            setattr(self, name, copy(getattr(source, name)))
+        vars(self).update({name: copy(value) for name, value in vars(source).items()})
+        self.cardinalities = list(map(len, origins))
         self.counts_ = [
             np.where(origin >= 0, counts[..., origin], 0.0)
             for origin, counts in zip(origins, source.counts_, strict=True)
         ]
-        self.block_seed = source.block_seed
         self.older_ = [
             np.where(origin >= 0, older[origin], 0.0) if np.ndim(older) else older
             for origin, older in zip(origins, source.older_, strict=True)
@@ -495,8 +486,24 @@ class ExtendedStatistics(TargetStatistics):
         return self.rows == "seen" or self.adds
 
     def check_rows(self, codes, y, weight, lists=()):
-        if self.rows == "new":
-            self._warn_if_seen(codes, y, weight, lists)
+        """Warn if rows passed as new fit into the counts, and are half of a value's."""
+        if self.rows == "seen" or not np.isin(y, (0, 1)).all():
+            return
+        largest, counted = 0.0, BlockCounts(self, 1, y.shape[1])
+        counted.add(codes, y, weight, np.zeros(len(y), dtype=np.intp), lists)
+        for j, pairs in enumerate(counted.tables):
+            n, k = pairs.by_code(pairs.blocks())
+            all_n, all_k = self.counts_[j]
+            if min((all_k - k).min(), (all_n - all_k - n + k).min()) < -TOLERANCE:
+                return
+            shares = np.divide(n, all_n, out=np.zeros_like(n), where=all_n > 0)
+            largest = max(largest, shares.max(initial=0.0))
+        if largest >= 0.5:
+            warn_user(
+                "seen=False, but the source may have been fitted on all rows of X: the "
+                "inputs of a row then reveal its label. Pass seen=True if the rows are "
+                "not new to the source."
+            )
 
     def _begin(self, totals, earlier):
         """Keep what the source has learnt."""
@@ -517,30 +524,9 @@ class ExtendedStatistics(TargetStatistics):
             return counts + np.maximum(rest, 0.0)
         self.counts_[j] = counts + base + others
         known = counts + base
-        self.strengths_[j], self.means_[j], self.scales_[j] = self._learn_inputs(
-            j, known, blocks, self
-        )
+        learnt = self._learn_inputs(j, known, blocks, self)
+        self.strengths_[j], self.means_[j], self.scales_[j] = learnt
         return known
-
-    def _warn_if_seen(self, codes, y, weight, lists):
-        """Warn if rows passed as new fit into the counts, and are half of a value's."""
-        if not np.isin(y, (0, 1)).all():
-            return
-        largest, counted = 0.0, BlockCounts(self, 1, y.shape[1])
-        counted.add(codes, y, weight, np.zeros(len(y), dtype=np.intp), lists)
-        for j, pairs in enumerate(counted.tables):
-            n, k = pairs.by_code(pairs.blocks())
-            all_n, all_k = self.counts_[j]
-            if min((all_k - k).min(), (all_n - all_k - n + k).min()) < -TOLERANCE:
-                return
-            shares = np.divide(n, all_n, out=np.zeros_like(n), where=all_n > 0)
-            largest = max(largest, shares.max(initial=0.0))
-        if largest >= 0.5:
-            warn_user(
-                "seen=False, but the source may have been fitted on all rows of X: the "
-                "inputs of a row then reveal its label. Pass seen=True if the rows are "
-                "not new to the source."
-            )
 
 
 def find_target_columns(target_encoding, columns, min_values):
