@@ -25,7 +25,7 @@ from sk_pwiser.history import HistoryFeatures, StoredHistory
         ({"time": "item"}, "Column 'item' must hold times"),
         ({"label_delay": -1}, "label_delay must be finite and >= 0; got -1"),
         ({"label_delay": "soon"}, "label_delay must be a number with a unit"),
-        ({"label_delay": {"buy": 1}}, "label_delay contains 'buy', which is not a task"),
+        ({"label_delay": {"buy": 1}}, "label_delay contains 'buy', which is not a "),
         ({"label_delay": [1, 2, 3]}, "label_delay must have one entry per task"),
         ({"windows": "1d"}, "windows must be a list"),
         ({"windows": [0]}, "windows must be finite and > 0; got 0"),
