@@ -285,7 +285,7 @@ def check_unreserved(names):
     taken = {"mean", "mean_best", *(f"{name}_best" for name in names)}
     reasons = {name: f"the history has the column 'valid_auc_{name}'" for name in taken}
     reasons["cvr"] = (
-        "it stands for P(last task | first task), but the probability of a task is "
+        "task='cvr' means P(last task | first task), but the probability of a task is "
         "that of its event over all rows, such as 'conversion'"
     )
     for name in names if len(names) > 1 else ():

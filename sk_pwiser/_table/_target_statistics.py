@@ -589,8 +589,9 @@ def _find_target_lists(encoder, columns, chosen, min_values):
         elif column.shared_name is not None:
             if is_named:
                 raise ValueError(
-                    f"list_target_encoding contains {column.name!r}, which shares a "
-                    f"vocabulary: add {column.shared_name!r} to target_encoding."
+                    f"list_target_encoding contains {column.name!r}, which shares the "
+                    f"vocabulary of {column.shared_name!r}; add this column to "
+                    "target_encoding."
                 )
         elif is_named or column.n_values >= min_values:
             lists.append((index, n_tables))

@@ -495,10 +495,13 @@ def _blocks(record, start, shapes):
     ints, floats = view.cast("q"), view.cast("d")
     times = ints if record[:8] == STARTS["q"] else floats
     for n, level, width, n_before in shapes:
+        if not n:
+            blocks.append(EMPTY)
+            continue
         stop = place + n
         at = stop + n * width
-        parts = floats, stop, n_before, None, level, ints, at
-        blocks.append(Block(times, place, stop, *parts) if n else EMPTY)
+        parts = times, place, stop, floats, stop, n_before, None, level, ints, at
+        blocks.append(Block._make(parts))
         place = at + 2 * n if level else at
     if place > len(ints):
         raise ValueError("it is too short")
