@@ -281,9 +281,9 @@ def warn_about_order(order, has_groups, has_statistics):
         )
     elif order.is_sorted:
         warn_user(
-            f"The rows are sorted by column {name!r}: random rows, not the last, tell "
-            f"how often later rows have new values. {by_time}, or set "
-            "'category_dropout'."
+            f"The rows are sorted by column {name!r}, so that the last rows do not "
+            "tell how often later rows have new values: random rows do instead. "
+            f"{by_time}, or set 'category_dropout'."
         )
     elif has_statistics and not has_groups:
         warn_user(

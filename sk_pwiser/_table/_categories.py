@@ -376,11 +376,11 @@ class CategoryColumn:
         values, counts, kinds, _ = self.count(data, *others)
         known, limit = self.codes_, self.cardinality
         frequent = compress(values, np.array(counts) >= self.vocabulary.min_frequency)
-        promoted = sort_values([v for v in frequent if known.get(v, limit) >= limit])
+        promoted = [value for value in frequent if known.get(value, limit) >= limit]
         if not promoted:
             return self, np.arange(self.n_codes)
         old, moved = list(known), set(promoted)
-        kept = [*old[: self.n_frequent_], *promoted]
+        kept = [*old[: self.n_frequent_], *sort_values(promoted)]
         grown = copy(self)
         grown.n_frequent_ = len(kept)
         if self.keeps_rare:
