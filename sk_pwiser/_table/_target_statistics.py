@@ -378,8 +378,7 @@ class TargetStatistics:
             present = part.codes[is_value]
             own, table = self.counts_[j], self.tables_[j]
             counts = own[..., present]
-            undo.append(partial(own.__setitem__, (..., present), counts))
-            undo.append(partial(table.__setitem__, present, table[present]))
+            undo.append(partial(self._set, own, table, present, counts, table[present]))
             own[..., present] = counts + part.counts[..., is_value]
             table[present] = self._inputs(j, own[..., present], present)
         if self._n_rows() >= GROWTH * self.n_encoded_:
@@ -403,6 +402,10 @@ class TargetStatistics:
         is_off = np.isinf([scale[-1] for scale in self.scales_])
         self.sizes_ = np.where(is_off, self.n_encoded_, self.sizes_)
         self.rates_ = self._relearnt_rates(self._base_rates())
+
+    def _set(self, all_counts, table, codes, counts, inputs):
+        all_counts[..., codes] = counts
+        table[codes] = inputs
 
     def _update_tables(self):
         self.tables_ = [self._inputs(j, c) for j, c in enumerate(self.counts_)]
