@@ -263,18 +263,13 @@ def explained_share(n, k):
 
 
 def warn_about_order(order, has_groups, has_statistics):
-    name = order.name
-    if not has_statistics:
-        if order.is_sorted:
-            warn_user(
-                f"The rows are sorted by column {name!r}, so that the last rows do not "
-                "tell how often later rows have new values: random rows do instead. If "
-                "the rows are in the order of time all the same, name a column of "
-                "times by encoding_params={'time_column': ...}, or set "
-                "'category_dropout'."
-            )
-    elif order.is_sorted:
-        by, advice = f"the labels of {name!r}, or by what predicts them", ""
+    name, advice = order.name, ""
+    by_time = (
+        "If they are in the order of time all the same, name a column of times by "
+        "encoding_params={'time_column': ...}"
+    )
+    if order.is_sorted and has_statistics:
+        by = f"the labels of {name!r}, or by what predicts them"
         if order.is_column:
             by = f"column {name!r}"
             advice = (
@@ -282,16 +277,20 @@ def warn_about_order(order, has_groups, has_statistics):
             )
         warn_user(
             f"The rows are sorted by {by}. Target statistics leave out random blocks, "
-            "since blocks of consecutive rows would mislead them. If the rows are in "
-            "the order of time all the same, name a column of times by "
-            f"encoding_params={{'time_column': ...}}.{advice}"
+            f"since blocks of consecutive rows would mislead them. {by_time}.{advice}"
         )
-    elif not has_groups:
+    elif order.is_sorted:
         warn_user(
-            f"The rows of each value of column {name!r} are in one piece. Target "
-            "statistics leave out blocks of consecutive rows, so that training hardly "
-            f"sees those of {name!r}. Shuffle the rows if they are not in the order of "
-            "time; otherwise leave the column out of target_encoding."
+            f"The rows are sorted by column {name!r}, so that the last rows do not "
+            "tell how often later rows have new values: random rows do instead. "
+            f"{by_time}, or set 'category_dropout'."
+        )
+    elif has_statistics and not has_groups:
+        warn_user(
+            f"The rows of each value of column {name!r} are in one piece, so that its "
+            "target statistics leave out most rows of a row's own value. Shuffle the "
+            "rows if they are not in the order of time, or leave the column out of "
+            "target_encoding."
         )
 
 
@@ -419,10 +418,9 @@ class Blocks:
             if is_large and has_statistics:
                 warn_user(
                     f"The largest of the groups has {self.n_largest} of {self.n_rows} "
-                    "rows. Target statistics do not split groups, so that those of its "
-                    "rows leave all of them out, where target_encoding_blocks="
-                    f"{self.n_blocks} asks for about {self.n_rows // self.n_blocks} "
-                    "rows."
+                    "rows. Target statistics leave out a whole group, where "
+                    f"target_encoding_blocks={self.n_blocks} asks for about "
+                    f"{self.n_rows // self.n_blocks} rows."
                 )
             self.found = order
         elif self.n_tried == 1 and order is not None:

@@ -14,15 +14,7 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 from sklearn.utils import murmurhash3_32
 
-from sk_pwiser._table._frames import (
-    check_among,
-    describe,
-    find_column,
-    infinity_error,
-    is_missing,
-    is_polars,
-    row_chunks,
-)
+from sk_pwiser._table import _frames
 
 MIN_FREQUENCY = 2
 # Every bucket has a code, even if it is not used.
@@ -58,10 +50,10 @@ def read_vocabularies(params, names, is_category):
             numbers.append([value] * len(names))
             continue
         for column, number in value.items():
-            index = find_column(name, column, names)
+            index = _frames.find_column(name, column, names)
             if not is_category[index]:
                 known = list(compress(names, is_category))
-                check_among(name, column, known, "category column")
+                _frames.check_among(name, column, known, "category column")
             if index in found:
                 raise ValueError(f"{name} contains the column {names[index]!r} twice.")
             found[index] = number
@@ -133,7 +125,7 @@ def factorize(column):
     """
     if isinstance(column, np.ndarray):
         return _factorize_array(column)
-    if is_polars(column):
+    if _frames.is_polars(column):
         return _factorize_polars(column)
     if column.dtype.name == "category":
         return _factorize_pandas_categories(column.array)
@@ -148,7 +140,7 @@ def factorize(column):
 def count_values(indices, n_values):
     """Count the rows of each value and, as the last entry, the missing values."""
     counts = np.zeros(n_values + 1, dtype=np.int64)
-    for rows in row_chunks(len(indices), n_values):
+    for rows in _frames.row_chunks(len(indices), n_values):
         # bincount needs int64, and converting the whole column at once would need more
         # memory than the rest of the encoding.
         chunk = indices[rows].astype(np.int64)
@@ -175,7 +167,9 @@ def _factorize_pandas_categories(column):
         if len(used) and used[0] < 0:  # a missing value
             used, indices = used[1:], indices - 1
         return _compact(indices, len(used)), column.categories[used].tolist()
-    is_used = count_values(codes, len(column.categories))[:-1] > 0
+    is_used = np.zeros(len(column.categories) + 1, dtype=bool)
+    is_used[codes] = True  # the last entry by code -1, a missing value
+    is_used = is_used[:-1]
     if is_used.all():
         return codes, column.categories.tolist()
     # The last entry is selected by code -1, a missing value.
@@ -221,7 +215,7 @@ def _factorize_objects(column):
     known = {}
     indices = np.fromiter(
         (
-            -1 if is_missing(value) else known.setdefault(value, len(known))
+            -1 if _frames.is_missing(value) else known.setdefault(value, len(known))
             for value in column
         ),
         dtype=np.int64,
@@ -247,6 +241,12 @@ class Codes:
 
     def __getitem__(self, rows):
         return self.table[self.indices[rows]]
+
+    def are_new(self):
+        """Return which rows have a value that is not in the vocabulary."""
+        is_new = self.table == UNSEEN
+        is_new[-1] = False  # missing values
+        return is_new[self.indices]
 
 
 @dataclass(eq=False)
@@ -298,12 +298,12 @@ class CategoryColumn:
 
     def learn(self, values, counts, has_missing, kinds, n_others=0):
         """Learn values; `n_others` rows have further ones, without codes."""
-        frequent, rare = self._split(values, counts)
+        frequent = self._frequent(values, counts)
         self.n_frequent_ = len(frequent)
         self.codes_ = {value: code for code, value in enumerate(frequent, FIRST_VALUE)}
         if self.keeps_rare and self.vocabulary.n_hash_buckets is None:
-            own = enumerate(sort_values(rare), self.cardinality)
-            self.codes_ |= {value: code for code, value in own}
+            rare = sort_values([value for value in values if value not in self.codes_])
+            self.codes_ |= {v: code for code, v in enumerate(rare, self.cardinality)}
         self.large, self.kinds_ = kinds & LARGE.keys(), kinds - LARGE.keys()
         # In another table, the share of rows with new values is about the share of rows
         # in fit whose value occurred once (Good, 1953).
@@ -315,39 +315,25 @@ class CategoryColumn:
         # Without missing values in fit, their embedding would not be trained.
         self.missing_code_ = MISSING if has_missing else UNSEEN
 
-    def _split(self, values, counts):
-        """Return the values that get their own code, sorted, and the other values."""
-        frequent, rare = [], []
-        for value, n_rows in zip(values, counts, strict=True):
-            is_frequent = n_rows >= self.vocabulary.min_frequency
-            (frequent if is_frequent else rare).append(value)
-        limit = self.vocabulary.max_values
+    def _frequent(self, values, counts):
+        """Return the values that get a code that is an embedding, sorted."""
+        limit, least = self.vocabulary.max_values, self.vocabulary.min_frequency
         if limit == 0:
-            return [], frequent + rare
-        frequent = sort_values(frequent)
+            return []
+        frequent = sort_values(list(compress(values, np.array(counts) >= least)))
         if limit is None or len(frequent) <= limit:
-            return frequent, rare
+            return frequent
         # If values are equally frequent, the last ones are kept, as in scikit-learn.
         n_rows = dict(zip(values, counts, strict=True))
         order = np.argsort([n_rows[value] for value in frequent], kind="stable")
-        is_kept = np.zeros(len(frequent), dtype=bool)
-        is_kept[order[-limit:]] = True
-        kept = list(compress(frequent, is_kept))
-        return kept, rare + list(compress(frequent, ~is_kept))
+        return [frequent[place] for place in np.sort(order[-limit:])]
 
     def transform(self, column):
         """Return the `Codes` of a column; raise if its values are of another kind."""
         indices, values = self._factorize(column)
-        kinds = kinds_of(values)
-        if kinds and self.kinds_ and kinds.isdisjoint(self.kinds_):
-            raise ValueError(
-                f"Column {describe(self.name, column)} contained "
-                f"{' and '.join(sorted(self.kinds_))} in fit; it now contains "
-                f"{' and '.join(sorted(kinds))}, such as {values[0]!r}, which cannot "
-                "equal any of its categories."
-            )
-        if self.large:
-            start = f"Column {describe(self.name, column)} contained"
+        if self.large or kinds_of(values).isdisjoint(self.kinds_):
+            start = f"Column {_frames.describe(self.name, column)} contained"
+            check_kinds(values, self.kinds_, start, " in fit; it now contains")
             check_exact(values, self.large, start, " in fit; it now contains")
         return self._encode(indices, values)
 
@@ -365,16 +351,11 @@ class CategoryColumn:
         for indices, values in factorized:
             *counts, n_own = count_values(indices, len(values)).tolist()
             n_missing += n_own
-            kinds = kinds_of(values)
-            if all_kinds and kinds and all_kinds.isdisjoint(kinds):
-                before = " and ".join(sorted(all_kinds - LARGE.keys()))
-                raise ValueError(
-                    f"{start} {before}{other} {' and '.join(sorted(kinds))}."
-                )
-            if all_kinds:
+            if all_kinds:  # of an earlier column
+                check_kinds(values, all_kinds, start, other)
                 check_exact(values, all_kinds, start, other)
-            all_kinds |= kinds
-            if "numbers" in kinds:
+            all_kinds |= kinds_of(values)
+            if "numbers" in all_kinds:
                 all_kinds |= large_kinds(values)
             if len(factorized) == 1:  # millions of values need no further dict
                 return values, counts, all_kinds, n_missing
@@ -394,21 +375,18 @@ class CategoryColumn:
             return self, np.arange(self.n_codes)
         values, counts, kinds, _ = self.count(data, *others)
         known, limit = self.codes_, self.cardinality
-        promoted, rare = [], []
-        for value, n_rows in zip(values, counts, strict=True):
-            if known.get(value, limit) >= limit:
-                is_frequent = n_rows >= self.vocabulary.min_frequency
-                (promoted if is_frequent else rare).append(value)
+        frequent = compress(values, np.array(counts) >= self.vocabulary.min_frequency)
+        promoted = [value for value in frequent if known.get(value, limit) >= limit]
         if not promoted:
             return self, np.arange(self.n_codes)
-        promoted, old = sort_values(promoted), list(known)
-        kept = [*old[: self.n_frequent_], *promoted]
+        old, moved = list(known), set(promoted)
+        kept = [*old[: self.n_frequent_], *sort_values(promoted)]
         grown = copy(self)
         grown.n_frequent_ = len(kept)
         if self.keeps_rare:
-            moved = set(promoted)
             kept += [value for value in old[self.n_frequent_ :] if value not in moved]
-            kept += sort_values([value for value in rare if value not in known])
+            rare = [v for v in values if v not in known and v not in moved]
+            kept += sort_values(rare)
         grown.codes_ = {value: code for code, value in enumerate(kept, FIRST_VALUE)}
         grown.large = self.large | kinds & LARGE.keys()
         grown.kinds_ = self.kinds_ | kinds - LARGE.keys()
@@ -420,14 +398,14 @@ class CategoryColumn:
             indices, values = factorize(column)
         except (TypeError, ValueError, NotImplementedError) as error:
             raise TypeError(
-                f"Column {describe(self.name, column)} cannot be read as categories: "
-                f"{error}."
+                f"Column {_frames.describe(self.name, column)} cannot be read as "
+                f"categories: {error}."
             ) from error
         if np.inf in values or -np.inf in values:
             found = [i for i, value in enumerate(values) if value in (np.inf, -np.inf)]
             row = int(np.isin(indices, found).argmax())
             value = values[indices[row]]
-            raise infinity_error(self.name, column, row, value, self.place)
+            raise _frames.infinity_error(self.name, column, row, value, self.place)
         return indices, values
 
     def _encode(self, indices, values):
@@ -555,10 +533,23 @@ def _find_large(values, kind):
     return None
 
 
+def check_kinds(values, earlier, start, middle):
+    """Raise if no value can equal one of `earlier` kinds, such as text and numbers.
+
+    `start` and `middle` are parts of the message before the kinds of both.
+    """
+    kinds, known = kinds_of(values), earlier - LARGE.keys()
+    if kinds and known and kinds.isdisjoint(known):
+        raise ValueError(
+            f"{start} {' and '.join(sorted(known))}{middle} "
+            f"{' and '.join(sorted(kinds))}, such as {values[0]!r}: none can be equal."
+        )
+
+
 def check_exact(values, earlier, start, middle):
     """Raise if integers were rounded to floats, here or among `earlier` kinds.
 
-    `start` and `middle` are parts of the message before the kinds of both.
+    The message is made as that of `check_kinds`.
     """
     known = LARGE.keys() & earlier
     for kind in LARGE.keys() - known if known else ():
@@ -566,8 +557,7 @@ def check_exact(values, earlier, start, middle):
         if value is not None:
             raise ValueError(
                 f"{start} {known.pop()}{middle} {kind}, such as {value!r}. Integers "
-                "above 2^53 are rounded if they become floats, for example beside NaN; "
-                "use a dtype such as 'Int64' or text."
+                "above 2^53 are rounded as floats; use a dtype such as 'Int64' or text."
             )
 
 

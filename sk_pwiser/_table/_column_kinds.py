@@ -9,26 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from sk_pwiser._table._categories import (
-    MANY_VALUES,
-    MAX_BUCKETS,
-    N_CHECKED,
-    UNSEEN,
-    USUAL_SHARE,
-    CategoryColumn,
-    Vocabulary,
-    count_values,
-    factorize,
-    read_vocabularies,
-)
+from sk_pwiser._table import _categories, _numbers
+from sk_pwiser._table._categories import CategoryColumn
 from sk_pwiser._table._frames import content_of, describe, find_column, to_float
 from sk_pwiser._table._lists import LIST_MAPPINGS, POOLINGS, make_list_columns
-from sk_pwiser._table._numbers import (
-    FEW_VALUES,
-    NUMERIC_ENCODINGS,
-    ArrayColumn,
-    PiecewiseLinearColumn,
-)
 from sk_pwiser._utils import check_boolean, check_choice, check_integer, warn_user
 
 # The least values of integers among `encoding_params`.
@@ -45,6 +29,7 @@ class TimeColumn:
     name: Any
 
     kind = "time"
+    not_an_input = "is the time_column, and with time_feature=False no input"
     encoding = "orders the rows"
 
 
@@ -61,10 +46,7 @@ def find_category_columns(categorical_features, contents, names):
         chosen = []
     else:
         # In an array of text, the index 1 of a list would be "1".
-        is_list = isinstance(categorical_features, list | tuple)
-        chosen = np.atleast_1d(
-            np.array(categorical_features, dtype=object if is_list else None)
-        ).tolist()
+        chosen = np.atleast_1d(np.array(categorical_features, dtype=object)).tolist()
         chosen = [c.item() if isinstance(c, np.generic) else c for c in chosen]
     if chosen and all(isinstance(c, bool) for c in chosen):
         if len(chosen) != len(names):
@@ -79,27 +61,28 @@ def find_category_columns(categorical_features, contents, names):
     return mask
 
 
+def _by_place(name, value):
+    """Return a value, or those of a dict by column, as errors name their places."""
+    if not isinstance(value, Mapping):
+        return [(name, value)]
+    return [(f"{name}[{column!r}]", own) for column, own in value.items()]
+
+
 def check_encoding_params(params):
     """Check what can be refused without a table."""
-    for name in Vocabulary._fields:
-        numbers = {name: params[name]}
-        if isinstance(params[name], Mapping):
-            numbers = {f"{name}[{column!r}]": n for column, n in params[name].items()}
-        elif params[name] is None and name != "min_frequency":
+    for name in _categories.Vocabulary._fields:
+        if params[name] is None and name != "min_frequency":
             continue
-        for place, value in numbers.items():
+        for place, value in _by_place(name, params[name]):
             number = check_integer(place, value, at_least=1)
-            if name == "n_hash_buckets" and number > MAX_BUCKETS:
-                raise ValueError(f"{place} must be at most {MAX_BUCKETS}; got {value}.")
+            limit = _categories.MAX_BUCKETS
+            if name == "n_hash_buckets" and number > limit:
+                raise ValueError(f"{place} must be at most {limit}; got {value}.")
     for name, least in LEAST.items():
         check_integer(name, params[name], at_least=least)
     for name in ("grow_vocabulary", "time_feature"):
         check_boolean(name, params[name])
-    poolings = {"list_pooling": params["list_pooling"]}
-    if isinstance(params["list_pooling"], dict):
-        by_column = params["list_pooling"].items()
-        poolings = {f"list_pooling[{name!r}]": value for name, value in by_column}
-    for place, value in poolings.items():
+    for place, value in _by_place("list_pooling", params["list_pooling"]):
         check_choice(place, value, POOLINGS)
     for name, meaning in LIST_MAPPINGS.items():
         if not isinstance(params[name], dict | None):
@@ -130,13 +113,13 @@ def make_columns(params, data, names):
                 "no feature; leave it out, or set time_feature=True in encoding_params."
             )
         is_category[index] = False
-    vocabularies = read_vocabularies(params, names, is_category)
+    vocabularies = _categories.read_vocabularies(params, names, is_category)
     categories = list(compress(zip(names, is_list, strict=True), is_category))
     of_lists = [name for name, has_several in categories if has_several]
     of_values = [name for name, has_several in categories if not has_several]
     lists = make_list_columns(params, names, vocabularies, of_lists, of_values)
-    make_numeric = NUMERIC_ENCODINGS[params["numeric_encoding"]]
-    if issubclass(make_numeric, PiecewiseLinearColumn):
+    make_numeric = _numbers.NUMERIC_ENCODINGS[params["numeric_encoding"]]
+    if issubclass(make_numeric, _numbers.PiecewiseLinearColumn):
         make_numeric = partial(make_numeric, max_bins=params["max_bins"])
     columns = []
     for index, name in enumerate(names):
@@ -147,49 +130,9 @@ def make_columns(params, data, names):
         elif is_category[index]:
             column = CategoryColumn(name, vocabularies[index], params["keeps_rare"])
         else:
-            column = (ArrayColumn if is_list[index] else make_numeric)(name)
+            column = (_numbers.ArrayColumn if is_list[index] else make_numeric)(name)
         columns.append(column)
     return columns
-
-
-# A warning about unseen values needs at least this share of the rows with known values,
-# this number of rows and this number of distinct unseen values.
-UNSEEN_SHARE, UNSEEN_ROWS, UNSEEN_VALUES = 0.95, 20, 2
-
-
-# Endings of shares.
-OF_PLACE = {"row": "", "element": " of the elements"}
-
-
-def warn_about_unseen(pairs, codes):
-    found = []
-    for (encoder, column), of_rows in zip(pairs, codes, strict=True):
-        is_unseen = of_rows.table[:-1] == UNSEEN
-        has_few = np.count_nonzero(is_unseen) < UNSEEN_VALUES
-        if has_few or encoder.usual_share_ > USUAL_SHARE:
-            continue
-        n_rows = count_values(of_rows.indices, len(is_unseen))[:-1]
-        share = n_rows[is_unseen].sum() / max(n_rows.sum(), 1)
-        is_usual = n_rows.sum() < UNSEEN_ROWS or share < UNSEEN_SHARE
-        if not is_usual and not _expects_unseen(encoder, column):
-            found.append(f"{encoder.name!r} ({share:.0%}{OF_PLACE[encoder.place]})")
-    if found:
-        warn_user(
-            "Almost all rows have a value that was not seen in fit in "
-            f"{', '.join(found)}. They are encoded as unseen values; check the "
-            "spelling, the case and the white space of the values."
-        )
-
-
-def _expects_unseen(encoder, column):
-    """Return whether ids, or one of many values, are new, and not spelt otherwise."""
-    if len(encoder.codes_) < MANY_VALUES and not has_id_name(encoder.name):
-        return False
-    values = encoder.count(column)[0][:N_CHECKED]
-    texts = [value.strip() for value in values if isinstance(value, str)]
-    spellings = str.strip, str.lower, str.upper, str.title
-    others = {spell(text) for text in texts for spell in spellings}
-    return encoder.codes_.keys().isdisjoint(others)
 
 
 # Names of ids: "id", "user_id", "userId", "id_user", "zip", "country_code", "site_id2".
@@ -226,9 +169,9 @@ def warn_about_codes(columns):
     if names:
         warn_user(
             f"The numeric columns {names} contain whole numbers that look like codes "
-            "or ids, but they are encoded by their size. Name those that are codes in "
-            "categorical_features; sk_pwiser.inspection.describe_impressions shows "
-            "what they gain. Any such list, even an empty one, silences this warning."
+            "or ids, but are encoded by their size. Name codes in categorical_features "
+            "(inspection.describe_impressions shows what they gain); any list there, "
+            "even an empty one, silences this warning."
         )
 
 
@@ -247,7 +190,7 @@ def looks_like_codes(column, name=""):
 
 def _has_unrelated_counts(distinct, counts):
     first, last, n_values = distinct[0], distinct[-1], len(distinct)
-    if n_values < MANY_VALUES or first < 0:
+    if n_values < _categories.MANY_VALUES or first < 0:
         return False
     fewer, more = np.sort([counts[1:], counts[:-1]], axis=0)
     is_unequal = (more >= 2 * fewer) & (more - fewer > 2 * np.sqrt(more + fewer))
@@ -264,36 +207,33 @@ def _has_unrelated_counts(distinct, counts):
     return bool(is_spread and smooth < MAX_SMOOTH_SPREAD)
 
 
+# What category columns contain that look misread, and how one of them is converted.
+_MISREAD = {
+    "amounts": "numbers as text, with many distinct values. If they are amounts, "
+    "convert them, for example by X[{!r}].astype(float).",
+    "dates": "dates as text: later dates will be unseen values. Convert them, for "
+    "example by pandas.to_datetime(X[{!r}]), and derive numbers, such as the hour, "
+    "the weekday or the age in days.",
+}
+
+
 def warn_about_categories(columns):
-    contents = {"amounts": [], "dates": []}
-    for column in columns:
-        if isinstance(column, CategoryColumn) and column.content_:
-            contents[column.content_].append(column.name)
-    silence = (
-        " Any list as categorical_features, even an empty one, silences this warning."
-    )
-    if names := contents["amounts"]:
-        warn_user(
-            f"The category columns {names} contain numbers as text, with many distinct "
-            "values. If they are amounts, convert them, for example by "
-            f"X[{names[0]!r}].astype(float).{silence}"
-        )
-    if names := contents["dates"]:
-        warn_user(
-            f"The category columns {names} contain dates as text: later dates "
-            "will be unseen values. Convert them, for example by "
-            f"pandas.to_datetime(X[{names[0]!r}]), and derive numbers, such as the "
-            f"hour, the weekday or the age in days.{silence}"
-        )
+    for content, text in _MISREAD.items():
+        names = [c.name for c in columns if getattr(c, "content_", None) == content]
+        if names:
+            warn_user(
+                f"The category columns {names} contain {text.format(names[0])} Any "
+                "list as categorical_features, even an empty one, silences this "
+                "warning."
+            )
 
 
 def warn_about_constants(columns):
     names = [c.name for c in columns if getattr(c, "has_one_value", False)]
     if names:
         warn_user(
-            f"The columns {names} have the same value, or none, in all rows of fit: "
-            "nothing can be learnt from them. Leave them out, or check how they were "
-            "read."
+            f"The columns {names} have the same value, or none, in all rows of fit. "
+            "Leave them out, or check how they were read."
         )
 
 
@@ -304,9 +244,8 @@ def warn_about_few_values(columns, with_rates=()):
     if names:
         warn_user(
             f"The encoding of the columns {names} is learnt from fewer than "
-            f"{FEW_VALUES} values, and later calls of partial_fit keep it: numbers out "
-            "of the range of these values are clipped. Pass more rows to this call, or "
-            "begin with fit."
+            f"{_numbers.FEW_VALUES} values, to whose range later numbers will be "
+            "clipped. Pass more rows to this call, or begin with fit."
         )
 
 
@@ -321,15 +260,14 @@ def refuse_merged(name, column):
         return
     if np.fmax.reduce(np.abs(to_float(column)), initial=0) <= 2**53:
         return
-    _, values = factorize(column)
+    _, values = _categories.factorize(column)
     doubles = dict(zip(map(float, values), values, strict=True))
     if len(doubles) < (1 - MAX_MERGED) * len(values):
         one = next(value for value in values if doubles[float(value)] != value)
         raise ValueError(
             f"Column {describe(name, column)} contains numbers above 2**53 that are "
-            f"equal in double precision, such as {one} and {doubles[float(one)]}. "
-            "Include it in categorical_features if it is an id; otherwise subtract the "
-            "smallest value."
+            f"equal in double precision, such as {one} and {doubles[float(one)]}. Name "
+            "ids in categorical_features, or subtract the smallest value."
         )
 
 
@@ -368,7 +306,6 @@ def warn_about_random_validation(names):
         warn_user(
             f"X has columns of HistoryFeatures, such as {column!r}, but the validation "
             "rows of early stopping are drawn at random: training rows see their "
-            "outcomes. Set encoding_params={'time_column': ...} to a column of times, "
-            "which is no feature, for the last rows in time, or pass later rows as "
-            "eval_set."
+            "outcomes. Name a column of times by encoding_params={'time_column': ...}, "
+            "or pass later rows as eval_set."
         )

@@ -12,12 +12,15 @@ from scipy.sparse import csr_array, issparse
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import validate_data
 
-from sk_pwiser._table import _column_kinds, _frames, _lists
-from sk_pwiser._table._categories import MIN_FREQUENCY, UNSEEN, CategoryColumn
+from sk_pwiser._table import _categories, _column_kinds, _frames, _lists
+from sk_pwiser._table._categories import UNSEEN, CategoryColumn
 from sk_pwiser._table._labels import refuse_repeated
 from sk_pwiser._table._numbers import MAX_BINS, NumericColumn
 from sk_pwiser._utils import warn_user
 
+# A warning about unseen values needs at least this share of the rows with known values,
+# this number of rows and this number of distinct unseen values.
+UNSEEN_SHARE, UNSEEN_ROWS, UNSEEN_VALUES = 0.95, 20, 2
 # Number of rows of the result that are filled at a time, column by column: this part of
 # the result stays in the cache of the processor.
 CACHE_ROWS = 2_048
@@ -32,7 +35,7 @@ class TableEncoder:
     """
 
     categorical_features: Any = "from_dtype"
-    min_frequency: Any = MIN_FREQUENCY
+    min_frequency: Any = _categories.MIN_FREQUENCY
     max_categories: Any = None
     n_hash_buckets: Any = None
     numeric_encoding: str = "standard"
@@ -103,13 +106,7 @@ class TableEncoder:
         self.columns_ = _column_kinds.make_columns(vars(self), data, names)
         for feature in self.domain_features:
             index = _frames.find_column("domain_features", feature, names)
-            column = self.columns_[index]
-            if not isinstance(
-                column, CategoryColumn | NumericColumn | _lists.ListColumn
-            ):
-                reason = "only belongs to a column of lists"
-                if isinstance(column, _column_kinds.TimeColumn):
-                    reason = "is the time_column, and with time_feature=False no input"
+            if reason := getattr(self.columns_[index], "not_an_input", ""):
                 raise ValueError(
                     f"domain_features contains {feature!r}, which {reason}."
                 )
@@ -144,7 +141,7 @@ class TableEncoder:
             pairs.append((items, own.elements))
             of_elements.append(items.transform(own.elements))
             bags.append(encoder.encode(own, items, of_elements[-1], *numbers))
-        _column_kinds.warn_about_unseen(pairs, [*codes, *of_elements])
+        warn_about_unseen(pairs, [*codes, *of_elements])
         if self.sparse_ is not None:
             bags = [self.sparse_.transform(X)]
         return self._stack(columns, X.shape[0], codes, bags, n_further)
@@ -371,8 +368,7 @@ def _check_names_are_read(X):
     if not hasattr(probe, "feature_names_in_"):
         raise TypeError(
             "This release of scikit-learn cannot read the column names of this release "
-            "of polars, so that columns could be confused. Upgrade scikit-learn to 1.9 "
-            "or newer, or pass X.to_pandas()."
+            "of polars. Upgrade scikit-learn to 1.9 or newer, or pass X.to_pandas()."
         )
 
 
@@ -426,26 +422,49 @@ def learn_constant_columns(encoder, X, sample_weight=None):
         return encoder if learnt.sparse_ is encoder.sparse_ else learnt
     if not any(getattr(column, "has_constant", False) for column in encoder.columns_):
         return encoder
-    columns = {id(column): column for column in encoder.columns_}
-    for column, data in encoder.columns_of(X, NumericColumn):
-        if column.has_constant:
-            columns[id(column)] = column.learn_constant(data, sample_weight)
-    learnt.columns_ = list(columns.values())
-    is_same = [id(new) == key for key, new in columns.items()]
-    return encoder if all(is_same) else learnt
+    pairs = encoder.columns_of(X, NumericColumn)
+    new = {c: c.learn_constant(values, sample_weight) for c, values in pairs}
+    learnt.columns_ = [new.get(column, column) for column in encoder.columns_]
+    return encoder if learnt.columns_ == encoder.columns_ else learnt
+
+
+def warn_about_unseen(pairs, codes):
+    """Warn about columns most of whose values, in pairs with encoders, are unseen."""
+    found = []
+    for (encoder, column), of_rows in zip(pairs, codes, strict=True):
+        n_unseen = np.count_nonzero(of_rows.table[:-1] == UNSEEN)
+        if n_unseen < UNSEEN_VALUES or encoder.usual_share_ > _categories.USUAL_SHARE:
+            continue
+        n_known = np.count_nonzero(of_rows.indices >= 0)
+        share = np.count_nonzero(of_rows.are_new()) / max(n_known, 1)
+        is_usual = n_known < UNSEEN_ROWS or share < UNSEEN_SHARE
+        if not is_usual and not _expects_unseen(encoder, column):
+            place = " of the elements" if encoder.place == "element" else ""
+            found.append(f"{encoder.name!r} ({share:.0%}{place})")
+    if found:
+        warn_user(
+            "Almost all rows have a value that was not seen in fit in "
+            f"{', '.join(found)}: check the spelling, the case and the white space."
+        )
+
+
+def _expects_unseen(encoder, column):
+    """Return whether ids, or one of many values, are new, and not spelt otherwise."""
+    has_id_name = _column_kinds.has_id_name(encoder.name)
+    if len(encoder.codes_) < _categories.MANY_VALUES and not has_id_name:
+        return False
+    values = encoder.count(column)[0][: _categories.N_CHECKED]
+    texts = [value.strip() for value in values if isinstance(value, str)]
+    spellings = str.strip, str.lower, str.upper, str.title
+    others = {spell(text) for text in texts for spell in spellings}
+    return encoder.codes_.keys().isdisjoint(others)
 
 
 def warn_about_new_values(encoder, codes, X):
     """Warn once about category values that are encoded as unseen values."""
-    n_samples, parts = len(codes), []
-    n_unseen = [np.count_nonzero(column == UNSEEN) for column in codes.T]
-    pairs = encoder.columns_of(X, CategoryColumn) if any(n_unseen) else ()
-    for n_rows, (column, values) in zip(n_unseen, pairs, strict=bool(pairs)):
-        if n_rows and column.missing_code_ == UNSEEN:
-            # Without missing values in fit, they have the code of unseen values.
-            n_known = sum(column.count(values)[1])
-            n_rows -= n_samples - n_known
-        parts.append((column.name, n_rows))
+    # Without missing values in fit, these have the code of unseen values as well.
+    pairs = encoder.columns_of(X, CategoryColumn) if (codes == UNSEEN).any() else ()
+    parts = [(c.name, c.transform(column).are_new().sum()) for c, column in pairs]
     vocabularies = {column.name: column for column in encoder.columns_}
     for column, own in encoder.columns_of(X, _lists.ListColumn):
         shared = vocabularies.get(column.shared_name)
@@ -453,13 +472,12 @@ def warn_about_new_values(encoder, codes, X):
     found = []
     for name, n_rows in parts:
         # In tenths: a text that changes with every update is shown with every update.
-        tenths = math.ceil(10 * (n_rows / n_samples))
+        tenths = math.ceil(10 * (n_rows / len(codes)))
         share = f"up to {tenths}0 % of the rows" if tenths < 10 else "most rows"
         if n_rows:
             found.append(f"{name!r} in {share}")
     if found:
         warn_user(
-            f"Rows with new category values: {', '.join(found)}. They are encoded as "
-            "unseen values; encoding_params={'grow_vocabulary': True} adds new values "
-            "to the vocabulary."
+            f"Rows with new category values: {', '.join(found)}. These are encoded as "
+            "unseen values; encoding_params={'grow_vocabulary': True} adds them."
         )

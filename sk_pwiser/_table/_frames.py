@@ -55,8 +55,7 @@ def collected(X):
     if is_table and package in _COMPUTED_BY:
         raise TypeError(
             f"A {type(X).__name__} of {package} is not read: pass the pandas DataFrame "
-            f"that its {_COMPUTED_BY[package]} returns, of some of the rows if all do "
-            "not fit into memory."
+            f"that its {_COMPUTED_BY[package]} returns."
         )
     return X
 
@@ -268,8 +267,7 @@ def refuse_parts(X):
     if reads_in_parts(X):
         raise TypeError(
             f"{type(X).__name__} is read in parts, which only fit and the predictions "
-            "of MultiTaskCTRCVRClassifier support. Pass a table, such as a DataFrame "
-            "with some of the rows."
+            "of MultiTaskCTRCVRClassifier support. Pass a table, such as a DataFrame."
         )
 
 
@@ -323,26 +321,27 @@ def infinity_error(name, column, row, value, place="row"):
     )
 
 
-def find_column(parameter, column, names):
-    """Return the index of a column that a parameter selects by name or index."""
+def find_column(parameter, column, names, kind="column of X"):
+    """Return the index of a column, or of another kind of name, by name or index."""
     if isinstance(column, str) and column in names:
         return names.index(column)
     is_index = isinstance(column, Integral) and not isinstance(column, bool)
     if is_index and -len(names) <= column < len(names):
         return int(column) % len(names)
-    raise ValueError(
-        f"{parameter} contains {column!r}, which is not a column of X; its columns are "
-        f"{names}.{did_you_mean(column, names)}"
-    )
+    raise _unknown_name(parameter, column, names, kind)
 
 
 def check_among(parameter, column, names, kind="column of X"):
     """Raise a ValueError if a parameter contains a name that is not of the kind."""
     if column not in names:
-        raise ValueError(
-            f"{parameter} contains {column!r}, which is not a {kind}; these are "
-            f"{names}.{did_you_mean(column, names)}"
-        )
+        raise _unknown_name(parameter, column, names, kind)
+
+
+def _unknown_name(parameter, name, known, kind):
+    return ValueError(
+        f"{parameter} contains {name!r}, which is not a {kind}; these are {known}."
+        f"{did_you_mean(name, known)}"
+    )
 
 
 def column_of(X, parameter, column):

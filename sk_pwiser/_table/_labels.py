@@ -8,21 +8,8 @@ import numpy as np
 from sklearn.utils import check_array, column_or_1d
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 
-from sk_pwiser._table._frames import (
-    collected,
-    first_line,
-    is_missing,
-    list_columns,
-    refuse_dicts,
-    refuse_unreadable,
-)
-from sk_pwiser._utils import (
-    CHAIN,
-    chain_parents,
-    parents_by_name,
-    path_to,
-    read_task_parents,
-)
+from sk_pwiser import _utils
+from sk_pwiser._table import _frames
 
 # How arrays are read; their values are checked afterwards.
 READING = {"ensure_2d": False, "ensure_all_finite": False}
@@ -30,21 +17,22 @@ READING = {"ensure_2d": False, "ensure_all_finite": False}
 
 def read_array(values, name, rule, *, dtype=None, error=None):
     """Return an argument as a 1-D or 2-D array; `rule` follows the name in messages."""
-    refuse_unreadable(values, name)
+    _frames.refuse_unreadable(values, name)
     try:
         return check_array(values, dtype=dtype, input_name=name, **READING)
     # Some libraries raise their own classes of errors.
     except Exception as found:
         if error is None:
             error = TypeError if isinstance(found, TypeError) else ValueError
-        message = f"{name} {rule} {first_line(found)} {_culprit(values, dtype)}"
+        message = f"{name} {rule} {_frames.first_line(found)} {_culprit(values, dtype)}"
         raise error(message.strip()) from found
 
 
 def _culprit(values, dtype):
     """Describe the column of a DataFrame, or the row, that cannot be read."""
     if hasattr(values, "columns") and hasattr(values, "dtypes"):
-        for name, column in zip(values.columns, list_columns(values), strict=True):
+        columns = _frames.list_columns(values)
+        for name, column in zip(values.columns, columns, strict=True):
             if not _can_read(column, dtype):
                 return f"Found in column {name!r}."
     elif isinstance(values, list | tuple) or getattr(values, "ndim", 0) == 1:
@@ -77,7 +65,7 @@ class ReadLabels(NamedTuple):
 
 def names_of_columns(Y):
     """Return the column names of labels as strings, or None if they have none."""
-    Y = collected(Y)
+    Y = _frames.collected(Y)
     # Tables of Arrow have arrays as `columns`.
     columns = getattr(Y, "column_names", getattr(Y, "columns", None))
     if columns is not None:
@@ -85,7 +73,7 @@ def names_of_columns(Y):
     # An array of several columns may have a name, too, such as those of dask.
     name = getattr(Y, "name", None) if getattr(Y, "ndim", 1) < 2 else None
     # The name may be pandas.NA, which has no truth value.
-    return None if is_missing(name) or str(name) == "" else [str(name)]
+    return None if _frames.is_missing(name) or str(name) == "" else [str(name)]
 
 
 def read_labels(Y, missing_labels="error", *, input_name="Y"):
@@ -94,8 +82,8 @@ def read_labels(Y, missing_labels="error", *, input_name="Y"):
         raise ValueError(
             "This estimator requires y to be passed, but the target y is None."
         )
-    refuse_dicts(Y, input_name)
-    Y = collected(Y)
+    _frames.refuse_dicts(Y, input_name)
+    Y = _frames.collected(Y)
     columns = names_of_columns(Y)
     refuse_repeated(f"The columns of {input_name}", columns or [])
     labels = read_array(Y, input_name, "cannot be read as labels:")
@@ -138,7 +126,7 @@ def _word(label, default=None):
 def find_missing(labels):
     """Return where an array has missing values, or None."""
     if labels.dtype == object:
-        missing = np.frompyfunc(is_missing, 1, 1)(labels).astype(bool)
+        missing = np.frompyfunc(_frames.is_missing, 1, 1)(labels).astype(bool)
     elif labels.dtype.kind in "iub":
         return None
     else:
@@ -294,24 +282,18 @@ def choose_task_names(n_tasks, task_names, columns, default_names):
 
 def check_unreserved(names):
     """Raise if one of several tasks has a name that means something else."""
-    if len(names) == 1:
-        return
-    reserved = {"mean", "mean_best", *(f"{name}_best" for name in names)}
-    for name in names:
-        if name == "cvr":
-            reason = (
-                "task='cvr' means P(last task | first task), the rate among clicks, "
-                "but the probability of a task is that of its event over all rows. "
-                "Name the event, such as 'conversion': rename"
+    taken = {"mean", "mean_best", *(f"{name}_best" for name in names)}
+    reasons = {name: f"the history has the column 'valid_auc_{name}'" for name in taken}
+    reasons["cvr"] = (
+        "task='cvr' means P(last task | first task), but the probability of a task is "
+        "that of its event over all rows, such as 'conversion'"
+    )
+    for name in names if len(names) > 1 else ():
+        if name in reasons:
+            raise ValueError(
+                f"A task must not have the name {name!r}: {reasons[name]}. Rename the "
+                "column of Y, or pass other task_names."
             )
-        elif name in reserved:
-            reason = f"the history already has the column 'valid_auc_{name}'. Rename"
-        else:
-            continue
-        raise ValueError(
-            f"A task must not have the name {name!r}: {reason} the column of Y, or "
-            "pass other task_names."
-        )
 
 
 # Share of a task's events without the one that it presupposes, above which it probably
@@ -392,7 +374,7 @@ class Targets:
         broken, stopped = np.zeros(len(self.values), dtype=bool), []
         for k, parent in zip(columns, parents, strict=True):
             is_one = self.values[:, k] == 1
-            stops = ~is_one if self.missing is None else ~is_one & self._known(k)
+            stops = ~is_one & self._known(k)
             if parent >= 0:
                 broken |= stopped[parent] & is_one
                 stops |= stopped[parent]
@@ -402,7 +384,7 @@ class Targets:
     def _order_hint(self, n_broken):
         """Name the order from frequent to rare, if it breaks in far fewer rows."""
         counts = self._n_rows() @ self.values
-        chain = chain_parents(len(counts))
+        chain = _utils.chain_parents(len(counts))
         # A task that never happens breaks no order at the end.
         if self.parents != chain or not counts.all():
             return ""
@@ -428,9 +410,7 @@ class Targets:
     def _share_without(self, task, other):
         """Return the share of a task's events in whose rows another one is 0."""
         happened, n_rows = self.values[:, task] == 1, self._n_rows()
-        without = happened & (self.values[:, other] == 0)
-        if self.missing is not None:
-            without &= ~self.missing[:, other]
+        without = happened & (self.values[:, other] == 0) & self._known(other)
         return n_rows[without].sum() / max(n_rows[happened].sum(), 1)
 
     def _parents_hint(self):
@@ -438,7 +418,7 @@ class Targets:
         parents, unrelated = list(self.parents), self.unrelated()
         for k, share in unrelated.items():
             # The last one that fits among the tasks that the given parent presupposes.
-            path = reversed(path_to(parents[k], self.parents)[:-1])
+            path = reversed(_utils.path_to(parents[k], self.parents)[:-1])
             fits = (j for j in path if self._share_without(k, j) < share / 10)
             parents[k] = next(fits, -1)
         if not unrelated:
@@ -449,11 +429,9 @@ class Targets:
             f"{names[self.parents[k]]!r}"
             for k, share in unrelated.items()
         )
-        of_names = {k: v for k, v in parents_by_name(parents, names).items() if v}
-        return (
-            f" {shares}: if that is no error in the labels, set task_parents="
-            f"{of_names or None}."
-        )
+        of_names = _utils.parents_by_name(parents, names).items()
+        given = {name: parent for name, parent in of_names if parent} or None
+        return f" {shares}: if that is right, set task_parents={given}."
 
     def _constant_task_messages(self, weights):
         for k, name in enumerate(self.task_names):
@@ -492,15 +470,16 @@ class Targets:
                     f"{previous!r} and in {of_others:.0%} of the other rows. In "
                     "entire task space, its mean probability is then about "
                     f"{ratio:.2f} times as high as its rate. Set network_params="
-                    "{'task_space': 'conditional'}, or remove labels independently of "
-                    "the previous task, for example in all recent rows."
+                    "{'task_space': 'conditional'}, or remove labels at random."
                 )
 
     def _n_rows(self):
         return np.ones(len(self.values), int) if self.counts is None else self.counts
 
     def _known(self, k):
-        return slice(None) if self.missing is None else ~self.missing[:, k]
+        if self.missing is None:
+            return np.ones(len(self.values), dtype=bool)
+        return ~self.missing[:, k]
 
 
 def check_targets(
@@ -510,10 +489,10 @@ def check_targets(
     default_names=None,
     classes=None,
     missing_labels="error",
-    task_parents=CHAIN,
+    task_parents=_utils.CHAIN,
 ):
     """Check labels; `task_names` precede the columns' names, these `default_names`."""
-    Y = collected(Y)
+    Y = _frames.collected(Y)
     check_distinct("task_names", task_names)
     labels, missing, columns = read_labels(Y, missing_labels)
     if labels.ndim == 1 or labels.shape[1] == 1:
@@ -528,7 +507,7 @@ def check_targets(
         dtype = np.dtype(int) if labels.dtype == object else labels.dtype
         classes = np.tile(np.array([0, 1]), (labels.shape[1], 1)).astype(dtype)
     names = choose_task_names(values.shape[1], task_names, columns, default_names)
-    parents = read_task_parents(task_parents, names)
+    parents = _utils.read_task_parents(task_parents, names)
     return Targets(values, classes, names, parents, missing)
 
 

@@ -1,27 +1,14 @@
 """Columns of lists, and sparse matrices: inputs with several entries per row."""
 
+from collections.abc import Mapping
 from copy import copy
 from dataclasses import InitVar, dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from sk_pwiser._table._categories import (
-    FIRST_VALUE,
-    MISSING,
-    UNSEEN,
-    CategoryColumn,
-    Vocabulary,
-)
-from sk_pwiser._table._frames import (
-    check_among,
-    content_of,
-    first_known,
-    infinity_error,
-    read_lists,
-    read_numbers,
-    row_chunks,
-)
+from sk_pwiser._table import _frames
+from sk_pwiser._table._categories import FIRST_VALUE, MISSING, UNSEEN, CategoryColumn
 from sk_pwiser._table._numbers import FEW_VALUES, LARGEST_DEVIATION, LARGEST_VALUE
 
 
@@ -52,6 +39,7 @@ class ListWeights:
     name: Any
 
     kind = "weights of a list"
+    not_an_input = "only belongs to a column of lists"
     encoding = "read with its list"
 
 
@@ -76,7 +64,7 @@ class ListColumn:
     """
 
     name: Any
-    vocabulary: InitVar[Vocabulary]
+    vocabulary: InitVar[Any]
     pooling: str
     weights_name: Any = None
     shared_name: Any = None
@@ -146,10 +134,8 @@ class ListColumn:
     def count_new_rows(self, lists, shared):
         """Count the rows with an element that is not in the vocabulary."""
         items = self.named(self.items_ if shared is None else shared)
-        codes = items.transform(lists.elements)
-        is_new = codes.table == UNSEEN
-        is_new[-1] = False  # missing elements
-        return len(np.unique(lists.row_of(np.flatnonzero(is_new[codes.indices]))))
+        is_new = items.transform(lists.elements).are_new()
+        return len(np.unique(lists.row_of(np.flatnonzero(is_new))))
 
     def grown(self, elements):
         """Return a list column with vectors for new values, and the earlier vectors."""
@@ -213,19 +199,18 @@ class ListColumn:
         """Return one finite number >= 0 per element; NaN for an unknown age."""
         own, what = f"{parameter} of column {self.name!r}", parameter[len("list_") :]
         is_filled = (lists.sizes > 0).any()
-        is_list = content_of(column) in ("lists", "arrays")
-        if not is_list and (is_filled or first_known(column) is not None):
+        is_list = _frames.content_of(column) in ("lists", "arrays")
+        if not is_list and (is_filled or _frames.first_known(column) is not None):
             raise TypeError(f"{own}: column {name!r} does not contain lists.")
-        weights = read_lists(column, name)
-        differs = np.maximum(weights.sizes, 0) != np.maximum(lists.sizes, 0)
-        if differs.any():
+        weights = _frames.read_lists(column, name)
+        n_weights, n_elements = (np.maximum(x.sizes, 0) for x in (weights, lists))
+        if (differs := n_weights != n_elements).any():
             row = int(differs.argmax())
-            n_weights, n_elements = (max(x.sizes[row], 0) for x in (weights, lists))
             raise ValueError(
-                f"{own}: row {row} has {n_elements} elements, but {n_weights} {what} "
-                f"in column {name!r}."
+                f"{own}: row {row} has {n_elements[row]} elements, but "
+                f"{n_weights[row]} {what} in column {name!r}."
             )
-        values = read_numbers(weights.elements, f"{own}: column {name!r}")
+        values = _frames.read_numbers(weights.elements, f"{own}: column {name!r}")
         is_valid = np.isfinite(values) & (values >= 0)
         if what == "ages":
             is_valid |= np.isnan(values)
@@ -301,32 +286,29 @@ LIST_MAPPINGS = {
 def make_list_columns(params, names, vocabularies, list_names, category_names):
     """Return, by name, unfitted encoders of lists and of their weights and ages."""
     pooling = params["list_pooling"]
-    if not isinstance(pooling, dict):
+    if not isinstance(pooling, Mapping):
         pooling = dict.fromkeys(list_names, pooling)
     mappings = {name: params[name] or {} for name in LIST_MAPPINGS}
     for parameter, columns in {"list_pooling": pooling, **mappings}.items():
         for column in columns:
-            check_among(parameter, column, names)
-            check_among(parameter, column, list_names, LISTS)
+            _frames.check_among(parameter, column, names)
+            _frames.check_among(parameter, column, list_names, LISTS)
         for column in mappings.get(parameter, {}).values():
-            check_among(parameter, column, names)
+            _frames.check_among(parameter, column, names)
     weights, ages, shared = mappings.values()
     made = {name: ListAges(name) for name in ages.values()}
     made |= {name: ListWeights(name) for name in weights.values()}
+    category_names = [name for name in category_names if name not in made]
     for column, name in shared.items():
-        if name not in category_names or name in made:
-            raise ValueError(
-                f"shared_embeddings maps {column!r} to {name!r}, which is not a "
-                f"category column; these are {category_names}."
-            )
+        parameter = f"shared_embeddings[{column!r}]"
+        _frames.check_among(parameter, name, category_names, "category column")
     for column, own in {**dict.fromkeys(list_names, "mean"), **pooling}.items():
         is_list = column not in made  # and no weights or ages of another list
         attends = is_list and own == "attention"
         if attends and column not in shared:
             raise ValueError(
-                f"list_pooling='attention' of column {column!r} requires a "
-                "category column of the same vocabulary to attend to: add one for "
-                "the column to shared_embeddings."
+                f"list_pooling='attention' of column {column!r} requires a category "
+                "column to attend to: add one for it to shared_embeddings."
             )
         if column in ages and not attends:
             raise ValueError(
@@ -386,21 +368,20 @@ class SparseColumns:
         ends = np.zeros((2, n_columns))
         counts, squares = np.zeros(n_columns), np.zeros(n_columns)
         is_missing = np.zeros(n_columns, dtype=bool)
-        for part in row_chunks(X.nnz, max(n_columns, CHUNK_ENTRIES)):
+        for part in _frames.row_chunks(X.nnz, max(n_columns, CHUNK_ENTRIES)):
             columns, values = X.indices[part], _values(X, part)
             if (missing := np.isnan(values)).any():
                 is_missing[columns[missing]] = True
                 columns, values = columns[~missing], values[~missing]
             np.minimum.at(ends[0], columns, values)
             np.maximum.at(ends[1], columns, values)
-            weights = None
+            weights = np.ones(len(values))
             if sample_weight is not None:
                 entries = np.arange(part.start, min(part.stop, X.nnz))
                 rows = np.searchsorted(X.indptr, entries, side="right") - 1
                 weights = sample_weight[rows][~missing]
             counts += np.bincount(columns, weights, n_columns)
-            values = values**2 if weights is None else values**2 * weights
-            squares += np.bincount(columns, values, n_columns)
+            squares += np.bincount(columns, values**2 * weights, n_columns)
         known = squares > 0
         scale = np.full(n_columns, np.inf)
         scale[known] = np.sqrt(squares[known] / counts[known])
@@ -417,7 +398,7 @@ class SparseColumns:
         weights = np.empty(X.nnz, dtype=np.float32)
         small = self.n_vectors <= np.iinfo(np.int32).max
         indices = X.indices.astype(np.int32 if small else np.int64, copy=False)
-        for part in row_chunks(X.nnz, CHUNK_ENTRIES):
+        for part in _frames.row_chunks(X.nnz, CHUNK_ENTRIES):
             columns = X.indices[part]
             values = _values(X, part)
             values = np.clip(values, *self.ends_[:, columns])
@@ -429,9 +410,7 @@ class SparseColumns:
             place = np.searchsorted(self.missing_columns_, columns)
             known = np.append(self.missing_columns_, -1)[place] == columns
             indices = indices.copy()
-            indices[missing] += np.where(
-                known, len(self.scale_) + place - columns, 0
-            ).astype(indices.dtype)
+            indices[missing] = np.where(known, len(self.scale_) + place, columns)
             weights[missing] = known
         return make_bags(X.indptr, indices, weights)
 
@@ -449,7 +428,7 @@ def _canonical(X):
         if len(infinite):
             row = int(np.searchsorted(X.indptr, infinite[0], side="right")) - 1
             column, value = int(X.indices[infinite[0]]), X.data[infinite[0]]
-            raise infinity_error(column, None, row, value)
+            raise _frames.infinity_error(column, None, row, value)
     return X
 
 

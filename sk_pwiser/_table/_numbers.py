@@ -7,15 +7,7 @@ from typing import Any
 import numpy as np
 from scipy.special import ndtri
 
-from sk_pwiser._table._frames import (
-    describe,
-    infinity_error,
-    is_missing,
-    read_lists,
-    read_numbers,
-    row_chunks,
-    to_float,
-)
+from sk_pwiser._table import _frames
 
 # Number of steps of the distribution function between which ranks are interpolated. The
 # rank of a training value is off by at most one step.
@@ -159,8 +151,10 @@ class NumericColumn:
 
     def learn_constant(self, column, sample_weight=None):
         """Return a column of as many inputs that has learnt these rows, if it can."""
+        if not self.is_constant_:
+            return self
         learnt = copy(self).fit(column, sample_weight)
-        if not self.is_constant_ or learnt.is_constant_:
+        if learnt.is_constant_:
             return self
         learnt.has_missing_ = self.has_missing_
         return learnt
@@ -185,9 +179,9 @@ class NumericColumn:
 
     def read(self, column, start=0):
         """Return the values as float64; raise if some are infinite or no numbers."""
-        values = read_numbers(
+        values = _frames.read_numbers(
             column,
-            lambda: f"Column {describe(self.name, column)}",
+            lambda: f"Column {_frames.describe(self.name, column)}",
             " Convert it to numbers, or fit with it in categorical_features; a column "
             "of dates may be the time_column of encoding_params.",
         )
@@ -196,7 +190,7 @@ class NumericColumn:
         high = np.fmax.reduce(values, initial=0.0)
         if np.isinf(low) or np.isinf(high):
             row = int(np.isinf(values).argmax())
-            raise infinity_error(self.name, column, start + row, values[row])
+            raise _frames.infinity_error(self.name, column, start + row, values[row])
         if low < -LARGEST_VALUE or high > LARGEST_VALUE:
             values = np.clip(values, -LARGEST_VALUE, LARGEST_VALUE)
         return values
@@ -213,7 +207,7 @@ class StandardColumn(NumericColumn):
     def _fit(self, known, weight):
         self.mean_ = np.average(known, weights=weight)
         squares = 0.0
-        for rows in row_chunks(len(known)):
+        for rows in _frames.row_chunks(len(known)):
             deviations = (known[rows] - self.mean_) ** 2
             squares += np.sum(
                 deviations if weight is None else deviations * weight[rows]
@@ -321,7 +315,7 @@ NUMERIC_ENCODINGS = {
 
 
 def _replace_smallest(values):
-    for rows in row_chunks(len(values)):
+    for rows in _frames.row_chunks(len(values)):
         chunk = values[rows]
         if ((np.abs(chunk) < SMALLEST_VALUE) & (chunk != 0)).any():
             return np.where(np.abs(values) < SMALLEST_VALUE, 0.0, values)
@@ -371,15 +365,12 @@ class ArrayColumn(NumericColumn):
         return any(element.has_few_values for element in self.elements_)
 
     def learn_constant(self, column, sample_weight=None):
+        learnt = copy(self)
         pairs = zip(self.elements_, self.read(column).T, strict=True)
-        elements = [
+        learnt.elements_ = [
             element.learn_constant(values, sample_weight) for element, values in pairs
         ]
-        if all(new is old for new, old in zip(elements, self.elements_, strict=True)):
-            return self
-        learnt = copy(self)
-        learnt.elements_ = elements
-        return learnt
+        return self if learnt.elements_ == self.elements_ else learnt
 
     def transform(self, values, start=0):
         """Return the inputs of rows, given the result of `read`."""
@@ -389,7 +380,7 @@ class ArrayColumn(NumericColumn):
 
     def read(self, column, start=0):
         """Return the elements as float64 (n_samples, n_elements), NaN if missing."""
-        lists = read_lists(column, self.name)
+        lists = _frames.read_lists(column, self.name)
         is_known = lists.sizes >= 0
         sizes = lists.sizes[is_known]
         n_elements = int(sizes[0]) if len(sizes) else 0
@@ -399,30 +390,19 @@ class ArrayColumn(NumericColumn):
             row = int(np.argmax(is_known & (lists.sizes != n_elements)))
             raise ValueError(
                 f"Column {self.name!r} contains arrays of {n_elements} numbers; row "
-                f"{row} contains {lists.sizes[row]}. Include the column in "
-                "categorical_features if its lists are categories; name it in "
-                "list_ages or list_weights of encoding_params if they belong to "
-                "another list."
+                f"{row} contains {lists.sizes[row]}. Name the column in "
+                "categorical_features if its lists are categories, in list_ages or "
+                "list_weights of encoding_params if they belong to another list."
             )
+        numbers = _frames.read_numbers(
+            lists.elements,
+            f"The lists of column {self.name!r}",
+            " Include the column in categorical_features if these are categories.",
+        )
+        if (is_infinite := np.isinf(numbers)).any():
+            first = int(is_infinite.argmax())
+            row = lists.row_of(first)
+            raise _frames.infinity_error(self.name, None, row, numbers[first])
         values = np.full((len(lists.sizes), n_elements), np.nan)
-        values[is_known] = self._read_elements(lists).reshape(len(sizes), n_elements)
-        return values
-
-    def _read_elements(self, lists):
-        try:
-            values = np.asarray(to_float(lists.elements))
-        except (TypeError, ValueError, OverflowError) as error:
-            known = ((i, v) for i, v in enumerate(lists.elements) if not is_missing(v))
-            others = (p for p in known if not isinstance(p[1], int | float | np.number))
-            index, value = next(others, (0, None))
-            row = lists.row_of(index)
-            raise TypeError(
-                f"Column {self.name!r} contains lists that cannot be read as arrays of "
-                f"numbers: row {row} contains {value!r}. Include the column in "
-                "categorical_features if its lists are categories."
-            ) from error
-        infinite = np.flatnonzero(np.isinf(values))
-        if len(infinite):
-            row = lists.row_of(infinite[0])
-            raise infinity_error(self.name, None, row, values[infinite[0]])
+        values[is_known] = numbers.reshape(len(sizes), n_elements)
         return values

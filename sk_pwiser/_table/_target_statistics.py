@@ -1,6 +1,5 @@
 """Target statistics: the rates of the tasks per value of category columns."""
 
-from collections.abc import Sequence
 from copy import copy
 from functools import partial
 from typing import NamedTuple
@@ -193,12 +192,7 @@ class TargetStatistics:
     # Whether the inputs of training rows leave out their own block.
     reads_blocks = True
 
-    def __init__(
-        self,
-        columns: Sequence[int],
-        cardinalities: Sequence[int],
-        lists: Sequence[tuple[int, int]] = (),
-    ):
+    def __init__(self, columns, cardinalities, lists=()):
         self.columns = list(columns)
         self.cardinalities = list(cardinalities)
         self.lists = list(lists)
@@ -314,15 +308,16 @@ class TargetStatistics:
 
         The rows of a block are encoded by the counts without those of the block.
         """
-        learnt = None
+        # Of inputs that are 0 so far.
+        zero = np.full(self.n_tasks_ + 1, np.inf)
+        learnt = zero[:-1], np.zeros(len(zero)), zero
         if earlier is not None:
             learnt = earlier.strengths_[j], earlier.means_[j], earlier.scales_[j]
-            is_learnt = np.isfinite(learnt[-1])
-            if is_learnt.all():
-                return learnt
+        is_learnt = np.isfinite(learnt[-1])
+        if is_learnt.all():
+            return learnt
         strengths = self._estimate_strengths(counts)
-        if learnt is not None:
-            strengths = np.where(is_learnt[:-1], learnt[0], strengths)
+        strengths = np.where(is_learnt[:-1], learnt[0], strengths)
         n_rows, mean, squares = 0.0, 0.0, 0.0
         for codes, left_out, weights in blocks:
             own = counts[..., codes] - left_out
@@ -345,8 +340,6 @@ class TargetStatistics:
         scale[-1] = max(scale[-1], mean[-1] / UNSEEN_DISTANCE) / FREQUENCY_DEVIATION
         scale[:-1] = np.maximum(scale[:-1], SMALLEST_RATE_SCALE)
         scale[is_off] = np.inf
-        if learnt is None:
-            return strengths, mean, scale
         mean = np.where(is_learnt, learnt[1], mean)
         return strengths, mean, np.where(is_learnt, learnt[2], scale)
 
@@ -478,15 +471,12 @@ class ExtendedStatistics(TargetStatistics):
             for index, j in source.lists
             if j >= n_tables
         ]
-        super().__init__(source.columns, list(map(len, origins)), source.lists)
-        self.n_tasks_ = source.n_tasks_
-        for name in set(REPLACED) - {"tables_"}:
-            setattr(self, name, copy(getattr(source, name)))
+        vars(self).update({name: copy(value) for name, value in vars(source).items()})
+        self.cardinalities = list(map(len, origins))
         self.counts_ = [
             np.where(origin >= 0, counts[..., origin], 0.0)
             for origin, counts in zip(origins, source.counts_, strict=True)
         ]
-        self.block_seed = source.block_seed
         self.older_ = [
             np.where(origin >= 0, older[origin], 0.0) if np.ndim(older) else older
             for origin, older in zip(origins, source.older_, strict=True)
@@ -499,8 +489,24 @@ class ExtendedStatistics(TargetStatistics):
         return self.rows == "seen" or self.adds
 
     def check_rows(self, codes, y, weight, lists=()):
-        if self.rows == "new":
-            self._warn_if_seen(codes, y, weight, lists)
+        """Warn if rows passed as new fit into the counts, and are half of a value's."""
+        if self.rows == "seen" or not np.isin(y, (0, 1)).all():
+            return
+        largest, counted = 0.0, BlockCounts(self, 1, y.shape[1])
+        counted.add(codes, y, weight, np.zeros(len(y), dtype=np.intp), lists)
+        for j, pairs in enumerate(counted.tables):
+            n, k = pairs.by_code(pairs.blocks())
+            all_n, all_k = self.counts_[j]
+            if min((all_k - k).min(), (all_n - all_k - n + k).min()) < -TOLERANCE:
+                return
+            shares = np.divide(n, all_n, out=np.zeros_like(n), where=all_n > 0)
+            largest = max(largest, shares.max(initial=0.0))
+        if largest >= 0.5:
+            warn_user(
+                "seen=False, but the source may have been fitted on all rows of X: the "
+                "inputs of a row then reveal its label. Pass seen=True if the rows are "
+                "not new to the source."
+            )
 
     def _begin(self, totals, earlier):
         """Keep what the source has learnt."""
@@ -515,38 +521,15 @@ class ExtendedStatistics(TargetStatistics):
             if rest.min() < -TOLERANCE:
                 raise ValueError(
                     "seen=True, but the source was not fitted on all rows of X: a "
-                    "category value occurs more often in X, or with more positive "
-                    "labels, than in the fit of the source. Pass seen=False for rows "
-                    "that are new to the source."
+                    "category value has more rows, or more positive labels, in X. Pass "
+                    "seen=False for rows that are new to the source."
                 )
             return counts + np.maximum(rest, 0.0)
         self.counts_[j] = counts + base + others
         known = counts + base
-        self.strengths_[j], self.means_[j], self.scales_[j] = self._learn_inputs(
-            j, known, blocks, self
-        )
+        learnt = self._learn_inputs(j, known, blocks, self)
+        self.strengths_[j], self.means_[j], self.scales_[j] = learnt
         return known
-
-    def _warn_if_seen(self, codes, y, weight, lists):
-        """Warn if rows passed as new fit into the counts, and are half of a value's."""
-        if not np.isin(y, (0, 1)).all():
-            return
-        largest, counted = 0.0, BlockCounts(self, 1, y.shape[1])
-        counted.add(codes, y, weight, np.zeros(len(y), dtype=np.intp), lists)
-        for j, pairs in enumerate(counted.tables):
-            n, k = pairs.by_code(pairs.blocks())
-            all_n, all_k = self.counts_[j]
-            if min((all_k - k).min(), (all_n - all_k - n + k).min()) < -TOLERANCE:
-                return
-            shares = np.divide(n, all_n, out=np.zeros_like(n), where=all_n > 0)
-            largest = max(largest, shares.max(initial=0.0))
-        if largest >= 0.5:
-            warn_user(
-                "seen=False, but the source may have been fitted on all rows of X: "
-                "its target statistics contain their category values and labels. The "
-                "inputs of a row then reveal its label. Pass seen=True if the rows are "
-                "not new to the source."
-            )
 
 
 def find_target_columns(target_encoding, columns, min_values):

@@ -227,12 +227,13 @@ class RowSummary:
 
     def add(self, targets, weights):
         n_rows, n_tasks = targets.values.shape
+        weights = np.broadcast_to(1.0, n_rows) if weights is None else weights
         is_first, whole = self.first is None, self.whole
         if is_first:
             self.first = targets.without_labels()
             self.weights = WeightScale(n_tasks, self.weight_scale)
         earlier = self.weights.largest
-        self.weights.add(np.ones(n_rows) if weights is None else weights)
+        self.weights.add(weights)
         self.n_rows += n_rows
         self.whole = (targets, weights) if is_first else None
         if is_first:
@@ -251,7 +252,6 @@ class RowSummary:
             state = np.where(targets.missing, np.int8(2), state)
         distinct, inverse = np.unique(state, axis=0, return_inverse=True)
         found = list(map(tuple, distinct.tolist()))
-        weights = np.ones(n_rows) if weights is None else weights
         own = np.broadcast_to(weights.reshape(n_rows, -1) / unit, (n_rows, n_tasks))
         of_tasks = [np.bincount(inverse.ravel(), column) for column in own.T]
         for key, sums in zip(found, np.transpose(of_tasks), strict=True):
@@ -262,8 +262,7 @@ class RowSummary:
     @cached_property
     def scaled(self):
         """The scaled weights of rows in one part, or None for ones."""
-        weights = np.ones(self.n_rows) if self.whole[1] is None else self.whole[1]
-        return self.weights.apply(weights)
+        return self.weights.apply(self.whole[1])
 
     def scale(self, weights, n_rows):
         """Return the scaled weights of rows that were added, or None for ones."""

@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import numpy as np
 from sklearn.base import BaseEstimator, TransformerMixin
-from sklearn.exceptions import NotFittedError
 from sklearn.utils._set_output import _get_output_config
+from sklearn.utils.validation import check_is_fitted
 
 from sk_pwiser._model_files import PlainForm, read_file, write_file
 from sk_pwiser._times import check_kind, read_times
@@ -302,14 +302,12 @@ class HistoryFeatures(DocLink, TransformerMixin, BaseEstimator):
         """
         state, plan = self._fitted()
         rows, table = self._read(X, None, state, plan)
-        self._check_kept(table, plan)
-        times = rows.time
-        if (is_early := times < state.end).any():
+        kept = self._kept(table, plan)
+        if (is_early := rows.time < state.end).any():
             self._warn_early(int(is_early.sum()))
-            times = np.maximum(times, state.end)
+            rows = rows._replace(time=np.maximum(rows.time, state.end))
         part = state.part(rows, plan)
-        names, pasts = self.feature_names_in_, part.pasts(plan)
-        return self._output(table, names, rows, times, part, plan, pasts)
+        return self._output(table, kept, rows, part, plan, part.pasts(plan))
 
     def replay(self, X, y=None, *, update=False):
         """Walk a later period in the order of time, each row with what was known then.
@@ -339,11 +337,11 @@ class HistoryFeatures(DocLink, TransformerMixin, BaseEstimator):
         check_boolean("update", update)
         state, plan = self._fitted()
         rows, table = self._read(X, y, state, plan)
-        self._check_kept(table, plan)
+        kept = self._kept(table, plan)
         self._refuse_early(rows, state, plan)
         part = state.extended(rows, plan)
-        names, pasts = self.feature_names_in_, part.pasts(plan)
-        result = self._output(table, names, rows, rows.time, part, plan, pasts)
+        pasts = part.pasts(plan)
+        result = self._output(table, kept, rows, part, plan, pasts)
         if update:
             self._learnt = state.joined(part.folded(plan, pasts), plan), plan
         return result
@@ -486,9 +484,7 @@ class HistoryFeatures(DocLink, TransformerMixin, BaseEstimator):
 
     def _fitted(self):
         if not hasattr(self, "_learnt"):
-            raise NotFittedError(
-                "This HistoryFeatures has no state yet; call fit or fit_transform."
-            )
+            check_is_fitted(self)  # raises
         # One attribute, since other threads may serve rows while it is replaced.
         return self._learnt
 
@@ -509,13 +505,13 @@ class HistoryFeatures(DocLink, TransformerMixin, BaseEstimator):
         self._check_names(table, plan)
         rows = Rows(read_columns(table, plan.columns), times.values, labels)
         state = empty_state(plan, labels.classes).extended(rows, plan)
-        names, pasts = np.array(table.names, dtype=object), state.pasts(plan)
-        result = None
+        pasts, result = state.pasts(plan), None
         if returns_features:
-            result = self._output(table, names, rows, rows.time, state, plan, pasts)
+            kept = plan.kept(table.names)
+            result = self._output(table, kept, rows, state, plan, pasts)
         state = state.folded(plan, pasts).compacted(plan)
-        self.feature_names_in_, self.n_features_in_ = names, len(names)
-        self._one_row = None
+        self.feature_names_in_ = np.array(table.names, dtype=object)
+        self.n_features_in_, self._one_row = len(table.names), None
         self._learnt = state, plan
         return result
 
@@ -535,10 +531,12 @@ class HistoryFeatures(DocLink, TransformerMixin, BaseEstimator):
                 state.indices[name].check_exact(values, name)
         return Rows(columns, times.values, labels), table
 
-    def _check_kept(self, table, plan):
-        """Raise if a column is absent that precedes the new ones in the output."""
-        for name in plan.kept(self.feature_names_in_):
+    def _kept(self, table, plan):
+        """Return the columns that precede the new ones; raise if one is absent."""
+        kept = plan.kept(self.feature_names_in_)
+        for name in kept:
             table.column(name)
+        return kept
 
     def _check_names(self, table, plan):
         if not all(isinstance(name, str) for name in table.names):
@@ -556,17 +554,15 @@ class HistoryFeatures(DocLink, TransformerMixin, BaseEstimator):
             if plan.max_age is not None:
                 cure = "With max_age, a history takes no late rows."
             raise ValueError(
-                f"Column {plan.time!r}: {is_early.sum()} rows are from before "
-                f"the end of the state, {self.end_}, the first in row "
-                f"{is_early.argmax()}. {cure}"
+                f"Column {plan.time!r}: {is_early.sum()} rows are from before the end "
+                f"of the state, {self.end_}, such as row {is_early.argmax()}. {cure}"
             )
 
     def _warn_early(self, n_rows):
         warn_user(
             f"{n_rows} rows are from before the end of the state, {self.end_}, and are "
-            "transformed as if they came then: this may include later rows, or their "
-            "own labels. fit_transform and replay give each row what was known at its "
-            "time."
+            "transformed as if they came then, maybe with their own labels. "
+            "fit_transform and replay give each row what was known at its time."
         )
 
     def _describe(self):
@@ -592,28 +588,28 @@ class HistoryFeatures(DocLink, TransformerMixin, BaseEstimator):
         history._learnt = state, plan
         return history
 
-    def _output(self, table, names, rows, times, state, plan, pasts):
-        features = _features(rows, times, state, plan, pasts)
+    def _output(self, table, kept, rows, state, plan, pasts):
+        features = _features(rows, state, plan, pasts)
         kind = _get_output_config("transform", self)["dense"]
         kind = table.kind if kind == "default" else kind
-        return table.with_features(plan.kept(names), features, kind)
+        return table.with_features(kept, features, kind)
 
 
-def _features(rows, times, state, plan, pasts):
+def _features(rows, state, plan, pasts):
     *pasts, of_all = pasts
-    features, codes = {}, state.codes(rows.columns, plan)
+    features, codes, times = {}, state.codes(rows.columns, plan), rows.time
     priors = of_all.priors(np.zeros(len(times), dtype=np.int64), times)
-    for key, (code, past) in enumerate(zip(codes, pasts, strict=True)):
+    for code, past in zip(codes, pasts, strict=True):
         # Queries in the order of the log read its memory in this order, and blocks of
         # them keep what is computed in the cache.
         order = np.lexsort([times, code])
-        shape = len(plan.names_of_key(key)), len(times)
-        own = np.empty(shape, dtype=np.float32)
+        names = past.plan.number_names
+        own = np.empty((len(names), len(times)), dtype=np.float32)
         for start in range(0, len(times), BLOCK):
             block = order[start : start + BLOCK]
             of_block = [[part[block] for part in of_task] for of_task in priors]
             own[:, block] = past.numbers(code[block], times[block], of_block)
-        features |= dict(zip(plan.names_of_key(key), own, strict=True))
+        features |= dict(zip(names, own, strict=True))
     for each in plan.lists:
         past, code = pasts[each.key], codes[each.key]
         sizes, values, ages = past.last_values(each.place, code, times)

@@ -9,31 +9,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sk_pwiser._table._categories import (
-    LARGE,
-    check_exact,
-    factorize,
-    kinds_of,
-    large_kinds,
-    sort_values,
-)
+from sk_pwiser._table import _categories, _labels
 from sk_pwiser._table._frames import selectable
-from sk_pwiser._table._labels import (
-    choose_task_names,
-    one_task_labels,
-    read_labels,
-    zero_one_labels,
-)
 from sk_pwiser._table._weights_and_groups import check_match
-from sk_pwiser.history._key_log import (
-    Past,
-    check_sizes,
-    combine,
-    complete_log,
-    find_keys,
-    log_of_rows,
-    replace_keys,
-)
+from sk_pwiser.history import _key_log
 
 
 class Labels(NamedTuple):
@@ -50,7 +29,7 @@ def read_history_labels(y, table, names=None, classes=None):
     if y is None or (names is not None and n_rows == len(y) == 0):
         names = names or []
         return Labels(np.full((n_rows, len(names)), -1, dtype=np.int8), names, None)
-    labels, missing, columns = read_labels(y, "any", input_name="y")
+    labels, missing, columns = _labels.read_labels(y, "any", input_name="y")
     labels = labels.reshape(len(labels), -1)
     if len(labels) != n_rows:
         raise ValueError(
@@ -62,7 +41,7 @@ def read_history_labels(y, table, names=None, classes=None):
     n_tasks = labels.shape[1]
     if names is None:
         default = [f"task_{k}" for k in range(n_tasks)]
-        names = choose_task_names(n_tasks, None, columns, default)
+        names = _labels.choose_task_names(n_tasks, None, columns, default)
     names = list(names)
     if n_tasks != len(names):
         rule = f"have the tasks {names}" if names else "be None, as it was in fit"
@@ -83,16 +62,15 @@ def _zero_one(labels, seen, columns, classes):
         if classes is None and len(found := set(labels[seen].tolist())) == 1:
             raise ValueError(
                 f"y contains only the label {found.pop()!r}, so that it is not known "
-                "which label is the event. Pass 0 and 1, or begin with rows of both "
-                "labels."
+                "if it is the event. Pass 0 and 1, or begin with rows of both labels."
             )
-        own, classes = one_task_labels(
+        own, classes = _labels.one_task_labels(
             labels[seen], columns, None if classes is None else np.array(classes)
         )
         values = np.zeros(labels.shape, dtype=np.float32)
         values[seen] = own[:, 0]
         return values, np.asarray(classes).tolist()
-    return zero_one_labels(labels, columns, input_name="y"), None
+    return _labels.zero_one_labels(labels, columns, input_name="y"), None
 
 
 def push(blocks, new, merge, size):
@@ -123,7 +101,8 @@ class ValueIndex:
         places = {value: i for i, value in enumerate(values, self.size)}
         self.blocks = push(self.blocks, (values, places), _joined, lambda b: len(b[0]))
         self.size += len(values)
-        self.kinds = self.kinds | kinds_of(values) | large_kinds(values)
+        kinds = _categories.kinds_of(values) | _categories.large_kinds(values)
+        self.kinds = self.kinds | kinds
         # The first value of each type.
         samples = {(type(v), type(v) is int and v >= 2**63): v for v in values[::-1]}
         self.samples = samples | self.samples
@@ -140,19 +119,13 @@ class ValueIndex:
 
     def check_kinds(self, values, name):
         """Raise if values are of other kinds than these, such as text, not numbers."""
-        kinds, known = kinds_of(values), self.kinds - LARGE.keys()
-        if kinds and known and kinds.isdisjoint(known):
-            raise ValueError(
-                f"Column {name!r} contained {' and '.join(sorted(known))} before; "
-                f"it now contains {' and '.join(sorted(kinds))}, such as "
-                f"{values[0]!r}, which cannot equal any of its values."
-            )
+        parts = f"Column {name!r} contained", " before; it now contains"
+        _categories.check_kinds(values, self.kinds, *parts)
 
     def check_exact(self, values, name):
         """Raise if integers were rounded to floats here or there: they equal none."""
-        if large_kinds(values):  # before all values of the index are read
-            start = f"Column {name!r} contained"
-            check_exact(values, self.kinds, start, " before; it now contains")
+        parts = f"Column {name!r} contained", " before; it now contains"
+        _categories.check_exact(values, self.kinds, *parts)
 
     def extended(self, values):
         """Return an index that has these distinct values as well."""
@@ -208,7 +181,7 @@ def read_columns(table, names):
     for name in names:
         column = table.column(name)
         try:
-            indices, values = factorize(column)
+            indices, values = _categories.factorize(column)
         except (TypeError, ValueError, NotImplementedError) as error:
             raise TypeError(
                 f"Column {name!r} must hold one value per row for keys and lists: "
@@ -268,13 +241,13 @@ class HistoryState:
         new.levels = [logs]
         return new
 
-    def logs_and_kinds(self, plan):
-        """Yield the logs of a state of one level, each with its plan and key."""
-        return zip([*self.logs, self.everything], plan.kinds, strict=True)
+    def logs_and_plans(self, plan):
+        """Yield the logs of a state of one level, each with the plan of its key."""
+        return zip([*self.logs, self.everything], plan.of_keys, strict=True)
 
     def pasts(self, plan):
         """Return the `Past` of every key, and at last that of all rows."""
-        return [Past(log, *kind) for log, kind in self.logs_and_kinds(plan)]
+        return [_key_log.Past(*pair) for pair in self.logs_and_plans(plan)]
 
     def places(self, columns):
         """Return the places of rows' values by column, -1 for unseen ones."""
@@ -287,7 +260,7 @@ class HistoryState:
         """Return the places of rows' values per key, one column per value."""
         places = self.places(columns)
         for names in plan.keys:
-            check_sizes([self.indices[name].size for name in names])
+            _key_log.check_sizes([self.indices[name].size for name in names])
         return [np.stack([places[name] for name in key], axis=1) for key in plan.keys]
 
     def codes(self, columns, plan):
@@ -299,7 +272,7 @@ class HistoryState:
         """Return the state of the keys of rows alone, in one level."""
         ids = self.ids(rows.columns, plan)
         logs = [
-            find_keys(levels, own, plan.half_lives)
+            _key_log.find_keys(levels, own, plan.half_lives)
             for levels, own in zip(zip(*self.levels, strict=True), ids, strict=True)
         ]
         return self.with_logs([*logs, self.everything])
@@ -310,11 +283,11 @@ class HistoryState:
         # All rows have the same key, without a column.
         ids = [*new.ids(rows.columns, plan), np.zeros((len(rows.time), 0), np.int64)]
         places, logs = new.places(rows.columns), []
-        for own, (log, kind) in zip(ids, new.logs_and_kinds(plan), strict=True):
-            half_lives, lists = kind[0].half_lives, kind[0].lists_of(kind[1])
+        for own, (log, of_key) in zip(ids, new.logs_and_plans(plan), strict=True):
+            half_lives, lists = of_key.half_lives, of_key.lists
             of_lists = [(places[each.column], each.task) for each in lists]
             parts = rows.time, rows.labels.values, of_lists, len(half_lives)
-            log = combine(log, log_of_rows(own, *parts), half_lives)
+            log = _key_log.combine(log, _key_log.log_of_rows(own, *parts), half_lives)
             logs.append(new.with_sorted_ties(log, lists))
         new = new.with_logs(logs)
         if len(rows.time):
@@ -327,7 +300,7 @@ class HistoryState:
 
         def merge(older, newer):
             pairs = zip(older, newer, strict=True)
-            return [replace_keys(*logs, plan.half_lives) for logs in pairs]
+            return [_key_log.replace_keys(*logs, plan.half_lives) for logs in pairs]
 
         def size(logs):
             return sum(log.size for log in logs)
@@ -342,7 +315,7 @@ class HistoryState:
     def whole(self, plan):
         """Return the state in one level, folded and compacted."""
         logs = [
-            reduce(lambda a, b: replace_keys(a, b, plan.half_lives), levels)
+            reduce(lambda a, b: _key_log.replace_keys(a, b, plan.half_lives), levels)
             for levels in zip(*self.levels, strict=True)
         ]
         return self.with_logs([*logs, self.everything]).folded(plan).compacted(plan)
@@ -358,18 +331,16 @@ class HistoryState:
         places, logs = new.places(rows.columns), []
         codes = [*new.codes(rows.columns, plan), np.zeros(n_rows, dtype=np.int64)]
         is_absent, is_final = np.zeros((2, n_rows), dtype=bool)
-        for code, (log, (own_plan, key)) in zip(
-            codes, new.logs_and_kinds(plan), strict=True
-        ):
-            is_asked, lists = (labels >= 0).any(axis=1), own_plan.lists_of(key)
-            for name in own_plan.keys[key]:
+        for code, (log, of_key) in zip(codes, new.logs_and_plans(plan), strict=True):
+            is_asked, lists = (labels >= 0).any(axis=1), of_key.lists
+            for name in of_key.keys[0]:
                 is_asked &= places[name] >= 0
             asked = np.flatnonzero(is_asked)
             of_lists = [(places[each.column][asked], each.task) for each in lists]
             parts = code[asked], rows.time[asked], labels[asked], of_lists
-            log, own_absent, own_final = complete_log(log, *parts)
+            log, own_absent, own_final = _key_log.complete_log(log, *parts)
             # With `max_age`, keys have forgotten rows that the log of all rows has.
-            if own_plan.max_age is None:
+            if of_key.max_age is None:
                 is_absent[asked] |= own_absent
             is_final[asked] |= own_final
             logs.append(new.with_sorted_ties(log, lists))
@@ -399,10 +370,11 @@ class HistoryState:
         if plan.max_age is not None:
             logs = [log.without_old(self.end, plan.max_age) for log in logs]
         used = {name: np.zeros(each.size, bool) for name, each in self.indices.items()}
-        for key, (names, log) in enumerate(zip(plan.keys, logs, strict=True)):
-            for name, places in zip(names, log.columns.T, strict=True):
+        pairs = list(zip(plan.of_keys[:-1], logs, strict=True))
+        for of_key, log in pairs:
+            for name, places in zip(of_key.keys[0], log.columns.T, strict=True):
                 used[name][places] = True
-            for each, own in zip(plan.lists_of(key), log.lists, strict=True):
+            for each, own in zip(of_key.lists, log.lists, strict=True):
                 used[each.column][own.value] = True
         for is_used in used.values():
             # One value stays, since it gives lists their type.
@@ -413,7 +385,7 @@ class HistoryState:
         }
         new.n_values = new._count_values()
         moves = {name: is_used.cumsum() - 1 for name, is_used in used.items()}
-        new.levels = [[_moved(log, moves, plan, k) for k, log in enumerate(logs)]]
+        new.levels = [[_moved(log, moves, of_key) for of_key, log in pairs]]
         return new
 
 
@@ -427,7 +399,7 @@ def sort_ties(rows, index):
     elements = rows.value[tied]
     places, own = np.unique(elements, return_inverse=True)
     values = index.at(places.tolist())
-    ranks = {value: rank for rank, value in enumerate(sort_values(values))}
+    ranks = {value: rank for rank, value in enumerate(_categories.sort_values(values))}
     ranks = np.array([ranks[value] for value in values])
     order = np.lexsort([ranks[own], rows.time[tied], keys[tied]])
     value = rows.value.copy()
@@ -454,12 +426,12 @@ def refuse_labels(is_absent, is_final, state, plan):
         raise ValueError(f"y cannot be filled in: {'; '.join(reasons)}.")
 
 
-def _moved(log, moves, plan, key):
+def _moved(log, moves, plan):
     """Return a log with the new places of values, per column."""
-    pairs = zip(plan.keys[key], log.columns.T, strict=True)
+    pairs = zip(plan.keys[0], log.columns.T, strict=True)
     lists = [
         replace(own, value=moves[each.column][own.value])
-        for each, own in zip(plan.lists_of(key), log.lists, strict=True)
+        for each, own in zip(plan.lists, log.lists, strict=True)
     ]
     columns = np.stack([moves[name][places] for name, places in pairs], axis=1)
     return replace(log, columns=columns, lists=lists)
@@ -469,10 +441,10 @@ def empty_state(plan, classes):
     """Return the state of a log without rows."""
     labels = np.zeros((0, len(plan.task_names)), dtype=np.int8)
     none, logs = np.zeros(0, dtype=np.int64), []
-    for own_plan, key in plan.kinds:
-        ids = np.zeros((0, len(own_plan.keys[key])), dtype=np.int64)
-        lists = [(none, None) for _ in own_plan.lists_of(key)]
-        parts = none, labels, lists, len(own_plan.half_lives)
-        logs.append(log_of_rows(ids, *parts))
+    for of_key in plan.of_keys:
+        ids = np.zeros((0, len(of_key.keys[0])), dtype=np.int64)
+        lists = [(none, None) for _ in of_key.lists]
+        parts = none, labels, lists, len(of_key.half_lives)
+        logs.append(_key_log.log_of_rows(ids, *parts))
     indices = {name: ValueIndex([]) for name in plan.columns}
     return HistoryState(classes, None, indices, logs[:-1], logs[-1])

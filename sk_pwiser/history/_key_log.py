@@ -361,17 +361,6 @@ def bisect(values, low, high, bound):
         high = np.where(is_open & ~is_below, middle, high)
 
 
-def decayed_rows(log, first, half_lives):
-    """Return decayed sums from given first rows on: impressions, labels known and 1."""
-    known, positive = log.labels >= 0, log.labels == 1
-    values = np.concatenate([np.ones((len(known), 1)), known, positive], axis=1)
-    sums = np.zeros((len(values), len(half_lives), values.shape[1]))
-    place = np.arange(len(values)) - first
-    for h, half_life in enumerate(half_lives):
-        sums[:, h] = decayed_sums(log.time, place, values, half_life)
-    return sums
-
-
 def decayed_sums(time, place, values, half_life):
     """Return, for each row, the decayed sum over the rows of its slice up to it."""
     # Sums within blocks of four rows, then of the blocks: no weight exceeds 1.
@@ -397,11 +386,13 @@ class View(NamedTuple):
     """What queries see of the rows of their keys, one entry per query."""
 
     code: np.ndarray
+    time: np.ndarray
     is_on: np.ndarray  # whether the totals of the key count
     start: np.ndarray  # of the rows before the instant, up to `end`
     end: np.ndarray
     last: np.ndarray  # the time of the last row, if it `has_any`
     has_any: np.ndarray
+    seen: list  # per task, the end of the rows whose labels are known
 
 
 class Past:
@@ -412,16 +403,22 @@ class Past:
     impression for longer than this age, and only the present one counts.
     """
 
-    def __init__(self, log, plan, key=0):
+    def __init__(self, log, plan):
         self.own, log = log, log.with_empty_key()
-        self.log, self.plan, self.lists = log, plan, plan.lists_of(key)
+        self.log, self.plan = log, plan
         known, positive = log.labels >= 0, log.labels == 1
         self.known, self.positive = _cumulate(known), _cumulate(positive)
         places = np.where(positive, np.arange(len(positive))[:, np.newaxis], -1)
         # The last row with a label of 1 up to each row, of whichever key.
         self.last_positive = np.maximum.accumulate(places, axis=0)
         self._find_stretches()
-        self.decayed = decayed_rows(log, self.stretch, plan.half_lives)
+        # Sums of each row's stretch, of impressions and of labels that are known and 1.
+        values = np.concatenate([np.ones((len(known), 1)), known, positive], axis=1)
+        place = np.arange(len(values)) - self.stretch
+        self.decayed = [
+            decayed_sums(log.time, place, values, half_life)
+            for half_life in plan.half_lives
+        ]
 
     def _find_stretches(self):
         """Find the first row of each row's stretch, and keys whose totals go on in it.
@@ -462,40 +459,32 @@ class Past:
         if max_age is not None:
             has_any = has_any & (time - last <= max_age)
             start, is_on = np.where(has_any, start, end), is_on & has_any
-        return View(code, is_on, start, end, last, has_any)
+        ends = {self.plan.state_delay: end}
+        for lag in self.plan.lags:
+            if lag not in ends:
+                ends[lag] = bisect(log.time, start, end, time - lag)
+        seen = [ends[lag] for lag in self.plan.lags]
+        return View(code, time, is_on, start, end, last, has_any, seen)
 
     def priors(self, code, time):
         """Return, per task, what shrinks the log-odds of others to a key's."""
-        view = self.view(code, time)
-        seen = self._seen_labels(view, time)
-        _, known, positive = next(self._counts(view, seen, time))
+        _, known, positive = next(self._counts(self.view(code, time)))
         return [
             rate_prior(n, k, self.plan.smoothing)
             for n, k in zip(known, positive, strict=True)
         ]
 
     def numbers(self, code, time, priors):
-        """Return the numbers of `Plan.names_of_key`, for places of keys."""
+        """Return the numbers of `Plan.number_names`, for places of keys."""
         view = self.view(code, time)
-        seen = self._seen_labels(view, time)
-        counts = self._counts(view, seen, time)
-        ages = self._ages(view, seen, time)
-        return [*ages, *numbers_of(counts, priors, np.log, np.log1p)]
+        numbers = numbers_of(self._counts(view), priors, np.log, np.log1p)
+        return [*self._ages(view), *numbers]
 
-    def _seen_labels(self, view, time):
-        """Return, per task, the end of the rows whose labels are known."""
-        ends = {self.plan.state_delay: view.end}
-        for lag in self.plan.lags:
-            if lag not in ends:
-                rows = self.log.time, view.start, view.end
-                ends[lag] = bisect(*rows, time - lag)
-        return [ends[lag] for lag in self.plan.lags]
-
-    def _ages(self, view, seen, time):
+    def _ages(self, view):
         """Return the ages of the last impression and of the last event per task."""
-        log, unit = self.log, self.plan.unit
+        log, unit, time = self.log, self.plan.unit, view.time
         ages = [np.where(view.has_any, (time - view.last) / unit, math.nan)]
-        for k, end in enumerate(seen):
+        for k, end in enumerate(view.seen):
             last = log.totals["last_positive"][view.code, k]
             has_one = view.is_on & (log.totals["positive"][view.code, k] > 0)
             if len(log.time):
@@ -506,7 +495,7 @@ class Past:
             ages.append(np.where(has_one, (time - last) / unit, math.nan))
         return ages
 
-    def _counts(self, view, seen, time):
+    def _counts(self, view):
         """Yield, per horizon, the impressions, and labels known and of 1 per task."""
         log, on = self.log, view.is_on
         counts = [view.end - view.start + on * log.totals["count"][view.code]]
@@ -515,13 +504,13 @@ class Past:
             counts.append(
                 [
                     rows[end, k] - rows[view.start, k] + on * total[view.code, k]
-                    for k, end in enumerate(seen)
+                    for k, end in enumerate(view.seen)
                 ]
             )
         yield counts
         for window in self.plan.windows:
-            start = bisect(log.time, view.start, view.end, time - window)
-            ends = [np.maximum(end, start) for end in seen]
+            start = bisect(log.time, view.start, view.end, view.time - window)
+            ends = [np.maximum(end, start) for end in view.seen]
             yield (
                 view.end - start,
                 *(
@@ -530,16 +519,16 @@ class Past:
                 ),
             )
         for h, half_life in enumerate(self.plan.half_lives):
-            yield self._decayed_counts(view, seen, time, h, half_life)
+            yield self._decayed_counts(view, h, half_life)
 
-    def _decayed_counts(self, view, seen, time, h, half_life):
-        log, n_tasks = self.log, len(seen)
+    def _decayed_counts(self, view, h, half_life):
+        log, time, n_tasks = self.log, view.time, len(view.seen)
         scale = view.is_on * 1.0
         if log.reference is not None:
             scale = scale * np.exp2(-(time - log.reference) / half_life)
 
         recent = []  # the last row before each end, and its weight
-        for end in [view.end, *seen] if len(log.time) else ():
+        for end in [view.end, *view.seen] if len(log.time) else ():
             has_rows = end > view.start
             row = np.where(has_rows, end - 1, 0)
             # Row 0 may be later than the query, and its weight infinite.
@@ -552,7 +541,7 @@ class Past:
             if not recent:
                 return total
             row, weight = recent[i]
-            return total + self.decayed[row, h, column] * weight
+            return total + self.decayed[h][row, column] * weight
 
         known = [upto(k, k) for k in range(1, n_tasks + 1)]
         positive = [upto(k, n_tasks + k) for k in range(1, n_tasks + 1)]
@@ -560,7 +549,7 @@ class Past:
 
     def last_values(self, place, code, time):
         """Return sizes, values by index, and ages of the elements of a list."""
-        each, log = self.lists[place], self.log.lists[place]
+        each, log = self.plan.lists[place], self.log.lists[place]
         start, end = log.offsets[code], log.offsets[code + 1]
         if self.plan.max_age is not None:
             view = self.view(code, time)
@@ -595,7 +584,7 @@ class Past:
         totals = add_totals(totals, self._totals_of(begin, cut, end))
         lists = [
             self._newest(own, each, end, begin, is_on, totals["first"])
-            for own, each in zip(log.lists, self.lists, strict=True)
+            for own, each in zip(log.lists, plan.lists, strict=True)
         ]
         rows = log.rows.cut(cut, stops)
         return replace(log, rows=rows, lists=lists, totals=totals, reference=end)
@@ -617,7 +606,7 @@ class Past:
         totals["last_positive"][has_rows] = np.where(is_own, time[place], 0)
         for h, half_life in enumerate(half_lives):
             weight = decay(end - time[last], half_life)[:, np.newaxis]
-            totals["decayed"][has_rows, h] = self.decayed[last, h] * weight
+            totals["decayed"][has_rows, h] = self.decayed[h][last] * weight
         return totals
 
     def _newest(self, log, each, end, begin, is_on, first):

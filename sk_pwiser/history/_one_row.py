@@ -153,8 +153,7 @@ class OneRow:
     def __init__(self, state, plan):
         self.state, self.plan, self.plan_of_all = state, plan, plan.of_all
         self.of_all = self.past_of_all()
-        keys = range(len(plan.keys))
-        self.names = [name for key in keys for name in plan.names_of_key(key)]
+        self.names = plan.number_names
         self.inexact = {
             name: inexact_classes(index.kinds) for name, index in state.indices.items()
         }
@@ -237,7 +236,12 @@ class MemoryRow(OneRow):
         super().__init__(state, plan)
         known, self.readable = earlier.readable if earlier else {}, {}
         for own in chain.from_iterable(state.levels):
-            self.readable[id(own)] = known.get(id(own)) or (own, *_readable(own, plan))
+            readable = known.get(id(own))
+            if readable is None:
+                sizes, keys = own.packed
+                pasts = PastsOfKeys(own, plan)
+                readable = own, sizes.tolist(), memoryview(keys), pasts
+            self.readable[id(own)] = readable
         # Per key, from the newest level to the oldest.
         self.levels = [
             [self.readable[id(own)][1:] for own in logs]
@@ -271,12 +275,6 @@ class MemoryRow(OneRow):
             if found < len(keys) and keys[found] == packed:
                 return pasts[found]
         return None
-
-
-def _readable(log, plan):
-    """Return the sizes and the packed keys of a log, and the pasts of the keys."""
-    sizes, keys = log.packed
-    return sizes.tolist(), memoryview(keys), PastsOfKeys(log, plan)
 
 
 def field_of(row, name):

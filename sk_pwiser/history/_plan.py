@@ -2,10 +2,10 @@
 
 import copy
 from dataclasses import dataclass
-from numbers import Integral
 
 import numpy as np
 
+from sk_pwiser._table._frames import find_column
 from sk_pwiser._times import NUMBER, check_duration, duration_label, read_duration
 from sk_pwiser._utils import check_boolean, check_integer, check_number, warn_user
 
@@ -61,13 +61,13 @@ class Plan:
         """Warn about windows without events, and about delays that are not given."""
         given, unknown = self.params["label_delay"], []
         if isinstance(given, dict) and given:
-            named = {find_task(task, self.task_names, "label_delay") for task in given}
-            unknown = [t for k, t in enumerate(self.task_names) if k not in named]
+            tasks = self.task_names
+            named = {find_column("label_delay", t, tasks, "task") for t in given}
+            unknown = [task for k, task in enumerate(tasks) if k not in named]
         if unknown:
             warn_user(
                 f"label_delay has no entry for {', '.join(map(repr, unknown))}, whose "
-                "labels count as known at the time of the impression. Add entries, 0 "
-                "if this is right."
+                "labels count as known at once. Add entries, 0 if this is right."
             )
         labels = map(duration_label, self.params["windows"])
         empty = [
@@ -78,9 +78,8 @@ class Plan:
         ]
         if empty:
             warn_user(
-                f"No event is known in the windows {', '.join(empty)}, so that their "
-                "columns are constant: a window must be longer than state_delay and "
-                "the label_delay of the task together."
+                f"No event is known in the windows {', '.join(empty)}: these must be "
+                "longer than state_delay and the label_delay of the task together."
             )
 
     @property
@@ -103,13 +102,13 @@ class Plan:
         return plan
 
     @property
-    def kinds(self):
-        """The plan and the index of each key, at last those of the key of all rows."""
-        keys = [(self, key) for key in range(len(self.keys))]
-        return [*keys, (self.of_all, 0)]
-
-    def lists_of(self, key):
-        return [each for each in self.lists if each.key == key]
+    def of_keys(self):
+        """The plans of the logs, each with one key; that of all rows comes last."""
+        plans = [copy.copy(self) for _ in self.keys]
+        for place, plan in enumerate(plans):
+            plan.keys, plan.key_names = [self.keys[place]], [self.key_names[place]]
+            plan.lists = [each for each in self.lists if each.key == place]
+        return [*plans, self.of_all]
 
     def as_time(self, value):
         """Return a time of the state as users know it."""
@@ -120,17 +119,18 @@ class Plan:
     def kept(self, names):
         return [name for name in names if name != self.time] if self.passthrough else []
 
-    def names_of_key(self, key):
-        """Return the names of the numbers of a key, in their order."""
+    @property
+    def number_names(self):
+        """Names of the numbers of the keys, in their order."""
         names = ["since_impression", *(f"since_{task}" for task in self.task_names)]
         for horizon in self.horizons:
             names.append(f"log_impressions{horizon}")
             for task in self.task_names:
                 names += [f"log_{task}{horizon}", f"{task}_logit{horizon}"]
-        return [f"{self.key_names[key]}__{name}" for name in names]
+        return [f"{key}__{name}" for key in self.key_names for name in names]
 
     def feature_names(self):
-        names = [n for key in range(len(self.keys)) for n in self.names_of_key(key)]
+        names = self.number_names
         for each in self.lists:
             names += [each.name] + ([f"{each.name}_ages"] if each.ages else [])
         return names
@@ -140,12 +140,11 @@ class Plan:
         index, task = self.keys.index(key), entry.get("task")
         lag, ending = self.state_delay, ""
         if task is not None:
-            task = find_task(task, self.task_names, "lists")
+            task = find_column("lists", task, self.task_names, "task")
             lag, ending = self.lags[task], f"_{self.task_names[task]}"
         name = f"{self.key_names[index]}__last_{entry['column']}{ending}"
-        n = entry.get("n", DEFAULT_N)
-        ages = entry.get("ages")
-        place = len(self.lists_of(index))
+        n, ages = entry.get("n", DEFAULT_N), entry.get("ages")
+        place = sum(each.key == index for each in self.lists)
         return ListPlan(index, place, entry["column"], n, task, lag, ages, name)
 
 
@@ -222,24 +221,12 @@ def _check_lists(lists, keys):
             )
 
 
-def find_task(task, task_names, name):
-    """Return the index of a task by its name or index."""
-    if isinstance(task, str) and task in task_names:
-        return task_names.index(task)
-    is_index = isinstance(task, Integral) and not isinstance(task, bool)
-    if is_index and -len(task_names) <= task < len(task_names):
-        return int(task) % len(task_names)
-    if not task_names:
-        raise ValueError(f"{name} names the task {task!r}, but fit has no labels y.")
-    raise ValueError(f"{name}: {task!r} is not one of the tasks {task_names}.")
-
-
 def _delays(label_delay, kind, task_names):
     delays = [label_delay] * len(task_names)
     if isinstance(label_delay, dict):
         delays = [0] * len(task_names)
         for task, delay in label_delay.items():
-            delays[find_task(task, task_names, "label_delay")] = delay
+            delays[find_column("label_delay", task, task_names, "task")] = delay
     elif isinstance(label_delay, list | tuple):
         if len(label_delay) != len(task_names):
             raise ValueError(

@@ -394,12 +394,12 @@ class RecordForm:
     values of its lists.
     """
 
-    def __init__(self, plan, key):
-        self.plan, self.columns, self.lists = plan, plan.keys[key], plan.lists_of(key)
-        self.key_name, self.n_lists = plan.key_names[key], len(self.lists)
+    def __init__(self, plan):
+        self.plan, self.lists, self.n_lists = plan, plan.lists, len(plan.lists)
+        (self.columns,), (self.key_name,) = plan.keys, plan.key_names
         n_events, width = 1 + 2 * len(plan.lags), len(plan.half_lives)
         self.empty = [EMPTY] * n_events + [EMPTY_LIST] * self.n_lists
-        self.places = list(enumerate([width] * n_events + [0] * self.n_lists))
+        self.widths = [width] * n_events + [0] * self.n_lists
         # How long each sequence keeps events, and how many older ones.
         self.kept = [(plan.horizon, 1)] * n_events
         self.kept += [(each.lag, each.n) for each in self.lists]
@@ -436,22 +436,15 @@ class RecordForm:
         """Return the past of the key of a record with a given name."""
         try:
             head = self.heads[record[:8]]
-            start, reference, *sizes = head.unpack_from(record)
-            views = _views(record, start)
-            place, blocks = head.size // 8, self.empty.copy()
-            for i, width in self.places:
-                if n := sizes[3 * i]:
-                    _, level, n_before = sizes[3 * i : 3 * i + 3]
-                    blocks[i] = _block(views, place, n, level, width, n_before)
-                    place += _length(n, level, width)
-            _check_length(views, place)
+            _, reference, *sizes = head.unpack_from(record)
+            shapes = zip(sizes[::3], sizes[1::3], self.widths, sizes[2::3], strict=True)
+            blocks, texts = _blocks(record, head.size, shapes)
             if self.n_lists:
-                values = json.loads(record[8 * place :])
-                first = len(blocks) - self.n_lists
-                for i, own in enumerate(values, first):
-                    blocks[i] = blocks[i]._replace(values=own)
+                own = zip(blocks[-self.n_lists :], json.loads(texts), strict=True)
+                lists = [block._replace(values=values) for block, values in own]
+                blocks[-self.n_lists :] = lists
         except (LookupError, TypeError, ValueError, struct.error) as error:
-            raise ValueError(f"store[{name!r}] is no valid record: {error}.") from error
+            raise _invalid_record(name, error) from error
         return KeyPast(reference, blocks)
 
 
@@ -466,37 +459,25 @@ def write_block(node, width):
 def read_block(record, name):
     """Return the block of a record with a given name."""
     try:
-        start, n, level, width, is_list = BLOCK_HEAD.unpack_from(record)
-        views = _views(record, start)
-        place = BLOCK_HEAD.size // 8
-        block = _block(views, place, n, level, width, 0)
-        _check_length(views, place := place + _length(n, level, width))
-        if is_list:
-            block = block._replace(values=json.loads(record[8 * place :]))
+        _, n, level, width, is_list = BLOCK_HEAD.unpack_from(record)
+        (block,), texts = _blocks(record, BLOCK_HEAD.size, [(n, level, width, 0)])
+        return block._replace(values=json.loads(texts)) if is_list else block
     except (LookupError, TypeError, ValueError, struct.error) as error:
-        raise ValueError(f"store[{name!r}] is no valid record: {error}.") from error
-    return block
+        raise _invalid_record(name, error) from error
+
+
+def _invalid_record(name, error):
+    return ValueError(f"store[{name!r}] is no valid record: {error}.")
 
 
 def _packed(nodes, others=()):
     """Return the kind of the times of nodes, and of other times, and their numbers."""
-    try:
-        array("q", others)
-        times = [array("q", each.times) for each in nodes]
-    except TypeError:
-        times = [array("d", each.times) for each in nodes]
-        return "d", _joined(times, nodes)
-    return "q", _joined(times, nodes)
-
-
-def _joined(times, nodes):
-    parts = []
-    for own, each in zip(times, nodes, strict=True):
-        if own:
-            parts += [own, array("d", chain.from_iterable(each.sums))]
-        if each.level:
-            parts.append(array("q", [*each.counts, *each.ids]))
-    return b"".join(parts)
+    times = chain(others, *(node.times for node in nodes))
+    kind, parts = "d" if any(isinstance(t, float) for t in times) else "q", []
+    for node in nodes:
+        parts += [array(kind, node.times), array("d", chain.from_iterable(node.sums))]
+        parts.append(array("q", [*node.counts, *node.ids]))
+    return kind, b"".join(parts)
 
 
 def _json(values):
@@ -505,27 +486,26 @@ def _json(values):
     return text.ljust(-(-len(text) // 8) * 8)
 
 
-def _views(record, start):
-    view = memoryview(record)
+def _blocks(record, start, shapes):
+    """Return the blocks of a record behind its head, and the bytes behind them.
+
+    A block has a number of entries and a level, a width of its sums, and events before.
+    """
+    view, place, blocks = memoryview(record), start // 8, []
     ints, floats = view.cast("q"), view.cast("d")
-    return ints if start == STARTS["q"] else floats, ints, floats
-
-
-def _block(views, place, n, level, width, n_before):
-    """Return the block that begins at a place of views."""
-    times, ints, floats = views
-    stop = place + n
-    at = stop + n * width
-    return Block(times, place, stop, floats, stop, n_before, None, level, ints, at)
-
-
-def _length(n, level, width):
-    return n * (3 + width if level else 1 + width)
-
-
-def _check_length(views, place):
-    if place > len(views[1]):
+    times = ints if record[:8] == STARTS["q"] else floats
+    for n, level, width, n_before in shapes:
+        if not n:
+            blocks.append(EMPTY)
+            continue
+        stop = place + n
+        at = stop + n * width
+        parts = times, place, stop, floats, stop, n_before, None, level, ints, at
+        blocks.append(Block._make(parts))
+        place = at + 2 * n if level else at
+    if place > len(ints):
         raise ValueError("it is too short")
+    return blocks, record[8 * place :]
 
 
 def _plain(value, name):

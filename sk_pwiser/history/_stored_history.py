@@ -14,12 +14,8 @@ import numpy as np
 
 from sk_pwiser._table._frames import is_missing
 from sk_pwiser._utils import check_choice
-from sk_pwiser.history._history_features import (
-    FORM,
-    HistoryFeatures,
-    read_description,
-    valid_history,
-)
+from sk_pwiser.history import _history_features
+from sk_pwiser.history._history_features import HistoryFeatures
 from sk_pwiser.history._history_state import ValueIndex, empty_state, refuse_labels
 from sk_pwiser.history._key_log import unique_keys
 from sk_pwiser.history._one_row import OneRow, PastsOfKeys
@@ -140,7 +136,7 @@ class StoredHistory:
             If values of keys or lists are neither text nor numbers.
         """
         store.pop(f"{prefix}:journal", None)  # of another history
-        with valid_history(f"store[{prefix!r}]"):
+        with _history_features.valid_history(f"store[{prefix!r}]"):
             # Servers may still have blocks of an earlier history with these numbers.
             earlier = json.loads(store.get(prefix, b"{}")).get("next_id", 0)
         store.update(_records(history, prefix, earlier))
@@ -155,8 +151,8 @@ class StoredHistory:
             This object.
         """
         text = self.store.get(self.prefix, b"null")
-        with valid_history(f"store[{self.prefix!r}]"):
-            content, plan = read_description(json.loads(text))
+        with _history_features.valid_history(f"store[{self.prefix!r}]"):
+            content, plan = _history_features.read_description(json.loads(text))
             if content.get("form") != STORE_FORM:
                 raise ValueError(
                     "another version of sk_pwiser wrote it; write the history again"
@@ -327,7 +323,7 @@ class StoredRow(OneRow):
     def __init__(self, history, store, prefix):
         self.store, self.prefix = store, prefix
         state, plan = history._fitted()
-        self.forms = [RecordForm(*kind) for kind in plan.kinds]
+        self.forms = list(map(RecordForm, plan.of_keys))
         self.read_block = lru_cache(maxsize=1024)(self._read_block)
         super().__init__(state, plan)
 
@@ -388,7 +384,7 @@ class Change:
     def __init__(self, plan, prefix, read_block=None, next_id=0):
         self.prefix, self.next_id = prefix, next_id
         self.read_stored, self.records, self.dropped = read_block, {}, []
-        self.forms = [RecordForm(*kind) for kind in plan.kinds]
+        self.forms = list(map(RecordForm, plan.of_keys))
         self.trees = [self._trees(form) for form in self.forms]
 
     def append(self, rows, end, read):
@@ -565,8 +561,9 @@ def read_journal(journal):
 
 def _description(history, own):
     """Return the record of what is known beside the keys."""
-    content = history._describe() | {"has_labels": history._state.has_labels}
-    values = FORM.encode(content | {"form": STORE_FORM} | own, "history")[0]
+    own |= {"has_labels": history._state.has_labels, "form": STORE_FORM}
+    content = history._describe() | own
+    values, _ = _history_features.FORM.encode(content, "history")
     return json.dumps(values).encode()
 
 
@@ -575,8 +572,8 @@ def _records(history, prefix, next_id):
     state, plan = history._fitted()
     state = state.whole(plan)
     change = Change(plan, prefix, next_id=next_id)
-    for kind, (log, (own_plan, _)) in enumerate(state.logs_and_kinds(plan)):
-        form, pasts = change.forms[kind], PastsOfKeys(log, own_plan)
+    for kind, (log, of_key) in enumerate(state.logs_and_plans(plan)):
+        form, pasts = change.forms[kind], PastsOfKeys(log, of_key)
         columns = [state.indices[name].values for name in form.columns]
         lists = [(state.indices[e.column].values, e.name) for e in form.lists]
         for place, row in enumerate(log.columns.tolist()):

@@ -201,7 +201,7 @@ BAD = {
     "no category": (
         {"shared_embeddings": {"last": "n"}},
         ValueError,
-        r"maps 'last' to 'n', which is not a category column; these are \['author'\]",
+        r"'last'\] contains 'n', which is not a category column; these are \['author'",
     ),
     "no dict": (
         {"shared_embeddings": "author"},

@@ -138,7 +138,7 @@ def test_categorical_features_of_arrays_are_indices():
     [
         (
             ["nope"],
-            r"contains 'nope', .* not a column of X; its columns are \['n'",
+            r"contains 'nope', .* not a column of X; these are \['n'",
         ),
         ([3], "contains 3, which is not a column of X"),
         ([-4], "contains -4, which is not a column of X"),

@@ -237,10 +237,10 @@ def test_lists_that_cannot_be_encoded(container, columns, message):
 def test_lists_that_are_no_numbers(container):
     complex_numbers = pd.DataFrame({"c": pd.Series([[1.0], [2j]], dtype=object)})
     for table, message in (
-        (container({"c": [None, ["b"], ["a"]]}), r"row 1 contains 'b'\. Include"),
-        (complex_numbers, "row 1 contains 2j"),
+        (container({"c": [None, ["b"], ["a"]]}), "(such as 'b'|its dtype is)"),
+        (complex_numbers, "such as 2j"),
     ):
-        with pytest.raises(TypeError, match=f"Column 'c' .* {message}"):
+        with pytest.raises(TypeError, match=f"column 'c' .* {message}.*Include"):
             TableEncoder(None).fit_transform(table)
 
 

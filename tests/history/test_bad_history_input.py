@@ -25,7 +25,7 @@ from sk_pwiser.history import HistoryFeatures, StoredHistory
         ({"time": "item"}, "Column 'item' must hold times"),
         ({"label_delay": -1}, "label_delay must be finite and >= 0; got -1"),
         ({"label_delay": "soon"}, "label_delay must be a number with a unit"),
-        ({"label_delay": {"buy": 1}}, "label_delay: .buy. is not one of the tasks"),
+        ({"label_delay": {"buy": 1}}, "label_delay contains 'buy', which is not a "),
         ({"label_delay": [1, 2, 3]}, "label_delay must have one entry per task"),
         ({"windows": "1d"}, "windows must be a list"),
         ({"windows": [0]}, "windows must be finite and > 0; got 0"),
@@ -36,7 +36,7 @@ from sk_pwiser.history import HistoryFeatures, StoredHistory
         ({"lists": [{"column": "item", "n": 0}]}, "'n' must be an integer >= 1"),
         (
             {"lists": [{"column": "item", "task": "buy"}]},
-            "'buy' is not one of the tasks",
+            "lists contains 'buy', which is not a task",
         ),
         ({"lists": [{"column": "item", "ages": True}]}, "'ages' must be one of"),
         ({"lists": [{"column": "item"}] * 2}, "would repeat the names"),

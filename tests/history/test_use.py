@@ -317,5 +317,5 @@ def test_calls_before_fit():
         lambda: history.save("file"),
         lambda: history.complete(X, Y),
     ):
-        with pytest.raises(NotFittedError, match="no state yet"):
+        with pytest.raises(NotFittedError, match="is not fitted yet"):
             call()
