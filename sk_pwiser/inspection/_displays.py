@@ -212,14 +212,20 @@ def read_responses(estimator, X, Y, task_names=None, sample_weight=None):
         estimator.check_order(Y, len(targets), names, sample_weight)
     if X is not None:
         _responses.check_rows(X, len(targets), Y=Y, sample_weight=sample_weight)
-    columns = [predictions.of_task(k, targets, "predict_proba") for k in range(n_tasks)]
-    for name, p in zip(names, columns, strict=True):
-        _check_probabilities(p, name)
+    p = np.column_stack(
+        [predictions.of_task(k, targets, "predict_proba") for k in range(n_tasks)]
+    )
+    is_wrong = ~((p >= 0) & (p <= 1))
+    if is_wrong.any():
+        row, k = np.argwhere(is_wrong)[0]
+        raise ValueError(
+            f"Predictions must be probabilities in [0, 1], got {p[row, k]:g} for task "
+            f"{names[k]!r} in row {row}."
+        )
     weight = None
     if sample_weight is not None:
         weight = check_weights(sample_weight, *targets.shape, names)
         weight = np.broadcast_to(weight.reshape(len(weight), -1), targets.shape)
-    p = np.column_stack(columns)
     return Responses(names, targets, known, p, weight, predictions)
 
 
@@ -239,16 +245,16 @@ def read_models(models, X, Y, cvr, sample_weight, by, task_names=None):
 
 def _parts(X, Y, by):
     if X is not None:
-        found = _responses.rows_of_values(column_of(X, "by", by), by)
+        column, name = column_of(X, "by", by), by
     else:
         check_consistent_length(by, Y)
         check_match(Y, _num_samples(Y), input_name="Y", by=by)
-        found = _responses.rows_of_values(by, getattr(by, "name", None))
+        column, name = by, getattr(by, "name", None)
+    found = _responses.rows_of_values(column, name)
     if not 0 < len(found) <= MAX_VALUES:
-        what = "a column" if X is None else f"{by!r}"
         raise ValueError(
             f"by must have at least one value and at most {MAX_VALUES}, since each has "
-            f"its own curves; got {what} with {len(found):,} values."
+            f"its own curves; got {len(found):,} values."
         )
     return found
 
@@ -346,13 +352,3 @@ def _choose_names(n_tasks, task_names, *found):
             f"got {list(task_names)!r}."
         )
     return [str(name) for name in task_names]
-
-
-def _check_probabilities(p, task):
-    is_wrong = ~((p >= 0) & (p <= 1))
-    if is_wrong.any():
-        row = int(is_wrong.argmax())
-        raise ValueError(
-            f"Predictions must be probabilities in [0, 1], got {p[row]:g} for task "
-            f"{task!r} in row {row}."
-        )

@@ -1,5 +1,7 @@
 """Importance of the columns for each task, by permutations of encoded rows."""
 
+from dataclasses import dataclass
+
 import numpy as np
 from scipy.stats import t
 from sklearn.exceptions import UndefinedMetricWarning
@@ -158,6 +160,7 @@ def task_importances(
     )
 
 
+@dataclass(kw_only=True, repr=False, eq=False)
 class TaskImportanceDisplay:
     """Permutation importance of the columns: a bar per column and task.
 
@@ -204,11 +207,10 @@ class TaskImportanceDisplay:
     5
     """
 
-    def __init__(self, *, importances, column_names, task_names, scoring):
-        self.importances = importances
-        self.column_names = column_names
-        self.task_names = task_names
-        self.scoring = scoring
+    importances: np.ndarray
+    column_names: list
+    task_names: list
+    scoring: str
 
     @classmethod
     def from_estimator(

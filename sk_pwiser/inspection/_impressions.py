@@ -126,8 +126,7 @@ def describe_impressions(
         task_parents=estimator.task_parents,
     )
     depth, names = depth_in_tree(Y, targets.parents), targets.task_names
-    given = {} if time is None or isinstance(time, str) else {"time": time}
-    check_match(X, len(depth), Y=Y, **given)
+    check_match(X, len(depth), Y=Y, time=time)
     period, starts = np.zeros(len(depth), dtype=np.intp), ["all"]
     if time is not None:
         times = times_of(X, time)

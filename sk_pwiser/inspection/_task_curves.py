@@ -1,5 +1,7 @@
 """ROC, precision-recall and reliability curves of all tasks."""
 
+from dataclasses import dataclass
+
 import numpy as np
 from scipy.stats import beta
 from sklearn import metrics
@@ -216,6 +218,7 @@ class TaskCurvesDisplay:
         return styles
 
 
+@dataclass(kw_only=True, repr=False, eq=False)
 class TaskRocCurveDisplay(TaskCurvesDisplay):
     """ROC curves, one per task, with the AUC in the legend.
 
@@ -263,12 +266,11 @@ class TaskRocCurveDisplay(TaskCurvesDisplay):
 
     _curve_name = "The ROC curve"
 
-    def __init__(self, *, fpr, tpr, roc_auc, task_names, model_names=None):
-        self.fpr = fpr
-        self.tpr = tpr
-        self.roc_auc = roc_auc
-        self.task_names = task_names
-        self.model_names = model_names
+    fpr: list
+    tpr: list
+    roc_auc: list
+    task_names: list
+    model_names: list | None = None
 
     @staticmethod
     def _compute(rows):
@@ -314,6 +316,7 @@ class TaskRocCurveDisplay(TaskCurvesDisplay):
         return self
 
 
+@dataclass(kw_only=True, repr=False, eq=False)
 class TaskPrecisionRecallDisplay(TaskCurvesDisplay):
     """Precision-recall curves, one per task, with the average precision in the legend.
 
@@ -360,22 +363,12 @@ class TaskPrecisionRecallDisplay(TaskCurvesDisplay):
 
     _curve_name = "The precision-recall curve"
 
-    def __init__(
-        self,
-        *,
-        precision,
-        recall,
-        average_precision,
-        base_rates,
-        task_names,
-        model_names=None,
-    ):
-        self.precision = precision
-        self.recall = recall
-        self.average_precision = average_precision
-        self.base_rates = base_rates
-        self.task_names = task_names
-        self.model_names = model_names
+    precision: list
+    recall: list
+    average_precision: list
+    base_rates: list
+    task_names: list
+    model_names: list | None = None
 
     @staticmethod
     def _compute(rows):
@@ -453,6 +446,7 @@ class TaskPrecisionRecallDisplay(TaskCurvesDisplay):
         ]
 
 
+@dataclass(kw_only=True, repr=False, eq=False)
 class TaskCalibrationDisplay(TaskCurvesDisplay):
     """Reliability curves: observed against predicted rates, one curve per task.
 
@@ -505,11 +499,10 @@ class TaskCalibrationDisplay(TaskCurvesDisplay):
     _curve_name = "The reliability curve"
     _curve_options = ("n_bins", "strategy")
 
-    def __init__(self, *, curves, base_rates, task_names, model_names=None):
-        self.curves = curves
-        self.base_rates = base_rates
-        self.task_names = task_names
-        self.model_names = model_names
+    curves: list
+    base_rates: list
+    task_names: list
+    model_names: list | None = None
 
     @staticmethod
     def _compute(rows, n_bins=10, strategy="quantile"):
