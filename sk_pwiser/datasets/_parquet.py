@@ -451,16 +451,13 @@ class ParquetImpressions:
         }
         # One row group at a time, so that an error names it and can skip it alone.
         for part in fragment.split_by_row_group(self.filters, self._dataset.schema):
-            number = part.row_groups[0].id
             try:
-                if self.on_corrupt == "raise":
-                    yield from part.to_batches(**options)
-                else:
-                    # A row group counts as a whole: rows that were yielded before the
-                    # error could not be taken back.
-                    yield from list(part.to_batches(**options))
+                batches = part.to_batches(**options)
+                # A row group is skipped as a whole: rows that were yielded before the
+                # error could not be taken back.
+                yield from batches if self.on_corrupt == "raise" else list(batches)
             except (OSError, ValueError) as error:
-                place = f"{fragment.path!r}, row group {number}"
+                place = f"{fragment.path!r}, row group {part.row_groups[0].id}"
                 if self.on_corrupt == "raise":
                     raise ValueError(f"{place}: cannot be read: {error}") from error
                 if place not in self.corrupt_:

@@ -148,12 +148,12 @@ def task_importances(
     permuted = [[scores(name, order) for order in orders] for name in names]
     # From (column, repeat, task) to (column, task, repeat).
     importances = baseline[:, np.newaxis] - np.array(permuted).transpose(0, 2, 1)
-    mean = importances.mean(axis=2)
+    mean, half_width = importances.mean(axis=2), _half_widths(importances)
     return Bunch(
         importances=importances,
         importances_mean=mean,
         importances_std=importances.std(axis=2),
-        intervals=mean[..., np.newaxis] + _half_widths(importances),
+        intervals=np.stack([mean - half_width, mean + half_width], axis=-1),
         baseline=baseline,
         column_names=names,
         task_names=read.names,
@@ -297,8 +297,7 @@ class TaskImportanceDisplay:
         """
         n_columns = check_integer("n_columns", n_columns, at_least=1)
         ax = _displays.axes_or_new(ax, "TaskImportanceDisplay")
-        mean = self.importances.mean(axis=2)
-        error = _half_widths(self.importances)[..., 1]
+        mean, error = self.importances.mean(axis=2), _half_widths(self.importances)
         # A task without a score does not decide which columns are drawn.
         largest = np.nan_to_num(mean, nan=-np.inf).max(axis=1)
         shown = np.argsort(-largest, kind="stable")[:n_columns]
@@ -372,10 +371,9 @@ def _permutations(n_rows, n_repeats, random_state):
 
 
 def _half_widths(importances):
-    """Return -h and h in the last axis, where h is half the width of an interval."""
+    """Return half the widths of the intervals of the means over repeats."""
     n = importances.shape[2]
     if n == 1:
-        return np.full((*importances.shape[:2], 2), np.nan)
+        return np.full(importances.shape[:2], np.nan)
     deviation = importances.std(axis=2, ddof=1) / np.sqrt(n)
-    h = t.ppf((1 + COVERAGE) / 2, n - 1) * deviation
-    return np.stack([-h, h], axis=-1)
+    return t.ppf((1 + COVERAGE) / 2, n - 1) * deviation

@@ -7,7 +7,7 @@ from numbers import Real
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
-from sk_pwiser._responses import Predictions, nested_estimators
+from sk_pwiser._responses import Predictions, find_paths, nested_estimators
 from sk_pwiser._utils import check_choice
 from sk_pwiser.inspection import _displays
 
@@ -384,9 +384,7 @@ def _standard_errors(results, name, n_splits):
 
 def _find_param(results, param):
     names = [key.removeprefix("param_") for key in results if key.startswith("param_")]
-    found = [name for name in names if name == param] or [
-        name for name in names if name.endswith(f"__{param}")
-    ]
+    found = [param] if param in names else find_paths(names, param)
     if len(found) != 1:
         raise ValueError(f"param must be one of {names}, got {param!r}.")
     return found[0]

@@ -49,7 +49,7 @@ def build_candidates(estimator, losses, weights):
         raise TypeError(f"estimator must be an estimator object, got {estimator!r}.")
     losses = list(losses)
     params = estimator.get_params(deep=True)
-    loss_path = find_path(estimator, params, "loss")
+    loss_path = find_loss(estimator, params)
     prefix = loss_path.removesuffix("loss")
     weight_path = f"{prefix}pwiser_weight"
     weights = check_loss_weights(weights, losses, weight_path in params, estimator)
@@ -74,17 +74,16 @@ def build_candidates(estimator, losses, weights):
     return candidates
 
 
-def find_path(estimator, params, name):
-    """Return the least nested key of a parameter in ``get_params()``."""
-    paths = _responses.find_paths(params, name)
+def find_loss(estimator, params):
+    """Return the least nested key of the parameter ``loss`` in ``get_params()``."""
+    paths = _responses.find_paths(params, "loss")
     # Parameters of an estimator may hold further estimators, with the same names.
-    depths = [path.count("__") for path in paths]
-    shallowest = [p for p, d in zip(paths, depths, strict=True) if d == min(depths)]
+    depth = min((path.count("__") for path in paths), default=0)
+    shallowest = [path for path in paths if path.count("__") == depth]
     if len(shallowest) != 1:
-        found = f"found {shallowest} in" if shallowest else "found none in"
         raise ValueError(
-            f"estimator must have one parameter {name!r}, itself or in its last step; "
-            f"{found} {type(estimator).__name__}."
+            "estimator must have one parameter 'loss', itself or in its last step; "
+            f"found {shallowest or 'none'} in {type(estimator).__name__}."
         )
     return shallowest[0]
 

@@ -155,11 +155,10 @@ def named_models(models, n_tasks):
                 f"models must be 'default', a list of names or a dict, got {models!r}."
             )
         models = [name for name in MODELS if is_installed(name)]
-    unknown = [name for name in models if name not in MODELS]
-    if unknown:
-        raise ValueError(f"models must be among {list(MODELS)}, got {unknown[0]!r}.")
     found = {}
     for name in models:
+        if name not in MODELS:
+            raise ValueError(f"models must be among {list(MODELS)}, got {name!r}.")
         if not is_installed(name):
             raise ImportError(
                 f"The model {name!r} needs the package {PACKAGES[name]}: pip install "
