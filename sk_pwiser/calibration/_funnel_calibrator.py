@@ -412,10 +412,9 @@ class FunnelCalibrator(
             if hasattr(layer, "task") and rate != 1:
                 raise ValueError(
                     f"The labels of the task {layer.task!r} alone do not tell which "
-                    f"rows have no click, for negative_sampling_rate={rate}: calibrate "
-                    f"the {type(inner).__name__} and take a view of the calibrated "
-                    "one, TaskView(calibrated, task); or pass weights to fit and set "
-                    "negative_sampling_rate=1."
+                    f"rows have no click, for negative_sampling_rate={rate}: take a "
+                    f"TaskView of the calibrated {type(inner).__name__}, or pass "
+                    "weights to fit and set negative_sampling_rate=1."
                 )
         return 1.0
 
@@ -437,14 +436,12 @@ class FunnelCalibrator(
         if unchanged:
             _utils.warn_user(
                 "Only one class in the rows of the calibration for "
-                f"{', '.join(unchanged)}: the probabilities stay those of the "
-                "estimator."
+                f"{', '.join(unchanged)}: the estimator's probabilities stay."
             )
         if falling:
             _utils.warn_user(
                 "In the calibration rows, higher probabilities go with fewer events "
-                f"for {', '.join(falling)}: only the rate is corrected, and the "
-                "ranking stays that of the estimator."
+                f"for {', '.join(falling)}: the rate is corrected, the ranking stays."
             )
         return curves
 
@@ -683,8 +680,7 @@ def _warn_about_order(labels, weight, names, parents):
         ]
     if breaks:
         _utils.warn_user(
-            f"Labels break the order of the tasks: {', '.join(breaks)}. The order "
-            "completes missing labels and, with ordered=True, limits probabilities. If "
-            "the tasks are no funnel, set task_parents of the estimator, or "
-            "ordered=False if it has none."
+            "Labels break the order of the tasks, which completes missing labels and, "
+            f"with ordered=True, limits probabilities: {', '.join(breaks)}. If the "
+            "tasks are no funnel, set task_parents of the estimator or ordered=False."
         )

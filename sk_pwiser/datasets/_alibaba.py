@@ -243,8 +243,7 @@ def _parse(text, count, place, multi_valued):
     features = text.split("\x01") if text else []
     if count != str(len(features)):
         raise ValueError(
-            f"{place}: feature_num is {count!r}, but feature_list has "
-            f"{len(features)} features."
+            f"{place}: feature_num is {count!r}, but feature_list has {len(features)}."
         )
     for feature in features:
         name, *rest = feature.replace("\x03", "\x02").split("\x02")

@@ -163,8 +163,7 @@ def unify_schemas(schemas, first, columns):
     for name in columns:
         if name not in known:
             raise ValueError(
-                f"{name!r} is not a column of the dataset; its columns are "
-                f"{sorted(known)}."
+                f"{name!r} is not a column of the dataset, which has {sorted(known)}."
             )
         sources = schemas
         if name in first.names and name not in of_files[0].names:  # of a folder

@@ -177,8 +177,7 @@ class GivenPredictions:
         columns = names_of_columns(self._given) or []
         if columns != names and sorted(columns) == sorted(names):
             raise ValueError(
-                f"The columns of P must be in the order of the tasks, {names}; got "
-                f"{columns}."
+                f"P must have its columns in the order {names}, got {columns}."
             )
         given = {"P": self._given, "sample_weight": sample_weight}
         _responses.check_rows(Y, n_samples, input_name="Y", **given)
@@ -264,8 +263,7 @@ def read_folds(cv_results, X, Y, cvr, sample_weight):
     for key in ("estimator", "indices"):
         if key not in cv_results:
             raise ValueError(
-                f"cv_results has no {key!r}; call cross_validate with return_{key}="
-                "True."
+                f"cv_results has no {key!r}; cross_validate needs return_{key}=True."
             )
     check_consistent_length(X, Y, sample_weight)
     # Rows of another table of the same length cannot be told apart; a shorter one can.
@@ -273,8 +271,7 @@ def read_folds(cv_results, X, Y, cvr, sample_weight):
     last = max(np.max(test) for test in cv_results["indices"]["test"])
     if last >= _num_samples(X):
         raise ValueError(
-            f"X has {_num_samples(X)} rows, but a test fold of cv_results has the row "
-            f"{last}; pass the rows of cross_validate."
+            f"X must have the rows of cv_results, up to {last}; got {_num_samples(X)}."
         )
     found = []
     for estimator, test in folds:
@@ -348,7 +345,6 @@ def _choose_names(n_tasks, task_names, *found):
         return next((names for names in found if names), numbered)
     if len(task_names) != n_tasks or len(set(task_names)) != n_tasks:
         raise ValueError(
-            f"task_names must contain {n_tasks} distinct names, one per column of Y, "
-            f"got {list(task_names)!r}."
+            f"task_names must be {n_tasks} distinct names, got {list(task_names)!r}."
         )
     return [str(name) for name in task_names]

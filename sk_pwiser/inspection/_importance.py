@@ -113,10 +113,9 @@ def task_importances(
     n_repeats = check_integer("n_repeats", n_repeats, at_least=1)
     if not hasattr(estimator, "_permuted_logits"):
         raise TypeError(
-            "estimator must be a fitted MultiTaskCTRCVRClassifier, or a "
-            "FunnelCalibrator of one; for the last step of a pipeline, pass "
-            "pipeline[-1] and pipeline[:-1].transform(X). Got "
-            f"{type(estimator).__name__}."
+            "estimator must be a MultiTaskCTRCVRClassifier or a FunnelCalibrator of "
+            f"one, got {type(estimator).__name__}. For a pipeline, pass pipeline[-1] "
+            "and pipeline[:-1].transform(X)."
         )
     X = collected(X)
     read = _displays.read_responses(estimator, X, Y, sample_weight=sample_weight)

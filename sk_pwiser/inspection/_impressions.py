@@ -112,9 +112,8 @@ def describe_impressions(
         estimator = MultiTaskCTRCVRClassifier()
     if not isinstance(estimator, MultiTaskCTRCVRClassifier):
         raise TypeError(
-            "estimator must be a MultiTaskCTRCVRClassifier or None, got "
-            f"{estimator!r}. For a pipeline, pass its last step and the table that it "
-            "reads."
+            f"estimator must be None or a MultiTaskCTRCVRClassifier; got {estimator!r}."
+            " For a pipeline, pass its last step and the table that it reads."
         )
     check_integer("n_periods", n_periods, at_least=2)
     check_integer("max_rows", max_rows, at_least=2 * _column_facts.N_FOLDS)

@@ -115,13 +115,11 @@ def make_task_scorer(
     task = _responses.check_task(task)
     if response_method not in ("predict_proba", "predict"):
         raise ValueError(
-            "response_method must be 'predict_proba' or 'predict', got "
-            f"{response_method!r}."
+            f"response_method={response_method!r} must be predict_proba or predict."
         )
     if task == "cvr" and response_method == "predict":
         raise ValueError(
-            "response_method must be 'predict_proba' with task='cvr', which is a "
-            "probability, got 'predict'."
+            "response_method must be 'predict_proba' with task='cvr', got 'predict'."
         )
     return TaskScorer(metric, task, greater_is_better, response_method, kwargs)
 
@@ -364,8 +362,7 @@ class _GroupedAUCScorer(TaskScorer):
         groups = column_or_1d(groups)
         if len(groups) != len(targets):
             raise ValueError(
-                f"groups must have one entry per row, {len(targets)}; got "
-                f"{len(groups)}."
+                f"groups must have {len(targets)} entries, as Y; got {len(groups)}."
             )
         return groups
 

@@ -105,13 +105,12 @@ def check_loss_weights(weights, losses, has_parameter, estimator):
         )
     if not has_parameter:
         raise ValueError(
-            "weights must be None for an estimator without the parameter "
-            f"'pwiser_weight', got {weights!r} with {type(estimator).__name__}."
+            f"weights must be None, got {weights!r}: {type(estimator).__name__} has no "
+            "parameter 'pwiser_weight'."
         )
     if not any(takes_weight(loss) for loss in losses):
         raise ValueError(
-            f"weights must be None if no loss takes a weight, got {weights!r} with the "
-            f"losses {losses!r}."
+            f"weights must be None if no loss of {losses!r} has one, got {weights!r}."
         )
     return found
 
@@ -120,13 +119,11 @@ def check_candidates(candidates, estimator, owner_path):
     names = [candidate.name for candidate in candidates]
     if len(names) < 2:
         raise ValueError(
-            "losses and weights must give at least two candidates; the first one is "
-            f"the baseline. Got {names}."
+            f"losses and weights must give at least two candidates, got {names}."
         )
     if repeated := [name for name in names if names.count(name) > 1]:
         raise ValueError(
-            f"losses and weights must be distinct, got {repeated[0]!r} "
-            f"{names.count(repeated[0])} times."
+            f"losses and weights must be distinct, got {repeated[0]!r} repeatedly."
         )
     for candidate in candidates:
         model = clone(estimator).set_params(**candidate.params)
@@ -375,9 +372,8 @@ def sampling_rate(estimators):
                 )
     if len(found) > 1:
         raise ValueError(
-            "The models have several values of negative_sampling_rate: "
-            f"{sorted(found)}. Labels are those of one log: use one value, or set "
-            "scoring."
+            f"negative_sampling_rate must be equal in all models, got {sorted(found)}: "
+            "labels are those of one log. Or set scoring."
         )
     return found.pop() if found else 1
 
@@ -431,8 +427,7 @@ def read_parts(X, by):
     rows_by = _responses.rows_of_values(column_of(X, "by", by), by)
     if len(rows_by) > MAX_PARTS:
         raise ValueError(
-            f"by={by!r} must be a column with at most {MAX_PARTS} values, such as the "
-            f"market; it has {len(rows_by):,}."
+            f"by={by!r} must have at most {MAX_PARTS} values; it has {len(rows_by):,}."
         )
     # As a code per row, which a fold selects like other values of its rows.
     of_row = np.full(n_rows(X), -1)
@@ -556,8 +551,8 @@ def warn_once(caught, warned):
 def progress(results, candidates, n_splits):
     scores, seconds, _ = results[-1]
     fold, k = divmod(len(results) - 1, len(candidates))
-    shown = (as_printed(name, value) for name, value in scores.items())
-    values = ", ".join(f"{name} {value:.4f}" for name, value in shown)
+    shown = ((*as_printed(metric), value) for metric, value in scores.items())
+    values = ", ".join(f"{name} {sign * value:.4f}" for name, sign, value in shown)
     return (
         f"fold {fold + 1} of {n_splits}, {candidates[k].name}: {values} "
         f"({seconds:.1f} s)"

@@ -134,8 +134,7 @@ def compare_models(
     for name, model in found.items():
         if isinstance(model, type) or not hasattr(model, "predict_proba"):
             raise TypeError(
-                f"models[{name!r}] must be a classifier with predict_proba, got "
-                f"{model!r}."
+                f"models[{name!r}] must have the method predict_proba, got {model!r}."
             )
     candidates = [
         _compare_losses.Candidate(name, model, {}) for name, model in found.items()
@@ -161,8 +160,7 @@ def named_models(models, n_tasks):
             raise ValueError(f"models must be among {list(MODELS)}, got {name!r}.")
         if not is_installed(name):
             raise ImportError(
-                f"The model {name!r} needs the package {PACKAGES[name]}: pip install "
-                f"{PACKAGES[name]}"
+                f"The model {name!r} needs a package: pip install {PACKAGES[name]}"
             )
         model = MODELS[name]()
         is_own = name == OWN or n_tasks == 1

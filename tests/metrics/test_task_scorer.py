@@ -177,7 +177,7 @@ def test_cvr_as_a_ratio_and_cvr_of_a_wrong_shape():
         ("roc_auc", 0, "predict", TypeError, "metric must be callable, got 'roc_auc'"),
         (f1_score, True, "predict", TypeError, r"task must .* got True of type bool"),
         (f1_score, 0.5, "predict", TypeError, r"task must .* got 0\.5 of type float"),
-        (f1_score, 0, "logit", ValueError, r"response_method must .* got 'logit'"),
+        (f1_score, 0, "logit", ValueError, r"response_method='logit' must be"),
         (f1_score, "cvr", "predict", ValueError, "response_method must .*task='cvr'"),
     ],
 )
