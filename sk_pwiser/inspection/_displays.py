@@ -140,19 +140,20 @@ class TaskRows(NamedTuple):
     model: str | None  # with the value of `by`; None for one model without a name
     y: np.ndarray
     p: np.ndarray
-    weight: np.ndarray | None
+    weight: np.ndarray
 
     @property
     def has_both_classes(self):
         """Whether both labels occur among the rows with a weight above 0."""
-        y = self.y if self.weight is None else self.y[self.weight > 0]
+        y = self.y[self.weight > 0]
         return len(y) > 0 and y.min() != y.max()
 
     @property
     def base_rate(self):
         """The weighted rate of label 1, NaN without rows."""
-        has_rows = len(self.y) > 0 and (self.weight is None or self.weight.any())
-        return float(np.average(self.y, weights=self.weight)) if has_rows else np.nan
+        if not self.weight.any():
+            return np.nan
+        return float(np.average(self.y, weights=self.weight))
 
 
 class GivenPredictions:
@@ -193,7 +194,7 @@ class Responses(NamedTuple):
     targets: np.ndarray
     known: np.ndarray
     p: np.ndarray
-    weight: np.ndarray | None
+    weight: np.ndarray  # per row and task
     predictions: _responses.Predictions
 
 
@@ -221,10 +222,10 @@ def read_responses(estimator, X, Y, task_names=None, sample_weight=None):
             f"Predictions must be probabilities in [0, 1], got {p[row, k]:g} for task "
             f"{names[k]!r} in row {row}."
         )
-    weight = None
+    weight = np.ones(targets.shape)
     if sample_weight is not None:
-        weight = check_weights(sample_weight, *targets.shape, names)
-        weight = np.broadcast_to(weight.reshape(len(weight), -1), targets.shape)
+        found = check_weights(sample_weight, *targets.shape, names)
+        weight *= found.reshape(len(found), -1)
     return Responses(names, targets, known, p, weight, predictions)
 
 
@@ -333,8 +334,7 @@ def _read(model, estimator, X, Y, cvr, sample_weight, task_names=None, parts=Non
         for name, k, p, known in curves:
             rows = of_part[known[of_part]]
             # Column k = -1 of the CVR is the last task.
-            weight = None if read.weight is None else read.weight[rows, k]
-            y = read.targets[rows, k]
+            y, weight = read.targets[rows, k], read.weight[rows, k]
             found.append(TaskRows(name, label or None, y, p[rows], weight))
     return found
 

@@ -328,21 +328,17 @@ class TaskImportanceDisplay:
 
 def _task_scorer(scoring, read, k):
     """Return a function of the probabilities of all rows, None if it is undefined."""
-    rows, weight = read.known[:, k], None
-    if read.weight is not None:
-        rows = rows & (read.weight[:, k] > 0)
-        weight = read.weight[rows, k]
+    rows = read.known[:, k] & (read.weight[:, k] > 0)
     # A slice spares a copy of all probabilities per permutation.
     rows = slice(None) if rows.all() else rows
-    y = read.targets[rows, k].astype(np.float64)
+    y, weight = read.targets[rows, k].astype(np.float64), read.weight[rows, k]
     if len(y) == 0 or (scoring != "log_loss" and y.min() == y.max()):
         return None
     return lambda p: SCORES[scoring](y, p[rows], sample_weight=weight)
 
 
 def _roc_auc(y, p, sample_weight):
-    weight = 1.0 if sample_weight is None else sample_weight
-    return auc_of_weights(p, weight * y, weight * (1 - y))
+    return auc_of_weights(p, sample_weight * y, sample_weight * (1 - y))
 
 
 def _negative_log_loss(y, p, sample_weight):

@@ -509,7 +509,7 @@ class TaskCalibrationDisplay(TaskCurvesDisplay):
         # One row in place of one class: the curve then has the right fields, which are
         # emptied.
         given = rows.y, rows.p, rows.weight
-        y, p, weight = given if rows.has_both_classes else ([0], [0], None)
+        y, p, weight = given if rows.has_both_classes else ([0], [0], [1])
         curve = reliability_curve(
             y, p, n_bins=n_bins, strategy=strategy, sample_weight=weight
         )
