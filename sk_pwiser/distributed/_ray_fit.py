@@ -101,9 +101,9 @@ def _check_divisible(
         output = net.infer(inputs)
     if output.extra_losses and not network.extra_losses_are_means:
         raise ValueError(
-            f"network={plan.settings.network!r} has extra losses that compare the rows "
-            f"of a batch, {list(output.extra_losses)} (its extra_losses_are_means is "
-            "False). Use another network, or fit in one process."
+            f"network={plan.settings.network!r} has the extra losses "
+            f"{list(output.extra_losses)}, which compare the rows of a batch (its "
+            "extra_losses_are_means is False). Use another, or fit in one process."
         )
 
 

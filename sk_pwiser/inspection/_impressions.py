@@ -441,9 +441,8 @@ class ImpressionsDescription:
         ]
         names = [_short(name, 10) for name in self.task_names]
         yield [("period from", "rows", *names)], cells, "<>" + ">" * len(names)
-        shown = list(range(len(names)))
         # The first and the last task stand for many, so that lines fit on a screen.
-        shown = shown if len(shown) <= 3 else [shown[0], shown[-1]]
+        shown = range(len(names)) if len(names) <= 3 else [0, len(names) - 1]
         first = ["column", "kind", "values", "missing", "unseen"]
         first += ["drift"] * self.has_times
         headers = [
