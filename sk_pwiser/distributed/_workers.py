@@ -284,10 +284,7 @@ class NetworkSums:
     def __call__(self, gradients: Sequence[Tensor | None]) -> list[Tensor | None]:
         """Return the sums of gradients; those of a loss come from all rows already."""
         n = len(self.trained)
-        return [
-            *self.workers.sum_tensors(gradients[:n], self.trained),
-            *gradients[n:],
-        ]
+        return [*self.workers.sum_tensors(gradients[:n], self.trained), *gradients[n:]]
 
     def __deepcopy__(self, memo: object) -> "NetworkSums":
         """Return itself: the criterion is copied to compute losses only."""
@@ -421,19 +418,15 @@ class WorkerNet(MultiTaskNet):
 
     def n_rows_of(self, batch: Any) -> int:
         """Return the number of rows of all workers in the current step."""
-        return super().n_rows_of(batch) if self._steps is None else sum(self._sizes)
-
-    @property
-    def _sizes(self) -> list[int]:
-        assert self._steps is not None
-        return self._steps.sizes
+        steps = self._steps
+        return super().n_rows_of(batch) if steps is None else sum(steps.sizes)
 
     def criterion_inputs(self, output: NetworkOutput, batch: Any) -> Inputs:
         """Return output, labels, weights and groups of the rows of all workers."""
-        own = super().criterion_inputs(output, batch)
-        if self._steps is None:  # a check after training
+        own, steps = super().criterion_inputs(output, batch), self._steps
+        if steps is None:  # a check after training
             return own
-        return join(own, self.workers, self._sizes, self._steps.n_weights)
+        return join(own, self.workers, steps.sizes, steps.n_weights)
 
     def train_step_single(self, batch: Any, **fit_params: Any) -> dict[str, Tensor]:
         """Compute the loss of the joined batch and the gradients of all its rows."""

@@ -1,8 +1,10 @@
 """Comparison of losses on the same folds and with the same seeds."""
 
 import copy
+import os
 import re
 import warnings
+from contextlib import nullcontext
 from functools import partial, wraps
 from numbers import Integral, Real
 from typing import Any, NamedTuple
@@ -296,6 +298,8 @@ def cross_validate_candidates(
     # One seed per fold, for all candidates: their starts do not add to the differences.
     seeds = check_random_state(seed).randint(2**31 - 1, size=len(splits))
 
+    caller = os.getpid()
+
     def jobs():
         # Folds are the outer loop, so that the candidates of a fold finish together.
         for split, of_split in zip(splits, seeds, strict=True):
@@ -303,17 +307,19 @@ def cross_validate_candidates(
                 model = clone(candidate.estimator).set_params(**candidate.params)
                 set_seeds(model, int(of_split))
                 yield delayed(fit_and_score)(
-                    model, X, Y, split, scoring, params, parts, part_of_row
+                    model, X, Y, split, scoring, params, parts, part_of_row, caller
                 )
 
     # A generator returns each fit when it ends, but not every backend supports it.
     parallel = Parallel(n_jobs=n_jobs, return_as="generator" if verbose else "list")
-    results, warned = [], set()
-    for *result, caught in parallel(jobs()):
-        results.append(result)
-        warn_once(caught, warned)
-        if verbose:
-            print(progress(results, candidates, len(splits)), flush=True)
+    results, messages = [], []
+    with warnings.catch_warnings(record=True) as caught:
+        for *result, of_process in parallel(jobs()):
+            results.append(result)
+            messages += of_process
+            if verbose:
+                print(progress(results, candidates, len(splits)), flush=True)
+    warn_once([*messages, *map(message_of, caught)])
 
     # From the order of the jobs to one row per candidate.
     shape = (len(splits), len(candidates))
@@ -506,12 +512,18 @@ class StoredPredictions:
         return predict
 
 
-def fit_and_score(estimator, X, Y, split, scoring, params, parts, part_of_row):
+def fit_and_score(estimator, X, Y, split, scoring, params, parts, part_of_row, caller):
     """Fit on the training rows of a split, and score the test rows.
 
-    Return the scores, the seconds of both, and the warnings with their categories.
+    Return the scores, the seconds of both, and, in another process than the caller's,
+    the warnings with their categories.
     """
-    with warnings.catch_warnings(record=True) as caught:
+    # The caller records those of its threads, of which one would restore the recorder
+    # of another.
+    recorder = nullcontext([])
+    if os.getpid() != caller:
+        recorder = warnings.catch_warnings(record=True)
+    with recorder as caught:
         # One warning reports the undefined scores of all fits.
         warnings.simplefilter("ignore", UndefinedMetricWarning)
         name = scoring if isinstance(scoring, str) else "score"
@@ -534,18 +546,23 @@ def fit_and_score(estimator, X, Y, split, scoring, params, parts, part_of_row):
     }
     if list(scores) == ["score"]:
         scores = {name: scores["score"]}
-    # The module and the line of a warning are those of a worker.
-    caught = [(str(each.message), each.category) for each in caught]
-    return scores, found["fit_time"][0], found["score_time"][0], caught
+    messages = list(map(message_of, caught))
+    return scores, found["fit_time"][0], found["score_time"][0], messages
 
 
-def warn_once(caught, warned):
-    """Repeat the warnings of a fit, except for those that differ in numbers only."""
-    for message, category in caught:
+def message_of(warning):
+    """Return what does not depend on the module and the line of a worker."""
+    return str(warning.message), warning.category
+
+
+def warn_once(messages):
+    """Repeat warnings of fits; of those that differ in numbers only, the first one."""
+    first = {}
+    for message, category in messages:
         key = re.sub(r"-?\d[\d.,]*", "0", message), category
-        if key not in warned:
-            warned.add(key)
-            warn_user(message, category)
+        first.setdefault(key, message)
+    for (_, category), message in first.items():
+        warn_user(message, category)
 
 
 def progress(results, candidates, n_splits):

@@ -1,5 +1,6 @@
 """The comparison of losses against loops that are written by hand, and its errors."""
 
+import time
 import warnings
 
 import joblib
@@ -297,6 +298,26 @@ def test_a_warning_of_all_fits_is_issued_once_for_the_line_of_the_call():
         compare_losses(Warns(), X, Y, cv=3)
     (warning,) = (w for w in caught if "the first of" in str(w.message))
     assert warning.filename == __file__
+
+
+class Overlaps(Warns):
+    """Its fits in several threads end in another order than they begin."""
+
+    def fit(self, X, Y):
+        time.sleep(0.05 if self.loss == "bce" else 0.2)
+        return super().fit(X, Y)
+
+
+def test_threads_leave_the_warnings_of_the_process_as_they_were():
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        with joblib.parallel_config("threading"):
+            compare_losses(Overlaps(), X, Y, cv=2, n_jobs=4)
+        warnings.warn("a later warning", UserWarning, stacklevel=1)
+    messages = [str(w.message) for w in caught if w.category is UserWarning]
+    assert len(messages) == 2
+    assert "the first of" in messages[0]
+    assert messages[1] == "a later warning"
 
 
 def test_folds_without_a_conversion_are_left_out_with_one_warning():
