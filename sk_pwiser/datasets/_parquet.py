@@ -309,7 +309,8 @@ class ParquetImpressions:
         self.path_or_glob = path_or_glob
         self.features = _names("features", features)
         self.targets = _names("targets", targets, at_least=0)
-        self.sample_weight = sample_weight
+        is_tuple = isinstance(sample_weight, tuple)
+        self.sample_weight = list(sample_weight) if is_tuple else sample_weight
         self.groups = groups
         self.on_corrupt = on_corrupt
         self.sample_rows = check_integer("sample_rows", sample_rows, at_least=1)

@@ -2,6 +2,7 @@
 
 import inspect
 import warnings
+from threading import RLock
 
 import numpy as np
 from sklearn import get_config
@@ -19,6 +20,9 @@ from sk_pwiser.metrics._metrics import grouped_auc
 # These metrics need both classes, but do not always warn: without negatives, the
 # average precision is 1.
 _NEEDS_BOTH_CLASSES = (roc_auc_score, average_precision_score)
+# Filters of warnings belong to the process: of two threads that overlap, one would
+# restore those that the other one has set for a metric.
+_FILTERING = RLock()
 
 
 def make_task_scorer(
@@ -225,7 +229,7 @@ class TaskScorer(_BaseScorer):
         if metric in _NEEDS_BOTH_CLASSES:
             return np.nan, reason
         # A metric that issues the warning may return an arbitrary number.
-        with warnings.catch_warnings():
+        with _FILTERING, warnings.catch_warnings():
             warnings.simplefilter("error", UndefinedMetricWarning)
             try:
                 value = float(self._score_func(y_true, y_pred, **kwargs))
@@ -369,7 +373,7 @@ class _GroupedAUCScorer(TaskScorer):
     def _evaluate(self, y_true, y_pred, groups):
         if not len(y_true):
             return np.nan, "no rows to score"
-        with warnings.catch_warnings():
+        with _FILTERING, warnings.catch_warnings():
             # The scorer warns once for all tasks, with their names.
             warnings.simplefilter("ignore", UndefinedMetricWarning)
             value = grouped_auc(y_true, y_pred, groups)
