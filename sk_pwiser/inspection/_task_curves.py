@@ -297,8 +297,7 @@ class TaskRocCurveDisplay(TaskCurvesDisplay):
             The display.
         """
         ax = _displays.axes_or_new(ax, "TaskRocCurveDisplay")
-        curves = self.fpr, self.tpr, self.roc_auc, "AUC = {:.3f}"
-        self._draw_curves(ax, *curves, kwargs)
+        self._draw_curves(ax, self.fpr, self.tpr, self.roc_auc, "AUC = {:.3f}", kwargs)
         self.chance_level_ = None
         if plot_chance_level:
             (self.chance_level_,) = ax.plot(
@@ -575,8 +574,8 @@ class TaskCalibrationDisplay(TaskCurvesDisplay):
 
     def _limits(self, logarithmic):
         """Return the limits of both axes, so that all points are visible."""
-        points = [(curve.predicted, curve.observed) for curve in self.curves]
-        rates = np.concatenate([np.ravel(both) for both in points])
+        points = [np.r_[curve.predicted, curve.observed] for curve in self.curves]
+        rates = np.concatenate(points)
         rates = rates[rates > 0]
         if len(rates) == 0:
             return (0.001, 1.0) if logarithmic else (0.0, 1.0)

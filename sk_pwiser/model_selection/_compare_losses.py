@@ -401,8 +401,7 @@ def score_full_log(estimator, X, Y, *, scoring, rate):
 
 def make_splits(estimator, cv, X, Y, groups, seed):
     """Yield the indices of training and test rows, which may be given as masks."""
-    if cv is None:
-        cv = 5
+    cv = 5 if cv is None else cv
     if isinstance(cv, Integral):
         if isinstance(cv, bool) or cv < 2:
             raise ValueError(f"cv must be an int >= 2 or a splitter, got {cv!r}.")
