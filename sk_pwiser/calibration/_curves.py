@@ -104,7 +104,4 @@ class SigmoidCurve:
         return self.slope_ * logits + self.intercept_
 
 
-METHODS = {
-    "isotonic": IsotonicCurve,
-    "sigmoid": SigmoidCurve,
-}
+METHODS = {"isotonic": IsotonicCurve, "sigmoid": SigmoidCurve}

@@ -257,13 +257,11 @@ class FunnelCalibrator(
         groups = _group_shifts.read_groups(X, self.by)
         # Before any training, so that an unsuitable column costs no time.
         index = self._index_groups(groups)
-        given = np.ones(labels.shape)
+        # Missing labels have weights, too, for known ones will stand for them.
+        weight = np.ones(labels.shape)
         if sample_weight is not None:
             found = check_weights(sample_weight, *labels.shape, columns)
-            given *= found.reshape(len(found), -1)
-        # `given` also has the weights of missing labels, for which known ones will
-        # stand.
-        weight = np.where(np.isnan(labels), 0.0, given)
+            weight *= found.reshape(len(found), -1)
         if self.cv is None:
             estimator = self.estimator
             of_estimator = _group_shifts.without_groups(X, self.by, estimator)
@@ -272,8 +270,7 @@ class FunnelCalibrator(
             splits = self._splits(X, y, labels, of_splits)
             estimator, logits = self._cross_fit(X, y, labels, weight, splits, of_fits)
         # Rows that no split has left out, and tasks that a fold could not learn.
-        without = np.isnan(logits)
-        weight[without] = given[without] = 0.0
+        weight[np.isnan(logits)] = 0.0
         fitted = _responses.Predictions(estimator, None, {})
         names = fitted.task_names() or columns
         names = names or [f"task_{k}" for k in range(labels.shape[1])]
@@ -281,17 +278,14 @@ class FunnelCalibrator(
         if self.ordered or np.isnan(labels).any():
             _warn_about_order(labels, weight, names, parents)
         # Each kept row without a click stands for 1 / rate rows of the full log.
-        given[labels[:, 0] == 0] /= self._sampling_rate(estimator)
-        read = labels, given
-        labels, weight, _ = _complete(*read, parents)
-        curves = self._fit_curves(logits, labels, weight, names)
+        weight[labels[:, 0] == 0] /= self._sampling_rate(estimator)
+        completed = _complete(labels, weight, parents)
+        curves = self._fit_curves(logits, *completed[:2], names)
         shifts = {}
         if groups is not None:
             group = np.array([index[value] for value in groups])
-            labels, weight = _complete_groups(*read, parents, group)
-            shifts = _group_shifts.fit_shifts(
-                logits, labels, weight, curves, group, index
-            )
+            completed = _complete_groups(labels, weight, parents, group)
+            shifts = _group_shifts.fit_shifts(logits, *completed, curves, group, index)
         # All attributes are set at the end: an error leaves an earlier fit as it was.
         self.estimator_, self.calibrators_ = estimator, curves
         self.shifts_, self.by_ = shifts, self.by
@@ -329,8 +323,7 @@ class FunnelCalibrator(
             raise ValueError(
                 f"y must have the {expected} tasks of the estimator, got {n_tasks}."
             )
-        if columns:
-            _responses.check_same_tasks(n_tasks, columns, names)
+        _responses.check_same_tasks(n_tasks, columns or [], names)
         return fitted.classes()
 
     def _route(self, sample_weight, fit_params):
@@ -375,8 +368,9 @@ class FunnelCalibrator(
             found = _positive_logits(model, _safe_indexing(X, test), labels.shape[1])
             # A clone that has seen one class only predicts a constant, which fits no
             # curve.
-            for k, seen in enumerate((weight[train] > 0).T):
-                if len(np.unique(labels[train][seen, k])) == 2:
+            for k, of_task in enumerate(labels[train].T):
+                is_seen = ~np.isnan(of_task) & (weight[train, k] > 0)
+                if len(np.unique(of_task[is_seen])) == 2:
                     logits[test, k] = found[:, k]
         return self._fit_clone(X, y, params), logits
 
@@ -418,10 +412,9 @@ class FunnelCalibrator(
             if hasattr(layer, "task") and rate != 1:
                 raise ValueError(
                     f"The labels of the task {layer.task!r} alone do not tell which "
-                    f"rows have no click, for negative_sampling_rate={rate}: calibrate "
-                    f"the {type(inner).__name__} and take a view of the calibrated "
-                    "one, TaskView(calibrated, task); or pass weights to fit and set "
-                    "negative_sampling_rate=1."
+                    f"rows have no click, for negative_sampling_rate={rate}: take a "
+                    f"TaskView of the calibrated {type(inner).__name__}, or pass "
+                    "weights to fit and set negative_sampling_rate=1."
                 )
         return 1.0
 
@@ -443,14 +436,12 @@ class FunnelCalibrator(
         if unchanged:
             _utils.warn_user(
                 "Only one class in the rows of the calibration for "
-                f"{', '.join(unchanged)}: the probabilities stay those of the "
-                "estimator."
+                f"{', '.join(unchanged)}: the estimator's probabilities stay."
             )
         if falling:
             _utils.warn_user(
                 "In the calibration rows, higher probabilities go with fewer events "
-                f"for {', '.join(falling)}: only the rate is corrected, and the "
-                "ranking stays that of the estimator."
+                f"for {', '.join(falling)}: the rate is corrected, the ranking stays."
             )
         return curves
 
@@ -689,8 +680,7 @@ def _warn_about_order(labels, weight, names, parents):
         ]
     if breaks:
         _utils.warn_user(
-            f"Labels break the order of the tasks: {', '.join(breaks)}. The order "
-            "completes missing labels and, with ordered=True, limits probabilities. If "
-            "the tasks are no funnel, set task_parents of the estimator, or "
-            "ordered=False if it has none."
+            "Labels break the order of the tasks, which completes missing labels and, "
+            f"with ordered=True, limits probabilities: {', '.join(breaks)}. If the "
+            "tasks are no funnel, set task_parents of the estimator or ordered=False."
         )

@@ -243,8 +243,7 @@ def _parse(text, count, place, multi_valued):
     features = text.split("\x01") if text else []
     if count != str(len(features)):
         raise ValueError(
-            f"{place}: feature_num is {count!r}, but feature_list has "
-            f"{len(features)} features."
+            f"{place}: feature_num is {count!r}, but feature_list has {len(features)}."
         )
     for feature in features:
         name, *rest = feature.replace("\x03", "\x02").split("\x02")
@@ -273,14 +272,13 @@ def _parse(text, count, place, multi_valued):
 
 def _union(common, own, multi_valued, place):
     both = common | own
-    if len(both) < len(common) + len(own):
-        for name in sorted(common.keys() & own.keys()):
-            if name not in multi_valued:
-                raise ValueError(
-                    f"{place}: feature_list contains the field {name!r}, which is also "
-                    f"among the common features of the row. {_ADVICE}"
-                )
-            both[name] = np.concatenate([common[name], own[name]])
+    for name in sorted(common.keys() & own.keys()):
+        if name not in multi_valued:
+            raise ValueError(
+                f"{place}: feature_list contains the field {name!r}, which is also "
+                f"among the common features of the row. {_ADVICE}"
+            )
+        both[name] = np.concatenate([common[name], own[name]])
     return both
 
 

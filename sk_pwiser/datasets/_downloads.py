@@ -282,7 +282,11 @@ def load_kuairand(path, second="engage", *, subset="all"):
     import_extra("pyarrow", "load_kuairand")
     parts = PARTS[subset]
     # Look for all files before reading the first one.
-    users, videos, *logs = _find_files(path, parts)
+    folders = ("", "kuairand_pure/", "data/", "KuaiRand-Pure/data/")
+    candidates = [folder + USER_FILE for folder in folders]
+    [users] = find_files(path, [candidates], download=KUAIRAND_SOURCE)
+    files = [[VIDEO_FILE], *([IMPRESSION_FILES[part], LOG_FILE] for part in parts)]
+    videos, *logs = find_files(users.parent, files, download=KUAIRAND_SOURCE)
     users = _read_table(pandas, users, "user_id", USER_FEATURES)
     videos = _read_table(pandas, videos, "video_id", VIDEO_FEATURES)
     logs = [
@@ -298,16 +302,6 @@ def load_kuairand(path, second="engage", *, subset="all"):
         np.repeat([part == "test" for part in parts], [len(x) for x in logs]),
         task_parents=dict.fromkeys(tasks[1:], "click"),
         time_ms=rows["time_ms"].to_numpy(copy=True),
-    )
-
-
-def _find_files(path, parts):
-    folders = ("", "kuairand_pure/", "data/", "KuaiRand-Pure/data/")
-    candidates = [folder + USER_FILE for folder in folders]
-    [users] = find_files(path, [candidates], download=KUAIRAND_SOURCE)
-    logs = [[IMPRESSION_FILES[part], LOG_FILE] for part in parts]
-    return users, *find_files(
-        users.parent, [[VIDEO_FILE], *logs], download=KUAIRAND_SOURCE
     )
 
 

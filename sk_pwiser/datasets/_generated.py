@@ -134,19 +134,31 @@ def make_ctr_cvr(
         )
     pandas = import_extra("pandas", "as_frame=True") if as_frame else None
     rng = check_random_state(random_state)
-    directions, popularities, effects = _draw_world(rng, n_numeric, sizes)
+    directions = np.zeros((n_numeric, 4))
+    if n_numeric:
+        # Orthogonal directions, which repeat with fewer than four features.
+        basis, _ = np.linalg.qr(rng.standard_normal((n_numeric, n_numeric)))
+        directions = basis[:, np.arange(4) % n_numeric]
+    # Popularities by Zipf's law: a few values have most of the rows, as in logs.
+    popularities = [1 / np.arange(1, size + 1) for size in sizes]
+    popularities = [share / share.sum() for share in popularities]
+    effects = [_draw_effects(rng, share) for share in popularities]
     numeric = rng.standard_normal((n_samples, n_numeric))
     codes = [rng.choice(len(share), n_samples, p=share) for share in popularities]
     scores = _scores(numeric @ directions, codes, effects)
-    truth = _probabilities(*scores, ctr=ctr, cvr=cvr, click_noise=click_noise)
-    data, target, names = _tabulate(numeric, codes, sizes, _draw(rng, **truth), pandas)
-    click = truth["interest"] + truth["accident"]
+    interest, accident, propensity = _probabilities(*scores, ctr, cvr, click_noise)
+    # The same random number decides about genuine and accidental clicks.
+    chance = rng.uniform(size=n_samples)
+    click = chance < interest + accident
+    conversion = (chance < interest) & (rng.uniform(size=n_samples) < propensity)
+    labels = np.column_stack([click, conversion]).astype(np.int64)
+    data, target, names = _tabulate(numeric, codes, sizes, labels, pandas)
     return Bunch(
         data=data,
         target=target,
-        ctr=click,
-        cvr=truth["interest"] * truth["propensity"] / click,
-        interest=truth["interest"],
+        ctr=interest + accident,
+        cvr=interest * propensity / (interest + accident),
+        interest=interest,
         task_names=list(TASK_NAMES),
         feature_names=names,
     )
@@ -167,22 +179,6 @@ def _check_sizes(n_numeric, n_categorical, n_categories):
         if not isinstance(size, Integral) or size < 1:
             raise ValueError(f"n_categories must contain ints >= 1; got {size!r}.")
     return [int(size) for size in sizes]
-
-
-def _draw_world(rng, n_numeric, sizes):
-    directions = np.zeros((n_numeric, 4))
-    if n_numeric:
-        # Orthogonal directions, which repeat with fewer than four features.
-        basis, _ = np.linalg.qr(rng.standard_normal((n_numeric, n_numeric)))
-        directions = basis[:, np.arange(4) % n_numeric]
-    popularities, effects = [], []
-    for size in sizes:
-        # Popularities by Zipf's law: a few values have most of the rows, as in logs.
-        share = 1 / np.arange(1, size + 1)
-        share /= share.sum()
-        popularities.append(share)
-        effects.append(_draw_effects(rng, share))
-    return directions, popularities, effects
 
 
 def _draw_effects(rng, share):
@@ -226,28 +222,17 @@ def _solve(score, weight, total):
     return expit(score + brentq(excess, lowest, highest, xtol=1e-13))
 
 
-def _probabilities(interest, conversion, accident, *, ctr, cvr, click_noise):
-    """Turn the scores into probabilities with the requested means."""
+def _probabilities(interest, conversion, accident, ctr, cvr, click_noise):
+    """Return P(genuine), P(accident) and P(conversion | genuine), of given means."""
     n_samples = len(interest)
-    one = np.ones(n_samples)
-    interest = _solve(interest, one, n_samples * ctr * (1 - click_noise))
-    if click_noise:
-        # An accident can only happen without a genuine click.
-        rest = 1 - interest
-        accident = rest * _solve(accident, rest, n_samples * ctr * click_noise)
-    else:
-        accident = np.zeros(n_samples)
+    interest = _solve(interest, np.ones(n_samples), n_samples * ctr * (1 - click_noise))
     propensity = _solve(conversion, interest, n_samples * ctr * cvr)
-    return {"interest": interest, "accident": accident, "propensity": propensity}
-
-
-def _draw(rng, interest, accident, propensity):
-    # The same random number decides about genuine and accidental clicks.
-    chance = rng.uniform(size=len(interest))
-    genuine = chance < interest
-    click = chance < interest + accident
-    conversion = genuine & (rng.uniform(size=len(interest)) < propensity)
-    return np.column_stack([click, conversion]).astype(np.int64)
+    if not click_noise:
+        return interest, np.zeros(n_samples), propensity
+    # An accident can only happen without a genuine click.
+    rest = 1 - interest
+    accident = rest * _solve(accident, rest, n_samples * ctr * click_noise)
+    return interest, accident, propensity
 
 
 def _tabulate(numeric, codes, sizes, labels, pandas):

@@ -163,8 +163,7 @@ def unify_schemas(schemas, first, columns):
     for name in columns:
         if name not in known:
             raise ValueError(
-                f"{name!r} is not a column of the dataset; its columns are "
-                f"{sorted(known)}."
+                f"{name!r} is not a column of the dataset, which has {sorted(known)}."
             )
         sources = schemas
         if name in first.names and name not in of_files[0].names:  # of a folder
@@ -310,7 +309,8 @@ class ParquetImpressions:
         self.path_or_glob = path_or_glob
         self.features = _names("features", features)
         self.targets = _names("targets", targets, at_least=0)
-        self.sample_weight = sample_weight
+        is_tuple = isinstance(sample_weight, tuple)
+        self.sample_weight = list(sample_weight) if is_tuple else sample_weight
         self.groups = groups
         self.on_corrupt = on_corrupt
         self.sample_rows = check_integer("sample_rows", sample_rows, at_least=1)
@@ -451,16 +451,13 @@ class ParquetImpressions:
         }
         # One row group at a time, so that an error names it and can skip it alone.
         for part in fragment.split_by_row_group(self.filters, self._dataset.schema):
-            number = part.row_groups[0].id
             try:
-                if self.on_corrupt == "raise":
-                    yield from part.to_batches(**options)
-                else:
-                    # A row group counts as a whole: rows that were yielded before the
-                    # error could not be taken back.
-                    yield from list(part.to_batches(**options))
+                batches = part.to_batches(**options)
+                # A row group is skipped as a whole: rows that were yielded before the
+                # error could not be taken back.
+                yield from batches if self.on_corrupt == "raise" else list(batches)
             except (OSError, ValueError) as error:
-                place = f"{fragment.path!r}, row group {number}"
+                place = f"{fragment.path!r}, row group {part.row_groups[0].id}"
                 if self.on_corrupt == "raise":
                     raise ValueError(f"{place}: cannot be read: {error}") from error
                 if place not in self.corrupt_:

@@ -44,11 +44,6 @@ class Job:
     seed: int  # of the order of rows, and of each process
     has_groups: bool
 
-    @property
-    def n_rows(self) -> tuple[int, int]:
-        valid = self.data.valid
-        return len(self.data.train), 0 if valid is None else len(valid)
-
 
 def prepare_job(
     settings: Settings,
@@ -107,9 +102,8 @@ def _check_divisible(
     if output.extra_losses and not network.extra_losses_are_means:
         raise ValueError(
             f"network={plan.settings.network!r} has the extra losses "
-            f"{list(output.extra_losses)}, which compare the rows of a batch with each "
-            "other (its extra_losses_are_means is False): they would differ between "
-            "one process and several. Use another network, or fit in one process."
+            f"{list(output.extra_losses)}, which compare the rows of a batch (its "
+            "extra_losses_are_means is False). Use another, or fit in one process."
         )
 
 
@@ -122,17 +116,10 @@ def run_job(
     """Train, as one of several connected processes, on the rows of this process."""
     device = workers.device
     settings = replace(job.plan.settings, device=str(device), verbose=verbose)
-    random_state = deepcopy(job.plan.random_state)
     components = check_components(
-        settings, job.plan.task_names, device, job.has_groups, random_state
+        settings, job.plan.task_names, device, job.has_groups, job.plan.random_state
     )
-    plan = replace(
-        job.plan,
-        settings=settings,
-        device=device,
-        components=components,
-        random_state=random_state,
-    )
+    plan = replace(job.plan, settings=settings, device=device, components=components)
     net = _fit.build(plan, job.data, _workers.WorkerNet)
     assert isinstance(net, _workers.WorkerNet)
     net.join(workers, job.seed)
@@ -141,7 +128,9 @@ def run_job(
 
     def shard(rows: Any) -> _workers.Shard:
         of_rows = rows.store, rows.schema, rows.tables, rows.part_rows, rows.device
-        return _workers.Shard(*of_rows, workers.rank, workers.size, clock)
+        return _workers.Shard(
+            *of_rows, rank=workers.rank, n_workers=workers.size, clock=clock
+        )
 
     valid = job.data.valid
     data = replace(
@@ -150,13 +139,13 @@ def run_job(
         valid=None if valid is None else shard(valid),
     )
     result = _fit.train(plan, data, net, checkpoints=checkpoints)
-    return replace(result, settings=job.plan.settings, n_rows=job.n_rows)
+    n_rows = len(job.data.train), 0 if valid is None else len(valid)
+    return replace(result, settings=job.plan.settings, n_rows=n_rows)
 
 
 def import_ray():
     """Import ray with the modules that this file uses."""
-    for name in ("ray.train.torch", "ray.train"):
-        _utils.import_extra(name, "sk_pwiser.distributed")
+    _utils.import_extra("ray.train.torch", "sk_pwiser.distributed")
     return _utils.import_extra("ray", "sk_pwiser.distributed")
 
 
@@ -271,8 +260,7 @@ def run(folder, workers, storage, max_failures):
             raise pickle.loads(stored[0].read_bytes()) from failure
         if failure is not None:
             raise RuntimeError(
-                f"Training failed, after max_failures={max_failures} restarts: "
-                f"{failure}"
+                f"Training failed after max_failures={max_failures}: {failure}"
             ) from failure
         with result.checkpoint.as_directory() as kept:
             return pickle.loads((Path(kept) / RESULT).read_bytes())
@@ -347,7 +335,7 @@ def _train(folder):
         _checkpoints.compared(settings),
         random_state.get_state(legacy=False),
         0,
-        job.n_rows[0],
+        len(job.data.train),
         {},
         job.data.schema,
     )
@@ -488,13 +476,11 @@ def _check(estimator, dataset, num_workers, use_gpu, max_failures, timeout):
     """Return the estimator's settings; raise if they cannot be distributed."""
     if not isinstance(estimator, MultiTaskCTRCVRClassifier):
         raise TypeError(
-            "estimator must be a MultiTaskCTRCVRClassifier; got "
-            f"{type(estimator).__name__}."
+            f"estimator must be a MultiTaskCTRCVRClassifier; got {estimator!r}."
         )
     if not reads_in_parts(dataset):
         raise TypeError(
-            "dataset must be a ParquetImpressions, whose files the workers share; got "
-            f"{type(dataset).__name__}."
+            f"dataset must be a ParquetImpressions; got {type(dataset).__name__}."
         )
     _utils.check_integer("num_workers", num_workers, at_least=1)
     _utils.check_integer("max_failures", max_failures, at_least=0)
@@ -503,10 +489,7 @@ def _check(estimator, dataset, num_workers, use_gpu, max_failures, timeout):
     estimator._validate_params()
     settings = Settings.of(vars(estimator))
     if settings.warm_start:
-        raise ValueError(
-            "warm_start must be False: a distributed fit does not continue an earlier "
-            "one."
-        )
+        raise ValueError("warm_start must be False for a distributed fit; got True.")
     # Each worker needs a row per step, and with stratified batches one of either kind.
     least = num_workers * (2 if settings.stratified_batches else 1)
     if settings.batch_size < least:
@@ -530,9 +513,8 @@ def _folders(storage_path, dataset):
     if "://" in storage:
         if dataset.cache_dir is None:
             raise ValueError(
-                f"storage_path={storage!r} is not a folder, and cache_dir of the "
-                "dataset is None; set it to a folder for the encoded rows that all "
-                "workers see."
+                f"storage_path={storage!r} is not a folder: set cache_dir of the "
+                "dataset to one for the encoded rows, which all workers see."
             )
         return storage, Path(dataset.cache_dir).absolute()
     path = Path(storage).absolute()
@@ -542,7 +524,6 @@ def _folders(storage_path, dataset):
             pass
     except OSError as error:
         raise ValueError(
-            "storage_path must be a folder to which files can be written; got "
-            f"{storage!r}: {error}"
+            f"storage_path={storage!r} must be a folder for new files: {error}"
         ) from error
     return str(path), Path(dataset.cache_dir or path).absolute()

@@ -3,7 +3,8 @@
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 from itertools import groupby
 from typing import Any
 
@@ -190,13 +191,13 @@ class Clock:
     epoch: int = 0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Shard(StreamedImpressions):
     """The share of the stored files that a worker reads; another in each epoch."""
 
-    rank: int = 0
-    n_workers: int = 1
-    clock: Clock = field(default_factory=lambda: Clock(0))
+    rank: int
+    n_workers: int
+    clock: Clock
 
     def _order(self, shuffled: bool) -> Sequence[int]:
         order = np.arange(len(self.store.sizes))
@@ -239,7 +240,6 @@ class JointIterator:
     def __iter__(self) -> Iterator[Batch]:
         """Iterate over the batches of one epoch."""
         own, self.n_own = iter(self.batches), 0
-        filler: Batch | None = None
         while True:
             with _utils.active(self.generators):
                 batch = next(own, None)
@@ -250,19 +250,17 @@ class JointIterator:
             self.n_weights = max(n_weights for _, n_weights in found)
             if not any(self.sizes):
                 return
-            if batch is None:
-                if filler is None:
-                    filler = self._filler()
-                batch = filler
-            else:
+            if batch is not None:
                 self.n_own += len(batch[1])
-            yield batch
+            yield batch or self._filler
 
     def in_row_order(self, values: Tensor) -> Tensor:
         """Return values without those of fillers, in the order of the rows."""
         return self.batches.in_row_order(values[: self.n_own])
 
+    @cached_property
     def _filler(self) -> Batch:
+        """A row that does not count."""
         inputs, y = self.batches.dataset.sample[slice(0, 1)]
         device = self.batches.device
         return {name: t.to(device) for name, t in inputs.items()}, y.to(device)
@@ -286,10 +284,7 @@ class NetworkSums:
     def __call__(self, gradients: Sequence[Tensor | None]) -> list[Tensor | None]:
         """Return the sums of gradients; those of a loss come from all rows already."""
         n = len(self.trained)
-        return [
-            *self.workers.sum_tensors(gradients[:n], self.trained),
-            *gradients[n:],
-        ]
+        return [*self.workers.sum_tensors(gradients[:n], self.trained), *gradients[n:]]
 
     def __deepcopy__(self, memo: object) -> "NetworkSums":
         """Return itself: the criterion is copied to compute losses only."""
@@ -423,19 +418,15 @@ class WorkerNet(MultiTaskNet):
 
     def n_rows_of(self, batch: Any) -> int:
         """Return the number of rows of all workers in the current step."""
-        return super().n_rows_of(batch) if self._steps is None else sum(self._sizes)
-
-    @property
-    def _sizes(self) -> list[int]:
-        assert self._steps is not None
-        return self._steps.sizes
+        steps = self._steps
+        return super().n_rows_of(batch) if steps is None else sum(steps.sizes)
 
     def criterion_inputs(self, output: NetworkOutput, batch: Any) -> Inputs:
         """Return output, labels, weights and groups of the rows of all workers."""
-        own = super().criterion_inputs(output, batch)
-        if self._steps is None:  # a check after training
+        own, steps = super().criterion_inputs(output, batch), self._steps
+        if steps is None:  # a check after training
             return own
-        return join(own, self.workers, self._sizes, self._steps.n_weights)
+        return join(own, self.workers, steps.sizes, steps.n_weights)
 
     def train_step_single(self, batch: Any, **fit_params: Any) -> dict[str, Tensor]:
         """Compute the loss of the joined batch and the gradients of all its rows."""
@@ -479,19 +470,25 @@ def join(own: Inputs, workers: Workers, sizes: Sequence[int], n_weights: int) ->
     batches, only some of the workers may have weights in a step.
     """
     output, y, sample_weight, groups = own
-    columns = {"logits": output.logits}
-    columns |= {f"aux {k}": head for k, head in enumerate(output.aux_logits)}
-    for name, head in (
-        ("conditional_logits", output.conditional_logits),
-        ("sampled_logits", output.sampled_logits),
-    ):
-        if head is not None:
-            columns[name] = head
-    columns["y"] = y
+    weight = None
     if n_weights:
         given = torch.ones_like(y[:, :1]) if sample_weight is None else sample_weight
-        columns["weight"] = given.view(len(y), -1).expand(-1, n_weights)
-    found = _join_columns(columns, workers, sizes)
+        weight = given.view(len(y), -1).expand(-1, n_weights)
+    columns = {
+        "logits": output.logits,
+        **{f"aux {k}": head for k, head in enumerate(output.aux_logits)},
+        "conditional_logits": output.conditional_logits,
+        "sampled_logits": output.sampled_logits,
+        "y": y,
+        "weight": weight,
+    }
+    given_columns = {name: each for name, each in columns.items() if each is not None}
+    # All columns travel in one exchange, which has one dtype, float32 or above.
+    kind = _utils.at_least_float32(output.logits).dtype
+    packed = torch.cat([each.to(kind) for each in given_columns.values()], dim=1)
+    widths = [each.shape[1] for each in given_columns.values()]
+    parts = workers.join(packed, sizes).split(widths, dim=1)
+    found = dict(zip(given_columns, parts, strict=True))
     joined = output._replace(
         logits=found["logits"],
         aux_logits=[found[f"aux {k}"] for k in range(len(output.aux_logits))],
@@ -508,18 +505,6 @@ def join(own: Inputs, workers: Workers, sizes: Sequence[int], n_weights: int) ->
     if groups is not None:
         groups = workers.join(groups, sizes)
     return joined, found["y"], weight, groups
-
-
-def _join_columns(
-    columns: dict[str, Tensor], workers: Workers, sizes: Sequence[int]
-) -> dict[str, Tensor]:
-    """Join tensors of shape `(n_rows, n_columns)`, in float32 or above."""
-    # All columns travel in one exchange, which has one dtype.
-    kind = _utils.at_least_float32(columns["logits"]).dtype
-    packed = torch.cat([each.to(kind) for each in columns.values()], dim=1)
-    widths = [each.shape[1] for each in columns.values()]
-    parts = workers.join(packed, sizes).split(widths, dim=1)
-    return dict(zip(columns, parts, strict=True))
 
 
 def _averaged(

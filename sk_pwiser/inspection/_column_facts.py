@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy.sparse import issparse
+from scipy.sparse import coo_array, issparse
 
 from sk_pwiser._table._categories import factorize
 from sk_pwiser._table._column_kinds import looks_like_codes
@@ -139,24 +139,18 @@ def is_determined(name, columns):
             # Some rows, from all of the table, mostly have more pairs already.
             step = max(len(own.codes) // (4 * limit), 1)
             if all(
-                has_few_pairs(other.codes[::every], own.codes[::every], limit)
+                count_pairs(other.codes[::every], own.codes[::every]) <= limit
                 for every in dict.fromkeys((step, 1))
             ):
                 return True
     return False
 
 
-def has_few_pairs(a, b, limit):
-    """Return whether two arrays of codes have at most `limit` distinct pairs."""
-    one = np.zeros(a.max() + 1, dtype=np.intp)
-    one[a] = b  # one of the codes beside each code of `a`
-    others = np.flatnonzero(b != one[a])
-    n_pairs = np.count_nonzero(np.bincount(a))
-    # Sort the other pairs only if there may be few of them.
-    if n_pairs + np.count_nonzero(np.bincount(a[others])) > limit:
-        return False
-    pairs = a[others] * (b.max() + 1) + b[others]
-    return n_pairs + len(np.unique(pairs)) <= limit
+def count_pairs(a, b):
+    """Return the number of distinct pairs of codes."""
+    # As entries of a matrix, whose conversion joins equal ones several times as fast as
+    # they can be sorted.
+    return coo_array((np.ones(len(a), dtype=bool), (a, b))).tocsr().nnz
 
 
 def describe_column(facts, column, rows):

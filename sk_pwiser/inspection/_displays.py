@@ -140,19 +140,20 @@ class TaskRows(NamedTuple):
     model: str | None  # with the value of `by`; None for one model without a name
     y: np.ndarray
     p: np.ndarray
-    weight: np.ndarray | None
+    weight: np.ndarray
 
     @property
     def has_both_classes(self):
         """Whether both labels occur among the rows with a weight above 0."""
-        y = self.y if self.weight is None else self.y[self.weight > 0]
+        y = self.y[self.weight > 0]
         return len(y) > 0 and y.min() != y.max()
 
     @property
     def base_rate(self):
         """The weighted rate of label 1, NaN without rows."""
-        has_rows = len(self.y) > 0 and (self.weight is None or self.weight.any())
-        return float(np.average(self.y, weights=self.weight)) if has_rows else np.nan
+        if not self.weight.any():
+            return np.nan
+        return float(np.average(self.y, weights=self.weight))
 
 
 class GivenPredictions:
@@ -177,8 +178,7 @@ class GivenPredictions:
         columns = names_of_columns(self._given) or []
         if columns != names and sorted(columns) == sorted(names):
             raise ValueError(
-                f"The columns of P must be in the order of the tasks, {names}; got "
-                f"{columns}."
+                f"P must have its columns in the order {names}, got {columns}."
             )
         given = {"P": self._given, "sample_weight": sample_weight}
         _responses.check_rows(Y, n_samples, input_name="Y", **given)
@@ -194,7 +194,7 @@ class Responses(NamedTuple):
     targets: np.ndarray
     known: np.ndarray
     p: np.ndarray
-    weight: np.ndarray | None
+    weight: np.ndarray  # per row and task
     predictions: _responses.Predictions
 
 
@@ -212,14 +212,20 @@ def read_responses(estimator, X, Y, task_names=None, sample_weight=None):
         estimator.check_order(Y, len(targets), names, sample_weight)
     if X is not None:
         _responses.check_rows(X, len(targets), Y=Y, sample_weight=sample_weight)
-    columns = [predictions.of_task(k, targets, "predict_proba") for k in range(n_tasks)]
-    for name, p in zip(names, columns, strict=True):
-        _check_probabilities(p, name)
-    weight = None
+    p = np.column_stack(
+        [predictions.of_task(k, targets, "predict_proba") for k in range(n_tasks)]
+    )
+    is_wrong = ~((p >= 0) & (p <= 1))
+    if is_wrong.any():
+        row, k = np.argwhere(is_wrong)[0]
+        raise ValueError(
+            f"Predictions must be probabilities in [0, 1], got {p[row, k]:g} for task "
+            f"{names[k]!r} in row {row}."
+        )
+    weight = np.ones(targets.shape)
     if sample_weight is not None:
-        weight = check_weights(sample_weight, *targets.shape, names)
-        weight = np.broadcast_to(weight.reshape(len(weight), -1), targets.shape)
-    p = np.column_stack(columns)
+        found = check_weights(sample_weight, *targets.shape, names)
+        weight *= found.reshape(len(found), -1)
     return Responses(names, targets, known, p, weight, predictions)
 
 
@@ -239,16 +245,16 @@ def read_models(models, X, Y, cvr, sample_weight, by, task_names=None):
 
 def _parts(X, Y, by):
     if X is not None:
-        found = _responses.rows_of_values(column_of(X, "by", by), by)
+        column, name = column_of(X, "by", by), by
     else:
         check_consistent_length(by, Y)
         check_match(Y, _num_samples(Y), input_name="Y", by=by)
-        found = _responses.rows_of_values(by, getattr(by, "name", None))
+        column, name = by, getattr(by, "name", None)
+    found = _responses.rows_of_values(column, name)
     if not 0 < len(found) <= MAX_VALUES:
-        what = "a column" if X is None else f"{by!r}"
         raise ValueError(
             f"by must have at least one value and at most {MAX_VALUES}, since each has "
-            f"its own curves; got {what} with {len(found):,} values."
+            f"its own curves; got {len(found):,} values."
         )
     return found
 
@@ -258,8 +264,7 @@ def read_folds(cv_results, X, Y, cvr, sample_weight):
     for key in ("estimator", "indices"):
         if key not in cv_results:
             raise ValueError(
-                f"cv_results has no {key!r}; call cross_validate with return_{key}="
-                "True."
+                f"cv_results has no {key!r}; cross_validate needs return_{key}=True."
             )
     check_consistent_length(X, Y, sample_weight)
     # Rows of another table of the same length cannot be told apart; a shorter one can.
@@ -267,8 +272,7 @@ def read_folds(cv_results, X, Y, cvr, sample_weight):
     last = max(np.max(test) for test in cv_results["indices"]["test"])
     if last >= _num_samples(X):
         raise ValueError(
-            f"X has {_num_samples(X)} rows, but a test fold of cv_results has the row "
-            f"{last}; pass the rows of cross_validate."
+            f"X must have the rows of cv_results, up to {last}; got {_num_samples(X)}."
         )
     found = []
     for estimator, test in folds:
@@ -330,8 +334,7 @@ def _read(model, estimator, X, Y, cvr, sample_weight, task_names=None, parts=Non
         for name, k, p, known in curves:
             rows = of_part[known[of_part]]
             # Column k = -1 of the CVR is the last task.
-            weight = None if read.weight is None else read.weight[rows, k]
-            y = read.targets[rows, k]
+            y, weight = read.targets[rows, k], read.weight[rows, k]
             found.append(TaskRows(name, label or None, y, p[rows], weight))
     return found
 
@@ -342,17 +345,6 @@ def _choose_names(n_tasks, task_names, *found):
         return next((names for names in found if names), numbered)
     if len(task_names) != n_tasks or len(set(task_names)) != n_tasks:
         raise ValueError(
-            f"task_names must contain {n_tasks} distinct names, one per column of Y, "
-            f"got {list(task_names)!r}."
+            f"task_names must be {n_tasks} distinct names, got {list(task_names)!r}."
         )
     return [str(name) for name in task_names]
-
-
-def _check_probabilities(p, task):
-    is_wrong = ~((p >= 0) & (p <= 1))
-    if is_wrong.any():
-        row = int(is_wrong.argmax())
-        raise ValueError(
-            f"Predictions must be probabilities in [0, 1], got {p[row]:g} for task "
-            f"{task!r} in row {row}."
-        )

@@ -1,5 +1,6 @@
 """Distributions of the scores of a task by funnel depth."""
 
+from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
@@ -17,6 +18,7 @@ LIMITS = np.finfo(np.float32)
 N_BINS, N_POINTS = 512, 256
 
 
+@dataclass(kw_only=True, repr=False, eq=False)
 class FunnelScoreDisplay:
     """Densities of the predicted log-odds of a task, by funnel depth.
 
@@ -57,11 +59,10 @@ class FunnelScoreDisplay:
     ['no task 0 (2 rows)', 'task 0, no task 1 (2 rows)', 'task 1 (2 rows)']
     """
 
-    def __init__(self, *, log_odds, depth, task_name, task_names):
-        self.log_odds = log_odds
-        self.depth = depth
-        self.task_name = task_name
-        self.task_names = task_names
+    log_odds: np.ndarray
+    depth: np.ndarray
+    task_name: str
+    task_names: list
 
     @classmethod
     def from_estimator(cls, estimator, X, Y, *, task=-1, ax=None, **kwargs):

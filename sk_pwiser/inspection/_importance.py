@@ -1,5 +1,7 @@
 """Importance of the columns for each task, by permutations of encoded rows."""
 
+from dataclasses import dataclass
+
 import numpy as np
 from scipy.stats import t
 from sklearn.exceptions import UndefinedMetricWarning
@@ -111,10 +113,9 @@ def task_importances(
     n_repeats = check_integer("n_repeats", n_repeats, at_least=1)
     if not hasattr(estimator, "_permuted_logits"):
         raise TypeError(
-            "estimator must be a fitted MultiTaskCTRCVRClassifier, or a "
-            "FunnelCalibrator of one; for the last step of a pipeline, pass "
-            "pipeline[-1] and pipeline[:-1].transform(X). Got "
-            f"{type(estimator).__name__}."
+            "estimator must be a MultiTaskCTRCVRClassifier or a FunnelCalibrator of "
+            f"one, got {type(estimator).__name__}. For a pipeline, pass pipeline[-1] "
+            "and pipeline[:-1].transform(X)."
         )
     X = collected(X)
     read = _displays.read_responses(estimator, X, Y, sample_weight=sample_weight)
@@ -146,18 +147,19 @@ def task_importances(
     permuted = [[scores(name, order) for order in orders] for name in names]
     # From (column, repeat, task) to (column, task, repeat).
     importances = baseline[:, np.newaxis] - np.array(permuted).transpose(0, 2, 1)
-    mean = importances.mean(axis=2)
+    mean, half_width = importances.mean(axis=2), _half_widths(importances)
     return Bunch(
         importances=importances,
         importances_mean=mean,
         importances_std=importances.std(axis=2),
-        intervals=mean[..., np.newaxis] + _half_widths(importances),
+        intervals=np.stack([mean - half_width, mean + half_width], axis=-1),
         baseline=baseline,
         column_names=names,
         task_names=read.names,
     )
 
 
+@dataclass(kw_only=True, repr=False, eq=False)
 class TaskImportanceDisplay:
     """Permutation importance of the columns: a bar per column and task.
 
@@ -204,11 +206,10 @@ class TaskImportanceDisplay:
     5
     """
 
-    def __init__(self, *, importances, column_names, task_names, scoring):
-        self.importances = importances
-        self.column_names = column_names
-        self.task_names = task_names
-        self.scoring = scoring
+    importances: np.ndarray
+    column_names: list
+    task_names: list
+    scoring: str
 
     @classmethod
     def from_estimator(
@@ -295,8 +296,7 @@ class TaskImportanceDisplay:
         """
         n_columns = check_integer("n_columns", n_columns, at_least=1)
         ax = _displays.axes_or_new(ax, "TaskImportanceDisplay")
-        mean = self.importances.mean(axis=2)
-        error = _half_widths(self.importances)[..., 1]
+        mean, error = self.importances.mean(axis=2), _half_widths(self.importances)
         # A task without a score does not decide which columns are drawn.
         largest = np.nan_to_num(mean, nan=-np.inf).max(axis=1)
         shown = np.argsort(-largest, kind="stable")[:n_columns]
@@ -328,21 +328,17 @@ class TaskImportanceDisplay:
 
 def _task_scorer(scoring, read, k):
     """Return a function of the probabilities of all rows, None if it is undefined."""
-    rows, weight = read.known[:, k], None
-    if read.weight is not None:
-        rows = rows & (read.weight[:, k] > 0)
-        weight = read.weight[rows, k]
+    rows = read.known[:, k] & (read.weight[:, k] > 0)
     # A slice spares a copy of all probabilities per permutation.
     rows = slice(None) if rows.all() else rows
-    y = read.targets[rows, k].astype(np.float64)
+    y, weight = read.targets[rows, k].astype(np.float64), read.weight[rows, k]
     if len(y) == 0 or (scoring != "log_loss" and y.min() == y.max()):
         return None
     return lambda p: SCORES[scoring](y, p[rows], sample_weight=weight)
 
 
 def _roc_auc(y, p, sample_weight):
-    weight = 1.0 if sample_weight is None else sample_weight
-    return auc_of_weights(p, weight * y, weight * (1 - y))
+    return auc_of_weights(p, sample_weight * y, sample_weight * (1 - y))
 
 
 def _negative_log_loss(y, p, sample_weight):
@@ -370,10 +366,9 @@ def _permutations(n_rows, n_repeats, random_state):
 
 
 def _half_widths(importances):
-    """Return -h and h in the last axis, where h is half the width of an interval."""
+    """Return half the widths of the intervals of the means over repeats."""
     n = importances.shape[2]
     if n == 1:
-        return np.full((*importances.shape[:2], 2), np.nan)
+        return np.full(importances.shape[:2], np.nan)
     deviation = importances.std(axis=2, ddof=1) / np.sqrt(n)
-    h = t.ppf((1 + COVERAGE) / 2, n - 1) * deviation
-    return np.stack([-h, h], axis=-1)
+    return t.ppf((1 + COVERAGE) / 2, n - 1) * deviation

@@ -112,9 +112,8 @@ def describe_impressions(
         estimator = MultiTaskCTRCVRClassifier()
     if not isinstance(estimator, MultiTaskCTRCVRClassifier):
         raise TypeError(
-            "estimator must be a MultiTaskCTRCVRClassifier or None, got "
-            f"{estimator!r}. For a pipeline, pass its last step and the table that it "
-            "reads."
+            f"estimator must be None or a MultiTaskCTRCVRClassifier; got {estimator!r}."
+            " For a pipeline, pass its last step and the table that it reads."
         )
     check_integer("n_periods", n_periods, at_least=2)
     check_integer("max_rows", max_rows, at_least=2 * _column_facts.N_FOLDS)
@@ -126,8 +125,7 @@ def describe_impressions(
         task_parents=estimator.task_parents,
     )
     depth, names = depth_in_tree(Y, targets.parents), targets.task_names
-    given = {} if time is None or isinstance(time, str) else {"time": time}
-    check_match(X, len(depth), Y=Y, **given)
+    check_match(X, len(depth), Y=Y, time=time)
     period, starts = np.zeros(len(depth), dtype=np.intp), ["all"]
     if time is not None:
         times = times_of(X, time)
@@ -443,9 +441,8 @@ class ImpressionsDescription:
         ]
         names = [_short(name, 10) for name in self.task_names]
         yield [("period from", "rows", *names)], cells, "<>" + ">" * len(names)
-        shown = list(range(len(names)))
         # The first and the last task stand for many, so that lines fit on a screen.
-        shown = shown if len(shown) <= 3 else [shown[0], shown[-1]]
+        shown = range(len(names)) if len(names) <= 3 else [0, len(names) - 1]
         first = ["column", "kind", "values", "missing", "unseen"]
         first += ["drift"] * self.has_times
         headers = [

@@ -1,5 +1,7 @@
 """ROC, precision-recall and reliability curves of all tasks."""
 
+from dataclasses import dataclass
+
 import numpy as np
 from scipy.stats import beta
 from sklearn import metrics
@@ -216,6 +218,7 @@ class TaskCurvesDisplay:
         return styles
 
 
+@dataclass(kw_only=True, repr=False, eq=False)
 class TaskRocCurveDisplay(TaskCurvesDisplay):
     """ROC curves, one per task, with the AUC in the legend.
 
@@ -263,12 +266,11 @@ class TaskRocCurveDisplay(TaskCurvesDisplay):
 
     _curve_name = "The ROC curve"
 
-    def __init__(self, *, fpr, tpr, roc_auc, task_names, model_names=None):
-        self.fpr = fpr
-        self.tpr = tpr
-        self.roc_auc = roc_auc
-        self.task_names = task_names
-        self.model_names = model_names
+    fpr: list
+    tpr: list
+    roc_auc: list
+    task_names: list
+    model_names: list | None = None
 
     @staticmethod
     def _compute(rows):
@@ -295,8 +297,7 @@ class TaskRocCurveDisplay(TaskCurvesDisplay):
             The display.
         """
         ax = _displays.axes_or_new(ax, "TaskRocCurveDisplay")
-        curves = self.fpr, self.tpr, self.roc_auc, "AUC = {:.3f}"
-        self._draw_curves(ax, *curves, kwargs)
+        self._draw_curves(ax, self.fpr, self.tpr, self.roc_auc, "AUC = {:.3f}", kwargs)
         self.chance_level_ = None
         if plot_chance_level:
             (self.chance_level_,) = ax.plot(
@@ -314,6 +315,7 @@ class TaskRocCurveDisplay(TaskCurvesDisplay):
         return self
 
 
+@dataclass(kw_only=True, repr=False, eq=False)
 class TaskPrecisionRecallDisplay(TaskCurvesDisplay):
     """Precision-recall curves, one per task, with the average precision in the legend.
 
@@ -360,22 +362,12 @@ class TaskPrecisionRecallDisplay(TaskCurvesDisplay):
 
     _curve_name = "The precision-recall curve"
 
-    def __init__(
-        self,
-        *,
-        precision,
-        recall,
-        average_precision,
-        base_rates,
-        task_names,
-        model_names=None,
-    ):
-        self.precision = precision
-        self.recall = recall
-        self.average_precision = average_precision
-        self.base_rates = base_rates
-        self.task_names = task_names
-        self.model_names = model_names
+    precision: list
+    recall: list
+    average_precision: list
+    base_rates: list
+    task_names: list
+    model_names: list | None = None
 
     @staticmethod
     def _compute(rows):
@@ -453,6 +445,7 @@ class TaskPrecisionRecallDisplay(TaskCurvesDisplay):
         ]
 
 
+@dataclass(kw_only=True, repr=False, eq=False)
 class TaskCalibrationDisplay(TaskCurvesDisplay):
     """Reliability curves: observed against predicted rates, one curve per task.
 
@@ -505,18 +498,17 @@ class TaskCalibrationDisplay(TaskCurvesDisplay):
     _curve_name = "The reliability curve"
     _curve_options = ("n_bins", "strategy")
 
-    def __init__(self, *, curves, base_rates, task_names, model_names=None):
-        self.curves = curves
-        self.base_rates = base_rates
-        self.task_names = task_names
-        self.model_names = model_names
+    curves: list
+    base_rates: list
+    task_names: list
+    model_names: list | None = None
 
     @staticmethod
     def _compute(rows, n_bins=10, strategy="quantile"):
         # One row in place of one class: the curve then has the right fields, which are
         # emptied.
         given = rows.y, rows.p, rows.weight
-        y, p, weight = given if rows.has_both_classes else ([0], [0], None)
+        y, p, weight = given if rows.has_both_classes else ([0], [0], [1])
         curve = reliability_curve(
             y, p, n_bins=n_bins, strategy=strategy, sample_weight=weight
         )
@@ -582,8 +574,8 @@ class TaskCalibrationDisplay(TaskCurvesDisplay):
 
     def _limits(self, logarithmic):
         """Return the limits of both axes, so that all points are visible."""
-        points = [(curve.predicted, curve.observed) for curve in self.curves]
-        rates = np.concatenate([np.ravel(both) for both in points])
+        points = [np.r_[curve.predicted, curve.observed] for curve in self.curves]
+        rates = np.concatenate(points)
         rates = rates[rates > 0]
         if len(rates) == 0:
             return (0.001, 1.0) if logarithmic else (0.0, 1.0)

@@ -1,11 +1,13 @@
 """Losses and AUC by epoch of training, and scores of a search by a parameter."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from numbers import Real
 
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
-from sk_pwiser._responses import Predictions, nested_estimators
+from sk_pwiser._responses import Predictions, find_paths, nested_estimators
 from sk_pwiser._utils import check_choice
 from sk_pwiser.inspection import _displays
 
@@ -17,6 +19,7 @@ LINES = ("--", "-", ":")
 WIDE = 10
 
 
+@dataclass(kw_only=True, repr=False, eq=False)
 class TrainingHistoryDisplay:
     """Training loss, validation loss and validation AUC per task, by epoch.
 
@@ -61,12 +64,11 @@ class TrainingHistoryDisplay:
     ['Loss', 'Validation AUC']
     """
 
-    def __init__(self, *, epochs, losses, aucs, mean_auc=None, best_epoch=None):
-        self.epochs = epochs
-        self.losses = losses
-        self.aucs = aucs
-        self.mean_auc = mean_auc
-        self.best_epoch = best_epoch
+    epochs: np.ndarray
+    losses: dict
+    aucs: dict
+    mean_auc: np.ndarray | None = None
+    best_epoch: int | None = None
 
     @classmethod
     def from_estimator(cls, estimator, *, kind="both", ax=None, **kwargs):
@@ -202,6 +204,7 @@ def _columns(history, keys):
     }
 
 
+@dataclass(kw_only=True, repr=False, eq=False)
 class WeightSearchDisplay:
     """Cross-validated scores by `pwiser_weight`, with standard errors.
 
@@ -264,22 +267,12 @@ class WeightSearchDisplay:
     ([0.0, 0.3, 3.0], ['click', 'conversion'])
     """
 
-    def __init__(
-        self,
-        *,
-        param_name,
-        values,
-        scores,
-        standard_errors,
-        best_value=None,
-        task_names=(),
-    ):
-        self.param_name = param_name
-        self.values = values
-        self.scores = scores
-        self.standard_errors = standard_errors
-        self.best_value = best_value
-        self.task_names = task_names
+    param_name: str
+    values: np.ndarray
+    scores: dict
+    standard_errors: dict
+    best_value: float | None = None
+    task_names: Sequence[str] = ()
 
     @classmethod
     def from_search(
@@ -391,9 +384,7 @@ def _standard_errors(results, name, n_splits):
 
 def _find_param(results, param):
     names = [key.removeprefix("param_") for key in results if key.startswith("param_")]
-    found = [name for name in names if name == param] or [
-        name for name in names if name.endswith(f"__{param}")
-    ]
+    found = [param] if param in names else find_paths(names, param)
     if len(found) != 1:
         raise ValueError(f"param must be one of {names}, got {param!r}.")
     return found[0]

@@ -173,8 +173,7 @@ def reliability_curve(
         raise ValueError(f"strategy must be one of {STRATEGIES}, got {strategy!r}.")
     y, p, weight = _check(y_true, y_prob, sample_weight)
     order = np.argsort(p, kind="stable")
-    y, p = y[order], p[order]
-    weight = np.ones(len(y)) if weight is None else weight[order]
+    y, p, weight = y[order], p[order], weight[order]
     if strategy == "quantile":
         share = np.cumsum(weight) / weight.sum()
         # The smallest prediction of each bin, so that equal predictions stay together.
@@ -323,7 +322,7 @@ def _warn_undefined(name, reason):
 
 
 def _check(y_true, y_prob, sample_weight):
-    """Return labels, probabilities and weights as float64 arrays."""
+    """Return labels, probabilities and weights, 1 by default, as float64 arrays."""
     arrays = []
     for name, values in (("y_true", y_true), ("y_prob", y_prob)):
         values = column_or_1d(values, dtype=np.float64)
@@ -336,9 +335,9 @@ def _check(y_true, y_prob, sample_weight):
             )
     if len(arrays[0]) == 0:
         raise ValueError("y_true must have at least one row, got 0.")
-    weight = sample_weight
-    if weight is not None:
-        weight = column_or_1d(weight, dtype=np.float64)
+    weight = np.ones(len(arrays[0]))
+    if sample_weight is not None:
+        weight = column_or_1d(sample_weight, dtype=np.float64)
         if not ((weight >= 0) & (weight < np.inf)).all() or weight.sum() == 0:
             raise ValueError(
                 "sample_weight must be finite and >= 0, and > 0 for one row."

@@ -2,6 +2,7 @@
 
 import inspect
 import warnings
+from threading import RLock
 
 import numpy as np
 from sklearn import get_config
@@ -19,6 +20,9 @@ from sk_pwiser.metrics._metrics import grouped_auc
 # These metrics need both classes, but do not always warn: without negatives, the
 # average precision is 1.
 _NEEDS_BOTH_CLASSES = (roc_auc_score, average_precision_score)
+# Filters of warnings belong to the process: of two threads that overlap, one would
+# restore those that the other one has set for a metric.
+_FILTERING = RLock()
 
 
 def make_task_scorer(
@@ -115,13 +119,11 @@ def make_task_scorer(
     task = _responses.check_task(task)
     if response_method not in ("predict_proba", "predict"):
         raise ValueError(
-            "response_method must be 'predict_proba' or 'predict', got "
-            f"{response_method!r}."
+            f"response_method={response_method!r} must be predict_proba or predict."
         )
     if task == "cvr" and response_method == "predict":
         raise ValueError(
-            "response_method must be 'predict_proba' with task='cvr', which is a "
-            "probability, got 'predict'."
+            "response_method must be 'predict_proba' with task='cvr', got 'predict'."
         )
     return TaskScorer(metric, task, greater_is_better, response_method, kwargs)
 
@@ -138,9 +140,10 @@ class TaskScorer(_BaseScorer):
         if task == "cvr":
             # The CVR uses the first of these methods that the estimator has.
             self._response_method = ("predict_cvr", "predict_proba")
-        # As in scikit-learn's scorers, None is an error if weights are passed.
-        weight = {"sample_weight": None} if self._accept_sample_weight() else {}
-        self._metadata_request = self._request(**weight)
+        self._metadata_request = MetadataRequest(owner=repr(self))
+        if self._accept_sample_weight():
+            # As in scikit-learn's scorers, None is an error if weights are passed.
+            self._metadata_request.score.add_request(param="sample_weight", alias=None)
 
     def __call__(self, estimator, X, y, sample_weight=None):
         """Score a fitted estimator; see :func:`make_task_scorer`."""
@@ -164,10 +167,14 @@ class TaskScorer(_BaseScorer):
             y, predictions.missing_labels(), predictions.classes()
         )
         _responses.check_rows(X, len(targets), Y=y, **metadata)
-        names = y_names or predictions.task_names()
+        fitted_names = predictions.task_names()
+        _responses.check_same_tasks(targets.shape[1], y_names, fitted_names)
+        names = y_names or fitted_names
         of_rows = self._check_metadata(X, targets, names or None, **metadata)
         values, reasons = [], []
-        for label, rows, k, predicted in self._parts(predictions, targets, y_names):
+        for label, rows, k, predicted in self._parts(
+            predictions, targets, y_names, fitted_names
+        ):
             # A missing label is neither 0 nor 1: the row is left out for this task
             # only.
             rows = rows & known[:, k]
@@ -186,12 +193,9 @@ class TaskScorer(_BaseScorer):
             )
         return float(np.mean(values)) * self._sign
 
-    def _parts(self, predictions, targets, y_names):
+    def _parts(self, predictions, targets, y_names, fitted_names):
         """Yield each scored task's label, rows, column of targets, and predictions."""
-        fitted_names = predictions.task_names()
-        n_tasks = targets.shape[1]
-        _responses.check_same_tasks(n_tasks, y_names, fitted_names)
-        names = y_names or fitted_names
+        n_tasks, names = targets.shape[1], y_names or fitted_names
         if n_tasks > 1 and self._task in {"cvr", "mean"} & {*(fitted_names or names)}:
             raise ValueError(
                 f"task={self._task!r} is ambiguous, because a task has this name. "
@@ -225,7 +229,7 @@ class TaskScorer(_BaseScorer):
         if metric in _NEEDS_BOTH_CLASSES:
             return np.nan, reason
         # A metric that issues the warning may return an arbitrary number.
-        with warnings.catch_warnings():
+        with _FILTERING, warnings.catch_warnings():
             warnings.simplefilter("error", UndefinedMetricWarning)
             try:
                 value = float(self._score_func(y_true, y_pred, **kwargs))
@@ -254,19 +258,16 @@ class TaskScorer(_BaseScorer):
     def set_score_request(self, *, sample_weight):
         """Set whether routing passes weights: True, False, None or an alias."""
         self._check_metric_takes_weight()
-        return self._set_request(sample_weight=sample_weight)
+        return self._set_request("sample_weight", sample_weight)
 
-    def _set_request(self, **aliases):
+    def _set_request(self, param, alias):
         if not get_config()["enable_metadata_routing"]:
             raise RuntimeError("set_score_request needs enable_metadata_routing=True.")
-        self._metadata_request = self._request(**aliases)
-        return self
-
-    def _request(self, **aliases):
+        # A new one, so that shallow copies and an alias that is refused change nothing.
         request = MetadataRequest(owner=repr(self))
-        for name, alias in aliases.items():
-            request.score.add_request(param=name, alias=alias)
-        return request
+        request.score.add_request(param=param, alias=alias)
+        self._metadata_request = request
+        return self
 
 
 def shared_cache(method_caller):
@@ -340,7 +341,7 @@ class _GroupedAUCScorer(TaskScorer):
         super().__init__(grouped_auc, task, True, "predict_proba", {})
         if column is None:
             # Groups are always needed, so that routing passes them without being told.
-            self._metadata_request = self._request(groups=True)
+            self._metadata_request.score.add_request(param="groups", alias=True)
 
     def __call__(self, estimator, X, y, groups=None):
         """Score a fitted estimator; see :func:`make_grouped_auc_scorer`."""
@@ -365,15 +366,14 @@ class _GroupedAUCScorer(TaskScorer):
         groups = column_or_1d(groups)
         if len(groups) != len(targets):
             raise ValueError(
-                f"groups must have one entry per row, {len(targets)}; got "
-                f"{len(groups)}."
+                f"groups must have {len(targets)} entries, as Y; got {len(groups)}."
             )
         return groups
 
     def _evaluate(self, y_true, y_pred, groups):
         if not len(y_true):
             return np.nan, "no rows to score"
-        with warnings.catch_warnings():
+        with _FILTERING, warnings.catch_warnings():
             # The scorer warns once for all tasks, with their names.
             warnings.simplefilter("ignore", UndefinedMetricWarning)
             value = grouped_auc(y_true, y_pred, groups)
@@ -381,7 +381,7 @@ class _GroupedAUCScorer(TaskScorer):
 
     def set_score_request(self, *, groups):
         """Set, in place, whether routing passes groups: a bool, None or an alias."""
-        return self._set_request(groups=groups)
+        return self._set_request("groups", groups)
 
 
 def _make(description, *args, **kwargs):

@@ -1,8 +1,10 @@
 """Comparison of losses on the same folds and with the same seeds."""
 
 import copy
+import os
 import re
 import warnings
+from contextlib import nullcontext
 from functools import partial, wraps
 from numbers import Integral, Real
 from typing import Any, NamedTuple
@@ -49,7 +51,7 @@ def build_candidates(estimator, losses, weights):
         raise TypeError(f"estimator must be an estimator object, got {estimator!r}.")
     losses = list(losses)
     params = estimator.get_params(deep=True)
-    loss_path = find_path(estimator, params, "loss")
+    loss_path = find_loss(estimator, params)
     prefix = loss_path.removesuffix("loss")
     weight_path = f"{prefix}pwiser_weight"
     weights = check_loss_weights(weights, losses, weight_path in params, estimator)
@@ -74,17 +76,16 @@ def build_candidates(estimator, losses, weights):
     return candidates
 
 
-def find_path(estimator, params, name):
-    """Return the least nested key of a parameter in ``get_params()``."""
-    paths = _responses.find_paths(params, name)
+def find_loss(estimator, params):
+    """Return the least nested key of the parameter ``loss`` in ``get_params()``."""
+    paths = _responses.find_paths(params, "loss")
     # Parameters of an estimator may hold further estimators, with the same names.
-    depths = [path.count("__") for path in paths]
-    shallowest = [p for p, d in zip(paths, depths, strict=True) if d == min(depths)]
+    depth = min((path.count("__") for path in paths), default=0)
+    shallowest = [path for path in paths if path.count("__") == depth]
     if len(shallowest) != 1:
-        found = f"found {shallowest} in" if shallowest else "found none in"
         raise ValueError(
-            f"estimator must have one parameter {name!r}, itself or in its last step; "
-            f"{found} {type(estimator).__name__}."
+            "estimator must have one parameter 'loss', itself or in its last step; "
+            f"found {shallowest or 'none'} in {type(estimator).__name__}."
         )
     return shallowest[0]
 
@@ -106,13 +107,12 @@ def check_loss_weights(weights, losses, has_parameter, estimator):
         )
     if not has_parameter:
         raise ValueError(
-            "weights must be None for an estimator without the parameter "
-            f"'pwiser_weight', got {weights!r} with {type(estimator).__name__}."
+            f"weights must be None, got {weights!r}: {type(estimator).__name__} has no "
+            "parameter 'pwiser_weight'."
         )
     if not any(takes_weight(loss) for loss in losses):
         raise ValueError(
-            f"weights must be None if no loss takes a weight, got {weights!r} with the "
-            f"losses {losses!r}."
+            f"weights must be None if no loss of {losses!r} has one, got {weights!r}."
         )
     return found
 
@@ -121,13 +121,11 @@ def check_candidates(candidates, estimator, owner_path):
     names = [candidate.name for candidate in candidates]
     if len(names) < 2:
         raise ValueError(
-            "losses and weights must give at least two candidates; the first one is "
-            f"the baseline. Got {names}."
+            f"losses and weights must give at least two candidates, got {names}."
         )
     if repeated := [name for name in names if names.count(name) > 1]:
         raise ValueError(
-            f"losses and weights must be distinct, got {repeated[0]!r} "
-            f"{names.count(repeated[0])} times."
+            f"losses and weights must be distinct, got {repeated[0]!r} repeatedly."
         )
     for candidate in candidates:
         model = clone(estimator).set_params(**candidate.params)
@@ -300,6 +298,8 @@ def cross_validate_candidates(
     # One seed per fold, for all candidates: their starts do not add to the differences.
     seeds = check_random_state(seed).randint(2**31 - 1, size=len(splits))
 
+    caller = os.getpid()
+
     def jobs():
         # Folds are the outer loop, so that the candidates of a fold finish together.
         for split, of_split in zip(splits, seeds, strict=True):
@@ -307,17 +307,19 @@ def cross_validate_candidates(
                 model = clone(candidate.estimator).set_params(**candidate.params)
                 set_seeds(model, int(of_split))
                 yield delayed(fit_and_score)(
-                    model, X, Y, split, scoring, params, parts, part_of_row
+                    model, X, Y, split, scoring, params, parts, part_of_row, caller
                 )
 
     # A generator returns each fit when it ends, but not every backend supports it.
     parallel = Parallel(n_jobs=n_jobs, return_as="generator" if verbose else "list")
-    results, warned = [], set()
-    for *result, caught in parallel(jobs()):
-        results.append(result)
-        warn_once(caught, warned)
-        if verbose:
-            print(progress(results, candidates, len(splits)), flush=True)
+    results, messages = [], []
+    with warnings.catch_warnings(record=True) as caught:
+        for *result, of_process in parallel(jobs()):
+            results.append(result)
+            messages += of_process
+            if verbose:
+                print(progress(results, candidates, len(splits)), flush=True)
+    warn_once([*messages, *map(message_of, caught)])
 
     # From the order of the jobs to one row per candidate.
     shape = (len(splits), len(candidates))
@@ -376,9 +378,8 @@ def sampling_rate(estimators):
                 )
     if len(found) > 1:
         raise ValueError(
-            "The models have several values of negative_sampling_rate: "
-            f"{sorted(found)}. Labels are those of one log: use one value, or set "
-            "scoring."
+            f"negative_sampling_rate must be equal in all models, got {sorted(found)}: "
+            "labels are those of one log. Or set scoring."
         )
     return found.pop() if found else 1
 
@@ -400,8 +401,7 @@ def score_full_log(estimator, X, Y, *, scoring, rate):
 
 def make_splits(estimator, cv, X, Y, groups, seed):
     """Yield the indices of training and test rows, which may be given as masks."""
-    if cv is None:
-        cv = 5
+    cv = 5 if cv is None else cv
     if isinstance(cv, Integral):
         if isinstance(cv, bool) or cv < 2:
             raise ValueError(f"cv must be an int >= 2 or a splitter, got {cv!r}.")
@@ -432,8 +432,7 @@ def read_parts(X, by):
     rows_by = _responses.rows_of_values(column_of(X, "by", by), by)
     if len(rows_by) > MAX_PARTS:
         raise ValueError(
-            f"by={by!r} must be a column with at most {MAX_PARTS} values, such as the "
-            f"market; it has {len(rows_by):,}."
+            f"by={by!r} must have at most {MAX_PARTS} values; it has {len(rows_by):,}."
         )
     # As a code per row, which a fold selects like other values of its rows.
     of_row = np.full(n_rows(X), -1)
@@ -512,12 +511,18 @@ class StoredPredictions:
         return predict
 
 
-def fit_and_score(estimator, X, Y, split, scoring, params, parts, part_of_row):
+def fit_and_score(estimator, X, Y, split, scoring, params, parts, part_of_row, caller):
     """Fit on the training rows of a split, and score the test rows.
 
-    Return the scores, the seconds of both, and the warnings with their categories.
+    Return the scores, the seconds of both, and, in another process than the caller's,
+    the warnings with their categories.
     """
-    with warnings.catch_warnings(record=True) as caught:
+    # The caller records those of its threads, of which one would restore the recorder
+    # of another.
+    recorder = nullcontext([])
+    if os.getpid() != caller:
+        recorder = warnings.catch_warnings(record=True)
+    with recorder as caught:
         # One warning reports the undefined scores of all fits.
         warnings.simplefilter("ignore", UndefinedMetricWarning)
         name = scoring if isinstance(scoring, str) else "score"
@@ -540,25 +545,30 @@ def fit_and_score(estimator, X, Y, split, scoring, params, parts, part_of_row):
     }
     if list(scores) == ["score"]:
         scores = {name: scores["score"]}
-    # The module and the line of a warning are those of a worker.
-    caught = [(str(each.message), each.category) for each in caught]
-    return scores, found["fit_time"][0], found["score_time"][0], caught
+    messages = list(map(message_of, caught))
+    return scores, found["fit_time"][0], found["score_time"][0], messages
 
 
-def warn_once(caught, warned):
-    """Repeat the warnings of a fit, except for those that differ in numbers only."""
-    for message, category in caught:
+def message_of(warning):
+    """Return what does not depend on the module and the line of a worker."""
+    return str(warning.message), warning.category
+
+
+def warn_once(messages):
+    """Repeat warnings of fits; of those that differ in numbers only, the first one."""
+    first = {}
+    for message, category in messages:
         key = re.sub(r"-?\d[\d.,]*", "0", message), category
-        if key not in warned:
-            warned.add(key)
-            warn_user(message, category)
+        first.setdefault(key, message)
+    for (_, category), message in first.items():
+        warn_user(message, category)
 
 
 def progress(results, candidates, n_splits):
     scores, seconds, _ = results[-1]
     fold, k = divmod(len(results) - 1, len(candidates))
-    shown = (as_printed(name, value) for name, value in scores.items())
-    values = ", ".join(f"{name} {value:.4f}" for name, value in shown)
+    shown = ((*as_printed(metric), value) for metric, value in scores.items())
+    values = ", ".join(f"{name} {sign * value:.4f}" for name, sign, value in shown)
     return (
         f"fold {fold + 1} of {n_splits}, {candidates[k].name}: {values} "
         f"({seconds:.1f} s)"

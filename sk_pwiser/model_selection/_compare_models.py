@@ -134,8 +134,7 @@ def compare_models(
     for name, model in found.items():
         if isinstance(model, type) or not hasattr(model, "predict_proba"):
             raise TypeError(
-                f"models[{name!r}] must be a classifier with predict_proba, got "
-                f"{model!r}."
+                f"models[{name!r}] must have the method predict_proba, got {model!r}."
             )
     candidates = [
         _compare_losses.Candidate(name, model, {}) for name, model in found.items()
@@ -155,15 +154,13 @@ def named_models(models, n_tasks):
                 f"models must be 'default', a list of names or a dict, got {models!r}."
             )
         models = [name for name in MODELS if is_installed(name)]
-    unknown = [name for name in models if name not in MODELS]
-    if unknown:
-        raise ValueError(f"models must be among {list(MODELS)}, got {unknown[0]!r}.")
     found = {}
     for name in models:
+        if name not in MODELS:
+            raise ValueError(f"models must be among {list(MODELS)}, got {name!r}.")
         if not is_installed(name):
             raise ImportError(
-                f"The model {name!r} needs the package {PACKAGES[name]}: pip install "
-                f"{PACKAGES[name]}"
+                f"The model {name!r} needs a package: pip install {PACKAGES[name]}"
             )
         model = MODELS[name]()
         is_own = name == OWN or n_tasks == 1

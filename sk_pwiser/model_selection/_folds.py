@@ -242,10 +242,9 @@ class FunnelTimeSplit(BaseCrossValidator):
             if train <= 0 or counts[train] < self.min_conversions:
                 raise ValueError(
                     f"n_splits={self.n_splits} with min_conversions="
-                    f"{self.min_conversions} and gap={self.gap!r} is not possible: "
-                    f"there are {n_samples} rows with {counts[-1]} conversions, and "
-                    f"fold {fold} would have a part with fewer than "
-                    f"{self.min_conversions} conversions or without rows."
+                    f"{self.min_conversions} and gap={self.gap!r} is not possible: in "
+                    f"{n_samples} rows with {counts[-1]} conversions, a part of fold "
+                    f"{fold} would have too few conversions, or no rows."
                 )
             parts.append((order[:train], order[start:end]))
             end = start
@@ -320,8 +319,7 @@ class FunnelGroupKFold(GroupsConsumerMixin, FunnelStratifiedKFold):
         n_groups = codes.max(initial=-1) + 1
         if n_groups < self.n_splits:
             raise ValueError(
-                f"n_splits={self.n_splits} must not exceed the number of groups, "
-                f"{n_groups}."
+                f"n_splits must be at most the {n_groups} groups, got {self.n_splits}."
             )
         strata = strata_of_folds(y, self.n_splits, self.task_parents)
         if self.shuffle:

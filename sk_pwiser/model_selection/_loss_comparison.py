@@ -128,8 +128,7 @@ class LossComparison:
         n_distinct = len(set(self.candidates))
         if n_distinct < 2 or n_distinct < len(self.candidates):
             raise ValueError(
-                "candidates must contain at least two distinct names, got "
-                f"{self.candidates}."
+                f"candidates must be two or more distinct names, got {self.candidates}."
             )
         shapes = {name: values.shape for name, values in self.scores.items()}
         expected = (len(self.candidates), *next(iter(shapes.values()), ())[1:])
@@ -223,27 +222,22 @@ class LossComparison:
     def _lines(self):
         cells = [("metric", "candidate", "mean", "difference", "interval")]
         for metric, rows in self._rows().items():
-            digits = _digits(rows)
+            digits, (name, sign) = _digits(rows), as_printed(metric)
             for row in rows:
-                compared = ("", "")
-                name, mean = as_printed(metric, row["mean"])
-                ends = [as_printed(metric, row[end])[1] for end in ("low", "high")]
+                mean, compared = _number(sign * row["mean"], digits), ("", "")
                 if row["candidate"] != self.candidates[0]:
-                    difference = as_printed(metric, row["difference"])[1]
+                    difference = _number(sign * row["difference"], digits, "+")
                     # The opposite sign of a loss swaps the ends.
-                    interval = _interval(*sorted(ends), digits, "+")
-                    compared = (_number(difference, digits, "+"), interval)
-                cells.append((name, row["candidate"], _number(mean, digits), *compared))
+                    ends = sorted([sign * row["low"], sign * row["high"]])
+                    compared = (difference, _interval(*ends, digits, "+"))
+                cells.append((name, row["candidate"], mean, *compared))
         return aligned(cells, "<<>>>")
 
     @property
     def seconds(self):
         """Mean seconds of fits, and of predictions and scores: a line per candidate."""
         if self.fit_times is None or self.score_times is None:
-            raise ValueError(
-                "seconds needs fit_times and score_times, which this comparison was "
-                "created without."
-            )
+            raise ValueError("seconds needs fit_times and score_times; one is None.")
         means = self.fit_times.mean(axis=1), self.score_times.mean(axis=1)
         return "\n".join(
             f"{name}: {fit:.2f} s per fit, {score:.2f} s to predict and score"
@@ -266,10 +260,9 @@ class LossComparison:
         }
 
 
-def as_printed(metric, score):
-    """Return the name and the score of a metric in print, with losses as such."""
-    is_loss = metric.startswith(MINUS)
-    return metric.removeprefix(MINUS), -score if is_loss else score
+def as_printed(metric):
+    """Return the name of a metric in print, and its sign there: -1 for losses."""
+    return metric.removeprefix(MINUS), -1 if metric.startswith(MINUS) else 1
 
 
 def paired_interval(differences, test_train_ratio):

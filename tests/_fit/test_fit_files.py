@@ -250,7 +250,7 @@ def test_missing_labels_and_weights_per_task(tmp_path):
     log["conversion"] = log["conversion"].astype(float).mask(LOG["session"] < 100)
     write(log, tmp_path)
     params = {"missing_labels": "ignore"}
-    dataset = read(tmp_path, sample_weight=["weight", "session"])
+    dataset = read(tmp_path, sample_weight=("weight", "session"))
     weights = log[["weight", "session"]].to_numpy()
     stored, _ = training_rows(make(**params), dataset)
     (whole,), _ = training_rows(make(**params), X, log[TARGETS], sample_weight=weights)

@@ -406,7 +406,7 @@ def test_labels_that_break_the_order_are_counted(reader, rows):
     X, Y = rows
     swapped = Y[:, ::-1].copy()
     n = (Y[:, 0] > Y[:, 1]).sum()
-    message = f"order of the tasks: 'conversion' without 'click' in {n} rows. The"
+    message = f"order of the tasks.*: 'conversion' without 'click' in {n} rows. If"
     with pytest.warns(UserWarning, match=message) as seen:
         ordered = FunnelCalibrator(reader).fit(X, swapped)
     assert len(seen) == 1
@@ -501,7 +501,9 @@ def test_a_view_of_one_task_has_no_rows_to_weight_by_the_sampling(rows):
         names=["click", "conversion"], negative_sampling_rate=0.25
     ).fit(X, Y)
     view = TaskView(reader, "conversion")
-    with pytest.raises(ValueError, match=r"'conversion' alone .*=0\.25: calibrate the"):
+    with pytest.raises(
+        ValueError, match=r"'conversion' alone .*=0\.25: take a TaskView"
+    ):
         FunnelCalibrator(view).fit(X, Y[:, 1])
     weight = np.where(Y[:, 0] == 0, 4.0, 1.0)
     by_hand = FunnelCalibrator(view, method="sigmoid", negative_sampling_rate=1)

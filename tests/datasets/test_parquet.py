@@ -267,7 +267,7 @@ def test_a_corrupt_row_group(folder):
         ({"features": []}, ValueError, "features must name at least one column"),
         ({"features": [1]}, TypeError, r"features must be a list of column.*\[1\]"),
         ({"features": ["a", "a"]}, ValueError, "features contains 'a' twice"),
-        ({"features": ["b"]}, ValueError, "'b' is not a column of the dataset; its"),
+        ({"features": ["b"]}, ValueError, "'b' is not a column of the dataset, which"),
         ({"features": ["click"]}, ValueError, r"features and targets .* \['click'\]"),
         ({"targets": ["c"]}, ValueError, "'c' is not a column of the dataset"),
         ({"sample_weight": 3}, TypeError, "sample_weight must be the name of"),

@@ -184,7 +184,7 @@ def test_bad_input():
     model = small().fit(X, Y)
     pipeline = make_pipeline(FunctionTransformer(), model)
     for estimator in (pipeline, model.task(0), "model"):
-        with pytest.raises(TypeError, match="estimator must be a fitted MultiTask"):
+        with pytest.raises(TypeError, match="estimator must be a MultiTask"):
             task_importances(estimator, X, Y)
     assert_equals_scikit_learn(pipeline[-1], pipeline[:-1].transform(X))
     with pytest.raises(NotFittedError):

@@ -316,7 +316,7 @@ REFUSED = {
     TypeError: [
         ({"time": "late"}, "Column 'late' must hold times"),
         ({"max_rows": 2.5}, "max_rows"),
-        ({"estimator": "default"}, "estimator must be a MultiTask"),
+        ({"estimator": "default"}, "estimator must be None or a MultiTask"),
         ({"estimator": MODEL}, "estimator must be"),
         ({"estimator": make_pipeline(StandardScaler(), MODEL())}, "pass its last step"),
         ({"X": X.to_dict("list")}, "X is a dict"),

@@ -2,6 +2,8 @@
 
 import copy
 import pickle
+import threading
+import time
 import warnings
 from collections import Counter
 from functools import partial
@@ -177,7 +179,7 @@ def test_cvr_as_a_ratio_and_cvr_of_a_wrong_shape():
         ("roc_auc", 0, "predict", TypeError, "metric must be callable, got 'roc_auc'"),
         (f1_score, True, "predict", TypeError, r"task must .* got True of type bool"),
         (f1_score, 0.5, "predict", TypeError, r"task must .* got 0\.5 of type float"),
-        (f1_score, 0, "logit", ValueError, r"response_method must .* got 'logit'"),
+        (f1_score, 0, "logit", ValueError, r"response_method='logit' must be"),
         (f1_score, "cvr", "predict", ValueError, "response_method must .*task='cvr'"),
     ],
 )
@@ -303,6 +305,26 @@ def test_other_undefined_metrics_are_nan(data, model):
     # With both classes a metric keeps its number and its own warning.
     with pytest.warns(UndefinedMetricWarning, match="^no$"):
         assert make_task_scorer(always_undefined, 0)(model, X, Y) == 0.25
+
+
+def slower_for_the_second(y_true, y_pred):
+    time.sleep(0.3 if threading.current_thread().name == "second" else 0.1)
+    return 1.0
+
+
+def test_threads_leave_the_filters_of_warnings_as_they_were(data):
+    X, Y = data
+    scorer, model = make_task_scorer(slower_for_the_second, 0), forest().fit(X, Y)
+    args = model, X, np.zeros_like(Y)
+    before = list(warnings.filters)
+    names = "first", "second"
+    threads = [threading.Thread(target=scorer, args=args, name=name) for name in names]
+    for thread in threads:
+        thread.start()
+        time.sleep(0.05)
+    for thread in threads:
+        thread.join()
+    assert warnings.filters == before
 
 
 def test_metrics_defined_with_one_class_are_scored(data, model):

@@ -190,8 +190,8 @@ def test_the_plot_needs_matplotlib(monkeypatch):
 @pytest.mark.parametrize(
     ("candidates", "scores", "ratio", "match"),
     [
-        (["a"], {"m": [[1, 2]]}, 1, r"two distinct names, got \['a'\]"),
-        (["a", "a"], {"m": [[1, 2], [1, 2]]}, 1, "two distinct names"),
+        (["a"], {"m": [[1, 2]]}, 1, r"two or more distinct names, got \['a'\]"),
+        (["a", "a"], {"m": [[1, 2], [1, 2]]}, 1, "two or more distinct names"),
         (["a", "b"], {"m": [[1, 2]]}, 1, r"n_candidates=2, got {'m': \(1, 2\)}"),
         (["a", "b"], {"m": [1, 2]}, 1, "must map each metric"),
         (["a", "b"], {"m": [[1], [2]], "n": [[1, 2], [2, 3]]}, 1, "must map each"),

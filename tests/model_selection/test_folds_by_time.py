@@ -151,7 +151,7 @@ def test_groups_are_checked():
     users = pd.Series(["a", "b", pd.NA, "d"] * 5, dtype="string")
     with pytest.raises(ValueError, match=r"groups must not be missing; 5 .* row 2"):
         cv.split(np.zeros(20), Y, users)
-    with pytest.raises(ValueError, match="must not exceed the number of groups, 2"):
+    with pytest.raises(ValueError, match="must be at most the 2 groups"):
         cv.split(np.zeros(20), Y, np.arange(20) % 2)
     rare = np.zeros((20, 2), dtype=int)
     rare[:2] = 1
