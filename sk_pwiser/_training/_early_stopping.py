@@ -132,8 +132,8 @@ def usable_monitor(
         return monitor
     value = figure if is_mean else f"{figure}_{monitored}"
     warn_user(
-        f"early_stopping={value!r} needs {needs} of each task among the {len(y)} "
-        f"validation rows, which is not so for {', '.join(map(repr, lacking))}. The "
+        f"early_stopping={value!r} needs {needs} of each task among the validation "
+        f"rows; the {len(y)} rows lack them for {', '.join(map(repr, lacking))}. The "
         "validation loss decides instead. A larger validation_fraction, or an eval_set "
         "with both labels, makes the figure available."
     )

@@ -224,7 +224,7 @@ def test_a_scorer_is_code_that_no_file_holds(tmp_path):
 def test_the_loss_decides_if_a_task_of_the_auc_lacks_a_label(figure):
     pair = X_LATE, Y_LATE.assign(conversion=0)
     model = small(early_stopping=figure, max_epochs=6, lr=0.03)
-    with pytest.warns(UserWarning, match="not so for 'conversion'. The validation los"):
+    with pytest.warns(UserWarning, match="them for 'conversion'. The validation los"):
         model.fit(X, Y, eval_set=pair)
     assert model.best_epoch_ == 1 + np.argmin(model.history_[:, "valid_loss"])
     small(early_stopping="auc_click", max_epochs=1).fit(X, Y, eval_set=pair)
@@ -240,9 +240,7 @@ def test_the_log_loss_of_a_task_without_both_labels_does_not_decide(label, figur
     if figure != "log_loss_conversion":  # the mean is that of the other task
         model.fit(X, Y, eval_set=pair)
         return
-    with pytest.warns(
-        UserWarning, match="not so for 'conversion'. The validation loss"
-    ):
+    with pytest.warns(UserWarning, match="them for 'conversion'. The validation loss"):
         model.fit(X, Y, eval_set=pair)
     expected = small(early_stopping="loss", missing_labels="ignore", max_epochs=4)
     expected.fit(X, Y, eval_set=pair)
@@ -251,7 +249,9 @@ def test_the_log_loss_of_a_task_without_both_labels_does_not_decide(label, figur
 
 
 def test_a_mean_of_log_losses_needs_one_task_with_both_labels():
-    message = "early_stopping='log_loss' needs both .* not so for 'click', 'conversion'"
+    message = (
+        "early_stopping='log_loss' needs both .* lack them for 'click', 'conversion'"
+    )
     with pytest.warns(UserWarning, match=message):
         small(early_stopping="log_loss").fit(X, Y, eval_set=(X_LATE, 0 * Y_LATE))
 

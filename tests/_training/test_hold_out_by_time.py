@@ -112,7 +112,7 @@ def test_the_validation_rows_are_the_last_ones(log, in_files, has_groups, tmp_pa
     if in_files:
         name = "session" if has_groups else None
         arguments = {"X": in_a_file(X, Y, tmp_path, groups=name)}
-    with pytest.warns(UserWarning, match="the 150 validation rows; 'click', 'conv"):
+    with pytest.warns(UserWarning, match="the 150 rows lack them for 'click', 'conv"):
         model.fit(**arguments)
 
 
