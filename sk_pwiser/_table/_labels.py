@@ -2,6 +2,7 @@
 
 from bisect import bisect_left
 from dataclasses import dataclass, replace
+from operator import length_hint
 from typing import NamedTuple
 
 import numpy as np
@@ -30,6 +31,8 @@ def read_array(values, name, rule, *, dtype=None, error=None):
 
 def _culprit(values, dtype):
     """Describe the column of a DataFrame, or the row, that cannot be read."""
+    if length_hint(values, 1) == 0:
+        return ""  # there are no rows, which the message says
     if hasattr(values, "columns") and hasattr(values, "dtypes"):
         columns = _frames.list_columns(values)
         for name, column in zip(values.columns, columns, strict=True):

@@ -381,6 +381,7 @@ FIRST_ROWS = np.arange(N) < 3
         (torch.ones((N, 2), requires_grad=True), r"Pass Y\.detach\(\)\.cpu"),
         (sp.csr_array(Y), "Sparse data was passed for Y"),
         (Y[:-1], "X has 300 rows, Y has 299"),
+        (Y[:0], r"Found array with 0 sample\(s\).* is required\.$"),
         (None, "the target y is None"),
     ],
 )
