@@ -292,7 +292,7 @@ def test_labels_without_ones_or_without_zeros():
     for label in (0, 1):
         model = small(early_stopping="auc")
         *messages, about_auc = warnings_in(model.fit, X, np.full((N, 2), label))
-        assert "not so for 'click', 'conversion'." in about_auc
+        assert "them for 'click', 'conversion'." in about_auc
         assert [m[: m.index(" in every")] for m in messages] == [
             f"Task 'click' is {label}",
             f"Task 'conversion' is {label}",
