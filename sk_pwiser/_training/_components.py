@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 
 from sk_pwiser import _utils
-from sk_pwiser._training import _early_stopping, _optimizers
+from sk_pwiser._training import _early_stopping, _lr_schedule, _optimizers
 from sk_pwiser._training._batches import BatchIterator
 from sk_pwiser._training._callbacks import callback_kinds, check_callbacks
 from sk_pwiser._training._criterion import MultiTaskCriterion
@@ -301,9 +301,7 @@ def build_net(
     )
     if settings.lr_schedule is not None and not has_schedule:
         own_callbacks["lr_schedule"] = (
-            _early_stopping.UpdateRate()
-            if is_update
-            else _early_stopping.WarmupStableDecay()
+            _lr_schedule.UpdateRate() if is_update else _lr_schedule.WarmupStableDecay()
         )
     params = settings.optimizer_params
     if params["clip_grad_norm"] is not None:

@@ -25,6 +25,7 @@ from sk_pwiser._training._end_of_training import check_end, checked_logits, dive
 from sk_pwiser._training._graph import Step, graphed_steps
 from sk_pwiser._training._schema import EncodedData
 from sk_pwiser._training._settings import Settings, device_or_cpu
+from sk_pwiser._training._weight_average import WeightAverage
 from sk_pwiser._utils import parents_by_name, warn_user
 from sk_pwiser.networks import NetworkOutput
 
@@ -56,7 +57,7 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
     # During training only, the last two epochs with the lowest training loss so far and
     # their weights; and the epoch whose weights were restored after a divergence.
     lowest_: tuple[Snapshot, ...] = ()
-    average_: _optimizers.WeightAverage | None = None  # during training only
+    average_: WeightAverage | None = None  # during training only
     n_complete_ = 0  # epochs of this training
     kept_epoch_: int | None = None
     # Mean probabilities before training, if it began with the weights of another net.
@@ -175,9 +176,7 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
         keeper = find_callback(self, KeepOnInterrupt)
         if self.average_decay:
             tables = _optimizers.sparse_tables(self.module_)
-            self.average_ = _optimizers.WeightAverage(
-                self.module_, self.average_decay, tables
-            )
+            self.average_ = WeightAverage(self.module_, self.average_decay, tables)
         if checkpoints is not None:
             checkpoints.begin(self)
             if keeper is not None and self.n_complete_:

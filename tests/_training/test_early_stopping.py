@@ -249,9 +249,7 @@ def test_the_log_loss_of_a_task_without_both_labels_does_not_decide(label, figur
 
 
 def test_a_mean_of_log_losses_needs_one_task_with_both_labels():
-    message = (
-        "early_stopping='log_loss' needs .* lack them for 'click', 'conversion'"
-    )
+    message = "early_stopping='log_loss' needs .* lack them for 'click', 'conversion'"
     with pytest.warns(UserWarning, match=message):
         small(early_stopping="log_loss").fit(X, Y, eval_set=(X_LATE, 0 * Y_LATE))
 

@@ -10,7 +10,7 @@ from refusals import N, X, Y, small
 from skorch.callbacks import Callback, LRScheduler
 from torch.optim.lr_scheduler import StepLR
 
-from sk_pwiser._training._early_stopping import (
+from sk_pwiser._training._lr_schedule import (
     MOST_EPOCHS,
     PATIENCE_STEPS,
     WARM_UP_SHARE,
