@@ -60,14 +60,12 @@ COMPARISONS = {
     },
     "network": values_of("network", "shared_bottom", "mmoe", "ple", "aitm", "stem"),
     "numeric_encoding": values_of(
-        "numeric_encoding",
-        "standard",
-        "quantile",
-        "piecewise_linear",
-        "bins_and_scores",
+        *("numeric_encoding", "standard", "quantile"),
+        *("piecewise_linear", "bins_and_scores"),
     ),
     "max_bins": values_of("encoding_params__max_bins", "16", "32", "64", "128"),
     "embedding_dim": values_of("embedding_dim", "16", "auto", "8", "32"),
+    "lr": values_of("lr", "0.01", "0.003", "0.005", "0.007"),
     "weight_decay": values_of("weight_decay", "auto", "2e-5", "1e-4", "5e-4"),
     "small_batches": {
         name: {**params, "batch_size": 64}
@@ -115,7 +113,7 @@ COMPARISONS = {
     "average_decay": values_of("optimizer_params__average_decay", "0", "0.9", "0.99"),
     "target_encoding": values_of("target_encoding", "False", "auto"),
 }
-TIMED = ("interaction", "cross_layers", "batch_size", "lr_schedule")
+TIMED = ("interaction", "cross_layers", "batch_size", "lr", "lr_schedule")
 DATA = (
     *("engage", "long", "rare", "hillstrom", "oulad", "flights", "adult", "columns-40"),
     *("generated-0.15-clean", "generated-0.5-clean", "generated-12-clean"),
