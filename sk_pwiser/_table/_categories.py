@@ -311,7 +311,7 @@ class CategoryColumn:
         unusual = sum(n for value, n in pairs if n == 1 or value not in self.codes_)
         self.usual_share_ = (unusual + n_others) / max(sum(counts) + n_others, 1)
         self.has_one_value = len(values) + has_missing + n_others < 2
-        self.content_ = _content_of(values) if self.kinds_ == {"text"} else None
+        self.content_ = _misread_content(values) if self.kinds_ == {"text"} else None
         # Without missing values in fit, their embedding would not be trained.
         self.missing_code_ = MISSING if has_missing else UNSEEN
 
@@ -478,11 +478,16 @@ def kinds_of(values):
 NUMBER = re.compile(r"\s*[-+]?((0|[1-9]\d*)(\.\d*)?|\.\d+)([eE][-+]?\d+)?\s*")
 
 
+# Numbers as people write them: with separators of thousands or a decimal comma.
+THOUSANDS = re.compile(r"[-+]?\d{1,3}([,'\s]\d{3})+(\.\d+)?")
+DECIMAL_COMMA = re.compile(r"[-+]?(\d+|\d{1,3}([.\s]\d{3})+),\d{1,2}")
+CURRENCIES = "$€£¥"
+
 # A date as text, with or without a time.
 DATE = re.compile(r"\s*(\d{4}([-/.])\d\d?\2\d\d?|\d\d?([-/.])\d\d?\3\d{4})([T\s].*)?")
 
 
-def _content_of(values):
+def _misread_content(values):
     """Return "amounts" or "dates" if many distinct values are such text, else None.
 
     Half of the amounts are fractions, since ids are whole numbers.
@@ -492,9 +497,16 @@ def _content_of(values):
         return None
     if all(map(DATE.fullmatch, values)):
         return "dates"
-    if not all(map(NUMBER.fullmatch, values)):
-        return None
-    n_fractions = sum(float(value) % 1 != 0 for value in values)
+    n_fractions = 0
+    for value in values:
+        text = value.strip().strip(CURRENCIES).strip()
+        if THOUSANDS.fullmatch(text):
+            text = re.sub(r"[,'\s]", "", text)
+        elif DECIMAL_COMMA.fullmatch(text):
+            text = re.sub(r"[.\s]", "", text).replace(",", ".")
+        if not NUMBER.fullmatch(text):
+            return None
+        n_fractions += float(text) % 1 != 0
     return "amounts" if 2 * n_fractions >= len(values) else None
 
 

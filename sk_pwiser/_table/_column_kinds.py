@@ -210,7 +210,8 @@ def _has_unrelated_counts(distinct, counts):
 # What category columns contain that look misread, and how one of them is converted.
 _MISREAD = {
     "amounts": "numbers as text, with many distinct values. If they are amounts, "
-    "convert them, for example by X[{!r}].astype(float).",
+    "convert them, for example by X[{!r}].astype(float), without currencies and "
+    "separators of thousands.",
     "dates": "dates as text: later dates will be unseen values. Convert them, for "
     "example by pandas.to_datetime(X[{!r}]), and derive numbers, such as the hour, "
     "the weekday or the age in days.",

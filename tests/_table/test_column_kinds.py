@@ -251,7 +251,15 @@ def test_dates_as_text_give_one_warning(form):
     assert messages(objects(list(text)), categorical_features=[]) == []
 
 
-@pytest.mark.parametrize("form", ["{}", "{:07}", "{}.0", "{}.0.1", "0{}.5", "{},5"])
+@pytest.mark.parametrize("form", ["{:,.2f}", "$ {:,.2f}", "{:_.2f}", "-{:.2f} €"])
+def test_formatted_amounts_as_text_give_one_warning(form):
+    text = [form.format(n).replace("_", " ") for n in RNG.uniform(0, 10**5, N)]
+    for values in (text, [value.translate({44: ".", 46: ","}) for value in text]):
+        [message] = messages(objects(values))
+        assert "contain numbers as text" in message
+
+
+@pytest.mark.parametrize("form", ["{}", "{:07}", "{}.0", "{}.0.1", "0{}.5", "{},512"])
 def test_ids_and_versions_as_text_give_none(form):
     """Whole numbers, or other text than numbers."""
     assert messages(objects([form.format(n) for n in RNG.integers(1, 10**6, N)])) == []
