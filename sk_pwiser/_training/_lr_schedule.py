@@ -105,14 +105,17 @@ class WarmupStableDecay(Schedule):
         # The best monitored figure so far, with the sign that makes lower better.
         self.best, self.best_step = np.inf, 0
         stopping = find_callback(net, BestEpochStopping)
-        if stopping is None:
-            self._plan_decay(net)
-        else:
+        if stopping is not None:
             stopping.is_waiting = True
 
-    def _plan_decay(self, net: NeuralNet) -> None:
-        total = net.max_epochs * self.epoch_steps
-        self.decay = total / (1 + DECAY_RATIO), float(total)
+    def on_epoch_begin(self, net: NeuralNet, **kwargs: Any) -> None:
+        """Plan the decay if the number of epochs is known.
+
+        A fit that goes on from a checkpoint may have more epochs than it had before.
+        """
+        if find_callback(net, BestEpochStopping) is None:
+            total = net.max_epochs * self.epoch_steps
+            self.decay = total / (1 + DECAY_RATIO), float(total)
 
     def _share(self) -> float:
         step = self.n_steps + 0.5  # its middle, so that no step has the rate 0
@@ -130,9 +133,7 @@ class WarmupStableDecay(Schedule):
             net.stop_training_ |= self.n_steps >= self.decay[1]
             return
         self.epoch_steps = self.n_steps / self.n_epochs
-        if stopping is None:
-            self._plan_decay(net)
-        else:
+        if stopping is not None:
             self._judge(net, stopping)
 
     def _judge(self, net: NeuralNet, stopping: BestEpochStopping) -> None:

@@ -155,6 +155,13 @@ def test_a_resumed_fit_equals_an_uninterrupted_one(tmp_path, early_stopping, n_e
     assert_array_equal(resumed.predict_proba(X), whole.predict_proba(X))
 
 
+def test_a_resumed_fit_with_more_epochs_decays_later(tmp_path):
+    params = {"lr": LR, "lr_schedule": "warmup_stable_decay"}
+    small(**params, checkpoint_dir=tmp_path, max_epochs=2).fit(X, Y)
+    rates = resume(tmp_path, **params, max_epochs=6).history_[:, "lr"]
+    assert len(rates) == 6 and rates[2:4] == [LR, LR]
+
+
 def test_a_further_fit_begins_at_the_full_rate_and_updates_at_a_lower_one():
     rates = Rates()
     model = scheduled(warm_start=True, callbacks=[rates], max_epochs=3).fit(X, Y)
