@@ -109,6 +109,18 @@ def test_the_reason_of_the_end_names_the_decay():
     assert message in model.stop_reason_
 
 
+def give_losses(monkeypatch, losses):
+    """Let the validation have these losses; the last one stays."""
+    record = MultiTaskNet._record_loss
+
+    def record_given(net, prefix, loss):
+        if prefix == "valid":
+            loss = losses[min(len(net.history), len(losses)) - 1]
+        record(net, prefix, loss)
+
+    monkeypatch.setattr(MultiTaskNet, "_record_loss", record_given)
+
+
 @pytest.mark.parametrize(
     ("losses", "n_held"),
     [
@@ -119,18 +131,18 @@ def test_the_reason_of_the_end_names_the_decay():
     ],
 )
 def test_the_rate_is_held_until_no_gain_or_two_small_ones(monkeypatch, losses, n_held):
-    record = MultiTaskNet._record_loss
-
-    def record_given(net, prefix, loss):
-        if prefix == "valid":
-            loss = losses[min(len(net.history), len(losses)) - 1]
-        record(net, prefix, loss)
-
-    monkeypatch.setattr(MultiTaskNet, "_record_loss", record_given)
+    give_losses(monkeypatch, losses)
     # An epoch is longer than the patience in steps.
     model = scheduled(**{**HELD, "batch_size": 3}).fit(X, Y)
     assert 0.9 * N / 3 > PATIENCE_STEPS
     assert f"held until epoch {n_held}," in model.stop_reason_
+
+
+def test_epochs_without_improvement_end_the_decay(monkeypatch):
+    give_losses(monkeypatch, [1.0, 1.1])
+    model = scheduled(**{**HELD, "n_iter_no_change": 2}).fit(X, Y)
+    assert model.history_[-1, "lr"] > LR / 4
+    assert "has not improved for 2 epochs" in model.stop_reason_
 
 
 @pytest.mark.parametrize("n_epochs", [2, 3])

@@ -125,7 +125,7 @@ def test_appended_rows_leave_the_earlier_validation_rows_apart(
     groups = np.arange(len(X)) // 30 if has_groups else None
     params = {"early_stopping": True, "warm_start": True, "checkpoint_dir": tmp_path}
     model = make_model(**params)
-    for n in (2_000, 3_010, 3_011, 4_000):
+    for n in (2_000, 3_010, 3_011, 3_013, 4_000):
         model.fit(X[:n], Y[:n], groups=None if groups is None else groups[:n])
     for before, after in pairwise(watch.parts):
         assert before[0] <= after[0]
@@ -134,6 +134,8 @@ def test_appended_rows_leave_the_earlier_validation_rows_apart(
     assert len(valid) == pytest.approx(400, abs=60)
     if has_groups:
         assert not {groups[i] for i in train} & {groups[i] for i in valid}
+    else:  # two rows are enough to divide, one is not
+        assert [len(valid) for _, valid in watch.parts[1:4]] == [301, 301, 302]
     make_model(**params).fit(X, Y, groups=groups)
     assert watch.parts[-1] == [train, valid]
 
