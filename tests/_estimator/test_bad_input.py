@@ -278,7 +278,7 @@ def test_a_task_without_positives_is_predicted_at_its_base_rate(loss, early_stop
     model = small(loss=loss, early_stopping=early_stopping)
     message, *further = warnings_in(model.fit, X, Y.assign(conversion=0))
     assert message.startswith("Task 'conversion' is 0 in every row")
-    assert ["not so for 'conversion'." in m for m in further] == (
+    assert ["them for 'conversion'." in m for m in further] == (
         [True] if early_stopping == "auc" else []
     )
     predictions = model.predict_proba(X)
