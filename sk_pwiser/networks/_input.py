@@ -114,7 +114,7 @@ class BinProjection(nn.Module):
     `columns`; `owners` has that of each output.
     """
 
-    inputs: Tensor
+    inputs: Tensor | None
     starts: Tensor
     rows: Tensor | None
     factors: Tensor
@@ -132,6 +132,7 @@ class BinProjection(nn.Module):
         self.has_scores = len(scales) > 0
         n_columns, width = len(columns), dim + self.has_scores
         self.owners = [column for column in columns for _ in range(width)]
+        reads_all = [*columns] == [*range(len(n_bins))]  # in their order
         n_bins = [n_bins[column] for column in columns]
         n_rows, longest = sum(n_bins), max(n_bins)
         # Columns with fewer bins than the longest are padded by any row times 0.
@@ -153,7 +154,7 @@ class BinProjection(nn.Module):
         sizes = (factors / (2 * dim)).sqrt().repeat_interleave(torch.tensor(n_bins))
         self.weight = nn.Parameter(torch.randn(n_rows, dim) * sizes.unsqueeze(1))
         for name, buffer in (
-            ("inputs", torch.tensor(columns)),
+            ("inputs", None if reads_all else torch.tensor(columns)),
             ("starts", torch.arange(longest, dtype=torch.float32)),
             ("rows", None if bool(is_used.all()) else rows),
             ("factors", (factors.view(-1, 1) * is_used).unsqueeze(2)),
@@ -164,8 +165,9 @@ class BinProjection(nn.Module):
 
     def forward(self, numeric: Tensor) -> Tensor:
         """Map `(batch, n_numeric)` to `(batch, n_out)`, column after column."""
-        positions = numeric.index_select(1, self.inputs).t().unsqueeze(2)
-        components = (positions - self.starts).clamp_(0, 1)
+        if self.inputs is not None:
+            numeric = numeric.index_select(1, self.inputs)
+        components = (numeric.t().unsqueeze(2) - self.starts).clamp_(0, 1)
         weight: Tensor = self.weight
         if self.rows is not None:
             weight = F.embedding(self.rows, weight)

@@ -36,19 +36,14 @@ class StackedLinear(nn.Module):
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Map `(batch, n_in)` or `(n_stacked, batch, n_in)` to one output per map."""
-        return apply_stacked(self.weight, self.bias, inputs)
-
-
-def apply_stacked(weight: Tensor, bias: Tensor, inputs: Tensor) -> Tensor:
-    """Apply stacked linear maps to one input, or to one each."""
-    if inputs.dim() == 3:
-        return torch.baddbmm(bias, inputs, weight)
-    n_stacked, n_in, n_out = weight.shape
-    # All maps read one input: side by side they are one map, which is faster than a
-    # batch of products.
-    weight = weight.transpose(0, 1).reshape(n_in, n_stacked * n_out)
-    flat = torch.addmm(bias.view(-1), inputs, weight)
-    return flat.view(inputs.shape[0], n_stacked, n_out).transpose(0, 1)
+        if inputs.dim() == 3:
+            return torch.baddbmm(self.bias, inputs, self.weight)
+        n_stacked, n_in, n_out = self.weight.shape
+        # All maps read one input: side by side they are one map, which is faster than a
+        # batch of products.
+        weight = self.weight.transpose(0, 1).reshape(n_in, n_stacked * n_out)
+        flat = torch.addmm(self.bias.view(-1), inputs, weight)
+        return flat.view(inputs.shape[0], n_stacked, n_out).transpose(0, 1)
 
 
 class MLP(nn.Module):
@@ -135,15 +130,15 @@ class TaskTowers(nn.ModuleList):
             [[*tower.hidden.layers, tower.output.linear] for tower in towers]
         )
         for layer in layers:
-            hidden = torch.relu(apply_stacked(*layer, hidden))
+            hidden = torch.relu(_apply_jointly(*layer, hidden))
             hidden = drop(hidden, dropout, self.training)
         with torch.autocast(inputs.device.type, enabled=False):
-            logits = apply_stacked(weight, bias, hidden.to(weight.dtype))
+            logits = _apply_jointly(weight, bias, hidden.to(weight.dtype))
         return logits.squeeze(2).t()
 
 
 def _join(towers: Sequence[Sequence[Any]]) -> list[tuple[Tensor, Tensor]]:
-    """Copy the weights `(n_towers, n_in, n_out)` and biases of each layer together."""
+    """Copy the weights `(n_towers, n_out, n_in)` and biases of each layer together."""
     parts, shapes = [], []
     for layers in zip(*towers, strict=True):
         n_out, n_in = layers[0].weight.shape
@@ -153,7 +148,15 @@ def _join(towers: Sequence[Sequence[Any]]) -> list[tuple[Tensor, Tensor]]:
     # One copy of all tensors takes one kernel; the layers are views of it.
     joined = torch.split(torch.cat(parts), [math.prod(shape) for shape in shapes])
     views = [part.view(shape) for part, shape in zip(joined, shapes, strict=True)]
-    return [(w.mT, bias) for w, bias in zip(views[::2], views[1::2], strict=True)]
+    return list(zip(views[::2], views[1::2], strict=True))
+
+
+def _apply_jointly(weight: Tensor, bias: Tensor, inputs: Tensor) -> Tensor:
+    """Map inputs like those of `TaskTowers` to `(n_towers, batch, n_out)`."""
+    if inputs.dim() == 3:
+        return torch.baddbmm(bias, inputs, weight.transpose(1, 2))
+    outputs = nn.functional.linear(inputs, weight.flatten(0, 1), bias.flatten())
+    return outputs.view(len(inputs), len(weight), -1).transpose(0, 1)
 
 
 class Tower(nn.Module):
