@@ -9,7 +9,7 @@ import torch
 from joblib import Parallel, delayed
 from skorch.callbacks import Callback
 
-from sk_pwiser import MultiTaskCTRCVRClassifier, num_threads
+from sk_pwiser import MultiTaskCTRCVRClassifier, _utils, num_threads
 from sk_pwiser._utils import PRODUCTS_PER_THREAD, in_background, limited_threads
 from sk_pwiser.datasets import make_ctr_cvr
 
@@ -126,12 +126,17 @@ def test_a_thread_that_reads_ahead_has_the_number_of_the_fit():
 @pytest.mark.slow  # processes that import torch
 @pytest.mark.parametrize("backend", ["loky", "threading"])
 def test_fits_in_workers_of_joblib(backend):
+    def usual():
+        # A fit in another thread sets the number of new threads for a moment.
+        with _utils._SETTING:
+            return torch.get_num_threads()
+
     def numbers(seed):
-        before = torch.get_num_threads()
+        before = usual()
         model = MultiTaskCTRCVRClassifier(max_epochs=1, random_state=seed, device="cpu")
         model.fit(DATA.data, DATA.target)
         with ThreadPoolExecutor(1) as pool:
-            of_new = pool.submit(torch.get_num_threads).result()
+            of_new = pool.submit(usual).result()
         return before == of_new == torch.get_num_threads()
 
     assert all(Parallel(2, backend=backend)(delayed(numbers)(k) for k in range(4)))
