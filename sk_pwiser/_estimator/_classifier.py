@@ -231,11 +231,10 @@ class MultiTaskCTRCVRClassifier(
         skorch in `callbacks` replaces it. See :ref:`lr_schedule`.
     weight_decay : float or "auto", default="auto"
         Weight decay of the optimiser, which acts on the mean loss of the rows. "auto"
-        is 4 divided by the number of training rows, at most 0.0005 (in batches below
-        1,024 rows, times the root of `batch_size` / 1024), and 0.0001 up to 1,000 rows
-        and in `partial_fit`. Embeddings have 5 to 20 times as much; biases, parameters
-        of normalisation layers and of a weighting none. Optimisers without weight decay
-        ignore "auto".
+        is 4 divided by the number of training rows, at most 0.0005, or 0.0005 times the
+        root of `batch_size` / 1024 in batches below 1,024 rows; it is 0.0001 up to
+        1,000 rows and in `partial_fit`. Embeddings have 5 to 20 times as much, biases,
+        scales and weightings none. Optimisers without weight decay ignore "auto".
     batch_size : int, default=1024
         Largest number of rows per batch; the rows are spread evenly over the batches.
     stratified_batches : bool, default=False

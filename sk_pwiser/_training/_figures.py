@@ -34,6 +34,25 @@ class EpochHistory(History):  # type: ignore[misc]
         self.record(attr, value)
 
 
+def record_best(
+    history: History, key: str, value: float, *, lower_is_better: bool
+) -> None:
+    """Record a figure of an epoch, and whether it is the best so far, for PrintLog."""
+    # The epoch of the best figure so far, or -1. It is looked for only if it was taken
+    # back: each of thousands of updates would read the rows of all others.
+    places: dict[str, int] = history.__dict__.setdefault("_places_of_bests", {})
+    last, name = len(history) - 1, f"{key}_best"
+    place = places.get(key, last)
+    if place >= last:
+        earlier = range(last - 1, -1, -1)
+        place = next((k for k in earlier if history[k].get(name)), -1)
+    sign = 1 if lower_is_better else -1
+    is_best = sign * value < (sign * history[place][key] if place >= 0 else np.inf)
+    places[key] = last if is_best else place
+    history.record(key, value)
+    history.record(name, is_best)
+
+
 def task_aucs(y: Tensor, logits: Tensor, weights: Tensor | None) -> Iterator[float]:
     """Yield the AUC of each task, NaN if there is only one class."""
     if bool(((y > 0) & (y < 1)).any()):  # probabilities in place of labels

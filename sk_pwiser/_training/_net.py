@@ -325,7 +325,7 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
         return int(self.batch_size * sum(p.numel() for p in dense))
 
     def _record_loss(self, prefix: str, loss: float) -> None:
-        self._record_best(f"{prefix}_loss", loss, lower_is_better=True)
+        _figures.record_best(self.history, f"{prefix}_loss", loss, lower_is_better=True)
         for name, value in self.criterion_.pop_epoch_record().items():
             self.history.record(f"{prefix}_{name}", value)
 
@@ -350,22 +350,17 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
                 figures["mean"] = float(np.mean(known)) if known else np.nan
             for task, value in figures.items():
                 is_loss = name == "log_loss"
-                self._record_best(f"{prefix}_{name}_{task}", value, is_loss)
+                key = f"{prefix}_{name}_{task}"
+                _figures.record_best(self.history, key, value, lower_is_better=is_loss)
         if self.monitor == "valid_score":
             parents = parents_by_name(self.module_.spec.parents, self.task_names)
             scorer = self.settings.early_stopping
             score = _figures.score_validation(
                 scorer, impressions, logits, parents, rate
             )
-            self._record_best(f"{prefix}_score", score, lower_is_better=False)
-
-    def _record_best(self, key: str, value: float, lower_is_better: bool) -> None:
-        """Record a figure, and whether it is the best so far, for PrintLog."""
-        sign, name = 1 if lower_is_better else -1, f"{key}_best"
-        bests = (row[key] for row in reversed(self.history) if row.get(name))
-        is_best = sign * value < sign * next(bests, sign * np.inf)
-        self.history.record(key, value)
-        self.history.record(name, is_best)
+            _figures.record_best(
+                self.history, f"{prefix}_score", score, lower_is_better=False
+            )
 
     def n_rows_of(self, batch: Batch) -> int:
         """Return the number of rows that the loss of a batch is computed from."""
