@@ -203,8 +203,9 @@ class MultiTaskCTRCVRClassifier(
         Keyword arguments of the optimiser, such as `betas` or `momentum`, and
 
         - `average_decay`, 0.99 by default: decay in [0, 1) of an exponential moving
-          average of the weights over the steps of `fit`. Validation figures and
-          predictions are those of the averaged network. 0 or None for no average;
+          average of the weights over the steps of `fit`, at most (1 + n) / (5 + n)
+          after n steps. Validation figures and predictions are those of the averaged
+          network. 0 or None for no average;
         - `clip_grad_norm`, None by default: largest norm of the gradient of all
           parameters; longer ones are scaled down;
         - `embedding_lr`, None by default: learning rate of the embeddings; None for

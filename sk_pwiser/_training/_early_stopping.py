@@ -24,7 +24,7 @@ from sk_pwiser._utils import did_you_mean, warn_user
 # number of steps that grows with the rows; see the page of benchmarks. With more rows,
 # the best epoch has at least the number of steps of a fit to `MIN_ROWS` rows.
 MIN_ROWS = 1_000
-FIRST_STEPS, ROWS_PER_STEP = 3, 250
+FIRST_STEPS, ROWS_PER_STEP = 4, 200
 
 
 def check_early_stopping(early_stopping: Any, task_names: tuple[str, ...]) -> str:

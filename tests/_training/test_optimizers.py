@@ -243,7 +243,7 @@ def test_averages_are_updated_in_their_steps(n_steps):
         average.step()
         for parameter, steps in due.items():
             if step in steps or step == n_steps:
-                kept = min(0.9, (1 + step) / (10 + step)) ** (step - last[parameter])
+                kept = min(0.9, (1 + step) / (5 + step)) ** (step - last[parameter])
                 expected[parameter] = (
                     kept * expected[parameter] + (1 - kept) * step**0.5
                 )

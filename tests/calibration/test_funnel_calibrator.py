@@ -107,6 +107,7 @@ def test_splitters_with_tasks_receive_the_labels_with_names(rows, parents):
 
 
 @pytest.mark.parametrize("cv", [3, "splits", "groups"])
+@pytest.mark.filterwarnings("ignore:In the calibration rows, higher probabilities")
 def test_cross_fitting_by_hand(cv):
     X, Y = DATA.data, DATA.target
     weight = np.linspace(0.5, 1.5, len(X))
