@@ -14,18 +14,12 @@ from sk_pwiser._fit import named_place, warn_about_corrupt
 from sk_pwiser._model_files import PlainForm
 from sk_pwiser._table._frames import reads_in_parts
 from sk_pwiser._training._checkpoints import compared
+from sk_pwiser._training._net import probabilities
 from sk_pwiser._training._state import STATE_CLASSES
 from sk_pwiser._utils import in_background
 
 # Key of the files' metadata, whose value identifies the fit and the rows.
 STAMP = b"sk_pwiser_predictions"
-
-
-def probabilities(logits):
-    """Return P(Y_k = 1), inside (0, 1): float32 ndarray of shape (n, n_tasks)."""
-    limits = np.finfo(np.float32)
-    values = torch.sigmoid(torch.as_tensor(logits).double()).float().numpy()
-    return np.clip(values, limits.tiny, 1 - limits.epsneg)
 
 
 def dataset_logits(result, dataset):

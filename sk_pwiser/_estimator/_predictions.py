@@ -7,10 +7,10 @@ from sklearn.utils.validation import check_is_fitted
 
 from sk_pwiser import _utils
 from sk_pwiser._estimator import _predict_files
-from sk_pwiser._estimator._predict_files import probabilities
 from sk_pwiser._estimator._task_view import CVR, TaskView, task_column
 from sk_pwiser._responses import check_task
 from sk_pwiser._table import _frames
+from sk_pwiser._training._net import probabilities
 from sk_pwiser._training._schema import bag_inputs, column_inputs
 from sk_pwiser._training._settings import Settings
 from sk_pwiser.metrics import mean_auc_scorer

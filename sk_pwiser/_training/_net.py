@@ -438,3 +438,10 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
         """Set the mode of all modules if it changes: this slows down single rows."""
         if not self.module_.training == self.criterion_.training == training:
             super()._set_training(training)
+
+
+def probabilities(logits: np.ndarray) -> np.ndarray:
+    """Return P(Y_k = 1), inside (0, 1): float32 of the shape of the logits."""
+    limits = torch.finfo(torch.float32)
+    values = torch.sigmoid(torch.as_tensor(logits).double()).float()
+    return values.clamp_(limits.tiny, 1 - limits.eps / 2).numpy()
