@@ -10,6 +10,7 @@ map and its transpose. Gradients and least-squares steps are computed from these
 solvers are L-BFGS over all factors at once, and alternating least squares.
 """
 
+from functools import partial
 from numbers import Integral, Real
 from typing import ClassVar
 
@@ -511,12 +512,13 @@ class CPMultiTaskLogistic(LinearPredictions, ClassifierMixin, BaseEstimator):
         """
         self._check_parameters()
         X, y = collected(X), collected(y)
-        levels, features = self._split(X)
+        modes = list(self.group_modes)
+        levels, features = self._split(X, modes)
         targets = read_targets(y, missing_labels=self.missing_labels)
         weights = label_weights(sample_weight, X, y, targets)
         find_constant_tasks(targets, weights)
-        encoder = fit_levels(self.group_modes, levels)
-        codes = self._codes(encoder, levels, features)
+        encoder = fit_levels(modes, levels)
+        codes = self._codes(encoder, modes, levels, features)
         n_levels = [] if encoder is None else list(map(len, encoder.categories_))
         problem = CPProblem(features, targets, weights, codes, n_levels, self)
         fitted = self._best_of_starts(problem)
@@ -538,16 +540,16 @@ class CPMultiTaskLogistic(LinearPredictions, ClassifierMixin, BaseEstimator):
                 f"task_mode and a column of group_modes are both {self.task_mode!r}."
             )
 
-    def _split(self, X):
+    def _split(self, X, modes):
         """Return the metadata, and the features as a checked array."""
-        levels, features = split_columns(X, self.group_modes)
+        levels, features = split_columns(X, modes)
         return levels, read_features(features, estimator=self)
 
-    def _codes(self, encoder, levels, features):
+    def _codes(self, encoder, modes, levels, features):
         """Return codes (n_samples, n_group_modes), -1 for unseen and missing levels."""
         if encoder is None:
             return np.empty((features.shape[0], 0), dtype=np.int64)
-        given = self.group_modes, encoder.categories_, levels.T
+        given = modes, encoder.categories_, levels.T
         for name, known, column in zip(*given, strict=True):
             check_same_kind(f"The column {name!r} of group_modes", set(column), known)
         return encoder.transform(levels)
@@ -571,6 +573,7 @@ class CPMultiTaskLogistic(LinearPredictions, ClassifierMixin, BaseEstimator):
 
     def _set_result(self, targets, encoder, problem, blocks, objectives, n_iter):
         self._encoder, self._mean = encoder, problem.columns.mean
+        self._loss = problem.loss
         self._set_targets(targets)
         names, levels = [*self.group_modes], getattr(encoder, "categories_", ())
         levels = [np.array(values.tolist()) for values in levels]
@@ -599,8 +602,10 @@ class CPMultiTaskLogistic(LinearPredictions, ClassifierMixin, BaseEstimator):
         return self._centred_intercept - self.coef_ @ self._mean
 
     def _linear_predictors(self, X):
-        levels, features = self._read(X, self._split)
-        codes = self._codes(self._encoder, levels, features)
+        # Those of the fit: parameters may have changed since.
+        modes = list(self.levels_)
+        levels, features = self._read(X, partial(self._split, modes=modes))
+        codes = self._codes(self._encoder, modes, levels, features)
         tasks, *groups = self.factors_.values()
         # Centred in the product, so that sparse features stay sparse.
         projected = features @ self.loadings_ - self._mean @ self.loadings_
@@ -616,7 +621,7 @@ class CPMultiTaskLogistic(LinearPredictions, ClassifierMixin, BaseEstimator):
         return projected @ tasks.T + intercept.reshape(len(tasks), -1)[:, cells].T
 
     def _log_probabilities(self, linear):
-        if self.loss == "log_loss":
+        if self._loss == "log_loss":
             return super()._log_probabilities(linear)
         return np.log(np.clip(0.5 * (1.0 + linear), np.finfo(float).tiny, 1.0))
 

@@ -208,7 +208,7 @@ class PlainColumns(TransformerMixin, BaseEstimator):
     def fit(self, X, y=None):
         encoder = TableEncoder()
         table = encoder.begin(X)
-        self.encoder_, self.categories_ = encoder, {}
+        self.encoder_, self.categories_, self.empty_ = encoder, {}, set()
         for column, values in zip(encoder.columns_, list_columns(table), strict=True):
             if isinstance(column, CategoryColumn):
                 self.categories_[column.name] = sorted(set(as_texts(values)))
@@ -217,6 +217,8 @@ class PlainColumns(TransformerMixin, BaseEstimator):
                     f"Column {column.name!r} holds lists, which models of other "
                     "packages cannot read; leave it out of the comparison."
                 )
+            elif np.isnan(to_float(values)).all():
+                self.empty_.add(column.name)
         return self
 
     def transform(self, X):
@@ -225,7 +227,10 @@ class PlainColumns(TransformerMixin, BaseEstimator):
         values_of = list_columns(self.encoder_.align(X))
         for column, values in zip(self.encoder_.columns_, values_of, strict=True):
             name = str(column.name)
-            if not isinstance(column, CategoryColumn):
+            if column.name in self.empty_:
+                # scikit-learn's trees cannot be fitted to a column without a number.
+                found[name] = np.zeros(len(values))
+            elif not isinstance(column, CategoryColumn):
                 found[name] = to_float(values)
             else:
                 known = self.categories_[column.name]
@@ -297,9 +302,7 @@ def own_model():
 def one_hot_columns():
     """Return one-hot categories, whose rarest values share a column, beside numbers."""
     categories = preprocessing.OneHotEncoder(handle_unknown="ignore", min_frequency=2)
-    numbers = make_pipeline(
-        SimpleImputer(keep_empty_features=True), preprocessing.StandardScaler()
-    )
+    numbers = make_pipeline(SimpleImputer(), preprocessing.StandardScaler())
     return ColumnTransformer(
         [("categories", categories, IS_CATEGORY)], remainder=numbers
     )

@@ -25,12 +25,30 @@ from sk_pwiser._utils import (
 from sk_pwiser.transfer import _compatible
 from sk_pwiser.transfer._fine_tune import fine_tune
 
+# The buffer that shifts the predictions of fits by time: weights like output biases.
+OFFSET = "level_offset"
+
 
 # Arithmetic on the weights of networks, by the names of their tensors.
 def read_state(estimator, device=None):
-    """Return the parameters of a fitted network by name, on a given device."""
-    parameters = estimator.net_.module_.named_parameters()
-    return {name: parameter.detach().to(device) for name, parameter in parameters}
+    """Return the weights of a fitted network by name, on a given device."""
+    network = estimator.net_.module_
+    weights = dict(network.named_parameters())
+    if network.level_offset is not None:
+        weights[OFFSET] = network.level_offset
+    return {name: weight.detach().to(device) for name, weight in weights.items()}
+
+
+def read_states(base, members):
+    """Return the weights of a base, and those of members on its device."""
+    first = read_state(base)
+    states = [read_state(member, base.net_.device) for member in members]
+    if any(OFFSET in state for state in (first, *states)):
+        # Without a shift by time it is 0.
+        none = torch.zeros(base.n_tasks_, device=base.net_.device)
+        for state in (first, *states):
+            state.setdefault(OFFSET, none)
+    return first, states
 
 
 def combine(base, members, coefficients):
@@ -62,9 +80,8 @@ def with_state(estimator, state, rows):
     """
     copy = deepcopy(estimator)
     net = copy.net_
-    with torch.no_grad():
-        for name, parameter in net.module_.named_parameters():
-            parameter.copy_(state[name])
+    # Not strict: the state has no buffers other than the offset.
+    net.module_.load_state_dict(state, strict=False)
     # The moments belong to the weights before the merge.
     net.optimizer_.state.clear()
     recompute_batch_norm(net, rows)
@@ -311,11 +328,10 @@ def merge_estimators(
     rows = base._result.schema.transform(X)
     rows = rows if y is None else rows.labelled(y)
 
-    first = read_state(base)
+    first, states = read_states(base, members)
     names = [name for name in first if name not in frozen]
     if not names:
         raise ValueError(f"freeze must leave a part to merge; got {freeze!r}.")
-    states = [read_state(member, base.net_.device) for member in members]
     # One row of coefficients per tensor, also if all rows are equal.
     found = np.tile(start, (len(names), 1))
     if objective is not None:
@@ -500,8 +516,7 @@ def merge_interference(base, estimators, X, *, coefficients=1.0, markets=None):
     values = _compatible.one_per_estimator("coefficients", coefficients, len(members))
     markets = _compatible.check_markets(markets, X, len(members))
     rows = base._result.schema.transform(X)
-    first = read_state(base)
-    states = [read_state(member, base.net_.device) for member in members]
+    first, states = read_states(base, members)
 
     def predict(used):
         """Predict probabilities with the task vectors of some members."""

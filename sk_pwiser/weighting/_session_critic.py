@@ -23,6 +23,7 @@ from sklearn.utils import (
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from sk_pwiser._responses import check_targets, positive_probabilities
+from sk_pwiser._table._frames import selectable
 from sk_pwiser._table._labels import find_missing
 from sk_pwiser._table._weights_and_groups import check_groups, check_match
 from sk_pwiser._utils import (
@@ -205,6 +206,7 @@ class SessionCriticWeights(DocLink, BaseEstimator):
             If the targets of the critics still change after `max_iter` fits.
         """
         self._check_parameters()
+        X, Y = selectable(X), selectable(Y)
         labels, _, _ = check_targets(Y)
         check_consistent_length(X, labels, groups)
         check_match(X, len(labels), Y=Y, groups=groups, order=order)
@@ -250,6 +252,7 @@ class SessionCriticWeights(DocLink, BaseEstimator):
             Discounted sums of rewards, at most 0.
         """
         check_is_fitted(self)
+        X = selectable(X)
         validate_data(self, X, skip_check_array=True, reset=False)
         p = self._probabilities(self.base_estimator_, X, len(self.critics_))
         return _values(self.critics_, self._encoder.transform(X), p)

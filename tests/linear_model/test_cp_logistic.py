@@ -170,6 +170,17 @@ def test_the_seed_decides_and_global_generators_stay():
     assert_array_equal(np.random.get_state()[1], state)  # noqa: NPY002
 
 
+def test_predictions_are_those_of_the_fit_until_the_next_one():
+    X, market, Y = grid_data(200)
+    X = table(X, market)
+    model = exact(group_modes=["market"]).fit(X, Y)
+    expected = model.predict_proba(X)
+    model.set_params(loss="squared_error", group_modes=["shop"])
+    with pytest.raises(ValueError, match="'shop'"):
+        model.fit(X, Y)
+    assert_array_equal(model.predict_proba(X), expected)
+
+
 def test_bad_metadata_is_refused():
     X, market, Y = grid_data()
     data = table(X, market)

@@ -180,6 +180,17 @@ def test_columns_are_read_as_by_the_estimator(rows):
     assert new["user"].isna().all()
 
 
+def test_a_column_whose_first_number_comes_after_the_training_rows(rows):
+    X, Y = rows
+    X = X[["numeric_1"]].assign(hour=np.arange(800.0), late=np.arange(800.0))
+    cv = FunnelTimeSplit(2, time="hour")
+    expected = compare_models(X.drop(columns="late"), Y, models=FAST, cv=cv).scores
+    X.loc[X.index[: next(cv.split(X, Y))[0].max() + 1], "late"] = np.nan
+    found = compare_models(X, Y, models=FAST, cv=cv).scores
+    for metric, scores in expected.items():
+        assert_allclose(found[metric][:, 0], scores[:, 0], err_msg=metric)
+
+
 def test_trees_read_rates_in_place_of_many_values(rows):
     X, Y = rows
     assert X["user"].nunique() >= MIN_VALUES

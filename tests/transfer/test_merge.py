@@ -54,6 +54,25 @@ def test_a_single_coefficient_of_1_gives_the_estimator_to_the_bit(base, members,
     assert_array_equal(merged.predict_proba(X), members[index].predict_proba(X))
 
 
+@pytest.mark.parametrize("shift", [None, 0.5])
+def test_a_shift_by_time_is_merged_like_a_weight(base, shift):
+    start, member = with_noise(base, 0.0, 0), with_noise(base, 0.05, 0)
+    if shift is not None:
+        start.net_.module_.shift_level(torch.full((2,), shift))
+    member.net_.module_.shift_level(torch.ones(2))
+    merged = merge_estimators(start, [member], X, objective=None, prior=1.0)
+    assert_array_equal(merged.predict_proba(X), member.predict_proba(X))
+    _, coefficients = merge_estimators(
+        start, [member], X, Y, granularity="layer", return_coefficients=True
+    )
+    assert coefficients["level_offset"] != 0.3  # it has a gradient
+    shifted = with_noise(start, 0.0, 0)
+    shifted.net_.module_.shift_level(torch.ones(2))
+    logits = start.predict_logits(X)
+    apart = 2 * (expit(logits + 2) - expit(logits + 1)).mean()
+    assert_allclose(merge_interference(start, [shifted] * 2, X), apart, rtol=1e-5)
+
+
 def test_coefficients_of_1_give_the_sum_of_task_arithmetic_to_the_bit(base, members):
     merged = weights_of(merge_estimators(base, members, X, objective=None, prior=1))
     for name, start in weights_of(base).items():

@@ -235,14 +235,16 @@ class SeesMissing(DummyRegressor):
 
 
 @pytest.mark.parametrize(
-    "dtypes", [["object"], ["string"], ["string", "category"], "polars"]
+    "dtypes", [["object"], ["string"], ["string", "category"], "polars", "pyarrow"]
 )
 def test_missing_categories_are_nan(dtypes):
     X, Y, session = frame()
     page = [None if i % 5 == 0 else page for i, page in enumerate(X["page"])]
     columns = {"hour": X["hour"].tolist(), "page": page}
     if dtypes == "polars":
-        X = pytest.importorskip("polars").DataFrame(columns)
+        X = pytest.importorskip("polars").DataFrame(columns).lazy()
+    elif dtypes == "pyarrow":
+        X = pytest.importorskip("pyarrow").table(columns)
     else:
         X = pd.DataFrame(columns)
         for dtype in dtypes:
