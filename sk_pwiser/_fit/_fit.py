@@ -84,6 +84,7 @@ def build(
             max_epochs=max_epochs,
             first_epoch=first_epoch,
             n_rows=n_earlier + len(data.train),
+            base_rates=data.base_rates,
             is_update=plan.origin.is_update,
             net_class=net_class,
         )
@@ -152,7 +153,7 @@ def train(
         if isinstance(net.optimizer_, LazyAdam):
             net.optimizer_.undo = None
     if not is_update:
-        net.criterion_.count_fit(data.schema.base_rates.tolist(), len(data.train))
+        net.criterion_.count_fit(data.base_rates, len(data.train))
     result = result_of(net, _end_of_training.best_epoch(net))
     if not is_update:
         n_epochs = len(net.history) - origin.n_earlier

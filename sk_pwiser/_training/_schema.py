@@ -566,6 +566,7 @@ class EncodedData:
     epochs: tuple[str | None, int, int]  # monitored column, first that counts, last
     n_rows: int  # training and validation rows
     weight_scale: float  # by which weights were divided
+    base_rates: Sequence[float]  # of these rows; in later updates, of the first call
     holds_out: bool  # whether a part of the rows is held out
     split_rows: dict[str, Any] | None = None  # that these were drawn from at random
     unrelated: Mapping[int, float] = field(default_factory=dict)  # of `Targets`
