@@ -55,10 +55,7 @@ def row_times(X, column):
     names = list(getattr(table, "columns", range(table.shape[1])))
     if _frames.is_sparse(table):  # whose columns are inputs alone
         names = []
-    if column not in names:
-        raise ValueError(
-            f"time_column={column!r} is not a column of X; these are {names}."
-        )
+    _frames.check_time_column(column, names)
     times = read_times(_frames.list_columns(table)[names.index(column)], column)
     values = times.values if times.kind == NUMBER else times.values // 1000
     return values.astype(np.float64)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import ContextVar
+from copy import deepcopy
 from difflib import get_close_matches
 from functools import cache, wraps
 from importlib.metadata import PackageNotFoundError, metadata
@@ -454,7 +455,8 @@ class Generators:
                 generator = self.on(torch.device(name))
             except RuntimeError:  # this machine lacks the device
                 continue
-            generator.set_state(torch.as_tensor(values))
+            # A copy: joblib may have mapped the array to a file that is only read.
+            generator.set_state(torch.as_tensor(deepcopy(values)))
 
 
 _active: ContextVar[Generators | None] = ContextVar("generators", default=None)

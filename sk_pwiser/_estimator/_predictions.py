@@ -221,6 +221,7 @@ class NetworkPredictionMixin(PredictionMixin):
     @property
     def column_encodings_(self):
         """How each column was read, by its name; see the attributes of the class."""
+        check_is_fitted(self)
         return self._result.schema.column_encodings()
 
     def _column_inputs(self, X, targets):

@@ -70,6 +70,7 @@ def encode(
         epochs,
         summary.n_rows,
         float(summary.weights.mean),
+        (schema.base_rates if encoding.adds else summary.base_rates()).tolist(),
         holds_out,
         encoding.hold_out.split_rows if holds_out else None,
         {} if plan.origin.is_update else summary.targets().unrelated(),
@@ -80,7 +81,7 @@ def encode(
         source.release()
     monitor = _check_validation(plan, data)
     if components is not None and shared is None:
-        for message in components.loss.cautions(schema.base_rates.tolist()):
+        for message in components.loss.cautions(data.base_rates):
             warn_user(message)
     return replace(data, epochs=(monitor, *epochs[1:]))
 

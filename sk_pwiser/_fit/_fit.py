@@ -73,9 +73,6 @@ def build(
     # New rows of the embedding tables are added to the weights of the earlier fit.
     schema = data.schema if data.growth is None else plan.origin.schema
     monitor, first_epoch, max_epochs = data.epochs
-    is_update = plan.origin.is_update
-    if is_update and earlier is not None:
-        n_earlier = int(earlier.net.criterion_.n_rows)
     seed = plan.random_state.randint(LARGEST_SEED)
     with _utils.seeded_globally(seed, plan.device):
         net = _components.build_net(
@@ -87,7 +84,8 @@ def build(
             max_epochs=max_epochs,
             first_epoch=first_epoch,
             n_rows=n_earlier + len(data.train),
-            is_update=is_update,
+            base_rates=data.base_rates,
+            is_update=plan.origin.is_update,
             net_class=net_class,
         )
     if earlier is not None:
@@ -122,9 +120,10 @@ def train(
             _state.grow_tables(net, data.schema, growth, undo)
         if plan.components is None:
             _state.log_net(net, undo)
-            net.use_decay_of_updates()
             # Earlier updates may have learnt statistics that were constant.
             net.module_.input_layer.set_unseen_inputs(data.schema.unseen_inputs())
+        if is_update:
+            net.use_decay_of_updates(len(data.train))
         with _random_numbers(plan, net, generators) as global_device:
             if checkpoints is not None:
                 checkpoints.generators = generators
@@ -154,7 +153,7 @@ def train(
         if isinstance(net.optimizer_, LazyAdam):
             net.optimizer_.undo = None
     if not is_update:
-        net.criterion_.count_fit(data.schema.base_rates.tolist(), len(data.train))
+        net.criterion_.count_fit(data.base_rates, len(data.train))
     result = result_of(net, _end_of_training.best_epoch(net))
     if not is_update:
         n_epochs = len(net.history) - origin.n_earlier

@@ -11,7 +11,13 @@ import numpy as np
 
 from sk_pwiser._table import _categories, _numbers
 from sk_pwiser._table._categories import CategoryColumn
-from sk_pwiser._table._frames import content_of, describe, find_column, to_float
+from sk_pwiser._table._frames import (
+    check_time_column,
+    content_of,
+    describe,
+    find_column,
+    to_float,
+)
 from sk_pwiser._table._lists import LIST_MAPPINGS, POOLINGS, make_list_columns
 from sk_pwiser._utils import check_boolean, check_choice, check_integer, warn_user
 
@@ -104,7 +110,9 @@ def make_columns(params, data, names):
     is_category = find_category_columns(params["categorical_features"], contents, names)
     is_list = [content in ("lists", "arrays") for content in contents]
     time = params["time_column"]
-    if time in names:
+    if time is not None:
+        # First of all: it may be the only column of dates, which are no features.
+        check_time_column(time, names)
         index = names.index(time)
         # Others are named in categorical_features, not chosen by their dtype.
         if is_category[index] and contents[index] not in ("categories", "lists"):

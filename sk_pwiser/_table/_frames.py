@@ -337,6 +337,14 @@ def check_among(parameter, column, names, kind="column of X"):
         raise _unknown_name(parameter, column, names, kind)
 
 
+def check_time_column(name, names):
+    if name not in names:
+        raise ValueError(
+            f"time_column={name!r} is not a column of X; these are {names}."
+            f"{did_you_mean(name, names)}"
+        )
+
+
 def _unknown_name(parameter, name, known, kind):
     return ValueError(
         f"{parameter} contains {name!r}, which is not a {kind}; these are {known}."

@@ -2,6 +2,7 @@
 
 from bisect import bisect_left
 from dataclasses import dataclass, replace
+from decimal import Decimal
 from operator import length_hint
 from typing import NamedTuple
 
@@ -204,7 +205,10 @@ def one_task_labels(labels, columns=None, classes=None, *, input_name="Y"):
                 f"{labels[is_text.index(True)]!r} and {labels[is_text.index(False)]!r}."
             )
         if not all(is_text):
-            labels = np.array(labels.tolist())  # of numbers or dates
+            # Of numbers or dates; scikit-learn takes decimals for unknown objects.
+            labels = np.array(
+                [float(v) if isinstance(v, Decimal) else v for v in labels.tolist()]
+            )
             raise_if_infinite(labels, [name], input_name)
     try:
         check_classification_targets(labels)

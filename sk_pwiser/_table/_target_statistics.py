@@ -199,6 +199,13 @@ class TargetStatistics:
         self.is_weighted = False
         self.block_seed = None
 
+    def __setstate__(self, state):
+        """Restore a state; joblib maps large arrays to files that are only read."""
+        vars(self).update(state)
+        for name in {"counts_", "tables_"} & state.keys():  # which updates change
+            arrays = [np.require(each, requirements="W") for each in state[name]]
+            setattr(self, name, arrays)
+
     @property
     def counts_rows(self):
         """Whether the counts are numbers of rows, not sums of weights."""

@@ -385,6 +385,15 @@ def check_groups(groups, n_samples):
     return indices.astype(np.int64)
 
 
+def number_groups(indices):
+    """Renumber groups in the order of their first rows, as those of files are.
+
+    The numbers then depend neither on the library nor on rows that follow.
+    """
+    _, first, inverse = np.unique(indices, return_index=True, return_inverse=True)
+    return first.argsort().argsort()[inverse]
+
+
 def _as_array(groups):
     refuse_unreadable(groups, "groups")
     try:

@@ -1,6 +1,6 @@
 """Parts of a net: checked before a table is encoded, and built afterwards."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass
@@ -271,14 +271,19 @@ def build_net(
     max_epochs: int,
     first_epoch: int = 1,
     n_rows: int = 1,
+    base_rates: Sequence[float] = (),
     is_update: bool = False,
     net_class: type[MultiTaskNet] = MultiTaskNet,
 ) -> MultiTaskNet:
-    """Build an initialised net around a network, which early stopping may `monitor`."""
+    """Build an initialised net around a network, which early stopping may `monitor`.
+
+    `base_rates` are those of the rows, by default those of the network.
+    """
     loss = components.loss
     if follows_rates(settings, loss):
         # The rates of files are known only now.
-        rates = [network.spec.base_rates[head] for head in loss.heads]
+        known = base_rates or network.spec.base_rates
+        rates = [known[head] for head in loss.heads]
         loss = build_loss(settings, loss.task_names, default_weight(rates))
     criterion = MultiTaskCriterion(
         loss, components.weighting, network.monotonicity_weight, network.spec.parents

@@ -126,11 +126,13 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
         parts = self.module_, self.criterion_.loss, self.criterion_.weighting
         return _optimizers.parameter_kinds(*parts)
 
-    def use_decay_of_updates(self) -> None:
-        """Replace a weight decay that is "auto", and was that of the rows of a fit."""
-        if self.settings.weight_decay != "auto":
-            return
-        decay, n_rows = _optimizers.UPDATE_DECAY, int(self.criterion_.n_rows)
+    def use_decay_of_updates(self, n_new: int) -> None:
+        """Set the weight decay of an update with a number of new rows.
+
+        The net may have been built for fewer rows, for a fit, or for fewer values.
+        """
+        decay = _optimizers.base_decay(self.settings)
+        n_rows = int(self.criterion_.n_rows) + n_new
         arguments = dict(
             _optimizers.parameter_groups(
                 self.settings, self.module_.spec, n_rows, decay

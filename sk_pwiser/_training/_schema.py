@@ -29,6 +29,7 @@ from sk_pwiser._table._weights_and_groups import (
     check_groups,
     check_match,
     combine_weights,
+    number_groups,
 )
 from sk_pwiser._training._batches import Impressions, TrainingRows, gather_bags
 from sk_pwiser._training._settings import Settings
@@ -385,6 +386,8 @@ def read_table(
     check_match(X, n_samples, Y=Y, sample_weight=sample_weight, groups=groups)
     targets, weights = combine_weights(targets, sample_weight)
     rows = Rows(X, targets, weights, check_groups(groups, n_samples)).with_weight()
+    if rows.groups is not None:
+        rows = replace(rows, groups=number_groups(rows.groups))
     if sample_weight is None:
         weight_scale = 1.0  # the weights, if any, are 0 for missing labels
     checked = TableRows(settings, rows, weight_scale, origin)
@@ -563,6 +566,7 @@ class EncodedData:
     epochs: tuple[str | None, int, int]  # monitored column, first that counts, last
     n_rows: int  # training and validation rows
     weight_scale: float  # by which weights were divided
+    base_rates: Sequence[float]  # of these rows; in later updates, of the first call
     holds_out: bool  # whether a part of the rows is held out
     split_rows: dict[str, Any] | None = None  # that these were drawn from at random
     unrelated: Mapping[int, float] = field(default_factory=dict)  # of `Targets`

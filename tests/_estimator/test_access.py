@@ -9,6 +9,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from refusals import small
 from scipy.sparse import csr_array
 from scipy.special import logit
+from sklearn.exceptions import NotFittedError
 
 from sk_pwiser.datasets import make_ctr_cvr
 
@@ -218,3 +219,5 @@ def test_each_column_says_how_it_was_read(table):
 
 def test_before_a_fit_there_are_none():
     assert not hasattr(small(), "column_encodings_")
+    with pytest.raises(NotFittedError, match="Call 'fit'"):
+        _ = small().column_encodings_

@@ -409,6 +409,15 @@ def test_pickles_of_estimators_that_are_not_fitted():
     assert vars(again).keys() == vars(model).keys()
 
 
+def test_a_model_in_a_file_that_is_only_read_takes_updates(tmp_path):
+    """As joblib's workers receive models with large arrays."""
+    model = small(target_encoding=["category_0"]).partial_fit(X, Y)
+    joblib.dump(model, tmp_path / "model")
+    mapped = joblib.load(tmp_path / "model", mmap_mode="r").partial_fit(X, Y)
+    model.partial_fit(X, Y)
+    assert_array_equal(mapped.predict_proba(X), model.predict_proba(X))
+
+
 @pytest.mark.parametrize("duplicate", COPIES.values(), ids=COPIES)
 def test_the_state_of_a_subclass_is_respected(duplicate):
     model = Noted(**small().get_params(deep=False)).fit(X, Y)

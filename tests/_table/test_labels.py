@@ -77,6 +77,7 @@ ONE = np.array([0, 1, 1, 0])
         (pd.DataFrame({"buy": ONE}), [0, 1], int),
         (pl.Series(ONE), [0, 1], int),
         (pl.Series(ONE).cast(pl.Boolean), [False, True], bool),
+        (pl.Series(ONE).cast(pl.Decimal(1, 0)), [0, 1], float),
         (pl.Series(np.where(ONE, "b", "a")), ["a", "b"], "<U1"),
     ],
 )

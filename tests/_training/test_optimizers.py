@@ -389,6 +389,20 @@ def test_a_model_of_updates_has_one_decay():
         assert two_decays(model)[1] == 1e-4
 
 
+@pytest.mark.parametrize("weight_decay", ["auto", 0.01])
+def test_an_update_in_place_has_the_decay_of_one_that_builds_a_net(weight_decay):
+    data = make_ctr_cvr(5_000, ctr=0.3, cvr=0.3, random_state=0)
+    X, Y = data.data, data.target
+    model = small(weight_decay=weight_decay).partial_fit(X[:1_000], Y[:1_000])
+    of_first = two_decays(model)
+    other = copy.deepcopy(model).set_params(n_iter_no_change=4)
+    for each in (model, other):
+        each.partial_fit(X[1_000:], Y[1_000:])
+    assert two_decays(model) == two_decays(other)
+    assert two_decays(model)[0] < of_first[0]  # more rows per value
+    assert (model.predict_proba(X) == other.predict_proba(X)).all()
+
+
 def test_an_optimizer_with_any_keyword_arguments():
     class Own(torch.optim.Adam):
         def __init__(self, params, **kwargs):

@@ -1,5 +1,7 @@
 """A `time_column` orders the rows of a fit, and is a feature only if asked."""
 
+import re
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -146,6 +148,15 @@ def test_times_that_cannot_order_are_named(change, error, message):
     X, Y = log("numbers")
     with pytest.raises(error, match=message):
         timed().fit(X.assign(**change), Y)
+
+
+@pytest.mark.parametrize("name", ["tss", ["ts"]])
+def test_an_unknown_column_is_named_before_dates_are_refused_as_features(name):
+    X, Y = log()
+    message = f"time_column={re.escape(repr(name))} is not a column of X; these are .*"
+    message += r"Did you mean 'ts'\?" if name == "tss" else ""
+    with pytest.raises(ValueError, match=message):
+        timed(encoding_params={"time_column": name}).fit(X, Y)
 
 
 def test_a_category_of_times_is_asked_for():

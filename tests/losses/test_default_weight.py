@@ -64,6 +64,17 @@ def test_updates_learn_the_rate_that_a_small_first_call_cannot_tell(
     assert weight_of(model) == expected
 
 
+def test_a_warm_start_takes_the_rate_of_its_rows():
+    """Later updates count its events, too."""
+    params = {"early_stopping": False, "max_epochs": 1, "random_state": 0}
+    model = MultiTaskCTRCVRClassifier(**params, warm_start=True)
+    model.fit(*rows_with(2_000, 2, 0))
+    assert weight_of(model) == 0.3
+    model.fit(*rows_with(2_000, 200, 1))
+    assert weight_of(model) == 0.1
+    assert float(model.net_.criterion_.n_events[1]) == pytest.approx(202, abs=1)
+
+
 def test_a_file_keeps_it(tmp_path):
     model, X, Y = fitted(10)
     model.save(tmp_path / "model")
