@@ -352,6 +352,8 @@ def read(arguments):
     if is_parquet:
         import_extra("pyarrow", "--data with a Parquet file")
     frame = pd.read_parquet(path) if is_parquet else pd.read_csv(path)
+    # pandas makes an index of columns of the file that were one when it was written.
+    frame = frame.reset_index([name for name in frame.index.names if name is not None])
     check_columns(frame, arguments)
     frame = with_labels(frame, arguments)
     labels = read_labels(frame[targets]).values.reshape(len(frame), -1)

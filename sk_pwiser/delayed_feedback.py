@@ -75,11 +75,7 @@ def delay_distribution(delay, *, elapsed):
             "delay and elapsed must have equal shapes; got "
             f"{delay.shape} and {elapsed.shape}."
         )
-    if (row := _first((delay < 0) | (delay > elapsed))) is not None:
-        raise ValueError(
-            "delay must be within 0 and elapsed; it is "
-            f"{delay[row]} in row {row}, with elapsed {elapsed[row]}."
-        )
+    _check_delays(delay, elapsed)
     delays, counts = np.unique(delay, return_counts=True)
     shorter = np.searchsorted(np.sort(delay), delays, side="right")
     # Impressions that are too young to have had this delay.
@@ -192,15 +188,12 @@ def delayed_feedback_weights(Y, *, delay, elapsed, cvr=None, min_probability=0.0
     n_samples = len(labels)
     others = {"delay": delay, "elapsed": elapsed, "cvr": cvr}
     check_match(Y, n_samples, input_name="Y", **others)
-    delay, elapsed = _columns_of_times(delay, elapsed, n_samples, allows_nan=True)
+    delay, elapsed = _columns_of_times(delay, elapsed, n_samples)
     if (row := _first(elapsed < 0)) is not None:
         raise ValueError(f"elapsed must be >= 0; it is {elapsed[row]} in row {row}.")
     check_number("min_probability", min_probability, above=0, at_most=1)
     clicked, converted = labels[:, -2] == 1, labels[:, -1] == 1
-    if (row := _first(converted & np.isnan(delay))) is not None:
-        raise ValueError(
-            f"delay must be known for converted rows; it is nan in row {row}."
-        )
+    _check_delays(delay, elapsed, converted)
     seen = np.ones(n_samples)
     if converted.any():
         delays, probabilities = delay_distribution(
@@ -219,6 +212,15 @@ def delayed_feedback_weights(Y, *, delay, elapsed, cvr=None, min_probability=0.0
     return weights
 
 
+def _check_delays(delay, elapsed, is_read=True):
+    wrong = is_read & ~((delay >= 0) & (delay <= elapsed))
+    if (row := _first(wrong)) is not None:
+        raise ValueError(
+            "delay must be known for converted rows, and within 0 and elapsed; it is "
+            f"{delay[row]} in row {row}, with elapsed {elapsed[row]}."
+        )
+
+
 def _first(wrong):
     """Return the first row that is wrong, or None."""
     return int(wrong.argmax()) if wrong.any() else None
@@ -228,7 +230,7 @@ def _rates(cvr, clicked, converted, seen):
     """Return the conversion rate of each row, below 1."""
     if cvr is not None:
         rate = _column("cvr", cvr, len(seen))
-        if (row := _first((rate < 0) | (rate > 1))) is not None:
+        if (row := _first(~((rate >= 0) & (rate <= 1)))) is not None:
             raise ValueError(f"cvr must be in [0, 1]; it is {rate[row]} in row {row}.")
     else:
         expected = (1 / seen[converted]).sum()
@@ -236,8 +238,8 @@ def _rates(cvr, clicked, converted, seen):
     return np.minimum(rate, 1 - 1e-6)
 
 
-def _columns_of_times(delay, elapsed, n_samples=None, allows_nan=False):
-    """Return both as numbers, durations in seconds; `delay` may have NaN on request."""
+def _columns_of_times(delay, elapsed, n_samples=None):
+    """Return both as numbers, durations in seconds."""
     delay, kind = _seconds(delay, "delay")
     elapsed, other = _seconds(elapsed, "elapsed")
     if kind != other and None not in (kind, other):
@@ -245,14 +247,19 @@ def _columns_of_times(delay, elapsed, n_samples=None, allows_nan=False):
             f"delay is {kind}, but elapsed is {other}: pass both as durations, or both "
             "as numbers in one unit."
         )
-    delay = _column("delay", delay, n_samples, allows_nan)
-    return delay, _column("elapsed", elapsed, n_samples)
+    # Delays are checked in the rows in which they are read.
+    delay = _column("delay", delay, n_samples)
+    elapsed = _column("elapsed", elapsed, n_samples)
+    assert_all_finite(elapsed, input_name="elapsed")
+    return delay, elapsed
 
 
 def _seconds(values, name):
     """Return durations as seconds or values as given, and the kind, None if unknown."""
     refuse_unreadable(values, name)
     found = np.asarray(values)
+    if found.dtype.kind == "f" and np.isnan(found).all():
+        return values, None
     if found.dtype == object:
         is_known = np.array([not is_missing(value) for value in found.flat], dtype=bool)
         if not is_known.any():
@@ -271,10 +278,9 @@ def _seconds(values, name):
     return found / np.timedelta64(1, "s"), "durations"
 
 
-def _column(name, values, n_samples=None, allows_nan=False):
+def _column(name, values, n_samples=None):
     rule = "must contain one number per row."
     column = read_array(values, name, rule, dtype=np.float64, error=ValueError)
-    assert_all_finite(column, allow_nan=allows_nan, input_name=name)
     n_samples = len(column) if n_samples is None else n_samples
     if column.shape != (n_samples,):
         raise ValueError(f"{name} must have shape ({n_samples},); got {column.shape}.")

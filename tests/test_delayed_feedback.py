@@ -83,6 +83,13 @@ def test_one_stale_conversion_does_not_decide_over_the_others():
     assert_allclose(again[:-2], expected, rtol=1e-3)
 
 
+@pytest.mark.parametrize("value", [np.inf, -1.0, 9.0])
+def test_delays_of_rows_without_a_conversion_are_not_read(value):
+    expected = delayed_feedback_weights(LABELS, **TIMES)
+    others = TIMES | {"delay": [1.0, value, value]}
+    assert_array_equal(delayed_feedback_weights(LABELS, **others), expected)
+
+
 def test_labels_are_accepted_as_y_and_as_Y():
     expected = delayed_feedback_weights(LABELS, **TIMES)
     assert_array_equal(delayed_feedback_weights(y=LABELS, **TIMES), expected)
@@ -114,11 +121,11 @@ def test_durations_of_any_unit_are_numbers_of_seconds(form):
         own, other = map(durations, (delay, elapsed), units)
         found = delayed_feedback_weights(Y, delay=own, elapsed=other)
         assert_allclose(found, expected, rtol=1e-6)
-    none = np.full(2_000, None)
-    found = delayed_feedback_weights(
-        Y * [1, 0], delay=none, elapsed=durations(elapsed, "ns")
-    )
-    assert_array_equal(found, 1)
+    for missing in None, np.nan:
+        found = delayed_feedback_weights(
+            Y * [1, 0], delay=np.full(2_000, missing), elapsed=durations(elapsed, "ns")
+        )
+        assert_array_equal(found, 1)
     delays, _ = delay_distribution(
         durations([1, 2], "us"), elapsed=durations([2, 2], "ns")
     )
@@ -141,10 +148,11 @@ TIMES = {"elapsed": [3.0, 1.0, 2.0], "delay": [1.0, np.nan, np.nan]}
         ({"Y": LABELS * 2}, "must be 0 or 1; column 0 of Y contains 2 in row 0"),
         ({"elapsed": [1.0, 2.0]}, r"elapsed must have shape \(3,\); got \(2,\)"),
         ({"elapsed": ["a", "b", "c"]}, "elapsed must contain one number per row"),
-        ({"elapsed": [0.5, 1.0, 2.0]}, "delay must be within 0 and elapsed; it is 1.0"),
+        ({"elapsed": [0.5, 1.0, 2.0]}, "within 0 and elapsed; it is 1.0"),
         ({"elapsed": [3.0, 1.0, -2.0]}, "elapsed must be >= 0; it is -2.0 in row 2"),
-        ({"delay": [-1.0, np.nan, 0]}, "delay must be within 0 and elapsed; it is -1"),
-        ({"delay": [np.nan, 1.0, 1.0]}, "known for converted rows; it is nan in row 0"),
+        ({"delay": [-1.0, np.nan, 0]}, "within 0 and elapsed; it is -1"),
+        ({"delay": [np.nan, 1.0, 1.0]}, "known for converted rows, .* nan in row 0"),
+        ({"Y": LABELS[::-1], "delay": [1, 1, 9]}, "it is 9.0 in row 2, with .* 2.0"),
         ({"cvr": [0.1, 0.2, 1.5]}, r"cvr must be in \[0, 1\]; it is 1.5 in row 2"),
         (
             {"Y": pd.DataFrame(LABELS), "elapsed": pd.Series([3.0, 1, 2], [2, 1, 0])},

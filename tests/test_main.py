@@ -185,9 +185,12 @@ LOG = pd.DataFrame(
 )
 
 
-@pytest.mark.parametrize("name", ["log.csv", "log.csv.gz", "log.parquet"])
+@pytest.mark.parametrize(
+    "name", ["log.csv", "log.csv.gz", "log.parquet", "indexed.parquet"]
+)
 def test_reading_files(tmp_path, name):
-    path = write(LOG, tmp_path / name)
+    is_indexed = name.startswith("indexed")
+    path = write(LOG.set_index(["id", "at"]) if is_indexed else LOG, tmp_path / name)
     options = ["--targets", "see", "buy", "--categorical", "id", "--time", "at"]
     arguments = command.make_parser().parse_args(["--data", str(path), *options])
     features, labels, times = command.read(arguments)

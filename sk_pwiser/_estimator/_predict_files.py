@@ -45,14 +45,21 @@ def write_predictions(result, dataset, output):
             f"X of type {type(dataset).__name__}."
         )
     folder = Path(output).expanduser().absolute()
-    common = posixpath.commonpath(map(posixpath.dirname, dataset.files_))
-    model = _hash_fit(result)
-    for path, tables in dataset._iter_files(dataset.features):
-        target = folder / posixpath.relpath(path, common)
-        if str(target) in dataset.files_:
+    paths = dataset._paths
+    common = posixpath.commonpath(map(posixpath.dirname, paths))
+    targets = {path: folder / posixpath.relpath(path, common) for path in paths}
+    read = set(map(os.path.realpath, paths))
+    for path, target in targets.items():
+        # A link may lead to the folder that is read.
+        if os.path.realpath(target) in read:
             raise ValueError(
                 f"output={str(output)!r} would replace {path!r}, which is read."
             )
+    for path in set(paths).difference(dataset.files_):  # corrupt files
+        targets[path].unlink(missing_ok=True)
+    model = _hash_fit(result)
+    for path, tables in dataset._iter_files(dataset.features):
+        target = targets[path]
         info = dataset.filesystem.get_file_info(path)
         of_rows = info.size, info.mtime_ns, dataset.features, str(dataset.filters)
         stamp = f"{model} {[path, *of_rows]!r}".encode()

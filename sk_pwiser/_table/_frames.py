@@ -354,6 +354,7 @@ def _unknown_name(parameter, name, known, kind):
 
 def column_of(X, parameter, column):
     """Return the column of a table by its name or index, the value of a parameter."""
+    refuse_parts(X)
     X = collected(X)
     is_arrow = hasattr(X, "column_names")
     names = X.column_names if is_arrow else getattr(X, "columns", ())

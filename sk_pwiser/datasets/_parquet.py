@@ -324,10 +324,10 @@ class ParquetImpressions:
         given = None
         if isinstance(path_or_glob, import_parquet()[1].Dataset):
             given = path_or_glob
-            self.filesystem, paths = files_of_dataset(given, filesystem)
+            self.filesystem, self._paths = files_of_dataset(given, filesystem)
         else:
-            self.filesystem, paths = find_files(path_or_glob, filesystem)
-        found = read_footers(self.filesystem, paths, on_corrupt)
+            self.filesystem, self._paths = find_files(path_or_glob, filesystem)
+        found = read_footers(self.filesystem, self._paths, on_corrupt)
         schemas, self.n_rows_, self.corrupt_ = found
         self.files_ = list(schemas)
         if not self.n_rows_:

@@ -140,8 +140,9 @@ class CurveLayer(nn.Module):
         self.is_line = not hasattr(curve, "centres_")
         if len(nodes) == 1:  # a constant
             nodes, values = np.append(nodes, nodes + 1), np.repeat(values, 2)
+        # Tensors, since the exporter of PyTorch rounds floats to float32.
         self.starts, self.widths = map(torch.from_numpy, (nodes[:-1], np.diff(nodes)))
-        self.first, self.rises = float(values[0]), torch.from_numpy(np.diff(values))
+        self.first, self.rises = map(torch.from_numpy, (values[:1], np.diff(values)))
 
     def forward(self, logits):
         """Map float64 logits of shape (batch,) to calibrated log-odds."""

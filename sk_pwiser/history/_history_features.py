@@ -636,9 +636,9 @@ def valid_history(path):
 
 def read_description(values, arrays=()):
     """Return the decoded content of a file, checked, and the plan."""
+    if values["class"] != "HistoryFeatures":
+        raise ValueError(f"it is one of {values['class']!r}")
     content = FORM.decode(values, arrays)
-    if content["class"] != "HistoryFeatures":
-        raise ValueError(f"it is one of {content['class']!r}")
     check_params(content["params"])
     return content, Plan(content["params"], content["kind"], content["task_names"])
 

@@ -434,6 +434,9 @@ def test_what_takes_tables_only_says_so(folder, fitted):
     for call in (fitted.partial_fit, calibrator.fit, partial(compare_losses, fitted)):
         with pytest.raises(TypeError, match="ParquetImpressions is read in parts"):
             call(log, Y)
+    calibrator = FunnelCalibrator(fitted, by="category_0").fit(X, Y)
+    with pytest.raises(TypeError, match="ParquetImpressions is read in parts"):
+        calibrator.predict_proba(log)
 
 
 @pytest.fixture

@@ -146,10 +146,25 @@ def test_folders_of_partitions_are_kept(tmp_path, fitted):
     assert_allclose(pd.read_parquet(out)[TARGETS], expected, atol=1e-6)
 
 
+def test_a_corrupt_file_has_no_predictions_and_moves_no_others(tmp_path, fitted):
+    folder, out = tmp_path / "log", tmp_path / "out"
+    LOG.assign(day=LOG["session"] // 90).to_parquet(folder, partition_cols=["day"])
+    fitted.predict_proba(read(folder), output=out)
+    _, corrupt = sorted(out.rglob("*.parquet"))
+    (folder / corrupt.relative_to(out)).write_bytes(b"no Parquet file")
+    before = sorted(out.rglob("*.parquet"))
+    with pytest.warns(UserWarning, match="1 files .* have no predictions"):
+        fitted.predict_proba(read(folder, on_corrupt="skip"), output=out)
+    assert sorted(out.rglob("*.parquet")) == [p for p in before if p != corrupt]
+
+
 def test_what_is_refused(folder, fitted, tmp_path):
     with pytest.raises(TypeError, match="output must be None unless X is a dataset"):
         fitted.predict_proba(X, output=tmp_path)
     with pytest.raises(ValueError, match="would replace"):
         fitted.predict_proba(read(folder), output=folder)
+    (tmp_path / "link").symlink_to(folder)
+    with pytest.raises(ValueError, match="would replace"):
+        fitted.predict_proba(read(folder), output=tmp_path / "link")
     with pytest.raises(ValueError, match="no rows that its filters select"):
         fitted.predict_proba(read(folder, filters=[("session", "<", -1)]))

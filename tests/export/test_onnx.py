@@ -6,6 +6,7 @@ from refusals import small
 from serving_rows import HAS_CONSTANT, OTHER, N, X, Y, raw_inputs
 from suites import fast_for
 
+from sk_pwiser.calibration import FunnelCalibrator
 from sk_pwiser.export import to_onnx
 
 pytestmark = HAS_CONSTANT
@@ -64,6 +65,19 @@ def test_of_further_parameters(name, tmp_path):
     assert eval(found["task_names"]) == list(model.task_names_)
     to_onnx(model, path, inputs="raw")
     assert_equal(run(path, raw_inputs(OTHER)), model.predict_proba(OTHER))
+
+
+def test_a_steep_calibration_curve(tmp_path):
+    """Of a model whose log-odds differ little; its intercept has many digits."""
+    model = train()
+    calibrator = FunnelCalibrator(model, method="sigmoid").fit(X, Y)
+    logits = model.predict_logits(X).astype(float)
+    for curve, centre in zip(calibrator.calibrators_, logits.mean(0), strict=True):
+        curve.slope_, curve.intercept_ = 1e3, -1e3 * centre
+    to_onnx(calibrator, tmp_path / "model.onnx")
+    found = run_encoded(tmp_path / "model.onnx", model, X)
+    # The slope multiplies rounding errors of the logits.
+    assert_allclose(found, calibrator.predict_proba(X), atol=1e-3)
 
 
 @pytest.mark.slow

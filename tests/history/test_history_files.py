@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from sk_pwiser._model_files import write_file
 from sk_pwiser.history import HistoryFeatures
 
 
@@ -63,6 +64,10 @@ def test_damaged_and_foreign_files_are_refused(tmp_path):
     content[-3] ^= 1
     path.write_bytes(content)
     with pytest.raises(ValueError, match="damaged or was altered"):
+        HistoryFeatures.load(path)
+    values = {"class": "Other", "result": {"~": "object", "class": "X", "items": {}}}
+    write_file(path, values, {})
+    with pytest.raises(ValueError, match="it is one of 'Other'"):
         HistoryFeatures.load(path)
 
 
