@@ -247,10 +247,10 @@ def _parse(text, count, place, multi_valued):
         )
     for feature in features:
         name, *rest = feature.replace("\x03", "\x02").split("\x02")
-        if len(rest) != 2 or not rest[0].isdecimal():
+        if len(rest) != 2 or not rest[0].isdecimal() or int(rest[0]) >= 2**63:
             raise ValueError(
                 f"{place}: feature_list must contain field, id and value, with a whole "
-                f"number as id, found {feature!r}."
+                f"number of 64 bits as id, found {feature!r}."
             )
         if name not in _KNOWN:
             raise ValueError(
@@ -350,8 +350,9 @@ def load_aliexpress(path, country, *, subset="all"):
     FileNotFoundError
         If a file is not found.
     ValueError
-        If a column is missing, a field cannot be read (the message names the file, line
-        and column), a label is not 0 or 1, or `country` or `subset` is unknown.
+        If a column is missing, a line cannot be read (the message names the file, line
+        and column), a search has no id or occurs twice in a user file, a label is not 0
+        or 1, or `country` or `subset` is unknown.
 
     Warns
     -----
@@ -431,6 +432,12 @@ def _join_items_and_users(pandas, user_file, item_file):
     columns = {"search_id": "str", **_types(ITEM_FEATURES, ITEM_CATEGORIES, *names)}
     columns["label"] = "int64"
     items = _downloads.read_csv(pandas, item_file, columns, has_header=False)
+    for table, file in ((users, user_file), (items, item_file)):
+        is_missing = table["search_id"].isna()
+        if is_missing.any():
+            raise ValueError(
+                f"{file}, line {int(is_missing.argmax()) + 1}: the search is missing."
+            )
     repeated = users["search_id"].duplicated()
     if repeated.any():
         line = int(repeated.argmax()) + 1

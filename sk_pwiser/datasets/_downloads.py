@@ -1,9 +1,14 @@
 """Downloaded logs: what all loaders share, and those of KuaiRand and Hillstrom."""
 
+import bz2
 import csv
+import gzip
 import io
+import lzma
 import os
 import zipfile
+import zlib
+from contextlib import contextmanager
 from inspect import getdoc
 from itertools import chain
 from pathlib import Path
@@ -61,37 +66,49 @@ def check_columns(frame, columns, source):
 
 
 def read_csv(pandas, file, dtypes, *, has_header=True, n_rows=None):
-    """Read columns from a csv file, or from a zip file that contains one.
+    """Read columns from a csv file, which may be compressed.
 
-    Numbers may be missing only if the file has no header.
+    A dtype of "float64" allows missing numbers, and so does a file without a header.
     """
     names, options = list(dtypes), {"header": None, "names": list(dtypes)}
     if has_header:
         # The header first, so that a missing column is named before any row is read.
-        header = pandas.read_csv(file, nrows=0)
+        try:
+            with _open_bytes(file) as source:
+                header = pandas.read_csv(source, nrows=0)
+        except ValueError as error:
+            raise ValueError(_with_file(file, error)) from error
         check_columns(header, names, file)
         names, options = list(header.columns), {}
     types = {name: dtypes.get(name, "str") for name in names}
     try:
         # Not with `usecols`, for which pandas accepts lines with too many fields.
-        rows = pandas.read_csv(
-            file,
-            dtype=types,
-            skip_blank_lines=False,
-            keep_default_na=False,
-            na_values=[""],
-            nrows=n_rows,
-            **options,
-        )
+        with _open_bytes(file) as source:
+            rows = pandas.read_csv(
+                source,
+                dtype=types,
+                skip_blank_lines=False,
+                keep_default_na=False,
+                na_values=[""],
+                nrows=n_rows,
+                **options,
+            )
     except (ValueError, OverflowError) as error:
         # pandas names neither the line nor the column, so a second pass looks for them.
         fault = _first_fault(file, types, has_header)
-        raise ValueError(fault or f"{file}: {error}") from error
-    floats = [name for name in names if has_header and types[name] == "float32"]
-    # A line with too many fields may turn the first column into an index.
-    is_whole = isinstance(rows.index, pandas.RangeIndex)
-    if not (is_whole and all(np.isfinite(rows[name]).all() for name in floats)):
-        raise ValueError(_first_fault(file, types, has_header))
+        raise ValueError(fault or _with_file(file, error)) from error
+    # A line with too many fields may turn the first column into an index. One with too
+    # few has no value in the last column, which other lines may lack, too.
+    is_suspect = not isinstance(rows.index, pandas.RangeIndex)
+    is_suspect |= rows.shape[1] > 0 and rows.iloc[:, -1].isna().any()
+    for name in names:
+        if types[name].startswith("float"):
+            is_known = rows[name].notna()
+            may_be_missing = _may_be_missing(types[name], has_header)
+            is_suspect |= not (may_be_missing or is_known.all())
+            is_suspect |= bool(np.isinf(rows[name]).any())
+    if is_suspect and (fault := _first_fault(file, types, has_header)):
+        raise ValueError(fault)
     return rows[list(dtypes)]
 
 
@@ -106,36 +123,83 @@ def check_flags(rows, columns, file, *, n_header_lines=1, values=(0, 1)):
                 place = f"line {row + 1 + n_header_lines}"
             raise ValueError(
                 f"{file}, {place}: column {name!r} must contain "
-                f"{' or '.join(map(str, values))}, found {rows[name].iloc[row]!r} (in "
+                f"{' or '.join(map(str, values))}, found "
+                f"{rows[name].iloc[row : row + 1].tolist()[0]!r} (in "
                 f"{int(wrong.sum())} row(s))."
             )
 
 
 def open_text(file):
+    # Bytes that are not UTF-8 become characters that `_fault` finds.
+    return io.TextIOWrapper(
+        _open(file), "utf-8-sig", errors="surrogateescape", newline=""
+    )
+
+
+def _open(file):
+    """Open a file that may be compressed; of a zip file, its only file."""
     if file.suffix != ".zip":
-        return open(file, encoding="utf-8", newline="")
+        return _OPENERS.get(file.suffix, open)(file, "rb")
     archive = zipfile.ZipFile(file)
-    return io.TextIOWrapper(archive.open(archive.namelist()[0]), "utf-8", newline="")
+    names = [
+        name
+        for name in archive.namelist()
+        if not (name.endswith("/") or name.startswith("__MACOSX/"))
+    ]
+    if len(names) != 1:
+        raise ValueError(f"{file} must contain one file, found {names}.")
+    return archive.open(names[0])
+
+
+_OPENERS = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
+_DAMAGE = (zipfile.BadZipFile, zlib.error, gzip.BadGzipFile, lzma.LZMAError, EOFError)
+
+
+@contextmanager
+def _open_bytes(file):
+    try:
+        with _open(file) as source:
+            yield source
+    except _DAMAGE as error:
+        raise ValueError(f"{file} is damaged: {error}") from error
+
+
+def _with_file(file, error):
+    return str(error) if str(file) in str(error) else f"{file}: {error}"
 
 
 def _first_fault(file, types, has_header):
     """Return a message about the first line that does not have the expected form."""
-    with open_text(file) as lines:
-        reader = csv.reader(lines)
-        for cells in reader:
-            if has_header and reader.line_num == 1:
-                continue
-            place = f"{file}, line {reader.line_num}"
-            if len(cells) != len(types):
-                return f"{place}: expected {len(types)} fields, found {len(cells)}."
-            for cell, (name, kind) in zip(cells, types.items(), strict=True):
-                if fault := _fault(cell, kind, may_be_missing=not has_header):
-                    return f"{place}: column {name!r} {fault}, found {cell!r}."
+    try:
+        with open_text(file) as lines:
+            reader = csv.reader(lines)
+            for cells in reader:
+                if has_header and reader.line_num == 1:
+                    continue
+                if fault := _fault_of_line(cells, types, has_header):
+                    return f"{file}, line {reader.line_num}: {fault}."
+    except (*_DAMAGE, ValueError, csv.Error):
+        return None  # what pandas says is all that is known
     return None
 
 
+def _fault_of_line(cells, types, has_header):
+    if len(cells) != len(types):
+        return f"expected {len(types)} fields, found {len(cells)}"
+    for cell, (name, kind) in zip(cells, types.items(), strict=True):
+        if fault := _fault(cell, kind, _may_be_missing(kind, has_header)):
+            return f"column {name!r} {fault}, found {cell!r}"
+    return None
+
+
+def _may_be_missing(kind, has_header):
+    return kind == "float64" or (kind == "float32" and not has_header)
+
+
 def _fault(cell, kind, may_be_missing):
-    if kind == "str" or (kind == "float32" and may_be_missing and not cell):
+    if kind == "str":
+        return None if cell.isascii() or _is_utf8(cell) else "must contain UTF-8 text"
+    if may_be_missing and not cell:
         return None
     try:
         value = int(cell) if kind == "int64" else float(cell)
@@ -144,8 +208,15 @@ def _fault(cell, kind, may_be_missing):
     if kind == "int64":
         is_valid = -(2**63) <= value < 2**63
         return None if is_valid else "must contain a whole number of 64 bits"
-    is_valid = np.isfinite(value) or (may_be_missing and np.isnan(value))
-    return None if is_valid else "must contain a finite number"
+    return None if np.isfinite(value) else "must contain a finite number"
+
+
+def _is_utf8(text):
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 USER_FILE = "user_features_pure.csv"
@@ -229,8 +300,8 @@ def load_kuairand(path, second="engage", *, subset="all"):
 
         data : DataFrame of shape (n_samples, 41)
             The features: ids, codes, text and flags as `category`, whose categories are
-            the values in the returned rows; counts and durations as floats. Values that
-            the publisher does not know are missing.
+            the values in the returned rows; counts and durations as floats. Empty
+            fields are missing values; the publisher's text "UNKNOWN" is a category.
         target : DataFrame of shape (n_samples, n_tasks)
             The labels 0 and 1, columns `click` and the value of `second`, or the
             reactions.
@@ -253,8 +324,9 @@ def load_kuairand(path, second="engage", *, subset="all"):
     FileNotFoundError
         If a file is not found.
     ValueError
-        If a column is missing, a label is not 0 or 1, or `second` or `subset` is
-        unknown.
+        If a column is missing, a line cannot be read (the message names the file, line
+        and column), a user or video occurs twice, a label is not 0 or 1, or `second` or
+        `subset` is unknown.
 
     Notes
     -----
@@ -306,25 +378,42 @@ def load_kuairand(path, second="engage", *, subset="all"):
 
 
 def _read_table(pandas, file, key, features):
-    # Tags are text, since a tag such as "20,43" lists several topics.
-    table = pandas.read_csv(file, dtype={"tag": "object"})
-    check_columns(table, [key, *features], file.name)
-    typed = {
-        name: table[name].astype("float64")
-        if name in COUNT_FEATURES
-        else _as_category(table[name])
-        for name in features
-    }
-    return pandas.DataFrame({key: table[key], **typed})
+    numbers = [name for name in features if name in COUNT_FEATURES]
+    kinds = {key: "int64", **dict.fromkeys(features, "str")}
+    table = read_csv(pandas, file, kinds | dict.fromkeys(numbers, "float64"))
+    repeated = table[key].duplicated()
+    if repeated.any():
+        row = int(repeated.argmax())
+        raise ValueError(
+            f"{file}, line {row + 2}: the {key} {table[key].iloc[row]} occurs in an "
+            "earlier line."
+        )
+    for name in set(features) - set(numbers):
+        # Tags are text, since a tag such as "20,43" lists several topics.
+        table[name] = _as_category(pandas, table[name], is_text=name == "tag")
+    return table
 
 
-def _as_category(column):
-    """Return a column as `category`, with integers as codes."""
+def _as_category(pandas, column, is_text=False):
+    """Return a column of text as `category`, with whole numbers as integers."""
     column = column.astype("category")
-    if column.cat.categories.dtype.kind == "f":
-        # pandas reads integers with missing values as floats.
-        column = column.cat.rename_categories(column.cat.categories.astype("int64"))
-    return column
+    texts = column.cat.categories
+    try:
+        numbers = texts if is_text else pandas.to_numeric(texts)
+    except ValueError:
+        return column
+    if numbers.dtype.kind == "f":
+        # Such as "0.0", to which pandas turns integers beside missing values.
+        is_whole = (numbers == np.floor(numbers)) & (abs(numbers) < 2**53)
+        numbers = numbers.astype("int64") if is_whole.all() else texts
+    # Two texts may be the same number, such as "1" and "1.0".
+    known, codes = np.unique(numbers, return_inverse=True)
+    codes = np.append(codes, -1)[column.cat.codes]  # the code of missing values is -1
+    return pandas.Series(
+        pandas.Categorical.from_codes(codes, categories=pandas.Index(known)),
+        index=column.index,
+        name=column.name,
+    )
 
 
 def _read_impressions(pandas, file, second, part):
@@ -417,7 +506,8 @@ def load_hillstrom(path, *, subset="all"):
     FileNotFoundError
         If the file is not found.
     ValueError
-        If a column is missing, a label is not 0 or 1, or `subset` is unknown.
+        If a column is missing, a line cannot be read (the message names the file, line
+        and column), a label is not 0 or 1, or `subset` is unknown.
 
     References
     ----------
@@ -438,10 +528,10 @@ def load_hillstrom(path, *, subset="all"):
     if not file.is_file():
         form = [[FILE_NAME, f"hillstrom/{FILE_NAME}"]]
         [file] = find_files(path, form, download=HILLSTROM_SOURCE)
-    rows = pandas.read_csv(file)
-    check_columns(rows, [*FEATURES, *TASK_NAMES], file.name)
+    types = dict.fromkeys(FEATURES, "str") | dict.fromkeys(NUMBERS, "float64")
+    rows = read_csv(pandas, file, types | dict.fromkeys(TASK_NAMES, "int64"))
     check_flags(rows, TASK_NAMES, file)
-    target = rows[TASK_NAMES].astype("int64")
+    target = rows[TASK_NAMES]
     _, test = train_test_split(
         np.arange(len(target)),
         test_size=0.3,
@@ -450,7 +540,8 @@ def load_hillstrom(path, *, subset="all"):
     )
     is_test = np.isin(np.arange(len(target)), test)
     keep = (subset == "all") | (is_test == (subset == "test"))
-    dtypes = dict.fromkeys(FEATURES, "category") | dict.fromkeys(NUMBERS, "float64")
-    data = rows.loc[keep, FEATURES].reset_index(drop=True).astype(dtypes)
+    data = rows.loc[keep, FEATURES].reset_index(drop=True)
+    for name in set(FEATURES) - set(NUMBERS):
+        data[name] = _as_category(pandas, data[name])
     target = target[keep].reset_index(drop=True)
     return as_bunch(load_hillstrom, data, target, is_test[keep])

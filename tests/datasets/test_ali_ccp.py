@@ -183,7 +183,9 @@ def test_processed_rows(processed):
         (SKELETON, 2, "", "conversion must be 0 or 1, found ''"),
         (SKELETON, 3, "ff", f"common_feature_index 'ff' is not in .*{COMMON}"),
         (SKELETON, 4, "99", "feature_num is '99', but feature_list has"),
-        (SKELETON, 5, "205\x02x\x031", "whole number as id, found '205"),
+        (SKELETON, 5, "205\x02x\x031", "whole number of 64 bits as id, found '205"),
+        (SKELETON, 5, f"205\x02{2**63}\x031", "whole number of 64 bits as id, found"),
+        (SKELETON, 5, f"210\x02{2**63}\x031", "whole number of 64 bits as id, found"),
         (SKELETON, 5, "205\x021", "must contain field, id and value"),
         (SKELETON, 5, "999\x021\x031", "unknown field '999'"),
         (COMMON, 1, "0", "feature_num is '0'"),
@@ -225,4 +227,20 @@ def test_parts_of_different_forms(raw):
     folder, _ = raw
     (folder / "test.csv").write_text("click\n")
     with pytest.raises(ValueError, match="different forms"):
+        load_ali_ccp(folder)
+
+
+def test_a_byte_order_mark_is_not_part_of_an_index(raw):
+    folder, _ = raw
+    expected = load_ali_ccp(folder, subset="train")
+    for name in (COMMON, SKELETON):
+        (folder / name).write_bytes(b"\xef\xbb\xbf" + (folder / name).read_bytes())
+    found = load_ali_ccp(folder, subset="train")
+    pandas.testing.assert_frame_equal(found.data, expected.data)
+
+
+def test_an_empty_file_is_named(processed):
+    folder, _ = processed
+    (folder / "train.csv").write_text("")
+    with pytest.raises(ValueError, match=r"train\.csv: "):
         load_ali_ccp(folder)

@@ -153,6 +153,10 @@ def test_raw_items_without_a_search_are_reported(raw):
         ("item", 4, 3, "1,2", "line 5: expected 49 fields, found 50"),
         ("user", 0, 3, "1,2", "line 1: expected 33 fields, found 34"),
         ("user", 3, 1, None, "line 4: the search .* occurs in an earlier line"),
+        ("user", 3, 1, "", "line 4: the search is missing"),
+        ("item", 3, 1, "", "line 4: the search is missing"),
+        ("user", 3, 9, "inf", "line 4: column 'numerical_1' must contain a finite"),
+        ("user", 3, 9, "nan", "line 4: column 'numerical_1' must contain a finite"),
     ],
 )
 def test_raw_faults_name_file_and_line(raw, table, row, column, value, message):
@@ -163,6 +167,36 @@ def test_raw_faults_name_file_and_line(raw, table, row, column, value, message):
     match = rf"FR_{table}_train\.{suffix}, {message}"
     with pytest.raises(ValueError, match=match):
         load_aliexpress(path, "FR")
+
+
+def test_a_user_file_without_its_end(raw):
+    path, parts, suffix = raw
+    users = parts["train"][0]
+    users[-1] = users[-1][:-1]  # the last columns are categories, which may be empty
+    write_lines(path / f"FR_user_train.{suffix}", users)
+    with pytest.raises(ValueError, match=rf"{suffix}, line 5: expected 33 .* found 32"):
+        load_aliexpress(path, "FR")
+
+
+def test_zip_files_of_other_forms(tmp_path):
+    rng = np.random.default_rng(0)
+    users, items = draw_raw(rng, 5, 24)
+    file = tmp_path / "FR_user_train.zip"
+    write_lines(file, users)
+    write_lines(tmp_path / "FR_item_train.csv", items)
+    expected = load_aliexpress(tmp_path, "FR", subset="train").data
+    with zipfile.ZipFile(file, "a") as archive:  # as macOS packs it
+        archive.writestr("__MACOSX/._FR_user_train.csv", b"\0")
+        archive.writestr("folder/", b"")
+    found = load_aliexpress(tmp_path, "FR", subset="train").data
+    pandas.testing.assert_frame_equal(found, expected)
+    with zipfile.ZipFile(file, "a") as archive:
+        archive.writestr("other.csv", "1")
+    with pytest.raises(ValueError, match=r"FR_user_train\.zip must contain one file"):
+        load_aliexpress(tmp_path, "FR", subset="train")
+    file.write_bytes(file.read_bytes()[:99])
+    with pytest.raises(ValueError, match=r"FR_user_train\.zip is damaged"):
+        load_aliexpress(tmp_path, "FR", subset="train")
 
 
 @pytest.mark.parametrize(

@@ -146,6 +146,40 @@ def test_hillstrom_faults(hillstrom):
         load_hillstrom(file)
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda lines: [*lines, "1,2"], "line 202: expected 12 fields, found 2"),
+        (lambda lines: [lines[0]] + [f"{x},1" for x in lines[1:]], "line 2: expected"),
+        (lambda lines: [*lines, "x" + ",1" * 11], "line 202: column 'recency' must"),
+        (lambda lines: [*lines, "1,\udcff" + ",1" * 10], "line 202: .* UTF-8 text"),
+        (lambda lines: [], "No columns"),
+    ],
+)
+def test_hillstrom_lines_that_cannot_be_read(hillstrom, change, message):
+    file, _ = hillstrom
+    text = "\n".join(change(file.read_text().splitlines()))
+    file.write_bytes(text.encode(errors="surrogateescape"))
+    with pytest.raises(ValueError, match=rf"{HILLSTROM_FILE}(, |: ){message}"):
+        load_hillstrom(file)
+
+
+def test_hillstrom_file_that_is_compressed(hillstrom):
+    file, table = hillstrom
+    packed = file.with_name("campaign.csv.gz")
+    table.to_csv(packed, index=False)
+    expected = load_hillstrom(file).data
+    pandas.testing.assert_frame_equal(load_hillstrom(packed).data, expected)
+    packed.write_bytes(packed.read_bytes()[:-20])
+    with pytest.raises(ValueError, match=r"campaign\.csv\.gz is damaged"):
+        load_hillstrom(packed)
+    table["recency"] = table["recency"].astype(object)
+    table.loc[3, "recency"] = "x"
+    table.to_csv(packed, index=False)
+    with pytest.raises(ValueError, match=r"campaign\.csv\.gz, line 5: .*'recency'"):
+        load_hillstrom(packed)
+
+
 @needs_data
 def test_real_hillstrom():
     bunch = load_hillstrom(DATA)
@@ -302,6 +336,45 @@ def test_kuairand_tags_are_texts_even_if_all_look_like_numbers(kuairand):
     videos["tag"] = "39"
     videos.to_csv(folder / "video_features_basic_pure.csv", index=False)
     assert list(load_kuairand(folder).data["tag"].cat.categories) == ["39"]
+
+
+def test_kuairand_keeps_large_ids_beside_missing_ones(kuairand):
+    folder, _, videos, *_ = kuairand
+    texts = [str(2**53 + number) for number in range(4)] + [""]
+    videos["music_id"] = [texts[number % 5] for number in range(len(videos))]
+    videos.to_csv(folder / "video_features_basic_pure.csv", index=False)
+    data = load_kuairand(folder).data
+    music = dict(zip(videos["video_id"], videos["music_id"], strict=True))
+    expected = [music[video] for video in data["video_id"]]
+    assert set(texts) == set(expected)
+    found = ["" if pandas.isna(x) else str(x) for x in data["music_id"]]
+    assert found == expected
+
+
+@pytest.mark.parametrize(
+    ("file", "column", "value", "message"),
+    [
+        ("user_features_pure.csv", "user_id", "", "'user_id' must contain a whole"),
+        ("user_features_pure.csv", "user_id", None, "the user_id .* earlier line"),
+        ("user_features_pure.csv", "fans_user_num", "inf", "'fans_user_num' .* finite"),
+        ("video_features_basic_pure.csv", "video_id", None, "the video_id .* earlier"),
+        ("video_features_basic_pure.csv", "video_duration", "x", "must contain a num"),
+        ("video_features_basic_pure.csv", "tag", "1,2", "expected .* fields"),
+    ],
+)
+def test_kuairand_faults_of_users_and_videos(kuairand, file, column, value, message):
+    path = kuairand[0] / file
+    table = pandas.read_csv(path, dtype=str, keep_default_na=False)
+    table.loc[2, column] = table[column][0] if value is None else value
+    text = table.to_csv(index=False).replace('"1,2"', "1,2")
+    path.write_text(text)
+    with pytest.raises(ValueError, match=rf"{file}, line 4: .*{message}"):
+        load_kuairand(kuairand[0])
+    # A file that was not copied to its end.
+    lines = text.splitlines()
+    path.write_text("\n".join([*lines[:3], lines[3][: len(lines[3]) // 2]]))
+    with pytest.raises(ValueError, match=rf"{file}, line 4: expected .* fields, found"):
+        load_kuairand(kuairand[0])
 
 
 def test_kuairand_needs_only_the_files_of_the_subset(kuairand):
