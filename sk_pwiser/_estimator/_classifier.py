@@ -118,7 +118,7 @@ class MultiTaskCTRCVRClassifier(
     embedding_dim : int or "auto", default=16
         Width of the embedding of a category value. With "auto" it depends on the number
         n of the column's codes: min(16, round(1.6 * n**0.56)), so that columns with
-        fewer than 56 codes have narrower embeddings.
+        fewer than 58 codes have narrower embeddings.
     encoding_params : dict, default=None
         Further settings of the encoding. `min_frequency`, `max_categories` and
         `n_hash_buckets` are a number for all category columns, or a dict of names or
@@ -221,7 +221,8 @@ class MultiTaskCTRCVRClassifier(
         Learning rate, the highest one of a schedule.
     lr_schedule : {"warmup_stable_decay"} or None, default="warmup_stable_decay"
         How the learning rate changes over the steps of `fit`. "warmup_stable_decay"
-        raises it for 50 steps and holds it. With early stopping, it is held until the
+        raises it for 50 steps, or a tenth of the steps of `max_epochs` epochs if these
+        are fewer, and holds it. With early stopping, it is held until the
         monitored figure has not improved for 75 steps, the loss by 0.1 %, or after 500
         steps and 10 epochs; training then goes back to the best epoch, and the rate
         falls linearly to 0 within half as many steps. Without early stopping, the
@@ -259,9 +260,9 @@ class MultiTaskCTRCVRClassifier(
         called without weights and without the columns of `X`; with a
         `negative_sampling_rate` below 1, the probabilities are those of the sampled log
         there. "auto" is True above 1,000 rows, or with an `eval_set`. Otherwise it
-        holds out no rows and trains for about 3 + n_samples / 250 steps, at most
-        `max_epochs` epochs. With rows that are held out, epochs that end before step
-        7 are not judged. If the validation rows, or all of their groups, have one
+        holds out no rows and trains for about 4 + n_samples / 200 steps, at most
+        `max_epochs` epochs. If "auto" holds rows out, epochs that end before step 9 are
+        not judged. If the validation rows, or all of their groups, have one
         label only for a task, the loss replaces its AUC or log loss, with a warning.
     validation_fraction : float, default=0.1
         Share of the rows held out for early stopping; not used if `fit` receives an
