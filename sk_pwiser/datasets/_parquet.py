@@ -193,6 +193,29 @@ def _value_type(schema, name):
     return kind.value_type if pyarrow.types.is_dictionary(kind) else kind
 
 
+def categories_of_numbers(schemas, schema, features):
+    """Return the features that pandas wrote as categories, and Parquet as numbers.
+
+    Parquet files have no categories of numbers; pandas notes them in the footer.
+    """
+    pyarrow, _, _ = import_parquet()
+    noted = {
+        column["name"]
+        for of_file in schemas.values()
+        for column in (of_file.pandas_metadata or {}).get("columns", ())
+        if column["pandas_type"] == "categorical"
+    }
+    types = pyarrow.types
+    return [
+        name
+        for name in features
+        if name in noted
+        and (
+            types.is_integer(kind := schema.field(name).type) or types.is_floating(kind)
+        )
+    ]
+
+
 # Number of rows that are read, encoded and stored at a time.
 CHUNK_ROWS = 16_384
 
@@ -214,7 +237,8 @@ class ParquetImpressions:
         with `_` or `.` are left out. Files are read in the order of their paths, those
         of a dataset in its own order and with its own partitions.
     features : list of str
-        Columns of `X`, in this order.
+        Columns of `X`, in this order. Columns of numbers that pandas wrote as
+        categories are read as categories, although Parquet keeps the numbers only.
     targets : str or list of str
         Columns of the labels, 0 or 1, in the order of the funnel. Predictions do not
         read them; for files without labels, pass an empty list.
@@ -385,6 +409,7 @@ class ParquetImpressions:
         first = dataset.schema
         unique = self._used_columns()
         schema = unify_schemas(schemas, first, unique)
+        self._categories = categories_of_numbers(schemas, schema, self.features)
         # Filters may read columns that training does not.
         for field in first:
             if field.name not in unique:
@@ -437,6 +462,10 @@ class ParquetImpressions:
         # Small row groups are joined: encoding has a cost per table.
         for batches in _gather(self._read_file(fragment, columns)):
             table = pyarrow.Table.from_batches(batches)
+            for name in set(self._categories).intersection(columns):
+                index = table.column_names.index(name)
+                codes = table.column(index).dictionary_encode()
+                table = table.set_column(index, name, codes)
             yield table, f"{fragment.path!r}, rows from {n_before} on"
             n_before += len(table)
 

@@ -10,7 +10,8 @@ import pytest
 from impressions_in_files import FEATURES, TARGETS, make_log, read, write
 from numpy.testing import assert_array_equal
 
-from sk_pwiser.datasets import ParquetImpressions
+from sk_pwiser import MultiTaskCTRCVRClassifier
+from sk_pwiser.datasets import ParquetImpressions, make_ctr_cvr
 
 pa = pytest.importorskip("pyarrow")
 pc = pytest.importorskip("pyarrow.compute")
@@ -305,3 +306,25 @@ def test_labels_need_not_be_there_for_predictions(tmp_path):
     LOG.drop(columns=TARGETS).to_parquet(tmp_path / "a.parquet")
     log = ParquetImpressions(tmp_path, FEATURES, [])
     assert np.shape(rows_of(log, FEATURES)) == (600, 5)
+
+
+def test_categories_of_numbers_are_those_of_the_table(tmp_path):
+    """Parquet keeps their numbers, and pandas notes in the footer what they were."""
+    data = make_ctr_cvr(
+        600, n_numeric=1, n_categorical=2, ctr=0.4, cvr=0.4, random_state=0
+    )
+    X, Y = data.data.astype({"category_1": str}), data.target
+    X.loc[::7, "category_0"] = np.nan
+    for name, rows in (("a", slice(0, 200)), ("b", slice(200, None))):
+        X[rows].join(Y[rows]).to_parquet(tmp_path / f"{name}.parquet")
+    log = ParquetImpressions(tmp_path, list(X), list(Y))
+    found = MultiTaskCTRCVRClassifier(max_epochs=1, random_state=0).fit(log)
+    model = MultiTaskCTRCVRClassifier(max_epochs=1, random_state=0).fit(X, Y)
+    kinds = [column["kind"] for column in found.column_encodings_.values()]
+    assert kinds == ["numeric", "category", "category"]
+    assert_array_equal(found.encode(X).codes, model.encode(X).codes)
+    assert_array_equal(found.predict_proba(log), found.predict_proba(X))
+    # A model that learnt them as numbers reads them as numbers.
+    numbers = X.astype({"category_0": float})
+    model.fit(numbers, Y)
+    assert_array_equal(model.predict_proba(log), model.predict_proba(numbers))
