@@ -208,7 +208,8 @@ def test_a_scorer_of_the_cvr_takes_the_tree_of_the_tasks():
     model = small(early_stopping=cvr_auc_scorer, task_parents=tree, max_epochs=2)
     model.fit(X, labels[rows], eval_set=(X_LATE, labels[1_001:]))
     best = model.history_[model.best_epoch_ - 1, "valid_score"]
-    assert best == pytest.approx(cvr_auc_scorer(model, X_LATE, labels[1_001:]))
+    expected = cvr_auc_scorer(model, X_LATE, labels[1_001:])
+    assert best == pytest.approx(expected, rel=1e-4)  # other batches round otherwise
     siblings = small(early_stopping=cvr_auc_scorer, task_parents=None)
     with pytest.raises(ValueError, match="presupposes another one"):
         siblings.fit(X, labels[rows])
