@@ -86,14 +86,6 @@ def test_history_counts_missing_labels_and_leaves_them_out_of_the_auc():
     assert weighted.score(X, Y, WEIGHTS) == pytest.approx(np.mean(expected))
 
 
-def test_validation_rows_of_the_user_may_lack_labels():
-    model = small(missing_labels="ignore", max_epochs=1).fit(X, Y, eval_set=(X, LABELS))
-    history, p, known = model.history_[-1], model.predict_proba(X), ~IS_MISSING
-    assert history["valid_missing_conversion"] == IS_MISSING.sum()
-    auc = roc_auc_score(Y["conversion"][known], p[known, 1])
-    assert history["valid_auc_conversion"] == pytest.approx(auc, abs=1e-4)
-
-
 def test_scorers_leave_missing_labels_out(fitted):
     p, cvr, known = fitted.predict_proba(X), fitted.predict_cvr(X), ~IS_MISSING
     clicked = known & (Y["click"] == 1)

@@ -215,12 +215,6 @@ def test_a_scorer_of_the_cvr_takes_the_tree_of_the_tasks():
         siblings.fit(X, labels[rows])
 
 
-def test_a_scorer_is_code_that_no_file_holds(tmp_path):
-    model = small(early_stopping=cvr_auc_scorer).fit(X, Y)
-    with pytest.raises(TypeError, match=r"early_stopping=.*cannot be saved"):
-        model.save(tmp_path / "model.safetensors")
-
-
 @pytest.mark.parametrize("figure", ["auc", "auc_conversion"])
 def test_the_loss_decides_if_a_task_of_the_auc_lacks_a_label(figure):
     pair = X_LATE, Y_LATE.assign(conversion=0)

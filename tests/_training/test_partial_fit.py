@@ -169,11 +169,6 @@ def test_consecutive_updates_have_different_orders_of_the_rows():
     assert passes[0] != passes[1] != passes[2] != passes[0]
 
 
-def test_updates_are_reproducible_from_the_seed():
-    models = [updated().partial_fit(X, Y) for _ in range(2)]
-    assert_same(state(models[0]), state(models[1]))
-
-
 class Fails(Callback):
     """Raises an error at some event of a later call."""
 

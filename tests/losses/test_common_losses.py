@@ -232,14 +232,6 @@ def test_defaults_of_the_base_class():
         loss.row_losses(logits, y)
 
 
-def test_bce_equals_the_formula():
-    logits, y, weight, _ = random_batch(30)
-    p = logits.sigmoid()
-    rows = torch.where(y == 1, -p.log(), -(1 - p).log())
-    torch.testing.assert_close(BCE(NAMES)(logits, y), rows.mean(0))
-    torch.testing.assert_close(BCE(NAMES)(logits, y, weight), (weight * rows).mean(0))
-
-
 def test_cross_entropy_by_few_kernels():
     generator = torch.Generator().manual_seed(0)
     logits = 10 * torch.randn(50, 2, generator=generator, dtype=torch.float64)
