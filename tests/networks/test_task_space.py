@@ -144,9 +144,3 @@ def test_every_network(name, task_space):
         torch.testing.assert_close(
             corrected.conditional_logits, plain.conditional_logits
         )
-
-
-@pytest.mark.parametrize("rate", [0.0, 1.5, -1.0, float("nan")])
-def test_wrong_rates(rate):
-    with pytest.raises(ValueError, match="negative_sampling_rate"):
-        NetworkSpec([3], 2, 4, [0.3], negative_sampling_rate=rate)
