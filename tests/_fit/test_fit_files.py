@@ -372,9 +372,6 @@ def test_blocks_of_time_need_no_order_of_rows(tmp_path, n_times):
     assert_allclose(found.means_, wanted.means_, rtol=1e-5, atol=1e-6)
 
 
-# Ends: of threads and folders.
-
-
 class Stop(Callback):
     def __init__(self, error):
         self.error = error
@@ -410,9 +407,6 @@ def test_too_little_space_is_an_error_before_training(folder, monkeypatch):
     monkeypatch.setattr("shutil.disk_usage", lambda path: usage)
     with pytest.raises(ValueError, match=r"The encoded rows need .*Set cache_dir"):
         make().fit(read(folder))
-
-
-# What is refused.
 
 
 @pytest.mark.parametrize(

@@ -331,9 +331,6 @@ def test_nodes_of_a_constant_column_give_0():
     assert_array_equal(np.interp([0.0, 1.0, 2.0], *column.nodes), np.zeros(3))
 
 
-# ---------------------------------------------------------------- kinds of columns
-
-
 NUMBERS = [3.0, None, 1.0, 2.0, None, 7.0]
 NUMERIC_KINDS = {
     **KINDS["floats"],

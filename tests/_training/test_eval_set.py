@@ -110,9 +110,6 @@ def test_of_several_sets_the_last_one_decides(stopped, names, shown):
     assert {f"{shown}_loss", f"{shown}_log_loss_mean"} <= best.keys()
 
 
-# As X_val and Y_val.
-
-
 def test_x_val_and_y_val_are_an_eval_set(stopped):
     model = make(max_epochs=60, n_iter_no_change=2)
     for labels in ({"Y_val": Y_LATE}, {"y_val": Y_LATE}):

@@ -7,24 +7,13 @@ from threading import Barrier
 import numpy as np
 import pytest
 import torch
-from checkpointed import NoisySGD, WithDropout
+from checkpointed import NoisySGD, Orders, WithDropout
 from numpy.testing import assert_array_equal
 from refusals import X, Y, small
 from skorch.callbacks import Callback
 
 from sk_pwiser._training._optimizers import has_sparse_gradients
 from sk_pwiser.weighting import WEIGHTINGS
-
-
-class Orders(Callback):
-    """Appends the rows of each batch to a list."""
-
-    def __init__(self, orders):
-        self.orders = orders
-
-    def on_batch_end(self, net, batch, **kwargs):
-        self.orders.append(batch[0]["numeric"][:, 0].tolist())
-
 
 # Dropout and category dropout.
 BUILT_IN = {
