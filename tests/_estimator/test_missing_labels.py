@@ -5,12 +5,13 @@ import pandas as pd
 import pytest
 import torch
 from numpy.testing import assert_allclose, assert_array_equal
+from pools import Brier
 from refusals import X, Y, refuses, small, warnings_in
 from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import GridSearchCV, cross_validate
 
 from sk_pwiser.datasets import make_ctr_cvr
-from sk_pwiser.losses import LOSSES, MultiTaskLoss
+from sk_pwiser.losses import LOSSES
 from sk_pwiser.metrics import (
     ctcvr_auc_scorer,
     ctr_auc_scorer,
@@ -153,20 +154,15 @@ def test_the_first_task_has_a_label_in_every_row(earlier, method):
     refuses(ignoring(), ValueError, message, Y=no_click["click"])
 
 
-class RowWeights(MultiTaskLoss):
-    def forward(self, logits, y, sample_weight=None, groups=None):
-        return (logits.sigmoid() - y).square().mean(dim=0)
-
-
 @pytest.mark.parametrize("method", ["fit", "partial_fit"])
 def test_a_loss_must_take_weights_per_task(method):
-    model = ignoring(loss=RowWeights)
+    model = ignoring(loss=Brier)
     message = (
-        "loss with weights per row and task; loss RowWeights takes weights per row only"
+        "loss with weights per row and task; loss Brier takes weights per row only"
     )
     refuses(model, ValueError, message, Y=LABELS, method=method)
     refuses(model, ValueError, message, sample_weight=WEIGHTS, method=method)
-    model = ignoring(loss=RowWeights).partial_fit(X, Y)
+    model = ignoring(loss=Brier).partial_fit(X, Y)
     with pytest.raises(ValueError, match=message):
         model.partial_fit(X, LABELS)
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from numpy.testing import assert_array_equal
-from pools import Linear
+from pools import Brier, Linear
 from refusals import X, Y, refuses, small
 from skorch.callbacks import Callback
 
@@ -69,22 +69,17 @@ class TwoArguments(MultiTaskLoss):
         return ((logits.sigmoid() - y) ** 2).mean(dim=0)
 
 
-class NoRowLosses(MultiTaskLoss):
-    def forward(self, logits, y, sample_weight=None, groups=None):
-        return ((logits.sigmoid() - y) ** 2).mean(dim=0)
-
-
-class Scalar(NoRowLosses):
+class Scalar(Brier):
     def forward(self, *args):
         return super().forward(*args).mean()
 
 
-class DetachedLoss(NoRowLosses):
+class DetachedLoss(Brier):
     def forward(self, *args):
         return super().forward(*args).detach()
 
 
-class NoRecord(NoRowLosses):
+class NoRecord(Brier):
     def pop_epoch_record(self):
         return None
 
@@ -318,14 +313,14 @@ EARLY = [
         r"super\(\).__init__\(task_names\)",
     ),
     (
-        {"loss": NoRowLosses, "network": "escm2"},
+        {"loss": Brier, "network": "escm2"},
         NotImplementedError,
-        "NoRowLosses must define row_losses",
+        "Brier must define row_losses",
     ),
     (
-        {"loss": "pwiser", "loss_params": {"base": NoRowLosses}, "network": "escm2"},
+        {"loss": "pwiser", "loss_params": {"base": Brier}, "network": "escm2"},
         NotImplementedError,
-        "NoRowLosses must define row_losses",
+        "Brier must define row_losses",
     ),
     (
         {"weighting": subclass(TaskWeighting, __init__=sets_attribute)},
