@@ -46,8 +46,8 @@ class WeightAverage:
 
     @torch.no_grad()
     def _update(self, part: "_Part") -> None:
-        # Smaller at first, so that the initial weights are soon forgotten. An average with
-        # the factor (1 + n) / (5 + n) spans about a quarter of the steps so far.
+        # Smaller at first, so that the initial weights are soon forgotten. An average
+        # with the factor (1 + n) / (5 + n) spans about a quarter of the steps so far.
         decay = min(self.decay, (1 + self.n_steps) / (5 + self.n_steps))
         share = 1 - decay**part.n_pending
         if part.averages:
