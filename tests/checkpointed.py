@@ -26,6 +26,16 @@ class WithDropout(MultiTaskNetwork):
         return NetworkOutput(self.head(self.dropout(self.input_layer(codes, numeric))))
 
 
+class Orders(Callback):
+    """Appends the rows of each batch to a list."""
+
+    def __init__(self, orders):
+        self.orders = orders
+
+    def on_batch_end(self, net, batch, **kwargs):
+        self.orders.append(batch[0]["numeric"][:, 0].tolist())
+
+
 class NoisySGD(torch.optim.SGD):
     """Draws from torch's global generator in each step."""
 

@@ -30,6 +30,11 @@ def categories(*unused):
     return make
 
 
+MIXED = pd.DataFrame(
+    {"n": [1, 2, 2], "c": pd.Categorical(["x", "y", "x"]), "f": [0.5, 1.5, 2.5]}
+)
+
+
 def objects(values):
     return np.array([*values, None], dtype=object)[:-1]
 

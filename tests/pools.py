@@ -1,4 +1,7 @@
-"""Pools of fitted estimators whose weights the tests choose or disturb."""
+"""Pools of fitted estimators whose weights the tests choose or disturb.
+
+Their network is one of a user's own, as is the loss.
+"""
 
 import copy
 import io
@@ -11,6 +14,7 @@ from sklearn.utils import Bunch
 from torch import nn
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
+from sk_pwiser.losses import MultiTaskLoss
 from sk_pwiser.networks import MultiTaskNetwork, NetworkOutput
 
 
@@ -23,6 +27,16 @@ class Linear(MultiTaskNetwork):
 
     def forward(self, codes, numeric):
         return NetworkOutput(self.head(self.input_layer(codes, numeric)))
+
+
+class Brier(MultiTaskLoss):
+    """A loss with weights per row only, and without losses of rows."""
+
+    def forward(self, logits, y, sample_weight=None, groups=None):
+        errors = (logits.sigmoid() - y) ** 2
+        if sample_weight is not None:
+            errors = errors * sample_weight.view(len(y), -1)
+        return errors.mean(dim=0)
 
 
 def linear_estimator(X, Y, **params):

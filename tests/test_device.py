@@ -5,8 +5,6 @@ import torch
 from devices import VARIABLE, requested_device
 from refusals import X, Y, small
 
-META = torch.device("meta")
-
 
 def test_requested_device():
     assert requested_device({}) == torch.device("cpu")

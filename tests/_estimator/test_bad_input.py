@@ -137,14 +137,14 @@ def test_tensors_that_numpy_cannot_read(earlier, change, message, method):
 def test_errors_contain_labels_of_columns_that_are_not_text(earlier):
     table = X.set_axis(pd.MultiIndex.from_product([["log"], X.columns]), axis=1)
     label = ("log", "numeric_0")
-    for value, message in ((np.inf, "infinity .*"), ("2026", "cannot be read .*|")):
+    for value, message in ((np.inf, "infinity .* column"), ("2026", "Column")):
         column = table[label].astype(object if value == "2026" else float)
         column[3] = value
         wrong = table.copy()
         wrong[label] = column
         mask = [column == 8 for column in range(table.shape[1])]
         model = earlier.set_params(categorical_features=mask)
-        message = rf"{message}olumn 0 \(labelled \('log', 'numeric_0'\)\)"
+        message = rf"{message} 0 \(labelled \('log', 'numeric_0'\)\)"
         refuses(model, (ValueError, TypeError), message, X=wrong)
 
 

@@ -4,9 +4,7 @@ import pickle
 
 import numpy as np
 import pytest
-import torch
 from numpy.testing import assert_allclose, assert_array_equal
-from sklearn.base import clone
 from sklearn.compose import ColumnTransformer
 from sklearn.metrics import get_scorer, roc_auc_score
 from sklearn.model_selection import cross_validate
@@ -99,19 +97,6 @@ def test_built_in_scorers_do_not_take_two_tasks_for_two_classes(impressions):
     assert get_scorer("roc_auc")(model, impressions.data, Y) == pytest.approx(mean)
 
 
-@pytest.mark.parametrize("early_stopping", [False, "loss", "auc"])
-def test_one_seed_gives_one_result_to_the_bit(impressions, early_stopping):
-    X, Y = impressions.data[:800], impressions.target[:800]
-    model = small(early_stopping=early_stopping)
-    state = torch.random.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002
-    first = model.fit(X, Y).predict_proba(X)
-    assert_array_equal(clone(model).fit(X, Y).predict_proba(X), first)
-    assert_array_equal(torch.random.get_rng_state(), state[0])
-    assert_array_equal(np.random.get_state()[1], state[1])  # noqa: NPY002
-    other = clone(model).set_params(random_state=1).fit(X, Y).predict_proba(X)
-    assert (other != first).any()
-
-
 def test_pipeline_with_a_column_transformer(impressions):
     numeric = [c for c in impressions.data if c.startswith("numeric")]
     columns = ColumnTransformer(
@@ -129,19 +114,6 @@ def test_pipeline_with_a_column_transformer(impressions):
     pipeline.fit(impressions.data, impressions.target)
     kinds = [each.kind for each in pipeline[-1].column_encodings_.values()]
     assert kinds.count("category") == impressions.data.shape[1] - len(numeric)
-
-
-def test_a_warm_start_continues_and_a_cold_start_does_not(impressions):
-    X, Y = impressions.data, impressions.target
-    model = small(warm_start=True).fit(X, Y)
-    losses = model.history_[:, "train_loss"]
-    model.set_params(lr=0.002).fit(X, Y)
-    assert model.n_iter_ == 6
-    assert model.history_[:3, "train_loss"] == losses
-    assert model.history_[3, "train_loss"] < losses[0]
-    assert {g["lr"] for g in model.net_.optimizer_.param_groups} == {0.002}
-    model.set_params(warm_start=False).fit(X, Y)
-    assert model.n_iter_ == 3
 
 
 @pytest.mark.filterwarnings("ignore:Rows with new category values")

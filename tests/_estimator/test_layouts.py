@@ -10,14 +10,8 @@ from refusals import X, Y, small, warnings_in
 NAMES = list(X.columns)
 
 
-@pytest.fixture(scope="module")
-def fitted():
-    model = small().fit(X, Y)
-    return model, model.predict_proba(X)
-
-
-def test_columns_in_another_order_are_found_by_name(fitted):
-    model, expected = fitted
+def test_columns_in_another_order_are_found_by_name(trained_once):
+    model, expected = trained_once
     assert_array_equal(model.predict_proba(X[NAMES[::-1]]), expected)
     assert model.score(X[NAMES[::-1]], Y) == model.score(X, Y)
     table = pl.from_pandas(X.astype({c: str for c in NAMES if "category" in c}))
@@ -26,8 +20,8 @@ def test_columns_in_another_order_are_found_by_name(fitted):
     assert_array_equal(found, model.predict_proba(table))
 
 
-def test_further_columns_are_ignored_with_one_warning(fitted):
-    model, expected = fitted
+def test_further_columns_are_ignored_with_one_warning(trained_once):
+    model, expected = trained_once
     further = X.assign(day=1, hour=2)[["hour", *NAMES[::-1], "day"]]
     message = "X has 2 column(s) not seen in fit, which are ignored: 'hour', 'day'."
     assert warnings_in(model.predict_proba, further) == [message]

@@ -129,9 +129,6 @@ def test_scores_per_task_use_the_weights_of_the_task():
     assert scorer(model, X, Y, sample_weight=PER_TASK) == pytest.approx(cvr)
 
 
-# Views of one task.
-
-
 def view_scores(**arguments):
     """Fit the estimator on both folds by hand, and score the view of the conversion."""
     scores = []

@@ -5,12 +5,13 @@ import pandas as pd
 import pytest
 import torch
 from numpy.testing import assert_allclose, assert_array_equal
+from pools import Brier
 from refusals import X, Y, refuses, small, warnings_in
 from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import GridSearchCV, cross_validate
 
 from sk_pwiser.datasets import make_ctr_cvr
-from sk_pwiser.losses import LOSSES, MultiTaskLoss
+from sk_pwiser.losses import LOSSES
 from sk_pwiser.metrics import (
     ctcvr_auc_scorer,
     ctr_auc_scorer,
@@ -86,14 +87,6 @@ def test_history_counts_missing_labels_and_leaves_them_out_of_the_auc():
     assert weighted.score(X, Y, WEIGHTS) == pytest.approx(np.mean(expected))
 
 
-def test_validation_rows_of_the_user_may_lack_labels():
-    model = small(missing_labels="ignore", max_epochs=1).fit(X, Y, eval_set=(X, LABELS))
-    history, p, known = model.history_[-1], model.predict_proba(X), ~IS_MISSING
-    assert history["valid_missing_conversion"] == IS_MISSING.sum()
-    auc = roc_auc_score(Y["conversion"][known], p[known, 1])
-    assert history["valid_auc_conversion"] == pytest.approx(auc, abs=1e-4)
-
-
 def test_scorers_leave_missing_labels_out(fitted):
     p, cvr, known = fitted.predict_proba(X), fitted.predict_cvr(X), ~IS_MISSING
     clicked = known & (Y["click"] == 1)
@@ -161,20 +154,15 @@ def test_the_first_task_has_a_label_in_every_row(earlier, method):
     refuses(ignoring(), ValueError, message, Y=no_click["click"])
 
 
-class RowWeights(MultiTaskLoss):
-    def forward(self, logits, y, sample_weight=None, groups=None):
-        return (logits.sigmoid() - y).square().mean(dim=0)
-
-
 @pytest.mark.parametrize("method", ["fit", "partial_fit"])
 def test_a_loss_must_take_weights_per_task(method):
-    model = ignoring(loss=RowWeights)
+    model = ignoring(loss=Brier)
     message = (
-        "loss with weights per row and task; loss RowWeights takes weights per row only"
+        "loss with weights per row and task; loss Brier takes weights per row only"
     )
     refuses(model, ValueError, message, Y=LABELS, method=method)
     refuses(model, ValueError, message, sample_weight=WEIGHTS, method=method)
-    model = ignoring(loss=RowWeights).partial_fit(X, Y)
+    model = ignoring(loss=Brier).partial_fit(X, Y)
     with pytest.raises(ValueError, match=message):
         model.partial_fit(X, LABELS)
 

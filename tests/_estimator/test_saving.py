@@ -137,6 +137,7 @@ class Own(BCE):
         ({"optimizer": torch.optim.Adam}, "A model with optimizer="),
         ({"callbacks": [KeepOnInterrupt()]}, "callbacks cannot be saved"),
         ({"random_state": np.random.RandomState(0)}, "random_state=RandomState"),
+        ({"early_stopping": ctr_auc_scorer}, "early_stopping=.*cannot be saved"),
     ],
 )
 def test_what_needs_code_is_refused_before_writing(params, message, tmp_path):

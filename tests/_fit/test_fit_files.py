@@ -18,6 +18,7 @@ from impressions_in_files import (
     write,
 )
 from numpy.testing import assert_allclose, assert_array_equal
+from pools import Brier
 from sklearn.metrics import roc_auc_score
 from skorch.callbacks import Callback, EarlyStopping
 
@@ -25,7 +26,6 @@ from sk_pwiser._fit import StreamedImpressions
 from sk_pwiser._table._numbers import NUMERIC_ENCODINGS
 from sk_pwiser.calibration import FunnelCalibrator
 from sk_pwiser.datasets import ParquetImpressions
-from sk_pwiser.losses import MultiTaskLoss
 from sk_pwiser.model_selection import compare_losses
 
 LOG = make_log()
@@ -372,9 +372,6 @@ def test_blocks_of_time_need_no_order_of_rows(tmp_path, n_times):
     assert_allclose(found.means_, wanted.means_, rtol=1e-5, atol=1e-6)
 
 
-# Ends: of threads and folders.
-
-
 class Stop(Callback):
     def __init__(self, error):
         self.error = error
@@ -410,9 +407,6 @@ def test_too_little_space_is_an_error_before_training(folder, monkeypatch):
     monkeypatch.setattr("shutil.disk_usage", lambda path: usage)
     with pytest.raises(ValueError, match=r"The encoded rows need .*Set cache_dir"):
         make().fit(read(folder))
-
-
-# What is refused.
 
 
 @pytest.mark.parametrize(
@@ -541,16 +535,6 @@ def test_monitored_figures_are_checked_again_without_filtered_rows(folder):
     model = make(early_stopping="auto", callbacks=STOPS)
     with pytest.raises(ValueError, match="there are no validation rows"):
         model.fit(read(folder, filters=[("numeric_0", ">", 1.0)]))
-
-
-class Brier(MultiTaskLoss):
-    """A loss without weights per row and task."""
-
-    def forward(self, logits, y, sample_weight=None, groups=None):
-        errors = (logits.sigmoid() - y) ** 2
-        if sample_weight is not None:
-            errors = errors * sample_weight[:, None]
-        return errors.mean(dim=0)
 
 
 def test_missing_labels_of_an_eval_set_need_a_loss_with_weights_per_task(

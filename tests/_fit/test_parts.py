@@ -198,9 +198,6 @@ def test_distinct_times_need_no_other_blocks(parts):
     assert not blocks.have_order
 
 
-# Labels, weights, samples and groups.
-
-
 def draw(kind):
     """Return labels and weights; of some parts all weights are equal."""
     rng = np.random.default_rng(0)

@@ -8,7 +8,7 @@ import pandas as pd
 import polars as pl
 import pyarrow as pa
 import pytest
-from column_kinds import arrow
+from column_kinds import MIXED, arrow
 from numpy.testing import assert_allclose, assert_array_equal
 from refusals import N, X, Y, small, warnings_in
 
@@ -74,11 +74,6 @@ def test_columns_of_arrays_are_numeric(dtype):
     assert codes.shape == (3, 0)
     assert codes.dtype == np.int8
     assert numeric.shape == (3, 3)
-
-
-MIXED = pd.DataFrame(
-    {"n": [1, 2, 2], "c": pd.Categorical(["x", "y", "x"]), "f": [0.5, 1.5, 2.5]}
-)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import pandas as pd
 import polars as pl
 import pyarrow as pa
 import pytest
-from column_kinds import arrow
+from column_kinds import MIXED, arrow
 from numpy.testing import assert_allclose, assert_array_equal
 from pandas.testing import assert_frame_equal
 from tables import arrow_table, pandas_objects
@@ -30,11 +30,6 @@ def test_missing_and_unseen_values_have_codes_that_training_rows_had():
     codes, _ = encoder.transform(new)
     # Without missing values in fit, "full" has no trained embedding of code 0.
     assert codes.tolist() == [[UNSEEN, UNSEEN], [MISSING, UNSEEN], [2, 2]]
-
-
-MIXED = pd.DataFrame(
-    {"n": [1, 2, 2], "c": pd.Categorical(["x", "y", "x"]), "f": [0.5, 1.5, 2.5]}
-)
 
 
 def test_lists_keep_the_types_of_their_values():

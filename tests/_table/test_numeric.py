@@ -27,7 +27,6 @@ from sk_pwiser._table._numbers import (
     ROWS_PER_BIN,
     StandardColumn,
 )
-from sk_pwiser.networks import NetworkSpec
 from sk_pwiser.networks._input import BinExpansion
 
 NAMES = sorted(NUMERIC_ENCODINGS)
@@ -137,12 +136,6 @@ def test_components_of_quantiles_count_half():
     encoder = TableEncoder(None, numeric_encoding="piecewise_linear")
     encoder.fit_transform(pd.DataFrame(columns))
     assert encoder.bin_scales_ == []
-
-
-@pytest.mark.parametrize("scales", [[1.0], [1.0, 0.0], [1.0, -1.0]])
-def test_scales_of_bins_are_checked(scales):
-    with pytest.raises(ValueError, match=r"bin_scales.* must be .*; got"):
-        NetworkSpec([3], 2, 4, [0.5], numeric_bins=[0, 3], bin_scales=scales)
 
 
 def test_few_distinct_values_have_one_bin_between_neighbours():
@@ -336,9 +329,6 @@ def test_inputs_are_linear_between_the_nodes(name):
 def test_nodes_of_a_constant_column_give_0():
     column = NUMERIC_ENCODINGS["quantile"]("price").fit(np.ones(5))
     assert_array_equal(np.interp([0.0, 1.0, 2.0], *column.nodes), np.zeros(3))
-
-
-# ---------------------------------------------------------------- kinds of columns
 
 
 NUMBERS = [3.0, None, 1.0, 2.0, None, 7.0]

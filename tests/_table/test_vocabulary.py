@@ -46,9 +46,6 @@ def encode(values, vocabulary, **kwargs):
     return column, column.fit_transform(np.array(values))[:]
 
 
-# ---------------------------------------------------------------- most frequent values
-
-
 @given(
     st.lists(st.integers(0, 8), min_size=1, max_size=40),
     st.integers(1, 6),
@@ -83,9 +80,6 @@ def test_the_most_frequent_values_keep_codes_in_the_order_of_the_values():
     column, codes = encode(values, Vocabulary(2, 4), keeps_rare=True)
     assert dict(zip(values, codes.tolist(), strict=True))["c"] == column.cardinality
     assert column.n_codes == 7
-
-
-# ---------------------------------------------------------------- hash buckets
 
 
 def test_hashes_are_murmurhash3_of_text_and_of_integers():
@@ -163,8 +157,6 @@ def test_columns_that_cannot_be_hashed_are_named():
         encoder.fit_transform(dates)
 
 
-# ---------------------------------------------------------------- by column
-
 TABLE = pd.DataFrame(
     {"a": list("xxyyz") * 4, "n": np.arange(20.0), "b": list("pqrst") * 4}
 )
@@ -202,9 +194,6 @@ def test_wrong_numbers_are_named(key, value, error, message):
 
     with pytest.raises(error, match=message.format(key)):
         fit()
-
-
-# ---------------------------------------------------------------- in the estimator
 
 
 def test_target_statistics_of_buckets():

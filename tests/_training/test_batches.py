@@ -141,9 +141,6 @@ def test_the_weights_of_repeated_rows_sum_to_those_of_one_draw():
     torch.testing.assert_close(weight, weight.mean().expand(60))
 
 
-# Gathered bags, compared with scipy's row indexing.
-
-
 @given(
     st.lists(st.integers(0, 3), min_size=4, max_size=24),
     st.sampled_from([1, 2, 4]),

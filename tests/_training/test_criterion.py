@@ -4,17 +4,14 @@ import numpy as np
 import pytest
 import torch
 from numpy.testing import assert_allclose
+from rewrites import cross_entropy
 
 from sk_pwiser._training._criterion import MultiTaskCriterion
-from sk_pwiser.losses import BCE, Focal, MultiTaskLoss, PWiseR
+from sk_pwiser.losses import BCE, Focal, PWiseR
 from sk_pwiser.networks import ESCM2, NetworkOutput, NetworkSpec
 from sk_pwiser.weighting import Equal, Fixed
 
 N = 12
-
-
-def cross_entropy(z, y):
-    return np.logaddexp(0, z) - y * z
 
 
 def sigmoid(z):
@@ -107,13 +104,6 @@ def test_value_and_gradients(parts, task_weights, monotonicity_weight):
     assert_allclose(leaf["heads"].grad, slope, rtol=1e-4, atol=1e-7)
 
 
-def test_logits_alone_give_the_sum_of_the_losses(parts):
-    _, output, y, _ = tensors(parts)
-    value = criterion()(NetworkOutput(output.logits), y).item()
-    expected = cross_entropy(parts["logits"], parts["y"]).mean(axis=0).sum()
-    assert value == pytest.approx(expected, rel=1e-6)
-
-
 def test_bfloat16_outputs_are_computed_in_float32(parts):
     # bfloat16 outputs have three digits; the loss computed from them has seven.
     rounded = {
@@ -152,18 +142,6 @@ def test_conditional_logits_of_a_wrong_shape_are_refused(parts):
     output = output._replace(conditional_logits=output.logits[:, :1])
     with pytest.raises(ValueError, match=r"conditional_logits .* got \(12, 1\)"):
         criterion()(output, y, weight)
-
-
-class WithoutRowLosses(MultiTaskLoss):
-    def forward(self, logits, y, sample_weight=None, groups=None):
-        return ((logits.sigmoid() - y) ** 2).mean(dim=0)
-
-
-def test_an_extra_loss_that_needs_row_losses_of_a_loss_without_them(parts):
-    _, output, y, weight = tensors(parts)
-    message = "WithoutRowLosses must define row_losses"
-    with pytest.raises(NotImplementedError, match=message):
-        criterion(loss=WithoutRowLosses)(output, y, weight)
 
 
 def escm2_output():

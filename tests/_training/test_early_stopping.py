@@ -28,9 +28,6 @@ def mean_log_loss(labels, p):
     return np.mean([log_loss(labels.iloc[:, k], p[:, k]) for k in range(p.shape[1])])
 
 
-# ---------------------------------------------------------------- few rows
-
-
 @pytest.mark.parametrize("n", [20, 100, 500, 1_000, 1_001])
 @pytest.mark.filterwarnings("ignore:Task 'conversion' is 0")
 def test_few_rows_are_predicted_about_as_well_as_by_the_base_rates(n):
@@ -88,9 +85,6 @@ def test_a_handful_of_rows_of_one_class(label):
     p = model.fit(X[:4], np.full((4, 2), label)).predict_proba(X)
     assert np.isfinite(p).all()
     assert_allclose(p, label, atol=0.2)
-
-
-# ---------------------------------------------------------------- figures
 
 
 @pytest.fixture(scope="module")
@@ -208,16 +202,11 @@ def test_a_scorer_of_the_cvr_takes_the_tree_of_the_tasks():
     model = small(early_stopping=cvr_auc_scorer, task_parents=tree, max_epochs=2)
     model.fit(X, labels[rows], eval_set=(X_LATE, labels[1_001:]))
     best = model.history_[model.best_epoch_ - 1, "valid_score"]
-    assert best == pytest.approx(cvr_auc_scorer(model, X_LATE, labels[1_001:]))
+    expected = cvr_auc_scorer(model, X_LATE, labels[1_001:])
+    assert best == pytest.approx(expected, rel=1e-4)  # other batches round otherwise
     siblings = small(early_stopping=cvr_auc_scorer, task_parents=None)
     with pytest.raises(ValueError, match="presupposes another one"):
         siblings.fit(X, labels[rows])
-
-
-def test_a_scorer_is_code_that_no_file_holds(tmp_path):
-    model = small(early_stopping=cvr_auc_scorer).fit(X, Y)
-    with pytest.raises(TypeError, match=r"early_stopping=.*cannot be saved"):
-        model.save(tmp_path / "model.safetensors")
 
 
 @pytest.mark.parametrize("figure", ["auc", "auc_conversion"])
@@ -264,8 +253,6 @@ def test_a_mean_of_log_losses_needs_one_task_with_both_labels():
 def test_unknown_figures_are_refused(earlier, early_stopping, error, message):
     refuses(earlier.set_params(early_stopping=early_stopping), error, message)
 
-
-# ---------------------------------------------------------------- within groups
 
 USERS = np.random.default_rng(0).integers(0, 60, len(DATA.data)).astype(str)
 FIRST, LAST = USERS[: len(X)], USERS[len(X) :]
@@ -338,9 +325,6 @@ def test_the_auc_within_groups_needs_groups_with_both_labels(earlier, tmp_path):
         model.fit(X, Y, **VALID | {"groups_val": np.arange(len(LAST))})
     with pytest.raises(ValueError, match=f"{message}.* groups to ParquetImpressions"):
         model.fit(in_a_file(X, Y, tmp_path))
-
-
-# ---------------------------------------------------------------- the last line
 
 
 def test_the_last_line_says_why_training_ended(stopped, capsys, tmp_path):

@@ -198,8 +198,6 @@ def test_weights_of_later_updates_are_relative_to_the_first():
     )
 
 
-# Interrupts of an update.
-
 NEW = make_rows(np.r_[np.arange(400), N_IDS + np.arange(300) % 60], seed=1)
 
 
@@ -310,9 +308,6 @@ def test_no_log_and_no_table_is_kept_after_a_fit():
     model = updating(optimizer_params={"lazy_embeddings": True})
     assert model.net_.optimizer_.undo is None
     assert model.net_.lowest_ == ()
-
-
-# Training that diverges.
 
 
 class Spoil(Callback):

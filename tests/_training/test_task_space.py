@@ -4,13 +4,14 @@ import numpy as np
 import pytest
 import torch
 from numpy.testing import assert_allclose
+from pools import Brier
 from refusals import X, Y, small
 from scipy.special import expit
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
 from sk_pwiser._training._criterion import MultiTaskCriterion
 from sk_pwiser.datasets import make_ctr_cvr
-from sk_pwiser.losses import BCE, LOSSES, MultiTaskLoss, PWiseR
+from sk_pwiser.losses import BCE, LOSSES, PWiseR
 from sk_pwiser.model_selection import funnel_depth
 from sk_pwiser.networks import NetworkOutput
 from sk_pwiser.weighting import Equal
@@ -146,14 +147,6 @@ def test_the_loss_is_called_once_per_batch():
     loss = model.fit(X, Y).net_.criterion_.loss
     # 270 rows in batches of at most 100 and 30 validation rows, in two epochs.
     assert loss.calls == {True: 2 * 3, False: 2 * 1}
-
-
-class Brier(MultiTaskLoss):
-    def forward(self, logits, y, sample_weight=None, groups=None):
-        errors = (logits.sigmoid() - y) ** 2
-        if sample_weight is not None:
-            errors = errors * sample_weight.view(len(y), -1)
-        return errors.mean(dim=0)
 
 
 class TaskBrier(Brier):

@@ -147,7 +147,8 @@ def test_tables_have_about_the_rows_of_a_part(folder, monkeypatch):
     monkeypatch.setattr("sk_pwiser.datasets._parquet.CHUNK_ROWS", 60)
     sizes = [len(table) for table, _ in read(folder).iter_tables(["session"])]
     assert sum(sizes) == 600
-    assert all(60 <= size < 120 for size in sizes[:1])
+    assert max(sizes) < 120
+    assert sum(size < 60 for size in sizes) <= 2  # the last ones of both files
     places = [place for _, place in read(folder).iter_tables(["session"])]
     assert places[0].endswith("part-0.parquet', rows from 0 on")
 
@@ -203,9 +204,6 @@ def test_datasets_that_are_refused(folder):
     for other in (datasets.dataset([given]), datasets.dataset(pa.table({"a": [1]}))):
         with pytest.raises(TypeError, match="dataset of pyarrow whose files are Parq"):
             read(other)
-
-
-# What is refused.
 
 
 def edit_second(folder, **columns):

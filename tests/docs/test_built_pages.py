@@ -62,8 +62,6 @@ def test_links_are_relative_to_their_page():
     assert check_links.resolve("a/b.html", "mailto:x@example.org") is None
 
 
-# In a browser.
-
 WIDE = '<div style="width: 1200px">wide</div>'
 PAGE = """<!doctype html><body style="margin: 0">
 <div style="overflow-x: auto"><article class="bd-article">{}</article></div></body>"""

@@ -136,8 +136,6 @@ def test_the_examples_of_own_components_run():
     assert failed == 0
 
 
-# The page on reliability names tests that exist.
-
 with open(DOCS / "results" / "reliability.csv", encoding="utf-8", newline="") as file:
     PROMISES = [re.findall("``([^`]+)``", row["Tests"]) for row in csv.DictReader(file)]
 
@@ -148,9 +146,6 @@ def test_there_are_tests_behind_every_promise(path):
     found = ROOT / path
     files = [found] if found.suffix else [*found.glob("test_*.py")]
     assert any(re.search(r"^def test_", text_of(file), re.MULTILINE) for file in files)
-
-
-# The page that follows a fit.
 
 
 def calls_of(function):

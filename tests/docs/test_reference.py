@@ -107,9 +107,6 @@ def test_scorers_say_what_they_score(name):
     assert scorer.__doc__ != type(scorer).__doc__
 
 
-# The tables of the estimator's parameters.
-
-
 def test_every_parameter_has_one_group():
     grouped = [name for group in parameter_tables.GROUPS.values() for name in group]
     assert sorted(grouped) == sorted(NAMES)

@@ -133,8 +133,6 @@ def test_tables_of_several_files_become_one_per_data_set():
     assert texts(html, "pre") == ["$ own\n$ peers"]
 
 
-# ---------------------------------------------------------------- charts
-
 ENGAGE = table(
     "click AUC; log loss",
     "bce; 0.7 (0.01); 0.3",
@@ -177,9 +175,6 @@ def test_the_chart_of_the_front_page_compares_with_other_packages():
     assert {"LightGBM", "CatBoost", "logistic regression"} <= labels
     # Boosted trees with the same inputs: rates of values.
     assert {"LightGBM, TargetEncoder", "HistGradientBoosting, TargetEncoder"} <= labels
-
-
-# ---------------------------------------------------------------- the choice
 
 
 def of_data_set(name, value):

@@ -122,10 +122,9 @@ def wrong_weights(draw, n_rows):
     """Draw weights with a fault."""
     weights = [1.0] * n_rows
     if draw(st.booleans()):
-        row = draw(st.integers(0, n_rows - 1))
         wrong = st.sampled_from([-1, np.nan, np.inf, None, "heavy", 1j, [1], "", pd.NA])
-        weights[row] = draw(wrong)
-        return weights, rf"sample_weight.*{row}|sample_weight"
+        weights[draw(st.integers(0, n_rows - 1))] = draw(wrong)
+        return weights, "sample_weight"
     shapes = [weights[:-1], [], 2.0, "w", {}, [weights], np.zeros(n_rows), object()]
     return draw(st.sampled_from(shapes)), "sample_weight"
 

@@ -55,16 +55,8 @@ def test_what_comes_back_continues(tmp_path):
         loaded = read_back(loaded, path)
 
 
-def test_damaged_and_foreign_files_are_refused(tmp_path):
-    X, Y = make_log(50)
+def test_foreign_files_are_refused(tmp_path):
     path = tmp_path / "history.safetensors"
-    history = make().fit(X, Y)
-    history.save(path)
-    content = bytearray(path.read_bytes())
-    content[-3] ^= 1
-    path.write_bytes(content)
-    with pytest.raises(ValueError, match="damaged or was altered"):
-        HistoryFeatures.load(path)
     values = {"class": "Other", "result": {"~": "object", "class": "X", "items": {}}}
     write_file(path, values, {})
     with pytest.raises(ValueError, match="it is one of 'Other'"):

@@ -150,11 +150,12 @@ def test_cells_with_one_label_or_no_row_have_finite_intercepts():
     assert_allclose(centre[:, 2, 1], odds)
 
 
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 def test_more_starts_keep_the_best():
     X, market, Y = grid_data()
     data = np.column_stack([X, market])
-    one, more = (exact(rank=1, group_modes=[6], n_init=n) for n in (1, 5))
-    assert more.fit(data, Y).objective_ <= one.fit(data, Y).objective_
+    one, more = (exact(max_iter=2, group_modes=[6], n_init=n) for n in (1, 5))
+    assert more.fit(data, Y).objective_ < one.fit(data, Y).objective_
 
 
 def test_the_seed_decides_and_global_generators_stay():

@@ -92,7 +92,7 @@ def test_regression_tasks_give_the_multi_task_lasso(fit_intercept):
     assert 0 < model.coef_.any(axis=0).sum() < 30
 
 
-def test_many_features_are_solved_on_few_of_them(monkeypatch):
+def test_many_features_are_solved_on_few_of_them():
     """More features than the first working set holds, dense and sparse."""
     rng = np.random.default_rng(0)
     X = rng.standard_normal((200, 600)) * (rng.random((200, 600)) < 0.2)

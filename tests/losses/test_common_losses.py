@@ -99,9 +99,6 @@ def test_gradcheck(loss):
         assert torch.autograd.gradcheck(lambda z, w=w: loss(z, y, w, groups), logits)
 
 
-# Weights.
-
-
 def test_each_task_has_its_own_weights(loss):
     assert loss.takes_task_weights
     logits, y, weight, groups = random_batch(50)
@@ -136,9 +133,6 @@ def test_without_any_weight_losses_and_gradients_are_0(loss, shape):
     assert not gradient.any()
 
 
-# The host of a GPU.
-
-
 @pytest.mark.parametrize("with_groups", [False, True])
 @pytest.mark.parametrize("weight_shape", [None, (600,), (600, 2)])
 def test_the_host_waits_for_no_value_of_the_device(loss, with_groups, weight_shape):
@@ -166,9 +160,6 @@ def test_rows_may_be_weighted_in_place_of_selected(loss, monkeypatch):
     )
     tolerance = {"rtol": 1e-8, "atol": 1e-12}
     torch.testing.assert_close(value_and_gradient(loss, *batch), selected, **tolerance)
-
-
-# The pointwise part.
 
 
 def test_row_losses_are_linear_in_the_targets(loss):
@@ -215,9 +206,6 @@ def test_averages_rows_tells_whether_a_loss_is_the_mean_of_its_row_losses(name, 
     assert torch.allclose(loss(logits, y, weight), means) == loss.averages_rows
 
 
-# The base class.
-
-
 def test_defaults_of_the_base_class():
     loss = MultiTaskLoss(NAMES)
     logits, y, weight, _ = random_batch(5)
@@ -230,14 +218,6 @@ def test_defaults_of_the_base_class():
         loss(logits, y)
     with pytest.raises(NotImplementedError, match="must define row_losses"):
         loss.row_losses(logits, y)
-
-
-def test_bce_equals_the_formula():
-    logits, y, weight, _ = random_batch(30)
-    p = logits.sigmoid()
-    rows = torch.where(y == 1, -p.log(), -(1 - p).log())
-    torch.testing.assert_close(BCE(NAMES)(logits, y), rows.mean(0))
-    torch.testing.assert_close(BCE(NAMES)(logits, y, weight), (weight * rows).mean(0))
 
 
 def test_cross_entropy_by_few_kernels():
@@ -255,8 +235,6 @@ def test_cross_entropy_by_few_kernels():
     parts = logits.detach()[25:30].requires_grad_(), targets.detach()[25:30]
     assert torch.autograd.gradgradcheck(_task_loss._CrossEntropy.apply, parts)
 
-
-# Parameters.
 
 OVER_PAIRS = ["combined_pair", "jrc"]
 

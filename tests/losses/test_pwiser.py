@@ -164,9 +164,6 @@ def test_weight_0_is_the_base_loss():
     assert loss(logits, y).equal(BCE(NAMES)(logits, y))
 
 
-# The base loss, and the history.
-
-
 FUNNEL = torch.tensor([[1.0, 1.0], [1.0, 0.0], [0.0, 0.0], [0.0, 0.0]])
 
 
@@ -263,9 +260,6 @@ def test_selected_and_weighted_rows_agree_at_a_low_rate(
     monkeypatch.setattr(_pairwise, "selects_without_sync", lambda device: False)
     for found, known in zip(loss_and_gradient(loss, logits, y), expected, strict=True):
         assert_allclose(found, known, rtol=1e-9, atol=1e-12)
-
-
-# Arguments.
 
 
 class Series:

@@ -83,9 +83,6 @@ def test_second_derivatives(weighted, grouped):
     assert torch.autograd.gradgradcheck(lambda z: loss(z, *rest), z)
 
 
-# Contexts.
-
-
 def test_the_numbers_of_groups_do_not_matter():
     z, y, weight, groups = random_batch(0)
     names = torch.tensor([2**62, -(2**62), 0, -7, 3])
@@ -104,12 +101,6 @@ def test_contexts_of_one_row_add_nothing(weighted):
     assert not gradient(loss, z, *rest).any()
 
 
-# Probabilities and weights.
-
-
-# Precision.
-
-
 def test_many_rows_in_float32():
     # A running sum of 200,000 equal terms in float32 has a larger error.
     logits = torch.full((200_000, 1), -1.0)
@@ -118,9 +109,6 @@ def test_many_rows_in_float32():
     n, log_p = 200_000, -np.log1p(np.exp(1.0))
     expected = np.log(1 + (n - 1) * np.exp(log_p)) - (n - 1) / n * log_p
     assert loss.item() == pytest.approx(expected, rel=2e-7)
-
-
-# Pairs.
 
 
 def pairs_by_hand(z, y, bce_share, weight):

@@ -68,9 +68,6 @@ def test_second_derivatives():
     assert torch.autograd.gradgradcheck(lambda z: loss(z, y, weight), z)
 
 
-# The penalty.
-
-
 @given(
     hnp.arrays(
         np.float64,

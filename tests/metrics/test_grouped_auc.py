@@ -50,13 +50,6 @@ def test_no_group_of_both_classes():
         ([0, 0.5], [1, 2], [0, 0], "y_true must be 0 or 1, got 0.5"),
         ([0, 1], [1, np.nan], [0, 0], "y_score must not be NaN; row 1 is"),
         ([0, 1], [1, 2], ["a", None], "groups must not be missing; 1 .* in row 1"),
-        ([0, 1], [1, 2], [np.nan, 1], "groups must not be missing; 1 .* in row 0"),
-        (
-            [0, 1],
-            [1, 2],
-            pd.Series(["a", pd.NA], dtype="string"),
-            "groups must not be missing; 1 .* in row 1",
-        ),
         ([0, 1], [1, 2], [0, 0, 0], "inconsistent"),
         ([], [], [], "at least one row"),
     ],

@@ -45,6 +45,10 @@ ALL_SCORERS = (*AUC_SCORERS, mean_log_loss_scorer)
 FOUR_ROWS = np.array([[0, 0], [1, 0], [1, 1], [0, 0]])
 
 
+def forest():
+    return RandomForestClassifier(n_estimators=3, max_depth=3, random_state=0)
+
+
 def pair_auc(y, score):
     above = score[y == 1][:, None] - score[y == 0][None, :]
     return np.mean((above > 0) + 0.5 * (above == 0))
@@ -95,14 +99,10 @@ def test_predicted_labels(data, model):
     assert mean(model, X, Y) == pytest.approx(np.mean(expected))
     last = make_task_scorer(f1_score, -1, response_method="predict")
     assert last(model, X, Y) == pytest.approx(expected[1])
-    one = small_forest().fit(X, Y[:, 0])
+    one = forest().fit(X, Y[:, 0])
     assert last(one, X, Y[:, 0]) == pytest.approx(f1_score(Y[:, 0], one.predict(X)))
     with pytest.raises(ValueError, match=r"predict must return shape \(4, 2\)"):
         last(Fixed(np.zeros((4, 3))), FOUR_ROWS, FOUR_ROWS)
-
-
-def small_forest():
-    return RandomForestClassifier(n_estimators=5, max_depth=3, random_state=0)
 
 
 @pytest.mark.parametrize("constant", [0, 1])
@@ -112,27 +112,27 @@ def test_fitted_on_one_class(data, constant):
     brier = make_task_scorer(brier_score_loss, -1)
     # The forest gives probability 1 to the only class it saw.
     expected = pytest.approx(np.mean((Y[:, 1] - constant) ** 2))
-    two = make_pipeline(FunctionTransformer(), small_forest()).fit(X, seen)
+    two = make_pipeline(FunctionTransformer(), forest()).fit(X, seen)
     assert [p.shape[1] for p in two.predict_proba(X)] == [2, 1]
     assert brier(two, X, Y) == expected
-    assert brier(small_forest().fit(X, seen[:, 1]), X, Y[:, 1]) == expected
+    assert brier(forest().fit(X, seen[:, 1]), X, Y[:, 1]) == expected
 
 
 @pytest.mark.parametrize("shape", [(-1,), (-1, 1)])
 def test_one_task(data, shape):
     X, Y = data
     y = Y[:, 0]
-    forest = small_forest().fit(X, y)
-    P = forest.predict_proba(X)
+    one = forest().fit(X, y)
+    P = one.predict_proba(X)
     expected = pytest.approx(roc_auc_score(y, P[:, 1]))
     for scorer in (ctr_auc_scorer, ctcvr_auc_scorer, mean_auc_scorer):
-        assert scorer(forest, X, y.reshape(shape)) == expected
+        assert scorer(one, X, y.reshape(shape)) == expected
         # A single column is the probability of the event.
         assert scorer(Fixed(P[:, 1:]), X, y.reshape(shape)) == expected
     loss = pytest.approx(-log_loss(y, P))
-    assert mean_log_loss_scorer(forest, X, y.reshape(shape)) == loss
+    assert mean_log_loss_scorer(one, X, y.reshape(shape)) == loss
     with pytest.raises(ValueError, match="task='cvr' must have at least two tasks"):
-        cvr_auc_scorer(forest, X, y.reshape(shape))
+        cvr_auc_scorer(one, X, y.reshape(shape))
 
 
 @pytest.mark.parametrize("shape", [(4, 3), (4, 2, 2), (3, 2), (4,), [(4, 3)] * 2])
@@ -375,10 +375,6 @@ SCORERS = {
 }
 
 
-def forest():
-    return RandomForestClassifier(n_estimators=3, max_depth=3, random_state=0)
-
-
 def scores_by_hand(X, Y, train, test, weight=None):
     """Every score of a forest fitted without weights, by scikit-learn's metrics."""
     blocks = forest().fit(X[train], Y[train]).predict_proba(X[test])
@@ -516,21 +512,14 @@ def _no_calls_yet():
     calls.clear()
 
 
-def alone():
-    return Counting()
-
-
-def in_a_pipeline():
-    return make_pipeline(FunctionTransformer(), Counting())
-
-
-@pytest.mark.parametrize("make", [alone, in_a_pipeline])
+@pytest.mark.parametrize("steps", [[], [FunctionTransformer()]])
 @pytest.mark.parametrize("n_splits_scored", [1, 2])
-def test_four_scorers_predict_once_per_fold_and_split(data, make, n_splits_scored):
+def test_four_scorers_predict_once_per_fold_and_split(data, steps, n_splits_scored):
     X, Y = data
     train_too = n_splits_scored == 2
+    model = make_pipeline(*steps, Counting()) if steps else Counting()
     scores = cross_validate(
-        make(), X, Y, scoring=FOUR, cv=CV, return_train_score=train_too
+        model, X, Y, scoring=FOUR, cv=CV, return_train_score=train_too
     )
     n_calls = 2 * n_splits_scored
     assert calls == {"predict_proba": n_calls, "predict_cvr": n_calls}

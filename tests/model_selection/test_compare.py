@@ -265,7 +265,6 @@ def test_parallel_fits_give_the_same_scores(backend):
             config = compare_losses(ByLoss(), X, Y, cv=4, scoring=assumed_finite)
     assert_same_scores(parallel.scores, serial.scores)
     assert (config.scores["score"] == 1).all()
-    assert compare_losses(ByLoss(), X, Y, cv=2, n_jobs=1).candidates
 
 
 @pytest.mark.parametrize("n_jobs", [None, 2])

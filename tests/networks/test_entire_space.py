@@ -35,8 +35,6 @@ from sk_pwiser.networks import (
     chain_logits,
 )
 
-# The chain.
-
 HEADS = hnp.arrays(
     np.float32,
     st.tuples(st.integers(1, 5), st.integers(1, 5)),
@@ -94,8 +92,6 @@ def test_heads_start_at_the_rates_of_rows_with_the_previous_task(rates):
     started = chain_logits(start.unsqueeze(0)).sigmoid()[0]
     assert_allclose(started, reachable, rtol=1e-5, atol=1e-8)
 
-
-# The networks.
 
 UNITS = {"tower_units": (8, 7)}
 CORRECTED = {

@@ -208,9 +208,6 @@ def test_auxiliary_heads_start_at_the_rates_of_their_tasks():
     torch.testing.assert_close(biases, network.base_logits.repeat_interleave(2))
 
 
-# The mixture of MetaHeac.
-
-
 @given(
     n_critics=st.integers(1, 6),
     scale=st.sampled_from([0.1, 3, 30, 500]),

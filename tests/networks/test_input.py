@@ -26,7 +26,6 @@ CARDINALITIES = [3, 5, 7]
 DIM = 4
 BINS = [0, 3, 0, 1]
 N_NUMERIC = 2 + 3 + 1  # after the expansion of bins
-INTERACTIONS = ["cross", "fm"]
 
 
 def batch(n, bins=BINS, cardinalities=CARDINALITIES):
@@ -39,11 +38,15 @@ def batch(n, bins=BINS, cardinalities=CARDINALITIES):
     return codes, numeric
 
 
+def spec_of(bins=BINS, cardinalities=CARDINALITIES, **options):
+    options["numeric_bins"] = bins
+    return NetworkSpec(cardinalities, len(bins), DIM, [0.5], **options)
+
+
 def layer(
     interaction=None, n_tables=1, bins=BINS, cardinalities=CARDINALITIES, **options
 ):
-    options |= {"numeric_bins": bins, "interaction": interaction}
-    spec = NetworkSpec(cardinalities, len(bins), DIM, [0.5], **options)
+    spec = spec_of(bins, cardinalities, interaction=interaction, **options)
     made = InputLayer(spec, n_tables=n_tables)
     # Larger values than the initial ones, so that every term contributes.
     for parameter in made.parameters():
@@ -176,15 +179,7 @@ def results(made, codes, numeric):
 @pytest.mark.parametrize("interaction", [None, "cross"])
 def test_unequal_widths_are_the_first_components_of_the_table(n_tables, interaction):
     dims = [1, 4, 2]
-    spec = NetworkSpec(
-        CARDINALITIES,
-        len(BINS),
-        DIM,
-        [0.5],
-        numeric_bins=BINS,
-        interaction=interaction,
-        embedding_dims=dims,
-    )
+    spec = spec_of(interaction=interaction, embedding_dims=dims)
     made = InputLayer(spec, n_tables=n_tables).double()
     codes, numeric = batch(6)
     assert made.width == sum(dims) + N_NUMERIC
@@ -245,8 +240,7 @@ def test_factorisation_machine_against_the_double_sum(n_tables):
 def test_products_start_near_zero(n_tables):
     def start(interaction, **options):
         torch.manual_seed(0)
-        options["interaction"] = interaction
-        spec = NetworkSpec(CARDINALITIES, 4, DIM, [0.5], **options)
+        spec = spec_of([0] * 4, interaction=interaction, **options)
         return InputLayer(spec, n_tables=n_tables)
 
     codes, numeric = batch(20, bins=[0] * 4)
@@ -263,15 +257,7 @@ def test_products_start_near_zero(n_tables):
 def test_domain_features_multiply_every_column_by_factors(embedding_dims):
     torch.manual_seed(0)
     features = [2, 4]  # the last category column, and the input with 3 bins
-    spec = NetworkSpec(
-        CARDINALITIES,
-        len(BINS),
-        DIM,
-        [0.5],
-        numeric_bins=BINS,
-        embedding_dims=embedding_dims,
-        domain_features=features,
-    )
+    spec = spec_of(embedding_dims=embedding_dims, domain_features=features)
     made, (codes, numeric) = InputLayer(spec).double(), batch(9)
     plain = InputLayer(replace(spec, domain_features=None)).double()
     plain.load_state_dict(made.state_dict(), strict=False)
@@ -314,6 +300,21 @@ FM, CROSS = {"interaction": "fm"}, {"interaction": "cross"}
         ({"numeric_bins": [3]}, r"numeric_bins .* hold 2 numbers; got \[3\]"),
         ({"numeric_bins": [3, -1]}, r"numeric_bins\[1\] must .* >= 0; got -1"),
         ({"bin_scales": [1.0]}, r"bin_scales .* hold 0 numbers; got \[1.0\]"),
+        (
+            {"numeric_bins": [0, 3], "bin_scales": [1.0]},
+            "bin_scales must .* hold 2 numbers; got",
+        ),
+        *(
+            (
+                {"numeric_bins": [0, 3], "bin_scales": [1.0, scale]},
+                r"bin_scales.* must be .*; got",
+            )
+            for scale in (0.0, -1.0)
+        ),
+        *(
+            ({"negative_sampling_rate": rate}, "negative_sampling_rate must be .*; got")
+            for rate in (0.0, 1.5, -1.0, float("nan"))
+        ),
         ({"embedding_dims": [1, 2]}, r"embedding_dims .* hold 1 numbers; got \[1, 2\]"),
         ({"embedding_dims": [5]}, r"embedding_dims\[0\] must .* <= 4; got 5"),
         ({"embedding_dims": [0]}, r"embedding_dims\[0\] must .* >= 1 .*; got 0"),

@@ -99,9 +99,6 @@ def test_rates_of_zero_and_one_have_finite_logits():
     assert network.base_logits.sign().tolist() == [-1.0, 1.0]
 
 
-# The correction to the full log.
-
-
 @pytest.mark.parametrize("rate", [1.0, 0.5, 0.01, 1e-6])
 def test_equals_the_rule_of_bayes(rate):
     """Counts of the full log are thinned; both logs have known probabilities."""
@@ -144,9 +141,3 @@ def test_every_network(name, task_space):
         torch.testing.assert_close(
             corrected.conditional_logits, plain.conditional_logits
         )
-
-
-@pytest.mark.parametrize("rate", [0.0, 1.5, -1.0, float("nan")])
-def test_wrong_rates(rate):
-    with pytest.raises(ValueError, match="negative_sampling_rate"):
-        NetworkSpec([3], 2, 4, [0.3], negative_sampling_rate=rate)

@@ -306,8 +306,6 @@ def test_a_folder_without_an_entry_is_found(tmp_path):
     assert find_violations(package) == ["helpers.py: no entry in FOLDERS for helpers"]
 
 
-# Registries.
-
 BASES = {
     "networks": ("MultiTaskNetwork",),
     "losses": ("MultiTaskLoss",),

@@ -87,11 +87,6 @@ def test_defaults_of_a_network_of_ones_own():
             r"the columns: \['age', .*\], not \['numeric_0', ",
         ),
         (
-            "schema.encoder.columns_",
-            lambda columns: columns.__setitem__(0, renamed(columns[8], "numeric_0")),
-            "the encoding of column 'numeric_0': CategoryColumn, not BinsAndScores",
-        ),
-        (
             "schema.statistics.counts_.0",
             lambda counts: counts.__setitem__((0, 0, 3), 77),
             "counts_ of the target statistics: ",
@@ -117,12 +112,6 @@ def test_the_first_difference_is_named(fitted, path, change, message):
     other = changed(fitted, path, change)
     with pytest.raises(ValueError, match=rf"estimators\[2\] differs .* in {message}"):
         check_compatible([fitted, fitted, other])
-
-
-def renamed(column, name):
-    column = copy.copy(column)
-    column.name = name
-    return column
 
 
 @pytest.mark.parametrize(

@@ -44,9 +44,6 @@ def members(base):
     return [tiny, *others]
 
 
-# Fixed coefficients.
-
-
 @pytest.mark.parametrize("index", range(3))
 def test_a_single_coefficient_of_1_gives_the_estimator_to_the_bit(base, members, index):
     merged = merge_estimators(base, members, X, objective=None, prior=np.eye(3)[index])
@@ -100,9 +97,6 @@ def test_a_merged_estimator_is_an_ordinary_fitted_one(base, members):
     merged.partial_fit(X, Y)
 
 
-# Coefficients that are searched.
-
-
 def test_layers_have_coefficients_of_their_own(base, members):
     losses = {}
     for granularity in GRANULARITIES:
@@ -113,9 +107,6 @@ def test_layers_have_coefficients_of_their_own(base, members):
     assert found.keys() == weights_of(base).keys()
     assert all(values.shape == (3,) for values in found.values())
     assert losses["layer"] < losses["task"]
-
-
-# Frozen parts, realignment.
 
 
 @pytest.mark.parametrize("freeze", ["embedding", ("towers", "embedding")])
@@ -217,9 +208,6 @@ def test_statistics_of_batch_normalisation_are_those_of_the_rows():
     assert not network.training
 
 
-# What stays as it was, and what is refused.
-
-
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
@@ -268,9 +256,6 @@ def test_the_first_difference_to_the_base_is_named(base, members):
     other = small().fit(X[:200], Y[:200])
     with pytest.raises(ValueError, match=r"estimators\[0\] differs from base in the"):
         merge_estimators(base, [other], X, Y)
-
-
-# Interference.
 
 
 @pytest.mark.parametrize("coefficients", [1.0, 0.3, [0.2, 0.9, -0.4]])

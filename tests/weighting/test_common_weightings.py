@@ -203,6 +203,8 @@ VALUE, TYPE = ValueError, TypeError
         ("fixed", {"weights": [0, 0]}, VALUE, r"and not only 0; got \[0, 0\]"),
         ("fixed", {"weights": [1, -1]}, VALUE, r"weights\[1\] must be .* >= 0; got -1"),
         ("fixed", {"weights": [1, None]}, TYPE, r"weights\[1\] must be a number"),
+        ("fixed", {"weights": None}, TYPE, "weights must be a sequence .* got None"),
+        ("fixed", {"weights": 1.0}, TYPE, r"weights must be a sequence .* got 1\.0"),
         ("fixed", {"weights": "12"}, TYPE, "weights must be a sequence .* got '12'"),
         ("fixed", {"weights": {0: 1, 1: 2}}, TYPE, "weights must be a .* got {"),
         ("gradcraft", {"relax": 1.1}, VALUE, r"relax must be .* <= 1; got 1\.1"),

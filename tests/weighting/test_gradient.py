@@ -217,9 +217,6 @@ def test_weigh_must_return_one_weight_per_task(weights):
         Wrong(2).combine([torch.eye(2)])
 
 
-# Memory.
-
-
 @pytest.mark.parametrize("shape", [(LARGE_TABLE - 1, 2), (LARGE_TABLE,)])
 def test_all_rows_of_small_tables_are_kept(shape):
     assert nonzero_rows([torch.zeros(shape)] * 2) is None
