@@ -251,9 +251,11 @@ class NetworkSpec:
         # The correction to the full log holds if all rows with any task have the first
         # one.
         if rate != 1 and parents.count(-1) > 1:
+            without = [k for k, parent in enumerate(parents) if k and parent < 0]
             raise ValueError(
                 f"negative_sampling_rate={rate} requires that all tasks presuppose the "
-                f"first one; got task_parents={self.task_parents!r}."
+                f"first one; by task_parents, the tasks with the indices {without} "
+                "presuppose none."
             )
 
     def _check_columns(self) -> None:
