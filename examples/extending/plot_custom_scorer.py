@@ -115,5 +115,5 @@ plt.show()
 
 # %%
 # The log loss of the focal loss is almost twice as large as the others, and its average
-# precision is the lowest. The differences among the other points, at most 0.006, are of
+# precision is the lowest. The differences among the other points, at most 0.011, are of
 # the size of the spread over the folds.

@@ -101,6 +101,6 @@ right.set_title("conditional")
 plt.show()
 
 # %%
-# In entire task space, a purchase is predicted to be more probable than its cart in 7 %
+# In entire task space, a purchase is predicted to be more probable than its cart in 5 %
 # of the rows; in conditional task space no probability rises. Most points lie near the
 # diagonal, and the lowest ones below it.

@@ -79,5 +79,5 @@ plt.show()
 
 # %%
 # Here, `shared_bottom` and `esmm` gain 0.01 in the AUC of the rare conversion, and
-# `mmoe` half as much. The AUC of the click hardly changes with the first two, and is
+# `mmoe` a third as much. The AUC of the click hardly changes with the first two, and is
 # 0.007 lower with `mmoe`.
