@@ -136,7 +136,7 @@ NOT_CALIBRATED = {
 FAST = {"loss bce", "loss pwiser", "network escm2", "network mmoe", "weighting ema"}
 # How far the AUC of each task may lie below that of the plain form.
 TOLERANCES = {
-    "loss focal": (0.015, 0.03),
+    "loss focal": (0.02, 0.03),
     # It shares nothing between the tasks, and conversions are few.
     "network single_task": (0.01, 0.06),
 }

@@ -89,8 +89,9 @@ def test_tred_separates_the_features_of_the_training_rows(
     found, labels = taken[0][0].cpu().numpy(), taken[0][1]
     assert (len(found) < len(X)) == early_stopping
     distances = abs(found[:, None] - features(source)[None]).max(axis=2)
-    assert_allclose(distances.min(axis=1), 0, atol=1e-5)
-    assert_array_equal(labels, Y.to_numpy()[distances.argmin(axis=1)])
+    # Rows with equal features may have different labels.
+    is_own = (labels[:, None] == Y.to_numpy()).all(axis=2)
+    assert ((distances < 1e-5) & is_own).any(axis=1).all()
 
 
 def test_embeddings_of_absent_values_stay(source):
