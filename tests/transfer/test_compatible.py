@@ -241,7 +241,8 @@ def test_the_parts_of_numbers_with_few_values():
     clicks = (rng.random((400, 2)) < 0.5).cumprod(axis=1)
     model = small(numeric_encoding="bins_and_scores").fit(table, clicks)
     _, numeric, _ = random_inputs(model.net_.module_, 1_000)
-    n_bins = torch.tensor(model.net_.module_.spec.numeric_bins)
+    bins = model.net_.module_.spec.numeric_bins
+    n_bins = torch.tensor(bins, device=numeric.device)
     assert 0 < n_bins.min() < 8 < n_bins.max()
     assert (numeric >= 0).all()
     assert (numeric <= n_bins).all()
