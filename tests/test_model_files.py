@@ -199,9 +199,6 @@ def test_the_content_is_in_memory_once(tmp_path):
     assert_array_equal(found["array 7"], arrays["array 7"])
 
 
-# Objects as plain values and arrays.
-
-
 class Pair(NamedTuple):
     left: object
     right: object

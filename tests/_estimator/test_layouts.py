@@ -43,8 +43,6 @@ def test_later_fits_find_columns_by_name():
     assert_array_equal(in_order, by_name)
 
 
-# Values that were not seen in fit.
-
 N = 400
 RNG = np.random.default_rng(0)
 DEVICES = RNG.choice(["phone", "tablet", "tv"], N)

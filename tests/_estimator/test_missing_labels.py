@@ -167,8 +167,6 @@ def test_a_loss_must_take_weights_per_task(method):
         model.partial_fit(X, LABELS)
 
 
-# Half of the conversions of clicked rows are unknown.
-
 N = 6_000
 
 

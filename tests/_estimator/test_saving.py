@@ -343,9 +343,6 @@ def test_categories_that_no_file_can_hold_are_named(tmp_path):
     assert os.listdir(tmp_path) == []
 
 
-# Copies and pickles keep everything, also what files without code cannot hold.
-
-
 class Noted(MultiTaskCTRCVRClassifier):
     """Counts its states, and has an attribute that copies leave out."""
 

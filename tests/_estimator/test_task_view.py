@@ -39,9 +39,6 @@ def view(model):
     return model.task("conversion")
 
 
-# A view of a fitted estimator.
-
-
 @pytest.mark.parametrize(
     ("task", "column"), [("click", 0), ("conversion", 1), (0, 0), (-1, 1), (1, 1)]
 )
@@ -138,9 +135,6 @@ def test_a_view_of_a_fitted_estimator_cannot_be_fitted(model, view):
         with pytest.raises(ValueError, match="Fit the MultiTaskCTRCVRClassifier on"):
             view.fit(X, labels)
     assert_array_equal(view.predict_proba(X)[:, 1], before[:, 1])
-
-
-# A view that trains.
 
 
 def test_an_unfitted_view_says_so_and_follows_its_estimator():
@@ -263,9 +257,6 @@ def test_labels_of_the_task_may_be_nullable():
     view = small(missing_labels="ignore").task("conversion")
     view.fit(X, labels["conversion"], tasks=labels)
     assert np.isfinite(view.predict_proba(X)).all()
-
-
-# Tools of scikit-learn.
 
 
 @pytest.mark.parametrize("task", ["conversion", "cvr"])

@@ -299,9 +299,6 @@ def test_a_path_as_text(tmp_path):
     assert_array_equal(resume(folder).predict_proba(X), model.predict_proba(X))
 
 
-# Checkpoints that are damaged, of other fits, or cannot be written.
-
-
 class OwnLoss(BCE):
     pass
 

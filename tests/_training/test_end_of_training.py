@@ -217,9 +217,6 @@ def test_updates_and_copies_keep_it(tmp_path):
     assert 0.7 < observed < 1.4
 
 
-# The warning about funnels in which a later task is likelier.
-
-
 DATA = make_ctr_cvr(4_000, ctr=0.2, cvr=0.7, random_state=0)
 REPEATS = np.random.default_rng(0).random(len(DATA.data)) < 0.97
 THREE = DATA.target.assign(repeat=DATA.target["conversion"] * REPEATS)

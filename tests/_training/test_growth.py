@@ -232,9 +232,6 @@ def test_a_users_table_of_hashed_codes_need_not_grow():
     assert np.isfinite(model.predict_proba(NEW)).all()
 
 
-# Lists with a vocabulary of their own.
-
-
 def with_words(first, last, n_rare=0, empty=True):
     """Return impressions with lists of words of a range, some words once."""
     rng = np.random.default_rng(first)

@@ -108,9 +108,6 @@ def test_without_a_browser_the_rest_is_checked(tmp_path, monkeypatch, capsys):
     assert "links to gone.html, which does not exist" in printed
 
 
-# Formulas become pictures that load nothing, or errors.
-
-
 @pytest.fixture
 def picture():
     pytest.importorskip("ziamath")

@@ -162,8 +162,6 @@ def test_evaluation_changes_no_state(name, params):
     torch.testing.assert_close(state_of(weighting), before, rtol=0, atol=0)
 
 
-# The averages of the lengths of gradients.
-
 LENGTHS = torch.diag(torch.tensor([5.0, 0.01]))
 
 

@@ -231,9 +231,6 @@ def test_tables_of_any_width_and_offset_in_memory(width, offset):
     assert nonzero_rows([table, torch.zeros_like(table)]).tolist() == [7]
 
 
-# Which losses depend on which parameters.
-
-
 @pytest.mark.parametrize("name", sorted(NETWORKS))
 def test_weights_of_0_hide_no_dependency(name, device):
     network, losses = network_and_losses(name, device, (30, 3))
