@@ -205,15 +205,12 @@ def categories_of_numbers(schemas, schema, features):
         for column in (of_file.pandas_metadata or {}).get("columns", ())
         if column["pandas_type"] == "categorical"
     }
-    types = pyarrow.types
-    return [
-        name
-        for name in features
-        if name in noted
-        and (
-            types.is_integer(kind := schema.field(name).type) or types.is_floating(kind)
-        )
-    ]
+
+    def holds_numbers(name):
+        kind = schema.field(name).type
+        return pyarrow.types.is_integer(kind) or pyarrow.types.is_floating(kind)
+
+    return [name for name in features if name in noted and holds_numbers(name)]
 
 
 # Number of rows that are read, encoded and stored at a time.
