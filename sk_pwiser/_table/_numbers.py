@@ -126,10 +126,12 @@ class NumericColumn:
     def fit(self, column, sample_weight=None):
         values = self.read(column)
         is_known = ~np.isnan(values)
-        known = _replace_smallest(values if is_known.all() else values[is_known])
+        known = values if is_known.all() else values[is_known]
+        known = np.where(np.abs(known) < SMALLEST_VALUE, 0.0, known)
         self.n_known = len(known)
         self.has_missing_ = 0 < len(known) < len(values)
         self.is_constant_ = not len(known) or known.min() == known.max()
+        self.has_one_value = self.is_constant_ and not self.has_missing_
         if not self.is_constant_:
             weight = None if sample_weight is None else sample_weight[is_known]
             self._fit(known, weight)
@@ -139,10 +141,6 @@ class NumericColumn:
     def has_constant(self):
         """Whether the column, or an element of its arrays, has been constant so far."""
         return self.is_constant_
-
-    @property
-    def has_one_value(self):
-        return self.is_constant_ and not self.has_missing_
 
     @property
     def has_few_values(self):
@@ -206,13 +204,7 @@ class StandardColumn(NumericColumn):
 
     def _fit(self, known, weight):
         self.mean_ = np.average(known, weights=weight)
-        squares = 0.0
-        for rows in _frames.row_chunks(len(known)):
-            deviations = (known[rows] - self.mean_) ** 2
-            squares += np.sum(
-                deviations if weight is None else deviations * weight[rows]
-            )
-        variance = squares / (len(known) if weight is None else weight.sum(dtype=float))
+        variance = np.average((known - self.mean_) ** 2, weights=weight)
         self.scale_ = np.sqrt(variance) or np.inf
         ends = (np.array([known.min(), known.max()]) - self.mean_) / self.scale_
         self.ends_ = tuple(np.clip(ends, *StandardColumn.ends_).tolist())
@@ -314,14 +306,6 @@ NUMERIC_ENCODINGS = {
 }
 
 
-def _replace_smallest(values):
-    for rows in _frames.row_chunks(len(values)):
-        chunk = values[rows]
-        if ((np.abs(chunk) < SMALLEST_VALUE) & (chunk != 0)).any():
-            return np.where(np.abs(values) < SMALLEST_VALUE, 0.0, values)
-    return values
-
-
 class ArrayColumn(NumericColumn):
     """Encodes a column of arrays of one size as one standardised input per element."""
 
@@ -350,6 +334,7 @@ class ArrayColumn(NumericColumn):
             StandardColumn(f"{self.name}[{index}]").fit(element, sample_weight)
             for index, element in enumerate(values.T)
         ]
+        self.has_one_value = self.is_constant_ and not self.has_missing_
         return self
 
     @property
