@@ -3,7 +3,6 @@
 from collections import Counter
 from collections.abc import Hashable
 from dataclasses import replace
-from functools import cached_property
 from reprlib import repr as short_repr
 
 import numpy as np
@@ -102,6 +101,7 @@ class WeightScale:
         self.smallest, self.largest = np.inf, 0.0
         # Number of the weights above 0, and their sum divided by the largest weight.
         self.total, self.n_positive = 0.0, 0
+        self.own_mean = None  # of the weights above 0 that were added
 
     def add(self, weights):
         weights = _as_rows(weights)
@@ -117,21 +117,12 @@ class WeightScale:
             self.n_positive += len(positive) * n_columns
             self.smallest = min(self.smallest, positive.min())
             self.largest = largest
+            self.own_mean = largest * (self.total / self.n_positive)
+        self.mean = self.own_mean if self.given is None else self.given
         # Whether weights are scaled to 0 and 1, and whether all of them are 1.
         is_equal = self.smallest >= self.largest
         self.is_binary = is_equal and self.given in (None, self.largest)
         self.is_even = self.is_binary and not self.has_zero
-
-    @property
-    def mean(self):
-        return self.own_mean if self.given is None else self.given
-
-    @property
-    def own_mean(self):
-        """The mean of the weights above 0 that were added, or None."""
-        if not self.n_positive:
-            return None
-        return self.largest * (self.total / self.n_positive)
 
     def apply(self, weights):
         """Return scaled weights, or None if all that were added are scaled to 1."""
@@ -222,22 +213,23 @@ class RowSummary:
         self.weight_scale = weight_scale
         self.n_rows = 0
         self.first = self.weights = self.whole = None
+        self.scaled = None  # weights of rows in one part, or None for ones
         # By combination: numbers of rows, and sums of the weights, one per task.
         self.counts, self.sums = Counter(), {}
 
     def add(self, targets, weights):
         n_rows, n_tasks = targets.values.shape
         weights = np.broadcast_to(1.0, n_rows) if weights is None else weights
-        is_first, whole = self.first is None, self.whole
-        if is_first:
+        self.n_rows += n_rows
+        if self.first is None:
             self.first = targets.without_labels()
             self.weights = WeightScale(n_tasks, self.weight_scale)
-        earlier = self.weights.largest
-        self.weights.add(weights)
-        self.n_rows += n_rows
-        self.whole = (targets, weights) if is_first else None
-        if is_first:
+            self.weights.add(weights)
+            self.whole, self.scaled = (targets, weights), self.weights.apply(weights)
             return
+        earlier, whole = self.weights.largest, self.whole
+        self.weights.add(weights)
+        self.whole = self.scaled = None
         # In units of the largest weight, like the total of the weights.
         largest = self.weights.largest or 1.0
         self.sums = {key: sums * (earlier / largest) for key, sums in self.sums.items()}
@@ -258,11 +250,6 @@ class RowSummary:
             self.sums[key] = self.sums.get(key, 0.0) + sums
         counts = np.bincount(inverse.ravel()).tolist()
         self.counts.update(dict(zip(found, counts, strict=True)))
-
-    @cached_property
-    def scaled(self):
-        """The scaled weights of rows in one part, or None for ones."""
-        return self.weights.apply(self.whole[1])
 
     def scale(self, weights, n_rows):
         """Return the scaled weights of rows that were added, or None for ones."""
