@@ -34,6 +34,7 @@ from skorch import NeuralNet
 from torch import nn
 from torch.nn import functional as F
 
+from sk_pwiser._table._categories import UNSEEN
 from sk_pwiser._table._encoder import TableEncoder
 from sk_pwiser._training._batches import BatchIterator, Impressions
 from sk_pwiser.model_selection import funnel_holdout
@@ -487,7 +488,7 @@ class Rechub:
     def fit(self, X, Y):
         self.encoder_ = TableEncoder()
         self.n_tasks_ = Y.shape[1]
-        rows = encoded_rows(self.encoder_.fit_transform(X), Y)
+        rows = encoded_rows(self.encoder_.fit_transform(X), Y, self.encoder_)
         parts = funnel_holdout(Y, test_size=0.1, random_state=self.seed)
         train, valid = (rows.at(torch.as_tensor(part)) for part in parts)
         shape = self.encoder_.cardinalities_, {"numeric": self.encoder_.n_numeric_}
@@ -520,7 +521,7 @@ class Rechub:
 
     def predict_proba(self, X):
         y = np.zeros((len(X), self.n_tasks_), dtype=np.int64)
-        rows = encoded_rows(self.encoder_.transform(X), y)
+        rows = encoded_rows(self.encoder_.transform(X), y, self.encoder_)
         return np.hstack([rechub_predict(model, rows) for model in self.models_])
 
     def _trainer(self, features):
@@ -534,9 +535,12 @@ class Rechub:
         return rechub_trainer(model, self.n_tasks_)
 
 
-def encoded_rows(table, Y):
-    """Return an encoded table as a data set of tensors."""
-    return Impressions(*map(torch.from_numpy, table), torch.tensor(np.asarray(Y)))
+def encoded_rows(table, Y, encoder):
+    """Return an encoded table as tensors; rare values have the code of unseen ones."""
+    codes, numeric = table
+    codes[codes >= np.array(encoder.cardinalities_, dtype=int)] = UNSEEN
+    tensors = map(torch.from_numpy, (codes, numeric))
+    return Impressions(*tensors, torch.tensor(np.asarray(Y)))
 
 
 RECHUB = {

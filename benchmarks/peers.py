@@ -119,8 +119,8 @@ def fit_peer(network, tables, lr, n_epochs, seed):
     """Train a network of torch-rechub; return the test probabilities."""
     X, X_test, Y, Y_test = tables
     encoder = TableEncoder()
-    train = encoded_rows(encoder.fit_transform(X), Y)
-    test = encoded_rows(encoder.transform(X_test), Y_test)
+    train = encoded_rows(encoder.fit_transform(X), Y, encoder)
+    test = encoded_rows(encoder.transform(X_test), Y_test, encoder)
     numeric = {"numeric": encoder.n_numeric_}
     with torch.random.fork_rng(), silence():
         torch.manual_seed(seed)

@@ -254,13 +254,13 @@ class CategoryColumn:
     """Encodes a category column as codes.
 
     The codes depend on the distinct values and their frequencies alone, not on the
-    order of the rows or the library. With `keeps_rare`, rare values outside of hash
-    buckets also have codes of their own, from `cardinality` on.
+    order of the rows or the library. Rare values outside of hash buckets also have
+    codes of their own, from `cardinality` on: target statistics distinguish them, and
+    they are not new.
     """
 
     name: Any
     vocabulary: Vocabulary = DEFAULT
-    keeps_rare: bool = False
     place: str = "row"  # of an entry, for messages
 
     kind = "category"
@@ -301,7 +301,7 @@ class CategoryColumn:
         frequent = self._frequent(values, counts)
         self.n_frequent_ = len(frequent)
         self.codes_ = {value: code for code, value in enumerate(frequent, FIRST_VALUE)}
-        if self.keeps_rare and self.vocabulary.n_hash_buckets is None:
+        if self.vocabulary.n_hash_buckets is None:
             rare = sort_values([value for value in values if value not in self.codes_])
             self.codes_ |= {v: code for code, v in enumerate(rare, self.cardinality)}
         self.large, self.kinds_ = kinds & LARGE.keys(), kinds - LARGE.keys()
@@ -383,10 +383,8 @@ class CategoryColumn:
         kept = [*old[: self.n_frequent_], *sort_values(promoted)]
         grown = copy(self)
         grown.n_frequent_ = len(kept)
-        if self.keeps_rare:
-            kept += [value for value in old[self.n_frequent_ :] if value not in moved]
-            rare = [v for v in values if v not in known and v not in moved]
-            kept += sort_values(rare)
+        kept += [value for value in old[self.n_frequent_ :] if value not in moved]
+        kept += sort_values([v for v in values if v not in known and v not in moved])
         grown.codes_ = {value: code for code, value in enumerate(kept, FIRST_VALUE)}
         grown.large = self.large | kinds & LARGE.keys()
         grown.kinds_ = self.kinds_ | kinds - LARGE.keys()

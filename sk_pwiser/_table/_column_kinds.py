@@ -136,7 +136,7 @@ def make_columns(params, data, names):
         elif name in lists:
             column = lists[name]
         elif is_category[index]:
-            column = CategoryColumn(name, vocabularies[index], params["keeps_rare"])
+            column = CategoryColumn(name, vocabularies[index])
         else:
             column = (_numbers.ArrayColumn if is_list[index] else make_numeric)(name)
         columns.append(column)

@@ -47,7 +47,6 @@ class TableEncoder:
     domain_features: Any = ()  # columns that must be inputs of the network
     time_column: Any = None  # no input
     estimator_name: str | None = None
-    keeps_rare: bool = False
     n_features_in_: int = field(init=False, repr=False)
 
     def fit_transform(self, X, sample_weight=None, n_further=None):

@@ -69,20 +69,17 @@ class ListColumn:
     weights_name: Any = None
     shared_name: Any = None
     ages_name: Any = None
-    keeps_rare: InitVar[bool] = False
 
     kind = "list of categories"
     # Smallest and largest log(1 + age).
     age_ends_ = np.inf, -np.inf
 
-    def __post_init__(self, vocabulary, keeps_rare):
+    def __post_init__(self, vocabulary):
         self.age_sums_ = np.zeros(3)  # numbers, sums and squares of log(1 + age)
         self.has_missing_ = self.has_empty_ = False
         self.items_ = None
         if self.shared_name is None:
-            self.items_ = CategoryColumn(
-                self.name, vocabulary, keeps_rare, place="element"
-            )
+            self.items_ = CategoryColumn(self.name, vocabulary, place="element")
 
     @property
     def encoding(self):
@@ -318,9 +315,7 @@ def make_list_columns(params, names, vocabularies, list_names, category_names):
         if is_list:
             vocabulary = vocabularies[names.index(column)]
             given = (mapping.get(column) for mapping in (weights, shared, ages))
-            made[column] = ListColumn(
-                column, vocabulary, own, *given, params["keeps_rare"]
-            )
+            made[column] = ListColumn(column, vocabulary, own, *given)
     return made
 
 

@@ -508,7 +508,6 @@ def make_encoder(settings: Settings, estimator_name: str) -> TableEncoder:
         domain_features=settings.shared_param("domain_features") or (),
         time_column=settings.left_out_column,
         estimator_name=estimator_name,
-        keeps_rare=True,  # for target statistics, and to tell rare from new values
     )
 
 

@@ -43,7 +43,7 @@ def choose_blocks(statistics, encoder, tasks, codes, y, used, n_blocks=10, **of_
 def choose(values, labels=LABELS, times=None, groups=None, n_blocks=10, seed=0):
     """Return the blocks of rows with a category column, and the warnings."""
     X = pd.DataFrame({"key": pd.Series(values).astype("category")})
-    encoder = TableEncoder(keeps_rare=True)
+    encoder = TableEncoder()
     codes, *_ = encoder.fit_transform(X, None)
     statistics = TargetStatistics([0], [encoder.n_codes_[0]])
     statistics.block_seed = seed
@@ -128,7 +128,7 @@ def test_rows_sorted_by_another_column_have_random_blocks():
     campaign = DRAWN * 1_000 + np.random.default_rng(0).integers(0, 3, N)
     X = pd.DataFrame({"advertiser": DRAWN, "campaign": campaign}).astype("category")
     order = np.argsort(DRAWN, kind="stable")
-    encoder = TableEncoder(keeps_rare=True)
+    encoder = TableEncoder()
     codes, *_ = encoder.fit_transform(X.iloc[order], None)
     found = RowOrder([0, 1], encoder, 10, 1)
     found.add(codes, assign_blocks(N, 10))
@@ -323,7 +323,7 @@ def test_real_logs_have_consecutive_blocks(read):
     if not folder:
         pytest.skip("SK_PWISER_DATA is not set")
     X, Y = read(folder)
-    encoder = TableEncoder(keeps_rare=True)
+    encoder = TableEncoder()
     codes, *_ = encoder.fit_transform(X, None)
     # All category columns, also those of few values.
     params = ENCODING_PARAMS | {"target_encoding_min_values": 2}
@@ -335,7 +335,7 @@ def test_real_logs_have_consecutive_blocks(read):
 
 def test_rows_in_parts_are_judged_as_a_whole():
     order = np.argsort(DRAWN, kind="stable")
-    encoder = TableEncoder(keeps_rare=True)
+    encoder = TableEncoder()
     X = pd.DataFrame({"key": pd.Series(DRAWN[order]).astype("category")})
     codes, *_ = encoder.fit_transform(X, None)
     block, y = assign_blocks(N, 10), LABELS[order].astype(float)

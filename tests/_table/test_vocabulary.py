@@ -41,9 +41,11 @@ def integer_hash(value):
     return murmurhash3(low.to_bytes(4, "little"))
 
 
-def encode(values, vocabulary, **kwargs):
-    column = CategoryColumn("c", vocabulary, **kwargs)
-    return column, column.fit_transform(np.array(values))[:]
+def encode(values, vocabulary):
+    """Return a column, and codes with that of unseen values for rare ones."""
+    column = CategoryColumn("c", vocabulary)
+    codes = column.fit_transform(np.array(values))[:]
+    return column, np.where(codes < column.cardinality, codes, UNSEEN)
 
 
 @given(
@@ -69,7 +71,7 @@ def test_max_categories_keeps_the_values_that_scikit_learn_keeps(
 
 def test_the_most_frequent_values_keep_codes_in_the_order_of_the_values():
     values = ["b"] * 5 + ["a"] * 4 + ["d"] * 3 + ["c"] * 3 + ["e"]
-    _, codes = encode(values, Vocabulary(2, 4))
+    column, codes = encode(values, Vocabulary(2, 4))
     assert dict(zip(values, codes.tolist(), strict=True)) == {
         "a": 2,
         "b": 3,
@@ -77,8 +79,7 @@ def test_the_most_frequent_values_keep_codes_in_the_order_of_the_values():
         "c": UNSEEN,
         "e": UNSEEN,
     }
-    column, codes = encode(values, Vocabulary(2, 4), keeps_rare=True)
-    assert dict(zip(values, codes.tolist(), strict=True))["c"] == column.cardinality
+    assert column.codes_["c"] == column.cardinality
     assert column.n_codes == 7
 
 
@@ -168,7 +169,9 @@ def test_numbers_by_name_and_by_index():
         encoder = TableEncoder(**{**numbers, "min_frequency": {key: 5}})
         encoder.fit_transform(TABLE)
         assert encoder.cardinalities_ == [4, 9]
-    assert TableEncoder(max_categories=3).fit_transform(TABLE)[0].max() == 3
+    encoder = TableEncoder(max_categories=3)
+    encoder.fit_transform(TABLE)
+    assert encoder.cardinalities_ == [4, 4]
 
 
 @pytest.mark.parametrize("key", KEYS)
@@ -229,24 +232,21 @@ FIRST = table("b", "b", "a", "a", "rare", "odd")
 SECOND = table("z", "c", "c", "z", "a", "rare", "rare", "y")
 
 
-def fit(keeps_rare):
-    encoder = TableEncoder(categorical_features=["item"], keeps_rare=keeps_rare)
+def fit():
+    encoder = TableEncoder(categorical_features=["item"])
     encoder.fit_transform(FIRST)
     return encoder
 
 
-@pytest.mark.parametrize("keeps_rare", [False, True])
-def test_frequent_new_values_get_codes_and_old_ones_stay(keeps_rare):
-    encoder = fit(keeps_rare)
+def test_frequent_new_values_get_codes_and_old_ones_stay():
+    encoder = fit()
     before = dict(encoder.columns_[0].codes_)
     grown, (origin,), _ = grow_encoder(encoder, SECOND)
     codes, old = grown.columns_[0].codes_, encoder.columns_[0].codes_
     assert {v: codes[v] for v in "abcz"} == {"a": 2, "b": 3, "c": 4, "z": 6}
     assert codes["rare"] == 5
     assert grown.cardinalities_ == [7]
-    assert set(codes) - set("abcz") == (
-        {"rare", "odd", "y"} if keeps_rare else {"rare"}
-    )
+    assert set(codes) - set("abcz") == {"rare", "odd", "y"}
     assert grown.n_codes_ == [len(codes) + 2] == [len(origin)]
     for value, code in codes.items():
         assert origin[code] == old.get(value, -1)
@@ -260,7 +260,7 @@ def test_frequent_new_values_get_codes_and_old_ones_stay(keeps_rare):
 
 
 def test_without_new_values_nothing_changes():
-    encoder = fit(True)
+    encoder = fit()
     grown, (origin,), _ = grow_encoder(encoder, table("a", "b", "b", None))
     assert grown.columns_[0].codes_ == encoder.columns_[0].codes_
     assert_array_equal(origin, np.arange(6))
@@ -270,7 +270,7 @@ def test_without_new_values_nothing_changes():
 
 @pytest.mark.parametrize("limit", [{"max_categories": 4}, {"n_hash_buckets": 3}])
 def test_columns_of_a_limited_size_do_not_grow(limit):
-    encoder = TableEncoder(categorical_features=["item"], keeps_rare=True, **limit)
+    encoder = TableEncoder(categorical_features=["item"], **limit)
     encoder.fit_transform(FIRST)
     grown, (origin,), _ = grow_encoder(encoder, SECOND)
     assert_array_equal(origin, np.arange(encoder.n_codes_[0]))
@@ -290,7 +290,7 @@ def test_large_values_are_known_after_growth():
 
 def test_the_columns_are_checked():
     with pytest.raises(ValueError, match="feature names should match"):
-        grow_encoder(fit(False), SECOND.rename(columns={"item": "id"}))
+        grow_encoder(fit(), SECOND.rename(columns={"item": "id"}))
     numbers = SECOND.assign(item=np.arange(8)).astype({"item": "category"})
     with pytest.raises(ValueError, match="Column 'item' contained text in fit"):
-        grow_encoder(fit(False), numbers)
+        grow_encoder(fit(), numbers)

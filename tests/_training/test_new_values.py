@@ -59,7 +59,7 @@ def test_shares_agree_with_a_count_of_rows_in_any_order(seed):
     rng = np.random.default_rng(seed)
     values = rng.integers(0, 60, 400) + np.arange(400) // 2
     X = pd.DataFrame({"a": pd.Categorical(values), "b": pd.Categorical(values % 7)})
-    encoder = TableEncoder(keeps_rare=True)
+    encoder = TableEncoder()
     codes, _ = encoder.fit_transform(X)
     is_late = np.arange(400) >= 360
     found = NewValues(encoder)
