@@ -322,7 +322,7 @@ def read_task_parents(task_parents: Any, task_names: Sequence[str]) -> tuple[int
     for task, parent in (task_parents or {}).items():
         if parent is None or parent == -1:
             continue
-        k, of = (_index(name, task_names) for name in (task, parent))
+        k, of = (_place_of(name, task_names) for name in (task, parent))
         if of >= k:
             raise ValueError(
                 f"task_parents has {task_names[of]!r} as the parent of "
@@ -341,15 +341,15 @@ def parents_by_name(
     return {name: None if parent < 0 else names[parent] for name, parent in pairs}
 
 
-def _index(name: Any, task_names: Sequence[str], what: str = "task_parents has") -> int:
+def _place_of(name: Any, task_names: Sequence[str]) -> int:
     if name in task_names:
         return task_names.index(name)
     is_index = isinstance(name, Integral) and not isinstance(name, bool)
     if is_index and 0 <= int(name) < len(task_names):
         return int(name)
     raise ValueError(
-        f"{what} {name!r}, which is not a task; the tasks are {list(task_names)}."
-        + did_you_mean(name, task_names)
+        f"task_parents has {name!r}, which is not a task; the tasks are "
+        f"{list(task_names)}.{did_you_mean(name, task_names)}"
     )
 
 
@@ -360,23 +360,6 @@ def path_to(task: int, parents: Sequence[int]) -> tuple[int, ...]:
         path.append(task)
         task = parents[task]
     return tuple(reversed(path))
-
-
-def ends_of_path(task: Any, task_parents: Mapping[str, Any]) -> tuple[int, int]:
-    """Return the columns of a task, by default the last, and of its first ancestor."""
-    names = list(task_parents)
-    last = len(names) - 1
-    if isinstance(task, Integral) and -len(names) <= int(task) < 0:
-        last = int(task) % len(names)
-    elif task is not None:
-        last = _index(task, names, "task is")
-    first = path_to(last, read_task_parents(task_parents, names))[0]
-    if first == last:
-        raise ValueError(
-            "predict_cvr needs two tasks or more, and a task that presupposes another "
-            f"one; {names[last]!r} does not. The tasks are {names}."
-        )
-    return first, last
 
 
 def path_through(task: int, parents: Sequence[int]) -> tuple[int, ...]:

@@ -8,7 +8,7 @@ from sklearn.utils.validation import check_is_fitted
 from sk_pwiser import _utils
 from sk_pwiser._estimator import _predict_files
 from sk_pwiser._estimator._task_view import CVR, TaskView, task_column
-from sk_pwiser._responses import check_task
+from sk_pwiser._responses import check_task, find_task
 from sk_pwiser._table import _frames
 from sk_pwiser._training._net import probabilities
 from sk_pwiser._training._schema import bag_inputs, column_inputs
@@ -103,7 +103,16 @@ class PredictionMixin:
             If there is no such task, or if it presupposes no other one.
         """
         check_is_fitted(self)
-        first, last = _utils.ends_of_path(task, self.task_parents_)
+        names, last = self.task_names_, self.n_tasks_ - 1
+        if task is not None:
+            last = find_task(check_task(task, ""), len(names), names, others="")
+        parents = _utils.read_task_parents(self.task_parents_, names)
+        first = _utils.path_to(last, parents)[0]
+        if first == last:
+            raise ValueError(
+                "predict_cvr needs two tasks or more, and a task that presupposes "
+                f"another one; {names[last]!r} does not. The tasks are {names}."
+            )
         # By logarithms, which are exact where both probabilities are small.
         logits = torch.from_numpy(self._predict_logits(X))
         log_p = torch.nn.functional.logsigmoid(logits)
@@ -184,7 +193,12 @@ class PredictionMixin:
             If pandas is not installed, and `X` is not a polars DataFrame.
         """
         X = _frames.collected(X)
-        return _frames.probability_frame(self._predict_positive(X), X, self.task_names_)
+        positive = self._predict_positive(X)
+        if _frames.is_polars(X):
+            return type(X)(positive, schema=self.task_names_)
+        pandas = _utils.import_extra("pandas", "predict_frame")
+        index = X.index if isinstance(X, pandas.DataFrame) else None
+        return pandas.DataFrame(positive, index=index, columns=self.task_names_)
 
     def task(self, task):
         """Return one task as an ordinary binary classifier.
@@ -381,7 +395,7 @@ class NetworkPredictionMixin(PredictionMixin):
             raise ValueError(
                 f"column must be one of the category columns {names}; got {column!r}."
             )
-        codes = encoder.category_values(column)
+        codes = next(c.own_values_ for c in encoder.columns_ if c.name == column)
         values = np.fromiter(codes, dtype=object, count=len(codes))
         layer = result.net.module_.input_layer
         table = layer.column_embeddings(names.index(column)).cpu().numpy()

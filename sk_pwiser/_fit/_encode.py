@@ -346,7 +346,7 @@ class Encoding:
         encoder, n_blocks = self.schema.encoder, self.blocks.n_blocks
         if not counts:
             least = self.plan.settings.encoding_params["target_encoding_min_values"]
-            columns = find_target_columns(True, encoder.columns_, least)
+            columns = find_target_columns(True, encoder, least)
             return RowOrder(columns, encoder, n_blocks, n_tasks)
         statistics: Any = self.schema.statistics
         sizes = statistics.cardinalities

@@ -344,9 +344,6 @@ class TableEncoder:
             found.append(_lists.Elements.of_bags(own, column.shared_name))
         return found
 
-    def category_values(self, name):
-        return next(c.own_values_ for c in self.columns_ if c.name == name)
-
 
 @cache
 def _estimator_class(name):

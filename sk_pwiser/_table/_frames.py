@@ -504,15 +504,6 @@ def result_frame(columns):
     return pandas.DataFrame(columns)
 
 
-def probability_frame(positive, X, task_names):
-    """Return probabilities as a DataFrame of polars if `X` is one, else of pandas."""
-    if is_polars(X):
-        return type(X)(positive, schema=task_names)
-    pandas = import_extra("pandas", "predict_frame")
-    index = X.index if isinstance(X, pandas.DataFrame) else None
-    return pandas.DataFrame(positive, index=index, columns=task_names)
-
-
 def check_same_kind(what, values, known):
     """Raise if distinct `values` are of another kind, such as text, than those of fit.
 

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sk_pwiser._table._categories import FIRST_VALUE, CategoryColumn
+from sk_pwiser._table._categories import FIRST_VALUE
 from sk_pwiser._table._frames import check_among, find_column
 from sk_pwiser._table._lists import LISTS, Elements
 from sk_pwiser._table._numbers import LARGEST_DEVIATION
@@ -248,14 +248,10 @@ class TargetStatistics:
         self._update_tables()
         return tables
 
-    def _by_table(self, codes, lists):
-        """Return the places and elements of inputs by table, which counts the first."""
+    def _elements(self, codes, lists):
+        """Return the table and the elements of each column."""
         columns = [(j, Elements(codes[:, c])) for j, c in enumerate(self.columns)]
-        parts = [*columns, *((j, lists[column]) for column, j in self.lists)]
-        by_table = [[] for _ in self.cardinalities]
-        for place, (j, elements) in enumerate(parts):
-            by_table[j].append((place, elements))
-        return by_table
+        return [*columns, *((j, lists[column]) for column, j in self.lists)]
 
     def _begin(self, totals, earlier):
         self.totals_, self.n_tasks_ = totals, totals.shape[1]
@@ -357,20 +353,20 @@ class TargetStatistics:
         """
         width = self.n_tasks_ + 1  # of each column
         found = np.empty((len(codes), self.n_outputs), dtype=np.float32)
-        by_table = self._by_table(codes, lists)
-        for table, own in zip(tables or self.tables_, by_table, strict=True):
-            for place, elements in own:
-                if tables is None:
-                    inputs = table[elements.codes]
-                else:
-                    inputs = table.find(elements.repeat(block), elements.codes)
-                columns = slice(place * width, (place + 1) * width)
-                found[:, columns] = elements.means(inputs)
+        for place, (j, elements) in enumerate(self._elements(codes, lists)):
+            if tables is None:
+                inputs = self.tables_[j][elements.codes]
+            else:
+                inputs = tables[j].find(elements.repeat(block), elements.codes)
+            found[:, place * width : (place + 1) * width] = elements.means(inputs)
         return found
 
     def counted(self, codes, lists=()):
-        """Return the elements that each table counts."""
-        return [own[0][1] for own in self._by_table(codes, lists)]
+        """Return the elements that each table counts: those of its first column."""
+        counted = {}
+        for j, elements in self._elements(codes, lists):
+            counted.setdefault(j, elements)
+        return list(counted.values())
 
     def update(self, codes, y, weight, undo, lists=()):
         """Add rows, and learn inputs that were 0 so far; `undo` logs the change."""
@@ -539,16 +535,14 @@ class ExtendedStatistics(TargetStatistics):
         return known
 
 
-def find_target_columns(target_encoding, columns, min_values):
+def find_target_columns(target_encoding, encoder, min_values):
     """Return the indices of category columns of many values, or of the named ones."""
-    categories = [c for c in columns if isinstance(c, CategoryColumn)]
     if isinstance(target_encoding, bool | np.bool_ | str):
-        return [
-            index
-            for index, column in enumerate(categories)
-            if target_encoding and column.n_codes - FIRST_VALUE >= min_values
-        ]
-    names, known = ([c.name for c in each] for each in (columns, categories))
+        if not target_encoding:
+            return []
+        n_values = np.array(encoder.n_codes_) - FIRST_VALUE
+        return np.flatnonzero(n_values >= min_values).tolist()
+    names, known = [c.name for c in encoder.columns_], encoder.category_names_
     chosen = set()
     for column in target_encoding:
         name = names[find_column("target_encoding", column, names)]
@@ -563,7 +557,7 @@ def make_target_statistics(target_encoding, encoder, n_samples, params):
     They require a row per block, unless `n_samples` is None.
     """
     min_values = params["target_encoding_min_values"]
-    columns = find_target_columns(target_encoding, encoder.columns_, min_values)
+    columns = find_target_columns(target_encoding, encoder, min_values)
     sizes = [encoder.n_codes_[c] for c in columns]
     lists = _find_target_lists(
         encoder, columns, params["list_target_encoding"], min_values

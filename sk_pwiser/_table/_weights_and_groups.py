@@ -44,18 +44,17 @@ def check_weights(sample_weight, n_samples, n_tasks=1, task_names=None):
                 f"The columns of sample_weight must be in the order of the tasks, "
                 f"{expected}; got {columns}."
             )
-    for rule, is_wrong in (
-        ("contain one finite number per row", ~np.isfinite(weights)),
-        ("be >= 0", weights < 0),
-    ):
-        if is_wrong.any():
-            row, *column = np.argwhere(is_wrong)[0].tolist()
-            value = weights[row, *column]
-            where = f"row {row}"
-            if column:
-                name = column[0] if task_names is None else task_names[column[0]]
-                where += f" for task {name!r}"
-            raise ValueError(f"sample_weight must {rule}; it is {value} in {where}.")
+    is_wrong = ~(np.isfinite(weights) & (weights >= 0))
+    if is_wrong.any():
+        row, *column = np.argwhere(is_wrong)[0].tolist()
+        where = f"row {row}"
+        if column:
+            name = column[0] if task_names is None else task_names[column[0]]
+            where += f" for task {name!r}"
+        raise ValueError(
+            "sample_weight must contain one finite number >= 0 per row; it is "
+            f"{weights[row, *column]} in {where}."
+        )
     return _as_rows(weights)
 
 

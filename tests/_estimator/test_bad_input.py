@@ -392,7 +392,7 @@ def test_labels(earlier, labels, message):
 @pytest.mark.parametrize(
     ("weights", "message"),
     [
-        (np.r_[np.ones(N - 1), -2], "must be >= 0; it is -2.0 in row 299"),
+        (np.r_[np.ones(N - 1), -2], "one finite number >= 0 .* -2.0 in row 299"),
         (np.r_[np.ones(N - 1), np.nan], "one finite number .* nan in row 299"),
         (np.r_[np.ones(N - 1), np.inf], "one finite number .* inf in row 299"),
         (np.ones(N - 1), r"must have shape \(300,\), or .*; got \(299,\)"),
