@@ -201,22 +201,17 @@ class Encoding:
         if not summary.n_rows:
             summary.add(rows.targets, rows.weights)
         weights = row_weights(summary.scaled)
-        statistics = None if earlier is None else earlier.statistics
-
-        def count_rates(encoder: _encoder.TableEncoder) -> int:
-            nonlocal statistics
-            if earlier is None:
-                statistics = _schema.unfitted_statistics(
-                    settings, encoder, rows.targets.values.shape, is_update=is_update
-                )
-            return 0 if statistics is None or in_files else statistics.n_outputs
-
         with named_place(rows.place):
             if earlier is None:
                 encoder = _schema.make_encoder(settings, self.estimator_name)
-                codes, *inputs = encoder.fit_transform(rows.X, weights, count_rates)
+                learnt = encoder.fit(rows.X, weights)
+                statistics = _schema.unfitted_statistics(
+                    settings, encoder, rows.targets.values.shape, is_update=is_update
+                )
                 of_rows = summary.first, summary.base_rates(), statistics
                 self.schema = Schema.of(settings, encoder, *of_rows)
+                n_rates = 0 if in_files else self.schema.n_rates
+                codes, *inputs = encoder.stack(learnt, n_rates)
                 # Constants are usual in a small batch, and in a single row.
                 if not is_update and len(rows) > 1:
                     _column_kinds.warn_about_constants(encoder.columns_)
@@ -226,7 +221,8 @@ class Encoding:
                 if is_update or not self.is_shared:
                     encoder = _encoder.learn_constant_columns(encoder, rows.X, weights)
                 self.schema = replace(earlier, encoder=encoder)
-                codes, *inputs = encoder.transform(rows.X, count_rates(encoder))
+                n_rates = 0 if in_files else self.schema.n_rates
+                codes, *inputs = encoder.transform(rows.X, n_rates)
                 if is_update and not settings.encoding_params["grow_vocabulary"]:
                     _encoder.warn_about_new_values(encoder, codes, rows.X)
             if is_update:

@@ -49,13 +49,14 @@ class TableEncoder:
     estimator_name: str | None = None
     n_features_in_: int = field(init=False, repr=False)
 
-    def fit_transform(self, X, sample_weight=None, n_further=None):
-        """Learn and encode a table; the caller fills `n_further(self)` more inputs."""
+    def fit_transform(self, X, sample_weight=None):
+        return self.stack(self.fit(X, sample_weight))
+
+    def fit(self, X, sample_weight=None):
+        """Learn a table; `stack` encodes it from the result."""
         X = self.begin(X)
         columns = self._list_columns(X)
-        codes, bags = self._learn(X, columns, sample_weight)
-        n_columns = 0 if n_further is None else n_further(self)
-        return self._stack(columns, X.shape[0], codes, bags, n_columns)
+        return columns, X.shape[0], *self._learn(X, columns, sample_weight)
 
     def learn_readable(self, X):
         """Learn columns, and return the table and the errors about others by name."""
@@ -124,10 +125,7 @@ class TableEncoder:
             _column_kinds.warn_about_categories(self.columns_)
 
     def transform(self, X, n_further=0):
-        """Return codes, float32 inputs, and bags if the table has any.
-
-        The last `n_further` inputs are left to the caller.
-        """
+        """Return codes, float32 inputs, and bags if the table has any, see `stack`."""
         X = self._validate(X, reset=False)
         columns = self._list_columns(X)
         pairs = self._pair(columns, CategoryColumn)
@@ -143,7 +141,7 @@ class TableEncoder:
         warn_about_unseen(pairs, [*codes, *of_elements])
         if self.sparse_ is not None:
             bags = [self.sparse_.transform(X)]
-        return self._stack(columns, X.shape[0], codes, bags, n_further)
+        return self.stack((columns, X.shape[0], codes, bags), n_further)
 
     def columns_of(self, X, kind):
         """Return the encoders of one class, each with its column, or lists, of `X`."""
@@ -250,8 +248,12 @@ class TableEncoder:
         names = encoder.weights_name, encoder.ages_name
         return items, *(of_name.get(name, (None, None))[1] for name in names)
 
-    def _stack(self, columns, n_samples, codes, bags, n_further):
-        """Return tables of codes and of numeric inputs, and joint bags if any."""
+    def stack(self, encoded, n_further=0):
+        """Return tables of codes and of numeric inputs, and joint bags if any.
+
+        The last `n_further` inputs are left to the caller.
+        """
+        columns, n_samples, codes, bags = encoded
         n_inputs = len(self.numeric_bins_) + n_further
         numeric = np.empty((n_samples, n_inputs), dtype=np.float32)
         pairs = self._pair(columns, NumericColumn)

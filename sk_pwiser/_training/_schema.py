@@ -154,10 +154,14 @@ class Schema:
             statistics_selection(settings),
         )
 
+    @property
+    def n_rates(self) -> int:
+        """Number of the numeric inputs that are target statistics."""
+        return 0 if self.statistics is None else int(self.statistics.n_outputs)
+
     def transform(self, X: Any) -> Impressions:
         """Encode a table as predictions read it."""
-        n_rates = 0 if self.statistics is None else self.statistics.n_outputs
-        codes, numeric, *bags = self.encoder.transform(X, n_rates)
+        codes, numeric, *bags = self.encoder.transform(X, self.n_rates)
         if self.statistics is not None:
             rates = self.statistics.transform(codes, self.elements(*bags))
             numeric[:, self.encoder.n_numeric_ :] = rates
@@ -269,7 +273,6 @@ class Schema:
             dims = self.automatic_dims
             largest = max(*dims, self.widest_bag, 1)
         bin_scales = self.encoder.bin_scales_
-        n_statistics = 0 if self.statistics is None else self.statistics.n_outputs
         if features := shared.get("domain_features"):
             shared["domain_features"] = self._find_inputs(features)
         dropout = settings.encoding_params["category_dropout"]
@@ -279,13 +282,13 @@ class Schema:
             dropout = [*measured, *[LEAST_DROPOUT] * len(bags)]
         return NetworkSpec(
             self.encoder.cardinalities_,
-            self.encoder.n_numeric_ + n_statistics,
+            self.encoder.n_numeric_ + self.n_rates,
             int(largest),
             self.base_rates.tolist(),
             unseen_code=UNSEEN,
             category_dropout=dropout,
-            numeric_bins=[*self.encoder.numeric_bins_, *[0] * n_statistics],
-            bin_scales=[*bin_scales, *[1.0] * n_statistics] if bin_scales else (),
+            numeric_bins=[*self.encoder.numeric_bins_, *[0] * self.n_rates],
+            bin_scales=[*bin_scales, *[1.0] * self.n_rates] if bin_scales else (),
             embedding_dims=dims,
             negative_sampling_rate=settings.negative_sampling_rate,
             bags=bags,
