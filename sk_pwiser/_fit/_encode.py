@@ -222,9 +222,9 @@ class Encoding:
                     encoder = _encoder.learn_constant_columns(encoder, rows.X, weights)
                 self.schema = replace(earlier, encoder=encoder)
                 n_rates = 0 if in_files else self.schema.n_rates
-                codes, *inputs = encoder.transform(rows.X, n_rates)
-                if is_update and not settings.encoding_params["grow_vocabulary"]:
-                    _encoder.warn_about_new_values(encoder, codes, rows.X)
+                grows = settings.encoding_params["grow_vocabulary"]
+                names_new = is_update and not grows
+                codes, *inputs = encoder.transform(rows.X, n_rates, names_new=names_new)
             if is_update:
                 _warn_about_few_rows(self.schema, earlier, len(codes))
             times = times_of(self.plan, rows.X, encoder)

@@ -56,7 +56,6 @@ class FileRows:
     def _tasks(self) -> _labels.Targets:
         """Return the tasks of the rows, without labels and before any row is read."""
         columns, task_names = self.dataset.targets, self.settings.task_names
-        _labels.check_distinct("task_names", task_names)
         names = _labels.choose_task_names(len(columns), task_names, columns, None)
         classes = np.array([0, 1])
         if len(names) > 1:

@@ -124,30 +124,29 @@ class TableEncoder:
             _column_kinds.warn_about_codes(numbers)
             _column_kinds.warn_about_categories(self.columns_)
 
-    def transform(self, X, n_further=0):
-        """Return codes, float32 inputs, and bags if the table has any, see `stack`."""
+    def transform(self, X, n_further=0, *, names_new=False):
+        """Return codes, float32 inputs, and bags if the table has any, see `stack`.
+
+        With `names_new`, a warning names the columns that have new category values.
+        """
         X = self._validate(X, reset=False)
         columns = self._list_columns(X)
+        # Encoders of values, the values, their codes and, of elements, the lists.
         pairs = self._pair(columns, CategoryColumn)
-        codes = [encoder.transform(column) for encoder, column in pairs]
-        bags, of_elements = [], []
-        for encoder, column in self._pair(columns, _lists.ListColumn):
-            own = _frames.read_lists(column, encoder.name)
+        found = [(encoder, own, encoder.transform(own), None) for encoder, own in pairs]
+        codes, bags = [of_values for _, _, of_values, _ in found], []
+        for encoder, own in self.read_lists(columns):
             items, *numbers = self._beside(encoder, columns)
             items = encoder.named(items)
-            pairs.append((items, own.elements))
-            of_elements.append(items.transform(own.elements))
-            bags.append(encoder.encode(own, items, of_elements[-1], *numbers))
-        warn_about_unseen(pairs, [*codes, *of_elements])
+            of_elements = items.transform(own.elements)
+            found.append((items, own.elements, of_elements, own))
+            bags.append(encoder.encode(own, items, of_elements, *numbers))
+        warn_about_unseen(found)
+        if names_new:
+            warn_about_new_values(found, X.shape[0])
         if self.sparse_ is not None:
             bags = [self.sparse_.transform(X)]
         return self.stack((columns, X.shape[0], codes, bags), n_further)
-
-    def columns_of(self, X, kind):
-        """Return the encoders of one class, each with its column, or lists, of `X`."""
-        columns = self._list_columns(self._validate(X, reset=False))
-        is_list = kind is _lists.ListColumn
-        return self.read_lists(columns) if is_list else self._pair(columns, kind)
 
     def _list_columns(self, X):
         """Return the columns of a table, with None for times that it lacks."""
@@ -336,14 +335,13 @@ class TableEncoder:
     def elements(self, bags):
         """Return the `Elements` of each list column, from the bags of a table."""
         starts, n_bags = np.cumsum([0, *(n for n, *_ in self.bags_)]), len(self.lists_)
+        sizes = np.diff(bags.offsets)
+        column_of_entries = np.repeat(np.arange(len(sizes)) % n_bags, sizes)
         found = []
         for b, column in enumerate(self.lists_):
-            begins, sizes = bags.offsets[b:-1:n_bags], np.diff(bags.offsets)[b::n_bags]
-            offsets = np.append(0, sizes.cumsum())
-            moves = np.repeat(begins - offsets[:-1], sizes)
-            indices = bags.indices[np.arange(offsets[-1]) + moves] - starts[b]
-            own = _lists.Bags(offsets, indices, None)
-            found.append(_lists.Elements.of_bags(own, column.shared_name))
+            indices = bags.indices[column_of_entries == b] - starts[b]
+            own = indices, sizes[b::n_bags], column.shared_name
+            found.append(_lists.Elements.of_bags(*own))
         return found
 
 
@@ -396,8 +394,9 @@ def grow_encoder(encoder, X):
     grown = copy.copy(encoder)
     grown.columns_ = list(encoder.columns_)
     origins, vectors = [], []
-    lists = encoder.columns_of(X, _lists.ListColumn)
-    for column, values in encoder.columns_of(X, CategoryColumn):
+    columns = encoder._list_columns(encoder._validate(X, reset=False))
+    lists = encoder.read_lists(columns)
+    for column, values in encoder._pair(columns, CategoryColumn):
         new, origin = column.grown(values, *elements_of(lists, column.name))
         grown.columns_[encoder.columns_.index(column)] = new
         origins.append(origin)
@@ -420,16 +419,17 @@ def learn_constant_columns(encoder, X, sample_weight=None):
         return encoder if learnt.sparse_ is encoder.sparse_ else learnt
     if not any(getattr(column, "has_constant", False) for column in encoder.columns_):
         return encoder
-    pairs = encoder.columns_of(X, NumericColumn)
+    columns = encoder._list_columns(encoder._validate(X, reset=False))
+    pairs = encoder._pair(columns, NumericColumn)
     new = {c: c.learn_constant(values, sample_weight) for c, values in pairs}
     learnt.columns_ = [new.get(column, column) for column in encoder.columns_]
     return encoder if learnt.columns_ == encoder.columns_ else learnt
 
 
-def warn_about_unseen(pairs, codes):
-    """Warn about columns most of whose values, in pairs with encoders, are unseen."""
+def warn_about_unseen(encoded):
+    """Warn about columns most of whose values are unseen."""
     found = []
-    for (encoder, column), of_rows in zip(pairs, codes, strict=True):
+    for encoder, column, of_rows, _ in encoded:
         n_unseen = np.count_nonzero(of_rows.table[:-1] == UNSEEN)
         if n_unseen < UNSEEN_VALUES or encoder.usual_share_ > _categories.USUAL_SHARE:
             continue
@@ -458,22 +458,17 @@ def _expects_unseen(encoder, column):
     return encoder.codes_.keys().isdisjoint(others)
 
 
-def warn_about_new_values(encoder, codes, X):
+def warn_about_new_values(encoded, n_samples):
     """Warn once about category values that are encoded as unseen values."""
-    # Without missing values in fit, these have the code of unseen values as well.
-    pairs = encoder.columns_of(X, CategoryColumn) if (codes == UNSEEN).any() else ()
-    parts = [(c.name, c.transform(column).are_new().sum()) for c, column in pairs]
-    vocabularies = {column.name: column for column in encoder.columns_}
-    for column, own in encoder.columns_of(X, _lists.ListColumn):
-        shared = vocabularies.get(column.shared_name)
-        parts.append((column.name, column.count_new_rows(own, shared)))
     found = []
-    for name, n_rows in parts:
+    for encoder, _, of_values, lists in encoded:
+        new = np.flatnonzero(of_values.are_new())
+        n_rows = len(new if lists is None else np.unique(lists.row_of(new)))
         # In tenths: a text that changes with every update is shown with every update.
-        tenths = math.ceil(10 * (n_rows / len(codes)))
+        tenths = math.ceil(10 * (n_rows / n_samples))
         share = f"up to {tenths}0 % of the rows" if tenths < 10 else "most rows"
         if n_rows:
-            found.append(f"{name!r} in {share}")
+            found.append(f"{encoder.name!r} in {share}")
     if found:
         warn_user(
             f"Rows with new category values: {', '.join(found)}. These are encoded as "

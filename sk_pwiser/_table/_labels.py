@@ -248,13 +248,6 @@ def _check_two(labels, found, where):
         )
 
 
-def check_distinct(label, names):
-    names = [] if names is None else list(names)
-    if not all(isinstance(name, str) for name in names):
-        raise TypeError(f"{label} must be strings; got {names}.")
-    refuse_repeated(label, names)
-
-
 def refuse_repeated(label, names):
     if len(set(names)) < len(names):
         name = next(name for name in names if names.count(name) > 1)
@@ -265,17 +258,20 @@ def refuse_repeated(label, names):
 
 def choose_task_names(n_tasks, task_names, columns, default_names):
     """Return the first of three lists of names that is not None, or default names."""
-    if task_names is not None and len(task_names) != n_tasks:
-        raise ValueError(
-            f"Y has {n_tasks} columns, but task_names has {len(task_names)} names: "
-            f"{list(task_names)}."
-        )
-    if task_names is not None and columns is not None:
-        given, found = (list(map(str, names)) for names in (task_names, columns))
-        if given != found and sorted(given) == sorted(found):
+    if task_names is not None:
+        task_names = list(task_names)
+        if not all(isinstance(name, str) for name in task_names):
+            raise TypeError(f"task_names must be strings; got {task_names}.")
+        refuse_repeated("task_names", task_names)
+        if len(task_names) != n_tasks:
+            raise ValueError(
+                f"Y has {n_tasks} columns, but task_names has {len(task_names)} names: "
+                f"{task_names}."
+            )
+        if columns not in (None, task_names) and sorted(columns) == sorted(task_names):
             raise ValueError(
                 "task_names must be in the order of the columns of Y, which are "
-                f"{found}; got {given}."
+                f"{columns}; got {task_names}."
             )
     for names in (task_names, columns, default_names):
         if names is not None:
@@ -500,7 +496,6 @@ def check_targets(
 ):
     """Check labels; `task_names` precede the columns' names, these `default_names`."""
     Y = _frames.collected(Y)
-    check_distinct("task_names", task_names)
     labels, missing, columns = read_labels(Y, missing_labels)
     if labels.ndim == 1 or labels.shape[1] == 1:
         values, classes = one_task_labels(column_or_1d(labels), columns, classes)

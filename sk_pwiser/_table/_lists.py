@@ -128,12 +128,6 @@ class ListColumn:
         self.missing_code_ = missing if self.has_missing_ else unseen
         self.empty_code_ = empty if self.has_empty_ else unseen
 
-    def count_new_rows(self, lists, shared):
-        """Count the rows with an element that is not in the vocabulary."""
-        items = self.named(self.items_ if shared is None else shared)
-        is_new = items.transform(lists.elements).are_new()
-        return len(np.unique(lists.row_of(np.flatnonzero(is_new))))
-
     def grown(self, elements):
         """Return a list column with vectors for new values, and the earlier vectors."""
         items, before = self.items_, self.n_own - 1
@@ -228,10 +222,10 @@ class Elements:
     sizes: np.ndarray | None = None
 
     @classmethod
-    def of_bags(cls, bags, shared_name):
+    def of_bags(cls, indices, sizes, shared_name):
         """Return the elements of a list column; special lists are one unseen value."""
         first = 0 if shared_name is None else N_SPECIAL
-        return cls(np.maximum(bags.indices - first, UNSEEN), np.diff(bags.offsets))
+        return cls(np.maximum(indices - first, UNSEEN), sizes)
 
     def repeat(self, of_rows):
         return of_rows if self.sizes is None else np.repeat(of_rows, self.sizes, axis=0)

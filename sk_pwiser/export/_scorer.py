@@ -285,8 +285,9 @@ class RowEncoder:
             parts = [field.encode(values, categories, n_rows) for field in lists]
             bags = combine_bags(parts, self._bag_sizes)
             for index, table in self._list_statistics:
-                shared_name = lists[index].column.shared_name
-                elements = Elements.of_bags(parts[index], shared_name)
+                part, shared_name = parts[index], lists[index].column.shared_name
+                sizes = np.diff(part.offsets)
+                elements = Elements.of_bags(part.indices, sizes, shared_name)
                 rates = elements.means(table[elements.codes]).T
                 numeric += list(rates[:, 0] if n_rows == 1 else rates)
         codes = as_rows(codes, n_rows, np.int64)
