@@ -354,9 +354,7 @@ class CategoryColumn:
             if all_kinds:  # of an earlier column
                 check_kinds(values, all_kinds, start, other)
                 check_exact(values, all_kinds, start, other)
-            all_kinds |= kinds_of(values)
-            if "numbers" in all_kinds:
-                all_kinds |= large_kinds(values)
+            all_kinds |= kinds_of(values, with_large=True)
             if len(factorized) == 1:  # millions of values need no further dict
                 return values, counts, all_kinds, n_missing
             total.update(dict(zip(values, counts, strict=True)))
@@ -468,8 +466,12 @@ def _rank(cls):
     return 2, f"{cls.__module__}.{cls.__qualname__}"
 
 
-def kinds_of(values):
-    return {KINDS[_rank(cls)[0]] for cls in set(map(type, values))}
+def kinds_of(values, *, with_large=False):
+    """Return the kinds of values, also those of `LARGE` numbers if asked for."""
+    kinds = {KINDS[_rank(cls)[0]] for cls in set(map(type, values))}
+    if with_large and "numbers" in kinds:
+        kinds |= {kind for kind in LARGE if _find_large(values, kind) is not None}
+    return kinds
 
 
 # A number as text. A zero before another digit is a sign of a code.
@@ -525,10 +527,6 @@ def inexact_classes(kinds):
     """
     absent = LARGE.keys() - kinds
     return LARGE[absent.pop()] if len(absent) == 1 else ()
-
-
-def large_kinds(values):
-    return {kind for kind in LARGE if _find_large(values, kind) is not None}
 
 
 def _find_large(values, kind):

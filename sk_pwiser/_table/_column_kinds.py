@@ -172,17 +172,6 @@ def has_id_name(name):
     return ID_NAME.search(str(name)) is not None
 
 
-def warn_about_codes(columns):
-    names = [name for name, column in columns if looks_like_codes(column, name)]
-    if names:
-        warn_user(
-            f"The numeric columns {names} contain whole numbers that look like codes "
-            "or ids, but are encoded by their size. Name codes in categorical_features "
-            "(inspection.describe_impressions shows what they gain); any list there, "
-            "even an empty one, silences this warning."
-        )
-
-
 def looks_like_codes(column, name=""):
     """Return whether whole numbers that repeat look like codes or ids, not amounts."""
     values = to_float(column)
@@ -226,7 +215,16 @@ _MISREAD = {
 }
 
 
-def warn_about_categories(columns):
+def warn_about_misread(numbers, columns):
+    """Warn about codes among the pairs `numbers`, and about misread categories."""
+    names = [name for name, column in numbers if looks_like_codes(column, name)]
+    if names:
+        warn_user(
+            f"The numeric columns {names} contain whole numbers that look like codes "
+            "or ids, but are encoded by their size. Name codes in categorical_features "
+            "(inspection.describe_impressions shows what they gain); any list there, "
+            "even an empty one, silences this warning."
+        )
     for content, text in _MISREAD.items():
         names = [c.name for c in columns if getattr(c, "content_", None) == content]
         if names:

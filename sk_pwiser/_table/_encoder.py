@@ -121,8 +121,7 @@ class TableEncoder:
                     _column_kinds.refuse_merged(encoder.name, column)
         if isinstance(self.categorical_features, str) and errors is None:
             numbers = [(c.name, column) for c, column in pairs if c.is_scalar]
-            _column_kinds.warn_about_codes(numbers)
-            _column_kinds.warn_about_categories(self.columns_)
+            _column_kinds.warn_about_misread(numbers, self.columns_)
 
     def transform(self, X, n_further=0, *, names_new=False):
         """Return codes, float32 inputs, and bags if the table has any, see `stack`.
@@ -253,9 +252,9 @@ class TableEncoder:
         The last `n_further` inputs are left to the caller.
         """
         columns, n_samples, codes, bags = encoded
-        n_inputs = len(self.numeric_bins_) + n_further
-        numeric = np.empty((n_samples, n_inputs), dtype=np.float32)
         pairs = self._pair(columns, NumericColumn)
+        n_inputs = sum(len(encoder.bins) for encoder, _ in pairs) + n_further
+        numeric = np.empty((n_samples, n_inputs), dtype=np.float32)
         pairs = [(c, data if c.is_scalar else c.read(data)) for c, data in pairs]
         for rows in _frames.row_chunks(n_samples):
             inputs = []
@@ -265,7 +264,7 @@ class TableEncoder:
                     own = column.iloc[rows] if hasattr(column, "iloc") else column[rows]
                 inputs += encoder.transform(own, rows.start)
             _fill_columns(numeric[rows], inputs)
-        dtype = np.min_scalar_type(-max(self.n_codes_, default=1))
+        dtype = np.result_type(np.int8, *(of_column.table.dtype for of_column in codes))
         table = np.empty((n_samples, len(codes)), dtype=dtype)
         _fill_columns(table, codes)
         if bags and self.sparse_ is None:

@@ -101,8 +101,7 @@ class ValueIndex:
         places = {value: i for i, value in enumerate(values, self.size)}
         self.blocks = push(self.blocks, (values, places), _joined, lambda b: len(b[0]))
         self.size += len(values)
-        kinds = _categories.kinds_of(values) | _categories.large_kinds(values)
-        self.kinds = self.kinds | kinds
+        self.kinds = self.kinds | _categories.kinds_of(values, with_large=True)
         # The first value of each type.
         samples = {(type(v), type(v) is int and v >= 2**63): v for v in values[::-1]}
         self.samples = samples | self.samples
