@@ -234,6 +234,24 @@ def one_task_labels(labels, columns=None, classes=None, *, input_name="Y"):
     return (labels == classes[1]).astype(np.float32)[:, np.newaxis], classes
 
 
+def binary_labels(labels, columns=None, classes=None, *, input_name="Y"):
+    """Return labels as 0 and 1, `(n_samples, n_tasks)`, and the classes of all tasks.
+
+    Those of one task are the two `classes`, by default the two labels found.
+    """
+    if labels.ndim == 1 or labels.shape[1] == 1:
+        labels = column_or_1d(labels)
+        return one_task_labels(labels, columns, classes, input_name=input_name)
+    if classes is not None and not np.array_equal(np.unique(classes), [0, 1]):
+        raise ValueError(
+            "classes must be 0 and 1 for several tasks; got "
+            f"{np.unique(classes).tolist()}."
+        )
+    dtype = np.dtype(int) if labels.dtype == object else labels.dtype
+    classes = np.tile(np.array([0, 1], dtype=dtype), (labels.shape[1], 1))
+    return zero_one_labels(labels, columns, input_name=input_name), classes
+
+
 def _check_two(labels, found, where):
     if len(found) > 2:
         raise ValueError(
@@ -495,19 +513,8 @@ def check_targets(
     task_parents=_utils.CHAIN,
 ):
     """Check labels; `task_names` precede the columns' names, these `default_names`."""
-    Y = _frames.collected(Y)
     labels, missing, columns = read_labels(Y, missing_labels)
-    if labels.ndim == 1 or labels.shape[1] == 1:
-        values, classes = one_task_labels(column_or_1d(labels), columns, classes)
-    else:
-        if classes is not None and not np.array_equal(np.unique(classes), [0, 1]):
-            raise ValueError(
-                "classes must be 0 and 1 for several tasks; got "
-                f"{np.unique(classes).tolist()}."
-            )
-        values = zero_one_labels(labels, columns)
-        dtype = np.dtype(int) if labels.dtype == object else labels.dtype
-        classes = np.tile(np.array([0, 1]), (labels.shape[1], 1)).astype(dtype)
+    values, classes = binary_labels(labels, columns, classes)
     names = choose_task_names(values.shape[1], task_names, columns, default_names)
     parents = _utils.read_task_parents(task_parents, names)
     return Targets(values, classes, names, parents, missing)

@@ -29,7 +29,7 @@ from sk_pwiser._estimator import (
 )
 from sk_pwiser._model_files import PlainForm, read_file, write_file
 from sk_pwiser._table import _frames
-from sk_pwiser._table._labels import one_task_labels, read_labels, zero_one_labels
+from sk_pwiser._table._labels import binary_labels, read_labels
 from sk_pwiser._table._weights_and_groups import check_weights
 from sk_pwiser.calibration import _curves, _group_shifts
 from sk_pwiser.model_selection import FunnelStratifiedKFold, warn_about_random_folds
@@ -297,19 +297,13 @@ class FunnelCalibrator(
     def _read_labels(self, y):
         """Return labels (n_samples, n_tasks), NaN if missing, classes and columns."""
         values, missing, columns = read_labels(y, "ignore", input_name="y")
-        values = values.reshape(len(values), -1)
-        n_tasks = values.shape[1]
+        n_tasks = 1 if values.ndim == 1 else values.shape[1]
         classes = self._check_tasks(n_tasks, columns) if self.cv is None else None
-        if n_tasks == 1:
-            labels, classes = one_task_labels(
-                values[:, 0], columns, classes, input_name="y"
-            )
-            return labels.astype(np.float64), classes, columns
-        labels = zero_one_labels(values, columns, input_name="y").astype(np.float64)
+        labels, classes = binary_labels(values, columns, classes, input_name="y")
+        labels = labels.astype(np.float64)
         if missing is not None:
             labels[missing] = np.nan
-        dtype = values.dtype if values.dtype != object else np.dtype(int)
-        return labels, np.tile(np.array([0, 1], dtype=dtype), (n_tasks, 1)), columns
+        return labels, classes, columns
 
     def _check_tasks(self, n_tasks, columns):
         """Return the classes of a fitted estimator, or None if it has several tasks."""
