@@ -318,7 +318,7 @@ class Encoding:
             if self.new_values is not None:
                 rank = self.new_values.n_rows + np.arange(len(rows))
                 self.new_values.add(codes, blocks.are_late(rank, times, block))
-            if foresees and not counts:
+            if self.order is not None and not counts:
                 self.order.add(codes, block)
             if statistics is not None:
                 y, of_tasks = _schema.task_labels(plan.settings, rows.targets, weights)
@@ -333,17 +333,17 @@ class Encoding:
             block = block if counts else None
             self.store.add(encoded.labelled(*of_rows), is_valid, block)
 
-    def _make_order(self, n_tasks: int, counts: bool) -> RowOrder:
+    def _make_order(self, n_tasks: int, counts: bool) -> RowOrder | None:
         """Return what judges the order, by the columns and lists with statistics.
 
-        Without any, columns of many values do: others, such as the number of the week,
-        may well be sorted in the order of time.
+        Without any, columns of many values do, if there are some: others, such as the
+        number of the week, may well be sorted in the order of time.
         """
         encoder, n_blocks = self.schema.encoder, self.blocks.n_blocks
         if not counts:
             least = self.plan.settings.encoding_params["target_encoding_min_values"]
             columns = find_target_columns(True, encoder, least)
-            return RowOrder(columns, encoder, n_blocks, n_tasks)
+            return RowOrder(columns, encoder, n_blocks, n_tasks) if columns else None
         statistics: Any = self.schema.statistics
         sizes = statistics.cardinalities
         lists = [(index, sizes[table]) for index, table in statistics.lists]

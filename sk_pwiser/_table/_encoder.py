@@ -166,10 +166,10 @@ class TableEncoder:
         names = self._names_in(X)
         if names is None or list(X.columns) == names:
             return X
-        found = set(X.columns)
-        if len(found) < len(X.columns) or not found.issuperset(names):
+        found, known = set(X.columns), set(names)
+        if len(found) < len(X.columns) or not found >= known:
             return X
-        extra = [column for column in X.columns if column not in set(names)]
+        extra = [column for column in X.columns if column not in known]
         if extra:
             warn_user(
                 f"X has {len(extra)} column(s) not seen in fit, which are ignored: "
