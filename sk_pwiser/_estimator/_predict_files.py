@@ -10,11 +10,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from sk_pwiser._fit import named_place, warn_about_corrupt
+from sk_pwiser._fit import warn_about_corrupt
 from sk_pwiser._model_files import PlainForm
 from sk_pwiser._table._frames import reads_in_parts
 from sk_pwiser._training._checkpoints import compared
 from sk_pwiser._training._net import probabilities
+from sk_pwiser._training._schema import named_place
 from sk_pwiser._training._state import STATE_CLASSES
 from sk_pwiser._utils import in_background
 

@@ -1,7 +1,14 @@
 """The way of a fit: read, check, encode, build, train."""
 
 from sk_pwiser._fit._encode import encode
-from sk_pwiser._fit._file_rows import FileRows, named_place, warn_about_corrupt
+from sk_pwiser._fit._file_rows import FileRows, warn_about_corrupt
 from sk_pwiser._fit._file_store import RowStore, StreamedImpressions
-from sk_pwiser._fit._fit import build, fit, train
-from sk_pwiser._fit._read_and_check import Plan, check, name_eval_sets, one_eval_set
+from sk_pwiser._fit._fit import (
+    Plan,
+    build,
+    check,
+    fit,
+    name_eval_sets,
+    one_eval_set,
+    train,
+)

@@ -3,7 +3,6 @@
 import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from sk_pwiser._table._column_kinds import check_encoding_params, warn_about_con
 from sk_pwiser._table._encoder import elements_of, learn_constant_columns
 from sk_pwiser._table._frames import as_table, list_columns
 from sk_pwiser._table._numbers import NumericColumn
-from sk_pwiser._training._schema import Rows, Schema
+from sk_pwiser._training._schema import Rows, Schema, named_place
 from sk_pwiser._training._settings import Settings
 from sk_pwiser._utils import in_background, read_task_parents, warn_user
 
@@ -147,18 +146,6 @@ def warn_about_corrupt(dataset, consequence):
             f"{len(dataset.corrupt_)} files or row groups cannot be read and "
             f"{consequence}, the first of them {dataset.corrupt_[0]}."
         )
-
-
-@contextmanager
-def named_place(place):
-    """Add the file and row of a part to the message of an error."""
-    try:
-        yield
-    except (TypeError, ValueError) as error:
-        if place is None:
-            raise
-        kind = TypeError if isinstance(error, TypeError) else ValueError
-        raise kind(f"In {place}: {error}") from error
 
 
 class GroupNumbers:

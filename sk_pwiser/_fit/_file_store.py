@@ -12,13 +12,13 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from sk_pwiser._fit._file_rows import FileRows, named_place
+from sk_pwiser._fit._file_rows import FileRows
 from sk_pwiser._table._lists import Bags
 from sk_pwiser._table._target_statistics import BlockInputs
 from sk_pwiser._training import _batches
 from sk_pwiser._training._batches import Impressions, TrainingRows
 from sk_pwiser._training._components import check_task_weights
-from sk_pwiser._training._schema import Schema
+from sk_pwiser._training._schema import Schema, named_place
 from sk_pwiser._utils import generator_on, in_background
 
 # Rows per file: few enough that an epoch mixes rows of many places, and enough that a

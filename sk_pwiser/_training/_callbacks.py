@@ -22,8 +22,6 @@ from skorch.callbacks import (
 )
 from skorch.callbacks import Freezer as Freezer  # for `transfer`
 
-from sk_pwiser._training._figures import summary_name
-
 try:
     from sklearn.callback import CallbackSupportMixin as CallbackSupportMixin
     from sklearn.callback import with_callbacks
@@ -314,9 +312,10 @@ class EpochTable(PrintLog):  # type: ignore[misc]
 
     def _sorted_keys(self, keys: Iterable[str]) -> list[str]:
         """Return the columns: losses, AUC per task and mean, then all others."""
-        aucs = [f"valid_auc_{name}" for name in (*self.task_names, "mean")]
-        log_loss = f"valid_log_loss_{summary_name(self.task_names)}"
-        first = ["epoch", "train_loss", "valid_loss", log_loss, *aucs]
+        names = (*self.task_names, "mean")
+        log_losses = [f"valid_log_loss_{name}" for name in names]
+        aucs = [f"valid_auc_{name}" for name in names]
+        first = ["epoch", "train_loss", "valid_loss", *log_losses, *aucs]
         others: list[str] = super()._sorted_keys(keys)
         found = [key for key in dict.fromkeys(first) if key in others]
         return [*found, *(key for key in others if key not in found)]

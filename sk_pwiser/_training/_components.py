@@ -13,11 +13,17 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 
 from sk_pwiser import _utils
-from sk_pwiser._training import _early_stopping, _lr_schedule, _optimizers
+from sk_pwiser._training import _optimizers
 from sk_pwiser._training._batches import BatchIterator
 from sk_pwiser._training._callbacks import callback_kinds, check_callbacks
 from sk_pwiser._training._criterion import MultiTaskCriterion
 from sk_pwiser._training._net import MultiTaskNet
+from sk_pwiser._training._schedule_and_stopping import (
+    BestEpochStopping,
+    UpdateRate,
+    WarmupStableDecay,
+    check_early_stopping,
+)
 from sk_pwiser._training._settings import Settings
 from sk_pwiser.losses import LOSSES, MultiTaskLoss, checked_loss
 from sk_pwiser.networks import (
@@ -57,7 +63,7 @@ def check_components(
 ) -> Components:
     """Build the parts independent of the table; check the network's parameters."""
     check_callbacks(settings.callbacks)
-    _early_stopping.check_early_stopping(settings.early_stopping, task_names)
+    check_early_stopping(settings.early_stopping, task_names)
     # Seeded by a copy: how many numbers a loss or weighting draws leaves the network's
     # initial weights unchanged.
     with _utils.seeded_globally(deepcopy(random_state).randint(LARGEST_SEED), device):
@@ -297,7 +303,7 @@ def build_net(
     )
     own_callbacks: dict[str, Callback] = {}
     if monitor is not None:
-        own_callbacks["early_stopping"] = _early_stopping.BestEpochStopping(
+        own_callbacks["early_stopping"] = BestEpochStopping(
             monitor, settings.n_iter_no_change, first_epoch
         )
     # A schedule among the user's callbacks replaces that of the estimator.
@@ -306,7 +312,7 @@ def build_net(
     )
     if settings.lr_schedule is not None and not has_schedule:
         own_callbacks["lr_schedule"] = (
-            _lr_schedule.UpdateRate() if is_update else _lr_schedule.WarmupStableDecay()
+            UpdateRate() if is_update else WarmupStableDecay()
         )
     params = settings.optimizer_params
     if params["clip_grad_norm"] is not None:

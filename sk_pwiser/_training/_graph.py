@@ -23,8 +23,8 @@ from torch import Tensor, nn
 
 from sk_pwiser._training._batches import CPU, Batch
 from sk_pwiser._training._callbacks import group_arguments
-from sk_pwiser._training._lr_schedule import Schedule
 from sk_pwiser._training._optimizers import sparse_tables
+from sk_pwiser._training._schedule_and_stopping import Schedule
 from sk_pwiser._utils import generator_on, warn_user
 
 # Number of ordinary steps before a recording: libraries and optimisers create what they

@@ -12,7 +12,7 @@ from skorch import NeuralNet
 from skorch.callbacks import Callback, EarlyStopping, EpochTimer, LRScheduler
 from torch import Tensor, nn
 
-from sk_pwiser._training import _callbacks, _figures, _optimizers
+from sk_pwiser._training import _callbacks, _optimizers
 from sk_pwiser._training._batches import (
     Batch,
     BatchIterator,
@@ -21,11 +21,21 @@ from sk_pwiser._training._batches import (
     bags_of,
 )
 from sk_pwiser._training._callbacks import KeepOnInterrupt, Snapshot, find_callback
-from sk_pwiser._training._end_of_training import check_end, checked_logits, diverged
+from sk_pwiser._training._evaluation import (
+    GROUPED,
+    EpochHistory,
+    check_end,
+    checked_logits,
+    diverged,
+    grouped_aucs,
+    record_best,
+    score_validation,
+    task_aucs,
+    task_log_losses,
+)
 from sk_pwiser._training._graph import Step, graphed_steps
 from sk_pwiser._training._schema import EncodedData
 from sk_pwiser._training._settings import Settings, device_or_cpu
-from sk_pwiser._training._weight_average import WeightAverage
 from sk_pwiser._utils import parents_by_name, warn_user
 from sk_pwiser.networks import NetworkOutput
 
@@ -57,7 +67,7 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
     # During training only, the last two epochs with the lowest training loss so far and
     # their weights; and the epoch whose weights were restored after a divergence.
     lowest_: tuple[Snapshot, ...] = ()
-    average_: WeightAverage | None = None  # during training only
+    average_: _optimizers.WeightAverage | None = None  # during training only
     n_complete_ = 0  # epochs of this training
     kept_epoch_: int | None = None
     # Mean probabilities before training, if it began with the weights of another net.
@@ -80,7 +90,7 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
         self.compile_mode = compile_mode
         self.average_decay = average_decay
         self.monitor = monitor
-        self.history_ = _figures.EpochHistory()
+        self.history_ = EpochHistory()
         self.schedules_: list[_callbacks.Position] = []
 
     def __getstate__(self) -> dict[str, Any]:
@@ -178,7 +188,9 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
         keeper = find_callback(self, KeepOnInterrupt)
         if self.average_decay:
             tables = _optimizers.sparse_tables(self.module_)
-            self.average_ = WeightAverage(self.module_, self.average_decay, tables)
+            self.average_ = _optimizers.WeightAverage(
+                self.module_, self.average_decay, tables
+            )
         if checkpoints is not None:
             checkpoints.begin(self)
             if keeper is not None and self.n_complete_:
@@ -327,7 +339,7 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
         return int(self.batch_size * sum(p.numel() for p in dense))
 
     def _record_loss(self, prefix: str, loss: float) -> None:
-        _figures.record_best(self.history, f"{prefix}_loss", loss, lower_is_better=True)
+        record_best(self.history, f"{prefix}_loss", loss, lower_is_better=True)
         for name, value in self.criterion_.pop_epoch_record().items():
             self.history.record(f"{prefix}_{name}", value)
 
@@ -339,12 +351,12 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
         logits = logits.to(y.device)  # rows that did not fit on the device
         rate = self.module_.spec.negative_sampling_rate
         by_figure = {
-            "log_loss": _figures.task_log_losses(y, logits, weights, rate),
-            "auc": list(_figures.task_aucs(y, logits, weights)),
+            "log_loss": task_log_losses(y, logits, weights, rate),
+            "auc": list(task_aucs(y, logits, weights)),
         }
-        is_grouped = self.monitor.startswith(_figures.GROUPED)
+        is_grouped = self.monitor.startswith(GROUPED)
         if is_grouped and impressions.column("groups") is not None:
-            by_figure["grouped_auc"] = list(_figures.grouped_aucs(impressions, logits))
+            by_figure["grouped_auc"] = list(grouped_aucs(impressions, logits))
         for name, values in by_figure.items():
             figures = dict(zip(self.task_names, values, strict=True))
             if len(values) > 1:
@@ -353,16 +365,12 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
             for task, value in figures.items():
                 is_loss = name == "log_loss"
                 key = f"{prefix}_{name}_{task}"
-                _figures.record_best(self.history, key, value, lower_is_better=is_loss)
+                record_best(self.history, key, value, lower_is_better=is_loss)
         if self.monitor == "valid_score":
             parents = parents_by_name(self.module_.spec.parents, self.task_names)
             scorer = self.settings.early_stopping
-            score = _figures.score_validation(
-                scorer, impressions, logits, parents, rate
-            )
-            _figures.record_best(
-                self.history, f"{prefix}_score", score, lower_is_better=False
-            )
+            score = score_validation(scorer, impressions, logits, parents, rate)
+            record_best(self.history, f"{prefix}_score", score, lower_is_better=False)
 
     def n_rows_of(self, batch: Batch) -> int:
         """Return the number of rows that the loss of a batch is computed from."""

@@ -1,8 +1,9 @@
-"""The optimiser, its weight decay, and Adam by rows of large tables."""
+"""The optimiser, weight decay, Adam by rows of large tables, the average of weights."""
 
 import inspect
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import cache
 from itertools import chain
@@ -16,7 +17,6 @@ from torch.nn.modules.batchnorm import _NormBase
 
 from sk_pwiser._training._callbacks import callback_kinds
 from sk_pwiser._training._settings import LOOP_PARAMS, OPTIMIZERS, Settings
-from sk_pwiser._training._weight_average import WeightAverage
 from sk_pwiser._utils import check_names, check_number, resolve
 from sk_pwiser.networks import MultiTaskNetwork, NetworkSpec
 
@@ -311,6 +311,107 @@ def sparse_tables(network: nn.Module) -> list[Tensor]:
     """Return the embedding tables of a network that have sparse gradients."""
     modules = (module for module in network.modules() if isinstance(module, TABLES))
     return [module.weight for module in modules if module.sparse]
+
+
+# The average is updated after each of the first steps, and later every few steps, since
+# an update takes as long as a step of the optimiser. Averages of large embedding tables
+# have a long interval from the beginning: an update takes as long as many steps that
+# change a few rows.
+EVERY_STEP, INTERVAL, TABLE_INTERVAL = 64, 8, 64
+
+
+@dataclass
+class _Part:
+    """Parameters whose averages are updated in the same steps."""
+
+    parameters: list[Tensor]
+    averages: list[Tensor]
+    interval: int
+    n_single: int  # first steps that are each followed by an update
+    n_pending: int = 0  # steps since the last update
+
+
+class WeightAverage:
+    """An exponential moving average of parameters, swapped in for evaluation.
+
+    The average of `tables`, the large embedding tables, is updated less often.
+    """
+
+    def __init__(
+        self, module: nn.Module, decay: float, tables: Iterable[Tensor] = ()
+    ) -> None:
+        large = set(tables)
+        trained: list[Tensor] = [p for p in module.parameters() if p.requires_grad]
+        self.parts = [
+            _Part(parameters, [p.detach().clone() for p in parameters], *steps)
+            for parameters, *steps in (
+                ([p for p in trained if p not in large], INTERVAL, EVERY_STEP),
+                ([p for p in trained if p in large], TABLE_INTERVAL, 0),
+            )
+        ]
+        self.decay = decay
+        self.n_steps = 0
+        self.is_in_module = False
+
+    def step(self) -> None:
+        """Count a step of the optimiser, and update the averages that are due."""
+        self.n_steps += 1
+        for part in self.parts:
+            part.n_pending += 1
+            if self.n_steps <= part.n_single or part.n_pending == part.interval:
+                self._update(part)
+
+    @torch.no_grad()
+    def _update(self, part: _Part) -> None:
+        # Smaller at first, so that the initial weights are soon forgotten. An average
+        # with the factor (1 + n) / (5 + n) spans about a quarter of the steps so far.
+        decay = min(self.decay, (1 + self.n_steps) / (5 + self.n_steps))
+        share = 1 - decay**part.n_pending
+        if part.averages:
+            torch._foreach_lerp_(part.averages, part.parameters, share)  # one kernel
+        part.n_pending = 0
+
+    @torch.no_grad()
+    def swap(self, into_module: bool) -> None:
+        """Put the averages into the module, or the weights of the last step back."""
+        if into_module == self.is_in_module:
+            return
+        for part in self.parts:
+            if into_module and part.n_pending:
+                self._update(part)
+            # The tensors are exchanged, not copied.
+            for index, parameter in enumerate(part.parameters):
+                average = part.averages[index]
+                part.averages[index] = parameter.data
+                parameter.data = average
+        self.is_in_module = into_module
+
+    @torch.no_grad()
+    def restart(self) -> None:
+        """Continue the training with the average, which the module has."""
+        assert self.is_in_module
+        for part in self.parts:
+            part.n_pending = 0
+            for last, average in zip(part.averages, part.parameters, strict=True):
+                last.copy_(average)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state, with the weights of the last step."""
+        assert self.is_in_module  # which has the averages themselves
+        parts = [
+            {"weights": list(part.averages), "n_pending": part.n_pending}
+            for part in self.parts
+        ]
+        return {"n_steps": self.n_steps, "parts": parts}
+
+    @torch.no_grad()
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore what `state_dict` returned; the module has the averages already."""
+        self.n_steps, self.is_in_module = state["n_steps"], True
+        for part, saved in zip(self.parts, state["parts"], strict=True):
+            part.n_pending = saved["n_pending"]
+            for tensor, value in zip(part.averages, saved["weights"], strict=True):
+                tensor.copy_(value)
 
 
 @torch.no_grad()

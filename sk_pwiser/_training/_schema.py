@@ -1,6 +1,7 @@
 """The rows of a table, and the schema by which they become tensors."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -99,6 +100,18 @@ class Rows:
             weights=self.weights[kept],
             groups=None if self.groups is None else self.groups[kept],
         )
+
+
+@contextmanager
+def named_place(place: str | None) -> Iterator[None]:
+    """Add the file and row of a part to the message of an error."""
+    try:
+        yield
+    except (TypeError, ValueError) as error:
+        if place is None:
+            raise
+        kind = TypeError if isinstance(error, TypeError) else ValueError
+        raise kind(f"In {place}: {error}") from error
 
 
 def task_labels(

@@ -16,8 +16,7 @@ from sk_pwiser._training import _settings
 from sk_pwiser._training._batches import BatchIterator, Impressions
 from sk_pwiser._training._callbacks import PARTS, Snapshot, group_arguments
 from sk_pwiser._training._components import build_net, build_network, check_components
-from sk_pwiser._training._end_of_training import Rises
-from sk_pwiser._training._figures import EpochHistory
+from sk_pwiser._training._evaluation import EpochHistory, Rises
 from sk_pwiser._training._net import MultiTaskNet
 from sk_pwiser._training._optimizers import TABLES, LazyAdam, sparse_tables
 from sk_pwiser._training._schema import STATE_CLASSES as ENCODING_CLASSES

@@ -12,7 +12,7 @@ from sklearn.utils import Bunch, check_random_state
 
 from sk_pwiser._fit import fit
 from sk_pwiser._table._labels import SoftTargets
-from sk_pwiser._training._figures import KnownProbabilities
+from sk_pwiser._training._evaluation import KnownProbabilities
 from sk_pwiser._training._schema import GivenRows
 from sk_pwiser._utils import (
     accept_any_case_of_y,

@@ -9,9 +9,9 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
-from sk_pwiser._fit import _hold_out
+from sk_pwiser._fit import _encode
+from sk_pwiser._fit._encode import HoldOut
 from sk_pwiser._fit._file_rows import GroupNumbers
-from sk_pwiser._fit._hold_out import HoldOut
 from sk_pwiser._table._blocks import Blocks, RowSample, assign_blocks
 from sk_pwiser._table._labels import check_targets
 from sk_pwiser._table._weights_and_groups import (
@@ -88,7 +88,7 @@ def test_rows_of_different_parts_are_drawn_like_rows_of_one():
 
 
 def test_more_rows_than_numpy_draws_from(monkeypatch):
-    monkeypatch.setattr(_hold_out, "LARGEST_POPULATION", 50)
+    monkeypatch.setattr(_encode, "LARGEST_POPULATION", 50)
     y = rare_labels(4_000, 300, 12)
     for is_valid in hold_outs(y, n_seeds=5):
         assert_array_equal(shares(y, is_valid), [370, 29, 1])

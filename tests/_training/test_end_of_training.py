@@ -13,7 +13,7 @@ from scipy.special import expit, log_expit, xlogy
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
 from sk_pwiser._training._batches import Impressions
-from sk_pwiser._training._end_of_training import (
+from sk_pwiser._training._evaluation import (
     PRIOR_DEVIATION,
     advice,
     excess_loss,

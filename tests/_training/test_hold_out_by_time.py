@@ -8,7 +8,7 @@ from numpy.testing import assert_array_equal
 from refusals import small
 from sklearn.pipeline import make_pipeline
 
-from sk_pwiser._fit._hold_out import HoldOut, held_by_time
+from sk_pwiser._fit._encode import HoldOut, held_by_time
 from sk_pwiser.datasets import make_ctr_cvr
 from sk_pwiser.history import HistoryFeatures
 

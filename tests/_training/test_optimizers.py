@@ -11,16 +11,16 @@ from refusals import N, X, Y, small
 from skorch.callbacks import Callback
 from torch import nn
 
-from sk_pwiser._training._end_of_training import changed_weights
+from sk_pwiser._training._evaluation import changed_weights
 from sk_pwiser._training._optimizers import (
     LazyAdam,
     RowLog,
+    WeightAverage,
     flush_tiny_values,
     parameter_groups,
     parameter_kinds,
 )
 from sk_pwiser._training._state import take_back
-from sk_pwiser._training._weight_average import WeightAverage
 from sk_pwiser.datasets import make_ctr_cvr
 from sk_pwiser.losses import BCE
 from sk_pwiser.networks import (

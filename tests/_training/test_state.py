@@ -13,7 +13,7 @@ from skorch.callbacks import Callback
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
 from sk_pwiser._estimator import _classifier
-from sk_pwiser._fit import _encode, _fit, _read_and_check
+from sk_pwiser._fit import _encode, _fit
 from sk_pwiser._table import _target_statistics
 from sk_pwiser._table._target_statistics import TargetStatistics
 from sk_pwiser._training import _state
@@ -220,7 +220,7 @@ def sizes(model):
 class Interrupt:
     """Raises KeyboardInterrupt at the n-th line of some files of the package."""
 
-    MODULES = _classifier, _state, _target_statistics, _read_and_check, _encode, _fit
+    MODULES = _classifier, _state, _target_statistics, _encode, _fit
     FILES = frozenset(module.__file__ for module in MODULES)
 
     def __init__(self, n=None):

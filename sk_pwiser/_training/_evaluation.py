@@ -1,26 +1,190 @@
-"""After the last step: divergence, the level of predictions, and why training ended."""
+"""What is measured of a net: figures of validation rows, divergence, the level."""
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from numbers import Real
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
 import torch
+from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.exceptions import ConvergenceWarning
-from skorch import NeuralNet
+from sklearn.metrics import auc, roc_curve
+from skorch.history import History
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sk_pwiser._training._batches import BatchIterator, Impressions, TrainingRows
-from sk_pwiser._training._callbacks import find_callback
-from sk_pwiser._training._early_stopping import BestEpochStopping
-from sk_pwiser._training._figures import LOSS_ROWS
 from sk_pwiser._training._optimizers import RowLog, sparse_tables
 from sk_pwiser._training._settings import Settings
 from sk_pwiser._utils import warn_user, widest_float
+from sk_pwiser.metrics import auc_within
 from sk_pwiser.networks import chain_logits
 
 if TYPE_CHECKING:
     from sk_pwiser._training._net import MultiTaskNet
+
+
+class EpochHistory(History):  # type: ignore[misc]
+    """A history with one row per epoch, which contains one row for all batches.
+
+    skorch's own history adds a row per batch: its memory and time grow with the steps.
+    """
+
+    def new_batch(self) -> None:
+        """Add the row of the batches, if the epoch has none yet."""
+        batches = self[-1]["batches"]
+        if not batches:
+            batches.append({})
+
+    def record_batch(self, attr: str, value: Any) -> None:
+        """Record a figure of a batch; the epoch's figure is that of its last batch."""
+        super().record_batch(attr, value)
+        self.record(attr, value)
+
+
+def record_best(
+    history: History, key: str, value: float, *, lower_is_better: bool
+) -> None:
+    """Record a figure of an epoch, and whether it is the best so far, for PrintLog."""
+    # The epoch of the best figure so far, or -1. It is looked for only if it was taken
+    # back: each of thousands of updates would read the rows of all others.
+    places: dict[str, int] = history.__dict__.setdefault("_places_of_bests", {})
+    last, name = len(history) - 1, f"{key}_best"
+    place = places.get(key, last)
+    if place >= last:
+        earlier = range(last - 1, -1, -1)
+        place = next((k for k in earlier if history[k].get(name)), -1)
+    sign = 1 if lower_is_better else -1
+    is_best = sign * value < (sign * history[place][key] if place >= 0 else np.inf)
+    places[key] = last if is_best else place
+    history.record(key, value)
+    history.record(name, is_best)
+
+
+def task_aucs(y: Tensor, logits: Tensor, weights: Tensor | None) -> Iterator[float]:
+    """Yield the AUC of each task, NaN if there is only one class."""
+    if bool(((y > 0) & (y < 1)).any()):  # probabilities in place of labels
+        # Each row counts twice, with the label 1 and with 0.
+        own = torch.ones_like(y) if weights is None else weights.view(len(y), -1)
+        weights = torch.cat([own * y, own * (1 - y)])
+        y = torch.cat([torch.ones_like(y), torch.zeros_like(y)])
+        logits = logits.repeat(2, 1)
+    for k in range(y.shape[1]):
+        parts = [y[:, k], logits[:, k]]
+        if weights is not None:
+            weight = weights if weights.dim() == 1 else weights[:, k]
+            is_known = weight > 0
+            parts = [part[is_known] for part in (*parts, weight)]
+        labels, scores, *given = (part.cpu().numpy() for part in parts)
+        if len(labels) == 0 or labels.min() == labels.max():
+            yield float("nan")
+            continue
+        # What `roc_auc_score` computes, without half of its checks and of its time.
+        sample_weight = given[0] if given else None
+        false, true, _ = roc_curve(labels, scores, sample_weight=sample_weight)
+        yield float(auc(false, true))
+
+
+# Rows whose log losses are computed at a time, in several tensors of float64.
+LOSS_ROWS = 2**20
+
+
+def task_log_losses(
+    y: Tensor, logits: Tensor, weights: Tensor | None, negative_rate: float = 1.0
+) -> list[float]:
+    """Return the log loss of each task, which may have probabilities as labels."""
+    dtype = widest_float(y.device)
+    ones = torch.ones(1, 1, device=y.device).expand(len(y), 1)
+    weights = ones if weights is None else weights.view(len(y), -1)
+    sums = torch.zeros(2, y.shape[1], dtype=dtype, device=y.device)
+    tensors = (torch.split(t, LOSS_ROWS) for t in (y, logits, weights))
+    for y, logits, known in zip(*tensors, strict=True):
+        y = y.to(dtype)
+        losses = F.binary_cross_entropy_with_logits(
+            logits.to(dtype), y, reduction="none"
+        )
+        # Each row without a click counts for those that the log has left out.
+        known = known.to(dtype) * torch.where(y[:, :1] == 0, 1 / negative_rate, 1.0)
+        sums += torch.stack([(losses * known).sum(0), known.expand_as(y).sum(0)])
+    return list((sums[0] / sums[1]).tolist())
+
+
+# Figures of the validation rows per task. Larger values are better, except for the log
+# loss. The history contains "grouped_auc" only if it is monitored.
+FIGURES = "log_loss", "auc", "grouped_auc"
+GROUPED = "valid_grouped_auc_"
+
+
+def grouped_aucs(rows: TrainingRows, logits: Tensor) -> Iterator[float]:
+    """Yield the mean AUC within groups per task, NaN if no group has both labels."""
+    y, groups = rows.labels().round(), rows.column("groups")
+    weights = rows.column("sample_weight")
+    assert groups is not None
+    for k in range(y.shape[1]):
+        labels, scores, codes = y[:, k], logits[:, k], groups
+        if weights is not None and weights.dim() == 2:
+            known = weights[:, k] > 0  # other weights are not read
+            labels, scores, codes = labels[known], scores[known], codes[known]
+        if not len(labels):
+            yield float("nan")
+            continue
+        _, codes = torch.unique(codes, return_inverse=True)
+        arrays = (part.cpu().numpy() for part in (labels, scores, codes))
+        yield auc_within(*arrays)[0]  # type: ignore[no-untyped-call]
+
+
+class KnownProbabilities(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
+    """Stands for an estimator in a scorer of rows whose probabilities are known."""
+
+    missing_labels = "ignore"
+
+    def __init__(
+        self, probabilities: np.ndarray, task_parents: Mapping[str, str | None]
+    ) -> None:
+        self.probabilities = probabilities
+        self.task_parents = self.task_parents_ = dict(task_parents)
+        self.task_names_ = list(task_parents)
+        self.classes_ = np.array([0, 1])
+        if len(task_parents) > 1:
+            self.classes_ = np.tile(self.classes_, (len(task_parents), 1))
+
+    def predict_proba(self, _X: Any) -> np.ndarray:
+        """Return the probabilities, in the form of the estimator's."""
+        p = self.probabilities
+        return np.hstack([1 - p, p]) if self.classes_.ndim == 1 else p
+
+    def predict(self, _X: Any) -> np.ndarray:
+        """Return 1 where the probability is at least 0.5."""
+        labels = (self.probabilities >= 0.5).astype(int)
+        return labels[:, 0] if self.classes_.ndim == 1 else labels
+
+
+def score_validation(
+    scorer: Any,
+    rows: TrainingRows,
+    logits: Tensor,
+    task_parents: Mapping[str, str | None],
+    negative_rate: float = 1.0,
+) -> float:
+    """Return the score of the validation rows, without weights and without a table.
+
+    The probabilities are those of the log that holds a share of the rows without click:
+    the inverse of `full_log_logits`.
+    """
+    y, weights = rows.labels().round(), rows.column("sample_weight")
+    if weights is not None and weights.dim() == 2:
+        y[:, 1:] = y[:, 1:].where(weights[:, 1:] > 0, torch.nan)
+    # In double: those near 1 would be equal, and 1 minus them would have few digits.
+    probabilities = logits.cpu().double().sigmoid()
+    if negative_rate < 1:
+        click = probabilities[:, :1]
+        probabilities = probabilities / (click + negative_rate * (1 - click))
+        probabilities = probabilities.clamp(max=1.0)
+    estimator = KnownProbabilities(probabilities.numpy(), task_parents)
+    labels = y.cpu().numpy()
+    labels = labels[:, 0].astype(int) if len(task_parents) == 1 else labels
+    return float(scorer(estimator, np.empty((len(y), 0)), labels))
+
 
 # A fit has diverged if its cross-entropy is this many times that of constant
 # probabilities. Corrections of sampled logs and losses of ranks stay far below it.
@@ -227,38 +391,6 @@ def find_rises(
     share = max(shares)
     later, _ = pairs[shares.index(share)]
     return Rises(later, share) if share >= RISING_SHARE else None
-
-
-def best_epoch(net: NeuralNet) -> int:
-    """Return the number in the history of the epoch whose weights a trained net has."""
-    if net.kept_epoch_ is not None:
-        return int(net.kept_epoch_)
-    stopping = find_callback(net, BestEpochStopping)
-    # 0 if no epoch was better than another, for example if all figures are NaN.
-    if stopping is not None and stopping.best_epoch_:
-        return int(stopping.best_epoch_)
-    return int(net.history[-1, "epoch"])
-
-
-def stop_reason(net: NeuralNet, n_epochs: int) -> str:
-    """Say where and why a training of `n_epochs` ended, and whose weights it kept."""
-    last = int(net.history[-1, "epoch"])
-    stopping = find_callback(net, BestEpochStopping)
-    reason = f"Stopped at epoch {last}"
-    if stopping is not None and stopping.misses_ == stopping.patience:
-        is_loss = stopping.monitor == "valid_loss"
-        reason += (
-            f": {'the validation loss' if is_loss else stopping.monitor} has not "
-            f"improved for {stopping.patience} epochs"
-        )
-    elif n_epochs == net.max_epochs:
-        reason = f"Ended at epoch {last}, the last one planned"
-    elif stopping is not None and stopping.n_held:
-        reason = (
-            f"Ended at epoch {last}: the learning rate, held until epoch "
-            f"{stopping.n_held}, has decayed to 0"
-        )
-    return f"{reason}; the weights are those of epoch {best_epoch(net)}."
 
 
 # Largest usual values of parameters, and of learning rates by optimiser.

@@ -1,0 +1,429 @@
+"""How long to train, and at which learning rates: early stopping, and the schedule."""
+
+import re
+from collections.abc import Mapping
+from inspect import signature
+from math import ceil, sqrt
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from skorch import NeuralNet
+from skorch.callbacks import Callback
+
+from sk_pwiser._training._batches import TrainingRows
+from sk_pwiser._training._callbacks import (
+    Snapshot,
+    callback_kinds,
+    find_callback,
+    without_name,
+)
+from sk_pwiser._training._evaluation import (
+    FIGURES,
+    GROUPED,
+    grouped_aucs,
+    task_aucs,
+)
+from sk_pwiser._training._settings import Settings
+from sk_pwiser._utils import did_you_mean, warn_user
+
+# With at most `MIN_ROWS` rows, a tenth of them says less about the best epoch than a
+# number of steps that grows with the rows; see the page of benchmarks. With more rows,
+# the best epoch has at least the number of steps of a fit to `MIN_ROWS` rows.
+MIN_ROWS = 1_000
+FIRST_STEPS, ROWS_PER_STEP = 4, 200
+
+
+def check_early_stopping(early_stopping: Any, task_names: tuple[str, ...]) -> str:
+    """Return the column of the history that this value of the parameter monitors."""
+    if callable(early_stopping):
+        try:
+            signature(early_stopping).bind(None, None, None)
+        except TypeError as error:
+            raise TypeError(
+                "early_stopping must be callable as a scorer, with (estimator, X, Y); "
+                f"got {early_stopping!r}. metrics.make_task_scorer makes a scorer of a "
+                "metric."
+            ) from error
+        return "valid_score"
+    columns = {"loss": "valid_loss"}
+    # Of all tasks.
+    summary = "mean" if len(task_names) > 1 else task_names[0]
+    for figure in FIGURES:
+        columns[figure] = f"valid_{figure}_{summary}"
+        for task in dict.fromkeys((*task_names, summary)):
+            columns[f"{figure}_{task}"] = f"valid_{figure}_{task}"
+    if early_stopping == "auto" or not isinstance(early_stopping, str):
+        early_stopping = "loss"
+    if early_stopping not in columns:
+        raise ValueError(
+            "early_stopping must be True, False, 'auto', a scorer or one of "
+            f"{list(columns)}; got {early_stopping!r}."
+            f"{did_you_mean(early_stopping, columns)}"
+        )
+    return columns[early_stopping]
+
+
+def check_monitored(
+    monitor: str | None, callbacks: Any, has_eval_set: bool, has_groups: bool
+) -> None:
+    """Raise if early stopping or a callback monitors figures that do not exist."""
+    if monitor is not None and monitor.startswith(GROUPED) and not has_groups:
+        figure = monitor.removeprefix("valid_").removesuffix("_mean")
+        raise ValueError(
+            f"early_stopping={figure!r} needs the group of each validation row: pass "
+            "groups to fit, groups_val with X_val, or groups to ParquetImpressions."
+        )
+    if monitor is not None or has_eval_set:
+        return
+    for entry, kind in zip(callbacks or [], callback_kinds(callbacks), strict=True):
+        monitor = getattr(without_name(entry), "monitor", "")
+        known = signature(kind).parameters
+        if without_name(entry) is kind and "monitor" in known:
+            monitor = known["monitor"].default
+        names = ("valid_loss", "valid_log_loss", "valid_auc", GROUPED)
+        if isinstance(monitor, str) and monitor.startswith(names):
+            raise ValueError(
+                f"callbacks holds {kind.__name__}, whose monitor is {monitor!r}, but "
+                "there are no validation rows. Set early_stopping to True, or pass an "
+                "eval_set to fit; partial_fit has none."
+            )
+
+
+def plan_epochs(
+    settings: Settings, n_rows: int, task_names: tuple[str, ...], has_eval_set: bool
+) -> tuple[str | None, int, int]:
+    """Return the monitored column, the first epoch that may be best, and the last."""
+    first, most = 1, settings.max_epochs
+    if settings.early_stopping == "auto" and not has_eval_set:
+        n_steps = FIRST_STEPS + min(n_rows, MIN_ROWS) // ROWS_PER_STEP
+        first = min(most, -(-n_steps // -(-n_rows // settings.batch_size)))
+        if n_rows <= MIN_ROWS:
+            return None, first, first
+    monitor = None
+    if settings.early_stopping:
+        monitor = check_early_stopping(settings.early_stopping, task_names)
+    return monitor, first, most
+
+
+def usable_monitor(
+    monitor: str | None, valid: TrainingRows | None, task_names: tuple[str, ...]
+) -> str | None:
+    """Return the column to monitor: the loss, with a warning, if the figure is useless.
+
+    The AUC of a task needs rows with both labels. So does its log loss: with one label,
+    it is lowest for the most extreme predictions. For a mean of log losses, one task
+    with both labels suffices.
+    """
+    if monitor is None or valid is None:
+        return monitor
+    found = re.match(f"valid_({'|'.join(FIGURES)})_", monitor)
+    if found is None:
+        return monitor
+    figure, monitored = found[1], monitor[found.end() :]
+    y, weights = valid.labels(), valid.column("sample_weight")
+    scores = torch.zeros_like(y)
+    needs, aucs = "both labels", task_aucs(y, scores, weights)
+    if figure == "grouped_auc":
+        needs, aucs = (
+            "a group with both labels",
+            grouped_aucs(valid, scores),
+        )
+    is_mean = monitored == "mean" or len(task_names) == 1
+    # An AUC is NaN without both labels.
+    lacking = [
+        task
+        for task, auc in zip(task_names, aucs, strict=True)
+        if np.isnan(auc) and monitored in (task, "mean")
+    ]
+    suffices = is_mean and figure == "log_loss" and len(lacking) < len(task_names)
+    if not lacking or suffices:
+        return monitor
+    value = figure if is_mean else f"{figure}_{monitored}"
+    warn_user(
+        f"early_stopping={value!r} needs {needs} of each task among the validation "
+        f"rows; the {len(y)} rows lack them for {', '.join(map(repr, lacking))}. The "
+        "validation loss decides instead. A larger validation_fraction, or an eval_set "
+        "with both labels, makes the figure available."
+    )
+    return "valid_loss"
+
+
+class BestEpochStopping(Callback):  # type: ignore[misc]
+    """Early stopping from `first_epoch` on, whose best weights are always restored."""
+
+    best: Snapshot | None = None  # during training only
+    misses_, best_epoch_ = 0, 0  # epochs since the best one, and its number
+    # Whether a schedule has yet to lower the learning rate; the last epoch before that.
+    is_waiting, n_held = False, 0
+    # Attributes with a state, by their names in checkpoints.
+    STATE: ClassVar = {
+        "monitor": "monitor",
+        "is_waiting": "is_waiting",
+        "n_held": "n_held",
+        "unjudged": "n_unjudged_",
+        "misses": "misses_",
+        "threshold": "best_value_",
+        "best_epoch": "best_epoch_",
+    }
+
+    def __init__(self, monitor: str, patience: int, first_epoch: int) -> None:
+        self.monitor, self.patience, self.first_epoch = monitor, patience, first_epoch
+
+    @property
+    def lower_is_better(self) -> bool:
+        """Whether a lower figure is a better one."""
+        return self.monitor.startswith(("valid_loss", "valid_log_loss"))
+
+    def on_train_begin(self, net: NeuralNet, **kwargs: Any) -> None:
+        """Reset the counters."""
+        self.is_waiting, self.n_held, self.best = False, 0, None
+        self.n_unjudged_, self.misses_, self.best_epoch_ = self.first_epoch - 1, 0, 0
+        self.best_value_ = np.inf if self.lower_is_better else -np.inf
+
+    def on_epoch_end(self, net: NeuralNet, **kwargs: Any) -> None:
+        """Judge an epoch, unless it is among the first ones.
+
+        If a scorer is undefined there, the validation loss decides from then on.
+        """
+        if self.n_unjudged_:
+            self.n_unjudged_ -= 1
+            return
+        value = net.history[-1, self.monitor]
+        is_first = self.monitor == "valid_score" and not self.best_epoch_
+        if is_first and np.isnan(value):
+            warn_user(
+                f"early_stopping={net.settings.early_stopping!r} is nan on the "
+                "validation rows. The validation loss decides instead. A larger "
+                "validation_fraction, or an eval_set on which the score is defined, "
+                "makes it available."
+            )
+            self.monitor, self.best_value_ = "valid_loss", np.inf
+            value = net.history[-1, self.monitor]
+        sign = 1 if self.lower_is_better else -1
+        if sign * value < sign * self.best_value_:
+            self.best_value_, self.misses_ = value, 0
+            self.best_epoch_ = net.history[-1, "epoch"]
+            self.best = Snapshot.take(net, "network")
+        elif not self.is_waiting:
+            self.misses_ += 1
+            net.stop_training_ |= self.misses_ == self.patience
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the best epoch so far with its weights, and the counters."""
+        state = {key: getattr(self, name) for key, name in self.STATE.items()}
+        return state | {"best_weights": None if self.best is None else self.best.states}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore what `state_dict` returned."""
+        for key, name in self.STATE.items():
+            setattr(self, name, state[key])
+        weights = state["best_weights"]
+        self.best = None if weights is None else Snapshot(weights)
+
+    def on_train_end(self, net: NeuralNet, **kwargs: Any) -> None:
+        """Restore the weights of the best epoch, and free the memory of their copy."""
+        if self.best is not None:
+            self.best.restore(net)
+        self.best = None
+
+
+# Steps until the rate is at its full height, at most this share of all steps: Adam's
+# first steps are too long for new embeddings.
+WARM_UP_STEPS, WARM_UP_SHARE = 50, 0.1
+# The constant rate ends if the validation loss has not fallen by this share of itself
+# for this number of steps, so that small and large tables are judged alike, ...
+SMALLEST_GAIN, PATIENCE_STEPS = 1e-3, 75
+# ... or if it has lasted for both of these numbers: the decay then gains most of what
+# is left.
+MOST_STEPS, MOST_EPOCHS = 500, 10
+# The decay takes this share of the steps before it, at least this number.
+DECAY_RATIO, LEAST_DECAY_STEPS = 0.5, 40
+# In updates, the share of the full rate after n steps is at least LAST_SHARE, otherwise
+# FIRST_SHARE / sqrt(1 + n). A new model needs long steps: twenty calls of 1,000
+# rows take twenty steps only. A fitted one loses AUC by them.
+FIRST_SHARE, LAST_SHARE = 3.0, 0.3
+
+
+class Schedule(Callback):  # type: ignore[misc]
+    """Sets the learning rates of each step to a share of the full ones."""
+
+    n_steps: float
+
+    def on_train_begin(self, net: NeuralNet, **kwargs: Any) -> None:
+        """Note the full rates."""
+        self.rates = [group["lr"] for group in net.optimizer_.param_groups]
+
+    def on_batch_begin(
+        self, net: NeuralNet, training: bool = False, **kwargs: Any
+    ) -> None:
+        """Set the learning rates of a step."""
+        if training:
+            share = self._share()
+            groups = net.optimizer_.param_groups
+            for group, rate in zip(groups, self.rates, strict=True):
+                group["lr"] = share * rate
+            self.n_steps += 1
+            net.history.record("lr", share * net.lr)  # of the epoch's last step
+
+    def _share(self) -> float:
+        """Return the share of the full rates in the next step."""
+        raise NotImplementedError
+
+    def on_train_end(self, net: NeuralNet, **kwargs: Any) -> None:
+        """Let a later training begin at the full rates."""
+        for group, rate in zip(net.optimizer_.param_groups, self.rates, strict=True):
+            group["lr"] = rate
+
+
+class UpdateRate(Schedule):
+    """Lowers the learning rate over the first steps of a model, for `partial_fit`."""
+
+    def on_train_begin(self, net: NeuralNet, **kwargs: Any) -> None:
+        """Count the steps of earlier trainings."""
+        super().on_train_begin(net, **kwargs)
+        states = net.optimizer_.state.values()
+        counted = (float(state["step"]) for state in states if "step" in state)
+        # SGD does not count its steps: there was at least one per epoch or update.
+        self.n_steps = max(counted, default=float(len(net.history)))
+
+    def _share(self) -> float:
+        return max(LAST_SHARE, FIRST_SHARE / sqrt(1 + self.n_steps))
+
+
+class WarmupStableDecay(Schedule):
+    """Raises the learning rate linearly, holds it, and lowers it linearly to 0.
+
+    With early stopping, the rate is held as long as the monitored figure of the
+    validation rows improves. Training then goes back to the best epoch and decays from
+    there. Otherwise, the number of epochs is known, and the last third decays.
+
+    References
+    ----------
+    Hu et al. (2024). "MiniCPM: Unveiling the potential of small language models with
+    scalable training strategies." arXiv 2404.06395, section 4.
+    """
+
+    # The first and the last step of the decay, once they are known.
+    decay: tuple[float, float] | None
+    epoch_steps: float
+    best_step: float
+    warm_up: float  # steps
+
+    def on_train_begin(self, net: NeuralNet, X: Any = None, **kwargs: Any) -> None:
+        """Reset the schedule."""
+        super().on_train_begin(net, **kwargs)
+        self.n_steps, self.n_epochs, self.decay = 0, 0, None
+        # The steps of an epoch are estimated until one is complete.
+        self.epoch_steps = max(1, ceil(len(X.train) / net.batch_size))
+        self.warm_up = min(
+            WARM_UP_STEPS, WARM_UP_SHARE * net.max_epochs * self.epoch_steps
+        )
+        # The best monitored figure so far, with the sign that makes lower better.
+        self.best, self.best_step = np.inf, 0
+        stopping = find_callback(net, BestEpochStopping)
+        if stopping is not None:
+            stopping.is_waiting = True
+
+    def on_epoch_begin(self, net: NeuralNet, **kwargs: Any) -> None:
+        """Plan the decay if the number of epochs is known.
+
+        A fit that goes on from a checkpoint may have more epochs than it had before.
+        """
+        if find_callback(net, BestEpochStopping) is None:
+            total = net.max_epochs * self.epoch_steps
+            self.decay = total / (1 + DECAY_RATIO), float(total)
+
+    def _share(self) -> float:
+        step = self.n_steps + 0.5  # its middle, so that no step has the rate 0
+        rising, falling = step / self.warm_up, 1.0
+        if self.decay is not None:
+            begin, end = self.decay
+            falling = max(0.0, (end - step) / (end - begin))
+        return min(1.0, rising, falling)
+
+    def on_epoch_end(self, net: NeuralNet, **kwargs: Any) -> None:
+        """End the constant rate or, after the decay, the training."""
+        self.n_epochs += 1
+        stopping = find_callback(net, BestEpochStopping)
+        if stopping is not None and self.decay is not None:
+            net.stop_training_ |= self.n_steps >= self.decay[1]
+            return
+        self.epoch_steps = self.n_steps / self.n_epochs
+        if stopping is not None:
+            self._judge(net, stopping)
+
+    def _judge(self, net: NeuralNet, stopping: BestEpochStopping) -> None:
+        """End the constant rate if it no longer helps, or if the epochs run out."""
+        value, least_gain = net.history[-1, stopping.monitor], 0.0
+        if not stopping.lower_is_better:
+            value = -value
+        elif np.isfinite(self.best):
+            least_gain = SMALLEST_GAIN * abs(self.best)
+        if value < self.best - least_gain:
+            self.best, self.best_step = value, self.n_steps
+        n_left = net.max_epochs - self.n_epochs
+        patience = min(PATIENCE_STEPS, stopping.patience * self.epoch_steps)
+        # A gain that is too small in one epoch may be large enough over two.
+        if stopping.best_epoch_ == net.history[-1, "epoch"]:
+            patience = max(patience, 2 * self.epoch_steps)
+        is_stuck = self.n_steps - self.best_step >= patience
+        is_long = self.n_steps >= MOST_STEPS and self.n_epochs >= MOST_EPOCHS
+        is_late = n_left <= max(1, DECAY_RATIO * self.n_epochs)
+        if stopping.n_unjudged_ or not (is_stuck or is_long or is_late):
+            return
+        # The decay begins with the weights of the best epoch, and takes whole epochs.
+        if stopping.best is not None:
+            stopping.best.restore(net)
+            if net.average_ is not None:
+                net.average_.restart()
+        # From here on, epochs without improvement count.
+        stopping.is_waiting, stopping.misses_ = False, 0
+        stopping.n_held = int(net.history[-1, "epoch"])
+        n_steps = max(LEAST_DECAY_STEPS, DECAY_RATIO * self.best_step)
+        n_epochs = min(n_left, max(1, round(n_steps / self.epoch_steps)))
+        self.decay = self.n_steps, self.n_steps + n_epochs * self.epoch_steps
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return where the schedule is."""
+        return {name: getattr(self, name) for name in STATE}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore what `state_dict` returned."""
+        for name in STATE:
+            setattr(self, name, state[name])
+
+
+STATE = ("warm_up", "n_steps", "n_epochs", "epoch_steps", "decay", "best", "best_step")
+
+
+def best_epoch(net: NeuralNet) -> int:
+    """Return the number in the history of the epoch whose weights a trained net has."""
+    if net.kept_epoch_ is not None:
+        return int(net.kept_epoch_)
+    stopping = find_callback(net, BestEpochStopping)
+    # 0 if no epoch was better than another, for example if all figures are NaN.
+    if stopping is not None and stopping.best_epoch_:
+        return int(stopping.best_epoch_)
+    return int(net.history[-1, "epoch"])
+
+
+def stop_reason(net: NeuralNet, n_epochs: int) -> str:
+    """Say where and why a training of `n_epochs` ended, and whose weights it kept."""
+    last = int(net.history[-1, "epoch"])
+    stopping = find_callback(net, BestEpochStopping)
+    reason = f"Stopped at epoch {last}"
+    if stopping is not None and stopping.misses_ == stopping.patience:
+        is_loss = stopping.monitor == "valid_loss"
+        reason += (
+            f": {'the validation loss' if is_loss else stopping.monitor} has not "
+            f"improved for {stopping.patience} epochs"
+        )
+    elif n_epochs == net.max_epochs:
+        reason = f"Ended at epoch {last}, the last one planned"
+    elif stopping is not None and stopping.n_held:
+        reason = (
+            f"Ended at epoch {last}: the learning rate, held until epoch "
+            f"{stopping.n_held}, has decayed to 0"
+        )
+    return f"{reason}; the weights are those of epoch {best_epoch(net)}."
