@@ -3,15 +3,20 @@
 from typing import ClassVar
 
 from sklearn.base import BaseEstimator, ClassifierMixin, _fit_context
+from sklearn.utils._param_validation import StrOptions
 
-from sk_pwiser._estimator._parameters import ParametersMixin, explain_names
 from sk_pwiser._estimator._predictions import NetworkPredictionMixin
 from sk_pwiser._estimator._saving import SavingMixin
 from sk_pwiser._estimator._summary import SummaryMixin
 from sk_pwiser._fit import fit, one_eval_set
+from sk_pwiser._table._numbers import NUMERIC_ENCODINGS
 from sk_pwiser._training import _callbacks
 from sk_pwiser._training._schema import GivenRows
-from sk_pwiser._training._settings import PARAMETER_CONSTRAINTS
+from sk_pwiser._training._settings import (
+    PARAMETER_CONSTRAINTS,
+    ParametersMixin,
+    explain_names,
+)
 from sk_pwiser._training._state import take_back
 from sk_pwiser._utils import DocLink, parents_by_name, warn_user
 
@@ -382,7 +387,10 @@ class MultiTaskCTRCVRClassifier(
     (2000, 2)
     """
 
-    _parameter_constraints: ClassVar[dict] = PARAMETER_CONSTRAINTS
+    _parameter_constraints: ClassVar[dict] = {
+        **PARAMETER_CONSTRAINTS,
+        "numeric_encoding": [StrOptions(set(NUMERIC_ENCODINGS))],
+    }
 
     @explain_names
     def __init__(

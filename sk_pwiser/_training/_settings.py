@@ -1,20 +1,34 @@
-"""The estimator's parameters: their ranges, copies that training reads, the device."""
+"""The estimator's parameters: names, ranges, copies that training reads, the device."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import make_dataclass
 from fractions import Fraction
+from functools import wraps
+from inspect import signature
+from itertools import chain
 from numbers import Integral, Real
 from os import PathLike
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
-from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.base import BaseEstimator
+from sklearn.utils._param_validation import (
+    Interval,
+    InvalidParameterError,
+    StrOptions,
+)
 from skorch.exceptions import DeviceWarning
 from torch.nn import functional as F
 
-from sk_pwiser._utils import CHAIN, did_you_mean, warn_user
+from sk_pwiser._utils import (
+    CHAIN,
+    accept_any_case_of_y,
+    did_you_mean,
+    nearest,
+    warn_user,
+)
 from sk_pwiser.losses import LOSSES
 from sk_pwiser.networks import NETWORKS, NetworkSpec
 from sk_pwiser.weighting import WEIGHTINGS
@@ -75,7 +89,7 @@ PARAMETER_CONSTRAINTS: dict[str, list[Any]] = {
     "weighting": [StrOptions(set(WEIGHTINGS)), type, torch.nn.Module],
     "weighting_params": [dict, None],
     "categorical_features": [StrOptions({"from_dtype"}), "array-like", None],
-    "numeric_encoding": [str],  # the estimator adds the names, which `_table` has
+    "numeric_encoding": [str],  # the estimator knows the names, which `_table` has
     "target_encoding": [StrOptions({"auto"}), "boolean", "array-like"],
     "embedding_dim": [Limits(Integral, 1, None, closed="left"), StrOptions({"auto"})],
     "encoding_params": [dict, None],
@@ -106,6 +120,144 @@ PARAMETER_CONSTRAINTS: dict[str, list[Any]] = {
     "random_state": ["random_state"],
     "task_names": ["array-like", None],
 }
+
+# What other packages call the parameters, and arguments of `fit`.
+OTHER_NAMES = {
+    "lr": ("learning_rate", "eta"),
+    "max_epochs": ("n_estimators", "num_boost_round", "iterations", "epochs"),
+    "n_iter_no_change": ("early_stopping_rounds", "patience"),
+    "early_stopping": ("eval_metric", "monitor"),
+    "validation_fraction": ("validation_split",),
+    "categorical_features": ("categorical_feature", "cat_features"),
+    "weight_decay": ("reg_lambda",),
+    "verbose": ("verbose_eval",),
+    "random_state": ("seed",),
+    "eval_set": ("validation_data",),
+    "sample_weight": ("weight", "class_weight", "scale_pos_weight"),
+    "groups": ("group",),
+}
+OWN_NAMES = {other: own for own, names in OTHER_NAMES.items() for other in names}
+THREADS = ("n_jobs", "num_threads", "nthread", "thread_count")
+
+
+def explain_names(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Let errors about unknown keywords of a method name the parameter meant.
+
+    Labels may be passed as `y`, as in scikit-learn, or as `Y`.
+    """
+    known = signature(function).parameters
+
+    @wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        for name in kwargs.keys() - known.keys():
+            names = [*known, *PARAMETER_CONSTRAINTS, *OWN_NAMES, *THREADS]
+            meant = name if name in names else nearest(name, names)
+            meant = OWN_NAMES.get(meant, meant)
+            if name in THREADS:
+                hint = "set the number of threads by `with sk_pwiser.num_threads(n):`"
+            elif meant in known:
+                hint = f"the argument is {meant}"
+            elif meant in PARAMETER_CONSTRAINTS:
+                hint = f"set the parameter {meant} of the estimator"
+            elif meant in ("sample_weight", "groups", "eval_set"):
+                hint = f"pass {meant} to fit"
+            else:
+                continue
+            raise TypeError(
+                f"{function.__name__}() got an unexpected keyword argument {name!r}; "
+                f"{hint}."
+            )
+        return function(*args, **kwargs)
+
+    return accept_any_case_of_y(call)
+
+
+class ParametersMixin(BaseEstimator):  # type: ignore[misc]
+    """Mixin class of an estimator with entries of dictionaries as parameters."""
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """Get the parameters of the estimator.
+
+        Parameters
+        ----------
+        deep : bool, default=True
+            Whether to include entries of dictionaries, as `<dictionary>__<entry>`.
+
+        Returns
+        -------
+        dict
+            Parameter names mapped to their values.
+        """
+        params: dict[str, Any] = super().get_params(deep=deep)
+        if deep:
+            for name, value in list(params.items()):
+                if name.endswith("_params") and isinstance(value, dict):
+                    params.update({f"{name}__{key}": v for key, v in value.items()})
+        return params
+
+    def set_params(self, **params: Any) -> Self:
+        """Set the parameters of the estimator.
+
+        Parameters
+        ----------
+        **params : dict
+            Parameters, or entries of dictionaries as `<dictionary>__<entry>`, for
+            example `network_params__n_experts=8`. An entry is set in a copy of the
+            dictionary, and its name is checked in `fit`.
+
+        Returns
+        -------
+        MultiTaskCTRCVRClassifier
+            The estimator.
+
+        Raises
+        ------
+        ValueError
+            If the estimator has no such parameter, or if an entry is to be set in a
+            value that is not a dictionary.
+        """
+        known, entries = self._get_param_names(), {}
+        for key in list(params):
+            name, separator, entry = key.partition("__")
+            if separator and name.endswith("_params"):
+                entries[name, entry] = params.pop(key)
+            if name not in known:
+                # The message of scikit-learn, with the name that was meant.
+                raise ValueError(
+                    f"Invalid parameter {name!r} for estimator {self}. Valid "
+                    f"parameters are: {known!r}.{did_you_mean(name, known)}"
+                )
+        # Values first: an entry may belong to a dictionary set in the same call.
+        super().set_params(**params)
+        for (name, entry), value in entries.items():
+            setattr(self, name, _with_entry(getattr(self, name), entry, value, name))
+        return self
+
+    def _validate_params(self) -> None:
+        """Validate the parameters; errors also name the one that was meant."""
+        try:
+            super()._validate_params()
+        except InvalidParameterError as error:
+            name = str(error).split("'")[1]
+            rules = self._parameter_constraints.get(name, ())
+            names = [getattr(rule, "options", ()) for rule in rules]
+            hint = did_you_mean(getattr(self, name, None), chain.from_iterable(names))
+            raise InvalidParameterError(f"{error}{hint}") from error
+
+
+def _with_entry(dictionary: Any, entry: str, value: Any, name: str) -> dict[str, Any]:
+    """Return a copy of a dictionary with one entry set, `__` leading into others."""
+    if not (dictionary is None or isinstance(dictionary, dict)):
+        raise ValueError(
+            f"{name}__{entry} sets an entry of {name}, which is not a dictionary but "
+            f"{dictionary!r}."
+        )
+    key, _, rest = entry.partition("__")
+    entries = dictionary or {}
+    if rest:
+        value = _with_entry(entries.get(key), rest, value, f"{name}__{key}")
+    return {**entries, key: value}
+
 
 _Parameters = make_dataclass("_Parameters", PARAMETER_CONSTRAINTS, frozen=True)
 
