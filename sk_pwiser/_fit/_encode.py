@@ -26,7 +26,7 @@ from sk_pwiser._training._components import LARGEST_SEED, check_task_weights
 from sk_pwiser._training._schedule_and_stopping import usable_monitor
 from sk_pwiser._training._schema import EncodedData, Rows, Schema, named_place
 from sk_pwiser._training._settings import Settings
-from sk_pwiser._utils import warn_user
+from sk_pwiser._utils import equal, warn_user
 
 if TYPE_CHECKING:
     from sk_pwiser._fit._fit import Plan, Source
@@ -54,7 +54,9 @@ def encode(
         weights=summary.label_weights(),
     ):
         warn_user(message)
-    epochs = plan.epochs(summary.n_rows)  # filters may leave fewer rows than expected
+    epochs = plan.epochs(
+        source, summary.n_rows
+    )  # filters may leave fewer rows than expected
     holds_out = epochs[0] is not None and not plan.eval_rows
     train, valid, schema = encoding.encode(holds_out)
     further: dict[str, Any] = {}
@@ -149,9 +151,11 @@ class Encoding:
         n_blocks = settings.encoding_params["target_encoding_blocks"]
         # By which the target statistics are fitted.
         self.blocks = Blocks(n_blocks, plan.by_time, source.sample_rows, self.generator)
-        self.hold_out = HoldOut(
-            settings, self.blocks, plan.split_random_state, plan.origin.split_rows
-        )
+        drawn_by = plan.random_state
+        if not equal(plan.split_state, plan.first_random_state):
+            drawn_by = random_state_at(plan.split_state)
+        known = plan.origin.split_rows
+        self.hold_out = HoldOut(settings, self.blocks, drawn_by, known)
 
     def learn(self) -> None:
         """Read the rows once: learn their columns, and count labels, weights and times.
@@ -163,8 +167,12 @@ class Encoding:
             check_time(settings, self.earlier.encoder)
         parts = self.source.parts("Learning the columns")
         first, second = next(parts), next(parts, None)
-        if self.adds:
-            self._prepare_update(first.X)
+        if self.adds and settings.encoding_params["grow_vocabulary"]:
+            self.earlier, self.growth = _schema.grow_schema(self.earlier, first.X)
+        if self.adds and self.plan.components is not None:
+            # The earlier net stays usable, and so do its statistics.
+            statistics = deepcopy(self.earlier.statistics)
+            self.earlier = replace(self.earlier, statistics=statistics)
         earlier = self.earlier
         if second is None:
             # Learning and encoding at once spares finding the distinct values twice.
@@ -182,15 +190,6 @@ class Encoding:
                 settings, self.schema.encoder, shape, earlier
             )
             self.schema = replace(self.schema, statistics=statistics)
-
-    def _prepare_update(self, X: Any) -> None:
-        """Let the earlier schema grow, and copy what the update changes in place."""
-        if self.plan.settings.encoding_params["grow_vocabulary"]:
-            self.earlier, self.growth = _schema.grow_schema(self.earlier, X)
-        if self.plan.components is not None:
-            # The earlier net stays usable, and so do its statistics.
-            statistics = deepcopy(self.earlier.statistics)
-            self.earlier = replace(self.earlier, statistics=statistics)
 
     def _learn_whole(self, rows: Rows) -> None:
         """Learn and encode all rows at once.

@@ -34,7 +34,6 @@ from sk_pwiser._training._net import MultiTaskNet
 from sk_pwiser._training._optimizers import LazyAdam
 from sk_pwiser._training._schedule_and_stopping import (
     best_epoch,
-    check_monitored,
     plan_epochs,
     stop_reason,
 )
@@ -43,6 +42,7 @@ from sk_pwiser._training._schema import (
     GivenRows,
     Schema,
     TableRows,
+    named_place,
     read_table,
 )
 from sk_pwiser._training._settings import Settings, find_device
@@ -73,28 +73,23 @@ class Plan:
     settings: Settings
     origin: Origin
     device: torch.device
-    task_names: tuple[str, ...]
-    has_groups: bool  # of the rows on which early stopping decides
     eval_rows: dict[str, Source]
     components: _components.Components | None  # None: the net is updated in place
     random_state: np.random.RandomState
     first_random_state: dict[str, Any]
-    # The random state that draws the validation rows, and where it begins.
-    split_random_state: np.random.RandomState
-    split_state: dict[str, Any]
+    split_state: dict[str, Any]  # of the random state that draws the validation rows
     by_time: bool  # whether times order the rows, the last of which are held out
 
-    def epochs(self, n_rows: int) -> tuple[str | None, int, int]:
-        """Return the monitored column, the first epoch that may be best, and the last.
-
-        Raises if a figure is monitored that does not exist.
-        """
-        settings, has_eval_rows = self.settings, bool(self.eval_rows)
-        found: tuple[str | None, int, int] = None, 1, 1
-        if not self.origin.is_update:
-            found = plan_epochs(settings, n_rows, self.task_names, has_eval_rows)
-        check_monitored(found[0], settings.callbacks, has_eval_rows, self.has_groups)
-        return found
+    def epochs(self, source: Source, n_rows: int) -> tuple[str | None, int, int]:
+        """Plan the epochs of a training on a number of rows; see `plan_epochs`."""
+        return plan_epochs(
+            self.settings,
+            n_rows,
+            source.tasks.task_names,
+            has_eval_set=bool(self.eval_rows),
+            has_groups=self.eval_rows.get("valid", source).has_groups,
+            is_update=self.origin.is_update,
+        )
 
 
 def fit(
@@ -235,16 +230,13 @@ def read_eval_sets(eval_set: Any, source: Source) -> dict[str, Source]:
     for name, given in sets.items():
         if isinstance(given, GivenRows):
             origin = "the validation rows"  # X_val, Y_val and so on
-        elif not isinstance(given, tuple | list):
-            found = type(given).__name__
+        elif not isinstance(given, tuple | list) or len(given) != 2:
+            is_pair = isinstance(given, tuple | list)
+            found = f"{len(given)} entries" if is_pair else type(given).__name__
             raise TypeError(f"eval_set must be a pair (X, Y); got {found}.")
-        elif len(given) != 2:
-            raise TypeError(
-                f"eval_set must be a pair (X, Y); got {len(given)} entries."
-            )
         else:
             origin = "eval_set" if len(sets) == 1 else f"the set {name!r} of eval_set"
-        try:
+        with named_place(origin):
             # Validation rows may have only one of the classes, as those of an update.
             checked[name] = read_table(
                 source.settings,
@@ -253,8 +245,6 @@ def read_eval_sets(eval_set: Any, source: Source) -> dict[str, Source]:
                 is_update=True,
                 origin=origin,
             )
-        except (ValueError, TypeError) as error:
-            raise type(error)(f"In {origin}: {error}") from error
     return checked
 
 
@@ -306,28 +296,21 @@ def check(
         loss = built.loss
     if any(rows.has_task_weights for rows in (source, *eval_rows.values())):
         _components.check_task_weights(loss)
-    # With `find_split`, no row is held out that the first fit was trained on.
-    split_state = origin.split_state or first_random_state
-    split_random_state = random_state
-    if not _utils.equal(split_state, first_random_state):
-        split_random_state = random_state_at(split_state)
     # Rows that are added to those of earlier fits need no order.
     adds = origin.is_update and origin.schema is not None
     plan = Plan(
         settings=settings,
         origin=origin,
         device=device,
-        task_names=names,
-        has_groups=eval_rows.get("valid", source).has_groups,
         eval_rows=eval_rows,
         components=built,
         random_state=random_state,
         first_random_state=first_random_state,
-        split_random_state=split_random_state,
-        split_state=split_state,
+        # With `find_split`, no row is held out that the first fit was trained on.
+        split_state=origin.split_state or first_random_state,
         by_time=settings.encoding_params["time_column"] is not None and not adds,
     )
-    plan.epochs(source.n_rows)
+    plan.epochs(source, source.n_rows)
     if settings.checkpoint_dir is not None and not origin.is_update:
         check_folder(settings.checkpoint_dir)
     return plan
@@ -363,7 +346,6 @@ def build(
         return earlier.net
     # New rows of the embedding tables are added to the weights of the earlier fit.
     schema = data.schema if data.growth is None else plan.origin.schema
-    monitor, first_epoch, max_epochs = data.epochs
     seed = plan.random_state.randint(LARGEST_SEED)
     with _utils.seeded_globally(seed, plan.device):
         net = _components.build_net(
@@ -371,9 +353,7 @@ def build(
             plan.components,
             _components.build_network(plan.settings, schema),
             plan.device,
-            monitor=monitor,
-            max_epochs=max_epochs,
-            first_epoch=first_epoch,
+            epochs=data.epochs,
             n_rows=n_earlier + len(data.train),
             base_rates=data.base_rates,
             is_update=plan.origin.is_update,

@@ -273,19 +273,17 @@ def build_net(
     network: Any,
     device: torch.device,
     *,
-    monitor: str | None,
-    max_epochs: int,
-    first_epoch: int = 1,
+    epochs: tuple[str | None, int, int],
     n_rows: int = 1,
     base_rates: Sequence[float] = (),
     is_update: bool = False,
     net_class: type[MultiTaskNet] = MultiTaskNet,
 ) -> MultiTaskNet:
-    """Build an initialised net around a network, which early stopping may `monitor`.
+    """Build an initialised net around a network, for `epochs` as `plan_epochs` returns.
 
     `base_rates` are those of the rows, by default those of the network.
     """
-    loss = components.loss
+    loss, (monitor, first_epoch, max_epochs) = components.loss, epochs
     if follows_rates(settings, loss):
         # The rates of files are known only now.
         known = base_rates or network.spec.base_rates

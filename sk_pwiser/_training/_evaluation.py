@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from sk_pwiser._training._batches import BatchIterator, Impressions, TrainingRows
 from sk_pwiser._training._optimizers import RowLog, sparse_tables
 from sk_pwiser._training._settings import Settings
-from sk_pwiser._utils import warn_user, widest_float
+from sk_pwiser._utils import parents_by_name, warn_user, widest_float
 from sk_pwiser.metrics import auc_within
 from sk_pwiser.networks import chain_logits
 
@@ -184,6 +184,35 @@ def score_validation(
     labels = y.cpu().numpy()
     labels = labels[:, 0].astype(int) if len(task_parents) == 1 else labels
     return float(scorer(estimator, np.empty((len(y), 0)), labels))
+
+
+def record_validation(
+    net: "MultiTaskNet", prefix: str, rows: TrainingRows, logits: Tensor
+) -> None:
+    """Record the log loss and AUC of each task, their means, and the score."""
+    y, weights = rows.labels(), rows.column("sample_weight")
+    logits = logits.to(y.device)  # rows that did not fit on the device
+    spec = net.module_.spec
+    rate = spec.negative_sampling_rate
+    by_figure = {
+        "log_loss": task_log_losses(y, logits, weights, rate),
+        "auc": list(task_aucs(y, logits, weights)),
+    }
+    if net.monitor.startswith(GROUPED) and rows.column("groups") is not None:
+        by_figure["grouped_auc"] = list(grouped_aucs(rows, logits))
+    for name, values in by_figure.items():
+        figures = dict(zip(net.task_names, values, strict=True))
+        if len(values) > 1:
+            known = [value for value in values if not np.isnan(value)]
+            figures["mean"] = float(np.mean(known)) if known else np.nan
+        for task, value in figures.items():
+            key, is_loss = f"{prefix}_{name}_{task}", name == "log_loss"
+            record_best(net.history, key, value, lower_is_better=is_loss)
+    if net.monitor == "valid_score":
+        parents, scorer = spec.parents, net.settings.early_stopping
+        tree = parents_by_name(parents, net.task_names)
+        score = score_validation(scorer, rows, logits, tree, rate)
+        record_best(net.history, f"{prefix}_score", score, lower_is_better=False)
 
 
 # A fit has diverged if its cross-entropy is this many times that of constant
@@ -406,15 +435,6 @@ USUAL_WEIGHT = 100.0
 
 def advice(settings: Settings) -> str:
     """Return advice after a divergence: parameters far above their usual values."""
-    found = [f"Use a smaller {name}; it is {value}." for name, value in _far(settings)]
-    return " ".join(found) or (
-        "No parameter is far above its usual values; a smaller lr, which is "
-        f"{settings.lr}, or clip_grad_norm in optimizer_params may help."
-    )
-
-
-def _far(settings: Settings) -> Iterator[tuple[str, Any]]:
-    """Yield the names and values of parameters that are far above usual values."""
     usual_lr = USUAL_LR_OF.get(settings.optimizer, USUAL_LR)
     usual = {"lr": usual_lr, "embedding_lr": usual_lr, **USUAL}
     of_fit = {**vars(settings), **settings.optimizer_params}
@@ -422,15 +442,13 @@ def _far(settings: Settings) -> Iterator[tuple[str, Any]]:
     of_network = settings.network_params.items()
     values |= {k: v for k, v in of_network if k.endswith(("weight", "weights"))}
     values |= {**settings.loss_params, **settings.weighting_params}
+    found = []
     for name, value in values.items():
+        numbers = value if isinstance(value, list | tuple) else [value]
         limit = usual.get(name, USUAL_WEIGHT)
-        if any(abs(number) > limit for number in _numbers(value)):
-            yield name, value
-
-
-def _numbers(value: Any) -> Iterator[float]:
-    if isinstance(value, Real):
-        yield float(value)
-    elif isinstance(value, list | tuple):
-        for each in value:
-            yield from _numbers(each)
+        if any(isinstance(each, Real) and abs(float(each)) > limit for each in numbers):
+            found.append(f"Use a smaller {name}; it is {value}.")
+    return " ".join(found) or (
+        "No parameter is far above its usual values; a smaller lr, which is "
+        f"{settings.lr}, or clip_grad_norm in optimizer_params may help."
+    )

@@ -22,21 +22,17 @@ from sk_pwiser._training._batches import (
 )
 from sk_pwiser._training._callbacks import KeepOnInterrupt, Snapshot, find_callback
 from sk_pwiser._training._evaluation import (
-    GROUPED,
     EpochHistory,
     check_end,
     checked_logits,
     diverged,
-    grouped_aucs,
     record_best,
-    score_validation,
-    task_aucs,
-    task_log_losses,
+    record_validation,
 )
 from sk_pwiser._training._graph import Step, graphed_steps
 from sk_pwiser._training._schema import EncodedData
 from sk_pwiser._training._settings import Settings, device_or_cpu
-from sk_pwiser._utils import parents_by_name, warn_user
+from sk_pwiser._utils import warn_user
 from sk_pwiser.networks import NetworkOutput
 
 if TYPE_CHECKING:
@@ -128,13 +124,9 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
         """Return the arguments of the optimiser, with the groups of the parameters."""
         # skorch groups by names; kinds in their place do not depend on the names that
         # a network gives to its modules.
-        kinds = self._parameter_kinds()
+        kinds = _optimizers.parameter_kinds(self.module_, self.criterion_)
         of_kinds = ((kinds[parameter], parameter) for _, parameter in named_parameters)
         return super().get_params_for_optimizer(prefix, of_kinds)
-
-    def _parameter_kinds(self) -> dict[torch.nn.Parameter, str]:
-        parts = self.module_, self.criterion_.loss, self.criterion_.weighting
-        return _optimizers.parameter_kinds(*parts)
 
     def use_decay_of_updates(self, n_new: int) -> None:
         """Set the weight decay of an update with a number of new rows.
@@ -148,7 +140,8 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
                 self.settings, self.module_.spec, n_rows, decay
             )
         )
-        kinds, other = self._parameter_kinds(), {"weight_decay": decay}
+        kinds = _optimizers.parameter_kinds(self.module_, self.criterion_)
+        other = {"weight_decay": decay}
         for group in self.optimizer_.param_groups:
             if group["params"] and "weight_decay" in group:
                 own = arguments.get(kinds[group["params"][0]], other)
@@ -344,33 +337,9 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
             self.history.record(f"{prefix}_{name}", value)
 
     def _record_validation(
-        self, prefix: str, impressions: TrainingRows, logits: Tensor
+        self, prefix: str, rows: TrainingRows, logits: Tensor
     ) -> None:
-        """Record the log loss and AUC of each task, their means, and the score."""
-        y, weights = impressions.labels(), impressions.column("sample_weight")
-        logits = logits.to(y.device)  # rows that did not fit on the device
-        rate = self.module_.spec.negative_sampling_rate
-        by_figure = {
-            "log_loss": task_log_losses(y, logits, weights, rate),
-            "auc": list(task_aucs(y, logits, weights)),
-        }
-        is_grouped = self.monitor.startswith(GROUPED)
-        if is_grouped and impressions.column("groups") is not None:
-            by_figure["grouped_auc"] = list(grouped_aucs(impressions, logits))
-        for name, values in by_figure.items():
-            figures = dict(zip(self.task_names, values, strict=True))
-            if len(values) > 1:
-                known = [value for value in values if not np.isnan(value)]
-                figures["mean"] = float(np.mean(known)) if known else np.nan
-            for task, value in figures.items():
-                is_loss = name == "log_loss"
-                key = f"{prefix}_{name}_{task}"
-                record_best(self.history, key, value, lower_is_better=is_loss)
-        if self.monitor == "valid_score":
-            parents = parents_by_name(self.module_.spec.parents, self.task_names)
-            scorer = self.settings.early_stopping
-            score = score_validation(scorer, impressions, logits, parents, rate)
-            record_best(self.history, f"{prefix}_score", score, lower_is_better=False)
+        record_validation(self, prefix, rows, logits)
 
     def n_rows_of(self, batch: Batch) -> int:
         """Return the number of rows that the loss of a batch is computed from."""

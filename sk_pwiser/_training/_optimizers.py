@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _NormBase
 
 from sk_pwiser._training._callbacks import callback_kinds
+from sk_pwiser._training._criterion import MultiTaskCriterion
 from sk_pwiser._training._settings import LOOP_PARAMS, OPTIMIZERS, Settings
 from sk_pwiser._utils import check_names, check_number, resolve
 from sk_pwiser.networks import MultiTaskNetwork, NetworkSpec
@@ -152,7 +153,7 @@ def parameter_groups(
 
 
 def parameter_kinds(
-    network: MultiTaskNetwork, loss: nn.Module, weighting: nn.Module
+    network: MultiTaskNetwork, criterion: MultiTaskCriterion
 ) -> dict[nn.Parameter, str]:
     """Return what decides the arguments of each parameter.
 
@@ -160,8 +161,8 @@ def parameter_kinds(
     "bias" as a word of its own name or that of its list, such as `in_proj_bias`; the
     names of other modules do not matter.
     """
-    kinds = dict.fromkeys(weighting.parameters(), _NO_DECAY)
-    for part in (loss, network):
+    kinds = dict.fromkeys(criterion.weighting.parameters(), _NO_DECAY)
+    for part in (criterion.loss, network):
         modules = list(part.named_modules())
         tables = {module.weight for _, module in modules if isinstance(module, TABLES)}
         for path, module in modules:

@@ -64,18 +64,42 @@ def check_early_stopping(early_stopping: Any, task_names: tuple[str, ...]) -> st
     return columns[early_stopping]
 
 
-def check_monitored(
-    monitor: str | None, callbacks: Any, has_eval_set: bool, has_groups: bool
-) -> None:
-    """Raise if early stopping or a callback monitors figures that do not exist."""
-    if monitor is not None and monitor.startswith(GROUPED) and not has_groups:
-        figure = monitor.removeprefix("valid_").removesuffix("_mean")
-        raise ValueError(
-            f"early_stopping={figure!r} needs the group of each validation row: pass "
-            "groups to fit, groups_val with X_val, or groups to ParquetImpressions."
-        )
-    if monitor is not None or has_eval_set:
-        return
+def plan_epochs(
+    settings: Settings,
+    n_rows: int,
+    task_names: tuple[str, ...],
+    *,
+    has_eval_set: bool,
+    has_groups: bool,
+    is_update: bool,
+) -> tuple[str | None, int, int]:
+    """Return the monitored column, the first epoch that may be best, and the last.
+
+    Raises if early stopping or a callback monitors a figure that does not exist.
+    """
+    monitor, first, most = None, 1, 1 if is_update else settings.max_epochs
+    decides = bool(settings.early_stopping) and not is_update
+    if decides and settings.early_stopping == "auto" and not has_eval_set:
+        n_steps = FIRST_STEPS + min(n_rows, MIN_ROWS) // ROWS_PER_STEP
+        first = min(most, -(-n_steps // -(-n_rows // settings.batch_size)))
+        if n_rows <= MIN_ROWS:
+            decides, most = False, first
+    if decides:
+        monitor = check_early_stopping(settings.early_stopping, task_names)
+        if monitor.startswith(GROUPED) and not has_groups:
+            figure = monitor.removeprefix("valid_").removesuffix("_mean")
+            raise ValueError(
+                f"early_stopping={figure!r} needs the group of each validation row: "
+                "pass groups to fit, groups_val with X_val, or groups to "
+                "ParquetImpressions."
+            )
+    elif not has_eval_set:
+        _check_callbacks_monitor_training(settings.callbacks)
+    return monitor, first, most
+
+
+def _check_callbacks_monitor_training(callbacks: Any) -> None:
+    """Raise if a callback monitors figures of validation rows, which there are not."""
     for entry, kind in zip(callbacks or [], callback_kinds(callbacks), strict=True):
         monitor = getattr(without_name(entry), "monitor", "")
         known = signature(kind).parameters
@@ -88,22 +112,6 @@ def check_monitored(
                 "there are no validation rows. Set early_stopping to True, or pass an "
                 "eval_set to fit; partial_fit has none."
             )
-
-
-def plan_epochs(
-    settings: Settings, n_rows: int, task_names: tuple[str, ...], has_eval_set: bool
-) -> tuple[str | None, int, int]:
-    """Return the monitored column, the first epoch that may be best, and the last."""
-    first, most = 1, settings.max_epochs
-    if settings.early_stopping == "auto" and not has_eval_set:
-        n_steps = FIRST_STEPS + min(n_rows, MIN_ROWS) // ROWS_PER_STEP
-        first = min(most, -(-n_steps // -(-n_rows // settings.batch_size)))
-        if n_rows <= MIN_ROWS:
-            return None, first, first
-    monitor = None
-    if settings.early_stopping:
-        monitor = check_early_stopping(settings.early_stopping, task_names)
-    return monitor, first, most
 
 
 def usable_monitor(
@@ -149,23 +157,32 @@ def usable_monitor(
     return "valid_loss"
 
 
-class BestEpochStopping(Callback):  # type: ignore[misc]
+class StatefulCallback(Callback):  # type: ignore[misc]
+    """A callback whose state is in checkpoints."""
+
+    STATE: ClassVar[tuple[str, ...]]  # names of attributes
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state."""
+        return {name: getattr(self, name) for name in self.STATE}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore what `state_dict` returned."""
+        for name in self.STATE:
+            setattr(self, name, state[name])
+
+
+class BestEpochStopping(StatefulCallback):
     """Early stopping from `first_epoch` on, whose best weights are always restored."""
 
     best: Snapshot | None = None  # during training only
     misses_, best_epoch_ = 0, 0  # epochs since the best one, and its number
     # Whether a schedule has yet to lower the learning rate; the last epoch before that.
     is_waiting, n_held = False, 0
-    # Attributes with a state, by their names in checkpoints.
-    STATE: ClassVar = {
-        "monitor": "monitor",
-        "is_waiting": "is_waiting",
-        "n_held": "n_held",
-        "unjudged": "n_unjudged_",
-        "misses": "misses_",
-        "threshold": "best_value_",
-        "best_epoch": "best_epoch_",
-    }
+    STATE = (
+        *("monitor", "is_waiting", "n_held"),
+        *("n_unjudged_", "misses_", "best_value_", "best_epoch_"),
+    )
 
     def __init__(self, monitor: str, patience: int, first_epoch: int) -> None:
         self.monitor, self.patience, self.first_epoch = monitor, patience, first_epoch
@@ -210,14 +227,13 @@ class BestEpochStopping(Callback):  # type: ignore[misc]
             net.stop_training_ |= self.misses_ == self.patience
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the best epoch so far with its weights, and the counters."""
-        state = {key: getattr(self, name) for key, name in self.STATE.items()}
-        return state | {"best_weights": None if self.best is None else self.best.states}
+        """Return the state, with the weights of the best epoch so far."""
+        weights = None if self.best is None else self.best.states
+        return super().state_dict() | {"best_weights": weights}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore what `state_dict` returned."""
-        for key, name in self.STATE.items():
-            setattr(self, name, state[key])
+        super().load_state_dict(state)
         weights = state["best_weights"]
         self.best = None if weights is None else Snapshot(weights)
 
@@ -291,7 +307,7 @@ class UpdateRate(Schedule):
         return max(LAST_SHARE, FIRST_SHARE / sqrt(1 + self.n_steps))
 
 
-class WarmupStableDecay(Schedule):
+class WarmupStableDecay(Schedule, StatefulCallback):
     """Raises the learning rate linearly, holds it, and lowers it linearly to 0.
 
     With early stopping, the rate is held as long as the monitored figure of the
@@ -304,6 +320,10 @@ class WarmupStableDecay(Schedule):
     scalable training strategies." arXiv 2404.06395, section 4.
     """
 
+    STATE = (
+        *("warm_up", "n_steps", "n_epochs", "epoch_steps"),
+        *("decay", "best", "best_step"),
+    )
     # The first and the last step of the decay, once they are known.
     decay: tuple[float, float] | None
     epoch_steps: float
@@ -383,18 +403,6 @@ class WarmupStableDecay(Schedule):
         n_steps = max(LEAST_DECAY_STEPS, DECAY_RATIO * self.best_step)
         n_epochs = min(n_left, max(1, round(n_steps / self.epoch_steps)))
         self.decay = self.n_steps, self.n_steps + n_epochs * self.epoch_steps
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return where the schedule is."""
-        return {name: getattr(self, name) for name in STATE}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore what `state_dict` returned."""
-        for name in STATE:
-            setattr(self, name, state[name])
-
-
-STATE = ("warm_up", "n_steps", "n_epochs", "epoch_steps", "decay", "best", "best_step")
 
 
 def best_epoch(net: NeuralNet) -> int:

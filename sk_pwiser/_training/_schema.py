@@ -369,10 +369,8 @@ class TableRows:
     def encode(self, schema: Schema) -> Impressions:
         """Encode validation rows like the rows of a prediction."""
         rows = self.rows
-        try:
+        with named_place(self.origin):
             encoded = schema.transform(rows.X)
-        except (ValueError, TypeError) as error:
-            raise type(error)(f"In {self.origin}: {error}") from error
         return encoded.labelled(rows.targets.values, self.summary.scaled, rows.groups)
 
 

@@ -393,8 +393,7 @@ def from_state(state: Mapping[str, Any], defaults: Mapping[str, Any]) -> Trainin
             replace(components, sampler=state["sampler"]),
             build_network(eager, schema),
             device,
-            monitor=None,
-            max_epochs=1,
+            epochs=(None, 1, 1),
             is_update=True,  # other trainings build their own net
         )
     for name in _OF_NET:

@@ -116,9 +116,8 @@ def run_job(
     """Train, as one of several connected processes, on the rows of this process."""
     device = workers.device
     settings = replace(job.plan.settings, device=str(device), verbose=verbose)
-    components = check_components(
-        settings, job.plan.task_names, device, job.has_groups, job.plan.random_state
-    )
+    names, random_state = job.data.schema.targets.task_names, job.plan.random_state
+    components = check_components(settings, names, device, job.has_groups, random_state)
     plan = replace(job.plan, settings=settings, device=device, components=components)
     net = _fit.build(plan, job.data, _workers.WorkerNet)
     assert isinstance(net, _workers.WorkerNet)

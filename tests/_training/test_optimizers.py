@@ -11,6 +11,7 @@ from refusals import N, X, Y, small
 from skorch.callbacks import Callback
 from torch import nn
 
+from sk_pwiser._training._criterion import MultiTaskCriterion
 from sk_pwiser._training._evaluation import changed_weights
 from sk_pwiser._training._optimizers import (
     LazyAdam,
@@ -450,7 +451,8 @@ def test_all_parameters_of_a_rare_task_have_less_decay():
     params = {"embedding_lr": None, "embedding_weight_decay": None}
     settings = SimpleNamespace(optimizer_params=params)
     groups = dict(parameter_groups(settings, network.spec, 10**6, 1.0))
-    kinds = parameter_kinds(network, BCE(["a", "b"]), Uncertainty(2))
+    criterion = MultiTaskCriterion(BCE(["a", "b"]), Uncertainty(2))
+    kinds = parameter_kinds(network, criterion)
     for name, parameter, of_rare in zip(names, parameters, is_rare, strict=True):
         decay = groups[kinds[parameter]]["weight_decay"]
         expected = 5.0 if ".embeddings." in name else float("bias" not in name)
