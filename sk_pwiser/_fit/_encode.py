@@ -124,7 +124,6 @@ class Encoding:
 
     schema: Any
     growth: _schema.Growth | None = None
-    known: Any = None  # statistics of the fit that training continues from
     # What rows in one part give in the first pass, so that they are not read again.
     whole: Part | None = None
     store: Any = None
@@ -173,29 +172,36 @@ class Encoding:
             # The earlier net stays usable, and so do its statistics.
             statistics = deepcopy(self.earlier.statistics)
             self.earlier = replace(self.earlier, statistics=statistics)
-        earlier = self.earlier
+        earlier, statistics = self.earlier, None
+        if earlier is None:
+            encoder = _schema.make_encoder(settings, self.estimator_name)
+        else:
+            encoder = earlier.encoder
         if second is None:
             # Learning and encoding at once spares finding the distinct values twice.
-            self._learn_whole(first)
+            encoder, statistics = self._learn_whole(first, encoder)
         else:
             # Parts are read again for the second pass: all of them may exceed memory.
-            self._learn_parts(chain([first, second], parts))
+            encoder = self._learn_parts(chain([first, second], parts), encoder)
         self.blocks.finish()
+        if earlier is None:
+            of_rows = summary.first, summary.base_rates()
+            self.schema = Schema.of(settings, encoder, *of_rows, statistics)
+        else:
+            self.schema = replace(earlier, encoder=encoder)
         if self.is_shared:
             self.schema = replace(self.schema, base_rates=summary.base_rates())
         elif not self.adds and (second is not None or earlier is not None):
-            self.known = None if earlier is None else earlier.statistics
             shape = summary.n_rows, len(self.schema.targets.task_names)
-            statistics = _schema.unfitted_statistics(
-                settings, self.schema.encoder, shape, earlier
-            )
+            statistics = _schema.unfitted_statistics(settings, encoder, shape, earlier)
             self.schema = replace(self.schema, statistics=statistics)
 
-    def _learn_whole(self, rows: Rows) -> None:
-        """Learn and encode all rows at once.
+    def _learn_whole(
+        self, rows: Rows, encoder: _encoder.TableEncoder
+    ) -> tuple[_encoder.TableEncoder, Any]:
+        """Learn and encode all rows at once; return encoder and target statistics.
 
-        In memory, the numeric inputs have columns without values for the target
-        statistics.
+        In memory, the numeric inputs have columns without values for the statistics.
         """
         settings, is_update = self.plan.settings, self.plan.origin.is_update
         summary, in_files = self.source.summary, isinstance(self.source, FileRows)
@@ -203,58 +209,47 @@ class Encoding:
         if not summary.n_rows:
             summary.add(rows.targets, rows.weights)
         weights = row_weights(summary.scaled)
+        statistics = None if earlier is None else earlier.statistics
         with named_place(rows.place):
             if earlier is None:
-                encoder = _schema.make_encoder(settings, self.estimator_name)
                 learnt = encoder.fit(rows.X, weights)
                 statistics = _schema.unfitted_statistics(
                     settings, encoder, rows.targets.values.shape, is_update=is_update
                 )
-                of_rows = summary.first, summary.base_rates(), statistics
-                self.schema = Schema.of(settings, encoder, *of_rows)
-                n_rates = 0 if in_files else self.schema.n_rates
+            n_rates = 0 if statistics is None or in_files else statistics.n_outputs
+            if earlier is None:
                 codes, *inputs = encoder.stack(learnt, n_rates)
                 # Constants are usual in a small batch, and in a single row.
                 if not is_update and len(rows) > 1:
                     _column_kinds.warn_about_constants(encoder.columns_)
             else:
-                encoder = earlier.encoder
                 rows = replace(rows, X=encoder.align(rows.X))
                 if is_update or not self.is_shared:
                     encoder = _encoder.learn_constant_columns(encoder, rows.X, weights)
-                self.schema = replace(earlier, encoder=encoder)
-                n_rates = 0 if in_files else self.schema.n_rates
                 grows = settings.encoding_params["grow_vocabulary"]
                 names_new = is_update and not grows
                 codes, *inputs = encoder.transform(rows.X, n_rates, names_new=names_new)
             if is_update:
-                _warn_about_few_rows(self.schema, earlier, len(codes))
+                _warn_about_few_rows(encoder, statistics, earlier, len(codes))
             times = times_of(self.plan, rows.X, encoder)
         self.blocks.add(len(rows), times)
         self.whole = rows, Impressions.of(codes, *inputs), times
+        return encoder, statistics
 
-    def _learn_parts(self, parts: Iterator[Rows]) -> None:
+    def _learn_parts(
+        self, parts: Iterator[Rows], encoder: _encoder.TableEncoder
+    ) -> _encoder.TableEncoder:
         """Learn rows in several parts."""
-        settings, source, earlier = self.plan.settings, self.source, self.earlier
+        source, is_new = self.source, self.earlier is None
         assert isinstance(source, FileRows)
-        if earlier is None:
-            encoder = _schema.make_encoder(settings, self.estimator_name)
-        else:
-            encoder = earlier.encoder
-        learner = TableLearner(encoder, source.dataset, self.generator, earlier is None)
-        summary = source.summary
+        learner = TableLearner(encoder, source.dataset, self.generator, is_new)
         for rows in parts:
             with named_place(rows.place):
-                summary.add(rows.targets, rows.weights)
+                source.summary.add(rows.targets, rows.weights)
                 self.hold_out.count(rows)
                 learner.add(rows.X, rows.weights)
                 self.blocks.add(len(rows), times_of(self.plan, rows.X, encoder))
-        encoder = learner.finish()
-        if earlier is None:
-            of_rows = summary.first, summary.base_rates()
-            self.schema = Schema.of(settings, encoder, *of_rows)
-        else:
-            self.schema = replace(earlier, encoder=encoder)
+        return learner.finish()
 
     def encode(
         self, holds_out: bool
@@ -271,8 +266,11 @@ class Encoding:
         # An update is encoded by the statistics of earlier rows, without blocks.
         has_blocks = statistics is not None and bool(statistics.reads_blocks)
         counts = has_blocks and not self.adds
+        known = None  # statistics of the fit that training continues from
+        if self.earlier is not None and not self.is_shared:
+            known = self.earlier.statistics
         if counts:
-            statistics.keep_seed(self.known, seed)
+            statistics.keep_seed(known, seed)
             seed = statistics.block_seed
         self._run(counts, holds_out)
         while self.order is not None:
@@ -283,7 +281,7 @@ class Encoding:
             if not blocks.retry(order, seed, counts):
                 break
             self._run(counts, holds_out)
-        tables = statistics.fit(self.counts, self.known) if counts else None
+        tables = statistics.fit(self.counts, known) if counts else None
         if self.new_values is not None:
             schema = replace(schema, category_dropout=self.new_values.dropouts())
         return *self.store.finish(schema, tables, holds_out), schema
@@ -391,15 +389,18 @@ def check_time(settings: Settings, encoder: _encoder.TableEncoder) -> None:
 
 
 def _warn_about_few_rows(
-    schema: Schema, earlier: Schema | None, n_samples: int
+    encoder: _encoder.TableEncoder,
+    statistics: Any,
+    earlier: Schema | None,
+    n_samples: int,
 ) -> None:
     """Warn about encodings that an update has learnt from few rows."""
-    columns, with_rates = schema.encoder.columns_, []
+    columns, with_rates = encoder.columns_, []
     if earlier is not None:
         known = set(map(id, earlier.encoder.columns_))
         columns = [column for column in columns if id(column) not in known]
-    elif schema.statistics is not None and n_samples < FEW_VALUES:
-        with_rates = schema.statistics.column_names(schema.encoder)
+    elif statistics is not None and n_samples < FEW_VALUES:
+        with_rates = statistics.column_names(encoder)
     _column_kinds.warn_about_few_values(columns, with_rates)
 
 

@@ -17,18 +17,9 @@ from sk_pwiser import _utils
 from sk_pwiser._fit._encode import encode, random_state_at
 from sk_pwiser._fit._file_rows import FileRows
 from sk_pwiser._table._frames import reads_in_parts
-from sk_pwiser._training import _components, _evaluation, _state
+from sk_pwiser._training import _checkpoints, _components, _evaluation, _state
 from sk_pwiser._training._batches import TrainingRows
 from sk_pwiser._training._callbacks import FitTask
-from sk_pwiser._training._checkpoints import (
-    Checkpoint,
-    Checkpoints,
-    Start,
-    check_folder,
-    compared,
-    find_checkpoint,
-    fingerprint,
-)
 from sk_pwiser._training._components import LARGEST_SEED, WEIGHT
 from sk_pwiser._training._net import MultiTaskNet
 from sk_pwiser._training._optimizers import LazyAdam
@@ -56,7 +47,7 @@ class Origin:
     """What a training continues from, if from anything."""
 
     earlier: TrainingResult | None = None
-    saved: Checkpoint | None = None
+    saved: _checkpoints.Checkpoint | None = None
     is_update: bool = False  # `partial_fit`: one pass over rows that are added
     schema: Schema | None = None  # that encodes the rows; None if it is to be learnt
     # The random state that drew the validation rows of the first fit, and the rows that
@@ -135,7 +126,7 @@ def find_origin(
     folder, resumes = settings.checkpoint_dir, settings.warm_start
     saved = None
     if folder is not None and resumes and not (is_update or reads_in_parts(X)):
-        saved = find_checkpoint(Path(folder))
+        saved = _checkpoints.find_checkpoint(Path(folder))
     if saved is None:
         return Origin(is_update=is_update)
     saved.check_settings(settings)
@@ -312,7 +303,7 @@ def check(
     )
     plan.epochs(source, source.n_rows)
     if settings.checkpoint_dir is not None and not origin.is_update:
-        check_folder(settings.checkpoint_dir)
+        _checkpoints.check_folder(settings.checkpoint_dir)
     return plan
 
 
@@ -369,7 +360,7 @@ def train(
     data: EncodedData,
     net: MultiTaskNet,
     undo: Undo | None = None,
-    checkpoints: Checkpoints | None = None,
+    checkpoints: _checkpoints.Checkpoints | None = None,
     task: FitTask | None = None,
 ) -> TrainingResult:
     """Train the net, after its embedding tables have grown with the vocabularies."""
@@ -450,13 +441,13 @@ def _learn_rates(settings: Settings, rows: TrainingRows, net: MultiTaskNet) -> N
         loss.pwiser_weight = _components.default_weight(of_heads)
 
 
-def _make_checkpoints(plan: Plan, data: EncodedData) -> Checkpoints:
+def _make_checkpoints(plan: Plan, data: EncodedData) -> _checkpoints.Checkpoints:
     """Return the object that writes checkpoints and resumes."""
-    digests, saved = fingerprint(data.train, data.valid), plan.origin.saved
+    digests, saved = _checkpoints.fingerprint(data.train, data.valid), plan.origin.saved
     if saved is not None:
         saved.check_data(digests)
-    start = Start(
-        compared(plan.settings),
+    start = _checkpoints.Start(
+        _checkpoints.compared(plan.settings),
         plan.first_random_state,
         plan.origin.n_earlier,
         data.n_rows,
@@ -466,7 +457,7 @@ def _make_checkpoints(plan: Plan, data: EncodedData) -> Checkpoints:
         data.split_rows,
     )
     folder = Path(plan.settings.checkpoint_dir)
-    return Checkpoints(folder, start, saved)
+    return _checkpoints.Checkpoints(folder, start, saved)
 
 
 def _result(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import cache
 from itertools import chain
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from skorch.callbacks import GradientNormClipping
@@ -16,10 +16,12 @@ from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _NormBase
 
 from sk_pwiser._training._callbacks import callback_kinds
-from sk_pwiser._training._criterion import MultiTaskCriterion
 from sk_pwiser._training._settings import LOOP_PARAMS, OPTIMIZERS, Settings
 from sk_pwiser._utils import check_names, check_number, resolve
 from sk_pwiser.networks import MultiTaskNetwork, NetworkSpec
+
+if TYPE_CHECKING:
+    from sk_pwiser._training._components import MultiTaskCriterion
 
 # Layers whose parameters have no weight decay: scales, which start at 1, and slopes.
 _SCALES: tuple[type[nn.Module], ...] = (
@@ -153,7 +155,7 @@ def parameter_groups(
 
 
 def parameter_kinds(
-    network: MultiTaskNetwork, criterion: MultiTaskCriterion
+    network: MultiTaskNetwork, criterion: "MultiTaskCriterion"
 ) -> dict[nn.Parameter, str]:
     """Return what decides the arguments of each parameter.
 

@@ -11,7 +11,7 @@ from refusals import N, X, Y, small
 from skorch.callbacks import Callback
 from torch import nn
 
-from sk_pwiser._training._criterion import MultiTaskCriterion
+from sk_pwiser._training._components import MultiTaskCriterion
 from sk_pwiser._training._evaluation import changed_weights
 from sk_pwiser._training._optimizers import (
     LazyAdam,

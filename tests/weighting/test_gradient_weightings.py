@@ -8,7 +8,7 @@ from refusals import X, Y, small
 from suites import fast_for
 from torch import nn
 
-from sk_pwiser._training._criterion import MultiTaskCriterion
+from sk_pwiser._training._components import MultiTaskCriterion
 from sk_pwiser.losses import BCE
 from sk_pwiser.networks import NETWORKS, NetworkSpec
 from sk_pwiser.weighting import GradCraft, GradNorm, MetaBalance, Nash
