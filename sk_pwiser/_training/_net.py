@@ -316,7 +316,7 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
             self.history.record(f"{prefix}_missing_{task}", count)
         if not training:
             found = iterator.in_row_order(torch.cat(logits))
-            self._record_validation(prefix, iterator.dataset, found)
+            record_validation(self, prefix, iterator.dataset, found)
 
     @property
     def n_products(self) -> int | None:
@@ -335,11 +335,6 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
         record_best(self.history, f"{prefix}_loss", loss, lower_is_better=True)
         for name, value in self.criterion_.pop_epoch_record().items():
             self.history.record(f"{prefix}_{name}", value)
-
-    def _record_validation(
-        self, prefix: str, rows: TrainingRows, logits: Tensor
-    ) -> None:
-        record_validation(self, prefix, rows, logits)
 
     def n_rows_of(self, batch: Batch) -> int:
         """Return the number of rows that the loss of a batch is computed from."""

@@ -255,8 +255,10 @@ class JointIterator:
             yield batch or self._filler
 
     def in_row_order(self, values: Tensor) -> Tensor:
-        """Return values without those of fillers, in the order of the rows."""
-        return self.batches.in_row_order(values[: self.n_own])
+        """Return the values of all workers, without fillers, in the order of rows."""
+        own = self.batches.in_row_order(values[: self.n_own])
+        sizes = [n for (n,) in self.workers.gather_numbers(len(own))]
+        return self.workers.join(own, sizes)
 
     @cached_property
     def _filler(self) -> Batch:
@@ -437,24 +439,8 @@ class WorkerNet(MultiTaskNet):
             self.workers.sum_gradients(self.module_.parameters(), self.tables)
         return step
 
-    def heads(self, iterator: Any) -> tuple[Tensor, bool]:
-        """Return the logits of the rows of all workers; see `MultiTaskNet.heads`."""
-        self._steps = iterator
-        try:
-            own, is_conditional = super().heads(iterator)
-        finally:
-            self._steps = None
-        return self._joined(own), is_conditional
-
     def _record_loss(self, prefix: str, loss: float) -> None:
         super()._record_loss(prefix, self.workers.of_first(loss))
-
-    def _record_validation(self, prefix: str, impressions: Any, logits: Tensor) -> None:
-        super()._record_validation(prefix, impressions, self._joined(logits))
-
-    def _joined(self, logits: Tensor) -> Tensor:
-        sizes = [n for (n,) in self.workers.gather_numbers(len(logits))]
-        return self.workers.join(logits, sizes)
 
 
 def _seed(*parts: int) -> int:
