@@ -236,8 +236,20 @@ class FileStore:
         """Store rows with their blocks, by which their rates are read."""
         for store, chosen in ((self.train, ~is_valid), (self.valid, is_valid)):
             store.add(rows, np.flatnonzero(chosen), block)
-        n_rows = self.source.summary.n_rows
-        check_space(self.source.folder, [self.train, self.valid], n_rows)
+        self._check_space()
+
+    def _check_space(self) -> None:
+        """Raise if the rest of the rows needs more space than there is."""
+        folder, n_stored = self.source.folder, len(self.train) + len(self.valid)
+        per_row = (self.train.n_bytes + self.valid.n_bytes) / n_stored
+        needed = per_row * (self.source.summary.n_rows - n_stored)
+        free = shutil.disk_usage(folder).free
+        if needed > free:
+            raise ValueError(
+                f"The encoded rows need {needed / 2**30:.1f} GiB more; "
+                f"{str(folder.parent)!r} has {free / 2**30:.1f} GiB. Set cache_dir of "
+                "the dataset to a folder with more space."
+            )
 
     def finish(
         self, schema: Schema, tables: Sequence[BlockInputs] | None, holds_out: bool
@@ -273,15 +285,3 @@ def encode_eval_rows(
         store.add(encoded, np.arange(len(rows)))
     store.flush()
     return StreamedImpressions(store, schema, None, source.dataset.shuffle_rows)
-
-
-def check_space(folder: Path, stores: Sequence[RowStore], n_rows: int) -> None:
-    n_stored = sum(map(len, stores))
-    per_row = sum(store.n_bytes for store in stores) / n_stored
-    needed, free = per_row * (n_rows - n_stored), shutil.disk_usage(folder).free
-    if needed > free:
-        raise ValueError(
-            f"The encoded rows need {needed / 2**30:.1f} GiB more; "
-            f"{str(folder.parent)!r} has {free / 2**30:.1f} GiB. Set cache_dir of the "
-            "dataset to a folder with more space."
-        )

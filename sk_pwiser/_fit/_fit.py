@@ -21,11 +21,13 @@ from sk_pwiser._training import _checkpoints, _components, _evaluation, _state
 from sk_pwiser._training._batches import TrainingRows
 from sk_pwiser._training._callbacks import FitTask
 from sk_pwiser._training._components import LARGEST_SEED, WEIGHT
+from sk_pwiser._training._evaluation import GROUPED
 from sk_pwiser._training._net import MultiTaskNet
 from sk_pwiser._training._optimizers import LazyAdam
 from sk_pwiser._training._schedule_and_stopping import (
     best_epoch,
-    plan_epochs,
+    check_early_stopping,
+    check_unmonitored,
     stop_reason,
 )
 from sk_pwiser._training._schema import (
@@ -57,6 +59,13 @@ class Origin:
     n_earlier: int = 0  # epochs before this training
 
 
+# With at most `MIN_ROWS` rows, a tenth of them says less about the best epoch than a
+# number of steps that grows with the rows; see the page of benchmarks. With more rows,
+# the best epoch has at least the number of steps of a fit to `MIN_ROWS` rows.
+MIN_ROWS = 1_000
+FIRST_STEPS, ROWS_PER_STEP = 4, 200
+
+
 @dataclass(frozen=True)
 class Plan:
     """What a fit has decided before it reads the values of X."""
@@ -72,15 +81,32 @@ class Plan:
     by_time: bool  # whether times order the rows, the last of which are held out
 
     def epochs(self, source: Source, n_rows: int) -> tuple[str | None, int, int]:
-        """Plan the epochs of a training on a number of rows; see `plan_epochs`."""
-        return plan_epochs(
-            self.settings,
-            n_rows,
-            source.tasks.task_names,
-            has_eval_set=bool(self.eval_rows),
-            has_groups=self.eval_rows.get("valid", source).has_groups,
-            is_update=self.origin.is_update,
-        )
+        """Return the monitored column, the first epoch that may be best, and the last.
+
+        Raises if early stopping or a callback monitors a figure that does not exist.
+        """
+        settings, monitor, first = self.settings, None, 1
+        most = 1 if self.origin.is_update else settings.max_epochs
+        decides = bool(settings.early_stopping) and not self.origin.is_update
+        if decides and settings.early_stopping == "auto" and not self.eval_rows:
+            n_steps = FIRST_STEPS + min(n_rows, MIN_ROWS) // ROWS_PER_STEP
+            first = min(most, -(-n_steps // -(-n_rows // settings.batch_size)))
+            if n_rows <= MIN_ROWS:
+                decides, most = False, first
+        if decides:
+            names = source.tasks.task_names
+            monitor = check_early_stopping(settings.early_stopping, names)
+            has_groups = self.eval_rows.get("valid", source).has_groups
+            if monitor.startswith(GROUPED) and not has_groups:
+                figure = monitor.removeprefix("valid_").removesuffix("_mean")
+                raise ValueError(
+                    f"early_stopping={figure!r} needs the group of each validation "
+                    "row: pass groups to fit, groups_val with X_val, or groups to "
+                    "ParquetImpressions."
+                )
+        elif not self.eval_rows:
+            check_unmonitored(settings.callbacks)
+        return monitor, first, most
 
 
 def fit(
@@ -413,7 +439,7 @@ def train(
             data.schema.statistics.update(codes, y, weights, undo, lists)
     finally:
         if isinstance(net.optimizer_, LazyAdam):
-            net.optimizer_.undo = None
+            net.optimizer_.logs = None
     if not is_update:
         net.criterion_.count_fit(data.base_rates, len(data.train))
     result = result_of(net, best_epoch(net))

@@ -538,7 +538,7 @@ def build_net(
     is_update: bool = False,
     net_class: type[MultiTaskNet] = MultiTaskNet,
 ) -> MultiTaskNet:
-    """Build an initialised net around a network, for `epochs` as `plan_epochs` returns.
+    """Build an initialised net around a network, for `epochs` as those of a plan.
 
     `base_rates` are those of the rows, by default those of the network.
     """

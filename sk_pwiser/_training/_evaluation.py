@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sk_pwiser._training._batches import BatchIterator, Impressions, TrainingRows
-from sk_pwiser._training._optimizers import RowLog, sparse_tables
+from sk_pwiser._training._optimizers import sparse_tables
 from sk_pwiser._training._settings import Settings
 from sk_pwiser._utils import parents_by_name, warn_user, widest_float
 from sk_pwiser.metrics import auc_within
@@ -226,13 +226,13 @@ def changed_weights(
     network: nn.Module, optimizer: torch.optim.Optimizer
 ) -> Iterator[Tensor]:
     """Yield the weights that training may have changed, by rows in an update."""
-    log = getattr(optimizer, "undo", None)
-    if log is None:
+    logs = getattr(optimizer, "logs", None)
+    if logs is None:
         yield from network.parameters()
         return
     tables = set(sparse_tables(network))
     yield from (p for p in network.parameters() if p not in tables)
-    yield from (entry.changed() for entry in log if isinstance(entry, RowLog))
+    yield from (log.changed() for log in logs.values())
 
 
 def excess_loss(

@@ -79,7 +79,7 @@ def _obstacles(net: Any) -> Iterator[str]:
         yield "batches of whole groups, whose sizes differ"
     if net.module_.spec.bags:
         yield "columns of lists, whose numbers of entries differ"
-    if getattr(optimizer, "undo", None) is not None and sparse_tables(net.module_):
+    if getattr(optimizer, "logs", None) is not None and sparse_tables(net.module_):
         yield "updates of large embedding tables, which are undone if they fail"
     if not all("capturable" in g or g.get("fused") for g in optimizer.param_groups):
         name = type(optimizer).__name__

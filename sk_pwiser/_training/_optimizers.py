@@ -449,8 +449,8 @@ class LazyAdam(torch.optim.Adam):
     the other rows by their decaying moments.
     """
 
-    # The first step that changes a table appends a `RowLog`.
-    undo: list[Callable[[], None]] | None = None
+    # Of the rows of tables before their first change, if an update is logged.
+    logs: "dict[nn.Parameter, RowLog] | None" = None
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -482,8 +482,10 @@ class LazyAdam(torch.optim.Adam):
             tensor.index_select(0, rows)
             for tensor in (parameter, state["exp_avg"], state["exp_avg_sq"])
         )
-        if self.undo is not None:
-            self._log_of(parameter).add(rows, weight, m, v)
+        if self.logs is not None:
+            if parameter not in self.logs:
+                self.logs[parameter] = RowLog(parameter, state)
+            self.logs[parameter].add(rows, weight, m, v)
         state["step"] += 1
         if group["weight_decay"]:
             g = g.add(weight, alpha=group["weight_decay"])
@@ -496,15 +498,6 @@ class LazyAdam(torch.optim.Adam):
         parameter.index_copy_(0, rows, F.hardshrink(moved, TINY_WEIGHT))
         state["exp_avg"].index_copy_(0, rows, F.hardshrink(m, TINY_MOMENT))
         state["exp_avg_sq"].index_copy_(0, rows, F.hardshrink(v, TINY_MOMENT))
-
-    def _log_of(self, table: nn.Parameter) -> "RowLog":
-        """Return the log of a table's rows, which is added to `undo` at first."""
-        assert self.undo is not None
-        logs = (entry for entry in self.undo if isinstance(entry, RowLog))
-        log = next((log for log in logs if log.table is table), None)
-        if log is None:
-            self.undo.append(log := RowLog(table, self.state[table]))
-        return log
 
 
 def _summed_rows(gradient: Tensor) -> tuple[Tensor, Tensor]:
@@ -522,7 +515,7 @@ def _summed_rows(gradient: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class RowLog:
-    """The rows of a table before their first change, which a call restores.
+    """The rows of a table before their first change.
 
     Its memory is bounded by copies of the table and of its moments, however many steps
     change the rows.
@@ -562,7 +555,7 @@ class RowLog:
         return self.table.index_select(0, torch.cat([part[0] for part in self.parts]))
 
     @torch.no_grad()
-    def __call__(self) -> None:
+    def restore(self) -> None:
         """Restore the rows, their moments and the number of steps."""
         moments = self.state["exp_avg"], self.state["exp_avg_sq"]
         # The first part last: a device may have logged rows again after their change.

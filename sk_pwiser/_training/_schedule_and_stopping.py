@@ -24,14 +24,7 @@ from sk_pwiser._training._evaluation import (
     grouped_aucs,
     task_aucs,
 )
-from sk_pwiser._training._settings import Settings
 from sk_pwiser._utils import did_you_mean, warn_user
-
-# With at most `MIN_ROWS` rows, a tenth of them says less about the best epoch than a
-# number of steps that grows with the rows; see the page of benchmarks. With more rows,
-# the best epoch has at least the number of steps of a fit to `MIN_ROWS` rows.
-MIN_ROWS = 1_000
-FIRST_STEPS, ROWS_PER_STEP = 4, 200
 
 
 def check_early_stopping(early_stopping: Any, task_names: tuple[str, ...]) -> str:
@@ -64,41 +57,7 @@ def check_early_stopping(early_stopping: Any, task_names: tuple[str, ...]) -> st
     return columns[early_stopping]
 
 
-def plan_epochs(
-    settings: Settings,
-    n_rows: int,
-    task_names: tuple[str, ...],
-    *,
-    has_eval_set: bool,
-    has_groups: bool,
-    is_update: bool,
-) -> tuple[str | None, int, int]:
-    """Return the monitored column, the first epoch that may be best, and the last.
-
-    Raises if early stopping or a callback monitors a figure that does not exist.
-    """
-    monitor, first, most = None, 1, 1 if is_update else settings.max_epochs
-    decides = bool(settings.early_stopping) and not is_update
-    if decides and settings.early_stopping == "auto" and not has_eval_set:
-        n_steps = FIRST_STEPS + min(n_rows, MIN_ROWS) // ROWS_PER_STEP
-        first = min(most, -(-n_steps // -(-n_rows // settings.batch_size)))
-        if n_rows <= MIN_ROWS:
-            decides, most = False, first
-    if decides:
-        monitor = check_early_stopping(settings.early_stopping, task_names)
-        if monitor.startswith(GROUPED) and not has_groups:
-            figure = monitor.removeprefix("valid_").removesuffix("_mean")
-            raise ValueError(
-                f"early_stopping={figure!r} needs the group of each validation row: "
-                "pass groups to fit, groups_val with X_val, or groups to "
-                "ParquetImpressions."
-            )
-    elif not has_eval_set:
-        _check_callbacks_monitor_training(settings.callbacks)
-    return monitor, first, most
-
-
-def _check_callbacks_monitor_training(callbacks: Any) -> None:
+def check_unmonitored(callbacks: Any) -> None:
     """Raise if a callback monitors figures of validation rows, which there are not."""
     for entry, kind in zip(callbacks or [], callback_kinds(callbacks), strict=True):
         monitor = getattr(without_name(entry), "monitor", "")

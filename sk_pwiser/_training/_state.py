@@ -219,9 +219,9 @@ def log_net(net: MultiTaskNet, undo: Undo) -> None:
 
     The optimiser logs the rows of large embedding tables at their first change.
     """
-    tables = set(sparse_tables(net.module_))
+    tables, logs = set(sparse_tables(net.module_)), {}
     if isinstance(net.optimizer_, LazyAdam):
-        net.optimizer_.undo = undo
+        logs = net.optimizer_.logs = {}
     parameters = [*net.module_.parameters(), *net.criterion_.parameters()]
     tensors = [
         (tensor, tensor.detach().clone())
@@ -244,6 +244,8 @@ def log_net(net: MultiTaskNet, undo: Undo) -> None:
     n_epochs = len(net.history)
 
     def restore() -> None:
+        for log in logs.values():
+            log.restore()
         with torch.no_grad():
             for tensor, value in tensors:
                 tensor.copy_(value)

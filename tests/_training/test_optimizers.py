@@ -15,13 +15,11 @@ from sk_pwiser._training._components import MultiTaskCriterion
 from sk_pwiser._training._evaluation import changed_weights
 from sk_pwiser._training._optimizers import (
     LazyAdam,
-    RowLog,
     WeightAverage,
     flush_tiny_values,
     parameter_groups,
     parameter_kinds,
 )
-from sk_pwiser._training._state import take_back
 from sk_pwiser.datasets import make_ctr_cvr
 from sk_pwiser.losses import BCE
 from sk_pwiser.networks import (
@@ -89,7 +87,7 @@ def updated(n_steps, device):
     step(torch.arange(0, 40, 2))
     weight = table.weight.detach().clone()
     state = copy.deepcopy(optimizer.state[table.weight])
-    optimizer.undo = []
+    optimizer.logs = {}
     batches = torch.randint(40, (n_steps, 8), generator=generator)
     for rows in batches:
         step(rows)
@@ -100,7 +98,7 @@ def updated(n_steps, device):
 def test_undo_restores_rows_moments_and_steps_to_the_bit(n_steps, device):
     table, optimizer, weight, state = updated(n_steps, device)
     assert not torch.equal(table.weight, weight)
-    take_back(optimizer.undo)
+    optimizer.logs[table.weight].restore()
     assert torch.equal(table.weight, weight)
     for key, value in optimizer.state[table.weight].items():
         assert torch.equal(value, state[key])
@@ -135,8 +133,7 @@ class LoggedRows(Callback):
     """The number of rows in the log of an update at its end."""
 
     def on_train_end(self, net, **kwargs):
-        undo = net.optimizer_.undo or []  # None in the first call
-        logs = [entry for entry in undo if isinstance(entry, RowLog)]
+        logs = (net.optimizer_.logs or {}).values()  # None in the first call
         self.n_rows_ = [sum(len(rows) for rows, *_ in log.parts) for log in logs]
         self.sizes_ = [len(log.table) for log in logs]
 

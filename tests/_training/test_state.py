@@ -306,7 +306,7 @@ def test_a_second_interrupt_does_not_stop_the_undoing(monkeypatch, lazy):
 
 def test_no_log_and_no_table_is_kept_after_a_fit():
     model = updating(optimizer_params={"lazy_embeddings": True})
-    assert model.net_.optimizer_.undo is None
+    assert model.net_.optimizer_.logs is None
     assert model.net_.lowest_ == ()
 
 
