@@ -344,7 +344,7 @@ def test_classes_that_cannot_be_used(params, error, message, monkeypatch):
             def transform(*args):
                 raise AssertionError
 
-            patch.setattr(TableEncoder, "fit_transform", transform)
+            patch.setattr(TableEncoder, "fit", transform)
         refuses(model, error, message)
 
 
