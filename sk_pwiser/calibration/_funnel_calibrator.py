@@ -31,7 +31,7 @@ from sk_pwiser._model_files import PlainForm, read_file, write_file
 from sk_pwiser._table import _frames
 from sk_pwiser._table._labels import binary_labels, read_labels
 from sk_pwiser._table._weights_and_groups import check_weights
-from sk_pwiser.calibration import _curves, _group_shifts
+from sk_pwiser.calibration import _curves
 from sk_pwiser.model_selection import FunnelStratifiedKFold, warn_about_random_folds
 
 LIMITS = np.finfo(np.float32)
@@ -254,7 +254,7 @@ class FunnelCalibrator(
         of_fits, of_splits = self._route(sample_weight, fit_params)
         labels, classes, columns = self._read_labels(y)
         _responses.check_rows(X, len(labels), y=y, sample_weight=sample_weight)
-        groups = _group_shifts.read_groups(X, self.by)
+        groups = _curves.read_groups(X, self.by)
         # Before any training, so that an unsuitable column costs no time.
         index = self._index_groups(groups)
         # Missing labels have weights, too, for known ones will stand for them.
@@ -264,7 +264,7 @@ class FunnelCalibrator(
             weight *= found.reshape(len(found), -1)
         if self.cv is None:
             estimator = self.estimator
-            of_estimator = _group_shifts.without_groups(X, self.by, estimator)
+            of_estimator = _curves.without_groups(X, self.by, estimator)
             logits = _positive_logits(estimator, of_estimator, labels.shape[1])
         else:
             splits = self._splits(X, y, labels, of_splits)
@@ -285,7 +285,7 @@ class FunnelCalibrator(
         if groups is not None:
             group = np.array([index[value] for value in groups])
             completed = _complete_groups(labels, weight, parents, group)
-            shifts = _group_shifts.fit_shifts(logits, *completed, curves, group, index)
+            shifts = _curves.fit_shifts(logits, *completed, curves, group, index)
         # All attributes are set at the end: an error leaves an earlier fit as it was.
         self.estimator_, self.calibrators_ = estimator, curves
         self.shifts_, self.by_ = shifts, self.by
@@ -441,7 +441,7 @@ class FunnelCalibrator(
 
     def _known_groups(self, X):
         """Return the groups of new rows; they must be of the kind that `fit` saw."""
-        groups = _group_shifts.read_groups(X, self.by_)
+        groups = _curves.read_groups(X, self.by_)
         _frames.check_same_kind(f"by={self.by_!r}", set(groups or ()), self.shifts_)
         return groups
 
@@ -477,7 +477,7 @@ class FunnelCalibrator(
         check_is_fitted(self)
         X = _frames.collected(X)
         groups = self._known_groups(X)
-        X = _group_shifts.without_groups(X, self.by_, self.estimator_)
+        X = _curves.without_groups(X, self.by_, self.estimator_)
         logits = _positive_logits(self.estimator_, X, self.n_tasks_)
         return self._calibrate(logits, groups)
 

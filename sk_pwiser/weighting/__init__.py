@@ -10,14 +10,14 @@ from typing import Any
 
 from torch import nn
 
-from sk_pwiser.weighting._gradient import GradientWeighting
-from sk_pwiser.weighting._gradient import depends_on as depends_on
 from sk_pwiser.weighting._gradient_weightings import (
     GradCraft,
+    GradientWeighting,
     GradNorm,
     MetaBalance,
     Nash,
 )
+from sk_pwiser.weighting._gradient_weightings import depends_on as depends_on
 from sk_pwiser.weighting._loss_weightings import (
     DynamicWeightAverage,
     Equal,

@@ -18,7 +18,7 @@ from suites import fast_for
 
 from sk_pwiser import MultiTaskCTRCVRClassifier, TaskView
 from sk_pwiser.calibration import FunnelCalibrator
-from sk_pwiser.calibration._group_shifts import shifts_by_group
+from sk_pwiser.calibration._curves import shifts_by_group
 from sk_pwiser.datasets import make_ctr_cvr
 from sk_pwiser.export import Scorer, to_onnx
 from sk_pwiser.inspection import task_importances

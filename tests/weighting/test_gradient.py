@@ -9,7 +9,7 @@ from torch import nn
 
 from sk_pwiser.networks import NETWORKS, NetworkSpec
 from sk_pwiser.weighting import GradientWeighting
-from sk_pwiser.weighting._gradient import (
+from sk_pwiser.weighting._gradient_weightings import (
     LARGE_TABLE,
     N_SEARCHED,
     depends_on,
