@@ -248,7 +248,7 @@ class PiecewiseLinearColumn(NumericColumn):
     """Encodes a column as positions relative to the edges of at most `max_bins` bins.
 
     The position is 2 1/3 for a value one third of the way from edge 2 to edge 3. The
-    network expands it to one component per bin, see `networks._input.BinExpansion`.
+    network expands it to one component per bin, see `networks._layers.BinExpansion`.
     """
 
     n_bins_ = 1

@@ -3,15 +3,17 @@
 `LOSSES` maps the names accepted by `MultiTaskCTRCVRClassifier(loss=...)` to classes.
 """
 
-from sk_pwiser.losses._pwiser import PWiseR, pwiser_loss
-from sk_pwiser.losses._ranking import JRC, CombinedPair
-from sk_pwiser.losses._task_loss import (
+from sk_pwiser.losses._losses import (
     BCE,
+    JRC,
+    CombinedPair,
     Focal,
     MultiTaskLoss,
+    PWiseR,
     funnel_monotonicity_penalty,
+    pwiser_loss,
 )
-from sk_pwiser.losses._task_loss import checked_loss as checked_loss
+from sk_pwiser.losses._losses import checked_loss as checked_loss
 
 LOSSES: dict[str, type[MultiTaskLoss]] = {
     "bce": BCE,

@@ -56,6 +56,10 @@ from sk_pwiser._utils import at_least_float32, widest_float
 CHUNK_PAIRS, CHUNK_PAIRS_DEVICE = 2**18, 2**22
 
 
+# The scores of one side of the pairs, and their weights, in float64.
+Side = tuple[Tensor, Tensor]
+
+
 class PairSums(NamedTuple):
     """The weighted sum over all pairs and its gradients, in float64."""
 
@@ -79,14 +83,10 @@ SURROGATES: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tenso
 
 
 def brute_force_sums(
-    higher: Tensor,
-    lower: Tensor,
-    margin: float,
-    higher_weight: Tensor,
-    lower_weight: Tensor,
-    surrogate: str,
+    higher_side: Side, lower_side: Side, margin: float, surrogate: str
 ) -> PairSums:
     """Sum over the matrix of pairs, a block of rows at a time."""
+    (higher, higher_weight), (lower, lower_weight) = higher_side, lower_side
     loss, slope = SURROGATES[surrogate]
     value = higher.new_zeros(())
     lower_gradient = torch.zeros_like(lower)
@@ -143,14 +143,10 @@ def sums_from_right(values: Tensor) -> Tensor:
 
 
 def hinge_sums(
-    higher: Tensor,
-    lower: Tensor,
-    margin: float,
-    higher_weight: Tensor,
-    lower_weight: Tensor,
-    squared: bool = False,
+    higher_side: Side, lower_side: Side, margin: float, squared: bool = False
 ) -> PairSums:
     """Sum w_v w_c max(margin - (v - c), 0), or its square, and return the gradients."""
+    (higher, higher_weight), (lower, lower_weight) = higher_side, lower_side
     ordered, order = torch.sort(higher)
     # The active scores of a lower score are the first n_active in this order.
     bound = inactive_bound(ordered, margin)
@@ -248,19 +244,14 @@ MAX_BLOCKS = 4096
 GAP = 768.0
 
 
-def logistic_sums(
-    higher: Tensor,
-    lower: Tensor,
-    margin: float,
-    higher_weight: Tensor,
-    lower_weight: Tensor,
-) -> PairSums:
+def logistic_sums(higher_side: Side, lower_side: Side, margin: float) -> PairSums:
     """Sum w_v w_c log(1 + exp(margin - (v - c))) over all pairs, with its gradients.
 
     The weights are distributed to a grid, summed over its nodes, and the slopes are
     interpolated. If the grid had more than MAX_BLOCKS blocks, all pairs are evaluated.
     The result is NaN if a score is not finite. All tensors are float64 and not empty.
     """
+    (higher, higher_weight), (lower, lower_weight) = higher_side, lower_side
     # The margin is subtracted from small numbers; large ones would absorb it.
     origin = torch.minimum(higher.amin(), lower.amin())
     x, y = higher - origin - margin, lower - origin
@@ -272,8 +263,7 @@ def logistic_sums(
         return PairSums(nan, nan.expand(x.shape), nan.expand(y.shape))
     n_blocks = math.ceil((int(largest) + ORDER) / BLOCK_NODES)
     if n_blocks > MAX_BLOCKS:
-        weights = higher_weight, lower_weight
-        return brute_force_sums(higher, lower, margin, *weights, "logistic")
+        return brute_force_sums(higher_side, lower_side, margin, "logistic")
     n_nodes = BLOCK_NODES * n_blocks
     x_mass = _distribute(x_nodes, higher_weight, n_nodes)
     y_mass = _distribute(y_nodes, lower_weight, n_nodes)
@@ -371,7 +361,7 @@ def _add_far_blocks(blocks: Tensor, values: Tensor, slopes: Tensor) -> None:
 # other than a CPU the number of kernels decides, and the matrix needs few.
 BRUTE_FORCE_PAIRS, BRUTE_FORCE_PAIRS_DEVICE = 2**17, 2**22
 
-_SUMS: dict[str, Callable[[Tensor, Tensor, float, Tensor, Tensor], PairSums]] = {
+_SUMS: dict[str, Callable[[Side, Side, float], PairSums]] = {
     "hinge": hinge_sums,
     "squared_hinge": partial(hinge_sums, squared=True),
     "logistic": logistic_sums,
@@ -480,32 +470,33 @@ def _mean(
     device = like.device
     if widest_float(device) != torch.float64:
         device = torch.device("cpu")
-    scores, weights = [], []
+    pair: list[Side] = []
     for values, weight in zip(sides, given, strict=True):
-        scores.append(values.to(device).double().contiguous())
+        scores = values.to(device).double().contiguous()
         if weight is None:
-            weights.append(torch.ones_like(scores[-1]))
+            pair.append((scores, torch.ones_like(scores)))
             continue
         # A mean does not depend on the scale of the weights. With a maximum of 1,
         # neither a product of two weights nor their total can underflow: the total is 0
         # or at least 1.
         weight = weight.detach().to(device).double()
         largest = weight.amax()
-        weights.append(weight / torch.where(largest > 0, largest, 1.0))
+        pair.append((scores, weight / torch.where(largest > 0, largest, 1.0)))
+    higher, lower = pair
     most = BRUTE_FORCE_PAIRS if device.type == "cpu" else BRUTE_FORCE_PAIRS_DEVICE
-    (v, c), (v_weight, c_weight) = scores, weights
     if n_pairs <= most:
-        sums = brute_force_sums(v, c, margin, v_weight, c_weight, surrogate)
-    elif len(v) <= len(c):
-        sums = _SUMS[surrogate](v, c, margin, v_weight, c_weight)
+        sums = brute_force_sums(higher, lower, margin, surrogate)
+    elif len(sides[0]) <= len(sides[1]):
+        sums = _SUMS[surrogate](higher, lower, margin)
     else:
         # v - c = (-c) - (-v): the same pairs with the sides exchanged. The sorted side
         # is the smaller one.
-        mirror = _SUMS[surrogate](-c, -v, margin, c_weight, v_weight)
+        (v, v_weight), (c, c_weight) = pair
+        mirror = _SUMS[surrogate]((-c, c_weight), (-v, v_weight), margin)
         gradients = -mirror.lower_gradient, -mirror.higher_gradient
         sums = PairSums(mirror.value, *gradients)
     # If all weights are 0, so are the sums; a divisor of 1 keeps them 0.
-    total = (v_weight.sum() * c_weight.sum()).clamp(min=1.0)
+    total = (higher[1].sum() * lower[1].sum()).clamp(min=1.0)
     means = ((part / total).to(like.dtype) for part in sums)
     return PairSums(*(mean.to(like.device) for mean in means))
 

@@ -5,27 +5,30 @@ A network reads a batch of category codes and numeric inputs and returns a
 `MultiTaskCTRCVRClassifier(network=...)` accepts to classes.
 """
 
-from sk_pwiser.networks._bottoms import AITM, CTCL, SharedBottom, SingleTask
 from sk_pwiser.networks._entire_space import DCMT, DDPO, ESCM2, ESMM
 from sk_pwiser.networks._experts import FDN, PLE, STEM, MetaHeac, MMoE, OMoE
-from sk_pwiser.networks._input import automatic_dims as automatic_dims
-from sk_pwiser.networks._input import numeric_widths
-from sk_pwiser.networks._multi_task_network import (
-    Labels,
-    MultiTaskNetwork,
-    NetworkOutput,
-    chain_logits,
-    full_log_logits,
-)
-from sk_pwiser.networks._multi_task_network import random_inputs as random_inputs
-from sk_pwiser.networks._spec import (
+from sk_pwiser.networks._input import (
     INTERACTIONS,
     SHARED_PARAMS,
     TASK_SPACES,
     Bags,
     BagSpec,
     NetworkSpec,
+    numeric_widths,
 )
+from sk_pwiser.networks._input import automatic_dims as automatic_dims
+from sk_pwiser.networks._multi_task_network import (
+    AITM,
+    CTCL,
+    Labels,
+    MultiTaskNetwork,
+    NetworkOutput,
+    SharedBottom,
+    SingleTask,
+    chain_logits,
+    full_log_logits,
+)
+from sk_pwiser.networks._multi_task_network import random_inputs as random_inputs
 
 NETWORKS: dict[str, type[MultiTaskNetwork]] = {
     "aitm": AITM,

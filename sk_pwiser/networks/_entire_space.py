@@ -18,6 +18,7 @@ from sk_pwiser._utils import (
     check_number,
     conditional_labels,
 )
+from sk_pwiser.networks._input import NetworkSpec
 from sk_pwiser.networks._layers import TaskTowers
 from sk_pwiser.networks._multi_task_network import (
     Labels,
@@ -25,7 +26,6 @@ from sk_pwiser.networks._multi_task_network import (
     NetworkOutput,
     chain_logits,
 )
-from sk_pwiser.networks._spec import NetworkSpec
 
 
 class ESMM(MultiTaskNetwork):

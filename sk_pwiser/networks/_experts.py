@@ -8,8 +8,8 @@ from torch.nn import functional as F
 
 from sk_pwiser._utils import at_least_float32, check_choice, check_integer, check_number
 from sk_pwiser.networks import _layers as layers
+from sk_pwiser.networks._input import NetworkSpec
 from sk_pwiser.networks._multi_task_network import MultiTaskNetwork, NetworkOutput
-from sk_pwiser.networks._spec import NetworkSpec
 
 
 class MMoE(MultiTaskNetwork):

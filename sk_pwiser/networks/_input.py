@@ -1,24 +1,338 @@
-"""The dense input of every network, from category codes and numeric inputs."""
+"""What every network receives: its specification, bags, and the dense input."""
 
-import math
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sk_pwiser._utils import generator_on
-from sk_pwiser.networks._layers import CrossNetwork, DomainGate, FactorizationMachine
-from sk_pwiser.networks._spec import N_SPECIAL, Bags, BagSpec, NetworkSpec
+from sk_pwiser._utils import (
+    chain_parents,
+    check_choice,
+    check_integer,
+    check_number,
+    generator_on,
+)
+from sk_pwiser.networks._layers import (
+    CrossNetwork,
+    DomainGate,
+    FactorizationMachine,
+    NumericInputs,
+    numeric_groups,
+)
 
-# Columns with more bins than `FEW_BINS` are projected to fewer inputs, since a first
-# layer that reads all bins takes most of the time of training. If many columns are
-# projected, each one has fewer inputs. Smooth effects, which the score represents,
-# need fewer than values that act like categories.
-FEW_BINS, SMALLEST_DIM = 8, 2
-LARGEST_SMOOTH_DIM, LARGEST_SMOOTH_WIDTH = 4, 128
-LARGEST_DIM, LARGEST_WIDTH = 8, 256
+
+class Bags(NamedTuple):
+    """The entries of the bags of a batch, bag after bag and row after row.
+
+    Parameters
+    ----------
+    offsets : int64 Tensor of shape (batch * n_bags + 1,)
+        Where the entries of each bag start, and where the last ones end.
+    indices : int64 Tensor of shape (n_entries,)
+        The vector that each entry selects, counted over all bags: those of the second
+        bag follow those of the first.
+    weights : float32 Tensor of shape (n_entries,), default=None
+        Weights of the entries. With None, all are 1.
+    ages : float32 Tensor of shape (n_entries,), default=None
+        Scaled ages of the entries, NaN if unknown; None if no bag has ages.
+
+    Examples
+    --------
+    Two rows with one bag each, of two entries and of one.
+
+    >>> import torch
+    >>> from sk_pwiser.networks import Bags
+    >>> bags = Bags(torch.tensor([0, 2, 3]), torch.tensor([4, 0, 4]))
+    >>> bags.indices[bags.offsets[0] : bags.offsets[1]].tolist()
+    [4, 0]
+    """
+
+    offsets: Tensor
+    indices: Tensor
+    weights: Tensor | None = None
+    ages: Tensor | None = None
+
+    def to(self, device: torch.device) -> "Bags":
+        """Move the tensors to a device.
+
+        Parameters
+        ----------
+        device : torch.device
+            The device.
+
+        Returns
+        -------
+        Bags
+            The same entries there.
+        """
+        return Bags(**{name: t.to(device) for name, t in self.tensors.items()})
+
+    @property
+    def tensors(self) -> dict[str, Tensor]:
+        """The tensors by name, without those that are None."""
+        return {k: v for k, v in self._asdict().items() if v is not None}
+
+
+# Vectors of a bag before those of its column: of empty and of missing lists.
+N_SPECIAL = 2
+
+
+class BagSpec(NamedTuple):
+    """An input that holds any number of entries per row.
+
+    Parameters
+    ----------
+    n_vectors : int
+        Number of vectors from which the entries select.
+    has_unseen : bool, default=False
+        Whether one of the vectors, that of `unseen_code`, stands for unseen values.
+        Category dropout then applies to the entries.
+    column : int, default=None
+        Index of a category column whose embeddings the bag shares. They follow two
+        vectors of its own, which stand for an empty and for a missing list, so that
+        `n_vectors` is 2 plus the cardinality of the column.
+    attends : bool, default=False
+        Whether attention to the value of `column` in the same row weights the entries.
+        Otherwise they have their own weights only.
+    has_ages : bool, default=False
+        Whether the ages of the entries are inputs of the attention.
+
+    Examples
+    --------
+    >>> from sk_pwiser.networks import BagSpec, NetworkSpec
+    >>> spec = NetworkSpec([], 0, 4, [0.1], bags=[BagSpec(1_000)])
+    >>> spec.bags[0].n_vectors
+    1000
+    """
+
+    n_vectors: int
+    has_unseen: bool = False
+    column: int | None = None
+    attends: bool = False
+    has_ages: bool = False
+
+
+TASK_SPACES = ("entire", "conditional")
+INTERACTIONS = ("cross", "fm")
+
+# Fields of the specification that users set in `network_params`, for every network.
+SHARED_PARAMS = (
+    *("cross_rank", "domain_features", "interaction"),
+    *("monotonicity_weight", "n_cross_layers"),
+    "task_space",
+)
+
+
+@dataclass(frozen=True)
+class NetworkSpec:
+    """The table that a network reads, the tasks that it learns and shared options.
+
+    Parameters
+    ----------
+    cardinalities : sequence of int
+        Number of codes of each category column, including the codes for missing and
+        unseen values. Empty if there are no category columns.
+    n_numeric : int
+        Number of numeric inputs.
+    embedding_dim : int
+        Width of the embedding of a category value, the largest one if
+        `embedding_dims` is given.
+    base_rates : sequence of float
+        Mean of the labels of each task, a probability; its length is the number of
+        tasks. Networks initialise their output biases from these rates, so that
+        training starts from calibrated predictions.
+    unseen_code : int, default=1
+        Code of an unknown category value, the same in every column.
+    category_dropout : float or sequence of float, default=0.0
+        Probability that a category value is replaced by `unseen_code` in training: one
+        for all, or one per category column and then one per bag.
+    numeric_bins : sequence of int, default=()
+        Number of bins of each numeric input, or 0. An input with bins is a position
+        among their edges, in [0, n_bins], and becomes one component per bin, or with
+        more than 8 bins a few learned sums of the components. Empty if no input has
+        bins.
+    bin_scales : sequence of float, default=()
+        Factor of the components of each numeric input, > 0. With factors, a position
+        also becomes a normal score. Empty if there are only components, of scale 1.
+    interaction : {"cross", "fm"} or None, default=None
+        Products of columns in the dense input: cross layers of DCN-v2 ("cross"), or the
+        second-order term of a factorisation machine ("fm").
+    task_space : {"entire", "conditional"}, default="entire"
+        Whether the columns of the logits that `forward` returns are read as
+        P(Y_k = 1 | impression) or as P(Y_k = 1 | Y_{k-1} = 1, impression).
+        :class:`MultiTaskNetwork` composes the latter to logits over impressions.
+    monotonicity_weight : float or None, default=None
+        Weight of :func:`~sk_pwiser.losses.funnel_monotonicity_penalty`. None takes the
+        default of the network's class.
+    embedding_dims : sequence of int, default=()
+        Width of the embeddings of each category column, at most `embedding_dim`. Empty
+        if all have this width.
+    negative_sampling_rate : float, default=1.0
+        Share of the rows without the first task that the log has kept, in (0, 1].
+        :class:`MultiTaskNetwork` corrects the logits to those of the full log.
+    bags : sequence of BagSpec, default=()
+        Inputs with any number of entries per row: lists of categories, or the columns
+        of a sparse matrix.
+    task_parents : sequence of int or None, default=None
+        Index of the task that each task presupposes, smaller than its own; -1 if a task
+        presupposes none. None stands for a funnel, in which it is the task before.
+    n_cross_layers : int, default=1
+        Number of cross layers, with `interaction="cross"`.
+    cross_rank : int or None, default=None
+        Rank of the matrices of the cross layers. If it is below half the width of the
+        dense input, each matrix is a product of two; otherwise, and with None, it is
+        full.
+    domain_features : sequence of int or None, default=None
+        Inputs that set a factor in (0, 2) of each column of the dense input: category
+        columns counted first, then bags, then numeric inputs. None for no factors.
+    unseen_inputs : sequence of tuple (int, int, float), default=()
+        Numeric inputs that depend on a category value: the index of the input, that of
+        the category column, and what the input is for an unseen value. Category dropout
+        replaces them with the value.
+
+    References
+    ----------
+    Chang et al. (2023), "PEPNet", :arxiv:`2302.01115`, for the factors;
+    Gorishniy, Rubachev and Babenko (2022), :arxiv:`2203.05556`, for the bins; Wang et
+    al. (2021), "DCN V2", :arxiv:`2008.13535`, and Rendle (2010), "Factorization
+    Machines", ICDM, for the interactions.
+
+    Examples
+    --------
+    >>> from sk_pwiser.networks import NetworkSpec
+    >>> spec = NetworkSpec([3, 5], n_numeric=2, embedding_dim=4, base_rates=[0.1, 0.01])
+    >>> spec.n_tasks
+    2
+    """
+
+    cardinalities: Sequence[int]
+    n_numeric: int
+    embedding_dim: int
+    base_rates: Sequence[float]
+    unseen_code: int = 1
+    category_dropout: float | Sequence[float] = 0.0
+    numeric_bins: Sequence[int] = ()
+    bin_scales: Sequence[float] = ()
+    interaction: str | None = None
+    task_space: str = "entire"
+    monotonicity_weight: float | None = None
+    embedding_dims: Sequence[int] = ()
+    negative_sampling_rate: float = 1.0
+    bags: Sequence[BagSpec] = ()
+    task_parents: Sequence[int] | None = None
+    n_cross_layers: int = 1
+    cross_rank: int | None = None
+    domain_features: Sequence[int] | None = None
+    unseen_inputs: Sequence[tuple[int, int, float]] = ()
+
+    def __post_init__(self) -> None:
+        # Users set some of these fields in `network_params`, so that errors name the
+        # fields as parameters.
+        for dropout in self.dropouts:
+            check_number("category_dropout", dropout, at_least=0, below=1)
+        self._check_columns()
+        check_choice("interaction", self.interaction, (*INTERACTIONS, None))
+        check_integer("n_cross_layers", self.n_cross_layers, at_least=1)
+        if self.cross_rank is not None:
+            check_integer("cross_rank", self.cross_rank, at_least=1)
+        n_layers, rank = self.n_cross_layers, self.cross_rank
+        if self.interaction != "cross" and (n_layers, rank) != (1, None):
+            raise ValueError(
+                f"n_cross_layers={n_layers} and cross_rank={rank} require "
+                f"interaction='cross'; got {self.interaction!r}."
+            )
+        if self.embedding_dims and self.interaction == "fm":
+            raise ValueError(
+                "interaction='fm' requires embeddings of equal width; set "
+                "embedding_dim to a number."
+            )
+        check_choice("task_space", self.task_space, TASK_SPACES)
+        if self.monotonicity_weight is not None:
+            check_number("monotonicity_weight", self.monotonicity_weight, at_least=0)
+        rate, parents = self.negative_sampling_rate, self.parents
+        check_number("negative_sampling_rate", rate, above=0, at_most=1)
+        # Parents come first, so that one pass over the columns composes a chain of
+        # heads.
+        is_earlier = [-1 <= parent < k for k, parent in enumerate(parents)]
+        if len(parents) != self.n_tasks or not all(is_earlier):
+            raise ValueError(
+                "task_parents must hold the index of an earlier task, or -1, for each "
+                f"of the {self.n_tasks} tasks; got {self.task_parents!r}."
+            )
+        # The correction to the full log holds if all rows with any task have the first
+        # one.
+        if rate != 1 and parents.count(-1) > 1:
+            without = [k for k, parent in enumerate(parents) if k and parent < 0]
+            raise ValueError(
+                f"negative_sampling_rate={rate} requires that all tasks presuppose the "
+                f"first one; by task_parents, the tasks with the indices {without} "
+                "presuppose none."
+            )
+
+    def _check_columns(self) -> None:
+        """Raise unless each field with one entry per column fits the columns."""
+        sizes, largest = self.cardinalities, self.embedding_dim
+        rules: dict[str, tuple[int, dict[str, float]]] = {
+            "numeric_bins": (self.n_numeric, {"at_least": 0}),
+            "bin_scales": (len(self.numeric_bins), {"above": 0}),
+            "embedding_dims": (len(sizes), {"at_least": 1, "at_most": largest}),
+        }
+        for name, (n, limits) in rules.items():
+            values = getattr(self, name)
+            if len(values) not in (0, n):
+                raise ValueError(
+                    f"{name} must be empty or hold {n} numbers; got {values!r}."
+                )
+            for index, value in enumerate(values):
+                check_number(f"{name}[{index}]", value, **limits)
+        n_dropped = len(sizes) + len(self.bags)
+        if len(self.dropouts) != n_dropped:
+            raise ValueError(
+                "category_dropout must be a number, or one for each of the "
+                f"{n_dropped} category columns and bags; got {self.category_dropout!r}."
+            )
+        for bag in self.bags:
+            # Attention compares entries with the value of a column, so it needs one,
+            # too.
+            if bag.column is None and not bag.attends:
+                continue
+            is_column = bag.column is not None and 0 <= bag.column < len(sizes)
+            if not is_column or bag.n_vectors != N_SPECIAL + sizes[bag.column or 0]:
+                raise ValueError(
+                    "bags must have a column below the number of category columns, "
+                    f"{len(sizes)}, and {N_SPECIAL} vectors more than it, where they "
+                    f"share embeddings or attend; got {bag!r}."
+                )
+
+    @property
+    def widths(self) -> list[int]:
+        """Width of the embeddings of each category column."""
+        return [*self.embedding_dims] or [self.embedding_dim] * len(self.cardinalities)
+
+    @property
+    def dropouts(self) -> list[float]:
+        """Category dropout of each category column, and then of each bag."""
+        given = self.category_dropout
+        if isinstance(given, list | tuple):
+            return [*given]
+        n_dropped = len(self.cardinalities) + len(self.bags)
+        return [given] * n_dropped  # type: ignore[list-item]
+
+    @property
+    def n_tasks(self) -> int:
+        """Number of tasks."""
+        return len(self.base_rates)
+
+    @property
+    def parents(self) -> tuple[int, ...]:
+        """Index of the task that each task presupposes, -1 if there is none."""
+        if self.task_parents is None:
+            return chain_parents(self.n_tasks)
+        return tuple(self.task_parents)
+
 
 # Standard deviation of initial embeddings. If it is small, the embedding of a rare
 # value stays near 0: it departs only as far as the value's few rows require.
@@ -34,174 +348,6 @@ def automatic_dims(cardinalities: Sequence[int]) -> tuple[int, ...]:
     return tuple(
         min(LARGEST_AUTOMATIC_DIM, round(1.6 * n**0.56)) for n in cardinalities
     )
-
-
-def edge_scores(n_bins: int) -> Tensor:
-    """Return the normal scores of the edges of bins, of shape (n_bins + 1,)."""
-    shares = torch.linspace(0, 1, n_bins + 1)
-    scores: Tensor = torch.special.ndtri(shares.clamp(0.01, 0.99))
-    return scores
-
-
-class BinExpansion(nn.Module):
-    """Expand positions among the edges of bins to one component per bin.
-
-    Component t of a position u is u - t, clipped to [0, 1]: the piecewise linear
-    encoding of :arxiv:`2203.05556`, equation 1, except that values beyond the outer
-    edges are clipped to these. Inputs with 0 bins stay unchanged, and come first.
-
-    With `scales`, the factors of the components, a position is also mapped to its
-    normal score. At edge t of n, this is the normal quantile of t / n, limited to
-    [0.01, 0.99]; between the edges it is linear. The score is all that smooth effects
-    need. Scores come before the components; inputs with one bin have none.
-
-    The layer reads the numeric inputs `columns`; `owners` has that of each output.
-    """
-
-    inputs: Tensor
-    starts: Tensor
-    factors: Tensor
-    first_edges: Tensor
-    last_bins: Tensor
-    edge_scores: Tensor
-
-    def __init__(
-        self, n_bins: Sequence[int], scales: Sequence[float], columns: Sequence[int]
-    ) -> None:
-        super().__init__()
-        plain = [j for j in columns if n_bins[j] == 0]
-        scored = [j for j in columns if n_bins[j] > 1 and scales]
-        binned = [j for j in columns for _ in range(n_bins[j])]
-        self.owners = [*plain, *scored, *binned]
-        self.sizes = [len(plain), len(scored), len(binned)]
-        starts = [t for j in columns for t in range(n_bins[j])]
-        factors = [scales[j] if scales else 1 for j in binned]
-        n_edges = torch.tensor([0, *(n_bins[j] + 1 for j in scored)])
-        scores = [edge_scores(n_bins[j]) for j in scored]
-        for name, buffer in (
-            ("inputs", torch.tensor(self.owners)),
-            ("starts", torch.tensor(starts).float()),
-            ("factors", torch.tensor(factors, dtype=torch.float32)),
-            ("first_edges", n_edges.cumsum(0)[:-1]),
-            ("last_bins", torch.tensor([n_bins[j] - 1.0 for j in scored])),
-            ("edge_scores", torch.cat([*scores, torch.zeros(0)])),
-        ):
-            self.register_buffer(name, buffer, persistent=False)
-
-    def forward(self, numeric: Tensor) -> Tensor:
-        """Map `(batch, n_numeric)` to `(batch, n_out)`."""
-        inputs = numeric.index_select(1, self.inputs)
-        plain, scored, positions = torch.split(inputs, self.sizes, dim=1)
-        # Equation 1 of the paper, for bins of width 1.
-        components = (positions - self.starts).clamp(0, 1)
-        if not self.sizes[1]:
-            return torch.cat([plain, components], dim=1)
-        # Normal scores, interpolated between the edges. The last edge itself belongs to
-        # the last bin.
-        bins = torch.minimum(scored.floor(), self.last_bins)
-        edges = bins.long() + self.first_edges
-        low, high = self.edge_scores[edges], self.edge_scores[edges + 1]
-        scores = low + (scored - bins) * (high - low)
-        return torch.cat([plain, scores, components * self.factors], dim=1)
-
-
-class BinProjection(nn.Module):
-    """Map positions among many bins to few inputs, by a learned matrix per column.
-
-    The result is the normal score, followed by the components of :class:`BinExpansion`
-    times the matrix: a linear layer on the encoding (:arxiv:`2203.05556`, section 3.4).
-    It has no bias, since the next layer has one. The layer reads the numeric inputs
-    `columns`; `owners` has that of each output.
-    """
-
-    inputs: Tensor | None
-    starts: Tensor
-    rows: Tensor | None
-    factors: Tensor
-    first_scores: Tensor
-    score_steps: Tensor
-
-    def __init__(
-        self,
-        n_bins: Sequence[int],
-        scales: Sequence[float],
-        columns: Sequence[int],
-        dim: int,
-    ) -> None:
-        super().__init__()
-        self.has_scores = len(scales) > 0
-        n_columns, width = len(columns), dim + self.has_scores
-        self.owners = [column for column in columns for _ in range(width)]
-        reads_all = [*columns] == [*range(len(n_bins))]  # in their order
-        n_bins = [n_bins[column] for column in columns]
-        n_rows, longest = sum(n_bins), max(n_bins)
-        # Columns with fewer bins than the longest are padded by any row times 0.
-        # All columns have the bins of the longest, so that they are one batched
-        # product.
-        is_used = torch.arange(longest) < torch.tensor(n_bins).unsqueeze(1)
-        rows = (is_used.flatten().cumsum(0) - 1).view(is_used.shape)
-        first_scores = torch.zeros(n_columns, 1, width)
-        score_steps = torch.zeros(n_columns, longest, 1)
-        for column, n in enumerate(n_bins if self.has_scores else ()):
-            scores = edge_scores(n)
-            first_scores[column, 0, 0] = scores[0]
-            score_steps[column, :n, 0] = scores.diff()
-        factors = torch.tensor(
-            [scales[j] if scales else 1.0 for j in columns], dtype=torch.float32
-        )
-        # Smaller weights than those of variance 1 / dim, and even smaller ones where
-        # the components count half, gave a higher AUC on validation rows.
-        sizes = (factors / (2 * dim)).sqrt().repeat_interleave(torch.tensor(n_bins))
-        self.weight = nn.Parameter(torch.randn(n_rows, dim) * sizes.unsqueeze(1))
-        for name, buffer in (
-            ("inputs", None if reads_all else torch.tensor(columns)),
-            ("starts", torch.arange(longest, dtype=torch.float32)),
-            ("rows", None if bool(is_used.all()) else rows),
-            ("factors", (factors.view(-1, 1) * is_used).unsqueeze(2)),
-            ("first_scores", first_scores),
-            ("score_steps", score_steps),
-        ):
-            self.register_buffer(name, buffer, persistent=False)
-
-    def forward(self, numeric: Tensor) -> Tensor:
-        """Map `(batch, n_numeric)` to `(batch, n_out)`, column after column."""
-        if self.inputs is not None:
-            numeric = numeric.index_select(1, self.inputs)
-        components = (numeric.t().unsqueeze(2) - self.starts).clamp_(0, 1)
-        weight: Tensor = self.weight
-        if self.rows is not None:
-            weight = F.embedding(self.rows, weight)
-        n_columns, longest, _ = self.factors.shape
-        matrices = weight.view(n_columns, longest, -1) * self.factors
-        if self.has_scores:
-            # Scores are linear within a bin, like the components, so that one product
-            # computes both: the steps of the score are one more column.
-            matrices = torch.cat([self.score_steps, matrices], dim=2)
-        inputs = torch.baddbmm(self.first_scores, components, matrices)
-        return inputs.transpose(0, 1).flatten(1)
-
-
-def numeric_groups(
-    n_bins: Sequence[int], scales: Sequence[float]
-) -> list[tuple[list[int], int]]:
-    """Group numeric inputs by the number of inputs to which they are projected.
-
-    Each group comes with this number, which is 0 without a projection.
-    """
-    # A group has one width, so that it is computed by one batched product.
-    few = [j for j, n in enumerate(n_bins) if n <= FEW_BINS]
-    many = [j for j, n in enumerate(n_bins) if n > FEW_BINS]
-    smooth = [j for j in many if scales and scales[j] < 1]
-    other = [j for j in many if not scales or scales[j] >= 1]
-    groups = [(few, 0)] if few else []
-    for columns, largest, largest_width in (
-        (smooth, LARGEST_SMOOTH_DIM, LARGEST_SMOOTH_WIDTH),
-        (other, LARGEST_DIM, LARGEST_WIDTH),
-    ):
-        if columns:
-            dim = max(SMALLEST_DIM, largest_width // len(columns))
-            groups.append((columns, min(largest, dim)))
-    return groups
 
 
 def numeric_widths(spec: NetworkSpec) -> list[int]:
@@ -232,41 +378,6 @@ def numeric_widths(spec: NetworkSpec) -> list[int]:
             has_score = n_bins[j] > 1 and len(scales) > 0
             widths[j] = (width or max(1, n_bins[j])) + has_score
     return widths
-
-
-class NumericInputs(nn.Module):
-    """The numeric inputs. An input with bins becomes several.
-
-    With at most `FEW_BINS` bins, there is one component per bin. With more bins, the
-    components are projected: to at most `LARGEST_SMOOTH_DIM` inputs if a normal score
-    represents smooth effects beside them (a factor below 1), and to at most
-    `LARGEST_DIM` otherwise.
-    """
-
-    def __init__(
-        self, n_bins: Sequence[int], scales: Sequence[float] = (), n_others: int = 0
-    ) -> None:
-        super().__init__()
-        layers: list[BinExpansion | BinProjection] = [
-            BinProjection(n_bins, scales, columns, dim)
-            if dim
-            else BinExpansion(n_bins, scales, columns)
-            for columns, dim in numeric_groups(n_bins, scales)
-        ]
-        self.layers = nn.ModuleList(layers)
-        self.owners = [owner for layer in layers for owner in layer.owners]
-        # The initial variance of a first layer's weights falls with its width. This
-        # ratio gives a component, whose weight is now a product of two, the variance
-        # that it would have without a projection.
-        n_components = sum(max(1, n) + (n > 1 and len(scales) > 0) for n in n_bins)
-        ratio = (len(self.owners) + n_others) / (n_components + n_others)
-        for weight in self.parameters():
-            weight.data *= math.sqrt(ratio)
-
-    def forward(self, numeric: Tensor) -> Tensor:
-        """Map `(batch, n_numeric)` to `(batch, n_out)`."""
-        parts = [layer(numeric) for layer in self.layers]
-        return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
 
 
 class TargetAttention(nn.Module):

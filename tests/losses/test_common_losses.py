@@ -13,7 +13,7 @@ from sk_pwiser.losses import (
     Focal,
     MultiTaskLoss,
     PWiseR,
-    _task_loss,
+    _losses,
 )
 
 NAMES = ["click", "conversion"]
@@ -227,13 +227,13 @@ def test_cross_entropy_by_few_kernels():
     targets = torch.rand(50, 2, generator=generator, dtype=torch.float64)
     targets[:25] = targets[:25].round()
     inputs = logits.requires_grad_(), targets.requires_grad_()
-    found = _task_loss._CrossEntropy.apply(*inputs)
+    found = _losses._CrossEntropy.apply(*inputs)
     expected = F.binary_cross_entropy_with_logits(*inputs, reduction="none")
     torch.testing.assert_close(found, expected, rtol=1e-12, atol=0)
     slopes = (torch.autograd.grad(x.sum(), inputs) for x in (found, expected))
     torch.testing.assert_close(*slopes)
     parts = logits.detach()[25:30].requires_grad_(), targets.detach()[25:30]
-    assert torch.autograd.gradgradcheck(_task_loss._CrossEntropy.apply, parts)
+    assert torch.autograd.gradgradcheck(_losses._CrossEntropy.apply, parts)
 
 
 OVER_PAIRS = ["combined_pair", "jrc"]

@@ -21,7 +21,7 @@ from rewrites import (
 from scipy.special import expit
 
 from sk_pwiser.networks import AITM, CTCL, Labels, NetworkSpec
-from sk_pwiser.networks._bottoms import consistency_loss
+from sk_pwiser.networks._multi_task_network import consistency_loss
 
 
 def transfer(p, name, own, previous):

@@ -10,16 +10,15 @@ from numpy.testing import assert_allclose
 from scipy.special import expit
 
 from sk_pwiser.networks import NETWORKS, NetworkSpec
-from sk_pwiser.networks._input import (
+from sk_pwiser.networks._input import InputLayer, numeric_widths
+from sk_pwiser.networks._layers import (
     FEW_BINS,
     LARGEST_DIM,
     LARGEST_SMOOTH_DIM,
     SMALLEST_DIM,
     BinExpansion,
     BinProjection,
-    InputLayer,
     NumericInputs,
-    numeric_widths,
 )
 
 CARDINALITIES = [3, 5, 7]
