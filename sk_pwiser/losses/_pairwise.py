@@ -182,10 +182,14 @@ def hinge_sums(
     return PairSums(value, unsorted, lower_gradient)
 
 
+# Where rows can be selected without blocking the host, unlike on a GPU.
+SELECTING = ("cpu",)
+
+
 def is_joint(device: torch.device, surrogate: str) -> bool:
     """Return whether `joint_hinge_sums` computes the means on a device."""
     has_float64 = widest_float(device) == torch.float64
-    return not selects_without_sync(device) and surrogate != "logistic" and has_float64
+    return device.type not in SELECTING and surrogate != "logistic" and has_float64
 
 
 def joint_hinge_sums(
@@ -416,7 +420,7 @@ class WeightedScores(NamedTuple):
         Where the host would have to wait for their number, as on a GPU, all rows are
         returned, and the others have weight 0.
         """
-        if selects_without_sync(self.values.device):
+        if self.values.device.type in SELECTING:
             rows = is_chosen.nonzero().squeeze(1)
             weight = self.weight
             if weight is not None:
@@ -499,8 +503,3 @@ def _mean(
     total = (higher[1].sum() * lower[1].sum()).clamp(min=1.0)
     means = ((part / total).to(like.dtype) for part in sums)
     return PairSums(*(mean.to(like.device) for mean in means))
-
-
-def selects_without_sync(device: torch.device) -> bool:
-    """Return whether rows can be selected without blocking the host; not on a GPU."""
-    return device.type == "cpu"

@@ -799,14 +799,13 @@ class CTCL(SharedBottom):
         )
         n_hidden = [self.bottom.n_out, *tower_units][-1]
         units = layers.check_units("transfer_units", transfer_units)
-        self.pairs = [(j, k) for k, j in enumerate(spec.parents) if j >= 0]
-        # Probabilities over impressions, in either task space.
-        logits = log_odds(spec.base_rates)
-        # Transfer nets start at the base rate of the task that they predict.
-        to_children = logits[[child for _, child in self.pairs]]
-        to_parents = logits[[parent for parent, _ in self.pairs]]
-        self.to_children = layers.TaskTowers(n_hidden, units, to_children, dropout)
-        self.to_parents = layers.TaskTowers(n_hidden, units, to_parents, dropout)
+        down = [(j, k) for k, j in enumerate(spec.parents) if j >= 0]
+        # The task that each transfer net reads, and the one that it predicts.
+        self.pairs = [*down, *((k, j) for j, k in down)]
+        # They start at the base rate of the latter, over impressions in either task
+        # space.
+        starts = log_odds(spec.base_rates)[[target for _, target in self.pairs]]
+        self.transfer_nets = layers.TaskTowers(n_hidden, units, starts, dropout)
 
     def forward(self, codes: Tensor, numeric: Tensor) -> NetworkOutput:
         """Compute the logits of a batch, `(batch, n_tasks)`, and the extra loss."""
@@ -823,13 +822,10 @@ class CTCL(SharedBottom):
             known = at_least_float32(logits.detach())
             if self.spec.task_space == "conditional":
                 known = chain_logits(known, self.spec.parents)
-        # All transfer nets of one direction run together: one input per pair.
-        of_parents = torch.stack([hidden[parent] for parent, _ in self.pairs])
-        of_children = torch.stack([hidden[child] for _, child in self.pairs])
-        to_children = self.to_children(of_parents).unbind(dim=1)
-        to_parents = self.to_parents(of_children).unbind(dim=1)
-        pairs = [*self.pairs, *((child, parent) for parent, child in self.pairs)]
-        transfers = dict(zip(pairs, [*to_children, *to_parents], strict=True))
+        # All transfer nets run together: one input per pair.
+        sources = torch.stack([hidden[source] for source, _ in self.pairs])
+        found = self.transfer_nets(sources).unbind(dim=1)
+        transfers = dict(zip(self.pairs, found, strict=True))
 
         def consistency(labels: Labels) -> Tensor:
             return self.consistency_weight * consistency_loss(labels, transfers, known)

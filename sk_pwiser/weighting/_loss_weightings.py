@@ -219,7 +219,6 @@ class Fixed(TaskWeighting):
     """
 
     weights: Tensor
-    _factors: Tensor
 
     def __init__(self, n_tasks: int, *, weights: Sequence[float]) -> None:
         if isinstance(weights, Mapping) or not is_iterable(weights):
@@ -236,11 +235,11 @@ class Fixed(TaskWeighting):
                 f"only 0; got {weights!r}."
             )
         super().__init__(n_tasks)
-        # A setting of the user is not part of the state: `partial_fit` may change it.
-        buffer = torch.tensor(values, dtype=torch.float32)
+        # The weight of a single task does not count. A setting of the user is not part
+        # of the state: `partial_fit` may change it.
+        used = values if n_tasks > 1 else [1.0]
+        buffer = torch.tensor(used, dtype=torch.float32)
         self.register_buffer("weights", buffer, persistent=False)
-        factors = buffer if n_tasks > 1 else torch.ones(1)
-        self.register_buffer("_factors", factors, persistent=False)
 
     def forward(self, losses: Tensor) -> Tensor:
         """Return the weighted sum of the losses, of shape `()`."""
@@ -257,7 +256,7 @@ class Fixed(TaskWeighting):
             # A subclass with its own `forward` may compute any total.
             super().backward(losses, penalty, parameters)
             return
-        terms: list[tuple[Tensor, Tensor | None]] = [(losses, self._factors)]
+        terms: list[tuple[Tensor, Tensor | None]] = [(losses, self.weights)]
         if penalty is not None:
             terms.append((penalty, None))
         # As in a sum, a constant term has no gradient.
@@ -266,11 +265,11 @@ class Fixed(TaskWeighting):
 
     def report(self, losses: Tensor) -> Tensor:
         """Return the loss that is minimised: the weighted sum, of shape `()`."""
-        return (self._factors * losses).sum()
+        return (self.weights * losses).sum()
 
     def end_epoch(self) -> list[float]:
         """Return the weights."""
-        return super().end_epoch() or self._factors.tolist()
+        return super().end_epoch() or self.weights.tolist()
 
 
 class Equal(Fixed):

@@ -92,7 +92,7 @@ def test_equals_the_definition(surrogate, pairs, n, n_tasks, seed, weights, sele
     if given_weight is not None:
         given_weight = torch.from_numpy(given_weight)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_pairwise, "selects_without_sync", lambda device: selects)
+        patch.setattr(_pairwise, "SELECTING", ("cpu",) if selects else ())
         losses, gradient = loss_and_gradient(loss, logits, y, given_weight)
     for k in range(n_tasks):
         args = logits[:, k], depth, n_tasks, margins, weight[:, k], surrogate, pairs
@@ -257,7 +257,7 @@ def test_selected_and_weighted_rows_agree_at_a_low_rate(
     params = {"surrogate": surrogate, "pairs": pairs, "tasks": "all"}
     loss = PWiseR(NAMES, pwiser_weight=0.3, **params)
     expected = loss_and_gradient(loss, logits, y)
-    monkeypatch.setattr(_pairwise, "selects_without_sync", lambda device: False)
+    monkeypatch.setattr(_pairwise, "SELECTING", ())
     for found, known in zip(loss_and_gradient(loss, logits, y), expected, strict=True):
         assert_allclose(found, known, rtol=1e-9, atol=1e-12)
 

@@ -106,9 +106,9 @@ def test_ctcl_equals_the_formula(consistency, parents, task_space):
     children = [k for k in range(n_tasks) if parents[k] >= 0]
     for i, child in enumerate(children):
         parent = parents[child]
-        ways = [(parent, child, "to_children"), (child, parent, "to_parents")]
-        for source, target, name in ways:
-            z = tower(hidden[source], p, i, name)
+        ways = [(parent, child, i), (child, parent, len(children) + i)]
+        for source, target, place in ways:
+            z = tower(hidden[source], p, place, "transfer_nets")
             loss = cross_entropy(z, targets[:, target]).mean() - floor[target]
             losses[source].append(loss)
     expected = [0.7 * np.mean(own) if own else 0 for own in losses]
@@ -120,7 +120,7 @@ def test_tasks_without_parents_have_no_neighbours(consistency):
     network = make(CTCL, 3, **params)
     output = network(*batch())
     assert output.extra_losses == {}
-    assert not any(name.startswith("to_") for name in network.state_dict())
+    assert not any(name.startswith("transfer_nets") for name in network.state_dict())
 
 
 def test_the_transfer_from_a_task_trains_nothing_of_the_other_task(consistency):
@@ -129,9 +129,9 @@ def test_the_transfer_from_a_task_trains_nothing_of_the_other_task(consistency):
     found = dependencies(network, *batch(200), lambda o: extra_loss(o, y)[None])
     shared = {"input_layer", "bottom"}
     owners = [
-        {"to_children.0"},
-        {"to_children.1", "to_parents.0"},
-        {"to_parents.1"},
+        {"transfer_nets.0"},
+        {"transfer_nets.1", "transfer_nets.2"},
+        {"transfer_nets.3"},
     ]
     for task, masks in enumerate(found):
         parts = {".".join(n.split(".")[:2]) for n in masks}

@@ -38,7 +38,7 @@ OF_ONE_TASK = {
 CHAINS = ["aitm", "dcmt", "ddpo", "escm2", "esmm"]
 
 # Beginnings of the names of tensors that only extra losses depend on.
-FOR_TRAINING_ONLY = ("aux_heads", "to_children", "to_parents")
+FOR_TRAINING_ONLY = ("aux_heads", "transfer_nets")
 
 
 def owner(name, parameter):
