@@ -822,10 +822,10 @@ class CTCL(SharedBottom):
             known = at_least_float32(logits.detach())
             if self.spec.task_space == "conditional":
                 known = chain_logits(known, self.spec.parents)
-        # All transfer nets run together: one input per pair.
+        # All transfer nets run together: one input, and one row of logits, per pair.
         sources = torch.stack([hidden[source] for source, _ in self.pairs])
-        found = self.transfer_nets(sources).unbind(dim=1)
-        transfers = dict(zip(self.pairs, found, strict=True))
+        found = self.transfer_nets(sources).t().contiguous()
+        transfers = dict(zip(self.pairs, found.unbind(), strict=True))
 
         def consistency(labels: Labels) -> Tensor:
             return self.consistency_weight * consistency_loss(labels, transfers, known)
