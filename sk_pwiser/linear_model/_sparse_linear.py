@@ -189,35 +189,30 @@ class MixedLoss:
         totals = weights.sum(axis=0)
         self.weights = weights / np.where(totals > 0, totals, 1.0)
         self.values = np.nan_to_num(values)
-        self.is_binary = is_binary
-        self._by_type = []
-        for function, chosen in ((log_loss, is_binary), (half_squares, ~is_binary)):
-            if chosen.any():
-                # A slice of all columns makes no copy.
-                columns = slice(None) if chosen.all() else np.flatnonzero(chosen)
-                own = self.values[:, columns], self.weights[:, columns]
-                self._by_type.append((function, columns, *own))
+        # The columns of each type; a slice of all makes no copy.
+        self.binary, self.regression = (
+            slice(None) if chosen.all() else np.flatnonzero(chosen)
+            for chosen in (is_binary, ~is_binary)
+        )
 
     def value(self, linear):
         """Return the loss of logits or predicted values, (n_samples, n_tasks)."""
-        return sum(
-            np.vdot(weights, function(linear[:, columns], values))
-            for function, columns, values, weights in self._by_type
-        )
+        b, r, losses = self.binary, self.regression, np.empty_like(linear)
+        losses[:, b] = log_loss(linear[:, b], self.values[:, b])
+        losses[:, r] = 0.5 * (linear[:, r] - self.values[:, r]) ** 2
+        return np.vdot(self.weights, losses)
 
     def gradient(self, linear):
         """Return the derivative in `linear`, of the same shape."""
-        residual = np.empty_like(linear)
-        for function, columns, values, weights in self._by_type:
-            part = DERIVATIVES[function](linear[:, columns], values)
-            residual[:, columns] = part * weights
-        return residual
+        residual, b = linear - self.values, self.binary
+        residual[:, b] = 2.0 * (expit(linear[:, b]) - self.values[:, b])
+        return residual * self.weights
 
     def best_constants(self):
         """Return the logits or values that minimise the loss without features."""
         mean = (self.weights * self.values).sum(axis=0)
         constants = mean.copy()
-        b = self.is_binary
+        b = self.binary
         with np.errstate(divide="ignore"):
             constants[b] = np.log(mean[b]) - np.log1p(-mean[b])
         return constants
@@ -235,16 +230,6 @@ def log_loss(logits, labels):
     losses -= labels * logits
     losses *= 2.0
     return losses
-
-
-def half_squares(predicted, values):
-    return 0.5 * (predicted - values) ** 2
-
-
-DERIVATIVES = {
-    log_loss: lambda logits, labels: 2.0 * (expit(logits) - labels),
-    half_squares: lambda predicted, values: predicted - values,
-}
 
 
 class Objective:
