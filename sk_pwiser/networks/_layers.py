@@ -1,7 +1,4 @@
-"""The layers of the networks.
-
-Bins of numbers, perceptrons, towers, experts with gates, and products of columns.
-"""
+"""The layers: perceptrons, towers, experts with gates, products, bins of numbers."""
 
 import math
 from collections.abc import Callable, Iterable, Sequence

@@ -1,6 +1,6 @@
-"""The base class of the networks, what they return, and those without experts.
+"""The base class of the networks, what they return, and networks without experts.
 
-These networks are of bottoms and towers only.
+The networks in this file have bottoms and towers only.
 """
 
 import math

@@ -1,4 +1,4 @@
-"""The base class of the weightings that combine gradients, and these weightings."""
+"""The weightings that combine the gradients of the tasks, and their base class."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
