@@ -530,11 +530,6 @@ class CPMultiTaskLogistic(LinearPredictions, ClassifierMixin, BaseEstimator):
             raise ValueError(
                 f"solver='als' requires loss='squared_error'; got {self.loss!r}."
             )
-        for mode in self.group_modes:
-            if isinstance(mode, bool) or not isinstance(mode, str | Integral):
-                raise TypeError(
-                    f"group_modes must hold column names or positions; got {mode!r}."
-                )
         if self.task_mode in self.group_modes:
             raise ValueError(
                 f"task_mode and a column of group_modes are both {self.task_mode!r}."

@@ -205,7 +205,7 @@ REFUSED = [
     ({"solver": "als"}, ValueError, "requires loss='squared_error'"),
     ({"group_modes": [9]}, ValueError, "contains 9, which is not a column of X"),
     ({"group_modes": [6, -1]}, ValueError, "distinct"),
-    ({"group_modes": [1.5]}, TypeError, "got 1.5"),
+    ({"group_modes": [1.5]}, ValueError, "contains 1.5, which is not a column of X"),
     ({"group_modes": ["event"]}, ValueError, "both 'event'"),
     ({"rank": 0}, ValueError, "rank"),
 ]
