@@ -845,28 +845,24 @@ def consistency_loss(
     the logits `known`, or the labels if it is None.
     """
     targets = labels.y if known is None else known.sigmoid()
-    tasks = range(targets.shape[1])
-    # The loss takes one column per task: columns without a transfer are filled.
-    zero = torch.zeros_like(next(iter(transfers.values())))
-    filled = [
-        torch.stack([transfers.get((j, k), zero) for k in tasks], dim=1) for j in tasks
-    ]
-    losses = torch.stack(
-        [labels.row_losses(at_least_float32(logits), targets) for logits in filled]
-    )
+    floor: Tensor | float = 0.0
     if known is not None:
         # The value at T = p_k: otherwise the loss would fall as p_k becomes certain.
-        losses = losses - labels.row_losses(known, targets)
-    if labels.sample_weight is not None:
-        weights = labels.sample_weight.view(len(targets), -1)
+        floor = labels.row_losses(known, targets)
+    weights = labels.sample_weight
+    if weights is not None:
+        weights = weights.view(len(targets), -1)
         if known is not None:
             # Predictions need no label: rows count as for the first task, which has
             # one in every row.
             weights = weights[:, :1]
-        losses = losses * weights
-    means = losses.mean(dim=1)
-    totals = []
-    for j in tasks:
-        own = [means[pair] for pair in transfers if pair[0] == j]
-        totals.append(torch.stack(own).mean() if own else means.new_zeros(()))
-    return torch.stack(totals)
+    means: list[list[Tensor]] = [[] for _ in range(targets.shape[1])]
+    for (source, target), logits in transfers.items():
+        # The loss takes one column per task, of which that of the target counts.
+        columns = torch.stack([at_least_float32(logits)] * len(means), dim=1)
+        losses = labels.row_losses(columns, targets) - floor
+        if weights is not None:
+            losses = losses * weights
+        means[source].append(losses.mean(dim=0)[target])
+    zero = targets.new_zeros(())
+    return torch.stack([torch.stack(own).mean() if own else zero for own in means])
