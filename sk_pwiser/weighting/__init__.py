@@ -8,8 +8,6 @@ which are passed to `fit` as `sample_weight`.
 
 from typing import Any
 
-from torch import nn
-
 from sk_pwiser.weighting._gradient_weightings import (
     GradCraft,
     GradientWeighting,
@@ -65,15 +63,9 @@ def as_weighting(
 ) -> tuple[Any, dict[str, Any] | None]:
     """Replace a class or instance of TorchJD by `TorchJD` and its parameters.
 
-    Other classes and names are returned unchanged. Instances of other modules raise a
-    TypeError.
+    Everything else is returned unchanged.
     """
     kind = choice if isinstance(choice, type) else type(choice)
     if any(base.__module__.partition(".")[0] == "torchjd" for base in kind.__mro__):
         return TorchJD, {**(params or {}), "aggregator": choice}
-    if isinstance(choice, nn.Module):
-        raise TypeError(
-            "weighting must be a name, a class, or an object of TorchJD; got an "
-            f"instance of {kind.__name__}. Pass the class, and set weighting_params."
-        )
     return choice, params
