@@ -53,12 +53,13 @@ class PastsOfKeys:
             start, stop = offsets[place], offsets[place + 1]
             block = EMPTY
             if stop > start:
-                block = Block(times, start, stop, sums, start * width, n_before[place])
+                parts = times, start, stop, sums, start * width, width
+                block = Block(*parts, n_before[place])
             blocks.append(block)
         for offsets, times, values in self.lists:
             start, stop = offsets[place], offsets[place + 1]
             values = values[start:stop]
-            blocks.append(Block(times, start, stop, EMPTY.sums, 0, 0, values))
+            blocks.append(Block(times, start, stop, EMPTY.sums, 0, 0, 0, values))
         return KeyPast(self.reference, blocks)
 
 

@@ -12,31 +12,33 @@ import math
 import struct
 from array import array
 from bisect import bisect_left, bisect_right
-from dataclasses import dataclass
-from itertools import chain
 from math import exp2
-from operator import itemgetter
+from operator import attrgetter
 from typing import NamedTuple
 
 from sk_pwiser._table._frames import is_missing
 
 # Blocks below the root have about this size; a root has at most as many entries.
 BLOCK_BYTES = 800
-# What a record begins with, by the type of its times.
-STARTS = {"q": b"history2", "d": b"history3"}
-# Of a block: its entries, its level, the width of its sums, and whether it has values.
-BLOCK_HEAD = struct.Struct("=8s4q")
+# What a record begins with, and the time as of which it holds, by the type of the time.
+RECORD_HEADS = {
+    b"historyq": struct.Struct("=8sq"),
+    b"historyd": struct.Struct("=8sd"),
+}
+# Of a block: its entries, the width of its sums, the bytes of its values, its level,
+# the type of its times, and the events that are no longer kept.
+BLOCK_HEAD = struct.Struct("=3iBc2xq")
 to_json = json.JSONEncoder().encode
 
 
 class Block(NamedTuple):
     """A block of a sequence, to be read: entries `start:stop` of a view of times.
 
-    The entries of a leaf are events. Entry i has the decayed sums of the events up to
-    it, at its time, one per half-life: `sums[place + i * width:][:width]`. The entries
-    of other blocks are blocks of the level below, at the time of their first event,
-    with the number of events before it, and their decayed sums at its time. The root
-    includes events that are no longer kept, `n_before` ones if it is a leaf.
+    The entries of a leaf are events, those of other blocks are blocks of a level below,
+    at the time of their last event. Entry i has the number of all events up to its end,
+    and their decayed sums at its time, one per half-life:
+    `sums[place + i * width:][:width]`. In a leaf the number is `n_before + i + 1`: the
+    first entry stands for events that are no longer kept, too.
     """
 
     times: memoryview
@@ -44,34 +46,32 @@ class Block(NamedTuple):
     stop: int
     sums: memoryview
     place: int
+    width: int
     n_before: int = 0
-    values: list | memoryview | None = None  # of the events of a list
+    values: list | memoryview | None = None  # of a list: those of the last events
     level: int = 0
     numbers: memoryview | None = None
-    at: int = 0  # of the counts in the numbers, behind which the blocks' numbers are
+    at: int = 0  # of the numbers of events, behind which those of the blocks are
 
     @property
     def counts(self):
-        n = (self.stop - self.start) * (self.level > 0)
-        return self.numbers[self.at : self.at + n].tolist() if n else []
+        """The number of events up to the end of each entry."""
+        n = self.stop - self.start
+        if not self.level:
+            return range(self.n_before + 1, self.n_before + 1 + n)
+        return self.numbers[self.at : self.at + n].tolist()
 
     @property
     def ids(self):
-        n = (self.stop - self.start) * (self.level > 0)
-        return self.numbers[self.at + n : self.at + 2 * n].tolist() if n else []
+        """The numbers of the blocks of the entries."""
+        n = self.stop - self.start
+        return (
+            self.numbers[self.at + n : self.at + 2 * n].tolist() if self.level else []
+        )
 
 
-EMPTY = Block(memoryview(b""), 0, 0, memoryview(b""), 0)
+EMPTY = Block(memoryview(b""), 0, 0, memoryview(b""), 0, 0)
 EMPTY_LIST = EMPTY._replace(values=[])
-
-
-_time = itemgetter(0)
-
-
-def _time_and_value(event):
-    """Return what events of a list are sorted by: numbers precede text."""
-    time, value = event
-    return time, isinstance(value, str), value
 
 
 def seen(block, bound, time, half_lives, read, search=bisect_left):
@@ -79,28 +79,24 @@ def seen(block, bound, time, half_lives, read, search=bisect_left):
 
     The sums are decayed to `time`. `read` returns a block by its number.
     """
-    n_events, sums = 0, [0.0] * len(half_lives)
+    n_events, last, sums = 0, None, [0.0] * len(half_lives)
     while True:
         # A block may be read a million times per second: look at each field once.
-        times, start, stop, of_entries, place, n_before, _, level, numbers, at = block
-        last_place = search(times, bound, start, stop) - 1
-        if last_place < start:
-            return 0, None, sums
-        last, i = times[last_place], last_place - start
-        if half_lives:
-            place += i * len(sums)
-            for h, half_life in enumerate(half_lives):
-                sums[h] += of_entries[place + h] * exp2((last - time) / half_life)
-        if not level:
-            return n_events + n_before + i + 1, last, sums
-        n_events += numbers[at + i]
-        block = read(numbers[at + stop - start + i])
-
-
-def n_equal(block, time, read):
-    """Return the number of events at a time."""
-    upto = seen(block, time, time, (), read, bisect_right)[0]
-    return upto - seen(block, time, time, (), read)[0]
+        times, start, stop, of_entries, place, _, n_before, _, level, numbers, at = (
+            block
+        )
+        end = search(times, bound, start, stop)
+        if end > start:
+            last, i = times[end - 1], end - 1 - start
+            n_events += numbers[at + i] if level else n_before + i + 1
+            if half_lives:
+                place += i * len(sums)
+                for h, half_life in enumerate(half_lives):
+                    sums[h] += of_entries[place + h] * exp2((last - time) / half_life)
+        if not level or end == stop:
+            return n_events, last, sums
+        # The events of this block are on both sides of the bound.
+        block = read(numbers[at + stop - start + end - start])
 
 
 def newest(block, bound, n, read):
@@ -110,40 +106,34 @@ def newest(block, bound, n, read):
         first = max(block.start, stop - n)
         own = slice(first - block.start, stop - block.start)
         return block.times[first:stop], block.values[own]
-    times, values, ids = [], [], block.ids
-    for place in range(stop - 1, block.start - 1, -1):
-        child = read(ids[place - block.start])
-        own_times, own_values = newest(child, bound, n - len(times), read)
+    times, values = [], []
+    for number in reversed(block.ids[: stop - block.start + 1]):
+        own_times, own_values = newest(read(number), bound, n - len(times), read)
         times, values = [*own_times, *times], [*own_values, *values]
         if len(times) == n:
             break
     return times, values
 
 
-@dataclass
-class Node:
-    """A block that is written: lists of what the entries of a `Block` have."""
+class Entry(NamedTuple):
+    """An event, or the events of a block, the last of which has this time and value.
 
-    times: list
+    The number and the decayed sums at this time are those of these events alone.
+    """
+
+    time: float
+    n_events: int
     sums: list
-    n_before: int = 0
-    values: list | None = None
-    level: int = 0
-    counts: list | tuple = ()
-    ids: list | tuple = ()
+    value: object = None
+    number: int | None = None  # of the block
 
 
-def node_of(block, width):
-    """Return a block as one to write; `width` is the number of half-lives."""
-    n = block.stop - block.start
-    if not n:
-        return Node([], [], values=None if block.values is None else [])
-    times = block.times[block.start : block.stop].tolist()
-    flat = block.sums[block.place : block.place + n * width].tolist()
-    sums = [flat[i : i + width] for i in range(0, n * width, width)] if width else []
-    values = None if block.values is None else list(block.values)
-    end = values, block.level, block.counts, block.ids
-    return Node(times, sums, block.n_before, *end)
+_time = attrgetter("time")
+
+
+def _time_and_value(entry):
+    """Return what events of a list are sorted by: numbers precede text."""
+    return entry.time, isinstance(entry.value, str), entry.value
 
 
 class Tree:
@@ -151,57 +141,81 @@ class Tree:
 
     Parameters
     ----------
-    half_lives : list of float
-        Those of the sums.
     blocks : object
         Those of the store. Its method `read_block` returns a `Block` by its number,
-        `write_block` writes a `Node` with sums of a width, and returns its number, and
-        `drop_block` removes a block by its number.
+        `write_block` writes one and returns its number, and `drop_block` removes a
+        block by its number.
+    lag : float
+        How long events are kept. Older ones are counted by one entry, except for lists.
+    half_lives : list of float
+        Those of the sums.
+    n_kept : int
+        For lists, how many of the older events are kept.
     sorts_values : bool
         Whether events of equal times, of a list, are in the order of their values.
         Otherwise they are in that of their arrival.
     """
 
-    def __init__(self, half_lives, blocks, sorts_values=False):
-        self.half_lives, self.blocks = half_lives, blocks
+    def __init__(self, blocks, lag, half_lives=(), n_kept=None, sorts_values=False):
+        self.blocks, self.lag = blocks, lag
+        self.half_lives, self.n_kept = half_lives, n_kept
         self.key = _time_and_value if sorts_values else _time
         self.width = width = len(half_lives)
         # The bytes of an entry are its time and its sums; blocks have two numbers more.
         sizes = BLOCK_BYTES // (8 * (1 + width)), BLOCK_BYTES // (8 * (3 + width))
         self.sizes = [max(size, 2) for size in sizes]
 
-    def changed(self, block, added=(), removed=(), cut=None, n_kept=1):
-        """Return a root after a change.
+    def changed(self, root, added=(), removed=(), end=None):
+        """Return a root after a change, and the removed times that it does not have.
 
         Parameters
         ----------
-        block : Block
+        root : Block
             The root of a sequence.
         added : list of (time, value)
             New events in the order of time; the values are those of a list.
         removed : list of time
-            Events that go, in order. All must be there.
-        cut : time
-            Events before this time are no longer kept, except for the last `n_kept`
-            ones, but counted. A block goes if all its events do.
+            Events that go, in order.
+        end : time
+            The end of the log, without which no event becomes too old. A block goes if
+            all its events do.
         """
-        root, added = node_of(block, self.width), sorted(added, key=self.key)
-        if added and self._has_base(root):
-            # Events that were dropped are not later than the first one.
-            n_early = bisect_left(added, root.times[0], key=_time)
-            for time, _ in added[:n_early]:
-                sums = [exp2((time - root.times[0]) / h) for h in self.half_lives]
-                self._add_base(root, 1, sums)
-            added = added[n_early:]
-        if added or removed:
-            root, _ = self._changed(root, added, list(removed))
-        return self.whole(self._shortened(root, cut, n_kept))
+        new = [Entry(time, 1, [1.0] * self.width, value) for time, value in added]
+        entries, absent = self._changed(root, sorted(new, key=self.key), list(removed))
+        level = root.level
+        if end is not None:
+            entries = self._shortened(entries, level, end - self.lag)
+        while level and len(entries) == 1:
+            # A block that is alone becomes the root.
+            child = self.blocks.read_block(entries[0].number)
+            self.blocks.drop_block(entries[0].number)
+            entries, level = self.entries(child), child.level
+        return self._root(entries, level if entries else 0), absent
 
-    def whole(self, root):
-        """Return a root of the usual size, for one of any length."""
-        while len(root.times) > self._size(root):
-            root = self._branch(self._split(root), root.level + 1)
-        return root
+    def root(self, block):
+        """Return a root of the usual size, for a leaf of any size."""
+        is_large = block.stop - block.start > self.sizes[0]
+        return self._root(self.entries(block), 0) if is_large else block
+
+    def _root(self, entries, level):
+        while len(entries) > self.sizes[level > 0]:
+            entries, level = self._split(entries, level), level + 1
+        return self._block(self._cumulated(entries), level)
+
+    def entries(self, block):
+        """Return the entries of a block."""
+        n = block.stop - block.start
+        times = block.times[block.start : block.stop].tolist()
+        sums = block.sums[block.place : block.place + n * self.width].tolist()
+        values, ids = block.values or [None] * n, block.ids or [None] * n
+        entries, n_before, before = [], 0, [0.0] * self.width
+        for i, (time, n_upto) in enumerate(zip(times, block.counts, strict=True)):
+            upto = sums[i * self.width : (i + 1) * self.width]
+            earlier = self._decayed(before, time - times[max(i - 1, 0)])
+            own = [a - b for a, b in zip(upto, earlier, strict=True)]
+            entries.append(Entry(time, n_upto - n_before, own, values[i], ids[i]))
+            n_before, before = n_upto, upto
+        return entries
 
     def drop(self, ids, level):
         """Drop blocks that are below one of a level, and all below them."""
@@ -211,169 +225,106 @@ class Tree:
                 self.drop(block.ids, block.level)
             self.blocks.drop_block(number)
 
-    def _has_base(self, root):
-        """Return whether a root counts events that are no longer kept."""
-        if root.level:
-            return root.counts[0] > 0 or (
-                self.width > 0 and max(map(abs, root.sums[0])) > 1e-9
-            )
-        # The last missing label that is no longer kept has the time of the last event.
-        return root.n_before > 0 or any(
-            total != 1.0 for row in root.sums[:1] for total in row
-        )
-
-    def _size(self, node):
-        return self.sizes[node.level > 0]
-
     def _decayed(self, sums, span):
         pairs = zip(sums, self.half_lives, strict=True)
         return [total * exp2(-span / half_life) for total, half_life in pairs]
 
-    def _running_sums(self, times, before):
-        """Return the decayed sums up to each event; `before` are those before all."""
-        if not self.half_lives:
-            return []
-        rows, sums, last = [], before, times[0]
-        for time in times:
-            sums = [total + 1.0 for total in self._decayed(sums, time - last)]
-            rows.append(sums)
-            last = time
-        return rows
+    def _cumulated(self, entries):
+        """Return entries with the numbers and sums of all up to each."""
+        found = []
+        for time, n_events, sums, value, number in entries:
+            if found:
+                last, n_before, before, *_ = found[-1]
+                n_events += n_before
+                earlier = self._decayed(before, time - last)
+                sums = [a + b for a, b in zip(earlier, sums, strict=True)]
+            found.append(Entry(time, n_events, sums, value, number))
+        return found
 
-    def _add_base(self, node, n_events, sums):
-        """Count events before the first one; the sums are those at its time."""
-        node.n_before += n_events * (not node.level)
-        node.counts = [count + n_events for count in node.counts]
-        for i, own in enumerate(node.sums):
-            more = self._decayed(sums, node.times[i] - node.times[0])
-            node.sums[i] = [a + b for a, b in zip(own, more, strict=True)]
+    def _block(self, entries, level):
+        """Return a block of cumulated entries."""
+        times = [entry.time for entry in entries]
+        kind = "d" if any(isinstance(time, float) for time in times) else "q"
+        sums = array("d", [total for entry in entries for total in entry.sums])
+        counts = [entry.n_events for entry in entries]
+        n_before = counts[0] - 1 if entries and not level else 0
+        values = None if self.n_kept is None else [entry.value for entry in entries]
+        numbers = [*counts, *(entry.number for entry in entries)] if level else []
+        return Block(
+            memoryview(array(kind, times)),
+            0,
+            len(times),
+            memoryview(sums),
+            0,
+            self.width,
+            n_before,
+            values,
+            level,
+            memoryview(array("q", numbers)),
+        )
 
-    def _changed(self, node, added, removed):
-        """Return a node of any length, and events to remove that it does not have."""
-        if node.level:
-            return self._changed_branch(node, added, removed)
-        times, values, left = node.times, node.values, []
-        before = [0.0] * self.width
-        if node.sums:
-            before = [total - 1.0 for total in node.sums[0]]
+    def _changed(self, block, added, removed):
+        """Return entries after a change, any number, and times that are absent."""
+        entries = self.entries(block)
+        if not block.level:
+            return self._changed_leaf(entries, added, removed)
+        new, absent = [], []
+        for entry in entries:
+            n_added, n_removed = len(added), len(removed)
+            if entry is not entries[-1]:
+                n_added = bisect_left(added, self.key(entry), key=self.key)
+                n_removed = bisect_right(removed, entry.time)
+            if not (n_added or n_removed):
+                new.append(entry)
+                continue
+            child = self.blocks.read_block(entry.number)
+            self.blocks.drop_block(entry.number)
+            own, left = self._changed(child, added[:n_added], removed[:n_removed])
+            new += self._split(own, child.level)
+            # Events of equal times may fill several blocks.
+            n_absent = bisect_left(left, entry.time)
+            absent += left[:n_absent]
+            added, removed = added[n_added:], left[n_absent:] + removed[n_removed:]
+        return new, absent + removed
+
+    def _changed_leaf(self, entries, added, removed):
+        absent = []
         for time in removed:
-            place = bisect_left(times, time)
-            if place < len(times) and times[place] == time:
-                del times[place]
+            place = bisect_left(entries, time, key=_time)
+            if place < len(entries) and entries[place].time == time:
+                del entries[place]
             else:
-                left.append(time)
-        if values is None:
-            times = sorted([*times, *(time for time, _ in added)])
+                absent.append(time)
+        entries = sorted([*entries, *added], key=self.key)
+        # Late events join the entry of those that are no longer kept.
+        is_old = [entry.n_events > 1 for entry in entries]
+        n_old = is_old.index(True) + 1 if True in is_old else 0
+        return [*self._cumulated(entries[:n_old])[-1:], *entries[n_old:]], absent
+
+    def _split(self, entries, level):
+        """Write entries as blocks; return the entries of these in the block above."""
+        above, size = [], self.sizes[level > 0]
+        for start in range(0, len(entries), size):
+            own = self._cumulated(entries[start : start + size])
+            number = self.blocks.write_block(self._block(own, level))
+            above.append(own[-1]._replace(number=number))
+        return above
+
+    def _shortened(self, entries, level, cut):
+        """Return the entries of a root without old ones."""
+        old = self._cumulated(entries[: bisect_left(entries, cut, key=_time)])
+        if self.n_kept is not None:
+            n_gone = sum(e.n_events + self.n_kept <= old[-1].n_events for e in old)
+            counted = []
+        elif len(old) > 1:
+            # One event, alone in its block, stands for all.
+            n_gone, counted = len(old), [old[-1]._replace(number=None)]
         else:
-            pairs = [*zip(times, values, strict=True), *added]
-            pairs.sort(key=self.key)
-            times, values = [time for time, _ in pairs], [value for _, value in pairs]
-        sums = self._running_sums(times, before) if times else []
-        return Node(times, sums, node.n_before, values), left
-
-    def _changed_branch(self, node, added, removed):
-        entries, shift = [], []
-        # From the last to the first: of equal times, some may be in the block before.
-        for i in reversed(range(len(node.times))):
-            low = node.times[i] if i else -math.inf
-            n_added = self._n_before(added, low, node.ids[i])
-            n_removed = bisect_left(removed, low)
-            own_added, own_removed = added[n_added:], removed[n_removed:]
-            added, removed = added[:n_added], removed[:n_removed]
-            children = [(node.times[i], 0, [0.0] * self.width, node.ids[i])]
-            gone = own_removed
-            if own_added or own_removed:
-                child = node_of(self.blocks.read_block(node.ids[i]), self.width)
-                self.blocks.drop_block(node.ids[i])
-                child, left = self._changed(child, own_added, own_removed)
-                gone, removed = own_removed[len(left) :], removed + left
-                children = self._split(child)
-            entries.append(children)
-            shift.append([(t, 1) for t, _ in own_added] + [(t, -1) for t in gone])
-        new, more = [], []
-        for i, (children, own) in enumerate(
-            zip(entries[::-1], shift[::-1], strict=True)
-        ):
-            first = node.times[i]
-            n_events = node.counts[i] + sum(sign for _, sign in more)
-            sums = list(node.sums[i]) if node.sums else []
-            for h, half_life in enumerate(self.half_lives):
-                changes = (sign * exp2((t - first) / half_life) for t, sign in more)
-                sums[h] += sum(changes)
-            for time, count, own_sums, number in children:
-                decayed = self._decayed(sums, max(time - first, 0))
-                total = [a + b for a, b in zip(decayed, own_sums, strict=True)]
-                new.append((time, n_events + count, total, number))
-            more += own
-        return self._branch(new, node.level), removed
-
-    def _n_before(self, added, low, number):
-        """Return how many new events precede a block whose first event is at `low`."""
-        n = bisect_left(added, low, key=_time)
-        if self.key is _time or n == len(added) or added[n][0] > low:
-            return n
-        block = self.blocks.read_block(number)
-        while block.level:
-            block = self.blocks.read_block(block.ids[0])
-        first = block.times[block.start], block.values[0]
-        return bisect_left(added, self.key(first), key=self.key)
-
-    def _branch(self, entries, level):
-        """Return a block of blocks, each given by its time, count, sums and number."""
-        times, counts, sums, ids = zip(*entries, strict=True) if entries else [()] * 4
-        sums = list(sums) if self.half_lives else []
-        return Node(list(times), sums, level=level, counts=list(counts), ids=list(ids))
-
-    def _split(self, node):
-        """Write a node in parts; return their entries in the block above."""
-        entries, size, n = [], self._size(node), len(node.times)
-        for start in range(0, n, size):
-            own = slice(start, start + size)
-            times, sums = node.times[own], node.sums[own]
-            before = list(sums[0]) if sums else []
-            if node.level:
-                count, counts = node.counts[start], node.counts[own]
-                part = Node(times, sums, 0, None, node.level, counts, node.ids[own])
-                self._add_base(part, -count, [-total for total in before])
-            else:
-                count = node.n_before + start
-                before = [total - 1.0 for total in before]
-                values = None if node.values is None else node.values[own]
-                sums = self._running_sums(times, [0.0] * self.width)
-                part = Node(times, sums, 0, values)
-            entries.append(
-                (times[0], count, before, self.blocks.write_block(part, self.width))
-            )
-        return entries
-
-    def _shortened(self, root, cut, n_kept):
-        """Return a root without old entries; a block that is alone becomes the root."""
-        while root.times:
-            n_gone = 0
-            if cut is not None:
-                n_before = bisect_left(root.times, cut)
-                n_gone = max(n_before - n_kept, 0)
-                if root.level and n_before:
-                    # The last block before the cut has an event before it.
-                    last = root.counts[n_before - 1] + 1 - n_kept
-                    n_gone = max(bisect_right(root.counts, last, 0, n_before) - 1, 0)
-            if n_gone:
-                self._drop_first(root, n_gone)
-            if not root.level or len(root.times) > 1:
-                return root
-            child = node_of(self.blocks.read_block(root.ids[0]), self.width)
-            self._add_base(child, root.counts[0], root.sums[0] if root.sums else [])
-            self.blocks.drop_block(root.ids[0])
-            root = child
-        return Node([], [], values=None if root.values is None else [])
-
-    def _drop_first(self, root, n):
-        """Drop the first entries of a root, but keep counting their events."""
-        self.drop(root.ids[:n], root.level)
-        for each in (root.times, root.sums, root.counts, root.ids, root.values):
-            if each:
-                del each[:n]
-        root.n_before += n * (not root.level)
+            return entries
+        if level:
+            self.drop([entry.number for entry in old[:n_gone]], level)
+            counted = self._split(counted, 0)
+        return counted + entries[n_gone:]
 
 
 class KeyPast(NamedTuple):
@@ -388,25 +339,12 @@ class KeyPast(NamedTuple):
 
 
 class RecordForm:
-    """The form of the records of a kind of keys: numbers of 8 bytes, then JSON.
-
-    A record is a `KeyPast`: its reference, the sizes of its blocks, the blocks, and the
-    values of its lists.
-    """
+    """The names of the records of a kind of keys, and the past without rows."""
 
     def __init__(self, plan):
-        self.plan, self.lists, self.n_lists = plan, plan.lists, len(plan.lists)
+        self.plan, self.lists = plan, plan.lists
         (self.columns,), (self.key_name,) = plan.keys, plan.key_names
-        n_events, width = 1 + 2 * len(plan.lags), len(plan.half_lives)
-        self.empty = [EMPTY] * n_events + [EMPTY_LIST] * self.n_lists
-        self.widths = [width] * n_events + [0] * self.n_lists
-        # How long each sequence keeps events, and how many older ones.
-        self.kept = [(plan.horizon, 1)] * n_events
-        self.kept += [(each.lag, each.n) for each in self.lists]
-        self.heads = {
-            start: struct.Struct(f"=8s{kind}{3 * len(self.empty)}q")
-            for kind, start in STARTS.items()
-        }
+        self.empty = [EMPTY] * (1 + 2 * len(plan.lags)) + [EMPTY_LIST] * len(plan.lists)
 
     def name(self, prefix, values):
         """Return the name of the record of a key, None if a value is missing."""
@@ -421,91 +359,58 @@ class RecordForm:
             texts.append(str(value) if type(value) is int else to_json(value))
         return f"{prefix}:{self.key_name}:[{', '.join(texts)}]"
 
-    def write(self, reference, nodes):
-        """Return the record of a key with the nodes of its sequences."""
-        kind, parts = _packed(nodes, [reference])
-        sizes = [
-            n for each in nodes for n in (len(each.times), each.level, each.n_before)
-        ]
-        record = self.heads[STARTS[kind]].pack(STARTS[kind], reference, *sizes) + parts
-        if not self.n_lists:
-            return record
-        return record + _json([each.values or [] for each in nodes[-self.n_lists :]])
 
-    def read(self, record, name):
-        """Return the past of the key of a record with a given name."""
-        try:
-            head = self.heads[record[:8]]
-            _, reference, *sizes = head.unpack_from(record)
-            shapes = zip(sizes[::3], sizes[1::3], self.widths, sizes[2::3], strict=True)
-            blocks, texts = _blocks(record, head.size, shapes)
-            if self.n_lists:
-                own = zip(blocks[-self.n_lists :], json.loads(texts), strict=True)
-                lists = [block._replace(values=values) for block, values in own]
-                blocks[-self.n_lists :] = lists
-        except (LookupError, TypeError, ValueError, struct.error) as error:
-            raise _invalid_record(name, error) from error
-        return KeyPast(reference, blocks)
+def write_record(reference, blocks):
+    """Return the record of a key, or of a block below: numbers of 8 bytes, and JSON."""
+    start = b"historyd" if isinstance(reference, float) else b"historyq"
+    parts = [RECORD_HEADS[start].pack(start, reference)]
+    for block in blocks:
+        n, width = block.stop - block.start, block.width
+        times = block.times[block.start : block.stop].tolist()
+        kind = "d" if block.times.format == "d" else "q"
+        text = b""
+        if block.values is not None:
+            text = to_json(list(block.values)).encode()
+            # Views of numbers of 8 bytes need whole ones.
+            text = text.ljust(-(-len(text) // 8) * 8)
+        sizes = n, width, len(text), block.level, kind.encode(), block.n_before
+        parts += [BLOCK_HEAD.pack(*sizes), array(kind, times)]
+        parts.append(block.sums[block.place : block.place + n * width])
+        parts += [array("q", [*block.counts, *block.ids])] if block.level else []
+        parts.append(text)
+    return b"".join(parts)
 
 
-def write_block(node, width):
-    """Return the record of a block below a root."""
-    is_list, (kind, parts) = node.values is not None, _packed([node])
-    sizes = len(node.times), node.level, width, is_list
-    record = BLOCK_HEAD.pack(STARTS[kind], *sizes) + parts
-    return record + _json(node.values) if is_list else record
-
-
-def read_block(record, name):
-    """Return the block of a record with a given name."""
+def read_record(record, name, n_blocks=1):
+    """Return what a record with a given name has, a `KeyPast`."""
     try:
-        _, n, level, width, is_list = BLOCK_HEAD.unpack_from(record)
-        (block,), texts = _blocks(record, BLOCK_HEAD.size, [(n, level, width, 0)])
-        return block._replace(values=json.loads(texts)) if is_list else block
+        head = RECORD_HEADS[record[:8]]
+        _, reference = head.unpack_from(record)
+        return KeyPast(reference, _blocks(record, head.size, n_blocks))
     except (LookupError, TypeError, ValueError, struct.error) as error:
-        raise _invalid_record(name, error) from error
+        raise ValueError(f"store[{name!r}] is no valid record: {error}.") from error
 
 
-def _invalid_record(name, error):
-    return ValueError(f"store[{name!r}] is no valid record: {error}.")
-
-
-def _packed(nodes, others=()):
-    """Return the kind of the times of nodes, and of other times, and their numbers."""
-    times = chain(others, *(node.times for node in nodes))
-    kind, parts = "d" if any(isinstance(t, float) for t in times) else "q", []
-    for node in nodes:
-        parts += [array(kind, node.times), array("d", chain.from_iterable(node.sums))]
-        parts.append(array("q", [*node.counts, *node.ids]))
-    return kind, b"".join(parts)
-
-
-def _json(values):
-    text = to_json(values).encode()
-    # Views of numbers of 8 bytes need whole ones.
-    return text.ljust(-(-len(text) // 8) * 8)
-
-
-def _blocks(record, start, shapes):
-    """Return the blocks of a record behind its head, and the bytes behind them.
-
-    A block has a number of entries and a level, a width of its sums, and events before.
-    """
+def _blocks(record, start, n_blocks):
+    """Return the blocks of a record behind its head."""
     view, place, blocks = memoryview(record), start // 8, []
     ints, floats = view.cast("q"), view.cast("d")
-    times = ints if record[:8] == STARTS["q"] else floats
-    for n, level, width, n_before in shapes:
-        if not n:
-            blocks.append(EMPTY)
-            continue
-        stop = place + n
+    for _ in range(n_blocks):
+        sizes = BLOCK_HEAD.unpack_from(record, 8 * place)
+        n, width, n_text, level, kind, n_before = sizes
+        start = place + BLOCK_HEAD.size // 8
+        stop = start + n
         at = stop + n * width
-        parts = times, place, stop, floats, stop, n_before, None, level, ints, at
-        blocks.append(Block._make(parts))
-        place = at + 2 * n if level else at
-    if place > len(ints):
-        raise ValueError("it is too short")
-    return blocks, record[8 * place :]
+        end = 8 * (at + 2 * n if level else at)
+        place = (end + n_text) // 8
+        if place > len(ints):
+            raise ValueError("it is too short")
+        values = json.loads(record[end : end + n_text]) if n_text else None
+        times = {b"q": ints, b"d": floats}[kind]
+        own = times, start, stop, floats, stop, width, n_before, values, level, ints, at
+        empty = EMPTY_LIST if n_text else EMPTY
+        blocks.append(Block._make(own) if n else empty)
+    return blocks
 
 
 def _plain(value, name):

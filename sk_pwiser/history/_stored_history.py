@@ -4,10 +4,10 @@ import copy
 import hashlib
 import json
 import math
-import struct
-from collections import Counter
+from base64 import b64decode, b64encode
+from bisect import bisect_right
 from functools import lru_cache
-from itertools import accumulate, pairwise
+from itertools import pairwise
 
 import joblib
 import numpy as np
@@ -23,16 +23,14 @@ from sk_pwiser.history._store_blocks import (
     RecordForm,
     Tree,
     listed,
-    n_equal,
-    node_of,
-    read_block,
+    read_record,
     seen,
     to_json,
-    write_block,
+    write_record,
 )
 
-# The form of a store. A store of form 2 had one record per key, of any size.
-STORE_FORM = 3
+# The form of a store. Blocks of form 3 had the numbers of events before each entry.
+STORE_FORM = 4
 # Of changes that were made, but whose callers may repeat them, so many are known.
 N_UNCONFIRMED = 16
 # How often a record is read again whose blocks another process has just replaced.
@@ -337,8 +335,9 @@ class StoredRow(OneRow):
         return super().features(row)
 
     def past_of_all(self):
-        name = self.forms[-1].name(self.prefix, ())
-        return self.forms[-1].read(self.store[name], name)
+        form = self.forms[-1]
+        name = form.name(self.prefix, ())
+        return read_record(self.store[name], name, len(form.empty))
 
     def values_of(self, column, elements):
         return elements
@@ -355,15 +354,18 @@ class StoredRow(OneRow):
 
     def read(self, kind, values):
         """Return the name of the record of a key, and its past, None for none."""
-        name = self.forms[kind].name(self.prefix, values)
+        form = self.forms[kind]
+        name = form.name(self.prefix, values)
         record = None if name is None else self.store.get(name)
-        return name, None if record is None else self.forms[kind].read(record, name)
+        if record is None:
+            return name, None
+        return name, read_record(record, name, len(form.empty))
 
     def _read_block(self, number):
         record = self.store.get(name := f"{self.prefix}:{number}")
         if record is None:
             raise BlockIsGone(f"The store has no {name!r}; write the history again.")
-        return read_block(record, name)
+        return read_record(record, name).blocks[0]
 
 
 class Change:
@@ -403,26 +405,23 @@ class Change:
                 added = _events(rows, own) + [
                     _elements(rows, own, each, is_new=True) for each in form.lists
                 ]
-                nodes = [
-                    tree.changed(block, new, cut=end - lag, n_kept=n)
-                    for tree, block, new, (lag, n) in zip(
-                        self.trees[kind], blocks, added, form.kept, strict=True
-                    )
-                ]
-                self.records[name] = form.write(end, nodes)
+                changes = zip(self.trees[kind], blocks, added, strict=True)
+                roots = [t.changed(block, new, end=end)[0] for t, block, new in changes]
+                self.records[name] = write_record(end, roots)
 
     def complete(self, rows, end, read):
         """Fill in labels; return which rows are absent, and which have a label."""
         labels, horizon = rows.labels.values, self.forms[-1].plan.horizon
         is_asked = (labels >= 0).any(axis=1)
         is_absent = is_asked & (rows.time < end - horizon)
+        is_asked &= ~is_absent
         is_final = np.zeros(len(labels), dtype=bool)
         for kind, form in enumerate(self.forms):
             for values, own in _groups(rows, form.columns, is_asked):
                 (name, past), found = read(kind, values), own[:0]
                 if past is not None:
-                    found, nodes = self._completed(kind, past, rows, own, is_final)
-                    self.records[name] = form.write(past.reference, nodes)
+                    found, roots = self._completed(kind, past, rows, own, is_final)
+                    self.records[name] = write_record(past.reference, roots)
                 # With `max_age`, keys have forgotten rows that the log of all rows has.
                 if form.plan.max_age is None:
                     is_absent[np.setdiff1d(own, found)] = True
@@ -432,29 +431,25 @@ class Change:
         """Return rows that a key has, and its sequences after the change."""
         labels, read, blocks = rows.labels.values, self.read_block, past.blocks
         tree, *_ = trees = self.trees[kind]
-        times = dict(zip(own.tolist(), rows.time[own].tolist(), strict=True))
-        found = [i for i, time in times.items() if n_equal(blocks[0], time, read)]
-        new = [node_of(blocks[0], tree.width)]
-        for k in range(labels.shape[1]):
+        has_row = [
+            seen(blocks[0], time, time, (), read, bisect_right)[1] == time
+            for time in rows.time[own].tolist()
+        ]
+        found, new = own[np.array(has_row, dtype=bool)], [blocks[0]]
+        for k, of_task in enumerate(labels[found].T):
             events, missing = blocks[1 + 2 * k : 3 + 2 * k]
-            added, removed, n_asked = [], [], Counter()
-            for i in found:
-                if labels[i, k] < 0:
-                    continue
-                time = times[i]
-                if n_asked[time] == n_equal(missing, time, read):
+            asked, positive = found[of_task >= 0], found[of_task == 1]
+            added = [(time, None) for time in rows.time[positive].tolist()]
+            new.append(tree.changed(events, added)[0])
+            root, absent = tree.changed(missing, removed=rows.time[asked].tolist())
+            new.append(root)
+            for i in asked[::-1].tolist():
+                if absent and rows.time[i] == absent[-1]:
                     is_final[i] = True
-                    continue
-                n_asked[time] += 1
-                removed.append(time)
-                if labels[i, k] == 1:
-                    added.append((time, None))
-            new.append(tree.changed(events, added))
-            new.append(tree.changed(missing, removed=removed))
-        found = np.array(found, dtype=np.int64)
+                    absent.pop()
         for i, each in enumerate(self.forms[kind].lists, len(new)):
             elements = _elements(rows, found, each, is_new=False)
-            new.append(trees[i].changed(blocks[i], elements))
+            new.append(trees[i].changed(blocks[i], elements)[0])
         return found, new
 
     def _present(self, form, blocks, rows, own):
@@ -475,22 +470,23 @@ class Change:
 
     def _trees(self, form):
         """Return the `Tree` that changes each sequence of a key."""
-        events = Tree(form.plan.half_lives, self)
+        events = Tree(self, form.plan.horizon, form.plan.half_lives)
         # Labels come in any order, on which lists do not depend.
-        return [events] * (len(form.empty) - form.n_lists) + [
-            Tree([], self, sorts_values=each.task is not None) for each in form.lists
+        return [events] * (len(form.empty) - len(form.lists)) + [
+            Tree(self, each.lag, n_kept=each.n, sorts_values=each.task is not None)
+            for each in form.lists
         ]
 
-    def write_block(self, node, width):
+    def write_block(self, block):
         """Write a block, and return its number."""
         number, self.next_id = self.next_id, self.next_id + 1
-        self.records[f"{self.prefix}:{number}"] = write_block(node, width)
+        self.records[f"{self.prefix}:{number}"] = write_record(0, [block])
         return number
 
     def read_block(self, number):
         name = f"{self.prefix}:{number}"
         record = self.records.get(name)
-        return read_block(record, name) if record else self.read_stored(number)
+        return read_record(record, name)[1][0] if record else self.read_stored(number)
 
     def drop_block(self, number):
         name = f"{self.prefix}:{number}"
@@ -540,9 +536,8 @@ def _elements(rows, own, each, is_new):
 
 def write_journal(records, dropped):
     """Return the records of a change in one, with the names of those that go."""
-    names = [[name, len(record)] for name, record in records.items()]
-    head = to_json({"records": names, "dropped": dropped}).encode()
-    content = struct.pack("=q", len(head)) + head + b"".join(records.values())
+    texts = {name: b64encode(record).decode() for name, record in records.items()}
+    content = to_json([texts, dropped]).encode()
     return hashlib.blake2b(content, digest_size=16).digest() + content
 
 
@@ -551,12 +546,8 @@ def read_journal(journal):
     digest, content = journal[:16], journal[16:]
     if hashlib.blake2b(content, digest_size=16).digest() != digest:
         return {}, []
-    start = 8 + struct.unpack_from("=q", content)[0]
-    head = json.loads(content[8:start])
-    ends = accumulate((size for _, size in head["records"]), initial=start)
-    names = [name for name, _ in head["records"]]
-    parts = (content[first:end] for first, end in pairwise(ends))
-    return dict(zip(names, parts, strict=True)), head["dropped"]
+    texts, dropped = json.loads(content)
+    return {name: b64decode(text) for name, text in texts.items()}, dropped
 
 
 def _description(history, own):
@@ -584,8 +575,8 @@ def _records(history, prefix, next_id):
                 texts = [listed(known[element], name) for element in block.values]
                 past.blocks[i] = block._replace(values=texts)
             pairs = zip(change.trees[kind], past.blocks, strict=True)
-            nodes = [tree.whole(node_of(block, tree.width)) for tree, block in pairs]
+            roots = [tree.root(block) for tree, block in pairs]
             name = form.name(prefix, values)
-            change.records[name] = form.write(past.reference or 0, nodes)
+            change.records[name] = write_record(past.reference or 0, roots)
     own = {"last_change": None, "next_id": change.next_id}
     return change.records | {prefix: _description(history, own)}  # the last one written

@@ -1,5 +1,6 @@
 """Sequences of times in blocks of a store, against lists of times."""
 
+from bisect import bisect_right
 from collections import Counter
 
 import numpy as np
@@ -9,15 +10,7 @@ from history_logs import assert_equal
 from numpy.testing import assert_allclose
 
 from sk_pwiser.history import HistoryFeatures, StoredHistory, _store_blocks
-from sk_pwiser.history._store_blocks import (
-    EMPTY,
-    EMPTY_LIST,
-    Block,
-    Tree,
-    n_equal,
-    newest,
-    seen,
-)
+from sk_pwiser.history._store_blocks import EMPTY, EMPTY_LIST, Tree, newest, seen
 
 HALF_LIVES = [3.0, 0.2]
 
@@ -27,17 +20,9 @@ class Blocks(dict):
 
     read_block, drop_block = dict.__getitem__, dict.__delitem__
 
-    def write_block(self, node, width):
-        self[number := max(self, default=0) + 1] = block_of(node)
+    def write_block(self, block):
+        self[number := max(self, default=0) + 1] = block
         return number
-
-
-def block_of(node):
-    n, sums = len(node.times), np.array(node.sums, dtype=float).reshape(-1)
-    times = memoryview(np.array(node.times, dtype=float))
-    numbers = memoryview(np.array([*node.counts, *node.ids], np.int64))
-    end = node.n_before, node.values, node.level, numbers
-    return Block(times, 0, n, memoryview(sums), 0, *end)
 
 
 @pytest.fixture(params=[1, 100])
@@ -52,10 +37,10 @@ def test_random_changes_of_times(half_lives, seed, small_blocks):
     """Events are added late, removed and dropped, at times of which many are equal."""
     rng = np.random.default_rng(seed)
     blocks, events, root, end = Blocks(), [], EMPTY, 0
-    tree = Tree(half_lives, blocks)
+    horizon = 6 if seed % 2 else 20
+    tree = Tree(blocks, horizon, half_lives)
     for step in range(120):
         end += int(rng.integers(0, 4))
-        horizon = 6 if seed % 2 else 20
         # Late events, some of them from before those that are kept.
         low = end - (30 if step % 5 == 0 else 3)
         added = sorted(rng.integers(max(low, 0), end + 1, rng.integers(0, 9)).tolist())
@@ -63,11 +48,13 @@ def test_random_changes_of_times(half_lives, seed, small_blocks):
         n_removed = min(len(kept), int(rng.integers(0, 7)) * (step % 3 == 0))
         removed = sorted(rng.permutation(kept)[:n_removed].tolist())
         counts = Counter(removed)
-        assert all(n_equal(root, t, blocks.get) == events.count(t) for t in counts)
-        root = block_of(tree.changed(root, removed=removed))
-        root = block_of(
-            tree.changed(root, [(t, None) for t in added], cut=end - horizon)
-        )
+        for t in {*counts, end + 1}:
+            last = seen(root, t, t, (), blocks.get, bisect_right)[1]
+            assert (last == t) == (t in events)
+        missing = [t for t in (end - 1, end, end + 1) if t not in events]
+        root, absent = tree.changed(root, removed=sorted(removed + missing))
+        assert absent == missing
+        root, _ = tree.changed(root, [(t, None) for t in added], end=end)
         events = sorted((Counter(events + added) - counts).elements())
         for time in (end, end + 1, end + 7.5):
             for lag in (0, horizon / 2, horizon):
@@ -91,13 +78,13 @@ def reachable(block, blocks):
 def test_random_changes_of_lists(seed, small_blocks):
     rng = np.random.default_rng(seed)
     blocks, events, root, end = Blocks(), [], EMPTY_LIST, 0
-    tree = Tree([], blocks)
     lag, n = 5, 4
+    tree = Tree(blocks, lag, n_kept=n)
     for step in range(150):
         end += int(rng.integers(0, 3))
         times = np.sort(rng.integers(max(end - 6, 0), end + 1, rng.integers(0, 6)))
         added = [(int(t), f"{step} {i}") for i, t in enumerate(times)]
-        root = block_of(tree.changed(root, added, cut=end - lag, n_kept=n))
+        root, _ = tree.changed(root, added, end=end)
         events = sorted(events + added, key=lambda event: event[0])
         for bound in (end - lag, end - 2, end + 1):
             found = newest(root, bound, n, blocks.get)
@@ -178,7 +165,7 @@ def test_blocks_that_another_process_replaces():
     server = StoredHistory(store)
     server.transform_row({"user": 0, "t": n})
     writer.complete(X[::7], [1] * len(X[::7]))
-    for t in (n + 1, 2 * n):
+    for t in (3 * n // 2, 2 * n):
         found = server.transform_row({"user": 0, "t": t})
         assert found == writer.transform_row({"user": 0, "t": t})
     for name in [name for name in store if name.rpartition(":")[2].isdigit()]:
