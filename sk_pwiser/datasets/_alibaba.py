@@ -420,7 +420,7 @@ def _read_aliexpress(pandas, files):
         **dict.fromkeys(NUMERICAL, "float32"),
         **dict.fromkeys(TASK_NAMES, "int64"),
     }
-    rows = _downloads.read_csv(pandas, files[0], columns)
+    rows = _downloads.read_csv(pandas, files[0], columns, is_complete=True)
     _downloads.check_flags(rows, TASK_NAMES, files[0])
     return rows
 
@@ -433,18 +433,9 @@ def _join_items_and_users(pandas, user_file, item_file):
     columns["label"] = "int64"
     items = _downloads.read_csv(pandas, item_file, columns, has_header=False)
     for table, file in ((users, user_file), (items, item_file)):
-        is_missing = table["search_id"].isna()
-        if is_missing.any():
-            raise ValueError(
-                f"{file}, line {int(is_missing.argmax()) + 1}: the search is missing."
-            )
-    repeated = users["search_id"].duplicated()
-    if repeated.any():
-        line = int(repeated.argmax()) + 1
-        raise ValueError(
-            f"{user_file}, line {line}: the search {users['search_id'][line - 1]!r} "
-            "occurs in an earlier line."
-        )
+        search, rule = table["search_id"], "must not be missing"
+        _downloads.check_column(search, search.isna(), rule, file, 0)
+    _downloads.check_keys(users["search_id"], user_file, n_header_lines=0)
     _downloads.check_flags(
         items, ["label"], item_file, n_header_lines=0, values=(0, 1, 2)
     )

@@ -1,10 +1,8 @@
 """Downloaded logs: what all loaders share, and those of KuaiRand and Hillstrom."""
 
-import bz2
 import csv
 import gzip
 import io
-import lzma
 import os
 import zipfile
 import zlib
@@ -59,87 +57,105 @@ def as_bunch(loader, data, target, is_test, **others):
     )
 
 
-def check_columns(frame, columns, source):
-    missing = [name for name in columns if name not in frame.columns]
+def check_columns(names, columns, source):
+    missing = [name for name in columns if name not in names]
     if missing:
         raise ValueError(f"{source} lacks the column(s) {missing}.")
 
 
-def read_csv(pandas, file, dtypes, *, has_header=True, n_rows=None):
+@np.errstate(over="ignore")  # too large numbers become infinite, and are found
+def read_csv(pandas, file, dtypes, *, has_header=True, is_complete=False, n_rows=None):
     """Read columns from a csv file, which may be compressed.
 
-    A dtype of "float64" allows missing numbers, and so does a file without a header.
+    Text may be missing, and floats if the file is not complete.
     """
-    names, options = list(dtypes), {"header": None, "names": list(dtypes)}
+    names = list(dtypes)
     if has_header:
-        # The header first, so that a missing column is named before any row is read.
-        try:
-            with _open_bytes(file) as source:
-                header = pandas.read_csv(source, nrows=0)
-        except ValueError as error:
-            raise ValueError(_with_file(file, error)) from error
-        check_columns(header, names, file)
-        names, options = list(header.columns), {}
+        with open_text(file) as lines:
+            names = next(csv.reader(lines), [])
+        check_columns(names, dtypes, file)
     types = {name: dtypes.get(name, "str") for name in names}
     try:
         # Not with `usecols`, for which pandas accepts lines with too many fields.
-        with _open_bytes(file) as source:
+        with open_text(file) as lines:
             rows = pandas.read_csv(
-                source,
+                lines,
+                header=None,
+                names=names,
+                skiprows=int(has_header),
                 dtype=types,
                 skip_blank_lines=False,
                 keep_default_na=False,
                 na_values=[""],
                 nrows=n_rows,
-                **options,
             )
     except (ValueError, OverflowError) as error:
         # pandas names neither the line nor the column, so a second pass looks for them.
-        fault = _first_fault(file, types, has_header)
-        raise ValueError(fault or _with_file(file, error)) from error
+        fault = _first_fault(file, types, has_header, is_complete)
+        raise ValueError(fault or f"{file}: {error}") from error
     # A line with too many fields may turn the first column into an index. One with too
     # few has no value in the last column, which other lines may lack, too.
     is_suspect = not isinstance(rows.index, pandas.RangeIndex)
-    is_suspect |= rows.shape[1] > 0 and rows.iloc[:, -1].isna().any()
+    is_suspect |= rows[names[-1]].isna().any()
     for name in names:
         if types[name].startswith("float"):
-            is_known = rows[name].notna()
-            may_be_missing = _may_be_missing(types[name], has_header)
-            is_suspect |= not (may_be_missing or is_known.all())
-            is_suspect |= bool(np.isinf(rows[name]).any())
-    if is_suspect and (fault := _first_fault(file, types, has_header)):
+            known = rows[name] if is_complete else rows[name].dropna()
+            is_suspect |= not np.isfinite(known).all()
+    if is_suspect and (fault := _first_fault(file, types, has_header, is_complete)):
         raise ValueError(fault)
     return rows[list(dtypes)]
 
 
 def check_flags(rows, columns, file, *, n_header_lines=1, values=(0, 1)):
     """Raise an error that names the first line or row with a value not in `values`."""
+    rule = f"must contain {' or '.join(map(str, values))}"
     for name in columns:
-        wrong = ~rows[name].isin(values).to_numpy()
-        if wrong.any():
-            row = int(wrong.argmax())
-            place = f"row {row}"
-            if n_header_lines is not None:
-                place = f"line {row + 1 + n_header_lines}"
-            raise ValueError(
-                f"{file}, {place}: column {name!r} must contain "
-                f"{' or '.join(map(str, values))}, found "
-                f"{rows[name].iloc[row : row + 1].tolist()[0]!r} (in "
-                f"{int(wrong.sum())} row(s))."
-            )
+        is_wrong = ~rows[name].isin(values)
+        check_column(rows[name], is_wrong, rule, file, n_header_lines)
 
 
+def check_keys(keys, file, n_header_lines=1):
+    """Raise an error that names the first line whose key an earlier line has."""
+    rule = "must not repeat a value of an earlier line"
+    check_column(keys, keys.duplicated(), rule, file, n_header_lines)
+
+
+def check_column(column, is_wrong, rule, file, n_header_lines):
+    """Raise an error that names the first line that is wrong, or the first row."""
+    if is_wrong.any():
+        row = int(is_wrong.to_numpy().argmax())
+        place = f"row {row}"
+        if n_header_lines is not None:
+            place = f"line {row + 1 + n_header_lines}"
+        raise ValueError(
+            f"{file}, {place}: column {column.name!r} {rule}, found "
+            f"{column.iloc[row : row + 1].tolist()[0]!r} (in "
+            f"{int(is_wrong.sum())} row(s))."
+        )
+
+
+# What a file raises that is not whole, or has no lines.
+DAMAGE = EOFError, csv.Error, gzip.BadGzipFile, zipfile.BadZipFile, zlib.error
+
+
+@contextmanager
 def open_text(file):
-    # Bytes that are not UTF-8 become characters that `_fault` finds.
-    return io.TextIOWrapper(
-        _open(file), "utf-8-sig", errors="surrogateescape", newline=""
-    )
+    """Open a file that may be compressed, to read its lines."""
+    try:
+        with _open(file) as source:
+            # Bytes that are not UTF-8 become characters that no text can be encoded of.
+            yield io.TextIOWrapper(
+                source, "utf-8-sig", errors="surrogateescape", newline=""
+            )
+    except DAMAGE as error:
+        raise ValueError(f"{file} is damaged: {error}") from error
 
 
 def _open(file):
-    """Open a file that may be compressed; of a zip file, its only file."""
+    if file.suffix == ".gz":
+        return gzip.open(file)
     if file.suffix != ".zip":
-        return _OPENERS.get(file.suffix, open)(file, "rb")
+        return open(file, "rb")
     archive = zipfile.ZipFile(file)
     names = [
         name
@@ -151,72 +167,42 @@ def _open(file):
     return archive.open(names[0])
 
 
-_OPENERS = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
-_DAMAGE = (zipfile.BadZipFile, zlib.error, gzip.BadGzipFile, lzma.LZMAError, EOFError)
+# What the fields of a dtype must contain.
+EXPECTED = {
+    "str": "UTF-8 text",
+    "int64": "a whole number of 64 bits",
+    **dict.fromkeys(["float32", "float64"], "a finite number"),
+}
 
 
-@contextmanager
-def _open_bytes(file):
-    try:
-        with _open(file) as source:
-            yield source
-    except _DAMAGE as error:
-        raise ValueError(f"{file} is damaged: {error}") from error
-
-
-def _with_file(file, error):
-    return str(error) if str(file) in str(error) else f"{file}: {error}"
-
-
-def _first_fault(file, types, has_header):
+def _first_fault(file, types, has_header, is_complete):
     """Return a message about the first line that does not have the expected form."""
-    try:
-        with open_text(file) as lines:
-            reader = csv.reader(lines)
-            for cells in reader:
-                if has_header and reader.line_num == 1:
-                    continue
-                if fault := _fault_of_line(cells, types, has_header):
-                    return f"{file}, line {reader.line_num}: {fault}."
-    except (*_DAMAGE, ValueError, csv.Error):
-        return None  # what pandas says is all that is known
+    with open_text(file) as lines:
+        reader = csv.reader(lines)
+        for cells in reader:
+            if has_header and reader.line_num == 1:
+                continue
+            if len(cells) != len(types):
+                found = f"expected {len(types)} fields, found {len(cells)}"
+                return f"{file}, line {reader.line_num}: {found}."
+            for cell, (name, kind) in zip(cells, types.items(), strict=True):
+                if not _is_valid(cell, kind, is_complete):
+                    return (
+                        f"{file}, line {reader.line_num}: column {name!r} must contain "
+                        f"{EXPECTED[kind]}, found {cell!r}."
+                    )
     return None
 
 
-def _fault_of_line(cells, types, has_header):
-    if len(cells) != len(types):
-        return f"expected {len(types)} fields, found {len(cells)}"
-    for cell, (name, kind) in zip(cells, types.items(), strict=True):
-        if fault := _fault(cell, kind, _may_be_missing(kind, has_header)):
-            return f"column {name!r} {fault}, found {cell!r}"
-    return None
-
-
-def _may_be_missing(kind, has_header):
-    return kind == "float64" or (kind == "float32" and not has_header)
-
-
-def _fault(cell, kind, may_be_missing):
-    if kind == "str":
-        return None if cell.isascii() or _is_utf8(cell) else "must contain UTF-8 text"
-    if may_be_missing and not cell:
-        return None
+def _is_valid(cell, kind, is_complete):
+    may_be_missing = kind != "int64" and not is_complete
     try:
-        value = int(cell) if kind == "int64" else float(cell)
-    except ValueError:
-        return f"must contain a {'whole ' if kind == 'int64' else ''}number"
-    if kind == "int64":
-        is_valid = -(2**63) <= value < 2**63
-        return None if is_valid else "must contain a whole number of 64 bits"
-    return None if np.isfinite(value) else "must contain a finite number"
-
-
-def _is_utf8(text):
-    try:
-        text.encode()
-    except UnicodeEncodeError:
+        cell.encode()
+        if kind == "str" or (may_be_missing and not cell):
+            return True
+        return bool(np.isfinite(np.dtype(kind).type(cell)))
+    except (OverflowError, ValueError):
         return False
-    return True
 
 
 USER_FILE = "user_features_pure.csv"
@@ -381,13 +367,7 @@ def _read_table(pandas, file, key, features):
     numbers = [name for name in features if name in COUNT_FEATURES]
     kinds = {key: "int64", **dict.fromkeys(features, "str")}
     table = read_csv(pandas, file, kinds | dict.fromkeys(numbers, "float64"))
-    repeated = table[key].duplicated()
-    if repeated.any():
-        row = int(repeated.argmax())
-        raise ValueError(
-            f"{file}, line {row + 2}: the {key} {table[key].iloc[row]} occurs in an "
-            "earlier line."
-        )
+    check_keys(table[key], file)
     for name in set(features) - set(numbers):
         # Tags are text, since a tag such as "20,43" lists several topics.
         table[name] = _as_category(pandas, table[name], is_text=name == "tag")
@@ -428,7 +408,7 @@ def _read_impressions(pandas, file, second, part):
         rows = rows.sort_values("time_ms", kind="stable", ignore_index=True)
     else:
         rows = pandas.read_parquet(file, engine="pyarrow")
-        check_columns(rows, [*keys, *labels], file.name)
+        check_columns(rows.columns, [*keys, *labels], file.name)
         check_flags(rows, labels, file, n_header_lines=None)
     feedback = rows[labels].astype("int64")
     rows = rows[keys].astype("int64")

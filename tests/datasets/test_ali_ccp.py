@@ -242,5 +242,5 @@ def test_a_byte_order_mark_is_not_part_of_an_index(raw):
 def test_an_empty_file_is_named(processed):
     folder, _ = processed
     (folder / "train.csv").write_text("")
-    with pytest.raises(ValueError, match=r"train\.csv: "):
+    with pytest.raises(ValueError, match=r"train\.csv lacks the column"):
         load_ali_ccp(folder)

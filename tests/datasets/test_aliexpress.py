@@ -149,14 +149,15 @@ def test_raw_items_without_a_search_are_reported(raw):
     [
         ("item", 2, 49, "3", "line 3: column 'label' must contain 0 or 1 or 2, found"),
         ("item", 2, 49, "", "line 3: column 'label' must contain a whole number"),
-        ("item", 1, 2, "x", "line 2: column 'numerical_24' must contain a number"),
+        ("item", 1, 2, "x", "line 2: column 'numerical_24' must contain a finite"),
         ("item", 4, 3, "1,2", "line 5: expected 49 fields, found 50"),
         ("user", 0, 3, "1,2", "line 1: expected 33 fields, found 34"),
-        ("user", 3, 1, None, "line 4: the search .* occurs in an earlier line"),
-        ("user", 3, 1, "", "line 4: the search is missing"),
-        ("item", 3, 1, "", "line 4: the search is missing"),
+        ("user", 3, 1, None, "line 4: column 'search_id' .* of an earlier line"),
+        ("user", 3, 1, "", "line 4: column 'search_id' must not be missing"),
+        ("item", 3, 1, "", "line 4: column 'search_id' must not be missing"),
         ("user", 3, 9, "inf", "line 4: column 'numerical_1' must contain a finite"),
         ("user", 3, 9, "nan", "line 4: column 'numerical_1' must contain a finite"),
+        ("user", 3, 9, "1e39", "line 4: column 'numerical_1' must contain a finite"),
     ],
 )
 def test_raw_faults_name_file_and_line(raw, table, row, column, value, message):
@@ -206,7 +207,7 @@ def test_zip_files_of_other_forms(tmp_path):
         ("categorical_3", "a", "line 5: column 'categorical_3' .* whole .* found 'a'"),
         ("categorical_3", 10**20, "line 5: column 'categorical_3' .* of 64 bits"),
         ("numerical_9", None, "line 5: column 'numerical_9' .* found ''"),
-        ("numerical_9", "b", "line 5: column 'numerical_9' must contain a number"),
+        ("numerical_9", "b", "line 5: column 'numerical_9' must contain a finite"),
         ("numerical_9", "inf", "line 5: column 'numerical_9' must contain a finite"),
         ("search_id", None, "line 5: column 'search_id'"),
         ("conversion", "1,1", "line 5: expected 82 fields, found 83"),

@@ -153,14 +153,14 @@ def test_hillstrom_faults(hillstrom):
         (lambda lines: [lines[0]] + [f"{x},1" for x in lines[1:]], "line 2: expected"),
         (lambda lines: [*lines, "x" + ",1" * 11], "line 202: column 'recency' must"),
         (lambda lines: [*lines, "1,\udcff" + ",1" * 10], "line 202: .* UTF-8 text"),
-        (lambda lines: [], "No columns"),
+        (lambda lines: [], "lacks the column"),
     ],
 )
 def test_hillstrom_lines_that_cannot_be_read(hillstrom, change, message):
     file, _ = hillstrom
     text = "\n".join(change(file.read_text().splitlines()))
     file.write_bytes(text.encode(errors="surrogateescape"))
-    with pytest.raises(ValueError, match=rf"{HILLSTROM_FILE}(, |: ){message}"):
+    with pytest.raises(ValueError, match=rf"{HILLSTROM_FILE}(, | ){message}"):
         load_hillstrom(file)
 
 
@@ -355,10 +355,10 @@ def test_kuairand_keeps_large_ids_beside_missing_ones(kuairand):
     ("file", "column", "value", "message"),
     [
         ("user_features_pure.csv", "user_id", "", "'user_id' must contain a whole"),
-        ("user_features_pure.csv", "user_id", None, "the user_id .* earlier line"),
+        ("user_features_pure.csv", "user_id", None, "'user_id' .* earlier line"),
         ("user_features_pure.csv", "fans_user_num", "inf", "'fans_user_num' .* finite"),
-        ("video_features_basic_pure.csv", "video_id", None, "the video_id .* earlier"),
-        ("video_features_basic_pure.csv", "video_duration", "x", "must contain a num"),
+        ("video_features_basic_pure.csv", "video_id", None, "'video_id' .* earlier"),
+        ("video_features_basic_pure.csv", "video_duration", "x", "contain a finite"),
         ("video_features_basic_pure.csv", "tag", "1,2", "expected .* fields"),
     ],
 )
@@ -458,8 +458,8 @@ def test_kuairand_splits_the_published_file_by_date(published, tmp_path):
     ("column", "value", "message"),
     [
         ("is_like", "2", "line 6: column 'is_like' must contain 0 or 1, found .*2"),
-        ("tab", "x", "line 6: column 'tab' must contain a whole number, found 'x'"),
-        ("time_ms", "", "line 6: column 'time_ms' must contain a whole number, found"),
+        ("tab", "x", "line 6: column 'tab' must contain a whole .*, found 'x'"),
+        ("time_ms", "", "line 6: column 'time_ms' must contain a whole number of"),
     ],
 )
 def test_kuairand_faults_name_file_and_line(published, column, value, message):
