@@ -394,7 +394,7 @@ def read_table(
     check_encoding_params(settings.encoding_params)
     targets = Y = collected(given.Y)
     if not isinstance(Y, SoftTargets):
-        targets = _check_tasks(settings, Y, expected, classes, is_update)
+        targets = check_tasks(settings, Y, expected, classes, is_update)
     X, sample_weight, groups = as_table(given.X), given.sample_weight, given.groups
     n_samples = len(targets.values)
     check_match(X, n_samples, Y=Y, sample_weight=sample_weight, groups=groups)
@@ -410,7 +410,7 @@ def read_table(
     return checked
 
 
-def _check_tasks(
+def check_tasks(
     settings: Settings,
     Y: Any,
     expected: Targets | None,

@@ -148,8 +148,7 @@ def no_totals(n_keys, n_tasks, n_half_lives, dtype):
     """Return the totals of keys without old rows; times have the dtype."""
     return {
         "count": np.zeros(n_keys, dtype=np.int64),  # of impressions
-        "first": np.zeros(n_keys, dtype=dtype),  # their times
-        "last": np.zeros(n_keys, dtype=dtype),
+        "last": np.zeros(n_keys, dtype=dtype),  # the time of the last
         "known": np.zeros((n_keys, n_tasks), dtype=np.int64),  # labels
         "positive": np.zeros((n_keys, n_tasks), dtype=np.int64),  # labels that are 1
         "last_positive": np.zeros((n_keys, n_tasks), dtype=dtype),  # time of the last
@@ -318,14 +317,10 @@ def add_totals(a, b):
     """Return the totals of the rows of two totals of the same keys."""
     summed = "count", "known", "positive", "decayed"
     both = {name: a[name] + b[name] for name in summed}
-    for name, chosen, counted in (
-        ("first", np.minimum, "count"),
-        ("last", np.maximum, "count"),
-        ("last_positive", np.maximum, "positive"),
-    ):
+    for name, counted in (("last", "count"), ("last_positive", "positive")):
         one = np.where(b[counted] > 0, b[name], a[name])
         has_both = (a[counted] > 0) & (b[counted] > 0)
-        both[name] = np.where(has_both, chosen(a[name], b[name]), one)
+        both[name] = np.where(has_both, np.maximum(a[name], b[name]), one)
     return both
 
 
@@ -553,11 +548,11 @@ class Past:
         start, end = log.offsets[code], log.offsets[code + 1]
         if self.plan.max_age is not None:
             view = self.view(code, time)
-            first = self.log.totals["first"][view.code]
             if len(self.log.time):
+                # Elements that go on from the totals are all of the present stretch.
                 row = np.minimum(view.start, len(self.log.time) - 1)
-                first = np.where(view.is_on, first, self.log.time[row])
-            start = bisect(log.time, start, end, first)
+                first = bisect(log.time, start, end, self.log.time[row])
+                start = np.where(view.is_on, start, first)
             end = np.where(view.has_any, end, start)
         end = bisect(log.time, start, end, time - each.lag)
         found = log.cut(np.maximum(start, end - each.n), end)
@@ -583,7 +578,7 @@ class Past:
             totals["decayed"] *= decay(end - log.reference, plan.half_lives)[:, None]
         totals = add_totals(totals, self._totals_of(begin, cut, end))
         lists = [
-            self._newest(own, each, end, begin, is_on, totals["first"])
+            self._newest(own, each, end, begin, is_on)
             for own, each in zip(log.lists, plan.lists, strict=True)
         ]
         rows = log.rows.cut(cut, stops)
@@ -599,7 +594,6 @@ class Past:
         totals["count"] = cut - begin
         totals["known"] = self.known[cut] - self.known[begin]
         totals["positive"] = self.positive[cut] - self.positive[begin]
-        totals["first"][has_rows] = time[first]
         totals["last"][has_rows] = time[last]
         place = self.last_positive[last]
         is_own = place >= first[:, np.newaxis]
@@ -609,14 +603,13 @@ class Past:
             totals["decayed"][has_rows, h] = self.decayed[h][last] * weight
         return totals
 
-    def _newest(self, log, each, end, begin, is_on, first):
+    def _newest(self, log, each, end, begin, is_on):
         """Return the elements of a list that queries from an instant on may see."""
         start, stop = log.offsets[:-1], log.offsets[1:]
-        if self.plan.max_age is not None and len(log.time):
-            first = first.astype(log.time.dtype)
-            has_rows = ~is_on & (begin < self.own.offsets[1:])
-            first[has_rows] = self.log.time[begin[has_rows]]
-            start = bisect(log.time, start, stop, first)
+        if self.plan.max_age is not None and len(self.own.time):
+            row = np.minimum(begin, len(self.own.time) - 1)
+            first = bisect(log.time, start, stop, self.own.time[row])
+            start = np.where(is_on, start, first)
         bound = np.full(len(start), end - each.lag)
         start = np.maximum(start, bisect(log.time, start, stop, bound) - each.n)
         return log.cut(start, stop)

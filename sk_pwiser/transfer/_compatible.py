@@ -3,6 +3,7 @@
 import inspect
 import reprlib
 from contextlib import contextmanager
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -10,10 +11,10 @@ from sklearn.utils.validation import check_is_fitted
 
 from sk_pwiser._estimator import MultiTaskCTRCVRClassifier
 from sk_pwiser._table._frames import as_table, column_of
-from sk_pwiser._table._labels import check_targets
 from sk_pwiser._table._target_statistics import TargetStatistics
 from sk_pwiser._table._weights_and_groups import check_match, n_rows
 from sk_pwiser._training._batches import gather_bags
+from sk_pwiser._training._schema import check_tasks
 from sk_pwiser._utils import equal, is_iterable
 from sk_pwiser.networks import SHARED_PARAMS, random_inputs
 from sk_pwiser.weighting import depends_on
@@ -100,10 +101,13 @@ def _list_fitted(estimators):
 
 def check_same_network(name, estimator, other_name, other):
     """Raise a ValueError at the first difference in network, tasks or encoders."""
+    _check_equal(name, _parts(estimator._result), other_name, _parts(other._result))
+
+
+def _check_equal(name, parts, other_name, other_parts):
     # Not strict: a difference in an earlier part may give the two different numbers of
     # parts.
-    parts = zip(_parts(estimator._result), _parts(other._result), strict=False)
-    for found, expected in parts:
+    for found, expected in zip(parts, other_parts, strict=False):
         for part in expected | found:
             a, b = found.get(part), expected.get(part)
             if equal(a, b):
@@ -187,15 +191,12 @@ def check_pool(estimators):
 
 
 def check_same_tasks(name, estimator, other_name, other):
-    for attribute, noun in (("task_names_", "tasks"), ("classes_", "classes")):
-        found, expected = (
-            np.asarray(getattr(e, attribute)) for e in (estimator, other)
-        )
-        if not np.array_equal(found, expected):
-            raise ValueError(
-                f"{name} differs from {other_name} in the {noun}: {found.tolist()}, "
-                f"not {expected.tolist()}."
-            )
+    """Raise a ValueError at the first difference in tasks or classes."""
+    found, expected = (
+        [{"the tasks": list(e.task_names_)}, {"the classes": e.classes_.tolist()}]
+        for e in (estimator, other)
+    )
+    _check_equal(name, found, other_name, expected)
 
 
 def check_members(base, estimators):
@@ -220,23 +221,10 @@ def check_labels(estimator, X, Y):
 
     Labels may be missing, as NaN, if the estimator's `missing_labels` says so.
     """
-    names = estimator.task_names_
-    is_single = estimator.classes_.ndim == 1
-    classes = estimator.classes_ if is_single else None
-    targets = check_targets(
-        Y,
-        default_names=tuple(names),
-        classes=classes,
-        missing_labels=estimator.missing_labels,
-    )
+    result = estimator._result
+    settings = replace(result.settings, missing_labels=estimator.missing_labels)
+    targets = check_tasks(settings, Y, result.schema.targets, None, True)
     check_match(X, len(targets.values), Y=Y)
-    found, expected = list(targets.task_names), list(names)
-    # The name of a single task is not checked: a Series may have any.
-    is_same = is_single or found == expected
-    if targets.values.shape[1] != len(expected) or not is_same:
-        raise ValueError(
-            f"Y must have the tasks {expected} of the estimators; it has {found}."
-        )
     return targets.with_nan()
 
 

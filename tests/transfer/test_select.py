@@ -118,7 +118,7 @@ def test_networks_and_encoders_may_differ(pool):
         ({"X": X[:0], "Y": Y[:0]}, ValueError, "X must have at least one row"),
         ({"Y": Y[:-1]}, ValueError, "X has 1000 rows, Y has 999"),
         ({"Y": Y[::-1]}, ValueError, "X and Y have the same index labels in different"),
-        ({"Y": Y.to_numpy()[:, :1]}, ValueError, r"must have the tasks \['click', 'c"),
+        ({"Y": Y.to_numpy()[:, :1]}, ValueError, r"uses the tasks \['click', 'c"),
         ({"n_iter": 0}, ValueError, "n_iter must be an integer >= 1"),
     ],
 )
