@@ -389,11 +389,7 @@ def _as_category(pandas, column, is_text=False):
     # Two texts may be the same number, such as "1" and "1.0".
     known, codes = np.unique(numbers, return_inverse=True)
     codes = np.append(codes, -1)[column.cat.codes]  # the code of missing values is -1
-    return pandas.Series(
-        pandas.Categorical.from_codes(codes, categories=pandas.Index(known)),
-        index=column.index,
-        name=column.name,
-    )
+    return pandas.Categorical.from_codes(codes, categories=pandas.Index(known))
 
 
 def _read_impressions(pandas, file, second, part):
