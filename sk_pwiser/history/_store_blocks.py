@@ -20,10 +20,11 @@ from sk_pwiser._table._frames import is_missing
 
 # Blocks below the root have about this size; a root has at most as many entries.
 BLOCK_BYTES = 800
-# What a record begins with, and the time as of which it holds, by the type of the time.
+# What a record begins with, the time as of which it holds, and how many blocks it has,
+# by the type of the time.
 RECORD_HEADS = {
-    b"historyq": struct.Struct("=8sq"),
-    b"historyd": struct.Struct("=8sd"),
+    b"historyq": struct.Struct("=8sqq"),
+    b"historyd": struct.Struct("=8sdq"),
 }
 # Of a block: its entries, the width of its sums, the bytes of its values, its level,
 # the type of its times, and the events that are no longer kept.
@@ -338,32 +339,29 @@ class KeyPast(NamedTuple):
     blocks: list
 
 
-class RecordForm:
-    """The names of the records of a kind of keys, and the past without rows."""
+def empty_blocks(plan):
+    """Return the blocks of a key without rows, for a plan with one key."""
+    return [EMPTY] * (1 + 2 * len(plan.lags)) + [EMPTY_LIST] * len(plan.lists)
 
-    def __init__(self, plan):
-        self.plan, self.lists = plan, plan.lists
-        (self.columns,), (self.key_name,) = plan.keys, plan.key_names
-        self.empty = [EMPTY] * (1 + 2 * len(plan.lags)) + [EMPTY_LIST] * len(plan.lists)
 
-    def name(self, prefix, values):
-        """Return the name of the record of a key, None if a value is missing."""
-        if not self.columns:  # the key of all rows
-            return f"{prefix}:"
-        texts = []
-        for value in values:
-            if type(value) not in (int, str):
-                if is_missing(value):
-                    return None
-                value = _plain(value, self.key_name)
-            texts.append(str(value) if type(value) is int else to_json(value))
-        return f"{prefix}:{self.key_name}:[{', '.join(texts)}]"
+def record_name(prefix, plan, values):
+    """Return the name of the record of a key, None if a value is missing."""
+    if not plan.keys[0]:  # the key of all rows
+        return f"{prefix}:"
+    texts, key_name = [], plan.key_names[0]
+    for value in values:
+        if type(value) not in (int, str):
+            if is_missing(value):
+                return None
+            value = _plain(value, key_name)
+        texts.append(str(value) if type(value) is int else to_json(value))
+    return f"{prefix}:{key_name}:[{', '.join(texts)}]"
 
 
 def write_record(reference, blocks):
     """Return the record of a key, or of a block below: numbers of 8 bytes, and JSON."""
     start = b"historyd" if isinstance(reference, float) else b"historyq"
-    parts = [RECORD_HEADS[start].pack(start, reference)]
+    parts = [RECORD_HEADS[start].pack(start, reference, len(blocks))]
     for block in blocks:
         n, width = block.stop - block.start, block.width
         times = block.times[block.start : block.stop].tolist()
@@ -381,11 +379,11 @@ def write_record(reference, blocks):
     return b"".join(parts)
 
 
-def read_record(record, name, n_blocks=1):
+def read_record(record, name):
     """Return what a record with a given name has, a `KeyPast`."""
     try:
         head = RECORD_HEADS[record[:8]]
-        _, reference = head.unpack_from(record)
+        _, reference, n_blocks = head.unpack_from(record)
         return KeyPast(reference, _blocks(record, head.size, n_blocks))
     except (LookupError, TypeError, ValueError, struct.error) as error:
         raise ValueError(f"store[{name!r}] is no valid record: {error}.") from error

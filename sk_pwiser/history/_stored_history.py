@@ -20,10 +20,11 @@ from sk_pwiser.history._history_state import ValueIndex, empty_state, refuse_lab
 from sk_pwiser.history._key_log import unique_keys
 from sk_pwiser.history._one_row import OneRow, PastsOfKeys
 from sk_pwiser.history._store_blocks import (
-    RecordForm,
     Tree,
+    empty_blocks,
     listed,
     read_record,
+    record_name,
     seen,
     to_json,
     write_record,
@@ -251,8 +252,8 @@ class StoredHistory:
         history = copy.copy(self._history)
         state, plan = history._fitted()
         rows, _ = history._read(X, y, state, plan)
-        read_block = self._history._one_row.read_block
-        change = Change(plan, self.prefix, read_block, self._next_id)
+        stored = self._history._one_row
+        change = Change(plan, self.prefix, self._next_id, stored)
         digest = joblib.hash((method, rows.columns, rows.time, rows.labels.values))
         unconfirmed = self._unconfirmed
         if self._n_changes != self._n_confirmed:
@@ -277,15 +278,15 @@ class StoredHistory:
 
     def _add(self, change, method, rows, history, overlap):
         """Add rows or labels to a change, and what it says beside keys to a history."""
-        (state, plan), read = history._fitted(), self._history._one_row.read
+        state, plan = history._fitted()
         new = state.with_values(rows)
         if method == "update":
             if overlap == "error" or plan.max_age is not None:
                 history._refuse_early(rows, state, plan)
             new.end = max([state.end, *rows.time.tolist()])
-            change.append(rows, new.end, read)
+            change.append(rows, new.end)
         else:
-            refuse_labels(*change.complete(rows, state.end, read), state, plan)
+            refuse_labels(*change.complete(rows, state.end), state, plan)
         history._learnt = new, plan
 
     @property
@@ -321,7 +322,7 @@ class StoredRow(OneRow):
     def __init__(self, history, store, prefix):
         self.store, self.prefix = store, prefix
         state, plan = history._fitted()
-        self.forms = list(map(RecordForm, plan.of_keys))
+        self.plans = plan.of_keys
         self.read_block = lru_cache(maxsize=1024)(self._read_block)
         super().__init__(state, plan)
 
@@ -335,9 +336,8 @@ class StoredRow(OneRow):
         return super().features(row)
 
     def past_of_all(self):
-        form = self.forms[-1]
-        name = form.name(self.prefix, ())
-        return read_record(self.store[name], name, len(form.empty))
+        name = record_name(self.prefix, self.plan_of_all, ())
+        return read_record(self.store[name], name)
 
     def values_of(self, column, elements):
         return elements
@@ -354,12 +354,9 @@ class StoredRow(OneRow):
 
     def read(self, kind, values):
         """Return the name of the record of a key, and its past, None for none."""
-        form = self.forms[kind]
-        name = form.name(self.prefix, values)
+        name = record_name(self.prefix, self.plans[kind], values)
         record = None if name is None else self.store.get(name)
-        if record is None:
-            return name, None
-        return name, read_record(record, name, len(form.empty))
+        return name, None if record is None else read_record(record, name)
 
     def _read_block(self, number):
         record = self.store.get(name := f"{self.prefix}:{number}")
@@ -377,53 +374,53 @@ class Change:
         The plan of the history.
     prefix : str
         What the names of the records begin with.
-    read_block : callable
-        Returns a `Block` of the store by its number.
     next_id : int
         The number of the next block.
+    stored : StoredRow
+        Reads the records of the store, None if it has none.
     """
 
-    def __init__(self, plan, prefix, read_block=None, next_id=0):
+    def __init__(self, plan, prefix, next_id, stored=None):
         self.prefix, self.next_id = prefix, next_id
-        self.read_stored, self.records, self.dropped = read_block, {}, []
-        self.forms = list(map(RecordForm, plan.of_keys))
-        self.trees = [self._trees(form) for form in self.forms]
+        self.stored, self.records, self.dropped = stored, {}, []
+        self.plans = plan.of_keys
+        self.trees = list(map(self._trees, self.plans))
 
-    def append(self, rows, end, read):
-        """Append rows; `read` returns the name of the record of a key, and its past."""
-        for kind, form in enumerate(self.forms):
-            for values, own in _groups(rows, form.columns):
-                name, past = read(kind, values)
-                blocks, max_age = past.blocks if past else form.empty, form.plan.max_age
-                if max_age is not None:
-                    blocks, own = self._present(form, blocks, rows, own)
-                    if end - rows.time[own[-1]].item() > max_age:
+    def append(self, rows, end):
+        """Append rows."""
+        for kind, plan in enumerate(self.plans):
+            for values, own in _groups(rows, plan.keys[0]):
+                name, past = self.stored.read(kind, values)
+                blocks = past.blocks if past else empty_blocks(plan)
+                if plan.max_age is not None:
+                    blocks, own = self._present(plan, blocks, rows, own)
+                    if end - rows.time[own[-1]].item() > plan.max_age:
                         self._drop_blocks(blocks)
                         if past is not None:
                             self.dropped.append(name)
                         continue
                 added = _events(rows, own) + [
-                    _elements(rows, own, each, is_new=True) for each in form.lists
+                    _elements(rows, own, each, is_new=True) for each in plan.lists
                 ]
                 changes = zip(self.trees[kind], blocks, added, strict=True)
                 roots = [t.changed(block, new, end=end)[0] for t, block, new in changes]
                 self.records[name] = write_record(end, roots)
 
-    def complete(self, rows, end, read):
+    def complete(self, rows, end):
         """Fill in labels; return which rows are absent, and which have a label."""
-        labels, horizon = rows.labels.values, self.forms[-1].plan.horizon
+        labels, horizon = rows.labels.values, self.plans[-1].horizon
         is_asked = (labels >= 0).any(axis=1)
         is_absent = is_asked & (rows.time < end - horizon)
         is_asked &= ~is_absent
         is_final = np.zeros(len(labels), dtype=bool)
-        for kind, form in enumerate(self.forms):
-            for values, own in _groups(rows, form.columns, is_asked):
-                (name, past), found = read(kind, values), own[:0]
+        for kind, plan in enumerate(self.plans):
+            for values, own in _groups(rows, plan.keys[0], is_asked):
+                (name, past), found = self.stored.read(kind, values), own[:0]
                 if past is not None:
                     found, roots = self._completed(kind, past, rows, own, is_final)
                     self.records[name] = write_record(past.reference, roots)
                 # With `max_age`, keys have forgotten rows that the log of all rows has.
-                if form.plan.max_age is None:
+                if plan.max_age is None:
                     is_absent[np.setdiff1d(own, found)] = True
         return is_absent, is_final & ~is_absent
 
@@ -447,34 +444,34 @@ class Change:
                 if absent and rows.time[i] == absent[-1]:
                     is_final[i] = True
                     absent.pop()
-        for i, each in enumerate(self.forms[kind].lists, len(new)):
+        for i, each in enumerate(self.plans[kind].lists, len(new)):
             elements = _elements(rows, found, each, is_new=False)
             new.append(trees[i].changed(blocks[i], elements)[0])
         return found, new
 
-    def _present(self, form, blocks, rows, own):
+    def _present(self, plan, blocks, rows, own):
         """Return the blocks and the rows that `max_age` has not ended."""
         last, start = seen(blocks[0], math.inf, 0, (), self.read_block)[1], None
         for i, time in enumerate(rows.time[own].tolist()):
-            if last is not None and time - last > form.plan.max_age:
+            if last is not None and time - last > plan.max_age:
                 start = i
             last = time
         if start is None:
             return blocks, own
         self._drop_blocks(blocks)
-        return form.empty, own[start:]
+        return empty_blocks(plan), own[start:]
 
     def _drop_blocks(self, blocks):
         for block in blocks:
             self.trees[-1][0].drop(block.ids, block.level)
 
-    def _trees(self, form):
+    def _trees(self, plan):
         """Return the `Tree` that changes each sequence of a key."""
-        events = Tree(self, form.plan.horizon, form.plan.half_lives)
+        events = Tree(self, plan.horizon, plan.half_lives)
         # Labels come in any order, on which lists do not depend.
-        return [events] * (len(form.empty) - len(form.lists)) + [
+        return [events] * (1 + 2 * len(plan.lags)) + [
             Tree(self, each.lag, n_kept=each.n, sorts_values=each.task is not None)
-            for each in form.lists
+            for each in plan.lists
         ]
 
     def write_block(self, block):
@@ -486,7 +483,9 @@ class Change:
     def read_block(self, number):
         name = f"{self.prefix}:{number}"
         record = self.records.get(name)
-        return read_record(record, name)[1][0] if record else self.read_stored(number)
+        if record is None:
+            return self.stored.read_block(number)
+        return read_record(record, name).blocks[0]
 
     def drop_block(self, number):
         name = f"{self.prefix}:{number}"
@@ -562,11 +561,11 @@ def _records(history, prefix, next_id):
     """Return all records of a history by their names."""
     state, plan = history._fitted()
     state = state.whole(plan)
-    change = Change(plan, prefix, next_id=next_id)
+    change = Change(plan, prefix, next_id)
     for kind, (log, of_key) in enumerate(state.logs_and_plans(plan)):
-        form, pasts = change.forms[kind], PastsOfKeys(log, of_key)
-        columns = [state.indices[name].values for name in form.columns]
-        lists = [(state.indices[e.column].values, e.name) for e in form.lists]
+        pasts = PastsOfKeys(log, of_key)
+        columns = [state.indices[name].values for name in of_key.keys[0]]
+        lists = [(state.indices[e.column].values, e.name) for e in of_key.lists]
         for place, row in enumerate(log.columns.tolist()):
             values = [own[i] for own, i in zip(columns, row, strict=True)]
             past = pasts[place]
@@ -576,7 +575,7 @@ def _records(history, prefix, next_id):
                 past.blocks[i] = block._replace(values=texts)
             pairs = zip(change.trees[kind], past.blocks, strict=True)
             roots = [tree.root(block) for tree, block in pairs]
-            name = form.name(prefix, values)
+            name = record_name(prefix, of_key, values)
             change.records[name] = write_record(past.reference or 0, roots)
     own = {"last_change": None, "next_id": change.next_id}
     return change.records | {prefix: _description(history, own)}  # the last one written
