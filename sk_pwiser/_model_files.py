@@ -104,11 +104,11 @@ def _header(arrays):
 def read_file(path: str | PathLike[str]) -> tuple[Any, dict[str, np.ndarray]]:
     """Read what `write_file` wrote, each array into its own memory; or raise."""
     with open(path, "rb") as file:
-        with _refusing(path, "is not a file of sk_pwiser, or is damaged"):
+        with refusing(path, "is not a file of sk_pwiser, or is damaged"):
             header, entries = _read_header(file)
         metadata = entries.pop("__metadata__")
         check_version(metadata.get("version"), repr(str(path)))
-        with _refusing(path, "is damaged or was altered"):
+        with refusing(path, "is damaged or was altered"):
             found = metadata.get("checksum")
             if isinstance(found, str):
                 field = _checksum_field(found)
@@ -121,7 +121,8 @@ def read_file(path: str | PathLike[str]) -> tuple[Any, dict[str, np.ndarray]]:
 
 
 @contextmanager
-def _refusing(path: str | PathLike[str], reason: str) -> Iterator[None]:
+def refusing(path: str | PathLike[str], reason: str) -> Iterator[None]:
+    """Raise errors in the content of a file as one that names the file."""
     try:
         yield
     except READING_ERRORS as error:

@@ -1,6 +1,5 @@
 """The transformer: features of a log's own past."""
 
-from contextlib import contextmanager
 from dataclasses import replace
 
 import numpy as np
@@ -8,7 +7,7 @@ from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils._set_output import _get_output_config
 from sklearn.utils.validation import check_is_fitted
 
-from sk_pwiser._model_files import PlainForm, read_file, write_file
+from sk_pwiser._model_files import PlainForm, read_file, refusing, write_file
 from sk_pwiser._times import check_kind, read_times
 from sk_pwiser._utils import DocLink, check_boolean, check_choice, warn_user
 from sk_pwiser._version import __version__
@@ -446,7 +445,7 @@ class HistoryFeatures(DocLink, TransformerMixin, BaseEstimator):
             If the file is damaged, altered or not one of a history.
         """
         values, arrays = read_file(path)
-        with valid_history(path):
+        with refusing(path, "holds no valid history"):
             content, plan = read_description(values, arrays)
             indices = {
                 name: ValueIndex(_as_list(found), content["kinds"][name])
@@ -623,15 +622,6 @@ def _features(rows, state, plan, pasts):
         if each.ages:
             features[f"{each.name}_ages"] = ListOutput(sizes, ages)
     return features
-
-
-@contextmanager
-def valid_history(path):
-    """Raise errors in the content of a file as one that names the file."""
-    try:
-        yield
-    except (AttributeError, LookupError, TypeError, ValueError) as error:
-        raise ValueError(f"{str(path)!r} holds no valid history: {error}") from error
 
 
 def read_description(values, arrays=()):

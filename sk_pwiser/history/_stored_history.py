@@ -12,6 +12,7 @@ from itertools import pairwise
 import joblib
 import numpy as np
 
+from sk_pwiser._model_files import refusing
 from sk_pwiser._table._frames import is_missing
 from sk_pwiser._utils import check_choice
 from sk_pwiser.history import _history_features
@@ -135,7 +136,7 @@ class StoredHistory:
             If values of keys or lists are neither text nor numbers.
         """
         store.pop(f"{prefix}:journal", None)  # of another history
-        with _history_features.valid_history(f"store[{prefix!r}]"):
+        with refusing(f"store[{prefix!r}]", "holds no valid history"):
             # Servers may still have blocks of an earlier history with these numbers.
             earlier = json.loads(store.get(prefix, b"{}")).get("next_id", 0)
         store.update(_records(history, prefix, earlier))
@@ -150,7 +151,7 @@ class StoredHistory:
             This object.
         """
         text = self.store.get(self.prefix, b"null")
-        with _history_features.valid_history(f"store[{self.prefix!r}]"):
+        with refusing(f"store[{self.prefix!r}]", "holds no valid history"):
             content, plan = _history_features.read_description(json.loads(text))
             if content.get("form") != STORE_FORM:
                 raise ValueError(
