@@ -549,7 +549,7 @@ class Past:
         if self.plan.max_age is not None:
             view = self.view(code, time)
             if len(self.log.time):
-                # Elements that go on from the totals are all of the present stretch.
+                # If the totals count, all elements are of the present stretch.
                 row = np.minimum(view.start, len(self.log.time) - 1)
                 first = bisect(log.time, start, end, self.log.time[row])
                 start = np.where(view.is_on, start, first)

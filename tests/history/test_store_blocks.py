@@ -36,14 +36,15 @@ def small_blocks(request, monkeypatch):
 def test_random_changes_of_times(half_lives, seed, small_blocks):
     """Events are added late, removed and dropped, at times of which many are equal."""
     rng = np.random.default_rng(seed)
-    blocks, events, root, end = Blocks(), [], EMPTY, 0
-    horizon = 6 if seed % 2 else 20
-    tree = Tree(blocks, horizon, half_lives)
+    blocks, events, root = Blocks(), [], EMPTY
+    start, horizon = (-9_000, 6) if seed % 2 else (0, 20)
+    tree, end = Tree(blocks, horizon, half_lives), start
     for step in range(120):
         end += int(rng.integers(0, 4))
         # Late events, some of them from before those that are kept.
         low = end - (30 if step % 5 == 0 else 3)
-        added = sorted(rng.integers(max(low, 0), end + 1, rng.integers(0, 9)).tolist())
+        times = rng.integers(max(low, start), end + 1, rng.integers(0, 9))
+        added = sorted(times.tolist())
         kept = [t for t in events if t >= end - horizon]
         n_removed = min(len(kept), int(rng.integers(0, 7)) * (step % 3 == 0))
         removed = sorted(rng.permutation(kept)[:n_removed].tolist())
