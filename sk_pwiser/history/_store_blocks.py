@@ -181,11 +181,14 @@ class Tree:
             The end of the log, without which no event becomes too old. A block goes if
             all its events do.
         """
+        cut = -math.inf if end is None else end - self.lag
+        n_old = bisect_left(root.times, cut, root.start, root.stop) - root.start
+        if not (added or removed or n_old > 1):
+            return root, []
         new = [Entry(time, 1, [1.0] * self.width, value) for time, value in added]
         entries, absent = self._changed(root, sorted(new, key=self.key), list(removed))
         level = root.level
-        if end is not None:
-            entries = self._shortened(entries, level, end - self.lag)
+        entries = self._shortened(entries, level, cut)
         while level and len(entries) == 1:
             # A block that is alone becomes the root.
             child = self.blocks.read_block(entries[0].number)
