@@ -7,7 +7,6 @@ import warnings
 from contextlib import nullcontext
 from functools import partial, wraps
 from numbers import Integral, Real
-from typing import Any, NamedTuple
 
 import numpy as np
 from sklearn import config_context
@@ -35,14 +34,8 @@ from sk_pwiser.model_selection._loss_comparison import LossComparison, as_printe
 MAX_PARTS = 100
 
 
-class Candidate(NamedTuple):
-    name: str
-    estimator: Any
-    params: dict[str, Any]
-
-
 def build_candidates(estimator, losses, weights):
-    """Return a candidate per loss, or per loss and weight for losses with one."""
+    """Return parameters by name: a candidate per loss, or per loss and weight."""
     if not is_iterable(losses):
         raise TypeError(
             f"losses must be a sequence such as ('bce', 'pwiser'), got {losses!r}."
@@ -51,9 +44,8 @@ def build_candidates(estimator, losses, weights):
         raise TypeError(f"estimator must be an estimator object, got {estimator!r}.")
     losses = list(losses)
     params = estimator.get_params(deep=True)
-    loss_path = find_loss(estimator, params)
-    prefix = loss_path.removesuffix("loss")
-    weight_path = f"{prefix}pwiser_weight"
+    prefix = find_prefix(estimator, params)
+    loss_path, weight_path = f"{prefix}loss", f"{prefix}pwiser_weight"
     weights = check_loss_weights(weights, losses, weight_path in params, estimator)
 
     candidates = []
@@ -64,20 +56,27 @@ def build_candidates(estimator, losses, weights):
             changes[f"{prefix}loss_params"] = None
         name = loss if isinstance(loss, str) else getattr(loss, "__name__", repr(loss))
         if not takes_weight(loss) or weight_path not in params:
-            candidates.append(Candidate(name, estimator, changes))
+            candidates.append((name, changes))
             continue
         for weight in [params[weight_path]] if weights is None else weights:
             text = f"{weight:g}" if isinstance(weight, Real) else weight
             # None is the estimator's own choice.
             named = name if weight is None else f"{name} (weight {text})"
-            params_of = {**changes, weight_path: weight}
-            candidates.append(Candidate(named, estimator, params_of))
-    check_candidates(candidates, estimator, prefix.removesuffix("__"))
-    return candidates
+            candidates.append((named, {**changes, weight_path: weight}))
+    names = [name for name, _ in candidates]
+    if len(names) < 2:
+        raise ValueError(
+            f"losses and weights must give at least two candidates, got {names}."
+        )
+    if repeated := [name for name in names if names.count(name) > 1]:
+        raise ValueError(
+            f"losses and weights must be distinct, got {repeated[0]!r} repeatedly."
+        )
+    return dict(candidates)
 
 
-def find_loss(estimator, params):
-    """Return the least nested key of the parameter ``loss`` in ``get_params()``."""
+def find_prefix(estimator, params):
+    """Return the prefix of the least nested parameter ``loss`` in ``get_params()``."""
     paths = _responses.find_paths(params, "loss")
     # Parameters of an estimator may hold further estimators, with the same names.
     depth = min((path.count("__") for path in paths), default=0)
@@ -87,7 +86,7 @@ def find_loss(estimator, params):
             "estimator must have one parameter 'loss', itself or in its last step; "
             f"found {shallowest or 'none'} in {type(estimator).__name__}."
         )
-    return shallowest[0]
+    return shallowest[0].removesuffix("loss")
 
 
 def takes_weight(loss):
@@ -117,29 +116,20 @@ def check_loss_weights(weights, losses, has_parameter, estimator):
     return found
 
 
-def check_candidates(candidates, estimator, owner_path):
-    names = [candidate.name for candidate in candidates]
-    if len(names) < 2:
-        raise ValueError(
-            f"losses and weights must give at least two candidates, got {names}."
-        )
-    if repeated := [name for name in names if names.count(name) > 1]:
-        raise ValueError(
-            f"losses and weights must be distinct, got {repeated[0]!r} repeatedly."
-        )
-    for candidate in candidates:
-        model = clone(estimator).set_params(**candidate.params)
-        owner = model.get_params()[owner_path] if owner_path else model
-        if not hasattr(owner, "_parameter_constraints"):
-            continue
-        try:
-            # What `fit` would refuse is refused before the first fit.
+def build_model(estimator, name, params):
+    """Return the model of a candidate; raise if its `fit` would refuse parameters."""
+    model = clone(estimator).set_params(**params)
+    owner_path = find_prefix(model, model.get_params()).removesuffix("__")
+    owner = model.get_params()[owner_path] if owner_path else model
+    try:
+        if hasattr(owner, "_parameter_constraints"):
             owner._validate_params()
-        except ValueError as error:
-            raise ValueError(
-                "losses and weights must be valid for the estimator, but the candidate "
-                f"{candidate.name!r} is not: {error}"
-            ) from error
+    except ValueError as error:
+        raise ValueError(
+            "losses and weights must be valid for the estimator, but the candidate "
+            f"{name!r} is not: {error}"
+        ) from error
+    return model
 
 
 def compare_losses(
@@ -262,15 +252,18 @@ def compare_losses(
     ['click AUC', 'conversion AUC', 'CVR AUC', 'minus log loss']
     """
     candidates = build_candidates(estimator, losses, weights)
-    return cross_validate_candidates(
-        candidates, X, Y, cv, scoring, groups, by, params, n_jobs, verbose, random_state
+    models = {n: build_model(estimator, n, own) for n, own in candidates.items()}
+    comparison = cross_validate_models(
+        models, X, Y, cv, scoring, groups, by, params, n_jobs, verbose, random_state
     )
+    comparison.params = list(candidates.values())
+    return comparison
 
 
-def cross_validate_candidates(
-    candidates, X, Y, cv, scoring, groups, by, params, n_jobs, verbose, random_state
+def cross_validate_models(
+    models, X, Y, cv, scoring, groups, by, params, n_jobs, verbose, random_state
 ):
-    """Fit and score every candidate on every fold; see `compare_losses`."""
+    """Fit and score models, given by name, on every fold; see `compare_losses`."""
     refuse_parts(X)
     X, Y, groups = indexable(*map(selectable, (X, Y, groups)))
     params = {name: collected(value) for name, value in (params or {}).items()}
@@ -278,15 +271,15 @@ def cross_validate_candidates(
     # A fit cannot compare their indices, since folds select rows by position.
     per_row = {n: params[n] for n in ("sample_weight", "groups") if n in params}
     check_match(X, n_rows(Y), **per_row)
-    estimators = [candidate.estimator for candidate in candidates]
+    estimators = list(models.values())
+    name = scoring if isinstance(scoring, str) else "score"
     if scoring is None:
         scoring = default_scoring(estimators[0], Y)
         rate = sampling_rate(estimators)
         if rate != 1:
             scoring = partial(score_full_log, scoring=scoring, rate=rate)
     # An unknown scorer would otherwise raise after the first fit.
-    for estimator in estimators:
-        check_scoring(estimator, scoring=scoring)
+    scorer = check_scoring(estimators[0], scoring=scoring)
     parts, part_of_row = read_parts(X, by)
     seed = random_state
     if not isinstance(random_state, Integral):
@@ -303,11 +296,11 @@ def cross_validate_candidates(
     def jobs():
         # Folds are the outer loop, so that the candidates of a fold finish together.
         for split, of_split in zip(splits, seeds, strict=True):
-            for candidate in candidates:
-                model = clone(candidate.estimator).set_params(**candidate.params)
+            of_parts = ScoresOfParts(scorer, name, parts, part_of_row[split[1]])
+            for model in map(clone, estimators):
                 set_seeds(model, int(of_split))
                 yield delayed(fit_and_score)(
-                    model, X, Y, split, scoring, params, parts, part_of_row, caller
+                    model, X, Y, split, of_parts, params, caller
                 )
 
     # A generator returns each fit when it ends, but not every backend supports it.
@@ -318,21 +311,20 @@ def cross_validate_candidates(
             results.append(result)
             messages += of_process
             if verbose:
-                print(progress(results, candidates, len(splits)), flush=True)
+                print(progress(results, list(models), len(splits)), flush=True)
     warn_once([*messages, *map(message_of, caught)])
 
     # From the order of the jobs to one row per candidate.
-    shape = (len(splits), len(candidates))
+    shape = (len(splits), len(models))
     by_metric = {
         name: np.reshape([scores[name] for scores, *_ in results], shape).T
         for name in results[0][0]
     }
     warn_undefined(by_metric)
     return LossComparison(
-        [candidate.name for candidate in candidates],
+        list(models),
         by_metric,
         test_train_ratio=np.mean([len(test) / len(train) for train, test in splits]),
-        params=[candidate.params for candidate in candidates],
         seeds=seeds,
         fit_times=np.reshape([fit for _, fit, _ in results], shape).T,
         score_times=np.reshape([score for *_, score in results], shape).T,
@@ -360,17 +352,15 @@ def sampling_rate(estimators):
     found = set()
     for estimator in estimators:
         params = estimator.get_params()
+        # A view has the parameters task and estimator.
+        tasks = _responses.find_paths(params, "task")
+        views = tuple(f"{task.removesuffix('task')}estimator__" for task in tasks)
         for path in _responses.find_paths(params, "negative_sampling_rate"):
             rate = params[path]
             if not isinstance(rate, Real) or rate == 1:
                 continue
             found.add(rate)
-            # A view has the parameters task and estimator.
-            views = (
-                name.removesuffix("task")
-                for name in _responses.find_paths(params, "task")
-            )
-            if any(path.startswith(f"{view}estimator__") for view in views):
+            if path.startswith(views):
                 raise ValueError(
                     "The labels of one task alone do not tell which rows have no "
                     f"click, for negative_sampling_rate={rate}: compare the estimator "
@@ -427,9 +417,9 @@ def read_parts(X, by):
 
     The index of rows without a value is -1.
     """
-    if by is None:
-        return [], None
-    rows_by = _responses.rows_of_values(column_of(X, "by", by), by)
+    rows_by = {}
+    if by is not None:
+        rows_by = _responses.rows_of_values(column_of(X, "by", by), by)
     if len(rows_by) > MAX_PARTS:
         raise ValueError(
             f"by={by!r} must have at most {MAX_PARTS} values; it has {len(rows_by):,}."
@@ -442,7 +432,7 @@ def read_parts(X, by):
 
 
 class ScoresOfParts:
-    """A scorer of test rows that also scores the rows of each part.
+    """A scorer of test rows that also scores the rows of each part, if there are any.
 
     Metadata such as groups are those of the rows.
     """
@@ -511,7 +501,7 @@ class StoredPredictions:
         return predict
 
 
-def fit_and_score(estimator, X, Y, split, scoring, params, parts, part_of_row, caller):
+def fit_and_score(estimator, X, Y, split, scorer, params, caller):
     """Fit on the training rows of a split, and score the test rows.
 
     Return the scores, the seconds of both, and, in another process than the caller's,
@@ -525,28 +515,18 @@ def fit_and_score(estimator, X, Y, split, scoring, params, parts, part_of_row, c
     with recorder as caught:
         # One warning reports the undefined scores of all fits.
         warnings.simplefilter("ignore", UndefinedMetricWarning)
-        name = scoring if isinstance(scoring, str) else "score"
-        if parts:
-            scorer = check_scoring(estimator, scoring=scoring)
-            scoring = ScoresOfParts(scorer, name, parts, part_of_row[split[1]])
         found = cross_validate(
             estimator,
             X,
             Y,
             cv=[split],
-            scoring=scoring,
+            scoring=scorer,
             params=params,
             error_score="raise",
         )
-    scores = {
-        key.removeprefix("test_"): value[0]
-        for key, value in found.items()
-        if key.startswith("test_")
-    }
-    if list(scores) == ["score"]:
-        scores = {name: scores["score"]}
-    messages = list(map(message_of, caught))
-    return scores, found["fit_time"][0], found["score_time"][0], messages
+    fit_time, score_time = (found.pop(key)[0] for key in ("fit_time", "score_time"))
+    scores = {key.removeprefix("test_"): value[0] for key, value in found.items()}
+    return scores, fit_time, score_time, list(map(message_of, caught))
 
 
 def message_of(warning):
@@ -564,15 +544,12 @@ def warn_once(messages):
         warn_user(message, category)
 
 
-def progress(results, candidates, n_splits):
+def progress(results, names, n_splits):
     scores, seconds, _ = results[-1]
-    fold, k = divmod(len(results) - 1, len(candidates))
+    fold, k = divmod(len(results) - 1, len(names))
     shown = ((*as_printed(metric), value) for metric, value in scores.items())
     values = ", ".join(f"{name} {sign * value:.4f}" for name, sign, value in shown)
-    return (
-        f"fold {fold + 1} of {n_splits}, {candidates[k].name}: {values} "
-        f"({seconds:.1f} s)"
-    )
+    return f"fold {fold + 1} of {n_splits}, {names[k]}: {values} ({seconds:.1f} s)"
 
 
 def warn_undefined(by_metric):

@@ -23,7 +23,7 @@ from sk_pwiser._table._frames import collected, is_missing, list_columns, to_flo
 from sk_pwiser._table._labels import read_labels, read_words
 from sk_pwiser._table._numbers import NumericColumn
 from sk_pwiser._utils import import_extra
-from sk_pwiser.model_selection import _compare_losses
+from sk_pwiser.model_selection._compare_losses import cross_validate_models
 
 OWN = "sk_pwiser"
 # As in `target_encoding="auto"` of the estimator.
@@ -136,11 +136,8 @@ def compare_models(
             raise TypeError(
                 f"models[{name!r}] must have the method predict_proba, got {model!r}."
             )
-    candidates = [
-        _compare_losses.Candidate(name, model, {}) for name, model in found.items()
-    ]
-    return _compare_losses.cross_validate_candidates(
-        candidates, X, Y, cv, scoring, groups, by, None, n_jobs, verbose, random_state
+    return cross_validate_models(
+        found, X, Y, cv, scoring, groups, by, None, n_jobs, verbose, random_state
     )
 
 
