@@ -431,13 +431,13 @@ def encoding_model(onnx, schema, market, n_tasks):
             )
         _add_shifts(graph, column, shifts, n_tasks)
         outputs["encoding/shifts"] = graph.types.DOUBLE
-    codes = _without_rare(graph, codes, schema.encoder)
-    for name, columns, dtype in (
-        ("encoding/codes", codes, np.int64),
-        ("encoding/numeric", numeric, np.float32),
-    ):
-        columns = columns or [_add_empty(graph, dtype)]
-        graph.add("Concat", *columns, output=name, axis=1)
+    codes = graph.add("Concat", *(codes or [_add_empty(graph, np.int64)]), axis=1)
+    # Rare values have target statistics, but no embedding.
+    sizes = np.array([schema.encoder.cardinalities_], dtype=np.int64)
+    has_vector = graph.add("Less", codes, sizes)
+    graph.add("Where", has_vector, codes, np.int64(UNSEEN), output="encoding/codes")
+    numeric = numeric or [_add_empty(graph, np.float32)]
+    graph.add("Concat", *numeric, output="encoding/numeric", axis=1)
     helper = graph.helper
     outputs = [
         helper.make_tensor_value_info(name, kind, ["n_samples", None])
@@ -522,19 +522,6 @@ def _add_shifts(graph, column, shifts, n_tasks):
     table = np.vstack([*shifts.values(), np.zeros(n_tasks)])
     rows = graph.add("Squeeze", found, [1])
     graph.add("Gather", table, rows, output="encoding/shifts", axis=0)
-
-
-def _without_rare(graph, codes, encoder):
-    """Replace the codes of rare values, which have no embedding, by UNSEEN."""
-    sizes = zip(codes, encoder.cardinalities_, encoder.n_codes_, strict=True)
-    return [
-        graph.add(
-            "Where", graph.add("Less", code, np.int64(size)), code, np.int64(UNSEEN)
-        )
-        if n_codes > size
-        else code
-        for code, size, n_codes in sizes
-    ]
 
 
 def _add_empty(graph, dtype):
