@@ -74,13 +74,11 @@ def _replacing(path: str | PathLike[str]) -> Iterator[IO[bytes]]:
         os.replace(temporary, path)
         _sync_folder(path.parent)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         # Errors of writing, unlike those of opening, do not name the file.
         reason = error.strerror or str(error)
         raise type(error)(error.errno, reason, str(path)) from error
-    except BaseException:
+    finally:
         temporary.unlink(missing_ok=True)
-        raise
 
 
 def _header(arrays):

@@ -210,8 +210,7 @@ def read_responses(estimator, X, Y, task_names=None, sample_weight=None):
     names = _choose_names(n_tasks, task_names, y_names, fitted)
     if isinstance(estimator, GivenPredictions):
         estimator.check_order(Y, len(targets), names, sample_weight)
-    if X is not None:
-        _responses.check_rows(X, len(targets), Y=Y, sample_weight=sample_weight)
+    _responses.check_rows(X, len(targets), Y=Y, sample_weight=sample_weight)
     p = np.column_stack(
         [predictions.of_task(k, targets, "predict_proba") for k in range(n_tasks)]
     )
@@ -224,8 +223,8 @@ def read_responses(estimator, X, Y, task_names=None, sample_weight=None):
         )
     weight = np.ones(targets.shape)
     if sample_weight is not None:
-        found = check_weights(sample_weight, *targets.shape, names)
-        weight *= found.reshape(len(found), -1)
+        weights = check_weights(sample_weight, *targets.shape, names)
+        weight *= weights.reshape(len(weights), -1)
     return Responses(names, targets, known, p, weight, predictions)
 
 

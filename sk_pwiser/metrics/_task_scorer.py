@@ -9,12 +9,11 @@ from sklearn import get_config
 from sklearn.exceptions import UndefinedMetricWarning
 from sklearn.metrics import average_precision_score, log_loss, roc_auc_score
 from sklearn.metrics._scorer import _BaseScorer
-from sklearn.utils import column_or_1d
 from sklearn.utils.metadata_routing import MetadataRequest
 
 from sk_pwiser import _responses
 from sk_pwiser._table._frames import collected, column_of
-from sk_pwiser._table._weights_and_groups import check_weights
+from sk_pwiser._table._weights_and_groups import check_groups, check_weights
 from sk_pwiser.metrics._metrics import grouped_auc
 
 # These metrics need both classes, but do not always warn: without negatives, the
@@ -357,18 +356,13 @@ class _GroupedAUCScorer(TaskScorer):
                 raise ValueError(
                     f"groups must be None, since {self!r} reads them from X."
                 )
-            groups = np.asarray(column_of(X, "groups", self._column))
+            groups = column_of(X, "groups", self._column)
         elif groups is None:
             raise ValueError(
                 f"{self!r} needs groups: pass them to it, name a column of X, or pass "
                 "params={'groups': ...} with enable_metadata_routing=True."
             )
-        groups = column_or_1d(groups)
-        if len(groups) != len(targets):
-            raise ValueError(
-                f"groups must have {len(targets)} entries, as Y; got {len(groups)}."
-            )
-        return groups
+        return check_groups(groups, len(targets))
 
     def _evaluate(self, y_true, y_pred, groups):
         if not len(y_true):

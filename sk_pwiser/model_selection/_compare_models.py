@@ -17,6 +17,7 @@ from sklearn.multioutput import MultiOutputClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.utils.fixes import parse_version
 
+from sk_pwiser._estimator import MultiTaskCTRCVRClassifier
 from sk_pwiser._table._categories import CategoryColumn
 from sk_pwiser._table._encoder import TableEncoder
 from sk_pwiser._table._frames import collected, is_missing, list_columns, to_float
@@ -290,12 +291,6 @@ def with_statistics(model, folds=None):
     return make_pipeline(PlainColumns(), columns, model)
 
 
-def own_model():
-    from sk_pwiser._estimator import MultiTaskCTRCVRClassifier
-
-    return MultiTaskCTRCVRClassifier()
-
-
 def one_hot_columns():
     """Return one-hot categories, whose rarest values share a column, beside numbers."""
     categories = preprocessing.OneHotEncoder(handle_unknown="ignore", min_frequency=2)
@@ -341,7 +336,7 @@ def catboost():
 
 
 MODELS = {
-    OWN: own_model,
+    OWN: MultiTaskCTRCVRClassifier,
     "logistic_regression": logistic_regression,
     "hist_gradient_boosting": hist_gradient_boosting,
     "lightgbm": lightgbm,

@@ -1,13 +1,12 @@
 """The result of a comparison: scores, differences, confidence intervals, verdicts."""
 
 import math
-from numbers import Real
 
 import numpy as np
 from scipy import stats
 
 from sk_pwiser._table._frames import result_frame
-from sk_pwiser._utils import aligned, import_extra
+from sk_pwiser._utils import aligned, check_number, import_extra
 
 CONFIDENCE = 0.95
 # Smaller differences, relative to the score, need no more digits.
@@ -51,6 +50,8 @@ class LossComparison:
         If there are fewer than two candidates, if two candidates have the same name, if
         the shape of the scores of a metric is wrong, or if ``test_train_ratio`` is
         negative.
+    TypeError
+        If ``test_train_ratio`` is not a number.
 
     See Also
     --------
@@ -137,11 +138,7 @@ class LossComparison:
                 "scores must map each metric to an array of shape (n_candidates, "
                 f"n_splits) with n_candidates={len(self.candidates)}, got {shapes}."
             )
-        ratio = self.test_train_ratio
-        if not isinstance(ratio, Real) or not 0 <= ratio < np.inf:
-            raise ValueError(
-                f"test_train_ratio must be a finite number >= 0, got {ratio!r}."
-            )
+        check_number("test_train_ratio", self.test_train_ratio, at_least=0)
 
     @property
     def table(self):

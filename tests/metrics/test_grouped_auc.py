@@ -147,7 +147,7 @@ def test_undefined():
         ({"task": 1.5}, P, USERS, "task must be the index or the name"),
         ({"groups": 3}, P, None, "name of a column of X; got 3"),
         ({}, P, None, r"make_grouped_auc_scorer\(0\) needs groups"),
-        ({}, P, USERS[:9], "groups must have 400 entries, as Y; got 9"),
+        ({}, P, USERS[:9], r"groups must have shape \(400,\); got \(9,"),
         (
             *({}, pd.DataFrame(P), pd.Series(USERS)[::-1]),
             "X and groups have the same index labels in different orders",

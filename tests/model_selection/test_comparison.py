@@ -196,13 +196,13 @@ def test_the_plot_needs_matplotlib(monkeypatch):
         (["a", "b"], {"m": [1, 2]}, 1, "must map each metric"),
         (["a", "b"], {"m": [[1], [2]], "n": [[1, 2], [2, 3]]}, 1, "must map each"),
         (["a", "b"], {}, 1, "must map each metric"),
-        (["a", "b"], {"m": [[1], [2]]}, -0.1, "finite number >= 0, got -0.1"),
-        (["a", "b"], {"m": [[1], [2]]}, np.nan, "finite number >= 0, got nan"),
-        (["a", "b"], {"m": [[1], [2]]}, "1", "finite number >= 0, got '1'"),
+        (["a", "b"], {"m": [[1], [2]]}, -0.1, "finite and >= 0; got -0.1"),
+        (["a", "b"], {"m": [[1], [2]]}, np.nan, "finite and >= 0; got nan"),
+        (["a", "b"], {"m": [[1], [2]]}, "1", "must be a number; got '1'"),
     ],
 )
 def test_bad_input(candidates, scores, ratio, match):
-    with pytest.raises(ValueError, match=match):
+    with pytest.raises((ValueError, TypeError), match=match):
         LossComparison(candidates, scores, test_train_ratio=ratio)
 
 
