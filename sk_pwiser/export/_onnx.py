@@ -381,16 +381,12 @@ class GraphBuilder:
 
     def look_up(self, name, codes, default):
         """Append a lookup of int codes by values, all text or all floats."""
-        keys, int64 = list(codes), self.types.INT64
-        kind = self.types.STRING if isinstance(keys[0], str) else self.types.DOUBLE
-        tensors = {
-            "keys_tensor": (kind, keys),
-            "values_tensor": (int64, list(codes.values())),
-            "default_tensor": (int64, [default]),
-        }
+        keys = list(codes)
+        dtype = object if isinstance(keys[0], str) else np.float64
         attributes = {
-            key: self.helper.make_tensor(key, kind, [len(entries)], entries)
-            for key, (kind, entries) in tensors.items()
+            "keys_tensor": self.from_array(np.array(keys, dtype)),
+            "values_tensor": self.from_array(np.array([*codes.values()], np.int64)),
+            "default_tensor": self.from_array(np.array([default], np.int64)),
         }
         return self.add("LabelEncoder", name, domain="ai.onnx.ml", **attributes)
 

@@ -8,7 +8,13 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from sk_pwiser._table import _categories
-from sk_pwiser._table._frames import first_known, is_missing, read_lists, to_float
+from sk_pwiser._table._frames import (
+    first_known,
+    is_missing,
+    read_lists,
+    read_numbers,
+    to_float,
+)
 from sk_pwiser._table._lists import Elements, ListColumn, ListWeights, combine_bags
 from sk_pwiser._training._schema import bag_inputs
 from sk_pwiser._utils import check_choice, import_extra
@@ -99,10 +105,10 @@ class CategoryField:
         try:
             codes = [find(value) for value in values]
         except TypeError:
-            row = next(r for r, value in enumerate(values) if not _has_hash(value))
-            raise TypeError(
-                f"Row {row}, field {self.name!r}: {values[row]!r} cannot be a category."
-            ) from None
+            # Of a value without a hash, which `transform` refuses.
+            for row, value in enumerate(values):
+                self._transformed(value, row)
+            raise
         if None in codes:
             codes = [
                 self._other_code(value, row) if code is None else code
@@ -195,11 +201,7 @@ class NumericField:
         """Raise an error that names the first row without a finite number."""
         for row, value in enumerate(values, start=first_row):
             where = f"Row {row}, field {self.name!r}:"
-            try:
-                number = to_float(as_column([value]))[0]
-            except (TypeError, ValueError, OverflowError) as error:
-                kind = TypeError if isinstance(error, TypeError) else ValueError
-                raise kind(f"{where} not a number: {error}.") from error
+            (number,) = read_numbers(as_column([value]), f"{where} the value")
             if np.isinf(number):
                 raise ValueError(f"{where} the number must be finite; got {value!r}.")
 
@@ -235,14 +237,6 @@ def repeat_bag(bags, n_rows):
     """Return bags with the entries of one row in all rows."""
     entries = [None if a is None else np.tile(a, n_rows) for a in bags[1:]]
     return type(bags)(np.arange(n_rows + 1) * len(bags.indices), *entries)
-
-
-def _has_hash(value):
-    try:
-        hash(value)
-    except TypeError:
-        return False
-    return True
 
 
 class RowEncoder:

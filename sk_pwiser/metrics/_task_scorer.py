@@ -410,14 +410,8 @@ ctr_log_loss_scorer = _make(
     "Minus the binary log loss of the first task, in nats.", log_loss, 0, **_LOG_LOSS
 )
 ctcvr_log_loss_scorer = _make(
-    "Minus the binary log loss of the last task, over all rows, in nats.",
-    log_loss,
-    -1,
-    **_LOG_LOSS,
+    "Minus the binary log loss of the last task, in nats.", log_loss, -1, **_LOG_LOSS
 )
 mean_log_loss_scorer = _make(
-    "Minus the mean binary log loss over the tasks, in nats.",
-    log_loss,
-    "mean",
-    **_LOG_LOSS,
+    "Minus the mean log loss over the tasks, in nats.", log_loss, "mean", **_LOG_LOSS
 )
