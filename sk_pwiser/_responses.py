@@ -126,6 +126,14 @@ class Predictions:
                 return classes
         return None
 
+    def read_targets(self, Y, **per_row):
+        """Return `check_targets` of labels that match the rows and the tasks."""
+        found = check_targets(Y, self.missing_labels(), self.classes())
+        targets, _, names = found
+        check_rows(self._X, len(targets), Y=Y, **per_row)
+        check_same_tasks(targets.shape[1], names, self.task_names())
+        return found
+
     def of_task(self, k, targets, method):
         """Return predicted labels, 1 for the second class, or probabilities."""
         found = self._call(method)

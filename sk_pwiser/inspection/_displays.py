@@ -202,15 +202,11 @@ def read_responses(estimator, X, Y, task_names=None, sample_weight=None):
     """Return the `Responses` of a fitted estimator or of `GivenPredictions`."""
     X, Y = collected(X), collected(Y)
     predictions = _responses.Predictions(estimator, X, {})
-    targets, known, y_names = _responses.check_targets(
-        Y, predictions.missing_labels(), predictions.classes()
-    )
-    n_tasks, fitted = targets.shape[1], predictions.task_names()
-    _responses.check_same_tasks(n_tasks, y_names, fitted)
-    names = _choose_names(n_tasks, task_names, y_names, fitted)
+    targets, known, y_names = predictions.read_targets(Y, sample_weight=sample_weight)
+    n_tasks = targets.shape[1]
+    names = _choose_names(n_tasks, task_names, y_names, predictions.task_names())
     if isinstance(estimator, GivenPredictions):
         estimator.check_order(Y, len(targets), names, sample_weight)
-    _responses.check_rows(X, len(targets), Y=Y, sample_weight=sample_weight)
     p = np.column_stack(
         [predictions.of_task(k, targets, "predict_proba") for k in range(n_tasks)]
     )

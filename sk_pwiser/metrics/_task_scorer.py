@@ -162,12 +162,8 @@ class TaskScorer(_BaseScorer):
         """Score with the predictions of the other scorers of the same call."""
         X, y = collected(X), collected(y)
         predictions = _responses.Predictions(estimator, X, shared_cache(method_caller))
-        targets, known, y_names = _responses.check_targets(
-            y, predictions.missing_labels(), predictions.classes()
-        )
-        _responses.check_rows(X, len(targets), Y=y, **metadata)
+        targets, known, y_names = predictions.read_targets(y, **metadata)
         fitted_names = predictions.task_names()
-        _responses.check_same_tasks(targets.shape[1], y_names, fitted_names)
         names = y_names or fitted_names
         of_rows = self._check_metadata(X, targets, names or None, **metadata)
         values, reasons = [], []

@@ -380,8 +380,7 @@ def score_full_log(estimator, X, Y, *, scoring, rate):
     Such rows count 1 / rate times, so that probabilities of the full log are compared
     with its rates.
     """
-    classes = _responses.Predictions(estimator, X, {}).classes()
-    targets = _responses.check_targets(Y, "ignore", classes)[0]
+    targets, *_ = _responses.Predictions(estimator, X, {}).read_targets(Y)
     weight = np.where(targets[:, 0] == 0, 1 / rate, 1.0)
     scorer = check_scoring(estimator, scoring=scoring)
     # The weights are passed as such, whatever the scorers request.
