@@ -7,7 +7,6 @@ import logging
 import threading
 import warnings
 from contextlib import ExitStack, contextmanager
-from importlib import import_module
 from typing import ClassVar
 from unittest.mock import patch
 
@@ -205,30 +204,25 @@ def _former_model(network, tensors, axes, names):
 @contextmanager
 def _exporter_of_torch():
     """Set the global variables of PyTorch for its exporter, and restore them."""
-    fast_path = torch.backends.mha.get_fastpath_enabled()
-    # The fast path of attention is one operator, which ONNX does not have.
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
+    with ExitStack() as stack:
+        fast_path = torch.backends.mha.get_fastpath_enabled()
+        stack.callback(torch.backends.mha.set_fastpath_enabled, fast_path)
+        # The fast path of attention is one operator, which ONNX does not have.
+        torch.backends.mha.set_fastpath_enabled(False)
+        stack.enter_context(_ExactLogarithms())
         # The exporters print the graph of a network that they cannot export, packages
         # that no network here needs, and a warning of every decision on a size, also of
         # a layer's width: the graph is checked.
-        if IS_PRESENT:
-            printer, function = import_module("torch.export._trace"), "print"
-        else:
-            printer, function = torch._C, "_jit_onnx_log"
-        with (
-            _ExactLogarithms(),
-            patch.object(printer, function, lambda *_, **__: None, create=True),
-            warnings.catch_warnings(action="ignore"),
-            ExitStack() as quiet,
-        ):
-            for name, log in list(logging.root.manager.loggerDict.items()):
-                if name.partition(".")[0] == "torch" and getattr(log, "handlers", []):
-                    silent = [logging.NullHandler()]
-                    quiet.enter_context(patch.object(log, "handlers", silent))
-            yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fast_path)
+        printer = (
+            "torch.export._trace.print" if IS_PRESENT else "torch._C._jit_onnx_log"
+        )
+        stack.enter_context(patch(printer, lambda *_, **__: None, create=True))
+        stack.enter_context(warnings.catch_warnings(action="ignore"))
+        for name, log in list(logging.root.manager.loggerDict.items()):
+            if name.partition(".")[0] == "torch" and getattr(log, "handlers", []):
+                silent = [logging.NullHandler()]
+                stack.enter_context(patch.object(log, "handlers", silent))
+        yield
 
 
 def _example_inputs(network, n_rows):
