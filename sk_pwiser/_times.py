@@ -29,11 +29,17 @@ class Times(NamedTuple):
 
 def read_times(column, name):
     """Read numbers, or dates of any library; far and missing ones are errors."""
-    if hasattr(column, "null_count"):  # of polars and Arrow
-        return _read_nullable(column, name)
-    if hasattr(column, "iloc"):
-        return _read_pandas(column, name)
-    return _read_array(np.asarray(column), name)
+    if hasattr(getattr(column, "dtype", None), "pyarrow_dtype"):  # of pandas
+        column = column.array.__arrow_array__()
+    dtype = getattr(column, "dtype", getattr(column, "type", None))
+    zone = getattr(dtype, "time_zone", getattr(dtype, "tz", None))
+    if hasattr(column, "null_count"):  # of polars and Arrow, whose values are in UTC
+        _refuse_missing(np.asarray(column.is_null()), name)
+    elif hasattr(column, "iloc"):
+        _refuse_missing(column.isna().to_numpy(), name)
+        column = (column if zone is None else column.dt.tz_convert(None)).to_numpy()
+    times = _read_array(np.asarray(column), name, dtype)
+    return times if zone is None else times._replace(kind=AWARE)
 
 
 def times_of(X, time):
@@ -61,29 +67,7 @@ def row_times(X, column):
     return values.astype(np.float64)
 
 
-def _read_nullable(column, name):
-    _refuse_missing(np.asarray(column.is_null()), name)
-    dtype = getattr(column, "dtype", getattr(column, "type", None))
-    times = _read_array(np.asarray(column), name, dtype)
-    # Their numpy values are those of UTC.
-    zone = getattr(dtype, "time_zone", getattr(dtype, "tz", None))
-    return times if zone is None else times._replace(kind=AWARE)
-
-
-def _read_pandas(column, name):
-    _refuse_missing(column.isna().to_numpy(), name)
-    dtype = column.dtype
-    if getattr(dtype, "kind", "O") != "M":
-        return _read_array(column.to_numpy(), name, dtype)
-    if hasattr(dtype, "pyarrow_dtype"):  # a column of days has no `dt.tz`
-        return _read_nullable(column.array.__arrow_array__(), name)
-    kind = NAIVE
-    if column.dt.tz is not None:
-        kind, column = AWARE, column.dt.tz_convert(None)  # in UTC
-    return Times(_nanoseconds(column.to_numpy(), name), kind)
-
-
-def _read_array(values, name, dtype=None):
+def _read_array(values, name, dtype):
     if values.ndim != 1:
         raise ValueError(
             f"Column {name!r} must hold one time per row; its shape is {values.shape}."
@@ -126,7 +110,7 @@ def _read_objects(values, name):
         numbers = np.array(found)
         if numbers.dtype == object:  # fractions, or integers beyond uint64
             numbers = numbers.astype(np.float64)
-        return _read_array(numbers, name)
+        return _read_array(numbers, name, numbers.dtype)
     kind = NAIVE if kind == NAIVE else AWARE
     numbers = [_to_number(value, name, row) for row, value in enumerate(found)]
     return Times(np.array(numbers, dtype=np.int64), kind)

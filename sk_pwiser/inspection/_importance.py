@@ -303,16 +303,12 @@ class TaskImportanceDisplay:
         places, height = np.arange(len(shown)), 0.8 / len(self.task_names)
         self.bars_ = []
         for k, task in enumerate(self.task_names):
-            defaults = {
-                "color": _displays.task_color(k),
-                "label": task,
-                "height": height,
-            }
+            own = {"color": _displays.task_color(k), "label": task, "height": height}
             bars = ax.barh(
                 places + (k - (len(self.task_names) - 1) / 2) * height,
                 mean[shown, k],
                 xerr=error[shown, k],
-                **{**defaults, **kwargs},
+                **{**own, **kwargs},
             )
             self.bars_.append(bars)
         self.shown_ = [self.column_names[column] for column in shown]
