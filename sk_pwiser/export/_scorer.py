@@ -7,14 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from sk_pwiser._table import _categories
-from sk_pwiser._table._frames import (
-    first_known,
-    is_missing,
-    read_lists,
-    read_numbers,
-    to_float,
-)
+from sk_pwiser._table import _categories, _frames
 from sk_pwiser._table._lists import Elements, ListColumn, ListWeights, combine_bags
 from sk_pwiser._training._schema import bag_inputs
 from sk_pwiser._utils import check_choice, import_extra
@@ -64,7 +57,7 @@ class ListField(Field):
         lists, *numbers = (
             None if each is None else as_column(repeat(each, n_read)) for each in used
         )
-        lists, items = read_lists(lists, self.name), column.named(items)
+        lists, items = _frames.read_lists(lists, self.name), column.named(items)
         codes = items.transform(lists.elements)
         bags = column.encode(lists, items, codes, *numbers)
         return bags if n_read == n_rows else repeat_bag(bags, n_rows)
@@ -119,13 +112,15 @@ class CategoryField:
     def _check_large(self, values):
         largest = _categories.EXACT
         for row, value in enumerate(values):
-            is_inexact = isinstance(value, self._inexact) and not is_missing(value)
+            is_inexact = isinstance(value, self._inexact) and not _frames.is_missing(
+                value
+            )
             if is_inexact and not -largest <= value <= largest:
                 self._transformed(value, row)
 
     def _other_code(self, value, row):
         """Return the code of a value that is not in the vocabulary."""
-        if is_missing(value):
+        if _frames.is_missing(value):
             return self.column.missing_code_
         if type(value) in self._unseen_types:
             return _categories.UNSEEN
@@ -189,7 +184,7 @@ class NumericField:
             if isinstance(values, list) and NUMBERS.issuperset(map(type, values)):
                 numbers = np.array(values, dtype=np.float64)  # None becomes NaN
             else:
-                numbers = to_float(as_column(values))
+                numbers = _frames.to_float(as_column(values))
         except (TypeError, ValueError, OverflowError):
             self._find_fault(values, first_row)
             raise
@@ -201,7 +196,7 @@ class NumericField:
         """Raise an error that names the first row without a finite number."""
         for row, value in enumerate(values, start=first_row):
             where = f"Row {row}, field {self.name!r}:"
-            (number,) = read_numbers(as_column([value]), f"{where} the value")
+            (number,) = _frames.read_numbers(as_column([value]), f"{where} the value")
             if np.isinf(number):
                 raise ValueError(f"{where} the number must be finite; got {value!r}.")
 
@@ -452,7 +447,9 @@ class Scorer:
         if self._market is not None:
             index, shifts = self._market
             keys, common = as_list(columns[index]), np.zeros(len(self.task_names))
-            known = [common if is_missing(k) else shifts.get(k, common) for k in keys]
+            known = [
+                common if _frames.is_missing(k) else shifts.get(k, common) for k in keys
+            ]
             inputs["shifts"] = np.array(repeat(known, n_rows))
         return self._run(inputs | bag_inputs(bags))
 
@@ -539,7 +536,7 @@ def _is_column(value):
 def _is_column_of(value, field):
     """Return whether a value is the column of a field rather than a row's value."""
     if isinstance(field, Field) and _is_column(value):
-        value = first_known(value)  # of a list of lists
+        value = _frames.first_known(value)  # of a list of lists
     return _is_column(value)
 
 
