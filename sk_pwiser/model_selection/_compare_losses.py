@@ -64,13 +64,10 @@ def build_candidates(estimator, losses, weights):
             named = name if weight is None else f"{name} (weight {text})"
             candidates.append((named, {**changes, weight_path: weight}))
     names = [name for name, _ in candidates]
-    if len(names) < 2:
+    if len(set(names)) < max(len(names), 2):
         raise ValueError(
-            f"losses and weights must give at least two candidates, got {names}."
-        )
-    if repeated := [name for name in names if names.count(name) > 1]:
-        raise ValueError(
-            f"losses and weights must be distinct, got {repeated[0]!r} repeatedly."
+            "losses and weights must give two or more distinct candidates, got "
+            f"{names}."
         )
     return dict(candidates)
 
@@ -104,14 +101,10 @@ def check_loss_weights(weights, losses, has_parameter, estimator):
         raise TypeError(
             f"weights must be a sequence of numbers >= 0 or None, got {weights!r}."
         )
-    if not has_parameter:
+    if not has_parameter or not any(map(takes_weight, losses)):
         raise ValueError(
-            f"weights must be None, got {weights!r}: {type(estimator).__name__} has no "
-            "parameter 'pwiser_weight'."
-        )
-    if not any(takes_weight(loss) for loss in losses):
-        raise ValueError(
-            f"weights must be None if no loss of {losses!r} has one, got {weights!r}."
+            f"weights must be None, got {weights!r}: no loss of {losses!r} has one, or "
+            f"{type(estimator).__name__} has no parameter 'pwiser_weight'."
         )
     return found
 
