@@ -16,9 +16,13 @@ from refusals import X, Y, small
 from simulated_device import NAME
 
 # A slow machine is not a defect, and a failure in CI must be reproducible.
-hypothesis.settings.register_profile("sk_pwiser", deadline=None)
-hypothesis.settings.register_profile("ci", deadline=None, derandomize=True)
-hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "sk_pwiser")
+hypothesis.settings.register_profile(
+    "sk_pwiser",
+    deadline=None,
+    derandomize=bool(os.environ.get("CI")),
+    max_examples=int(os.environ.get("SK_PWISER_EXAMPLES", "25")),
+)
+hypothesis.settings.load_profile("sk_pwiser")
 
 # Sums over several threads differ from run to run in their last bits.
 torch.set_num_threads(1)
@@ -53,12 +57,24 @@ FULL = {
 TESTS = Path(__file__).parent
 
 
+def pytest_ignore_collect(collection_path, config):
+    """Leave out what would be deselected: to import it takes seconds."""
+    if config.option.markexpr == "not slow" and is_in_full_suite(collection_path):
+        return True
+    return None
+
+
 def pytest_collection_modifyitems(items):
     """Mark the tests of the full suite as slow."""
     for item in items:
-        is_here = item.path.is_relative_to(TESTS)
-        if is_here and item.path.relative_to(TESTS).parts[0] in FULL:
+        if is_in_full_suite(item.path):
             item.add_marker(pytest.mark.slow)
+
+
+def is_in_full_suite(path):
+    return path.is_relative_to(TESTS) and not FULL.isdisjoint(
+        path.relative_to(TESTS).parts[:1]
+    )
 
 
 @pytest.fixture(scope="session")

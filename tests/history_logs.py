@@ -1,7 +1,5 @@
 """Random logs for the tests of histories, and their columns compared with a loop's."""
 
-import os
-
 import numpy as np
 import pandas as pd
 from hypothesis import settings
@@ -17,7 +15,7 @@ LISTS = [
     {"column": "item", "n": 2, "task": "click", "ages": "values"},
     {"column": "user", "key": "item", "n": 4, "task": "conversion"},
 ]
-few = settings(max_examples=int(os.environ.get("SK_PWISER_EXAMPLES", "25")))
+few = settings(max_examples=settings().max_examples // 3)
 labels = st.sampled_from([0, 1, None])
 # Few users, items and instants, so that ties and repeated pairs are frequent.
 rows_of_log = st.fixed_dictionaries(

@@ -143,7 +143,11 @@ def test_results_are_those_of_the_table(call, form, model):
     assert_array_equal(numbers_of(found), numbers_of(expected))
 
 
-@TWO
+@pytest.mark.parametrize(
+    "form",
+    [pytest.param(narwhals, marks=pytest.mark.slow), FORMS["reader"]],
+    ids=["wrap", "read"],
+)
 def test_folds_and_comparisons(form):
     for cv in (
         FunnelStratifiedKFold(2, random_state=0),

@@ -127,7 +127,7 @@ def give_losses(monkeypatch, losses):
         ([1.0, 0.99, 0.9895, 0.98, 0.981], 5),  # a small gain, then one over two epochs
         ([1.0, 0.99, 0.9895, 0.9891], 4),  # two small gains
         ([1.0, 0.99, 0.9901], 3),  # no gain
-        (0.9 ** np.arange(30), MOST_EPOCHS),
+        pytest.param(0.9 ** np.arange(30), MOST_EPOCHS, marks=pytest.mark.slow),
     ],
 )
 def test_the_rate_is_held_until_no_gain_or_two_small_ones(monkeypatch, losses, n_held):

@@ -175,7 +175,7 @@ def test_a_factor_of_columns_needs_another_one():
         timed(**params).fit(X, Y)
 
 
-def test_scorers_and_graphs_do_not_read_the_times(fitted, tmp_path):
+def test_scorers_do_not_read_the_times(fitted):
     X, _ = log()
     expected = fitted.predict_proba(X[:5])
     scorer = Scorer(fitted, runtime="torch")
@@ -185,8 +185,14 @@ def test_scorers_and_graphs_do_not_read_the_times(fitted, tmp_path):
     for row in rows:
         del row["ts"]
     assert_allclose(scorer(rows), expected, rtol=1e-5)
+
+
+@pytest.mark.slow
+def test_exported_graphs_have_no_input_for_the_times(fitted, tmp_path):
     onnxruntime = pytest.importorskip("onnxruntime")
     pytest.importorskip("onnx")
+    X, _ = log()
+    expected = fitted.predict_proba(X[:5])
     to_onnx(fitted, tmp_path / "model.onnx", inputs="raw")
     session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
     names = [each.name for each in session.get_inputs()]

@@ -17,6 +17,7 @@ from sklearn.model_selection import GroupKFold
 from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.utils import get_tags
+from suites import fast_for
 
 from sk_pwiser import TaskView
 from sk_pwiser.calibration import FunnelCalibrator
@@ -106,7 +107,7 @@ def test_splitters_with_tasks_receive_the_labels_with_names(rows, parents):
         assert_array_equal(found.predict_proba(X), expected.predict_proba(X))
 
 
-@pytest.mark.parametrize("cv", [3, "splits", "groups"])
+@pytest.mark.parametrize("cv", fast_for(["groups"], [3, "splits", "groups"]))
 @pytest.mark.filterwarnings("ignore:In the calibration rows, higher probabilities")
 def test_cross_fitting_by_hand(cv):
     X, Y = DATA.data, DATA.target

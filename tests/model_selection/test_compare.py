@@ -23,6 +23,7 @@ from sklearn.model_selection import (
 )
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from suites import fast_for
 
 from sk_pwiser._responses import rows_of_values
 from sk_pwiser._table._frames import column_of
@@ -256,7 +257,7 @@ def test_random_state():
             assert_array_equal(bce, pwiser)
 
 
-@pytest.mark.parametrize("backend", ["loky", "threading"])
+@pytest.mark.parametrize("backend", fast_for(["threading"], ["loky", "threading"]))
 def test_parallel_fits_give_the_same_scores(backend):
     serial = compare_losses(ByLoss(), X, Y, cv=2)
     with joblib.parallel_config(backend, n_jobs=2):

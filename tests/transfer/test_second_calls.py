@@ -8,6 +8,7 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from pools import assert_same_weights, frozen_bytes, weights_of
 from sklearn.base import clone
+from suites import fast_for
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
 from sk_pwiser.datasets import make_ctr_cvr
@@ -112,7 +113,7 @@ def test_fine_tuning_twice_on_the_same_rows(tuned):
     assert_rates(model, 1)
 
 
-@pytest.mark.parametrize("regularizer", [None, *REGULARIZERS])
+@pytest.mark.parametrize("regularizer", fast_for(["tred"], [None, *REGULARIZERS]))
 def test_a_market_without_conversions(source, regularizer):
     X, Y = DATA[1]
     kept = (Y["conversion"] == 0).to_numpy()
