@@ -54,9 +54,8 @@ def encode(
         weights=summary.label_weights(),
     ):
         warn_user(message)
-    epochs = plan.epochs(
-        source, summary.n_rows
-    )  # filters may leave fewer rows than expected
+    # Filters may leave fewer rows than expected.
+    epochs = plan.epochs(source, summary.n_rows)
     holds_out = epochs[0] is not None and not plan.eval_rows
     train, valid, schema = encoding.encode(holds_out)
     further: dict[str, Any] = {}

@@ -18,12 +18,7 @@ from sk_pwiser._training._callbacks import (
     find_callback,
     without_name,
 )
-from sk_pwiser._training._evaluation import (
-    FIGURES,
-    GROUPED,
-    grouped_aucs,
-    task_aucs,
-)
+from sk_pwiser._training._evaluation import FIGURES, GROUPED, grouped_aucs, task_aucs
 from sk_pwiser._utils import did_you_mean, warn_user
 
 
@@ -92,10 +87,7 @@ def usable_monitor(
     scores = torch.zeros_like(y)
     needs, aucs = "both labels", task_aucs(y, scores, weights)
     if figure == "grouped_auc":
-        needs, aucs = (
-            "a group with both labels",
-            grouped_aucs(valid, scores),
-        )
+        needs, aucs = "a group with both labels", grouped_aucs(valid, scores)
     is_mean = monitored == "mean" or len(task_names) == 1
     # An AUC is NaN without both labels.
     lacking = [
