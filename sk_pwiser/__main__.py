@@ -347,6 +347,8 @@ def read(arguments):
     is_parquet = path.suffix == ".parquet"
     if not is_parquet and not path.name.endswith((".csv", ".csv.gz")):
         raise ValueError(f"--data must end in .csv, .csv.gz or .parquet, got {path}")
+    if not path.is_file():
+        raise FileNotFoundError(f"--data must name a file, got {path}")
     frame = pd.read_parquet(path) if is_parquet else pd.read_csv(path)
     # pandas makes an index of columns of the file that were one when it was written.
     frame = frame.reset_index([name for name in frame.index.names if name is not None])

@@ -328,7 +328,7 @@ DATA = ["--data", "log.parquet", "--targets", *Y]
             "--weights must be given without --against-others",
         ),
         ({}, ["--folds", "1"], "--folds must be an int >= 2, got 1"),
-        ({}, ["--data", "a.csv", *DATA[2:]], "No such file or directory: 'a.csv'"),
+        ({}, ["--data", "a.csv", *DATA[2:]], "must name a file, got a.csv"),
         ({}, ["--data", "log.txt", *DATA[2:]], "must end in .csv, .csv.gz or"),
     ],
 )
