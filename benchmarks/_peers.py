@@ -537,10 +537,8 @@ class Rechub:
 
 def encoded_rows(table, Y, encoder):
     """Return an encoded table as tensors; rare values have the code of unseen ones."""
-    codes, numeric = table
-    codes[codes >= np.array(encoder.cardinalities_, dtype=int)] = UNSEEN
-    tensors = map(torch.from_numpy, (codes, numeric))
-    return Impressions(*tensors, torch.tensor(np.asarray(Y)))
+    np.putmask(table[0], table[0] >= encoder.cardinalities_, UNSEEN)
+    return Impressions(*map(torch.from_numpy, table), torch.tensor(np.asarray(Y)))
 
 
 RECHUB = {

@@ -59,9 +59,8 @@ TESTS = Path(__file__).parent
 
 def pytest_ignore_collect(collection_path, config):
     """Leave out what would be deselected: to import it takes seconds."""
-    if config.option.markexpr == "not slow" and is_in_full_suite(collection_path):
-        return True
-    return None
+    is_fast = config.option.markexpr == "not slow"
+    return (is_fast and is_in_full_suite(collection_path)) or None
 
 
 def pytest_collection_modifyitems(items):

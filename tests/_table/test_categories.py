@@ -193,26 +193,10 @@ def test_codes_do_not_depend_on_the_order_of_rows(values, data, min_frequency):
 @pytest.mark.parametrize(
     ("fitted", "new", "message"),
     [
-        (
-            ["a", "b"],
-            [5, 6],
-            "contained text in fit; .* numbers, such as 5",
-        ),
-        (
-            [5, 6],
-            ["5", "6"],
-            "contained numbers in fit; .* text, such as '5'",
-        ),
-        (
-            [True, False],
-            ["True"],
-            "contained numbers .* text, such as 'True'",
-        ),
-        (
-            ["a", 1],
-            [DAY],
-            "contained numbers and text in .* other objects",
-        ),
+        (["a", "b"], [5, 6], "contained text in fit; .* numbers, such as 5"),
+        ([5, 6], ["5", "6"], "contained numbers in fit; .* text, such as '5'"),
+        ([True, False], ["True"], "contained numbers .* text, such as 'True'"),
+        (["a", 1], [DAY], "contained numbers and text in .* other objects"),
     ],
 )
 @pytest.mark.parametrize("make", [pd.Series, pl.Series, objects])

@@ -131,10 +131,7 @@ def test_categorical_features_of_arrays_are_indices():
 @pytest.mark.parametrize(
     ("chosen", "message"),
     [
-        (
-            ["nope"],
-            r"contains 'nope', .* not a column of X; these are \['n'",
-        ),
+        (["nope"], r"contains 'nope', .* not a column of X; these are \['n'"),
         ([3], "contains 3, which is not a column of X"),
         ([-4], "contains -4, which is not a column of X"),
         ([0.5], r"contains 0\.5"),

@@ -239,11 +239,7 @@ def test_a_later_task_that_is_likelier_is_named_with_the_share():
 
 
 @pytest.mark.parametrize(
-    "params",
-    [
-        {"network_params": {"task_space": "conditional"}},
-        {"network": "esmm"},
-    ],
+    "params", [{"network_params": {"task_space": "conditional"}}, {"network": "esmm"}]
 )
 def test_these_prevent_it(params):
     model = fit(THREE, **params)  # without a warning, which would be an error

@@ -282,12 +282,7 @@ def test_integers_that_became_floats_are_refused_as_in_a_table(of_fit, of_row):
     columns = {name: [row_of_fit[name], value] for name, value in row.items()}
     arrays = {**columns, "area": np.array([5, row["area"]])}
     unseen = {**row, "area": of_row(2**60)}
-    for rows, place in (
-        (row, 0),
-        ([row_of_fit, row], 1),
-        (columns, 1),
-        (arrays, 1),
-    ):
+    for rows, place in ((row, 0), ([row_of_fit, row], 1), (columns, 1), (arrays, 1)):
         with pytest.raises(ValueError, match=re.escape(f"Row {place}, {message}")):
             scorer(rows)
     with pytest.raises(ValueError, match=r"above 2\^53 in fit"):

@@ -8,13 +8,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 from pairs_by_hand import SURROGATES, over_pairs
 
-from sk_pwiser.losses import (
-    BCE,
-    MultiTaskLoss,
-    PWiseR,
-    _pairwise,
-    pwiser_loss,
-)
+from sk_pwiser.losses import BCE, MultiTaskLoss, PWiseR, _pairwise, pwiser_loss
 
 NAMES = ["click", "conversion"]
 

@@ -139,10 +139,7 @@ def corrections(name, loss, y, heads, others, propensities):
         return {"correction": guessed.mean(axis=0) + rest}
     if name == "dual":
         unknown = average(loss(q, expit(others)), b)
-        return {
-            "correction": known + unknown,
-            "teacher": average(loss(others, r), o),
-        }
+        return {"correction": known + unknown, "teacher": average(loss(others, r), o)}
     unknown = average(loss(others, 1 - r if name == "mirrored" else r), b)
     gap = np.abs(1 - expit(q) - expit(others)).mean(axis=0)
     return {"correction": known + unknown, "prior": gap}

@@ -195,7 +195,10 @@ def test_transferred_models_predict_as_many_events_as_there_are(fits):
     assert (fits.aucs(model) > fits.aucs(fits.model()) - [0.01, 0.025]).all()
 
 
-@pytest.mark.parametrize("name", ["mmoe", "omoe", "ple", "stem", "metaheac"])
+GATED = ["mmoe", "omoe", "ple", "stem", "metaheac"]
+
+
+@pytest.mark.parametrize("name", fast_for(["ple"], GATED))
 def test_gates_use_all_experts(fits, name, monkeypatch):
     found, compute = [], Gates.logits
 
@@ -217,8 +220,7 @@ def weights_of(model):
 
 
 @pytest.mark.parametrize(
-    ("name", "limit"),
-    [("dwa", 1.5), ("gradcraft", 20), ("gradnorm", 3)],
+    ("name", "limit"), [("dwa", 1.5), ("gradcraft", 20), ("gradnorm", 3)]
 )
 def test_weights_are_moderate(fits, name, limit):
     ratio = np.divide(*weights_of(fits.model(weighting=name)))

@@ -9,12 +9,7 @@ import torch
 from refusals import X, Y, small
 from sklearn.exceptions import NotFittedError
 
-from sk_pwiser.networks import (
-    NETWORKS,
-    MultiTaskNetwork,
-    NetworkOutput,
-    random_inputs,
-)
+from sk_pwiser.networks import NETWORKS, MultiTaskNetwork, NetworkOutput, random_inputs
 from sk_pwiser.transfer import check_compatible, named_parts
 
 

@@ -184,7 +184,7 @@ def test_statistics_include_new_rows_and_leave_out_seen_ones(source):
         check_compatible([source, new])
 
 
-@pytest.mark.parametrize("network", fast_for({"mmoe", "esmm"}, NETWORKS))
+@pytest.mark.parametrize("network", fast_for({"esmm"}, NETWORKS))
 def test_every_network_has_features(network):
     source = small(network=network, network_params=None, max_epochs=1).fit(X, Y)
     model = fine_tune(source, X[:150], Y[:150], regularizer="tred", extend=False)
