@@ -611,9 +611,10 @@ class MultiTaskCTRCVRClassifier(
         """Update the network with one pass over some rows.
 
         The first call learns the encoding of the columns, and builds the network. Later
-        calls keep the encoding, take new category values as unseen, and update the
-        network in place, so that no other thread may predict before the call returns,
-        and that a shallow copy of the estimator changes as well.
+        calls keep the encoding, so that a change of `categorical_features` or
+        `target_encoding` has no effect, take new category values as unseen, and update
+        the network in place, so that no other thread may predict before the call
+        returns, and that a shallow copy of the estimator changes as well.
         What the earlier rows could not show has untrained weights, and is learnt from
         the first rows that do: a numeric column that was constant so far, a sparse
         column without entries, the rates of a task that did not differ between the
