@@ -5,8 +5,6 @@
 
 from sk_pwiser.losses._losses import (
     BCE,
-    JRC,
-    CombinedPair,
     Focal,
     MultiTaskLoss,
     PWiseR,
@@ -14,6 +12,7 @@ from sk_pwiser.losses._losses import (
     pwiser_loss,
 )
 from sk_pwiser.losses._losses import checked_loss as checked_loss
+from sk_pwiser.losses._ranking import JRC, CombinedPair
 
 LOSSES: dict[str, type[MultiTaskLoss]] = {
     "bce": BCE,

@@ -314,7 +314,7 @@ def lightgbm(**params):
     from lightgbm import LGBMClassifier
 
     # The number of threads of OpenMP, which joblib lowers for parallel fits: with more
-    # threads than free cores, small fits may take a hundred times as long.
+    # threads than free cores, small fits take many times as long.
     trees = LGBMClassifier(verbose=-1, random_state=0, n_jobs=0, **params)
     return with_statistics(by_number(trees))
 

@@ -1,0 +1,258 @@
+"""Losses that combine cross-entropy with a ranking loss per task: pairs or contexts."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from sk_pwiser._utils import at_least_float32, check_number, widest_float
+from sk_pwiser.losses._losses import BCE, per_task
+from sk_pwiser.losses._pairwise import WeightedScores, pairwise_mean
+
+
+class _BCEWithRanking(BCE):
+    """Base class of the losses `s * BCE + (1 - s) * ranking`, with s = bce_share."""
+
+    averages_rows = False
+
+    def __init__(self, task_names: Sequence[str], *, bce_share: float = 0.5) -> None:
+        super().__init__(task_names)
+        self.bce_share = check_number("bce_share", bce_share, at_least=0, at_most=1)
+
+    def forward(
+        self,
+        logits: Tensor,
+        y: Tensor,
+        sample_weight: Tensor | None = None,
+        groups: Tensor | None = None,
+    ) -> Tensor:
+        """Compute the combined loss of each task, of shape `(n_tasks,)`."""
+        logits = at_least_float32(logits)
+        y = y.to(logits.dtype)
+        calibration = super().forward(logits, y, sample_weight)
+        if self.bce_share == 1:
+            return calibration
+        ranking = self._ranking(logits, y, sample_weight, groups)
+        return self.bce_share * calibration + (1 - self.bce_share) * ranking
+
+    def _ranking(
+        self, logits: Tensor, y: Tensor, weight: Tensor | None, groups: Tensor | None
+    ) -> Tensor:
+        """Compute the ranking loss of each task, of shape `(n_tasks,)`."""
+        raise NotImplementedError
+
+
+class CombinedPair(_BCEWithRanking):
+    r"""Binary cross-entropy of each task combined with RankNet over its pairs.
+
+    .. math::
+        L_k = s\, BCE_k + (1 - s)\, \bar w
+        \underset{i \in P_k,\ j \in N_k}{mean} \log(1 + e^{-(z_{ik} - z_{jk})})
+
+    with the logits z, the positive rows P and negative rows N of the batch in task k,
+    and the mean sample weight :math:`\bar w` of the batch, 1 without weights. The mean
+    is over all pairs, and the weight of a pair is the product of the weights of its
+    rows. Time is nearly linear and memory linear in the rows. If positives are rare,
+    cross-entropy has almost no gradient for a negative with a probability near 0; the
+    pairs have one as long as positives score no higher.
+
+    Parameters
+    ----------
+    task_names : sequence of str
+        Names of the tasks, in the order of the columns of the logits.
+    bce_share : float, default=0.7
+        Share s of the cross-entropy, from 0 to 1; alpha in the paper. At 0 a constant
+        added to all logits changes nothing, so the probabilities have no meaning.
+
+    Notes
+    -----
+    Calibrated probabilities minimise the expectation of both parts.
+
+    The paper is for one task; here each task has its own loss. This implementation
+    differs from the authors' code in two ways: the pair part is 0 if a batch has no
+    positives or no negatives, and sample weights apply to the pairs too. The default
+    of bce_share is the value at which the authors' search starts.
+
+    The pair part is a mean over the pairs of a batch, which does not shrink with the
+    rate of positives as cross-entropy does. It dominates the steps of a rare task,
+    whose probabilities then need calibration.
+
+    `row_losses` is the cross-entropy alone, without the factor s. Unless bce_share is
+    1, the loss can be differentiated once, not twice.
+
+    References
+    ----------
+    Lin et al. (2024), "Understanding the ranking loss for recommendation with sparse
+    user feedback", KDD. :arxiv:`2403.14144`
+
+    Burges, Shaked, Renshaw, Lazier, Deeds, Hamilton and Hullender (2005), "Learning to
+    rank using gradient descent", ICML. :doi:`10.1145/1102351.1102363`
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sk_pwiser.losses import CombinedPair
+    >>> loss = CombinedPair(["click", "conversion"], bce_share=0.5)
+    >>> logits = torch.tensor([[1.0, 0.0], [0.0, 0.0], [-1.0, 0.0]])
+    >>> loss(logits, torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.0, 0.0]]))
+    tensor([0.3300, 0.3466])
+    """
+
+    def __init__(self, task_names: Sequence[str], *, bce_share: float = 0.7) -> None:
+        super().__init__(task_names, bce_share=bce_share)
+
+    def _ranking(
+        self, logits: Tensor, y: Tensor, weight: Tensor | None, groups: Tensor | None
+    ) -> Tensor:
+        means, weight = [], per_task(weight, logits)
+        for k in range(y.shape[1]):
+            of_task = None if weight is None else weight[:, k]
+            scores = WeightedScores(logits[:, k], of_task)
+            positive = y[:, k] == 1
+            higher, lower = scores.at(positive), scores.at(~positive)
+            mean = pairwise_mean(higher, lower, 0.0, "logistic")
+            # Times the mean weight of the rows
+            means.append((mean * scores.weight_per_row(len(y))).to(logits.dtype))
+        return torch.stack(means)
+
+
+class JRC(_BCEWithRanking):
+    r"""Joint optimisation of ranking and calibration within contexts.
+
+    .. math::
+        L_k = s\, BCE_k - \frac{1 - s}{n} \sum_i w_i
+        \log \frac{p_{ik}}{\sum_{j \in C(i)} v_j\, p_{jk}},
+        \qquad p_{jk} = P_k(y_{ik} \mid x_j)
+
+    The second part is the cross-entropy of finding row i within its context C(i), given
+    the label of row i: p_jk is the predicted probability that row j has the label of
+    row i. With the logits z it is :math:`\sigma(z_{jk})` if that label is 1 and
+    :math:`\sigma(-z_{jk})` if it is 0. The w are the sample weights, and v are the same
+    divided by their mean in the context. Contexts are the groups passed to `fit`, such
+    as users, sessions or requests, restricted to the batch. Without groups the whole
+    batch is one context.
+
+    Parameters
+    ----------
+    task_names : sequence of str
+        Names of the tasks, in the order of the columns of the logits.
+    bce_share : float, default=0.5
+        Share s of the cross-entropy, from 0 to 1; alpha in the paper.
+
+    Notes
+    -----
+    This implementation differs from the paper, in which a row has two logits, f[0] and
+    f[1], for the joint distribution of row and label, with P(1 | x) =
+    :math:`\sigma(f[1] - f[0])`; the softmax over rows takes f[y]. Networks here return
+    one logit per task, z = f[1] - f[0], which leaves the marginal weight of each row
+    undetermined. All rows of a context are taken to be equally likely, as in the data,
+    so that f[y] is the log-probability of the label, and calibrated probabilities
+    minimise the expectation of both parts, in any context. Halves, f = (-z/2, z/2),
+    would pull the scores of the many negatives together if positives are rare. Bai et
+    al. (2023) replace exponentials with probabilities for the same reason.
+
+    The second part is non-negative and grows as the logarithm of the context size. A
+    row of weight 0 is excluded from its context too, and a weight of 2 has the gradient
+    of the same row given twice. The paper has no weights.
+
+    `row_losses` is the cross-entropy alone, without the factor s.
+
+    References
+    ----------
+    Sheng et al. (2023), "Joint optimization of ranking and calibration with
+    contextualized hybrid model", KDD. :arxiv:`2208.06164`
+
+    Bai et al. (2023), "Regression compatible listwise objectives for calibrated ranking
+    with binary relevance", CIKM. :arxiv:`2211.01494`
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sk_pwiser.losses import JRC
+    >>> loss = JRC(["click"], bce_share=0.5)
+    >>> logits, y = torch.zeros(4, 1), torch.tensor([[1.0], [0.0], [0.0], [1.0]])
+    >>> loss(logits, y)
+    tensor([1.0397])
+    >>> loss(logits, y, groups=torch.tensor([0, 0, 1, 2]))
+    tensor([0.5199])
+    """
+
+    asks_for_groups = True
+
+    def _ranking(
+        self, logits: Tensor, y: Tensor, weight: Tensor | None, groups: Tensor | None
+    ) -> Tensor:
+        # A batch may be one context: float32 would lose digits in sums over all its
+        # rows.
+        z = logits.to(widest_float(logits.device))
+        label_logits = torch.stack([F.logsigmoid(-z), F.logsigmoid(z)], dim=2)
+        if weight is not None:
+            weight = per_task(weight.to(z.dtype), z)
+        losses = context_losses(label_logits, y.to(z.dtype), weight, groups)
+        if weight is not None:
+            losses = losses * weight
+        return losses.mean(dim=0).to(logits.dtype)
+
+
+def context_losses(
+    label_logits: Tensor,
+    y: Tensor,
+    weight: Tensor | None = None,
+    groups: Tensor | None = None,
+) -> Tensor:
+    """Compute -log softmax of each row's own label over the rows of its context.
+
+    `label_logits`, (n_rows, n_tasks, 2), are the log-probabilities of both labels.
+    Weights apply to the sums over a context, not to the losses, (n_rows, n_tasks), of
+    its rows. Without `groups`, all rows are one context.
+    """
+    if groups is None:
+        context, n_contexts = torch.zeros_like(y[:, 0], dtype=torch.int64), 1
+    else:
+        # At most one context per row: their true number would block the host of a GPU.
+        context, n_contexts = _number_from_0(groups), len(groups)
+    scores = label_logits
+    if weight is not None:
+        # A factor v of an exponential is log v in its exponent.
+        scores = scores + _log_relative_weight(weight, context, n_contexts)
+    log_sums = _log_sum_exp(scores.flatten(1), context, n_contexts)
+    losses = log_sums[context].view_as(label_logits) - label_logits
+    # Not by indexing: labels may be probabilities.
+    return y * losses[..., 1] + (1 - y) * losses[..., 0]
+
+
+def _number_from_0(groups: Tensor) -> Tensor:
+    """Replace the groups by consecutive integers, without blocking the host."""
+    ordered, order = groups.sort()
+    is_new = torch.zeros_like(ordered)
+    is_new[1:] = ordered[1:] != ordered[:-1]
+    return torch.empty_like(order).scatter_(0, order, is_new.cumsum(0))
+
+
+def _log_relative_weight(weight: Tensor, context: Tensor, n_contexts: int) -> Tensor:
+    """Return log(weight / mean in the context), `(n_rows, n_tasks, 1)`.
+
+    The mean is over the rows of a weight above 0. If there are none, the result is 0.
+    """
+    rows = context.unsqueeze(1).expand_as(weight)
+    zeros = weight.new_zeros(n_contexts, weight.shape[1])
+    total = zeros.scatter_add(0, rows, weight)[context]
+    n_weighted = zeros.scatter_add(0, rows, (weight > 0).to(weight.dtype))[context]
+    ones = torch.ones_like(weight)
+    relative = torch.where(total > 0, weight * n_weighted / total, ones)
+    return relative.log().unsqueeze(2)
+
+
+def _log_sum_exp(scores: Tensor, context: Tensor, n_contexts: int) -> Tensor:
+    """Return log(sum(exp)) of every column over the rows of each context."""
+    rows = context.unsqueeze(1).expand_as(scores)
+    size = n_contexts, scores.shape[1]
+    with torch.no_grad():  # the shift by the maxima cancels
+        # The maximum of each context makes its largest exponential 1, at any logit.
+        lowest = scores.new_full(size, -torch.inf)
+        maxima = lowest.scatter_reduce(0, rows, scores, "amax")
+    shifted = (scores - maxima[context]).exp()
+    sums = scores.new_zeros(size).scatter_add(0, rows, shifted)
+    # The logarithm of an unused context's 0 would have no finite gradient.
+    return torch.where(sums > 0, sums, 1.0).log() + maxima
