@@ -101,10 +101,14 @@ def check_loss_weights(weights, losses, has_parameter, estimator):
         raise TypeError(
             f"weights must be a sequence of numbers >= 0 or None, got {weights!r}."
         )
-    if not has_parameter or not any(map(takes_weight, losses)):
+    if not has_parameter:
         raise ValueError(
-            f"weights must be None, got {weights!r}: no loss of {losses!r} has one, or "
-            f"{type(estimator).__name__} has no parameter 'pwiser_weight'."
+            f"weights must be None, got {weights!r}: {type(estimator).__name__} has no "
+            "parameter 'pwiser_weight'."
+        )
+    if not any(map(takes_weight, losses)):
+        raise ValueError(
+            f"weights must be None if no loss of {losses!r} has one, got {weights!r}."
         )
     return found
 
