@@ -187,9 +187,8 @@ def test_labels_are_judged_by_the_tasks_that_they_presuppose(recwarn):
         tree().fit(X, broken)
 
 
-@pytest.mark.parametrize(
-    "task_space", fast_for({"conditional"}, ["entire", "conditional"])
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("task_space", ["entire", "conditional"])
 def test_reactions_that_presuppose_another_task_are_named_once(task_space):
     rows = np.tile(np.arange(N), 40)
     liked = Y["click"] * (np.arange(N) % 2)

@@ -121,7 +121,7 @@ pytestmark = [
 ]
 
 
-@stations("text", "attention", "list statistics", "tree", "domains", "missing labels")
+@stations("attention", "list statistics", "tree")
 def test_copies_continue_to_the_bit(tour, tmp_path):
     model, (X, Y) = tour.model, tour.later
     model.save(tmp_path / "model")

@@ -69,7 +69,14 @@ FORMS = {
 }
 
 
-ALL = pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
+FAST = {"lazy narwhals of polars", "record batch", "reader", "scanner", "stream"}
+ALL = pytest.mark.parametrize(
+    "form",
+    [
+        pytest.param(form, id=name, marks=() if name in FAST else pytest.mark.slow)
+        for name, form in FORMS.items()
+    ],
+)
 # A wrapper has other methods than the table; a reader can be read only once.
 TWO = pytest.mark.parametrize("form", [narwhals, FORMS["reader"]], ids=["wrap", "read"])
 
@@ -143,11 +150,8 @@ def test_results_are_those_of_the_table(call, form, model):
     assert_array_equal(numbers_of(found), numbers_of(expected))
 
 
-@pytest.mark.parametrize(
-    "form",
-    [pytest.param(narwhals, marks=pytest.mark.slow), FORMS["reader"]],
-    ids=["wrap", "read"],
-)
+@pytest.mark.slow
+@TWO
 def test_folds_and_comparisons(form):
     for cv in (
         FunnelStratifiedKFold(2, random_state=0),

@@ -90,12 +90,12 @@ def test_early_stopping_of_skorch_stops_after_the_epoch():
 @pytest.mark.parametrize(
     ("epoch", "event"),
     [
-        (0, "on_batch_end"),
-        (2, "on_epoch_begin"),
+        pytest.param(0, "on_batch_end", marks=pytest.mark.slow),
+        pytest.param(2, "on_epoch_begin", marks=pytest.mark.slow),
         (2, "on_batch_end"),
         (2, "in_validation"),
         (2, "on_epoch_end"),
-        (4, "on_train_end"),
+        pytest.param(4, "on_train_end", marks=pytest.mark.slow),
     ],
 )
 def test_an_interrupt_propagates_and_the_earlier_fit_stays(epoch, event, warm_start):

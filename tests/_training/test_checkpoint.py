@@ -73,7 +73,7 @@ FITS = [
 ]
 
 
-@pytest.mark.parametrize("params", fast_for(FITS[:9], FITS), ids=str)
+@pytest.mark.parametrize("params", fast_for(FITS[:5], FITS), ids=str)
 def test_a_resumed_fit_equals_an_unbroken_one(params, tmp_path):
     params = {"max_epochs": 4, **params}
     interrupt(tmp_path, 2, **params)

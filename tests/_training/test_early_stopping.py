@@ -125,11 +125,16 @@ def test_missing_labels_and_sampled_rows_have_no_part_in_the_log_loss(
     ("early_stopping", "column", "sign"),
     [
         ("loss", "valid_loss", -1),
-        ("log_loss", "valid_log_loss_mean", -1),
         ("log_loss_click", "valid_log_loss_click", -1),
         ("auc", "valid_auc_mean", 1),
-        ("auc_conversion", "valid_auc_conversion", 1),
         (cvr_auc_scorer, "valid_score", 1),
+        *(
+            pytest.param(*each, marks=pytest.mark.slow)
+            for each in (
+                ("log_loss", "valid_log_loss_mean", -1),
+                ("auc_conversion", "valid_auc_conversion", 1),
+            )
+        ),
     ],
 )
 def test_one_figure_decides(early_stopping, column, sign):

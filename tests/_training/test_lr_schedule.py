@@ -154,7 +154,12 @@ def test_few_epochs_suffice_for_a_decay(n_epochs):
 
 
 @pytest.mark.parametrize(
-    ("early_stopping", "n_epochs"), [(False, 5), (True, 1), (True, 8)]
+    ("early_stopping", "n_epochs"),
+    [
+        pytest.param(False, 5, marks=pytest.mark.slow),
+        pytest.param(True, 1, marks=pytest.mark.slow),
+        (True, 8),
+    ],
 )
 def test_a_resumed_fit_equals_an_uninterrupted_one(tmp_path, early_stopping, n_epochs):
     params = {**HELD, "max_epochs": 9, "early_stopping": early_stopping}

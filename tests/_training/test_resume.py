@@ -9,6 +9,7 @@ from checkpointed import history
 from numpy.testing import assert_allclose, assert_array_equal
 from refusals import X, Y, refuses, small
 from skorch.exceptions import DeviceWarning
+from suites import fast_for
 
 from sk_pwiser._training._batches import Impressions
 from sk_pwiser._training._schema import EncodedData
@@ -246,24 +247,30 @@ def in_parts(n_epochs, **params):
     return model
 
 
+RESUMED = [
+    {},
+    {"network_params": {"dropout": 0.5}, "stratified_batches": True},
+    {"target_encoding": True, "encoding_params": {"category_dropout": 0.3}},
+    {"optimizer_params": {"average_decay": None, "lazy_embeddings": True}},
+    {"network": "mmoe", "network_params": None, "loss": "jrc"},
+    {"weighting": "gradnorm", "loss": "combined_pair"},
+]
+
+
 @pytest.mark.parametrize(
     "params",
-    [
-        {},
-        {"network_params": {"dropout": 0.5}, "stratified_batches": True},
-        {"target_encoding": True, "encoding_params": {"category_dropout": 0.3}},
-        {"optimizer_params": {"average_decay": None, "lazy_embeddings": True}},
-        {"network": "mmoe", "network_params": None, "loss": "jrc"},
-        {"weighting": "gradnorm", "loss": "combined_pair"},
-        *(
+    fast_for(
+        RESUMED,
+        RESUMED
+        + [
             {
                 "weighting": name,
                 "weighting_params": {"weights": [1, 2]} if name == "fixed" else None,
             }
             for name in WEIGHTINGS
             if name != "torchjd"
-        ),
-    ],
+        ],
+    ),
     ids=str,
 )
 def test_two_fits_equal_one_longer_fit(params):

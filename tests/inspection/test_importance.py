@@ -12,6 +12,7 @@ from sklearn.inspection import permutation_importance
 from sklearn.metrics import average_precision_score, log_loss, roc_auc_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
+from suites import fast_for
 
 from sk_pwiser.calibration import FunnelCalibrator
 from sk_pwiser.datasets import make_ctr_cvr
@@ -108,7 +109,7 @@ def test_weights_and_missing_labels(scoring, weights):
 
 @pytest.mark.filterwarnings("ignore:In the calibration rows:UserWarning")
 @pytest.mark.parametrize("method", ["isotonic", "sigmoid"])
-@pytest.mark.parametrize("by", [None, "shop"])
+@pytest.mark.parametrize("by", fast_for({"shop"}, [None, "shop"]))
 def test_of_a_calibrated_estimator(method, by):
     model = small().fit(X, Y)
     calibrated = FunnelCalibrator(model, method=method, by=by).fit(OTHER, Y)

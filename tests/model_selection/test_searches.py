@@ -43,7 +43,10 @@ def halving(cv):
     return HalvingGridSearchCV(small(), {"lr": [0.001, 0.03]}, cv=cv, **params)
 
 
-@pytest.mark.parametrize("cv", [FunnelStratifiedKFold(2, shuffle=False), 2])
+@pytest.mark.parametrize(
+    "cv",
+    [FunnelStratifiedKFold(2, shuffle=False), pytest.param(2, marks=pytest.mark.slow)],
+)
 def test_halving_over_epochs_without_a_seed_of_the_folds(cv):
     first, second = (halving(cv).fit(X, Y) for _ in range(2))
     assert first.n_resources_ == [1, 2]

@@ -96,6 +96,7 @@ def test_the_logit_of_a_task_has_an_output_bias_of_its_own(name):
     assert other == 0
 
 
+@pytest.mark.slow
 def test_probabilities_reach_both_ends_on_separable_data(name):
     network = make(name).train()
     codes, numeric = batch(400)

@@ -133,7 +133,7 @@ NOT_CALIBRATED = {
     "weighting nash": "a batch with a conversion reduces its own weight",
     "weighting torchjd": "weights are computed from the batch that they weight",
 }
-FAST = {"loss bce", "loss pwiser", "network escm2", "network mmoe", "weighting ema"}
+FAST = {"loss pwiser", "network escm2", "weighting ema"}
 # How far the AUC of each task may lie below that of the plain form.
 TOLERANCES = {
     "loss focal": (0.02, 0.03),

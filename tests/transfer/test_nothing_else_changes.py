@@ -6,6 +6,7 @@ import torch
 from numpy.testing import assert_array_equal
 from pools import assert_same_weights, frozen_bytes, with_noise
 from refusals import X, Y, small
+from suites import fast_for
 
 from sk_pwiser.transfer import (
     distill,
@@ -37,9 +38,10 @@ CALLS = {
         [base, *members], X, Y, n_select=1, n_iter=5, random_state=0
     ),
 }
+FAST = {"distill", "fine_tune None", "fit_like", "merge_estimators"}
 
 
-@pytest.mark.parametrize("name", CALLS)
+@pytest.mark.parametrize("name", fast_for(FAST, CALLS))
 def test_estimators_and_generators_stay_as_they_were(name):
     base = small(max_epochs=2).fit(X, Y)
     members = [with_noise(base, 0.05, seed) for seed in range(2)]
