@@ -362,10 +362,6 @@ class TableRows:
         """Yield the rows; `label` is what is done with them."""
         yield self.rows
 
-    def release(self) -> None:
-        """Release the table and its labels: training reads tensors only."""
-        self.rows = self.summary = None
-
     def encode(self, schema: Schema) -> Impressions:
         """Encode validation rows like the rows of a prediction."""
         rows = self.rows
@@ -577,7 +573,6 @@ class EncodedData:
     further: Mapping[str, TrainingRows]  # only measured
     schema: Schema
     epochs: tuple[str | None, int, int]  # monitored column, first that counts, last
-    n_rows: int  # training and validation rows
     weight_scale: float  # by which weights were divided
     base_rates: Sequence[float]  # of these rows; in later updates, of the first call
     holds_out: bool  # whether a part of the rows is held out
@@ -596,7 +591,7 @@ class EncodedData:
         if valid is not None and valid.rows is not None:
             # Both select rows of the same tensors, which are moved once.
             assert isinstance(train, Impressions)
-            valid = train.at(valid.rows.to(train.device))
+            valid = replace(train, rows=valid.rows.to(train.device))
         elif valid is not None:
             valid = valid.to(device)
         return replace(self, train=train, valid=valid, further=further)
