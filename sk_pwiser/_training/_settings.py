@@ -25,6 +25,7 @@ from torch.nn import functional as F
 from sk_pwiser._utils import (
     CHAIN,
     accept_any_case_of_y,
+    check_choice,
     did_you_mean,
     nearest,
     warn_user,
@@ -230,7 +231,13 @@ class ParametersMixin(BaseEstimator):  # type: ignore[misc]
         # Values first: an entry may belong to a dictionary set in the same call.
         super().set_params(**params)
         for (name, entry), value in entries.items():
-            setattr(self, name, _with_entry(getattr(self, name), entry, value, name))
+            dictionary = getattr(self, name)
+            if not isinstance(dictionary, dict | None):
+                raise ValueError(
+                    f"{name}__{entry} sets an entry of {name}, which is not a "
+                    f"dictionary but {dictionary!r}."
+                )
+            setattr(self, name, {**(dictionary or {}), entry: value})
         return self
 
     def _validate_params(self) -> None:
@@ -243,20 +250,6 @@ class ParametersMixin(BaseEstimator):  # type: ignore[misc]
             names = [getattr(rule, "options", ()) for rule in rules]
             hint = did_you_mean(getattr(self, name, None), chain.from_iterable(names))
             raise InvalidParameterError(f"{error}{hint}") from error
-
-
-def _with_entry(dictionary: Any, entry: str, value: Any, name: str) -> dict[str, Any]:
-    """Return a copy of a dictionary with one entry set, `__` leading into others."""
-    if not (dictionary is None or isinstance(dictionary, dict)):
-        raise ValueError(
-            f"{name}__{entry} sets an entry of {name}, which is not a dictionary but "
-            f"{dictionary!r}."
-        )
-    key, _, rest = entry.partition("__")
-    entries = dictionary or {}
-    if rest:
-        value = _with_entry(entries.get(key), rest, value, f"{name}__{key}")
-    return {**entries, key: value}
 
 
 _Parameters = make_dataclass("_Parameters", PARAMETER_CONSTRAINTS, frozen=True)
@@ -274,11 +267,7 @@ class Settings(_Parameters):  # type: ignore[misc, valid-type]
                 copies[name] = {}
         given = copies["encoding_params"]
         for key in given:
-            if key not in ENCODING_PARAMS:
-                raise ValueError(
-                    f"encoding_params holds {key!r}; its keys are "
-                    f"{list(ENCODING_PARAMS)}.{did_you_mean(key, ENCODING_PARAMS)}"
-                )
+            check_choice("Each key of encoding_params", key, ENCODING_PARAMS)
         copies["encoding_params"] = {**ENCODING_PARAMS, **given}
         copies["optimizer_params"] = {**LOOP_PARAMS, **copies["optimizer_params"]}
         return cls(**copies)
@@ -321,17 +310,32 @@ def _copy(value: Any) -> Any:
 
 def find_device(name: str | torch.device) -> torch.device:
     """Return the torch device, after a check; "auto" is an accelerator if present."""
-    if name == "auto":
-        return _accelerator() or torch.device("cpu")
+    if name != "auto":
+        try:
+            device = torch.device(name)
+            torch.zeros(1, device=device).item()
+        except (RuntimeError, AssertionError, ImportError) as error:
+            raise ValueError(
+                f"device={str(name)!r} cannot be used on this machine; device='auto' "
+                f"uses an accelerator if one is present. {error}"
+            ) from error
+        return device
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    # Before 2.6 torch has no common name for the others, and "auto" leaves them out.
+    module: Any = getattr(torch, "accelerator", None)
+    if module is None or not module.is_available():
+        return torch.device("cpu")
+    found: torch.device = module.current_accelerator()
     try:
-        device = torch.device(name)
-        torch.zeros(1, device=device).item()
-    except (RuntimeError, AssertionError, ImportError) as error:
-        raise ValueError(
-            f"device={str(name)!r} cannot be used on this machine; device='auto' uses "
-            f"an accelerator if one is present. {error}"
-        ) from error
-    return device
+        _check_operators(found)
+    except (RuntimeError, TypeError) as error:
+        warn_user(
+            f"device='auto' uses the CPU: {str(found)!r} lacks an operator that "
+            f"training needs: {str(error).strip().partition(chr(10))[0]}"
+        )
+        return torch.device("cpu")
+    return found
 
 
 def device_or_cpu(name: str | torch.device) -> torch.device:
@@ -341,26 +345,6 @@ def device_or_cpu(name: str | torch.device) -> torch.device:
     except ValueError as error:
         warn_user(f"{error} Loading on the CPU instead.", DeviceWarning)
         return torch.device("cpu")
-
-
-def _accelerator() -> torch.device | None:
-    """Return CUDA if it is present, or another accelerator that torch finds."""
-    if torch.cuda.is_available():
-        return torch.device("cuda")
-    # Before 2.6 torch has no common name for the others, and "auto" leaves them out.
-    module: Any = getattr(torch, "accelerator", None)
-    if module is None or not module.is_available():
-        return None
-    device: torch.device = module.current_accelerator()
-    try:
-        _check_operators(device)
-    except (RuntimeError, TypeError) as error:
-        warn_user(
-            f"device='auto' uses the CPU: {str(device)!r} lacks an operator that "
-            f"training needs: {str(error).strip().partition(chr(10))[0]}"
-        )
-        return None
-    return device
 
 
 def _check_operators(device: torch.device) -> None:
