@@ -184,17 +184,13 @@ class Impressions(TrainingRows, Dataset[Batch]):
         """Rows for checks that need few rows: here all rows."""
         return self
 
-    def at(self, rows: Tensor) -> "Impressions":
-        """Return the impressions with other selected rows."""
-        return replace(self, rows=rows)
-
     def spaced(self, n_rows: int) -> "Impressions":
         """Select evenly spaced rows: a draw would change later random numbers."""
         n_rows = min(n_rows, len(self))
         chosen = torch.arange(n_rows) * len(self) // max(n_rows, 1)
         if self.rows is not None:
             chosen = self.rows[chosen.to(self.rows.device)]
-        return self.at(chosen.to(self.device))
+        return replace(self, rows=chosen.to(self.device))
 
     def column(self, name: str) -> Tensor | None:
         """Return the selected rows of a tensor by its name, or None."""
@@ -238,11 +234,9 @@ class Impressions(TrainingRows, Dataset[Batch]):
 
 
 def _as_tensor(array: np.ndarray | None) -> Any:
-    if array is None:
-        return None
     # torch warns about arrays that it must not write, such as those that joblib maps
-    # into the memory of several processes.
-    return torch.from_numpy(array if array.flags.writeable else array.copy())
+    # into the memory of several processes: these are copied.
+    return None if array is None else torch.from_numpy(np.require(array, None, "W"))
 
 
 def fields_of(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
@@ -442,7 +436,8 @@ class BatchIterator:
     """Iterates over the batches of impressions, one indexing operation per batch.
 
     Rows that are read in parts are batched within each part. The sampler, "sequential",
-    "shuffled", "grouped" or "stratified", draws anew for every epoch.
+    "shuffled", "grouped" or "stratified", draws anew for every epoch. With
+    `keeps_groups`, groups stay together also in batches that are not sampled at random.
     """
 
     def __init__(
@@ -452,18 +447,15 @@ class BatchIterator:
         sampler: str = "sequential",
         device: torch.device | None = None,
         paths: Sequence[Sequence[int]] | None = None,
+        keeps_groups: bool = False,
     ) -> None:
         self.dataset = impressions
         self.paths = paths
         self.batch_size = batch_size
         self.sampler = sampler
         self.device = impressions.device if device is None else device
-        self._keeps_groups = sampler == "grouped"
+        self._keeps_groups = keeps_groups or sampler == "grouped"
         self._rows: list[Tensor] = []  # of the last pass, if it kept the groups
-
-    def keep_groups(self) -> None:
-        """Keep groups together in batches that are not sampled at random."""
-        self._keeps_groups = True
 
     def in_row_order(self, values: Tensor) -> Tensor:
         """Return values of the rows of the last pass in the order of the rows."""

@@ -122,14 +122,14 @@ def find_callback(net: NeuralNet, kind: type[T]) -> T | None:
 
 def check_callbacks(callbacks: Any) -> None:
     """Raise a TypeError for an entry that is not a callback that the net can run."""
-    for entry, kind in zip(callbacks or [], callback_kinds(callbacks), strict=True):
-        callback = without_name(entry)
-        if callback is not entry and not isinstance(entry[0], str):
+    found = with_kinds(callbacks)
+    for entry, (callback, kind) in zip(callbacks or [], found, strict=True):
+        is_named = callback is entry or isinstance(entry[0], str)
+        if not (is_named and issubclass(kind, Callback)):
             raise TypeError(
-                f"callbacks must name callbacks by strings; got {entry[0]!r}."
+                "callbacks must hold callbacks of skorch, or pairs of a string and a "
+                f"callback; got {entry!r}."
             )
-        if not issubclass(kind, Callback):
-            raise TypeError(f"callbacks must hold callbacks of skorch; got {entry!r}.")
         averages = issubclass(kind, BatchScoring | PassthroughScoring)
         if averages or getattr(callback, "log_on_batch_end", False):
             raise TypeError(
@@ -139,15 +139,14 @@ def check_callbacks(callbacks: Any) -> None:
             )
 
 
-def without_name(entry: Any) -> Any:
-    """Return the callback of an entry of `callbacks`, which may be a named one."""
-    return entry[1] if isinstance(entry, tuple) and len(entry) == 2 else entry
-
-
-def callback_kinds(callbacks: Any) -> list[type]:
-    """Return the classes of the entries of `callbacks`, which may be classes."""
-    found = [without_name(entry) for entry in callbacks or []]
-    return [each if isinstance(each, type) else type(each) for each in found]
+def with_kinds(callbacks: Any) -> list[tuple[Any, type]]:
+    """Return the callbacks, which may be named or classes, each with its class."""
+    found = []
+    for entry in callbacks or []:
+        callback = entry[1] if isinstance(entry, tuple) and len(entry) == 2 else entry
+        kind = callback if isinstance(callback, type) else type(callback)
+        found.append((callback, kind))
+    return found
 
 
 # A callback, and the state of its schedule at the end of a training.

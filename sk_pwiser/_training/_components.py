@@ -8,14 +8,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from skorch.callbacks import Callback, GradientNormClipping, LRScheduler
+from skorch.callbacks import GradientNormClipping, LRScheduler
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from sk_pwiser import _utils
 from sk_pwiser._training import _optimizers
 from sk_pwiser._training._batches import BatchIterator
-from sk_pwiser._training._callbacks import callback_kinds, check_callbacks
+from sk_pwiser._training._callbacks import check_callbacks, with_kinds
 from sk_pwiser._training._net import MultiTaskNet
 from sk_pwiser._training._schedule_and_stopping import (
     BestEpochStopping,
@@ -57,10 +57,6 @@ class MultiTaskCriterion(nn.Module):
     # Adam are as long for three conversions as for three hundred clicks; an epoch of a
     # fit corrects them, and an update has only one pass.
     leans_on_parents = False
-    n_rows: Tensor
-    n_events: Tensor
-    sums: Tensor
-    _has_parent: Tensor
 
     def __init__(
         self,
@@ -79,18 +75,11 @@ class MultiTaskCriterion(nn.Module):
         # the weights of its events and of those of its parent. On the device, as graphs
         # require.
         n_tasks = len(loss.task_names)
-        self.register_buffer("n_rows", torch.zeros(()))
-        self.register_buffer("n_events", torch.zeros(n_tasks))
-        self.register_buffer("sums", torch.zeros(2, n_tasks))
+        self.n_rows = nn.Buffer(torch.zeros(()))
+        self.n_events = nn.Buffer(torch.zeros(n_tasks))
+        self.sums = nn.Buffer(torch.zeros(2, n_tasks))
         has_parent = torch.tensor(self.parents) >= 0
-        self.register_buffer("_has_parent", has_parent, persistent=False)
-
-    def set_base_losses(self, network: MultiTaskNetwork) -> None:
-        """Pass the losses of predictions that equal the base rates to the weighting."""
-        if self.loss.averages_rows:
-            logits = network.base_logits.unsqueeze(0)
-            losses = self.loss.row_losses(logits, logits.sigmoid())
-            self.weighting.set_base_losses(losses[0])
+        self._has_parent = nn.Buffer(has_parent, persistent=False)
 
     def forward(
         self,
@@ -101,7 +90,8 @@ class MultiTaskCriterion(nn.Module):
     ) -> Tensor:
         """Compute the reported loss of a batch, a scalar."""
         losses, _, _, penalty = self._terms(output, y, sample_weight, groups)
-        return self._report(losses, penalty)
+        reported = self.weighting.report(losses)
+        return reported if penalty is None else reported + penalty.detach()
 
     def backward(
         self,
@@ -126,7 +116,8 @@ class MultiTaskCriterion(nn.Module):
         if extra is not None:
             self.weighting.set_extra_losses(extra.detach())
         self.weighting.backward(losses, penalty, parameters)
-        return self._report(losses.detach(), penalty)
+        reported = self.weighting.report(losses.detach())
+        return reported if penalty is None else reported + penalty.detach()
 
     def _terms(
         self,
@@ -151,7 +142,8 @@ class MultiTaskCriterion(nn.Module):
             known = 1.0 if weights is None else weights.view(len(y), -1)
             weights = happened * known
             targets = _utils.conditional_labels(y, self.parents)
-        losses = self._losses(_utils.at_least_float32(heads), targets, weights, groups)
+        heads = _utils.at_least_float32(heads)
+        losses = self._losses(heads, targets, weights, groups)
         for aux in output.aux_logits:
             extra = self._losses(_utils.at_least_float32(aux), targets, weights, groups)
             losses = losses + output.aux_weight * extra
@@ -191,10 +183,8 @@ class MultiTaskCriterion(nn.Module):
     def count_rows(self, y: Tensor, weights: Tensor | None) -> None:
         """Count the events of rows that an update learns from."""
         known = torch.ones_like(y) if weights is None else weights.view(len(y), -1)
-        events, of_parents = (
-            y * known,
-            _utils.labels_of_parents(y, self.parents) * known,
-        )
+        events = y * known
+        of_parents = _utils.labels_of_parents(y, self.parents) * known
         self.n_rows.add_(len(y))
         self.n_events.add_((events > 0).sum(dim=0).to(self.sums.device))
         sums = torch.stack([events.sum(dim=0), of_parents.sum(dim=0)])
@@ -214,8 +204,7 @@ class MultiTaskCriterion(nn.Module):
 
         No event in n rows is compatible with a rate of 3 / n.
         """
-        rates: list[float] = ((self.n_events + 3.0) / (self.n_rows + 3.0)).tolist()
-        return rates
+        return ((self.n_events + 3.0) / (self.n_rows + 3.0)).tolist()
 
     def _prior_losses(
         self, heads: Tensor, y: Tensor, targets: Tensor, weights: Tensor | None
@@ -230,10 +219,7 @@ class MultiTaskCriterion(nn.Module):
         rates = (events / of_parents.clamp(min=1e-9)).clamp(max=1.0)
         shares = self._has_parent * PRIOR_EVENTS / (PRIOR_EVENTS + self.n_events)
         expected = rates * _utils.labels_of_parents(y, self.parents)
-        heads, shrunk = (
-            _utils.at_least_float32(heads),
-            targets + shares * (expected - targets),
-        )
+        shrunk = targets + shares * (expected - targets)
         of_rows = self.loss.row_losses(heads, shrunk)
         of_rows = of_rows - self.loss.row_losses(heads, targets)
         if weights is not None:
@@ -259,10 +245,6 @@ class MultiTaskCriterion(nn.Module):
             )
         return losses
 
-    def _report(self, losses: Tensor, penalty: Tensor | None) -> Tensor:
-        reported = self.weighting.report(losses)
-        return reported if penalty is None else reported + penalty.detach()
-
     def pop_epoch_record(self) -> dict[str, float]:
         """Return the epoch's figures of loss and weighting, and reset them."""
         record = self.loss.pop_epoch_record()
@@ -277,16 +259,15 @@ class MultiTaskCriterion(nn.Module):
 
 def _check_output(output: NetworkOutput, shape: torch.Size) -> None:
     """Raise if a network has returned another type or shape than it must."""
-    if not isinstance(output.aux_logits, list | tuple):
-        raise TypeError(
-            "network must return aux_logits as a list or tuple of Tensors; got "
-            f"{type(output.aux_logits).__name__}."
-        )
-    if not isinstance(output.extra_losses, Mapping):
-        raise TypeError(
-            "network must return extra_losses as a dict of names to Tensors or "
-            f"callables; got {type(output.extra_losses).__name__}."
-        )
+    for name, kinds, form in (
+        ("aux_logits", list | tuple, "a list or tuple of Tensors"),
+        ("extra_losses", Mapping, "a dict of names to Tensors or callables"),
+    ):
+        value = getattr(output, name)
+        if not isinstance(value, kinds):
+            raise TypeError(
+                f"network must return {name} as {form}; got {type(value).__name__}."
+            )
     for name, logits in (
         ("logits", output.logits),
         *(("aux_logits", aux) for aux in output.aux_logits),
@@ -362,11 +343,6 @@ def default_weight(rates: Iterable[float]) -> float:
     return min(LARGE_WEIGHT, SMALL_WEIGHT * FREQUENT / max(rarest, 1e-9))
 
 
-def follows_rates(settings: Settings, loss: MultiTaskLoss) -> bool:
-    """Return whether the weight of the pairwise term follows the rates of the rows."""
-    return settings.pwiser_weight is None and WEIGHT in loss.estimator_parameters
-
-
 def build_loss(
     settings: Settings, task_names: tuple[str, ...], weight: float = SMALL_WEIGHT
 ) -> MultiTaskLoss:
@@ -397,7 +373,9 @@ def _check_network(
     settings: Settings, loss: MultiTaskLoss, parents: tuple[int, ...]
 ) -> None:
     """Check names and values of `network_params`, by a network of a small table."""
-    own, shared = _split_params(settings.network_params)
+    params = settings.network_params
+    own = {key: value for key, value in params.items() if key not in SHARED_PARAMS}
+    shared = {key: value for key, value in params.items() if key in SHARED_PARAMS}
     registry = NETWORKS, MultiTaskNetwork, "network", settings.network
     kind = _utils.check_names(registry, own, 1, shared=SHARED_PARAMS)
     features = shared.get("domain_features")
@@ -457,12 +435,6 @@ def _named_allocations(settings: Settings) -> Iterator[None]:
         ) from error
 
 
-def _split_params(params: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Separate a network's own parameters from those that every network takes."""
-    own = {key: value for key, value in params.items() if key not in SHARED_PARAMS}
-    return own, {key: value for key, value in params.items() if key not in own}
-
-
 def batch_sampler(settings: Settings, loss: MultiTaskLoss, has_groups: bool) -> str:
     """Return the name of the batch sampler."""
     keeps_groups = loss.asks_for_groups and has_groups
@@ -511,7 +483,9 @@ def _compile_mode(
 
 def build_network(settings: Settings, schema: Any) -> nn.Module:
     """Build the network for the columns and tasks of a schema."""
-    own, shared = _split_params(settings.network_params)
+    params = settings.network_params
+    own = {key: value for key, value in params.items() if key not in SHARED_PARAMS}
+    shared = {key: value for key, value in params.items() if key in SHARED_PARAMS}
     spec = schema.spec(settings, **shared)
     registry = NETWORKS, MultiTaskNetwork, "network", settings.network
     with _named_allocations(settings):
@@ -543,38 +517,40 @@ def build_net(
     `base_rates` are those of the rows, by default those of the network.
     """
     loss, (monitor, first_epoch, max_epochs) = components.loss, epochs
-    if follows_rates(settings, loss):
-        # The rates of files are known only now.
+    if settings.pwiser_weight is None and WEIGHT in loss.estimator_parameters:
+        # The weight follows the rates of the rows, those of files are known only now.
         known = base_rates or network.spec.base_rates
         rates = [known[head] for head in loss.heads]
         loss = build_loss(settings, loss.task_names, default_weight(rates))
     criterion = MultiTaskCriterion(
         loss, components.weighting, network.monotonicity_weight, network.spec.parents
     )
-    criterion.set_base_losses(network)
+    if loss.averages_rows:
+        # The losses of predictions that equal the base rates.
+        logits = network.base_logits.unsqueeze(0)
+        of_rows = loss.row_losses(logits, logits.sigmoid())
+        components.weighting.set_base_losses(of_rows[0])
     criterion.leans_on_parents = (
         is_update
         and settings.lr_schedule is not None
         and loss.averages_rows
         and max(network.spec.parents) >= 0
     )
-    own_callbacks: dict[str, Callback] = {}
+    callbacks: list[Any] = []
     if monitor is not None:
-        own_callbacks["early_stopping"] = BestEpochStopping(
-            monitor, settings.n_iter_no_change, first_epoch
-        )
+        patience = settings.n_iter_no_change
+        stopping = BestEpochStopping(monitor, patience, first_epoch)
+        callbacks.append(("early_stopping", stopping))
     # A schedule among the user's callbacks replaces that of the estimator.
-    has_schedule = any(
-        issubclass(kind, LRScheduler) for kind in callback_kinds(settings.callbacks)
-    )
+    kinds = [kind for _, kind in with_kinds(settings.callbacks)]
+    has_schedule = any(issubclass(kind, LRScheduler) for kind in kinds)
     if settings.lr_schedule is not None and not has_schedule:
-        own_callbacks["lr_schedule"] = (
-            UpdateRate() if is_update else WarmupStableDecay()
-        )
+        schedule = UpdateRate() if is_update else WarmupStableDecay()
+        callbacks.append(("lr_schedule", schedule))
     params = settings.optimizer_params
     if params["clip_grad_norm"] is not None:
         clipping = GradientNormClipping(params["clip_grad_norm"])
-        own_callbacks["clip_grad_norm"] = clipping
+        callbacks.append(("clip_grad_norm", clipping))
     optimizer, optimizer_kwargs = components.optimizer
     decay = _optimizers.base_decay(settings, None if is_update else n_rows)
     if "weight_decay" in optimizer_kwargs:
@@ -603,13 +579,14 @@ def build_net(
         iterator_train__sampler=components.sampler,
         iterator_train__paths=_utils.task_paths(network.spec.parents),
         iterator_valid=BatchIterator,
+        iterator_valid__keeps_groups=loss.asks_for_groups,
         # On a CPU the activations of a batch should stay in the cache.
         iterator_valid__batch_size=max(
             settings.batch_size, 2_048 if device.type == "cpu" else 32_768
         ),
         train_split=None,
         predict_nonlinearity=torch.sigmoid,
-        callbacks=[*own_callbacks.items(), *(settings.callbacks or [])],
+        callbacks=[*callbacks, *(settings.callbacks or [])],
         device=str(device),
         verbose=int(settings.verbose),
         **kwargs,

@@ -30,6 +30,7 @@ from sk_pwiser._training._evaluation import (
     record_validation,
 )
 from sk_pwiser._training._graph import Step, graphed_steps
+from sk_pwiser._training._optimizers import TABLES
 from sk_pwiser._training._schema import EncodedData
 from sk_pwiser._training._settings import Settings, device_or_cpu
 from sk_pwiser._utils import warn_user
@@ -81,6 +82,12 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
         **kwargs: Any,
     ) -> None:
         super().__init__(module, criterion=criterion, **kwargs)
+        # Products of a row and a weight per step on a CPU, embeddings left out.
+        self.n_products: int | None = None
+        if torch.device(self.device).type == "cpu":
+            layers = (m for m in module.modules() if not isinstance(m, TABLES))
+            weights = (p for m in layers for p in m.parameters(recurse=False))
+            self.n_products = self.batch_size * sum(p.numel() for p in weights)
         self.task_names: tuple[str, ...] = criterion.loss.task_names
         self.settings = settings
         self.compile_mode = compile_mode
@@ -232,8 +239,6 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
         for name, rows in {**X.further, "valid": X.valid}.items():
             if rows is not None:
                 valid = self.get_iterator(rows)
-                if self.criterion_.loss.asks_for_groups:
-                    valid.keep_groups()
                 self.run_single_epoch(valid, False, name, self.validation_step)
         if keeper is not None:
             keeper.keep(self)
@@ -317,19 +322,6 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
         if not training:
             found = iterator.in_row_order(torch.cat(logits))
             record_validation(self, prefix, iterator.dataset, found)
-
-    @property
-    def n_products(self) -> int | None:
-        """Products of a row and a weight per step on a CPU, embeddings left out."""
-        if torch.device(self.device).type != "cpu":
-            return None
-        tables = {
-            module.weight
-            for module in self.module_.modules()
-            if isinstance(module, _optimizers.TABLES)
-        }
-        dense = (p for p in self.module_.parameters() if p not in tables)
-        return int(self.batch_size * sum(p.numel() for p in dense))
 
     def _record_loss(self, prefix: str, loss: float) -> None:
         record_best(self.history, f"{prefix}_loss", loss, lower_is_better=True)

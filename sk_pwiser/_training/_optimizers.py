@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _NormBase
 
-from sk_pwiser._training._callbacks import callback_kinds
+from sk_pwiser._training._callbacks import with_kinds
 from sk_pwiser._training._settings import LOOP_PARAMS, OPTIMIZERS, Settings
 from sk_pwiser._utils import check_names, check_number, resolve
 from sk_pwiser.networks import MultiTaskNetwork, NetworkSpec
@@ -24,13 +24,7 @@ if TYPE_CHECKING:
     from sk_pwiser._training._components import MultiTaskCriterion
 
 # Layers whose parameters have no weight decay: scales, which start at 1, and slopes.
-_SCALES: tuple[type[nn.Module], ...] = (
-    _NormBase,
-    nn.LayerNorm,
-    nn.GroupNorm,
-    nn.PReLU,
-    *([nn.RMSNorm] if hasattr(nn, "RMSNorm") else []),  # since torch 2.4
-)
+_SCALES = _NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, nn.PReLU
 TABLES = nn.Embedding, nn.EmbeddingBag
 _NO_DECAY, _TABLE, _OTHER, _OF_TASK = "no decay", "table", "other", "{} of task {}"
 
@@ -100,13 +94,6 @@ def check_optimizer(
             raise ValueError(
                 f"{name}={decays[name]!r}, but optimizer={optimizer!r} has no weight "
                 f"decay; set {name}=0."
-            )
-    for name, value in given.items():
-        # No step would be finite.
-        if value is not None and value > torch.finfo(torch.float32).max:
-            raise ValueError(
-                f"Training would diverge in its first step: {name} is above the "
-                f"largest number of float32. Use a smaller {name}; it is {value}."
             )
     try:
         _take_step(kind, settings, kwargs)
@@ -216,6 +203,8 @@ def _take_step(
     for parameter in (weight, bias, table):
         parameter.grad = torch.ones_like(parameter)
     optimizer.step(lambda: torch.zeros(()))
+    if not all(bool(each.isfinite().all()) for each in (weight, bias, table)):
+        raise ValueError("its first step is not finite.")
 
 
 def can_fuse(
@@ -275,7 +264,7 @@ def smallest_lazy_table(
     """Return the smallest size of tables that are updated by rows, or None."""
     params = settings.optimizer_params
     unsupported = kwargs.keys() - {"betas", "eps", "weight_decay"}
-    kinds = callback_kinds(settings.callbacks)
+    kinds = [kind for _, kind in with_kinds(settings.callbacks)]
     obstacles = {
         f"optimizer={settings.optimizer!r}": optimizer is not torch.optim.Adam,
         f"optimizer_params={params!r}": unsupported or params["clip_grad_norm"],

@@ -12,12 +12,7 @@ from skorch import NeuralNet
 from skorch.callbacks import Callback
 
 from sk_pwiser._training._batches import TrainingRows
-from sk_pwiser._training._callbacks import (
-    Snapshot,
-    callback_kinds,
-    find_callback,
-    without_name,
-)
+from sk_pwiser._training._callbacks import Snapshot, find_callback, with_kinds
 from sk_pwiser._training._evaluation import FIGURES, GROUPED, grouped_aucs, task_aucs
 from sk_pwiser._utils import did_you_mean, warn_user
 
@@ -54,12 +49,12 @@ def check_early_stopping(early_stopping: Any, task_names: tuple[str, ...]) -> st
 
 def check_unmonitored(callbacks: Any) -> None:
     """Raise if a callback monitors figures of validation rows, which there are not."""
-    for entry, kind in zip(callbacks or [], callback_kinds(callbacks), strict=True):
-        monitor = getattr(without_name(entry), "monitor", "")
+    for callback, kind in with_kinds(callbacks):
+        monitor = getattr(callback, "monitor", "")
         known = signature(kind).parameters
-        if without_name(entry) is kind and "monitor" in known:
+        if callback is kind and "monitor" in known:
             monitor = known["monitor"].default
-        names = ("valid_loss", "valid_log_loss", "valid_auc", GROUPED)
+        names = *LOSSES, "valid_auc", GROUPED
         if isinstance(monitor, str) and monitor.startswith(names):
             raise ValueError(
                 f"callbacks holds {kind.__name__}, whose monitor is {monitor!r}, but "
@@ -123,6 +118,11 @@ class StatefulCallback(Callback):  # type: ignore[misc]
             setattr(self, name, state[name])
 
 
+# Lower values of these figures are better. Early stopping and the schedule compare the
+# other ones with the opposite sign.
+LOSSES = "valid_loss", "valid_log_loss"
+
+
 class BestEpochStopping(StatefulCallback):
     """Early stopping from `first_epoch` on, whose best weights are always restored."""
 
@@ -132,22 +132,17 @@ class BestEpochStopping(StatefulCallback):
     is_waiting, n_held = False, 0
     STATE = (
         *("monitor", "is_waiting", "n_held"),
-        *("n_unjudged_", "misses_", "best_value_", "best_epoch_"),
+        *("n_unjudged_", "misses_", "lowest_", "best_epoch_"),
     )
 
     def __init__(self, monitor: str, patience: int, first_epoch: int) -> None:
         self.monitor, self.patience, self.first_epoch = monitor, patience, first_epoch
 
-    @property
-    def lower_is_better(self) -> bool:
-        """Whether a lower figure is a better one."""
-        return self.monitor.startswith(("valid_loss", "valid_log_loss"))
-
     def on_train_begin(self, net: NeuralNet, **kwargs: Any) -> None:
         """Reset the counters."""
         self.is_waiting, self.n_held, self.best = False, 0, None
         self.n_unjudged_, self.misses_, self.best_epoch_ = self.first_epoch - 1, 0, 0
-        self.best_value_ = np.inf if self.lower_is_better else -np.inf
+        self.lowest_ = np.inf
 
     def on_epoch_end(self, net: NeuralNet, **kwargs: Any) -> None:
         """Judge an epoch, unless it is among the first ones.
@@ -166,11 +161,11 @@ class BestEpochStopping(StatefulCallback):
                 "validation_fraction, or an eval_set on which the score is defined, "
                 "makes it available."
             )
-            self.monitor, self.best_value_ = "valid_loss", np.inf
+            self.monitor = "valid_loss"
             value = net.history[-1, self.monitor]
-        sign = 1 if self.lower_is_better else -1
-        if sign * value < sign * self.best_value_:
-            self.best_value_, self.misses_ = value, 0
+        value = value if self.monitor.startswith(LOSSES) else -value
+        if value < self.lowest_:
+            self.lowest_, self.misses_ = value, 0
             self.best_epoch_ = net.history[-1, "epoch"]
             self.best = Snapshot.take(net, "network")
         elif not self.is_waiting:
@@ -216,10 +211,7 @@ class Schedule(Callback):  # type: ignore[misc]
     """Sets the learning rates of each step to a share of the full ones."""
 
     n_steps: float
-
-    def on_train_begin(self, net: NeuralNet, **kwargs: Any) -> None:
-        """Note the full rates."""
-        self.rates = [group["lr"] for group in net.optimizer_.param_groups]
+    rates: list[float]  # the full ones
 
     def on_batch_begin(
         self, net: NeuralNet, training: bool = False, **kwargs: Any
@@ -248,7 +240,7 @@ class UpdateRate(Schedule):
 
     def on_train_begin(self, net: NeuralNet, **kwargs: Any) -> None:
         """Count the steps of earlier trainings."""
-        super().on_train_begin(net, **kwargs)
+        self.rates = [group["lr"] for group in net.optimizer_.param_groups]
         states = net.optimizer_.state.values()
         counted = (float(state["step"]) for state in states if "step" in state)
         # SGD does not count its steps: there was at least one per epoch or update.
@@ -283,7 +275,7 @@ class WarmupStableDecay(Schedule, StatefulCallback):
 
     def on_train_begin(self, net: NeuralNet, X: Any = None, **kwargs: Any) -> None:
         """Reset the schedule."""
-        super().on_train_begin(net, **kwargs)
+        self.rates = [group["lr"] for group in net.optimizer_.param_groups]
         self.n_steps, self.n_epochs, self.decay = 0, 0, None
         # The steps of an epoch are estimated until one is complete.
         self.epoch_steps = max(1, ceil(len(X.train) / net.batch_size))
@@ -314,20 +306,20 @@ class WarmupStableDecay(Schedule, StatefulCallback):
         return min(1.0, rising, falling)
 
     def on_epoch_end(self, net: NeuralNet, **kwargs: Any) -> None:
-        """End the constant rate or, after the decay, the training."""
+        """End the constant rate if it no longer helps, or if the epochs run out.
+
+        After the decay, end the training.
+        """
         self.n_epochs += 1
         stopping = find_callback(net, BestEpochStopping)
         if stopping is not None and self.decay is not None:
             net.stop_training_ |= self.n_steps >= self.decay[1]
             return
         self.epoch_steps = self.n_steps / self.n_epochs
-        if stopping is not None:
-            self._judge(net, stopping)
-
-    def _judge(self, net: NeuralNet, stopping: BestEpochStopping) -> None:
-        """End the constant rate if it no longer helps, or if the epochs run out."""
+        if stopping is None:
+            return
         value, least_gain = net.history[-1, stopping.monitor], 0.0
-        if not stopping.lower_is_better:
+        if not stopping.monitor.startswith(LOSSES):
             value = -value
         elif np.isfinite(self.best):
             least_gain = SMALLEST_GAIN * abs(self.best)
