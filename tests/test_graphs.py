@@ -400,7 +400,7 @@ class TestFallbacks:
         ("params", "reason"),
         [
             ({"weighting": "nash"}, "weighting=Nash, which needs the gradient"),
-            ({"device": "cpu"}, "device='cpu': graphs require CUDA and torch 2.4"),
+            ({"device": "cpu"}, "device='cpu': graphs require CUDA"),
             (
                 {"loss": "jrc", "fit_params": {"groups": np.arange(N) // 8}},
                 "batches of whole groups",

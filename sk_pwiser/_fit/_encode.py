@@ -643,7 +643,7 @@ def warn_about_share(settings: Settings, n_train: int, n_valid: int) -> None:
 
 def warn_about_absent(valid: TrainingRows, task_names: tuple[str, ...]) -> None:
     """Warn if the last rows in time have no event of a task."""
-    has_event = (valid.labels() > 0).any(dim=0)
+    has_event = (valid.column("y") > 0).any(dim=0)
     absent = [task for task, has in zip(task_names, has_event, strict=True) if not has]
     if absent:
         warn_user(

@@ -455,7 +455,7 @@ def train(
 def _learn_rates(settings: Settings, rows: TrainingRows, net: MultiTaskNet) -> None:
     """Count the events of an update; what a small first call told is learnt again."""
     criterion = net.criterion_
-    criterion.count_rows(rows.labels(), rows.column("sample_weight"))
+    criterion.count_rows(rows.column("y"), rows.column("sample_weight"))
     loss, follows_rates = criterion.loss, settings.pwiser_weight is None
     # A user's loss may keep its weight under another name: that of the first call.
     if follows_rates and WEIGHT in loss.estimator_parameters and hasattr(loss, WEIGHT):

@@ -82,14 +82,8 @@ class TrainingRows(Protocol):
     def to(self, device: torch.device) -> "TrainingRows":
         """Move the tensors to a device if they fit."""
 
-    def column(self, name: str) -> Tensor | None:
+    def column(self, name: str) -> Any:
         """Return a tensor of the selected rows, "y" for example, or None."""
-
-    def labels(self) -> Tensor:
-        """Return the labels of the selected rows, of shape `(n_rows, n_tasks)`."""
-        y = self.column("y")
-        assert y is not None
-        return y
 
 
 @dataclass(frozen=True)
@@ -192,15 +186,15 @@ class Impressions(TrainingRows, Dataset[Batch]):
             chosen = self.rows[chosen.to(self.rows.device)]
         return replace(self, rows=chosen.to(self.device))
 
-    def column(self, name: str) -> Tensor | None:
+    def column(self, name: str) -> Any:
         """Return the selected rows of a tensor by its name, or None."""
-        tensor: Tensor | None = getattr(self, name)
+        tensor = getattr(self, name)
         return tensor if tensor is None or self.rows is None else tensor[self.rows]
 
     @cached_property
     def n_missing(self) -> list[int] | None:
         """Numbers of missing labels of the tasks after the first, or None."""
-        weights = self.column("sample_weight")
+        weights: Tensor | None = self.column("sample_weight")
         if weights is None or weights.dim() == 1:
             return None
         return (weights[:, 1:] == 0).sum(dim=0).tolist()
@@ -510,7 +504,7 @@ class BatchIterator:
 
     def _sample_rows(self, data: Impressions) -> BatchIndices:
         if self.sampler == "stratified":
-            return stratified(converted(data.labels(), self.paths), self.batch_size)
+            return stratified(converted(data.column("y"), self.paths), self.batch_size)
         is_random = self.sampler != "sequential"
         groups = data.column("groups") if self._keeps_groups else None
         if groups is None:

@@ -216,14 +216,13 @@ class FitTask(Callback):  # type: ignore[misc]
         self.context = self.new_context(max_subtasks=max_subtasks)
         self.context.call_on_fit_task_begin(estimator=self.estimator, **self.data)
 
-    def end(self, result: Callable[[], Any]) -> bool:
+    def end(self, result: Callable[[], Any]) -> Any:
         """Call the callbacks with the result; return whether one stops training."""
-        stops: bool = self.context.call_on_fit_task_end(
+        return self.context.call_on_fit_task_end(
             estimator=self.estimator,
             **self.data,
             reconstruction_attributes=lambda: self.estimator._attributes(result()),
         )
-        return stops
 
     @contextmanager
     def epochs(self, net: NeuralNet, result: Callable[[], Any]) -> Iterator[None]:
@@ -319,13 +318,12 @@ class EpochTable(PrintLog):  # type: ignore[misc]
         found = [key for key in dict.fromkeys(first) if key in others]
         return [*found, *(key for key in others if key not in found)]
 
-    def table(self, row: dict[str, Any]) -> str:
+    def table(self, row: dict[str, Any]) -> Any:
         """Return the table of one epoch."""
         if not sys.stdout.isatty():
             # These mark figures by colours, whose codes do not belong in a log file.
             row = {k: v for k, v in row.items() if not k.endswith("_best")}
-        table: str = super().table(row)
-        return table
+        return super().table(row)
 
 
 class BatchProgressBar(ProgressBar):  # type: ignore[misc]

@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from skorch.callbacks import GradientNormClipping, LRScheduler
 from torch import Tensor, nn
-from torch.nn.parameter import is_lazy
 
 from sk_pwiser import _utils
 from sk_pwiser._training import _optimizers
@@ -155,21 +154,18 @@ class MultiTaskCriterion(nn.Module):
         penalties = []
         for name, term in output.extra_losses.items():
             value = term(labels) if callable(term) else term
-            if not isinstance(value, Tensor):
-                raise TypeError(
-                    f"extra_losses[{name!r}] must be a Tensor; got {value}."
-                )
-            if value.shape == losses.shape:
-                value = _utils.at_least_float32(value)
-                added = value if added is None else added + value
-            elif value.dim() == 0:
-                penalties.append(_utils.at_least_float32(value))
-            else:
+            found = tuple(value.shape) if isinstance(value, Tensor) else repr(value)
+            if found not in ((), tuple(losses.shape)):
                 raise ValueError(
-                    f"extra_losses[{name!r}] must have the shape () of a penalty or "
-                    f"the shape {tuple(losses.shape)} of the tasks' losses; got "
-                    f"{tuple(value.shape)}."
+                    f"extra_losses[{name!r}] must be a Tensor, of the shape () of a "
+                    f"penalty or the shape {tuple(losses.shape)} of the tasks' losses; "
+                    f"got {found}."
                 )
+            value = _utils.at_least_float32(value)
+            if not found:
+                penalties.append(value)
+            else:
+                added = value if added is None else added + value
         if self.monotonicity_weight:
             logits = _utils.at_least_float32(output.logits)
             rises = funnel_monotonicity_penalty(logits, sample_weight, self.parents)
@@ -236,9 +232,8 @@ class MultiTaskCriterion(nn.Module):
         # Copies: a loss may change them in place, and other terms read them as well.
         weight = None if sample_weight is None else sample_weight.clone()
         losses: Tensor = self.loss(logits, y.clone(), weight, groups)
-        if not isinstance(losses, Tensor) or losses.shape != y.shape[1:]:
-            is_tensor = isinstance(losses, Tensor)
-            found = f"the shape {tuple(losses.shape)}" if is_tensor else repr(losses)
+        found = tuple(losses.shape) if isinstance(losses, Tensor) else repr(losses)
+        if found != tuple(y.shape[1:]):
             raise ValueError(
                 f"loss {type(self.loss).__name__} must return one loss per task, a "
                 f"Tensor of shape {tuple(y.shape[1:])}; got {found}."
@@ -247,14 +242,9 @@ class MultiTaskCriterion(nn.Module):
 
     def pop_epoch_record(self) -> dict[str, float]:
         """Return the epoch's figures of loss and weighting, and reset them."""
-        record = self.loss.pop_epoch_record()
-        if not isinstance(record, dict):
-            raise TypeError(
-                f"loss {type(self.loss).__name__} must return a dict from "
-                f"pop_epoch_record; got {record!r}."
-            )
         weights = self.weighting.end_epoch() if self.training else []
-        return record | dict(zip(self.weight_names, weights, strict=False))
+        of_tasks = dict(zip(self.weight_names, weights, strict=False))
+        return {**self.loss.pop_epoch_record(), **of_tasks}
 
 
 def _check_output(output: NetworkOutput, shape: torch.Size) -> None:
@@ -491,12 +481,6 @@ def build_network(settings: Settings, schema: Any) -> nn.Module:
     with _named_allocations(settings):
         network: nn.Module = _utils.build(registry, own, spec)
     _utils.check_base_init(network, "spec", "spec")
-    for name, parameter in network.named_parameters():
-        if is_lazy(parameter):
-            raise ValueError(
-                f"network {type(network).__name__} has the lazy parameter {name}, "
-                "whose shape is not known; the width of the inputs is self.width."
-            )
     return network
 
 

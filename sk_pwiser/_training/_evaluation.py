@@ -43,7 +43,7 @@ class EpochHistory(History):  # type: ignore[misc]
 
 
 def record_best(
-    history: History, key: str, value: float, *, lower_is_better: bool
+    history: History, key: str, value: float, *, lower_is_better: bool = True
 ) -> None:
     """Record a figure of an epoch, and whether it is the best so far, for PrintLog."""
     # The epoch of the best figure so far, or -1. It is looked for only if it was taken
@@ -117,9 +117,8 @@ GROUPED = "valid_grouped_auc_"
 
 def grouped_aucs(rows: TrainingRows, logits: Tensor) -> Iterator[float]:
     """Yield the mean AUC within groups per task, NaN if no group has both labels."""
-    y, groups = rows.labels().round(), rows.column("groups")
+    y, groups = rows.column("y").round(), rows.column("groups")
     weights = rows.column("sample_weight")
-    assert groups is not None
     for k in range(y.shape[1]):
         labels, scores, codes = y[:, k], logits[:, k], groups
         if weights is not None and weights.dim() == 2:
@@ -171,7 +170,7 @@ def score_validation(
     The probabilities are those of the log that holds a share of the rows without click:
     the inverse of `full_log_logits`.
     """
-    y, weights = rows.labels().round(), rows.column("sample_weight")
+    y, weights = rows.column("y").round(), rows.column("sample_weight")
     if weights is not None and weights.dim() == 2:
         y[:, 1:] = y[:, 1:].where(weights[:, 1:] > 0, torch.nan)
     # In double: those near 1 would be equal, and 1 minus them would have few digits.
@@ -190,7 +189,7 @@ def record_validation(
     net: "MultiTaskNet", prefix: str, rows: TrainingRows, logits: Tensor
 ) -> None:
     """Record the log loss and AUC of each task, their means, and the score."""
-    y, weights = rows.labels(), rows.column("sample_weight")
+    y, weights = rows.column("y"), rows.column("sample_weight")
     logits = logits.to(y.device)  # rows that did not fit on the device
     spec = net.module_.spec
     rate = spec.negative_sampling_rate
@@ -292,13 +291,9 @@ def check_end(net: "MultiTaskNet", rows: Impressions) -> None:
     After a divergence with finite weights, the last copy of the weights that has
     not diverged is restored.
     """
-
-    def compare() -> tuple[Tensor, str | None]:
-        found = checked_logits(net, rows)
-        began = net.module_.spec.base_rates, *net.start_rates_
-        return found[0], excess_loss(*found, *began)
-
-    logits, excess = compare()
+    began = net.module_.spec.base_rates, *net.start_rates_
+    logits, y, known = checked_logits(net, rows)
+    excess = excess_loss(logits, y, known, *began)
     with torch.no_grad():
         # A sum is not finite if an entry is not, and is faster to compute.
         weights = changed_weights(net.module_, net.optimizer_)
@@ -321,7 +316,7 @@ def check_end(net: "MultiTaskNet", rows: Impressions) -> None:
     for lowest in reversed(net.lowest_):
         net.kept_epoch_ = lowest.epoch
         lowest.restore(net)
-        if compare()[1] is None:
+        if excess_loss(*checked_logits(net, rows), *began) is None:
             break
     if net.lowest_:
         message += f" The weights of epoch {net.kept_epoch_} are kept."
@@ -342,7 +337,7 @@ PRIOR_DEVIATION = 0.5
 def shift_to(net: "MultiTaskNet", rows: TrainingRows) -> None:
     """Shift the predictions of a net to the level of the labels of held-out rows."""
     heads, is_chain = net.heads(net.get_iterator(rows))
-    y, weights = rows.labels().cpu(), rows.column("sample_weight")
+    y, weights = rows.column("y").cpu(), rows.column("sample_weight")
     known = torch.ones(len(y), 1) if weights is None else weights.cpu().view(len(y), -1)
     parents = net.module_.spec.parents if is_chain else None
     # On the CPU: not every device has float64.

@@ -65,8 +65,8 @@ def _obstacles(net: Any) -> Iterator[str]:
     """Yield what is known to prevent a graph, before the first step."""
     tools: Any = getattr(torch, torch.device(net.device).type, None)
     recordable = getattr(tools, "CUDAGraph", None)
-    if not hasattr(recordable, "register_generator_state"):  # since torch 2.4
-        yield f"device={str(net.device)!r}: graphs require CUDA and torch 2.4"
+    if recordable is None:
+        yield f"device={str(net.device)!r}: graphs require CUDA"
     if net.is_joint:
         yield "weights that several workers train"
     weighting, optimizer = net.criterion_.weighting, net.optimizer_

@@ -12,7 +12,7 @@ from skorch import NeuralNet
 from skorch.callbacks import Callback, EarlyStopping, EpochTimer, LRScheduler
 from torch import Tensor, nn
 
-from sk_pwiser._training import _callbacks, _optimizers
+from sk_pwiser._training import _callbacks, _evaluation, _optimizers
 from sk_pwiser._training._batches import (
     Batch,
     BatchIterator,
@@ -21,14 +21,6 @@ from sk_pwiser._training._batches import (
     bags_of,
 )
 from sk_pwiser._training._callbacks import KeepOnInterrupt, Snapshot, find_callback
-from sk_pwiser._training._evaluation import (
-    EpochHistory,
-    check_end,
-    checked_logits,
-    diverged,
-    record_best,
-    record_validation,
-)
 from sk_pwiser._training._graph import Step, graphed_steps
 from sk_pwiser._training._optimizers import TABLES
 from sk_pwiser._training._schema import EncodedData
@@ -93,7 +85,7 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
         self.compile_mode = compile_mode
         self.average_decay = average_decay
         self.monitor = monitor
-        self.history_ = EpochHistory()
+        self.history_ = _evaluation.EpochHistory()
         self.schedules_: list[_callbacks.Position] = []
 
     def __getstate__(self) -> dict[str, Any]:
@@ -142,11 +134,8 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
         """
         decay = _optimizers.base_decay(self.settings)
         n_rows = int(self.criterion_.n_rows) + n_new
-        arguments = dict(
-            _optimizers.parameter_groups(
-                self.settings, self.module_.spec, n_rows, decay
-            )
-        )
+        of_net = self.settings, self.module_.spec
+        arguments = dict(_optimizers.parameter_groups(*of_net, n_rows, decay))
         kinds = _optimizers.parameter_kinds(self.module_, self.criterion_)
         other = {"weight_decay": decay}
         for group in self.optimizer_.param_groups:
@@ -169,7 +158,7 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
             self.notify("on_train_end", X=X, y=None)
         finally:
             schedules = _callbacks.release(self.callbacks_)
-        check_end(self, X.train.sample)
+        _evaluation.check_end(self, X.train.sample)
         self.lowest_, self.average_, self.schedules_ = (), None, schedules
         self._zero_grad_optimizer()  # releases the memory of the gradients
 
@@ -257,8 +246,7 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
         if self.lowest_:
             lowest = self.history[self.lowest_[-1].epoch - 1, "train_loss"]
         is_best = self.history[-1, "train_loss"] < lowest
-        has_large_tables = bool(_optimizers.sparse_tables(self.module_))
-        if is_best and not has_large_tables:
+        if is_best and not _optimizers.sparse_tables(self.module_):
             # The loss is the mean over the epoch, but its last steps may have made the
             # weights worse. The copy before the last one is therefore kept, too.
             self.lowest_ = (*self.lowest_[-1:], Snapshot.take(self, "network"))
@@ -284,7 +272,7 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
 
     def note_start(self, rows: Impressions) -> None:
         """Note the mean probabilities of given weights, before they are trained."""
-        logits, *_ = checked_logits(self, rows)
+        logits, *_ = _evaluation.checked_logits(self, rows)
         self.start_rates_ = (logits.sigmoid().mean(dim=0).tolist(),)
 
     def run_single_epoch(
@@ -313,7 +301,7 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
             _optimizers.flush_tiny_values(self.module_, self.optimizer_, average)
         loss = total.item() / n_rows
         if not np.isfinite(loss):
-            raise diverged(self, f"the {prefix} loss is {loss}")
+            raise _evaluation.diverged(self, f"the {prefix} loss is {loss}")
         self._record_loss(prefix, loss)
         # How many rows lack the label of a task, if any does.
         n_missing = iterator.dataset.n_missing or ()
@@ -321,10 +309,10 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
             self.history.record(f"{prefix}_missing_{task}", count)
         if not training:
             found = iterator.in_row_order(torch.cat(logits))
-            record_validation(self, prefix, iterator.dataset, found)
+            _evaluation.record_validation(self, prefix, iterator.dataset, found)
 
     def _record_loss(self, prefix: str, loss: float) -> None:
-        record_best(self.history, f"{prefix}_loss", loss, lower_is_better=True)
+        _evaluation.record_best(self.history, f"{prefix}_loss", loss)
         for name, value in self.criterion_.pop_epoch_record().items():
             self.history.record(f"{prefix}_{name}", value)
 

@@ -78,7 +78,7 @@ def usable_monitor(
     if found is None:
         return monitor
     figure, monitored = found[1], monitor[found.end() :]
-    y, weights = valid.labels(), valid.column("sample_weight")
+    y, weights = valid.column("y"), valid.column("sample_weight")
     scores = torch.zeros_like(y)
     needs, aucs = "both labels", task_aucs(y, scores, weights)
     if figure == "grouped_auc":

@@ -34,11 +34,7 @@ from sk_pwiser._table._weights_and_groups import (
 )
 from sk_pwiser._training._batches import Impressions, TrainingRows, gather_bags
 from sk_pwiser._training._settings import Settings
-from sk_pwiser._utils import (
-    conditional_labels,
-    labels_of_parents,
-    warn_user,
-)
+from sk_pwiser._utils import conditional_labels, labels_of_parents, warn_user
 from sk_pwiser.networks import (
     Bags,
     BagSpec,
@@ -208,8 +204,7 @@ class Schema:
         if self.statistics is None or not self.statistics.lists:
             return []
         arrays = (None if part is None else np.asarray(part) for part in bags)
-        found: list[Any] = self.encoder.elements(bags._make(arrays))
-        return found
+        return self.encoder.elements(bags._make(arrays))
 
     def places(self) -> dict[Any, tuple[list[int], list[int], list[int]]]:
         """Return where each column is, in the codes, the numeric inputs and the bags.
@@ -489,11 +484,10 @@ def column_inputs(
     numeric, places = numeric_widths(spec), schema.places()
     vectors = vector_counts(encoder)
     found = {n: ColumnInput("refused", error=text) for n, text in errors.items()}
-    encodings = schema.column_encodings()
     for column in encoder.columns_:
         name, text = column.name, column.encoding
         codes, inputs, bags = places.get(name, ((), (), ()))
-        if encodings[name].rates:
+        if inputs and (codes or bags):
             text += ", rates"
         width = sum(spec.widths[code] for code in codes)
         width += spec.embedding_dim * len(bags) + sum(numeric[i] for i in inputs)

@@ -150,10 +150,15 @@ def continue_from(net: MultiTaskNet, earlier: MultiTaskNet) -> None:
         net.module_.load_state_dict(earlier.module_.state_dict())
         net.criterion_.load_state_dict(earlier.criterion_.state_dict())
     except RuntimeError as error:
+        changed = []
+        for name in _OF_SHAPE:
+            now, before = (getattr(each.settings, name) for each in (net, earlier))
+            if not equal(now, before):
+                changed.append(f"{name}={now!r}, before {before!r}")
         raise ValueError(
             "Training cannot continue from the earlier fit, since the parameters now "
             "describe a different network, loss or weighting: "
-            f"{_changed(net.settings, earlier.settings) or error}."
+            f"{'; '.join(changed) or error}."
         ) from error
     has_same_state = _have_same_state(net.optimizer_, earlier.optimizer_)
     keeps_schedules = has_same_state and net.lr == earlier.lr
@@ -173,15 +178,11 @@ def continue_from(net: MultiTaskNet, earlier: MultiTaskNet) -> None:
     net.start_rates_ = earlier.start_rates_
 
 
-def _changed(settings: _settings.Settings, earlier: _settings.Settings) -> str:
-    """Describe which parameters that shape a net have changed since the earlier fit."""
-    parts = ("network", "loss", "weighting")
-    names = [name for part in parts for name in (part, f"{part}_params")]
-    return "; ".join(
-        f"{name}={now!r}, before {before!r}"
-        for name in [*names, "embedding_dim"]
-        if not equal(now := getattr(settings, name), before := getattr(earlier, name))
-    )
+# Parameters that shape a net.
+_OF_SHAPE = (
+    *("network", "network_params", "loss", "loss_params"),
+    *("weighting", "weighting_params", "embedding_dim"),
+)
 
 
 def _have_same_state(

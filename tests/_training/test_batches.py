@@ -56,7 +56,7 @@ def test_every_pass_has_a_new_order_of_the_selected_rows():
     assert not torch.equal(first, second)
     assert first.sort().values.tolist() == list(range(0, 100, 2))
     assert len(part) == 50
-    assert torch.equal(part.labels(), torch.zeros(50, 1))
+    assert torch.equal(part.column("y"), torch.zeros(50, 1))
     assert torch.equal(part.column("sample_weight"), torch.arange(0, 100, 2).float())
 
 
