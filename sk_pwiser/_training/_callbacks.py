@@ -1,10 +1,9 @@
 """Callbacks of skorch and of scikit-learn, and copies of what a net has learnt."""
 
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
-from dataclasses import dataclass
 from functools import partial, wraps
 from traceback import walk_tb
 from types import SimpleNamespace
@@ -37,28 +36,20 @@ except ImportError:  # scikit-learn before 1.9
 
 T = TypeVar("T")
 
-# Parts of a net with a state, by their names in snapshots and files.
+# Parts of a net with a state, by their names in copies and files.
 PARTS = {"network": "module_", "criterion": "criterion_", "optimizer": "optimizer_"}
 
 
-@dataclass(frozen=True)
-class Snapshot:
-    """The states of some of the `PARTS` of a net, as they were after an epoch."""
+def copy_states(net: Any, *parts: str) -> dict[str, Any]:
+    """Return copies of the states of some of the `PARTS` of a net."""
+    # A user's modules may have a state that is no tensor.
+    return deepcopy({part: getattr(net, PARTS[part]).state_dict() for part in parts})
 
-    states: dict[str, Any]
-    epoch: int = 0
 
-    @classmethod
-    def take(cls, net: Any, *parts: str) -> "Snapshot":
-        """Return copies of the states of some parts of a net."""
-        states = {part: getattr(net, PARTS[part]).state_dict() for part in parts}
-        # A user's modules may have a state that is no tensor.
-        return cls(deepcopy(states), len(net.history))
-
-    def restore(self, net: Any) -> None:
-        """Set the states of a net that has the same parameters."""
-        for part, state in self.states.items():
-            getattr(net, PARTS[part]).load_state_dict(state)
+def set_states(net: Any, states: Mapping[str, Any]) -> None:
+    """Set the states of parts of a net that has the same parameters."""
+    for part, state in states.items():
+        getattr(net, PARTS[part]).load_state_dict(state)
 
 
 class KeepOnInterrupt(Callback):  # type: ignore[misc]
@@ -75,7 +66,7 @@ class KeepOnInterrupt(Callback):  # type: ignore[misc]
 
     Attributes
     ----------
-    weights_ : Snapshot or None
+    weights_ : dict or None
         The weights of the last complete epoch, during training only.
 
     Examples
@@ -85,7 +76,7 @@ class KeepOnInterrupt(Callback):  # type: ignore[misc]
     >>> model = MultiTaskCTRCVRClassifier(callbacks=[KeepOnInterrupt()])
     """
 
-    weights_: Snapshot | None = None
+    weights_: dict[str, Any] | None = None
 
     def keep(self, net: NeuralNet) -> None:
         """Copy the weights at the end of an epoch, and the state of the criterion.
@@ -95,7 +86,7 @@ class KeepOnInterrupt(Callback):  # type: ignore[misc]
         net : NeuralNet
             The net that is trained.
         """
-        self.weights_ = Snapshot.take(net, "network", "criterion")
+        self.weights_ = copy_states(net, "network", "criterion")
 
     def restore(self, net: NeuralNet) -> bool:
         """Restore the weights of the last complete epoch, and that state.
@@ -111,7 +102,7 @@ class KeepOnInterrupt(Callback):  # type: ignore[misc]
             Whether there is a complete epoch.
         """
         if self.weights_ is not None:
-            self.weights_.restore(net)
+            set_states(net, self.weights_)
         return self.weights_ is not None
 
 

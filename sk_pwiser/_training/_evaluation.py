@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sk_pwiser._training._batches import BatchIterator, Impressions, TrainingRows
+from sk_pwiser._training._callbacks import set_states
 from sk_pwiser._training._optimizers import sparse_tables
 from sk_pwiser._training._settings import Settings
 from sk_pwiser._utils import parents_by_name, warn_user, widest_float
@@ -313,9 +314,9 @@ def check_end(net: "MultiTaskNet", rows: Impressions) -> None:
     if excess is None:
         return
     message = f"Training diverged: the cross-entropy of training rows is {excess}."
-    for lowest in reversed(net.lowest_):
-        net.kept_epoch_ = lowest.epoch
-        lowest.restore(net)
+    for epoch, states in reversed(net.lowest_):
+        net.kept_epoch_ = epoch
+        set_states(net, states)
         if excess_loss(*checked_logits(net, rows), *began) is None:
             break
     if net.lowest_:
@@ -336,7 +337,17 @@ PRIOR_DEVIATION = 0.5
 
 def shift_to(net: "MultiTaskNet", rows: TrainingRows) -> None:
     """Shift the predictions of a net to the level of the labels of held-out rows."""
-    heads, is_chain = net.heads(net.get_iterator(rows))
+    iterator, found = net.get_iterator(rows), []
+    is_chain = net.module_.spec.task_space == "conditional"
+    net._set_training(False)
+    with torch.no_grad():
+        for inputs, _ in iterator:
+            # Neither composed nor converted to those of the full log.
+            output = net.infer(inputs, net.module_.compute_heads)
+            is_chain |= output.conditional_logits is not None
+            logits = output.conditional_logits
+            found.append((output.logits if logits is None else logits).float())
+    heads = iterator.in_row_order(torch.cat(found))
     y, weights = rows.column("y").cpu(), rows.column("sample_weight")
     known = torch.ones(len(y), 1) if weights is None else weights.cpu().view(len(y), -1)
     parents = net.module_.spec.parents if is_chain else None

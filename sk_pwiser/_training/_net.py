@@ -20,7 +20,7 @@ from sk_pwiser._training._batches import (
     TrainingRows,
     bags_of,
 )
-from sk_pwiser._training._callbacks import KeepOnInterrupt, Snapshot, find_callback
+from sk_pwiser._training._callbacks import KeepOnInterrupt, copy_states, find_callback
 from sk_pwiser._training._graph import Step, graphed_steps
 from sk_pwiser._training._optimizers import TABLES
 from sk_pwiser._training._schema import EncodedData
@@ -55,7 +55,7 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
     is_joint = False  # trained together with the nets of other workers
     # During training only, the last two epochs with the lowest training loss so far and
     # their weights; and the epoch whose weights were restored after a divergence.
-    lowest_: tuple[Snapshot, ...] = ()
+    lowest_: tuple[tuple[int, dict[str, Any]], ...] = ()
     average_: _optimizers.WeightAverage | None = None  # during training only
     n_complete_ = 0  # epochs of this training
     kept_epoch_: int | None = None
@@ -244,12 +244,13 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
         """
         lowest = np.inf
         if self.lowest_:
-            lowest = self.history[self.lowest_[-1].epoch - 1, "train_loss"]
+            lowest = self.history[self.lowest_[-1][0] - 1, "train_loss"]
         is_best = self.history[-1, "train_loss"] < lowest
         if is_best and not _optimizers.sparse_tables(self.module_):
             # The loss is the mean over the epoch, but its last steps may have made the
             # weights worse. The copy before the last one is therefore kept, too.
-            self.lowest_ = (*self.lowest_[-1:], Snapshot.take(self, "network"))
+            own = len(self.history), copy_states(self, "network")
+            self.lowest_ = (*self.lowest_[-1:], own)
 
     def notify(self, method_name: str, **kwargs: Any) -> None:
         """Run all callbacks, including those that follow skorch's early stopping.
@@ -348,21 +349,6 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
             output = self.infer(batch[0])
             loss = self.criterion_(*self.criterion_inputs(output, batch))
         return {"loss": loss, "y_pred": output.logits.float()}
-
-    def heads(self, iterator: BatchIterator) -> tuple[Tensor, bool]:
-        """Return the logits of all rows, and whether they are conditional ones."""
-        found = []
-        is_conditional = self.module_.spec.task_space == "conditional"
-        self._set_training(False)
-        with torch.no_grad():
-            for batch in iterator:
-                # Neither composed nor converted to those of the full log.
-                output = self.infer(batch[0], self.module_.compute_heads)
-                heads = output.logits
-                if output.conditional_logits is not None:
-                    heads, is_conditional = output.conditional_logits, True
-                found.append(heads.float())
-        return iterator.in_row_order(torch.cat(found)), is_conditional
 
     def evaluation_step(self, batch: Batch, training: bool = False) -> Tensor:
         """Compute the logits of a batch, of shape `(batch, n_tasks)`."""

@@ -12,7 +12,12 @@ from skorch import NeuralNet
 from skorch.callbacks import Callback
 
 from sk_pwiser._training._batches import TrainingRows
-from sk_pwiser._training._callbacks import Snapshot, find_callback, with_kinds
+from sk_pwiser._training._callbacks import (
+    copy_states,
+    find_callback,
+    set_states,
+    with_kinds,
+)
 from sk_pwiser._training._evaluation import FIGURES, GROUPED, grouped_aucs, task_aucs
 from sk_pwiser._utils import did_you_mean, warn_user
 
@@ -126,12 +131,12 @@ LOSSES = "valid_loss", "valid_log_loss"
 class BestEpochStopping(StatefulCallback):
     """Early stopping from `first_epoch` on, whose best weights are always restored."""
 
-    best: Snapshot | None = None  # during training only
+    best: dict[str, Any] | None = None  # the best weights, during training only
     misses_, best_epoch_ = 0, 0  # epochs since the best one, and its number
     # Whether a schedule has yet to lower the learning rate; the last epoch before that.
     is_waiting, n_held = False, 0
     STATE = (
-        *("monitor", "is_waiting", "n_held"),
+        *("monitor", "is_waiting", "n_held", "best"),
         *("n_unjudged_", "misses_", "lowest_", "best_epoch_"),
     )
 
@@ -167,26 +172,15 @@ class BestEpochStopping(StatefulCallback):
         if value < self.lowest_:
             self.lowest_, self.misses_ = value, 0
             self.best_epoch_ = net.history[-1, "epoch"]
-            self.best = Snapshot.take(net, "network")
+            self.best = copy_states(net, "network")
         elif not self.is_waiting:
             self.misses_ += 1
             net.stop_training_ |= self.misses_ == self.patience
 
-    def state_dict(self) -> dict[str, Any]:
-        """Return the state, with the weights of the best epoch so far."""
-        weights = None if self.best is None else self.best.states
-        return super().state_dict() | {"best_weights": weights}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore what `state_dict` returned."""
-        super().load_state_dict(state)
-        weights = state["best_weights"]
-        self.best = None if weights is None else Snapshot(weights)
-
     def on_train_end(self, net: NeuralNet, **kwargs: Any) -> None:
         """Restore the weights of the best epoch, and free the memory of their copy."""
         if self.best is not None:
-            self.best.restore(net)
+            set_states(net, self.best)
         self.best = None
 
 
@@ -337,7 +331,7 @@ class WarmupStableDecay(Schedule, StatefulCallback):
             return
         # The decay begins with the weights of the best epoch, and takes whole epochs.
         if stopping.best is not None:
-            stopping.best.restore(net)
+            set_states(net, stopping.best)
             if net.average_ is not None:
                 net.average_.restart()
         # From here on, epochs without improvement count.

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from sk_pwiser._training import _settings
 from sk_pwiser._training._batches import BatchIterator, Impressions
-from sk_pwiser._training._callbacks import PARTS, Snapshot, group_arguments
+from sk_pwiser._training._callbacks import PARTS, group_arguments, set_states
 from sk_pwiser._training._components import build_net, build_network, check_components
 from sk_pwiser._training._evaluation import EpochHistory, Rises
 from sk_pwiser._training._net import MultiTaskNet
@@ -80,7 +80,7 @@ def load_net_state(net: MultiTaskNet, state: Mapping[str, Any]) -> None:
     ]
     states["optimizer"] = {**states["optimizer"], "param_groups": groups}
     try:
-        Snapshot(states).restore(net)
+        set_states(net, states)
     except RuntimeError as error:
         raise ValueError(f"its weights do not fit its parameters: {error}") from error
     net.history = EpochHistory(state["history"])
