@@ -78,33 +78,6 @@ class KeepOnInterrupt(Callback):  # type: ignore[misc]
 
     weights_: dict[str, Any] | None = None
 
-    def keep(self, net: NeuralNet) -> None:
-        """Copy the weights at the end of an epoch, and the state of the criterion.
-
-        Parameters
-        ----------
-        net : NeuralNet
-            The net that is trained.
-        """
-        self.weights_ = copy_states(net, "network", "criterion")
-
-    def restore(self, net: NeuralNet) -> bool:
-        """Restore the weights of the last complete epoch, and that state.
-
-        Parameters
-        ----------
-        net : NeuralNet
-            The net that is trained.
-
-        Returns
-        -------
-        bool
-            Whether there is a complete epoch.
-        """
-        if self.weights_ is not None:
-            set_states(net, self.weights_)
-        return self.weights_ is not None
-
 
 def find_callback(net: NeuralNet, kind: type[T]) -> T | None:
     """Return the first callback of a kind among those of a net, if there is one."""

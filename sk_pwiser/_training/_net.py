@@ -20,7 +20,7 @@ from sk_pwiser._training._batches import (
     TrainingRows,
     bags_of,
 )
-from sk_pwiser._training._callbacks import KeepOnInterrupt, copy_states, find_callback
+from sk_pwiser._training._callbacks import KeepOnInterrupt, find_callback
 from sk_pwiser._training._graph import Step, graphed_steps
 from sk_pwiser._training._optimizers import TABLES
 from sk_pwiser._training._schema import EncodedData
@@ -183,7 +183,7 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
         if checkpoints is not None:
             checkpoints.begin(self)
             if keeper is not None and self.n_complete_:
-                keeper.keep(self)
+                keeper.weights_ = _callbacks.copy_states(self, "network", "criterion")
         n_earlier = len(self.history) - self.n_complete_
         steps: Any
         if self.compile_mode == "graph":
@@ -202,8 +202,9 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
                     if checkpoints is not None:
                         checkpoints.save(self)
         except KeyboardInterrupt:
-            if keeper is None or not keeper.restore(self):
+            if keeper is None or keeper.weights_ is None:
                 raise
+            _callbacks.set_states(self, keeper.weights_)
             n_epochs = n_earlier + self.n_complete_
             if len(self.history) > n_epochs:
                 # The incomplete epoch is in neither the history nor the next figures.
@@ -230,7 +231,7 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
                 valid = self.get_iterator(rows)
                 self.run_single_epoch(valid, False, name, self.validation_step)
         if keeper is not None:
-            keeper.keep(self)
+            keeper.weights_ = _callbacks.copy_states(self, "network", "criterion")
         if X.valid is None and self.max_epochs > 1:
             self._keep_lowest()
         self.n_complete_ += 1
@@ -249,7 +250,7 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
         if is_best and not _optimizers.sparse_tables(self.module_):
             # The loss is the mean over the epoch, but its last steps may have made the
             # weights worse. The copy before the last one is therefore kept, too.
-            own = len(self.history), copy_states(self, "network")
+            own = len(self.history), _callbacks.copy_states(self, "network")
             self.lowest_ = (*self.lowest_[-1:], own)
 
     def notify(self, method_name: str, **kwargs: Any) -> None:
