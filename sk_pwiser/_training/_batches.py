@@ -156,8 +156,6 @@ class Impressions(TrainingRows, Dataset[Batch]):
     def entry_bounds(self, order: Tensor | None, bounds: list[int]) -> list[int]:
         """Count the entries of bags before each bound of the rows, all at once."""
         assert self.bags is not None
-        if not len(self.codes):
-            return [0] * len(bounds)
         ends = self.bags.offsets[:: self.n_bags]
         if order is not None:
             sizes = ends.diff().index_select(0, order)

@@ -55,12 +55,8 @@ FILES = "checkpoint-*.safetensors"
 
 # Settings that may differ between the parts of a training.
 FREE_SETTINGS = (
-    "callbacks",
-    "checkpoint_dir",
-    "device",
-    "max_epochs",
-    "verbose",
-    "warm_start",
+    *("callbacks", "checkpoint_dir", "device"),
+    *("max_epochs", "verbose", "warm_start"),
 )
 
 

@@ -74,8 +74,7 @@ def task_aucs(y: Tensor, logits: Tensor, weights: Tensor | None) -> Iterator[flo
         parts = [y[:, k], logits[:, k]]
         if weights is not None:
             weight = weights if weights.dim() == 1 else weights[:, k]
-            is_known = weight > 0
-            parts = [part[is_known] for part in (*parts, weight)]
+            parts = [part[weight > 0] for part in (*parts, weight)]
         labels, scores, *given = (part.cpu().numpy() for part in parts)
         if len(labels) == 0 or labels.min() == labels.max():
             yield float("nan")

@@ -64,8 +64,7 @@ def _warn(obstacle: str) -> None:
 def _obstacles(net: Any) -> Iterator[str]:
     """Yield what is known to prevent a graph, before the first step."""
     tools: Any = getattr(torch, torch.device(net.device).type, None)
-    recordable = getattr(tools, "CUDAGraph", None)
-    if recordable is None:
+    if not hasattr(tools, "CUDAGraph"):
         yield f"device={str(net.device)!r}: graphs require CUDA"
     if net.is_joint:
         yield "weights that several workers train"

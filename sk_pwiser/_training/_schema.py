@@ -265,11 +265,7 @@ class Schema:
 
     def without_rare(self, codes: np.ndarray) -> np.ndarray:
         """Replace the codes of rare values by the code of unseen values, in place."""
-        sizes = zip(self.encoder.cardinalities_, self.encoder.n_codes_, strict=True)
-        for column, (cardinality, n_codes) in enumerate(sizes):
-            if n_codes > cardinality:
-                of_rows = codes[:, column]
-                of_rows[of_rows >= cardinality] = UNSEEN
+        codes[codes >= np.array(self.encoder.cardinalities_)] = UNSEEN
         return codes
 
     def spec(self, settings: Settings, **shared: Any) -> NetworkSpec:
@@ -307,15 +303,15 @@ class Schema:
 
     def unseen_inputs(self) -> list[tuple[int, int, float]]:
         """Return the statistics of unseen values: input, category column, value."""
-        places, tables = self.rate_places(), getattr(self.statistics, "tables_", ())
-        columns = [] if self.statistics is None else self.statistics.columns
-        return [
-            (place, column, value)
-            for column, table in zip(columns, tables, strict=False)
-            for place, value in zip(
-                places["codes", column], table[UNSEEN].tolist(), strict=True
-            )
-        ]
+        given, found = self.statistics, []
+        if given is None or not hasattr(given, "tables_"):
+            return []
+        places = self.rate_places()
+        for column, table in zip(given.columns, given.tables_, strict=False):
+            values = table[UNSEEN].tolist()
+            for place, value in zip(places["codes", column], values, strict=True):
+                found.append((place, column, value))
+        return found
 
     def _find_inputs(self, features: Sequence[Any]) -> list[int]:
         """Return the inputs of columns, without statistics, as the network counts."""
