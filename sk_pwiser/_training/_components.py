@@ -86,36 +86,26 @@ class MultiTaskCriterion(nn.Module):
         y: Tensor,
         sample_weight: Tensor | None = None,
         groups: Tensor | None = None,
+        parameters: Iterable[nn.Parameter] | None = None,
     ) -> Tensor:
-        """Compute the reported loss of a batch, a scalar."""
-        losses, _, _, penalty = self._terms(output, y, sample_weight, groups)
-        reported = self.weighting.report(losses)
-        return reported if penalty is None else reported + penalty.detach()
-
-    def backward(
-        self,
-        output: NetworkOutput,
-        y: Tensor,
-        sample_weight: Tensor | None,
-        groups: Tensor | None,
-        parameters: Iterable[nn.Parameter],
-    ) -> Tensor:
-        """Set the gradients of a batch in the parameters; return the reported loss."""
+        """Return the reported loss of a batch; set the gradients of `parameters`."""
         losses, weights, extra, penalty = self._terms(output, y, sample_weight, groups)
-        has_gradient = penalty is not None and penalty.requires_grad
-        if not losses.requires_grad and (
-            self.weighting.uses_task_gradients or not has_gradient
-        ):
-            raise ValueError(
-                f"The losses of network and loss {type(self.loss).__name__} must "
-                "depend on parameters that are trained; they depend on none, since "
-                "all are frozen, or the logits or losses are detached."
-            )
-        self.weighting.set_sample_weight(weights)
-        if extra is not None:
-            self.weighting.set_extra_losses(extra.detach())
-        self.weighting.backward(losses, penalty, parameters)
-        reported = self.weighting.report(losses.detach())
+        if parameters is not None:
+            has_gradient = penalty is not None and penalty.requires_grad
+            if not losses.requires_grad and (
+                self.weighting.uses_task_gradients or not has_gradient
+            ):
+                raise ValueError(
+                    f"The losses of network and loss {type(self.loss).__name__} must "
+                    "depend on parameters that are trained; they depend on none, since "
+                    "all are frozen, or the logits or losses are detached."
+                )
+            self.weighting.set_sample_weight(weights)
+            if extra is not None:
+                self.weighting.set_extra_losses(extra.detach())
+            self.weighting.backward(losses, penalty, parameters)
+            losses = losses.detach()
+        reported = self.weighting.report(losses)
         return reported if penalty is None else reported + penalty.detach()
 
     def _terms(

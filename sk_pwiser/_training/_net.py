@@ -333,7 +333,7 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
         """Compute the loss of a batch and its gradients."""
         self._set_training(True)
         output = self.infer(batch[0], **fit_params)
-        loss = self.criterion_.backward(
+        loss = self.criterion_(
             *self.criterion_inputs(output, batch),
             # An iterator: most weightings do not read the parameters.
             chain(self.module_.parameters(), self.criterion_.loss.parameters()),

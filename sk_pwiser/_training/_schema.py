@@ -163,16 +163,13 @@ class Schema:
             statistics_selection(settings),
         )
 
-    @property
-    def n_rates(self) -> int:
-        """Number of the numeric inputs that are target statistics."""
-        return 0 if self.statistics is None else int(self.statistics.n_outputs)
-
     def transform(self, X: Any) -> Impressions:
         """Encode a table as predictions read it."""
-        codes, numeric, *bags = self.encoder.transform(X, self.n_rates)
-        if self.statistics is not None:
-            rates = self.statistics.transform(codes, self.elements(*bags))
+        statistics = self.statistics
+        n_rates = 0 if statistics is None else statistics.n_outputs
+        codes, numeric, *bags = self.encoder.transform(X, n_rates)
+        if statistics is not None:
+            rates = statistics.transform(codes, self.elements(*bags))
             numeric[:, self.encoder.n_numeric_ :] = rates
         return Impressions.of(self.without_rare(codes), numeric, *bags)
 
@@ -284,15 +281,16 @@ class Schema:
             n_columns = len(self.encoder.cardinalities_)
             measured = self.category_dropout or [LEAST_DROPOUT] * n_columns
             dropout = [*measured, *[LEAST_DROPOUT] * len(bags)]
+        n_rates = 0 if self.statistics is None else int(self.statistics.n_outputs)
         return NetworkSpec(
             self.encoder.cardinalities_,
-            self.encoder.n_numeric_ + self.n_rates,
+            self.encoder.n_numeric_ + n_rates,
             int(largest),
             self.base_rates.tolist(),
             unseen_code=UNSEEN,
             category_dropout=dropout,
-            numeric_bins=[*self.encoder.numeric_bins_, *[0] * self.n_rates],
-            bin_scales=[*bin_scales, *[1.0] * self.n_rates] if bin_scales else (),
+            numeric_bins=[*self.encoder.numeric_bins_, *[0] * n_rates],
+            bin_scales=[*bin_scales, *[1.0] * n_rates] if bin_scales else (),
             embedding_dims=dims,
             negative_sampling_rate=settings.negative_sampling_rate,
             bags=bags,
