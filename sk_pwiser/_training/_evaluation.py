@@ -13,7 +13,7 @@ from skorch.history import History
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sk_pwiser._training._batches import BatchIterator, Impressions, TrainingRows
+from sk_pwiser._training._batches import Impressions, TrainingRows
 from sk_pwiser._training._callbacks import set_states
 from sk_pwiser._training._optimizers import sparse_tables
 from sk_pwiser._training._settings import Settings
@@ -273,10 +273,9 @@ def checked_logits(
     net: "MultiTaskNet", rows: Impressions
 ) -> tuple[Tensor, Tensor, Any]:
     """Return the logits of some training rows, their labels and their weights."""
-    n_rows = max(net.batch_size, CHECKED_ROWS)
-    rows = rows.spaced(n_rows)
-    batches = BatchIterator(rows, n_rows, device=torch.device(net.device))
-    inputs, y = next(iter(batches))
+    # They fit into one batch of predictions.
+    rows = rows.spaced(max(net.batch_size, CHECKED_ROWS))
+    inputs, y = next(iter(net.get_iterator(rows)))
     net._set_training(False)
     output = net.infer(inputs)
     # The labels of a sampled log are compared with these logits.

@@ -359,6 +359,11 @@ class TableRows:
         return encoded.labelled(rows.targets.values, self.summary.scaled, rows.groups)
 
 
+# A mean of the weights that is so many times larger or smaller than that of the first
+# call is probably in another unit.
+LARGEST_RATIO = 10.0
+
+
 def read_table(
     settings: Settings,
     given: GivenRows,
@@ -390,8 +395,16 @@ def read_table(
     if sample_weight is None:
         weight_scale = 1.0  # the weights, if any, are 0 for missing labels
     checked = TableRows(settings, rows, weight_scale, origin)
-    if sample_weight is not None:
-        _warn_about_ratio(checked.summary.weights)
+    mean = checked.summary.weights.own_mean
+    if sample_weight is not None and None not in (weight_scale, mean):
+        ratio = mean / weight_scale
+        if not 1 / LARGEST_RATIO <= ratio <= LARGEST_RATIO:
+            warn_user(
+                f"The mean of sample_weight is {mean:g}, but {weight_scale:g} in the "
+                "first call, which is 1 without weights. partial_fit divides by the "
+                f"latter, so that these rows count {ratio:.3g} times as much as those. "
+                "Scale the weights if that is not intended."
+            )
     return checked
 
 
@@ -404,12 +417,11 @@ def check_tasks(
 ) -> Targets:
     """Check the labels; their tasks must be the expected ones."""
     if single_pass and expected is not None and expected.classes.ndim == 1:
-        if classes is not None and not np.array_equal(
-            np.unique(classes), expected.classes
-        ):
+        given = expected.classes if classes is None else np.unique(classes)
+        if not np.array_equal(given, expected.classes):
             raise ValueError(
                 f"classes must be {expected.classes.tolist()}, as in the earlier fit; "
-                f"got {np.unique(classes).tolist()}."
+                f"got {given.tolist()}."
             )
         classes = expected.classes  # these rows may have only one of them
     targets = check_targets(
@@ -427,25 +439,6 @@ def check_tasks(
         targets = replace(targets, task_names=expected.task_names)
     expected.check_same_tasks(targets, "Y")
     return targets
-
-
-# A mean of the weights that is so many times larger or smaller than that of the first
-# call is probably in another unit.
-LARGEST_RATIO = 10.0
-
-
-def _warn_about_ratio(scaled: Any) -> None:
-    """Warn if weights are divided by the mean of earlier ones of another size."""
-    if scaled.given is None or scaled.own_mean is None:
-        return
-    ratio = scaled.own_mean / scaled.given
-    if not 1 / LARGEST_RATIO <= ratio <= LARGEST_RATIO:
-        warn_user(
-            f"The mean of sample_weight is {scaled.own_mean:g}, but {scaled.given:g} "
-            "in the first call, which is 1 without weights. partial_fit divides by the "
-            f"latter, so that these rows count {ratio:.3g} times as much as those. "
-            "Scale the weights if that is not intended."
-        )
 
 
 class ColumnInput(NamedTuple):
@@ -598,8 +591,8 @@ def _in_one_table(
 
 def statistics_selection(settings: Settings) -> str:
     """Return the parameters that choose the columns with target statistics, as text."""
-    names = ("list_target_encoding", "target_encoding_min_values")
-    chosen = [settings.encoding_params[name] for name in names]
+    params = settings.encoding_params
+    chosen = [params["list_target_encoding"], params["target_encoding_min_values"]]
     return f"{settings.target_encoding!r}, {chosen!r}"
 
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from sk_pwiser._training import _settings
-from sk_pwiser._training._batches import BatchIterator, Impressions
+from sk_pwiser._training._batches import Impressions
 from sk_pwiser._training._callbacks import PARTS, group_arguments, set_states
 from sk_pwiser._training._components import build_net, build_network, check_components
 from sk_pwiser._training._evaluation import EpochHistory, Rises
@@ -302,8 +302,7 @@ def check_own_tables(net: MultiTaskNet, rows: Impressions, n_before: int) -> Non
         if n_rows == n_before or int(indices.max()) >= n_rows:
             raise IndexError(f"{path} has {n_rows} rows")
 
-    batches = BatchIterator(rows.spaced(1), 1, device=torch.device(net.device))
-    inputs, _ = next(iter(batches))
+    inputs, _ = next(iter(net.get_iterator(rows.spaced(1))))
     largest = torch.tensor(network.spec.cardinalities, device=net.device) - 1
     inputs["codes"] = largest.expand(inputs["codes"].shape)
     net._set_training(False)
