@@ -179,10 +179,8 @@ class Impressions(TrainingRows, Dataset[Batch]):
     def spaced(self, n_rows: int) -> "Impressions":
         """Select evenly spaced rows: a draw would change later random numbers."""
         n_rows = min(n_rows, len(self))
-        chosen = torch.arange(n_rows) * len(self) // max(n_rows, 1)
-        if self.rows is not None:
-            chosen = self.rows[chosen.to(self.rows.device)]
-        return replace(self, rows=chosen.to(self.device))
+        chosen = (torch.arange(n_rows) * len(self) // max(n_rows, 1)).to(self.device)
+        return replace(self, rows=chosen if self.rows is None else self.rows[chosen])
 
     def column(self, name: str) -> Any:
         """Return the selected rows of a tensor by its name, or None."""

@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 from inspect import signature
 from math import ceil, sqrt
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -77,10 +77,8 @@ def usable_monitor(
     it is lowest for the most extreme predictions. For a mean of log losses, one task
     with both labels suffices.
     """
-    if monitor is None or valid is None:
-        return monitor
-    found = re.match(f"valid_({'|'.join(FIGURES)})_", monitor)
-    if found is None:
+    found = re.match(f"valid_({'|'.join(FIGURES)})_", monitor or "")
+    if monitor is None or found is None or valid is None:
         return monitor
     figure, monitored = found[1], monitor[found.end() :]
     y, weights = valid.column("y"), valid.column("sample_weight")
@@ -109,18 +107,15 @@ def usable_monitor(
 
 
 class StatefulCallback(Callback):  # type: ignore[misc]
-    """A callback whose state is in checkpoints."""
-
-    STATE: ClassVar[tuple[str, ...]]  # names of attributes
+    """A callback whose attributes are in checkpoints."""
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the state."""
-        return {name: getattr(self, name) for name in self.STATE}
+        """Return the attributes."""
+        return dict(vars(self))
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore what `state_dict` returned."""
-        for name in self.STATE:
-            setattr(self, name, state[name])
+        self.__dict__.update(state)
 
 
 # Lower values of these figures are better. Early stopping and the schedule compare the
@@ -135,10 +130,6 @@ class BestEpochStopping(StatefulCallback):
     misses_, best_epoch_ = 0, 0  # epochs since the best one, and its number
     # Whether a schedule has yet to lower the learning rate; the last epoch before that.
     is_waiting, n_held = False, 0
-    STATE = (
-        *("monitor", "is_waiting", "n_held", "best"),
-        *("n_unjudged_", "misses_", "lowest_", "best_epoch_"),
-    )
 
     def __init__(self, monitor: str, patience: int, first_epoch: int) -> None:
         self.monitor, self.patience, self.first_epoch = monitor, patience, first_epoch
@@ -257,10 +248,6 @@ class WarmupStableDecay(Schedule, StatefulCallback):
     scalable training strategies." arXiv 2404.06395, section 4.
     """
 
-    STATE = (
-        *("warm_up", "n_steps", "n_epochs", "epoch_steps"),
-        *("decay", "best", "best_step"),
-    )
     # The first and the last step of the decay, once they are known.
     decay: tuple[float, float] | None
     epoch_steps: float

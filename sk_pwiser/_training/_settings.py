@@ -282,12 +282,10 @@ class Settings(_Parameters):  # type: ignore[misc, valid-type]
 
 def describe(value: Any) -> Any:
     """Return what a file can hold, equal for equal settings: text for objects."""
-    if value is None or isinstance(value, bool | str | np.ndarray):
+    if isinstance(value, np.generic):
+        value = value.item()
+    if value is None or isinstance(value, bool | int | float | str | np.ndarray):
         return value
-    if isinstance(value, Integral):
-        return int(value)
-    if isinstance(value, Real):
-        return float(value)
     if isinstance(value, Mapping):
         return {key: describe(each) for key, each in value.items()}
     if isinstance(value, list | tuple):
