@@ -365,7 +365,7 @@ def build(
         net = _components.build_net(
             plan.settings,
             plan.components,
-            _components.build_network(plan.settings, schema),
+            schema,
             plan.device,
             epochs=data.epochs,
             n_rows=n_earlier + len(data.train),

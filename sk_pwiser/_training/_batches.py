@@ -104,28 +104,18 @@ class Impressions(TrainingRows, Dataset[Batch]):
 
     @classmethod
     def of(
-        cls,
-        codes: np.ndarray,
-        numeric: np.ndarray,
-        bags: Sequence[np.ndarray | None] | None = None,
+        cls, codes: np.ndarray, numeric: np.ndarray, bags: Sequence[Any] | None = None
     ) -> "Impressions":
         """Return the arrays of an encoder as tensors, which share their memory."""
         own = None if bags is None else Bags(*map(_as_tensor, bags))
         return cls(torch.from_numpy(codes), torch.from_numpy(numeric), bags=own)
 
     def labelled(
-        self,
-        y: np.ndarray,
-        sample_weight: np.ndarray | None = None,
-        groups: np.ndarray | None = None,
+        self, y: np.ndarray, sample_weight: Any = None, groups: Any = None
     ) -> "Impressions":
         """Return the impressions with further arrays of their rows."""
-        return replace(
-            self,
-            y=_as_tensor(y),
-            sample_weight=_as_tensor(sample_weight),
-            groups=_as_tensor(groups),
-        )
+        labels, weights, numbers = map(_as_tensor, (y, sample_weight, groups))
+        return replace(self, y=labels, sample_weight=weights, groups=numbers)
 
     def __len__(self) -> int:
         return len(self.codes) if self.rows is None else len(self.rows)

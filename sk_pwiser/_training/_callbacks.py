@@ -117,16 +117,13 @@ def with_kinds(callbacks: Any) -> list[tuple[Any, type]]:
 Position = tuple[LRScheduler, dict[str, Any]]
 
 
-def begin_schedule(
-    callback: LRScheduler,
-    optimizer: torch.optim.Optimizer,
-    positions: Iterable[Position],
-) -> None:
+def begin_schedule(net: Any, callback: LRScheduler) -> None:
     """Create the schedule of a callback, at its position if it has one."""
     # With the history, skorch would begin at the number of its epochs.
+    optimizer = net.optimizer_
     before = group_arguments(optimizer)
     callback.on_train_begin(SimpleNamespace(history=[], optimizer_=optimizer))
-    for earlier, state in positions:
+    for earlier, state in net.schedules_:
         if earlier is callback:
             callback.lr_scheduler_.load_state_dict(deepcopy(state))
             for group, arguments in zip(optimizer.param_groups, before, strict=True):
@@ -258,10 +255,7 @@ class EpochTable(PrintLog):  # type: ignore[misc]
     """skorch's table of every `interval`-th epoch, with the tasks in their order."""
 
     def __init__(
-        self,
-        task_names: Sequence[str] = (),
-        keys_ignored: Iterable[str] = (),
-        interval: int = 1,
+        self, task_names: Sequence[str], keys_ignored: Iterable[str], interval: int
     ) -> None:
         super().__init__(keys_ignored=keys_ignored)
         self.task_names = task_names

@@ -213,14 +213,10 @@ class MultiTaskCriterion(nn.Module):
         return of_rows.mean(dim=0)
 
     def _losses(
-        self,
-        logits: Tensor,
-        y: Tensor,
-        sample_weight: Tensor | None,
-        groups: Tensor | None,
+        self, logits: Tensor, y: Tensor, weights: Tensor | None, groups: Tensor | None
     ) -> Tensor:
         # Copies: a loss may change them in place, and other terms read them as well.
-        weight = None if sample_weight is None else sample_weight.clone()
+        weight = None if weights is None else weights.clone()
         losses: Tensor = self.loss(logits, y.clone(), weight, groups)
         found = tuple(losses.shape) if isinstance(losses, Tensor) else repr(losses)
         if found != tuple(y.shape[1:]):
@@ -267,8 +263,7 @@ class Components:
 
     loss: MultiTaskLoss
     weighting: TaskWeighting
-    # Class and keyword arguments, without `lr`
-    optimizer: tuple[type[torch.optim.Optimizer], dict[str, Any]]
+    optimizer: _optimizers.Chosen
     sampler: str
     compile_mode: str | None  # of torch.compile, "graph", or None
     min_lazy_size: int | None  # weights of the smallest table updated by rows
@@ -304,9 +299,7 @@ def check_components(
         optimizer,
         batch_sampler(settings, loss, has_groups),
         _compile_mode(settings, weighting, device) if settings.compile else None,
-        _optimizers.smallest_lazy_table(
-            settings, weighting.uses_task_gradients, *optimizer, device
-        ),
+        _optimizers.smallest_lazy_table(settings, optimizer, weighting, device),
     )
 
 
@@ -461,23 +454,33 @@ def _compile_mode(
     return "default" if settings.compile is True else str(settings.compile)
 
 
-def build_network(settings: Settings, schema: Any) -> nn.Module:
-    """Build the network for the columns and tasks of a schema."""
+def build_network(settings: Settings, schema: Any, min_lazy_size: int | None) -> Any:
+    """Build the network for the columns and tasks of a schema.
+
+    Embedding tables of at least `min_lazy_size` have sparse gradients, no others do.
+    """
     params = settings.network_params
     own = {key: value for key, value in params.items() if key not in SHARED_PARAMS}
     shared = {key: value for key, value in params.items() if key in SHARED_PARAMS}
     spec = schema.spec(settings, **shared)
     registry = NETWORKS, MultiTaskNetwork, "network", settings.network
     with _named_allocations(settings):
-        network: nn.Module = _utils.build(registry, own, spec)
+        network = _utils.build(registry, own, spec)
     _utils.check_base_init(network, "spec", "spec")
+    for module in network.modules():
+        if isinstance(module, _optimizers.TABLES):
+            size = module.weight.numel()
+            # Tables of a user's network may have options without sparse gradients.
+            is_dense = module.scale_grad_by_freq or getattr(module, "mode", "") == "max"
+            is_large = min_lazy_size is not None and size >= min_lazy_size
+            module.sparse = is_large and not is_dense
     return network
 
 
 def build_net(
     settings: Settings,
     components: Components,
-    network: Any,
+    schema: Any,
     device: torch.device,
     *,
     epochs: tuple[str | None, int, int],
@@ -486,10 +489,11 @@ def build_net(
     is_update: bool = False,
     net_class: type[MultiTaskNet] = MultiTaskNet,
 ) -> MultiTaskNet:
-    """Build an initialised net around a network, for `epochs` as those of a plan.
+    """Build an initialised net for the columns of a schema, and `epochs` of a plan.
 
     `base_rates` are those of the rows, by default those of the network.
     """
+    network = build_network(settings, schema, components.min_lazy_size)
     loss, (monitor, first_epoch, max_epochs) = components.loss, epochs
     if settings.pwiser_weight is None and WEIGHT in loss.estimator_parameters:
         # The weight follows the rates of the rows, those of files are known only now.
@@ -529,7 +533,6 @@ def build_net(
     decay = _optimizers.base_decay(settings, None if is_update else n_rows)
     if "weight_decay" in optimizer_kwargs:
         optimizer_kwargs = {**optimizer_kwargs, "weight_decay": decay}
-    _optimizers.use_sparse_gradients(network, components.min_lazy_size)
     if _optimizers.sparse_tables(network):
         optimizer = _optimizers.LazyAdam
     kwargs = {f"optimizer__{key}": value for key, value in optimizer_kwargs.items()}

@@ -12,14 +12,8 @@ from skorch import NeuralNet
 from skorch.callbacks import Callback, EarlyStopping, EpochTimer, LRScheduler
 from torch import Tensor, nn
 
-from sk_pwiser._training import _callbacks, _evaluation, _optimizers
-from sk_pwiser._training._batches import (
-    Batch,
-    BatchIterator,
-    Impressions,
-    TrainingRows,
-    bags_of,
-)
+from sk_pwiser._training import _batches, _callbacks, _evaluation, _optimizers
+from sk_pwiser._training._batches import Batch, BatchIterator, Impressions, TrainingRows
 from sk_pwiser._training._callbacks import KeepOnInterrupt, find_callback
 from sk_pwiser._training._graph import Step, graphed_steps
 from sk_pwiser._training._optimizers import TABLES
@@ -262,7 +256,7 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
         getattr(self, method_name)(self, **kwargs)
         for _, callback in self.callbacks_:
             if method_name == "on_train_begin" and isinstance(callback, LRScheduler):
-                _callbacks.begin_schedule(callback, self.optimizer_, self.schedules_)
+                _callbacks.begin_schedule(self, callback)
                 continue
             try:
                 getattr(callback, method_name)(self, **kwargs)
@@ -365,7 +359,7 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
         # The rows store codes in the smallest type that holds them.
         inputs: list[Any] = [x["codes"].long(), x["numeric"]]
         if "bag_indices" in x:
-            bags: Any = bags_of(x)
+            bags: Any = _batches.bags_of(x)
             inputs.append(bags._replace(indices=bags.indices.long()))
         with torch.autocast(
             torch.device(self.device).type,

@@ -11,13 +11,8 @@ import torch
 from skorch import NeuralNet
 from skorch.callbacks import Callback
 
+from sk_pwiser._training import _callbacks
 from sk_pwiser._training._batches import TrainingRows
-from sk_pwiser._training._callbacks import (
-    copy_states,
-    find_callback,
-    set_states,
-    with_kinds,
-)
 from sk_pwiser._training._evaluation import FIGURES, GROUPED, grouped_aucs, task_aucs
 from sk_pwiser._utils import did_you_mean, warn_user
 
@@ -54,7 +49,7 @@ def check_early_stopping(early_stopping: Any, task_names: tuple[str, ...]) -> st
 
 def check_unmonitored(callbacks: Any) -> None:
     """Raise if a callback monitors figures of validation rows, which there are not."""
-    for callback, kind in with_kinds(callbacks):
+    for callback, kind in _callbacks.with_kinds(callbacks):
         monitor = getattr(callback, "monitor", "")
         known = signature(kind).parameters
         if callback is kind and "monitor" in known:
@@ -115,6 +110,8 @@ class StatefulCallback(Callback):  # type: ignore[misc]
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore what `state_dict` returned."""
+        if state.keys() != vars(self).keys():
+            raise ValueError(f"its {type(self).__name__} is that of another version")
         self.__dict__.update(state)
 
 
@@ -163,7 +160,7 @@ class BestEpochStopping(StatefulCallback):
         if value < self.lowest_:
             self.lowest_, self.misses_ = value, 0
             self.best_epoch_ = net.history[-1, "epoch"]
-            self.best = copy_states(net, "network")
+            self.best = _callbacks.copy_states(net, "network")
         elif not self.is_waiting:
             self.misses_ += 1
             net.stop_training_ |= self.misses_ == self.patience
@@ -171,7 +168,7 @@ class BestEpochStopping(StatefulCallback):
     def on_train_end(self, net: NeuralNet, **kwargs: Any) -> None:
         """Restore the weights of the best epoch, and free the memory of their copy."""
         if self.best is not None:
-            set_states(net, self.best)
+            _callbacks.set_states(net, self.best)
         self.best = None
 
 
@@ -265,7 +262,7 @@ class WarmupStableDecay(Schedule, StatefulCallback):
         )
         # The best monitored figure so far, with the sign that makes lower better.
         self.best, self.best_step = np.inf, 0
-        stopping = find_callback(net, BestEpochStopping)
+        stopping = _callbacks.find_callback(net, BestEpochStopping)
         if stopping is not None:
             stopping.is_waiting = True
 
@@ -274,7 +271,7 @@ class WarmupStableDecay(Schedule, StatefulCallback):
 
         A fit that goes on from a checkpoint may have more epochs than it had before.
         """
-        if find_callback(net, BestEpochStopping) is None:
+        if _callbacks.find_callback(net, BestEpochStopping) is None:
             total = net.max_epochs * self.epoch_steps
             self.decay = total / (1 + DECAY_RATIO), float(total)
 
@@ -292,7 +289,7 @@ class WarmupStableDecay(Schedule, StatefulCallback):
         After the decay, end the training.
         """
         self.n_epochs += 1
-        stopping = find_callback(net, BestEpochStopping)
+        stopping = _callbacks.find_callback(net, BestEpochStopping)
         if stopping is not None and self.decay is not None:
             net.stop_training_ |= self.n_steps >= self.decay[1]
             return
@@ -318,7 +315,7 @@ class WarmupStableDecay(Schedule, StatefulCallback):
             return
         # The decay begins with the weights of the best epoch, and takes whole epochs.
         if stopping.best is not None:
-            set_states(net, stopping.best)
+            _callbacks.set_states(net, stopping.best)
             if net.average_ is not None:
                 net.average_.restart()
         # From here on, epochs without improvement count.
@@ -333,7 +330,7 @@ def best_epoch(net: NeuralNet) -> int:
     """Return the number in the history of the epoch whose weights a trained net has."""
     if net.kept_epoch_ is not None:
         return int(net.kept_epoch_)
-    stopping = find_callback(net, BestEpochStopping)
+    stopping = _callbacks.find_callback(net, BestEpochStopping)
     # 0 if no epoch was better than another, for example if all figures are NaN.
     if stopping is not None and stopping.best_epoch_:
         return int(stopping.best_epoch_)
@@ -343,7 +340,7 @@ def best_epoch(net: NeuralNet) -> int:
 def stop_reason(net: NeuralNet, n_epochs: int) -> str:
     """Say where and why a training of `n_epochs` ended, and whose weights it kept."""
     last = int(net.history[-1, "epoch"])
-    stopping = find_callback(net, BestEpochStopping)
+    stopping = _callbacks.find_callback(net, BestEpochStopping)
     reason = f"Stopped at epoch {last}"
     if stopping is not None and stopping.misses_ == stopping.patience:
         is_loss = stopping.monitor == "valid_loss"

@@ -152,16 +152,10 @@ class Schema:
         statistics: TargetStatistics | None = None,
     ) -> "Schema":
         """Return the schema of an encoder that has learnt the columns."""
-        of_bags = automatic_dims([n for n, *_ in encoder.bags_])
-        return cls(
-            encoder,
-            targets,
-            base_rates,
-            statistics,
-            automatic_dims(encoder.cardinalities_),
-            max(of_bags, default=0),
-            statistics_selection(settings),
-        )
+        dims = automatic_dims(encoder.cardinalities_)
+        widest_bag = max(automatic_dims([n for n, *_ in encoder.bags_]), default=0)
+        learnt = encoder, targets, base_rates, statistics
+        return cls(*learnt, dims, widest_bag, statistics_selection(settings))
 
     def transform(self, X: Any) -> Impressions:
         """Encode a table as predictions read it."""
@@ -409,14 +403,10 @@ def read_table(
 
 
 def check_tasks(
-    settings: Settings,
-    Y: Any,
-    expected: Targets | None,
-    classes: Any,
-    single_pass: bool,
+    settings: Settings, Y: Any, expected: Targets | None, classes: Any, is_update: bool
 ) -> Targets:
     """Check the labels; their tasks must be the expected ones."""
-    if single_pass and expected is not None and expected.classes.ndim == 1:
+    if is_update and expected is not None and expected.classes.ndim == 1:
         given = expected.classes if classes is None else np.unique(classes)
         if not np.array_equal(given, expected.classes):
             raise ValueError(

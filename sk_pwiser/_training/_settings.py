@@ -18,14 +18,7 @@ from sklearn.utils._param_validation import Interval, InvalidParameterError, Str
 from skorch.exceptions import DeviceWarning
 from torch.nn import functional as F
 
-from sk_pwiser._utils import (
-    CHAIN,
-    accept_any_case_of_y,
-    check_choice,
-    did_you_mean,
-    nearest,
-    warn_user,
-)
+from sk_pwiser import _utils
 from sk_pwiser.losses import LOSSES
 from sk_pwiser.networks import NETWORKS, NetworkSpec
 from sk_pwiser.weighting import WEIGHTINGS
@@ -91,7 +84,7 @@ PARAMETER_CONSTRAINTS: dict[str, list[Any]] = {
     "embedding_dim": [Limits(Integral, 1, None, closed="left"), StrOptions({"auto"})],
     "encoding_params": [dict, None],
     "missing_labels": [StrOptions({"error", "ignore"})],
-    "task_parents": [StrOptions({CHAIN}), dict, None],
+    "task_parents": [StrOptions({_utils.CHAIN}), dict, None],
     "negative_sampling_rate": [Limits(Real, 0, 1, closed="right")],
     "optimizer": [StrOptions(set(OPTIMIZERS)), type],
     "optimizer_params": [dict, None],
@@ -148,7 +141,7 @@ def explain_names(function: Callable[..., Any]) -> Callable[..., Any]:
     def call(*args: Any, **kwargs: Any) -> Any:
         for name in kwargs.keys() - known.keys():
             names = [*known, *PARAMETER_CONSTRAINTS, *OWN_NAMES, *THREADS]
-            meant = name if name in names else nearest(name, names)
+            meant = name if name in names else _utils.nearest(name, names)
             meant = OWN_NAMES.get(meant, meant)
             if name in THREADS:
                 hint = "set the number of threads by `with sk_pwiser.num_threads(n):`"
@@ -166,7 +159,7 @@ def explain_names(function: Callable[..., Any]) -> Callable[..., Any]:
             )
         return function(*args, **kwargs)
 
-    return accept_any_case_of_y(call)
+    return _utils.accept_any_case_of_y(call)
 
 
 class ParametersMixin(BaseEstimator):  # type: ignore[misc]
@@ -222,7 +215,7 @@ class ParametersMixin(BaseEstimator):  # type: ignore[misc]
                 # The message of scikit-learn, with the name that was meant.
                 raise ValueError(
                     f"Invalid parameter {name!r} for estimator {self}. Valid "
-                    f"parameters are: {known!r}.{did_you_mean(name, known)}"
+                    f"parameters are: {known!r}.{_utils.did_you_mean(name, known)}"
                 )
         # Values first: an entry may belong to a dictionary set in the same call.
         super().set_params(**params)
@@ -243,8 +236,8 @@ class ParametersMixin(BaseEstimator):  # type: ignore[misc]
         except InvalidParameterError as error:
             name = str(error).split("'")[1]
             rules = self._parameter_constraints.get(name, ())
-            names = [getattr(rule, "options", ()) for rule in rules]
-            hint = did_you_mean(getattr(self, name, None), chain.from_iterable(names))
+            names = chain.from_iterable(getattr(rule, "options", ()) for rule in rules)
+            hint = _utils.did_you_mean(getattr(self, name, None), names)
             raise InvalidParameterError(f"{error}{hint}") from error
 
 
@@ -263,7 +256,7 @@ class Settings(_Parameters):  # type: ignore[misc, valid-type]
                 copies[name] = {}
         given = copies["encoding_params"]
         for key in given:
-            check_choice("Each key of encoding_params", key, ENCODING_PARAMS)
+            _utils.check_choice("Each key of encoding_params", key, ENCODING_PARAMS)
         copies["encoding_params"] = {**ENCODING_PARAMS, **given}
         copies["optimizer_params"] = {**LOOP_PARAMS, **copies["optimizer_params"]}
         return cls(**copies)
@@ -324,7 +317,7 @@ def find_device(name: str | torch.device) -> torch.device:
     try:
         _check_operators(found)
     except (RuntimeError, TypeError) as error:
-        warn_user(
+        _utils.warn_user(
             f"device='auto' uses the CPU: {str(found)!r} lacks an operator that "
             f"training needs: {str(error).strip().partition(chr(10))[0]}"
         )
@@ -337,7 +330,7 @@ def device_or_cpu(name: str | torch.device) -> torch.device:
     try:
         return find_device(name)
     except ValueError as error:
-        warn_user(f"{error} Loading on the CPU instead.", DeviceWarning)
+        _utils.warn_user(f"{error} Loading on the CPU instead.", DeviceWarning)
         return torch.device("cpu")
 
 

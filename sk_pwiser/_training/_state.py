@@ -15,7 +15,7 @@ from torch import Tensor
 from sk_pwiser._training import _settings
 from sk_pwiser._training._batches import Impressions
 from sk_pwiser._training._callbacks import PARTS, group_arguments, set_states
-from sk_pwiser._training._components import build_net, build_network, check_components
+from sk_pwiser._training._components import build_net, check_components
 from sk_pwiser._training._evaluation import EpochHistory, Rises
 from sk_pwiser._training._net import MultiTaskNet
 from sk_pwiser._training._optimizers import TABLES, LazyAdam, sparse_tables
@@ -393,7 +393,7 @@ def from_state(state: Mapping[str, Any], defaults: Mapping[str, Any]) -> Trainin
         net = build_net(
             eager,
             replace(components, sampler=state["sampler"]),
-            build_network(eager, schema),
+            schema,
             device,
             epochs=(None, 1, 1),
             is_update=True,  # other trainings build their own net
