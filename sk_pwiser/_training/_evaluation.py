@@ -1,6 +1,6 @@
 """What is measured of a net: figures of validation rows, divergence, the level."""
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from numbers import Real
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -221,17 +221,11 @@ DIVERGED = 10.0
 CHECKED_ROWS = 1_024
 
 
-def changed_weights(
-    network: nn.Module, optimizer: torch.optim.Optimizer
-) -> Iterator[Tensor]:
-    """Yield the weights that training may have changed, by rows in an update."""
-    logs = getattr(optimizer, "logs", None)
-    if logs is None:
-        yield from network.parameters()
-        return
+def changed_weights(network: nn.Module, optimizer: Any) -> Iterator[Tensor]:
+    """Yield the weights that an update may have changed, those of tables by rows."""
     tables = set(sparse_tables(network))
     yield from (p for p in network.parameters() if p not in tables)
-    yield from (log.changed() for log in logs.values())
+    yield from (log.changed() for log in optimizer.logs.values())
 
 
 def excess_loss(
@@ -295,7 +289,9 @@ def check_end(net: "MultiTaskNet", rows: Impressions) -> None:
     excess = excess_loss(logits, y, known, *began)
     with torch.no_grad():
         # A sum is not finite if an entry is not, and is faster to compute.
-        weights = changed_weights(net.module_, net.optimizer_)
+        weights: Iterable[Tensor] = net.module_.parameters()
+        if getattr(net.optimizer_, "logs", None) is not None:
+            weights = changed_weights(net.module_, net.optimizer_)
         sums = [values.sum() for values in (logits, *weights)]
     if not bool(torch.stack(sums).isfinite().all()):
         raise diverged(net, "its last step left non-finite weights or logits")
