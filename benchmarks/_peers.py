@@ -505,7 +505,7 @@ class Rechub:
 
     def _train(self, trainer, train, valid, labels):
         """Train until the log loss of some label columns no longer improves."""
-        y = valid.labels().numpy()[:, np.atleast_1d(labels)]
+        y = valid.column("y").numpy()[:, np.atleast_1d(labels)]
         batches = RechubBatches(BatchIterator(train, 512, "shuffled"), labels)
         best, best_epoch, state = np.inf, 0, None
         for epoch in range(1, self.max_epochs + 1):

@@ -53,7 +53,7 @@ def make_step(weighting, network, batch, device):
     def step():
         optimizer.zero_grad(set_to_none=True)
         output = module(codes, numeric)
-        criterion.backward(output, y, None, None, module.parameters())
+        criterion(output, y, None, None, module.parameters())
         optimizer.step()
 
     return step

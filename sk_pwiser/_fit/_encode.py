@@ -65,14 +65,13 @@ def encode(
             further[name] = encode_eval_rows(others, schema, components.loss)
         else:
             further[name] = others.encode(schema)
-            others.release()
+            others.rows = others.summary = None
     data = EncodedData(
         train,
         further.pop("valid", valid),
         further,
         schema,
         epochs,
-        summary.n_rows,
         float(summary.weights.mean),
         (schema.base_rates if encoding.adds else summary.base_rates()).tolist(),
         holds_out,
@@ -82,7 +81,7 @@ def encode(
         encoding.labelled,
     )
     if not isinstance(source, FileRows):
-        source.release()
+        source.rows = source.summary = None  # training reads tensors only
     monitor = _check_validation(plan, data)
     if components is not None and shared is None:
         for message in components.loss.cautions(data.base_rates):
@@ -425,7 +424,7 @@ class TableStore:
         if not holds_out:
             return rows, None
         chosen = map(np.flatnonzero, (~self.is_valid, self.is_valid))
-        train, valid = (rows.at(torch.from_numpy(part)) for part in chosen)
+        train, valid = (replace(rows, rows=torch.from_numpy(part)) for part in chosen)
         return train, valid
 
 
@@ -644,7 +643,7 @@ def warn_about_share(settings: Settings, n_train: int, n_valid: int) -> None:
 
 def warn_about_absent(valid: TrainingRows, task_names: tuple[str, ...]) -> None:
     """Warn if the last rows in time have no event of a task."""
-    has_event = (valid.labels() > 0).any(dim=0)
+    has_event = (valid.column("y") > 0).any(dim=0)
     absent = [task for task, has in zip(task_names, has_event, strict=True) if not has]
     if absent:
         warn_user(

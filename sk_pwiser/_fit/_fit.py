@@ -172,7 +172,7 @@ def read(
     # Updates take tables only, and refuse files.
     if not reads_in_parts(given.X) or origin.is_update:
         earlier = origin.earlier if origin.is_update else None
-        rows = read_table(
+        return read_table(
             settings,
             given,
             None if origin.schema is None else origin.schema.targets,
@@ -180,9 +180,6 @@ def read(
             is_update=origin.is_update,
             weight_scale=None if earlier is None else earlier.weight_scale,
         )
-        if origin.saved is not None:
-            origin.saved.check_n_rows(rows.n_rows)
-        return rows
     dataset, *arrays = given
     for name, value in zip(given._fields[1:], arrays, strict=True):
         if value is not None:
@@ -368,7 +365,7 @@ def build(
         net = _components.build_net(
             plan.settings,
             plan.components,
-            _components.build_network(plan.settings, schema),
+            schema,
             plan.device,
             epochs=data.epochs,
             n_rows=n_earlier + len(data.train),
@@ -458,10 +455,10 @@ def train(
 def _learn_rates(settings: Settings, rows: TrainingRows, net: MultiTaskNet) -> None:
     """Count the events of an update; what a small first call told is learnt again."""
     criterion = net.criterion_
-    criterion.count_rows(rows.labels(), rows.column("sample_weight"))
-    loss = criterion.loss
+    criterion.count_rows(rows.column("y"), rows.column("sample_weight"))
+    loss, follows_rates = criterion.loss, settings.pwiser_weight is None
     # A user's loss may keep its weight under another name: that of the first call.
-    if _components.follows_rates(settings, loss) and hasattr(loss, WEIGHT):
+    if follows_rates and WEIGHT in loss.estimator_parameters and hasattr(loss, WEIGHT):
         rates = criterion.largest_rates()
         of_heads = [rates[head] for head in loss.heads]
         loss.pwiser_weight = _components.default_weight(of_heads)
@@ -476,7 +473,6 @@ def _make_checkpoints(plan: Plan, data: EncodedData) -> _checkpoints.Checkpoints
         _checkpoints.compared(plan.settings),
         plan.first_random_state,
         plan.origin.n_earlier,
-        data.n_rows,
         digests,
         data.schema,
         plan.split_state,

@@ -82,14 +82,8 @@ class TrainingRows(Protocol):
     def to(self, device: torch.device) -> "TrainingRows":
         """Move the tensors to a device if they fit."""
 
-    def column(self, name: str) -> Tensor | None:
+    def column(self, name: str) -> Any:
         """Return a tensor of the selected rows, "y" for example, or None."""
-
-    def labels(self) -> Tensor:
-        """Return the labels of the selected rows, of shape `(n_rows, n_tasks)`."""
-        y = self.column("y")
-        assert y is not None
-        return y
 
 
 @dataclass(frozen=True)
@@ -110,28 +104,18 @@ class Impressions(TrainingRows, Dataset[Batch]):
 
     @classmethod
     def of(
-        cls,
-        codes: np.ndarray,
-        numeric: np.ndarray,
-        bags: Sequence[np.ndarray | None] | None = None,
+        cls, codes: np.ndarray, numeric: np.ndarray, bags: Sequence[Any] | None = None
     ) -> "Impressions":
         """Return the arrays of an encoder as tensors, which share their memory."""
         own = None if bags is None else Bags(*map(_as_tensor, bags))
         return cls(torch.from_numpy(codes), torch.from_numpy(numeric), bags=own)
 
     def labelled(
-        self,
-        y: np.ndarray,
-        sample_weight: np.ndarray | None = None,
-        groups: np.ndarray | None = None,
+        self, y: np.ndarray, sample_weight: Any = None, groups: Any = None
     ) -> "Impressions":
         """Return the impressions with further arrays of their rows."""
-        return replace(
-            self,
-            y=_as_tensor(y),
-            sample_weight=_as_tensor(sample_weight),
-            groups=_as_tensor(groups),
-        )
+        labels, weights, numbers = map(_as_tensor, (y, sample_weight, groups))
+        return replace(self, y=labels, sample_weight=weights, groups=numbers)
 
     def __len__(self) -> int:
         return len(self.codes) if self.rows is None else len(self.rows)
@@ -162,8 +146,6 @@ class Impressions(TrainingRows, Dataset[Batch]):
     def entry_bounds(self, order: Tensor | None, bounds: list[int]) -> list[int]:
         """Count the entries of bags before each bound of the rows, all at once."""
         assert self.bags is not None
-        if not len(self.codes):
-            return [0] * len(bounds)
         ends = self.bags.offsets[:: self.n_bags]
         if order is not None:
             sizes = ends.diff().index_select(0, order)
@@ -184,27 +166,21 @@ class Impressions(TrainingRows, Dataset[Batch]):
         """Rows for checks that need few rows: here all rows."""
         return self
 
-    def at(self, rows: Tensor) -> "Impressions":
-        """Return the impressions with other selected rows."""
-        return replace(self, rows=rows)
-
     def spaced(self, n_rows: int) -> "Impressions":
         """Select evenly spaced rows: a draw would change later random numbers."""
         n_rows = min(n_rows, len(self))
-        chosen = torch.arange(n_rows) * len(self) // max(n_rows, 1)
-        if self.rows is not None:
-            chosen = self.rows[chosen.to(self.rows.device)]
-        return self.at(chosen.to(self.device))
+        chosen = (torch.arange(n_rows) * len(self) // max(n_rows, 1)).to(self.device)
+        return replace(self, rows=chosen if self.rows is None else self.rows[chosen])
 
-    def column(self, name: str) -> Tensor | None:
+    def column(self, name: str) -> Any:
         """Return the selected rows of a tensor by its name, or None."""
-        tensor: Tensor | None = getattr(self, name)
+        tensor = getattr(self, name)
         return tensor if tensor is None or self.rows is None else tensor[self.rows]
 
     @cached_property
     def n_missing(self) -> list[int] | None:
         """Numbers of missing labels of the tasks after the first, or None."""
-        weights = self.column("sample_weight")
+        weights: Tensor | None = self.column("sample_weight")
         if weights is None or weights.dim() == 1:
             return None
         return (weights[:, 1:] == 0).sum(dim=0).tolist()
@@ -238,11 +214,9 @@ class Impressions(TrainingRows, Dataset[Batch]):
 
 
 def _as_tensor(array: np.ndarray | None) -> Any:
-    if array is None:
-        return None
     # torch warns about arrays that it must not write, such as those that joblib maps
-    # into the memory of several processes.
-    return torch.from_numpy(array if array.flags.writeable else array.copy())
+    # into the memory of several processes: these are copied.
+    return None if array is None else torch.from_numpy(np.require(array, None, "W"))
 
 
 def fields_of(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
@@ -442,7 +416,8 @@ class BatchIterator:
     """Iterates over the batches of impressions, one indexing operation per batch.
 
     Rows that are read in parts are batched within each part. The sampler, "sequential",
-    "shuffled", "grouped" or "stratified", draws anew for every epoch.
+    "shuffled", "grouped" or "stratified", draws anew for every epoch. With
+    `keeps_groups`, groups stay together also in batches that are not sampled at random.
     """
 
     def __init__(
@@ -452,18 +427,15 @@ class BatchIterator:
         sampler: str = "sequential",
         device: torch.device | None = None,
         paths: Sequence[Sequence[int]] | None = None,
+        keeps_groups: bool = False,
     ) -> None:
         self.dataset = impressions
         self.paths = paths
         self.batch_size = batch_size
         self.sampler = sampler
         self.device = impressions.device if device is None else device
-        self._keeps_groups = sampler == "grouped"
+        self._keeps_groups = keeps_groups or sampler == "grouped"
         self._rows: list[Tensor] = []  # of the last pass, if it kept the groups
-
-    def keep_groups(self) -> None:
-        """Keep groups together in batches that are not sampled at random."""
-        self._keeps_groups = True
 
     def in_row_order(self, values: Tensor) -> Tensor:
         """Return values of the rows of the last pass in the order of the rows."""
@@ -518,7 +490,7 @@ class BatchIterator:
 
     def _sample_rows(self, data: Impressions) -> BatchIndices:
         if self.sampler == "stratified":
-            return stratified(converted(data.labels(), self.paths), self.batch_size)
+            return stratified(converted(data.column("y"), self.paths), self.batch_size)
         is_random = self.sampler != "sequential"
         groups = data.column("groups") if self._keeps_groups else None
         if groups is None:

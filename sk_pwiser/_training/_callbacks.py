@@ -1,10 +1,9 @@
 """Callbacks of skorch and of scikit-learn, and copies of what a net has learnt."""
 
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
-from dataclasses import dataclass
 from functools import partial, wraps
 from traceback import walk_tb
 from types import SimpleNamespace
@@ -37,28 +36,20 @@ except ImportError:  # scikit-learn before 1.9
 
 T = TypeVar("T")
 
-# Parts of a net with a state, by their names in snapshots and files.
+# Parts of a net with a state, by their names in copies and files.
 PARTS = {"network": "module_", "criterion": "criterion_", "optimizer": "optimizer_"}
 
 
-@dataclass(frozen=True)
-class Snapshot:
-    """The states of some of the `PARTS` of a net, as they were after an epoch."""
+def copy_states(net: Any, *parts: str) -> dict[str, Any]:
+    """Return copies of the states of some of the `PARTS` of a net."""
+    # A user's modules may have a state that is no tensor.
+    return deepcopy({part: getattr(net, PARTS[part]).state_dict() for part in parts})
 
-    states: dict[str, Any]
-    epoch: int = 0
 
-    @classmethod
-    def take(cls, net: Any, *parts: str) -> "Snapshot":
-        """Return copies of the states of some parts of a net."""
-        states = {part: getattr(net, PARTS[part]).state_dict() for part in parts}
-        # A user's modules may have a state that is no tensor.
-        return cls(deepcopy(states), len(net.history))
-
-    def restore(self, net: Any) -> None:
-        """Set the states of a net that has the same parameters."""
-        for part, state in self.states.items():
-            getattr(net, PARTS[part]).load_state_dict(state)
+def set_states(net: Any, states: Mapping[str, Any]) -> None:
+    """Set the states of parts of a net that has the same parameters."""
+    for part, state in states.items():
+        getattr(net, PARTS[part]).load_state_dict(state)
 
 
 class KeepOnInterrupt(Callback):  # type: ignore[misc]
@@ -75,7 +66,7 @@ class KeepOnInterrupt(Callback):  # type: ignore[misc]
 
     Attributes
     ----------
-    weights_ : Snapshot or None
+    weights_ : dict or None
         The weights of the last complete epoch, during training only.
 
     Examples
@@ -85,34 +76,7 @@ class KeepOnInterrupt(Callback):  # type: ignore[misc]
     >>> model = MultiTaskCTRCVRClassifier(callbacks=[KeepOnInterrupt()])
     """
 
-    weights_: Snapshot | None = None
-
-    def keep(self, net: NeuralNet) -> None:
-        """Copy the weights at the end of an epoch, and the state of the criterion.
-
-        Parameters
-        ----------
-        net : NeuralNet
-            The net that is trained.
-        """
-        self.weights_ = Snapshot.take(net, "network", "criterion")
-
-    def restore(self, net: NeuralNet) -> bool:
-        """Restore the weights of the last complete epoch, and that state.
-
-        Parameters
-        ----------
-        net : NeuralNet
-            The net that is trained.
-
-        Returns
-        -------
-        bool
-            Whether there is a complete epoch.
-        """
-        if self.weights_ is not None:
-            self.weights_.restore(net)
-        return self.weights_ is not None
+    weights_: dict[str, Any] | None = None
 
 
 def find_callback(net: NeuralNet, kind: type[T]) -> T | None:
@@ -122,14 +86,14 @@ def find_callback(net: NeuralNet, kind: type[T]) -> T | None:
 
 def check_callbacks(callbacks: Any) -> None:
     """Raise a TypeError for an entry that is not a callback that the net can run."""
-    for entry, kind in zip(callbacks or [], callback_kinds(callbacks), strict=True):
-        callback = without_name(entry)
-        if callback is not entry and not isinstance(entry[0], str):
+    found = with_kinds(callbacks)
+    for entry, (callback, kind) in zip(callbacks or [], found, strict=True):
+        is_named = callback is entry or isinstance(entry[0], str)
+        if not (is_named and issubclass(kind, Callback)):
             raise TypeError(
-                f"callbacks must name callbacks by strings; got {entry[0]!r}."
+                "callbacks must hold callbacks of skorch, or pairs of a string and a "
+                f"callback; got {entry!r}."
             )
-        if not issubclass(kind, Callback):
-            raise TypeError(f"callbacks must hold callbacks of skorch; got {entry!r}.")
         averages = issubclass(kind, BatchScoring | PassthroughScoring)
         if averages or getattr(callback, "log_on_batch_end", False):
             raise TypeError(
@@ -139,31 +103,27 @@ def check_callbacks(callbacks: Any) -> None:
             )
 
 
-def without_name(entry: Any) -> Any:
-    """Return the callback of an entry of `callbacks`, which may be a named one."""
-    return entry[1] if isinstance(entry, tuple) and len(entry) == 2 else entry
-
-
-def callback_kinds(callbacks: Any) -> list[type]:
-    """Return the classes of the entries of `callbacks`, which may be classes."""
-    found = [without_name(entry) for entry in callbacks or []]
-    return [each if isinstance(each, type) else type(each) for each in found]
+def with_kinds(callbacks: Any) -> list[tuple[Any, type]]:
+    """Return the callbacks, which may be named or classes, each with its class."""
+    found = []
+    for entry in callbacks or []:
+        callback = entry[1] if isinstance(entry, tuple) and len(entry) == 2 else entry
+        kind = callback if isinstance(callback, type) else type(callback)
+        found.append((callback, kind))
+    return found
 
 
 # A callback, and the state of its schedule at the end of a training.
 Position = tuple[LRScheduler, dict[str, Any]]
 
 
-def begin_schedule(
-    callback: LRScheduler,
-    optimizer: torch.optim.Optimizer,
-    positions: Iterable[Position],
-) -> None:
+def begin_schedule(net: Any, callback: LRScheduler) -> None:
     """Create the schedule of a callback, at its position if it has one."""
     # With the history, skorch would begin at the number of its epochs.
+    optimizer = net.optimizer_
     before = group_arguments(optimizer)
     callback.on_train_begin(SimpleNamespace(history=[], optimizer_=optimizer))
-    for earlier, state in positions:
+    for earlier, state in net.schedules_:
         if earlier is callback:
             callback.lr_scheduler_.load_state_dict(deepcopy(state))
             for group, arguments in zip(optimizer.param_groups, before, strict=True):
@@ -217,14 +177,13 @@ class FitTask(Callback):  # type: ignore[misc]
         self.context = self.new_context(max_subtasks=max_subtasks)
         self.context.call_on_fit_task_begin(estimator=self.estimator, **self.data)
 
-    def end(self, result: Callable[[], Any]) -> bool:
+    def end(self, result: Callable[[], Any]) -> Any:
         """Call the callbacks with the result; return whether one stops training."""
-        stops: bool = self.context.call_on_fit_task_end(
+        return self.context.call_on_fit_task_end(
             estimator=self.estimator,
             **self.data,
             reconstruction_attributes=lambda: self.estimator._attributes(result()),
         )
-        return stops
 
     @contextmanager
     def epochs(self, net: NeuralNet, result: Callable[[], Any]) -> Iterator[None]:
@@ -296,10 +255,7 @@ class EpochTable(PrintLog):  # type: ignore[misc]
     """skorch's table of every `interval`-th epoch, with the tasks in their order."""
 
     def __init__(
-        self,
-        task_names: Sequence[str] = (),
-        keys_ignored: Iterable[str] = (),
-        interval: int = 1,
+        self, task_names: Sequence[str], keys_ignored: Iterable[str], interval: int
     ) -> None:
         super().__init__(keys_ignored=keys_ignored)
         self.task_names = task_names
@@ -320,13 +276,12 @@ class EpochTable(PrintLog):  # type: ignore[misc]
         found = [key for key in dict.fromkeys(first) if key in others]
         return [*found, *(key for key in others if key not in found)]
 
-    def table(self, row: dict[str, Any]) -> str:
+    def table(self, row: dict[str, Any]) -> Any:
         """Return the table of one epoch."""
         if not sys.stdout.isatty():
             # These mark figures by colours, whose codes do not belong in a log file.
             row = {k: v for k, v in row.items() if not k.endswith("_best")}
-        table: str = super().table(row)
-        return table
+        return super().table(row)
 
 
 class BatchProgressBar(ProgressBar):  # type: ignore[misc]

@@ -15,7 +15,7 @@ from skorch.callbacks import LRScheduler
 
 from sk_pwiser import _utils
 from sk_pwiser._model_files import DamagedFileError, PlainForm, read_file, write_file
-from sk_pwiser._training._callbacks import without_name
+from sk_pwiser._training._callbacks import with_kinds
 from sk_pwiser._training._net import MultiTaskNet
 from sk_pwiser._training._schema import STATE_CLASSES, Schema, encode_plain
 from sk_pwiser._training._settings import Settings, describe
@@ -55,12 +55,8 @@ FILES = "checkpoint-*.safetensors"
 
 # Settings that may differ between the parts of a training.
 FREE_SETTINGS = (
-    "callbacks",
-    "checkpoint_dir",
-    "device",
-    "max_epochs",
-    "verbose",
-    "warm_start",
+    *("callbacks", "checkpoint_dir", "device"),
+    *("max_epochs", "verbose", "warm_start"),
 )
 
 
@@ -71,7 +67,6 @@ class Start:
     settings: dict[str, Any]  # without `FREE_SETTINGS`
     random_state: dict[str, Any]  # before the first draw
     n_earlier: int  # epochs of earlier fits
-    n_rows: int
     digests: dict[str, str]  # of the encoded rows, by argument
     schema: Schema
     split_state: dict[str, Any] | None = None  # that drew the validation rows
@@ -99,14 +94,6 @@ class Checkpoint:
         ]
         if found:
             raise self._refusal(f"has other parameters: {'; '.join(found)}")
-
-    def check_n_rows(self, n_rows: int) -> None:
-        """Raise a ValueError if the number of rows differs."""
-        if n_rows != self.start.n_rows:
-            raise self._refusal(
-                f"has other data: X has {n_rows} rows, where the checkpoint has "
-                f"{self.start.n_rows}"
-            )
 
     def check_data(self, digests: Mapping[str, str]) -> None:
         """Raise a ValueError that names the arguments of `fit` that differ."""
@@ -252,8 +239,7 @@ class Checkpoints:
             raise ValueError(
                 f"Training cannot resume from {str(saved.path)!r}: {error}"
             ) from error
-        callbacks = map(without_name, net.callbacks)
-        names = [type(each).__name__ for each in callbacks if _restarts(each)]
+        names = [k.__name__ for each, k in with_kinds(net.callbacks) if _restarts(each)]
         if names:
             _utils.warn_user(
                 f"callbacks holds {', '.join(names)}, whose state is not in the "

@@ -8,14 +8,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from skorch.callbacks import Callback, GradientNormClipping, LRScheduler
+from skorch.callbacks import GradientNormClipping, LRScheduler
 from torch import Tensor, nn
-from torch.nn.parameter import is_lazy
 
 from sk_pwiser import _utils
 from sk_pwiser._training import _optimizers
 from sk_pwiser._training._batches import BatchIterator
-from sk_pwiser._training._callbacks import callback_kinds, check_callbacks
+from sk_pwiser._training._callbacks import check_callbacks, with_kinds
 from sk_pwiser._training._net import MultiTaskNet
 from sk_pwiser._training._schedule_and_stopping import (
     BestEpochStopping,
@@ -57,10 +56,6 @@ class MultiTaskCriterion(nn.Module):
     # Adam are as long for three conversions as for three hundred clicks; an epoch of a
     # fit corrects them, and an update has only one pass.
     leans_on_parents = False
-    n_rows: Tensor
-    n_events: Tensor
-    sums: Tensor
-    _has_parent: Tensor
 
     def __init__(
         self,
@@ -79,18 +74,11 @@ class MultiTaskCriterion(nn.Module):
         # the weights of its events and of those of its parent. On the device, as graphs
         # require.
         n_tasks = len(loss.task_names)
-        self.register_buffer("n_rows", torch.zeros(()))
-        self.register_buffer("n_events", torch.zeros(n_tasks))
-        self.register_buffer("sums", torch.zeros(2, n_tasks))
+        self.n_rows = nn.Buffer(torch.zeros(()))
+        self.n_events = nn.Buffer(torch.zeros(n_tasks))
+        self.sums = nn.Buffer(torch.zeros(2, n_tasks))
         has_parent = torch.tensor(self.parents) >= 0
-        self.register_buffer("_has_parent", has_parent, persistent=False)
-
-    def set_base_losses(self, network: MultiTaskNetwork) -> None:
-        """Pass the losses of predictions that equal the base rates to the weighting."""
-        if self.loss.averages_rows:
-            logits = network.base_logits.unsqueeze(0)
-            losses = self.loss.row_losses(logits, logits.sigmoid())
-            self.weighting.set_base_losses(losses[0])
+        self._has_parent = nn.Buffer(has_parent, persistent=False)
 
     def forward(
         self,
@@ -98,35 +86,27 @@ class MultiTaskCriterion(nn.Module):
         y: Tensor,
         sample_weight: Tensor | None = None,
         groups: Tensor | None = None,
+        parameters: Iterable[nn.Parameter] | None = None,
     ) -> Tensor:
-        """Compute the reported loss of a batch, a scalar."""
-        losses, _, _, penalty = self._terms(output, y, sample_weight, groups)
-        return self._report(losses, penalty)
-
-    def backward(
-        self,
-        output: NetworkOutput,
-        y: Tensor,
-        sample_weight: Tensor | None,
-        groups: Tensor | None,
-        parameters: Iterable[nn.Parameter],
-    ) -> Tensor:
-        """Set the gradients of a batch in the parameters; return the reported loss."""
+        """Return the reported loss of a batch; set the gradients of `parameters`."""
         losses, weights, extra, penalty = self._terms(output, y, sample_weight, groups)
-        has_gradient = penalty is not None and penalty.requires_grad
-        if not losses.requires_grad and (
-            self.weighting.uses_task_gradients or not has_gradient
-        ):
-            raise ValueError(
-                f"The losses of network and loss {type(self.loss).__name__} must "
-                "depend on parameters that are trained; they depend on none, since "
-                "all are frozen, or the logits or losses are detached."
-            )
-        self.weighting.set_sample_weight(weights)
-        if extra is not None:
-            self.weighting.set_extra_losses(extra.detach())
-        self.weighting.backward(losses, penalty, parameters)
-        return self._report(losses.detach(), penalty)
+        if parameters is not None:
+            has_gradient = penalty is not None and penalty.requires_grad
+            if not losses.requires_grad and (
+                self.weighting.uses_task_gradients or not has_gradient
+            ):
+                raise ValueError(
+                    f"The losses of network and loss {type(self.loss).__name__} must "
+                    "depend on parameters that are trained; they depend on none, since "
+                    "all are frozen, or the logits or losses are detached."
+                )
+            self.weighting.set_sample_weight(weights)
+            if extra is not None:
+                self.weighting.set_extra_losses(extra.detach())
+            self.weighting.backward(losses, penalty, parameters)
+            losses = losses.detach()
+        reported = self.weighting.report(losses)
+        return reported if penalty is None else reported + penalty.detach()
 
     def _terms(
         self,
@@ -151,7 +131,8 @@ class MultiTaskCriterion(nn.Module):
             known = 1.0 if weights is None else weights.view(len(y), -1)
             weights = happened * known
             targets = _utils.conditional_labels(y, self.parents)
-        losses = self._losses(_utils.at_least_float32(heads), targets, weights, groups)
+        heads = _utils.at_least_float32(heads)
+        losses = self._losses(heads, targets, weights, groups)
         for aux in output.aux_logits:
             extra = self._losses(_utils.at_least_float32(aux), targets, weights, groups)
             losses = losses + output.aux_weight * extra
@@ -163,21 +144,18 @@ class MultiTaskCriterion(nn.Module):
         penalties = []
         for name, term in output.extra_losses.items():
             value = term(labels) if callable(term) else term
-            if not isinstance(value, Tensor):
-                raise TypeError(
-                    f"extra_losses[{name!r}] must be a Tensor; got {value}."
-                )
-            if value.shape == losses.shape:
-                value = _utils.at_least_float32(value)
-                added = value if added is None else added + value
-            elif value.dim() == 0:
-                penalties.append(_utils.at_least_float32(value))
-            else:
+            found = tuple(value.shape) if isinstance(value, Tensor) else repr(value)
+            if found not in ((), tuple(losses.shape)):
                 raise ValueError(
-                    f"extra_losses[{name!r}] must have the shape () of a penalty or "
-                    f"the shape {tuple(losses.shape)} of the tasks' losses; got "
-                    f"{tuple(value.shape)}."
+                    f"extra_losses[{name!r}] must be a Tensor, of the shape () of a "
+                    f"penalty or the shape {tuple(losses.shape)} of the tasks' losses; "
+                    f"got {found}."
                 )
+            value = _utils.at_least_float32(value)
+            if not found:
+                penalties.append(value)
+            else:
+                added = value if added is None else added + value
         if self.monotonicity_weight:
             logits = _utils.at_least_float32(output.logits)
             rises = funnel_monotonicity_penalty(logits, sample_weight, self.parents)
@@ -191,10 +169,8 @@ class MultiTaskCriterion(nn.Module):
     def count_rows(self, y: Tensor, weights: Tensor | None) -> None:
         """Count the events of rows that an update learns from."""
         known = torch.ones_like(y) if weights is None else weights.view(len(y), -1)
-        events, of_parents = (
-            y * known,
-            _utils.labels_of_parents(y, self.parents) * known,
-        )
+        events = y * known
+        of_parents = _utils.labels_of_parents(y, self.parents) * known
         self.n_rows.add_(len(y))
         self.n_events.add_((events > 0).sum(dim=0).to(self.sums.device))
         sums = torch.stack([events.sum(dim=0), of_parents.sum(dim=0)])
@@ -214,8 +190,7 @@ class MultiTaskCriterion(nn.Module):
 
         No event in n rows is compatible with a rate of 3 / n.
         """
-        rates: list[float] = ((self.n_events + 3.0) / (self.n_rows + 3.0)).tolist()
-        return rates
+        return ((self.n_events + 3.0) / (self.n_rows + 3.0)).tolist()
 
     def _prior_losses(
         self, heads: Tensor, y: Tensor, targets: Tensor, weights: Tensor | None
@@ -230,10 +205,7 @@ class MultiTaskCriterion(nn.Module):
         rates = (events / of_parents.clamp(min=1e-9)).clamp(max=1.0)
         shares = self._has_parent * PRIOR_EVENTS / (PRIOR_EVENTS + self.n_events)
         expected = rates * _utils.labels_of_parents(y, self.parents)
-        heads, shrunk = (
-            _utils.at_least_float32(heads),
-            targets + shares * (expected - targets),
-        )
+        shrunk = targets + shares * (expected - targets)
         of_rows = self.loss.row_losses(heads, shrunk)
         of_rows = of_rows - self.loss.row_losses(heads, targets)
         if weights is not None:
@@ -241,52 +213,37 @@ class MultiTaskCriterion(nn.Module):
         return of_rows.mean(dim=0)
 
     def _losses(
-        self,
-        logits: Tensor,
-        y: Tensor,
-        sample_weight: Tensor | None,
-        groups: Tensor | None,
+        self, logits: Tensor, y: Tensor, weights: Tensor | None, groups: Tensor | None
     ) -> Tensor:
         # Copies: a loss may change them in place, and other terms read them as well.
-        weight = None if sample_weight is None else sample_weight.clone()
+        weight = None if weights is None else weights.clone()
         losses: Tensor = self.loss(logits, y.clone(), weight, groups)
-        if not isinstance(losses, Tensor) or losses.shape != y.shape[1:]:
-            is_tensor = isinstance(losses, Tensor)
-            found = f"the shape {tuple(losses.shape)}" if is_tensor else repr(losses)
+        found = tuple(losses.shape) if isinstance(losses, Tensor) else repr(losses)
+        if found != tuple(y.shape[1:]):
             raise ValueError(
                 f"loss {type(self.loss).__name__} must return one loss per task, a "
                 f"Tensor of shape {tuple(y.shape[1:])}; got {found}."
             )
         return losses
 
-    def _report(self, losses: Tensor, penalty: Tensor | None) -> Tensor:
-        reported = self.weighting.report(losses)
-        return reported if penalty is None else reported + penalty.detach()
-
     def pop_epoch_record(self) -> dict[str, float]:
         """Return the epoch's figures of loss and weighting, and reset them."""
-        record = self.loss.pop_epoch_record()
-        if not isinstance(record, dict):
-            raise TypeError(
-                f"loss {type(self.loss).__name__} must return a dict from "
-                f"pop_epoch_record; got {record!r}."
-            )
         weights = self.weighting.end_epoch() if self.training else []
-        return record | dict(zip(self.weight_names, weights, strict=False))
+        of_tasks = dict(zip(self.weight_names, weights, strict=False))
+        return {**self.loss.pop_epoch_record(), **of_tasks}
 
 
 def _check_output(output: NetworkOutput, shape: torch.Size) -> None:
     """Raise if a network has returned another type or shape than it must."""
-    if not isinstance(output.aux_logits, list | tuple):
-        raise TypeError(
-            "network must return aux_logits as a list or tuple of Tensors; got "
-            f"{type(output.aux_logits).__name__}."
-        )
-    if not isinstance(output.extra_losses, Mapping):
-        raise TypeError(
-            "network must return extra_losses as a dict of names to Tensors or "
-            f"callables; got {type(output.extra_losses).__name__}."
-        )
+    for name, kinds, form in (
+        ("aux_logits", list | tuple, "a list or tuple of Tensors"),
+        ("extra_losses", Mapping, "a dict of names to Tensors or callables"),
+    ):
+        value = getattr(output, name)
+        if not isinstance(value, kinds):
+            raise TypeError(
+                f"network must return {name} as {form}; got {type(value).__name__}."
+            )
     for name, logits in (
         ("logits", output.logits),
         *(("aux_logits", aux) for aux in output.aux_logits),
@@ -306,8 +263,7 @@ class Components:
 
     loss: MultiTaskLoss
     weighting: TaskWeighting
-    # Class and keyword arguments, without `lr`
-    optimizer: tuple[type[torch.optim.Optimizer], dict[str, Any]]
+    optimizer: _optimizers.Chosen
     sampler: str
     compile_mode: str | None  # of torch.compile, "graph", or None
     min_lazy_size: int | None  # weights of the smallest table updated by rows
@@ -343,9 +299,7 @@ def check_components(
         optimizer,
         batch_sampler(settings, loss, has_groups),
         _compile_mode(settings, weighting, device) if settings.compile else None,
-        _optimizers.smallest_lazy_table(
-            settings, weighting.uses_task_gradients, *optimizer, device
-        ),
+        _optimizers.smallest_lazy_table(settings, optimizer, weighting, device),
     )
 
 
@@ -360,11 +314,6 @@ def default_weight(rates: Iterable[float]) -> float:
     """Return the default weight of the pairwise term at the rates of ranked tasks."""
     rarest = min((*rates, FREQUENT))
     return min(LARGE_WEIGHT, SMALL_WEIGHT * FREQUENT / max(rarest, 1e-9))
-
-
-def follows_rates(settings: Settings, loss: MultiTaskLoss) -> bool:
-    """Return whether the weight of the pairwise term follows the rates of the rows."""
-    return settings.pwiser_weight is None and WEIGHT in loss.estimator_parameters
 
 
 def build_loss(
@@ -397,7 +346,9 @@ def _check_network(
     settings: Settings, loss: MultiTaskLoss, parents: tuple[int, ...]
 ) -> None:
     """Check names and values of `network_params`, by a network of a small table."""
-    own, shared = _split_params(settings.network_params)
+    params = settings.network_params
+    own = {key: value for key, value in params.items() if key not in SHARED_PARAMS}
+    shared = {key: value for key, value in params.items() if key in SHARED_PARAMS}
     registry = NETWORKS, MultiTaskNetwork, "network", settings.network
     kind = _utils.check_names(registry, own, 1, shared=SHARED_PARAMS)
     features = shared.get("domain_features")
@@ -457,12 +408,6 @@ def _named_allocations(settings: Settings) -> Iterator[None]:
         ) from error
 
 
-def _split_params(params: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Separate a network's own parameters from those that every network takes."""
-    own = {key: value for key, value in params.items() if key not in SHARED_PARAMS}
-    return own, {key: value for key, value in params.items() if key not in own}
-
-
 def batch_sampler(settings: Settings, loss: MultiTaskLoss, has_groups: bool) -> str:
     """Return the name of the batch sampler."""
     keeps_groups = loss.asks_for_groups and has_groups
@@ -509,27 +454,33 @@ def _compile_mode(
     return "default" if settings.compile is True else str(settings.compile)
 
 
-def build_network(settings: Settings, schema: Any) -> nn.Module:
-    """Build the network for the columns and tasks of a schema."""
-    own, shared = _split_params(settings.network_params)
+def build_network(settings: Settings, schema: Any, min_lazy_size: int | None) -> Any:
+    """Build the network for the columns and tasks of a schema.
+
+    Embedding tables of at least `min_lazy_size` have sparse gradients, no others do.
+    """
+    params = settings.network_params
+    own = {key: value for key, value in params.items() if key not in SHARED_PARAMS}
+    shared = {key: value for key, value in params.items() if key in SHARED_PARAMS}
     spec = schema.spec(settings, **shared)
     registry = NETWORKS, MultiTaskNetwork, "network", settings.network
     with _named_allocations(settings):
-        network: nn.Module = _utils.build(registry, own, spec)
+        network = _utils.build(registry, own, spec)
     _utils.check_base_init(network, "spec", "spec")
-    for name, parameter in network.named_parameters():
-        if is_lazy(parameter):
-            raise ValueError(
-                f"network {type(network).__name__} has the lazy parameter {name}, "
-                "whose shape is not known; the width of the inputs is self.width."
-            )
+    for module in network.modules():
+        if isinstance(module, _optimizers.TABLES):
+            size = module.weight.numel()
+            # Tables of a user's network may have options without sparse gradients.
+            is_dense = module.scale_grad_by_freq or getattr(module, "mode", "") == "max"
+            is_large = min_lazy_size is not None and size >= min_lazy_size
+            module.sparse = is_large and not is_dense
     return network
 
 
 def build_net(
     settings: Settings,
     components: Components,
-    network: Any,
+    schema: Any,
     device: torch.device,
     *,
     epochs: tuple[str | None, int, int],
@@ -538,48 +489,50 @@ def build_net(
     is_update: bool = False,
     net_class: type[MultiTaskNet] = MultiTaskNet,
 ) -> MultiTaskNet:
-    """Build an initialised net around a network, for `epochs` as those of a plan.
+    """Build an initialised net for the columns of a schema, and `epochs` of a plan.
 
     `base_rates` are those of the rows, by default those of the network.
     """
+    network = build_network(settings, schema, components.min_lazy_size)
     loss, (monitor, first_epoch, max_epochs) = components.loss, epochs
-    if follows_rates(settings, loss):
-        # The rates of files are known only now.
+    if settings.pwiser_weight is None and WEIGHT in loss.estimator_parameters:
+        # The weight follows the rates of the rows, those of files are known only now.
         known = base_rates or network.spec.base_rates
         rates = [known[head] for head in loss.heads]
         loss = build_loss(settings, loss.task_names, default_weight(rates))
     criterion = MultiTaskCriterion(
         loss, components.weighting, network.monotonicity_weight, network.spec.parents
     )
-    criterion.set_base_losses(network)
+    if loss.averages_rows:
+        # The losses of predictions that equal the base rates.
+        logits = network.base_logits.unsqueeze(0)
+        of_rows = loss.row_losses(logits, logits.sigmoid())
+        components.weighting.set_base_losses(of_rows[0])
     criterion.leans_on_parents = (
         is_update
         and settings.lr_schedule is not None
         and loss.averages_rows
         and max(network.spec.parents) >= 0
     )
-    own_callbacks: dict[str, Callback] = {}
+    callbacks: list[Any] = []
     if monitor is not None:
-        own_callbacks["early_stopping"] = BestEpochStopping(
-            monitor, settings.n_iter_no_change, first_epoch
-        )
+        patience = settings.n_iter_no_change
+        stopping = BestEpochStopping(monitor, patience, first_epoch)
+        callbacks.append(("early_stopping", stopping))
     # A schedule among the user's callbacks replaces that of the estimator.
-    has_schedule = any(
-        issubclass(kind, LRScheduler) for kind in callback_kinds(settings.callbacks)
-    )
+    kinds = [kind for _, kind in with_kinds(settings.callbacks)]
+    has_schedule = any(issubclass(kind, LRScheduler) for kind in kinds)
     if settings.lr_schedule is not None and not has_schedule:
-        own_callbacks["lr_schedule"] = (
-            UpdateRate() if is_update else WarmupStableDecay()
-        )
+        schedule = UpdateRate() if is_update else WarmupStableDecay()
+        callbacks.append(("lr_schedule", schedule))
     params = settings.optimizer_params
     if params["clip_grad_norm"] is not None:
         clipping = GradientNormClipping(params["clip_grad_norm"])
-        own_callbacks["clip_grad_norm"] = clipping
+        callbacks.append(("clip_grad_norm", clipping))
     optimizer, optimizer_kwargs = components.optimizer
     decay = _optimizers.base_decay(settings, None if is_update else n_rows)
     if "weight_decay" in optimizer_kwargs:
         optimizer_kwargs = {**optimizer_kwargs, "weight_decay": decay}
-    _optimizers.use_sparse_gradients(network, components.min_lazy_size)
     if _optimizers.sparse_tables(network):
         optimizer = _optimizers.LazyAdam
     kwargs = {f"optimizer__{key}": value for key, value in optimizer_kwargs.items()}
@@ -603,13 +556,14 @@ def build_net(
         iterator_train__sampler=components.sampler,
         iterator_train__paths=_utils.task_paths(network.spec.parents),
         iterator_valid=BatchIterator,
+        iterator_valid__keeps_groups=loss.asks_for_groups,
         # On a CPU the activations of a batch should stay in the cache.
         iterator_valid__batch_size=max(
             settings.batch_size, 2_048 if device.type == "cpu" else 32_768
         ),
         train_split=None,
         predict_nonlinearity=torch.sigmoid,
-        callbacks=[*own_callbacks.items(), *(settings.callbacks or [])],
+        callbacks=[*callbacks, *(settings.callbacks or [])],
         device=str(device),
         verbose=int(settings.verbose),
         **kwargs,

@@ -1,6 +1,6 @@
 """What is measured of a net: figures of validation rows, divergence, the level."""
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from numbers import Real
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -13,7 +13,8 @@ from skorch.history import History
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sk_pwiser._training._batches import BatchIterator, Impressions, TrainingRows
+from sk_pwiser._training._batches import Impressions, TrainingRows
+from sk_pwiser._training._callbacks import set_states
 from sk_pwiser._training._optimizers import sparse_tables
 from sk_pwiser._training._settings import Settings
 from sk_pwiser._utils import parents_by_name, warn_user, widest_float
@@ -43,7 +44,7 @@ class EpochHistory(History):  # type: ignore[misc]
 
 
 def record_best(
-    history: History, key: str, value: float, *, lower_is_better: bool
+    history: History, key: str, value: float, *, lower_is_better: bool = True
 ) -> None:
     """Record a figure of an epoch, and whether it is the best so far, for PrintLog."""
     # The epoch of the best figure so far, or -1. It is looked for only if it was taken
@@ -73,8 +74,7 @@ def task_aucs(y: Tensor, logits: Tensor, weights: Tensor | None) -> Iterator[flo
         parts = [y[:, k], logits[:, k]]
         if weights is not None:
             weight = weights if weights.dim() == 1 else weights[:, k]
-            is_known = weight > 0
-            parts = [part[is_known] for part in (*parts, weight)]
+            parts = [part[weight > 0] for part in (*parts, weight)]
         labels, scores, *given = (part.cpu().numpy() for part in parts)
         if len(labels) == 0 or labels.min() == labels.max():
             yield float("nan")
@@ -117,9 +117,8 @@ GROUPED = "valid_grouped_auc_"
 
 def grouped_aucs(rows: TrainingRows, logits: Tensor) -> Iterator[float]:
     """Yield the mean AUC within groups per task, NaN if no group has both labels."""
-    y, groups = rows.labels().round(), rows.column("groups")
+    y, groups = rows.column("y").round(), rows.column("groups")
     weights = rows.column("sample_weight")
-    assert groups is not None
     for k in range(y.shape[1]):
         labels, scores, codes = y[:, k], logits[:, k], groups
         if weights is not None and weights.dim() == 2:
@@ -171,7 +170,7 @@ def score_validation(
     The probabilities are those of the log that holds a share of the rows without click:
     the inverse of `full_log_logits`.
     """
-    y, weights = rows.labels().round(), rows.column("sample_weight")
+    y, weights = rows.column("y").round(), rows.column("sample_weight")
     if weights is not None and weights.dim() == 2:
         y[:, 1:] = y[:, 1:].where(weights[:, 1:] > 0, torch.nan)
     # In double: those near 1 would be equal, and 1 minus them would have few digits.
@@ -190,7 +189,7 @@ def record_validation(
     net: "MultiTaskNet", prefix: str, rows: TrainingRows, logits: Tensor
 ) -> None:
     """Record the log loss and AUC of each task, their means, and the score."""
-    y, weights = rows.labels(), rows.column("sample_weight")
+    y, weights = rows.column("y"), rows.column("sample_weight")
     logits = logits.to(y.device)  # rows that did not fit on the device
     spec = net.module_.spec
     rate = spec.negative_sampling_rate
@@ -222,17 +221,11 @@ DIVERGED = 10.0
 CHECKED_ROWS = 1_024
 
 
-def changed_weights(
-    network: nn.Module, optimizer: torch.optim.Optimizer
-) -> Iterator[Tensor]:
-    """Yield the weights that training may have changed, by rows in an update."""
-    logs = getattr(optimizer, "logs", None)
-    if logs is None:
-        yield from network.parameters()
-        return
+def changed_weights(network: nn.Module, optimizer: Any) -> Iterator[Tensor]:
+    """Yield the weights that an update may have changed, those of tables by rows."""
     tables = set(sparse_tables(network))
     yield from (p for p in network.parameters() if p not in tables)
-    yield from (log.changed() for log in logs.values())
+    yield from (log.changed() for log in optimizer.logs.values())
 
 
 def excess_loss(
@@ -274,10 +267,9 @@ def checked_logits(
     net: "MultiTaskNet", rows: Impressions
 ) -> tuple[Tensor, Tensor, Any]:
     """Return the logits of some training rows, their labels and their weights."""
-    n_rows = max(net.batch_size, CHECKED_ROWS)
-    rows = rows.spaced(n_rows)
-    batches = BatchIterator(rows, n_rows, device=torch.device(net.device))
-    inputs, y = next(iter(batches))
+    # They fit into one batch of predictions.
+    rows = rows.spaced(max(net.batch_size, CHECKED_ROWS))
+    inputs, y = next(iter(net.get_iterator(rows)))
     net._set_training(False)
     output = net.infer(inputs)
     # The labels of a sampled log are compared with these logits.
@@ -292,16 +284,14 @@ def check_end(net: "MultiTaskNet", rows: Impressions) -> None:
     After a divergence with finite weights, the last copy of the weights that has
     not diverged is restored.
     """
-
-    def compare() -> tuple[Tensor, str | None]:
-        found = checked_logits(net, rows)
-        began = net.module_.spec.base_rates, *net.start_rates_
-        return found[0], excess_loss(*found, *began)
-
-    logits, excess = compare()
+    began = net.module_.spec.base_rates, *net.start_rates_
+    logits, y, known = checked_logits(net, rows)
+    excess = excess_loss(logits, y, known, *began)
     with torch.no_grad():
         # A sum is not finite if an entry is not, and is faster to compute.
-        weights = changed_weights(net.module_, net.optimizer_)
+        weights: Iterable[Tensor] = net.module_.parameters()
+        if getattr(net.optimizer_, "logs", None) is not None:
+            weights = changed_weights(net.module_, net.optimizer_)
         sums = [values.sum() for values in (logits, *weights)]
     if not bool(torch.stack(sums).isfinite().all()):
         raise diverged(net, "its last step left non-finite weights or logits")
@@ -318,10 +308,10 @@ def check_end(net: "MultiTaskNet", rows: Impressions) -> None:
     if excess is None:
         return
     message = f"Training diverged: the cross-entropy of training rows is {excess}."
-    for lowest in reversed(net.lowest_):
-        net.kept_epoch_ = lowest.epoch
-        lowest.restore(net)
-        if compare()[1] is None:
+    for epoch, states in reversed(net.lowest_):
+        net.kept_epoch_ = epoch
+        set_states(net, states)
+        if excess_loss(*checked_logits(net, rows), *began) is None:
             break
     if net.lowest_:
         message += f" The weights of epoch {net.kept_epoch_} are kept."
@@ -341,8 +331,18 @@ PRIOR_DEVIATION = 0.5
 
 def shift_to(net: "MultiTaskNet", rows: TrainingRows) -> None:
     """Shift the predictions of a net to the level of the labels of held-out rows."""
-    heads, is_chain = net.heads(net.get_iterator(rows))
-    y, weights = rows.labels().cpu(), rows.column("sample_weight")
+    iterator, found = net.get_iterator(rows), []
+    is_chain = net.module_.spec.task_space == "conditional"
+    net._set_training(False)
+    with torch.no_grad():
+        for inputs, _ in iterator:
+            # Neither composed nor converted to those of the full log.
+            output = net.infer(inputs, net.module_.compute_heads)
+            is_chain |= output.conditional_logits is not None
+            logits = output.conditional_logits
+            found.append((output.logits if logits is None else logits).float())
+    heads = iterator.in_row_order(torch.cat(found))
+    y, weights = rows.column("y").cpu(), rows.column("sample_weight")
     known = torch.ones(len(y), 1) if weights is None else weights.cpu().view(len(y), -1)
     parents = net.module_.spec.parents if is_chain else None
     # On the CPU: not every device has float64.

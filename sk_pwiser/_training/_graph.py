@@ -6,8 +6,6 @@ the numbers that the host passes to them are the same in each step.
 """
 
 import random
-import sys
-import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -66,9 +64,8 @@ def _warn(obstacle: str) -> None:
 def _obstacles(net: Any) -> Iterator[str]:
     """Yield what is known to prevent a graph, before the first step."""
     tools: Any = getattr(torch, torch.device(net.device).type, None)
-    recordable = getattr(tools, "CUDAGraph", None)
-    if not hasattr(recordable, "register_generator_state"):  # since torch 2.4
-        yield f"device={str(net.device)!r}: graphs require CUDA and torch 2.4"
+    if not hasattr(tools, "CUDAGraph"):
+        yield f"device={str(net.device)!r}: graphs require CUDA"
     if net.is_joint:
         yield "weights that several workers train"
     weighting, optimizer = net.criterion_.weighting, net.optimizer_
@@ -173,7 +170,10 @@ class _GraphedSteps:
         if recorded is None:
             n_seen = self.n_seen[key] = self.n_seen.get(key, 0) + 1
             if len(self.n_seen) > MAX_GRAPHS:
-                self._give_up(self._varying())
+                self._give_up(
+                    f"more than {MAX_GRAPHS} sizes of batches, or arguments of the "
+                    "optimiser, that change"
+                )
             if not self.is_possible or n_seen < WARM_UP:
                 return self.net.train_step(batch)
             if n_seen == WARM_UP:
@@ -208,14 +208,6 @@ class _GraphedSteps:
             self.arguments.append(arguments)
         return shapes, self.arguments.index(arguments)
 
-    def _varying(self) -> str:
-        """Name what differs among too many keys."""
-        if len(self.arguments) == 1:
-            return f"batches of more than {MAX_GRAPHS} sizes"
-        pairs = zip(self.arguments[0], self.arguments[-1], strict=True)
-        names = {k for before, now in pairs for k in now if before.get(k) != now[k]}
-        return f"arguments of the optimiser that change: {', '.join(sorted(names))}"
-
     def _watched(self, batch: Batch) -> dict[str, Tensor]:
         """Take an ordinary step, and find out what a graph would not repeat."""
         self.attributes, numbers = self._attributes(), _states_on_host()
@@ -233,8 +225,10 @@ class _GraphedSteps:
         for warning in found:
             message, place = str(warning.message), (warning.filename, warning.lineno)
             if "called a synchronizing" in message:
-                name = self._name_of(*place)
-                obstacles.append(f"{name}, where the host waits for the device")
+                obstacles.append(
+                    f"line {warning.lineno} of {Path(warning.filename).name}, where "
+                    "the host waits for the device"
+                )
             elif not message.startswith("Synchronization debug mode"):
                 warnings.warn_explicit(message, warning.category, *place)
         if obstacles:
@@ -265,24 +259,6 @@ class _GraphedSteps:
                         found[part, place, name] = _frozen(value, set())
         return found
 
-    def _name_of(self, filename: str, line: int) -> str:
-        """Name a line of code, and the part of the net in its file, if there is one."""
-        net = self.net
-        parts = [*net.module_.modules(), *net.criterion_.modules(), net.optimizer_]
-        names = {
-            kind.__name__
-            for kind in map(type, parts)
-            if getattr(sys.modules[kind.__module__], "__file__", None) == filename
-        }
-        name = f"line {line} of {Path(filename).name}"
-        return f"{names.pop()} ({name})" if len(names) == 1 else name
-
-    def _name_of_error(self, error: Exception) -> str:
-        """Name the line of code of a part of the net from which an error came."""
-        frames = reversed(traceback.extract_tb(error.__traceback__))
-        names = [self._name_of(frame.filename, frame.lineno or 0) for frame in frames]
-        return next((name for name in names if "(" in name), names[0])
-
     def _record(self, batch: Batch) -> _Graph | None:
         """Record a step without computing it; return None if this is not possible."""
         net, tools = self.net, self.tools
@@ -310,7 +286,7 @@ class _GraphedSteps:
                 step = net.train_step((inputs, y))
         except RuntimeError as error:
             reason = str(error).partition("\n")[0]
-            self._give_up(f"{self._name_of_error(error)}: {reason}")
+            self._give_up(f"a step that cannot be recorded: {reason}")
             return None
         finally:
             for group, value in zip(groups, self.lrs, strict=True):

@@ -12,24 +12,11 @@ from skorch import NeuralNet
 from skorch.callbacks import Callback, EarlyStopping, EpochTimer, LRScheduler
 from torch import Tensor, nn
 
-from sk_pwiser._training import _callbacks, _optimizers
-from sk_pwiser._training._batches import (
-    Batch,
-    BatchIterator,
-    Impressions,
-    TrainingRows,
-    bags_of,
-)
-from sk_pwiser._training._callbacks import KeepOnInterrupt, Snapshot, find_callback
-from sk_pwiser._training._evaluation import (
-    EpochHistory,
-    check_end,
-    checked_logits,
-    diverged,
-    record_best,
-    record_validation,
-)
+from sk_pwiser._training import _batches, _callbacks, _evaluation, _optimizers
+from sk_pwiser._training._batches import Batch, BatchIterator, Impressions, TrainingRows
+from sk_pwiser._training._callbacks import KeepOnInterrupt, find_callback
 from sk_pwiser._training._graph import Step, graphed_steps
+from sk_pwiser._training._optimizers import TABLES
 from sk_pwiser._training._schema import EncodedData
 from sk_pwiser._training._settings import Settings, device_or_cpu
 from sk_pwiser._utils import warn_user
@@ -62,7 +49,7 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
     is_joint = False  # trained together with the nets of other workers
     # During training only, the last two epochs with the lowest training loss so far and
     # their weights; and the epoch whose weights were restored after a divergence.
-    lowest_: tuple[Snapshot, ...] = ()
+    lowest_: tuple[tuple[int, dict[str, Any]], ...] = ()
     average_: _optimizers.WeightAverage | None = None  # during training only
     n_complete_ = 0  # epochs of this training
     kept_epoch_: int | None = None
@@ -81,12 +68,18 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
         **kwargs: Any,
     ) -> None:
         super().__init__(module, criterion=criterion, **kwargs)
+        # Products of a row and a weight per step on a CPU, embeddings left out.
+        self.n_products: int | None = None
+        if torch.device(self.device).type == "cpu":
+            layers = (m for m in module.modules() if not isinstance(m, TABLES))
+            weights = (p for m in layers for p in m.parameters(recurse=False))
+            self.n_products = self.batch_size * sum(p.numel() for p in weights)
         self.task_names: tuple[str, ...] = criterion.loss.task_names
         self.settings = settings
         self.compile_mode = compile_mode
         self.average_decay = average_decay
         self.monitor = monitor
-        self.history_ = EpochHistory()
+        self.history_ = _evaluation.EpochHistory()
         self.schedules_: list[_callbacks.Position] = []
 
     def __getstate__(self) -> dict[str, Any]:
@@ -135,11 +128,8 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
         """
         decay = _optimizers.base_decay(self.settings)
         n_rows = int(self.criterion_.n_rows) + n_new
-        arguments = dict(
-            _optimizers.parameter_groups(
-                self.settings, self.module_.spec, n_rows, decay
-            )
-        )
+        of_net = self.settings, self.module_.spec
+        arguments = dict(_optimizers.parameter_groups(*of_net, n_rows, decay))
         kinds = _optimizers.parameter_kinds(self.module_, self.criterion_)
         other = {"weight_decay": decay}
         for group in self.optimizer_.param_groups:
@@ -162,7 +152,7 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
             self.notify("on_train_end", X=X, y=None)
         finally:
             schedules = _callbacks.release(self.callbacks_)
-        check_end(self, X.train.sample)
+        _evaluation.check_end(self, X.train.sample)
         self.lowest_, self.average_, self.schedules_ = (), None, schedules
         self._zero_grad_optimizer()  # releases the memory of the gradients
 
@@ -187,7 +177,7 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
         if checkpoints is not None:
             checkpoints.begin(self)
             if keeper is not None and self.n_complete_:
-                keeper.keep(self)
+                keeper.weights_ = _callbacks.copy_states(self, "network", "criterion")
         n_earlier = len(self.history) - self.n_complete_
         steps: Any
         if self.compile_mode == "graph":
@@ -206,8 +196,9 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
                     if checkpoints is not None:
                         checkpoints.save(self)
         except KeyboardInterrupt:
-            if keeper is None or not keeper.restore(self):
+            if keeper is None or keeper.weights_ is None:
                 raise
+            _callbacks.set_states(self, keeper.weights_)
             n_epochs = n_earlier + self.n_complete_
             if len(self.history) > n_epochs:
                 # The incomplete epoch is in neither the history nor the next figures.
@@ -232,11 +223,9 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
         for name, rows in {**X.further, "valid": X.valid}.items():
             if rows is not None:
                 valid = self.get_iterator(rows)
-                if self.criterion_.loss.asks_for_groups:
-                    valid.keep_groups()
                 self.run_single_epoch(valid, False, name, self.validation_step)
         if keeper is not None:
-            keeper.keep(self)
+            keeper.weights_ = _callbacks.copy_states(self, "network", "criterion")
         if X.valid is None and self.max_epochs > 1:
             self._keep_lowest()
         self.n_complete_ += 1
@@ -250,13 +239,13 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
         """
         lowest = np.inf
         if self.lowest_:
-            lowest = self.history[self.lowest_[-1].epoch - 1, "train_loss"]
+            lowest = self.history[self.lowest_[-1][0] - 1, "train_loss"]
         is_best = self.history[-1, "train_loss"] < lowest
-        has_large_tables = bool(_optimizers.sparse_tables(self.module_))
-        if is_best and not has_large_tables:
+        if is_best and not _optimizers.sparse_tables(self.module_):
             # The loss is the mean over the epoch, but its last steps may have made the
             # weights worse. The copy before the last one is therefore kept, too.
-            self.lowest_ = (*self.lowest_[-1:], Snapshot.take(self, "network"))
+            own = len(self.history), _callbacks.copy_states(self, "network")
+            self.lowest_ = (*self.lowest_[-1:], own)
 
     def notify(self, method_name: str, **kwargs: Any) -> None:
         """Run all callbacks, including those that follow skorch's early stopping.
@@ -267,7 +256,7 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
         getattr(self, method_name)(self, **kwargs)
         for _, callback in self.callbacks_:
             if method_name == "on_train_begin" and isinstance(callback, LRScheduler):
-                _callbacks.begin_schedule(callback, self.optimizer_, self.schedules_)
+                _callbacks.begin_schedule(self, callback)
                 continue
             try:
                 getattr(callback, method_name)(self, **kwargs)
@@ -279,7 +268,7 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
 
     def note_start(self, rows: Impressions) -> None:
         """Note the mean probabilities of given weights, before they are trained."""
-        logits, *_ = checked_logits(self, rows)
+        logits, *_ = _evaluation.checked_logits(self, rows)
         self.start_rates_ = (logits.sigmoid().mean(dim=0).tolist(),)
 
     def run_single_epoch(
@@ -308,7 +297,7 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
             _optimizers.flush_tiny_values(self.module_, self.optimizer_, average)
         loss = total.item() / n_rows
         if not np.isfinite(loss):
-            raise diverged(self, f"the {prefix} loss is {loss}")
+            raise _evaluation.diverged(self, f"the {prefix} loss is {loss}")
         self._record_loss(prefix, loss)
         # How many rows lack the label of a task, if any does.
         n_missing = iterator.dataset.n_missing or ()
@@ -316,23 +305,10 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
             self.history.record(f"{prefix}_missing_{task}", count)
         if not training:
             found = iterator.in_row_order(torch.cat(logits))
-            record_validation(self, prefix, iterator.dataset, found)
-
-    @property
-    def n_products(self) -> int | None:
-        """Products of a row and a weight per step on a CPU, embeddings left out."""
-        if torch.device(self.device).type != "cpu":
-            return None
-        tables = {
-            module.weight
-            for module in self.module_.modules()
-            if isinstance(module, _optimizers.TABLES)
-        }
-        dense = (p for p in self.module_.parameters() if p not in tables)
-        return int(self.batch_size * sum(p.numel() for p in dense))
+            _evaluation.record_validation(self, prefix, iterator.dataset, found)
 
     def _record_loss(self, prefix: str, loss: float) -> None:
-        record_best(self.history, f"{prefix}_loss", loss, lower_is_better=True)
+        _evaluation.record_best(self.history, f"{prefix}_loss", loss)
         for name, value in self.criterion_.pop_epoch_record().items():
             self.history.record(f"{prefix}_{name}", value)
 
@@ -351,7 +327,7 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
         """Compute the loss of a batch and its gradients."""
         self._set_training(True)
         output = self.infer(batch[0], **fit_params)
-        loss = self.criterion_.backward(
+        loss = self.criterion_(
             *self.criterion_inputs(output, batch),
             # An iterator: most weightings do not read the parameters.
             chain(self.module_.parameters(), self.criterion_.loss.parameters()),
@@ -369,21 +345,6 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
             loss = self.criterion_(*self.criterion_inputs(output, batch))
         return {"loss": loss, "y_pred": output.logits.float()}
 
-    def heads(self, iterator: BatchIterator) -> tuple[Tensor, bool]:
-        """Return the logits of all rows, and whether they are conditional ones."""
-        found = []
-        is_conditional = self.module_.spec.task_space == "conditional"
-        self._set_training(False)
-        with torch.no_grad():
-            for batch in iterator:
-                # Neither composed nor converted to those of the full log.
-                output = self.infer(batch[0], self.module_.compute_heads)
-                heads = output.logits
-                if output.conditional_logits is not None:
-                    heads, is_conditional = output.conditional_logits, True
-                found.append(heads.float())
-        return iterator.in_row_order(torch.cat(found)), is_conditional
-
     def evaluation_step(self, batch: Batch, training: bool = False) -> Tensor:
         """Compute the logits of a batch, of shape `(batch, n_tasks)`."""
         with torch.set_grad_enabled(training):
@@ -398,7 +359,7 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
         # The rows store codes in the smallest type that holds them.
         inputs: list[Any] = [x["codes"].long(), x["numeric"]]
         if "bag_indices" in x:
-            bags: Any = bags_of(x)
+            bags: Any = _batches.bags_of(x)
             inputs.append(bags._replace(indices=bags.indices.long()))
         with torch.autocast(
             torch.device(self.device).type,

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _NormBase
 
-from sk_pwiser._training._callbacks import callback_kinds
+from sk_pwiser._training._callbacks import with_kinds
 from sk_pwiser._training._settings import LOOP_PARAMS, OPTIMIZERS, Settings
 from sk_pwiser._utils import check_names, check_number, resolve
 from sk_pwiser.networks import MultiTaskNetwork, NetworkSpec
@@ -24,13 +24,7 @@ if TYPE_CHECKING:
     from sk_pwiser._training._components import MultiTaskCriterion
 
 # Layers whose parameters have no weight decay: scales, which start at 1, and slopes.
-_SCALES: tuple[type[nn.Module], ...] = (
-    _NormBase,
-    nn.LayerNorm,
-    nn.GroupNorm,
-    nn.PReLU,
-    *([nn.RMSNorm] if hasattr(nn, "RMSNorm") else []),  # since torch 2.4
-)
+_SCALES = _NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, nn.PReLU
 TABLES = nn.Embedding, nn.EmbeddingBag
 _NO_DECAY, _TABLE, _OTHER, _OF_TASK = "no decay", "table", "other", "{} of task {}"
 
@@ -62,10 +56,12 @@ _LIMITS: dict[str, dict[str, float]] = {
 }
 
 
-def check_optimizer(
-    settings: Settings,
-) -> tuple[type[torch.optim.Optimizer], dict[str, Any]]:
-    """Return the optimiser's class and its keyword arguments, except for `lr`.
+# The class of an optimiser, and its keyword arguments, except for `lr`.
+Chosen = tuple[Any, dict[str, Any]]
+
+
+def check_optimizer(settings: Settings) -> Chosen:
+    """Return the class and the keyword arguments of the optimiser.
 
     A step on three small tensors checks that it takes them and dense gradients, unlike
     LBFGS, Muon and SparseAdam, whose own errors say why.
@@ -101,15 +97,8 @@ def check_optimizer(
                 f"{name}={decays[name]!r}, but optimizer={optimizer!r} has no weight "
                 f"decay; set {name}=0."
             )
-    for name, value in given.items():
-        # No step would be finite.
-        if value is not None and value > torch.finfo(torch.float32).max:
-            raise ValueError(
-                f"Training would diverge in its first step: {name} is above the "
-                f"largest number of float32. Use a smaller {name}; it is {value}."
-            )
     try:
-        _take_step(kind, settings, kwargs)
+        _take_step(settings, (kind, kwargs))
     except Exception as error:
         found = [f"{key}={value!r}" for key, value in given.items()]
         raise ValueError(
@@ -197,10 +186,7 @@ def _of_embeddings(settings: Settings, usual_decay: float) -> dict[str, float]:
 
 
 def _take_step(
-    kind: type[torch.optim.Optimizer],
-    settings: Settings,
-    kwargs: Mapping[str, Any],
-    device: torch.device | None = None,
+    settings: Settings, chosen: Chosen, device: torch.device | None = None
 ) -> None:
     """Take a step on a matrix, a bias and an embedding table, each in its group."""
     sizes = (2, 2), (2,), (2, 2)
@@ -211,27 +197,26 @@ def _take_step(
         {"params": [bias], "weight_decay": 0.0},
         {"params": [table], **_of_embeddings(settings, usual_decay)},
     ]
-    make: Any = kind
-    optimizer = make(groups, lr=settings.lr, **kwargs)
+    kind, kwargs = chosen
+    optimizer = kind(groups, lr=settings.lr, **kwargs)
     for parameter in (weight, bias, table):
         parameter.grad = torch.ones_like(parameter)
     optimizer.step(lambda: torch.zeros(()))
+    if not all(bool(each.isfinite().all()) for each in (weight, bias, table)):
+        raise ValueError("its first step is not finite.")
 
 
 def can_fuse(
-    settings: Settings,
-    optimizer: tuple[type[torch.optim.Optimizer], dict[str, Any]],
-    network: nn.Module,
-    device: torch.device,
+    settings: Settings, chosen: Chosen, network: nn.Module, device: torch.device
 ) -> bool:
     """Return whether torch has a fused kernel for a step of this network."""
     # A user's network may have others, which no fused kernel takes.
     are_floats = all(p.is_floating_point() for p in network.parameters())
     if not (isinstance(settings.optimizer, str) and are_floats):
         return False
-    kind, kwargs = optimizer
+    kind, kwargs = chosen
     try:
-        _take_step(kind, settings, {**kwargs, "fused": True}, device)
+        _take_step(settings, (kind, {**kwargs, "fused": True}), device)
     except (TypeError, RuntimeError):
         return False
     return True
@@ -257,32 +242,26 @@ def has_sparse_gradients(device: torch.device) -> bool:
         table = torch.zeros(2, 1, device=device, requires_grad=True)
         rows = torch.zeros(1, dtype=torch.int64, device=device)
         total = F.embedding(rows, table, sparse=True).sum()
-        total.backward()  # type: ignore[no-untyped-call]
-        assert table.grad is not None
-        table.grad.coalesce()
+        torch.autograd.grad(total, table)[0].coalesce()
     except RuntimeError:
         return False
     return True
 
 
 def smallest_lazy_table(
-    settings: Settings,
-    uses_task_gradients: bool,
-    optimizer: type[torch.optim.Optimizer],
-    kwargs: Mapping[str, Any],
-    device: torch.device,
+    settings: Settings, chosen: Chosen, weighting: Any, device: torch.device
 ) -> int | None:
     """Return the smallest size of tables that are updated by rows, or None."""
-    params = settings.optimizer_params
+    (kind, kwargs), params = chosen, settings.optimizer_params
     unsupported = kwargs.keys() - {"betas", "eps", "weight_decay"}
-    kinds = callback_kinds(settings.callbacks)
+    kinds = [each for _, each in with_kinds(settings.callbacks)]
     obstacles = {
-        f"optimizer={settings.optimizer!r}": optimizer is not torch.optim.Adam,
+        f"optimizer={settings.optimizer!r}": kind is not torch.optim.Adam,
         f"optimizer_params={params!r}": unsupported or params["clip_grad_norm"],
         "GradientNormClipping in callbacks": any(
-            issubclass(kind, GradientNormClipping) for kind in kinds
+            issubclass(each, GradientNormClipping) for each in kinds
         ),
-        f"weighting={settings.weighting!r}": uses_task_gradients,
+        f"weighting={settings.weighting!r}": weighting.uses_task_gradients,
         f"compile={settings.compile!r}": settings.compile not in (False, "graph"),
         f"device={str(device)!r}": not has_sparse_gradients(device),
     }
@@ -296,18 +275,6 @@ def smallest_lazy_table(
         return None
     grows = settings.encoding_params["grow_vocabulary"]  # and may become large
     return 0 if wanted is True or grows else LARGE_TABLE
-
-
-def use_sparse_gradients(network: nn.Module, min_size: int | None) -> None:
-    """Let the embedding tables of at least this size have sparse gradients; no others.
-
-    Tables of a user's network may have options without sparse gradients.
-    """
-    for module in network.modules():
-        if isinstance(module, TABLES):
-            is_large = min_size is not None and module.weight.numel() >= min_size
-            is_dense = module.scale_grad_by_freq or getattr(module, "mode", "") == "max"
-            module.sparse = is_large and not is_dense
 
 
 def sparse_tables(network: nn.Module) -> list[Tensor]:
@@ -419,9 +386,7 @@ class WeightAverage:
 
 @torch.no_grad()
 def flush_tiny_values(
-    network: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    average: WeightAverage | None = None,
+    network: nn.Module, optimizer: torch.optim.Optimizer, average: WeightAverage | None
 ) -> None:
     """Set tiny weights, averages of weights and moments of an optimiser to 0."""
     # `LazyAdam` does so for the rows of a step.

@@ -4,20 +4,15 @@ import re
 from collections.abc import Mapping
 from inspect import signature
 from math import ceil, sqrt
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import torch
 from skorch import NeuralNet
 from skorch.callbacks import Callback
 
+from sk_pwiser._training import _callbacks
 from sk_pwiser._training._batches import TrainingRows
-from sk_pwiser._training._callbacks import (
-    Snapshot,
-    callback_kinds,
-    find_callback,
-    without_name,
-)
 from sk_pwiser._training._evaluation import FIGURES, GROUPED, grouped_aucs, task_aucs
 from sk_pwiser._utils import did_you_mean, warn_user
 
@@ -54,12 +49,12 @@ def check_early_stopping(early_stopping: Any, task_names: tuple[str, ...]) -> st
 
 def check_unmonitored(callbacks: Any) -> None:
     """Raise if a callback monitors figures of validation rows, which there are not."""
-    for entry, kind in zip(callbacks or [], callback_kinds(callbacks), strict=True):
-        monitor = getattr(without_name(entry), "monitor", "")
+    for callback, kind in _callbacks.with_kinds(callbacks):
+        monitor = getattr(callback, "monitor", "")
         known = signature(kind).parameters
-        if without_name(entry) is kind and "monitor" in known:
+        if callback is kind and "monitor" in known:
             monitor = known["monitor"].default
-        names = ("valid_loss", "valid_log_loss", "valid_auc", GROUPED)
+        names = *LOSSES, "valid_auc", GROUPED
         if isinstance(monitor, str) and monitor.startswith(names):
             raise ValueError(
                 f"callbacks holds {kind.__name__}, whose monitor is {monitor!r}, but "
@@ -77,13 +72,11 @@ def usable_monitor(
     it is lowest for the most extreme predictions. For a mean of log losses, one task
     with both labels suffices.
     """
-    if monitor is None or valid is None:
-        return monitor
-    found = re.match(f"valid_({'|'.join(FIGURES)})_", monitor)
-    if found is None:
+    found = re.match(f"valid_({'|'.join(FIGURES)})_", monitor or "")
+    if monitor is None or found is None or valid is None:
         return monitor
     figure, monitored = found[1], monitor[found.end() :]
-    y, weights = valid.labels(), valid.column("sample_weight")
+    y, weights = valid.column("y"), valid.column("sample_weight")
     scores = torch.zeros_like(y)
     needs, aucs = "both labels", task_aucs(y, scores, weights)
     if figure == "grouped_auc":
@@ -109,45 +102,40 @@ def usable_monitor(
 
 
 class StatefulCallback(Callback):  # type: ignore[misc]
-    """A callback whose state is in checkpoints."""
-
-    STATE: ClassVar[tuple[str, ...]]  # names of attributes
+    """A callback whose attributes are in checkpoints."""
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the state."""
-        return {name: getattr(self, name) for name in self.STATE}
+        """Return the attributes."""
+        return dict(vars(self))
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore what `state_dict` returned."""
-        for name in self.STATE:
-            setattr(self, name, state[name])
+        if state.keys() != vars(self).keys():
+            raise ValueError(f"its {type(self).__name__} is that of another version")
+        self.__dict__.update(state)
+
+
+# Lower values of these figures are better. Early stopping and the schedule compare the
+# other ones with the opposite sign.
+LOSSES = "valid_loss", "valid_log_loss"
 
 
 class BestEpochStopping(StatefulCallback):
     """Early stopping from `first_epoch` on, whose best weights are always restored."""
 
-    best: Snapshot | None = None  # during training only
+    best: dict[str, Any] | None = None  # the best weights, during training only
     misses_, best_epoch_ = 0, 0  # epochs since the best one, and its number
     # Whether a schedule has yet to lower the learning rate; the last epoch before that.
     is_waiting, n_held = False, 0
-    STATE = (
-        *("monitor", "is_waiting", "n_held"),
-        *("n_unjudged_", "misses_", "best_value_", "best_epoch_"),
-    )
 
     def __init__(self, monitor: str, patience: int, first_epoch: int) -> None:
         self.monitor, self.patience, self.first_epoch = monitor, patience, first_epoch
-
-    @property
-    def lower_is_better(self) -> bool:
-        """Whether a lower figure is a better one."""
-        return self.monitor.startswith(("valid_loss", "valid_log_loss"))
 
     def on_train_begin(self, net: NeuralNet, **kwargs: Any) -> None:
         """Reset the counters."""
         self.is_waiting, self.n_held, self.best = False, 0, None
         self.n_unjudged_, self.misses_, self.best_epoch_ = self.first_epoch - 1, 0, 0
-        self.best_value_ = np.inf if self.lower_is_better else -np.inf
+        self.lowest_ = np.inf
 
     def on_epoch_end(self, net: NeuralNet, **kwargs: Any) -> None:
         """Judge an epoch, unless it is among the first ones.
@@ -166,32 +154,21 @@ class BestEpochStopping(StatefulCallback):
                 "validation_fraction, or an eval_set on which the score is defined, "
                 "makes it available."
             )
-            self.monitor, self.best_value_ = "valid_loss", np.inf
+            self.monitor = "valid_loss"
             value = net.history[-1, self.monitor]
-        sign = 1 if self.lower_is_better else -1
-        if sign * value < sign * self.best_value_:
-            self.best_value_, self.misses_ = value, 0
+        value = value if self.monitor.startswith(LOSSES) else -value
+        if value < self.lowest_:
+            self.lowest_, self.misses_ = value, 0
             self.best_epoch_ = net.history[-1, "epoch"]
-            self.best = Snapshot.take(net, "network")
+            self.best = _callbacks.copy_states(net, "network")
         elif not self.is_waiting:
             self.misses_ += 1
             net.stop_training_ |= self.misses_ == self.patience
 
-    def state_dict(self) -> dict[str, Any]:
-        """Return the state, with the weights of the best epoch so far."""
-        weights = None if self.best is None else self.best.states
-        return super().state_dict() | {"best_weights": weights}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore what `state_dict` returned."""
-        super().load_state_dict(state)
-        weights = state["best_weights"]
-        self.best = None if weights is None else Snapshot(weights)
-
     def on_train_end(self, net: NeuralNet, **kwargs: Any) -> None:
         """Restore the weights of the best epoch, and free the memory of their copy."""
         if self.best is not None:
-            self.best.restore(net)
+            _callbacks.set_states(net, self.best)
         self.best = None
 
 
@@ -216,10 +193,7 @@ class Schedule(Callback):  # type: ignore[misc]
     """Sets the learning rates of each step to a share of the full ones."""
 
     n_steps: float
-
-    def on_train_begin(self, net: NeuralNet, **kwargs: Any) -> None:
-        """Note the full rates."""
-        self.rates = [group["lr"] for group in net.optimizer_.param_groups]
+    rates: list[float]  # the full ones
 
     def on_batch_begin(
         self, net: NeuralNet, training: bool = False, **kwargs: Any
@@ -248,7 +222,7 @@ class UpdateRate(Schedule):
 
     def on_train_begin(self, net: NeuralNet, **kwargs: Any) -> None:
         """Count the steps of earlier trainings."""
-        super().on_train_begin(net, **kwargs)
+        self.rates = [group["lr"] for group in net.optimizer_.param_groups]
         states = net.optimizer_.state.values()
         counted = (float(state["step"]) for state in states if "step" in state)
         # SGD does not count its steps: there was at least one per epoch or update.
@@ -271,10 +245,6 @@ class WarmupStableDecay(Schedule, StatefulCallback):
     scalable training strategies." arXiv 2404.06395, section 4.
     """
 
-    STATE = (
-        *("warm_up", "n_steps", "n_epochs", "epoch_steps"),
-        *("decay", "best", "best_step"),
-    )
     # The first and the last step of the decay, once they are known.
     decay: tuple[float, float] | None
     epoch_steps: float
@@ -283,7 +253,7 @@ class WarmupStableDecay(Schedule, StatefulCallback):
 
     def on_train_begin(self, net: NeuralNet, X: Any = None, **kwargs: Any) -> None:
         """Reset the schedule."""
-        super().on_train_begin(net, **kwargs)
+        self.rates = [group["lr"] for group in net.optimizer_.param_groups]
         self.n_steps, self.n_epochs, self.decay = 0, 0, None
         # The steps of an epoch are estimated until one is complete.
         self.epoch_steps = max(1, ceil(len(X.train) / net.batch_size))
@@ -292,7 +262,7 @@ class WarmupStableDecay(Schedule, StatefulCallback):
         )
         # The best monitored figure so far, with the sign that makes lower better.
         self.best, self.best_step = np.inf, 0
-        stopping = find_callback(net, BestEpochStopping)
+        stopping = _callbacks.find_callback(net, BestEpochStopping)
         if stopping is not None:
             stopping.is_waiting = True
 
@@ -301,7 +271,7 @@ class WarmupStableDecay(Schedule, StatefulCallback):
 
         A fit that goes on from a checkpoint may have more epochs than it had before.
         """
-        if find_callback(net, BestEpochStopping) is None:
+        if _callbacks.find_callback(net, BestEpochStopping) is None:
             total = net.max_epochs * self.epoch_steps
             self.decay = total / (1 + DECAY_RATIO), float(total)
 
@@ -314,20 +284,20 @@ class WarmupStableDecay(Schedule, StatefulCallback):
         return min(1.0, rising, falling)
 
     def on_epoch_end(self, net: NeuralNet, **kwargs: Any) -> None:
-        """End the constant rate or, after the decay, the training."""
+        """End the constant rate if it no longer helps, or if the epochs run out.
+
+        After the decay, end the training.
+        """
         self.n_epochs += 1
-        stopping = find_callback(net, BestEpochStopping)
+        stopping = _callbacks.find_callback(net, BestEpochStopping)
         if stopping is not None and self.decay is not None:
             net.stop_training_ |= self.n_steps >= self.decay[1]
             return
         self.epoch_steps = self.n_steps / self.n_epochs
-        if stopping is not None:
-            self._judge(net, stopping)
-
-    def _judge(self, net: NeuralNet, stopping: BestEpochStopping) -> None:
-        """End the constant rate if it no longer helps, or if the epochs run out."""
+        if stopping is None:
+            return
         value, least_gain = net.history[-1, stopping.monitor], 0.0
-        if not stopping.lower_is_better:
+        if not stopping.monitor.startswith(LOSSES):
             value = -value
         elif np.isfinite(self.best):
             least_gain = SMALLEST_GAIN * abs(self.best)
@@ -345,7 +315,7 @@ class WarmupStableDecay(Schedule, StatefulCallback):
             return
         # The decay begins with the weights of the best epoch, and takes whole epochs.
         if stopping.best is not None:
-            stopping.best.restore(net)
+            _callbacks.set_states(net, stopping.best)
             if net.average_ is not None:
                 net.average_.restart()
         # From here on, epochs without improvement count.
@@ -360,7 +330,7 @@ def best_epoch(net: NeuralNet) -> int:
     """Return the number in the history of the epoch whose weights a trained net has."""
     if net.kept_epoch_ is not None:
         return int(net.kept_epoch_)
-    stopping = find_callback(net, BestEpochStopping)
+    stopping = _callbacks.find_callback(net, BestEpochStopping)
     # 0 if no epoch was better than another, for example if all figures are NaN.
     if stopping is not None and stopping.best_epoch_:
         return int(stopping.best_epoch_)
@@ -370,7 +340,7 @@ def best_epoch(net: NeuralNet) -> int:
 def stop_reason(net: NeuralNet, n_epochs: int) -> str:
     """Say where and why a training of `n_epochs` ended, and whose weights it kept."""
     last = int(net.history[-1, "epoch"])
-    stopping = find_callback(net, BestEpochStopping)
+    stopping = _callbacks.find_callback(net, BestEpochStopping)
     reason = f"Stopped at epoch {last}"
     if stopping is not None and stopping.misses_ == stopping.patience:
         is_loss = stopping.monitor == "valid_loss"

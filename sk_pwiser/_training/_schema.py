@@ -34,11 +34,7 @@ from sk_pwiser._table._weights_and_groups import (
 )
 from sk_pwiser._training._batches import Impressions, TrainingRows, gather_bags
 from sk_pwiser._training._settings import Settings
-from sk_pwiser._utils import (
-    conditional_labels,
-    labels_of_parents,
-    warn_user,
-)
+from sk_pwiser._utils import conditional_labels, labels_of_parents, warn_user
 from sk_pwiser.networks import (
     Bags,
     BagSpec,
@@ -156,27 +152,18 @@ class Schema:
         statistics: TargetStatistics | None = None,
     ) -> "Schema":
         """Return the schema of an encoder that has learnt the columns."""
-        of_bags = automatic_dims([n for n, *_ in encoder.bags_])
-        return cls(
-            encoder,
-            targets,
-            base_rates,
-            statistics,
-            automatic_dims(encoder.cardinalities_),
-            max(of_bags, default=0),
-            statistics_selection(settings),
-        )
-
-    @property
-    def n_rates(self) -> int:
-        """Number of the numeric inputs that are target statistics."""
-        return 0 if self.statistics is None else int(self.statistics.n_outputs)
+        dims = automatic_dims(encoder.cardinalities_)
+        widest_bag = max(automatic_dims([n for n, *_ in encoder.bags_]), default=0)
+        learnt = encoder, targets, base_rates, statistics
+        return cls(*learnt, dims, widest_bag, statistics_selection(settings))
 
     def transform(self, X: Any) -> Impressions:
         """Encode a table as predictions read it."""
-        codes, numeric, *bags = self.encoder.transform(X, self.n_rates)
-        if self.statistics is not None:
-            rates = self.statistics.transform(codes, self.elements(*bags))
+        statistics = self.statistics
+        n_rates = 0 if statistics is None else statistics.n_outputs
+        codes, numeric, *bags = self.encoder.transform(X, n_rates)
+        if statistics is not None:
+            rates = statistics.transform(codes, self.elements(*bags))
             numeric[:, self.encoder.n_numeric_ :] = rates
         return Impressions.of(self.without_rare(codes), numeric, *bags)
 
@@ -208,8 +195,7 @@ class Schema:
         if self.statistics is None or not self.statistics.lists:
             return []
         arrays = (None if part is None else np.asarray(part) for part in bags)
-        found: list[Any] = self.encoder.elements(bags._make(arrays))
-        return found
+        return self.encoder.elements(bags._make(arrays))
 
     def places(self) -> dict[Any, tuple[list[int], list[int], list[int]]]:
         """Return where each column is, in the codes, the numeric inputs and the bags.
@@ -270,11 +256,7 @@ class Schema:
 
     def without_rare(self, codes: np.ndarray) -> np.ndarray:
         """Replace the codes of rare values by the code of unseen values, in place."""
-        sizes = zip(self.encoder.cardinalities_, self.encoder.n_codes_, strict=True)
-        for column, (cardinality, n_codes) in enumerate(sizes):
-            if n_codes > cardinality:
-                of_rows = codes[:, column]
-                of_rows[of_rows >= cardinality] = UNSEEN
+        codes[codes >= np.array(self.encoder.cardinalities_)] = UNSEEN
         return codes
 
     def spec(self, settings: Settings, **shared: Any) -> NetworkSpec:
@@ -293,15 +275,16 @@ class Schema:
             n_columns = len(self.encoder.cardinalities_)
             measured = self.category_dropout or [LEAST_DROPOUT] * n_columns
             dropout = [*measured, *[LEAST_DROPOUT] * len(bags)]
+        n_rates = 0 if self.statistics is None else int(self.statistics.n_outputs)
         return NetworkSpec(
             self.encoder.cardinalities_,
-            self.encoder.n_numeric_ + self.n_rates,
+            self.encoder.n_numeric_ + n_rates,
             int(largest),
             self.base_rates.tolist(),
             unseen_code=UNSEEN,
             category_dropout=dropout,
-            numeric_bins=[*self.encoder.numeric_bins_, *[0] * self.n_rates],
-            bin_scales=[*bin_scales, *[1.0] * self.n_rates] if bin_scales else (),
+            numeric_bins=[*self.encoder.numeric_bins_, *[0] * n_rates],
+            bin_scales=[*bin_scales, *[1.0] * n_rates] if bin_scales else (),
             embedding_dims=dims,
             negative_sampling_rate=settings.negative_sampling_rate,
             bags=bags,
@@ -312,15 +295,15 @@ class Schema:
 
     def unseen_inputs(self) -> list[tuple[int, int, float]]:
         """Return the statistics of unseen values: input, category column, value."""
-        places, tables = self.rate_places(), getattr(self.statistics, "tables_", ())
-        columns = [] if self.statistics is None else self.statistics.columns
-        return [
-            (place, column, value)
-            for column, table in zip(columns, tables, strict=False)
-            for place, value in zip(
-                places["codes", column], table[UNSEEN].tolist(), strict=True
-            )
-        ]
+        given, found = self.statistics, []
+        if given is None or not hasattr(given, "tables_"):
+            return []
+        places = self.rate_places()
+        for column, table in zip(given.columns, given.tables_, strict=False):
+            values = table[UNSEEN].tolist()
+            for place, value in zip(places["codes", column], values, strict=True):
+                found.append((place, column, value))
+        return found
 
     def _find_inputs(self, features: Sequence[Any]) -> list[int]:
         """Return the inputs of columns, without statistics, as the network counts."""
@@ -362,16 +345,17 @@ class TableRows:
         """Yield the rows; `label` is what is done with them."""
         yield self.rows
 
-    def release(self) -> None:
-        """Release the table and its labels: training reads tensors only."""
-        self.rows = self.summary = None
-
     def encode(self, schema: Schema) -> Impressions:
         """Encode validation rows like the rows of a prediction."""
         rows = self.rows
         with named_place(self.origin):
             encoded = schema.transform(rows.X)
         return encoded.labelled(rows.targets.values, self.summary.scaled, rows.groups)
+
+
+# A mean of the weights that is so many times larger or smaller than that of the first
+# call is probably in another unit.
+LARGEST_RATIO = 10.0
 
 
 def read_table(
@@ -405,26 +389,29 @@ def read_table(
     if sample_weight is None:
         weight_scale = 1.0  # the weights, if any, are 0 for missing labels
     checked = TableRows(settings, rows, weight_scale, origin)
-    if sample_weight is not None:
-        _warn_about_ratio(checked.summary.weights)
+    mean = checked.summary.weights.own_mean
+    if sample_weight is not None and None not in (weight_scale, mean):
+        ratio = mean / weight_scale
+        if not 1 / LARGEST_RATIO <= ratio <= LARGEST_RATIO:
+            warn_user(
+                f"The mean of sample_weight is {mean:g}, but {weight_scale:g} in the "
+                "first call, which is 1 without weights. partial_fit divides by the "
+                f"latter, so that these rows count {ratio:.3g} times as much as those. "
+                "Scale the weights if that is not intended."
+            )
     return checked
 
 
 def check_tasks(
-    settings: Settings,
-    Y: Any,
-    expected: Targets | None,
-    classes: Any,
-    single_pass: bool,
+    settings: Settings, Y: Any, expected: Targets | None, classes: Any, is_update: bool
 ) -> Targets:
     """Check the labels; their tasks must be the expected ones."""
-    if single_pass and expected is not None and expected.classes.ndim == 1:
-        if classes is not None and not np.array_equal(
-            np.unique(classes), expected.classes
-        ):
+    if is_update and expected is not None and expected.classes.ndim == 1:
+        given = expected.classes if classes is None else np.unique(classes)
+        if not np.array_equal(given, expected.classes):
             raise ValueError(
                 f"classes must be {expected.classes.tolist()}, as in the earlier fit; "
-                f"got {np.unique(classes).tolist()}."
+                f"got {given.tolist()}."
             )
         classes = expected.classes  # these rows may have only one of them
     targets = check_targets(
@@ -442,25 +429,6 @@ def check_tasks(
         targets = replace(targets, task_names=expected.task_names)
     expected.check_same_tasks(targets, "Y")
     return targets
-
-
-# A mean of the weights that is so many times larger or smaller than that of the first
-# call is probably in another unit.
-LARGEST_RATIO = 10.0
-
-
-def _warn_about_ratio(scaled: Any) -> None:
-    """Warn if weights are divided by the mean of earlier ones of another size."""
-    if scaled.given is None or scaled.own_mean is None:
-        return
-    ratio = scaled.own_mean / scaled.given
-    if not 1 / LARGEST_RATIO <= ratio <= LARGEST_RATIO:
-        warn_user(
-            f"The mean of sample_weight is {scaled.own_mean:g}, but {scaled.given:g} "
-            "in the first call, which is 1 without weights. partial_fit divides by the "
-            f"latter, so that these rows count {ratio:.3g} times as much as those. "
-            "Scale the weights if that is not intended."
-        )
 
 
 class ColumnInput(NamedTuple):
@@ -493,11 +461,10 @@ def column_inputs(
     numeric, places = numeric_widths(spec), schema.places()
     vectors = vector_counts(encoder)
     found = {n: ColumnInput("refused", error=text) for n, text in errors.items()}
-    encodings = schema.column_encodings()
     for column in encoder.columns_:
         name, text = column.name, column.encoding
         codes, inputs, bags = places.get(name, ((), (), ()))
-        if encodings[name].rates:
+        if inputs and (codes or bags):
             text += ", rates"
         width = sum(spec.widths[code] for code in codes)
         width += spec.embedding_dim * len(bags) + sum(numeric[i] for i in inputs)
@@ -577,7 +544,6 @@ class EncodedData:
     further: Mapping[str, TrainingRows]  # only measured
     schema: Schema
     epochs: tuple[str | None, int, int]  # monitored column, first that counts, last
-    n_rows: int  # training and validation rows
     weight_scale: float  # by which weights were divided
     base_rates: Sequence[float]  # of these rows; in later updates, of the first call
     holds_out: bool  # whether a part of the rows is held out
@@ -596,7 +562,7 @@ class EncodedData:
         if valid is not None and valid.rows is not None:
             # Both select rows of the same tensors, which are moved once.
             assert isinstance(train, Impressions)
-            valid = train.at(valid.rows.to(train.device))
+            valid = replace(train, rows=valid.rows.to(train.device))
         elif valid is not None:
             valid = valid.to(device)
         return replace(self, train=train, valid=valid, further=further)
@@ -615,8 +581,8 @@ def _in_one_table(
 
 def statistics_selection(settings: Settings) -> str:
     """Return the parameters that choose the columns with target statistics, as text."""
-    names = ("list_target_encoding", "target_encoding_min_values")
-    chosen = [settings.encoding_params[name] for name in names]
+    params = settings.encoding_params
+    chosen = [params["list_target_encoding"], params["target_encoding_min_values"]]
     return f"{settings.target_encoding!r}, {chosen!r}"
 
 

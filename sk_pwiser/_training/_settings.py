@@ -14,21 +14,11 @@ from typing import Any, Self
 import numpy as np
 import torch
 from sklearn.base import BaseEstimator
-from sklearn.utils._param_validation import (
-    Interval,
-    InvalidParameterError,
-    StrOptions,
-)
+from sklearn.utils._param_validation import Interval, InvalidParameterError, StrOptions
 from skorch.exceptions import DeviceWarning
 from torch.nn import functional as F
 
-from sk_pwiser._utils import (
-    CHAIN,
-    accept_any_case_of_y,
-    did_you_mean,
-    nearest,
-    warn_user,
-)
+from sk_pwiser import _utils
 from sk_pwiser.losses import LOSSES
 from sk_pwiser.networks import NETWORKS, NetworkSpec
 from sk_pwiser.weighting import WEIGHTINGS
@@ -94,7 +84,7 @@ PARAMETER_CONSTRAINTS: dict[str, list[Any]] = {
     "embedding_dim": [Limits(Integral, 1, None, closed="left"), StrOptions({"auto"})],
     "encoding_params": [dict, None],
     "missing_labels": [StrOptions({"error", "ignore"})],
-    "task_parents": [StrOptions({CHAIN}), dict, None],
+    "task_parents": [StrOptions({_utils.CHAIN}), dict, None],
     "negative_sampling_rate": [Limits(Real, 0, 1, closed="right")],
     "optimizer": [StrOptions(set(OPTIMIZERS)), type],
     "optimizer_params": [dict, None],
@@ -151,7 +141,7 @@ def explain_names(function: Callable[..., Any]) -> Callable[..., Any]:
     def call(*args: Any, **kwargs: Any) -> Any:
         for name in kwargs.keys() - known.keys():
             names = [*known, *PARAMETER_CONSTRAINTS, *OWN_NAMES, *THREADS]
-            meant = name if name in names else nearest(name, names)
+            meant = name if name in names else _utils.nearest(name, names)
             meant = OWN_NAMES.get(meant, meant)
             if name in THREADS:
                 hint = "set the number of threads by `with sk_pwiser.num_threads(n):`"
@@ -169,7 +159,7 @@ def explain_names(function: Callable[..., Any]) -> Callable[..., Any]:
             )
         return function(*args, **kwargs)
 
-    return accept_any_case_of_y(call)
+    return _utils.accept_any_case_of_y(call)
 
 
 class ParametersMixin(BaseEstimator):  # type: ignore[misc]
@@ -225,12 +215,18 @@ class ParametersMixin(BaseEstimator):  # type: ignore[misc]
                 # The message of scikit-learn, with the name that was meant.
                 raise ValueError(
                     f"Invalid parameter {name!r} for estimator {self}. Valid "
-                    f"parameters are: {known!r}.{did_you_mean(name, known)}"
+                    f"parameters are: {known!r}.{_utils.did_you_mean(name, known)}"
                 )
         # Values first: an entry may belong to a dictionary set in the same call.
         super().set_params(**params)
         for (name, entry), value in entries.items():
-            setattr(self, name, _with_entry(getattr(self, name), entry, value, name))
+            dictionary = getattr(self, name)
+            if not isinstance(dictionary, dict | None):
+                raise ValueError(
+                    f"{name}__{entry} sets an entry of {name}, which is not a "
+                    f"dictionary but {dictionary!r}."
+                )
+            setattr(self, name, {**(dictionary or {}), entry: value})
         return self
 
     def _validate_params(self) -> None:
@@ -240,23 +236,9 @@ class ParametersMixin(BaseEstimator):  # type: ignore[misc]
         except InvalidParameterError as error:
             name = str(error).split("'")[1]
             rules = self._parameter_constraints.get(name, ())
-            names = [getattr(rule, "options", ()) for rule in rules]
-            hint = did_you_mean(getattr(self, name, None), chain.from_iterable(names))
+            names = chain.from_iterable(getattr(rule, "options", ()) for rule in rules)
+            hint = _utils.did_you_mean(getattr(self, name, None), names)
             raise InvalidParameterError(f"{error}{hint}") from error
-
-
-def _with_entry(dictionary: Any, entry: str, value: Any, name: str) -> dict[str, Any]:
-    """Return a copy of a dictionary with one entry set, `__` leading into others."""
-    if not (dictionary is None or isinstance(dictionary, dict)):
-        raise ValueError(
-            f"{name}__{entry} sets an entry of {name}, which is not a dictionary but "
-            f"{dictionary!r}."
-        )
-    key, _, rest = entry.partition("__")
-    entries = dictionary or {}
-    if rest:
-        value = _with_entry(entries.get(key), rest, value, f"{name}__{key}")
-    return {**entries, key: value}
 
 
 _Parameters = make_dataclass("_Parameters", PARAMETER_CONSTRAINTS, frozen=True)
@@ -274,11 +256,7 @@ class Settings(_Parameters):  # type: ignore[misc, valid-type]
                 copies[name] = {}
         given = copies["encoding_params"]
         for key in given:
-            if key not in ENCODING_PARAMS:
-                raise ValueError(
-                    f"encoding_params holds {key!r}; its keys are "
-                    f"{list(ENCODING_PARAMS)}.{did_you_mean(key, ENCODING_PARAMS)}"
-                )
+            _utils.check_choice("Each key of encoding_params", key, ENCODING_PARAMS)
         copies["encoding_params"] = {**ENCODING_PARAMS, **given}
         copies["optimizer_params"] = {**LOOP_PARAMS, **copies["optimizer_params"]}
         return cls(**copies)
@@ -297,12 +275,10 @@ class Settings(_Parameters):  # type: ignore[misc, valid-type]
 
 def describe(value: Any) -> Any:
     """Return what a file can hold, equal for equal settings: text for objects."""
-    if value is None or isinstance(value, bool | str | np.ndarray):
+    if isinstance(value, np.generic):
+        value = value.item()
+    if value is None or isinstance(value, bool | int | float | str | np.ndarray):
         return value
-    if isinstance(value, Integral):
-        return int(value)
-    if isinstance(value, Real):
-        return float(value)
     if isinstance(value, Mapping):
         return {key: describe(each) for key, each in value.items()}
     if isinstance(value, list | tuple):
@@ -321,17 +297,32 @@ def _copy(value: Any) -> Any:
 
 def find_device(name: str | torch.device) -> torch.device:
     """Return the torch device, after a check; "auto" is an accelerator if present."""
-    if name == "auto":
-        return _accelerator() or torch.device("cpu")
+    if name != "auto":
+        try:
+            device = torch.device(name)
+            torch.zeros(1, device=device).item()
+        except (RuntimeError, AssertionError, ImportError) as error:
+            raise ValueError(
+                f"device={str(name)!r} cannot be used on this machine; device='auto' "
+                f"uses an accelerator if one is present. {error}"
+            ) from error
+        return device
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    # Before 2.6 torch has no common name for the others, and "auto" leaves them out.
+    module: Any = getattr(torch, "accelerator", None)
+    if module is None or not module.is_available():
+        return torch.device("cpu")
+    found: torch.device = module.current_accelerator()
     try:
-        device = torch.device(name)
-        torch.zeros(1, device=device).item()
-    except (RuntimeError, AssertionError, ImportError) as error:
-        raise ValueError(
-            f"device={str(name)!r} cannot be used on this machine; device='auto' uses "
-            f"an accelerator if one is present. {error}"
-        ) from error
-    return device
+        _check_operators(found)
+    except (RuntimeError, TypeError) as error:
+        _utils.warn_user(
+            f"device='auto' uses the CPU: {str(found)!r} lacks an operator that "
+            f"training needs: {str(error).strip().partition(chr(10))[0]}"
+        )
+        return torch.device("cpu")
+    return found
 
 
 def device_or_cpu(name: str | torch.device) -> torch.device:
@@ -339,28 +330,8 @@ def device_or_cpu(name: str | torch.device) -> torch.device:
     try:
         return find_device(name)
     except ValueError as error:
-        warn_user(f"{error} Loading on the CPU instead.", DeviceWarning)
+        _utils.warn_user(f"{error} Loading on the CPU instead.", DeviceWarning)
         return torch.device("cpu")
-
-
-def _accelerator() -> torch.device | None:
-    """Return CUDA if it is present, or another accelerator that torch finds."""
-    if torch.cuda.is_available():
-        return torch.device("cuda")
-    # Before 2.6 torch has no common name for the others, and "auto" leaves them out.
-    module: Any = getattr(torch, "accelerator", None)
-    if module is None or not module.is_available():
-        return None
-    device: torch.device = module.current_accelerator()
-    try:
-        _check_operators(device)
-    except (RuntimeError, TypeError) as error:
-        warn_user(
-            f"device='auto' uses the CPU: {str(device)!r} lacks an operator that "
-            f"training needs: {str(error).strip().partition(chr(10))[0]}"
-        )
-        return None
-    return device
 
 
 def _check_operators(device: torch.device) -> None:

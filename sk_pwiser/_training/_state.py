@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from sk_pwiser._training import _settings
-from sk_pwiser._training._batches import BatchIterator, Impressions
-from sk_pwiser._training._callbacks import PARTS, Snapshot, group_arguments
-from sk_pwiser._training._components import build_net, build_network, check_components
+from sk_pwiser._training._batches import Impressions
+from sk_pwiser._training._callbacks import PARTS, group_arguments, set_states
+from sk_pwiser._training._components import build_net, check_components
 from sk_pwiser._training._evaluation import EpochHistory, Rises
 from sk_pwiser._training._net import MultiTaskNet
 from sk_pwiser._training._optimizers import TABLES, LazyAdam, sparse_tables
@@ -80,7 +80,7 @@ def load_net_state(net: MultiTaskNet, state: Mapping[str, Any]) -> None:
     ]
     states["optimizer"] = {**states["optimizer"], "param_groups": groups}
     try:
-        Snapshot(states).restore(net)
+        set_states(net, states)
     except RuntimeError as error:
         raise ValueError(f"its weights do not fit its parameters: {error}") from error
     net.history = EpochHistory(state["history"])
@@ -150,10 +150,15 @@ def continue_from(net: MultiTaskNet, earlier: MultiTaskNet) -> None:
         net.module_.load_state_dict(earlier.module_.state_dict())
         net.criterion_.load_state_dict(earlier.criterion_.state_dict())
     except RuntimeError as error:
+        changed = []
+        for name in _OF_SHAPE:
+            now, before = (getattr(each.settings, name) for each in (net, earlier))
+            if not equal(now, before):
+                changed.append(f"{name}={now!r}, before {before!r}")
         raise ValueError(
             "Training cannot continue from the earlier fit, since the parameters now "
             "describe a different network, loss or weighting: "
-            f"{_changed(net.settings, earlier.settings) or error}."
+            f"{'; '.join(changed) or error}."
         ) from error
     has_same_state = _have_same_state(net.optimizer_, earlier.optimizer_)
     keeps_schedules = has_same_state and net.lr == earlier.lr
@@ -173,15 +178,11 @@ def continue_from(net: MultiTaskNet, earlier: MultiTaskNet) -> None:
     net.start_rates_ = earlier.start_rates_
 
 
-def _changed(settings: _settings.Settings, earlier: _settings.Settings) -> str:
-    """Describe which parameters that shape a net have changed since the earlier fit."""
-    parts = ("network", "loss", "weighting")
-    names = [name for part in parts for name in (part, f"{part}_params")]
-    return "; ".join(
-        f"{name}={now!r}, before {before!r}"
-        for name in [*names, "embedding_dim"]
-        if not equal(now := getattr(settings, name), before := getattr(earlier, name))
-    )
+# Parameters that shape a net.
+_OF_SHAPE = (
+    *("network", "network_params", "loss", "loss_params"),
+    *("weighting", "weighting_params", "embedding_dim"),
+)
 
 
 def _have_same_state(
@@ -301,8 +302,7 @@ def check_own_tables(net: MultiTaskNet, rows: Impressions, n_before: int) -> Non
         if n_rows == n_before or int(indices.max()) >= n_rows:
             raise IndexError(f"{path} has {n_rows} rows")
 
-    batches = BatchIterator(rows.spaced(1), 1, device=torch.device(net.device))
-    inputs, _ = next(iter(batches))
+    inputs, _ = next(iter(net.get_iterator(rows.spaced(1))))
     largest = torch.tensor(network.spec.cardinalities, device=net.device) - 1
     inputs["codes"] = largest.expand(inputs["codes"].shape)
     net._set_training(False)
@@ -393,7 +393,7 @@ def from_state(state: Mapping[str, Any], defaults: Mapping[str, Any]) -> Trainin
         net = build_net(
             eager,
             replace(components, sampler=state["sampler"]),
-            build_network(eager, schema),
+            schema,
             device,
             epochs=(None, 1, 1),
             is_update=True,  # other trainings build their own net

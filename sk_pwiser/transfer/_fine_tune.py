@@ -79,7 +79,7 @@ def tred(net, rows, included, seed):
         inputs = inputs["codes"].long(), inputs["numeric"]
         return features_of(initial, [tensor.to(net.device) for tensor in inputs])
 
-    gates = separate(read, rows.labels(), rows.column("sample_weight"), seed)
+    gates = separate(read, rows.column("y"), rows.column("sample_weight"), seed)
     return lambda inputs, features: distance_penalty(
         features, gates * features_of(initial, inputs)
     )

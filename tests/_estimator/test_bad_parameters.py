@@ -187,7 +187,7 @@ def test_numbers_above_those_of_float32(earlier, optimizer, name, value):
     if name == "embedding_lr":
         params = {"optimizer_params": params}
     earlier.set_params(optimizer=optimizer, **params)
-    message = f"would diverge .*largest number .*float32. Use a smaller {name}; it is"
+    message = f"optimizer=.* cannot train with .*{name}=1"
     if name == "embedding_lr" and value == 10**400:
         message = "embedding_lr must be finite"
     refuses(earlier, ValueError, message)
@@ -250,7 +250,7 @@ def test_devices_that_are_not_on_this_machine(earlier, device):
 @pytest.mark.parametrize("entry", [1, int, "early_stopping", ("name", 1)])
 def test_callbacks_of_another_class(earlier, entry):
     earlier.set_params(callbacks=[Fuse(), entry])
-    message = f"callbacks must hold callbacks of skorch; got {re.escape(repr(entry))}"
+    message = f"callbacks must hold callbacks .*; got {re.escape(repr(entry))}"
     with pytest.raises(TypeError, match=message):
         earlier.fit(X, Y)
 

@@ -48,12 +48,6 @@ Detached = returning(
 )
 
 
-class Lazy(Linear):
-    def __init__(self, spec):
-        super().__init__(spec)
-        self.head = torch.nn.LazyLinear(self.n_tasks)
-
-
 def sets_attribute(self, argument):
     """Set an attribute without the constructor of the base class."""
     self.units = 8
@@ -77,11 +71,6 @@ class Scalar(Brier):
 class DetachedLoss(Brier):
     def forward(self, *args):
         return super().forward(*args).detach()
-
-
-class NoRecord(Brier):
-    def pop_epoch_record(self):
-        return None
 
 
 def combining(combine):
@@ -133,7 +122,6 @@ NETWORKS = [
 LOSSES = [
     (Scalar, ValueError, r"loss Scalar must return .* shape \(2,\); got"),
     (DetachedLoss, ValueError, "DetachedLoss must depend on parameters"),
-    (NoRecord, TypeError, "NoRecord must return a dict .* got None"),
 ]
 WEIGHTINGS = [
     (combining(lambda losses: losses), ValueError, r"Own .* shape \(\) .* got tensor"),
@@ -292,7 +280,6 @@ def test_buffers_that_a_network_replaces_are_restored():
 
 
 LATE = [
-    ({"network": Lazy}, ValueError, "Lazy has the lazy parameter head.weight"),
     (
         {"network": subclass(MultiTaskNetwork, __init__=sets_attribute)},
         TypeError,

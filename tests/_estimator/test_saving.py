@@ -248,7 +248,7 @@ def test_settings_missing_in_an_older_file_have_their_defaults(parts, name):
     [
         (lambda v: settings_of(v), r"its settings have \['new_setting'\].* unknown"),
         (lambda v: v["params"], r"its parameters \['new_setting'\] are unknown"),
-        (lambda v: settings_of(v)["encoding_params"], "holds 'new_setting'"),
+        (lambda v: settings_of(v)["encoding_params"], "got 'new_setting'"),
     ],
 )
 def test_unknown_settings_are_refused_by_name_and_version(parts, place, message):

@@ -48,7 +48,7 @@ def test_every_row_occurs_once_in_batches_of_nearly_equal_size(n, size, sampler)
 
 
 def test_every_pass_has_a_new_order_of_the_selected_rows():
-    part = impressions(100).at(torch.arange(0, 100, 2))
+    part = replace(impressions(100), rows=torch.arange(0, 100, 2))
     iterator = BatchIterator(part, 16, "shuffled")
     first, second = (
         torch.cat([inputs["codes"][:, 0] for inputs, _ in iterator]) for _ in range(2)
@@ -56,7 +56,7 @@ def test_every_pass_has_a_new_order_of_the_selected_rows():
     assert not torch.equal(first, second)
     assert first.sort().values.tolist() == list(range(0, 100, 2))
     assert len(part) == 50
-    assert torch.equal(part.labels(), torch.zeros(50, 1))
+    assert torch.equal(part.column("y"), torch.zeros(50, 1))
     assert torch.equal(part.column("sample_weight"), torch.arange(0, 100, 2).float())
 
 
@@ -79,10 +79,10 @@ def test_grouped_batches_split_no_group_that_fits(sizes, batch):
 
 @given(groups=st.lists(st.integers(0, 9), min_size=1), batch=st.integers(1, 12))
 def test_batches_that_keep_groups_are_not_random(groups, batch):
-    rows = impressions(len(groups) * 2).at(torch.arange(0, len(groups) * 2, 2))
+    every_second = torch.arange(0, len(groups) * 2, 2)
+    rows = replace(impressions(len(groups) * 2), rows=every_second)
     rows = replace(rows, groups=torch.tensor(groups).repeat_interleave(2))
-    iterator = BatchIterator(rows, batch)
-    iterator.keep_groups()
+    iterator = BatchIterator(rows, batch, keeps_groups=True)
     first, second = (
         [inputs["codes"][:, 0] for inputs, _ in iterator] for _ in range(2)
     )

@@ -90,7 +90,7 @@ def test_value_and_gradients(parts, task_weights, monotonicity_weight):
     leaf, output, y, weight = tensors(parts)
     expected = expected_value(parts, task_weights, monotonicity_weight)
     assert joined(output, y, weight).item() == pytest.approx(expected, rel=1e-5)
-    reported = joined.backward(output, y, weight, None, leaf.values())
+    reported = joined(output, y, weight, None, leaf.values())
     assert not reported.requires_grad
     assert reported.item() == pytest.approx(expected, rel=1e-5)
     assert leaf["penalties"].grad.tolist() == [1.0, 1.0]
@@ -126,14 +126,16 @@ def test_extra_losses_of_another_shape_are_refused(parts, shape, as_function):
     term = torch.ones(shape)
     extra = {"odd": (lambda labels: term) if as_function else term}
     found = str(shape).replace("(", r"\(").replace(")", r"\)")
-    message = rf"extra_losses\['odd'\] must have the shape \(\) .* \(2,\) .* {found}"
+    message = rf"extra_losses\['odd'\] must be .* shape \(\) .* \(2,\) .* {found}"
     with pytest.raises(ValueError, match=message):
         criterion()(output._replace(extra_losses=extra), y, weight)
 
 
 def test_extra_losses_are_tensors(parts):
     _, output, y, _ = tensors(parts)
-    with pytest.raises(TypeError, match=r"extra_losses\['zero'\] .* Tensor; got 0.5"):
+    with pytest.raises(
+        ValueError, match=r"extra_losses\['zero'\] .* Tensor, .* got 0.5"
+    ):
         criterion()(output._replace(extra_losses={"zero": lambda _: 0.5}), y)
 
 
@@ -183,7 +185,7 @@ def test_in_updates_a_task_with_few_events_leans_towards_its_parent(parts, loss)
         leaf, output, y, weight = tensors(parts)
         output = NetworkOutput(output.logits)
         joined.count_rows(y, weight)
-        joined.backward(output, y, weight, None, leaf.values())
+        joined(output, y, weight, None, leaf.values())
         found[leans] = leaf["logits"].grad.numpy()
     n_events = parts["y"].sum(axis=0)
     clicks, conversions = parts["weight"] @ parts["y"]
@@ -221,7 +223,7 @@ def test_the_prior_leaves_the_mean_prediction_as_it_is(weights, conditional):
         logits = torch.zeros(200, 3, requires_grad=True)
         heads = {"conditional_logits": logits} if conditional else {}
         output = NetworkOutput(logits, **heads)
-        joined.backward(output, y, weight, None, [logits])
+        joined(output, y, weight, None, [logits])
         pulls.append(logits.grad)
     change = pulls[1] - pulls[0]
     assert change[:, 0].abs().max() == 0
@@ -234,6 +236,6 @@ def test_with_many_events_only_the_labels_count(parts):
     joined.leans_on_parents = True
     joined.count_fit([0.5, 0.1], 10**10)
     leaf, output, y, weight = tensors(parts)
-    joined.backward(NetworkOutput(output.logits), y, weight, None, leaf.values())
+    joined(NetworkOutput(output.logits), y, weight, None, leaf.values())
     slope = (sigmoid(parts["logits"]) - parts["y"]) * parts["weight"][:, np.newaxis]
     assert_allclose(leaf["logits"].grad, slope / N, rtol=1e-4, atol=1e-7)

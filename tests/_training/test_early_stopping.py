@@ -195,7 +195,7 @@ def test_a_scorer_sees_the_rates_of_the_sampled_log(task):
 def test_a_scorer_sees_the_order_of_probabilities_near_0_and_1(offset):
     logits = torch.linspace(-1, 1, 50)[:, np.newaxis] + offset
     labels = (logits > offset).float()
-    rows = SimpleNamespace(labels=lambda: labels, column=lambda name: None)
+    rows = SimpleNamespace(column={"y": labels, "sample_weight": None}.get)
     scorer = make_task_scorer(roc_auc_score, 0)
     assert score_validation(scorer, rows, logits, {"click": None}) == 1
 

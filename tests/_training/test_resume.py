@@ -1,6 +1,7 @@
 """Continuing an earlier fit: what is kept, and what is refused."""
 
 import pickle
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -193,8 +194,11 @@ def test_a_pickle_of_a_device_that_is_not_present(monkeypatch, n_devices):
 
 def test_training_and_validation_rows_are_moved_once():
     rows = Impressions(torch.zeros(3, 1), torch.zeros(3, 2), torch.zeros(3, 2))
-    parts = rows.at(torch.tensor([0, 2])), rows.at(torch.tensor([1]))
-    data = EncodedData(*parts, {}, None, (None, 1, 1), 3, 1.0, [0.1, 0.1], True)
+    parts = (
+        replace(rows, rows=torch.tensor([0, 2])),
+        replace(rows, rows=torch.tensor([1])),
+    )
+    data = EncodedData(*parts, {}, None, (None, 1, 1), 1.0, [0.1, 0.1], True)
     moved = data.to(torch.device("meta"))
     assert moved.train.codes.device.type == "meta"
     assert moved.valid.codes is moved.train.codes

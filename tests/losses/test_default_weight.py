@@ -92,7 +92,7 @@ def test_a_failed_update_keeps_it(monkeypatch):
         raise RuntimeError("after the steps")
 
     with monkeypatch.context() as patch:
-        patch.setattr("sk_pwiser._training._net.check_end", fail)
+        patch.setattr("sk_pwiser._training._evaluation.check_end", fail)
         with pytest.raises(RuntimeError, match="after the steps"):
             model.partial_fit(*rows_with(2_000, 2, 1))
     assert weight_of(model) == 0.1
