@@ -274,7 +274,6 @@ class Series:
         (np.array([0.5, 2.0], dtype=np.float16), 2.5),
         (torch.tensor([0.5, 2.0]), 2.5),
         (Series([0.5, 2.0]), 2.5),
-        (iter([0.5, 2.0]), 2.5),
         *((one(2), 4.0) for one in (int, np.float32, np.array, torch.tensor)),
     ],
 )
