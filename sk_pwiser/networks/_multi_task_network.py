@@ -137,6 +137,10 @@ class MultiTaskNetwork(nn.Module):
         Maps codes and numeric inputs to a dense input of shape `(batch, width)`.
     width : int
         Width of the dense input.
+    base_logits : Tensor of shape (n_tasks,)
+        Log-odds of the base rates in the task space, for initial output biases.
+    conditional_base_logits : Tensor of shape (n_tasks,)
+        Log-odds of the rates among the rows with the task that each task presupposes.
     level_offset : Tensor of shape (n_tasks,), or None
         Log-odds that are added to the logits of `forward`, or to its conditional
         logits; see :meth:`shift_level`.
@@ -187,6 +191,8 @@ class MultiTaskNetwork(nn.Module):
         self.width = self.input_layer.width
         if spec.monotonicity_weight is not None:
             self.monotonicity_weight = spec.monotonicity_weight
+        self.base_logits = initial_logits(spec, spec.task_space)
+        self.conditional_base_logits = initial_logits(spec, "conditional")
         self.register_buffer("level_offset", None)
 
     def __call__(
@@ -317,25 +323,6 @@ class MultiTaskNetwork(nn.Module):
         self.spec = replace(self.spec, cardinalities=list(cardinalities), bags=bags)
         self.input_layer.set_tables(cardinalities, [*weights, *bag_weights], bags)
 
-    @property
-    def base_logits(self) -> Tensor:
-        """Initial output biases in the task space, float32 of shape (n_tasks,)."""
-        if self.spec.task_space == "conditional":
-            return self.conditional_base_logits
-        return log_odds(self.spec.base_rates)
-
-    @property
-    def conditional_base_logits(self) -> Tensor:
-        """Log-odds of the rates among rows with the parent task, of the same form."""
-        base_rates = self.spec.base_rates
-        rates = list(base_rates)
-        for k, parent in enumerate(self.spec.parents):
-            if parent >= 0:
-                # Without rows that have the parent, the conditional rate is unknown.
-                rate = rates[k] / base_rates[parent] if base_rates[parent] else 0.5
-                rates[k] = min(rate, HIGHEST_CONDITIONAL_RATE)
-        return log_odds(rates)
-
     def forward(self, codes: Tensor, numeric: Tensor) -> NetworkOutput:
         """Compute the logits of a batch.
 
@@ -384,11 +371,20 @@ def random_inputs(
     return (shares * sizes).long().to(device), numeric.to(device), bags
 
 
-def log_odds(rates: Sequence[float]) -> Tensor:
-    """Compute the log-odds of rates, finite also for rates of 0 and 1."""
+def initial_logits(spec: NetworkSpec, task_space: str) -> Tensor:
+    """Return the log-odds of the base rates in a task space, float32 `(n_tasks,)`.
+
+    They are finite also for rates of 0 and 1.
+    """
+    base_rates = spec.base_rates
+    rates = list(base_rates)
+    for k, parent in enumerate(spec.parents if task_space == "conditional" else ()):
+        if parent >= 0:
+            # Without rows that have the parent, the conditional rate is unknown.
+            rate = rates[k] / base_rates[parent] if base_rates[parent] else 0.5
+            rates[k] = min(rate, HIGHEST_CONDITIONAL_RATE)
     # float64, since 1 - 1e-9 is 1 in float32.
-    probabilities = torch.tensor(list(rates), dtype=torch.float64)
-    return torch.logit(probabilities, eps=1e-9).float()
+    return torch.logit(torch.tensor(rates, dtype=torch.float64), eps=1e-9).float()
 
 
 def full_log_logits(sampled_logits: Tensor, rate: float) -> Tensor:
@@ -804,7 +800,7 @@ class CTCL(SharedBottom):
         self.pairs = [*down, *((k, j) for j, k in down)]
         # They start at the base rate of the latter, over impressions in either task
         # space.
-        starts = log_odds(spec.base_rates)[[target for _, target in self.pairs]]
+        starts = initial_logits(spec, "entire")[[target for _, target in self.pairs]]
         self.transfer_nets = layers.TaskTowers(n_hidden, units, starts, dropout)
 
     def forward(self, codes: Tensor, numeric: Tensor) -> NetworkOutput:
