@@ -122,9 +122,7 @@ class MultiTaskCriterion(nn.Module):
                 "depend on parameters that are trained; they depend on none, since "
                 "all are frozen, or the logits or losses are detached."
             )
-        self.weighting.set_sample_weight(weights)
-        if extra is not None:
-            self.weighting.set_extra_losses(extra.detach())
+        self.weighting.set_step(weights, None if extra is None else extra.detach())
         self.weighting.backward(losses, penalty, parameters)
         return self._report(losses.detach(), penalty)
 

@@ -657,8 +657,6 @@ class PWiseR(MultiTaskLoss):
 
     estimator_parameters = ("pwiser_weight", "task_parents")
 
-    _batches_without_pairs: Tensor
-
     def __init__(
         self,
         task_names: Sequence[str],
@@ -704,7 +702,7 @@ class PWiseR(MultiTaskLoss):
         self.averages_rows = self.base.averages_rows
         # In place, as graphs require.
         n_batches = torch.zeros((), dtype=torch.int64)
-        self.register_buffer("_batches_without_pairs", n_batches, persistent=False)
+        self._batches_without_pairs = nn.Buffer(n_batches, persistent=False)
 
     def forward(
         self,

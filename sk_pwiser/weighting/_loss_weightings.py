@@ -45,15 +45,13 @@ class TaskWeighting(nn.Module):
     """
 
     needs_task_gradients: bool = False
-    _sums: Tensor
-    _n_steps: Tensor
 
     def __init__(self, n_tasks: int) -> None:
         super().__init__()
         self.n_tasks = n_tasks
         # In place, as graphs require.
-        self.register_buffer("_sums", torch.zeros(n_tasks), persistent=False)
-        self.register_buffer("_n_steps", torch.zeros(1), persistent=False)
+        self._sums = nn.Buffer(torch.zeros(n_tasks), persistent=False)
+        self._n_steps = nn.Buffer(torch.zeros(1), persistent=False)
 
     @property
     def uses_task_gradients(self) -> bool:
@@ -76,10 +74,12 @@ class TaskWeighting(nn.Module):
             it presupposes happened.
         """
 
-    def set_sample_weight(self, sample_weight: Tensor | None) -> None:
-        """Receive the weights of the rows of a step.
+    def set_step(
+        self, sample_weight: Tensor | None, extra_losses: Tensor | None
+    ) -> None:
+        """Receive what the losses of a step consist of.
 
-        Called before `backward`. By default they are not used.
+        Called before `backward`. By default neither is used.
 
         Parameters
         ----------
@@ -87,19 +87,9 @@ class TaskWeighting(nn.Module):
             Weights of the rows in the losses, 0 for missing labels and, in conditional
             task space, for rows without the task that is presupposed; None if all are
             1. The losses are divided by the number of rows, not by these weights.
-        """
-
-    def set_extra_losses(self, losses: Tensor) -> None:
-        """Receive the part of a step's losses that the network adds to them.
-
-        Called before `backward`, if the network has extra losses per task, such as the
-        corrections of ESCM2. The base losses do not contain them. By default they are
-        not used.
-
-        Parameters
-        ----------
-        losses : Tensor of shape (n_tasks,)
-            Extra loss of each task, without its graph.
+        extra_losses : Tensor of shape (n_tasks,), or None
+            The part of the losses that the network has added, such as the corrections
+            of ESCM2, without its graph. The base losses do not contain it.
         """
 
     def forward(self, losses: Tensor) -> Tensor:
@@ -218,8 +208,6 @@ class Fixed(TaskWeighting):
     tensor(1.5000)
     """
 
-    weights: Tensor
-
     def __init__(self, n_tasks: int, *, weights: Sequence[float]) -> None:
         if isinstance(weights, Mapping) or not is_iterable(weights):
             raise TypeError(
@@ -237,9 +225,8 @@ class Fixed(TaskWeighting):
         super().__init__(n_tasks)
         # The weight of a single task does not count. A setting of the user is not part
         # of the state: `partial_fit` may change it.
-        used = values if n_tasks > 1 else [1.0]
-        buffer = torch.tensor(used, dtype=torch.float32)
-        self.register_buffer("weights", buffer, persistent=False)
+        used = torch.tensor(values if n_tasks > 1 else [1.0])
+        self.weights = nn.Buffer(used, persistent=False)
 
     def forward(self, losses: Tensor) -> Tensor:
         """Return the weighted sum of the losses, of shape `()`."""
@@ -430,25 +417,21 @@ class TrainingRates(nn.Module):
     out.
     """
 
-    mean: Tensor
-    n_losses: Tensor
-    means: Tensor
-
     def __init__(self, n_tasks: int) -> None:
         super().__init__()
         # In float32, since not every device has float64.
-        self.register_buffer("mean", torch.zeros(n_tasks))
-        self.register_buffer("n_losses", torch.zeros(n_tasks, dtype=torch.int64))
+        self.mean = nn.Buffer(torch.zeros(n_tasks))
+        self.n_losses = nn.Buffer(torch.zeros(n_tasks, dtype=torch.int64))
         # The last two epochs, the older one first; 0 if there is no mean.
-        self.register_buffer("means", torch.zeros(2, n_tasks))
+        self.means = nn.Buffer(torch.zeros(2, n_tasks))
 
     def observe(self, losses: Tensor) -> None:
         """Add the losses of a step, of shape `(n_tasks,)`, to the epoch's means."""
         losses = losses.detach().to(self.mean)
         is_positive = losses > 0
-        self.n_losses += is_positive
+        self.n_losses.add_(is_positive)
         change = (losses - self.mean) / self.n_losses.clamp(min=1)
-        self.mean += torch.where(is_positive, change, 0.0)
+        self.mean.add_(torch.where(is_positive, change, 0.0))
 
     def end_epoch(self) -> None:
         """Store the mean losses of the epoch, unless it had no step."""
@@ -548,9 +531,6 @@ class ExponentialMovingAverage(TaskWeighting):
     tensor(1.5000)
     """
 
-    average: Tensor
-    mass: Tensor
-
     def __init__(
         self,
         n_tasks: int,
@@ -566,12 +546,13 @@ class ExponentialMovingAverage(TaskWeighting):
         self.rates = None if rate is None else TrainingRates(n_tasks)
         # The bias-corrected average, and the sum of the powers of the decay in it: the
         # newest loss enters with the share 1 / mass, which is exactly 1 at first.
-        self.register_buffer("average", torch.zeros(n_tasks, dtype=torch.float32))
-        self.register_buffer("mass", torch.zeros(n_tasks, dtype=torch.float32))
+        self.average = nn.Buffer(torch.zeros(n_tasks))
+        self.mass = nn.Buffer(torch.zeros(n_tasks))
 
     def forward(self, losses: Tensor) -> Tensor:
         """Return the sum of the scaled losses, of shape `()`."""
-        average, is_known = self.average, self.mass > 0
+        is_known = self.mass > 0
+        average: Tensor = self.average
         if self.training:
             observed = losses.detach().float()
             is_positive = observed > 0
