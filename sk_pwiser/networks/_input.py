@@ -430,8 +430,8 @@ class BagEmbeddings(nn.Module):
             nn.EmbeddingBag(n_vectors, dim, mode="sum", include_last_offset=True)
             for _ in range(n_tables)
         )
-        for table in self.embeddings:
-            nn.init.normal_(table.get_parameter("weight"), std=INITIAL_STD)
+        for weight in self.embeddings.parameters():
+            nn.init.normal_(weight, std=INITIAL_STD)
         # The bag and its column
         self.attended = [(b, bag.column) for b, bag in enumerate(bags) if bag.attends]
         self.attention = nn.ModuleList(  # per table, one layer per bag
@@ -577,7 +577,7 @@ class InputLayer(nn.Module):
         self.embeddings = nn.ModuleList(
             nn.Embedding(sum(spec.cardinalities), dim) for _ in each_table
         )
-        for weight in self.tables:
+        for weight in self.embeddings.parameters():
             nn.init.normal_(weight, std=INITIAL_STD)
         self._set_cardinalities(spec.cardinalities)
         # Lists read the whole vectors of their column.
@@ -711,6 +711,7 @@ class InputLayer(nn.Module):
     def _set_cardinalities(self, cardinalities: Sequence[int]) -> None:
         """Set the first row of each column, and that of its unseen values."""
         self.cardinalities = list(cardinalities)
-        sizes = torch.tensor([0, *cardinalities], device=self.tables[0].device)
+        device = next(self.embeddings.parameters()).device
+        sizes = torch.tensor([0, *cardinalities], device=device)
         self.offsets = constant(sizes.cumsum(0)[:-1])
         self.unseen = constant(self.offsets + self.unseen_code)

@@ -124,9 +124,10 @@ class TaskTowers(nn.ModuleList):
         """Map `(batch, n_in)` or `(n_tasks, batch, n_in)` to `(batch, n_tasks)`."""
         if not inputs.is_cpu and self.training and len(self) > 1:
             return self._jointly(inputs)
-        pairs: Iterable[tuple[Any, Tensor]] = pair(self, inputs)
-        logits = [tower.output(tower.hidden(each)) for tower, each in pairs]
-        return torch.cat(logits, dim=1)
+        towers = cast(list[Tower], list(self))
+        own = inputs.unbind() if inputs.dim() == 3 else [inputs] * len(towers)
+        pairs = zip(towers, own, strict=True)
+        return torch.cat([tower.output(tower.hidden(x)) for tower, x in pairs], dim=1)
 
     def _jointly(self, inputs: Tensor) -> Tensor:
         """Compute all towers by the same kernels."""

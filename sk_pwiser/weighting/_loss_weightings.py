@@ -190,7 +190,55 @@ class TaskWeighting(nn.Module):
         return weights.tolist() if n_steps else []
 
 
-class Fixed(TaskWeighting):
+class Equal(TaskWeighting):
+    """The sum of the tasks' losses.
+
+    Parameters
+    ----------
+    n_tasks : int
+        Number of tasks.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sk_pwiser.weighting import Equal
+    >>> Equal(2)(torch.tensor([0.5, 0.25]))
+    tensor(0.7500)
+    """
+
+    def __init__(self, n_tasks: int) -> None:
+        super().__init__(n_tasks)
+        # Settings, and no part of the state: `partial_fit` may change them.
+        self.weights = nn.Buffer(torch.ones(n_tasks), persistent=False)
+
+    def forward(self, losses: Tensor) -> Tensor:
+        """Return the weighted sum of the losses, of shape `()`."""
+        return (self.weights * losses).sum()
+
+    def backward(
+        self,
+        losses: Tensor,
+        penalty: Tensor | None,
+        parameters: Iterable[nn.Parameter],
+    ) -> None:
+        """Compute the gradients of a step from the weights, without a total loss."""
+        if type(self).forward is not Equal.forward:
+            # A subclass with its own `forward` may compute any total.
+            super().backward(losses, penalty, parameters)
+            return
+        terms: list[tuple[Tensor, Tensor | None]] = [(losses, self.weights)]
+        if penalty is not None:
+            terms.append((penalty, None))
+        # As in a sum, a constant term has no gradient.
+        terms = [term for term in terms if term[0].requires_grad] or terms
+        torch.autograd.backward([term for term, _ in terms], [w for _, w in terms])
+
+    def end_epoch(self) -> list[float]:
+        """Return the weights."""
+        return super().end_epoch() or self.weights.tolist()
+
+
+class Fixed(Equal):
     """A weighted sum of the tasks' losses, with weights given by the user.
 
     Parameters
@@ -223,64 +271,12 @@ class Fixed(TaskWeighting):
                 f"only 0; got {weights!r}."
             )
         super().__init__(n_tasks)
-        # The weight of a single task does not count. A setting of the user is not part
-        # of the state: `partial_fit` may change it.
-        used = torch.tensor(values if n_tasks > 1 else [1.0])
-        self.weights = nn.Buffer(used, persistent=False)
-
-    def forward(self, losses: Tensor) -> Tensor:
-        """Return the weighted sum of the losses, of shape `()`."""
-        return (self.weights * losses).sum()
-
-    def backward(
-        self,
-        losses: Tensor,
-        penalty: Tensor | None,
-        parameters: Iterable[nn.Parameter],
-    ) -> None:
-        """Compute the gradients of a step from the weights, without a total loss."""
-        if type(self).forward is not Fixed.forward:
-            # A subclass with its own `forward` may compute any total.
-            super().backward(losses, penalty, parameters)
-            return
-        terms: list[tuple[Tensor, Tensor | None]] = [(losses, self.weights)]
-        if penalty is not None:
-            terms.append((penalty, None))
-        # As in a sum, a constant term has no gradient.
-        terms = [term for term in terms if term[0].requires_grad] or terms
-        torch.autograd.backward([term for term, _ in terms], [w for _, w in terms])
+        if n_tasks > 1:  # the weight of a single task does not count
+            self.weights.copy_(torch.tensor(values))
 
     def report(self, losses: Tensor) -> Tensor:
         """Return the loss that is minimised: the weighted sum, of shape `()`."""
         return (self.weights * losses).sum()
-
-    def end_epoch(self) -> list[float]:
-        """Return the weights."""
-        return super().end_epoch() or self.weights.tolist()
-
-
-class Equal(Fixed):
-    """The sum of the tasks' losses.
-
-    Parameters
-    ----------
-    n_tasks : int
-        Number of tasks.
-
-    Examples
-    --------
-    >>> import torch
-    >>> from sk_pwiser.weighting import Equal
-    >>> Equal(2)(torch.tensor([0.5, 0.25]))
-    tensor(0.7500)
-    """
-
-    def __init__(self, n_tasks: int) -> None:
-        super().__init__(n_tasks, weights=[1.0] * n_tasks)
-
-    def report(self, losses: Tensor) -> Tensor:
-        """Return the sum of the losses, which takes a GPU one kernel less."""
-        return losses.sum()
 
 
 class Uncertainty(TaskWeighting):

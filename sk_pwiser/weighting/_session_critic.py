@@ -52,7 +52,7 @@ class SessionCriticWeights(DocLink, BaseEstimator):
     .. math:: Q_k(x_t, p_{tk}) \approx
         \mathbb{E} \Big[ \sum_{s \ge t} \gamma^{s - t} r_{sk} \Big] \le 0.
 
-    with p_k at least 0.0001 and at most 1 minus that, so that rewards are finite. The
+    Here p_k is at least 0.0001 and at most 0.9999, so that rewards are finite. The
     weight of a row is :math:`1 - \lambda Q_k \ge 1`: rows whose sessions the first
     model predicts badly count more when a second model is fitted with these weights.
 
