@@ -12,12 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sk_pwiser._utils import (
-    at_least_float32,
-    chain_parents,
-    check_choice,
-    check_number,
-)
+from sk_pwiser._utils import at_least_float32, chain_parents, check_choice, check_number
 from sk_pwiser.networks import _layers as layers
 from sk_pwiser.networks._input import Bags, InputLayer, NetworkSpec
 

@@ -243,10 +243,7 @@ class GradientWeighting(TaskWeighting):
         )
 
     def backward(
-        self,
-        losses: Tensor,
-        penalty: Tensor | None,
-        parameters: Iterable[nn.Parameter],
+        self, losses: Tensor, penalty: Tensor | None, parameters: Iterable[nn.Parameter]
     ) -> None:
         """Combine the tasks' gradients and store the result in the parameters."""
         if not self.uses_task_gradients:
@@ -446,10 +443,7 @@ class GradNorm(GradientWeighting):
             self.extra_losses.copy_(extra_losses)
 
     def backward(
-        self,
-        losses: Tensor,
-        penalty: Tensor | None,
-        parameters: Iterable[nn.Parameter],
+        self, losses: Tensor, penalty: Tensor | None, parameters: Iterable[nn.Parameter]
     ) -> None:
         """Combine the tasks' gradients and store the result in the parameters."""
         known = (losses.detach() - self.extra_losses) / self.mean_weights
@@ -558,12 +552,7 @@ class MetaBalance(GradientWeighting):
     lengths: Tensor
 
     def __init__(
-        self,
-        n_tasks: int,
-        *,
-        relax: float = 0.7,
-        decay: float = 0.9,
-        target: int = 0,
+        self, n_tasks: int, *, relax: float = 0.7, decay: float = 0.9, target: int = 0
     ) -> None:
         super().__init__(n_tasks)
         self.relax = check_number("relax", relax, at_least=0, at_most=1)

@@ -108,10 +108,7 @@ class TaskWeighting(nn.Module):
         raise NotImplementedError(f"{type(self).__name__} must define forward.")
 
     def backward(
-        self,
-        losses: Tensor,
-        penalty: Tensor | None,
-        parameters: Iterable[nn.Parameter],
+        self, losses: Tensor, penalty: Tensor | None, parameters: Iterable[nn.Parameter]
     ) -> None:
         """Compute the gradients of a step and store them in the parameters.
 
@@ -216,10 +213,7 @@ class Equal(TaskWeighting):
         return (self.weights * losses).sum()
 
     def backward(
-        self,
-        losses: Tensor,
-        penalty: Tensor | None,
-        parameters: Iterable[nn.Parameter],
+        self, losses: Tensor, penalty: Tensor | None, parameters: Iterable[nn.Parameter]
     ) -> None:
         """Compute the gradients of a step from the weights, without a total loss."""
         if type(self).forward is not Equal.forward:
