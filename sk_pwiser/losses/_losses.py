@@ -467,17 +467,11 @@ def pwiser_loss(
     >>> pwiser_loss(torch.tensor([2.0, 1.5, 0.0]), y)
     tensor(0.5000)
     """
-    if y.dim() != 2 or scores.shape != y.shape[:1]:
+    per_row = [each for each in (scores, sample_weight) if each is not None]
+    if y.dim() != 2 or any(each.shape != y.shape[:1] for each in per_row):
         raise ValueError(
-            "scores must have shape (batch,) and y shape (batch, n_tasks); got "
-            f"{tuple(scores.shape)} and {tuple(y.shape)}."
-        )
-    if not scores.is_floating_point():
-        raise ValueError(f"scores must be floats; got dtype {scores.dtype}.")
-    if sample_weight is not None and sample_weight.shape != scores.shape:
-        raise ValueError(
-            f"sample_weight must have the shape of scores, {tuple(scores.shape)}; got "
-            f"{tuple(sample_weight.shape)}."
+            "scores and sample_weight must have shape (batch,), and y (batch, "
+            f"n_tasks); got {[tuple(each.shape) for each in (*per_row, y)]}."
         )
     means = means_over_pairs(
         WeightedScores(scores, sample_weight),

@@ -85,12 +85,7 @@ def depends_on(
         )
     # Large embedding tables may have sparse gradients.
     values = [g._values() if g is not None and g.is_sparse else g for g in gradients]
-    if all(g is None for g in values):
-        return [False] * len(values)
-    # All at once, so that the host waits for the device only once.
-    found = torch.stack([g.isnan().any() for g in values if g is not None]).tolist()
-    is_nan = iter(found)
-    return [g is not None and next(is_nan) for g in values]
+    return [g is not None and bool(g.isnan().any()) for g in values]
 
 
 # In a smaller table, the search for nonzero rows costs more than it saves.

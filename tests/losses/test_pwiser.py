@@ -296,8 +296,7 @@ def test_margins_are_numbers_or_sequences_of_any_kind(margins, expected):
         ({"margins": True}, TypeError, "margins must be a number; got True"),
         ({"surrogate": None}, TypeError, "surrogate must .*; got None"),
         ({"sample_weight": torch.ones(3, 1)}, ValueError, r"sample_weight .*\(3, 1\)"),
-        ({"scores": torch.zeros(3, dtype=int)}, ValueError, "scores must be floats"),
-        ({"y": torch.zeros(2, 2)}, ValueError, r"got \(3,\) and \(2, 2\)"),
+        ({"y": torch.zeros(2, 2)}, ValueError, r"got \[\(3,\), \(2, 2\)\]"),
     ],
 )
 def test_bad_arguments_of_the_function_are_named(params, error, message):
