@@ -115,7 +115,7 @@ class MultiTaskCriterion(nn.Module):
         losses, weights, extra, penalty = self._terms(output, y, sample_weight, groups)
         has_gradient = penalty is not None and penalty.requires_grad
         if not losses.requires_grad and (
-            self.weighting.uses_task_gradients or not has_gradient
+            self.weighting.needs_task_gradients or not has_gradient
         ):
             raise ValueError(
                 f"The losses of network and loss {type(self.loss).__name__} must "
@@ -342,7 +342,7 @@ def check_components(
         batch_sampler(settings, loss, has_groups),
         _compile_mode(settings, weighting, device) if settings.compile else None,
         _optimizers.smallest_lazy_table(
-            settings, weighting.uses_task_gradients, *optimizer, device
+            settings, weighting.needs_task_gradients, *optimizer, device
         ),
     )
 
@@ -497,7 +497,7 @@ def _compile_mode(
 ) -> str:
     if settings.compile == "graph":
         return "graph"
-    if weighting.uses_task_gradients:
+    if weighting.needs_task_gradients:
         raise ValueError(
             f"compile={settings.compile!r} requires a weighting of losses; weighting="
             f"{settings.weighting!r} needs one backward pass per task, which a "

@@ -104,7 +104,7 @@ def pair(modules: nn.ModuleList, inputs: Tensor) -> Iterable[tuple[nn.Module, Te
 
 
 class TaskTowers(nn.ModuleList):
-    """One tower per task, with the output biases `base_logits` at the start.
+    """One tower per task: hidden layers, and an output that starts at a base logit.
 
     On devices other than a CPU, training computes all towers together, by fewer
     kernels. The parameters of each tower stay separate tensors, since those of rare
@@ -116,25 +116,29 @@ class TaskTowers(nn.ModuleList):
     ) -> None:
         units = check_units("tower_units", units)
         dropout = check_number("dropout", dropout, at_least=0, below=1)
-        super().__init__(
-            Tower(n_in, units, logit, dropout) for logit in base_logits.tolist()
-        )
+        towers = []
+        for base_logit in base_logits.tolist():
+            hidden = MLP(n_in, units, dropout)
+            output = OutputLayer(Linear(hidden.n_out, 1))
+            nn.init.constant_(output.linear.bias, base_logit)
+            towers.append(nn.ModuleDict({"hidden": hidden, "output": output}))
+        super().__init__(towers)
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Map `(batch, n_in)` or `(n_tasks, batch, n_in)` to `(batch, n_tasks)`."""
         if not inputs.is_cpu and self.training and len(self) > 1:
             return self._jointly(inputs)
-        towers = cast(list[Tower], list(self))
-        own = inputs.unbind() if inputs.dim() == 3 else [inputs] * len(towers)
-        pairs = zip(towers, own, strict=True)
-        return torch.cat([tower.output(tower.hidden(x)) for tower, x in pairs], dim=1)
+        own = inputs.unbind() if inputs.dim() == 3 else [inputs] * len(self)
+        pairs: Any = zip(self, own, strict=True)
+        logits = [tower["output"](tower["hidden"](each)) for tower, each in pairs]
+        return torch.cat(logits, dim=1)
 
     def _jointly(self, inputs: Tensor) -> Tensor:
         """Compute all towers by the same kernels."""
-        towers = cast(list[Tower], list(self))
-        hidden, dropout = inputs, towers[0].hidden.dropout
+        towers: Any = list(self)
+        hidden, dropout = inputs, towers[0]["hidden"].dropout
         *layers, (weight, bias) = _join(
-            [[*tower.hidden.layers, tower.output.linear] for tower in towers]
+            [[*tower["hidden"].layers, tower["output"].linear] for tower in towers]
         )
         for layer in layers:
             hidden = torch.relu(_apply_jointly(*layer, hidden))
@@ -164,18 +168,6 @@ def _apply_jointly(weight: Tensor, bias: Tensor, inputs: Tensor) -> Tensor:
         return torch.baddbmm(bias, inputs, weight.transpose(1, 2))
     outputs = nn.functional.linear(inputs, weight.flatten(0, 1), bias.flatten())
     return outputs.view(len(inputs), len(weight), -1).transpose(0, 1)
-
-
-class Tower(nn.Module):
-    """The hidden layers and the output of a task, called by `TaskTowers`."""
-
-    def __init__(
-        self, n_in: int, units: Sequence[int], base_logit: float, dropout: float
-    ) -> None:
-        super().__init__()
-        self.hidden = MLP(n_in, units, dropout)
-        self.output = OutputLayer(Linear(self.hidden.n_out, 1))
-        nn.init.constant_(self.output.linear.bias, base_logit)
 
 
 class OutputLayer(nn.Module):

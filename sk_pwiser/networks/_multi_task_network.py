@@ -6,7 +6,7 @@ The networks in this file have bottoms and towers only.
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -297,7 +297,6 @@ class MultiTaskNetwork(nn.Module):
         cardinalities: Sequence[int],
         weights: Sequence[Tensor],
         n_vectors: Sequence[int] = (),
-        bag_weights: Sequence[Tensor] = (),
     ) -> None:
         """Replace the embedding tables of the input layer, in place.
 
@@ -306,17 +305,15 @@ class MultiTaskNetwork(nn.Module):
         cardinalities : sequence of int
             The new numbers of codes of the category columns.
         weights : sequence of Tensor of shape (sum(cardinalities), embedding_dim)
-            The new tables.
+            The new tables, and after them those of the vectors that bags do not share
+            with a column, of shape (n_own_vectors, embedding_dim).
         n_vectors : sequence of int, default=()
             The new numbers of vectors of the bags.
-        bag_weights : sequence of Tensor of shape (n_own_vectors, embedding_dim), \
-                default=()
-            The new tables of the vectors that bags do not share with a column.
         """
         sizes = zip(self.spec.bags, n_vectors, strict=True)
         bags = [bag._replace(n_vectors=n) for bag, n in sizes]
         self.spec = replace(self.spec, cardinalities=list(cardinalities), bags=bags)
-        self.input_layer.set_tables(cardinalities, [*weights, *bag_weights], bags)
+        self.input_layer.set_tables(cardinalities, weights, bags)
 
     def forward(self, codes: Tensor, numeric: Tensor) -> NetworkOutput:
         """Compute the logits of a batch.
@@ -801,9 +798,9 @@ class CTCL(SharedBottom):
     def forward(self, codes: Tensor, numeric: Tensor) -> NetworkOutput:
         """Compute the logits of a batch, `(batch, n_tasks)`, and the extra loss."""
         inputs = self.bottom(self.input_layer(codes, numeric))
-        towers = cast(list[layers.Tower], list(self.towers))
-        hidden = [tower.hidden(inputs) for tower in towers]
-        heads = [tower.output(h) for tower, h in zip(towers, hidden, strict=True)]
+        towers: Any = self.towers
+        hidden = [tower["hidden"](inputs) for tower in towers]
+        heads = [tower["output"](h) for tower, h in zip(towers, hidden, strict=True)]
         logits = torch.cat(heads, dim=1)
         if not self.pairs:
             return NetworkOutput(logits)

@@ -241,7 +241,7 @@ class GradientWeighting(TaskWeighting):
         self, losses: Tensor, penalty: Tensor | None, parameters: Iterable[nn.Parameter]
     ) -> None:
         """Combine the tasks' gradients and store the result in the parameters."""
-        if not self.uses_task_gradients:
+        if not self.needs_task_gradients:
             super().backward(losses, penalty, parameters)
             return
         trained = [p for p in parameters if p.requires_grad]

@@ -31,7 +31,8 @@ class TaskWeighting(nn.Module):
     ----------
     needs_task_gradients : bool
         Whether the weighting combines the tasks' gradients instead of their losses. A
-        step then needs one backward pass per task.
+        step then needs one backward pass per task. A class attribute; an object has
+        False if there is only one task.
 
     Examples
     --------
@@ -49,14 +50,10 @@ class TaskWeighting(nn.Module):
     def __init__(self, n_tasks: int) -> None:
         super().__init__()
         self.n_tasks = n_tasks
+        self.needs_task_gradients = self.needs_task_gradients and n_tasks > 1
         # In place, as graphs require.
         self._sums = nn.Buffer(torch.zeros(n_tasks), persistent=False)
         self._n_steps = nn.Buffer(torch.zeros(1), persistent=False)
-
-    @property
-    def uses_task_gradients(self) -> bool:
-        """Whether a step computes one gradient per task: only with several tasks."""
-        return self.needs_task_gradients and self.n_tasks > 1
 
     def set_base_losses(self, losses: Tensor) -> None:
         """Receive the losses of predictions that equal the base rates of the tasks.
