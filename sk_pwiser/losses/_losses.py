@@ -22,6 +22,7 @@ from sk_pwiser._utils import (
     check_number,
     check_signature,
     is_iterable,
+    place_of,
     read_task_parents,
     task_paths,
     widest_float,
@@ -828,21 +829,11 @@ class PWiseR(MultiTaskLoss):
 
 def _find_heads(tasks: Any, task_names: Sequence[str]) -> list[int]:
     """Return the indices of the tasks that take the term, in ascending order."""
-    n_tasks = len(task_names)
-    wrong = (
-        f"tasks must be 'all', or names or indices of the tasks {list(task_names)}; "
-        f"got {tasks!r}."
-    )
-    known: dict[str | int, int] = {k: k % n_tasks for k in range(-n_tasks, n_tasks)}
-    known |= {name: k for k, name in enumerate(task_names)}
     if isinstance(tasks, str | Integral):
-        tasks = range(n_tasks) if tasks == "all" else [tasks]
+        tasks = task_names if tasks == "all" else [tasks]
     if not is_iterable(tasks):
-        raise TypeError(wrong)
-    tasks = list(tasks)
-    for task in tasks:
-        if not isinstance(task, str | Integral) or isinstance(task, bool):
-            raise TypeError(wrong)
-        if task not in known:
-            raise ValueError(wrong)
-    return sorted({known[task] for task in tasks})
+        raise TypeError(
+            "tasks must be 'all', or names or indices of the tasks "
+            f"{list(task_names)}; got {tasks!r}."
+        )
+    return sorted({place_of("tasks", task, task_names) for task in tasks})

@@ -589,13 +589,11 @@ class InputLayer(nn.Module):
         # Numeric projections, gates and interactions are built per table: tasks with
         # their own tables share no weights.
         widths = [*spec.widths, *[dim] * len(spec.bags)]
-        numbers: Sequence[int] = range(spec.n_numeric)
-        self.bins = nn.ModuleList()
-        if any(spec.numeric_bins):
-            args = spec.numeric_bins, spec.bin_scales, sum(widths)
-            expanded = [NumericInputs(*args) for _ in each_table]
-            self.bins.extend(expanded)
-            numbers = expanded[0].owners
+        args = spec.numeric_bins, spec.bin_scales, sum(widths)
+        has_bins = any(spec.numeric_bins)
+        bins = [NumericInputs(*args) for _ in each_table if has_bins]
+        self.bins = nn.ModuleList(bins)
+        numbers = bins[0].owners if bins else range(spec.n_numeric)
         # Which input each column of the dense input belongs to, counted in the order
         # category columns, bags, numeric inputs.
         self.owners = [
@@ -607,20 +605,19 @@ class InputLayer(nn.Module):
         self.bags: BagEmbeddings | None = None
         if spec.bags:
             self.bags = BagEmbeddings(spec, n_tables, self.offsets)
-        self.gates = nn.ModuleList()
-        if features := spec.domain_features:
-            gates = [DomainGate(self.owners, features, n_fields) for _ in each_table]
-            self.gates.extend(gates)
-        self.interactions = nn.ModuleList()
-        if spec.interaction == "cross":
-            depth = spec.n_cross_layers, spec.cross_rank
-            self.interactions.extend(
-                CrossNetwork(self.width, *depth) for _ in each_table
+        self.gates, self.interactions = nn.ModuleList(), nn.ModuleList()
+        features, depth = spec.domain_features, (spec.n_cross_layers, spec.cross_rank)
+        if features:
+            self.gates.extend(
+                DomainGate(self.owners, features, n_fields) for _ in each_table
             )
-        elif spec.interaction == "fm":
-            self.interactions.extend(
-                FactorizationMachine(n_fields, dim, len(numbers)) for _ in each_table
-            )
+        for _ in each_table:
+            if spec.interaction == "cross":
+                self.interactions.append(CrossNetwork(self.width, *depth))
+            elif spec.interaction == "fm":
+                fields = n_fields, dim, len(numbers)
+                self.interactions.append(FactorizationMachine(*fields))
+        if spec.interaction == "fm":
             self.width += dim
 
     def forward(self, codes: Tensor, numeric: Tensor) -> Tensor:
