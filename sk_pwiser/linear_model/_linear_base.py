@@ -99,13 +99,10 @@ def check_task_types(task_types, n_tasks):
     if isinstance(task_types, str):
         task_types = [task_types] * n_tasks
     task_types = list(task_types)
-    if wrong := [t for t in task_types if t not in TASK_TYPES]:
+    if len(task_types) != n_tasks or not all(t in TASK_TYPES for t in task_types):
         raise ValueError(
-            f"task_types must hold 'binary' and 'regression' only; got {wrong[0]!r}."
-        )
-    if len(task_types) != n_tasks:
-        raise ValueError(
-            f"task_types must have one entry per task, {n_tasks}; got {task_types}."
+            f"task_types must be one of {TASK_TYPES}, or one for each of {n_tasks} "
+            f"tasks; got {task_types}."
         )
     return task_types
 

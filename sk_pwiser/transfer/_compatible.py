@@ -249,15 +249,12 @@ def check_markets(markets, X, n_estimators):
         markets = column_of(X, "markets", markets)
     check_match(X, n_samples, markets=markets)
     indices = np.asarray(markets)
-    if indices.shape != (n_samples,) or indices.dtype.kind not in "iu":
+    last = n_estimators - 1
+    is_valid = indices.shape == (n_samples,) and indices.dtype.kind in "iu"
+    if not is_valid or indices.min() < 0 or indices.max() > last:
         raise ValueError(
-            f"markets must hold one integer per row, {n_samples}; got an array of "
-            f"shape {indices.shape} and dtype {indices.dtype}."
-        )
-    low, high, last = indices.min(), indices.max(), n_estimators - 1
-    if low < 0 or high > last:
-        raise ValueError(
-            f"markets must be indices of estimators, 0 to {last}; got {low} to {high}."
+            f"markets must hold the index of an estimator, 0 to {last}, for each of "
+            f"{n_samples} rows; got {reprlib.repr(indices.tolist())}."
         )
     return indices
 

@@ -427,17 +427,12 @@ def extend_schema(schema, rows, seen, extends):
         weights = row_weights(rows.summary.scaled)
         encoder = learn_constant_columns(encoder, rows.rows.X, weights)
     if statistics is not None:
-        if seen and not statistics.counts_rows:
+        if seen and not (statistics.counts_rows and rows.summary.scaled is None):
             raise ValueError(
-                "seen=True requires a source that was fitted without sample_weight, or "
-                "without target statistics (target_encoding=False): rows cannot be "
-                "subtracted from sums of weights. With seen=False, the inputs of rows "
-                "that it was fitted on reveal their labels."
-            )
-        if seen and rows.summary.scaled is not None:
-            raise ValueError(
-                "sample_weight must be None with seen=True, and no label may be "
-                "missing: weighted rows cannot be subtracted from target statistics."
+                "sample_weight must be None with seen=True, here and in the fit of the "
+                "source, and no label may be missing: weighted rows cannot be "
+                "subtracted from target statistics. Fit the source without these "
+                "(target_encoding=False), or pass seen=False if the rows are new to it."
             )
         # Rows that the statistics have counted must be subtracted again, block by
         # block.

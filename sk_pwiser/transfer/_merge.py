@@ -312,7 +312,9 @@ def merge_estimators(
     members = _compatible.check_members(base, estimators)
     objective = check_choice("objective", objective, (*OBJECTIVES, None))
     granularity = check_choice("granularity", granularity, GRANULARITIES)
-    low, high = _check_bounds(bounds)
+    if not isinstance(bounds, tuple | list) or len(bounds) != 2:
+        raise ValueError(f"bounds must be a pair of numbers; got {bounds!r}.")
+    low, high = (check_number("bounds", bound) for bound in bounds)
     start = _compatible.one_per_estimator("prior", prior, len(members))
     if not ((start >= low) & (start <= high)).all():
         raise ValueError(
@@ -363,15 +365,6 @@ def _minimise(objective, start, granularity, bounds):
     # By L-BFGS-B, the default with bounds.
     result = minimize(evaluate, initial, jac=True, bounds=bounds, options=TOLERANCES)
     return expand(result.x)
-
-
-def _check_bounds(bounds):
-    if not isinstance(bounds, tuple | list) or len(bounds) != 2:
-        raise ValueError(f"bounds must be a pair of numbers; got {bounds!r}.")
-    low, high = (check_number("bounds", bound) for bound in bounds)
-    if low > high:
-        raise ValueError(f"bounds must be in ascending order; got {bounds!r}.")
-    return low, high
 
 
 def _frozen_names(base, freeze):
