@@ -122,15 +122,12 @@ class TaskWeighting(nn.Module):
             # The weight of a loss is the derivative of the total with respect to it.
             losses.register_hook(self.record)  # type: ignore[no-untyped-call]
         total: Tensor = self(losses) if self.n_tasks > 1 else losses.sum()
-        if not isinstance(total, Tensor) or total.dim() != 0:
+        is_scalar = isinstance(total, Tensor) and total.dim() == 0
+        if not is_scalar or total.requires_grad < losses.requires_grad:
             raise ValueError(
                 f"weighting {type(self).__name__} must return a Tensor of shape () "
-                f"from forward; got {total!r}."
-            )
-        if losses.requires_grad and not total.requires_grad:
-            raise ValueError(
-                f"weighting {type(self).__name__} must return a Tensor from forward "
-                "through which gradients reach the losses; it has none."
+                "from forward, through which gradients reach the losses; got "
+                f"{total!r}."
             )
         if penalty is not None:
             total = total + penalty
@@ -248,18 +245,15 @@ class Fixed(Equal):
     """
 
     def __init__(self, n_tasks: int, *, weights: Sequence[float]) -> None:
-        if isinstance(weights, Mapping) or not is_iterable(weights):
-            raise TypeError(
-                f"weights must be a sequence of numbers, one per task; got {weights!r}."
-            )
+        is_sequence = is_iterable(weights) and not isinstance(weights, Mapping)
         values = [
             check_number(f"weights[{k}]", value, at_least=0)
-            for k, value in enumerate(weights)
+            for k, value in enumerate(weights if is_sequence else ())
         ]
         if len(values) != n_tasks or not any(values):
             raise ValueError(
-                f"weights must hold one number per task, {n_tasks} in total, and not "
-                f"only 0; got {weights!r}."
+                f"weights must be a sequence of {n_tasks} numbers, one per task, and "
+                f"not only 0; got {weights!r}."
             )
         super().__init__(n_tasks)
         if n_tasks > 1:  # the weight of a single task does not count

@@ -269,11 +269,6 @@ class SessionCriticWeights(DocLink, BaseEstimator):
         """Return the probabilities of each session by a model that did not see it."""
         if isinstance(self.base_estimator, FrozenEstimator):
             return probabilities(self.base_estimator, X, n_tasks)
-        n_sessions = len(np.unique(column_or_1d(groups)))
-        if n_sessions < self.cv:
-            raise ValueError(
-                f"groups must have cv={self.cv} sessions or more; got {n_sessions}."
-            )
         p = np.empty((len(groups), n_tasks))
         for train, left_out in GroupKFold(self.cv).split(p, groups=groups):
             model = clone(self.base_estimator)
