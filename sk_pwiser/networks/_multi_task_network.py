@@ -351,14 +351,13 @@ def random_inputs(
     bags = None
     if spec.bags:
         n_entries = 2 * n_rows * len(spec.bags)
-        has_ages = any(bag.has_ages for bag in spec.bags)
         # The last vector of a bag, to which attention applies.
         last = torch.tensor([bag.n_vectors for bag in spec.bags]).cumsum(0) - 1
         bags = Bags(
             torch.arange(0, n_entries + 1, 2),
             last.repeat_interleave(2).repeat(n_rows),
             torch.ones(n_entries),
-            torch.zeros(n_entries) if has_ages else None,
+            torch.zeros(n_entries),
         ).to(device)
     return (shares * sizes).long().to(device), numeric.to(device), bags
 
