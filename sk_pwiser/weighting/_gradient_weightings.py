@@ -461,26 +461,21 @@ class GradNorm(GradientWeighting):
         known = torch.stack([self.weights, self.losses, self.initial_losses])
         weights, losses, initial_losses = known.to(gram).unbind()
         norms = gram.diagonal().sqrt()
-        progress = losses / initial_losses
         is_active = (losses > 0) & (norms > VANISHED * norms.max())
         if is_active.any():
-            active = (each[is_active] for each in (weights, norms, progress))
+            before, lengths = weights[is_active], (weights * norms)[is_active]
+            progress = (losses / initial_losses)[is_active]
+            # The targets are proportional to progress ** alpha and sum to the same
+            # total.
+            targets = lengths.sum() * (self.alpha * progress.log()).softmax(dim=0)
+            # The derivative of |length - target| / mean with respect to log w is
+            # length / mean, up to its sign.
+            limit = self.lr * lengths / lengths.mean()
+            moved = before * (targets / lengths).log().clamp(-limit, limit).exp()
             updated = weights.clone()
-            updated[is_active] = self._update(*active)
+            updated[is_active] = moved * before.sum() / moved.sum()
             self.weights.copy_(updated)
         return weights
-
-    def _update(self, weights: Tensor, norms: Tensor, progress: Tensor) -> Tensor:
-        """Return the weights of the active tasks after one step of the descent."""
-        lengths = weights * norms
-        # The targets are proportional to progress ** alpha and sum to the same total.
-        targets = lengths.sum() * (self.alpha * progress.log()).softmax(dim=0)
-        # The derivative of |length - target| / mean with respect to log w is
-        # length / mean, up to its sign.
-        limit = self.lr * lengths / lengths.mean()
-        step = (targets / lengths).log().clamp(-limit, limit)
-        updated = weights * step.exp()
-        return updated * weights.sum() / updated.sum()
 
 
 class MetaBalance(GradientWeighting):
