@@ -377,7 +377,8 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
         with torch.no_grad():
             for batch in iterator:
                 # Neither composed nor converted to those of the full log.
-                output = self.infer(batch[0], self.module_.compute_heads)
+                raw = partial(self.module_, composes=False)
+                output = self.infer(batch[0], raw)
                 heads = output.logits
                 if output.conditional_logits is not None:
                     heads, is_conditional = output.conditional_logits, True

@@ -191,53 +191,20 @@ class MultiTaskNetwork(nn.Module):
         self.register_buffer("level_offset", None)
 
     def __call__(
-        self, codes: Tensor, numeric: Tensor, bags: Bags | None = None
+        self,
+        codes: Tensor,
+        numeric: Tensor,
+        bags: Bags | None = None,
+        *,
+        composes: bool = True,
     ) -> NetworkOutput:
-        """Run `forward`, and compose its logits to logits over impressions.
+        """Run `forward`, check its output, add the offset, and compose the logits.
+
+        The result has logits over impressions, in the full log. With `composes=False`
+        they stay as `forward` returns them, which is conditional in conditional space.
 
         If the table has bags, `forward` receives the sums over the bags as the first
         numeric inputs. `input_layer` expects them there.
-        """
-        output = self.compute_heads(codes, numeric, bags)
-        logits, heads = output.logits, output.conditional_logits
-        if self.spec.task_space == "entire":
-            heads = None
-        elif heads is None:
-            # The sums of logarithms in the chain would lose most digits in half
-            # precision.
-            heads = at_least_float32(logits)
-            # Not by its shape, which is a tensor while a graph is traced. The criterion
-            # refuses other numbers of columns.
-            if len(heads.unbind(dim=1)) == self.n_tasks:
-                logits = chain_logits(heads, self.spec.parents)
-        sampled, rate = None, self.spec.negative_sampling_rate
-        if rate != 1:
-            # Losses compare the labels of the sampled log with `sampled_logits`;
-            # predictions are made for the full log.
-            sampled = at_least_float32(logits)
-            logits = full_log_logits(sampled, rate)
-        return output._replace(
-            logits=logits, conditional_logits=heads, sampled_logits=sampled
-        )
-
-    def compute_heads(
-        self, codes: Tensor, numeric: Tensor, bags: Bags | None = None
-    ) -> NetworkOutput:
-        """Run `forward`, check its output, and add the offset.
-
-        Parameters
-        ----------
-        codes : int Tensor of shape (batch, n_columns)
-            Codes of the categories.
-        numeric : Tensor of shape (batch, n_numeric)
-            Encoded numbers.
-        bags : Bags, default=None
-            Elements of lists and sparse columns.
-
-        Returns
-        -------
-        NetworkOutput
-            The output of `forward`: in conditional space, its logits are conditional.
         """
         if bags is not None:
             numeric = self.input_layer.with_sums(codes, numeric, bags)
@@ -261,15 +228,34 @@ class MultiTaskNetwork(nn.Module):
                 "network must not return sampled_logits from forward: the base class "
                 "sets them. In forward, call the forward method of another network."
             )
-        offset, heads = self.level_offset, output.conditional_logits
-        if offset is None:
-            return output
-        if heads is None:
-            return output._replace(logits=logits + offset)
-        # A shift of the composed logits could raise a task above its parent.
-        heads = at_least_float32(heads) + offset
-        logits = chain_logits(heads, self.spec.parents)
-        return output._replace(logits=logits, conditional_logits=heads)
+        heads, parents = output.conditional_logits, self.spec.parents
+        if heads is None and self.level_offset is not None:
+            logits = logits + self.level_offset
+        elif heads is not None and self.level_offset is not None:
+            # A shift of the composed logits could raise a task above its parent.
+            heads = at_least_float32(heads) + self.level_offset
+            logits = chain_logits(heads, parents)
+        if not composes:
+            return output._replace(logits=logits, conditional_logits=heads)
+        if self.spec.task_space == "entire":
+            heads = None
+        elif heads is None:
+            # The sums of logarithms in the chain would lose most digits in half
+            # precision.
+            heads = at_least_float32(logits)
+            # Not by its shape, which is a tensor while a graph is traced. The criterion
+            # refuses other numbers of columns.
+            if len(heads.unbind(dim=1)) == self.n_tasks:
+                logits = chain_logits(heads, parents)
+        sampled, rate = None, self.spec.negative_sampling_rate
+        if rate != 1:
+            # Losses compare the labels of the sampled log with `sampled_logits`;
+            # predictions are made for the full log.
+            sampled = at_least_float32(logits)
+            logits = full_log_logits(sampled, rate)
+        return output._replace(
+            logits=logits, conditional_logits=heads, sampled_logits=sampled
+        )
 
     def shift_level(self, log_odds: Tensor) -> None:
         """Add log-odds to all predictions.
