@@ -666,6 +666,8 @@ class PWiseR(MultiTaskLoss):
         base: str | type[MultiTaskLoss] = "bce",
         base_params: Mapping[str, Any] | None = None,
     ) -> None:
+        from sk_pwiser.losses import LOSSES  # not at the top: it imports this file
+
         super().__init__(task_names)
         self.pwiser_weight = check_number("pwiser_weight", pwiser_weight, at_least=0)
         paths = task_paths(read_task_parents(task_parents, self.task_names))
@@ -680,8 +682,6 @@ class PWiseR(MultiTaskLoss):
         self.surrogate = check_choice("surrogate", surrogate, SURROGATES)
         self.margins = check_margins(margins, max(map(len, paths)))
         self.pairs = check_choice("pairs", pairs, PAIRS)
-        from sk_pwiser.losses import LOSSES  # not at the top: it imports this file
-
         others = {n: each for n, each in LOSSES.items() if not issubclass(each, PWiseR)}
         if isinstance(base, type) and issubclass(base, PWiseR):
             raise ValueError(f"base must be a loss other than PWiseR; got {base!r}.")
@@ -707,18 +707,15 @@ class PWiseR(MultiTaskLoss):
         groups: Tensor | None = None,
     ) -> Tensor:
         """Compute the base loss plus the weighted term, of shape `(n_tasks,)`."""
-        weights = sample_weight
-        if weights is not None:
-            weights = weights.detach().view(len(y), -1).expand_as(y)
         # Copies: the base may change them in place, and the pairs are formed by them.
         copied = None if sample_weight is None else sample_weight.clone()
         losses: Tensor = self.base(logits, y.clone(), copied, groups)
         if self.pwiser_weight == 0 or not self.heads:
             return losses
         scores = logits if self.score == "logit" else logits.sigmoid()
-        weights = sample_weight
-        if weights is not None:
-            weights = weights.view(len(y), -1).expand_as(y)
+        weights = None
+        if sample_weight is not None:
+            weights = sample_weight.detach().view(len(y), -1).expand_as(y)
         # On a GPU, all heads and depths at once: the time goes into the number of
         # kernels.
         jointly = (
