@@ -322,7 +322,7 @@ def read_task_parents(task_parents: Any, task_names: Sequence[str]) -> tuple[int
     for task, parent in (task_parents or {}).items():
         if parent is None or parent == -1:
             continue
-        k, of = (_place_of(name, task_names) for name in (task, parent))
+        k, of = (place_of("task_parents", each, task_names) for each in (task, parent))
         if of >= k:
             raise ValueError(
                 f"task_parents has {task_names[of]!r} as the parent of "
@@ -341,14 +341,15 @@ def parents_by_name(
     return {name: None if parent < 0 else names[parent] for name, parent in pairs}
 
 
-def _place_of(name: Any, task_names: Sequence[str]) -> int:
+def place_of(parameter: str, name: Any, task_names: Sequence[str]) -> int:
+    """Return the index of a task that a parameter names."""
     if name in task_names:
         return task_names.index(name)
     is_index = isinstance(name, Integral) and not isinstance(name, bool)
     if is_index and 0 <= int(name) < len(task_names):
         return int(name)
     raise ValueError(
-        f"task_parents has {name!r}, which is not a task; the tasks are "
+        f"{parameter} has {name!r}, which is not a task; the tasks are "
         f"{list(task_names)}.{did_you_mean(name, task_names)}"
     )
 

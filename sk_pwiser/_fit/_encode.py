@@ -83,9 +83,6 @@ def encode(
     if not isinstance(source, FileRows):
         source.rows = source.summary = None  # training reads tensors only
     monitor = _check_validation(plan, data)
-    if components is not None and shared is None:
-        for message in components.loss.cautions(data.base_rates):
-            warn_user(message)
     return replace(data, epochs=(monitor, *epochs[1:]))
 
 

@@ -93,16 +93,14 @@ class MultiTaskCriterion(nn.Module):
         if parameters is not None:
             has_gradient = penalty is not None and penalty.requires_grad
             if not losses.requires_grad and (
-                self.weighting.uses_task_gradients or not has_gradient
+                self.weighting.needs_task_gradients or not has_gradient
             ):
                 raise ValueError(
                     f"The losses of network and loss {type(self.loss).__name__} must "
                     "depend on parameters that are trained; they depend on none, since "
                     "all are frozen, or the logits or losses are detached."
                 )
-            self.weighting.set_sample_weight(weights)
-            if extra is not None:
-                self.weighting.set_extra_losses(extra.detach())
+            self.weighting.set_step(weights, None if extra is None else extra.detach())
             self.weighting.backward(losses, penalty, parameters)
             losses = losses.detach()
         reported = self.weighting.report(losses)
@@ -444,7 +442,7 @@ def _compile_mode(
 ) -> str:
     if settings.compile == "graph":
         return "graph"
-    if weighting.uses_task_gradients:
+    if weighting.needs_task_gradients:
         raise ValueError(
             f"compile={settings.compile!r} requires a weighting of losses; weighting="
             f"{settings.weighting!r} needs one backward pass per task, which a "

@@ -1,6 +1,7 @@
 """What is measured of a net: figures of validation rows, divergence, the level."""
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from numbers import Real
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -334,10 +335,11 @@ def shift_to(net: "MultiTaskNet", rows: TrainingRows) -> None:
     iterator, found = net.get_iterator(rows), []
     is_chain = net.module_.spec.task_space == "conditional"
     net._set_training(False)
+    # Neither composed nor converted to those of the full log.
+    raw = partial(net.module_, composes=False)
     with torch.no_grad():
         for inputs, _ in iterator:
-            # Neither composed nor converted to those of the full log.
-            output = net.infer(inputs, net.module_.compute_heads)
+            output = net.infer(inputs, raw)
             is_chain |= output.conditional_logits is not None
             logits = output.conditional_logits
             found.append((output.logits if logits is None else logits).float())

@@ -69,7 +69,7 @@ def _obstacles(net: Any) -> Iterator[str]:
     if net.is_joint:
         yield "weights that several workers train"
     weighting, optimizer = net.criterion_.weighting, net.optimizer_
-    if weighting.uses_task_gradients:
+    if weighting.needs_task_gradients:
         name = type(weighting).__name__
         yield f"weighting={name}, which needs the gradient per task"
     if net.iterator_train__sampler == "grouped":

@@ -261,7 +261,7 @@ def smallest_lazy_table(
         "GradientNormClipping in callbacks": any(
             issubclass(each, GradientNormClipping) for each in kinds
         ),
-        f"weighting={settings.weighting!r}": weighting.uses_task_gradients,
+        f"weighting={settings.weighting!r}": weighting.needs_task_gradients,
         f"compile={settings.compile!r}": settings.compile not in (False, "graph"),
         f"device={str(device)!r}": not has_sparse_gradients(device),
     }

@@ -332,8 +332,7 @@ def _set_tables(
 ) -> None:
     """Set the weights of embedding tables, and their states in the optimiser."""
     layer, weights = net.module_.input_layer, [weight for weight, _ in tables]
-    n = len(layer.tables)
-    net.module_.set_tables(cardinalities, weights[:n], n_vectors, weights[n:])
+    net.module_.set_tables(cardinalities, weights, n_vectors)
     own = [*layer.tables, *(() if layer.bags is None else layer.bags.tables)]
     for table, (_, state) in zip(own, tables, strict=True):
         if state:

@@ -1,6 +1,6 @@
 """The calibrator of several tasks: one curve per task, and the order of the tasks."""
 
-from numbers import Integral, Real
+from numbers import Real
 from typing import ClassVar
 
 import numpy as np
@@ -530,19 +530,14 @@ class FunnelCalibrator(
         Raises
         ------
         ValueError, TypeError
-            If the estimator is no :class:`~sk_pwiser.MultiTaskCTRCVRClassifier`, if it
-            cannot be saved, or if `cv` is neither None nor an int. No file is written.
+            If the estimator is no :class:`~sk_pwiser.MultiTaskCTRCVRClassifier`, or if
+            it or `cv` cannot be saved without code. No file is written.
         """
         check_is_fitted(self)
         if not isinstance(self.estimator_, MultiTaskCTRCVRClassifier):
             raise TypeError(
                 "Only a calibrated MultiTaskCTRCVRClassifier can be saved; got "
                 f"{self.estimator_!r}. Use pickle or skops for others."
-            )
-        if self.cv is not None and not isinstance(self.cv, Integral):
-            raise TypeError(
-                f"A calibrator with cv={self.cv!r} cannot be saved: a file holds no "
-                "code. Set cv=None first; predictions do not need it."
             )
         params = self.get_params(deep=False)
         del params["estimator"]

@@ -435,7 +435,7 @@ class WorkerNet(MultiTaskNet):
         step = super().train_step_single(batch, **fit_params)
         weighting = self.criterion_.weighting
         # Weightings of gradients have summed them already, see `join`.
-        if not weighting.uses_task_gradients:
+        if not weighting.needs_task_gradients:
             self.workers.sum_gradients(self.module_.parameters(), self.tables)
         return step
 

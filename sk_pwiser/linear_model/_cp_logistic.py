@@ -510,10 +510,17 @@ class CPMultiTaskLogistic(LinearPredictions, ClassifierMixin, BaseEstimator):
         ConvergenceWarning
             If `max_iter` is reached.
         """
-        self._check_parameters()
+        if self.solver == "als" and self.loss != "squared_error":
+            raise ValueError(
+                f"solver='als' requires loss='squared_error'; got {self.loss!r}."
+            )
+        if self.task_mode in self.group_modes:
+            raise ValueError(
+                f"task_mode and a column of group_modes are both {self.task_mode!r}."
+            )
         X, y = collected(X), collected(y)
         modes = list(self.group_modes)
-        levels, features = self._split(X, modes)
+        levels, features = split_columns(X, modes, self)
         targets = read_targets(y, missing_labels=self.missing_labels)
         weights = label_weights(sample_weight, X, y, targets)
         find_constant_tasks(targets, weights)
@@ -524,21 +531,6 @@ class CPMultiTaskLogistic(LinearPredictions, ClassifierMixin, BaseEstimator):
         fitted = self._best_of_starts(problem)
         validate_data(self, X, skip_check_array=True)
         return self._set_result(targets, encoder, problem, *fitted)
-
-    def _check_parameters(self):
-        if self.solver == "als" and self.loss != "squared_error":
-            raise ValueError(
-                f"solver='als' requires loss='squared_error'; got {self.loss!r}."
-            )
-        if self.task_mode in self.group_modes:
-            raise ValueError(
-                f"task_mode and a column of group_modes are both {self.task_mode!r}."
-            )
-
-    def _split(self, X, modes):
-        """Return the metadata, and the features as a checked array."""
-        levels, features = split_columns(X, modes)
-        return levels, read_features(features, estimator=self)
 
     def _codes(self, encoder, modes, levels, features):
         """Return codes (n_samples, n_group_modes), -1 for unseen and missing levels."""
@@ -599,7 +591,8 @@ class CPMultiTaskLogistic(LinearPredictions, ClassifierMixin, BaseEstimator):
     def _linear_predictors(self, X):
         # Those of the fit: parameters may have changed since.
         modes = list(self.levels_)
-        levels, features = self._read(X, partial(self._split, modes=modes))
+        given = {"group_modes": modes, "estimator": self}
+        levels, features = self._read(X, partial(split_columns, **given))
         codes = self._codes(self._encoder, modes, levels, features)
         tasks, *groups = self.factors_.values()
         # Centred in the product, so that sparse features stay sparse.
@@ -621,10 +614,10 @@ class CPMultiTaskLogistic(LinearPredictions, ClassifierMixin, BaseEstimator):
         return np.log(np.clip(0.5 * (1.0 + linear), np.finfo(float).tiny, 1.0))
 
 
-def split_columns(X, group_modes):
-    """Return the metadata columns as objects, and the other columns of X."""
+def split_columns(X, group_modes, estimator):
+    """Return the metadata columns as objects, and the other columns of X, checked."""
     if not group_modes:
-        return None, X
+        return None, read_features(X, estimator=estimator)
     X = selectable(X)
     if sparse.issparse(X):
         X = X.tocsc()
@@ -637,7 +630,8 @@ def split_columns(X, group_modes):
     others = np.setdiff1d(np.arange(X.shape[1]), positions)
     levels, features = (_safe_indexing(X, c, axis=1) for c in (positions, others))
     columns = list_columns(levels.toarray() if sparse.issparse(X) else levels)
-    return np.column_stack([np.asarray(c, dtype=object) for c in columns]), features
+    levels = np.column_stack([np.asarray(c, dtype=object) for c in columns])
+    return levels, read_features(features, estimator=estimator)
 
 
 def fit_levels(names, levels):

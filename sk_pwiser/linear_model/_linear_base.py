@@ -99,13 +99,10 @@ def check_task_types(task_types, n_tasks):
     if isinstance(task_types, str):
         task_types = [task_types] * n_tasks
     task_types = list(task_types)
-    if wrong := [t for t in task_types if t not in TASK_TYPES]:
+    if len(task_types) != n_tasks or not all(t in TASK_TYPES for t in task_types):
         raise ValueError(
-            f"task_types must hold 'binary' and 'regression' only; got {wrong[0]!r}."
-        )
-    if len(task_types) != n_tasks:
-        raise ValueError(
-            f"task_types must have one entry per task, {n_tasks}; got {task_types}."
+            f"task_types must be one of {TASK_TYPES}, or one for each of {n_tasks} "
+            f"tasks; got {task_types}."
         )
     return task_types
 
@@ -264,11 +261,6 @@ class LinearPredictions(DocLink):
         """Return log P(Y_k = 1) from the linear predictors of binary tasks."""
         return log_expit(linear)
 
-    def _binary_log_probabilities(self, X):
-        check_is_fitted(self)
-        linear = self._linear_predictors(X)
-        return self._log_probabilities(linear[:, self._is_binary])
-
     def predict(self, X):
         """Predict labels of binary tasks, and values of regression tasks.
 
@@ -312,37 +304,13 @@ class LinearPredictions(DocLink):
             Column k is P(Y = 1) for binary task k, in the order of `y`. For a single
             task, the ordinary `(n_samples, 2)` with both classes.
         """
+        check_is_fitted(self)
         limits = np.finfo(np.float64)
-        p = np.exp(self._binary_log_probabilities(X))
+        linear = self._linear_predictors(X)[:, self._is_binary]
+        p = np.exp(self._log_probabilities(linear))
         # The log loss of a certain prediction that is wrong stays finite.
         p = np.clip(p, limits.tiny, 1.0 - limits.epsneg)
         return np.hstack([1.0 - p, p]) if self._is_single else p
-
-    @available_if(_has_binary_tasks)
-    def predict_cvr(self, X):
-        """Predict P(last task | first task) for the binary tasks.
-
-        Parameters
-        ----------
-        X : {array-like, sparse matrix} of shape (n_samples, n_features)
-            Features.
-
-        Returns
-        -------
-        ndarray of shape (n_samples,)
-            Probabilities: P(last) / P(first), at most 1.
-
-        Raises
-        ------
-        ValueError
-            If there is only one binary task.
-        """
-        log_p = self._binary_log_probabilities(X)
-        if log_p.shape[1] < 2:
-            raise ValueError("predict_cvr needs two binary tasks or more; got 1.")
-        # A ratio in log space, since both probabilities may be tiny; nothing orders the
-        # tasks, so it may exceed 1.
-        return np.exp(np.minimum(log_p[:, -1] - log_p[:, 0], 0.0))
 
     @accept_any_case_of_y
     def score(self, X, y, sample_weight=None):

@@ -4,8 +4,8 @@ Row by row are the cross-entropy, the focal loss and the penalty of probabilitie
 rise along the funnel. PWiseR adds means over pairs of rows, from `_pairwise`.
 """
 
-from collections.abc import Iterator, Mapping, Sequence, Set
-from functools import cache, partial
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 from numbers import Integral, Real
 from typing import Any, ClassVar
 
@@ -22,14 +22,16 @@ from sk_pwiser._utils import (
     check_number,
     check_signature,
     is_iterable,
+    place_of,
     read_task_parents,
     task_paths,
+    widest_float,
 )
+from sk_pwiser.losses import _pairwise
 from sk_pwiser.losses._pairwise import (
     SURROGATES,
     WeightedScores,
     WithGradients,
-    is_joint,
     joint_hinge_sums,
     pairwise_mean,
 )
@@ -147,21 +149,6 @@ class MultiTaskLoss(nn.Module):
             "network that uses them."
         )
 
-    def cautions(self, base_rates: Sequence[float]) -> list[str]:
-        """Return warnings about parameters that are unsuitable at these rates.
-
-        Parameters
-        ----------
-        base_rates : sequence of float of length n_tasks
-            Share of ones of each task in the training rows.
-
-        Returns
-        -------
-        list of str
-            Messages, by default none.
-        """
-        return []
-
     def observe(self, y: Tensor, sample_weight: Tensor | None = None) -> None:
         """Update the figures for the history.
 
@@ -199,13 +186,6 @@ def checked_loss(loss: MultiTaskLoss) -> MultiTaskLoss:
     return loss
 
 
-def per_task(sample_weight: Tensor | None, like: Tensor) -> Tensor | None:
-    """Return weights as `(batch, n_tasks)`, the shape of `like`; None stays None."""
-    if sample_weight is None or sample_weight.dim() == 2:
-        return sample_weight
-    return sample_weight.unsqueeze(1).expand_as(like)
-
-
 class BCE(MultiTaskLoss):
     r"""Binary cross-entropy of each task over all impressions.
 
@@ -239,9 +219,8 @@ class BCE(MultiTaskLoss):
     ) -> Tensor:
         """Compute the mean of `row_losses` of each task, of shape `(n_tasks,)`."""
         losses = self.row_losses(logits, y)
-        weight = per_task(sample_weight, losses)
-        if weight is not None:
-            losses = losses * weight
+        if sample_weight is not None:
+            losses = losses * sample_weight.view(len(y), -1)
         # Not by the sum of the weights: it differs between batches, and rare heavy rows
         # would count less in the batches that have them.
         return losses.mean(dim=0)
@@ -399,7 +378,9 @@ def funnel_monotonicity_penalty(
     """
     if parents is None:
         parents = chain_parents(logits.shape[1])
-    weight = per_task(sample_weight, logits)
+    weight = sample_weight
+    if weight is not None:
+        weight = weight.view(len(logits), -1).expand_as(logits)
     p = logits.sigmoid().unbind(dim=1)
     # A first summand, since a single task has no pair.
     rises = [torch.zeros_like(p[0])]
@@ -487,17 +468,11 @@ def pwiser_loss(
     >>> pwiser_loss(torch.tensor([2.0, 1.5, 0.0]), y)
     tensor(0.5000)
     """
-    if y.dim() != 2 or scores.shape != y.shape[:1]:
+    per_row = [each for each in (scores, sample_weight) if each is not None]
+    if y.dim() != 2 or any(each.shape != y.shape[:1] for each in per_row):
         raise ValueError(
-            "scores must have shape (batch,) and y shape (batch, n_tasks); got "
-            f"{tuple(scores.shape)} and {tuple(y.shape)}."
-        )
-    if not scores.is_floating_point():
-        raise ValueError(f"scores must be floats; got dtype {scores.dtype}.")
-    if sample_weight is not None and sample_weight.shape != scores.shape:
-        raise ValueError(
-            f"sample_weight must have the shape of scores, {tuple(scores.shape)}; got "
-            f"{tuple(sample_weight.shape)}."
+            "scores and sample_weight must have shape (batch,), and y (batch, "
+            f"n_tasks); got {[tuple(each.shape) for each in (*per_row, y)]}."
         )
     means = means_over_pairs(
         WeightedScores(scores, sample_weight),
@@ -519,9 +494,8 @@ def check_margins(margins: Any, n_tasks: int) -> list[float]:
         "margins must be a number or a sequence with one number per lower depth, "
         f"{n_tasks} here; got {margins!r}."
     )
-    if not is_iterable(values) or isinstance(values, Mapping | Set):
+    if not isinstance(values, list | tuple):
         raise TypeError(rule)
-    values = list(values)
     if len(values) != n_tasks:
         raise ValueError(rule)
     return [check_number(f"margins[{i}]", value) for i, value in enumerate(values)]
@@ -588,10 +562,6 @@ def means_over_pairs(
             margin = margins[len(margins) - 1 - lower]
             mean = pairwise_mean(parts[depth], parts[lower], margin, surrogate)
             yield parts[depth], mean
-
-
-# Beyond this weight, and below this rate, the pairs outweigh the few labels.
-LARGE_WEIGHT, LOW_RATE = 5.0, 0.01
 
 
 class PWiseR(MultiTaskLoss):
@@ -682,8 +652,6 @@ class PWiseR(MultiTaskLoss):
 
     estimator_parameters = ("pwiser_weight", "task_parents")
 
-    _batches_without_pairs: Tensor
-
     def __init__(
         self,
         task_names: Sequence[str],
@@ -698,6 +666,8 @@ class PWiseR(MultiTaskLoss):
         base: str | type[MultiTaskLoss] = "bce",
         base_params: Mapping[str, Any] | None = None,
     ) -> None:
+        from sk_pwiser.losses import LOSSES  # not at the top: it imports this file
+
         super().__init__(task_names)
         self.pwiser_weight = check_number("pwiser_weight", pwiser_weight, at_least=0)
         paths = task_paths(read_task_parents(task_parents, self.task_names))
@@ -712,13 +682,22 @@ class PWiseR(MultiTaskLoss):
         self.surrogate = check_choice("surrogate", surrogate, SURROGATES)
         self.margins = check_margins(margins, max(map(len, paths)))
         self.pairs = check_choice("pairs", pairs, PAIRS)
-        self.base = _build_base(base, base_params, self.task_names)
+        others = {n: each for n, each in LOSSES.items() if not issubclass(each, PWiseR)}
+        if isinstance(base, type) and issubclass(base, PWiseR):
+            raise ValueError(f"base must be a loss other than PWiseR; got {base!r}.")
+        if base_params is not None and not isinstance(base_params, Mapping):
+            raise TypeError(
+                "base_params must be a dict of keyword arguments of the base loss; "
+                f"got {base_params!r}."
+            )
+        choice = others, MultiTaskLoss, "base", base
+        self.base = checked_loss(build(choice, base_params, self.task_names))
         self.asks_for_groups = self.base.asks_for_groups
         self.takes_task_weights = self.base.takes_task_weights
         self.averages_rows = self.base.averages_rows
         # In place, as graphs require.
         n_batches = torch.zeros((), dtype=torch.int64)
-        self.register_buffer("_batches_without_pairs", n_batches, persistent=False)
+        self._batches_without_pairs = nn.Buffer(n_batches, persistent=False)
 
     def forward(
         self,
@@ -729,26 +708,28 @@ class PWiseR(MultiTaskLoss):
     ) -> Tensor:
         """Compute the base loss plus the weighted term, of shape `(n_tasks,)`."""
         # Copies: the base may change them in place, and the pairs are formed by them.
-        weight = None if sample_weight is None else sample_weight.clone()
-        losses: Tensor = self.base(logits, y.clone(), weight, groups)
+        copied = None if sample_weight is None else sample_weight.clone()
+        losses: Tensor = self.base(logits, y.clone(), copied, groups)
         if self.pwiser_weight == 0 or not self.heads:
             return losses
         scores = logits if self.score == "logit" else logits.sigmoid()
+        weights = None
+        if sample_weight is not None:
+            weights = sample_weight.detach().view(len(y), -1).expand_as(y)
         # On a GPU, all heads and depths at once: the time goes into the number of
         # kernels.
-        jointly = is_joint(scores.device, self.surrogate)
+        jointly = (
+            scores.device.type not in _pairwise.SELECTING
+            and self.surrogate != "logistic"
+            and widest_float(scores.device) == torch.float64
+        )
         terms: list[list[Tensor]] = [[] for _ in self.task_names]
         params = self.margins, self.surrogate, self.pairs
-        weights = per_task(sample_weight, y)
         for path, heads in self.paths:
             is_at_depth = rows_by_depth(y, sample_weight, path)
             if jointly:
-                weight = None if weights is None else _rows(weights, heads)
-                compute = partial(self._joint_terms, is_at_depth, weight)
-                of_heads: Tensor = WithGradients.apply(
-                    compute, _rows(scores, heads).t()
-                )  # type: ignore[no-untyped-call]
-                for head, term in zip(heads, of_heads.unbind(), strict=True):
+                joint = self._joint_terms(is_at_depth, weights, scores, heads)
+                for head, term in zip(heads, joint.unbind(), strict=True):
                     terms[head].append(term)
                 continue
             for head in heads:
@@ -770,17 +751,23 @@ class PWiseR(MultiTaskLoss):
         return losses + self.pwiser_weight * torch.stack(means)
 
     def _joint_terms(
-        self, is_at_depth: Tensor, weight: Tensor | None, scores: Tensor
-    ) -> tuple[Tensor, Tensor]:
+        self,
+        is_at_depth: Tensor,
+        weights: Tensor | None,
+        all_scores: Tensor,
+        heads: Sequence[int],
+    ) -> Tensor:
         """Sum mean times weight per row of the higher rows over the lower depths.
 
-        All heads are computed at once from `scores`, `(batch, n_heads)`. The second
-        result is the gradient. The weight of the higher rows cancels out against the
-        divisor of the mean.
+        All heads are computed at once, with one result for each. The weight of the
+        higher rows cancels out against the divisor of the mean.
         """
-        dtype, n_rows, margins = scores.dtype, len(scores), self.margins
-        scores, is_at_depth = scores.t().double(), is_at_depth.double()
-        at_depth = is_at_depth if weight is None else is_at_depth * weight.unsqueeze(1)
+        of_heads, margins = _rows(all_scores, heads).t(), self.margins
+        dtype, n_rows = of_heads.dtype, len(of_heads)
+        scores = of_heads.detach().t().double()
+        is_at_depth = at_depth = is_at_depth.double()
+        if weights is not None:
+            at_depth = is_at_depth * _rows(weights, heads).unsqueeze(1)
         at_depth = at_depth.expand(len(scores), -1, -1)
         # A depth without rows has weights of 0, which stay 0 after this division.
         total = at_depth.sum(-1, keepdim=True)
@@ -796,21 +783,9 @@ class PWiseR(MultiTaskLoss):
             margin = torch.stack([rows * value for rows, value in of_depths]).sum(0)
         squared = self.surrogate == "squared_hinge"
         terms, gradient = joint_hinge_sums(scores, margin, higher, lower, squared)
-        return terms.to(dtype), gradient.t().to(dtype)
-
-    def cautions(self, base_rates: Sequence[float]) -> list[str]:
-        """Return a message if the weight is large and conversions are rare."""
-        messages = self.base.cautions(base_rates)
-        rate = min((base_rates[path[-1]] for path, _ in self.paths), default=1.0)
-        if self.pwiser_weight > LARGE_WEIGHT and rate < LOW_RATE:
-            messages.append(
-                f"pwiser_weight={self.pwiser_weight:g} with a conversion rate of "
-                f"{rate:.2%}: per lower depth, the term pulls the score of each "
-                f"converted row up to {self.pwiser_weight:g} times as strongly as its "
-                "cross-entropy. Few rows then decide the ranking, and probabilities "
-                "are too high. Weights up to 1 are usual."
-            )
-        return messages
+        sums = terms.to(dtype), gradient.t().to(dtype)
+        joint: Tensor = WithGradients.apply(sums, of_heads)  # type: ignore[no-untyped-call]
+        return joint
 
     def row_losses(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Compute the row losses of the base loss, of shape `(batch, n_tasks)`."""
@@ -824,10 +799,11 @@ class PWiseR(MultiTaskLoss):
         self.base.observe(y, sample_weight)
         if self.pwiser_weight == 0 or not self.heads:
             return
-        found, weights = [], per_task(sample_weight, y)
+        found = []
         for path, heads in self.paths:
             is_at_depth = rows_by_depth(y, sample_weight, path)
-            if weights is not None:
+            if sample_weight is not None:
+                weights = sample_weight.view(len(y), -1).expand_as(y)
                 largest = _rows(weights, heads).amax(dim=0)
                 is_at_depth = is_at_depth & (largest > 0)
             is_present = is_at_depth.any(dim=1)
@@ -850,40 +826,11 @@ class PWiseR(MultiTaskLoss):
 
 def _find_heads(tasks: Any, task_names: Sequence[str]) -> list[int]:
     """Return the indices of the tasks that take the term, in ascending order."""
-    n_tasks = len(task_names)
-    if isinstance(tasks, str) and tasks == "all":
-        return list(range(n_tasks))
-    rule = (
-        f"tasks must be 'all', or names or indices of the tasks {list(task_names)}; "
-        f"got {tasks!r}."
-    )
     if isinstance(tasks, str | Integral):
-        tasks = [tasks]
+        tasks = task_names if tasks == "all" else [tasks]
     if not is_iterable(tasks):
-        raise TypeError(rule)
-    known: dict[str | int, int] = {k: k % n_tasks for k in range(-n_tasks, n_tasks)}
-    known |= {name: k for k, name in enumerate(task_names)}
-    tasks = list(tasks)
-    for task in tasks:
-        if not isinstance(task, str | Integral) or isinstance(task, bool):
-            raise TypeError(rule)
-        if task not in known:
-            raise ValueError(rule)
-    return sorted({known[task] for task in tasks})
-
-
-def _build_base(
-    base: object, params: Mapping[str, Any] | None, task_names: Sequence[str]
-) -> MultiTaskLoss:
-    from sk_pwiser.losses import LOSSES  # not at the top: it imports this file
-
-    others = {n: each for n, each in LOSSES.items() if not issubclass(each, PWiseR)}
-    if isinstance(base, type) and issubclass(base, PWiseR):
-        raise ValueError(f"base must be a loss other than PWiseR; got {base!r}.")
-    if params is not None and not isinstance(params, Mapping):
         raise TypeError(
-            "base_params must be a dict of keyword arguments of the base loss; "
-            f"got {params!r}."
+            "tasks must be 'all', or names or indices of the tasks "
+            f"{list(task_names)}; got {tasks!r}."
         )
-    choice = others, MultiTaskLoss, "base", base
-    return checked_loss(build(choice, params, task_names))
+    return sorted({place_of("tasks", task, task_names) for task in tasks})

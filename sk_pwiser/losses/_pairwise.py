@@ -42,7 +42,7 @@ sums over pairs, since all terms have the same sign.
 """
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -184,12 +184,6 @@ def hinge_sums(
 
 # Where rows can be selected without blocking the host, unlike on a GPU.
 SELECTING = ("cpu",)
-
-
-def is_joint(device: torch.device, surrogate: str) -> bool:
-    """Return whether `joint_hinge_sums` computes the means on a device."""
-    has_float64 = widest_float(device) == torch.float64
-    return device.type not in SELECTING and surrogate != "logistic" and has_float64
 
 
 def joint_hinge_sums(
@@ -373,39 +367,23 @@ _SUMS: dict[str, Callable[[Side, Side, float], PairSums]] = {
 
 
 class WithGradients(torch.autograd.Function):
-    """Attach a value to the graph of scores whose gradients are computed with it."""
+    """Attach a value to the graph of scores by the gradients that are known already."""
 
     @staticmethod
-    def forward(
-        ctx: Any, compute: Callable[..., Iterable[Tensor]], *scores: Tensor
-    ) -> Tensor:
-        value, *gradients = compute(*scores)
-        ctx.save_for_backward(*scores, *gradients)
+    def forward(ctx: Any, sums: Sequence[Tensor], *scores: Tensor) -> Tensor:
+        """Return the first of the sums; the others are the gradients of the scores."""
+        value, *gradients = sums
+        ctx.save_for_backward(*gradients)
         return value
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
-        n_scores = len(ctx.saved_tensors) // 2
-        scores, gradients = ctx.saved_tensors[:n_scores], ctx.saved_tensors[n_scores:]
-        gradients = [grad_outputs[0] * gradient for gradient in gradients]
         if torch.is_grad_enabled():  # create_graph=True
-            gradients = [
-                _DifferentiableOnce.apply(gradient, *scores)  # type: ignore[no-untyped-call]
-                for gradient in gradients
-            ]
-        return None, *gradients
-
-
-class _DifferentiableOnce(torch.autograd.Function):
-    """Raise on a second backward pass, which would treat the gradients as constants."""
-
-    @staticmethod
-    def forward(ctx: Any, gradient: Tensor, *scores: Tensor) -> Tensor:
-        return gradient.clone()
-
-    @staticmethod
-    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
-        raise RuntimeError("means over pairs can be differentiated once, not twice.")
+            # A second derivative would treat the gradients as constants.
+            raise RuntimeError(
+                "means over pairs can be differentiated once, not twice."
+            )
+        return None, *(grad_outputs[0] * gradient for gradient in ctx.saved_tensors)
 
 
 class WeightedScores(NamedTuple):
@@ -459,24 +437,18 @@ def pairwise_mean(
     scores span more than 131072 units, it evaluates all pairs, which is slow.
     """
     sides = at_least_float32(higher.values), at_least_float32(lower.values)
-    compute = partial(_mean, (higher.weight, lower.weight), margin, surrogate)
-    result: Tensor = WithGradients.apply(compute, *sides)  # type: ignore[no-untyped-call]
-    return result
-
-
-def _mean(
-    given: tuple[Tensor | None, ...], margin: float, surrogate: str, *sides: Tensor
-) -> PairSums:
-    """Divide the sums over the pairs by their total weight, in the scores' dtype."""
     n_pairs, like = len(sides[0]) * len(sides[1]), sides[0]
+    result: Tensor
     if n_pairs == 0:
-        return PairSums(like.new_zeros(()), *map(torch.zeros_like, sides))
+        zeros = [like.new_zeros(()), *map(torch.zeros_like, sides)]
+        result = WithGradients.apply(zeros, *sides)  # type: ignore[no-untyped-call]
+        return result
     device = like.device
     if widest_float(device) != torch.float64:
         device = torch.device("cpu")
     pair: list[Side] = []
-    for values, weight in zip(sides, given, strict=True):
-        scores = values.to(device).double().contiguous()
+    for values, weight in zip(sides, (higher.weight, lower.weight), strict=True):
+        scores = values.detach().to(device).double().contiguous()
         if weight is None:
             pair.append((scores, torch.ones_like(scores)))
             continue
@@ -486,12 +458,11 @@ def _mean(
         weight = weight.detach().to(device).double()
         largest = weight.amax()
         pair.append((scores, weight / torch.where(largest > 0, largest, 1.0)))
-    higher, lower = pair
     most = BRUTE_FORCE_PAIRS if device.type == "cpu" else BRUTE_FORCE_PAIRS_DEVICE
     if n_pairs <= most:
-        sums = brute_force_sums(higher, lower, margin, surrogate)
+        sums = brute_force_sums(pair[0], pair[1], margin, surrogate)
     elif len(sides[0]) <= len(sides[1]):
-        sums = _SUMS[surrogate](higher, lower, margin)
+        sums = _SUMS[surrogate](pair[0], pair[1], margin)
     else:
         # v - c = (-c) - (-v): the same pairs with the sides exchanged. The sorted side
         # is the smaller one.
@@ -500,6 +471,7 @@ def _mean(
         gradients = -mirror.lower_gradient, -mirror.higher_gradient
         sums = PairSums(mirror.value, *gradients)
     # If all weights are 0, so are the sums; a divisor of 1 keeps them 0.
-    total = (higher[1].sum() * lower[1].sum()).clamp(min=1.0)
-    means = ((part / total).to(like.dtype) for part in sums)
-    return PairSums(*(mean.to(like.device) for mean in means))
+    total = (pair[0][1].sum() * pair[1][1].sum()).clamp(min=1.0)
+    means = [(part / total).to(like.dtype).to(like.device) for part in sums]
+    result = WithGradients.apply(means, *sides)  # type: ignore[no-untyped-call]
+    return result

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from sk_pwiser._utils import at_least_float32, check_number, widest_float
-from sk_pwiser.losses._losses import BCE, per_task
+from sk_pwiser.losses._losses import BCE
 from sk_pwiser.losses._pairwise import WeightedScores, pairwise_mean
 
 
@@ -105,7 +105,9 @@ class CombinedPair(_BCEWithRanking):
     def _ranking(
         self, logits: Tensor, y: Tensor, weight: Tensor | None, groups: Tensor | None
     ) -> Tensor:
-        means, weight = [], per_task(weight, logits)
+        means = []
+        if weight is not None:
+            weight = weight.view(len(y), -1).expand_as(y)
         for k in range(y.shape[1]):
             of_task = None if weight is None else weight[:, k]
             scores = WeightedScores(logits[:, k], of_task)
@@ -188,7 +190,7 @@ class JRC(_BCEWithRanking):
         z = logits.to(widest_float(logits.device))
         label_logits = torch.stack([F.logsigmoid(-z), F.logsigmoid(z)], dim=2)
         if weight is not None:
-            weight = per_task(weight.to(z.dtype), z)
+            weight = weight.to(z.dtype).view(len(z), -1).expand_as(z)
         losses = context_losses(label_logits, y.to(z.dtype), weight, groups)
         if weight is not None:
             losses = losses * weight

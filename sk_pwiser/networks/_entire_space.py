@@ -19,7 +19,7 @@ from sk_pwiser._utils import (
     conditional_labels,
 )
 from sk_pwiser.networks._input import NetworkSpec
-from sk_pwiser.networks._layers import TaskTowers
+from sk_pwiser.networks._layers import TaskTowers, constant
 from sk_pwiser.networks._multi_task_network import (
     Labels,
     MultiTaskNetwork,
@@ -138,8 +138,6 @@ Corrections = dict[str, Callable[[LaterLabels], Tensor]]
 class _CorrectedESMM(ESMM):
     """Base class of networks that correct the heads of ESMM by inverse propensities."""
 
-    smallest_propensities: Tensor
-
     def __init__(
         self,
         spec: NetworkSpec,
@@ -161,7 +159,7 @@ class _CorrectedESMM(ESMM):
         # Relative to the base rate, so that rare tasks are not clipped everywhere.
         rates = torch.tensor(list(spec.base_rates[:-1]), dtype=torch.float64)
         smallest = (share * torch.stack([rates, 1 - rates])).float()
-        self.register_buffer("smallest_propensities", smallest, persistent=False)
+        self.smallest_propensities = constant(smallest)
 
     def forward(self, codes: Tensor, numeric: Tensor) -> NetworkOutput:
         """Compute the logits of a batch, `(batch, n_tasks)`, and the extra losses."""

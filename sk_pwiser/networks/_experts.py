@@ -312,8 +312,6 @@ class STEM(MultiTaskNetwork):
     (1, 2)
     """
 
-    is_other: Tensor
-
     def __init__(
         self,
         spec: NetworkSpec,
@@ -333,7 +331,7 @@ class STEM(MultiTaskNetwork):
         owner = torch.arange(len(sizes)).repeat_interleave(torch.tensor(sizes))
         is_other = owner != torch.arange(spec.n_tasks).unsqueeze(1)
         is_other &= owner != spec.n_tasks
-        self.register_buffer("is_other", is_other.float(), persistent=False)
+        self.is_other = layers.constant(is_other.float())
         self.gates = layers.Gates(self.width, spec.n_tasks, len(owner))
         self.towers = layers.TaskTowers(
             self.experts.n_out, tower_units, self.base_logits, dropout

@@ -1,7 +1,7 @@
 """What every network receives: its specification, bags, and the dense input."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import torch
@@ -20,6 +20,7 @@ from sk_pwiser.networks._layers import (
     DomainGate,
     FactorizationMachine,
     NumericInputs,
+    constant,
     numeric_groups,
 )
 
@@ -193,6 +194,17 @@ class NetworkSpec:
         the category column, and what the input is for an unseen value. Category dropout
         replaces them with the value.
 
+    Attributes
+    ----------
+    n_tasks : int
+        Number of tasks.
+    parents : tuple of int
+        Index of the task that each task presupposes, -1 if there is none.
+    widths : list of int
+        Width of the embeddings of each category column.
+    dropouts : list of float
+        Category dropout of each category column, and then of each bag.
+
     References
     ----------
     Chang et al. (2023), "PEPNet", :arxiv:`2302.01115`, for the factors;
@@ -228,12 +240,45 @@ class NetworkSpec:
     domain_features: Sequence[int] | None = None
     unseen_inputs: Sequence[tuple[int, int, float]] = ()
 
+    n_tasks: int = field(init=False)
+    parents: tuple[int, ...] = field(init=False)
+    widths: list[int] = field(init=False)
+    dropouts: list[float] = field(init=False)
+
     def __post_init__(self) -> None:
+        n_tasks, n_columns = len(self.base_rates), len(self.cardinalities)
+        n_dropped = n_columns + len(self.bags)
+        given, dims = self.category_dropout, self.embedding_dims
+        if not isinstance(given, list | tuple):
+            given = [given] * n_dropped  # type: ignore[list-item]
+        parents = self.task_parents
+        parents = chain_parents(n_tasks) if parents is None else tuple(parents)
+        for name, value in (
+            ("n_tasks", n_tasks),
+            ("parents", parents),
+            ("widths", [*dims] or [self.embedding_dim] * n_columns),
+            ("dropouts", [*given]),
+        ):
+            object.__setattr__(self, name, value)  # as the class is frozen
         # Users set some of these fields in `network_params`, so that errors name the
         # fields as parameters.
-        for dropout in self.dropouts:
-            check_number("category_dropout", dropout, at_least=0, below=1)
-        self._check_columns()
+        lists: dict[str, tuple[Sequence[float], int, dict[str, float]]] = {
+            "numeric_bins": (self.numeric_bins, self.n_numeric, {"at_least": 0}),
+            "bin_scales": (self.bin_scales, len(self.numeric_bins), {"above": 0}),
+            "embedding_dims": (
+                dims,
+                n_columns,
+                {"at_least": 1, "at_most": self.embedding_dim},
+            ),
+            "category_dropout": (self.dropouts, n_dropped, {"at_least": 0, "below": 1}),
+        }
+        for name, (values, n, limits) in lists.items():
+            if len(values) not in (0, n):
+                raise ValueError(
+                    f"{name} must be empty or hold {n} numbers; got {values!r}."
+                )
+            for index, each in enumerate(values):
+                check_number(f"{name}[{index}]", each, **limits)
         check_choice("interaction", self.interaction, (*INTERACTIONS, None))
         check_integer("n_cross_layers", self.n_cross_layers, at_least=1)
         if self.cross_rank is not None:
@@ -244,7 +289,7 @@ class NetworkSpec:
                 f"n_cross_layers={n_layers} and cross_rank={rank} require "
                 f"interaction='cross'; got {self.interaction!r}."
             )
-        if self.embedding_dims and self.interaction == "fm":
+        if dims and self.interaction == "fm":
             raise ValueError(
                 "interaction='fm' requires embeddings of equal width; set "
                 "embedding_dim to a number."
@@ -252,15 +297,15 @@ class NetworkSpec:
         check_choice("task_space", self.task_space, TASK_SPACES)
         if self.monotonicity_weight is not None:
             check_number("monotonicity_weight", self.monotonicity_weight, at_least=0)
-        rate, parents = self.negative_sampling_rate, self.parents
+        rate = self.negative_sampling_rate
         check_number("negative_sampling_rate", rate, above=0, at_most=1)
         # Parents come first, so that one pass over the columns composes a chain of
         # heads.
         is_earlier = [-1 <= parent < k for k, parent in enumerate(parents)]
-        if len(parents) != self.n_tasks or not all(is_earlier):
+        if len(parents) != n_tasks or not all(is_earlier):
             raise ValueError(
                 "task_parents must hold the index of an earlier task, or -1, for each "
-                f"of the {self.n_tasks} tasks; got {self.task_parents!r}."
+                f"of the {n_tasks} tasks; got {self.task_parents!r}."
             )
         # The correction to the full log holds if all rows with any task have the first
         # one.
@@ -271,67 +316,6 @@ class NetworkSpec:
                 f"first one; by task_parents, the tasks with the indices {without} "
                 "presuppose none."
             )
-
-    def _check_columns(self) -> None:
-        """Raise unless each field with one entry per column fits the columns."""
-        sizes, largest = self.cardinalities, self.embedding_dim
-        rules: dict[str, tuple[int, dict[str, float]]] = {
-            "numeric_bins": (self.n_numeric, {"at_least": 0}),
-            "bin_scales": (len(self.numeric_bins), {"above": 0}),
-            "embedding_dims": (len(sizes), {"at_least": 1, "at_most": largest}),
-        }
-        for name, (n, limits) in rules.items():
-            values = getattr(self, name)
-            if len(values) not in (0, n):
-                raise ValueError(
-                    f"{name} must be empty or hold {n} numbers; got {values!r}."
-                )
-            for index, value in enumerate(values):
-                check_number(f"{name}[{index}]", value, **limits)
-        n_dropped = len(sizes) + len(self.bags)
-        if len(self.dropouts) != n_dropped:
-            raise ValueError(
-                "category_dropout must be a number, or one for each of the "
-                f"{n_dropped} category columns and bags; got {self.category_dropout!r}."
-            )
-        for bag in self.bags:
-            # Attention compares entries with the value of a column, so it needs one,
-            # too.
-            if bag.column is None and not bag.attends:
-                continue
-            is_column = bag.column is not None and 0 <= bag.column < len(sizes)
-            if not is_column or bag.n_vectors != N_SPECIAL + sizes[bag.column or 0]:
-                raise ValueError(
-                    "bags must have a column below the number of category columns, "
-                    f"{len(sizes)}, and {N_SPECIAL} vectors more than it, where they "
-                    f"share embeddings or attend; got {bag!r}."
-                )
-
-    @property
-    def widths(self) -> list[int]:
-        """Width of the embeddings of each category column."""
-        return [*self.embedding_dims] or [self.embedding_dim] * len(self.cardinalities)
-
-    @property
-    def dropouts(self) -> list[float]:
-        """Category dropout of each category column, and then of each bag."""
-        given = self.category_dropout
-        if isinstance(given, list | tuple):
-            return [*given]
-        n_dropped = len(self.cardinalities) + len(self.bags)
-        return [given] * n_dropped  # type: ignore[list-item]
-
-    @property
-    def n_tasks(self) -> int:
-        """Number of tasks."""
-        return len(self.base_rates)
-
-    @property
-    def parents(self) -> tuple[int, ...]:
-        """Index of the task that each task presupposes, -1 if there is none."""
-        if self.task_parents is None:
-            return chain_parents(self.n_tasks)
-        return tuple(self.task_parents)
 
 
 # Standard deviation of initial embeddings. If it is small, the embedding of a rare
@@ -425,13 +409,6 @@ class BagEmbeddings(nn.Module):
     `offsets` has the first row of each category column in its table.
     """
 
-    starts: Tensor
-    unseen: Tensor
-    own_starts: Tensor
-    rows: Tensor
-    is_shared: Tensor
-    dropout: Tensor
-
     def __init__(self, spec: NetworkSpec, n_tables: int, offsets: Tensor) -> None:
         super().__init__()
         bags, dim = spec.bags, spec.embedding_dim
@@ -444,20 +421,17 @@ class BagEmbeddings(nn.Module):
             for dropout, bag in zip(dropouts, bags, strict=True)
         )
         self.shares = any(bag.column is not None for bag in bags)
-        for name, buffer in (
-            ("dropout", torch.tensor(dropouts, dtype=torch.float32)),
-            ("is_shared", torch.tensor([bag.column is not None for bag in bags])),
-            *((name, None) for name in ("starts", "unseen", "own_starts", "rows")),
-        ):
-            self.register_buffer(name, buffer, persistent=False)
+        self.dropout = constant(torch.tensor(dropouts, dtype=torch.float32))
+        is_shared = torch.tensor([bag.column is not None for bag in bags])
+        self.is_shared = constant(is_shared)
         n_vectors = self.set_columns(bags, offsets)
         # One table holds the vectors of all bags, one bag after another.
         self.embeddings = nn.ModuleList(
             nn.EmbeddingBag(n_vectors, dim, mode="sum", include_last_offset=True)
             for _ in range(n_tables)
         )
-        for table in self.embeddings:
-            nn.init.normal_(table.get_parameter("weight"), std=INITIAL_STD)
+        for weight in self.embeddings.parameters():
+            nn.init.normal_(weight, std=INITIAL_STD)
         # The bag and its column
         self.attended = [(b, bag.column) for b, bag in enumerate(bags) if bag.attends]
         self.attention = nn.ModuleList(  # per table, one layer per bag
@@ -471,15 +445,16 @@ class BagEmbeddings(nn.Module):
         """Set the sizes of the bags; return the number of vectors of the layer."""
         device = offsets.device
         sizes = torch.tensor([0, *(bag.n_vectors for bag in bags)], device=device)
-        self.starts = sizes.cumsum(0)[:-1]
+        self.starts = constant(sizes.cumsum(0)[:-1])
         n_own = [bag.n_vectors if bag.column is None else N_SPECIAL for bag in bags]
-        self.own_starts = torch.tensor([0, *n_own[:-1]], device=device).cumsum(0)
+        own_starts = torch.tensor([0, *n_own[:-1]], device=device).cumsum(0)
+        self.own_starts = constant(own_starts)
         has_unseen = torch.tensor([bag.has_unseen for bag in bags], device=device)
         # In a shared bag, the codes of the column follow the special vectors.
         unseen = self.starts + self.unseen_code + N_SPECIAL * self.is_shared.to(device)
-        self.unseen = torch.where(has_unseen, unseen, -1)
+        self.unseen = constant(torch.where(has_unseen, unseen, -1))
         columns = torch.tensor([bag.column or 0 for bag in bags], device=device)
-        self.rows = offsets[columns] if self.shares else self.own_starts
+        self.rows = constant(offsets[columns] if self.shares else own_starts)
         return sum(n_own)
 
     @property
@@ -579,13 +554,6 @@ class InputLayer(nn.Module):
     interaction.
     """
 
-    offsets: Tensor
-    unseen: Tensor  # the rows of the tables for unseen values, one per column
-    used: Tensor | None
-    dropout: Tensor  # of each column
-    unseen_inputs: Tensor  # the numeric inputs of unseen values
-    values_of: Tensor  # the column of each numeric input; n_columns for none
-
     def __init__(self, spec: NetworkSpec, *, n_tables: int = 1) -> None:
         super().__init__()
         self.unseen_code = spec.unseen_code
@@ -594,30 +562,24 @@ class InputLayer(nn.Module):
         dropouts = spec.dropouts[:n_columns]
         self.drops = any(dropouts)
         self.depends = len(spec.unseen_inputs) > 0
-        values_of = torch.full((spec.n_numeric,), n_columns)
-        unseen_inputs = torch.zeros(spec.n_numeric)
+        self.dropout = constant(torch.tensor(dropouts, dtype=torch.float32))
+        # The column that each numeric input depends on, n_columns for none, and the
+        # inputs of unseen values.
+        self.values_of = constant(torch.full((spec.n_numeric,), n_columns))
+        self.unseen_inputs = constant(torch.zeros(spec.n_numeric))
         for index, column, value in spec.unseen_inputs:
-            values_of[index], unseen_inputs[index] = column, value
+            self.values_of[index], self.unseen_inputs[index] = column, value
         # One lookup reads all columns at full width; `used` then drops the unused
         # components.
-        used = None
-        if sum(spec.widths) < n_columns * dim:
-            components = torch.arange(dim) < torch.tensor(spec.widths).unsqueeze(1)
-            used = components.flatten().nonzero().squeeze(1)
-        for name, buffer in (
-            ("dropout", torch.tensor(dropouts, dtype=torch.float32)),
-            ("values_of", values_of),
-            ("unseen_inputs", unseen_inputs),
-            ("used", used),
-            ("offsets", torch.zeros(0)),
-            ("unseen", torch.zeros(0)),
-        ):
-            self.register_buffer(name, buffer, persistent=False)
+        components = torch.arange(dim) < torch.tensor(spec.widths).unsqueeze(1)
+        used = components.flatten().nonzero().squeeze(1)
+        self.used = constant(used) if len(used) < n_columns * dim else None
+        self.embeddings = nn.ModuleList(
+            nn.Embedding(sum(spec.cardinalities), dim) for _ in each_table
+        )
+        for weight in self.embeddings.parameters():
+            nn.init.normal_(weight, std=INITIAL_STD)
         self._set_cardinalities(spec.cardinalities)
-        tables = [nn.Embedding(sum(spec.cardinalities), dim) for _ in each_table]
-        for table in tables:
-            nn.init.normal_(table.weight, std=INITIAL_STD)
-        self.embeddings = nn.ModuleList(tables)
         # Lists read the whole vectors of their column.
         of_lists = {bag.column for bag in spec.bags}
         self.read_widths = [
@@ -627,13 +589,11 @@ class InputLayer(nn.Module):
         # Numeric projections, gates and interactions are built per table: tasks with
         # their own tables share no weights.
         widths = [*spec.widths, *[dim] * len(spec.bags)]
-        numbers: Sequence[int] = range(spec.n_numeric)
-        self.bins = nn.ModuleList()
-        if any(spec.numeric_bins):
-            args = spec.numeric_bins, spec.bin_scales, sum(widths)
-            expanded = [NumericInputs(*args) for _ in each_table]
-            self.bins.extend(expanded)
-            numbers = expanded[0].owners
+        args = spec.numeric_bins, spec.bin_scales, sum(widths)
+        has_bins = any(spec.numeric_bins)
+        bins = [NumericInputs(*args) for _ in each_table if has_bins]
+        self.bins = nn.ModuleList(bins)
+        numbers = bins[0].owners if bins else range(spec.n_numeric)
         # Which input each column of the dense input belongs to, counted in the order
         # category columns, bags, numeric inputs.
         self.owners = [
@@ -645,20 +605,19 @@ class InputLayer(nn.Module):
         self.bags: BagEmbeddings | None = None
         if spec.bags:
             self.bags = BagEmbeddings(spec, n_tables, self.offsets)
-        self.gates = nn.ModuleList()
-        if features := spec.domain_features:
-            gates = [DomainGate(self.owners, features, n_fields) for _ in each_table]
-            self.gates.extend(gates)
-        self.interactions = nn.ModuleList()
-        if spec.interaction == "cross":
-            depth = spec.n_cross_layers, spec.cross_rank
-            self.interactions.extend(
-                CrossNetwork(self.width, *depth) for _ in each_table
+        self.gates, self.interactions = nn.ModuleList(), nn.ModuleList()
+        features, depth = spec.domain_features, (spec.n_cross_layers, spec.cross_rank)
+        if features:
+            self.gates.extend(
+                DomainGate(self.owners, features, n_fields) for _ in each_table
             )
-        elif spec.interaction == "fm":
-            self.interactions.extend(
-                FactorizationMachine(n_fields, dim, len(numbers)) for _ in each_table
-            )
+        for _ in each_table:
+            if spec.interaction == "cross":
+                self.interactions.append(CrossNetwork(self.width, *depth))
+            elif spec.interaction == "fm":
+                fields = n_fields, dim, len(numbers)
+                self.interactions.append(FactorizationMachine(*fields))
+        if spec.interaction == "fm":
             self.width += dim
 
     def forward(self, codes: Tensor, numeric: Tensor) -> Tensor:
@@ -749,6 +708,7 @@ class InputLayer(nn.Module):
     def _set_cardinalities(self, cardinalities: Sequence[int]) -> None:
         """Set the first row of each column, and that of its unseen values."""
         self.cardinalities = list(cardinalities)
-        ends = torch.tensor([0, *cardinalities], dtype=torch.int64).cumsum(0)
-        self.offsets = ends[:-1].to(self.offsets.device)
-        self.unseen = self.offsets + self.unseen_code
+        device = next(self.embeddings.parameters()).device
+        sizes = torch.tensor([0, *cardinalities], device=device)
+        self.offsets = constant(sizes.cumsum(0)[:-1])
+        self.unseen = constant(self.offsets + self.unseen_code)

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from itertools import pairwise
 from typing import Any, cast
 
@@ -13,6 +14,9 @@ from sk_pwiser._utils import check_integer, check_number, is_iterable
 from sk_pwiser._utils import dropout as drop
 
 Activation = Callable[[Tensor], Tensor]
+
+# A tensor that moves with a module, but is not part of its saved state.
+constant = partial(nn.Buffer, persistent=False)
 
 
 class Linear(nn.Linear):
@@ -100,7 +104,7 @@ def pair(modules: nn.ModuleList, inputs: Tensor) -> Iterable[tuple[nn.Module, Te
 
 
 class TaskTowers(nn.ModuleList):
-    """One tower per task, with the output biases `base_logits` at the start.
+    """One tower per task: hidden layers, and an output that starts at a base logit.
 
     On devices other than a CPU, training computes all towers together, by fewer
     kernels. The parameters of each tower stay separate tensors, since those of rare
@@ -112,22 +116,29 @@ class TaskTowers(nn.ModuleList):
     ) -> None:
         units = check_units("tower_units", units)
         dropout = check_number("dropout", dropout, at_least=0, below=1)
-        super().__init__(
-            Tower(n_in, units, logit, dropout) for logit in base_logits.tolist()
-        )
+        towers = []
+        for base_logit in base_logits.tolist():
+            hidden = MLP(n_in, units, dropout)
+            output = OutputLayer(Linear(hidden.n_out, 1))
+            nn.init.constant_(output.linear.bias, base_logit)
+            towers.append(nn.ModuleDict({"hidden": hidden, "output": output}))
+        super().__init__(towers)
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Map `(batch, n_in)` or `(n_tasks, batch, n_in)` to `(batch, n_tasks)`."""
-        if inputs.is_cpu or not self.training or len(self) == 1:
-            return torch.cat([tower(each) for tower, each in pair(self, inputs)], dim=1)
-        return self._jointly(inputs)
+        if not inputs.is_cpu and self.training and len(self) > 1:
+            return self._jointly(inputs)
+        own = inputs.unbind() if inputs.dim() == 3 else [inputs] * len(self)
+        pairs: Any = zip(self, own, strict=True)
+        logits = [tower["output"](tower["hidden"](each)) for tower, each in pairs]
+        return torch.cat(logits, dim=1)
 
     def _jointly(self, inputs: Tensor) -> Tensor:
         """Compute all towers by the same kernels."""
-        towers = cast(list[Tower], list(self))
-        hidden, dropout = inputs, towers[0].hidden.dropout
+        towers: Any = list(self)
+        hidden, dropout = inputs, towers[0]["hidden"].dropout
         *layers, (weight, bias) = _join(
-            [[*tower.hidden.layers, tower.output.linear] for tower in towers]
+            [[*tower["hidden"].layers, tower["output"].linear] for tower in towers]
         )
         for layer in layers:
             hidden = torch.relu(_apply_jointly(*layer, hidden))
@@ -157,21 +168,6 @@ def _apply_jointly(weight: Tensor, bias: Tensor, inputs: Tensor) -> Tensor:
         return torch.baddbmm(bias, inputs, weight.transpose(1, 2))
     outputs = nn.functional.linear(inputs, weight.flatten(0, 1), bias.flatten())
     return outputs.view(len(inputs), len(weight), -1).transpose(0, 1)
-
-
-class Tower(nn.Module):
-    def __init__(
-        self, n_in: int, units: Sequence[int], base_logit: float, dropout: float
-    ) -> None:
-        super().__init__()
-        self.hidden = MLP(n_in, units, dropout)
-        self.output = OutputLayer(Linear(self.hidden.n_out, 1))
-        nn.init.constant_(self.output.linear.bias, base_logit)
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        """Map `(batch, n_in)` to `(batch, 1)`."""
-        logits: Tensor = self.output(self.hidden(inputs))
-        return logits
 
 
 class OutputLayer(nn.Module):
@@ -336,7 +332,6 @@ class DomainGate(nn.Module):
     """
 
     n_units = 32
-    places: Tensor
 
     def __init__(
         self, owners: Sequence[int], features: Sequence[int], n_embedded: int
@@ -345,9 +340,8 @@ class DomainGate(nn.Module):
         self.is_embedded = [feature < n_embedded for feature in features]
         places = [[p for p, own in enumerate(owners) if own == f] for f in features]
         self.sizes = [len(of_feature) for of_feature in places]
-        buffer = torch.tensor([p for of_feature in places for p in of_feature])
-        self.register_buffer("places", buffer, persistent=False)
-        self.hidden = Linear(len(buffer), self.n_units)
+        self.places = constant(torch.tensor([p for each in places for p in each]))
+        self.hidden = Linear(len(self.places), self.n_units)
         self.output = Linear(self.n_units, len(owners))
         # With zeros, all factors are 2 sigmoid(0) = 1 before training.
         nn.init.zeros_(self.output.weight)
@@ -370,11 +364,7 @@ class DomainGate(nn.Module):
 # projected, each one has fewer inputs. Smooth effects, which the score represents,
 # need fewer than values that act like categories.
 FEW_BINS, SMALLEST_DIM = 8, 2
-
-
 LARGEST_SMOOTH_DIM, LARGEST_SMOOTH_WIDTH = 4, 128
-
-
 LARGEST_DIM, LARGEST_WIDTH = 8, 256
 
 
@@ -400,13 +390,6 @@ class BinExpansion(nn.Module):
     The layer reads the numeric inputs `columns`; `owners` has that of each output.
     """
 
-    inputs: Tensor
-    starts: Tensor
-    factors: Tensor
-    first_edges: Tensor
-    last_bins: Tensor
-    edge_scores: Tensor
-
     def __init__(
         self, n_bins: Sequence[int], scales: Sequence[float], columns: Sequence[int]
     ) -> None:
@@ -416,19 +399,16 @@ class BinExpansion(nn.Module):
         binned = [j for j in columns for _ in range(n_bins[j])]
         self.owners = [*plain, *scored, *binned]
         self.sizes = [len(plain), len(scored), len(binned)]
-        starts = [t for j in columns for t in range(n_bins[j])]
-        factors = [scales[j] if scales else 1 for j in binned]
+        starts = [float(t) for j in columns for t in range(n_bins[j])]
+        factors = [float(scales[j]) if scales else 1.0 for j in binned]
         n_edges = torch.tensor([0, *(n_bins[j] + 1 for j in scored)])
         scores = [edge_scores(n_bins[j]) for j in scored]
-        for name, buffer in (
-            ("inputs", torch.tensor(self.owners)),
-            ("starts", torch.tensor(starts).float()),
-            ("factors", torch.tensor(factors, dtype=torch.float32)),
-            ("first_edges", n_edges.cumsum(0)[:-1]),
-            ("last_bins", torch.tensor([n_bins[j] - 1.0 for j in scored])),
-            ("edge_scores", torch.cat([*scores, torch.zeros(0)])),
-        ):
-            self.register_buffer(name, buffer, persistent=False)
+        self.inputs = constant(torch.tensor(self.owners))
+        self.starts = constant(torch.tensor(starts))
+        self.factors = constant(torch.tensor(factors))
+        self.first_edges = constant(n_edges.cumsum(0)[:-1])
+        self.last_bins = constant(torch.tensor([n_bins[j] - 1.0 for j in scored]))
+        self.edge_scores = constant(torch.cat([*scores, torch.zeros(0)]))
 
     def forward(self, numeric: Tensor) -> Tensor:
         """Map `(batch, n_numeric)` to `(batch, n_out)`."""
@@ -456,13 +436,6 @@ class BinProjection(nn.Module):
     `columns`; `owners` has that of each output.
     """
 
-    inputs: Tensor | None
-    starts: Tensor
-    rows: Tensor | None
-    factors: Tensor
-    first_scores: Tensor
-    score_steps: Tensor
-
     def __init__(
         self,
         n_bins: Sequence[int],
@@ -482,12 +455,12 @@ class BinProjection(nn.Module):
         # product.
         is_used = torch.arange(longest) < torch.tensor(n_bins).unsqueeze(1)
         rows = (is_used.flatten().cumsum(0) - 1).view(is_used.shape)
-        first_scores = torch.zeros(n_columns, 1, width)
-        score_steps = torch.zeros(n_columns, longest, 1)
+        self.first_scores = constant(torch.zeros(n_columns, 1, width))
+        self.score_steps = constant(torch.zeros(n_columns, longest, 1))
         for column, n in enumerate(n_bins if self.has_scores else ()):
             scores = edge_scores(n)
-            first_scores[column, 0, 0] = scores[0]
-            score_steps[column, :n, 0] = scores.diff()
+            self.first_scores[column, 0, 0] = scores[0]
+            self.score_steps[column, :n, 0] = scores.diff()
         factors = torch.tensor(
             [scales[j] if scales else 1.0 for j in columns], dtype=torch.float32
         )
@@ -495,15 +468,10 @@ class BinProjection(nn.Module):
         # the components count half, gave a higher AUC on validation rows.
         sizes = (factors / (2 * dim)).sqrt().repeat_interleave(torch.tensor(n_bins))
         self.weight = nn.Parameter(torch.randn(n_rows, dim) * sizes.unsqueeze(1))
-        for name, buffer in (
-            ("inputs", None if reads_all else torch.tensor(columns)),
-            ("starts", torch.arange(longest, dtype=torch.float32)),
-            ("rows", None if bool(is_used.all()) else rows),
-            ("factors", (factors.view(-1, 1) * is_used).unsqueeze(2)),
-            ("first_scores", first_scores),
-            ("score_steps", score_steps),
-        ):
-            self.register_buffer(name, buffer, persistent=False)
+        self.inputs = None if reads_all else constant(torch.tensor(columns))
+        self.starts = constant(torch.arange(longest, dtype=torch.float32))
+        self.rows = None if bool(is_used.all()) else constant(rows)
+        self.factors = constant((factors.view(-1, 1) * is_used).unsqueeze(2))
 
     def forward(self, numeric: Tensor) -> Tensor:
         """Map `(batch, n_numeric)` to `(batch, n_out)`, column after column."""

@@ -6,18 +6,13 @@ The networks in this file have bottoms and towers only.
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sk_pwiser._utils import (
-    at_least_float32,
-    chain_parents,
-    check_choice,
-    check_number,
-)
+from sk_pwiser._utils import at_least_float32, chain_parents, check_choice, check_number
 from sk_pwiser.networks import _layers as layers
 from sk_pwiser.networks._input import Bags, InputLayer, NetworkSpec
 
@@ -137,6 +132,10 @@ class MultiTaskNetwork(nn.Module):
         Maps codes and numeric inputs to a dense input of shape `(batch, width)`.
     width : int
         Width of the dense input.
+    base_logits : Tensor of shape (n_tasks,)
+        Log-odds of the base rates in the task space, for initial output biases.
+    conditional_base_logits : Tensor of shape (n_tasks,)
+        Log-odds of the rates among the rows with the task that each task presupposes.
     level_offset : Tensor of shape (n_tasks,), or None
         Log-odds that are added to the logits of `forward`, or to its conditional
         logits; see :meth:`shift_level`.
@@ -187,56 +186,25 @@ class MultiTaskNetwork(nn.Module):
         self.width = self.input_layer.width
         if spec.monotonicity_weight is not None:
             self.monotonicity_weight = spec.monotonicity_weight
+        self.base_logits = initial_logits(spec, spec.task_space)
+        self.conditional_base_logits = initial_logits(spec, "conditional")
         self.register_buffer("level_offset", None)
 
     def __call__(
-        self, codes: Tensor, numeric: Tensor, bags: Bags | None = None
+        self,
+        codes: Tensor,
+        numeric: Tensor,
+        bags: Bags | None = None,
+        *,
+        composes: bool = True,
     ) -> NetworkOutput:
-        """Run `forward`, and compose its logits to logits over impressions.
+        """Run `forward`, check its output, add the offset, and compose the logits.
+
+        The result has logits over impressions, in the full log. With `composes=False`
+        they stay as `forward` returns them, which is conditional in conditional space.
 
         If the table has bags, `forward` receives the sums over the bags as the first
         numeric inputs. `input_layer` expects them there.
-        """
-        output = self.compute_heads(codes, numeric, bags)
-        logits, heads = output.logits, output.conditional_logits
-        if self.spec.task_space == "entire":
-            heads = None
-        elif heads is None:
-            # The sums of logarithms in the chain would lose most digits in half
-            # precision.
-            heads = at_least_float32(logits)
-            # Not by its shape, which is a tensor while a graph is traced. The criterion
-            # refuses other numbers of columns.
-            if len(heads.unbind(dim=1)) == self.n_tasks:
-                logits = chain_logits(heads, self.spec.parents)
-        sampled, rate = None, self.spec.negative_sampling_rate
-        if rate != 1:
-            # Losses compare the labels of the sampled log with `sampled_logits`;
-            # predictions are made for the full log.
-            sampled = at_least_float32(logits)
-            logits = full_log_logits(sampled, rate)
-        return output._replace(
-            logits=logits, conditional_logits=heads, sampled_logits=sampled
-        )
-
-    def compute_heads(
-        self, codes: Tensor, numeric: Tensor, bags: Bags | None = None
-    ) -> NetworkOutput:
-        """Run `forward`, check its output, and add the offset.
-
-        Parameters
-        ----------
-        codes : int Tensor of shape (batch, n_columns)
-            Codes of the categories.
-        numeric : Tensor of shape (batch, n_numeric)
-            Encoded numbers.
-        bags : Bags, default=None
-            Elements of lists and sparse columns.
-
-        Returns
-        -------
-        NetworkOutput
-            The output of `forward`: in conditional space, its logits are conditional.
         """
         if bags is not None:
             numeric = self.input_layer.with_sums(codes, numeric, bags)
@@ -260,15 +228,34 @@ class MultiTaskNetwork(nn.Module):
                 "network must not return sampled_logits from forward: the base class "
                 "sets them. In forward, call the forward method of another network."
             )
-        offset, heads = self.level_offset, output.conditional_logits
-        if offset is None:
-            return output
-        if heads is None:
-            return output._replace(logits=logits + offset)
-        # A shift of the composed logits could raise a task above its parent.
-        heads = at_least_float32(heads) + offset
-        logits = chain_logits(heads, self.spec.parents)
-        return output._replace(logits=logits, conditional_logits=heads)
+        heads, parents = output.conditional_logits, self.spec.parents
+        if heads is None and self.level_offset is not None:
+            logits = logits + self.level_offset
+        elif heads is not None and self.level_offset is not None:
+            # A shift of the composed logits could raise a task above its parent.
+            heads = at_least_float32(heads) + self.level_offset
+            logits = chain_logits(heads, parents)
+        if not composes:
+            return output._replace(logits=logits, conditional_logits=heads)
+        if self.spec.task_space == "entire":
+            heads = None
+        elif heads is None:
+            # The sums of logarithms in the chain would lose most digits in half
+            # precision.
+            heads = at_least_float32(logits)
+            # Not by its shape, which is a tensor while a graph is traced. The criterion
+            # refuses other numbers of columns.
+            if len(heads.unbind(dim=1)) == self.n_tasks:
+                logits = chain_logits(heads, parents)
+        sampled, rate = None, self.spec.negative_sampling_rate
+        if rate != 1:
+            # Losses compare the labels of the sampled log with `sampled_logits`;
+            # predictions are made for the full log.
+            sampled = at_least_float32(logits)
+            logits = full_log_logits(sampled, rate)
+        return output._replace(
+            logits=logits, conditional_logits=heads, sampled_logits=sampled
+        )
 
     def shift_level(self, log_odds: Tensor) -> None:
         """Add log-odds to all predictions.
@@ -296,7 +283,6 @@ class MultiTaskNetwork(nn.Module):
         cardinalities: Sequence[int],
         weights: Sequence[Tensor],
         n_vectors: Sequence[int] = (),
-        bag_weights: Sequence[Tensor] = (),
     ) -> None:
         """Replace the embedding tables of the input layer, in place.
 
@@ -305,36 +291,15 @@ class MultiTaskNetwork(nn.Module):
         cardinalities : sequence of int
             The new numbers of codes of the category columns.
         weights : sequence of Tensor of shape (sum(cardinalities), embedding_dim)
-            The new tables.
+            The new tables, and after them those of the vectors that bags do not share
+            with a column, of shape (n_own_vectors, embedding_dim).
         n_vectors : sequence of int, default=()
             The new numbers of vectors of the bags.
-        bag_weights : sequence of Tensor of shape (n_own_vectors, embedding_dim), \
-                default=()
-            The new tables of the vectors that bags do not share with a column.
         """
         sizes = zip(self.spec.bags, n_vectors, strict=True)
         bags = [bag._replace(n_vectors=n) for bag, n in sizes]
         self.spec = replace(self.spec, cardinalities=list(cardinalities), bags=bags)
-        self.input_layer.set_tables(cardinalities, [*weights, *bag_weights], bags)
-
-    @property
-    def base_logits(self) -> Tensor:
-        """Initial output biases in the task space, float32 of shape (n_tasks,)."""
-        if self.spec.task_space == "conditional":
-            return self.conditional_base_logits
-        return log_odds(self.spec.base_rates)
-
-    @property
-    def conditional_base_logits(self) -> Tensor:
-        """Log-odds of the rates among rows with the parent task, of the same form."""
-        base_rates = self.spec.base_rates
-        rates = list(base_rates)
-        for k, parent in enumerate(self.spec.parents):
-            if parent >= 0:
-                # Without rows that have the parent, the conditional rate is unknown.
-                rate = rates[k] / base_rates[parent] if base_rates[parent] else 0.5
-                rates[k] = min(rate, HIGHEST_CONDITIONAL_RATE)
-        return log_odds(rates)
+        self.input_layer.set_tables(cardinalities, weights, bags)
 
     def forward(self, codes: Tensor, numeric: Tensor) -> NetworkOutput:
         """Compute the logits of a batch.
@@ -372,23 +337,31 @@ def random_inputs(
     bags = None
     if spec.bags:
         n_entries = 2 * n_rows * len(spec.bags)
-        has_ages = any(bag.has_ages for bag in spec.bags)
         # The last vector of a bag, to which attention applies.
         last = torch.tensor([bag.n_vectors for bag in spec.bags]).cumsum(0) - 1
         bags = Bags(
             torch.arange(0, n_entries + 1, 2),
             last.repeat_interleave(2).repeat(n_rows),
             torch.ones(n_entries),
-            torch.zeros(n_entries) if has_ages else None,
+            torch.zeros(n_entries),
         ).to(device)
     return (shares * sizes).long().to(device), numeric.to(device), bags
 
 
-def log_odds(rates: Sequence[float]) -> Tensor:
-    """Compute the log-odds of rates, finite also for rates of 0 and 1."""
+def initial_logits(spec: NetworkSpec, task_space: str) -> Tensor:
+    """Return the log-odds of the base rates in a task space, float32 `(n_tasks,)`.
+
+    They are finite also for rates of 0 and 1.
+    """
+    base_rates = spec.base_rates
+    rates = list(base_rates)
+    for k, parent in enumerate(spec.parents if task_space == "conditional" else ()):
+        if parent >= 0:
+            # Without rows that have the parent, the conditional rate is unknown.
+            rate = rates[k] / base_rates[parent] if base_rates[parent] else 0.5
+            rates[k] = min(rate, HIGHEST_CONDITIONAL_RATE)
     # float64, since 1 - 1e-9 is 1 in float32.
-    probabilities = torch.tensor(list(rates), dtype=torch.float64)
-    return torch.logit(probabilities, eps=1e-9).float()
+    return torch.logit(torch.tensor(rates, dtype=torch.float64), eps=1e-9).float()
 
 
 def full_log_logits(sampled_logits: Tensor, rate: float) -> Tensor:
@@ -804,15 +777,15 @@ class CTCL(SharedBottom):
         self.pairs = [*down, *((k, j) for j, k in down)]
         # They start at the base rate of the latter, over impressions in either task
         # space.
-        starts = log_odds(spec.base_rates)[[target for _, target in self.pairs]]
+        starts = initial_logits(spec, "entire")[[target for _, target in self.pairs]]
         self.transfer_nets = layers.TaskTowers(n_hidden, units, starts, dropout)
 
     def forward(self, codes: Tensor, numeric: Tensor) -> NetworkOutput:
         """Compute the logits of a batch, `(batch, n_tasks)`, and the extra loss."""
         inputs = self.bottom(self.input_layer(codes, numeric))
-        towers = cast(list[layers.Tower], list(self.towers))
-        hidden = [tower.hidden(inputs) for tower in towers]
-        heads = [tower.output(h) for tower, h in zip(towers, hidden, strict=True)]
+        towers: Any = self.towers
+        hidden = [tower["hidden"](inputs) for tower in towers]
+        heads = [tower["output"](h) for tower, h in zip(towers, hidden, strict=True)]
         logits = torch.cat(heads, dim=1)
         if not self.pairs:
             return NetworkOutput(logits)

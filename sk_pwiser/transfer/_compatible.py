@@ -104,60 +104,52 @@ def check_same_network(name, estimator, other_name, other):
     _check_equal(name, _parts(estimator._result), other_name, _parts(other._result))
 
 
-def _check_equal(name, parts, other_name, other_parts):
-    # Not strict: a difference in an earlier part may give the two different numbers of
-    # parts.
-    for found, expected in zip(parts, other_parts, strict=False):
-        for part in expected | found:
-            a, b = found.get(part), expected.get(part)
-            if equal(a, b):
-                continue
-            if isinstance(a, dict) and isinstance(b, dict):
-                key = next(k for k in b | a if not equal(a.get(k), b.get(k)))
-                part, a, b = f"{part}, value {key!r}", a.get(key), b.get(key)
-            a, b = (
-                getattr(each, "__name__", None) or reprlib.repr(each) for each in (a, b)
-            )
-            raise ValueError(
-                f"{name} differs from {other_name} in {part}: {a}, not {b}."
-            )
+def _check_equal(name, found, other_name, expected):
+    """Compare parts by name, in the order of the expected ones."""
+    for part in expected | found:
+        a, b = found.get(part), expected.get(part)
+        if equal(a, b):
+            continue
+        if isinstance(a, dict) and isinstance(b, dict):
+            key = next(k for k in b | a if not equal(a.get(k), b.get(k)))
+            part, a, b = f"{part}, value {key!r}", a.get(key), b.get(key)
+        a, b = (
+            getattr(each, "__name__", None) or reprlib.repr(each) for each in (a, b)
+        )
+        raise ValueError(f"{name} differs from {other_name} in {part}: {a}, not {b}.")
 
 
 def _parts(result):
-    """Yield what compatible estimators have in common, by name, in order."""
+    """Return what compatible estimators have in common, by name, in order."""
     module, schema = result.net.module_, result.schema
-    yield {"the network": type(module)}
-    params = _network_params(result)
-    yield {f"the parameter {n} of the network": params[n] for n in sorted(params)}
-    targets, columns = schema.targets, schema.encoder.columns_
-    if targets.classes.ndim == 2:
-        # Their classes are 0 and 1; floats if labels may be missing.
-        yield {"the tasks": list(targets.task_names)}
-    else:
-        # The task has the name of the Series of its labels, if there is one.
-        yield {"the tasks": None, "the classes": targets.classes.tolist()}
-    yield {"the columns": [column.name for column in columns]}
+    targets, statistics = schema.targets, schema.statistics
+    parts = {"the network": type(module)}
+    for name, value in sorted(_network_params(result).items()):
+        parts[f"the parameter {name} of the network"] = value
+    # The classes of several tasks are 0 and 1; floats if labels may be missing. A
+    # single task has the name of the Series of its labels, if there is one.
+    is_single = targets.classes.ndim == 1
+    parts["the tasks"] = None if is_single else list(targets.task_names)
+    parts["the classes"] = targets.classes.tolist() if is_single else None
+    columns = schema.encoder.columns_
+    parts["the columns"] = [column.name for column in columns]
     for column in columns:
-        yield {f"the encoding of column {column.name!r}": type(column)}
-        yield {
-            f"the {'vocabulary' if name == 'codes_' else name} of column "
-            f"{column.name!r}": value
-            for name, value in _learnt(column).items()
-        }
-    statistics = schema.statistics
-    yield {"the target statistics": None if statistics is None else TargetStatistics}
+        parts[f"the encoding of column {column.name!r}"] = type(column)
+        for name, value in _learnt(column).items():
+            name = "vocabulary" if name == "codes_" else name
+            parts[f"the {name} of column {column.name!r}"] = value
+    parts["the target statistics"] = None if statistics is None else TargetStatistics
     if statistics is not None:
         # The statistics are arrays in the order of the columns: their names come first.
         names = statistics.column_names(schema.encoder)
-        yield {"the columns of the target statistics": names}
-        learnt = _learnt(statistics)
-        yield {f"{name} of the target statistics": v for name, v in learnt.items()}
-    # An offset is no part of the architecture: only fits by time have one.
-    yield {
-        f"the shape of {name}": tuple(tensor.shape)
-        for name, tensor in module.state_dict().items()
-        if name != "level_offset"
-    }
+        parts["the columns of the target statistics"] = names
+        for name, value in _learnt(statistics).items():
+            parts[f"{name} of the target statistics"] = value
+    for name, tensor in module.state_dict().items():
+        # An offset is no part of the architecture: only fits by time have one.
+        if name != "level_offset":
+            parts[f"the shape of {name}"] = tuple(tensor.shape)
+    return parts
 
 
 def _network_params(result):
@@ -193,7 +185,7 @@ def check_pool(estimators):
 def check_same_tasks(name, estimator, other_name, other):
     """Raise a ValueError at the first difference in tasks or classes."""
     found, expected = (
-        [{"the tasks": list(e.task_names_)}, {"the classes": e.classes_.tolist()}]
+        {"the tasks": list(e.task_names_), "the classes": e.classes_.tolist()}
         for e in (estimator, other)
     )
     _check_equal(name, found, other_name, expected)
@@ -257,15 +249,12 @@ def check_markets(markets, X, n_estimators):
         markets = column_of(X, "markets", markets)
     check_match(X, n_samples, markets=markets)
     indices = np.asarray(markets)
-    if indices.shape != (n_samples,) or indices.dtype.kind not in "iu":
+    last = n_estimators - 1
+    is_valid = indices.shape == (n_samples,) and indices.dtype.kind in "iu"
+    if not is_valid or indices.min() < 0 or indices.max() > last:
         raise ValueError(
-            f"markets must hold one integer per row, {n_samples}; got an array of "
-            f"shape {indices.shape} and dtype {indices.dtype}."
-        )
-    low, high, last = indices.min(), indices.max(), n_estimators - 1
-    if low < 0 or high > last:
-        raise ValueError(
-            f"markets must be indices of estimators, 0 to {last}; got {low} to {high}."
+            f"markets must hold the index of an estimator, 0 to {last}, for each of "
+            f"{n_samples} rows; got {reprlib.repr(indices.tolist())}."
         )
     return indices
 

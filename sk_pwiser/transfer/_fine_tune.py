@@ -10,7 +10,6 @@ import math
 from contextlib import contextmanager, nullcontext
 from copy import deepcopy
 from dataclasses import replace
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -152,7 +151,9 @@ def separate(read, y, sample_weight, seed):
     tasks = _balanced_tasks(y.cpu(), sample_weight)
     if not tasks:
         return torch.ones(width, device=device)
-    base_logits = [math.log(task.shares[0] / task.shares[1]) for task in tasks]
+    base_logits = [math.log(shares[0] / shares[1]) for _, _, shares in tasks]
+    # Over the entropy of a rate of 1/2.
+    entropies = [-sum(s * math.log2(s) for s in shares) for _, _, shares in tasks]
     logits = torch.zeros(width, device=device, requires_grad=True)
     heads = torch.zeros(len(tasks), width, device=device, requires_grad=True)
     biases = torch.tensor(base_logits, device=device, requires_grad=True)
@@ -160,54 +161,38 @@ def separate(read, y, sample_weight, seed):
     for _step in range(N_STEPS):
         gates = torch.sigmoid(logits)
         rows = [torch.randint(len(y), (N_ROWS,), generator=generator)]
-        for task in tasks:
-            rows += task.draw(generator)
-        x, *of_labels = (scale * read(torch.cat(rows))).split([len(r) for r in rows])
+        for of_labels, sums, _ in tasks:
+            for chosen, cumulated in zip(of_labels, sums, strict=True):
+                # Inverse transform sampling, in proportion to the weights, since
+                # torch.multinomial takes at most 2**24 rows.
+                u = torch.rand(N_ROWS // 2, generator=generator, dtype=torch.float64)
+                places = torch.searchsorted(cumulated, u * cumulated[-1], right=True)
+                rows.append(chosen[places.clamp(max=len(chosen) - 1)])
+        x, *by_label = (scale * read(torch.cat(rows))).split([len(r) for r in rows])
         # The two parts should differ as much as possible.
         relevant, rest = gates * x, (1 - gates) * x
         loss = -DISCREPANCY_WEIGHT * squared_discrepancy(relevant, rest)
         loss = loss + GATE_PENALTY * gates.square().mean()
         loss = loss + HEAD_PENALTY * heads.square().sum()
-        pairs = zip(of_labels[::2], of_labels[1::2], strict=True)
-        for task, pair, head, bias in zip(tasks, pairs, heads, biases, strict=True):
-            for share, sign, x in zip(task.shares, (-1, 1), pair, strict=True):
-                z = x @ (gates * head) + bias
+        for k, (_, _, shares) in enumerate(tasks):
+            pair = by_label[2 * k : 2 * k + 2]
+            for share, sign, x in zip(shares, (-1, 1), pair, strict=True):
+                z = x @ (gates * heads[k]) + biases[k]
                 # log(1 + exp(-z)) for label 1, weighted by its share.
                 cross_entropy = share * F.softplus(sign * z).mean()
-                loss = loss + cross_entropy / task.relative_entropy
+                loss = loss + cross_entropy / entropies[k]
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
     return torch.sigmoid(logits.detach())
 
 
-class _BalancedTask(NamedTuple):
-    """The rows of a task by label, 1 first, with their cumulated weights.
-
-    `shares` are the shares of the labels in the total weight.
-    """
-
-    rows: list
-    sums: list
-    shares: list
-
-    @property
-    def relative_entropy(self):
-        """The entropy of the base rate over that of a rate of 1/2."""
-        return -sum(share * math.log2(share) for share in self.shares)
-
-    def draw(self, generator):
-        """Draw rows of each label in proportion to their weights."""
-        for rows, sums in zip(self.rows, self.sums, strict=True):
-            # Inverse transform sampling, since torch.multinomial takes at most 2**24
-            # rows.
-            u = torch.rand(N_ROWS // 2, generator=generator, dtype=torch.float64)
-            places = torch.searchsorted(sums, u * sums[-1], right=True)
-            yield rows[places.clamp(max=len(rows) - 1)]
-
-
 def _balanced_tasks(y, sample_weight):
-    """Return the tasks that have weighted rows with both labels."""
+    """Return the tasks that have weighted rows with both labels.
+
+    Three lists for each have an entry per label, 1 first: the rows, their cumulated
+    weights, and the shares of the labels in the total weight.
+    """
     tasks = []
     weights = torch.ones(len(y), 1) if sample_weight is None else sample_weight.cpu()
     weights = weights.double().view(len(y), -1).expand(len(y), y.shape[1])
@@ -218,7 +203,7 @@ def _balanced_tasks(y, sample_weight):
             sums = [weight[each].cumsum(0) for each in rows]
             totals = torch.stack([each[-1] for each in sums])
             shares = (totals / totals.sum()).tolist()
-            tasks.append(_BalancedTask(rows, sums, shares))
+            tasks.append((rows, sums, shares))
     return tasks
 
 
@@ -442,17 +427,12 @@ def extend_schema(schema, rows, seen, extends):
         weights = row_weights(rows.summary.scaled)
         encoder = learn_constant_columns(encoder, rows.rows.X, weights)
     if statistics is not None:
-        if seen and not statistics.counts_rows:
+        if seen and not (statistics.counts_rows and rows.summary.scaled is None):
             raise ValueError(
-                "seen=True requires a source that was fitted without sample_weight, or "
-                "without target statistics (target_encoding=False): rows cannot be "
-                "subtracted from sums of weights. With seen=False, the inputs of rows "
-                "that it was fitted on reveal their labels."
-            )
-        if seen and rows.summary.scaled is not None:
-            raise ValueError(
-                "sample_weight must be None with seen=True, and no label may be "
-                "missing: weighted rows cannot be subtracted from target statistics."
+                "sample_weight must be None with seen=True, here and in the fit of the "
+                "source, and no label may be missing: weighted rows cannot be "
+                "subtracted from target statistics. Fit the source without these "
+                "(target_encoding=False), or pass seen=False if the rows are new to it."
             )
         # Rows that the statistics have counted must be subtracted again, block by
         # block.

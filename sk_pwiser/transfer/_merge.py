@@ -195,7 +195,7 @@ class MergeObjective:
 GRANULARITIES = ("task", "layer")
 # The objective is computed in float32: smaller gains are lost in rounding.
 TOLERANCES = {"ftol": 1e-8, "gtol": 1e-8, "maxiter": 200}
-REALIGN_KEYS = ("X", "Y", "max_epochs")
+REALIGN_KEYS = {"X", "Y", "max_epochs"}
 LARGEST_SEED = np.iinfo(np.int32).max
 
 
@@ -312,7 +312,9 @@ def merge_estimators(
     members = _compatible.check_members(base, estimators)
     objective = check_choice("objective", objective, (*OBJECTIVES, None))
     granularity = check_choice("granularity", granularity, GRANULARITIES)
-    low, high = _check_bounds(bounds)
+    if not isinstance(bounds, tuple | list) or len(bounds) != 2:
+        raise ValueError(f"bounds must be a pair of numbers; got {bounds!r}.")
+    low, high = (check_number("bounds", bound) for bound in bounds)
     start = _compatible.one_per_estimator("prior", prior, len(members))
     if not ((start >= low) & (start <= high)).all():
         raise ValueError(
@@ -365,15 +367,6 @@ def _minimise(objective, start, granularity, bounds):
     return expand(result.x)
 
 
-def _check_bounds(bounds):
-    if not isinstance(bounds, tuple | list) or len(bounds) != 2:
-        raise ValueError(f"bounds must be a pair of numbers; got {bounds!r}.")
-    low, high = (check_number("bounds", bound) for bound in bounds)
-    if low > high:
-        raise ValueError(f"bounds must be in ascending order; got {bounds!r}.")
-    return low, high
-
-
 def _frozen_names(base, freeze):
     wanted = [freeze] if isinstance(freeze, str) else list(freeze)
     if not wanted:
@@ -418,13 +411,12 @@ def _realign(merged, X, Y, max_epochs, frozen, random_state):
 
 def _check_realign(realign, base, X, Y):
     """Return rows, labels and number of epochs of a realignment, or None."""
-    if not isinstance(realign, bool | np.bool_ | Mapping):
-        raise TypeError(f"realign must be a bool or a dict; got {realign!r}.")
-    if not isinstance(realign, Mapping):
+    if isinstance(realign, bool | np.bool_):
         realign = {} if realign else {"max_epochs": 0}
-    if unknown := realign.keys() - set(REALIGN_KEYS):
+    if not isinstance(realign, Mapping) or not realign.keys() <= REALIGN_KEYS:
         raise ValueError(
-            f"realign holds {sorted(unknown)[0]!r}; its keys are {list(REALIGN_KEYS)}."
+            f"realign must be a bool or a dict with keys of {sorted(REALIGN_KEYS)}; "
+            f"got {realign!r}."
         )
     if ("X" in realign) != ("Y" in realign):
         raise ValueError("realign must hold both X and Y, or neither.")

@@ -85,12 +85,7 @@ def depends_on(
         )
     # Large embedding tables may have sparse gradients.
     values = [g._values() if g is not None and g.is_sparse else g for g in gradients]
-    if all(g is None for g in values):
-        return [False] * len(values)
-    # All at once, so that the host waits for the device only once.
-    found = torch.stack([g.isnan().any() for g in values if g is not None]).tolist()
-    is_nan = iter(found)
-    return [g is not None and next(is_nan) for g in values]
+    return [g is not None and bool(g.isnan().any()) for g in values]
 
 
 # In a smaller table, the search for nonzero rows costs more than it saves.
@@ -243,13 +238,10 @@ class GradientWeighting(TaskWeighting):
         )
 
     def backward(
-        self,
-        losses: Tensor,
-        penalty: Tensor | None,
-        parameters: Iterable[nn.Parameter],
+        self, losses: Tensor, penalty: Tensor | None, parameters: Iterable[nn.Parameter]
     ) -> None:
         """Combine the tasks' gradients and store the result in the parameters."""
-        if not self.uses_task_gradients:
+        if not self.needs_task_gradients:
             super().backward(losses, penalty, parameters)
             return
         trained = [p for p in parameters if p.requires_grad]
@@ -415,57 +407,47 @@ class GradNorm(GradientWeighting):
     tensor([1.5000, 0.5000])
     """
 
-    weights: Tensor
-    initial_losses: Tensor
-    n_initial: Tensor
-    losses: Tensor
-    extra_losses: Tensor
-    mean_weights: Tensor
-
     def __init__(self, n_tasks: int, *, alpha: float = 1.5, lr: float = 0.025) -> None:
         super().__init__(n_tasks)
         self.alpha = check_number("alpha", alpha, at_least=0.0)
         self.lr = check_number("lr", lr, above=0.0)
-        self.register_buffer("weights", torch.ones(n_tasks))
+        self.weights = nn.Buffer(torch.ones(n_tasks))
         # 0 if unknown, until the first loss of the task that is above 0.
-        self.register_buffer("initial_losses", torch.zeros(n_tasks))
+        self.initial_losses = nn.Buffer(torch.zeros(n_tasks))
         # The number of losses in the mean of the epoch; 0 if no loss is added any more.
         count = torch.zeros(n_tasks, dtype=torch.int64)
-        self.register_buffer("n_initial", count, persistent=False)
+        self.n_initial = nn.Buffer(count, persistent=False)
         # Values of the current step, which later steps do not need.
-        self.register_buffer("losses", torch.zeros(n_tasks), persistent=False)
-        self.register_buffer("extra_losses", torch.zeros(n_tasks), persistent=False)
-        self.register_buffer("mean_weights", torch.ones(n_tasks), persistent=False)
+        self.losses = nn.Buffer(torch.zeros(n_tasks), persistent=False)
+        self.extra_losses = nn.Buffer(torch.zeros(n_tasks), persistent=False)
+        self.mean_weights = nn.Buffer(torch.ones(n_tasks), persistent=False)
 
     def set_base_losses(self, losses: Tensor) -> None:
         """Take the expected losses at the base rates, `(n_tasks,)`, as initial ones."""
         self.initial_losses.copy_(losses)
 
-    def set_sample_weight(self, sample_weight: Tensor | None) -> None:
-        """Take the mean weights of the tasks; the rates divide the losses by them."""
+    def set_step(
+        self, sample_weight: Tensor | None, extra_losses: Tensor | None
+    ) -> None:
+        """Take the mean weights of the tasks and the extra losses for the rates."""
         if sample_weight is None or sample_weight.dim() == 1:  # equal for all tasks
             self.mean_weights.fill_(1.0)
         else:
             self.mean_weights.copy_(sample_weight.mean(dim=0))
-
-    def set_extra_losses(self, losses: Tensor) -> None:
-        """Take the extra losses of a step, `(n_tasks,)`, which the rates leave out."""
-        self.extra_losses.copy_(losses)
+        if extra_losses is not None:
+            self.extra_losses.copy_(extra_losses)
 
     def backward(
-        self,
-        losses: Tensor,
-        penalty: Tensor | None,
-        parameters: Iterable[nn.Parameter],
+        self, losses: Tensor, penalty: Tensor | None, parameters: Iterable[nn.Parameter]
     ) -> None:
         """Combine the tasks' gradients and store the result in the parameters."""
         known = (losses.detach() - self.extra_losses) / self.mean_weights
         self.losses.copy_(torch.where(self.mean_weights > 0, known, 0.0))
         is_open = (self.initial_losses == 0) | (self.n_initial > 0)
         is_added = is_open & (self.losses > 0)
-        self.n_initial += is_added
+        self.n_initial.add_(is_added)
         change = (self.losses - self.initial_losses) / self.n_initial.clamp(min=1)
-        self.initial_losses += torch.where(is_added, change, 0.0)
+        self.initial_losses.add_(torch.where(is_added, change, 0.0))
         super().backward(losses, penalty, parameters)
 
     def end_epoch(self) -> list[float]:
@@ -479,26 +461,21 @@ class GradNorm(GradientWeighting):
         known = torch.stack([self.weights, self.losses, self.initial_losses])
         weights, losses, initial_losses = known.to(gram).unbind()
         norms = gram.diagonal().sqrt()
-        progress = losses / initial_losses
         is_active = (losses > 0) & (norms > VANISHED * norms.max())
         if is_active.any():
-            active = (each[is_active] for each in (weights, norms, progress))
+            before, lengths = weights[is_active], (weights * norms)[is_active]
+            progress = (losses / initial_losses)[is_active]
+            # The targets are proportional to progress ** alpha and sum to the same
+            # total.
+            targets = lengths.sum() * (self.alpha * progress.log()).softmax(dim=0)
+            # The derivative of |length - target| / mean with respect to log w is
+            # length / mean, up to its sign.
+            limit = self.lr * lengths / lengths.mean()
+            moved = before * (targets / lengths).log().clamp(-limit, limit).exp()
             updated = weights.clone()
-            updated[is_active] = self._update(*active)
+            updated[is_active] = moved * before.sum() / moved.sum()
             self.weights.copy_(updated)
         return weights
-
-    def _update(self, weights: Tensor, norms: Tensor, progress: Tensor) -> Tensor:
-        """Return the weights of the active tasks after one step of the descent."""
-        lengths = weights * norms
-        # The targets are proportional to progress ** alpha and sum to the same total.
-        targets = lengths.sum() * (self.alpha * progress.log()).softmax(dim=0)
-        # The derivative of |length - target| / mean with respect to log w is
-        # length / mean, up to its sign.
-        limit = self.lr * lengths / lengths.mean()
-        step = (targets / lengths).log().clamp(-limit, limit)
-        updated = weights * step.exp()
-        return updated * weights.sum() / updated.sum()
 
 
 class MetaBalance(GradientWeighting):
@@ -565,12 +542,7 @@ class MetaBalance(GradientWeighting):
     lengths: Tensor
 
     def __init__(
-        self,
-        n_tasks: int,
-        *,
-        relax: float = 0.7,
-        decay: float = 0.9,
-        target: int = 0,
+        self, n_tasks: int, *, relax: float = 0.7, decay: float = 0.9, target: int = 0
     ) -> None:
         super().__init__(n_tasks)
         self.relax = check_number("relax", relax, at_least=0, at_most=1)
@@ -709,8 +681,6 @@ class GradCraft(GradientWeighting):
     [tensor([2., 2.])]
     """
 
-    lengths: Tensor
-
     def __init__(
         self,
         n_tasks: int,
@@ -723,7 +693,7 @@ class GradCraft(GradientWeighting):
         self.relax = check_number("relax", relax, at_least=0, at_most=1)
         self.decay = check_number("decay", decay, at_least=0, below=1)
         self.epsilon = check_number("epsilon", epsilon, at_least=0, at_most=1)
-        self.register_buffer("lengths", torch.zeros(n_tasks))
+        self.lengths = nn.Buffer(torch.zeros(n_tasks))
 
     def weigh(self, gram: Tensor) -> Tensor:
         """Return the weights of the original gradients in the step, `(n_tasks,)`."""

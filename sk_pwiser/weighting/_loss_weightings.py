@@ -31,7 +31,8 @@ class TaskWeighting(nn.Module):
     ----------
     needs_task_gradients : bool
         Whether the weighting combines the tasks' gradients instead of their losses. A
-        step then needs one backward pass per task.
+        step then needs one backward pass per task. A class attribute; an object has
+        False if there is only one task.
 
     Examples
     --------
@@ -45,20 +46,14 @@ class TaskWeighting(nn.Module):
     """
 
     needs_task_gradients: bool = False
-    _sums: Tensor
-    _n_steps: Tensor
 
     def __init__(self, n_tasks: int) -> None:
         super().__init__()
         self.n_tasks = n_tasks
+        self.needs_task_gradients = self.needs_task_gradients and n_tasks > 1
         # In place, as graphs require.
-        self.register_buffer("_sums", torch.zeros(n_tasks), persistent=False)
-        self.register_buffer("_n_steps", torch.zeros(1), persistent=False)
-
-    @property
-    def uses_task_gradients(self) -> bool:
-        """Whether a step computes one gradient per task: only with several tasks."""
-        return self.needs_task_gradients and self.n_tasks > 1
+        self._sums = nn.Buffer(torch.zeros(n_tasks), persistent=False)
+        self._n_steps = nn.Buffer(torch.zeros(1), persistent=False)
 
     def set_base_losses(self, losses: Tensor) -> None:
         """Receive the losses of predictions that equal the base rates of the tasks.
@@ -76,10 +71,12 @@ class TaskWeighting(nn.Module):
             it presupposes happened.
         """
 
-    def set_sample_weight(self, sample_weight: Tensor | None) -> None:
-        """Receive the weights of the rows of a step.
+    def set_step(
+        self, sample_weight: Tensor | None, extra_losses: Tensor | None
+    ) -> None:
+        """Receive what the losses of a step consist of.
 
-        Called before `backward`. By default they are not used.
+        Called before `backward`. By default neither is used.
 
         Parameters
         ----------
@@ -87,19 +84,9 @@ class TaskWeighting(nn.Module):
             Weights of the rows in the losses, 0 for missing labels and, in conditional
             task space, for rows without the task that is presupposed; None if all are
             1. The losses are divided by the number of rows, not by these weights.
-        """
-
-    def set_extra_losses(self, losses: Tensor) -> None:
-        """Receive the part of a step's losses that the network adds to them.
-
-        Called before `backward`, if the network has extra losses per task, such as the
-        corrections of ESCM2. The base losses do not contain them. By default they are
-        not used.
-
-        Parameters
-        ----------
-        losses : Tensor of shape (n_tasks,)
-            Extra loss of each task, without its graph.
+        extra_losses : Tensor of shape (n_tasks,), or None
+            The part of the losses that the network has added, such as the corrections
+            of ESCM2, without its graph. The base losses do not contain it.
         """
 
     def forward(self, losses: Tensor) -> Tensor:
@@ -118,10 +105,7 @@ class TaskWeighting(nn.Module):
         raise NotImplementedError(f"{type(self).__name__} must define forward.")
 
     def backward(
-        self,
-        losses: Tensor,
-        penalty: Tensor | None,
-        parameters: Iterable[nn.Parameter],
+        self, losses: Tensor, penalty: Tensor | None, parameters: Iterable[nn.Parameter]
     ) -> None:
         """Compute the gradients of a step and store them in the parameters.
 
@@ -138,15 +122,12 @@ class TaskWeighting(nn.Module):
             # The weight of a loss is the derivative of the total with respect to it.
             losses.register_hook(self.record)  # type: ignore[no-untyped-call]
         total: Tensor = self(losses) if self.n_tasks > 1 else losses.sum()
-        if not isinstance(total, Tensor) or total.dim() != 0:
+        is_scalar = isinstance(total, Tensor) and total.dim() == 0
+        if not is_scalar or total.requires_grad < losses.requires_grad:
             raise ValueError(
                 f"weighting {type(self).__name__} must return a Tensor of shape () "
-                f"from forward; got {total!r}."
-            )
-        if losses.requires_grad and not total.requires_grad:
-            raise ValueError(
-                f"weighting {type(self).__name__} must return a Tensor from forward "
-                "through which gradients reach the losses; it has none."
+                "from forward, through which gradients reach the losses; got "
+                f"{total!r}."
             )
         if penalty is not None:
             total = total + penalty
@@ -200,7 +181,52 @@ class TaskWeighting(nn.Module):
         return weights.tolist() if n_steps else []
 
 
-class Fixed(TaskWeighting):
+class Equal(TaskWeighting):
+    """The sum of the tasks' losses.
+
+    Parameters
+    ----------
+    n_tasks : int
+        Number of tasks.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sk_pwiser.weighting import Equal
+    >>> Equal(2)(torch.tensor([0.5, 0.25]))
+    tensor(0.7500)
+    """
+
+    def __init__(self, n_tasks: int) -> None:
+        super().__init__(n_tasks)
+        # Settings, and no part of the state: `partial_fit` may change them.
+        self.weights = nn.Buffer(torch.ones(n_tasks), persistent=False)
+
+    def forward(self, losses: Tensor) -> Tensor:
+        """Return the weighted sum of the losses, of shape `()`."""
+        return (self.weights * losses).sum()
+
+    def backward(
+        self, losses: Tensor, penalty: Tensor | None, parameters: Iterable[nn.Parameter]
+    ) -> None:
+        """Compute the gradients of a step from the weights, without a total loss."""
+        if type(self).forward is not Equal.forward:
+            # A subclass with its own `forward` may compute any total.
+            super().backward(losses, penalty, parameters)
+            return
+        terms: list[tuple[Tensor, Tensor | None]] = [(losses, self.weights)]
+        if penalty is not None:
+            terms.append((penalty, None))
+        # As in a sum, a constant term has no gradient.
+        terms = [term for term in terms if term[0].requires_grad] or terms
+        torch.autograd.backward([term for term, _ in terms], [w for _, w in terms])
+
+    def end_epoch(self) -> list[float]:
+        """Return the weights."""
+        return super().end_epoch() or self.weights.tolist()
+
+
+class Fixed(Equal):
     """A weighted sum of the tasks' losses, with weights given by the user.
 
     Parameters
@@ -218,82 +244,24 @@ class Fixed(TaskWeighting):
     tensor(1.5000)
     """
 
-    weights: Tensor
-
     def __init__(self, n_tasks: int, *, weights: Sequence[float]) -> None:
-        if isinstance(weights, Mapping) or not is_iterable(weights):
-            raise TypeError(
-                f"weights must be a sequence of numbers, one per task; got {weights!r}."
-            )
+        is_sequence = is_iterable(weights) and not isinstance(weights, Mapping)
         values = [
             check_number(f"weights[{k}]", value, at_least=0)
-            for k, value in enumerate(weights)
+            for k, value in enumerate(weights if is_sequence else ())
         ]
         if len(values) != n_tasks or not any(values):
             raise ValueError(
-                f"weights must hold one number per task, {n_tasks} in total, and not "
-                f"only 0; got {weights!r}."
+                f"weights must be a sequence of {n_tasks} numbers, one per task, and "
+                f"not only 0; got {weights!r}."
             )
         super().__init__(n_tasks)
-        # The weight of a single task does not count. A setting of the user is not part
-        # of the state: `partial_fit` may change it.
-        used = values if n_tasks > 1 else [1.0]
-        buffer = torch.tensor(used, dtype=torch.float32)
-        self.register_buffer("weights", buffer, persistent=False)
-
-    def forward(self, losses: Tensor) -> Tensor:
-        """Return the weighted sum of the losses, of shape `()`."""
-        return (self.weights * losses).sum()
-
-    def backward(
-        self,
-        losses: Tensor,
-        penalty: Tensor | None,
-        parameters: Iterable[nn.Parameter],
-    ) -> None:
-        """Compute the gradients of a step from the weights, without a total loss."""
-        if type(self).forward is not Fixed.forward:
-            # A subclass with its own `forward` may compute any total.
-            super().backward(losses, penalty, parameters)
-            return
-        terms: list[tuple[Tensor, Tensor | None]] = [(losses, self.weights)]
-        if penalty is not None:
-            terms.append((penalty, None))
-        # As in a sum, a constant term has no gradient.
-        terms = [term for term in terms if term[0].requires_grad] or terms
-        torch.autograd.backward([term for term, _ in terms], [w for _, w in terms])
+        if n_tasks > 1:  # the weight of a single task does not count
+            self.weights.copy_(torch.tensor(values))
 
     def report(self, losses: Tensor) -> Tensor:
         """Return the loss that is minimised: the weighted sum, of shape `()`."""
         return (self.weights * losses).sum()
-
-    def end_epoch(self) -> list[float]:
-        """Return the weights."""
-        return super().end_epoch() or self.weights.tolist()
-
-
-class Equal(Fixed):
-    """The sum of the tasks' losses.
-
-    Parameters
-    ----------
-    n_tasks : int
-        Number of tasks.
-
-    Examples
-    --------
-    >>> import torch
-    >>> from sk_pwiser.weighting import Equal
-    >>> Equal(2)(torch.tensor([0.5, 0.25]))
-    tensor(0.7500)
-    """
-
-    def __init__(self, n_tasks: int) -> None:
-        super().__init__(n_tasks, weights=[1.0] * n_tasks)
-
-    def report(self, losses: Tensor) -> Tensor:
-        """Return the sum of the losses, which takes a GPU one kernel less."""
-        return losses.sum()
 
 
 class Uncertainty(TaskWeighting):
@@ -430,25 +398,21 @@ class TrainingRates(nn.Module):
     out.
     """
 
-    mean: Tensor
-    n_losses: Tensor
-    means: Tensor
-
     def __init__(self, n_tasks: int) -> None:
         super().__init__()
         # In float32, since not every device has float64.
-        self.register_buffer("mean", torch.zeros(n_tasks))
-        self.register_buffer("n_losses", torch.zeros(n_tasks, dtype=torch.int64))
+        self.mean = nn.Buffer(torch.zeros(n_tasks))
+        self.n_losses = nn.Buffer(torch.zeros(n_tasks, dtype=torch.int64))
         # The last two epochs, the older one first; 0 if there is no mean.
-        self.register_buffer("means", torch.zeros(2, n_tasks))
+        self.means = nn.Buffer(torch.zeros(2, n_tasks))
 
     def observe(self, losses: Tensor) -> None:
         """Add the losses of a step, of shape `(n_tasks,)`, to the epoch's means."""
         losses = losses.detach().to(self.mean)
         is_positive = losses > 0
-        self.n_losses += is_positive
+        self.n_losses.add_(is_positive)
         change = (losses - self.mean) / self.n_losses.clamp(min=1)
-        self.mean += torch.where(is_positive, change, 0.0)
+        self.mean.add_(torch.where(is_positive, change, 0.0))
 
     def end_epoch(self) -> None:
         """Store the mean losses of the epoch, unless it had no step."""
@@ -548,9 +512,6 @@ class ExponentialMovingAverage(TaskWeighting):
     tensor(1.5000)
     """
 
-    average: Tensor
-    mass: Tensor
-
     def __init__(
         self,
         n_tasks: int,
@@ -566,12 +527,13 @@ class ExponentialMovingAverage(TaskWeighting):
         self.rates = None if rate is None else TrainingRates(n_tasks)
         # The bias-corrected average, and the sum of the powers of the decay in it: the
         # newest loss enters with the share 1 / mass, which is exactly 1 at first.
-        self.register_buffer("average", torch.zeros(n_tasks, dtype=torch.float32))
-        self.register_buffer("mass", torch.zeros(n_tasks, dtype=torch.float32))
+        self.average = nn.Buffer(torch.zeros(n_tasks))
+        self.mass = nn.Buffer(torch.zeros(n_tasks))
 
     def forward(self, losses: Tensor) -> Tensor:
         """Return the sum of the scaled losses, of shape `()`."""
-        average, is_known = self.average, self.mass > 0
+        is_known = self.mass > 0
+        average: Tensor = self.average
         if self.training:
             observed = losses.detach().float()
             is_positive = observed > 0

@@ -34,6 +34,9 @@ from sk_pwiser._utils import (
     check_number,
 )
 
+# Limits of probabilities, so that the rewards of certain predictions are finite.
+LOWEST, HIGHEST = 1e-4, 1 - 1e-4
+
 
 class SessionCriticWeights(DocLink, BaseEstimator):
     r"""Weights per row and task, from the losses expected in the rest of the session.
@@ -49,7 +52,8 @@ class SessionCriticWeights(DocLink, BaseEstimator):
     .. math:: Q_k(x_t, p_{tk}) \approx
         \mathbb{E} \Big[ \sum_{s \ge t} \gamma^{s - t} r_{sk} \Big] \le 0.
 
-    The weight of a row is :math:`1 - \lambda Q_k \ge 1`: rows whose sessions the first
+    Here p_k is at least 0.0001 and at most 0.9999, so that rewards are finite. The
+    weight of a row is :math:`1 - \lambda Q_k \ge 1`: rows whose sessions the first
     model predicts badly count more when a second model is fitted with these weights.
 
     The critics learn from rows that the first model was not trained on: the sessions
@@ -88,8 +92,6 @@ class SessionCriticWeights(DocLink, BaseEstimator):
         The critics are not fitted again if their targets have changed by at most this
         share of their size, both as means of absolute values. Regressors that depend on
         single rows do not converge to much smaller changes.
-    min_probability : float, default=0.0001
-        Smallest value of p_k and of 1 - p_k, in (0, 0.5].
     random_state : int, RandomState instance or None, default=None
         Seed of the default critic. A given `critic` and `base_estimator` have their
         own.
@@ -155,7 +157,6 @@ class SessionCriticWeights(DocLink, BaseEstimator):
         cv=5,
         max_iter=20,
         tol=0.1,
-        min_probability=1e-4,
         random_state=None,
     ):
         self.base_estimator = base_estimator
@@ -166,7 +167,6 @@ class SessionCriticWeights(DocLink, BaseEstimator):
         self.cv = cv
         self.max_iter = max_iter
         self.tol = tol
-        self.min_probability = min_probability
         self.random_state = random_state
 
     @accept_any_case_of_y
@@ -208,7 +208,7 @@ class SessionCriticWeights(DocLink, BaseEstimator):
         self._check_parameters()
         X, Y = selectable(X), selectable(Y)
         labels, _, _ = check_targets(Y)
-        check_consistent_length(X, labels, groups)
+        check_consistent_length(X, labels, groups, order)
         check_match(X, len(labels), Y=Y, groups=groups, order=order)
         check_groups(groups, len(labels))
         sessions = Sessions(groups, order)
@@ -254,7 +254,7 @@ class SessionCriticWeights(DocLink, BaseEstimator):
         check_is_fitted(self)
         X = selectable(X)
         validate_data(self, X, skip_check_array=True, reset=False)
-        p = self._probabilities(self.base_estimator_, X, len(self.critics_))
+        p = probabilities(self.base_estimator_, X, len(self.critics_))
         return _values(self.critics_, self._encoder.transform(X), p)
 
     def _check_parameters(self):
@@ -264,28 +264,18 @@ class SessionCriticWeights(DocLink, BaseEstimator):
         check_integer("cv", self.cv, at_least=2)
         check_integer("max_iter", self.max_iter, at_least=1)
         check_number("tol", self.tol, at_least=0)
-        check_number("min_probability", self.min_probability, above=0, at_most=0.5)
 
     def _left_out_probabilities(self, X, Y, groups, n_tasks):
         """Return the probabilities of each session by a model that did not see it."""
         if isinstance(self.base_estimator, FrozenEstimator):
-            return self._probabilities(self.base_estimator, X, n_tasks)
-        n_sessions = len(np.unique(column_or_1d(groups)))
-        if n_sessions < self.cv:
-            raise ValueError(
-                f"groups must have cv={self.cv} sessions or more; got {n_sessions}."
-            )
+            return probabilities(self.base_estimator, X, n_tasks)
         p = np.empty((len(groups), n_tasks))
         for train, left_out in GroupKFold(self.cv).split(p, groups=groups):
             model = clone(self.base_estimator)
             model.fit(_safe_indexing(X, train), _safe_indexing(Y, train))
             rows = _safe_indexing(X, left_out)
-            p[left_out] = self._probabilities(model, rows, n_tasks)
+            p[left_out] = probabilities(model, rows, n_tasks)
         return p
-
-    def _probabilities(self, model, X, n_tasks):
-        p = positive_probabilities(model, X, n_tasks)
-        return np.clip(p, self.min_probability, 1 - self.min_probability)
 
     def _critic(self, n_categories):
         if self.critic is not None:
@@ -336,6 +326,10 @@ def _target_encoder(seed):
     return TargetEncoder(target_type="continuous", cv=parts)
 
 
+def probabilities(model, X, n_tasks):
+    return np.clip(positive_probabilities(model, X, n_tasks), LOWEST, HIGHEST)
+
+
 def _with_action(states, p):
     return np.column_stack([states, logit(p)])
 
@@ -356,7 +350,6 @@ class Sessions:
         session = np.unique(column_or_1d(groups), return_inverse=True)[1]
         keys = [session]
         if order is not None:
-            check_consistent_length(groups, order)
             order = column_or_1d(order)
             missing = find_missing(order)
             if missing is not None:

@@ -69,7 +69,8 @@ class TorchJD(GradientWeighting):
         super().__init__(n_tasks)
         self.aggregator: Any = _make(aggregator, n_tasks, params)
         scalarizer = _module("scalarization").Scalarizer
-        self.needs_task_gradients = not isinstance(self.aggregator, scalarizer)
+        combines_losses = isinstance(self.aggregator, scalarizer)
+        self.needs_task_gradients = n_tasks > 1 and not combines_losses
         # Methods that read the gradients themselves may have a state per entry, whose
         # number must then be the same in all steps.
         self.skips_rows = self._gram_weighting is not None
@@ -79,7 +80,7 @@ class TorchJD(GradientWeighting):
         method, n = deepcopy(self.aggregator), n_tasks
         with torch.random.fork_rng(devices=[]):
             try:
-                if not self.needs_task_gradients:
+                if combines_losses:
                     method(torch.ones(n))
                 elif self._gram_weighting is self.aggregator:
                     method(torch.eye(n))

@@ -1,7 +1,5 @@
 """Settings of the estimator for data in which most batches have no converted row."""
 
-import warnings
-
 import numpy as np
 import pytest
 
@@ -60,19 +58,3 @@ def test_groups_are_passed_to_losses_that_ask_for_them(rare):
     p = model.fit(rare.data, rare.target).predict_proba(rare.data)
     model.fit(rare.data, rare.target, groups=groups)
     assert not np.allclose(model.predict_proba(rare.data), p, rtol=0.01)
-
-
-@pytest.mark.parametrize(
-    ("weight", "cvr", "is_warned"),
-    [(20.0, 0.02, True), (20.0, 0.5, False), (1.0, 0.02, False)],
-)
-def test_a_large_weight_at_a_low_rate_is_warned_about_once(weight, cvr, is_warned):
-    data = make_ctr_cvr(3_000, ctr=0.2, cvr=cvr, random_state=0)
-    model = MultiTaskCTRCVRClassifier(pwiser_weight=weight, max_epochs=1)
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        model.fit(data.data, data.target)
-    messages = [str(w.message) for w in caught if "pwiser_weight" in str(w.message)]
-    assert len(messages) == is_warned
-    assert all("pwiser_weight=20 with a conversion rate of" in m for m in messages)
-    assert all(w.filename == __file__ for w in caught)

@@ -168,7 +168,7 @@ def test_refusals(model, rows, tmp_path):
     with pytest.raises(TypeError, match="Only a calibrated MultiTaskCTRCVRClassifier"):
         frozen.save(path)
     folds = FunnelCalibrator(small(), cv=FunnelStratifiedKFold(2))
-    with pytest.raises(TypeError, match="Set cv=None first"):
+    with pytest.raises(TypeError, match="cv holds FunnelStratifiedKFold"):
         folds.fit(X, Y).save(path)
     assert not path.exists()
     model.save(path)

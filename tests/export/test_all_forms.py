@@ -71,7 +71,7 @@ def test_scorer(models):
 
 def starting_at(logits, name="shared_bottom"):
     """Return a network with other output biases."""
-    value = property(lambda self: torch.tensor(logits))
+    value = property(lambda self: torch.tensor(logits), lambda self, rates: None)
     biases = {"base_logits": value, "conditional_base_logits": value}
     return type("Starting", (NETWORKS[name],), biases)
 

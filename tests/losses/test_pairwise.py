@@ -288,9 +288,8 @@ def test_an_accelerator_equals_the_cpu(accelerator, surrogate):
 def test_second_derivatives_raise(surrogate):
     higher, lower = (torch.tensor([s], requires_grad=True) for s in (0.0, 0.5))
     mean = pairwise_mean(*map(WeightedScores, (higher, lower)), 1.0, surrogate)
-    (slope,) = torch.autograd.grad(mean, higher, create_graph=True)
     with pytest.raises(RuntimeError, match="differentiated once"):
-        slope.sum().backward()
+        torch.autograd.grad(mean, higher, create_graph=True)
 
 
 def test_weights_get_no_gradient():

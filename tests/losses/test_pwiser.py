@@ -127,13 +127,11 @@ def test_without_pairs_loss_and_gradient_are_0(rows):
         ("all", [0, 1]),
         (["click"], [0]),
         ("conversion", [1]),
-        ([-1], [1]),
-        (-1, [1]),
-        (-2, [0]),
+        ([1], [1]),
         (0, [0]),
         (np.int64(1), [1]),
-        (np.array([0, -1]), [0, 1]),
-        ((-1, "conversion", 1), [1]),
+        (np.array([0, 1]), [0, 1]),
+        (("conversion", 1), [1]),
         ([], []),
     ],
 )
@@ -274,7 +272,6 @@ class Series:
         (np.array([0.5, 2.0], dtype=np.float16), 2.5),
         (torch.tensor([0.5, 2.0]), 2.5),
         (Series([0.5, 2.0]), 2.5),
-        (iter([0.5, 2.0]), 2.5),
         *((one(2), 4.0) for one in (int, np.float32, np.array, torch.tensor)),
     ],
 )
@@ -297,8 +294,7 @@ def test_margins_are_numbers_or_sequences_of_any_kind(margins, expected):
         ({"margins": True}, TypeError, "margins must be a number; got True"),
         ({"surrogate": None}, TypeError, "surrogate must .*; got None"),
         ({"sample_weight": torch.ones(3, 1)}, ValueError, r"sample_weight .*\(3, 1\)"),
-        ({"scores": torch.zeros(3, dtype=int)}, ValueError, "scores must be floats"),
-        ({"y": torch.zeros(2, 2)}, ValueError, r"got \(3,\) and \(2, 2\)"),
+        ({"y": torch.zeros(2, 2)}, ValueError, r"got \[\(3,\), \(2, 2\)\]"),
     ],
 )
 def test_bad_arguments_of_the_function_are_named(params, error, message):

@@ -157,9 +157,3 @@ def test_dropout_replaces_entries_by_the_code_of_unseen_values_of_their_column()
     share = (dropped != indices).float().mean() * 3 / 2
     assert abs(share - 0.4) < 0.03
     assert torch.equal(layer.eval().bags._drop(indices), indices)
-
-
-@pytest.mark.parametrize("bag", [BagSpec(6, True, 1), BagSpec(6, True, 2)])
-def test_bags_that_do_not_fit_their_column(bag):
-    with pytest.raises(ValueError, match=r"bags must .*BagSpec\(n_vectors=6"):
-        NetworkSpec(SIZES, 1, DIM, [0.2, 0.1], bags=[bag])

@@ -318,11 +318,8 @@ FM, CROSS = {"interaction": "fm"}, {"interaction": "cross"}
         ({"embedding_dims": [5]}, r"embedding_dims\[0\] must .* <= 4; got 5"),
         ({"embedding_dims": [0]}, r"embedding_dims\[0\] must .* >= 1 .*; got 0"),
         ({"embedding_dims": [4], **FM}, "interaction='fm' requires .* equal width"),
-        ({"category_dropout": 1.0}, "category_dropout must be .* < 1; got 1.0"),
-        (
-            {"category_dropout": [0.1] * 2},
-            r"category_dropout .* of the 1 category .*; got \[0.1",
-        ),
+        ({"category_dropout": 1.0}, r"category_dropout\[0\] must .* < 1; got 1.0"),
+        ({"category_dropout": [0.1] * 2}, "category_dropout .* hold 1 numbers; got"),
         ({"task_space": "clicked"}, r"task_space .*\['entire', .*; got 'clicked'"),
         ({"monotonicity_weight": -1}, "monotonicity_weight must be .* >= 0; got -1"),
         ({"n_cross_layers": 0, **CROSS}, "n_cross_layers must be .* >= 1; got 0"),

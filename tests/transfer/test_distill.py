@@ -178,7 +178,7 @@ def test_a_single_task():
         ({"weights": [-1.0]}, ValueError, r">= 0 and not all 0; got \[-1.0\]"),
         ({"weights": [0]}, ValueError, r"not all 0; got \[0\]"),
         ({"weights": [np.nan]}, ValueError, "finite"),
-        ({"markets": np.arange(len(X))}, ValueError, "0 to 0; got 0 to 299"),
+        ({"markets": np.arange(len(X))}, ValueError, "0 to 0, for each of 300 rows"),
     ],
 )
 def test_invalid_arguments_are_refused(teacher, change, error, message):
