@@ -6,6 +6,7 @@ import numpy as np
 from scipy.stats import chi2
 
 from sk_pwiser._table._categories import FIRST_VALUE, LATE_SHARE, CategoryColumn
+from sk_pwiser._table._lists import ListColumn
 from sk_pwiser._utils import warn_user
 
 # Rows count as sorted by labels if blocks explain this share of the variance of labels
@@ -209,15 +210,16 @@ class RowOrder:
     """
 
     def __init__(self, columns, encoder, n_blocks, n_tasks, lists=()):
-        categories = [c for c in encoder.columns_ if isinstance(c, CategoryColumn)]
+        categories = encoder.of_kind(CategoryColumn)
         # Dates are sorted in the order of time.
         self.runs = {
-            index: Runs(categories[index].name, encoder.cardinalities_[index])
+            index: Runs(categories[index].name, categories[index].cardinality)
             for index in columns
             if getattr(categories[index], "content_", None) != "dates"
         }
         # Of lists, by their first elements: pairs of a column and its number of codes.
-        self.list_runs = {i: Runs(encoder.lists_[i].name, n) for i, n in lists}
+        of_lists = encoder.of_kind(ListColumn)
+        self.list_runs = {i: Runs(of_lists[i].name, n) for i, n in lists}
         self.n_known = np.zeros((n_blocks, n_tasks))
         self.n_ones = np.zeros((n_blocks, n_tasks))
 

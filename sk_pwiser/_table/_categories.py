@@ -583,8 +583,9 @@ class NewValues:
         self.cardinalities = encoder.cardinalities_
         self.n_unseen = np.zeros(len(self.cardinalities))
         self.n_rows = 0
-        self.seen = [np.zeros(n, dtype=bool) for n in encoder.n_codes_]
-        self.n_late = [np.zeros(n, dtype=np.int64) for n in encoder.n_codes_]
+        n_codes = [column.n_codes for column in encoder.of_kind(CategoryColumn)]
+        self.seen = [np.zeros(n, dtype=bool) for n in n_codes]
+        self.n_late = [np.zeros(n, dtype=np.int64) for n in n_codes]
 
     def add(self, codes, is_late):
         self.n_rows += len(codes)

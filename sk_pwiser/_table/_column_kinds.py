@@ -18,7 +18,12 @@ from sk_pwiser._table._frames import (
     find_column,
     to_float,
 )
-from sk_pwiser._table._lists import LIST_MAPPINGS, POOLINGS, make_list_columns
+from sk_pwiser._table._lists import (
+    LIST_MAPPINGS,
+    POOLINGS,
+    ListColumn,
+    make_list_columns,
+)
 from sk_pwiser._utils import check_boolean, check_choice, check_integer, warn_user
 
 # The least values of integers among `encoding_params`.
@@ -293,7 +298,7 @@ def vector_counts(encoder):
     if encoder.sparse_ is not None:
         return {"sparse columns": encoder.sparse_.n_vectors}
     counts = dict(zip(encoder.category_names_, encoder.cardinalities_, strict=True))
-    return counts | {column.name: column.n_own for column in encoder.lists_}
+    return counts | {c.name: c.n_own for c in encoder.of_kind(ListColumn)}
 
 
 # How the name of a column of `HistoryFeatures` ends that it has for each key.

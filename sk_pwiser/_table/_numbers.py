@@ -350,6 +350,8 @@ class ArrayColumn(NumericColumn):
         return any(element.has_few_values for element in self.elements_)
 
     def learn_constant(self, column, sample_weight=None):
+        if not self.has_constant:
+            return self
         learnt = copy(self)
         pairs = zip(self.elements_, self.read(column).T, strict=True)
         learnt.elements_ = [

@@ -6,9 +6,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sk_pwiser._table._categories import FIRST_VALUE
+from sk_pwiser._table._categories import FIRST_VALUE, CategoryColumn
 from sk_pwiser._table._frames import check_among, find_column
-from sk_pwiser._table._lists import LISTS, Elements
+from sk_pwiser._table._lists import LISTS, Elements, ListColumn
 from sk_pwiser._table._numbers import LARGEST_DEVIATION
 from sk_pwiser._utils import warn_user
 
@@ -217,8 +217,9 @@ class TargetStatistics:
         return (len(self.columns) + len(self.lists)) * (self.n_tasks_ + 1)
 
     def column_names(self, encoder):
-        names = [encoder.category_names_[column] for column in self.columns]
-        return names + [encoder.lists_[column].name for column, _ in self.lists]
+        names, lists = encoder.category_names_, encoder.of_kind(ListColumn)
+        of_lists = [lists[column].name for column, _ in self.lists]
+        return [names[column] for column in self.columns] + of_lists
 
     def names(self, encoder, task_names):
         names = self.column_names(encoder)
@@ -540,8 +541,8 @@ def find_target_columns(target_encoding, encoder, min_values):
     if isinstance(target_encoding, bool | np.bool_ | str):
         if not target_encoding:
             return []
-        n_values = np.array(encoder.n_codes_) - FIRST_VALUE
-        return np.flatnonzero(n_values >= min_values).tolist()
+        n_codes = np.array([c.n_codes for c in encoder.of_kind(CategoryColumn)])
+        return np.flatnonzero(n_codes - FIRST_VALUE >= min_values).tolist()
     names, known = [c.name for c in encoder.columns_], encoder.category_names_
     chosen = set()
     for column in target_encoding:
@@ -558,13 +559,14 @@ def make_target_statistics(target_encoding, encoder, n_samples, params):
     """
     min_values = params["target_encoding_min_values"]
     columns = find_target_columns(target_encoding, encoder, min_values)
-    sizes = [encoder.n_codes_[c] for c in columns]
+    categories, of_lists = map(encoder.of_kind, (CategoryColumn, ListColumn))
+    sizes = [categories[column].n_codes for column in columns]
     lists = _find_target_lists(
         encoder, columns, params["list_target_encoding"], min_values
     )
     for index, table in lists:
         if table == len(sizes):
-            sizes.append(encoder.lists_[index].n_own)
+            sizes.append(of_lists[index].n_own)
     n_blocks = params["target_encoding_blocks"]
     if sizes and n_samples is not None and n_samples < n_blocks:
         raise ValueError(
@@ -580,12 +582,13 @@ def _find_target_lists(encoder, columns, chosen, min_values):
     Tables of lists without a shared vocabulary follow those of `columns`.
     """
     is_named = not isinstance(chosen, bool | np.bool_)
-    names = [column.name for column in encoder.lists_]
+    columns_of_lists = encoder.of_kind(ListColumn)
+    names = [column.name for column in columns_of_lists]
     for name in chosen if is_named else ():
         check_among("list_target_encoding", name, names, LISTS)
     categories = [encoder.category_names_[column] for column in columns]
     lists, n_tables = [], len(columns)
-    for index, column in enumerate(encoder.lists_):
+    for index, column in enumerate(columns_of_lists):
         if not (column.name in chosen if is_named else chosen):
             continue
         if column.shared_name in categories:

@@ -270,11 +270,10 @@ class Schema:
 
     def without_rare(self, codes: np.ndarray) -> np.ndarray:
         """Replace the codes of rare values by the code of unseen values, in place."""
-        sizes = zip(self.encoder.cardinalities_, self.encoder.n_codes_, strict=True)
-        for column, (cardinality, n_codes) in enumerate(sizes):
-            if n_codes > cardinality:
-                of_rows = codes[:, column]
-                of_rows[of_rows >= cardinality] = UNSEEN
+        for place, column in enumerate(self.encoder.of_kind(CategoryColumn)):
+            if column.n_codes > column.cardinality:
+                of_rows = codes[:, place]
+                of_rows[of_rows >= column.cardinality] = UNSEEN
         return codes
 
     def spec(self, settings: Settings, **shared: Any) -> NetworkSpec:
@@ -542,9 +541,9 @@ def grow_schema(schema: Schema, X: Any) -> tuple[Schema, Growth | None]:
     The second result is None if there are no such values.
     """
     before = schema.encoder
-    encoder, origins, vectors = grow_encoder(before, before.align(X))
+    encoder, origins, vectors = grow_encoder(before, X)
     sizes = [
-        [column.n_own for column in each.lists_] + each.cardinalities_
+        [column.n_own for column in each.of_kind(ListColumn)] + each.cardinalities_
         for each in (before, encoder)
     ]
     if sizes[0] == sizes[1]:
@@ -563,7 +562,7 @@ def grow_schema(schema: Schema, X: Any) -> tuple[Schema, Growth | None]:
     ]
     growth = Growth(
         _in_one_table(rows, before.cardinalities_),
-        _in_one_table(vectors, [column.n_own for column in before.lists_]),
+        _in_one_table(vectors, [column.n_own for column in before.of_kind(ListColumn)]),
     )
     return replace(schema, encoder=encoder, statistics=statistics), growth
 
