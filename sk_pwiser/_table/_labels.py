@@ -1,9 +1,7 @@
 """Labels and names of the tasks."""
 
-from bisect import bisect_left
 from dataclasses import dataclass, replace
 from decimal import Decimal
-from operator import length_hint
 from typing import NamedTuple
 
 import numpy as np
@@ -26,30 +24,18 @@ def read_array(values, name, rule, *, dtype=None, error=None):
     except Exception as found:
         if error is None:
             error = TypeError if isinstance(found, TypeError) else ValueError
-        message = f"{name} {rule} {_frames.first_line(found)} {_culprit(values, dtype)}"
-        raise error(message.strip()) from found
+        culprit = ""
+        if hasattr(values, "columns") and hasattr(values, "dtypes") and len(values):
+            columns = _frames.list_columns(values)
+            names = zip(values.columns, columns, strict=True)
+            first = next((n for n, column in names if not _can_read(column, dtype)), "")
+            culprit = f" Found in column {first!r}."
+        raise error(f"{name} {rule} {_frames.first_line(found)}{culprit}") from found
 
 
-def _culprit(values, dtype):
-    """Describe the column of a DataFrame, or the row, that cannot be read."""
-    if length_hint(values, 1) == 0:
-        return ""  # there are no rows, which the message says
-    if hasattr(values, "columns") and hasattr(values, "dtypes"):
-        columns = _frames.list_columns(values)
-        for name, column in zip(values.columns, columns, strict=True):
-            if not _can_read(column, dtype):
-                return f"Found in column {name!r}."
-    elif isinstance(values, list | tuple) or getattr(values, "ndim", 0) == 1:
-        parts = range(1, len(values))
-        row = bisect_left(parts, True, key=lambda n: not _can_read(values[:n], dtype))
-        if not _can_read(values[row : row + 1], dtype):
-            return f"Found in row {row}."
-    return ""
-
-
-def _can_read(values, dtype):
+def _can_read(column, dtype):
     try:
-        check_array(values, dtype=dtype, **READING)
+        check_array(column, dtype=dtype, **READING)
     except Exception:
         return False
     return True
@@ -139,16 +125,15 @@ def find_missing(labels):
 
 
 def _check_missing(missing, columns, missing_labels, input_name):
-    missing = missing.reshape(len(missing), -1)
+    missing, what = missing.reshape(len(missing), -1), f"{input_name} contains NaN"
+    of_first = missing[:, :1]
     if missing_labels == "error":
-        hint = ""
-        if not missing[:, 0].any():
-            hint = " With missing_labels='ignore', missing labels are left out."
-        _raise_for_most(missing, columns, f"Input {input_name} contains NaN", hint)
-    if missing[:, 0].any():
-        rule = "The first task must have a label in every row: "
-        rule += f"{input_name} contains NaN"
-        _raise_for_most(missing[:, :1], columns, rule)
+        hint = " With missing_labels='ignore', missing labels are left out."
+        hint = "" if of_first.any() else hint
+        _raise_for_most(missing, columns, f"Input {what}", hint)
+    if of_first.any():
+        rule = f"The first task must have a label in every row: {what}"
+        _raise_for_most(of_first, columns, rule)
 
 
 def raise_if_infinite(labels, columns, input_name="Y"):
@@ -424,35 +409,26 @@ class Targets:
 
         They are those above `MAX_UNRELATED`, by the index of the task.
         """
-        pairs = [(k, parent) for k, parent in enumerate(self.parents) if parent >= 0]
-        shares = {k: self._share_without(k, parent) for k, parent in pairs}
-        return {k: share for k, share in shares.items() if share > MAX_UNRELATED}
-
-    def _share_without(self, task, other):
-        """Return the share of a task's events in whose rows another one is 0."""
-        happened, n_rows = self.values[:, task] == 1, self._n_rows()
-        without = happened & (self.values[:, other] == 0) & self._known(other)
-        return n_rows[without].sum() / max(n_rows[happened].sum(), 1)
+        found, n_rows = {}, self._n_rows()
+        for k, parent in enumerate(self.parents):
+            if parent < 0:
+                continue
+            happened = self.values[:, k] == 1
+            without = happened & (self.values[:, parent] == 0) & self._known(parent)
+            share = n_rows[without].sum() / max(n_rows[happened].sum(), 1)
+            if share > MAX_UNRELATED:
+                found[k] = share
+        return found
 
     def _parents_hint(self):
         """Say that tasks may presuppose another one than they are said to, or none."""
-        parents, unrelated = list(self.parents), self.unrelated()
-        for k, share in unrelated.items():
-            # The last one that fits among the tasks that the given parent presupposes.
-            path = reversed(_utils.path_to(parents[k], self.parents)[:-1])
-            fits = (j for j in path if self._share_without(k, j) < share / 10)
-            parents[k] = next(fits, -1)
-        if not unrelated:
-            return ""
         names = self.task_names
         shares = " and ".join(
             f"{share:.0%} of the events of {names[k]!r} come without "
             f"{names[self.parents[k]]!r}"
-            for k, share in unrelated.items()
+            for k, share in self.unrelated().items()
         )
-        of_names = _utils.parents_by_name(parents, names).items()
-        given = {name: parent for name, parent in of_names if parent} or None
-        return f" {shares}: if that is right, set task_parents={given}."
+        return f" {shares}: if that is right, set task_parents." if shares else ""
 
     def _constant_task_messages(self, weights):
         for k, name in enumerate(self.task_names):

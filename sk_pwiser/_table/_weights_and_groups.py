@@ -353,7 +353,10 @@ def check_groups(groups, n_samples):
         return None
     groups = collected(groups)
     if not hasattr(groups, "iloc") and not is_polars(groups):
-        groups = _as_array(groups)
+        refuse_unreadable(groups, "groups")
+        # numpy would convert NaN beside text to text.
+        is_list = isinstance(groups, list | tuple)
+        groups = np.asarray(groups, dtype=object if is_list else None)
     if groups.shape != (n_samples,):
         raise ValueError(f"groups must have shape ({n_samples},); got {groups.shape}.")
     try:
@@ -378,20 +381,6 @@ def number_groups(indices):
     """
     _, first, inverse = np.unique(indices, return_index=True, return_inverse=True)
     return first.argsort().argsort()[inverse]
-
-
-def _as_array(groups):
-    refuse_unreadable(groups, "groups")
-    try:
-        found = np.asarray(groups)
-        # Beside text, NaN would be the text "nan".
-        has_texts = found.dtype.kind in "US" and isinstance(groups, list | tuple)
-        return np.asarray(groups, dtype=object) if has_texts else found
-    except ValueError as error:
-        rows = groups if isinstance(groups, list | tuple) else ()
-        raise ValueError(
-            f"groups must contain one value per row: {error}{_first_list(rows)}"
-        ) from error
 
 
 def _first_list(groups):
