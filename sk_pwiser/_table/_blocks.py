@@ -1,6 +1,7 @@
 """Blocks of rows, whose labels the target statistics of their rows leave out."""
 
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy.stats import chi2
@@ -82,12 +83,12 @@ class RowSample:
         return table, np.concatenate(weights), np.concatenate(keys)
 
 
+@dataclass
 class GroupValues:
     """One value per group, also for a group that continues in the next part."""
 
-    def __init__(self):
-        self.numbers = np.empty(0, dtype=np.int64)
-        self.values = None
+    numbers: Any = ()
+    values: Any = None
 
     def of(self, groups, of_rows, combine, choose):
         """Return the value of each row's group.

@@ -72,29 +72,25 @@ def find_category_columns(categorical_features, contents, names):
     return mask
 
 
-def _by_place(name, value):
-    """Return a value, or those of a dict by column, as errors name their places."""
-    if not isinstance(value, Mapping):
-        return [(name, value)]
-    return [(f"{name}[{column!r}]", own) for column, own in value.items()]
-
-
 def check_encoding_params(params):
     """Check what can be refused without a table."""
-    for name in _categories.Vocabulary._fields:
-        if params[name] is None and name != "min_frequency":
-            continue
-        for place, value in _by_place(name, params[name]):
-            number = check_integer(place, value, at_least=1)
-            limit = _categories.MAX_BUCKETS
-            if name == "n_hash_buckets" and number > limit:
-                raise ValueError(f"{place} must be at most {limit}; got {value}.")
+    for name in (*_categories.Vocabulary._fields, "list_pooling"):
+        by_column = isinstance(params[name], Mapping)
+        values = params[name] if by_column else {None: params[name]}
+        for column, value in values.items():
+            place = f"{name}[{column!r}]" if by_column else name
+            if name == "list_pooling":
+                check_choice(place, value, POOLINGS)
+            elif value is not None or by_column or name == "min_frequency":
+                check_integer(place, value, at_least=1)
+            if name == "n_hash_buckets" and (value or 0) > _categories.MAX_BUCKETS:
+                raise ValueError(
+                    f"{place} must be at most {_categories.MAX_BUCKETS}; got {value}."
+                )
     for name, least in LEAST.items():
         check_integer(name, params[name], at_least=least)
     for name in ("grow_vocabulary", "time_feature"):
         check_boolean(name, params[name])
-    for place, value in _by_place("list_pooling", params["list_pooling"]):
-        check_choice(place, value, POOLINGS)
     for name, meaning in LIST_MAPPINGS.items():
         if not isinstance(params[name], dict | None):
             raise TypeError(

@@ -23,15 +23,6 @@ def is_polars(X):
     return package_of(X) == "polars"
 
 
-# The method that computes a table of a package that is not read here.
-_COMPUTED_BY = {
-    "dask": "compute()",
-    "pyspark": "toPandas()",
-    "ray": "to_pandas()",
-    "datasets": "to_pandas()",
-}
-
-
 def collected(X):
     """Return the table of a query, a stream or a wrapper, other objects unchanged."""
     package = package_of(X)
@@ -52,10 +43,9 @@ def collected(X):
     if hasattr(X, "__arrow_c_stream__") and not hasattr(X, "iloc"):
         return import_extra("pyarrow", type(X).__name__).table(X)
     is_table = hasattr(X, "columns") or hasattr(X, "column_names")
-    if is_table and package in _COMPUTED_BY:
+    if is_table and package in ("dask", "pyspark", "ray", "datasets"):
         raise TypeError(
-            f"A {type(X).__name__} of {package} is not read: pass the pandas DataFrame "
-            f"that its {_COMPUTED_BY[package]} returns."
+            f"A {type(X).__name__} of {package} is not read: pass a pandas DataFrame."
         )
     return X
 
@@ -72,8 +62,7 @@ def refuse_unreadable(values, name):
             ) from error
     if getattr(getattr(values, "dtype", None), "kind", "") == "c":
         raise ValueError(
-            f"Complex data not supported: {name} has dtype {values.dtype}"
-            f"{_first_complex(values)}."
+            f"Complex data not supported: {name} has dtype {values.dtype}."
         )
 
 
@@ -91,17 +80,6 @@ def refuse_dicts(table, name):
 def first_line(error):
     line = str(error).strip().partition("\n")[0]
     return line if line.endswith(".") else f"{line}."
-
-
-def _first_complex(values):
-    values = values.tocsr() if sp.issparse(values) else np.asarray(values)
-    # Without imaginary parts, the first number: 1 + 0j is complex, too.
-    for places in (values.imag.nonzero(), values.nonzero()):
-        if len(places[0]):
-            row, *column = (int(axis[0]) for axis in places)
-            found = f"; it contains {values[row, *column]} in row {row}"
-            return found + (f" of column {column[0]}" if column else "")
-    return ""
 
 
 def is_missing(value):
@@ -243,9 +221,7 @@ def _nested_error(name, row, value):
 def as_table(X):
     """Convert a table to a form that can be read by columns or, if sparse, by rows."""
     refuse_parts(X)
-    X = collected(X)
-    if package_of(X) == "pyarrow":
-        return _read_arrow(X)
+    X = selectable(X)
     if not is_dataframe(X):
         refuse_dicts(X, "X")
         refuse_unreadable(X, "X")
@@ -255,7 +231,22 @@ def as_table(X):
 def selectable(X):
     """Return a collected table whose rows every release of scikit-learn can select."""
     X = collected(X)
-    return _read_arrow(X) if package_of(X) == "pyarrow" else X
+    if package_of(X) != "pyarrow":
+        return X
+    import pyarrow as pa  # installed, since X is one of its objects
+
+    if not isinstance(X, pa.Table):
+        return X
+    try:
+        import pandas as pd
+    except ImportError:
+        try:
+            import polars as pl
+        except ImportError:
+            import_extra("pandas", "A pyarrow.Table as X, without polars,")
+        return pl.from_arrow(X)
+    # The metadata of pandas may declare a column to be the index.
+    return X.to_pandas(types_mapper=pd.ArrowDtype, ignore_metadata=True)
 
 
 def reads_in_parts(X):
@@ -278,23 +269,6 @@ def is_sparse(X):
     return bool(dtypes) and all(
         str(dtype).startswith("Sparse[") and dtype.fill_value == 0 for dtype in dtypes
     )
-
-
-def _read_arrow(X):
-    import pyarrow as pa  # installed, since X is one of its objects
-
-    if not isinstance(X, pa.Table):
-        return X
-    try:
-        import pandas as pd
-    except ImportError:
-        try:
-            import polars as pl
-        except ImportError:
-            import_extra("pandas", "A pyarrow.Table as X, without polars,")
-        return pl.from_arrow(X)
-    # The metadata of pandas may declare a column to be the index.
-    return X.to_pandas(types_mapper=pd.ArrowDtype, ignore_metadata=True)
 
 
 # Number of rows that are processed at a time, to limit the memory of temporary arrays.

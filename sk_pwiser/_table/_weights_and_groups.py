@@ -2,8 +2,9 @@
 
 from collections import Counter
 from collections.abc import Hashable
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from reprlib import repr as short_repr
+from typing import Any
 
 import numpy as np
 from sklearn.utils.validation import _num_samples
@@ -90,17 +91,20 @@ def scale_weights(weights):
     return scale.apply(weights)
 
 
+@dataclass
 class WeightScale:
     """Scales weights, for rows in parts, so that those above 0 have a mean of 1."""
 
-    def __init__(self, n_tasks, mean=None):
-        self.n_tasks = n_tasks
-        self.given = mean  # of earlier rows, by which weights are divided instead
-        self.per_task = self.has_zero = False
-        self.smallest, self.largest = np.inf, 0.0
-        # Number of the weights above 0, and their sum divided by the largest weight.
-        self.total, self.n_positive = 0.0, 0
-        self.own_mean = None  # of the weights above 0 that were added
+    n_tasks: int
+    given: float | None = None  # mean of earlier rows, by which to divide instead
+    per_task: bool = False
+    has_zero: bool = False
+    smallest: float = np.inf
+    largest: float = 0.0
+    # Number of the weights above 0, and their sum divided by the largest weight.
+    n_positive: int = 0
+    total: float = 0.0
+    own_mean: float | None = None  # of the weights above 0 that were added
 
     def add(self, weights):
         weights = _as_rows(weights)
@@ -200,6 +204,7 @@ def base_rates(y, weights=None, parents=None):
     return np.array(rates)
 
 
+@dataclass
 class RowSummary:
     """Labels and weights of all rows: their numbers, rates and scale.
 
@@ -208,32 +213,38 @@ class RowSummary:
     default by the mean of those above 0.
     """
 
-    def __init__(self, weight_scale=None):
-        self.weight_scale = weight_scale
-        self.n_rows = 0
-        self.first = self.weights = self.whole = None
-        self.scaled = None  # weights of rows in one part, or None for ones
-        # By combination: numbers of rows, and sums of the weights, one per task.
-        self.counts, self.sums = Counter(), {}
+    weight_scale: float | None = None
+    n_rows: int = 0
+    first: Any = None  # the tasks
+    weights: Any = None  # `WeightScale`
+    per_task: bool = False  # whether the weights of a row differ between its tasks
+    # Labels and weights of rows in one part, and the scaled weights, or None for ones.
+    whole: tuple | None = None
+    scaled: np.ndarray | None = None
+    # By combination: numbers of rows, and sums of the weights, one per task.
+    counts: Counter = field(default_factory=Counter)
+    sums: dict = field(default_factory=dict)
 
     def add(self, targets, weights):
         n_rows, n_tasks = targets.values.shape
         weights = np.broadcast_to(1.0, n_rows) if weights is None else weights
         self.n_rows += n_rows
-        if self.first is None:
+        is_first = self.first is None
+        if is_first:
             self.first = targets.without_labels()
             self.weights = WeightScale(n_tasks, self.weight_scale)
-            self.weights.add(weights)
+        earlier = self.weights.largest
+        self.weights.add(weights)
+        self.per_task = self.weights.per_task and not self.weights.is_even
+        if is_first:
             self.whole, self.scaled = (targets, weights), self.weights.apply(weights)
             return
-        earlier, whole = self.weights.largest, self.whole
-        self.weights.add(weights)
-        self.whole = self.scaled = None
         # In units of the largest weight, like the total of the weights.
         largest = self.weights.largest or 1.0
         self.sums = {key: sums * (earlier / largest) for key, sums in self.sums.items()}
-        if whole is not None:
-            self._count(*whole, largest)
+        if self.whole is not None:
+            self._count(*self.whole, largest)
+        self.whole = self.scaled = None
         self._count(targets, weights, largest)
 
     def _count(self, targets, weights, unit):
@@ -255,11 +266,6 @@ class RowSummary:
         if self.whole is not None:
             return self.scaled
         return self.weights.apply(np.ones(n_rows) if weights is None else weights)
-
-    @property
-    def per_task(self):
-        """Whether the weights of a row differ between its tasks."""
-        return self.weights.per_task and not self.weights.is_even
 
     def targets(self):
         """Return all labels, or a row for each combination with its number of rows."""

@@ -364,7 +364,7 @@ FIRST_ROWS = np.arange(N) < 3
             Y.assign(click=np.where(FIRST_ROWS, np.inf, 0)),
             "infinity .*: 3 in column 'click', the first in row 0",
         ),
-        (Y.to_numpy() * 1j, r"complex128; it contains 1j in row 0 of column 0\.$"),
+        (Y.to_numpy() * 1j, r"Complex data .*: Y has dtype complex128\.$"),
         (Y.assign(conversion=1j), "Complex data .* in column 'conversion'"),
         (pd.DataFrame([[1, 2j]] * N, columns=Y.columns), "column 'conversion'"),
         pytest.param(
@@ -400,7 +400,7 @@ def test_labels(earlier, labels, message):
         (np.ones((N, 3)), r"or \(300, 2\) for weights per task; got \(300, 3\)"),
         (["1"] * 7 + ["heavy"] * (N - 7), "'heavy'"),
         (pd.date_range("2026-01-01", periods=N), "its dtype is datetime64"),
-        (np.full(N, 1j), "1j in row 0"),
+        (np.full(N, 1j), "has dtype complex128"),
         (pd.Series([1.0] * 5 + [None] * (N - 5), dtype="Float64"), "nan in row 5"),
         (torch.ones(N).bfloat16(), r"Pass sample_weight\.detach"),
         (2.0, "one finite number per row.* got scalar"),
