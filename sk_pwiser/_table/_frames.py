@@ -15,20 +15,15 @@ from sklearn.utils import _safe_indexing
 from sk_pwiser._utils import did_you_mean, import_extra
 
 
-def package_of(X):
-    return type(X).__module__.partition(".")[0]
-
-
 def is_polars(X):
-    return package_of(X) == "polars"
+    return type(X).__module__.startswith("polars.")
 
 
 def collected(X):
     """Return the table of a query, a stream or a wrapper, other objects unchanged."""
-    package = package_of(X)
+    package = type(X).__module__.partition(".")[0]
     if package == "narwhals":
-        X = X.to_native()
-        package = package_of(X)
+        return collected(X.to_native())
     if package == "pandas":
         return X
     if package == "polars":
@@ -52,7 +47,7 @@ def collected(X):
 
 def refuse_unreadable(values, name):
     """Raise for a tensor that numpy cannot read, or an array of complex numbers."""
-    if package_of(values) == "torch":
+    if hasattr(values, "detach"):
         try:
             values = np.asarray(values)
         except (RuntimeError, TypeError) as error:
@@ -231,11 +226,7 @@ def as_table(X):
 def selectable(X):
     """Return a collected table whose rows every release of scikit-learn can select."""
     X = collected(X)
-    if package_of(X) != "pyarrow":
-        return X
-    import pyarrow as pa  # installed, since X is one of its objects
-
-    if not isinstance(X, pa.Table):
+    if not (type(X).__module__.startswith("pyarrow.") and hasattr(X, "column_names")):
         return X
     try:
         import pandas as pd

@@ -259,6 +259,15 @@ def refuse_repeated(label, names):
         )
 
 
+def check_order(what, names, expected):
+    """Raise a ValueError if names are the expected ones in another order."""
+    names, expected = list(names), list(expected)
+    if names != expected and sorted(names) == sorted(expected):
+        raise ValueError(
+            f"{what} must be in the order of the tasks, {expected}; got {names}."
+        )
+
+
 def choose_task_names(n_tasks, task_names, columns, default_names):
     """Return the first of three lists of names that is not None, or default names."""
     if task_names is not None:
@@ -271,11 +280,8 @@ def choose_task_names(n_tasks, task_names, columns, default_names):
                 f"Y has {n_tasks} columns, but task_names has {len(task_names)} names: "
                 f"{task_names}."
             )
-        if columns not in (None, task_names) and sorted(columns) == sorted(task_names):
-            raise ValueError(
-                "task_names must be in the order of the columns of Y, which are "
-                f"{columns}; got {task_names}."
-            )
+        if columns is not None:
+            check_order("task_names", task_names, columns)
     for names in (task_names, columns, default_names):
         if names is not None:
             names = tuple(map(str, names))

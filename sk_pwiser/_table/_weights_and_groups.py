@@ -11,7 +11,7 @@ from sklearn.utils.validation import _num_samples
 
 from sk_pwiser._table._categories import factorize
 from sk_pwiser._table._frames import collected, is_polars, refuse_unreadable
-from sk_pwiser._table._labels import names_of_columns, read_array
+from sk_pwiser._table._labels import check_order, names_of_columns, read_array
 from sk_pwiser._utils import chain_parents, warn_user
 
 
@@ -39,12 +39,7 @@ def check_weights(sample_weight, n_samples, n_tasks=1, task_names=None):
         )
     columns = names_of_columns(sample_weight) if weights.ndim == 2 else None
     if columns is not None and task_names is not None:
-        expected = list(map(str, task_names))
-        if columns != expected and sorted(columns) == sorted(expected):
-            raise ValueError(
-                f"The columns of sample_weight must be in the order of the tasks, "
-                f"{expected}; got {columns}."
-            )
+        check_order("The columns of sample_weight", columns, map(str, task_names))
     is_wrong = ~(np.isfinite(weights) & (weights >= 0))
     if is_wrong.any():
         row, *column = np.argwhere(is_wrong)[0].tolist()
@@ -299,20 +294,9 @@ class RowSummary:
         return base_rates(targets.values, weights, targets.parents)
 
 
-def n_rows(X):
-    """Return the number of rows of a table, before it is validated or encoded."""
-    try:
-        return _num_samples(X)
-    except TypeError as error:
-        raise ValueError(
-            "Expected 2D array or DataFrame as X, of shape (n_samples, n_features); "
-            f"got {type(X).__name__}."
-        ) from error
-
-
 def check_match(X, n_samples, *, input_name="X", **others):
     """Raise if values per row do not match a table in number or in their index."""
-    if (n_found := n_rows(X)) != n_samples:
+    if (n_found := _num_samples(X)) != n_samples:
         raise ValueError(
             "X and Y have inconsistent numbers of samples: X has "
             f"{n_found} rows, Y has {n_samples}."

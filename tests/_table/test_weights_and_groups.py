@@ -7,8 +7,6 @@ import pandas as pd
 import polars as pl
 import pyarrow as pa
 import pytest
-import scipy.sparse as sp
-import torch
 from numpy.testing import assert_allclose, assert_array_equal
 
 from sk_pwiser._table._labels import check_targets
@@ -18,51 +16,9 @@ from sk_pwiser._table._weights_and_groups import (
     check_match,
     check_weights,
     combine_weights,
-    n_rows,
     row_weights,
     scale_weights,
 )
-
-
-class OnlyArray:
-    """An array-like without a shape or a length."""
-
-    def __array__(self, dtype=None, copy=None):
-        return np.zeros((3, 2), dtype=dtype)
-
-
-@pytest.mark.parametrize(
-    "X",
-    [
-        np.zeros(3),
-        ((1, "a"),) * 3,
-        [[1], [1, 2], []],
-        pd.DataFrame({"a": [1, 2, 3]}, index=[7, 8, 9]),
-        pl.DataFrame({"a": [1, 2, 3]}),
-        pd.DataFrame(index=range(3)),
-        sp.csr_array((3, 2)),
-        torch.zeros(3, 2),
-        OnlyArray(),
-    ],
-)
-def test_number_of_rows(X):
-    result = n_rows(X)
-    assert type(result) is int
-    assert result == 3
-
-
-def test_number_of_rows_of_empty_tables():
-    for X in ([], np.zeros((0, 2)), pd.DataFrame({"a": []}), pl.DataFrame({"a": []})):
-        assert n_rows(X) == 0
-
-
-@pytest.mark.parametrize(
-    "X", [None, 5, np.float64(1), np.array(1), pl.LazyFrame({"n": [1]}), iter([1])]
-)
-def test_objects_without_rows_are_an_error(X):
-    message = rf"Expected 2D array .* as X, .*; got {type(X).__name__}\."
-    with pytest.raises(ValueError, match=message):
-        n_rows(X)
 
 
 def match(index, other):

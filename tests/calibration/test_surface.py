@@ -188,7 +188,7 @@ def test_labels_in_another_order_are_refused(model, rows):
         FunnelCalibrator(model).fit(X, shuffled)
     with pytest.raises(ValueError, match="X and sample_weight have the same index"):
         FunnelCalibrator(model).fit(X, Y, sample_weight=shuffled["click"] + 1.0)
-    with pytest.raises(ValueError, match="must be in the order the estimator was"):
+    with pytest.raises(ValueError, match="must be in the order of the tasks"):
         FunnelCalibrator(model, ordered=False).fit(X, Y[["conversion", "click"]])
 
 
