@@ -117,11 +117,9 @@ class Predictions:
 
     def classes(self):
         """Return the two classes of an estimator of a single task, otherwise None."""
-        for layer in nested_estimators(self._estimator):
-            classes = getattr(layer, "classes_", None)
-            if isinstance(classes, np.ndarray) and classes.shape == (2,):
-                return classes
-        return None
+        layers = nested_estimators(self._estimator)
+        found = (getattr(layer, "classes_", None) for layer in layers)
+        return next((c for c in found if getattr(c, "shape", None) == (2,)), None)
 
     def read_targets(self, Y, **per_row):
         """Return `check_targets` of labels that match the rows and the tasks."""

@@ -12,11 +12,11 @@ import numpy as np
 from sk_pwiser._table import _categories, _numbers
 from sk_pwiser._table._categories import CategoryColumn
 from sk_pwiser._table._frames import (
-    check_time_column,
     content_of,
     describe,
     find_column,
     to_float,
+    unknown_name,
 )
 from sk_pwiser._table._lists import (
     LIST_MAPPINGS,
@@ -113,7 +113,8 @@ def make_columns(params, data, names):
     time = params["time_column"]
     if time is not None:
         # First of all: it may be the only column of dates, which are no features.
-        check_time_column(time, names)
+        if time not in names:
+            raise unknown_name("time_column is", time, names)
         index = names.index(time)
         # Others are named in categorical_features, not chosen by their dtype.
         if is_category[index] and contents[index] not in ("categories", "lists"):

@@ -325,8 +325,10 @@ class TableEncoder:
         found = []
         for b, column in enumerate(self.of_kind(_lists.ListColumn)):
             indices = bags.indices[column_of_entries == b] - starts[b]
-            own = indices, sizes[b::n_bags], column.shared_name
-            found.append(_lists.Elements.of_bags(*own))
+            first = 0 if column.shared_name is None else _lists.N_SPECIAL
+            # Special lists are one unseen value.
+            codes = np.maximum(indices - first, UNSEEN)
+            found.append(_lists.Elements(codes, sizes[b::n_bags]))
         return found
 
 

@@ -6,6 +6,7 @@ from contextlib import suppress
 from decimal import Decimal
 from itertools import chain
 from numbers import Integral, Number, Real
+from reprlib import repr as short_repr
 from typing import NamedTuple
 
 import numpy as np
@@ -205,11 +206,9 @@ def _read_arrow_lists(column, name):
 
 
 def _nested_error(name, row, value):
-    text = repr(value)
-    text = text if len(text) <= 80 else text[:77] + "..."
     return TypeError(
         f"Column {name!r} contains lists of lists, which cannot be encoded; row {row} "
-        f"contains {text}."
+        f"contains {short_repr(value)}."
     )
 
 
@@ -293,26 +292,18 @@ def find_column(parameter, column, names, kind="column of X"):
     is_index = isinstance(column, Integral) and not isinstance(column, bool)
     if is_index and -len(names) <= column < len(names):
         return int(column) % len(names)
-    raise _unknown_name(parameter, column, names, kind)
+    raise unknown_name(f"{parameter} contains", column, names, kind)
 
 
 def check_among(parameter, column, names, kind="column of X"):
     """Raise a ValueError if a parameter contains a name that is not of the kind."""
     if column not in names:
-        raise _unknown_name(parameter, column, names, kind)
+        raise unknown_name(f"{parameter} contains", column, names, kind)
 
 
-def check_time_column(name, names):
-    if name not in names:
-        raise ValueError(
-            f"time_column={name!r} is not a column of X; these are {names}."
-            f"{did_you_mean(name, names)}"
-        )
-
-
-def _unknown_name(parameter, name, known, kind):
+def unknown_name(start, name, known, kind="column of X"):
     return ValueError(
-        f"{parameter} contains {name!r}, which is not a {kind}; these are {known}."
+        f"{start} {name!r}, which is not a {kind}; these are {known}."
         f"{did_you_mean(name, known)}"
     )
 
@@ -322,8 +313,7 @@ def column_of(X, parameter, column):
     refuse_parts(X)
     X = collected(X)
     is_arrow = hasattr(X, "column_names")
-    names = X.column_names if is_arrow else getattr(X, "columns", ())
-    names = list(X if isinstance(X, dict) else names)
+    names = list(X.column_names if is_arrow else getattr(X, "columns", ()))
     if isinstance(column, str) and column in names:
         return X[column].to_numpy() if is_arrow else X[column]
     if not isinstance(column, str):
@@ -331,10 +321,7 @@ def column_of(X, parameter, column):
             return _safe_indexing(X, column, axis=1)
     if not names and getattr(X, "ndim", 0) == 2:
         names = list(range(X.shape[1]))
-    raise ValueError(
-        f"{parameter}={column!r} is not a column of X; its columns are {names}."
-        f"{did_you_mean(column, names)}"
-    )
+    raise unknown_name(f"{parameter} is", column, names)
 
 
 def list_columns(X):

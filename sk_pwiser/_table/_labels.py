@@ -374,8 +374,19 @@ class Targets:
                 f"later task is 1 although an earlier one is 0. These rows {effect}."
                 + (self._order_hint(n_broken) or self._parents_hint())
             )
-        if constant_tasks:
-            messages += self._constant_task_messages(weights)
+        for k, name in enumerate(self.task_names if constant_tasks else ()):
+            known = self.values[self._known(k), k]
+            effect = "the network learns nothing about it"
+            if len(known) == 0:
+                fault = "has no label in any row"
+            elif weights is not None and not weights[:, k].any():
+                fault = "has weight 0 in every row"
+            elif (known == known[0]).all():
+                fault = f"is {int(known[0])} in every row"
+                effect = "the network can only learn this constant"
+            else:
+                continue
+            messages.append(f"Task {name!r} {fault}: {effect}.")
         if task_space == "entire" and self.missing is not None:
             messages += self._selection_messages()
         return messages
@@ -435,21 +446,6 @@ class Targets:
             for k, share in self.unrelated().items()
         )
         return f" {shares}: if that is right, set task_parents." if shares else ""
-
-    def _constant_task_messages(self, weights):
-        for k, name in enumerate(self.task_names):
-            known = self.values[self._known(k), k]
-            effect = "the network learns nothing about it"
-            if len(known) == 0:
-                fault = "has no label in any row"
-            elif weights is not None and not weights[:, k].any():
-                fault = "has weight 0 in every row"
-            elif (known == known[0]).all():
-                fault = f"is {int(known[0])} in every row"
-                effect = "the network can only learn this constant"
-            else:
-                continue
-            yield f"Task {name!r} {fault}: {effect}."
 
     def _selection_messages(self):
         for k, parent in enumerate(self.parents):

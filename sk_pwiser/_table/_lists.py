@@ -221,12 +221,6 @@ class Elements:
     codes: np.ndarray
     sizes: np.ndarray | None = None
 
-    @classmethod
-    def of_bags(cls, indices, sizes, shared_name):
-        """Return the elements of a list column; special lists are one unseen value."""
-        first = 0 if shared_name is None else N_SPECIAL
-        return cls(np.maximum(indices - first, UNSEEN), sizes)
-
     def repeat(self, of_rows):
         return of_rows if self.sizes is None else np.repeat(of_rows, self.sizes, axis=0)
 
@@ -282,7 +276,6 @@ def make_list_columns(params, names, vocabularies, list_names, category_names):
     mappings = {name: params[name] or {} for name in LIST_MAPPINGS}
     for parameter, columns in {"list_pooling": pooling, **mappings}.items():
         for column in columns:
-            _frames.check_among(parameter, column, names)
             _frames.check_among(parameter, column, list_names, LISTS)
         for column in mappings.get(parameter, {}).values():
             _frames.check_among(parameter, column, names)

@@ -557,50 +557,33 @@ def make_target_statistics(target_encoding, encoder, n_samples, params):
 
     They require a row per block, unless `n_samples` is None.
     """
-    min_values = params["target_encoding_min_values"]
-    columns = find_target_columns(target_encoding, encoder, min_values)
+    least, chosen = params["target_encoding_min_values"], params["list_target_encoding"]
+    columns = find_target_columns(target_encoding, encoder, least)
     categories, of_lists = map(encoder.of_kind, (CategoryColumn, ListColumn))
-    sizes = [categories[column].n_codes for column in columns]
-    lists = _find_target_lists(
-        encoder, columns, params["list_target_encoding"], min_values
-    )
-    for index, table in lists:
-        if table == len(sizes):
-            sizes.append(of_lists[index].n_own)
+    # Numbers of codes of the tables, by the column that the vocabulary is of.
+    sizes = {categories[c].name: categories[c].n_codes for c in columns}
+    lists, is_named = [], not isinstance(chosen, bool | np.bool_)
+    for name in chosen if is_named else ():
+        check_among("list_target_encoding", name, [c.name for c in of_lists], LISTS)
+    for index, column in enumerate(of_lists):
+        if not (column.name in chosen if is_named else chosen):
+            continue
+        name = column.name if column.shared_name is None else column.shared_name
+        if name == column.name and (is_named or column.n_values >= least):
+            sizes[name] = column.n_own
+        if name in sizes:
+            lists.append((index, list(sizes).index(name)))
+        elif is_named:
+            raise ValueError(
+                f"list_target_encoding contains {column.name!r}, which shares the "
+                f"vocabulary of {name!r}; add this column to target_encoding."
+            )
     n_blocks = params["target_encoding_blocks"]
     if sizes and n_samples is not None and n_samples < n_blocks:
         raise ValueError(
             f"target_encoding_blocks={n_blocks} requires as many rows; X has "
             f"{n_samples}. Use fewer blocks, or target_encoding=False."
         )
-    return TargetStatistics(columns, sizes, lists) if sizes else None
-
-
-def _find_target_lists(encoder, columns, chosen, min_values):
-    """Return the indices of list columns with statistics, and those of their tables.
-
-    Tables of lists without a shared vocabulary follow those of `columns`.
-    """
-    is_named = not isinstance(chosen, bool | np.bool_)
-    columns_of_lists = encoder.of_kind(ListColumn)
-    names = [column.name for column in columns_of_lists]
-    for name in chosen if is_named else ():
-        check_among("list_target_encoding", name, names, LISTS)
-    categories = [encoder.category_names_[column] for column in columns]
-    lists, n_tables = [], len(columns)
-    for index, column in enumerate(columns_of_lists):
-        if not (column.name in chosen if is_named else chosen):
-            continue
-        if column.shared_name in categories:
-            lists.append((index, categories.index(column.shared_name)))
-        elif column.shared_name is not None:
-            if is_named:
-                raise ValueError(
-                    f"list_target_encoding contains {column.name!r}, which shares the "
-                    f"vocabulary of {column.shared_name!r}; add this column to "
-                    "target_encoding."
-                )
-        elif is_named or column.n_values >= min_values:
-            lists.append((index, n_tables))
-            n_tables += 1
-    return lists
+    if not sizes:
+        return None
+    return TargetStatistics(columns, list(sizes.values()), lists)
