@@ -96,8 +96,7 @@ class WeightScale:
     has_zero: bool = False
     smallest: float = np.inf
     largest: float = 0.0
-    # Number of the weights above 0, and their sum divided by the largest weight.
-    n_positive: int = 0
+    n_positive: int = 0  # number of the weights above 0, and their sum
     total: float = 0.0
     own_mean: float | None = None  # of the weights above 0 that were added
 
@@ -107,15 +106,15 @@ class WeightScale:
         positive = weights[weights > 0]
         self.has_zero |= len(positive) < weights.size
         if len(positive):
-            largest = max(self.largest, positive.max())
             n_columns = 1 if weights.ndim == 2 else self.n_tasks
-            # The sum of very large weights would overflow.
-            self.total *= self.largest / largest
-            self.total += (positive / largest).sum() * n_columns
+            with np.errstate(over="ignore"):
+                self.total += positive.sum() * n_columns
+            if not np.isfinite(self.total):
+                raise ValueError("The sum of sample_weight must be finite.")
             self.n_positive += len(positive) * n_columns
             self.smallest = min(self.smallest, positive.min())
-            self.largest = largest
-            self.own_mean = largest * (self.total / self.n_positive)
+            self.largest = max(self.largest, positive.max())
+            self.own_mean = self.total / self.n_positive
         self.mean = self.own_mean if self.given is None else self.given
         # Whether weights are scaled to 0 and 1, and whether all of them are 1.
         is_equal = self.smallest >= self.largest
@@ -133,10 +132,7 @@ class WeightScale:
             weights = _as_rows(weights)
         if self.is_binary:
             return (weights > 0).astype(np.float32)
-        if self.given is not None:
-            return (weights / self.given).astype(np.float32)
-        scaled = weights / self.largest / (self.total / self.n_positive)
-        return scaled.astype(np.float32)
+        return (weights / self.mean).astype(np.float32)
 
 
 def _as_rows(weights):
@@ -228,28 +224,24 @@ class RowSummary:
         if is_first:
             self.first = targets.without_labels()
             self.weights = WeightScale(n_tasks, self.weight_scale)
-        earlier = self.weights.largest
         self.weights.add(weights)
         self.per_task = self.weights.per_task and not self.weights.is_even
         if is_first:
             self.whole, self.scaled = (targets, weights), self.weights.apply(weights)
             return
-        # In units of the largest weight, like the total of the weights.
-        largest = self.weights.largest or 1.0
-        self.sums = {key: sums * (earlier / largest) for key, sums in self.sums.items()}
         if self.whole is not None:
-            self._count(*self.whole, largest)
+            self._count(*self.whole)
         self.whole = self.scaled = None
-        self._count(targets, weights, largest)
+        self._count(targets, weights)
 
-    def _count(self, targets, weights, unit):
+    def _count(self, targets, weights):
         n_rows, n_tasks = targets.values.shape
         state = targets.values.astype(np.int8)
         if targets.missing is not None:
             state = np.where(targets.missing, np.int8(2), state)
         distinct, inverse = np.unique(state, axis=0, return_inverse=True)
         found = list(map(tuple, distinct.tolist()))
-        own = np.broadcast_to(weights.reshape(n_rows, -1) / unit, (n_rows, n_tasks))
+        own = np.broadcast_to(weights.reshape(n_rows, -1), (n_rows, n_tasks))
         of_tasks = [np.bincount(inverse.ravel(), column) for column in own.T]
         for key, sums in zip(found, np.transpose(of_tasks), strict=True):
             self.sums[key] = self.sums.get(key, 0.0) + sums
@@ -288,8 +280,7 @@ class RowSummary:
         elif self.weights.is_even:
             weights = targets.counts.astype(float)
         else:
-            scale = self.weights.total / self.weights.n_positive
-            sums = np.array(list(self.sums.values())) / scale
+            sums = np.array(list(self.sums.values())) / self.weights.own_mean
             weights = sums if self.weights.per_task else sums[:, 0]
         return base_rates(targets.values, weights, targets.parents)
 

@@ -138,7 +138,7 @@ NAN = np.nan
     "weights",
     [
         np.array([1.0, 2, 3, 2]),
-        np.array([5e307, 1e308, 1.5e308, 1e308]),
+        np.array([5e305, 1e306, 1.5e306, 1e306]),
         np.array([1, 2, 3, 2]) * 1e-310,
     ],
 )
@@ -146,6 +146,11 @@ def test_scaled_weights_have_mean_1_whatever_their_scale(weights):
     found = scale_weights(weights)
     assert found.dtype == np.float32
     assert_allclose(found, [0.5, 1.0, 1.5, 1.0], rtol=1e-5)
+
+
+def test_weights_whose_sum_is_infinite_are_refused():
+    with pytest.raises(ValueError, match="sum of sample_weight must be finite"):
+        scale_weights(np.array([1e308, 1.5e308]))
 
 
 def test_weights_of_0_take_no_part_in_the_mean():
