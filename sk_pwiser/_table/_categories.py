@@ -209,7 +209,9 @@ def _factorize_objects(column):
         dtype=np.int64,
         count=len(column),
     )
-    return _compact(indices, len(known)), list(known)
+    # Scalars of numpy are not comparable with a Decimal.
+    values = [v.item() if isinstance(v, np.number) else v for v in known]
+    return _compact(indices, len(known)), values
 
 
 # Text is checked in the first values of a column. It has many from this number on.
@@ -429,17 +431,11 @@ def sort_values(values):
         groups[_rank(type(value))].append(value)
     ordered = []
     for _, group in sorted(groups.items()):
-        # A Decimal is not comparable with a numpy scalar.
-        has_scalars = any(issubclass(cls, np.number) for cls in set(map(type, group)))
         try:
-            ordered += sorted(group, key=_plain if has_scalars else None)
+            ordered += sorted(group)
         except TypeError:
             ordered += group
     return ordered
-
-
-def _plain(value):
-    return value.item() if isinstance(value, np.number) else value
 
 
 KINDS = "numbers", "text", "other objects"

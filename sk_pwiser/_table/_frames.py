@@ -147,10 +147,6 @@ def read_lists(column, name):
     return _read_polars(column, name)
 
 
-def _first_row(column):
-    return next(((r, v) for r, v in enumerate(column) if not is_missing(v)), None)
-
-
 def _read_objects(column, name):
     cells = [None if is_missing(cell) else cell for cell in column]
     allowed = *_LISTS, type(None)
@@ -171,8 +167,9 @@ def _read_objects(column, name):
     lists, types = Lists(sizes, elements), set(map(type, elements))
     nested = [cls for cls in types if issubclass(cls, (*_LISTS, tuple))]
     if nested:
-        first = next(i for i, value in enumerate(elements) if type(value) in nested)
-        raise _nested_error(name, lists.row_of(first), cells[lists.row_of(first)])
+        is_nested = [type(value) in nested for value in elements]
+        row = lists.row_of(is_nested.index(True))
+        raise _nested_error(name, cells[row : row + 1], row)
     return lists
 
 
@@ -182,8 +179,7 @@ def _read_polars(column, name):
     if isinstance(column.dtype, pl.Array):
         column = column.arr.to_list()
     if column.dtype.inner.is_nested():
-        row, value = _first_row(column) or (0, column.dtype)
-        raise _nested_error(name, row, getattr(value, "to_list", lambda: value)())
+        raise _nested_error(name, column.to_list())
     sizes = column.list.len().cast(pl.Int64).fill_null(-1).to_numpy()
     # The first releases of polars filter by a Series only.
     return Lists(sizes, column.filter(pl.Series(sizes > 0)).explode())
@@ -196,8 +192,7 @@ def _read_arrow_lists(column, name):
 
     array = pa.array(column.array)
     if pa.types.is_nested(array.type.value_type):
-        row, value = _first_row(column) or (0, array.type)
-        raise _nested_error(name, row, value)
+        raise _nested_error(name, column)
     sizes = pc.fill_null(pc.list_value_length(array), -1).to_numpy()
     elements = pc.list_flatten(array.drop_null())
     return Lists(
@@ -205,7 +200,10 @@ def _read_arrow_lists(column, name):
     )
 
 
-def _nested_error(name, row, value):
+def _nested_error(name, cells, first=0):
+    """Return an error that names the first list of cells, which begin with a row."""
+    known = ((row, v) for row, v in enumerate(cells, first) if not is_missing(v))
+    row, value = next(known, (first, None))
     return TypeError(
         f"Column {name!r} contains lists of lists, which cannot be encoded; row {row} "
         f"contains {short_repr(value)}."
@@ -215,7 +213,9 @@ def _nested_error(name, row, value):
 def as_table(X):
     """Convert a table to a form that can be read by columns or, if sparse, by rows."""
     refuse_parts(X)
-    X = selectable(X)
+    X = collected(X)
+    if hasattr(X, "column_names"):
+        return selectable(X)
     if not is_dataframe(X):
         refuse_dicts(X, "X")
         refuse_unreadable(X, "X")
@@ -225,18 +225,18 @@ def as_table(X):
 def selectable(X):
     """Return a collected table whose rows every release of scikit-learn can select."""
     X = collected(X)
-    if not (type(X).__module__.startswith("pyarrow.") and hasattr(X, "column_names")):
+    if not hasattr(X, "column_names"):  # as tables of Arrow have
         return X
-    try:
+    with suppress(ImportError):
         import pandas as pd
-    except ImportError:
-        try:
-            import polars as pl
-        except ImportError:
-            import_extra("pandas", "A pyarrow.Table as X, without polars,")
+
+        # The metadata of pandas may declare a column to be the index.
+        return X.to_pandas(types_mapper=pd.ArrowDtype, ignore_metadata=True)
+    with suppress(ImportError):
+        import polars as pl
+
         return pl.from_arrow(X)
-    # The metadata of pandas may declare a column to be the index.
-    return X.to_pandas(types_mapper=pd.ArrowDtype, ignore_metadata=True)
+    return import_extra("pandas", "A pyarrow.Table as X, without polars,")
 
 
 def reads_in_parts(X):
