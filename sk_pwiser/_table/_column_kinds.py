@@ -91,10 +91,10 @@ def check_encoding_params(params):
         check_integer(name, params[name], at_least=least)
     for name in ("grow_vocabulary", "time_feature"):
         check_boolean(name, params[name])
-    for name, meaning in LIST_MAPPINGS.items():
+    for name in LIST_MAPPINGS:
         if not isinstance(params[name], dict | None):
             raise TypeError(
-                f"{name} must be None or a dict from list columns to {meaning}; "
+                f"{name} must be None or a dict from list columns to other columns; "
                 f"got {params[name]!r}."
             )
     chosen = params["list_target_encoding"]

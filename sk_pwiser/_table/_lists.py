@@ -260,12 +260,9 @@ def combine_bags(parts, sizes):
 
 
 LISTS = "column of lists of categories"
-# Settings that map a list column to another column.
-LIST_MAPPINGS = {
-    "list_weights": "columns of their weights",
-    "list_ages": "columns of the ages of their elements",
-    "shared_embeddings": "category columns of the same vocabulary",
-}
+# Settings that map a list column to another column: that of the weights or ages of the
+# elements, or a category column of the same vocabulary.
+LIST_MAPPINGS = "list_weights", "list_ages", "shared_embeddings"
 
 
 def make_list_columns(params, names, vocabularies, list_names, category_names):
