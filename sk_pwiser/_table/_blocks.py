@@ -266,7 +266,7 @@ def explained_share(n, k):
 
 
 def warn_about_order(order, has_groups, has_statistics):
-    name, advice = order.name, ""
+    name = order.name
     by_time = (
         "If they are in the order of time all the same, name a column of times by "
         "encoding_params={'time_column': ...}"
@@ -275,12 +275,9 @@ def warn_about_order(order, has_groups, has_statistics):
         by = f"the labels of {name!r}, or by what predicts them"
         if order.is_column:
             by = f"column {name!r}"
-            advice = (
-                " If later rows have other values, leave it out of target_encoding."
-            )
         warn_user(
             f"The rows are sorted by {by}. Target statistics leave out random blocks, "
-            f"since blocks of consecutive rows would mislead them. {by_time}.{advice}"
+            f"since blocks of consecutive rows would mislead them. {by_time}."
         )
     elif order.is_sorted:
         warn_user(

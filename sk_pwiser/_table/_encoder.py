@@ -263,6 +263,12 @@ class TableEncoder:
             bags = [_lists.combine_bags(bags, [n for n, *_ in self.bags_])]
         return table, numeric, *bags
 
+    def with_columns(self, new):
+        """Return an encoder with other columns in the place of some of its own."""
+        changed = copy.copy(self)
+        changed.columns_ = [new.get(column, column) for column in self.columns_]
+        return changed
+
     def of_kind(self, kind):
         return [column for column in self.columns_ if isinstance(column, kind)]
 
@@ -325,10 +331,8 @@ class TableEncoder:
         found = []
         for b, column in enumerate(self.of_kind(_lists.ListColumn)):
             indices = bags.indices[column_of_entries == b] - starts[b]
-            first = 0 if column.shared_name is None else _lists.N_SPECIAL
-            # Special lists are one unseen value.
-            codes = np.maximum(indices - first, UNSEEN)
-            found.append(_lists.Elements(codes, sizes[b::n_bags]))
+            own = indices, sizes[b::n_bags], column.shared_name
+            found.append(_lists.Elements.of_bags(*own))
         return found
 
 
@@ -364,20 +368,16 @@ def grow_encoder(encoder, X):
     an embedding keep their codes; with `max_categories` or `n_hash_buckets`, none is
     new.
     """
-    grown = copy.copy(encoder)
-    grown.columns_ = list(encoder.columns_)
-    origins, vectors = [], []
+    new, origins, vectors = {}, [], []
     _, columns = encoder.read(X)
     lists, elements = encoder.read_lists(columns)
     for column, values in encoder._pair(columns, CategoryColumn):
-        new, origin = column.grown(values, *elements[column.name])
-        grown.columns_[encoder.columns_.index(column)] = new
+        new[column], origin = column.grown(values, *elements[column.name])
         origins.append(origin)
     for column, own in lists:
-        new, origin = column.grown(own.elements)
-        grown.columns_[encoder.columns_.index(column)] = new
+        new[column], origin = column.grown(own.elements)
         vectors.append(origin)
-    return grown, origins, vectors
+    return encoder.with_columns(new), origins, vectors
 
 
 def learn_constant_columns(encoder, X, sample_weight=None):
@@ -386,14 +386,13 @@ def learn_constant_columns(encoder, X, sample_weight=None):
     The encoder itself is returned if these rows do not vary either.
     """
     X, columns = encoder.read(X)
-    learnt = copy.copy(encoder)
-    if encoder.sparse_ is not None:
-        learnt.sparse_ = encoder.sparse_.learn_constant(X, sample_weight)
-        return encoder if learnt.sparse_ is encoder.sparse_ else learnt
     pairs = encoder._pair(columns, NumericColumn)
     new = {c: c.learn_constant(values, sample_weight) for c, values in pairs}
-    learnt.columns_ = [new.get(column, column) for column in encoder.columns_]
-    return encoder if learnt.columns_ == encoder.columns_ else learnt
+    learnt = encoder.with_columns(new)
+    if encoder.sparse_ is not None:
+        learnt.sparse_ = encoder.sparse_.learn_constant(X, sample_weight)
+    is_same = learnt.sparse_ is encoder.sparse_ and learnt.columns_ == encoder.columns_
+    return encoder if is_same else learnt
 
 
 def warn_about_unseen(encoded):

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from sk_pwiser._table import _frames
-from sk_pwiser._table._categories import FIRST_VALUE, MISSING, UNSEEN, CategoryColumn
+from sk_pwiser._table._categories import MISSING, UNSEEN, CategoryColumn
 from sk_pwiser._table._numbers import FEW_VALUES, LARGEST_DEVIATION, LARGEST_VALUE
 
 
@@ -89,10 +89,6 @@ class ListColumn:
     def n_own(self):
         """Number of vectors that the entries do not share with a category column."""
         return N_SPECIAL if self.items_ is None else self.items_.cardinality + 1
-
-    @property
-    def n_values(self):
-        return 0 if self.items_ is None else self.items_.cardinality - FIRST_VALUE
 
     @property
     def has_few_values(self):
@@ -220,6 +216,12 @@ class Elements:
 
     codes: np.ndarray
     sizes: np.ndarray | None = None
+
+    @classmethod
+    def of_bags(cls, indices, sizes, shared_name):
+        """Return the elements of a list column; special lists are one unseen value."""
+        first = 0 if shared_name is None else N_SPECIAL
+        return cls(np.maximum(indices - first, UNSEEN), sizes)
 
     def repeat(self, of_rows):
         return of_rows if self.sizes is None else np.repeat(of_rows, self.sizes, axis=0)

@@ -71,18 +71,17 @@ class PairCounts:
     def __init__(self, n_codes, n_blocks):
         self.n_codes = n_codes
         self.n_blocks = n_blocks
-        self.pairs, self.sums = np.empty(0, dtype=np.intp), None
-        self.added, self.n_added = [], 0
+        self.parts = []  # distinct pairs, and the sums of columns by pair
+        self.n_joined = 0
 
     def add(self, elements, y, weight, block):
         """Add the elements of rows."""
         pairs = elements.repeat(block) * np.intp(self.n_codes) + elements.codes
         weights = [elements.repeat(column) for column in weight.T]
         ones = [elements.repeat(column) for column in (weight * y).T]
-        self.added.append(self._sum(pairs, [None, *weights, *ones]))
-        self.n_added += len(self.added[-1][0])
+        self.parts.append(self._sum(pairs, [None, *weights, *ones]))
         # Joined whenever they have grown twofold, so that the cost per row is constant.
-        if self.n_added > len(self.pairs):
+        if sum(len(pairs) for pairs, _ in self.parts) > 2 * self.n_joined:
             self._join()
 
     def _sum(self, pairs, columns):
@@ -100,19 +99,16 @@ class PairCounts:
         return present, sums
 
     def _join(self):
-        if self.sums is not None:
-            self.added.insert(0, (self.pairs, self.sums))
-        self.pairs, self.sums = self.added[0]
-        if len(self.added) > 1:
-            pairs, sums = zip(*self.added, strict=True)
+        if len(self.parts) > 1:
+            pairs, sums = zip(*self.parts, strict=True)
             columns = np.concatenate(sums, axis=1)
-            self.pairs, self.sums = self._sum(np.concatenate(pairs), columns)
-        self.added, self.n_added = [], 0
+            self.parts = [self._sum(np.concatenate(pairs), columns)]
+        self.pairs, self.sums = self.parts[0]
+        self.n_joined = len(self.pairs)
 
     def blocks(self):
         """Return the `BlockValues` of each block."""
-        if self.added:
-            self._join()
+        self._join()
         codes = self.pairs % self.n_codes
         n_rows, counts = self.sums[0], self.sums[1:].reshape(2, -1, len(codes))
         # Missing and unseen values have no rates.
@@ -568,9 +564,11 @@ def make_target_statistics(target_encoding, encoder, n_samples, params):
     for index, column in enumerate(of_lists):
         if not (column.name in chosen if is_named else chosen):
             continue
-        name = column.name if column.shared_name is None else column.shared_name
-        if name == column.name and (is_named or column.n_values >= least):
-            sizes[name] = column.n_own
+        name = column.shared_name
+        if name is None:
+            name, n_values = column.name, column.items_.cardinality - FIRST_VALUE
+            if is_named or n_values >= least:
+                sizes[name] = column.n_own
         if name in sizes:
             lists.append((index, list(sizes).index(name)))
         elif is_named:

@@ -64,8 +64,6 @@ def combine_weights(targets, sample_weight, *, is_part=False):
         weights = check_weights(
             sample_weight, *targets.values.shape, targets.task_names
         )
-        if not is_part and not weights.any():
-            raise ValueError("sample_weight must not be zero for every row.")
         weights = _without_smallest(weights)
         if weights.ndim == 2:
             targets = targets.without(weights == 0)
@@ -74,8 +72,8 @@ def combine_weights(targets, sample_weight, *, is_part=False):
         if weights is not None:
             known *= weights.reshape(len(weights), -1)
         weights = known
-        if not is_part and not weights.any():
-            raise ValueError("sample_weight must not be zero for every known label.")
+    if weights is not None and not is_part and not weights.any():
+        raise ValueError("sample_weight must not be zero for every known label.")
     return targets, weights
 
 

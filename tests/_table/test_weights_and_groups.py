@@ -182,7 +182,7 @@ def test_row_weights_apply_to_the_known_labels():
 
 
 def test_weights_must_not_be_0_for_all_labels():
-    with pytest.raises(ValueError, match="must not be zero for every row"):
+    with pytest.raises(ValueError, match="must not be zero for every known label"):
         combine_weights(check_targets(Y), np.zeros(4))
     targets = check_targets([[0, NAN], [1, NAN]], missing_labels="ignore")
     with pytest.raises(ValueError, match="must not be zero for every known label"):
