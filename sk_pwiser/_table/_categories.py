@@ -125,7 +125,7 @@ def factorize(column):
     """
     if isinstance(column, np.ndarray):
         return _factorize_array(column)
-    if _frames.is_polars(column):
+    if not hasattr(column, "iloc"):
         return _factorize_polars(column)
     if column.dtype.name == "category":
         return _factorize_pandas_categories(column.array)
@@ -337,10 +337,11 @@ class CategoryColumn:
         for indices, values in factorized:
             n_values = len(values)
             counts = np.zeros(n_values + 1, dtype=np.int64)
-            for rows in _frames.row_chunks(len(indices), n_values):
+            size = max(_frames.CHUNK_ROWS, n_values)
+            for row in range(0, len(indices), size):
                 # bincount needs int64, and converting the whole column at once would
                 # need more memory than the rest of the encoding.
-                chunk = indices[rows].astype(np.int64)
+                chunk = indices[row : row + size].astype(np.int64)
                 chunk[chunk < 0] = n_values  # missing values
                 counts += np.bincount(chunk, minlength=n_values + 1)
             *counts, n_own = counts.tolist()

@@ -248,13 +248,13 @@ class TableEncoder:
         n_inputs = sum(len(encoder.bins) for encoder, _ in pairs) + n_further
         numeric = np.empty((n_samples, n_inputs), dtype=np.float32)
         pairs = [(c, data if c.is_scalar else c.read(data)) for c, data in pairs]
-        for rows in _frames.row_chunks(n_samples):
-            inputs = []
+        for start in range(0, n_samples, _frames.CHUNK_ROWS):
+            rows, inputs = slice(start, start + _frames.CHUNK_ROWS), []
             for encoder, column in pairs:
                 own = column
-                if n_samples > rows.stop - rows.start:  # pandas slices slowly
+                if n_samples > _frames.CHUNK_ROWS:  # pandas slices slowly
                     own = column.iloc[rows] if hasattr(column, "iloc") else column[rows]
-                inputs += encoder.transform(own, rows.start)
+                inputs += encoder.transform(own, start)
             _fill_columns(numeric[rows], inputs)
         dtype = np.result_type(np.int8, *(of_column.table.dtype for of_column in codes))
         table = np.empty((n_samples, len(codes)), dtype=dtype)

@@ -330,13 +330,6 @@ def list_columns(X):
     return X.get_columns() if is_polars(X) else list(X.T)
 
 
-def row_chunks(n_rows, min_size=0):
-    """Yield consecutive slices of at least `min_size` rows, except for the last."""
-    size = max(CHUNK_ROWS, min_size)
-    for start in range(0, n_rows, size):
-        yield slice(start, start + size)
-
-
 # Prefixes of the names of dtypes of lists, those of a fixed size first.
 _FIXED = "array", "fixed_size"
 _NESTED = (*_FIXED, "list", "large_list")
@@ -357,7 +350,7 @@ def content_of(column):
         return _content_of_objects(column)
     if name.startswith(_NESTED):
         return "arrays" if _has_numeric_elements(dtype, name) else "lists"
-    is_category = name.startswith("string") if is_polars(column) else _is_text(dtype)
+    is_category = _is_text(dtype)
     if not isinstance(column, np.ndarray):  # whose bools are numbers
         is_category |= name.startswith(_CATEGORIES)
     return "categories" if is_category else "numbers"
@@ -394,9 +387,13 @@ def _has_numeric_elements(dtype, name):
     return bool(is_number or pt.is_decimal(inner))
 
 
+# Names of the dtypes of text: of pandas, polars and Arrow.
+_TEXTS = "str", "string", "large_string", "string_view"
+
+
 def _is_text(dtype):
-    name = dtype.name  # names of Arrow dtypes have a suffix, as in string[pyarrow]
-    return dtype.kind in "SUT" or name == "str" or "string" in name.partition("[")[0]
+    name = str(dtype).lower().partition("[")[0]
+    return name in _TEXTS or getattr(dtype, "kind", "") in ("S", "U", "T")
 
 
 def to_float(column):

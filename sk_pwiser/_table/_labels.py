@@ -363,7 +363,7 @@ class Targets:
 
         `weights` are those of the labels, (n_samples, n_tasks), or None.
         """
-        messages = []
+        messages, values = [], self.with_nan()
         n_broken = self._n_broken(range(len(self.task_names)), self.parents)
         if n_broken:
             effect = "contribute to the loss of each task but not to the pairwise term"
@@ -375,7 +375,7 @@ class Targets:
                 + (self._order_hint(n_broken) or self._parents_hint())
             )
         for k, name in enumerate(self.task_names if constant_tasks else ()):
-            known = self.values[self._known(k), k]
+            known = values[~np.isnan(values[:, k]), k]
             effect = "the network learns nothing about it"
             if len(known) == 0:
                 fault = "has no label in any row"
@@ -394,12 +394,12 @@ class Targets:
     def _n_broken(self, columns, parents):
         """Count the rows with a task but without its parent, a place in `columns`."""
         # One pass per column, since accumulation along short rows is much slower.
-        broken, stopped = np.zeros(len(self.values), dtype=bool), []
+        values, stopped = self.with_nan(), []
+        broken = np.zeros(len(values), dtype=bool)
         for k, parent in zip(columns, parents, strict=True):
-            is_one = self.values[:, k] == 1
-            stops = ~is_one & self._known(k)
+            stops = values[:, k] == 0
             if parent >= 0:
-                broken |= stopped[parent] & is_one
+                broken |= stopped[parent] & (values[:, k] == 1)
                 stops |= stopped[parent]
             stopped.append(stops)
         return int(self._n_rows()[broken].sum())
@@ -426,12 +426,12 @@ class Targets:
 
         They are those above `MAX_UNRELATED`, by the index of the task.
         """
-        found, n_rows = {}, self._n_rows()
+        found, values, n_rows = {}, self.with_nan(), self._n_rows()
         for k, parent in enumerate(self.parents):
             if parent < 0:
                 continue
-            happened = self.values[:, k] == 1
-            without = happened & (self.values[:, parent] == 0) & self._known(parent)
+            happened = values[:, k] == 1
+            without = happened & (values[:, parent] == 0)
             share = n_rows[without].sum() / max(n_rows[happened].sum(), 1)
             if share > MAX_UNRELATED:
                 found[k] = share
@@ -448,18 +448,18 @@ class Targets:
         return f" {shares}: if that is right, set task_parents." if shares else ""
 
     def _selection_messages(self):
+        values, n_rows = self.with_nan(), self._n_rows()
         for k, parent in enumerate(self.parents):
             if parent < 0:
                 continue
-            n_rows = self._n_rows()[self._known(parent)]
-            before = self.values[self._known(parent), parent] == 1
-            known = ~self.missing[self._known(parent), k]
-            n_before, n_others = n_rows[before].sum(), n_rows[~before].sum()
-            if not n_before or not n_others or not known.any():
+            is_known = ~np.isnan(values[:, k])
+            before, others = values[:, parent] == 1, values[:, parent] == 0
+            n_before, n_others = n_rows[before].sum(), n_rows[others].sum()
+            known = n_rows[before & is_known].sum(), n_rows[others & is_known].sum()
+            if not n_before or not n_others or not any(known):
                 continue
-            share = n_rows[known].sum() / n_rows.sum()
-            of_before = n_rows[known & before].sum() / n_before
-            of_others = n_rows[known & ~before].sum() / n_others
+            share = sum(known) / (n_before + n_others)
+            of_before, of_others = known[0] / n_before, known[1] / n_others
             error = np.sqrt(share * (1 - share) * (1 / n_before + 1 / n_others))
             ratio = of_before / share
             if abs(ratio - 1) > MAX_BIAS and abs(of_before - of_others) > 4 * error:
@@ -474,11 +474,6 @@ class Targets:
 
     def _n_rows(self):
         return np.ones(len(self.values), int) if self.counts is None else self.counts
-
-    def _known(self, k):
-        if self.missing is None:
-            return np.ones(len(self.values), dtype=bool)
-        return ~self.missing[:, k]
 
 
 def check_targets(

@@ -349,7 +349,9 @@ class SparseColumns:
         ends = np.zeros((2, n_columns))
         counts, squares = np.zeros(n_columns), np.zeros(n_columns)
         is_missing = np.zeros(n_columns, dtype=bool)
-        for part in _frames.row_chunks(X.nnz, max(n_columns, CHUNK_ENTRIES)):
+        size = max(n_columns, CHUNK_ENTRIES)
+        for start in range(0, X.nnz, size):
+            part = slice(start, start + size)
             columns, values = X.indices[part], _values(X, part)
             if (missing := np.isnan(values)).any():
                 is_missing[columns[missing]] = True
@@ -379,7 +381,8 @@ class SparseColumns:
         weights = np.empty(X.nnz, dtype=np.float32)
         small = self.n_vectors <= np.iinfo(np.int32).max
         indices = X.indices.astype(np.int32 if small else np.int64, copy=False)
-        for part in _frames.row_chunks(X.nnz, CHUNK_ENTRIES):
+        for start in range(0, X.nnz, CHUNK_ENTRIES):
+            part = slice(start, start + CHUNK_ENTRIES)
             columns = X.indices[part]
             values = _values(X, part)
             values = np.clip(values, *self.ends_[:, columns])
