@@ -43,7 +43,7 @@ DEFAULT = Vocabulary()
 
 def read_vocabularies(params, names, is_category):
     """Return the `Vocabulary` of each column, from numbers for all or by column."""
-    numbers = []
+    numbers, categories = [], list(compress(names, is_category))
     for name, default in DEFAULT._asdict().items():
         value, found = params[name], {}
         if not isinstance(value, Mapping):
@@ -51,9 +51,7 @@ def read_vocabularies(params, names, is_category):
             continue
         for column, number in value.items():
             index = _frames.find_column(name, column, names)
-            if not is_category[index]:
-                known = list(compress(names, is_category))
-                _frames.check_among(name, column, known, "category column")
+            _frames.check_among(name, names[index], categories, "category column")
             if index in found:
                 raise ValueError(f"{name} contains the column {names[index]!r} twice.")
             found[index] = number

@@ -48,14 +48,8 @@ def find_category_columns(categorical_features, contents, names):
     """Return which columns are categories, or lists of these; by default by content."""
     if categorical_features is None:
         return [False] * len(names)
-    if isinstance(categorical_features, str):
-        if categorical_features != "from_dtype":
-            raise ValueError(
-                "categorical_features must be 'from_dtype', None, or a list of names, "
-                f"indices or booleans; got {categorical_features!r}."
-            )
-        chosen = []
-    else:
+    chosen = []
+    if not isinstance(categorical_features, str):  # "from_dtype"
         # In an array of text, the index 1 of a list would be "1".
         chosen = np.atleast_1d(np.array(categorical_features, dtype=object)).tolist()
         chosen = [c.item() if isinstance(c, np.generic) else c for c in chosen]
