@@ -52,8 +52,6 @@ def read_vocabularies(params, names, is_category):
         for column, number in value.items():
             index = _frames.find_column(name, column, names)
             _frames.check_among(name, names[index], categories, "category column")
-            if index in found:
-                raise ValueError(f"{name} contains the column {names[index]!r} twice.")
             found[index] = number
         numbers.append([found.get(index, default) for index in range(len(names))])
     return [Vocabulary(*of_column) for of_column in zip(*numbers, strict=True)]

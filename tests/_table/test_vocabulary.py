@@ -187,7 +187,6 @@ def test_numbers_by_name_and_by_index():
         ({9: 5}, ValueError, "{} contains 9, which is not a column of X"),
         ({True: 5}, ValueError, "{} contains True, which is not a column of X"),
         ({"n": 5}, ValueError, r"{} contains 'n', which is not a category.*\['a', 'b'"),
-        ({"a": 5, 0: 3}, ValueError, "{} contains the column 'a' twice"),
     ],
 )
 def test_wrong_numbers_are_named(key, value, error, message):
