@@ -121,7 +121,7 @@ def factorize(column):
     """
     if isinstance(column, np.ndarray):
         return _factorize_array(column)
-    if not hasattr(column, "iloc"):
+    if _frames.is_polars(column):
         return _factorize_polars(column)
     if column.dtype.name == "category":
         return _factorize_pandas_categories(column.array)
