@@ -157,18 +157,12 @@ def holdout_sizes(counts, test_size):
     np.add.at(merged, stratum_of, counts)
     n_rows = int(counts.sum())
     n_test = min(math.ceil(test_size * n_rows), n_rows - 1)
-    return stratum_of, _largest_remainder(merged, n_test)
-
-
-def _largest_remainder(counts, total):
-    """Divide ``total`` over groups in proportion to their ``counts``."""
-    # Integer arithmetic, so that equal remainders compare equal.
-    shares, remainders = np.divmod(counts * total, counts.sum())
-    left = total - shares.sum()
-    # In a tie the deeper group wins, because it is usually the rarer one.
-    winners = np.lexsort((np.arange(len(counts)), remainders))[::-1][:left]
-    shares[winners] += 1
-    return shares
+    # Largest remainders, in integers, so that equal ones compare equal. In a tie the
+    # deeper stratum wins, because it is usually the rarer one.
+    sizes, remainders = np.divmod(merged * n_test, n_rows)
+    order = np.lexsort((np.arange(len(merged)), remainders))[::-1]
+    sizes[order[: n_test - sizes.sum()]] += 1
+    return stratum_of, sizes
 
 
 def merge_rare(counts, *, min_rows):
@@ -178,14 +172,10 @@ def merge_rare(counts, *, min_rows):
     """
     groups = [[d] for d in np.flatnonzero(counts).tolist()]
     rare = [(d, int(counts[d])) for [d] in groups if counts[d] < min_rows]
-
-    def is_rare(group):
-        return counts[group].sum() < min_rows
-
     for i in range(len(groups) - 1, 0, -1):
-        if is_rare(groups[i]):
+        if counts[groups[i]].sum() < min_rows:
             groups[i - 1] += groups.pop(i)
-    if len(groups) > 1 and is_rare(groups[0]):
+    if len(groups) > 1 and counts[groups[0]].sum() < min_rows:
         groups[0] += groups.pop(1)
 
     # A narrow integer type makes sorting and comparing 10^8 rows much faster.
@@ -205,7 +195,13 @@ def _depth(Y, task_parents=CHAIN, *, input_name):
     if Y is None:
         raise ValueError(f"{input_name} must hold the labels, got None.")
     labels, missing, columns = read_labels(Y, "ignore", input_name=input_name)
-    labels = _zero_one(labels.reshape(len(labels), -1), columns, input_name)
+    labels = labels.reshape(len(labels), -1)
+    has_one_task = labels.shape[1] == 1 and not np.isin(labels, [0, 1]).all()
+    if has_one_task and len(set(labels[:, 0].tolist())) == 2:
+        # The labels of a single task may have any two values.
+        labels, _ = one_task_labels(labels[:, 0], columns, input_name=input_name)
+    else:
+        labels = zero_one_labels(labels, columns, input_name=input_name)
     # One pass per column, since a cumulative product along short rows is much slower.
     depth = np.zeros(len(labels), dtype=np.intp)
     is_unknown = np.zeros(len(labels), dtype=bool)
@@ -220,13 +216,3 @@ def _depth(Y, task_parents=CHAIN, *, input_name):
         # A later task without this parent was reached, whatever happened before.
         is_unknown &= ~reached[k]
     return depth, is_unknown
-
-
-def _zero_one(labels, columns, input_name):
-    """Return labels as 0 and 1; the labels of a single task may have any two values."""
-    if labels.shape[1] == 1 and not np.isin(labels, [0, 1]).all():
-        labels_of_rows = labels[:, 0]
-        if len(set(labels_of_rows.tolist())) == 2:
-            values, _ = one_task_labels(labels_of_rows, columns, input_name=input_name)
-            return values
-    return zero_one_labels(labels, columns, input_name=input_name)

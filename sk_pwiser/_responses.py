@@ -9,11 +9,12 @@ import numpy as np
 from sklearn.frozen import FrozenEstimator
 from sklearn.pipeline import Pipeline
 from sklearn.utils import check_consistent_length, column_or_1d
+from sklearn.utils.validation import _num_samples
 
 from sk_pwiser import _utils
 from sk_pwiser._table import _labels
 from sk_pwiser._table._categories import factorize
-from sk_pwiser._table._weights_and_groups import check_match, n_rows
+from sk_pwiser._table._weights_and_groups import check_match
 
 
 def check_targets(Y, missing_labels="error", classes=None):
@@ -49,8 +50,8 @@ def rows_of_values(column, name=None):
 def check_rows(X, n_samples, **others):
     """Check lengths and indices as ``fit`` does, unless a table has no length."""
     try:
-        n_rows(X)
-    except ValueError:
+        _num_samples(X)
+    except TypeError:
         return
     check_match(X, n_samples, **others)
 
@@ -91,11 +92,7 @@ def check_same_tasks(n_tasks, y_names, fitted_names):
             f"Y must have the {len(fitted_names)} tasks the estimator was fitted with, "
             f"{fitted_names}, got {n_tasks}."
         )
-    if y_names != fitted_names and sorted(y_names) == sorted(fitted_names):
-        raise ValueError(
-            "The columns of Y must be in the order the estimator was fitted with, "
-            f"{fitted_names}, got {y_names}."
-        )
+    _labels.check_order("The columns of Y", y_names, fitted_names)
 
 
 class Predictions:
@@ -120,11 +117,9 @@ class Predictions:
 
     def classes(self):
         """Return the two classes of an estimator of a single task, otherwise None."""
-        for layer in nested_estimators(self._estimator):
-            classes = getattr(layer, "classes_", None)
-            if isinstance(classes, np.ndarray) and classes.shape == (2,):
-                return classes
-        return None
+        layers = nested_estimators(self._estimator)
+        found = (getattr(layer, "classes_", None) for layer in layers)
+        return next((c for c in found if getattr(c, "shape", None) == (2,)), None)
 
     def read_targets(self, Y, **per_row):
         """Return `check_targets` of labels that match the rows and the tasks."""

@@ -56,13 +56,7 @@ def row_times(X, column):
 
     Those of dates are microseconds, which floats hold exactly.
     """
-    # Lists may mix numbers and text, all of which numpy would convert to text.
-    table = X if hasattr(X, "dtype") or _frames.is_dataframe(X) else np.array(X, object)
-    names = list(getattr(table, "columns", range(table.shape[1])))
-    if _frames.is_sparse(table):  # whose columns are inputs alone
-        names = []
-    _frames.check_time_column(column, names)
-    times = read_times(_frames.list_columns(table)[names.index(column)], column)
+    times = read_times(_frames.column_of(X, "time_column", column), column)
     values = times.values if times.kind == NUMBER else times.values // 1000
     return values.astype(np.float64)
 

@@ -13,8 +13,9 @@ from sk_pwiser._table import _labels, _weights_and_groups
 from sk_pwiser._table._blocks import RowSample
 from sk_pwiser._table._categories import CategoryColumn, factorize
 from sk_pwiser._table._column_kinds import check_encoding_params, warn_about_constants
-from sk_pwiser._table._encoder import elements_of, learn_constant_columns
+from sk_pwiser._table._encoder import learn_constant_columns
 from sk_pwiser._table._frames import as_table, list_columns
+from sk_pwiser._table._lists import ListColumn
 from sk_pwiser._table._numbers import NumericColumn
 from sk_pwiser._training._schema import Rows, Schema, named_place
 from sk_pwiser._training._settings import Settings
@@ -254,13 +255,12 @@ class TableLearner:
         if self.counts is None:
             self._begin(X)
         columns = list_columns(as_table(X))
-        lists = self.encoder.read_lists(columns)
+        lists, elements = self.encoder.read_lists(columns)
         by_name = {}
         for column, values in zip(self.encoder.columns_, columns, strict=True):
             by_name[column.name] = values
             if isinstance(column, CategoryColumn):
-                shared = elements_of(lists, column.name)
-                self.counts[column.name].add(values, *shared)
+                self.counts[column.name].add(values, *elements[column.name])
             elif isinstance(column, NumericColumn) and column.is_scalar:
                 column.read(values)  # an infinite value is named with its row
         for column, own in lists:
@@ -273,7 +273,8 @@ class TableLearner:
         self.encoder.begin(X)
         columns = self.encoder.columns_
         counted = {c.name: c for c in columns if isinstance(c, CategoryColumn)}
-        own = [column for column in self.encoder.lists_ if column.shared_name is None]
+        self.lists = self.encoder.of_kind(ListColumn)
+        own = [column for column in self.lists if column.shared_name is None]
         counted |= {column.name: column.items_ for column in own}
         self.counts = {n: ValueCounts(c, self.max_values) for n, c in counted.items()}
         self.numeric = [c for c in columns if isinstance(c, NumericColumn)]
@@ -284,12 +285,10 @@ class TableLearner:
             if not self.sample.n_kept:
                 return self.encoder
             table, weights = self._sampled()
-            return learn_constant_columns(
-                self.encoder, self.encoder.align(table), weights
-            )
+            return learn_constant_columns(self.encoder, table, weights)
         for counts in self.counts.values():
             counts.finish()
-        for column in self.encoder.lists_:
+        for column in self.lists:
             column.finish()
         table, weights = self._sampled()
         values = list_columns(as_table(table)) if self.numeric else []

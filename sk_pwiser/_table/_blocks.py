@@ -1,11 +1,13 @@
 """Blocks of rows, whose labels the target statistics of their rows leave out."""
 
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy.stats import chi2
 
 from sk_pwiser._table._categories import FIRST_VALUE, LATE_SHARE, CategoryColumn
+from sk_pwiser._table._lists import ListColumn
 from sk_pwiser._utils import warn_user
 
 # Rows count as sorted by labels if blocks explain this share of the variance of labels
@@ -81,12 +83,12 @@ class RowSample:
         return table, np.concatenate(weights), np.concatenate(keys)
 
 
+@dataclass
 class GroupValues:
     """One value per group, also for a group that continues in the next part."""
 
-    def __init__(self):
-        self.numbers = np.empty(0, dtype=np.int64)
-        self.values = None
+    numbers: Any = ()
+    values: Any = None
 
     def of(self, groups, of_rows, combine, choose):
         """Return the value of each row's group.
@@ -209,15 +211,16 @@ class RowOrder:
     """
 
     def __init__(self, columns, encoder, n_blocks, n_tasks, lists=()):
-        categories = [c for c in encoder.columns_ if isinstance(c, CategoryColumn)]
+        categories = encoder.of_kind(CategoryColumn)
         # Dates are sorted in the order of time.
         self.runs = {
-            index: Runs(categories[index].name, encoder.cardinalities_[index])
+            index: Runs(categories[index].name, categories[index].cardinality)
             for index in columns
             if getattr(categories[index], "content_", None) != "dates"
         }
         # Of lists, by their first elements: pairs of a column and its number of codes.
-        self.list_runs = {i: Runs(encoder.lists_[i].name, n) for i, n in lists}
+        of_lists = encoder.of_kind(ListColumn)
+        self.list_runs = {i: Runs(of_lists[i].name, n) for i, n in lists}
         self.n_known = np.zeros((n_blocks, n_tasks))
         self.n_ones = np.zeros((n_blocks, n_tasks))
 
@@ -263,7 +266,7 @@ def explained_share(n, k):
 
 
 def warn_about_order(order, has_groups, has_statistics):
-    name, advice = order.name, ""
+    name = order.name
     by_time = (
         "If they are in the order of time all the same, name a column of times by "
         "encoding_params={'time_column': ...}"
@@ -272,12 +275,9 @@ def warn_about_order(order, has_groups, has_statistics):
         by = f"the labels of {name!r}, or by what predicts them"
         if order.is_column:
             by = f"column {name!r}"
-            advice = (
-                " If later rows have other values, leave it out of target_encoding."
-            )
         warn_user(
             f"The rows are sorted by {by}. Target statistics leave out random blocks, "
-            f"since blocks of consecutive rows would mislead them. {by_time}.{advice}"
+            f"since blocks of consecutive rows would mislead them. {by_time}."
         )
     elif order.is_sorted:
         warn_user(

@@ -1,7 +1,7 @@
 """Category columns: vocabularies, rare values, hash buckets, codes."""
 
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping
 from copy import copy
 from dataclasses import dataclass
@@ -43,7 +43,7 @@ DEFAULT = Vocabulary()
 
 def read_vocabularies(params, names, is_category):
     """Return the `Vocabulary` of each column, from numbers for all or by column."""
-    numbers = []
+    numbers, categories = [], list(compress(names, is_category))
     for name, default in DEFAULT._asdict().items():
         value, found = params[name], {}
         if not isinstance(value, Mapping):
@@ -51,11 +51,7 @@ def read_vocabularies(params, names, is_category):
             continue
         for column, number in value.items():
             index = _frames.find_column(name, column, names)
-            if not is_category[index]:
-                known = list(compress(names, is_category))
-                _frames.check_among(name, column, known, "category column")
-            if index in found:
-                raise ValueError(f"{name} contains the column {names[index]!r} twice.")
+            _frames.check_among(name, names[index], categories, "category column")
             found[index] = number
         numbers.append([found.get(index, default) for index in range(len(names))])
     return [Vocabulary(*of_column) for of_column in zip(*numbers, strict=True)]
@@ -137,18 +133,6 @@ def factorize(column):
     return _compact(indices, len(values)), values.tolist()
 
 
-def count_values(indices, n_values):
-    """Count the rows of each value and, as the last entry, the missing values."""
-    counts = np.zeros(n_values + 1, dtype=np.int64)
-    for rows in _frames.row_chunks(len(indices), n_values):
-        # bincount needs int64, and converting the whole column at once would need more
-        # memory than the rest of the encoding.
-        chunk = indices[rows].astype(np.int64)
-        chunk[chunk < 0] = n_values
-        counts += np.bincount(chunk, minlength=n_values + 1)
-    return counts
-
-
 def _compact(indices, n_values):
     return indices.astype(np.min_scalar_type(-max(1, n_values)), copy=False)
 
@@ -221,7 +205,9 @@ def _factorize_objects(column):
         dtype=np.int64,
         count=len(column),
     )
-    return _compact(indices, len(known)), list(known)
+    # Scalars of numpy are not comparable with a Decimal.
+    values = [v.item() if isinstance(v, np.number) else v for v in known]
+    return _compact(indices, len(known)), values
 
 
 # Text is checked in the first values of a column. It has many from this number on.
@@ -298,7 +284,16 @@ class CategoryColumn:
 
     def learn(self, values, counts, has_missing, kinds, n_others=0):
         """Learn values; `n_others` rows have further ones, without codes."""
-        frequent = self._frequent(values, counts)
+        limit, least = self.vocabulary.max_values, self.vocabulary.min_frequency
+        frequent = []
+        if limit != 0:
+            frequent = sort_values(list(compress(values, np.array(counts) >= least)))
+        if limit is not None and len(frequent) > limit:
+            # If values are equally frequent, the last ones are kept, as in
+            # scikit-learn.
+            n_rows = dict(zip(values, counts, strict=True))
+            order = np.argsort([n_rows[value] for value in frequent], kind="stable")
+            frequent = [frequent[place] for place in np.sort(order[-limit:])]
         self.n_frequent_ = len(frequent)
         self.codes_ = {value: code for code, value in enumerate(frequent, FIRST_VALUE)}
         if self.vocabulary.n_hash_buckets is None:
@@ -314,19 +309,6 @@ class CategoryColumn:
         self.content_ = _misread_content(values) if self.kinds_ == {"text"} else None
         # Without missing values in fit, their embedding would not be trained.
         self.missing_code_ = MISSING if has_missing else UNSEEN
-
-    def _frequent(self, values, counts):
-        """Return the values that get a code that is an embedding, sorted."""
-        limit, least = self.vocabulary.max_values, self.vocabulary.min_frequency
-        if limit == 0:
-            return []
-        frequent = sort_values(list(compress(values, np.array(counts) >= least)))
-        if limit is None or len(frequent) <= limit:
-            return frequent
-        # If values are equally frequent, the last ones are kept, as in scikit-learn.
-        n_rows = dict(zip(values, counts, strict=True))
-        order = np.argsort([n_rows[value] for value in frequent], kind="stable")
-        return [frequent[place] for place in np.sort(order[-limit:])]
 
     def transform(self, column):
         """Return the `Codes` of a column; raise if its values are of another kind."""
@@ -349,7 +331,16 @@ class CategoryColumn:
         other = ", but a list column that shares its vocabulary contains"
         total, all_kinds, n_missing = Counter(), set(), 0
         for indices, values in factorized:
-            *counts, n_own = count_values(indices, len(values)).tolist()
+            n_values = len(values)
+            counts = np.zeros(n_values + 1, dtype=np.int64)
+            size = max(_frames.CHUNK_ROWS, n_values)
+            for row in range(0, len(indices), size):
+                # bincount needs int64, and converting the whole column at once would
+                # need more memory than the rest of the encoding.
+                chunk = indices[row : row + size].astype(np.int64)
+                chunk[chunk < 0] = n_values  # missing values
+                counts += np.bincount(chunk, minlength=n_values + 1)
+            *counts, n_own = counts.tolist()
             n_missing += n_own
             if all_kinds:  # of an earlier column
                 check_kinds(values, all_kinds, start, other)
@@ -432,23 +423,16 @@ class CategoryColumn:
 
 def sort_values(values):
     """Sort distinct values: numbers, text, then others by type if comparable."""
-    ranks = {cls: _rank(cls) for cls in set(map(type, values))}
-    groups = {rank: [] for rank in sorted(set(ranks.values()))}
+    groups = defaultdict(list)
     for value in values:
-        groups[ranks[type(value)]].append(value)
+        groups[_rank(type(value))].append(value)
     ordered = []
-    for group in groups.values():
-        # A Decimal is not comparable with a numpy scalar.
-        has_scalars = any(issubclass(cls, np.number) for cls in set(map(type, group)))
+    for _, group in sorted(groups.items()):
         try:
-            ordered += sorted(group, key=_plain if has_scalars else None)
+            ordered += sorted(group)
         except TypeError:
             ordered += group
     return ordered
-
-
-def _plain(value):
-    return value.item() if isinstance(value, np.number) else value
 
 
 KINDS = "numbers", "text", "other objects"
@@ -583,8 +567,9 @@ class NewValues:
         self.cardinalities = encoder.cardinalities_
         self.n_unseen = np.zeros(len(self.cardinalities))
         self.n_rows = 0
-        self.seen = [np.zeros(n, dtype=bool) for n in encoder.n_codes_]
-        self.n_late = [np.zeros(n, dtype=np.int64) for n in encoder.n_codes_]
+        n_codes = [column.n_codes for column in encoder.of_kind(CategoryColumn)]
+        self.seen = [np.zeros(n, dtype=bool) for n in n_codes]
+        self.n_late = [np.zeros(n, dtype=np.int64) for n in n_codes]
 
     def add(self, codes, is_late):
         self.n_rows += len(codes)

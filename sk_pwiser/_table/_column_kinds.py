@@ -12,13 +12,18 @@ import numpy as np
 from sk_pwiser._table import _categories, _numbers
 from sk_pwiser._table._categories import CategoryColumn
 from sk_pwiser._table._frames import (
-    check_time_column,
     content_of,
     describe,
     find_column,
     to_float,
+    unknown_name,
 )
-from sk_pwiser._table._lists import LIST_MAPPINGS, POOLINGS, make_list_columns
+from sk_pwiser._table._lists import (
+    LIST_MAPPINGS,
+    POOLINGS,
+    ListColumn,
+    make_list_columns,
+)
 from sk_pwiser._utils import check_boolean, check_choice, check_integer, warn_user
 
 # The least values of integers among `encoding_params`.
@@ -43,14 +48,8 @@ def find_category_columns(categorical_features, contents, names):
     """Return which columns are categories, or lists of these; by default by content."""
     if categorical_features is None:
         return [False] * len(names)
-    if isinstance(categorical_features, str):
-        if categorical_features != "from_dtype":
-            raise ValueError(
-                "categorical_features must be 'from_dtype', None, or a list of names, "
-                f"indices or booleans; got {categorical_features!r}."
-            )
-        chosen = []
-    else:
+    chosen = []
+    if not isinstance(categorical_features, str):  # "from_dtype"
         # In an array of text, the index 1 of a list would be "1".
         chosen = np.atleast_1d(np.array(categorical_features, dtype=object)).tolist()
         chosen = [c.item() if isinstance(c, np.generic) else c for c in chosen]
@@ -67,33 +66,29 @@ def find_category_columns(categorical_features, contents, names):
     return mask
 
 
-def _by_place(name, value):
-    """Return a value, or those of a dict by column, as errors name their places."""
-    if not isinstance(value, Mapping):
-        return [(name, value)]
-    return [(f"{name}[{column!r}]", own) for column, own in value.items()]
-
-
 def check_encoding_params(params):
     """Check what can be refused without a table."""
-    for name in _categories.Vocabulary._fields:
-        if params[name] is None and name != "min_frequency":
-            continue
-        for place, value in _by_place(name, params[name]):
-            number = check_integer(place, value, at_least=1)
-            limit = _categories.MAX_BUCKETS
-            if name == "n_hash_buckets" and number > limit:
-                raise ValueError(f"{place} must be at most {limit}; got {value}.")
+    for name in (*_categories.Vocabulary._fields, "list_pooling"):
+        by_column = isinstance(params[name], Mapping)
+        values = params[name] if by_column else {None: params[name]}
+        for column, value in values.items():
+            place = f"{name}[{column!r}]" if by_column else name
+            if name == "list_pooling":
+                check_choice(place, value, POOLINGS)
+            elif value is not None or by_column or name == "min_frequency":
+                check_integer(place, value, at_least=1)
+            if name == "n_hash_buckets" and (value or 0) > _categories.MAX_BUCKETS:
+                raise ValueError(
+                    f"{place} must be at most {_categories.MAX_BUCKETS}; got {value}."
+                )
     for name, least in LEAST.items():
         check_integer(name, params[name], at_least=least)
     for name in ("grow_vocabulary", "time_feature"):
         check_boolean(name, params[name])
-    for place, value in _by_place("list_pooling", params["list_pooling"]):
-        check_choice(place, value, POOLINGS)
-    for name, meaning in LIST_MAPPINGS.items():
+    for name in LIST_MAPPINGS:
         if not isinstance(params[name], dict | None):
             raise TypeError(
-                f"{name} must be None or a dict from list columns to {meaning}; "
+                f"{name} must be None or a dict from list columns to other columns; "
                 f"got {params[name]!r}."
             )
     chosen = params["list_target_encoding"]
@@ -112,7 +107,8 @@ def make_columns(params, data, names):
     time = params["time_column"]
     if time is not None:
         # First of all: it may be the only column of dates, which are no features.
-        check_time_column(time, names)
+        if time not in names:
+            raise unknown_name("time_column is", time, names)
         index = names.index(time)
         # Others are named in categorical_features, not chosen by their dtype.
         if is_category[index] and contents[index] not in ("categories", "lists"):
@@ -293,7 +289,7 @@ def vector_counts(encoder):
     if encoder.sparse_ is not None:
         return {"sparse columns": encoder.sparse_.n_vectors}
     counts = dict(zip(encoder.category_names_, encoder.cardinalities_, strict=True))
-    return counts | {column.name: column.n_own for column in encoder.lists_}
+    return counts | {c.name: c.n_own for c in encoder.of_kind(ListColumn)}
 
 
 # How the name of a column of `HistoryFeatures` ends that it has for each key.

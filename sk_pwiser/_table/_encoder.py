@@ -2,6 +2,7 @@
 
 import copy
 import math
+from collections import defaultdict
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
@@ -10,7 +11,7 @@ from typing import Any
 import numpy as np
 from scipy.sparse import csr_array, issparse
 from sklearn.base import BaseEstimator
-from sklearn.utils.validation import validate_data
+from sklearn.utils import validation
 
 from sk_pwiser._table import _categories, _column_kinds, _frames, _lists
 from sk_pwiser._table._categories import UNSEEN, CategoryColumn
@@ -52,65 +53,58 @@ class TableEncoder:
     def fit_transform(self, X, sample_weight=None):
         return self.stack(self.fit(X, sample_weight))
 
-    def fit(self, X, sample_weight=None):
-        """Learn a table; `stack` encodes it from the result."""
-        X = self.begin(X)
-        columns = self._list_columns(X)
-        return columns, X.shape[0], *self._learn(X, columns, sample_weight)
-
-    def learn_readable(self, X):
-        """Learn columns, and return the table and the errors about others by name."""
-        X, errors = self.begin(X), {}
-        self._learn(X, self._list_columns(X), errors=errors)
-        self.columns_ = [c for c in self.columns_ if c.name not in errors]
-        return X, errors
-
-    def _learn(self, X, columns, sample_weight=None, errors=None):
-        """Learn all columns; return the codes, and the bags of lists or sparse columns.
+    def fit(self, X, sample_weight=None, errors=None):
+        """Learn a table, and return it with its columns, codes and bags, see `stack`.
 
         Learning category columns and lists at once encodes them, since finding their
-        distinct values takes most of the work.
+        distinct values takes most of the work. Errors about columns are noted by name
+        in `errors`, if given.
         """
+        X, columns = self.begin(X)
         if self.sparse_ is not None:
-            return [], [self.sparse_.fit(X, sample_weight)]
-        lists, codes, bags = self.read_lists(columns, errors), [], []
+            return X, columns, [], [self.sparse_.fit(X, sample_weight)]
+        lists, elements = self.read_lists(columns, errors)
+        codes, bags = [], []
         for encoder, column in self._pair(columns, CategoryColumn):
             with _collect(errors, encoder):
-                others = elements_of(lists, encoder.name)
-                codes.append(encoder.fit_transform(column, *others))
+                codes.append(encoder.fit_transform(column, *elements[encoder.name]))
         self.learn_numbers(self._pair(columns, NumericColumn), sample_weight, errors)
         for encoder, own in lists:  # after the columns whose vocabulary they share
             with _collect(errors, encoder):
                 bags.append(encoder.fit_transform(own, *self._beside(encoder, columns)))
-        return codes, bags
+        return X, columns, codes, bags
+
+    def learn_readable(self, X):
+        """Learn columns, and return the table and the errors about others by name."""
+        errors = {}
+        X, *_ = self.fit(X, errors=errors)
+        self.columns_ = [c for c in self.columns_ if c.name not in errors]
+        return X, errors
 
     def begin(self, X):
-        """Learn the names and kinds of the columns, and return the checked table."""
-        X = self._validate(X, reset=True)
-        chosen = self.categorical_features
+        """Learn the names and kinds of columns; return the checked table, and these."""
+        X = _frames.as_table(X)
+        self.sparse_ = _lists.SparseColumns() if _frames.is_sparse(X) else None
+        X, self.columns_ = self._validate(X, reset=True), []
         if self.sparse_ is not None:
-            self.columns_ = []
-            if not isinstance(chosen, str | None) and len(chosen):
-                raise ValueError(
-                    "categorical_features must be 'from_dtype' or None if X is sparse, "
-                    f"since its columns are numbers; got {chosen!r}."
-                )
-            if self.domain_features:
-                raise ValueError(
-                    "domain_features must be empty if X is sparse, whose columns the "
-                    f"network sums; got {self.domain_features!r}."
-                )
-            return X
+            for name in ("categorical_features", "domain_features"):
+                given = getattr(self, name)
+                if not isinstance(given, str | None) and len(given):
+                    raise ValueError(
+                        f"{name} must be empty if X is sparse, whose columns are "
+                        f"numbers that the network sums; got {given!r}."
+                    )
+            return X, []
         names = list(getattr(self, "feature_names_in_", range(self.n_features_in_)))
-        data = _frames.list_columns(X)
-        self.columns_ = _column_kinds.make_columns(vars(self), data, names)
+        columns = _frames.list_columns(X)
+        self.columns_ = _column_kinds.make_columns(vars(self), columns, names)
         for feature in self.domain_features:
             index = _frames.find_column("domain_features", feature, names)
             if reason := getattr(self.columns_[index], "not_an_input", ""):
                 raise ValueError(
                     f"domain_features contains {feature!r}, which {reason}."
                 )
-        return X
+        return X, columns
 
     def learn_numbers(self, pairs, sample_weight, errors=None):
         """Learn pairs of encoder and column, and warn about those that look misread."""
@@ -128,13 +122,16 @@ class TableEncoder:
 
         With `names_new`, a warning names the columns that have new category values.
         """
-        X = self._validate(X, reset=False)
-        columns = self._list_columns(X)
+        X, columns = self.read(X)
+        if self.sparse_ is not None:
+            bags = [self.sparse_.transform(X)]
+            return self.stack((X, columns, [], bags), n_further)
         # Encoders of values, the values, their codes and, of elements, the lists.
         pairs = self._pair(columns, CategoryColumn)
         found = [(encoder, own, encoder.transform(own), None) for encoder, own in pairs]
         codes, bags = [of_values for _, _, of_values, _ in found], []
-        for encoder, own in self.read_lists(columns):
+        for encoder, column in self._pair(columns, _lists.ListColumn):
+            own = _frames.read_lists(column, encoder.name)
             items, *numbers = self._beside(encoder, columns)
             items = encoder.named(items)
             of_elements = items.transform(own.elements)
@@ -143,99 +140,94 @@ class TableEncoder:
         warn_about_unseen(found)
         if names_new:
             warn_about_new_values(found, X.shape[0])
-        if self.sparse_ is not None:
-            bags = [self.sparse_.transform(X)]
-        return self.stack((columns, X.shape[0], codes, bags), n_further)
+        return self.stack((X, columns, codes, bags), n_further)
 
-    def _list_columns(self, X):
-        """Return the columns of a table, with None for times that it lacks."""
-        if self.sparse_ is not None:
-            return []
-        columns = _frames.list_columns(X)
+    def read(self, X):
+        """Return a checked table and its columns, with None for times that it lacks."""
+        X = self.align(X)
+        columns = [] if self.sparse_ is not None else _frames.list_columns(X)
         if len(columns) < len(self.columns_):
             is_time = [isinstance(c, _column_kinds.TimeColumn) for c in self.columns_]
             columns.insert(is_time.index(True), None)
-        return columns
+        return X, columns
 
     def align(self, X):
-        """Return a table with the columns of fit, in their order, if it has them.
+        """Check a table, and return it with the columns of fit, in their order.
 
         It may lack the column of times.
         """
         X = _frames.as_table(X)
-        names = self._names_in(X)
-        if names is None or list(X.columns) == names:
-            return X
-        found, known = set(X.columns), set(names)
-        if len(found) < len(X.columns) or not found >= known:
-            return X
-        extra = [column for column in X.columns if column not in known]
-        if extra:
-            warn_user(
-                f"X has {len(extra)} column(s) not seen in fit, which are ignored: "
-                f"{', '.join(map(repr, extra[:5]))}{', ...' if len(extra) > 5 else ''}."
-            )
-        return X.select(names) if hasattr(X, "select") else X[names]
-
-    def _names_in(self, X):
-        """Return the names of fit, without times that a DataFrame lacks, or None."""
-        if not (hasattr(self, "feature_names_in_") and _frames.is_dataframe(X)):
-            return None
-        names, has_time = self.feature_names_in_.tolist(), self.time_column in X.columns
-        return [name for name in names if has_time or name != self.time_column]
-
-    def _validate(self, X, reset):
-        """Check a table, in transform including the number and names of its columns."""
-        X = _frames.as_table(X) if reset else self.align(X)
-        reads_sparse = _frames.is_sparse(X) if reset else self.sparse_ is not None
-        # Its class has the name in messages; names and number of columns become ours.
-        validator = _estimator_class(self.estimator_name or type(self).__name__)()
-        vars(validator).update(vars(self))
-        if issparse(X) and not reads_sparse:
+        if issparse(X) and self.sparse_ is None:
             raise TypeError(
                 "Sparse data was passed for X, but X was dense in fit; pass "
                 "X.toarray()."
             )
-        if _frames.is_dataframe(X) and not reads_sparse:
-            if reset or list(X.columns) != self._names_in(X):
-                refuse_repeated("The columns of X", list(X.columns))
-                validate_data(validator, X, reset=reset, skip_check_array=True)
-                if _frames.is_polars(X):
-                    _check_names_are_read(X)
+        has_names = hasattr(self, "feature_names_in_")
+        if has_names and _frames.is_dataframe(X):
+            found, names = list(X.columns), self.feature_names_in_.tolist()
+            if self.time_column not in found:
+                names = [name for name in names if name != self.time_column]
+            known = set(names)
+            if found != names and len(set(found)) == len(found) and known <= set(found):
+                extra = [repr(column) for column in found if column not in known]
+                if extra:
+                    warn_user(
+                        f"X has {len(extra)} column(s) not seen in fit, which are "
+                        f"ignored: {', '.join(extra[:5])}"
+                        f"{', ...' if len(extra) > 5 else ''}."
+                    )
+                X, found = X.select(names) if hasattr(X, "select") else X[names], names
+            is_read = found == names
+        else:
+            # Arrays of numbers need no slow validation.
+            is_read = type(X) is np.ndarray and X.dtype.kind in "fiu" and not has_names
+            is_read = is_read and X.shape[1:] == (self.n_features_in_,)
+        if is_read and len(X) and self.sparse_ is None:
+            return X
+        return self._validate(X)
+
+    def _validate(self, X, reset=False):
+        """Check a table as scikit-learn does; with `reset`, learn its column names."""
+        # Its class has the name in messages; names and number of columns become ours.
+        validator = _estimator_class(self.estimator_name or type(self).__name__)()
+        vars(validator).update(vars(self))
+        if self.sparse_ is None and _frames.is_dataframe(X):
             if X.shape[0] < 1 or X.shape[1] < 1:
                 raise ValueError(
                     "X must have at least one row and one column; its shape is "
                     f"{X.shape}."
                 )
-        elif reads_sparse or reset or not self._is_plain(X):
+            refuse_repeated("The columns of X", list(X.columns))
+            validation.validate_data(validator, X, reset=reset, skip_check_array=True)
+            if _frames.is_polars(X) and validation._get_feature_names(X) is None:
+                raise TypeError(
+                    "This release of scikit-learn cannot read the column names of this "
+                    "release of polars. Upgrade scikit-learn to 1.9 or newer, or pass "
+                    "X.to_pandas()."
+                )
+        else:
             options = {"accept_sparse": "csr", "ensure_all_finite": False}
-            if not reads_sparse:
+            if self.sparse_ is None:
                 # numpy would convert lists of numbers and text to text.
                 options["dtype"] = None if hasattr(X, "dtype") else object
-            X = validate_data(validator, X, reset=reset, **options)
-        if reads_sparse:
-            X = X.tocsr() if issparse(X) else csr_array(X)
+            X = validation.validate_data(validator, X, reset=reset, **options)
         if reset:
             self.__dict__ = vars(validator)
-            self.sparse_ = _lists.SparseColumns() if reads_sparse else None
-        return X
-
-    def _is_plain(self, X):
-        """Return whether `X` is an array of numbers, which needs no slow validation."""
-        is_array = type(X) is np.ndarray and X.dtype.kind in "fiu" and len(X) > 0
-        has_form = is_array and X.shape[1:] == (self.n_features_in_,)
-        return has_form and not hasattr(self, "feature_names_in_")
+        return X if self.sparse_ is None or issparse(X) else csr_array(X)
 
     def _pair(self, columns, kind):
         pairs = zip(self.columns_, columns, strict=True)
         return [pair for pair in pairs if isinstance(pair[0], kind)]
 
     def read_lists(self, columns, errors=None):
-        found = []
+        """Return pairs of encoder and lists, and elements by shared vocabulary."""
+        lists, elements = [], defaultdict(list)
         for encoder, column in self._pair(columns, _lists.ListColumn):
             with _collect(errors, encoder):
-                found.append((encoder, _frames.read_lists(column, encoder.name)))
-        return found
+                own = _frames.read_lists(column, encoder.name)
+                lists.append((encoder, own))
+                elements[encoder.shared_name].append(own.elements)
+        return lists, elements
 
     def _beside(self, encoder, columns):
         """Return the vocabulary of a list column, and its weights and ages, or None."""
@@ -251,18 +243,18 @@ class TableEncoder:
 
         The last `n_further` inputs are left to the caller.
         """
-        columns, n_samples, codes, bags = encoded
-        pairs = self._pair(columns, NumericColumn)
+        X, columns, codes, bags = encoded
+        n_samples, pairs = X.shape[0], self._pair(columns, NumericColumn)
         n_inputs = sum(len(encoder.bins) for encoder, _ in pairs) + n_further
         numeric = np.empty((n_samples, n_inputs), dtype=np.float32)
         pairs = [(c, data if c.is_scalar else c.read(data)) for c, data in pairs]
-        for rows in _frames.row_chunks(n_samples):
-            inputs = []
+        for start in range(0, n_samples, _frames.CHUNK_ROWS):
+            rows, inputs = slice(start, start + _frames.CHUNK_ROWS), []
             for encoder, column in pairs:
                 own = column
-                if n_samples > rows.stop - rows.start:  # pandas slices slowly
+                if n_samples > _frames.CHUNK_ROWS:  # pandas slices slowly
                     own = column.iloc[rows] if hasattr(column, "iloc") else column[rows]
-                inputs += encoder.transform(own, rows.start)
+                inputs += encoder.transform(own, start)
             _fill_columns(numeric[rows], inputs)
         dtype = np.result_type(np.int8, *(of_column.table.dtype for of_column in codes))
         table = np.empty((n_samples, len(codes)), dtype=dtype)
@@ -271,6 +263,15 @@ class TableEncoder:
             bags = [_lists.combine_bags(bags, [n for n, *_ in self.bags_])]
         return table, numeric, *bags
 
+    def with_columns(self, new):
+        """Return an encoder with other columns in the place of some of its own."""
+        changed = copy.copy(self)
+        changed.columns_ = [new.get(column, column) for column in self.columns_]
+        return changed
+
+    def of_kind(self, kind):
+        return [column for column in self.columns_ if isinstance(column, kind)]
+
     @property
     def read_columns_(self):
         """The columns that predictions read."""
@@ -278,66 +279,57 @@ class TableEncoder:
 
     @property
     def cardinalities_(self):
-        return [c.cardinality for c in self.columns_ if isinstance(c, CategoryColumn)]
+        return [column.cardinality for column in self.of_kind(CategoryColumn)]
 
     @property
-    def n_codes_(self):
-        return [c.n_codes for c in self.columns_ if isinstance(c, CategoryColumn)]
+    def category_names_(self):
+        return [column.name for column in self.of_kind(CategoryColumn)]
+
+    @property
+    def numeric_names_(self):
+        columns = self.of_kind(NumericColumn)
+        return [name for column in columns for name in column.input_names]
 
     @property
     def numeric_bins_(self):
         """Number of bins of each numeric input, 0 for inputs without bins."""
-        numeric = (c for c in self.columns_ if isinstance(c, NumericColumn))
-        return [n for column in numeric for n in column.bins]
-
-    @property
-    def bin_scales_(self):
-        """Factor of the components of each numeric input; empty without scores."""
-        columns = [c for c in self.columns_ if isinstance(c, NumericColumn)]
-        if not any(column.has_scores for column in columns):
-            return []
-        return [scale for column in columns for scale in column.bin_scales]
+        return [n for column in self.of_kind(NumericColumn) for n in column.bins]
 
     @property
     def n_numeric_(self):
         return len(self.numeric_bins_)
 
     @property
-    def category_names_(self):
-        return [c.name for c in self.columns_ if isinstance(c, CategoryColumn)]
-
-    @property
-    def numeric_names_(self):
-        numeric = (c for c in self.columns_ if isinstance(c, NumericColumn))
-        return [name for column in numeric for name in column.input_names]
+    def bin_scales_(self):
+        """Factor of the components of each numeric input; empty without scores."""
+        columns = self.of_kind(NumericColumn)
+        if not any(column.has_scores for column in columns):
+            return []
+        return [scale for column in columns for scale in column.bin_scales]
 
     @property
     def bags_(self):
         """Arguments of the `BagSpec` of each bag."""
         if self.sparse_ is not None:
             return [(self.sparse_.n_vectors, False)]
-        sizes = dict(zip(self.category_names_, self.cardinalities_, strict=True))
-        places = {name: place for place, name in enumerate(sizes)}
-        found = []
-        for column in self.lists_:
-            spec, name = (column.n_own, True), column.shared_name
-            if name is not None:
+        names, found = self.category_names_, []
+        for column in self.of_kind(_lists.ListColumn):
+            spec = column.n_own, True
+            if column.shared_name is not None:
+                place = names.index(column.shared_name)
+                n_shared = self.cardinalities_[place]
                 kind = column.pooling == "attention", column.ages_name is not None
-                spec = column.n_own + sizes[name], True, places[name], *kind
+                spec = column.n_own + n_shared, True, place, *kind
             found.append(spec)
         return found
 
-    @property
-    def lists_(self):
-        return [c for c in self.columns_ if isinstance(c, _lists.ListColumn)]
-
     def elements(self, bags):
         """Return the `Elements` of each list column, from the bags of a table."""
-        starts, n_bags = np.cumsum([0, *(n for n, *_ in self.bags_)]), len(self.lists_)
-        sizes = np.diff(bags.offsets)
+        starts = np.cumsum([0, *(n for n, *_ in self.bags_)])
+        sizes, n_bags = np.diff(bags.offsets), len(starts) - 1
         column_of_entries = np.repeat(np.arange(len(sizes)) % n_bags, sizes)
         found = []
-        for b, column in enumerate(self.lists_):
+        for b, column in enumerate(self.of_kind(_lists.ListColumn)):
             indices = bags.indices[column_of_entries == b] - starts[b]
             own = indices, sizes[b::n_bags], column.shared_name
             found.append(_lists.Elements.of_bags(*own))
@@ -357,16 +349,6 @@ def _fill_columns(table, columns):
             table[rows, index] = column[rows]
 
 
-def _check_names_are_read(X):
-    probe = BaseEstimator()
-    validate_data(probe, X, skip_check_array=True)
-    if not hasattr(probe, "feature_names_in_"):
-        raise TypeError(
-            "This release of scikit-learn cannot read the column names of this release "
-            "of polars. Upgrade scikit-learn to 1.9 or newer, or pass X.to_pandas()."
-        )
-
-
 @contextmanager
 def _collect(errors, encoder):
     """Note an error by the name of its column, or raise it if none are collected."""
@@ -378,10 +360,6 @@ def _collect(errors, encoder):
         errors[encoder.name] = str(error)
 
 
-def elements_of(lists, name):
-    return [each.elements for encoder, each in lists if encoder.shared_name == name]
-
-
 def grow_encoder(encoder, X):
     """Return an encoder with codes for frequent new values, and where they come from.
 
@@ -390,20 +368,16 @@ def grow_encoder(encoder, X):
     an embedding keep their codes; with `max_categories` or `n_hash_buckets`, none is
     new.
     """
-    grown = copy.copy(encoder)
-    grown.columns_ = list(encoder.columns_)
-    origins, vectors = [], []
-    columns = encoder._list_columns(encoder._validate(X, reset=False))
-    lists = encoder.read_lists(columns)
+    new, origins, vectors = {}, [], []
+    _, columns = encoder.read(X)
+    lists, elements = encoder.read_lists(columns)
     for column, values in encoder._pair(columns, CategoryColumn):
-        new, origin = column.grown(values, *elements_of(lists, column.name))
-        grown.columns_[encoder.columns_.index(column)] = new
+        new[column], origin = column.grown(values, *elements[column.name])
         origins.append(origin)
     for column, own in lists:
-        new, origin = column.grown(own.elements)
-        grown.columns_[encoder.columns_.index(column)] = new
+        new[column], origin = column.grown(own.elements)
         vectors.append(origin)
-    return grown, origins, vectors
+    return encoder.with_columns(new), origins, vectors
 
 
 def learn_constant_columns(encoder, X, sample_weight=None):
@@ -411,18 +385,14 @@ def learn_constant_columns(encoder, X, sample_weight=None):
 
     The encoder itself is returned if these rows do not vary either.
     """
-    learnt = copy.copy(encoder)
-    if encoder.sparse_ is not None:
-        X = encoder._validate(X, reset=False)
-        learnt.sparse_ = encoder.sparse_.learn_constant(X, sample_weight)
-        return encoder if learnt.sparse_ is encoder.sparse_ else learnt
-    if not any(getattr(column, "has_constant", False) for column in encoder.columns_):
-        return encoder
-    columns = encoder._list_columns(encoder._validate(X, reset=False))
+    X, columns = encoder.read(X)
     pairs = encoder._pair(columns, NumericColumn)
     new = {c: c.learn_constant(values, sample_weight) for c, values in pairs}
-    learnt.columns_ = [new.get(column, column) for column in encoder.columns_]
-    return encoder if learnt.columns_ == encoder.columns_ else learnt
+    learnt = encoder.with_columns(new)
+    if encoder.sparse_ is not None:
+        learnt.sparse_ = encoder.sparse_.learn_constant(X, sample_weight)
+    is_same = learnt.sparse_ is encoder.sparse_ and learnt.columns_ == encoder.columns_
+    return encoder if is_same else learnt
 
 
 def warn_about_unseen(encoded):

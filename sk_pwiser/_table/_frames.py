@@ -6,6 +6,7 @@ from contextlib import suppress
 from decimal import Decimal
 from itertools import chain
 from numbers import Integral, Number, Real
+from reprlib import repr as short_repr
 from typing import NamedTuple
 
 import numpy as np
@@ -15,29 +16,15 @@ from sklearn.utils import _safe_indexing
 from sk_pwiser._utils import did_you_mean, import_extra
 
 
-def package_of(X):
-    return type(X).__module__.partition(".")[0]
-
-
 def is_polars(X):
-    return package_of(X) == "polars"
-
-
-# The method that computes a table of a package that is not read here.
-_COMPUTED_BY = {
-    "dask": "compute()",
-    "pyspark": "toPandas()",
-    "ray": "to_pandas()",
-    "datasets": "to_pandas()",
-}
+    return type(X).__module__.startswith("polars.")
 
 
 def collected(X):
     """Return the table of a query, a stream or a wrapper, other objects unchanged."""
-    package = package_of(X)
+    package = type(X).__module__.partition(".")[0]
     if package == "narwhals":
-        X = X.to_native()
-        package = package_of(X)
+        return collected(X.to_native())
     if package == "pandas":
         return X
     if package == "polars":
@@ -52,17 +39,16 @@ def collected(X):
     if hasattr(X, "__arrow_c_stream__") and not hasattr(X, "iloc"):
         return import_extra("pyarrow", type(X).__name__).table(X)
     is_table = hasattr(X, "columns") or hasattr(X, "column_names")
-    if is_table and package in _COMPUTED_BY:
+    if is_table and package in ("dask", "pyspark", "ray", "datasets"):
         raise TypeError(
-            f"A {type(X).__name__} of {package} is not read: pass the pandas DataFrame "
-            f"that its {_COMPUTED_BY[package]} returns."
+            f"A {type(X).__name__} of {package} is not read: pass a pandas DataFrame."
         )
     return X
 
 
 def refuse_unreadable(values, name):
     """Raise for a tensor that numpy cannot read, or an array of complex numbers."""
-    if package_of(values) == "torch":
+    if hasattr(values, "detach"):
         try:
             values = np.asarray(values)
         except (RuntimeError, TypeError) as error:
@@ -72,8 +58,7 @@ def refuse_unreadable(values, name):
             ) from error
     if getattr(getattr(values, "dtype", None), "kind", "") == "c":
         raise ValueError(
-            f"Complex data not supported: {name} has dtype {values.dtype}"
-            f"{_first_complex(values)}."
+            f"Complex data not supported: {name} has dtype {values.dtype}."
         )
 
 
@@ -91,17 +76,6 @@ def refuse_dicts(table, name):
 def first_line(error):
     line = str(error).strip().partition("\n")[0]
     return line if line.endswith(".") else f"{line}."
-
-
-def _first_complex(values):
-    values = values.tocsr() if sp.issparse(values) else np.asarray(values)
-    # Without imaginary parts, the first number: 1 + 0j is complex, too.
-    for places in (values.imag.nonzero(), values.nonzero()):
-        if len(places[0]):
-            row, *column = (int(axis[0]) for axis in places)
-            found = f"; it contains {values[row, *column]} in row {row}"
-            return found + (f" of column {column[0]}" if column else "")
-    return ""
 
 
 def is_missing(value):
@@ -173,10 +147,6 @@ def read_lists(column, name):
     return _read_polars(column, name)
 
 
-def _first_row(column):
-    return next(((r, v) for r, v in enumerate(column) if not is_missing(v)), None)
-
-
 def _read_objects(column, name):
     cells = [None if is_missing(cell) else cell for cell in column]
     allowed = *_LISTS, type(None)
@@ -197,8 +167,9 @@ def _read_objects(column, name):
     lists, types = Lists(sizes, elements), set(map(type, elements))
     nested = [cls for cls in types if issubclass(cls, (*_LISTS, tuple))]
     if nested:
-        first = next(i for i, value in enumerate(elements) if type(value) in nested)
-        raise _nested_error(name, lists.row_of(first), cells[lists.row_of(first)])
+        is_nested = [type(value) in nested for value in elements]
+        row = lists.row_of(is_nested.index(True))
+        raise _nested_error(name, cells[row : row + 1], row)
     return lists
 
 
@@ -208,8 +179,7 @@ def _read_polars(column, name):
     if isinstance(column.dtype, pl.Array):
         column = column.arr.to_list()
     if column.dtype.inner.is_nested():
-        row, value = _first_row(column) or (0, column.dtype)
-        raise _nested_error(name, row, getattr(value, "to_list", lambda: value)())
+        raise _nested_error(name, column.to_list())
     sizes = column.list.len().cast(pl.Int64).fill_null(-1).to_numpy()
     # The first releases of polars filter by a Series only.
     return Lists(sizes, column.filter(pl.Series(sizes > 0)).explode())
@@ -222,8 +192,7 @@ def _read_arrow_lists(column, name):
 
     array = pa.array(column.array)
     if pa.types.is_nested(array.type.value_type):
-        row, value = _first_row(column) or (0, array.type)
-        raise _nested_error(name, row, value)
+        raise _nested_error(name, column)
     sizes = pc.fill_null(pc.list_value_length(array), -1).to_numpy()
     elements = pc.list_flatten(array.drop_null())
     return Lists(
@@ -231,12 +200,13 @@ def _read_arrow_lists(column, name):
     )
 
 
-def _nested_error(name, row, value):
-    text = repr(value)
-    text = text if len(text) <= 80 else text[:77] + "..."
+def _nested_error(name, cells, first=0):
+    """Return an error that names the first list of cells, which begin with a row."""
+    known = ((row, v) for row, v in enumerate(cells, first) if not is_missing(v))
+    row, value = next(known, (first, None))
     return TypeError(
         f"Column {name!r} contains lists of lists, which cannot be encoded; row {row} "
-        f"contains {text}."
+        f"contains {short_repr(value)}."
     )
 
 
@@ -244,8 +214,8 @@ def as_table(X):
     """Convert a table to a form that can be read by columns or, if sparse, by rows."""
     refuse_parts(X)
     X = collected(X)
-    if package_of(X) == "pyarrow":
-        return _read_arrow(X)
+    if hasattr(X, "column_names"):
+        return selectable(X)
     if not is_dataframe(X):
         refuse_dicts(X, "X")
         refuse_unreadable(X, "X")
@@ -255,7 +225,18 @@ def as_table(X):
 def selectable(X):
     """Return a collected table whose rows every release of scikit-learn can select."""
     X = collected(X)
-    return _read_arrow(X) if package_of(X) == "pyarrow" else X
+    if not hasattr(X, "column_names"):  # as tables of Arrow have
+        return X
+    with suppress(ImportError):
+        import pandas as pd
+
+        # The metadata of pandas may declare a column to be the index.
+        return X.to_pandas(types_mapper=pd.ArrowDtype, ignore_metadata=True)
+    with suppress(ImportError):
+        import polars as pl
+
+        return pl.from_arrow(X)
+    return import_extra("pandas", "A pyarrow.Table as X, without polars,")
 
 
 def reads_in_parts(X):
@@ -278,23 +259,6 @@ def is_sparse(X):
     return bool(dtypes) and all(
         str(dtype).startswith("Sparse[") and dtype.fill_value == 0 for dtype in dtypes
     )
-
-
-def _read_arrow(X):
-    import pyarrow as pa  # installed, since X is one of its objects
-
-    if not isinstance(X, pa.Table):
-        return X
-    try:
-        import pandas as pd
-    except ImportError:
-        try:
-            import polars as pl
-        except ImportError:
-            import_extra("pandas", "A pyarrow.Table as X, without polars,")
-        return pl.from_arrow(X)
-    # The metadata of pandas may declare a column to be the index.
-    return X.to_pandas(types_mapper=pd.ArrowDtype, ignore_metadata=True)
 
 
 # Number of rows that are processed at a time, to limit the memory of temporary arrays.
@@ -328,26 +292,18 @@ def find_column(parameter, column, names, kind="column of X"):
     is_index = isinstance(column, Integral) and not isinstance(column, bool)
     if is_index and -len(names) <= column < len(names):
         return int(column) % len(names)
-    raise _unknown_name(parameter, column, names, kind)
+    raise unknown_name(f"{parameter} contains", column, names, kind)
 
 
 def check_among(parameter, column, names, kind="column of X"):
     """Raise a ValueError if a parameter contains a name that is not of the kind."""
     if column not in names:
-        raise _unknown_name(parameter, column, names, kind)
+        raise unknown_name(f"{parameter} contains", column, names, kind)
 
 
-def check_time_column(name, names):
-    if name not in names:
-        raise ValueError(
-            f"time_column={name!r} is not a column of X; these are {names}."
-            f"{did_you_mean(name, names)}"
-        )
-
-
-def _unknown_name(parameter, name, known, kind):
+def unknown_name(start, name, known, kind="column of X"):
     return ValueError(
-        f"{parameter} contains {name!r}, which is not a {kind}; these are {known}."
+        f"{start} {name!r}, which is not a {kind}; these are {known}."
         f"{did_you_mean(name, known)}"
     )
 
@@ -357,8 +313,7 @@ def column_of(X, parameter, column):
     refuse_parts(X)
     X = collected(X)
     is_arrow = hasattr(X, "column_names")
-    names = X.column_names if is_arrow else getattr(X, "columns", ())
-    names = list(X if isinstance(X, dict) else names)
+    names = list(X.column_names if is_arrow else getattr(X, "columns", ()))
     if isinstance(column, str) and column in names:
         return X[column].to_numpy() if is_arrow else X[column]
     if not isinstance(column, str):
@@ -366,23 +321,13 @@ def column_of(X, parameter, column):
             return _safe_indexing(X, column, axis=1)
     if not names and getattr(X, "ndim", 0) == 2:
         names = list(range(X.shape[1]))
-    raise ValueError(
-        f"{parameter}={column!r} is not a column of X; its columns are {names}."
-        f"{did_you_mean(column, names)}"
-    )
+    raise unknown_name(f"{parameter} is", column, names)
 
 
 def list_columns(X):
     if hasattr(X, "iloc"):
         return [column for _, column in X.items()]
     return X.get_columns() if is_polars(X) else list(X.T)
-
-
-def row_chunks(n_rows, min_size=0):
-    """Yield consecutive slices of at least `min_size` rows, except for the last."""
-    size = max(CHUNK_ROWS, min_size)
-    for start in range(0, n_rows, size):
-        yield slice(start, start + size)
 
 
 # Prefixes of the names of dtypes of lists, those of a fixed size first.
@@ -405,7 +350,7 @@ def content_of(column):
         return _content_of_objects(column)
     if name.startswith(_NESTED):
         return "arrays" if _has_numeric_elements(dtype, name) else "lists"
-    is_category = name.startswith("string") if is_polars(column) else _is_text(dtype)
+    is_category = _is_text(dtype)
     if not isinstance(column, np.ndarray):  # whose bools are numbers
         is_category |= name.startswith(_CATEGORIES)
     return "categories" if is_category else "numbers"
@@ -442,9 +387,13 @@ def _has_numeric_elements(dtype, name):
     return bool(is_number or pt.is_decimal(inner))
 
 
+# Names of the dtypes of text: of pandas, polars and Arrow.
+_TEXTS = "str", "string", "large_string", "string_view"
+
+
 def _is_text(dtype):
-    name = dtype.name  # names of Arrow dtypes have a suffix, as in string[pyarrow]
-    return dtype.kind in "SUT" or name == "str" or "string" in name.partition("[")[0]
+    name = str(dtype).lower().partition("[")[0]
+    return name in _TEXTS or getattr(dtype, "kind", "") in ("S", "U", "T")
 
 
 def to_float(column):

@@ -1,9 +1,7 @@
 """Labels and names of the tasks."""
 
-from bisect import bisect_left
 from dataclasses import dataclass, replace
 from decimal import Decimal
-from operator import length_hint
 from typing import NamedTuple
 
 import numpy as np
@@ -26,30 +24,18 @@ def read_array(values, name, rule, *, dtype=None, error=None):
     except Exception as found:
         if error is None:
             error = TypeError if isinstance(found, TypeError) else ValueError
-        message = f"{name} {rule} {_frames.first_line(found)} {_culprit(values, dtype)}"
-        raise error(message.strip()) from found
+        culprit = ""
+        if hasattr(values, "columns") and hasattr(values, "dtypes") and len(values):
+            columns = _frames.list_columns(values)
+            names = zip(values.columns, columns, strict=True)
+            wrong = [label for label, column in names if not _can_read(column, dtype)]
+            culprit = f" Found in column {wrong[0]!r}." if wrong else ""
+        raise error(f"{name} {rule} {_frames.first_line(found)}{culprit}") from found
 
 
-def _culprit(values, dtype):
-    """Describe the column of a DataFrame, or the row, that cannot be read."""
-    if length_hint(values, 1) == 0:
-        return ""  # there are no rows, which the message says
-    if hasattr(values, "columns") and hasattr(values, "dtypes"):
-        columns = _frames.list_columns(values)
-        for name, column in zip(values.columns, columns, strict=True):
-            if not _can_read(column, dtype):
-                return f"Found in column {name!r}."
-    elif isinstance(values, list | tuple) or getattr(values, "ndim", 0) == 1:
-        parts = range(1, len(values))
-        row = bisect_left(parts, True, key=lambda n: not _can_read(values[:n], dtype))
-        if not _can_read(values[row : row + 1], dtype):
-            return f"Found in row {row}."
-    return ""
-
-
-def _can_read(values, dtype):
+def _can_read(column, dtype):
     try:
-        check_array(values, dtype=dtype, **READING)
+        check_array(column, dtype=dtype, **READING)
     except Exception:
         return False
     return True
@@ -139,16 +125,15 @@ def find_missing(labels):
 
 
 def _check_missing(missing, columns, missing_labels, input_name):
-    missing = missing.reshape(len(missing), -1)
+    missing, what = missing.reshape(len(missing), -1), f"{input_name} contains NaN"
+    of_first = missing[:, :1]
     if missing_labels == "error":
-        hint = ""
-        if not missing[:, 0].any():
-            hint = " With missing_labels='ignore', missing labels are left out."
-        _raise_for_most(missing, columns, f"Input {input_name} contains NaN", hint)
-    if missing[:, 0].any():
-        rule = "The first task must have a label in every row: "
-        rule += f"{input_name} contains NaN"
-        _raise_for_most(missing[:, :1], columns, rule)
+        hint = " With missing_labels='ignore', missing labels are left out."
+        hint = "" if of_first.any() else hint
+        _raise_for_most(missing, columns, f"Input {what}", hint)
+    if of_first.any():
+        rule = f"The first task must have a label in every row: {what}"
+        _raise_for_most(of_first, columns, rule)
 
 
 def raise_if_infinite(labels, columns, input_name="Y"):
@@ -274,6 +259,15 @@ def refuse_repeated(label, names):
         )
 
 
+def check_order(what, names, expected):
+    """Raise a ValueError if names are the expected ones in another order."""
+    names, expected = list(names), list(expected)
+    if names != expected and sorted(names) == sorted(expected):
+        raise ValueError(
+            f"{what} must be in the order of the tasks, {expected}; got {names}."
+        )
+
+
 def choose_task_names(n_tasks, task_names, columns, default_names):
     """Return the first of three lists of names that is not None, or default names."""
     if task_names is not None:
@@ -286,11 +280,8 @@ def choose_task_names(n_tasks, task_names, columns, default_names):
                 f"Y has {n_tasks} columns, but task_names has {len(task_names)} names: "
                 f"{task_names}."
             )
-        if columns not in (None, task_names) and sorted(columns) == sorted(task_names):
-            raise ValueError(
-                "task_names must be in the order of the columns of Y, which are "
-                f"{columns}; got {task_names}."
-            )
+        if columns is not None:
+            check_order("task_names", task_names, columns)
     for names in (task_names, columns, default_names):
         if names is not None:
             names = tuple(map(str, names))
@@ -372,7 +363,7 @@ class Targets:
 
         `weights` are those of the labels, (n_samples, n_tasks), or None.
         """
-        messages = []
+        messages, values = [], self.with_nan()
         n_broken = self._n_broken(range(len(self.task_names)), self.parents)
         if n_broken:
             effect = "contribute to the loss of each task but not to the pairwise term"
@@ -383,8 +374,19 @@ class Targets:
                 f"later task is 1 although an earlier one is 0. These rows {effect}."
                 + (self._order_hint(n_broken) or self._parents_hint())
             )
-        if constant_tasks:
-            messages += self._constant_task_messages(weights)
+        for k, name in enumerate(self.task_names if constant_tasks else ()):
+            known = values[~np.isnan(values[:, k]), k]
+            effect = "the network learns nothing about it"
+            if len(known) == 0:
+                fault = "has no label in any row"
+            elif weights is not None and not weights[:, k].any():
+                fault = "has weight 0 in every row"
+            elif (known == known[0]).all():
+                fault = f"is {int(known[0])} in every row"
+                effect = "the network can only learn this constant"
+            else:
+                continue
+            messages.append(f"Task {name!r} {fault}: {effect}.")
         if task_space == "entire" and self.missing is not None:
             messages += self._selection_messages()
         return messages
@@ -392,12 +394,12 @@ class Targets:
     def _n_broken(self, columns, parents):
         """Count the rows with a task but without its parent, a place in `columns`."""
         # One pass per column, since accumulation along short rows is much slower.
-        broken, stopped = np.zeros(len(self.values), dtype=bool), []
+        values, stopped = self.with_nan(), []
+        broken = np.zeros(len(values), dtype=bool)
         for k, parent in zip(columns, parents, strict=True):
-            is_one = self.values[:, k] == 1
-            stops = ~is_one & self._known(k)
+            stops = values[:, k] == 0
             if parent >= 0:
-                broken |= stopped[parent] & is_one
+                broken |= stopped[parent] & (values[:, k] == 1)
                 stops |= stopped[parent]
             stopped.append(stops)
         return int(self._n_rows()[broken].sum())
@@ -424,64 +426,40 @@ class Targets:
 
         They are those above `MAX_UNRELATED`, by the index of the task.
         """
-        pairs = [(k, parent) for k, parent in enumerate(self.parents) if parent >= 0]
-        shares = {k: self._share_without(k, parent) for k, parent in pairs}
-        return {k: share for k, share in shares.items() if share > MAX_UNRELATED}
-
-    def _share_without(self, task, other):
-        """Return the share of a task's events in whose rows another one is 0."""
-        happened, n_rows = self.values[:, task] == 1, self._n_rows()
-        without = happened & (self.values[:, other] == 0) & self._known(other)
-        return n_rows[without].sum() / max(n_rows[happened].sum(), 1)
+        found, values, n_rows = {}, self.with_nan(), self._n_rows()
+        for k, parent in enumerate(self.parents):
+            if parent < 0:
+                continue
+            happened = values[:, k] == 1
+            without = happened & (values[:, parent] == 0)
+            share = n_rows[without].sum() / max(n_rows[happened].sum(), 1)
+            if share > MAX_UNRELATED:
+                found[k] = share
+        return found
 
     def _parents_hint(self):
         """Say that tasks may presuppose another one than they are said to, or none."""
-        parents, unrelated = list(self.parents), self.unrelated()
-        for k, share in unrelated.items():
-            # The last one that fits among the tasks that the given parent presupposes.
-            path = reversed(_utils.path_to(parents[k], self.parents)[:-1])
-            fits = (j for j in path if self._share_without(k, j) < share / 10)
-            parents[k] = next(fits, -1)
-        if not unrelated:
-            return ""
         names = self.task_names
         shares = " and ".join(
             f"{share:.0%} of the events of {names[k]!r} come without "
             f"{names[self.parents[k]]!r}"
-            for k, share in unrelated.items()
+            for k, share in self.unrelated().items()
         )
-        of_names = _utils.parents_by_name(parents, names).items()
-        given = {name: parent for name, parent in of_names if parent} or None
-        return f" {shares}: if that is right, set task_parents={given}."
-
-    def _constant_task_messages(self, weights):
-        for k, name in enumerate(self.task_names):
-            known = self.values[self._known(k), k]
-            effect = "the network learns nothing about it"
-            if len(known) == 0:
-                fault = "has no label in any row"
-            elif weights is not None and not weights[:, k].any():
-                fault = "has weight 0 in every row"
-            elif (known == known[0]).all():
-                fault = f"is {int(known[0])} in every row"
-                effect = "the network can only learn this constant"
-            else:
-                continue
-            yield f"Task {name!r} {fault}: {effect}."
+        return f" {shares}: if that is right, set task_parents." if shares else ""
 
     def _selection_messages(self):
+        values, n_rows = self.with_nan(), self._n_rows()
         for k, parent in enumerate(self.parents):
             if parent < 0:
                 continue
-            n_rows = self._n_rows()[self._known(parent)]
-            before = self.values[self._known(parent), parent] == 1
-            known = ~self.missing[self._known(parent), k]
-            n_before, n_others = n_rows[before].sum(), n_rows[~before].sum()
-            if not n_before or not n_others or not known.any():
+            is_known = ~np.isnan(values[:, k])
+            before, others = values[:, parent] == 1, values[:, parent] == 0
+            n_before, n_others = n_rows[before].sum(), n_rows[others].sum()
+            known = n_rows[before & is_known].sum(), n_rows[others & is_known].sum()
+            if not n_before or not n_others or not any(known):
                 continue
-            share = n_rows[known].sum() / n_rows.sum()
-            of_before = n_rows[known & before].sum() / n_before
-            of_others = n_rows[known & ~before].sum() / n_others
+            share = sum(known) / (n_before + n_others)
+            of_before, of_others = known[0] / n_before, known[1] / n_others
             error = np.sqrt(share * (1 - share) * (1 / n_before + 1 / n_others))
             ratio = of_before / share
             if abs(ratio - 1) > MAX_BIAS and abs(of_before - of_others) > 4 * error:
@@ -496,11 +474,6 @@ class Targets:
 
     def _n_rows(self):
         return np.ones(len(self.values), int) if self.counts is None else self.counts
-
-    def _known(self, k):
-        if self.missing is None:
-            return np.ones(len(self.values), dtype=bool)
-        return ~self.missing[:, k]
 
 
 def check_targets(

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from sk_pwiser._table import _frames
-from sk_pwiser._table._categories import FIRST_VALUE, MISSING, UNSEEN, CategoryColumn
+from sk_pwiser._table._categories import MISSING, UNSEEN, CategoryColumn
 from sk_pwiser._table._numbers import FEW_VALUES, LARGEST_DEVIATION, LARGEST_VALUE
 
 
@@ -89,10 +89,6 @@ class ListColumn:
     def n_own(self):
         """Number of vectors that the entries do not share with a category column."""
         return N_SPECIAL if self.items_ is None else self.items_.cardinality + 1
-
-    @property
-    def n_values(self):
-        return 0 if self.items_ is None else self.items_.cardinality - FIRST_VALUE
 
     @property
     def has_few_values(self):
@@ -266,12 +262,9 @@ def combine_bags(parts, sizes):
 
 
 LISTS = "column of lists of categories"
-# Settings that map a list column to another column.
-LIST_MAPPINGS = {
-    "list_weights": "columns of their weights",
-    "list_ages": "columns of the ages of their elements",
-    "shared_embeddings": "category columns of the same vocabulary",
-}
+# Settings that map a list column to another column: that of the weights or ages of the
+# elements, or a category column of the same vocabulary.
+LIST_MAPPINGS = "list_weights", "list_ages", "shared_embeddings"
 
 
 def make_list_columns(params, names, vocabularies, list_names, category_names):
@@ -282,7 +275,6 @@ def make_list_columns(params, names, vocabularies, list_names, category_names):
     mappings = {name: params[name] or {} for name in LIST_MAPPINGS}
     for parameter, columns in {"list_pooling": pooling, **mappings}.items():
         for column in columns:
-            _frames.check_among(parameter, column, names)
             _frames.check_among(parameter, column, list_names, LISTS)
         for column in mappings.get(parameter, {}).values():
             _frames.check_among(parameter, column, names)
@@ -357,7 +349,9 @@ class SparseColumns:
         ends = np.zeros((2, n_columns))
         counts, squares = np.zeros(n_columns), np.zeros(n_columns)
         is_missing = np.zeros(n_columns, dtype=bool)
-        for part in _frames.row_chunks(X.nnz, max(n_columns, CHUNK_ENTRIES)):
+        size = max(n_columns, CHUNK_ENTRIES)
+        for start in range(0, X.nnz, size):
+            part = slice(start, start + size)
             columns, values = X.indices[part], _values(X, part)
             if (missing := np.isnan(values)).any():
                 is_missing[columns[missing]] = True
@@ -387,7 +381,8 @@ class SparseColumns:
         weights = np.empty(X.nnz, dtype=np.float32)
         small = self.n_vectors <= np.iinfo(np.int32).max
         indices = X.indices.astype(np.int32 if small else np.int64, copy=False)
-        for part in _frames.row_chunks(X.nnz, CHUNK_ENTRIES):
+        for start in range(0, X.nnz, CHUNK_ENTRIES):
+            part = slice(start, start + CHUNK_ENTRIES)
             columns = X.indices[part]
             values = _values(X, part)
             values = np.clip(values, *self.ends_[:, columns])

@@ -19,6 +19,10 @@ N_BINS, MAX_BINS = 16, 64
 # On average, a share of 2 / (n + 1) of later values is out of the range of n values.
 FEW_VALUES = 100
 
+# Sums of weights and counts of repeated rows differ by rounding errors, which must not
+# move an edge to the next value.
+ROUNDING = 1e-9
+
 # Number of rows per bin that more than N_BINS bins require.
 ROWS_PER_BIN = 32
 
@@ -35,7 +39,8 @@ def distinct_shares(values, weight):
 
 def interpolation_nodes(ranks):
     """Return the indices of the two values around each of `N_QUANTILES` steps."""
-    above = _first_at_least(ranks, np.arange(1, N_QUANTILES) / N_QUANTILES)
+    steps = np.arange(1, N_QUANTILES) / N_QUANTILES
+    above = np.searchsorted(ranks, steps - ROUNDING)
     ends = [0, len(ranks) - 1]
     return np.unique(np.clip([*ends, *above, *(above - 1)], *ends))
 
@@ -52,20 +57,15 @@ def bin_edges(shares, max_bins=MAX_BINS):
     while is_frequent.sum() != n_frequent:
         n_frequent = is_frequent.sum()
         bin_share = shares[~is_frequent].sum() / (max_bins - n_frequent)
-        is_frequent = shares > bin_share * (1 + 1e-9)
+        is_frequent = shares > bin_share * (1 + ROUNDING)
     n_others = min(N_BINS, max_bins - n_frequent)
     # With weights of very different sizes, the share of the other values may be 0.
     bin_share = max(shares[~is_frequent].sum() / n_others, np.finfo(float).tiny)
     cumulative = np.where(is_frequent, bin_share, shares).cumsum()
     n_bins = n_frequent + n_others
     steps = np.arange(1, n_bins + 1) / n_bins
-    return np.unique([0, *_first_at_least(cumulative / cumulative[-1], steps)])
-
-
-def _first_at_least(cumulative, steps):
-    # Sums of weights and counts of repeated rows differ by rounding errors, which must
-    # not move an edge to the next value.
-    return np.searchsorted(cumulative, steps - 1e-9)
+    edges = np.searchsorted(cumulative / cumulative[-1], steps - ROUNDING)
+    return np.unique([0, *edges])
 
 
 # Inputs are clipped to the range of the values in fit: the network has learnt nothing
@@ -350,6 +350,8 @@ class ArrayColumn(NumericColumn):
         return any(element.has_few_values for element in self.elements_)
 
     def learn_constant(self, column, sample_weight=None):
+        if not self.has_constant:
+            return self
         learnt = copy(self)
         pairs = zip(self.elements_, self.read(column).T, strict=True)
         learnt.elements_ = [

@@ -6,9 +6,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sk_pwiser._table._categories import FIRST_VALUE
+from sk_pwiser._table._categories import FIRST_VALUE, CategoryColumn
 from sk_pwiser._table._frames import check_among, find_column
-from sk_pwiser._table._lists import LISTS, Elements
+from sk_pwiser._table._lists import LISTS, Elements, ListColumn
 from sk_pwiser._table._numbers import LARGEST_DEVIATION
 from sk_pwiser._utils import warn_user
 
@@ -71,18 +71,17 @@ class PairCounts:
     def __init__(self, n_codes, n_blocks):
         self.n_codes = n_codes
         self.n_blocks = n_blocks
-        self.pairs, self.sums = np.empty(0, dtype=np.intp), None
-        self.added, self.n_added = [], 0
+        self.parts = []  # distinct pairs, and the sums of columns by pair
+        self.n_joined = 0
 
     def add(self, elements, y, weight, block):
         """Add the elements of rows."""
         pairs = elements.repeat(block) * np.intp(self.n_codes) + elements.codes
         weights = [elements.repeat(column) for column in weight.T]
         ones = [elements.repeat(column) for column in (weight * y).T]
-        self.added.append(self._sum(pairs, [None, *weights, *ones]))
-        self.n_added += len(self.added[-1][0])
+        self.parts.append(self._sum(pairs, [None, *weights, *ones]))
         # Joined whenever they have grown twofold, so that the cost per row is constant.
-        if self.n_added > len(self.pairs):
+        if sum(len(pairs) for pairs, _ in self.parts) > 2 * self.n_joined:
             self._join()
 
     def _sum(self, pairs, columns):
@@ -100,19 +99,16 @@ class PairCounts:
         return present, sums
 
     def _join(self):
-        if self.sums is not None:
-            self.added.insert(0, (self.pairs, self.sums))
-        self.pairs, self.sums = self.added[0]
-        if len(self.added) > 1:
-            pairs, sums = zip(*self.added, strict=True)
+        if len(self.parts) > 1:
+            pairs, sums = zip(*self.parts, strict=True)
             columns = np.concatenate(sums, axis=1)
-            self.pairs, self.sums = self._sum(np.concatenate(pairs), columns)
-        self.added, self.n_added = [], 0
+            self.parts = [self._sum(np.concatenate(pairs), columns)]
+        self.pairs, self.sums = self.parts[0]
+        self.n_joined = len(self.pairs)
 
     def blocks(self):
         """Return the `BlockValues` of each block."""
-        if self.added:
-            self._join()
+        self._join()
         codes = self.pairs % self.n_codes
         n_rows, counts = self.sums[0], self.sums[1:].reshape(2, -1, len(codes))
         # Missing and unseen values have no rates.
@@ -217,8 +213,9 @@ class TargetStatistics:
         return (len(self.columns) + len(self.lists)) * (self.n_tasks_ + 1)
 
     def column_names(self, encoder):
-        names = [encoder.category_names_[column] for column in self.columns]
-        return names + [encoder.lists_[column].name for column, _ in self.lists]
+        names, lists = encoder.category_names_, encoder.of_kind(ListColumn)
+        of_lists = [lists[column].name for column, _ in self.lists]
+        return [names[column] for column in self.columns] + of_lists
 
     def names(self, encoder, task_names):
         names = self.column_names(encoder)
@@ -540,8 +537,8 @@ def find_target_columns(target_encoding, encoder, min_values):
     if isinstance(target_encoding, bool | np.bool_ | str):
         if not target_encoding:
             return []
-        n_values = np.array(encoder.n_codes_) - FIRST_VALUE
-        return np.flatnonzero(n_values >= min_values).tolist()
+        n_codes = np.array([c.n_codes for c in encoder.of_kind(CategoryColumn)])
+        return np.flatnonzero(n_codes - FIRST_VALUE >= min_values).tolist()
     names, known = [c.name for c in encoder.columns_], encoder.category_names_
     chosen = set()
     for column in target_encoding:
@@ -556,48 +553,35 @@ def make_target_statistics(target_encoding, encoder, n_samples, params):
 
     They require a row per block, unless `n_samples` is None.
     """
-    min_values = params["target_encoding_min_values"]
-    columns = find_target_columns(target_encoding, encoder, min_values)
-    sizes = [encoder.n_codes_[c] for c in columns]
-    lists = _find_target_lists(
-        encoder, columns, params["list_target_encoding"], min_values
-    )
-    for index, table in lists:
-        if table == len(sizes):
-            sizes.append(encoder.lists_[index].n_own)
+    least, chosen = params["target_encoding_min_values"], params["list_target_encoding"]
+    columns = find_target_columns(target_encoding, encoder, least)
+    categories, of_lists = map(encoder.of_kind, (CategoryColumn, ListColumn))
+    # Numbers of codes of the tables, by the column that the vocabulary is of.
+    sizes = {categories[c].name: categories[c].n_codes for c in columns}
+    lists, is_named = [], not isinstance(chosen, bool | np.bool_)
+    for name in chosen if is_named else ():
+        check_among("list_target_encoding", name, [c.name for c in of_lists], LISTS)
+    for index, column in enumerate(of_lists):
+        if not (column.name in chosen if is_named else chosen):
+            continue
+        name = column.shared_name
+        if name is None:
+            name, n_values = column.name, column.items_.cardinality - FIRST_VALUE
+            if is_named or n_values >= least:
+                sizes[name] = column.n_own
+        if name in sizes:
+            lists.append((index, list(sizes).index(name)))
+        elif is_named:
+            raise ValueError(
+                f"list_target_encoding contains {column.name!r}, which shares the "
+                f"vocabulary of {name!r}; add this column to target_encoding."
+            )
     n_blocks = params["target_encoding_blocks"]
     if sizes and n_samples is not None and n_samples < n_blocks:
         raise ValueError(
             f"target_encoding_blocks={n_blocks} requires as many rows; X has "
             f"{n_samples}. Use fewer blocks, or target_encoding=False."
         )
-    return TargetStatistics(columns, sizes, lists) if sizes else None
-
-
-def _find_target_lists(encoder, columns, chosen, min_values):
-    """Return the indices of list columns with statistics, and those of their tables.
-
-    Tables of lists without a shared vocabulary follow those of `columns`.
-    """
-    is_named = not isinstance(chosen, bool | np.bool_)
-    names = [column.name for column in encoder.lists_]
-    for name in chosen if is_named else ():
-        check_among("list_target_encoding", name, names, LISTS)
-    categories = [encoder.category_names_[column] for column in columns]
-    lists, n_tables = [], len(columns)
-    for index, column in enumerate(encoder.lists_):
-        if not (column.name in chosen if is_named else chosen):
-            continue
-        if column.shared_name in categories:
-            lists.append((index, categories.index(column.shared_name)))
-        elif column.shared_name is not None:
-            if is_named:
-                raise ValueError(
-                    f"list_target_encoding contains {column.name!r}, which shares the "
-                    f"vocabulary of {column.shared_name!r}; add this column to "
-                    "target_encoding."
-                )
-        elif is_named or column.n_values >= min_values:
-            lists.append((index, n_tables))
-            n_tables += 1
-    return lists
+    if not sizes:
+        return None
+    return TargetStatistics(columns, list(sizes.values()), lists)

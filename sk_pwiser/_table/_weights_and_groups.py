@@ -2,15 +2,16 @@
 
 from collections import Counter
 from collections.abc import Hashable
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from reprlib import repr as short_repr
+from typing import Any
 
 import numpy as np
 from sklearn.utils.validation import _num_samples
 
 from sk_pwiser._table._categories import factorize
 from sk_pwiser._table._frames import collected, is_polars, refuse_unreadable
-from sk_pwiser._table._labels import names_of_columns, read_array
+from sk_pwiser._table._labels import check_order, names_of_columns, read_array
 from sk_pwiser._utils import chain_parents, warn_user
 
 
@@ -38,12 +39,7 @@ def check_weights(sample_weight, n_samples, n_tasks=1, task_names=None):
         )
     columns = names_of_columns(sample_weight) if weights.ndim == 2 else None
     if columns is not None and task_names is not None:
-        expected = list(map(str, task_names))
-        if columns != expected and sorted(columns) == sorted(expected):
-            raise ValueError(
-                f"The columns of sample_weight must be in the order of the tasks, "
-                f"{expected}; got {columns}."
-            )
+        check_order("The columns of sample_weight", columns, map(str, task_names))
     is_wrong = ~(np.isfinite(weights) & (weights >= 0))
     if is_wrong.any():
         row, *column = np.argwhere(is_wrong)[0].tolist()
@@ -68,8 +64,6 @@ def combine_weights(targets, sample_weight, *, is_part=False):
         weights = check_weights(
             sample_weight, *targets.values.shape, targets.task_names
         )
-        if not is_part and not weights.any():
-            raise ValueError("sample_weight must not be zero for every row.")
         weights = _without_smallest(weights)
         if weights.ndim == 2:
             targets = targets.without(weights == 0)
@@ -78,8 +72,8 @@ def combine_weights(targets, sample_weight, *, is_part=False):
         if weights is not None:
             known *= weights.reshape(len(weights), -1)
         weights = known
-        if not is_part and not weights.any():
-            raise ValueError("sample_weight must not be zero for every known label.")
+    if weights is not None and not is_part and not weights.any():
+        raise ValueError("sample_weight must not be zero for every known label.")
     return targets, weights
 
 
@@ -90,17 +84,19 @@ def scale_weights(weights):
     return scale.apply(weights)
 
 
+@dataclass
 class WeightScale:
     """Scales weights, for rows in parts, so that those above 0 have a mean of 1."""
 
-    def __init__(self, n_tasks, mean=None):
-        self.n_tasks = n_tasks
-        self.given = mean  # of earlier rows, by which weights are divided instead
-        self.per_task = self.has_zero = False
-        self.smallest, self.largest = np.inf, 0.0
-        # Number of the weights above 0, and their sum divided by the largest weight.
-        self.total, self.n_positive = 0.0, 0
-        self.own_mean = None  # of the weights above 0 that were added
+    n_tasks: int
+    given: float | None = None  # mean of earlier rows, by which to divide instead
+    per_task: bool = False
+    has_zero: bool = False
+    smallest: float = np.inf
+    largest: float = 0.0
+    n_positive: int = 0  # number of the weights above 0, and their sum
+    total: float = 0.0
+    own_mean: float | None = None  # of the weights above 0 that were added
 
     def add(self, weights):
         weights = _as_rows(weights)
@@ -108,15 +104,15 @@ class WeightScale:
         positive = weights[weights > 0]
         self.has_zero |= len(positive) < weights.size
         if len(positive):
-            largest = max(self.largest, positive.max())
             n_columns = 1 if weights.ndim == 2 else self.n_tasks
-            # The sum of very large weights would overflow.
-            self.total *= self.largest / largest
-            self.total += (positive / largest).sum() * n_columns
+            with np.errstate(over="ignore"):
+                self.total += positive.sum() * n_columns
+            if not np.isfinite(self.total):
+                raise ValueError("The sum of sample_weight must be finite.")
             self.n_positive += len(positive) * n_columns
             self.smallest = min(self.smallest, positive.min())
-            self.largest = largest
-            self.own_mean = largest * (self.total / self.n_positive)
+            self.largest = max(self.largest, positive.max())
+            self.own_mean = self.total / self.n_positive
         self.mean = self.own_mean if self.given is None else self.given
         # Whether weights are scaled to 0 and 1, and whether all of them are 1.
         is_equal = self.smallest >= self.largest
@@ -134,10 +130,7 @@ class WeightScale:
             weights = _as_rows(weights)
         if self.is_binary:
             return (weights > 0).astype(np.float32)
-        if self.given is not None:
-            return (weights / self.given).astype(np.float32)
-        scaled = weights / self.largest / (self.total / self.n_positive)
-        return scaled.astype(np.float32)
+        return (weights / self.mean).astype(np.float32)
 
 
 def _as_rows(weights):
@@ -200,6 +193,7 @@ def base_rates(y, weights=None, parents=None):
     return np.array(rates)
 
 
+@dataclass
 class RowSummary:
     """Labels and weights of all rows: their numbers, rates and scale.
 
@@ -208,42 +202,44 @@ class RowSummary:
     default by the mean of those above 0.
     """
 
-    def __init__(self, weight_scale=None):
-        self.weight_scale = weight_scale
-        self.n_rows = 0
-        self.first = self.weights = self.whole = None
-        self.scaled = None  # weights of rows in one part, or None for ones
-        # By combination: numbers of rows, and sums of the weights, one per task.
-        self.counts, self.sums = Counter(), {}
+    weight_scale: float | None = None
+    n_rows: int = 0
+    first: Any = None  # the tasks
+    weights: Any = None  # `WeightScale`
+    per_task: bool = False  # whether the weights of a row differ between its tasks
+    # Labels and weights of rows in one part, and the scaled weights, or None for ones.
+    whole: tuple | None = None
+    scaled: np.ndarray | None = None
+    # By combination: numbers of rows, and sums of the weights, one per task.
+    counts: Counter = field(default_factory=Counter)
+    sums: dict = field(default_factory=dict)
 
     def add(self, targets, weights):
         n_rows, n_tasks = targets.values.shape
         weights = np.broadcast_to(1.0, n_rows) if weights is None else weights
         self.n_rows += n_rows
-        if self.first is None:
+        is_first = self.first is None
+        if is_first:
             self.first = targets.without_labels()
             self.weights = WeightScale(n_tasks, self.weight_scale)
-            self.weights.add(weights)
+        self.weights.add(weights)
+        self.per_task = self.weights.per_task and not self.weights.is_even
+        if is_first:
             self.whole, self.scaled = (targets, weights), self.weights.apply(weights)
             return
-        earlier, whole = self.weights.largest, self.whole
-        self.weights.add(weights)
+        if self.whole is not None:
+            self._count(*self.whole)
         self.whole = self.scaled = None
-        # In units of the largest weight, like the total of the weights.
-        largest = self.weights.largest or 1.0
-        self.sums = {key: sums * (earlier / largest) for key, sums in self.sums.items()}
-        if whole is not None:
-            self._count(*whole, largest)
-        self._count(targets, weights, largest)
+        self._count(targets, weights)
 
-    def _count(self, targets, weights, unit):
+    def _count(self, targets, weights):
         n_rows, n_tasks = targets.values.shape
         state = targets.values.astype(np.int8)
         if targets.missing is not None:
             state = np.where(targets.missing, np.int8(2), state)
         distinct, inverse = np.unique(state, axis=0, return_inverse=True)
         found = list(map(tuple, distinct.tolist()))
-        own = np.broadcast_to(weights.reshape(n_rows, -1) / unit, (n_rows, n_tasks))
+        own = np.broadcast_to(weights.reshape(n_rows, -1), (n_rows, n_tasks))
         of_tasks = [np.bincount(inverse.ravel(), column) for column in own.T]
         for key, sums in zip(found, np.transpose(of_tasks), strict=True):
             self.sums[key] = self.sums.get(key, 0.0) + sums
@@ -255,11 +251,6 @@ class RowSummary:
         if self.whole is not None:
             return self.scaled
         return self.weights.apply(np.ones(n_rows) if weights is None else weights)
-
-    @property
-    def per_task(self):
-        """Whether the weights of a row differ between its tasks."""
-        return self.weights.per_task and not self.weights.is_even
 
     def targets(self):
         """Return all labels, or a row for each combination with its number of rows."""
@@ -287,26 +278,14 @@ class RowSummary:
         elif self.weights.is_even:
             weights = targets.counts.astype(float)
         else:
-            scale = self.weights.total / self.weights.n_positive
-            sums = np.array(list(self.sums.values())) / scale
+            sums = np.array(list(self.sums.values())) / self.weights.own_mean
             weights = sums if self.weights.per_task else sums[:, 0]
         return base_rates(targets.values, weights, targets.parents)
 
 
-def n_rows(X):
-    """Return the number of rows of a table, before it is validated or encoded."""
-    try:
-        return _num_samples(X)
-    except TypeError as error:
-        raise ValueError(
-            "Expected 2D array or DataFrame as X, of shape (n_samples, n_features); "
-            f"got {type(X).__name__}."
-        ) from error
-
-
 def check_match(X, n_samples, *, input_name="X", **others):
     """Raise if values per row do not match a table in number or in their index."""
-    if (n_found := n_rows(X)) != n_samples:
+    if (n_found := _num_samples(X)) != n_samples:
         raise ValueError(
             "X and Y have inconsistent numbers of samples: X has "
             f"{n_found} rows, Y has {n_samples}."
@@ -353,7 +332,10 @@ def check_groups(groups, n_samples):
         return None
     groups = collected(groups)
     if not hasattr(groups, "iloc") and not is_polars(groups):
-        groups = _as_array(groups)
+        refuse_unreadable(groups, "groups")
+        # numpy would convert NaN beside text to text.
+        is_list = isinstance(groups, list | tuple)
+        groups = np.asarray(groups, dtype=object if is_list else None)
     if groups.shape != (n_samples,):
         raise ValueError(f"groups must have shape ({n_samples},); got {groups.shape}.")
     try:
@@ -378,20 +360,6 @@ def number_groups(indices):
     """
     _, first, inverse = np.unique(indices, return_index=True, return_inverse=True)
     return first.argsort().argsort()[inverse]
-
-
-def _as_array(groups):
-    refuse_unreadable(groups, "groups")
-    try:
-        found = np.asarray(groups)
-        # Beside text, NaN would be the text "nan".
-        has_texts = found.dtype.kind in "US" and isinstance(groups, list | tuple)
-        return np.asarray(groups, dtype=object) if has_texts else found
-    except ValueError as error:
-        rows = groups if isinstance(groups, list | tuple) else ()
-        raise ValueError(
-            f"groups must contain one value per row: {error}{_first_list(rows)}"
-        ) from error
 
 
 def _first_list(groups):

@@ -509,9 +509,9 @@ def grow_schema(schema: Schema, X: Any) -> tuple[Schema, Growth | None]:
     The second result is None if there are no such values.
     """
     before = schema.encoder
-    encoder, origins, vectors = grow_encoder(before, before.align(X))
+    encoder, origins, vectors = grow_encoder(before, X)
     sizes = [
-        [column.n_own for column in each.lists_] + each.cardinalities_
+        [column.n_own for column in each.of_kind(ListColumn)] + each.cardinalities_
         for each in (before, encoder)
     ]
     if sizes[0] == sizes[1]:
@@ -530,7 +530,7 @@ def grow_schema(schema: Schema, X: Any) -> tuple[Schema, Growth | None]:
     ]
     growth = Growth(
         _in_one_table(rows, before.cardinalities_),
-        _in_one_table(vectors, [column.n_own for column in before.lists_]),
+        _in_one_table(vectors, [column.n_own for column in before.of_kind(ListColumn)]),
     )
     return replace(schema, encoder=encoder, statistics=statistics), growth
 

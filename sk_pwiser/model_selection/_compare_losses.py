@@ -17,11 +17,11 @@ from sklearn.model_selection import check_cv, cross_validate
 from sklearn.utils import _safe_indexing, check_random_state, indexable
 from sklearn.utils.metadata_routing import get_routing_for_object
 from sklearn.utils.parallel import Parallel, delayed
-from sklearn.utils.validation import _check_method_params
+from sklearn.utils.validation import _check_method_params, _num_samples
 
 from sk_pwiser import _responses
 from sk_pwiser._table._frames import collected, column_of, refuse_parts, selectable
-from sk_pwiser._table._weights_and_groups import check_match, n_rows
+from sk_pwiser._table._weights_and_groups import check_match
 from sk_pwiser._utils import is_iterable, path_to, warn_user
 from sk_pwiser.metrics import cvr_auc_scorer, make_task_scorer, mean_log_loss_scorer
 from sk_pwiser.model_selection._folds import (
@@ -264,10 +264,10 @@ def cross_validate_models(
     refuse_parts(X)
     X, Y, groups = indexable(*map(selectable, (X, Y, groups)))
     params = {name: collected(value) for name, value in (params or {}).items()}
-    check_match(X, n_rows(Y), Y=Y, groups=groups)
+    check_match(X, _num_samples(Y), Y=Y, groups=groups)
     # A fit cannot compare their indices, since folds select rows by position.
     per_row = {n: params[n] for n in ("sample_weight", "groups") if n in params}
-    check_match(X, n_rows(Y), **per_row)
+    check_match(X, _num_samples(Y), **per_row)
     estimators = list(models.values())
     name = scoring if isinstance(scoring, str) else "score"
     if scoring is None:
@@ -421,7 +421,7 @@ def read_parts(X, by):
             f"by={by!r} must have at most {MAX_PARTS} values; it has {len(rows_by):,}."
         )
     # As a code per row, which a fold selects like other values of its rows.
-    of_row = np.full(n_rows(X), -1)
+    of_row = np.full(_num_samples(X), -1)
     for k, rows in enumerate(rows_by.values()):
         of_row[rows] = k
     return list(rows_by), of_row

@@ -20,7 +20,7 @@ from sklearn.utils.fixes import parse_version
 from sk_pwiser._estimator import MultiTaskCTRCVRClassifier
 from sk_pwiser._table._categories import CategoryColumn
 from sk_pwiser._table._encoder import TableEncoder
-from sk_pwiser._table._frames import collected, is_missing, list_columns, to_float
+from sk_pwiser._table._frames import collected, is_missing, to_float
 from sk_pwiser._table._labels import read_labels, read_words
 from sk_pwiser._table._numbers import NumericColumn
 from sk_pwiser._utils import import_extra
@@ -205,9 +205,9 @@ class PlainColumns(TransformerMixin, BaseEstimator):
 
     def fit(self, X, y=None):
         encoder = TableEncoder()
-        table = encoder.begin(X)
+        _, columns = encoder.begin(X)
         self.encoder_, self.categories_, self.empty_ = encoder, {}, set()
-        for column, values in zip(encoder.columns_, list_columns(table), strict=True):
+        for column, values in zip(encoder.columns_, columns, strict=True):
             if isinstance(column, CategoryColumn):
                 self.categories_[column.name] = sorted(set(as_texts(values)))
             elif not isinstance(column, NumericColumn):
@@ -222,8 +222,8 @@ class PlainColumns(TransformerMixin, BaseEstimator):
     def transform(self, X):
         pandas = import_extra("pandas", "compare_models")
         found = {}
-        values_of = list_columns(self.encoder_.align(X))
-        for column, values in zip(self.encoder_.columns_, values_of, strict=True):
+        _, columns = self.encoder_.read(X)
+        for column, values in zip(self.encoder_.columns_, columns, strict=True):
             name = str(column.name)
             if column.name in self.empty_:
                 # scikit-learn's trees cannot be fitted to a column without a number.

@@ -10,12 +10,13 @@ from sklearn.model_selection import (
 )
 from sklearn.model_selection._split import GroupsConsumerMixin
 from sklearn.utils import check_random_state, column_or_1d, indexable
+from sklearn.utils.validation import _num_samples
 
 from sk_pwiser._funnel import funnel_strata, merge_rare
 from sk_pwiser._responses import check_rows
 from sk_pwiser._table._column_kinds import history_column
 from sk_pwiser._table._frames import collected, column_of
-from sk_pwiser._table._weights_and_groups import check_groups, n_rows
+from sk_pwiser._table._weights_and_groups import check_groups
 from sk_pwiser._times import check_duration, read_duration, read_times, times_of
 from sk_pwiser._utils import CHAIN, check_integer, warn_user
 
@@ -366,7 +367,8 @@ def warn_about_random_folds(estimators, X, cv, splits, groups=None):
         is_listed = not (cv is None or isinstance(cv, Integral) or hasattr(cv, "split"))
         if column is None or is_listed or hasattr(cv, "time"):
             return
-        found = "...", np.arange(n_rows(X)), f"X has {column!r} of HistoryFeatures"
+        why = f"X has {column!r} of HistoryFeatures"
+        found = "...", np.arange(_num_samples(X)), why
     name, times, why = found
     if any(times[train].max() > times[test].min() for train, test in splits):
         warn_user(

@@ -7,12 +7,12 @@ from dataclasses import replace
 
 import numpy as np
 import torch
-from sklearn.utils.validation import check_is_fitted
+from sklearn.utils.validation import _num_samples, check_is_fitted
 
 from sk_pwiser._estimator import MultiTaskCTRCVRClassifier
 from sk_pwiser._table._frames import as_table, column_of
 from sk_pwiser._table._target_statistics import TargetStatistics
-from sk_pwiser._table._weights_and_groups import check_match, n_rows
+from sk_pwiser._table._weights_and_groups import check_match
 from sk_pwiser._training._batches import gather_bags
 from sk_pwiser._training._schema import check_tasks
 from sk_pwiser._utils import equal, is_iterable
@@ -203,7 +203,7 @@ def check_members(base, estimators):
 def check_table(X):
     """Return a table that can be read several times, with at least one row."""
     X = as_table(X)
-    if n_rows(X) < 1:
+    if _num_samples(X) < 1:
         raise ValueError("X must have at least one row; it has none.")
     return X
 
@@ -244,7 +244,7 @@ def check_markets(markets, X, n_estimators):
     """Return which estimator each row belongs to, as indices, or None."""
     if markets is None:
         return None
-    n_samples = n_rows(X)
+    n_samples = _num_samples(X)
     if isinstance(markets, str):
         markets = column_of(X, "markets", markets)
     check_match(X, n_samples, markets=markets)

@@ -17,7 +17,9 @@ from sklearn.base import clone
 from torch.nn import functional as F
 
 from sk_pwiser._fit import build, check, encode, train
+from sk_pwiser._table._categories import CategoryColumn
 from sk_pwiser._table._encoder import grow_encoder, learn_constant_columns
+from sk_pwiser._table._lists import ListColumn
 from sk_pwiser._table._target_statistics import ExtendedStatistics
 from sk_pwiser._table._weights_and_groups import row_weights
 from sk_pwiser._training._callbacks import fit_task, runs_callbacks
@@ -420,8 +422,8 @@ def extend_schema(schema, rows, seen, extends):
     code, -1 for new values. The third is the same for the vectors of list columns.
     """
     encoder, statistics = schema.encoder, schema.statistics
-    origins = [np.arange(n) for n in encoder.n_codes_]
-    vectors = [np.arange(column.n_own) for column in encoder.lists_]
+    origins = [np.arange(column.n_codes) for column in encoder.of_kind(CategoryColumn)]
+    vectors = [np.arange(column.n_own) for column in encoder.of_kind(ListColumn)]
     if extends:
         encoder, origins, vectors = grow_encoder(encoder, rows.rows.X)
         weights = row_weights(rows.summary.scaled)

@@ -8,12 +8,12 @@ import numpy as np
 import torch
 from scipy.optimize import Bounds, minimize
 from sklearn.utils import check_random_state
+from sklearn.utils.validation import _num_samples
 from torch.func import functional_call
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from sk_pwiser._table._frames import as_table
-from sk_pwiser._table._weights_and_groups import n_rows
 from sk_pwiser._training._callbacks import Freezer
 from sk_pwiser._utils import (
     accept_any_case_of_y,
@@ -425,7 +425,7 @@ def _check_realign(realign, base, X, Y):
         "max_epochs in realign", realign.get("max_epochs", 1), at_least=0
     )
     X = as_table(X)
-    if max_epochs == 0 or n_rows(X) == 0:
+    if max_epochs == 0 or _num_samples(X) == 0:
         return None
     if Y is None:
         raise ValueError("Y must not be None with realign, which needs labels.")

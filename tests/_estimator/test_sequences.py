@@ -191,7 +191,7 @@ BAD = {
     "unknown list": (
         {"list_pooling": {"nope": "sum"}},
         ValueError,
-        "list_pooling contains 'nope', which is not a column of X",
+        "list_pooling contains 'nope', which is not a column of lists",
     ),
     "no list": (
         {"shared_embeddings": {"n": "author"}},

@@ -45,7 +45,7 @@ def choose(values, labels=LABELS, times=None, groups=None, n_blocks=10, seed=0):
     X = pd.DataFrame({"key": pd.Series(values).astype("category")})
     encoder = TableEncoder()
     codes, *_ = encoder.fit_transform(X, None)
-    statistics = TargetStatistics([0], [encoder.n_codes_[0]])
+    statistics = TargetStatistics([0], [encoder.columns_[0].n_codes])
     statistics.block_seed = seed
     y, used = np.asarray(labels, dtype=float), np.ones(len(X), dtype=bool)
     used[:: len(X) // 100] = False

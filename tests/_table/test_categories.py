@@ -143,11 +143,11 @@ def test_order_of_mixed_values():
         (1, "a"),
         "B",
         decimal.Decimal("2.25"),
-        np.int8(-3),
+        -3,
         np.str_("\u00e9"),
     ]
     expected = [
-        *(np.int8(-3), True, decimal.Decimal("2.25"), 2.5, 10),
+        *(-3, True, decimal.Decimal("2.25"), 2.5, 10),
         *("10", "B", "b", "\u00e9"),
         # By the names of their types: bytes, tuple, date, datetime.
         *(b"z", (1, "a"), (2,), DAY.date(), DAY),

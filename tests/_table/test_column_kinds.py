@@ -138,7 +138,6 @@ def test_categorical_features_of_arrays_are_indices():
         ([None], "contains None"),
         ([[0]], r"contains \[0\]"),
         ([True], "must have one entry per column of X, 3; it has 1"),
-        ("by_name", "must be 'from_dtype', None, or a list .* got 'by_name'"),
     ],
 )
 def test_wrong_categorical_features(chosen, message):

@@ -212,17 +212,9 @@ def test_arrow_tables_without_pandas(monkeypatch):
         as_table(table)
 
 
-@pytest.mark.parametrize(
-    ("X", "message"),
-    [
-        (np.array([[1], [2 + 3j]]), r"it contains \(2\+3j\) in row 1 of column 0"),
-        (np.array([[1 + 0j]]), r"it contains \(1\+0j\) in row 0 of column 0"),
-        (np.array([1, 2j]), r"it contains 2j in row 1"),
-        (np.zeros((0, 2), complex), r"X has dtype complex128\.$"),
-    ],
-)
-def test_complex_arrays(X, message):
-    with pytest.raises(ValueError, match=f"Complex data not supported: .*{message}"):
+@pytest.mark.parametrize("X", [np.array([[1], [2 + 3j]]), np.zeros((0, 2), complex)])
+def test_complex_arrays(X):
+    with pytest.raises(ValueError, match="Complex data not supported: X has dtype"):
         TableEncoder().fit_transform(X)
 
 

@@ -264,7 +264,12 @@ def test_values_instead_of_lists(container):
 @pytest.mark.parametrize(
     ("change", "weights", "error", "message"),
     [
-        ({}, {"nope": "w"}, ValueError, "contains 'nope', which is not a column of X"),
+        (
+            {},
+            {"nope": "w"},
+            ValueError,
+            "contains 'nope', which is not a column of lists",
+        ),
         ({}, {"c": "nope"}, ValueError, "contains 'nope', which is not a column of X"),
         ({}, {"w": "c"}, ValueError, r"'w', which is not a .* categories; .* \['c'\]"),
         ({"w": [1.0, 2.0, 3.0]}, {"c": "w"}, TypeError, "'w' does not contain lists"),

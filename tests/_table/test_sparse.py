@@ -236,8 +236,7 @@ def test_complex_matrices_are_refused():
     X = TABLE.astype(complex)
     X[5, 2] = 1 + 2j
     X = sp.csr_array(X)
-    message = r"Complex data not supported: .* it contains \(1\+2j\) in row 5 of column"
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match="Complex data not supported"):
         fitted(X)
 
 

@@ -7,8 +7,6 @@ import pandas as pd
 import polars as pl
 import pyarrow as pa
 import pytest
-import scipy.sparse as sp
-import torch
 from numpy.testing import assert_allclose, assert_array_equal
 
 from sk_pwiser._table._labels import check_targets
@@ -18,51 +16,9 @@ from sk_pwiser._table._weights_and_groups import (
     check_match,
     check_weights,
     combine_weights,
-    n_rows,
     row_weights,
     scale_weights,
 )
-
-
-class OnlyArray:
-    """An array-like without a shape or a length."""
-
-    def __array__(self, dtype=None, copy=None):
-        return np.zeros((3, 2), dtype=dtype)
-
-
-@pytest.mark.parametrize(
-    "X",
-    [
-        np.zeros(3),
-        ((1, "a"),) * 3,
-        [[1], [1, 2], []],
-        pd.DataFrame({"a": [1, 2, 3]}, index=[7, 8, 9]),
-        pl.DataFrame({"a": [1, 2, 3]}),
-        pd.DataFrame(index=range(3)),
-        sp.csr_array((3, 2)),
-        torch.zeros(3, 2),
-        OnlyArray(),
-    ],
-)
-def test_number_of_rows(X):
-    result = n_rows(X)
-    assert type(result) is int
-    assert result == 3
-
-
-def test_number_of_rows_of_empty_tables():
-    for X in ([], np.zeros((0, 2)), pd.DataFrame({"a": []}), pl.DataFrame({"a": []})):
-        assert n_rows(X) == 0
-
-
-@pytest.mark.parametrize(
-    "X", [None, 5, np.float64(1), np.array(1), pl.LazyFrame({"n": [1]}), iter([1])]
-)
-def test_objects_without_rows_are_an_error(X):
-    message = rf"Expected 2D array .* as X, .*; got {type(X).__name__}\."
-    with pytest.raises(ValueError, match=message):
-        n_rows(X)
 
 
 def match(index, other):
@@ -182,7 +138,7 @@ NAN = np.nan
     "weights",
     [
         np.array([1.0, 2, 3, 2]),
-        np.array([5e307, 1e308, 1.5e308, 1e308]),
+        np.array([5e305, 1e306, 1.5e306, 1e306]),
         np.array([1, 2, 3, 2]) * 1e-310,
     ],
 )
@@ -190,6 +146,11 @@ def test_scaled_weights_have_mean_1_whatever_their_scale(weights):
     found = scale_weights(weights)
     assert found.dtype == np.float32
     assert_allclose(found, [0.5, 1.0, 1.5, 1.0], rtol=1e-5)
+
+
+def test_weights_whose_sum_is_infinite_are_refused():
+    with pytest.raises(ValueError, match="sum of sample_weight must be finite"):
+        scale_weights(np.array([1e308, 1.5e308]))
 
 
 def test_weights_of_0_take_no_part_in_the_mean():
@@ -221,7 +182,7 @@ def test_row_weights_apply_to_the_known_labels():
 
 
 def test_weights_must_not_be_0_for_all_labels():
-    with pytest.raises(ValueError, match="must not be zero for every row"):
+    with pytest.raises(ValueError, match="must not be zero for every known label"):
         combine_weights(check_targets(Y), np.zeros(4))
     targets = check_targets([[0, NAN], [1, NAN]], missing_labels="ignore")
     with pytest.raises(ValueError, match="must not be zero for every known label"):

@@ -68,6 +68,6 @@ def test_swapped_tasks_are_named_in_the_warning():
 def test_tasks_without_a_better_order_get_no_hint():
     labels = np.random.default_rng(0).integers(0, 2, size=(len(X), 2))
     with pytest.warns(
-        UserWarning, match=r"pairwise term\. \d+% .* task_parents=None\.$"
+        UserWarning, match=r"pairwise term\. \d+% .* set task_parents\.$"
     ):
         small(max_epochs=1).fit(X, labels)

@@ -105,7 +105,7 @@ def test_partial_fit_encodes_before_it_adds():
         (
             {"target_encoding": False, "encoding_params": {"time_column": "when"}},
             ValueError,
-            "time_column='when' is not a column of X",
+            "time_column is 'when', which is not a column of X",
         ),
         (
             {"encoding_params": {"target_encoding_blocks": 1}},

@@ -108,7 +108,7 @@ def test_a_fit_continues_only_with_the_same_columns(fitted):
     warm = timed(warm_start=True).fit(X, Y)
     epochs = warm.n_iter_
     assert warm.fit(X, Y).n_iter_ > epochs
-    with pytest.raises(ValueError, match="time_column='ts' is not a column of X"):
+    with pytest.raises(ValueError, match="time_column is 'ts', which is not a column"):
         warm.fit(X.drop(columns="ts"), Y)
 
 
@@ -148,7 +148,7 @@ def test_times_that_cannot_order_are_named(change, error, message):
 @pytest.mark.parametrize("name", ["tss", ["ts"]])
 def test_an_unknown_column_is_named_before_dates_are_refused_as_features(name):
     X, Y = log()
-    message = f"time_column={re.escape(repr(name))} is not a column of X; these are .*"
+    message = f"time_column is {re.escape(repr(name))}, which is not a column of X.*"
     message += r"Did you mean 'ts'\?" if name == "tss" else ""
     with pytest.raises(ValueError, match=message):
         timed(encoding_params={"time_column": name}).fit(X, Y)

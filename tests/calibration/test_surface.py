@@ -155,7 +155,7 @@ def test_one_task(rows):
 def test_refusals(model, rows, tmp_path):
     X, Y = rows
     path = tmp_path / "model"
-    with pytest.raises(ValueError, match="by='country' is not a column of X"):
+    with pytest.raises(ValueError, match="by is 'country', which is not a column"):
         FunnelCalibrator(model, by="country").fit(X, Y)
     calibrated = FunnelCalibrator(model, by="market").fit(X, Y)
     with pytest.raises(ValueError, match="inputs='raw'"):
@@ -188,7 +188,7 @@ def test_labels_in_another_order_are_refused(model, rows):
         FunnelCalibrator(model).fit(X, shuffled)
     with pytest.raises(ValueError, match="X and sample_weight have the same index"):
         FunnelCalibrator(model).fit(X, Y, sample_weight=shuffled["click"] + 1.0)
-    with pytest.raises(ValueError, match="must be in the order the estimator was"):
+    with pytest.raises(ValueError, match="must be in the order of the tasks"):
         FunnelCalibrator(model, ordered=False).fit(X, Y[["conversion", "click"]])
 
 
@@ -297,7 +297,7 @@ def test_by_is_no_position(model, rows):
     with pytest.raises(ValueError, match=r"'by' parameter .* of 'str' or None"):
         FunnelCalibrator(model, by=X.columns.get_loc("market")).fit(X, Y)
     calibrated = FunnelCalibrator(model, by="market").fit(X, Y)
-    with pytest.raises(ValueError, match="by='market' is not a column of X; its"):
+    with pytest.raises(ValueError, match="by is 'market', which is not a column"):
         calibrated.predict_proba(X.to_numpy())
 
 

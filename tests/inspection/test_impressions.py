@@ -302,7 +302,7 @@ def test_the_text_and_the_html(described):
 MODEL = MultiTaskCTRCVRClassifier
 REFUSED = {
     ValueError: [
-        ({"time": "hour"}, "time='hour' is not a column"),
+        ({"time": "hour"}, "time is 'hour', which is not a column"),
         ({"time": "holes"}, "Column 'holes' must hold a time in every row"),
         ({"time": [1, 2]}, "time must have one entry per row of X, 4000"),
         ({"time": TIME[::-1]}, "X and time have the same index labels"),

@@ -296,7 +296,7 @@ def test_bad_values_of_a_column(rows, by, message):
 
 def test_a_column_that_is_not_there(rows, fitted):
     Y, P = rows
-    with pytest.raises(ValueError, match="by='tab' is not a column of X"):
+    with pytest.raises(ValueError, match="by is 'tab', which is not a column"):
         TaskRocCurveDisplay.from_estimator(fitted, features(P), Y, by="tab")
     with pytest.raises(ValueError, match="got 400 values"):
         TaskRocCurveDisplay.from_estimator(fitted, features(P), Y, by=0)

@@ -105,7 +105,7 @@ def test_score_takes_no_label_of_a_single_task_for_the_other(name, y, error):
 def test_score_checks_tasks_rows_and_weights(name):
     model = clone(ESTIMATORS[name]).fit(X, Y)
     assert model.score(X, Y) == model.score(X, Y.to_numpy())
-    with pytest.raises(ValueError, match="in the order the estimator was fitted with"):
+    with pytest.raises(ValueError, match="in the order of the tasks"):
         model.score(X, Y[["buy", "click"]])
     with pytest.raises(ValueError, match="X has 300 rows, Y has 299"):
         model.score(X, Y[:-1])

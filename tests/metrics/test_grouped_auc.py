@@ -152,7 +152,7 @@ def test_undefined():
             *({}, pd.DataFrame(P), pd.Series(USERS)[::-1]),
             "X and groups have the same index labels in different orders",
         ),
-        ({"groups": "u"}, P, None, "groups='u' is not a column of X"),
+        ({"groups": "u"}, P, None, "groups is 'u', which is not a column of X"),
         ({"groups": "u"}, P, USERS, "groups must be None"),
     ],
 )

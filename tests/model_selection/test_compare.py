@@ -474,7 +474,7 @@ VALUE_ERRORS = [
     (small(), {"weights": (0.1, -0.1)}, "'pwiser_weight' .* Got -0.1"),
     (small(), {"weights": (np.nan,)}, "'pwiser_weight' .* Got nan"),
     (small(lr=-1.0), {}, "The 'lr' parameter"),
-    (ByLoss(), {"by": "market"}, "by='market' is not a column of X; "),
+    (ByLoss(), {"by": "market"}, "by is 'market', which is not a column of X"),
     (ByLoss(), {"by": 0}, "by=0 .* at most 100 values.*; it has 240"),
     (ByLoss(), {"losses": ("bce",)}, r"two or more .* got \['bce'\]"),
     (ByLoss(), {"losses": ()}, r"two or more .* got \[\]"),

@@ -98,7 +98,7 @@ def test_times_are_a_column_of_any_table(library):
         ({"gap": "1d"}, "gap must be a number, in the unit of the times"),
         ({"time": [1.0, np.nan] * 10}, "'time' must hold a time in every row"),
         ({"time": np.arange(3)}, "time has 3 rows, y has 20"),
-        ({"time": "when"}, "time='when' is not a column of X"),
+        ({"time": "when"}, "time is 'when', which is not a column of X"),
     ],
 )
 def test_bad_parameters(params, message):

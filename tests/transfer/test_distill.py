@@ -115,7 +115,7 @@ def test_the_market_may_be_a_column(pool):
         distill(teachers, table, markets="tab", student=student),
         distill(teachers, table, markets=markets, student=student),
     )
-    with pytest.raises(ValueError, match="markets='city' is not a column of X"):
+    with pytest.raises(ValueError, match="markets is 'city', which is not a column"):
         distill(pool, X, markets="city", student=student)
 
 
