@@ -311,7 +311,7 @@ def read_task_parents(task_parents: Any, task_names: Sequence[str]) -> tuple[int
     this function returned.
     """
     if isinstance(task_parents, str) and task_parents == CHAIN:
-        return chain_parents(len(task_names))
+        return tuple(range(-1, len(task_names) - 1))
     if isinstance(task_parents, tuple):
         return task_parents
     if not isinstance(task_parents, Mapping | None):

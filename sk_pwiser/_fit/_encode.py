@@ -76,7 +76,7 @@ def encode(
         float(summary.weights.mean),
         (schema.base_rates if encoding.adds else summary.base_rates()).tolist(),
         holds_out,
-        encoding.hold_out.split_rows if holds_out else None,
+        encoding.split_rows,
         {} if plan.origin.is_update else summary.targets().unrelated(),
         encoding.growth,
         encoding.labelled,
@@ -107,8 +107,6 @@ def _check_validation(plan: "Plan", data: EncodedData) -> str | None:
             )
     if data.holds_out and valid is not None and plan.by_time:
         warn_about_share(plan.settings, len(data.train), len(valid))
-        if monitor == data.epochs[0]:
-            warn_about_absent(valid, names)
     if plan.origin.earlier is not None and data.split_rows is not None:
         warn_about_trained(plan.origin.earlier, data.split_rows)
     return monitor
@@ -129,6 +127,10 @@ class Encoding:
     counts: Any = None  # `BlockCounts`, and the `RowOrder` of the same rows
     order: Any = None
     new_values: NewValues | None = None
+    # The validation rows, and of which rows they were drawn at random.
+    hold_out: Any = None  # `HoldOut` of rows in parts
+    is_held: Any = None  # of rows in one part
+    split_rows: dict[str, Any] | None = None
     # What an update adds to the statistics, see `EncodedData`.
     labelled: Any = None
 
@@ -149,11 +151,9 @@ class Encoding:
         n_blocks = settings.encoding_params["target_encoding_blocks"]
         # By which the target statistics are fitted.
         self.blocks = Blocks(n_blocks, plan.by_time, source.sample_rows, self.generator)
-        drawn_by = plan.random_state
+        self.drawn_by = plan.random_state  # the validation rows
         if not equal(plan.split_state, plan.first_random_state):
-            drawn_by = random_state_at(plan.split_state)
-        known = plan.origin.split_rows
-        self.hold_out = HoldOut(settings, self.blocks, drawn_by, known)
+            self.drawn_by = random_state_at(plan.split_state)
 
     def learn(self) -> None:
         """Read the rows once: learn their columns, and count labels, weights and times.
@@ -241,6 +241,7 @@ class Encoding:
         """Learn rows in several parts."""
         source, is_new = self.source, self.earlier is None
         assert isinstance(source, FileRows)
+        self.hold_out = HoldOut(self.plan.settings, self.blocks, self.drawn_by)
         learner = TableLearner(encoder, source.dataset, self.generator, is_new)
         for rows in parts:
             with named_place(rows.place):
@@ -259,9 +260,17 @@ class Encoding:
         """
         schema, blocks, seed = self.schema, self.blocks, self.block_seed
         statistics: Any = schema.statistics
-        if holds_out and not self.plan.by_time:
+        plan = self.plan
+        if holds_out and not plan.by_time:
             columns = [column.name for column in schema.encoder.columns_]
             _column_kinds.warn_about_random_validation(columns)
+        if holds_out and self.whole is not None:
+            rows, _, times = self.whole
+            self.is_held, self.split_rows = hold_out(
+                plan.settings, rows, times, self.drawn_by, plan.origin.split_rows
+            )
+        elif holds_out and not plan.by_time:
+            self.split_rows = {"ends": [blocks.n_rows], "digest": ""}
         # An update is encoded by the statistics of earlier rows, without blocks.
         has_blocks = statistics is not None and bool(statistics.reads_blocks)
         counts = has_blocks and not self.adds
@@ -302,15 +311,17 @@ class Encoding:
             foresees = is_auto and blocks.have_order
         if counts or foresees:
             self.order = self._make_order(n_tasks, counts)
-        if holds_out:
-            self.hold_out.start()
         whole = self.whole
+        if holds_out and whole is None:
+            self.hold_out.start()
         for rows, encoded, times in self._parts() if whole is None else [whole]:
             codes = encoded.codes.numpy()
             weights = summary.scale(rows.weights, len(rows))
             block: Any = None
-            is_valid = np.zeros(len(rows), dtype=bool)
-            if holds_out:
+            is_valid = self.is_held
+            if not holds_out:
+                is_valid = np.zeros(len(rows), dtype=bool)
+            elif whole is None:
                 is_valid = self.hold_out.draw(rows, times)
             if self.order is not None:
                 block = blocks.assign(len(rows), times, rows.groups)
@@ -441,29 +452,23 @@ LARGEST_POPULATION = 10**9
 
 
 class HoldOut:
-    """Chooses the validation rows of early stopping: the last in time or at random.
+    """Chooses validation rows of rows in parts: the last in time or at random.
 
-    All rows at once are divided by `funnel_holdout`. For rows in parts, the first pass
-    counts the rows per funnel depth, and the second draws as many of each as it would.
-    Groups are held out as a whole, by their deepest or last row in the part in which
-    they begin. Every pass over the rows holds out the same ones.
+    The first pass counts the rows per funnel depth, and the second draws as many of
+    each as `funnel_holdout` would of all rows at once. Groups are held out as a whole,
+    by their deepest or last row in the part in which they begin. Every pass over the
+    rows holds out the same ones.
     """
 
     def __init__(
-        self,
-        settings: Settings,
-        blocks: Blocks,
-        random_state: np.random.RandomState,
-        known: Mapping[str, Any] | None = None,  # `split_rows` of an earlier fit
+        self, settings: Settings, blocks: Blocks, random_state: np.random.RandomState
     ) -> None:
-        self.settings = settings
+        self.share = settings.validation_fraction
         self.blocks = blocks
         self.random_state = random_state
         self.first_state = random_state.get_state()
-        self.known = known
         self.counts = np.zeros(0, dtype=np.int64)
         self.groups = GroupValues()
-        self.split_rows: dict[str, Any] | None = None  # of rows drawn at random
 
     def count(self, rows: Any) -> None:
         """Count rows of the first pass."""
@@ -478,55 +483,19 @@ class HoldOut:
     def start(self) -> None:
         """Start a further pass, which reads the same parts as the first one."""
         self.random_state.set_state(self.first_state)
-        if not len(self.counts):
-            return
-        share = self.settings.validation_fraction
-        if not self.blocks.by_time:
-            self.split_rows = {"ends": [self.blocks.n_rows], "digest": ""}
-        self.edge = self.blocks.last_edge(share)
+        self.edge = self.blocks.last_edge(self.share)
         self.groups = GroupValues()
-        self.stratum_of, self.n_held = holdout_sizes(self.counts, share)
+        self.stratum_of, self.n_held = holdout_sizes(self.counts, self.share)
         self.n_left = np.zeros_like(self.n_held)
         np.add.at(self.n_left, self.stratum_of, self.counts)
 
     def draw(self, rows: Any, times: np.ndarray | None) -> np.ndarray:
         """Return which of the next rows are held out."""
-        if len(rows) == self.blocks.n_rows:
-            return self._draw_at_once(rows, times)
         if self.edge is None:
             return self._choose(rows, self._draw)
         is_held = np.asarray(times) >= self.edge
         if rows.groups is not None:
             is_held = self.groups.of(rows.groups, is_held, np.maximum, np.asarray)
-        return is_held
-
-    def _draw_at_once(self, rows: Any, times: np.ndarray | None) -> np.ndarray:
-        labels, groups = rows.targets.with_nan(), rows.groups
-        share, is_held = self.settings.validation_fraction, np.zeros(len(rows), bool)
-        if times is None:
-            self.split_rows = find_split(self.settings, rows, self.known)
-            parts = np.split(np.arange(len(rows)), self.split_rows["ends"][:-1])
-        else:
-            is_held, edge, share = held_by_time(times, share, groups)
-            parts = [edge] if len(edge) else []
-        for number, part in enumerate(parts):
-            units = part
-            if groups is not None:
-                # The rows of a group follow those of it in an earlier part.
-                before = groups[: part[0]]
-                is_held[part] = np.isin(groups[part], before[is_held[: part[0]]])
-                part = part[~np.isin(groups[part], before)]
-                units = np.unique(groups[part])
-            if number and len(units) < 2:
-                continue
-            _, drawn = funnel_holdout(
-                labels[part],
-                test_size=share,
-                random_state=self.random_state,
-                groups=None if groups is None else groups[part],
-                task_parents=rows.targets.parents,
-            )
-            is_held[part[drawn]] = True
         return is_held
 
     def _choose(self, rows: Any, choose: Callable[..., np.ndarray]) -> np.ndarray:
@@ -541,18 +510,58 @@ class HoldOut:
         for stratum in np.unique(strata).tolist():
             rows = np.flatnonzero(strata == stratum)
             n_held, n_left = int(self.n_held[stratum]), int(self.n_left[stratum])
-            n_chosen = self._share(n_held, n_left - n_held, len(rows))
+            if n_left < LARGEST_POPULATION:
+                n_chosen = self.random_state.hypergeometric(
+                    n_held, n_left - n_held, len(rows)
+                )
+            else:
+                # With so many rows, draws with replacement give about the same number.
+                n_chosen = self.random_state.binomial(len(rows), n_held / n_left)
+                n_chosen = min(max(n_chosen, len(rows) - n_left + n_held), n_held)
             is_held[self.random_state.choice(rows, n_chosen, replace=False)] = True
             self.n_held[stratum] -= n_chosen
             self.n_left[stratum] -= len(rows)
         return is_held
 
-    def _share(self, n_held: int, n_kept: int, n_rows: int) -> int:
-        if n_held + n_kept < LARGEST_POPULATION:
-            return self.random_state.hypergeometric(n_held, n_kept, n_rows)
-        # With so many rows, draws with replacement give about the same number.
-        n_chosen = self.random_state.binomial(n_rows, n_held / (n_held + n_kept))
-        return min(max(n_chosen, n_rows - n_kept), n_held)
+
+def hold_out(
+    settings: Settings,
+    rows: Any,
+    times: np.ndarray | None,
+    random_state: np.random.RandomState,
+    known: Mapping[str, Any] | None = None,  # `split_rows` of an earlier fit
+) -> tuple[np.ndarray, dict[str, Any] | None]:
+    """Return which of all rows are held out, and `split_rows` if drawn at random.
+
+    They are the last in time, or drawn by `funnel_holdout`.
+    """
+    labels, groups, split_rows = rows.targets.with_nan(), rows.groups, None
+    share, is_held = settings.validation_fraction, np.zeros(len(rows), bool)
+    if times is None:
+        split_rows = find_split(settings, rows, known)
+        parts = np.split(np.arange(len(rows)), split_rows["ends"][:-1])
+    else:
+        is_held, edge, share = held_by_time(times, share, groups)
+        parts = [edge] if len(edge) else []
+    for number, part in enumerate(parts):
+        units = part
+        if groups is not None:
+            # The rows of a group follow those of it in an earlier part.
+            before = groups[: part[0]]
+            is_held[part] = np.isin(groups[part], before[is_held[: part[0]]])
+            part = part[~np.isin(groups[part], before)]
+            units = np.unique(groups[part])
+        if number and len(units) < 2:
+            continue
+        _, drawn = funnel_holdout(
+            labels[part],
+            test_size=share,
+            random_state=random_state,
+            groups=None if groups is None else groups[part],
+            task_parents=rows.targets.parents,
+        )
+        is_held[part[drawn]] = True
+    return is_held, split_rows
 
 
 def find_split(settings: Settings, rows: Any, earlier: Any) -> dict[str, Any]:
@@ -562,21 +571,19 @@ def find_split(settings: Settings, rows: Any, earlier: Any) -> dict[str, Any]:
     rows, the same ones as before are held out, so that none was trained on.
     """
     ends = [] if earlier is None else list(earlier["ends"])
-    if ends and earlier["digest"] != _digest(settings, rows, ends[-1]):
+    digests = {}  # of what determines the split of the first rows with a seed
+    for n_rows in {*ends[-1:], len(rows)}:
+        known = n_rows, float(settings.validation_fraction), rows.targets.parents
+        digest = blake2b(repr(known).encode(), digest_size=16)
+        for values in (rows.targets.with_nan(), rows.groups):
+            if values is not None:
+                digest.update(values[:n_rows].tobytes())
+        digests[n_rows] = digest.hexdigest()
+    if ends and earlier["digest"] != digests[ends[-1]]:
         ends = []
     if len(rows) not in ends[-1:]:
         ends.append(len(rows))
-    return {"ends": ends, "digest": _digest(settings, rows, len(rows))}
-
-
-def _digest(settings: Settings, rows: Any, n_rows: int) -> str:
-    """Return a digest of what determines the split of the first rows with a seed."""
-    known = n_rows, float(settings.validation_fraction), rows.targets.parents
-    digest = blake2b(repr(known).encode(), digest_size=16)
-    for values in (rows.targets.with_nan(), rows.groups):
-        if values is not None:
-            digest.update(values[:n_rows].tobytes())
-    return digest.hexdigest()
+    return {"ends": ends, "digest": digests[len(rows)]}
 
 
 def held_by_time(
@@ -639,16 +646,4 @@ def warn_about_share(settings: Settings, n_train: int, n_valid: int) -> None:
             f"By time_column={settings.encoding_params['time_column']!r}, the last "
             f"{n_valid} of {n_rows} rows are held out; validation_fraction={share} "
             f"asks for about {round(share * n_rows)}. Use finer times or an eval_set."
-        )
-
-
-def warn_about_absent(valid: TrainingRows, task_names: tuple[str, ...]) -> None:
-    """Warn if the last rows in time have no event of a task."""
-    has_event = (valid.labels() > 0).any(dim=0)
-    absent = [task for task, has in zip(task_names, has_event, strict=True) if not has]
-    if absent:
-        warn_user(
-            "The last rows by time_column, on which early stopping decides, have no "
-            f"event of {', '.join(map(repr, absent))}. Use a larger "
-            "validation_fraction or an eval_set."
         )

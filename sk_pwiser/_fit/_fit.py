@@ -196,10 +196,8 @@ def read(
 
 
 def one_eval_set(eval_set: Any, rows: GivenRows) -> Any:
-    """Return validation rows as `eval_set`: it itself, or `rows` of X_val and so on."""
+    """Return validation rows that are given as X_val and so on as `eval_set`."""
     given = [name for name, value in rows._asdict().items() if value is not None]
-    if not given:
-        return eval_set
     if eval_set is not None:
         raise ValueError(
             f"Pass validation rows as eval_set or as {given[0]}_val, not as both."
@@ -305,7 +303,9 @@ def check(
     if isinstance(source, FileRows):
         source.check_features(eval_rows, origin.schema)
     names, has_groups = source.tasks.task_names, source.has_groups
-    built, loss = None, _loss_of_update_in_place(settings, origin, has_groups)
+    built = loss = None
+    if origin.is_update and origin.earlier is not None:
+        loss = _loss_of_update_in_place(settings, origin.earlier, has_groups)
     if loss is None:
         built = _components.check_components(
             settings, names, device, has_groups, random_state
@@ -334,13 +334,11 @@ def check(
 
 
 def _loss_of_update_in_place(
-    settings: Settings, origin: Origin, has_groups: bool
+    settings: Settings, earlier: TrainingResult, has_groups: bool
 ) -> Any:
     """Return the loss of the earlier net if only its weights change, otherwise None."""
-    earlier = origin.earlier
-    if not origin.is_update or earlier is None or not earlier.single_pass:
-        return None
-    if not _utils.equal(vars(settings), vars(earlier.settings)):
+    is_same = _utils.equal(vars(settings), vars(earlier.settings))
+    if not (earlier.single_pass and is_same):
         return None
     net, loss = earlier.net, earlier.net.criterion_.loss
     sampler = _components.batch_sampler(settings, loss, has_groups)
