@@ -420,6 +420,8 @@ def fit(
         If a parameter, a column or a label is invalid; if the cluster has fewer
         resources than the workers need; or if a setting cannot be distributed. An
         earlier fit is kept.
+    OSError
+        If there cannot be a folder at `storage_path`.
     TimeoutError
         If the resources are not free in time.
     ConnectionError
@@ -517,12 +519,5 @@ def _folders(storage_path, dataset):
             )
         return storage, Path(dataset.cache_dir).absolute()
     path = Path(storage).absolute()
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=path):
-            pass
-    except OSError as error:
-        raise ValueError(
-            f"storage_path={storage!r} must be a folder for new files: {error}"
-        ) from error
+    path.mkdir(parents=True, exist_ok=True)
     return str(path), Path(dataset.cache_dir or path).absolute()
