@@ -44,8 +44,8 @@ class SavingMixin:
         ValueError, TypeError
             If something cannot be saved: a class of your own as `network`, `loss`,
             `weighting` or `optimizer`, callbacks, a RandomState instance, or category
-            values other than text, numbers, bytes, dates, times, intervals, and tuples
-            of these. No file is written.
+            values other than text, numbers, bytes, dates, timestamps,
+            intervals, and tuples of these. No file is written.
 
         Examples
         --------

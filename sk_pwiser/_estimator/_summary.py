@@ -1,4 +1,4 @@
-"""A summary of a fit in HTML: network, rows and columns, tasks, epochs and tables."""
+"""A summary of a fit in HTML: network, rows and columns, epochs and embeddings."""
 
 import re
 from html import escape
@@ -39,14 +39,13 @@ class SummaryMixin:
 def summary_html(result):
     """Return the summary of a `TrainingResult`, without scripts."""
     schema, network = result.schema, result.net.module_
-    encoder, names = schema.encoder, schema.targets.task_names
+    encoder = schema.encoder
     n_parameters = sum(p.numel() for p in network.parameters())
     kinds, counts = column_kinds(encoder), vector_counts(encoder)
     n_train, n_valid = result.n_rows
     n_rows = f"{n_train:,} for training, {n_valid:,} for validation"
     if result.single_pass:
         n_rows = f"{n_train:,} in the last call of partial_fit"
-    rates = zip(names, schema.base_rates, strict=True)
     tables = [
         (
             f"Network: {type(network).__name__}, {n_parameters:,} parameters",
@@ -57,11 +56,6 @@ def summary_html(result):
             f"Rows: {n_rows}; {encoder.n_features_in_:,} columns",
             ("Kind of column", "Number", "Names"),
             [(kind, f"{len(of):,}", _list(of)) for kind, of in kinds.items()],
-        ),
-        (
-            f"Tasks: {len(names)}",
-            ("Task", "Base rate"),
-            [(name, f"{rate:.4g}") for name, rate in rates],
         ),
         _history(result),
     ]

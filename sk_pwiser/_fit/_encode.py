@@ -161,8 +161,12 @@ class Encoding:
         Rows in one part, such as a table, are encoded at once and not read again.
         """
         settings, summary = self.plan.settings, self.source.summary
-        if self.earlier is not None:
-            check_time(settings, self.earlier.encoder)
+        read = [] if self.earlier is None else self.earlier.encoder.read_columns_
+        if settings.left_out_column in [column.name for column in read]:
+            raise ValueError(
+                f"time_column={settings.left_out_column!r} was a feature in the "
+                "earlier fit. Set time_feature=True in encoding_params to continue it."
+            )
         parts = self.source.parts("Learning the columns")
         first, second = next(parts), next(parts, None)
         if self.adds and settings.encoding_params["grow_vocabulary"]:
@@ -385,17 +389,6 @@ def times_of(plan: "Plan", X: Any, encoder: _encoder.TableEncoder) -> np.ndarray
     if not plan.by_time:
         return None
     return row_times(encoder.align(X), plan.settings.encoding_params["time_column"])
-
-
-def check_time(settings: Settings, encoder: _encoder.TableEncoder) -> None:
-    """Raise if an earlier fit read the column of times as a feature."""
-    name = settings.left_out_column
-    names = [column.name for column in encoder.read_columns_]
-    if name is not None and name in names:
-        raise ValueError(
-            f"time_column={name!r} was a feature in the earlier fit. Set "
-            "time_feature=True in encoding_params to continue it."
-        )
 
 
 def _warn_about_few_rows(

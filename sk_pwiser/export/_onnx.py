@@ -1,6 +1,5 @@
 """ONNX files of fitted estimators, with encoded inputs or raw columns as inputs."""
 
-import json
 import logging
 import threading
 import warnings
@@ -128,18 +127,8 @@ def to_onnx(estimator, path, *, inputs="encoded"):
         encoder = encoding_model(onnx, schema, market, len(estimator.task_names_))
     model = onnx.load_from_string(checked_model(network, "to_onnx")[0])
     del model.graph.output[1:]
-    names = {"task_names": list(estimator.task_names_)}
     if encoder is not None:
         model = _join(onnx, encoder, model)
-    else:
-        names["category_names"] = schema.encoder.category_names_
-        names["numeric_names"] = schema.encoder.numeric_names_
-        if schema.statistics is not None:
-            names["numeric_names"] += schema.statistics.names(
-                schema.encoder, names["task_names"]
-            )
-    properties = {key: json.dumps(value, default=str) for key, value in names.items()}
-    onnx.helper.set_model_props(model, properties)
     model.producer_name = "sk_pwiser"
     onnx.checker.check_model(model)
     write_bytes(path, model.SerializeToString())

@@ -315,7 +315,6 @@ OTHER_VALUES = {
     "days": pd.Series(DAYS).astype("category"),
     "days with a zone": pd.Series(DAYS.tz_localize("UTC")).astype("category"),
     "dates": pd.Series(DAYS.date).astype("category"),
-    "periods": pd.Series(DAYS.to_period("D")).astype("category"),
     "bytes": pd.Series([b"a", b"b"] * (len(X) // 2)),
 }
 
