@@ -72,7 +72,11 @@ def run(arguments):
     """Run the comparison that the arguments ask for."""
     if arguments.data is None:
         show_logs(arguments)
-        compare_real(arguments)
+        path = os.environ.get("SK_PWISER_DATA")  # a folder with KuaiRand-Pure
+        for second in ("engage", "long") if path else ():
+            bunch = load_kuairand(path, second, subset="train")
+            title = f"KuaiRand, click and {second}"
+            compare(title, bunch.data, bunch.target, arguments)
         print(NEXT)
         return
     X, Y, times = read(arguments)
@@ -298,15 +302,6 @@ def print_scores(title, tables, advice, *pairs):
 # Real impressions.
 
 
-def compare_real(arguments):
-    """Compare the losses on KuaiRand-Pure, if SK_PWISER_DATA names its folder."""
-    path = os.environ.get("SK_PWISER_DATA")
-    for second in ("engage", "long") if path else ():
-        bunch = load_kuairand(path, second, subset="train")
-        title = f"KuaiRand, click and {second}"
-        compare(title, bunch.data, bunch.target, arguments)
-
-
 def read(arguments):
     """Return the features, the labels and the times in a CSV or Parquet file."""
     path, targets = arguments.data, arguments.targets
@@ -383,7 +378,8 @@ def compare(title, X, Y, arguments, times=None):
     if arguments.against_others:
         models = model_selection.named_models("default", n_tasks=Y.shape[1])
         if times is not None:
-            models = {name: without_times(m, X, times) for name, m in models.items()}
+            drop = FunctionTransformer(type(X).drop, kw_args={"columns": times.name})
+            models = {name: make_pipeline(drop, m) for name, m in models.items()}
         models["sk_pwiser"] = model
         comparison = model_selection.compare_models(X, Y, models=models, **common)
     else:
@@ -393,12 +389,6 @@ def compare(title, X, Y, arguments, times=None):
         )
     seeds = f"Seeds of the folds: {comparison.seeds.tolist()}."
     print(comparison, comparison.seconds, seeds, sep="\n", flush=True)
-
-
-def without_times(model, X, times):
-    """Return a pipeline of a model that reads a table without its column of times."""
-    drop = FunctionTransformer(type(X).drop, kw_args={"columns": times.name})
-    return make_pipeline(drop, model)
 
 
 if __name__ == "__main__":

@@ -162,7 +162,11 @@ def from_plain(cls, values, arrays, name):
             raise ValueError(f"its parameters {unknown} are unknown")
         # A file must not choose where a later fit writes.
         estimator = cls(**{**params, "checkpoint_dir": None})
-        _set_requests(estimator, content.get("requests", {}))
+        with config_context(enable_metadata_routing=True):
+            for method, requests in content.get("requests", {}).items():
+                made = {k: v for k, v in requests.items() if v is not None}
+                if method in ROUTED and made:
+                    getattr(estimator, f"set_{method}_request")(**made)
         if content["result"] is not None:
             estimator._set_result(from_state(content["result"], defaults))
     except _model_files.READING_ERRORS as error:
@@ -173,14 +177,6 @@ def from_plain(cls, values, arrays, name):
             message += f"version {__version__}."
         raise ValueError(message) from error
     return estimator
-
-
-def _set_requests(estimator, requests):
-    with config_context(enable_metadata_routing=True):
-        for method in ROUTED:
-            made = {k: v for k, v in requests.get(method, {}).items() if v is not None}
-            if made:
-                getattr(estimator, f"set_{method}_request")(**made)
 
 
 def _check_params(when, params):

@@ -99,7 +99,11 @@ def layer_rows(network):
     for path, layer in network.named_modules():
         own = dict(layer.named_parameters(recurse=False))
         if own:
-            key = (re.sub(r"\d+", "*", path), type(layer).__name__, _shape(layer, own))
+            largest = max(own.values(), key=lambda p: p.numel())
+            shape = " x ".join(f"{n:,}" for n in largest.shape) or "1"
+            if hasattr(layer, "in_features"):
+                shape = f"{layer.in_features:,} → {layer.out_features:,}"
+            key = (re.sub(r"\d+", "*", path), type(layer).__name__, shape)
             paths, sizes = groups.setdefault(key, ([], []))
             paths.append(path.split("."))
             sizes += [p.numel() for p in own.values()]
@@ -110,14 +114,6 @@ def layer_rows(network):
         times = f"{len(paths)} x ({shape})" if len(paths) > 1 else shape
         rows.append((".".join(common), kind, times, f"{sum(sizes):,}"))
     return rows
-
-
-def _shape(layer, own):
-    """Return the widths of a linear map, or the shape of the largest parameter."""
-    if hasattr(layer, "in_features"):
-        return f"{layer.in_features:,} → {layer.out_features:,}"
-    largest = max(own.values(), key=lambda p: p.numel())
-    return " x ".join(f"{n:,}" for n in largest.shape) or "1"
 
 
 def _list(names):

@@ -106,7 +106,15 @@ def _check_validation(plan: "Plan", data: EncodedData) -> str | None:
                 "groups to ParquetImpressions."
             )
     if data.holds_out and valid is not None and plan.by_time:
-        warn_about_share(plan.settings, len(data.train), len(valid))
+        share, n_rows = plan.settings.validation_fraction, len(data.train) + len(valid)
+        most = max(largest_part(share), 1 / n_rows)
+        if not share / 2 <= len(valid) / n_rows <= most:
+            name = plan.settings.encoding_params["time_column"]
+            warn_user(
+                f"By time_column={name!r}, the last {len(valid)} of {n_rows} rows are "
+                f"held out; validation_fraction={share} asks for about "
+                f"{round(share * n_rows)}. Use finer times or an eval_set."
+            )
     if plan.origin.earlier is not None and data.split_rows is not None:
         warn_about_trained(plan.origin.earlier, data.split_rows)
     return monitor
@@ -233,7 +241,13 @@ class Encoding:
                 names_new = is_update and not grows
                 codes, *inputs = encoder.transform(rows.X, n_rates, names_new=names_new)
             if is_update:
-                _warn_about_few_rows(encoder, statistics, earlier, len(codes))
+                columns, with_rates = encoder.columns_, []
+                if earlier is not None:
+                    known = set(map(id, earlier.encoder.columns_))
+                    columns = [each for each in columns if id(each) not in known]
+                elif statistics is not None and len(codes) < FEW_VALUES:
+                    with_rates = statistics.column_names(encoder)
+                _column_kinds.warn_about_few_values(columns, with_rates)
             times = times_of(self.plan, rows.X, encoder)
         self.blocks.add(len(rows), times)
         self.whole = rows, Impressions.of(codes, *inputs), times
@@ -389,22 +403,6 @@ def times_of(plan: "Plan", X: Any, encoder: _encoder.TableEncoder) -> np.ndarray
     if not plan.by_time:
         return None
     return row_times(encoder.align(X), plan.settings.encoding_params["time_column"])
-
-
-def _warn_about_few_rows(
-    encoder: _encoder.TableEncoder,
-    statistics: Any,
-    earlier: Schema | None,
-    n_samples: int,
-) -> None:
-    """Warn about encodings that an update has learnt from few rows."""
-    columns, with_rates = encoder.columns_, []
-    if earlier is not None:
-        known = set(map(id, earlier.encoder.columns_))
-        columns = [column for column in columns if id(column) not in known]
-    elif statistics is not None and n_samples < FEW_VALUES:
-        with_rates = statistics.column_names(encoder)
-    _column_kinds.warn_about_few_values(columns, with_rates)
 
 
 class TableStore:
@@ -629,14 +627,3 @@ def warn_about_trained(earlier: Any, split_rows: Mapping[str, Any]) -> None:
         "Early stopping may decide on rows that the earlier fit was trained on, since "
         f"{reason}. Pass new rows as X_val or eval_set, or set early_stopping=False."
     )
-
-
-def warn_about_share(settings: Settings, n_train: int, n_valid: int) -> None:
-    """Warn if the last rows in time are far more or fewer than asked for."""
-    share, n_rows = settings.validation_fraction, n_train + n_valid
-    if not share / 2 <= n_valid / n_rows <= max(largest_part(share), 1 / n_rows):
-        warn_user(
-            f"By time_column={settings.encoding_params['time_column']!r}, the last "
-            f"{n_valid} of {n_rows} rows are held out; validation_fraction={share} "
-            f"asks for about {round(share * n_rows)}. Use finer times or an eval_set."
-        )

@@ -311,7 +311,12 @@ def train_worker(config):
     except _workers.LostWorkerError:
         raise
     except Exception as error:  # such as divergence, which a restart would repeat
-        _write_error(folder, error)
+        try:
+            content = pickle.dumps(error)
+            pickle.loads(content)
+        except Exception:  # not every error can be stored
+            content = pickle.dumps(RuntimeError(f"{type(error).__name__}: {error}"))
+        write_bytes(folder / ERRORS.replace("*", uuid.uuid4().hex), content)
         raise
 
 
@@ -345,15 +350,6 @@ def _train(folder):
         if rank == 0:
             write_pickle(Path(name) / RESULT, to_state(result))
         _report({}, name if rank == 0 else None)
-
-
-def _write_error(folder, error):
-    try:
-        content = pickle.dumps(error)
-        pickle.loads(content)
-    except Exception:  # not every error can be stored
-        content = pickle.dumps(RuntimeError(f"{type(error).__name__}: {error}"))
-    write_bytes(folder / ERRORS.replace("*", uuid.uuid4().hex), content)
 
 
 def fit(

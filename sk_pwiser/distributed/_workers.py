@@ -243,15 +243,17 @@ class JointIterator:
         while True:
             with _utils.active(self.generators):
                 batch = next(own, None)
+            n_rows = 0 if batch is None else len(batch[1])
+            weight = None if batch is None else batch[0].get("sample_weight")
+            n_weights = 0 if weight is None else weight[:1].numel()
             # One exchange per step tells all workers how many rows each one has, and
             # when to stop.
-            found = self.workers.gather_numbers(*_numbers(batch))
-            self.sizes = [n_rows for n_rows, _ in found]
-            self.n_weights = max(n_weights for _, n_weights in found)
+            found = self.workers.gather_numbers(n_rows, n_weights)
+            self.sizes, numbers = map(list, zip(*found, strict=True))
+            self.n_weights = max(numbers)
             if not any(self.sizes):
                 return
-            if batch is not None:
-                self.n_own += len(batch[1])
+            self.n_own += n_rows
             yield batch or self._filler
 
     def in_row_order(self, values: Tensor) -> Tensor:
@@ -266,14 +268,6 @@ class JointIterator:
         inputs, y = self.batches.dataset.sample[slice(0, 1)]
         device = self.batches.device
         return {name: t.to(device) for name, t in inputs.items()}, y.to(device)
-
-
-def _numbers(batch: Batch | None) -> tuple[int, int]:
-    """Return the number of rows of a batch, and the number of weights per row."""
-    if batch is None:
-        return 0, 0
-    weight = batch[0].get("sample_weight")
-    return len(batch[1]), 0 if weight is None else weight[:1].numel()
 
 
 class NetworkSums:
