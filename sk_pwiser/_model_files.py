@@ -280,7 +280,13 @@ class PlainForm:
             plain = self._encode(dict(fields), name, arrays)
             return {TAG: "object", "class": cls.__name__, "items": plain}
         if isinstance(value, Mapping):
-            return self._encode_dict(value, name, arrays)
+            plain = {
+                k: self._encode(v, f"{name}.{k}", arrays) for k, v in value.items()
+            }
+            if TAG not in plain and all(type(key) is str for key in plain):
+                return plain
+            pairs = [[self._encode(k, name, arrays), v] for k, v in plain.items()]
+            return {TAG: "dict", "items": pairs}
         if cls in (list, tuple, set, frozenset):
             items = enumerate(sorted(value) if cls in (set, frozenset) else value)
             plain = [self._encode(item, f"{name}.{i}", arrays) for i, item in items]
@@ -288,13 +294,6 @@ class PlainForm:
         raise TypeError(
             f"{name} holds {value!r} of class {cls.__name__}, which cannot be saved."
         )
-
-    def _encode_dict(self, value, name, arrays):
-        items = {k: self._encode(v, f"{name}.{k}", arrays) for k, v in value.items()}
-        if TAG not in items and all(type(key) is str for key in items):
-            return items
-        pairs = [[self._encode(key, name, arrays), item] for key, item in items.items()]
-        return {TAG: "dict", "items": pairs}
 
     def _encode_array(self, value, name, arrays):
         if value.dtype.kind in "biuf":

@@ -160,8 +160,9 @@ class Encoding:
         # By which the target statistics are fitted.
         self.blocks = Blocks(n_blocks, plan.by_time, source.sample_rows, self.generator)
         self.drawn_by = plan.random_state  # the validation rows
-        if not equal(plan.split_state, plan.first_random_state):
-            self.drawn_by = random_state_at(plan.split_state)
+        drawn = plan.origin.split_state
+        if drawn is not None and not equal(drawn, plan.first_random_state):
+            self.drawn_by = random_state_at(drawn)
 
     def learn(self) -> None:
         """Read the rows once: learn their columns, and count labels, weights and times.
@@ -183,11 +184,12 @@ class Encoding:
             # The earlier net stays usable, and so do its statistics.
             statistics = deepcopy(self.earlier.statistics)
             self.earlier = replace(self.earlier, statistics=statistics)
-        earlier, statistics = self.earlier, None
+        earlier = self.earlier
         if earlier is None:
             encoder = _schema.make_encoder(settings, self.estimator_name)
+            statistics = None
         else:
-            encoder = earlier.encoder
+            encoder, statistics = earlier.encoder, earlier.statistics
         if second is None:
             # Learning and encoding at once spares finding the distinct values twice.
             encoder, statistics = self._learn_whole(first, encoder)
@@ -195,17 +197,17 @@ class Encoding:
             # Parts are read again for the second pass: all of them may exceed memory.
             encoder = self._learn_parts(chain([first, second], parts), encoder)
         self.blocks.finish()
+        keeps = self.adds or self.is_shared
+        if not keeps and (second is not None or earlier is not None):
+            shape = summary.n_rows, len(summary.first.task_names)
+            statistics = _schema.unfitted_statistics(settings, encoder, shape, earlier)
         if earlier is None:
             of_rows = summary.first, summary.base_rates()
             self.schema = Schema.of(settings, encoder, *of_rows, statistics)
         else:
-            self.schema = replace(earlier, encoder=encoder)
+            self.schema = replace(earlier, encoder=encoder, statistics=statistics)
         if self.is_shared:
             self.schema = replace(self.schema, base_rates=summary.base_rates())
-        elif not self.adds and (second is not None or earlier is not None):
-            shape = summary.n_rows, len(self.schema.targets.task_names)
-            statistics = _schema.unfitted_statistics(settings, encoder, shape, earlier)
-            self.schema = replace(self.schema, statistics=statistics)
 
     def _learn_whole(
         self, rows: Rows, encoder: _encoder.TableEncoder
@@ -217,10 +219,10 @@ class Encoding:
         settings, is_update = self.plan.settings, self.plan.origin.is_update
         summary, in_files = self.source.summary, isinstance(self.source, FileRows)
         earlier = self.earlier
+        statistics = None if earlier is None else earlier.statistics
         if not summary.n_rows:
             summary.add(rows.targets, rows.weights)
         weights = row_weights(summary.scaled)
-        statistics = None if earlier is None else earlier.statistics
         with named_place(rows.place):
             if earlier is None:
                 learnt = encoder.fit(rows.X, weights)
