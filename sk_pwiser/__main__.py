@@ -309,7 +309,13 @@ def read(arguments):
     frame = (pd.read_parquet if path.suffix == ".parquet" else pd.read_csv)(path)
     # pandas makes an index of columns of the file that were one when it was written.
     frame = frame.reset_index([name for name in frame.index.names if name is not None])
-    check_columns(frame, arguments)
+    named = [*targets, *arguments.categorical, *arguments.ignore]
+    named += [] if arguments.time is None else [arguments.time]
+    if missing := [name for name in named if name not in frame.columns]:
+        raise ValueError(
+            f"{path.name} has no columns {missing}; its columns are "
+            f"{list(frame.columns)}"
+        )
     labels = read_labels(frame[targets]).values.reshape(len(frame), -1)
     labels = zero_one_labels(read_words(labels), targets).astype("int8")
     Y = pd.DataFrame(labels, frame.index, targets)
@@ -318,7 +324,8 @@ def read(arguments):
         times = read_dates(pd, frame[arguments.time])
     others = [*targets, *arguments.ignore, arguments.time]
     X = frame[frame.columns.difference(others, sort=False)]
-    X = X.astype(dict.fromkeys(arguments.categorical, "category"))
+    categorical = X.columns.intersection(arguments.categorical)
+    X = X.astype(dict.fromkeys(categorical, "category"))
     return X, Y, times
 
 
@@ -336,23 +343,6 @@ def read_dates(pd, times):
             f"--time {times.name} must name a column of numbers, or of dates such as "
             f"2026-04-30 or 2026-04-30T12:00: {error}"
         ) from error
-
-
-def check_columns(frame, arguments):
-    """Raise if an option names a column that is missing or in another option."""
-    seen = {}
-    for option in ("targets", "categorical", "ignore", "time"):
-        names = getattr(arguments, option)
-        names = [names] if isinstance(names, str) else names or []
-        if missing := [name for name in names if name not in frame.columns]:
-            raise ValueError(
-                f"--{option} must name columns of {arguments.data.name}, got "
-                f"{missing}; its columns are {list(frame.columns)}"
-            )
-        for name in names:
-            if name in seen:
-                raise ValueError(f"--{seen[name]} and --{option} both name {name!r}")
-            seen[name] = option
 
 
 def compare(title, X, Y, arguments, times=None):

@@ -290,10 +290,9 @@ DATA = ["--data", "log.parquet", "--targets", *Y]
         ({"at": 1}, [*DATA, "--time", "at"], "n_splits=2 with min_conversions=1"),
         ({"price": np.inf}, DATA, "'price'"),
         # Columns that are named.
-        ({}, [*DATA, "--ignore", "click"], "--targets and --ignore both name 'click'"),
-        ({}, [*DATA, "--time", "x"], "--time must name columns of log.parquet, got"),
-        ({}, [*DATA, "--categorical", "x"], "got ['x']; its columns are ['num"),
-        ({}, [*DATA[:3], "view"], "--targets must name columns of"),
+        ({}, [*DATA, "--time", "x"], "log.parquet has no columns ['x']; its columns"),
+        ({}, [*DATA, "--categorical", "x"], "no columns ['x']; its columns are ['num"),
+        ({}, [*DATA[:3], "view"], "log.parquet has no columns ['view']"),
         # Options.
         ({}, ["--targets", "click"], "--data and --targets must be given together"),
         ({}, ["--categorical", "id"], "--categorical must be given with --data"),

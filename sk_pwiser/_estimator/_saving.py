@@ -181,19 +181,12 @@ def from_plain(cls, values, arrays, name):
 
 def _check_params(when, params):
     """Raise for parameters that only code could restore."""
-    for name in ("network", "loss", "weighting", "optimizer", "early_stopping"):
-        if callable(params[name]):
+    for name, value in params.items():
+        is_state = name == "random_state" and not isinstance(value, Integral | None)
+        has_callbacks = name == "callbacks" and value
+        if callable(value) or is_state or has_callbacks:
             raise TypeError(
-                f"A model with {name}={params[name]!r}{when} cannot be saved: the file "
-                "would need its code. Use pickle, for files that you trust."
+                f"A model with {name}={value!r}{when} cannot be saved: a file holds "
+                "numbers and text, and no code. Set another value, or use pickle for "
+                "files that you trust."
             )
-    if params["callbacks"]:
-        raise TypeError(
-            "A model with callbacks cannot be saved: a file holds no code. Set "
-            "callbacks=None first; the fitted network does not need them."
-        )
-    seed = params["random_state"]
-    if seed is not None and not isinstance(seed, Integral):
-        raise TypeError(
-            f"A model with random_state={seed!r}{when} cannot be saved; set an int."
-        )
