@@ -220,9 +220,7 @@ def name_eval_sets(eval_set: Any) -> dict[str, Any]:
     sets: dict[Any, Any] = {"valid": eval_set}
     if isinstance(eval_set, Mapping):
         sets = dict(eval_set)
-    elif isinstance(eval_set, list) and (
-        len(eval_set) == 1 or all(isinstance(pair, tuple) for pair in eval_set)
-    ):
+    elif isinstance(eval_set, list):
         sets = {f"valid_{k}": pair for k, pair in enumerate(eval_set)}
     if not sets:
         raise ValueError(f"eval_set must have at least one set; got {eval_set!r}.")
@@ -243,14 +241,12 @@ def read_eval_sets(eval_set: Any, source: Source) -> dict[str, Source]:
         return {"valid": _read_eval_files(sets, source)}
     checked: dict[str, Source] = {}
     for name, given in sets.items():
+        origin = "eval_set" if len(sets) == 1 else f"the set {name!r} of eval_set"
         if isinstance(given, GivenRows):
             origin = "the validation rows"  # X_val, Y_val and so on
-        elif not isinstance(given, tuple | list) or len(given) != 2:
-            is_pair = isinstance(given, tuple | list)
-            found = f"{len(given)} entries" if is_pair else type(given).__name__
+        elif not isinstance(given, tuple) or len(given) != 2:
+            found = len(given) if isinstance(given, tuple) else type(given).__name__
             raise TypeError(f"eval_set must be a pair (X, Y); got {found}.")
-        else:
-            origin = "eval_set" if len(sets) == 1 else f"the set {name!r} of eval_set"
         with named_place(origin):
             # Validation rows may have only one of the classes, as those of an update.
             checked[name] = read_table(

@@ -469,13 +469,22 @@ def join(own: Inputs, workers: Workers, sizes: Sequence[int], n_weights: int) ->
     widths = [each.shape[1] for each in given_columns.values()]
     parts = workers.join(packed, sizes).split(widths, dim=1)
     found = dict(zip(given_columns, parts, strict=True))
+
+    def averaged(term: Term) -> Term:
+        # Extra losses must be means over rows, as `extra_losses_are_means` says.
+        if isinstance(term, Tensor):
+            return workers.mean(term, sizes)
+
+        def average(labels: Labels) -> Tensor:
+            own = term(Labels(y, sample_weight, labels.row_losses))
+            return workers.mean(own, sizes)
+
+        return average
+
     joined = output._replace(
         logits=found["logits"],
         aux_logits=[found[f"aux {k}"] for k in range(len(output.aux_logits))],
-        extra_losses={
-            name: _averaged(term, y, sample_weight, workers, sizes)
-            for name, term in output.extra_losses.items()
-        },
+        extra_losses={k: averaged(term) for k, term in output.extra_losses.items()},
         conditional_logits=found.get("conditional_logits"),
         sampled_logits=found.get("sampled_logits"),
     )
@@ -485,22 +494,3 @@ def join(own: Inputs, workers: Workers, sizes: Sequence[int], n_weights: int) ->
     if groups is not None:
         groups = workers.join(groups, sizes)
     return joined, found["y"], weight, groups
-
-
-def _averaged(
-    term: Term,
-    y: Tensor,
-    sample_weight: Tensor | None,
-    workers: Workers,
-    sizes: Sequence[int],
-) -> Term:
-    """Return an extra loss that is averaged over the workers."""
-    # Extra losses must be means over rows, as `extra_losses_are_means` says.
-    if isinstance(term, Tensor):
-        return workers.mean(term, sizes)
-
-    def average(labels: Labels) -> Tensor:
-        own = term(Labels(y, sample_weight, labels.row_losses))
-        return workers.mean(own, sizes)
-
-    return average
