@@ -319,30 +319,15 @@ def read(arguments):
     labels = read_labels(frame[targets]).values.reshape(len(frame), -1)
     labels = zero_one_labels(read_words(labels), targets).astype("int8")
     Y = pd.DataFrame(labels, frame.index, targets)
-    times = None
-    if arguments.time is not None:
-        times = read_dates(pd, frame[arguments.time])
+    times = None if arguments.time is None else frame[arguments.time]
+    if times is not None and not pd.api.types.is_numeric_dtype(times):
+        # The day and the month of 04/05/2026 could be confused.
+        times = pd.to_datetime(times, format="ISO8601")
     others = [*targets, *arguments.ignore, arguments.time]
     X = frame[frame.columns.difference(others, sort=False)]
     categorical = X.columns.intersection(arguments.categorical)
     X = X.astype(dict.fromkeys(categorical, "category"))
     return X, Y, times
-
-
-def read_dates(pd, times):
-    """Return numbers as such, and other times as dates; text must be of ISO 8601.
-
-    The day and the month of 04/05/2026 could be confused.
-    """
-    if pd.api.types.is_numeric_dtype(times):
-        return times
-    try:
-        return pd.to_datetime(times, format="ISO8601")
-    except (TypeError, ValueError) as error:
-        raise ValueError(
-            f"--time {times.name} must name a column of numbers, or of dates such as "
-            f"2026-04-30 or 2026-04-30T12:00: {error}"
-        ) from error
 
 
 def compare(title, X, Y, arguments, times=None):
