@@ -46,11 +46,7 @@ class RowStore:
         self._pending: list[Arrays] = []
 
     def __len__(self) -> int:
-        return sum(self.sizes) + self._n_pending
-
-    @property
-    def _n_pending(self) -> int:
-        return sum(len(arrays["y"]) for arrays in self._pending)
+        return sum(self.sizes)
 
     def add(
         self,
@@ -78,11 +74,11 @@ class RowStore:
                 self._pending.append(arrays)
                 for name, array in arrays.items():
                     self.forms.setdefault(name, (array.dtype, array.shape[1:]))
-                if self._n_pending >= self.fewest_rows:
+                if sum(len(each["y"]) for each in self._pending) >= self.fewest_rows:
                     self.flush()
 
     def flush(self) -> None:
-        if self._n_pending:
+        if self._pending:
             arrays = self._join(self._pending, self.forms)
             np.savez(self._path(len(self.sizes)), **arrays)  # type: ignore[arg-type]
             self.sizes.append(len(arrays["y"]))

@@ -29,7 +29,6 @@ from sk_pwiser._training._settings import Settings
 from sk_pwiser._training._state import TrainingResult, from_state, to_state
 from sk_pwiser.distributed import _workers
 
-DEFAULT_PORT = 6379
 JOB, RESULT, ERRORS = "job.pickle", "result.pickle", "error-*.pickle"
 # Enough for about equal shares.
 FILES_PER_PROCESS = 8
@@ -192,8 +191,6 @@ def _connect(ray, address, timeout, verbose):
 def _check_address(address, timeout):
     """Raise if nothing listens at an address; Ray itself waits for minutes."""
     host, _, port = address.removeprefix("ray://").rpartition(":")
-    if not host:
-        host, port = port, DEFAULT_PORT
     try:
         socket.create_connection((host, int(port)), timeout).close()
     except (OSError, ValueError) as error:

@@ -166,10 +166,6 @@ def _trace(network):
 def _exporter_of_torch():
     """Set the global variables of PyTorch for its exporter, and restore them."""
     with ExitStack() as stack:
-        fast_path = torch.backends.mha.get_fastpath_enabled()
-        stack.callback(torch.backends.mha.set_fastpath_enabled, fast_path)
-        # The fast path of attention is one operator, which ONNX does not have.
-        torch.backends.mha.set_fastpath_enabled(False)
         stack.enter_context(_ExactLogarithms())
         # The exporter prints the graph of a network that it cannot export, packages
         # that no network here needs, and a warning of every decision on a size, also of
