@@ -238,7 +238,20 @@ def read_eval_sets(eval_set: Any, source: Source) -> dict[str, Source]:
     """Check validation rows, all but the tables, against the training labels."""
     sets = name_eval_sets(eval_set)
     if isinstance(source, FileRows) and any(map(reads_in_parts, sets.values())):
-        return {"valid": _read_eval_files(sets, source)}
+        *further, dataset = sets.values()
+        if further:
+            raise ValueError(
+                "Several sets in eval_set must be tables with labels; a dataset that "
+                "is read in parts must be the only one."
+            )
+        found, targets = dataset.targets, source.dataset.targets
+        if found != targets or dataset.sample_weight is not None:
+            raise ValueError(
+                f"In eval_set: targets and sample_weight must be {targets}, as in the "
+                f"training rows, and None; got {found} and {dataset.sample_weight!r}."
+            )
+        of_rows = source.settings, dataset, source.folder
+        return {"valid": FileRows(*of_rows, origin="eval_set")}
     checked: dict[str, Source] = {}
     for name, given in sets.items():
         origin = "eval_set" if len(sets) == 1 else f"the set {name!r} of eval_set"
@@ -257,27 +270,6 @@ def read_eval_sets(eval_set: Any, source: Source) -> dict[str, Source]:
                 origin=origin,
             )
     return checked
-
-
-def _read_eval_files(sets: dict[str, Any], source: FileRows) -> FileRows:
-    """Return the rows of a dataset, which must be the only validation set."""
-    eval_set, targets = sets.pop("valid"), source.dataset.targets
-    if sets or not reads_in_parts(eval_set):
-        raise ValueError(
-            "Several sets in eval_set must be tables with labels; a dataset that is "
-            "read in parts must be the only one."
-        )
-    if eval_set.targets != targets:
-        raise ValueError(
-            f"In eval_set: targets are {eval_set.targets}; the targets of the training "
-            f"rows are {targets}."
-        )
-    if eval_set.sample_weight is not None:
-        raise ValueError(
-            f"In eval_set: sample_weight={eval_set.sample_weight!r}; validation rows "
-            "of a dataset have no weights."
-        )
-    return FileRows(source.settings, eval_set, source.folder, origin="eval_set")
 
 
 def check(

@@ -3,7 +3,7 @@
 import logging
 import threading
 import warnings
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from typing import ClassVar
 from unittest.mock import patch
 
@@ -141,7 +141,20 @@ def _trace(network):
     shapes = [
         {0: f"n_{name}" if name.startswith("bag_") else "n_samples"} for name in inputs
     ]
-    with EXPORT_LOCK, _exporter_of_torch():
+    with (
+        EXPORT_LOCK,
+        _ExactLogarithms(),
+        # The exporter prints the graph of a network that it cannot export, packages
+        # that no network here needs, and a warning of every decision on a size, also of
+        # a layer's width: the graph is checked.
+        patch("torch.export._trace.print", lambda *_, **__: None, create=True),
+        warnings.catch_warnings(action="ignore"),
+        ExitStack() as stack,
+    ):
+        for name, log in list(logging.root.manager.loggerDict.items()):
+            if name.partition(".")[0] == "torch" and getattr(log, "handlers", []):
+                silent = [logging.NullHandler()]
+                stack.enter_context(patch.object(log, "handlers", silent))
         program = torch.onnx.export(
             network,
             tensors,
@@ -160,25 +173,6 @@ def _trace(network):
     for part in (model, graph, *graph.node, *values):
         del part.metadata_props[:]
     return model.SerializeToString()
-
-
-@contextmanager
-def _exporter_of_torch():
-    """Set the global variables of PyTorch for its exporter, and restore them."""
-    with ExitStack() as stack:
-        stack.enter_context(_ExactLogarithms())
-        # The exporter prints the graph of a network that it cannot export, packages
-        # that no network here needs, and a warning of every decision on a size, also of
-        # a layer's width: the graph is checked.
-        stack.enter_context(
-            patch("torch.export._trace.print", lambda *_, **__: None, create=True)
-        )
-        stack.enter_context(warnings.catch_warnings(action="ignore"))
-        for name, log in list(logging.root.manager.loggerDict.items()):
-            if name.partition(".")[0] == "torch" and getattr(log, "handlers", []):
-                silent = [logging.NullHandler()]
-                stack.enter_context(patch.object(log, "handlers", silent))
-        yield
 
 
 def _example_inputs(network, n_rows):

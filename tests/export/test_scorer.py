@@ -304,7 +304,7 @@ def test_refuses_what_is_not_a_fitted_estimator_of_a_table(export):
         export(make_pipeline(small()))
     with pytest.raises(NotFittedError):
         export(small())
-    with pytest.raises(ValueError, match="fitted on a sparse table"):
+    with pytest.raises(ValueError, match="A sparse table cannot be exported"):
         export(small(max_epochs=1).fit(csr_array(X[["price"]].fillna(0)), Y))
 
 
