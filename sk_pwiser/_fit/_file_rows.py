@@ -45,23 +45,20 @@ class FileRows:
         self.folder = folder  # of the encoded rows
         self.n_files = n_files  # smallest number of stored files
         self.origin = origin
-        self.tasks = self._tasks()
+        # The tasks of the rows, without labels and before any row is read.
+        columns, task_names = dataset.targets, settings.task_names
+        names = _labels.choose_task_names(len(columns), task_names, columns, None)
+        classes = np.array([0, 1])
+        if len(names) > 1:
+            classes = np.tile(classes, (len(names), 1))
+        parents = read_task_parents(settings.task_parents, names)
+        values = np.empty((0, len(names)), dtype=np.float32)
+        self.tasks = _labels.Targets(values, classes, names, parents=parents)
         self.n_rows = dataset.n_rows_  # filters may select fewer
         self.sample_rows = dataset.sample_rows
         self.has_groups = dataset.groups is not None
         self.has_task_weights: bool = isinstance(dataset.sample_weight, list)
         self.summary = _weights_and_groups.RowSummary()
-
-    def _tasks(self) -> _labels.Targets:
-        """Return the tasks of the rows, without labels and before any row is read."""
-        columns, task_names = self.dataset.targets, self.settings.task_names
-        names = _labels.choose_task_names(len(columns), task_names, columns, None)
-        classes = np.array([0, 1])
-        if len(names) > 1:
-            classes = np.tile(classes, (len(names), 1))
-        parents = read_task_parents(self.settings.task_parents, names)
-        values = np.empty((0, len(names)), dtype=np.float32)
-        return _labels.Targets(values, classes, names, parents=parents)
 
     def parts(self, label: str) -> Iterator[Rows]:
         """Read the rows in order, and check them; `label` is what is done with them."""

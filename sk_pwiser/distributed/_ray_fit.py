@@ -261,8 +261,7 @@ def run(folder, workers, storage, max_failures):
         with result.checkpoint.as_directory() as kept:
             return pickle.loads((Path(kept) / RESULT).read_bytes())
     finally:
-        if "://" not in storage:
-            shutil.rmtree(os.path.join(storage, name), ignore_errors=True)
+        shutil.rmtree(os.path.join(storage, name), ignore_errors=True)
 
 
 def write_pickle(path, content):
@@ -382,8 +381,7 @@ def fit(
     storage_path : str or os.PathLike
         Folder for checkpoints and, unless `dataset.cache_dir` is set, for the encoded
         rows; both are deleted at the end. With workers on several machines, a folder
-        that all of them see. For checkpoints it may be a URI such as `"s3://..."`,
-        where the last ones remain.
+        that all of them see.
     use_gpu : bool, default=False
         Whether every worker uses a GPU.
     eval_set : ParquetImpressions or tuple of (X, Y), default=None
@@ -434,7 +432,9 @@ def fit(
     """
     import_ray()
     settings = _check(estimator, dataset, num_workers, use_gpu, max_failures, timeout)
-    storage, folder = _folders(storage_path, dataset)
+    storage = Path(storage_path).absolute()
+    storage.mkdir(parents=True, exist_ok=True)
+    folder = Path(dataset.cache_dir or storage).absolute()
     resources = dict(resources_per_worker or {"CPU": 1})
     if use_gpu:
         resources.setdefault("GPU", 1)
@@ -458,7 +458,7 @@ def fit(
         )
         write_pickle(Path(name) / JOB, job)
         check_resources(workers, timeout)  # others may have taken them meanwhile
-        state = run(name, workers, storage, max_failures)
+        state = run(name, workers, str(storage), max_failures)
     # Classes of callbacks that come from another process are copies; the caller's own
     # settings are kept instead.
     state["settings"] = replace(settings, callbacks=None)
@@ -499,18 +499,3 @@ def _check(estimator, dataset, num_workers, use_gpu, max_failures, timeout):
             f"use_gpu={use_gpu!r}; use device='auto'."
         )
     return settings
-
-
-def _folders(storage_path, dataset):
-    """Return the place of the checkpoints and the folder of the encoded rows."""
-    storage = str(storage_path)
-    if "://" in storage:
-        if dataset.cache_dir is None:
-            raise ValueError(
-                f"storage_path={storage!r} is not a folder: set cache_dir of the "
-                "dataset to one for the encoded rows, which all workers see."
-            )
-        return storage, Path(dataset.cache_dir).absolute()
-    path = Path(storage).absolute()
-    path.mkdir(parents=True, exist_ok=True)
-    return str(path), Path(dataset.cache_dir or path).absolute()

@@ -489,12 +489,10 @@ class Scorer:
             if name not in rows and name in shared:
                 columns.append([shared[name]])
                 continue
-            if name not in rows:
-                raise ValueError(f"rows has no field {name!r}.")
-            if not _is_column(rows[name]):
+            if not _is_column(rows.get(name)):
                 raise ValueError(
                     f"Field {name!r} must be a list or a 1-D array like the other "
-                    f"fields; got {rows[name]!r}."
+                    f"fields; got {rows.get(name)!r}."
                 )
             columns.append(_as_values(rows[name]))
             lengths[name] = len(columns[-1])

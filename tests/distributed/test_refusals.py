@@ -40,7 +40,6 @@ def call(cluster, log, tmp_path):
         ({"dataset": [[1.0]]}, TypeError, "must be a ParquetImpressions.*got list"),
         ({"estimator": "bce"}, TypeError, "must be a MultiTaskCTRCVRClassifier"),
         ({"use_gpu": True}, ValueError, "needs 2 GPU; the cluster has 0"),
-        ({"storage_path": "s3://runs"}, ValueError, "set cache_dir of the dataset"),
         ({"storage_path": "/dev/null/x"}, NotADirectoryError, "/dev/null/x"),
         ({"resources_per_worker": {"oil": 1}}, ValueError, "needs 2 oil; the cluster"),
         ({"address": "127.0.0.1:1"}, ValueError, "connected to a Ray cluster already"),

@@ -246,7 +246,7 @@ BAD_ROWS = {
     "infinite category": (broken(area=np.inf), ValueError, "Row 1.*'area'.*infinity"),
     "no dict": ([*records(X[:1]), 7], TypeError, "Row 1 must be a dictionary; got int"),
     "a table": (X, TypeError, "dictionary or a list of dictionaries; got DataFrame"),
-    "absent column": ({"shop": ["a"]}, ValueError, "no field 'hour'"),
+    "absent column": ({"shop": ["a"]}, ValueError, "'hour' must be a list.*None"),
     "scalar column": ({**COLUMNS, "price": 1.0}, ValueError, "'price' must be a list"),
     "short column": (
         {**COLUMNS, "price": [1.0]},
