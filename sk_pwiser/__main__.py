@@ -19,7 +19,6 @@ import joblib
 import numpy as np
 from scipy import special
 from sklearn.metrics import log_loss, roc_auc_score
-from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 
@@ -30,7 +29,7 @@ from sk_pwiser._utils import import_extra
 from sk_pwiser.datasets import load_kuairand, make_ctr_cvr
 from sk_pwiser.history import HistoryFeatures
 from sk_pwiser.inspection import describe_impressions
-from sk_pwiser.metrics import ctcvr_auc_scorer, predicted_over_observed
+from sk_pwiser.metrics import predicted_over_observed
 
 LOSSES = ("bce", "pwiser")
 # Generated logs, each drawn with several seeds.
@@ -73,7 +72,11 @@ def run(arguments):
     """Run the comparison that the arguments ask for."""
     if arguments.data is None:
         show_logs(arguments)
-        compare_real(arguments)
+        path = os.environ.get("SK_PWISER_DATA")  # a folder with KuaiRand-Pure
+        for second in ("engage", "long") if path else ():
+            bunch = load_kuairand(path, second, subset="train")
+            title = f"KuaiRand, click and {second}"
+            compare(title, bunch.data, bunch.target, arguments)
         print(NEXT)
         return
     X, Y, times = read(arguments)
@@ -124,18 +127,8 @@ def make_parser():
         "regression, gradient boosting and, where installed, LightGBM and CatBoost",
     )
     add("--ignore", **columns, help="columns of the file to leave out")
-    add(
-        "--drop-unlabelled",
-        action="store_true",
-        help="leave out the rows of the file without a label in one of the targets",
-    )
-    add(
-        "--weights",
-        nargs="+",
-        type=float,
-        metavar="WEIGHT",
-        help="values of pwiser_weight to compare, or to search on generated logs",
-    )
+    weights = {"nargs": "+", "type": float, "metavar": "WEIGHT"}
+    add("--weights", **weights, help="values of pwiser_weight to compare")
     add("--folds", type=int, default=5, help="number of folds (default: 5)")
     add("--seed", type=int, default=0, help="seed of folds and fits (default: 0)")
     add("--jobs", type=int, default=-1, help="parallel fits (default: one per CPU)")
@@ -148,15 +141,13 @@ def check(arguments):
     """Raise if options do not fit together."""
     if (arguments.data is None) != (not arguments.targets):
         raise ValueError("--data and --targets must be given together")
-    of_data = "categorical", "time", "ignore", "against_others", "drop_unlabelled"
+    of_data = "categorical", "time", "ignore", "against_others", "weights"
     for option in of_data if arguments.data is None else ():
         if getattr(arguments, option):
             name = option.replace("_", "-")
             raise ValueError(f"--{name} must be given with --data")
     if arguments.against_others and arguments.weights:
         raise ValueError("--weights must be given without --against-others")
-    if arguments.folds < 2:
-        raise ValueError(f"--folds must be an int >= 2, got {arguments.folds}")
 
 
 def make_model(arguments, **params):
@@ -175,13 +166,31 @@ def show_logs(arguments):
         "takes about\na minute.",
         flush=True,
     )
+    print_scores(
+        f"Rare conversions, 0.8 % of {N_TRAIN:,} rows to fit; half of the clicks are "
+        "accidents;\nmany ids that say little",
+        score_logs(score_rare, arguments),
+        "  With few conversions and ids that say little, a simple model comes close:\n"
+        "  compare with one first.",
+        ("sk_pwiser, pwiser", "sk_pwiser, bce"),
+        ("sk_pwiser, pwiser", "logistic_regression"),
+    )
+    print_scores(
+        "Users who come back, and are mostly new in the later half of the rows, which\n"
+        "is scored; + past: with columns of sk_pwiser.history.HistoryFeatures",
+        score_logs(score_visits, arguments),
+        "  Give a model the past of its users and items before you choose the model.",
+        ("logistic_regression + past", "logistic_regression"),
+        ("sk_pwiser + past", "sk_pwiser"),
+        ("sk_pwiser + past", "logistic_regression + past"),
+    )
+
+
+def score_logs(score_log, arguments):
+    """Return the scores by model of each generated log."""
     seeds = range(arguments.seed, arguments.seed + N_LOGS)
-    for score_log, print_log in (
-        (score_rare, print_rare),
-        (score_visits, print_visits),
-    ):
-        jobs = (joblib.delayed(score_log)(arguments, seed) for seed in seeds)
-        print_log(joblib.Parallel(n_jobs=arguments.jobs)(jobs))
+    jobs = (joblib.delayed(score_log)(arguments, seed) for seed in seeds)
+    return joblib.Parallel(n_jobs=arguments.jobs)(jobs)
 
 
 def baselines():
@@ -191,22 +200,14 @@ def baselines():
 
 
 def score_rare(arguments, seed):
-    """Return the scores by model, and the weight that a search chose, or None."""
+    """Return the scores by model."""
     log = make_ctr_cvr(N_TRAIN + N_TEST, random_state=seed, **RARE)
     X, Y = log.data.iloc[:N_TRAIN], log.target.iloc[:N_TRAIN]
     rest = log.data.iloc[N_TRAIN:], log.target.iloc[N_TRAIN:]
     bce = make_model(arguments, loss="bce", random_state=seed)
     pwiser = make_model(arguments, random_state=seed)
-    if arguments.weights:
-        pwiser = GridSearchCV(
-            pwiser,
-            {"pwiser_weight": arguments.weights},
-            scoring=ctcvr_auc_scorer,
-            cv=model_selection.FunnelStratifiedKFold(3, random_state=seed),
-        )
     models = baselines() | {"sk_pwiser, bce": bce, "sk_pwiser, pwiser": pwiser}
-    scores = {name: score(model.fit(X, Y), *rest) for name, model in models.items()}
-    return scores, pwiser.best_params_["pwiser_weight"] if arguments.weights else None
+    return {name: score(model.fit(X, Y), *rest) for name, model in models.items()}
 
 
 def score_visits(arguments, seed):
@@ -298,130 +299,35 @@ def print_scores(title, tables, advice, *pairs):
     print(advice, flush=True)
 
 
-def print_rare(results):
-    """Print the scores on the rare logs, and what follows from them."""
-    tables, weights = zip(*results, strict=True)
-    print_scores(
-        f"Rare conversions, 0.8 % of {N_TRAIN:,} rows to fit; half of the clicks are "
-        "accidents;\nmany ids that say little",
-        tables,
-        "  With few conversions and ids that say little, a simple model comes close:\n"
-        "  compare with one first.",
-        ("sk_pwiser, pwiser", "sk_pwiser, bce"),
-        ("sk_pwiser, pwiser", "logistic_regression"),
-    )
-    if None not in weights:
-        chosen = ", ".join(f"{weight:g}" for weight in weights)
-        print(f"- pwiser_weight, chosen by cross-validation: {chosen}.")
-
-
-def print_visits(tables):
-    """Print the scores without and with the past, and what follows from them."""
-    print_scores(
-        "Users who come back, and are mostly new in the later half of the rows, which\n"
-        "is scored; + past: with columns of sk_pwiser.history.HistoryFeatures",
-        tables,
-        "  Give a model the past of its users and items before you choose the model.",
-        ("logistic_regression + past", "logistic_regression"),
-        ("sk_pwiser + past", "sk_pwiser"),
-        ("sk_pwiser + past", "logistic_regression + past"),
-    )
-
-
 # Real impressions.
-
-
-def compare_real(arguments):
-    """Compare the losses on KuaiRand-Pure, if SK_PWISER_DATA names its folder."""
-    path = os.environ.get("SK_PWISER_DATA")
-    for second in ("engage", "long") if path else ():
-        bunch = load_kuairand(path, second, subset="train")
-        title = f"KuaiRand, click and {second}"
-        compare(title, bunch.data, bunch.target, arguments)
 
 
 def read(arguments):
     """Return the features, the labels and the times in a CSV or Parquet file."""
     path, targets = arguments.data, arguments.targets
     pd = import_extra("pandas", "--data")
-    is_parquet = path.suffix == ".parquet"
-    if not is_parquet and not path.name.endswith((".csv", ".csv.gz")):
-        raise ValueError(f"--data must end in .csv, .csv.gz or .parquet, got {path}")
-    if not path.is_file():
-        raise FileNotFoundError(f"--data must name a file, got {path}")
-    frame = pd.read_parquet(path) if is_parquet else pd.read_csv(path)
+    frame = (pd.read_parquet if path.suffix == ".parquet" else pd.read_csv)(path)
     # pandas makes an index of columns of the file that were one when it was written.
     frame = frame.reset_index([name for name in frame.index.names if name is not None])
-    check_columns(frame, arguments)
-    frame = with_labels(frame, arguments)
+    named = [*targets, *arguments.categorical, *arguments.ignore]
+    named += [] if arguments.time is None else [arguments.time]
+    if missing := [name for name in named if name not in frame.columns]:
+        raise ValueError(
+            f"{path.name} has no columns {missing}; its columns are "
+            f"{list(frame.columns)}"
+        )
     labels = read_labels(frame[targets]).values.reshape(len(frame), -1)
     labels = zero_one_labels(read_words(labels), targets).astype("int8")
     Y = pd.DataFrame(labels, frame.index, targets)
-    times = None
-    if arguments.time is not None:
-        times = read_dates(pd, frame[arguments.time])
+    times = None if arguments.time is None else frame[arguments.time]
+    if times is not None and not pd.api.types.is_numeric_dtype(times):
+        # The day and the month of 04/05/2026 could be confused.
+        times = pd.to_datetime(times, format="ISO8601")
     others = [*targets, *arguments.ignore, arguments.time]
     X = frame[frame.columns.difference(others, sort=False)]
-    X = X.astype(dict.fromkeys(arguments.categorical, "category"))
-    if dates := list(X.select_dtypes(["datetime", "datetimetz"]).columns):
-        raise ValueError(
-            f"{path.name} has dates in the columns {dates}: name the one that orders "
-            "the rows as --time, and leave out others with --ignore"
-        )
+    categorical = X.columns.intersection(arguments.categorical)
+    X = X.astype(dict.fromkeys(categorical, "category"))
     return X, Y, times
-
-
-def read_dates(pd, times):
-    """Return numbers as such, and other times as dates; text must be of ISO 8601.
-
-    The day and the month of 04/05/2026 could be confused.
-    """
-    if pd.api.types.is_numeric_dtype(times):
-        return times
-    try:
-        return pd.to_datetime(times, format="ISO8601")
-    except (TypeError, ValueError) as error:
-        raise ValueError(
-            f"--time {times.name} must name a column of numbers, or of dates such as "
-            f"2026-04-30 or 2026-04-30T12:00: {error}"
-        ) from error
-
-
-def with_labels(frame, arguments):
-    """Return the rows with all labels; raise if others are not to be left out."""
-    known = frame[arguments.targets].notna()
-    complete = known.all(axis=1)
-    if complete.all():
-        return frame
-    if not arguments.drop_unlabelled:
-        counts = ", ".join(
-            f"{n:,} in column {name!r}" for name, n in (~known).sum().items() if n
-        )
-        raise ValueError(
-            f"{arguments.data.name} has rows without labels: {counts}. "
-            "--drop-unlabelled leaves them out"
-        )
-    if not complete.any():
-        raise ValueError(f"no row of {arguments.data.name} has all labels")
-    print(f"{(~complete).sum():,} rows without all labels were left out.\n")
-    return frame[complete].reset_index(drop=True)
-
-
-def check_columns(frame, arguments):
-    """Raise if an option names a column that is missing or in another option."""
-    seen = {}
-    for option in ("targets", "categorical", "ignore", "time"):
-        names = getattr(arguments, option)
-        names = [names] if isinstance(names, str) else names or []
-        if missing := [name for name in names if name not in frame.columns]:
-            raise ValueError(
-                f"--{option} must name columns of {arguments.data.name}, got "
-                f"{missing}; its columns are {list(frame.columns)}"
-            )
-        for name in names:
-            if name in seen:
-                raise ValueError(f"--{seen[name]} and --{option} both name {name!r}")
-            seen[name] = option
 
 
 def compare(title, X, Y, arguments, times=None):
@@ -447,7 +353,8 @@ def compare(title, X, Y, arguments, times=None):
     if arguments.against_others:
         models = model_selection.named_models("default", n_tasks=Y.shape[1])
         if times is not None:
-            models = {name: without_times(m, X, times) for name, m in models.items()}
+            drop = FunctionTransformer(type(X).drop, kw_args={"columns": times.name})
+            models = {name: make_pipeline(drop, m) for name, m in models.items()}
         models["sk_pwiser"] = model
         comparison = model_selection.compare_models(X, Y, models=models, **common)
     else:
@@ -457,12 +364,6 @@ def compare(title, X, Y, arguments, times=None):
         )
     seeds = f"Seeds of the folds: {comparison.seeds.tolist()}."
     print(comparison, comparison.seconds, seeds, sep="\n", flush=True)
-
-
-def without_times(model, X, times):
-    """Return a pipeline of a model that reads a table without its column of times."""
-    drop = FunctionTransformer(type(X).drop, kw_args={"columns": times.name})
-    return make_pipeline(drop, model)
 
 
 if __name__ == "__main__":

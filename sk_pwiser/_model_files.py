@@ -72,7 +72,6 @@ def _replacing(path: str | PathLike[str]) -> Iterator[IO[bytes]]:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-        _sync_folder(path.parent)
     except OSError as error:
         # Errors of writing, unlike those of opening, do not name the file.
         reason = error.strerror or str(error)
@@ -171,16 +170,6 @@ def _checksum_field(digest):
     return f'"checksum":"{digest}"'.encode()
 
 
-def _sync_folder(folder):
-    """Make a rename last: on POSIX the folder itself must be written."""
-    if os.name == "posix":
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-
-
 FORMAT_VERSION = "1"
 # Name of the JSON among the arrays. It is an array itself, since other readers of the
 # format refuse headers of more than 100 MB.
@@ -233,7 +222,6 @@ _VALUES = {
     bytes: (bytes.hex, bytes.fromhex),
     datetime.date: (datetime.date.isoformat, datetime.date.fromisoformat),
     datetime.datetime: (datetime.datetime.isoformat, datetime.datetime.fromisoformat),
-    datetime.time: (datetime.time.isoformat, datetime.time.fromisoformat),
     datetime.timedelta: (
         lambda value: [value.days, value.seconds, value.microseconds],
         lambda items: datetime.timedelta(*items),
@@ -245,11 +233,6 @@ _DECODERS |= {cls.__name__: cls for cls in (tuple, set, frozenset)}
 # The same of pandas, which is imported if such values are read.
 _OF_PANDAS = {
     "Interval": (lambda v: [v.left, v.right, v.closed], lambda cls, v: cls(*v)),
-    "Period": (
-        lambda v: [v.ordinal, v.freqstr],
-        lambda cls, v: cls(ordinal=v[0], freq=v[1]),
-    ),
-    "Timedelta": (lambda v: v.isoformat(), lambda cls, v: cls(v)),
     "Timestamp": (lambda v: v.isoformat(), lambda cls, v: cls(v)),
 }
 
@@ -297,7 +280,13 @@ class PlainForm:
             plain = self._encode(dict(fields), name, arrays)
             return {TAG: "object", "class": cls.__name__, "items": plain}
         if isinstance(value, Mapping):
-            return self._encode_dict(value, name, arrays)
+            plain = {
+                k: self._encode(v, f"{name}.{k}", arrays) for k, v in value.items()
+            }
+            if TAG not in plain and all(type(key) is str for key in plain):
+                return plain
+            pairs = [[self._encode(k, name, arrays), v] for k, v in plain.items()]
+            return {TAG: "dict", "items": pairs}
         if cls in (list, tuple, set, frozenset):
             items = enumerate(sorted(value) if cls in (set, frozenset) else value)
             plain = [self._encode(item, f"{name}.{i}", arrays) for i, item in items]
@@ -305,13 +294,6 @@ class PlainForm:
         raise TypeError(
             f"{name} holds {value!r} of class {cls.__name__}, which cannot be saved."
         )
-
-    def _encode_dict(self, value, name, arrays):
-        items = {k: self._encode(v, f"{name}.{k}", arrays) for k, v in value.items()}
-        if TAG not in items and all(type(key) is str for key in items):
-            return items
-        pairs = [[self._encode(key, name, arrays), item] for key, item in items.items()]
-        return {TAG: "dict", "items": pairs}
 
     def _encode_array(self, value, name, arrays):
         if value.dtype.kind in "biuf":

@@ -143,14 +143,8 @@ def accept_any_case_of_y(function: Callable[..., Any]) -> Callable[..., Any]:
     def call(*args: Any, **kwargs: Any) -> Any:
         for name in names:
             other = name[0].swapcase() + name[1:]
-            if other not in kwargs:
-                continue
-            if name in kwargs:
-                raise TypeError(
-                    f"{function.__name__}() got labels twice: as {name!r} and as "
-                    f"{other!r}."
-                )
-            kwargs[name] = kwargs.pop(other)
+            if other in kwargs and name not in kwargs:
+                kwargs[name] = kwargs.pop(other)
         return function(*args, **kwargs)
 
     return call
@@ -311,7 +305,7 @@ def read_task_parents(task_parents: Any, task_names: Sequence[str]) -> tuple[int
     this function returned.
     """
     if isinstance(task_parents, str) and task_parents == CHAIN:
-        return chain_parents(len(task_names))
+        return tuple(range(-1, len(task_names) - 1))
     if isinstance(task_parents, tuple):
         return task_parents
     if not isinstance(task_parents, Mapping | None):

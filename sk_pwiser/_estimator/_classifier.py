@@ -576,10 +576,20 @@ class MultiTaskCTRCVRClassifier(
         earlier = getattr(self, "_result", None) if self.warm_start else None
         given = GivenRows(X, Y, sample_weight, groups)
         later = GivenRows(X_val, Y_val, sample_weight_val, groups_val)
-        result = self._fit(given, one_eval_set(eval_set, later), earlier=earlier)
+        if any(value is not None for value in later):
+            eval_set = one_eval_set(eval_set, later)
+        result = self._fit(given, eval_set, earlier=earlier)
         self._set_result(result)
         if result.rises is not None:
-            self._warn_about_rises(*result.rises)
+            task, share = result.rises
+            name = self.task_names_[task]
+            warn_user(
+                f"Task {name!r} is predicted as more probable than "
+                f"{self.task_parents_[name]!r} in {share:.0%} of a sample of the "
+                "training rows, although it can happen only after it. "
+                "network_params={'task_space': 'conditional'} prevents this, and "
+                "{'monotonicity_weight': 1.0} reduces it."
+            )
         return self
 
     @_callbacks.runs_callbacks
@@ -592,17 +602,6 @@ class MultiTaskCTRCVRClassifier(
         task, name = _callbacks.fit_task(self, given), type(self).__name__
         return fit(
             vars(self), given, eval_set, task=task, estimator_name=name, **kwargs
-        )
-
-    def _warn_about_rises(self, task, share):
-        """Warn that a later task is more probable than an earlier one in many rows."""
-        later = self.task_names_[task]
-        earlier = self.task_parents_[later]
-        warn_user(
-            f"Task {later!r} is predicted as more probable than {earlier!r} in "
-            f"{share:.0%} of a sample of the training rows, although it can happen "
-            "only after it. network_params={'task_space': 'conditional'} prevents "
-            "this, and {'monotonicity_weight': 1.0} reduces it."
         )
 
     @explain_names

@@ -44,8 +44,8 @@ class SavingMixin:
         ValueError, TypeError
             If something cannot be saved: a class of your own as `network`, `loss`,
             `weighting` or `optimizer`, callbacks, a RandomState instance, or category
-            values other than text, numbers, bytes, dates, times, intervals, and tuples
-            of these. No file is written.
+            values other than text, numbers, bytes, dates, timestamps,
+            intervals, and tuples of these. No file is written.
 
         Examples
         --------
@@ -162,7 +162,11 @@ def from_plain(cls, values, arrays, name):
             raise ValueError(f"its parameters {unknown} are unknown")
         # A file must not choose where a later fit writes.
         estimator = cls(**{**params, "checkpoint_dir": None})
-        _set_requests(estimator, content.get("requests", {}))
+        with config_context(enable_metadata_routing=True):
+            for method, requests in content.get("requests", {}).items():
+                made = {k: v for k, v in requests.items() if v is not None}
+                if method in ROUTED and made:
+                    getattr(estimator, f"set_{method}_request")(**made)
         if content["result"] is not None:
             estimator._set_result(from_state(content["result"], defaults))
     except _model_files.READING_ERRORS as error:
@@ -175,29 +179,14 @@ def from_plain(cls, values, arrays, name):
     return estimator
 
 
-def _set_requests(estimator, requests):
-    with config_context(enable_metadata_routing=True):
-        for method in ROUTED:
-            made = {k: v for k, v in requests.get(method, {}).items() if v is not None}
-            if made:
-                getattr(estimator, f"set_{method}_request")(**made)
-
-
 def _check_params(when, params):
     """Raise for parameters that only code could restore."""
-    for name in ("network", "loss", "weighting", "optimizer", "early_stopping"):
-        if callable(params[name]):
+    for name, value in params.items():
+        is_state = name == "random_state" and not isinstance(value, Integral | None)
+        has_callbacks = name == "callbacks" and value
+        if callable(value) or is_state or has_callbacks:
             raise TypeError(
-                f"A model with {name}={params[name]!r}{when} cannot be saved: the file "
-                "would need its code. Use pickle, for files that you trust."
+                f"A model with {name}={value!r}{when} cannot be saved: a file holds "
+                "numbers and text, and no code. Set another value, or use pickle for "
+                "files that you trust."
             )
-    if params["callbacks"]:
-        raise TypeError(
-            "A model with callbacks cannot be saved: a file holds no code. Set "
-            "callbacks=None first; the fitted network does not need them."
-        )
-    seed = params["random_state"]
-    if seed is not None and not isinstance(seed, Integral):
-        raise TypeError(
-            f"A model with random_state={seed!r}{when} cannot be saved; set an int."
-        )

@@ -1,4 +1,4 @@
-"""A summary of a fit in HTML: network, rows and columns, tasks, epochs and tables."""
+"""A summary of a fit in HTML: network, rows and columns, epochs and embeddings."""
 
 import re
 from html import escape
@@ -39,14 +39,13 @@ class SummaryMixin:
 def summary_html(result):
     """Return the summary of a `TrainingResult`, without scripts."""
     schema, network = result.schema, result.net.module_
-    encoder, names = schema.encoder, schema.targets.task_names
+    encoder = schema.encoder
     n_parameters = sum(p.numel() for p in network.parameters())
     kinds, counts = column_kinds(encoder), vector_counts(encoder)
     n_train, n_valid = result.n_rows
     n_rows = f"{n_train:,} for training, {n_valid:,} for validation"
     if result.single_pass:
         n_rows = f"{n_train:,} in the last call of partial_fit"
-    rates = zip(names, schema.base_rates, strict=True)
     tables = [
         (
             f"Network: {type(network).__name__}, {n_parameters:,} parameters",
@@ -57,11 +56,6 @@ def summary_html(result):
             f"Rows: {n_rows}; {encoder.n_features_in_:,} columns",
             ("Kind of column", "Number", "Names"),
             [(kind, f"{len(of):,}", _list(of)) for kind, of in kinds.items()],
-        ),
-        (
-            f"Tasks: {len(names)}",
-            ("Task", "Base rate"),
-            [(name, f"{rate:.4g}") for name, rate in rates],
         ),
         _history(result),
     ]
@@ -105,7 +99,11 @@ def layer_rows(network):
     for path, layer in network.named_modules():
         own = dict(layer.named_parameters(recurse=False))
         if own:
-            key = (re.sub(r"\d+", "*", path), type(layer).__name__, _shape(layer, own))
+            largest = max(own.values(), key=lambda p: p.numel())
+            shape = " x ".join(f"{n:,}" for n in largest.shape) or "1"
+            if hasattr(layer, "in_features"):
+                shape = f"{layer.in_features:,} → {layer.out_features:,}"
+            key = (re.sub(r"\d+", "*", path), type(layer).__name__, shape)
             paths, sizes = groups.setdefault(key, ([], []))
             paths.append(path.split("."))
             sizes += [p.numel() for p in own.values()]
@@ -116,14 +114,6 @@ def layer_rows(network):
         times = f"{len(paths)} x ({shape})" if len(paths) > 1 else shape
         rows.append((".".join(common), kind, times, f"{sum(sizes):,}"))
     return rows
-
-
-def _shape(layer, own):
-    """Return the widths of a linear map, or the shape of the largest parameter."""
-    if hasattr(layer, "in_features"):
-        return f"{layer.in_features:,} → {layer.out_features:,}"
-    largest = max(own.values(), key=lambda p: p.numel())
-    return " x ".join(f"{n:,}" for n in largest.shape) or "1"
 
 
 def _list(names):

@@ -186,13 +186,6 @@ class TaskView(DocLink, ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         rule = f"y must be the column {name!r} of tasks, that of the task {self.task!r}"
         advice = "pass y=Y, the labels of all tasks, to tools that draw or permute y."
         values = given.values.reshape(len(given.values), -1)
-        texts = values.flat if values.dtype.kind in "UO" else ()
-        texts = [each for each in texts if isinstance(each, str)]
-        if known.values.shape[1] > 1 and texts:
-            raise ValueError(
-                f"{rule}, as 0 and 1; y has text like {texts[0]!r}. Convert it, for "
-                "example by y = (y == 'yes').astype(int)."
-            )
         if values.shape != (len(known.values), 1):
             raise ValueError(
                 f"{rule}; y has the shape {given.values.shape} and tasks "

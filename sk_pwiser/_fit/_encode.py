@@ -75,7 +75,7 @@ def encode(
         float(summary.weights.mean),
         (schema.base_rates if encoding.adds else summary.base_rates()).tolist(),
         holds_out,
-        encoding.hold_out.split_rows if holds_out else None,
+        encoding.split_rows,
         {} if plan.origin.is_update else summary.targets().unrelated(),
         encoding.growth,
         encoding.labelled,
@@ -102,9 +102,15 @@ def _check_validation(plan: "Plan", data: EncodedData) -> str | None:
                 "groups to ParquetImpressions."
             )
     if data.holds_out and valid is not None and plan.by_time:
-        warn_about_share(plan.settings, len(data.train), len(valid))
-        if monitor == data.epochs[0]:
-            warn_about_absent(valid, names)
+        share, n_rows = plan.settings.validation_fraction, len(data.train) + len(valid)
+        most = max(largest_part(share), 1 / n_rows)
+        if not share / 2 <= len(valid) / n_rows <= most:
+            name = plan.settings.encoding_params["time_column"]
+            warn_user(
+                f"By time_column={name!r}, the last {len(valid)} of {n_rows} rows are "
+                f"held out; validation_fraction={share} asks for about "
+                f"{round(share * n_rows)}. Use finer times or an eval_set."
+            )
     if plan.origin.earlier is not None and data.split_rows is not None:
         warn_about_trained(plan.origin.earlier, data.split_rows)
     return monitor
@@ -125,6 +131,10 @@ class Encoding:
     counts: Any = None  # `BlockCounts`, and the `RowOrder` of the same rows
     order: Any = None
     new_values: NewValues | None = None
+    # The validation rows, and of which rows they were drawn at random.
+    hold_out: Any = None  # `HoldOut` of rows in parts
+    is_held: Any = None  # of rows in one part
+    split_rows: dict[str, Any] | None = None
     # What an update adds to the statistics, see `EncodedData`.
     labelled: Any = None
 
@@ -145,11 +155,10 @@ class Encoding:
         n_blocks = settings.encoding_params["target_encoding_blocks"]
         # By which the target statistics are fitted.
         self.blocks = Blocks(n_blocks, plan.by_time, source.sample_rows, self.generator)
-        drawn_by = plan.random_state
-        if not equal(plan.split_state, plan.first_random_state):
-            drawn_by = random_state_at(plan.split_state)
-        known = plan.origin.split_rows
-        self.hold_out = HoldOut(settings, self.blocks, drawn_by, known)
+        self.drawn_by = plan.random_state  # the validation rows
+        drawn = plan.origin.split_state
+        if drawn is not None and not equal(drawn, plan.first_random_state):
+            self.drawn_by = random_state_at(drawn)
 
     def learn(self) -> None:
         """Read the rows once: learn their columns, and count labels, weights and times.
@@ -157,8 +166,12 @@ class Encoding:
         Rows in one part, such as a table, are encoded at once and not read again.
         """
         settings, summary = self.plan.settings, self.source.summary
-        if self.earlier is not None:
-            check_time(settings, self.earlier.encoder)
+        read = [] if self.earlier is None else self.earlier.encoder.read_columns_
+        if settings.left_out_column in [column.name for column in read]:
+            raise ValueError(
+                f"time_column={settings.left_out_column!r} was a feature in the "
+                "earlier fit. Set time_feature=True in encoding_params to continue it."
+            )
         parts = self.source.parts("Learning the columns")
         first, second = next(parts), next(parts, None)
         if self.adds and settings.encoding_params["grow_vocabulary"]:
@@ -167,11 +180,12 @@ class Encoding:
             # The earlier net stays usable, and so do its statistics.
             statistics = deepcopy(self.earlier.statistics)
             self.earlier = replace(self.earlier, statistics=statistics)
-        earlier, statistics = self.earlier, None
+        earlier = self.earlier
         if earlier is None:
             encoder = _schema.make_encoder(settings, self.estimator_name)
+            statistics = None
         else:
-            encoder = earlier.encoder
+            encoder, statistics = earlier.encoder, earlier.statistics
         if second is None:
             # Learning and encoding at once spares finding the distinct values twice.
             encoder, statistics = self._learn_whole(first, encoder)
@@ -179,17 +193,17 @@ class Encoding:
             # Parts are read again for the second pass: all of them may exceed memory.
             encoder = self._learn_parts(chain([first, second], parts), encoder)
         self.blocks.finish()
+        keeps = self.adds or self.is_shared
+        if not keeps and (second is not None or earlier is not None):
+            shape = summary.n_rows, len(summary.first.task_names)
+            statistics = _schema.unfitted_statistics(settings, encoder, shape, earlier)
         if earlier is None:
             of_rows = summary.first, summary.base_rates()
             self.schema = Schema.of(settings, encoder, *of_rows, statistics)
         else:
-            self.schema = replace(earlier, encoder=encoder)
+            self.schema = replace(earlier, encoder=encoder, statistics=statistics)
         if self.is_shared:
             self.schema = replace(self.schema, base_rates=summary.base_rates())
-        elif not self.adds and (second is not None or earlier is not None):
-            shape = summary.n_rows, len(self.schema.targets.task_names)
-            statistics = _schema.unfitted_statistics(settings, encoder, shape, earlier)
-            self.schema = replace(self.schema, statistics=statistics)
 
     def _learn_whole(
         self, rows: Rows, encoder: _encoder.TableEncoder
@@ -201,10 +215,10 @@ class Encoding:
         settings, is_update = self.plan.settings, self.plan.origin.is_update
         summary, in_files = self.source.summary, isinstance(self.source, FileRows)
         earlier = self.earlier
+        statistics = None if earlier is None else earlier.statistics
         if not summary.n_rows:
             summary.add(rows.targets, rows.weights)
         weights = row_weights(summary.scaled)
-        statistics = None if earlier is None else earlier.statistics
         with named_place(rows.place):
             if earlier is None:
                 learnt = encoder.fit(rows.X, weights)
@@ -225,7 +239,13 @@ class Encoding:
                 names_new = is_update and not grows
                 codes, *inputs = encoder.transform(rows.X, n_rates, names_new=names_new)
             if is_update:
-                _warn_about_few_rows(encoder, statistics, earlier, len(codes))
+                columns, with_rates = encoder.columns_, []
+                if earlier is not None:
+                    known = set(map(id, earlier.encoder.columns_))
+                    columns = [each for each in columns if id(each) not in known]
+                elif statistics is not None and len(codes) < FEW_VALUES:
+                    with_rates = statistics.column_names(encoder)
+                _column_kinds.warn_about_few_values(columns, with_rates)
             times = times_of(self.plan, rows.X, encoder)
         self.blocks.add(len(rows), times)
         self.whole = rows, Impressions.of(codes, *inputs), times
@@ -237,6 +257,7 @@ class Encoding:
         """Learn rows in several parts."""
         source, is_new = self.source, self.earlier is None
         assert isinstance(source, FileRows)
+        self.hold_out = HoldOut(self.plan.settings, self.blocks, self.drawn_by)
         learner = TableLearner(encoder, source.dataset, self.generator, is_new)
         for rows in parts:
             with named_place(rows.place):
@@ -255,9 +276,17 @@ class Encoding:
         """
         schema, blocks, seed = self.schema, self.blocks, self.block_seed
         statistics: Any = schema.statistics
-        if holds_out and not self.plan.by_time:
+        plan = self.plan
+        if holds_out and not plan.by_time:
             columns = [column.name for column in schema.encoder.columns_]
             _column_kinds.warn_about_random_validation(columns)
+        if holds_out and self.whole is not None:
+            rows, _, times = self.whole
+            self.is_held, self.split_rows = hold_out(
+                plan.settings, rows, times, self.drawn_by, plan.origin.split_rows
+            )
+        elif holds_out and not plan.by_time:
+            self.split_rows = {"ends": [blocks.n_rows], "digest": ""}
         # An update is encoded by the statistics of earlier rows, without blocks.
         has_blocks = statistics is not None and bool(statistics.reads_blocks)
         counts = has_blocks and not self.adds
@@ -298,15 +327,17 @@ class Encoding:
             foresees = is_auto and blocks.have_order
         if counts or foresees:
             self.order = self._make_order(n_tasks, counts)
-        if holds_out:
-            self.hold_out.start()
         whole = self.whole
+        if holds_out and whole is None:
+            self.hold_out.start()
         for rows, encoded, times in self._parts() if whole is None else [whole]:
             codes = encoded.codes.numpy()
             weights = summary.scale(rows.weights, len(rows))
             block: Any = None
-            is_valid = np.zeros(len(rows), dtype=bool)
-            if holds_out:
+            is_valid = self.is_held
+            if not holds_out:
+                is_valid = np.zeros(len(rows), dtype=bool)
+            elif whole is None:
                 is_valid = self.hold_out.draw(rows, times)
             if self.order is not None:
                 block = blocks.assign(len(rows), times, rows.groups)
@@ -372,33 +403,6 @@ def times_of(plan: "Plan", X: Any, encoder: _encoder.TableEncoder) -> np.ndarray
     return row_times(encoder.align(X), plan.settings.encoding_params["time_column"])
 
 
-def check_time(settings: Settings, encoder: _encoder.TableEncoder) -> None:
-    """Raise if an earlier fit read the column of times as a feature."""
-    name = settings.left_out_column
-    names = [column.name for column in encoder.read_columns_]
-    if name is not None and name in names:
-        raise ValueError(
-            f"time_column={name!r} was a feature in the earlier fit. Set "
-            "time_feature=True in encoding_params to continue it."
-        )
-
-
-def _warn_about_few_rows(
-    encoder: _encoder.TableEncoder,
-    statistics: Any,
-    earlier: Schema | None,
-    n_samples: int,
-) -> None:
-    """Warn about encodings that an update has learnt from few rows."""
-    columns, with_rates = encoder.columns_, []
-    if earlier is not None:
-        known = set(map(id, earlier.encoder.columns_))
-        columns = [column for column in columns if id(column) not in known]
-    elif statistics is not None and n_samples < FEW_VALUES:
-        with_rates = statistics.column_names(encoder)
-    _column_kinds.warn_about_few_values(columns, with_rates)
-
-
 class TableStore:
     """Encoded rows of a table, which stay in memory."""
 
@@ -437,29 +441,23 @@ LARGEST_POPULATION = 10**9
 
 
 class HoldOut:
-    """Chooses the validation rows of early stopping: the last in time or at random.
+    """Chooses validation rows of rows in parts: the last in time or at random.
 
-    All rows at once are divided by `funnel_holdout`. For rows in parts, the first pass
-    counts the rows per funnel depth, and the second draws as many of each as it would.
-    Groups are held out as a whole, by their deepest or last row in the part in which
-    they begin. Every pass over the rows holds out the same ones.
+    The first pass counts the rows per funnel depth, and the second draws as many of
+    each as `funnel_holdout` would of all rows at once. Groups are held out as a whole,
+    by their deepest or last row in the part in which they begin. Every pass over the
+    rows holds out the same ones.
     """
 
     def __init__(
-        self,
-        settings: Settings,
-        blocks: Blocks,
-        random_state: np.random.RandomState,
-        known: Mapping[str, Any] | None = None,  # `split_rows` of an earlier fit
+        self, settings: Settings, blocks: Blocks, random_state: np.random.RandomState
     ) -> None:
-        self.settings = settings
+        self.share = settings.validation_fraction
         self.blocks = blocks
         self.random_state = random_state
         self.first_state = random_state.get_state()
-        self.known = known
         self.counts = np.zeros(0, dtype=np.int64)
         self.groups = GroupValues()
-        self.split_rows: dict[str, Any] | None = None  # of rows drawn at random
 
     def count(self, rows: Any) -> None:
         """Count rows of the first pass."""
@@ -474,55 +472,19 @@ class HoldOut:
     def start(self) -> None:
         """Start a further pass, which reads the same parts as the first one."""
         self.random_state.set_state(self.first_state)
-        if not len(self.counts):
-            return
-        share = self.settings.validation_fraction
-        if not self.blocks.by_time:
-            self.split_rows = {"ends": [self.blocks.n_rows], "digest": ""}
-        self.edge = self.blocks.last_edge(share)
+        self.edge = self.blocks.last_edge(self.share)
         self.groups = GroupValues()
-        self.stratum_of, self.n_held = holdout_sizes(self.counts, share)
+        self.stratum_of, self.n_held = holdout_sizes(self.counts, self.share)
         self.n_left = np.zeros_like(self.n_held)
         np.add.at(self.n_left, self.stratum_of, self.counts)
 
     def draw(self, rows: Any, times: np.ndarray | None) -> np.ndarray:
         """Return which of the next rows are held out."""
-        if len(rows) == self.blocks.n_rows:
-            return self._draw_at_once(rows, times)
         if self.edge is None:
             return self._choose(rows, self._draw)
         is_held = np.asarray(times) >= self.edge
         if rows.groups is not None:
             is_held = self.groups.of(rows.groups, is_held, np.maximum, np.asarray)
-        return is_held
-
-    def _draw_at_once(self, rows: Any, times: np.ndarray | None) -> np.ndarray:
-        labels, groups = rows.targets.with_nan(), rows.groups
-        share, is_held = self.settings.validation_fraction, np.zeros(len(rows), bool)
-        if times is None:
-            self.split_rows = find_split(self.settings, rows, self.known)
-            parts = np.split(np.arange(len(rows)), self.split_rows["ends"][:-1])
-        else:
-            is_held, edge, share = held_by_time(times, share, groups)
-            parts = [edge] if len(edge) else []
-        for number, part in enumerate(parts):
-            units = part
-            if groups is not None:
-                # The rows of a group follow those of it in an earlier part.
-                before = groups[: part[0]]
-                is_held[part] = np.isin(groups[part], before[is_held[: part[0]]])
-                part = part[~np.isin(groups[part], before)]
-                units = np.unique(groups[part])
-            if number and len(units) < 2:
-                continue
-            _, drawn = funnel_holdout(
-                labels[part],
-                test_size=share,
-                random_state=self.random_state,
-                groups=None if groups is None else groups[part],
-                task_parents=rows.targets.parents,
-            )
-            is_held[part[drawn]] = True
         return is_held
 
     def _choose(self, rows: Any, choose: Callable[..., np.ndarray]) -> np.ndarray:
@@ -537,18 +499,58 @@ class HoldOut:
         for stratum in np.unique(strata).tolist():
             rows = np.flatnonzero(strata == stratum)
             n_held, n_left = int(self.n_held[stratum]), int(self.n_left[stratum])
-            n_chosen = self._share(n_held, n_left - n_held, len(rows))
+            if n_left < LARGEST_POPULATION:
+                n_chosen = self.random_state.hypergeometric(
+                    n_held, n_left - n_held, len(rows)
+                )
+            else:
+                # With so many rows, draws with replacement give about the same number.
+                n_chosen = self.random_state.binomial(len(rows), n_held / n_left)
+                n_chosen = min(max(n_chosen, len(rows) - n_left + n_held), n_held)
             is_held[self.random_state.choice(rows, n_chosen, replace=False)] = True
             self.n_held[stratum] -= n_chosen
             self.n_left[stratum] -= len(rows)
         return is_held
 
-    def _share(self, n_held: int, n_kept: int, n_rows: int) -> int:
-        if n_held + n_kept < LARGEST_POPULATION:
-            return self.random_state.hypergeometric(n_held, n_kept, n_rows)
-        # With so many rows, draws with replacement give about the same number.
-        n_chosen = self.random_state.binomial(n_rows, n_held / (n_held + n_kept))
-        return min(max(n_chosen, n_rows - n_kept), n_held)
+
+def hold_out(
+    settings: Settings,
+    rows: Any,
+    times: np.ndarray | None,
+    random_state: np.random.RandomState,
+    known: Mapping[str, Any] | None = None,  # `split_rows` of an earlier fit
+) -> tuple[np.ndarray, dict[str, Any] | None]:
+    """Return which of all rows are held out, and `split_rows` if drawn at random.
+
+    They are the last in time, or drawn by `funnel_holdout`.
+    """
+    labels, groups, split_rows = rows.targets.with_nan(), rows.groups, None
+    share, is_held = settings.validation_fraction, np.zeros(len(rows), bool)
+    if times is None:
+        split_rows = find_split(settings, rows, known)
+        parts = np.split(np.arange(len(rows)), split_rows["ends"][:-1])
+    else:
+        is_held, edge, share = held_by_time(times, share, groups)
+        parts = [edge] if len(edge) else []
+    for number, part in enumerate(parts):
+        units = part
+        if groups is not None:
+            # The rows of a group follow those of it in an earlier part.
+            before = groups[: part[0]]
+            is_held[part] = np.isin(groups[part], before[is_held[: part[0]]])
+            part = part[~np.isin(groups[part], before)]
+            units = np.unique(groups[part])
+        if number and len(units) < 2:
+            continue
+        _, drawn = funnel_holdout(
+            labels[part],
+            test_size=share,
+            random_state=random_state,
+            groups=None if groups is None else groups[part],
+            task_parents=rows.targets.parents,
+        )
+        is_held[part[drawn]] = True
+    return is_held, split_rows
 
 
 def find_split(settings: Settings, rows: Any, earlier: Any) -> dict[str, Any]:
@@ -558,21 +560,19 @@ def find_split(settings: Settings, rows: Any, earlier: Any) -> dict[str, Any]:
     rows, the same ones as before are held out, so that none was trained on.
     """
     ends = [] if earlier is None else list(earlier["ends"])
-    if ends and earlier["digest"] != _digest(settings, rows, ends[-1]):
+    digests = {}  # of what determines the split of the first rows with a seed
+    for n_rows in {*ends[-1:], len(rows)}:
+        known = n_rows, float(settings.validation_fraction), rows.targets.parents
+        digest = blake2b(repr(known).encode(), digest_size=16)
+        for values in (rows.targets.with_nan(), rows.groups):
+            if values is not None:
+                digest.update(values[:n_rows].tobytes())
+        digests[n_rows] = digest.hexdigest()
+    if ends and earlier["digest"] != digests[ends[-1]]:
         ends = []
     if len(rows) not in ends[-1:]:
         ends.append(len(rows))
-    return {"ends": ends, "digest": _digest(settings, rows, len(rows))}
-
-
-def _digest(settings: Settings, rows: Any, n_rows: int) -> str:
-    """Return a digest of what determines the split of the first rows with a seed."""
-    known = n_rows, float(settings.validation_fraction), rows.targets.parents
-    digest = blake2b(repr(known).encode(), digest_size=16)
-    for values in (rows.targets.with_nan(), rows.groups):
-        if values is not None:
-            digest.update(values[:n_rows].tobytes())
-    return digest.hexdigest()
+    return {"ends": ends, "digest": digests[len(rows)]}
 
 
 def held_by_time(
@@ -625,26 +625,3 @@ def warn_about_trained(earlier: Any, split_rows: Mapping[str, Any]) -> None:
         "Early stopping may decide on rows that the earlier fit was trained on, since "
         f"{reason}. Pass new rows as X_val or eval_set, or set early_stopping=False."
     )
-
-
-def warn_about_share(settings: Settings, n_train: int, n_valid: int) -> None:
-    """Warn if the last rows in time are far more or fewer than asked for."""
-    share, n_rows = settings.validation_fraction, n_train + n_valid
-    if not share / 2 <= n_valid / n_rows <= max(largest_part(share), 1 / n_rows):
-        warn_user(
-            f"By time_column={settings.encoding_params['time_column']!r}, the last "
-            f"{n_valid} of {n_rows} rows are held out; validation_fraction={share} "
-            f"asks for about {round(share * n_rows)}. Use finer times or an eval_set."
-        )
-
-
-def warn_about_absent(valid: TrainingRows, task_names: tuple[str, ...]) -> None:
-    """Warn if the last rows in time have no event of a task."""
-    has_event = (valid.column("y") > 0).any(dim=0)
-    absent = [task for task, has in zip(task_names, has_event, strict=True) if not has]
-    if absent:
-        warn_user(
-            "The last rows by time_column, on which early stopping decides, have no "
-            f"event of {', '.join(map(repr, absent))}. Use a larger "
-            "validation_fraction or an eval_set."
-        )

@@ -46,23 +46,20 @@ class FileRows:
         self.folder = folder  # of the encoded rows
         self.n_files = n_files  # smallest number of stored files
         self.origin = origin
-        self.tasks = self._tasks()
+        # The tasks of the rows, without labels and before any row is read.
+        columns, task_names = dataset.targets, settings.task_names
+        names = _labels.choose_task_names(len(columns), task_names, columns, None)
+        classes = np.array([0, 1])
+        if len(names) > 1:
+            classes = np.tile(classes, (len(names), 1))
+        parents = read_task_parents(settings.task_parents, names)
+        values = np.empty((0, len(names)), dtype=np.float32)
+        self.tasks = _labels.Targets(values, classes, names, parents=parents)
         self.n_rows = dataset.n_rows_  # filters may select fewer
         self.sample_rows = dataset.sample_rows
         self.has_groups = dataset.groups is not None
         self.has_task_weights: bool = isinstance(dataset.sample_weight, list)
         self.summary = _weights_and_groups.RowSummary()
-
-    def _tasks(self) -> _labels.Targets:
-        """Return the tasks of the rows, without labels and before any row is read."""
-        columns, task_names = self.dataset.targets, self.settings.task_names
-        names = _labels.choose_task_names(len(columns), task_names, columns, None)
-        classes = np.array([0, 1])
-        if len(names) > 1:
-            classes = np.tile(classes, (len(names), 1))
-        parents = read_task_parents(self.settings.task_parents, names)
-        values = np.empty((0, len(names)), dtype=np.float32)
-        return _labels.Targets(values, classes, names, parents=parents)
 
     def parts(self, label: str) -> Iterator[Rows]:
         """Read the rows in order, and check them; `label` is what is done with them."""
@@ -113,31 +110,21 @@ class FileRows:
         self, eval_rows: Mapping[str, Any], earlier: Schema | None
     ) -> None:
         """Raise if rows lack features of the earlier fit or of the training rows."""
-        names, n_features = self.dataset.features, len(self.dataset.features)
+        names = self.dataset.features
         if earlier is not None:
             names = list(getattr(earlier.encoder, "feature_names_in_", ()))
-            n_features = earlier.encoder.n_features_in_
         for rows in (self, *eval_rows.values()):
-            where, what, needed = "", "the dataset", names
-            if rows is not self:
-                # The times order training rows alone.
-                where, times = f"In {rows.origin}: ", self.settings.left_out_column
-                needed = [name for name in names if name != times]
             if isinstance(rows, FileRows):
                 columns = rows.dataset.features
             else:
-                what, columns = "X", list(getattr(rows.rows.X, "columns", [None]))
-                if not all(isinstance(column, str) for column in columns):
-                    continue
-            absent = [name for name in needed if name not in columns]
+                columns = list(getattr(rows.rows.X, "columns", names))
+            # The times order training rows alone.
+            others = columns if rows is self else [self.settings.left_out_column]
+            absent = [name for name in names if name not in {*columns, *others}]
             if absent:
                 raise ValueError(
-                    f"{where}Training uses features that {what} lacks: {absent}."
-                )
-            if not names and len(columns) != n_features:
-                raise ValueError(
-                    f"{where}Training uses {n_features} features; {what} has "
-                    f"{len(columns)}."
+                    f"In {rows.origin}: training uses features that are absent: "
+                    f"{absent}."
                 )
 
 
@@ -281,30 +268,20 @@ class TableLearner:
 
     def finish(self):
         """Return the encoder when all rows were added."""
+        encoder = self.encoder
+        if not self.sample.n_kept:  # none of the columns were constant
+            return encoder
+        table, weights = self.sample.finish()
+        weights = _weights_and_groups.scale_weights(weights)
+        weights = _weights_and_groups.row_weights(weights)
         if not self.new:
-            if not self.sample.n_kept:
-                return self.encoder
-            table, weights = self._sampled()
-            return learn_constant_columns(self.encoder, table, weights)
-        for counts in self.counts.values():
-            counts.finish()
-        for column in self.lists:
+            return learn_constant_columns(encoder, table, weights)
+        for column in (*self.counts.values(), *self.lists):
             column.finish()
-        table, weights = self._sampled()
         values = list_columns(as_table(table)) if self.numeric else []
         pairs = list(zip(self.numeric, values, strict=True))
-        self.encoder.learn_numbers(pairs, weights)
-        warn_about_constants(self.encoder.columns_)
-        self._warn_about_dropped()
-        return self.encoder
-
-    def _sampled(self):
-        """Return the sample, with one scaled weight per row."""
-        table, weights = self.sample.finish()
-        scaled = _weights_and_groups.scale_weights(weights)
-        return table, _weights_and_groups.row_weights(scaled)
-
-    def _warn_about_dropped(self):
+        encoder.learn_numbers(pairs, weights)
+        warn_about_constants(encoder.columns_)
         dropped = {name: counts.max_dropped for name, counts in self.counts.items()}
         found = [f"{name!r} ({n_rows})" for name, n_rows in dropped.items() if n_rows]
         if found:
@@ -313,3 +290,4 @@ class TableLearner:
                 f"{', '.join(found)}. In brackets: rows that a count may lack. "
                 "n_hash_buckets in encoding_params gives each value a vector."
             )
+        return encoder

@@ -43,15 +43,10 @@ class RowStore:
         self.sizes: list[int] = []
         # The dtype and the shape per row of each array.
         self.forms: dict[str, tuple[np.dtype[Any], tuple[int, ...]]] = {}
-        self.n_bytes = 0
         self._pending: list[Arrays] = []
 
     def __len__(self) -> int:
-        return sum(self.sizes) + self._n_pending
-
-    @property
-    def _n_pending(self) -> int:
-        return sum(len(arrays["y"]) for arrays in self._pending)
+        return sum(self.sizes)
 
     def add(
         self,
@@ -79,12 +74,11 @@ class RowStore:
                 self._pending.append(arrays)
                 for name, array in arrays.items():
                     self.forms.setdefault(name, (array.dtype, array.shape[1:]))
-                    self.n_bytes += array.nbytes
-                if self._n_pending >= self.fewest_rows:
+                if sum(len(each["y"]) for each in self._pending) >= self.fewest_rows:
                     self.flush()
 
     def flush(self) -> None:
-        if self._n_pending:
+        if self._pending:
             arrays = self._join(self._pending, self.forms)
             np.savez(self._path(len(self.sizes)), **arrays)  # type: ignore[arg-type]
             self.sizes.append(len(arrays["y"]))
@@ -236,20 +230,6 @@ class FileStore:
         """Store rows with their blocks, by which their rates are read."""
         for store, chosen in ((self.train, ~is_valid), (self.valid, is_valid)):
             store.add(rows, np.flatnonzero(chosen), block)
-        self._check_space()
-
-    def _check_space(self) -> None:
-        """Raise if the rest of the rows needs more space than there is."""
-        folder, n_stored = self.source.folder, len(self.train) + len(self.valid)
-        per_row = (self.train.n_bytes + self.valid.n_bytes) / n_stored
-        needed = per_row * (self.source.summary.n_rows - n_stored)
-        free = shutil.disk_usage(folder).free
-        if needed > free:
-            raise ValueError(
-                f"The encoded rows need {needed / 2**30:.1f} GiB more; "
-                f"{str(folder.parent)!r} has {free / 2**30:.1f} GiB. Set cache_dir of "
-                "the dataset to a folder with more space."
-            )
 
     def finish(
         self, schema: Schema, tables: Sequence[BlockInputs] | None, holds_out: bool

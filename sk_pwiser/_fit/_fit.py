@@ -193,10 +193,8 @@ def read(
 
 
 def one_eval_set(eval_set: Any, rows: GivenRows) -> Any:
-    """Return validation rows as `eval_set`: it itself, or `rows` of X_val and so on."""
+    """Return validation rows that are given as X_val and so on as `eval_set`."""
     given = [name for name, value in rows._asdict().items() if value is not None]
-    if not given:
-        return eval_set
     if eval_set is not None:
         raise ValueError(
             f"Pass validation rows as eval_set or as {given[0]}_val, not as both."
@@ -219,9 +217,7 @@ def name_eval_sets(eval_set: Any) -> dict[str, Any]:
     sets: dict[Any, Any] = {"valid": eval_set}
     if isinstance(eval_set, Mapping):
         sets = dict(eval_set)
-    elif isinstance(eval_set, list) and (
-        len(eval_set) == 1 or all(isinstance(pair, tuple) for pair in eval_set)
-    ):
+    elif isinstance(eval_set, list):
         sets = {f"valid_{k}": pair for k, pair in enumerate(eval_set)}
     if not sets:
         raise ValueError(f"eval_set must have at least one set; got {eval_set!r}.")
@@ -239,17 +235,28 @@ def read_eval_sets(eval_set: Any, source: Source) -> dict[str, Source]:
     """Check validation rows, all but the tables, against the training labels."""
     sets = name_eval_sets(eval_set)
     if isinstance(source, FileRows) and any(map(reads_in_parts, sets.values())):
-        return {"valid": _read_eval_files(sets, source)}
+        *further, dataset = sets.values()
+        if further:
+            raise ValueError(
+                "Several sets in eval_set must be tables with labels; a dataset that "
+                "is read in parts must be the only one."
+            )
+        found, targets = dataset.targets, source.dataset.targets
+        if found != targets or dataset.sample_weight is not None:
+            raise ValueError(
+                f"In eval_set: targets and sample_weight must be {targets}, as in the "
+                f"training rows, and None; got {found} and {dataset.sample_weight!r}."
+            )
+        of_rows = source.settings, dataset, source.folder
+        return {"valid": FileRows(*of_rows, origin="eval_set")}
     checked: dict[str, Source] = {}
     for name, given in sets.items():
+        origin = "eval_set" if len(sets) == 1 else f"the set {name!r} of eval_set"
         if isinstance(given, GivenRows):
             origin = "the validation rows"  # X_val, Y_val and so on
-        elif not isinstance(given, tuple | list) or len(given) != 2:
-            is_pair = isinstance(given, tuple | list)
-            found = f"{len(given)} entries" if is_pair else type(given).__name__
+        elif not isinstance(given, tuple) or len(given) != 2:
+            found = len(given) if isinstance(given, tuple) else type(given).__name__
             raise TypeError(f"eval_set must be a pair (X, Y); got {found}.")
-        else:
-            origin = "eval_set" if len(sets) == 1 else f"the set {name!r} of eval_set"
         with named_place(origin):
             # Validation rows may have only one of the classes, as those of an update.
             checked[name] = read_table(
@@ -260,27 +267,6 @@ def read_eval_sets(eval_set: Any, source: Source) -> dict[str, Source]:
                 origin=origin,
             )
     return checked
-
-
-def _read_eval_files(sets: dict[str, Any], source: FileRows) -> FileRows:
-    """Return the rows of a dataset, which must be the only validation set."""
-    eval_set, targets = sets.pop("valid"), source.dataset.targets
-    if sets or not reads_in_parts(eval_set):
-        raise ValueError(
-            "Several sets in eval_set must be tables with labels; a dataset that is "
-            "read in parts must be the only one."
-        )
-    if eval_set.targets != targets:
-        raise ValueError(
-            f"In eval_set: targets are {eval_set.targets}; the targets of the training "
-            f"rows are {targets}."
-        )
-    if eval_set.sample_weight is not None:
-        raise ValueError(
-            f"In eval_set: sample_weight={eval_set.sample_weight!r}; validation rows "
-            "of a dataset have no weights."
-        )
-    return FileRows(source.settings, eval_set, source.folder, origin="eval_set")
 
 
 def check(
@@ -302,7 +288,9 @@ def check(
     if isinstance(source, FileRows):
         source.check_features(eval_rows, origin.schema)
     names, has_groups = source.tasks.task_names, source.has_groups
-    built, loss = None, _loss_of_update_in_place(settings, origin, has_groups)
+    built = loss = None
+    if origin.is_update and origin.earlier is not None:
+        loss = _loss_of_update_in_place(settings, origin.earlier, has_groups)
     if loss is None:
         built = _components.check_components(
             settings, names, device, has_groups, random_state
@@ -331,13 +319,11 @@ def check(
 
 
 def _loss_of_update_in_place(
-    settings: Settings, origin: Origin, has_groups: bool
+    settings: Settings, earlier: TrainingResult, has_groups: bool
 ) -> Any:
     """Return the loss of the earlier net if only its weights change, otherwise None."""
-    earlier = origin.earlier
-    if not origin.is_update or earlier is None or not earlier.single_pass:
-        return None
-    if not _utils.equal(vars(settings), vars(earlier.settings)):
+    is_same = _utils.equal(vars(settings), vars(earlier.settings))
+    if not (earlier.single_pass and is_same):
         return None
     net, loss = earlier.net, earlier.net.criterion_.loss
     sampler = _components.batch_sampler(settings, loss, has_groups)

@@ -29,7 +29,6 @@ from sk_pwiser._training._settings import Settings
 from sk_pwiser._training._state import TrainingResult, from_state, to_state
 from sk_pwiser.distributed import _workers
 
-DEFAULT_PORT = 6379
 JOB, RESULT, ERRORS = "job.pickle", "result.pickle", "error-*.pickle"
 # Enough for about equal shares.
 FILES_PER_PROCESS = 8
@@ -192,8 +191,6 @@ def _connect(ray, address, timeout, verbose):
 def _check_address(address, timeout):
     """Raise if nothing listens at an address; Ray itself waits for minutes."""
     host, _, port = address.removeprefix("ray://").rpartition(":")
-    if not host:
-        host, port = port, DEFAULT_PORT
     try:
         socket.create_connection((host, int(port)), timeout).close()
     except (OSError, ValueError) as error:
@@ -264,8 +261,7 @@ def run(folder, workers, storage, max_failures):
         with result.checkpoint.as_directory() as kept:
             return pickle.loads((Path(kept) / RESULT).read_bytes())
     finally:
-        if "://" not in storage:
-            shutil.rmtree(os.path.join(storage, name), ignore_errors=True)
+        shutil.rmtree(os.path.join(storage, name), ignore_errors=True)
 
 
 def write_pickle(path, content):
@@ -311,7 +307,12 @@ def train_worker(config):
     except _workers.LostWorkerError:
         raise
     except Exception as error:  # such as divergence, which a restart would repeat
-        _write_error(folder, error)
+        try:
+            content = pickle.dumps(error)
+            pickle.loads(content)
+        except Exception:  # not every error can be stored
+            content = pickle.dumps(RuntimeError(f"{type(error).__name__}: {error}"))
+        write_bytes(folder / ERRORS.replace("*", uuid.uuid4().hex), content)
         raise
 
 
@@ -347,15 +348,6 @@ def _train(folder):
         _report({}, name if rank == 0 else None)
 
 
-def _write_error(folder, error):
-    try:
-        content = pickle.dumps(error)
-        pickle.loads(content)
-    except Exception:  # not every error can be stored
-        content = pickle.dumps(RuntimeError(f"{type(error).__name__}: {error}"))
-    write_bytes(folder / ERRORS.replace("*", uuid.uuid4().hex), content)
-
-
 def fit(
     estimator,
     dataset,
@@ -389,8 +381,7 @@ def fit(
     storage_path : str or os.PathLike
         Folder for checkpoints and, unless `dataset.cache_dir` is set, for the encoded
         rows; both are deleted at the end. With workers on several machines, a folder
-        that all of them see. For checkpoints it may be a URI such as `"s3://..."`,
-        where the last ones remain.
+        that all of them see.
     use_gpu : bool, default=False
         Whether every worker uses a GPU.
     eval_set : ParquetImpressions or tuple of (X, Y), default=None
@@ -420,6 +411,8 @@ def fit(
         If a parameter, a column or a label is invalid; if the cluster has fewer
         resources than the workers need; or if a setting cannot be distributed. An
         earlier fit is kept.
+    OSError
+        If there cannot be a folder at `storage_path`.
     TimeoutError
         If the resources are not free in time.
     ConnectionError
@@ -439,7 +432,9 @@ def fit(
     """
     import_ray()
     settings = _check(estimator, dataset, num_workers, use_gpu, max_failures, timeout)
-    storage, folder = _folders(storage_path, dataset)
+    storage = Path(storage_path).absolute()
+    storage.mkdir(parents=True, exist_ok=True)
+    folder = Path(dataset.cache_dir or storage).absolute()
     resources = dict(resources_per_worker or {"CPU": 1})
     if use_gpu:
         resources.setdefault("GPU", 1)
@@ -463,7 +458,7 @@ def fit(
         )
         write_pickle(Path(name) / JOB, job)
         check_resources(workers, timeout)  # others may have taken them meanwhile
-        state = run(name, workers, storage, max_failures)
+        state = run(name, workers, str(storage), max_failures)
     # Classes of callbacks that come from another process are copies; the caller's own
     # settings are kept instead.
     state["settings"] = replace(settings, callbacks=None)
@@ -504,25 +499,3 @@ def _check(estimator, dataset, num_workers, use_gpu, max_failures, timeout):
             f"use_gpu={use_gpu!r}; use device='auto'."
         )
     return settings
-
-
-def _folders(storage_path, dataset):
-    """Return the place of the checkpoints and the folder of the encoded rows."""
-    storage = str(storage_path)
-    if "://" in storage:
-        if dataset.cache_dir is None:
-            raise ValueError(
-                f"storage_path={storage!r} is not a folder: set cache_dir of the "
-                "dataset to one for the encoded rows, which all workers see."
-            )
-        return storage, Path(dataset.cache_dir).absolute()
-    path = Path(storage).absolute()
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=path):
-            pass
-    except OSError as error:
-        raise ValueError(
-            f"storage_path={storage!r} must be a folder for new files: {error}"
-        ) from error
-    return str(path), Path(dataset.cache_dir or path).absolute()

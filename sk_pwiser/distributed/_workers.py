@@ -243,15 +243,17 @@ class JointIterator:
         while True:
             with _utils.active(self.generators):
                 batch = next(own, None)
+            n_rows = 0 if batch is None else len(batch[1])
+            weight = None if batch is None else batch[0].get("sample_weight")
+            n_weights = 0 if weight is None else weight[:1].numel()
             # One exchange per step tells all workers how many rows each one has, and
             # when to stop.
-            found = self.workers.gather_numbers(*_numbers(batch))
-            self.sizes = [n_rows for n_rows, _ in found]
-            self.n_weights = max(n_weights for _, n_weights in found)
+            found = self.workers.gather_numbers(n_rows, n_weights)
+            self.sizes, numbers = map(list, zip(*found, strict=True))
+            self.n_weights = max(numbers)
             if not any(self.sizes):
                 return
-            if batch is not None:
-                self.n_own += len(batch[1])
+            self.n_own += n_rows
             yield batch or self._filler
 
     def in_row_order(self, values: Tensor) -> Tensor:
@@ -266,14 +268,6 @@ class JointIterator:
         inputs, y = self.batches.dataset.sample[slice(0, 1)]
         device = self.batches.device
         return {name: t.to(device) for name, t in inputs.items()}, y.to(device)
-
-
-def _numbers(batch: Batch | None) -> tuple[int, int]:
-    """Return the number of rows of a batch, and the number of weights per row."""
-    if batch is None:
-        return 0, 0
-    weight = batch[0].get("sample_weight")
-    return len(batch[1]), 0 if weight is None else weight[:1].numel()
 
 
 class NetworkSums:
@@ -475,13 +469,22 @@ def join(own: Inputs, workers: Workers, sizes: Sequence[int], n_weights: int) ->
     widths = [each.shape[1] for each in given_columns.values()]
     parts = workers.join(packed, sizes).split(widths, dim=1)
     found = dict(zip(given_columns, parts, strict=True))
+
+    def averaged(term: Term) -> Term:
+        # Extra losses must be means over rows, as `extra_losses_are_means` says.
+        if isinstance(term, Tensor):
+            return workers.mean(term, sizes)
+
+        def average(labels: Labels) -> Tensor:
+            own = term(Labels(y, sample_weight, labels.row_losses))
+            return workers.mean(own, sizes)
+
+        return average
+
     joined = output._replace(
         logits=found["logits"],
         aux_logits=[found[f"aux {k}"] for k in range(len(output.aux_logits))],
-        extra_losses={
-            name: _averaged(term, y, sample_weight, workers, sizes)
-            for name, term in output.extra_losses.items()
-        },
+        extra_losses={k: averaged(term) for k, term in output.extra_losses.items()},
         conditional_logits=found.get("conditional_logits"),
         sampled_logits=found.get("sampled_logits"),
     )
@@ -491,22 +494,3 @@ def join(own: Inputs, workers: Workers, sizes: Sequence[int], n_weights: int) ->
     if groups is not None:
         groups = workers.join(groups, sizes)
     return joined, found["y"], weight, groups
-
-
-def _averaged(
-    term: Term,
-    y: Tensor,
-    sample_weight: Tensor | None,
-    workers: Workers,
-    sizes: Sequence[int],
-) -> Term:
-    """Return an extra loss that is averaged over the workers."""
-    # Extra losses must be means over rows, as `extra_losses_are_means` says.
-    if isinstance(term, Tensor):
-        return workers.mean(term, sizes)
-
-    def average(labels: Labels) -> Tensor:
-        own = term(Labels(y, sample_weight, labels.row_losses))
-        return workers.mean(own, sizes)
-
-    return average

@@ -51,16 +51,16 @@ def market_of(estimator, encoder):
 
 def check_exportable(encoder):
     """Raise if a table is sparse, or if a column has arrays of numbers."""
-    can_be = "only category columns, numeric columns and lists of categories can be."
-    if encoder.sparse_ is not None:
-        raise ValueError(
-            "An estimator that was fitted on a sparse table cannot be exported; "
-            f"{can_be}"
-        )
     kinds = CategoryColumn, ListColumn, ListWeights, *NUMERIC_ENCODINGS.values()
+    others = [] if encoder.sparse_ is None else ["A sparse table"]
     for column in encoder.read_columns_:
         if isinstance(column, ArrayColumn) or not isinstance(column, kinds):
-            raise ValueError(f"Column {column.name!r} cannot be exported: {can_be}")
+            others.append(f"Column {column.name!r}")
+    if others:
+        raise ValueError(
+            f"{others[0]} cannot be exported: only category columns, numeric columns "
+            "and lists of categories can be."
+        )
 
 
 class ProbabilityNetwork(nn.Module):

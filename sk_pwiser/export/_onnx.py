@@ -1,12 +1,9 @@
 """ONNX files of fitted estimators, with encoded inputs or raw columns as inputs."""
 
-import inspect
-import io
-import json
 import logging
 import threading
 import warnings
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from typing import ClassVar
 from unittest.mock import patch
 
@@ -21,12 +18,8 @@ from sk_pwiser._utils import check_choice, import_extra
 from sk_pwiser.export import _calibrated_network
 from sk_pwiser.networks import random_inputs
 
-# Since 2.9, `dynamo=True` is the default of PyTorch. Older releases have this exporter,
-# too, but as an experiment: they use the former one, which newer ones will remove.
-_OPTION = inspect.signature(torch.onnx.export).parameters.get("dynamo")
-IS_PRESENT = _OPTION is not None and _OPTION.default is True
-# The first version that the exporter writes; runtimes since 2023 support both.
-OPSET = 18 if IS_PRESENT else 17
+# The first version that the exporter writes; runtimes since 2023 support it.
+OPSET = 18
 # Largest size of a file of protocol buffers.
 LARGEST_FILE = 2**31
 OUTPUT = "probabilities"
@@ -81,15 +74,14 @@ def to_onnx(estimator, path, *, inputs="encoded"):
         values that are neither, with the empty string, or with the name
         "probabilities". In these cases no file is written.
     ImportError
-        If onnx, onnxruntime or, from PyTorch 2.9 on, onnxscript is not installed.
+        If onnx, onnxruntime or onnxscript is not installed.
     OSError
         If the file cannot be written, for example because its folder does not exist.
 
     Notes
     -----
-    The network is exported with the exporter of PyTorch, which needs onnxscript from
-    PyTorch 2.9 on. With older releases, the former exporter is used, which is based on
-    TorchScript.
+    The exporter of PyTorch is meant for use from PyTorch 2.9 on; in older releases it
+    is an experiment.
 
     The graph runs the network in float32, even if `precision="bfloat16"` was used in
     training, and computes probabilities in float64, so that rare events have full
@@ -135,18 +127,8 @@ def to_onnx(estimator, path, *, inputs="encoded"):
         encoder = encoding_model(onnx, schema, market, len(estimator.task_names_))
     model = onnx.load_from_string(checked_model(network, "to_onnx")[0])
     del model.graph.output[1:]
-    names = {"task_names": list(estimator.task_names_)}
     if encoder is not None:
         model = _join(onnx, encoder, model)
-    else:
-        names["category_names"] = schema.encoder.category_names_
-        names["numeric_names"] = schema.encoder.numeric_names_
-        if schema.statistics is not None:
-            names["numeric_names"] += schema.statistics.names(
-                schema.encoder, names["task_names"]
-            )
-    properties = {key: json.dumps(value, default=str) for key, value in names.items()}
-    onnx.helper.set_model_props(model, properties)
     model.producer_name = "sk_pwiser"
     onnx.checker.check_model(model)
     write_bytes(path, model.SerializeToString())
@@ -156,29 +138,34 @@ def _trace(network):
     """Return the bytes of an ONNX model of a network, with encoded inputs."""
     inputs = _example_inputs(network, EXAMPLE_SIZE)
     tensors = tuple(map(torch.from_numpy, inputs.values()))
-    axes = {
-        name: {0: f"n_{name}" if name.startswith("bag_") else "n_samples"}
-        for name in inputs
-    }
-    names = {"input_names": list(inputs), "output_names": OUTPUTS}
-    with EXPORT_LOCK, _exporter_of_torch():
-        if IS_PRESENT:
-            return _present_model(network, tensors, axes, names)
-        return _former_model(network, tensors, axes, names)
-
-
-def _present_model(network, tensors, axes, names):
-    shapes = list(axes.values())
-    program = torch.onnx.export(
-        network,
-        tensors,
-        # The parameters of forward: the two tables, and the others as one tuple.
-        dynamic_shapes=(*shapes[:2], *([tuple(shapes[2:])] if shapes[2:] else [])),
-        opset_version=OPSET,
-        dynamo=True,
-        verbose=False,
-        **names,
-    )
+    shapes = [
+        {0: f"n_{name}" if name.startswith("bag_") else "n_samples"} for name in inputs
+    ]
+    with (
+        EXPORT_LOCK,
+        _ExactLogarithms(),
+        # The exporter prints the graph of a network that it cannot export, packages
+        # that no network here needs, and a warning of every decision on a size, also of
+        # a layer's width: the graph is checked.
+        patch("torch.export._trace.print", lambda *_, **__: None, create=True),
+        warnings.catch_warnings(action="ignore"),
+        ExitStack() as stack,
+    ):
+        for name, log in list(logging.root.manager.loggerDict.items()):
+            if name.partition(".")[0] == "torch" and getattr(log, "handlers", []):
+                silent = [logging.NullHandler()]
+                stack.enter_context(patch.object(log, "handlers", silent))
+        program = torch.onnx.export(
+            network,
+            tensors,
+            # The parameters of forward: the two tables, and the others as one tuple.
+            dynamic_shapes=(*shapes[:2], *([tuple(shapes[2:])] if shapes[2:] else [])),
+            opset_version=OPSET,
+            dynamo=True,
+            verbose=False,
+            input_names=list(inputs),
+            output_names=OUTPUTS,
+        )
     model = program.model_proto
     # Metadata name the lines of the code on this machine.
     graph = model.graph
@@ -186,43 +173,6 @@ def _present_model(network, tensors, axes, names):
     for part in (model, graph, *graph.node, *values):
         del part.metadata_props[:]
     return model.SerializeToString()
-
-
-def _former_model(network, tensors, axes, names):
-    buffer = io.BytesIO()
-    torch.onnx.export(
-        network,
-        tensors,
-        buffer,
-        dynamic_axes=axes | {name: {0: "n_samples"} for name in OUTPUTS},
-        opset_version=OPSET,
-        **names,
-    )
-    return buffer.getvalue()
-
-
-@contextmanager
-def _exporter_of_torch():
-    """Set the global variables of PyTorch for its exporter, and restore them."""
-    with ExitStack() as stack:
-        fast_path = torch.backends.mha.get_fastpath_enabled()
-        stack.callback(torch.backends.mha.set_fastpath_enabled, fast_path)
-        # The fast path of attention is one operator, which ONNX does not have.
-        torch.backends.mha.set_fastpath_enabled(False)
-        stack.enter_context(_ExactLogarithms())
-        # The exporters print the graph of a network that they cannot export, packages
-        # that no network here needs, and a warning of every decision on a size, also of
-        # a layer's width: the graph is checked.
-        printer = (
-            "torch.export._trace.print" if IS_PRESENT else "torch._C._jit_onnx_log"
-        )
-        stack.enter_context(patch(printer, lambda *_, **__: None, create=True))
-        stack.enter_context(warnings.catch_warnings(action="ignore"))
-        for name, log in list(logging.root.manager.loggerDict.items()):
-            if name.partition(".")[0] == "torch" and getattr(log, "handlers", []):
-                silent = [logging.NullHandler()]
-                stack.enter_context(patch.object(log, "handlers", silent))
-        yield
 
 
 def _example_inputs(network, n_rows):
@@ -239,7 +189,7 @@ def checked_model(network, caller):
 
     It must compute the same as in PyTorch for other numbers of rows.
     """
-    for package in ("onnx", "onnxscript") if IS_PRESENT else ("onnx",):
+    for package in ("onnx", "onnxscript"):
         import_extra(package, caller)  # which the exporter of PyTorch needs
     onnxruntime = import_extra("onnxruntime", caller)
     n_bytes = sum(parameter.nbytes for parameter in network.parameters())
@@ -312,7 +262,7 @@ def _compare(network, run, n_rows):
         )
 
 
-# The exporters compute both as logarithms of values that are rounded to 0 or 1: those
+# The exporter computes both as logarithms of values that are rounded to 0 or 1: those
 # of rare events have large errors below -10, and are infinite below -18.
 
 

@@ -37,14 +37,11 @@ class Field:
 
     def __init__(self, column):
         self.name = column.name
+        self.column = column
 
 
 class ListField(Field):
     """Encodes the lists of categories of a column."""
-
-    def __init__(self, column):
-        super().__init__(column)
-        self.column = column
 
     def encode(self, values, categories, n_rows):
         """Return the bags, from the values and the category fields by name."""
@@ -93,41 +90,26 @@ class CategoryField:
     def encode(self, values):
         """Return the codes of a list or array of values; rare values keep their own."""
         find, values = self.column.codes_.get, as_list(values)
-        if self._inexact:
-            self._check_large(values)
         try:
             codes = [find(value) for value in values]
-        except TypeError:
-            # Of a value without a hash, which `transform` refuses.
-            for row, value in enumerate(values):
-                self._transformed(value, row)
-            raise
-        if None in codes:
+        except TypeError:  # of a value without a hash, which `transform` refuses
+            codes = [None] * len(values)
+        if None in codes or self._inexact:
             codes = [
-                self._other_code(value, row) if code is None else code
+                self._other_code(value, row)
+                if code is None or isinstance(value, self._inexact)
+                else code
                 for row, (value, code) in enumerate(zip(values, codes, strict=True))
             ]
         return codes
 
-    def _check_large(self, values):
-        largest = _categories.EXACT
-        for row, value in enumerate(values):
-            is_inexact = isinstance(value, self._inexact) and not _frames.is_missing(
-                value
-            )
-            if is_inexact and not -largest <= value <= largest:
-                self._transformed(value, row)
-
     def _other_code(self, value, row):
-        """Return the code of a value that is not in the vocabulary."""
+        """Return the code of a value that is not in the vocabulary, or inexact."""
         if _frames.is_missing(value):
             return self.column.missing_code_
-        if type(value) in self._unseen_types:
+        if type(value) in self._unseen_types and not isinstance(value, self._inexact):
             return _categories.UNSEEN
-        return self._transformed(value, row)
-
-    def _transformed(self, value, row):
-        """Return the code of a value as `transform` finds it, which checks its kind."""
+        # `transform` checks the kind of the value.
         try:
             return int(self.column.transform(as_column([value]))[0])
         except (TypeError, ValueError) as error:
@@ -455,16 +437,13 @@ class Scorer:
 
     def _read(self, rows, shared):
         """Return the values of each field, or a shared one, and the number of rows."""
-        if not isinstance(rows, Mapping):
-            return self._read_list(rows, shared)
-        fields = self._encoder.fields
-        if not SCALARS.issuperset(map(type, rows.values())) and any(
-            _is_column_of(rows.get(field.name), field) for field in fields
-        ):
-            return self._read_columns(rows, shared)
-        return self._read_list([{**shared, **rows}], {})
-
-    def _read_list(self, rows, shared):
+        if isinstance(rows, Mapping):
+            fields = self._encoder.fields
+            if not SCALARS.issuperset(map(type, rows.values())) and any(
+                _is_column_of(rows.get(field.name), field) for field in fields
+            ):
+                return self._read_columns(rows, shared)
+            rows, shared = [{**shared, **rows}], {}
         if not isinstance(rows, Sequence) or isinstance(rows, str | bytes):
             raise TypeError(
                 "rows must be a dictionary or a list of dictionaries; got "
@@ -505,27 +484,21 @@ class Scorer:
                 )
 
     def _read_columns(self, rows, shared):
-        columns, first, n_rows = [], None, None
+        columns, lengths = [], {}
         for name in self.field_names:
             if name not in rows and name in shared:
                 columns.append([shared[name]])
                 continue
-            if name not in rows:
-                raise ValueError(f"rows has no field {name!r}.")
-            if not _is_column(rows[name]):
+            if not _is_column(rows.get(name)):
                 raise ValueError(
                     f"Field {name!r} must be a list or a 1-D array like the other "
-                    f"fields; got {rows[name]!r}."
+                    f"fields; got {rows.get(name)!r}."
                 )
             columns.append(_as_values(rows[name]))
-            length = len(columns[-1])
-            if n_rows is None:
-                first, n_rows = name, length
-            elif length != n_rows:
-                raise ValueError(
-                    f"Field {name!r} has {length} values; {first!r} has {n_rows}."
-                )
-        return columns, n_rows
+            lengths[name] = len(columns[-1])
+        if len({*lengths.values()}) > 1:
+            raise ValueError(f"Fields must have equally many values; got {lengths}.")
+        return columns, lengths.popitem()[1]
 
 
 def _is_column(value):

@@ -70,7 +70,7 @@ def test_the_network_with_its_layers_and_parameters(fitted):
     assert sum(map(int, counts)) == n_parameters
 
 
-def test_rows_columns_tasks_and_embeddings(fitted):
+def test_rows_columns_and_embeddings(fitted):
     tables = Tables(fitted._repr_html_())
     n_valid = len(X) // 10
     assert tables.titles[1] == (
@@ -78,8 +78,6 @@ def test_rows_columns_tasks_and_embeddings(fitted):
     )
     names = ", ".join(f"category_{k}" for k in range(4))
     assert ["category", "4", names] in tables.rows
-    rates = dict(row for row in tables.rows if len(row) == 2)
-    assert float(rates["click"]) == pytest.approx(Y["click"].mean(), abs=0.03)
     for k in range(4):
         name = f"category_{k}"
         size = fitted.net_.module_.spec.cardinalities[k]
@@ -96,7 +94,7 @@ def test_names_are_escaped_and_there_is_no_script_of_our_own():
     assert "script" not in tables.tags
     cells = [cell for row in tables.rows for cell in row]
     assert any(UNSAFE in cell for cell in cells)
-    assert {f"{UNSAFE}2", f"{UNSAFE}3"} <= set(cells)
+    assert f"{UNSAFE}2" in cells
 
 
 def test_both_methods_and_the_display_setting(fitted):

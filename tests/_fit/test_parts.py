@@ -10,7 +10,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
 from sk_pwiser._fit import _encode
-from sk_pwiser._fit._encode import HoldOut
+from sk_pwiser._fit._encode import HoldOut, hold_out
 from sk_pwiser._fit._file_rows import GroupNumbers
 from sk_pwiser._table._blocks import Blocks, RowSample, assign_blocks
 from sk_pwiser._table._labels import check_targets
@@ -37,20 +37,22 @@ def rare_labels(n_rows, n_clicks, n_conversions, seed=0):
 
 def hold_outs(y, groups=None, n_seeds=1, fraction=0.1, size=300):
     """Yield which rows are held out, in parts of `size` rows, for some seeds."""
-    model = MultiTaskCTRCVRClassifier(validation_fraction=fraction)
+    settings = Settings.of(
+        vars(MultiTaskCTRCVRClassifier(validation_fraction=fraction))
+    )
     starts = range(0, len(y), size)
     targets = [check_targets(y[i : i + size], missing_labels="ignore") for i in starts]
     of_parts = [None if groups is None else groups[i : i + size] for i in starts]
     pairs = zip(targets, of_parts, strict=True)
     parts = [Rows(None, own, groups=numbers) for own, numbers in pairs]
     for seed in range(n_seeds):
-        blocks = Blocks(10, by_time=False)
         random_state = np.random.RandomState(seed)
-        drawn = HoldOut(Settings.of(vars(model)), blocks, random_state)
+        if len(parts) == 1:
+            yield hold_out(settings, parts[0], None, random_state)[0]
+            continue
+        drawn = HoldOut(settings, Blocks(10, by_time=False), random_state)
         for rows in parts:
-            blocks.add(len(rows), None)
-            if len(parts) > 1:
-                drawn.count(rows)
+            drawn.count(rows)
         drawn.start()
         yield np.concatenate([drawn.draw(rows, None) for rows in parts])
 

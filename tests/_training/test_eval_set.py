@@ -62,7 +62,7 @@ def test_one_class_in_the_validation_rows_of_a_single_task():
 @pytest.mark.parametrize(
     ("eval_set", "error", "message"),
     [
-        ((X_LATE,), TypeError, r"eval_set must be a pair \(X, Y\); got 1 entries"),
+        ((X_LATE,), TypeError, r"eval_set must be a pair \(X, Y\); got 1[.]"),
         (X_LATE, TypeError, "eval_set must be a pair .*; got DataFrame"),
         ((X_LATE, Y), ValueError, "In eval_set: X and Y .* 500 rows, Y has 1000"),
         (

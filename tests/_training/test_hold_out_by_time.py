@@ -8,7 +8,8 @@ from numpy.testing import assert_array_equal
 from refusals import small
 from sklearn.pipeline import make_pipeline
 
-from sk_pwiser._fit._encode import HoldOut, held_by_time
+from sk_pwiser._fit import _encode
+from sk_pwiser._fit._encode import held_by_time, hold_out
 from sk_pwiser.datasets import make_ctr_cvr
 from sk_pwiser.history import HistoryFeatures
 
@@ -58,16 +59,17 @@ def test_a_part_of_a_day_is_drawn_in_whole_groups(log, size, monkeypatch):
     X, Y = log
     X = X.assign(day=X["time"] >= 240).astype({"day": float})
     groups = X["time"] // size
-    found, draw = [], HoldOut.draw
+    found = []
     monkeypatch.setattr(
-        HoldOut, "draw", lambda *args: found.append(draw(*args)) or found[-1]
+        _encode, "hold_out", lambda *args: found.append(hold_out(*args)) or found[-1]
     )
     params = {"encoding_params": {"time_column": "day"}, "early_stopping": True}
     model = small(max_epochs=1, warm_start=True, **params)
     for _ in range(2):
         model.fit(X, Y, groups=groups if size > 1 else None)
-    assert_array_equal(found[0], found[1])
-    train, valid = np.flatnonzero(~found[0]), np.flatnonzero(found[0])
+    (is_held, _), (again, _) = found
+    assert_array_equal(again, is_held)
+    train, valid = np.flatnonzero(~is_held), np.flatnonzero(is_held)
     assert len(valid) == pytest.approx(150, abs=2 * 3 * size)
     assert X["day"].iloc[valid].all()
     if size > 1:
@@ -154,16 +156,6 @@ def test_fits_that_draw_no_validation_rows_do_not_warn(log):
     model.fit(features[:1_000], Y[:1_000], eval_set=(features[1_000:], Y[1_000:]))
     model.partial_fit(features[:100], Y[:100])
     model.fit(X, Y)
-
-
-@pytest.mark.parametrize("in_files", [False, True])
-def test_last_rows_without_an_event_of_a_task_are_named(log, in_files, tmp_path):
-    X, Y = log
-    Y = Y.assign(conversion=Y["conversion"].where(X["time"] < 440, 0))
-    params = {"encoding_params": {"time_column": "time"}, "early_stopping": True}
-    arguments = (in_a_file(X, Y, tmp_path),) if in_files else (X, Y)
-    with pytest.warns(UserWarning, match="no event of 'conversion'. Use a larger"):
-        small(**params).fit(*arguments)
 
 
 def test_random_rows_after_the_last_ones_may_have_been_trained_on(log):

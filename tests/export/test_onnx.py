@@ -57,12 +57,6 @@ def test_of_further_parameters(name, tmp_path):
     path = tmp_path / "model.onnx"
     to_onnx(model, path)
     assert_equal(run_encoded(path, model, OTHER), model.predict_proba(OTHER))
-    # The file names tasks and inputs.
-    found = onnxruntime.InferenceSession(path).get_modelmeta().custom_metadata_map
-    encoded = model.encode(X)
-    for each in ("category_names", "numeric_names"):
-        assert eval(found[each]) == encoded[each]
-    assert eval(found["task_names"]) == list(model.task_names_)
     to_onnx(model, path, inputs="raw")
     assert_equal(run(path, raw_inputs(OTHER)), model.predict_proba(OTHER))
 

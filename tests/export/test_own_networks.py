@@ -124,18 +124,16 @@ class HasNoOperator(Linear):
 
 class Fails(Linear):
     def change(self, steps):
-        # By the former exporter, and by the present one.
-        if torch.onnx.is_in_onnx_export() or torch.compiler.is_compiling():
+        if torch.compiler.is_compiling():
             raise KeyError("of the network")
         return steps
 
 
-# The present exporter sees that the first three have no graph for all rows; the graphs
-# of the former one are wrong.
+# The exporter sees that the first three have no graph for all rows.
 REASONS = {
-    CountsRows: "|for 1 rows, the ONNX graph computes other logits",
+    CountsRows: "",
     UnbindsRows: "",
-    ReadsValues: "|for 100 rows, the ONNX graph computes other logits",
+    ReadsValues: "",
     HasNoOperator: "bessel_j0",
     Fails: "'of the network'",
 }

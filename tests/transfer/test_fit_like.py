@@ -160,5 +160,3 @@ def test_labels_may_be_passed_as_y(pooled):
     assert merged.predict_proba(X).shape == (400, 2)
     found = select_estimators([one, two], X, y=Y, n_select=1, method="greedy")
     assert found.indices.tolist() == [0]
-    with pytest.raises(TypeError, match="labels twice"):
-        fine_tune(pooled, X, Y=Y, y=Y)
