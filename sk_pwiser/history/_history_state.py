@@ -1,10 +1,9 @@
 """The state of a history: the logs of all keys, and the values of their columns."""
 
 import copy
-from bisect import bisect_right
 from dataclasses import replace
 from functools import reduce
-from itertools import accumulate, compress
+from itertools import compress
 from typing import NamedTuple
 
 import numpy as np
@@ -88,19 +87,22 @@ def push(blocks, new, merge, size):
 class ValueIndex:
     """The distinct values of a column, each with its place.
 
-    Indices that grow out of each other share blocks of values, each a list and a dict
-    of places. `kinds` are text, numbers or other objects, and kinds of `LARGE` numbers;
-    `earlier_kinds` are those of values that are not here: in a store, or dropped.
+    Indices that grow out of each other share a list and a dict of places, which may
+    have entries of a later one behind the `size` of an earlier one. `kinds` are text,
+    numbers or other objects, and kinds of `LARGE` numbers; `earlier_kinds` are those of
+    values that are not here: in a store, or dropped.
     """
 
     def __init__(self, values, earlier_kinds=()):
-        self.blocks, self.size, self.kinds, self.samples = [], 0, set(earlier_kinds), {}
+        self.all_values, self.all_places, self.size = [], {}, 0
+        self.kinds, self.samples = set(earlier_kinds), {}
         self._append(values)
 
     def _append(self, values):
-        places = {value: i for i, value in enumerate(values, self.size)}
-        self.blocks = push(self.blocks, (values, places), _joined, lambda b: len(b[0]))
-        self.size += len(values)
+        # First the list: it tells if an interrupt or another index has added values.
+        self.all_values.extend(values)
+        self.all_places |= {value: i for i, value in enumerate(values, self.size)}
+        self.size = len(self.all_values)
         self.kinds = self.kinds | _categories.kinds_of(values, with_large=True)
         # The first value of each type.
         samples = {(type(v), type(v) is int and v >= 2**63): v for v in values[::-1]}
@@ -114,7 +116,7 @@ class ValueIndex:
 
     @property
     def values(self):
-        return [value for values, _ in self.blocks for value in values]
+        return self.all_values[: self.size]
 
     def check_kinds(self, values, name):
         """Raise if values are of other kinds than these, such as text, not numbers."""
@@ -131,6 +133,8 @@ class ValueIndex:
         new = [value for value in values if self.place(value) < 0]
         if not new:
             return self
+        if len(self.all_values) > self.size:
+            return ValueIndex(self.values + new, self.kinds)
         index = object.__new__(ValueIndex)
         vars(index).update(vars(self))
         index._append(new)
@@ -142,10 +146,8 @@ class ValueIndex:
 
     def place(self, value):
         """Return the place of a value, -1 if it is not here."""
-        for _, places in self.blocks:
-            if value in places:
-                return places[value]
-        return -1
+        place = self.all_places.get(value, -1)
+        return place if place < self.size else -1
 
     def places(self, values):
         """Return the places of values as an array."""
@@ -153,17 +155,7 @@ class ValueIndex:
 
     def at(self, places):
         """Return the values at places."""
-        (values, _), *others = self.blocks
-        if not others:  # as after a fit, with many places
-            return [values[place] for place in places]
-        starts = [0, *accumulate(len(values) for values, _ in self.blocks)]
-        blocks = [bisect_right(starts, place) - 1 for place in places]
-        pairs = zip(blocks, places, strict=True)
-        return [self.blocks[i][0][place - starts[i]] for i, place in pairs]
-
-
-def _joined(a, b):
-    return a[0] + b[0], a[1] | b[1]
+        return [self.all_values[place] for place in places]
 
 
 class Rows(NamedTuple):
@@ -203,7 +195,8 @@ class HistoryState:
     def __init__(self, classes, end, indices, logs, everything):
         self.classes, self.end, self.indices = classes, end, indices
         self.levels, self.everything = [logs], everything
-        is_known = (everything.labels >= 0).any() or everything.totals["known"].any()
+        is_known = (everything.rows.value >= 0).any()
+        is_known |= everything.totals["counts"][:, 1:].any()
         self.has_labels, self.n_values = bool(is_known), self._count_values()
 
     @property
@@ -215,7 +208,7 @@ class HistoryState:
     @property
     def known_classes(self):
         """The two labels of a single task, None before any label and of more tasks."""
-        if self.classes or self.everything.labels.shape[1] != 1:
+        if self.classes or self.everything.rows.value.shape[1] != 1:
             return self.classes
         return [0, 1] if self.has_labels else None
 

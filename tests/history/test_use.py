@@ -302,7 +302,7 @@ def test_the_state_is_bounded():
     )
     # Without windows and delays, no row is kept with its time but those of the end.
     small = HistoryFeatures(["user"], time="time").fit(X, Y)
-    assert len(small._state.logs[0].time) == (X["time"] == X["time"].max()).sum()
+    assert len(small._state.logs[0].rows.time) == (X["time"] == X["time"].max()).sum()
 
 
 def test_calls_before_fit():
