@@ -51,11 +51,10 @@ class HistoryFeatures(DocLink, TransformerMixin, BaseEstimator):
         is missing have no past for this key.
     time : str
         The column of times: dates, or numbers of any unit.
-    label_delay : duration, list or dict, default=0
-        How long after its impression a label is known, one for all tasks, one per task,
-        or a dict from names of tasks. A duration is a number, in the unit of the times
-        (in seconds if these are dates), a text such as "30min", "1h" or "7d", or a
-        timedelta.
+    label_delay : duration or dict, default=0
+        How long after its impression a label is known, for all tasks, or a dict from
+        names of tasks. A duration is a number, in the unit of the times (in seconds if
+        these are dates), a text such as "30min", "1h" or "7d", or a timedelta.
     state_delay : duration, default=0
         How old the state is when a row is served: the longest time from an impression
         to the end of the `update` that appends it, such as "5min". Every row, in
@@ -167,8 +166,8 @@ class HistoryFeatures(DocLink, TransformerMixin, BaseEstimator):
 
         Parameters
         ----------
-        X : DataFrame, Arrow table or dict of arrays, of shape (n_samples, n_features)
-            The log, in any order. A dict maps names to arrays.
+        X : DataFrame or Arrow table of shape (n_samples, n_features)
+            The log, in any order.
         y : array-like of shape (n_samples, n_tasks) or (n_samples,), default=None
             Labels, 0 or 1; with one task any two labels. Missing labels are not known
             yet. Without labels there are numbers of impressions only.

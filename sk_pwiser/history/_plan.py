@@ -159,8 +159,7 @@ def check_params(params):
     if not isinstance(params["time"], str):
         raise TypeError(f"time must be the name of a column; got {params['time']!r}.")
     delays = params["label_delay"]
-    delays = list(delays.values()) if isinstance(delays, dict) else delays
-    for each in delays if isinstance(delays, list | tuple) else [delays]:
+    for each in delays.values() if isinstance(delays, dict) else [delays]:
         check_duration(each, "label_delay", zero=True)
     check_duration(params["state_delay"], "state_delay", zero=True)
     for name in ("windows", "half_lives"):
@@ -227,11 +226,4 @@ def _delays(label_delay, kind, task_names):
         delays = [0] * len(task_names)
         for task, delay in label_delay.items():
             delays[find_column("label_delay", task, task_names, "task")] = delay
-    elif isinstance(label_delay, list | tuple):
-        if len(label_delay) != len(task_names):
-            raise ValueError(
-                f"label_delay must have one entry per task, {task_names}; got "
-                f"{label_delay!r}."
-            )
-        delays = label_delay
     return [read_duration(delay, "label_delay", kind) for delay in delays]
