@@ -300,11 +300,11 @@ class HistoryFeatures(DocLink, TransformerMixin, BaseEstimator):
         """
         state, plan = self._fitted()
         rows, table = self._read(X, None, state, plan)
-        kept = self._kept(table, plan)
         if (is_early := rows.time < state.end).any():
             self._warn_early(int(is_early.sum()))
             rows = rows._replace(time=np.maximum(rows.time, state.end))
         part = state.part(rows, plan)
+        kept = plan.kept(self.feature_names_in_)
         return self._output(table, kept, rows, part, plan, part.pasts(plan))
 
     def replay(self, X, y=None, *, update=False):
@@ -335,10 +335,10 @@ class HistoryFeatures(DocLink, TransformerMixin, BaseEstimator):
         check_boolean("update", update)
         state, plan = self._fitted()
         rows, table = self._read(X, y, state, plan)
-        kept = self._kept(table, plan)
         self._refuse_early(rows, state, plan)
         part = state.extended(rows, plan)
         pasts = part.pasts(plan)
+        kept = plan.kept(self.feature_names_in_)
         result = self._output(table, kept, rows, part, plan, pasts)
         if update:
             self._learnt = state.joined(part.folded(plan, pasts), plan), plan
@@ -528,13 +528,6 @@ class HistoryFeatures(DocLink, TransformerMixin, BaseEstimator):
             if name in of_keys:
                 state.indices[name].check_exact(values, name)
         return Rows(columns, times.values, labels), table
-
-    def _kept(self, table, plan):
-        """Return the columns that precede the new ones; raise if one is absent."""
-        kept = plan.kept(self.feature_names_in_)
-        for name in kept:
-            table.column(name)
-        return kept
 
     def _check_names(self, table, plan):
         if not all(isinstance(name, str) for name in table.names):

@@ -269,18 +269,23 @@ class HistoryState:
         ]
         return self.with_logs([*logs, self.everything])
 
+    def with_rows(self, rows, plan):
+        """Yield each log, its plan, and of rows the keys, times, labels and lists."""
+        places = self.places(rows.columns)
+        # All rows have the same key, without a column.
+        ids = [*self.ids(rows.columns, plan), np.zeros((len(rows.time), 0), np.int64)]
+        for own, (log, of_key) in zip(ids, self.logs_and_plans(plan), strict=True):
+            lists = [(places[each.column], each.task) for each in of_key.lists]
+            yield log, of_key, (own, rows.time, rows.labels.values, lists)
+
     def extended(self, rows, plan):
         """Return the `part` with the keys of new rows, and these rows, not summed."""
-        new = self.with_values(rows).part(rows, plan)
-        # All rows have the same key, without a column.
-        ids = [*new.ids(rows.columns, plan), np.zeros((len(rows.time), 0), np.int64)]
-        places, logs = new.places(rows.columns), []
-        for own, (log, of_key) in zip(ids, new.logs_and_plans(plan), strict=True):
-            half_lives, lists = of_key.half_lives, of_key.lists
-            of_lists = [(places[each.column], each.task) for each in lists]
-            parts = rows.time, rows.labels.values, of_lists, len(half_lives)
-            log = _key_log.combine(log, _key_log.log_of_rows(own, *parts), half_lives)
-            logs.append(new.with_sorted_ties(log, lists))
+        new, logs = self.with_values(rows).part(rows, plan), []
+        for log, of_key, parts in new.with_rows(rows, plan):
+            half_lives = of_key.half_lives
+            added = _key_log.log_of_rows(*parts, len(half_lives))
+            log = _key_log.combine(log, added, half_lives)
+            logs.append(new.with_sorted_ties(log, of_key.lists))
         new = new.with_logs(logs)
         if len(rows.time):
             last = rows.time.max().item()
@@ -318,24 +323,15 @@ class HistoryState:
         The latter are two arrays: rows that the state does not have, and rows whose
         labels it has already.
         """
-        labels, n_rows = rows.labels.values, len(rows.time)
-        new = self.with_values(rows).part(rows, plan)
-        places, logs = new.places(rows.columns), []
-        codes = [*new.codes(rows.columns, plan), np.zeros(n_rows, dtype=np.int64)]
-        is_absent, is_final = np.zeros((2, n_rows), dtype=bool)
-        for code, (log, of_key) in zip(codes, new.logs_and_plans(plan), strict=True):
-            is_asked, lists = (labels >= 0).any(axis=1), of_key.lists
-            for name in of_key.keys[0]:
-                is_asked &= places[name] >= 0
-            asked = np.flatnonzero(is_asked)
-            of_lists = [(places[each.column][asked], each.task) for each in lists]
-            parts = code[asked], rows.time[asked], labels[asked], of_lists
+        new, logs = self.with_values(rows).part(rows, plan), []
+        is_absent, is_final = np.zeros((2, len(rows.time)), dtype=bool)
+        for log, of_key, parts in new.with_rows(rows, plan):
             log, own_absent, own_final = _key_log.complete_log(log, *parts)
             # With `max_age`, keys have forgotten rows that the log of all rows has.
             if of_key.max_age is None:
-                is_absent[asked] |= own_absent
-            is_final[asked] |= own_final
-            logs.append(new.with_sorted_ties(log, lists))
+                is_absent |= own_absent
+            is_final |= own_final
+            logs.append(new.with_sorted_ties(log, of_key.lists))
         return new.with_logs(logs), is_absent, is_final & ~is_absent
 
     def with_sorted_ties(self, log, lists):

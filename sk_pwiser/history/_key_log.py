@@ -93,7 +93,7 @@ class KeyLog:
 
     def places(self, ids):
         """Return the places of keys, `n_keys` for those that are not here."""
-        if not self.n_keys:
+        if not self.columns.size:  # no keys, or the one of all rows
             return np.zeros(len(ids), dtype=np.int64)
         sizes, packed = self.packed
         is_possible = ((ids >= 0) & (ids < sizes)).all(axis=1)
@@ -156,8 +156,8 @@ def no_totals(n_keys, n_tasks, n_half_lives, dtype):
 def log_of_rows(ids, time, labels, lists, n_half_lives):
     """Return the log of new rows, none of which is summed; -1 are missing values.
 
-    `lists` has, per list, the index of each row's value, and the task that must have
-    happened, or None.
+    `ids` has the indices of the values of each row's key. `lists` has, per list, the
+    index of each row's value, and the task that must have happened, or None.
     """
     has_key = (ids >= 0).all(axis=1)
     if not has_key.all():
@@ -260,25 +260,26 @@ def find_keys(logs, ids, half_lives):
     return reduce(lambda a, b: combine(a, b, half_lives), found)
 
 
-def complete_log(log, code, time, labels, lists):
+def complete_log(log, ids, time, labels, lists):
     """Return a log whose rows have further labels, and which of these fail.
 
-    `code` has the places of the keys, `n_keys` for unknown ones, and `lists`, per list,
-    the index of each row's value and the task that must have happened, or None. All
-    numbers are sums per key, time and task, so that it does not matter which of several
-    rows of the same key and time gets a label. The failures are rows that the log does
-    not have, and rows that have one of their labels already.
+    The arguments are those of `log_of_rows`. All numbers are sums per key, time and
+    task, so that it does not matter which of several rows of the same key and time gets
+    a label. The failures are rows that the log does not have, and rows that have one of
+    their labels already. Rows without a key, or without a label, cannot fail.
     """
-    rows = log.rows
+    rows, code = log.rows, log.places(ids)
     time = time.astype(np.result_type(time, rows.time), copy=False)
     start = rows.offsets[np.minimum(code, log.n_keys)]
     stop = rows.offsets[np.minimum(code + 1, log.n_keys)]
     begin = bisect(rows.time, start, stop, time)
     end = bisect(rows.time, begin, stop, following(time))
-    values, is_absent = rows.value.copy(), begin == end
-    is_final = np.zeros(len(code), dtype=bool)
+    has_key = (ids >= 0).all(axis=1)
+    is_absent = has_key & (labels >= 0).any(axis=1) & (begin == end)
+    labels = np.where((has_key & ~is_absent)[:, np.newaxis], labels, -1)
+    values, is_final = rows.value.copy(), np.zeros(len(code), dtype=bool)
     for task in range(labels.shape[1]):
-        asked = np.flatnonzero((labels[:, task] >= 0) & ~is_absent)
+        asked = np.flatnonzero(labels[:, task] >= 0)
         row = free_rows(begin[asked], end[asked], values[:, task] < 0)
         is_final[asked[row < 0]] = True
         values[row[row >= 0], task] = labels[asked[row >= 0], task]
@@ -286,7 +287,7 @@ def complete_log(log, code, time, labels, lists):
     for own, (places, task) in zip(log.lists, lists, strict=True):
         if task is not None:
             # Rows without the event so far were no elements.
-            new = np.flatnonzero((labels[:, task] == 1) & (places >= 0) & ~is_absent)
+            new = np.flatnonzero((labels[:, task] == 1) & (places >= 0))
             added = slices_of(code[new], time[new], places[new], log.n_keys)
             keys = np.arange(log.n_keys)
             own = own.combined(added, (keys, keys), log.n_keys)
