@@ -1,11 +1,9 @@
 """The data sets of Alibaba: Ali-CCP and AliExpress, each in two forms."""
 
 from array import array
-from itertools import islice
-from numbers import Integral
 
 import numpy as np
-from sklearn.utils._param_validation import Interval, StrOptions, validate_params
+from sklearn.utils._param_validation import StrOptions, validate_params
 
 from sk_pwiser._utils import import_extra, warn_user
 from sk_pwiser.datasets import _downloads
@@ -37,11 +35,10 @@ ALI_CCP_SOURCE = (
     {
         **_downloads.PARAMETERS,
         "multi_valued": ["array-like"],
-        "n_rows": [Interval(Integral, 1, None, closed="left"), None],
     },
     prefer_skip_nested_validation=True,
 )
-def load_ali_ccp(path, *, subset="all", multi_valued=MULTI_VALUED, n_rows=None):
+def load_ali_ccp(path, *, subset="all", multi_valued=MULTI_VALUED):
     """Load the Ali-CCP impressions of recommended items, a funnel of two tasks.
 
     Each row is an impression in the shop Taobao, the tasks are the click and the
@@ -63,9 +60,6 @@ def load_ali_ccp(path, *, subset="all", multi_valued=MULTI_VALUED, n_rows=None):
 "210")
         Fields of the publisher's files that may have several values in a row. A second
         value of any other field is an error. Not used for the processed form.
-    n_rows : int, default=None
-        Number of rows to read from the start of each part; None reads all rows, about
-        42 million per part.
 
     Returns
     -------
@@ -127,7 +121,7 @@ def load_ali_ccp(path, *, subset="all", multi_valued=MULTI_VALUED, n_rows=None):
     >>> from sk_pwiser.datasets import load_ali_ccp
     >>> folder = Path(os.environ.get("SK_PWISER_DATA", ".")) / "ali_ccp"
     >>> if folder.is_dir():  # contains the downloaded files
-    ...     train = load_ali_ccp(folder, subset="train", n_rows=10**6)
+    ...     train = load_ali_ccp(folder, subset="train")
     ...     X, Y = train.data, train.target
     """
     pandas = import_extra("pandas", "load_ali_ccp")
@@ -145,9 +139,9 @@ def load_ali_ccp(path, *, subset="all", multi_valued=MULTI_VALUED, n_rows=None):
             f"{', '.join(str(found[0]) for found in files)}. Read one subset at a time."
         )
     if len(files[0]) == 1:
-        data, lists, target, sizes = _read_processed(pandas, files, n_rows)
+        data, lists, target, sizes = _read_processed(pandas, files)
     else:
-        data, lists, target, sizes = _read_raw(pandas, files, multi_valued, n_rows)
+        data, lists, target, sizes = _read_raw(pandas, files, multi_valued)
     return _as_bunch(load_ali_ccp, data, target, parts, sizes, lists=lists)
 
 
@@ -157,12 +151,12 @@ def _find_ali_ccp(path, part):
     return _downloads.find_files(path, [processed], raw, download=ALI_CCP_SOURCE)
 
 
-def _read_processed(pandas, files, n_rows):
+def _read_processed(pandas, files):
     labels = ["click", "purchase"]
     tables = []
     for [file] in files:
         columns = dict.fromkeys([*labels, *PROCESSED], "int64")
-        tables.append(_downloads.read_csv(pandas, file, columns, n_rows=n_rows))
+        tables.append(_downloads.read_csv(pandas, file, columns))
         _downloads.check_flags(tables[-1], labels, file)
     rows = pandas.concat(tables, ignore_index=True) if len(tables) > 1 else tables[0]
     target = rows[labels].rename(columns={"purchase": "conversion"})
@@ -170,11 +164,11 @@ def _read_processed(pandas, files, n_rows):
     return data, pandas.DataFrame(index=data.index), target, list(map(len, tables))
 
 
-def _read_raw(pandas, files, multi_valued, n_rows):
+def _read_raw(pandas, files, multi_valued):
     columns = {name: [] if name in multi_valued else array("q") for name in FIELDS}
     labels = array("b")
     sizes = [
-        read_part(skeleton, common, columns, labels, set(multi_valued), n_rows)
+        read_part(skeleton, common, columns, labels, set(multi_valued))
         for skeleton, common in files
     ]
     data, lists = {}, {}
@@ -191,24 +185,17 @@ def _read_raw(pandas, files, multi_valued, n_rows):
     return data, pandas.DataFrame(lists, index=data.index), target, sizes
 
 
-def read_part(skeleton, common, columns, labels, multi_valued, n_rows=None):
+def read_part(skeleton, common, columns, labels, multi_valued):
     """Add a part to columns and labels, and return its number of rows."""
-    wanted = None
-    if n_rows is not None:
-        # The common features of all rows fill many GB: only those of the rows to read
-        # are kept.
-        wanted = {cells[3] for _, cells in _lines(skeleton, 6, n_rows)}
     shared = {}
     for place, (index, count, text) in _lines(common, 3):
-        if wanted is not None and index not in wanted:
-            continue
         if index in shared:
             raise ValueError(
                 f"{place}: common_feature_index {index!r} occurs in an earlier line."
             )
         shared[index] = _parse(text, count, place, multi_valued)
     start = len(labels)
-    for place, (_, *flags, index, count, text) in _lines(skeleton, 6, n_rows):
+    for place, (_, *flags, index, count, text) in _lines(skeleton, 6):
         for name, flag in zip(TASK_NAMES, flags, strict=True):
             if flag not in ("0", "1"):
                 raise ValueError(f"{place}: {name} must be 0 or 1, found {flag!r}.")
@@ -226,9 +213,9 @@ def read_part(skeleton, common, columns, labels, multi_valued, n_rows=None):
     return (len(labels) - start) // 2
 
 
-def _lines(file, n_cells, n_rows=None):
+def _lines(file, n_cells):
     with _downloads.open_text(file) as lines:
-        for number, line in enumerate(islice(lines, n_rows), start=1):
+        for number, line in enumerate(lines, start=1):
             place = f"{file}, line {number}"
             cells = line.rstrip("\r\n").split(",", n_cells - 1)
             if len(cells) != n_cells:

@@ -64,7 +64,7 @@ def check_columns(names, columns, source):
 
 
 @np.errstate(over="ignore")  # too large numbers become infinite, and are found
-def read_csv(pandas, file, dtypes, *, has_header=True, is_complete=False, n_rows=None):
+def read_csv(pandas, file, dtypes, *, has_header=True, is_complete=False):
     """Read columns from a csv file, which may be compressed.
 
     Text may be missing, and floats if the file is not complete.
@@ -87,7 +87,6 @@ def read_csv(pandas, file, dtypes, *, has_header=True, is_complete=False, n_rows
                 skip_blank_lines=False,
                 keep_default_na=False,
                 na_values=[""],
-                nrows=n_rows,
             )
     except (ValueError, OverflowError) as error:
         # pandas names neither the line nor the column, so a second pass looks for them.

@@ -29,7 +29,6 @@ LOADERS = {
     [
         *((name, {"subset": "valid"}, "'subset'.*'valid'") for name in LOADERS),
         *((name, {"path": 3}, "'path'") for name in LOADERS),
-        ("load_ali_ccp", {"n_rows": 0}, "'n_rows'"),
         ("load_ali_ccp", {"multi_valued": ["1"]}, r"multi_valued .* got \['1'\]"),
         ("load_aliexpress", {"country": "XX"}, "'country'.*'XX'"),
         ("load_kuairand", {"second": "like"}, "'second'.*'like'"),
