@@ -8,7 +8,7 @@ from sklearn.utils import _safe_indexing, check_random_state
 
 from sk_pwiser._estimator import MultiTaskCTRCVRClassifier
 from sk_pwiser._funnel import depth_in_tree
-from sk_pwiser._table._frames import as_table, collected, result_frame
+from sk_pwiser._table._frames import as_table, collected, is_sparse, result_frame
 from sk_pwiser._table._labels import check_targets
 from sk_pwiser._table._weights_and_groups import check_match
 from sk_pwiser._times import NUMBER, times_of
@@ -32,9 +32,9 @@ def describe_impressions(
 
     Parameters
     ----------
-    X : {DataFrame, array-like, sparse matrix} of shape (n_samples, n_features)
-        Impressions, as in ``fit`` of :class:`~sk_pwiser.MultiTaskCTRCVRClassifier`.
-        Columns that it refuses, such as dates, are reported.
+    X : {DataFrame, array-like} of shape (n_samples, n_features)
+        Impressions, as in ``fit`` of :class:`~sk_pwiser.MultiTaskCTRCVRClassifier`, but
+        not sparse. Columns that it refuses, such as dates, are reported.
     Y : array-like of shape (n_samples, n_tasks) or (n_samples,)
         Labels, 0 or 1; the tasks in funnel order, the click first. Labels of tasks
         after the first may be missing.
@@ -64,8 +64,9 @@ def describe_impressions(
     Raises
     ------
     ValueError, TypeError
-        If labels or times are invalid or do not match ``X``, if ``time`` is not a
-        column of ``X``, or if a parameter of the estimator is invalid.
+        If ``X`` is sparse, if labels or times are invalid or do not match ``X``, if
+        ``time`` is not a column of ``X``, or if a parameter of the estimator is
+        invalid.
 
     See Also
     --------
@@ -115,6 +116,8 @@ def describe_impressions(
             f"estimator must be None or a MultiTaskCTRCVRClassifier; got {estimator!r}."
             " For a pipeline, pass its last step and the table that it reads."
         )
+    if is_sparse(X):
+        raise TypeError("X must not be sparse; pass X.toarray() of some columns.")
     check_integer("n_periods", n_periods, at_least=2)
     check_integer("max_rows", max_rows, at_least=2 * _column_facts.N_FOLDS)
     rng = check_random_state(random_state)
@@ -337,7 +340,7 @@ class ImpressionsDescription:
 
             - ``column``: its name or index;
             - ``kind``: how it is read, or "refused";
-            - ``values``: number of distinct values; in sparse columns, of nonzeros;
+            - ``values``: number of distinct values;
             - ``missing``: share of missing values;
             - ``unseen``: share of rows of the last period, or of a random tenth without
               times, whose value does not occur in the other rows; for categories, and

@@ -8,10 +8,8 @@ import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
 from sk_pwiser._responses import Predictions, find_paths, nested_estimators
-from sk_pwiser._utils import check_choice
 from sk_pwiser.inspection import _displays
 
-KINDS = ("both", "loss", "auc")
 LOSSES = {"training": "train_loss", "validation": "valid_loss"}
 LINES = ("--", "-", ":")
 # The axis of a parameter is logarithmic if the largest value above 0 is this many times
@@ -46,7 +44,7 @@ class TrainingHistoryDisplay:
     lines_ : list of list of matplotlib Line2D
         The curves, one list per axes.
     axes_ : ndarray of matplotlib Axes
-        The axes of the losses, of the AUC, or both.
+        The axes of the losses and, with validation rows, of the AUC.
     figure_ : matplotlib Figure
         The figure.
 
@@ -71,7 +69,7 @@ class TrainingHistoryDisplay:
     best_epoch: int | None = None
 
     @classmethod
-    def from_estimator(cls, estimator, *, kind="both", ax=None, **kwargs):
+    def from_estimator(cls, estimator, *, ax=None, **kwargs):
         """Draw the history of a fitted estimator.
 
         Parameters
@@ -79,8 +77,6 @@ class TrainingHistoryDisplay:
         estimator : estimator object
             A fitted :class:`~sk_pwiser.MultiTaskCTRCVRClassifier`, also inside a
             pipeline or a search.
-        kind : {"both", "loss", "auc"}, default="both"
-            Which curves to draw. Without validation rows, "both" only draws the loss.
         ax : matplotlib Axes or array-like of Axes, default=None
             The axes to draw on, one per plot; None creates a new figure.
         **kwargs : dict
@@ -94,8 +90,8 @@ class TrainingHistoryDisplay:
         Raises
         ------
         ValueError
-            If the estimator has no history, or if `kind="auc"` but there were no
-            validation rows.
+            If the estimator has no history, or if `ax` does not contain one axes per
+            plot.
         """
         _displays.import_pyplot(cls.__name__)
         trained = _trained_estimator(estimator)
@@ -110,17 +106,15 @@ class TrainingHistoryDisplay:
             mean_auc=_columns(history, {"mean": "valid_auc_mean"}).get("mean"),
             best_epoch=trained.best_epoch_,
         )
-        return display.plot(ax, kind=kind, **kwargs)
+        return display.plot(ax, **kwargs)
 
-    def plot(self, ax=None, *, kind="both", **kwargs):
-        """Draw the curves.
+    def plot(self, ax=None, **kwargs):
+        """Draw the losses and, with validation rows, the AUC.
 
         Parameters
         ----------
         ax : matplotlib Axes or array-like of Axes, default=None
             The axes to draw on, one per plot; None creates a new figure.
-        kind : {"both", "loss", "auc"}, default="both"
-            Which curves to draw. Without validation rows, "both" only draws the loss.
         **kwargs : dict
             Properties of all curves, passed to matplotlib's `plot`.
 
@@ -132,10 +126,25 @@ class TrainingHistoryDisplay:
         Raises
         ------
         ValueError
-            If `kind` is unknown or is "auc" without validation rows, or if `ax` does
-            not contain one axes per plot.
+            If `ax` does not contain one axes per plot.
         """
-        plots = self._plots(kind)
+        black, tasks = {"color": "black"}, enumerate(self.aucs.items())
+        losses = zip(LINES, self.losses.items(), strict=False)
+        # Name, values and style of the curves, by label of the y axis.
+        plots = {
+            "Loss": [
+                (name, values, {**black, "linestyle": line})
+                for line, (name, values) in losses
+            ]
+        }
+        if self.aucs:
+            plots["Validation AUC"] = [
+                (name, values, {"color": _displays.task_color(k)})
+                for k, (name, values) in tasks
+            ]
+        if self.mean_auc is not None:
+            mean = "mean", self.mean_auc, {**black, "linestyle": "--"}
+            plots["Validation AUC"].append(mean)
         self.axes_ = _displays.row_of_axes(ax, len(plots), "TrainingHistoryDisplay")
         from matplotlib.ticker import MaxNLocator
 
@@ -158,32 +167,6 @@ class TrainingHistoryDisplay:
             self.lines_.append(lines)
         self.figure_ = self.axes_[0].figure
         return self
-
-    def _plots(self, kind):
-        """Return name, values and style of the curves, by label of the y axis."""
-        check_choice("kind", kind, KINDS)
-        if kind == "auc" and not self.aucs:
-            raise ValueError(
-                "kind must be 'loss' for a history without validation rows, got 'auc'; "
-                "early_stopping=True or an eval_set adds them."
-            )
-        plots = {}
-        if kind != "auc":
-            plots["Loss"] = [
-                (name, values, {"color": "black", "linestyle": line})
-                for line, (name, values) in zip(
-                    LINES, self.losses.items(), strict=False
-                )
-            ]
-        if kind != "loss" and self.aucs:
-            plots["Validation AUC"] = [
-                (name, values, {"color": _displays.task_color(k)})
-                for k, (name, values) in enumerate(self.aucs.items())
-            ]
-            if self.mean_auc is not None:
-                mean = ("mean", self.mean_auc, {"color": "black", "linestyle": "--"})
-                plots["Validation AUC"].append(mean)
-        return plots
 
 
 def _trained_estimator(estimator):

@@ -39,9 +39,6 @@ def test_curves_are_the_columns_of_the_history(trained):
         epochs = trained.history_[:, ("epoch", column)]
         assert_array_equal(line.get_xydata(), epochs)
     assert display.best_epoch == trained.best_epoch_
-    for kind, expected in (("loss", losses), ("auc", aucs)):
-        (lines,) = display.plot(kind=kind).lines_
-        assert labels_of(lines) == labels_of(expected)
 
 
 def test_without_validation_rows_there_is_a_loss_only():
@@ -51,8 +48,6 @@ def test_without_validation_rows_there_is_a_loss_only():
     )
     (lines,) = display.lines_
     assert labels_of(lines) == ["training"]
-    with pytest.raises(ValueError, match="without validation rows, got 'auc'"):
-        display.plot(kind="auc")
 
 
 def test_epochs_of_partial_fit_have_no_validation_figures(trained):
@@ -69,8 +64,6 @@ def test_errors_of_histories(trained, pyplot):
     other = LogisticRegression().fit([[0], [1]], [0, 1])
     with pytest.raises(ValueError, match="must have the attribute history_"):
         TrainingHistoryDisplay.from_estimator(other)
-    with pytest.raises(ValueError, match=r"kind must be one of .* got 'all'"):
-        TrainingHistoryDisplay.from_estimator(trained, kind="all")
     _, ax = pyplot.subplots()
     with pytest.raises(ValueError, match=r"ax must contain 2 axes, .* got 1"):
         TrainingHistoryDisplay.from_estimator(trained, ax=ax)
