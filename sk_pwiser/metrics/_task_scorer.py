@@ -5,7 +5,6 @@ import warnings
 from threading import RLock
 
 import numpy as np
-from sklearn import get_config
 from sklearn.exceptions import UndefinedMetricWarning
 from sklearn.metrics import average_precision_score, log_loss, roc_auc_score
 from sklearn.metrics._scorer import _BaseScorer
@@ -236,12 +235,9 @@ class TaskScorer(_BaseScorer):
         """Return one value per row, or per row and task, for the metric, or None."""
         if sample_weight is None:
             return None
-        self._check_metric_takes_weight()
-        return check_weights(sample_weight, *targets.shape, names)
-
-    def _check_metric_takes_weight(self):
         if not self._accept_sample_weight():
             raise TypeError(f"The metric of {self!r} takes no sample_weight.")
+        return check_weights(sample_weight, *targets.shape, names)
 
     def _accept_sample_weight(self):
         # scikit-learn calls this method before it passes weights.
@@ -249,20 +245,6 @@ class TaskScorer(_BaseScorer):
             return "sample_weight" in inspect.signature(self._score_func).parameters
         except ValueError:  # some compiled functions have no signature
             return False
-
-    def set_score_request(self, *, sample_weight):
-        """Set whether routing passes weights: True, False, None or an alias."""
-        self._check_metric_takes_weight()
-        return self._set_request("sample_weight", sample_weight)
-
-    def _set_request(self, param, alias):
-        if not get_config()["enable_metadata_routing"]:
-            raise RuntimeError("set_score_request needs enable_metadata_routing=True.")
-        # A new one, so that shallow copies and an alias that is refused change nothing.
-        request = MetadataRequest(owner=repr(self))
-        request.score.add_request(param=param, alias=alias)
-        self._metadata_request = request
-        return self
 
 
 def shared_cache(method_caller):
@@ -368,10 +350,6 @@ class _GroupedAUCScorer(TaskScorer):
             warnings.simplefilter("ignore", UndefinedMetricWarning)
             value = grouped_auc(y_true, y_pred, groups)
         return value, "no group with both classes" if np.isnan(value) else None
-
-    def set_score_request(self, *, groups):
-        """Set, in place, whether routing passes groups: a bool, None or an alias."""
-        return self._set_request("groups", groups)
 
 
 def _make(description, *args, **kwargs):
