@@ -1,7 +1,9 @@
 """Describes impressions before a fit: depths, rates and columns, as text and tables."""
 
 import textwrap
+from dataclasses import dataclass
 from html import escape
+from typing import Any
 
 import numpy as np
 from sklearn.utils import _safe_indexing, check_random_state
@@ -151,9 +153,9 @@ def describe_impressions(
         notes.append(f"{n_missing:,} labels are missing: set missing_labels='ignore'.")
     return ImpressionsDescription(
         task_names=list(names),
-        depths=describe_depths(depth, names),
-        periods=describe_periods(targets, period, starts),
-        columns=columns,
+        depths=result_frame(describe_depths(depth, names)),
+        periods=result_frame(describe_periods(targets, period, starts)),
+        facts=columns,
         notes=notes + column_notes(columns, names),
         n_described=len(sample.fold),
         has_times=time is not None,
@@ -257,6 +259,7 @@ def _flag_text(flag, facts, task_names):
     return f"{facts.column!r} ({detail})" if detail else repr(facts.column)
 
 
+@dataclass(repr=False, eq=False, kw_only=True)
 class ImpressionsDescription:
     """A description of impressions, as :func:`describe_impressions` returns it.
 
@@ -266,9 +269,16 @@ class ImpressionsDescription:
     ----------
     task_names : list of str
         Names of the tasks.
-    depths, periods : dict of str to ndarray
-        Columns of the tables, see the properties of the same names.
-    columns : list of ColumnFacts
+    depths : pandas.DataFrame or dict of str to ndarray
+        Numbers of rows by funnel depth: ``depth`` (-1 if a missing label leaves it
+        unknown), ``reached`` (the last task that happened, and all that it presupposes
+        by the ``task_parents`` of the estimator), ``rows`` and ``share``. A DataFrame
+        if pandas is installed, otherwise a dict with the same columns.
+    periods : pandas.DataFrame or dict of str to ndarray
+        Rates of the tasks by period; without times, over all rows. ``start`` (the first
+        time of the period, also of Unix times as a date), ``rows`` and, for each task,
+        ``rate_<task>``, its rate among the rows with its label.
+    facts : list of ColumnFacts
         What is known of each column.
     notes : list of str
         Problems of the labels and of the columns, in sentences.
@@ -293,41 +303,13 @@ class ImpressionsDescription:
     2      2  conversion    10   0.25
     """
 
-    def __init__(
-        self, *, task_names, depths, periods, columns, notes, n_described, has_times
-    ):
-        self.task_names = task_names
-        self.notes = notes
-        self.n_described = n_described
-        self.has_times = has_times
-        self._depths, self._periods, self._columns = depths, periods, columns
-
-    @property
-    def depths(self):
-        """Numbers of rows by funnel depth.
-
-        Returns
-        -------
-        pandas.DataFrame or dict of str to ndarray
-            A DataFrame if pandas is installed, otherwise a dict with the same columns:
-            ``depth`` (-1 if a missing label leaves it unknown), ``reached`` (the last
-            task that happened, and all that it presupposes by the ``task_parents`` of
-            the estimator), ``rows`` and ``share``.
-        """
-        return result_frame(dict(self._depths))
-
-    @property
-    def periods(self):
-        """Rates of the tasks by period; without times, over all rows.
-
-        Returns
-        -------
-        pandas.DataFrame or dict of str to ndarray
-            ``start`` (the first time of the period, also of Unix times as a date),
-            ``rows`` and, for each task,
-            ``rate_<task>``, its rate among the rows with its label.
-        """
-        return result_frame(dict(self._periods))
+    task_names: list
+    depths: Any
+    periods: Any
+    facts: list
+    notes: list
+    n_described: int
+    has_times: bool
 
     @property
     def columns(self):
@@ -353,7 +335,7 @@ class ImpressionsDescription:
               number of embeddings, and its inputs of the first layer;
             - ``flags``: words for the problems of the notes, separated by commas.
         """
-        facts, inputs = self._columns, [f.input for f in self._columns]
+        facts, inputs = self.facts, [f.input for f in self.facts]
         aucs = {f"auc_{name}": k for k, name in enumerate(self.task_names)}
         found = {
             "column": [f.column for f in facts],
@@ -392,7 +374,7 @@ class ImpressionsDescription:
             If there is no such flag.
         """
         check_choice("flag", flag, MEANINGS)
-        return [facts.column for facts in self._columns if flag in facts.flags]
+        return [facts.column for facts in self.facts if flag in facts.flags]
 
     def __repr__(self):
         lines = [self._title()]
@@ -418,8 +400,8 @@ class ImpressionsDescription:
         return f'{STYLE}<div class="sk-pwiser-impressions">{"".join(parts)}</div>'
 
     def _title(self):
-        n_samples = self._depths["rows"].sum()
-        text = f"{n_samples:,} rows, {len(self._columns):,} columns; tasks: "
+        n_samples = self.depths["rows"].sum()
+        text = f"{n_samples:,} rows, {len(self.facts):,} columns; tasks: "
         text += ", ".join(self.task_names)
         if self.n_described < n_samples:
             text += f". Columns: by a random sample of {self.n_described:,} rows"
@@ -434,10 +416,10 @@ class ImpressionsDescription:
         )
 
     def _tables(self):
-        rows = zip(*self._depths.values(), strict=True)
+        rows = zip(*(self.depths[name] for name in self.depths), strict=True)
         cells = [(f"{d}: {name}", f"{n:,}", _share(s, 2)) for d, name, n, s in rows]
         yield [("depth", "rows", "share")], cells, "<>>"
-        rows = zip(*self._periods.values(), strict=True)
+        rows = zip(*(self.periods[name] for name in self.periods), strict=True)
         cells = [
             (start, f"{n:,}", *(_share(rate, 2) for rate in rates))
             for start, n, *rates in rows
@@ -452,7 +434,7 @@ class ImpressionsDescription:
             [""] * len(first) + ["AUC"] * len(shown) + ["input", ""],
             [*first, *(names[k] for k in shown), "width", "encoding"],
         ]
-        cells = [self._cells(facts, shown) for facts in self._columns]
+        cells = [self._cells(facts, shown) for facts in self.facts]
         yield headers, cells, "<<" + ">" * (len(first) + len(shown) - 1) + "<"
 
     def _cells(self, facts, shown):

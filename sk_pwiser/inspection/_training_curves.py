@@ -258,9 +258,7 @@ class WeightSearchDisplay:
     task_names: Sequence[str] = ()
 
     @classmethod
-    def from_search(
-        cls, search, *, param="pwiser_weight", scoring=None, ax=None, **kwargs
-    ):
+    def from_search(cls, search, *, param="pwiser_weight", ax=None, **kwargs):
         """Draw the scores of a fitted search.
 
         Parameters
@@ -273,8 +271,6 @@ class WeightSearchDisplay:
             A numeric parameter of the search. For a parameter inside a pipeline, such
             as "classifier__pwiser_weight", the last part of the name is enough.
             Candidates with the value None are left out.
-        scoring : str or list of str, default=None
-            Names of the scorers to draw; None draws all.
         ax : matplotlib Axes or array-like of Axes, default=None
             The axes to draw on, one per scorer; None creates a new figure.
         **kwargs : dict
@@ -288,8 +284,8 @@ class WeightSearchDisplay:
         Raises
         ------
         ValueError
-            If the search has no such parameter or scorer, if the parameter is not
-            numeric, or if the search has several parameters and `refit=False`.
+            If the search has no such parameter, if the parameter is not numeric, or if
+            the search has several parameters and `refit=False`.
         sklearn.exceptions.NotFittedError
             If the search is not fitted.
         ImportError
@@ -299,13 +295,14 @@ class WeightSearchDisplay:
         check_is_fitted(search, "cv_results_")
         results = search.cv_results_
         param_name = _find_param(results, param)
-        names = _find_scorers(results, scoring)
         best = getattr(search, "best_index_", None)
         rows, values = _slice(results, param_name, best)
         scores, errors = {}, {}
-        for name in names:
-            scores[name] = np.asarray(results[f"mean_test_{name}"])[rows]
-            errors[name] = _standard_errors(results, name, search.n_splits_)[rows]
+        for key in results:
+            name = key.removeprefix("mean_test_")
+            if name != key:
+                scores[name] = np.asarray(results[key])[rows]
+                errors[name] = _standard_errors(results, name, search.n_splits_)[rows]
         display = cls(
             param_name=param_name.rpartition("__")[2],
             values=values,
@@ -371,15 +368,6 @@ def _find_param(results, param):
     if len(found) != 1:
         raise ValueError(f"param must be one of {names}, got {param!r}.")
     return found[0]
-
-
-def _find_scorers(results, scoring):
-    prefix = "mean_test_"
-    names = [key.removeprefix(prefix) for key in results if key.startswith(prefix)]
-    chosen = [scoring] if isinstance(scoring, str) else scoring or names
-    if unknown := [name for name in chosen if name not in names]:
-        raise ValueError(f"scoring must be among {names}, got {unknown[0]!r}.")
-    return list(chosen)
 
 
 def _slice(results, param_name, best):

@@ -121,12 +121,12 @@ def test_the_score_of_a_single_split_has_no_standard_error(rows):
 def test_other_parameters_have_their_selected_values(rows):
     grid = {"pwiser_weight": POWERS, "other": [3.0, 1.0, 2.0]}
     search = search_of(rows, grid)
-    display = WeightSearchDisplay.from_search(search, scoring="loss")
+    display = WeightSearchDisplay.from_search(search)
     best = search.best_params_["other"]
     for value, score in zip(display.values, display.scores["loss"], strict=True):
         i = search.cv_results_["params"].index({"pwiser_weight": value, "other": best})
         assert score == search.cv_results_["mean_test_loss"][i]
-    other = WeightSearchDisplay.from_search(search, param="other", scoring=["loss"])
+    other = WeightSearchDisplay.from_search(search, param="other")
     assert_array_equal(other.values, [1, 2, 3])
 
 
@@ -169,7 +169,6 @@ def test_errors_of_searches(rows, pyplot):
     for message, kwargs in [
         ("search must select a candidate", {}),
         (r"param must be one of .* got 'lr'", {"param": "lr"}),
-        (r"scoring must be among .* got 'cvr'", {"scoring": ["loss", "cvr"]}),
     ]:
         with pytest.raises(ValueError, match=message):
             WeightSearchDisplay.from_search(search, **kwargs)
