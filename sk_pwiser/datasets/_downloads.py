@@ -1,7 +1,6 @@
 """Downloaded logs: what all loaders share, and those of KuaiRand and Hillstrom."""
 
 import csv
-import gzip
 import io
 import os
 import zipfile
@@ -65,7 +64,7 @@ def check_columns(names, columns, source):
 
 @np.errstate(over="ignore")  # too large numbers become infinite, and are found
 def read_csv(pandas, file, dtypes, *, has_header=True, is_complete=False):
-    """Read columns from a csv file, which may be compressed.
+    """Read columns from a csv file, which may be in a zip archive.
 
     Text may be missing, and floats if the file is not complete.
     """
@@ -134,12 +133,12 @@ def check_column(column, is_wrong, rule, file, n_header_lines):
 
 
 # What a file raises that is not whole, or has no lines.
-DAMAGE = EOFError, csv.Error, gzip.BadGzipFile, zipfile.BadZipFile, zlib.error
+DAMAGE = EOFError, csv.Error, zipfile.BadZipFile, zlib.error
 
 
 @contextmanager
 def open_text(file):
-    """Open a file that may be compressed, to read its lines."""
+    """Open a file that may be in a zip archive, to read its lines."""
     try:
         with _open(file) as source:
             # Bytes that are not UTF-8 become characters that no text can be encoded of.
@@ -151,8 +150,6 @@ def open_text(file):
 
 
 def _open(file):
-    if file.suffix == ".gz":
-        return gzip.open(file)
     if file.suffix != ".zip":
         return open(file, "rb")
     archive = zipfile.ZipFile(file)

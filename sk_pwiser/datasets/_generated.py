@@ -167,17 +167,15 @@ def make_ctr_cvr(
 def _check_sizes(n_numeric, n_categorical, n_categories):
     if n_numeric + n_categorical == 0:
         raise ValueError("n_numeric and n_categorical must not both be 0.")
-    if isinstance(n_categories, Integral):
-        return [int(n_categories)] * n_categorical
-    sizes = list(n_categories)
-    if len(sizes) != n_categorical:
+    is_one = isinstance(n_categories, Integral)
+    sizes = [n_categories] * n_categorical if is_one else list(n_categories)
+    if len(sizes) != n_categorical or not all(
+        isinstance(size, Integral) and size >= 1 for size in sizes
+    ):
         raise ValueError(
-            "n_categories must be an int or contain one int per categorical feature, "
-            f"n_categorical={n_categorical}; got {len(sizes)} value(s)."
+            "n_categories must be an int >= 1, or contain one per categorical feature, "
+            f"n_categorical={n_categorical}; got {n_categories!r}."
         )
-    for size in sizes:
-        if not isinstance(size, Integral) or size < 1:
-            raise ValueError(f"n_categories must contain ints >= 1; got {size!r}.")
     return [int(size) for size in sizes]
 
 
