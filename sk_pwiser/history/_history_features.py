@@ -415,9 +415,7 @@ class HistoryFeatures(DocLink, TransformerMixin, BaseEstimator):
         state, plan = self._fitted()
         state = state.whole(plan)
         content = self._describe() | {
-            "indices": {
-                name: _compact(index.values) for name, index in state.indices.items()
-            },
+            "indices": {name: each.values for name, each in state.indices.items()},
             # Copies, without what is derived from them.
             "logs": [replace(log) for log in state.logs],
             "everything": state.everything,
@@ -447,8 +445,8 @@ class HistoryFeatures(DocLink, TransformerMixin, BaseEstimator):
         with refusing(path, "holds no valid history"):
             content, plan = read_description(values, arrays)
             indices = {
-                name: ValueIndex(_as_list(found), content["kinds"][name])
-                for name, found in content["indices"].items()
+                name: ValueIndex(values, content["kinds"][name])
+                for name, values in content["indices"].items()
             }
             learnt = indices, content["logs"], content["everything"]
             state = HistoryState(content["classes"], content["end"], *learnt)
@@ -536,7 +534,7 @@ class HistoryFeatures(DocLink, TransformerMixin, BaseEstimator):
         if repeated := sorted({name for name in names if names.count(name) > 1}):
             raise ValueError(
                 f"The new columns would repeat the names {repeated}; rename columns of "
-                "X, or remove equal lists."
+                "X, or remove equal keys, windows, half-lives or lists."
             )
 
     def _refuse_early(self, rows, state, plan):
@@ -623,17 +621,3 @@ def read_description(values, arrays=()):
     content = FORM.decode(values, arrays)
     check_params(content["params"])
     return content, Plan(content["params"], content["kind"], content["task_names"])
-
-
-def _compact(values):
-    """Return values of one type of number as an array that holds them exactly."""
-    types = set(map(type, values))
-    if types not in ({int}, {float}, {bool}):
-        return values
-    array = np.array(values)
-    # Integers from 2^63 on become floats beside smaller ones.
-    return values if types == {int} and array.dtype.kind not in "iu" else array
-
-
-def _as_list(values):
-    return values.tolist() if isinstance(values, np.ndarray) else values

@@ -2,7 +2,6 @@
 
 import copy
 from dataclasses import replace
-from functools import reduce
 from itertools import compress
 from typing import NamedTuple
 
@@ -30,13 +29,7 @@ def read_history_labels(y, table, names=None, classes=None):
         return Labels(np.full((n_rows, len(names)), -1, dtype=np.int8), names, None)
     labels, missing, columns = _labels.read_labels(y, "any", input_name="y")
     labels = labels.reshape(len(labels), -1)
-    if len(labels) != n_rows:
-        raise ValueError(
-            f"X and y have inconsistent numbers of samples: X has {n_rows} rows, y has "
-            f"{len(labels)}."
-        )
-    if table.kind == "pandas":
-        check_match(table.X, n_rows, y=y)
+    check_match(table.X, len(labels), y=y)
     n_tasks = labels.shape[1]
     if names is None:
         default = [f"task_{k}" for k in range(n_tasks)]
@@ -70,18 +63,6 @@ def _zero_one(labels, seen, columns, classes):
         values[seen] = own[:, 0]
         return values, np.asarray(classes).tolist()
     return _labels.zero_one_labels(labels, columns, input_name="y"), None
-
-
-def push(blocks, new, merge, size):
-    """Return blocks with another one, which is merged with earlier ones of its size.
-
-    Each block is more than twice as large as the next one: an element is copied a
-    logarithmic number of times, however many small blocks are pushed.
-    """
-    blocks = [*blocks, new]
-    while len(blocks) > 1 and 2 * size(blocks[-1]) >= size(blocks[-2]):
-        blocks[-2:] = [merge(*blocks[-2:])]
-    return blocks
 
 
 class ValueIndex:
@@ -295,27 +276,24 @@ class HistoryState:
     def joined(self, part, plan):
         """Return the state with a later state of some keys, with its other values."""
 
-        def merge(older, newer):
-            pairs = zip(older, newer, strict=True)
-            return [_key_log.replace_keys(*logs, plan.half_lives) for logs in pairs]
-
         def size(logs):
             return sum(log.size for log in logs)
 
-        new = copy.copy(part)
-        new.levels = push(self.levels, part.logs, merge, size)
+        new, levels = copy.copy(part), [*self.levels, part.logs]
+        # Each level is more than twice as large as the next one: a key is copied a
+        # logarithmic number of times, however many small changes there are.
+        while len(levels) > 1 and 2 * size(levels[-1]) >= size(levels[-2]):
+            levels[-2:] = [_merged(levels[-2:], plan)]
+        new.levels = levels
         # The work on all keys is due after changes of as many.
-        if len(new.levels) == 1 or new._count_values() > 2 * self.n_values:
+        if len(levels) == 1 or new._count_values() > 2 * self.n_values:
             return new.whole(plan)
         return new
 
     def whole(self, plan):
         """Return the state in one level, folded and compacted."""
-        logs = [
-            reduce(lambda a, b: _key_log.replace_keys(a, b, plan.half_lives), levels)
-            for levels in zip(*self.levels, strict=True)
-        ]
-        return self.with_logs([*logs, self.everything]).folded(plan).compacted(plan)
+        new = self.with_logs([*_merged(self.levels, plan), self.everything])
+        return new.folded(plan).compacted(plan)
 
     def completed(self, rows, plan):
         """Return the `part` of rows with labels that these lacked, and which rows fail.
@@ -375,6 +353,17 @@ class HistoryState:
         moves = {name: is_used.cumsum() - 1 for name, is_used in used.items()}
         new.levels = [[_moved(log, moves, of_key) for of_key, log in pairs]]
         return new
+
+
+def _merged(levels, plan):
+    """Return the logs of one level in place of several."""
+    found = []
+    for logs in zip(*levels, strict=True):
+        merged, *newer = logs
+        for log in newer:
+            merged = _key_log.replace_keys(merged, log, plan.half_lives)
+        found.append(merged)
+    return found
 
 
 def sort_ties(rows, index):

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sk_pwiser._table._frames import as_table, collected, refuse_parts
+from sk_pwiser._table._frames import as_table, collected, package_of, refuse_parts
 
 
 class ListOutput(NamedTuple):
@@ -18,13 +18,10 @@ class ListOutput(NamedTuple):
 
 def kind_of(X):
     """Return "pandas", "polars" or "arrow"; arrays, without names, are none."""
-    library = type(X).__module__.partition(".")[0]
-    if library == "pyarrow" and hasattr(X, "column_names"):
-        return "arrow"
-    if library == "polars" and hasattr(X, "columns"):
-        return "polars"
-    if hasattr(X, "iloc") and getattr(X, "ndim", 0) == 2:
-        return "pandas"
+    kinds = {"pyarrow": "arrow", "polars": "polars"}
+    kind = kinds.get(package_of(X), "pandas" if hasattr(X, "iloc") else None)
+    if kind and (hasattr(X, "columns") or hasattr(X, "column_names")):
+        return kind
     raise TypeError(
         "X must be a table whose columns have names: a DataFrame of pandas or polars, "
         f"or a table of Arrow; got {type(X).__name__}. A single row is a dict for "

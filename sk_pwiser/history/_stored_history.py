@@ -1,7 +1,6 @@
 """A state in a key-value store, one record per key and blocks: rows and changes."""
 
 import copy
-import hashlib
 import json
 import math
 from base64 import b64decode, b64encode
@@ -270,8 +269,10 @@ class StoredHistory:
             "next_id": change.next_id,
         }
         change.records[self.prefix] = _description(history, own)
-        # From here on the change will be completed, by the next one if need be.
-        self.store[self._journal] = write_journal(change.records, change.dropped)
+        # From here on the change will be completed, by the next one if need be. One
+        # record has all others, as text, and the names of those that go.
+        texts = {n: b64encode(r).decode() for n, r in change.records.items()}
+        self.store[self._journal] = to_json([texts, change.dropped]).encode()
         self._finish_change()
         self.refresh()
         self._n_confirmed = self._n_changes
@@ -299,8 +300,11 @@ class StoredHistory:
         journal = self.store.get(self._journal)
         if journal is None:
             return
-        records, dropped = read_journal(journal)
-        self.store.update(records)
+        try:
+            texts, dropped = json.loads(journal)
+        except ValueError:  # it is not complete, and no record is written
+            texts, dropped = {}, []
+        self.store.update({name: b64decode(text) for name, text in texts.items()})
         for name in dropped:
             self.store.pop(name, None)
         del self.store[self._journal]
@@ -452,15 +456,14 @@ class Change:
 
     def _present(self, plan, blocks, rows, own):
         """Return the blocks and the rows that `max_age` has not ended."""
-        last, start = seen(blocks[0], math.inf, 0, (), self.read_block)[1], None
-        for i, time in enumerate(rows.time[own].tolist()):
-            if last is not None and time - last > plan.max_age:
-                start = i
-            last = time
-        if start is None:
+        _, last, _ = seen(blocks[0], math.inf, 0, (), self.read_block)
+        times = rows.time[own]
+        before = np.append(times[0] if last is None else last, times[:-1])
+        gaps = np.flatnonzero(times - before > plan.max_age)
+        if not len(gaps):
             return blocks, own
         self._drop_blocks(blocks)
-        return empty_blocks(plan), own[start:]
+        return empty_blocks(plan), own[gaps[-1] :]
 
     def _drop_blocks(self, blocks):
         for block in blocks:
@@ -532,22 +535,6 @@ def _elements(rows, own, each, is_new):
         (time, listed(values[i], each.name))
         for time, i in zip(rows.time[own].tolist(), indices[own].tolist(), strict=True)
     ]
-
-
-def write_journal(records, dropped):
-    """Return the records of a change in one, with the names of those that go."""
-    texts = {name: b64encode(record).decode() for name, record in records.items()}
-    content = to_json([texts, dropped]).encode()
-    return hashlib.blake2b(content, digest_size=16).digest() + content
-
-
-def read_journal(journal):
-    """Return records and dropped names; none of a journal that is not complete."""
-    digest, content = journal[:16], journal[16:]
-    if hashlib.blake2b(content, digest_size=16).digest() != digest:
-        return {}, []
-    texts, dropped = json.loads(content)
-    return {name: b64decode(text) for name, text in texts.items()}, dropped
 
 
 def _description(history, own):
