@@ -259,13 +259,7 @@ def read_folds(cv_results, X, Y, cvr, sample_weight):
                 f"cv_results has no {key!r}; cross_validate needs return_{key}=True."
             )
     check_consistent_length(X, Y, sample_weight)
-    # Rows of another table of the same length cannot be told apart; a shorter one can.
     folds = zip(cv_results["estimator"], cv_results["indices"]["test"], strict=True)
-    last = max(np.max(test) for test in cv_results["indices"]["test"])
-    if last >= _num_samples(X):
-        raise ValueError(
-            f"X must have the rows of cv_results, up to {last}; got {_num_samples(X)}."
-        )
     found = []
     for estimator, test in folds:
         x, y, weight = (

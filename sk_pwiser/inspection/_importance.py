@@ -17,13 +17,7 @@ COVERAGE = 0.95
 
 
 def task_importances(
-    estimator,
-    X,
-    Y,
-    *,
-    n_repeats=5,
-    sample_weight=None,
-    random_state=None,
+    estimator, X, Y, *, n_repeats=5, sample_weight=None, random_state=None
 ):
     """Compute the permutation importance of every column for every task.
 

@@ -391,13 +391,12 @@ def _slice(results, param_name, best):
         if params.get(param_name) is not None and others[i] == reference
     ]
     values = [candidates[i][param_name] for i in rows]
-    if not rows:
-        raise ValueError(f"param must be numeric, but {param_name!r} is always None.")
-    for value in values:
-        if not isinstance(value, Real) or isinstance(value, bool):
-            raise ValueError(
-                f"param must be numeric, but {param_name!r} has the value {value!r}."
-            )
+    are_numbers = all(isinstance(v, Real) and not isinstance(v, bool) for v in values)
+    if not rows or not are_numbers:
+        raise ValueError(
+            f"param must be numeric, but the values of {param_name!r} that are not "
+            f"None are {values}."
+        )
     order = np.argsort(values, kind="stable")
     return np.array(rows)[order], np.array(values, dtype=float)[order]
 

