@@ -204,9 +204,7 @@ def read_responses(estimator, X, Y, task_names=None, sample_weight=None):
     names = _choose_names(n_tasks, task_names, y_names, predictions.task_names())
     if isinstance(estimator, GivenPredictions):
         estimator.check_order(Y, len(targets), names, sample_weight)
-    p = np.column_stack(
-        [predictions.of_task(k, targets, "predict_proba") for k in range(n_tasks)]
-    )
+    p = np.column_stack([predictions.of_task(k, targets) for k in range(n_tasks)])
     is_wrong = ~((p >= 0) & (p <= 1))
     if is_wrong.any():
         row, k = np.argwhere(is_wrong)[0]
