@@ -192,7 +192,7 @@ class OneRow:
         time = end if is_early else time
         read, of_all = self.read_block, self.of_all
         # The records of a store may be newer than the state, whose end is read once.
-        own_time = time if of_all.reference is None else max(time, of_all.reference)
+        own_time = max(time, of_all.reference)
         _, horizons = look(of_all, own_time, self.plan_of_all, read) or self.nothing
         _, *labels = horizons[0]
         n_tasks = len(plan.lags)
@@ -200,9 +200,7 @@ class OneRow:
         numbers, pasts = [], []
         for key, names in enumerate(plan.keys):
             past = self.look_up(key, names, row)
-            own_time = time
-            if past and past.reference is not None:
-                own_time = max(time, past.reference)
+            own_time = max(time, past.reference) if past else time
             is_early |= own_time > time
             seen = past and look(past, own_time, plan, read)
             pasts.append((past, own_time) if seen else None)
@@ -211,18 +209,17 @@ class OneRow:
         # Those of a table are float32, and a model serves what it has learnt.
         features = dict(zip(self.names, array("f", numbers), strict=True))
         for each in plan.lists:
-            values = ages = []
+            times = values = []
             if pasts[each.key]:
                 past, own_time = pasts[each.key]
                 block = past.blocks[1 + 2 * len(plan.lags) + each.place]
                 times, values = newest(block, own_time - each.lag, each.n, read)
                 values = self.values_of(each.column, values)
-                if each.ages:
-                    ages = [(own_time - t) / plan.unit for t in times]
             features[each.name] = values
-            if each.ages == "buckets":
-                ages = [int(math.log2(1 + age)) for age in ages]
             if each.ages:
+                ages = [(own_time - t) / plan.unit for t in times]
+                if each.ages == "buckets":
+                    ages = [int(math.log2(1 + age)) for age in ages]
                 features[f"{each.name}_ages"] = ages
         return features, is_early
 

@@ -30,8 +30,8 @@ from sk_pwiser.history._store_blocks import (
     write_record,
 )
 
-# The form of a store. Blocks of form 3 had the numbers of events before each entry.
-STORE_FORM = 4
+# The form of a store, which changes with the fields of its records.
+STORE_FORM = 5
 # Of changes that were made, but whose callers may repeat them, so many are known.
 N_UNCONFIRMED = 16
 # How often a record is read again whose blocks another process has just replaced.
@@ -163,10 +163,7 @@ class StoredHistory:
             }
             history = HistoryFeatures._of(content, plan, state)
             history._one_row = StoredRow(history, self.store, self.prefix)
-        self._history, self._last_change = history, content["last_change"]
-        self._n_changes = content.get("n_changes", 0)
-        self._unconfirmed = content.get("unconfirmed", [])
-        self._next_id = content["next_id"]
+        self._history, self._content = history, content
         return self
 
     def transform_row(self, row):
@@ -253,18 +250,19 @@ class StoredHistory:
         state, plan = history._fitted()
         rows, _ = history._read(X, y, state, plan)
         stored = self._history._one_row
-        change = Change(plan, self.prefix, self._next_id, stored)
+        content = self._content
+        change = Change(plan, self.prefix, content["next_id"], stored)
         digest = joblib.hash((method, rows.columns, rows.time, rows.labels.values))
-        unconfirmed = self._unconfirmed
-        if self._n_changes != self._n_confirmed:
-            unconfirmed = [*unconfirmed, self._last_change]
+        unconfirmed = content["unconfirmed"]
+        if content["n_changes"] != self._n_confirmed:
+            unconfirmed = [*unconfirmed, content["last_change"]]
         # After an error or a restart, the caller may repeat a change that was made.
         if digest not in unconfirmed:
             self._add(change, method, rows, history, overlap)
         others = [each for each in unconfirmed if each not in (digest, None)]
         own = {
             "last_change": digest,
-            "n_changes": self._n_changes + 1,
+            "n_changes": content["n_changes"] + 1,
             "unconfirmed": others[-N_UNCONFIRMED:],
             "next_id": change.next_id,
         }
@@ -275,7 +273,7 @@ class StoredHistory:
         self.store[self._journal] = to_json([texts, change.dropped]).encode()
         self._finish_change()
         self.refresh()
-        self._n_confirmed = self._n_changes
+        self._n_confirmed = self._content["n_changes"]
         return self
 
     def _add(self, change, method, rows, history, overlap):
@@ -565,5 +563,6 @@ def _records(history, prefix, next_id):
             roots = [tree.root(block) for tree, block in pairs]
             name = record_name(prefix, of_key, values)
             change.records[name] = write_record(past.reference or 0, roots)
-    own = {"last_change": None, "next_id": change.next_id}
+    own = {"last_change": None, "n_changes": 0, "unconfirmed": []}
+    own["next_id"] = change.next_id
     return change.records | {prefix: _description(history, own)}  # the last one written

@@ -6,7 +6,7 @@ from html import escape
 from typing import Any
 
 import numpy as np
-from sklearn.utils import _safe_indexing, check_random_state
+from sklearn.utils import _safe_indexing, check_consistent_length, check_random_state
 
 from sk_pwiser._estimator import MultiTaskCTRCVRClassifier
 from sk_pwiser._funnel import depth_in_tree
@@ -134,11 +134,7 @@ def describe_impressions(
     period, starts = np.zeros(len(depth), dtype=np.intp), ["all"]
     if time is not None:
         times = times_of(X, time)
-        if len(times.values) != len(depth):
-            raise ValueError(
-                f"time must have one entry per row of X, {len(depth)}; it has "
-                f"{len(times.values)}."
-            )
+        check_consistent_length(X, times.values)
         period, starts = split_periods(times, n_periods)
     rows, n_samples = slice(None), len(depth)
     if n_samples > max_rows:

@@ -291,7 +291,7 @@ REFUSED = {
     ValueError: [
         ({"time": "hour"}, "time='hour' is not a column"),
         ({"time": "holes"}, "Column 'holes' must hold a time in every row"),
-        ({"time": [1, 2]}, "time must have one entry per row of X, 4000"),
+        ({"time": [1, 2]}, "inconsistent numbers of samples"),
         ({"time": TIME[::-1]}, "X and time have the same index labels"),
         ({"Y": Y[:-1]}, "X has 4000 rows, Y has 3999"),
         ({"Y": Y + 1}, "Labels must be 0 or 1; column 'click'"),
