@@ -447,10 +447,9 @@ class TaskCalibrationDisplay(TaskCurvesDisplay):
     """Reliability curves: observed against predicted rates, one curve per task.
 
     `from_estimator`, `from_predictions` and `from_cv_results` create the display; they
-    also take `n_bins`, by default 10, and `strategy` of
-    :func:`~sk_pwiser.metrics.reliability_curve`. The vertical lines are 95 % confidence
-    intervals of the observed rates by Clopper and Pearson: a curve that crosses the
-    diagonal within them may still be calibrated.
+    also take `n_bins` of :func:`~sk_pwiser.metrics.reliability_curve`, by default 10.
+    The vertical lines are 95 % confidence intervals of the observed rates by Clopper
+    and Pearson: a curve that crosses the diagonal within them may still be calibrated.
 
     Parameters
     ----------
@@ -493,7 +492,7 @@ class TaskCalibrationDisplay(TaskCurvesDisplay):
     """
 
     _curve_name = "The reliability curve"
-    _curve_options = ("n_bins", "strategy")
+    _curve_options = ("n_bins",)
 
     curves: list
     base_rates: list
@@ -501,14 +500,12 @@ class TaskCalibrationDisplay(TaskCurvesDisplay):
     model_names: list | None = None
 
     @staticmethod
-    def _compute(rows, n_bins=10, strategy="quantile"):
+    def _compute(rows, n_bins=10):
         # One row in place of one class: the curve then has the right fields, which are
         # emptied.
         given = rows.y, rows.p, rows.weight
         y, p, weight = given if rows.has_both_classes else ([0], [0], [1])
-        curve = reliability_curve(
-            y, p, n_bins=n_bins, strategy=strategy, sample_weight=weight
-        )
+        curve = reliability_curve(y, p, n_bins=n_bins, sample_weight=weight)
         if not rows.has_both_classes:
             curve.update({key: values[:0] for key, values in curve.items()})
         return {"curves": curve, "base_rates": rows.base_rate}
