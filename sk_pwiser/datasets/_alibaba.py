@@ -3,9 +3,8 @@
 from array import array
 
 import numpy as np
-from sklearn.utils._param_validation import StrOptions, validate_params
 
-from sk_pwiser._utils import import_extra, warn_user
+from sk_pwiser._utils import check_choice, import_extra, warn_user
 from sk_pwiser.datasets import _downloads
 
 TASK_NAMES = ["click", "conversion"]
@@ -31,13 +30,6 @@ ALI_CCP_SOURCE = (
 )
 
 
-@validate_params(
-    {
-        **_downloads.PARAMETERS,
-        "multi_valued": ["array-like"],
-    },
-    prefer_skip_nested_validation=True,
-)
 def load_ali_ccp(path, *, subset="all", multi_valued=MULTI_VALUED):
     """Load the Ali-CCP impressions of recommended items, a funnel of two tasks.
 
@@ -130,7 +122,7 @@ def load_ali_ccp(path, *, subset="all", multi_valued=MULTI_VALUED):
         raise ValueError(
             f"multi_valued must contain fields of Ali-CCP, {FIELDS}; got {unknown}."
         )
-    parts = _downloads.PARTS[subset]
+    parts = _downloads.parts_of(subset)
     # Look for all files before reading the first one.
     files = [_find_ali_ccp(path, part) for part in parts]
     if len({len(found) for found in files}) > 1:
@@ -285,10 +277,6 @@ ALIEXPRESS_SOURCE = (
 )
 
 
-@validate_params(
-    {**_downloads.PARAMETERS, "country": [StrOptions(set(COUNTRIES))]},
-    prefer_skip_nested_validation=True,
-)
 def load_aliexpress(path, country, *, subset="all"):
     """Load the AliExpress search results of a country, a funnel of two tasks.
 
@@ -370,7 +358,8 @@ def load_aliexpress(path, country, *, subset="all"):
     ...     X, Y = train.data, train.target
     """
     pandas = import_extra("pandas", "load_aliexpress")
-    parts = _downloads.PARTS[subset]
+    parts = _downloads.parts_of(subset)
+    check_choice("country", country, COUNTRIES)
     # Look for all files before reading the first one.
     files = [_find_aliexpress(path, country, part) for part in parts]
     tables = [_read_aliexpress(pandas, found) for found in files]

@@ -2,7 +2,6 @@
 
 import csv
 import io
-import os
 import zipfile
 import zlib
 from contextlib import contextmanager
@@ -13,14 +12,15 @@ from pathlib import Path
 import numpy as np
 from sklearn.model_selection import train_test_split
 from sklearn.utils import Bunch
-from sklearn.utils._param_validation import StrOptions, validate_params
 
-from sk_pwiser._utils import import_extra
+from sk_pwiser._utils import check_choice, import_extra
 
-# The parts of the rows by `subset`, and the constraints of the parameters that all
-# loaders have.
+# The parts of the rows by `subset`.
 PARTS = {"all": ["train", "test"], "train": ["train"], "test": ["test"]}
-PARAMETERS = {"path": [str, os.PathLike], "subset": [StrOptions(set(PARTS))]}
+
+
+def parts_of(subset):
+    return PARTS[check_choice("subset", subset, PARTS)]
 
 
 def find_files(path, *forms, download):
@@ -249,10 +249,6 @@ VIDEO_FEATURES = [
 ]
 
 
-@validate_params(
-    {**PARAMETERS, "second": [StrOptions(set(LATER_LABELS))]},
-    prefer_skip_nested_validation=True,
-)
 def load_kuairand(path, second="engage", *, subset="all"):
     """Load the KuaiRand-Pure short-video impressions and their clicks and reactions.
 
@@ -334,7 +330,8 @@ def load_kuairand(path, second="engage", *, subset="all"):
     """
     pandas = import_extra("pandas", "load_kuairand")
     import_extra("pyarrow", "load_kuairand")
-    parts = PARTS[subset]
+    parts = parts_of(subset)
+    check_choice("second", second, LATER_LABELS)
     # Look for all files before reading the first one.
     folders = ("", "kuairand_pure/", "data/", "KuaiRand-Pure/data/")
     candidates = [folder + USER_FILE for folder in folders]
@@ -438,7 +435,6 @@ FEATURES += ["newbie", "channel", "segment"]
 NUMBERS = ["recency", "history"]
 
 
-@validate_params(PARAMETERS, prefer_skip_nested_validation=True)
 def load_hillstrom(path, *, subset="all"):
     """Load Hillstrom's e-mail campaign, a funnel of visit and purchase.
 
@@ -496,7 +492,7 @@ def load_hillstrom(path, *, subset="all"):
     ...     X, Y = train.data, train.target
     """
     pandas = import_extra("pandas", "load_hillstrom")
-    file = Path(path).expanduser()
+    parts, file = parts_of(subset), Path(path).expanduser()
     if not file.is_file():
         form = [[FILE_NAME, f"hillstrom/{FILE_NAME}"]]
         [file] = find_files(path, form, download=HILLSTROM_SOURCE)
@@ -511,7 +507,7 @@ def load_hillstrom(path, *, subset="all"):
         random_state=0,
     )
     is_test = np.isin(np.arange(len(target)), test)
-    keep = (subset == "all") | (is_test == (subset == "test"))
+    keep = np.where(is_test, "test" in parts, "train" in parts)
     data = rows.loc[keep, FEATURES].reset_index(drop=True)
     for name in set(FEATURES) - set(NUMBERS):
         data[name] = _as_category(pandas, data[name])

@@ -1,14 +1,13 @@
 """A generator of impressions with known true probabilities."""
 
-from numbers import Integral, Real
+from numbers import Integral
 
 import numpy as np
 from scipy.optimize import brentq
 from scipy.special import expit, logit
 from sklearn.utils import Bunch, check_random_state
-from sklearn.utils._param_validation import Interval, validate_params
 
-from sk_pwiser._utils import import_extra
+from sk_pwiser._utils import check_boolean, check_integer, check_number, import_extra
 
 TASK_NAMES = ["click", "conversion"]
 # Standard deviations of the scores of interest, conversion and accident. At low rates,
@@ -17,20 +16,6 @@ TASK_NAMES = ["click", "conversion"]
 SCALES = np.array([0.95, 0.7, 1.0])
 
 
-@validate_params(
-    {
-        "n_samples": [Interval(Integral, 1, None, closed="left")],
-        "n_numeric": [Interval(Integral, 0, None, closed="left")],
-        "n_categorical": [Interval(Integral, 0, None, closed="left")],
-        "n_categories": [Interval(Integral, 1, None, closed="left"), "array-like"],
-        "ctr": [Interval(Real, 0, 1, closed="neither")],
-        "cvr": [Interval(Real, 0, 1, closed="neither")],
-        "click_noise": [Interval(Real, 0, 1, closed="left")],
-        "as_frame": ["boolean"],
-        "random_state": ["random_state"],
-    },
-    prefer_skip_nested_validation=True,
-)
 def make_ctr_cvr(
     n_samples=10_000,
     *,
@@ -126,6 +111,13 @@ def make_ctr_cvr(
     >>> round(float(impressions.ctr.mean()), 6)
     0.2
     """
+    check_integer("n_samples", n_samples, at_least=1)
+    check_integer("n_numeric", n_numeric, at_least=0)
+    check_integer("n_categorical", n_categorical, at_least=0)
+    check_number("ctr", ctr, above=0, below=1)
+    check_number("cvr", cvr, above=0, below=1)
+    check_number("click_noise", click_noise, at_least=0, below=1)
+    check_boolean("as_frame", as_frame)
     sizes = _check_sizes(n_numeric, n_categorical, n_categories)
     if cvr >= 1 - click_noise:
         raise ValueError(
