@@ -430,12 +430,12 @@ def _join_items_and_users(pandas, user_file, item_file):
 
 
 def _types(features, categories, category_names, number_names):
-    return {
-        next(category_names if is_category else number_names): (
-            "str" if is_category else "float32"
-        )
-        for is_category in (position in categories for position in features)
-    }
+    types = {}
+    for position in features:
+        is_category = position in categories
+        name = next(category_names if is_category else number_names)
+        types[name] = "str" if is_category else "float32"
+    return types
 
 
 def _as_bunch(loader, data, target, parts, sizes, **others):

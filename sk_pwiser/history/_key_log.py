@@ -36,7 +36,9 @@ class Slices:
     def cut(self, starts, stops):
         """Return the rows from `starts[i]` to `stops[i]` as those of key i."""
         sizes = stops - starts
-        rows, offsets = ranges(starts, sizes), np.append(0, sizes.cumsum())
+        offsets = np.append(0, sizes.cumsum())
+        # start, start + 1, ... of each slice, one slice after the other
+        rows = np.arange(offsets[-1]) + np.repeat(starts - offsets[:-1], sizes)
         return Slices(offsets, self.time[rows], self.value[rows])
 
     def select(self, places):
@@ -327,13 +329,6 @@ def decay(age, half_lives):
     return np.exp2(-age / np.array(half_lives, dtype=np.float64))
 
 
-def ranges(starts, sizes):
-    """Return the indices start, start + 1, ... of slices, one slice after the other."""
-    ends = sizes.cumsum()
-    total = int(ends[-1]) if len(ends) else 0
-    return np.arange(total) + np.repeat(starts - (ends - sizes), sizes)
-
-
 def following(time):
     """Return the smallest times that are later than these."""
     return time + 1 if time.dtype.kind in "iu" else np.nextafter(time, np.inf)
@@ -341,7 +336,6 @@ def following(time):
 
 def bisect(values, low, high, bound):
     """Return the first place of each slice that is not below a bound, or its end."""
-    low, high = low.copy(), high.copy()
     while True:
         is_open = low < high
         if not is_open.any():

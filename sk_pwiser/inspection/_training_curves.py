@@ -128,23 +128,19 @@ class TrainingHistoryDisplay:
         ValueError
             If `ax` does not contain one axes per plot.
         """
-        black, tasks = {"color": "black"}, enumerate(self.aucs.items())
-        losses = zip(LINES, self.losses.items(), strict=False)
-        # Name, values and style of the curves, by label of the y axis.
-        plots = {
-            "Loss": [
-                (name, values, {**black, "linestyle": line})
-                for line, (name, values) in losses
-            ]
-        }
-        if self.aucs:
-            plots["Validation AUC"] = [
-                (name, values, {"color": _displays.task_color(k)})
-                for k, (name, values) in tasks
-            ]
+        black = {"color": "black"}
+        # Name, values and style of the curves.
+        losses = [
+            (name, values, {**black, "linestyle": line})
+            for line, (name, values) in zip(LINES, self.losses.items(), strict=False)
+        ]
+        aucs = [
+            (name, values, {"color": _displays.task_color(k)})
+            for k, (name, values) in enumerate(self.aucs.items())
+        ]
         if self.mean_auc is not None:
-            mean = "mean", self.mean_auc, {**black, "linestyle": "--"}
-            plots["Validation AUC"].append(mean)
+            aucs.append(("mean", self.mean_auc, {**black, "linestyle": "--"}))
+        plots = {"Loss": losses} | ({"Validation AUC": aucs} if aucs else {})
         self.axes_ = _displays.row_of_axes(ax, len(plots), "TrainingHistoryDisplay")
         from matplotlib.ticker import MaxNLocator
 

@@ -8,7 +8,6 @@ from sklearn.exceptions import UndefinedMetricWarning
 from sklearn.utils import Bunch, check_consistent_length, column_or_1d
 
 from sk_pwiser._table._weights_and_groups import check_groups
-from sk_pwiser._utils import check_integer
 
 
 def normalized_entropy(y_true, y_prob, *, sample_weight=None):
@@ -157,7 +156,8 @@ def reliability_curve(y_true, y_prob, *, n_bins=20, sample_weight=None):
     >>> curve.predicted.round(2).tolist(), curve.observed.tolist()
     ([0.2, 0.7], [0.5, 0.5])
     """
-    check_integer("n_bins", n_bins, at_least=1)
+    if not isinstance(n_bins, int | np.integer) or n_bins < 1:
+        raise ValueError(f"n_bins must be an integer >= 1, got {n_bins!r}.")
     y, p, weight = _check(y_true, y_prob, sample_weight)
     order = np.argsort(p, kind="stable")
     y, p, weight = y[order], p[order], weight[order]
