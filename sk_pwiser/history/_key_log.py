@@ -485,7 +485,7 @@ class Past:
         def of_rows(start, ends):
             return self.counts[ends, columns] - self.counts[start, columns]
 
-        of_totals = view.is_on * totals["counts"][view.code].T
+        of_totals = view.is_on * totals["counts"][view.code, columns]
         yield of_rows(view.start, ends) + of_totals
         for window in self.plan.windows:
             bound = view.time - window
@@ -501,7 +501,7 @@ class Past:
             age = np.where(has_rows, view.time - self.log.rows.time[row], 0)
             weight = np.where(has_rows, np.exp2(-age / half_life), 0.0)
             sums = self.decayed[h][row[self.end_of], columns] * weight[self.end_of]
-            yield totals["decayed"][view.code, h].T * scale + sums
+            yield totals["decayed"][view.code, h, columns] * scale + sums
 
     def last_values(self, place, code, time):
         """Return sizes, values by index, and ages of the elements of a list."""
