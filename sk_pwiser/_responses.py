@@ -129,20 +129,10 @@ class Predictions:
         check_same_tasks(targets.shape[1], names, self.task_names())
         return found
 
-    def of_task(self, k, targets, method):
-        """Return predicted labels, 1 for the second class, or probabilities."""
-        found = self._call(method)
-        if method != "predict":
-            return _event_probability(found, k, targets.shape, self._estimator)
-        labels = np.asarray(found).reshape(len(found), -1)
-        if labels.shape != targets.shape:
-            raise ValueError(
-                f"predict must return shape {targets.shape}, as Y; got {labels.shape}."
-            )
-        classes = self.classes()
-        if targets.shape[1] > 1 or classes is None:
-            return labels[:, k]
-        return (labels[:, k] == classes[1]).astype(np.int64)
+    def of_task(self, k, targets):
+        """Return the probabilities of the event of a task."""
+        found = self._call("predict_proba")
+        return _event_probability(found, k, targets.shape, self._estimator)
 
     def task_parents(self, n_tasks):
         """Return the index of each task's parent; a funnel's by default."""
@@ -168,8 +158,8 @@ class Predictions:
             cvr = column_or_1d(response, dtype=np.float64)
             check_consistent_length(targets, cvr)
             return cvr
-        first = self.of_task(first, targets, "predict_proba")
-        last = self.of_task(targets.shape[1] - 1, targets, "predict_proba")
+        first = self.of_task(first, targets)
+        last = self.of_task(targets.shape[1] - 1, targets)
         limit = np.where(last > 0, 1.0, 0.0)
         ratio = np.divide(last, first, out=limit, where=first > 0)
         return np.clip(ratio, 0.0, 1.0)

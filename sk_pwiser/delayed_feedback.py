@@ -70,11 +70,6 @@ def delay_distribution(delay, *, elapsed):
     ([1.0, 2.0], [0.5, 1.0])
     """
     delay, elapsed = _columns_of_times(delay, elapsed)
-    if delay.shape != elapsed.shape:
-        raise ValueError(
-            "delay and elapsed must have equal shapes; got "
-            f"{delay.shape} and {elapsed.shape}."
-        )
     _check_delays(delay, elapsed)
     delays, counts = np.unique(delay, return_counts=True)
     shorter = np.searchsorted(np.sort(delay), delays, side="right")
@@ -249,7 +244,7 @@ def _columns_of_times(delay, elapsed, n_samples=None):
         )
     # Delays are checked in the rows in which they are read.
     delay = _column("delay", delay, n_samples)
-    elapsed = _column("elapsed", elapsed, n_samples)
+    elapsed = _column("elapsed", elapsed, len(delay))
     assert_all_finite(elapsed, input_name="elapsed")
     return delay, elapsed
 

@@ -29,7 +29,7 @@ def features_of(row, log, params, tasks):
     """Return the new columns of a row; `log` holds dicts, in the order of arrival."""
     t = row["t"]
     delays = params.get("label_delay", 0)
-    delays = delays if isinstance(delays, list) else [delays] * len(tasks)
+    delays = [delays[k] if isinstance(delays, dict) else delays for k in tasks]
     # What a state of this age holds.
     age = params.get("state_delay", 0)
     delays = [delay + age for delay in delays]

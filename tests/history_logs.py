@@ -31,7 +31,7 @@ settings_of_history = st.fixed_dictionaries(
     {
         "keys": st.just(KEYS),
         "lists": st.just(LISTS),
-        "label_delay": st.sampled_from([0, 1, 7, [0, 3]]),
+        "label_delay": st.sampled_from([0, 1, 7, {"conversion": 3, "click": 0}]),
         "state_delay": st.sampled_from([0, 2, 5]),
         "windows": st.sampled_from([[], [4], [3, 10]]),
         "half_lives": st.sampled_from([[], [2], [0.3, 8]]),

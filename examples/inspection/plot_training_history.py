@@ -31,21 +31,21 @@ TrainingHistoryDisplay.from_estimator(model)
 plt.show()
 
 # %%
-# A part of the history
-# ---------------------
+# Several histories
+# -----------------
 #
-# `kind` selects one of the two pictures, for example to compare the learning rates in
-# one row.
+# `ax` takes the axes of both pictures, for example to compare learning rates.
 
-_, axes = plt.subplots(1, 3, figsize=(10.5, 3.6), layout="constrained", sharey=True)
-for lr, ax in zip([0.001, 0.003, 0.01], axes, strict=True):
+_, axes = plt.subplots(2, 3, figsize=(10.5, 6.4), layout="constrained", sharey="row")
+for lr, column in zip([0.001, 0.003, 0.01], axes.T, strict=True):
     model = MultiTaskCTRCVRClassifier(
         lr=lr, early_stopping=True, max_epochs=8, random_state=0
     )
     model.fit(X, Y)
-    TrainingHistoryDisplay.from_estimator(model, kind="auc", ax=ax)
-    ax.set_xlabel(f"Epoch (lr={lr})")
-    ax.label_outer()
+    TrainingHistoryDisplay.from_estimator(model, ax=column)
+    column[1].set_xlabel(f"Epoch (lr={lr})")
+    for ax in column:
+        ax.label_outer()
 plt.show()
 
 # %%

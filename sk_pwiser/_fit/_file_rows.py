@@ -80,7 +80,7 @@ class FileRows:
                 )
                 weights: Any = None
                 if dataset.sample_weight is not None:
-                    columns = table.select(dataset._weight_columns()).columns
+                    columns = table.select(dataset._weight_columns).columns
                     weights = [c.to_numpy(zero_copy_only=False) for c in columns]
                     several = self.has_task_weights
                     weights = np.column_stack(weights) if several else weights[0]

@@ -1,13 +1,10 @@
 """The data sets of Alibaba: Ali-CCP and AliExpress, each in two forms."""
 
 from array import array
-from itertools import islice
-from numbers import Integral
 
 import numpy as np
-from sklearn.utils._param_validation import Interval, StrOptions, validate_params
 
-from sk_pwiser._utils import import_extra, warn_user
+from sk_pwiser._utils import check_choice, import_extra, warn_user
 from sk_pwiser.datasets import _downloads
 
 TASK_NAMES = ["click", "conversion"]
@@ -33,15 +30,7 @@ ALI_CCP_SOURCE = (
 )
 
 
-@validate_params(
-    {
-        **_downloads.PARAMETERS,
-        "multi_valued": ["array-like"],
-        "n_rows": [Interval(Integral, 1, None, closed="left"), None],
-    },
-    prefer_skip_nested_validation=True,
-)
-def load_ali_ccp(path, *, subset="all", multi_valued=MULTI_VALUED, n_rows=None):
+def load_ali_ccp(path, *, subset="all", multi_valued=MULTI_VALUED):
     """Load the Ali-CCP impressions of recommended items, a funnel of two tasks.
 
     Each row is an impression in the shop Taobao, the tasks are the click and the
@@ -63,9 +52,6 @@ def load_ali_ccp(path, *, subset="all", multi_valued=MULTI_VALUED, n_rows=None):
 "210")
         Fields of the publisher's files that may have several values in a row. A second
         value of any other field is an error. Not used for the processed form.
-    n_rows : int, default=None
-        Number of rows to read from the start of each part; None reads all rows, about
-        42 million per part.
 
     Returns
     -------
@@ -127,7 +113,7 @@ def load_ali_ccp(path, *, subset="all", multi_valued=MULTI_VALUED, n_rows=None):
     >>> from sk_pwiser.datasets import load_ali_ccp
     >>> folder = Path(os.environ.get("SK_PWISER_DATA", ".")) / "ali_ccp"
     >>> if folder.is_dir():  # contains the downloaded files
-    ...     train = load_ali_ccp(folder, subset="train", n_rows=10**6)
+    ...     train = load_ali_ccp(folder, subset="train")
     ...     X, Y = train.data, train.target
     """
     pandas = import_extra("pandas", "load_ali_ccp")
@@ -136,7 +122,7 @@ def load_ali_ccp(path, *, subset="all", multi_valued=MULTI_VALUED, n_rows=None):
         raise ValueError(
             f"multi_valued must contain fields of Ali-CCP, {FIELDS}; got {unknown}."
         )
-    parts = _downloads.PARTS[subset]
+    parts = _downloads.parts_of(subset)
     # Look for all files before reading the first one.
     files = [_find_ali_ccp(path, part) for part in parts]
     if len({len(found) for found in files}) > 1:
@@ -145,9 +131,9 @@ def load_ali_ccp(path, *, subset="all", multi_valued=MULTI_VALUED, n_rows=None):
             f"{', '.join(str(found[0]) for found in files)}. Read one subset at a time."
         )
     if len(files[0]) == 1:
-        data, lists, target, sizes = _read_processed(pandas, files, n_rows)
+        data, lists, target, sizes = _read_processed(pandas, files)
     else:
-        data, lists, target, sizes = _read_raw(pandas, files, multi_valued, n_rows)
+        data, lists, target, sizes = _read_raw(pandas, files, multi_valued)
     return _as_bunch(load_ali_ccp, data, target, parts, sizes, lists=lists)
 
 
@@ -157,12 +143,12 @@ def _find_ali_ccp(path, part):
     return _downloads.find_files(path, [processed], raw, download=ALI_CCP_SOURCE)
 
 
-def _read_processed(pandas, files, n_rows):
+def _read_processed(pandas, files):
     labels = ["click", "purchase"]
     tables = []
     for [file] in files:
         columns = dict.fromkeys([*labels, *PROCESSED], "int64")
-        tables.append(_downloads.read_csv(pandas, file, columns, n_rows=n_rows))
+        tables.append(_downloads.read_csv(pandas, file, columns))
         _downloads.check_flags(tables[-1], labels, file)
     rows = pandas.concat(tables, ignore_index=True) if len(tables) > 1 else tables[0]
     target = rows[labels].rename(columns={"purchase": "conversion"})
@@ -170,11 +156,11 @@ def _read_processed(pandas, files, n_rows):
     return data, pandas.DataFrame(index=data.index), target, list(map(len, tables))
 
 
-def _read_raw(pandas, files, multi_valued, n_rows):
+def _read_raw(pandas, files, multi_valued):
     columns = {name: [] if name in multi_valued else array("q") for name in FIELDS}
     labels = array("b")
     sizes = [
-        read_part(skeleton, common, columns, labels, set(multi_valued), n_rows)
+        read_part(skeleton, common, columns, labels, set(multi_valued))
         for skeleton, common in files
     ]
     data, lists = {}, {}
@@ -191,24 +177,17 @@ def _read_raw(pandas, files, multi_valued, n_rows):
     return data, pandas.DataFrame(lists, index=data.index), target, sizes
 
 
-def read_part(skeleton, common, columns, labels, multi_valued, n_rows=None):
+def read_part(skeleton, common, columns, labels, multi_valued):
     """Add a part to columns and labels, and return its number of rows."""
-    wanted = None
-    if n_rows is not None:
-        # The common features of all rows fill many GB: only those of the rows to read
-        # are kept.
-        wanted = {cells[3] for _, cells in _lines(skeleton, 6, n_rows)}
     shared = {}
     for place, (index, count, text) in _lines(common, 3):
-        if wanted is not None and index not in wanted:
-            continue
         if index in shared:
             raise ValueError(
                 f"{place}: common_feature_index {index!r} occurs in an earlier line."
             )
         shared[index] = _parse(text, count, place, multi_valued)
     start = len(labels)
-    for place, (_, *flags, index, count, text) in _lines(skeleton, 6, n_rows):
+    for place, (_, *flags, index, count, text) in _lines(skeleton, 6):
         for name, flag in zip(TASK_NAMES, flags, strict=True):
             if flag not in ("0", "1"):
                 raise ValueError(f"{place}: {name} must be 0 or 1, found {flag!r}.")
@@ -226,9 +205,9 @@ def read_part(skeleton, common, columns, labels, multi_valued, n_rows=None):
     return (len(labels) - start) // 2
 
 
-def _lines(file, n_cells, n_rows=None):
+def _lines(file, n_cells):
     with _downloads.open_text(file) as lines:
-        for number, line in enumerate(islice(lines, n_rows), start=1):
+        for number, line in enumerate(lines, start=1):
             place = f"{file}, line {number}"
             cells = line.rstrip("\r\n").split(",", n_cells - 1)
             if len(cells) != n_cells:
@@ -298,10 +277,6 @@ ALIEXPRESS_SOURCE = (
 )
 
 
-@validate_params(
-    {**_downloads.PARAMETERS, "country": [StrOptions(set(COUNTRIES))]},
-    prefer_skip_nested_validation=True,
-)
 def load_aliexpress(path, country, *, subset="all"):
     """Load the AliExpress search results of a country, a funnel of two tasks.
 
@@ -383,7 +358,8 @@ def load_aliexpress(path, country, *, subset="all"):
     ...     X, Y = train.data, train.target
     """
     pandas = import_extra("pandas", "load_aliexpress")
-    parts = _downloads.PARTS[subset]
+    parts = _downloads.parts_of(subset)
+    check_choice("country", country, COUNTRIES)
     # Look for all files before reading the first one.
     files = [_find_aliexpress(path, country, part) for part in parts]
     tables = [_read_aliexpress(pandas, found) for found in files]
@@ -454,12 +430,12 @@ def _join_items_and_users(pandas, user_file, item_file):
 
 
 def _types(features, categories, category_names, number_names):
-    return {
-        next(category_names if is_category else number_names): (
-            "str" if is_category else "float32"
-        )
-        for is_category in (position in categories for position in features)
-    }
+    types = {}
+    for position in features:
+        is_category = position in categories
+        name = next(category_names if is_category else number_names)
+        types[name] = "str" if is_category else "float32"
+    return types
 
 
 def _as_bunch(loader, data, target, parts, sizes, **others):

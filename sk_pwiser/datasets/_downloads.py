@@ -1,9 +1,7 @@
 """Downloaded logs: what all loaders share, and those of KuaiRand and Hillstrom."""
 
 import csv
-import gzip
 import io
-import os
 import zipfile
 import zlib
 from contextlib import contextmanager
@@ -14,14 +12,15 @@ from pathlib import Path
 import numpy as np
 from sklearn.model_selection import train_test_split
 from sklearn.utils import Bunch
-from sklearn.utils._param_validation import StrOptions, validate_params
 
-from sk_pwiser._utils import import_extra
+from sk_pwiser._utils import check_choice, import_extra
 
-# The parts of the rows by `subset`, and the constraints of the parameters that all
-# loaders have.
+# The parts of the rows by `subset`.
 PARTS = {"all": ["train", "test"], "train": ["train"], "test": ["test"]}
-PARAMETERS = {"path": [str, os.PathLike], "subset": [StrOptions(set(PARTS))]}
+
+
+def parts_of(subset):
+    return PARTS[check_choice("subset", subset, PARTS)]
 
 
 def find_files(path, *forms, download):
@@ -64,8 +63,8 @@ def check_columns(names, columns, source):
 
 
 @np.errstate(over="ignore")  # too large numbers become infinite, and are found
-def read_csv(pandas, file, dtypes, *, has_header=True, is_complete=False, n_rows=None):
-    """Read columns from a csv file, which may be compressed.
+def read_csv(pandas, file, dtypes, *, has_header=True, is_complete=False):
+    """Read columns from a csv file, which may be in a zip archive.
 
     Text may be missing, and floats if the file is not complete.
     """
@@ -87,7 +86,6 @@ def read_csv(pandas, file, dtypes, *, has_header=True, is_complete=False, n_rows
                 skip_blank_lines=False,
                 keep_default_na=False,
                 na_values=[""],
-                nrows=n_rows,
             )
     except (ValueError, OverflowError) as error:
         # pandas names neither the line nor the column, so a second pass looks for them.
@@ -135,12 +133,12 @@ def check_column(column, is_wrong, rule, file, n_header_lines):
 
 
 # What a file raises that is not whole, or has no lines.
-DAMAGE = EOFError, csv.Error, gzip.BadGzipFile, zipfile.BadZipFile, zlib.error
+DAMAGE = EOFError, csv.Error, zipfile.BadZipFile, zlib.error
 
 
 @contextmanager
 def open_text(file):
-    """Open a file that may be compressed, to read its lines."""
+    """Open a file that may be in a zip archive, to read its lines."""
     try:
         with _open(file) as source:
             # Bytes that are not UTF-8 become characters that no text can be encoded of.
@@ -152,8 +150,6 @@ def open_text(file):
 
 
 def _open(file):
-    if file.suffix == ".gz":
-        return gzip.open(file)
     if file.suffix != ".zip":
         return open(file, "rb")
     archive = zipfile.ZipFile(file)
@@ -253,10 +249,6 @@ VIDEO_FEATURES = [
 ]
 
 
-@validate_params(
-    {**PARAMETERS, "second": [StrOptions(set(LATER_LABELS))]},
-    prefer_skip_nested_validation=True,
-)
 def load_kuairand(path, second="engage", *, subset="all"):
     """Load the KuaiRand-Pure short-video impressions and their clicks and reactions.
 
@@ -338,7 +330,8 @@ def load_kuairand(path, second="engage", *, subset="all"):
     """
     pandas = import_extra("pandas", "load_kuairand")
     import_extra("pyarrow", "load_kuairand")
-    parts = PARTS[subset]
+    parts = parts_of(subset)
+    check_choice("second", second, LATER_LABELS)
     # Look for all files before reading the first one.
     folders = ("", "kuairand_pure/", "data/", "KuaiRand-Pure/data/")
     candidates = [folder + USER_FILE for folder in folders]
@@ -442,7 +435,6 @@ FEATURES += ["newbie", "channel", "segment"]
 NUMBERS = ["recency", "history"]
 
 
-@validate_params(PARAMETERS, prefer_skip_nested_validation=True)
 def load_hillstrom(path, *, subset="all"):
     """Load Hillstrom's e-mail campaign, a funnel of visit and purchase.
 
@@ -500,7 +492,7 @@ def load_hillstrom(path, *, subset="all"):
     ...     X, Y = train.data, train.target
     """
     pandas = import_extra("pandas", "load_hillstrom")
-    file = Path(path).expanduser()
+    parts, file = parts_of(subset), Path(path).expanduser()
     if not file.is_file():
         form = [[FILE_NAME, f"hillstrom/{FILE_NAME}"]]
         [file] = find_files(path, form, download=HILLSTROM_SOURCE)
@@ -515,7 +507,7 @@ def load_hillstrom(path, *, subset="all"):
         random_state=0,
     )
     is_test = np.isin(np.arange(len(target)), test)
-    keep = (subset == "all") | (is_test == (subset == "test"))
+    keep = np.where(is_test, "test" in parts, "train" in parts)
     data = rows.loc[keep, FEATURES].reset_index(drop=True)
     for name in set(FEATURES) - set(NUMBERS):
         data[name] = _as_category(pandas, data[name])

@@ -1,14 +1,13 @@
 """A generator of impressions with known true probabilities."""
 
-from numbers import Integral, Real
+from numbers import Integral
 
 import numpy as np
 from scipy.optimize import brentq
 from scipy.special import expit, logit
 from sklearn.utils import Bunch, check_random_state
-from sklearn.utils._param_validation import Interval, validate_params
 
-from sk_pwiser._utils import import_extra
+from sk_pwiser._utils import check_boolean, check_integer, check_number, import_extra
 
 TASK_NAMES = ["click", "conversion"]
 # Standard deviations of the scores of interest, conversion and accident. At low rates,
@@ -17,20 +16,6 @@ TASK_NAMES = ["click", "conversion"]
 SCALES = np.array([0.95, 0.7, 1.0])
 
 
-@validate_params(
-    {
-        "n_samples": [Interval(Integral, 1, None, closed="left")],
-        "n_numeric": [Interval(Integral, 0, None, closed="left")],
-        "n_categorical": [Interval(Integral, 0, None, closed="left")],
-        "n_categories": [Interval(Integral, 1, None, closed="left"), "array-like"],
-        "ctr": [Interval(Real, 0, 1, closed="neither")],
-        "cvr": [Interval(Real, 0, 1, closed="neither")],
-        "click_noise": [Interval(Real, 0, 1, closed="left")],
-        "as_frame": ["boolean"],
-        "random_state": ["random_state"],
-    },
-    prefer_skip_nested_validation=True,
-)
 def make_ctr_cvr(
     n_samples=10_000,
     *,
@@ -126,6 +111,13 @@ def make_ctr_cvr(
     >>> round(float(impressions.ctr.mean()), 6)
     0.2
     """
+    check_integer("n_samples", n_samples, at_least=1)
+    check_integer("n_numeric", n_numeric, at_least=0)
+    check_integer("n_categorical", n_categorical, at_least=0)
+    check_number("ctr", ctr, above=0, below=1)
+    check_number("cvr", cvr, above=0, below=1)
+    check_number("click_noise", click_noise, at_least=0, below=1)
+    check_boolean("as_frame", as_frame)
     sizes = _check_sizes(n_numeric, n_categorical, n_categories)
     if cvr >= 1 - click_noise:
         raise ValueError(
@@ -167,17 +159,15 @@ def make_ctr_cvr(
 def _check_sizes(n_numeric, n_categorical, n_categories):
     if n_numeric + n_categorical == 0:
         raise ValueError("n_numeric and n_categorical must not both be 0.")
-    if isinstance(n_categories, Integral):
-        return [int(n_categories)] * n_categorical
-    sizes = list(n_categories)
-    if len(sizes) != n_categorical:
+    is_one = isinstance(n_categories, Integral)
+    sizes = [n_categories] * n_categorical if is_one else list(n_categories)
+    if len(sizes) != n_categorical or not all(
+        isinstance(size, Integral) and size >= 1 for size in sizes
+    ):
         raise ValueError(
-            "n_categories must be an int or contain one int per categorical feature, "
-            f"n_categorical={n_categorical}; got {len(sizes)} value(s)."
+            "n_categories must be an int >= 1, or contain one per categorical feature, "
+            f"n_categorical={n_categorical}; got {n_categories!r}."
         )
-    for size in sizes:
-        if not isinstance(size, Integral) or size < 1:
-            raise ValueError(f"n_categories must contain ints >= 1; got {size!r}.")
     return [int(size) for size in sizes]
 
 

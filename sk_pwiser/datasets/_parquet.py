@@ -330,8 +330,10 @@ class ParquetImpressions:
         self.path_or_glob = path_or_glob
         self.features = _names("features", features)
         self.targets = _names("targets", targets, at_least=0)
-        is_tuple = isinstance(sample_weight, tuple)
-        self.sample_weight = list(sample_weight) if is_tuple else sample_weight
+        is_list = isinstance(sample_weight, list | tuple)
+        self.sample_weight = list(sample_weight) if is_list else sample_weight
+        weights = [] if sample_weight is None else [sample_weight]
+        self._weight_columns = self.sample_weight if is_list else weights
         self.groups = groups
         self.on_corrupt = on_corrupt
         self.sample_rows = check_integer("sample_rows", sample_rows, at_least=1)
@@ -368,7 +370,7 @@ class ParquetImpressions:
             raise ValueError(f"features and targets both contain {both}.")
         if self.groups is not None and not isinstance(self.groups, str):
             raise TypeError(f"groups must be the name of a column; got {self.groups!r}")
-        weights = self._weight_columns()
+        weights = self._weight_columns
         if not all(isinstance(name, str) for name in weights):
             raise TypeError(
                 "sample_weight must be the name of a column, or one name per task; got "
@@ -383,14 +385,8 @@ class ParquetImpressions:
     def _used_columns(self):
         """Return the names of all columns that training reads."""
         groups = [] if self.groups is None else [self.groups]
-        columns = [*self.features, *self.targets, *self._weight_columns(), *groups]
+        columns = [*self.features, *self.targets, *self._weight_columns, *groups]
         return list(dict.fromkeys(columns))
-
-    def _weight_columns(self):
-        if self.sample_weight is None:
-            return []
-        is_list = isinstance(self.sample_weight, list)
-        return self.sample_weight if is_list else [self.sample_weight]
 
     def _open(self, schemas, dataset):
         """Check the columns of all files, and return the dataset of pyarrow."""

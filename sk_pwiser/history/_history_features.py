@@ -51,11 +51,10 @@ class HistoryFeatures(DocLink, TransformerMixin, BaseEstimator):
         is missing have no past for this key.
     time : str
         The column of times: dates, or numbers of any unit.
-    label_delay : duration, list or dict, default=0
-        How long after its impression a label is known, one for all tasks, one per task,
-        or a dict from names of tasks. A duration is a number, in the unit of the times
-        (in seconds if these are dates), a text such as "30min", "1h" or "7d", or a
-        timedelta.
+    label_delay : duration or dict, default=0
+        How long after its impression a label is known, for all tasks, or a dict from
+        names of tasks. A duration is a number, in the unit of the times (in seconds if
+        these are dates), a text such as "30min", "1h" or "7d", or a timedelta.
     state_delay : duration, default=0
         How old the state is when a row is served: the longest time from an impression
         to the end of the `update` that appends it, such as "5min". Every row, in
@@ -167,8 +166,8 @@ class HistoryFeatures(DocLink, TransformerMixin, BaseEstimator):
 
         Parameters
         ----------
-        X : DataFrame, Arrow table or dict of arrays, of shape (n_samples, n_features)
-            The log, in any order. A dict maps names to arrays.
+        X : DataFrame or Arrow table of shape (n_samples, n_features)
+            The log, in any order.
         y : array-like of shape (n_samples, n_tasks) or (n_samples,), default=None
             Labels, 0 or 1; with one task any two labels. Missing labels are not known
             yet. Without labels there are numbers of impressions only.
@@ -301,11 +300,11 @@ class HistoryFeatures(DocLink, TransformerMixin, BaseEstimator):
         """
         state, plan = self._fitted()
         rows, table = self._read(X, None, state, plan)
-        kept = self._kept(table, plan)
         if (is_early := rows.time < state.end).any():
             self._warn_early(int(is_early.sum()))
             rows = rows._replace(time=np.maximum(rows.time, state.end))
         part = state.part(rows, plan)
+        kept = plan.kept(self.feature_names_in_)
         return self._output(table, kept, rows, part, plan, part.pasts(plan))
 
     def replay(self, X, y=None, *, update=False):
@@ -336,10 +335,10 @@ class HistoryFeatures(DocLink, TransformerMixin, BaseEstimator):
         check_boolean("update", update)
         state, plan = self._fitted()
         rows, table = self._read(X, y, state, plan)
-        kept = self._kept(table, plan)
         self._refuse_early(rows, state, plan)
         part = state.extended(rows, plan)
         pasts = part.pasts(plan)
+        kept = plan.kept(self.feature_names_in_)
         result = self._output(table, kept, rows, part, plan, pasts)
         if update:
             self._learnt = state.joined(part.folded(plan, pasts), plan), plan
@@ -416,9 +415,7 @@ class HistoryFeatures(DocLink, TransformerMixin, BaseEstimator):
         state, plan = self._fitted()
         state = state.whole(plan)
         content = self._describe() | {
-            "indices": {
-                name: _compact(index.values) for name, index in state.indices.items()
-            },
+            "indices": {name: each.values for name, each in state.indices.items()},
             # Copies, without what is derived from them.
             "logs": [replace(log) for log in state.logs],
             "everything": state.everything,
@@ -448,8 +445,8 @@ class HistoryFeatures(DocLink, TransformerMixin, BaseEstimator):
         with refusing(path, "holds no valid history"):
             content, plan = read_description(values, arrays)
             indices = {
-                name: ValueIndex(_as_list(found), content["kinds"][name])
-                for name, found in content["indices"].items()
+                name: ValueIndex(values, content["kinds"][name])
+                for name, values in content["indices"].items()
             }
             learnt = indices, content["logs"], content["everything"]
             state = HistoryState(content["classes"], content["end"], *learnt)
@@ -530,13 +527,6 @@ class HistoryFeatures(DocLink, TransformerMixin, BaseEstimator):
                 state.indices[name].check_exact(values, name)
         return Rows(columns, times.values, labels), table
 
-    def _kept(self, table, plan):
-        """Return the columns that precede the new ones; raise if one is absent."""
-        kept = plan.kept(self.feature_names_in_)
-        for name in kept:
-            table.column(name)
-        return kept
-
     def _check_names(self, table, plan):
         if not all(isinstance(name, str) for name in table.names):
             raise TypeError(f"The columns of X must have text as names: {table.names}.")
@@ -544,7 +534,7 @@ class HistoryFeatures(DocLink, TransformerMixin, BaseEstimator):
         if repeated := sorted({name for name in names if names.count(name) > 1}):
             raise ValueError(
                 f"The new columns would repeat the names {repeated}; rename columns of "
-                "X, or remove equal lists."
+                "X, or remove equal keys, windows, half-lives or lists."
             )
 
     def _refuse_early(self, rows, state, plan):
@@ -631,17 +621,3 @@ def read_description(values, arrays=()):
     content = FORM.decode(values, arrays)
     check_params(content["params"])
     return content, Plan(content["params"], content["kind"], content["task_names"])
-
-
-def _compact(values):
-    """Return values of one type of number as an array that holds them exactly."""
-    types = set(map(type, values))
-    if types not in ({int}, {float}, {bool}):
-        return values
-    array = np.array(values)
-    # Integers from 2^63 on become floats beside smaller ones.
-    return values if types == {int} and array.dtype.kind not in "iu" else array
-
-
-def _as_list(values):
-    return values.tolist() if isinstance(values, np.ndarray) else values

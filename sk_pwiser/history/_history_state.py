@@ -1,10 +1,8 @@
 """The state of a history: the logs of all keys, and the values of their columns."""
 
 import copy
-from bisect import bisect_right
 from dataclasses import replace
-from functools import reduce
-from itertools import accumulate, compress
+from itertools import compress
 from typing import NamedTuple
 
 import numpy as np
@@ -31,13 +29,7 @@ def read_history_labels(y, table, names=None, classes=None):
         return Labels(np.full((n_rows, len(names)), -1, dtype=np.int8), names, None)
     labels, missing, columns = _labels.read_labels(y, "any", input_name="y")
     labels = labels.reshape(len(labels), -1)
-    if len(labels) != n_rows:
-        raise ValueError(
-            f"X and y have inconsistent numbers of samples: X has {n_rows} rows, y has "
-            f"{len(labels)}."
-        )
-    if table.kind == "pandas":
-        check_match(table.X, n_rows, y=y)
+    check_match(table.X, len(labels), y=y)
     n_tasks = labels.shape[1]
     if names is None:
         default = [f"task_{k}" for k in range(n_tasks)]
@@ -73,34 +65,25 @@ def _zero_one(labels, seen, columns, classes):
     return _labels.zero_one_labels(labels, columns, input_name="y"), None
 
 
-def push(blocks, new, merge, size):
-    """Return blocks with another one, which is merged with earlier ones of its size.
-
-    Each block is more than twice as large as the next one: an element is copied a
-    logarithmic number of times, however many small blocks are pushed.
-    """
-    blocks = [*blocks, new]
-    while len(blocks) > 1 and 2 * size(blocks[-1]) >= size(blocks[-2]):
-        blocks[-2:] = [merge(*blocks[-2:])]
-    return blocks
-
-
 class ValueIndex:
     """The distinct values of a column, each with its place.
 
-    Indices that grow out of each other share blocks of values, each a list and a dict
-    of places. `kinds` are text, numbers or other objects, and kinds of `LARGE` numbers;
-    `earlier_kinds` are those of values that are not here: in a store, or dropped.
+    Indices that grow out of each other share a list and a dict of places, which may
+    have entries of a later one behind the `size` of an earlier one. `kinds` are text,
+    numbers or other objects, and kinds of `LARGE` numbers; `earlier_kinds` are those of
+    values that are not here: in a store, or dropped.
     """
 
     def __init__(self, values, earlier_kinds=()):
-        self.blocks, self.size, self.kinds, self.samples = [], 0, set(earlier_kinds), {}
+        self.all_values, self.all_places, self.size = [], {}, 0
+        self.kinds, self.samples = set(earlier_kinds), {}
         self._append(values)
 
     def _append(self, values):
-        places = {value: i for i, value in enumerate(values, self.size)}
-        self.blocks = push(self.blocks, (values, places), _joined, lambda b: len(b[0]))
-        self.size += len(values)
+        # First the list: it tells if an interrupt or another index has added values.
+        self.all_values.extend(values)
+        self.all_places |= {value: i for i, value in enumerate(values, self.size)}
+        self.size = len(self.all_values)
         self.kinds = self.kinds | _categories.kinds_of(values, with_large=True)
         # The first value of each type.
         samples = {(type(v), type(v) is int and v >= 2**63): v for v in values[::-1]}
@@ -114,7 +97,7 @@ class ValueIndex:
 
     @property
     def values(self):
-        return [value for values, _ in self.blocks for value in values]
+        return self.all_values[: self.size]
 
     def check_kinds(self, values, name):
         """Raise if values are of other kinds than these, such as text, not numbers."""
@@ -131,6 +114,8 @@ class ValueIndex:
         new = [value for value in values if self.place(value) < 0]
         if not new:
             return self
+        if len(self.all_values) > self.size:
+            return ValueIndex(self.values + new, self.kinds)
         index = object.__new__(ValueIndex)
         vars(index).update(vars(self))
         index._append(new)
@@ -142,10 +127,8 @@ class ValueIndex:
 
     def place(self, value):
         """Return the place of a value, -1 if it is not here."""
-        for _, places in self.blocks:
-            if value in places:
-                return places[value]
-        return -1
+        place = self.all_places.get(value, -1)
+        return place if place < self.size else -1
 
     def places(self, values):
         """Return the places of values as an array."""
@@ -153,17 +136,7 @@ class ValueIndex:
 
     def at(self, places):
         """Return the values at places."""
-        (values, _), *others = self.blocks
-        if not others:  # as after a fit, with many places
-            return [values[place] for place in places]
-        starts = [0, *accumulate(len(values) for values, _ in self.blocks)]
-        blocks = [bisect_right(starts, place) - 1 for place in places]
-        pairs = zip(blocks, places, strict=True)
-        return [self.blocks[i][0][place - starts[i]] for i, place in pairs]
-
-
-def _joined(a, b):
-    return a[0] + b[0], a[1] | b[1]
+        return [self.all_values[place] for place in places]
 
 
 class Rows(NamedTuple):
@@ -203,7 +176,8 @@ class HistoryState:
     def __init__(self, classes, end, indices, logs, everything):
         self.classes, self.end, self.indices = classes, end, indices
         self.levels, self.everything = [logs], everything
-        is_known = (everything.labels >= 0).any() or everything.totals["known"].any()
+        is_known = (everything.rows.value >= 0).any()
+        is_known |= everything.totals["counts"][:, 1:].any()
         self.has_labels, self.n_values = bool(is_known), self._count_values()
 
     @property
@@ -215,7 +189,7 @@ class HistoryState:
     @property
     def known_classes(self):
         """The two labels of a single task, None before any label and of more tasks."""
-        if self.classes or self.everything.labels.shape[1] != 1:
+        if self.classes or self.everything.rows.value.shape[1] != 1:
             return self.classes
         return [0, 1] if self.has_labels else None
 
@@ -276,18 +250,23 @@ class HistoryState:
         ]
         return self.with_logs([*logs, self.everything])
 
+    def with_rows(self, rows, plan):
+        """Yield each log, its plan, and of rows the keys, times, labels and lists."""
+        places = self.places(rows.columns)
+        # All rows have the same key, without a column.
+        ids = [*self.ids(rows.columns, plan), np.zeros((len(rows.time), 0), np.int64)]
+        for own, (log, of_key) in zip(ids, self.logs_and_plans(plan), strict=True):
+            lists = [(places[each.column], each.task) for each in of_key.lists]
+            yield log, of_key, (own, rows.time, rows.labels.values, lists)
+
     def extended(self, rows, plan):
         """Return the `part` with the keys of new rows, and these rows, not summed."""
-        new = self.with_values(rows).part(rows, plan)
-        # All rows have the same key, without a column.
-        ids = [*new.ids(rows.columns, plan), np.zeros((len(rows.time), 0), np.int64)]
-        places, logs = new.places(rows.columns), []
-        for own, (log, of_key) in zip(ids, new.logs_and_plans(plan), strict=True):
-            half_lives, lists = of_key.half_lives, of_key.lists
-            of_lists = [(places[each.column], each.task) for each in lists]
-            parts = rows.time, rows.labels.values, of_lists, len(half_lives)
-            log = _key_log.combine(log, _key_log.log_of_rows(own, *parts), half_lives)
-            logs.append(new.with_sorted_ties(log, lists))
+        new, logs = self.with_values(rows).part(rows, plan), []
+        for log, of_key, parts in new.with_rows(rows, plan):
+            half_lives = of_key.half_lives
+            added = _key_log.log_of_rows(*parts, len(half_lives))
+            log = _key_log.combine(log, added, half_lives)
+            logs.append(new.with_sorted_ties(log, of_key.lists))
         new = new.with_logs(logs)
         if len(rows.time):
             last = rows.time.max().item()
@@ -297,27 +276,24 @@ class HistoryState:
     def joined(self, part, plan):
         """Return the state with a later state of some keys, with its other values."""
 
-        def merge(older, newer):
-            pairs = zip(older, newer, strict=True)
-            return [_key_log.replace_keys(*logs, plan.half_lives) for logs in pairs]
-
         def size(logs):
             return sum(log.size for log in logs)
 
-        new = copy.copy(part)
-        new.levels = push(self.levels, part.logs, merge, size)
+        new, levels = copy.copy(part), [*self.levels, part.logs]
+        # Each level is more than twice as large as the next one: a key is copied a
+        # logarithmic number of times, however many small changes there are.
+        while len(levels) > 1 and 2 * size(levels[-1]) >= size(levels[-2]):
+            levels[-2:] = [_merged(levels[-2:], plan)]
+        new.levels = levels
         # The work on all keys is due after changes of as many.
-        if len(new.levels) == 1 or new._count_values() > 2 * self.n_values:
+        if len(levels) == 1 or new._count_values() > 2 * self.n_values:
             return new.whole(plan)
         return new
 
     def whole(self, plan):
         """Return the state in one level, folded and compacted."""
-        logs = [
-            reduce(lambda a, b: _key_log.replace_keys(a, b, plan.half_lives), levels)
-            for levels in zip(*self.levels, strict=True)
-        ]
-        return self.with_logs([*logs, self.everything]).folded(plan).compacted(plan)
+        new = self.with_logs([*_merged(self.levels, plan), self.everything])
+        return new.folded(plan).compacted(plan)
 
     def completed(self, rows, plan):
         """Return the `part` of rows with labels that these lacked, and which rows fail.
@@ -325,24 +301,15 @@ class HistoryState:
         The latter are two arrays: rows that the state does not have, and rows whose
         labels it has already.
         """
-        labels, n_rows = rows.labels.values, len(rows.time)
-        new = self.with_values(rows).part(rows, plan)
-        places, logs = new.places(rows.columns), []
-        codes = [*new.codes(rows.columns, plan), np.zeros(n_rows, dtype=np.int64)]
-        is_absent, is_final = np.zeros((2, n_rows), dtype=bool)
-        for code, (log, of_key) in zip(codes, new.logs_and_plans(plan), strict=True):
-            is_asked, lists = (labels >= 0).any(axis=1), of_key.lists
-            for name in of_key.keys[0]:
-                is_asked &= places[name] >= 0
-            asked = np.flatnonzero(is_asked)
-            of_lists = [(places[each.column][asked], each.task) for each in lists]
-            parts = code[asked], rows.time[asked], labels[asked], of_lists
+        new, logs = self.with_values(rows).part(rows, plan), []
+        is_absent, is_final = np.zeros((2, len(rows.time)), dtype=bool)
+        for log, of_key, parts in new.with_rows(rows, plan):
             log, own_absent, own_final = _key_log.complete_log(log, *parts)
             # With `max_age`, keys have forgotten rows that the log of all rows has.
             if of_key.max_age is None:
-                is_absent[asked] |= own_absent
-            is_final[asked] |= own_final
-            logs.append(new.with_sorted_ties(log, lists))
+                is_absent |= own_absent
+            is_final |= own_final
+            logs.append(new.with_sorted_ties(log, of_key.lists))
         return new.with_logs(logs), is_absent, is_final & ~is_absent
 
     def with_sorted_ties(self, log, lists):
@@ -386,6 +353,17 @@ class HistoryState:
         moves = {name: is_used.cumsum() - 1 for name, is_used in used.items()}
         new.levels = [[_moved(log, moves, of_key) for of_key, log in pairs]]
         return new
+
+
+def _merged(levels, plan):
+    """Return the logs of one level in place of several."""
+    found = []
+    for logs in zip(*levels, strict=True):
+        merged, *newer = logs
+        for log in newer:
+            merged = _key_log.replace_keys(merged, log, plan.half_lives)
+        found.append(merged)
+    return found
 
 
 def sort_ties(rows, index):

@@ -36,7 +36,9 @@ class Slices:
     def cut(self, starts, stops):
         """Return the rows from `starts[i]` to `stops[i]` as those of key i."""
         sizes = stops - starts
-        rows, offsets = ranges(starts, sizes), np.append(0, sizes.cumsum())
+        offsets = np.append(0, sizes.cumsum())
+        # start, start + 1, ... of each slice, one slice after the other
+        rows = np.arange(offsets[-1]) + np.repeat(starts - offsets[:-1], sizes)
         return Slices(offsets, self.time[rows], self.value[rows])
 
     def select(self, places):
@@ -82,7 +84,8 @@ class KeyLog:
     @property
     def size(self):
         """Number of keys, of recent rows and of elements of lists."""
-        return self.n_keys + len(self.time) + sum(len(own.time) for own in self.lists)
+        rows = [self.rows, *self.lists]
+        return self.n_keys + sum(len(own.time) for own in rows)
 
     @cached_property
     def packed(self):
@@ -90,21 +93,9 @@ class KeyLog:
         sizes = self.columns.max(axis=0, initial=0) + 1
         return sizes, pack(self.columns, sizes)
 
-    @property
-    def offsets(self):
-        return self.rows.offsets
-
-    @property
-    def time(self):
-        return self.rows.time
-
-    @property
-    def labels(self):
-        return self.rows.value
-
     def places(self, ids):
         """Return the places of keys, `n_keys` for those that are not here."""
-        if not self.n_keys:
+        if not self.columns.size:  # no keys, or the one of all rows
             return np.zeros(len(ids), dtype=np.int64)
         sizes, packed = self.packed
         is_possible = ((ids >= 0) & (ids < sizes)).all(axis=1)
@@ -124,17 +115,25 @@ class KeyLog:
 
     def without_old(self, end, max_age):
         """Return the log without keys whose last row is too old."""
-        has_rows = np.diff(self.offsets) > 0
-        last = self.totals["last"].astype(self.time.dtype)
-        last[has_rows] = self.time[self.offsets[1:][has_rows] - 1]
+        offsets, time = self.rows.offsets, self.rows.time
+        has_rows = np.diff(offsets) > 0
+        last = self.totals["last"][:, 0].astype(time.dtype)
+        last[has_rows] = time[offsets[1:][has_rows] - 1]
         is_kept = end - last <= max_age
         return self if is_kept.all() else self.select(np.flatnonzero(is_kept))
 
     def with_empty_key(self):
-        """Return the log with a key behind the others that has no past."""
+        """Return the log with a key behind the others that has no past.
+
+        If there is no row, one of no key follows, so that arrays have an entry.
+        """
 
         def more(rows):
-            return replace(rows, offsets=np.append(rows.offsets, rows.offsets[-1]))
+            offsets, time, value = rows.offsets, rows.time, rows.value
+            if not len(time):
+                time = np.zeros_like(time, shape=1)
+                value = np.zeros_like(value, shape=(1, *value.shape[1:]))
+            return Slices(np.append(offsets, offsets[-1]), time, value)
 
         totals = {
             name: np.append(total, np.zeros_like(total, shape=(1, *total.shape[1:])), 0)
@@ -146,22 +145,21 @@ class KeyLog:
 
 def no_totals(n_keys, n_tasks, n_half_lives, dtype):
     """Return the totals of keys without old rows; times have the dtype."""
+    # Of impressions, of known labels per task, and of labels that are 1 per task.
+    n_columns = 1 + 2 * n_tasks
     return {
-        "count": np.zeros(n_keys, dtype=np.int64),  # of impressions
-        "last": np.zeros(n_keys, dtype=dtype),  # the time of the last
-        "known": np.zeros((n_keys, n_tasks), dtype=np.int64),  # labels
-        "positive": np.zeros((n_keys, n_tasks), dtype=np.int64),  # labels that are 1
-        "last_positive": np.zeros((n_keys, n_tasks), dtype=dtype),  # time of the last
-        # Of impressions, of known labels per task, and of labels that are 1 per task.
-        "decayed": np.zeros((n_keys, n_half_lives, 1 + 2 * n_tasks)),
+        "counts": np.zeros((n_keys, n_columns), dtype=np.int64),
+        "decayed": np.zeros((n_keys, n_half_lives, n_columns)),
+        # Times of the last impression, and of the last label that is 1 per task.
+        "last": np.zeros((n_keys, 1 + n_tasks), dtype=dtype),
     }
 
 
 def log_of_rows(ids, time, labels, lists, n_half_lives):
     """Return the log of new rows, none of which is summed; -1 are missing values.
 
-    `lists` has, per list, the index of each row's value, and the task that must have
-    happened, or None.
+    `ids` has the indices of the values of each row's key. `lists` has, per list, the
+    index of each row's value, and the task that must have happened, or None.
     """
     has_key = (ids >= 0).all(axis=1)
     if not has_key.all():
@@ -224,7 +222,7 @@ def slices_of(codes, time, value, n_keys):
 
 def combine(a, b, half_lives):
     """Return the log of the rows of two logs; of equal rows, those of `a` first."""
-    if not a.n_keys or not len(b.time) + b.n_keys:
+    if not a.n_keys or not b.n_keys:
         return b if not a.n_keys else a
     columns, codes = unique_keys(np.concatenate([a.columns, b.columns]))
     codes = codes[: a.n_keys], codes[a.n_keys :]
@@ -264,24 +262,26 @@ def find_keys(logs, ids, half_lives):
     return reduce(lambda a, b: combine(a, b, half_lives), found)
 
 
-def complete_log(log, code, time, labels, lists):
+def complete_log(log, ids, time, labels, lists):
     """Return a log whose rows have further labels, and which of these fail.
 
-    `code` has the places of the keys, `n_keys` for unknown ones, and `lists`, per list,
-    the index of each row's value and the task that must have happened, or None. All
-    numbers are sums per key, time and task, so that it does not matter which of several
-    rows of the same key and time gets a label. The failures are rows that the log does
-    not have, and rows that have one of their labels already.
+    The arguments are those of `log_of_rows`. All numbers are sums per key, time and
+    task, so that it does not matter which of several rows of the same key and time gets
+    a label. The failures are rows that the log does not have, and rows that have one of
+    their labels already. Rows without a key, or without a label, cannot fail.
     """
-    time = time.astype(np.result_type(time, log.time), copy=False)
-    start = log.offsets[np.minimum(code, log.n_keys)]
-    stop = log.offsets[np.minimum(code + 1, log.n_keys)]
-    begin = bisect(log.time, start, stop, time)
-    end = bisect(log.time, begin, stop, following(time))
-    values, is_absent = log.labels.copy(), begin == end
-    is_final = np.zeros(len(code), dtype=bool)
+    rows, code = log.rows, log.places(ids)
+    time = time.astype(np.result_type(time, rows.time), copy=False)
+    start = rows.offsets[np.minimum(code, log.n_keys)]
+    stop = rows.offsets[np.minimum(code + 1, log.n_keys)]
+    begin = bisect(rows.time, start, stop, time)
+    end = bisect(rows.time, begin, stop, following(time))
+    has_key = (ids >= 0).all(axis=1)
+    is_absent = has_key & (labels >= 0).any(axis=1) & (begin == end)
+    labels = np.where((has_key & ~is_absent)[:, np.newaxis], labels, -1)
+    values, is_final = rows.value.copy(), np.zeros(len(code), dtype=bool)
     for task in range(labels.shape[1]):
-        asked = np.flatnonzero((labels[:, task] >= 0) & ~is_absent)
+        asked = np.flatnonzero(labels[:, task] >= 0)
         row = free_rows(begin[asked], end[asked], values[:, task] < 0)
         is_final[asked[row < 0]] = True
         values[row[row >= 0], task] = labels[asked[row >= 0], task]
@@ -289,12 +289,12 @@ def complete_log(log, code, time, labels, lists):
     for own, (places, task) in zip(log.lists, lists, strict=True):
         if task is not None:
             # Rows without the event so far were no elements.
-            new = np.flatnonzero((labels[:, task] == 1) & (places >= 0) & ~is_absent)
+            new = np.flatnonzero((labels[:, task] == 1) & (places >= 0))
             added = slices_of(code[new], time[new], places[new], log.n_keys)
             keys = np.arange(log.n_keys)
             own = own.combined(added, (keys, keys), log.n_keys)
         slices.append(own)
-    log = replace(log, rows=replace(log.rows, value=values), lists=slices)
+    log = replace(log, rows=replace(rows, value=values), lists=slices)
     return log, is_absent, is_final
 
 
@@ -315,25 +315,18 @@ def free_rows(begin, end, is_free):
 
 def add_totals(a, b):
     """Return the totals of the rows of two totals of the same keys."""
-    summed = "count", "known", "positive", "decayed"
-    both = {name: a[name] + b[name] for name in summed}
-    for name, counted in (("last", "count"), ("last_positive", "positive")):
-        one = np.where(b[counted] > 0, b[name], a[name])
-        has_both = (a[counted] > 0) & (b[counted] > 0)
-        both[name] = np.where(has_both, np.maximum(a[name], b[name]), one)
-    return both
+    both = {name: a[name] + b[name] for name in ("counts", "decayed")}
+    n_tasks = a["last"].shape[1] - 1
+    columns = [0, *range(1 + n_tasks, 1 + 2 * n_tasks)]
+    has_a, has_b = (totals["counts"][:, columns] > 0 for totals in (a, b))
+    last = np.where(has_b, b["last"], a["last"])
+    latest = np.maximum(a["last"], b["last"])
+    return both | {"last": np.where(has_a & has_b, latest, last)}
 
 
 def decay(age, half_lives):
     """Return the weights of events of an age, one per half-life."""
     return np.exp2(-age / np.array(half_lives, dtype=np.float64))
-
-
-def ranges(starts, sizes):
-    """Return the indices start, start + 1, ... of slices, one slice after the other."""
-    ends = sizes.cumsum()
-    total = int(ends[-1]) if len(ends) else 0
-    return np.arange(total) + np.repeat(starts - (ends - sizes), sizes)
 
 
 def following(time):
@@ -343,9 +336,6 @@ def following(time):
 
 def bisect(values, low, high, bound):
     """Return the first place of each slice that is not below a bound, or its end."""
-    low, high = low.copy(), high.copy()
-    if not len(values):
-        return low
     while True:
         is_open = low < high
         if not is_open.any():
@@ -383,11 +373,11 @@ class View(NamedTuple):
     code: np.ndarray
     time: np.ndarray
     is_on: np.ndarray  # whether the totals of the key count
-    start: np.ndarray  # of the rows before the instant, up to `end`
-    end: np.ndarray
+    start: np.ndarray  # of the rows before the instant
+    # (1 + n_tasks, n_queries): of these rows, and of those whose labels are known.
+    ends: np.ndarray
     last: np.ndarray  # the time of the last row, if it `has_any`
     has_any: np.ndarray
-    seen: list  # per task, the end of the rows whose labels are known
 
 
 class Past:
@@ -399,75 +389,74 @@ class Past:
     """
 
     def __init__(self, log, plan):
-        self.own, log = log, log.with_empty_key()
-        self.log, self.plan = log, plan
-        known, positive = log.labels >= 0, log.labels == 1
-        self.known, self.positive = _cumulate(known), _cumulate(positive)
-        places = np.where(positive, np.arange(len(positive))[:, np.newaxis], -1)
+        self.own, self.log, self.plan = log, log.with_empty_key(), plan
+        rows = self.log.rows
+        places, known = np.arange(len(rows.time)), rows.value >= 0
+        positive = rows.value == 1
+        # The columns of the totals.
+        values = np.ones((len(places), 1), dtype=bool)
+        values = np.concatenate([values, known, positive], axis=1)
+        counts = values.cumsum(axis=0, dtype=np.int64)
+        self.counts = np.insert(counts, 0, 0, axis=0)
+        # The end among those of a `View` up to which each column counts.
+        of_tasks = np.arange(1, 1 + positive.shape[1])
+        self.end_of = np.concatenate([[0], of_tasks, of_tasks])
         # The last row with a label of 1 up to each row, of whichever key.
-        self.last_positive = np.maximum.accumulate(places, axis=0)
+        last = np.where(positive, places[:, np.newaxis], -1)
+        self.last_positive = np.maximum.accumulate(last, axis=0)
         self._find_stretches()
-        # Sums of each row's stretch, of impressions and of labels that are known and 1.
-        values = np.concatenate([np.ones((len(known), 1)), known, positive], axis=1)
-        place = np.arange(len(values)) - self.stretch
+        # Sums of each row's stretch.
         self.decayed = [
-            decayed_sums(log.time, place, values, half_life)
+            decayed_sums(rows.time, places - self.stretch, values, half_life)
             for half_life in plan.half_lives
         ]
 
     def _find_stretches(self):
-        """Find the first row of each row's stretch, and keys whose totals go on in it.
+        """Find the first row of each row's stretch, and whether it goes on with totals.
 
-        `is_linked` says whether the first row of a key continues its totals.
+        These are the totals of the row's key.
         """
-        own, totals, max_age = self.own, self.log.totals, self.plan.max_age
-        time, keys = own.time, own.rows.keys()
-        first = own.offsets[:-1][keys]
-        is_first = np.arange(len(time)) == first
-        self.stretch, self.is_linked = first, totals["count"] > 0
-        if max_age is None or not len(time):
-            return
-        before = np.where(
-            is_first, totals["last"][keys], np.append(time[:1], time[:-1])
-        )
-        is_new = time - before > max_age
-        places = np.where(is_first | is_new, np.arange(len(time)), 0)
+        rows, totals, max_age = self.log.rows, self.log.totals, self.plan.max_age
+        has_rows = np.diff(rows.offsets) > 0
+        first, time = rows.offsets[:-1][has_rows], rows.time
+        is_new, goes_on = np.zeros((2, len(time)), dtype=bool)
+        if max_age is not None:
+            before = np.append(time[:1], time[:-1])
+            before[first] = totals["last"][has_rows, 0]
+            is_new = time - before > max_age
+        goes_on[first] = (totals["counts"][has_rows, 0] > 0) & ~is_new[first]
+        is_new[first] = True
+        places = np.where(is_new, np.arange(len(time)), 0)
         self.stretch = np.maximum.accumulate(places)
-        self.is_linked[keys[is_first & is_new]] = False
+        self.goes_on = goes_on[self.stretch]
 
     def view(self, code, time):
         """Return what queries see."""
-        log, max_age = self.log, self.plan.max_age
-        start = log.offsets[code]
-        seen = time - self.plan.state_delay
-        end = bisect(log.time, start, log.offsets[code + 1], seen)
-        has_rows = end > start
-        # Totals that are not linked to the first row count before that row.
-        is_on, last = log.totals["count"][code] > 0, log.totals["last"][code]
-        if len(log.time):
-            before = np.maximum(end - 1, 0)
-            begin = np.where(has_rows, self.stretch[before], start)
-            is_on &= ~has_rows | (self.is_linked[code] & (begin == start))
-            last = np.where(has_rows, log.time[before], last)
-            start = begin
+        rows, totals, plan = self.log.rows, self.log.totals, self.plan
+        start, stop = rows.offsets[code], rows.offsets[code + 1]
+        end = bisect(rows.time, start, stop, time - plan.state_delay)
+        has_rows, row = end > start, np.maximum(end - 1, 0)
+        start = np.where(has_rows, self.stretch[row], start)
+        # Totals that do not go on in the stretch count before its first row.
+        is_on = np.where(has_rows, self.goes_on[row], totals["counts"][code, 0] > 0)
+        last = np.where(has_rows, rows.time[row], totals["last"][code, 0])
         has_any = has_rows | is_on
-        if max_age is not None:
-            has_any = has_any & (time - last <= max_age)
+        if plan.max_age is not None:
+            has_any &= time - last <= plan.max_age
             start, is_on = np.where(has_any, start, end), is_on & has_any
-        ends = {self.plan.state_delay: end}
-        for lag in self.plan.lags:
+        ends = {plan.state_delay: end}
+        for lag in plan.lags:
             if lag not in ends:
-                ends[lag] = bisect(log.time, start, end, time - lag)
-        seen = [ends[lag] for lag in self.plan.lags]
-        return View(code, time, is_on, start, end, last, has_any, seen)
+                ends[lag] = bisect(rows.time, start, end, time - lag)
+        ends = np.stack([end, *(ends[lag] for lag in plan.lags)])
+        return View(code, time, is_on, start, ends, last, has_any)
 
     def priors(self, code, time):
         """Return, per task, what shrinks the log-odds of others to a key's."""
-        _, known, positive = next(self._counts(self.view(code, time)))
-        return [
-            rate_prior(n, k, self.plan.smoothing)
-            for n, k in zip(known, positive, strict=True)
-        ]
+        _, *labels = next(self._counts(self.view(code, time)))
+        n_tasks = len(self.plan.lags)
+        pairs = zip(labels[:n_tasks], labels[n_tasks:], strict=True)
+        return [rate_prior(n, k, self.plan.smoothing) for n, k in pairs]
 
     def numbers(self, code, time, priors):
         """Return the numbers of `Plan.number_names`, for places of keys."""
@@ -477,70 +466,42 @@ class Past:
 
     def _ages(self, view):
         """Return the ages of the last impression and of the last event per task."""
-        log, unit, time = self.log, self.plan.unit, view.time
-        ages = [np.where(view.has_any, (time - view.last) / unit, math.nan)]
-        for k, end in enumerate(view.seen):
-            last = log.totals["last_positive"][view.code, k]
-            has_one = view.is_on & (log.totals["positive"][view.code, k] > 0)
-            if len(log.time):
-                place = self.last_positive[np.maximum(end - 1, 0), k]
-                is_recent = (end > view.start) & (place >= view.start)
-                last = np.where(is_recent, log.time[place], last)
-                has_one = has_one | is_recent
-            ages.append(np.where(has_one, (time - last) / unit, math.nan))
-        return ages
+        code, start, ends = view.code, view.start, view.ends[1:]
+        tasks, totals = np.arange(len(ends)), self.log.totals
+        place = self.last_positive[np.maximum(ends - 1, 0), tasks[:, np.newaxis]]
+        is_recent = (ends > start) & (place >= start)
+        has_total = view.is_on & (totals["counts"][code, 1 + len(ends) :].T > 0)
+        of_totals = totals["last"][code, 1:].T
+        last = np.where(is_recent, self.log.rows.time[place], of_totals)
+        last = np.concatenate([[view.last], last])
+        has_one = np.concatenate([[view.has_any], is_recent | has_total])
+        return np.where(has_one, (view.time - last) / self.plan.unit, math.nan)
 
     def _counts(self, view):
         """Yield, per horizon, the impressions, and labels known and of 1 per task."""
-        log, on = self.log, view.is_on
-        counts = [view.end - view.start + on * log.totals["count"][view.code]]
-        for name, rows in (("known", self.known), ("positive", self.positive)):
-            total = log.totals[name]
-            counts.append(
-                [
-                    rows[end, k] - rows[view.start, k] + on * total[view.code, k]
-                    for k, end in enumerate(view.seen)
-                ]
-            )
-        yield counts
+        totals, ends = self.log.totals, view.ends[self.end_of]
+        columns = np.arange(len(ends))[:, np.newaxis]
+
+        def of_rows(start, ends):
+            return self.counts[ends, columns] - self.counts[start, columns]
+
+        of_totals = view.is_on * totals["counts"][view.code, columns]
+        yield of_rows(view.start, ends) + of_totals
         for window in self.plan.windows:
-            start = bisect(log.time, view.start, view.end, view.time - window)
-            ends = [np.maximum(end, start) for end in view.seen]
-            yield (
-                view.end - start,
-                *(
-                    [rows[end, k] - rows[start, k] for k, end in enumerate(ends)]
-                    for rows in (self.known, self.positive)
-                ),
-            )
+            bound = view.time - window
+            start = bisect(self.log.rows.time, view.start, view.ends[0], bound)
+            yield of_rows(start, np.maximum(ends, start))
         for h, half_life in enumerate(self.plan.half_lives):
-            yield self._decayed_counts(view, h, half_life)
-
-    def _decayed_counts(self, view, h, half_life):
-        log, time, n_tasks = self.log, view.time, len(view.seen)
-        scale = view.is_on * 1.0
-        if log.reference is not None:
-            scale = scale * np.exp2(-(time - log.reference) / half_life)
-
-        recent = []  # the last row before each end, and its weight
-        for end in [view.end, *view.seen] if len(log.time) else ():
-            has_rows = end > view.start
-            row = np.where(has_rows, end - 1, 0)
+            scale = view.is_on * 1.0
+            if self.log.reference is not None:
+                scale *= np.exp2(-(view.time - self.log.reference) / half_life)
+            has_rows = view.ends > view.start
+            row = np.where(has_rows, view.ends - 1, 0)
             # Row 0 may be later than the query, and its weight infinite.
-            age = np.where(has_rows, time - log.time[row], 0)
-            weight = np.exp2(-age / half_life)
-            recent.append((row, np.where(has_rows, weight, 0.0)))
-
-        def upto(i, column):
-            total = log.totals["decayed"][view.code, h, column] * scale
-            if not recent:
-                return total
-            row, weight = recent[i]
-            return total + self.decayed[h][row, column] * weight
-
-        known = [upto(k, k) for k in range(1, n_tasks + 1)]
-        positive = [upto(k, n_tasks + k) for k in range(1, n_tasks + 1)]
-        return upto(0, 0), known, positive
+            age = np.where(has_rows, view.time - self.log.rows.time[row], 0)
+            weight = np.where(has_rows, np.exp2(-age / half_life), 0.0)
+            sums = self.decayed[h][row[self.end_of], columns] * weight[self.end_of]
+            yield totals["decayed"][view.code, h, columns] * scale + sums
 
     def last_values(self, place, code, time):
         """Return sizes, values by index, and ages of the elements of a list."""
@@ -548,11 +509,7 @@ class Past:
         start, end = log.offsets[code], log.offsets[code + 1]
         if self.plan.max_age is not None:
             view = self.view(code, time)
-            if len(self.log.time):
-                # If the totals count, all elements are of the present stretch.
-                row = np.minimum(view.start, len(self.log.time) - 1)
-                first = bisect(log.time, start, end, self.log.time[row])
-                start = np.where(view.is_on, start, first)
+            start = self._first_element(log, start, end, view.start, view.is_on)
             end = np.where(view.has_any, end, start)
         end = bisect(log.time, start, end, time - each.lag)
         found = log.cut(np.maximum(start, end - each.n), end)
@@ -560,16 +517,25 @@ class Past:
         ages = (np.repeat(time, sizes) - found.time) / self.plan.unit
         return sizes, found.value, ages
 
+    def _first_element(self, log, start, end, row, is_on):
+        """Return the first element of each slice that is of the stretch from a row on.
+
+        If the totals count, all elements are of the present stretch.
+        """
+        time = self.log.rows.time
+        first = bisect(log.time, start, end, time[np.minimum(row, len(time) - 1)])
+        return np.where(is_on, start, first)
+
     def folded(self, end):
         """Return the log at its end, with rows that have become old as totals."""
         log, plan = self.own, self.plan
-        begin, stops = log.offsets[:-1].copy(), log.offsets[1:]
-        has_rows = stops > begin
-        begin[has_rows] = self.stretch[stops[has_rows] - 1]
-        is_on = log.totals["count"] > 0
-        is_linked = self.is_linked[: log.n_keys] & (begin == log.offsets[:-1])
-        is_on &= ~has_rows | is_linked
-        cut = bisect(log.time, begin, stops, np.full(len(begin), end - plan.horizon))
+        begin, stops = log.rows.offsets[:-1], log.rows.offsets[1:]
+        has_rows, last = stops > begin, np.maximum(stops - 1, 0)
+        begin = np.where(has_rows, self.stretch[last], begin)
+        has_totals = log.totals["counts"][:, 0] > 0
+        is_on = np.where(has_rows, self.goes_on[last], has_totals)
+        bound = np.full(len(begin), end - plan.horizon)
+        cut = bisect(log.rows.time, begin, stops, bound)
         totals = {
             name: np.where(is_on.reshape(-1, *[1] * (total.ndim - 1)), total, 0)
             for name, total in log.totals.items()
@@ -586,18 +552,16 @@ class Past:
 
     def _totals_of(self, begin, cut, end):
         """Return the totals of the rows `begin[i]:cut[i]` of each key at an instant."""
-        time, half_lives = self.log.time, self.plan.half_lives
-        n_tasks = self.positive.shape[1]
+        time, half_lives = self.log.rows.time, self.plan.half_lives
+        n_tasks = self.last_positive.shape[1]
         totals = no_totals(len(cut), n_tasks, len(half_lives), time.dtype)
+        totals["counts"] = self.counts[cut] - self.counts[begin]
         has_rows = cut > begin
         first, last = begin[has_rows], cut[has_rows] - 1
-        totals["count"] = cut - begin
-        totals["known"] = self.known[cut] - self.known[begin]
-        totals["positive"] = self.positive[cut] - self.positive[begin]
-        totals["last"][has_rows] = time[last]
         place = self.last_positive[last]
         is_own = place >= first[:, np.newaxis]
-        totals["last_positive"][has_rows] = np.where(is_own, time[place], 0)
+        positive = np.where(is_own, time[place], 0)
+        totals["last"][has_rows] = np.column_stack([time[last], positive])
         for h, half_life in enumerate(half_lives):
             weight = decay(end - time[last], half_life)[:, np.newaxis]
             totals["decayed"][has_rows, h] = self.decayed[h][last] * weight
@@ -606,24 +570,22 @@ class Past:
     def _newest(self, log, each, end, begin, is_on):
         """Return the elements of a list that queries from an instant on may see."""
         start, stop = log.offsets[:-1], log.offsets[1:]
-        if self.plan.max_age is not None and len(self.own.time):
-            row = np.minimum(begin, len(self.own.time) - 1)
-            first = bisect(log.time, start, stop, self.own.time[row])
-            start = np.where(is_on, start, first)
+        if self.plan.max_age is not None:
+            start = self._first_element(log, start, stop, begin, is_on)
         bound = np.full(len(start), end - each.lag)
         start = np.maximum(start, bisect(log.time, start, stop, bound) - each.n)
         return log.cut(start, stop)
 
 
-def _cumulate(is_counted):
-    return np.insert(is_counted.cumsum(axis=0, dtype=np.int64), 0, 0, axis=0)
-
-
 def numbers_of(horizons, priors, log, log1p):
-    """Return the numbers of counts per horizon, for a row or for arrays of rows."""
-    numbers = []
-    for impressions, known, positive in horizons:
+    """Return the numbers of counts per horizon, for a row or for arrays of rows.
+
+    A horizon has the impressions, and the labels known and of 1 per task.
+    """
+    numbers, n_tasks = [], len(priors)
+    for impressions, *labels in horizons:
         numbers.append(log1p(impressions))
+        known, positive = labels[:n_tasks], labels[n_tasks:]
         for n, k, prior in zip(known, positive, priors, strict=True):
             events, others, logit = prior
             log_odds = log((k + events) / (n - k + others)) - logit

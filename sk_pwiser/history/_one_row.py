@@ -25,20 +25,23 @@ class PastsOfKeys:
     """The pasts of the keys of a log, by their places."""
 
     def __init__(self, log, plan):
-        self.reference, totals = log.reference, log.totals
-        count, last, labels = totals["count"], totals["last"], log.labels
-        decayed, n_tasks = totals["decayed"], labels.shape[1]
+        self.reference, labels = log.reference, log.rows.value
+        totals, n_tasks = log.totals, labels.shape[1]
+        counts, decayed, last = totals["counts"], totals["decayed"], totals["last"]
 
         def sequence(*parts):
             return _sequence(log, plan.half_lives, *parts)
 
-        sequences = [sequence(count, last, decayed[:, :, 0], slice(None))]
+        of_all = counts[:, 0], last[:, 0], decayed[:, :, 0]
+        sequences = [sequence(*of_all, slice(None))]
         for k in range(n_tasks):
-            known, positive = decayed[:, :, 1 + k], decayed[:, :, 1 + n_tasks + k]
-            events = totals["positive"][:, k], totals["last_positive"][:, k], positive
-            n_missing, missing = count - totals["known"][:, k], decayed[:, :, 0] - known
+            known, positive = 1 + k, 1 + n_tasks + k
+            events = counts[:, positive], last[:, 1 + k], decayed[:, :, positive]
+            n_missing = counts[:, 0] - counts[:, known]
+            missing = decayed[:, :, 0] - decayed[:, :, known]
             sequences.append(sequence(*events, labels[:, k] == 1))
-            sequences.append(sequence(n_missing, last, missing, labels[:, k] < 0))
+            parts = n_missing, last[:, 0], missing, labels[:, k] < 0
+            sequences.append(sequence(*parts))
         # Views are read faster than arrays, one number at a time.
         self.sequences = [list(map(memoryview, arrays)) for arrays in sequences]
         self.lists = [
@@ -69,7 +72,7 @@ def _sequence(log, half_lives, count, last, decayed, rows):
     `count`, `last` and `decayed` are the totals of the events that are no longer kept,
     the last of which comes first here, and `rows` selects the others.
     """
-    keys, own_times = log.rows.keys()[rows], log.time[rows]
+    keys, own_times = log.rows.keys()[rows], log.rows.time[rows]
     has_old = count > 0
     sizes = np.bincount(keys, minlength=log.n_keys) + has_old
     offsets = np.append(0, sizes.cumsum())
@@ -97,54 +100,49 @@ def look(past, time, plan, read):
     horizon the impressions, and the labels that are known, and that are 1, per task.
     """
     blocks, half_lives, unit = past.blocks, plan.half_lives, plan.unit
-    rows = blocks[0]
+    rows, tasks = blocks[0], range(len(plan.lags))
     of_rows = seen(rows, time - plan.state_delay, time, half_lives, read)
     count, last, sums = of_rows
-    if not count:
-        return None
-    if plan.max_age is not None and time - last > plan.max_age:
+    if not count or (plan.max_age is not None and time - last > plan.max_age):
         return None
     by_lag, none = {plan.state_delay: of_rows}, (0, None, [0.0] * len(half_lives))
     ages, known, positive, of_missing = [(time - last) / unit], [], [], []
     known_sums, positive_sums = [], []
     for k, lag in enumerate(plan.lags):
+        events, missing = blocks[1 + 2 * k], blocks[2 + 2 * k]
         if lag not in by_lag:
             by_lag[lag] = seen(rows, time - lag, time, half_lives, read)
-        n, _, own_sums = by_lag[lag]
+        n_rows, _, own_sums = by_lag[lag]
         of_events, n_missing = none, 0
-        if blocks[1 + 2 * k] is not EMPTY:
-            of_events = seen(blocks[1 + 2 * k], time - lag, time, half_lives, read)
-        if blocks[2 + 2 * k] is not EMPTY:
-            missing = seen(blocks[2 + 2 * k], time - lag, time, half_lives, read)
-            n_missing, _, less = missing
+        if events is not EMPTY:
+            of_events = seen(events, time - lag, time, half_lives, read)
+        if missing is not EMPTY:
+            n_missing, _, less = seen(missing, time - lag, time, half_lives, read)
             own_sums = [a - b for a, b in zip(own_sums, less, strict=True)]
         n_events, last, event_sums = of_events
         ages.append((time - last) / unit if n_events else math.nan)
-        known.append(n - n_missing)
+        known.append(n_rows - n_missing)
         positive.append(n_events)
         of_missing.append(n_missing)
         known_sums.append(own_sums)
         positive_sums.append(event_sums)
-    horizons = [(count, known, positive)]
+    horizons = [[count, *known, *positive]]
     for window in plan.windows:
         bound = time - window
         before = seen(rows, bound, time, (), read)[0]
         own_known, own_positive = [], []
-        for k, n_events in enumerate(positive):
-            if n_events:
-                n_events -= seen(blocks[1 + 2 * k], bound, time, (), read)[0]
-            n = known[k] - before
+        for k in tasks:
+            n, n_events = known[k] - before, positive[k]
             if of_missing[k]:
                 n += seen(blocks[2 + 2 * k], bound, time, (), read)[0]
+            if n_events:
+                n_events -= seen(blocks[1 + 2 * k], bound, time, (), read)[0]
             own_known.append(max(n, 0))
             own_positive.append(max(n_events, 0))
-        horizons.append((max(count - before, 0), own_known, own_positive))
+        horizons.append([max(count - before, 0), *own_known, *own_positive])
+    sums = [sums, *known_sums, *positive_sums]
     for h in range(len(half_lives)):
-        own_known, own_positive = (
-            [max(each[h], 0.0) for each in sums_of_tasks]
-            for sums_of_tasks in (known_sums, positive_sums)
-        )
-        horizons.append((max(sums[h], 0.0), own_known, own_positive))
+        horizons.append([max(own[h], 0.0) for own in sums])
     return ages, horizons
 
 
@@ -158,9 +156,9 @@ class OneRow:
         self.inexact = {
             name: inexact_classes(index.kinds) for name, index in state.indices.items()
         }
-        none = [0] * len(plan.lags)
-        counts = [(0, none, none)] * len(plan.horizons)
-        self.nothing = [math.nan] * (1 + len(none)), counts
+        n_tasks = len(plan.lags)
+        counts = [[0] * (1 + 2 * n_tasks)] * len(plan.horizons)
+        self.nothing = [math.nan] * (1 + n_tasks), counts
         # The rates over all keys are the same once their labels are known.
         self.prior = lru_cache(maxsize=1024)(self.prior)
 
@@ -194,15 +192,15 @@ class OneRow:
         time = end if is_early else time
         read, of_all = self.read_block, self.of_all
         # The records of a store may be newer than the state, whose end is read once.
-        own_time = time if of_all.reference is None else max(time, of_all.reference)
+        own_time = max(time, of_all.reference)
         _, horizons = look(of_all, own_time, self.plan_of_all, read) or self.nothing
-        priors = list(map(self.prior, *horizons[0][1:]))
+        _, *labels = horizons[0]
+        n_tasks = len(plan.lags)
+        priors = list(map(self.prior, labels[:n_tasks], labels[n_tasks:]))
         numbers, pasts = [], []
         for key, names in enumerate(plan.keys):
             past = self.look_up(key, names, row)
-            own_time = time
-            if past and past.reference is not None:
-                own_time = max(time, past.reference)
+            own_time = max(time, past.reference) if past else time
             is_early |= own_time > time
             seen = past and look(past, own_time, plan, read)
             pasts.append((past, own_time) if seen else None)
@@ -211,18 +209,17 @@ class OneRow:
         # Those of a table are float32, and a model serves what it has learnt.
         features = dict(zip(self.names, array("f", numbers), strict=True))
         for each in plan.lists:
-            values = ages = []
+            times = values = []
             if pasts[each.key]:
                 past, own_time = pasts[each.key]
                 block = past.blocks[1 + 2 * len(plan.lags) + each.place]
                 times, values = newest(block, own_time - each.lag, each.n, read)
                 values = self.values_of(each.column, values)
-                if each.ages:
-                    ages = [(own_time - t) / plan.unit for t in times]
             features[each.name] = values
-            if each.ages == "buckets":
-                ages = [int(math.log2(1 + age)) for age in ages]
             if each.ages:
+                ages = [(own_time - t) / plan.unit for t in times]
+                if each.ages == "buckets":
+                    ages = [int(math.log2(1 + age)) for age in ages]
                 features[f"{each.name}_ages"] = ages
         return features, is_early
 

@@ -40,9 +40,19 @@ class Plan:
         self.keys = as_keys(params["keys"])
         self.key_names = ["_x_".join(key) for key in self.keys]
         self.state_delay = read_duration(params["state_delay"], "state_delay", kind)
-        delays = _delays(params["label_delay"], kind, self.task_names)
+        delays, tasks = params["label_delay"], range(len(self.task_names))
+        if not isinstance(delays, dict):
+            delays = dict.fromkeys(tasks, delays)
+        delays = {
+            find_column("label_delay", task, self.task_names, "task"): delay
+            for task, delay in delays.items()
+        }
+        self.without_delay = [self.task_names[k] for k in tasks if k not in delays]
         # How long after its impression a label is seen, per task.
-        self.lags = [self.state_delay + delay for delay in delays]
+        self.lags = [
+            self.state_delay + read_duration(delays.get(k, 0), "label_delay", kind)
+            for k in tasks
+        ]
         self.windows, self.half_lives = (
             [read_duration(value, name, kind) for value in params[name]]
             for name in ("windows", "half_lives")
@@ -59,15 +69,11 @@ class Plan:
 
     def warn(self):
         """Warn about windows without events, and about delays that are not given."""
-        given, unknown = self.params["label_delay"], []
-        if isinstance(given, dict) and given:
-            tasks = self.task_names
-            named = {find_column("label_delay", t, tasks, "task") for t in given}
-            unknown = [task for k, task in enumerate(tasks) if k not in named]
-        if unknown:
+        if self.without_delay:
+            unknown = ", ".join(map(repr, self.without_delay))
             warn_user(
-                f"label_delay has no entry for {', '.join(map(repr, unknown))}, whose "
-                "labels count as known at once. Add entries, 0 if this is right."
+                f"label_delay has no entry for {unknown}, whose labels count as known "
+                "at once. Add entries, 0 if this is right."
             )
         labels = map(duration_label, self.params["windows"])
         empty = [
@@ -156,11 +162,8 @@ def as_keys(keys):
 def check_params(params):
     """Raise if a parameter is invalid for every log."""
     _check_keys(params["keys"])
-    if not isinstance(params["time"], str):
-        raise TypeError(f"time must be the name of a column; got {params['time']!r}.")
     delays = params["label_delay"]
-    delays = list(delays.values()) if isinstance(delays, dict) else delays
-    for each in delays if isinstance(delays, list | tuple) else [delays]:
+    for each in delays.values() if isinstance(delays, dict) else [delays]:
         check_duration(each, "label_delay", zero=True)
     check_duration(params["state_delay"], "state_delay", zero=True)
     for name in ("windows", "half_lives"):
@@ -170,9 +173,6 @@ def check_params(params):
             )
         for each in params[name]:
             check_duration(each, name)
-        labels = [duration_label(each) for each in params[name]]
-        if len(set(labels)) < len(labels):
-            raise ValueError(f"{name} must be distinct; got {params[name]!r}.")
     _check_lists(params["lists"], as_keys(params["keys"]))
     check_number("smoothing", params["smoothing"], above=0)
     if params["max_age"] is not None:
@@ -191,18 +191,13 @@ def _check_keys(keys):
             raise TypeError(
                 f"keys must hold names of columns and tuples of them; got {key!r}."
             )
-        if len(set(key)) < len(key):
-            raise ValueError(f"keys must not repeat a column; got {key!r}.")
-    if len(set(as_keys(keys))) < len(keys):
-        raise ValueError(f"keys must be distinct; got {keys!r}.")
 
 
 def _check_lists(lists, keys):
-    if not isinstance(lists, list | tuple):
+    is_list = isinstance(lists, list | tuple)
+    if not is_list or not all(isinstance(entry, dict) for entry in lists):
         raise TypeError(f"lists must be a list of dictionaries; got {lists!r}.")
     for entry in lists:
-        if not isinstance(entry, dict):
-            raise TypeError(f"lists must hold dictionaries; got {entry!r}.")
         if unknown := [field for field in entry if field not in LIST_FIELDS]:
             raise ValueError(
                 f"lists: {unknown} are unknown; the fields are {list(LIST_FIELDS)}."
@@ -219,19 +214,3 @@ def _check_lists(lists, keys):
             raise ValueError(
                 f"lists: 'ages' must be one of {list(AGES)}; got {entry['ages']!r}."
             )
-
-
-def _delays(label_delay, kind, task_names):
-    delays = [label_delay] * len(task_names)
-    if isinstance(label_delay, dict):
-        delays = [0] * len(task_names)
-        for task, delay in label_delay.items():
-            delays[find_column("label_delay", task, task_names, "task")] = delay
-    elif isinstance(label_delay, list | tuple):
-        if len(label_delay) != len(task_names):
-            raise ValueError(
-                f"label_delay must have one entry per task, {task_names}; got "
-                f"{label_delay!r}."
-            )
-        delays = label_delay
-    return [read_duration(delay, "label_delay", kind) for delay in delays]

@@ -249,23 +249,15 @@ class Tree:
         """Return a block of cumulated entries."""
         times = [entry.time for entry in entries]
         kind = "d" if any(isinstance(time, float) for time in times) else "q"
-        sums = array("d", [total for entry in entries for total in entry.sums])
+        sums = [total for entry in entries for total in entry.sums]
         counts = [entry.n_events for entry in entries]
-        n_before = counts[0] - 1 if entries and not level else 0
+        n, n_before = len(times), counts[0] - 1 if entries and not level else 0
         values = None if self.n_kept is None else [entry.value for entry in entries]
         numbers = [*counts, *(entry.number for entry in entries)] if level else []
-        return Block(
-            memoryview(array(kind, times)),
-            0,
-            len(times),
-            memoryview(sums),
-            0,
-            self.width,
-            n_before,
-            values,
-            level,
-            memoryview(array("q", numbers)),
-        )
+        arrays = array(kind, times), array("d", sums), array("q", numbers)
+        times, sums, numbers = map(memoryview, arrays)
+        parts = times, 0, n, sums, 0, self.width, n_before, values, level, numbers
+        return Block(*parts)
 
     def _changed(self, block, added, removed):
         """Return entries after a change, any number, and times that are absent."""

@@ -1,7 +1,6 @@
 """A state in a key-value store, one record per key and blocks: rows and changes."""
 
 import copy
-import hashlib
 import json
 import math
 from base64 import b64decode, b64encode
@@ -31,8 +30,8 @@ from sk_pwiser.history._store_blocks import (
     write_record,
 )
 
-# The form of a store. Blocks of form 3 had the numbers of events before each entry.
-STORE_FORM = 4
+# The form of a store, which changes with the fields of its records.
+STORE_FORM = 5
 # Of changes that were made, but whose callers may repeat them, so many are known.
 N_UNCONFIRMED = 16
 # How often a record is read again whose blocks another process has just replaced.
@@ -164,10 +163,7 @@ class StoredHistory:
             }
             history = HistoryFeatures._of(content, plan, state)
             history._one_row = StoredRow(history, self.store, self.prefix)
-        self._history, self._last_change = history, content["last_change"]
-        self._n_changes = content.get("n_changes", 0)
-        self._unconfirmed = content.get("unconfirmed", [])
-        self._next_id = content["next_id"]
+        self._history, self._content = history, content
         return self
 
     def transform_row(self, row):
@@ -254,27 +250,30 @@ class StoredHistory:
         state, plan = history._fitted()
         rows, _ = history._read(X, y, state, plan)
         stored = self._history._one_row
-        change = Change(plan, self.prefix, self._next_id, stored)
+        content = self._content
+        change = Change(plan, self.prefix, content["next_id"], stored)
         digest = joblib.hash((method, rows.columns, rows.time, rows.labels.values))
-        unconfirmed = self._unconfirmed
-        if self._n_changes != self._n_confirmed:
-            unconfirmed = [*unconfirmed, self._last_change]
+        unconfirmed = content["unconfirmed"]
+        if content["n_changes"] != self._n_confirmed:
+            unconfirmed = [*unconfirmed, content["last_change"]]
         # After an error or a restart, the caller may repeat a change that was made.
         if digest not in unconfirmed:
             self._add(change, method, rows, history, overlap)
         others = [each for each in unconfirmed if each not in (digest, None)]
         own = {
             "last_change": digest,
-            "n_changes": self._n_changes + 1,
+            "n_changes": content["n_changes"] + 1,
             "unconfirmed": others[-N_UNCONFIRMED:],
             "next_id": change.next_id,
         }
         change.records[self.prefix] = _description(history, own)
-        # From here on the change will be completed, by the next one if need be.
-        self.store[self._journal] = write_journal(change.records, change.dropped)
+        # From here on the change will be completed, by the next one if need be. One
+        # record has all others, as text, and the names of those that go.
+        texts = {n: b64encode(r).decode() for n, r in change.records.items()}
+        self.store[self._journal] = to_json([texts, change.dropped]).encode()
         self._finish_change()
         self.refresh()
-        self._n_confirmed = self._n_changes
+        self._n_confirmed = self._content["n_changes"]
         return self
 
     def _add(self, change, method, rows, history, overlap):
@@ -299,8 +298,11 @@ class StoredHistory:
         journal = self.store.get(self._journal)
         if journal is None:
             return
-        records, dropped = read_journal(journal)
-        self.store.update(records)
+        try:
+            texts, dropped = json.loads(journal)
+        except ValueError:  # it is not complete, and no record is written
+            texts, dropped = {}, []
+        self.store.update({name: b64decode(text) for name, text in texts.items()})
         for name in dropped:
             self.store.pop(name, None)
         del self.store[self._journal]
@@ -452,15 +454,14 @@ class Change:
 
     def _present(self, plan, blocks, rows, own):
         """Return the blocks and the rows that `max_age` has not ended."""
-        last, start = seen(blocks[0], math.inf, 0, (), self.read_block)[1], None
-        for i, time in enumerate(rows.time[own].tolist()):
-            if last is not None and time - last > plan.max_age:
-                start = i
-            last = time
-        if start is None:
+        _, last, _ = seen(blocks[0], math.inf, 0, (), self.read_block)
+        times = rows.time[own]
+        before = np.append(times[0] if last is None else last, times[:-1])
+        gaps = np.flatnonzero(times - before > plan.max_age)
+        if not len(gaps):
             return blocks, own
         self._drop_blocks(blocks)
-        return empty_blocks(plan), own[start:]
+        return empty_blocks(plan), own[gaps[-1] :]
 
     def _drop_blocks(self, blocks):
         for block in blocks:
@@ -534,22 +535,6 @@ def _elements(rows, own, each, is_new):
     ]
 
 
-def write_journal(records, dropped):
-    """Return the records of a change in one, with the names of those that go."""
-    texts = {name: b64encode(record).decode() for name, record in records.items()}
-    content = to_json([texts, dropped]).encode()
-    return hashlib.blake2b(content, digest_size=16).digest() + content
-
-
-def read_journal(journal):
-    """Return records and dropped names; none of a journal that is not complete."""
-    digest, content = journal[:16], journal[16:]
-    if hashlib.blake2b(content, digest_size=16).digest() != digest:
-        return {}, []
-    texts, dropped = json.loads(content)
-    return {name: b64decode(text) for name, text in texts.items()}, dropped
-
-
 def _description(history, own):
     """Return the record of what is known beside the keys."""
     own |= {"has_labels": history._state.has_labels, "form": STORE_FORM}
@@ -578,5 +563,6 @@ def _records(history, prefix, next_id):
             roots = [tree.root(block) for tree, block in pairs]
             name = record_name(prefix, of_key, values)
             change.records[name] = write_record(past.reference or 0, roots)
-    own = {"last_change": None, "next_id": change.next_id}
+    own = {"last_change": None, "n_changes": 0, "unconfirmed": []}
+    own["next_id"] = change.next_id
     return change.records | {prefix: _description(history, own)}  # the last one written

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy.sparse import coo_array, issparse
+from scipy.sparse import coo_array
 
 from sk_pwiser._table._categories import factorize
 from sk_pwiser._table._column_kinds import looks_like_codes
@@ -45,10 +45,6 @@ class ColumnFacts:
     def flag(self, name, holds):
         if holds:
             self.flags.append(name)
-
-    def flag_scores(self):
-        self.flag("leak", any(auc > LEAK for auc in self.auc))
-        self.flag("drift", self.drift > DRIFT)
 
 
 class Rows(NamedTuple):
@@ -112,8 +108,6 @@ class Entries(NamedTuple):
 
 def describe_columns(table, inputs, rows):
     """Return the `ColumnFacts` of a table, whose columns have these `ColumnInput`."""
-    if issparse(table):
-        return describe_sparse(table, inputs, rows)
     found, codes = [], {}
     for (name, entry), column in zip(inputs.items(), list_columns(table), strict=True):
         facts = ColumnFacts(name, entry, [np.nan] * rows.y.shape[1])
@@ -192,7 +186,8 @@ def add_scores(facts, entries, rows):
     if rows.is_end is not None:
         last = rows.is_last.astype(float)
         facts.drift = cross_fitted_auc(entries, last, rows.is_end, rows.fold)
-    facts.flag_scores()
+    facts.flag("leak", any(auc > LEAK for auc in facts.auc))
+    facts.flag("drift", facts.drift > DRIFT)
 
 
 def describe_numbers(facts, column, rows):
@@ -222,37 +217,6 @@ def read_categories(column):
     indices, values = factorize(column)
     codes = np.where(indices < 0, len(values), indices).astype(np.intp)
     return Entries(codes, len(values))
-
-
-def describe_sparse(X, inputs, rows):
-    """Return the facts of sparse columns in one pass; the AUC is that of nonzeros."""
-    is_nonzero = X.astype(bool).astype(float).T
-    is_nan = X.astype(float)
-    is_nan.data = np.isnan(is_nan.data).astype(float)
-
-    def auc(y, known):
-        n_ones, n_zeros = y @ known, (1 - y) @ known
-        if not n_ones or not n_zeros:
-            return np.full(X.shape[1], np.nan)
-        # The AUC of a binary column: 1/2 plus half the difference of its rates in the
-        # classes.
-        ones = is_nonzero @ (y * known) / n_ones
-        return 0.5 + np.abs(ones - is_nonzero @ ((1 - y) * known) / n_zeros) / 2
-
-    of_tasks = np.transpose([auc(*of) for of in rows.labels()])
-    drift = np.full(X.shape[1], np.nan)
-    if rows.is_end is not None:
-        drift = auc(rows.is_last.astype(float), rows.is_end)
-    values = np.ravel(is_nonzero.sum(axis=1))
-    missing = np.ravel(is_nan.mean(axis=0))
-    found = []
-    for j, (name, entry) in enumerate(inputs.items()):
-        facts = ColumnFacts(name, entry, of_tasks[j].tolist(), values[j], missing[j])
-        facts.drift = drift[j]
-        facts.flag("constant", not values[j])
-        facts.flag_scores()
-        found.append(facts)
-    return found
 
 
 def unseen_share(entries, is_last):

@@ -13,7 +13,7 @@ from sk_pwiser import _responses
 from sk_pwiser._table._frames import collected, column_of
 from sk_pwiser._table._labels import names_of_columns
 from sk_pwiser._table._weights_and_groups import check_match, check_weights
-from sk_pwiser._utils import check_choice, import_extra, warn_user
+from sk_pwiser._utils import import_extra, warn_user
 
 # The palette of Okabe and Ito, which colour-blind readers can tell apart, without its
 # yellow, which is hardly visible on white.
@@ -26,8 +26,7 @@ DASHES = ((8, 3), (5, 1), (1, 1), (3, 1, 1, 1))
 LINE_STYLES = ("-", "--", ":", "-.", *((0, dashes) for dashes in DASHES))
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 
-# Scales of an axis, and the base rate below which "auto" is "log".
-SCALES = ("auto", "linear", "log")
+# The base rate below which axes of rates are logarithmic.
 RARE = 0.1
 
 
@@ -99,12 +98,10 @@ def _format_scores(scores, form):
     return f"{form.format(np.mean(known))} ± {spread}"
 
 
-def is_log(scale, base_rates):
+def is_log(base_rates):
     """Return whether an axis that shows rates is logarithmic."""
-    check_choice("scale", scale, SCALES)
     # A task without events has no place on a logarithmic axis.
-    rates = [rate for rate in base_rates if rate > 0]
-    return scale == "log" or (scale == "auto" and min(rates, default=1.0) < RARE)
+    return any(0 < rate < RARE for rate in base_rates)
 
 
 def set_log_axis(axis, low, high):
@@ -207,9 +204,7 @@ def read_responses(estimator, X, Y, task_names=None, sample_weight=None):
     names = _choose_names(n_tasks, task_names, y_names, predictions.task_names())
     if isinstance(estimator, GivenPredictions):
         estimator.check_order(Y, len(targets), names, sample_weight)
-    p = np.column_stack(
-        [predictions.of_task(k, targets, "predict_proba") for k in range(n_tasks)]
-    )
+    p = np.column_stack([predictions.of_task(k, targets) for k in range(n_tasks)])
     is_wrong = ~((p >= 0) & (p <= 1))
     if is_wrong.any():
         row, k = np.argwhere(is_wrong)[0]
@@ -262,13 +257,7 @@ def read_folds(cv_results, X, Y, cvr, sample_weight):
                 f"cv_results has no {key!r}; cross_validate needs return_{key}=True."
             )
     check_consistent_length(X, Y, sample_weight)
-    # Rows of another table of the same length cannot be told apart; a shorter one can.
     folds = zip(cv_results["estimator"], cv_results["indices"]["test"], strict=True)
-    last = max(np.max(test) for test in cv_results["indices"]["test"])
-    if last >= _num_samples(X):
-        raise ValueError(
-            f"X must have the rows of cv_results, up to {last}; got {_num_samples(X)}."
-        )
     found = []
     for estimator, test in folds:
         x, y, weight = (

@@ -157,15 +157,13 @@ class FunnelScoreDisplay:
             task_names=[read.names[each] for each in path],
         )
 
-    def plot(self, ax=None, *, fill=True, **kwargs):
+    def plot(self, ax=None, **kwargs):
         """Draw the densities.
 
         Parameters
         ----------
         ax : matplotlib Axes, default=None
             The axes to draw on; None creates a new figure.
-        fill : bool, default=True
-            Whether to fill the areas under the densities.
         **kwargs : dict
             Properties of all lines, passed to matplotlib's `plot`.
 
@@ -190,8 +188,7 @@ class FunnelScoreDisplay:
             (line,) = ax.plot(
                 at, density, **_displays.style(kwargs, color=color, label=label)
             )
-            if fill:
-                ax.fill_between(at, density, color=line.get_color(), alpha=0.15, lw=0)
+            ax.fill_between(at, density, color=line.get_color(), alpha=0.15, lw=0)
             self.lines_.append(line)
         ax.set(xlabel=f"Predicted log-odds of {self.task_name}", ylabel="Density")
         peak = max((line.get_ydata().max() for line in self.lines_), default=1.0)

@@ -5,11 +5,10 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import t
 from sklearn.exceptions import UndefinedMetricWarning
-from sklearn.metrics import average_precision_score
 from sklearn.utils import Bunch, check_random_state
 
 from sk_pwiser._table._frames import collected
-from sk_pwiser._utils import check_choice, check_integer, warn_user
+from sk_pwiser._utils import check_integer, warn_user
 from sk_pwiser.inspection import _displays
 from sk_pwiser.inspection._column_facts import auc_of_weights
 
@@ -18,19 +17,12 @@ COVERAGE = 0.95
 
 
 def task_importances(
-    estimator,
-    X,
-    Y,
-    *,
-    scoring="roc_auc",
-    n_repeats=5,
-    sample_weight=None,
-    random_state=None,
+    estimator, X, Y, *, n_repeats=5, sample_weight=None, random_state=None
 ):
     """Compute the permutation importance of every column for every task.
 
-    The importance of a column is the decrease of a task's score when the values of the
-    column are permuted over the rows. The values are those of
+    The importance of a column is the decrease of a task's ROC AUC when the values of
+    the column are permuted over the rows. The values are those of
     :func:`sklearn.inspection.permutation_importance` with the same `random_state`, but
     the table is encoded once, and the network runs once for all tasks.
 
@@ -42,13 +34,11 @@ def task_importances(
         Impressions, best those that were not used in `fit`.
     Y : array-like of shape (n_samples, n_tasks) or (n_samples,)
         Labels, which may be missing as in `fit`.
-    scoring : {"roc_auc", "average_precision", "log_loss"}, default="roc_auc"
-        The score of each task. The importance for "log_loss", in nats, is its increase.
     n_repeats : int, default=5
         Number of permutations. They are the same for all columns.
     sample_weight : array-like of shape (n_samples,) or (n_samples, n_tasks), \
             default=None
-        Weights of the rows, or of each row and task, in the scores.
+        Weights of the rows, or of each row and task, in the AUC.
     random_state : int, RandomState instance or None, default=None
         Seed of the permutations.
 
@@ -65,7 +55,7 @@ def task_importances(
             Ends of 95 % confidence intervals of the means over permutations of these
             rows, by Student's t; NaN with one repeat.
         baseline : ndarray of shape (n_tasks,)
-            Scores without a permutation, those of "log_loss" negated.
+            AUC without a permutation.
         column_names : list
             Names of the columns, or their indices if `fit` saw no names. Lists are
             permuted with their weights and ages, and count as one column. The column
@@ -79,13 +69,12 @@ def task_importances(
         If `estimator` is of another class, such as a pipeline, or `n_repeats` is not an
         int.
     ValueError
-        If `scoring` is unknown, `n_repeats` is less than 1, `X` is sparse, or labels or
-        weights are invalid.
+        If `n_repeats` is less than 1, `X` is sparse, or labels or weights are invalid.
 
     Warns
     -----
     UndefinedMetricWarning
-        If a task has only one class. Its importances are NaN, except for "log_loss".
+        If a task has only one class. Its importances are NaN.
 
     Notes
     -----
@@ -109,7 +98,6 @@ def task_importances(
     >>> found.importances_mean.shape
     (12, 2)
     """
-    check_choice("scoring", scoring, SCORES)
     n_repeats = check_integer("n_repeats", n_repeats, at_least=1)
     if not hasattr(estimator, "_permuted_logits"):
         raise TypeError(
@@ -119,7 +107,7 @@ def task_importances(
         )
     X = collected(X)
     read = _displays.read_responses(estimator, X, Y, sample_weight=sample_weight)
-    scorers = [_task_scorer(scoring, read, k) for k in range(len(read.names))]
+    scorers = [_task_auc(read, k) for k in range(len(read.names))]
     undefined = [
         f"task {name!r}"
         for scorer, name in zip(scorers, read.names, strict=True)
@@ -169,13 +157,11 @@ class TaskImportanceDisplay:
     Parameters
     ----------
     importances : ndarray of shape (n_columns, n_tasks, n_repeats)
-        Decrease of each task's score, in each repeat.
+        Decrease of each task's AUC, in each repeat.
     column_names : list
         Names of the columns.
     task_names : list of str
         Names of the tasks.
-    scoring : str
-        The score, for the label of the axis.
 
     Attributes
     ----------
@@ -209,7 +195,6 @@ class TaskImportanceDisplay:
     importances: np.ndarray
     column_names: list
     task_names: list
-    scoring: str
 
     @classmethod
     def from_estimator(
@@ -218,7 +203,6 @@ class TaskImportanceDisplay:
         X,
         Y,
         *,
-        scoring="roc_auc",
         n_repeats=5,
         sample_weight=None,
         random_state=None,
@@ -235,8 +219,6 @@ class TaskImportanceDisplay:
             Impressions.
         Y : array-like of shape (n_samples, n_tasks) or (n_samples,)
             Labels.
-        scoring : {"roc_auc", "average_precision", "log_loss"}, default="roc_auc"
-            The score of each task.
         n_repeats : int, default=5
             Number of permutations.
         sample_weight : array-like of shape (n_samples,) or (n_samples, n_tasks), \
@@ -264,7 +246,6 @@ class TaskImportanceDisplay:
             estimator,
             X,
             Y,
-            scoring=scoring,
             n_repeats=n_repeats,
             sample_weight=sample_weight,
             random_state=random_state,
@@ -273,7 +254,6 @@ class TaskImportanceDisplay:
             importances=found.importances,
             column_names=found.column_names,
             task_names=found.task_names,
-            scoring=scoring,
         )
         return display.plot(ax, **kwargs)
 
@@ -314,39 +294,26 @@ class TaskImportanceDisplay:
         self.shown_ = [self.column_names[column] for column in shown]
         ax.set_yticks(places, [str(name) for name in self.shown_])
         ax.invert_yaxis()
-        score = self.scoring.replace("_", " ").replace("roc auc", "ROC AUC")
-        change = "Increase" if self.scoring == "log_loss" else "Decrease"
-        ax.set(xlabel=f"{change} of the {score} by permutation")
+        ax.set(xlabel="Decrease of the ROC AUC by permutation")
         ax.legend(loc="lower right")
         self.ax_, self.figure_ = ax, ax.figure
         return self
 
 
-def _task_scorer(scoring, read, k):
+def _task_auc(read, k):
     """Return a function of the probabilities of all rows, None if it is undefined."""
     rows = read.known[:, k] & (read.weight[:, k] > 0)
     # A slice spares a copy of all probabilities per permutation.
     rows = slice(None) if rows.all() else rows
-    y, weight = read.targets[rows, k].astype(np.float64), read.weight[rows, k]
-    if len(y) == 0 or (scoring != "log_loss" and y.min() == y.max()):
+    y, weight = read.targets[rows, k], read.weight[rows, k]
+    if len(y) == 0 or y.min() == y.max():
         return None
-    return lambda p: SCORES[scoring](y, p[rows], sample_weight=weight)
+    ones, zeros = weight * y, weight * (1 - y)
 
+    def auc(p):
+        return auc_of_weights(p[rows], ones, zeros)
 
-def _roc_auc(y, p, sample_weight):
-    return auc_of_weights(p, sample_weight * y, sample_weight * (1 - y))
-
-
-def _negative_log_loss(y, p, sample_weight):
-    p = p.astype(np.float64)
-    return np.average(np.log(np.where(y == 1, p, 1 - p)), weights=sample_weight)
-
-
-SCORES = {
-    "roc_auc": _roc_auc,
-    "average_precision": average_precision_score,
-    "log_loss": _negative_log_loss,
-}
+    return auc
 
 
 def _permutations(n_rows, n_repeats, random_state):

@@ -1,14 +1,16 @@
 """Describes impressions before a fit: depths, rates and columns, as text and tables."""
 
 import textwrap
+from dataclasses import dataclass
 from html import escape
+from typing import Any
 
 import numpy as np
-from sklearn.utils import _safe_indexing, check_random_state
+from sklearn.utils import _safe_indexing, check_consistent_length, check_random_state
 
 from sk_pwiser._estimator import MultiTaskCTRCVRClassifier
 from sk_pwiser._funnel import depth_in_tree
-from sk_pwiser._table._frames import as_table, collected, result_frame
+from sk_pwiser._table._frames import as_table, collected, is_sparse, result_frame
 from sk_pwiser._table._labels import check_targets
 from sk_pwiser._table._weights_and_groups import check_match
 from sk_pwiser._times import NUMBER, times_of
@@ -32,9 +34,9 @@ def describe_impressions(
 
     Parameters
     ----------
-    X : {DataFrame, array-like, sparse matrix} of shape (n_samples, n_features)
-        Impressions, as in ``fit`` of :class:`~sk_pwiser.MultiTaskCTRCVRClassifier`.
-        Columns that it refuses, such as dates, are reported.
+    X : {DataFrame, array-like} of shape (n_samples, n_features)
+        Impressions, as in ``fit`` of :class:`~sk_pwiser.MultiTaskCTRCVRClassifier`, but
+        not sparse. Columns that it refuses, such as dates, are reported.
     Y : array-like of shape (n_samples, n_tasks) or (n_samples,)
         Labels, 0 or 1; the tasks in funnel order, the click first. Labels of tasks
         after the first may be missing.
@@ -64,8 +66,9 @@ def describe_impressions(
     Raises
     ------
     ValueError, TypeError
-        If labels or times are invalid or do not match ``X``, if ``time`` is not a
-        column of ``X``, or if a parameter of the estimator is invalid.
+        If ``X`` is sparse, if labels or times are invalid or do not match ``X``, if
+        ``time`` is not a column of ``X``, or if a parameter of the estimator is
+        invalid.
 
     See Also
     --------
@@ -115,6 +118,8 @@ def describe_impressions(
             f"estimator must be None or a MultiTaskCTRCVRClassifier; got {estimator!r}."
             " For a pipeline, pass its last step and the table that it reads."
         )
+    if is_sparse(X):
+        raise TypeError("X must not be sparse; pass X.toarray() of some columns.")
     check_integer("n_periods", n_periods, at_least=2)
     check_integer("max_rows", max_rows, at_least=2 * _column_facts.N_FOLDS)
     rng = check_random_state(random_state)
@@ -129,11 +134,7 @@ def describe_impressions(
     period, starts = np.zeros(len(depth), dtype=np.intp), ["all"]
     if time is not None:
         times = times_of(X, time)
-        if len(times.values) != len(depth):
-            raise ValueError(
-                f"time must have one entry per row of X, {len(depth)}; it has "
-                f"{len(times.values)}."
-            )
+        check_consistent_length(X, times.values)
         period, starts = split_periods(times, n_periods)
     rows, n_samples = slice(None), len(depth)
     if n_samples > max_rows:
@@ -148,9 +149,9 @@ def describe_impressions(
         notes.append(f"{n_missing:,} labels are missing: set missing_labels='ignore'.")
     return ImpressionsDescription(
         task_names=list(names),
-        depths=describe_depths(depth, names),
-        periods=describe_periods(targets, period, starts),
-        columns=columns,
+        depths=result_frame(describe_depths(depth, names)),
+        periods=result_frame(describe_periods(targets, period, starts)),
+        facts=columns,
         notes=notes + column_notes(columns, names),
         n_described=len(sample.fold),
         has_times=time is not None,
@@ -254,6 +255,7 @@ def _flag_text(flag, facts, task_names):
     return f"{facts.column!r} ({detail})" if detail else repr(facts.column)
 
 
+@dataclass(repr=False, eq=False, kw_only=True)
 class ImpressionsDescription:
     """A description of impressions, as :func:`describe_impressions` returns it.
 
@@ -263,9 +265,16 @@ class ImpressionsDescription:
     ----------
     task_names : list of str
         Names of the tasks.
-    depths, periods : dict of str to ndarray
-        Columns of the tables, see the properties of the same names.
-    columns : list of ColumnFacts
+    depths : pandas.DataFrame or dict of str to ndarray
+        Numbers of rows by funnel depth: ``depth`` (-1 if a missing label leaves it
+        unknown), ``reached`` (the last task that happened, and all that it presupposes
+        by the ``task_parents`` of the estimator), ``rows`` and ``share``. A DataFrame
+        if pandas is installed, otherwise a dict with the same columns.
+    periods : pandas.DataFrame or dict of str to ndarray
+        Rates of the tasks by period; without times, over all rows. ``start`` (the first
+        time of the period, also of Unix times as a date), ``rows`` and, for each task,
+        ``rate_<task>``, its rate among the rows with its label.
+    facts : list of ColumnFacts
         What is known of each column.
     notes : list of str
         Problems of the labels and of the columns, in sentences.
@@ -290,41 +299,13 @@ class ImpressionsDescription:
     2      2  conversion    10   0.25
     """
 
-    def __init__(
-        self, *, task_names, depths, periods, columns, notes, n_described, has_times
-    ):
-        self.task_names = task_names
-        self.notes = notes
-        self.n_described = n_described
-        self.has_times = has_times
-        self._depths, self._periods, self._columns = depths, periods, columns
-
-    @property
-    def depths(self):
-        """Numbers of rows by funnel depth.
-
-        Returns
-        -------
-        pandas.DataFrame or dict of str to ndarray
-            A DataFrame if pandas is installed, otherwise a dict with the same columns:
-            ``depth`` (-1 if a missing label leaves it unknown), ``reached`` (the last
-            task that happened, and all that it presupposes by the ``task_parents`` of
-            the estimator), ``rows`` and ``share``.
-        """
-        return result_frame(dict(self._depths))
-
-    @property
-    def periods(self):
-        """Rates of the tasks by period; without times, over all rows.
-
-        Returns
-        -------
-        pandas.DataFrame or dict of str to ndarray
-            ``start`` (the first time of the period, also of Unix times as a date),
-            ``rows`` and, for each task,
-            ``rate_<task>``, its rate among the rows with its label.
-        """
-        return result_frame(dict(self._periods))
+    task_names: list
+    depths: Any
+    periods: Any
+    facts: list
+    notes: list
+    n_described: int
+    has_times: bool
 
     @property
     def columns(self):
@@ -337,7 +318,7 @@ class ImpressionsDescription:
 
             - ``column``: its name or index;
             - ``kind``: how it is read, or "refused";
-            - ``values``: number of distinct values; in sparse columns, of nonzeros;
+            - ``values``: number of distinct values;
             - ``missing``: share of missing values;
             - ``unseen``: share of rows of the last period, or of a random tenth without
               times, whose value does not occur in the other rows; for categories, and
@@ -350,7 +331,7 @@ class ImpressionsDescription:
               number of embeddings, and its inputs of the first layer;
             - ``flags``: words for the problems of the notes, separated by commas.
         """
-        facts, inputs = self._columns, [f.input for f in self._columns]
+        facts, inputs = self.facts, [f.input for f in self.facts]
         aucs = {f"auc_{name}": k for k, name in enumerate(self.task_names)}
         found = {
             "column": [f.column for f in facts],
@@ -389,7 +370,7 @@ class ImpressionsDescription:
             If there is no such flag.
         """
         check_choice("flag", flag, MEANINGS)
-        return [facts.column for facts in self._columns if flag in facts.flags]
+        return [facts.column for facts in self.facts if flag in facts.flags]
 
     def __repr__(self):
         lines = [self._title()]
@@ -415,8 +396,8 @@ class ImpressionsDescription:
         return f'{STYLE}<div class="sk-pwiser-impressions">{"".join(parts)}</div>'
 
     def _title(self):
-        n_samples = self._depths["rows"].sum()
-        text = f"{n_samples:,} rows, {len(self._columns):,} columns; tasks: "
+        n_samples = self.depths["rows"].sum()
+        text = f"{n_samples:,} rows, {len(self.facts):,} columns; tasks: "
         text += ", ".join(self.task_names)
         if self.n_described < n_samples:
             text += f". Columns: by a random sample of {self.n_described:,} rows"
@@ -431,10 +412,10 @@ class ImpressionsDescription:
         )
 
     def _tables(self):
-        rows = zip(*self._depths.values(), strict=True)
+        rows = zip(*(self.depths[name] for name in self.depths), strict=True)
         cells = [(f"{d}: {name}", f"{n:,}", _share(s, 2)) for d, name, n, s in rows]
         yield [("depth", "rows", "share")], cells, "<>>"
-        rows = zip(*self._periods.values(), strict=True)
+        rows = zip(*(self.periods[name] for name in self.periods), strict=True)
         cells = [
             (start, f"{n:,}", *(_share(rate, 2) for rate in rates))
             for start, n, *rates in rows
@@ -449,7 +430,7 @@ class ImpressionsDescription:
             [""] * len(first) + ["AUC"] * len(shown) + ["input", ""],
             [*first, *(names[k] for k in shown), "width", "encoding"],
         ]
-        cells = [self._cells(facts, shown) for facts in self._columns]
+        cells = [self._cells(facts, shown) for facts in self.facts]
         yield headers, cells, "<<" + ">" * (len(first) + len(shown) - 1) + "<"
 
     def _cells(self, facts, shown):

@@ -387,8 +387,8 @@ class TaskPrecisionRecallDisplay(TaskCurvesDisplay):
             "base_rates": rows.base_rate,
         }
 
-    def plot(self, ax=None, *, plot_chance_level=True, scale="auto", **kwargs):
-        """Draw the curves.
+    def plot(self, ax=None, *, plot_chance_level=True, **kwargs):
+        """Draw the curves; the y axis is logarithmic if a base rate is below 10 %.
 
         Parameters
         ----------
@@ -396,8 +396,6 @@ class TaskPrecisionRecallDisplay(TaskCurvesDisplay):
             The axes to draw on; None creates a new figure.
         plot_chance_level : bool, default=True
             Whether to draw the base rates.
-        scale : {"auto", "linear", "log"}, default="auto"
-            Scale of the y axis. "auto" is "log" if a base rate is below 10 %.
         **kwargs : dict
             Properties of all curves, passed to matplotlib's `plot`.
 
@@ -406,7 +404,6 @@ class TaskPrecisionRecallDisplay(TaskCurvesDisplay):
         TaskPrecisionRecallDisplay
             The display.
         """
-        logarithmic = _displays.is_log(scale, self.base_rates)
         ax = _displays.axes_or_new(ax, "TaskPrecisionRecallDisplay")
         curves = self.recall, self.precision, self.average_precision, "AP = {:.3g}"
         styles = self._draw_curves(ax, *curves, kwargs, drawstyle="steps-post")
@@ -414,8 +411,8 @@ class TaskPrecisionRecallDisplay(TaskCurvesDisplay):
         if plot_chance_level:
             self.chance_levels_ = self._plot_base_rates(ax, styles)
         ax.set(xlabel="Recall", ylabel="Precision", xlim=(-0.01, 1.01))
-        if logarithmic:
-            low = min((r for r in self.base_rates if r > 0), default=0.1) / 1.5
+        if _displays.is_log(self.base_rates):
+            low = min(rate for rate in self.base_rates if rate > 0) / 1.5
             # First the limits: a log axis warns if no data are above 0.
             ax.set_ylim(low, 1.1)
             _displays.set_log_axis(ax.yaxis, low, 1.0)
@@ -450,10 +447,9 @@ class TaskCalibrationDisplay(TaskCurvesDisplay):
     """Reliability curves: observed against predicted rates, one curve per task.
 
     `from_estimator`, `from_predictions` and `from_cv_results` create the display; they
-    also take `n_bins`, by default 10, and `strategy` of
-    :func:`~sk_pwiser.metrics.reliability_curve`. The vertical lines are 95 % confidence
-    intervals of the observed rates by Clopper and Pearson: a curve that crosses the
-    diagonal within them may still be calibrated.
+    also take `n_bins` of :func:`~sk_pwiser.metrics.reliability_curve`, by default 10.
+    The vertical lines are 95 % confidence intervals of the observed rates by Clopper
+    and Pearson: a curve that crosses the diagonal within them may still be calibrated.
 
     Parameters
     ----------
@@ -496,7 +492,7 @@ class TaskCalibrationDisplay(TaskCurvesDisplay):
     """
 
     _curve_name = "The reliability curve"
-    _curve_options = ("n_bins", "strategy")
+    _curve_options = ("n_bins",)
 
     curves: list
     base_rates: list
@@ -504,20 +500,20 @@ class TaskCalibrationDisplay(TaskCurvesDisplay):
     model_names: list | None = None
 
     @staticmethod
-    def _compute(rows, n_bins=10, strategy="quantile"):
+    def _compute(rows, n_bins=10):
         # One row in place of one class: the curve then has the right fields, which are
         # emptied.
         given = rows.y, rows.p, rows.weight
         y, p, weight = given if rows.has_both_classes else ([0], [0], [1])
-        curve = reliability_curve(
-            y, p, n_bins=n_bins, strategy=strategy, sample_weight=weight
-        )
+        curve = reliability_curve(y, p, n_bins=n_bins, sample_weight=weight)
         if not rows.has_both_classes:
             curve.update({key: values[:0] for key, values in curve.items()})
         return {"curves": curve, "base_rates": rows.base_rate}
 
-    def plot(self, ax=None, *, ref_line=True, intervals=True, scale="auto", **kwargs):
-        """Draw the curves.
+    def plot(self, ax=None, *, ref_line=True, intervals=True, **kwargs):
+        """Draw the curves; both axes are logarithmic if a base rate is below 10 %.
+
+        On a logarithmic axis a bin without positives has an interval but no point.
 
         Parameters
         ----------
@@ -527,9 +523,6 @@ class TaskCalibrationDisplay(TaskCurvesDisplay):
             Whether to draw the diagonal, the curve of calibrated probabilities.
         intervals : bool, default=True
             Whether to draw confidence intervals of the observed rates.
-        scale : {"auto", "linear", "log"}, default="auto"
-            Scale of both axes. "auto" is "log" if a base rate is below 10 %. On a
-            logarithmic scale a bin without positives has an interval but no point.
         **kwargs : dict
             Properties of all curves, passed to matplotlib's `plot`.
 
@@ -538,7 +531,7 @@ class TaskCalibrationDisplay(TaskCurvesDisplay):
         TaskCalibrationDisplay
             The display.
         """
-        logarithmic = _displays.is_log(scale, self.base_rates)
+        logarithmic = _displays.is_log(self.base_rates)
         ax = _displays.axes_or_new(ax, "TaskCalibrationDisplay")
         low, high = self._limits(logarithmic)
         if ax.has_data():  # keep the points of an earlier display visible
@@ -578,7 +571,7 @@ class TaskCalibrationDisplay(TaskCurvesDisplay):
         rates = np.concatenate(points)
         rates = rates[rates > 0]
         if len(rates) == 0:
-            return (0.001, 1.0) if logarithmic else (0.0, 1.0)
+            return 0.0, 1.0
         if logarithmic:
             return rates.min() / 1.5, min(rates.max() * 1.5, 1.0)
         return 0.0, min(rates.max() * 1.1, 1.0)

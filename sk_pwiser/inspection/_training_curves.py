@@ -8,10 +8,8 @@ import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
 from sk_pwiser._responses import Predictions, find_paths, nested_estimators
-from sk_pwiser._utils import check_choice
 from sk_pwiser.inspection import _displays
 
-KINDS = ("both", "loss", "auc")
 LOSSES = {"training": "train_loss", "validation": "valid_loss"}
 LINES = ("--", "-", ":")
 # The axis of a parameter is logarithmic if the largest value above 0 is this many times
@@ -46,7 +44,7 @@ class TrainingHistoryDisplay:
     lines_ : list of list of matplotlib Line2D
         The curves, one list per axes.
     axes_ : ndarray of matplotlib Axes
-        The axes of the losses, of the AUC, or both.
+        The axes of the losses and, with validation rows, of the AUC.
     figure_ : matplotlib Figure
         The figure.
 
@@ -71,7 +69,7 @@ class TrainingHistoryDisplay:
     best_epoch: int | None = None
 
     @classmethod
-    def from_estimator(cls, estimator, *, kind="both", ax=None, **kwargs):
+    def from_estimator(cls, estimator, *, ax=None, **kwargs):
         """Draw the history of a fitted estimator.
 
         Parameters
@@ -79,8 +77,6 @@ class TrainingHistoryDisplay:
         estimator : estimator object
             A fitted :class:`~sk_pwiser.MultiTaskCTRCVRClassifier`, also inside a
             pipeline or a search.
-        kind : {"both", "loss", "auc"}, default="both"
-            Which curves to draw. Without validation rows, "both" only draws the loss.
         ax : matplotlib Axes or array-like of Axes, default=None
             The axes to draw on, one per plot; None creates a new figure.
         **kwargs : dict
@@ -94,8 +90,8 @@ class TrainingHistoryDisplay:
         Raises
         ------
         ValueError
-            If the estimator has no history, or if `kind="auc"` but there were no
-            validation rows.
+            If the estimator has no history, or if `ax` does not contain one axes per
+            plot.
         """
         _displays.import_pyplot(cls.__name__)
         trained = _trained_estimator(estimator)
@@ -110,17 +106,15 @@ class TrainingHistoryDisplay:
             mean_auc=_columns(history, {"mean": "valid_auc_mean"}).get("mean"),
             best_epoch=trained.best_epoch_,
         )
-        return display.plot(ax, kind=kind, **kwargs)
+        return display.plot(ax, **kwargs)
 
-    def plot(self, ax=None, *, kind="both", **kwargs):
-        """Draw the curves.
+    def plot(self, ax=None, **kwargs):
+        """Draw the losses and, with validation rows, the AUC.
 
         Parameters
         ----------
         ax : matplotlib Axes or array-like of Axes, default=None
             The axes to draw on, one per plot; None creates a new figure.
-        kind : {"both", "loss", "auc"}, default="both"
-            Which curves to draw. Without validation rows, "both" only draws the loss.
         **kwargs : dict
             Properties of all curves, passed to matplotlib's `plot`.
 
@@ -132,10 +126,21 @@ class TrainingHistoryDisplay:
         Raises
         ------
         ValueError
-            If `kind` is unknown or is "auc" without validation rows, or if `ax` does
-            not contain one axes per plot.
+            If `ax` does not contain one axes per plot.
         """
-        plots = self._plots(kind)
+        black = {"color": "black"}
+        # Name, values and style of the curves.
+        losses = [
+            (name, values, {**black, "linestyle": line})
+            for line, (name, values) in zip(LINES, self.losses.items(), strict=False)
+        ]
+        aucs = [
+            (name, values, {"color": _displays.task_color(k)})
+            for k, (name, values) in enumerate(self.aucs.items())
+        ]
+        if self.mean_auc is not None:
+            aucs.append(("mean", self.mean_auc, {**black, "linestyle": "--"}))
+        plots = {"Loss": losses} | ({"Validation AUC": aucs} if aucs else {})
         self.axes_ = _displays.row_of_axes(ax, len(plots), "TrainingHistoryDisplay")
         from matplotlib.ticker import MaxNLocator
 
@@ -158,32 +163,6 @@ class TrainingHistoryDisplay:
             self.lines_.append(lines)
         self.figure_ = self.axes_[0].figure
         return self
-
-    def _plots(self, kind):
-        """Return name, values and style of the curves, by label of the y axis."""
-        check_choice("kind", kind, KINDS)
-        if kind == "auc" and not self.aucs:
-            raise ValueError(
-                "kind must be 'loss' for a history without validation rows, got 'auc'; "
-                "early_stopping=True or an eval_set adds them."
-            )
-        plots = {}
-        if kind != "auc":
-            plots["Loss"] = [
-                (name, values, {"color": "black", "linestyle": line})
-                for line, (name, values) in zip(
-                    LINES, self.losses.items(), strict=False
-                )
-            ]
-        if kind != "loss" and self.aucs:
-            plots["Validation AUC"] = [
-                (name, values, {"color": _displays.task_color(k)})
-                for k, (name, values) in enumerate(self.aucs.items())
-            ]
-            if self.mean_auc is not None:
-                mean = ("mean", self.mean_auc, {"color": "black", "linestyle": "--"})
-                plots["Validation AUC"].append(mean)
-        return plots
 
 
 def _trained_estimator(estimator):
@@ -275,9 +254,7 @@ class WeightSearchDisplay:
     task_names: Sequence[str] = ()
 
     @classmethod
-    def from_search(
-        cls, search, *, param="pwiser_weight", scoring=None, ax=None, **kwargs
-    ):
+    def from_search(cls, search, *, param="pwiser_weight", ax=None, **kwargs):
         """Draw the scores of a fitted search.
 
         Parameters
@@ -290,8 +267,6 @@ class WeightSearchDisplay:
             A numeric parameter of the search. For a parameter inside a pipeline, such
             as "classifier__pwiser_weight", the last part of the name is enough.
             Candidates with the value None are left out.
-        scoring : str or list of str, default=None
-            Names of the scorers to draw; None draws all.
         ax : matplotlib Axes or array-like of Axes, default=None
             The axes to draw on, one per scorer; None creates a new figure.
         **kwargs : dict
@@ -305,8 +280,8 @@ class WeightSearchDisplay:
         Raises
         ------
         ValueError
-            If the search has no such parameter or scorer, if the parameter is not
-            numeric, or if the search has several parameters and `refit=False`.
+            If the search has no such parameter, if the parameter is not numeric, or if
+            the search has several parameters and `refit=False`.
         sklearn.exceptions.NotFittedError
             If the search is not fitted.
         ImportError
@@ -316,13 +291,14 @@ class WeightSearchDisplay:
         check_is_fitted(search, "cv_results_")
         results = search.cv_results_
         param_name = _find_param(results, param)
-        names = _find_scorers(results, scoring)
         best = getattr(search, "best_index_", None)
         rows, values = _slice(results, param_name, best)
         scores, errors = {}, {}
-        for name in names:
-            scores[name] = np.asarray(results[f"mean_test_{name}"])[rows]
-            errors[name] = _standard_errors(results, name, search.n_splits_)[rows]
+        for key in results:
+            name = key.removeprefix("mean_test_")
+            if name != key:
+                scores[name] = np.asarray(results[key])[rows]
+                errors[name] = _standard_errors(results, name, search.n_splits_)[rows]
         display = cls(
             param_name=param_name.rpartition("__")[2],
             values=values,
@@ -390,15 +366,6 @@ def _find_param(results, param):
     return found[0]
 
 
-def _find_scorers(results, scoring):
-    prefix = "mean_test_"
-    names = [key.removeprefix(prefix) for key in results if key.startswith(prefix)]
-    chosen = [scoring] if isinstance(scoring, str) else scoring or names
-    if unknown := [name for name in chosen if name not in names]:
-        raise ValueError(f"scoring must be among {names}, got {unknown[0]!r}.")
-    return list(chosen)
-
-
 def _slice(results, param_name, best):
     """Return candidates that differ from the best in one parameter, and its values."""
     candidates = results["params"]
@@ -420,13 +387,12 @@ def _slice(results, param_name, best):
         if params.get(param_name) is not None and others[i] == reference
     ]
     values = [candidates[i][param_name] for i in rows]
-    if not rows:
-        raise ValueError(f"param must be numeric, but {param_name!r} is always None.")
-    for value in values:
-        if not isinstance(value, Real) or isinstance(value, bool):
-            raise ValueError(
-                f"param must be numeric, but {param_name!r} has the value {value!r}."
-            )
+    are_numbers = all(isinstance(v, Real) and not isinstance(v, bool) for v in values)
+    if not rows or not are_numbers:
+        raise ValueError(
+            f"param must be numeric, but the values of {param_name!r} that are not "
+            f"None are {values}."
+        )
     order = np.argsort(values, kind="stable")
     return np.array(rows)[order], np.array(values, dtype=float)[order]
 

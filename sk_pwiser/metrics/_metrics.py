@@ -9,8 +9,6 @@ from sklearn.utils import Bunch, check_consistent_length, column_or_1d
 
 from sk_pwiser._table._weights_and_groups import check_groups
 
-STRATEGIES = ("quantile", "uniform")
-
 
 def normalized_entropy(y_true, y_prob, *, sample_weight=None):
     """Compute the log loss relative to a constant prediction of the base rate.
@@ -59,9 +57,7 @@ def normalized_entropy(y_true, y_prob, *, sample_weight=None):
     return float(np.average(_cross_entropy(y, p), weights=weight) / entropy)
 
 
-def expected_calibration_error(
-    y_true, y_prob, *, n_bins=20, strategy="quantile", sample_weight=None
-):
+def expected_calibration_error(y_true, y_prob, *, n_bins=20, sample_weight=None):
     """Compute the mean distance between predicted and observed rates over bins of rows.
 
     Parameters
@@ -71,11 +67,8 @@ def expected_calibration_error(
     y_prob : array-like of shape (n_samples,)
         Predicted probabilities of label 1.
     n_bins : int, default=20
-        Number of bins. There may be fewer bins, since equal predictions are always in
-        the same bin.
-    strategy : {"quantile", "uniform"}, default="quantile"
-        Whether the bins contain equal shares of the rows or have equal widths. At low
-        rates, nearly all rows are in the first bin of equal width.
+        Number of bins, which contain equal shares of the rows. There may be fewer bins,
+        since equal predictions are always in the same bin.
     sample_weight : array-like of shape (n_samples,), default=None
         Weights of the rows.
 
@@ -95,7 +88,8 @@ def expected_calibration_error(
     References
     ----------
     Naeini, Cooper and Hauskrecht (2015). "Obtaining well calibrated probabilities using
-    Bayesian binning." AAAI. They use bins of equal width.
+    Bayesian binning." AAAI. They use bins of equal width; at low rates, nearly all rows
+    are in the first of these.
 
     Examples
     --------
@@ -104,17 +98,14 @@ def expected_calibration_error(
     >>> expected_calibration_error(y, p)
     0.25
     """
-    curve = reliability_curve(
-        y_true, y_prob, n_bins=n_bins, strategy=strategy, sample_weight=sample_weight
-    )
+    bins = {"n_bins": n_bins, "sample_weight": sample_weight}
+    curve = reliability_curve(y_true, y_prob, **bins)
     # Equation 3 of Naeini et al. (2015), with weights.
     gaps = np.abs(curve.predicted - curve.observed)
     return float(np.average(gaps, weights=curve.weight))
 
 
-def reliability_curve(
-    y_true, y_prob, *, n_bins=20, strategy="quantile", sample_weight=None
-):
+def reliability_curve(y_true, y_prob, *, n_bins=20, sample_weight=None):
     """Compute predicted and observed rates over bins of rows.
 
     Unlike :func:`sklearn.calibration.calibration_curve`, this function takes weights of
@@ -128,10 +119,8 @@ def reliability_curve(
     y_prob : array-like of shape (n_samples,)
         Predicted probabilities of label 1.
     n_bins : int, default=20
-        Number of bins. There may be fewer bins, since equal predictions are always in
-        the same bin.
-    strategy : {"quantile", "uniform"}, default="quantile"
-        Whether the bins contain equal shares of the rows or have equal widths.
+        Number of bins, which contain equal shares of the rows. There may be fewer bins,
+        since equal predictions are always in the same bin.
     sample_weight : array-like of shape (n_samples,), default=None
         Weights of the rows.
 
@@ -169,18 +158,13 @@ def reliability_curve(
     """
     if not isinstance(n_bins, int | np.integer) or n_bins < 1:
         raise ValueError(f"n_bins must be an integer >= 1, got {n_bins!r}.")
-    if strategy not in STRATEGIES:
-        raise ValueError(f"strategy must be one of {STRATEGIES}, got {strategy!r}.")
     y, p, weight = _check(y_true, y_prob, sample_weight)
     order = np.argsort(p, kind="stable")
     y, p, weight = y[order], p[order], weight[order]
-    if strategy == "quantile":
-        share = np.cumsum(weight) / weight.sum()
-        # The smallest prediction of each bin, so that equal predictions stay together.
-        first = np.searchsorted(share, np.arange(1, n_bins) / n_bins, side="right")
-        edges = p[np.minimum(first, len(p) - 1)]
-    else:
-        edges = np.arange(1, n_bins) / n_bins
+    share = np.cumsum(weight) / weight.sum()
+    # The smallest prediction of each bin, so that equal predictions stay together.
+    first = np.searchsorted(share, np.arange(1, n_bins) / n_bins, side="right")
+    edges = p[np.minimum(first, len(p) - 1)]
     bins = np.searchsorted(edges, p, side="right")
     totals = np.bincount(bins, weights=weight)
     used = totals > 0

@@ -5,7 +5,6 @@ import warnings
 from threading import RLock
 
 import numpy as np
-from sklearn import get_config
 from sklearn.exceptions import UndefinedMetricWarning
 from sklearn.metrics import average_precision_score, log_loss, roc_auc_score
 from sklearn.metrics._scorer import _BaseScorer
@@ -24,16 +23,14 @@ _NEEDS_BOTH_CLASSES = (roc_auc_score, average_precision_score)
 _FILTERING = RLock()
 
 
-def make_task_scorer(
-    metric, task, *, greater_is_better=True, response_method="predict_proba", **kwargs
-):
+def make_task_scorer(metric, task, *, greater_is_better=True, **kwargs):
     """Make a scorer for one task, for the CVR, or for the mean over tasks.
 
     Parameters
     ----------
     metric : callable
-        ``metric(y_true, y_pred, **kwargs)`` receives the labels and the predictions of
-        one task, both of shape (n_samples,). To pickle the scorer, which ``n_jobs``
+        ``metric(y_true, y_prob, **kwargs)`` receives the labels and the probabilities
+        of one task, both of shape (n_samples,). To pickle the scorer, which ``n_jobs``
         requires, the metric must be importable.
     task : int or str
         The task to score:
@@ -49,9 +46,6 @@ def make_task_scorer(
     greater_is_better : bool, default=True
         Whether a higher value of the metric is better. If False, the scorer returns
         minus the metric.
-    response_method : {"predict_proba", "predict"}, default="predict_proba"
-        Whether the metric receives the probability of the event or the predicted
-        label. With ``task="cvr"`` it always receives a probability.
     **kwargs : dict
         Passed to the metric.
 
@@ -66,8 +60,7 @@ def make_task_scorer(
     TypeError
         If ``metric`` is not callable or ``task`` is neither an int nor a str.
     ValueError
-        If ``response_method`` is unknown, or is "predict" with ``task="cvr"``. The
-        scorer raises it if one of several tasks has the name "cvr" or "mean" and
+        Raised by the scorer if one of several tasks has the name "cvr" or "mean" and
         ``task`` is this name.
 
     Notes
@@ -92,8 +85,8 @@ def make_task_scorer(
     every metric that issues this warning or returns NaN. The mean over tasks is NaN if
     the score of a task is NaN.
 
-    In a ``scoring`` with several scorers, each of ``predict_proba``, ``predict`` and
-    ``predict_cvr`` is called once for all of them.
+    In a ``scoring`` with several scorers, ``predict_proba`` and ``predict_cvr`` are
+    called once for all of them.
 
     With metadata routing, ``set_score_request(sample_weight=True)`` works like the
     method of scikit-learn's scorers, and changes the scorer in place.
@@ -115,26 +108,16 @@ def make_task_scorer(
     """
     if not callable(metric):
         raise TypeError(f"metric must be callable, got {metric!r}.")
-    task = _responses.check_task(task)
-    if response_method not in ("predict_proba", "predict"):
-        raise ValueError(
-            f"response_method={response_method!r} must be predict_proba or predict."
-        )
-    if task == "cvr" and response_method == "predict":
-        raise ValueError(
-            "response_method must be 'predict_proba' with task='cvr', got 'predict'."
-        )
-    return TaskScorer(metric, task, greater_is_better, response_method, kwargs)
+    return TaskScorer(metric, _responses.check_task(task), greater_is_better, kwargs)
 
 
 # scikit-learn lets only instances of its private base class share predictions.
 class TaskScorer(_BaseScorer):
     """The scorer that :func:`make_task_scorer` returns."""
 
-    def __init__(self, metric, task, greater_is_better, response_method, kwargs):
-        super().__init__(
-            metric, 1 if greater_is_better else -1, kwargs, response_method
-        )
+    def __init__(self, metric, task, greater_is_better, kwargs):
+        sign = 1 if greater_is_better else -1
+        super().__init__(metric, sign, kwargs, "predict_proba")
         self._task = task
         if task == "cvr":
             # The CVR uses the first of these methods that the estimator has.
@@ -153,8 +136,6 @@ class TaskScorer(_BaseScorer):
         parts = [getattr(metric, "__name__", repr(metric)), repr(self._task)]
         if self._sign < 0:
             parts.append("greater_is_better=False")
-        if self._response_method == "predict":
-            parts.append("response_method='predict'")
         parts += [f"{name}={value!r}" for name, value in self._kwargs.items()]
         return f"make_task_scorer({', '.join(parts)})"
 
@@ -205,7 +186,7 @@ class TaskScorer(_BaseScorer):
             columns = [_responses.find_task(self._task, n_tasks, y_names, fitted_names)]
         for k in columns:
             label = f"task {k} ({names[k]!r})" if names else f"task {k}"
-            predicted = predictions.of_task(k, targets, self._response_method)
+            predicted = predictions.of_task(k, targets)
             yield label, np.ones(len(targets), dtype=bool), k, predicted
 
     def _evaluate(self, y_true, y_pred, weight):
@@ -236,12 +217,9 @@ class TaskScorer(_BaseScorer):
         """Return one value per row, or per row and task, for the metric, or None."""
         if sample_weight is None:
             return None
-        self._check_metric_takes_weight()
-        return check_weights(sample_weight, *targets.shape, names)
-
-    def _check_metric_takes_weight(self):
         if not self._accept_sample_weight():
             raise TypeError(f"The metric of {self!r} takes no sample_weight.")
+        return check_weights(sample_weight, *targets.shape, names)
 
     def _accept_sample_weight(self):
         # scikit-learn calls this method before it passes weights.
@@ -249,20 +227,6 @@ class TaskScorer(_BaseScorer):
             return "sample_weight" in inspect.signature(self._score_func).parameters
         except ValueError:  # some compiled functions have no signature
             return False
-
-    def set_score_request(self, *, sample_weight):
-        """Set whether routing passes weights: True, False, None or an alias."""
-        self._check_metric_takes_weight()
-        return self._set_request("sample_weight", sample_weight)
-
-    def _set_request(self, param, alias):
-        if not get_config()["enable_metadata_routing"]:
-            raise RuntimeError("set_score_request needs enable_metadata_routing=True.")
-        # A new one, so that shallow copies and an alias that is refused change nothing.
-        request = MetadataRequest(owner=repr(self))
-        request.score.add_request(param=param, alias=alias)
-        self._metadata_request = request
-        return self
 
 
 def shared_cache(method_caller):
@@ -333,7 +297,7 @@ class _GroupedAUCScorer(TaskScorer):
 
     def __init__(self, task, column):
         self._column = column
-        super().__init__(grouped_auc, task, True, "predict_proba", {})
+        super().__init__(grouped_auc, task, True, {})
         if column is None:
             # Groups are always needed, so that routing passes them without being told.
             self._metadata_request.score.add_request(param="groups", alias=True)
@@ -368,10 +332,6 @@ class _GroupedAUCScorer(TaskScorer):
             warnings.simplefilter("ignore", UndefinedMetricWarning)
             value = grouped_auc(y_true, y_pred, groups)
         return value, "no group with both classes" if np.isnan(value) else None
-
-    def set_score_request(self, *, groups):
-        """Set, in place, whether routing passes groups: a bool, None or an alias."""
-        return self._set_request("groups", groups)
 
 
 def _make(description, *args, **kwargs):

@@ -549,12 +549,10 @@ def progress(results, names, n_splits):
 
 
 def warn_undefined(by_metric):
-    counts = {
-        name: int((~np.isfinite(values)).any(axis=0).sum())
-        for name, values in by_metric.items()
-    }
-    n_splits = next(iter(by_metric.values())).shape[1]
-    undefined = [f"{name} on {n}" for name, n in counts.items() if n]
+    n_splits, undefined = next(iter(by_metric.values())).shape[1], []
+    for name, values in by_metric.items():
+        if n := int((~np.isfinite(values)).any(axis=0).sum()):
+            undefined.append(f"{name} on {n}")
     if undefined:
         warn_user(
             f"Some of the {n_splits} folds have no finite score and are left out: "

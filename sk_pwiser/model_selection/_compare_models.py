@@ -345,7 +345,5 @@ MODELS = {
     "lightgbm_small_leaves": lightgbm_small_leaves,
     "catboost": catboost,
 }
-PACKAGES = {
-    **dict.fromkeys(("lightgbm", "lightgbm_small_leaves"), "lightgbm"),
-    "catboost": "catboost",
-}
+PACKAGES = {"lightgbm": "lightgbm", "catboost": "catboost"}
+PACKAGES["lightgbm_small_leaves"] = "lightgbm"

@@ -1,6 +1,8 @@
 """The result of a comparison: scores, differences, confidence intervals, verdicts."""
 
 import math
+from dataclasses import KW_ONLY, dataclass
+from typing import Any
 
 import numpy as np
 from scipy import stats
@@ -17,6 +19,7 @@ FEWEST_FOLDS = 3
 MINUS = "minus "
 
 
+@dataclass(repr=False, eq=False)
 class LossComparison:
     r"""Scores of several candidates on the same folds, compared with the first one.
 
@@ -105,27 +108,21 @@ class LossComparison:
     conversion AUC: pwiser is ahead of bce by 0.0533 [0.0307, 0.0760].
     """
 
-    def __init__(
-        self,
-        candidates,
-        scores,
-        *,
-        test_train_ratio,
-        params=None,
-        seeds=None,
-        fit_times=None,
-        score_times=None,
-    ):
-        self.candidates = [str(name) for name in candidates]
-        self.scores = {name: np.asarray(s, dtype=float) for name, s in scores.items()}
-        self.test_train_ratio = test_train_ratio
-        self.params = params
-        self.seeds = None if seeds is None else np.asarray(seeds)
-        self.fit_times = None if fit_times is None else np.asarray(fit_times)
-        self.score_times = None if score_times is None else np.asarray(score_times)
-        self._check()
+    candidates: list
+    scores: dict
+    _: KW_ONLY
+    test_train_ratio: float
+    params: list | None = None
+    seeds: Any = None
+    fit_times: Any = None
+    score_times: Any = None
 
-    def _check(self):
+    def __post_init__(self):
+        self.candidates = [str(name) for name in self.candidates]
+        self.scores = {n: np.asarray(s, dtype=float) for n, s in self.scores.items()}
+        for name in ("seeds", "fit_times", "score_times"):
+            if getattr(self, name) is not None:
+                setattr(self, name, np.asarray(getattr(self, name)))
         n_distinct = len(set(self.candidates))
         if n_distinct < 2 or n_distinct < len(self.candidates):
             raise ValueError(

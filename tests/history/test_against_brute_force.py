@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from impressions_over_time import make_history, make_log
 from numpy.testing import assert_allclose
 
-from sk_pwiser.history import HistoryFeatures, _history_state, _key_log
+from sk_pwiser.history import HistoryFeatures, _key_log
 
 # Drawn windows may be too short for labels.
 pytestmark = pytest.mark.filterwarnings("ignore:No event is known in the windows")
@@ -103,20 +103,20 @@ def test_an_update_costs_its_rows():
     n, size = 1000, 10
     X = pd.DataFrame({"user": [f"user {i}" for i in range(n)], "t": np.arange(n)})
     history = HistoryFeatures(["user"], time="t", half_lives=[9]).fit(X[:size])
-    n_copied, known = 0, {}
+    n_copied, known, values = 0, {}, history._state.indices["user"].all_values
     for start in range(size, n, size):
         history.update(X[start : start + size])
         state = history._state
         blocks = [log for logs in state.levels for log in logs]
-        blocks += [values for values, _ in state.indices["user"].blocks]
         new = [block for block in blocks if id(block) not in known]
-        n_copied += sum(getattr(b, "n_keys", None) or len(b) for b in new)
+        n_copied += sum(block.n_keys for block in new)
         known = {id(block): block for block in blocks}
-    # Log and values, each at most once per doubling.
-    assert n_copied < 2 * n * np.log2(n / size)
+    # The log at most once per doubling, and no values.
+    assert n_copied < n * np.log2(n / size)
+    assert state.indices["user"].all_values is values
 
 
-@pytest.mark.parametrize("function", ["find_keys", "combine", "push", "replace_keys"])
+@pytest.mark.parametrize("function", ["find_keys", "combine", "replace_keys"])
 @pytest.mark.parametrize("method", ["update", "replay"])
 def test_an_interrupted_update_changes_nothing(function, method):
     X, Y = make_log(400, ctr=0.3, cvr=0.3)
@@ -127,9 +127,8 @@ def test_an_interrupted_update_changes_nothing(function, method):
     update = history.update
     if method == "replay":
         update = lambda X, Y: history.replay(X, Y, update=True)  # noqa: E731
-    module = _history_state if function == "push" else _key_log
     with (
-        mock.patch.object(module, function, side_effect=KeyboardInterrupt),
+        mock.patch.object(_key_log, function, side_effect=KeyboardInterrupt),
         pytest.raises(KeyboardInterrupt),
     ):
         update(X[300:], Y[300:])

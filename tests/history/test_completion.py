@@ -42,7 +42,7 @@ def operate(rows, params, in_store):
     when it is known.
     """
     delays = params["label_delay"]
-    delays = delays if isinstance(delays, list) else [delays] * len(TASKS)
+    delays = [delays[k] if isinstance(delays, dict) else delays for k in TASKS]
     first, *later = rows
     history = make(params).fit(*table([blank(first)]))
     server = StoredHistory.write(history, {}) if in_store else history

@@ -76,7 +76,7 @@ def test_integers_beyond_int64_stay_exact(tmp_path):
     ids, path = [2**63 + 1, 3, 2**63 + 2], tmp_path / "history"
     lists = [{"column": "user", "n": 2}]
     history = HistoryFeatures(["user"], time="t", passthrough=False, lists=lists)
-    history.fit({"user": ids, "t": [1, 2, 3]})
+    history.fit(pd.DataFrame({"user": ids, "t": [1, 2, 3]}))
     loaded = read_back(history, path)
     for each in (history, loaded):
         found = each.transform(pd.DataFrame({"user": ids, "t": 5}))

@@ -55,10 +55,10 @@ def test_depths_that_are_unknown_empty_or_constant_have_no_density(rows):
 @pytest.mark.parametrize("task", ["click", 0, -2])
 def test_log_odds_of_an_estimator(task):
     model = small().fit(X, Y)
-    display = FunnelScoreDisplay.from_estimator(model, X, Y, task=task, fill=False)
+    display = FunnelScoreDisplay.from_estimator(model, X, Y, task=task)
     assert display.task_name == "click"
     assert_allclose(display.log_odds, logit(model.predict_proba(X)[:, 0].astype(float)))
-    assert not display.ax_.collections
+    assert len(display.ax_.collections) == len(display.lines_)
 
 
 def test_errors(rows):

@@ -9,7 +9,6 @@ from serving_rows import HAS_CONSTANT, OTHER, X, Y
 from sklearn.exceptions import NotFittedError, UndefinedMetricWarning
 from sklearn.frozen import FrozenEstimator
 from sklearn.inspection import permutation_importance
-from sklearn.metrics import average_precision_score, log_loss, roc_auc_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 from suites import fast_for
@@ -17,7 +16,7 @@ from suites import fast_for
 from sk_pwiser.calibration import FunnelCalibrator
 from sk_pwiser.datasets import make_ctr_cvr
 from sk_pwiser.inspection import TaskImportanceDisplay, task_importances
-from sk_pwiser.metrics import ctcvr_auc_scorer, ctr_auc_scorer, make_task_scorer
+from sk_pwiser.metrics import ctcvr_auc_scorer, ctr_auc_scorer
 
 pytestmark = HAS_CONSTANT
 AUCS = {"click": ctr_auc_scorer, "conversion": ctcvr_auc_scorer}
@@ -84,25 +83,15 @@ def test_statistics_of_the_repeats():
     assert np.isnan(once.intervals).all()
 
 
-SCORES = {
-    "average_precision": (average_precision_score, {}),
-    "log_loss": (log_loss, {"greater_is_better": False, "labels": [0, 1]}),
-    "roc_auc": (roc_auc_score, {}),
-}
-
-
-@pytest.mark.parametrize("scoring", SCORES)
 @pytest.mark.parametrize("weights", ["rows", "tasks"])
-def test_weights_and_missing_labels(scoring, weights):
+def test_weights_and_missing_labels(weights):
     labels = Y.astype(float)
     labels[::5, 1] = np.nan
     model = small(missing_labels="ignore").fit(X, labels)
     rng = np.random.default_rng(0)
     weight = rng.integers(0, 3, Y.shape if weights == "tasks" else len(Y))
-    metric, params = SCORES[scoring]
-    scorers = {str(k): make_task_scorer(metric, k, **params) for k in range(2)}
-    expected = by_scikit_learn(model, X, labels, scorers, sample_weight=weight)
-    options = {"scoring": scoring, "n_repeats": 2, "random_state": 3}
+    expected = by_scikit_learn(model, X, labels, sample_weight=weight)
+    options = {"n_repeats": 2, "random_state": 3}
     found = task_importances(model, X, labels, sample_weight=weight, **options)
     assert_allclose(found.importances, expected, atol=1e-6)
 
@@ -177,8 +166,6 @@ def test_of_rare_conversions():
         found = task_importances(model, data.data, none, random_state=0)
     assert np.isnan(found.importances[:, 1]).all()
     assert np.isfinite(found.importances[:, 0]).all()
-    found = task_importances(model, data.data, none, scoring="log_loss")
-    assert np.isfinite(found.importances).all()
 
 
 def test_bad_input():
@@ -190,8 +177,6 @@ def test_bad_input():
     assert_equals_scikit_learn(pipeline[-1], pipeline[:-1].transform(X))
     with pytest.raises(NotFittedError):
         task_importances(small(), X, Y)
-    with pytest.raises(ValueError, match=r"scoring must be .*'accuracy'"):
-        task_importances(model, X, Y, scoring="accuracy")
     with pytest.raises(ValueError, match=r"n_repeats must be .*0"):
         task_importances(model, X, Y, n_repeats=0)
     with pytest.raises(ValueError, match="sample_weight must have shape"):

@@ -39,9 +39,6 @@ def test_curves_are_the_columns_of_the_history(trained):
         epochs = trained.history_[:, ("epoch", column)]
         assert_array_equal(line.get_xydata(), epochs)
     assert display.best_epoch == trained.best_epoch_
-    for kind, expected in (("loss", losses), ("auc", aucs)):
-        (lines,) = display.plot(kind=kind).lines_
-        assert labels_of(lines) == labels_of(expected)
 
 
 def test_without_validation_rows_there_is_a_loss_only():
@@ -51,8 +48,6 @@ def test_without_validation_rows_there_is_a_loss_only():
     )
     (lines,) = display.lines_
     assert labels_of(lines) == ["training"]
-    with pytest.raises(ValueError, match="without validation rows, got 'auc'"):
-        display.plot(kind="auc")
 
 
 def test_epochs_of_partial_fit_have_no_validation_figures(trained):
@@ -69,8 +64,6 @@ def test_errors_of_histories(trained, pyplot):
     other = LogisticRegression().fit([[0], [1]], [0, 1])
     with pytest.raises(ValueError, match="must have the attribute history_"):
         TrainingHistoryDisplay.from_estimator(other)
-    with pytest.raises(ValueError, match=r"kind must be one of .* got 'all'"):
-        TrainingHistoryDisplay.from_estimator(trained, kind="all")
     _, ax = pyplot.subplots()
     with pytest.raises(ValueError, match=r"ax must contain 2 axes, .* got 1"):
         TrainingHistoryDisplay.from_estimator(trained, ax=ax)
@@ -128,12 +121,12 @@ def test_the_score_of_a_single_split_has_no_standard_error(rows):
 def test_other_parameters_have_their_selected_values(rows):
     grid = {"pwiser_weight": POWERS, "other": [3.0, 1.0, 2.0]}
     search = search_of(rows, grid)
-    display = WeightSearchDisplay.from_search(search, scoring="loss")
+    display = WeightSearchDisplay.from_search(search)
     best = search.best_params_["other"]
     for value, score in zip(display.values, display.scores["loss"], strict=True):
         i = search.cv_results_["params"].index({"pwiser_weight": value, "other": best})
         assert score == search.cv_results_["mean_test_loss"][i]
-    other = WeightSearchDisplay.from_search(search, param="other", scoring=["loss"])
+    other = WeightSearchDisplay.from_search(search, param="other")
     assert_array_equal(other.values, [1, 2, 3])
 
 
@@ -165,7 +158,7 @@ def test_the_choice_of_the_estimator_is_left_out(rows):
     best = search.best_params_["pwiser_weight"]
     assert display.best_value == best
     alone = search_of(rows, {"pwiser_weight": [None], "other": [1.0, 2.0]})
-    with pytest.raises(ValueError, match="'pwiser_weight' is always None"):
+    with pytest.raises(ValueError, match=r"'pwiser_weight' that are not None are \[\]"):
         WeightSearchDisplay.from_search(alone)
 
 
@@ -176,12 +169,11 @@ def test_errors_of_searches(rows, pyplot):
     for message, kwargs in [
         ("search must select a candidate", {}),
         (r"param must be one of .* got 'lr'", {"param": "lr"}),
-        (r"scoring must be among .* got 'cvr'", {"scoring": ["loss", "cvr"]}),
     ]:
         with pytest.raises(ValueError, match=message):
             WeightSearchDisplay.from_search(search, **kwargs)
     named = search_of(rows, {"other": [1.0, True]}, refit="loss")
-    with pytest.raises(ValueError, match=r"must be numeric, but 'other' has .* True"):
+    with pytest.raises(ValueError, match=r"numeric.*'other' that .* are .* True"):
         WeightSearchDisplay.from_search(named, param="other")
     _, ax = pyplot.subplots()
     plain = search_of(rows, {"pwiser_weight": POWERS})

@@ -130,7 +130,6 @@ def test_bad_rows(metric, y, p, weight, message):
     [
         ({"n_bins": 0}, "n_bins must be an integer >= 1, got 0"),
         ({"n_bins": 2.5}, "n_bins must be an integer >= 1, got 2.5"),
-        ({"strategy": "width"}, "strategy must be one of .* got 'width'"),
     ],
 )
 def test_bad_parameters(params, message):
@@ -151,32 +150,31 @@ def test_scorers_of_one_task(data, model, name, column):
         assert scorer(model, X, Y) == pytest.approx(value)
 
 
-@pytest.mark.parametrize("strategy", ["quantile", "uniform"])
-def test_reliability_curve_by_brute_force(rows, strategy):
+def test_reliability_curve_by_brute_force(rows):
     y, p, weight = rows
-    curve = reliability_curve(y, p, n_bins=6, strategy=strategy, sample_weight=weight)
+    curve = reliability_curve(y, p, n_bins=6, sample_weight=weight)
     assert curve.weight.sum() == weight.sum()
     assert (np.diff(curve.predicted) > 0).all()
-    if strategy == "uniform":
-        for k, of_bin in enumerate(np.unique(np.floor(p[weight > 0] * 6))):
-            inside = (np.floor(p * 6) == of_bin) & (weight > 0)
-            w = weight[inside]
-            assert curve.predicted[k] == pytest.approx(np.average(p[inside], weights=w))
-            assert curve.observed[k] == pytest.approx(np.average(y[inside], weights=w))
-            assert curve.n_effective[k] == pytest.approx(w.sum() ** 2 / (w**2).sum())
-    else:
-        # Each bin has its share of the weights, up to one row.
-        assert np.abs(curve.weight - weight.sum() / 6).max() <= weight.max()
+    # Each bin has its share of the weights, up to one row.
+    assert np.abs(curve.weight - weight.sum() / 6).max() <= weight.max()
+    order, start = np.argsort(p), 0
+    for k, total in enumerate(curve.weight):
+        stop = start + 1
+        while weight[order[start:stop]].sum() < total:
+            stop += 1
+        inside = order[start:stop][weight[order[start:stop]] > 0]
+        w, start = weight[inside], stop
+        assert curve.predicted[k] == pytest.approx(np.average(p[inside], weights=w))
+        assert curve.observed[k] == pytest.approx(np.average(y[inside], weights=w))
+        assert curve.n_effective[k] == pytest.approx(w.sum() ** 2 / (w**2).sum())
     error = np.average(np.abs(curve.predicted - curve.observed), weights=curve.weight)
     assert error == pytest.approx(
-        expected_calibration_error(
-            y, p, n_bins=6, strategy=strategy, sample_weight=weight
-        )
+        expected_calibration_error(y, p, n_bins=6, sample_weight=weight)
     )
 
 
 def test_reliability_curve_leaves_out_bins_without_rows():
-    curve = reliability_curve([0, 1, 1], [0.1, 0.1, 0.9], n_bins=10, strategy="uniform")
+    curve = reliability_curve([0, 1, 1], [0.1, 0.1, 0.9], n_bins=10)
     assert_allclose(curve.predicted, [0.1, 0.9])
     assert_allclose(curve.observed, [0.5, 1.0])
     assert_allclose(curve.weight, [2, 1])
