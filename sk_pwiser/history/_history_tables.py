@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sk_pwiser._table._frames import as_table, collected, package_of, refuse_parts
+from sk_pwiser._table._frames import as_table, collected, refuse_parts
 
 
 class ListOutput(NamedTuple):
@@ -18,8 +18,9 @@ class ListOutput(NamedTuple):
 
 def kind_of(X):
     """Return "pandas", "polars" or "arrow"; arrays, without names, are none."""
+    package = type(X).__module__.partition(".")[0]
     kinds = {"pyarrow": "arrow", "polars": "polars"}
-    kind = kinds.get(package_of(X), "pandas" if hasattr(X, "iloc") else None)
+    kind = kinds.get(package, "pandas" if hasattr(X, "iloc") else None)
     if kind and (hasattr(X, "columns") or hasattr(X, "column_names")):
         return kind
     raise TypeError(
