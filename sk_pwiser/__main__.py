@@ -321,8 +321,14 @@ def read(arguments):
     Y = pd.DataFrame(labels, frame.index, targets)
     times = None if arguments.time is None else frame[arguments.time]
     if times is not None and not pd.api.types.is_numeric_dtype(times):
-        # The day and the month of 04/05/2026 could be confused.
-        times = pd.to_datetime(times, format="ISO8601")
+        try:
+            # The day and the month of 04/05/2026 could be confused.
+            times = pd.to_datetime(times, format="ISO8601")
+        except ValueError as error:
+            raise ValueError(
+                "--time must name a column of numbers, or of dates such as 2026-04-30 "
+                f"or 2026-04-30T12:00; {arguments.time!r} starts with {times.iloc[0]!r}"
+            ) from error
     others = [*targets, *arguments.ignore, arguments.time]
     X = frame[frame.columns.difference(others, sort=False)]
     categorical = X.columns.intersection(arguments.categorical)
