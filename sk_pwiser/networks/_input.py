@@ -569,16 +569,16 @@ class InputLayer(nn.Module):
         self.unseen_inputs = constant(torch.zeros(spec.n_numeric))
         for index, column, value in spec.unseen_inputs:
             self.values_of[index], self.unseen_inputs[index] = column, value
-        # One lookup reads all columns at full width; `used` then drops the unused
-        # components.
-        components = torch.arange(dim) < torch.tensor(spec.widths).unsqueeze(1)
-        used = components.flatten().nonzero().squeeze(1)
-        self.used = constant(used) if len(used) < n_columns * dim else None
         self.embeddings = nn.ModuleList(
             nn.Embedding(sum(spec.cardinalities), dim) for _ in each_table
         )
         for weight in self.embeddings.parameters():
             nn.init.normal_(weight, std=INITIAL_STD)
+        # One lookup reads all columns at full width; `used` then drops the unused
+        # components.
+        components = torch.arange(dim) < torch.tensor(spec.widths).unsqueeze(1)
+        used = components.flatten().nonzero().squeeze(1)
+        self.used = constant(used) if len(used) < n_columns * dim else None
         self._set_cardinalities(spec.cardinalities)
         # Lists read the whole vectors of their column.
         of_lists = {bag.column for bag in spec.bags}
