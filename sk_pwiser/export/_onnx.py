@@ -9,6 +9,7 @@ from unittest.mock import patch
 
 import numpy as np
 import torch
+from sklearn.utils.fixes import parse_version
 from torch.overrides import TorchFunctionMode
 
 from sk_pwiser._model_files import write_bytes
@@ -74,15 +75,13 @@ def to_onnx(estimator, path, *, inputs="encoded"):
         values that are neither, with the empty string, or with the name
         "probabilities". In these cases no file is written.
     ImportError
-        If onnx, onnxruntime or onnxscript is not installed.
+        If onnx, onnxruntime or onnxscript is not installed, or PyTorch is older than
+        2.9: its exporter was an experiment before.
     OSError
         If the file cannot be written, for example because its folder does not exist.
 
     Notes
     -----
-    The exporter of PyTorch is meant for use from PyTorch 2.9 on; in older releases it
-    is an experiment.
-
     The graph runs the network in float32, even if `precision="bfloat16"` was used in
     training, and computes probabilities in float64, so that rare events have full
     relative precision. Before the file is written, random rows are computed in ONNX
@@ -189,6 +188,10 @@ def checked_model(network, caller):
 
     It must compute the same as in PyTorch for other numbers of rows.
     """
+    if parse_version(torch.__version__) < parse_version("2.9"):
+        raise ImportError(
+            f"{caller} uses the exporter of PyTorch 2.9; found {torch.__version__}."
+        )
     for package in ("onnx", "onnxscript"):
         import_extra(package, caller)  # which the exporter of PyTorch needs
     onnxruntime = import_extra("onnxruntime", caller)
