@@ -61,13 +61,8 @@ def files_of_dataset(dataset, filesystem):
         )
     if filesystem is not None:
         raise ValueError("filesystem must be None if path_or_glob is a dataset.")
-    try:
-        return dataset.filesystem, [part.path for part in dataset.get_fragments()]
-    except ValueError as error:  # of a dataset with a filter
-        raise ValueError(
-            "path_or_glob must be a dataset without a filter; pass filters instead: "
-            f"{error}"
-        ) from error
+    # pyarrow raises an error if the dataset has a filter.
+    return dataset.filesystem, [part.path for part in dataset.get_fragments()]
 
 
 def _match(filesystem, name):
