@@ -295,17 +295,6 @@ class NetworkSpec:
 # value stays near 0: it departs only as far as the value's few rows require.
 INITIAL_STD = 0.01
 
-# The default of `embedding_dim`: "auto" makes embeddings narrower, never wider, so that
-# the memory of large vocabularies does not depend on it.
-LARGEST_AUTOMATIC_DIM = 16
-
-
-def automatic_dims(cardinalities: Sequence[int]) -> tuple[int, ...]:
-    """Return min(16, round(1.6 * n**0.56)) for each column with n codes."""
-    return tuple(
-        min(LARGEST_AUTOMATIC_DIM, round(1.6 * n**0.56)) for n in cardinalities
-    )
-
 
 def numeric_widths(spec: NetworkSpec) -> list[int]:
     """Return how many dense inputs each numeric input becomes.
