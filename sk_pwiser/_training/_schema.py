@@ -35,13 +35,11 @@ from sk_pwiser._table._weights_and_groups import (
 from sk_pwiser._training._batches import Impressions, TrainingRows, gather_bags
 from sk_pwiser._training._settings import Settings
 from sk_pwiser._utils import conditional_labels, labels_of_parents, warn_user
-from sk_pwiser.networks import (
-    Bags,
-    BagSpec,
-    NetworkSpec,
-    automatic_dims,
-    numeric_widths,
-)
+from sk_pwiser.networks import Bags, BagSpec, NetworkSpec, numeric_widths
+
+# The default of `embedding_dim`: "auto" makes embeddings narrower, never wider, so that
+# the memory of large vocabularies does not depend on it.
+LARGEST_AUTOMATIC_DIM = 16
 
 
 def bag_inputs(bags: Sequence[np.ndarray | None] | None) -> dict[str, np.ndarray]:
@@ -152,10 +150,13 @@ class Schema:
         statistics: TargetStatistics | None = None,
     ) -> "Schema":
         """Return the schema of an encoder that has learnt the columns."""
-        dims = automatic_dims(encoder.cardinalities_)
-        widest_bag = max(automatic_dims([n for n, *_ in encoder.bags_]), default=0)
+        sizes = encoder.cardinalities_
+        n_codes = [*sizes, *(n for n, *_ in encoder.bags_)]
+        dims = [min(LARGEST_AUTOMATIC_DIM, round(1.6 * n**0.56)) for n in n_codes]
+        of_columns = tuple(dims[: len(sizes)])
+        widest_bag = max(dims[len(sizes) :], default=0)
         learnt = encoder, targets, base_rates, statistics
-        return cls(*learnt, dims, widest_bag, statistics_selection(settings))
+        return cls(*learnt, of_columns, widest_bag, statistics_selection(settings))
 
     def transform(self, X: Any) -> Impressions:
         """Encode a table as predictions read it."""

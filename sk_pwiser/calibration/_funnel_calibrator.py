@@ -297,28 +297,25 @@ class FunnelCalibrator(
     def _read_labels(self, y):
         """Return labels (n_samples, n_tasks), NaN if missing, classes and columns."""
         values, missing, columns = read_labels(y, "ignore", input_name="y")
-        n_tasks = 1 if values.ndim == 1 else values.shape[1]
-        classes = self._check_tasks(n_tasks, columns) if self.cv is None else None
+        classes = None  # of a fitted estimator of one task
+        if self.cv is None:
+            n_tasks = 1 if values.ndim == 1 else values.shape[1]
+            fitted = _responses.Predictions(self.estimator, None, {})
+            names, classes = fitted.task_names(), fitted.classes()
+            found = getattr(self.estimator, "classes_", None)
+            # One array or row per task, unless the classes are numbers of columns.
+            several = isinstance(found, list) or np.ndim(found) == 2
+            expected = len(names) or (len(found) if several else n_tasks)
+            if n_tasks != expected:
+                raise ValueError(
+                    f"y must have the {expected} tasks of the estimator, got {n_tasks}."
+                )
+            _responses.check_same_tasks(n_tasks, columns or [], names)
         labels, classes = binary_labels(values, columns, classes, input_name="y")
         labels = labels.astype(np.float64)
         if missing is not None:
             labels[missing] = np.nan
         return labels, classes, columns
-
-    def _check_tasks(self, n_tasks, columns):
-        """Return the classes of a fitted estimator, or None if it has several tasks."""
-        fitted = _responses.Predictions(self.estimator, None, {})
-        names = fitted.task_names()
-        classes = getattr(self.estimator, "classes_", None)
-        # One array or row per task, unless the classes are numbers of columns.
-        several = isinstance(classes, list) or np.ndim(classes) == 2
-        expected = len(names) or (len(classes) if several else n_tasks)
-        if n_tasks != expected:
-            raise ValueError(
-                f"y must have the {expected} tasks of the estimator, got {n_tasks}."
-            )
-        _responses.check_same_tasks(n_tasks, columns or [], names)
-        return fitted.classes()
 
     def _route(self, sample_weight, fit_params):
         """Return the arguments of the estimator's fits, and those of `cv.split`."""

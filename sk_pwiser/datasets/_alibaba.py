@@ -411,7 +411,8 @@ def _join_items_and_users(pandas, user_file, item_file):
     for table, file in ((users, user_file), (items, item_file)):
         search, rule = table["search_id"], "must not be missing"
         _downloads.check_column(search, search.isna(), rule, file, 0)
-    _downloads.check_keys(users["search_id"], user_file, n_header_lines=0)
+    searches, rule = users["search_id"], _downloads.REPEATED
+    _downloads.check_column(searches, searches.duplicated(), rule, user_file, 0)
     _downloads.check_flags(
         items, ["label"], item_file, n_header_lines=0, values=(0, 1, 2)
     )

@@ -112,13 +112,10 @@ def check_flags(rows, columns, file, *, n_header_lines=1, values=(0, 1)):
         check_column(rows[name], is_wrong, rule, file, n_header_lines)
 
 
-def check_keys(keys, file, n_header_lines=1):
-    """Raise an error that names the first line whose key an earlier line has."""
-    rule = "must not repeat a value of an earlier line"
-    check_column(keys, keys.duplicated(), rule, file, n_header_lines)
+REPEATED = "must not repeat a value of an earlier line"  # a rule of check_column
 
 
-def check_column(column, is_wrong, rule, file, n_header_lines):
+def check_column(column, is_wrong, rule, file, n_header_lines=1):
     """Raise an error that names the first line that is wrong, or the first row."""
     if is_wrong.any():
         row = int(is_wrong.to_numpy().argmax())
@@ -132,10 +129,6 @@ def check_column(column, is_wrong, rule, file, n_header_lines):
         )
 
 
-# What a file raises that is not whole, or has no lines.
-DAMAGE = EOFError, csv.Error, zipfile.BadZipFile, zlib.error
-
-
 @contextmanager
 def open_text(file):
     """Open a file that may be in a zip archive, to read its lines."""
@@ -145,7 +138,8 @@ def open_text(file):
             yield io.TextIOWrapper(
                 source, "utf-8-sig", errors="surrogateescape", newline=""
             )
-    except DAMAGE as error:
+    # A file that is not whole, or has no lines.
+    except (EOFError, csv.Error, zipfile.BadZipFile, zlib.error) as error:
         raise ValueError(f"{file} is damaged: {error}") from error
 
 
@@ -360,7 +354,7 @@ def _read_table(pandas, file, key, features):
     numbers = [name for name in features if name in COUNT_FEATURES]
     kinds = {key: "int64", **dict.fromkeys(features, "str")}
     table = read_csv(pandas, file, kinds | dict.fromkeys(numbers, "float64"))
-    check_keys(table[key], file)
+    check_column(table[key], table[key].duplicated(), REPEATED, file)
     for name in set(features) - set(numbers):
         # Tags are text, since a tag such as "20,43" lists several topics.
         table[name] = _as_category(pandas, table[name], is_text=name == "tag")

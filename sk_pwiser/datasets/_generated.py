@@ -118,7 +118,16 @@ def make_ctr_cvr(
     check_number("cvr", cvr, above=0, below=1)
     check_number("click_noise", click_noise, at_least=0, below=1)
     check_boolean("as_frame", as_frame)
-    sizes = _check_sizes(n_numeric, n_categorical, n_categories)
+    if n_numeric + n_categorical == 0:
+        raise ValueError("n_numeric and n_categorical must not both be 0.")
+    is_one = isinstance(n_categories, Integral)
+    sizes = [n_categories] * n_categorical if is_one else list(n_categories)
+    are_valid = all(isinstance(size, Integral) and size >= 1 for size in sizes)
+    if len(sizes) != n_categorical or not are_valid:
+        raise ValueError(
+            "n_categories must be an int >= 1, or contain one per categorical feature, "
+            f"n_categorical={n_categorical}; got {n_categories!r}."
+        )
     if cvr >= 1 - click_noise:
         raise ValueError(
             "cvr must be less than 1 - click_noise, since an accidental click never "
@@ -143,8 +152,16 @@ def make_ctr_cvr(
     chance = rng.uniform(size=n_samples)
     click = chance < interest + accident
     conversion = (chance < interest) & (rng.uniform(size=n_samples) < propensity)
-    labels = np.column_stack([click, conversion]).astype(np.int64)
-    data, target, names = _tabulate(numeric, codes, sizes, labels, pandas)
+    target = np.column_stack([click, conversion]).astype(np.int64)
+    numeric_names = [f"numeric_{i}" for i in range(n_numeric)]
+    category_names = [f"category_{i}" for i in range(n_categorical)]
+    if pandas is None:
+        data = np.column_stack([numeric, *codes])
+    else:
+        target = pandas.DataFrame(target, columns=TASK_NAMES)
+        data = pandas.DataFrame(numeric, columns=numeric_names)
+        for name, code, size in zip(category_names, codes, sizes, strict=True):
+            data[name] = pandas.Categorical.from_codes(code, categories=range(size))
     return Bunch(
         data=data,
         target=target,
@@ -152,23 +169,8 @@ def make_ctr_cvr(
         cvr=interest * propensity / (interest + accident),
         interest=interest,
         task_names=list(TASK_NAMES),
-        feature_names=names,
+        feature_names=numeric_names + category_names,
     )
-
-
-def _check_sizes(n_numeric, n_categorical, n_categories):
-    if n_numeric + n_categorical == 0:
-        raise ValueError("n_numeric and n_categorical must not both be 0.")
-    is_one = isinstance(n_categories, Integral)
-    sizes = [n_categories] * n_categorical if is_one else list(n_categories)
-    if len(sizes) != n_categorical or not all(
-        isinstance(size, Integral) and size >= 1 for size in sizes
-    ):
-        raise ValueError(
-            "n_categories must be an int >= 1, or contain one per categorical feature, "
-            f"n_categorical={n_categorical}; got {n_categories!r}."
-        )
-    return [int(size) for size in sizes]
 
 
 def _draw_effects(rng, share):
@@ -223,15 +225,3 @@ def _probabilities(interest, conversion, accident, ctr, cvr, click_noise):
     rest = 1 - interest
     accident = rest * _solve(accident, rest, n_samples * ctr * click_noise)
     return interest, accident, propensity
-
-
-def _tabulate(numeric, codes, sizes, labels, pandas):
-    numeric_names = [f"numeric_{i}" for i in range(numeric.shape[1])]
-    category_names = [f"category_{i}" for i in range(len(codes))]
-    names = numeric_names + category_names
-    if pandas is None:
-        return np.column_stack([numeric, *codes]), labels, names
-    data = pandas.DataFrame(numeric, columns=numeric_names)
-    for name, code, size in zip(category_names, codes, sizes, strict=True):
-        data[name] = pandas.Categorical.from_codes(code, categories=range(size))
-    return data, pandas.DataFrame(labels, columns=TASK_NAMES), names

@@ -61,13 +61,8 @@ def files_of_dataset(dataset, filesystem):
         )
     if filesystem is not None:
         raise ValueError("filesystem must be None if path_or_glob is a dataset.")
-    try:
-        return dataset.filesystem, [part.path for part in dataset.get_fragments()]
-    except ValueError as error:  # of a dataset with a filter
-        raise ValueError(
-            "path_or_glob must be a dataset without a filter; pass filters instead: "
-            f"{error}"
-        ) from error
+    # pyarrow raises an error if the dataset has a filter.
+    return dataset.filesystem, [part.path for part in dataset.get_fragments()]
 
 
 def _match(filesystem, name):
@@ -172,7 +167,10 @@ def unify_schemas(schemas, first, columns):
         for path, schema in sources.items():
             if name not in schema.names:
                 raise ValueError(f"{path!r} lacks the column {name!r}.")
-            first_of.setdefault(_value_type(schema, name), path)
+            kind = schema.field(name).type
+            if pyarrow.types.is_dictionary(kind):  # read as its values
+                kind = kind.value_type
+            first_of.setdefault(kind, path)
         if len(first_of) > 1:
             first_of.pop(pyarrow.null(), None)  # a column without values
         (expected, source), *others = first_of.items()
@@ -184,13 +182,6 @@ def unify_schemas(schemas, first, columns):
             )
         fields.append((name, expected))
     return pyarrow.schema(fields)
-
-
-def _value_type(schema, name):
-    """Return the type of a column; dictionaries are read as their values."""
-    pyarrow, _, _ = import_parquet()
-    kind = schema.field(name).type
-    return kind.value_type if pyarrow.types.is_dictionary(kind) else kind
 
 
 def categories_of_numbers(schemas, schema, features):
@@ -342,7 +333,21 @@ class ParquetImpressions:
         if cache_dir is not None and not os.path.isdir(cache_dir):
             raise ValueError(f"cache_dir={str(cache_dir)!r} is not a folder.")
         self.cache_dir = cache_dir
-        self._check_roles()
+        check_choice("on_corrupt", on_corrupt, ("raise", "skip"))
+        if both := [name for name in self.targets if name in self.features]:
+            raise ValueError(f"features and targets both contain {both}.")
+        if groups is not None and not isinstance(groups, str):
+            raise TypeError(f"groups must be the name of a column; got {groups!r}")
+        if not all(isinstance(name, str) for name in self._weight_columns):
+            raise TypeError(
+                "sample_weight must be the name of a column, or one name per task; got "
+                f"{self.sample_weight!r}."
+            )
+        if is_list and len(sample_weight) != len(self.targets):
+            raise ValueError(
+                f"sample_weight has {len(sample_weight)} columns for "
+                f"{len(self.targets)} targets."
+            )
         self.filters = _expression(filters)
         given = None
         if isinstance(path_or_glob, import_parquet()[1].Dataset):
@@ -363,24 +368,6 @@ class ParquetImpressions:
             f"{self.n_rows_:,} rows, {len(self.features)} features, targets "
             f"{self.targets})"
         )
-
-    def _check_roles(self):
-        check_choice("on_corrupt", self.on_corrupt, ("raise", "skip"))
-        if both := [name for name in self.targets if name in self.features]:
-            raise ValueError(f"features and targets both contain {both}.")
-        if self.groups is not None and not isinstance(self.groups, str):
-            raise TypeError(f"groups must be the name of a column; got {self.groups!r}")
-        weights = self._weight_columns
-        if not all(isinstance(name, str) for name in weights):
-            raise TypeError(
-                "sample_weight must be the name of a column, or one name per task; got "
-                f"{self.sample_weight!r}."
-            )
-        if isinstance(self.sample_weight, list) and len(weights) != len(self.targets):
-            raise ValueError(
-                f"sample_weight has {len(weights)} columns for {len(self.targets)} "
-                "targets."
-            )
 
     def _used_columns(self):
         """Return the names of all columns that training reads."""

@@ -11,7 +11,7 @@ from sklearn.utils.validation import _num_samples, check_consistent_length
 
 from sk_pwiser import _responses
 from sk_pwiser._table._frames import collected, column_of
-from sk_pwiser._table._labels import names_of_columns
+from sk_pwiser._table._labels import check_order, names_of_columns
 from sk_pwiser._table._weights_and_groups import check_match, check_weights
 from sk_pwiser._utils import import_extra, warn_user
 
@@ -159,26 +159,13 @@ class GivenPredictions:
     missing_labels = "ignore"
 
     def __init__(self, P):
-        self._given = self._P = P = collected(P)
+        self.given = self._P = P = collected(P)
         # scikit-learn's classifiers of several outputs return a list of arrays, one per
         # task.
         is_per_task = isinstance(P, list) and P and np.ndim(P[0]) == 2
         if not is_per_task:
             P = np.asarray(P)
             self._P = P[:, np.newaxis] if P.ndim == 1 else P
-
-    def check_order(self, Y, n_samples, names, sample_weight):
-        """Raise if predictions have the names, or rows the index, in another order.
-
-        Columns with other names are read by position.
-        """
-        columns = names_of_columns(self._given) or []
-        if columns != names and sorted(columns) == sorted(names):
-            raise ValueError(
-                f"P must have its columns in the order {names}, got {columns}."
-            )
-        given = {"P": self._given, "sample_weight": sample_weight}
-        _responses.check_rows(Y, n_samples, input_name="Y", **given)
 
     def predict_proba(self, X):
         return self._P
@@ -203,7 +190,11 @@ def read_responses(estimator, X, Y, task_names=None, sample_weight=None):
     n_tasks = targets.shape[1]
     names = _choose_names(n_tasks, task_names, y_names, predictions.task_names())
     if isinstance(estimator, GivenPredictions):
-        estimator.check_order(Y, len(targets), names, sample_weight)
+        # Columns with other names are read by position.
+        P = estimator.given
+        check_order("The columns of P", names_of_columns(P) or [], names)
+        others = {"P": P, "sample_weight": sample_weight}
+        _responses.check_rows(Y, len(targets), input_name="Y", **others)
     p = np.column_stack([predictions.of_task(k, targets) for k in range(n_tasks)])
     is_wrong = ~((p >= 0) & (p <= 1))
     if is_wrong.any():

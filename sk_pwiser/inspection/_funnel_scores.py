@@ -96,7 +96,6 @@ class FunnelScoreDisplay:
         TypeError
             If `task` is neither an int nor a str.
         """
-        _displays.import_pyplot(cls.__name__)
         read = _displays.read_responses(estimator, X, Y)
         return cls._from_responses(read, task).plot(ax, **kwargs)
 
@@ -132,7 +131,6 @@ class FunnelScoreDisplay:
         TypeError
             If `task` is neither an int nor a str.
         """
-        _displays.import_pyplot(cls.__name__)
         read = _displays.read_responses(
             _displays.GivenPredictions(P), None, Y, task_names
         )

@@ -76,7 +76,6 @@ class TaskCurvesDisplay:
         UndefinedMetricWarning
             If a task has only one class. Its curve is empty.
         """
-        _displays.import_pyplot(cls.__name__)
         models = _displays.by_name(estimator, "estimator")
         return cls._draw(
             _displays.read_models(models, X, Y, cvr, sample_weight, by), ax, kwargs
@@ -136,7 +135,6 @@ class TaskCurvesDisplay:
         UndefinedMetricWarning
             If a task has only one class. Its curve is empty.
         """
-        _displays.import_pyplot(cls.__name__)
         models = {
             name: _displays.GivenPredictions(p)
             for name, p in _displays.by_name(P, "P").items()
@@ -192,7 +190,6 @@ class TaskCurvesDisplay:
         UndefinedMetricWarning
             If a task has only one class in a fold. Its curve is empty.
         """
-        _displays.import_pyplot(cls.__name__)
         rows = _displays.read_folds(cv_results, X, Y, cvr, sample_weight)
         return cls._draw(rows, ax, kwargs)
 

@@ -93,7 +93,6 @@ class TrainingHistoryDisplay:
             If the estimator has no history, or if `ax` does not contain one axes per
             plot.
         """
-        _displays.import_pyplot(cls.__name__)
         trained = _trained_estimator(estimator)
         history = list(trained.history_)
         names = trained.task_names_
@@ -287,10 +286,14 @@ class WeightSearchDisplay:
         ImportError
             If matplotlib is not installed.
         """
-        _displays.import_pyplot(cls.__name__)
         check_is_fitted(search, "cv_results_")
         results = search.cv_results_
-        param_name = _find_param(results, param)
+        keys = [key for key in results if key.startswith("param_")]
+        known = [key.removeprefix("param_") for key in keys]
+        found = [param] if param in known else find_paths(known, param)
+        if len(found) != 1:
+            raise ValueError(f"param must be one of {known}, got {param!r}.")
+        (param_name,) = found
         best = getattr(search, "best_index_", None)
         rows, values = _slice(results, param_name, best)
         scores, errors = {}, {}
@@ -356,14 +359,6 @@ def _standard_errors(results, name, n_splits):
     # 1 / (K - 1) test rows per training row.
     factor = 1 / n_splits + 1 / (n_splits - 1)
     return np.sqrt(factor * folds.var(axis=0, ddof=1))
-
-
-def _find_param(results, param):
-    names = [key.removeprefix("param_") for key in results if key.startswith("param_")]
-    found = [param] if param in names else find_paths(names, param)
-    if len(found) != 1:
-        raise ValueError(f"param must be one of {names}, got {param!r}.")
-    return found[0]
 
 
 def _slice(results, param_name, best):

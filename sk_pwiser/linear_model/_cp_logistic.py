@@ -528,9 +528,33 @@ class CPMultiTaskLogistic(LinearPredictions, ClassifierMixin, BaseEstimator):
         codes = self._codes(encoder, modes, levels, features)
         n_levels = [] if encoder is None else list(map(len, encoder.categories_))
         problem = CPProblem(features, targets, weights, codes, n_levels, self)
-        fitted = self._best_of_starts(problem)
+        rng, fits = check_random_state(self.random_state), []
+        n_tasks, n_cells = weights.shape[1], int(np.prod(n_levels, dtype=int))
+        for _ in range(self.n_init):
+            # Random factors, since equal components would stay equal. L = 0 suits data
+            # of any scale.
+            sizes = n_tasks, *n_levels
+            factors = [rng.uniform(size=(n, self.rank)) for n in sizes]
+            loadings = np.zeros((features.shape[1], self.rank))
+            start = [loadings, *factors, np.zeros((n_tasks, n_cells))]
+            solve = SOLVERS[self.solver]
+            fits.append(solve(problem, start, max_iter=self.max_iter, tol=self.tol))
+        blocks, objectives, n_iter = min(fits, key=lambda fit: fit[1][-1])
+        # Attributes are set after the fit has succeeded.
         validate_data(self, X, skip_check_array=True)
-        return self._set_result(targets, encoder, problem, *fitted)
+        self._encoder, self._mean = encoder, problem.columns.mean
+        self._loss = self.loss
+        self._set_targets(targets)
+        levels = getattr(encoder, "categories_", ())
+        levels = [np.array(values.tolist()) for values in levels]
+        self.levels_ = dict(zip(modes, levels, strict=True))
+        self.loadings_, *factors, intercepts = blocks
+        self.factors_ = dict(zip([self.task_mode, *modes], factors, strict=True))
+        # The intercepts for centred features.
+        centred = problem.offsets[:, np.newaxis] + intercepts
+        self._centred_intercept = centred.reshape(n_tasks, *n_levels)
+        self.objective_, self.n_iter_ = float(objectives[-1]), int(n_iter)
+        return self
 
     def _codes(self, encoder, modes, levels, features):
         """Return codes (n_samples, n_group_modes), -1 for unseen and missing levels."""
@@ -540,38 +564,6 @@ class CPMultiTaskLogistic(LinearPredictions, ClassifierMixin, BaseEstimator):
         for name, known, column in zip(*given, strict=True):
             check_same_kind(f"The column {name!r} of group_modes", set(column), known)
         return encoder.transform(levels)
-
-    def _best_of_starts(self, problem):
-        """Return the fit with the lowest objective."""
-        rng = check_random_state(self.random_state)
-        n_tasks = problem.labels.shape[1]
-        n_cells = int(np.prod(problem.n_levels, dtype=int))
-        fits = []
-        for _ in range(self.n_init):
-            # Random factors, since equal components would stay equal. L = 0 suits data
-            # of any scale.
-            sizes = n_tasks, *problem.n_levels
-            modes = [rng.uniform(size=(n, self.rank)) for n in sizes]
-            loadings = np.zeros((problem.columns.n_features, self.rank))
-            start = [loadings, *modes, np.zeros((n_tasks, n_cells))]
-            solve = SOLVERS[self.solver]
-            fits.append(solve(problem, start, max_iter=self.max_iter, tol=self.tol))
-        return min(fits, key=lambda fit: fit[1][-1])
-
-    def _set_result(self, targets, encoder, problem, blocks, objectives, n_iter):
-        self._encoder, self._mean = encoder, problem.columns.mean
-        self._loss = problem.loss
-        self._set_targets(targets)
-        names, levels = [*self.group_modes], getattr(encoder, "categories_", ())
-        levels = [np.array(values.tolist()) for values in levels]
-        self.levels_ = dict(zip(names, levels, strict=True))
-        self.loadings_, *modes, intercepts = blocks
-        self.factors_ = dict(zip([self.task_mode, *names], modes, strict=True))
-        # The intercepts for centred features.
-        centred = problem.offsets[:, np.newaxis] + intercepts
-        self._centred_intercept = centred.reshape(self.n_tasks_, *problem.n_levels)
-        self.objective_, self.n_iter_ = float(objectives[-1]), int(n_iter)
-        return self
 
     @property
     def coef_(self):

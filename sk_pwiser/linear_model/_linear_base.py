@@ -70,7 +70,14 @@ def read_targets(y, task_types="binary", missing_labels="error", classes=None):
     labels, missing, columns = read_labels(y, allowed, input_name="y")
     labels = labels.reshape(len(labels), -1)
     n_tasks = labels.shape[1]
-    is_binary = np.array(check_task_types(task_types, n_tasks)) == "binary"
+    is_one = isinstance(task_types, str)
+    types = [task_types] * n_tasks if is_one else list(task_types)
+    if len(types) != n_tasks or not all(each in TASK_TYPES for each in types):
+        raise ValueError(
+            f"task_types must be one of {TASK_TYPES}, or one for each of {n_tasks} "
+            f"tasks; got {types}."
+        )
+    is_binary = np.array(types) == "binary"
     names = columns or [f"task_{k}" for k in range(n_tasks)]
     if columns is None and n_tasks == 2 and is_binary.all():
         names = ["click", "conversion"]
@@ -92,19 +99,6 @@ def read_targets(y, task_types="binary", missing_labels="error", classes=None):
         if np.isnan(column).all():
             raise ValueError(f"Task {name!r} has no label: its column of y is all NaN.")
     return LinearTargets(values, is_binary, classes, names, n_tasks == 1)
-
-
-def check_task_types(task_types, n_tasks):
-    """Return the type of each task as a list of str."""
-    if isinstance(task_types, str):
-        task_types = [task_types] * n_tasks
-    task_types = list(task_types)
-    if len(task_types) != n_tasks or not all(t in TASK_TYPES for t in task_types):
-        raise ValueError(
-            f"task_types must be one of {TASK_TYPES}, or one for each of {n_tasks} "
-            f"tasks; got {task_types}."
-        )
-    return task_types
 
 
 def label_weights(sample_weight, X, y, targets):

@@ -75,18 +75,6 @@ class SparseProblem:
 
     def solve(self, alpha):
         """Return coefficients, intercepts and steps, starting at the last solution."""
-        n_iter = self._minimise(alpha)
-        W = self.V[:-1] / self.columns.scale[:, np.newaxis]
-        intercept = self.constants.copy()
-        # From centred columns back to the columns of the user.
-        intercept[self.is_solved] = self.V[-1] - (self.columns.mean + self.shift) @ W
-        coef = np.zeros((len(intercept), self.columns.n_features))
-        coef[self.is_solved] = W.T
-        scale = self.task_scale
-        return coef * scale[:, np.newaxis], intercept * scale, n_iter
-
-    def _minimise(self, alpha):
-        """Set the minimiser for an alpha, and return the number of steps."""
         # The coefficients are divided by the scale, and so are the rows' penalties.
         thresholds = np.append(alpha / self.columns.scale, 0.0)
         n_iter, linear = 0, self.objective.predict(self.V)
@@ -97,7 +85,7 @@ class SparseProblem:
             violation = optimality_violation(self.V, gradient, thresholds)
             worst = violation.max()
             if worst <= self.tol:
-                return n_iter
+                break
             if n_iter >= self.max_iter:
                 warn_user(
                     f"After max_iter={self.max_iter} steps the optimality conditions "
@@ -105,7 +93,7 @@ class SparseProblem:
                     "Increase max_iter or tol.",
                     ConvergenceWarning,
                 )
-                return n_iter
+                break
             # Early sets of features are too small to be worth an exact solution.
             inner_tol = max(0.1 * worst, 0.3 * self.tol)
             features = working_set(self.V, violation)
@@ -118,6 +106,14 @@ class SparseProblem:
                 part, *start, inner_tol, self.max_iter - n_iter
             )
             n_iter += n_steps
+        W = self.V[:-1] / self.columns.scale[:, np.newaxis]
+        intercept = self.constants.copy()
+        # From centred columns back to the columns of the user.
+        intercept[self.is_solved] = self.V[-1] - (self.columns.mean + self.shift) @ W
+        coef = np.zeros((len(intercept), self.columns.n_features))
+        coef[self.is_solved] = W.T
+        scale = self.task_scale
+        return coef * scale[:, np.newaxis], intercept * scale, n_iter
 
 
 def _task_scale(targets, weights, scale_targets):

@@ -685,11 +685,6 @@ class PWiseR(MultiTaskLoss):
         others = {n: each for n, each in LOSSES.items() if not issubclass(each, PWiseR)}
         if isinstance(base, type) and issubclass(base, PWiseR):
             raise ValueError(f"base must be a loss other than PWiseR; got {base!r}.")
-        if base_params is not None and not isinstance(base_params, Mapping):
-            raise TypeError(
-                "base_params must be a dict of keyword arguments of the base loss; "
-                f"got {base_params!r}."
-            )
         choice = others, MultiTaskLoss, "base", base
         self.base = checked_loss(build(choice, base_params, self.task_names))
         self.asks_for_groups = self.base.asks_for_groups

@@ -46,7 +46,17 @@ def build_candidates(estimator, losses, weights):
     params = estimator.get_params(deep=True)
     prefix = find_prefix(estimator, params)
     loss_path, weight_path = f"{prefix}loss", f"{prefix}pwiser_weight"
-    weights = check_loss_weights(weights, losses, weight_path in params, estimator)
+    if weights is not None:
+        given, weights = weights, list(weights) if is_iterable(weights) else []
+        if not weights:
+            raise TypeError(
+                f"weights must be a sequence of numbers >= 0 or None, got {given!r}."
+            )
+        if weight_path not in params or not any(map(takes_weight, losses)):
+            raise ValueError(
+                f"weights must be None, got {weights!r}: {type(estimator).__name__} "
+                f"has no parameter 'pwiser_weight', or no loss of {losses!r} has one."
+            )
 
     candidates = []
     for loss in losses:
@@ -91,26 +101,6 @@ def takes_weight(loss):
     if isinstance(loss, str):
         return loss == "pwiser"
     return "pwiser_weight" in getattr(loss, "estimator_parameters", ())
-
-
-def check_loss_weights(weights, losses, has_parameter, estimator):
-    if weights is None:
-        return None
-    found = list(weights) if is_iterable(weights) else []
-    if not found:
-        raise TypeError(
-            f"weights must be a sequence of numbers >= 0 or None, got {weights!r}."
-        )
-    if not has_parameter:
-        raise ValueError(
-            f"weights must be None, got {weights!r}: {type(estimator).__name__} has no "
-            "parameter 'pwiser_weight'."
-        )
-    if not any(map(takes_weight, losses)):
-        raise ValueError(
-            f"weights must be None if no loss of {losses!r} has one, got {weights!r}."
-        )
-    return found
 
 
 def build_model(estimator, name, params):
@@ -317,7 +307,17 @@ def cross_validate_models(
         name: np.reshape([scores[name] for scores, *_ in results], shape).T
         for name in results[0][0]
     }
-    warn_undefined(by_metric)
+    undefined = []
+    for name, values in by_metric.items():
+        if n := int((~np.isfinite(values)).any(axis=0).sum()):
+            undefined.append(f"{name} on {n}")
+    if undefined:
+        warn_user(
+            f"Some of the {len(splits)} folds have no finite score and are left out: "
+            f"{', '.join(undefined)}. The test rows of such a fold usually contain no "
+            "event of a task; use fewer folds or more rows.",
+            UndefinedMetricWarning,
+        )
     return LossComparison(
         list(models),
         by_metric,
@@ -546,17 +546,3 @@ def progress(results, names, n_splits):
     shown = ((*as_printed(metric), value) for metric, value in scores.items())
     values = ", ".join(f"{name} {sign * value:.4f}" for name, sign, value in shown)
     return f"fold {fold + 1} of {n_splits}, {names[k]}: {values} ({seconds:.1f} s)"
-
-
-def warn_undefined(by_metric):
-    n_splits, undefined = next(iter(by_metric.values())).shape[1], []
-    for name, values in by_metric.items():
-        if n := int((~np.isfinite(values)).any(axis=0).sum()):
-            undefined.append(f"{name} on {n}")
-    if undefined:
-        warn_user(
-            f"Some of the {n_splits} folds have no finite score and are left out: "
-            f"{', '.join(undefined)}. The test rows of such a fold usually contain no "
-            "event of a task; use fewer folds or more rows.",
-            UndefinedMetricWarning,
-        )

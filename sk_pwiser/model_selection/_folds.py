@@ -220,10 +220,7 @@ class FunnelTimeSplit(BaseCrossValidator):
         shape = getattr(y, "shape", None) or np.shape(y)
         n_tasks = shape[1] if len(shape) > 1 else 1
         is_conversion = (strata == 2 * n_tasks)[order]
-        return iter(self._parts(times.values[order], is_conversion, gap, order))
-
-    def _parts(self, times, is_conversion, gap, order):
-        n_samples = len(times)
+        times, n_samples = times.values[order], len(order)
         # counts[i] is the number of conversions in the first i rows: two entries tell
         # the number in any part.
         counts = np.append(0, is_conversion.cumsum())
@@ -234,13 +231,10 @@ class FunnelTimeSplit(BaseCrossValidator):
             # The last start with enough conversions, if any.
             wanted = counts[end] - self.min_conversions
             latest = int(np.searchsorted(counts, wanted, side="right")) - 1
-            start = min(end - max(size, 1), latest)
-            if start > 0:
-                start = int(np.searchsorted(times, times[start]))
-            train = 0
-            if start > 0:
-                train = int(np.searchsorted(times, times[start] - gap))
-            if train <= 0 or counts[train] < self.min_conversions:
+            start = max(min(end - max(size, 1), latest), 0)
+            start = int(np.searchsorted(times, times[start]))
+            train = int(np.searchsorted(times, times[start] - gap))
+            if train == 0 or counts[train] < self.min_conversions:
                 raise ValueError(
                     f"n_splits={self.n_splits} with min_conversions="
                     f"{self.min_conversions} and gap={self.gap!r} is not possible: in "
@@ -249,7 +243,7 @@ class FunnelTimeSplit(BaseCrossValidator):
                 )
             parts.append((order[:train], order[start:end]))
             end = start
-        return parts[::-1]
+        return iter(parts[::-1])
 
 
 class FunnelGroupKFold(GroupsConsumerMixin, FunnelStratifiedKFold):

@@ -211,9 +211,6 @@ class LossComparison:
             f"{name.removeprefix(MINUS)}: {text}."
             for name, text in self.verdicts.items()
         ]
-        return "\n".join([title, *self._lines(), *verdicts])
-
-    def _lines(self):
         cells = [("metric", "candidate", "mean", "difference", "interval")]
         for metric, rows in self._rows().items():
             digits, (name, sign) = _digits(rows), as_printed(metric)
@@ -225,7 +222,7 @@ class LossComparison:
                     ends = sorted([sign * row["low"], sign * row["high"]])
                     compared = (difference, _interval(*ends, digits, "+"))
                 cells.append((name, row["candidate"], mean, *compared))
-        return aligned(cells, "<<>>>")
+        return "\n".join([title, *aligned(cells, "<<>>>"), *verdicts])
 
     @property
     def seconds(self):

@@ -16,7 +16,6 @@ from sk_pwiser.networks._input import (
     NetworkSpec,
     numeric_widths,
 )
-from sk_pwiser.networks._input import automatic_dims as automatic_dims
 from sk_pwiser.networks._multi_task_network import (
     AITM,
     CTCL,

@@ -247,38 +247,20 @@ class NetworkSpec:
 
     def __post_init__(self) -> None:
         n_tasks, n_columns = len(self.base_rates), len(self.cardinalities)
-        n_dropped = n_columns + len(self.bags)
-        given, dims = self.category_dropout, self.embedding_dims
-        if not isinstance(given, list | tuple):
-            given = [given] * n_dropped  # type: ignore[list-item]
+        dropouts, dims = self.category_dropout, self.embedding_dims
+        if not isinstance(dropouts, list | tuple):
+            dropouts = [dropouts] * (n_columns + len(self.bags))  # type: ignore[list-item]
         parents = self.task_parents
         parents = chain_parents(n_tasks) if parents is None else tuple(parents)
         for name, value in (
             ("n_tasks", n_tasks),
             ("parents", parents),
             ("widths", [*dims] or [self.embedding_dim] * n_columns),
-            ("dropouts", [*given]),
+            ("dropouts", [*dropouts]),
         ):
             object.__setattr__(self, name, value)  # as the class is frozen
-        # Users set some of these fields in `network_params`, so that errors name the
-        # fields as parameters.
-        lists: dict[str, tuple[Sequence[float], int, dict[str, float]]] = {
-            "numeric_bins": (self.numeric_bins, self.n_numeric, {"at_least": 0}),
-            "bin_scales": (self.bin_scales, len(self.numeric_bins), {"above": 0}),
-            "embedding_dims": (
-                dims,
-                n_columns,
-                {"at_least": 1, "at_most": self.embedding_dim},
-            ),
-            "category_dropout": (self.dropouts, n_dropped, {"at_least": 0, "below": 1}),
-        }
-        for name, (values, n, limits) in lists.items():
-            if len(values) not in (0, n):
-                raise ValueError(
-                    f"{name} must be empty or hold {n} numbers; got {values!r}."
-                )
-            for index, each in enumerate(values):
-                check_number(f"{name}[{index}]", each, **limits)
+        # Users set these fields in `network_params`, so that errors name the fields as
+        # parameters.
         check_choice("interaction", self.interaction, (*INTERACTIONS, None))
         check_integer("n_cross_layers", self.n_cross_layers, at_least=1)
         if self.cross_rank is not None:
@@ -298,15 +280,6 @@ class NetworkSpec:
         if self.monotonicity_weight is not None:
             check_number("monotonicity_weight", self.monotonicity_weight, at_least=0)
         rate = self.negative_sampling_rate
-        check_number("negative_sampling_rate", rate, above=0, at_most=1)
-        # Parents come first, so that one pass over the columns composes a chain of
-        # heads.
-        is_earlier = [-1 <= parent < k for k, parent in enumerate(parents)]
-        if len(parents) != n_tasks or not all(is_earlier):
-            raise ValueError(
-                "task_parents must hold the index of an earlier task, or -1, for each "
-                f"of the {n_tasks} tasks; got {self.task_parents!r}."
-            )
         # The correction to the full log holds if all rows with any task have the first
         # one.
         if rate != 1 and parents.count(-1) > 1:
@@ -321,17 +294,6 @@ class NetworkSpec:
 # Standard deviation of initial embeddings. If it is small, the embedding of a rare
 # value stays near 0: it departs only as far as the value's few rows require.
 INITIAL_STD = 0.01
-
-# The default of `embedding_dim`: "auto" makes embeddings narrower, never wider, so that
-# the memory of large vocabularies does not depend on it.
-LARGEST_AUTOMATIC_DIM = 16
-
-
-def automatic_dims(cardinalities: Sequence[int]) -> tuple[int, ...]:
-    """Return min(16, round(1.6 * n**0.56)) for each column with n codes."""
-    return tuple(
-        min(LARGEST_AUTOMATIC_DIM, round(1.6 * n**0.56)) for n in cardinalities
-    )
 
 
 def numeric_widths(spec: NetworkSpec) -> list[int]:

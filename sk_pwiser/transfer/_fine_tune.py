@@ -1,9 +1,7 @@
 """Training that takes the encoder of a fitted estimator, or its weights as well.
 
-A penalty may keep a network near the one that its training started from. Each function
-in `REGULARIZERS` takes the net with its initial weights, the training rows, a mask of
-the embeddings to include, and a seed. It returns the penalty, a function of a batch and
-its features.
+A penalty of `REGULARIZERS` may keep a network near the one that its training started
+from.
 """
 
 import math
@@ -37,58 +35,15 @@ from sk_pwiser.transfer._compatible import (
     tables_without_decay,
 )
 
-DEFAULT_WEIGHTS = {None: 0.0, "l2_sp": 0.01, "delta": 0.5, "tred": 0.5}
+# The penalties and their default weights. All but "l2_sp" compare the features of a
+# batch with those of the initial network.
+REGULARIZERS = {"l2_sp": 0.01, "delta": 0.5, "tred": 0.5}
 
 # The separation of features in "tred": weights of its terms, and its optimisation.
 DISCREPANCY_WEIGHT, GATE_PENALTY, HEAD_PENALTY = 0.05, 0.024, 0.03
 N_STEPS, STEP_SIZE, N_ROWS = 200, 0.05, 128
 # Rows from which the scales of the features are computed.
 N_SCALED_ROWS = 10_000
-
-
-def l2_sp(net, rows, included, seed):
-    """Penalise half the squared distance of the weights from the initial ones."""
-    network = net.module_
-    # Copies: the parameters themselves are about to change.
-    start = {n: p.detach().clone() for n, p in network.named_parameters()}
-    included = included.to(next(network.parameters()).device).unsqueeze(1)
-    masks = dict.fromkeys(embedding_tables(network), included)
-
-    def penalty(_inputs, _features):
-        return l2_sp_penalty(dict(network.named_parameters()), start, masks)
-
-    return penalty
-
-
-def delta(net, rows, included, seed):
-    """Penalise the distance from the features of the initial network."""
-    initial = deepcopy(net.module_).eval()
-    return lambda inputs, features: distance_penalty(
-        features, features_of(initial, inputs)
-    )
-
-
-def tred(net, rows, included, seed):
-    """Penalise the distance from the relevant part of the initial features."""
-    initial = deepcopy(net.module_).eval()
-
-    def read(chosen):
-        """Return the features of some rows: those of all rows may not fit."""
-        if rows.rows is not None:
-            chosen = rows.rows[chosen.to(rows.rows.device)]
-        inputs, _ = rows.batch(chosen.to(rows.device))
-        inputs = inputs["codes"].long(), inputs["numeric"]
-        return features_of(initial, [tensor.to(net.device) for tensor in inputs])
-
-    gates = separate(read, rows.column("y"), rows.column("sample_weight"), seed)
-    return lambda inputs, features: distance_penalty(
-        features, gates * features_of(initial, inputs)
-    )
-
-
-REGULARIZERS = {"l2_sp": l2_sp, "delta": delta, "tred": tred}
-# These compare the features of a batch with those of the initial network.
-OF_FEATURES = "delta", "tred"
 
 
 def l2_sp_penalty(parameters, start, masks):
@@ -254,19 +209,36 @@ def penalised(net, regularizer, weight, rows, included, seed):
     Before the first step, "l2_sp" is 0, "delta" measures only what dropout changes, and
     "tred" is the size of the features that do not matter.
     """
-    network, reads_features = net.module_, regularizer in OF_FEATURES
-    penalty = REGULARIZERS[regularizer](net, rows, included, seed)
+    network, reads_features = net.module_, regularizer != "l2_sp"
+    # A copy: the parameters themselves are about to change.
+    initial, gates = deepcopy(network).eval(), 1.0
+    start = {name: p.detach() for name, p in initial.named_parameters()}
+    included = included.to(net.device).unsqueeze(1)
+    masks = dict.fromkeys(embedding_tables(network), included)
+
+    def read(chosen):
+        """Return the initial features of some rows: those of all rows may not fit."""
+        if rows.rows is not None:
+            chosen = rows.rows[chosen.to(rows.rows.device)]
+        inputs, _ = rows.batch(chosen.to(rows.device))
+        inputs = inputs["codes"].long(), inputs["numeric"]
+        return features_of(initial, [tensor.to(net.device) for tensor in inputs])
+
+    if regularizer == "tred":
+        gates = separate(read, rows.column("y"), rows.column("sample_weight"), seed)
 
     def add(module, inputs, output):
-        n_rows = len(inputs[0])
-        features = _flat(recorded[0], n_rows) if reads_features else None
+        features = _flat(recorded[0], len(inputs[0])) if reads_features else None
         recorded.clear()
         if not module.training:
             return output
         # Squares of small differences would be lost in half precision.
         with torch.autocast(inputs[0].device.type, enabled=False):
-            value = weight * penalty(inputs, features)
-        extra = {**output.extra_losses, "regularizer": value}
+            if reads_features:
+                value = distance_penalty(features, gates * features_of(initial, inputs))
+            else:
+                value = l2_sp_penalty(dict(network.named_parameters()), start, masks)
+        extra = {**output.extra_losses, "regularizer": weight * value}
         return output._replace(extra_losses=extra)
 
     recorder = _recording(network) if reads_features else nullcontext([])
@@ -569,7 +541,15 @@ def fine_tune(
     (3, 2)
     """
     check_fitted("source", source)
-    weight = _check_regularizer(regularizer, regularizer_weight)
+    check_choice("regularizer", regularizer, (*REGULARIZERS, None))
+    weight = REGULARIZERS.get(regularizer, 0.0)
+    if regularizer_weight is not None:
+        weight = check_number("regularizer_weight", regularizer_weight, at_least=0)
+        if regularizer is None:
+            raise ValueError(
+                f"regularizer_weight={weight!r} has no effect without a regularizer: "
+                f"one of {list(REGULARIZERS)}."
+            )
     estimator = clone(source).set_params(**params)
     # The penalty hooks into the network's modules, which a compiled network skips.
     if weight and estimator.compile:
@@ -584,7 +564,7 @@ def fine_tune(
             raise ValueError(
                 f"{name} must be that of the source, {before!r}; got {now!r}."
             )
-    if regularizer in OF_FEATURES and source.net_.module_.spec.bags:
+    if regularizer in ("delta", "tred") and source.net_.module_.spec.bags:
         raise ValueError(
             f"regularizer={regularizer!r} does not support sparse X and lists; use "
             "'l2_sp' or None."
@@ -592,17 +572,3 @@ def fine_tune(
     given, near = GivenRows(X, Y, sample_weight, groups), (regularizer, weight)
     how = {"seen": seen, "extends": extend, "near": near}
     return estimator._set_result(_train(estimator, source, given, eval_set, **how))
-
-
-def _check_regularizer(regularizer, weight):
-    """Return the weight of the penalty, 0 if there is none."""
-    check_choice("regularizer", regularizer, (*REGULARIZERS, None))
-    if weight is None:
-        return DEFAULT_WEIGHTS[regularizer]
-    weight = check_number("regularizer_weight", weight, at_least=0)
-    if regularizer is None:
-        raise ValueError(
-            f"regularizer_weight={weight!r} has no effect without a regularizer: one "
-            f"of {list(REGULARIZERS)}."
-        )
-    return weight

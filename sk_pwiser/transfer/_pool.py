@@ -294,7 +294,16 @@ def distill(estimators, X, *, weights=None, markets=None, student):
     (900, 2)
     """
     pool = _compatible.check_pool(estimators)
-    check_student(student, pool[0])
+    _compatible.check_type("student", student)
+    student._validate_params()
+    if hasattr(student, "_result"):
+        _compatible.check_same_tasks("student", student, "estimators[0]", pool[0])
+    given = student.task_names
+    if given is not None and list(given) != list(pool[0].task_names_):
+        raise ValueError(
+            f"student must have task_names={pool[0].task_names_}, as the estimators, "
+            f"or None; got {given!r}."
+        )
     X = _compatible.check_table(X)
     values = _compatible.check_weights(weights, len(pool))
     indices = _compatible.check_markets(markets, X, len(pool))
@@ -311,20 +320,6 @@ def distill(estimators, X, *, weights=None, markets=None, student):
         raise ValueError("weights must be > 0 for an estimator in markets.")
     targets = _compatible.predict_each(pool, X)[indices, np.arange(len(indices))]
     return train_on_probabilities(student, pool[0], X, targets, row_weights)
-
-
-def check_student(student, teacher):
-    """Raise unless a student can learn the tasks of a teacher."""
-    _compatible.check_type("student", student)
-    student._validate_params()
-    if hasattr(student, "_result"):
-        _compatible.check_same_tasks("student", student, "estimators[0]", teacher)
-    given = student.task_names
-    if given is not None and list(given) != list(teacher.task_names_):
-        raise ValueError(
-            f"student must have task_names={teacher.task_names_}, as the estimators, "
-            f"or None; got {given!r}."
-        )
 
 
 def train_on_probabilities(student, teacher, X, targets, sample_weight=None):

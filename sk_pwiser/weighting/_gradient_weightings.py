@@ -796,9 +796,9 @@ class Nash(GradientWeighting):
         max_iter: int = 100,
     ) -> None:
         super().__init__(n_tasks)
-        self.max_norm = (
-            None if max_norm is None else check_number("max_norm", max_norm, above=0)
-        )
+        self.max_norm = max_norm
+        if max_norm is not None:
+            self.max_norm = check_number("max_norm", max_norm, above=0)
         self.tol = check_number("tol", tol, above=0)
         self.max_iter = check_integer("max_iter", max_iter, at_least=1)
 

@@ -1,7 +1,5 @@
 """Weights of rows from critics, which predict the losses of the rest of a session."""
 
-import warnings
-
 import numpy as np
 from scipy.linalg import solve_banded
 from scipy.special import logit
@@ -32,6 +30,7 @@ from sk_pwiser._utils import (
     check_choice,
     check_integer,
     check_number,
+    warn_user,
 )
 
 # Limits of probabilities, so that the rewards of certain predictions are finite.
@@ -205,7 +204,12 @@ class SessionCriticWeights(DocLink, BaseEstimator):
         ConvergenceWarning
             If the targets of the critics still change after `max_iter` fits.
         """
-        self._check_parameters()
+        check_number("gamma", self.gamma, at_least=0, at_most=1)
+        check_number("lam", self.lam, at_least=0)
+        check_choice("target", self.target, ("bootstrap", "return"))
+        check_integer("cv", self.cv, at_least=2)
+        check_integer("max_iter", self.max_iter, at_least=1)
+        check_number("tol", self.tol, at_least=0)
         X, Y = selectable(X), selectable(Y)
         labels, _, _ = check_targets(Y)
         check_consistent_length(X, labels, groups, order)
@@ -257,14 +261,6 @@ class SessionCriticWeights(DocLink, BaseEstimator):
         p = probabilities(self.base_estimator_, X, len(self.critics_))
         return _values(self.critics_, self._encoder.transform(X), p)
 
-    def _check_parameters(self):
-        check_number("gamma", self.gamma, at_least=0, at_most=1)
-        check_number("lam", self.lam, at_least=0)
-        check_choice("target", self.target, ("bootstrap", "return"))
-        check_integer("cv", self.cv, at_least=2)
-        check_integer("max_iter", self.max_iter, at_least=1)
-        check_number("tol", self.tol, at_least=0)
-
     def _left_out_probabilities(self, X, Y, groups, n_tasks):
         """Return the probabilities of each session by a model that did not see it."""
         if isinstance(self.base_estimator, FrozenEstimator):
@@ -309,11 +305,10 @@ class SessionCriticWeights(DocLink, BaseEstimator):
                 return critics, n_iter
             targets = updated
         if self.target == "bootstrap":
-            warnings.warn(
+            warn_user(
                 f"The critics' targets still changed after max_iter={self.max_iter} "
                 f"fits, by {change.max():.2g} on average. Increase max_iter or tol.",
                 ConvergenceWarning,
-                stacklevel=3,
             )
         return critics, n_iter
 

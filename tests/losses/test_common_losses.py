@@ -283,7 +283,6 @@ VALUE, TYPE = ValueError, TypeError
                 ({"base": int}, TYPE, "base must .*MultiTaskLoss; got <class 'int'>"),
                 ({"base_params": {"alpha": 1}}, VALUE, "base_params .*'alpha'"),
                 ({"base_params": {"task_names": 1}}, VALUE, "base_params .*'task_name"),
-                ({"base_params": [("a", 1)]}, TYPE, r"params must be a dict.*\[\("),
                 (
                     {"base": "jrc", "base_params": {"beta": 1}},
                     *(VALUE, r"base_params .*'beta'.*\'bce_share"),

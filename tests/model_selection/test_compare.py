@@ -483,7 +483,7 @@ VALUE_ERRORS = [
     (
         ByLoss(),
         {"losses": ("bce", "focal"), "weights": (0.3,)},
-        "None if no loss of",
+        "no loss of",
     ),
     (NoWeight(), {"weights": (0.3,)}, "NoWeight has no parameter 'pwiser_weight'"),
     (NoLoss(), {}, "one parameter 'loss'.* found none in NoLoss"),
