@@ -278,8 +278,16 @@ class Encoding:
         statistics: Any = schema.statistics
         plan = self.plan
         if holds_out and not plan.by_time:
-            columns = [column.name for column in schema.encoder.columns_]
-            _column_kinds.warn_about_random_validation(columns)
+            # Random validation rows are in the history of later training rows.
+            names = [column.name for column in schema.encoder.columns_]
+            if (column := _column_kinds.history_column(names)) is not None:
+                warn_user(
+                    f"X has columns of HistoryFeatures, such as {column!r}, but the "
+                    "validation rows of early stopping are drawn at random: training "
+                    "rows see their outcomes. Name a column of times by "
+                    "encoding_params={'time_column': ...}, or pass later rows as "
+                    "eval_set."
+                )
         if holds_out and self.whole is not None:
             rows, _, times = self.whole
             self.is_held, self.split_rows = hold_out(
@@ -294,8 +302,9 @@ class Encoding:
         if self.earlier is not None and not self.is_shared:
             known = self.earlier.statistics
         if counts:
-            statistics.keep_seed(known, seed)
-            seed = statistics.block_seed
+            # Continued training keeps the random blocks.
+            kept = getattr(known, "block_seed", None)
+            statistics.block_seed = seed = seed if kept is None else kept
         self._run(counts, holds_out)
         while self.order is not None:
             # What the rows are sorted by if their blocks mislead.
@@ -418,7 +427,7 @@ class TableStore:
         """Return the rows, with target statistics by their blocks if there are any."""
         rows, codes = self.rows, self.rows.codes.numpy()
         if schema.statistics is not None:
-            lists, first = schema.elements(rows.bags), schema.encoder.n_numeric_
+            lists, first = schema.elements(rows.bags), len(schema.encoder.numeric_bins_)
             rates = schema.statistics.transform(codes, lists, tables, self.block)
             rows.numeric.numpy()[:, first:] = rates
         schema.without_rare(codes)

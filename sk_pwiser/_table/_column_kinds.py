@@ -300,15 +300,3 @@ def history_column(names):
     """Return the name of a column that `HistoryFeatures` made, or None."""
     found = (n for n in names if isinstance(n, str) and n.endswith(SINCE_IMPRESSION))
     return next(found, None)
-
-
-def warn_about_random_validation(names):
-    """Warn if random validation rows are in the history of later training rows."""
-    column = history_column(names)
-    if column is not None:
-        warn_user(
-            f"X has columns of HistoryFeatures, such as {column!r}, but the validation "
-            "rows of early stopping are drawn at random: training rows see their "
-            "outcomes. Name a column of times by encoding_params={'time_column': ...}, "
-            "or pass later rows as eval_set."
-        )

@@ -74,13 +74,6 @@ class TableEncoder:
                 bags.append(encoder.fit_transform(own, *self._beside(encoder, columns)))
         return X, columns, codes, bags
 
-    def learn_readable(self, X):
-        """Learn columns, and return the table and the errors about others by name."""
-        errors = {}
-        X, *_ = self.fit(X, errors=errors)
-        self.columns_ = [c for c in self.columns_ if c.name not in errors]
-        return X, errors
-
     def begin(self, X):
         """Learn the names and kinds of columns; return the checked table, and these."""
         X = _frames.as_table(X)
@@ -294,10 +287,6 @@ class TableEncoder:
     def numeric_bins_(self):
         """Number of bins of each numeric input, 0 for inputs without bins."""
         return [n for column in self.of_kind(NumericColumn) for n in column.bins]
-
-    @property
-    def n_numeric_(self):
-        return len(self.numeric_bins_)
 
     @property
     def bin_scales_(self):
