@@ -48,10 +48,11 @@ def encode(
     encoding.learn()
     if summary.per_task and components is not None:
         check_task_weights(components.loss)
-    for message in summary.targets().problems(
+    targets, weights = summary.labels()
+    for message in targets.problems(
         constant_tasks=not plan.origin.is_update,
         task_space=plan.settings.shared_param("task_space"),
-        weights=summary.label_weights(),
+        weights=weights,
     ):
         warn_user(message)
     # Filters may leave fewer rows than expected.
@@ -76,7 +77,7 @@ def encode(
         (schema.base_rates if encoding.adds else summary.base_rates()).tolist(),
         holds_out,
         encoding.split_rows,
-        {} if plan.origin.is_update else summary.targets().unrelated(),
+        {} if plan.origin.is_update else targets.unrelated(),
         encoding.growth,
         encoding.labelled,
     )

@@ -318,6 +318,8 @@ class Blocks:
         """Choose the times between blocks when all rows were added."""
         self.n_blocks = min(self.n_blocks, self.n_rows)
         self.spans = {}
+        # Whether the order of rows, and not their times alone, decides on blocks.
+        self.have_order = True
         if self.by_time:
             self.sampled, _ = self.sample.finish()
             shares = np.arange(1, self.n_blocks) / self.n_blocks
@@ -330,6 +332,9 @@ class Blocks:
                 ]
                 for time in np.unique(self.edges).tolist()
             }
+            self.have_order = len(self.spans) < len(self.edges)
+            if self.n_parts == 1:
+                self.have_order = len(np.unique(self.sampled)) < self.n_rows
         self.start()
 
     def start(self, seed=None):
@@ -339,13 +344,6 @@ class Blocks:
         self.ranks = {time: first for time, (first, _) in self.spans.items()}
         self.groups = GroupValues()
         self.group_sizes, self.n_largest = {}, 0  # sizes of groups that may continue
-
-    @property
-    def have_order(self):
-        """Whether the order of rows, and not their times alone, decides on blocks."""
-        if self.by_time and self.n_parts == 1:
-            return len(np.unique(self.sampled)) < self.n_rows
-        return not self.by_time or len(self.spans) < len(self.edges)
 
     def last_edge(self, share):
         """Return the time at which the last rows begin, or None without times."""

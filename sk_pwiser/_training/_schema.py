@@ -214,7 +214,7 @@ class Schema:
                 places[column.name] = [], rates.get(("bags", n_bags), []), [n_bags]
                 n_bags += 1
             elif isinstance(column, NumericColumn):
-                n = len(column.input_names)
+                n = len(column.inputs)
                 places[column.name] = [], [*range(n_numeric, n_numeric + n)], []
                 n_numeric += n
         return places

@@ -355,7 +355,7 @@ def test_standardisation_of_every_kind_of_column(kind):
     assert scaled.dtype == np.float32
     assert_allclose(scaled, np.nan_to_num(expected), rtol=1e-6)
     assert_array_equal(missing, np.isnan(expected))
-    assert len(encoder.bins) == 2
+    assert len(encoder.inputs) == 2
     new = [4.0, None, 3.0]
     expected = reference.transform(np.array(new, dtype=float)[:, None])[:, 0]
     for make in NUMERIC_KINDS.values():
