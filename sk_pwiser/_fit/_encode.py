@@ -482,7 +482,8 @@ class HoldOut:
     def start(self) -> None:
         """Start a further pass, which reads the same parts as the first one."""
         self.random_state.set_state(self.first_state)
-        self.edge = self.blocks.last_edge(self.share)
+        times = self.blocks.sampled if self.blocks.by_time else None
+        self.edge = None if times is None else last_edge(times, self.share)
         self.groups = GroupValues()
         self.stratum_of, self.n_held = holdout_sizes(self.counts, self.share)
         self.n_left = np.zeros_like(self.n_held)
@@ -595,10 +596,7 @@ def held_by_time(
     draw.
     """
     if groups is not None:
-        _, number = np.unique(groups, return_inverse=True)
-        latest = np.full(number.max() + 1, -np.inf)
-        np.maximum.at(latest, number, times)
-        times = latest[number]
+        times = GroupValues().of(groups, times, np.maximum, np.asarray)
     edge = np.quantile(times, 1 - share, method="higher")
     is_later, at_edge = times > edge, np.flatnonzero(times == edge)
     n_later, n_edge = np.count_nonzero(is_later), len(at_edge)
