@@ -72,7 +72,6 @@ def read_labels(Y, missing_labels="error", *, input_name="Y"):
         raise ValueError(
             "This estimator requires y to be passed, but the target y is None."
         )
-    _frames.refuse_dicts(Y, input_name)
     Y = _frames.collected(Y)
     columns = names_of_columns(Y)
     refuse_repeated(f"The columns of {input_name}", columns or [])
