@@ -326,17 +326,25 @@ class Encoding:
         schema, blocks = self.schema, self.blocks
         self.counts = self.order = None  # those of an earlier pass may be large
         self.store = FileStore(source) if isinstance(source, FileRows) else TableStore()
-        statistics, n_tasks = schema.statistics, len(schema.targets.task_names)
+        statistics: Any = schema.statistics
+        shape = blocks.n_blocks, len(schema.targets.task_names)
         if counts:
-            self.counts = BlockCounts(statistics, blocks.n_blocks, n_tasks)
+            sizes = statistics.cardinalities
+            lists = [(index, sizes[table]) for index, table in statistics.lists]
+            self.counts = BlockCounts(statistics, *shape)
+            self.order = RowOrder(statistics.columns, schema.encoder, *shape, lists)
         # The first fit decides: an update has too few rows to foresee later values.
-        foresees = False
         if not (schema.category_dropout or plan.origin.is_update):
             self.new_values = NewValues(schema.encoder)
-            is_auto = plan.settings.encoding_params["category_dropout"] == "auto"
-            foresees = is_auto and blocks.have_order
-        if counts or foresees:
-            self.order = self._make_order(n_tasks, counts)
+            params = plan.settings.encoding_params
+            is_auto = params["category_dropout"] == "auto"
+            if is_auto and blocks.have_order and not counts:
+                # Columns of many values judge the order, if there are some: others,
+                # such as the number of the week, may well be sorted by time.
+                least = params["target_encoding_min_values"]
+                columns = find_target_columns(True, schema.encoder, least)
+                if columns:
+                    self.order = RowOrder(columns, schema.encoder, *shape)
         whole = self.whole
         if holds_out and whole is None:
             self.hold_out.start()
@@ -368,22 +376,6 @@ class Encoding:
             of_rows = rows.targets.values, weights, rows.groups
             block = block if counts else None
             self.store.add(encoded.labelled(*of_rows), is_valid, block)
-
-    def _make_order(self, n_tasks: int, counts: bool) -> RowOrder | None:
-        """Return what judges the order, by the columns and lists with statistics.
-
-        Without any, columns of many values do, if there are some: others, such as the
-        number of the week, may well be sorted in the order of time.
-        """
-        encoder, n_blocks = self.schema.encoder, self.blocks.n_blocks
-        if not counts:
-            least = self.plan.settings.encoding_params["target_encoding_min_values"]
-            columns = find_target_columns(True, encoder, least)
-            return RowOrder(columns, encoder, n_blocks, n_tasks) if columns else None
-        statistics: Any = self.schema.statistics
-        sizes = statistics.cardinalities
-        lists = [(index, sizes[table]) for index, table in statistics.lists]
-        return RowOrder(statistics.columns, encoder, n_blocks, n_tasks, lists)
 
     def _parts(self) -> Iterator[Part]:
         encoder = self.schema.encoder
