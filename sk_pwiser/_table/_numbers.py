@@ -99,14 +99,15 @@ class NumericColumn:
     is_scalar = True
 
     n_bins_ = 0
-    scale_of_bins = 1.0
 
     # Whether the network also reads the position among the bins as a normal score.
     has_scores = False
 
     @property
     def inputs(self):
-        inputs = [Input(f"{self.name}", self.n_bins_, self.scale_of_bins)]
+        # The scores represent the smooth effects of quantile bins.
+        is_half = self.has_scores and self.n_bins_ > 1 and self.has_quantiles_
+        inputs = [Input(f"{self.name}", self.n_bins_, 0.5 if is_half else 1.0)]
         if self.has_missing_:
             inputs.append(Input(f"{self.name}_missing", 0, 1.0))
         return inputs
@@ -286,11 +287,6 @@ class BinsAndScoresColumn(PiecewiseLinearColumn):
     @property
     def _words(self):
         return f"{self.n_bins_} bins, score" if self.n_bins_ > 1 else "1 bin"
-
-    @property
-    def scale_of_bins(self):
-        # The scores represent the smooth effects of quantile bins.
-        return 0.5 if self.n_bins_ > 1 and self.has_quantiles_ else 1.0
 
 
 NUMERIC_ENCODINGS = {
