@@ -491,7 +491,8 @@ class Rechub:
         rows = encoded_rows(self.encoder_.fit_transform(X), Y, self.encoder_)
         parts = funnel_holdout(Y, test_size=0.1, random_state=self.seed)
         train, valid = (rows.at(torch.as_tensor(part)) for part in parts)
-        shape = self.encoder_.cardinalities_, {"numeric": self.encoder_.n_numeric_}
+        n_numeric = len(self.encoder_.numeric_bins_)
+        shape = self.encoder_.cardinalities_, {"numeric": n_numeric}
         with torch.random.fork_rng(), silence():
             torch.manual_seed(self.seed)
             self.models_, epochs = [], []

@@ -121,7 +121,7 @@ def fit_peer(network, tables, lr, n_epochs, seed):
     encoder = TableEncoder()
     train = encoded_rows(encoder.fit_transform(X), Y, encoder)
     test = encoded_rows(encoder.transform(X_test), Y_test, encoder)
-    numeric = {"numeric": encoder.n_numeric_}
+    numeric = {"numeric": len(encoder.numeric_bins_)}
     with torch.random.fork_rng(), silence():
         torch.manual_seed(seed)
         features = rechub_features(encoder.cardinalities_, numeric, EMBEDDING_DIM)

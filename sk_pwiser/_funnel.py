@@ -50,9 +50,8 @@ def funnel_depth(Y):
 
 def depth_in_tree(Y, task_parents=CHAIN):
     """Return 1 plus the last task reached by the tree, 0 for none, -1 if unknown."""
-    depth, is_unknown = _depth(Y, task_parents, input_name="Y")
-    depth[is_unknown] = -1
-    return depth
+    strata = funnel_strata(Y, task_parents)
+    return np.where(strata % 2, -1, strata // 2)
 
 
 def funnel_holdout(
@@ -187,11 +186,6 @@ def merge_rare(counts, *, min_rows):
 
 def funnel_strata(Y, task_parents=CHAIN, input_name="Y"):
     """Return 2 d for rows of depth d, and 2 d + 1 for unknown depths of d or more."""
-    depth, is_unknown = _depth(Y, task_parents, input_name=input_name)
-    return 2 * depth + is_unknown
-
-
-def _depth(Y, task_parents=CHAIN, *, input_name):
     if Y is None:
         raise ValueError(f"{input_name} must hold the labels, got None.")
     labels, missing, columns = read_labels(Y, "ignore", input_name=input_name)
@@ -215,4 +209,4 @@ def _depth(Y, task_parents=CHAIN, *, input_name):
         depth[reached[k]] = k + 1
         # A later task without this parent was reached, whatever happened before.
         is_unknown &= ~reached[k]
-    return depth, is_unknown
+    return 2 * depth + is_unknown

@@ -357,10 +357,6 @@ def path_to(task: int, parents: Sequence[int]) -> tuple[int, ...]:
     return tuple(reversed(path))
 
 
-def path_through(task: int, parents: Sequence[int]) -> tuple[int, ...]:
-    return next(path for path in task_paths(parents) if task in path)
-
-
 def task_paths(parents: Sequence[int]) -> list[tuple[int, ...]]:
     """Return the path to each task that no other one presupposes."""
     return [path_to(k, parents) for k in range(len(parents)) if k not in parents]

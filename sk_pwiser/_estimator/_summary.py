@@ -33,40 +33,39 @@ class SummaryMixin:
         return bundle
 
     def _summary_html(self):
-        return summary_html(self._result) if hasattr(self, "_result") else ""
-
-
-def summary_html(result):
-    """Return the summary of a `TrainingResult`, without scripts."""
-    schema, network = result.schema, result.net.module_
-    encoder = schema.encoder
-    n_parameters = sum(p.numel() for p in network.parameters())
-    kinds, counts = column_kinds(encoder), vector_counts(encoder)
-    n_train, n_valid = result.n_rows
-    n_rows = f"{n_train:,} for training, {n_valid:,} for validation"
-    if result.single_pass:
-        n_rows = f"{n_train:,} in the last call of partial_fit"
-    tables = [
-        (
-            f"Network: {type(network).__name__}, {n_parameters:,} parameters",
-            ("Layer", "Kind", "Shape", "Parameters"),
-            layer_rows(network),
-        ),
-        (
-            f"Rows: {n_rows}; {encoder.n_features_in_:,} columns",
-            ("Kind of column", "Number", "Names"),
-            [(kind, f"{len(of):,}", _list(of)) for kind, of in kinds.items()],
-        ),
-        _history(result),
-    ]
-    if counts:
-        spec, sizes = network.spec, [f"{n:,}" for n in counts.values()]
-        widths = spec.widths + [spec.embedding_dim] * len(spec.bags)
-        title = f"Embeddings: {sum(counts.values()):,} vectors"
-        rows = list(zip(counts, sizes, widths, strict=True))
-        tables.append((title, ("Column", "Vectors", "Width"), rows))
-    sections = "".join(_section(*table) for table in tables)
-    return f'{STYLE}<div class="sk-pwiser-summary">{sections}</div>'
+        """Return the summary of the last fit, without scripts, or "" before it."""
+        if not hasattr(self, "_result"):
+            return ""
+        result = self._result
+        schema, network = result.schema, result.net.module_
+        encoder = schema.encoder
+        n_parameters = sum(p.numel() for p in network.parameters())
+        kinds, counts = column_kinds(encoder), vector_counts(encoder)
+        n_train, n_valid = result.n_rows
+        n_rows = f"{n_train:,} for training, {n_valid:,} for validation"
+        if result.single_pass:
+            n_rows = f"{n_train:,} in the last call of partial_fit"
+        tables = [
+            (
+                f"Network: {type(network).__name__}, {n_parameters:,} parameters",
+                ("Layer", "Kind", "Shape", "Parameters"),
+                layer_rows(network),
+            ),
+            (
+                f"Rows: {n_rows}; {encoder.n_features_in_:,} columns",
+                ("Kind of column", "Number", "Names"),
+                [(kind, f"{len(of):,}", _list(of)) for kind, of in kinds.items()],
+            ),
+            _history(result),
+        ]
+        if counts:
+            spec, sizes = network.spec, [f"{n:,}" for n in counts.values()]
+            widths = spec.widths + [spec.embedding_dim] * len(spec.bags)
+            title = f"Embeddings: {sum(counts.values()):,} vectors"
+            rows = list(zip(counts, sizes, widths, strict=True))
+            tables.append((title, ("Column", "Vectors", "Width"), rows))
+        sections = "".join(_section(*table) for table in tables)
+        return f'{STYLE}<div class="sk-pwiser-summary">{sections}</div>'
 
 
 def _history(result):

@@ -48,10 +48,11 @@ def encode(
     encoding.learn()
     if summary.per_task and components is not None:
         check_task_weights(components.loss)
-    for message in summary.targets().problems(
+    targets, weights = summary.labels()
+    for message in targets.problems(
         constant_tasks=not plan.origin.is_update,
         task_space=plan.settings.shared_param("task_space"),
-        weights=summary.label_weights(),
+        weights=weights,
     ):
         warn_user(message)
     # Filters may leave fewer rows than expected.
@@ -76,7 +77,7 @@ def encode(
         (schema.base_rates if encoding.adds else summary.base_rates()).tolist(),
         holds_out,
         encoding.split_rows,
-        {} if plan.origin.is_update else summary.targets().unrelated(),
+        {} if plan.origin.is_update else targets.unrelated(),
         encoding.growth,
         encoding.labelled,
     )
@@ -278,8 +279,16 @@ class Encoding:
         statistics: Any = schema.statistics
         plan = self.plan
         if holds_out and not plan.by_time:
-            columns = [column.name for column in schema.encoder.columns_]
-            _column_kinds.warn_about_random_validation(columns)
+            # Random validation rows are in the history of later training rows.
+            names = [column.name for column in schema.encoder.columns_]
+            if (column := _column_kinds.history_column(names)) is not None:
+                warn_user(
+                    f"X has columns of HistoryFeatures, such as {column!r}, but the "
+                    "validation rows of early stopping are drawn at random: training "
+                    "rows see their outcomes. Name a column of times by "
+                    "encoding_params={'time_column': ...}, or pass later rows as "
+                    "eval_set."
+                )
         if holds_out and self.whole is not None:
             rows, _, times = self.whole
             self.is_held, self.split_rows = hold_out(
@@ -294,8 +303,9 @@ class Encoding:
         if self.earlier is not None and not self.is_shared:
             known = self.earlier.statistics
         if counts:
-            statistics.keep_seed(known, seed)
-            seed = statistics.block_seed
+            # Continued training keeps the random blocks.
+            kept = getattr(known, "block_seed", None)
+            statistics.block_seed = seed = seed if kept is None else kept
         self._run(counts, holds_out)
         while self.order is not None:
             # What the rows are sorted by if their blocks mislead.
@@ -316,17 +326,25 @@ class Encoding:
         schema, blocks = self.schema, self.blocks
         self.counts = self.order = None  # those of an earlier pass may be large
         self.store = FileStore(source) if isinstance(source, FileRows) else TableStore()
-        statistics, n_tasks = schema.statistics, len(schema.targets.task_names)
+        statistics: Any = schema.statistics
+        shape = blocks.n_blocks, len(schema.targets.task_names)
         if counts:
-            self.counts = BlockCounts(statistics, blocks.n_blocks, n_tasks)
+            sizes = statistics.cardinalities
+            lists = [(index, sizes[table]) for index, table in statistics.lists]
+            self.counts = BlockCounts(statistics, *shape)
+            self.order = RowOrder(statistics.columns, schema.encoder, *shape, lists)
         # The first fit decides: an update has too few rows to foresee later values.
-        foresees = False
         if not (schema.category_dropout or plan.origin.is_update):
             self.new_values = NewValues(schema.encoder)
-            is_auto = plan.settings.encoding_params["category_dropout"] == "auto"
-            foresees = is_auto and blocks.have_order
-        if counts or foresees:
-            self.order = self._make_order(n_tasks, counts)
+            params = plan.settings.encoding_params
+            is_auto = params["category_dropout"] == "auto"
+            if is_auto and blocks.have_order and not counts:
+                # Columns of many values judge the order, if there are some: others,
+                # such as the number of the week, may well be sorted by time.
+                least = params["target_encoding_min_values"]
+                columns = find_target_columns(True, schema.encoder, least)
+                if columns:
+                    self.order = RowOrder(columns, schema.encoder, *shape)
         whole = self.whole
         if holds_out and whole is None:
             self.hold_out.start()
@@ -358,22 +376,6 @@ class Encoding:
             of_rows = rows.targets.values, weights, rows.groups
             block = block if counts else None
             self.store.add(encoded.labelled(*of_rows), is_valid, block)
-
-    def _make_order(self, n_tasks: int, counts: bool) -> RowOrder | None:
-        """Return what judges the order, by the columns and lists with statistics.
-
-        Without any, columns of many values do, if there are some: others, such as the
-        number of the week, may well be sorted in the order of time.
-        """
-        encoder, n_blocks = self.schema.encoder, self.blocks.n_blocks
-        if not counts:
-            least = self.plan.settings.encoding_params["target_encoding_min_values"]
-            columns = find_target_columns(True, encoder, least)
-            return RowOrder(columns, encoder, n_blocks, n_tasks) if columns else None
-        statistics: Any = self.schema.statistics
-        sizes = statistics.cardinalities
-        lists = [(index, sizes[table]) for index, table in statistics.lists]
-        return RowOrder(statistics.columns, encoder, n_blocks, n_tasks, lists)
 
     def _parts(self) -> Iterator[Part]:
         encoder = self.schema.encoder
@@ -418,7 +420,7 @@ class TableStore:
         """Return the rows, with target statistics by their blocks if there are any."""
         rows, codes = self.rows, self.rows.codes.numpy()
         if schema.statistics is not None:
-            lists, first = schema.elements(rows.bags), schema.encoder.n_numeric_
+            lists, first = schema.elements(rows.bags), len(schema.encoder.numeric_bins_)
             rates = schema.statistics.transform(codes, lists, tables, self.block)
             rows.numeric.numpy()[:, first:] = rates
         schema.without_rare(codes)
@@ -472,7 +474,8 @@ class HoldOut:
     def start(self) -> None:
         """Start a further pass, which reads the same parts as the first one."""
         self.random_state.set_state(self.first_state)
-        self.edge = self.blocks.last_edge(self.share)
+        times = self.blocks.sampled if self.blocks.by_time else None
+        self.edge = None if times is None else last_edge(times, self.share)
         self.groups = GroupValues()
         self.stratum_of, self.n_held = holdout_sizes(self.counts, self.share)
         self.n_left = np.zeros_like(self.n_held)
@@ -585,10 +588,7 @@ def held_by_time(
     draw.
     """
     if groups is not None:
-        _, number = np.unique(groups, return_inverse=True)
-        latest = np.full(number.max() + 1, -np.inf)
-        np.maximum.at(latest, number, times)
-        times = latest[number]
+        times = GroupValues().of(groups, times, np.maximum, np.asarray)
     edge = np.quantile(times, 1 - share, method="higher")
     is_later, at_edge = times > edge, np.flatnonzero(times == edge)
     n_later, n_edge = np.count_nonzero(is_later), len(at_edge)

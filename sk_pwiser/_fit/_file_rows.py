@@ -203,10 +203,8 @@ class ValueCounts:
             self.n_dropped += sum(counts)
             return
         self.counts.update(dict(zip(values, counts, strict=True)))
-        if len(self.counts) > self.max_values:
-            self._drop()
-
-    def _drop(self):
+        if len(self.counts) <= self.max_values:
+            return
         counts = np.fromiter(self.counts.values(), dtype=np.int64)
         n_kept = self.max_values // 2
         limit = int(np.partition(counts, -n_kept - 1)[-n_kept - 1])
@@ -240,7 +238,12 @@ class TableLearner:
                 self.sample.add(X, weights)
             return
         if self.counts is None:
-            self._begin(X)
+            self.encoder.begin(X)
+            self.numeric = self.encoder.of_kind(NumericColumn)
+            self.lists = self.encoder.of_kind(ListColumn)
+            counted = self.encoder.of_kind(CategoryColumn)
+            counted += [c.items_ for c in self.lists if c.shared_name is None]
+            self.counts = {c.name: ValueCounts(c, self.max_values) for c in counted}
         columns = list_columns(as_table(X))
         lists, elements = self.encoder.read_lists(columns)
         by_name = {}
@@ -255,16 +258,6 @@ class TableLearner:
                 self.counts[column.name].add(own.elements)
             column.add(own, by_name.get(column.ages_name))
         self.sample.add(X.select([c.name for c in self.numeric]), weights)
-
-    def _begin(self, X):
-        self.encoder.begin(X)
-        columns = self.encoder.columns_
-        counted = {c.name: c for c in columns if isinstance(c, CategoryColumn)}
-        self.lists = self.encoder.of_kind(ListColumn)
-        own = [column for column in self.lists if column.shared_name is None]
-        counted |= {column.name: column.items_ for column in own}
-        self.counts = {n: ValueCounts(c, self.max_values) for n, c in counted.items()}
-        self.numeric = [c for c in columns if isinstance(c, NumericColumn)]
 
     def finish(self):
         """Return the encoder when all rows were added."""

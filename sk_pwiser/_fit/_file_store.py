@@ -1,7 +1,7 @@
 """The second pass over a data set: encoded rows on disk, read back in parts."""
 
 import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -105,16 +105,14 @@ class RowStore:
                 moved = [part[name][1:] + start for part, start in pairs]
                 joined[name] = np.concatenate([np.zeros(1, np.int64), *moved])
                 continue
+            dtype, shape = self.forms[name]
+            key = "bag_indices" if name == "bag_weights" else "y"
             arrays = [
-                part[name] if name in part else self._ones(name, part) for part in parts
+                part[name] if name in part else np.ones((len(part[key]), *shape), dtype)
+                for part in parts
             ]
             joined[name] = arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
         return joined
-
-    def _ones(self, name: str, part: Mapping[str, np.ndarray]) -> np.ndarray:
-        dtype, shape = self.forms[name]
-        n_rows = len(part["bag_indices"] if name == "bag_weights" else part["y"])
-        return np.ones((n_rows, *shape), dtype=dtype)
 
     def _path(self, number: int) -> Path:
         return self.folder / f"{number}.npz"

@@ -148,9 +148,14 @@ def assign_blocks(n_samples, n_blocks, times=None, groups=None, generator=None):
 
 
 def last_edge(times, share):
-    """Return the time, after the first, from which on a share of the rows comes."""
-    edge = np.quantile(times, 1 - share, method="higher")
-    return float(max(edge, times[times > times.min()].min()))
+    """Return the time, after the first, from which on a share of the rows comes.
+
+    It is None if all times are equal.
+    """
+    later = times[times > times.min()]
+    if not len(later):
+        return None
+    return float(max(np.quantile(times, 1 - share, method="higher"), later.min()))
 
 
 def rows_before_groups(rank, groups):
@@ -318,6 +323,8 @@ class Blocks:
         """Choose the times between blocks when all rows were added."""
         self.n_blocks = min(self.n_blocks, self.n_rows)
         self.spans = {}
+        # Whether the order of rows, and not their times alone, decides on blocks.
+        self.have_order = True
         if self.by_time:
             self.sampled, _ = self.sample.finish()
             shares = np.arange(1, self.n_blocks) / self.n_blocks
@@ -330,6 +337,9 @@ class Blocks:
                 ]
                 for time in np.unique(self.edges).tolist()
             }
+            self.have_order = len(self.spans) < len(self.edges)
+            if self.n_parts == 1:
+                self.have_order = len(np.unique(self.sampled)) < self.n_rows
         self.start()
 
     def start(self, seed=None):
@@ -340,25 +350,12 @@ class Blocks:
         self.groups = GroupValues()
         self.group_sizes, self.n_largest = {}, 0  # sizes of groups that may continue
 
-    @property
-    def have_order(self):
-        """Whether the order of rows, and not their times alone, decides on blocks."""
-        if self.by_time and self.n_parts == 1:
-            return len(np.unique(self.sampled)) < self.n_rows
-        return not self.by_time or len(self.spans) < len(self.edges)
-
-    def last_edge(self, share):
-        """Return the time at which the last rows begin, or None without times."""
-        if not self.by_time or self.sampled.min() == self.sampled.max():
-            return None
-        return last_edge(self.sampled, share)
-
     def are_late(self, rank, times, block):
         """Return whether rows, with their ranks, are among the last ones.
 
         It is decided by times, by random blocks, or by the order of the rows.
         """
-        edge = self.last_edge(LATE_SHARE)
+        edge = last_edge(self.sampled, LATE_SHARE) if self.by_time else None
         if edge is not None:
             return times >= edge
         if self.generator is not None and block is not None:

@@ -396,29 +396,21 @@ class CategoryColumn:
         return indices, values
 
     def _encode(self, indices, values):
-        dtype = np.min_scalar_type(-self.n_codes)
-        table = np.empty(len(values) + 1, dtype=dtype)
-        if self.vocabulary.n_hash_buckets is None:
-            table[:-1] = [self.codes_.get(value, UNSEEN) for value in values]
-        else:
-            table[:-1] = self._hash(values)
-        table[-1] = self.missing_code_
+        n_buckets = self.vocabulary.n_hash_buckets
+        codes = [self.codes_.get(value, UNSEEN) for value in values]
+        if n_buckets is not None:
+            try:
+                hashes = hash_values(values).astype(np.int64)
+            except TypeError as error:
+                raise TypeError(
+                    f"Column {self.name!r} cannot have n_hash_buckets: {error}. "
+                    "Convert it to text."
+                ) from error
+            hashed = FIRST_VALUE + self.n_frequent_ + hashes % n_buckets
+            codes = np.where(np.array(codes) == UNSEEN, hashed, codes)
+        table = np.empty(len(values) + 1, dtype=np.min_scalar_type(-self.n_codes))
+        table[:-1], table[-1] = codes, self.missing_code_
         return Codes(indices, table)
-
-    def _hash(self, values):
-        try:
-            hashes = hash_values(values)
-        except TypeError as error:
-            raise TypeError(
-                f"Column {self.name!r} cannot have n_hash_buckets: {error}. Convert it "
-                "to text."
-            ) from error
-        buckets = hashes.astype(np.int64) % self.vocabulary.n_hash_buckets
-        codes = FIRST_VALUE + self.n_frequent_ + buckets
-        if self.codes_:
-            own = [self.codes_.get(value, -1) for value in values]
-            codes = np.where(np.array(own) < 0, codes, own)
-        return codes
 
 
 def sort_values(values):

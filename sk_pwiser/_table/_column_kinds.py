@@ -44,28 +44,6 @@ class TimeColumn:
     encoding = "orders the rows"
 
 
-def find_category_columns(categorical_features, contents, names):
-    """Return which columns are categories, or lists of these; by default by content."""
-    if categorical_features is None:
-        return [False] * len(names)
-    chosen = []
-    if not isinstance(categorical_features, str):  # "from_dtype"
-        # In an array of text, the index 1 of a list would be "1".
-        chosen = np.atleast_1d(np.array(categorical_features, dtype=object)).tolist()
-        chosen = [c.item() if isinstance(c, np.generic) else c for c in chosen]
-    if chosen and all(isinstance(c, bool) for c in chosen):
-        if len(chosen) != len(names):
-            raise ValueError(
-                "categorical_features as a mask must have one entry per column of X, "
-                f"{len(names)}; it has {len(chosen)}."
-            )
-        return chosen
-    mask = [content in ("categories", "lists") for content in contents]
-    for column in chosen:
-        mask[find_column("categorical_features", column, names)] = True
-    return mask
-
-
 def check_encoding_params(params):
     """Check what can be refused without a table."""
     for name in (*_categories.Vocabulary._fields, "list_pooling"):
@@ -101,8 +79,26 @@ def check_encoding_params(params):
 
 def make_columns(params, data, names):
     """Return unfitted encoders of columns; `params` are those of the encoder."""
-    contents = list(map(content_of, data))
-    is_category = find_category_columns(params["categorical_features"], contents, names)
+    contents, features = list(map(content_of, data)), params["categorical_features"]
+    chosen = []
+    if not isinstance(features, str | None):  # "from_dtype"
+        # In an array of text, the index 1 of a list would be "1".
+        chosen = np.atleast_1d(np.array(features, dtype=object)).tolist()
+        chosen = [c.item() if isinstance(c, np.generic) else c for c in chosen]
+    is_category = [
+        features is not None and content in ("categories", "lists")
+        for content in contents
+    ]
+    if chosen and all(isinstance(c, bool) for c in chosen):
+        if len(chosen) != len(names):
+            raise ValueError(
+                "categorical_features as a mask must have one entry per column of X, "
+                f"{len(names)}; it has {len(chosen)}."
+            )
+        is_category = chosen
+    else:
+        for column in chosen:
+            is_category[find_column("categorical_features", column, names)] = True
     is_list = [content in ("lists", "arrays") for content in contents]
     time = params["time_column"]
     if time is not None:
@@ -300,15 +296,3 @@ def history_column(names):
     """Return the name of a column that `HistoryFeatures` made, or None."""
     found = (n for n in names if isinstance(n, str) and n.endswith(SINCE_IMPRESSION))
     return next(found, None)
-
-
-def warn_about_random_validation(names):
-    """Warn if random validation rows are in the history of later training rows."""
-    column = history_column(names)
-    if column is not None:
-        warn_user(
-            f"X has columns of HistoryFeatures, such as {column!r}, but the validation "
-            "rows of early stopping are drawn at random: training rows see their "
-            "outcomes. Name a column of times by encoding_params={'time_column': ...}, "
-            "or pass later rows as eval_set."
-        )

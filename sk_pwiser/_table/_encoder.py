@@ -74,13 +74,6 @@ class TableEncoder:
                 bags.append(encoder.fit_transform(own, *self._beside(encoder, columns)))
         return X, columns, codes, bags
 
-    def learn_readable(self, X):
-        """Learn columns, and return the table and the errors about others by name."""
-        errors = {}
-        X, *_ = self.fit(X, errors=errors)
-        self.columns_ = [c for c in self.columns_ if c.name not in errors]
-        return X, errors
-
     def begin(self, X):
         """Learn the names and kinds of columns; return the checked table, and these."""
         X = _frames.as_table(X)
@@ -245,7 +238,7 @@ class TableEncoder:
         """
         X, columns, codes, bags = encoded
         n_samples, pairs = X.shape[0], self._pair(columns, NumericColumn)
-        n_inputs = sum(len(encoder.bins) for encoder, _ in pairs) + n_further
+        n_inputs = sum(len(encoder.inputs) for encoder, _ in pairs) + n_further
         numeric = np.empty((n_samples, n_inputs), dtype=np.float32)
         pairs = [(c, data if c.is_scalar else c.read(data)) for c, data in pairs]
         for start in range(0, n_samples, _frames.CHUNK_ROWS):
@@ -288,16 +281,13 @@ class TableEncoder:
     @property
     def numeric_names_(self):
         columns = self.of_kind(NumericColumn)
-        return [name for column in columns for name in column.input_names]
+        return [each.name for column in columns for each in column.inputs]
 
     @property
     def numeric_bins_(self):
         """Number of bins of each numeric input, 0 for inputs without bins."""
-        return [n for column in self.of_kind(NumericColumn) for n in column.bins]
-
-    @property
-    def n_numeric_(self):
-        return len(self.numeric_bins_)
+        columns = self.of_kind(NumericColumn)
+        return [each.n_bins for column in columns for each in column.inputs]
 
     @property
     def bin_scales_(self):
@@ -305,18 +295,18 @@ class TableEncoder:
         columns = self.of_kind(NumericColumn)
         if not any(column.has_scores for column in columns):
             return []
-        return [scale for column in columns for scale in column.bin_scales]
+        return [each.scale for column in columns for each in column.inputs]
 
     @property
     def bags_(self):
         """Arguments of the `BagSpec` of each bag."""
         if self.sparse_ is not None:
             return [(self.sparse_.n_vectors, False)]
-        names, found = self.category_names_, []
+        found = []
         for column in self.of_kind(_lists.ListColumn):
             spec = column.n_own, True
             if column.shared_name is not None:
-                place = names.index(column.shared_name)
+                place = self.category_names_.index(column.shared_name)
                 n_shared = self.cardinalities_[place]
                 kind = column.pooling == "attention", column.ages_name is not None
                 spec = column.n_own + n_shared, True, place, *kind

@@ -47,7 +47,15 @@ def collected(X):
 
 
 def refuse_unreadable(values, name):
-    """Raise for a tensor that numpy cannot read, or an array of complex numbers."""
+    """Raise for dicts, a tensor that numpy cannot read, or complex numbers."""
+    is_dict = isinstance(values, Mapping) and not sp.issparse(values)  # a DOK matrix
+    rows = values[:1] if isinstance(values, list | tuple | np.ndarray) else ()
+    if is_dict or (len(rows) and isinstance(rows[0], Mapping)):
+        what = "a dict" if is_dict else "a list of dicts"
+        cells = values.values() if is_dict else ()
+        is_row = any(isinstance(v, str) or not hasattr(v, "__len__") for v in cells)
+        rows = f"[{name}]" if is_row else name
+        raise TypeError(f"{name} is {what}; pass pandas.DataFrame({rows}).")
     if hasattr(values, "detach"):
         try:
             values = np.asarray(values)
@@ -60,17 +68,6 @@ def refuse_unreadable(values, name):
         raise ValueError(
             f"Complex data not supported: {name} has dtype {values.dtype}."
         )
-
-
-def refuse_dicts(table, name):
-    is_dict = isinstance(table, Mapping) and not sp.issparse(table)  # a DOK matrix
-    rows = table[:1] if isinstance(table, list | tuple | np.ndarray) else ()
-    if is_dict or (len(rows) and isinstance(rows[0], Mapping)):
-        what = "a dict" if is_dict else "a list of dicts"
-        values = table.values() if is_dict else ()
-        is_row = any(isinstance(v, str) or not hasattr(v, "__len__") for v in values)
-        rows = f"[{name}]" if is_row else name
-        raise TypeError(f"{name} is {what}; pass pandas.DataFrame({rows}).")
 
 
 def first_line(error):
@@ -217,7 +214,6 @@ def as_table(X):
     if hasattr(X, "column_names"):
         return selectable(X)
     if not is_dataframe(X):
-        refuse_dicts(X, "X")
         refuse_unreadable(X, "X")
     return X.tocsr() if sp.issparse(X) else X
 

@@ -72,15 +72,21 @@ def read_labels(Y, missing_labels="error", *, input_name="Y"):
         raise ValueError(
             "This estimator requires y to be passed, but the target y is None."
         )
-    _frames.refuse_dicts(Y, input_name)
     Y = _frames.collected(Y)
     columns = names_of_columns(Y)
     refuse_repeated(f"The columns of {input_name}", columns or [])
     labels = read_array(Y, input_name, "cannot be read as labels:")
     missing = find_missing(labels)
     if missing is not None:
-        if missing_labels != "any":
-            _check_missing(missing, columns, missing_labels, input_name)
+        is_first_missing = missing.reshape(len(missing), -1)[:, :1]
+        what = f"{input_name} contains NaN"
+        if missing_labels == "error":
+            hint = " With missing_labels='ignore', missing labels are left out."
+            hint = "" if is_first_missing.any() else hint
+            _raise_for_most(missing, columns, f"Input {what}", hint)
+        if missing_labels == "ignore" and is_first_missing.any():
+            rule = f"The first task must have a label in every row: {what}"
+            _raise_for_most(is_first_missing, columns, rule)
         labels = labels.copy()
         labels[missing] = 0
     raise_if_infinite(labels, columns, input_name)
@@ -122,18 +128,6 @@ def find_missing(labels):
     else:
         missing = labels != labels
     return missing if missing.any() else None
-
-
-def _check_missing(missing, columns, missing_labels, input_name):
-    missing, what = missing.reshape(len(missing), -1), f"{input_name} contains NaN"
-    of_first = missing[:, :1]
-    if missing_labels == "error":
-        hint = " With missing_labels='ignore', missing labels are left out."
-        hint = "" if of_first.any() else hint
-        _raise_for_most(missing, columns, f"Input {what}", hint)
-    if of_first.any():
-        rule = f"The first task must have a label in every row: {what}"
-        _raise_for_most(of_first, columns, rule)
 
 
 def raise_if_infinite(labels, columns, input_name="Y"):
@@ -200,10 +194,18 @@ def one_task_labels(labels, columns=None, classes=None, *, input_name="Y"):
     except ValueError as error:
         raise ValueError(f"{error} Found in {where}.") from error
     found = np.unique(labels)
-    if classes is None:
-        _check_two(labels, found, where)
-        classes = found
-    classes = np.unique(classes)
+    if classes is None and len(found) > 2:
+        raise ValueError(
+            "Only binary classification is supported. The type of the target is "
+            f"{type_of_target(labels)}: {where} contains the labels "
+            f"{found[:5].tolist()}."
+        )
+    if classes is None and len(found) < 2:
+        raise ValueError(
+            "This estimator needs both classes of a single task; the data contains "
+            f"only one class: {found.tolist()[0]!r}, in {where}."
+        )
+    classes = found if classes is None else np.unique(classes)
     if [_word(c) for c in classes if isinstance(c, str)] == [1, 0]:
         raise ValueError(
             f"Labels must be written in one way; {where} contains {classes.tolist()}, "
@@ -235,20 +237,6 @@ def binary_labels(labels, columns=None, classes=None, *, input_name="Y"):
     dtype = np.dtype(int) if labels.dtype == object else labels.dtype
     classes = np.tile(np.array([0, 1], dtype=dtype), (labels.shape[1], 1))
     return zero_one_labels(labels, columns, input_name=input_name), classes
-
-
-def _check_two(labels, found, where):
-    if len(found) > 2:
-        raise ValueError(
-            "Only binary classification is supported. The type of the target is "
-            f"{type_of_target(labels)}: {where} contains the labels "
-            f"{found[:5].tolist()}."
-        )
-    if len(found) < 2:
-        raise ValueError(
-            "This estimator needs both classes of a single task; the data contains "
-            f"only one class: {found.tolist()[0]!r}, in {where}."
-        )
 
 
 def refuse_repeated(label, names):

@@ -325,7 +325,7 @@ class SparseColumns:
         self.scale_, is_missing, self.ends_ = self._learn(X, sample_weight)
         # The vectors of missing values follow the vectors of the columns.
         self.missing_columns_ = np.flatnonzero(is_missing)
-        return self._encode(X)
+        return self.transform(X)
 
     def learn_constant(self, X, sample_weight=None):
         """Return columns that have learnt those that had no values, if `X` has some."""
@@ -370,14 +370,12 @@ class SparseColumns:
         scale[known] = np.sqrt(squares[known] / counts[known])
         return scale, is_missing, ends
 
-    def transform(self, X):
-        return self._encode(_canonical(X))
-
     @property
     def n_vectors(self):
         return len(self.scale_) + len(self.missing_columns_)
 
-    def _encode(self, X):
+    def transform(self, X):
+        X = _canonical(X)
         weights = np.empty(X.nnz, dtype=np.float32)
         small = self.n_vectors <= np.iinfo(np.int32).max
         indices = X.indices.astype(np.int32 if small else np.int64, copy=False)

@@ -2,7 +2,7 @@
 
 from copy import copy
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy.special import ndtri
@@ -35,14 +35,6 @@ def distinct_shares(values, weight):
         distinct, indices = np.unique(values, return_inverse=True)
         weights = np.bincount(indices, weights=weight)
     return distinct, weights / weights.sum()
-
-
-def interpolation_nodes(ranks):
-    """Return the indices of the two values around each of `N_QUANTILES` steps."""
-    steps = np.arange(1, N_QUANTILES) / N_QUANTILES
-    above = np.searchsorted(ranks, steps - ROUNDING)
-    ends = [0, len(ranks) - 1]
-    return np.unique(np.clip([*ends, *above, *(above - 1)], *ends))
 
 
 def bin_edges(shares, max_bins=MAX_BINS):
@@ -79,6 +71,14 @@ LARGEST_DEVIATION = 10.0
 LARGEST_VALUE, SMALLEST_VALUE = 1e100, 1e-100
 
 
+class Input(NamedTuple):
+    """An input of the network."""
+
+    name: str  # that of an indicator of missing values ends with "_missing"
+    n_bins: int  # over which the network expands it; 0 for no bins
+    scale: float  # factor of the components of the bins
+
+
 @dataclass(eq=False)
 class NumericColumn:
     """Encodes a numeric column, with an indicator if it had missing values in fit.
@@ -98,25 +98,19 @@ class NumericColumn:
     # Whether the column has one number per row.
     is_scalar = True
 
-    # Number of bins, over which the network expands the input; 0 for no bins.
     n_bins_ = 0
 
     # Whether the network also reads the position among the bins as a normal score.
     has_scores = False
 
     @property
-    def bins(self):
-        return [self.n_bins_, 0] if self.has_missing_ else [self.n_bins_]
-
-    @property
-    def bin_scales(self):
-        return [1.0] * len(self.bins)
-
-    @property
-    def input_names(self):
-        """Names of the inputs; the name of the indicator ends with "_missing"."""
-        names = [f"{self.name}", f"{self.name}_missing"]
-        return names if self.has_missing_ else names[:1]
+    def inputs(self):
+        # The scores represent the smooth effects of quantile bins.
+        is_half = self.has_scores and self.n_bins_ > 1 and self.has_quantiles_
+        inputs = [Input(f"{self.name}", self.n_bins_, 0.5 if is_half else 1.0)]
+        if self.has_missing_:
+            inputs.append(Input(f"{self.name}_missing", 0, 1.0))
+        return inputs
 
     @property
     def encoding(self):
@@ -231,7 +225,10 @@ class QuantileColumn(NumericColumn):
         # share. With extreme weights, rounding errors could give a rank of 0 or 1,
         # whose score is infinite.
         ranks = np.clip(shares.cumsum() - shares / 2, 1e-12, 1 - 1e-12)
-        nodes = interpolation_nodes(ranks)
+        # The two values around each of the steps, and those at the ends.
+        steps, ends = np.arange(1, N_QUANTILES) / N_QUANTILES, [0, len(ranks) - 1]
+        above = np.searchsorted(ranks, steps - ROUNDING)
+        nodes = np.unique(np.clip([*ends, *above, *(above - 1)], *ends))
         self.values_, scores = distinct[nodes], ndtri(ranks[nodes])
         distinct_scores = np.interp(distinct, self.values_, scores)
         mean = shares @ distinct_scores
@@ -291,12 +288,6 @@ class BinsAndScoresColumn(PiecewiseLinearColumn):
     def _words(self):
         return f"{self.n_bins_} bins, score" if self.n_bins_ > 1 else "1 bin"
 
-    @property
-    def bin_scales(self):
-        # The scores represent the smooth effects of quantile bins.
-        is_half = self.n_bins_ > 1 and self.has_quantiles_
-        return [0.5 if is_half else 1.0, *[1.0] * (len(self.bins) - 1)]
-
 
 NUMERIC_ENCODINGS = {
     "standard": StandardColumn,
@@ -317,13 +308,10 @@ class ArrayColumn(NumericColumn):
         return f"{len(self.elements_)} standardised"
 
     @property
-    def bins(self):
-        return [0] * len(self.input_names)
-
-    @property
-    def input_names(self):
+    def inputs(self):
         names = [element.name for element in self.elements_]
-        return [*names, f"{self.name}_missing"] if self.has_missing_ else names
+        names += [f"{self.name}_missing"] if self.has_missing_ else []
+        return [Input(name, 0, 1.0) for name in names]
 
     def fit(self, column, sample_weight=None):
         self.elements_ = None

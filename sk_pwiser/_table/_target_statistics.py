@@ -193,7 +193,7 @@ class TargetStatistics:
         self.cardinalities = list(cardinalities)
         self.lists = list(lists)
         self.is_weighted = False
-        self.block_seed = None
+        self.block_seed = None  # of random blocks
 
     def __setstate__(self, state):
         """Restore a state; joblib maps large arrays to files that are only read."""
@@ -268,11 +268,6 @@ class TargetStatistics:
 
     def check_rows(self, codes, y, weight, lists=()):
         """Check rows before they are counted; any rows are right by default."""
-
-    def keep_seed(self, earlier, seed):
-        """Set the seed of random blocks: that of an earlier fit, if it has one."""
-        known = getattr(earlier, "block_seed", None)
-        self.block_seed = seed if known is None else known
 
     def _n_rows(self):
         return self.totals_[0, 0] or 1.0
@@ -378,14 +373,13 @@ class TargetStatistics:
             present = part.codes[is_value]
             own, table = self.counts_[j], self.tables_[j]
             counts = own[..., present]
-            undo.append(partial(self._set, own, table, present, counts, table[present]))
+            undo.append(partial(own.__setitem__, (..., present), counts))
+            undo.append(partial(table.__setitem__, present, table[present]))
             own[..., present] = counts + part.counts[..., is_value]
             table[present] = self._inputs(j, own[..., present], present)
-        if self._n_rows() >= GROWTH * self.n_encoded_:
-            self._learn_again()
-
-    def _learn_again(self):
-        """Learn the inputs that were 0 so far, and encode all values by all rows."""
+        if self._n_rows() < GROWTH * self.n_encoded_:
+            return
+        # Inputs that were 0 so far are learnt, and all values encoded by all rows.
         self._begin_again()
         inputs = [
             self._learn_inputs(j, counts, [BlockValues(ALL, 0.0, counts[0, 0])], self)
@@ -402,10 +396,6 @@ class TargetStatistics:
         is_off = np.isinf([scale[-1] for scale in self.scales_])
         self.sizes_ = np.where(is_off, self.n_encoded_, self.sizes_)
         self.rates_ = self._relearnt_rates(self._base_rates())
-
-    def _set(self, all_counts, table, codes, counts, inputs):
-        all_counts[..., codes] = counts
-        table[codes] = inputs
 
     def _update_tables(self):
         self.tables_ = [self._inputs(j, c) for j, c in enumerate(self.counts_)]

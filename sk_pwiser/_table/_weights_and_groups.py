@@ -252,27 +252,25 @@ class RowSummary:
             return self.scaled
         return self.weights.apply(np.ones(n_rows) if weights is None else weights)
 
-    def targets(self):
-        """Return all labels, or a row for each combination with its number of rows."""
+    def labels(self):
+        """Return all labels and their weights, None if the tasks share them.
+
+        Of several parts, these are a row for each combination with its number of rows.
+        """
         if self.whole is not None:
-            return self.whole[0]
+            return self.whole[0], self.scaled if self.per_task else None
         state = np.array(list(self.counts))
         missing = state == 2
-        return replace(
+        targets = replace(
             self.first,
             values=np.where(missing, 0, state).astype(np.float32),
             missing=missing if missing.any() else None,
             counts=np.array(list(self.counts.values())),
         )
-
-    def label_weights(self):
-        """Return the weights of the labels, or None if the tasks share them."""
-        if not self.per_task:
-            return None
-        return self.scaled if self.whole else np.array(list(self.sums.values()))
+        return targets, np.array(list(self.sums.values())) if self.per_task else None
 
     def base_rates(self):
-        targets = self.targets()
+        targets, _ = self.labels()
         if self.whole is not None:
             weights = self.scaled
         elif self.weights.is_even:

@@ -165,7 +165,7 @@ class Schema:
         codes, numeric, *bags = self.encoder.transform(X, n_rates)
         if statistics is not None:
             rates = statistics.transform(codes, self.elements(*bags))
-            numeric[:, self.encoder.n_numeric_ :] = rates
+            numeric[:, len(self.encoder.numeric_bins_) :] = rates
         return Impressions.of(self.without_rare(codes), numeric, *bags)
 
     def bag_matrix(self, bags: Mapping[str, np.ndarray]) -> csr_array | None:
@@ -215,7 +215,7 @@ class Schema:
                 places[column.name] = [], rates.get(("bags", n_bags), []), [n_bags]
                 n_bags += 1
             elif isinstance(column, NumericColumn):
-                n = len(column.input_names)
+                n = len(column.inputs)
                 places[column.name] = [], [*range(n_numeric, n_numeric + n)], []
                 n_numeric += n
         return places
@@ -227,7 +227,7 @@ class Schema:
             return {}
         keys = [("codes", column) for column in given.columns]
         keys += [("bags", index) for index, _ in given.lists]
-        width, first = given.n_tasks_ + 1, self.encoder.n_numeric_
+        width, first = given.n_tasks_ + 1, len(self.encoder.numeric_bins_)
         starts = range(first, first + len(keys) * width, width)
         return {
             key: [*range(start, start + width)]
@@ -268,7 +268,7 @@ class Schema:
         if largest == "auto":
             dims = self.automatic_dims
             largest = max(*dims, self.widest_bag, 1)
-        bin_scales = self.encoder.bin_scales_
+        bins, bin_scales = self.encoder.numeric_bins_, self.encoder.bin_scales_
         if features := shared.get("domain_features"):
             shared["domain_features"] = self._find_inputs(features)
         dropout = settings.encoding_params["category_dropout"]
@@ -279,12 +279,12 @@ class Schema:
         n_rates = 0 if self.statistics is None else int(self.statistics.n_outputs)
         return NetworkSpec(
             self.encoder.cardinalities_,
-            self.encoder.n_numeric_ + n_rates,
+            len(bins) + n_rates,
             int(largest),
             self.base_rates.tolist(),
             unseen_code=UNSEEN,
             category_dropout=dropout,
-            numeric_bins=[*self.encoder.numeric_bins_, *[0] * n_rates],
+            numeric_bins=[*bins, *[0] * n_rates],
             bin_scales=[*bin_scales, *[1.0] * n_rates] if bin_scales else (),
             embedding_dims=dims,
             negative_sampling_rate=settings.negative_sampling_rate,
@@ -449,7 +449,9 @@ def column_inputs(
     """Return a table as a fit reads it, and how each column would enter the network."""
     check_encoding_params(settings.encoding_params)
     encoder = make_encoder(settings, estimator_name)
-    X, errors = encoder.learn_readable(X)
+    errors: dict[Any, str] = {}
+    X, *_ = encoder.fit(X, errors=errors)
+    encoder.columns_ = [c for c in encoder.columns_ if c.name not in errors]
     shape = X.shape[0], targets.values.shape[1]
     statistics = unfitted_statistics(settings, encoder, shape)
     rates = base_rates(targets.values, parents=targets.parents)

@@ -9,7 +9,7 @@ from scipy.stats import gaussian_kde
 
 from sk_pwiser._funnel import funnel_depth
 from sk_pwiser._responses import check_task, find_task
-from sk_pwiser._utils import path_through
+from sk_pwiser._utils import task_paths
 from sk_pwiser.inspection import _displays
 
 LIMITS = np.finfo(np.float32)
@@ -143,7 +143,8 @@ class FunnelScoreDisplay:
         # Probabilities of exactly 0 and 1 have finite log-odds then.
         p = np.clip(read.p[:, k], LIMITS.tiny, 1 - LIMITS.epsneg)
         # In a tree, only the tasks of a path have an order, and so a depth.
-        path = path_through(k, read.predictions.task_parents(len(read.names)))
+        paths = task_paths(read.predictions.task_parents(len(read.names)))
+        path = next(path for path in paths if k in path)
         labels = np.where(read.known, read.targets, np.nan)[:, path]
         depth = np.full(len(labels), -1)
         starts = read.known[:, path[0]]

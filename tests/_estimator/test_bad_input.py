@@ -109,7 +109,7 @@ def test_wrong_task_names(earlier, names, error, message):
         ("abc", ValueError, r"must have shape \(300,\); got \(\)"),
         ([None] * N, ValueError, "must not be missing; 300 are, the first in row 0"),
         (torch.ones(N).bfloat16(), TypeError, r"Pass groups\.detach"),
-        ({}, ValueError, r"must have shape \(300,\); got \(\)"),
+        ({}, TypeError, "is a dict"),
     ],
 )
 def test_wrong_groups(earlier, groups, error, message, method):

@@ -245,7 +245,7 @@ def test_labels_and_weights_are_summed_up_as_a_whole(kind):
         assert found == [None] * 4
     else:
         assert_allclose(np.concatenate(found), scaled, rtol=1e-6)
-    assert summary.targets().problems() == targets.problems() != []
+    assert summary.labels()[0].problems() == targets.problems() != []
 
 
 def test_a_sample_of_all_rows_is_in_their_order():

@@ -121,7 +121,7 @@ def test_weights_of_elements(container):
         expected[2, 4] = expected[3, 0] = 1
         assert_allclose(matrix_of(encoder, encoded), expected)
         # The weights are no input.
-        assert encoder.n_numeric_ == 0
+        assert encoder.numeric_bins_ == []
 
 
 def test_several_list_columns_are_bags_of_a_row(container):

@@ -227,12 +227,12 @@ def test_missing_values_give_the_mean_and_an_indicator(name):
     assert_array_equal(encoded[:, 1], ~known)
     n_bins = 3 if name in WITH_BINS else 0
     assert encoder.numeric_bins_ == [n_bins, 0]
-    assert encoder.n_numeric_ == 2
+    assert len(encoder.numeric_bins_) == 2
     mean = encoded[known, 0].mean()
     assert_allclose(encoded[~known, 0], mean, rtol=1e-6, atol=1e-6)
     # Without missing values in fit there is no indicator, but the same mean.
     encoder, encoded = fit(name, values[known])
-    assert encoder.n_numeric_ == 1
+    assert len(encoder.numeric_bins_) == 1
     assert encode(encoder, [np.nan])[0] == pytest.approx(mean, abs=1e-6)
 
 
@@ -355,7 +355,7 @@ def test_standardisation_of_every_kind_of_column(kind):
     assert scaled.dtype == np.float32
     assert_allclose(scaled, np.nan_to_num(expected), rtol=1e-6)
     assert_array_equal(missing, np.isnan(expected))
-    assert len(encoder.bins) == 2
+    assert len(encoder.inputs) == 2
     new = [4.0, None, 3.0]
     expected = reference.transform(np.array(new, dtype=float)[:, None])[:, 0]
     for make in NUMERIC_KINDS.values():
