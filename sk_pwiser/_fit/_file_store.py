@@ -184,11 +184,14 @@ class StreamedImpressions(TrainingRows, Dataset[_batches.Batch]):
         return rows.pinned() if _batches.pins_memory(self.device) else rows
 
     @cached_property
-    def sample(self) -> Impressions:
-        """Rows of a few files, for checks that need some rows only."""
+    def _sample(self) -> Impressions:
         last = len(self.store.sizes) - 1
         chosen = np.linspace(0, last, min(SAMPLE_FILES, last + 1)).astype(int)
         return self._read(chosen.tolist()).to(self.device)
+
+    def spaced(self, n_rows: int) -> Impressions:
+        """Select rows of a few files, for checks that need some rows only."""
+        return self._sample.spaced(n_rows)
 
     def column(self, name: str) -> Tensor | None:
         if name not in self.store.forms:

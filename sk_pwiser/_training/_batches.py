@@ -67,10 +67,6 @@ class TrainingRows(Protocol):
         """Device of the tensors."""
 
     @property
-    def sample(self) -> "Impressions":
-        """Some of the rows, for checks that need few rows."""
-
-    @property
     def n_missing(self) -> list[int] | None:
         """Numbers of missing labels of the tasks after the first, or None."""
 
@@ -78,6 +74,9 @@ class TrainingRows(Protocol):
 
     def parts(self, shuffled: bool) -> Iterator["Impressions"]:
         """Yield the tables that batches are drawn from."""
+
+    def spaced(self, n_rows: int) -> "Impressions":
+        """Select up to `n_rows` evenly spaced rows, for checks that need few rows."""
 
     def to(self, device: torch.device) -> "TrainingRows":
         """Move the tensors to a device if they fit."""
@@ -160,11 +159,6 @@ class Impressions(TrainingRows, Dataset[Batch]):
     def parts(self, shuffled: bool) -> Iterator["Impressions"]:
         """Yield the parts from which batches are drawn; a table is one part."""
         yield self
-
-    @property
-    def sample(self) -> "Impressions":
-        """Rows for checks that need few rows: here all rows."""
-        return self
 
     def spaced(self, n_rows: int) -> "Impressions":
         """Select evenly spaced rows: a draw would change later random numbers."""

@@ -13,7 +13,7 @@ from skorch.callbacks import Callback, EarlyStopping, EpochTimer, LRScheduler
 from torch import Tensor, nn
 
 from sk_pwiser._training import _batches, _callbacks, _evaluation, _optimizers
-from sk_pwiser._training._batches import Batch, BatchIterator, Impressions, TrainingRows
+from sk_pwiser._training._batches import Batch, BatchIterator, TrainingRows
 from sk_pwiser._training._callbacks import KeepOnInterrupt, find_callback
 from sk_pwiser._training._graph import Step, graphed_steps
 from sk_pwiser._training._optimizers import TABLES
@@ -48,7 +48,7 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
 
     is_joint = False  # trained together with the nets of other workers
     # During training only, the last two epochs with the lowest training loss so far and
-    # their weights; and the epoch whose weights were restored after a divergence.
+    # their weights; and the epoch whose weights were restored, if not the last one.
     lowest_: tuple[tuple[int, dict[str, Any]], ...] = ()
     average_: _optimizers.WeightAverage | None = None  # during training only
     n_complete_ = 0  # epochs of this training
@@ -90,8 +90,9 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Restore a state, on the CPU if its device is not present."""
         # skorch itself checks only whether there is any CUDA device.
-        device = str(device_or_cpu(state["device"]))
-        super().__setstate__({**state, "device": device})
+        device = device_or_cpu(state["device"])
+        super().__setstate__({**state, "device": str(device)})
+        self.iterator_train__device = self.iterator_valid__device = device
         self.__dict__.update(module=self.module_, criterion=self.criterion_)
 
     @property
@@ -137,12 +138,6 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
                 own = arguments.get(kinds[group["params"][0]], other)
                 group["weight_decay"] = own["weight_decay"]
 
-    def get_iterator(self, dataset: TrainingRows, training: bool = False) -> Any:
-        """Return an iterator over batches on the device of the network."""
-        iterator = super().get_iterator(dataset, training=training)
-        iterator.device = torch.device(self.device)
-        return iterator
-
     def partial_fit(self, X: EncodedData, checkpoints: "Checkpoints | None") -> None:
         """Train on `X.train`, and measure the other rows after every epoch."""
         self.lowest_, self.kept_epoch_ = (), None
@@ -152,7 +147,7 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
             self.notify("on_train_end", X=X, y=None)
         finally:
             schedules = _callbacks.release(self.callbacks_)
-        _evaluation.check_end(self, X.train.sample)
+        _evaluation.check_end(self, X.train)
         self.lowest_, self.average_, self.schedules_ = (), None, schedules
         self._zero_grad_optimizer()  # releases the memory of the gradients
 
@@ -266,7 +261,7 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
                     raise
                 self.stop_training_ = True
 
-    def note_start(self, rows: Impressions) -> None:
+    def note_start(self, rows: TrainingRows) -> None:
         """Note the mean probabilities of given weights, before they are trained."""
         logits, *_ = _evaluation.checked_logits(self, rows)
         self.start_rates_ = (logits.sigmoid().mean(dim=0).tolist(),)

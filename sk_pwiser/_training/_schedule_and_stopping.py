@@ -123,19 +123,15 @@ LOSSES = "valid_loss", "valid_log_loss"
 class BestEpochStopping(StatefulCallback):
     """Early stopping from `first_epoch` on, whose best weights are always restored."""
 
-    best: dict[str, Any] | None = None  # the best weights, during training only
-    misses_, best_epoch_ = 0, 0  # epochs since the best one, and its number
-    # Whether a schedule has yet to lower the learning rate; the last epoch before that.
-    is_waiting, n_held = False, 0
+    best: dict[str, Any] | None  # the best weights, during training only
 
     def __init__(self, monitor: str, patience: int, first_epoch: int) -> None:
-        self.monitor, self.patience, self.first_epoch = monitor, patience, first_epoch
-
-    def on_train_begin(self, net: NeuralNet, **kwargs: Any) -> None:
-        """Reset the counters."""
-        self.is_waiting, self.n_held, self.best = False, 0, None
-        self.n_unjudged_, self.misses_, self.best_epoch_ = self.first_epoch - 1, 0, 0
-        self.lowest_ = np.inf
+        self.monitor, self.patience = monitor, patience
+        self.n_unjudged_, self.lowest_ = first_epoch - 1, np.inf
+        self.misses_, self.best_epoch_ = 0, 0  # epochs since the best one, its number
+        # Whether a schedule has yet to lower the learning rate; the last epoch before.
+        self.is_waiting, self.n_held = False, 0
+        self.best = None
 
     def on_epoch_end(self, net: NeuralNet, **kwargs: Any) -> None:
         """Judge an epoch, unless it is among the first ones.
@@ -169,6 +165,7 @@ class BestEpochStopping(StatefulCallback):
         """Restore the weights of the best epoch, and free the memory of their copy."""
         if self.best is not None:
             _callbacks.set_states(net, self.best)
+            net.kept_epoch_ = self.best_epoch_
         self.best = None
 
 
@@ -326,18 +323,7 @@ class WarmupStableDecay(Schedule, StatefulCallback):
         self.decay = self.n_steps, self.n_steps + n_epochs * self.epoch_steps
 
 
-def best_epoch(net: NeuralNet) -> int:
-    """Return the number in the history of the epoch whose weights a trained net has."""
-    if net.kept_epoch_ is not None:
-        return int(net.kept_epoch_)
-    stopping = _callbacks.find_callback(net, BestEpochStopping)
-    # 0 if no epoch was better than another, for example if all figures are NaN.
-    if stopping is not None and stopping.best_epoch_:
-        return int(stopping.best_epoch_)
-    return int(net.history[-1, "epoch"])
-
-
-def stop_reason(net: NeuralNet, n_epochs: int) -> str:
+def stop_reason(net: NeuralNet, n_epochs: int, kept_epoch: int) -> str:
     """Say where and why a training of `n_epochs` ended, and whose weights it kept."""
     last = int(net.history[-1, "epoch"])
     stopping = _callbacks.find_callback(net, BestEpochStopping)
@@ -355,4 +341,4 @@ def stop_reason(net: NeuralNet, n_epochs: int) -> str:
             f"Ended at epoch {last}: the learning rate, held until epoch "
             f"{stopping.n_held}, has decayed to 0"
         )
-    return f"{reason}; the weights are those of epoch {best_epoch(net)}."
+    return f"{reason}; the weights are those of epoch {kept_epoch}."
