@@ -66,7 +66,7 @@ class RowStore:
             cuts = np.append(starts, len(rows))[np.searchsorted(starts, cuts)]
         for part in np.split(rows, np.unique(cuts).astype(int)):
             if len(part):
-                inputs, y = impressions[torch.from_numpy(part)]
+                inputs, y = impressions.batch(torch.from_numpy(part))
                 arrays = {name: tensor.numpy() for name, tensor in inputs.items()}
                 arrays["y"] = y.numpy()
                 if block is not None:
@@ -136,9 +136,6 @@ class StreamedImpressions(TrainingRows, Dataset[_batches.Batch]):
     part_rows: int
     device: torch.device = CPU
 
-    # All rows of the store are selected.
-    rows = None
-
     def __len__(self) -> int:
         return len(self.store)
 
@@ -181,7 +178,9 @@ class StreamedImpressions(TrainingRows, Dataset[_batches.Batch]):
         rows = Impressions.of(schema.without_rare(codes), numeric, bags)
         further = arrays.get("sample_weight"), arrays.get("groups")
         rows = rows.labelled(arrays["y"], *further)
-        return rows.pinned() if _batches.pins_memory(self.device) else rows
+        # Copies of pinned memory to a device are faster.
+        pins = _batches.pins_memory(self.device)
+        return rows.copied(Tensor.pin_memory) if pins else rows
 
     @cached_property
     def _sample(self) -> Impressions:

@@ -59,10 +59,6 @@ class TrainingRows(Protocol):
     """Rows to train on: :class:`Impressions`, or rows that are read in parts."""
 
     @property
-    def rows(self) -> Tensor | None:
-        """Indices of the selected rows; None for all rows."""
-
-    @property
     def device(self) -> torch.device:
         """Device of the tensors."""
 
@@ -119,12 +115,11 @@ class Impressions(TrainingRows, Dataset[Batch]):
     def __len__(self) -> int:
         return len(self.codes) if self.rows is None else len(self.rows)
 
-    def __getitem__(self, rows: Tensor | slice) -> Batch:
-        """Return one batch: the inputs by name, and the labels."""
-        return self.batch(rows)
-
     def batch(self, rows: Tensor | slice, entries: slice | None = None) -> Batch:
-        """Return one batch, whose `entries` of bags are known; see `gather_bags`."""
+        """Return one batch: the inputs by name, and the labels.
+
+        Without its `entries` of bags, the host waits for them; see `gather_bags`.
+        """
         names = ("codes", "numeric", "sample_weight", "groups", "y")
         given = ((name, getattr(self, name)) for name in names)
         inputs = {name: take_rows(t, rows) for name, t in given if t is not None}
@@ -188,10 +183,6 @@ class Impressions(TrainingRows, Dataset[Batch]):
             found |= {f"bag_{k}": tensor for k, tensor in self.bags.tensors.items()}
         return found
 
-    def pinned(self) -> "Impressions":
-        """Return a copy in pinned memory, whose copies to a device are faster."""
-        return self._copy(Tensor.pin_memory)
-
     def to(self, device: torch.device) -> "Impressions":
         """Move the tensors to a device if half of its free memory holds them."""
         if self.device == device:
@@ -200,9 +191,10 @@ class Impressions(TrainingRows, Dataset[Batch]):
         free = _free_memory(device)
         if free is not None and n_bytes > free // 2:
             return self
-        return self._copy(partial(_to, device=device))
+        return self.copied(partial(_to, device=device))
 
-    def _copy(self, copy: Callable[[Tensor], Tensor]) -> "Impressions":
+    def copied(self, copy: Callable[[Tensor], Tensor]) -> "Impressions":
+        """Return the impressions with copies of their tensors."""
         copies = {name: copy(tensor) for name, tensor in self.tensors().items()}
         return replace(self, **fields_of(copies))
 
@@ -326,10 +318,8 @@ def stratified(converted: Tensor, batch_size: int) -> BatchIndices:
 
 def converted(y: Tensor, paths: Sequence[Sequence[int]] | None = None) -> Tensor:
     """Return the rows in which all tasks, or all those of one path, happened."""
-    if paths is None or len(paths) == 1:
-        return y.amin(dim=1) == 1
-    columns = y.unbind(dim=1)
-    lowest = [torch.stack([columns[k] for k in path]).amin(dim=0) for path in paths]
+    paths = paths or [range(y.shape[1])]
+    lowest = [y[:, list(path)].amin(dim=1) for path in paths]
     return torch.stack(lowest).amax(dim=0) == 1
 
 

@@ -513,6 +513,7 @@ def build_net(
         and max(network.spec.parents) >= 0
     )
     callbacks: list[Any] = []
+    stopping = None
     if monitor is not None:
         patience = settings.n_iter_no_change
         stopping = BestEpochStopping(monitor, patience, first_epoch)
@@ -542,7 +543,7 @@ def build_net(
         settings=settings,
         compile_mode=components.compile_mode,
         average_decay=0.0 if is_update else params["average_decay"] or 0.0,
-        monitor=monitor or "",
+        stopping=stopping,
         optimizer=optimizer,
         optimizer__param_groups=_optimizers.parameter_groups(
             settings, network.spec, n_rows, decay

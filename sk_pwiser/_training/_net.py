@@ -14,9 +14,10 @@ from torch import Tensor, nn
 
 from sk_pwiser._training import _batches, _callbacks, _evaluation, _optimizers
 from sk_pwiser._training._batches import Batch, BatchIterator, TrainingRows
-from sk_pwiser._training._callbacks import KeepOnInterrupt, find_callback
+from sk_pwiser._training._callbacks import KeepOnInterrupt
 from sk_pwiser._training._graph import Step, graphed_steps
 from sk_pwiser._training._optimizers import TABLES
+from sk_pwiser._training._schedule_and_stopping import BestEpochStopping
 from sk_pwiser._training._schema import EncodedData
 from sk_pwiser._training._settings import Settings, device_or_cpu
 from sk_pwiser._utils import warn_user
@@ -43,7 +44,7 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
 
     `settings` are those of the estimator. With `average_decay=0` the weights are not
     averaged. `compile_mode` is None for eager execution and "graph" for graphs of the
-    step. `monitor` is the figure on which early stopping decides, or "".
+    step. `stopping` is the callback among those of the net, if training may stop early.
     """
 
     is_joint = False  # trained together with the nets of other workers
@@ -64,7 +65,7 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
         settings: Settings,
         compile_mode: str | None,
         average_decay: float,
-        monitor: str,
+        stopping: BestEpochStopping | None,
         **kwargs: Any,
     ) -> None:
         super().__init__(module, criterion=criterion, **kwargs)
@@ -78,7 +79,9 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
         self.settings = settings
         self.compile_mode = compile_mode
         self.average_decay = average_decay
-        self.monitor = monitor
+        self.stopping = stopping
+        # The figure on which early stopping decides at first.
+        self.monitor = "" if stopping is None else stopping.monitor
         self.history_ = _evaluation.EpochHistory()
         self.schedules_: list[_callbacks.Position] = []
 
@@ -163,7 +166,8 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
         """Train until the last epoch or a stop; an interrupt propagates."""
         self.stop_training_, self.n_complete_, self.average_ = False, 0, None
         keep_freed_memory()
-        keeper = find_callback(self, KeepOnInterrupt)
+        keepers = (c for _, c in self.callbacks_ if isinstance(c, KeepOnInterrupt))
+        keeper = next(keepers, None)
         if self.average_decay:
             tables = _optimizers.sparse_tables(self.module_)
             self.average_ = _optimizers.WeightAverage(
@@ -208,7 +212,7 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
         """Train for an epoch, and compute its validation figures."""
         datasets = {"dataset_train": X.train, "dataset_valid": X.valid}
         self.notify("on_epoch_begin", **datasets)
-        average, keeper = self.average_, find_callback(self, KeepOnInterrupt)
+        average = self.average_
         if average is not None:
             average.swap(into_module=False)
         iterator = self.get_iterator(X.train, training=True)
@@ -219,8 +223,9 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
             if rows is not None:
                 valid = self.get_iterator(rows)
                 self.run_single_epoch(valid, False, name, self.validation_step)
-        if keeper is not None:
-            keeper.weights_ = _callbacks.copy_states(self, "network", "criterion")
+        for _, callback in self.callbacks_:
+            if isinstance(callback, KeepOnInterrupt):
+                callback.weights_ = _callbacks.copy_states(self, "network", "criterion")
         if X.valid is None and self.max_epochs > 1:
             self._keep_lowest()
         self.n_complete_ += 1

@@ -244,31 +244,26 @@ class WarmupStableDecay(Schedule, StatefulCallback):
 
     # The first and the last step of the decay, once they are known.
     decay: tuple[float, float] | None
-    epoch_steps: float
-    best_step: float
-    warm_up: float  # steps
 
     def on_train_begin(self, net: NeuralNet, X: Any = None, **kwargs: Any) -> None:
         """Reset the schedule."""
         self.rates = [group["lr"] for group in net.optimizer_.param_groups]
         self.n_steps, self.n_epochs, self.decay = 0, 0, None
         # The steps of an epoch are estimated until one is complete.
-        self.epoch_steps = max(1, ceil(len(X.train) / net.batch_size))
-        self.warm_up = min(
-            WARM_UP_STEPS, WARM_UP_SHARE * net.max_epochs * self.epoch_steps
-        )
+        self.epoch_steps = max(1.0, ceil(len(X.train) / net.batch_size))
+        n_steps = net.max_epochs * self.epoch_steps
+        self.warm_up: float = min(WARM_UP_STEPS, WARM_UP_SHARE * n_steps)
         # The best monitored figure so far, with the sign that makes lower better.
-        self.best, self.best_step = np.inf, 0
-        stopping = _callbacks.find_callback(net, BestEpochStopping)
-        if stopping is not None:
-            stopping.is_waiting = True
+        self.best, self.best_step = np.inf, 0.0
+        if net.stopping is not None:
+            net.stopping.is_waiting = True
 
     def on_epoch_begin(self, net: NeuralNet, **kwargs: Any) -> None:
         """Plan the decay if the number of epochs is known.
 
         A fit that goes on from a checkpoint may have more epochs than it had before.
         """
-        if _callbacks.find_callback(net, BestEpochStopping) is None:
+        if net.stopping is None:
             total = net.max_epochs * self.epoch_steps
             self.decay = total / (1 + DECAY_RATIO), float(total)
 
@@ -286,7 +281,7 @@ class WarmupStableDecay(Schedule, StatefulCallback):
         After the decay, end the training.
         """
         self.n_epochs += 1
-        stopping = _callbacks.find_callback(net, BestEpochStopping)
+        stopping = net.stopping
         if stopping is not None and self.decay is not None:
             net.stop_training_ |= self.n_steps >= self.decay[1]
             return
@@ -325,8 +320,7 @@ class WarmupStableDecay(Schedule, StatefulCallback):
 
 def stop_reason(net: NeuralNet, n_epochs: int, kept_epoch: int) -> str:
     """Say where and why a training of `n_epochs` ended, and whose weights it kept."""
-    last = int(net.history[-1, "epoch"])
-    stopping = _callbacks.find_callback(net, BestEpochStopping)
+    last, stopping = int(net.history[-1, "epoch"]), net.stopping
     reason = f"Stopped at epoch {last}"
     if stopping is not None and stopping.misses_ == stopping.patience:
         is_loss = stopping.monitor == "valid_loss"

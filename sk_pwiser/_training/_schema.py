@@ -559,7 +559,7 @@ class EncodedData:
         train = self.train.to(device)
         further = {name: rows.to(train.device) for name, rows in self.further.items()}
         valid = self.valid
-        if valid is not None and valid.rows is not None:
+        if isinstance(valid, Impressions) and valid.rows is not None:
             # Both select rows of the same tensors, which are moved once.
             assert isinstance(train, Impressions)
             valid = replace(train, rows=valid.rows.to(train.device))

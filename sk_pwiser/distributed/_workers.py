@@ -265,7 +265,7 @@ class JointIterator:
     @cached_property
     def _filler(self) -> Batch:
         """A row that does not count."""
-        inputs, y = self.batches.dataset.spaced(1)[slice(0, 1)]
+        inputs, y = self.batches.dataset.spaced(1).batch(slice(0, 1))
         device = self.batches.device
         return {name: t.to(device) for name, t in inputs.items()}, y.to(device)
 
