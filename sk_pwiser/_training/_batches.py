@@ -120,9 +120,8 @@ class Impressions(TrainingRows, Dataset[Batch]):
 
         Without its `entries` of bags, the host waits for them; see `gather_bags`.
         """
-        names = ("codes", "numeric", "sample_weight", "groups", "y")
-        given = ((name, getattr(self, name)) for name in names)
-        inputs = {name: take_rows(t, rows) for name, t in given if t is not None}
+        own = ((k, t) for k, t in vars(self).items() if isinstance(t, Tensor))
+        inputs = {name: take_rows(t, rows) for name, t in own if name != "rows"}
         if self.bags is not None:
             gathered = gather_bags(self.bags, rows, self.n_bags, entries)
             inputs |= {f"bag_{k}": tensor for k, tensor in gathered.tensors.items()}
@@ -176,9 +175,7 @@ class Impressions(TrainingRows, Dataset[Batch]):
 
     def tensors(self) -> dict[str, Tensor]:
         """Return the tensors by name, those of bags with the prefix "bag_"."""
-        names = ("codes", "numeric", "y", "sample_weight", "groups", "rows")
-        values = {name: getattr(self, name) for name in names}
-        found = {name: value for name, value in values.items() if value is not None}
+        found = {k: t for k, t in vars(self).items() if isinstance(t, Tensor)}
         if self.bags is not None:
             found |= {f"bag_{k}": tensor for k, tensor in self.bags.tensors.items()}
         return found

@@ -138,8 +138,8 @@ class MultiTaskCriterion(nn.Module):
             losses = losses + self._prior_losses(heads, y, targets, weights)
         self.loss.observe(y, weights)
         labels = Labels(y, sample_weight, self.loss.row_losses)
-        added: Tensor | None = None
-        penalties = []
+        extras: list[Tensor] = []
+        penalties: list[Tensor] = []
         for name, term in output.extra_losses.items():
             value = term(labels) if callable(term) else term
             found = tuple(value.shape) if isinstance(value, Tensor) else repr(value)
@@ -149,15 +149,13 @@ class MultiTaskCriterion(nn.Module):
                     f"penalty or the shape {tuple(losses.shape)} of the tasks' losses; "
                     f"got {found}."
                 )
-            value = _utils.at_least_float32(value)
-            if not found:
-                penalties.append(value)
-            else:
-                added = value if added is None else added + value
+            kind = extras if found else penalties
+            kind.append(_utils.at_least_float32(value))
         if self.monotonicity_weight:
             logits = _utils.at_least_float32(output.logits)
             rises = funnel_monotonicity_penalty(logits, sample_weight, self.parents)
             penalties.append(self.monotonicity_weight * rises)
+        added = torch.stack(extras).sum(dim=0) if extras else None
         if added is not None:
             losses = losses + added
         penalty = torch.stack(penalties).sum() if penalties else None
@@ -291,13 +289,16 @@ def check_components(
         parents = _utils.read_task_parents(settings.task_parents, task_names)
         _check_network(settings, loss, parents)
         optimizer = _optimizers.check_optimizer(settings)
+    min_lazy_size = _optimizers.smallest_lazy_table(
+        settings, optimizer, weighting, device
+    )
     return Components(
         loss,
         weighting,
         optimizer,
         batch_sampler(settings, loss, has_groups),
         _compile_mode(settings, weighting, device) if settings.compile else None,
-        _optimizers.smallest_lazy_table(settings, optimizer, weighting, device),
+        min_lazy_size,
     )
 
 

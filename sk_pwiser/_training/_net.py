@@ -282,12 +282,12 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
         flushes = training and torch.device(self.device).type == "cpu"
         for n_steps, batch in enumerate(iterator, 1):
             self.notify("on_batch_begin", batch=batch, training=training)
+            n_in_batch = self.n_rows_of(batch)
             step = step_fn(batch)
             if average is not None:
                 average.step()
             if flushes and n_steps % _optimizers.FLUSH_INTERVAL == 0:
                 _optimizers.flush_tiny_values(self.module_, self.optimizer_, average)
-            n_in_batch = self.n_rows_of(batch)
             total.add_(step["loss"].detach(), alpha=n_in_batch)
             n_rows += n_in_batch
             if not training:

@@ -197,21 +197,16 @@ class Schedule(Callback):  # type: ignore[misc]
     ) -> None:
         """Set the learning rates of a step."""
         if training:
-            share = self._share()
+            share = self._share(net)
             groups = net.optimizer_.param_groups
             for group, rate in zip(groups, self.rates, strict=True):
                 group["lr"] = share * rate
             self.n_steps += 1
             net.history.record("lr", share * net.lr)  # of the epoch's last step
 
-    def _share(self) -> float:
+    def _share(self, net: NeuralNet) -> float:
         """Return the share of the full rates in the next step."""
         raise NotImplementedError
-
-    def on_train_end(self, net: NeuralNet, **kwargs: Any) -> None:
-        """Let a later training begin at the full rates."""
-        for group, rate in zip(net.optimizer_.param_groups, self.rates, strict=True):
-            group["lr"] = rate
 
 
 class UpdateRate(Schedule):
@@ -225,8 +220,13 @@ class UpdateRate(Schedule):
         # SGD does not count its steps: there was at least one per epoch or update.
         self.n_steps = max(counted, default=float(len(net.history)))
 
-    def _share(self) -> float:
+    def _share(self, net: NeuralNet) -> float:
         return max(LAST_SHARE, FIRST_SHARE / sqrt(1 + self.n_steps))
+
+    def on_train_end(self, net: NeuralNet, **kwargs: Any) -> None:
+        """Let a later update begin at the full rates."""
+        for group, rate in zip(net.optimizer_.param_groups, self.rates, strict=True):
+            group["lr"] = rate
 
 
 class WarmupStableDecay(Schedule, StatefulCallback):
@@ -242,7 +242,7 @@ class WarmupStableDecay(Schedule, StatefulCallback):
     scalable training strategies." arXiv 2404.06395, section 4.
     """
 
-    # The first and the last step of the decay, once they are known.
+    # The first and the last step of the decay, once early stopping has begun it.
     decay: tuple[float, float] | None
 
     def on_train_begin(self, net: NeuralNet, X: Any = None, **kwargs: Any) -> None:
@@ -258,20 +258,14 @@ class WarmupStableDecay(Schedule, StatefulCallback):
         if net.stopping is not None:
             net.stopping.is_waiting = True
 
-    def on_epoch_begin(self, net: NeuralNet, **kwargs: Any) -> None:
-        """Plan the decay if the number of epochs is known.
-
-        A fit that goes on from a checkpoint may have more epochs than it had before.
-        """
-        if net.stopping is None:
-            total = net.max_epochs * self.epoch_steps
-            self.decay = total / (1 + DECAY_RATIO), float(total)
-
-    def _share(self) -> float:
+    def _share(self, net: NeuralNet) -> float:
         step = self.n_steps + 0.5  # its middle, so that no step has the rate 0
-        rising, falling = step / self.warm_up, 1.0
-        if self.decay is not None:
-            begin, end = self.decay
+        rising, falling, decay = step / self.warm_up, 1.0, self.decay
+        if net.stopping is None:  # the number of epochs is known
+            total = net.max_epochs * self.epoch_steps
+            decay = total / (1 + DECAY_RATIO), total
+        if decay is not None:
+            begin, end = decay
             falling = max(0.0, (end - step) / (end - begin))
         return min(1.0, rising, falling)
 

@@ -152,10 +152,11 @@ class Schema:
         statistics: TargetStatistics | None = None,
     ) -> "Schema":
         """Return the schema of an encoder that has learnt the columns."""
+        selection = statistics_selection(settings)
         dims = automatic_dims(encoder.cardinalities_)
         widest_bag = max(automatic_dims([n for n, *_ in encoder.bags_]), default=0)
         learnt = encoder, targets, base_rates, statistics
-        return cls(*learnt, dims, widest_bag, statistics_selection(settings))
+        return cls(*learnt, dims, widest_bag, selection)
 
     def transform(self, X: Any) -> Impressions:
         """Encode a table as predictions read it."""
@@ -334,8 +335,8 @@ class TableRows:
         self.settings = settings
         self.rows: Any = rows
         self.origin = origin
-        self.tasks = rows.targets.without_labels()
         self.n_rows = len(rows)
+        self.tasks = rows.targets.without_labels()
         self.has_groups = rows.groups is not None
         self.summary: Any = RowSummary(weight_scale)
         self.summary.add(rows.targets, rows.weights)
