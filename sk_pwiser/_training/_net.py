@@ -13,7 +13,7 @@ from skorch.callbacks import Callback, EarlyStopping, EpochTimer, LRScheduler
 from torch import Tensor, nn
 
 from sk_pwiser._training import _batches, _callbacks, _evaluation, _optimizers
-from sk_pwiser._training._batches import Batch, BatchIterator, TrainingRows
+from sk_pwiser._training._batches import Batch, TrainingRows
 from sk_pwiser._training._callbacks import KeepOnInterrupt
 from sk_pwiser._training._graph import Step, graphed_steps
 from sk_pwiser._training._optimizers import TABLES
@@ -215,14 +215,12 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
         average = self.average_
         if average is not None:
             average.swap(into_module=False)
-        iterator = self.get_iterator(X.train, training=True)
-        self.run_single_epoch(iterator, True, "train", step)
+        self.run_single_epoch(X.train, True, "train", step)
         if average is not None:
             average.swap(into_module=True)
         for name, rows in {**X.further, "valid": X.valid}.items():
             if rows is not None:
-                valid = self.get_iterator(rows)
-                self.run_single_epoch(valid, False, name, self.validation_step)
+                self.run_single_epoch(rows, False, name, self.validation_step)
         for _, callback in self.callbacks_:
             if isinstance(callback, KeepOnInterrupt):
                 callback.weights_ = _callbacks.copy_states(self, "network", "criterion")
@@ -272,12 +270,13 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
         self.start_rates_ = (logits.sigmoid().mean(dim=0).tolist(),)
 
     def run_single_epoch(
-        self, iterator: BatchIterator, training: bool, prefix: str, step_fn: Any
+        self, rows: TrainingRows, training: bool, prefix: str, step_fn: Any
     ) -> None:
         """Iterate over the rows once; record the mean loss and, in validation, AUC."""
         # Summed on the device: the host would wait for the device to read each loss.
         total, n_rows, logits = torch.zeros((), device=self.device), 0, []
         average = self.average_ if training else None
+        iterator = self.get_iterator(rows, training=training)
         # Other devices are not slow with tiny values.
         flushes = training and torch.device(self.device).type == "cpu"
         for n_steps, batch in enumerate(iterator, 1):
@@ -300,12 +299,12 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
             raise _evaluation.diverged(self, f"the {prefix} loss is {loss}")
         self._record_loss(prefix, loss)
         # How many rows lack the label of a task, if any does.
-        n_missing = iterator.dataset.n_missing or ()
+        n_missing = rows.n_missing or ()
         for task, count in zip(self.task_names[1:], n_missing, strict=False):
             self.history.record(f"{prefix}_missing_{task}", count)
         if not training:
             found = iterator.in_row_order(torch.cat(logits))
-            _evaluation.record_validation(self, prefix, iterator.dataset, found)
+            _evaluation.record_validation(self, prefix, rows, found)
 
     def _record_loss(self, prefix: str, loss: float) -> None:
         _evaluation.record_best(self.history, f"{prefix}_loss", loss)
