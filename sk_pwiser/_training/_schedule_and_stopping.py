@@ -208,6 +208,11 @@ class Schedule(Callback):  # type: ignore[misc]
         """Return the share of the full rates in the next step."""
         raise NotImplementedError
 
+    def on_train_end(self, net: NeuralNet, **kwargs: Any) -> None:
+        """Let a later training begin at the full rates."""
+        for group, rate in zip(net.optimizer_.param_groups, self.rates, strict=True):
+            group["lr"] = rate
+
 
 class UpdateRate(Schedule):
     """Lowers the learning rate over the first steps of a model, for `partial_fit`."""
@@ -222,11 +227,6 @@ class UpdateRate(Schedule):
 
     def _share(self, net: NeuralNet) -> float:
         return max(LAST_SHARE, FIRST_SHARE / sqrt(1 + self.n_steps))
-
-    def on_train_end(self, net: NeuralNet, **kwargs: Any) -> None:
-        """Let a later update begin at the full rates."""
-        for group, rate in zip(net.optimizer_.param_groups, self.rates, strict=True):
-            group["lr"] = rate
 
 
 class WarmupStableDecay(Schedule, StatefulCallback):
