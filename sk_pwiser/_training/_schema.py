@@ -154,9 +154,8 @@ class Schema:
         """Return the schema of an encoder that has learnt the columns."""
         selection = statistics_selection(settings)
         dims = automatic_dims(encoder.cardinalities_)
-        widest_bag = max(automatic_dims([n for n, *_ in encoder.bags_]), default=0)
-        learnt = encoder, targets, base_rates, statistics
-        return cls(*learnt, dims, widest_bag, selection)
+        widest = max(automatic_dims([n for n, *_ in encoder.bags_]), default=0)
+        return cls(encoder, targets, base_rates, statistics, dims, widest, selection)
 
     def transform(self, X: Any) -> Impressions:
         """Encode a table as predictions read it."""
