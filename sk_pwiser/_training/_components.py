@@ -397,7 +397,7 @@ def _named_allocations(settings: Settings) -> Iterator[None]:
     # RuntimeError of torch for too little memory, two others for uncountable sizes.
     except (MemoryError, OverflowError, RuntimeError, TypeError) as error:
         reason = str(error).partition("\n")[0]
-        sized = ("memory", "overflow", "storage size", "invalid size")
+        sized = ("memory", "overflow", "storage size", "invalid size", "too big")
         if not any(word in reason.lower() for word in sized):
             raise
         raise ValueError(

@@ -189,6 +189,7 @@ def _take_step(
         {"params": [each]} for each in (weight, bias, table)
     ]
     groups[1]["weight_decay"] = 0.0
+    groups[2]["weight_decay"] = LARGEST_DECAY_RATIO * base_decay(settings)
     for name in ("lr", "weight_decay"):
         value = settings.optimizer_params[f"embedding_{name}"]
         if value is not None:
