@@ -406,7 +406,7 @@ class BatchIterator:
         impressions: TrainingRows,
         batch_size: int,
         sampler: str = "sequential",
-        device: torch.device | None = None,
+        device: torch.device | str | None = None,
         paths: Sequence[Sequence[int]] | None = None,
         keeps_groups: bool = False,
     ) -> None:
@@ -414,7 +414,7 @@ class BatchIterator:
         self.paths = paths
         self.batch_size = batch_size
         self.sampler = sampler
-        self.device = impressions.device if device is None else device
+        self.device = torch.device(impressions.device if device is None else device)
         self._keeps_groups = keeps_groups or sampler == "grouped"
         self._rows: list[Tensor] = []  # of the last pass, if it kept the groups
 

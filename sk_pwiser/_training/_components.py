@@ -553,11 +553,12 @@ def build_net(
         batch_size=settings.batch_size,
         max_epochs=max_epochs,
         iterator_train=BatchIterator,
-        iterator_train__device=device,
+        # Text: a process that reads a pickle of the net may not know the device.
+        iterator_train__device=str(device),
         iterator_train__sampler=components.sampler,
         iterator_train__paths=_utils.task_paths(network.spec.parents),
         iterator_valid=BatchIterator,
-        iterator_valid__device=device,
+        iterator_valid__device=str(device),
         iterator_valid__keeps_groups=loss.asks_for_groups,
         # On a CPU the activations of a batch should stay in the cache.
         iterator_valid__batch_size=max(

@@ -93,9 +93,9 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Restore a state, on the CPU if its device is not present."""
         # skorch itself checks only whether there is any CUDA device.
-        device = device_or_cpu(state["device"])
-        super().__setstate__({**state, "device": str(device)})
-        self.iterator_train__device = self.iterator_valid__device = device
+        device = str(device_or_cpu(state["device"]))
+        of_parts = ("device", "iterator_train__device", "iterator_valid__device")
+        super().__setstate__({**state, **dict.fromkeys(of_parts, device)})
         self.__dict__.update(module=self.module_, criterion=self.criterion_)
 
     @property
