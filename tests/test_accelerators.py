@@ -247,7 +247,7 @@ def test_rows_in_pinned_memory_are_moved_without_a_wait(simulated):
     rows = Impressions(torch.ones(2, 1), torch.ones(2, 3), bags=Bags(offsets, offsets))
     with pytest.raises(RuntimeError, match="waits for sim"), no_synchronisation():
         rows.to(simulated)
-    pinned = rows.pinned()
+    pinned = rows.copied(torch.Tensor.pin_memory)
     with no_synchronisation():
         found = pinned.to(simulated)
     assert_array_equal(found.numeric.cpu(), rows.numeric)

@@ -54,7 +54,7 @@ def make_net(params):
     net.module_.double()
     impressions = model._result.schema.transform(data.data[:N_ROWS])
     impressions = impressions.labelled(data.target[:N_ROWS].to_numpy())
-    batch, y = impressions[slice(0, N_ROWS)]
+    batch, y = impressions.batch(slice(0, N_ROWS))
     batch["numeric"] = batch["numeric"].double()
     return net, batch, y.double()
 

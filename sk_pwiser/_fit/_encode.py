@@ -93,7 +93,7 @@ def _check_validation(plan: "Plan", data: EncodedData) -> str | None:
     monitor = usable_monitor(data.epochs[0], valid, names)
     if plan.components is not None and plan.components.sampler == "grouped":
         for name, rows in {**data.further, "valid": valid}.items():
-            if rows is None or rows.sample.groups is not None:
+            if rows is None or rows.spaced(1).groups is not None:
                 continue
             given = plan.eval_rows.get(name)
             warn_user(

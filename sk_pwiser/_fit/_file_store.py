@@ -66,7 +66,7 @@ class RowStore:
             cuts = np.append(starts, len(rows))[np.searchsorted(starts, cuts)]
         for part in np.split(rows, np.unique(cuts).astype(int)):
             if len(part):
-                inputs, y = impressions[torch.from_numpy(part)]
+                inputs, y = impressions.batch(torch.from_numpy(part))
                 arrays = {name: tensor.numpy() for name, tensor in inputs.items()}
                 arrays["y"] = y.numpy()
                 if block is not None:
@@ -134,9 +134,6 @@ class StreamedImpressions(TrainingRows, Dataset[_batches.Batch]):
     part_rows: int
     device: torch.device = CPU
 
-    # All rows of the store are selected.
-    rows = None
-
     def __len__(self) -> int:
         return len(self.store)
 
@@ -179,14 +176,19 @@ class StreamedImpressions(TrainingRows, Dataset[_batches.Batch]):
         rows = Impressions.of(schema.without_rare(codes), numeric, bags)
         further = arrays.get("sample_weight"), arrays.get("groups")
         rows = rows.labelled(arrays["y"], *further)
-        return rows.pinned() if _batches.pins_memory(self.device) else rows
+        # Copies of pinned memory to a device are faster.
+        pins = _batches.pins_memory(self.device)
+        return rows.copied(Tensor.pin_memory) if pins else rows
 
     @cached_property
-    def sample(self) -> Impressions:
-        """Rows of a few files, for checks that need some rows only."""
+    def _sample(self) -> Impressions:
         last = len(self.store.sizes) - 1
         chosen = np.linspace(0, last, min(SAMPLE_FILES, last + 1)).astype(int)
         return self._read(chosen.tolist()).to(self.device)
+
+    def spaced(self, n_rows: int) -> Impressions:
+        """Select rows of a few files, for checks that need some rows only."""
+        return self._sample.spaced(n_rows)
 
     def column(self, name: str) -> Tensor | None:
         if name not in self.store.forms:

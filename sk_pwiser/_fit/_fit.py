@@ -25,7 +25,6 @@ from sk_pwiser._training._evaluation import GROUPED
 from sk_pwiser._training._net import MultiTaskNet
 from sk_pwiser._training._optimizers import LazyAdam
 from sk_pwiser._training._schedule_and_stopping import (
-    best_epoch,
     check_early_stopping,
     check_unmonitored,
     stop_reason,
@@ -402,7 +401,7 @@ def train(
             # An update in place keeps the device of the net.
             rows = data.to(torch.device(net.device))
             if growth is not None:
-                _state.check_own_tables(net, rows.train.sample, n_codes)
+                _state.check_own_tables(net, rows.train, n_codes)
             epochs: Any = nullcontext()
             if task is not None and not is_update:
                 # scikit-learn's callbacks see each epoch with the network it left.
@@ -425,11 +424,11 @@ def train(
             net.optimizer_.logs = None
     if not is_update:
         net.criterion_.count_fit(data.base_rates, len(data.train))
-    result = result_of(net, best_epoch(net))
+    result = result_of(net, int(net.kept_epoch_ or net.history[-1, "epoch"]))
     if not is_update:
         n_epochs = len(net.history) - origin.n_earlier
         rises = _evaluation.find_rises(net, data.train, n_epochs, data.unrelated)
-        reason = stop_reason(net, n_epochs)
+        reason = stop_reason(net, n_epochs, result.best_epoch)
         if settings.verbose:
             print(reason)
         result = replace(result, rises=rises, stop_reason=reason)

@@ -59,16 +59,8 @@ class TrainingRows(Protocol):
     """Rows to train on: :class:`Impressions`, or rows that are read in parts."""
 
     @property
-    def rows(self) -> Tensor | None:
-        """Indices of the selected rows; None for all rows."""
-
-    @property
     def device(self) -> torch.device:
         """Device of the tensors."""
-
-    @property
-    def sample(self) -> "Impressions":
-        """Some of the rows, for checks that need few rows."""
 
     @property
     def n_missing(self) -> list[int] | None:
@@ -78,6 +70,9 @@ class TrainingRows(Protocol):
 
     def parts(self, shuffled: bool) -> Iterator["Impressions"]:
         """Yield the tables that batches are drawn from."""
+
+    def spaced(self, n_rows: int) -> "Impressions":
+        """Select up to `n_rows` evenly spaced rows, for checks that need few rows."""
 
     def to(self, device: torch.device) -> "TrainingRows":
         """Move the tensors to a device if they fit."""
@@ -120,15 +115,13 @@ class Impressions(TrainingRows, Dataset[Batch]):
     def __len__(self) -> int:
         return len(self.codes) if self.rows is None else len(self.rows)
 
-    def __getitem__(self, rows: Tensor | slice) -> Batch:
-        """Return one batch: the inputs by name, and the labels."""
-        return self.batch(rows)
-
     def batch(self, rows: Tensor | slice, entries: slice | None = None) -> Batch:
-        """Return one batch, whose `entries` of bags are known; see `gather_bags`."""
-        names = ("codes", "numeric", "sample_weight", "groups", "y")
-        given = ((name, getattr(self, name)) for name in names)
-        inputs = {name: take_rows(t, rows) for name, t in given if t is not None}
+        """Return one batch: the inputs by name, and the labels.
+
+        Without its `entries` of bags, the host waits for them; see `gather_bags`.
+        """
+        own = ((k, t) for k, t in vars(self).items() if isinstance(t, Tensor))
+        inputs = {name: take_rows(t, rows) for name, t in own if name != "rows"}
         if self.bags is not None:
             gathered = gather_bags(self.bags, rows, self.n_bags, entries)
             inputs |= {f"bag_{k}": tensor for k, tensor in gathered.tensors.items()}
@@ -161,11 +154,6 @@ class Impressions(TrainingRows, Dataset[Batch]):
         """Yield the parts from which batches are drawn; a table is one part."""
         yield self
 
-    @property
-    def sample(self) -> "Impressions":
-        """Rows for checks that need few rows: here all rows."""
-        return self
-
     def spaced(self, n_rows: int) -> "Impressions":
         """Select evenly spaced rows: a draw would change later random numbers."""
         n_rows = min(n_rows, len(self))
@@ -187,16 +175,10 @@ class Impressions(TrainingRows, Dataset[Batch]):
 
     def tensors(self) -> dict[str, Tensor]:
         """Return the tensors by name, those of bags with the prefix "bag_"."""
-        names = ("codes", "numeric", "y", "sample_weight", "groups", "rows")
-        values = {name: getattr(self, name) for name in names}
-        found = {name: value for name, value in values.items() if value is not None}
+        found = {k: t for k, t in vars(self).items() if isinstance(t, Tensor)}
         if self.bags is not None:
             found |= {f"bag_{k}": tensor for k, tensor in self.bags.tensors.items()}
         return found
-
-    def pinned(self) -> "Impressions":
-        """Return a copy in pinned memory, whose copies to a device are faster."""
-        return self._copy(Tensor.pin_memory)
 
     def to(self, device: torch.device) -> "Impressions":
         """Move the tensors to a device if half of its free memory holds them."""
@@ -206,9 +188,10 @@ class Impressions(TrainingRows, Dataset[Batch]):
         free = _free_memory(device)
         if free is not None and n_bytes > free // 2:
             return self
-        return self._copy(partial(_to, device=device))
+        return self.copied(partial(_to, device=device))
 
-    def _copy(self, copy: Callable[[Tensor], Tensor]) -> "Impressions":
+    def copied(self, copy: Callable[[Tensor], Tensor]) -> "Impressions":
+        """Return the impressions with copies of their tensors."""
         copies = {name: copy(tensor) for name, tensor in self.tensors().items()}
         return replace(self, **fields_of(copies))
 
@@ -332,10 +315,8 @@ def stratified(converted: Tensor, batch_size: int) -> BatchIndices:
 
 def converted(y: Tensor, paths: Sequence[Sequence[int]] | None = None) -> Tensor:
     """Return the rows in which all tasks, or all those of one path, happened."""
-    if paths is None or len(paths) == 1:
-        return y.amin(dim=1) == 1
-    columns = y.unbind(dim=1)
-    lowest = [torch.stack([columns[k] for k in path]).amin(dim=0) for path in paths]
+    paths = paths or [range(y.shape[1])]
+    lowest = [y[:, list(path)].amin(dim=1) for path in paths]
     return torch.stack(lowest).amax(dim=0) == 1
 
 
@@ -425,7 +406,7 @@ class BatchIterator:
         impressions: TrainingRows,
         batch_size: int,
         sampler: str = "sequential",
-        device: torch.device | None = None,
+        device: torch.device | str | None = None,
         paths: Sequence[Sequence[int]] | None = None,
         keeps_groups: bool = False,
     ) -> None:
@@ -433,7 +414,7 @@ class BatchIterator:
         self.paths = paths
         self.batch_size = batch_size
         self.sampler = sampler
-        self.device = impressions.device if device is None else device
+        self.device = torch.device(impressions.device if device is None else device)
         self._keeps_groups = keeps_groups or sampler == "grouped"
         self._rows: list[Tensor] = []  # of the last pass, if it kept the groups
 

@@ -7,7 +7,7 @@ from copy import deepcopy
 from functools import partial, wraps
 from traceback import walk_tb
 from types import SimpleNamespace
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from skorch import NeuralNet
@@ -33,8 +33,6 @@ except ImportError:  # scikit-learn before 1.9
         """Return the method unchanged."""
         return method
 
-
-T = TypeVar("T")
 
 # Parts of a net with a state, by their names in copies and files.
 PARTS = {"network": "module_", "criterion": "criterion_", "optimizer": "optimizer_"}
@@ -77,11 +75,6 @@ class KeepOnInterrupt(Callback):  # type: ignore[misc]
     """
 
     weights_: dict[str, Any] | None = None
-
-
-def find_callback(net: NeuralNet, kind: type[T]) -> T | None:
-    """Return the first callback of a kind among those of a net, if there is one."""
-    return next((c for _, c in net.callbacks_ if isinstance(c, kind)), None)
 
 
 def check_callbacks(callbacks: Any) -> None:

@@ -138,8 +138,8 @@ class MultiTaskCriterion(nn.Module):
             losses = losses + self._prior_losses(heads, y, targets, weights)
         self.loss.observe(y, weights)
         labels = Labels(y, sample_weight, self.loss.row_losses)
-        added: Tensor | None = None
-        penalties = []
+        extras: list[Tensor] = []
+        penalties: list[Tensor] = []
         for name, term in output.extra_losses.items():
             value = term(labels) if callable(term) else term
             found = tuple(value.shape) if isinstance(value, Tensor) else repr(value)
@@ -149,15 +149,13 @@ class MultiTaskCriterion(nn.Module):
                     f"penalty or the shape {tuple(losses.shape)} of the tasks' losses; "
                     f"got {found}."
                 )
-            value = _utils.at_least_float32(value)
-            if not found:
-                penalties.append(value)
-            else:
-                added = value if added is None else added + value
+            kind = extras if found else penalties
+            kind.append(_utils.at_least_float32(value))
         if self.monotonicity_weight:
             logits = _utils.at_least_float32(output.logits)
             rises = funnel_monotonicity_penalty(logits, sample_weight, self.parents)
             penalties.append(self.monotonicity_weight * rises)
+        added = torch.stack(extras).sum(dim=0) if extras else None
         if added is not None:
             losses = losses + added
         penalty = torch.stack(penalties).sum() if penalties else None
@@ -291,13 +289,16 @@ def check_components(
         parents = _utils.read_task_parents(settings.task_parents, task_names)
         _check_network(settings, loss, parents)
         optimizer = _optimizers.check_optimizer(settings)
+    min_lazy_size = _optimizers.smallest_lazy_table(
+        settings, optimizer, weighting, device
+    )
     return Components(
         loss,
         weighting,
         optimizer,
         batch_sampler(settings, loss, has_groups),
         _compile_mode(settings, weighting, device) if settings.compile else None,
-        _optimizers.smallest_lazy_table(settings, optimizer, weighting, device),
+        min_lazy_size,
     )
 
 
@@ -396,7 +397,7 @@ def _named_allocations(settings: Settings) -> Iterator[None]:
     # RuntimeError of torch for too little memory, two others for uncountable sizes.
     except (MemoryError, OverflowError, RuntimeError, TypeError) as error:
         reason = str(error).partition("\n")[0]
-        sized = ("memory", "overflow", "storage size", "invalid size")
+        sized = ("memory", "overflow", "storage size", "invalid size", "too big")
         if not any(word in reason.lower() for word in sized):
             raise
         raise ValueError(
@@ -513,6 +514,7 @@ def build_net(
         and max(network.spec.parents) >= 0
     )
     callbacks: list[Any] = []
+    stopping = None
     if monitor is not None:
         patience = settings.n_iter_no_change
         stopping = BestEpochStopping(monitor, patience, first_epoch)
@@ -542,7 +544,7 @@ def build_net(
         settings=settings,
         compile_mode=components.compile_mode,
         average_decay=0.0 if is_update else params["average_decay"] or 0.0,
-        monitor=monitor or "",
+        stopping=stopping,
         optimizer=optimizer,
         optimizer__param_groups=_optimizers.parameter_groups(
             settings, network.spec, n_rows, decay
@@ -551,9 +553,12 @@ def build_net(
         batch_size=settings.batch_size,
         max_epochs=max_epochs,
         iterator_train=BatchIterator,
+        # Text: a process that reads a pickle of the net may not know the device.
+        iterator_train__device=str(device),
         iterator_train__sampler=components.sampler,
         iterator_train__paths=_utils.task_paths(network.spec.parents),
         iterator_valid=BatchIterator,
+        iterator_valid__device=str(device),
         iterator_valid__keeps_groups=loss.asks_for_groups,
         # On a CPU the activations of a batch should stay in the cache.
         iterator_valid__batch_size=max(

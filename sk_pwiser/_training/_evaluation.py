@@ -14,7 +14,7 @@ from skorch.history import History
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sk_pwiser._training._batches import Impressions, TrainingRows
+from sk_pwiser._training._batches import TrainingRows
 from sk_pwiser._training._callbacks import set_states
 from sk_pwiser._training._optimizers import sparse_tables
 from sk_pwiser._training._settings import Settings
@@ -265,12 +265,12 @@ def excess_loss(
 
 @torch.no_grad()
 def checked_logits(
-    net: "MultiTaskNet", rows: Impressions
+    net: "MultiTaskNet", rows: TrainingRows
 ) -> tuple[Tensor, Tensor, Any]:
     """Return the logits of some training rows, their labels and their weights."""
     # They fit into one batch of predictions.
-    rows = rows.spaced(max(net.batch_size, CHECKED_ROWS))
-    inputs, y = next(iter(net.get_iterator(rows)))
+    checked = rows.spaced(max(net.batch_size, CHECKED_ROWS))
+    inputs, y = next(iter(net.get_iterator(checked)))
     net._set_training(False)
     output = net.infer(inputs)
     # The labels of a sampled log are compared with these logits.
@@ -279,7 +279,7 @@ def checked_logits(
     return logits, y, inputs.get("sample_weight")
 
 
-def check_end(net: "MultiTaskNet", rows: Impressions) -> None:
+def check_end(net: "MultiTaskNet", rows: TrainingRows) -> None:
     """Check on training rows that weights and logits are finite, and are log-odds.
 
     After a divergence with finite weights, the last copy of the weights that has
@@ -411,13 +411,13 @@ def find_rises(
 
     Tasks that are `left_out` are not compared.
     """
-    n_trained, sample = len(train) * n_epochs, train.sample
-    n_rows = min(MOST_COMPARED, len(sample), int(ROWS_PER_TRAINED_ROW * n_trained))
+    n_trained = len(train) * n_epochs
+    sample = train.spaced(min(MOST_COMPARED, int(ROWS_PER_TRAINED_ROW * n_trained)))
     parents = enumerate(net.module_.spec.parents)
     pairs = [(k, p) for k, p in parents if p >= 0 and k not in left_out]
-    if n_rows < LEAST_COMPARED or not pairs:
+    if len(sample) < LEAST_COMPARED or not pairs:
         return None
-    logits = net.forward(sample.spaced(n_rows))
+    logits = net.forward(sample)
     shares = [float((logits[:, k] > logits[:, p]).float().mean()) for k, p in pairs]
     share = max(shares)
     later, _ = pairs[shares.index(share)]

@@ -13,10 +13,11 @@ from skorch.callbacks import Callback, EarlyStopping, EpochTimer, LRScheduler
 from torch import Tensor, nn
 
 from sk_pwiser._training import _batches, _callbacks, _evaluation, _optimizers
-from sk_pwiser._training._batches import Batch, BatchIterator, Impressions, TrainingRows
-from sk_pwiser._training._callbacks import KeepOnInterrupt, find_callback
+from sk_pwiser._training._batches import Batch, TrainingRows
+from sk_pwiser._training._callbacks import KeepOnInterrupt
 from sk_pwiser._training._graph import Step, graphed_steps
 from sk_pwiser._training._optimizers import TABLES
+from sk_pwiser._training._schedule_and_stopping import BestEpochStopping
 from sk_pwiser._training._schema import EncodedData
 from sk_pwiser._training._settings import Settings, device_or_cpu
 from sk_pwiser._utils import warn_user
@@ -43,12 +44,12 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
 
     `settings` are those of the estimator. With `average_decay=0` the weights are not
     averaged. `compile_mode` is None for eager execution and "graph" for graphs of the
-    step. `monitor` is the figure on which early stopping decides, or "".
+    step. `stopping` is the callback among those of the net, if training may stop early.
     """
 
     is_joint = False  # trained together with the nets of other workers
     # During training only, the last two epochs with the lowest training loss so far and
-    # their weights; and the epoch whose weights were restored after a divergence.
+    # their weights; and the epoch whose weights were restored, if not the last one.
     lowest_: tuple[tuple[int, dict[str, Any]], ...] = ()
     average_: _optimizers.WeightAverage | None = None  # during training only
     n_complete_ = 0  # epochs of this training
@@ -64,7 +65,7 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
         settings: Settings,
         compile_mode: str | None,
         average_decay: float,
-        monitor: str,
+        stopping: BestEpochStopping | None,
         **kwargs: Any,
     ) -> None:
         super().__init__(module, criterion=criterion, **kwargs)
@@ -78,7 +79,9 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
         self.settings = settings
         self.compile_mode = compile_mode
         self.average_decay = average_decay
-        self.monitor = monitor
+        self.stopping = stopping
+        # The figure on which early stopping decides at first.
+        self.monitor = "" if stopping is None else stopping.monitor
         self.history_ = _evaluation.EpochHistory()
         self.schedules_: list[_callbacks.Position] = []
 
@@ -91,7 +94,8 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
         """Restore a state, on the CPU if its device is not present."""
         # skorch itself checks only whether there is any CUDA device.
         device = str(device_or_cpu(state["device"]))
-        super().__setstate__({**state, "device": device})
+        of_parts = ("device", "iterator_train__device", "iterator_valid__device")
+        super().__setstate__({**state, **dict.fromkeys(of_parts, device)})
         self.__dict__.update(module=self.module_, criterion=self.criterion_)
 
     @property
@@ -137,12 +141,6 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
                 own = arguments.get(kinds[group["params"][0]], other)
                 group["weight_decay"] = own["weight_decay"]
 
-    def get_iterator(self, dataset: TrainingRows, training: bool = False) -> Any:
-        """Return an iterator over batches on the device of the network."""
-        iterator = super().get_iterator(dataset, training=training)
-        iterator.device = torch.device(self.device)
-        return iterator
-
     def partial_fit(self, X: EncodedData, checkpoints: "Checkpoints | None") -> None:
         """Train on `X.train`, and measure the other rows after every epoch."""
         self.lowest_, self.kept_epoch_ = (), None
@@ -152,7 +150,7 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
             self.notify("on_train_end", X=X, y=None)
         finally:
             schedules = _callbacks.release(self.callbacks_)
-        _evaluation.check_end(self, X.train.sample)
+        _evaluation.check_end(self, X.train)
         self.lowest_, self.average_, self.schedules_ = (), None, schedules
         self._zero_grad_optimizer()  # releases the memory of the gradients
 
@@ -168,7 +166,8 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
         """Train until the last epoch or a stop; an interrupt propagates."""
         self.stop_training_, self.n_complete_, self.average_ = False, 0, None
         keep_freed_memory()
-        keeper = find_callback(self, KeepOnInterrupt)
+        keepers = (c for _, c in self.callbacks_ if isinstance(c, KeepOnInterrupt))
+        keeper = next(keepers, None)
         if self.average_decay:
             tables = _optimizers.sparse_tables(self.module_)
             self.average_ = _optimizers.WeightAverage(
@@ -213,19 +212,18 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
         """Train for an epoch, and compute its validation figures."""
         datasets = {"dataset_train": X.train, "dataset_valid": X.valid}
         self.notify("on_epoch_begin", **datasets)
-        average, keeper = self.average_, find_callback(self, KeepOnInterrupt)
+        average = self.average_
         if average is not None:
             average.swap(into_module=False)
-        iterator = self.get_iterator(X.train, training=True)
-        self.run_single_epoch(iterator, True, "train", step)
+        self.run_single_epoch(X.train, True, "train", step)
         if average is not None:
             average.swap(into_module=True)
         for name, rows in {**X.further, "valid": X.valid}.items():
             if rows is not None:
-                valid = self.get_iterator(rows)
-                self.run_single_epoch(valid, False, name, self.validation_step)
-        if keeper is not None:
-            keeper.weights_ = _callbacks.copy_states(self, "network", "criterion")
+                self.run_single_epoch(rows, False, name, self.validation_step)
+        for _, callback in self.callbacks_:
+            if isinstance(callback, KeepOnInterrupt):
+                callback.weights_ = _callbacks.copy_states(self, "network", "criterion")
         if X.valid is None and self.max_epochs > 1:
             self._keep_lowest()
         self.n_complete_ += 1
@@ -266,28 +264,29 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
                     raise
                 self.stop_training_ = True
 
-    def note_start(self, rows: Impressions) -> None:
+    def note_start(self, rows: TrainingRows) -> None:
         """Note the mean probabilities of given weights, before they are trained."""
         logits, *_ = _evaluation.checked_logits(self, rows)
         self.start_rates_ = (logits.sigmoid().mean(dim=0).tolist(),)
 
     def run_single_epoch(
-        self, iterator: BatchIterator, training: bool, prefix: str, step_fn: Any
+        self, rows: TrainingRows, training: bool, prefix: str, step_fn: Any
     ) -> None:
         """Iterate over the rows once; record the mean loss and, in validation, AUC."""
         # Summed on the device: the host would wait for the device to read each loss.
         total, n_rows, logits = torch.zeros((), device=self.device), 0, []
         average = self.average_ if training else None
+        iterator = self.get_iterator(rows, training=training)
         # Other devices are not slow with tiny values.
         flushes = training and torch.device(self.device).type == "cpu"
         for n_steps, batch in enumerate(iterator, 1):
             self.notify("on_batch_begin", batch=batch, training=training)
+            n_in_batch = self.n_rows_of(batch)
             step = step_fn(batch)
             if average is not None:
                 average.step()
             if flushes and n_steps % _optimizers.FLUSH_INTERVAL == 0:
                 _optimizers.flush_tiny_values(self.module_, self.optimizer_, average)
-            n_in_batch = self.n_rows_of(batch)
             total.add_(step["loss"].detach(), alpha=n_in_batch)
             n_rows += n_in_batch
             if not training:
@@ -300,12 +299,12 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
             raise _evaluation.diverged(self, f"the {prefix} loss is {loss}")
         self._record_loss(prefix, loss)
         # How many rows lack the label of a task, if any does.
-        n_missing = iterator.dataset.n_missing or ()
+        n_missing = rows.n_missing or ()
         for task, count in zip(self.task_names[1:], n_missing, strict=False):
             self.history.record(f"{prefix}_missing_{task}", count)
         if not training:
             found = iterator.in_row_order(torch.cat(logits))
-            _evaluation.record_validation(self, prefix, iterator.dataset, found)
+            _evaluation.record_validation(self, prefix, rows, found)
 
     def _record_loss(self, prefix: str, loss: float) -> None:
         _evaluation.record_best(self.history, f"{prefix}_loss", loss)

@@ -130,14 +130,17 @@ def parameter_groups(
     per_value = n_rows * len(sizes) / max(1, sum(sizes))
     ratio = LARGEST_DECAY_RATIO * math.sqrt(FEW_ROWS / max(per_value, FEW_ROWS))
     ratio = max(SMALLEST_DECAY_RATIO, ratio)
-    of_kinds = {
-        _OTHER: {"weight_decay": decay},
-        _TABLE: _of_embeddings(settings, ratio * decay),
-    }
-    groups = [(_NO_DECAY, {"weight_decay": 0.0}), (_TABLE, of_kinds[_TABLE])]
+    params = settings.optimizer_params
+    decay_of_tables = params["embedding_weight_decay"]
+    if decay_of_tables is None:
+        decay_of_tables = ratio * decay
+    of_tables = {"weight_decay": float(decay_of_tables)}
+    if params["embedding_lr"] is not None:
+        of_tables["lr"] = float(params["embedding_lr"])
+    groups = [(_NO_DECAY, {"weight_decay": 0.0}), (_TABLE, of_tables)]
     for task, rate in enumerate(spec.base_rates):
         share = min(1.0, rate / RARE, (1 - rate) / RARE)
-        for kind, own in of_kinds.items():
+        for kind, own in ((_OTHER, {"weight_decay": decay}), (_TABLE, of_tables)):
             reduced = {**own, "weight_decay": share * own["weight_decay"]}
             groups.append((_OF_TASK.format(kind, task), reduced))
     return groups
@@ -176,27 +179,21 @@ def parameter_kinds(
     return kinds
 
 
-def _of_embeddings(settings: Settings, usual_decay: float) -> dict[str, float]:
-    """Return the arguments of embeddings that differ from the other parameters."""
-    params = settings.optimizer_params
-    lr, decay = params["embedding_lr"], params["embedding_weight_decay"]
-    if decay is None:
-        decay = usual_decay
-    return {"weight_decay": float(decay)} | ({} if lr is None else {"lr": float(lr)})
-
-
 def _take_step(
     settings: Settings, chosen: Chosen, device: torch.device | None = None
 ) -> None:
     """Take a step on a matrix, a bias and an embedding table, each in its group."""
     sizes = (2, 2), (2,), (2, 2)
     weight, bias, table = (nn.Parameter(torch.zeros(n, device=device)) for n in sizes)
-    usual_decay = LARGEST_DECAY_RATIO * base_decay(settings)
-    groups = [
-        {"params": [weight]},
-        {"params": [bias], "weight_decay": 0.0},
-        {"params": [table], **_of_embeddings(settings, usual_decay)},
+    groups: list[dict[str, Any]] = [
+        {"params": [each]} for each in (weight, bias, table)
     ]
+    groups[1]["weight_decay"] = 0.0
+    groups[2]["weight_decay"] = LARGEST_DECAY_RATIO * base_decay(settings)
+    for name in ("lr", "weight_decay"):
+        value = settings.optimizer_params[f"embedding_{name}"]
+        if value is not None:
+            groups[2][name] = float(value)
     kind, kwargs = chosen
     optimizer = kind(groups, lr=settings.lr, **kwargs)
     for parameter in (weight, bias, table):

@@ -123,19 +123,15 @@ LOSSES = "valid_loss", "valid_log_loss"
 class BestEpochStopping(StatefulCallback):
     """Early stopping from `first_epoch` on, whose best weights are always restored."""
 
-    best: dict[str, Any] | None = None  # the best weights, during training only
-    misses_, best_epoch_ = 0, 0  # epochs since the best one, and its number
-    # Whether a schedule has yet to lower the learning rate; the last epoch before that.
-    is_waiting, n_held = False, 0
+    best: dict[str, Any] | None  # the best weights, during training only
 
     def __init__(self, monitor: str, patience: int, first_epoch: int) -> None:
-        self.monitor, self.patience, self.first_epoch = monitor, patience, first_epoch
-
-    def on_train_begin(self, net: NeuralNet, **kwargs: Any) -> None:
-        """Reset the counters."""
-        self.is_waiting, self.n_held, self.best = False, 0, None
-        self.n_unjudged_, self.misses_, self.best_epoch_ = self.first_epoch - 1, 0, 0
-        self.lowest_ = np.inf
+        self.monitor, self.patience = monitor, patience
+        self.n_unjudged_, self.lowest_ = first_epoch - 1, np.inf
+        self.misses_, self.best_epoch_ = 0, 0  # epochs since the best one, its number
+        # Whether a schedule has yet to lower the learning rate; the last epoch before.
+        self.is_waiting, self.n_held = False, 0
+        self.best = None
 
     def on_epoch_end(self, net: NeuralNet, **kwargs: Any) -> None:
         """Judge an epoch, unless it is among the first ones.
@@ -169,6 +165,7 @@ class BestEpochStopping(StatefulCallback):
         """Restore the weights of the best epoch, and free the memory of their copy."""
         if self.best is not None:
             _callbacks.set_states(net, self.best)
+            net.kept_epoch_ = self.best_epoch_
         self.best = None
 
 
@@ -200,14 +197,14 @@ class Schedule(Callback):  # type: ignore[misc]
     ) -> None:
         """Set the learning rates of a step."""
         if training:
-            share = self._share()
+            share = self._share(net)
             groups = net.optimizer_.param_groups
             for group, rate in zip(groups, self.rates, strict=True):
                 group["lr"] = share * rate
             self.n_steps += 1
             net.history.record("lr", share * net.lr)  # of the epoch's last step
 
-    def _share(self) -> float:
+    def _share(self, net: NeuralNet) -> float:
         """Return the share of the full rates in the next step."""
         raise NotImplementedError
 
@@ -228,7 +225,7 @@ class UpdateRate(Schedule):
         # SGD does not count its steps: there was at least one per epoch or update.
         self.n_steps = max(counted, default=float(len(net.history)))
 
-    def _share(self) -> float:
+    def _share(self, net: NeuralNet) -> float:
         return max(LAST_SHARE, FIRST_SHARE / sqrt(1 + self.n_steps))
 
 
@@ -245,41 +242,30 @@ class WarmupStableDecay(Schedule, StatefulCallback):
     scalable training strategies." arXiv 2404.06395, section 4.
     """
 
-    # The first and the last step of the decay, once they are known.
+    # The first and the last step of the decay, once early stopping has begun it.
     decay: tuple[float, float] | None
-    epoch_steps: float
-    best_step: float
-    warm_up: float  # steps
 
     def on_train_begin(self, net: NeuralNet, X: Any = None, **kwargs: Any) -> None:
         """Reset the schedule."""
         self.rates = [group["lr"] for group in net.optimizer_.param_groups]
         self.n_steps, self.n_epochs, self.decay = 0, 0, None
         # The steps of an epoch are estimated until one is complete.
-        self.epoch_steps = max(1, ceil(len(X.train) / net.batch_size))
-        self.warm_up = min(
-            WARM_UP_STEPS, WARM_UP_SHARE * net.max_epochs * self.epoch_steps
-        )
+        self.epoch_steps = max(1.0, ceil(len(X.train) / net.batch_size))
+        n_steps = net.max_epochs * self.epoch_steps
+        self.warm_up: float = min(WARM_UP_STEPS, WARM_UP_SHARE * n_steps)
         # The best monitored figure so far, with the sign that makes lower better.
-        self.best, self.best_step = np.inf, 0
-        stopping = _callbacks.find_callback(net, BestEpochStopping)
-        if stopping is not None:
-            stopping.is_waiting = True
+        self.best, self.best_step = np.inf, 0.0
+        if net.stopping is not None:
+            net.stopping.is_waiting = True
 
-    def on_epoch_begin(self, net: NeuralNet, **kwargs: Any) -> None:
-        """Plan the decay if the number of epochs is known.
-
-        A fit that goes on from a checkpoint may have more epochs than it had before.
-        """
-        if _callbacks.find_callback(net, BestEpochStopping) is None:
-            total = net.max_epochs * self.epoch_steps
-            self.decay = total / (1 + DECAY_RATIO), float(total)
-
-    def _share(self) -> float:
+    def _share(self, net: NeuralNet) -> float:
         step = self.n_steps + 0.5  # its middle, so that no step has the rate 0
-        rising, falling = step / self.warm_up, 1.0
-        if self.decay is not None:
-            begin, end = self.decay
+        rising, falling, decay = step / self.warm_up, 1.0, self.decay
+        if net.stopping is None:  # the number of epochs is known
+            total = net.max_epochs * self.epoch_steps
+            decay = total / (1 + DECAY_RATIO), total
+        if decay is not None:
+            begin, end = decay
             falling = max(0.0, (end - step) / (end - begin))
         return min(1.0, rising, falling)
 
@@ -289,7 +275,7 @@ class WarmupStableDecay(Schedule, StatefulCallback):
         After the decay, end the training.
         """
         self.n_epochs += 1
-        stopping = _callbacks.find_callback(net, BestEpochStopping)
+        stopping = net.stopping
         if stopping is not None and self.decay is not None:
             net.stop_training_ |= self.n_steps >= self.decay[1]
             return
@@ -326,21 +312,9 @@ class WarmupStableDecay(Schedule, StatefulCallback):
         self.decay = self.n_steps, self.n_steps + n_epochs * self.epoch_steps
 
 
-def best_epoch(net: NeuralNet) -> int:
-    """Return the number in the history of the epoch whose weights a trained net has."""
-    if net.kept_epoch_ is not None:
-        return int(net.kept_epoch_)
-    stopping = _callbacks.find_callback(net, BestEpochStopping)
-    # 0 if no epoch was better than another, for example if all figures are NaN.
-    if stopping is not None and stopping.best_epoch_:
-        return int(stopping.best_epoch_)
-    return int(net.history[-1, "epoch"])
-
-
-def stop_reason(net: NeuralNet, n_epochs: int) -> str:
+def stop_reason(net: NeuralNet, n_epochs: int, kept_epoch: int) -> str:
     """Say where and why a training of `n_epochs` ended, and whose weights it kept."""
-    last = int(net.history[-1, "epoch"])
-    stopping = _callbacks.find_callback(net, BestEpochStopping)
+    last, stopping = int(net.history[-1, "epoch"]), net.stopping
     reason = f"Stopped at epoch {last}"
     if stopping is not None and stopping.misses_ == stopping.patience:
         is_loss = stopping.monitor == "valid_loss"
@@ -355,4 +329,4 @@ def stop_reason(net: NeuralNet, n_epochs: int) -> str:
             f"Ended at epoch {last}: the learning rate, held until epoch "
             f"{stopping.n_held}, has decayed to 0"
         )
-    return f"{reason}; the weights are those of epoch {best_epoch(net)}."
+    return f"{reason}; the weights are those of epoch {kept_epoch}."

@@ -335,8 +335,8 @@ class TableRows:
         self.settings = settings
         self.rows: Any = rows
         self.origin = origin
-        self.tasks = rows.targets.without_labels()
         self.n_rows = len(rows)
+        self.tasks = rows.targets.without_labels()
         self.has_groups = rows.groups is not None
         self.summary: Any = RowSummary(weight_scale)
         self.summary.add(rows.targets, rows.weights)
@@ -562,7 +562,7 @@ class EncodedData:
         train = self.train.to(device)
         further = {name: rows.to(train.device) for name, rows in self.further.items()}
         valid = self.valid
-        if valid is not None and valid.rows is not None:
+        if isinstance(valid, Impressions) and valid.rows is not None:
             # Both select rows of the same tensors, which are moved once.
             assert isinstance(train, Impressions)
             valid = replace(train, rows=valid.rows.to(train.device))

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from sk_pwiser._training import _settings
-from sk_pwiser._training._batches import Impressions
+from sk_pwiser._training._batches import TrainingRows
 from sk_pwiser._training._callbacks import PARTS, group_arguments, set_states
 from sk_pwiser._training._components import build_net, check_components
 from sk_pwiser._training._evaluation import EpochHistory, Rises
@@ -287,7 +287,7 @@ def grow_tables(net: MultiTaskNet, schema: Schema, growth: Growth, undo: Undo) -
 
 
 @torch.no_grad()
-def check_own_tables(net: MultiTaskNet, rows: Impressions, n_before: int) -> None:
+def check_own_tables(net: MultiTaskNet, rows: TrainingRows, n_before: int) -> None:
     """Raise if a network reads codes through tables of its own, which do not grow.
 
     It runs on one of the rows, with the largest code of every column. A table with the

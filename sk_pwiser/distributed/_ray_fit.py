@@ -96,7 +96,7 @@ def _check_divisible(
             "the rows of one process. Use another normalisation, or fit in one process."
         )
     with torch.no_grad(), _utils.seeded_globally(0, plan.device):
-        inputs, _ = next(iter(BatchIterator(rows.sample, 2, device=plan.device)))
+        inputs, _ = next(iter(BatchIterator(rows.spaced(2), 2, device=plan.device)))
         output = net.infer(inputs)
     if output.extra_losses and not network.extra_losses_are_means:
         raise ValueError(

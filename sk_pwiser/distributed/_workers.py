@@ -231,12 +231,6 @@ class JointIterator:
         self.n_weights = 0  # weights per row
         self.n_own = 0  # rows of this worker in the last pass
 
-    def __getattr__(self, name: str) -> Any:
-        """Return the attribute of the batches, such as their dataset."""
-        if name == "batches":  # a copy in the making has none yet
-            raise AttributeError(name)
-        return getattr(self.batches, name)
-
     def __iter__(self) -> Iterator[Batch]:
         """Iterate over the batches of one epoch."""
         own, self.n_own = iter(self.batches), 0
@@ -265,7 +259,7 @@ class JointIterator:
     @cached_property
     def _filler(self) -> Batch:
         """A row that does not count."""
-        inputs, y = self.batches.dataset.sample[slice(0, 1)]
+        inputs, y = self.batches.dataset.spaced(1).batch(slice(0, 1))
         device = self.batches.device
         return {name: t.to(device) for name, t in inputs.items()}, y.to(device)
 
@@ -344,7 +338,8 @@ class WorkerNet(MultiTaskNet):
             batches.sampler != "sequential",
             least=2 if batches.sampler == "stratified" else 1,
         )
-        return JointIterator(batches, self.workers, self.generators)
+        self._steps = JointIterator(batches, self.workers, self.generators)
+        return self._steps
 
     def infer(self, *args: Any, **kwargs: Any) -> NetworkOutput:
         """Run the network on rows of this worker, with the worker's random numbers."""
@@ -404,11 +399,10 @@ class WorkerNet(MultiTaskNet):
                 "on its rows alone or on random numbers of its own."
             )
 
-    def run_single_epoch(self, iterator: Any, *args: Any, **kwargs: Any) -> None:
+    def run_single_epoch(self, *args: Any, **kwargs: Any) -> None:
         """Iterate over the rows once, in steps of all workers."""
-        self._steps = iterator
         try:
-            super().run_single_epoch(iterator, *args, **kwargs)
+            super().run_single_epoch(*args, **kwargs)
         finally:
             self._steps = None
 

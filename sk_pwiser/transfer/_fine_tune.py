@@ -377,7 +377,7 @@ def _train(estimator, source, given, eval_set, *, seen, extends, near=None):
     is_known = load_weights(net.module_, earlier.net.module_, *origins)
     # l2_sp leaves free the embeddings of new values and of values that do not occur.
     is_known &= find_present(net.module_, rows)[0]
-    net.note_start(rows.sample)
+    net.note_start(rows)
     # Drawn from a copy: training has the random numbers of an ordinary fit.
     seed = deepcopy(plan.random_state).randint(np.iinfo(np.int32).max)
     keeps_near = nullcontext()
