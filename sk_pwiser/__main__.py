@@ -33,14 +33,8 @@ from sk_pwiser.metrics import predicted_over_observed
 
 LOSSES = ("bce", "pwiser")
 # Generated logs, each drawn with several seeds.
-RARE = {
-    "n_numeric": 4,
-    "n_categorical": 12,
-    "n_categories": 1000,
-    "ctr": 0.4,
-    "cvr": 0.02,
-    "click_noise": 0.5,
-}
+RARE = {"ctr": 0.4, "cvr": 0.02, "click_noise": 0.5}
+RARE |= {"n_numeric": 4, "n_categorical": 12, "n_categories": 1000}
 N_LOGS, N_TRAIN, N_TEST = 3, 20_000, 60_000
 N_USERS = 1500
 NEXT = """
@@ -364,9 +358,8 @@ def compare(title, X, Y, arguments, times=None):
         models["sk_pwiser"] = model
         comparison = model_selection.compare_models(X, Y, models=models, **common)
     else:
-        weights = arguments.weights
         comparison = model_selection.compare_losses(
-            model, X, Y, losses=LOSSES, weights=weights, **common
+            model, X, Y, losses=LOSSES, weights=arguments.weights, **common
         )
     seeds = f"Seeds of the folds: {comparison.seeds.tolist()}."
     print(comparison, comparison.seconds, seeds, sep="\n", flush=True)

@@ -112,9 +112,6 @@ class Predictions:
         """Return the ``task_names_`` of the fitted estimator, or an empty list."""
         return [str(name) for name in self._find("task_names_", ())]
 
-    def missing_labels(self):
-        return self._find("missing_labels", "error")
-
     def classes(self):
         """Return the two classes of an estimator of a single task, otherwise None."""
         layers = nested_estimators(self._estimator)
@@ -123,7 +120,7 @@ class Predictions:
 
     def read_targets(self, Y, **per_row):
         """Return `check_targets` of labels that match the rows and the tasks."""
-        found = check_targets(Y, self.missing_labels(), self.classes())
+        found = check_targets(Y, self._find("missing_labels", "error"), self.classes())
         targets, _, names = found
         check_rows(self._X, len(targets), Y=Y, **per_row)
         check_same_tasks(targets.shape[1], names, self.task_names())
@@ -131,7 +128,7 @@ class Predictions:
 
     def of_task(self, k, targets):
         """Return the probabilities of the event of a task."""
-        found = self._call("predict_proba")
+        found = self._call("predict_proba", methodcaller("predict_proba", self._X))
         return _event_probability(found, k, targets.shape, self._estimator)
 
     def task_parents(self, n_tasks):
@@ -164,11 +161,10 @@ class Predictions:
         ratio = np.divide(last, first, out=limit, where=first > 0)
         return np.clip(ratio, 0.0, 1.0)
 
-    def _call(self, method, function=None):
+    def _call(self, method, function):
         # scikit-learn stores reduced predictions under the names of the methods.
         key = ("sk_pwiser", method)
         if key not in self._cache:
-            function = function or methodcaller(method, self._X)
             self._cache[key] = function(self._estimator)
         return self._cache[key]
 

@@ -179,8 +179,10 @@ class FunnelScoreDisplay:
         between = [f"{done}, no {later}" for done, later in pairwise(names)]
         for depth, label in enumerate([f"no {names[0]}", *between, names[-1]]):
             values = self.log_odds[self.depth == depth]
-            if len(values) == 0 or not _has_range(values):
-                continue  # there is no density
+            # Without a range beyond rounding, no bins differ: there is no density.
+            resolution = 4 * N_BINS * np.spacing(abs(values).max(initial=1.0))
+            if len(values) == 0 or np.ptp(values) <= resolution:
+                continue
             at, density = _estimate_density(values)
             color = _displays.GREY if depth == 0 else _displays.task_color(depth - 1)
             label = f"{label} ({len(values):,} rows)"
@@ -196,12 +198,6 @@ class FunnelScoreDisplay:
         ax.legend(loc="upper right")
         self.ax_, self.figure_ = ax, ax.figure
         return self
-
-
-def _has_range(values):
-    """Return whether the values differ by more than rounding, so that bins differ."""
-    low, high = values.min(), values.max()
-    return high - low > 4 * N_BINS * np.spacing(max(1.0, abs(low), abs(high)))
 
 
 def _estimate_density(values):
