@@ -339,11 +339,12 @@ def random_inputs(
         n_entries = 2 * n_rows * len(spec.bags)
         # The last vector of a bag, to which attention applies.
         last = torch.tensor([bag.n_vectors for bag in spec.bags]).cumsum(0) - 1
+        has_ages = any(bag.has_ages for bag in spec.bags)
         bags = Bags(
             torch.arange(0, n_entries + 1, 2),
             last.repeat_interleave(2).repeat(n_rows),
             torch.ones(n_entries),
-            torch.zeros(n_entries),
+            torch.zeros(n_entries) if has_ages else None,
         ).to(device)
     return (shares * sizes).long().to(device), numeric.to(device), bags
 
