@@ -277,25 +277,23 @@ def test_an_interrupt_at_any_line_leaves_an_update_undone_or_complete(lazy):
 def test_a_second_interrupt_does_not_stop_the_undoing(monkeypatch, lazy):
     model = updating(optimizer_params={"lazy_embeddings": lazy})
     before = model.predict_proba(NEW[0])
-    update, set_codes = TargetStatistics.update, TargetStatistics._set
-    n_calls = []
+    update, n_calls = TargetStatistics.update, []
 
-    def fail(self, *args):
-        update(self, *args)
-        raise KeyboardInterrupt
-
-    def interrupted(self, *args):
+    def interrupted():
         n_calls.append(1)
         if len(n_calls) == 1:
             raise KeyboardInterrupt
-        set_codes(self, *args)
+
+    def fail(self, codes, y, weight, undo, *args):
+        update(self, codes, y, weight, undo, *args)
+        undo.append(interrupted)
+        raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
         patch.setattr(TargetStatistics, "update", fail)
-        patch.setattr(TargetStatistics, "_set", interrupted)
         with pytest.raises(KeyboardInterrupt):
             model.partial_fit(*NEW)
-    assert len(n_calls) > 1
+    assert len(n_calls) == 2
     assert len(sizes(model)) == 1
     assert_array_equal(model.predict_proba(NEW[0]), before)
     other = updating(optimizer_params={"lazy_embeddings": lazy})
