@@ -224,7 +224,7 @@ class OwnEstimator(MultiTaskCTRCVRClassifier):
     [
         ({"loss": Own}, "A model with loss=.*Own.* cannot be saved"),
         ({"optimizer": Adam}, "A model with optimizer=.* cannot be saved"),
-        ({"callbacks": [KeepOnInterrupt()]}, "callbacks cannot be saved"),
+        ({"callbacks": [KeepOnInterrupt()]}, "callbacks=.* cannot be saved"),
     ],
 )
 @pytest.mark.parametrize("is_fitted", [False, True])
