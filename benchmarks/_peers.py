@@ -14,11 +14,11 @@
 
 import contextlib
 import copy
-import importlib.metadata
-import importlib.util
 import io
 import warnings
+from dataclasses import replace
 from functools import partial
+from importlib import metadata, util
 from itertools import pairwise
 
 import numpy as np
@@ -206,8 +206,8 @@ def rechub(module):
 
 def rechub_version():
     """Return the version of torch-rechub, or None if it is not installed."""
-    found = importlib.util.find_spec("torch_rechub")
-    return found and importlib.metadata.version("torch-rechub")
+    found = util.find_spec("torch_rechub")
+    return found and metadata.version("torch-rechub")
 
 
 @contextlib.contextmanager
@@ -486,13 +486,12 @@ class Rechub:
         self.seed, self.joint = seed, joint
 
     def fit(self, X, Y):
-        self.encoder_ = TableEncoder()
+        encoder = self.encoder_ = TableEncoder()
         self.n_tasks_ = Y.shape[1]
-        rows = encoded_rows(self.encoder_.fit_transform(X), Y, self.encoder_)
+        rows = encoded_rows(encoder.fit_transform(X), Y, encoder)
         parts = funnel_holdout(Y, test_size=0.1, random_state=self.seed)
-        train, valid = (rows.at(torch.as_tensor(part)) for part in parts)
-        n_numeric = len(self.encoder_.numeric_bins_)
-        shape = self.encoder_.cardinalities_, {"numeric": n_numeric}
+        train, valid = (replace(rows, rows=torch.as_tensor(part)) for part in parts)
+        shape = encoder.cardinalities_, {"numeric": len(encoder.numeric_bins_)}
         with torch.random.fork_rng(), silence():
             torch.manual_seed(self.seed)
             self.models_, epochs = [], []
