@@ -257,7 +257,9 @@ class Schema:
 
     def without_rare(self, codes: np.ndarray) -> np.ndarray:
         """Replace the codes of rare values by the code of unseen values, in place."""
-        codes[codes >= np.array(self.encoder.cardinalities_)] = UNSEEN
+        # By column: a mask of the whole table would need a quarter of its memory.
+        for column, cardinality in enumerate(self.encoder.cardinalities_):
+            np.putmask(codes[:, column], codes[:, column] >= cardinality, UNSEEN)
         return codes
 
     def spec(self, settings: Settings, **shared: Any) -> NetworkSpec:
