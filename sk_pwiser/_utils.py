@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import ContextVar
 from copy import deepcopy
+from dataclasses import dataclass, field
 from difflib import get_close_matches
 from functools import cache, wraps
 from importlib.metadata import PackageNotFoundError, metadata
@@ -21,7 +22,6 @@ from typing import Any, TypeGuard, TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 # Warnings, and checks of parameters.
 
@@ -403,12 +403,12 @@ def widest(tensor: Tensor) -> Tensor:
 # generators, and the layers of this package draw random numbers from these.
 
 
+@dataclass(eq=False)
 class Generators:
     """One generator per device, which is created on first use, all of one seed."""
 
-    def __init__(self, seed: int) -> None:
-        self.seed = seed
-        self._by_device: dict[torch.device, torch.Generator] = {}
+    seed: int
+    _by_device: dict[torch.device, torch.Generator] = field(default_factory=dict)
 
     def on(self, device: torch.device) -> torch.Generator:
         if device not in self._by_device:
@@ -452,17 +452,6 @@ def generator_on(device: torch.device) -> torch.Generator | None:
         return None
     generators = _active.get()
     return None if generators is None else generators.on(device)
-
-
-def dropout(inputs: Tensor, p: float, training: bool) -> Tensor:
-    """Set a share `p` of the entries to 0 in training, and scale the others up."""
-    if not training or p == 0:
-        return inputs
-    generator = generator_on(inputs.device)
-    if generator is None:
-        return F.dropout(inputs, p)
-    is_kept = torch.empty_like(inputs).bernoulli_(1 - p, generator=generator)
-    return inputs * is_kept.div_(1 - p)
 
 
 _GLOBAL = RLock()

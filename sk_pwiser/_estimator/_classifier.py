@@ -15,6 +15,7 @@ from sk_pwiser._training._schema import GivenRows
 from sk_pwiser._training._settings import (
     PARAMETER_CONSTRAINTS,
     ParametersMixin,
+    Settings,
     explain_names,
 )
 from sk_pwiser._training._state import take_back
@@ -599,10 +600,10 @@ class MultiTaskCTRCVRClassifier(
         A method of its own, since callbacks are torn down after it, which may fail: the
         estimator must then be as it was.
         """
-        task, name = _callbacks.fit_task(self, given), type(self).__name__
-        return fit(
-            vars(self), given, eval_set, task=task, estimator_name=name, **kwargs
-        )
+        name, has_callbacks = type(self).__name__, hasattr(self, "_skl_callbacks")
+        task = _callbacks.FitTask.of_fit(self, given) if has_callbacks else None
+        settings = Settings.of(vars(self))
+        return fit(settings, given, eval_set, task=task, estimator_name=name, **kwargs)
 
     @explain_names
     @_fit_context(prefer_skip_nested_validation=True)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import deepcopy
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from hashlib import blake2b
 from itertools import chain
 from typing import TYPE_CHECKING, Any
@@ -14,7 +14,7 @@ from sk_pwiser._fit._file_rows import FileRows, TableLearner
 from sk_pwiser._fit._file_store import FileStore, encode_eval_rows
 from sk_pwiser._funnel import funnel_holdout, funnel_strata, holdout_sizes
 from sk_pwiser._table import _column_kinds, _encoder
-from sk_pwiser._table._blocks import Blocks, GroupValues, RowOrder, last_edge
+from sk_pwiser._table._blocks import Blocks, GroupValues, RowOrder, RowSample, last_edge
 from sk_pwiser._table._categories import NewValues
 from sk_pwiser._table._numbers import FEW_VALUES
 from sk_pwiser._table._target_statistics import BlockCounts, find_target_columns
@@ -24,7 +24,14 @@ from sk_pwiser._training import _schema
 from sk_pwiser._training._batches import Impressions, TrainingRows
 from sk_pwiser._training._components import LARGEST_SEED, check_task_weights
 from sk_pwiser._training._schedule_and_stopping import usable_monitor
-from sk_pwiser._training._schema import EncodedData, Rows, Schema, named_place
+from sk_pwiser._training._schema import (
+    EncodedData,
+    Rows,
+    Schema,
+    left_out_column,
+    named_place,
+    shared_param,
+)
 from sk_pwiser._training._settings import Settings
 from sk_pwiser._utils import equal, warn_user
 
@@ -51,13 +58,24 @@ def encode(
     targets, weights = summary.labels()
     for message in targets.problems(
         constant_tasks=not plan.origin.is_update,
-        task_space=plan.settings.shared_param("task_space"),
+        task_space=shared_param(plan.settings, "task_space"),
         weights=weights,
     ):
         warn_user(message)
+    unrelated = {} if plan.origin.is_update else targets.unrelated()
     # Filters may leave fewer rows than expected.
     epochs = plan.epochs(source, summary.n_rows)
     holds_out = epochs[0] is not None and not plan.eval_rows
+    if holds_out and not plan.by_time:
+        # Random validation rows are in the history of later training rows.
+        names = [column.name for column in encoding.schema.encoder.columns_]
+        if (column := _column_kinds.history_column(names)) is not None:
+            warn_user(
+                f"X has columns of HistoryFeatures, such as {column!r}, but the "
+                "validation rows of early stopping are drawn at random: training rows "
+                "see their outcomes. Name a column of times by encoding_params="
+                "{'time_column': ...}, or pass later rows as eval_set."
+            )
     train, valid, schema = encoding.encode(holds_out)
     further: dict[str, Any] = {}
     for name, others in plan.eval_rows.items():
@@ -77,7 +95,7 @@ def encode(
         (schema.base_rates if encoding.adds else summary.base_rates()).tolist(),
         holds_out,
         encoding.split_rows,
-        {} if plan.origin.is_update else targets.unrelated(),
+        unrelated,
         encoding.growth,
         encoding.labelled,
     )
@@ -155,7 +173,8 @@ class Encoding:
         self.generator = np.random.default_rng(seed)
         n_blocks = settings.encoding_params["target_encoding_blocks"]
         # By which the target statistics are fitted.
-        self.blocks = Blocks(n_blocks, plan.by_time, source.sample_rows, self.generator)
+        sample = RowSample(source.sample_rows, self.generator)
+        self.blocks = Blocks(n_blocks, plan.by_time, sample)
         self.drawn_by = plan.random_state  # the validation rows
         drawn = plan.origin.split_state
         if drawn is not None and not equal(drawn, plan.first_random_state):
@@ -167,12 +186,6 @@ class Encoding:
         Rows in one part, such as a table, are encoded at once and not read again.
         """
         settings, summary = self.plan.settings, self.source.summary
-        read = [] if self.earlier is None else self.earlier.encoder.read_columns_
-        if settings.left_out_column in [column.name for column in read]:
-            raise ValueError(
-                f"time_column={settings.left_out_column!r} was a feature in the "
-                "earlier fit. Set time_feature=True in encoding_params to continue it."
-            )
         parts = self.source.parts("Learning the columns")
         first, second = next(parts), next(parts, None)
         if self.adds and settings.encoding_params["grow_vocabulary"]:
@@ -187,6 +200,12 @@ class Encoding:
             statistics = None
         else:
             encoder, statistics = earlier.encoder, earlier.statistics
+            left_out = left_out_column(settings)
+            if left_out in [c.name for c in encoder.read_columns_]:
+                raise ValueError(
+                    f"time_column={left_out!r} was a feature in the earlier fit. Set "
+                    "time_feature=True in encoding_params to continue it."
+                )
         if second is None:
             # Learning and encoding at once spares finding the distinct values twice.
             encoder, statistics = self._learn_whole(first, encoder)
@@ -219,19 +238,19 @@ class Encoding:
         statistics = None if earlier is None else earlier.statistics
         if not summary.n_rows:
             summary.add(rows.targets, rows.weights)
-        weights = row_weights(summary.scaled)
+        weights = row_weights(summary.scaled) if summary.per_task else summary.scaled
         with named_place(rows.place):
             if earlier is None:
                 learnt = encoder.fit(rows.X, weights)
+                # Constants are usual in a small batch, and in a single row.
+                if not is_update and len(rows) > 1:
+                    _column_kinds.warn_about_constants(encoder.columns_)
                 statistics = _schema.unfitted_statistics(
                     settings, encoder, rows.targets.values.shape, is_update=is_update
                 )
             n_rates = 0 if statistics is None or in_files else statistics.n_outputs
             if earlier is None:
                 codes, *inputs = encoder.stack(learnt, n_rates)
-                # Constants are usual in a small batch, and in a single row.
-                if not is_update and len(rows) > 1:
-                    _column_kinds.warn_about_constants(encoder.columns_)
             else:
                 rows = replace(rows, X=encoder.align(rows.X))
                 if is_update or not self.is_shared:
@@ -247,9 +266,10 @@ class Encoding:
                 elif statistics is not None and len(codes) < FEW_VALUES:
                     with_rates = statistics.column_names(encoder)
                 _column_kinds.warn_about_few_values(columns, with_rates)
+            encoded = Impressions.of(codes, *inputs)
             times = times_of(self.plan, rows.X, encoder)
         self.blocks.add(len(rows), times)
-        self.whole = rows, Impressions.of(codes, *inputs), times
+        self.whole = rows, encoded, times
         return encoder, statistics
 
     def _learn_parts(
@@ -278,17 +298,6 @@ class Encoding:
         schema, blocks, seed = self.schema, self.blocks, self.block_seed
         statistics: Any = schema.statistics
         plan = self.plan
-        if holds_out and not plan.by_time:
-            # Random validation rows are in the history of later training rows.
-            names = [column.name for column in schema.encoder.columns_]
-            if (column := _column_kinds.history_column(names)) is not None:
-                warn_user(
-                    f"X has columns of HistoryFeatures, such as {column!r}, but the "
-                    "validation rows of early stopping are drawn at random: training "
-                    "rows see their outcomes. Name a column of times by "
-                    "encoding_params={'time_column': ...}, or pass later rows as "
-                    "eval_set."
-                )
         if holds_out and self.whole is not None:
             rows, _, times = self.whole
             self.is_held, self.split_rows = hold_out(
@@ -325,7 +334,8 @@ class Encoding:
         source, summary, plan = self.source, self.source.summary, self.plan
         schema, blocks = self.schema, self.blocks
         self.counts = self.order = None  # those of an earlier pass may be large
-        self.store = FileStore(source) if isinstance(source, FileRows) else TableStore()
+        if isinstance(source, FileRows):
+            self.store = FileStore(source)
         statistics: Any = schema.statistics
         shape = blocks.n_blocks, len(schema.targets.task_names)
         if counts:
@@ -350,7 +360,10 @@ class Encoding:
             self.hold_out.start()
         for rows, encoded, times in self._parts() if whole is None else [whole]:
             codes = encoded.codes.numpy()
-            weights = summary.scale(rows.weights, len(rows))
+            weights = summary.scaled
+            if whole is None:
+                weights = summary.scale(rows.weights, len(rows))
+            labelled = encoded.labelled(rows.targets.values, weights, rows.groups)
             block: Any = None
             is_valid = self.is_held
             if not holds_out:
@@ -360,7 +373,7 @@ class Encoding:
             if self.order is not None:
                 block = blocks.assign(len(rows), times, rows.groups)
             if self.new_values is not None:
-                rank = self.new_values.n_rows + np.arange(len(rows))
+                rank = self.new_values.n_rows + np.arange(len(labelled))
                 self.new_values.add(codes, blocks.are_late(rank, times, block))
             if self.order is not None and not counts:
                 self.order.add(codes, block)
@@ -373,9 +386,11 @@ class Encoding:
                     statistics.check_rows(codes, *labels)
                 if counts:
                     self._count(codes, labels, is_valid, block)
-            of_rows = rows.targets.values, weights, rows.groups
             block = block if counts else None
-            self.store.add(encoded.labelled(*of_rows), is_valid, block)
+            if isinstance(source, FileRows):
+                self.store.add(labelled, is_valid, block)
+            else:
+                self.store = TableStore(labelled, is_valid, block)
 
     def _parts(self) -> Iterator[Part]:
         encoder = self.schema.encoder
@@ -405,14 +420,13 @@ def times_of(plan: "Plan", X: Any, encoder: _encoder.TableEncoder) -> np.ndarray
     return row_times(encoder.align(X), plan.settings.encoding_params["time_column"])
 
 
+@dataclass
 class TableStore:
     """Encoded rows of a table, which stay in memory."""
 
-    def add(
-        self, rows: Impressions, is_valid: np.ndarray, block: np.ndarray | None
-    ) -> None:
-        """Set the rows, all at once."""
-        self.rows, self.is_valid, self.block = rows, is_valid, block
+    rows: Impressions
+    is_valid: np.ndarray
+    block: np.ndarray | None
 
     def finish(
         self, schema: Schema, tables: Sequence[Any] | None, holds_out: bool

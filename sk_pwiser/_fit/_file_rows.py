@@ -17,7 +17,7 @@ from sk_pwiser._table._encoder import learn_constant_columns
 from sk_pwiser._table._frames import as_table, list_columns
 from sk_pwiser._table._lists import ListColumn
 from sk_pwiser._table._numbers import NumericColumn
-from sk_pwiser._training._schema import Rows, Schema, named_place
+from sk_pwiser._training._schema import Rows, Schema, left_out_column, named_place
 from sk_pwiser._training._settings import Settings
 from sk_pwiser._utils import in_background, read_task_parents, warn_user
 
@@ -119,7 +119,7 @@ class FileRows:
             else:
                 columns = list(getattr(rows.rows.X, "columns", names))
             # The times order training rows alone.
-            others = columns if rows is self else [self.settings.left_out_column]
+            others = columns if rows is self else [left_out_column(self.settings)]
             absent = [name for name in names if name not in {*columns, *others}]
             if absent:
                 raise ValueError(
@@ -266,7 +266,8 @@ class TableLearner:
             return encoder
         table, weights = self.sample.finish()
         weights = _weights_and_groups.scale_weights(weights)
-        weights = _weights_and_groups.row_weights(weights)
+        if weights is not None and weights.ndim == 2:
+            weights = _weights_and_groups.row_weights(weights)
         if not self.new:
             return learn_constant_columns(encoder, table, weights)
         for column in (*self.counts.values(), *self.lists):

@@ -109,7 +109,7 @@ class Plan:
 
 
 def fit(
-    params: Mapping[str, Any],
+    settings: Settings,
     given: GivenRows,
     eval_set: Any = None,
     *,
@@ -125,7 +125,6 @@ def fit(
     An update logs in `undo`, also if it fails, the changes that it makes in place to
     the net of `earlier`; `take_back` undoes them.
     """
-    settings = Settings.of(params)
     origin = find_origin(settings, given.X, earlier, is_update)
     with ExitStack() as stack:
         # Labels come first: a wrong one is found before the table is looked at.
@@ -394,7 +393,8 @@ def train(
             net.module_.input_layer.set_unseen_inputs(data.schema.unseen_inputs())
         if is_update:
             net.use_decay_of_updates(len(data.train))
-        with _random_numbers(plan, net, generators) as global_device:
+        threads = _utils.limited_threads(net.n_products)
+        with _random_numbers(plan, net, generators) as global_device, threads:
             if checkpoints is not None:
                 checkpoints.generators = generators
                 checkpoints.global_device = global_device
@@ -410,7 +410,7 @@ def train(
                 )
             if is_update and plan.settings.lr_schedule is not None:
                 _learn_rates(plan.settings, rows.train, net)
-            with _utils.limited_threads(net.n_products), epochs:
+            with epochs:
                 net.partial_fit(rows, checkpoints)
                 if data.holds_out and plan.by_time and rows.valid is not None:
                     # The level of a log drifts, and its last rows are not trained on.
@@ -422,16 +422,16 @@ def train(
     finally:
         if isinstance(net.optimizer_, LazyAdam):
             net.optimizer_.logs = None
-    if not is_update:
-        net.criterion_.count_fit(data.base_rates, len(data.train))
-    result = result_of(net, int(net.kept_epoch_ or net.history[-1, "epoch"]))
+    best_epoch = int(net.kept_epoch_ or net.history[-1, "epoch"])
+    rises = reason = None
     if not is_update:
         n_epochs = len(net.history) - origin.n_earlier
         rises = _evaluation.find_rises(net, data.train, n_epochs, data.unrelated)
-        reason = stop_reason(net, n_epochs, result.best_epoch)
+        reason = stop_reason(net, n_epochs, best_epoch)
         if settings.verbose:
             print(reason)
-        result = replace(result, rises=rises, stop_reason=reason)
+        net.criterion_.count_fit(data.base_rates, len(data.train))
+    result = replace(result_of(net, best_epoch), rises=rises, stop_reason=reason)
     if task is not None:
         task.end(lambda: result)
     return result
@@ -509,7 +509,7 @@ def _random_numbers(
     """
     with _utils.active(generators), ExitStack() as stack:
         # Drawn in any case: the order of rows does not depend on the components.
-        cpu = generators.on(torch.device("cpu"))
+        cpu: Any = _utils.generator_on(torch.device("cpu"))
         if plan.origin.earlier is not None:
             # From a copy: two fits draw the orders of rows of one longer fit.
             cpu = torch.Generator().set_state(cpu.get_state())

@@ -1,6 +1,6 @@
 """Blocks of rows, whose labels the target statistics of their rows leave out."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -26,18 +26,18 @@ MAX_RUNS, MIN_OWN = 1.5, 0.5
 MIN_STEPS = 0.9
 
 
+@dataclass
 class RowSample:
     """A random sample of `n_rows` rows of several parts: those with the smallest keys.
 
     Rows are tables of pyarrow, or arrays. None keeps all rows.
     """
 
-    def __init__(self, n_rows, generator=None):
-        self.n_rows = n_rows
-        self.generator = generator
-        self.limit = np.inf  # rows with larger keys are not in the sample
-        self.parts = []  # rows, weights and random keys
-        self.n_kept = 0
+    n_rows: int | None = None
+    generator: Any = None
+    limit: float = np.inf  # rows with larger keys are not in the sample
+    parts: list = field(default_factory=list)  # rows, weights and random keys
+    n_kept: int = 0
 
     def add(self, table, weights):
         keys = np.zeros(len(table))
@@ -299,6 +299,7 @@ def warn_about_order(order, has_groups, has_statistics):
         )
 
 
+@dataclass
 class Blocks:
     """Assigns rows to blocks of about equal size, in one part or in several.
 
@@ -306,11 +307,12 @@ class Blocks:
     rows at once get what `assign_blocks` returns, rows in parts about the same.
     """
 
-    def __init__(self, n_blocks, by_time, n_sampled=None, generator=None):
-        self.n_blocks = n_blocks
-        self.by_time = by_time
-        self.sample = RowSample(n_sampled, generator) if by_time else None
-        self.n_rows = self.n_parts = self.n_tried = 0
+    n_blocks: int
+    by_time: bool
+    sample: RowSample = field(default_factory=RowSample)  # of times
+    n_rows: int = 0
+    n_parts: int = 0
+    n_tried: int = 0  # passes over the rows that were judged
 
     def add(self, n_rows, times):
         """Count rows of the first pass."""

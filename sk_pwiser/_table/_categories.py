@@ -2,9 +2,8 @@
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Mapping
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal
 from functools import cache
 from itertools import compress
@@ -39,22 +38,6 @@ class Vocabulary(NamedTuple):
 
 
 DEFAULT = Vocabulary()
-
-
-def read_vocabularies(params, names, is_category):
-    """Return the `Vocabulary` of each column, from numbers for all or by column."""
-    numbers, categories = [], list(compress(names, is_category))
-    for name, default in DEFAULT._asdict().items():
-        value, found = params[name], {}
-        if not isinstance(value, Mapping):
-            numbers.append([value] * len(names))
-            continue
-        for column, number in value.items():
-            index = _frames.find_column(name, column, names)
-            _frames.check_among(name, names[index], categories, "category column")
-            found[index] = number
-        numbers.append([found.get(index, default) for index in range(len(names))])
-    return [Vocabulary(*of_column) for of_column in zip(*numbers, strict=True)]
 
 
 def hash_values(values):
@@ -549,29 +532,31 @@ def check_exact(values, earlier, start, middle):
 LATE_SHARE, LEAST_DROPOUT = 0.1, 0.05
 
 
+@dataclass
 class NewValues:
     """Measures how often the last rows have values that no earlier row has.
 
     Rows come in any order, with codes of rare values, too.
     """
 
-    def __init__(self, encoder):
-        self.cardinalities = encoder.cardinalities_
-        self.n_unseen = np.zeros(len(self.cardinalities))
-        self.n_rows = 0
-        n_codes = [column.n_codes for column in encoder.of_kind(CategoryColumn)]
-        self.seen = [np.zeros(n, dtype=bool) for n in n_codes]
-        self.n_late = [np.zeros(n, dtype=np.int64) for n in n_codes]
+    encoder: Any
+    n_rows: int = 0
+    # Per column, how many rows have the code of unseen values, which codes the earlier
+    # rows have, and how many of the last rows have each code.
+    counts: list = field(default_factory=list)
 
     def add(self, codes, is_late):
+        columns = self.encoder.of_kind(CategoryColumn)
+        if not self.counts:
+            sizes = [column.n_codes for column in columns]
+            self.counts = [[0, np.zeros(n, bool), np.zeros(n, int)] for n in sizes]
         self.n_rows += len(codes)
-        for column, cardinality in enumerate(self.cardinalities):
-            own = codes[:, column]
-            is_unseen = (own == UNSEEN) | (own >= cardinality)
-            self.n_unseen[column] += np.count_nonzero(is_unseen)
-            self.seen[column][own[~is_late]] = True
+        for column, counts, own in zip(columns, self.counts, codes.T, strict=True):
+            _, is_early, n_late = counts
+            is_unseen = (own == UNSEEN) | (own >= column.cardinality)
+            counts[0] += np.count_nonzero(is_unseen)
+            is_early[own[~is_late]] = True
             late = own[is_late].astype(np.int64)
-            n_late = self.n_late[column]
             n_late += np.bincount(late, minlength=len(n_late))
 
     def dropouts(self):
@@ -582,9 +567,8 @@ class NewValues:
         values, which later rows have as well, were learnt too little.
         """
         found = []
-        of_columns = zip(self.seen, self.n_late, self.n_unseen, strict=True)
-        for seen, n_late, n_unseen in of_columns:
-            new = n_late[~seen].sum() / max(n_late.sum(), 1)
+        for n_unseen, is_early, n_late in self.counts:
+            new = n_late[~is_early].sum() / max(n_late.sum(), 1)
             share = n_unseen / max(self.n_rows, 1)
             missing = (new - share) / max(1 - share, 1 / max(self.n_rows, 1))
             found.append(float(max(LEAST_DROPOUT, missing / 2)))

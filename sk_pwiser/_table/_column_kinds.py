@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from sk_pwiser._table import _categories, _numbers
-from sk_pwiser._table._categories import CategoryColumn
+from sk_pwiser._table._categories import CategoryColumn, Vocabulary
 from sk_pwiser._table._frames import (
-    content_of,
+    check_among,
     describe,
     find_column,
     to_float,
@@ -20,9 +20,11 @@ from sk_pwiser._table._frames import (
 )
 from sk_pwiser._table._lists import (
     LIST_MAPPINGS,
+    LISTS,
     POOLINGS,
+    ListAges,
     ListColumn,
-    make_list_columns,
+    ListWeights,
 )
 from sk_pwiser._utils import check_boolean, check_choice, check_integer, warn_user
 
@@ -77,9 +79,12 @@ def check_encoding_params(params):
         )
 
 
-def make_columns(params, data, names):
-    """Return unfitted encoders of columns; `params` are those of the encoder."""
-    contents, features = list(map(content_of, data)), params["categorical_features"]
+def make_columns(params, contents, names):
+    """Return unfitted encoders of columns, given what `content_of` says of each.
+
+    `params` are those of the encoder.
+    """
+    features = params["categorical_features"]
     chosen = []
     if not isinstance(features, str | None):  # "from_dtype"
         # In an array of text, the index 1 of a list would be "1".
@@ -113,7 +118,7 @@ def make_columns(params, data, names):
                 "no feature; leave it out, or set time_feature=True in encoding_params."
             )
         is_category[index] = False
-    vocabularies = _categories.read_vocabularies(params, names, is_category)
+    vocabularies = read_vocabularies(params, names, is_category)
     categories = list(compress(zip(names, is_list, strict=True), is_category))
     of_lists = [name for name, has_several in categories if has_several]
     of_values = [name for name, has_several in categories if not has_several]
@@ -133,6 +138,60 @@ def make_columns(params, data, names):
             column = (_numbers.ArrayColumn if is_list[index] else make_numeric)(name)
         columns.append(column)
     return columns
+
+
+def read_vocabularies(params, names, is_category):
+    """Return the `Vocabulary` of each column, from numbers for all or by column."""
+    numbers, categories = [], list(compress(names, is_category))
+    for name, default in Vocabulary()._asdict().items():
+        value, found = params[name], {}
+        if not isinstance(value, Mapping):
+            numbers.append([value] * len(names))
+            continue
+        for column, number in value.items():
+            index = find_column(name, column, names)
+            check_among(name, names[index], categories, "category column")
+            found[index] = number
+        numbers.append([found.get(index, default) for index in range(len(names))])
+    return [Vocabulary(*of_column) for of_column in zip(*numbers, strict=True)]
+
+
+def make_list_columns(params, names, vocabularies, list_names, category_names):
+    """Return, by name, unfitted encoders of lists and of their weights and ages."""
+    pooling = params["list_pooling"]
+    if not isinstance(pooling, Mapping):
+        pooling = dict.fromkeys(list_names, pooling)
+    mappings = {name: params[name] or {} for name in LIST_MAPPINGS}
+    for parameter, columns in {"list_pooling": pooling, **mappings}.items():
+        for column in columns:
+            check_among(parameter, column, list_names, LISTS)
+        for column in mappings.get(parameter, {}).values():
+            check_among(parameter, column, names)
+    weights, ages, shared = mappings.values()
+    made = {name: ListAges(name) for name in ages.values()}
+    made |= {name: ListWeights(name) for name in weights.values()}
+    category_names = [name for name in category_names if name not in made]
+    for column, name in shared.items():
+        parameter = f"shared_embeddings[{column!r}]"
+        check_among(parameter, name, category_names, "category column")
+    for column, own in {**dict.fromkeys(list_names, "mean"), **pooling}.items():
+        is_list = column not in made  # and no weights or ages of another list
+        attends = is_list and own == "attention"
+        if attends and column not in shared:
+            raise ValueError(
+                f"list_pooling='attention' of column {column!r} requires a category "
+                "column to attend to: add one for it to shared_embeddings."
+            )
+        if column in ages and not attends:
+            raise ValueError(
+                f"list_ages contains {column!r}, whose list_pooling is {own!r}; only "
+                "'attention' reads ages."
+            )
+        if is_list:
+            vocabulary = vocabularies[names.index(column)]
+            given = (mapping.get(column) for mapping in (weights, shared, ages))
+            made[column] = ListColumn(column, vocabulary, own, *given)
+    return made
 
 
 # Names of ids: "id", "user_id", "userId", "id_user", "zip", "country_code", "site_id2".

@@ -77,7 +77,6 @@ class TableEncoder:
     def begin(self, X):
         """Learn the names and kinds of columns; return the checked table, and these."""
         X = _frames.as_table(X)
-        self.sparse_ = _lists.SparseColumns() if _frames.is_sparse(X) else None
         X, self.columns_ = self._validate(X, reset=True), []
         if self.sparse_ is not None:
             for name in ("categorical_features", "domain_features"):
@@ -90,7 +89,8 @@ class TableEncoder:
             return X, []
         names = list(getattr(self, "feature_names_in_", range(self.n_features_in_)))
         columns = _frames.list_columns(X)
-        self.columns_ = _column_kinds.make_columns(vars(self), columns, names)
+        contents = list(map(_frames.content_of, columns))
+        self.columns_ = _column_kinds.make_columns(vars(self), contents, names)
         for feature in self.domain_features:
             index = _frames.find_column("domain_features", feature, names)
             if reason := getattr(self.columns_[index], "not_an_input", ""):
@@ -181,6 +181,8 @@ class TableEncoder:
 
     def _validate(self, X, reset=False):
         """Check a table as scikit-learn does; with `reset`, learn its column names."""
+        if reset:
+            self.sparse_ = _lists.SparseColumns() if _frames.is_sparse(X) else None
         # Its class has the name in messages; names and number of columns become ours.
         validator = _estimator_class(self.estimator_name or type(self).__name__)()
         vars(validator).update(vars(self))
@@ -192,7 +194,7 @@ class TableEncoder:
                 )
             refuse_repeated("The columns of X", list(X.columns))
             validation.validate_data(validator, X, reset=reset, skip_check_array=True)
-            if _frames.is_polars(X) and validation._get_feature_names(X) is None:
+            if validation._get_feature_names(X) is None and _frames.is_polars(X):
                 raise TypeError(
                     "This release of scikit-learn cannot read the column names of this "
                     "release of polars. Upgrade scikit-learn to 1.9 or newer, or pass "
@@ -238,6 +240,9 @@ class TableEncoder:
         """
         X, columns, codes, bags = encoded
         n_samples, pairs = X.shape[0], self._pair(columns, NumericColumn)
+        dtype = np.result_type(np.int8, *(of_column.table.dtype for of_column in codes))
+        table = np.empty((n_samples, len(codes)), dtype=dtype)
+        _fill_columns(table, codes)
         n_inputs = sum(len(encoder.inputs) for encoder, _ in pairs) + n_further
         numeric = np.empty((n_samples, n_inputs), dtype=np.float32)
         pairs = [(c, data if c.is_scalar else c.read(data)) for c, data in pairs]
@@ -249,9 +254,6 @@ class TableEncoder:
                     own = column.iloc[rows] if hasattr(column, "iloc") else column[rows]
                 inputs += encoder.transform(own, start)
             _fill_columns(numeric[rows], inputs)
-        dtype = np.result_type(np.int8, *(of_column.table.dtype for of_column in codes))
-        table = np.empty((n_samples, len(codes)), dtype=dtype)
-        _fill_columns(table, codes)
         if bags and self.sparse_ is None:
             bags = [_lists.combine_bags(bags, [n for n, *_ in self.bags_])]
         return table, numeric, *bags

@@ -213,8 +213,7 @@ def as_table(X):
     X = collected(X)
     if hasattr(X, "column_names"):
         return selectable(X)
-    if not is_dataframe(X):
-        refuse_unreadable(X, "X")
+    refuse_unreadable(X, "X")
     return X.tocsr() if sp.issparse(X) else X
 
 
@@ -262,7 +261,7 @@ CHUNK_ROWS = 32_768
 
 
 def is_dataframe(X):
-    return len(getattr(X, "shape", ())) == 2 and (hasattr(X, "iloc") or is_polars(X))
+    return len(getattr(X, "shape", ())) == 2 and (is_polars(X) or hasattr(X, "iloc"))
 
 
 def describe(name, column):

@@ -63,7 +63,8 @@ def names_of_columns(Y):
     # An array of several columns may have a name, too, such as those of dask.
     name = getattr(Y, "name", None) if getattr(Y, "ndim", 1) < 2 else None
     # The name may be pandas.NA, which has no truth value.
-    return None if _frames.is_missing(name) or str(name) == "" else [str(name)]
+    is_none = name is None or _frames.is_missing(name) or str(name) == ""
+    return None if is_none else [str(name)]
 
 
 def read_labels(Y, missing_labels="error", *, input_name="Y"):
@@ -479,6 +480,33 @@ def check_targets(
     names = choose_task_names(values.shape[1], task_names, columns, default_names)
     parents = _utils.read_task_parents(task_parents, names)
     return Targets(values, classes, names, parents, missing)
+
+
+def check_tasks(settings, Y, expected=None, classes=None, is_update=False):
+    """Check the labels of a fit; their tasks must be the expected ones."""
+    if is_update and expected is not None and expected.classes.ndim == 1:
+        given = expected.classes if classes is None else np.unique(classes)
+        if not np.array_equal(given, expected.classes):
+            raise ValueError(
+                f"classes must be {expected.classes.tolist()}, as in the earlier fit; "
+                f"got {given.tolist()}."
+            )
+        classes = expected.classes  # these rows may have only one of them
+    targets = check_targets(
+        Y,
+        settings.task_names,
+        default_names=None if expected is None else expected.task_names,
+        classes=classes,
+        missing_labels=settings.missing_labels,
+        task_parents=settings.task_parents,
+    )
+    if expected is None:
+        return targets
+    if targets.classes.shape == (2,) == expected.classes.shape:
+        # The name of a single task is not checked: a Series may have any.
+        targets = replace(targets, task_names=expected.task_names)
+    expected.check_same_tasks(targets, "Y")
+    return targets
 
 
 @dataclass

@@ -1,6 +1,5 @@
 """Columns of lists, and sparse matrices: inputs with several entries per row."""
 
-from collections.abc import Mapping
 from copy import copy
 from dataclasses import InitVar, dataclass
 from typing import Any, NamedTuple
@@ -265,44 +264,6 @@ LISTS = "column of lists of categories"
 # Settings that map a list column to another column: that of the weights or ages of the
 # elements, or a category column of the same vocabulary.
 LIST_MAPPINGS = "list_weights", "list_ages", "shared_embeddings"
-
-
-def make_list_columns(params, names, vocabularies, list_names, category_names):
-    """Return, by name, unfitted encoders of lists and of their weights and ages."""
-    pooling = params["list_pooling"]
-    if not isinstance(pooling, Mapping):
-        pooling = dict.fromkeys(list_names, pooling)
-    mappings = {name: params[name] or {} for name in LIST_MAPPINGS}
-    for parameter, columns in {"list_pooling": pooling, **mappings}.items():
-        for column in columns:
-            _frames.check_among(parameter, column, list_names, LISTS)
-        for column in mappings.get(parameter, {}).values():
-            _frames.check_among(parameter, column, names)
-    weights, ages, shared = mappings.values()
-    made = {name: ListAges(name) for name in ages.values()}
-    made |= {name: ListWeights(name) for name in weights.values()}
-    category_names = [name for name in category_names if name not in made]
-    for column, name in shared.items():
-        parameter = f"shared_embeddings[{column!r}]"
-        _frames.check_among(parameter, name, category_names, "category column")
-    for column, own in {**dict.fromkeys(list_names, "mean"), **pooling}.items():
-        is_list = column not in made  # and no weights or ages of another list
-        attends = is_list and own == "attention"
-        if attends and column not in shared:
-            raise ValueError(
-                f"list_pooling='attention' of column {column!r} requires a category "
-                "column to attend to: add one for it to shared_embeddings."
-            )
-        if column in ages and not attends:
-            raise ValueError(
-                f"list_ages contains {column!r}, whose list_pooling is {own!r}; only "
-                "'attention' reads ages."
-            )
-        if is_list:
-            vocabulary = vocabularies[names.index(column)]
-            given = (mapping.get(column) for mapping in (weights, shared, ages))
-            made[column] = ListColumn(column, vocabulary, own, *given)
-    return made
 
 
 # Number of entries that are processed at a time.

@@ -141,9 +141,10 @@ def _as_rows(weights):
 
 
 def row_weights(weights):
-    """Return the largest weight of each row, by which columns are encoded, or None."""
-    if weights is None or weights.ndim == 1:
-        return weights
+    """Return the largest weight of each row, by which columns are encoded.
+
+    Weights have the shape (n_samples, n_tasks); None stands for equal ones.
+    """
     largest = weights.max(axis=1)
     return None if (largest == largest[0]).all() else largest
 
@@ -247,9 +248,7 @@ class RowSummary:
         self.counts.update(dict(zip(found, counts, strict=True)))
 
     def scale(self, weights, n_rows):
-        """Return the scaled weights of rows that were added, or None for ones."""
-        if self.whole is not None:
-            return self.scaled
+        """Return the scaled weights of one of several parts, or None for ones."""
         return self.weights.apply(np.ones(n_rows) if weights is None else weights)
 
     def labels(self):

@@ -165,6 +165,14 @@ class FitTask(Callback):  # type: ignore[misc]
         self.data = data
         self.new_context = new_context
 
+    @classmethod
+    def of_fit(cls, estimator: Any, given: Any) -> "FitTask":
+        """Return the task of a fit to `GivenRows`, of an estimator with callbacks."""
+        weight = given.sample_weight
+        metadata = None if weight is None else {"sample_weight": weight}
+        data = {"X": given.X, "y": given.Y, "metadata": metadata}
+        return cls(estimator, data, estimator._init_callback_context)
+
     def begin(self, max_subtasks: int | None) -> None:
         """Create the context, of None or more subtasks, and call the callbacks."""
         self.context = self.new_context(max_subtasks=max_subtasks)
@@ -198,16 +206,6 @@ class FitTask(Callback):  # type: ignore[misc]
         """End the task of the epoch, and training if a callback asks for it."""
         if self.epoch.end(self.result):
             net.stop_training_ = True
-
-
-def fit_task(estimator: Any, given: Any) -> FitTask | None:
-    """Return the task of a fit to `GivenRows`, or None without support of callbacks."""
-    if not hasattr(estimator, "_skl_callbacks"):
-        return None
-    weight = given.sample_weight
-    metadata = None if weight is None else {"sample_weight": weight}
-    data = {"X": given.X, "y": given.Y, "metadata": metadata}
-    return FitTask(estimator, data, estimator._init_callback_context)
 
 
 def runs_callbacks(method: Callable[..., Any]) -> Callable[..., Any]:

@@ -90,6 +90,9 @@ class MultiTaskCriterion(nn.Module):
     ) -> Tensor:
         """Return the reported loss of a batch; set the gradients of `parameters`."""
         losses, weights, extra, penalty = self._terms(output, y, sample_weight, groups)
+        reported = self.weighting.report(
+            losses if parameters is None else losses.detach()
+        )
         if parameters is not None:
             has_gradient = penalty is not None and penalty.requires_grad
             if not losses.requires_grad and (
@@ -102,8 +105,6 @@ class MultiTaskCriterion(nn.Module):
                 )
             self.weighting.set_step(weights, None if extra is None else extra.detach())
             self.weighting.backward(losses, penalty, parameters)
-            losses = losses.detach()
-        reported = self.weighting.report(losses)
         return reported if penalty is None else reported + penalty.detach()
 
     def _terms(
@@ -129,14 +130,25 @@ class MultiTaskCriterion(nn.Module):
             known = 1.0 if weights is None else weights.view(len(y), -1)
             weights = happened * known
             targets = _utils.conditional_labels(y, self.parents)
-        heads = _utils.at_least_float32(heads)
-        losses = self._losses(heads, targets, weights, groups)
-        for aux in output.aux_logits:
-            extra = self._losses(_utils.at_least_float32(aux), targets, weights, groups)
-            losses = losses + output.aux_weight * extra
-        if self.training and self.leans_on_parents:
-            losses = losses + self._prior_losses(heads, y, targets, weights)
+        all_heads = [*map(_utils.at_least_float32, (heads, *output.aux_logits))]
         self.loss.observe(y, weights)
+        of_heads = []
+        for logits in all_heads:
+            # Copies: a loss may change them, and other terms read them as well.
+            weight = None if weights is None else weights.clone()
+            losses: Tensor = self.loss(logits, targets.clone(), weight, groups)
+            shape = tuple(losses.shape) if isinstance(losses, Tensor) else repr(losses)
+            if shape != tuple(y.shape[1:]):
+                raise ValueError(
+                    f"loss {type(self.loss).__name__} must return one loss per task, a "
+                    f"Tensor of shape {tuple(y.shape[1:])}; got {shape}."
+                )
+            of_heads.append(losses)
+        losses = of_heads[0]
+        for aux in of_heads[1:]:
+            losses = losses + output.aux_weight * aux
+        if self.training and self.leans_on_parents:
+            losses = losses + self._prior_losses(all_heads[0], y, targets, weights)
         labels = Labels(y, sample_weight, self.loss.row_losses)
         extras: list[Tensor] = []
         penalties: list[Tensor] = []
@@ -208,20 +220,6 @@ class MultiTaskCriterion(nn.Module):
             of_rows = of_rows * weights.view(len(y), -1)
         return of_rows.mean(dim=0)
 
-    def _losses(
-        self, logits: Tensor, y: Tensor, weights: Tensor | None, groups: Tensor | None
-    ) -> Tensor:
-        # Copies: a loss may change them in place, and other terms read them as well.
-        weight = None if weights is None else weights.clone()
-        losses: Tensor = self.loss(logits, y.clone(), weight, groups)
-        found = tuple(losses.shape) if isinstance(losses, Tensor) else repr(losses)
-        if found != tuple(y.shape[1:]):
-            raise ValueError(
-                f"loss {type(self.loss).__name__} must return one loss per task, a "
-                f"Tensor of shape {tuple(y.shape[1:])}; got {found}."
-            )
-        return losses
-
     def pop_epoch_record(self) -> dict[str, float]:
         """Return the epoch's figures of loss and weighting, and reset them."""
         weights = self.weighting.end_epoch() if self.training else []
@@ -287,6 +285,7 @@ def check_components(
         _utils.check_base_init(weighting, "n_tasks", "n_tasks")
         _utils.check_signature(type(weighting), "forward", "losses")
         parents = _utils.read_task_parents(settings.task_parents, task_names)
+        sampler = batch_sampler(settings, loss, has_groups)
         _check_network(settings, loss, parents)
         optimizer = _optimizers.check_optimizer(settings)
     min_lazy_size = _optimizers.smallest_lazy_table(
@@ -296,7 +295,7 @@ def check_components(
         loss,
         weighting,
         optimizer,
-        batch_sampler(settings, loss, has_groups),
+        sampler,
         _compile_mode(settings, weighting, device) if settings.compile else None,
         min_lazy_size,
     )
@@ -363,30 +362,31 @@ def _check_network(
         _utils.check_choice("category_dropout", dropout, ("auto",))
     else:
         _utils.check_number("category_dropout", dropout, at_least=0, below=1)
-    spec = NetworkSpec(
-        [3],
-        1,
-        1 if is_automatic else settings.embedding_dim,
-        [0.5] * len(parents),
-        category_dropout=0.0 if dropout == "auto" else dropout,
-        embedding_dims=[1] if is_automatic else (),
-        negative_sampling_rate=settings.negative_sampling_rate,
-        task_parents=parents,
-        **shared,
-    )
-    if spec.task_space == "conditional":
-        check_task_weights(loss, "Networks with task_space='conditional'")
-    _utils.check_signature(kind, "forward", "codes", "numeric")
-    # The constructors of users' classes may rely on the columns of their own table.
-    if kind in NETWORKS.values():
-        with _named_allocations(settings):
-            network = kind(spec, **own)
-        # Raises the error of a loss without `row_losses` if the network calls them.
-        output = network.eval()(*random_inputs(network, 2))
-        labels = Labels(torch.zeros_like(output.logits), None, loss.row_losses)
-        for term in output.extra_losses.values():
-            if callable(term):
-                term(labels)
+    with _named_allocations(settings):
+        spec = NetworkSpec(
+            [3],
+            1,
+            1 if is_automatic else settings.embedding_dim,
+            [0.5] * len(parents),
+            category_dropout=0.0 if dropout == "auto" else dropout,
+            embedding_dims=[1] if is_automatic else (),
+            negative_sampling_rate=settings.negative_sampling_rate,
+            task_parents=parents,
+            **shared,
+        )
+        if spec.task_space == "conditional":
+            check_task_weights(loss, "Networks with task_space='conditional'")
+        _utils.check_signature(kind, "forward", "codes", "numeric")
+        # The constructors of users' classes may rely on the columns of their own table.
+        if kind not in NETWORKS.values():
+            return
+        network = kind(spec, **own)
+    # Raises the error of a loss without `row_losses` if the network calls them.
+    output = network.eval()(*random_inputs(network, 2))
+    labels = Labels(torch.zeros_like(output.logits), None, loss.row_losses)
+    for term in output.extra_losses.values():
+        if callable(term):
+            term(labels)
 
 
 @contextmanager
@@ -517,7 +517,7 @@ def build_net(
     stopping = None
     if monitor is not None:
         patience = settings.n_iter_no_change
-        stopping = BestEpochStopping(monitor, patience, first_epoch)
+        stopping = BestEpochStopping(monitor, patience, first_epoch - 1)
         callbacks.append(("early_stopping", stopping))
     # A schedule among the user's callbacks replaces that of the estimator.
     kinds = [kind for _, kind in with_kinds(settings.callbacks)]

@@ -267,10 +267,8 @@ def excess_loss(
 def checked_logits(
     net: "MultiTaskNet", rows: TrainingRows
 ) -> tuple[Tensor, Tensor, Any]:
-    """Return the logits of some training rows, their labels and their weights."""
-    # They fit into one batch of predictions.
-    checked = rows.spaced(max(net.batch_size, CHECKED_ROWS))
-    inputs, y = next(iter(net.get_iterator(checked)))
+    """Return the logits of rows in one batch, their labels and their weights."""
+    inputs, y = next(iter(net.get_iterator(rows)))
     net._set_training(False)
     output = net.infer(inputs)
     # The labels of a sampled log are compared with these logits.
@@ -280,7 +278,7 @@ def checked_logits(
 
 
 def check_end(net: "MultiTaskNet", rows: TrainingRows) -> None:
-    """Check on training rows that weights and logits are finite, and are log-odds.
+    """Check on some training rows that weights and logits are finite log-odds.
 
     After a divergence with finite weights, the last copy of the weights that has
     not diverged is restored.
@@ -404,6 +402,7 @@ class Rises(NamedTuple):
     share: float  # of the rows in which its probability exceeds that of its parent
 
 
+@torch.no_grad()
 def find_rises(
     net: Any, train: TrainingRows, n_epochs: int, left_out: Collection[int] = ()
 ) -> Rises | None:
@@ -417,7 +416,9 @@ def find_rises(
     pairs = [(k, p) for k, p in parents if p >= 0 and k not in left_out]
     if len(sample) < LEAST_COMPARED or not pairs:
         return None
-    logits = net.forward(sample)
+    inputs, _ = next(iter(net.get_iterator(sample)))  # one batch
+    net._set_training(False)
+    logits = net.infer(inputs).logits
     shares = [float((logits[:, k] > logits[:, p]).float().mean()) for k, p in pairs]
     share = max(shares)
     later, _ = pairs[shares.index(share)]

@@ -75,6 +75,8 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
             layers = (m for m in module.modules() if not isinstance(m, TABLES))
             weights = (p for m in layers for p in m.parameters(recurse=False))
             self.n_products = self.batch_size * sum(p.numel() for p in weights)
+        # Training rows that are checked, which fit into one batch of predictions.
+        self.n_checked = max(self.batch_size, _evaluation.CHECKED_ROWS)
         self.task_names: tuple[str, ...] = criterion.loss.task_names
         self.settings = settings
         self.compile_mode = compile_mode
@@ -146,11 +148,16 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
         self.lowest_, self.kept_epoch_ = (), None
         try:
             self.notify("on_train_begin", X=X, y=None)
+            self.average_ = None
+            if self.average_decay:
+                self.average_ = _optimizers.WeightAverage(
+                    self.module_, self.average_decay
+                )
             self.fit_loop(X, checkpoints)
             self.notify("on_train_end", X=X, y=None)
         finally:
             schedules = _callbacks.release(self.callbacks_)
-        _evaluation.check_end(self, X.train)
+        _evaluation.check_end(self, X.train.spaced(self.n_checked))
         self.lowest_, self.average_, self.schedules_ = (), None, schedules
         self._zero_grad_optimizer()  # releases the memory of the gradients
 
@@ -164,15 +171,10 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
 
     def fit_loop(self, X: EncodedData, checkpoints: "Checkpoints | None") -> None:
         """Train until the last epoch or a stop; an interrupt propagates."""
-        self.stop_training_, self.n_complete_, self.average_ = False, 0, None
+        self.stop_training_, self.n_complete_ = False, 0
         keep_freed_memory()
         keepers = (c for _, c in self.callbacks_ if isinstance(c, KeepOnInterrupt))
         keeper = next(keepers, None)
-        if self.average_decay:
-            tables = _optimizers.sparse_tables(self.module_)
-            self.average_ = _optimizers.WeightAverage(
-                self.module_, self.average_decay, tables
-            )
         if checkpoints is not None:
             checkpoints.begin(self)
             if keeper is not None and self.n_complete_:
@@ -212,12 +214,7 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
         """Train for an epoch, and compute its validation figures."""
         datasets = {"dataset_train": X.train, "dataset_valid": X.valid}
         self.notify("on_epoch_begin", **datasets)
-        average = self.average_
-        if average is not None:
-            average.swap(into_module=False)
         self.run_single_epoch(X.train, True, "train", step)
-        if average is not None:
-            average.swap(into_module=True)
         for name, rows in {**X.further, "valid": X.valid}.items():
             if rows is not None:
                 self.run_single_epoch(rows, False, name, self.validation_step)
@@ -266,7 +263,7 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
 
     def note_start(self, rows: TrainingRows) -> None:
         """Note the mean probabilities of given weights, before they are trained."""
-        logits, *_ = _evaluation.checked_logits(self, rows)
+        logits, *_ = _evaluation.checked_logits(self, rows.spaced(self.n_checked))
         self.start_rates_ = (logits.sigmoid().mean(dim=0).tolist(),)
 
     def run_single_epoch(
@@ -275,7 +272,10 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
         """Iterate over the rows once; record the mean loss and, in validation, AUC."""
         # Summed on the device: the host would wait for the device to read each loss.
         total, n_rows, logits = torch.zeros((), device=self.device), 0, []
+        n_missing = rows.n_missing or ()  # how many lack the label of a task
         average = self.average_ if training else None
+        if average is not None and average.is_in_module:
+            average.swap()
         iterator = self.get_iterator(rows, training=training)
         # Other devices are not slow with tiny values.
         flushes = training and torch.device(self.device).type == "cpu"
@@ -294,12 +294,12 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
             self.notify("on_batch_end", batch=batch, training=training, **step)
         if flushes:
             _optimizers.flush_tiny_values(self.module_, self.optimizer_, average)
+        if average is not None:
+            average.swap()
         loss = total.item() / n_rows
         if not np.isfinite(loss):
             raise _evaluation.diverged(self, f"the {prefix} loss is {loss}")
         self._record_loss(prefix, loss)
-        # How many rows lack the label of a task, if any does.
-        n_missing = rows.n_missing or ()
         for task, count in zip(self.task_names[1:], n_missing, strict=False):
             self.history.record(f"{prefix}_missing_{task}", count)
         if not training:

@@ -2,7 +2,7 @@
 
 import inspect
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import cache
@@ -301,13 +301,11 @@ class _Part:
 class WeightAverage:
     """An exponential moving average of parameters, swapped in for evaluation.
 
-    The average of `tables`, the large embedding tables, is updated less often.
+    The average of large embedding tables, with sparse gradients, is updated less often.
     """
 
-    def __init__(
-        self, module: nn.Module, decay: float, tables: Iterable[Tensor] = ()
-    ) -> None:
-        large = set(tables)
+    def __init__(self, module: nn.Module, decay: float) -> None:
+        large = set(sparse_tables(module))
         trained: list[Tensor] = [p for p in module.parameters() if p.requires_grad]
         self.parts = [
             _Part(parameters, [p.detach().clone() for p in parameters], *steps)
@@ -339,19 +337,17 @@ class WeightAverage:
         part.n_pending = 0
 
     @torch.no_grad()
-    def swap(self, into_module: bool) -> None:
+    def swap(self) -> None:
         """Put the averages into the module, or the weights of the last step back."""
-        if into_module == self.is_in_module:
-            return
         for part in self.parts:
-            if into_module and part.n_pending:
+            if not self.is_in_module and part.n_pending:
                 self._update(part)
             # The tensors are exchanged, not copied.
             for index, parameter in enumerate(part.parameters):
                 average = part.averages[index]
                 part.averages[index] = parameter.data
                 parameter.data = average
-        self.is_in_module = into_module
+        self.is_in_module = not self.is_in_module
 
     @torch.no_grad()
     def restart(self) -> None:

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from inspect import signature
 from math import ceil, sqrt
 from typing import Any
@@ -120,18 +121,20 @@ class StatefulCallback(Callback):  # type: ignore[misc]
 LOSSES = "valid_loss", "valid_log_loss"
 
 
+@dataclass(eq=False)
 class BestEpochStopping(StatefulCallback):
-    """Early stopping from `first_epoch` on, whose best weights are always restored."""
+    """Early stopping after some epochs, whose best weights are always restored."""
 
-    best: dict[str, Any] | None  # the best weights, during training only
-
-    def __init__(self, monitor: str, patience: int, first_epoch: int) -> None:
-        self.monitor, self.patience = monitor, patience
-        self.n_unjudged_, self.lowest_ = first_epoch - 1, np.inf
-        self.misses_, self.best_epoch_ = 0, 0  # epochs since the best one, its number
-        # Whether a schedule has yet to lower the learning rate; the last epoch before.
-        self.is_waiting, self.n_held = False, 0
-        self.best = None
+    monitor: str
+    patience: int
+    n_unjudged_: int  # epochs that cannot be the best, so far
+    lowest_: float = np.inf
+    misses_: int = 0  # epochs since the best one
+    best_epoch_: int = 0
+    # Whether a schedule has yet to lower the learning rate; the last epoch before.
+    is_waiting: bool = False
+    n_held: int = 0
+    best: dict[str, Any] | None = None  # the best weights, during training only
 
     def on_epoch_end(self, net: NeuralNet, **kwargs: Any) -> None:
         """Judge an epoch, unless it is among the first ones.

@@ -15,8 +15,8 @@ from sk_pwiser._table import STATE_CLASSES as TABLE_CLASSES
 from sk_pwiser._table._categories import LEAST_DROPOUT, UNSEEN, CategoryColumn
 from sk_pwiser._table._column_kinds import check_encoding_params, vector_counts
 from sk_pwiser._table._encoder import TableEncoder, grow_encoder
-from sk_pwiser._table._frames import as_table, collected, find_column, refuse_parts
-from sk_pwiser._table._labels import SoftTargets, Targets, check_targets
+from sk_pwiser._table._frames import as_table, collected, find_column
+from sk_pwiser._table._labels import SoftTargets, Targets, check_tasks
 from sk_pwiser._table._lists import ListColumn
 from sk_pwiser._table._numbers import NumericColumn
 from sk_pwiser._table._target_statistics import (
@@ -117,7 +117,7 @@ def task_labels(
     """
     y = targets.values
     task_weights = np.ones_like(y)
-    if settings.shared_param("task_space") == "conditional":
+    if shared_param(settings, "task_space") == "conditional":
         labels = torch.from_numpy(y)
         task_weights = labels_of_parents(labels, targets.parents).numpy()
         y = conditional_labels(labels, targets.parents).numpy()
@@ -150,13 +150,13 @@ class Schema:
         statistics: TargetStatistics | None = None,
     ) -> "Schema":
         """Return the schema of an encoder that has learnt the columns."""
-        sizes = encoder.cardinalities_
+        selection, sizes = statistics_selection(settings), encoder.cardinalities_
         n_codes = [*sizes, *(n for n, *_ in encoder.bags_)]
         dims = [min(LARGEST_AUTOMATIC_DIM, round(1.6 * n**0.56)) for n in n_codes]
         of_columns = tuple(dims[: len(sizes)])
         widest_bag = max(dims[len(sizes) :], default=0)
         learnt = encoder, targets, base_rates, statistics
-        return cls(*learnt, of_columns, widest_bag, statistics_selection(settings))
+        return cls(*learnt, of_columns, widest_bag, selection)
 
     def transform(self, X: Any) -> Impressions:
         """Encode a table as predictions read it."""
@@ -270,6 +270,7 @@ class Schema:
         if largest == "auto":
             dims = self.automatic_dims
             largest = max(*dims, self.widest_bag, 1)
+        unseen_inputs = self.unseen_inputs()
         bins, bin_scales = self.encoder.numeric_bins_, self.encoder.bin_scales_
         if features := shared.get("domain_features"):
             shared["domain_features"] = self._find_inputs(features)
@@ -292,7 +293,7 @@ class Schema:
             negative_sampling_rate=settings.negative_sampling_rate,
             bags=bags,
             task_parents=self.targets.parents,
-            unseen_inputs=self.unseen_inputs(),
+            unseen_inputs=unseen_inputs,
             **shared,
         )
 
@@ -377,12 +378,11 @@ def read_table(
     divided by `weight_scale`, by default by their mean. The rows of an update may have
     only one of the classes.
     """
-    refuse_parts(given.X)
+    X, sample_weight, groups = as_table(given.X), given.sample_weight, given.groups
     check_encoding_params(settings.encoding_params)
     targets = Y = collected(given.Y)
     if not isinstance(Y, SoftTargets):
         targets = check_tasks(settings, Y, expected, classes, is_update)
-    X, sample_weight, groups = as_table(given.X), given.sample_weight, given.groups
     n_samples = len(targets.values)
     check_match(X, n_samples, Y=Y, sample_weight=sample_weight, groups=groups)
     targets, weights = combine_weights(targets, sample_weight)
@@ -403,35 +403,6 @@ def read_table(
                 "Scale the weights if that is not intended."
             )
     return checked
-
-
-def check_tasks(
-    settings: Settings, Y: Any, expected: Targets | None, classes: Any, is_update: bool
-) -> Targets:
-    """Check the labels; their tasks must be the expected ones."""
-    if is_update and expected is not None and expected.classes.ndim == 1:
-        given = expected.classes if classes is None else np.unique(classes)
-        if not np.array_equal(given, expected.classes):
-            raise ValueError(
-                f"classes must be {expected.classes.tolist()}, as in the earlier fit; "
-                f"got {given.tolist()}."
-            )
-        classes = expected.classes  # these rows may have only one of them
-    targets = check_targets(
-        Y,
-        settings.task_names,
-        default_names=None if expected is None else expected.task_names,
-        classes=classes,
-        missing_labels=settings.missing_labels,
-        task_parents=settings.task_parents,
-    )
-    if expected is None:
-        return targets
-    if targets.classes.shape == (2,) == expected.classes.shape:
-        # The name of a single task is not checked: a Series may have any.
-        targets = replace(targets, task_names=expected.task_names)
-    expected.check_same_tasks(targets, "Y")
-    return targets
 
 
 class ColumnInput(NamedTuple):
@@ -480,6 +451,18 @@ def column_inputs(
     return X, {name: found[name] for name in names}
 
 
+def shared_param(settings: Settings, name: str) -> Any:
+    """Return one of the entries of `network_params` that every network takes."""
+    value = settings.network_params.get(name, getattr(NetworkSpec, name))
+    return tuple(value) if isinstance(value, list) else value
+
+
+def left_out_column(settings: Settings) -> Any:
+    """Return the column that orders the rows and is no feature, None without one."""
+    params = settings.encoding_params
+    return None if params["time_feature"] else params["time_column"]
+
+
 def make_encoder(settings: Settings, estimator_name: str) -> TableEncoder:
     """Return the encoder of the settings, not yet fitted."""
     # Parameters of the encoder under the same names.
@@ -491,8 +474,8 @@ def make_encoder(settings: Settings, estimator_name: str) -> TableEncoder:
         settings.categorical_features,
         **{name: settings.encoding_params[name] for name in names},
         numeric_encoding=settings.numeric_encoding,
-        domain_features=settings.shared_param("domain_features") or (),
-        time_column=settings.left_out_column,
+        domain_features=shared_param(settings, "domain_features") or (),
+        time_column=left_out_column(settings),
         estimator_name=estimator_name,
     )
 

@@ -20,7 +20,7 @@ from torch.nn import functional as F
 
 from sk_pwiser import _utils
 from sk_pwiser.losses import LOSSES
-from sk_pwiser.networks import NETWORKS, NetworkSpec
+from sk_pwiser.networks import NETWORKS
 from sk_pwiser.weighting import WEIGHTINGS
 
 # Keys of `encoding_params` and their defaults.
@@ -260,17 +260,6 @@ class Settings(_Parameters):  # type: ignore[misc, valid-type]
         copies["encoding_params"] = {**ENCODING_PARAMS, **given}
         copies["optimizer_params"] = {**LOOP_PARAMS, **copies["optimizer_params"]}
         return cls(**copies)
-
-    def shared_param(self, name: str) -> Any:
-        """Return one of the entries of `network_params` that every network takes."""
-        value = self.network_params.get(name, getattr(NetworkSpec, name))
-        return tuple(value) if isinstance(value, list) else value
-
-    @property
-    def left_out_column(self) -> Any:
-        """The column that orders the rows and is no feature, None without one."""
-        params = self.encoding_params
-        return None if params["time_feature"] else params["time_column"]
 
 
 def describe(value: Any) -> Any:

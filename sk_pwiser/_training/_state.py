@@ -20,7 +20,7 @@ from sk_pwiser._training._evaluation import EpochHistory, Rises
 from sk_pwiser._training._net import MultiTaskNet
 from sk_pwiser._training._optimizers import TABLES, LazyAdam, sparse_tables
 from sk_pwiser._training._schema import STATE_CLASSES as ENCODING_CLASSES
-from sk_pwiser._training._schema import Growth, Schema
+from sk_pwiser._training._schema import Growth, Schema, shared_param
 from sk_pwiser._utils import Generators, equal, seeded_globally
 from sk_pwiser.networks import NETWORKS
 
@@ -136,7 +136,7 @@ def _meanings(settings: _settings.Settings) -> dict[str, Any]:
         "network": _settings.describe(names.get(settings.network, settings.network)),
         **{name: getattr(settings, name) for name in kept},
         "list_pooling": settings.encoding_params["list_pooling"],
-        **{name: settings.shared_param(name) for name in shared},
+        **{name: shared_param(settings, name) for name in shared},
     }
 
 

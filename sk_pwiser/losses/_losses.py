@@ -669,6 +669,14 @@ class PWiseR(MultiTaskLoss):
         from sk_pwiser.losses import LOSSES  # not at the top: it imports this file
 
         super().__init__(task_names)
+        others = {n: each for n, each in LOSSES.items() if not issubclass(each, PWiseR)}
+        if isinstance(base, type) and issubclass(base, PWiseR):
+            raise ValueError(f"base must be a loss other than PWiseR; got {base!r}.")
+        choice = others, MultiTaskLoss, "base", base
+        self.base = checked_loss(build(choice, base_params, self.task_names))
+        self.asks_for_groups = self.base.asks_for_groups
+        self.takes_task_weights = self.base.takes_task_weights
+        self.averages_rows = self.base.averages_rows
         self.pwiser_weight = check_number("pwiser_weight", pwiser_weight, at_least=0)
         paths = task_paths(read_task_parents(task_parents, self.task_names))
         if tasks is None:
@@ -682,14 +690,6 @@ class PWiseR(MultiTaskLoss):
         self.surrogate = check_choice("surrogate", surrogate, SURROGATES)
         self.margins = check_margins(margins, max(map(len, paths)))
         self.pairs = check_choice("pairs", pairs, PAIRS)
-        others = {n: each for n, each in LOSSES.items() if not issubclass(each, PWiseR)}
-        if isinstance(base, type) and issubclass(base, PWiseR):
-            raise ValueError(f"base must be a loss other than PWiseR; got {base!r}.")
-        choice = others, MultiTaskLoss, "base", base
-        self.base = checked_loss(build(choice, base_params, self.task_names))
-        self.asks_for_groups = self.base.asks_for_groups
-        self.takes_task_weights = self.base.takes_task_weights
-        self.averages_rows = self.base.averages_rows
         # In place, as graphs require.
         n_batches = torch.zeros((), dtype=torch.int64)
         self._batches_without_pairs = nn.Buffer(n_batches, persistent=False)

@@ -10,8 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sk_pwiser._utils import check_integer, check_number, is_iterable
-from sk_pwiser._utils import dropout as drop
+from sk_pwiser._utils import check_integer, check_number, generator_on
 
 Activation = Callable[[Tensor], Tensor]
 
@@ -48,6 +47,17 @@ class StackedLinear(nn.Module):
         weight = self.weight.transpose(0, 1).reshape(n_in, n_stacked * n_out)
         flat = torch.addmm(self.bias.view(-1), inputs, weight)
         return flat.view(inputs.shape[0], n_stacked, n_out).transpose(0, 1)
+
+
+def drop(inputs: Tensor, p: float, training: bool) -> Tensor:
+    """Set a share `p` of the entries to 0 in training, and scale the others up."""
+    if not training or p == 0:
+        return inputs
+    generator = generator_on(inputs.device)
+    if generator is None:
+        return F.dropout(inputs, p)
+    is_kept = torch.empty_like(inputs).bernoulli_(1 - p, generator=generator)
+    return inputs * is_kept.div_(1 - p)
 
 
 class MLP(nn.Module):
@@ -191,11 +201,14 @@ class OutputLayer(nn.Module):
 
 
 def check_units(name: str, units: Sequence[int]) -> tuple[int, ...]:
-    if not is_iterable(units):
-        raise TypeError(f"{name} must be a sequence of layer widths; got {units!r}.")
+    try:
+        widths = list(units)
+    except TypeError as error:
+        message = f"{name} must be a sequence of layer widths; got {units!r}."
+        raise TypeError(message) from error
     return tuple(
         check_integer(f"{name}[{index}]", width, at_least=1)
-        for index, width in enumerate(units)
+        for index, width in enumerate(widths)
     )
 
 

@@ -182,12 +182,12 @@ class MultiTaskNetwork(nn.Module):
         super().__init__()
         self.spec = spec
         self.n_tasks = spec.n_tasks
+        self.base_logits = initial_logits(spec, spec.task_space)
+        self.conditional_base_logits = initial_logits(spec, "conditional")
         self.input_layer = InputLayer(spec, n_tables=n_tables)
         self.width = self.input_layer.width
         if spec.monotonicity_weight is not None:
             self.monotonicity_weight = spec.monotonicity_weight
-        self.base_logits = initial_logits(spec, spec.task_space)
-        self.conditional_base_logits = initial_logits(spec, "conditional")
         self.register_buffer("level_offset", None)
 
     def __call__(

@@ -11,10 +11,10 @@ from sklearn.utils.validation import _num_samples, check_is_fitted
 
 from sk_pwiser._estimator import MultiTaskCTRCVRClassifier
 from sk_pwiser._table._frames import as_table, column_of
+from sk_pwiser._table._labels import check_tasks
 from sk_pwiser._table._target_statistics import TargetStatistics
 from sk_pwiser._table._weights_and_groups import check_match
 from sk_pwiser._training._batches import gather_bags
-from sk_pwiser._training._schema import check_tasks
 from sk_pwiser._utils import equal, is_iterable
 from sk_pwiser.networks import SHARED_PARAMS, random_inputs
 from sk_pwiser.weighting import depends_on
@@ -215,7 +215,7 @@ def check_labels(estimator, X, Y):
     """
     result = estimator._result
     settings = replace(result.settings, missing_labels=estimator.missing_labels)
-    targets = check_tasks(settings, Y, result.schema.targets, None, True)
+    targets = check_tasks(settings, Y, result.schema.targets, is_update=True)
     check_match(X, len(targets.values), Y=Y)
     return targets.with_nan()
 

@@ -20,7 +20,7 @@ from sk_pwiser._table._encoder import grow_encoder, learn_constant_columns
 from sk_pwiser._table._lists import ListColumn
 from sk_pwiser._table._target_statistics import ExtendedStatistics
 from sk_pwiser._table._weights_and_groups import row_weights
-from sk_pwiser._training._callbacks import fit_task, runs_callbacks
+from sk_pwiser._training._callbacks import FitTask, runs_callbacks
 from sk_pwiser._training._schema import GivenRows, read_table
 from sk_pwiser._training._settings import Settings
 from sk_pwiser._training._state import check_same_model
@@ -368,7 +368,9 @@ def _train(estimator, source, given, eval_set, *, seen, extends, near=None):
     # Fine-tuned weights were learnt from the rows of the source, too.
     n_earlier = 0 if near is None else int(earlier.net.criterion_.n_rows)
     net = build(plan, data, n_earlier=n_earlier)
-    task, rows = fit_task(estimator, given), data.train
+    task, rows = None, data.train
+    if hasattr(estimator, "_skl_callbacks"):
+        task = FitTask.of_fit(estimator, given)
     if near is None:
         result = train(plan, data, net, task=task)
         fill_untrained(net, rows)
@@ -398,7 +400,9 @@ def extend_schema(schema, rows, seen, extends):
     vectors = [np.arange(column.n_own) for column in encoder.of_kind(ListColumn)]
     if extends:
         encoder, origins, vectors = grow_encoder(encoder, rows.rows.X)
-        weights = row_weights(rows.summary.scaled)
+        weights = rows.summary.scaled
+        if rows.summary.per_task:
+            weights = row_weights(weights)
         encoder = learn_constant_columns(encoder, rows.rows.X, weights)
     if statistics is not None:
         if seen and not (statistics.counts_rows and rows.summary.scaled is None):

@@ -14,6 +14,7 @@ from sk_pwiser._fit import fit
 from sk_pwiser._table._labels import SoftTargets
 from sk_pwiser._training._evaluation import KnownProbabilities
 from sk_pwiser._training._schema import GivenRows
+from sk_pwiser._training._settings import Settings
 from sk_pwiser._utils import (
     accept_any_case_of_y,
     check_choice,
@@ -339,7 +340,7 @@ def train_on_probabilities(student, teacher, X, targets, sample_weight=None):
         trained = fine_tune(student, X, labels, sample_weight, extend=False, **changed)
         return trained.set_params(**{name: getattr(student, name) for name in changed})
     result = fit(
-        {**vars(student), **changed},
+        Settings.of({**vars(student), **changed}),
         GivenRows(X, labels, sample_weight),
         estimator_name=type(student).__name__,
     )

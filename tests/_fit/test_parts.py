@@ -146,7 +146,7 @@ def test_blocks_of_time(has_groups, n_times):
     groups = np.arange(300) // 7 if has_groups else None
     times = rng.permutation(300) % n_times * 1.0
     parts = [slice(0, 154), slice(154, 300)] if has_groups else PARTS  # no group is cut
-    blocks = blocks_of(300, 5, times, parts, n_sampled=300, generator=rng)
+    blocks = blocks_of(300, 5, times, parts, sample=RowSample(300, rng))
     found = assigned(blocks, parts, times, groups)
     expected = assign_blocks(300, 5, times=times)
     if not has_groups:
@@ -164,7 +164,7 @@ def test_groups_that_come_back_are_spread_over_the_blocks(by_time, seed):
     rng = np.random.default_rng(0)
     users, parts = rng.integers(0, 200, 20_000), [slice(0, 16_384), slice(16_384, None)]
     times = np.arange(20_000.0) if by_time else None
-    blocks = blocks_of(20_000, 10, times, parts, n_sampled=20_000, generator=rng)
+    blocks = blocks_of(20_000, 10, times, parts, sample=RowSample(20_000, rng))
     blocks.start(seed)
     found = assigned(blocks, parts, times, users, 20_000)
     assert len(set(zip(users, found, strict=True))) == 200
@@ -179,7 +179,7 @@ def test_groups_that_come_back_are_spread_over_the_blocks(by_time, seed):
 def test_random_blocks_share_each_time(parts):
     """Two weeks of 150 rows, each sorted by labels."""
     weeks, rng = np.arange(300) // 150 * 1.0, np.random.default_rng(0)
-    blocks = blocks_of(300, 4, weeks, parts, n_sampled=300, generator=rng)
+    blocks = blocks_of(300, 4, weeks, parts, sample=RowSample(300, rng))
     assert blocks.have_order
     in_order = assigned(blocks, parts, weeks)
     found = []
@@ -196,7 +196,7 @@ def test_random_blocks_share_each_time(parts):
 def test_distinct_times_need_no_other_blocks(parts):
     rng = np.random.default_rng(0)
     times = np.arange(300.0)
-    blocks = blocks_of(300, 4, times, parts, n_sampled=300, generator=rng)
+    blocks = blocks_of(300, 4, times, parts, sample=RowSample(300, rng))
     assert not blocks.have_order
 
 

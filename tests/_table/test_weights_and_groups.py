@@ -196,8 +196,6 @@ def test_a_part_of_the_rows_may_have_no_weight(shape):
 
 
 def test_columns_are_encoded_by_the_largest_weight_of_a_row():
-    assert row_weights(None) is None
-    assert row_weights(np.array([1.0, 2.0])).tolist() == [1, 2]
     assert row_weights(np.array([[1.0, 0.0], [1.0, 1.0]])) is None
     assert row_weights(np.array([[1.0, 3.0], [2.0, 0.0]])).tolist() == [3, 2]
 

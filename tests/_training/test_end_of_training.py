@@ -23,6 +23,7 @@ from sk_pwiser._training._evaluation import (
 from sk_pwiser._training._settings import Settings
 from sk_pwiser.datasets import make_ctr_cvr
 from sk_pwiser.metrics import predicted_over_observed
+from sk_pwiser.networks import NetworkOutput
 
 
 @pytest.mark.parametrize("weighted", [False, True])
@@ -258,9 +259,15 @@ class Net:
     def __init__(self):
         self.sizes = []
 
-    def forward(self, rows):
+    def _set_training(self, training):
+        assert not training
+
+    def get_iterator(self, rows):
         self.sizes.append(len(rows))
-        return torch.zeros(len(rows), 2)
+        return [(len(rows), None)]
+
+    def infer(self, n_rows):
+        return NetworkOutput(torch.zeros(n_rows, 2))
 
 
 @pytest.mark.parametrize(

@@ -223,9 +223,10 @@ def test_lazy_adam_leaves_no_tiny_values():
 
 @pytest.mark.parametrize("n_steps", [1, 63, 64, 65, 200])
 def test_averages_are_updated_in_their_steps(n_steps):
-    module = nn.ModuleList([nn.Linear(1, 1, bias=False), nn.Embedding(1, 1)])
+    embedding = nn.Embedding(1, 1, sparse=True)
+    module = nn.ModuleList([nn.Linear(1, 1, bias=False), embedding])
     table = module[1].weight
-    average = WeightAverage(module, 0.9, [table])
+    average = WeightAverage(module, 0.9)
     # Small parameters in each of 64 steps and then in every 8th, tables in every 64th,
     # and both at the end.
     due = {
@@ -246,7 +247,7 @@ def test_averages_are_updated_in_their_steps(n_steps):
                     kept * expected[parameter] + (1 - kept) * step**0.5
                 )
                 last[parameter] = step
-    average.swap(into_module=True)
+    average.swap()
     for parameter, value in expected.items():
         assert float(parameter.detach()) == pytest.approx(value, rel=1e-5)
 

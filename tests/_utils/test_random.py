@@ -10,12 +10,12 @@ from sk_pwiser._utils import (
     Generators,
     active,
     draws_globally,
-    dropout,
     generator_on,
     global_states,
     seeded_globally,
 )
 from sk_pwiser.networks import MMoE, NetworkSpec
+from sk_pwiser.networks._layers import drop
 from sk_pwiser.weighting import Nash
 
 CPU = torch.device("cpu")
@@ -66,20 +66,20 @@ def test_dropout(with_generator):
     inputs = torch.randn(200, 50, dtype=torch.float64)
     if with_generator:
         with active(Generators(0)):
-            outputs = dropout(inputs, 0.3, training=True)
+            outputs = drop(inputs, 0.3, training=True)
     else:
-        outputs = dropout(inputs, 0.3, training=True)
+        outputs = drop(inputs, 0.3, training=True)
     is_kept = outputs != 0
     assert is_kept.double().mean().item() == pytest.approx(0.7, abs=0.02)
     torch.testing.assert_close(outputs[is_kept], inputs[is_kept] / 0.7)
-    assert dropout(inputs, 0.3, training=False) is inputs
-    assert dropout(inputs, 0.0, training=True) is inputs
+    assert drop(inputs, 0.3, training=False) is inputs
+    assert drop(inputs, 0.0, training=True) is inputs
 
 
 def test_gradients_of_dropout():
     inputs = torch.randn(100, requires_grad=True)
     with active(Generators(0)):
-        outputs = dropout(inputs, 0.5, training=True)
+        outputs = drop(inputs, 0.5, training=True)
     outputs.sum().backward()
     torch.testing.assert_close(inputs.grad, 2.0 * (outputs != 0))
 
