@@ -270,9 +270,9 @@ FEATURES = [*CATEGORICAL, *NUMERICAL]
 USER_FEATURES, USER_CATEGORIES = range(2, 34), (*range(2, 9), 32, 33)
 ITEM_FEATURES, ITEM_CATEGORIES = range(2, 49), (19, 34, 35, 36, 40, 41, 42)
 ALIEXPRESS_SOURCE = (
-    "Download AliExpress from https://tianchi.aliyun.com/dataset/74690 (files "
-    "XX_user_train, XX_item_train, XX_user_test and XX_item_test for the country XX), "
-    "or its processed form (a folder AliExpress_XX with train.csv and test.csv) from "
+    "Download AliExpress from https://tianchi.aliyun.com/dataset/74690, and unpack "
+    "XX_user_train, XX_item_train, XX_user_test and XX_item_test for the country XX, or "
+    "its processed form (a folder AliExpress_XX with train.csv and test.csv) from "
     "https://github.com/easezyc/Multitask-Recommendation-Library."
 )
 
@@ -291,8 +291,8 @@ def load_aliexpress(path, country, *, subset="all"):
     path : str or os.PathLike
         The folder of the country, or its parent. The processed form consists of
         `train.csv` and `test.csv`, in a folder `AliExpress_NL` (or another country) or
-        `aliexpress/AliExpress_NL`. The publisher's files are `NL_user_train` and so on,
-        as `.csv` or `.zip`.
+        `aliexpress/AliExpress_NL`. The publisher's files are `NL_user_train.csv` and
+        so on.
     country : {"ES", "FR", "NL", "RU", "US"}
         The country.
     subset : {"all", "train", "test"}, default="all"
@@ -374,11 +374,7 @@ def load_aliexpress(path, country, *, subset="all"):
 
 def _find_aliexpress(path, country, part):
     folders = (f"AliExpress_{country}/", f"aliexpress/AliExpress_{country}/", "")
-    names = [
-        f"{code}_{{table}}_{part}.{suffix}"
-        for code in (country, country.lower())
-        for suffix in ("csv", "zip")
-    ]
+    names = [f"{code}_{{table}}_{part}.csv" for code in (country, country.lower())]
     raw = [
         [folder + name.format(table=table) for folder in folders for name in names]
         for table in ("user", "item")

@@ -1,9 +1,6 @@
 """Downloaded logs: what all loaders share, and those of KuaiRand and Hillstrom."""
 
 import csv
-import io
-import zipfile
-import zlib
 from contextlib import contextmanager
 from inspect import getdoc
 from itertools import chain
@@ -64,7 +61,7 @@ def check_columns(names, columns, source):
 
 @np.errstate(over="ignore")  # too large numbers become infinite, and are found
 def read_csv(pandas, file, dtypes, *, has_header=True, is_complete=False):
-    """Read columns from a csv file, which may be in a zip archive.
+    """Read columns from a csv file.
 
     Text may be missing, and floats if the file is not complete.
     """
@@ -131,30 +128,14 @@ def check_column(column, is_wrong, rule, file, n_header_lines=1):
 
 @contextmanager
 def open_text(file):
-    """Open a file that may be in a zip archive, to read its lines."""
+    """Open a csv file to read its lines."""
+    # Bytes that are not UTF-8 become characters that no text can be encoded of.
+    form = {"encoding": "utf-8-sig", "errors": "surrogateescape", "newline": ""}
     try:
-        with _open(file) as source:
-            # Bytes that are not UTF-8 become characters that no text can be encoded of.
-            yield io.TextIOWrapper(
-                source, "utf-8-sig", errors="surrogateescape", newline=""
-            )
-    # A file that is not whole, or has no lines.
-    except (EOFError, csv.Error, zipfile.BadZipFile, zlib.error) as error:
+        with open(file, **form) as lines:
+            yield lines
+    except csv.Error as error:
         raise ValueError(f"{file} is damaged: {error}") from error
-
-
-def _open(file):
-    if file.suffix != ".zip":
-        return open(file, "rb")
-    archive = zipfile.ZipFile(file)
-    names = [
-        name
-        for name in archive.namelist()
-        if not (name.endswith("/") or name.startswith("__MACOSX/"))
-    ]
-    if len(names) != 1:
-        raise ValueError(f"{file} must contain one file, found {names}.")
-    return archive.open(names[0])
 
 
 # What the fields of a dtype must contain.

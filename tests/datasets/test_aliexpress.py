@@ -1,7 +1,5 @@
 """The loader of AliExpress against tables that are written in both of its layouts."""
 
-import zipfile
-
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
@@ -56,23 +54,18 @@ def draw_raw(rng, n_searches, n_items):
 
 
 def write_lines(path, lines):
-    text = "".join(",".join(cells) + "\n" for cells in lines)
-    if path.suffix == ".csv":
-        path.write_text(text)
-    else:
-        with zipfile.ZipFile(path, "w") as archive:
-            archive.writestr(f"{path.stem}.csv", text)
+    path.write_text("".join(",".join(cells) + "\n" for cells in lines))
 
 
-@pytest.fixture(params=["csv", "zip"])
-def raw(request, tmp_path):
+@pytest.fixture
+def raw(tmp_path):
     """Return a folder in the publisher's layout, and its lines."""
     rng = np.random.default_rng(0)
     parts = {"train": draw_raw(rng, 5, 24), "test": draw_raw(rng, 4, 12)}
     for part, tables in parts.items():
         for table, lines in zip(("user", "item"), tables, strict=True):
-            write_lines(tmp_path / f"FR_{table}_{part}.{request.param}", lines)
-    return tmp_path, parts, request.param
+            write_lines(tmp_path / f"FR_{table}_{part}.csv", lines)
+    return tmp_path, parts
 
 
 def test_processed_rows(processed):
@@ -97,7 +90,7 @@ def test_processed_rows(processed):
 
 
 def test_raw_items_are_joined_to_their_searches(raw):
-    path, parts, _ = raw
+    path, parts = raw
     bunch = load_aliexpress(path, "FR")
     assert bunch.data.shape == (36, 79)
     row = 0
@@ -121,10 +114,10 @@ def test_raw_items_are_joined_to_their_searches(raw):
 
 
 def test_raw_empty_fields_are_missing(raw):
-    path, parts, suffix = raw
+    path, parts = raw
     _, items = parts["train"]
     items[0][1] = items[0][18] = ""
-    write_lines(path / f"FR_item_train.{suffix}", items)
+    write_lines(path / "FR_item_train.csv", items)
     data = load_aliexpress(path, "FR").data
     missing = np.argwhere(data.isna().to_numpy())
     # Column 2 is the first number of an item, column 19 its first category.
@@ -133,10 +126,10 @@ def test_raw_empty_fields_are_missing(raw):
 
 
 def test_raw_items_without_a_search_are_reported(raw):
-    path, parts, suffix = raw
+    path, parts = raw
     _, items = parts["train"]
     items[3][0] = items[5][0] = "unknown"
-    write_lines(path / f"FR_item_train.{suffix}", items)
+    write_lines(path / "FR_item_train.csv", items)
     with pytest.warns(UserWarning, match="2 rows of .*FR_item_train.*out") as caught:
         bunch = load_aliexpress(path, "FR", subset="train")
     assert caught[0].filename == __file__
@@ -161,43 +154,22 @@ def test_raw_items_without_a_search_are_reported(raw):
     ],
 )
 def test_raw_faults_name_file_and_line(raw, table, row, column, value, message):
-    path, parts, suffix = raw
+    path, parts = raw
     lines = parts["train"][table == "item"]
     lines[row][column - 1] = lines[0][0] if value is None else value
-    write_lines(path / f"FR_{table}_train.{suffix}", lines)
-    match = rf"FR_{table}_train\.{suffix}, {message}"
+    write_lines(path / f"FR_{table}_train.csv", lines)
+    match = rf"FR_{table}_train\.csv, {message}"
     with pytest.raises(ValueError, match=match):
         load_aliexpress(path, "FR")
 
 
 def test_a_user_file_without_its_end(raw):
-    path, parts, suffix = raw
+    path, parts = raw
     users = parts["train"][0]
     users[-1] = users[-1][:-1]  # the last columns are categories, which may be empty
-    write_lines(path / f"FR_user_train.{suffix}", users)
-    with pytest.raises(ValueError, match=rf"{suffix}, line 5: expected 33 .* found 32"):
+    write_lines(path / "FR_user_train.csv", users)
+    with pytest.raises(ValueError, match=r"csv, line 5: expected 33 .* found 32"):
         load_aliexpress(path, "FR")
-
-
-def test_zip_files_of_other_forms(tmp_path):
-    rng = np.random.default_rng(0)
-    users, items = draw_raw(rng, 5, 24)
-    file = tmp_path / "FR_user_train.zip"
-    write_lines(file, users)
-    write_lines(tmp_path / "FR_item_train.csv", items)
-    expected = load_aliexpress(tmp_path, "FR", subset="train").data
-    with zipfile.ZipFile(file, "a") as archive:  # as macOS packs it
-        archive.writestr("__MACOSX/._FR_user_train.csv", b"\0")
-        archive.writestr("folder/", b"")
-    found = load_aliexpress(tmp_path, "FR", subset="train").data
-    pandas.testing.assert_frame_equal(found, expected)
-    with zipfile.ZipFile(file, "a") as archive:
-        archive.writestr("other.csv", "1")
-    with pytest.raises(ValueError, match=r"FR_user_train\.zip must contain one file"):
-        load_aliexpress(tmp_path, "FR", subset="train")
-    file.write_bytes(file.read_bytes()[:99])
-    with pytest.raises(ValueError, match=r"FR_user_train\.zip is damaged"):
-        load_aliexpress(tmp_path, "FR", subset="train")
 
 
 @pytest.mark.parametrize(

@@ -163,22 +163,6 @@ def test_hillstrom_lines_that_cannot_be_read(hillstrom, change, message):
         load_hillstrom(file)
 
 
-def test_hillstrom_file_that_is_compressed(hillstrom):
-    file, table = hillstrom
-    packed = file.with_name("campaign.csv.zip")
-    table.to_csv(packed, index=False)
-    expected = load_hillstrom(file).data
-    pandas.testing.assert_frame_equal(load_hillstrom(packed).data, expected)
-    packed.write_bytes(packed.read_bytes()[:-20])
-    with pytest.raises(ValueError, match=r"campaign\.csv\.zip is damaged"):
-        load_hillstrom(packed)
-    table["recency"] = table["recency"].astype(object)
-    table.loc[3, "recency"] = "x"
-    table.to_csv(packed, index=False)
-    with pytest.raises(ValueError, match=r"campaign\.csv\.zip, line 5: .*'recency'"):
-        load_hillstrom(packed)
-
-
 @needs_data
 def test_real_hillstrom():
     bunch = load_hillstrom(DATA)
