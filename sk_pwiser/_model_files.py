@@ -233,6 +233,7 @@ _DECODERS |= {cls.__name__: cls for cls in (tuple, set, frozenset)}
 # The same of pandas, which is imported if such values are read.
 _OF_PANDAS = {
     "Interval": (lambda v: [v.left, v.right, v.closed], lambda cls, v: cls(*v)),
+    "Timedelta": (lambda v: v.isoformat(), lambda cls, v: cls(v)),
     "Timestamp": (lambda v: v.isoformat(), lambda cls, v: cls(v)),
 }
 

@@ -271,8 +271,8 @@ USER_FEATURES, USER_CATEGORIES = range(2, 34), (*range(2, 9), 32, 33)
 ITEM_FEATURES, ITEM_CATEGORIES = range(2, 49), (19, 34, 35, 36, 40, 41, 42)
 ALIEXPRESS_SOURCE = (
     "Download AliExpress from https://tianchi.aliyun.com/dataset/74690, and unpack "
-    "XX_user_train, XX_item_train, XX_user_test and XX_item_test for the country XX, or "
-    "its processed form (a folder AliExpress_XX with train.csv and test.csv) from "
+    "XX_user_train, XX_item_train, XX_user_test and XX_item_test for the country XX; "
+    "or its processed form (a folder AliExpress_XX with train.csv and test.csv) from "
     "https://github.com/easezyc/Multitask-Recommendation-Library."
 )
 

@@ -28,6 +28,8 @@ from sk_pwiser.history._plan import Plan, check_params
 # Number of rows that are computed at a time.
 BLOCK = 2**15
 FORM = PlainForm([KeyLog, Slices])
+# Changes with the fields of files and of the records of stores.
+NUMBER_OF_FORM = 5
 
 
 class HistoryFeatures(DocLink, TransformerMixin, BaseEstimator):
@@ -559,6 +561,7 @@ class HistoryFeatures(DocLink, TransformerMixin, BaseEstimator):
         state, plan = self._fitted()
         return {
             "class": "HistoryFeatures",
+            "form": NUMBER_OF_FORM,
             "sk_pwiser": __version__,
             "params": plan.params,
             "features": list(self.feature_names_in_),
@@ -618,6 +621,10 @@ def read_description(values, arrays=()):
     """Return the decoded content of a file, checked, and the plan."""
     if values["class"] != "HistoryFeatures":
         raise ValueError(f"it is one of {values['class']!r}")
+    if values.get("form") != NUMBER_OF_FORM:
+        raise ValueError(
+            "another version of sk_pwiser wrote it; write the history again"
+        )
     content = FORM.decode(values, arrays)
     check_params(content["params"])
     return content, Plan(content["params"], content["kind"], content["task_names"])

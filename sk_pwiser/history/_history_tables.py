@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from sk_pwiser._table._frames import as_table, collected, refuse_parts
+from sk_pwiser._table._labels import refuse_repeated
 
 
 class ListOutput(NamedTuple):
@@ -38,6 +39,7 @@ class Table:
         self.X = X = collected(X)
         self.kind, self.n_rows = kind_of(X), len(X)
         self.names = list(X.column_names if self.kind == "arrow" else X.columns)
+        refuse_repeated("The columns of X", self.names)
 
     def column(self, name):
         if name not in self.names:

@@ -30,8 +30,6 @@ from sk_pwiser.history._store_blocks import (
     write_record,
 )
 
-# The form of a store, which changes with the fields of its records.
-STORE_FORM = 5
 # Of changes that were made, but whose callers may repeat them, so many are known.
 N_UNCONFIRMED = 16
 # How often a record is read again whose blocks another process has just replaced.
@@ -149,13 +147,11 @@ class StoredHistory:
         StoredHistory
             This object.
         """
-        text = self.store.get(self.prefix, b"null")
         with refusing(f"store[{self.prefix!r}]", "holds no valid history"):
+            text = self.store.get(self.prefix)
+            if text is None:
+                raise ValueError("the store has no such key")
             content, plan = _history_features.read_description(json.loads(text))
-            if content.get("form") != STORE_FORM:
-                raise ValueError(
-                    "another version of sk_pwiser wrote it; write the history again"
-                )
             state = empty_state(plan, content["classes"])
             state.end, state.has_labels = content["end"], content["has_labels"]
             state.indices = {
@@ -537,8 +533,7 @@ def _elements(rows, own, each, is_new):
 
 def _description(history, own):
     """Return the record of what is known beside the keys."""
-    own |= {"has_labels": history._state.has_labels, "form": STORE_FORM}
-    content = history._describe() | own
+    content = history._describe() | own | {"has_labels": history._state.has_labels}
     values, _ = _history_features.FORM.encode(content, "history")
     return json.dumps(values).encode()
 

@@ -129,6 +129,8 @@ def test_bad_tables_and_labels():
     X, Y = make_log(20)
     with pytest.raises(TypeError, match="whose columns have names"):
         make().fit(X.to_numpy(), Y)
+    with pytest.raises(ValueError, match="columns of X must be distinct; 'user' occ"):
+        make(passthrough=False).fit(X[[*X, "user"]], Y)
     with pytest.raises(TypeError, match="'item' must hold one value per row"):
         make().fit(X.assign(item=[[1]] * 20), Y)
     with pytest.raises(ValueError, match="inconsistent numbers of samples"):

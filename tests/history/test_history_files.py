@@ -72,6 +72,13 @@ def test_values_that_a_file_cannot_hold(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_durations_of_pandas(tmp_path):
+    X, Y = make_log(20)
+    windows = [pd.Timedelta("3h") + pd.Timedelta(1)]
+    history = HistoryFeatures(["user"], time="time", windows=windows).fit(X, Y)
+    assert read_back(history, tmp_path / "file").windows == history.windows
+
+
 def test_integers_beyond_int64_stay_exact(tmp_path):
     ids, path = [2**63 + 1, 3, 2**63 + 2], tmp_path / "history"
     lists = [{"column": "user", "n": 2}]

@@ -14,6 +14,7 @@ from impressions_over_time import make_history, make_log
 from numpy.testing import assert_allclose
 from suites import fast_for
 
+from sk_pwiser._model_files import read_file, write_file
 from sk_pwiser.history import HistoryFeatures, StoredHistory, _store_blocks
 
 
@@ -229,7 +230,7 @@ def test_integers_that_became_floats_after_their_users_were_dropped():
         assert each.transform_row({"user": np.inf, "t": 99})
 
 
-def test_a_store_of_another_version_is_refused():
+def test_stores_and_files_of_another_version_are_refused(tmp_path):
     history = HistoryFeatures(["user"], time="t").fit(
         pd.DataFrame({"user": [1], "t": [1]})
     )
@@ -237,8 +238,16 @@ def test_a_store_of_another_version_is_refused():
     content = json.loads(store[stored.prefix])
     del content["form"]
     store[stored.prefix] = json.dumps(content).encode()
-    with pytest.raises(ValueError, match=r"another version .* write the history again"):
+    match = r"another version .* write the history again"
+    with pytest.raises(ValueError, match=match):
         StoredHistory(store)
+    with pytest.raises(ValueError, match=r"'other'.* the store has no such key"):
+        StoredHistory(store, prefix="other")
+    history.save(tmp_path / "history")
+    values, arrays = read_file(tmp_path / "history")
+    write_file(tmp_path / "history", values | {"form": 0}, arrays)
+    with pytest.raises(ValueError, match=match):
+        HistoryFeatures.load(tmp_path / "history")
 
 
 class Unreachable(dict):
