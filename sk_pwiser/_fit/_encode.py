@@ -283,9 +283,10 @@ class Encoding:
         for rows in parts:
             with named_place(rows.place):
                 source.summary.add(rows.targets, rows.weights)
-                self.hold_out.count(rows)
                 learner.add(rows.X, rows.weights)
-                self.blocks.add(len(rows), times_of(self.plan, rows.X, encoder))
+                times = times_of(self.plan, rows.X, encoder)
+                self.hold_out.count(rows, times)
+                self.blocks.add(len(rows), times)
         return learner.finish()
 
     def encode(
@@ -473,11 +474,16 @@ class HoldOut:
         self.random_state = random_state
         self.first_state = random_state.get_state()
         self.counts = np.zeros(0, dtype=np.int64)
-        self.groups = GroupValues()
+        self.groups, self.ends = GroupValues(), GroupValues()
+        # Of the last times of the groups, by which they are held out.
+        self.sample = RowSample(blocks.sample.n_rows, blocks.sample.generator)
 
-    def count(self, rows: Any) -> None:
+    def count(self, rows: Any, times: np.ndarray | None = None) -> None:
         """Count rows of the first pass."""
         self._choose(rows, self._add)
+        if times is not None and rows.groups is not None:
+            ends = self.ends.of(rows.groups, times, np.maximum, np.asarray)
+            self.sample.add(ends, None)
 
     def _add(self, strata: np.ndarray) -> np.ndarray:
         added = np.bincount(strata, minlength=len(self.counts))
@@ -489,6 +495,8 @@ class HoldOut:
         """Start a further pass, which reads the same parts as the first one."""
         self.random_state.set_state(self.first_state)
         times = self.blocks.sampled if self.blocks.by_time else None
+        if self.sample.n_kept:
+            times, _ = self.sample.finish()
         self.edge = None if times is None else last_edge(times, self.share)
         self.groups = GroupValues()
         self.stratum_of, self.n_held = holdout_sizes(self.counts, self.share)

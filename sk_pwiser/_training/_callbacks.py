@@ -238,24 +238,12 @@ def _name_callback(error: Exception, callbacks: Any) -> None:
             return
 
 
-# The value of `verbose` that adds progress bars; larger ones are intervals of lines.
-BARS = 2
-
-
 class EpochTable(PrintLog):  # type: ignore[misc]
-    """skorch's table of every `interval`-th epoch, with the tasks in their order."""
+    """skorch's table of the epochs, with the tasks in their order."""
 
-    def __init__(
-        self, task_names: Sequence[str], keys_ignored: Iterable[str], interval: int
-    ) -> None:
+    def __init__(self, task_names: Sequence[str], keys_ignored: Iterable[str]) -> None:
         super().__init__(keys_ignored=keys_ignored)
         self.task_names = task_names
-        self.interval = interval
-
-    def on_epoch_end(self, net: NeuralNet, **kwargs: Any) -> None:
-        """Print the line of an epoch, if it is due."""
-        if net.history[-1, "epoch"] % self.interval == 0:
-            super().on_epoch_end(net, **kwargs)
 
     def _sorted_keys(self, keys: Iterable[str]) -> list[str]:
         """Return the columns: losses, AUC per task and mean, then all others."""

@@ -425,32 +425,25 @@ def find_rises(
     return Rises(later, share) if share >= RISING_SHARE else None
 
 
-# Largest usual values of parameters, and of learning rates by optimiser.
-USUAL_LR, USUAL_LR_OF = 0.03, {"sgd": 1.0, "adagrad": 0.3}
+# Largest usual values of parameters.
 USUAL = {
+    "lr": 0.03,
+    "embedding_lr": 0.03,
     "weight_decay": 0.1,
     "embedding_weight_decay": 0.1,
     "momentum": 0.999,
     "pwiser_weight": 10.0,
 }
-USUAL_WEIGHT = 100.0
 
 
 def advice(settings: Settings) -> str:
     """Return advice after a divergence: parameters far above their usual values."""
-    usual_lr = USUAL_LR_OF.get(settings.optimizer, USUAL_LR)
-    usual = {"lr": usual_lr, "embedding_lr": usual_lr, **USUAL}
     of_fit = {**vars(settings), **settings.optimizer_params}
-    values: dict[str, Any] = {k: of_fit[k] for k in usual if k in of_fit}
-    of_network = settings.network_params.items()
-    values |= {k: v for k, v in of_network if k.endswith(("weight", "weights"))}
-    values |= {**settings.loss_params, **settings.weighting_params}
-    found = []
-    for name, value in values.items():
-        numbers = value if isinstance(value, list | tuple) else [value]
-        limit = usual.get(name, USUAL_WEIGHT)
-        if any(isinstance(each, Real) and abs(float(each)) > limit for each in numbers):
-            found.append(f"Use a smaller {name}; it is {value}.")
+    found = [
+        f"Use a smaller {name}; it is {of_fit[name]}."
+        for name, limit in USUAL.items()
+        if isinstance(of_fit.get(name), Real) and of_fit[name] > limit
+    ]
     return " ".join(found) or (
         "No parameter is far above its usual values; a smaller lr, which is "
         f"{settings.lr}, or clip_grad_norm in optimizer_params may help."

@@ -103,7 +103,7 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
     @property
     def _default_callbacks(self) -> list[tuple[str, Callback]]:
         callbacks: list[tuple[str, Callback]] = [("epoch_timer", EpochTimer())]
-        if self.verbose == _callbacks.BARS:
+        if self.verbose > 1:
             callbacks.append(("progress_bar", _callbacks.BatchProgressBar()))
         if self.verbose:
             # Figures of the loss, weights and the log loss per task would make the
@@ -114,8 +114,7 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
                 names += [f"log_loss_{task}" for task in self.task_names]
             parts = ("train", "valid")
             ignored = [f"{part}_{name}" for part in parts for name in names]
-            interval = self.verbose if self.verbose > _callbacks.BARS else 1
-            table = _callbacks.EpochTable(self.task_names, ignored, interval)
+            table = _callbacks.EpochTable(self.task_names, ignored)
             callbacks.append(("print_log", table))
         return callbacks
 

@@ -176,8 +176,9 @@ class BestEpochStopping(StatefulCallback):
 # first steps are too long for new embeddings.
 WARM_UP_STEPS, WARM_UP_SHARE = 50, 0.1
 # The constant rate ends if the validation loss has not fallen by this share of itself
-# for this number of steps, so that small and large tables are judged alike, ...
-SMALLEST_GAIN, PATIENCE_STEPS = 1e-3, 75
+# for this number of steps, so that small and large tables are judged alike, but not in
+# the first steps, in which embeddings of many values may have learnt nothing yet, ...
+SMALLEST_GAIN, PATIENCE_STEPS, LEAST_STEPS = 1e-3, 75, 200
 # ... or if it has lasted for both of these numbers: the decay then gains most of what
 # is left.
 MOST_STEPS, MOST_EPOCHS = 500, 10
@@ -298,6 +299,7 @@ class WarmupStableDecay(Schedule, StatefulCallback):
         if stopping.best_epoch_ == net.history[-1, "epoch"]:
             patience = max(patience, 2 * self.epoch_steps)
         is_stuck = self.n_steps - self.best_step >= patience
+        is_stuck &= self.n_steps >= LEAST_STEPS
         is_long = self.n_steps >= MOST_STEPS and self.n_epochs >= MOST_EPOCHS
         is_late = n_left <= max(1, DECAY_RATIO * self.n_epochs)
         if stopping.n_unjudged_ or not (is_stuck or is_long or is_late):

@@ -154,6 +154,9 @@ def _trace(network):
             if name.partition(".")[0] == "torch" and getattr(log, "handlers", []):
                 silent = [logging.NullHandler()]
                 stack.enter_context(patch.object(log, "handlers", silent))
+        for log in map(logging.getLogger, ("onnxscript", "onnx_ir")):
+            stack.callback(log.setLevel, log.level)
+            log.setLevel(logging.ERROR)
         program = torch.onnx.export(
             network,
             tensors,

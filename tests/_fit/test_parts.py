@@ -277,6 +277,25 @@ def test_every_row_has_the_same_chance_to_be_in_the_sample():
     assert_allclose(thirds, 1 / 3, atol=0.02)
 
 
+def test_groups_in_parts_are_held_out_by_their_last_times():
+    groups = np.repeat(np.arange(30), 10)
+    times = np.random.default_rng(0).permutation(np.arange(300.0))
+    settings = Settings.of(vars(MultiTaskCTRCVRClassifier()))
+    blocks = Blocks(10, by_time=True)
+    drawn, parts = HoldOut(settings, blocks, np.random.RandomState(0)), []
+    for part in (slice(0, 100), slice(100, 300)):
+        rows = Rows(None, check_targets(np.zeros((300, 2))[part]), groups=groups[part])
+        parts.append((rows, times[part]))
+        blocks.add(len(rows), times[part])
+        drawn.count(*parts[-1])
+    blocks.finish()
+    drawn.start()
+    found = np.concatenate([drawn.draw(*part) for part in parts])
+    ends = np.repeat(times.reshape(30, 10).max(axis=1), 10)
+    assert_array_equal(found, ends >= np.quantile(ends, 0.9, method="higher"))
+    assert 30 <= found.sum() < 60
+
+
 def test_groups_keep_their_numbers_over_the_border_of_parts():
     numbers = GroupNumbers()
     first = numbers.of(pd.DataFrame({"s": ["a", "a", "b"]}))

@@ -347,15 +347,3 @@ def test_the_last_line_says_why_training_ended(stopped, capsys, tmp_path):
     model.save(tmp_path / "model.safetensors")
     assert type(model).load(tmp_path / "model.safetensors").stop_reason_ == line
     assert model.partial_fit(X, Y).stop_reason_ is None
-
-
-def test_larger_values_of_verbose_are_intervals(capsys):
-    small(verbose=3, max_epochs=7, early_stopping=False).fit(X, Y)
-    lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in lines] == [
-        "epoch",
-        "-------",
-        "3",
-        "6",
-        "Ended",
-    ]

@@ -3,13 +3,16 @@
 import pickle
 
 import numpy as np
+import pandas as pd
 import pytest
 from checkpointed import Interrupted, InterruptsAfter, history, interrupt, resume
 from numpy.testing import assert_allclose, assert_array_equal
 from refusals import N, X, Y, small
+from scipy.special import expit
 from skorch.callbacks import Callback, LRScheduler
 from torch.optim.lr_scheduler import StepLR
 
+from sk_pwiser import MultiTaskCTRCVRClassifier
 from sk_pwiser._training._net import MultiTaskNet
 from sk_pwiser._training._schedule_and_stopping import (
     MOST_EPOCHS,
@@ -136,6 +139,22 @@ def test_the_rate_is_held_until_no_gain_or_two_small_ones(monkeypatch, losses, n
     model = scheduled(**{**HELD, "batch_size": 3}).fit(X, Y)
     assert 0.9 * N / 3 > PATIENCE_STEPS
     assert f"held until epoch {n_held}," in model.stop_reason_
+
+
+@pytest.mark.parametrize(
+    ("n_rows", "n_items", "least"), [(10_000, 1_000, 0.71), (20_000, 5_000, 0.66)]
+)
+def test_embeddings_of_many_values_are_learnt_before_the_decay(n_rows, n_items, least):
+    """For over 100 steps, the validation loss only falls by the numbers."""
+    rng = np.random.default_rng(0)
+    effects, item = rng.normal(size=n_items), rng.integers(n_items, size=2 * n_rows)
+    x = rng.normal(size=(len(item), 1))
+    logits = effects[item, np.newaxis] + 0.5 * x - [1.5, 0.5]
+    y = (rng.random((len(item), 2)) < expit(logits)).cumprod(axis=1)
+    rows = pd.DataFrame({"item": item.astype(str), "x": x[:, 0]})
+    model = MultiTaskCTRCVRClassifier(target_encoding=False, random_state=0)
+    model.fit(rows[:n_rows], y[:n_rows])
+    assert model.score(rows[n_rows:], y[n_rows:]) > least
 
 
 def test_epochs_without_improvement_end_the_decay(monkeypatch):

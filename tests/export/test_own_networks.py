@@ -75,6 +75,12 @@ def fitted(network):
     return small(network=network, network_params=None, max_epochs=1).fit(X, Y)
 
 
+def test_lists_are_exported_without_messages(capfd):
+    lists = X.assign(items=[["a", "b"][: 1 + row % 2] for row in range(len(X))])
+    assert Scorer(small(max_epochs=1).fit(lists, Y)).runtime == "onnx"
+    assert capfd.readouterr() == ("", "")
+
+
 @pytest.mark.parametrize(
     "network",
     fast_for([Iterates], [Iterates, ReadsWidth, Attention, Normalised]),
