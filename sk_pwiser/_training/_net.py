@@ -16,7 +16,7 @@ from sk_pwiser._training import _batches, _callbacks, _evaluation, _optimizers
 from sk_pwiser._training._batches import Batch, TrainingRows
 from sk_pwiser._training._callbacks import KeepOnInterrupt
 from sk_pwiser._training._graph import Step, graphed_steps
-from sk_pwiser._training._optimizers import TABLES
+from sk_pwiser._training._optimizers import TABLES, WeightAverage
 from sk_pwiser._training._schedule_and_stopping import BestEpochStopping
 from sk_pwiser._training._schema import EncodedData
 from sk_pwiser._training._settings import Settings, device_or_cpu
@@ -51,7 +51,7 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
     # During training only, the last two epochs with the lowest training loss so far and
     # their weights; and the epoch whose weights were restored, if not the last one.
     lowest_: tuple[tuple[int, dict[str, Any]], ...] = ()
-    average_: _optimizers.WeightAverage | None = None  # during training only
+    average_: WeightAverage | None = None  # during training only
     n_complete_ = 0  # epochs of this training
     kept_epoch_: int | None = None
     # Mean probabilities before training, if it began with the weights of another net.
@@ -147,11 +147,8 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
         self.lowest_, self.kept_epoch_ = (), None
         try:
             self.notify("on_train_begin", X=X, y=None)
-            self.average_ = None
             if self.average_decay:
-                self.average_ = _optimizers.WeightAverage(
-                    self.module_, self.average_decay
-                )
+                self.average_ = WeightAverage(self.module_, self.average_decay)
             self.fit_loop(X, checkpoints)
             self.notify("on_train_end", X=X, y=None)
         finally:

@@ -251,9 +251,7 @@ class Settings(_Parameters):  # type: ignore[misc, valid-type]
     def of(cls, params: Mapping[str, Any]) -> "Settings":
         """Copy the parameters of an estimator; a subclass may have further ones."""
         copies = {name: _copy(params[name]) for name in PARAMETER_CONSTRAINTS}
-        for name in copies:
-            if name.endswith("_params") and copies[name] is None:
-                copies[name] = {}
+        copies |= {k: v or {} for k, v in copies.items() if k.endswith("_params")}
         given = copies["encoding_params"]
         for key in given:
             _utils.check_choice("Each key of encoding_params", key, ENCODING_PARAMS)
