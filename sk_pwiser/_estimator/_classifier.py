@@ -217,9 +217,9 @@ class MultiTaskCTRCVRClassifier(
         - `embedding_lr`, None by default: learning rate of the embeddings; None for
           `lr`;
         - `embedding_weight_decay`, None by default: weight decay of the embeddings;
-          None for 20 times `weight_decay` where a category value has 10 to 25 rows in
-          the mean. Above, the factor falls with the root of the number of rows, and
-          below with the number itself, to 5;
+          None for 20 times `weight_decay` where a category value has 25 rows in the
+          mean. Above, the factor falls with the root of the number of rows, and below
+          with the number itself, to 5;
         - `lazy_embeddings`, "auto" by default: whether a step of "adam" updates only
           the embeddings of values in the batch, and only their moments, so that its
           cost does not depend on the number of values. "auto" does so for tables of
@@ -229,11 +229,11 @@ class MultiTaskCTRCVRClassifier(
     lr_schedule : {"warmup_stable_decay"} or None, default="warmup_stable_decay"
         How the learning rate changes over the steps of `fit`. "warmup_stable_decay"
         raises it for 50 steps, or a tenth of the steps of `max_epochs` epochs if these
-        are fewer, and holds it. With early stopping, it is held for at least 200 steps,
-        until the monitored figure has not improved for 75 steps, the loss by 0.1 %, or
-        after 500 steps and 10 epochs; training then goes back to the best epoch, and
-        the rate falls linearly to 0 within half as many steps. Without early stopping,
-        the number of epochs is known, and the last third of the steps decays. In
+        are fewer, and holds it. With early stopping, it is held until the
+        monitored figure has not improved for 75 steps, the loss by 0.1 %, or after 500
+        steps and 10 epochs; training then goes back to the best epoch, and the rate
+        falls linearly to 0 within half as many steps. Without early stopping, the
+        number of epochs is known, and the last third of the steps decays. In
         `partial_fit`, the rate falls with the number of steps that the model has taken,
         from 3 times `lr` to 0.3 times `lr`. None for a constant rate, with which an
         update equals an epoch of `fit` with the same `weight_decay`. A schedule of
@@ -316,8 +316,8 @@ class MultiTaskCTRCVRClassifier(
     verbose : int, default=0
         1 prints one line per epoch: the losses, the mean log loss of the validation
         rows, the validation AUC of the tasks in the order of the funnel, and their
-        mean; and at the end where and why training ended. 2 and more
-        add, in a terminal or a notebook, a progress bar over the batches.
+        mean; and at the end where and why training ended. 2 adds, in a
+        terminal or a notebook, a progress bar over the batches.
     random_state : int, RandomState instance or None, default=None
         Seed of all random numbers. torch's global generators are left unchanged.
     task_names : list of str, default=None

@@ -18,7 +18,6 @@ from sk_pwiser._table._blocks import Blocks, GroupValues, RowOrder, RowSample, l
 from sk_pwiser._table._categories import NewValues
 from sk_pwiser._table._numbers import FEW_VALUES
 from sk_pwiser._table._target_statistics import BlockCounts, find_target_columns
-from sk_pwiser._table._weights_and_groups import row_weights
 from sk_pwiser._times import row_times
 from sk_pwiser._training import _schema
 from sk_pwiser._training._batches import Impressions, TrainingRows
@@ -38,8 +37,8 @@ from sk_pwiser._utils import equal, warn_user
 if TYPE_CHECKING:
     from sk_pwiser._fit._fit import Plan, Source
 
-# All rows at once: their table and labels, encoded, and their times.
-Part = tuple[Rows, Impressions, np.ndarray | None]
+# Rows, their codes and other inputs, and their times.
+Part = tuple[Rows, tuple[Any, ...], np.ndarray | None]
 
 
 def encode(
@@ -186,6 +185,13 @@ class Encoding:
         Rows in one part, such as a table, are encoded at once and not read again.
         """
         settings, summary = self.plan.settings, self.source.summary
+        if self.earlier is not None:
+            left_out = left_out_column(settings)
+            if left_out in [c.name for c in self.earlier.encoder.read_columns_]:
+                raise ValueError(
+                    f"time_column={left_out!r} was a feature in the earlier fit. Set "
+                    "time_feature=True in encoding_params to continue it."
+                )
         parts = self.source.parts("Learning the columns")
         first, second = next(parts), next(parts, None)
         if self.adds and settings.encoding_params["grow_vocabulary"]:
@@ -200,15 +206,10 @@ class Encoding:
             statistics = None
         else:
             encoder, statistics = earlier.encoder, earlier.statistics
-            left_out = left_out_column(settings)
-            if left_out in [c.name for c in encoder.read_columns_]:
-                raise ValueError(
-                    f"time_column={left_out!r} was a feature in the earlier fit. Set "
-                    "time_feature=True in encoding_params to continue it."
-                )
         if second is None:
             # Learning and encoding at once spares finding the distinct values twice.
-            encoder, statistics = self._learn_whole(first, encoder)
+            with named_place(first.place):
+                encoder, statistics = self._learn_whole(first, encoder)
         else:
             # Parts are read again for the second pass: all of them may exceed memory.
             encoder = self._learn_parts(chain([first, second], parts), encoder)
@@ -238,38 +239,36 @@ class Encoding:
         statistics = None if earlier is None else earlier.statistics
         if not summary.n_rows:
             summary.add(rows.targets, rows.weights)
-        weights = row_weights(summary.scaled) if summary.per_task else summary.scaled
-        with named_place(rows.place):
-            if earlier is None:
-                learnt = encoder.fit(rows.X, weights)
-                # Constants are usual in a small batch, and in a single row.
-                if not is_update and len(rows) > 1:
-                    _column_kinds.warn_about_constants(encoder.columns_)
-                statistics = _schema.unfitted_statistics(
-                    settings, encoder, rows.targets.values.shape, is_update=is_update
-                )
-            n_rates = 0 if statistics is None or in_files else statistics.n_outputs
-            if earlier is None:
-                codes, *inputs = encoder.stack(learnt, n_rates)
-            else:
-                rows = replace(rows, X=encoder.align(rows.X))
-                if is_update or not self.is_shared:
-                    encoder = _encoder.learn_constant_columns(encoder, rows.X, weights)
-                grows = settings.encoding_params["grow_vocabulary"]
-                names_new = is_update and not grows
-                codes, *inputs = encoder.transform(rows.X, n_rates, names_new=names_new)
-            if is_update:
-                columns, with_rates = encoder.columns_, []
-                if earlier is not None:
-                    known = set(map(id, earlier.encoder.columns_))
-                    columns = [each for each in columns if id(each) not in known]
-                elif statistics is not None and len(codes) < FEW_VALUES:
-                    with_rates = statistics.column_names(encoder)
-                _column_kinds.warn_about_few_values(columns, with_rates)
-            encoded = Impressions.of(codes, *inputs)
-            times = times_of(self.plan, rows.X, encoder)
+        weights = summary.of_rows
+        if earlier is None:
+            learnt = encoder.fit(rows.X, weights)
+            # Constants are usual in a small batch, and in a single row.
+            if not is_update and len(rows) > 1:
+                _column_kinds.warn_about_constants(encoder.columns_)
+            statistics = _schema.unfitted_statistics(
+                settings, encoder, rows.targets.values.shape, is_update=is_update
+            )
+        n_rates = 0 if statistics is None or in_files else statistics.n_outputs
+        if earlier is None:
+            codes, *inputs = encoder.stack(learnt, n_rates)
+        else:
+            rows = replace(rows, X=encoder.align(rows.X))
+            if is_update or not self.is_shared:
+                encoder = _encoder.learn_constant_columns(encoder, rows.X, weights)
+            grows = settings.encoding_params["grow_vocabulary"]
+            names_new = is_update and not grows
+            codes, *inputs = encoder.transform(rows.X, n_rates, names_new=names_new)
+        if is_update:
+            columns, with_rates = encoder.columns_, []
+            if earlier is not None:
+                known = set(map(id, earlier.encoder.columns_))
+                columns = [each for each in columns if id(each) not in known]
+            elif statistics is not None and len(codes) < FEW_VALUES:
+                with_rates = statistics.column_names(encoder)
+            _column_kinds.warn_about_few_values(columns, with_rates)
+        times = times_of(self.plan, rows.X, encoder)
         self.blocks.add(len(rows), times)
-        self.whole = rows, encoded, times
+        self.whole = rows, (codes, *inputs), times
         return encoder, statistics
 
     def _learn_parts(
@@ -359,8 +358,8 @@ class Encoding:
         whole = self.whole
         if holds_out and whole is None:
             self.hold_out.start()
-        for rows, encoded, times in self._parts() if whole is None else [whole]:
-            codes = encoded.codes.numpy()
+        for rows, arrays, times in self._parts() if whole is None else [whole]:
+            codes, encoded = arrays[0], Impressions.of(*arrays)
             weights = summary.scaled
             if whole is None:
                 weights = summary.scale(rows.weights, len(rows))
@@ -397,7 +396,7 @@ class Encoding:
         encoder = self.schema.encoder
         for rows in self.source.parts("Encoding"):
             with named_place(rows.place):
-                encoded = Impressions.of(*encoder.transform(rows.X))
+                encoded = encoder.transform(rows.X)
             yield rows, encoded, times_of(self.plan, rows.X, encoder)
 
     def _count(
@@ -477,6 +476,7 @@ class HoldOut:
         self.groups, self.ends = GroupValues(), GroupValues()
         # Of the last times of the groups, by which they are held out.
         self.sample = RowSample(blocks.sample.n_rows, blocks.sample.generator)
+        self.edge_share = 1.0  # of the groups that end at the edge, held out at random
 
     def count(self, rows: Any, times: np.ndarray | None = None) -> None:
         """Count rows of the first pass."""
@@ -495,9 +495,12 @@ class HoldOut:
         """Start a further pass, which reads the same parts as the first one."""
         self.random_state.set_state(self.first_state)
         times = self.blocks.sampled if self.blocks.by_time else None
-        if self.sample.n_kept:
-            times, _ = self.sample.finish()
         self.edge = None if times is None else last_edge(times, self.share)
+        if self.sample.n_kept:
+            ends, _ = self.sample.finish()
+            is_later, at_edge, share = held_by_time(ends, self.share)
+            self.edge = ends[at_edge if len(at_edge) else is_later].min()
+            self.edge_share = share if len(at_edge) else 1.0
         self.groups = GroupValues()
         self.stratum_of, self.n_held = holdout_sizes(self.counts, self.share)
         self.n_left = np.zeros_like(self.n_held)
@@ -507,10 +510,14 @@ class HoldOut:
         """Return which of the next rows are held out."""
         if self.edge is None:
             return self._choose(rows, self._draw)
-        is_held = np.asarray(times) >= self.edge
-        if rows.groups is not None:
-            is_held = self.groups.of(rows.groups, is_held, np.maximum, np.asarray)
-        return is_held
+        times = np.asarray(times)
+        if rows.groups is None:
+            return times >= self.edge
+        return self.groups.of(rows.groups, times, np.maximum, self._is_late)
+
+    def _is_late(self, ends: np.ndarray) -> np.ndarray:
+        drawn = self.random_state.random(len(ends)) < self.edge_share
+        return (ends > self.edge) | ((ends == self.edge) & drawn)
 
     def _choose(self, rows: Any, choose: Callable[..., np.ndarray]) -> np.ndarray:
         strata = funnel_strata(rows.targets.with_nan(), rows.targets.parents)

@@ -266,8 +266,7 @@ class TableLearner:
             return encoder
         table, weights = self.sample.finish()
         weights = _weights_and_groups.scale_weights(weights)
-        if weights is not None and weights.ndim == 2:
-            weights = _weights_and_groups.row_weights(weights)
+        weights = _weights_and_groups.row_weights(weights)
         if not self.new:
             return learn_constant_columns(encoder, table, weights)
         for column in (*self.counts.values(), *self.lists):

@@ -27,7 +27,6 @@ from sk_pwiser._training._optimizers import LazyAdam
 from sk_pwiser._training._schedule_and_stopping import (
     check_early_stopping,
     check_unmonitored,
-    stop_reason,
 )
 from sk_pwiser._training._schema import (
     EncodedData,
@@ -427,7 +426,7 @@ def train(
     if not is_update:
         n_epochs = len(net.history) - origin.n_earlier
         rises = _evaluation.find_rises(net, data.train, n_epochs, data.unrelated)
-        reason = stop_reason(net, n_epochs, best_epoch)
+        reason = _evaluation.stop_reason(net, n_epochs, best_epoch)
         if settings.verbose:
             print(reason)
         net.criterion_.count_fit(data.base_rates, len(data.train))

@@ -3,7 +3,7 @@
 import re
 from collections import Counter, defaultdict
 from copy import copy
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from decimal import Decimal
 from functools import cache
 from itertools import compress
@@ -541,22 +541,21 @@ class NewValues:
 
     encoder: Any
     n_rows: int = 0
-    # Per column, how many rows have the code of unseen values, which codes the earlier
-    # rows have, and how many of the last rows have each code.
-    counts: list = field(default_factory=list)
 
     def add(self, codes, is_late):
         columns = self.encoder.of_kind(CategoryColumn)
-        if not self.counts:
-            sizes = [column.n_codes for column in columns]
-            self.counts = [[0, np.zeros(n, bool), np.zeros(n, int)] for n in sizes]
+        if not self.n_rows:
+            self.n_unseen = np.zeros(len(columns))
+            self.seen = [np.zeros(column.n_codes, dtype=bool) for column in columns]
+            self.n_late = [np.zeros(len(seen), dtype=np.int64) for seen in self.seen]
         self.n_rows += len(codes)
-        for column, counts, own in zip(columns, self.counts, codes.T, strict=True):
-            _, is_early, n_late = counts
+        for index, column in enumerate(columns):
+            own = codes[:, index]
             is_unseen = (own == UNSEEN) | (own >= column.cardinality)
-            counts[0] += np.count_nonzero(is_unseen)
-            is_early[own[~is_late]] = True
+            self.n_unseen[index] += np.count_nonzero(is_unseen)
+            self.seen[index][own[~is_late]] = True
             late = own[is_late].astype(np.int64)
+            n_late = self.n_late[index]
             n_late += np.bincount(late, minlength=len(n_late))
 
     def dropouts(self):
@@ -567,8 +566,9 @@ class NewValues:
         values, which later rows have as well, were learnt too little.
         """
         found = []
-        for n_unseen, is_early, n_late in self.counts:
-            new = n_late[~is_early].sum() / max(n_late.sum(), 1)
+        of_columns = zip(self.seen, self.n_late, self.n_unseen, strict=True)
+        for seen, n_late, n_unseen in of_columns:
+            new = n_late[~seen].sum() / max(n_late.sum(), 1)
             share = n_unseen / max(self.n_rows, 1)
             missing = (new - share) / max(1 - share, 1 / max(self.n_rows, 1))
             found.append(float(max(LEAST_DROPOUT, missing / 2)))

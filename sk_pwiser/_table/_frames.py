@@ -213,7 +213,6 @@ def as_table(X):
     X = collected(X)
     if hasattr(X, "column_names"):
         return selectable(X)
-    refuse_unreadable(X, "X")
     return X.tocsr() if sp.issparse(X) else X
 
 
@@ -240,11 +239,13 @@ def reads_in_parts(X):
 
 
 def refuse_parts(X):
+    """Raise for a dataset that is read in parts, and for what is no table at all."""
     if reads_in_parts(X):
         raise TypeError(
             f"{type(X).__name__} is read in parts, which only fit and the predictions "
             "of MultiTaskCTRCVRClassifier support. Pass a table, such as a DataFrame."
         )
+    refuse_unreadable(X, "X")
 
 
 def is_sparse(X):

@@ -141,10 +141,9 @@ def _as_rows(weights):
 
 
 def row_weights(weights):
-    """Return the largest weight of each row, by which columns are encoded.
-
-    Weights have the shape (n_samples, n_tasks); None stands for equal ones.
-    """
+    """Return the largest weight of each row, None if these are equal."""
+    if weights is None or weights.ndim == 1:
+        return weights
     largest = weights.max(axis=1)
     return None if (largest == largest[0]).all() else largest
 
@@ -211,6 +210,7 @@ class RowSummary:
     # Labels and weights of rows in one part, and the scaled weights, or None for ones.
     whole: tuple | None = None
     scaled: np.ndarray | None = None
+    of_rows: np.ndarray | None = None  # the same per row, by which columns are encoded
     # By combination: numbers of rows, and sums of the weights, one per task.
     counts: Counter = field(default_factory=Counter)
     sums: dict = field(default_factory=dict)
@@ -227,6 +227,7 @@ class RowSummary:
         self.per_task = self.weights.per_task and not self.weights.is_even
         if is_first:
             self.whole, self.scaled = (targets, weights), self.weights.apply(weights)
+            self.of_rows = row_weights(self.scaled)
             return
         if self.whole is not None:
             self._count(*self.whole)

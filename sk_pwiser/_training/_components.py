@@ -90,9 +90,6 @@ class MultiTaskCriterion(nn.Module):
     ) -> Tensor:
         """Return the reported loss of a batch; set the gradients of `parameters`."""
         losses, weights, extra, penalty = self._terms(output, y, sample_weight, groups)
-        reported = self.weighting.report(
-            losses if parameters is None else losses.detach()
-        )
         if parameters is not None:
             has_gradient = penalty is not None and penalty.requires_grad
             if not losses.requires_grad and (
@@ -105,6 +102,8 @@ class MultiTaskCriterion(nn.Module):
                 )
             self.weighting.set_step(weights, None if extra is None else extra.detach())
             self.weighting.backward(losses, penalty, parameters)
+            losses = losses.detach()
+        reported = self.weighting.report(losses)
         return reported if penalty is None else reported + penalty.detach()
 
     def _terms(
@@ -131,7 +130,6 @@ class MultiTaskCriterion(nn.Module):
             weights = happened * known
             targets = _utils.conditional_labels(y, self.parents)
         all_heads = [*map(_utils.at_least_float32, (heads, *output.aux_logits))]
-        self.loss.observe(y, weights)
         of_heads = []
         for logits in all_heads:
             # Copies: a loss may change them, and other terms read them as well.
@@ -149,6 +147,7 @@ class MultiTaskCriterion(nn.Module):
             losses = losses + output.aux_weight * aux
         if self.training and self.leans_on_parents:
             losses = losses + self._prior_losses(all_heads[0], y, targets, weights)
+        self.loss.observe(y, weights)
         labels = Labels(y, sample_weight, self.loss.row_losses)
         extras: list[Tensor] = []
         penalties: list[Tensor] = []
@@ -188,7 +187,8 @@ class MultiTaskCriterion(nn.Module):
     def count_fit(self, rates: Sequence[float], n_rows: int) -> None:
         """Count the events of a fit, by the rates of its rows."""
         n_events = n_rows * self.sums.new_tensor([rates])
-        of_parents = _utils.labels_of_parents(n_events, self.parents)
+        # As `labels_of_parents`: 1 for a task without a parent, whose index is -1.
+        of_parents = nn.functional.pad(n_events, (0, 1), value=1.0)[:, self.parents]
         self.n_rows.add_(n_rows)
         self.n_events.add_(n_events[0])
         self.sums.add_(torch.cat([n_events, of_parents]))
@@ -275,8 +275,10 @@ def check_components(
     check_early_stopping(settings.early_stopping, task_names)
     # Seeded by a copy: how many numbers a loss or weighting draws leaves the network's
     # initial weights unchanged.
+    choice, given = loss_choice(settings)
     with _utils.seeded_globally(deepcopy(random_state).randint(LARGEST_SEED), device):
-        loss = build_loss(settings, task_names)
+        loss = _utils.build(choice, settings.loss_params, task_names, **given)
+        checked_loss(loss)
         kind, params = settings.weighting, settings.weighting_params
         if not isinstance(kind, str):
             kind, params = as_weighting(kind, params)
@@ -314,17 +316,16 @@ def default_weight(rates: Iterable[float]) -> float:
     return min(LARGE_WEIGHT, SMALL_WEIGHT * FREQUENT / max(rarest, 1e-9))
 
 
-def build_loss(
-    settings: Settings, task_names: tuple[str, ...], weight: float = SMALL_WEIGHT
-) -> MultiTaskLoss:
-    """Build the loss, whose pairwise term has `weight` if the user has set none."""
+def loss_choice(
+    settings: Settings, weight: float = SMALL_WEIGHT
+) -> tuple[_utils.Choice, dict[str, Any]]:
+    """Return the loss and its arguments, with `weight` if the user has set none."""
     registry: Any = LOSSES, MultiTaskLoss, "loss", settings.loss
     names = _utils.resolve(registry).estimator_parameters
     given = {name: getattr(settings, name) for name in names}
     if WEIGHT in given and given[WEIGHT] is None:
         given[WEIGHT] = weight
-    loss = _utils.build(registry, settings.loss_params, task_names, **given)
-    return checked_loss(loss)
+    return registry, given
 
 
 def check_task_weights(
@@ -498,7 +499,8 @@ def build_net(
         # The weight follows the rates of the rows, those of files are known only now.
         known = base_rates or network.spec.base_rates
         rates = [known[head] for head in loss.heads]
-        loss = build_loss(settings, loss.task_names, default_weight(rates))
+        choice, given = loss_choice(settings, default_weight(rates))
+        loss = _utils.build(choice, settings.loss_params, loss.task_names, **given)
     criterion = MultiTaskCriterion(
         loss, components.weighting, network.monotonicity_weight, network.spec.parents
     )

@@ -425,15 +425,29 @@ def find_rises(
     return Rises(later, share) if share >= RISING_SHARE else None
 
 
+def stop_reason(net: Any, n_epochs: int, kept_epoch: int) -> str:
+    """Say where and why a training of `n_epochs` ended, and whose weights it kept."""
+    last, stopping = int(net.history[-1, "epoch"]), net.stopping
+    reason = f"Stopped at epoch {last}"
+    if stopping is not None and stopping.misses_ == stopping.patience:
+        is_loss = stopping.monitor == "valid_loss"
+        reason += (
+            f": {'the validation loss' if is_loss else stopping.monitor} has not "
+            f"improved for {stopping.patience} epochs"
+        )
+    elif n_epochs == net.max_epochs:
+        reason = f"Ended at epoch {last}, the last one planned"
+    elif stopping is not None and stopping.n_held:
+        reason = (
+            f"Ended at epoch {last}: the learning rate, held until epoch "
+            f"{stopping.n_held}, has decayed to 0"
+        )
+    return f"{reason}; the weights are those of epoch {kept_epoch}."
+
+
 # Largest usual values of parameters.
-USUAL = {
-    "lr": 0.03,
-    "embedding_lr": 0.03,
-    "weight_decay": 0.1,
-    "embedding_weight_decay": 0.1,
-    "momentum": 0.999,
-    "pwiser_weight": 10.0,
-}
+USUAL = {"lr": 0.03, "embedding_lr": 0.03, "momentum": 0.999, "pwiser_weight": 10.0}
+USUAL |= {"weight_decay": 0.1, "embedding_weight_decay": 0.1}
 
 
 def advice(settings: Settings) -> str:
@@ -445,6 +459,6 @@ def advice(settings: Settings) -> str:
         if isinstance(of_fit.get(name), Real) and of_fit[name] > limit
     ]
     return " ".join(found) or (
-        "No parameter is far above its usual values; a smaller lr, which is "
-        f"{settings.lr}, or clip_grad_norm in optimizer_params may help."
+        f"A smaller lr, which is {settings.lr}, clip_grad_norm in optimizer_params, or "
+        "smaller weights may help."
     )

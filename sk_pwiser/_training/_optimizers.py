@@ -40,11 +40,10 @@ PRIOR, LARGEST_DECAY, LARGEST_DECAY_BATCH = 4.0, 5e-4, 1024
 UPDATE_DECAY, FEWEST_ROWS = 1e-4, 1_000
 
 # Weight decay of embeddings, relative to that of the other parameters: few rows train
-# each embedding. Above `FEW_ROWS` per value, the ratio falls with the root of the rows
-# per value, as the uncertainty of a mean does. Below `FEWEST_PER_VALUE`, it falls with
-# the rows, whose gradients would not raise the embedding from 0.
-LARGEST_DECAY_RATIO, SMALLEST_DECAY_RATIO = 20.0, 5.0
-FEW_ROWS, FEWEST_PER_VALUE = 25, 10
+# each embedding. The largest ratio is that of `FEW_ROWS` per value. With more rows, it
+# falls with their root, as the uncertainty of a mean does. With fewer, it falls with
+# their number, since their gradients would not raise the embedding from 0.
+LARGEST_DECAY_RATIO, SMALLEST_DECAY_RATIO, FEW_ROWS = 20.0, 5.0, 25
 
 # Below this rate, the decay of the parameters of a single task is reduced.
 RARE = 0.05
@@ -129,10 +128,9 @@ def parameter_groups(
     `n_rows` is the number of training rows, and `decay` the decay of "other".
     """
     sizes = [*spec.cardinalities, *(bag.n_vectors for bag in spec.bags)]
-    per_value = n_rows * len(sizes) / max(1, sum(sizes))
-    ratio = LARGEST_DECAY_RATIO * math.sqrt(FEW_ROWS / max(per_value, FEW_ROWS))
-    ratio *= min(1.0, per_value / FEWEST_PER_VALUE)
-    ratio = max(SMALLEST_DECAY_RATIO, ratio)
+    rows = n_rows * len(sizes) / max(1, sum(sizes)) / FEW_ROWS  # per value, relative
+    share = min(rows, 1 / math.sqrt(max(rows, 1.0)))
+    ratio = max(SMALLEST_DECAY_RATIO, LARGEST_DECAY_RATIO * share)
     params = settings.optimizer_params
     decay_of_tables = params["embedding_weight_decay"]
     if decay_of_tables is None:

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from inspect import signature
 from math import ceil, sqrt
 from typing import Any
@@ -134,7 +134,8 @@ class BestEpochStopping(StatefulCallback):
     # Whether a schedule has yet to lower the learning rate; the last epoch before.
     is_waiting: bool = False
     n_held: int = 0
-    best: dict[str, Any] | None = None  # the best weights, during training only
+    # The best weights, during training only.
+    best: dict[str, Any] | None = field(default=None, repr=False)
 
     def on_epoch_end(self, net: NeuralNet, **kwargs: Any) -> None:
         """Judge an epoch, unless it is among the first ones.
@@ -176,9 +177,8 @@ class BestEpochStopping(StatefulCallback):
 # first steps are too long for new embeddings.
 WARM_UP_STEPS, WARM_UP_SHARE = 50, 0.1
 # The constant rate ends if the validation loss has not fallen by this share of itself
-# for this number of steps, so that small and large tables are judged alike, but not in
-# the first steps, in which embeddings of many values may have learnt nothing yet, ...
-SMALLEST_GAIN, PATIENCE_STEPS, LEAST_STEPS = 1e-3, 75, 200
+# for this number of steps, so that small and large tables are judged alike, ...
+SMALLEST_GAIN, PATIENCE_STEPS = 1e-3, 75
 # ... or if it has lasted for both of these numbers: the decay then gains most of what
 # is left.
 MOST_STEPS, MOST_EPOCHS = 500, 10
@@ -299,7 +299,6 @@ class WarmupStableDecay(Schedule, StatefulCallback):
         if stopping.best_epoch_ == net.history[-1, "epoch"]:
             patience = max(patience, 2 * self.epoch_steps)
         is_stuck = self.n_steps - self.best_step >= patience
-        is_stuck &= self.n_steps >= LEAST_STEPS
         is_long = self.n_steps >= MOST_STEPS and self.n_epochs >= MOST_EPOCHS
         is_late = n_left <= max(1, DECAY_RATIO * self.n_epochs)
         if stopping.n_unjudged_ or not (is_stuck or is_long or is_late):
@@ -315,23 +314,3 @@ class WarmupStableDecay(Schedule, StatefulCallback):
         n_steps = max(LEAST_DECAY_STEPS, DECAY_RATIO * self.best_step)
         n_epochs = min(n_left, max(1, round(n_steps / self.epoch_steps)))
         self.decay = self.n_steps, self.n_steps + n_epochs * self.epoch_steps
-
-
-def stop_reason(net: NeuralNet, n_epochs: int, kept_epoch: int) -> str:
-    """Say where and why a training of `n_epochs` ended, and whose weights it kept."""
-    last, stopping = int(net.history[-1, "epoch"]), net.stopping
-    reason = f"Stopped at epoch {last}"
-    if stopping is not None and stopping.misses_ == stopping.patience:
-        is_loss = stopping.monitor == "valid_loss"
-        reason += (
-            f": {'the validation loss' if is_loss else stopping.monitor} has not "
-            f"improved for {stopping.patience} epochs"
-        )
-    elif n_epochs == net.max_epochs:
-        reason = f"Ended at epoch {last}, the last one planned"
-    elif stopping is not None and stopping.n_held:
-        reason = (
-            f"Ended at epoch {last}: the learning rate, held until epoch "
-            f"{stopping.n_held}, has decayed to 0"
-        )
-    return f"{reason}; the weights are those of epoch {kept_epoch}."

@@ -15,7 +15,7 @@ from sk_pwiser._table import STATE_CLASSES as TABLE_CLASSES
 from sk_pwiser._table._categories import LEAST_DROPOUT, UNSEEN, CategoryColumn
 from sk_pwiser._table._column_kinds import check_encoding_params, vector_counts
 from sk_pwiser._table._encoder import TableEncoder, grow_encoder
-from sk_pwiser._table._frames import as_table, collected, find_column
+from sk_pwiser._table._frames import as_table, collected, find_column, refuse_parts
 from sk_pwiser._table._labels import SoftTargets, Targets, check_tasks
 from sk_pwiser._table._lists import ListColumn
 from sk_pwiser._table._numbers import NumericColumn
@@ -378,11 +378,12 @@ def read_table(
     divided by `weight_scale`, by default by their mean. The rows of an update may have
     only one of the classes.
     """
-    X, sample_weight, groups = as_table(given.X), given.sample_weight, given.groups
-    check_encoding_params(settings.encoding_params)
+    refuse_parts(given.X)
     targets = Y = collected(given.Y)
+    check_encoding_params(settings.encoding_params)
     if not isinstance(Y, SoftTargets):
         targets = check_tasks(settings, Y, expected, classes, is_update)
+    X, sample_weight, groups = as_table(given.X), given.sample_weight, given.groups
     n_samples = len(targets.values)
     check_match(X, n_samples, Y=Y, sample_weight=sample_weight, groups=groups)
     targets, weights = combine_weights(targets, sample_weight)

@@ -129,13 +129,16 @@ def check_column(column, is_wrong, rule, file, n_header_lines=1):
 @contextmanager
 def open_text(file):
     """Open a csv file to read its lines."""
-    # Bytes that are not UTF-8 become characters that no text can be encoded of.
-    form = {"encoding": "utf-8-sig", "errors": "surrogateescape", "newline": ""}
+    if file.suffix == ".zip":
+        raise ValueError(f"{file} is an archive; unpack it.")
     try:
-        with open(file, **form) as lines:
-            yield lines
+        # Bytes that are not UTF-8 become characters that no text can be encoded of.
+        with open(
+            file, encoding="utf-8-sig", errors="surrogateescape", newline=""
+        ) as f:
+            yield f
     except csv.Error as error:
-        raise ValueError(f"{file} is damaged: {error}") from error
+        raise ValueError(f"{file} is damaged: {error}.") from error
 
 
 # What the fields of a dtype must contain.

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sk_pwiser._utils import check_integer, check_number, generator_on
+from sk_pwiser._utils import check_integer, check_number, generator_on, is_iterable
 
 Activation = Callable[[Tensor], Tensor]
 
@@ -201,14 +201,11 @@ class OutputLayer(nn.Module):
 
 
 def check_units(name: str, units: Sequence[int]) -> tuple[int, ...]:
-    try:
-        widths = list(units)
-    except TypeError as error:
-        message = f"{name} must be a sequence of layer widths; got {units!r}."
-        raise TypeError(message) from error
+    if not is_iterable(units):
+        raise TypeError(f"{name} must be a sequence of layer widths; got {units!r}.")
     return tuple(
         check_integer(f"{name}[{index}]", width, at_least=1)
-        for index, width in enumerate(widths)
+        for index, width in enumerate(units)
     )
 
 

@@ -19,7 +19,6 @@ from sk_pwiser._table._categories import CategoryColumn
 from sk_pwiser._table._encoder import grow_encoder, learn_constant_columns
 from sk_pwiser._table._lists import ListColumn
 from sk_pwiser._table._target_statistics import ExtendedStatistics
-from sk_pwiser._table._weights_and_groups import row_weights
 from sk_pwiser._training._callbacks import FitTask, runs_callbacks
 from sk_pwiser._training._schema import GivenRows, read_table
 from sk_pwiser._training._settings import Settings
@@ -400,10 +399,7 @@ def extend_schema(schema, rows, seen, extends):
     vectors = [np.arange(column.n_own) for column in encoder.of_kind(ListColumn)]
     if extends:
         encoder, origins, vectors = grow_encoder(encoder, rows.rows.X)
-        weights = rows.summary.scaled
-        if rows.summary.per_task:
-            weights = row_weights(weights)
-        encoder = learn_constant_columns(encoder, rows.rows.X, weights)
+        encoder = learn_constant_columns(encoder, rows.rows.X, rows.summary.of_rows)
     if statistics is not None:
         if seen and not (statistics.counts_rows and rows.summary.scaled is None):
             raise ValueError(

@@ -106,6 +106,7 @@ def test_errors_about_unknown_keys_list_the_known_ones(earlier, parameter, name,
             TypeError,
             r"tower_units must be a sequence of layer widths; got array\(8\)",
         ),
+        ({"network_params": {"tower_units": "64"}}, TypeError, "widths; got '64'"),
         ({"task_parents": {"conversion": "view"}}, ValueError, "'view', which is not"),
         (
             {"task_parents": {"click": "conversion"}},

@@ -277,9 +277,10 @@ def test_every_row_has_the_same_chance_to_be_in_the_sample():
     assert_allclose(thirds, 1 / 3, atol=0.02)
 
 
-def test_groups_in_parts_are_held_out_by_their_last_times():
+@pytest.mark.parametrize("n_days", [3, 300])
+def test_groups_in_parts_are_held_out_by_their_last_times(n_days):
     groups = np.repeat(np.arange(30), 10)
-    times = np.random.default_rng(0).permutation(np.arange(300.0))
+    times = np.random.default_rng(0).permutation(np.arange(300.0)) // (300 // n_days)
     settings = Settings.of(vars(MultiTaskCTRCVRClassifier()))
     blocks = Blocks(10, by_time=True)
     drawn, parts = HoldOut(settings, blocks, np.random.RandomState(0)), []
@@ -291,9 +292,14 @@ def test_groups_in_parts_are_held_out_by_their_last_times():
     blocks.finish()
     drawn.start()
     found = np.concatenate([drawn.draw(*part) for part in parts])
+    assert 10 <= found.sum() < 60
     ends = np.repeat(times.reshape(30, 10).max(axis=1), 10)
-    assert_array_equal(found, ends >= np.quantile(ends, 0.9, method="higher"))
-    assert 30 <= found.sum() < 60
+    if n_days == 3:  # almost all groups end on the last day
+        assert (ends[found] == 2).all()
+        assert (ends == 2).sum() > 200
+        assert (found.reshape(30, 10).all(axis=1) | ~found.reshape(30, 10).any(1)).all()
+    else:
+        assert_array_equal(found, ends >= np.quantile(ends, 0.9, method="higher"))
 
 
 def test_groups_keep_their_numbers_over_the_border_of_parts():

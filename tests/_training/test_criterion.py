@@ -104,6 +104,41 @@ def test_value_and_gradients(parts, task_weights, monotonicity_weight):
     assert_allclose(leaf["heads"].grad, slope, rtol=1e-4, atol=1e-7)
 
 
+def test_the_order_of_the_calls_of_losses_and_weightings(parts):
+    """Those of users may keep values from one of their methods to the next."""
+    calls = []
+
+    class Loss(BCE):
+        def forward(self, *args):
+            calls.append("loss")
+            return super().forward(*args)
+
+        def observe(self, *args):
+            calls.append("observe")
+
+    class Weighting(Equal):
+        def forward(self, losses):
+            calls.append("weighting")
+            return super().forward(losses)
+
+        def set_step(self, *args):
+            calls.append("set_step")
+
+        def backward(self, *args):
+            calls.append("backward")
+            super().backward(*args)
+
+        def report(self, losses):
+            calls.append("report")
+            return super().report(losses)
+
+    leaf, output, y, weight = tensors(parts)
+    criterion(Weighting(2), loss=Loss)(output, y, weight, None, leaf.values())
+    heads = ["loss"] * 4  # with three auxiliary heads
+    expected = [*heads, "observe", "set_step", "backward", "report"]
+    assert [each for each in calls if each != "weighting"] == expected
+
+
 def test_bfloat16_outputs_are_computed_in_float32(parts):
     # bfloat16 outputs have three digits; the loss computed from them has seven.
     rounded = {

@@ -142,10 +142,10 @@ def test_the_rate_is_held_until_no_gain_or_two_small_ones(monkeypatch, losses, n
 
 
 @pytest.mark.parametrize(
-    ("n_rows", "n_items", "least"), [(10_000, 1_000, 0.71), (20_000, 5_000, 0.66)]
+    ("n_rows", "n_items", "least"), [(3_000, 700, 0.68), (20_000, 5_000, 0.66)]
 )
-def test_embeddings_of_many_values_are_learnt_before_the_decay(n_rows, n_items, least):
-    """For over 100 steps, the validation loss only falls by the numbers."""
+def test_embeddings_of_values_with_few_rows_are_learnt(n_rows, n_items, least):
+    """Too strong a decay leaves them at 0, and the fit ends with the numbers alone."""
     rng = np.random.default_rng(0)
     effects, item = rng.normal(size=n_items), rng.integers(n_items, size=2 * n_rows)
     x = rng.normal(size=(len(item), 1))

@@ -139,6 +139,13 @@ def test_numbers_of_rows(encodings, kwargs, message, method):
     assert encodings == []
 
 
+def test_a_query_does_not_run_before_labels_are_checked():
+    polars = pytest.importorskip("polars")
+    query = polars.LazyFrame({"a": [1, 2]}).map_batches(pytest.fail)
+    with pytest.raises(ValueError, match="Labels must be 0 or 1"):
+        small().fit(query, [[0, 3], [1, 0]])
+
+
 @pytest.mark.parametrize("kind", ["table", "array"])
 def test_errors_about_columns_name_the_estimator(kind):
     class Named(MultiTaskCTRCVRClassifier):

