@@ -134,8 +134,9 @@ class MultiTaskCTRCVRClassifier(
           training replaces by the code of unseen values, with their target statistics.
           It trains that code, and regularises the network. With "auto", the share of a
           column is half that of the rows in the last tenth, by `time_column` or in
-          their order, whose value occurs in no earlier row, and at least 0.05; see
-          :ref:`new_values`;
+          their order, whose value occurs in no earlier row, and at least 0.05, or 0.5
+          in columns with target statistics if no validation rows can end the training;
+          see :ref:`new_values`;
         - `grow_vocabulary`, False by default: whether `partial_fit` gives new values,
           also elements of lists, codes of their own, if they occur `min_frequency`
           times in its rows. Without it, they are counted in a warning and encoded as

@@ -15,7 +15,7 @@ from sk_pwiser._fit._file_store import FileStore, encode_eval_rows
 from sk_pwiser._funnel import funnel_holdout, funnel_strata, holdout_sizes
 from sk_pwiser._table import _column_kinds, _encoder
 from sk_pwiser._table._blocks import Blocks, GroupValues, RowOrder, RowSample, last_edge
-from sk_pwiser._table._categories import NewValues
+from sk_pwiser._table._categories import UNSTOPPED_DROPOUT, NewValues
 from sk_pwiser._table._numbers import FEW_VALUES
 from sk_pwiser._table._target_statistics import BlockCounts, find_target_columns
 from sk_pwiser._times import row_times
@@ -23,14 +23,7 @@ from sk_pwiser._training import _schema
 from sk_pwiser._training._batches import Impressions, TrainingRows
 from sk_pwiser._training._components import LARGEST_SEED, check_task_weights
 from sk_pwiser._training._schedule_and_stopping import usable_monitor
-from sk_pwiser._training._schema import (
-    EncodedData,
-    Rows,
-    Schema,
-    left_out_column,
-    named_place,
-    shared_param,
-)
+from sk_pwiser._training._schema import EncodedData, Rows, Schema, named_place
 from sk_pwiser._training._settings import Settings
 from sk_pwiser._utils import equal, warn_user
 
@@ -57,7 +50,7 @@ def encode(
     targets, weights = summary.labels()
     for message in targets.problems(
         constant_tasks=not plan.origin.is_update,
-        task_space=shared_param(plan.settings, "task_space"),
+        task_space=_schema.shared_param(plan.settings, "task_space"),
         weights=weights,
     ):
         warn_user(message)
@@ -75,7 +68,9 @@ def encode(
                 "see their outcomes. Name a column of times by encoding_params="
                 "{'time_column': ...}, or pass later rows as eval_set."
             )
-    train, valid, schema = encoding.encode(holds_out)
+    # A few epochs, as of small tables, need no validation rows.
+    stops = epochs[0] is not None or epochs[1] == epochs[2]
+    train, valid, schema = encoding.encode(holds_out, stops)
     further: dict[str, Any] = {}
     for name, others in plan.eval_rows.items():
         if isinstance(others, FileRows):
@@ -186,7 +181,7 @@ class Encoding:
         """
         settings, summary = self.plan.settings, self.source.summary
         if self.earlier is not None:
-            left_out = left_out_column(settings)
+            left_out = _schema.left_out_column(settings)
             if left_out in [c.name for c in self.earlier.encoder.read_columns_]:
                 raise ValueError(
                     f"time_column={left_out!r} was a feature in the earlier fit. Set "
@@ -289,7 +284,7 @@ class Encoding:
         return learner.finish()
 
     def encode(
-        self, holds_out: bool
+        self, holds_out: bool, stops: bool
     ) -> tuple[TrainingRows, TrainingRows | None, Schema]:
         """Encode all rows, draw validation rows, and fit the target statistics.
 
@@ -326,7 +321,10 @@ class Encoding:
             self._run(counts, holds_out)
         tables = statistics.fit(self.counts, known) if counts else None
         if self.new_values is not None:
-            schema = replace(schema, category_dropout=self.new_values.dropouts())
+            dropout = self.new_values.dropouts()
+            for column in [] if stops or statistics is None else statistics.columns:
+                dropout[column] = max(dropout[column], UNSTOPPED_DROPOUT)
+            schema = replace(schema, category_dropout=tuple(dropout))
         return *self.store.finish(schema, tables, holds_out), schema
 
     def _run(self, counts: bool, holds_out: bool) -> None:
