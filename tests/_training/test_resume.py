@@ -296,7 +296,7 @@ def test_updates_equal_epochs_of_a_fit():
     "params",
     [
         {"early_stopping": False},  # with the average of the weights
-        {**EXACT, "early_stopping": True, "lr": 0.1, "n_iter_no_change": 9},
+        {**EXACT, "early_stopping": True, "lr": 0.3, "n_iter_no_change": 9},
     ],
 )
 def test_what_ends_a_fit_makes_two_fits_differ(params):
