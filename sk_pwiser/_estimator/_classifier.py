@@ -134,9 +134,8 @@ class MultiTaskCTRCVRClassifier(
           training replaces by the code of unseen values, with their target statistics.
           It trains that code, and regularises the network. With "auto", the share of a
           column is half that of the rows in the last tenth, by `time_column` or in
-          their order, whose value occurs in no earlier row, and at least 0.05, or 0.5
-          in columns with target statistics if no validation rows can end the training;
-          see :ref:`new_values`;
+          their order, whose value occurs in no earlier row, and at least 0.05; see
+          :ref:`new_values`;
         - `grow_vocabulary`, False by default: whether `partial_fit` gives new values,
           also elements of lists, codes of their own, if they occur `min_frequency`
           times in its rows. Without it, they are counted in a warning and encoded as
@@ -255,7 +254,9 @@ class MultiTaskCTRCVRClassifier(
         its weight. The pair terms of "combined_pair" and "jrc" are means over the pairs
         of a batch, for which this does not hold.
     max_epochs : int, default=50
-        Largest number of epochs.
+        Largest number of epochs. Without early stopping, take the `best_epoch_` of a
+        fit with it: in many epochs, the network learns the labels of values with target
+        statistics by heart, and predicts too few events; see :ref:`why_no_leak`.
     early_stopping : "auto", bool, str or callable, default="auto"
         Whether to hold out `validation_fraction` of the rows, stratified by funnel
         depth, of the groups, or the last rows of a `time_column`, and to stop if a

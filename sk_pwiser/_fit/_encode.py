@@ -15,7 +15,7 @@ from sk_pwiser._fit._file_store import FileStore, encode_eval_rows
 from sk_pwiser._funnel import funnel_holdout, funnel_strata, holdout_sizes
 from sk_pwiser._table import _column_kinds, _encoder
 from sk_pwiser._table._blocks import Blocks, GroupValues, RowOrder, RowSample, last_edge
-from sk_pwiser._table._categories import UNSTOPPED_DROPOUT, NewValues
+from sk_pwiser._table._categories import NewValues
 from sk_pwiser._table._numbers import FEW_VALUES
 from sk_pwiser._table._target_statistics import BlockCounts, find_target_columns
 from sk_pwiser._times import row_times
@@ -68,9 +68,7 @@ def encode(
                 "see their outcomes. Name a column of times by encoding_params="
                 "{'time_column': ...}, or pass later rows as eval_set."
             )
-    # A few epochs, as of small tables, need no validation rows.
-    stops = epochs[0] is not None or epochs[1] == epochs[2]
-    train, valid, schema = encoding.encode(holds_out, stops)
+    train, valid, schema = encoding.encode(holds_out)
     further: dict[str, Any] = {}
     for name, others in plan.eval_rows.items():
         if isinstance(others, FileRows):
@@ -284,7 +282,7 @@ class Encoding:
         return learner.finish()
 
     def encode(
-        self, holds_out: bool, stops: bool
+        self, holds_out: bool
     ) -> tuple[TrainingRows, TrainingRows | None, Schema]:
         """Encode all rows, draw validation rows, and fit the target statistics.
 
@@ -321,10 +319,7 @@ class Encoding:
             self._run(counts, holds_out)
         tables = statistics.fit(self.counts, known) if counts else None
         if self.new_values is not None:
-            dropout = self.new_values.dropouts()
-            for column in [] if stops or statistics is None else statistics.columns:
-                dropout[column] = max(dropout[column], UNSTOPPED_DROPOUT)
-            schema = replace(schema, category_dropout=tuple(dropout))
+            schema = replace(schema, category_dropout=self.new_values.dropouts())
         return *self.store.finish(schema, tables, holds_out), schema
 
     def _run(self, counts: bool, holds_out: bool) -> None:

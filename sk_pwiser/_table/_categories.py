@@ -530,10 +530,6 @@ def check_exact(values, earlier, start, middle):
 
 # The rows that are the last ones for `NewValues`, and what it returns at least.
 LATE_SHARE, LEAST_DROPOUT = 0.1, 0.05
-# The least dropout of a column with target statistics if no validation rows can end the
-# training. An embedding that knows all labels of its value, beside a statistic without
-# those of the row's block, tells the latter: the network would learn labels by heart.
-UNSTOPPED_DROPOUT = 0.5
 
 
 @dataclass
@@ -576,4 +572,4 @@ class NewValues:
             share = n_unseen / max(self.n_rows, 1)
             missing = (new - share) / max(1 - share, 1 / max(self.n_rows, 1))
             found.append(float(max(LEAST_DROPOUT, missing / 2)))
-        return found
+        return tuple(found)
