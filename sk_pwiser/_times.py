@@ -138,8 +138,11 @@ def _refuse_missing(is_missing_time, name):
 
 def _nanoseconds(values, name, first=0):
     """Return dates in nanoseconds since 1970; `first` is the row of the first one."""
-    converted = values.astype("M8[ns]")
-    is_far = converted.astype(values.dtype) != values
+    try:
+        converted = values.astype("M8[ns]")
+        is_far = converted.astype(values.dtype) != values
+    except OverflowError:  # of numpy 2.5 and newer; nanoseconds end 292 years from 1970
+        is_far = abs(values.astype("M8[Y]").astype(np.int64)) > 291
     if is_far.any():
         row = int(is_far.argmax())
         raise _too_far(name, values[row], first + row)

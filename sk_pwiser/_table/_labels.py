@@ -123,7 +123,8 @@ def _word(label, default=None):
 def find_missing(labels):
     """Return where an array has missing values, or None."""
     if labels.dtype == object:
-        missing = np.frompyfunc(_frames.is_missing, 1, 1)(labels).astype(bool)
+        with np.errstate(invalid="ignore"):  # by which numpy 2.5 warns about NaN
+            missing = np.frompyfunc(_frames.is_missing, 1, 1)(labels).astype(bool)
     elif labels.dtype.kind in "iub":
         return None
     else:

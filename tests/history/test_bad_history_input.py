@@ -220,6 +220,7 @@ def test_dates_beyond_nanoseconds(value):
         history.fit(pd.DataFrame({"user": ["a", "a"], "t": times}))
 
 
+@pytest.mark.filterwarnings("ignore:The 'generic' unit:DeprecationWarning")
 def test_a_timedelta_without_a_unit():
     X = pd.DataFrame({"user": ["a"], "t": pd.to_datetime(["2024-01-01"])})
     with pytest.raises(ValueError, match="max_age must be a timedelta with a unit"):
