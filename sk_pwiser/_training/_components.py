@@ -273,9 +273,9 @@ def check_components(
     """Build the parts independent of the table; check the network's parameters."""
     check_callbacks(settings.callbacks)
     check_early_stopping(settings.early_stopping, task_names)
+    choice, given = loss_choice(settings)
     # Seeded by a copy: how many numbers a loss or weighting draws leaves the network's
     # initial weights unchanged.
-    choice, given = loss_choice(settings)
     with _utils.seeded_globally(deepcopy(random_state).randint(LARGEST_SEED), device):
         loss = _utils.build(choice, settings.loss_params, task_names, **given)
         checked_loss(loss)
