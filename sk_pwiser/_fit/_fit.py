@@ -337,9 +337,8 @@ def build(
 
     `n_earlier` is the number of rows that have determined the weights so far.
     """
-    earlier = plan.origin.earlier
+    earlier: Any = plan.origin.earlier
     if plan.components is None:
-        assert earlier is not None
         return earlier.net
     # New rows of the embedding tables are added to the weights of the earlier fit.
     schema = data.schema if data.growth is None else plan.origin.schema
@@ -425,6 +424,8 @@ def train(
     rises = reason = None
     if not is_update:
         n_epochs = len(net.history) - origin.n_earlier
+        if net.stopping is None and data.schema.statistics is not None:
+            _evaluation.warn_if_memorized(net, data.train, data.schema)
         rises = _evaluation.find_rises(net, data.train, n_epochs, data.unrelated)
         reason = _evaluation.stop_reason(net, n_epochs, best_epoch)
         if settings.verbose:

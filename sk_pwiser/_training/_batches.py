@@ -95,7 +95,7 @@ class Impressions(TrainingRows, Dataset[Batch]):
     sample_weight: Tensor | None = None  # float32 (n_samples,) or (n_samples, n_tasks)
     groups: Tensor | None = None  # int64 (n_samples,)
     rows: Tensor | None = None  # int64 (n_rows,); None for all rows
-    bags: Bags | None = None
+    bags: Any = None  # `Bags`
 
     @classmethod
     def of(
@@ -133,17 +133,15 @@ class Impressions(TrainingRows, Dataset[Batch]):
     @property
     def n_bags(self) -> int:
         """Number of bags per row."""
-        assert self.bags is not None
         return (len(self.bags.offsets) - 1) // len(self.codes)
 
     def entry_bounds(self, order: Tensor | None, bounds: list[int]) -> list[int]:
         """Count the entries of bags before each bound of the rows, all at once."""
-        assert self.bags is not None
         ends = self.bags.offsets[:: self.n_bags]
         if order is not None:
             sizes = ends.diff().index_select(0, order)
             ends = torch.cat([sizes.new_zeros(1), sizes.cumsum(0)])
-        return ends[torch.tensor(bounds, device=ends.device)].tolist()
+        return list(ends[torch.tensor(bounds, device=ends.device)].tolist())
 
     @property
     def device(self) -> torch.device:
@@ -249,7 +247,7 @@ JOINT_BATCHES, JOINT_ROWS = 32, 2**16
 class BatchIndices(NamedTuple):
     """The rows of the batches of one epoch."""
 
-    order: Tensor | None  # int64 (n_drawn,); None for all rows in their order
+    order: Any  # int64 Tensor (n_drawn,); None for all rows in their order
     bounds: list[int]  # where each batch starts, and where the last one ends
     # float32 (n_drawn,): factors of the weights of rows drawn more than once
     weight: Tensor | None = None
@@ -479,6 +477,5 @@ class BatchIterator:
             return BatchIndices(order, even_bounds(len(data), self.batch_size))
         indices = grouped(groups, self.batch_size, permuted=is_random)
         if not is_random:
-            assert indices.order is not None
             self._rows.append(indices.order + sum(map(len, self._rows)))
         return indices

@@ -14,7 +14,7 @@ from skorch.history import History
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sk_pwiser._training._batches import TrainingRows
+from sk_pwiser._training._batches import TrainingRows, bags_of
 from sk_pwiser._training._callbacks import set_states
 from sk_pwiser._training._optimizers import sparse_tables
 from sk_pwiser._training._settings import Settings
@@ -317,6 +317,40 @@ def check_end(net: "MultiTaskNet", rows: TrainingRows) -> None:
     warn_user(f"{message} {advice(net.settings)}", ConvergenceWarning)
 
 
+# The loss of rows as in predictions must exceed that of rows as in training by so many
+# standard errors, and by this share of it: noise does neither.
+MEMORIZED_ERRORS, MEMORIZED_SHARE = 3.0, 0.02
+
+
+def warn_if_memorized(net: "MultiTaskNet", rows: TrainingRows, schema: Any) -> None:
+    """Warn if training has learnt labels by what the statistics of rows leave out.
+
+    An embedding can learn the number of events of its value. The statistics of a row,
+    which leave out its block, then tell its label. Those of predictions leave out
+    nothing: with a sound network, the loss of training rows is lower by these.
+    """
+    # Few rows say little, and the logits of other losses may have another level.
+    if len(rows) < LEAST_COMPARED or not net.criterion_.loss.averages_rows:
+        return
+    inputs, y = next(iter(net.get_iterator(rows.spaced(net.n_checked))))
+    host = {name: tensor.cpu() for name, tensor in inputs.items()}
+    codes, numeric = host["codes"].numpy(), inputs["numeric"].clone()
+    rates = schema.statistics.transform(codes, schema.elements(bags_of(host)))
+    numeric[:, -rates.shape[1] :] = torch.from_numpy(rates)
+    weights = inputs.get("sample_weight", torch.ones_like(y)).view(len(y), -1)
+    logits = map(net.evaluation_step, ((inputs, y), (inputs | {"numeric": numeric}, y)))
+    losses = partial(F.binary_cross_entropy_with_logits, target=y, weight=weights)
+    own, later = (losses(each, reduction="none") for each in logits)
+    rise = (later - own).mean(dim=1)
+    error = rise.std() / len(y) ** 0.5
+    if rise.mean() > max(MEMORIZED_ERRORS * error, MEMORIZED_SHARE * own.mean()):
+        warn_user(
+            f"{net.max_epochs} epochs without early stopping have memorized labels: "
+            f"training rows have the mean log loss {own.mean():.3g}, but "
+            f"{later.mean():.3g} with the target statistics of predictions. Stop early."
+        )
+
+
 def diverged(net: "MultiTaskNet", what: str) -> ValueError:
     """Return the error of a divergence in the last epoch."""
     epoch, hint = net.history[-1, "epoch"], advice(net.settings)
@@ -333,11 +367,10 @@ def shift_to(net: "MultiTaskNet", rows: TrainingRows) -> None:
     iterator, found = net.get_iterator(rows), []
     is_chain = net.module_.spec.task_space == "conditional"
     net._set_training(False)
-    # Neither composed nor converted to those of the full log.
-    raw = partial(net.module_, composes=False)
     with torch.no_grad():
         for inputs, _ in iterator:
-            output = net.infer(inputs, raw)
+            # Neither composed nor converted to those of the full log.
+            output = net.infer(inputs, partial(net.module_, composes=False))
             is_chain |= output.conditional_logits is not None
             logits = output.conditional_logits
             found.append((output.logits if logits is None else logits).float())
@@ -420,8 +453,7 @@ def find_rises(
     net._set_training(False)
     logits = net.infer(inputs).logits
     shares = [float((logits[:, k] > logits[:, p]).float().mean()) for k, p in pairs]
-    share = max(shares)
-    later, _ = pairs[shares.index(share)]
+    share, (later, _) = max(zip(shares, pairs, strict=True))
     return Rises(later, share) if share >= RISING_SHARE else None
 
 
@@ -453,12 +485,9 @@ USUAL |= {"weight_decay": 0.1, "embedding_weight_decay": 0.1}
 def advice(settings: Settings) -> str:
     """Return advice after a divergence: parameters far above their usual values."""
     of_fit = {**vars(settings), **settings.optimizer_params}
-    found = [
-        f"Use a smaller {name}; it is {of_fit[name]}."
-        for name, limit in USUAL.items()
-        if isinstance(of_fit.get(name), Real) and of_fit[name] > limit
-    ]
-    return " ".join(found) or (
+    given = {n: of_fit[n] for n in USUAL if isinstance(of_fit.get(n), Real)}
+    large = (f"Use a smaller {n}; it is {v}." for n, v in given.items() if v > USUAL[n])
+    return " ".join(large) or (
         f"A smaller lr, which is {settings.lr}, clip_grad_norm in optimizer_params, or "
         "smaller weights may help."
     )

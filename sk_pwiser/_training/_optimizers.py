@@ -344,10 +344,8 @@ class WeightAverage:
             if not self.is_in_module and part.n_pending:
                 self._update(part)
             # The tensors are exchanged, not copied.
-            for index, parameter in enumerate(part.parameters):
-                average = part.averages[index]
-                part.averages[index] = parameter.data
-                parameter.data = average
+            for k, own in enumerate(part.parameters):
+                part.averages[k], own.data = own.data, part.averages[k]
         self.is_in_module = not self.is_in_module
 
     @torch.no_grad()

@@ -186,7 +186,6 @@ class Schema:
         permuted.numeric[:, numeric] = rows.numeric[:, numeric][source]
         if not bags:
             return permuted
-        assert rows.bags is not None
         places = torch.arange(len(order) * rows.n_bags).view(len(order), -1)
         places[:, bags] = places[:, bags][source]
         return replace(permuted, bags=gather_bags(rows.bags, places.ravel(), 1))

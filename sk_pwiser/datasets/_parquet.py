@@ -196,12 +196,9 @@ def categories_of_numbers(schemas, schema, features):
         for column in (of_file.pandas_metadata or {}).get("columns", ())
         if column["pandas_type"] == "categorical"
     }
-
-    def holds_numbers(name):
-        kind = schema.field(name).type
-        return pyarrow.types.is_integer(kind) or pyarrow.types.is_floating(kind)
-
-    return [name for name in features if name in noted and holds_numbers(name)]
+    kinds = {name: schema.field(name).type for name in features if name in noted}
+    are_numbers = pyarrow.types.is_integer, pyarrow.types.is_floating
+    return [name for name, kind in kinds.items() if any(f(kind) for f in are_numbers)]
 
 
 # Number of rows that are read, encoded and stored at a time.

@@ -57,7 +57,11 @@ class ListField(Field):
         lists, items = _frames.read_lists(lists, self.name), column.named(items)
         codes = items.transform(lists.elements)
         bags = column.encode(lists, items, codes, *numbers)
-        return bags if n_read == n_rows else repeat_bag(bags, n_rows)
+        if n_read == n_rows:
+            return bags
+        # The entries of one row, in all rows.
+        entries = [None if a is None else np.tile(a, n_rows) for a in bags[1:]]
+        return type(bags)(np.arange(n_rows + 1) * len(bags.indices), *entries)
 
 
 class CategoryField:
@@ -208,12 +212,6 @@ def as_rows(columns, n_rows, dtype):
     for place, column in enumerate(columns):
         rows[:, place] = column
     return rows
-
-
-def repeat_bag(bags, n_rows):
-    """Return bags with the entries of one row in all rows."""
-    entries = [None if a is None else np.tile(a, n_rows) for a in bags[1:]]
-    return type(bags)(np.arange(n_rows + 1) * len(bags.indices), *entries)
 
 
 class RowEncoder:

@@ -348,7 +348,10 @@ def record_name(prefix, plan, values):
         if type(value) not in (int, str):
             if is_missing(value):
                 return None
-            value = _plain(value, key_name)
+            value = listed(value, key_name)
+            # Equal numbers become the same text.
+            if isinstance(value, bool | float) and value % 1 == 0:
+                value = int(value)
         texts.append(str(value) if type(value) is int else to_json(value))
     return f"{prefix}:{key_name}:[{', '.join(texts)}]"
 
@@ -404,14 +407,6 @@ def _blocks(record, start, n_blocks):
         empty = EMPTY_LIST if n_text else EMPTY
         blocks.append(Block._make(own) if n else empty)
     return blocks
-
-
-def _plain(value, name):
-    """Return a value as text or a number; equal numbers become the same one."""
-    value = listed(value, name)
-    if isinstance(value, bool | float) and math.isfinite(value):
-        value = int(value) if value == int(value) else value
-    return value
 
 
 def listed(value, name):

@@ -424,9 +424,7 @@ class BagEmbeddings(nn.Module):
         """The vectors of this layer, one row per vector, bag after bag."""
         return [table.get_parameter("weight") for table in self.embeddings]
 
-    def forward(
-        self, bags: Bags, codes: Tensor | None, tables: Sequence[nn.Module]
-    ) -> Tensor:
+    def forward(self, bags: Bags, codes: Any, tables: Sequence[nn.Module]) -> Tensor:
         """Return `(batch, n_tables * n_bags * dim)`; `codes` are those of targets."""
         bags = bags._replace(indices=self._drop(bags.indices))
         # EmbeddingBag is faster, but reads one table only. The other form is also the
@@ -465,7 +463,7 @@ class BagEmbeddings(nn.Module):
         return bag, is_own, own, self.rows[of_row] + code
 
     def _sums_of_entries(
-        self, bags: Bags, codes: Tensor | None, tables: Sequence[nn.Module]
+        self, bags: Bags, codes: Any, tables: Sequence[nn.Module]
     ) -> list[Tensor]:
         """Return the sums of each table, from one vector per entry."""
         bag, is_own, own, shared = self.locate(bags)
@@ -480,7 +478,6 @@ class BagEmbeddings(nn.Module):
                 weights = torch.ones_like(vectors[:, 0])
             layers: Any = self.attention[t] if self.attended else ()
             for attention, (b, column) in zip(layers, self.attended, strict=True):
-                assert codes is not None
                 # Special vectors, of empty and missing lists, keep their weights.
                 chosen = ((bag % self.n_bags == b) & ~is_own).nonzero().squeeze(1)
                 targets = tables[t](codes[:, column])[bag[chosen] // self.n_bags]

@@ -21,7 +21,7 @@ from sk_pwiser._training._evaluation import (
     find_rises,
 )
 from sk_pwiser._training._settings import Settings
-from sk_pwiser.datasets import make_ctr_cvr
+from sk_pwiser.datasets import ParquetImpressions, make_ctr_cvr
 from sk_pwiser.metrics import predicted_over_observed
 from sk_pwiser.networks import NetworkOutput
 
@@ -278,3 +278,42 @@ def test_the_sample_is_bounded(n_rows, n_epochs, expected):
     rows = Impressions(torch.zeros(n_rows, 1), torch.zeros(n_rows, 0))
     assert find_rises(net, rows, n_epochs) is None
     assert net.sizes == expected
+
+
+def log_of_ids(n=3_000, n_ids=600):
+    """Return ids, some also as lists, and labels whose rates differ by id."""
+    rng = np.random.default_rng(0)
+    ids, rates = rng.integers(0, n_ids, n), expit(rng.normal(0, 1.5, n_ids))
+    click = rng.random(n) < rates[ids]
+    conversion = click & (rng.random(n) < 0.4)
+    X = pd.DataFrame({"id": ids}).astype("category")
+    X["last"] = [[f"v{v % 7}"] * (v % 3) for v in ids]
+    return X, pd.DataFrame({"click": click, "conversion": conversion}).astype(float)
+
+
+@pytest.mark.parametrize("kind", ["table", "lists", "files", "missing labels"])
+def test_labels_that_many_epochs_memorize_are_named(kind, tmp_path):
+    given, labels = log_of_ids()
+    if kind == "missing labels":
+        labels.loc[::3, "conversion"] = np.nan
+    params = {"missing_labels": "ignore", "batch_size": 100, "loss": "bce"}
+    if kind == "lists":
+        params["encoding_params"] = {"list_target_encoding": ["last"]}
+    else:
+        given = given[["id"]]
+    arguments = given, labels
+    if kind == "files":
+        given.astype(int).join(labels).to_parquet(tmp_path / "rows.parquet")
+        arguments = (ParquetImpressions(tmp_path, targets=[*labels], features=["id"]),)
+        params["categorical_features"] = ["id"]
+
+    def fit(**further):
+        return small(early_stopping=False, **params).set_params(**further)
+
+    with pytest.warns(UserWarning, match="^25 epochs without early.* memorized labels"):
+        fit(max_epochs=25).fit(*arguments)
+    # Warnings are errors.
+    fit(max_epochs=4).fit(*arguments)
+    fit(max_epochs=25, early_stopping=True).fit(*arguments)
+    if kind == "table":
+        fit(max_epochs=25, target_encoding=False).fit(*arguments)
