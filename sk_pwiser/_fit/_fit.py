@@ -98,9 +98,8 @@ class Plan:
             if monitor.startswith(GROUPED) and not has_groups:
                 figure = monitor.removeprefix("valid_").removesuffix("_mean")
                 raise ValueError(
-                    f"early_stopping={figure!r} needs the group of each validation "
-                    "row: pass groups to fit, groups_val with X_val, or groups to "
-                    "ParquetImpressions."
+                    f"early_stopping={figure!r} needs the group of each validation row:"
+                    " groups of fit or ParquetImpressions, or groups_val with X_val."
                 )
         elif not self.eval_rows:
             check_unmonitored(settings.callbacks)
@@ -437,9 +436,19 @@ def train(
     return result
 
 
+# Earlier rows with and without the event from which on their level is trusted.
+FEW_EVENTS = 10
+
+
 def _learn_rates(settings: Settings, rows: TrainingRows, net: MultiTaskNet) -> None:
     """Count the events of an update; what a small first call told is learnt again."""
     criterion = net.criterion_
+    n_events, n_rows = criterion.n_events, criterion.n_rows
+    are_few = torch.minimum(n_events, n_rows - n_events) < FEW_EVENTS
+    if n_rows > 0 and bool(are_few.any()):
+        # The steps of updates are short: without a single event in the first call,
+        # probabilities would stay a hundred times too low for thousands of rows.
+        _evaluation.shift_to(net, rows, are_few)
     criterion.count_rows(rows.column("y"), rows.column("sample_weight"))
     loss, follows_rates = criterion.loss, settings.pwiser_weight is None
     # A user's loss may keep its weight under another name: that of the first call.

@@ -2,7 +2,6 @@
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from numbers import Real
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -17,7 +16,6 @@ from torch.nn import functional as F
 from sk_pwiser._training._batches import TrainingRows, bags_of
 from sk_pwiser._training._callbacks import set_states
 from sk_pwiser._training._optimizers import sparse_tables
-from sk_pwiser._training._settings import Settings
 from sk_pwiser._utils import parents_by_name, warn_user, widest_float
 from sk_pwiser.metrics import auc_within
 from sk_pwiser.networks import chain_logits
@@ -277,6 +275,9 @@ def checked_logits(
     return logits, y, inputs.get("sample_weight")
 
 
+ADVICE = "Use a smaller lr; it is {lr}. Or set clip_grad_norm in optimizer_params."
+
+
 def check_end(net: "MultiTaskNet", rows: TrainingRows) -> None:
     """Check on some training rows that weights and logits are finite log-odds.
 
@@ -314,7 +315,7 @@ def check_end(net: "MultiTaskNet", rows: TrainingRows) -> None:
             break
     if net.lowest_:
         message += f" The weights of epoch {net.kept_epoch_} are kept."
-    warn_user(f"{message} {advice(net.settings)}", ConvergenceWarning)
+    warn_user(f"{message} {ADVICE.format(lr=net.settings.lr)}", ConvergenceWarning)
 
 
 # The loss of rows as in predictions must exceed that of rows as in training by so many
@@ -353,7 +354,7 @@ def warn_if_memorized(net: "MultiTaskNet", rows: TrainingRows, schema: Any) -> N
 
 def diverged(net: "MultiTaskNet", what: str) -> ValueError:
     """Return the error of a divergence in the last epoch."""
-    epoch, hint = net.history[-1, "epoch"], advice(net.settings)
+    epoch, hint = net.history[-1, "epoch"], ADVICE.format(lr=net.settings.lr)
     return ValueError(f"Training diverged in epoch {epoch}: {what}. {hint}")
 
 
@@ -362,8 +363,8 @@ def diverged(net: "MultiTaskNet", what: str) -> ValueError:
 PRIOR_DEVIATION = 0.5
 
 
-def shift_to(net: "MultiTaskNet", rows: TrainingRows) -> None:
-    """Shift the predictions of a net to the level of the labels of held-out rows."""
+def shift_to(net: Any, rows: TrainingRows, tasks: Tensor | None = None) -> None:
+    """Shift the predictions of a net, or of some tasks, to the level of the labels."""
     iterator, found = net.get_iterator(rows), []
     is_chain = net.module_.spec.task_space == "conditional"
     net._set_training(False)
@@ -379,7 +380,8 @@ def shift_to(net: "MultiTaskNet", rows: TrainingRows) -> None:
     known = torch.ones(len(y), 1) if weights is None else weights.cpu().view(len(y), -1)
     parents = net.module_.spec.parents if is_chain else None
     # On the CPU: not every device has float64.
-    net.module_.shift_level(find_offset(heads.cpu(), y, known, parents))
+    offset = find_offset(heads.cpu(), y, known, parents)
+    net.module_.shift_level(offset if tasks is None else offset * tasks.cpu())
 
 
 def find_offset(
@@ -475,19 +477,3 @@ def stop_reason(net: Any, n_epochs: int, kept_epoch: int) -> str:
             f"{stopping.n_held}, has decayed to 0"
         )
     return f"{reason}; the weights are those of epoch {kept_epoch}."
-
-
-# Largest usual values of parameters.
-USUAL = {"lr": 0.03, "embedding_lr": 0.03, "momentum": 0.999, "pwiser_weight": 10.0}
-USUAL |= {"weight_decay": 0.1, "embedding_weight_decay": 0.1}
-
-
-def advice(settings: Settings) -> str:
-    """Return advice after a divergence: parameters far above their usual values."""
-    of_fit = {**vars(settings), **settings.optimizer_params}
-    given = {n: of_fit[n] for n in USUAL if isinstance(of_fit.get(n), Real)}
-    large = (f"Use a smaller {n}; it is {v}." for n, v in given.items() if v > USUAL[n])
-    return " ".join(large) or (
-        f"A smaller lr, which is {settings.lr}, clip_grad_norm in optimizer_params, or "
-        "smaller weights may help."
-    )

@@ -286,8 +286,7 @@ class NetworkSpec:
             without = [k for k, parent in enumerate(parents) if k and parent < 0]
             raise ValueError(
                 f"negative_sampling_rate={rate} requires that all tasks presuppose the "
-                f"first one; by task_parents, the tasks with the indices {without} "
-                "presuppose none."
+                f"first one; the tasks with the indices {without} presuppose none."
             )
 
 
@@ -661,7 +660,11 @@ class InputLayer(nn.Module):
             self.bags.set_columns(bags, self.offsets)
             tables += self.bags.embeddings
         for table, weight in zip(tables, weights, strict=True):
-            table.get_parameter("weight").data = weight
+            parameter = table.get_parameter("weight")
+            # Another dtype makes torch forget the shape: the graph of a failed update,
+            # which an error may keep alive, would refuse gradients of the earlier one.
+            parameter.data = weight.new_empty(0, dtype=torch.float16)
+            parameter.data = weight
             table.num_embeddings = len(weight)  # type: ignore[assignment]
 
     def _set_cardinalities(self, cardinalities: Sequence[int]) -> None:

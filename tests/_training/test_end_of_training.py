@@ -15,12 +15,10 @@ from sk_pwiser import MultiTaskCTRCVRClassifier
 from sk_pwiser._training._batches import Impressions
 from sk_pwiser._training._evaluation import (
     PRIOR_DEVIATION,
-    advice,
     excess_loss,
     find_offset,
     find_rises,
 )
-from sk_pwiser._training._settings import Settings
 from sk_pwiser.datasets import ParquetImpressions, make_ctr_cvr
 from sk_pwiser.metrics import predicted_over_observed
 from sk_pwiser.networks import NetworkOutput
@@ -96,24 +94,6 @@ def test_labels_that_change_are_no_divergence():
     assert model.history_[-1, "train_loss"] < 0.1
     model.partial_fit(x, 1 - y)
     assert model.history_[-1, "train_loss"] > 1.0
-
-
-@pytest.mark.parametrize(
-    ("params", "names"),
-    [
-        ({"lr": 0.5}, ["lr"]),
-        ({"weight_decay": 5.0}, ["weight_decay"]),
-        ({"lr": 0.5, "pwiser_weight": 1e3}, ["lr", "pwiser_weight"]),
-        ({"optimizer_params": {"embedding_lr": 1.0}}, ["embedding_lr"]),
-        ({}, []),
-    ],
-)
-def test_advice_names_what_is_far_above_usual_values(params, names):
-    text = advice(Settings.of(small(**params).get_params(deep=False)))
-    found = [part.split(";")[0] for part in text.split("Use a smaller ")[1:]]
-    assert found == names
-    if not names:
-        assert text.startswith("A smaller lr, which is ")
 
 
 # The offset that brings predictions to the level of the last rows in time.

@@ -13,7 +13,9 @@ from refusals import X, Y, small
 from skorch.callbacks import Callback
 from suites import fast_for
 
+from sk_pwiser import MultiTaskCTRCVRClassifier
 from sk_pwiser._table._numbers import NUMERIC_ENCODINGS
+from sk_pwiser.datasets import make_ctr_cvr
 from sk_pwiser.weighting import WEIGHTINGS
 
 
@@ -451,3 +453,45 @@ def test_updates_with_few_conversions_keep_their_rate(form):
         model.partial_fit(table[rows], labels[rows], sample_weight=weights[rows])
     predicted = model.predict_proba(table)[:, 1].mean()
     assert 0.5 < predicted / rate < 1.7
+
+
+@pytest.mark.parametrize("n_first", [100, 300])
+@pytest.mark.parametrize("event", [0, 1])
+def test_rates_follow_a_first_call_with_one_label(event, n_first):
+    """Its rates are a hundred times too low, or all tasks happen in nearly all rows."""
+    log = make_ctr_cvr(6_000, ctr=0.2, cvr=0.4, n_categories=5, random_state=0)
+    table, labels = log.data, log.target
+    model = MultiTaskCTRCVRClassifier(random_state=0)
+    model.partial_fit(table[:n_first], labels[:n_first] * 0 + event)
+    before = model.predict_proba(table[3_000:]).mean(axis=0)
+    for start in range(300, 1_800, 250):
+        rows = slice(start, start + 250)
+        model.partial_fit(table[rows], labels[rows])
+    ratio = model.predict_proba(table[3_000:]).mean(axis=0) / labels[3_000:].mean()
+    assert ((ratio > 0.4) & (ratio < 2.5)).all()
+    # Without this, they would be far from it.
+    assert ((before < 0.05) | (before > 0.9)).all()
+
+
+def test_a_failing_update_takes_the_level_back():
+    class Failing(Callback):
+        fails = False
+
+        def on_batch_end(self, net, **kwargs):
+            if self.fails:
+                raise RuntimeError("stop")
+
+    failing = Failing()
+    grows = {"grow_vocabulary": True}
+    model = small(callbacks=[failing], encoding_params=grows)
+    model.partial_fit(X[:100], Y[:100] * 0)
+    for _ in range(2):  # before there is a level, and with one
+        before = model.predict_proba(X)
+        failing.fails = True
+        # The error keeps the graph of a step with larger tables.
+        with pytest.raises(RuntimeError, match="stop") as kept:
+            model.partial_fit(X[100:150], Y[100:150])
+        failing.fails = False
+        assert_array_equal(model.predict_proba(X), before)
+        model.partial_fit(X[100:120], Y[100:120])
+        del kept
