@@ -97,7 +97,8 @@ class FunnelCalibrator(
     Attributes
     ----------
     estimator_ : estimator object
-        The fitted estimator: `estimator` itself if `cv=None`.
+        The fitted estimator: `estimator` itself if `cv=None`. If it is trained again,
+        the curves no longer fit, and predictions warn.
     calibrators_ : list
         The curve of each task, None for a task that is left unchanged.
     shifts_ : dict
@@ -288,6 +289,7 @@ class FunnelCalibrator(
             shifts = _curves.fit_shifts(logits, *completed, curves, group, index)
         # All attributes are set at the end: an error leaves an earlier fit as it was.
         self.estimator_, self.calibrators_ = estimator, curves
+        self._calibrated = _last_training(estimator)
         self.shifts_, self.by_ = shifts, self.by
         self.classes_, self.task_names_ = classes, names
         self.n_tasks_ = len(names)
@@ -395,7 +397,9 @@ class FunnelCalibrator(
             if isinstance(layer, FunnelCalibrator):
                 return layer._sampling_rate(layer.estimator_)
             if hasattr(layer, "negative_sampling_rate"):
-                return layer.negative_sampling_rate
+                # The parameter of a fitted estimator may have been set since the fit.
+                of_fit = getattr(getattr(layer, "_result", None), "settings", layer)
+                return of_fit.negative_sampling_rate
             inner = getattr(layer, "estimator", None)
             rate = getattr(inner, "negative_sampling_rate", 1.0)
             if isinstance(inner, FunnelCalibrator):
@@ -472,6 +476,12 @@ class FunnelCalibrator(
     def _predict_logits(self, X):
         """Return calibrated log-odds: float64 of shape (n_samples, n_tasks)."""
         check_is_fitted(self)
+        result = _last_training(self.estimator_)
+        if result is not None and result is not getattr(self, "_calibrated", result):
+            _utils.warn_user(
+                "The estimator was trained after FunnelCalibrator.fit. Fit the "
+                "calibrator again, or calibrate a copy, copy.deepcopy(estimator)."
+            )
         X = _frames.collected(X)
         groups = self._known_groups(X)
         X = _curves.without_groups(X, self.by_, self.estimator_)
@@ -579,6 +589,7 @@ class FunnelCalibrator(
             ) from error
         estimator = from_plain(MultiTaskCTRCVRClassifier, of_estimator, arrays, name)
         calibrator.estimator = calibrator.estimator_ = estimator
+        calibrator._calibrated = _last_training(estimator)
         return calibrator
 
     @property
@@ -607,6 +618,12 @@ def _positive_logits(estimator, X, n_tasks):
         return found.reshape(len(found), -1)
     p = _responses.positive_probabilities(estimator, X, n_tasks)
     return logit(np.clip(p, LIMITS.tiny, 1 - LIMITS.epsneg))
+
+
+def _last_training(estimator):
+    """Return what the last training of an estimator has left, None of other ones."""
+    layers = _responses.nested_estimators(estimator)
+    return next((each._result for each in layers if hasattr(each, "_result")), None)
 
 
 def _complete(labels, weight, parents):

@@ -1,5 +1,8 @@
 """The calibrator of all tasks: prefit, cross-fitted, with one class, with bad input."""
 
+import copy
+import pickle
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -514,3 +517,32 @@ def test_a_view_of_one_task_has_no_rows_to_weight_by_the_sampling(rows):
     assert_allclose(
         by_hand.predict_proba(X)[:, 1], whole.predict_proba(X)[:, 1], rtol=1e-6
     )
+
+
+@pytest.mark.parametrize("retrain", ["partial_fit", "fit"])
+def test_an_estimator_that_was_trained_again_is_named(retrain, tmp_path):
+    X, Y = DATA.data, DATA.target
+    model = small().fit(X, Y)
+    calibrator = FunnelCalibrator(model, method="sigmoid").fit(X, Y)
+    before = calibrator.predict_proba(X)
+    copied = copy.deepcopy(calibrator)
+    calibrator.save(tmp_path / "calibrator")
+    loaded = FunnelCalibrator.load(tmp_path / "calibrator")
+    getattr(model, retrain)(X, Y)
+    with pytest.warns(UserWarning, match=r"trained after FunnelCalibrator\.fit"):
+        calibrator.predict_proba(X)
+    for other in (copied, loaded, pickle.loads(pickle.dumps(copied))):
+        assert_array_equal(other.predict_proba(X), before)
+        other.estimator_.partial_fit(X, Y)
+        with pytest.warns(UserWarning, match="calibrate a copy"):
+            other.predict_proba(X)
+    calibrator.fit(X, Y).predict_proba(X)
+
+
+def test_the_sampling_rate_is_that_of_the_fit():
+    X, Y = DATA.data, DATA.target
+    model = small(negative_sampling_rate=0.5).fit(X, Y)
+    expected = FunnelCalibrator(model, method="sigmoid").fit(X, Y).predict_proba(X)
+    model.set_params(negative_sampling_rate=1.0)
+    found = FunnelCalibrator(model, method="sigmoid").fit(X, Y).predict_proba(X)
+    assert_array_equal(found, expected)
