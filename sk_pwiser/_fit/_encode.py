@@ -122,8 +122,8 @@ def _check_validation(plan: "Plan", data: EncodedData) -> str | None:
                 f"held out; validation_fraction={share} asks for about "
                 f"{round(share * n_rows)}. Use finer times or an eval_set."
             )
-    if plan.origin.earlier is not None and data.split_rows is not None:
-        warn_about_trained(plan.origin.earlier, data.split_rows)
+    if plan.origin.earlier is not None and data.holds_out:
+        warn_about_trained(plan.origin.earlier, plan.settings, data.split_rows)
     return monitor
 
 
@@ -629,14 +629,19 @@ def largest_part(share: float) -> float:
     return min(2 * share, (1 + share) / 2)
 
 
-def warn_about_trained(earlier: Any, split_rows: Mapping[str, Any]) -> None:
-    """Warn if rows may be held out that the earlier fit was trained on."""
-    before, ends = earlier.split_rows, split_rows["ends"]
+def warn_about_trained(earlier: Any, settings: Settings, split_rows: Any) -> None:
+    """Warn if rows may be held out that the earlier fit was trained on.
+
+    Without `split_rows`, they are the last in time.
+    """
+    before, share = earlier.split_rows, earlier.settings.validation_fraction
     if earlier.split_state is None:
         reason = "it held out no rows"
-    elif before is None:
-        reason = "it held out its last rows in time"
-    elif before == split_rows or before["ends"] == ends[:-1]:
+    elif (before is None) != (split_rows is None):
+        reason = f"it held out {'random rows' if before else 'its last rows in time'}"
+    elif split_rows is None and settings.validation_fraction > share:
+        reason = f"its validation_fraction was {share}"
+    elif before == split_rows or before["ends"] == (ends := split_rows["ends"])[:-1]:
         return
     else:
         reason = (

@@ -246,3 +246,25 @@ def test_histories_and_the_model_share_the_times():
     row = pipeline[0].transform_row(later.iloc[-1].to_dict())
     del row["ts"]
     assert_allclose(Scorer(pipeline[-1], runtime="torch")(row), p[-1:], rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("first", "then", "reason"),
+    [
+        ({"early_stopping": False}, {}, "it held out no rows"),
+        ({"encoding_params": {}}, {}, "it held out random rows"),
+        ({}, {"encoding_params": {}}, "it held out its last rows in time"),
+        ({}, {"validation_fraction": 0.4}, "its validation_fraction was 0.1"),
+    ],
+)
+def test_validation_rows_that_were_trained_on_are_named(first, then, reason):
+    X, Y = log("numbers")
+    # The times are an input of all fits, so that training can continue.
+    timed_input = {"time_column": "ts", "time_feature": True}
+    params = {"encoding_params": timed_input, "warm_start": True}
+    model = timed(**params).set_params(**first).fit(X, Y)
+    later = {"encoding_params": timed_input, "early_stopping": True, **then}
+    with pytest.warns(UserWarning, match=f"earlier fit was trained on, since {reason}"):
+        model.set_params(**later).fit(X, Y)
+    if reason != "it held out random rows":
+        model.fit(X, Y)  # holds out the same rows
