@@ -315,13 +315,16 @@ def read(arguments):
     Y = pd.DataFrame(labels, frame.index, targets)
     times = None if arguments.time is None else frame[arguments.time]
     if times is not None and not pd.api.types.is_numeric_dtype(times):
+        # Offsets from UTC differ between winter and summer.
+        texts = times.dropna().astype(str)
+        have_offsets = texts.str.contains(r"(?:Z|[+-]\d\d:?\d\d)$").all()
         try:
             # The day and the month of 04/05/2026 could be confused.
-            times = pd.to_datetime(times, format="ISO8601")
+            times = pd.to_datetime(times, format="ISO8601", utc=bool(have_offsets))
         except ValueError as error:
             raise ValueError(
                 "--time must name a column of numbers, or of dates such as 2026-04-30 "
-                f"or 2026-04-30T12:00; {arguments.time!r} starts with {times.iloc[0]!r}"
+                f"or 2026-04-30T12:00; {arguments.time!r}: {str(error).split('. ')[0]}"
             ) from error
     others = [*targets, *arguments.ignore, arguments.time]
     X = frame[frame.columns.difference(others, sort=False)]

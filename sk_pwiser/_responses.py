@@ -142,9 +142,8 @@ class Predictions:
         first = _utils.path_to(n_tasks - 1, self.task_parents(n_tasks))[0]
         if first == n_tasks - 1:
             raise ValueError(
-                "task='cvr' must have at least two tasks in Y, of which the last one "
-                "presupposes another one: P(last task | first task) is not defined "
-                "otherwise."
+                "task='cvr' must have at least two tasks in Y, and the last one must "
+                "presuppose another one: it means P(last task | first task)."
             )
         return first
 

@@ -259,10 +259,13 @@ def _seconds(values, name):
         is_known = np.array([not is_missing(value) for value in found.flat], dtype=bool)
         if not is_known.any():
             return values, None
-        if not all(isinstance(value, timedelta) for value in found.flat[is_known]):
+        spans = timedelta, np.timedelta64
+        if not all(isinstance(value, spans) for value in found.flat[is_known]):
             return values, "numbers"
-        found = np.where(is_known.reshape(found.shape), found, None)
-        found = found.astype("timedelta64[us]")
+        # One by one: those of numpy may have different units.
+        known = [np.timedelta64(value, "us") for value in found.flat[is_known]]
+        found = np.full(found.shape, np.timedelta64("NaT", "us"))
+        found.flat[is_known] = known
     if found.dtype.kind == "M":
         raise ValueError(
             f"{name} must be durations or numbers, but it contains dates: subtract the "

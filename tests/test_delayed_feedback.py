@@ -98,7 +98,9 @@ def test_labels_are_accepted_as_y_and_as_Y():
         delayed_feedback_weights(LABELS, TIMES["delay"], TIMES["elapsed"])
 
 
-@pytest.mark.parametrize("form", ["numpy", "pandas", "arrow", "polars", "objects"])
+@pytest.mark.parametrize(
+    "form", ["numpy", "pandas", "arrow", "polars", "objects", "mixed"]
+)
 def test_durations_of_any_unit_are_numbers_of_seconds(form):
     rng = np.random.default_rng(0)
     elapsed, delay = rng.uniform(0, 4, 2_000), rng.exponential(1.0, 2_000)
@@ -115,6 +117,11 @@ def test_durations_of_any_unit_are_numbers_of_seconds(form):
             return pytest.importorskip("polars").Series(values)
         if form == "objects":
             return [None if pd.isna(value) else value for value in values]
+        if form == "mixed":  # numpy's own objects, in several units
+            own = values.to_numpy().astype(object)
+            own[:] = [np.timedelta64(v) for v in values.to_numpy()]
+            own[::2] = [v.astype("m8[ns]") for v in own[::2]]
+            return own
         return values if form == "pandas" else values.to_numpy()
 
     for units in ("us", "ns"), ("ns", "us"):

@@ -278,6 +278,16 @@ def test_other_models_do_not_read_the_times(monkeypatch, tmp_path, capsys):
 DATA = ["--data", "log.parquet", "--targets", *Y]
 
 
+def test_times_may_have_the_offsets_of_summer_and_winter(monkeypatch, tmp_path, capsys):
+    hours = pd.date_range("2026-03-28", periods=len(X), freq="h", tz="Europe/Berlin")
+    at = [hour.isoformat() for hour in hours]
+    assert len({text[-6:] for text in at}) == 2
+    monkeypatch.chdir(tmp_path)
+    write(X.assign(at=at, **Y), tmp_path / "log.parquet")
+    command.main([*FEW, *DATA, "--time", "at"])
+    assert "2 folds in the order of 'at', seed 0" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("columns", "options", "message"),
     [
@@ -286,7 +296,12 @@ DATA = ["--data", "log.parquet", "--targets", *Y]
         ({"click": "perhaps"}, DATA, "'click' of Y contains 'perhaps' in row 0"),
         ({"click": np.nan}, DATA, "Input Y contains NaN: 300 in column 'click', the"),
         ({"at": "soon"}, [*DATA, "--time", "at"], "soon"),
-        ({"at": "04/05/2026"}, [*DATA, "--time", "at"], "starts with '04/05/2026'"),
+        ({"at": "04/05/2026"}, [*DATA, "--time", "at"], "Time data 04/05/2026 is"),
+        (
+            {"at": np.where(np.arange(len(X)) % 2, "2026-04-30", "2026-04-30T12:00Z")},
+            [*DATA, "--time", "at"],
+            "Mixed timezones",
+        ),
         ({"at": None}, [*DATA, "--time", "at"], "Column 'at' must hold a time in ever"),
         ({"at": 1}, [*DATA, "--time", "at"], "n_splits=2 with min_conversions=1"),
         ({"price": np.inf}, DATA, "'price'"),

@@ -187,6 +187,5 @@ def _check_params(when, params):
         if callable(value) or is_state or has_callbacks:
             raise TypeError(
                 f"A model with {name}={value!r}{when} cannot be saved: a file holds "
-                "numbers and text, and no code. Set another value, or use pickle for "
-                "files that you trust."
+                "no code. Set another value, or use pickle for files that you trust."
             )

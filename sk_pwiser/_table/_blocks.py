@@ -293,9 +293,8 @@ def warn_about_order(order, has_groups, has_statistics):
     elif has_statistics and not has_groups:
         warn_user(
             f"The rows of each value of column {name!r} are in one piece, so that its "
-            "target statistics leave out most rows of a row's own value. Shuffle the "
-            "rows if they are not in the order of time, or leave the column out of "
-            "target_encoding."
+            "target statistics leave out most rows of a row's own value. Shuffle rows "
+            "that are not in the order of time, or leave it out of target_encoding."
         )
 
 

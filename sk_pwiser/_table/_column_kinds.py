@@ -281,8 +281,7 @@ def warn_about_misread(numbers, columns):
         if names:
             warn_user(
                 f"The category columns {names} contain {text.format(names[0])} Any "
-                "list as categorical_features, even an empty one, silences this "
-                "warning."
+                "list as categorical_features, even [], silences this warning."
             )
 
 
@@ -302,8 +301,8 @@ def warn_about_few_values(columns, with_rates=()):
     if names:
         warn_user(
             f"The encoding of the columns {names} is learnt from fewer than "
-            f"{_numbers.FEW_VALUES} values, to whose range later numbers will be "
-            "clipped. Pass more rows to this call, or begin with fit."
+            f"{_numbers.FEW_VALUES} values: later numbers will be clipped to their "
+            "range, and rates keep their scale. Pass more rows, or begin with fit."
         )
 
 

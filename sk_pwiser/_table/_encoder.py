@@ -196,9 +196,14 @@ class TableEncoder:
             validation.validate_data(validator, X, reset=reset, skip_check_array=True)
             if validation._get_feature_names(X) is None and _frames.is_polars(X):
                 raise TypeError(
-                    "This release of scikit-learn cannot read the column names of this "
-                    "release of polars. Upgrade scikit-learn to 1.9 or newer, or pass "
-                    "X.to_pandas()."
+                    "This scikit-learn cannot read the column names of this polars. "
+                    "Upgrade scikit-learn to 1.9 or newer, or pass X.to_pandas()."
+                )
+            labels = list(X.columns)
+            if not isinstance(labels[0], str) and labels != list(range(len(labels))):
+                warn_user(
+                    f"X has columns whose names, such as {labels[0]!r}, are not text: "
+                    "they are read by position. X.rename(columns=str) prevents this."
                 )
         else:
             options = {"accept_sparse": "csr", "ensure_all_finite": False}

@@ -494,8 +494,7 @@ class ExtendedStatistics(TargetStatistics):
         if largest >= 0.5:
             warn_user(
                 "seen=False, but the source may have been fitted on all rows of X: the "
-                "inputs of a row then reveal its label. Pass seen=True if the rows are "
-                "not new to the source."
+                "inputs of a row then reveal its label. If it was, pass seen=True."
             )
 
     def _begin(self, totals, earlier):

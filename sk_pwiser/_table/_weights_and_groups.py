@@ -304,8 +304,7 @@ def check_match(X, n_samples, *, input_name="X", **others):
             raise ValueError(
                 f"{input_name} and {name} have the same index labels in different "
                 f"orders: row {row} is {label!r} in {input_name} and {found!r} in "
-                f"{name}. Pass {aligned} or, if rows match by position, "
-                f"{name}.to_numpy()."
+                f"{name}. Pass {aligned} or, by position, {name}.to_numpy()."
             )
 
 

@@ -91,8 +91,7 @@ def check_callbacks(callbacks: Any) -> None:
         if averages or getattr(callback, "log_on_batch_end", False):
             raise TypeError(
                 f"callbacks holds a {kind.__name__}, which reads figures of single "
-                "batches; the history has figures per epoch only. Use EpochScoring, or "
-                "set log_on_batch_end=False."
+                "batches, not epochs. Use EpochScoring, or set log_on_batch_end=False."
             )
 
 

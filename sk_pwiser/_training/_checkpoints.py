@@ -243,8 +243,7 @@ class Checkpoints:
         if names:
             _utils.warn_user(
                 f"callbacks holds {', '.join(names)}, whose state is not in the "
-                "checkpoint and starts anew: the result may differ from the result of "
-                "an uninterrupted fit."
+                "checkpoint: the result may differ from that of an uninterrupted fit."
             )
 
     def _remove(self, pattern: str, kept: Any = ()) -> None:

@@ -156,9 +156,8 @@ class MultiTaskCriterion(nn.Module):
             found = tuple(value.shape) if isinstance(value, Tensor) else repr(value)
             if found not in ((), tuple(losses.shape)):
                 raise ValueError(
-                    f"extra_losses[{name!r}] must be a Tensor, of the shape () of a "
-                    f"penalty or the shape {tuple(losses.shape)} of the tasks' losses; "
-                    f"got {found}."
+                    f"extra_losses[{name!r}] must be a Tensor: of shape () as penalty"
+                    f" or {tuple(losses.shape)} as losses of the tasks; got {found}."
                 )
             kind = extras if found else penalties
             kind.append(_utils.at_least_float32(value))
@@ -402,9 +401,8 @@ def _named_allocations(settings: Settings) -> Iterator[None]:
         if not any(word in reason.lower() for word in sized):
             raise
         raise ValueError(
-            "The network is too large: it cannot be built with embedding_dim="
-            f"{settings.embedding_dim} and network_params={settings.network_params}: "
-            f"{reason}"
+            f"The network is too large with embedding_dim={settings.embedding_dim} and "
+            f"network_params={settings.network_params}: {reason}"
         ) from error
 
 
@@ -415,9 +413,8 @@ def batch_sampler(settings: Settings, loss: MultiTaskLoss, has_groups: bool) -> 
         return "grouped" if keeps_groups else "shuffled"
     if keeps_groups:
         raise ValueError(
-            f"stratified_batches=True splits the groups within which loss="
-            f"{settings.loss!r} compares rows; pass no groups, or set "
-            "stratified_batches=False."
+            f"stratified_batches=True splits the groups in which loss={settings.loss!r}"
+            " compares rows; pass no groups, or set stratified_batches=False."
         )
     if settings.batch_size < 2:
         raise ValueError(

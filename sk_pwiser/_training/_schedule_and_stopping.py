@@ -25,9 +25,8 @@ def check_early_stopping(early_stopping: Any, task_names: tuple[str, ...]) -> st
             signature(early_stopping).bind(None, None, None)
         except TypeError as error:
             raise TypeError(
-                "early_stopping must be callable as a scorer, with (estimator, X, Y); "
-                f"got {early_stopping!r}. metrics.make_task_scorer makes a scorer of a "
-                "metric."
+                "early_stopping must be callable as a scorer, with (estimator, X, Y), "
+                f"such as those of metrics.make_task_scorer; got {early_stopping!r}."
             ) from error
         return "valid_score"
     columns = {"loss": "valid_loss"}
@@ -150,9 +149,8 @@ class BestEpochStopping(StatefulCallback):
         if is_first and np.isnan(value):
             warn_user(
                 f"early_stopping={net.settings.early_stopping!r} is nan on the "
-                "validation rows. The validation loss decides instead. A larger "
-                "validation_fraction, or an eval_set on which the score is defined, "
-                "makes it available."
+                "validation rows. The validation loss decides instead. Use a larger "
+                "validation_fraction, or an eval_set on which the score is defined."
             )
             self.monitor = "valid_loss"
             value = net.history[-1, self.monitor]

@@ -319,8 +319,7 @@ def check_own_tables(net: MultiTaskNet, rows: TrainingRows, n_before: int) -> No
             raise ValueError(
                 "grow_vocabulary must be False in encoding_params: a part of the "
                 f"network does not grow with the vocabularies ({error}). Let "
-                f"{type(network).__name__} read the codes through input_layer, whose "
-                "tables grow."
+                f"{type(network).__name__} read codes by input_layer: its tables grow."
             ) from error
 
 

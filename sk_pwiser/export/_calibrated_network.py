@@ -27,9 +27,8 @@ def fitted_result(estimator):
     if not isinstance(estimator, MultiTaskCTRCVRClassifier):
         raise TypeError(
             "estimator must be a fitted MultiTaskCTRCVRClassifier, or a "
-            "FunnelCalibrator of one; for the last step of a pipeline, pass "
-            "pipeline[-1], which reads rows that pipeline[:-1] has transformed. Got "
-            f"{estimator!r}."
+            "FunnelCalibrator of one, such as pipeline[-1], which reads rows that "
+            f"pipeline[:-1] has transformed; got {estimator!r}."
         )
     check_is_fitted(estimator, "_result")
     return estimator._result

@@ -516,6 +516,8 @@ def _as_values(column):
     if isinstance(column, list):
         return column
     array = np.asarray(column)
+    if array.dtype == "datetime64[D]":  # whose hashes differ from those of dates
+        return array.tolist()
     # Not `tolist`, which returns some dates as integers.
     if array.dtype.kind not in "biuf":
         return list(array)

@@ -25,9 +25,8 @@ def kind_of(X):
     if kind and (hasattr(X, "columns") or hasattr(X, "column_names")):
         return kind
     raise TypeError(
-        "X must be a table whose columns have names: a DataFrame of pandas or polars, "
-        f"or a table of Arrow; got {type(X).__name__}. A single row is a dict for "
-        "transform_row."
+        "X must be a table whose columns have names, of pandas, polars or Arrow; got "
+        f"{type(X).__name__}. A single row is a dict for transform_row."
     )
 
 

@@ -316,8 +316,7 @@ def minimise_blocks(problem, blocks, positions):
 
 def warn_not_converged(max_iter):
     warn_user(
-        f"The factors did not converge within max_iter={max_iter}. Increase max_iter "
-        "or tol.",
+        f"The factors did not converge within max_iter={max_iter}: increase it or tol.",
         ConvergenceWarning,
     )
 

@@ -314,8 +314,7 @@ def cross_validate_models(
     if undefined:
         warn_user(
             f"Some of the {len(splits)} folds have no finite score and are left out: "
-            f"{', '.join(undefined)}. The test rows of such a fold usually contain no "
-            "event of a task; use fewer folds or more rows.",
+            f"{', '.join(undefined)}. Use fewer folds, so that each has all events.",
             UndefinedMetricWarning,
         )
     return LossComparison(

@@ -436,10 +436,9 @@ def load_weights(network, source, origins, vectors):
         network.load_state_dict(state)
     except RuntimeError as error:
         raise ValueError(
-            "The weights of the source do not fit the network: only the embedding "
-            "tables of the input layer may grow with the category values, and their "
-            'width may not, as with embedding_dim="auto". Pass extend=False to add no '
-            f"values. {error}"
+            "The weights of the source do not fit the network: only embedding tables "
+            "of the input layer may grow, but not wider, as with embedding_dim='auto'. "
+            f"Pass extend=False to add no values. {error}"
         ) from error
     return torch.from_numpy(np.concatenate([none, *codes]) >= 0)
 

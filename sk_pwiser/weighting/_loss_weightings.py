@@ -125,9 +125,8 @@ class TaskWeighting(nn.Module):
         is_scalar = isinstance(total, Tensor) and total.dim() == 0
         if not is_scalar or total.requires_grad < losses.requires_grad:
             raise ValueError(
-                f"weighting {type(self).__name__} must return a Tensor of shape () "
-                "from forward, through which gradients reach the losses; got "
-                f"{total!r}."
+                f"weighting {type(self).__name__} must return a Tensor of shape () from"
+                f" forward, through which gradients reach the losses; got {total!r}."
             )
         if penalty is not None:
             total = total + penalty

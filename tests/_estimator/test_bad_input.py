@@ -145,7 +145,8 @@ def test_errors_contain_labels_of_columns_that_are_not_text(earlier):
         mask = [column == 8 for column in range(table.shape[1])]
         model = earlier.set_params(categorical_features=mask)
         message = rf"{message} 0 \(labelled \('log', 'numeric_0'\)\)"
-        refuses(model, (ValueError, TypeError), message, X=wrong)
+        with pytest.warns(UserWarning, match="not text: they are read by position"):
+            refuses(model, (ValueError, TypeError), message, X=wrong)
 
 
 @pytest.mark.parametrize("name", [pd.NA, None, np.nan, "", ("a", 1), 3])

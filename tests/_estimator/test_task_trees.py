@@ -241,9 +241,9 @@ def test_predict_cvr_of_each_task():
     assert 0 <= cvr_auc_scorer(model, X, Y) <= 1
     siblings = small(task_parents=None).fit(X, Y)
     for call in (siblings.predict_cvr, siblings.task("cvr").predict_proba):
-        with pytest.raises(ValueError, match="presupposes another one"):
+        with pytest.raises(ValueError, match=r"presupposes? another one"):
             call(X)
-    with pytest.raises(ValueError, match="presupposes another one"):
+    with pytest.raises(ValueError, match="must presuppose another one"):
         cvr_auc_scorer(siblings, X, Y)
 
 

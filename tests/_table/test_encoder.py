@@ -97,11 +97,15 @@ def test_min_frequency_counts_rows():
 def test_column_names_that_are_not_strings():
     encoder = TableEncoder()
     numbered = MIXED.set_axis([7, 8, 9], axis=1)
-    codes, _ = encoder.fit_transform(numbered)
+    with pytest.warns(UserWarning, match="names, such as 7, are not text: they are re"):
+        codes, _ = encoder.fit_transform(numbered)
     assert not hasattr(encoder, "feature_names_in_")
     assert_array_equal(codes, TableEncoder().fit_transform(MIXED)[0])
+    # Numbers that are the positions need no warning.
+    numbered = MIXED.set_axis([0, 1, 2], axis=1)
+    assert_array_equal(encoder.transform(numbered)[0], codes)
     with pytest.raises(ValueError, match=r"infinity .* column 2"):
-        encoder.transform(numbered.replace({9: {0.5: np.inf}}))
+        encoder.transform(numbered.replace({2: {0.5: np.inf}}))
     with pytest.raises(TypeError, match="only supported if all input features"):
         TableEncoder().fit_transform(MIXED.set_axis([7, "c", 9], axis=1))
 

@@ -169,7 +169,7 @@ def test_extra_losses_of_another_shape_are_refused(parts, shape, as_function):
 def test_extra_losses_are_tensors(parts):
     _, output, y, _ = tensors(parts)
     with pytest.raises(
-        ValueError, match=r"extra_losses\['zero'\] .* Tensor, .* got 0.5"
+        ValueError, match=r"extra_losses\['zero'\] .* Tensor: .* got 0.5"
     ):
         criterion()(output._replace(extra_losses={"zero": lambda _: 0.5}), y)
 

@@ -210,7 +210,7 @@ def test_a_scorer_of_the_cvr_takes_the_tree_of_the_tasks():
     expected = cvr_auc_scorer(model, X_LATE, labels[1_001:])
     assert best == pytest.approx(expected, rel=1e-4)  # other batches round otherwise
     siblings = small(early_stopping=cvr_auc_scorer, task_parents=None)
-    with pytest.raises(ValueError, match="presupposes another one"):
+    with pytest.raises(ValueError, match="must presuppose another one"):
         siblings.fit(X, labels[rows])
 
 
@@ -252,7 +252,11 @@ def test_a_mean_of_log_losses_needs_one_task_with_both_labels():
     ("early_stopping", "error", "message"),
     [
         ("auc_buy", ValueError, "one of .*'auc_click', 'auc_conversion'.* 'auc_buy'"),
-        (average_precision_score, TypeError, "make_task_scorer makes a scorer"),
+        (
+            average_precision_score,
+            TypeError,
+            "those of metrics.make_task_scorer",
+        ),
     ],
 )
 def test_unknown_figures_are_refused(earlier, early_stopping, error, message):
@@ -328,7 +332,7 @@ def test_the_auc_within_groups_needs_groups_with_both_labels(earlier, tmp_path):
     model = small(early_stopping="grouped_auc", max_epochs=1)
     with pytest.warns(UserWarning, match="group with both labels .* 'click', 'conve"):
         model.fit(X, Y, **VALID | {"groups_val": np.arange(len(LAST))})
-    with pytest.raises(ValueError, match=f"{message}.* groups to ParquetImpressions"):
+    with pytest.raises(ValueError, match=f"{message}.* groups of fit or ParquetImp"):
         model.fit(in_a_file(X, Y, tmp_path))
 
 

@@ -320,3 +320,19 @@ def test_columns_of_other_kinds_are_refused_by_name(inputs, tmp_path):
         with pytest.raises(ValueError, match="Column 'seen shops' cannot be exported"):
             export(model)
     assert not list(tmp_path.iterdir())
+
+
+def test_dates_in_arrays_are_those_of_a_table():
+    pl = pytest.importorskip("polars")
+    rng = np.random.default_rng(0)
+    days = [datetime.date(2026, 1, 1 + day) for day in rng.integers(0, 4, 400)]
+    table = pl.DataFrame({"date": days, "x": rng.normal(size=400)})
+    late = np.array([day.day > 2 for day in days])
+    click = rng.random(400) < np.where(late, 0.7, 0.2)
+    model = small(categorical_features=["date"], max_epochs=4).fit(
+        table, np.column_stack([click, click & (rng.random(400) < 0.4)]).astype(int)
+    )
+    scorer, expected = Scorer(model, runtime="torch"), model.predict_proba(table)
+    for convert in (lambda c: c, lambda c: c.to_numpy(), lambda c: c.to_list()):
+        columns = {name: convert(table[name]) for name in table.columns}
+        assert_allclose(scorer(columns), expected, rtol=1e-5)

@@ -142,9 +142,9 @@ def test_a_source_without_categories():
 
 
 def test_rows_of_the_source_that_are_passed_as_new_give_a_warning(pooled):
-    with pytest.warns(UserWarning, match="Pass seen=True if the rows are not new"):
+    with pytest.warns(UserWarning, match="If it was, pass seen=True"):
         like(pooled, DATA.data, DATA.target, seen=False)
-    with pytest.warns(UserWarning, match="Pass seen=True if the rows are not new"):
+    with pytest.warns(UserWarning, match="If it was, pass seen=True"):
         fine_tune(pooled, DATA.data, DATA.target)
 
 

@@ -106,7 +106,7 @@ def test_fine_tuning_twice(source, tuned):
 
 
 def test_fine_tuning_twice_on_the_same_rows(tuned):
-    with pytest.warns(UserWarning, match="Pass seen=True"):
+    with pytest.warns(UserWarning, match="pass seen=True"):
         fine_tune(tuned, *DATA[1])
     model = fine_tune(tuned, *DATA[1], seen=True)
     assert counts_of(model) == counts_of(tuned)
