@@ -317,7 +317,7 @@ def read(arguments):
     if times is not None and not pd.api.types.is_numeric_dtype(times):
         # Offsets from UTC differ between winter and summer.
         texts = times.dropna().astype(str)
-        have_offsets = texts.str.contains(r"(?:Z|[+-]\d\d:?\d\d)$").all()
+        have_offsets = texts.str.contains(r"(?:Z|:\d\d\S*[+-]\d\d(?::?\d\d)?)$").all()
         try:
             # The day and the month of 04/05/2026 could be confused.
             times = pd.to_datetime(times, format="ISO8601", utc=bool(have_offsets))

@@ -259,13 +259,12 @@ def _seconds(values, name):
         is_known = np.array([not is_missing(value) for value in found.flat], dtype=bool)
         if not is_known.any():
             return values, None
-        spans = timedelta, np.timedelta64
-        if not all(isinstance(value, spans) for value in found.flat[is_known]):
+        known = found.flat[is_known]
+        if not all(isinstance(value, timedelta | np.timedelta64) for value in known):
             return values, "numbers"
-        # One by one: those of numpy may have different units.
-        known = [np.timedelta64(value, "us") for value in found.flat[is_known]]
         found = np.full(found.shape, np.timedelta64("NaT", "us"))
-        found.flat[is_known] = known
+        # One by one: those of numpy may have different units.
+        found.flat[is_known] = [np.timedelta64(value, "us") for value in known]
     if found.dtype.kind == "M":
         raise ValueError(
             f"{name} must be durations or numbers, but it contains dates: subtract the "

@@ -589,7 +589,7 @@ class MultiTaskCTRCVRClassifier(
             warn_user(
                 f"Task {name!r} is predicted as more probable than "
                 f"{self.task_parents_[name]!r} in {share:.0%} of a sample of the rows, "
-                "but follows it. network_params={'task_space': 'conditional'} prevents "
+                "but needs it. network_params={'task_space': 'conditional'} prevents "
                 "this, {'monotonicity_weight': 1.0} reduces it."
             )
         return self
@@ -619,9 +619,9 @@ class MultiTaskCTRCVRClassifier(
         What the earlier rows could not show has untrained weights, and is learnt from
         the first rows that do: a numeric column that was constant so far, a sparse
         column without entries, the rates of a task that did not differ between the
-        values of a column. As long as the earlier rows have fewer than ten events of a
-        task, or ten rows without the event, its level follows that of the new rows. No
-        rows are held out.
+        values of a column. As long as the earlier rows have fewer than 100 events of a
+        task, or 100 rows without the event, its level follows that of the new rows, if
+        there is an `lr_schedule`. No rows are held out.
 
         Few conversions say little about single values, and one pass does not correct
         the steps that they caused. The labels of a task are therefore shrunk towards

@@ -437,23 +437,22 @@ def train(
 
 
 # Earlier rows with and without the event from which on their level is trusted.
-FEW_EVENTS = 10
+FEW_EVENTS = 100
 
 
 def _learn_rates(settings: Settings, rows: TrainingRows, net: MultiTaskNet) -> None:
     """Count the events of an update; what a small first call told is learnt again."""
     criterion = net.criterion_
-    n_events, n_rows = criterion.n_events, criterion.n_rows
-    are_few = torch.minimum(n_events, n_rows - n_events) < FEW_EVENTS
-    if n_rows > 0 and bool(are_few.any()):
+    n_known = torch.minimum(criterion.n_events, criterion.n_rows - criterion.n_events)
+    if criterion.n_rows > 0 and bool((n_known < FEW_EVENTS).any()):
         # The steps of updates are short: without a single event in the first call,
         # probabilities would stay a hundred times too low for thousands of rows.
-        _evaluation.shift_to(net, rows, are_few)
+        _evaluation.shift_to(net, rows, n_known.where(n_known < FEW_EVENTS, torch.inf))
     criterion.count_rows(rows.column("y"), rows.column("sample_weight"))
     loss, follows_rates = criterion.loss, settings.pwiser_weight is None
     # A user's loss may keep its weight under another name: that of the first call.
     if follows_rates and WEIGHT in loss.estimator_parameters and hasattr(loss, WEIGHT):
-        rates = criterion.largest_rates()
+        _, rates = criterion.possible_rates().tolist()
         of_heads = [rates[head] for head in loss.heads]
         loss.pwiser_weight = _components.default_weight(of_heads)
 

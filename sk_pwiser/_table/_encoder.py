@@ -203,7 +203,7 @@ class TableEncoder:
             if not isinstance(labels[0], str) and labels != list(range(len(labels))):
                 warn_user(
                     f"X has columns whose names, such as {labels[0]!r}, are not text: "
-                    "they are read by position. X.rename(columns=str) prevents this."
+                    "they are read by position. X.columns = map(str, X.columns) helps."
                 )
         else:
             options = {"accept_sparse": "csr", "ensure_all_finite": False}

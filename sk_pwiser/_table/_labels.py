@@ -199,8 +199,7 @@ def one_task_labels(labels, columns=None, classes=None, *, input_name="Y"):
     if classes is None and len(found) > 2:
         raise ValueError(
             "Only binary classification is supported. The type of the target is "
-            f"{type_of_target(labels)}: {where} contains the labels "
-            f"{found[:5].tolist()}."
+            f"{type_of_target(labels)}: {where} contains {found[:5].tolist()}."
         )
     if classes is None and len(found) < 2:
         raise ValueError(

@@ -12,7 +12,7 @@ from sklearn.utils.validation import _num_samples
 from sk_pwiser._table._categories import factorize
 from sk_pwiser._table._frames import collected, is_polars, refuse_unreadable
 from sk_pwiser._table._labels import check_order, names_of_columns, read_array
-from sk_pwiser._utils import chain_parents, warn_user
+from sk_pwiser._utils import chain_parents
 
 
 def check_weights(sample_weight, n_samples, n_tasks=1, task_names=None):
@@ -64,7 +64,6 @@ def combine_weights(targets, sample_weight, *, is_part=False):
         weights = check_weights(
             sample_weight, *targets.values.shape, targets.task_names
         )
-        weights = _without_smallest(weights)
         if weights.ndim == 2:
             targets = targets.without(weights == 0)
     if targets.missing is not None:
@@ -146,22 +145,6 @@ def row_weights(weights):
         return weights
     largest = weights.max(axis=1)
     return None if (largest == largest[0]).all() else largest
-
-
-def _without_smallest(weights):
-    """Replace weights that are too small for float32, relative to the largest, by 0."""
-    largest = weights.max()
-    if largest == 0:  # of a part of the rows
-        return weights
-    is_lost = (weights > 0) & (weights / largest < np.finfo(np.float32).tiny)
-    if not is_lost.any():
-        return weights
-    row, *_ = np.argwhere(weights == largest)[0]
-    warn_user(
-        f"sample_weight is {largest:g} in row {row}, more than 1e37 times as large as "
-        f"{is_lost.sum()} other weights above 0, which count as 0."
-    )
-    return np.where(is_lost, 0.0, weights)
 
 
 def base_rates(y, weights=None, parents=None):

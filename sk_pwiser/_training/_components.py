@@ -192,12 +192,16 @@ class MultiTaskCriterion(nn.Module):
         self.n_events.add_(n_events[0])
         self.sums.add_(torch.cat([n_events, of_parents]))
 
-    def largest_rates(self) -> list[float]:
-        """Return the largest rate of each task that the rows so far allow.
+    def possible_rates(self, parents: Sequence[int] | None = None) -> Tensor:
+        """Return the smallest and the largest rates that the rows so far allow.
 
-        No event in n rows is compatible with a rate of 3 / n.
+        No event in n rows is compatible with a rate of 3 / n. With `parents`, they are
+        those among the rows in which the parent happened.
         """
-        return ((self.n_events + 3.0) / (self.n_rows + 3.0)).tolist()
+        events, n_rows = self.n_events, self.n_rows.expand(self.n_events.shape)
+        if parents is not None:
+            n_rows = torch.stack([n_rows[0] if p < 0 else events[p] for p in parents])
+        return torch.stack([events, events + 3.0]) / (n_rows + 3.0)
 
     def _prior_losses(
         self, heads: Tensor, y: Tensor, targets: Tensor, weights: Tensor | None

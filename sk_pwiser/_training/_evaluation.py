@@ -275,7 +275,7 @@ def checked_logits(
     return logits, y, inputs.get("sample_weight")
 
 
-ADVICE = "Use a smaller lr; it is {lr}. Or set clip_grad_norm in optimizer_params."
+ADVICE = "Use a smaller lr; it is {lr}. Other rates and weights may be too large, too."
 
 
 def check_end(net: "MultiTaskNet", rows: TrainingRows) -> None:
@@ -330,8 +330,10 @@ def warn_if_memorized(net: "MultiTaskNet", rows: TrainingRows, schema: Any) -> N
     which leave out its block, then tell its label. Those of predictions leave out
     nothing: with a sound network, the loss of training rows is lower by these.
     """
-    # Few rows say little, and the logits of other losses may have another level.
-    if len(rows) < LEAST_COMPARED or not net.criterion_.loss.averages_rows:
+    # Few rows say little; other logits may have another level than the labels.
+    has_level = net.criterion_.loss.averages_rows
+    has_level &= net.settings.negative_sampling_rate == 1
+    if len(rows) < LEAST_COMPARED or not has_level:
         return
     inputs, y = next(iter(net.get_iterator(rows.spaced(net.n_checked))))
     host = {name: tensor.cpu() for name, tensor in inputs.items()}
@@ -343,12 +345,12 @@ def warn_if_memorized(net: "MultiTaskNet", rows: TrainingRows, schema: Any) -> N
     losses = partial(F.binary_cross_entropy_with_logits, target=y, weight=weights)
     own, later = (losses(each, reduction="none") for each in logits)
     rise = (later - own).mean(dim=1)
-    error = rise.std() / len(y) ** 0.5
-    if rise.mean() > max(MEMORIZED_ERRORS * error, MEMORIZED_SHARE * own.mean()):
+    noise = MEMORIZED_ERRORS * rise.std() / len(y) ** 0.5
+    if rise.mean() > max(noise, MEMORIZED_SHARE * own.mean()):
         warn_user(
-            f"{net.max_epochs} epochs without early stopping have memorized labels: "
-            f"training rows have the mean log loss {own.mean():.3g}, but "
-            f"{later.mean():.3g} with the target statistics of predictions. Stop early."
+            f"{len(net.history)} epochs without early stopping have memorized labels: "
+            f"training rows have the log loss {own.mean():.3g}, but {later.mean():.3g} "
+            "with the target statistics of predictions. Set early_stopping=True."
         )
 
 
@@ -361,10 +363,16 @@ def diverged(net: "MultiTaskNet", what: str) -> ValueError:
 # Standard deviation of the offsets before the rows are seen. It decides for a task with
 # a few events, whose share in so few rows says little.
 PRIOR_DEVIATION = 0.5
+# Events of earlier rows that halve its square.
+PRIOR_EVENTS = 10
 
 
-def shift_to(net: Any, rows: TrainingRows, tasks: Tensor | None = None) -> None:
-    """Shift the predictions of a net, or of some tasks, to the level of the labels."""
+def shift_to(net: Any, rows: TrainingRows, n_known: Tensor | None = None) -> None:
+    """Shift the predictions of a net to the level of the labels of rows.
+
+    With the numbers of events that earlier rows had, `n_known`, the shift is smaller if
+    these are larger, and goes no farther than the rates of these rows allow.
+    """
     iterator, found = net.get_iterator(rows), []
     is_chain = net.module_.spec.task_space == "conditional"
     net._set_training(False)
@@ -375,17 +383,24 @@ def shift_to(net: Any, rows: TrainingRows, tasks: Tensor | None = None) -> None:
             is_chain |= output.conditional_logits is not None
             logits = output.conditional_logits
             found.append((output.logits if logits is None else logits).float())
-    heads = iterator.in_row_order(torch.cat(found))
+    heads = iterator.in_row_order(torch.cat(found)).cpu()
     y, weights = rows.column("y").cpu(), rows.column("sample_weight")
     known = torch.ones(len(y), 1) if weights is None else weights.cpu().view(len(y), -1)
     parents = net.module_.spec.parents if is_chain else None
     # On the CPU: not every device has float64.
-    offset = find_offset(heads.cpu(), y, known, parents)
-    net.module_.shift_level(offset if tasks is None else offset * tasks.cpu())
+    if n_known is None:
+        offset = find_offset(heads, y, known, parents, PRIOR_DEVIATION)
+    else:
+        scale = (1 + n_known.cpu().double() / PRIOR_EVENTS).sqrt().clamp(max=1e6)
+        offset = find_offset(heads, y, known, parents, PRIOR_DEVIATION / scale)
+        level = heads.double().sigmoid().mean(dim=0).logit(1e-9)
+        low, high = net.criterion_.possible_rates(parents).cpu().double().logit(1e-9)
+        offset = offset.clamp((low - level).clamp(max=0), (high - level).clamp(min=0))
+    net.module_.shift_level(offset)
 
 
 def find_offset(
-    heads: Tensor, y: Tensor, weights: Tensor, parents: Sequence[int] | None
+    heads: Tensor, y: Tensor, weights: Tensor, parents: Any, deviation: Any
 ) -> Tensor:
     """Return the most probable offset of each task, float64 of shape `(n_tasks,)`.
 
@@ -401,7 +416,7 @@ def find_offset(
 
     def loss() -> Tensor:
         optimizer.zero_grad()
-        total = _add_gradient((offset / PRIOR_DEVIATION).square().sum() / 2 / n_rows)
+        total = _add_gradient((offset / deviation).square().sum() / 2 / n_rows)
         for heads, y, weights in parts:
             logits = heads.double() + offset
             if parents is not None:

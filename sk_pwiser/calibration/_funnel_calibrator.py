@@ -476,17 +476,20 @@ class FunnelCalibrator(
     def _predict_logits(self, X):
         """Return calibrated log-odds: float64 of shape (n_samples, n_tasks)."""
         check_is_fitted(self)
-        result = _last_training(self.estimator_)
-        if result is not None and result is not getattr(self, "_calibrated", result):
-            _utils.warn_user(
-                "The estimator was trained after FunnelCalibrator.fit. Fit the "
-                "calibrator again, or calibrate a copy, copy.deepcopy(estimator)."
-            )
+        self._check_training()
         X = _frames.collected(X)
         groups = self._known_groups(X)
         X = _curves.without_groups(X, self.by_, self.estimator_)
         logits = _positive_logits(self.estimator_, X, self.n_tasks_)
         return self._calibrate(logits, groups)
+
+    def _check_training(self):
+        """Warn if the estimator is no longer the one that the curves were fitted to."""
+        if _last_training(self.estimator_) != self._calibrated:
+            _utils.warn_user(
+                "The estimator was trained after FunnelCalibrator.fit. Fit the "
+                "calibrator again, or calibrate a copy, copy.deepcopy(estimator)."
+            )
 
     def _calibrate(self, logits, groups):
         """Calibrate log-odds in place, add the shifts of the groups, and order them."""
@@ -546,6 +549,7 @@ class FunnelCalibrator(
                 "Only a calibrated MultiTaskCTRCVRClassifier can be saved; got "
                 f"{self.estimator_!r}. Use pickle or skops for others."
             )
+        self._check_training()
         params = self.get_params(deep=False)
         del params["estimator"]
         fitted = {name: getattr(self, name) for name in FITTED}
@@ -621,9 +625,14 @@ def _positive_logits(estimator, X, n_tasks):
 
 
 def _last_training(estimator):
-    """Return what the last training of an estimator has left, None of other ones."""
-    layers = _responses.nested_estimators(estimator)
-    return next((each._result for each in layers if hasattr(each, "_result")), None)
+    """Return what differs between two trainings of an estimator, None of other ones."""
+    for layer in _responses.nested_estimators(estimator):
+        # A view of one task has its estimator.
+        own = layer if hasattr(layer, "_result") else getattr(layer, "estimator", None)
+        if hasattr(own, "_result"):
+            # A copy has the same duration of its last epoch, another training has not.
+            return own._result.net.history[-1, ("epoch", "train_loss", "dur")]
+    return None
 
 
 def _complete(labels, weight, parents):

@@ -21,6 +21,7 @@ def fitted_result(estimator):
     """Return the result of the last fit of an estimator, calibrated or not."""
     if isinstance(estimator, FunnelCalibrator):
         check_is_fitted(estimator)
+        estimator._check_training()
         estimator = estimator.estimator_
     if isinstance(estimator, FrozenEstimator):
         estimator = estimator.estimator

@@ -115,8 +115,7 @@ def task_importances(
     ]
     if undefined:
         warn_user(
-            f"The importance is undefined and set to nan for {', '.join(undefined)}, "
-            "which has only one class, or no rows.",
+            f"The importance is nan for {', '.join(undefined)}: one class, or no rows.",
             UndefinedMetricWarning,
         )
     names, logits = estimator._permuted_logits(X)

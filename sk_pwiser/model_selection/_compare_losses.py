@@ -314,7 +314,7 @@ def cross_validate_models(
     if undefined:
         warn_user(
             f"Some of the {len(splits)} folds have no finite score and are left out: "
-            f"{', '.join(undefined)}. Use fewer folds, so that each has all events.",
+            f"{', '.join(undefined)}. Use fewer folds or more rows.",
             UndefinedMetricWarning,
         )
     return LossComparison(

@@ -146,7 +146,7 @@ def _parts(result):
         for name, value in _learnt(statistics).items():
             parts[f"{name} of the target statistics"] = value
     for name, tensor in module.state_dict().items():
-        # An offset is no part of the architecture: only fits by time have one.
+        # An offset is no part of the architecture: only some models have one.
         if name != "level_offset":
             parts[f"the shape of {name}"] = tuple(tensor.shape)
     return parts

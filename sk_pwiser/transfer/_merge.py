@@ -25,7 +25,7 @@ from sk_pwiser._utils import (
 from sk_pwiser.transfer import _compatible
 from sk_pwiser.transfer._fine_tune import fine_tune
 
-# The buffer that shifts the predictions of fits by time: weights like output biases.
+# The buffer that shifts predictions to a level: weights like output biases.
 OFFSET = "level_offset"
 
 

@@ -127,7 +127,8 @@ def test_it_is_the_most_probable_one(is_chain):
         return (losses * weights).sum() + (offset**2).sum() / 2 / PRIOR_DEVIATION**2
 
     tensors = (torch.as_tensor(values) for values in (heads, y, weights))
-    found = find_offset(*tensors, (-1, 0) if is_chain else None).numpy()
+    parents = (-1, 0) if is_chain else None
+    found = find_offset(*tensors, parents, PRIOR_DEVIATION).numpy()
     expected = minimize(minus_log_posterior, np.zeros(2), tol=1e-10).x
     np.testing.assert_allclose(found, expected, atol=1e-4)
     assert abs(found).min() > 0.01

@@ -25,6 +25,7 @@ from suites import fast_for
 from sk_pwiser import TaskView
 from sk_pwiser.calibration import FunnelCalibrator
 from sk_pwiser.datasets import make_ctr_cvr
+from sk_pwiser.export import Scorer
 from sk_pwiser.metrics import ctcvr_auc_scorer, expected_calibration_error
 from sk_pwiser.model_selection import FunnelStratifiedKFold, FunnelTimeSplit
 
@@ -529,14 +530,21 @@ def test_an_estimator_that_was_trained_again_is_named(retrain, tmp_path):
     calibrator.save(tmp_path / "calibrator")
     loaded = FunnelCalibrator.load(tmp_path / "calibrator")
     getattr(model, retrain)(X, Y)
-    with pytest.warns(UserWarning, match=r"trained after FunnelCalibrator\.fit"):
-        calibrator.predict_proba(X)
+    uses = calibrator.predict_proba, lambda _: calibrator.save(tmp_path / "stale")
+    for use in (*uses, lambda _: Scorer(calibrator, runtime="torch")):
+        with pytest.warns(UserWarning, match=r"trained after FunnelCalibrator\.fit"):
+            use(X)
     for other in (copied, loaded, pickle.loads(pickle.dumps(copied))):
         assert_array_equal(other.predict_proba(X), before)
         other.estimator_.partial_fit(X, Y)
         with pytest.warns(UserWarning, match="calibrate a copy"):
             other.predict_proba(X)
     calibrator.fit(X, Y).predict_proba(X)
+    view = FunnelCalibrator(model.task("click"), method="sigmoid").fit(X, Y["click"])
+    view.predict_proba(X)
+    getattr(model, retrain)(X, Y)
+    with pytest.warns(UserWarning, match="calibrate a copy"):
+        view.predict_proba(X)
 
 
 def test_the_sampling_rate_is_that_of_the_fit():

@@ -162,7 +162,7 @@ def test_of_rare_conversions():
     assert data.target["conversion"].sum() < 20
     assert found.importances_mean[:, 0].max() > 0.01
     none = data.target.assign(conversion=0)
-    with pytest.warns(UndefinedMetricWarning, match="nan for task 'conversion', which"):
+    with pytest.warns(UndefinedMetricWarning, match="nan for task 'conversion': one"):
         found = task_importances(model, data.data, none, random_state=0)
     assert np.isnan(found.importances[:, 1]).all()
     assert np.isfinite(found.importances[:, 0]).all()
