@@ -489,8 +489,8 @@ class Scorer:
                 continue
             if not _is_column(rows.get(name)):
                 raise ValueError(
-                    "Fields must all be lists or 1-D arrays, or all single values; "
-                    f"field {name!r} is {rows.get(name)!r}."
+                    f"Field {name!r} must be a list or a 1-D array like other fields, "
+                    f"unless all are single values; got {rows.get(name)!r}."
                 )
             columns.append(_as_values(rows[name]))
             lengths[name] = len(columns[-1])

@@ -300,7 +300,7 @@ def test_integers_that_became_floats_are_refused_as_in_a_table(of_fit, of_row):
 def test_refuses_what_is_not_a_fitted_estimator_of_a_table(export):
     with pytest.raises(TypeError, match="estimator must be a fitted Multi"):
         export("model")
-    with pytest.raises(TypeError, match=r"of a pipeline, pass pipeline\[-1\]"):
+    with pytest.raises(TypeError, match=r"such as pipeline\[-1\]"):
         export(make_pipeline(small()))
     with pytest.raises(NotFittedError):
         export(small())
