@@ -589,8 +589,8 @@ class MultiTaskCTRCVRClassifier(
             warn_user(
                 f"Task {name!r} is predicted as more probable than "
                 f"{self.task_parents_[name]!r} in {share:.0%} of a sample of the rows, "
-                "but needs it. network_params={'task_space': 'conditional'} prevents "
-                "this, {'monotonicity_weight': 1.0} reduces it."
+                "but presupposes it. network_params={'task_space': 'conditional'} "
+                "prevents this, {'monotonicity_weight': 1.0} reduces it."
             )
         return self
 

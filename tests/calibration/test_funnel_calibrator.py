@@ -534,7 +534,11 @@ def test_an_estimator_that_was_trained_again_is_named(retrain, tmp_path):
     for use in (*uses, lambda _: Scorer(calibrator, runtime="torch")):
         with pytest.warns(UserWarning, match=r"trained after FunnelCalibrator\.fit"):
             use(X)
-    for other in (copied, loaded, pickle.loads(pickle.dumps(copied))):
+    skops = pytest.importorskip("skops.io")
+    stored = skops.dumps(copied)
+    known = skops.get_untrusted_types(data=stored)
+    others = copied, loaded, pickle.loads(pickle.dumps(copied))
+    for other in (*others, skops.loads(stored, trusted=known)):
         assert_array_equal(other.predict_proba(X), before)
         other.estimator_.partial_fit(X, Y)
         with pytest.warns(UserWarning, match="calibrate a copy"):
