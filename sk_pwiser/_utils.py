@@ -161,7 +161,15 @@ Params = Mapping[str, Any] | None
 def build(choice: Choice, params: Params, *args: Any, **context: Any) -> Any:
     """Build a component from `args` that all take, after `check_names`."""
     kind = check_names(choice, params, len(args), **context)
-    return kind(*args, **context, **(params or {}))
+    component = kind(*args, **context, **(params or {}))
+    # The constructor of the base class stores its first argument.
+    argument = next(iter(inspect.signature(choice[1]).parameters))
+    if not hasattr(component, argument):
+        raise TypeError(
+            f"{kind.__name__}.__init__ must call super().__init__({argument}) before "
+            "it sets attributes."
+        )
+    return component
 
 
 def check_names(
@@ -174,9 +182,10 @@ def check_names(
 ) -> type[Any]:
     """Return the class of a component, after a check of the names of its parameters.
 
-    All components take `n_args` positional arguments and the `shared` parameters.
+    All components take `n_args` positional arguments and the `shared` parameters. The
+    methods of a user's class must take those of the base class by position.
     """
-    kind, (_, _, parameter, name) = resolve(choice), choice
+    kind, (_, base, parameter, name) = resolve(choice), choice
     params = params or {}
     signature = inspect.signature(kind).parameters.values()
     kinds = inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY
@@ -201,28 +210,18 @@ def check_names(
         raise ValueError(
             f"{parameter}_params lacks an argument that {name!r} requires: {error}."
         ) from error
+    for method in ("forward", "observe"):
+        if method not in vars(base):
+            continue
+        arguments = list(inspect.signature(getattr(base, method)).parameters)
+        try:
+            inspect.signature(getattr(kind, method)).bind(*arguments)
+        except TypeError as error:
+            raise TypeError(
+                f"{kind.__name__}.{method} must take the arguments "
+                f"{', '.join(arguments)}: {error}."
+            ) from error
     return kind
-
-
-def check_base_init(component: object, attribute: str, argument: str) -> None:
-    """Raise if the constructor of a user's class leaves that of its base class out."""
-    if not hasattr(component, attribute):
-        name = type(component).__name__
-        raise TypeError(
-            f"{name}.__init__ must call super().__init__({argument}) before it sets "
-            "attributes."
-        )
-
-
-def check_signature(kind: type, method: str, *arguments: str) -> None:
-    """Raise if a method of a user's class does not take these arguments by position."""
-    try:
-        inspect.signature(getattr(kind, method)).bind(kind, *arguments)
-    except TypeError as error:
-        raise TypeError(
-            f"{kind.__name__}.{method} must take the arguments self, "
-            f"{', '.join(arguments)}: {error}."
-        ) from error
 
 
 def resolve(choice: Choice) -> type[Any]:

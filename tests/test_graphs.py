@@ -17,7 +17,7 @@ from torch import nn
 from torch.optim.lr_scheduler import OneCycleLR
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
-from sk_pwiser._training import _batches
+from sk_pwiser._training._batches import BatchIndices, BatchIterator
 from sk_pwiser._training._graph import WARM_UP
 from sk_pwiser.datasets import make_ctr_cvr
 from sk_pwiser.losses import LOSSES, MultiTaskLoss
@@ -449,7 +449,8 @@ class TestFallbacks:
 
     def test_many_sizes_of_batches(self, monkeypatch):
         bounds = [0, *np.cumsum(range(10, 30)).tolist()]
-        monkeypatch.setattr(_batches, "even_bounds", lambda *sizes: bounds)
+        indices = BatchIndices(torch.arange(bounds[-1]), bounds)
+        monkeypatch.setattr(BatchIterator, "_sample_rows", lambda *args: indices)
         rows = np.arange(bounds[-1]) % N
         with pytest.warns(UserWarning, match="more than 8 sizes of batches"):
             graphed(max_epochs=1).fit(DATA.iloc[rows], TARGETS.iloc[rows])

@@ -209,10 +209,10 @@ class Encoding:
         self.blocks.finish()
         keeps = self.adds or self.is_shared
         if not keeps and (second is not None or earlier is not None):
-            shape = summary.n_rows, len(summary.first.task_names)
+            shape = summary.n_rows, len(summary.tasks.task_names)
             statistics = _schema.unfitted_statistics(settings, encoder, shape, earlier)
         if earlier is None:
-            of_rows = summary.first, summary.base_rates()
+            of_rows = summary.tasks, summary.base_rates()
             self.schema = Schema.of(settings, encoder, *of_rows, statistics)
         else:
             self.schema = replace(earlier, encoder=encoder, statistics=statistics)

@@ -247,7 +247,6 @@ class TableEncoder:
         n_samples, pairs = X.shape[0], self._pair(columns, NumericColumn)
         dtype = np.result_type(np.int8, *(of_column.table.dtype for of_column in codes))
         table = np.empty((n_samples, len(codes)), dtype=dtype)
-        _fill_columns(table, codes)
         n_inputs = sum(len(encoder.inputs) for encoder, _ in pairs) + n_further
         numeric = np.empty((n_samples, n_inputs), dtype=np.float32)
         pairs = [(c, data if c.is_scalar else c.read(data)) for c, data in pairs]
@@ -258,7 +257,13 @@ class TableEncoder:
                 if n_samples > _frames.CHUNK_ROWS:  # pandas slices slowly
                     own = column.iloc[rows] if hasattr(column, "iloc") else column[rows]
                 inputs += encoder.transform(own, start)
-            _fill_columns(numeric[rows], inputs)
+            for first in range(start, min(rows.stop, n_samples), CACHE_ROWS):
+                part = slice(first, first + CACHE_ROWS)
+                for index, of_column in enumerate(codes):
+                    table[part, index] = of_column[part]
+                part_of_chunk = slice(first - start, first - start + CACHE_ROWS)
+                for index, column in enumerate(inputs):
+                    numeric[part, index] = column[part_of_chunk]
         if bags and self.sparse_ is None:
             bags = [_lists.combine_bags(bags, [n for n, *_ in self.bags_])]
         return table, numeric, *bags
@@ -297,14 +302,6 @@ class TableEncoder:
         return [each.n_bins for column in columns for each in column.inputs]
 
     @property
-    def bin_scales_(self):
-        """Factor of the components of each numeric input; empty without scores."""
-        columns = self.of_kind(NumericColumn)
-        if not any(column.has_scores for column in columns):
-            return []
-        return [each.scale for column in columns for each in column.inputs]
-
-    @property
     def bags_(self):
         """Arguments of the `BagSpec` of each bag."""
         if self.sparse_ is not None:
@@ -337,13 +334,6 @@ class TableEncoder:
 def _estimator_class(name):
     """Return an estimator class with a given name, for messages of scikit-learn."""
     return type(name, (BaseEstimator,), {})
-
-
-def _fill_columns(table, columns):
-    for start in range(0, len(table), CACHE_ROWS):
-        rows = slice(start, start + CACHE_ROWS)
-        for index, column in enumerate(columns):
-            table[rows, index] = column[rows]
 
 
 @contextmanager

@@ -90,7 +90,11 @@ def read_labels(Y, missing_labels="error", *, input_name="Y"):
             _raise_for_most(is_first_missing, columns, rule)
         labels = labels.copy()
         labels[missing] = 0
-    raise_if_infinite(labels, columns, input_name)
+    # Among objects there may be floats and decimals.
+    is_infinite = labels.dtype.kind in "fO" and np.isin(labels, [np.inf, -np.inf])
+    if np.any(is_infinite):
+        what = "infinity or a value too large for dtype('float64')"
+        _raise_for_most(is_infinite, columns, f"Input {input_name} contains {what}")
     if labels.ndim == 2 and labels.shape[1] > 1 and labels.dtype.kind in "UO":
         labels = read_words(labels)
     # Nullable integers were read as floats.
@@ -130,13 +134,6 @@ def find_missing(labels):
     else:
         missing = labels != labels
     return missing if missing.any() else None
-
-
-def raise_if_infinite(labels, columns, input_name="Y"):
-    if labels.dtype.kind == "f" and np.isinf(labels).any():
-        what = "infinity or a value too large for dtype('float64')"
-        what = f"Input {input_name} contains {what}"
-        _raise_for_most(np.isinf(labels), columns, what)
 
 
 def _raise_for_most(is_wrong, columns, message, hint=""):
@@ -190,7 +187,6 @@ def one_task_labels(labels, columns=None, classes=None, *, input_name="Y"):
             labels = np.array(
                 [float(v) if isinstance(v, Decimal) else v for v in labels.tolist()]
             )
-            raise_if_infinite(labels, [name], input_name)
     try:
         check_classification_targets(labels)
     except ValueError as error:
@@ -314,10 +310,8 @@ class Targets:
     task_names: tuple
     parents: tuple  # index of the task that each presupposes, -1 for none
     missing: np.ndarray | None = None  # none of the first task
-    counts: np.ndarray | None = None  # rows that each of these stands for
-
-    def without_labels(self):
-        return replace(self, values=self.values[:0], missing=None, counts=None)
+    # The rows that each of these stands for; None if there are no labels.
+    counts: np.ndarray | None = None
 
     def check_same_tasks(self, found, name):
         """Raise if labels, by `name` in messages, are of other tasks or classes."""
@@ -330,8 +324,9 @@ class Targets:
             )
 
     def at(self, rows):
+        values, counts = self.values[rows], self.counts[rows]
         missing = None if self.missing is None else self.missing[rows]
-        return replace(self, values=self.values[rows], missing=missing)
+        return replace(self, values=values, missing=missing, counts=counts)
 
     def without(self, left_out):
         """Mark more labels as missing, but none of the first task."""
@@ -359,7 +354,7 @@ class Targets:
             if task_space == "conditional":
                 effect = "are left out of the later task, whose probability is too low"
             messages.append(
-                f"{n_broken} of {int(self._n_rows().sum())} rows break the funnel: a "
+                f"{n_broken} of {int(self.counts.sum())} rows break the funnel: a "
                 f"later task is 1 although an earlier one is 0. These rows {effect}."
                 + (self._order_hint(n_broken) or self._parents_hint())
             )
@@ -391,11 +386,11 @@ class Targets:
                 broken |= stopped[parent] & (values[:, k] == 1)
                 stops |= stopped[parent]
             stopped.append(stops)
-        return int(self._n_rows()[broken].sum())
+        return int(self.counts[broken].sum())
 
     def _order_hint(self, n_broken):
         """Name the order from frequent to rare, if it breaks in far fewer rows."""
-        counts = self._n_rows() @ self.values
+        counts = self.counts @ self.values
         chain = _utils.chain_parents(len(counts))
         # A task that never happens breaks no order at the end.
         if self.parents != chain or not counts.all():
@@ -415,7 +410,7 @@ class Targets:
 
         They are those above `MAX_UNRELATED`, by the index of the task.
         """
-        found, values, n_rows = {}, self.with_nan(), self._n_rows()
+        found, values, n_rows = {}, self.with_nan(), self.counts
         for k, parent in enumerate(self.parents):
             if parent < 0:
                 continue
@@ -437,7 +432,7 @@ class Targets:
         return f" {shares}: if that is right, set task_parents." if shares else ""
 
     def _selection_messages(self):
-        values, n_rows = self.with_nan(), self._n_rows()
+        values, n_rows = self.with_nan(), self.counts
         for k, parent in enumerate(self.parents):
             if parent < 0:
                 continue
@@ -461,9 +456,6 @@ class Targets:
                     "{'task_space': 'conditional'}, or remove labels at random."
                 )
 
-    def _n_rows(self):
-        return np.ones(len(self.values), int) if self.counts is None else self.counts
-
 
 def check_targets(
     Y,
@@ -479,7 +471,8 @@ def check_targets(
     values, classes = binary_labels(labels, columns, classes)
     names = choose_task_names(values.shape[1], task_names, columns, default_names)
     parents = _utils.read_task_parents(task_parents, names)
-    return Targets(values, classes, names, parents, missing)
+    counts = np.broadcast_to(1, len(values))
+    return Targets(values, classes, names, parents, missing, counts)
 
 
 def check_tasks(settings, Y, expected=None, classes=None, is_update=False):

@@ -187,7 +187,7 @@ class RowSummary:
 
     weight_scale: float | None = None
     n_rows: int = 0
-    first: Any = None  # the tasks
+    tasks: Any = None  # `Targets` without labels
     weights: Any = None  # `WeightScale`
     per_task: bool = False  # whether the weights of a row differ between its tasks
     # Labels and weights of rows in one part, and the scaled weights, or None for ones.
@@ -202,9 +202,10 @@ class RowSummary:
         n_rows, n_tasks = targets.values.shape
         weights = np.broadcast_to(1.0, n_rows) if weights is None else weights
         self.n_rows += n_rows
-        is_first = self.first is None
+        is_first = self.tasks is None
         if is_first:
-            self.first = targets.without_labels()
+            none = targets.values[:0]
+            self.tasks = replace(targets, values=none, missing=None, counts=None)
             self.weights = WeightScale(n_tasks, self.weight_scale)
         self.weights.add(weights)
         self.per_task = self.weights.per_task and not self.weights.is_even
@@ -245,7 +246,7 @@ class RowSummary:
         state = np.array(list(self.counts))
         missing = state == 2
         targets = replace(
-            self.first,
+            self.tasks,
             values=np.where(missing, 0, state).astype(np.float32),
             missing=missing if missing.any() else None,
             counts=np.array(list(self.counts.values())),

@@ -253,13 +253,6 @@ class BatchIndices(NamedTuple):
     weight: Tensor | None = None
 
 
-def even_bounds(n_rows: int, batch_size: int) -> list[int]:
-    """Return bounds of batches whose sizes differ by at most one row."""
-    # The step of a small last batch would have the weight of a full one.
-    n_batches = -(-n_rows // batch_size)
-    return [n_rows * batch // n_batches for batch in range(n_batches + 1)]
-
-
 def grouped(groups: Tensor, batch_size: int, permuted: bool = True) -> BatchIndices:
     """Sample the groups in a random order, those of up to `batch_size` rows unsplit.
 
@@ -277,12 +270,13 @@ def grouped(groups: Tensor, batch_size: int, permuted: bool = True) -> BatchIndi
     return BatchIndices(order, bounds)
 
 
-def stratified(converted: Tensor, batch_size: int) -> BatchIndices:
-    """Sample at least one converted row into every batch.
+def stratified(converted: Tensor, batch_size: int) -> BatchIndices | None:
+    """Sample at least one converted row into every batch, or return None.
 
     If they are fewer than the batches, they are drawn several times, with weights that
     sum to the weight of one draw. Losses that are weighted sums over rows divided by
-    the size of the batch have the same expectation as with shuffled rows.
+    the size of the batch have the same expectation as with shuffled rows. Without
+    converted rows, or with too few others, nothing is returned.
     """
     converted = converted.cpu()
     n_rows, deepest = len(converted), converted.nonzero().squeeze(1)
@@ -291,7 +285,7 @@ def stratified(converted: Tensor, batch_size: int) -> BatchIndices:
     if len(deepest) < n_batches:
         n_batches = -(-len(others) // (batch_size - 1))
     if len(deepest) == 0 or len(others) < n_batches:
-        return BatchIndices(_permutation(n_rows), even_bounds(n_rows, batch_size))
+        return None
     rounds = -(-n_batches // len(deepest))
     drawn = torch.cat([deepest[_permutation(len(deepest))] for _ in range(rounds)])
     drawn = drawn[: max(n_batches, len(deepest))]
@@ -399,6 +393,8 @@ class BatchIterator:
     `keeps_groups`, groups stay together also in batches that are not sampled at random.
     """
 
+    sizes: Sequence[int] = ()  # rows of each worker in a joint step
+
     def __init__(
         self,
         impressions: TrainingRows,
@@ -468,14 +464,19 @@ class BatchIterator:
                 yield inputs, y
 
     def _sample_rows(self, data: Impressions) -> BatchIndices:
-        if self.sampler == "stratified":
-            return stratified(converted(data.column("y"), self.paths), self.batch_size)
+        n_rows, size, indices = len(data), self.batch_size, None
         is_random = self.sampler != "sequential"
         groups = data.column("groups") if self._keeps_groups else None
-        if groups is None:
-            order = _permutation(len(data)) if is_random else None
-            return BatchIndices(order, even_bounds(len(data), self.batch_size))
-        indices = grouped(groups, self.batch_size, permuted=is_random)
-        if not is_random:
-            self._rows.append(indices.order + sum(map(len, self._rows)))
+        if self.sampler == "stratified":
+            indices = stratified(converted(data.column("y"), self.paths), size)
+        elif groups is not None:
+            indices = grouped(groups, size, permuted=is_random)
+            if not is_random:
+                self._rows.append(indices.order + sum(map(len, self._rows)))
+        if indices is None:
+            order = _permutation(n_rows) if is_random else None
+            # The step of a small last batch would have the weight of a full one.
+            n_batches = -(-n_rows // size)
+            bounds = [n_rows * batch // n_batches for batch in range(n_batches + 1)]
+            indices = BatchIndices(order, bounds)
         return indices

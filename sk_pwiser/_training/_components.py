@@ -26,7 +26,6 @@ from sk_pwiser._training._settings import Settings
 from sk_pwiser.losses import (
     LOSSES,
     MultiTaskLoss,
-    checked_loss,
     funnel_monotonicity_penalty,
 )
 from sk_pwiser.networks import (
@@ -281,14 +280,11 @@ def check_components(
     # initial weights unchanged.
     with _utils.seeded_globally(deepcopy(random_state).randint(LARGEST_SEED), device):
         loss = _utils.build(choice, settings.loss_params, task_names, **given)
-        checked_loss(loss)
         kind, params = settings.weighting, settings.weighting_params
         if not isinstance(kind, str):
             kind, params = as_weighting(kind, params)
         choice = WEIGHTINGS, TaskWeighting, "weighting", kind
         weighting = _utils.build(choice, params, len(task_names))
-        _utils.check_base_init(weighting, "n_tasks", "n_tasks")
-        _utils.check_signature(type(weighting), "forward", "losses")
         parents = _utils.read_task_parents(settings.task_parents, task_names)
         sampler = batch_sampler(settings, loss, has_groups)
         _check_network(settings, loss, parents)
@@ -380,7 +376,6 @@ def _check_network(
         )
         if spec.task_space == "conditional":
             check_task_weights(loss, "Networks with task_space='conditional'")
-        _utils.check_signature(kind, "forward", "codes", "numeric")
         # The constructors of users' classes may rely on the columns of their own table.
         if kind not in NETWORKS.values():
             return
@@ -467,7 +462,6 @@ def build_network(settings: Settings, schema: Any, min_lazy_size: int | None) ->
     registry = NETWORKS, MultiTaskNetwork, "network", settings.network
     with _named_allocations(settings):
         network = _utils.build(registry, own, spec)
-    _utils.check_base_init(network, "spec", "spec")
     for module in network.modules():
         if isinstance(module, _optimizers.TABLES):
             size = module.weight.numel()
@@ -505,7 +499,7 @@ def build_net(
     criterion = MultiTaskCriterion(
         loss, components.weighting, network.monotonicity_weight, network.spec.parents
     )
-    if loss.averages_rows:
+    if loss.averages_rows and components.weighting.needs_base_losses:
         # The losses of predictions that equal the base rates.
         logits = network.base_logits.unsqueeze(0)
         of_rows = loss.row_losses(logits, logits.sigmoid())

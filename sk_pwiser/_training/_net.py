@@ -27,14 +27,6 @@ if TYPE_CHECKING:
     from sk_pwiser._training._checkpoints import Checkpoints
 
 
-def keep_freed_memory() -> None:
-    """Make the C library keep the memory that a step frees for the next step."""
-    # glibc returns freed memory to the system above a limit: twice the size of the
-    # largest mapped block freed so far, if that has at most 32 MiB. This line frees
-    # such a block, which was never written to, and so raises the limit.
-    torch.empty(2**25 - 2**13, dtype=torch.uint8)
-
-
 # Modes of torch.compile that use CUDA graphs.
 MODES_WITH_GRAPHS = "reduce-overhead", "max-autotune"
 
@@ -168,7 +160,11 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
     def fit_loop(self, X: EncodedData, checkpoints: "Checkpoints | None") -> None:
         """Train until the last epoch or a stop; an interrupt propagates."""
         self.stop_training_, self.n_complete_ = False, 0
-        keep_freed_memory()
+        # The next step shall reuse the memory that a step frees. glibc returns it to
+        # the system above a limit: twice the size of the largest mapped block freed so
+        # far, if that has at most 32 MiB. This line frees such a block, which was never
+        # written to, and so raises the limit.
+        torch.empty(2**25 - 2**13, dtype=torch.uint8)
         keepers = (c for _, c in self.callbacks_ if isinstance(c, KeepOnInterrupt))
         keeper = next(keepers, None)
         if checkpoints is not None:
@@ -277,7 +273,8 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
         flushes = training and torch.device(self.device).type == "cpu"
         for n_steps, batch in enumerate(iterator, 1):
             self.notify("on_batch_begin", batch=batch, training=training)
-            n_in_batch = self.n_rows_of(batch)
+            # The loss of a joint step is that of the rows of all workers.
+            n_in_batch = sum(iterator.sizes) or len(batch[1])
             step = step_fn(batch)
             if average is not None:
                 average.step()
@@ -306,10 +303,6 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
         _evaluation.record_best(self.history, f"{prefix}_loss", loss)
         for name, value in self.criterion_.pop_epoch_record().items():
             self.history.record(f"{prefix}_{name}", value)
-
-    def n_rows_of(self, batch: Batch) -> int:
-        """Return the number of rows that the loss of a batch is computed from."""
-        return len(batch[1])
 
     def criterion_inputs(
         self, output: NetworkOutput, batch: Batch

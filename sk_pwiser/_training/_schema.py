@@ -270,7 +270,9 @@ class Schema:
             dims = self.automatic_dims
             largest = max(*dims, self.widest_bag, 1)
         unseen_inputs = self.unseen_inputs()
-        bins, bin_scales = self.encoder.numeric_bins_, self.encoder.bin_scales_
+        bins, numbers = self.encoder.numeric_bins_, self.encoder.of_kind(NumericColumn)
+        bin_scales = [each.scale for column in numbers for each in column.inputs]
+        has_scores = any(column.has_scores for column in numbers)
         if features := shared.get("domain_features"):
             shared["domain_features"] = self._find_inputs(features)
         dropout = settings.encoding_params["category_dropout"]
@@ -287,7 +289,7 @@ class Schema:
             unseen_code=UNSEEN,
             category_dropout=dropout,
             numeric_bins=[*bins, *[0] * n_rates],
-            bin_scales=[*bin_scales, *[1.0] * n_rates] if bin_scales else (),
+            bin_scales=[*bin_scales, *[1.0] * n_rates] if has_scores else (),
             embedding_dims=dims,
             negative_sampling_rate=settings.negative_sampling_rate,
             bags=bags,
@@ -338,10 +340,10 @@ class TableRows:
         self.rows: Any = rows
         self.origin = origin
         self.n_rows = len(rows)
-        self.tasks = rows.targets.without_labels()
         self.has_groups = rows.groups is not None
         self.summary: Any = RowSummary(weight_scale)
         self.summary.add(rows.targets, rows.weights)
+        self.tasks: Targets = self.summary.tasks
         self.has_task_weights: bool = self.summary.per_task
 
     def parts(self, label: str) -> Iterator[Rows]:
@@ -428,7 +430,7 @@ def column_inputs(
     shape = X.shape[0], targets.values.shape[1]
     statistics = unfitted_statistics(settings, encoder, shape)
     rates = base_rates(targets.values, parents=targets.parents)
-    schema = Schema.of(settings, encoder, targets.without_labels(), rates, statistics)
+    schema = Schema.of(settings, encoder, targets, rates, statistics)
     spec = schema.spec(settings)
     names = getattr(encoder, "feature_names_in_", range(encoder.n_features_in_))
     if encoder.sparse_ is not None:

@@ -140,6 +140,10 @@ def explain_names(function: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:
         for name in kwargs.keys() - known.keys():
+            other = name[:1].swapcase() + name[1:]
+            if name[:1] in ("Y", "y") and other in known and other not in kwargs:
+                kwargs[other] = kwargs.pop(name)
+                continue
             names = [*known, *PARAMETER_CONSTRAINTS, *OWN_NAMES, *THREADS]
             meant = name if name in names else _utils.nearest(name, names)
             meant = OWN_NAMES.get(meant, meant)
@@ -159,7 +163,7 @@ def explain_names(function: Callable[..., Any]) -> Callable[..., Any]:
             )
         return function(*args, **kwargs)
 
-    return _utils.accept_any_case_of_y(call)
+    return call
 
 
 class ParametersMixin(BaseEstimator):  # type: ignore[misc]

@@ -406,11 +406,6 @@ class WorkerNet(MultiTaskNet):
         finally:
             self._steps = None
 
-    def n_rows_of(self, batch: Any) -> int:
-        """Return the number of rows of all workers in the current step."""
-        steps = self._steps
-        return super().n_rows_of(batch) if steps is None else sum(steps.sizes)
-
     def criterion_inputs(self, output: NetworkOutput, batch: Any) -> Inputs:
         """Return output, labels, weights and groups of the rows of all workers."""
         own, steps = super().criterion_inputs(output, batch), self._steps

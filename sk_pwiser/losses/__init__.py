@@ -11,7 +11,6 @@ from sk_pwiser.losses._losses import (
     funnel_monotonicity_penalty,
     pwiser_loss,
 )
-from sk_pwiser.losses._losses import checked_loss as checked_loss
 from sk_pwiser.losses._ranking import JRC, CombinedPair
 
 LOSSES: dict[str, type[MultiTaskLoss]] = {

@@ -17,10 +17,8 @@ from sk_pwiser._utils import (
     at_least_float32,
     build,
     chain_parents,
-    check_base_init,
     check_choice,
     check_number,
-    check_signature,
     is_iterable,
     place_of,
     read_task_parents,
@@ -175,15 +173,6 @@ class MultiTaskLoss(nn.Module):
             Figures, under their names in the history.
         """
         return {}
-
-
-def checked_loss(loss: MultiTaskLoss) -> MultiTaskLoss:
-    """Return a loss after a check of its methods: its class may be a user's own."""
-    check_base_init(loss, "task_names", "task_names")
-    arguments = "logits", "y", "sample_weight", "groups"
-    check_signature(type(loss), "forward", *arguments)
-    check_signature(type(loss), "observe", "y", "sample_weight")
-    return loss
 
 
 class BCE(MultiTaskLoss):
@@ -673,7 +662,7 @@ class PWiseR(MultiTaskLoss):
         if isinstance(base, type) and issubclass(base, PWiseR):
             raise ValueError(f"base must be a loss other than PWiseR; got {base!r}.")
         choice = others, MultiTaskLoss, "base", base
-        self.base = checked_loss(build(choice, base_params, self.task_names))
+        self.base: MultiTaskLoss = build(choice, base_params, self.task_names)
         self.asks_for_groups = self.base.asks_for_groups
         self.takes_task_weights = self.base.takes_task_weights
         self.averages_rows = self.base.averages_rows

@@ -73,7 +73,9 @@ class MLP(nn.Module):
         """Map `(batch, n_in)` to `(batch, n_out)`."""
         hidden = inputs
         for layer in self.layers:
-            hidden = drop(torch.relu(layer(hidden)), self.dropout, self.training)
+            hidden = torch.relu(layer(hidden))
+            if self.dropout:
+                hidden = drop(hidden, self.dropout, self.training)
         return hidden
 
 

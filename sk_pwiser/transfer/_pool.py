@@ -334,6 +334,7 @@ def train_on_probabilities(student, teacher, X, targets, sample_weight=None):
         teacher.classes_,
         tuple(teacher.task_names_),
         parents=read_task_parents(student.task_parents, teacher.task_names_),
+        counts=np.broadcast_to(1, len(targets)),
     )
     if hasattr(student, "_result"):
         # The loss of this training is not a parameter of the result.

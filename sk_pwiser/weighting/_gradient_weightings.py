@@ -407,6 +407,8 @@ class GradNorm(GradientWeighting):
     tensor([1.5000, 0.5000])
     """
 
+    needs_base_losses = True
+
     def __init__(self, n_tasks: int, *, alpha: float = 1.5, lr: float = 0.025) -> None:
         super().__init__(n_tasks)
         self.alpha = check_number("alpha", alpha, at_least=0.0)

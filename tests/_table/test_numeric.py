@@ -10,7 +10,7 @@ from column_kinds import KINDS, arrow, series
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
-from refusals import refuses
+from refusals import refuses, small
 from scipy.special import ndtr, ndtri
 from scipy.stats import rankdata
 from sklearn.metrics import roc_auc_score
@@ -132,10 +132,11 @@ def test_components_of_quantiles_count_half():
     encoder = TableEncoder(None, numeric_encoding="bins_and_scores")
     encoder.fit_transform(pd.DataFrame(columns))
     assert encoder.numeric_bins_ == [16, 16, 0, 30, 4, 24, 1]
-    assert encoder.bin_scales_ == [0.5, 0.5, 1, 1, 1, 1, 1]
-    encoder = TableEncoder(None, numeric_encoding="piecewise_linear")
-    encoder.fit_transform(pd.DataFrame(columns))
-    assert encoder.bin_scales_ == []
+    inputs = [each for column in encoder.columns_ for each in column.inputs]
+    assert [each.scale for each in inputs] == [0.5, 0.5, 1, 1, 1, 1, 1]
+    model = small(numeric_encoding="piecewise_linear", max_epochs=1)
+    model.fit(pd.DataFrame(columns)[["continuous", "day"]], rng.integers(2, size=4_000))
+    assert model.net_.module_.spec.bin_scales == ()
 
 
 def test_few_distinct_values_have_one_bin_between_neighbours():

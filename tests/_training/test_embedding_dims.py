@@ -20,11 +20,9 @@ def test_every_network_trains_with_automatic_widths(network):
     dims = [min(16, round(1.6 * n**0.56)) for n in sizes]
     assert {min(dims), max(dims)} == {3, 16}  # 4 codes of the flag, 152 of the id
     layer = model.net_.module_.input_layer
-    n_numeric = len(model._result.schema.encoder.numeric_bins_)
-    bins = model._result.schema.encoder.numeric_bins_
-    assert len(bins) == n_numeric
-    scales = model._result.schema.encoder.bin_scales_
-    assert layer.width == sum(dims) + len(NumericInputs(bins, scales, sum(dims)).owners)
+    spec = model.net_.module_.spec
+    bins = spec.numeric_bins, spec.bin_scales
+    assert layer.width == sum(dims) + len(NumericInputs(*bins, sum(dims)).owners)
     p = model.predict_proba(TABLE)
     assert p.shape == (len(X), 2)
     assert np.isfinite(p).all()
