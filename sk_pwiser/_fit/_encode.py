@@ -635,7 +635,7 @@ def warn_about_trained(earlier: Any, settings: Settings, split_rows: Any) -> Non
     Without `split_rows`, they are the last in time.
     """
     before, share = earlier.split_rows, earlier.settings.validation_fraction
-    if earlier.split_state is None:
+    if earlier.split_state is None or earlier.used_all:
         reason = "it held out no rows"
     elif (before is None) != (split_rows is None):
         reason = f"it held out {'random rows' if before else 'its last rows in time'}"

@@ -502,6 +502,7 @@ def _result(
         split_state=split_state,
         weight_scale=weight_scale,
         split_rows=split_rows,
+        used_all=not data.holds_out,
     )
 
 

@@ -63,6 +63,7 @@ class TrainingResult:
     weight_scale: float | None = None  # mean of the weights above 0
     stop_reason: str | None = None  # where and why training ended; None after an update
     split_rows: dict[str, Any] | None = None  # as `find_split` returns them
+    used_all: bool = False  # whether this training held out no rows
 
 
 def net_state(net: MultiTaskNet) -> dict[str, Any]:

@@ -111,8 +111,10 @@ def test_a_call_without_a_split_keeps_the_validation_rows(monkeypatch, seed):
     some = X[:300], Y[:300]
     model.partial_fit(*some).fit(*some, eval_set=some)
     later = Watch(monkeypatch)
+    with pytest.warns(UserWarning, match="since it held out no rows"):
+        model.fit(X, Y)
     model.fit(X, Y)
-    assert later.parts == first.parts
+    assert later.parts == [*first.parts] * 2
 
 
 @pytest.mark.parametrize("has_groups", [False, True])
@@ -161,6 +163,18 @@ def test_validation_rows_that_may_have_been_trained_on_are_named(
         model.fit(X[:then], Y[:then])
     model.fit(X[:then], Y[:then])  # again, or on rows of the user's own
     model.fit(X, Y, eval_set=(X, Y))
+
+
+@pytest.mark.parametrize("change", [{}, {"early_stopping": False}])
+def test_rows_that_a_call_without_a_split_was_trained_on_are_named(change, tmp_path):
+    X, Y = make_rows(IDS)
+    params = {"early_stopping": True, "warm_start": True, "max_epochs": 1}
+    model = make_model(**params).fit(X, Y).set_params(**change)
+    model = model.fit(X, Y) if change else model.partial_fit(X, Y)
+    model.save(tmp_path / "model")
+    model = MultiTaskCTRCVRClassifier.load(tmp_path / "model").set_params(**params)
+    with pytest.warns(UserWarning, match="since it held out no rows"):
+        model.fit(X, Y)
 
 
 @pytest.mark.parametrize("ctr", [0.02, 0.3])
