@@ -300,7 +300,16 @@ def read(arguments):
     """Return the features, the labels and the times in a CSV or Parquet file."""
     path, targets = arguments.data, arguments.targets
     pd = import_extra("pandas", "--data")
-    frame = (pd.read_parquet if path.suffix == ".parquet" else pd.read_csv)(path)
+    is_parquet = path.suffix.lower() in (".parquet", ".pq")
+    reader = pd.read_parquet if is_parquet else pd.read_csv
+    try:
+        frame = reader(path)
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path.name} is no CSV file in UTF-8: {error}") from error
+    # Beside missing values, integers became floats, which merge ids above 2^53.
+    ids = frame.columns.intersection(arguments.categorical)
+    if ids := list(frame[ids].select_dtypes("float").columns):
+        frame[ids] = reader(path, dtype_backend="numpy_nullable")[ids]
     # pandas makes an index of columns of the file that were one when it was written.
     frame = frame.reset_index([name for name in frame.index.names if name is not None])
     named = [*targets, *arguments.categorical, *arguments.ignore]

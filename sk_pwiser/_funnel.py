@@ -9,7 +9,7 @@ from sklearn.utils.random import sample_without_replacement
 
 from sk_pwiser._table._frames import collected
 from sk_pwiser._table._labels import one_task_labels, read_labels, zero_one_labels
-from sk_pwiser._table._weights_and_groups import check_groups, check_match
+from sk_pwiser._table._weights_and_groups import check_match, sort_groups
 from sk_pwiser._utils import CHAIN, read_task_parents
 
 
@@ -127,10 +127,9 @@ def funnel_holdout(
     rule, number = "Y must have at least 2 rows", None
     if groups is not None:
         check_consistent_length(strata, groups)
-        check_groups(groups, len(strata))
+        number = sort_groups(groups, len(strata))
         check_match(Y, len(strata), input_name="Y", groups=groups)
-        distinct, number = np.unique(groups, return_inverse=True)
-        deepest = np.zeros(len(distinct), dtype=strata.dtype)
+        deepest = np.zeros(number.max() + 1, dtype=strata.dtype)
         np.maximum.at(deepest, number, strata)
         strata, rule = deepest, "groups must have at least 2 groups"
     n_samples = len(strata)

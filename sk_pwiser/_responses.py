@@ -213,7 +213,8 @@ def _event_probability(proba, k, shape, estimator):
         if block.shape == (n_samples, 1):
             # After a fit on one class, the only column is the probability of the class.
             classes = getattr(estimator, "classes_", [0, 1])
-            seen = np.ravel(classes[k] if per_task else classes)
+            seen = np.ravel(classes[k] if per_task else classes).astype(object)
+            seen = _labels.read_words(seen)
             if len(seen) == 1:
                 return np.full(n_samples, float(seen[0] == 1))
             return block[:, 0]

@@ -119,8 +119,8 @@ def delayed_feedback_weights(Y, *, delay, elapsed, cvr=None, min_probability=0.0
         same unit.
     cvr : array-like of shape (n_samples,), default=None
         The conversion rate p of each row, such as `predict_cvr` of an earlier fit. By
-        default one rate for all rows, the sum of 1 / F(e) over the converted rows
-        divided by the number of clicks.
+        default one rate for all rows, the sum of 1 / F(e) over the clicked and
+        converted rows divided by the number of clicks.
     min_probability : float, default=0.05
         Smallest F(e) of a row with a label, in (0, 1].
 
@@ -198,7 +198,7 @@ def delayed_feedback_weights(Y, *, delay, elapsed, cvr=None, min_probability=0.0
         seen = np.append(0.0, probabilities)[position]
     is_known = seen >= min_probability
     seen = np.where(is_known, seen, 1.0)
-    rate = _rates(cvr, clicked & is_known, converted & is_known, seen)
+    rate = _rates(cvr, clicked & is_known, clicked & converted & is_known, seen)
     weights = np.ones(labels.shape)
     unconverted = (1 - rate) / (1 - rate * seen)
     weights[:, -1] = np.where(clicked, unconverted, 1.0)

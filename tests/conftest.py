@@ -45,15 +45,7 @@ DEVICE = requested_device(os.environ)
 # Folders and files of the full suite: processes that are killed, random calls, pages,
 # scripts in processes of their own; and exports to ONNX, which take seconds each. The
 # doctests of the fast suite export two models.
-FULL = {
-    "benchmarks",
-    "distributed",
-    "docs",
-    "export",
-    "faults",
-    "fuzz",
-    "test_main.py",
-}
+FULL = {"benchmarks", "distributed", "docs", "export", "faults", "fuzz", "test_main.py"}
 TESTS = Path(__file__).parent
 
 

@@ -62,6 +62,18 @@ def test_weighted_rates_are_those_of_all_conversions(space, n, ctr, cvr):
         assert found == pytest.approx(truth, rel=0.03 + 4 * noise)
 
 
+def test_conversions_without_a_click_leave_the_rate_of_clicks():
+    rng = np.random.default_rng(0)
+    Y, seen, elapsed, delay = censored(200_000, 0.1, 0.2, rng)
+    late, others = rng.exponential(1.0, len(Y)), np.arange(len(Y)) < 100_000
+    others &= (Y[:, 0] == 0) & (late <= elapsed)
+    seen[others, 1], delay[others] = 1, late[others]
+    weight = delayed_feedback_weights(seen, delay=delay, elapsed=elapsed)[:, 1]
+    clicks = Y[:, 0] == 1
+    found = np.average(seen[clicks, 1], weights=weight[clicks])
+    assert found == pytest.approx(Y[clicks, 1].mean(), rel=0.05)
+
+
 def test_one_stale_conversion_does_not_decide_over_the_others():
     """A delay of 25, where all other impressions are younger than 20."""
     rng = np.random.default_rng(0)

@@ -411,10 +411,7 @@ class TestFallbacks:
             ),
             ({"optimizer": torch.optim.Adagrad}, "optimizer=Adagrad, which counts"),
             ({"callbacks": [Mixes()]}, "the callback Mixes, which acts within a step"),
-            (
-                {"callbacks": [ONE_CYCLE]},
-                "arguments of the optimiser, that change",
-            ),
+            ({"callbacks": [ONE_CYCLE]}, "arguments of the optimiser, that change"),
             ({"network": Counts}, "Counts.n_steps, which changes in each"),
             ({"weighting": Keeps}, "Keeps.last, which changes in each"),
             ({"loss": Waits}, r"line \d+ of test_graphs.py, where"),

@@ -179,7 +179,7 @@ LOG = pd.DataFrame(
 
 
 @pytest.mark.parametrize(
-    "name", ["log.csv", "log.csv.gz", "log.parquet", "indexed.parquet"]
+    "name", ["log.csv", "log.csv.gz", "log.PARQUET", "indexed.parquet"]
 )
 def test_reading_files(tmp_path, name):
     is_indexed = name.startswith("indexed")
@@ -193,10 +193,14 @@ def test_reading_files(tmp_path, name):
     np.testing.assert_array_equal(times, LOG["at"])
     arguments.ignore, arguments.categorical = ["id"], []
     assert command.read(arguments)[0].columns.tolist() == ["age"]
+    ids = [2**53 + 1, None, 2**53]
+    write(LOG.assign(id=pd.array(ids, "Int64")), path)
+    arguments.ignore, arguments.categorical = [], ["id"]
+    assert [*command.read(arguments)[0]["id"].cat.categories] == [2**53, 2**53 + 1]
 
 
 def write(frame, path):
-    if path.suffix == ".parquet":
+    if path.suffix.lower() == ".parquet":
         pytest.importorskip("pyarrow")
         frame.to_parquet(path)
     else:
@@ -320,11 +324,13 @@ def test_times_may_have_the_offsets_of_summer_and_winter(monkeypatch, tmp_path, 
         ),
         ({}, [*DATA, "--folds", "1"], "cv must be an int >= 2 or a splitter, got 1"),
         ({}, ["--data", "a.csv", *DATA[2:]], "No such file or directory: 'a.csv'"),
+        ({}, ["--data", "latin.csv", *DATA[2:]], "latin.csv is no CSV file in UTF-8"),
     ],
 )
 def test_errors_are_one_line(monkeypatch, tmp_path, capsys, columns, options, message):
     monkeypatch.chdir(tmp_path)
     write(X.assign(**{**Y, **columns}), tmp_path / "log.parquet")
+    (tmp_path / "latin.csv").write_bytes(b"caf\xe9")
     with pytest.raises(SystemExit) as exit_:
         command.main([*FEW, *options])
     assert exit_.value.code == 2

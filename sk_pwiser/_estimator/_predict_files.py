@@ -106,16 +106,18 @@ def _write(target, names, parts, stamp, dataset):
     schema = pa.schema([(name, pa.float32()) for name in names], {STAMP: stamp})
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    n_corrupt = len(dataset.corrupt_)
+    n_corrupt, n_rows = len(dataset.corrupt_), 0
     try:
         with pq.ParquetWriter(temporary, schema) as writer:
             for logits in parts:
+                n_rows += len(logits)
                 columns = list(probabilities(logits).T)
                 writer.write_batch(pa.record_batch(columns, schema=schema))
         # Without the rows of a corrupt part, rows and predictions would not match.
-        if len(dataset.corrupt_) == n_corrupt:
-            os.replace(temporary, target)
-        else:
+        if len(dataset.corrupt_) > n_corrupt:
             target.unlink(missing_ok=True)
+        # Another call may have predicted the rows that these filters leave out.
+        elif n_rows or dataset.filters is None or not target.exists():
+            os.replace(temporary, target)
     finally:
         temporary.unlink(missing_ok=True)

@@ -54,6 +54,11 @@ def encode(
         weights=weights,
     ):
         warn_user(message)
+    known = 1.0 if targets.missing is None else ~targets.missing
+    # By the index -1, a task without a parent reads the column of ones.
+    columns = np.pad(targets.values, [(0, 0), (0, 1)], constant_values=1.0)
+    happened = targets.values, known * columns[:, list(targets.parents)]
+    n_events = [(targets.counts @ each).tolist() for each in happened]
     unrelated = {} if plan.origin.is_update else targets.unrelated()
     # Filters may leave fewer rows than expected.
     epochs = plan.epochs(source, summary.n_rows)
@@ -85,6 +90,7 @@ def encode(
         epochs,
         float(summary.weights.mean),
         (schema.base_rates if encoding.adds else summary.base_rates()).tolist(),
+        n_events,
         holds_out,
         encoding.split_rows,
         unrelated,

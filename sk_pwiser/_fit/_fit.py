@@ -429,7 +429,7 @@ def train(
         reason = _evaluation.stop_reason(net, n_epochs, best_epoch)
         if settings.verbose:
             print(reason)
-        net.criterion_.count_fit(data.base_rates, len(data.train))
+        net.criterion_.count_fit(data.n_events, len(data.train))
     result = replace(result_of(net, best_epoch), rises=rises, stop_reason=reason)
     if task is not None:
         task.end(lambda: result)
@@ -444,11 +444,12 @@ def _learn_rates(settings: Settings, rows: TrainingRows, net: MultiTaskNet) -> N
     """Count the events of an update; what a small first call told is learnt again."""
     criterion = net.criterion_
     n_known = torch.minimum(criterion.n_events, criterion.n_rows - criterion.n_events)
-    if criterion.n_rows > 0 and bool((n_known < FEW_EVENTS).any()):
+    is_first = criterion.n_rows == 0
+    criterion.count_rows(rows.column("y"), rows.column("sample_weight"))
+    if not is_first and bool((n_known < FEW_EVENTS).any()):
         # The steps of updates are short: without a single event in the first call,
         # probabilities would stay a hundred times too low for thousands of rows.
         _evaluation.shift_to(net, rows, n_known.where(n_known < FEW_EVENTS, torch.inf))
-    criterion.count_rows(rows.column("y"), rows.column("sample_weight"))
     loss, follows_rates = criterion.loss, settings.pwiser_weight is None
     # A user's loss may keep its weight under another name: that of the first call.
     if follows_rates and WEIGHT in loss.estimator_parameters and hasattr(loss, WEIGHT):

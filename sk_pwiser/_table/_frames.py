@@ -94,6 +94,8 @@ KINDS = {
     "dates": datetime.date,
     "numbers": (Number, np.bool_),
 }
+# Kinds of large numbers: a float may be an integer that was rounded.
+LARGE = {"rounded numbers", "integers above 2^53"}
 # Prefixes of the names of dtypes.
 TIME_DTYPES = {
     "spans of time": ("timedelta", "duration"),
@@ -452,12 +454,16 @@ def result_frame(columns):
 def check_same_kind(what, values, known):
     """Raise if distinct `values` are of another kind, such as text, than those of fit.
 
-    No value would be equal to a known one.
+    No value would be equal to a known one, or a rounded one to another integer.
     """
     found, expected = (
         {_kind_of(value): value for value in each if not is_missing(value)}
         for each in (values, known)
     )
+    kinds = {*found, *expected}
+    if kinds.issuperset(LARGE) and not any(map(LARGE.issubset, (found, expected))):
+        found = {kind: found[kind] for kind in LARGE.intersection(found)}
+        expected = LARGE.difference(found)
     if found and expected and found.keys().isdisjoint(expected):
         own, value = next(iter(found.items()))
         raise ValueError(
@@ -470,6 +476,8 @@ def _kind_of(value):
     """Return the kind of a value, of which other kinds have no equal one."""
     for kind, types in KINDS.items():
         if isinstance(value, types):
-            is_rounded = isinstance(value, float) and abs(value) > 2**53
-            return "rounded numbers" if is_rounded else kind
+            if kind == "numbers" and abs(value) > 2**53:
+                is_float = isinstance(value, float)
+                return "rounded numbers" if is_float else "integers above 2^53"
+            return kind
     return f"of type {type(value).__name__}"

@@ -343,6 +343,15 @@ def number_groups(indices):
     return first.argsort().argsort()[inverse]
 
 
+def sort_groups(groups, n_samples):
+    """Return each row's group as a number, in the order of values if they have one."""
+    indices = check_groups(groups, n_samples)
+    try:
+        return np.unique(groups, return_inverse=True)[1]
+    except TypeError:  # numbers beside text
+        return number_groups(indices)
+
+
 def _first_list(groups):
     """Describe the first group that is not hashable, such as a list."""
     for row, value in enumerate(groups):

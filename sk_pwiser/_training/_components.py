@@ -23,11 +23,7 @@ from sk_pwiser._training._schedule_and_stopping import (
     check_early_stopping,
 )
 from sk_pwiser._training._settings import Settings
-from sk_pwiser.losses import (
-    LOSSES,
-    MultiTaskLoss,
-    funnel_monotonicity_penalty,
-)
+from sk_pwiser.losses import LOSSES, MultiTaskLoss, funnel_monotonicity_penalty
 from sk_pwiser.networks import (
     NETWORKS,
     SHARED_PARAMS,
@@ -182,25 +178,27 @@ class MultiTaskCriterion(nn.Module):
         self.sums.add_(sums.to(self.sums.device))  # rows may not fit on the device
 
     @torch.no_grad()
-    def count_fit(self, rates: Sequence[float], n_rows: int) -> None:
-        """Count the events of a fit, by the rates of its rows."""
-        n_events = n_rows * self.sums.new_tensor([rates])
-        # As `labels_of_parents`: 1 for a task without a parent, whose index is -1.
-        of_parents = nn.functional.pad(n_events, (0, 1), value=1.0)[:, self.parents]
+    def count_fit(self, n_events: Sequence[Sequence[float]], n_rows: int) -> None:
+        """Count the rows of a fit, which are a part of those of `n_events`."""
+        counts = self.sums.new_tensor(n_events)
+        counts *= n_rows / counts[1, 0]
         self.n_rows.add_(n_rows)
-        self.n_events.add_(n_events[0])
-        self.sums.add_(torch.cat([n_events, of_parents]))
+        self.n_events.add_(counts[0])
+        self.sums.add_(counts)
 
-    def possible_rates(self, parents: Sequence[int] | None = None) -> Tensor:
+    def possible_rates(self, given_parents: bool = False) -> Tensor:
         """Return the smallest and the largest rates that the rows so far allow.
 
-        No event in n rows is compatible with a rate of 3 / n. With `parents`, they are
-        those among the rows in which the parent happened.
+        No event in n rows is compatible with a rate of 3 / n. With `given_parents`,
+        they are those among the rows in which the parent happened.
         """
-        events, n_rows = self.n_events, self.n_rows.expand(self.n_events.shape)
-        if parents is not None:
-            n_rows = torch.stack([n_rows[0] if p < 0 else events[p] for p in parents])
-        return torch.stack([events, events + 3.0]) / (n_rows + 3.0)
+        events, of_parents = self.sums
+        margin = 3.0 * of_parents[0] / self.n_rows  # the weight of three rows
+        rates: Tensor = torch.stack([events, events + margin]) / (of_parents + margin)
+        if not given_parents:
+            for k, parent in enumerate(self.parents):
+                rates[:, k] *= rates[:, parent] if parent >= 0 else 1.0
+        return rates
 
     def _prior_losses(
         self, heads: Tensor, y: Tensor, targets: Tensor, weights: Tensor | None

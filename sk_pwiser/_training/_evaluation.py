@@ -371,7 +371,7 @@ def shift_to(net: Any, rows: TrainingRows, n_known: Tensor | None = None) -> Non
     """Shift the predictions of a net to the level of the labels of rows.
 
     With the numbers of events that earlier rows had, `n_known`, the shift is smaller if
-    these are larger, and goes no farther than the rates of these rows allow.
+    these are larger, and goes no farther than the rates of all rows so far allow.
     """
     iterator, found = net.get_iterator(rows), []
     is_chain = net.module_.spec.task_space == "conditional"
@@ -394,7 +394,8 @@ def shift_to(net: Any, rows: TrainingRows, n_known: Tensor | None = None) -> Non
         scale = (1 + n_known.cpu().double() / PRIOR_EVENTS).sqrt().clamp(max=1e6)
         offset = find_offset(heads, y, known, parents, PRIOR_DEVIATION / scale)
         level = heads.double().sigmoid().mean(dim=0).logit(1e-9)
-        low, high = net.criterion_.possible_rates(parents).cpu().double().logit(1e-9)
+        rates = net.criterion_.possible_rates(given_parents=is_chain)
+        low, high = rates.cpu().double().logit(1e-9)
         offset = offset.clamp((low - level).clamp(max=0), (high - level).clamp(min=0))
     net.module_.shift_level(offset)
 
@@ -452,7 +453,6 @@ class Rises(NamedTuple):
     share: float  # of the rows in which its probability exceeds that of its parent
 
 
-@torch.no_grad()
 def find_rises(
     net: Any, train: TrainingRows, n_epochs: int, left_out: Collection[int] = ()
 ) -> Rises | None:
@@ -466,9 +466,7 @@ def find_rises(
     pairs = [(k, p) for k, p in parents if p >= 0 and k not in left_out]
     if len(sample) < LEAST_COMPARED or not pairs:
         return None
-    inputs, _ = next(iter(net.get_iterator(sample)))  # one batch
-    net._set_training(False)
-    logits = net.infer(inputs).logits
+    logits, *_ = checked_logits(net, sample)
     shares = [float((logits[:, k] > logits[:, p]).float().mean()) for k, p in pairs]
     share, (later, _) = max(zip(shares, pairs, strict=True))
     return Rises(later, share) if share >= RISING_SHARE else None

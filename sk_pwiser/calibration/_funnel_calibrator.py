@@ -37,12 +37,7 @@ from sk_pwiser.model_selection import FunnelStratifiedKFold, warn_about_random_f
 LIMITS = np.finfo(np.float32)
 # Attributes of a file, beside the estimator.
 FITTED = (
-    "calibrators_",
-    "shifts_",
-    "by_",
-    "classes_",
-    "task_names_",
-    "n_tasks_",
+    *("calibrators_", "shifts_", "by_", "classes_", "task_names_", "n_tasks_"),
     "task_parents_",
 )
 

@@ -193,13 +193,8 @@ KUAIRAND_SOURCE = (
     f"{LOG_FILE}, {USER_FILE} and {VIDEO_FILE} are read. The impressions may also be "
     f"Parquet files, {IMPRESSION_FILES['train']} and {IMPRESSION_FILES['test']}."
 )
-REACTIONS = {
-    "like": "is_like",
-    "follow": "is_follow",
-    "comment": "is_comment",
-    "forward": "is_forward",
-    "profile": "is_profile_enter",
-}
+REACTIONS = {name: f"is_{name}" for name in ("like", "follow", "comment", "forward")}
+REACTIONS["profile"] = "is_profile_enter"
 # A label after the click is 1 if the click and at least one of these columns are 1.
 LATER_LABELS = {
     "engage": {"engage": [*REACTIONS.values()]},
@@ -209,21 +204,14 @@ LATER_LABELS = {
 USER_COUNTS = ["follow_user_num", "fans_user_num", "friend_user_num", "register_days"]
 COUNT_FEATURES = [*USER_COUNTS, "video_duration"]
 USER_FEATURES = [
-    "user_active_degree",
-    "is_lowactive_period",
-    "is_live_streamer",
+    *("user_active_degree", "is_lowactive_period", "is_live_streamer"),
     "is_video_author",
     *(count + suffix for count in USER_COUNTS for suffix in ("", "_range")),
     *(f"onehot_feat{number}" for number in range(18)),
 ]
 VIDEO_FEATURES = [
-    "author_id",
-    "video_type",
-    "upload_type",
-    "visible_status",
-    "video_duration",
-    "music_id",
-    "tag",
+    *("author_id", "video_type", "upload_type", "visible_status", "video_duration"),
+    *("music_id", "tag"),
 ]
 
 

@@ -110,8 +110,8 @@ class HistoryFeatures(DocLink, TransformerMixin, BaseEstimator):
 
     Notes
     -----
-    With counts :math:`n` of known labels and :math:`k` of events, and :math:`p` the
-    rate over all keys that is known at the time of the row, the log-odds are
+    With counts :math:`n` of known labels and :math:`k` of events of a key, :math:`N`
+    and :math:`K` of all keys, and :math:`p = (K + 1/2) / (N + 1)`, the log-odds are
 
     .. math:: \operatorname{logit} \frac{k + a p}{n + a} - \operatorname{logit} p,
         \quad a = \frac{\mathtt{smoothing}}{\min(p, 1 - p)}.
@@ -521,12 +521,10 @@ class HistoryFeatures(DocLink, TransformerMixin, BaseEstimator):
         known = plan.task_names, state.known_classes
         labels = read_history_labels(y, table, *known)
         columns = read_columns(table, plan.columns)
-        of_keys = {name for key in plan.keys for name in key}
         for name, (_, values) in columns.items():
             # Values that can equal none of those of before are a mistake.
             state.indices[name].check_kinds(values, name)
-            if name in of_keys:
-                state.indices[name].check_exact(values, name)
+            state.indices[name].check_exact(values, name)
         return Rows(columns, times.values, labels), table
 
     def _check_names(self, table, plan):

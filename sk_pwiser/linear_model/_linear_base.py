@@ -336,6 +336,7 @@ class LinearPredictions(DocLink):
             fit.
         """
         check_is_fitted(self)
+        X, y = collected(X), collected(y)
         types = np.where(self._is_binary, "binary", "regression").tolist()
         classes = self.classes_ if self._is_single and self._is_binary[0] else None
         targets = read_targets(y, types, self.missing_labels, classes)

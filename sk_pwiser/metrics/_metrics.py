@@ -7,7 +7,7 @@ from scipy.stats import rankdata
 from sklearn.exceptions import UndefinedMetricWarning
 from sklearn.utils import Bunch, check_consistent_length, column_or_1d
 
-from sk_pwiser._table._weights_and_groups import check_groups
+from sk_pwiser._table._weights_and_groups import check_groups, check_match
 
 
 def normalized_entropy(y_true, y_prob, *, sample_weight=None):
@@ -283,6 +283,7 @@ def grouped_auc(y_true, y_score, groups, *, return_share=False):
     score = column_or_1d(y_score, dtype=np.float64)
     groups = groups if np.ndim(groups) == 1 else column_or_1d(groups)
     check_consistent_length(y, score, groups)
+    check_match(y_true, len(y), input_name="y_true", y_score=y_score, groups=groups)
     if len(y) == 0:
         raise ValueError("y_true must have at least one row, got 0.")
     is_wrong = (y != 0) & (y != 1)
@@ -327,6 +328,8 @@ def _check(y_true, y_prob, sample_weight):
                 "sample_weight must be finite and >= 0, and > 0 for one row."
             )
     check_consistent_length(*arrays, weight)
+    others = {"y_prob": y_prob, "sample_weight": sample_weight}
+    check_match(y_true, len(weight), input_name="y_true", **others)
     return *arrays, weight
 
 

@@ -18,10 +18,11 @@ from sklearn.pipeline import make_pipeline
 from sklearn.utils.fixes import parse_version
 
 from sk_pwiser._estimator import MultiTaskCTRCVRClassifier
+from sk_pwiser._responses import check_targets
 from sk_pwiser._table._categories import CategoryColumn
 from sk_pwiser._table._encoder import TableEncoder
-from sk_pwiser._table._frames import collected, is_missing, to_float
-from sk_pwiser._table._labels import read_labels, read_words
+from sk_pwiser._table._frames import collected, is_missing
+from sk_pwiser._table._labels import read_labels
 from sk_pwiser._table._numbers import NumericColumn
 from sk_pwiser._utils import import_extra
 from sk_pwiser.model_selection._compare_losses import cross_validate_models
@@ -162,13 +163,20 @@ def named_models(models, n_tasks):
             )
         model = MODELS[name]()
         is_own = name == OWN or n_tasks == 1
-        found[name] = model if is_own else MultiOutputClassifier(OneTask(model))
+        found[name] = model if is_own else OneModelPerTask(OneTask(model))
     return found
 
 
 def is_installed(name):
     package = PACKAGES.get(name)
     return package is None or importlib.util.find_spec(package) is not None
+
+
+class OneModelPerTask(MultiOutputClassifier):
+    """Copies of a model, one for each task, of labels of any form."""
+
+    def fit(self, X, Y):
+        return super().fit(X, check_targets(Y)[0])
 
 
 class OneTask(ClassifierMixin, BaseEstimator):
@@ -183,9 +191,6 @@ class OneTask(ClassifierMixin, BaseEstimator):
 
     def fit(self, X, y):
         self.classes_ = np.array([0, 1])
-        # MultiOutputClassifier passes labels unchanged, also words.
-        y = read_words(np.asarray(y))
-        y = y.astype(int) if y.dtype == object else y
         is_constant = (y == y[0]).all()
         self.model_ = None if is_constant else clone(self.model).fit(X, y)
         self.rate_ = (y.sum() + 0.5) / (len(y) + 1)
@@ -215,7 +220,7 @@ class PlainColumns(TransformerMixin, BaseEstimator):
                     f"Column {column.name!r} holds lists, which models of other "
                     "packages cannot read; leave it out of the comparison."
                 )
-            elif np.isnan(to_float(values)).all():
+            elif np.isnan(column.read(values)).all():
                 self.empty_.add(column.name)
         return self
 
@@ -229,7 +234,7 @@ class PlainColumns(TransformerMixin, BaseEstimator):
                 # scikit-learn's trees cannot be fitted to a column without a number.
                 found[name] = np.zeros(len(values))
             elif not isinstance(column, CategoryColumn):
-                found[name] = to_float(values)
+                found[name] = column.read(values)
             else:
                 known = self.categories_[column.name]
                 codes = pandas.Index(known).get_indexer(as_texts(values))

@@ -16,7 +16,7 @@ from sk_pwiser._funnel import funnel_strata, merge_rare
 from sk_pwiser._responses import check_rows
 from sk_pwiser._table._column_kinds import history_column
 from sk_pwiser._table._frames import collected, column_of
-from sk_pwiser._table._weights_and_groups import check_groups
+from sk_pwiser._table._weights_and_groups import sort_groups
 from sk_pwiser._times import check_duration, read_duration, read_times, times_of
 from sk_pwiser._utils import CHAIN, check_integer, warn_user
 
@@ -104,9 +104,10 @@ class FunnelStratifiedKFold(StratifiedKFold):
         """
         # Not a generator itself, so that a bad y raises at the call.
         X, y = map(collected, (X, y))
-        return super().split(
-            X, strata_of_folds(y, self.n_splits, self.task_parents), groups
-        )
+        strata = strata_of_folds(y, self.n_splits, self.task_parents)
+        # Within folds, the indices of X and y in another order differ.
+        check_rows(X, len(strata), y=y)
+        return super().split(X, strata, groups)
 
 
 class FunnelTimeSplit(BaseCrossValidator):
@@ -305,12 +306,11 @@ class FunnelGroupKFold(GroupsConsumerMixin, FunnelStratifiedKFold):
             raise ValueError("groups must be one group per row; got None.")
         X, y, groups = map(collected, (X, y, groups))
         X, groups = indexable(X, groups)
-        check_rows(X, len(groups), groups=groups)
+        check_rows(X, len(groups), groups=groups, y=y)
         groups = groups if np.ndim(groups) == 1 else column_or_1d(groups)
-        check_groups(groups, len(groups))
         # As numbers, since scikit-learn sorts groups, which may be texts of any
         # library.
-        codes = np.unique(groups, return_inverse=True)[1]
+        codes = sort_groups(groups, len(groups))
         n_groups = codes.max(initial=-1) + 1
         if n_groups < self.n_splits:
             raise ValueError(

@@ -23,7 +23,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from sk_pwiser._responses import check_targets, positive_probabilities
 from sk_pwiser._table._frames import selectable
 from sk_pwiser._table._labels import find_missing
-from sk_pwiser._table._weights_and_groups import check_groups, check_match
+from sk_pwiser._table._weights_and_groups import check_match, sort_groups
 from sk_pwiser._utils import (
     DocLink,
     accept_any_case_of_y,
@@ -214,7 +214,7 @@ class SessionCriticWeights(DocLink, BaseEstimator):
         labels, _, _ = check_targets(Y)
         check_consistent_length(X, labels, groups, order)
         check_match(X, len(labels), Y=Y, groups=groups, order=order)
-        check_groups(groups, len(labels))
+        groups = sort_groups(groups, len(labels))
         sessions = Sessions(groups, order)
         encoder, n_categories = state_encoder(X)
         p = self._left_out_probabilities(X, Y, groups, labels.shape[1])

@@ -226,9 +226,7 @@ def test_networks_that_no_memory_holds(earlier, size, name):
 def test_classes_of_another_kind(earlier, parameter, base, wrong):
     earlier.set_params(**{parameter: wrong})
     refuses(
-        earlier,
-        TypeError,
-        f"{parameter} must be .* subclass of .*{base}; got <class",
+        earlier, TypeError, f"{parameter} must be .* subclass of .*{base}; got <class"
     )
 
 

@@ -33,9 +33,7 @@ EXPECTED_FAILURES = dict.fromkeys(
 
 # The check compares to a relative error of 1e-7, about the spacing of float32. Matrix
 # products of several experts may differ by one step with the place of a row.
-ROUNDED = {
-    "check_methods_sample_order_invariance": "products are rounded to float32",
-}
+ROUNDED = {"check_methods_sample_order_invariance": "products are rounded to float32"}
 
 # The check asks for a warning about a column, which is a table of one task here.
 OF_VIEWS = ROUNDED | {"check_supervised_y_2d": "a column may be all tasks"}

@@ -129,11 +129,7 @@ WEIGHTINGS = [
     (combining(lambda losses: None), ValueError, "Own must return .* got None"),
     (weighing(lambda gram: gram[0, :1]), ValueError, r"Own .* \(2,\) from weigh; got"),
     (weighing(lambda gram: [1.0, 1.0]), ValueError, r"Own .* got \[1.0, 1.0"),
-    (
-        subclass(GradientWeighting),
-        NotImplementedError,
-        "must define weigh or combine",
-    ),
+    (subclass(GradientWeighting), NotImplementedError, "must define weigh or combine"),
 ]
 
 
@@ -284,7 +280,7 @@ LATE = [
         {"network": subclass(MultiTaskNetwork, __init__=sets_attribute)},
         TypeError,
         r"call super\(\).__init__\(spec\)",
-    ),
+    )
 ]
 EARLY = [
     ({"network": NoNumbers}, TypeError, "NoNumbers.forward must take .*codes, numeric"),

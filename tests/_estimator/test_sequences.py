@@ -61,10 +61,7 @@ def test_a_value_of_either_column_has_an_embedding(model):
 
 def test_frequencies_are_counted_over_both_columns():
     table = pd.DataFrame(
-        {
-            "author": ["a", "b", "c", "c"],
-            "last": [["a"], ["d", "d"], ["e"], []],
-        }
+        {"author": ["a", "b", "c", "c"], "last": [["a"], ["d", "d"], ["e"], []]}
     )
     params = {"list_pooling": "mean", "list_ages": None, "list_weights": None}
     params |= {"shared_embeddings": {"last": "author"}, "min_frequency": 2}

@@ -181,11 +181,7 @@ def test_fit_trains_a_clone_on_all_tasks(model, make, form):
             r"y must be the column 'conversion' of tasks.* shape \(599,\) and tasks "
             r"\(600, 2\): pass y=Y",
         ),
-        (
-            CHANGED,
-            Y,
-            "task 'conversion'; row 4 is 1 in y and 0 in tasks: pass y=Y",
-        ),
+        (CHANGED, Y, "task 'conversion'; row 4 is 1 in y and 0 in tasks: pass y=Y"),
         (CONVERSION[::-1], Y, "tasks and y have the same index labels in different"),
         (CONVERSION, CONVERSION, r"tasks must be of shape .*; got \(600,\)"),
     ],

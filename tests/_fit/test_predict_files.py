@@ -146,6 +146,16 @@ def test_folders_of_partitions_are_kept(tmp_path, fitted):
     assert_allclose(pd.read_parquet(out)[TARGETS], expected, atol=1e-6)
 
 
+def test_files_without_selected_rows_keep_their_predictions(fitted, tmp_path):
+    (tmp_path / "log").mkdir()
+    log = write(LOG.assign(row=range(700)), tmp_path / "log", bounds=(0, 300, 700))
+    for low, high in ((0, 200), (500, 600)):
+        rows = read(log, filters=[("row", ">=", low), ("row", "<", high)])
+        out = fitted.predict_proba(rows, output=tmp_path / "out")
+    found = [len(pd.read_parquet(path)) for path in sorted(out.iterdir())]
+    assert found == [200, 100]
+
+
 def test_a_corrupt_file_has_no_predictions_and_moves_no_others(tmp_path, fitted):
     folder, out = tmp_path / "log", tmp_path / "out"
     LOG.assign(day=LOG["session"] // 90).to_parquet(folder, partition_cols=["day"])

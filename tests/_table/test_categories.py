@@ -131,20 +131,8 @@ DAY = datetime.datetime(2024, 5, 1)
 
 def test_order_of_mixed_values():
     values = [
-        "b",
-        DAY,
-        "10",
-        (2,),
-        10,
-        b"z",
-        2.5,
-        True,
-        DAY.date(),
-        (1, "a"),
-        "B",
-        decimal.Decimal("2.25"),
-        -3,
-        np.str_("\u00e9"),
+        *("b", DAY, "10", (2,), 10, b"z", 2.5, True, DAY.date(), (1, "a"), "B"),
+        *(decimal.Decimal("2.25"), -3, np.str_("\u00e9")),
     ]
     expected = [
         *(-3, True, decimal.Decimal("2.25"), 2.5, 10),

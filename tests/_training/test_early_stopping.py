@@ -252,11 +252,7 @@ def test_a_mean_of_log_losses_needs_one_task_with_both_labels():
     ("early_stopping", "error", "message"),
     [
         ("auc_buy", ValueError, "one of .*'auc_click', 'auc_conversion'.* 'auc_buy'"),
-        (
-            average_precision_score,
-            TypeError,
-            "those of metrics.make_task_scorer",
-        ),
+        (average_precision_score, TypeError, "those of metrics.make_task_scorer"),
     ],
 )
 def test_unknown_figures_are_refused(earlier, early_stopping, error, message):

@@ -238,10 +238,10 @@ class Net:
 
     def get_iterator(self, rows):
         self.sizes.append(len(rows))
-        return [(len(rows), None)]
+        return [({"rows": rows}, None)]
 
-    def infer(self, n_rows):
-        return NetworkOutput(torch.zeros(n_rows, 2))
+    def infer(self, inputs):
+        return NetworkOutput(torch.zeros(len(inputs["rows"]), 2))
 
 
 @pytest.mark.parametrize(

@@ -456,20 +456,33 @@ def test_updates_with_few_conversions_keep_their_rate(form):
     assert 0.5 < predicted / rate < 1.7
 
 
-@pytest.mark.parametrize("n_first", [100, 300])
-def test_rates_follow_a_first_call_without_events(n_first):
+@pytest.mark.parametrize(("n_first", "size"), [(100, 250), (300, 250), (300, 1_500)])
+def test_rates_follow_a_first_call_without_events(n_first, size):
     log = make_ctr_cvr(6_000, ctr=0.2, cvr=0.4, n_categories=5, random_state=0)
     table, labels = log.data, log.target
     model = MultiTaskCTRCVRClassifier(random_state=0)
     model.partial_fit(table[:n_first], labels[:n_first] * 0)
     before = model.predict_proba(table[3_000:]).mean(axis=0)
-    for start in range(300, 1_800, 250):
-        rows = slice(start, start + 250)
+    for start in range(300, 1_800, size):
+        rows = slice(start, start + size)
         model.partial_fit(table[rows], labels[rows])
     ratio = model.predict_proba(table[3_000:]).mean(axis=0) / labels[3_000:].mean()
     assert ((ratio > 0.4) & (ratio < 2.5)).all()
     # Without this, they would be far from it.
     assert (before < 0.05).all()
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # about new values, few rows
+def test_rates_of_weighted_rows_follow_a_first_call_without_events():
+    log = make_ctr_cvr(4_000, ctr=0.3, cvr=0.3, random_state=0)
+    X, Y = log.data, log.target
+    weight = np.where(Y["click"] == 1, 20, 1)
+    first = np.flatnonzero(Y["click"][:2_000] == 0)[:60]
+    model = MultiTaskCTRCVRClassifier(random_state=0)
+    for rows in (first, *np.split(np.arange(2_000, 3_000), 4)):
+        weights = weight[rows]
+        model.partial_fit(X.iloc[rows], Y.iloc[rows], sample_weight=weights)
+    assert 0.75 < model.predict_proba(X)[:, 0].mean() < 0.95  # .89 of the weights
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")  # about new values, few events

@@ -58,9 +58,9 @@ def test_global_generators_are_left_unchanged(params, random_state, early_stoppi
         random_state = np.random.RandomState(0)
     model = small(**params, random_state=random_state, early_stopping=early_stopping)
     assert_unchanged(lambda: model.fit(X, Y))
-    assert_unchanged(lambda: model.partial_fit(X, Y))
-    assert_unchanged(lambda: model.partial_fit(X, Y))
     assert_unchanged(lambda: model.set_params(warm_start=True).fit(X, Y))
+    assert_unchanged(lambda: model.partial_fit(X, Y))
+    assert_unchanged(lambda: model.partial_fit(X, Y))
     assert_unchanged(lambda: model.predict_proba(X))
     assert_unchanged(lambda: model.score(X, Y))
 

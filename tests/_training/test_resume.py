@@ -198,7 +198,7 @@ def test_training_and_validation_rows_are_moved_once():
         replace(rows, rows=torch.tensor([0, 2])),
         replace(rows, rows=torch.tensor([1])),
     )
-    data = EncodedData(*parts, {}, None, (None, 1, 1), 1.0, [0.1, 0.1], True)
+    data = EncodedData(*parts, {}, None, (None, 1, 1), 1.0, [0.1, 0.1], [], True)
     moved = data.to(torch.device("meta"))
     assert moved.train.codes.device.type == "meta"
     assert moved.valid.codes is moved.train.codes

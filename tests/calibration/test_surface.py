@@ -164,6 +164,10 @@ def test_refusals(model, rows, tmp_path):
     by_number = FunnelCalibrator(model, by="numeric_0").fit(rounded, Y)
     with pytest.raises(ValueError, match="must be a category column"):
         to_onnx(by_number, path, inputs="raw")
+    ids = X.assign(numeric_0=np.arange(len(X)) % 4 + 2**53)
+    by_id = FunnelCalibrator(model, by="numeric_0").fit(ids, Y)
+    with pytest.raises(ValueError, match=r"are rounded numbers.* those of fit are int"):
+        by_id.predict_proba(ids.assign(numeric_0=ids["numeric_0"].astype(float)))
     frozen = FunnelCalibrator(FrozenEstimator(model)).fit(X, Y)
     with pytest.raises(TypeError, match="Only a calibrated MultiTaskCTRCVRClassifier"):
         frozen.save(path)

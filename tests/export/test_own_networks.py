@@ -82,8 +82,7 @@ def test_lists_are_exported_without_messages(caplog):
 
 
 @pytest.mark.parametrize(
-    "network",
-    fast_for([Iterates], [Iterates, ReadsWidth, Attention, Normalised]),
+    "network", fast_for([Iterates], [Iterates, ReadsWidth, Attention, Normalised])
 )
 def test_graphs_that_are_right(network, tmp_path, capfd):
     model = fitted(network)

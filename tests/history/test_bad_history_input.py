@@ -231,8 +231,11 @@ def test_integers_beside_missing_ones_stay_exact():
     user = 2**53 + 5
     log = pd.DataFrame({"user": [user, 5], "time": [1, 2]})
     history = HistoryFeatures(["user"], time="time").fit(log)
-    with pytest.raises(ValueError, match=r"above 2\^53 are rounded"):
-        history.transform(pd.DataFrame({"user": [user, None], "time": [3, 3]}))
+    later = pd.DataFrame({"user": [user, None], "time": [3, 3]})
+    lists = HistoryFeatures(["time"], time="time", lists=[{"column": "user"}]).fit(log)
+    for refuses in (history.transform, history.update, lists.update):
+        with pytest.raises(ValueError, match=r"above 2\^53 are rounded"):
+            refuses(later)
     for dtype in (object, "Int64"):
         users = pd.array([user, None], dtype=dtype)
         found = history.transform(pd.DataFrame({"user": users, "time": [3, 3]}))

@@ -105,7 +105,7 @@ def test_whole_times_then_fractions():
     # Beyond 2^53, where floats leave out every second integer.
     X = pd.DataFrame({"user": ["a", "b", "a"], "t": 2**60 + np.array([1, 2, 4])})
     y = np.array([1, 0, 1])
-    params = {"windows": [4], "half_lives": [3], "lists": [{"column": "t"}]}
+    params = {"windows": [4], "half_lives": [3], "lists": [{"column": "user"}]}
     history = HistoryFeatures(["user"], time="t", **params).fit(X, y)
     stored = StoredHistory.write(history, {})
     row = {"user": "a", "t": 2**60 + 5}

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pandas as pd
+import polars as pl
 import pytest
 import sklearn
 from linear_problems import MIXED, mixed_problem
@@ -104,7 +105,8 @@ def test_score_takes_no_label_of_a_single_task_for_the_other(name, y, error):
 @pytest.mark.parametrize("name", THREE)
 def test_score_checks_tasks_rows_and_weights(name):
     model = clone(ESTIMATORS[name]).fit(X, Y)
-    assert model.score(X, Y) == model.score(X, Y.to_numpy())
+    lazy = (pl.from_pandas(table).lazy() for table in (X, Y))
+    assert model.score(X, Y) == model.score(X, Y.to_numpy()) == model.score(*lazy)
     with pytest.raises(ValueError, match="in the order of the tasks"):
         model.score(X, Y[["buy", "click"]])
     with pytest.raises(ValueError, match="X has 300 rows, Y has 299"):

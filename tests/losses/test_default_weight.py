@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from sklearn.base import clone
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
 from sk_pwiser._training._components import default_weight
@@ -62,6 +63,21 @@ def test_updates_learn_the_rate_that_a_small_first_call_cannot_tell(
     for seed in (1, 2, 3):
         model.partial_fit(*rows_with(2_000, n_conversions, seed))
     assert weight_of(model) == expected
+
+
+@pytest.mark.parametrize(("known", "expected"), [("random", 0.1), ("clicks", 0.185)])
+@pytest.mark.filterwarnings("ignore:Task 'conversion' has a label in 100%")
+def test_rows_without_a_label_do_not_change_the_rate(known, expected):
+    updated = MultiTaskCTRCVRClassifier(random_state=0, missing_labels="ignore")
+    X, Y = rows_with(2_000, 100 if known == "random" else 10, 0)
+    rows = np.arange(2_000)
+    is_known = rows % 10 == 0 if known == "random" else rows < 666
+    Y = np.where(is_known[:, np.newaxis] | [True, False], Y, np.nan)
+    updated.partial_fit(X, Y).partial_fit(X, Y)
+    fitted = clone(updated).fit(X, Y)
+    for model, n_events in ((updated, 20), (fitted, 9)):  # without validation rows
+        assert weight_of(model) == pytest.approx(expected, rel=0.06)
+        assert model.net_.criterion_.n_events[1] == pytest.approx(n_events)
 
 
 def test_a_warm_start_takes_the_rate_of_its_rows():

@@ -3,6 +3,7 @@
 from itertools import pairwise
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -18,6 +19,7 @@ from sk_pwiser.metrics import (
     reliability_curve,
 )
 
+ONES = pd.Series([1, 1, 1])
 METRICS = [normalized_entropy, expected_calibration_error, predicted_over_observed]
 
 
@@ -118,6 +120,8 @@ def test_one_class_is_undefined(metric, label):
         ([0, 1], [0.1, 0.2], [1, np.inf], "sample_weight must be finite"),
         ([0, 1], [0.1, 0.2], [1, np.nan], "sample_weight must be finite"),
         ([0, 1], [0.1, 0.2], [0, 0], "sample_weight must be finite and >= 0"),
+        (ONES, ONES[::-1], None, "y_true and y_prob have the same index labels in"),
+        (ONES, ONES, ONES[::-1], "y_true and sample_weight have the same index"),
     ],
 )
 def test_bad_rows(metric, y, p, weight, message):

@@ -100,6 +100,8 @@ def test_fitted_on_one_class(data, constant):
     assert [p.shape[1] for p in two.predict_proba(X)] == [2, 1]
     assert brier(two, X, Y) == expected
     assert brier(forest().fit(X, seen[:, 1]), X, Y[:, 1]) == expected
+    words = np.where(seen, "yes", "no")
+    assert brier(forest().fit(X, words), X, Y) == expected
 
 
 @pytest.mark.parametrize("shape", [(-1,), (-1, 1)])

@@ -480,11 +480,7 @@ VALUE_ERRORS = [
     (ByLoss(), {"losses": ()}, r"two or more .* got \[\]"),
     (ByLoss(), {"losses": ("bce", "bce")}, r"distinct .* \['bce', 'bce'\]"),
     (ByLoss(), {"weights": (0.3, 0.3)}, r"distinct .*, 'pwiser \(weight"),
-    (
-        ByLoss(),
-        {"losses": ("bce", "focal"), "weights": (0.3,)},
-        "no loss of",
-    ),
+    (ByLoss(), {"losses": ("bce", "focal"), "weights": (0.3,)}, "no loss of"),
     (NoWeight(), {"weights": (0.3,)}, "NoWeight has no parameter 'pwiser_weight'"),
     (NoLoss(), {}, "one parameter 'loss'.* found none in NoLoss"),
     (ByLoss(), {"cv": 1}, "cv must be an int >= 2 or a splitter, got 1"),

@@ -124,7 +124,7 @@ def test_a_task_that_never_happens_in_a_training_part(rows):
 
 
 @pytest.mark.parametrize(
-    "form", fast_for({"words"}, ["bool", "Int64", "words", "polars", "arrow"])
+    "form", fast_for({"words"}, ["category", "object", "words", "polars", "arrow"])
 )
 def test_labels_of_every_form_give_the_same(rows, form):
     X, Y = rows
@@ -244,6 +244,9 @@ def test_bad_rows(rows, monkeypatch):
     lists = X.assign(tags=[["a"]] * len(X))
     with pytest.raises(ValueError, match="'tags' holds lists"):
         compare_models(lists, Y, models=FAST, cv=2)
+    infinite = X.assign(numeric_0=np.inf)
+    with pytest.raises(ValueError, match="'numeric_0': row 0 contains inf"):
+        compare_models(infinite, Y, models=FAST, cv=2)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(ImportError, match="needs a package: pip install lightgbm"):
         compare_models(X, Y, models=["lightgbm", *FAST])

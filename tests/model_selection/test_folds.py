@@ -161,6 +161,14 @@ def test_too_few_rows_and_unequal_lengths_raise_without_a_warning():
         list(FunnelStratifiedKFold().split(np.zeros((9, 1)), np.zeros((10, 2))))
 
 
+@pytest.mark.parametrize("cv", [FunnelStratifiedKFold(2), FunnelGroupKFold(2)])
+def test_labels_in_another_order_than_the_rows(cv):
+    """Within folds, the indices have different labels, and are not compared."""
+    X, groups = pd.DataFrame({"a": range(30)}), np.arange(30) // 3
+    with pytest.raises(ValueError, match="X and y have the same index labels in diff"):
+        cv.split(X, X.loc[::-1, "a"] % 2, groups)
+
+
 @given(labels, st.floats(0.01, 0.99), st.integers(0, 2**32 - 1))
 def test_holdout_is_a_stratified_partition(Y, test_size, seed):
     n = len(Y)
@@ -232,6 +240,10 @@ def test_holdout_of_groups_of_text_and_of_their_sorted_numbers_are_equal():
         found = funnel_holdout(Y, groups=form, random_state=0)
         expected = funnel_holdout(Y, groups=numbers, random_state=0)
         assert_array_equal(found[1], expected[1])
+    mixed = [number if number % 2 else str(number) for number in numbers]
+    holdout = funnel_holdout(Y, groups=mixed, random_state=0)
+    for _, test in (holdout, *FunnelGroupKFold(3).split(Y, Y, mixed)):
+        assert np.isin(numbers, numbers[test]).sum() == len(test)
 
 
 @pytest.mark.parametrize("test_size", [0, 1, 0.0, 1.0, -0.1, 3, np.nan, None, "half"])

@@ -88,9 +88,7 @@ FOLDERS = {
     "_version": Folder(),
 }
 # Files with rules of their own: no weighting, but public beside them.
-FILES = {
-    "weighting/_session_critic.py": Folder("_responses _table _utils", LEARN),
-}
+FILES = {"weighting/_session_critic.py": Folder("_responses _table _utils", LEARN)}
 # These folders hold a network, a loss and a weighting, whichever these are.
 BLIND = {"_utils", "_training", "_fit", "_estimator"}
 # (folder, folder below it): only one file of the first may import the second.

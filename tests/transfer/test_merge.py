@@ -238,11 +238,7 @@ def test_statistics_of_batch_normalisation_are_those_of_the_rows():
             "freeze must leave a part",
         ),
         ({"realign": 3}, ValueError, "realign must be a bool or a dict .*; got 3"),
-        (
-            {"realign": {"lr": 1}},
-            ValueError,
-            "realign must .*; got {'lr'",
-        ),
+        ({"realign": {"lr": 1}}, ValueError, "realign must .*; got {'lr'"),
         ({"realign": {"X": X}}, ValueError, "both X and Y"),
         ({"realign": {"max_epochs": -1}}, ValueError, "max_epochs in realign"),
     ],
