@@ -302,16 +302,21 @@ def read(arguments):
     pd = import_extra("pandas", "--data")
     is_parquet = path.suffix.lower() in (".parquet", ".pq")
     reader = pd.read_parquet if is_parquet else pd.read_csv
+
+    def table(**options):
+        # pandas makes an index of columns that were one when the file was written.
+        frame = reader(path, **options)
+        return frame.reset_index([name for name in frame.index.names if name])
+
     try:
-        frame = reader(path)
+        frame = table()
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path.name} is no CSV file in UTF-8: {error}") from error
-    # Beside missing values, integers became floats, which merge ids above 2^53.
+        raise ValueError(f"{path.name} is not a CSV file in UTF-8: {error}") from error
     ids = frame.columns.intersection(arguments.categorical)
-    if ids := list(frame[ids].select_dtypes("float").columns):
-        frame[ids] = reader(path, dtype_backend="numpy_nullable")[ids]
-    # pandas makes an index of columns of the file that were one when it was written.
-    frame = frame.reset_index([name for name in frame.index.names if name is not None])
+    if rounded := list(frame[ids].select_dtypes("float")):
+        # Beside missing values, integers became floats, which merge ids above 2^53.
+        exact = table(dtype_backend="numpy_nullable")
+        frame[rounded] = exact[rounded].set_axis(frame.index)
     named = [*targets, *arguments.categorical, *arguments.ignore]
     named += [] if arguments.time is None else [arguments.time]
     if missing := [name for name in named if name not in frame.columns]:

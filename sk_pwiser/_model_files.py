@@ -203,8 +203,7 @@ def check_version(version, name):
     """Raise if a file or state has a format that this version cannot read."""
     if not (isinstance(version, str) and version.isdecimal()):
         raise DamagedFileError(
-            f"{name} is damaged or was altered: the version of its format is "
-            f"{version!r}."
+            f"{name} is damaged or was altered: its format is {version!r}."
         )
     if int(version) > int(FORMAT_VERSION):
         raise ValueError(

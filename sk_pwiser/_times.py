@@ -74,8 +74,7 @@ def _read_array(values, name, dtype):
         _refuse_missing(np.isnan(values), name)
         if (is_infinite := np.isinf(values)).any():
             raise ValueError(
-                f"Column {name!r} must hold finite times; row {is_infinite.argmax()} "
-                "contains infinity."
+                f"Column {name!r} must be finite; row {is_infinite.argmax()} is not."
             )
         return Times(values.astype(np.float64), NUMBER)
     if kind in "iu":

@@ -176,8 +176,7 @@ def delayed_feedback_weights(Y, *, delay, elapsed, cvr=None, min_probability=0.0
     values, _, columns = read_labels(Y)
     if values.ndim != 2 or values.shape[1] < 2:
         raise ValueError(
-            f"Y must have shape (n_samples, n_tasks) with at least two tasks; got "
-            f"{values.shape}."
+            f"Y must have at least two columns; its shape is {values.shape}."
         )
     labels = zero_one_labels(values, columns)
     n_samples = len(labels)

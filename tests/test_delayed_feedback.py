@@ -163,7 +163,7 @@ TIMES = {"elapsed": [3.0, 1.0, 2.0], "delay": [1.0, np.nan, np.nan]}
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"Y": LABELS[:, 0]}, r"at least two tasks; got \(3,\)"),
+        ({"Y": LABELS[:, 0]}, r"at least two columns; its shape is \(3,\)"),
         ({"Y": LABELS * 2}, "must be 0 or 1; column 0 of Y contains 2 in row 0"),
         ({"elapsed": [1.0, 2.0]}, r"elapsed must have shape \(3,\); got \(2,\)"),
         ({"elapsed": ["a", "b", "c"]}, "elapsed must contain one number per row"),

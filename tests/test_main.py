@@ -324,7 +324,11 @@ def test_times_may_have_the_offsets_of_summer_and_winter(monkeypatch, tmp_path, 
         ),
         ({}, [*DATA, "--folds", "1"], "cv must be an int >= 2 or a splitter, got 1"),
         ({}, ["--data", "a.csv", *DATA[2:]], "No such file or directory: 'a.csv'"),
-        ({}, ["--data", "latin.csv", *DATA[2:]], "latin.csv is no CSV file in UTF-8"),
+        (
+            {},
+            ["--data", "latin.csv", *DATA[2:]],
+            "latin.csv is not a CSV file in UTF-8",
+        ),
     ],
 )
 def test_errors_are_one_line(monkeypatch, tmp_path, capsys, columns, options, message):

@@ -84,9 +84,10 @@ class MultiTaskCTRCVRClassifier(
         Weight of the pairwise term, >= 0: how strongly the term pulls the score of a
         converted row, relative to its own cross-entropy, at any conversion rate; see
         :class:`~sk_pwiser.losses.PWiseR`. With None, it is 0.1 if at least 1 % of the
-        rows of `fit`, or of all calls of `partial_fit`, convert, and otherwise in
-        inverse proportion to their share: 0.2 at 0.5 %, and at most 0.3. If the term
-        ranks several tasks, the rarest one decides. Losses without the term ignore it.
+        rows of `fit` convert, and otherwise in inverse proportion to their share: 0.2
+        at 0.5 %, and at most 0.3. In `partial_fit`, the share is the largest one that
+        the rows of all calls allow. If the term ranks several tasks, the rarest one
+        decides. Losses without the term ignore it.
     weighting : {"equal", "dwa", "ema", "fixed", "gradcraft", "gradnorm", \
             "metabalance", "nash", "torchjd", "uncertainty"}, class or \
             Module, default="equal"
@@ -235,7 +236,8 @@ class MultiTaskCTRCVRClassifier(
         falls linearly to 0 within half as many steps. Without early stopping, the
         number of epochs is known, and the last third of the steps decays. In
         `partial_fit`, the rate falls with the number of steps that the model has taken,
-        from 3 times `lr` to 0.3 times `lr`. None for a constant rate, with which an
+        from 3 times `lr` to 0.3 times `lr`; optimisers that do not count their steps,
+        such as "sgd", count epochs and updates. None for a constant rate, with which an
         update equals an epoch of `fit` with the same `weight_decay`. A schedule of
         skorch in `callbacks` replaces it. See :ref:`lr_schedule`.
     weight_decay : float or "auto", default="auto"

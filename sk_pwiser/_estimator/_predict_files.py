@@ -117,7 +117,7 @@ def _write(target, names, parts, stamp, dataset):
         if len(dataset.corrupt_) > n_corrupt:
             target.unlink(missing_ok=True)
         # Another call may have predicted the rows that these filters leave out.
-        elif n_rows or dataset.filters is None or not target.exists():
+        elif n_rows or dataset.filters is None or _stamp_of(target) is None:
             os.replace(temporary, target)
     finally:
         temporary.unlink(missing_ok=True)

@@ -217,8 +217,7 @@ class TaskView(DocLink, ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
             return self.estimator_
         if not _is_fitted(self.estimator):
             raise NotFittedError(
-                f"This view of the task {self.task!r} is not fitted yet: fit it, or "
-                "its estimator."
+                f"This view of {self.task!r} is not fitted: fit it, or its estimator."
             )
         return self.estimator
 

@@ -51,15 +51,19 @@ def encode(
     for message in targets.problems(
         constant_tasks=not plan.origin.is_update,
         task_space=_schema.shared_param(plan.settings, "task_space"),
-        weights=weights,
+        weights=weights if summary.per_task else None,
     ):
         warn_user(message)
-    known = 1.0 if targets.missing is None else ~targets.missing
-    # By the index -1, a task without a parent reads the column of ones.
-    columns = np.pad(targets.values, [(0, 0), (0, 1)], constant_values=1.0)
-    happened = targets.values, known * columns[:, list(targets.parents)]
-    n_events = [(targets.counts @ each).tolist() for each in happened]
-    unrelated = {} if plan.origin.is_update else targets.unrelated()
+    unrelated, event_shares = {}, []
+    if not plan.origin.is_update:
+        unrelated = targets.unrelated()
+        weights = 1.0 if weights is None else weights.reshape(len(weights), -1)
+        # By the index -1, a task without a parent reads the column of ones.
+        columns = np.pad(targets.values, [(0, 0), (0, 1)], constant_values=1.0)
+        of_parents = (columns[:, list(targets.parents)] * weights).sum(axis=0)
+        events = (targets.values * weights).sum(axis=0)
+        sums = [targets.counts @ targets.values, events, of_parents]
+        event_shares = (np.array(sums) / targets.counts.sum()).tolist()
     # Filters may leave fewer rows than expected.
     epochs = plan.epochs(source, summary.n_rows)
     holds_out = epochs[0] is not None and not plan.eval_rows
@@ -90,7 +94,7 @@ def encode(
         epochs,
         float(summary.weights.mean),
         (schema.base_rates if encoding.adds else summary.base_rates()).tolist(),
-        n_events,
+        event_shares,
         holds_out,
         encoding.split_rows,
         unrelated,
@@ -107,6 +111,14 @@ def _check_validation(plan: "Plan", data: EncodedData) -> str | None:
     """Return the figure to monitor; warn about validation rows that say little."""
     names, valid = data.schema.targets.task_names, data.valid
     monitor = usable_monitor(data.epochs[0], valid, names)
+    if valid is not None and valid.n_missing:
+        n_rows, of_tasks = len(valid), zip(names[1:], valid.n_missing, strict=True)
+        if unknown := [name for name, n in of_tasks if n == n_rows]:
+            warn_user(
+                f"None of the {n_rows} validation rows has a label of {unknown}: they "
+                "neither stop its training nor correct its level. Leave out rows with "
+                "labels that are not known yet, or pass an eval_set with labels."
+            )
     if plan.components is not None and plan.components.sampler == "grouped":
         for name, rows in {**data.further, "valid": valid}.items():
             if rows is None or rows.spaced(1).groups is not None:

@@ -123,8 +123,7 @@ class FileRows:
             absent = [name for name in names if name not in {*columns, *others}]
             if absent:
                 raise ValueError(
-                    f"In {rows.origin}: training uses features that are absent: "
-                    f"{absent}."
+                    f"In {rows.origin}: features of training are absent: {absent}."
                 )
 
 

@@ -181,8 +181,7 @@ def read(
         if value is not None:
             role = "targets" if name == "Y" else name
             raise ValueError(
-                f"{name} must be None for a dataset, whose parameter {role} names its "
-                "columns."
+                f"{name} must be None for a dataset, whose {role} names its columns."
             )
     folder = tempfile.TemporaryDirectory(prefix="sk_pwiser_", dir=dataset.cache_dir)
     return FileRows(settings, dataset, Path(stack.enter_context(folder)))
@@ -429,7 +428,7 @@ def train(
         reason = _evaluation.stop_reason(net, n_epochs, best_epoch)
         if settings.verbose:
             print(reason)
-        net.criterion_.count_fit(data.n_events, len(data.train))
+        net.criterion_.count_fit(data.event_shares, len(data.train))
     result = replace(result_of(net, best_epoch), rises=rises, stop_reason=reason)
     if task is not None:
         task.end(lambda: result)

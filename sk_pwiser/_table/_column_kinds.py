@@ -68,14 +68,12 @@ def check_encoding_params(params):
     for name in LIST_MAPPINGS:
         if not isinstance(params[name], dict | None):
             raise TypeError(
-                f"{name} must be None or a dict from list columns to other columns; "
-                f"got {params[name]!r}."
+                f"{name} must be None or a dict of columns; got {params[name]!r}."
             )
     chosen = params["list_target_encoding"]
     if not isinstance(chosen, bool | list | tuple):
         raise TypeError(
-            "list_target_encoding must be True, False or a list of names of columns; "
-            f"got {chosen!r}."
+            f"list_target_encoding must be a bool or a list of names; got {chosen!r}."
         )
 
 

@@ -189,8 +189,7 @@ class TableEncoder:
         if self.sparse_ is None and _frames.is_dataframe(X):
             if X.shape[0] < 1 or X.shape[1] < 1:
                 raise ValueError(
-                    "X must have at least one row and one column; its shape is "
-                    f"{X.shape}."
+                    f"X must have at least one row and column; its shape is {X.shape}."
                 )
             refuse_repeated("The columns of X", list(X.columns))
             validation.validate_data(validator, X, reset=reset, skip_check_array=True)

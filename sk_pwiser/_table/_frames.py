@@ -454,7 +454,7 @@ def result_frame(columns):
 def check_same_kind(what, values, known):
     """Raise if distinct `values` are of another kind, such as text, than those of fit.
 
-    No value would be equal to a known one, or a rounded one to another integer.
+    No value would be equal to a known one, or only because it was rounded.
     """
     found, expected = (
         {_kind_of(value): value for value in each if not is_missing(value)}
@@ -477,7 +477,7 @@ def _kind_of(value):
     for kind, types in KINDS.items():
         if isinstance(value, types):
             if kind == "numbers" and abs(value) > 2**53:
-                is_float = isinstance(value, float)
+                is_float = isinstance(value, float | np.floating)
                 return "rounded numbers" if is_float else "integers above 2^53"
             return kind
     return f"of type {type(value).__name__}"

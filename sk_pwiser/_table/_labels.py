@@ -90,11 +90,9 @@ def read_labels(Y, missing_labels="error", *, input_name="Y"):
             _raise_for_most(is_first_missing, columns, rule)
         labels = labels.copy()
         labels[missing] = 0
-    # Among objects there may be floats and decimals.
-    is_infinite = labels.dtype.kind in "fO" and np.isin(labels, [np.inf, -np.inf])
+    is_infinite = labels.dtype.kind == "f" and np.isinf(labels)
     if np.any(is_infinite):
-        what = "infinity or a value too large for dtype('float64')"
-        _raise_for_most(is_infinite, columns, f"Input {input_name} contains {what}")
+        _raise_for_most(is_infinite, columns, f"Input {input_name} {INFINITE}")
     if labels.ndim == 2 and labels.shape[1] > 1 and labels.dtype.kind in "UO":
         labels = read_words(labels)
     # Nullable integers were read as floats.
@@ -105,6 +103,8 @@ def read_labels(Y, missing_labels="error", *, input_name="Y"):
         labels = labels.astype(np.result_type(*plain), copy=False)
     return ReadLabels(labels, missing, columns)
 
+
+INFINITE = "contains infinity or a value too large for dtype('float64')"
 
 # Labels as text, in any case; a single task may have any two texts.
 WORDS = {"yes": 1, "true": 1, "1": 1, "1.0": 1, "no": 0, "false": 0, "0": 0, "0.0": 0}
@@ -187,6 +187,9 @@ def one_task_labels(labels, columns=None, classes=None, *, input_name="Y"):
             labels = np.array(
                 [float(v) if isinstance(v, Decimal) else v for v in labels.tolist()]
             )
+            if labels.dtype.kind == "f" and np.isinf(labels).any():
+                message = f"Input {input_name} {INFINITE}"
+                _raise_for_most(np.isinf(labels), [name], message)
     try:
         check_classification_targets(labels)
     except ValueError as error:
@@ -262,8 +265,7 @@ def choose_task_names(n_tasks, task_names, columns, default_names):
         refuse_repeated("task_names", task_names)
         if len(task_names) != n_tasks:
             raise ValueError(
-                f"Y has {n_tasks} columns, but task_names has {len(task_names)} names: "
-                f"{task_names}."
+                f"Y has {n_tasks} columns, but task_names is {task_names}."
             )
         if columns is not None:
             check_order("task_names", task_names, columns)

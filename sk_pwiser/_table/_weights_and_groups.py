@@ -237,12 +237,13 @@ class RowSummary:
         return self.weights.apply(np.ones(n_rows) if weights is None else weights)
 
     def labels(self):
-        """Return all labels and their weights, None if the tasks share them.
+        """Return all labels and their scaled weights, None for ones.
 
-        Of several parts, these are a row for each combination with its number of rows.
+        Of several parts, these are a row for each combination, with its number of rows
+        and the sum of their weights.
         """
         if self.whole is not None:
-            return self.whole[0], self.scaled if self.per_task else None
+            return self.whole[0], self.scaled
         state = np.array(list(self.counts))
         missing = state == 2
         targets = replace(
@@ -251,17 +252,13 @@ class RowSummary:
             missing=missing if missing.any() else None,
             counts=np.array(list(self.counts.values())),
         )
-        return targets, np.array(list(self.sums.values())) if self.per_task else None
+        if self.weights.is_even:
+            return targets, targets.counts.astype(float)
+        sums = np.array(list(self.sums.values())) / self.weights.own_mean
+        return targets, sums if self.weights.per_task else sums[:, 0]
 
     def base_rates(self):
-        targets, _ = self.labels()
-        if self.whole is not None:
-            weights = self.scaled
-        elif self.weights.is_even:
-            weights = targets.counts.astype(float)
-        else:
-            sums = np.array(list(self.sums.values())) / self.weights.own_mean
-            weights = sums if self.weights.per_task else sums[:, 0]
+        targets, weights = self.labels()
         return base_rates(targets.values, weights, targets.parents)
 
 
@@ -346,6 +343,8 @@ def number_groups(indices):
 def sort_groups(groups, n_samples):
     """Return each row's group as a number, in the order of values if they have one."""
     indices = check_groups(groups, n_samples)
+    if isinstance(groups, list | tuple):  # numpy would convert numbers to text
+        groups = np.array([*groups, None], dtype=object)[:-1]
     try:
         return np.unique(groups, return_inverse=True)[1]
     except TypeError:  # numbers beside text

@@ -271,12 +271,12 @@ def grouped(groups: Tensor, batch_size: int, permuted: bool = True) -> BatchIndi
 
 
 def stratified(converted: Tensor, batch_size: int) -> BatchIndices | None:
-    """Sample at least one converted row into every batch, or return None.
+    """Sample at least one converted row into every batch.
 
     If they are fewer than the batches, they are drawn several times, with weights that
     sum to the weight of one draw. Losses that are weighted sums over rows divided by
     the size of the batch have the same expectation as with shuffled rows. Without
-    converted rows, or with too few others, nothing is returned.
+    converted rows, or with too few others, None is returned.
     """
     converted = converted.cpu()
     n_rows, deepest = len(converted), converted.nonzero().squeeze(1)

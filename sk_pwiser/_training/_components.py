@@ -178,13 +178,12 @@ class MultiTaskCriterion(nn.Module):
         self.sums.add_(sums.to(self.sums.device))  # rows may not fit on the device
 
     @torch.no_grad()
-    def count_fit(self, n_events: Sequence[Sequence[float]], n_rows: int) -> None:
-        """Count the rows of a fit, which are a part of those of `n_events`."""
-        counts = self.sums.new_tensor(n_events)
-        counts *= n_rows / counts[1, 0]
+    def count_fit(self, event_shares: Sequence[Any], n_rows: int) -> None:
+        """Count the rows of a fit by the shares of `EncodedData`."""
+        counts = n_rows * self.sums.new_tensor(event_shares)
         self.n_rows.add_(n_rows)
         self.n_events.add_(counts[0])
-        self.sums.add_(counts)
+        self.sums.add_(counts[1:])
 
     def possible_rates(self, given_parents: bool = False) -> Tensor:
         """Return the smallest and the largest rates that the rows so far allow.
@@ -193,7 +192,10 @@ class MultiTaskCriterion(nn.Module):
         they are those among the rows in which the parent happened.
         """
         events, of_parents = self.sums
-        margin = 3.0 * of_parents[0] / self.n_rows  # the weight of three rows
+        of_tasks = (self.n_events[p] if p >= 0 else self.n_rows for p in self.parents)
+        # The weight of three rows.
+        margin = 3.0 * of_parents / torch.stack([*of_tasks]).clamp(min=1.0)
+        margin = margin.clamp(min=1e-9)
         rates: Tensor = torch.stack([events, events + margin]) / (of_parents + margin)
         if not given_parents:
             for k, parent in enumerate(self.parents):
@@ -350,8 +352,7 @@ def _check_network(
     features = shared.get("domain_features")
     if features is not None and not isinstance(features, list | tuple):
         raise TypeError(
-            "domain_features must be a list of names or indices of columns, or None; "
-            f"got {features!r}."
+            f"domain_features must be a list of columns, or None; got {features!r}."
         )
     shared["domain_features"] = [0] if features else None
     is_automatic = settings.embedding_dim == "auto"
@@ -497,7 +498,8 @@ def build_net(
     criterion = MultiTaskCriterion(
         loss, components.weighting, network.monotonicity_weight, network.spec.parents
     )
-    if loss.averages_rows and components.weighting.needs_base_losses:
+    set_losses = type(components.weighting).set_base_losses
+    if loss.averages_rows and set_losses is not TaskWeighting.set_base_losses:
         # The losses of predictions that equal the base rates.
         logits = network.base_logits.unsqueeze(0)
         of_rows = loss.row_losses(logits, logits.sigmoid())

@@ -409,17 +409,18 @@ def find_offset(
     the product of those on its path. Weights have the shape `(n_rows, 1)` or
     `(n_rows, n_tasks)`.
     """
-    offset = torch.zeros(y.shape[1], dtype=torch.float64, requires_grad=True)
-    optimizer = torch.optim.LBFGS([offset], max_iter=50, line_search_fn="strong_wolfe")
+    # In units of the deviations: between tasks, these differ by up to 1e6.
+    z = torch.zeros(y.shape[1], dtype=torch.float64, requires_grad=True)
+    optimizer = torch.optim.LBFGS([z], max_iter=50, line_search_fn="strong_wolfe")
     # Tensors of float64 of many rows would need much memory.
     tensors = (torch.split(tensor, LOSS_ROWS) for tensor in (heads, y, weights))
     parts, n_rows = list(zip(*tensors, strict=True)), len(y)
 
     def loss() -> Tensor:
         optimizer.zero_grad()
-        total = _add_gradient((offset / deviation).square().sum() / 2 / n_rows)
+        total = _add_gradient(z.square().sum() / 2 / n_rows)
         for heads, y, weights in parts:
-            logits = heads.double() + offset
+            logits = heads.double() + z * deviation
             if parents is not None:
                 logits = chain_logits(logits, parents)
             losses = F.binary_cross_entropy_with_logits(
@@ -429,7 +430,8 @@ def find_offset(
         return total
 
     optimizer.step(loss)  # type: ignore[no-untyped-call]
-    return offset.detach()
+    offset: Tensor = z.detach() * deviation
+    return offset
 
 
 def _add_gradient(term: Tensor) -> Tensor:

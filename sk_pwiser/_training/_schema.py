@@ -536,9 +536,9 @@ class EncodedData:
     epochs: tuple[str | None, int, int]  # monitored column, first that counts, last
     weight_scale: float  # by which weights were divided
     base_rates: Sequence[float]  # of these rows; in later updates, of the first call
-    # Of training and validation rows with a label of the task: the numbers of those
-    # with the event, and of those with the event of its parent, or of all.
-    n_events: Sequence[Sequence[float]]
+    # Per row, validation rows included: the numbers of events of each task, and the
+    # weights of these and of the events of its parent, or of all rows without one.
+    event_shares: Sequence[Sequence[float]]
     holds_out: bool  # whether a part of the rows is held out
     split_rows: dict[str, Any] | None = None  # that these were drawn from at random
     unrelated: Mapping[int, float] = field(default_factory=dict)  # of `Targets`

@@ -177,8 +177,7 @@ def unify_schemas(schemas, first, columns):
         if others:
             kind, path = others[0]
             raise ValueError(
-                f"The column {name!r} is of type {kind} in {path!r}, but {expected} in "
-                f"{source!r}."
+                f"{name!r} is of type {kind} in {path!r}, but {expected} in {source!r}."
             )
         fields.append((name, expected))
     return pyarrow.schema(fields)

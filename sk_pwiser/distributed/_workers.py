@@ -267,14 +267,16 @@ class JointIterator:
 class NetworkSums:
     """Sums the gradients of the trained parameters of a network over the workers."""
 
-    def __init__(self, workers: Workers, trained: list[nn.Parameter]) -> None:
+    def __init__(self, workers: Workers, network: nn.Module) -> None:
         self.workers = workers
-        self.trained = trained
+        self.network = network
 
     def __call__(self, gradients: Sequence[Tensor | None]) -> list[Tensor | None]:
         """Return the sums of gradients; those of a loss come from all rows already."""
-        n = len(self.trained)
-        return [*self.workers.sum_tensors(gradients[:n], self.trained), *gradients[n:]]
+        # A callback may freeze some.
+        trained = [p for p in self.network.parameters() if p.requires_grad]
+        n = len(trained)
+        return [*self.workers.sum_tensors(gradients[:n], trained), *gradients[n:]]
 
     def __deepcopy__(self, memo: object) -> "NetworkSums":
         """Return itself: the criterion is copied to compute losses only."""
@@ -311,10 +313,9 @@ class WorkerNet(MultiTaskNet):
         self.generators = _utils.Generators(_seed(seed, -1, workers.rank))
         weighting = self.criterion_.weighting
         if weighting.needs_task_gradients:
-            trained = [p for p in self.module_.parameters() if p.requires_grad]
             # These weightings combine gradients, so the sums must come before the
             # combination.
-            weighting.join_gradients = NetworkSums(workers, trained)
+            weighting.join_gradients = NetworkSums(workers, self.module_)
         # One start for all, whatever machine has built the network.
         workers.copy_from_first([*self.module_.parameters(), *self._buffers()])
 

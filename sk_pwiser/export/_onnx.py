@@ -372,8 +372,7 @@ def encoding_model(onnx, schema, market, n_tasks):
         column = schema.encoder.read_columns_[index]
         if not isinstance(column, CategoryColumn):
             raise ValueError(
-                f"by={column.name!r} must be a category column of the estimator for an "
-                "export."
+                f"by={column.name!r} must be a category column of the estimator."
             )
         _add_shifts(graph, column, shifts, n_tasks)
         outputs["encoding/shifts"] = graph.types.DOUBLE

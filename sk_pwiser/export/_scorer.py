@@ -444,8 +444,7 @@ class Scorer:
             rows, shared = [{**shared, **rows}], {}
         if not isinstance(rows, Sequence) or isinstance(rows, str | bytes):
             raise TypeError(
-                "rows must be a dictionary or a list of dictionaries; got "
-                f"{type(rows).__name__}."
+                f"rows must be a dict or a list of dicts; got {type(rows).__name__}."
             )
         names, common = self.field_names, set()
         try:

@@ -156,8 +156,7 @@ def read_columns(table, names):
             indices, values = _categories.factorize(column)
         except (TypeError, ValueError, NotImplementedError) as error:
             raise TypeError(
-                f"Column {name!r} must hold one value per row for keys and lists: "
-                f"{error}."
+                f"Column {name!r} must hold one value per row: {error}."
             ) from error
         found[name] = indices.astype(np.int64), values
     return found

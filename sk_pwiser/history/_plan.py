@@ -183,8 +183,7 @@ def check_params(params):
 def _check_keys(keys):
     if not isinstance(keys, list) or not keys:
         raise TypeError(
-            "keys must be a list, not empty, of columns and tuples of columns; got "
-            f"{keys!r}."
+            f"keys must be a list of columns and tuples of columns; got {keys!r}."
         )
     for key in as_keys(keys):
         if not key or not all(isinstance(name, str) for name in key):

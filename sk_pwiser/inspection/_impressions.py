@@ -163,7 +163,9 @@ def split_periods(times, n_periods):
     ordered = np.sort(times.values)
     # By quantiles, so that quiet hours do not make empty periods; equal times stay
     # together.
-    edges = np.unique(ordered[np.arange(n_periods) * len(ordered) // n_periods])
+    edges = np.unique(ordered)
+    if len(edges) > n_periods:
+        edges = np.unique(ordered[np.arange(n_periods) * len(ordered) // n_periods])
     # Nanoseconds per unit of the times.
     scale = 1 if times.kind != NUMBER else unix_scale(ordered[[0, -1]])
     if scale is None:

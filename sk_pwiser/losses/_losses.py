@@ -786,16 +786,17 @@ class PWiseR(MultiTaskLoss):
         found = []
         for path, heads in self.paths:
             is_at_depth = rows_by_depth(y, sample_weight, path)
+            is_counted = [torch.ones_like(y[:, 0], dtype=torch.bool)]
             if sample_weight is not None:
                 weights = sample_weight.view(len(y), -1).expand_as(y)
-                largest = _rows(weights, heads).amax(dim=0)
-                is_at_depth = is_at_depth & (largest > 0)
-            is_present = is_at_depth.any(dim=1)
-            if self.pairs == "funnel":
-                found.append(is_present.sum() < 2)
-            else:
-                found.append(~(is_present[-1] & is_present[:-1].any()))
-        # A batch counts only if no path has a pair; the sum stays on the device until
+                is_counted = list((_rows(weights, heads) > 0).unbind())
+            for is_of_head in is_counted:
+                is_present = (is_at_depth & is_of_head).any(dim=1)
+                if self.pairs == "funnel":
+                    found.append(is_present.sum() < 2)
+                else:
+                    found.append(~(is_present[-1] & is_present[:-1].any()))
+        # A batch counts only if no head has a pair; the sum stays on the device until
         # the epoch ends.
         lacks_all = found[0] if len(found) == 1 else torch.stack(found).all()
         count = self._batches_without_pairs

@@ -76,8 +76,7 @@ def build_candidates(estimator, losses, weights):
     names = [name for name, _ in candidates]
     if len(set(names)) < max(len(names), 2):
         raise ValueError(
-            "losses and weights must give two or more distinct candidates, got "
-            f"{names}."
+            f"losses and weights must be two or more distinct ones; got {names}."
         )
     return dict(candidates)
 

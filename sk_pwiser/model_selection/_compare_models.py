@@ -215,7 +215,7 @@ class PlainColumns(TransformerMixin, BaseEstimator):
         for column, values in zip(encoder.columns_, columns, strict=True):
             if isinstance(column, CategoryColumn):
                 self.categories_[column.name] = sorted(set(as_texts(values)))
-            elif not isinstance(column, NumericColumn):
+            elif not (isinstance(column, NumericColumn) and column.is_scalar):
                 raise ValueError(
                     f"Column {column.name!r} holds lists, which models of other "
                     "packages cannot read; leave it out of the comparison."

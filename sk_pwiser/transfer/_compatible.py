@@ -234,8 +234,7 @@ def one_per_estimator(name, values, n_estimators):
     found = np.asarray(values, dtype=float)
     if found.shape not in ((), (n_estimators,)) or not np.isfinite(found).all():
         raise ValueError(
-            f"{name} must be a finite number, or one per estimator, {n_estimators}; "
-            f"got {values!r}."
+            f"{name} must be a finite number or {n_estimators} of them; got {values!r}."
         )
     return np.broadcast_to(found, (n_estimators,))
 

@@ -126,8 +126,7 @@ def select_estimators(
     n_select = check_integer("n_select", n_select, at_least=1)
     if n_select > len(pool):
         raise ValueError(
-            f"n_select must be at most {len(pool)}, the number of estimators; got "
-            f"{n_select}."
+            f"n_select must be at most {len(pool)} estimators; got {n_select}."
         )
     method = check_choice("method", method, METHODS)
     n_iter = check_integer("n_iter", n_iter, at_least=1)

@@ -157,8 +157,8 @@ class GradientWeighting(TaskWeighting):
         in which the gradients of all tasks are 0. The number of entries then differs
         between steps.
     indices : sequence of int or None
-        Position of each tensor that is passed to `combine` among all trained
-        parameters, for methods with a state per tensor. None before the first step.
+        Position of each tensor that is passed to `combine` among all parameters, also
+        frozen ones, for methods with a state per tensor. None before the first step.
     join_gradients : callable or None
         Set where a batch is divided among processes: returns the sums over them of the
         gradients of one loss, in the order of the parameters.
@@ -244,7 +244,8 @@ class GradientWeighting(TaskWeighting):
         if not self.needs_task_gradients:
             super().backward(losses, penalty, parameters)
             return
-        trained = [p for p in parameters if p.requires_grad]
+        numbered = [(i, p) for i, p in enumerate(parameters) if p.requires_grad]
+        self._places, trained = map(list, zip(*numbered, strict=True))
         self._dependencies.find(losses, trained)
         parts = list(losses.unbind())
         if penalty is not None and penalty.requires_grad:
@@ -284,9 +285,10 @@ class GradientWeighting(TaskWeighting):
         # Later steps, such as gradient clipping, change gradients in place.
         for i, gradient in zip(plain, copy_overlapping(plain.values()), strict=True):
             trained[i].grad = gradient
-        self.indices = [i for i in plain if sum(depends[i]) > 1]
-        if self.indices:
-            self._set_shared(trained, by_tensor, self.indices)
+        shared = [i for i in plain if sum(depends[i]) > 1]
+        self.indices = [self._places[i] for i in shared]
+        if shared:
+            self._set_shared(trained, by_tensor, shared)
         else:
             self.record(torch.ones(self.n_tasks, dtype=torch.float64))
 
@@ -406,8 +408,6 @@ class GradNorm(GradientWeighting):
     >>> weighting.weights
     tensor([1.5000, 0.5000])
     """
-
-    needs_base_losses = True
 
     def __init__(self, n_tasks: int, *, alpha: float = 1.5, lr: float = 0.025) -> None:
         super().__init__(n_tasks)

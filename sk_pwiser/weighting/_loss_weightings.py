@@ -33,8 +33,6 @@ class TaskWeighting(nn.Module):
         Whether the weighting combines the tasks' gradients instead of their losses. A
         step then needs one backward pass per task. A class attribute; an object has
         False if there is only one task.
-    needs_base_losses : bool
-        Whether `set_base_losses` is called before training. A class attribute.
 
     Examples
     --------
@@ -48,7 +46,6 @@ class TaskWeighting(nn.Module):
     """
 
     needs_task_gradients: bool = False
-    needs_base_losses: bool = False
 
     def __init__(self, n_tasks: int) -> None:
         super().__init__()
@@ -61,8 +58,8 @@ class TaskWeighting(nn.Module):
     def set_base_losses(self, losses: Tensor) -> None:
         """Receive the losses of predictions that equal the base rates of the tasks.
 
-        Called once before training if `needs_base_losses` is True, with values that do
-        not depend on the labels of a single batch. A weighting that is used alone, or
+        Called once before training, with values that do not depend on the labels of a
+        single batch. By default they are not used. A weighting that is used alone, or
         with a loss whose `averages_rows` is False, does not receive them.
 
         Parameters

@@ -236,8 +236,7 @@ def _make(choice: Any, n_tasks: int, params: dict[str, Any]) -> Any:
     elif isinstance(kind, kinds):
         if params:
             raise ValueError(
-                "weighting_params must be empty if aggregator is an instance; got "
-                f"{list(params)}."
+                f"weighting_params must be empty for an instance; got {list(params)}."
             )
         made = deepcopy(kind)
     else:

@@ -73,7 +73,7 @@ def test_wrong_labels_of_one_task(earlier):
         (
             ["a", "b"],
             ValueError,
-            r"Y has 3 columns, but task_names has 2 names: \['a', 'b'",
+            r"Y has 3 columns, but task_names is \['a', 'b'",
         ),
         (
             ["a", "a", "b"],
@@ -201,7 +201,7 @@ CATEGORY = "category_0"
         (np.zeros(N), ValueError, "Expected 2D array, got 1D"),
         (np.zeros((N, 2, 2)), ValueError, "dim 3"),
         (X[:0], ValueError, "X has 0 rows, Y has 300|at least one row"),
-        (X[[]], ValueError, "one column|X has 0 features"),
+        (X[[]], ValueError, "one row and column|X has 0 features"),
         (None, (ValueError, TypeError), "Expected 2D array|Expected sequence or array"),
         (
             X.set_axis([0, *X.columns[1:]], axis=1),

@@ -81,7 +81,7 @@ def test_other_features_are_refused_and_leave_the_earlier_fit(tmp_path):
     for features, error, message in [
         (["nope"], ValueError, "domain_features contains 'nope', which is not a col"),
         ([9], ValueError, "domain_features contains 9, which is not a column of X"),
-        ("market", TypeError, "domain_features must be a list of names .*'market'"),
+        ("market", TypeError, "domain_features must be a list of columns.*'market'"),
     ]:
         model.set_params(network_params__domain_features=features)
         with pytest.raises(error, match=message):

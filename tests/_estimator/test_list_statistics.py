@@ -160,7 +160,7 @@ def test_files_have_the_same_statistics(tmp_path):
 @pytest.mark.parametrize(
     ("params", "error", "message"),
     [
-        ({"list_target_encoding": "words"}, TypeError, "a list of names of columns"),
+        ({"list_target_encoding": "words"}, TypeError, "a bool or a list of names"),
         (
             {"list_target_encoding": ["x"]},
             ValueError,

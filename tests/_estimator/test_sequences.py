@@ -85,7 +85,8 @@ def test_growth_counts_elements_and_keeps_predictions(lazy):
     model = make_model(encoding_params=params, optimizer_params=optimizer)
     model.partial_fit(X, Y)
     expected = model.predict_proba(X)
-    model.set_params(lr=1e-12, weight_decay=0).partial_fit(OTHER, Y[:60])
+    still = {"lr": 1e-12, "weight_decay": 0, "lr_schedule": None}
+    model.set_params(**still).partial_fit(OTHER, Y[:60])
     values = model.category_embeddings("author").index
     assert {"a15", "a16"} <= set(values)  # of lists only
     assert_allclose(model.predict_proba(X), expected, atol=1e-6)

@@ -405,7 +405,7 @@ def test_an_error_of_the_reading_thread_is_raised(folder, monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        ({"Y": Y}, ValueError, "Y must be None for a dataset, whose parameter targets"),
+        ({"Y": Y}, ValueError, "Y must be None for a dataset, whose targets names"),
         ({"sample_weight": [1.0]}, ValueError, "sample_weight must be None"),
         ({"groups": [1]}, ValueError, "groups must be None for a dataset"),
         ({"eval_set": (X,)}, TypeError, "eval_set must be a pair"),
@@ -447,7 +447,7 @@ STOPS = [EarlyStopping(monitor="valid_loss")]
         ({"early_stopping": "grouped_auc"}, None, "needs the group of each validation"),
         ({"early_stopping": False, "callbacks": STOPS}, None, "are no validation rows"),
         ({"task_names": ["one", "one"]}, None, "task_names must be distinct"),
-        ({"task_names": ["one"]}, None, "Y has 2 columns, but task_names has 1"),
+        ({"task_names": ["one"]}, None, "Y has 2 columns, but task_names is"),
         (
             {"encoding_params": {"time_feature": "no"}},
             None,
@@ -459,12 +459,12 @@ STOPS = [EarlyStopping(monitor="valid_loss")]
         (
             {},
             (ROWS[0].select(FEATURES[1:]), ROWS[1]),
-            r"In eval_set: training uses features that are absent: \['numeric_0'\]",
+            r"In eval_set: features of training are absent: \['numeric_0'\]",
         ),
         (
             {},
             FEATURES[1:],
-            r"In eval_set: training uses features that are absent: \['numeric_0'\]",
+            r"In eval_set: features of training are absent: \['numeric_0'\]",
         ),
     ],
 )
@@ -507,7 +507,7 @@ def continued(_estimators_on_device):
             "both",
             FEATURES[1:],
             TARGETS,
-            r"training uses features that are absent: \['numeric_0'\]",
+            r"features of training are absent: \['numeric_0'\]",
         ),
     ],
 )

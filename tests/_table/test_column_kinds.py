@@ -79,18 +79,10 @@ def test_columns_of_arrays_are_numeric(dtype):
 @pytest.mark.parametrize(
     ("chosen", "expected"),
     [
-        ("from_dtype", ["c"]),
-        (["c", "n"], ["n", "c"]),
-        # Names and indices are added to the columns of category dtype.
-        (["n"], ["n", "c"]),
-        ([], ["c"]),
-        (pd.Index(["c"]), ["c"]),
-        ([1], ["c"]),
-        ((0, 1), ["n", "c"]),
-        (["c", 0], ["n", "c"]),
-        ([np.str_("c"), np.int64(-1)], ["c", "f"]),
-        ([np.True_, True, False], ["n", "c"]),
-        ([-2, -3], ["n", "c"]),
+        *(("from_dtype", ["c"]), (["c", "n"], ["n", "c"]), (["n"], ["n", "c"])),
+        *(([], ["c"]), (pd.Index(["c"]), ["c"]), ([1], ["c"]), ((0, 1), ["n", "c"])),
+        *((["c", 0], ["n", "c"]), ([np.str_("c"), np.int64(-1)], ["c", "f"])),
+        *(([np.True_, True, False], ["n", "c"]), ([-2, -3], ["n", "c"])),
         ([False, True, False], ["c"]),
         (pd.Series([True, True, True]), ["n", "c", "f"]),
     ],

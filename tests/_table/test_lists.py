@@ -79,13 +79,8 @@ def test_vectors_of_lists(container, pooling):
     matrix = matrix_of(encoder, encoder.fit_transform(container({"c": LISTS})))
     expected = np.array(
         [
-            [0, 0, 1, 1, 0],
-            [0, 0, 3, 1, 0],
-            [0, 0, 0, 0, 1],
-            [1, 0, 0, 0, 0],
-            [0, 0, 0, 1, 0],
-            [0, 1, 0, 0, 0],
-            [1, 0, 1, 0, 0],
+            *([0, 0, 1, 1, 0], [0, 0, 3, 1, 0], [0, 0, 0, 0, 1], [1, 0, 0, 0, 0]),
+            *([0, 0, 0, 1, 0], [0, 1, 0, 0, 0], [1, 0, 1, 0, 0]),
         ]
     )
     divisor = expected.sum(axis=1, keepdims=True) if pooling == "mean" else 1

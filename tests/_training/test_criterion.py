@@ -269,7 +269,7 @@ def test_the_prior_leaves_the_mean_prediction_as_it_is(weights, conditional):
 def test_with_many_events_only_the_labels_count(parts):
     joined = criterion()
     joined.leans_on_parents = True
-    joined.count_fit([[5e9, 1e9], [1e10, 5e9]], 10**10)
+    joined.count_fit([[0.5, 0.1], [0.5, 0.1], [1, 0.5]], 10**10)
     leaf, output, y, weight = tensors(parts)
     joined(NetworkOutput(output.logits), y, weight, None, leaf.values())
     slope = (sigmoid(parts["logits"]) - parts["y"]) * parts["weight"][:, np.newaxis]

@@ -224,6 +224,7 @@ def test_the_loss_decides_if_a_task_of_the_auc_lacks_a_label(figure):
     small(early_stopping="auc_click", max_epochs=1).fit(X, Y, eval_set=pair)
 
 
+@pytest.mark.filterwarnings("ignore:None of the")
 @pytest.mark.parametrize("label", [0.0, np.nan])
 @pytest.mark.parametrize(
     "figure", ["log_loss_conversion", "log_loss", "log_loss_click"]

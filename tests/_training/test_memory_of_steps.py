@@ -12,7 +12,8 @@ import sys
 
 import torch
 
-from sk_pwiser._training._net import keep_freed_memory
+from sk_pwiser import MultiTaskCTRCVRClassifier
+from sk_pwiser.datasets import make_ctr_cvr
 
 
 def faults():
@@ -20,7 +21,8 @@ def faults():
 
 
 if sys.argv[1] == "kept":
-    keep_freed_memory()
+    log = make_ctr_cvr(200, ctr=0.3, random_state=0)
+    MultiTaskCTRCVRClassifier(max_epochs=1).fit(log.data, log.target)
 for _ in range(3):
     [torch.ones(2**22) for _ in range(3)]
 before = faults()

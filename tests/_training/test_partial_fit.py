@@ -472,6 +472,28 @@ def test_rates_follow_a_first_call_without_events(n_first, size):
     assert (before < 0.05).all()
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning")  # about a constant task
+@pytest.mark.parametrize("first", [0, np.nan])
+def test_the_rate_of_a_task_follows_after_another_one_is_known(first):
+    """Its prior is 1e6 times as wide as that of the other task."""
+    log = make_ctr_cvr(9_000, ctr=0.15, cvr=0.08, random_state=0)
+    X, Y = log.data, log.target.astype(float)
+    rate = Y["conversion"].mean()
+    Y.loc[:1_999, "conversion"] = first
+    model = MultiTaskCTRCVRClassifier(random_state=0, missing_labels="ignore")
+    for start in range(0, 8_000, 2_000):
+        rows = slice(start, start + 2_000)
+        model.partial_fit(X[rows], Y[rows])
+    assert 0.5 < model.predict_proba(X)[:, 1].mean() / rate < 2
+
+
+def test_the_first_task_may_have_no_weight_so_far():
+    model, weight = small(), np.tile([0.0, 1.0], (len(Y), 1))
+    for _ in range(3):
+        model.partial_fit(X, Y, sample_weight=weight)
+    assert np.isfinite(model.predict_proba(X)).all()
+
+
 @pytest.mark.filterwarnings("ignore::UserWarning")  # about new values, few rows
 def test_rates_of_weighted_rows_follow_a_first_call_without_events():
     log = make_ctr_cvr(4_000, ctr=0.3, cvr=0.3, random_state=0)

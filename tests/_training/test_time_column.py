@@ -235,6 +235,14 @@ def test_importances_and_transfer_take_tables_without_times(fitted):
     assert_array_equal(tuned.predict_proba(X), tuned.predict_proba(table))
 
 
+def test_last_rows_without_a_label_are_named():
+    X, Y = log("numbers")
+    recent = X["ts"] > X["ts"].quantile(0.85)
+    Y = Y.astype(float).assign(conversion=Y["conversion"].where(~recent))
+    with pytest.warns(UserWarning, match=r"validation rows has a label of \['convers"):
+        timed(missing_labels="ignore").fit(X, Y)
+
+
 def test_histories_and_the_model_share_the_times():
     X, Y = log()
     order = np.argsort(X["ts"], kind="stable")

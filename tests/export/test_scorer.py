@@ -245,7 +245,7 @@ BAD_ROWS = {
     "list as category": (broken(shop=["a"]), TypeError, "Row 1, field 'shop'.*list"),
     "infinite category": (broken(area=np.inf), ValueError, "Row 1.*'area'.*infinity"),
     "no dict": ([*records(X[:1]), 7], TypeError, "Row 1 must be a dictionary; got int"),
-    "a table": (X, TypeError, "dictionary or a list of dictionaries; got DataFrame"),
+    "a table": (X, TypeError, "a dict or a list of dicts; got DataFrame"),
     "absent column": ({"shop": ["a"]}, ValueError, "'hour' must be a list.*None"),
     "scalar column": ({**COLUMNS, "price": 1.0}, ValueError, "'price' must be a list"),
     "short column": (

@@ -15,7 +15,7 @@ from sk_pwiser.history import HistoryFeatures, StoredHistory
 @pytest.mark.parametrize(
     ("params", "message"),
     [
-        ({"keys": []}, "keys must be a list, not empty"),
+        ({"keys": []}, "keys must be a list of columns"),
         ({"keys": "user"}, "keys must be a list"),
         ({"keys": ["user", "user"], "lists": ()}, "would repeat the names"),
         ({"keys": ["page"], "lists": ()}, "'page' is not a column of X"),
@@ -62,7 +62,7 @@ DAY, DATE32 = date(2026, 1, 1), pd.ArrowDtype(pa.date32())
             pd.to_datetime(["2026-01-01", None, None]),
             "2 are missing, the first in row 1",
         ),
-        ([1.0, np.inf, 2.0], "must hold finite times; row 1"),
+        ([1.0, np.inf, 2.0], "must be finite; row 1"),
         (["2026-01-01", "2026-01-02", "2026-01-03"], "can be sorted and subtracted"),
         ([True, False, True], "can be sorted and subtracted"),
         (

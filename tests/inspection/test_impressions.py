@@ -60,6 +60,14 @@ def test_starts_of_periods_have_the_digits_of_the_times():
     assert [float(start) for start in found.periods["start"]] == times[::10].tolist()
 
 
+def test_a_last_period_of_few_rows_is_compared():
+    today = np.arange(1_000) >= 970
+    x = np.random.default_rng(0).normal(size=1_000) + 3 * today
+    labels = np.arange(1_000) % 3 == 0
+    found = describe_impressions(x[:, None], labels, time=today.astype(int))
+    assert found.flagged("drift") == [0]
+
+
 def test_values_and_shares(columns):
     plain = X.drop(columns=["at", "items"])
     assert columns.loc[plain.columns, "values"].tolist() == plain.nunique().tolist()

@@ -80,6 +80,19 @@ def test_rows_without_a_label_do_not_change_the_rate(known, expected):
         assert model.net_.criterion_.n_events[1] == pytest.approx(n_events)
 
 
+def test_updates_after_a_weighted_fit_add_to_its_weights():
+    X, Y = rows_with(2_000, 10, 0)
+    weight = np.where(Y[:, 1] == 1, 10.0, 1.0)
+    model = MultiTaskCTRCVRClassifier(random_state=0, max_epochs=1)
+    model.fit(X, Y, sample_weight=weight)
+    for rows in (slice(0, 100), slice(100, 200)):  # with all of the conversions
+        model.partial_fit(X[rows], Y[rows], sample_weight=weight[rows])
+        assert weight_of(model) == 0.1
+    events, clicks = model.net_.criterion_.sums[:, 1]
+    share = (weight * Y[:, 1]).sum() / (weight * Y[:, 0]).sum()
+    assert 0.9 * share < float(events / clicks) < 2 * share
+
+
 def test_a_warm_start_takes_the_rate_of_its_rows():
     """Later updates count its events, too."""
     params = {"early_stopping": False, "max_epochs": 1, "random_state": 0}

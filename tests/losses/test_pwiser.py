@@ -124,14 +124,8 @@ def test_without_pairs_loss_and_gradient_are_0(rows):
 @pytest.mark.parametrize(
     ("tasks", "heads"),
     [
-        ("all", [0, 1]),
-        (["click"], [0]),
-        ("conversion", [1]),
-        ([1], [1]),
-        (0, [0]),
-        (np.int64(1), [1]),
-        (np.array([0, 1]), [0, 1]),
-        (("conversion", 1), [1]),
+        *(("all", [0, 1]), (["click"], [0]), ("conversion", [1]), ([1], [1]), (0, [0])),
+        *((np.int64(1), [1]), (np.array([0, 1]), [0, 1]), (("conversion", 1), [1])),
         ([], []),
     ],
 )
@@ -206,6 +200,10 @@ def test_batches_without_pairs_are_counted_until_the_record_is_taken():
         loss(torch.zeros(len(rows), 2), FUNNEL[rows])
     assert loss.pop_epoch_record() == {"batches_without_pairs": 2}
     assert loss.pop_epoch_record() == {"batches_without_pairs": 0}
+    # The two rows have weights for different heads.
+    loss = PWiseR(["click", "conversion"], tasks="all")
+    loss.observe(torch.tensor([[1.0, 1], [0, 0]]), torch.eye(2))
+    assert loss.pop_epoch_record() == {"batches_without_pairs": 1}
 
 
 @pytest.mark.parametrize(

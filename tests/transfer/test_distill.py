@@ -174,7 +174,7 @@ def test_a_single_task():
             r"task_names=\['click', 'conversion'\].*\['a', 'b'\]",
         ),
         ({"X": X[:0]}, ValueError, "X must have at least one row"),
-        ({"weights": [1, 1]}, ValueError, r"weights .* one per estimator, 1; got \[1"),
+        ({"weights": [1, 1]}, ValueError, r"weights .* or 1 of them; got \[1"),
         ({"weights": [-1.0]}, ValueError, r">= 0 and not all 0; got \[-1.0\]"),
         ({"weights": [0]}, ValueError, r"not all 0; got \[0\]"),
         ({"weights": [np.nan]}, ValueError, "finite"),

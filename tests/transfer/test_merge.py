@@ -225,7 +225,7 @@ def test_statistics_of_batch_normalisation_are_those_of_the_rows():
         ({"Y": Y[::-1]}, ValueError, "X and Y have the same index labels in different"),
         ({"objective": "auc"}, ValueError, "objective must be one of.*'auc'"),
         ({"granularity": "row"}, ValueError, "granularity must be one of.*'row'"),
-        ({"prior": [0.3, 0.3]}, ValueError, r"one per estimator, 3; got \[0.3"),
+        ({"prior": [0.3, 0.3]}, ValueError, r"or 3 of them; got \[0.3"),
         ({"prior": 2.0}, ValueError, r"within the bounds \(0, 1\); got 2.0"),
         ({"prior": np.nan}, ValueError, "prior must be a finite number"),
         ({"bounds": (1, 0)}, ValueError, r"within the bounds \(1, 0\); got 0.3"),
@@ -306,7 +306,7 @@ def test_linear_task_vectors_of_disjoint_features_do_not_interfere():
     [
         ({"estimators": []}, "it is empty"),
         ({"X": X[:0]}, "X must have at least one row"),
-        ({"coefficients": [1, 1, 1]}, "one per estimator, 2"),
+        ({"coefficients": [1, 1, 1]}, "or 2 of them"),
         ({"coefficients": np.inf}, "finite"),
         ({"markets": [0, 1]}, "for each of 300 rows"),
         ({"markets": np.full(len(X), 2)}, r"rows; got \[2, 2"),

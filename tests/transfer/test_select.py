@@ -110,7 +110,7 @@ def test_networks_and_encoders_may_differ(pool):
     ("change", "error", "message"),
     [
         ({"estimators": []}, ValueError, "it is empty"),
-        ({"n_select": 4}, ValueError, "at most 3, the number of estimators; got 4"),
+        ({"n_select": 4}, ValueError, "at most 3 estimators; got 4"),
         ({"n_select": 0}, ValueError, "n_select must be an integer >= 1; got 0"),
         ({"n_select": 1.5}, TypeError, "n_select must be an integer"),
         ({"method": "best"}, ValueError, "method must be one of.*'best'"),

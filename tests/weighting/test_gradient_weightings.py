@@ -211,6 +211,20 @@ def test_gradients_of_0():
     assert_allclose(weighting.end_epoch(), [1, 3])
 
 
+def test_lengths_belong_to_their_tensors_if_one_is_frozen():
+    found = []
+    for frozen in (False, True):
+        weighting = MetaBalance(2, relax=1.0)
+        tensors = [nn.Parameter(torch.full((3,), size)) for size in (1.0, 10.0, 0.1)]
+        for step in range(3):
+            tensors[0].requires_grad_(not (frozen and step == 2))
+            total = (tensors[0] * tensors[1] * tensors[2]).sum()
+            losses = torch.stack([(total - 1) ** 2, 1e-3 * (total + 1) ** 2])
+            weighting.backward(losses, None, tensors)
+        found.append(torch.stack([tensor.grad for tensor in tensors[1:]]))
+    assert_allclose(*found)
+
+
 def test_lengths_belong_to_their_tensors_if_some_are_not_in_the_graph():
     a, b = nn.Parameter(torch.ones(2)), nn.Parameter(torch.ones(2))
     weighting = MetaBalance(2, relax=1.0, decay=0.5)
