@@ -306,7 +306,7 @@ def read(arguments):
     def table(**options):
         # pandas makes an index of columns that were one when the file was written.
         frame = reader(path, **options)
-        return frame.reset_index([name for name in frame.index.names if name])
+        return frame.reset_index([n for n in frame.index.names if n is not None])
 
     try:
         frame = table()

@@ -383,6 +383,9 @@ class GradNorm(GradientWeighting):
       alone, or with a loss that is not a mean over rows, such as "jrc" and
       "combined_pair", it is the mean of the losses above 0 in the first epoch, and
       during that epoch the mean so far.
+    - The pairwise term of "pwiser" is part of :math:`L_k(t)`, but not of
+      :math:`L_k(0)`. A ranked task therefore begins as a slow one, the more so the
+      larger the weight of the term is.
     - In the training rates, :math:`L_k(t)` is a mean over the weights: the loss of the
       batch divided by the mean weight of its rows for the task. Otherwise missing
       labels, small weights of a task and, in conditional task space, few rows with the
