@@ -115,9 +115,9 @@ def _check_validation(plan: "Plan", data: EncodedData) -> str | None:
         n_rows, of_tasks = len(valid), zip(names[1:], valid.n_missing, strict=True)
         if unknown := [name for name, n in of_tasks if n == n_rows]:
             warn_user(
-                f"None of the {n_rows} validation rows has a label of {unknown}: they "
-                "neither stop its training nor correct its level. Leave out rows with "
-                "labels that are not known yet, or pass an eval_set with labels."
+                f"None of the {n_rows} validation rows has a label of {unknown}, which "
+                "early stopping and a correction of levels by time ignore. Leave out "
+                "rows whose labels are not known yet, or pass an eval_set with labels."
             )
     if plan.components is not None and plan.components.sampler == "grouped":
         for name, rows in {**data.further, "valid": valid}.items():

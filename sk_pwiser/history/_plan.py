@@ -183,7 +183,7 @@ def check_params(params):
 def _check_keys(keys):
     if not isinstance(keys, list) or not keys:
         raise TypeError(
-            f"keys must be a list of columns and tuples of columns; got {keys!r}."
+            f"keys must be a list of one or more columns or tuples; got {keys!r}."
         )
     for key in as_keys(keys):
         if not key or not all(isinstance(name, str) for name in key):

@@ -786,12 +786,12 @@ class PWiseR(MultiTaskLoss):
         found = []
         for path, heads in self.paths:
             is_at_depth = rows_by_depth(y, sample_weight, path)
-            is_counted = [torch.ones_like(y[:, 0], dtype=torch.bool)]
+            of_heads = [is_at_depth]
             if sample_weight is not None:
                 weights = sample_weight.view(len(y), -1).expand_as(y)
-                is_counted = list((_rows(weights, heads) > 0).unbind())
-            for is_of_head in is_counted:
-                is_present = (is_at_depth & is_of_head).any(dim=1)
+                of_heads = [is_at_depth & (own > 0) for own in _rows(weights, heads)]
+            for rows in of_heads:
+                is_present = rows.any(dim=1)
                 if self.pairs == "funnel":
                     found.append(is_present.sum() < 2)
                 else:

@@ -15,7 +15,7 @@ from sk_pwiser.history import HistoryFeatures, StoredHistory
 @pytest.mark.parametrize(
     ("params", "message"),
     [
-        ({"keys": []}, "keys must be a list of columns"),
+        ({"keys": []}, "keys must be a list of one or more"),
         ({"keys": "user"}, "keys must be a list"),
         ({"keys": ["user", "user"], "lists": ()}, "would repeat the names"),
         ({"keys": ["page"], "lists": ()}, "'page' is not a column of X"),
