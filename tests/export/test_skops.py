@@ -81,8 +81,8 @@ def test_a_loaded_estimator_predicts_and_continues_to_the_bit(params):
     for table in (X, OTHER):
         assert_array_equal(again.predict_proba(table), model.predict_proba(table))
     for each in (model, again):
-        each.partial_fit(X[:99], Y[:99]).partial_fit(X, Y)
         each.set_params(warm_start=True).fit(X, Y)
+        each.partial_fit(X[:99], Y[:99]).partial_fit(X, Y)
     assert_array_equal(again.predict_proba(X), model.predict_proba(X))
     assert not hasattr(clone(again), "net_")
 
