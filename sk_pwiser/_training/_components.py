@@ -192,10 +192,9 @@ class MultiTaskCriterion(nn.Module):
         they are those among the rows in which the parent happened.
         """
         events, of_parents = self.sums
-        of_tasks = (self.n_events[p] if p >= 0 else self.n_rows for p in self.parents)
+        n = [self.n_events[p] if p >= 0 else self.n_rows for p in self.parents]
         # The weight of three rows.
-        margin = 3.0 * of_parents / torch.stack([*of_tasks]).clamp(min=1.0)
-        margin = margin.clamp(min=1e-9)
+        margin = (3.0 * of_parents / torch.stack(n).clamp(min=1.0)).clamp(min=1e-9)
         rates: Tensor = torch.stack([events, events + margin]) / (of_parents + margin)
         if not given_parents:
             for k, parent in enumerate(self.parents):

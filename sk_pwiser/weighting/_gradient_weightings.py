@@ -245,7 +245,7 @@ class GradientWeighting(TaskWeighting):
             super().backward(losses, penalty, parameters)
             return
         numbered = [(i, p) for i, p in enumerate(parameters) if p.requires_grad]
-        self._places, trained = map(list, zip(*numbered, strict=True))
+        places, trained = [i for i, _ in numbered], [p for _, p in numbered]
         self._dependencies.find(losses, trained)
         parts = list(losses.unbind())
         if penalty is not None and penalty.requires_grad:
@@ -259,7 +259,7 @@ class GradientWeighting(TaskWeighting):
         if self.join_gradients is not None:
             gradients = [self.join_gradients(of_part) for of_part in gradients]
         with torch.no_grad():
-            self._set_gradients(trained, gradients[: self.n_tasks])
+            self._set_gradients(trained, gradients[: self.n_tasks], places)
             if len(parts) > self.n_tasks:
                 for p, gradient in zip(trained, gradients[-1], strict=True):
                     if gradient is not None:
@@ -269,6 +269,7 @@ class GradientWeighting(TaskWeighting):
         self,
         trained: Sequence[nn.Parameter],
         gradients: Sequence[Sequence[Tensor | None]],
+        places: Sequence[int],
     ) -> None:
         """Set the parameters' gradients from one sequence of gradients per task."""
         self._dependencies.add_nonzero(gradients)
@@ -286,7 +287,7 @@ class GradientWeighting(TaskWeighting):
         for i, gradient in zip(plain, copy_overlapping(plain.values()), strict=True):
             trained[i].grad = gradient
         shared = [i for i in plain if sum(depends[i]) > 1]
-        self.indices = [self._places[i] for i in shared]
+        self.indices = [places[i] for i in shared]
         if shared:
             self._set_shared(trained, by_tensor, shared)
         else:
