@@ -75,7 +75,8 @@ def encode(
                 f"X has columns of HistoryFeatures, such as {column!r}, but the "
                 "validation rows of early stopping are drawn at random: training rows "
                 "see their outcomes. Name a column of times by encoding_params="
-                "{'time_column': ...}, or pass later rows as eval_set."
+                "{'time_column': ...}, or pass later rows as eval_set; their labels "
+                "must be complete."
             )
     train, valid, schema = encoding.encode(holds_out)
     further: dict[str, Any] = {}
@@ -112,12 +113,18 @@ def _check_validation(plan: "Plan", data: EncodedData) -> str | None:
     names, valid = data.schema.targets.task_names, data.valid
     monitor = usable_monitor(data.epochs[0], valid, names)
     if valid is not None and valid.n_missing:
-        n_rows, of_tasks = len(valid), zip(names[1:], valid.n_missing, strict=True)
-        if unknown := [name for name, n in of_tasks if n == n_rows]:
+        y, known = valid.column("y"), valid.column("sample_weight") > 0
+        unknown = []
+        for task, parent in enumerate(data.schema.targets.parents):
+            happened = y[:, parent] == 1 if parent >= 0 else known[:, 0]
+            if happened.any() and not known[happened, task].any():
+                unknown.append(names[task])
+        if unknown:
             warn_user(
-                f"None of the {n_rows} validation rows has a label of {unknown}, which "
-                "early stopping and a correction of levels by time ignore. Leave out "
-                "rows whose labels are not known yet, or pass an eval_set with labels."
+                f"None of the {len(y)} validation rows, or of those in which the task "
+                f"before happened, has a label of {unknown}, which early stopping and "
+                "a correction of levels by time ignore. Leave out rows whose labels "
+                "are not known yet, or pass an eval_set with labels."
             )
     if plan.components is not None and plan.components.sampler == "grouped":
         for name, rows in {**data.further, "valid": valid}.items():

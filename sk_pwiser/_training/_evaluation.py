@@ -18,7 +18,6 @@ from sk_pwiser._training._callbacks import set_states
 from sk_pwiser._training._optimizers import sparse_tables
 from sk_pwiser._utils import parents_by_name, warn_user, widest_float
 from sk_pwiser.metrics import auc_within
-from sk_pwiser.networks import chain_logits
 
 if TYPE_CHECKING:
     from sk_pwiser._training._net import MultiTaskNet
@@ -386,13 +385,21 @@ def shift_to(net: Any, rows: TrainingRows, n_known: Tensor | None = None) -> Non
     heads = iterator.in_row_order(torch.cat(found)).cpu()
     y, weights = rows.column("y").cpu(), rows.column("sample_weight")
     known = torch.ones(len(y), 1) if weights is None else weights.cpu().view(len(y), -1)
-    parents = net.module_.spec.parents if is_chain else None
+    known = known.expand_as(y).clone()
+    for task, parent in enumerate(net.module_.spec.parents):
+        happened = y[:, parent] == 1
+        if parent >= 0 and is_chain:
+            known[~happened, task] = 0
+        elif parent >= 0:
+            # Labels that are not known yet are missing in rows with the parent only.
+            labelled, of_parent = known[happened][:, [task, parent]].sum(dim=0)
+            known[~happened, task] *= (labelled / of_parent).nan_to_num(1.0)
     # On the CPU: not every device has float64.
     if n_known is None:
-        offset = find_offset(heads, y, known, parents, PRIOR_DEVIATION)
+        offset = find_offset(heads, y, known, PRIOR_DEVIATION)
     else:
         scale = (1 + n_known.cpu().double() / PRIOR_EVENTS).sqrt().clamp(max=1e6)
-        offset = find_offset(heads, y, known, parents, PRIOR_DEVIATION / scale)
+        offset = find_offset(heads, y, known, PRIOR_DEVIATION / scale)
         level = heads.double().sigmoid().mean(dim=0).logit(1e-9)
         rates = net.criterion_.possible_rates(given_parents=is_chain)
         low, high = rates.cpu().double().logit(1e-9)
@@ -400,14 +407,10 @@ def shift_to(net: Any, rows: TrainingRows, n_known: Tensor | None = None) -> Non
     net.module_.shift_level(offset)
 
 
-def find_offset(
-    heads: Tensor, y: Tensor, weights: Tensor, parents: Any, deviation: Any
-) -> Tensor:
+def find_offset(heads: Tensor, y: Tensor, weights: Tensor, deviation: Any) -> Tensor:
     """Return the most probable offset of each task, float64 of shape `(n_tasks,)`.
 
-    With `parents`, the heads are conditional log-odds, and the probability of a task is
-    the product of those on its path. Weights have the shape `(n_rows, 1)` or
-    `(n_rows, n_tasks)`.
+    The other arguments have the shape `(n_rows, n_tasks)`, the deviation any.
     """
     # In units of the deviations: between tasks, these differ by up to 1e6.
     z = torch.zeros(y.shape[1], dtype=torch.float64, requires_grad=True)
@@ -420,11 +423,11 @@ def find_offset(
         optimizer.zero_grad()
         total = _add_gradient(z.square().sum() / 2 / n_rows)
         for heads, y, weights in parts:
-            logits = heads.double() + z * deviation
-            if parents is not None:
-                logits = chain_logits(logits, parents)
             losses = F.binary_cross_entropy_with_logits(
-                logits, y.double(), weights.double(), reduction="sum"
+                heads.double() + z * deviation,
+                y.double(),
+                weights.double(),
+                reduction="sum",
             )
             total += _add_gradient(losses / n_rows)
         return total

@@ -20,10 +20,10 @@ N = 1_200
 TIMED = {"encoding_params": {"time_column": "ts"}, "early_stopping": True}
 
 
-def log(kind="dates"):
+def log(kind="dates", n=N):
     """Return rows in random order of their times, which stand in their midst."""
-    data = make_ctr_cvr(N, ctr=0.3, random_state=0)
-    minutes = np.random.default_rng(0).permutation(N)
+    data = make_ctr_cvr(n, ctr=0.3, random_state=0)
+    minutes = np.random.default_rng(0).permutation(n)
     times = minutes.astype(float)
     if kind == "dates":
         times = pd.Timestamp("2026-01-01") + pd.to_timedelta(minutes, unit="min")
@@ -235,12 +235,21 @@ def test_importances_and_transfer_take_tables_without_times(fitted):
     assert_array_equal(tuned.predict_proba(X), tuned.predict_proba(table))
 
 
-def test_last_rows_without_a_label_are_named():
-    X, Y = log("numbers")
-    recent = X["ts"] > X["ts"].quantile(0.85)
-    Y = Y.astype(float).assign(conversion=Y["conversion"].where(~recent))
-    with pytest.warns(UserWarning, match=r"validation rows has a label of \['convers"):
-        timed(missing_labels="ignore").fit(X, Y)
+@pytest.mark.filterwarnings("ignore:Task 'conversion' has a label")
+@pytest.mark.parametrize("space", ["entire", "conditional"])
+def test_conversions_of_the_last_clicks_that_are_not_known_yet(space):
+    X, Y = log("numbers", n=6_000)
+    late = X["ts"] > X["ts"].quantile(0.85)
+    recent = late & (Y["click"] == 1)
+    known = Y.astype(float).assign(conversion=Y["conversion"].where(~recent))
+    model = timed(missing_labels="ignore", network_params={"task_space": space})
+    with pytest.warns(UserWarning, match=r"before happened, has a label of \['convers"):
+        model.fit(X, known)
+    # The zeros of rows without a click say nothing of the level of conversions.
+    assert abs(model.net_.module_.level_offset[1]) < 1e-6
+    known["conversion"] = Y["conversion"].where(~recent | (np.arange(6_000) % 2 == 0))
+    rate = model.fit(X, known).predict_proba(X[late])[:, 1].mean()
+    assert 0.7 < rate / Y["conversion"][late].mean() < 1.4
 
 
 def test_histories_and_the_model_share_the_times():
