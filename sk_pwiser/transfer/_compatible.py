@@ -183,9 +183,12 @@ def check_pool(estimators):
 
 
 def check_same_tasks(name, estimator, other_name, other):
-    """Raise a ValueError at the first difference in tasks or classes."""
+    """Raise at the first difference in classes or, of several tasks, in names."""
     found, expected = (
-        {"the tasks": list(e.task_names_), "the classes": e.classes_.tolist()}
+        {
+            "the tasks": list(e.task_names_) if e.classes_.ndim > 1 else None,
+            "the classes": e.classes_.tolist(),
+        }
         for e in (estimator, other)
     )
     _check_equal(name, found, other_name, expected)

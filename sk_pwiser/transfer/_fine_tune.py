@@ -21,9 +21,9 @@ from sk_pwiser._table._lists import ListColumn
 from sk_pwiser._table._target_statistics import ExtendedStatistics
 from sk_pwiser._training._callbacks import FitTask, runs_callbacks
 from sk_pwiser._training._schema import GivenRows, read_table
-from sk_pwiser._training._settings import Settings
+from sk_pwiser._training._settings import ENCODING_PARAMS, Settings, describe
 from sk_pwiser._training._state import check_same_model
-from sk_pwiser._utils import accept_any_case_of_y, check_choice, check_number
+from sk_pwiser._utils import accept_any_case_of_y, check_choice, check_number, equal
 from sk_pwiser.transfer._compatible import (
     check_fitted,
     check_type,
@@ -41,6 +41,14 @@ REGULARIZERS = {"l2_sp": 0.01, "delta": 0.5, "tred": 0.5}
 # The separation of features in "tred": weights of its terms, and its optimisation.
 DISCREPANCY_WEIGHT, GATE_PENALTY, HEAD_PENALTY = 0.05, 0.024, 0.03
 N_STEPS, STEP_SIZE, N_ROWS = 200, 0.05, 128
+# Parameters that change the meaning or the shapes of the source's weights; of
+# `encoding_params`, all but those of training.
+OF_SOURCE = (
+    *("network", "network_params", "embedding_dim"),
+    *("target_encoding", "categorical_features"),
+)
+OF_TRAINING = {"category_dropout", "grow_vocabulary", "time_column"}
+OF_TRAINING |= {"target_encoding_blocks", "target_encoding_min_values"}
 # Rows from which the scales of the features are computed.
 N_SCALED_ROWS = 10_000
 
@@ -360,7 +368,7 @@ def _train(estimator, source, given, eval_set, *, seen, extends, near=None):
     settings = Settings.of({**vars(estimator), "checkpoint_dir": None})
     # The network is new, and may be of another class.
     check_same_model(settings, replace(earlier.settings, network=settings.network))
-    table = read_table(settings, given, earlier.schema.targets)
+    table = read_table(settings, given, earlier.schema.targets, is_update=True)
     plan = check(settings, table, eval_set)
     schema, *origins = extend_schema(earlier.schema, table, seen, extends)
     data = encode(plan, table, type(estimator).__name__, schema)
@@ -477,7 +485,8 @@ def fine_tune(
         the encoder of the source, as :func:`merge_estimators` requires.
     **params : dict
         Parameters of the new estimator, such as `lr`, `max_epochs`, `early_stopping` or
-        `random_state`. The others are taken from the source.
+        `random_state`. The others are taken from the source; those of its encoding
+        must be the same.
 
     Returns
     -------
@@ -557,12 +566,14 @@ def fine_tune(
             f"regularizer={regularizer!r} requires compile=False; got compile="
             f"{estimator.compile!r}."
         )
-    for name in ("network", "network_params", "embedding_dim"):
-        now = getattr(estimator, name)
-        before = getattr(source._result.settings, name)
-        if (now or {}) != (before or {}):
+    now, before = Settings.of(vars(estimator)), source._result.settings
+    kept = {name: (getattr(now, name), getattr(before, name)) for name in OF_SOURCE}
+    for name in ENCODING_PARAMS.keys() - OF_TRAINING:
+        kept[name] = now.encoding_params[name], before.encoding_params[name]
+    for name, (value, own) in kept.items():
+        if not equal(describe(value), describe(own)):
             raise ValueError(
-                f"{name} must be that of the source, {before!r}; got {now!r}."
+                f"{name} must be that of the source, {own!r}; got {value!r}."
             )
     if regularizer in ("delta", "tred") and source.net_.module_.spec.bags:
         raise ValueError(

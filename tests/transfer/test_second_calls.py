@@ -113,6 +113,14 @@ def test_fine_tuning_twice_on_the_same_rows(tuned):
     assert_rates(model, 1)
 
 
+def test_a_market_of_one_task_without_events():
+    X, Y = DATA[1]
+    model = clone(EST).set_params(max_epochs=1).fit(X, Y["click"])
+    with pytest.warns(UserWarning, match="'click' is 0 in every row"):
+        tuned = fine_tune(model, X[:300], 0 * Y["click"][:300], max_epochs=1)
+    assert tuned.predict_proba(X)[:, 1].mean() < model.predict_proba(X)[:, 1].mean()
+
+
 @pytest.mark.parametrize("regularizer", fast_for(["tred"], [None, *REGULARIZERS]))
 def test_a_market_without_conversions(source, regularizer):
     X, Y = DATA[1]

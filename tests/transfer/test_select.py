@@ -3,6 +3,7 @@
 from itertools import permutations
 
 import numpy as np
+import pandas as pd
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from pools import with_noise
@@ -90,7 +91,7 @@ def test_a_single_task_and_scorers_of_scikit_learn(pool):
     target = np.where(DATA.target["click"] == 1, "yes", "no")
     models = [
         small(max_epochs=5).fit(DATA.data[:1_000], labels)
-        for labels in (target[:1_000], target[999::-1])
+        for labels in (target[:1_000], pd.Series(target[999::-1], name="other"))
     ]
     for scoring in (None, ctr_auc_scorer, get_scorer("roc_auc")):
         found = select_estimators(
