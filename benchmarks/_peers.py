@@ -15,7 +15,6 @@
 import contextlib
 import copy
 import io
-import warnings
 from dataclasses import replace
 from functools import partial
 from importlib import metadata, util
@@ -24,10 +23,10 @@ from itertools import pairwise
 import numpy as np
 import torch
 from _harness import mean_log_loss, require
-from sklearn.base import BaseEstimator, ClassifierMixin, TransformerMixin, clone
+from sklearn.base import BaseEstimator, TransformerMixin, clone
 from sklearn.compose import make_column_transformer
 from sklearn.ensemble import HistGradientBoostingClassifier
-from sklearn.model_selection import KFold, StratifiedKFold, train_test_split
+from sklearn.model_selection import KFold, StratifiedKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, OrdinalEncoder
 from skorch import NeuralNet
@@ -40,9 +39,11 @@ from sk_pwiser._training._batches import BatchIterator, Impressions
 from sk_pwiser.model_selection import funnel_holdout
 from sk_pwiser.model_selection._compare_models import (
     IS_CATEGORY,
+    STOPS,
     CatBoost,
     PlainColumns,
-    by_number,
+    StopsEarly,
+    early_stopped_lightgbm,
     logistic_regression,
     with_statistics,
 )
@@ -312,27 +313,6 @@ def rechub_predict(model, rows):
 # ---------------------------------------------------------------- one model per task
 
 
-class StopsEarly(ClassifierMixin, BaseEstimator):
-    """Boosted trees that stop early on a tenth of the rows, which the seed draws."""
-
-    def __init__(self, model, seed):
-        self.model = model
-        self.seed = seed
-
-    def fit(self, X, y):
-        X, X_valid, y, y_valid = train_test_split(
-            X, y, test_size=0.1, stratify=y, random_state=self.seed
-        )
-        with warnings.catch_warnings():
-            # LightGBM 4.7 deprecates `eval_set`, which older versions need.
-            warnings.simplefilter("ignore")
-            self.model_ = clone(self.model).fit(X, y, eval_set=[(X_valid, y_valid)])
-        return self
-
-    def predict_proba(self, X):
-        return self.model_.predict_proba(X)
-
-
 class WithoutNewIds(TransformerMixin, BaseEstimator):
     """Leaves out category columns most of whose values are new in the last tenth.
 
@@ -392,12 +372,8 @@ class RatesOfAllTasks(PerTask):
 
 def lightgbm(seed, *, small):
     """Return LightGBM with early stopping."""
-    kind = require("lightgbm", "LightGBM").LGBMClassifier
-    params = {"n_estimators": 500, "learning_rate": 0.05, "early_stopping_round": 20}
-    params |= {"n_jobs": torch.get_num_threads(), "verbose": -1}
-    if small:
-        params |= {"num_leaves": 8, "min_child_samples": 100}
-    return by_number(StopsEarly(kind(**params), seed))
+    require("lightgbm", "LightGBM")
+    return early_stopped_lightgbm(torch.get_num_threads(), seed, small=small)
 
 
 def hist_gradient_boosting(seed, *, small):
@@ -431,8 +407,7 @@ def as_categories(X):
 def catboost(seed, *, small):
     """Return CatBoost with early stopping, and its own statistics of categories."""
     require("catboost", "CatBoost")
-    params = {"early_stopping_rounds": 50, "random_state": seed}
-    params["thread_count"] = torch.get_num_threads()
+    params = {"random_state": seed, "thread_count": torch.get_num_threads()} | STOPS
     params |= {"depth": 4} if small else {}
     return StopsEarly(CatBoost(params), seed)
 

@@ -9,7 +9,7 @@ from functools import partial, wraps
 from numbers import Integral, Real
 
 import numpy as np
-from sklearn import config_context
+from sklearn import config_context, get_config
 from sklearn.base import clone
 from sklearn.exceptions import UndefinedMetricWarning
 from sklearn.metrics import check_scoring, roc_auc_score
@@ -261,6 +261,10 @@ def cross_validate_models(
     name = scoring if isinstance(scoring, str) else "score"
     if scoring is None:
         scoring = default_scoring(estimators[0], Y)
+        if get_config()["enable_metadata_routing"]:
+            # As without routing, weights are those of fits only.
+            for each in (scoring := copy.deepcopy(scoring)).values():
+                each.set_score_request(sample_weight=False)
         rate = sampling_rate(estimators)
         if rate != 1:
             scoring = partial(score_full_log, scoring=scoring, rate=rate)

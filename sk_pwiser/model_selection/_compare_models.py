@@ -1,6 +1,7 @@
 """Comparison of this estimator with models of other packages, on the same folds."""
 
 import importlib.util
+import warnings
 from collections.abc import Mapping
 
 import numpy as np
@@ -12,16 +13,17 @@ from sklearn.compose import ColumnTransformer, make_column_selector
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import StratifiedKFold
+from sklearn.model_selection import StratifiedKFold, train_test_split
 from sklearn.multioutput import MultiOutputClassifier
 from sklearn.pipeline import make_pipeline
+from sklearn.utils import _safe_indexing
 from sklearn.utils.fixes import parse_version
 
 from sk_pwiser._estimator import MultiTaskCTRCVRClassifier
 from sk_pwiser._responses import check_targets
 from sk_pwiser._table._categories import CategoryColumn
 from sk_pwiser._table._encoder import TableEncoder
-from sk_pwiser._table._frames import collected, is_missing
+from sk_pwiser._table._frames import collected, is_missing, selectable
 from sk_pwiser._table._labels import read_labels
 from sk_pwiser._table._numbers import NumericColumn
 from sk_pwiser._utils import import_extra
@@ -30,6 +32,8 @@ from sk_pwiser.model_selection._compare_losses import cross_validate_models
 OWN = "sk_pwiser"
 # As in `target_encoding="auto"` of the estimator.
 MIN_VALUES = 100
+SMALL_LEAVES = {"num_leaves": 8, "min_child_samples": 100}
+STOPS = {"early_stopping_rounds": 50}
 IS_CATEGORY = make_column_selector(dtype_include="category")
 
 
@@ -55,7 +59,8 @@ def compare_models(
         :class:`~sk_pwiser.MultiTaskCTRCVRClassifier` finds in them.
     Y : array-like of shape (n_samples, n_tasks) or (n_samples,)
         Labels, 0 or 1; the tasks in funnel order, the click first.
-    models : "default", sequence of str or dict of str to estimator, default="default"
+    models : "default", sequence of str or dict of str to str or estimator, \
+            default="default"
         The models; differences are those to the first one. "default" is this estimator,
         and those of the following that are installed:
 
@@ -64,14 +69,17 @@ def compare_models(
           C=0.1;
         - "hist_gradient_boosting": scikit-learn's boosted trees;
         - "lightgbm" and "catboost": those of the packages lightgbm and catboost;
-        - "lightgbm_small_leaves": 300 trees of at most 8 leaves of at least 100 rows,
-          which are often ahead where labels are noisy or rare.
+        - "lightgbm_small_leaves": trees of at most 8 leaves of at least 100 rows, which
+          are often ahead where labels are noisy or rare.
 
-        Other parameters are the defaults. Models of other packages fit each task by
-        itself. The trees of scikit-learn and LightGBM read category columns of at least
-        100 values as target statistics, by
-        :class:`~sklearn.preprocessing.TargetEncoder`. In a dict, estimators may be any
-        classifiers whose `predict_proba` the scorers of :mod:`sk_pwiser.metrics` read.
+        All trees stop early on a tenth of the training rows: those of scikit-learn and
+        LightGBM have a learning rate of 0.05 and stop after 20 of at most 500 trees
+        without a gain, those of CatBoost after 50 of 1,000. Other parameters are the
+        defaults. Models of other packages fit each task by itself. The trees of
+        scikit-learn and LightGBM read category columns of at least 100 values as target
+        statistics, by :class:`~sklearn.preprocessing.TargetEncoder`. In a dict, values
+        are these names, or classifiers whose `predict_proba` the scorers of
+        :mod:`sk_pwiser.metrics` read.
     cv : int, splitter or iterable of (train, test), default=5
         As in :func:`compare_losses`; :class:`FunnelTimeSplit` tests on later periods.
     scoring : str, callable, list, tuple or dict, default=None
@@ -120,6 +128,8 @@ def compare_models(
     """
     X, Y = collected(X), collected(Y)
     labels, missing, _ = read_labels(Y, "ignore", input_name="Y")
+    if labels.size == len(labels) and np.ndim(Y) > 1:
+        Y = _safe_indexing(selectable(Y), 0, axis=1)  # other packages warn of columns
     if missing is not None and missing.any():
         raise ValueError(
             "Y must have all labels, since models of other packages have no missing "
@@ -145,16 +155,16 @@ def compare_models(
 
 def named_models(models, n_tasks):
     """Return the models by name; by default all whose packages are installed."""
-    if isinstance(models, Mapping):
-        return dict(models)
     if isinstance(models, str):
         if models != "default":
             raise ValueError(
                 f"models must be 'default', a list of names or a dict, got {models!r}."
             )
         models = [name for name in MODELS if is_installed(name)]
-    found = {}
-    for name in models:
+    found = dict(models) if isinstance(models, Mapping) else {m: m for m in models}
+    for label, name in found.items():
+        if not isinstance(name, str):
+            continue
         if name not in MODELS:
             raise ValueError(f"models must be among {list(MODELS)}, got {name!r}.")
         if not is_installed(name):
@@ -163,7 +173,7 @@ def named_models(models, n_tasks):
             )
         model = MODELS[name]()
         is_own = name == OWN or n_tasks == 1
-        found[name] = model if is_own else OneModelPerTask(OneTask(model))
+        found[label] = model if is_own else OneModelPerTask(OneTask(model))
     return found
 
 
@@ -180,7 +190,7 @@ class OneModelPerTask(MultiOutputClassifier):
 
 
 class OneTask(ClassifierMixin, BaseEstimator):
-    """A model of a task, or a constant if it never happens in the training rows.
+    """A model of a task, or a constant if one row or none differs from the others.
 
     The constant is the rate of the rows with half a row more of each label. A constant
     of 0 would have a log loss of 36 for each event in the test rows.
@@ -191,7 +201,8 @@ class OneTask(ClassifierMixin, BaseEstimator):
 
     def fit(self, X, y):
         self.classes_ = np.array([0, 1])
-        is_constant = (y == y[0]).all()
+        # Early stopping of trees needs two rows of each class.
+        is_constant = min(y.sum(), len(y) - y.sum()) < 2
         self.model_ = None if is_constant else clone(self.model).fit(X, y)
         self.rate_ = (y.sum() + 0.5) / (len(y) + 1)
         return self
@@ -240,6 +251,31 @@ class PlainColumns(TransformerMixin, BaseEstimator):
                 codes = pandas.Index(known).get_indexer(as_texts(values))
                 found[name] = pandas.Categorical.from_codes(codes, known)
         return pandas.DataFrame(found)
+
+
+class StopsEarly(ClassifierMixin, BaseEstimator):
+    """Boosted trees that stop early on a tenth of the rows, which the seed draws."""
+
+    def __init__(self, model, seed=0):
+        self.model = model
+        self.seed = seed
+
+    def fit(self, X, y):
+        X, X_valid, y, y_valid = train_test_split(
+            X, y, test_size=0.1, stratify=y, random_state=self.seed
+        )
+        with warnings.catch_warnings():
+            # LightGBM 4.7 deprecates `eval_set`, which older versions need.
+            warnings.simplefilter("ignore")
+            self.model_ = clone(self.model).fit(X, y, eval_set=[(X_valid, y_valid)])
+        self.classes_ = self.model_.classes_
+        return self
+
+    def predict(self, X):
+        return self.model_.predict(X)
+
+    def predict_proba(self, X):
+        return self.model_.predict_proba(X)
 
 
 class CatBoost(ClassifierMixin, BaseEstimator):
@@ -312,20 +348,28 @@ def logistic_regression():
 
 
 def hist_gradient_boosting():
-    return with_statistics(HistGradientBoostingClassifier(random_state=0))
+    steps = {"max_iter": 500, "learning_rate": 0.05, "n_iter_no_change": 20}
+    trees = HistGradientBoostingClassifier(early_stopping=True, random_state=0, **steps)
+    return with_statistics(trees)
+
+
+def early_stopped_lightgbm(n_jobs, seed=0, *, small=False):
+    from lightgbm import LGBMClassifier
+
+    params = {"n_estimators": 500, "learning_rate": 0.05, "early_stopping_round": 20}
+    params |= SMALL_LEAVES if small else {}
+    trees = LGBMClassifier(verbose=-1, random_state=seed, n_jobs=n_jobs, **params)
+    return by_number(StopsEarly(trees, seed))
 
 
 def lightgbm(**params):
-    from lightgbm import LGBMClassifier
-
     # The number of threads of OpenMP, which joblib lowers for parallel fits: with more
     # threads than free cores, small fits take many times as long.
-    trees = LGBMClassifier(verbose=-1, random_state=0, n_jobs=0, **params)
-    return with_statistics(by_number(trees))
+    return with_statistics(early_stopped_lightgbm(0, **params))
 
 
 def lightgbm_small_leaves():
-    return lightgbm(n_estimators=300, num_leaves=8, min_child_samples=100)
+    return lightgbm(small=True)
 
 
 def by_number(model):
@@ -339,7 +383,7 @@ def plain_names(X):
 
 def catboost():
     """Return boosted trees of CatBoost, which has target statistics of its own."""
-    return make_pipeline(PlainColumns(), CatBoost())
+    return make_pipeline(PlainColumns(), StopsEarly(CatBoost(STOPS)))
 
 
 MODELS = {

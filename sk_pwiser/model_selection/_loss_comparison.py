@@ -226,13 +226,14 @@ class LossComparison:
 
     @property
     def seconds(self):
-        """Mean seconds of fits, and of predictions and scores: a line per candidate."""
+        """Median seconds of fits, and of predictions and scores, per candidate."""
         if self.fit_times is None or self.score_times is None:
             raise ValueError("seconds needs fit_times and score_times; one is None.")
-        means = self.fit_times.mean(axis=1), self.score_times.mean(axis=1)
+        # The first fit of a process takes longer than the others.
+        times = np.median([self.fit_times, self.score_times], axis=2)
         return "\n".join(
             f"{name}: {fit:.2f} s per fit, {score:.2f} s to predict and score"
-            for name, fit, score in zip(self.candidates, *means, strict=True)
+            for name, fit, score in zip(self.candidates, *times, strict=True)
         )
 
     def _rows(self):

@@ -458,6 +458,18 @@ def test_metadata_of_scorers_follow_the_rows_of_each_value():
     assert list(found.scores) == ["auc", "auc, market=0", "auc, market=1"]
 
 
+def test_weights_are_those_of_fits_with_metadata_routing_too():
+    params, expected = {"sample_weight": np.ones(len(Y))}, None
+    for routing in (False, True):
+        with config_context(enable_metadata_routing=routing):
+            estimator = small()
+            if routing:
+                estimator.set_fit_request(sample_weight=True)
+            found = compare_losses(estimator, X, Y, cv=2, params=params).scores
+        expected = expected or found
+    assert_same_scores(found, expected)
+
+
 class NoLoss(ByLoss):
     def __init__(self, random_state=None):
         super().__init__(random_state=random_state)

@@ -102,9 +102,10 @@ def test_models_of_extra_packages(rows, name):
 def test_a_single_task_and_folds_by_time(rows):
     X, Y = rows
     by_time = FunnelTimeSplit(2, time="hour")
-    found = compare_models(X, Y["click"], models=FAST, cv=by_time)
+    models = {"network": small(), "others": FAST[1], "trees": "hist_gradient_boosting"}
+    found = compare_models(X, Y[["click"]], models=models, cv=by_time)
     assert np.isfinite(found.scores["click AUC"]).all()
-    assert found.fit_times.shape == (2, 2)
+    assert found.fit_times.shape == (3, 2)
 
 
 def test_a_task_that_never_happens_in_a_training_part(rows):
@@ -115,12 +116,15 @@ def test_a_task_that_never_happens_in_a_training_part(rows):
     halves += [test_and_train[::-1] for test_and_train in halves]
     trees = "lightgbm", "lightgbm_small_leaves"
     names = [*FAST, *(trees if is_installed("lightgbm") else [])]
+    names.append("hist_gradient_boosting")
     with pytest.warns(UndefinedMetricWarning, match="conversion AUC on 1"):
         found = compare_models(X, Y, models=names, cv=halves)
     assert np.isfinite(found.scores["click AUC"]).all()
     assert_array_equal(found.scores["conversion AUC"][:, 1], 0.5)
     model = named_models(FAST[1:], 2)[FAST[1]].fit(X[400:], Y[400:])
     assert_array_equal(model.predict_proba(X)[1][:, 1], 0.5 / 401)
+    Y.iloc[500, 1] = 1  # a single row cannot be split for early stopping
+    compare_models(X, Y, models=names[1:], cv=halves, scoring=ctr_auc_scorer)
 
 
 @pytest.mark.parametrize(
