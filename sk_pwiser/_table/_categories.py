@@ -1,5 +1,6 @@
 """Category columns: vocabularies, rare values, hash buckets, codes."""
 
+import datetime
 import re
 from collections import Counter, defaultdict
 from copy import copy
@@ -411,6 +412,8 @@ def sort_values(values):
 
 
 KINDS = "numbers", "text", "other objects"
+# Other objects, which are never equal; earlier versions did not tell them apart.
+TIMES = {"times", "times with a time zone", "dates"}
 
 
 @cache
@@ -427,7 +430,10 @@ def _rank(cls):
 
 def kinds_of(values, *, with_large=False):
     """Return the kinds of values, also those of `LARGE` numbers if asked for."""
-    kinds = {KINDS[_rank(cls)[0]] for cls in set(map(type, values))}
+    classes = set(map(type, values))
+    kinds = {KINDS[_rank(c)[0]] for c in classes if not issubclass(c, datetime.date)}
+    if any(issubclass(c, datetime.date) for c in classes):
+        kinds |= {_frames.kind_of(v) for v in values if isinstance(v, datetime.date)}
     if with_large and "numbers" in kinds:
         kinds |= {kind for kind in LARGE if _find_large(values, kind) is not None}
     return kinds
@@ -506,7 +512,8 @@ def check_kinds(values, earlier, start, middle):
     `start` and `middle` are parts of the message before the kinds of both.
     """
     kinds, known = kinds_of(values), earlier - LARGE.keys()
-    if kinds and known and kinds.isdisjoint(known):
+    others = TIMES if KINDS[2] in known else set()
+    if kinds and known and kinds.isdisjoint(known | others):
         raise ValueError(
             f"{start} {' and '.join(sorted(known))}{middle} "
             f"{' and '.join(sorted(kinds))}, such as {values[0]!r}: none can be equal."

@@ -457,7 +457,7 @@ def check_same_kind(what, values, known):
     No value would be equal to a known one, or only because it was rounded.
     """
     found, expected = (
-        {_kind_of(value): value for value in each if not is_missing(value)}
+        {kind_of(value): value for value in each if not is_missing(value)}
         for each in (values, known)
     )
     kinds = {*found, *expected}
@@ -472,12 +472,13 @@ def check_same_kind(what, values, known):
         )
 
 
-def _kind_of(value):
+def kind_of(value):
     """Return the kind of a value, of which other kinds have no equal one."""
     for kind, types in KINDS.items():
         if isinstance(value, types):
             if kind == "numbers" and abs(value) > 2**53:
                 is_float = isinstance(value, float | np.floating)
                 return "rounded numbers" if is_float else "integers above 2^53"
-            return kind
+            zoned = kind == "times" and getattr(value, "tzinfo", None) is not None
+            return "times with a time zone" if zoned else kind
     return f"of type {type(value).__name__}"

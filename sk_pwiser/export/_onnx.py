@@ -406,7 +406,7 @@ def _obstacle(column):
     kinds = sorted(column.kinds_)
     if column.vocabulary.n_hash_buckets is not None:
         return "it has hash buckets, for which ONNX has no operator"
-    if len(kinds) > 1 or "other objects" in kinds:
+    if kinds not in ([], ["numbers"], ["text"]):
         return f"it contains {' and '.join(kinds)}; a graph takes text or numbers"
     for value in column.codes_:
         if value == "":

@@ -184,13 +184,21 @@ def test_codes_do_not_depend_on_the_order_of_rows(values, data, min_frequency):
         (["a", "b"], [5, 6], "contained text in fit; .* numbers, such as 5"),
         ([5, 6], ["5", "6"], "contained numbers in fit; .* text, such as '5'"),
         ([True, False], ["True"], "contained numbers .* text, such as 'True'"),
-        (["a", 1], [DAY], "contained numbers and text in .* other objects"),
+        (["a", 1], [DAY], "contained numbers and text in .* now contains times"),
+        ([DAY], [DAY.date()], "contained times in fit; .* dates, such as"),
+        (
+            [DAY],
+            [DAY.replace(tzinfo=datetime.UTC)],
+            "contained times in fit; .* with a time zone",
+        ),
+        ([(1, 2)], ["a"], "contained other objects in fit; .* text"),
     ],
 )
 @pytest.mark.parametrize("make", [pd.Series, pl.Series, objects])
 def test_values_of_another_kind_than_in_fit_are_an_error(make, fitted, new, message):
     encoder = CategoryColumn("c", Vocabulary(1))
-    encoder.fit_transform(make(fitted) if "a" not in fitted else objects(fitted))
+    is_plain = "a" not in fitted and not isinstance(fitted[0], tuple)
+    encoder.fit_transform(make(fitted) if is_plain else objects(fitted))
     with pytest.raises(ValueError, match=f"Column 'c' {message}"):
         encoder.transform(make(new))
     # Columns without values, or with some values of the same kind, are accepted.

@@ -147,7 +147,7 @@ REFUSED = {
         "Column 'shop' cannot be exported: it has hash buckets",
     ),
     "mixed": (mixed, "raw", "Column 'shop'.*numbers and text"),
-    "dates": (dates, "raw", "Column 'shop'.*other objects"),
+    "dates": (dates, "raw", "Column 'shop'.*dates"),
     "empty text": (lambda: empty_text("b"), "raw", "Column 'shop'.*empty string"),
     "both empty": (lambda: empty_text(None), "raw", "Column 'shop'.*empty string"),
     "large": (large, "raw", "Column 'area'.*9007199254740993"),
