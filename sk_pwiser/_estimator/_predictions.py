@@ -287,7 +287,8 @@ class NetworkPredictionMixin(PredictionMixin):
             file per file, under the same name and with the same order of rows, with
             one column of P(Y_k = 1 | impression) per task. A file appears when it is
             complete. Files that are there already, from the same fit and rows, are
-            kept, so that an interrupted call can be repeated; others are replaced.
+            kept, so that an interrupted call can be repeated; others are replaced, if
+            the filters of the dataset select rows of theirs.
 
         Returns
         -------

@@ -121,6 +121,21 @@ class SavingMixin:
         self.__dict__.update(vars(from_plain(type(self), values, arrays, name)))
 
 
+def requests_of(estimator):
+    """Return the metadata that an estimator requests for its methods."""
+    routing = estimator._get_metadata_request()
+    return {m: dict(getattr(routing, m).requests) for m in ROUTED}
+
+
+def set_requests(estimator, of_methods):
+    """Set the requests of a file on an estimator."""
+    with config_context(enable_metadata_routing=True):
+        for method, requests in of_methods.items():
+            made = {k: v for k, v in requests.items() if v is not None}
+            if method in ROUTED and made:
+                getattr(estimator, f"set_{method}_request")(**made)
+
+
 def to_plain(estimator):
     """Return the estimator, fitted or not, as values of JSON and arrays."""
     params = estimator.get_params(deep=False)
@@ -129,14 +144,13 @@ def to_plain(estimator):
     if result is not None:
         result = to_state(result)
         _check_params(" at the last fit", vars(result["settings"]))
-    routing = estimator.get_metadata_routing()
     params["device"] = str(params["device"])
     del params["checkpoint_dir"]
     content = {
         "class": type(estimator).__name__,
         "sk_pwiser": __version__,
         "params": params,
-        "requests": {m: dict(getattr(routing, m).requests) for m in ROUTED},
+        "requests": requests_of(estimator),
         "result": result,
     }
     schema = result and result["schema"]
@@ -162,11 +176,7 @@ def from_plain(cls, values, arrays, name):
             raise ValueError(f"its parameters {unknown} are unknown")
         # A file must not choose where a later fit writes.
         estimator = cls(**{**params, "checkpoint_dir": None})
-        with config_context(enable_metadata_routing=True):
-            for method, requests in content.get("requests", {}).items():
-                made = {k: v for k, v in requests.items() if v is not None}
-                if method in ROUTED and made:
-                    getattr(estimator, f"set_{method}_request")(**made)
+        set_requests(estimator, content.get("requests", {}))
         if content["result"] is not None:
             estimator._set_result(from_state(content["result"], defaults))
     except _model_files.READING_ERRORS as error:

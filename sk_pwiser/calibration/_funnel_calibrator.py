@@ -25,6 +25,8 @@ from sk_pwiser._estimator import (
     MultiTaskCTRCVRClassifier,
     PredictionMixin,
     from_plain,
+    requests_of,
+    set_requests,
     to_plain,
 )
 from sk_pwiser._model_files import PlainForm, read_file, write_file
@@ -549,6 +551,7 @@ class FunnelCalibrator(
         del params["estimator"]
         fitted = {name: getattr(self, name) for name in FITTED}
         own = {"class": type(self).__name__, "params": params, "fitted": fitted}
+        own["requests"] = requests_of(self)
         values, arrays = PlainForm(_curves.METHODS.values()).encode(own, "calibrator")
         of_estimator, more = to_plain(self.estimator_)
         write_file(path, {**values, "estimator": of_estimator}, {**arrays, **more})
@@ -580,6 +583,7 @@ class FunnelCalibrator(
             of_estimator = values.pop("estimator")
             content = PlainForm(_curves.METHODS.values()).decode(values, arrays)
             calibrator = cls(None, **content["params"])
+            set_requests(calibrator, content.get("requests", {}))
             for key in FITTED:
                 setattr(calibrator, key, content["fitted"][key])
         except (KeyError, TypeError, ValueError) as error:

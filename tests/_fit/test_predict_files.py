@@ -156,6 +156,16 @@ def test_files_without_selected_rows_keep_their_predictions(fitted, tmp_path):
     assert found == [200, 100]
 
 
+def test_filters_that_differ_in_the_middle_of_a_long_list(folder, fitted, tmp_path):
+    for middle in (60, 61):
+        sessions = [*range(12), middle, *range(100, 112)]
+        rows = read(folder, filters=[("session", "in", sessions)])
+        out = fitted.predict_proba(rows, output=tmp_path)
+    found = pd.concat(map(pd.read_parquet, sorted(out.rglob("*.parquet"))))
+    expected = fitted.predict_proba(in_memory(LOG[LOG["session"].isin(sessions)]))
+    assert_allclose(found[TARGETS], expected, atol=1e-6)
+
+
 def test_a_corrupt_file_has_no_predictions_and_moves_no_others(tmp_path, fitted):
     folder, out = tmp_path / "log", tmp_path / "out"
     LOG.assign(day=LOG["session"] // 90).to_parquet(folder, partition_cols=["day"])

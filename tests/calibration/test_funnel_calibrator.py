@@ -10,6 +10,7 @@ from fake_estimators import ReadsFeatures
 from numpy.testing import assert_allclose, assert_array_equal, assert_array_less
 from refusals import small
 from scipy.special import expit, logit
+from sklearn import config_context
 from sklearn.base import clone
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.ensemble import RandomForestClassifier
@@ -518,6 +519,15 @@ def test_a_view_of_one_task_has_no_rows_to_weight_by_the_sampling(rows):
     assert_allclose(
         by_hand.predict_proba(X)[:, 1], whole.predict_proba(X)[:, 1], rtol=1e-6
     )
+
+
+def test_files_keep_the_metadata_that_is_requested(tmp_path):
+    with config_context(enable_metadata_routing=True):
+        calibrator = FunnelCalibrator(small(), method="sigmoid", cv=2)
+        calibrator.set_score_request(sample_weight=True).fit(DATA.data, DATA.target)
+        calibrator.save(tmp_path / "file")
+        requests = FunnelCalibrator.load(tmp_path / "file")._get_metadata_request()
+    assert requests.score.requests == {"sample_weight": True}
 
 
 @pytest.mark.parametrize("retrain", ["partial_fit", "fit"])
