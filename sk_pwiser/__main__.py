@@ -324,7 +324,13 @@ def read(arguments):
             f"{path.name} has no columns {missing}; its columns are "
             f"{list(frame.columns)}"
         )
-    labels = read_labels(frame[targets]).values.reshape(len(frame), -1)
+    labels, missing, _ = read_labels(frame[targets], "ignore")
+    if missing is not None:
+        raise ValueError(
+            f"{int(missing.sum())} labels of --targets are missing. Leave these rows "
+            "out, or use compare_losses, with missing_labels='ignore', in Python."
+        )
+    labels = labels.reshape(len(frame), -1)
     labels = zero_one_labels(read_words(labels), targets).astype("int8")
     Y = pd.DataFrame(labels, frame.index, targets)
     times = None if arguments.time is None else frame[arguments.time]

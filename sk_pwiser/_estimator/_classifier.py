@@ -366,10 +366,10 @@ class MultiTaskCTRCVRClassifier(
         Names of the columns, if `X` has column names that are all strings.
     column_encodings_ : dict of (str or int) to Bunch
         How each column was read, by its name, or by its index without names: `kind`,
-        such as "category" or "numeric"; `encoding`, in words; `values`, a dict of the
-        category values with an embedding of their own to their codes, where None stands
-        for missing values, or None for numbers; `rates`, whether the column has target
-        statistics; `bins`, the edges of the bins of numbers, or None.
+        such as "category" or "numeric"; `encoding`, in words; `["values"]`, a dict of
+        the category values with an embedding of their own to their codes, where None
+        stands for missing values, or None for numbers; `rates`, whether the column has
+        target statistics; `bins`, the edges of the bins of numbers, or None.
 
     References
     ----------

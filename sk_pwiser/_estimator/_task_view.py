@@ -226,6 +226,11 @@ class TaskView(DocLink, ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         return task_column(self.task, self._fitted.task_names_)
 
     @property
+    def task_names_(self):
+        """Name of the task, that of the last one for "cvr"; scorers compare it."""
+        return [self._fitted.task_names_[self._column]]
+
+    @property
     def _is_cvr(self):
         return self.task == "cvr" and len(self._fitted.task_names_) > 1
 

@@ -374,6 +374,12 @@ def _slice(results, param_name, best):
         raise ValueError(
             "search must select a candidate if it has several parameters; set refit."
         )
+    if best is not None and param_name not in candidates[best]:
+        raise ValueError(
+            f"param={param_name!r} is not among the parameters of the best candidate, "
+            f"{candidates[best]}, from which the others must differ in it alone: "
+            "search it in a grid of its own."
+        )
     reference = others[0 if best is None else best]
     rows = [
         i

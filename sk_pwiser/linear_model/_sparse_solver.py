@@ -40,7 +40,9 @@ class SparseProblem:
         self.task_scale = _task_scale(targets, weights, settings.scale_targets)
         self.constants = np.zeros(len(self.is_solved))
         if settings.fit_intercept:
-            odds = smoothed_log_odds(targets, weights)
+            totals = np.maximum(weights.sum(axis=0), np.finfo(float).tiny)
+            per_row = (weights > 0).sum(axis=0) / totals  # only their ratios matter
+            odds = smoothed_log_odds(targets, weights * per_row)
             self.constants = np.where(self.is_solved, 0.0, odds)
         loss = MixedLoss(
             (targets.values / self.task_scale)[:, self.is_solved],

@@ -21,6 +21,7 @@ from sklearn.utils.validation import check_is_fitted
 from sk_pwiser import TaskView
 from sk_pwiser.calibration import FunnelCalibrator
 from sk_pwiser.datasets import make_ctr_cvr
+from sk_pwiser.metrics import ctr_auc_scorer
 
 DATA = make_ctr_cvr(600, ctr=0.5, cvr=0.5, random_state=0)
 X, Y = DATA.data, DATA.target
@@ -53,6 +54,12 @@ def test_values_are_those_of_the_column(model, task, column):
     assert_array_equal(view.classes_, [0, 1])
     expected = roc_auc_score(Y.iloc[:, column], positive)
     assert view.score(X, Y) == view.score(X, Y.iloc[:, column]) == expected
+
+
+@pytest.mark.parametrize("task", ["click", "cvr"])
+def test_scorers_of_all_tasks_do_not_take_both_classes_for_tasks(model, task):
+    with pytest.raises(ValueError, match=r"1 tasks .* \['\w+'\], got 2"):
+        ctr_auc_scorer(model.task(task), X, Y)
 
 
 def test_cvr(model):

@@ -175,6 +175,9 @@ def test_errors_of_searches(rows, pyplot):
     named = search_of(rows, {"other": [1.0, True]}, refit="loss")
     with pytest.raises(ValueError, match=r"numeric.*'other' that .* are .* True"):
         WeightSearchDisplay.from_search(named, param="other")
+    grids = [{"other": [9.0]}, {"pwiser_weight": [100.0]}]
+    with pytest.raises(ValueError, match="not among the parameters of the best cand"):
+        WeightSearchDisplay.from_search(search_of(rows, grids))
     _, ax = pyplot.subplots()
     plain = search_of(rows, {"pwiser_weight": POWERS})
     with pytest.raises(ValueError, match=r"ax must contain 2 axes, .* got 1"):

@@ -248,6 +248,9 @@ def test_a_constant_task_is_constant_and_leaves_the_others_alone(mean_reg):
         model.fit(X, y)
     assert_array_equal(model.coef_[1], 0)
     assert_allclose(model.predict_proba(X)[:, 1], 0.5 / (len(X) + 1))
+    with pytest.warns(UserWarning, match="Task 'task_1' is 0 in every row"):
+        scaled = exact(task_types=types, **params).fit(X, y, np.full(len(X), 1e-6))
+    assert_allclose(scaled.predict_proba(X)[:, 1], 0.5 / (len(X) + 1))
     alone = exact(task_types=types[::2], **params).fit(X, y[:, ::2])
     assert alone.coef_.any(axis=1).all()
     assert_allclose(model.coef_[::2], alone.coef_, atol=1e-12)
