@@ -74,8 +74,7 @@ def run(arguments):
         print(NEXT)
         return
     X, Y, times = read(arguments)
-    model = make_model(arguments)
-    found = describe_impressions(X, Y, time=times, estimator=model)
+    found = describe_impressions(X, Y, time=times, estimator=make_model(arguments))
     print(found)
     if numbers := [*found.flagged("id"), *found.flagged("category")]:
         print("To read numbers as categories: --categorical", *numbers)
@@ -242,8 +241,7 @@ def make_visits(n_users, seed):
     time = start[user] + rng.exponential(2, n)  # in days
     item = (n_items * rng.random(n) ** 2).astype(int)
     quality, topic = rng.normal(0, 0.7, n_items), item % n_topics
-    likes = 1.5 * (favourite[user] == topic)
-    click_logit = -2 + taste[user] + likes + quality[item]
+    click_logit = -2 + taste[user] + 1.5 * (favourite[user] == topic) + quality[item]
     conversion_logit = -2 + buys[user] + quality[item]
     click = rng.random(n) < special.expit(click_logit)
     conversion = click & (rng.random(n) < special.expit(conversion_logit))
@@ -330,9 +328,8 @@ def read(arguments):
             f"{int(missing.sum())} labels of --targets are missing. Leave these rows "
             "out, or use compare_losses, with missing_labels='ignore', in Python."
         )
-    labels = labels.reshape(len(frame), -1)
-    labels = zero_one_labels(read_words(labels), targets).astype("int8")
-    Y = pd.DataFrame(labels, frame.index, targets)
+    labels = zero_one_labels(read_words(labels.reshape(len(frame), -1)), targets)
+    Y = pd.DataFrame(labels.astype("int8"), frame.index, targets)
     times = None if arguments.time is None else frame[arguments.time]
     if times is not None and not pd.api.types.is_numeric_dtype(times):
         # Offsets from UTC differ between winter and summer.

@@ -157,8 +157,7 @@ class Predictions:
         first = self.of_task(first, targets)
         last = self.of_task(targets.shape[1] - 1, targets)
         limit = np.where(last > 0, 1.0, 0.0)
-        ratio = np.divide(last, first, out=limit, where=first > 0)
-        return np.clip(ratio, 0.0, 1.0)
+        return np.clip(np.divide(last, first, out=limit, where=first > 0), 0.0, 1.0)
 
     def _call(self, method, function):
         # scikit-learn stores reduced predictions under the names of the methods.

@@ -411,8 +411,7 @@ class Generators:
 
     def on(self, device: torch.device) -> torch.Generator:
         if device not in self._by_device:
-            generator = torch.Generator(device)
-            self._by_device[device] = generator.manual_seed(self.seed)
+            self._by_device[device] = torch.Generator(device).manual_seed(self.seed)
         return self._by_device[device]
 
     def __getstate__(self) -> dict[str, Any]:

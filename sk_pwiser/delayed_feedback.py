@@ -86,8 +86,7 @@ def delay_distribution(delay, *, elapsed):
             "influence the distribution of shorter delays."
         )
         factors[is_alone] = 1.0
-    above = np.append(factors[1:], 1.0)
-    return delays, np.cumprod(above[::-1])[::-1]
+    return delays, np.cumprod(np.append(factors[1:], 1.0)[::-1])[::-1]
 
 
 @accept_any_case_of_y
@@ -199,8 +198,7 @@ def delayed_feedback_weights(Y, *, delay, elapsed, cvr=None, min_probability=0.0
     seen = np.where(is_known, seen, 1.0)
     rate = _rates(cvr, clicked & is_known, clicked & converted & is_known, seen)
     weights = np.ones(labels.shape)
-    unconverted = (1 - rate) / (1 - rate * seen)
-    weights[:, -1] = np.where(clicked, unconverted, 1.0)
+    weights[:, -1] = np.where(clicked, (1 - rate) / (1 - rate * seen), 1.0)
     weights[converted, -1] = 1 / seen[converted]
     weights[~is_known, -1] = 0.0
     return weights
@@ -227,8 +225,7 @@ def _rates(cvr, clicked, converted, seen):
         if (row := _first(~((rate >= 0) & (rate <= 1)))) is not None:
             raise ValueError(f"cvr must be in [0, 1]; it is {rate[row]} in row {row}.")
     else:
-        expected = (1 / seen[converted]).sum()
-        rate = np.full(len(seen), expected / max(clicked.sum(), 1))
+        rate = np.full(len(seen), (1 / seen[converted]).sum() / max(clicked.sum(), 1))
     return np.minimum(rate, 1 - 1e-6)
 
 

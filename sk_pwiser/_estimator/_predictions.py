@@ -116,8 +116,7 @@ class PredictionMixin:
         # By logarithms, which are exact where both probabilities are small.
         logits = torch.from_numpy(self._predict_logits(X))
         log_p = torch.nn.functional.logsigmoid(logits)
-        cvr = (log_p[:, last] - log_p[:, first]).clamp(max=0).exp()
-        return cvr.float().numpy()
+        return (log_p[:, last] - log_p[:, first]).clamp(max=0).exp().float().numpy()
 
     @_utils.accept_any_case_of_y
     def score(self, X, Y, sample_weight=None):
@@ -241,8 +240,7 @@ class NetworkPredictionMixin(PredictionMixin):
     def _column_inputs(self, X, targets):
         """Return a table as `fit` reads it, and how it would encode each column."""
         self._validate_params()
-        settings = Settings.of(vars(self))
-        return column_inputs(settings, X, targets, type(self).__name__)
+        return column_inputs(Settings.of(vars(self)), X, targets, type(self).__name__)
 
     def _predict_logits(self, X):
         """Return the logits of a table, float32 ndarray of shape (n, n_tasks)."""

@@ -292,8 +292,7 @@ class TaskView(DocLink, ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
             Labels, in the dtype of those in `fit`. At low base rates few rows or none
             reach 0.5; rank by `predict_proba` instead.
         """
-        positive = self.predict_proba(X)[:, 1]
-        return self.classes_[(positive >= 0.5).astype(int)]
+        return self.classes_[(self.predict_proba(X)[:, 1] >= 0.5).astype(int)]
 
     def decision_function(self, X):
         """Compute the logit of the task.

@@ -74,9 +74,8 @@ def encode(
             warn_user(
                 f"X has columns of HistoryFeatures, such as {column!r}, but the "
                 "validation rows of early stopping are drawn at random: training rows "
-                "see their outcomes. Name a column of times by encoding_params="
-                "{'time_column': ...}, or pass later rows as eval_set; their labels "
-                "must be complete."
+                "see their outcomes. Name a column of times, by encoding_params={'time_"
+                "column': ...}, or pass later rows, with complete labels, as eval_set."
             )
     train, valid, schema = encoding.encode(holds_out)
     further: dict[str, Any] = {}
@@ -104,8 +103,7 @@ def encode(
     )
     if not isinstance(source, FileRows):
         source.rows = source.summary = None  # training reads tensors only
-    monitor = _check_validation(plan, data)
-    return replace(data, epochs=(monitor, *epochs[1:]))
+    return replace(data, epochs=(_check_validation(plan, data), *epochs[1:]))
 
 
 def _check_validation(plan: "Plan", data: EncodedData) -> str | None:
@@ -273,8 +271,7 @@ class Encoding:
             rows = replace(rows, X=encoder.align(rows.X))
             if is_update or not self.is_shared:
                 encoder = _encoder.learn_constant_columns(encoder, rows.X, weights)
-            grows = settings.encoding_params["grow_vocabulary"]
-            names_new = is_update and not grows
+            names_new = is_update and not settings.encoding_params["grow_vocabulary"]
             codes, *inputs = encoder.transform(rows.X, n_rates, names_new=names_new)
         if is_update:
             columns, with_rates = encoder.columns_, []

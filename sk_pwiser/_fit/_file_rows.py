@@ -156,8 +156,7 @@ class GroupNumbers:
         starts = np.append(0, np.flatnonzero(np.diff(indices)) + 1)
         if self.apart is None and len(starts) > len(values):
             _, firsts = np.unique(indices[starts], return_index=True)
-            again = np.delete(starts, firsts)[0]
-            self.apart = f"{name}={values[indices[again]]!r}"
+            self.apart = f"{name}={values[indices[np.delete(starts, firsts)[0]]]!r}"
         if self.apart is not None and self.n_parts > 1:
             raise ValueError(
                 f"The rows of a group must be consecutive; those with {self.apart} are "
@@ -271,8 +270,7 @@ class TableLearner:
         for column in (*self.counts.values(), *self.lists):
             column.finish()
         values = list_columns(as_table(table)) if self.numeric else []
-        pairs = list(zip(self.numeric, values, strict=True))
-        encoder.learn_numbers(pairs, weights)
+        encoder.learn_numbers(list(zip(self.numeric, values, strict=True)), weights)
         warn_about_constants(encoder.columns_)
         dropped = {name: counts.max_dropped for name, counts in self.counts.items()}
         found = [f"{name!r} ({n_rows})" for name, n_rows in dropped.items() if n_rows]

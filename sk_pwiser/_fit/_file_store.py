@@ -61,8 +61,7 @@ class RowStore:
         cuts = np.arange(size, len(rows), size)
         if len(cuts) and impressions.groups is not None:
             # Moved to the next group, so that the rows of a group stay together.
-            groups = impressions.groups.numpy()[rows]
-            starts = np.flatnonzero(np.diff(groups)) + 1
+            starts = np.flatnonzero(np.diff(impressions.groups.numpy()[rows])) + 1
             cuts = np.append(starts, len(rows))[np.searchsorted(starts, cuts)]
         for part in np.split(rows, np.unique(cuts).astype(int)):
             if len(part):

@@ -471,8 +471,7 @@ def _make_checkpoints(plan: Plan, data: EncodedData) -> _checkpoints.Checkpoints
         plan.split_state,
         data.split_rows,
     )
-    folder = Path(plan.settings.checkpoint_dir)
-    return _checkpoints.Checkpoints(folder, start, saved)
+    return _checkpoints.Checkpoints(Path(plan.settings.checkpoint_dir), start, saved)
 
 
 def _result(

@@ -118,8 +118,7 @@ def one_per_group(groups):
     """
     numbers, number, sizes = np.unique(groups, return_inverse=True, return_counts=True)
     starts = sizes.cumsum() - sizes
-    rows = np.argsort(number, kind="stable")[starts + numbers % sizes]
-    return rows[number]
+    return np.argsort(number, kind="stable")[starts + numbers % sizes][number]
 
 
 class Order(NamedTuple):
@@ -140,8 +139,7 @@ def assign_blocks(n_samples, n_blocks, times=None, groups=None, generator=None):
     if generator is not None:
         rank = generator.permutation(n_samples)
     if times is not None:
-        order = np.lexsort((rank, times))
-        rank[order] = np.arange(n_samples)
+        rank[np.lexsort((rank, times))] = np.arange(n_samples)
     if groups is not None:
         rank = rows_before_groups(rank, groups)
     return rank * n_blocks // n_samples
@@ -266,8 +264,7 @@ def explained_share(n, k):
     if chi2.sf(squares, df) > MAX_CHANCE:
         return 0.0
     # With few events, all of them in one block explain little of the variance.
-    largest = min(1.0, df * min(p / (1 - p), (1 - p) / p))
-    return (squares - df) / n.sum() / largest
+    return (squares - df) / n.sum() / min(1.0, df * min(p / (1 - p), (1 - p) / p))
 
 
 def warn_about_order(order, has_groups, has_statistics):

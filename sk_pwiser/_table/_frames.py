@@ -166,8 +166,7 @@ def _read_objects(column, name):
     lists, types = Lists(sizes, elements), set(map(type, elements))
     nested = [cls for cls in types if issubclass(cls, (*_LISTS, tuple))]
     if nested:
-        is_nested = [type(value) in nested for value in elements]
-        row = lists.row_of(is_nested.index(True))
+        row = lists.row_of([type(value) in nested for value in elements].index(True))
         raise _nested_error(name, cells[row : row + 1], row)
     return lists
 

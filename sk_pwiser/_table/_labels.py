@@ -26,8 +26,7 @@ def read_array(values, name, rule, *, dtype=None, error=None):
             error = TypeError if isinstance(found, TypeError) else ValueError
         culprit = ""
         if hasattr(values, "columns") and hasattr(values, "dtypes") and len(values):
-            columns = _frames.list_columns(values)
-            names = zip(values.columns, columns, strict=True)
+            names = zip(values.columns, _frames.list_columns(values), strict=True)
             wrong = [label for label, column in names if not _can_read(column, dtype)]
             culprit = f" Found in column {wrong[0]!r}." if wrong else ""
         raise error(f"{name} {rule} {_frames.first_line(found)}{culprit}") from found

@@ -315,8 +315,7 @@ class TargetStatistics:
         strengths = np.where(is_learnt[:-1], learnt[0], strengths)
         n_rows, mean, squares = 0.0, 0.0, 0.0
         for codes, left_out, weights in blocks:
-            own = counts[..., codes] - left_out
-            values = self._rates(j, own, strengths, codes)
+            values = self._rates(j, counts[..., codes] - left_out, strengths, codes)
             n_own = weights.sum()
             if not n_own:
                 continue

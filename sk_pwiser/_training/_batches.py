@@ -34,14 +34,12 @@ def gather_bags(
         offsets = offsets - offsets[0]
     else:
         starts = bags.offsets.index_select(0, rows * n_bags)
-        ends = bags.offsets.index_select(0, (rows + 1) * n_bags)
-        sizes = ends - starts
+        sizes = bags.offsets.index_select(0, (rows + 1) * n_bags) - starts
         moves = starts - (sizes.cumsum(0) - sizes)
         n_entries = entries.stop - entries.start if entries else int(sizes.sum())
         places = torch.arange(n_entries, device=rows.device)
         places += torch.repeat_interleave(moves, sizes, output_size=n_entries)
-        first = (rows * n_bags).unsqueeze(1)
-        inside = first + torch.arange(n_bags, device=rows.device)
+        inside = (rows * n_bags).unsqueeze(1) + torch.arange(n_bags, device=rows.device)
         offsets = bags.offsets[inside] - moves.unsqueeze(1)
         offsets = torch.cat([offsets.flatten(), offsets.new_full((1,), n_entries)])
     entries_of = {name: t for name, t in bags.tensors.items() if name != "offsets"}

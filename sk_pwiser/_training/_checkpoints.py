@@ -146,8 +146,7 @@ def _read(path: Path) -> Checkpoint:
         if values["kind"] != KIND:
             raise ValueError(f"it is a {values['kind']!r}")
         start = FORM.decode(json.loads(arrays.pop("start").tobytes()), arrays)
-        state = to_tensors(FORM.decode(values["state"], arrays))
-        return Checkpoint(path, start, state)
+        return Checkpoint(path, start, to_tensors(FORM.decode(values["state"], arrays)))
     except (LookupError, TypeError, ValueError) as error:
         raise ValueError(f"{str(path)!r} is not a valid checkpoint: {error}") from error
 

@@ -72,8 +72,7 @@ class MultiTaskCriterion(nn.Module):
         self.n_rows = nn.Buffer(torch.zeros(()))
         self.n_events = nn.Buffer(torch.zeros(n_tasks))
         self.sums = nn.Buffer(torch.zeros(2, n_tasks))
-        has_parent = torch.tensor(self.parents) >= 0
-        self._has_parent = nn.Buffer(has_parent, persistent=False)
+        self._has_parent = nn.Buffer(torch.tensor(self.parents) >= 0, persistent=False)
 
     def forward(
         self,
@@ -214,8 +213,7 @@ class MultiTaskCriterion(nn.Module):
         rates = (events / of_parents.clamp(min=1e-9)).clamp(max=1.0)
         shares = self._has_parent * PRIOR_EVENTS / (PRIOR_EVENTS + self.n_events)
         expected = rates * _utils.labels_of_parents(y, self.parents)
-        shrunk = targets + shares * (expected - targets)
-        of_rows = self.loss.row_losses(heads, shrunk)
+        of_rows = self.loss.row_losses(heads, targets + shares * (expected - targets))
         of_rows = of_rows - self.loss.row_losses(heads, targets)
         if weights is not None:
             of_rows = of_rows * weights.view(len(y), -1)

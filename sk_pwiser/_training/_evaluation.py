@@ -387,13 +387,12 @@ def shift_to(net: Any, rows: TrainingRows, n_known: Tensor | None = None) -> Non
     known = torch.ones(len(y), 1) if weights is None else weights.cpu().view(len(y), -1)
     known = known.expand_as(y).clone()
     for task, parent in enumerate(net.module_.spec.parents):
-        happened = y[:, parent] == 1
-        if parent >= 0 and is_chain:
-            known[~happened, task] = 0
-        elif parent >= 0:
+        if parent >= 0:
             # Labels that are not known yet are missing in rows with the parent only.
+            happened = y[:, parent] == 1
             labelled, of_parent = known[happened][:, [task, parent]].sum(dim=0)
-            known[~happened, task] *= (labelled / of_parent).nan_to_num(1.0)
+            share = (labelled / of_parent).nan_to_num(1.0)
+            known[~happened, task] *= 0 if is_chain else share
     # On the CPU: not every device has float64.
     if n_known is None:
         offset = find_offset(heads, y, known, PRIOR_DEVIATION)
@@ -423,11 +422,9 @@ def find_offset(heads: Tensor, y: Tensor, weights: Tensor, deviation: Any) -> Te
         optimizer.zero_grad()
         total = _add_gradient(z.square().sum() / 2 / n_rows)
         for heads, y, weights in parts:
+            logits = heads.double() + z * deviation
             losses = F.binary_cross_entropy_with_logits(
-                heads.double() + z * deviation,
-                y.double(),
-                weights.double(),
-                reduction="sum",
+                logits, y.double(), weights.double(), reduction="sum"
             )
             total += _add_gradient(losses / n_rows)
         return total

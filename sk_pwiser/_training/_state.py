@@ -283,8 +283,7 @@ def grow_tables(net: MultiTaskNet, schema: Schema, growth: Growth, undo: Undo) -
             grown.append((weight[rows], new_state))
     sizes = list(spec.cardinalities), [bag.n_vectors for bag in spec.bags]
     undo.append(partial(_set_tables, net, *sizes, before))
-    n_vectors = [n for n, *_ in encoder.bags_]
-    _set_tables(net, encoder.cardinalities_, n_vectors, grown)
+    _set_tables(net, encoder.cardinalities_, [n for n, *_ in encoder.bags_], grown)
 
 
 @torch.no_grad()

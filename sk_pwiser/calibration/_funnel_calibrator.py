@@ -682,8 +682,7 @@ def _complete_groups(labels, weight, parents, group):
 def _warn_about_order(labels, weight, names, parents):
     breaks = []
     for k, later in enumerate(names):
-        rows = labels[(weight[:, k] > 0) & (labels[:, k] == 1)]
-        counts = (rows == 0).sum(axis=0)
+        counts = (labels[(weight[:, k] > 0) & (labels[:, k] == 1)] == 0).sum(axis=0)
         breaks += [
             f"{later!r} without {names[j]!r} in {counts[j]} rows"
             for j in _utils.path_to(k, parents)[:-1]

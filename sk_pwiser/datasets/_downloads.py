@@ -105,8 +105,7 @@ def check_flags(rows, columns, file, *, n_header_lines=1, values=(0, 1)):
     """Raise an error that names the first line or row with a value not in `values`."""
     rule = f"must contain {' or '.join(map(str, values))}"
     for name in columns:
-        is_wrong = ~rows[name].isin(values)
-        check_column(rows[name], is_wrong, rule, file, n_header_lines)
+        check_column(rows[name], ~rows[name].isin(values), rule, file, n_header_lines)
 
 
 REPEATED = "must not repeat a value of an earlier line"  # a rule of check_column

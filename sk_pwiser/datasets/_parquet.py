@@ -15,8 +15,7 @@ def import_parquet():
 
 def find_files(path_or_glob, filesystem):
     """Return the file system, and the paths of the files in their order."""
-    is_list = isinstance(path_or_glob, list | tuple)
-    given = path_or_glob if is_list else [path_or_glob]
+    given = path_or_glob if isinstance(path_or_glob, list | tuple) else [path_or_glob]
     if not given:
         raise ValueError("path_or_glob must name at least one file; got an empty list.")
     systems, paths = [], set()

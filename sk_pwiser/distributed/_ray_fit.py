@@ -59,8 +59,7 @@ def prepare_job(
         raise ValueError(
             f"eval_set must be one set for a fit by several workers; got {n_sets}."
         )
-    n_files = FILES_PER_PROCESS * n_processes
-    source = _fit.FileRows(settings, dataset, folder, n_files)
+    source = _fit.FileRows(settings, dataset, folder, FILES_PER_PROCESS * n_processes)
     plan = _fit.check(settings, source, eval_set)
     data = _fit.encode(plan, source, estimator_name)
     train, valid = data.train, data.valid

@@ -210,8 +210,7 @@ class Shard(StreamedImpressions):
     def batch_rows(self, batch_size: int, shuffled: bool, least: int = 1) -> int:
         """Return this worker's rows per batch, so that all have as many batches."""
         n_own = sum(self.store.sizes[file] for file in self._order(shuffled))
-        n_batches = -(-len(self) // batch_size)
-        return max(least, -(-n_own // n_batches))
+        return max(least, -(-n_own // -(-len(self) // batch_size)))
 
 
 class JointIterator:

@@ -55,8 +55,7 @@ class ListField(Field):
             None if each is None else as_column(repeat(each, n_read)) for each in used
         )
         lists, items = _frames.read_lists(lists, self.name), column.named(items)
-        codes = items.transform(lists.elements)
-        bags = column.encode(lists, items, codes, *numbers)
+        bags = column.encode(lists, items, items.transform(lists.elements), *numbers)
         if n_read == n_rows:
             return bags
         # The entries of one row, in all rows.

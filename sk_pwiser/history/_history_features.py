@@ -235,8 +235,7 @@ class HistoryFeatures(DocLink, TransformerMixin, BaseEstimator):
         rows, _ = self._read(X, y, state, plan)
         if overlap == "error" or plan.max_age is not None:
             self._refuse_early(rows, state, plan)
-        part = state.extended(rows, plan).folded(plan)
-        self._learnt = state.joined(part, plan), plan
+        self._learnt = state.joined(state.extended(rows, plan).folded(plan), plan), plan
         return self
 
     def complete(self, X, y):

@@ -396,8 +396,7 @@ class Past:
         # The columns of the totals.
         values = np.ones((len(places), 1), dtype=bool)
         values = np.concatenate([values, known, positive], axis=1)
-        counts = values.cumsum(axis=0, dtype=np.int64)
-        self.counts = np.insert(counts, 0, 0, axis=0)
+        self.counts = np.insert(values.cumsum(axis=0, dtype=np.int64), 0, 0, axis=0)
         # The end among those of a `View` up to which each column counts.
         of_tasks = np.arange(1, 1 + positive.shape[1])
         self.end_of = np.concatenate([[0], of_tasks, of_tasks])
@@ -426,8 +425,7 @@ class Past:
             is_new = time - before > max_age
         goes_on[first] = (totals["counts"][has_rows, 0] > 0) & ~is_new[first]
         is_new[first] = True
-        places = np.where(is_new, np.arange(len(time)), 0)
-        self.stretch = np.maximum.accumulate(places)
+        self.stretch = np.maximum.accumulate(np.where(is_new, np.arange(len(time)), 0))
         self.goes_on = goes_on[self.stretch]
 
     def view(self, code, time):
@@ -532,8 +530,7 @@ class Past:
         begin, stops = log.rows.offsets[:-1], log.rows.offsets[1:]
         has_rows, last = stops > begin, np.maximum(stops - 1, 0)
         begin = np.where(has_rows, self.stretch[last], begin)
-        has_totals = log.totals["counts"][:, 0] > 0
-        is_on = np.where(has_rows, self.goes_on[last], has_totals)
+        is_on = np.where(has_rows, self.goes_on[last], log.totals["counts"][:, 0] > 0)
         bound = np.full(len(begin), end - plan.horizon)
         cut = bisect(log.rows.time, begin, stops, bound)
         totals = {
@@ -559,8 +556,7 @@ class Past:
         has_rows = cut > begin
         first, last = begin[has_rows], cut[has_rows] - 1
         place = self.last_positive[last]
-        is_own = place >= first[:, np.newaxis]
-        positive = np.where(is_own, time[place], 0)
+        positive = np.where(place >= first[:, np.newaxis], time[place], 0)
         totals["last"][has_rows] = np.column_stack([time[last], positive])
         for h, half_life in enumerate(half_lives):
             weight = decay(end - time[last], half_life)[:, np.newaxis]

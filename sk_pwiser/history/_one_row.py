@@ -237,8 +237,7 @@ class MemoryRow(OneRow):
             readable = known.get(id(own))
             if readable is None:
                 sizes, keys = own.packed
-                pasts = PastsOfKeys(own, plan)
-                readable = own, sizes.tolist(), memoryview(keys), pasts
+                readable = own, sizes.tolist(), memoryview(keys), PastsOfKeys(own, plan)
             self.readable[id(own)] = readable
         # Per key, from the newest level to the oldest.
         self.levels = [

@@ -309,6 +309,5 @@ def compare_rates(before, after, ones, zeros):
         of_one, of_zero = np.log(q / p), np.log((1 - q) / (1 - p))
         total += n_ones @ of_one + n_zeros @ of_zero
         squares += n_ones @ of_one**2 + n_zeros @ of_zero**2
-    n_rows = max(ones.sum() + zeros.sum(), 1.0)
-    error = np.sqrt(squares - total**2 / n_rows)
+    error = np.sqrt(squares - total**2 / max(ones.sum() + zeros.sum(), 1.0))
     return np.mean(gains) if gains else np.nan, total / error if error > 0 else 0.0

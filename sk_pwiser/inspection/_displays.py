@@ -35,8 +35,7 @@ def import_pyplot(user):
 
 
 def axes_or_new(ax, user):
-    pyplot = import_pyplot(user)
-    return pyplot.subplots(layout="constrained")[1] if ax is None else ax
+    return import_pyplot(user).subplots(layout="constrained")[1] if ax is None else ax
 
 
 def row_of_axes(ax, n_axes, user):

@@ -583,5 +583,4 @@ def _intervals(curve):
     # With no positives or no negatives, the interval ends at 0 or 1, where the beta
     # distribution has no quantile.
     low = np.nan_to_num(beta.ppf(tail, k, n - k + 1), nan=0.0)
-    high = np.nan_to_num(beta.ppf(1 - tail, k + 1, n - k), nan=1.0)
-    return np.stack([low, high])
+    return np.stack([low, np.nan_to_num(beta.ppf(1 - tail, k + 1, n - k), nan=1.0)])

@@ -377,8 +377,7 @@ def _slice(results, param_name, best):
     if best is not None and param_name not in candidates[best]:
         raise ValueError(
             f"param={param_name!r} is not among the parameters of the best candidate, "
-            f"{candidates[best]}, from which the others must differ in it alone: "
-            "search it in a grid of its own."
+            f"{candidates[best]}: search it in a grid of its own."
         )
     reference = others[0 if best is None else best]
     rows = [

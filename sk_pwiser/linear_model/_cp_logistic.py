@@ -110,8 +110,7 @@ class CPProblem:
         n_modes = 1 + len(self.n_levels)
         self.penalties = [settings.alpha] * (1 + n_modes) + [settings.intercept_alpha]
         self.cells = cell_of(codes, self.n_levels)
-        n_cells = int(np.prod(self.n_levels, dtype=int))
-        self._sum_cells = indicators(self.cells, n_cells)
+        self._sum_cells = indicators(self.cells, int(np.prod(self.n_levels, dtype=int)))
         self._sum_levels = [
             indicators(codes[:, d], n) for d, n in enumerate(self.n_levels)
         ]

@@ -70,8 +70,7 @@ def read_targets(y, task_types="binary", missing_labels="error", classes=None):
     labels, missing, columns = read_labels(y, allowed, input_name="y")
     labels = labels.reshape(len(labels), -1)
     n_tasks = labels.shape[1]
-    is_one = isinstance(task_types, str)
-    types = [task_types] * n_tasks if is_one else list(task_types)
+    types = [task_types] * n_tasks if isinstance(task_types, str) else list(task_types)
     if len(types) != n_tasks or not all(each in TASK_TYPES for each in types):
         raise ValueError(
             f"task_types must be one of {TASK_TYPES}, or one for each of {n_tasks} "

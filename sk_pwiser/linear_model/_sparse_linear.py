@@ -515,8 +515,7 @@ def fold_scores(X, targets, weights, train, test, alphas, settings):
     scores = np.full((len(alphas), len(is_defined)), np.nan)
     for row, alpha in zip(scores, alphas, strict=True):
         coef, intercept, _ = problem.solve(alpha)
-        linear = X[test] @ coef.T + intercept
-        parts = values, linear, targets.is_binary, weights
+        parts = values, X[test] @ coef.T + intercept, targets.is_binary, weights
         row[is_defined] = task_scores(*(part[..., is_defined] for part in parts))
     return scores
 

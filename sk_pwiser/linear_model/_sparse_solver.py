@@ -141,8 +141,7 @@ def _scaled_columns(X, weights, settings):
         variance, mean = variance + mean**2, np.zeros_like(mean)
     shift = np.zeros_like(mean)
     if not issparse(X):
-        is_far = (variance > 0) & (mean**2 > 1e6 * variance)
-        shift = np.where(is_far, mean, 0.0)
+        shift = np.where((variance > 0) & (mean**2 > 1e6 * variance), mean, 0.0)
         X, mean = X - shift if shift.any() else X, mean - shift
     # The curvature of a column: that of the loss and of the squared penalties.
     square = variance + settings.l2 + settings.mean_reg

@@ -121,8 +121,7 @@ def inactive_bound(higher: Tensor, margin: float) -> Tensor:
     above = bound.nextafter(infinity)
     bound = torch.where(higher - above >= margin, above, bound)
     for _ in range(2):
-        below = bound.nextafter(-infinity)
-        bound = torch.where(higher - bound >= margin, bound, below)
+        bound = torch.where(higher - bound >= margin, bound, bound.nextafter(-infinity))
     return bound
 
 
@@ -264,8 +263,7 @@ def logistic_sums(higher_side: Side, lower_side: Side, margin: float) -> PairSum
         return brute_force_sums(higher_side, lower_side, margin, "logistic")
     n_nodes = BLOCK_NODES * n_blocks
     x_mass = _distribute(x_nodes, higher_weight, n_nodes)
-    y_mass = _distribute(y_nodes, lower_weight, n_nodes)
-    values, x_slopes = _node_sums(y_mass)
+    values, x_slopes = _node_sums(_distribute(y_nodes, lower_weight, n_nodes))
     # y - x = (-x) - (-y): for the other side the kernel is the same on a mirrored axis.
     _, y_slopes = _node_sums(x_mass.flip(0))
     return PairSums(
@@ -278,8 +276,7 @@ def logistic_sums(higher_side: Side, lower_side: Side, margin: float) -> PairSum
 def _stencils(positions: Tensor) -> Iterator[tuple[slice, Tensor, Tensor]]:
     """Yield chunks of positions with ORDER nodes, floor(p) on, and Lagrange weights."""
     offsets = torch.arange(ORDER, device=positions.device)[:, None]
-    ratios = (offsets - offsets.T).double()
-    scale = ratios.fill_diagonal_(1.0).prod(1)[:, None]
+    scale = (offsets - offsets.T).double().fill_diagonal_(1.0).prod(1)[:, None]
     size = CHUNK_SCORES if positions.is_cpu else CHUNK_SCORES_DEVICE
     for start in range(0, positions.numel(), size):
         chunk = slice(start, start + size)
@@ -412,8 +409,7 @@ class WeightedScores(NamedTuple):
         """Return the sum of the weights divided by the number of rows of the batch."""
         if self.weight is None:
             return self.values.numel() / max(n_rows, 1)
-        dtype = widest_float(self.weight.device)
-        return self.weight.sum(dtype=dtype) / max(n_rows, 1)
+        return self.weight.sum(dtype=widest_float(self.weight.device)) / max(n_rows, 1)
 
 
 def pairwise_mean(

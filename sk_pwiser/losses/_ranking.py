@@ -242,8 +242,7 @@ def _log_relative_weight(weight: Tensor, context: Tensor, n_contexts: int) -> Te
     total = zeros.scatter_add(0, rows, weight)[context]
     n_weighted = zeros.scatter_add(0, rows, (weight > 0).to(weight.dtype))[context]
     ones = torch.ones_like(weight)
-    relative = torch.where(total > 0, weight * n_weighted / total, ones)
-    return relative.log().unsqueeze(2)
+    return torch.where(total > 0, weight * n_weighted / total, ones).log().unsqueeze(2)
 
 
 def _log_sum_exp(scores: Tensor, context: Tensor, n_contexts: int) -> Tensor:
@@ -254,7 +253,6 @@ def _log_sum_exp(scores: Tensor, context: Tensor, n_contexts: int) -> Tensor:
         # The maximum of each context makes its largest exponential 1, at any logit.
         lowest = scores.new_full(size, -torch.inf)
         maxima = lowest.scatter_reduce(0, rows, scores, "amax")
-    shifted = (scores - maxima[context]).exp()
-    sums = scores.new_zeros(size).scatter_add(0, rows, shifted)
+    sums = scores.new_zeros(size).scatter_add(0, rows, (scores - maxima[context]).exp())
     # The logarithm of an unused context's 0 would have no finite gradient.
     return torch.where(sums > 0, sums, 1.0).log() + maxima

@@ -164,8 +164,7 @@ def reliability_curve(y_true, y_prob, *, n_bins=20, sample_weight=None):
     share = np.cumsum(weight) / weight.sum()
     # The smallest prediction of each bin, so that equal predictions stay together.
     first = np.searchsorted(share, np.arange(1, n_bins) / n_bins, side="right")
-    edges = p[np.minimum(first, len(p) - 1)]
-    bins = np.searchsorted(edges, p, side="right")
+    bins = np.searchsorted(p[np.minimum(first, len(p) - 1)], p, side="right")
     totals = np.bincount(bins, weights=weight)
     used = totals > 0
     totals = totals[used]

@@ -454,8 +454,7 @@ class ScoresOfParts:
             if len(rows):
                 X_part, Y_part = (_safe_indexing(table, rows) for table in (X, Y))
                 of_rows = _check_method_params(X, metadata, rows)
-                model = stored.at(X_part, rows)
-                own = self._score(model, X_part, Y_part, of_rows)
+                own = self._score(stored.at(X_part, rows), X_part, Y_part, of_rows)
             found |= {f"{name}, {part}": own.get(name, np.nan) for name in scores}
         return found
 

@@ -3,6 +3,7 @@
 import importlib.util
 import warnings
 from collections.abc import Mapping
+from functools import partial
 
 import numpy as np
 import sklearn
@@ -271,9 +272,6 @@ class StopsEarly(ClassifierMixin, BaseEstimator):
         self.classes_ = self.model_.classes_
         return self
 
-    def predict(self, X):
-        return self.model_.predict(X)
-
     def predict_proba(self, X):
         return self.model_.predict_proba(X)
 
@@ -294,9 +292,6 @@ class CatBoost(ClassifierMixin, BaseEstimator):
         self.model_.fit(self._as_text(X), y, eval_set=held_out or None)
         self.classes_ = self.model_.classes_
         return self
-
-    def predict(self, X):
-        return self.model_.predict(self._as_text(X))
 
     def predict_proba(self, X):
         return self.model_.predict_proba(self._as_text(X))
@@ -368,10 +363,6 @@ def lightgbm(**params):
     return with_statistics(early_stopped_lightgbm(0, **params))
 
 
-def lightgbm_small_leaves():
-    return lightgbm(small=True)
-
-
 def by_number(model):
     """Return a pipeline that renames columns: LightGBM refuses some characters."""
     return make_pipeline(preprocessing.FunctionTransformer(plain_names), model)
@@ -391,7 +382,7 @@ MODELS = {
     "logistic_regression": logistic_regression,
     "hist_gradient_boosting": hist_gradient_boosting,
     "lightgbm": lightgbm,
-    "lightgbm_small_leaves": lightgbm_small_leaves,
+    "lightgbm_small_leaves": partial(lightgbm, small=True),
     "catboost": catboost,
 }
 PACKAGES = {"lightgbm": "lightgbm", "catboost": "catboost"}

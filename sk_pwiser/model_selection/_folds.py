@@ -356,8 +356,7 @@ def warn_about_random_folds(estimators, X, cv, splits, groups=None):
         return
     found = next(filter(None, (_order_of_rows(each, X) for each in estimators)), None)
     if found is None:
-        names = getattr(X, "column_names", getattr(X, "columns", ()))
-        column = history_column(names)
+        column = history_column(getattr(X, "column_names", getattr(X, "columns", ())))
         is_listed = not (cv is None or isinstance(cv, Integral) or hasattr(cv, "split"))
         if column is None or is_listed or hasattr(cv, "time"):
             return

@@ -317,8 +317,7 @@ def _verdict(rows, baseline):
             similar.append(candidate)
         else:
             place = "ahead of" if row["difference"] > 0 else "behind"
-            interval = _interval(*sorted([abs(low), abs(high)]), digits)
-            found = f"by {amount} {interval}"
+            found = f"by {amount} {_interval(*sorted([abs(low), abs(high)]), digits)}"
             if not is_clear:
                 found = (
                     f"on all {n_splits} folds, by {amount} in the mean, but these are "

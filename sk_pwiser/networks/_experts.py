@@ -76,8 +76,7 @@ class MMoE(MultiTaskNetwork):
     def forward(self, codes: Tensor, numeric: Tensor) -> NetworkOutput:
         """Compute the logits of a batch, of shape `(batch, n_tasks)`."""
         inputs = self.input_layer(codes, numeric)
-        experts = self.experts(inputs)
-        mixed = layers.mix(self.gates(inputs), experts)
+        mixed = layers.mix(self.gates(inputs), self.experts(inputs))
         return NetworkOutput(self.towers(mixed.expand(self.n_tasks, -1, -1)))
 
 
@@ -257,8 +256,7 @@ def mix_trained(to_own: Tensor, to_shared: Tensor, experts: Tensor) -> Tensor:
     n_tasks, n_own = to_own.shape[1:]
     own, shared = experts.tensor_split([n_tasks * n_own])
     own = torch.unflatten(own, 0, (n_tasks, n_own))
-    mixed = torch.einsum("bkj,kjbw->kbw", to_own, own)
-    return mixed + layers.mix(to_shared, shared)
+    return torch.einsum("bkj,kjbw->kbw", to_own, own) + layers.mix(to_shared, shared)
 
 
 class STEM(MultiTaskNetwork):
@@ -451,8 +449,7 @@ class FDN(MultiTaskNetwork):
 
     def forward(self, codes: Tensor, numeric: Tensor) -> NetworkOutput:
         """Compute the logits of a batch, of shape `(batch, n_tasks)`."""
-        experts = self.experts(self.input_layer(codes, numeric))
-        specific, shared = experts.chunk(2)
+        specific, shared = self.experts(self.input_layer(codes, numeric)).chunk(2)
         # A tower reads its own specific experts and all shared ones:
         # (n_tasks, batch, n_pairs * width) and (batch, n_tasks * n_pairs * width).
         own = specific.unflatten(0, (self.n_tasks, self.n_pairs))
@@ -580,8 +577,7 @@ class MetaHeac(MultiTaskNetwork):
     def forward(self, codes: Tensor, numeric: Tensor) -> NetworkOutput:
         """Compute the logits of a batch, of shape `(batch, n_tasks)`."""
         inputs = self.input_layer(codes, numeric)
-        experts = self.experts(inputs)
-        mixed = layers.mix(self.gates(inputs), experts)
+        mixed = layers.mix(self.gates(inputs), self.experts(inputs))
         # Every critic reads every task's mixture: (n_critics, n_tasks, batch).
         judged = self.output(self.critics(mixed.flatten(0, 1)))
         judged = judged.view(judged.shape[0], *mixed.shape[:2]).permute(2, 1, 0)
@@ -593,5 +589,4 @@ class MetaHeac(MultiTaskNetwork):
 def mixture_logits(logits: Tensor, log_weights: Tensor) -> Tensor:
     """Compute log-odds of mixed probabilities, from `(batch, n_tasks, n_critics)`."""
     ones = torch.logsumexp(log_weights + F.logsigmoid(logits), dim=2)
-    zeros = torch.logsumexp(log_weights + F.logsigmoid(-logits), dim=2)
-    return ones - zeros
+    return ones - torch.logsumexp(log_weights + F.logsigmoid(-logits), dim=2)

@@ -497,8 +497,7 @@ class BagEmbeddings(nn.Module):
         unseen = self.unseen[bag]
         drawn = torch.empty(indices.shape, device=indices.device)
         drawn.uniform_(generator=generator_on(indices.device))
-        is_dropped = (drawn < self.dropout[bag]) & (unseen >= 0)
-        return torch.where(is_dropped, unseen, indices)
+        return torch.where((drawn < self.dropout[bag]) & (unseen >= 0), unseen, indices)
 
 
 class InputLayer(nn.Module):
@@ -636,8 +635,7 @@ class InputLayer(nn.Module):
         start = int(self.offsets[column])
         rows = slice(start, start + self.cardinalities[column])
         width = self.read_widths[column]
-        found = [table[rows, :width] for table in self.tables]
-        return torch.cat(found, dim=1).detach()
+        return torch.cat([table[rows, :width] for table in self.tables], dim=1).detach()
 
     def set_unseen_inputs(self, found: Sequence[tuple[int, int, float]]) -> None:
         """Set the numeric inputs of unseen values, as in the network's `spec`."""

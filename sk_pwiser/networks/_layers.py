@@ -232,8 +232,7 @@ class ExpertGroups(nn.ModuleList):
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Map one input or one per group to `(n_experts, batch, n_out)`, by group."""
-        outputs = [group(each) for group, each in pair(self, inputs)]
-        return torch.cat(outputs)
+        return torch.cat([group(each) for group, each in pair(self, inputs)])
 
 
 class Gates(nn.ModuleList):
@@ -331,8 +330,7 @@ class FactorizationMachine(nn.Module):
             )
         # Lemma 3.1: the sum over pairs from the square of the sum and the sum of
         # squares.
-        pairs = (total.square() - squares) / 2
-        return torch.cat([inputs, pairs], dim=1)
+        return torch.cat([inputs, (total.square() - squares) / 2], dim=1)
 
 
 class DomainGate(nn.Module):
@@ -364,8 +362,7 @@ class DomainGate(nn.Module):
         features = torch.split(inputs.index_select(1, self.places), self.sizes, dim=1)
         for part, is_embedded in zip(features, self.is_embedded, strict=True):
             if is_embedded:
-                length = math.sqrt(part.shape[1])
-                part = F.normalize(part, dim=1, eps=1e-4) * length
+                part = F.normalize(part, dim=1, eps=1e-4) * math.sqrt(part.shape[1])
             parts.append(part)
         hidden = torch.relu(self.hidden(torch.cat(parts, dim=1)))
         return inputs * (2 * torch.sigmoid(self.output(hidden)))

@@ -455,8 +455,7 @@ def chain_logits(
             log_p[k] = log_p[parent] + log_p[k]
     # Tasks without a parent are computed like the others, not copied from the input:
     # all columns then have the same rounding errors, and their order is kept.
-    logits = [p - n for p, n in zip(log_p, log_not, strict=True)]
-    return torch.stack(logits, dim=1)
+    return torch.stack([p - n for p, n in zip(log_p, log_not, strict=True)], dim=1)
 
 
 class SharedBottom(MultiTaskNetwork):
@@ -670,12 +669,10 @@ class Transfer(nn.Module):
         """Map two tensors of shape `(batch, width)` to one."""
         passed = torch.relu(self.information(previous))
         # Both vectors go through the three maps W^1, W^2 and W^3 in one product.
-        candidates = torch.cat([own, passed])
-        projected = self.attention(candidates).unflatten(1, (2, -1))
+        projected = self.attention(torch.cat([own, passed])).unflatten(1, (2, -1))
         keys, queries, values = projected.unbind()
         scores = (keys * queries).sum(dim=2) * self.scale
-        weights = scores.softmax(dim=0).unsqueeze(2)
-        return torch.sum(weights * values, dim=0)
+        return torch.sum(scores.softmax(dim=0).unsqueeze(2) * values, dim=0)
 
 
 class CTCL(SharedBottom):

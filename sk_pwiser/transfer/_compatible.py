@@ -363,8 +363,7 @@ def find_present(network, rows):
     layer, of_bags = network.input_layer, network.input_layer.bags
     present = torch.zeros(sum(layer.cardinalities), dtype=torch.bool)
     present[layer.unseen.cpu()] = True
-    codes = rows.column("codes").cpu().long()
-    present[codes + layer.offsets.cpu()] = True
+    present[rows.column("codes").cpu().long() + layer.offsets.cpu()] = True
     if of_bags is None:
         return present, torch.zeros(0, dtype=torch.bool)
     in_bags = torch.zeros(of_bags.embeddings[0].num_embeddings, dtype=torch.bool)

@@ -43,10 +43,8 @@ DISCREPANCY_WEIGHT, GATE_PENALTY, HEAD_PENALTY = 0.05, 0.024, 0.03
 N_STEPS, STEP_SIZE, N_ROWS = 200, 0.05, 128
 # Parameters that change the meaning or the shapes of the source's weights; of
 # `encoding_params`, all but those of training.
-OF_SOURCE = (
-    *("network", "network_params", "embedding_dim"),
-    *("target_encoding", "categorical_features"),
-)
+OF_SOURCE = ["network", "network_params", "embedding_dim", "target_encoding"]
+OF_SOURCE += ["categorical_features"]
 OF_TRAINING = {"category_dropout", "grow_vocabulary", "time_column"}
 OF_TRAINING |= {"target_encoding_blocks", "target_encoding_min_values"}
 # Rows from which the scales of the features are computed.
@@ -143,8 +141,7 @@ def separate(read, y, sample_weight, seed):
             for share, sign, x in zip(shares, (-1, 1), pair, strict=True):
                 z = x @ (gates * heads[k]) + biases[k]
                 # log(1 + exp(-z)) for label 1, weighted by its share.
-                cross_entropy = share * F.softplus(sign * z).mean()
-                loss = loss + cross_entropy / entropies[k]
+                loss = loss + share * F.softplus(sign * z).mean() / entropies[k]
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -166,8 +163,7 @@ def _balanced_tasks(y, sample_weight):
         if all(map(len, rows)):
             sums = [weight[each].cumsum(0) for each in rows]
             totals = torch.stack([each[-1] for each in sums])
-            shares = (totals / totals.sum()).tolist()
-            tasks.append((rows, sums, shares))
+            tasks.append((rows, sums, (totals / totals.sum()).tolist()))
     return tasks
 
 

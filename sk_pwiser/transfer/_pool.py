@@ -199,8 +199,7 @@ def learn_policy(reward, n_members, size, n_iter, random_state):
 
 def _policy(score, n_members, size, n_iter, random_state):
     weights = learn_policy(score, n_members, size, n_iter, random_state)
-    best = np.argsort(-weights, kind="stable")[:size]
-    return tuple(sorted(best.tolist())), weights
+    return tuple(sorted(np.argsort(-weights, kind="stable")[:size].tolist())), weights
 
 
 def _greedy(score, n_members, size, *_):

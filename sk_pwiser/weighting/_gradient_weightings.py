@@ -202,8 +202,7 @@ class GradientWeighting(TaskWeighting):
         """
         # Here the host waits for the device. Small matrices are faster on the CPU, and
         # some devices do not support float64.
-        products = torch.stack([g @ g.t() for g in gradients])
-        gram = products.cpu().double().sum(dim=0)
+        gram = torch.stack([g @ g.t() for g in gradients]).cpu().double().sum(dim=0)
         if not bool(gram.isfinite().all()):
             weights = torch.full_like(gram[0], torch.nan)
         elif not bool(gram.any()):
@@ -823,8 +822,7 @@ class Nash(GradientWeighting):
     def _bargain(self, cosines: Tensor) -> Tensor:
         """Return the weights of unit vectors with the given cosines."""
         if len(cosines) == 2:
-            gap = (1 + cosines[0, 1]).clamp(min=NEARLY_OPPOSITE)
-            return gap.rsqrt().expand(2)
+            return (1 + cosines[0, 1]).clamp(min=NEARLY_OPPOSITE).rsqrt().expand(2)
         weights = nash_weights(cosines, self.tol, self.max_iter)
         if weights.max() > TOO_LARGE:
             shift = NEARLY_OPPOSITE - torch.linalg.eigvalsh(cosines)[0].clamp(max=0)

@@ -220,8 +220,7 @@ class SessionCriticWeights(DocLink, BaseEstimator):
         p = self._left_out_probabilities(X, Y, groups, labels.shape[1])
         rewards = labels * np.log(p) + (1 - labels) * np.log1p(-p)
         critic = self._critic(n_categories)
-        states = encoder.transform(X)
-        fitted = self._fit_critics(critic, states, p, rewards, sessions)
+        fitted = self._fit_critics(critic, encoder.transform(X), p, rewards, sessions)
         self.base_estimator_ = clone(self.base_estimator).fit(X, Y)
         self._encoder, (self.critics_, self.n_iter_) = encoder, fitted
         validate_data(self, X, skip_check_array=True)  # sets the names of the columns
@@ -269,8 +268,7 @@ class SessionCriticWeights(DocLink, BaseEstimator):
         for train, left_out in GroupKFold(self.cv).split(p, groups=groups):
             model = clone(self.base_estimator)
             model.fit(_safe_indexing(X, train), _safe_indexing(Y, train))
-            rows = _safe_indexing(X, left_out)
-            p[left_out] = probabilities(model, rows, n_tasks)
+            p[left_out] = probabilities(model, _safe_indexing(X, left_out), n_tasks)
         return p
 
     def _critic(self, n_categories):

@@ -24,8 +24,7 @@ from sk_pwiser.weighting import WEIGHTINGS
 def test_errors_about_unknown_names_list_the_known_ones(earlier, parameter, registry):
     for unknown in ("shared_botom", 5, None):
         earlier.set_params(**{parameter: unknown})
-        message = f"'{parameter}' parameter .* Got {unknown!r}"
-        refuses(earlier, ValueError, message)
+        refuses(earlier, ValueError, f"'{parameter}' parameter .* Got {unknown!r}")
         for name in registry:
             refuses(earlier, ValueError, f"'{parameter}' parameter .*'{name}'")
 

@@ -108,8 +108,7 @@ def estimators():
     for name in INTERACTIONS:
         yield f"interaction={name}", small(interaction=name)
     yield "view", TaskView(small(random_state=0), 0)
-    calibrated = FunnelCalibrator(small(random_state=0), method="sigmoid", cv=2)
-    yield "calibrator", calibrated
+    yield "calibrator", FunnelCalibrator(small(random_state=0), method="sigmoid", cv=2)
 
 
 def cases():

@@ -57,20 +57,17 @@ def test_names_and_indices_give_the_same_as_the_array(features):
     assert_allclose(
         array.predict_proba(table.to_numpy(float)), model.predict_proba(X), atol=1e-6
     )
-    other = small(()).fit(X, Y)
-    assert not np.allclose(other.predict_proba(X), model.predict_proba(X))
+    assert not np.allclose(small(()).fit(X, Y).predict_proba(X), model.predict_proba(X))
 
 
 @pytest.mark.filterwarnings("ignore:Rows with new category values")
 @pytest.mark.parametrize("grows", [False, True])
 def test_a_new_market_is_an_unseen_value_until_it_is_learnt(grows):
-    encoding_params = {"grow_vocabulary": grows}
-    model = small(encoding_params=encoding_params).fit(X, Y)
+    model = small(encoding_params={"grow_vocabulary": grows}).fit(X, Y)
     new, other = (X[:200].assign(market=name) for name in ("xx", "yy"))
     assert_array_equal(model.predict_proba(new), model.predict_proba(other))
     model.partial_fit(new, Y[:200])
-    is_known = (model.predict_proba(new) != model.predict_proba(other)).any()
-    assert is_known == grows
+    assert (model.predict_proba(new) != model.predict_proba(other)).any() == grows
     tuned = fine_tune(model, new, Y[:200], max_epochs=1)
     assert (tuned.predict_proba(new) != tuned.predict_proba(other)).any()
 

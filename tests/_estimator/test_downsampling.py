@@ -15,8 +15,7 @@ RATE = 0.1
 def log():
     data = make_ctr_cvr(60_000, ctr=0.03, cvr=0.2, random_state=0)
     clicked = data.target["click"].to_numpy() == 1
-    kept = clicked | (np.random.default_rng(0).random(len(clicked)) < RATE)
-    return data, kept
+    return data, clicked | (np.random.default_rng(0).random(len(clicked)) < RATE)
 
 
 def fit(log, task_space="entire", sample_weight=None, **params):
@@ -37,8 +36,7 @@ def fit(log, task_space="entire", sample_weight=None, **params):
 @pytest.mark.parametrize("task_space", ["entire", "conditional"])
 def test_probabilities_are_those_of_the_full_log(log, task_space):
     data, kept = log
-    model = fit(log, task_space, negative_sampling_rate=RATE)
-    p = model.predict_proba(data.data)
+    p = fit(log, task_space, negative_sampling_rate=RATE).predict_proba(data.data)
     rates = data.target.mean().to_numpy()
     assert_allclose(p.mean(axis=0), rates, rtol=0.12)
     # Uncorrected, the rates are those of the sampled log, several times as high.

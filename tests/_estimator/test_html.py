@@ -87,8 +87,7 @@ def test_rows_columns_and_embeddings(fitted):
 def test_names_are_escaped_and_there_is_no_script_of_our_own():
     renamed = X.rename(columns={"numeric_0": UNSAFE, "category_0": f"{UNSAFE}2"})
     labels = Y.set_axis([f"{UNSAFE}3", "conversion"], axis=1)
-    model = small().fit(renamed, labels)
-    text = model._repr_html_()
+    text = small().fit(renamed, labels)._repr_html_()
     assert UNSAFE not in text
     tables = Tables(text)
     assert "script" not in tables.tags
@@ -132,8 +131,7 @@ def test_sparse_columns_arrays_lists_and_many_names():
 
 def test_long_tables_say_how_many_rows_they_leave_out():
     table = pd.DataFrame({f"c{k}": ["x", "y", "z"] * 100 for k in range(35)})
-    rows = Tables(small().fit(table, Y)._repr_html_()).rows
-    assert ["and 5 more"] in rows
+    assert ["and 5 more"] in Tables(small().fit(table, Y)._repr_html_()).rows
 
 
 def test_partial_fit_and_files(fitted, tmp_path):
@@ -152,8 +150,7 @@ def test_partial_fit_and_files(fitted, tmp_path):
 
 def history_of(model):
     tables = Tables(model._repr_html_())
-    place = [row[0] for row in tables.rows].index("epoch")
-    header, *rows = tables.rows[place:]
+    header, *rows = tables.rows[[row[0] for row in tables.rows].index("epoch") :]
     return header, [row for row in rows if len(row) == len(header)], tables.titles
 
 

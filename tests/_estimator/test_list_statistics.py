@@ -68,8 +68,7 @@ def log_odds(statistics, table, y, counted, codes):
         n, k = len(rows), y[rows].sum(axis=0)
         p, a = statistics.rates_, statistics.strengths_[table]
         rate = (k + a * p) / (n + a)
-        odds = np.log(rate / (1 - rate)) - np.log(p / (1 - p))
-        found.append([*odds, np.log1p(n)])
+        found.append([*np.log(rate / (1 - rate)) - np.log(p / (1 - p)), np.log1p(n)])
     return np.mean(found, axis=0)
 
 
@@ -111,8 +110,7 @@ def test_a_list_has_the_mean_of_its_elements_without_its_own_block(monkeypatch):
 
 def test_the_inputs_of_a_fit():
     X, Y = make_log(2_000)
-    model = make(max_epochs=1).fit(X, Y)
-    encoded = model.encode(X)
+    encoded = make(max_epochs=1).fit(X, Y).encode(X)
     names = encoded.numeric_names
     assert names[-9:-6] == [
         f"author_{n}" for n in ("click_rate", "conversion_rate", "frequency")

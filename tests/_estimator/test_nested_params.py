@@ -28,8 +28,7 @@ def test_a_search_varies_entries():
     assert len(set(search.cv_results_["mean_test_score"])) == 4
     best = search.best_estimator_[-1]
     chosen = {name.removeprefix(prefix): v for name, v in search.best_params_.items()}
-    network = best.net_.module_
-    assert network.experts.n_stacked == chosen["network_params__n_experts"]
+    assert best.net_.module_.experts.n_stacked == chosen["network_params__n_experts"]
     assert set(best.net_.criterion_.loss.margins) == {chosen["loss_params__margins"]}
     assert MMOE == {"expert_units": (8,), "tower_units": (4,)}
 
@@ -72,8 +71,7 @@ def test_clones_and_representations():
     assert "loss_params={'margins': 0.5}" in printed
     assert "'n_experts': 3" in printed
     assert "__" not in printed
-    drawn = model._repr_html_()
-    assert "n_experts" in drawn
+    assert "n_experts" in model._repr_html_()
     first = model.fit(X, Y).predict_proba(X)
     assert_array_equal(copy.fit(X, Y).predict_proba(X), first)
 

@@ -341,8 +341,7 @@ def test_a_parameter_of_the_estimator_in_loss_params(earlier):
 def test_half_precision_gives_distinct_probabilities():
     # In bfloat16, positions within bins have fewer digits than standardised numbers.
     params = {"max_epochs": 10, "numeric_encoding": "standard"}
-    model = small(precision="bfloat16", **params).fit(X, Y)
-    p = model.predict_proba(X)
+    p = small(precision="bfloat16", **params).fit(X, Y).predict_proba(X)
     n_distinct = len(X.drop_duplicates())
     assert min(len(set(column)) for column in p.T.tolist()) > 0.8 * n_distinct
 
@@ -408,7 +407,6 @@ class Complex(Linear):
 
 
 def test_parameters_that_are_no_floats():
-    model = small(network=Complex, network_params=None).fit(X, Y)
-    phase = model.net_.module_.phase
+    phase = small(network=Complex, network_params=None).fit(X, Y).net_.module_.phase
     assert phase.is_complex()
     assert (phase != 1).any()

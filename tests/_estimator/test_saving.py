@@ -114,8 +114,7 @@ def test_kinds_of_large_numbers(tmp_path):
 
 
 def test_a_distilled_model(tmp_path):
-    teacher = small().fit(X, Y)
-    student = distill([teacher], X, student=small())
+    student = distill([small().fit(X, Y)], X, student=small())
     again = reloaded(student, tmp_path)
     assert_array_equal(again.predict_proba(X), student.predict_proba(X))
 
@@ -261,8 +260,7 @@ def test_unknown_settings_are_refused_by_name_and_version(parts, place, message)
 
 
 def test_a_file_does_not_choose_where_checkpoints_are_written(tmp_path):
-    model = small(checkpoint_dir=tmp_path / "checkpoints").fit(X, Y)
-    model.save(tmp_path / "model")
+    small(checkpoint_dir=tmp_path / "checkpoints").fit(X, Y).save(tmp_path / "model")
     assert load(tmp_path / "model").checkpoint_dir is None
     values, arrays = read_file(tmp_path / "model")
     assert "checkpoint_dir" not in values["params"]
@@ -442,8 +440,7 @@ def test_the_hash_of_a_fitted_estimator_stays_the_same(wrap, tmp_path):
         return estimator.predict_proba(table)
 
     expected = wrapped.predict_proba(X)
-    memory = joblib.Memory(tmp_path, verbose=0)
-    cached = memory.cache(predict)
+    cached = joblib.Memory(tmp_path, verbose=0).cache(predict)
     for _ in range(3):
         assert_array_equal(cached(wrapped, X), expected)
     assert calls == [len(X)]

@@ -51,8 +51,7 @@ def test_a_value_of_either_column_has_an_embedding(model):
     network = model.net_.module_
     n_vectors = network.spec.cardinalities[0]
     assert n_vectors == len(values) + 2  # and codes of missing and unseen values
-    shared = network.input_layer.tables[0]
-    assert len(shared) == n_vectors
+    assert len(network.input_layer.tables[0]) == n_vectors
     # Of its own, a list has vectors of empty and missing lists.
     [own] = network.input_layer.bags.embeddings
     plain = 2 + 3 + 1
@@ -135,8 +134,7 @@ def test_the_lists_of_a_user_are_served_beside_the_candidates(columns, runtime):
 
 
 def test_elements_of_lists_alone_train_the_embedding_of_their_value(model):
-    like = fit_like(clone(model), model, OTHER, Y[:60])
-    found = like.category_embeddings("author")
+    found = fit_like(clone(model), model, OTHER, Y[:60]).category_embeddings("author")
     assert (found.loc["a13"] != found.loc["a00"]).all()
 
 

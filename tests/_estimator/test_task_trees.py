@@ -37,8 +37,7 @@ def log(seed=0, click=0.5, n=N):
     clicked = rng.random(n) < click
     like = clicked & (rng.random(n) < 0.3 + 0.3 * (X["x"] > 0))
     conversion = clicked & (rng.random(n) < 0.3 + 0.3 * (X["x"] < 0))
-    back = conversion & (rng.random(n) < 0.5)
-    Y = np.column_stack([clicked, like, conversion, back])
+    Y = np.column_stack([clicked, like, conversion, conversion & (rng.random(n) < 0.5)])
     return X, pd.DataFrame(Y, columns=NAMES).astype(int)
 
 
@@ -89,8 +88,7 @@ def test_a_mapping_of_a_funnel_is_the_funnel_to_the_bit(loss):
     two = Y[["click", "conversion"]]
     chain = small(loss=loss, **params).fit(X, two)
     mapped = small(loss=loss, task_parents={"conversion": "click"}, **params)
-    found = mapped.fit(X, two).predict_proba(X)
-    assert_array_equal(found, chain.predict_proba(X))
+    assert_array_equal(mapped.fit(X, two).predict_proba(X), chain.predict_proba(X))
 
 
 def test_conditional_heads_multiply_along_each_path():
@@ -171,8 +169,7 @@ def test_the_penalty_compares_tasks_with_their_parents():
     parents = read_task_parents(TREE, NAMES)
     found = funnel_monotonicity_penalty(torch.logit(p), parents=parents)
     assert found.item() == pytest.approx(0.1 + 0.3)
-    siblings = funnel_monotonicity_penalty(torch.logit(p), parents=[-1] * 4)
-    assert siblings.item() == 0
+    assert funnel_monotonicity_penalty(torch.logit(p), parents=[-1] * 4).item() == 0
 
 
 def test_labels_are_judged_by_the_tasks_that_they_presuppose(recwarn):
@@ -216,8 +213,7 @@ def test_rows_are_stratified_by_the_last_task_that_they_reached():
     ):
         counts = np.bincount(reached[test], minlength=5)
         assert_allclose(counts, np.bincount(reached, minlength=5) / 4, atol=1)
-    time = np.arange(N)
-    splits = FunnelTimeSplit(3, time=time, min_conversions=5, task_parents=TREE)
+    splits = FunnelTimeSplit(3, time=np.arange(N), min_conversions=5, task_parents=TREE)
     assert all((Y["return"].iloc[test].sum() >= 5) for _, test in splits.split(X, Y))
 
 

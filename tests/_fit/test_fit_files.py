@@ -84,8 +84,7 @@ def test_the_encoding_is_that_of_the_rows_in_memory(folder, encoding, params):
     for found, column in zip(columns_of(model), columns_of(expected), strict=True):
         assert_same_state(vars(found), vars(column))
     assert_array_equal(model.feature_names_in_, FEATURES)
-    rates = (m._result.schema.base_rates for m in (model, expected))
-    assert_array_equal(*rates)
+    assert_array_equal(*(m._result.schema.base_rates for m in (model, expected)))
 
 
 @pytest.mark.parametrize("task_space", ["entire", "conditional"])
@@ -186,8 +185,7 @@ def test_few_rows_are_trained_for_as_many_steps_as_in_memory(tmp_path):
 def test_several_validation_sets_are_tables(folder):
     log = make_log(200, seed=1)
     table = in_memory(log), log[TARGETS]
-    model = make(max_epochs=1).fit(read(folder), eval_set=[table, table])
-    [row] = model.history_
+    [row] = make(max_epochs=1).fit(read(folder), eval_set=[table, table]).history_
     assert row["valid_0_auc_click"] == row["valid_auc_click"]
     with pytest.raises(ValueError, match="Several sets in eval_set must be tables"):
         make().fit(read(folder), eval_set={"a": read(folder), "b": table})
@@ -321,11 +319,9 @@ def test_more_rows_than_the_sample_and_more_values_than_the_bound(folder):
         model = make().fit(read(folder, sample_rows=200, max_values=40))
     exact = make().fit(X, Y)
     numeric, category = columns_of(model)[0], columns_of(model)[2]
-    known = columns_of(exact)[0]
-    assert_allclose(numeric.edges_, known.edges_, atol=0.6)
+    assert_allclose(numeric.edges_, columns_of(exact)[0].edges_, atol=0.6)
     assert category.n_codes <= 42
-    counts = LOG["category_0"].value_counts()
-    assert set(counts.index[:10]) <= category.codes_.keys()
+    assert set(LOG["category_0"].value_counts().index[:10]) <= category.codes_.keys()
 
 
 def test_progress_counts_rows(folder, capsys):
@@ -563,8 +559,7 @@ def test_a_part_without_weight(folder, tmp_path):
 def test_a_refused_dataset_keeps_the_earlier_fit(folder, tmp_path):
     model = make().fit(X, Y)
     before = model.predict_proba(X)
-    log = LOG.assign(click=LOG["click"] * 2)
-    write(log, tmp_path)
+    write(LOG.assign(click=LOG["click"] * 2), tmp_path)
     message = r"In '.*part-0.parquet', rows from 0 on: Labels must be 0 or 1; column"
     with pytest.raises(ValueError, match=message):
         model.fit(read(tmp_path))

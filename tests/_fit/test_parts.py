@@ -109,8 +109,7 @@ def blocks_of(n_rows, n_blocks, times=None, parts=PARTS, **kwargs):
     """Return blocks after their first pass."""
     blocks = Blocks(n_blocks, times is not None, **kwargs)
     for part in parts:
-        n_own = len(range(n_rows)[part])
-        blocks.add(n_own, None if times is None else times[part])
+        blocks.add(len(range(n_rows)[part]), None if times is None else times[part])
     blocks.finish()
     return blocks
 
@@ -195,8 +194,7 @@ def test_random_blocks_share_each_time(parts):
 @pytest.mark.parametrize("parts", [PARTS, [slice(0, 300)]])
 def test_distinct_times_need_no_other_blocks(parts):
     rng = np.random.default_rng(0)
-    times = np.arange(300.0)
-    blocks = blocks_of(300, 4, times, parts, sample=RowSample(300, rng))
+    blocks = blocks_of(300, 4, np.arange(300.0), parts, sample=RowSample(300, rng))
     assert not blocks.have_order
 
 
@@ -273,8 +271,7 @@ def test_every_row_has_the_same_chance_to_be_in_the_sample():
     # 400 draws with a chance of 0.1 each: a standard deviation of 6.
     assert counts.min() > 40 - 5 * 6
     assert counts.max() < 40 + 5 * 6
-    thirds = counts.reshape(3, 100).sum(axis=1) / counts.sum()
-    assert_allclose(thirds, 1 / 3, atol=0.02)
+    assert_allclose(counts.reshape(3, 100).sum(axis=1) / counts.sum(), 1 / 3, atol=0.02)
 
 
 @pytest.mark.parametrize("n_days", [3, 300])

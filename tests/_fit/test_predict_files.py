@@ -59,8 +59,7 @@ def test_complete_files_of_the_same_fit_are_kept(folder, fitted, tmp_path):
     before = [path.stat().st_ino for path in paths]
     paths[1].unlink()
     fitted.predict_proba(read(folder), output=tmp_path)
-    after = [path.stat().st_ino for path in paths]
-    assert after[0] == before[0]
+    assert paths[0].stat().st_ino == before[0]
     make(random_state=3).fit(read(folder)).predict_proba(read(folder), output=tmp_path)
     assert paths[0].stat().st_ino != before[0]
     assert sorted(tmp_path.iterdir()) == paths
@@ -138,8 +137,7 @@ def test_folders_of_partitions_are_kept(tmp_path, fitted):
     LOG.assign(day=LOG["session"] // 50).to_parquet(folder, partition_cols=["day"])
     log = read(folder, filters=[("day", ">=", 1)])
     out = fitted.predict_proba(log, output=tmp_path / "out")
-    days = [path.name for path in sorted(Path(out).iterdir())]
-    assert days == ["day=1", "day=2"]
+    assert [path.name for path in sorted(Path(out).iterdir())] == ["day=1", "day=2"]
     assert len(pd.read_parquet(out)) == 450
     kept = LOG["session"] >= 50
     expected = fitted.predict_proba(in_memory(LOG[kept]))
@@ -152,8 +150,7 @@ def test_files_without_selected_rows_keep_their_predictions(fitted, tmp_path):
     for low, high in ((0, 200), (500, 600)):
         rows = read(log, filters=[("row", ">=", low), ("row", "<", high)])
         out = fitted.predict_proba(rows, output=tmp_path / "out")
-    found = [len(pd.read_parquet(path)) for path in sorted(out.iterdir())]
-    assert found == [200, 100]
+    assert [len(pd.read_parquet(path)) for path in sorted(out.iterdir())] == [200, 100]
 
 
 def test_filters_that_differ_in_the_middle_of_a_long_list(folder, fitted, tmp_path):

@@ -79,16 +79,13 @@ def test_consecutive_groups_have_the_block_of_their_first_row():
     rank = np.searchsorted(groups, groups)
     assert_array_equal(assign_blocks(3_000, 7, groups=groups), rank * 7 // 3_000)
     moved = np.random.default_rng(1).permutation(3_000)
-    times = np.empty(3_000)
-    times[moved] = np.arange(3_000)
     # The rows in another order, with their times.
     found = assign_blocks(3_000, 7, times=moved * 1.0, groups=groups[moved])
     assert_array_equal(found, (rank * 7 // 3_000)[moved])
 
 
 def test_a_group_of_more_than_two_blocks_is_named():
-    groups = np.where(np.arange(N) % 4 == 0, 0, np.arange(N))
-    _, messages = choose(DRAWN, groups=groups)
+    _, messages = choose(DRAWN, groups=np.where(np.arange(N) % 4 == 0, 0, np.arange(N)))
     assert len(messages) == 1
     assert "largest of the groups has 5000 of 20000 rows" in messages[0]
     assert choose(DRAWN, groups=np.arange(N) // 3_000)[1] == []
@@ -296,8 +293,7 @@ def test_times_decide_on_blocks():
         first, last = np.array([0, 4_999]) + 5_000 * number
         own = block[week == number]
         assert set(own) == {*range(first * 10 // N, last * 10 // N + 1)}
-    rates = np.bincount(block, labels[order, 0]) / np.bincount(block)
-    assert np.ptp(rates) < 0.05
+    assert np.ptp(np.bincount(block, labels[order, 0]) / np.bincount(block)) < 0.05
 
 
 def read_oulad(folder):

@@ -111,8 +111,7 @@ def test_codes_are_the_same_for_every_kind_of_column(values, kind):
 def test_codes_of_further_columns(column, values):
     encoder = CategoryColumn("column", Vocabulary(1))
     for encode in (encoder.fit_transform, encoder.transform):
-        codes = encode(column)[:].tolist()
-        assert codes == expected_codes(values, values, 1)[0]
+        assert encode(column)[:].tolist() == expected_codes(values, values, 1)[0]
 
 
 def test_only_values_that_occur_are_values_of_a_category_column():

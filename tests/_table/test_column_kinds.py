@@ -92,8 +92,7 @@ def test_categorical_features(chosen, expected):
         encoder = TableEncoder(chosen)
         codes, numeric = encoder.fit_transform(table)
         columns = encoder.columns_
-        found = [c.name for c in columns if isinstance(c, CategoryColumn)]
-        assert found == expected
+        assert [c.name for c in columns if isinstance(c, CategoryColumn)] == expected
         assert codes.shape == (3, len(expected))
         assert numeric.shape == (3, 3 - len(expected))
 
@@ -194,8 +193,7 @@ def test_decimals_in_a_parquet_file(tmp_path):
     table = with_amounts(objects(decimals(PRICE)))
     table.assign(**Y).to_parquet(tmp_path / "log.parquet")
     log = ParquetImpressions(tmp_path, list(table), list(Y))
-    model = small().fit(log)
-    assert "amount" in model.encode(table[:1]).numeric_names
+    assert "amount" in small().fit(log).encode(table[:1]).numeric_names
 
 
 def is_category(amount, **params):

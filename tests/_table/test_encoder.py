@@ -246,8 +246,7 @@ def test_codes_have_the_smallest_integer_type(n_values, dtype):
 
 
 def test_chunks_of_long_tables_fit_together():
-    rng = np.random.default_rng(0)
-    values = rng.normal(size=(CHUNK_ROWS + CACHE_ROWS + 1, 3))
+    values = np.random.default_rng(0).normal(size=(CHUNK_ROWS + CACHE_ROWS + 1, 3))
     values[::7, 1] = np.nan
     _, numeric = TableEncoder().fit_transform(values)
     known = np.nan_to_num(values, nan=np.nanmean(values[:, 1]))
@@ -304,5 +303,4 @@ def test_long_columns_of_every_library_have_the_codes_of_the_sorted_values(missi
         np.array([*words, None], dtype=object)[:-1],
     ]
     for column in columns:
-        codes = CategoryColumn("word").fit_transform(column)
-        assert codes[:].tolist() == expected
+        assert CategoryColumn("word").fit_transform(column)[:].tolist() == expected

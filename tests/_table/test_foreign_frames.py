@@ -38,8 +38,7 @@ def narwhals(frame):
 
 
 def duckdb(frame):
-    module = pytest.importorskip("duckdb")
-    connection = module.connect()
+    connection = pytest.importorskip("duckdb").connect()
     connection.register("rows", frame)
     return connection.sql("from rows")
 
@@ -92,8 +91,7 @@ def test_fit_and_predictions_are_those_of_the_table(form, model):
     found = small().fit(form(X), form(Y))
     assert found.feature_names_in_.tolist() == list(X.columns)
     assert_array_equal(found.predict_proba(X), expected)
-    reordered = X[X.columns[::-1]]
-    assert_array_equal(model.predict_proba(form(reordered)), expected)
+    assert_array_equal(model.predict_proba(form(X[X.columns[::-1]])), expected)
     assert_array_equal(model.predict_cvr(form(X)), model.predict_cvr(X))
     assert_array_equal(model.predict_frame(form(X)).to_numpy(), expected)
     assert model.score(form(X), form(Y)) == model.score(X, Y)

@@ -131,15 +131,13 @@ def test_several_list_columns_are_bags_of_a_row(container):
     for row in range(N):
         for b, bags in enumerate(separate):
             found = slice(*together.offsets[2 * row + b : 2 * row + b + 2])
-            own = slice(*bags.offsets[row : row + 2])
-            shifted = bags.indices[own] + b * n_vectors
+            shifted = bags.indices[slice(*bags.offsets[row : row + 2])] + b * n_vectors
             assert_array_equal(together.indices[found], shifted)
 
 
 def test_arrays_are_standardised_elements(container):
     encoder = TableEncoder(numeric_encoding="piecewise_linear")
-    table = container({"vector": COLUMNS["vector"]})
-    codes, numeric = encoder.fit_transform(table)
+    codes, numeric = encoder.fit_transform(container({"vector": COLUMNS["vector"]}))
     assert codes.shape == (N, 0)
     known = [v is not None for v in COLUMNS["vector"]]
     values = np.array([v for v in COLUMNS["vector"] if v is not None])

@@ -84,8 +84,7 @@ def linear_splines(values, edges):
 
 
 def test_piecewise_linear_encoding_against_splines_between_quantiles():
-    rng = np.random.default_rng(0)
-    train, new = rng.lognormal(size=(2, 500))
+    train, new = np.random.default_rng(0).lognormal(size=(2, 500))
     encoder, _ = fit("piecewise_linear", train)
     edges = np.quantile(train, np.arange(N_BINS + 1) / N_BINS, method="inverted_cdf")
     assert encoder.numeric_bins_ == [N_BINS]
@@ -100,8 +99,7 @@ def test_piecewise_linear_encoding_against_splines_between_quantiles():
 
 def test_positions_also_give_normal_scores():
     n_bins, scales = [0, 4, 1, 16], [1.0, 0.5, 1.0, 2.0]
-    rng = np.random.default_rng(0)
-    positions = rng.random((9, 4)) * [1, 4, 1, 16]
+    positions = np.random.default_rng(0).random((9, 4)) * [1, 4, 1, 16]
     positions[0], positions[1] = 0, [1, 4, 1, 16]
     positions = torch.as_tensor(positions, dtype=torch.float32)
     found = BinExpansion(n_bins, scales, range(len(n_bins)))(positions).numpy()
@@ -251,8 +249,7 @@ def test_columns_of_one_value_give_0(name, column):
 
 @every_encoding
 def test_extreme_values_give_the_outermost_inputs(name):
-    train = np.random.default_rng(0).normal(size=100)
-    encoder, encoded = fit(name, train)
+    encoder, encoded = fit(name, np.random.default_rng(0).normal(size=100))
     low, high = encode(encoder, [-1e300, 1e300])
     assert (low, high) == (encoded.min(), encoded.max())
     # A value that differs from all others is far from them, but within the bounds.
@@ -284,8 +281,7 @@ CLOSE = st.sampled_from([0.0, 5e-324, 1e-310, 1e-300, 1.0, 1 + 2**-52, -1e308, 1
 def test_inputs_are_monotonic_and_bounded(name, train, new):
     encoder, encoded = fit(name, train)
     assert_array_equal(encode(encoder, train), encoded[:, 0])
-    everything = np.sort([*train, *new])
-    encoded = encode(encoder, everything)
+    encoded = encode(encoder, np.sort([*train, *new]))
     assert np.isfinite(encoded).all()
     rounding = 1e-6  # interpolation is exact only at the ends of a step
     assert (np.diff(encoded) >= -rounding).all()
@@ -319,8 +315,7 @@ def test_several_columns_are_encoded_as_each_one_alone(name):
 
 @pytest.mark.parametrize("name", NUMERIC_ENCODINGS)
 def test_inputs_are_linear_between_the_nodes(name):
-    rng = np.random.default_rng(0)
-    values = rng.lognormal(size=400)
+    values = np.random.default_rng(0).lognormal(size=400)
     column = NUMERIC_ENCODINGS[name]("price").fit(values)
     others = np.concatenate([values, [-1e100, 0, 1e100], np.linspace(-9, 99, 50)])
     (expected,) = column.transform(others)

@@ -23,8 +23,7 @@ Y = (RNG.random((N, 2)) < [0.5, 0.6]).astype(int).cumprod(axis=1)
 
 def weights_of(bags, n_vectors):
     """Return the weights of bags, one per row, as a dense matrix."""
-    n_entries = len(bags.indices)
-    weights = np.ones(n_entries) if bags.weights is None else bags.weights
+    weights = np.ones(len(bags.indices)) if bags.weights is None else bags.weights
     shape = len(bags.offsets) - 1, n_vectors
     return sp.csr_array((weights, bags.indices, bags.offsets), shape=shape).toarray()
 
@@ -50,8 +49,7 @@ def expected_weights(X, fitted, weight):
     X = np.clip(X, fitted.min(axis=0, initial=0), fitted.max(axis=0, initial=0))
     weight = np.ones(len(fitted)) if weight is None else weight
     counts = weight @ (fitted != 0)
-    squares = weight @ fitted**2
-    scale = np.sqrt(squares / np.where(counts, counts, 1))
+    scale = np.sqrt(weight @ fitted**2 / np.where(counts, counts, 1))
     scaled = np.divide(X, scale, out=np.zeros_like(X), where=scale > 0)
     return np.clip(scaled, -LARGEST_DEVIATION, LARGEST_DEVIATION)
 
@@ -113,8 +111,7 @@ KINDS = {
 
 
 def fitted(X, **params):
-    model = MultiTaskCTRCVRClassifier(max_epochs=2, random_state=0, **params)
-    return model.fit(X, Y)
+    return MultiTaskCTRCVRClassifier(max_epochs=2, random_state=0, **params).fit(X, Y)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -215,8 +212,7 @@ def test_later_calls_train_columns_without_values_in_the_first(method):
     train = getattr(model, method)
     train(sp.csr_array(first), Y)
     rows = sp.csr_array(TABLE[:, :] * (np.arange(30) < 10))
-    before = model.predict_proba(rows)
-    assert np.ptp(before[:, 0]) == 0.0
+    assert np.ptp(model.predict_proba(rows)[:, 0]) == 0.0
     train(sp.csr_array(TABLE), Y)
     assert np.ptp(model.predict_proba(rows)[:, 0]) > 0.0
 

@@ -139,8 +139,7 @@ def test_missing_and_unseen_values_have_the_inputs_of_no_rows():
     codes, y, block = rows()
     statistics, _ = fit(codes, y, block)
     missing, unseen = statistics.transform(np.array([[0], [1]]))
-    expected = -statistics.means_[0] / statistics.scales_[0]
-    assert_allclose(missing, expected, rtol=1e-5)
+    assert_allclose(missing, -statistics.means_[0] / statistics.scales_[0], rtol=1e-5)
     assert_array_equal(missing, unseen)
 
 
@@ -182,8 +181,7 @@ def stream(n=12_000, n_values=300, seed=0, rates=(0.1, 0.4)):
     codes = rng.choice(n_values, size=n, p=shares / shares.sum())
     effects = np.random.default_rng(2).lognormal(0, 0.7, n_values)[codes]
     click = rng.random(n) < rates[0] * effects
-    conversion = click & (rng.random(n) < rates[1] * effects)
-    y = np.c_[click, conversion].astype(float)
+    y = np.c_[click, click & (rng.random(n) < rates[1] * effects)].astype(float)
     return codes[:, np.newaxis] + FIRST_VALUE, y
 
 
@@ -204,8 +202,7 @@ def test_rates_that_were_off_are_learnt_from_later_rows(rates):
     """At 0.1 % conversions, 500 rows show no difference between the values."""
     codes, y = stream(n=40_000, rates=rates)
     first, _ = fit(codes[:500], y[:500], assign_blocks(500, 10), n_values=300)
-    is_off = np.isinf(first.strengths_[0])
-    assert is_off.any()
+    assert np.isinf(first.strengths_[0]).any()
     later = updated(codes, y, 500, n_each=2_000)
     whole, _ = fit(codes, y, assign_blocks(len(y), 10), n_values=300)
     assert np.isfinite(later.strengths_).all()
@@ -248,8 +245,7 @@ def test_a_failing_update_takes_back_what_it_learnt():
         restore()
     assert before.keys() == vars(statistics).keys()
     for name, value in before.items():
-        now = vars(statistics)[name]
-        pairs = zip(*map(np.atleast_1d, (now, value)), strict=True)
+        pairs = zip(*map(np.atleast_1d, (vars(statistics)[name], value)), strict=True)
         assert all(np.array_equal(*pair) for pair in pairs)
 
 
@@ -267,8 +263,7 @@ def test_another_fit_learns_rates_that_were_off():
     for name in ("strengths_", "means_", "scales_"):
         own, new = getattr(again, name)[0], getattr(fresh, name)[0]
         assert_allclose(own[is_off[: len(own)]], new[is_off[: len(own)]], rtol=0.01)
-    rates = np.corrcoef(inputs[:, 1], expected[:, 1])
-    assert rates[0, 1] > 0.99
+    assert np.corrcoef(inputs[:, 1], expected[:, 1])[0, 1] > 0.99
     # The frequency has the scale of the first fit, of a table with fewer rows.
     assert abs(inputs[:, -1].mean()) < 0.3
 

@@ -167,8 +167,7 @@ def test_the_first_label_is_known_whatever_its_weight():
 
 
 def test_row_weights_apply_to_the_known_labels():
-    labels = np.array([[0, 0], [1, NAN]])
-    targets = check_targets(labels, missing_labels="ignore")
+    targets = check_targets(np.array([[0, 0], [1, NAN]]), missing_labels="ignore")
     _, weights = combine_weights(targets, [2.0, 3.0])
     assert weights.tolist() == [[2, 2], [3, 0]]
 

@@ -165,8 +165,7 @@ def test_keep_on_interrupt_keeps_complete_epochs(event, early_stopping, average_
 def test_keep_on_interrupt_keeps_the_losses_of_complete_epochs():
     # Of an epoch that ends after one batch, the losses are not those of an epoch.
     params = {"weighting": "dwa", "random_state": 0, "early_stopping": False}
-    callbacks = [KeepOnInterrupt(), interrupts(2)]
-    model = small(**params, callbacks=callbacks, max_epochs=9)
+    model = small(**params, callbacks=[KeepOnInterrupt(), interrupts(2)], max_epochs=9)
     with pytest.warns(UserWarning, match="interrupted"):
         model.fit(X, Y)
     expected = small(**params, max_epochs=2).fit(X, Y)
@@ -244,8 +243,7 @@ def test_checkpoints_hold_the_best_epoch_and_the_last(tmp_path):
     best = Checkpoint("valid_loss_best", dirname=tmp_path, f_history="best.json")
     each = Checkpoint(None, dirname=tmp_path, f_params="{last_epoch[epoch]}.pt")
     end = TrainEndCheckpoint(dirname=tmp_path)
-    callbacks = [best, ("each", each), end]
-    model = small(callbacks=callbacks, **PARAMS).fit(X, Y)
+    model = small(callbacks=[best, ("each", each), end], **PARAMS).fit(X, Y)
     assert {f"{epoch}.pt" for epoch in (1, 2, 3)} < {p.name for p in tmp_path.iterdir()}
     weights = torch.load(tmp_path / "params.pt")
     for name, value in model.net_.module_.state_dict().items():
@@ -266,5 +264,4 @@ def test_clipping_needs_dense_gradients(clipping):
     params = {"optimizer_params": {"lazy_embeddings": True}}
     with pytest.raises(ValueError, match="not supported with GradientNormClipping in"):
         small(callbacks=[("clip", clipping)], **params).fit(X, Y)
-    model = small(callbacks=[clipping], optimizer_params={"lazy_embeddings": "auto"})
-    model.fit(X, Y)
+    small(callbacks=[clipping], optimizer_params={"lazy_embeddings": "auto"}).fit(X, Y)

@@ -276,8 +276,7 @@ def test_callbacks_with_a_state(tmp_path):
 def test_schedules_of_the_learning_rate_continue(tmp_path, make):
     interrupt(tmp_path, 3, callbacks=[make()], max_epochs=5)
     model = resume(tmp_path, callbacks=[make()], max_epochs=5)
-    expected = small(callbacks=[make()], max_epochs=5).fit(X, Y)
-    assert_same_fit(model, expected)
+    assert_same_fit(model, small(callbacks=[make()], max_epochs=5).fit(X, Y))
 
 
 def test_a_warning_names_callbacks_that_start_anew(tmp_path):

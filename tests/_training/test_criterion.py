@@ -257,8 +257,7 @@ def test_the_prior_leaves_the_mean_prediction_as_it_is(weights, conditional):
         joined.count_rows(y, weight)
         logits = torch.zeros(200, 3, requires_grad=True)
         heads = {"conditional_logits": logits} if conditional else {}
-        output = NetworkOutput(logits, **heads)
-        joined(output, y, weight, None, [logits])
+        joined(NetworkOutput(logits, **heads), y, weight, None, [logits])
         pulls.append(logits.grad)
     change = pulls[1] - pulls[0]
     assert change[:, 0].abs().max() == 0

@@ -93,8 +93,7 @@ def test_a_loaded_optimizer_is_fused_where_this_machine_can(monkeypatch, fuses):
     result = from_state(state, model.get_params(deep=False))
     for group in result.net.optimizer_.param_groups:
         assert bool(group["fused"]) is fuses
-    steps = [s["step"] for s in result.net.optimizer_.state.values()]
-    assert min(steps) > 0
+    assert min([s["step"] for s in result.net.optimizer_.state.values()]) > 0
     model._result = result
     model.partial_fit(X, Y)
 

@@ -72,8 +72,7 @@ def test_above_the_limit_the_best_epoch_has_as_many_steps_at_least():
     assert auto.n_iter_ >= 8 or auto.best_epoch_ == 30
     told = small(early_stopping=True, **params).fit(X, noise)
     assert told.best_epoch_ < 5
-    n = told.n_iter_
-    assert told.history_[:, "valid_loss"] == auto.history_[:n, "valid_loss"]
+    assert told.history_[:, "valid_loss"] == auto.history_[: told.n_iter_, "valid_loss"]
     short = small(early_stopping="auto", **params | {"max_epochs": 3}).fit(X, Y)
     assert short.n_iter_ == short.best_epoch_ == 3
 
@@ -291,8 +290,7 @@ def test_the_auc_within_groups_decides(tmp_path):
     model.save(path)
     loaded = type(model).load(path).fit(X, Y, **VALID)
     assert "valid_grouped_auc_conversion" in loaded.history_[-1]
-    mean = small(early_stopping="grouped_auc").fit(X, Y, groups=FIRST)
-    row = mean.history_[0]
+    row = small(early_stopping="grouped_auc").fit(X, Y, groups=FIRST).history_[0]
     tasks = [row[f"valid_grouped_auc_{task}"] for task in ("click", "conversion")]
     assert row["valid_grouped_auc_mean"] == np.mean(tasks)
     other = small(early_stopping="auc").fit(X, Y, groups=FIRST)
@@ -315,8 +313,7 @@ def test_the_auc_within_groups_of_files(has_set, tmp_path):
     row = model.history_[model.best_epoch_ - 1]
     assert np.isfinite(row["valid_grouped_auc_mean"])
     if has_set:
-        p = model.predict_proba(X_LATE)[:, 0]
-        expected = grouped_auc(Y_LATE["click"], p, LAST)
+        expected = grouped_auc(Y_LATE["click"], model.predict_proba(X_LATE)[:, 0], LAST)
         assert row["valid_grouped_auc_click"] == pytest.approx(expected, abs=1e-6)
 
 

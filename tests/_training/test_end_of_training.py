@@ -107,8 +107,7 @@ def drifting_log(n=20_000, seed=0):
     rng = np.random.default_rng(seed)
     day = np.sort(rng.integers(0, 100, n))
     x = rng.normal(size=n)
-    drift = np.where(day < 85, 0.0, -1.2)
-    rate = expit(x - 1 + drift)
+    rate = expit(x - 1 + np.where(day < 85, 0.0, -1.2))
     Y = pd.DataFrame(rng.random((n, 2)) < rate[:, np.newaxis]).astype(int)
     Y.columns = ["click", "conversion"]
     return pd.DataFrame({"day": day, "x": x}), Y.cumprod(axis=1), rate

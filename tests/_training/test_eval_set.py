@@ -23,8 +23,7 @@ make = partial(small, loss="bce", lr=0.02, max_epochs=4, early_stopping="auto")
 
 @pytest.fixture(scope="module")
 def stopped(_estimators_on_device):
-    model = make(max_epochs=60, n_iter_no_change=2)
-    return model.fit(X, Y, eval_set=(X_LATE, Y_LATE))
+    return make(max_epochs=60, n_iter_no_change=2).fit(X, Y, eval_set=(X_LATE, Y_LATE))
 
 
 def test_all_rows_of_fit_are_trained_on(stopped):

@@ -26,8 +26,7 @@ def with_ids(first, last, n_rare=0):
     rng = np.random.default_rng(first)
     ids = first + np.arange(len(X)) % (last - first)
     ids[:n_rare] = 10_000 + np.arange(n_rare)
-    column = pd.Series(rng.permutation(ids), index=X.index, dtype="category")
-    return X.assign(id=column)
+    return X.assign(id=pd.Series(rng.permutation(ids), index=X.index, dtype="category"))
 
 
 OLD, NEW = with_ids(0, 120), with_ids(60, 160, n_rare=3)

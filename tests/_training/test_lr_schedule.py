@@ -63,8 +63,7 @@ def test_a_known_number_of_steps_ends_at_zero():
     total = 6 * STEPS
     steps = np.arange(total) + 0.5
     rise = steps / min(WARM_UP_STEPS, WARM_UP_SHARE * total)
-    fall = (total - steps) / (total / 3)
-    expected = LR * np.minimum(1, np.minimum(rise, fall))
+    expected = LR * np.minimum(1, np.minimum(rise, (total - steps) / (total / 3)))
     assert_allclose(np.concatenate(rates.rates), expected, rtol=1e-9)
     assert_allclose(model.history_[:, "lr"], expected[STEPS - 1 :: STEPS], rtol=1e-9)
     assert rates_of_groups(model) == {LR}
@@ -89,8 +88,7 @@ def test_the_rate_is_held_until_the_validation_loss_rises(held):
     # The decay is linear, of whole epochs, and would end at 0.
     falls = flat[n_held - 1 :]
     assert_allclose(np.diff(falls)[1:], np.diff(falls)[1], rtol=1e-6)
-    n_steps = round(LR / -np.diff(falls)[1])
-    assert n_steps % len(by_epoch[0]) == 0
+    assert round(LR / -np.diff(falls)[1]) % len(by_epoch[0]) == 0
     losses = model.history_[:, "valid_loss"]
     assert model.best_epoch_ == 1 + np.argmin(losses)
 
