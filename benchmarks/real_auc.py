@@ -62,6 +62,7 @@ from _harness import (
 )
 from _peers import PEERS, peer_models, peer_name
 from _tables import GENERATED, read_tables
+from sklearn.base import clone
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
 from sk_pwiser.losses import LOSSES
@@ -76,6 +77,21 @@ CHOICES = (*DATA, "rare", *GENERATED)
 COLUMNS = {"CVR AUC": 4, "log loss": 4, "epochs": 1, "seconds": 1}
 
 
+class MeanOf:
+    """The mean of the probabilities of fits with different seeds."""
+
+    def __init__(self, model, seeds):
+        self.model, self.seeds = model, seeds
+
+    def fit(self, X, Y):
+        models = (clone(self.model).set_params(random_state=s) for s in self.seeds)
+        self.fits_ = [model.fit(X, Y) for model in models]
+        self.n_iter_ = sum(model.n_iter_ for model in self.fits_)
+
+    def predict_proba(self, X):
+        return np.mean([model.predict_proba(X) for model in self.fits_], axis=0)
+
+
 def models(arguments):
     """Yield the label and the models, one per seed, of each row."""
     if arguments.only != "own":
@@ -88,9 +104,9 @@ def models(arguments):
     for network, loss, value in rows:
         params = {"network": network, "loss": loss, **literal_pairs(arguments.param)}
         params |= {name: literal(value)} if name else {}
+        model, n = MultiTaskCTRCVRClassifier().set_params(**params), arguments.mean_of
         own = (
-            MultiTaskCTRCVRClassifier(random_state=seed).set_params(**params)
-            for seed in seeds_of(arguments)
+            MeanOf(model, range(n * seed, n * seed + n)) for seed in seeds_of(arguments)
         )
         yield ", ".join([network, loss, *([value] if name else [])]), own
 
@@ -127,6 +143,8 @@ def main():
     )
     parser.set_defaults(data=DATA)
     parser.add_argument("--peers", nargs="+", type=peer_name, default=PEERS)
+    mean_of = "number of fits of the estimator whose mean probabilities are one model"
+    parser.add_argument("--mean-of", type=int, default=1, metavar="N", help=mean_of)
     only = "leave out the other models"
     parser.add_argument("--only", choices=["own", "peers"], help=only)
     parser.add_argument(
