@@ -243,8 +243,8 @@ def refuse_parts(X):
     """Raise for a dataset that is read in parts, and for what is no table at all."""
     if reads_in_parts(X):
         raise TypeError(
-            f"{type(X).__name__} is read in parts, which only fit and the predictions "
-            "of MultiTaskCTRCVRClassifier support. Pass a table, such as a DataFrame."
+            f"{type(X).__name__} is read in parts, which this call does not support. "
+            "Pass a table, such as a DataFrame."
         )
     refuse_unreadable(X, "X")
 

@@ -564,7 +564,7 @@ def fine_tune(
         )
     now, before = Settings.of(vars(estimator)), source._result.settings
     kept = {name: (getattr(now, name), getattr(before, name)) for name in OF_SOURCE}
-    for name in ENCODING_PARAMS.keys() - OF_TRAINING:
+    for name in sorted(ENCODING_PARAMS.keys() - OF_TRAINING):
         kept[name] = now.encoding_params[name], before.encoding_params[name]
     for name, (value, own) in kept.items():
         if not equal(describe(value), describe(own)):
