@@ -38,6 +38,7 @@ from sk_pwiser._table._encoder import TableEncoder
 from sk_pwiser._training._batches import BatchIterator, Impressions
 from sk_pwiser.model_selection import funnel_holdout
 from sk_pwiser.model_selection._compare_models import (
+    HIST_STEPS,
     IS_CATEGORY,
     STOPS,
     CatBoost,
@@ -381,9 +382,7 @@ def hist_gradient_boosting(seed, *, small):
 
     Category columns have at most 255 values there: rare ones share a code.
     """
-    params = {"max_iter": 500, "learning_rate": 0.05, "n_iter_no_change": 20}
-    if small:
-        params |= {"max_leaf_nodes": 8, "min_samples_leaf": 100}
+    params = {"max_leaf_nodes": 8, "min_samples_leaf": 100} if small else {}
     codes = OrdinalEncoder(
         handle_unknown="use_encoded_value",
         unknown_value=np.nan,
@@ -394,9 +393,7 @@ def hist_gradient_boosting(seed, *, small):
         (make_pipeline(codes, FunctionTransformer(as_categories)), IS_CATEGORY),
         remainder="passthrough",
     ).set_output(transform="pandas")
-    trees = HistGradientBoostingClassifier(
-        early_stopping=True, random_state=seed, **params
-    )
+    trees = HistGradientBoostingClassifier(random_state=seed, **HIST_STEPS, **params)
     return make_pipeline(columns, trees)
 
 

@@ -263,7 +263,8 @@ def explained_share(n, k):
     squares = ((k - n * p) ** 2 / n).sum() / (p * (1 - p))
     if chi2.sf(squares, df) > MAX_CHANCE:
         return 0.0
-    # With few events, all of them in one block explain little of the variance.
+    # With few events, all of them in one block explain little of the variance: the last
+    # divisor is the largest possible share.
     return (squares - df) / n.sum() / min(1.0, df * min(p / (1 - p), (1 - p) / p))
 
 

@@ -35,6 +35,8 @@ OWN = "sk_pwiser"
 MIN_VALUES = 100
 SMALL_LEAVES = {"num_leaves": 8, "min_child_samples": 100}
 STOPS = {"early_stopping_rounds": 50}
+HIST_STEPS = {"max_iter": 500, "learning_rate": 0.05, "n_iter_no_change": 20}
+HIST_STEPS |= {"early_stopping": True}
 IS_CATEGORY = make_column_selector(dtype_include="category")
 
 
@@ -343,9 +345,7 @@ def logistic_regression():
 
 
 def hist_gradient_boosting():
-    steps = {"max_iter": 500, "learning_rate": 0.05, "n_iter_no_change": 20}
-    trees = HistGradientBoostingClassifier(early_stopping=True, random_state=0, **steps)
-    return with_statistics(trees)
+    return with_statistics(HistGradientBoostingClassifier(random_state=0, **HIST_STEPS))
 
 
 def early_stopped_lightgbm(n_jobs, seed=0, *, small=False):

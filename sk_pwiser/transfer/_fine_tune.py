@@ -46,7 +46,7 @@ N_STEPS, STEP_SIZE, N_ROWS = 200, 0.05, 128
 OF_SOURCE = ["network", "network_params", "embedding_dim", "target_encoding"]
 OF_SOURCE += ["categorical_features"]
 OF_TRAINING = {"category_dropout", "grow_vocabulary", "time_column"}
-OF_TRAINING |= {"target_encoding_blocks", "target_encoding_min_values"}
+OF_TRAINING |= {"target_encoding_blocks"}
 # Rows from which the scales of the features are computed.
 N_SCALED_ROWS = 10_000
 

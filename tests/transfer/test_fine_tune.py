@@ -273,6 +273,7 @@ def test_automatic_widths_of_embeddings():
             "l_features must be that",
         ),
         ({"encoding_params": {"min_frequency": 1}}, ValueError, r"that .* 2; got 1"),
+        ({"encoding_params": {"target_encoding_min_values": 5}}, ValueError, "; got 5"),
         ({"encoding_params": {"max_bin": 1}}, ValueError, "Each key of encoding_par"),
         ({"numeric_encoding": "standard"}, ValueError, "numeric_encoding='standard'"),
         ({"lr": 0}, ValueError, "The 'lr' parameter"),
