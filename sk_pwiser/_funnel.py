@@ -12,6 +12,9 @@ from sk_pwiser._table._labels import one_task_labels, read_labels, zero_one_labe
 from sk_pwiser._table._weights_and_groups import check_match, sort_groups
 from sk_pwiser._utils import CHAIN, read_task_parents
 
+# A drawn group has at most this share of the drawn rows, if there are enough others.
+LARGEST_SHARE_OF_GROUP = 0.2
+
 
 def funnel_depth(Y):
     """Count, for each row, the leading tasks that are 1.
@@ -77,7 +80,10 @@ def funnel_holdout(
         Seed of the selection; an int gives the same split at every call.
     groups : array-like of shape (n_samples,), default=None
         Groups of rows, such as sessions, which are not split. The groups are stratified
-        by the depth of their deepest row, and `test_size` is a fraction of the groups.
+        by the depth of their deepest row. `test_size` remains a fraction of the rows:
+        groups are drawn in a random order, and those that would exceed it by more than
+        half of their rows are passed over. A group with most of the rows, such as that
+        of all guests, is thus never in the test set.
     task_parents : "chain", None or dict, default="chain"
         Which task presupposes which, see
         :class:`~sk_pwiser.MultiTaskCTRCVRClassifier`; names are those of the columns of
@@ -124,17 +130,17 @@ def funnel_holdout(
         raise ValueError(f"test_size must be in (0, 1), got {test_size!r}.")
     Y = collected(Y)
     strata = funnel_strata(Y, task_parents)
-    rule, number = "Y must have at least 2 rows", None
+    n_samples = len(strata)
     if groups is not None:
         check_consistent_length(strata, groups)
-        number = sort_groups(groups, len(strata))
-        check_match(Y, len(strata), input_name="Y", groups=groups)
-        deepest = np.zeros(number.max() + 1, dtype=strata.dtype)
-        np.maximum.at(deepest, number, strata)
-        strata, rule = deepest, "groups must have at least 2 groups"
-    n_samples = len(strata)
+        number = sort_groups(groups, n_samples)
+        check_match(Y, n_samples, input_name="Y", groups=groups)
+        is_test = _draw_groups(strata, number, test_size, random_state)[number]
+        return np.flatnonzero(~is_test), np.flatnonzero(is_test)
     if n_samples < 2:
-        raise ValueError(f"{rule} to hold some out, got {n_samples}.")
+        raise ValueError(
+            f"Y must have at least 2 rows to hold some out, got {n_samples}."
+        )
     rng = check_random_state(random_state)
     stratum_of, sizes = holdout_sizes(np.bincount(strata), test_size)
     strata = stratum_of[strata]
@@ -143,9 +149,54 @@ def funnel_holdout(
         rows = np.flatnonzero(strata == stratum)
         chosen = sample_without_replacement(len(rows), n_rows, random_state=rng)
         is_test[rows[chosen]] = True
-    if number is not None:
-        is_test = is_test[number]
     return np.flatnonzero(~is_test), np.flatnonzero(is_test)
+
+
+def _draw_groups(strata, number, test_size, random_state):
+    """Return which groups are in the test set; `number` is the group of each row."""
+    group_sizes = np.bincount(number)
+    n_groups = len(group_sizes)
+    if n_groups < 2:
+        raise ValueError(
+            f"groups must have at least 2 groups to hold some out, got {n_groups}."
+        )
+    rng = check_random_state(random_state)
+    deepest = np.zeros(n_groups, dtype=strata.dtype)
+    np.maximum.at(deepest, number, strata)
+    rows_per_stratum = np.bincount(deepest, group_sizes).astype(np.int64)
+    stratum_of, n_test_rows = holdout_sizes(rows_per_stratum, test_size)
+    merged = stratum_of[deepest]
+    is_test = np.zeros(n_groups, dtype=bool)
+    for stratum, n_rows in enumerate(n_test_rows.tolist()):
+        members = np.flatnonzero(merged == stratum)
+        is_test[members[choose_groups(group_sizes[members], n_rows, rng)]] = True
+    # Each set has at least one group: the smallest one is the nearest to the share.
+    if not is_test.any():
+        is_test[group_sizes.argmin()] = True
+    elif is_test.all():
+        is_test[group_sizes.argmin()] = False
+    return is_test
+
+
+def choose_groups(group_sizes, n_rows, random_state):
+    """Draw groups that have about `n_rows` rows together; return their indices.
+
+    A group that would exceed this number by more than half of its rows is passed over.
+    Large groups are drawn only if the others do not suffice: with one of them, the
+    result would be that of this group.
+    """
+    order = random_state.permutation(len(group_sizes))
+    is_large = group_sizes[order] > LARGEST_SHARE_OF_GROUP * n_rows
+    order = order[np.argsort(is_large, kind="stable")]
+    chosen = []
+    total = 0
+    for group, size in zip(order.tolist(), group_sizes[order].tolist(), strict=True):
+        if total >= n_rows:
+            break
+        if total + size / 2 <= n_rows:
+            chosen.append(group)
+            total += size
+    return np.array(chosen, dtype=np.intp)
 
 
 def holdout_sizes(counts, test_size):

@@ -16,6 +16,8 @@ _NANOSECONDS = {"ns": 1, "us": 10**3, "ms": 10**6, "s": _SECOND}
 _NANOSECONDS |= {"min": 60 * _SECOND, "h": 3600 * _SECOND}
 _NANOSECONDS |= {"d": 86_400 * _SECOND, "w": 7 * 86_400 * _SECOND}
 _TEXT = re.compile(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*([a-z]+)\s*")
+# Prefixes of the names of dtypes of pandas, polars and Arrow.
+_DATE_DTYPES = "date", "timestamp"
 _EPOCH = datetime(1970, 1, 1)
 _MICROSECOND = timedelta(microseconds=1)
 
@@ -49,6 +51,31 @@ def times_of(X, time):
     # A Series is named in errors.
     name = getattr(time, "name", None)
     return read_times(_frames.collected(time), "time" if name is None else name)
+
+
+def date_columns(X):
+    """Return the names of the columns of a table, and whether each one holds dates.
+
+    Times of the day are no dates. Arrays and sparse tables have no names.
+    """
+    if hasattr(X, "_used_columns"):  # files
+        schema = X._dataset.schema
+        kinds = [str(schema.field(name).type) for name in X.features]
+        return list(X.features), [kind.startswith(_DATE_DTYPES) for kind in kinds]
+    X = _frames.collected(X)
+    if hasattr(X, "column_names"):  # tables of Arrow
+        kinds = map(str, X.schema.types)
+        return list(X.column_names), [kind.startswith(_DATE_DTYPES) for kind in kinds]
+    if not _frames.is_dataframe(X):
+        return [], []
+    return list(X.columns), list(map(_holds_dates, _frames.list_columns(X)))
+
+
+def _holds_dates(column):
+    name = str(column.dtype).lower()
+    if name != "object":
+        return name.startswith(_DATE_DTYPES)
+    return isinstance(_frames.first_known(column), date | np.datetime64)
 
 
 def row_times(X, column):

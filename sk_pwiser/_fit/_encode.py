@@ -1,10 +1,10 @@
 """Rows become tensors: one pass learns their encoding, a second one encodes them."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
-from hashlib import blake2b
 from itertools import chain
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,11 +12,26 @@ import torch
 
 from sk_pwiser._fit._file_rows import FileRows, TableLearner
 from sk_pwiser._fit._file_store import FileStore, encode_eval_rows
-from sk_pwiser._funnel import funnel_holdout, funnel_strata, holdout_sizes
+from sk_pwiser._fit._hold_out import (
+    HoldOut,
+    hold_out,
+    largest_part,
+    random_state_at,
+    warn_about_trained,
+)
 from sk_pwiser._table import _column_kinds, _encoder
-from sk_pwiser._table._blocks import Blocks, GroupValues, RowOrder, RowSample, last_edge
+from sk_pwiser._table._blocks import SHARE_OF_REPEATS, Blocks, RowOrder, RowSample
 from sk_pwiser._table._categories import NewValues
 from sk_pwiser._table._numbers import FEW_VALUES
+from sk_pwiser._table._row_drift import find_drift
+from sk_pwiser._table._row_units import (
+    MOST_EQUAL_ROWS,
+    UnitKeys,
+    equal_row_units,
+    has_group_column,
+    row_hashes,
+    split_large_units,
+)
 from sk_pwiser._table._target_statistics import BlockCounts, find_target_columns
 from sk_pwiser._times import row_times
 from sk_pwiser._training import _schema
@@ -24,11 +39,13 @@ from sk_pwiser._training._batches import Impressions, TrainingRows
 from sk_pwiser._training._components import LARGEST_SEED, check_task_weights
 from sk_pwiser._training._schedule_and_stopping import usable_monitor
 from sk_pwiser._training._schema import EncodedData, Rows, Schema, named_place
-from sk_pwiser._training._settings import Settings
 from sk_pwiser._utils import equal, warn_user
 
 if TYPE_CHECKING:
     from sk_pwiser._fit._fit import Plan, Source
+
+# Columns that a warning names.
+LARGEST_NUMBER_NAMED = 4
 
 # Rows, their codes and other inputs, and their times.
 Part = tuple[Rows, tuple[Any, ...], np.ndarray | None]
@@ -165,6 +182,12 @@ class Encoding:
     counts: Any = None  # `BlockCounts`, and the `RowOrder` of the same rows
     order: Any = None
     new_values: NewValues | None = None
+    # Units of rows in one part that neither validation rows nor blocks part.
+    held_out_units: np.ndarray | None = None
+    block_units: np.ndarray | None = None
+    unit_keys: UnitKeys | None = None  # of rows in parts
+    # The number and the rows of the largest group that is parted all the same.
+    large_groups: Mapping[str, tuple[int, int] | None] = MappingProxyType({})
     # The validation rows, and of which rows they were drawn at random.
     hold_out: Any = None  # `HoldOut` of rows in parts
     is_held: Any = None  # of rows in one part
@@ -284,7 +307,72 @@ class Encoding:
         times = times_of(self.plan, rows.X, encoder)
         self.blocks.add(len(rows), times)
         self.whole = rows, (codes, *inputs), times
+        if not self.adds:
+            self._find_units(rows, codes, *inputs, n_rates=n_rates)
         return encoder, statistics
+
+    def _find_units(
+        self,
+        rows: Rows,
+        codes: np.ndarray,
+        numeric: np.ndarray,
+        bags: Any = None,
+        *,
+        n_rates: int,
+    ) -> None:
+        """Find the rows that belong together: groups or, without them, equal rows.
+
+        Rows with equal inputs would tell each other's labels: copies of a row do, and
+        so do the rows of a table of counts, one per outcome.
+        """
+        n_rows = len(rows)
+        inputs = numeric[:, : numeric.shape[1] - n_rates]
+        equal_rows = equal_row_units(row_hashes(codes, inputs, bags), MOST_EQUAL_ROWS)
+        self.held_out_units = equal_rows
+        if equal_rows is not None:
+            # With a few, the order of the rows is worth more than that they are together.
+            share_of_repeats = 1 - (equal_rows.max() + 1) / n_rows
+            if share_of_repeats < SHARE_OF_REPEATS:
+                equal_rows = None
+        self.block_units = equal_rows
+        if rows.groups is None:
+            return
+        share = largest_part(self.plan.settings.validation_fraction)
+        self.held_out_units, not_held_out = split_large_units(
+            rows.groups, share * n_rows
+        )
+        not_left_out = None
+        # Otherwise predictions are for users who come back: if the statistics of their
+        # rows left out all of these, their column would not tell anything in training.
+        if not has_group_column(codes, rows.groups):
+            block_share = 2 / min(self.blocks.n_blocks, n_rows)
+            self.block_units, not_left_out = split_large_units(
+                rows.groups, block_share * n_rows
+            )
+        self.large_groups = {"held out": not_held_out, "left out": not_left_out}
+
+    def _warn_about_large_groups(self, holds_out: bool, has_blocks: bool) -> None:
+        """Name a group that is too large to be held out, or left out of statistics."""
+        large = None
+        if holds_out:
+            large = self.large_groups.get("held out")
+        if has_blocks and large is None:
+            large = self.large_groups.get("left out")
+        if large is None:
+            return
+        number, size = large
+        rows = self.whole[0]
+        name = "A group"
+        given_groups = getattr(self.source, "given_groups", None)
+        if given_groups is not None:
+            first_row = int(np.argmax(rows.groups == number))
+            name = f"The group {given_groups.value_of(first_row)!r}"
+        warn_user(
+            f"{name} has {size} of {len(rows)} rows, too many to be held out or left "
+            "out of target statistics as a whole: its rows are treated as rows without "
+            "a group. If it stands for many users, such as guests, give each of their "
+            "rows or sessions a group of its own."
+        )
 
     def _learn_parts(
         self, parts: Iterator[Rows], encoder: _encoder.TableEncoder
@@ -316,7 +404,12 @@ class Encoding:
         if holds_out and self.whole is not None:
             rows, _, times = self.whole
             self.is_held, self.split_rows = hold_out(
-                plan.settings, rows, times, self.drawn_by, plan.origin.split_rows
+                plan.settings,
+                rows,
+                times,
+                self.drawn_by,
+                units=self.held_out_units,
+                earlier_split=plan.origin.split_rows,
             )
         elif holds_out and not plan.by_time:
             self.split_rows = {"ends": [blocks.n_rows], "digest": ""}
@@ -331,6 +424,11 @@ class Encoding:
             kept = getattr(known, "block_seed", None)
             statistics.block_seed = seed = seed if kept is None else kept
         self._run(counts, holds_out)
+        self._warn_about_large_groups(holds_out, counts)
+        if counts and self.unit_keys is not None:
+            repeats = self.unit_keys.share_of_repeats()
+            if blocks.part_by_keys(seed, repeats):
+                self._run(counts, holds_out)
         while self.order is not None:
             # What the rows are sorted by if their blocks mislead.
             order = None
@@ -339,10 +437,39 @@ class Encoding:
             if not blocks.retry(order, seed, counts):
                 break
             self._run(counts, holds_out)
+        if holds_out and not plan.by_time and blocks.found is None:
+            self._warn_about_drift()
         tables = statistics.fit(self.counts, known) if counts else None
         if self.new_values is not None:
             schema = replace(schema, category_dropout=self.new_values.dropouts())
         return *self.store.finish(schema, tables, holds_out), schema
+
+    def _warn_about_drift(self) -> None:
+        """Warn if validation rows are random, but the order of rows has a meaning."""
+        if self.whole is None:
+            return
+        rows, (codes, numeric, *_), _ = self.whole
+        drifting = find_drift(
+            codes,
+            numeric,
+            *_schema.task_labels(
+                self.plan.settings, rows.targets, self.source.summary.scaled
+            ),
+            encoder=self.schema.encoder,
+            task_names=self.schema.targets.task_names,
+        )
+        if not drifting:
+            return
+        names = ", ".join(map(repr, drifting[:LARGEST_NUMBER_NAMED]))
+        others = ", ..." if len(drifting) > LARGEST_NUMBER_NAMED else ""
+        warn_user(
+            f"The rows are in an order that matters: {names}{others} differ between "
+            "earlier and later rows by more than chance, but early stopping validates "
+            "on random rows, which does not tell how good predictions of later rows "
+            "are. If the rows are in the order of time, name a column of times by "
+            "encoding_params={'time_column': ...}; X.assign(row=range(len(X))) has one "
+            "that stands for their order. If not, shuffle them."
+        )
 
     def _run(self, counts: bool, holds_out: bool) -> None:
         """Encode and store all rows; every pass draws the same validation rows."""
@@ -373,20 +500,25 @@ class Encoding:
         whole = self.whole
         if holds_out and whole is None:
             self.hold_out.start()
+        if whole is None:
+            self.unit_keys = UnitKeys(blocks.n_rows)
         for rows, arrays, times in self._parts() if whole is None else [whole]:
             codes, encoded = arrays[0], Impressions.of(*arrays)
             weights = summary.scaled
+            keys = None
             if whole is None:
                 weights = summary.scale(rows.weights, len(rows))
+                keys = self.unit_keys.of(row_hashes(*arrays))
             labelled = encoded.labelled(rows.targets.values, weights, rows.groups)
             block: Any = None
             is_valid = self.is_held
             if not holds_out:
                 is_valid = np.zeros(len(rows), dtype=bool)
             elif whole is None:
-                is_valid = self.hold_out.draw(rows, times)
+                is_valid = self.hold_out.draw(rows, times, keys)
             if self.order is not None:
-                block = blocks.assign(len(rows), times, rows.groups)
+                units = rows.groups if whole is None else self.block_units
+                block = blocks.assign(len(rows), times, units, keys)
             if self.new_values is not None:
                 rank = self.new_values.n_rows + np.arange(len(labelled))
                 self.new_values.add(codes, blocks.are_late(rank, times, block))
@@ -458,219 +590,3 @@ class TableStore:
         chosen = map(np.flatnonzero, (~self.is_valid, self.is_valid))
         train, valid = (replace(rows, rows=torch.from_numpy(part)) for part in chosen)
         return train, valid
-
-
-def random_state_at(state: dict[str, Any]) -> np.random.RandomState:
-    """Return a new random state at the position of another one."""
-    random_state = np.random.RandomState()
-    random_state.set_state(state)
-    return random_state
-
-
-# numpy draws from the hypergeometric distribution for fewer rows than this.
-LARGEST_POPULATION = 10**9
-
-
-class HoldOut:
-    """Chooses validation rows of rows in parts: the last in time or at random.
-
-    The first pass counts the rows per funnel depth, and the second draws as many of
-    each as `funnel_holdout` would of all rows at once. Groups are held out as a whole,
-    by their deepest or last row in the part in which they begin. Every pass over the
-    rows holds out the same ones.
-    """
-
-    def __init__(
-        self, settings: Settings, blocks: Blocks, random_state: np.random.RandomState
-    ) -> None:
-        self.share = settings.validation_fraction
-        self.blocks = blocks
-        self.random_state = random_state
-        self.first_state = random_state.get_state()
-        self.counts = np.zeros(0, dtype=np.int64)
-        self.groups, self.ends = GroupValues(), GroupValues()
-        # Of the last times of the groups, by which they are held out.
-        self.sample = RowSample(blocks.sample.n_rows, blocks.sample.generator)
-        self.edge_share = 1.0  # of the groups that end at the edge, held out at random
-
-    def count(self, rows: Any, times: np.ndarray | None = None) -> None:
-        """Count rows of the first pass."""
-        self._choose(rows, self._add)
-        if times is not None and rows.groups is not None:
-            ends = self.ends.of(rows.groups, times, np.maximum, np.asarray)
-            self.sample.add(ends, None)
-
-    def _add(self, strata: np.ndarray) -> np.ndarray:
-        added = np.bincount(strata, minlength=len(self.counts))
-        added[: len(self.counts)] += self.counts
-        self.counts = added
-        return np.zeros(len(strata), dtype=bool)
-
-    def start(self) -> None:
-        """Start a further pass, which reads the same parts as the first one."""
-        self.random_state.set_state(self.first_state)
-        times = self.blocks.sampled if self.blocks.by_time else None
-        self.edge = None if times is None else last_edge(times, self.share)
-        if self.sample.n_kept:
-            ends, _ = self.sample.finish()
-            is_later, at_edge, share = held_by_time(ends, self.share)
-            self.edge = ends[at_edge if len(at_edge) else is_later].min()
-            self.edge_share = share if len(at_edge) else 1.0
-        self.groups = GroupValues()
-        self.stratum_of, self.n_held = holdout_sizes(self.counts, self.share)
-        self.n_left = np.zeros_like(self.n_held)
-        np.add.at(self.n_left, self.stratum_of, self.counts)
-
-    def draw(self, rows: Any, times: np.ndarray | None) -> np.ndarray:
-        """Return which of the next rows are held out."""
-        if self.edge is None:
-            return self._choose(rows, self._draw)
-        times = np.asarray(times)
-        if rows.groups is None:
-            return times >= self.edge
-        return self.groups.of(rows.groups, times, np.maximum, self._is_late)
-
-    def _is_late(self, ends: np.ndarray) -> np.ndarray:
-        drawn = self.random_state.random(len(ends)) < self.edge_share
-        return (ends > self.edge) | ((ends == self.edge) & drawn)
-
-    def _choose(self, rows: Any, choose: Callable[..., np.ndarray]) -> np.ndarray:
-        strata = funnel_strata(rows.targets.with_nan(), rows.targets.parents)
-        if rows.groups is None:
-            return choose(strata)
-        return self.groups.of(rows.groups, strata, np.maximum, choose)
-
-    def _draw(self, strata: np.ndarray) -> np.ndarray:
-        strata = self.stratum_of[strata]
-        is_held = np.zeros(len(strata), dtype=bool)
-        for stratum in np.unique(strata).tolist():
-            rows = np.flatnonzero(strata == stratum)
-            n_held, n_left = int(self.n_held[stratum]), int(self.n_left[stratum])
-            if n_left < LARGEST_POPULATION:
-                n_chosen = self.random_state.hypergeometric(
-                    n_held, n_left - n_held, len(rows)
-                )
-            else:
-                # With so many rows, draws with replacement give about the same number.
-                n_chosen = self.random_state.binomial(len(rows), n_held / n_left)
-                n_chosen = min(max(n_chosen, len(rows) - n_left + n_held), n_held)
-            is_held[self.random_state.choice(rows, n_chosen, replace=False)] = True
-            self.n_held[stratum] -= n_chosen
-            self.n_left[stratum] -= len(rows)
-        return is_held
-
-
-def hold_out(
-    settings: Settings,
-    rows: Any,
-    times: np.ndarray | None,
-    random_state: np.random.RandomState,
-    known: Mapping[str, Any] | None = None,  # `split_rows` of an earlier fit
-) -> tuple[np.ndarray, dict[str, Any] | None]:
-    """Return which of all rows are held out, and `split_rows` if drawn at random.
-
-    They are the last in time, or drawn by `funnel_holdout`.
-    """
-    labels, groups, split_rows = rows.targets.with_nan(), rows.groups, None
-    share, is_held = settings.validation_fraction, np.zeros(len(rows), bool)
-    if times is None:
-        split_rows = find_split(settings, rows, known)
-        parts = np.split(np.arange(len(rows)), split_rows["ends"][:-1])
-    else:
-        is_held, edge, share = held_by_time(times, share, groups)
-        parts = [edge] if len(edge) else []
-    for number, part in enumerate(parts):
-        units = part
-        if groups is not None:
-            # The rows of a group follow those of it in an earlier part.
-            before = groups[: part[0]]
-            is_held[part] = np.isin(groups[part], before[is_held[: part[0]]])
-            part = part[~np.isin(groups[part], before)]
-            units = np.unique(groups[part])
-        if number and len(units) < 2:
-            continue
-        _, drawn = funnel_holdout(
-            labels[part],
-            test_size=share,
-            random_state=random_state,
-            groups=None if groups is None else groups[part],
-            task_parents=rows.targets.parents,
-        )
-        is_held[part[drawn]] = True
-    return is_held, split_rows
-
-
-def find_split(settings: Settings, rows: Any, earlier: Any) -> dict[str, Any]:
-    """Return the ends of the parts from which rows are drawn in turn, and a digest.
-
-    Rows that follow those of the earlier fit are a part of their own. From the earlier
-    rows, the same ones as before are held out, so that none was trained on.
-    """
-    ends = [] if earlier is None else list(earlier["ends"])
-    digests = {}  # of what determines the split of the first rows with a seed
-    for n_rows in {*ends[-1:], len(rows)}:
-        known = n_rows, float(settings.validation_fraction), rows.targets.parents
-        digest = blake2b(repr(known).encode(), digest_size=16)
-        for values in (rows.targets.with_nan(), rows.groups):
-            if values is not None:
-                digest.update(values[:n_rows].tobytes())
-        digests[n_rows] = digest.hexdigest()
-    if ends and earlier["digest"] != digests[ends[-1]]:
-        ends = []
-    if len(rows) not in ends[-1:]:
-        ends.append(len(rows))
-    return {"ends": ends, "digest": digests[len(rows)]}
-
-
-def held_by_time(
-    times: np.ndarray, share: float, groups: np.ndarray | None = None
-) -> tuple[np.ndarray, np.ndarray, float]:
-    """Return whether each row, with its time and group, is among the last in time.
-
-    Many rows may have the same time, so that no cut between two times is near the
-    share. Then the rows of that time are returned as well, with the share of them to
-    draw.
-    """
-    if groups is not None:
-        times = GroupValues().of(groups, times, np.maximum, np.asarray)
-    edge = np.quantile(times, 1 - share, method="higher")
-    is_later, at_edge = times > edge, np.flatnonzero(times == edge)
-    n_later, n_edge = np.count_nonzero(is_later), len(at_edge)
-    is_one = len(at_edge if groups is None else np.unique(groups[at_edge])) == 1
-    is_far = n_later + n_edge > largest_part(share) * len(times)
-    if is_far and n_later >= share / 2 * len(times):
-        return is_later, at_edge[:0], share
-    if n_edge == len(times) or (is_far and not is_one):
-        return is_later, at_edge, (share * len(times) - n_later) / n_edge
-    edge = last_edge(times, share)
-    return times >= edge, at_edge[:0], share
-
-
-def largest_part(share: float) -> float:
-    """Return twice a share of the rows, or a share that halves the other part."""
-    return min(2 * share, (1 + share) / 2)
-
-
-def warn_about_trained(earlier: Any, settings: Settings, split_rows: Any) -> None:
-    """Warn if rows may be held out that the earlier fit was trained on.
-
-    Without `split_rows`, they are the last in time.
-    """
-    before, share = earlier.split_rows, earlier.settings.validation_fraction
-    if earlier.split_state is None or earlier.used_all:
-        reason = "it held out no rows"
-    elif (before is None) != (split_rows is None):
-        reason = f"it held out {'random rows' if before else 'its last rows in time'}"
-    elif split_rows is None and settings.validation_fraction > share:
-        reason = f"its validation_fraction was {share}"
-    elif before == split_rows or before["ends"] == (ends := split_rows["ends"])[:-1]:
-        return
-    else:
-        reason = (
-            f"its {before['ends'][-1]} rows, with equal labels, groups and "
-            f"validation_fraction, are not known to be the first of these {ends[-1]}"
-        )
-    warn_user(
-        "Early stopping may decide on rows that the earlier fit was trained on, since "
-        f"{reason}. Pass new rows as X_val or eval_set, or set early_stopping=False."
-    )

@@ -8,6 +8,7 @@ from scipy.stats import chi2
 
 from sk_pwiser._table._categories import FIRST_VALUE, LATE_SHARE, CategoryColumn
 from sk_pwiser._table._lists import ListColumn
+from sk_pwiser._table._row_units import mix_bits
 from sk_pwiser._utils import warn_user
 
 # Rows count as sorted by labels if blocks explain this share of the variance of labels
@@ -24,6 +25,9 @@ MAX_RUNS, MIN_OWN = 1.5, 0.5
 # next piece has a larger value this often, or a smaller one. Otherwise they may be in
 # the order of time: visits to a small site, one after the other.
 MIN_STEPS = 0.9
+# With this share of rows that repeat the inputs of others, rows in parts are in blocks
+# by their inputs; with fewer, the order of the rows is worth more.
+SHARE_OF_REPEATS = 0.01
 
 
 @dataclass
@@ -90,18 +94,21 @@ class GroupValues:
     numbers: Any = ()
     values: Any = None
 
-    def of(self, groups, of_rows, combine, choose):
+    def of(self, groups, row_values, combine, choose=None):
         """Return the value of each row's group.
 
-        New groups `combine` the values of their rows, from which `choose` makes theirs.
+        New groups `combine` the values of their rows, from which, and from the numbers
+        of rows, `choose` makes theirs if it is given.
         """
-        numbers, first, place = np.unique(
-            groups, return_index=True, return_inverse=True
+        numbers, first, place, sizes = np.unique(
+            groups, return_index=True, return_inverse=True, return_counts=True
         )
-        combined = of_rows[first]
-        combine.at(combined, place, of_rows)
+        combined = row_values[first]
+        combine.at(combined, place, row_values)
         is_new = ~np.isin(numbers, self.numbers)
-        chosen = choose(combined[is_new])
+        chosen = combined[is_new]
+        if choose is not None:
+            chosen = choose(chosen, sizes[is_new])
         values = np.empty(len(numbers), dtype=chosen.dtype)
         values[is_new] = chosen
         if not is_new.all():
@@ -132,17 +139,34 @@ class Order(NamedTuple):
 def assign_blocks(n_samples, n_blocks, times=None, groups=None, generator=None):
     """Assign rows to blocks of consecutive rows or times.
 
-    Groups are not split: they are taken in the order of their first rows. A `generator`
-    shuffles the rows of each time, or all rows if there are no times.
+    Groups are not split: they are taken in the order of their first rows. With times,
+    the rows of a group at one time, or of a group that begins in a block and ends in
+    the next one, are not split, such as those of a session. Others come back: their
+    rows are in the blocks of their times, so that the rows of a block leave out what is
+    near them in time and read what the group did at other times.
+    A `generator` shuffles the rows of each time, or all rows if there are no times.
     """
     rank = np.arange(n_samples)
     if generator is not None:
         rank = generator.permutation(n_samples)
-    if times is not None:
-        rank[np.lexsort((rank, times))] = np.arange(n_samples)
-    if groups is not None:
-        rank = rows_before_groups(rank, groups)
-    return rank * n_blocks // n_samples
+    if times is None:
+        if groups is not None:
+            rank = rows_before_groups(rank, groups)
+        return rank * n_blocks // n_samples
+    order = np.lexsort((rank, times))
+    rank[order] = np.arange(n_samples)
+    if groups is None:
+        return rank * n_blocks // n_samples
+    _, time_number = np.unique(times, return_inverse=True)
+    _, group_number = np.unique(groups, return_inverse=True)
+    visits = time_number * (group_number.max() + 1) + group_number
+    block = rows_before_groups(rank, visits) * n_blocks // n_samples
+    first_block = np.full(group_number.max() + 1, n_blocks)
+    last_block = np.zeros(group_number.max() + 1, dtype=block.dtype)
+    np.minimum.at(first_block, group_number, block)
+    np.maximum.at(last_block, group_number, block)
+    is_near = last_block - first_block <= 1
+    return np.where(is_near[group_number], first_block[group_number], block)
 
 
 def last_edge(times, share):
@@ -310,6 +334,9 @@ class Blocks:
     n_rows: int = 0
     n_parts: int = 0
     n_tried: int = 0  # passes over the rows that were judged
+    # If given, keys of rows, equal for equal inputs, decide on blocks, not their order.
+    key_seed: int | None = None
+    found: Any = None  # the `Order` that the rows are sorted by, if any
 
     def add(self, n_rows, times):
         """Count rows of the first pass."""
@@ -361,8 +388,8 @@ class Blocks:
             return block == self.n_blocks - 1
         return rank >= (1 - LATE_SHARE) * self.n_rows
 
-    def assign(self, n_rows, times, groups):
-        """Return the blocks of the next rows."""
+    def assign(self, n_rows, times, groups, keys=None):
+        """Return the blocks of the next rows; `keys` are those of `UnitKeys`."""
         if groups is not None:
             numbers, counts = np.unique(groups, return_counts=True)
             sizes = dict(zip(numbers.tolist(), counts.tolist(), strict=True))
@@ -376,6 +403,9 @@ class Blocks:
             rank = rows_before_groups(rank, groups)
         if times is not None:
             block = self._assign_by_time(times)
+        elif self.key_seed is not None:
+            mixed = mix_bits(keys + np.uint64(self.key_seed)) >> np.uint64(32)
+            block = (mixed * np.uint64(self.n_blocks) >> np.uint64(32)).astype(np.intp)
         elif self.generator is not None:
             block = self.generator.integers(self.n_blocks, size=n_rows)
         else:
@@ -384,7 +414,7 @@ class Blocks:
         if groups is None:
             return block
         block = block[one_per_group(groups)]
-        return self.groups.of(groups, block, np.minimum, np.asarray)
+        return self.groups.of(groups, block, np.minimum)
 
     def _assign_by_time(self, times):
         """Return the blocks of the next rows; those of one time fill them in order."""
@@ -400,6 +430,18 @@ class Blocks:
             block[rows] = own.clip(first, block[rows])
             self.ranks[time] += len(rows)
         return block
+
+    def part_by_keys(self, seed, share_of_repeats):
+        """Return whether to pass over the rows again, with blocks by the keys of rows.
+
+        They keep the rows with equal inputs together, which are in several parts.
+        """
+        has_order = self.by_time or self.n_largest > 0 or self.key_seed is not None
+        if has_order or share_of_repeats < SHARE_OF_REPEATS:
+            return False
+        self.key_seed = seed
+        self.start()
+        return True
 
     def retry(self, order, seed, has_statistics=True):
         """Return whether to pass over the rows again, with other blocks; or warn.

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from itertools import compress
+from operator import or_
 from typing import Any
 
 import numpy as np
@@ -77,31 +78,39 @@ def check_encoding_params(params):
         )
 
 
-def make_columns(params, contents, names):
-    """Return unfitted encoders of columns, given what `content_of` says of each.
-
-    `params` are those of the encoder.
-    """
-    features = params["categorical_features"]
+def named_as_categories(features, names):
+    """Return whether `categorical_features` names each column, and if it is a mask."""
     chosen = []
     if not isinstance(features, str | None):  # "from_dtype"
         # In an array of text, the index 1 of a list would be "1".
         chosen = np.atleast_1d(np.array(features, dtype=object)).tolist()
         chosen = [c.item() if isinstance(c, np.generic) else c for c in chosen]
-    is_category = [
-        features is not None and content in ("categories", "lists")
-        for content in contents
-    ]
     if chosen and all(isinstance(c, bool) for c in chosen):
         if len(chosen) != len(names):
             raise ValueError(
                 "categorical_features as a mask must have one entry per column of X, "
                 f"{len(names)}; it has {len(chosen)}."
             )
-        is_category = chosen
-    else:
-        for column in chosen:
-            is_category[find_column("categorical_features", column, names)] = True
+        return chosen, True
+    is_named = [False] * len(names)
+    for column in chosen:
+        is_named[find_column("categorical_features", column, names)] = True
+    return is_named, False
+
+
+def make_columns(params, contents, names):
+    """Return unfitted encoders of columns, given what `content_of` says of each.
+
+    `params` are those of the encoder.
+    """
+    features = params["categorical_features"]
+    by_dtype = [
+        features is not None and content in ("categories", "lists")
+        for content in contents
+    ]
+    is_named, is_mask = named_as_categories(features, names)
+    # A mask decides on all columns, names add to those that the dtype tells.
+    is_category = is_named if is_mask else list(map(or_, by_dtype, is_named))
     is_list = [content in ("lists", "arrays") for content in contents]
     time = params["time_column"]
     if time is not None:

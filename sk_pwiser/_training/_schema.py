@@ -335,9 +335,11 @@ class TableRows:
         rows: Rows,
         weight_scale: float | None = None,
         origin: str = "the training rows",  # as errors name them
+        given_groups: "GivenGroups | None" = None,
     ) -> None:
         self.settings = settings
         self.rows: Any = rows
+        self.given_groups = given_groups
         self.origin = origin
         self.n_rows = len(rows)
         self.has_groups = rows.groups is not None
@@ -356,6 +358,19 @@ class TableRows:
         with named_place(self.origin):
             encoded = schema.transform(rows.X)
         return encoded.labelled(rows.targets.values, self.summary.scaled, rows.groups)
+
+
+class GivenGroups(NamedTuple):
+    """Groups as the user passed them, for messages that name one."""
+
+    values: Any
+    indices: np.ndarray  # of all rows, by `check_groups`
+    used_indices: np.ndarray  # of the rows with a weight
+
+    def value_of(self, row: int) -> Any:
+        """Return the group of one of the rows with a weight."""
+        place = int(np.argmax(self.indices == self.used_indices[row]))
+        return np.asarray(collected(self.values), dtype=object)[place]
 
 
 # A mean of the weights that is so many times larger or smaller than that of the first
@@ -388,12 +403,15 @@ def read_table(
     n_samples = len(targets.values)
     check_match(X, n_samples, Y=Y, sample_weight=sample_weight, groups=groups)
     targets, weights = combine_weights(targets, sample_weight)
-    rows = Rows(X, targets, weights, check_groups(groups, n_samples)).with_weight()
+    group_indices = check_groups(groups, n_samples)
+    rows = Rows(X, targets, weights, group_indices).with_weight()
+    given_groups = None
     if rows.groups is not None:
+        given_groups = GivenGroups(groups, group_indices, rows.groups)
         rows = replace(rows, groups=number_groups(rows.groups))
     if sample_weight is None:
         weight_scale = 1.0  # the weights, if any, are 0 for missing labels
-    checked = TableRows(settings, rows, weight_scale, origin)
+    checked = TableRows(settings, rows, weight_scale, origin, given_groups)
     mean = checked.summary.weights.own_mean
     if sample_weight is not None and None not in (weight_scale, mean):
         ratio = mean / weight_scale

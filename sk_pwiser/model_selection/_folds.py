@@ -17,7 +17,13 @@ from sk_pwiser._responses import check_rows
 from sk_pwiser._table._column_kinds import history_column
 from sk_pwiser._table._frames import collected, column_of
 from sk_pwiser._table._weights_and_groups import sort_groups
-from sk_pwiser._times import check_duration, read_duration, read_times, times_of
+from sk_pwiser._times import (
+    check_duration,
+    date_columns,
+    read_duration,
+    read_times,
+    times_of,
+)
 from sk_pwiser._utils import CHAIN, check_integer, warn_user
 
 
@@ -373,7 +379,14 @@ def warn_about_random_folds(estimators, X, cv, splits, groups=None):
 
 def _order_of_rows(estimator, X):
     """Return the column by which an estimator orders rows, its times, and why."""
-    for key, value in estimator.get_params().items():
+    params = estimator.get_params()
+    if any(key.endswith("encoding_params") for key in params):
+        names, is_date = date_columns(X)
+        if is_date.count(True) == 1:
+            name = names[is_date.index(True)]
+            why = f"X has one column of dates, {name!r}"
+            return name, read_times(column_of(X, "time", name), name).values, why
+    for key, value in params.items():
         if key.endswith("encoding_params__time_column") and value is not None:
             name, why = value, f"encoding_params has time_column={value!r}"
         elif hasattr(value, "label_delay") and hasattr(value, "replay"):

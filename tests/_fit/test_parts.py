@@ -9,9 +9,9 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
-from sk_pwiser._fit import _encode
-from sk_pwiser._fit._encode import HoldOut, hold_out
+from sk_pwiser._fit import _hold_out
 from sk_pwiser._fit._file_rows import GroupNumbers
+from sk_pwiser._fit._hold_out import HoldOut, hold_out
 from sk_pwiser._table._blocks import Blocks, RowSample, assign_blocks
 from sk_pwiser._table._labels import check_targets
 from sk_pwiser._table._weights_and_groups import (
@@ -90,7 +90,7 @@ def test_rows_of_different_parts_are_drawn_like_rows_of_one():
 
 
 def test_more_rows_than_numpy_draws_from(monkeypatch):
-    monkeypatch.setattr(_encode, "LARGEST_POPULATION", 50)
+    monkeypatch.setattr(_hold_out, "LARGEST_POPULATION", 50)
     y = rare_labels(4_000, 300, 12)
     for is_valid in hold_outs(y, n_seeds=5):
         assert_array_equal(shares(y, is_valid), [370, 29, 1])
@@ -275,7 +275,7 @@ def test_every_row_has_the_same_chance_to_be_in_the_sample():
 
 
 @pytest.mark.parametrize("n_days", [3, 300])
-def test_groups_in_parts_are_held_out_by_their_last_times(n_days):
+def test_groups_in_parts_are_held_out_by_their_first_times(n_days):
     groups = np.repeat(np.arange(30), 10)
     times = np.random.default_rng(0).permutation(np.arange(300.0)) // (300 // n_days)
     settings = Settings.of(vars(MultiTaskCTRCVRClassifier()))
@@ -290,13 +290,12 @@ def test_groups_in_parts_are_held_out_by_their_last_times(n_days):
     drawn.start()
     found = np.concatenate([drawn.draw(*part) for part in parts])
     assert 10 <= found.sum() < 60
-    ends = np.repeat(times.reshape(30, 10).max(axis=1), 10)
-    if n_days == 3:  # almost all groups end on the last day
-        assert (ends[found] == 2).all()
-        assert (ends == 2).sum() > 200
+    begins = np.repeat(times.reshape(30, 10).min(axis=1), 10)
+    if n_days == 3:  # almost all groups begin on the first day
+        assert (begins == 0).sum() > 200
         assert (found.reshape(30, 10).all(axis=1) | ~found.reshape(30, 10).any(1)).all()
     else:
-        assert_array_equal(found, ends >= np.quantile(ends, 0.9, method="higher"))
+        assert_array_equal(found, begins >= np.quantile(begins, 0.9, method="higher"))
 
 
 def test_groups_keep_their_numbers_over_the_border_of_parts():

@@ -65,13 +65,31 @@ def assert_random(block, n_blocks=10):
 
 
 def test_groups_that_come_back_are_spread_over_the_blocks():
+    """With times, their rows are in the blocks of these."""
     groups = np.random.default_rng(0).integers(0, 200, N)
-    for times in (None, np.random.default_rng(1).random(N)):
-        block = assign_blocks(N, 10, times=times, groups=groups)
+    times = np.random.default_rng(1).random(N)
+    for order in (None, times):
+        block = assign_blocks(N, 10, times=order, groups=groups)
         sizes = np.bincount(block, minlength=10)
         assert sizes.min() > 0.9 * N / 10
         assert sizes.max() < 1.1 * N / 10
-        assert len(set(zip(groups, block, strict=True))) == 200
+        n_pairs = len(set(zip(groups, block, strict=True)))
+        assert n_pairs == (200 if order is None else 2_000)
+    assert_array_equal(block, assign_blocks(N, 10, times=times))
+
+
+def test_sessions_and_visits_on_one_day_are_in_one_block():
+    session = np.arange(N) // 30
+    moved = np.random.default_rng(0).permutation(N)
+    block = assign_blocks(N, 10, times=moved * 1.0, groups=session[moved])
+    assert len(set(zip(session[moved], block, strict=True))) == session[-1] + 1
+    # The rows of a user on one of three days are together, wherever these are.
+    user = np.random.default_rng(1).integers(0, 500, N)
+    day = np.random.default_rng(2).integers(0, 3, N)
+    block = assign_blocks(N, 10, times=day * 1.0, groups=user)
+    n_visits = len(set(zip(user, day, strict=True)))
+    assert len(set(zip(user, day, block, strict=True))) == n_visits
+    assert len(set(zip(user, block, strict=True))) > 500
 
 
 def test_consecutive_groups_have_the_block_of_their_first_row():

@@ -1,7 +1,6 @@
 """With a `time_column`, early stopping validates on the last rows in time."""
 
 import numpy as np
-import pandas as pd
 import pytest
 from impressions_in_files import in_a_file
 from numpy.testing import assert_array_equal
@@ -9,7 +8,7 @@ from refusals import small
 from sklearn.pipeline import make_pipeline
 
 from sk_pwiser._fit import _encode
-from sk_pwiser._fit._encode import held_by_time, hold_out
+from sk_pwiser._fit._hold_out import held_by_time, hold_out
 from sk_pwiser.datasets import make_ctr_cvr
 from sk_pwiser.history import HistoryFeatures
 
@@ -61,7 +60,9 @@ def test_a_part_of_a_day_is_drawn_in_whole_groups(log, size, monkeypatch):
     groups = X["time"] // size
     found = []
     monkeypatch.setattr(
-        _encode, "hold_out", lambda *args: found.append(hold_out(*args)) or found[-1]
+        _encode,
+        "hold_out",
+        lambda *args, **options: found.append(hold_out(*args, **options)) or found[-1],
     )
     params = {"encoding_params": {"time_column": "day"}, "early_stopping": True}
     model = small(max_epochs=1, warm_start=True, **params)
@@ -79,26 +80,43 @@ def test_a_part_of_a_day_is_drawn_in_whole_groups(log, size, monkeypatch):
 @pytest.mark.parametrize("in_files", [False, True])
 def test_a_share_that_the_times_do_not_allow_is_named(log, in_files, tmp_path):
     X, Y = log
-    X = X.assign(day=(np.arange(1_500) >= 300).astype(float))
-    params = {"encoding_params": {"time_column": "day"}, "early_stopping": True}
-    arguments = {"X": X, "Y": Y, "groups": X["day"]}
+    # One session has a fifth of the rows, at one time, which is not divided.
+    day = np.repeat([0.0, 1.0, 2.0], [1_150, 290, 60])
+    session = np.where(day == 1, -1, np.arange(1_500))
+    X = X.assign(day=day, session=session)
+    params = {
+        "encoding_params": {"time_column": "day"},
+        "early_stopping": True,
+        "max_epochs": 1,
+    }
+    arguments = {"X": X, "Y": Y, "groups": session}
     if in_files:
-        arguments = {"X": in_a_file(X, Y, tmp_path, groups="day")}
-    message = "time_column='day', the last 1200 of 1500 rows .*=0.1 asks for about 150"
+        arguments = {"X": in_a_file(X, Y, tmp_path, groups="session")}
+    message = "time_column='day', the last 350 of 1500 rows .*=0.1 asks for about 150"
     with pytest.warns(UserWarning, match=message):
-        small(max_epochs=1, **params).fit(**arguments)
+        small(**params).fit(**arguments)
 
 
-def test_groups_are_whole_and_held_by_their_last_row():
+def test_sessions_that_begin_among_the_last_rows_are_held_out_as_a_whole():
     rng = np.random.default_rng(0)
-    groups, times = rng.integers(0, 100, 2_000), rng.random(2_000)
-    times += groups
+    begins = rng.random(1_000)
+    groups = np.repeat(np.arange(1_000), 3)
+    times = np.repeat(begins, 3) + np.tile([0.0, 1e-3, 2e-3], 1_000)
     is_held, _, _ = held_by_time(times, 0.1, groups)
-    assert 0.08 < is_held.mean() < 0.12
-    last = pd.Series(times).groupby(groups).max()
-    held = set(groups[is_held])
-    assert not held & set(groups[~is_held])
-    assert last[list(held)].min() > last.drop(list(held)).max()
+    edge = np.quantile(times, 0.9, method="higher")
+    assert_array_equal(is_held, np.repeat(begins >= edge, 3))
+    assert 0 < np.count_nonzero((times >= edge) & ~is_held) < 10
+
+
+def test_users_who_come_back_are_parted_by_time():
+    """The last row of an active user is always late, and the others are not."""
+    rng = np.random.default_rng(0)
+    users = rng.choice(
+        200, 5_000, p=(activity := 1 / np.arange(1, 201)) / activity.sum()
+    )
+    times = rng.permutation(5_000).astype(float)
+    is_held, _, _ = held_by_time(times, 0.1, users)
+    assert_array_equal(is_held, times >= 4_500)
 
 
 @pytest.mark.parametrize("in_files", [False, True])
