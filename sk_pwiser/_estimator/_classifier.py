@@ -178,11 +178,11 @@ class MultiTaskCTRCVRClassifier(
         - `target_encoding_min_values`, 100 by default: smallest number of distinct
           values of columns that `target_encoding="auto"` selects;
         - `time_column`, None by default: a column of dates or numbers that orders the
-          rows: for the blocks, if they are not in the order of time, and for early
-          stopping, whose validation rows are then the last ones in time, or a random
-          part of a time with too many rows. The predictions are then shifted to the
-          level of these rows. It is no feature, and DataFrames without it can be
-          predicted; see :ref:`times_of_rows`;
+          rows, by default the only column of dates, if there is one. It decides on
+          the blocks, and on the validation rows of early stopping, which are the last
+          ones in time, or a random part of a time with too many rows. The predictions
+          are then shifted to the level of these rows. It is no feature, and DataFrames
+          without it can be predicted; see :ref:`times_of_rows`;
         - `time_feature`, False by default: whether the `time_column`, which must then
           be of numbers or categories, is a feature as well.
     missing_labels : {"error", "ignore"}, default="error"
@@ -261,7 +261,7 @@ class MultiTaskCTRCVRClassifier(
         statistics by heart, and predicts too few events; see :ref:`why_no_leak`.
     early_stopping : "auto", bool, str or callable, default="auto"
         Whether to hold out `validation_fraction` of the rows, stratified by funnel
-        depth, of the groups, or the last rows of a `time_column`, and to stop if a
+        depth, or the last rows of a `time_column`, and to stop if a
         figure of them has not improved for `n_iter_no_change` epochs. The weights of
         the best epoch are restored. The figure is the validation loss (True, "loss"),
         the mean over the tasks of AUC ("auc"), AUC within the `groups` of `fit`
@@ -515,7 +515,11 @@ class MultiTaskCTRCVRClassifier(
         groups : array-like of shape (n_samples,), default=None
             Group of each row, such as a session. Losses that compare rows do so within
             groups, the validation rows of early stopping are whole groups, and so are
-            the blocks of the target statistics.
+            the blocks of the target statistics. Exceptions: groups that come back are
+            parted by a `time_column`; blocks part groups whose values are a category
+            column, such as user ids, whose rates predictions will read; and a group
+            of more than twice `validation_fraction`, such as that of all guests, is
+            treated as rows without a group, with a warning.
         eval_set : tuple of (X, Y), ParquetImpressions, list or dict, default=None
             Validation rows, such as a later day, a ParquetImpressions only if `X` is
             one, too. Their figures go into `history_`, and early stopping uses them in

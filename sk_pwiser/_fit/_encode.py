@@ -330,7 +330,7 @@ class Encoding:
         equal_rows = equal_row_units(row_hashes(codes, inputs, bags), MOST_EQUAL_ROWS)
         self.held_out_units = equal_rows
         if equal_rows is not None:
-            # With a few, the order of the rows is worth more than that they are together.
+            # With a few, the order of the rows is worth more.
             share_of_repeats = 1 - (equal_rows.max() + 1) / n_rows
             if share_of_repeats < SHARE_OF_REPEATS:
                 equal_rows = None
