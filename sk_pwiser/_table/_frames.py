@@ -217,6 +217,18 @@ def as_table(X):
     return X.tocsr() if sp.issparse(X) else X
 
 
+# Mark of tables of Arrow that became tables of pandas, whose index says nothing.
+CONVERTED = "converted by sk_pwiser"
+
+
+def index_of(values):
+    """Return the index that a user gave to a table or a Series, None without one."""
+    if getattr(values, "attrs", {}).get(CONVERTED, False):
+        return None
+    index = getattr(values, "index", None)
+    return index if hasattr(index, "factorize") else None
+
+
 def selectable(X):
     """Return a collected table whose rows every release of scikit-learn can select."""
     X = collected(X)
@@ -226,7 +238,10 @@ def selectable(X):
         import pandas as pd
 
         # The metadata of pandas may declare a column to be the index.
-        return X.to_pandas(types_mapper=pd.ArrowDtype, ignore_metadata=True)
+        table = X.to_pandas(types_mapper=pd.ArrowDtype, ignore_metadata=True)
+        # pandas passes the mark on to parts of the table, such as folds.
+        table.attrs[CONVERTED] = True
+        return table
     with suppress(ImportError):
         import polars as pl
 
