@@ -10,6 +10,7 @@ verdict for each metric.
 """
 
 import argparse
+import contextlib
 import os
 import sys
 import warnings
@@ -24,6 +25,7 @@ from sklearn.preprocessing import FunctionTransformer
 
 from sk_pwiser import MultiTaskCTRCVRClassifier, model_selection
 from sk_pwiser._responses import positive_probabilities
+from sk_pwiser._table._categories import DATE
 from sk_pwiser._table._labels import read_labels, read_words, zero_one_labels
 from sk_pwiser._utils import import_extra
 from sk_pwiser.datasets import load_kuairand, make_ctr_cvr
@@ -74,14 +76,23 @@ def run(arguments):
         print(NEXT)
         return
     X, Y, times = read(arguments)
+    dates = date_columns(X) if times is None else []
     found = describe_impressions(X, Y, time=times, estimator=make_model(arguments))
     print(found)
     if numbers := [*found.flagged("id"), *found.flagged("category")]:
         print("To read numbers as categories: --categorical", *numbers)
+    for name in dates:
+        print(
+            f"If {name!r} orders the rows, judge and compare on later rows: --time",
+            name,
+        )
     compare(arguments.data.name, X, Y, arguments, times)
     if numbers:
         print("\nThese columns were read as numbers, which may mislead:", *numbers)
         print("Repeat the comparison with --categorical and their names.")
+    if dates:
+        print("\nThe folds are random, although these columns hold dates:", *dates)
+        print("Repeat the comparison with --time and the one that orders the rows.")
 
 
 def print_warning(message, *_, **__):
@@ -110,8 +121,9 @@ def make_parser():
     add(
         "--time",
         metavar="COLUMN",
-        help="column with ISO dates or numbers that order the rows, no feature: folds "
-        "are tested on later rows, and early stopping decides on the last ones",
+        help="column with ISO dates or numbers that order the rows, no feature: later "
+        "rows judge columns and test the folds, and early stopping decides on the last "
+        "ones (default: the column of dates in a Parquet file, if there is one)",
     )
     add(
         "--against-others",
@@ -469,6 +481,21 @@ def read_dates(column, name):
             f"or 2026-04-30T12:00; {name!r}: {str(error).split('. ')[0]}"
         ) from error
     return times.reindex(column.index)
+
+
+def date_columns(X):
+    """Return the columns of text that hold dates which `--time` can read."""
+    names = []
+    for name, column in X.select_dtypes(["object", "string"]).items():
+        values = column.dropna()
+        if not values[:1].astype(str).str.fullmatch(DATE.pattern).any():
+            continue  # most columns of text
+        values = values.drop_duplicates().astype(str)
+        if values.str.fullmatch(DATE.pattern).all():
+            with contextlib.suppress(ValueError):
+                read_dates(values, name)
+                names.append(name)
+    return names
 
 
 def compare(title, X, Y, arguments, times=None):

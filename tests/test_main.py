@@ -333,6 +333,37 @@ def test_a_log_with_times_and_words(monkeypatch, tmp_path, capsys):
     assert seen["estimator"].encoding_params == {"time_column": "at"}
 
 
+DAYS = pd.Timestamp("2026-01-01") + pd.to_timedelta(np.arange(len(X)) // 3, "D")
+
+
+def test_a_column_of_real_dates_is_the_time(tmp_path, capsys):
+    path = write(X.assign(at=DAYS, **Y), tmp_path / "log.parquet")
+    command.main([*FEW, "--data", str(path), "--targets", *Y])
+    out = capsys.readouterr().out
+    assert out.startswith(
+        "The dates in 'at' order the rows, as with --time at; to leave"
+    )
+    assert "2 folds in the order of 'at', seed 0" in out
+    assert f"{X.shape[1]} features; click" in out
+    command.main([*FEW, "--data", str(path), "--targets", *Y, "--ignore", "at"])
+    assert "stratified by funnel depth" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["log.csv", "log.parquet"])
+def test_dates_as_text_are_proposed_as_the_time(tmp_path, capsys, name):
+    texts = DAYS.strftime("%Y-%m-%d")
+    table = X.assign(at=texts, local=DAYS.strftime("%d/%m/%Y"), **Y)
+    path = write(table, tmp_path / name)
+    command.main([*FEW, "--data", str(path), "--targets", *Y])
+    out = capsys.readouterr().out
+    proposal = "If 'at' orders the rows, judge and compare on later rows: --time at"
+    assert out.count("judge and compare on later rows") == out.count(proposal) == 1
+    assert "The folds are random, although these columns hold dates: at" in out
+    options = ["--targets", *Y, "--time", "at", "--ignore", "local"]
+    command.main([*FEW, "--data", str(path), *options])
+    assert "hold dates" not in capsys.readouterr().out
+
+
 def test_other_models_do_not_read_the_times(monkeypatch, tmp_path, capsys):
     names = ["sk_pwiser", "logistic_regression"]
     few = command.model_selection.named_models(names, n_tasks=2)

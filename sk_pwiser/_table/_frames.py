@@ -103,9 +103,6 @@ TIME_DTYPES = {
 }
 ADVICE = {
     "spans of time": ". The length in seconds, .dt.total_seconds(), is a number",
-    "dates": (
-        ". Derive numbers from dates, such as the hour, the weekday or the age in days"
-    ),
 }
 
 # Values that float() would accept, or reject without naming the value.
@@ -447,12 +444,24 @@ def _check_numbers(column):
             raise TypeError(f"it contains {kind}, such as {value!r}{advice}")
 
 
+def holds_dates(column):
+    """Return whether a column has a dtype of dates, or objects that are dates."""
+    name = str(column.dtype).lower()
+    if name == "object":
+        return isinstance(first_known(column), DATES)
+    return name.startswith(TIME_DTYPES["dates"])
+
+
 def read_numbers(column, what, advice=""):
-    """Return a column as float64; errors begin with `what`, text or a function."""
+    """Return a column as float64; errors begin with `what` and end with `advice`.
+
+    Both are text or functions.
+    """
     try:
         return np.asarray(to_float(column))
     except (TypeError, ValueError, OverflowError) as error:
         what = what() if callable(what) else what
+        advice = advice() if callable(advice) else advice
         kind = TypeError if isinstance(error, TypeError) else ValueError
         raise kind(f"{what} cannot be read as numbers: {error}.{advice}") from error
 
