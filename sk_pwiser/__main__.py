@@ -467,20 +467,35 @@ def read_dates(column, name):
     is_date = pd.api.types.is_datetime64_any_dtype(column)
     if is_date or pd.api.types.is_numeric_dtype(column):
         return column
-    texts = column.astype(object).where(column.notna()).dropna().astype(str).str.strip()
+    texts = column.dropna().astype(str)
+    try:
+        with warnings.catch_warnings():
+            # Older pandas warns of several offsets, and returns objects.
+            warnings.simplefilter("error", FutureWarning)
+            times = pd.to_datetime(texts, format="ISO8601")
+    except (ValueError, FutureWarning):
+        times = read_offsets(texts, name)
+    if times.dt.tz is not None:
+        times = times.dt.tz_convert("UTC")
+    return times.reindex(column.index)
+
+
+def read_offsets(texts, name):
+    """Return ISO dates of text in UTC, whose offsets differ or stand after a space."""
+    pd = import_extra("pandas", "--data")
+    texts = texts.str.strip()
     has_offset = texts.str.fullmatch(f".*{OFFSET}")
     # Offsets differ between winter and summer.
     texts = texts.str.replace(OFFSET, r"\1\2", regex=True)
     texts = texts.str.replace(r"(?:UTC|GMT)$", "Z", regex=True)
     try:
         # The day and the month of 04/05/2026 could be confused.
-        times = pd.to_datetime(texts, format="ISO8601", utc=bool(has_offset.all()))
+        return pd.to_datetime(texts, format="ISO8601", utc=bool(has_offset.all()))
     except ValueError as error:
         raise ValueError(
             "--time must name a column of numbers, or of dates such as 2026-04-30 "
             f"or 2026-04-30T12:00; {name!r}: {str(error).split('. ')[0]}"
         ) from error
-    return times.reindex(column.index)
 
 
 def date_columns(X):
