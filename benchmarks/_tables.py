@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 import torch
-from _harness import require
+from _harness import data_folder, require
 from sklearn.model_selection import train_test_split
 from torch import Tensor
 
@@ -136,6 +136,8 @@ def kuairand_like(n, kind="mixed", seed=0):
 # ---------------------------------------------------------------- rows with labels
 
 KUAIRAND = ("engage", "long", "rare")
+# The other tables of files in the folder of the data sets.
+OTHER_FILES = ("hillstrom", "oulad")
 RARE_LABELS = ["is_follow", "is_comment", "is_forward"]
 OULAD_STAGES = ["started", "submitted", "halfway", "passed", "distinction"]
 FLIGHT_ROWS = 150_000
@@ -165,8 +167,11 @@ class Tables(NamedTuple):
 def load_tables(name, path, part="test", seed=0):
     """Return the `Tables` of a data set; FileNotFoundError or ImportError if absent.
 
-    Only generated tables depend on the seed; the others have one fixed split.
+    Only generated tables depend on the seed; the others have one fixed split. Without
+    a path, the program ends if the files of the data set are in the folder of these.
     """
+    if path is None and name in (*KUAIRAND, *OTHER_FILES):
+        path = data_folder()  # exits without it
     if name in KUAIRAND:
         return _kuairand(name, path, part)
     if name in GENERATED:

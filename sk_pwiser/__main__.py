@@ -10,6 +10,7 @@ verdict for each metric.
 """
 
 import argparse
+import contextlib
 import os
 import sys
 import warnings
@@ -24,6 +25,7 @@ from sklearn.preprocessing import FunctionTransformer
 
 from sk_pwiser import MultiTaskCTRCVRClassifier, model_selection
 from sk_pwiser._responses import positive_probabilities
+from sk_pwiser._table._categories import DATE
 from sk_pwiser._table._labels import read_labels, read_words, zero_one_labels
 from sk_pwiser._utils import import_extra
 from sk_pwiser.datasets import load_kuairand, make_ctr_cvr
@@ -74,14 +76,23 @@ def run(arguments):
         print(NEXT)
         return
     X, Y, times = read(arguments)
+    dates = date_columns(X) if times is None else []
     found = describe_impressions(X, Y, time=times, estimator=make_model(arguments))
     print(found)
     if numbers := [*found.flagged("id"), *found.flagged("category")]:
         print("To read numbers as categories: --categorical", *numbers)
+    for name in dates:
+        print(
+            f"If {name!r} orders the rows, judge and compare on later rows: --time",
+            name,
+        )
     compare(arguments.data.name, X, Y, arguments, times)
     if numbers:
         print("\nThese columns were read as numbers, which may mislead:", *numbers)
         print("Repeat the comparison with --categorical and their names.")
+    if dates:
+        print("\nThe folds are random, although these columns hold dates:", *dates)
+        print("Repeat the comparison with --time and the one that orders the rows.")
 
 
 def print_warning(message, *_, **__):
@@ -110,8 +121,9 @@ def make_parser():
     add(
         "--time",
         metavar="COLUMN",
-        help="column with ISO dates or numbers that order the rows, no feature: folds "
-        "are tested on later rows, and early stopping decides on the last ones",
+        help="column with ISO dates or numbers that order the rows, no feature: later "
+        "rows judge columns and test the folds, and early stopping decides on the last "
+        "ones (default: the column of dates in a Parquet file, if there is one)",
     )
     add(
         "--against-others",
@@ -139,6 +151,15 @@ def check(arguments):
         if getattr(arguments, option):
             name = option.replace("_", "-")
             raise ValueError(f"--{name} must be given with --data")
+    for option in ("categorical", "ignore", "time"):
+        value = getattr(arguments, option)
+        names = [value] if isinstance(value, str) else value or []
+        if both := [name for name in names if name in arguments.targets]:
+            raise ValueError(
+                f"--{option} contains {both[0]!r}, which is one of the --targets."
+            )
+    if arguments.time in arguments.ignore:
+        raise ValueError(f"--time and --ignore both name {arguments.time!r}.")
     if arguments.against_others and arguments.weights:
         raise ValueError("--weights must be given without --against-others")
 
@@ -299,22 +320,7 @@ def read(arguments):
     path, targets = arguments.data, arguments.targets
     pd = import_extra("pandas", "--data")
     is_parquet = path.suffix.lower() in (".parquet", ".pq")
-    reader = pd.read_parquet if is_parquet else pd.read_csv
-
-    def table(**options):
-        # pandas makes an index of columns that were one when the file was written.
-        frame = reader(path, **options)
-        return frame.reset_index([n for n in frame.index.names if n is not None])
-
-    try:
-        frame = table()
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path.name} is not a CSV file in UTF-8: {error}") from error
-    ids = frame.columns.intersection(arguments.categorical)
-    if rounded := list(frame[ids].select_dtypes("float")):
-        # Beside missing values, integers became floats, which merge ids above 2^53.
-        exact = table(dtype_backend="numpy_nullable")
-        frame[rounded] = exact[rounded].set_axis(frame.index)
+    frame = read_parquet(arguments) if is_parquet else read_csv(arguments)
     named = [*targets, *arguments.categorical, *arguments.ignore]
     named += [] if arguments.time is None else [arguments.time]
     if missing := [name for name in named if name not in frame.columns]:
@@ -330,24 +336,181 @@ def read(arguments):
         )
     labels = zero_one_labels(read_words(labels.reshape(len(frame), -1)), targets)
     Y = pd.DataFrame(labels.astype("int8"), frame.index, targets)
-    times = None if arguments.time is None else frame[arguments.time]
-    if times is not None and not pd.api.types.is_numeric_dtype(times):
-        # Offsets from UTC differ between winter and summer.
-        texts = times.dropna().astype(str)
-        have_offsets = texts.str.contains(r"(?:Z|:\d\d\S*[+-]\d\d(?::?\d\d)?)$").all()
-        try:
-            # The day and the month of 04/05/2026 could be confused.
-            times = pd.to_datetime(times, format="ISO8601", utc=bool(have_offsets))
-        except ValueError as error:
-            raise ValueError(
-                "--time must name a column of numbers, or of dates such as 2026-04-30 "
-                f"or 2026-04-30T12:00; {arguments.time!r}: {str(error).split('. ')[0]}"
-            ) from error
-    others = [*targets, *arguments.ignore, arguments.time]
+    others = [*targets, *arguments.ignore]
     X = frame[frame.columns.difference(others, sort=False)]
+    if arguments.time is None:
+        dates = list(X.select_dtypes(["datetime", "datetimetz"]))
+        if len(dates) > 1:
+            raise ValueError(
+                f"{path.name} has several columns of dates, {dates}: name the one that "
+                "orders the rows with --time, and the others with --ignore."
+            )
+        arguments.time = dates[0] if dates else None
+        if dates:
+            print(
+                f"The dates in {dates[0]!r} order the rows, as with --time {dates[0]}; "
+                f"to leave them out: --ignore {dates[0]}",
+                flush=True,
+            )
+    times = None
+    if arguments.time is not None:
+        times = read_dates(X[arguments.time], arguments.time)
+        X = X.drop(columns=arguments.time)
     categorical = X.columns.intersection(arguments.categorical)
     X = X.astype(dict.fromkeys(categorical, "category"))
     return X, Y, times
+
+
+def read_parquet(arguments):
+    """Return the table in a Parquet file."""
+    pd = import_extra("pandas", "--data")
+
+    def table(**options):
+        # pandas makes an index of columns that were one when the file was written.
+        frame = pd.read_parquet(arguments.data, **options)
+        return frame.reset_index([n for n in frame.index.names if n is not None])
+
+    frame = table()
+    ids = frame.columns.intersection(arguments.categorical)
+    if rounded := list(frame[ids].select_dtypes("float")):
+        # Beside missing values, integers became floats, which merge ids above 2^53.
+        exact = table(dtype_backend="numpy_nullable")
+        frame[rounded] = exact[rounded].set_axis(frame.index)
+    return frame
+
+
+SEPARATORS = ",", ";", "\t", "|"
+# Texts that mean a missing number, label or time; among categories, "NA" is a value.
+MISSING_WORDS = [
+    "NA",
+    "N/A",
+    "n/a",
+    "NaN",
+    "nan",
+    "NULL",
+    "null",
+    "None",
+    "none",
+    "<NA>",
+]
+
+
+def read_csv(arguments):
+    """Return the table in a CSV file: categories as text, other columns as numbers.
+
+    A value of a category is the same text everywhere in the file, unlike with types
+    that pandas guesses by parts of the file: "007", "7" and "NA" are three values.
+    """
+    pd = import_extra("pandas", "--data")
+    path, targets = arguments.data, arguments.targets
+    try:
+        headers = {sep: list(pd.read_csv(path, sep=sep, nrows=0)) for sep in SEPARATORS}
+        # The separator that tells the labels apart, of these the one with most columns.
+        separator = max(
+            SEPARATORS,
+            key=lambda sep: (len({*targets} & {*headers[sep]}), len(headers[sep])),
+        )
+        frame = pd.read_csv(
+            path, sep=separator, dtype=str, keep_default_na=False, na_values=[""]
+        )
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path.name} is not a CSV file in UTF-8: {error}") from error
+    columns, codes = {}, []
+    for name, column in frame.items():
+        is_plain = name in targets or name == arguments.time
+        if name in arguments.categorical and not is_plain:
+            columns[name] = column
+            continue
+        numbers = read_numbers(column)
+        if numbers is not None and not is_plain and begins_with_zero(column):
+            # As postcodes and account numbers do.
+            codes.append(name)
+            numbers = None
+        if numbers is None and is_plain:
+            column = column.mask(column.str.strip().isin(MISSING_WORDS))
+        columns[name] = column if numbers is None else numbers
+    if codes := [name for name in codes if name not in arguments.ignore]:
+        print("Read as categories, since their numbers begin with 0:", *codes)
+    return pd.DataFrame(columns)
+
+
+def read_numbers(column):
+    """Return a column of text as numbers, or None if it holds other text."""
+    pd = import_extra("pandas", "--data")
+    for hides_words in (False, True):
+        try:
+            if hides_words:
+                is_word = column.str.strip().isin(MISSING_WORDS)
+                if not is_word.any() or is_word[column.notna()].all():
+                    return None
+                column = column.mask(is_word)
+            return pd.to_numeric(column)
+        except ValueError:
+            continue
+    return None
+
+
+def begins_with_zero(column):
+    """Return whether whole numbers as text have zeros in front."""
+    known = column.dropna().str.strip()
+    return known.str.fullmatch(r"\d+").all() and known.str.match(r"0\d").any()
+
+
+# The offset from UTC at the end of a date, which databases write after a space; a time
+# precedes it, since the day of a date looks like one.
+OFFSET = r"(:\d\d\S*?)\s*(Z|UTC|GMT|[+-]\d\d(?::?\d\d)?)$"
+
+
+def read_dates(column, name):
+    """Return the times of `--time`: numbers as such, and ISO dates as dates."""
+    pd = import_extra("pandas", "--data")
+    is_date = pd.api.types.is_datetime64_any_dtype(column)
+    if is_date or pd.api.types.is_numeric_dtype(column):
+        return column
+    texts = column.dropna().astype(str)
+    try:
+        with warnings.catch_warnings():
+            # Older pandas warns of several offsets, and returns objects.
+            warnings.simplefilter("error", FutureWarning)
+            times = pd.to_datetime(texts, format="ISO8601")
+    except (ValueError, FutureWarning):
+        times = read_offsets(texts, name)
+    if times.dt.tz is not None:
+        times = times.dt.tz_convert("UTC")
+    return times.reindex(column.index)
+
+
+def read_offsets(texts, name):
+    """Return ISO dates of text in UTC, whose offsets differ or stand after a space."""
+    pd = import_extra("pandas", "--data")
+    texts = texts.str.strip()
+    has_offset = texts.str.fullmatch(f".*{OFFSET}")
+    # Offsets differ between winter and summer.
+    texts = texts.str.replace(OFFSET, r"\1\2", regex=True)
+    texts = texts.str.replace(r"(?:UTC|GMT)$", "Z", regex=True)
+    try:
+        # The day and the month of 04/05/2026 could be confused.
+        return pd.to_datetime(texts, format="ISO8601", utc=bool(has_offset.all()))
+    except ValueError as error:
+        raise ValueError(
+            "--time must name a column of numbers, or of dates such as 2026-04-30 "
+            f"or 2026-04-30T12:00; {name!r}: {str(error).split('. ')[0]}"
+        ) from error
+
+
+def date_columns(X):
+    """Return the columns of text that hold dates which `--time` can read."""
+    names = []
+    for name, column in X.select_dtypes(["object", "string"]).items():
+        values = column.dropna()
+        if not values[:1].astype(str).str.fullmatch(DATE.pattern).any():
+            continue  # most columns of text
+        values = values.drop_duplicates().astype(str)
+        if values.str.fullmatch(DATE.pattern).all():
+            with contextlib.suppress(ValueError):
+                read_dates(values, name)
+                names.append(name)
+    return names
 
 
 def compare(title, X, Y, arguments, times=None):

@@ -196,7 +196,79 @@ def test_reading_files(tmp_path, name):
     ids = [2**53 + 1, None, 2**53]
     write(LOG.assign(id=pd.array(ids, "Int64")), path)
     arguments.ignore, arguments.categorical = [], ["id"]
-    assert [*command.read(arguments)[0]["id"].cat.categories] == [2**53, 2**53 + 1]
+    read_ids = command.read(arguments)[0]["id"]
+    assert [int(value) for value in read_ids.cat.categories] == [2**53, 2**53 + 1]
+    assert read_ids.isna().tolist() == [False, True, False]
+
+
+CODES = """user;zip;country;x;n;at;click;conversion
+150;02134;NA;1.5;NA;2026-03-28 00:10:56 +0100;0;0
+A12;2134;None;;3;2026-03-29 00:10:56 +0100;1;1
+150;99999;;-1e3;4;2026-03-30 00:10:56 +0200;1;NA
+"""
+
+
+def read_texts(tmp_path, text, *options):
+    (tmp_path / "log.csv").write_text(text)
+    options = ["--data", str(tmp_path / "log.csv"), "--targets", *Y, *options]
+    return command.read(command.make_parser().parse_args(options))
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t", "|"])
+def test_values_of_categories_are_the_texts_of_the_file(tmp_path, separator, capsys):
+    text = CODES.replace("1;NA\n", "1;0\n").replace(";", separator)
+    table, labels, times = read_texts(tmp_path, text, "--time", "at")
+    assert table["user"].tolist() == ["150", "A12", "150"]
+    assert table["zip"].tolist() == ["02134", "2134", "99999"]
+    assert table["country"].tolist()[:2] == ["NA", "None"]
+    assert table["country"].isna().tolist() == [False, False, True]
+    np.testing.assert_array_equal(table["x"], [1.5, np.nan, -1000.0])
+    # Among numbers, the words are missing values.
+    np.testing.assert_array_equal(table["n"], [np.nan, 3.0, 4.0])
+    np.testing.assert_array_equal(labels, [[0, 0], [1, 1], [1, 0]])
+    expected = ["2026-03-27T23:10:56", "2026-03-28T23:10:56", "2026-03-29T22:10:56"]
+    assert times.dt.strftime("%Y-%m-%dT%H:%M:%S").tolist() == expected
+    assert "since their numbers begin with 0: zip" in capsys.readouterr().out
+    named, *_ = read_texts(tmp_path, text, "--categorical", "n", "zip", "--ignore", "x")
+    assert named["n"].tolist() == ["NA", "3", "4"]
+    assert named["zip"].nunique() == 3
+    assert "x" not in named
+
+
+def test_words_for_missing_labels_are_missing(tmp_path):
+    with pytest.raises(ValueError, match="1 labels of --targets are missing"):
+        read_texts(tmp_path, CODES)
+
+
+def test_an_id_has_one_value_in_all_parts_of_a_large_file(tmp_path):
+    """pandas guesses types by parts of a file, which are 2^k rows of all columns."""
+    rows = 30_000
+    codes = np.random.default_rng(0).integers(100, 200, rows).astype(str).astype(object)
+    codes[-3:] = ["A12", "B7", "A12"]
+    table = pd.DataFrame(dict.fromkeys([f"f{k}" for k in range(60)], np.zeros(rows)))
+    table = table.assign(zip=codes, click=np.arange(rows) % 2, conversion=0)
+    table["conversion"] = table["click"]
+    table.to_csv(tmp_path / "log.csv", index=False)
+    # As pandas reads the file by itself, many values occur twice.
+    with pytest.warns(pd.errors.DtypeWarning):
+        assert pd.read_csv(tmp_path / "log.csv")["zip"].nunique() > 150
+    options = ["--data", str(tmp_path / "log.csv"), "--targets", *Y]
+    arguments = command.make_parser().parse_args(options)
+    assert command.read(arguments)[0]["zip"].nunique() == table["zip"].nunique() == 102
+
+
+@pytest.mark.parametrize("end", ["Z", " UTC", "UTC", " +01:00", "+0100", " -05", ""])
+def test_offsets_of_times(tmp_path, end):
+    moments = ["2026-03-28 00:10:56", "2026-03-29T00:10:56.5", "2026-03-30 00:10"]
+    lines = [f"{k},{moment}{end},1,1" for k, moment in enumerate(moments)]
+    text = "\n".join(["x,at,click,conversion", *lines])
+    *_, times = read_texts(tmp_path, text, "--time", "at")
+    if not end:
+        assert times.dt.tz is None
+    hours = {"+": 1, "-": -5}.get(end.strip()[:1], 0)
+    expected = pd.to_datetime(moments, format="ISO8601") - pd.Timedelta(hours, "h")
+    found = pd.to_datetime(times, utc=True).dt.tz_convert(None)
+    np.testing.assert_array_equal(found, expected)
 
 
 def write(frame, path):
@@ -261,6 +333,37 @@ def test_a_log_with_times_and_words(monkeypatch, tmp_path, capsys):
     assert seen["estimator"].encoding_params == {"time_column": "at"}
 
 
+DAYS = pd.Timestamp("2026-01-01") + pd.to_timedelta(np.arange(len(X)) // 3, "D")
+
+
+def test_a_column_of_real_dates_is_the_time(tmp_path, capsys):
+    path = write(X.assign(at=DAYS, **Y), tmp_path / "log.parquet")
+    command.main([*FEW, "--data", str(path), "--targets", *Y])
+    out = capsys.readouterr().out
+    assert out.startswith(
+        "The dates in 'at' order the rows, as with --time at; to leave"
+    )
+    assert "2 folds in the order of 'at', seed 0" in out
+    assert f"{X.shape[1]} features; click" in out
+    command.main([*FEW, "--data", str(path), "--targets", *Y, "--ignore", "at"])
+    assert "stratified by funnel depth" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["log.csv", "log.parquet"])
+def test_dates_as_text_are_proposed_as_the_time(tmp_path, capsys, name):
+    texts = DAYS.strftime("%Y-%m-%d")
+    table = X.assign(at=texts, local=DAYS.strftime("%d/%m/%Y"), **Y)
+    path = write(table, tmp_path / name)
+    command.main([*FEW, "--data", str(path), "--targets", *Y])
+    out = capsys.readouterr().out
+    proposal = "If 'at' orders the rows, judge and compare on later rows: --time at"
+    assert out.count("judge and compare on later rows") == out.count(proposal) == 1
+    assert "The folds are random, although these columns hold dates: at" in out
+    options = ["--targets", *Y, "--time", "at", "--ignore", "local"]
+    command.main([*FEW, "--data", str(path), *options])
+    assert "hold dates" not in capsys.readouterr().out
+
+
 def test_other_models_do_not_read_the_times(monkeypatch, tmp_path, capsys):
     names = ["sk_pwiser", "logistic_regression"]
     few = command.model_selection.named_models(names, n_tasks=2)
@@ -296,7 +399,6 @@ def test_times_may_have_the_offsets_of_summer_and_winter(monkeypatch, tmp_path, 
     ("columns", "options", "message"),
     [
         # Files.
-        ({"at": LOG["at"][0]}, DATA, "Column 'at' cannot be read as numbers: its dty"),
         ({"click": "perhaps"}, DATA, "'click' of Y contains 'perhaps' in row 0"),
         ({"click": np.nan}, DATA, "The first task must have a label in every row"),
         ({"conversion": np.nan}, DATA, "300 labels of --targets are missing. Leave th"),
@@ -314,6 +416,15 @@ def test_times_may_have_the_offsets_of_summer_and_winter(monkeypatch, tmp_path, 
         ({}, [*DATA, "--time", "x"], "log.parquet has no columns ['x']; its columns"),
         ({}, [*DATA, "--categorical", "x"], "no columns ['x']; its columns are ['num"),
         ({}, [*DATA[:3], "view"], "log.parquet has no columns ['view']"),
+        ({}, [*DATA, "--time", "click"], "--time contains 'click', which is one of"),
+        ({}, [*DATA, "--ignore", "conversion"], "--ignore contains 'conversion', wh"),
+        ({}, [*DATA, "--categorical", "click"], "--categorical contains 'click', wh"),
+        ({}, [*DATA, "--time", "at", "--ignore", "at"], "--time and --ignore both n"),
+        (
+            {"at": LOG["at"][0], "late": LOG["at"][0]},
+            DATA,
+            "log.parquet has several columns of dates, ['at', 'late']: name the one",
+        ),
         # Options.
         ({}, ["--targets", "click"], "--data and --targets must be given together"),
         ({}, ["--categorical", "id"], "--categorical must be given with --data"),

@@ -290,7 +290,11 @@ class CategoryColumn:
         unusual = sum(n for value, n in pairs if n == 1 or value not in self.codes_)
         self.usual_share_ = (unusual + n_others) / max(sum(counts) + n_others, 1)
         self.has_one_value = len(values) + has_missing + n_others < 2
-        self.content_ = _misread_content(values) if self.kinds_ == {"text"} else None
+        self.content_ = None
+        if self.kinds_ == {"text"}:
+            self.content_ = _misread_content(values)
+        elif self.kinds_.issuperset({"numbers", "text"}) and split_values(values):
+            self.content_ = "numbers and their texts"
         # Without missing values in fit, their embedding would not be trained.
         self.missing_code_ = MISSING if has_missing else UNSEEN
 
@@ -450,6 +454,25 @@ CURRENCIES = "$€£¥"
 
 # A date as text, with or without a time.
 DATE = re.compile(r"\s*(\d{4}([-/.])\d\d?\2\d\d?|\d\d?([-/.])\d\d?\3\d{4})([T\s].*)?")
+
+
+def split_values(values):
+    """Return pairs of a number and its text among distinct values that hold both.
+
+    Text with zeros in front, such as "007", is another value than the number.
+    """
+    texts = [value for value in values if isinstance(value, str)]
+    text_of = {_to_number(text): text for text in texts if NUMBER.fullmatch(text)}
+    numbers = [v for v in values if _rank(type(v))[0] == 0 and not isinstance(v, bool)]
+    return [(number, text_of[number]) for number in numbers if number in text_of]
+
+
+def _to_number(text):
+    """Return a number as text as an int, which is exact, or as a float."""
+    try:
+        return int(text)
+    except ValueError:
+        return float(text)
 
 
 def _misread_content(values):

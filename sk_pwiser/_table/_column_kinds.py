@@ -301,6 +301,23 @@ def warn_about_constants(columns):
         )
 
 
+def warn_about_split_values(columns):
+    """Warn about columns in which a number and its text both occur."""
+    names = []
+    for column in columns:
+        if getattr(column, "content_", None) != "numbers and their texts":
+            continue
+        pairs = _categories.split_values(column.codes_)  # empty if values are hashed
+        example = f" ({pairs[0][0]!r} and {pairs[0][1]!r})" if pairs else ""
+        names.append(f"{column.name!r}{example}")
+    if names:
+        warn_user(
+            "Columns contain numbers that also occur as text, which count as two "
+            f"values each: {', '.join(names)}. A file that is read in parts may have "
+            "such columns: read ids as text, or convert them by .astype(str)."
+        )
+
+
 def warn_about_few_values(columns, with_rates=()):
     """Warn about columns learnt from few values, and those `with_rates` of few rows."""
     names = [c.name for c in columns if getattr(c, "has_few_values", False)]

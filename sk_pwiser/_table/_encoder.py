@@ -106,6 +106,8 @@ class TableEncoder:
                 encoder.fit(column, sample_weight)
                 if encoder.is_scalar:
                     _column_kinds.refuse_merged(encoder.name, column)
+        if errors is None:
+            _column_kinds.warn_about_split_values(self.columns_)
         if isinstance(self.categorical_features, str) and errors is None:
             numbers = [(c.name, column) for c, column in pairs if c.is_scalar]
             _column_kinds.warn_about_misread(numbers, self.columns_)

@@ -103,9 +103,6 @@ TIME_DTYPES = {
 }
 ADVICE = {
     "spans of time": ". The length in seconds, .dt.total_seconds(), is a number",
-    "dates": (
-        ". Derive numbers from dates, such as the hour, the weekday or the age in days"
-    ),
 }
 
 # Values that float() would accept, or reject without naming the value.
@@ -217,6 +214,18 @@ def as_table(X):
     return X.tocsr() if sp.issparse(X) else X
 
 
+# Mark of tables of Arrow that became tables of pandas, whose index says nothing.
+CONVERTED = "converted by sk_pwiser"
+
+
+def index_of(values):
+    """Return the index that a user gave to a table or a Series, None without one."""
+    if getattr(values, "attrs", {}).get(CONVERTED, False):
+        return None
+    index = getattr(values, "index", None)
+    return index if hasattr(index, "factorize") else None
+
+
 def selectable(X):
     """Return a collected table whose rows every release of scikit-learn can select."""
     X = collected(X)
@@ -226,7 +235,10 @@ def selectable(X):
         import pandas as pd
 
         # The metadata of pandas may declare a column to be the index.
-        return X.to_pandas(types_mapper=pd.ArrowDtype, ignore_metadata=True)
+        table = X.to_pandas(types_mapper=pd.ArrowDtype, ignore_metadata=True)
+        # pandas passes the mark on to parts of the table, such as folds.
+        table.attrs[CONVERTED] = True
+        return table
     with suppress(ImportError):
         import polars as pl
 
@@ -432,12 +444,24 @@ def _check_numbers(column):
             raise TypeError(f"it contains {kind}, such as {value!r}{advice}")
 
 
+def holds_dates(column):
+    """Return whether a column has a dtype of dates, or objects that are dates."""
+    name = str(column.dtype).lower()
+    if name == "object":
+        return isinstance(first_known(column), DATES)
+    return name.startswith(TIME_DTYPES["dates"])
+
+
 def read_numbers(column, what, advice=""):
-    """Return a column as float64; errors begin with `what`, text or a function."""
+    """Return a column as float64; errors begin with `what` and end with `advice`.
+
+    Both are text or functions.
+    """
     try:
         return np.asarray(to_float(column))
     except (TypeError, ValueError, OverflowError) as error:
         what = what() if callable(what) else what
+        advice = advice() if callable(advice) else advice
         kind = TypeError if isinstance(error, TypeError) else ValueError
         raise kind(f"{what} cannot be read as numbers: {error}.{advice}") from error
 

@@ -174,8 +174,7 @@ class NumericColumn:
         values = _frames.read_numbers(
             column,
             lambda: f"Column {_frames.describe(self.name, column)}",
-            " Convert it to numbers, or fit with it in categorical_features; a column "
-            "of dates may be the time_column of encoding_params.",
+            lambda: self._advice(column),
         )
         # fmin and fmax ignore NaN.
         low = np.fmin.reduce(values, initial=0.0)
@@ -186,6 +185,16 @@ class NumericColumn:
         if low < -LARGEST_VALUE or high > LARGEST_VALUE:
             values = np.clip(values, -LARGEST_VALUE, LARGEST_VALUE)
         return values
+
+    def _advice(self, column):
+        """Return what to do with a column that holds no numbers."""
+        if not _frames.holds_dates(column):
+            return " Convert it to numbers, or fit with it in categorical_features."
+        return (
+            " If its dates order the rows, fit with encoding_params={'time_column': "
+            f"{self.name!r}}}; otherwise derive numbers, such as the hour, the weekday "
+            "or the age in days, or fit with it in categorical_features."
+        )
 
 
 class StandardColumn(NumericColumn):

@@ -145,7 +145,41 @@ def read_footers(filesystem, paths, on_corrupt):
     return schemas, n_rows, corrupt
 
 
-def unify_schemas(schemas, first, columns):
+def common_type(kinds, is_label=False):
+    """Return a type of Arrow that holds the values of several, None without one.
+
+    They have the same meaning: text, numbers, or times, of different widths, as two
+    versions of a package write them. Labels may be bools or numbers.
+    """
+    pyarrow, _, _ = import_parquet()
+    types = pyarrow.types
+
+    def are_all(*tests):
+        return all(any(test(kind) for test in tests) for kind in kinds)
+
+    if len(kinds) == 1:
+        return kinds[0]
+    if are_all(types.is_string, types.is_large_string, types.is_string_view):
+        return pyarrow.large_string()
+    if are_all(types.is_integer) and pyarrow.uint64() not in kinds:
+        return pyarrow.int64()
+    # Beside a missing value, pandas writes integers as floats.
+    if are_all(types.is_integer, types.is_floating):
+        return pyarrow.float64()
+    if is_label and are_all(types.is_boolean, types.is_integer, types.is_floating):
+        numbers = [kind for kind in kinds if not types.is_boolean(kind)]
+        return common_type(numbers)
+    if are_all(types.is_timestamp) and len({kind.tz for kind in kinds}) == 1:
+        units = [kind.unit for kind in kinds]
+        finest = next(unit for unit in ("ns", "us", "ms", "s") if unit in units)
+        return pyarrow.timestamp(finest, kinds[0].tz)
+    if are_all(types.is_list, types.is_large_list):
+        value_type = common_type(list({kind.value_type: None for kind in kinds}))
+        return None if value_type is None else pyarrow.large_list(value_type)
+    return None
+
+
+def unify_schemas(schemas, first, columns, labels=()):
     """Return the common schema of all files, whose schemas are given by path.
 
     `first` also has the columns that come from names of folders.
@@ -172,14 +206,48 @@ def unify_schemas(schemas, first, columns):
             first_of.setdefault(kind, path)
         if len(first_of) > 1:
             first_of.pop(pyarrow.null(), None)  # a column without values
-        (expected, source), *others = first_of.items()
-        if others:
-            kind, path = others[0]
+        common = common_type(list(first_of), name in labels)
+        if common is None:
+            (expected, source), *others = first_of.items()
+            kind, path = next(
+                (kind, path)
+                for kind, path in others
+                if common_type([expected, kind], name in labels) is None
+            )
             raise ValueError(
                 f"{name!r} is of type {kind} in {path!r}, but {expected} in {source!r}."
             )
-        fields.append((name, expected))
+        fields.append((name, common))
     return pyarrow.schema(fields)
+
+
+# Doubles hold all whole numbers up to this magnitude.
+EXACT = 2**53
+
+
+def refuse_rounded(filesystem, schemas, schema):
+    """Raise if integers of a file would be rounded as the floats of another one."""
+    pyarrow, _, parquet = import_parquet()
+    doubles = {f.name for f in schema if pyarrow.types.is_floating(f.type)}
+    for path, of_file in schemas.items():
+        names = {f.name for f in of_file if pyarrow.types.is_integer(f.type)} & doubles
+        if not names:
+            continue
+        footer = parquet.read_metadata(path, filesystem=filesystem)
+        for group in map(footer.row_group, range(footer.num_row_groups)):
+            for column in map(group.column, range(group.num_columns)):
+                if column.path_in_schema not in names or not column.statistics:
+                    continue
+                if not column.statistics.has_min_max:
+                    continue
+                ends = column.statistics.min, column.statistics.max
+                if max(map(abs, ends)) > EXACT:
+                    raise ValueError(
+                        f"{column.path_in_schema!r} holds integers above 2^53 in "
+                        f"{path!r}, such as {max(ends, key=abs)}, and floats in "
+                        "another file, which round them. Write ids as integers or "
+                        "text in all files."
+                    )
 
 
 def categories_of_numbers(schemas, schema, features):
@@ -270,9 +338,9 @@ class ParquetImpressions:
     Raises
     ------
     ValueError, TypeError
-        If a parameter is invalid, if a column is missing in a file or has different
-        types, if a file is corrupt, or if there are no rows. The message names the file
-        and the column.
+        If a parameter is invalid, if a column is missing in a file or has types of
+        different meanings, such as text and numbers, if a file is corrupt, or if there
+        are no rows. The message names the file and the column.
     FileNotFoundError
         If no file matches.
 
@@ -383,7 +451,8 @@ class ParquetImpressions:
         # The schema of the first file, including the columns from folder names.
         first = dataset.schema
         unique = self._used_columns()
-        schema = unify_schemas(schemas, first, unique)
+        schema = unify_schemas(schemas, first, unique, self.targets)
+        refuse_rounded(self.filesystem, schemas, schema)
         self._categories = categories_of_numbers(schemas, schema, self.features)
         # Filters may read columns that training does not.
         for field in first:

@@ -52,12 +52,16 @@ class Rows(NamedTuple):
 
     y: np.ndarray  # float (n_samples, n_tasks), 0 where missing
     known: np.ndarray  # float (n_samples, n_tasks), 0 for missing labels
+    random_fold: np.ndarray
+    # Parts in the order of time, each predicted by the rates of those before it; the
+    # random folds without times.
     fold: np.ndarray
+    in_time: bool  # whether `fold` is in the order of time
     is_last: np.ndarray  # bool, rows of the last period
     is_end: np.ndarray | None  # float, 1 for rows of the first and the last period
 
     @classmethod
-    def draw(cls, targets, depth, period, rng):
+    def draw(cls, targets, depth, period, rng, times=None):
         """Draw folds with equal shares of each depth and, with one period, the last."""
         n_samples = len(depth)
         # Rows of a depth are dealt out to the folds in random order: each fold has its
@@ -70,12 +74,34 @@ class Rows(NamedTuple):
             is_last = rng.random_sample(n_samples) < 0.1
         else:
             is_end = (is_last | (period == period.min())).astype(float)
-        y = targets.values.astype(float)
-        return cls(y, known_labels(targets), fold, is_last, is_end)
+        part = None if times is None else parts_in_time(times)
+        in_time = part is not None and part.max() > 0
+        return cls(
+            y=targets.values.astype(float),
+            known=known_labels(targets),
+            random_fold=fold,
+            fold=part if in_time else fold,
+            in_time=in_time,
+            is_last=is_last,
+            is_end=is_end,
+        )
 
     def labels(self):
         """Return pairs of labels and known labels, one per task."""
         return zip(self.y.T, self.known.T, strict=True)
+
+
+def parts_in_time(times):
+    """Return the index of one of `N_FOLDS` + 1 parts in the order of time for each row.
+
+    The parts have about equal numbers of rows; equal times are in one part.
+    """
+    n_parts = N_FOLDS + 1
+    first_rows = np.arange(1, n_parts) * len(times) // n_parts
+    edges = np.unique(np.sort(times)[first_rows])
+    part = np.searchsorted(edges, times, side="right")
+    # Without times before the first edge, the first part has no rows.
+    return part - part.min()
 
 
 def known_labels(targets):
@@ -101,24 +127,74 @@ class Entries(NamedTuple):
         n_codes = self.n_values + 1
         # One count per fold and code: the rates of the other folds are then
         # differences.
+        n_folds = int(fold.max()) + 1
         cell = fold[self.rows] * n_codes + self.codes
-        counts = np.bincount(cell, weight[self.rows], N_FOLDS * n_codes)
-        return counts.reshape(N_FOLDS, n_codes)
+        counts = np.bincount(cell, weight[self.rows], n_folds * n_codes)
+        return counts.reshape(n_folds, n_codes)
+
+    def hashes(self, n_samples):
+        """Return a hash of the values of each row, uint64; lists in any order."""
+        mixed = mix(self.codes.astype(np.uint64))
+        if self.row is None:
+            return mixed
+        sums = np.zeros(n_samples, dtype=np.uint64)
+        np.add.at(sums, self.row, mixed)
+        return sums
 
 
-def describe_columns(table, inputs, rows):
-    """Return the `ColumnFacts` of a table, whose columns have these `ColumnInput`."""
-    found, codes = [], {}
+def mix(values):
+    """Return pseudo-random numbers of numbers, uint64 (splitmix64; Steele, 2014)."""
+    values = values + np.uint64(0x9E3779B97F4A7C15)
+    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return values ^ (values >> np.uint64(31))
+
+
+class Repeats(NamedTuple):
+    """Rows that repeat all inputs of another row, as shares of the rows."""
+
+    share: float  # of rows that repeat the inputs of a row before them
+    # Of a random part of the rows, whose inputs occur in the other rows; and of the
+    # last period, whose inputs occur in rows before it, NaN without times.
+    of_random: float
+    of_last: float
+
+
+def count_repeats(row_hash, rows):
+    """Return the `Repeats` of rows, given a hash of the inputs of each row."""
+
+    def share_in_others(is_part):
+        return np.isin(row_hash[is_part], row_hash[~is_part]).mean()
+
+    # All folds but one may be empty if there are few rows.
+    is_random = rows.random_fold == rows.random_fold[0]
+    return Repeats(
+        share=1.0 - len(np.unique(row_hash)) / len(row_hash),
+        of_random=share_in_others(is_random),
+        of_last=np.nan if rows.is_end is None else share_in_others(rows.is_last),
+    )
+
+
+def describe_columns(table, inputs, rows, time=None):
+    """Return the `ColumnFacts` of a table, and its `Repeats`.
+
+    The columns have these `ColumnInput`; one of them may be the `time` of the rows.
+    """
+    described, codes = [], {}
+    row_hash = np.zeros(len(rows.fold), dtype=np.uint64)
     for (name, entry), column in zip(inputs.items(), list_columns(table), strict=True):
         facts = ColumnFacts(name, entry, [np.nan] * rows.y.shape[1])
-        found.append(facts)
+        described.append(facts)
         values = describe_column(facts, column, rows)
         if {"id", "category"} & {*facts.flags, entry.kind}:
             codes[name] = values
-    for facts in found:
+        if values is not None and not (isinstance(time, str) and name == time):
+            # Mixed again, so that equal values of two columns differ.
+            row_hash = mix(row_hash + values.hashes(len(row_hash)))
+    for facts in described:
         if "category" in facts.flags and is_determined(facts.column, codes):
             facts.flags.remove("category")
-    return found
+    return described, count_repeats(row_hash, rows)
 
 
 def is_determined(name, columns):
@@ -151,7 +227,7 @@ def describe_column(facts, column, rows):
     """Add what is known of one column; return the `Entries` of its distinct values."""
     kind = facts.input.kind
     facts.flag("refused", facts.input.error)
-    for content in ("amounts", "dates"):
+    for content in ("amounts", "dates", "numbers and their texts"):
         facts.flag(content, facts.input.content == content)
     if kind == "numeric":
         entries, values = describe_numbers(facts, column, rows)
@@ -169,7 +245,7 @@ def describe_column(facts, column, rows):
         facts.missing = is_nan.mean()
         if 0 < facts.missing < 1:  # whether it is known may be a leak, too
             add_scores(facts, Entries(is_nan.astype(np.intp), 1), rows)
-        return None
+        return read_arrays(column, is_nan) if kind == "array of numbers" else None
     facts.values = values.n_values
     is_one = values.n_values < 2 and not 0 < facts.missing < 1
     facts.flag("constant", is_one and entries.row is None)
@@ -182,10 +258,13 @@ def describe_column(facts, column, rows):
 
 def add_scores(facts, entries, rows):
     """Add the AUC of each task and of the last period, and their flags."""
-    facts.auc = [cross_fitted_auc(entries, *of, rows.fold) for of in rows.labels()]
+    facts.auc = [
+        cross_fitted_auc(entries, y, known, rows.fold, in_time=rows.in_time)
+        for y, known in rows.labels()
+    ]
     if rows.is_end is not None:
         last = rows.is_last.astype(float)
-        facts.drift = cross_fitted_auc(entries, last, rows.is_end, rows.fold)
+        facts.drift = cross_fitted_auc(entries, last, rows.is_end, rows.random_fold)
     facts.flag("leak", any(auc > LEAK for auc in facts.auc))
     facts.flag("drift", facts.drift > DRIFT)
 
@@ -219,6 +298,16 @@ def read_categories(column):
     return Entries(codes, len(values))
 
 
+def read_arrays(column, is_missing_row):
+    """Return the distinct arrays of numbers of a column."""
+    hashes = [
+        0 if m else hash(np.asarray(v, dtype=float).tobytes())
+        for m, v in zip(is_missing_row, column, strict=True)
+    ]
+    distinct, codes = np.unique(hashes, return_inverse=True)
+    return Entries(codes, len(distinct))
+
+
 def unseen_share(entries, is_last):
     """Return the share of known entries of the last period that are new in it."""
     is_last = is_last[entries.rows]
@@ -247,13 +336,16 @@ def auc_of_weights(score, ones, zeros):
     return area / n_pairs if n_pairs else np.nan
 
 
-def cross_fitted_auc(entries, y, known, fold):
-    """Return the mean AUC over folds of rates in the other folds, NaN for one label."""
+def cross_fitted_auc(entries, y, known, fold, *, in_time=False):
+    """Return the mean AUC over folds of rates in the other folds, NaN for one label.
+
+    With folds in the order of time, the rates are those of the folds before each.
+    """
     ones, n = entries.counts(y * known, fold), entries.counts(known, fold)
-    found = []
-    for k, rates in enumerate(rates_of_others(ones, n)):
+    aucs = []
+    for k, rates in rates_of_others(ones, n, in_time=in_time):
         if entries.row is None:
-            found.append(auc_of_weights(rates, ones[k], n[k] - ones[k]))
+            aucs.append(auc_of_weights(rates, ones[k], n[k] - ones[k]))
             continue
         # The mean over the elements of each list; without any, the mean rate.
         row, used = entries.row, (fold == k) & (known > 0)
@@ -261,23 +353,34 @@ def cross_fitted_auc(entries, y, known, fold):
             np.bincount(row, w, len(y)) for w in (rates[entries.codes], None)
         )
         mean = np.where(sizes > 0, sums / np.maximum(sizes, 1), ones.sum() / n.sum())
-        found.append(auc_of_weights(mean[used], y[used], 1 - y[used]))
-    found = [auc for auc in found if not np.isnan(auc)]
-    return np.mean(found) if found else np.nan
+        aucs.append(auc_of_weights(mean[used], y[used], 1 - y[used]))
+    return mean_of_known(aucs)
 
 
-def rates_of_others(ones, n, base=None):
-    """Yield, per fold, rates of codes in the others, shrunk to the mean or `base`."""
+def mean_of_known(values):
+    values = [value for value in values if not np.isnan(value)]
+    return np.mean(values) if values else np.nan
+
+
+def rates_of_others(ones, n, base=None, *, in_time=False):
+    """Yield folds, and rates of codes in the others, shrunk to the mean or `base`.
+
+    With folds in the order of time, the others are those before a fold; the first one
+    has none. `base` is a mapping from folds.
+    """
     total = n.sum()
     rate = ones.sum() / total if total else 0.0
     if not 0 < rate < 1:
         return
     # In rows: so many have PRIOR_EVENTS events, or rows without the event.
     strength = PRIOR_EVENTS / min(rate, 1 - rate)
-    for k in range(len(n)):
+    for k in range(1 if in_time else 0, len(n)):
         mean = rate if base is None else base[k]
-        other_ones, others = ones.sum(axis=0) - ones[k], n.sum(axis=0) - n[k]
-        yield (other_ones + strength * mean) / (others + strength)
+        if in_time:
+            other_ones, others = ones[:k].sum(axis=0), n[:k].sum(axis=0)
+        else:
+            other_ones, others = ones.sum(axis=0) - ones[k], n.sum(axis=0) - n[k]
+        yield k, (other_ones + strength * mean) / (others + strength)
 
 
 def category_gain(values, bins, rows):
@@ -287,27 +390,34 @@ def category_gain(values, bins, rows):
     found = []
     for y, known in rows.labels():
         weights = y * known, known
-        of_bins = [bins.counts(weight, rows.fold) for weight in weights]
+        ones_of_bins, n_of_bins = (bins.counts(weight, rows.fold) for weight in weights)
         ones, n = (values.counts(weight, rows.fold) for weight in weights)
-        by_bin = [rates[bin_of_value] for rates in rates_of_others(*of_bins)]
+        rates = rates_of_others(ones_of_bins, n_of_bins, in_time=rows.in_time)
+        by_bin = {k: of_bins[bin_of_value] for k, of_bins in rates}
         # Rates of values are shrunk to those of their bins: values gain only what bins
         # lack.
-        by_value = rates_of_others(ones, n, by_bin)
+        by_value = dict(rates_of_others(ones, n, by_bin, in_time=rows.in_time))
         found.append(compare_rates(by_bin, by_value, ones, n - ones))
     clear = [gain for gain, z in found if z >= GAIN_Z and gain >= GAIN_AUC]
     return max(clear or [gain for gain, _ in found]), bool(clear)
 
 
 def compare_rates(before, after, ones, zeros):
-    """Return the gain of AUC of second rates, and of log loss in standard errors."""
-    gains, total, squares = [], 0.0, 0.0
-    for p, q, *counts in zip(before, after, ones, zeros, strict=False):
-        gains.append(auc_of_weights(q, *counts) - auc_of_weights(p, *counts))
-        n_ones, n_zeros = counts
+    """Return the gain of AUC of second rates, and of log loss in standard errors.
+
+    Rates are given by fold, for the codes of `ones` and `zeros`.
+    """
+    gains, total, squares, n_rows = [], 0.0, 0.0, 0.0
+    for k, p in before.items():
+        q, n_ones, n_zeros = after[k], ones[k], zeros[k]
+        n_rows += n_ones.sum() + n_zeros.sum()
+        gains.append(
+            auc_of_weights(q, n_ones, n_zeros) - auc_of_weights(p, n_ones, n_zeros)
+        )
         # The gain of log loss of a row by its label; total and squares give its
         # standard error.
         of_one, of_zero = np.log(q / p), np.log((1 - q) / (1 - p))
         total += n_ones @ of_one + n_zeros @ of_zero
         squares += n_ones @ of_one**2 + n_zeros @ of_zero**2
-    error = np.sqrt(squares - total**2 / max(ones.sum() + zeros.sum(), 1.0))
-    return np.mean(gains) if gains else np.nan, total / error if error > 0 else 0.0
+    error = np.sqrt(squares - total**2 / max(n_rows, 1.0))
+    return mean_of_known(gains), total / error if error > 0 else 0.0

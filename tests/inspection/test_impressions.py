@@ -114,6 +114,96 @@ def test_the_cross_fitted_auc_is_that_of_rates_by_hand():
     assert cross_fitted_auc(lists, y, known, fold) == pytest.approx(found)
 
 
+def test_with_times_the_rates_are_those_of_earlier_rows():
+    """Against a loop over the parts: the five later sixths of the rows."""
+    rng = np.random.default_rng(3)
+    codes, time = rng.integers(0, 6, 600), rng.permutation(600)
+    y = (rng.random(600) < 0.2 + 0.1 * (codes % 3)).astype(int)
+    table = pd.DataFrame({"c": codes.astype(str), "items": [[code] for code in codes]})
+    found = describe_impressions(table, y, time=time).columns["auc_task_0"]
+    strength, aucs = 4 / min(y.mean(), 1 - y.mean()), []
+    for start in range(100, 600, 100):
+        before, own = time < start, (time >= start) & (time < start + 100)
+        scores = [
+            (y[before & (codes == c)].sum() + strength * y.mean())
+            / ((before & (codes == c)).sum() + strength)
+            for c in codes[own]
+        ]
+        aucs.append(roc_auc_score(y[own], scores))
+    assert found.tolist() == pytest.approx([np.mean(aucs)] * 2)
+
+
+def group_bookings(seed, n=20_000):
+    """Return bookings in the order of time, of which some have many equal rows.
+
+    The lead time has a smooth effect, but copies of a booking share its outcome.
+    """
+    rng = np.random.default_rng(seed)
+    is_group = rng.random(n) < 0.15
+    sizes = np.where(is_group, rng.geometric(0.25, n), 1)
+    sizes = sizes[np.cumsum(sizes) <= n]
+    m = len(sizes)
+    day = np.arange(m) * 365 // m
+    lead = np.floor(rng.exponential(90, m)).clip(0, 500).astype(int)
+    price = (60 + 40 * rng.random(m)).round(1)
+    logit = -1 + 0.004 * lead + 0.01 * (price - 80) + np.sin(day / 60)
+    canceled = (rng.random(m) < 1 / (1 + np.exp(-logit))).astype(int)
+    at = pd.Timestamp("2026-01-01") + pd.to_timedelta(day, "D")
+    table = pd.DataFrame({"lead": lead, "price": price, "at": at})
+    rows = np.repeat(np.arange(m), sizes)
+    return table.iloc[rows].reset_index(drop=True), canceled[rows]
+
+
+def test_advice_is_judged_on_later_rows_where_there_are_times():
+    table, canceled = group_bookings(0)
+    inputs = table.drop(columns="at")
+    by_chance = describe_impressions(inputs, canceled)
+    by_time = describe_impressions(table, canceled, time="at")
+    gains = [
+        found.columns.set_index("column")["gain"]["lead"]
+        for found in (by_chance, by_time)
+    ]
+    assert by_chance.flagged("category") == ["lead"]
+    assert gains[0] > 0.03
+    assert by_time.flagged("category") == []
+    assert gains[1] < 0.005
+    assert "AUC: of the column alone, on random folds" in " ".join(
+        str(by_chance).split()
+    )
+    assert "AUC: of the column alone, on later rows" in " ".join(str(by_time).split())
+
+
+def test_rows_that_repeat_are_counted():
+    table, canceled = group_bookings(1, 5_000)
+    inputs = table.drop(columns="at")
+    found = describe_impressions(table, canceled, time="at")
+    share = inputs.duplicated().mean()
+    assert 0.2 < share < 0.4
+    assert found.repeats == pytest.approx(share)
+    [note] = [note for note in found.notes if "repeat" in note]
+    assert note.startswith(f"{share:.1%} of the rows repeat all inputs of another row")
+    last = table["at"] >= found.periods["start"].iloc[-1]
+    keys = pd.Series(list(inputs.itertuples(index=False, name=None)))
+    of_last = keys[last].isin(set(keys[~last])).mean()
+    assert f"but of the last period {of_last:.1%} have one in the rows before" in note
+    notes = describe_impressions(inputs, canceled).notes
+    assert any("name the time, or pass groups" in note for note in notes)
+    # Few values come back in later rows as well.
+    few = (inputs // 100).assign(array=[[0.5, k % 2] for k in range(len(inputs))])
+    few["items"] = [["a"] * (k % 3) for k in range(len(inputs))]
+    found = describe_impressions(few, canceled, time=np.arange(len(few)))
+    as_text = few.astype(str)
+    assert found.repeats == pytest.approx(as_text.duplicated().mean())
+    assert any("equal inputs come back" in note for note in found.notes)
+    assert describe_impressions(X, Y, time="at").repeats == 0
+
+
+def test_a_number_that_also_occurs_as_text_is_named():
+    column = pd.Series([12, "12", 13, "b"] * 100, dtype=object)
+    found = describe_impressions(pd.DataFrame({"id": column}), np.arange(400) % 3 == 0)
+    assert found.flagged("numbers and their texts") == ["id"]
+
+
 @pytest.mark.parametrize(
     "params",
     [
@@ -260,6 +350,7 @@ def test_dates_and_other_refused_columns_do_not_stop_the_description():
     assert columns["missing"]["when"] == 0.25
     text = " ".join(str(found).split())
     assert "'when' (Column 'when' cannot be read as numbers" in text
+    assert "fit with encoding_params={'time_column': 'when'}; otherwise derive" in text
     for name in found.flagged("refused"):  # as `fit` does
         with pytest.raises((TypeError, ValueError), match=f"'{name}'"):
             MultiTaskCTRCVRClassifier().fit(table[["numeric_0", name]], Y)
