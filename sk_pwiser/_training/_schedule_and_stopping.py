@@ -292,7 +292,11 @@ class WarmupStableDecay(Schedule, StatefulCallback):
         if value < self.best - least_gain:
             self.best, self.best_step = value, self.n_steps
         n_left = net.max_epochs - self.n_epochs
-        patience = min(PATIENCE_STEPS, stopping.patience * self.epoch_steps)
+        patience: float = PATIENCE_STEPS
+        # In small tables a few epochs are a few steps, in which narrow embeddings may
+        # not have left 0. They count only after a best epoch at the full rate.
+        if self.best_step > self.warm_up:
+            patience = min(patience, stopping.patience * self.epoch_steps)
         # A gain that is too small in one epoch may be large enough over two.
         if stopping.best_epoch_ == net.history[-1, "epoch"]:
             patience = max(patience, 2 * self.epoch_steps)
