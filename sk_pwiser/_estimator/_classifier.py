@@ -281,7 +281,7 @@ class MultiTaskCTRCVRClassifier(
     n_iter_no_change : int, default=3
         Number of epochs without improvement after which training stops or, if a
         schedule holds the learning rate, after which the rate decays at the latest,
-        unless the best epoch is in the warm-up: then after 75 steps.
+        but not before 30 steps after a best epoch in the warm-up.
     device : str, default="auto"
         "auto" uses CUDA or another accelerator of torch if it is present; otherwise a
         device of torch, such as "cpu" or "cuda:1".
