@@ -180,8 +180,8 @@ SMALLEST_GAIN, PATIENCE_STEPS = 1e-3, 75
 # ... or if it has lasted for both of these numbers: the decay then gains most of what
 # is left.
 MOST_STEPS, MOST_EPOCHS = 500, 10
-# In small tables a few epochs are a dozen steps, in which narrow embeddings may not have
-# left 0. After a best epoch in the warm-up, the patience is at least this many steps.
+# In small tables a few epochs are a dozen steps, in which narrow embeddings may still
+# be near 0. After a best epoch in the warm-up, the patience has at least these steps.
 WARM_UP_PATIENCE_STEPS = 30
 # The decay takes this share of the steps before it, at least this number.
 DECAY_RATIO, LEAST_DECAY_STEPS = 0.5, 40
