@@ -280,7 +280,8 @@ class MultiTaskCTRCVRClassifier(
         `eval_set`.
     n_iter_no_change : int, default=3
         Number of epochs without improvement after which training stops or, if a
-        schedule holds the learning rate, after which the rate decays at the latest.
+        schedule holds the learning rate, after which the rate decays at the latest,
+        but not before 30 steps after a best epoch in the warm-up.
     device : str, default="auto"
         "auto" uses CUDA or another accelerator of torch if it is present; otherwise a
         device of torch, such as "cpu" or "cuda:1".

@@ -180,6 +180,9 @@ SMALLEST_GAIN, PATIENCE_STEPS = 1e-3, 75
 # ... or if it has lasted for both of these numbers: the decay then gains most of what
 # is left.
 MOST_STEPS, MOST_EPOCHS = 500, 10
+# In small tables a few epochs are a dozen steps, in which narrow embeddings may still
+# be near 0. After a best epoch in the warm-up, the patience has at least these steps.
+WARM_UP_PATIENCE_STEPS = 30
 # The decay takes this share of the steps before it, at least this number.
 DECAY_RATIO, LEAST_DECAY_STEPS = 0.5, 40
 # In updates, the share of the full rate after n steps is at least LAST_SHARE, otherwise
@@ -293,6 +296,8 @@ class WarmupStableDecay(Schedule, StatefulCallback):
             self.best, self.best_step = value, self.n_steps
         n_left = net.max_epochs - self.n_epochs
         patience = min(PATIENCE_STEPS, stopping.patience * self.epoch_steps)
+        if self.best_step <= self.warm_up:
+            patience = max(patience, WARM_UP_PATIENCE_STEPS)
         # A gain that is too small in one epoch may be large enough over two.
         if stopping.best_epoch_ == net.history[-1, "epoch"]:
             patience = max(patience, 2 * self.epoch_steps)

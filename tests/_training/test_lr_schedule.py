@@ -140,6 +140,22 @@ def test_the_rate_is_held_until_no_gain_or_two_small_ones(monkeypatch, losses, n
 
 
 @pytest.mark.parametrize(
+    ("losses", "n_held"),
+    [
+        ([1.0, 1.1], 1 + 10),  # best in the warm-up: 30 steps after it
+        ([1.0, 0.9, 0.8, 0.7, 0.71], 4 + 10),
+        ([1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.41], 7 + 3),  # after it: three epochs
+    ],
+)
+def test_a_best_epoch_in_the_warm_up_has_more_patience(monkeypatch, losses, n_held):
+    give_losses(monkeypatch, losses)
+    # An epoch has three steps, and the warm-up takes six of the 60 epochs.
+    model = scheduled(**{**HELD, "batch_size": 100, "max_epochs": 60}).fit(X, Y)
+    assert f"of epoch {np.argmin(losses) + 1}" in model.stop_reason_
+    assert model.net_.stopping.n_held == n_held
+
+
+@pytest.mark.parametrize(
     ("n_rows", "n_items", "least"), [(3_000, 700, 0.68), (20_000, 5_000, 0.66)]
 )
 def test_embeddings_of_values_with_few_rows_are_learnt(n_rows, n_items, least):
