@@ -132,7 +132,7 @@ def _read_objects(values, name):
             numbers = numbers.astype(np.float64)
         return _read_array(numbers, name, numbers.dtype)
     kind = NAIVE if kind == NAIVE else AWARE
-    numbers = [_to_number(value, name, row) for row, value in enumerate(found)]
+    numbers = [to_number(value, name, row) for row, value in enumerate(found)]
     return Times(np.array(numbers, dtype=np.int64), kind)
 
 
@@ -191,7 +191,7 @@ def read_time(value, name, kind):
     else:
         found = _zone_of(value, name, 0)
         found = found if found in (NUMBER, NAIVE) else AWARE
-        number = _to_number(value, name)
+        number = to_number(value, name)
     if number != number or number in (np.inf, -np.inf):
         raise ValueError(f"{name!r} must be a finite time; got {value!r}.")
     check_kind(found, kind, name)
@@ -205,7 +205,7 @@ def check_kind(found, expected, name):
         )
 
 
-def _to_number(value, name, row=0):
+def to_number(value, name, row=0):
     """Return a number as such, and a date in nanoseconds since 1970 in UTC."""
     if isinstance(value, np.datetime64):
         return int(_nanoseconds(np.array([value]), name, row)[0])

@@ -4,6 +4,7 @@ import copy
 import math
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 
 import numpy as np
 
@@ -22,6 +23,8 @@ LARGEST = np.finfo(np.float64).max.item()
 NUMBERS = {bool, float, int, np.float64, type(None)}
 # Values of these types are not the values of a column.
 SCALARS = NUMBERS | {str}
+# Elements of these types are of a kind of those in fit, without a further check.
+TYPES_OF_KINDS = {"text": {str}, "numbers": {bool, int, float}}
 
 
 def make_field(column):
@@ -55,12 +58,28 @@ class ListField(Field):
             None if each is None else as_column(repeat(each, n_read)) for each in used
         )
         lists, items = _frames.read_lists(lists, self.name), column.named(items)
+        self._check_kinds(lists, items)
         bags = column.encode(lists, items, items.transform(lists.elements), *numbers)
         if n_read == n_rows:
             return bags
         # The entries of one row, in all rows.
         entries = [None if a is None else np.tile(a, n_rows) for a in bags[1:]]
         return type(bags)(np.arange(n_rows + 1) * len(bags.indices), *entries)
+
+    def _check_kinds(self, lists, items):
+        """Raise if no element of a list is of a kind in fit, whatever other lists have.
+
+        A table is checked as a whole, but a row of a request is checked by itself.
+        """
+        types = [TYPES_OF_KINDS.get(kind, ()) for kind in items.kinds_]
+        if set(map(type, lists.elements)).issubset({type(None)}.union(*types)):
+            return
+        ends = np.maximum(lists.sizes, 0).cumsum().tolist()
+        for row, (start, end) in enumerate(pairwise([0, *ends])):
+            try:
+                items.transform(lists.elements[start:end])
+            except (TypeError, ValueError) as error:
+                raise type(error)(f"Row {row}, field {self.name!r}: {error}") from error
 
 
 class CategoryField:
@@ -312,9 +331,13 @@ class Scorer:
     their size, and more from those of an estimator with `precision="bfloat16"`. A steep
     calibration curve multiplies the differences.
 
-    ONNX Runtime computes on the thread that calls the scorer. A scorer and its pickle
-    contain the weights twice, in the network of PyTorch and in the graph of ONNX, so
-    that a server that loads the pickle need not export the network again. PyTorch uses
+    With ONNX, creating a scorer takes several seconds, nearly all of them for the
+    exporter of PyTorch; with PyTorch, some milliseconds. Create it once, and pickle it:
+    a scorer and its pickle contain the weights twice, in the network of PyTorch and in
+    the graph of ONNX, so that a server that loads the pickle need not export the
+    network again.
+
+    ONNX Runtime computes on the thread that calls the scorer. PyTorch uses
     several threads: in a server with one worker per core, call
     ``torch.set_num_threads(1)``, so that the workers do not compete for the cores.
 

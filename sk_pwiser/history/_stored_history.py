@@ -3,17 +3,18 @@
 import copy
 import json
 import math
+import os
 from base64 import b64decode, b64encode
 from bisect import bisect_right
 from functools import lru_cache
 from itertools import pairwise
+from uuid import uuid4
 
-import joblib
 import numpy as np
 
 from sk_pwiser._model_files import refusing
 from sk_pwiser._table._frames import is_missing
-from sk_pwiser._utils import check_choice
+from sk_pwiser._utils import check_choice, warn_user
 from sk_pwiser.history import _history_features
 from sk_pwiser.history._history_features import HistoryFeatures
 from sk_pwiser.history._history_state import ValueIndex, empty_state, refuse_labels
@@ -29,9 +30,14 @@ from sk_pwiser.history._store_blocks import (
     to_json,
     write_record,
 )
+from sk_pwiser.history._store_changes import (
+    StoredChanges,
+    check_change_id,
+    digest_of_call,
+    digest_of_rows,
+    digest_of_version_0_1,
+)
 
-# Of changes that were made, but whose callers may repeat them, so many are known.
-N_UNCONFIRMED = 16
 # How often a record is read again whose blocks another process has just replaced.
 N_READS = 10
 
@@ -75,15 +81,28 @@ class StoredHistory:
     -----
     The totals over all keys, to whose rates others are shrunk, and `end_` are read
     once; `refresh` reads them again. An object keeps the blocks that it has read last.
-    One process at a time may change a store.
+    Several processes may change a store in turn, but not at the same time.
 
     A change is written to a journal first, in one record. If the process ends or the
     store fails while the other records are written, the next call of `update` or
     `complete` finishes the change. Repeat the call that failed, at once or after other
-    calls, with this object or a new one: if its change was made, this has no further
-    effect, so that rows are neither lost nor counted twice. The same holds for the last
-    change before an object was created, which the new process may not know of. The last
-    16 of such changes are known, each until it is repeated.
+    calls: if its change was made, this has no further effect, so that rows are neither
+    lost nor counted twice.
+
+    With `change_id`, any object recognises a repeated call by it, and equal rows with
+    another `change_id` are new ones. The store knows the last 1,000 identifiers.
+    Without it, a call is taken for a repeated one if method, labels and the values of
+    all columns of `X` are equal, and
+
+    - the earlier call failed, in any object; the store knows the last 16 such calls; or
+    - it was the last one of another object, and made before this object was created,
+      as if this object had replaced the other one. The earlier call may have succeeded
+      and its process ended before it could note so, or the rows may be new ones that
+      are equal. The change is not made, with a warning.
+
+    An object that lives beside another one repeats none of its calls that succeeded. If
+    several rows may be equal in all columns, and processes end at any time, pass
+    `change_id`, or a column of `X` with the number of the impression.
 
     Examples
     --------
@@ -100,12 +119,16 @@ class StoredHistory:
     5.0
     """
 
-    # The number of the last change that this object has seen to its end.
-    _n_confirmed = None
-
     def __init__(self, store, *, prefix="history"):
-        self.store, self.prefix = store, prefix
+        self.store = store
+        self.prefix = prefix
         self.refresh()
+        # From the system: no generator of random numbers changes.
+        self._token = uuid4().hex
+        # Numbers of the last change of any object when this one was created, and of
+        # the last change that this one has seen to its end.
+        self._n_created = self._content["n_changes"]
+        self._n_confirmed = None
 
     @classmethod
     def write(cls, history, store, *, prefix="history"):
@@ -133,10 +156,13 @@ class StoredHistory:
             If values of keys or lists are neither text nor numbers.
         """
         store.pop(f"{prefix}:journal", None)  # of another history
+        store.pop(f"{prefix}:changes", None)
         with refusing(f"store[{prefix!r}]", "holds no valid history"):
-            # Servers may still have blocks of an earlier history with these numbers.
-            earlier = json.loads(store.get(prefix, b"{}")).get("next_id", 0)
-        store.update(_records(history, prefix, earlier))
+            earlier = json.loads(store.get(prefix, b"{}"))
+        # Servers may still have blocks of an earlier history with its numbers, and
+        # objects numbers of its changes.
+        numbers = {name: earlier.get(name, 0) for name in ("n_changes", "next_id")}
+        store.update(_records(history, prefix, **numbers))
         return cls(store, prefix=prefix)
 
     def refresh(self):
@@ -184,7 +210,7 @@ class StoredHistory:
         """
         return self._history.transform_row(row)
 
-    def update(self, X, y=None, *, overlap="error"):
+    def update(self, X, y=None, *, overlap="error", change_id=None):
         """Append a later period of the log to the records of its keys.
 
         The cost depends on the number of rows: per key a record is written, and the
@@ -199,6 +225,10 @@ class StoredHistory:
             Labels. None if no label is known.
         overlap : {"error", "merge"}, default="error"
             What rows from before the end of the state are.
+        change_id : str, default=None
+            An identifier of this change alone, such as that of a message. A call with
+            the `change_id` of an earlier call of `update` or `complete` repeats it: if
+            its change was made, nothing happens. See the notes above for None.
 
         Returns
         -------
@@ -208,12 +238,19 @@ class StoredHistory:
         Raises
         ------
         ValueError, TypeError
-            As in `fit` of the history; the store is unchanged.
+            As in `fit` of the history, and if `change_id` was that of other rows; the
+            store is unchanged.
+
+        Warns
+        -----
+        UserWarning
+            If `change_id=None` and the last change of an earlier object is equal, so
+            that the call is taken for a repeated one.
         """
         check_choice("overlap", overlap, ("error", "merge"))
-        return self._change("update", X, y, overlap)
+        return self._change("update", X, y, change_id, overlap)
 
-    def complete(self, X, y):
+    def complete(self, X, y, *, change_id=None):
         """Fill in labels that were not known when their rows were appended.
 
         Parameters
@@ -222,6 +259,8 @@ class StoredHistory:
             The rows, as for :meth:`~sk_pwiser.history.HistoryFeatures.complete`.
         y : array-like of shape (n_samples, n_tasks) or (n_samples,)
             The labels that are new. Missing ones change nothing.
+        change_id : str, default=None
+            An identifier of this change alone, as for `update`.
 
         Returns
         -------
@@ -231,46 +270,73 @@ class StoredHistory:
         Raises
         ------
         ValueError, TypeError
-            As in :meth:`~sk_pwiser.history.HistoryFeatures.complete`; the store is
-            unchanged.
+            As in :meth:`~sk_pwiser.history.HistoryFeatures.complete`, and if
+            `change_id` was that of other rows; the store is unchanged.
+
+        Warns
+        -----
+        UserWarning
+            As in `update`.
         """
         if y is None:
             raise TypeError("y must be labels; got None.")
-        return self._change("complete", X, y)
+        return self._change("complete", X, y, change_id)
 
-    def _change(self, method, X, y, overlap="error"):
+    def _change(self, method, X, y, change_id, overlap="error"):
         """Change the records of the keys of a table."""
+        check_change_id(change_id)
         self._finish_change()
         self.refresh()
         history = copy.copy(self._history)
         state, plan = history._fitted()
-        rows, _ = history._read(X, y, state, plan)
-        stored = self._history._one_row
+        rows, table = history._read(X, y, state, plan)
         content = self._content
-        change = Change(plan, self.prefix, content["next_id"], stored)
-        digest = joblib.hash((method, rows.columns, rows.time, rows.labels.values))
-        unconfirmed = content["unconfirmed"]
-        if content["n_changes"] != self._n_confirmed:
-            unconfirmed = [*unconfirmed, content["last_change"]]
-        # After an error or a restart, the caller may repeat a change that was made.
-        if digest not in unconfirmed:
+        changes = self._read_changes()
+        if change_id is None:
+            digest = digest_of_call(method, table, rows, plan.time)
+            is_repeated = self._is_repeated(changes, method, rows, digest)
+        else:
+            digest = digest_of_rows(method, rows)
+            is_repeated = changes.has_id(change_id, digest)
+        change = Change(plan, self.prefix, content["next_id"], self._history._one_row)
+        if not is_repeated:
             self._add(change, method, rows, history, overlap)
-        others = [each for each in unconfirmed if each not in (digest, None)]
-        own = {
-            "last_change": digest,
-            "n_changes": content["n_changes"] + 1,
-            "unconfirmed": others[-N_UNCONFIRMED:],
-            "next_id": change.next_id,
-        }
-        change.records[self.prefix] = _description(history, own)
+        number = content["n_changes"] + 1
+        numbers = {"n_changes": number, "next_id": change.next_id}
+        records = change.records | {self.prefix: _description(history, numbers)}
+        of_change = self._writer, number, digest, change_id
         # From here on the change will be completed, by the next one if need be. One
-        # record has all others, as text, and the names of those that go.
-        texts = {n: b64encode(r).decode() for n, r in change.records.items()}
+        # record has all others, as text, and the names of those that go. If another
+        # call completes the change, this one has failed.
+        failed = changes.with_change(*of_change, is_confirmed=False).to_bytes()
+        in_journal = records | {self._changes: failed}
+        texts = {n: b64encode(r).decode() for n, r in in_journal.items()}
         self.store[self._journal] = to_json([texts, change.dropped]).encode()
-        self._finish_change()
+        confirmed = changes.with_change(*of_change, is_confirmed=True).to_bytes()
+        self._write(records | {self._changes: confirmed}, change.dropped)
         self.refresh()
-        self._n_confirmed = self._content["n_changes"]
+        del self.store[self._journal]
+        self._n_confirmed = number
         return self
+
+    def _read_changes(self):
+        with refusing(f"store[{self._changes!r}]", "is no valid record of changes"):
+            record = self.store.get(self._changes)
+            changes = StoredChanges.read(record, self._content)
+        changes.settle(self._writer, self._n_confirmed)
+        return changes
+
+    def _is_repeated(self, changes, method, rows, digest):
+        """Return whether an equal change was made that the caller may repeat."""
+        earlier_digest = digest_of_version_0_1(method, rows)
+        place = changes.take(digest, earlier_digest, self._n_created)
+        if place == "last":
+            warn_user(
+                f"The store has an equal change ({method}), made last by an earlier "
+                "object: the call is taken for a repeated one, and changes nothing. "
+                "To tell equal changes apart, pass change_id."
+            )
+        return place is not None
 
     def _add(self, change, method, rows, history, overlap):
         """Add rows or labels to a change, and what it says beside keys to a history."""
@@ -289,6 +355,15 @@ class StoredHistory:
     def _journal(self):
         return f"{self.prefix}:journal"
 
+    @property
+    def _changes(self):
+        return f"{self.prefix}:changes"
+
+    @property
+    def _writer(self):
+        # The object of a process is another writer in each fork of it.
+        return f"{self._token}-{os.getpid()}"
+
     def _finish_change(self):
         """Write the records of a change whose journal is there, once or repeatedly."""
         journal = self.store.get(self._journal)
@@ -298,10 +373,13 @@ class StoredHistory:
             texts, dropped = json.loads(journal)
         except ValueError:  # it is not complete, and no record is written
             texts, dropped = {}, []
-        self.store.update({name: b64decode(text) for name, text in texts.items()})
+        self._write({name: b64decode(text) for name, text in texts.items()}, dropped)
+        del self.store[self._journal]
+
+    def _write(self, records, dropped):
+        self.store.update(records)
         for name in dropped:
             self.store.pop(name, None)
-        del self.store[self._journal]
 
     def __getstate__(self):
         return {"store": self.store, "prefix": self.prefix}
@@ -531,14 +609,14 @@ def _elements(rows, own, each, is_new):
     ]
 
 
-def _description(history, own):
+def _description(history, numbers):
     """Return the record of what is known beside the keys."""
-    content = history._describe() | own | {"has_labels": history._state.has_labels}
+    content = history._describe() | numbers | {"has_labels": history._state.has_labels}
     values, _ = _history_features.FORM.encode(content, "history")
     return json.dumps(values).encode()
 
 
-def _records(history, prefix, next_id):
+def _records(history, prefix, n_changes, next_id):
     """Return all records of a history by their names."""
     state, plan = history._fitted()
     state = state.whole(plan)
@@ -558,6 +636,6 @@ def _records(history, prefix, next_id):
             roots = [tree.root(block) for tree, block in pairs]
             name = record_name(prefix, of_key, values)
             change.records[name] = write_record(past.reference or 0, roots)
-    own = {"last_change": None, "n_changes": 0, "unconfirmed": []}
-    own["next_id"] = change.next_id
-    return change.records | {prefix: _description(history, own)}  # the last one written
+    numbers = {"n_changes": n_changes, "next_id": change.next_id}
+    # The last one written.
+    return change.records | {prefix: _description(history, numbers)}

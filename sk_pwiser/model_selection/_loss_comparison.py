@@ -13,8 +13,6 @@ from sk_pwiser._utils import aligned, check_number, import_extra
 CONFIDENCE = 0.95
 # Smaller differences, relative to the score, need no more digits.
 SMALL = 1e-4
-# Two folds point in the same direction by chance in half of the cases.
-FEWEST_FOLDS = 3
 # Metrics are printed without it, and with their own sign.
 MINUS = "minus "
 
@@ -77,9 +75,9 @@ class LossComparison:
 
     Each interval is valid on its own. In 20 comparisons of equally good candidates,
     about one interval excludes 0 by chance. With few folds, intervals are long: if a
-    candidate is ahead, or behind, on each of at least three folds, the verdict says so
-    although the interval contains 0. Equally good candidates do so in 25 % of the cases
-    with three folds, and in 6 % with five.
+    candidate is ahead, or behind, on all folds, the verdict says so although the
+    interval contains 0. Equally good candidates do so in 50 % of the cases with two
+    folds, in 25 % with three, and in 6 % with five.
 
     References
     ----------
@@ -312,16 +310,17 @@ def _verdict(rows, baseline):
             undefined.append(candidate)
         # An interval can exclude 0 by less than the digits show.
         elif amount == _number(0, digits) or not (
-            is_clear or (agrees and n_splits >= FEWEST_FOLDS)
+            is_clear or agrees
         ):
             similar.append(candidate)
         else:
             place = "ahead of" if row["difference"] > 0 else "behind"
             found = f"by {amount} {_interval(*sorted([abs(low), abs(high)]), digits)}"
             if not is_clear:
+                folds = "both folds" if n_splits == 2 else f"all {n_splits} folds"
                 found = (
-                    f"on all {n_splits} folds, by {amount} in the mean, but these are "
-                    "too few folds to be sure"
+                    f"on {folds}, by {amount} in the mean, but these are too few folds "
+                    "to be sure"
                 )
             sentences.append(f"{candidate} is {place} {baseline} {found}")
     if similar:

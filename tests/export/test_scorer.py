@@ -269,6 +269,33 @@ def test_a_value_of_another_kind_in_an_array_is_named(scorer):
         scorer(columns)
 
 
+@pytest.mark.parametrize("setting", ["own", "shared", "hashed"])
+def test_lists_are_checked_row_by_row(setting):
+    """A list whose elements no list of fit can have, alone and beside others."""
+    lists = [["a"], ["b", None], None, ["a", "c"], []] * 20
+    table = X[:100].assign(seen=lists, shop=["a", "b", "c", "d"] * 25)
+    params = {"shared": {"shared_embeddings": {"seen": "shop"}}}
+    params["hashed"] = {"n_hash_buckets": {"seen": 3}}
+    model = small(max_epochs=1, encoding_params=params.get(setting, {}))
+    model.fit(table, Y[:100])
+    scorer = Scorer(model, runtime="torch")
+    valid = {**records(X[:1])[0], "shop": "a", "seen": ["a", None, "b"]}
+    refused = {**valid, "seen": [1, None]}
+    for rows, place in ((refused, 0), ([valid, refused, valid], 1), ([refused] * 2, 0)):
+        with pytest.raises(ValueError, match=f"Row {place}, field 'seen': .*text in f"):
+            scorer(rows)
+    columns = {name: [valid[name], refused[name]] for name in valid}
+    with pytest.raises(ValueError, match="Row 1, field 'seen': .* such as 1"):
+        scorer(columns)
+    with pytest.raises(ValueError, match="Row 0, field 'seen'"):
+        scorer([{"shop": "a"}, {"shop": "b"}], shared=refused)
+    # With an element of the kind, as in a table: the other one is an unseen value.
+    mixed = [valid, {**valid, "seen": [1, "a", float("nan")]}]
+    alone = np.concatenate([scorer(row) for row in mixed])
+    assert_allclose(scorer(mixed), alone, rtol=1e-6)
+    assert_allclose(model.predict_proba(pd.DataFrame(mixed)[list(table)]), alone, 1e-5)
+
+
 @pytest.mark.parametrize(
     ("of_fit", "of_row"), [(int, float), (float, int), (float, Decimal)]
 )

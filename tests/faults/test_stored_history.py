@@ -4,6 +4,7 @@ from collections import UserDict
 
 import numpy as np
 import pandas as pd
+import pytest
 from numpy.testing import assert_allclose
 
 from sk_pwiser.history import HistoryFeatures, StoredHistory
@@ -56,26 +57,28 @@ def make():
     )
 
 
-def operate(store):
+def operate(store, has_ids):
     """Append the batches that the store lacks, and the labels of those before."""
     stored = StoredHistory(store)
     number = int(stored.end_) // PERIOD
     while number < N_BATCHES:
         # After a restart, the labels may be there.
-        complete(stored, number - 1)
+        complete(stored, number - 1, has_ids)
         number += 1
         if number < N_BATCHES:
-            stored.update(batch(number)[0])
-    complete(stored, N_BATCHES - 1)
+            change_id = f"update {number}" if has_ids else None
+            stored.update(batch(number)[0], change_id=change_id)
+    complete(stored, N_BATCHES - 1, has_ids)
 
 
-def complete(stored, number):
+def complete(stored, number, has_ids):
     if number < 0:
         return
+    change_id = f"complete {number}" if has_ids else None
     try:
-        stored.complete(*batch(number))
+        stored.complete(*batch(number), change_id=change_id)
     except ValueError as error:
-        if "labels already" not in str(error):
+        if has_ids or "labels already" not in str(error):
             raise
 
 
@@ -88,7 +91,9 @@ def features(history):
     return [list(history.transform_row(row).values()) for row in rows]
 
 
-def test_nothing_is_lost_or_counted_twice():
+@pytest.mark.filterwarnings("ignore:The store has an equal change")
+@pytest.mark.parametrize("has_ids", [False, True])
+def test_nothing_is_lost_or_counted_twice(has_ids):
     X, y = zip(*map(batch, range(N_BATCHES)), strict=True)
     history = make().fit(pd.concat(X, ignore_index=True), np.concatenate(y))
     expected = features(history)
@@ -100,11 +105,11 @@ def test_nothing_is_lost_or_counted_twice():
         store.n_left = n_writes
         n_writes += 1
         try:
-            operate(store)
+            operate(store, has_ids)
         except Stopped:
             n_stopped += 1
             store.n_left = Store.n_left
-            operate(store)
+            operate(store, has_ids)
         stored = StoredHistory(store)
         assert stored.end_ == history.end_
         assert_allclose(features(stored), expected, rtol=2e-7, atol=1e-9)
