@@ -87,19 +87,41 @@ class ESMM(MultiTaskNetwork):
         return NetworkOutput(logits, conditional_logits=heads)
 
 
-class LaterLabels:
-    """The labels of the heads after the first, and the losses that need them.
+class LaterHeads:
+    """The heads after the first, their labels, and the losses that need both.
 
     All tensors are `(batch, n_tasks - 1)`. The targets are the labels where the
     previous task `happened`; probabilities as labels become P(task | previous task).
+
+    Parameters
+    ----------
+    labels : Labels
+        The labels of all heads.
+    logits : Tensor
+        The log-odds of the heads, with their offset.
+    propensities : tuple of two Tensors
+        The probabilities that the previous task happens and that it does not.
+    offset : Tensor of shape (n_tasks - 1,) or float, default=0.0
+        The offset of the heads, for towers beside them.
     """
 
-    def __init__(self, labels: Labels) -> None:
-        y, weights = labels.y, labels.sample_weight
+    def __init__(
+        self,
+        labels: Labels,
+        logits: Tensor,
+        propensities: tuple[Tensor, Tensor],
+        offset: Tensor | float = 0.0,
+    ) -> None:
+        self.logits = logits
+        self.propensities = propensities
+        self.offset = offset
+        y = labels.y
+        weights = labels.sample_weight
         if weights is None:
             weights = torch.ones_like(y)
         self.weights = weights.view(len(y), -1).expand_as(y)
-        self.row_losses, self.first = labels.row_losses, y[:, :1]
+        self.row_losses = labels.row_losses
+        self.first = y[:, :1]
         self.happened = y[:, :-1]
         self.targets = conditional_labels(y, chain_parents(y.shape[1]))[:, 1:]
 
@@ -132,11 +154,15 @@ def weighted_mean(losses: Tensor, weights: Tensor) -> Tensor:
 
 
 # Functions by the names of extra losses, which return those of the later heads.
-Corrections = dict[str, Callable[[LaterLabels], Tensor]]
+Corrections = dict[str, Callable[[LaterHeads], Tensor]]
 
 
 class _CorrectedESMM(ESMM):
-    """Base class of networks that correct the heads of ESMM by inverse propensities."""
+    """Base class of networks that correct the heads of ESMM by inverse propensities.
+
+    The corrections read heads and propensities from the labels, where they have the
+    offset of the level.
+    """
 
     def __init__(
         self,
@@ -155,42 +181,64 @@ class _CorrectedESMM(ESMM):
         self.correction_weight = check_number(
             "correction_weight", correction_weight, at_least=0
         )
-        share = check_number("min_propensity", min_propensity, above=0, at_most=1)
+        self.min_propensity = check_number(
+            "min_propensity", min_propensity, above=0, at_most=1
+        )
+        self.smallest_propensities = constant(torch.zeros(2, spec.n_tasks - 1))
+        self.set_base_rates(spec.base_rates)
+
+    def set_base_rates(self, base_rates: Sequence[float]) -> None:
+        """Set the smallest propensities by the rates of all rows so far."""
         # Relative to the base rate, so that rare tasks are not clipped everywhere.
-        rates = torch.tensor(list(spec.base_rates[:-1]), dtype=torch.float64)
-        smallest = (share * torch.stack([rates, 1 - rates])).float()
-        self.smallest_propensities = constant(smallest)
+        rates = torch.tensor(list(base_rates[:-1]), dtype=torch.float64)
+        smallest = self.min_propensity * torch.stack([rates, 1 - rates])
+        self.smallest_propensities.copy_(smallest)
 
     def forward(self, codes: Tensor, numeric: Tensor) -> NetworkOutput:
         """Compute the logits of a batch, `(batch, n_tasks)`, and the extra losses."""
         inputs = self.input_layer(codes, numeric)
         heads = at_least_float32(self.towers(inputs))
-        logits = chain_logits(heads)
-        extra = {}
+        extra_losses = {}
         if self.n_tasks > 1:
-            propensities = self._propensities(logits)
-            corrections = self._corrections(inputs, heads[:, 1:], propensities)
-            extra = {name: partial(extra_loss, f) for name, f in corrections.items()}
-        return NetworkOutput(logits, extra_losses=extra, conditional_logits=heads)
+            corrections = self._corrections(inputs)
+            extra_losses = {
+                name: partial(self._extra_loss, correction)
+                for name, correction in corrections.items()
+            }
+        return NetworkOutput(
+            chain_logits(heads), extra_losses=extra_losses, conditional_logits=heads
+        )
 
-    def _corrections(
-        self, inputs: Tensor, heads: Tensor, propensities: tuple[Tensor, Tensor]
-    ) -> Corrections:
-        """Return the extra losses, given the input and the heads after the first."""
+    def _corrections(self, inputs: Tensor) -> Corrections:
+        """Return the extra losses of the heads after the first, given the input."""
         raise NotImplementedError
 
-    def _propensities(self, logits: Tensor) -> tuple[Tensor, Tensor]:
+    def _extra_loss(
+        self, correction: Callable[[LaterHeads], Tensor], labels: Labels
+    ) -> Tensor:
+        """Compute an extra loss `(n_tasks,)`, which is 0 for the first head."""
+        heads = labels.conditional_logits
+        if heads is None:
+            raise ValueError(
+                f"The extra losses of {type(self).__name__} need conditional_logits: "
+                "return those of its forward method together with its extra_losses."
+            )
+        offset: Tensor | float = 0.0
+        if labels.level_offset is not None:
+            offset = labels.level_offset[1:]
+        propensities = self._propensities(labels)
+        later = LaterHeads(labels, heads[:, 1:], propensities, offset)
+        return F.pad(correction(later), (1, 0))
+
+    def _propensities(self, labels: Labels) -> tuple[Tensor, Tensor]:
         """Return P(previous task) and its complement, for heads after the first."""
+        assert labels.logits is not None
         # Detached: the correction must not change the propensities that it divides by.
-        logits, smallest = logits[:, :-1].detach(), self.smallest_propensities
+        logits = labels.logits[:, :-1].detach()
+        smallest = self.smallest_propensities
         happened = torch.maximum(logits.sigmoid(), smallest[0])
         # The sigmoid of -logit: 1 - sigmoid would round to 0 for a frequent task.
         return happened, torch.maximum((-logits).sigmoid(), smallest[1])
-
-
-def extra_loss(of_later: Callable[[LaterLabels], Tensor], labels: Labels) -> Tensor:
-    """Compute an extra loss, of shape `(n_tasks,)`, which is 0 for the first head."""
-    return F.pad(of_later(LaterLabels(labels)), (1, 0))
 
 
 class ESCM2(_CorrectedESMM):
@@ -227,7 +275,7 @@ class ESCM2(_CorrectedESMM):
     correction_weight : float, default=0.1
         Weight of the additional losses, >= 0.
     min_propensity : float, default=0.1
-        Smallest propensity as a share of the base rate, in (0, 1]. With 0.1, no row
+        Smallest propensity as a share of the base rate of all rows so far, in (0, 1]. With 0.1, no row
         counts more than ten times as much as a row with an average propensity. Rows
         with a smaller propensity count less than a consistent estimate requires.
     tower_units : sequence of int, default=(128, 64, 32)
@@ -282,24 +330,23 @@ class ESCM2(_CorrectedESMM):
             later = self.conditional_base_logits[1:]
             self.imputation = TaskTowers(self.width, tower_units, later, dropout)
 
-    def _corrections(
-        self, inputs: Tensor, heads: Tensor, propensities: tuple[Tensor, Tensor]
-    ) -> Corrections:
-        imputed = None if self.imputation is None else self.imputation(inputs)
+    def _corrections(self, inputs: Tensor) -> Corrections:
+        towers = None if self.imputation is None else self.imputation(inputs)
 
-        def correction(later: LaterLabels) -> Tensor:
-            losses = later.losses(heads, later.targets)
-            if imputed is None:
-                mean = later.mean_where_known(losses, propensities[0])
+        def correction(later: LaterHeads) -> Tensor:
+            losses = later.losses(later.logits, later.targets)
+            if towers is None:
+                mean = later.mean_where_known(losses, later.propensities[0])
                 return self.correction_weight * mean
+            imputed = towers + later.offset
             # The paper imputes the loss itself, which has no gradient for the head, so
             # that rows without a label would not train it. Here labels are imputed.
             # Detached in the first two terms: only the loss of the known labels trains
             # the imputation.
-            guessed = later.losses(heads, imputed.detach().sigmoid())
+            guessed = later.losses(later.logits, imputed.detach().sigmoid())
             losses = losses - guessed + later.losses(imputed, later.targets)
-            known = later.mean_where_known(losses, propensities[0])
-            return self.correction_weight * (later.mean(guessed) + known)
+            mean = later.mean_where_known(losses, later.propensities[0])
+            return self.correction_weight * (later.mean(guessed) + mean)
 
         return {"correction": correction}
 
@@ -387,23 +434,24 @@ class DCMT(_CorrectedESMM):
         opposite = -self.conditional_base_logits[1:]
         self.twins = TaskTowers(self.width, tower_units, opposite, dropout)
 
-    def _corrections(
-        self, inputs: Tensor, heads: Tensor, propensities: tuple[Tensor, Tensor]
-    ) -> Corrections:
-        twins = at_least_float32(self.twins(inputs))
+    def _corrections(self, inputs: Tensor) -> Corrections:
+        towers = at_least_float32(self.twins(inputs))
 
-        def correction(later: LaterLabels) -> Tensor:
-            losses = later.losses(heads, later.targets)
-            known = later.mean_where_known(losses, propensities[0])
-            mirrored = 1 - later.targets if self.is_mirrored else later.targets
-            losses = later.losses(twins, mirrored)
-            unknown = later.mean_elsewhere(losses, propensities[1])
-            return self.correction_weight * (known + unknown)
+        def correction(later: LaterHeads) -> Tensor:
+            losses = later.losses(later.logits, later.targets)
+            factual = later.mean_where_known(losses, later.propensities[0])
+            # A twin starts at the opposite of its head, and moves against it.
+            twins = towers - later.offset
+            targets = 1 - later.targets if self.is_mirrored else later.targets
+            losses = later.losses(twins, targets)
+            counterfactual = later.mean_elsewhere(losses, later.propensities[1])
+            return self.correction_weight * (factual + counterfactual)
 
-        def prior(later: LaterLabels) -> Tensor:
+        def prior(later: LaterHeads) -> Tensor:
+            twins = towers - later.offset
             # 1 - q - q* as a difference of two probabilities, exact also if q is near
             # 1.
-            gap = ((-heads).sigmoid() - twins.sigmoid()).abs()
+            gap = ((-later.logits).sigmoid() - twins.sigmoid()).abs()
             return self.prior_weight * later.mean(gap)
 
         return {"correction": correction, "prior": prior}
@@ -490,21 +538,20 @@ class DDPO(_CorrectedESMM):
         later = self.conditional_base_logits[1:]
         self.teachers = TaskTowers(self.width, tower_units, later, dropout)
 
-    def _corrections(
-        self, inputs: Tensor, heads: Tensor, propensities: tuple[Tensor, Tensor]
-    ) -> Corrections:
-        teachers = at_least_float32(self.teachers(inputs))
+    def _corrections(self, inputs: Tensor) -> Corrections:
+        towers = at_least_float32(self.teachers(inputs))
 
-        def teacher(later: LaterLabels) -> Tensor:
-            losses = later.losses(teachers, later.targets)
+        def teacher(later: LaterHeads) -> Tensor:
+            losses = later.losses(towers + later.offset, later.targets)
             return self.teacher_weight * later.mean_where_known(losses, 1.0)
 
-        def correction(later: LaterLabels) -> Tensor:
-            losses = later.losses(heads, later.targets)
-            known = later.mean_where_known(losses, propensities[0])
+        def correction(later: LaterHeads) -> Tensor:
+            losses = later.losses(later.logits, later.targets)
+            labelled = later.mean_where_known(losses, later.propensities[0])
             # Without a gradient: the heads must not train the teachers.
-            losses = later.losses(heads, teachers.detach().sigmoid())
-            unknown = later.mean_elsewhere(losses, propensities[1])
-            return self.correction_weight * (known + unknown)
+            taught = (towers + later.offset).detach().sigmoid()
+            losses = later.losses(later.logits, taught)
+            unlabelled = later.mean_elsewhere(losses, later.propensities[1])
+            return self.correction_weight * (labelled + unlabelled)
 
         return {"teacher": teacher, "correction": correction}

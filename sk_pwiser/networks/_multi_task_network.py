@@ -6,6 +6,7 @@ The networks in this file have bottoms and towers only.
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -36,6 +37,16 @@ class Labels:
         The pointwise part of the loss that training minimises, without weights:
         maps logits and targets in [0, 1], both of shape `(batch, n_tasks)`, to losses
         of the same shape.
+    logits : Tensor of shape (batch, n_tasks) or None, default=None
+        The network's log-odds of P(Y_k = 1 | impression) as the losses compare them
+        with the labels: with the offset of :meth:`MultiTaskNetwork.shift_level`, which
+        the logits in `forward` lack, and in the sampled log. The base class sets them.
+    conditional_logits : Tensor of shape (batch, n_tasks) or None, default=None
+        The conditional heads with their offset, if the network has such heads. The base
+        class sets them, in either task space.
+    level_offset : Tensor of shape (n_tasks,) or None, default=None
+        That offset of the heads, for further towers that start at the base rates. The
+        base class sets it.
 
     Examples
     --------
@@ -51,6 +62,13 @@ class Labels:
     y: Tensor
     sample_weight: Tensor | None
     row_losses: Callable[[Tensor, Tensor], Tensor]
+    logits: Tensor | None = None
+    conditional_logits: Tensor | None = None
+    level_offset: Tensor | None = None
+
+
+# An extra loss: a penalty, or a function of the labels.
+ExtraLoss = Tensor | Callable[[Labels], Tensor]
 
 
 class NetworkOutput(NamedTuple):
@@ -70,7 +88,8 @@ class NetworkOutput(NamedTuple):
     extra_losses : mapping of str to Tensor or callable, default={}
         Named terms of the loss, already weighted: a Tensor of shape (), a penalty; or
         a callable that maps :class:`Labels` to a Tensor of shape (n_tasks,), which is
-        added to the losses of the tasks, or of shape (), a penalty.
+        added to the losses of the tasks, or of shape (), a penalty. A callable reads
+        the network's own log-odds from the :class:`Labels`, not from `forward`.
     conditional_logits : Tensor of shape (batch, n_tasks) or None, default=None
         Log-odds of P(Y_k = 1 | Y_{k-1} = 1, impression), if `logits` are composed of
         conditional heads. Set in conditional task space, None in entire space.
@@ -93,7 +112,7 @@ class NetworkOutput(NamedTuple):
     logits: Tensor
     aux_logits: Sequence[Tensor] = ()
     aux_weight: float = 1.0
-    extra_losses: Mapping[str, Tensor | Callable[[Labels], Tensor]] = {}
+    extra_losses: Mapping[str, ExtraLoss] = {}
     conditional_logits: Tensor | None = None
     sampled_logits: Tensor | None = None
 
@@ -133,12 +152,14 @@ class MultiTaskNetwork(nn.Module):
     width : int
         Width of the dense input.
     base_logits : Tensor of shape (n_tasks,)
-        Log-odds of the base rates in the task space, for initial output biases.
+        Log-odds of the initial base rates in the task space, for output biases.
     conditional_base_logits : Tensor of shape (n_tasks,)
         Log-odds of the rates among the rows with the task that each task presupposes.
     level_offset : Tensor of shape (n_tasks,), or None
         Log-odds that are added to the logits of `forward`, or to its conditional
-        logits; see :meth:`shift_level`.
+        logits, and to auxiliary logits in their space; see :meth:`shift_level`. No
+        code in `forward` reads it: what needs the shifted log-odds reads them from the
+        :class:`Labels` of a callable in `extra_losses`.
     monotonicity_weight : float
         Weight of :func:`~sk_pwiser.losses.funnel_monotonicity_penalty`. A subclass may
         set another default than 0 as a class attribute.
@@ -228,7 +249,8 @@ class MultiTaskNetwork(nn.Module):
                 "network must not return sampled_logits from forward: the base class "
                 "sets them. In forward, call the forward method of another network."
             )
-        heads, parents = output.conditional_logits, self.spec.parents
+        heads = output.conditional_logits
+        parents = self.spec.parents
         if heads is None and self.level_offset is not None:
             logits = logits + self.level_offset
         elif heads is not None and self.level_offset is not None:
@@ -237,9 +259,8 @@ class MultiTaskNetwork(nn.Module):
             logits = chain_logits(heads, parents)
         if not composes:
             return output._replace(logits=logits, conditional_logits=heads)
-        if self.spec.task_space == "entire":
-            heads = None
-        elif heads is None:
+        is_conditional = self.spec.task_space == "conditional"
+        if is_conditional and heads is None:
             # The sums of logarithms in the chain would lose most digits in half
             # precision.
             heads = at_least_float32(logits)
@@ -247,15 +268,52 @@ class MultiTaskNetwork(nn.Module):
             # refuses other numbers of columns.
             if len(heads.unbind(dim=1)) == self.n_tasks:
                 logits = chain_logits(heads, parents)
-        sampled, rate = None, self.spec.negative_sampling_rate
+        sampled = None
+        rate = self.spec.negative_sampling_rate
         if rate != 1:
             # Losses compare the labels of the sampled log with `sampled_logits`;
             # predictions are made for the full log.
             sampled = at_least_float32(logits)
             logits = full_log_logits(sampled, rate)
+        compared = logits if sampled is None else sampled
         return output._replace(
-            logits=logits, conditional_logits=heads, sampled_logits=sampled
+            logits=logits,
+            aux_logits=self._shifted_aux_logits(output),
+            extra_losses=self._extra_losses(output, compared, heads),
+            conditional_logits=heads if is_conditional else None,
+            sampled_logits=sampled,
         )
+
+    def _shifted_aux_logits(self, output: NetworkOutput) -> Sequence[Tensor]:
+        """Add the offset to the auxiliary logits, if it belongs to their space."""
+        aux_logits = output.aux_logits
+        is_of_conditional_heads = output.conditional_logits is not None
+        has_other_space = is_of_conditional_heads and self.spec.task_space == "entire"
+        if self.level_offset is None or has_other_space:
+            return aux_logits
+        # The criterion refuses other types.
+        if not isinstance(aux_logits, list | tuple):
+            return aux_logits
+        return [logits + self.level_offset for logits in aux_logits]
+
+    def _extra_losses(
+        self, output: NetworkOutput, logits: Tensor, heads: Tensor | None
+    ) -> Mapping[str, ExtraLoss]:
+        """Pass the log-odds with their offset to the extra losses that read labels."""
+        extra_losses = output.extra_losses
+        # The criterion refuses other types.
+        if not isinstance(extra_losses, Mapping):
+            return extra_losses
+        if heads is not None:
+            # A view: the gradients of all extra losses are added up before they reach
+            # the heads, in an order that does not depend on when the losses run.
+            heads = heads.view_as(heads)
+        return {
+            name: partial(_loss_of_log_odds, term, logits, heads, self.level_offset)
+            if callable(term)
+            else term
+            for name, term in extra_losses.items()
+        }
 
     def shift_level(self, log_odds: Tensor) -> None:
         """Add log-odds to all predictions.
@@ -270,6 +328,19 @@ class MultiTaskNetwork(nn.Module):
             device = next(self.parameters()).device
             self.level_offset = torch.zeros(self.n_tasks, device=device)
         self.level_offset += log_odds.to(self.level_offset)
+
+    def set_base_rates(self, base_rates: Sequence[float]) -> None:
+        """Receive the rates of all rows so far, before a training that continues.
+
+        Those of the specification may be the rates of a small first update. By default,
+        the method does nothing. A network that needs the rates in training keeps them
+        in a buffer, whose values a failed update restores.
+
+        Parameters
+        ----------
+        base_rates : sequence of float
+            Rate of each task, a probability over impressions.
+        """
 
     def _load_from_state_dict(
         self, state_dict: Mapping[str, Any], prefix: str, *args: Any
@@ -318,6 +389,27 @@ class MultiTaskNetwork(nn.Module):
             and extra losses.
         """
         raise NotImplementedError(f"{type(self).__name__} must define forward.")
+
+
+def _loss_of_log_odds(
+    extra_loss: Callable[[Labels], Tensor],
+    logits: Tensor,
+    conditional_logits: Tensor | None,
+    level_offset: Tensor | None,
+    labels: Labels,
+) -> Tensor:
+    """Compute an extra loss from labels and the log-odds that they are compared with.
+
+    Not in `forward`, which does not know the offset.
+    """
+    return extra_loss(
+        replace(
+            labels,
+            logits=logits,
+            conditional_logits=conditional_logits,
+            level_offset=level_offset,
+        )
+    )
 
 
 def random_inputs(
@@ -785,21 +877,35 @@ class CTCL(SharedBottom):
         logits = torch.cat(heads, dim=1)
         if not self.pairs:
             return NetworkOutput(logits)
-        known = None
-        if self.reads_predictions:
-            # Without a gradient: a task must not move to where others predict it.
-            known = at_least_float32(logits.detach())
-            if self.spec.task_space == "conditional":
-                known = chain_logits(known, self.spec.parents)
         # All transfer nets run together: one input, and one row of logits, per pair.
         sources = torch.stack([hidden[source] for source, _ in self.pairs])
-        found = self.transfer_nets(sources).t().contiguous()
-        transfers = dict(zip(self.pairs, found.unbind(), strict=True))
+        predicted = self.transfer_nets(sources).t().contiguous()
 
         def consistency(labels: Labels) -> Tensor:
-            return self.consistency_weight * consistency_loss(labels, transfers, known)
+            at_level = predicted
+            if labels.level_offset is not None:
+                at_level = at_level + self._shifts(labels.level_offset).unsqueeze(1)
+            transfers = dict(zip(self.pairs, at_level.unbind(), strict=True))
+            targets = None
+            if self.reads_predictions:
+                assert labels.logits is not None
+                # Without a gradient: a task must not move to where others predict it.
+                targets = at_least_float32(labels.logits.detach())
+            loss = consistency_loss(labels, transfers, targets)
+            return self.consistency_weight * loss
 
         return NetworkOutput(logits, extra_losses={"consistency": consistency})
+
+    def _shifts(self, level_offset: Tensor) -> Tensor:
+        """Return how far the offset moves the task of each transfer net."""
+        shifts = level_offset
+        if self.spec.task_space == "conditional":
+            # Transfer nets predict over impressions.
+            start = self.conditional_base_logits.to(level_offset)
+            heads = torch.stack([start, start + level_offset])
+            composed = chain_logits(heads, self.spec.parents)
+            shifts = composed[1] - composed[0]
+        return shifts[[target for _, target in self.pairs]]
 
 
 def consistency_loss(

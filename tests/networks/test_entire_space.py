@@ -188,7 +188,8 @@ def test_propensities_are_limited_and_take_no_gradient(name):
     rates = np.array(RATES[:2])
     limits = 0.01 * np.array([rates, 1 - rates])
     assert_allclose(network.smallest_propensities, limits, rtol=1e-5)
-    found = network._propensities(network(*batch(200)).logits)
+    logits = network(*batch(200)).logits
+    found = network._propensities(Labels(funnel(200, 3), None, row_losses, logits))
     for propensity, smallest in zip(found, network.smallest_propensities, strict=True):
         assert not propensity.requires_grad
         assert (propensity >= smallest).all()
@@ -256,8 +257,9 @@ def extra_loss(name, labels, heads, others, propensities):
     )
     if of_network in SECOND:
         setattr(network, SECOND[of_network], torch.nn.Identity())
-    of_later = network._corrections(others, heads, propensities)[loss]
-    return _entire_space.extra_loss(of_later, labels)
+    later = _entire_space.LaterHeads(labels, heads, propensities)
+    losses = network._corrections(others)[loss](later)
+    return torch.nn.functional.pad(losses, (1, 0))
 
 
 @pytest.mark.parametrize("name", LOSSES)
