@@ -211,7 +211,8 @@ class MultiTaskCriterion(nn.Module):
         """Return the weight of three rows in which the parent of a task happened."""
         _, of_parents = self.sums
         n = [self.n_events[p] if p >= 0 else self.n_rows for p in self.parents]
-        return (3.0 * of_parents / torch.stack(n).clamp(min=1.0)).clamp(min=1e-9)
+        weight: Tensor = 3.0 * of_parents / torch.stack(n).clamp(min=1.0)
+        return weight.clamp(min=1e-9)
 
     def _over_impressions(self, rates: Tensor) -> Tensor:
         """Multiply conditional rates `(n, n_tasks)` by those of the parents."""

@@ -275,9 +275,10 @@ class ESCM2(_CorrectedESMM):
     correction_weight : float, default=0.1
         Weight of the additional losses, >= 0.
     min_propensity : float, default=0.1
-        Smallest propensity as a share of the base rate of all rows so far, in (0, 1]. With 0.1, no row
-        counts more than ten times as much as a row with an average propensity. Rows
-        with a smaller propensity count less than a consistent estimate requires.
+        Smallest propensity as a share of the base rate of all rows so far, in (0, 1].
+        With 0.1, no row counts more than ten times as much as a row with an average
+        propensity. Rows with a smaller propensity count less than a consistent estimate
+        requires.
     tower_units : sequence of int, default=(128, 64, 32)
         Widths of each tower's hidden layers.
     dropout : float, default=0.0
