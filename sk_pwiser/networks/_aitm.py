@@ -102,11 +102,11 @@ class Transfer(nn.Module):
         self.information = nn.Linear(width, width)
         self.attention = StackedLinear(3, width, width)
 
-    def forward(self, own: Tensor, previous: Tensor) -> Tensor:
-        """Map two tensors of shape `(batch, width)` to one."""
+    def forward(self, tower: Tensor, previous: Tensor) -> Tensor:
+        """Map the vectors of a task and the previous one, `(batch, width)`, to one."""
         passed = torch.relu(self.information(previous))
         # Both vectors go through the three maps W^1, W^2 and W^3 in one product.
-        projected = self.attention(torch.cat([own, passed])).unflatten(1, (2, -1))
+        projected = self.attention(torch.cat([tower, passed])).unflatten(1, (2, -1))
         keys, queries, values = projected.unbind()
         scores = (keys * queries).sum(dim=2) * self.scale
         return torch.sum(scores.softmax(dim=0).unsqueeze(2) * values, dim=0)

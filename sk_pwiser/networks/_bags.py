@@ -46,8 +46,9 @@ class TargetAttention(nn.Module):
             # An unknown age becomes 0 with the flag `known` at 0: NaN would spread to
             # all weights.
             is_unknown = ages.isnan()
-            known = torch.where(is_unknown, torch.zeros_like(ages), ages)
-            inputs.append(torch.stack([known, (~is_unknown).to(ages.dtype)], dim=1))
+            filled_ages = torch.where(is_unknown, torch.zeros_like(ages), ages)
+            is_known = (~is_unknown).to(ages.dtype)
+            inputs.append(torch.stack([filled_ages, is_known], dim=1))
         hidden = torch.relu(self.hidden(torch.cat(inputs, dim=1)))
         weights: Tensor = self.output(hidden).squeeze(1)
         return weights
@@ -61,7 +62,8 @@ class BagEmbeddings(nn.Module):
 
     def __init__(self, spec: NetworkSpec, n_tables: int, offsets: Tensor) -> None:
         super().__init__()
-        bags, dim = spec.bags, spec.embedding_dim
+        bags = spec.bags
+        dim = spec.embedding_dim
         self.n_bags = len(bags)
         self.width = len(bags) * dim
         self.unseen_code = spec.unseen_code
@@ -124,7 +126,7 @@ class BagEmbeddings(nn.Module):
                 table(bags.indices, bags.offsets, bags.weights)
                 for table in self.embeddings
             ]
-        return torch.cat([each.reshape(-1, self.width) for each in sums], dim=1)
+        return torch.cat([table.reshape(-1, self.width) for table in sums], dim=1)
 
     def locate(self, bags: Bags) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Return where the vectors of the entries are, as four tensors `(n_entries,)`.
@@ -141,37 +143,42 @@ class BagEmbeddings(nn.Module):
         marks = torch.zeros(n_entries + 1, dtype=ends.dtype, device=ends.device)
         marks = marks.scatter_add(0, ends, torch.ones_like(ends))
         bag = marks.cumsum(0)[:-1]
-        of_row = bag % self.n_bags
-        local = bags.indices - self.starts[of_row]
-        is_own = ~self.is_shared[of_row] | (local < N_SPECIAL)
+        place_in_row = bag % self.n_bags
+        vector = bags.indices - self.starts[place_in_row]
+        is_in_layer = ~self.is_shared[place_in_row] | (vector < N_SPECIAL)
         # Both rows are computed for all entries: to select entries would block the
         # host.
-        own = self.own_starts[of_row] + torch.where(is_own, local, 0)
-        code = torch.where(is_own, self.unseen_code, local - N_SPECIAL)
-        return bag, is_own, own, self.rows[of_row] + code
+        row_in_layer = self.own_starts[place_in_row] + torch.where(
+            is_in_layer, vector, 0
+        )
+        code = torch.where(is_in_layer, self.unseen_code, vector - N_SPECIAL)
+        row_in_column = self.rows[place_in_row] + code
+        return bag, is_in_layer, row_in_layer, row_in_column
 
     def _sums_of_entries(
         self, bags: Bags, codes: Any, tables: Sequence[nn.Module]
     ) -> list[Tensor]:
         """Return the sums of each table, from one vector per entry."""
-        bag, is_own, own, shared = self.locate(bags)
-        n_sums, sums = bags.offsets.shape[0] - 1, []
+        bag, is_in_layer, row_in_layer, row_in_column = self.locate(bags)
+        n_sums = bags.offsets.shape[0] - 1
+        sums = []
         for t, table in enumerate(self.embeddings):
             assert isinstance(table, nn.EmbeddingBag)
-            vectors = F.embedding(own, table.weight, sparse=table.sparse)
+            vectors = F.embedding(row_in_layer, table.weight, sparse=table.sparse)
             if self.shares:
-                vectors = torch.where(is_own.unsqueeze(1), vectors, tables[t](shared))
+                shared_vectors = tables[t](row_in_column)
+                vectors = torch.where(is_in_layer.unsqueeze(1), vectors, shared_vectors)
             weights = bags.weights
             if weights is None:
                 weights = torch.ones_like(vectors[:, 0])
             layers: Any = self.attention[t] if self.attended else ()
             for attention, (b, column) in zip(layers, self.attended, strict=True):
                 # Special vectors, of empty and missing lists, keep their weights.
-                chosen = ((bag % self.n_bags == b) & ~is_own).nonzero().squeeze(1)
+                chosen = ((bag % self.n_bags == b) & ~is_in_layer).nonzero().squeeze(1)
                 targets = tables[t](codes[:, column])[bag[chosen] // self.n_bags]
                 ages = None if bags.ages is None else bags.ages[chosen]
-                found = attention(targets, vectors[chosen], ages).to(weights.dtype)
-                weights = weights.index_put((chosen,), found * weights[chosen])
+                attended = attention(targets, vectors[chosen], ages).to(weights.dtype)
+                weights = weights.index_put((chosen,), attended * weights[chosen])
             vectors = vectors * weights.unsqueeze(1)
             zeros = vectors.new_zeros(n_sums, vectors.shape[1])
             places = bag.unsqueeze(1).expand_as(vectors)

@@ -228,15 +228,16 @@ class MultiTaskNetwork(nn.Module):
         # are added around it.
         output = super().__call__(codes, numeric)
         if not isinstance(output, NetworkOutput):
-            found: Any = type(output).__name__
             raise TypeError(
-                f"network must return a NetworkOutput from forward; got {found}."
+                "network must return a NetworkOutput from forward; got "
+                f"{type(output).__name__}."
             )
         logits = output.logits
         if not isinstance(logits, Tensor) or logits.dim() != 2:
-            found = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits)
+            is_tensor = isinstance(logits, Tensor)
+            form = tuple(logits.shape) if is_tensor else type(logits)
             raise ValueError(
-                f"network must return logits of shape (batch, n_tasks); got {found}."
+                f"network must return logits of shape (batch, n_tasks); got {form}."
             )
         if output.sampled_logits is not None:
             raise ValueError(
@@ -410,7 +411,8 @@ def random_inputs(
     network: MultiTaskNetwork, n_rows: int
 ) -> tuple[Tensor, Tensor, Bags | None]:
     """Return inputs for a call of a network, with two entries per bag."""
-    spec, random = network.spec, torch.Generator().manual_seed(0)
+    spec = network.spec
+    random = torch.Generator().manual_seed(0)
     device = network.input_layer.offsets.device
     sizes = torch.tensor(spec.cardinalities, dtype=torch.float64)
     # float64: in float32 a share near 1 could round up to the cardinality itself.

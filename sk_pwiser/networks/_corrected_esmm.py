@@ -100,6 +100,7 @@ class CorrectedESMM(ESMM):
     def __init__(
         self,
         spec: NetworkSpec,
+        *,
         correction_weight: float,
         min_propensity: float,
         tower_units: Sequence[int],

@@ -162,23 +162,23 @@ class CTCL(SharedBottom):
 def consistency_loss(
     labels: Labels,
     transfers: Mapping[tuple[int, int], Tensor],
-    known: Tensor | None = None,
+    target_logits: Tensor | None = None,
 ) -> Tensor:
     """Compute the mean loss of the transfers from each task, of shape `(n_tasks,)`.
 
     The keys of `transfers` are the task that a logit is computed from and the task that
     it predicts; the logits have shape `(batch,)`. The targets are the probabilities of
-    the logits `known`, or the labels if it is None.
+    the logits `target_logits`, or the labels if it is None.
     """
-    targets = labels.y if known is None else known.sigmoid()
+    targets = labels.y if target_logits is None else target_logits.sigmoid()
     floor: Tensor | float = 0.0
-    if known is not None:
+    if target_logits is not None:
         # The value at T = p_k: otherwise the loss would fall as p_k becomes certain.
-        floor = labels.row_losses(known, targets)
+        floor = labels.row_losses(target_logits, targets)
     weights = labels.sample_weight
     if weights is not None:
         weights = weights.view(len(targets), -1)
-        if known is not None:
+        if target_logits is not None:
             # Predictions need no label: rows count as for the first task, which has
             # one in every row.
             weights = weights[:, :1]
@@ -191,4 +191,6 @@ def consistency_loss(
             losses = losses * weights
         means[source].append(losses.mean(dim=0)[target])
     zero = targets.new_zeros(())
-    return torch.stack([torch.stack(own).mean() if own else zero for own in means])
+    return torch.stack(
+        [torch.stack(losses).mean() if losses else zero for losses in means]
+    )

@@ -88,7 +88,13 @@ class DCMT(CorrectedESMM):
         tower_units: Sequence[int] = (128, 64, 32),
         dropout: float = 0.0,
     ) -> None:
-        super().__init__(spec, correction_weight, min_propensity, tower_units, dropout)
+        super().__init__(
+            spec,
+            correction_weight=correction_weight,
+            min_propensity=min_propensity,
+            tower_units=tower_units,
+            dropout=dropout,
+        )
         choices = ("mirrored", "observed")
         check_choice("counterfactual_label", counterfactual_label, choices)
         self.is_mirrored = counterfactual_label == "mirrored"

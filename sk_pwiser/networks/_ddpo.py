@@ -89,7 +89,13 @@ class DDPO(CorrectedESMM):
         tower_units: Sequence[int] = (128, 64, 32),
         dropout: float = 0.0,
     ) -> None:
-        super().__init__(spec, correction_weight, min_propensity, tower_units, dropout)
+        super().__init__(
+            spec,
+            correction_weight=correction_weight,
+            min_propensity=min_propensity,
+            tower_units=tower_units,
+            dropout=dropout,
+        )
         self.teacher_weight = check_number("teacher_weight", teacher_weight, at_least=0)
         later = self.conditional_base_logits[1:]
         self.teachers = TaskTowers(self.width, tower_units, later, dropout)

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from itertools import chain
 
 import torch
 from torch import Tensor, nn
@@ -25,9 +26,12 @@ class DomainGate(nn.Module):
     ) -> None:
         super().__init__()
         self.is_embedded = [feature < n_embedded for feature in features]
-        places = [[p for p, own in enumerate(owners) if own == f] for f in features]
-        self.sizes = [len(of_feature) for of_feature in places]
-        self.places = constant(torch.tensor([p for each in places for p in each]))
+        places = [
+            [place for place, owner in enumerate(owners) if owner == feature]
+            for feature in features
+        ]
+        self.sizes = [len(columns) for columns in places]
+        self.places = constant(torch.tensor([*chain.from_iterable(places)]))
         self.hidden = Linear(len(self.places), self.n_units)
         self.output = Linear(self.n_units, len(owners))
         # With zeros, all factors are 2 sigmoid(0) = 1 before training.
@@ -35,11 +39,13 @@ class DomainGate(nn.Module):
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Map `(batch, width)` to the same shape."""
-        parts = []
+        scaled = []
         features = torch.split(inputs.index_select(1, self.places), self.sizes, dim=1)
-        for part, is_embedded in zip(features, self.is_embedded, strict=True):
+        for feature, is_embedded in zip(features, self.is_embedded, strict=True):
             if is_embedded:
-                part = F.normalize(part, dim=1, eps=1e-4) * math.sqrt(part.shape[1])
-            parts.append(part)
-        hidden = torch.relu(self.hidden(torch.cat(parts, dim=1)))
+                direction = F.normalize(feature, dim=1, eps=1e-4)
+                scaled.append(direction * math.sqrt(feature.shape[1]))
+            else:
+                scaled.append(feature)
+        hidden = torch.relu(self.hidden(torch.cat(scaled, dim=1)))
         return inputs * (2 * torch.sigmoid(self.output(hidden)))

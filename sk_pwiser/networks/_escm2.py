@@ -96,7 +96,13 @@ class ESCM2(CorrectedESMM):
         dropout: float = 0.0,
     ) -> None:
         variant = check_choice("variant", variant, ("ipw", "dr"))
-        super().__init__(spec, correction_weight, min_propensity, tower_units, dropout)
+        super().__init__(
+            spec,
+            correction_weight=correction_weight,
+            min_propensity=min_propensity,
+            tower_units=tower_units,
+            dropout=dropout,
+        )
         self.imputation = None
         if variant == "dr":
             later = self.conditional_base_logits[1:]

@@ -106,23 +106,24 @@ class FDN(MultiTaskNetwork):
         n_read = (n_pairs + n_each) * self.experts.n_out
         self.towers = TaskTowers(n_read, tower_units, self.base_logits, dropout)
         # Each specific expert predicts its task, so it starts at the rate of the task.
-        of_pairs = self.base_logits.repeat_interleave(n_pairs)
-        self.aux_heads = TaskTowers(self.experts.n_out, (), of_pairs)
+        pair_logits = self.base_logits.repeat_interleave(n_pairs)
+        self.aux_heads = TaskTowers(self.experts.n_out, (), pair_logits)
 
     def forward(self, codes: Tensor, numeric: Tensor) -> NetworkOutput:
         """Compute the logits of a batch, of shape `(batch, n_tasks)`."""
         specific, shared = self.experts(self.input_layer(codes, numeric)).chunk(2)
         # A tower reads its own specific experts and all shared ones:
         # (n_tasks, batch, n_pairs * width) and (batch, n_tasks * n_pairs * width).
-        own = specific.unflatten(0, (self.n_tasks, self.n_pairs))
-        own = own.transpose(1, 2).flatten(2)
+        task_experts = specific.unflatten(0, (self.n_tasks, self.n_pairs))
+        task_experts = task_experts.transpose(1, 2).flatten(2)
         common = shared.transpose(0, 1).flatten(1).expand(self.n_tasks, -1, -1)
-        logits = self.towers(torch.cat([own, common], dim=2))
+        logits = self.towers(torch.cat([task_experts, common], dim=2))
         aux = self.aux_heads(specific).unflatten(1, (self.n_tasks, self.n_pairs))
         # Means of small squares would lose most digits in half precision.
         with torch.autocast(specific.device.type, enabled=False):
-            parts = at_least_float32(specific), at_least_float32(shared)
-            penalty = self.penalty(*parts).sum()
+            penalty = self.penalty(
+                at_least_float32(specific), at_least_float32(shared)
+            ).sum()
         return NetworkOutput(
             logits,
             aux_logits=aux.unbind(dim=2),

@@ -31,8 +31,9 @@ class InputLayer(nn.Module):
     def __init__(self, spec: NetworkSpec, *, n_tables: int = 1) -> None:
         super().__init__()
         self.unseen_code = spec.unseen_code
-        n_columns, dim = len(spec.cardinalities), spec.embedding_dim
-        n_fields, each_table = n_columns + len(spec.bags), range(n_tables)
+        n_columns = len(spec.cardinalities)
+        dim = spec.embedding_dim
+        n_fields = n_columns + len(spec.bags)
         dropouts = spec.dropouts[:n_columns]
         self.drops = any(dropouts)
         self.depends = len(spec.unseen_inputs) > 0
@@ -42,9 +43,10 @@ class InputLayer(nn.Module):
         self.values_of = constant(torch.full((spec.n_numeric,), n_columns))
         self.unseen_inputs = constant(torch.zeros(spec.n_numeric))
         for index, column, value in spec.unseen_inputs:
-            self.values_of[index], self.unseen_inputs[index] = column, value
+            self.values_of[index] = column
+            self.unseen_inputs[index] = value
         self.embeddings = nn.ModuleList(
-            nn.Embedding(sum(spec.cardinalities), dim) for _ in each_table
+            nn.Embedding(sum(spec.cardinalities), dim) for _ in range(n_tables)
         )
         for weight in self.embeddings.parameters():
             nn.init.normal_(weight, std=INITIAL_STD)
@@ -55,17 +57,19 @@ class InputLayer(nn.Module):
         self.used = constant(used) if len(used) < n_columns * dim else None
         self._set_cardinalities(spec.cardinalities)
         # Lists read the whole vectors of their column.
-        of_lists = {bag.column for bag in spec.bags}
+        list_columns = {bag.column for bag in spec.bags}
         self.read_widths = [
-            dim if column in of_lists else width
+            dim if column in list_columns else width
             for column, width in enumerate(spec.widths)
         ]
         # Numeric projections, gates and interactions are built per table: tasks with
         # their own tables share no weights.
         widths = [*spec.widths, *[dim] * len(spec.bags)]
-        args = spec.numeric_bins, spec.bin_scales, sum(widths)
         has_bins = any(spec.numeric_bins)
-        bins = [NumericInputs(*args) for _ in each_table if has_bins]
+        bins = [
+            NumericInputs(spec.numeric_bins, spec.bin_scales, sum(widths))
+            for _ in range(n_tables if has_bins else 0)
+        ]
         self.bins = nn.ModuleList(bins)
         numbers = bins[0].owners if bins else range(spec.n_numeric)
         # Which input each column of the dense input belongs to, counted in the order
@@ -79,18 +83,22 @@ class InputLayer(nn.Module):
         self.bags: BagEmbeddings | None = None
         if spec.bags:
             self.bags = BagEmbeddings(spec, n_tables, self.offsets)
-        self.gates, self.interactions = nn.ModuleList(), nn.ModuleList()
-        features, depth = spec.domain_features, (spec.n_cross_layers, spec.cross_rank)
+        self.gates = nn.ModuleList()
+        self.interactions = nn.ModuleList()
+        features = spec.domain_features
         if features:
             self.gates.extend(
-                DomainGate(self.owners, features, n_fields) for _ in each_table
+                DomainGate(self.owners, features, n_fields) for _ in range(n_tables)
             )
-        for _ in each_table:
+        for _ in range(n_tables):
             if spec.interaction == "cross":
-                self.interactions.append(CrossNetwork(self.width, *depth))
+                self.interactions.append(
+                    CrossNetwork(self.width, spec.n_cross_layers, spec.cross_rank)
+                )
             elif spec.interaction == "fm":
-                fields = n_fields, dim, len(numbers)
-                self.interactions.append(FactorizationMachine(*fields))
+                self.interactions.append(
+                    FactorizationMachine(n_fields, dim, len(numbers))
+                )
         if spec.interaction == "fm":
             self.width += dim
 
@@ -99,18 +107,19 @@ class InputLayer(nn.Module):
         places, dropped = self._look_up(codes)
         embedded = [table(places).flatten(1) for table in self.embeddings]
         if self.used is not None:
-            embedded = [each.index_select(1, self.used) for each in embedded]
-        n_tables, parts = len(embedded), [embedded]
+            embedded = [table.index_select(1, self.used) for table in embedded]
+        n_tables = len(embedded)
+        blocks = [embedded]  # each has one block of columns per table
         if self.bags is not None:  # the sums over bags come before the numeric inputs
             n_sums = n_tables * self.bags.width
-            parts.append(list(numeric[:, :n_sums].chunk(n_tables, dim=1)))
+            blocks.append(list(numeric[:, :n_sums].chunk(n_tables, dim=1)))
             numeric = numeric[:, n_sums:]
         if dropped is not None and self.depends:
             # Inputs that depend on no value read the last, added column.
             is_unseen = F.pad(dropped, (0, 1)).index_select(1, self.values_of)
             numeric = torch.where(is_unseen, self.unseen_inputs, numeric)
-        parts.append([bins(numeric) for bins in self.bins] or [numeric] * n_tables)
-        inputs = [torch.cat(of_table, dim=1) for of_table in zip(*parts, strict=True)]
+        blocks.append([bins(numeric) for bins in self.bins] or [numeric] * n_tables)
+        inputs = [torch.cat(columns, dim=1) for columns in zip(*blocks, strict=True)]
         # Gates come first: their factors then apply to the products, too.
         for layers in (self.gates, self.interactions):
             if layers:
@@ -154,9 +163,11 @@ class InputLayer(nn.Module):
         width = self.read_widths[column]
         return torch.cat([table[rows, :width] for table in self.tables], dim=1).detach()
 
-    def set_unseen_inputs(self, found: Sequence[tuple[int, int, float]]) -> None:
+    def set_unseen_inputs(
+        self, unseen_inputs: Sequence[tuple[int, int, float]]
+    ) -> None:
         """Set the numeric inputs of unseen values, as in the network's `spec`."""
-        for index, _, value in found:
+        for index, _, value in unseen_inputs:
             self.unseen_inputs[index] = value
 
     def set_tables(

@@ -122,8 +122,8 @@ class StackedMLP(nn.Module):
 
 def pair(modules: nn.ModuleList, inputs: Tensor) -> Iterable[tuple[nn.Module, Tensor]]:
     """Pair modules with a shared input, `(batch, n_in)`, or with one each, 3-D."""
-    each = inputs.unbind() if inputs.dim() == 3 else [inputs] * len(modules)
-    return zip(modules, each, strict=True)
+    per_module = inputs.unbind() if inputs.dim() == 3 else [inputs] * len(modules)
+    return zip(modules, per_module, strict=True)
 
 
 class TaskTowers(nn.ModuleList):
@@ -151,15 +151,17 @@ class TaskTowers(nn.ModuleList):
         """Map `(batch, n_in)` or `(n_tasks, batch, n_in)` to `(batch, n_tasks)`."""
         if not inputs.is_cpu and self.training and len(self) > 1:
             return self._jointly(inputs)
-        own = inputs.unbind() if inputs.dim() == 3 else [inputs] * len(self)
-        pairs: Any = zip(self, own, strict=True)
-        logits = [tower["output"](tower["hidden"](each)) for tower, each in pairs]
+        pairs: Any = pair(self, inputs)
+        logits = [
+            tower["output"](tower["hidden"](features)) for tower, features in pairs
+        ]
         return torch.cat(logits, dim=1)
 
     def _jointly(self, inputs: Tensor) -> Tensor:
         """Compute all towers by the same kernels."""
         towers: Any = list(self)
-        hidden, dropout = inputs, towers[0]["hidden"].dropout
+        hidden = inputs
+        dropout = towers[0]["hidden"].dropout
         *layers, (weight, bias) = _join(
             [[*tower["hidden"].layers, tower["output"].linear] for tower in towers]
         )
@@ -173,15 +175,16 @@ class TaskTowers(nn.ModuleList):
 
 def _join(towers: Sequence[Sequence[Any]]) -> list[tuple[Tensor, Tensor]]:
     """Copy the weights `(n_towers, n_out, n_in)` and biases of each layer together."""
-    parts, shapes = [], []
+    tensors = []
+    shapes = []
     for layers in zip(*towers, strict=True):
         n_out, n_in = layers[0].weight.shape
-        parts += [layer.weight.flatten() for layer in layers]
-        parts += [layer.bias for layer in layers]
+        tensors += [layer.weight.flatten() for layer in layers]
+        tensors += [layer.bias for layer in layers]
         shapes += [(len(towers), n_out, n_in), (len(towers), 1, n_out)]
     # One copy of all tensors takes one kernel; the layers are views of it.
-    joined = torch.split(torch.cat(parts), [math.prod(shape) for shape in shapes])
-    views = [part.view(shape) for part, shape in zip(joined, shapes, strict=True)]
+    joined = torch.split(torch.cat(tensors), [math.prod(shape) for shape in shapes])
+    views = [flat.view(shape) for flat, shape in zip(joined, shapes, strict=True)]
     return list(zip(views[::2], views[1::2], strict=True))
 
 
@@ -243,7 +246,7 @@ class ExpertGroups(nn.ModuleList):
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Map one input or one per group to `(n_experts, batch, n_out)`, by group."""
-        return torch.cat([group(each) for group, each in pair(self, inputs)])
+        return torch.cat([group(features) for group, features in pair(self, inputs)])
 
 
 class Gates(nn.ModuleList):
@@ -258,7 +261,8 @@ class Gates(nn.ModuleList):
 
     def logits(self, inputs: Tensor) -> Tensor:
         """Return logarithms of the weights, up to a constant, in their shape."""
-        return torch.stack([gate(each) for gate, each in pair(self, inputs)], dim=1)
+        logits = [gate(features) for gate, features in pair(self, inputs)]
+        return torch.stack(logits, dim=1)
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Return the gate weights, of shape `(batch, n_gates, n_experts)`."""
@@ -277,6 +281,6 @@ def mix_trained(to_own: Tensor, to_shared: Tensor, experts: Tensor) -> Tensor:
     same task only.
     """
     n_tasks, n_own = to_own.shape[1:]
-    own, shared = experts.tensor_split([n_tasks * n_own])
-    own = torch.unflatten(own, 0, (n_tasks, n_own))
-    return torch.einsum("bkj,kjbw->kbw", to_own, own) + mix(to_shared, shared)
+    specific, shared = experts.tensor_split([n_tasks * n_own])
+    specific = torch.unflatten(specific, 0, (n_tasks, n_own))
+    return torch.einsum("bkj,kjbw->kbw", to_own, specific) + mix(to_shared, shared)

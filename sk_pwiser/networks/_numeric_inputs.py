@@ -10,17 +10,19 @@ from torch.nn import functional as F
 from sk_pwiser.networks._layers import constant
 from sk_pwiser.networks._spec import NetworkSpec
 
-# Columns with more bins than `FEW_BINS` are projected to fewer inputs, since a first
-# layer that reads all bins takes most of the time of training. If many columns are
-# projected, each one has fewer inputs. Smooth effects, which the score represents,
-# need fewer than values that act like categories.
-FEW_BINS, SMALLEST_DIM = 8, 2
-
-
-LARGEST_SMOOTH_DIM, LARGEST_SMOOTH_WIDTH = 4, 128
-
-
-LARGEST_DIM, LARGEST_WIDTH = 8, 256
+# Columns with more bins are projected to fewer inputs, since a first layer that reads
+# all bins takes most of the time of training.
+FEW_BINS = 8
+# Most inputs of a projected column, and of all such columns together: if there are many
+# columns, each one has fewer inputs.
+LARGEST_DIM = 8
+LARGEST_WIDTH = 256
+# The same for columns whose score represents smooth effects: these need fewer inputs
+# than values that act like categories.
+LARGEST_SMOOTH_DIM = 4
+LARGEST_SMOOTH_WIDTH = 128
+# Least inputs of a projected column, however many columns there are.
+SMALLEST_DIM = 2
 
 
 def edge_scores(n_bins: int) -> Tensor:
@@ -77,7 +79,8 @@ class BinExpansion(nn.Module):
         # the last bin.
         bins = torch.minimum(scored.floor(), self.last_bins)
         edges = bins.long() + self.first_edges
-        low, high = self.edge_scores[edges], self.edge_scores[edges + 1]
+        low = self.edge_scores[edges]
+        high = self.edge_scores[edges + 1]
         scores = low + (scored - bins) * (high - low)
         return torch.cat([plain, scores, components * self.factors], dim=1)
 
@@ -100,11 +103,13 @@ class BinProjection(nn.Module):
     ) -> None:
         super().__init__()
         self.has_scores = len(scales) > 0
-        n_columns, width = len(columns), dim + self.has_scores
+        n_columns = len(columns)
+        width = dim + self.has_scores
         self.owners = [column for column in columns for _ in range(width)]
         reads_all = [*columns] == [*range(len(n_bins))]  # in their order
         n_bins = [n_bins[column] for column in columns]
-        n_rows, longest = sum(n_bins), max(n_bins)
+        n_rows = sum(n_bins)
+        longest = max(n_bins)
         # Columns with fewer bins than the longest are padded by any row times 0.
         # All columns have the bins of the longest, so that they are one batched
         # product.
@@ -200,8 +205,8 @@ class NumericInputs(nn.Module):
 
     def forward(self, numeric: Tensor) -> Tensor:
         """Map `(batch, n_numeric)` to `(batch, n_out)`."""
-        parts = [layer(numeric) for layer in self.layers]
-        return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
+        blocks = [layer(numeric) for layer in self.layers]
+        return blocks[0] if len(blocks) == 1 else torch.cat(blocks, dim=1)
 
 
 def numeric_widths(spec: NetworkSpec) -> list[int]:
@@ -225,7 +230,8 @@ def numeric_widths(spec: NetworkSpec) -> list[int]:
     >>> numeric_widths(spec)
     [1, 5, 8]
     """
-    n_bins, scales = spec.numeric_bins, spec.bin_scales
+    n_bins = spec.numeric_bins
+    scales = spec.bin_scales
     widths = [1] * spec.n_numeric
     for columns, width in numeric_groups(n_bins, scales):
         for j in columns:

@@ -78,16 +78,25 @@ class PLE(MultiTaskNetwork):
         dropout: float = 0.0,
     ) -> None:
         super().__init__(spec)
-        counts = (
-            spec.n_tasks,
-            check_integer("n_experts", n_experts, at_least=1),
-            check_integer("n_shared_experts", n_shared_experts, at_least=1),
+        n_experts = check_integer("n_experts", n_experts, at_least=1)
+        n_shared_experts = check_integer(
+            "n_shared_experts", n_shared_experts, at_least=1
         )
         n_levels = check_integer("n_levels", n_levels, at_least=1)
-        width, shape = self.width, (counts, expert_units, dropout)
+        width = self.width
         levels = []
         for level in range(n_levels):
-            levels.append(ExtractionLevel(width, *shape, level + 1 == n_levels))
+            levels.append(
+                ExtractionLevel(
+                    width,
+                    n_tasks=spec.n_tasks,
+                    n_experts=n_experts,
+                    n_shared_experts=n_shared_experts,
+                    units=expert_units,
+                    dropout=dropout,
+                    is_last=level + 1 == n_levels,
+                )
+            )
             width = levels[-1].n_out
         self.levels = nn.ModuleList(levels)
         self.towers = TaskTowers(width, tower_units, self.base_logits, dropout)
@@ -106,29 +115,33 @@ class ExtractionLevel(nn.Module):
     def __init__(
         self,
         n_in: int,
-        counts: tuple[int, int, int],
+        *,
+        n_tasks: int,
+        n_experts: int,
+        n_shared_experts: int,
         units: Sequence[int],
         dropout: float,
         is_last: bool,
     ) -> None:
         super().__init__()
-        self.counts = n_tasks, n_own, n_shared = counts
-        n_all = n_tasks * n_own + n_shared
-        sizes = [n_own] * n_tasks + [n_shared]
+        self.n_tasks = n_tasks
+        self.n_experts = n_experts
+        n_all = n_tasks * n_experts + n_shared_experts
+        sizes = [n_experts] * n_tasks + [n_shared_experts]
         self.experts = ExpertGroups(sizes, n_in, units, dropout)
         self.n_out = self.experts.n_out
-        self.task_gates = Gates(n_in, n_tasks, n_own + n_shared)
+        self.task_gates = Gates(n_in, n_tasks, n_experts + n_shared_experts)
         # No layer reads the shared stream of the last level: its gate would never be
         # trained.
         self.shared_gate = Gates(n_in, 1, n_all) if not is_last else None
 
     def forward(self, streams: Tensor) -> Tensor:
         """Map the streams of tasks and the shared one, the last, to the next level."""
-        n_tasks, n_own, _ = self.counts
+        n_tasks = self.n_tasks
         is_first = streams.dim() == 2
         experts = self.experts(streams)
         weights = self.task_gates(streams if is_first else streams[:n_tasks])
-        to_own, to_shared = weights.tensor_split([n_own], dim=2)
+        to_own, to_shared = weights.tensor_split([self.n_experts], dim=2)
         mixed = mix_trained(to_own, to_shared, experts)
         if self.shared_gate is None:
             return mixed

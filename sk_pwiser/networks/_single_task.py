@@ -44,10 +44,12 @@ class SingleTask(MultiTaskNetwork):
     """
 
     task_parameters = (
-        *("towers.{task}.*", "input_layer.embeddings.{task}.*"),
+        "towers.{task}.*",
+        "input_layer.embeddings.{task}.*",
         "input_layer.bags.embeddings.{task}.*",
         "input_layer.bags.attention.{task}.*",
-        *("input_layer.bins.{task}.*", "input_layer.gates.{task}.*"),
+        "input_layer.bins.{task}.*",
+        "input_layer.gates.{task}.*",
         "input_layer.interactions.{task}.*",
     )
 

@@ -114,8 +114,11 @@ INTERACTIONS = ("cross", "fm")
 
 # Fields of the specification that users set in `network_params`, for every network.
 SHARED_PARAMS = (
-    *("cross_rank", "domain_features", "interaction"),
-    *("monotonicity_weight", "n_cross_layers"),
+    "cross_rank",
+    "domain_features",
+    "interaction",
+    "monotonicity_weight",
+    "n_cross_layers",
     "task_space",
 )
 
@@ -239,8 +242,10 @@ class NetworkSpec:
     dropouts: list[float] = field(init=False)
 
     def __post_init__(self) -> None:
-        n_tasks, n_columns = len(self.base_rates), len(self.cardinalities)
-        dropouts, dims = self.category_dropout, self.embedding_dims
+        n_tasks = len(self.base_rates)
+        n_columns = len(self.cardinalities)
+        dims = self.embedding_dims
+        dropouts = self.category_dropout
         if not isinstance(dropouts, list | tuple):
             dropouts = [dropouts] * (n_columns + len(self.bags))  # type: ignore[list-item]
         parents = self.task_parents
@@ -258,7 +263,8 @@ class NetworkSpec:
         check_integer("n_cross_layers", self.n_cross_layers, at_least=1)
         if self.cross_rank is not None:
             check_integer("cross_rank", self.cross_rank, at_least=1)
-        n_layers, rank = self.n_cross_layers, self.cross_rank
+        n_layers = self.n_cross_layers
+        rank = self.cross_rank
         if self.interaction != "cross" and (n_layers, rank) != (1, None):
             raise ValueError(
                 f"n_cross_layers={n_layers} and cross_rank={rank} require "

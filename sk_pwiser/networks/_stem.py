@@ -101,11 +101,11 @@ class STEM(MultiTaskNetwork):
         inputs = self.input_layer(codes, numeric)
         experts = self.experts(inputs)
         weights = self.gates((inputs[:-1] + inputs[-1:]) / 2)
-        n_tasks, n_own = self.n_tasks, self.n_experts
-        to_own, to_shared = weights.tensor_split([n_tasks * n_own], dim=2)
+        n_specific = self.n_tasks * self.n_experts
+        to_own, to_shared = weights.tensor_split([n_specific], dim=2)
         # The gate of each task for the experts of the same task. A product with zeros
         # would make the experts of one task part of the losses of all tasks.
-        to_own = torch.unflatten(to_own, 2, (n_tasks, n_own))
+        to_own = torch.unflatten(to_own, 2, (self.n_tasks, self.n_experts))
         to_own = to_own.diagonal(dim1=1, dim2=2).mT
         # The experts of other tasks, without a gradient: the second sum of the
         # equation.

@@ -74,7 +74,8 @@ def full_log_logits(sampled_logits: Tensor, rate: float) -> Tensor:
     if rate == 1:
         return sampled_logits
     # The two numerators above, in logarithms; their common denominator cancels.
-    log_rate, log_rest = math.log(rate), math.log1p(-rate)
+    log_rate = math.log(rate)
+    log_rest = math.log1p(-rate)
     log_not_first = F.logsigmoid(-sampled_logits[:, :1])
     log_not = torch.logaddexp(
         log_rest + log_not_first, log_rate + F.logsigmoid(-sampled_logits)
