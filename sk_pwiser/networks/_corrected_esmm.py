@@ -90,7 +90,7 @@ def weighted_mean(losses: Tensor, weights: Tensor) -> Tensor:
 Corrections = dict[str, Callable[[LaterHeads], Tensor]]
 
 
-class CorrectedESMM(ESMM):
+class _CorrectedESMM(ESMM):
     """Base class of networks that correct the heads of ESMM by inverse propensities.
 
     The corrections read heads and propensities from the labels, where they have the

@@ -9,12 +9,12 @@ from sk_pwiser._utils import (
     check_choice,
     check_number,
 )
-from sk_pwiser.networks._corrected_esmm import CorrectedESMM, Corrections, LaterHeads
+from sk_pwiser.networks._corrected_esmm import Corrections, LaterHeads, _CorrectedESMM
 from sk_pwiser.networks._layers import TaskTowers
 from sk_pwiser.networks._spec import NetworkSpec
 
 
-class DCMT(CorrectedESMM):
+class DCMT(_CorrectedESMM):
     r"""Entire-space causal multi-task framework: a CVR with a counterfactual twin.
 
     The form of the paper's twin tower could not be read. Here the twin is a separate

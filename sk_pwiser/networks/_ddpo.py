@@ -8,12 +8,12 @@ from sk_pwiser._utils import (
     at_least_float32,
     check_number,
 )
-from sk_pwiser.networks._corrected_esmm import CorrectedESMM, Corrections, LaterHeads
+from sk_pwiser.networks._corrected_esmm import Corrections, LaterHeads, _CorrectedESMM
 from sk_pwiser.networks._layers import TaskTowers
 from sk_pwiser.networks._spec import NetworkSpec
 
 
-class DDPO(CorrectedESMM):
+class DDPO(_CorrectedESMM):
     r"""Direct dual propensity optimisation: a teacher labels rows without a click.
 
     The paper's attention between the networks is left out, since its form could not be

@@ -7,12 +7,12 @@ from torch import Tensor
 from sk_pwiser._utils import (
     check_choice,
 )
-from sk_pwiser.networks._corrected_esmm import CorrectedESMM, Corrections, LaterHeads
+from sk_pwiser.networks._corrected_esmm import Corrections, LaterHeads, _CorrectedESMM
 from sk_pwiser.networks._layers import TaskTowers
 from sk_pwiser.networks._spec import NetworkSpec
 
 
-class ESCM2(CorrectedESMM):
+class ESCM2(_CorrectedESMM):
     r"""Entire space counterfactual multi-task model: ESMM with a corrected CVR.
 
     The conditional heads are the heads of :class:`ESMM`. Each head after the first has
