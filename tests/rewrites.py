@@ -129,3 +129,9 @@ def dependencies(network, codes, numeric, columns=None):
         }
         found.append({name: mask for name, mask in masks.items() if mask.any()})
     return found
+
+
+def owners(n_tasks, n_experts, n_shared_experts):
+    """Return the task that each expert belongs to; n_tasks for shared ones."""
+    own = [k for k in range(n_tasks) for _ in range(n_experts)]
+    return own + [n_tasks] * n_shared_experts

@@ -393,6 +393,8 @@ def train(
             net.module_.input_layer.set_unseen_inputs(data.schema.unseen_inputs())
         if is_update:
             net.use_decay_of_updates(len(data.train))
+        elif bool(net.criterion_.n_rows > 0):  # of earlier fits
+            net.module_.set_base_rates(net.criterion_.rates_so_far())
         threads = _utils.limited_threads(net.n_products)
         with _random_numbers(plan, net, generators) as global_device, threads:
             if checkpoints is not None:
@@ -449,6 +451,8 @@ def _learn_rates(settings: Settings, rows: TrainingRows, net: MultiTaskNet) -> N
     n_known = torch.minimum(criterion.n_events, criterion.n_rows - criterion.n_events)
     is_first = criterion.n_rows == 0
     criterion.count_rows(rows.column("y"), rows.column("sample_weight"))
+    if not is_first:
+        net.module_.set_base_rates(criterion.rates_so_far())
     if not is_first and bool((n_known < FEW_EVENTS).any()):
         # The steps of updates are short: without a single event in the first call,
         # probabilities would stay a hundred times too low for thousands of rows.

@@ -191,13 +191,33 @@ class MultiTaskCriterion(nn.Module):
         they are those among the rows in which the parent happened.
         """
         events, of_parents = self.sums
-        n = [self.n_events[p] if p >= 0 else self.n_rows for p in self.parents]
-        # The weight of three rows.
-        margin = (3.0 * of_parents / torch.stack(n).clamp(min=1.0)).clamp(min=1e-9)
+        margin = self._weight_of_three_rows()
         rates: Tensor = torch.stack([events, events + margin]) / (of_parents + margin)
-        if not given_parents:
-            for k, parent in enumerate(self.parents):
-                rates[:, k] *= rates[:, parent] if parent >= 0 else 1.0
+        return rates if given_parents else self._over_impressions(rates)
+
+    def rates_so_far(self) -> list[float]:
+        """Return the rates of all rows so far, with half a row more of each label."""
+        events, of_parents = self.sums
+        row = self._weight_of_three_rows() / 3.0
+        rates = (events + row / 2) / (of_parents + row)
+        # Rows that lack the label of the parent may have that of the task.
+        rates = rates.clamp(max=1 - 1e-6)
+        rates_so_far: list[float] = self._over_impressions(rates.unsqueeze(0))[
+            0
+        ].tolist()
+        return rates_so_far
+
+    def _weight_of_three_rows(self) -> Tensor:
+        """Return the weight of three rows in which the parent of a task happened."""
+        _, of_parents = self.sums
+        n = [self.n_events[p] if p >= 0 else self.n_rows for p in self.parents]
+        weight: Tensor = 3.0 * of_parents / torch.stack(n).clamp(min=1.0)
+        return weight.clamp(min=1e-9)
+
+    def _over_impressions(self, rates: Tensor) -> Tensor:
+        """Multiply conditional rates `(n, n_tasks)` by those of the parents."""
+        for k, parent in enumerate(self.parents):
+            rates[:, k] *= rates[:, parent] if parent >= 0 else 1.0
         return rates
 
     def _prior_losses(

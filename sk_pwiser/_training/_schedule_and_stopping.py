@@ -188,7 +188,8 @@ DECAY_RATIO, LEAST_DECAY_STEPS = 0.5, 40
 # In updates, the share of the full rate after n steps is at least LAST_SHARE, otherwise
 # FIRST_SHARE / sqrt(1 + n). A new model needs long steps: twenty calls of 1,000
 # rows take twenty steps only. A fitted one loses AUC by them.
-FIRST_SHARE, LAST_SHARE = 3.0, 0.3
+FIRST_SHARE = 3.0
+LAST_SHARE = 0.3
 
 
 class Schedule(Callback):  # type: ignore[misc]
@@ -231,7 +232,14 @@ class UpdateRate(Schedule):
         self.n_steps = max(counted, default=float(len(net.history)))
 
     def _share(self, net: NeuralNet) -> float:
-        return max(LAST_SHARE, FIRST_SHARE / sqrt(1 + self.n_steps))
+        share = max(LAST_SHARE, FIRST_SHARE / sqrt(1 + self.n_steps))
+        optimizer = net.optimizer_
+        if isinstance(optimizer, torch.optim.RMSprop):
+            # Its mean of squared gradients starts at 0, which Adam corrects: without
+            # this factor, the first step would be ten times too long at alpha = 0.99.
+            alpha = max(group["alpha"] for group in optimizer.param_groups)
+            share *= sqrt(1 - alpha ** (1 + self.n_steps))
+        return share
 
 
 class WarmupStableDecay(Schedule, StatefulCallback):

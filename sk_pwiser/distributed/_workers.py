@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import groupby
 from typing import Any
@@ -465,7 +465,7 @@ def join(own: Inputs, workers: Workers, sizes: Sequence[int], n_weights: int) ->
             return workers.mean(term, sizes)
 
         def average(labels: Labels) -> Tensor:
-            own = term(Labels(y, sample_weight, labels.row_losses))
+            own = term(replace(labels, y=y, sample_weight=sample_weight))
             return workers.mean(own, sizes)
 
         return average

@@ -5,29 +5,32 @@ A network reads a batch of category codes and numeric inputs and returns a
 `MultiTaskCTRCVRClassifier(network=...)` accepts to classes.
 """
 
-from sk_pwiser.networks._entire_space import DCMT, DDPO, ESCM2, ESMM
-from sk_pwiser.networks._experts import FDN, PLE, STEM, MetaHeac, MMoE, OMoE
-from sk_pwiser.networks._input import (
+from sk_pwiser.networks._aitm import AITM
+from sk_pwiser.networks._base import Labels, MultiTaskNetwork, NetworkOutput
+from sk_pwiser.networks._base import random_inputs as random_inputs
+from sk_pwiser.networks._ctcl import CTCL
+from sk_pwiser.networks._dcmt import DCMT
+from sk_pwiser.networks._ddpo import DDPO
+from sk_pwiser.networks._escm2 import ESCM2
+from sk_pwiser.networks._esmm import ESMM
+from sk_pwiser.networks._fdn import FDN
+from sk_pwiser.networks._metaheac import MetaHeac
+from sk_pwiser.networks._mmoe import MMoE
+from sk_pwiser.networks._numeric_inputs import numeric_widths
+from sk_pwiser.networks._omoe import OMoE
+from sk_pwiser.networks._ple import PLE
+from sk_pwiser.networks._shared_bottom import SharedBottom
+from sk_pwiser.networks._single_task import SingleTask
+from sk_pwiser.networks._spec import (
     INTERACTIONS,
     SHARED_PARAMS,
     TASK_SPACES,
     Bags,
     BagSpec,
     NetworkSpec,
-    numeric_widths,
 )
-from sk_pwiser.networks._multi_task_network import (
-    AITM,
-    CTCL,
-    Labels,
-    MultiTaskNetwork,
-    NetworkOutput,
-    SharedBottom,
-    SingleTask,
-    chain_logits,
-    full_log_logits,
-)
-from sk_pwiser.networks._multi_task_network import random_inputs as random_inputs
+from sk_pwiser.networks._stem import STEM
+from sk_pwiser.networks._task_space import chain_logits, full_log_logits
 
 NETWORKS: dict[str, type[MultiTaskNetwork]] = {
     "aitm": AITM,

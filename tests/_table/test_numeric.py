@@ -27,7 +27,7 @@ from sk_pwiser._table._numbers import (
     ROWS_PER_BIN,
     StandardColumn,
 )
-from sk_pwiser.networks._layers import BinExpansion
+from sk_pwiser.networks._numeric_inputs import BinExpansion
 
 NAMES = sorted(NUMERIC_ENCODINGS)
 WITH_BINS = {name for name, kind in NUMERIC_ENCODINGS.items() if kind.n_bins_}

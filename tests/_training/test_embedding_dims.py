@@ -5,7 +5,7 @@ import pytest
 from refusals import X, Y, refuses, small
 
 from sk_pwiser.networks import NETWORKS
-from sk_pwiser.networks._layers import NumericInputs
+from sk_pwiser.networks._numeric_inputs import NumericInputs
 
 TABLE = X.assign(flag=np.arange(len(X)) % 2 == 0, id=np.arange(len(X)) % 150).astype(
     {"id": "category"}

@@ -11,6 +11,7 @@ from refusals import N, X, Y, small
 from skorch.callbacks import Callback
 from torch import nn
 
+from sk_pwiser import MultiTaskCTRCVRClassifier
 from sk_pwiser._training._components import MultiTaskCriterion
 from sk_pwiser._training._evaluation import changed_weights
 from sk_pwiser._training._optimizers import (
@@ -20,6 +21,7 @@ from sk_pwiser._training._optimizers import (
     parameter_groups,
     parameter_kinds,
 )
+from sk_pwiser._training._settings import OPTIMIZERS
 from sk_pwiser.datasets import make_ctr_cvr
 from sk_pwiser.losses import BCE
 from sk_pwiser.networks import (
@@ -456,3 +458,47 @@ def test_all_parameters_of_a_rare_task_have_less_decay():
         decay = groups[kinds[parameter]]["weight_decay"]
         expected = 5.0 if ".embeddings." in name else float("bias" not in name)
         assert decay == pytest.approx(expected * (0.2 if of_rare else 1)), name
+
+
+def log_of_two_keys(n_rows, seed):
+    """Return rows whose labels depend on a key of 50 values and on a number."""
+    rng = np.random.default_rng(seed)
+    effects = np.random.default_rng(7).normal(size=50)
+    item = rng.integers(0, 50, n_rows)
+    number = rng.normal(size=n_rows)
+    click = rng.random(n_rows) < 1 / (1 + np.exp(1 - effects[item] - 0.7 * number))
+    conversion = click & (rng.random(n_rows) < 0.3)
+    X = pd.DataFrame({"item": pd.Categorical(item), "number": number})
+    return X, pd.DataFrame({"click": click, "conversion": conversion}).astype(int)
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_small_updates_do_not_diverge(optimizer):
+    """Warnings, such as that of a divergence, are errors."""
+    later_X, later_Y = log_of_two_keys(4_000, seed=1)
+    rates = later_Y.to_numpy().mean(axis=0)
+    constant = -(rates * np.log(rates) + (1 - rates) * np.log1p(-rates))
+    for seed in range(3):
+        X, Y = log_of_two_keys(4_000, seed=10 + seed)
+        model = MultiTaskCTRCVRClassifier(
+            optimizer=optimizer, target_encoding=False, random_state=seed
+        )
+        for rows in np.array_split(np.arange(4_000), 8):
+            model.partial_fit(X.iloc[rows], Y.iloc[rows])
+        p, y = model.predict_proba(later_X), later_Y.to_numpy()
+        losses = -(y * np.log(p) + (1 - y) * np.log1p(-p)).mean(axis=0)
+        assert (losses < 1.03 * constant).all(), losses / constant
+
+
+@pytest.mark.parametrize("alpha", [0.9, 0.99])
+def test_the_first_step_of_rmsprop_in_updates_is_as_long_as_that_of_adam(alpha):
+    def first_rate(**params):
+        model = MultiTaskCTRCVRClassifier(lr=1e-4, random_state=0, **params)
+        model.partial_fit(X, Y)
+        return model.history_[-1]["lr"]
+
+    share = 3.0  # of the full rate
+    assert first_rate(optimizer="adam") == pytest.approx(share * 1e-4)
+    # lr * g / sqrt((1 - alpha) * g**2) is the length of the step.
+    rate = first_rate(optimizer="rmsprop", optimizer_params={"alpha": alpha})
+    assert rate / np.sqrt(1 - alpha) == pytest.approx(share * 1e-4)

@@ -9,9 +9,9 @@ import torch
 from numpy.testing import assert_allclose
 from scipy.special import expit
 
-from sk_pwiser.networks import NETWORKS, NetworkSpec
-from sk_pwiser.networks._input import InputLayer, numeric_widths
-from sk_pwiser.networks._layers import (
+from sk_pwiser.networks import NETWORKS, NetworkSpec, numeric_widths
+from sk_pwiser.networks._input import InputLayer
+from sk_pwiser.networks._numeric_inputs import (
     FEW_BINS,
     LARGEST_DIM,
     LARGEST_SMOOTH_DIM,

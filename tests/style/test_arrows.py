@@ -339,3 +339,9 @@ def test_every_class_of_a_family_is_registered_and_exported(family):
     # The search for violations reads the registry from the source: both must agree.
     written = registry_of(PACKAGE, family)
     assert {k: v.__name__ for k, v in registry.items()} == written
+
+
+def test_a_network_is_in_the_file_of_its_registered_name():
+    networks = importlib.import_module("sk_pwiser.networks")
+    modules = {name: cls.__module__ for name, cls in networks.NETWORKS.items()}
+    assert modules == {name: f"sk_pwiser.networks._{name}" for name in modules}

@@ -21,7 +21,7 @@ PACKAGE = Path(sk_pwiser.__file__).parent
 # Objects without an example of their own, and the file that shows them: a base class,
 # and a script that needs more than a process, which tests/distributed runs.
 SHOWN_ELSEWHERE = {
-    "sk_pwiser.networks.NetworkSpec": "sk_pwiser/networks/_multi_task_network.py",
+    "sk_pwiser.networks.NetworkSpec": "sk_pwiser/networks/_base.py",
     "sk_pwiser.distributed.fit": "examples/cluster/ray_fit.py",
 }
 

@@ -1,4 +1,4 @@
-"""ESMM, the networks that correct it, their chain and their losses over all rows."""
+"""The networks that correct ESMM, and their losses over all rows."""
 
 import weakref
 from functools import partial
@@ -6,9 +6,6 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
-from hypothesis.extra import numpy as hnp
 from numpy.testing import assert_allclose
 from rewrites import (
     RATES,
@@ -22,7 +19,7 @@ from rewrites import (
     tower,
     weights_of,
 )
-from scipy.special import expit, log_expit
+from scipy.special import expit
 
 from sk_pwiser.networks import (
     DCMT,
@@ -30,70 +27,12 @@ from sk_pwiser.networks import (
     ESCM2,
     ESMM,
     Labels,
-    NetworkSpec,
-    _entire_space,
-    chain_logits,
 )
-
-HEADS = hnp.arrays(
-    np.float32,
-    st.tuples(st.integers(1, 5), st.integers(1, 5)),
-    elements=st.floats(-1000, 1000, width=32),
-)
-
-
-def log_odds(conditional):
-    """Return log P - log(1 - P) of the product, in float64 by log1p and expm1."""
-    log_p = np.cumsum(log_expit(conditional.astype(np.float64)), axis=1)
-    return log_p - np.log(-np.expm1(log_p))
-
-
-@given(HEADS.filter(lambda heads: abs(heads).max() < 700))
-def test_chain_equals_the_log1p_form_over_wide_ranges(conditional):
-    expected = log_odds(conditional)
-    chain = chain_logits(torch.from_numpy(conditional.astype(np.float64)))
-    assert_allclose(chain, expected, rtol=1e-9, atol=1e-9)
-    chain = chain_logits(torch.from_numpy(conditional))
-    assert_allclose(chain, expected, rtol=1e-5, atol=1e-5)
-
-
-@given(HEADS)
-def test_no_column_of_the_chain_rises(conditional):
-    chain = chain_logits(torch.from_numpy(conditional))
-    assert (chain.diff(dim=1) <= 0).all()
-    assert (chain.sigmoid().diff(dim=1) <= 0).all()
-
-
-@given(HEADS.map(lambda heads: np.sign(heads) * 1000), st.sampled_from([0.0, 1.0]))
-def test_value_and_gradient_are_finite_at_a_thousand(conditional, label):
-    heads = torch.from_numpy(conditional).float().requires_grad_()
-    chain = chain_logits(heads)
-    loss = torch.nn.functional.binary_cross_entropy_with_logits(
-        chain, torch.full_like(chain, label), reduction="sum"
-    )
-    loss.backward()
-    assert chain.isfinite().all()
-    assert loss.isfinite()
-    assert heads.grad.isfinite().all()
-
-
-@pytest.mark.parametrize(
-    "rates", [[0.3, 0.1, 0.02], [0.0, 0.0, 0.0], [1.0, 1.0, 1.0], [0.1, 0.2, 0.2]]
-)
-def test_heads_start_at_the_rates_of_rows_with_the_previous_task(rates):
-    start = ESMM(NetworkSpec([], 1, 1, rates)).conditional_base_logits
-    assert start.isfinite().all()
-    # A chain cannot represent a rate above that of the previous task. An equal rate
-    # would need a head near 1, which has almost no gradient: it starts at 0.99.
-    previous = np.array([1.0, *rates[:-1]])
-    ratios = np.divide(rates, previous, out=np.full(3, 0.5), where=previous > 0)
-    ratios[1:] = np.minimum(ratios[1:], 0.99)
-    reachable = np.cumprod(ratios)
-    started = chain_logits(start.unsqueeze(0)).sigmoid()[0]
-    assert_allclose(started, reachable, rtol=1e-5, atol=1e-8)
-
+from sk_pwiser.networks._corrected_esmm import LaterHeads
 
 UNITS = {"tower_units": (8, 7)}
+
+
 CORRECTED = {
     "ipw": (ESCM2, {}),
     "dr": (ESCM2, {"variant": "dr"}),
@@ -101,9 +40,15 @@ CORRECTED = {
     "observed": (DCMT, {"prior_weight": 0.3, "counterfactual_label": "observed"}),
     "dual": (DDPO, {"teacher_weight": 0.3}),
 }
+
+
 # The towers beside those of the heads.
 SECOND = {"dr": "imputation", "mirrored": "twins", "observed": "twins"}
+
+
 SECOND["dual"] = "teachers"
+
+
 every_network = pytest.mark.parametrize("name", CORRECTED)
 
 
@@ -188,7 +133,8 @@ def test_propensities_are_limited_and_take_no_gradient(name):
     rates = np.array(RATES[:2])
     limits = 0.01 * np.array([rates, 1 - rates])
     assert_allclose(network.smallest_propensities, limits, rtol=1e-5)
-    found = network._propensities(network(*batch(200)).logits)
+    logits = network(*batch(200)).logits
+    found = network._propensities(Labels(funnel(200, 3), None, row_losses, logits))
     for propensity, smallest in zip(found, network.smallest_propensities, strict=True):
         assert not propensity.requires_grad
         assert (propensity >= smallest).all()
@@ -243,6 +189,8 @@ def test_the_correction_is_not_kept_by_the_network(name):
 # The losses, of labels, heads, the second towers, and propensities.
 
 LOSSES = {name: (name, "correction") for name in CORRECTED}
+
+
 LOSSES |= {"prior": ("mirrored", "prior"), "teacher": ("dual", "teacher")}
 
 
@@ -256,8 +204,9 @@ def extra_loss(name, labels, heads, others, propensities):
     )
     if of_network in SECOND:
         setattr(network, SECOND[of_network], torch.nn.Identity())
-    of_later = network._corrections(others, heads, propensities)[loss]
-    return _entire_space.extra_loss(of_later, labels)
+    later = LaterHeads(labels, heads, propensities)
+    losses = network._corrections(others)[loss](later)
+    return torch.nn.functional.pad(losses, (1, 0))
 
 
 @pytest.mark.parametrize("name", LOSSES)
