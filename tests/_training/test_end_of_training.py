@@ -13,12 +13,8 @@ from scipy.special import expit, xlogy
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
 from sk_pwiser._training._batches import Impressions
-from sk_pwiser._training._evaluation import (
-    PRIOR_DEVIATION,
-    excess_loss,
-    find_offset,
-    find_rises,
-)
+from sk_pwiser._training._evaluation import excess_loss, find_rises
+from sk_pwiser._training._level import PRIOR_DEVIATION, find_offset
 from sk_pwiser.datasets import ParquetImpressions, make_ctr_cvr
 from sk_pwiser.metrics import predicted_over_observed
 from sk_pwiser.networks import NetworkOutput
