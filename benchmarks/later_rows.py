@@ -52,7 +52,6 @@ from _tables import days_of, insteval, movielens
 from scipy.special import expit
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
-from sk_pwiser._fit import _fit
 from sk_pwiser._training import _level
 from sk_pwiser.datasets import load_kuairand
 from sk_pwiser.metrics import predicted_over_observed
@@ -229,20 +228,11 @@ def generated_log(name, seed):
 
 
 def offsets_by_form(net, rows, record):
-    """Return the offset of each form, without a shift of the net."""
+    """Return the offset of each form."""
     heads = _level.read_heads(net, rows)
     wholly = _level.find_offset(*heads[:3], _level.PRIOR_DEVIATION)
-    expected, lasting_share = [], record.lasting_share
-    shift, net.module_.shift_level = net.module_.shift_level, expected.append
-    try:
-        _level.follow_last_rows(net, rows, record)
-        record.lasting_share = lambda offset, given_parents: np.ones(len(offset))
-        _level.follow_last_rows(net, rows, record)
-    finally:
-        net.module_.shift_level = shift
-        record.lasting_share = lasting_share
-    lasting, independent = expected
-    offsets = torch.zeros_like(wholly), wholly, independent, lasting
+    independent, share = _level.offset_of_last_rows(net, rows, record)
+    offsets = torch.zeros_like(wholly), wholly, independent, independent * share
     return dict(zip(FORMS, offsets, strict=True))
 
 
@@ -252,13 +242,13 @@ def predictions_by_form(X, Y, train, test, seed):
     known = X.drop(columns="time")
     model = make().fit(known.iloc[train], Y.iloc[train])
     yield WITHOUT_TIMES, model.predict_proba(known.iloc[test])
-    caught, follow = {}, _fit._level.follow_last_rows
-    _fit._level.follow_last_rows = lambda *args: caught.update(offsets_by_form(*args))
+    caught, follow = {}, _level.follow_last_rows
+    _level.follow_last_rows = lambda *args: caught.update(offsets_by_form(*args))
     try:
         model = make(encoding_params={"time_column": "time"})
         model.fit(X.iloc[train], Y.iloc[train])
     finally:
-        _fit._level.follow_last_rows = follow
+        _level.follow_last_rows = follow
     network = model.net_.module_
     for name, offset in caught.items():
         network.level_offset = None

@@ -229,10 +229,18 @@ class LevelRecord:
 
 def follow_last_rows(net: Any, rows: TrainingRows, record: LevelRecord) -> None:
     """Shift the predictions of a net towards the level of the last rows in time."""
+    offset, lasting_share = offset_of_last_rows(net, rows, record)
+    net.module_.shift_level(offset * lasting_share)
+
+
+def offset_of_last_rows(
+    net: Any, rows: TrainingRows, record: LevelRecord
+) -> tuple[Tensor, Tensor]:
+    """Return the offset that the last rows ask for, and the share of it to expect."""
     logits, y, weights, given_parents = read_heads(net, rows)
     times = np.concatenate(record.held_out_times)
-    is_late = torch.from_numpy(times >= record.first_late)
-    weights = weights * is_late.unsqueeze(1)
+    is_late = times >= record.first_late
+    weights = weights * torch.from_numpy(is_late).unsqueeze(1)
     first = find_offset(logits, y, weights, PRIOR_DEVIATION)
     probabilities = (logits.double() + first).sigmoid()
     scores = weights * (y - probabilities)
@@ -240,17 +248,20 @@ def follow_last_rows(net: Any, rows: TrainingRows, record: LevelRecord) -> None:
     effect = design_effect(
         scores.double().numpy(),
         information.double().numpy(),
-        _clusters(net, rows, times),
+        _clusters(net, rows, np.searchsorted(np.sort(times[is_late]), times)),
     )
-    offset = find_offset(logits, y, weights / torch.from_numpy(effect), PRIOR_DEVIATION)
+    independent = weights / torch.from_numpy(effect)
+    offset = find_offset(logits, y, independent, PRIOR_DEVIATION)
     share = record.lasting_share(offset.numpy(), given_parents)
-    net.module_.shift_level(offset * torch.from_numpy(share))
+    return offset, torch.from_numpy(share)
 
 
-def _clusters(net: Any, rows: TrainingRows, times: np.ndarray) -> Iterator[np.ndarray]:
-    """Yield the numbers of clusters: by time, by group and by each column of ids."""
-    rank = np.searchsorted(np.sort(times), times)
-    yield rank * HELD_OUT_BLOCKS // len(times)
+def _clusters(net: Any, rows: TrainingRows, rank: np.ndarray) -> Iterator[np.ndarray]:
+    """Yield the numbers of clusters: by time, by group and by each column of ids.
+
+    `rank` has the number of late rows before the time of each row.
+    """
+    yield rank * HELD_OUT_BLOCKS // (rank.max() + 1)
     groups = rows.column("groups")
     if groups is not None:
         yield groups.cpu().numpy()
