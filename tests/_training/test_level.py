@@ -304,4 +304,4 @@ def test_rows_that_are_not_late_do_not_move_it():
         chosen = torch.from_numpy(np.flatnonzero(held_out))
         own = replace(rows.labelled(np.float32(y)), rows=chosen)
         offsets.append(offset_of_last_rows(model.net_, own, record)[0].numpy())
-    np.testing.assert_allclose(*offsets, rtol=1e-6)
+    np.testing.assert_allclose(*offsets, rtol=5e-3)
