@@ -26,7 +26,7 @@ With `--age`, models are trained on the first two of the training days of KuaiRa
 (labels click and `engage`), and tested on each of the later training days: with all
 columns, and without the ids of the user and the video.
 
-With `--level`, the forms of the level that a `time_column` sets are compared in folds
+With `--level`, and `--data` for some of the tables, the forms of the level that a `time_column` sets are compared in folds
 in the order of time of the training rows of MovieLens, KuaiRand (click and `engage`)
 and InstEval (folds are semesters), and on generated logs. They differ in one number per
 task and have the same AUC. Those of the default settings and
@@ -42,6 +42,7 @@ seeds, or folds (standard deviation).
 """
 
 from functools import partial
+from itertools import product
 
 import numpy as np
 import pandas as pd
@@ -181,28 +182,30 @@ GENERATED_ROWS, LATER_ROWS = 24_000, 4_000
 GENERATED_LOGS = ("stationary", "users come and go", "trend", "step", "weeks")
 
 
-def level_tables(seed):
-    """Yield names, tables with a column "time", labels, and folds by time."""
-    X, Y, _ = movielens("validation")
-    X = X.drop(columns="time").rename(columns={"day": "time"})
-    split = FunnelTimeSplit(LEVEL_FOLDS, time=X["time"]).split
-    yield "MovieLens", X, Y, list(split(X, Y))
+LEVEL_TABLES = ("MovieLens", "KuaiRand", "InstEval", *GENERATED_LOGS)
 
-    rows = load_kuairand(data_folder(), "engage", subset="train")
-    X = rows.data.assign(time=np.asarray(rows.time_ms))
-    split = FunnelTimeSplit(LEVEL_FOLDS, time=X["time"]).split
-    yield "KuaiRand", X, rows.target, list(split(X, rows.target))
 
-    X, Y, _ = insteval("validation")
-    X = X.drop(columns="day")
-    times = X["time"].to_numpy()
-    folds = [(np.flatnonzero(times < s), np.flatnonzero(times == s)) for s in SEMESTERS]
-    yield "InstEval", X, Y, folds
-
-    for name in GENERATED_LOGS:
+def level_table(name, seed):
+    """Return a table with a column "time", its labels, and folds by time."""
+    if name in GENERATED_LOGS:
         X, Y = generated_log(name, seed)
         rows = np.arange(len(X))
-        yield name, X, Y, [(rows[:GENERATED_ROWS], rows[GENERATED_ROWS:])]
+        return X, Y, [(rows[:GENERATED_ROWS], rows[GENERATED_ROWS:])]
+    if name == "InstEval":
+        X, Y, _ = insteval("validation")
+        time = X["time"].to_numpy()
+        folds = [
+            (np.flatnonzero(time < last), np.flatnonzero(time == last))
+            for last in SEMESTERS
+        ]
+        return X.drop(columns="day"), Y, folds
+    if name == "MovieLens":
+        X, Y, _ = movielens("validation")
+        X = X.drop(columns="time").rename(columns={"day": "time"})
+    else:
+        rows = load_kuairand(data_folder(), "engage", subset="train")
+        X, Y = rows.data.assign(time=np.asarray(rows.time_ms)), rows.target
+    return X, Y, list(FunnelTimeSplit(LEVEL_FOLDS, time=X["time"]).split(X, Y))
 
 
 def generated_log(name, seed):
@@ -259,19 +262,19 @@ def predictions_by_form(X, Y, train, test, seed):
 def compare_levels(report, arguments):
     """Compare forms of the level on later rows of the training parts."""
     found, differences = {}, {}
-    for seed in range(arguments.seeds):
-        for table, X, Y, folds in level_tables(seed):
-            for train, test in folds:
-                if arguments.quick:
-                    train, test = train[-QUICK_ROWS:], test[:QUICK_ROWS]
-                own = found.setdefault(table, {})
-                losses = {}
-                for name, p in predictions_by_form(X, Y, train, test, seed):
-                    own.setdefault(name, []).append(scores(Y.iloc[test], p))
-                    losses[name] = own[name][-1][2]
-                for name in FORMS:
-                    gain = 1e4 * (losses[name] - losses["wholly"])
-                    differences.setdefault((table, name), []).append(gain)
+    for table, seed in product(arguments.data, range(arguments.seeds)):
+        X, Y, folds = level_table(table, seed)
+        for train, test in folds:
+            if arguments.quick:
+                train, test = train[-QUICK_ROWS:], test[:QUICK_ROWS]
+            own = found.setdefault(table, {})
+            losses = {}
+            for name, p in predictions_by_form(X, Y, train, test, seed):
+                own.setdefault(name, []).append(scores(Y.iloc[test], p))
+                losses[name] = own[name][-1][2]
+            for name in FORMS:
+                gain = 1e4 * (losses[name] - losses["wholly"])
+                differences.setdefault((table, name), []).append(gain)
     for table, rows in found.items():
         n_folds = len(rows[WITHOUT_TIMES]) // arguments.seeds
         report.text(
@@ -287,7 +290,7 @@ def compare_levels(report, arguments):
 
 
 def main():
-    parser = make_parser(__doc__, seeds=3)
+    parser = make_parser(__doc__, seeds=3, data=LEVEL_TABLES)
     parser.set_defaults(compare=compare_times)
     modes = {
         "--folds": compare_folds,
