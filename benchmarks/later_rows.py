@@ -29,7 +29,7 @@ columns, and without the ids of the user and the video.
 With `--level`, the forms of the level that a `time_column` sets are compared in folds
 in the order of time of the training rows of MovieLens, KuaiRand (click and `engage`)
 and InstEval (folds are semesters), and on generated logs; `--data` names some of these.
-The forms differ in one number per task and have the same AUC. Those of the default settings and
+The forms differ in one number per task and have the same AUC:
 
 - "random rows": without times, a fit of its own;
 - "no shift": early stopping decides on the last rows, and nothing else;

@@ -20,7 +20,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from sk_pwiser._table._categories import FIRST_VALUE
 from sk_pwiser._training._batches import TrainingRows
 from sk_pwiser._training._evaluation import LOSS_ROWS
 
@@ -265,9 +264,10 @@ def _clusters(net: Any, rows: TrainingRows, rank: np.ndarray) -> Iterator[np.nda
     groups = rows.column("groups")
     if groups is not None:
         yield groups.cpu().numpy()
+    spec = net.module_.spec
     ids = [
         column
-        for column, n_values in enumerate(net.module_.spec.cardinalities)
+        for column, n_values in enumerate(spec.cardinalities)
         if n_values >= FEWEST_IDS
     ]
     if not ids:
@@ -276,7 +276,8 @@ def _clusters(net: Any, rows: TrainingRows, rank: np.ndarray) -> Iterator[np.nda
     for column in ids:
         cluster = codes[:, column].numpy().astype(np.int64)
         # Rows without a value have nothing in common, and rare values have few rows.
-        no_value = np.flatnonzero(cluster < FIRST_VALUE)
+        # The codes of both come before those of the values.
+        no_value = np.flatnonzero(cluster <= spec.unseen_code)
         cluster[no_value] = -1 - np.arange(len(no_value))
         yield cluster
 
