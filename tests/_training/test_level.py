@@ -261,7 +261,7 @@ def users_come_and_go(seed, n=6_000):
 
 
 def fitted_level(X, Y, monkeypatch, **params):
-    """Return the offset of a fit, and those of its last rows as they are."""
+    """Return the offset of a fit, and what its last rows alone ask for."""
     caught = []
 
     def follow(net, rows, record):
