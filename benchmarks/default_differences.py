@@ -26,6 +26,8 @@ from _harness import (
     rates_of,
 )
 from _tables import load_tables
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import log_loss
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
 
@@ -49,6 +51,28 @@ def cross(**params):
 
 BCE = {"bce": {"loss": "bce"}}
 ALONE = {"network": "single_task", "loss": "bce"}
+HALF = {"bottom_units": (64, 32), "tower_units": (16,)}
+
+
+def calibrated_score(estimator, X, Y):
+    """Return minus the log loss after a slope and a shift per task (arXiv 2501.19195).
+
+    They are fitted to the log-odds of the same rows.
+    """
+    labels = np.asarray(Y).reshape(len(Y), -1)
+    losses = []
+    for task, p in enumerate(estimator.predict_proba(X)[:, -labels.shape[1] :].T):
+        y = labels[:, task]
+        known = ~np.isnan(y)
+        if len(np.unique(y[known])) < 2:
+            continue
+        z = np.log(p[known]) - np.log1p(-p[known].clip(max=1 - 1e-7))
+        curve = LogisticRegression(C=1e4).fit(z[:, np.newaxis], y[known])
+        fitted = curve.predict_proba(z[:, np.newaxis])
+        losses.append(log_loss(y[known], fitted[:, 1]))
+    return -float(np.mean(losses))
+
+
 PAPER = {"surrogate": "squared_hinge", "score": "probability"}
 COMPARISONS = {
     "pwiser_weight": {
@@ -112,8 +136,31 @@ COMPARISONS = {
     },
     "average_decay": values_of("optimizer_params__average_decay", "0", "0.9", "0.99"),
     "target_encoding": values_of("target_encoding", "False", "auto"),
+    "muon": {
+        "adam": {},
+        "muon": {"optimizer": "muon"},
+        "muon, lr 0.003": {"optimizer": "muon", "lr": 0.003},
+    },
+    "calibrated_stopping": {
+        "loss": {"early_stopping": True},
+        "calibrated loss": {"early_stopping": calibrated_score},
+    },
+    "size": {
+        "default": {},
+        "half as wide": {"network_params": HALF},
+        "10 epochs": {"max_epochs": 10},
+    },
 }
-TIMED = ("interaction", "cross_layers", "batch_size", "lr", "lr_schedule")
+TIMED = (
+    "muon",
+    "calibrated_stopping",
+    "size",
+    "interaction",
+    "cross_layers",
+    "batch_size",
+    "lr",
+    "lr_schedule",
+)
 DATA = (
     *("engage", "long", "rare", "hillstrom", "oulad", "flights", "adult", "columns-40"),
     *("generated-0.15-clean", "generated-0.5-clean", "generated-12-clean"),

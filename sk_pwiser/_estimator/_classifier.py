@@ -202,10 +202,13 @@ class MultiTaskCTRCVRClassifier(
         (0, 1], drawn at random. Training uses the rows of the sampled log, without
         weights, and the probabilities of all tasks are corrected to the full log; see
         :ref:`downsampling`.
-    optimizer : {"adagrad", "adam", "adamw", "rmsprop", "sgd"} or class, default="adam"
+    optimizer : {"adagrad", "adam", "adamw", "muon", "rmsprop", "sgd"} or class, \
+            default="adam"
         The optimiser: a name, or a subclass of :class:`torch.optim.Optimizer` that
-        takes one dense gradient per step, of parameters of any shape. LBFGS, Muon and
-        SparseAdam do not.
+        takes one dense gradient per step, of parameters of any shape. LBFGS, torch's
+        Muon and SparseAdam do not. "muon" is Muon for hidden matrices with at least 8
+        rows and columns, and Adam for all other parameters; the `lr` of Adam serves
+        for both.
     optimizer_params : dict, default=None
         Keyword arguments of the optimiser, such as `betas` or `momentum`, and
 

@@ -37,6 +37,7 @@ from sk_pwiser._times import row_times
 from sk_pwiser._training import _schema
 from sk_pwiser._training._batches import Impressions, TrainingRows
 from sk_pwiser._training._components import LARGEST_SEED, check_task_weights
+from sk_pwiser._training._level import LevelRecord
 from sk_pwiser._training._schedule_and_stopping import usable_monitor
 from sk_pwiser._training._schema import EncodedData, Rows, Schema, named_place
 from sk_pwiser._utils import equal, warn_user
@@ -117,6 +118,7 @@ def encode(
         unrelated,
         encoding.growth,
         encoding.labelled,
+        level=encoding.level,
     )
     if not isinstance(source, FileRows):
         source.rows = source.summary = None  # training reads tensors only
@@ -194,6 +196,7 @@ class Encoding:
     split_rows: dict[str, Any] | None = None
     # What an update adds to the statistics, see `EncodedData`.
     labelled: Any = None
+    level: Any = None  # `LevelRecord`, if the last rows in time are held out
 
     def __init__(
         self, plan: "Plan", source: "Source", estimator_name: str, shared: Schema | None
@@ -476,6 +479,9 @@ class Encoding:
         source, summary, plan = self.source, self.source.summary, self.plan
         schema, blocks = self.schema, self.blocks
         self.counts = self.order = None  # those of an earlier pass may be large
+        if holds_out and plan.by_time:
+            share, tasks = plan.settings.validation_fraction, schema.targets
+            self.level = LevelRecord.of(blocks.sampled, share, tasks.parents)
         if isinstance(source, FileRows):
             self.store = FileStore(source)
         statistics: Any = schema.statistics
@@ -516,6 +522,8 @@ class Encoding:
                 is_valid = np.zeros(len(rows), dtype=bool)
             elif whole is None:
                 is_valid = self.hold_out.draw(rows, times, keys)
+            if self.level is not None and times is not None:
+                self.level.add(times, rows.targets.values, weights, is_valid)
             if self.order is not None:
                 units = rows.groups if whole is None else self.block_units
                 block = blocks.assign(len(rows), times, units, keys)

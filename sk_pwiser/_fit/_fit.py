@@ -18,7 +18,13 @@ from sk_pwiser._fit._encode import encode, random_state_at
 from sk_pwiser._fit._file_rows import FileRows
 from sk_pwiser._fit._time_column import take_time_column
 from sk_pwiser._table._frames import collected, reads_in_parts
-from sk_pwiser._training import _checkpoints, _components, _evaluation, _state
+from sk_pwiser._training import (
+    _checkpoints,
+    _components,
+    _evaluation,
+    _level,
+    _state,
+)
 from sk_pwiser._training._batches import TrainingRows
 from sk_pwiser._training._callbacks import FitTask
 from sk_pwiser._training._components import LARGEST_SEED, WEIGHT
@@ -414,9 +420,9 @@ def train(
                 _learn_rates(plan.settings, rows.train, net)
             with epochs:
                 net.partial_fit(rows, checkpoints)
-                if data.holds_out and plan.by_time and rows.valid is not None:
+                if data.level is not None and rows.valid is not None:
                     # The level of a log drifts, and its last rows are not trained on.
-                    _evaluation.shift_to(net, rows.valid)
+                    _level.follow_last_rows(net, rows.valid, data.level)
         if data.labelled is not None and data.schema.statistics is not None:
             # The rows of an update were encoded without themselves.
             codes, y, weights, lists = data.labelled
@@ -456,7 +462,8 @@ def _learn_rates(settings: Settings, rows: TrainingRows, net: MultiTaskNet) -> N
     if not is_first and bool((n_known < FEW_EVENTS).any()):
         # The steps of updates are short: without a single event in the first call,
         # probabilities would stay a hundred times too low for thousands of rows.
-        _evaluation.shift_to(net, rows, n_known.where(n_known < FEW_EVENTS, torch.inf))
+        n_trusted = n_known.where(n_known < FEW_EVENTS, torch.inf)
+        _level.follow_update(net, rows, n_trusted)
     loss, follows_rates = criterion.loss, settings.pwiser_weight is None
     # A user's loss may keep its weight under another name: that of the first call.
     if follows_rates and WEIGHT in loss.estimator_parameters and hasattr(loss, WEIGHT):

@@ -548,7 +548,7 @@ def build_net(
     if "weight_decay" in optimizer_kwargs:
         optimizer_kwargs = {**optimizer_kwargs, "weight_decay": decay}
     if _optimizers.sparse_tables(network):
-        optimizer = _optimizers.LazyAdam
+        optimizer = _optimizers.LAZY_KINDS[optimizer]
     kwargs = {f"optimizer__{key}": value for key, value in optimizer_kwargs.items()}
     if _optimizers.can_fuse(settings, components.optimizer, network, device):
         kwargs.setdefault("optimizer__fused", True)

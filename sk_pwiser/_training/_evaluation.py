@@ -1,4 +1,4 @@
-"""What is measured of a net: figures of validation rows, divergence, the level."""
+"""What is measured of a net: figures of validation rows, divergence, rises."""
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from functools import partial
@@ -357,86 +357,6 @@ def diverged(net: "MultiTaskNet", what: str) -> ValueError:
     """Return the error of a divergence in the last epoch."""
     epoch, hint = net.history[-1, "epoch"], ADVICE.format(lr=net.settings.lr)
     return ValueError(f"Training diverged in epoch {epoch}: {what}. {hint}")
-
-
-# Standard deviation of the offsets before the rows are seen. It decides for a task with
-# a few events, whose share in so few rows says little.
-PRIOR_DEVIATION = 0.5
-# Events of earlier rows that halve its square.
-PRIOR_EVENTS = 10
-
-
-def shift_to(net: Any, rows: TrainingRows, n_known: Tensor | None = None) -> None:
-    """Shift the predictions of a net to the level of the labels of rows.
-
-    With the numbers of events that earlier rows had, `n_known`, the shift is smaller if
-    these are larger, and goes no farther than the rates of all rows so far allow.
-    """
-    iterator, found = net.get_iterator(rows), []
-    is_chain = net.module_.spec.task_space == "conditional"
-    net._set_training(False)
-    with torch.no_grad():
-        for inputs, _ in iterator:
-            # Neither composed nor converted to those of the full log.
-            output = net.infer(inputs, partial(net.module_, composes=False))
-            is_chain |= output.conditional_logits is not None
-            logits = output.conditional_logits
-            found.append((output.logits if logits is None else logits).float())
-    heads = iterator.in_row_order(torch.cat(found)).cpu()
-    y, weights = rows.column("y").cpu(), rows.column("sample_weight")
-    known = torch.ones(len(y), 1) if weights is None else weights.cpu().view(len(y), -1)
-    known = known.expand_as(y).clone()
-    for task, parent in enumerate(net.module_.spec.parents):
-        if parent >= 0:
-            # Labels that are not known yet are missing in rows with the parent only.
-            happened = y[:, parent] == 1
-            labelled, of_parent = known[happened][:, [task, parent]].sum(dim=0)
-            share = (labelled / of_parent).nan_to_num(1.0)
-            known[~happened, task] *= 0 if is_chain else share
-    # On the CPU: not every device has float64.
-    if n_known is None:
-        offset = find_offset(heads, y, known, PRIOR_DEVIATION)
-    else:
-        scale = (1 + n_known.cpu().double() / PRIOR_EVENTS).sqrt().clamp(max=1e6)
-        offset = find_offset(heads, y, known, PRIOR_DEVIATION / scale)
-        level = heads.double().sigmoid().mean(dim=0).logit(1e-9)
-        rates = net.criterion_.possible_rates(given_parents=is_chain)
-        low, high = rates.cpu().double().logit(1e-9)
-        offset = offset.clamp((low - level).clamp(max=0), (high - level).clamp(min=0))
-    net.module_.shift_level(offset)
-
-
-def find_offset(heads: Tensor, y: Tensor, weights: Tensor, deviation: Any) -> Tensor:
-    """Return the most probable offset of each task, float64 of shape `(n_tasks,)`.
-
-    The other arguments have the shape `(n_rows, n_tasks)`, the deviation any.
-    """
-    # In units of the deviations: between tasks, these differ by up to 1e6.
-    z = torch.zeros(y.shape[1], dtype=torch.float64, requires_grad=True)
-    optimizer = torch.optim.LBFGS([z], max_iter=50, line_search_fn="strong_wolfe")
-    # Tensors of float64 of many rows would need much memory.
-    tensors = (torch.split(tensor, LOSS_ROWS) for tensor in (heads, y, weights))
-    parts, n_rows = list(zip(*tensors, strict=True)), len(y)
-
-    def loss() -> Tensor:
-        optimizer.zero_grad()
-        total = _add_gradient(z.square().sum() / 2 / n_rows)
-        for heads, y, weights in parts:
-            logits = heads.double() + z * deviation
-            losses = F.binary_cross_entropy_with_logits(
-                logits, y.double(), weights.double(), reduction="sum"
-            )
-            total += _add_gradient(losses / n_rows)
-        return total
-
-    optimizer.step(loss)  # type: ignore[no-untyped-call]
-    offset: Tensor = z.detach() * deviation
-    return offset
-
-
-def _add_gradient(term: Tensor) -> Tensor:
-    term.backward()  # type: ignore[no-untyped-call]
-    return term.detach()
 
 
 # Number of rows to predict: few relative to the rows of training, and enough to

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _NormBase
 
 from sk_pwiser._training._callbacks import with_kinds
+from sk_pwiser._training._muon import Muon
 from sk_pwiser._training._settings import LOOP_PARAMS, OPTIMIZERS, Settings
 from sk_pwiser._utils import check_names, check_number, resolve
 from sk_pwiser.networks import MultiTaskNetwork, NetworkSpec
@@ -138,7 +139,11 @@ def parameter_groups(
     of_tables = {"weight_decay": float(decay_of_tables)}
     if params["embedding_lr"] is not None:
         of_tables["lr"] = float(params["embedding_lr"])
-    groups = [(_NO_DECAY, {"weight_decay": 0.0}), (_TABLE, of_tables)]
+    of_biases = {"weight_decay": 0.0}
+    if settings.optimizer == "muon":
+        # Tables, and vectors in a row, are no hidden matrices.
+        of_biases["orthogonal"] = of_tables["orthogonal"] = False
+    groups = [(_NO_DECAY, of_biases), (_TABLE, of_tables)]
     for task, rate in enumerate(spec.base_rates):
         share = min(1.0, rate / RARE, (1 - rate) / RARE)
         for kind, own in ((_OTHER, {"weight_decay": decay}), (_TABLE, of_tables)):
@@ -251,10 +256,10 @@ def smallest_lazy_table(
 ) -> int | None:
     """Return the smallest size of tables that are updated by rows, or None."""
     (kind, kwargs), params = chosen, settings.optimizer_params
-    unsupported = kwargs.keys() - {"betas", "eps", "weight_decay"}
+    unsupported = kwargs.keys() - {"betas", "eps", "weight_decay", "momentum"}
     kinds = [each for _, each in with_kinds(settings.callbacks)]
     obstacles = {
-        f"optimizer={settings.optimizer!r}": kind is not torch.optim.Adam,
+        f"optimizer={settings.optimizer!r}": kind not in LAZY_KINDS,
         f"optimizer_params={params!r}": unsupported or params["clip_grad_norm"],
         "GradientNormClipping in callbacks": any(
             issubclass(each, GradientNormClipping) for each in kinds
@@ -455,6 +460,14 @@ class LazyAdam(torch.optim.Adam):
         parameter.index_copy_(0, rows, F.hardshrink(moved, TINY_WEIGHT))
         state["exp_avg"].index_copy_(0, rows, F.hardshrink(m, TINY_MOMENT))
         state["exp_avg_sq"].index_copy_(0, rows, F.hardshrink(v, TINY_MOMENT))
+
+
+class LazyMuon(Muon, LazyAdam):
+    """Muon whose steps of Adam on large tables are those of :class:`LazyAdam`."""
+
+
+# Optimisers that have a form that updates large tables by rows.
+LAZY_KINDS: dict[Any, type[LazyAdam]] = {torch.optim.Adam: LazyAdam, Muon: LazyMuon}
 
 
 def _summed_rows(gradient: Tensor) -> tuple[Tensor, Tensor]:

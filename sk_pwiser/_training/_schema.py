@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -36,6 +36,9 @@ from sk_pwiser._training._batches import Impressions, TrainingRows, gather_bags
 from sk_pwiser._training._settings import Settings
 from sk_pwiser._utils import conditional_labels, labels_of_parents, warn_user
 from sk_pwiser.networks import Bags, BagSpec, NetworkSpec, numeric_widths
+
+if TYPE_CHECKING:
+    from sk_pwiser._training._level import LevelRecord
 
 # The default of `embedding_dim`: "auto" makes embeddings narrower, never wider, so that
 # the memory of large vocabularies does not depend on it.
@@ -564,6 +567,8 @@ class EncodedData:
     # Codes, labels, task weights and elements of lists of rows that are not in the
     # target statistics yet.
     labelled: tuple[np.ndarray, np.ndarray, np.ndarray, list[Any]] | None = None
+    # The level over time, if the last rows in time are held out.
+    level: "LevelRecord | None" = None
 
     def to(self, device: torch.device) -> "EncodedData":
         """Move the tensors to a device if they fit."""

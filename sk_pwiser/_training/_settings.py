@@ -19,6 +19,7 @@ from skorch.exceptions import DeviceWarning
 from torch.nn import functional as F
 
 from sk_pwiser import _utils
+from sk_pwiser._training._muon import Muon
 from sk_pwiser.losses import LOSSES
 from sk_pwiser.networks import NETWORKS
 from sk_pwiser.weighting import WEIGHTINGS
@@ -56,6 +57,7 @@ OPTIMIZERS: dict[str, type[torch.optim.Optimizer]] = {
     "adagrad": torch.optim.Adagrad,
     "adam": torch.optim.Adam,
     "adamw": torch.optim.AdamW,
+    "muon": Muon,
     "rmsprop": torch.optim.RMSprop,
     "sgd": torch.optim.SGD,
 }

@@ -430,7 +430,7 @@ def test_embeddings_of_values_with_few_rows_decay_more(
 ):
     spec = NetworkSpec(cardinalities, 2, 4, [0.5], bags=bags)
     params = {"embedding_lr": None, "embedding_weight_decay": None}
-    settings = SimpleNamespace(optimizer_params=params)
+    settings = SimpleNamespace(optimizer="adam", optimizer_params=params)
     groups = dict(parameter_groups(settings, spec, n_rows, 0.1))
     assert groups["table"]["weight_decay"] == pytest.approx(0.1 * ratio)
     params["embedding_weight_decay"] = 0.3
@@ -450,7 +450,7 @@ def test_all_parameters_of_a_rare_task_have_less_decay():
     is_rare = depends_on(logits, 1, parameters)
     assert is_rare == [not each for each in depends_on(logits, 0, parameters)]
     params = {"embedding_lr": None, "embedding_weight_decay": None}
-    settings = SimpleNamespace(optimizer_params=params)
+    settings = SimpleNamespace(optimizer="adam", optimizer_params=params)
     groups = dict(parameter_groups(settings, network.spec, 10**6, 1.0))
     criterion = MultiTaskCriterion(BCE(["a", "b"]), Uncertainty(2))
     kinds = parameter_kinds(network, criterion)
