@@ -230,6 +230,17 @@ def penalised(net, regularizer, weight, rows, included, seed):
     if regularizer == "tred":
         gates = separate(read, rows.column("y"), rows.column("sample_weight"), seed)
 
+    references = []
+
+    def compare(module, inputs):
+        """Compute the features that those of a batch are compared with."""
+        if not module.training:
+            return
+        # Before the network runs, and on copies: both networks may change their inputs.
+        copies = [tensor.clone() for tensor in inputs]
+        with torch.autocast(inputs[0].device.type, enabled=False):
+            references.append(gates * features_of(initial, copies))
+
     def add(module, inputs, output):
         features = _flat(recorded[0], len(inputs[0])) if reads_features else None
         recorded.clear()
@@ -238,7 +249,7 @@ def penalised(net, regularizer, weight, rows, included, seed):
         # Squares of small differences would be lost in half precision.
         with torch.autocast(inputs[0].device.type, enabled=False):
             if reads_features:
-                value = distance_penalty(features, gates * features_of(initial, inputs))
+                value = distance_penalty(features, references.pop())
             else:
                 value = l2_sp_penalty(dict(network.named_parameters()), start, masks)
         extra = {**output.extra_losses, "regularizer": weight * value}
@@ -246,11 +257,14 @@ def penalised(net, regularizer, weight, rows, included, seed):
 
     recorder = _recording(network) if reads_features else nullcontext([])
     with recorder as recorded:
-        hook = network.register_forward_hook(add)
+        hooks = [network.register_forward_hook(add)]
+        if reads_features:
+            hooks.append(network.register_forward_pre_hook(compare))
         try:
             yield
         finally:
-            hook.remove()
+            for hook in hooks:
+                hook.remove()
 
 
 @accept_any_case_of_y

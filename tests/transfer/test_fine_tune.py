@@ -220,6 +220,30 @@ class Named(Linear):
     towers_name = "head"
 
 
+class Shifted(Named):
+    def forward(self, codes, numeric):
+        return super().forward(codes, numeric - 1.0)
+
+
+class ShiftedInPlace(Named):
+    """The same network, which changes its arguments."""
+
+    def forward(self, codes, numeric):
+        return super().forward(codes, numeric.sub_(1.0))
+
+
+@pytest.mark.parametrize("regularizer", [None, *REGULARIZERS])
+def test_networks_that_change_their_inputs(regularizer):
+    weight = None if regularizer is None else 50.0
+    penalty = {"regularizer": regularizer, "regularizer_weight": weight}
+    params = {"network_params": None, "max_epochs": 1}
+    found, expected = (
+        fine_tune(small(network=kind, **params).fit(X, Y), X, Y, **penalty)
+        for kind in (ShiftedInPlace, Shifted)
+    )
+    assert_array_equal(found.predict_proba(X), expected.predict_proba(X))
+
+
 class Counting(Named):
     """A network with a tensor that depends on the columns in its own way."""
 
