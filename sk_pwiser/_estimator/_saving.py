@@ -42,10 +42,10 @@ class SavingMixin:
         Raises
         ------
         ValueError, TypeError
-            If something cannot be saved: a class of your own as `network`, `loss`,
-            `weighting` or `optimizer`, callbacks, a RandomState instance, or category
-            values other than text, numbers, bytes, dates, timestamps,
-            intervals, and tuples of these. No file is written.
+            If something cannot be saved: a class of your own, or an object of TorchJD,
+            as `network`, `loss`, `weighting` or `optimizer`, callbacks, a RandomState
+            instance, or category values other than text, numbers, bytes, dates,
+            timestamps, intervals, and tuples of these. No file is written.
 
         Examples
         --------
@@ -194,7 +194,9 @@ def _check_params(when, params):
     for name, value in params.items():
         is_state = name == "random_state" and not isinstance(value, Integral | None)
         has_callbacks = name == "callbacks" and value
-        if callable(value) or is_state or has_callbacks:
+        entries = value.values() if isinstance(value, dict) else ()
+        has_code = any(map(callable, [value, *entries]))
+        if has_code or is_state or has_callbacks:
             raise TypeError(
                 f"A model with {name}={value!r}{when} cannot be saved: a file holds "
                 "no code. Set another value, or use pickle for files that you trust."
