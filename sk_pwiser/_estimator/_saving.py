@@ -11,6 +11,7 @@ from sk_pwiser import _model_files
 from sk_pwiser._model_files import PlainForm
 from sk_pwiser._training._schema import encode_plain
 from sk_pwiser._training._state import STATE_CLASSES, from_state, to_state
+from sk_pwiser._utils import RemovedNameError
 from sk_pwiser._version import __version__
 
 # Methods that scikit-learn's metadata routing passes weights and groups to.
@@ -179,6 +180,8 @@ def from_plain(cls, values, arrays, name):
         set_requests(estimator, content.get("requests", {}))
         if content["result"] is not None:
             estimator._set_result(from_state(content["result"], defaults))
+    except RemovedNameError as error:
+        raise ValueError(f"{name} cannot be loaded: {error}") from None
     except _model_files.READING_ERRORS as error:
         message = f"{name} is not a valid file of a {cls.__name__}: {error}"
         version = known.get("sk_pwiser") or __version__

@@ -63,8 +63,8 @@ class MultiTaskLoss(nn.Module):
         Whether `sample_weight` may have shape `(batch, n_tasks)`.
     averages_rows : bool
         Whether the loss is the mean of `row_losses`, times the weights, apart from
-        pairwise terms. Its expected value at the base rates is then known, which the
-        weighting "gradnorm" uses, and `partial_fit` shrinks the labels of rare tasks.
+        pairwise terms. `partial_fit` then shrinks the labels of rare tasks, and moves
+        predictions to the level of the labels.
 
     Examples
     --------

@@ -8,13 +8,8 @@ which are passed to `fit` as `sample_weight`.
 
 from typing import Any
 
-from sk_pwiser.weighting._gradient_weightings import (
-    GradCraft,
-    GradientWeighting,
-    GradNorm,
-    MetaBalance,
-    Nash,
-)
+from sk_pwiser._utils import RemovedNameError
+from sk_pwiser.weighting._gradient_weightings import GradientWeighting, Nash
 from sk_pwiser.weighting._gradient_weightings import depends_on as depends_on
 from sk_pwiser.weighting._loss_weightings import (
     DynamicWeightAverage,
@@ -32,9 +27,6 @@ WEIGHTINGS: dict[str, type[TaskWeighting]] = {
     "ema": ExponentialMovingAverage,
     "equal": Equal,
     "fixed": Fixed,
-    "gradcraft": GradCraft,
-    "gradnorm": GradNorm,
-    "metabalance": MetaBalance,
     "nash": Nash,
     "torchjd": TorchJD,
     "uncertainty": Uncertainty,
@@ -46,16 +38,27 @@ __all__ = [
     "Equal",
     "ExponentialMovingAverage",
     "Fixed",
-    "GradCraft",
-    "GradNorm",
     "GradientWeighting",
-    "MetaBalance",
     "Nash",
     "SessionCriticWeights",
     "TaskWeighting",
     "TorchJD",
     "Uncertainty",
 ]
+
+
+# Weightings of earlier versions, and an aggregator of TorchJD with the same aim.
+REMOVED = {"gradcraft": "PCGrad", "gradnorm": "IMTLG", "metabalance": "IMTLG"}
+
+
+def check_not_removed(choice: Any) -> None:
+    """Raise if a name is that of a weighting that earlier versions had."""
+    if isinstance(choice, str) and choice in REMOVED:
+        raise RemovedNameError(
+            f"weighting={choice!r} was removed. Use 'equal', or a method of TorchJD: "
+            "weighting='torchjd', weighting_params={'aggregator': "
+            f"{REMOVED[choice]!r}}}."
+        )
 
 
 def as_weighting(

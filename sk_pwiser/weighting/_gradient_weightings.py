@@ -1,6 +1,6 @@
 """The weightings that combine the gradients of the tasks, and their base class."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -156,9 +156,6 @@ class GradientWeighting(TaskWeighting):
         Whether the matrices for `combine` may lack the rows of large embedding tables
         in which the gradients of all tasks are 0. The number of entries then differs
         between steps.
-    indices : sequence of int or None
-        Position of each tensor that is passed to `combine` among all parameters, also
-        frozen ones, for methods with a state per tensor. None before the first step.
     join_gradients : callable or None
         Set where a batch is divided among processes: returns the sums over them of the
         gradients of one loss, in the order of the parameters.
@@ -176,7 +173,6 @@ class GradientWeighting(TaskWeighting):
 
     needs_task_gradients: bool = True
     skips_rows: bool = True
-    indices: Sequence[int] | None = None
     join_gradients: Callable[[Gradients], Gradients] | None = None
 
     def __init__(self, n_tasks: int) -> None:
@@ -243,8 +239,7 @@ class GradientWeighting(TaskWeighting):
         if not self.needs_task_gradients:
             super().backward(losses, penalty, parameters)
             return
-        numbered = [(i, p) for i, p in enumerate(parameters) if p.requires_grad]
-        places, trained = [i for i, _ in numbered], [p for _, p in numbered]
+        trained = [p for p in parameters if p.requires_grad]
         self._dependencies.find(losses, trained)
         parts = list(losses.unbind())
         if penalty is not None and penalty.requires_grad:
@@ -258,7 +253,7 @@ class GradientWeighting(TaskWeighting):
         if self.join_gradients is not None:
             gradients = [self.join_gradients(of_part) for of_part in gradients]
         with torch.no_grad():
-            self._set_gradients(trained, gradients[: self.n_tasks], places)
+            self._set_gradients(trained, gradients[: self.n_tasks])
             if len(parts) > self.n_tasks:
                 for p, gradient in zip(trained, gradients[-1], strict=True):
                     if gradient is not None:
@@ -268,7 +263,6 @@ class GradientWeighting(TaskWeighting):
         self,
         trained: Sequence[nn.Parameter],
         gradients: Sequence[Sequence[Tensor | None]],
-        places: Sequence[int],
     ) -> None:
         """Set the parameters' gradients from one sequence of gradients per task."""
         self._dependencies.add_nonzero(gradients)
@@ -286,7 +280,6 @@ class GradientWeighting(TaskWeighting):
         for i, gradient in zip(plain, copy_overlapping(plain.values()), strict=True):
             trained[i].grad = gradient
         shared = [i for i in plain if sum(depends[i]) > 1]
-        self.indices = [places[i] for i in shared]
         if shared:
             self._set_shared(trained, by_tensor, shared)
         else:
@@ -327,403 +320,6 @@ class GradientWeighting(TaskWeighting):
                 p.grad = gradient.view(p.shape).to(p.dtype)
             else:  # in the other rows, the gradient of the one task is 0, too
                 p.grad.index_copy_(0, kept, gradient.view(len(kept), -1))
-
-
-# A gradient counts as vanished below this length, relative to the longest one.
-VANISHED = 1e-8
-
-
-class GradNorm(GradientWeighting):
-    r"""GradNorm: weights learned such that slow tasks get longer gradients.
-
-    The weights are learned by gradient descent on
-
-    .. math::
-        \sum_k \left| w_k \lVert g_k \rVert - \bar G\, r_k^\alpha \right|, \qquad
-        r_k = \frac{L_k(t) / L_k(0)}{\operatorname{mean}_j L_j(t) / L_j(0)}
-
-    where :math:`w_k` is the weight of task k, :math:`g_k` the gradient of its loss
-    :math:`L_k` with respect to the shared parameters, :math:`\bar G` the mean of
-    :math:`w_j \lVert g_j \rVert` over the tasks, and :math:`r_k` the relative inverse
-    training rate. The targets :math:`\bar G\, r_k^\alpha` are treated as constants.
-    All weights start at 1 and remain positive, and their sum is `n_tasks`. A step uses
-    the weights before their update in that step.
-
-    Parameters
-    ----------
-    n_tasks : int
-        Number of tasks.
-    alpha : float, default=1.5
-        Exponent of the training rates, >= 0. The larger it is, the longer are the
-        gradients of slow tasks. With 0 all gradients are brought to the same length.
-    lr : float, default=0.025
-        Learning rate of the weights, > 0.
-
-    Notes
-    -----
-    This implementation differs from the paper in these points:
-
-    - The weights multiply the gradients of the shared parameters only. Parameters of
-      one task, such as its tower, take the plain gradient of that task, as with all
-      subclasses of :class:`GradientWeighting`. In the paper the weight multiplies the
-      whole loss.
-    - The norms are computed over all shared parameters, not over the last shared
-      layer.
-    - The targets are divided by the mean of :math:`r_j^\alpha`. Otherwise weights with
-      a fixed sum could not reach all of them.
-    - The descent is on the logarithms of the weights, with its own learning rate `lr`
-      and with the sum above divided by :math:`\bar G`, and no step moves a weight
-      beyond its target. The weights therefore remain positive for losses of any scale.
-    - If the loss of a task is not above 0, or its gradient is negligible compared to
-      the longest one, the weight of the task is unchanged in this step, and the task
-      does not enter the means.
-    - The initial loss :math:`L_k(0)` is the expected loss at the base rate of the task,
-      for cross-entropy the entropy of the rate, instead of the loss of the first batch,
-      which depends on whether the batch has a positive row. If the weighting is used
-      alone, or with a loss that is not a mean over rows, such as "jrc" and
-      "combined_pair", it is the mean of the losses above 0 in the first epoch, and
-      during that epoch the mean so far.
-    - The pairwise term of "pwiser" is part of :math:`L_k(t)`, but not of
-      :math:`L_k(0)`. A ranked task therefore begins as a slow one, the more so the
-      larger the weight of the term is.
-    - In the training rates, :math:`L_k(t)` is a mean over the weights: the loss of the
-      batch divided by the mean weight of its rows for the task. Otherwise missing
-      labels, small weights of a task and, in conditional task space, few rows with the
-      task that it presupposes would count as progress.
-    - Extra losses that a network adds, such as the corrections of ESCM2, have no
-      expected value at the base rates. They are left out of :math:`L_k(t)` in the
-      training rates, and are part of the gradients.
-
-    References
-    ----------
-    Chen et al. (2018), "GradNorm: gradient normalization for adaptive loss balancing in
-    deep multitask networks", ICML. :arxiv:`1711.02257`
-
-    Examples
-    --------
-    >>> import torch
-    >>> from sk_pwiser.weighting import GradNorm
-    >>> weighting = GradNorm(2)
-    >>> shared = torch.nn.Parameter(torch.tensor([1.0, 1.0]))
-    >>> for _ in range(200):
-    ...     losses = torch.stack([shared.sum(), 3 * shared.sum()])
-    ...     weighting.backward(losses, None, [shared])
-    >>> weighting.weights
-    tensor([1.5000, 0.5000])
-    """
-
-    def __init__(self, n_tasks: int, *, alpha: float = 1.5, lr: float = 0.025) -> None:
-        super().__init__(n_tasks)
-        self.alpha = check_number("alpha", alpha, at_least=0.0)
-        self.lr = check_number("lr", lr, above=0.0)
-        self.weights = nn.Buffer(torch.ones(n_tasks))
-        # 0 if unknown, until the first loss of the task that is above 0.
-        self.initial_losses = nn.Buffer(torch.zeros(n_tasks))
-        # The number of losses in the mean of the epoch; 0 if no loss is added any more.
-        count = torch.zeros(n_tasks, dtype=torch.int64)
-        self.n_initial = nn.Buffer(count, persistent=False)
-        # Values of the current step, which later steps do not need.
-        self.losses = nn.Buffer(torch.zeros(n_tasks), persistent=False)
-        self.extra_losses = nn.Buffer(torch.zeros(n_tasks), persistent=False)
-        self.mean_weights = nn.Buffer(torch.ones(n_tasks), persistent=False)
-
-    def set_base_losses(self, losses: Tensor) -> None:
-        """Take the expected losses at the base rates, `(n_tasks,)`, as initial ones."""
-        self.initial_losses.copy_(losses)
-
-    def set_step(
-        self, sample_weight: Tensor | None, extra_losses: Tensor | None
-    ) -> None:
-        """Take the mean weights of the tasks and the extra losses for the rates."""
-        if sample_weight is None or sample_weight.dim() == 1:  # equal for all tasks
-            self.mean_weights.fill_(1.0)
-        else:
-            self.mean_weights.copy_(sample_weight.mean(dim=0))
-        if extra_losses is not None:
-            self.extra_losses.copy_(extra_losses)
-
-    def backward(
-        self, losses: Tensor, penalty: Tensor | None, parameters: Iterable[nn.Parameter]
-    ) -> None:
-        """Combine the tasks' gradients and store the result in the parameters."""
-        known = (losses.detach() - self.extra_losses) / self.mean_weights
-        self.losses.copy_(torch.where(self.mean_weights > 0, known, 0.0))
-        is_open = (self.initial_losses == 0) | (self.n_initial > 0)
-        is_added = is_open & (self.losses > 0)
-        self.n_initial.add_(is_added)
-        change = (self.losses - self.initial_losses) / self.n_initial.clamp(min=1)
-        self.initial_losses.add_(torch.where(is_added, change, 0.0))
-        super().backward(losses, penalty, parameters)
-
-    def end_epoch(self) -> list[float]:
-        """Return the epoch's mean weights and reset them; end means of first losses."""
-        self.n_initial.zero_()
-        return super().end_epoch()
-
-    def weigh(self, gram: Tensor) -> Tensor:
-        """Return the weights of the step, of shape `(n_tasks,)`, then update them."""
-        # One copy from the device.
-        known = torch.stack([self.weights, self.losses, self.initial_losses])
-        weights, losses, initial_losses = known.to(gram).unbind()
-        norms = gram.diagonal().sqrt()
-        is_active = (losses > 0) & (norms > VANISHED * norms.max())
-        if is_active.any():
-            before, lengths = weights[is_active], (weights * norms)[is_active]
-            progress = (losses / initial_losses)[is_active]
-            # The targets are proportional to progress ** alpha and sum to the same
-            # total.
-            targets = lengths.sum() * (self.alpha * progress.log()).softmax(dim=0)
-            # The derivative of |length - target| / mean with respect to log w is
-            # length / mean, up to its sign.
-            limit = self.lr * lengths / lengths.mean()
-            moved = before * (targets / lengths).log().clamp(-limit, limit).exp()
-            updated = weights.clone()
-            updated[is_active] = moved * before.sum() / moved.sum()
-            self.weights.copy_(updated)
-        return weights
-
-
-class MetaBalance(GradientWeighting):
-    r"""MetaBalance: gradients scaled to the length of a target task's gradient.
-
-    Each shared parameter tensor is treated separately. With the target task 0 and a
-    moving average :math:`n_k` of the lengths of the gradients of each task,
-
-    .. math::
-        g_k \leftarrow r \frac{n_0}{n_k} g_k + (1 - r) g_k, \quad\text{then}\quad
-        n_k \leftarrow \beta n_k + (1 - \beta) \lVert g_k \rVert
-
-    with the original gradient in the second formula. The step is the sum over the
-    tasks.
-
-    Parameters
-    ----------
-    n_tasks : int
-        Number of tasks.
-    relax : float, default=0.7
-        The factor r, in [0, 1]. With 0 the step is the plain sum, with 1 all moving
-        averages of the lengths become equal.
-    decay : float, default=0.9
-        Decay :math:`\beta` of the moving averages, in [0, 1).
-    target : int, default=0
-        Index of the target task. A negative index counts from the last task.
-
-    Notes
-    -----
-    The weights differ between tensors. The history contains the mean weight of each
-    task over the tensors in which its gradient is not 0.
-
-    The paper has three strategies. This is the one that both increases and decreases
-    lengths; the other two only increase or only decrease them.
-
-    This implementation differs from the authors' code in two points: the averages start
-    with the first length and exclude the current batch; and they skip batches in which
-    the gradient of the task is 0, such as those without a known label or, in
-    conditional task space, without a click. Otherwise a batch with a positive row of a
-    rare task, whose gradient is long, would reduce its own weight, and the first batch
-    after many without a label would have an arbitrarily large one.
-
-    As in the authors' code, the ratio of the averages has no limit, so that tasks with
-    short gradients may have weights of hundreds. A single gradient, however, is
-    lengthened to at most 100 times the average of the target. In the authors' code the
-    limit is :math:`1/(1-\beta)`, as the average includes the gradient; it would shorten
-    the gradient of a positive row if fewer than about one in ten batches has such a
-    row.
-
-    References
-    ----------
-    He et al. (2022), "MetaBalance: improving multi-task recommendations via adapting
-    gradient magnitudes of auxiliary tasks", WWW. :arxiv:`2203.06801`
-
-    Examples
-    --------
-    >>> import torch
-    >>> from sk_pwiser.weighting import MetaBalance
-    >>> weighting = MetaBalance(2, relax=1.0)
-    >>> weighting.combine([torch.tensor([[2.0, 0.0], [0.0, 1.0]])])
-    [tensor([2., 2.])]
-    """
-
-    lengths: Tensor
-
-    def __init__(
-        self, n_tasks: int, *, relax: float = 0.7, decay: float = 0.9, target: int = 0
-    ) -> None:
-        super().__init__(n_tasks)
-        self.relax = check_number("relax", relax, at_least=0, at_most=1)
-        self.decay = check_number("decay", decay, at_least=0, below=1)
-        self.target = check_integer("target", target, at_least=-n_tasks)
-        if self.target >= n_tasks:
-            raise ValueError(
-                f"target must be the index of one of {n_tasks} tasks; got {target!r}."
-            )
-        # One row per trained tensor; rows are added when a tensor is first combined.
-        self.register_buffer("lengths", torch.zeros(0, n_tasks))
-        # Indices, on the device too: a copy in every step would wait for the device.
-        self._rows: tuple[list[int], Tensor] | None = None
-
-    def combine(self, gradients: Sequence[Tensor]) -> list[Tensor]:
-        """Return the weighted sum of each tensor, of shape `(n_entries,)`."""
-        current = torch.stack([torch.linalg.vector_norm(g, dim=1) for g in gradients])
-        indices = list(range(len(gradients)) if self.indices is None else self.indices)
-        if self._rows is None or self._rows[0] != indices:
-            self._rows = indices, torch.tensor(indices, device=current.device)
-        rows = self._rows[1]
-        n_missing = max(indices) + 1 - len(self.lengths)
-        if n_missing > 0:
-            new = current.new_zeros(n_missing, self.n_tasks)
-            self.lengths = torch.cat([self.lengths.to(new), new])
-        lengths, moved = average_lengths(self.lengths[rows], current, self.decay)
-        self.lengths[rows] = moved.to(self.lengths.dtype)
-        is_known = lengths > 0
-        target_lengths = lengths[:, self.target].unsqueeze(1)
-        has_ratio = is_known & (target_lengths > 0)
-        ratios = torch.where(has_ratio, target_lengths / lengths, 1.0)
-        weights = self.relax * ratios + (1 - self.relax)
-        mean = torch.where(is_known, weights, 0.0).sum(dim=0) / is_known.sum(dim=0)
-        self.record(mean.nan_to_num(nan=1.0))
-        return [w @ g for w, g in zip(weights, gradients, strict=True)]
-
-    def _load_from_state_dict(
-        self, state_dict: Mapping[str, Any], prefix: str, *args: Any, **kwargs: Any
-    ) -> None:
-        # A new instance does not know the number of tensors.
-        found = state_dict.get(f"{prefix}lengths")
-        if found is not None and found.shape[1:] == self.lengths.shape[1:]:
-            self.lengths = torch.zeros_like(found, device=self.lengths.device)
-        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
-
-
-# A gradient is lengthened to at most this multiple of the average that it approaches.
-LONGEST = 100.0
-
-
-def average_lengths(
-    averages: Tensor, current: Tensor, decay: float
-) -> tuple[Tensor, Tensor]:
-    """Return the lengths to divide by in a batch, and the averages after it.
-
-    An average of 0 has not begun. It begins with the first length above 0, excludes the
-    current batch and skips batches without a gradient.
-    """
-    averages = averages.to(current)
-    lengths = torch.where(averages > 0, averages, current)
-    moved = lengths.lerp(current, 1 - decay)
-    moved = torch.where(current > 0, moved, averages)
-    return lengths.maximum(current / LONGEST), moved
-
-
-class GradCraft(GradientWeighting):
-    r"""GradCraft: gradients of similar length, with all conflicts removed jointly.
-
-    First the lengths of the gradients are brought closer together, by their moving
-    averages :math:`m_k` over the earlier batches:
-
-    .. math::
-        g_k \leftarrow r \frac{\max_j m_j}{m_k} g_k + (1 - r) g_k, \quad\text{then}\quad
-        m_k \leftarrow \beta m_k + (1 - \beta) \lVert g_k \rVert
-
-    with the original gradient in the second formula.
-
-    Then, for each task k, let J be the set of tasks whose gradients have a negative
-    inner product with :math:`g_k`. A linear combination of the gradients of J is
-    added to :math:`g_k`, such that
-
-    .. math::
-        \tilde g_k^\top g_j = \epsilon \lVert g_k \rVert \lVert g_j \rVert
-        \quad \text{for all } j \in J.
-
-    The step is :math:`\sum_k \tilde g_k`.
-
-    Parameters
-    ----------
-    n_tasks : int
-        Number of tasks.
-    relax : float, default=0.5
-        The factor r, in [0, 1]. With 0 the lengths are unchanged, with 1 all moving
-        averages of the lengths become equal.
-    decay : float, default=0.9
-        Decay :math:`\beta` of the moving averages, in [0, 1).
-    epsilon : float, default=1e-8
-        Cosine between conflicting gradients after the projection, in [0, 1].
-
-    Notes
-    -----
-    PCGrad (Yu et al., 2020, :arxiv:`2001.06782`) projects onto one task after another,
-    and a later projection may restore an earlier conflict. GradCraft solves for all
-    conflicts of a task jointly, by least squares if the gradients of J are linearly
-    dependent.
-
-    The authors search r in [0, 1] and :math:`\epsilon` between 1e-10 and 1e-8.
-
-    This implementation differs from the authors' code in four points: lengths and
-    conflicts are computed over the shared parameters instead of all parameters; the
-    step is the sum over the tasks instead of their mean, as with equal weights; the
-    averages start with the first length and exclude the current batch; and they skip
-    batches in which the gradient of the task is 0, such as those without a known label
-    or, in conditional task space, without a click. Otherwise a batch with a positive
-    row of a rare task, whose gradient is long, would reduce its own weight, and the
-    first batch after many without a label would have an arbitrarily large one. A task
-    whose gradient was 0 in all steps so far is ignored.
-
-    As in the authors' code, the ratio of the averages has no limit, so that tasks with
-    short gradients may have weights of hundreds. A single gradient, however, is
-    lengthened to at most 100 times the longest average. In the authors' code the limit
-    is :math:`1/(1-\beta)`, as the average includes the gradient; it would shorten the
-    gradient of a positive row if fewer than about one in ten batches has such a row.
-
-    References
-    ----------
-    Bai, Zhang, Li, Yu, Liu, Feng and He (2024), "GradCraft: elevating multi-task
-    recommendations through holistic gradient crafting", KDD. :arxiv:`2407.19682`
-
-    Examples
-    --------
-    >>> import torch
-    >>> from sk_pwiser.weighting import GradCraft
-    >>> weighting = GradCraft(2, relax=1.0, epsilon=0.0)
-    >>> weighting.combine([torch.tensor([[2.0, 0.0], [0.0, 1.0]])])
-    [tensor([2., 2.])]
-    """
-
-    def __init__(
-        self,
-        n_tasks: int,
-        *,
-        relax: float = 0.5,
-        decay: float = 0.9,
-        epsilon: float = 1e-8,
-    ) -> None:
-        super().__init__(n_tasks)
-        self.relax = check_number("relax", relax, at_least=0, at_most=1)
-        self.decay = check_number("decay", decay, at_least=0, below=1)
-        self.epsilon = check_number("epsilon", epsilon, at_least=0, at_most=1)
-        self.lengths = nn.Buffer(torch.zeros(n_tasks))
-
-    def weigh(self, gram: Tensor) -> Tensor:
-        """Return the weights of the original gradients in the step, `(n_tasks,)`."""
-        norms = gram.diagonal().sqrt()
-        lengths, moved = average_lengths(self.lengths, norms, self.decay)
-        self.lengths.copy_(moved)
-        ratios = torch.where(lengths > 0, lengths.max() / lengths, 1.0)
-        scales = self.relax * ratios + (1 - self.relax)
-        return scales * without_conflicts(gram * scales.outer(scales), self.epsilon)
-
-
-def without_conflicts(gram: Tensor, epsilon: float) -> Tensor:
-    """Return the weights of the gradients in the sum of the projected gradients."""
-    norms = gram.diagonal().sqrt()
-    weights = torch.ones_like(norms)
-    for k, products in enumerate(gram):
-        conflicting = products < 0
-        if not conflicting.any():
-            continue
-        among = gram[conflicting][:, conflicting]
-        wanted = epsilon * norms[k] * norms[conflicting] - products[conflicting]
-        # "gelsd" returns the shortest solution if the matrix is singular.
-        solution = torch.linalg.lstsq(among, wanted.unsqueeze(1), driver="gelsd")
-        weights[conflicting] += solution.solution.squeeze(1)
-    return weights
 
 
 # Lower bound of 1 + cosine of two gradients; a smaller value is rounding error of

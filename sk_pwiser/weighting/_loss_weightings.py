@@ -55,40 +55,6 @@ class TaskWeighting(nn.Module):
         self._sums = nn.Buffer(torch.zeros(n_tasks), persistent=False)
         self._n_steps = nn.Buffer(torch.zeros(1), persistent=False)
 
-    def set_base_losses(self, losses: Tensor) -> None:
-        """Receive the losses of predictions that equal the base rates of the tasks.
-
-        Called once before training, with values that do not depend on the labels of a
-        single batch. By default they are not used. A weighting that is used alone, or
-        with a loss whose `averages_rows` is False, does not receive them.
-
-        Parameters
-        ----------
-        losses : Tensor of shape (n_tasks,)
-            Expected loss of each task per row of weight 1, without penalties and
-            pairwise parts; for cross-entropy the entropy of the base rate. In
-            conditional task space, that of the rate among the rows where the task that
-            it presupposes happened.
-        """
-
-    def set_step(
-        self, sample_weight: Tensor | None, extra_losses: Tensor | None
-    ) -> None:
-        """Receive what the losses of a step consist of.
-
-        Called before `backward`. By default neither is used.
-
-        Parameters
-        ----------
-        sample_weight : Tensor of shape (batch,) or (batch, n_tasks), or None
-            Weights of the rows in the losses, 0 for missing labels and, in conditional
-            task space, for rows without the task that is presupposed; None if all are
-            1. The losses are divided by the number of rows, not by these weights.
-        extra_losses : Tensor of shape (n_tasks,), or None
-            The part of the losses that the network has added, such as the corrections
-            of ESCM2, without its graph. The base losses do not contain it.
-        """
-
     def forward(self, losses: Tensor) -> Tensor:
         """Combine the losses of the tasks.
 
