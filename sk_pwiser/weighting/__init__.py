@@ -9,18 +9,16 @@ which are passed to `fit` as `sample_weight`.
 from typing import Any
 
 from sk_pwiser._utils import RemovedNameError
-from sk_pwiser.weighting._gradient_weightings import GradientWeighting, Nash
-from sk_pwiser.weighting._gradient_weightings import depends_on as depends_on
-from sk_pwiser.weighting._loss_weightings import (
-    DynamicWeightAverage,
-    Equal,
-    ExponentialMovingAverage,
-    Fixed,
-    TaskWeighting,
-    Uncertainty,
-)
+from sk_pwiser.weighting._base import GradientWeighting, TaskWeighting
+from sk_pwiser.weighting._dependencies import depends_on as depends_on
+from sk_pwiser.weighting._dwa import DynamicWeightAverage
+from sk_pwiser.weighting._ema import ExponentialMovingAverage
+from sk_pwiser.weighting._equal import Equal
+from sk_pwiser.weighting._fixed import Fixed
+from sk_pwiser.weighting._nash import Nash
 from sk_pwiser.weighting._session_critic import SessionCriticWeights
 from sk_pwiser.weighting._torchjd import TorchJD
+from sk_pwiser.weighting._uncertainty import Uncertainty
 
 WEIGHTINGS: dict[str, type[TaskWeighting]] = {
     "dwa": DynamicWeightAverage,

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from sk_pwiser._utils import check_choice, equal, import_extra
-from sk_pwiser.weighting._gradient_weightings import GradientWeighting
+from sk_pwiser.weighting._base import GradientWeighting
 
 # Errors of methods whose parameters or number of tasks do not fit.
 ERRORS = AttributeError, IndexError, RuntimeError, TypeError, ValueError

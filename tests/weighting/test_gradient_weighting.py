@@ -9,12 +9,8 @@ from torch import nn
 
 from sk_pwiser.networks import NETWORKS, NetworkSpec
 from sk_pwiser.weighting import GradientWeighting
-from sk_pwiser.weighting._gradient_weightings import (
-    LARGE_TABLE,
-    N_SEARCHED,
-    depends_on,
-    nonzero_rows,
-)
+from sk_pwiser.weighting._dependencies import N_SEARCHED, depends_on
+from sk_pwiser.weighting._gradient_rows import LARGE_TABLE, nonzero_rows
 
 
 class Given(GradientWeighting):
