@@ -2,7 +2,7 @@
 
     python benchmarks/markets.py                        # all data sets
     python benchmarks/markets.py --data generated --seeds 3
-    python benchmarks/markets.py --methods pooled none l2_sp delta tred
+    python benchmarks/markets.py --methods pooled none l2_sp tred
 
 All markets but the last give the source, one fit on their rows. Then 500, 5,000 and all
 training rows of the last market become available, and each method predicts its test
@@ -11,8 +11,8 @@ rows:
 - "source": the source itself, without the new rows;
 - "scratch": a fit on the new rows alone;
 - "pooled": one fit on the rows of all markets;
-- "none", "l2_sp", "delta", "tred": `fine_tune` of the source on the new rows,
-  with this regulariser;
+- "none", "l2_sp", "tred": `fine_tune` of the source on the new rows, with this
+  regulariser;
 - "merged": the source, fine-tuned on each market, merged with coefficients that
   minimise the log loss of a fifth of the new rows, which the members have not seen;
 - "distilled": a student of these members, on the new rows.
@@ -53,7 +53,7 @@ from sk_pwiser.datasets import load_kuairand, make_ctr_cvr
 from sk_pwiser.model_selection import FunnelStratifiedKFold
 from sk_pwiser.transfer import distill, fine_tune, merge_estimators
 
-WEIGHTS = {"l2_sp": 0.01, "delta": 0.5, "tred": 0.5}
+WEIGHTS = {"l2_sp": 0.01, "tred": 0.5}
 METHODS = ("pooled", "source", "scratch", "none", *WEIGHTS, "merged", "distilled")
 SOURCE_TABS, LAST_TAB = (1, 0), 4
 # The largest number stands for all rows.

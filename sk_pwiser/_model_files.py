@@ -264,6 +264,9 @@ class PlainForm:
             value = value.to_numpy()  # an Index or a Series, such as of column names
         if isinstance(value, np.ndarray):
             return self._encode_array(value, name, arrays)
+        if is_tensor(value):
+            array = value.detach().cpu().numpy()
+            return {TAG: "tensor", "items": self._encode(array, name, arrays)}
         if isinstance(value, np.generic) and value.dtype.kind in "biufU":
             return {TAG: "scalar", "dtype": value.dtype.str, "items": value.item()}
         cls = type(value)
@@ -323,6 +326,10 @@ class PlainForm:
         items = self._decode(value["items"], arrays)
         if kind == "dict":
             return dict(items)
+        if kind == "tensor":
+            import torch  # histories, which need no torch, have no tensors
+
+            return torch.from_numpy(items)
         if kind == "scalar":
             return _dtype(value["dtype"]).type(items)
         if kind == "objects":
@@ -348,6 +355,11 @@ class PlainForm:
         restored = cls.__new__(cls)
         restored.__dict__.update(attributes)
         return restored
+
+
+def is_tensor(value):
+    """Return whether a value is a tensor of torch, which need not be imported."""
+    return type(value).__name__ == "Tensor" and type(value).__module__ == "torch"
 
 
 def _dtype(text, kinds="biufOU"):

@@ -107,6 +107,10 @@ def did_you_mean(name: object, known: Iterable[object]) -> str:
     return f" Did you mean {meant!r}?" if meant else ""
 
 
+class RemovedNameError(ValueError):
+    """A choice that earlier versions had; the message names what to use instead."""
+
+
 def check_choice(name: str, value: object, choices: Collection[str | None]) -> str:
     if isinstance(value, str | None) and value in choices:
         return value  # type: ignore[return-value]

@@ -134,7 +134,7 @@ def calls_per_step(fit_params=None, batch_size=400, **params):
 
 
 # Times that the host waits per step, by the weightings of gradients.
-WAITS = {"gradcraft": 5, "gradnorm": 5, "metabalance": 1, "nash": 3, "torchjd": 3}
+WAITS = {"nash": 3, "torchjd": 3}
 
 
 class TestSynchronisationsPerStep:

@@ -181,11 +181,10 @@ TUNED = {"max_epochs": 2, "early_stopping": "auc"}
     [
         lambda a, b: distill([a, b], X, student=a),
         lambda a, b: fine_tune(a, X, Y, regularizer="tred", **TUNED),
-        lambda a, b: fine_tune(a, X, Y, regularizer="delta", **TUNED),
         lambda a, b: fit_like(small(**STOPPED), a, X, Y),
         lambda a, b: merge_estimators(a, [fine_tune(a, X, Y, extend=False)], X, Y),
     ],
-    ids=["distill", "tred", "delta", "fit_like", "merge"],
+    ids=["distill", "tred", "fit_like", "merge"],
 )
 def test_transfer(call, where):
     def models():

@@ -69,20 +69,26 @@ print(
 # Four ways to combine them
 # -------------------------
 #
-# The table shows by how much the log loss of each task exceeds the log loss of the true
+# Two of them are aggregators of TorchJD: PCGrad removes the part of a gradient that
+# points against another one, and IMTL-G gives all tasks the same part of the step. The
+# table shows by how much the log loss of each task exceeds the log loss of the true
 # probabilities, in thousandths.
 
 from sklearn.metrics import log_loss
 
 truth = np.column_stack([ctr, ctr * cvr])[test]
 excess = {}
-for weighting in ["equal", "gradcraft", "metabalance", "nash"]:
+methods = {
+    "equal": {"weighting": "equal"},
+    "PCGrad": {"weighting": "torchjd", "weighting_params": {"aggregator": "PCGrad"}},
+    "IMTL-G": {"weighting": "torchjd", "weighting_params": {"aggregator": "IMTLG"}},
+    "nash": {"weighting": "nash"},
+}
+for name, chosen in methods.items():
     for seed in range(3):
-        model = MultiTaskCTRCVRClassifier(
-            weighting=weighting, random_state=seed, **params
-        )
+        model = MultiTaskCTRCVRClassifier(random_state=seed, **chosen, **params)
         P = model.fit(X[train], Y[train]).predict_proba(X[test]).astype(float)
-        excess[weighting, seed] = [
+        excess[name, seed] = [
             1000 * (log_loss(y, p) - log_loss(y, best))
             for y, p, best in zip(Y[test].T.to_numpy(), P.T, truth.T, strict=True)
         ]

@@ -88,8 +88,8 @@ class MultiTaskCTRCVRClassifier(
         at 0.5 %, and at most 0.3. In `partial_fit`, the share is the largest one that
         the rows of all calls allow. If the term ranks several tasks, the rarest one
         decides. Losses without the term ignore it.
-    weighting : {"equal", "dwa", "ema", "fixed", "gradcraft", "gradnorm", \
-            "metabalance", "nash", "torchjd", "uncertainty"}, class or \
+    weighting : {"equal", "dwa", "ema", "fixed", "nash", "torchjd", \
+            "uncertainty"}, class or \
             Module, default="equal"
         How the tasks' losses, or their gradients, are combined: a name of
         :mod:`sk_pwiser.weighting`, a subclass of

@@ -11,6 +11,7 @@ from sk_pwiser import _model_files
 from sk_pwiser._model_files import PlainForm
 from sk_pwiser._training._schema import encode_plain
 from sk_pwiser._training._state import STATE_CLASSES, from_state, to_state
+from sk_pwiser._utils import RemovedNameError
 from sk_pwiser._version import __version__
 
 # Methods that scikit-learn's metadata routing passes weights and groups to.
@@ -42,10 +43,10 @@ class SavingMixin:
         Raises
         ------
         ValueError, TypeError
-            If something cannot be saved: a class of your own as `network`, `loss`,
-            `weighting` or `optimizer`, callbacks, a RandomState instance, or category
-            values other than text, numbers, bytes, dates, timestamps,
-            intervals, and tuples of these. No file is written.
+            If something cannot be saved: a class of your own, or an object of TorchJD,
+            as `network`, `loss`, `weighting` or `optimizer`, callbacks, a RandomState
+            instance, or category values other than text, numbers, bytes, dates,
+            timestamps, intervals, and tuples of these. No file is written.
 
         Examples
         --------
@@ -179,6 +180,8 @@ def from_plain(cls, values, arrays, name):
         set_requests(estimator, content.get("requests", {}))
         if content["result"] is not None:
             estimator._set_result(from_state(content["result"], defaults))
+    except RemovedNameError as error:
+        raise ValueError(f"{name} cannot be loaded: {error}") from None
     except _model_files.READING_ERRORS as error:
         message = f"{name} is not a valid file of a {cls.__name__}: {error}"
         version = known.get("sk_pwiser") or __version__
@@ -194,7 +197,9 @@ def _check_params(when, params):
     for name, value in params.items():
         is_state = name == "random_state" and not isinstance(value, Integral | None)
         has_callbacks = name == "callbacks" and value
-        if callable(value) or is_state or has_callbacks:
+        entries = value.values() if isinstance(value, dict) else ()
+        has_code = any(map(callable, [value, *entries]))
+        if has_code or is_state or has_callbacks:
             raise TypeError(
                 f"A model with {name}={value!r}{when} cannot be saved: a file holds "
                 "no code. Set another value, or use pickle for files that you trust."

@@ -83,7 +83,7 @@ class MultiTaskCriterion(nn.Module):
         parameters: Iterable[nn.Parameter] | None = None,
     ) -> Tensor:
         """Return the reported loss of a batch; set the gradients of `parameters`."""
-        losses, weights, extra, penalty = self._terms(output, y, sample_weight, groups)
+        losses, penalty = self._terms(output, y, sample_weight, groups)
         if parameters is not None:
             has_gradient = penalty is not None and penalty.requires_grad
             if not losses.requires_grad and (
@@ -94,7 +94,6 @@ class MultiTaskCriterion(nn.Module):
                     "depend on parameters that are trained; they depend on none, since "
                     "all are frozen, or the logits or losses are detached."
                 )
-            self.weighting.set_step(weights, None if extra is None else extra.detach())
             self.weighting.backward(losses, penalty, parameters)
             losses = losses.detach()
         reported = self.weighting.report(losses)
@@ -106,11 +105,8 @@ class MultiTaskCriterion(nn.Module):
         y: Tensor,
         sample_weight: Tensor | None,
         groups: Tensor | None,
-    ) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor | None]:
-        """Return the losses, row weights, extra losses of the tasks, and penalty.
-
-        The losses have the shape `(n_tasks,)`. The last two are None without any.
-        """
+    ) -> tuple[Tensor, Tensor | None]:
+        """Return the losses of the tasks, of shape `(n_tasks,)`, and any penalty."""
         _check_output(output, y.shape)
         heads, weights, targets = output.logits, sample_weight, y
         if output.sampled_logits is not None:
@@ -159,11 +155,10 @@ class MultiTaskCriterion(nn.Module):
             logits = _utils.at_least_float32(output.logits)
             rises = funnel_monotonicity_penalty(logits, sample_weight, self.parents)
             penalties.append(self.monotonicity_weight * rises)
-        added = torch.stack(extras).sum(dim=0) if extras else None
-        if added is not None:
-            losses = losses + added
+        if extras:
+            losses = losses + torch.stack(extras).sum(dim=0)
         penalty = torch.stack(penalties).sum() if penalties else None
-        return losses, weights, added, penalty
+        return losses, penalty
 
     @torch.no_grad()
     def count_rows(self, y: Tensor, weights: Tensor | None) -> None:
@@ -515,12 +510,6 @@ def build_net(
     criterion = MultiTaskCriterion(
         loss, components.weighting, network.monotonicity_weight, network.spec.parents
     )
-    set_losses = type(components.weighting).set_base_losses
-    if loss.averages_rows and set_losses is not TaskWeighting.set_base_losses:
-        # The losses of predictions that equal the base rates.
-        logits = network.base_logits.unsqueeze(0)
-        of_rows = loss.row_losses(logits, logits.sigmoid())
-        components.weighting.set_base_losses(of_rows[0])
     criterion.leans_on_parents = (
         is_update
         and settings.lr_schedule is not None

@@ -22,7 +22,7 @@ from sk_pwiser import _utils
 from sk_pwiser._training._muon import Muon
 from sk_pwiser.losses import LOSSES
 from sk_pwiser.networks import NETWORKS
-from sk_pwiser.weighting import WEIGHTINGS
+from sk_pwiser.weighting import WEIGHTINGS, check_not_removed
 
 # Keys of `encoding_params` and their defaults.
 ENCODING_PARAMS: dict[str, Any] = {
@@ -237,6 +237,7 @@ class ParametersMixin(BaseEstimator):  # type: ignore[misc]
 
     def _validate_params(self) -> None:
         """Validate the parameters; errors also name the one that was meant."""
+        check_not_removed(getattr(self, "weighting", None))
         try:
             super()._validate_params()
         except InvalidParameterError as error:
@@ -256,6 +257,7 @@ class Settings(_Parameters):  # type: ignore[misc, valid-type]
     @classmethod
     def of(cls, params: Mapping[str, Any]) -> "Settings":
         """Copy the parameters of an estimator; a subclass may have further ones."""
+        check_not_removed(params["weighting"])
         copies = {name: _copy(params[name]) for name in PARAMETER_CONSTRAINTS}
         copies |= {k: v or {} for k, v in copies.items() if k.endswith("_params")}
         given = copies["encoding_params"]

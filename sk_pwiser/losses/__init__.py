@@ -3,15 +3,13 @@
 `LOSSES` maps the names accepted by `MultiTaskCTRCVRClassifier(loss=...)` to classes.
 """
 
-from sk_pwiser.losses._losses import (
-    BCE,
-    Focal,
-    MultiTaskLoss,
-    PWiseR,
-    funnel_monotonicity_penalty,
-    pwiser_loss,
-)
-from sk_pwiser.losses._ranking import JRC, CombinedPair
+from sk_pwiser.losses._base import MultiTaskLoss
+from sk_pwiser.losses._bce import BCE
+from sk_pwiser.losses._combined_pair import CombinedPair
+from sk_pwiser.losses._focal import Focal
+from sk_pwiser.losses._jrc import JRC
+from sk_pwiser.losses._monotonicity import funnel_monotonicity_penalty
+from sk_pwiser.losses._pwiser import PWiseR, pwiser_loss
 
 LOSSES: dict[str, type[MultiTaskLoss]] = {
     "bce": BCE,

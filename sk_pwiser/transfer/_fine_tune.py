@@ -34,9 +34,8 @@ from sk_pwiser.transfer._compatible import (
     tables_without_decay,
 )
 
-# The penalties and their default weights. All but "l2_sp" compare the features of a
-# batch with those of the initial network.
-REGULARIZERS = {"l2_sp": 0.01, "delta": 0.5, "tred": 0.5}
+# The penalties and their default weights.
+REGULARIZERS = {"l2_sp": 0.01, "tred": 0.5}
 
 # The separation of features in "tred": weights of its terms, and its optimisation.
 DISCREPANCY_WEIGHT, GATE_PENALTY, HEAD_PENALTY = 0.05, 0.024, 0.03
@@ -209,10 +208,10 @@ def _flat(features, n_rows):
 def penalised(net, regularizer, weight, rows, included, seed):
     """Add a penalty to the extra losses in training.
 
-    Before the first step, "l2_sp" is 0, "delta" measures only what dropout changes, and
-    "tred" is the size of the features that do not matter.
+    Before the first step, "l2_sp" is 0, and "tred" is the size of the features that do
+    not matter.
     """
-    network, reads_features = net.module_, regularizer != "l2_sp"
+    network, reads_features = net.module_, regularizer == "tred"
     # A copy: the parameters themselves are about to change.
     initial, gates = deepcopy(network).eval(), 1.0
     start = {name: p.detach() for name, p in initial.named_parameters()}
@@ -230,6 +229,17 @@ def penalised(net, regularizer, weight, rows, included, seed):
     if regularizer == "tred":
         gates = separate(read, rows.column("y"), rows.column("sample_weight"), seed)
 
+    references = []
+
+    def compare(module, inputs):
+        """Compute the features that those of a batch are compared with."""
+        if not module.training:
+            return
+        # Before the network runs, and on copies: both networks may change their inputs.
+        copies = [tensor.clone() for tensor in inputs]
+        with torch.autocast(inputs[0].device.type, enabled=False):
+            references.append(gates * features_of(initial, copies))
+
     def add(module, inputs, output):
         features = _flat(recorded[0], len(inputs[0])) if reads_features else None
         recorded.clear()
@@ -238,7 +248,7 @@ def penalised(net, regularizer, weight, rows, included, seed):
         # Squares of small differences would be lost in half precision.
         with torch.autocast(inputs[0].device.type, enabled=False):
             if reads_features:
-                value = distance_penalty(features, gates * features_of(initial, inputs))
+                value = distance_penalty(features, references.pop())
             else:
                 value = l2_sp_penalty(dict(network.named_parameters()), start, masks)
         extra = {**output.extra_losses, "regularizer": weight * value}
@@ -246,11 +256,14 @@ def penalised(net, regularizer, weight, rows, included, seed):
 
     recorder = _recording(network) if reads_features else nullcontext([])
     with recorder as recorded:
-        hook = network.register_forward_hook(add)
+        hooks = [network.register_forward_hook(add)]
+        if reads_features:
+            hooks.append(network.register_forward_pre_hook(compare))
         try:
             yield
         finally:
-            hook.remove()
+            for hook in hooks:
+                hook.remove()
 
 
 @accept_any_case_of_y
@@ -443,11 +456,9 @@ def fine_tune(
 
     - "l2_sp" penalises the distance from the source's weights, without embeddings of
       category values that are new or do not occur in `X`;
-    - "delta" penalises the distance from the source's features, which are the input of
-      the network's towers;
     - "tred" penalises the distance from those features of the source that matter in the
-      new market. It gained nothing over plain fine-tuning in the comparisons of
-      :ref:`transfer`.
+      new market; the features are the input of the network's towers. It gained nothing
+      over plain fine-tuning in the comparisons of :ref:`transfer`.
 
     Parameters
     ----------
@@ -464,10 +475,10 @@ def fine_tune(
         Group of each row, as in `fit`.
     eval_set : tuple of (X, Y), default=None
         Rows for early stopping, as in `fit`.
-    regularizer : {"l2_sp", "delta", "tred"} or None, default=None
+    regularizer : {"l2_sp", "tred"} or None, default=None
         The penalty, if any.
     regularizer_weight : float, default=None
-        Weight of the penalty, >= 0; by default 0.01 for "l2_sp", and 0.5 otherwise.
+        Weight of the penalty, >= 0; by default 0.01 for "l2_sp", and 0.5 for "tred".
     seen : bool, default=False
         Whether the source was fitted on the rows of `X`, too, as after one fit on all
         markets. The target statistics of a training row then leave out its block of
@@ -511,8 +522,7 @@ def fine_tune(
     Notes
     -----
     Departures from the papers: L2-SP treats the output layer separately, since its task
-    is new; here the tasks are the same, and all weights are kept near the source. DELTA
-    weights channels by their importance; here all have the same weight.
+    is new; here the tasks are the same, and all weights are kept near the source.
 
     The equations of TRED were not available. Here the gates g, which separate relevant
     features :math:`g \circ \varphi_0` from the others, minimise the cross-entropy of a
@@ -524,9 +534,6 @@ def fine_tune(
     ----------
     X. Li, Grandvalet and Davoine (2018). "Explicit Inductive Bias for Transfer Learning
     with Convolutional Networks." ICML. :arxiv:`1802.01483`
-
-    X. Li, Xiong, Wang, Rao, Liu and Huan (2019). "DELTA: Deep Learning Transfer using
-    Feature Map with Attention for Convolutional Networks." ICLR. :arxiv:`1901.09229`
 
     Li, Hu, Li, Xiong, Xu and Dou (2024). "Towards accurate knowledge transfer via
     target-awareness representation disentanglement." Machine Learning 113(2), 699-723.
@@ -546,6 +553,11 @@ def fine_tune(
     (3, 2)
     """
     check_fitted("source", source)
+    if regularizer == "delta":
+        raise ValueError(
+            "regularizer='delta' was removed. Use 'l2_sp', which is ahead of it, or "
+            "'tred', which compares features, too."
+        )
     check_choice("regularizer", regularizer, (*REGULARIZERS, None))
     weight = REGULARIZERS.get(regularizer, 0.0)
     if regularizer_weight is not None:
@@ -571,7 +583,7 @@ def fine_tune(
             raise ValueError(
                 f"{name} must be that of the source, {own!r}; got {value!r}."
             )
-    if regularizer in ("delta", "tred") and source.net_.module_.spec.bags:
+    if regularizer == "tred" and source.net_.module_.spec.bags:
         raise ValueError(
             f"regularizer={regularizer!r} does not support sparse X and lists; use "
             "'l2_sp' or None."

@@ -8,33 +8,23 @@ which are passed to `fit` as `sample_weight`.
 
 from typing import Any
 
-from sk_pwiser.weighting._gradient_weightings import (
-    GradCraft,
-    GradientWeighting,
-    GradNorm,
-    MetaBalance,
-    Nash,
-)
-from sk_pwiser.weighting._gradient_weightings import depends_on as depends_on
-from sk_pwiser.weighting._loss_weightings import (
-    DynamicWeightAverage,
-    Equal,
-    ExponentialMovingAverage,
-    Fixed,
-    TaskWeighting,
-    Uncertainty,
-)
+from sk_pwiser._utils import RemovedNameError
+from sk_pwiser.weighting._base import GradientWeighting, TaskWeighting
+from sk_pwiser.weighting._dependencies import depends_on as depends_on
+from sk_pwiser.weighting._dwa import DynamicWeightAverage
+from sk_pwiser.weighting._ema import ExponentialMovingAverage
+from sk_pwiser.weighting._equal import Equal
+from sk_pwiser.weighting._fixed import Fixed
+from sk_pwiser.weighting._nash import Nash
 from sk_pwiser.weighting._session_critic import SessionCriticWeights
 from sk_pwiser.weighting._torchjd import TorchJD
+from sk_pwiser.weighting._uncertainty import Uncertainty
 
 WEIGHTINGS: dict[str, type[TaskWeighting]] = {
     "dwa": DynamicWeightAverage,
     "ema": ExponentialMovingAverage,
     "equal": Equal,
     "fixed": Fixed,
-    "gradcraft": GradCraft,
-    "gradnorm": GradNorm,
-    "metabalance": MetaBalance,
     "nash": Nash,
     "torchjd": TorchJD,
     "uncertainty": Uncertainty,
@@ -46,16 +36,27 @@ __all__ = [
     "Equal",
     "ExponentialMovingAverage",
     "Fixed",
-    "GradCraft",
-    "GradNorm",
     "GradientWeighting",
-    "MetaBalance",
     "Nash",
     "SessionCriticWeights",
     "TaskWeighting",
     "TorchJD",
     "Uncertainty",
 ]
+
+
+# Weightings of earlier versions, and an aggregator of TorchJD with the same aim.
+REMOVED = {"gradcraft": "PCGrad", "gradnorm": "IMTLG", "metabalance": "IMTLG"}
+
+
+def check_not_removed(choice: Any) -> None:
+    """Raise if a name is that of a weighting that earlier versions had."""
+    if isinstance(choice, str) and choice in REMOVED:
+        raise RemovedNameError(
+            f"weighting={choice!r} was removed. Use 'equal', or a method of TorchJD: "
+            "weighting='torchjd', weighting_params={'aggregator': "
+            f"{REMOVED[choice]!r}}}."
+        )
 
 
 def as_weighting(

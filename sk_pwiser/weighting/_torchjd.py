@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from sk_pwiser._utils import check_choice, equal, import_extra
-from sk_pwiser.weighting._gradient_weightings import GradientWeighting
+from sk_pwiser.weighting._base import GradientWeighting
 
 # Errors of methods whose parameters or number of tasks do not fit.
 ERRORS = AttributeError, IndexError, RuntimeError, TypeError, ValueError
@@ -167,7 +167,7 @@ class TorchJD(GradientWeighting):
         """
         changed = {
             name: {
-                key: deepcopy(value)
+                key: _to_values(value)
                 for key, value in attributes.items()
                 if not equal(value, self._initial_attributes[name].get(key))
             }
@@ -195,7 +195,11 @@ class TorchJD(GradientWeighting):
                 f"{own} of TorchJD cannot continue from the state of {state['class']}."
             )
         for name, module in self.aggregator.named_modules():
-            vars(module).update(deepcopy(state["changed"].get(name, {})))
+            changed = state["changed"].get(name, {})
+            restored = {
+                k: _from_values(v, self._sums.device) for k, v in changed.items()
+            }
+            vars(module).update(restored)
 
     def _load_from_state_dict(
         self, state_dict: Mapping[str, Any], prefix: str, *args: Any, **kwargs: Any
@@ -250,6 +254,43 @@ def _make(choice: Any, n_tasks: int, params: dict[str, Any]) -> Any:
             f"computed in training; got {type(made).__name__} of TorchJD."
         )
     return made
+
+
+# Key of a dictionary that stands for a value of a class of torch: files of models hold
+# numbers, text and arrays only.
+TORCH_CLASS = "torch"
+
+
+def _to_values(value: Any) -> Any:
+    """Return a plain attribute as what a file can hold, and no object twice."""
+    if isinstance(value, list | tuple):
+        return type(value)(map(_to_values, value))
+    if isinstance(value, torch.dtype):
+        return {TORCH_CLASS: "dtype", "name": str(value).removeprefix("torch.")}
+    if isinstance(value, torch.device):
+        return {TORCH_CLASS: "device", "is_cpu": value.type == "cpu"}
+    if isinstance(value, Tensor) and value.device.type != "cpu":
+        return {TORCH_CLASS: "tensor", "values": value.detach().clone()}
+    return deepcopy(value)
+
+
+def _from_values(value: Any, device: torch.device) -> Any:
+    """Return the attribute of `_to_values`, on the device that trains now.
+
+    What was on the CPU stays there: some methods compute on the CPU only.
+    """
+    if isinstance(value, list | tuple):
+        return type(value)(_from_values(item, device) for item in value)
+    if not isinstance(value, dict):
+        return deepcopy(value)
+    if value[TORCH_CLASS] == "dtype":
+        dtype = getattr(torch, value["name"], None)
+        if not isinstance(dtype, torch.dtype):  # of a file that was altered
+            raise ValueError(f"{value['name']!r} is no dtype of torch.")
+        return dtype
+    if value[TORCH_CLASS] == "device":
+        return torch.device("cpu") if value["is_cpu"] else device
+    return value["values"].detach().clone().to(device)
 
 
 def _is_plain(value: Any) -> bool:

@@ -32,7 +32,7 @@ def test_errors_about_unknown_names_list_the_known_ones(earlier, parameter, regi
 MISSPELT = [
     ({"network": "esm"}, "Got 'esm' instead. Did you mean 'esmm'"),
     ({"loss": "pwisr"}, "Did you mean 'pwiser'"),
-    ({"weighting": "gradnrm"}, "Did you mean 'gradnorm'"),
+    ({"weighting": "uncertanty"}, "Did you mean 'uncertainty'"),
     ({"optimizer": "adm"}, "Did you mean 'adam'"),
     ({"network_params": {"towr_units": (2,)}}, "Did you mean 'tower_units'"),
     ({"loss_params": {"margin": 1}}, "Did you mean 'margins'"),

@@ -121,9 +121,6 @@ def test_the_order_of_the_calls_of_losses_and_weightings(parts):
             calls.append("weighting")
             return super().forward(losses)
 
-        def set_step(self, *args):
-            calls.append("set_step")
-
         def backward(self, *args):
             calls.append("backward")
             super().backward(*args)
@@ -135,7 +132,7 @@ def test_the_order_of_the_calls_of_losses_and_weightings(parts):
     leaf, output, y, weight = tensors(parts)
     criterion(Weighting(2), loss=Loss)(output, y, weight, None, leaf.values())
     heads = ["loss"] * 4  # with three auxiliary heads
-    expected = [*heads, "observe", "set_step", "backward", "report"]
+    expected = [*heads, "observe", "backward", "report"]
     assert [each for each in calls if each != "weighting"] == expected
 
 

@@ -33,7 +33,7 @@ from sk_pwiser.networks import (
     random_inputs,
 )
 from sk_pwiser.weighting import Uncertainty
-from sk_pwiser.weighting._gradient_weightings import depends_on
+from sk_pwiser.weighting._dependencies import depends_on
 
 
 def steps(kind, batches, sparse, trains_head=True, **kwargs):

@@ -188,15 +188,15 @@ class Fails(Callback):
 
 EVENTS = ["on_epoch_begin", "on_batch_end", "on_epoch_end", "on_train_end"]
 FAILURES = [
-    *product(["equal", "gradnorm"], EVENTS, [RuntimeError, KeyboardInterrupt]),
+    *product(["equal", "ema"], EVENTS, [RuntimeError, KeyboardInterrupt]),
     *product(
-        sorted(WEIGHTINGS.keys() - {"equal", "gradnorm"}),
+        sorted(WEIGHTINGS.keys() - {"equal", "ema"}),
         ["on_batch_end"],
         [RuntimeError],
     ),
 ]
 FAST_FAILURES = [
-    *(("gradnorm", event, KeyboardInterrupt) for event in EVENTS),
+    *(("ema", event, KeyboardInterrupt) for event in EVENTS),
     *(("equal", event, RuntimeError) for event in EVENTS),
 ]
 

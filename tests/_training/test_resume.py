@@ -257,7 +257,7 @@ RESUMED = [
     {"target_encoding": True, "encoding_params": {"category_dropout": 0.3}},
     {"optimizer_params": {"average_decay": None, "lazy_embeddings": True}},
     {"network": "mmoe", "network_params": None, "loss": "jrc"},
-    {"weighting": "gradnorm", "loss": "combined_pair"},
+    {"weighting": "nash", "loss": "combined_pair"},
 ]
 
 

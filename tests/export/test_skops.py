@@ -67,7 +67,7 @@ PARAMS = [
         "target_encoding": ["shop", "area"],
         "optimizer_params": {"lazy_embeddings": True},
     },
-    {"weighting": "gradnorm", "embedding_dim": "auto"},
+    {"weighting": "ema", "embedding_dim": "auto"},
     {"early_stopping": True, "random_state": np.int64(3), "device": "cpu"},
 ]
 

@@ -32,7 +32,7 @@ VALID = {
     "network": st.sampled_from(sorted(NETWORKS)),
     "loss": st.sampled_from(sorted(LOSSES)),
     "pwiser_weight": st.floats(0, 1),
-    "weighting": st.sampled_from(["equal", "uncertainty", "dwa", "gradcraft", "ema"]),
+    "weighting": st.sampled_from(["equal", "uncertainty", "dwa", "nash", "ema"]),
     "numeric_encoding": st.sampled_from(sorted(NUMERIC_ENCODINGS)),
     "target_encoding": st.sampled_from(["auto", True, False]),
     "embedding_dim": st.sampled_from([1, 3, "auto", np.int64(2)]),

@@ -219,12 +219,9 @@ def weights_of(model):
     return np.array([model.history_[-1, f"train_weight_{task}"] for task in TASKS])
 
 
-@pytest.mark.parametrize(
-    ("name", "limit"), [("dwa", 1.5), ("gradcraft", 20), ("gradnorm", 3)]
-)
-def test_weights_are_moderate(fits, name, limit):
-    ratio = np.divide(*weights_of(fits.model(weighting=name)))
-    assert 1 / limit < ratio < limit
+def test_weights_of_dwa_are_moderate(fits):
+    ratio = np.divide(*weights_of(fits.model(weighting="dwa")))
+    assert 1 / 1.5 < ratio < 1.5
 
 
 def test_the_weights_of_ema_are_the_inverse_losses(fits):
@@ -234,15 +231,6 @@ def test_the_weights_of_ema_are_the_inverse_losses(fits):
     assert (scaled > 0.9).all()
     # The mean of an inverse is above the inverse of the mean.
     assert (scaled < 2).all()
-
-
-@pytest.mark.slow
-def test_the_weights_of_gradnorm_do_not_depend_on_the_first_batch(fits):
-    found = [
-        weights_of(fits.model(weighting="gradnorm", random_state=seed))
-        for seed in range(3)
-    ]
-    assert np.ptp(found, axis=0).max() < 0.5
 
 
 @pytest.mark.parametrize("name", ["escm2", "ddpo", "dcmt"])

@@ -41,7 +41,7 @@ class Folder(NamedTuple):
 # The folders from the lowest to the highest, then the folders beside them.
 FOLDERS = {
     "_utils": Folder("", "torch joblib"),
-    "_model_files": Folder("_utils", "numpy"),
+    "_model_files": Folder("_utils", "numpy", "torch"),
     "_table": Folder("_utils", LEARN, EXTRAS),
     "_times": Folder("_table _utils", LEARN, EXTRAS),
     "_funnel": Folder("_table _utils", LEARN),

@@ -81,7 +81,7 @@ def test_the_walk_visits_every_public_file():
     assert {module.__name__ for module in MODULES} == {"sk_pwiser", *public}
     # Functions, methods, and those of private base classes.
     assert "sk_pwiser.losses.pwiser_loss" in EVERYTHING
-    assert "sk_pwiser.weighting.GradNorm.forward" in EVERYTHING
+    assert "sk_pwiser.weighting.Nash.forward" in EVERYTHING
     assert "sk_pwiser.MultiTaskCTRCVRClassifier.predict_cvr" in EVERYTHING
 
 

@@ -210,7 +210,7 @@ def test_other_settings_of_training(source):
     lazy = fit_source(optimizer_params={"lazy_embeddings": True})
     tuned = fine_tune(lazy, X, Y, regularizer="l2_sp")
     assert tuned.predict_proba(X).shape == (len(X), 2)
-    half = fine_tune(source, X, Y, regularizer="delta", precision="bfloat16")
+    half = fine_tune(source, X, Y, regularizer="tred", precision="bfloat16")
     assert np.isfinite(half.predict_proba(X)).all()
     updated = half.partial_fit(X, Y)
     assert updated.n_iter_ == half.n_iter_
@@ -218,6 +218,30 @@ def test_other_settings_of_training(source):
 
 class Named(Linear):
     towers_name = "head"
+
+
+class Shifted(Named):
+    def forward(self, codes, numeric):
+        return super().forward(codes, numeric - 1.0)
+
+
+class ShiftedInPlace(Named):
+    """The same network, which changes its arguments."""
+
+    def forward(self, codes, numeric):
+        return super().forward(codes, numeric.sub_(1.0))
+
+
+@pytest.mark.parametrize("regularizer", [None, *REGULARIZERS])
+def test_networks_that_change_their_inputs(regularizer):
+    weight = None if regularizer is None else 50.0
+    penalty = {"regularizer": regularizer, "regularizer_weight": weight}
+    params = {"network_params": None, "max_epochs": 1}
+    found, expected = (
+        fine_tune(small(network=kind, **params).fit(X, Y), X, Y, **penalty)
+        for kind in (ShiftedInPlace, Shifted)
+    )
+    assert_array_equal(found.predict_proba(X), expected.predict_proba(X))
 
 
 class Counting(Named):
@@ -232,10 +256,10 @@ def test_networks_of_users():
     params = {"network_params": None, "max_epochs": 1}
     model = small(network=Linear, **params).fit(X, Y)
     with pytest.raises(ValueError, match="Linear has no module 'towers'"):
-        fine_tune(model, X, Y, regularizer="delta")
+        fine_tune(model, X, Y, regularizer="tred")
     assert fine_tune(model, X, Y, regularizer="l2_sp").n_iter_ == 1
     model = small(network=Named, **params).fit(X, Y)
-    assert fine_tune(model, X, Y, regularizer="delta").n_iter_ == 1
+    assert fine_tune(model, X, Y, regularizer="tred").n_iter_ == 1
     model = small(network=Counting, **params).fit(X, Y)
     new, _ = rows(SECOND, new_value="new")
     with pytest.raises(ValueError, match=r"weights of the source do not fit.* extend="):
@@ -253,6 +277,11 @@ def test_automatic_widths_of_embeddings():
     ("params", "error", "message"),
     [
         ({"regularizer": "l3"}, ValueError, r"regularizer must be one of \['l2_sp'"),
+        (
+            {"regularizer": "delta"},
+            ValueError,
+            "'delta' was removed. Use 'l2_sp'.*'tred'",
+        ),
         ({"regularizer": 2}, TypeError, "regularizer must be one of"),
         (
             {"regularizer": "tred", "regularizer_weight": -1},

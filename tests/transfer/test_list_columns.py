@@ -35,9 +35,8 @@ def test_fine_tuning_and_merging(table):
     probabilities = merged.predict_proba(table)
     assert np.isfinite(probabilities).all()
     assert (probabilities != base.predict_proba(table)).all()
-    for name in ("delta", "tred"):
-        with pytest.raises(ValueError, match=f"{name}.* does not support sparse X"):
-            fine_tune(base, table, Y, regularizer=name)
+    with pytest.raises(ValueError, match=r"tred.* does not support sparse X"):
+        fine_tune(base, table, Y, regularizer="tred")
 
 
 def without_value_2(table, model):

@@ -40,7 +40,7 @@ def test_l2_sp_is_half_the_squared_distance_of_what_counts():
 
 
 @pytest.mark.parametrize("n_copies", [1, 12])
-def test_delta_is_the_mean_squared_distance_whatever_the_width(n_copies):
+def test_the_distance_is_the_mean_squared_distance_whatever_the_width(n_copies):
     x, y = RNG.standard_normal((2, 7, 3))
     pairs = zip(x.ravel(), y.ravel(), strict=True)
     expected = np.mean([(a - b) ** 2 for a, b in pairs])

@@ -1,3 +1,6 @@
+"""Methods of TorchJD: against TorchJD itself, in files, and what is refused."""
+
+import importlib.util
 import pickle
 import sys
 
@@ -9,6 +12,8 @@ from refusals import X, Y, refuses, small
 from sklearn.base import clone
 from torch import nn
 
+from sk_pwiser._model_files import PlainForm, read_file, write_file
+from sk_pwiser._training._state import to_arrays, to_tensors
 from sk_pwiser.weighting import Fixed, TorchJD
 
 
@@ -128,6 +133,103 @@ def test_a_new_instance_continues_from_the_state(aggregation):
     changed = TorchJD(2, aggregator="GradVac", beta=0.7)
     changed.load_state_dict(old.state_dict())
     assert changed.aggregator.beta == 0.7
+
+
+# Parameters of the classes that need some, for two tasks.
+REQUIRED = {
+    "CAGrad": {"c": 0.5},
+    "CAGradWeighting": {"c": 0.5},
+    "COSMOS": {"lambda_": 1.0, "weights": torch.tensor([0.3, 0.7])},
+    "Constant": {"weights": torch.tensor([1.0, 2.0])},
+    "ConstantWeighting": {"weights": torch.tensor([1.0, 2.0])},
+    "FairGrad": {"alpha": 1.0},
+    "FairGradWeighting": {"alpha": 1.0},
+    "PBI": {"theta": 1.0, "weights": torch.tensor([0.3, 0.7])},
+    "STCH": {"mu": 0.1},
+    "TrimmedMean": {"trim_number": 0},
+}
+
+
+def methods_of_torchjd():
+    """Return the names of all public methods of the installed TorchJD."""
+    if importlib.util.find_spec("torchjd") is None:
+        return []
+    modules = (f"torchjd.{name}" for name in ("aggregation", "scalarization"))
+    return sorted(
+        {n for name in modules for n in importlib.import_module(name).__all__}
+    )
+
+
+def positive_step(weighting):
+    """Return the gradients of two losses above 0, as some methods require."""
+    shared, own = make_parameters()
+    weighting.backward(losses_of(shared, own) + 10, None, [shared, own])
+    return shared.grad, own.grad
+
+
+@pytest.mark.parametrize("name", methods_of_torchjd())
+def test_every_method_continues_from_a_file_or_is_refused(name, tmp_path):
+    def build():
+        return TorchJD(2, aggregator=name, **REQUIRED.get(name, {}))
+
+    try:
+        old = build()
+    except (ValueError, TypeError, ImportError):
+        return  # as in the check before training
+    for _ in range(3):
+        positive_step(old)
+        old.end_epoch()
+    form, new = PlainForm([]), build()
+    write_file(tmp_path / "state", *form.encode(to_arrays(old.state_dict()), "state"))
+    state = to_tensors(form.decode(*read_file(tmp_path / "state")))
+    new.load_state_dict(state)
+    for _ in range(2):
+        torch.manual_seed(0)
+        expected = positive_step(old)
+        torch.manual_seed(0)
+        torch.testing.assert_close(positive_step(new), expected, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        {"aggregator": "GradVac", "beta": 0.1},
+        {"aggregator": "ExcessMTL"},
+        {"aggregator": "UPGrad", "pref_vector": torch.tensor([1.0, 2.0])},
+    ],
+)
+def test_a_model_continues_from_a_file(aggregation, params, tmp_path):
+    chosen = {"weighting": "torchjd", "weighting_params": params}
+    model = small(**chosen, checkpoint_dir=tmp_path / "checkpoints").fit(X, Y)
+    model.save(tmp_path / "model")
+    loaded = type(model).load(tmp_path / "model")
+    assert_array_equal(loaded.predict_proba(X), model.predict_proba(X))
+    found, expected = (each.partial_fit(X, Y) for each in (loaded, model))
+    assert_array_equal(found.predict_proba(X), expected.predict_proba(X))
+    continued = small(**chosen, checkpoint_dir=tmp_path / "checkpoints", max_epochs=3)
+    continued.set_params(warm_start=True).fit(X, Y)
+    whole = small(**chosen, max_epochs=3).fit(X, Y)
+    assert_array_equal(continued.predict_proba(X), whole.predict_proba(X))
+
+
+def test_a_method_within_a_method_cannot_be_saved(aggregation, tmp_path):
+    inner = aggregation.UPGradWeighting()
+    params = {"aggregator": "CRMOGMWeighting", "weighting": inner}
+    model = small(weighting="torchjd", weighting_params=params).fit(X, Y)
+    with pytest.raises(
+        TypeError, match=r"(?s)weighting_params=.* cannot be saved: a file"
+    ):
+        model.save(tmp_path / "model")
+
+
+def test_a_state_holds_no_other_objects_of_torch(aggregation):
+    weighting = TorchJD(2, aggregator="GradVac")
+    gradients_by(weighting)
+    state = weighting.state_dict()
+    changed = state["_extra_state"]["changed"]["weighting.weighting"]
+    changed["forward"] = {"torch": "dtype", "name": "load"}
+    with pytest.raises(ValueError, match="'load' is no dtype of torch"):
+        weighting.load_state_dict(state)
 
 
 def test_training_does_not_continue_with_another_method(aggregation):

@@ -1,16 +1,16 @@
-"""JRC and CombinedPair against their definitions, in numpy's float64."""
+"""JRC against its definition, in numpy's float64."""
 
 from itertools import product
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import example, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose
-from pairs_by_hand import over_pairs, sigmoid
+from pairs_by_hand import sigmoid
 
-from sk_pwiser.losses import JRC, CombinedPair
+from sk_pwiser.losses import JRC
 
 NAMES = ["click", "conversion"]
 
@@ -109,42 +109,3 @@ def test_many_rows_in_float32():
     n, log_p = 200_000, -np.log1p(np.exp(1.0))
     expected = np.log(1 + (n - 1) * np.exp(log_p)) - (n - 1) / n * log_p
     assert loss.item() == pytest.approx(expected, rel=2e-7)
-
-
-def pairs_by_hand(z, y, bce_share, weight):
-    """Return the losses of CombinedPair for two tasks, and their gradient."""
-    values, slopes = np.zeros(2), np.zeros_like(z)
-    for k, (scores, labels) in enumerate(zip(z.T, y.T, strict=True)):
-        p = sigmoid(scores)
-        entropy = np.where(labels == 1, -np.log(p), -np.log1p(-p))
-        slopes[:, k] = bce_share * weight * (p - labels) / len(z)
-        i, j = np.flatnonzero(labels == 1), np.flatnonzero(labels == 0)
-        mean, *of_pairs = over_pairs(
-            scores[i], scores[j], 0.0, "logistic", weight[i], weight[j]
-        )
-        share = (1 - bce_share) * weight.mean()
-        values[k] = bce_share * np.mean(weight * entropy) + share * mean
-        for rows, slope in zip((i, j), of_pairs, strict=True):
-            slopes[rows, k] += share * slope
-    return values, slopes
-
-
-@pytest.mark.parametrize("bce_share", [0.0, 0.7, 1.0])
-@settings(max_examples=50)
-@given(
-    seed=st.integers(0, 10**6),
-    n=st.integers(1, 15),
-    weighted=st.booleans(),
-    ties=st.booleans(),
-)
-@example(seed=0, n=1500, weighted=True, ties=False)
-def test_combined_pair_equals_the_definition(bce_share, seed, n, weighted, ties):
-    z, y, weight, _ = random_batch(seed, n)
-    z = (z.round() if ties else z).requires_grad_()
-    loss = CombinedPair(NAMES, bce_share=bce_share)
-    losses = loss(z, y, weight if weighted else None)
-    losses.sum().backward()
-    weight = weight.numpy() if weighted else np.ones(n)
-    expected = pairs_by_hand(z.detach().numpy(), y.numpy(), bce_share, weight)
-    assert_allclose(losses.detach(), expected[0], rtol=1e-8, atol=1e-14)
-    assert_allclose(z.grad, expected[1], rtol=1e-8, atol=1e-14)
