@@ -10,7 +10,7 @@ from scipy.special import softmax
 from sklearn.base import clone
 from sklearn.utils import Bunch, check_random_state
 
-from sk_pwiser._fit import fit
+from sk_pwiser._fit import fit, refuse_refit
 from sk_pwiser._table._labels import SoftTargets
 from sk_pwiser._training._evaluation import KnownProbabilities
 from sk_pwiser._training._schema import GivenRows
@@ -323,6 +323,7 @@ def distill(estimators, X, *, weights=None, markets=None, student):
 
 def train_on_probabilities(student, teacher, X, targets, sample_weight=None):
     """Train a copy of a student, with probabilities of a teacher's tasks as labels."""
+    refuse_refit(Settings.of(vars(student)), "training on probabilities of models")
     changed = {"loss": "bce", "loss_params": None, "stratified_batches": False}
     # A network is trained with the probabilities of the sampled log, not the full one.
     first = targets[:, :1]
