@@ -7,7 +7,6 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from skorch.history import History
 
 from sk_pwiser._fit._encode import encode, random_state_at
 from sk_pwiser._fit._fit import (
@@ -28,8 +27,13 @@ from sk_pwiser._training._callbacks import (
     with_kinds,
 )
 from sk_pwiser._training._components import check_components
+from sk_pwiser._training._evaluation import EpochHistory
 from sk_pwiser._training._net import MultiTaskNet
-from sk_pwiser._training._schedule_and_stopping import FirstStage, check_unmonitored
+from sk_pwiser._training._schedule_and_stopping import (
+    BestEpochStopping,
+    FirstStage,
+    check_unmonitored,
+)
 from sk_pwiser._training._schema import GivenRows
 from sk_pwiser._training._settings import Settings
 from sk_pwiser._training._state import TrainingResult
@@ -40,8 +44,9 @@ def refuse_refit(settings: Settings, call: str) -> None:
     """Raise for a training that has no second stage."""
     if settings.refit:
         raise ValueError(
-            f"refit must be False for {call}, which has no second stage on all rows; "
-            "got True."
+            f"refit must be False for {call}, which has no second stage on all rows. "
+            "Early stopping finds best_epoch_; with early_stopping=False and as many "
+            "max_epochs, a further call trains on all rows."
         )
 
 
@@ -126,21 +131,22 @@ def train_first(
 
 def find_length(result: TrainingResult) -> FirstStage | None:
     """Return what the first stage has found, or None if no second one follows."""
-    net = result.net
-    if result.used_all or net.is_interrupted_ or not has_ended(net):
+    net, stopping = result.net, result.net.stopping
+    if stopping is None or result.used_all or net.is_interrupted_:
+        return None
+    if not has_ended(net, stopping):
         return None
     offset = net.module_.level_offset
     return FirstStage.of(
-        net.stopping,
+        stopping,
         result.best_epoch,
-        stop_reason=result.stop_reason,
+        stop_reason=str(result.stop_reason),
         level=None if offset is None else offset.tolist(),
     )
 
 
-def has_ended(net: MultiTaskNet) -> bool:
+def has_ended(net: MultiTaskNet, stopping: BestEpochStopping) -> bool:
     """Return whether a training with early stopping was ended by no callback."""
-    stopping: Any = net.stopping
     n_epochs = net.n_complete_
     has_decayed = stopping.n_decay and n_epochs >= stopping.n_held + stopping.n_decay
     has_stopped = stopping.misses_ == stopping.patience
@@ -194,7 +200,9 @@ def train_second_or_keep(
     """
     settings = plan.settings
     pairs = zip(settings.callbacks, with_kinds(settings.callbacks), strict=True)
-    others = [each for each, (_, kind) in pairs if not issubclass(kind, KeepOnInterrupt)]
+    others = [
+        each for each, (_, kind) in pairs if not issubclass(kind, KeepOnInterrupt)
+    ]
     plan = replace(plan, settings=replace(settings, callbacks=others))
     try:
         result = train_second(plan, rows, first.net.history, task, estimator_name)
@@ -211,7 +219,7 @@ def train_second_or_keep(
 def train_second(
     plan: Plan,
     rows: Source,
-    history: History | None,
+    history: EpochHistory | None,
     task: FitTask | None,
     estimator_name: str,
 ) -> TrainingResult:

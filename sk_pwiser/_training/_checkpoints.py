@@ -72,7 +72,7 @@ class Start:
     schema: Schema
     split_state: dict[str, Any] | None = None  # that drew the validation rows
     split_rows: dict[str, Any] | None = None  # as `find_split` returns them
-    first_stage: FirstStage | None = None  # if this is the second one of a fit
+    first_stage: FirstStage | None = None  # if this is the second one
 
 
 FORM = PlainForm([*STATE_CLASSES, Start, FirstStage])

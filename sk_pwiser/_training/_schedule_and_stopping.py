@@ -135,7 +135,14 @@ class FirstStage:
     level: list[float] | None  # log-odds that the last rows in time have added
 
     @classmethod
-    def of(cls, stopping: "BestEpochStopping", best_epoch: int, **kwargs: Any) -> Any:
+    def of(
+        cls,
+        stopping: "BestEpochStopping",
+        best_epoch: int,
+        *,
+        stop_reason: str,
+        level: list[float] | None,
+    ) -> "FirstStage":
         """Return what the early stopping of a new net has found."""
         n_epochs, n_held, n_decay = best_epoch, best_epoch, 0
         if stopping.n_decay and best_epoch > stopping.n_held:
@@ -143,7 +150,13 @@ class FirstStage:
             n_held = stopping.n_best_held or stopping.n_held
             n_epochs = n_held + best_epoch - stopping.n_held
             n_decay = stopping.n_decay
-        return cls(n_epochs=n_epochs, n_held=n_held, n_decay=n_decay, **kwargs)
+        return cls(
+            n_epochs=n_epochs,
+            n_held=n_held,
+            n_decay=n_decay,
+            stop_reason=stop_reason,
+            level=level,
+        )
 
 
 # Lower values of these figures are better. Early stopping and the schedule compare the
@@ -288,7 +301,7 @@ class WarmupStableDecay(Schedule, StatefulCallback):
         self.n_steps, self.n_epochs, self.decay = 0, 0, None
         # The steps of an epoch are estimated until one is complete.
         self.epoch_steps = max(1.0, ceil(len(X.train) / net.batch_size))
-        # The second stage of a fit warms up as the first one, whose length was not known.
+        # A second stage warms up as the first one, whose length was not known yet.
         n_epochs = net.max_epochs
         if net.first_stage is not None:
             n_epochs = net.settings.max_epochs

@@ -295,6 +295,7 @@ def distill(estimators, X, *, weights=None, markets=None, student):
     pool = _compatible.check_pool(estimators)
     _compatible.check_type("student", student)
     student._validate_params()
+    refuse_refit(Settings.of(vars(student)), "training on probabilities of models")
     if hasattr(student, "_result"):
         _compatible.check_same_tasks("student", student, "estimators[0]", pool[0])
     given = student.task_names
@@ -323,7 +324,6 @@ def distill(estimators, X, *, weights=None, markets=None, student):
 
 def train_on_probabilities(student, teacher, X, targets, sample_weight=None):
     """Train a copy of a student, with probabilities of a teacher's tasks as labels."""
-    refuse_refit(Settings.of(vars(student)), "training on probabilities of models")
     changed = {"loss": "bce", "loss_params": None, "stratified_batches": False}
     # A network is trained with the probabilities of the sampled log, not the full one.
     first = targets[:, :1]
