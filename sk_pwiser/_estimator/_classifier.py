@@ -8,7 +8,7 @@ from sklearn.utils._param_validation import StrOptions
 from sk_pwiser._estimator._predictions import NetworkPredictionMixin
 from sk_pwiser._estimator._saving import SavingMixin
 from sk_pwiser._estimator._summary import SummaryMixin
-from sk_pwiser._fit import fit, one_eval_set
+from sk_pwiser._fit import fit, fit_twice, one_eval_set
 from sk_pwiser._table._numbers import NUMERIC_ENCODINGS
 from sk_pwiser._training import _callbacks
 from sk_pwiser._training._schema import GivenRows
@@ -285,6 +285,17 @@ class MultiTaskCTRCVRClassifier(
         Number of epochs without improvement after which training stops or, if a
         schedule holds the learning rate, after which the rate decays at the latest,
         but not before 30 steps after a best epoch in the warm-up.
+    refit : bool, default=False
+        Whether `fit` trains a second time, on all rows, once early stopping has found
+        the length of training on the rows that it does not hold out. The second stage
+        takes the epochs at the full learning rate and of its decay that led to the best
+        weights, and learns target statistics from all rows; with a `time_column`, the
+        shift to the level of the last rows is that of the first stage. It takes about
+        as long as the first one. It needs rows that `fit` has held out itself: with
+        `early_stopping=False`, an `eval_set`, or an earlier fit to continue, `fit`
+        raises; with "auto" and up to 1,000 rows, all rows are in the first stage. A
+        callback that ends the first stage ends the fit. `partial_fit` ignores it. See
+        :ref:`refit`.
     device : str, default="auto"
         "auto" uses CUDA or another accelerator of torch if it is present; otherwise a
         device of torch, such as "cpu" or "cuda:1".
@@ -347,15 +358,17 @@ class MultiTaskCTRCVRClassifier(
         as `early_stopping` adds `valid_score`, "grouped_auc" `valid_grouped_auc_<task>`
         and their mean, PWiseR `train_batches_without_pairs`,
         and missing labels `train_missing_<task>`, the number of rows without that
-        label.
+        label. With `refit=True`, the epochs of the second stage follow those of the
+        first one, without validation figures, and `stage` is 1 or 2.
     n_iter_ : int
-        Number of epochs trained, including those before a warm start.
+        Number of epochs trained, including those before a warm start, and those of both
+        stages with `refit=True`.
     best_epoch_ : int
         The epoch in `history_` whose weights the network has: with early stopping the
-        best one of the last call of `fit`, otherwise the last.
+        best one of the last call of `fit`, otherwise, and with `refit=True`, the last.
     stop_reason_ : str or None
-        Where and why the last `fit` ended, and which epoch the weights are from; None
-        after `partial_fit`.
+        Where and why the last `fit` ended, and which epoch the weights are from; with
+        `refit=True`, of both stages. None after `partial_fit`.
     classes_ : ndarray of shape (n_tasks, 2) or (2,)
         The labels of each task; 1-D for a single task.
     task_names_ : list of str
@@ -431,6 +444,7 @@ class MultiTaskCTRCVRClassifier(
         early_stopping="auto",
         validation_fraction=0.1,
         n_iter_no_change=3,
+        refit=False,
         device="auto",
         precision="float32",
         compile=False,
@@ -467,6 +481,7 @@ class MultiTaskCTRCVRClassifier(
         self.early_stopping = early_stopping
         self.validation_fraction = validation_fraction
         self.n_iter_no_change = n_iter_no_change
+        self.refit = refit
         self.device = device
         self.precision = precision
         self.compile = compile
@@ -591,7 +606,7 @@ class MultiTaskCTRCVRClassifier(
         later = GivenRows(X_val, Y_val, sample_weight_val, groups_val)
         if any(value is not None for value in later):
             eval_set = one_eval_set(eval_set, later)
-        result = self._fit(given, eval_set, earlier=earlier)
+        result = self._fit(given, eval_set, earlier=earlier, refit=self.refit)
         self._set_result(result)
         if result.rises is not None:
             task, share = result.rises
@@ -605,7 +620,7 @@ class MultiTaskCTRCVRClassifier(
         return self
 
     @_callbacks.runs_callbacks
-    def _fit(self, given, eval_set=None, **kwargs):
+    def _fit(self, given, eval_set=None, refit=False, **kwargs):
         """Train, and return the result without setting the fitted attributes.
 
         A method of its own, since callbacks are torn down after it, which may fail: the
@@ -614,7 +629,10 @@ class MultiTaskCTRCVRClassifier(
         name, has_callbacks = type(self).__name__, hasattr(self, "_skl_callbacks")
         task = _callbacks.FitTask.of_fit(self, given) if has_callbacks else None
         settings = Settings.of(vars(self))
-        return fit(settings, given, eval_set, task=task, estimator_name=name, **kwargs)
+        kwargs |= {"task": task, "estimator_name": name}
+        if refit:
+            return fit_twice(settings, given, eval_set, **kwargs)
+        return fit(settings, given, eval_set, **kwargs)
 
     @explain_names
     @_fit_context(prefer_skip_nested_validation=True)

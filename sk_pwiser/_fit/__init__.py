@@ -12,3 +12,4 @@ from sk_pwiser._fit._fit import (
     one_eval_set,
     train,
 )
+from sk_pwiser._fit._refit import fit_twice, refuse_refit

@@ -61,6 +61,12 @@ class FileRows:
         self.has_task_weights: bool = isinstance(dataset.sample_weight, list)
         self.summary = _weights_and_groups.RowSummary()
 
+    def again(self) -> "FileRows":
+        """Return the same rows for another fit, which reads and counts them anew."""
+        return FileRows(
+            self.settings, self.dataset, self.folder, self.n_files, self.origin
+        )
+
     def parts(self, label: str) -> Iterator[Rows]:
         """Read the rows in order, and check them; `label` is what is done with them."""
         dataset, settings, numbers = self.dataset, self.settings, GroupNumbers()

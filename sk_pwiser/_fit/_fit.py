@@ -32,6 +32,7 @@ from sk_pwiser._training._evaluation import GROUPED
 from sk_pwiser._training._net import MultiTaskNet
 from sk_pwiser._training._optimizers import LazyAdam
 from sk_pwiser._training._schedule_and_stopping import (
+    FirstStage,
     check_early_stopping,
     check_unmonitored,
 )
@@ -84,12 +85,15 @@ class Plan:
     first_random_state: dict[str, Any]
     split_state: dict[str, Any]  # of the random state that draws the validation rows
     by_time: bool  # whether times order the rows, the last of which are held out
+    first_stage: FirstStage | None = None  # of a fit of two, if this is the second one
 
     def epochs(self, source: Source, n_rows: int) -> tuple[str | None, int, int]:
         """Return the monitored column, the first epoch that may be best, and the last.
 
         Raises if early stopping or a callback monitors a figure that does not exist.
         """
+        if self.first_stage is not None:
+            return None, 1, self.first_stage.n_epochs
         settings, monitor, first = self.settings, None, 1
         most = 1 if self.origin.is_update else settings.max_epochs
         decides = bool(settings.early_stopping) and not self.origin.is_update
@@ -363,6 +367,7 @@ def build(
             is_update=plan.origin.is_update,
             net_class=net_class,
         )
+    net.first_stage = plan.first_stage
     if earlier is not None:
         _state.continue_from(net, earlier.net)
     return net
@@ -434,7 +439,8 @@ def train(
     rises = reason = None
     if not is_update:
         n_epochs = len(net.history) - origin.n_earlier
-        if net.stopping is None and data.schema.statistics is not None:
+        knows_length = net.stopping is not None or plan.first_stage is not None
+        if not knows_length and data.schema.statistics is not None:
             _evaluation.warn_if_memorized(net, data.train, data.schema)
         rises = _evaluation.find_rises(net, data.train, n_epochs, data.unrelated)
         reason = _evaluation.stop_reason(net, n_epochs, best_epoch)
@@ -485,6 +491,7 @@ def _make_checkpoints(plan: Plan, data: EncodedData) -> _checkpoints.Checkpoints
         data.schema,
         plan.split_state,
         data.split_rows,
+        plan.first_stage,
     )
     return _checkpoints.Checkpoints(Path(plan.settings.checkpoint_dir), start, saved)
 

@@ -207,6 +207,21 @@ class FitTask(Callback):  # type: ignore[misc]
             net.stop_training_ = True
 
 
+class StageTask(FitTask):
+    """A stage of a fit, whose epochs are subtasks of the fit itself."""
+
+    def __init__(self, fit: FitTask) -> None:
+        super().__init__(fit.estimator, fit.data, fit.new_context)
+        self.context = fit.context
+
+    def begin(self, max_subtasks: int | None) -> None:
+        """Do nothing: the fit has begun."""
+
+    def end(self, result: Callable[[], Any]) -> bool:
+        """Do nothing: the fit ends after its last stage."""
+        return False
+
+
 def runs_callbacks(method: Callable[..., Any]) -> Callable[..., Any]:
     """Tear down scikit-learn's callbacks after a method; name those that raise."""
     managed = with_callbacks(method)

@@ -17,6 +17,7 @@ from sk_pwiser import _utils
 from sk_pwiser._model_files import DamagedFileError, PlainForm, read_file, write_file
 from sk_pwiser._training._callbacks import with_kinds
 from sk_pwiser._training._net import MultiTaskNet
+from sk_pwiser._training._schedule_and_stopping import FirstStage
 from sk_pwiser._training._schema import STATE_CLASSES, Schema, encode_plain
 from sk_pwiser._training._settings import Settings, describe
 from sk_pwiser._training._state import load_net_state, net_state, to_arrays, to_tensors
@@ -71,9 +72,10 @@ class Start:
     schema: Schema
     split_state: dict[str, Any] | None = None  # that drew the validation rows
     split_rows: dict[str, Any] | None = None  # as `find_split` returns them
+    first_stage: FirstStage | None = None  # if this is the second one
 
 
-FORM = PlainForm([*STATE_CLASSES, Start])
+FORM = PlainForm([*STATE_CLASSES, Start, FirstStage])
 
 
 @dataclass(frozen=True)

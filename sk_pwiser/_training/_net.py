@@ -17,7 +17,7 @@ from sk_pwiser._training._batches import Batch, TrainingRows
 from sk_pwiser._training._callbacks import KeepOnInterrupt
 from sk_pwiser._training._graph import Step, graphed_steps
 from sk_pwiser._training._optimizers import TABLES, WeightAverage
-from sk_pwiser._training._schedule_and_stopping import BestEpochStopping
+from sk_pwiser._training._schedule_and_stopping import BestEpochStopping, FirstStage
 from sk_pwiser._training._schema import EncodedData
 from sk_pwiser._training._settings import Settings, device_or_cpu
 from sk_pwiser._utils import warn_user
@@ -46,6 +46,9 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
     average_: WeightAverage | None = None  # during training only
     n_complete_ = 0  # epochs of this training
     kept_epoch_: int | None = None
+    is_interrupted_ = False  # and has kept its epochs
+    # Of a fit of two stages, if this is the net of the second one.
+    first_stage: FirstStage | None = None
     # Mean probabilities before training, if it began with the weights of another net.
     start_rates_: tuple[list[float], ...] = ()
 
@@ -160,6 +163,7 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
     def fit_loop(self, X: EncodedData, checkpoints: "Checkpoints | None") -> None:
         """Train until the last epoch or a stop; an interrupt propagates."""
         self.stop_training_, self.n_complete_ = False, 0
+        self.is_interrupted_ = False
         # The next step shall reuse the memory that a step frees. glibc returns it to
         # the system above a limit: twice the size of the largest mapped block freed so
         # far, if that has at most 32 MiB. This line frees such a block, which was never
@@ -192,6 +196,7 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
             if keeper is None or keeper.weights_ is None:
                 raise
             _callbacks.set_states(self, keeper.weights_)
+            self.is_interrupted_ = True
             n_epochs = n_earlier + self.n_complete_
             if len(self.history) > n_epochs:
                 # The incomplete epoch is in neither the history nor the next figures.

@@ -47,7 +47,13 @@ def check_early_stopping(early_stopping: Any, task_names: tuple[str, ...]) -> st
     return columns[early_stopping]
 
 
-def check_unmonitored(callbacks: Any) -> None:
+def check_unmonitored(
+    callbacks: Any,
+    reason: str = (
+        "there are no validation rows. Set early_stopping to True, or pass an eval_set "
+        "to fit; partial_fit has none."
+    ),
+) -> None:
     """Raise if a callback monitors figures of validation rows, which there are not."""
     for callback, kind in _callbacks.with_kinds(callbacks):
         monitor = getattr(callback, "monitor", "")
@@ -58,8 +64,7 @@ def check_unmonitored(callbacks: Any) -> None:
         if isinstance(monitor, str) and monitor.startswith(names):
             raise ValueError(
                 f"callbacks holds {kind.__name__}, whose monitor is {monitor!r}, but "
-                "there are no validation rows. Set early_stopping to True, or pass an "
-                "eval_set to fit; partial_fit has none."
+                f"{reason}"
             )
 
 
@@ -115,6 +120,45 @@ class StatefulCallback(Callback):  # type: ignore[misc]
         self.__dict__.update(state)
 
 
+@dataclass(frozen=True, kw_only=True)
+class FirstStage:
+    """What early stopping has found, for a second training on all rows.
+
+    The epochs lead to the best weights of the first stage: those at the full rate that
+    came to nothing are not among them.
+    """
+
+    n_epochs: int  # in all
+    n_held: int  # at the full learning rate
+    n_decay: int  # from the full rate to 0, of which training may use the first ones
+    stop_reason: str
+    level: list[float] | None  # log-odds that the last rows in time have added
+
+    @classmethod
+    def of(
+        cls,
+        stopping: "BestEpochStopping",
+        best_epoch: int,
+        *,
+        stop_reason: str,
+        level: list[float] | None,
+    ) -> "FirstStage":
+        """Return what the early stopping of a new net has found."""
+        n_epochs, n_held, n_decay = best_epoch, best_epoch, 0
+        if stopping.n_decay and best_epoch > stopping.n_held:
+            # Without an epoch that could be judged, the decay began at the last one.
+            n_held = stopping.n_best_held or stopping.n_held
+            n_epochs = n_held + best_epoch - stopping.n_held
+            n_decay = stopping.n_decay
+        return cls(
+            n_epochs=n_epochs,
+            n_held=n_held,
+            n_decay=n_decay,
+            stop_reason=stop_reason,
+            level=level,
+        )
+
+
 # Lower values of these figures are better. Early stopping and the schedule compare the
 # other ones with the opposite sign.
 LOSSES = "valid_loss", "valid_log_loss"
@@ -133,6 +177,8 @@ class BestEpochStopping(StatefulCallback):
     # Whether a schedule has yet to lower the learning rate; the last epoch before.
     is_waiting: bool = False
     n_held: int = 0
+    n_best_held: int = 0  # the best epoch until then
+    n_decay: int = 0  # epochs until the learning rate is 0
     # The best weights, during training only.
     best: dict[str, Any] | None = field(default=None, repr=False)
 
@@ -247,7 +293,9 @@ class WarmupStableDecay(Schedule, StatefulCallback):
 
     With early stopping, the rate is held as long as the monitored figure of the
     validation rows improves. Training then goes back to the best epoch and decays from
-    there. Otherwise, the number of epochs is known, and the last third decays.
+    there. A second stage on all rows holds it, and lowers it, for the epochs that have
+    led to the best weights of the first stage. Otherwise, the number of epochs is
+    known, and the last third decays.
 
     References
     ----------
@@ -264,7 +312,11 @@ class WarmupStableDecay(Schedule, StatefulCallback):
         self.n_steps, self.n_epochs, self.decay = 0, 0, None
         # The steps of an epoch are estimated until one is complete.
         self.epoch_steps = max(1.0, ceil(len(X.train) / net.batch_size))
-        n_steps = net.max_epochs * self.epoch_steps
+        # A second stage warms up as the first one, whose length was not known yet.
+        n_epochs = net.max_epochs
+        if net.first_stage is not None:
+            n_epochs = net.settings.max_epochs
+        n_steps = n_epochs * self.epoch_steps
         self.warm_up: float = min(WARM_UP_STEPS, WARM_UP_SHARE * n_steps)
         # The best monitored figure so far, with the sign that makes lower better.
         self.best, self.best_step = np.inf, 0.0
@@ -274,13 +326,26 @@ class WarmupStableDecay(Schedule, StatefulCallback):
     def _share(self, net: NeuralNet) -> float:
         step = self.n_steps + 0.5  # its middle, so that no step has the rate 0
         rising, falling, decay = step / self.warm_up, 1.0, self.decay
-        if net.stopping is None:  # the number of epochs is known
+        first_stage = net.first_stage
+        if first_stage is not None:
+            begin = first_stage.n_held * self.epoch_steps
+            if first_stage.n_decay:
+                decay = begin, begin + first_stage.n_decay * self.epoch_steps
+        elif net.stopping is None:  # the number of epochs is known
             total = net.max_epochs * self.epoch_steps
             decay = total / (1 + DECAY_RATIO), total
         if decay is not None:
             begin, end = decay
             falling = max(0.0, (end - step) / (end - begin))
         return min(1.0, rising, falling)
+
+    def _restart_average(self, net: NeuralNet) -> None:
+        """Let the decay of a second stage begin as that of the first one."""
+        first_stage = net.first_stage
+        if first_stage is None or not first_stage.n_decay or net.average_ is None:
+            return
+        if self.n_epochs == first_stage.n_held:
+            net.average_.restart()
 
     def on_epoch_end(self, net: NeuralNet, **kwargs: Any) -> None:
         """End the constant rate if it no longer helps, or if the epochs run out.
@@ -294,6 +359,7 @@ class WarmupStableDecay(Schedule, StatefulCallback):
             return
         self.epoch_steps = self.n_steps / self.n_epochs
         if stopping is None:
+            self._restart_average(net)
             return
         value, least_gain = net.history[-1, stopping.monitor], 0.0
         if not stopping.monitor.startswith(LOSSES):
@@ -322,6 +388,8 @@ class WarmupStableDecay(Schedule, StatefulCallback):
         # From here on, epochs without improvement count.
         stopping.is_waiting, stopping.misses_ = False, 0
         stopping.n_held = int(net.history[-1, "epoch"])
+        stopping.n_best_held = stopping.best_epoch_
         n_steps = max(LEAST_DECAY_STEPS, DECAY_RATIO * self.best_step)
         n_epochs = min(n_left, max(1, round(n_steps / self.epoch_steps)))
+        stopping.n_decay = n_epochs
         self.decay = self.n_steps, self.n_steps + n_epochs * self.epoch_steps

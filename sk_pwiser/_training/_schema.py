@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from copy import copy
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -350,6 +351,10 @@ class TableRows:
         self.summary.add(rows.targets, rows.weights)
         self.tasks: Targets = self.summary.tasks
         self.has_task_weights: bool = self.summary.per_task
+
+    def again(self) -> "TableRows":
+        """Return the same rows for another fit: encoding releases those of a fit."""
+        return copy(self)
 
     def parts(self, label: str) -> Iterator[Rows]:
         """Yield the rows; `label` is what is done with them."""

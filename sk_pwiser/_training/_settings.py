@@ -99,6 +99,7 @@ PARAMETER_CONSTRAINTS: dict[str, list[Any]] = {
     "early_stopping": ["boolean", str, callable],
     "validation_fraction": [Limits(Real, 0, 1, closed="neither")],
     "n_iter_no_change": [Limits(Integral, 1, None, closed="left")],
+    "refit": ["boolean"],
     "device": [str, torch.device],
     "precision": [StrOptions({"float32", "bfloat16"})],
     "compile": [

@@ -393,6 +393,7 @@ def _realign(merged, X, Y, max_epochs, frozen, random_state):
         extend=False,
         max_epochs=max_epochs,
         early_stopping=False,
+        refit=False,
         random_state=int(random_state.randint(LARGEST_SEED)),
         callbacks=[*(merged.callbacks or ()), Freezer(sorted(frozen))],
     )
@@ -405,7 +406,7 @@ def _realign(merged, X, Y, max_epochs, frozen, random_state):
                 parameter.copy_(before[name])
     # The result has the parameters of the merged estimator, not those of this short
     # training.
-    names = ("max_epochs", "early_stopping", "random_state", "callbacks")
+    names = ("max_epochs", "early_stopping", "refit", "random_state", "callbacks")
     return trained.set_params(**{name: getattr(merged, name) for name in names})
 
 

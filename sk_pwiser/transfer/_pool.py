@@ -10,7 +10,7 @@ from scipy.special import softmax
 from sklearn.base import clone
 from sklearn.utils import Bunch, check_random_state
 
-from sk_pwiser._fit import fit
+from sk_pwiser._fit import fit, refuse_refit
 from sk_pwiser._table._labels import SoftTargets
 from sk_pwiser._training._evaluation import KnownProbabilities
 from sk_pwiser._training._schema import GivenRows
@@ -295,6 +295,7 @@ def distill(estimators, X, *, weights=None, markets=None, student):
     pool = _compatible.check_pool(estimators)
     _compatible.check_type("student", student)
     student._validate_params()
+    refuse_refit(Settings.of(vars(student)), "training on probabilities of models")
     if hasattr(student, "_result"):
         _compatible.check_same_tasks("student", student, "estimators[0]", pool[0])
     given = student.task_names
