@@ -484,6 +484,7 @@ def _check(estimator, dataset, num_workers, use_gpu, max_failures, timeout):
     if settings.warm_start:
         raise ValueError("warm_start must be False for a distributed fit; got True.")
     _fit.refuse_refit(settings, "training by several workers")
+    settings = _fit.take_time_column(settings, dataset)
     # Each worker needs a row per step, and with stratified batches one of either kind.
     least = num_workers * (2 if settings.stratified_batches else 1)
     if settings.batch_size < least:

@@ -285,7 +285,7 @@ def test_lists_are_checked_row_by_row(setting):
         with pytest.raises(ValueError, match=f"Row {place}, field 'seen': .*text in f"):
             scorer(rows)
     columns = {name: [valid[name], refused[name]] for name in valid}
-    with pytest.raises(ValueError, match="Row 1, field 'seen': .* such as 1"):
+    with pytest.raises(ValueError, match=r"Row 1, field 'seen': .* such as 1"):
         scorer(columns)
     with pytest.raises(ValueError, match="Row 0, field 'seen'"):
         scorer([{"shop": "a"}, {"shop": "b"}], shared=refused)
