@@ -187,7 +187,7 @@ class Encoding:
     # Units of rows in one part that neither validation rows nor blocks part.
     held_out_units: np.ndarray | None = None
     block_units: np.ndarray | None = None
-    unit_keys: UnitKeys | None = None  # of rows in parts
+    unit_keys: Any = None  # `UnitKeys` of rows in parts
     # The number and the rows of the largest group that is parted all the same.
     large_groups: Mapping[str, tuple[int, int] | None] = MappingProxyType({})
     # The validation rows, and of which rows they were drawn at random.
@@ -363,6 +363,7 @@ class Encoding:
             large = self.large_groups.get("left out")
         if large is None:
             return
+        assert self.whole is not None
         number, size = large
         rows = self.whole[0]
         name = "A group"
