@@ -309,9 +309,7 @@ def _verdict(rows, baseline):
         if np.isnan(low):
             undefined.append(candidate)
         # An interval can exclude 0 by less than the digits show.
-        elif amount == _number(0, digits) or not (
-            is_clear or agrees
-        ):
+        elif amount == _number(0, digits) or not (is_clear or agrees):
             similar.append(candidate)
         else:
             place = "ahead of" if row["difference"] > 0 else "behind"

@@ -248,6 +248,11 @@ BAD_ROWS = {
     "a table": (X, TypeError, "a dict or a list of dicts; got DataFrame"),
     "absent column": ({"shop": ["a"]}, ValueError, "'hour' must be a list.*None"),
     "scalar column": ({**COLUMNS, "price": 1.0}, ValueError, "'price' must be a list"),
+    "column in a row": (
+        {**records(X[:1])[0], "shop": ["a"]},
+        ValueError,
+        r"'shop' must be a single value like other fields.*\['a'\]",
+    ),
     "short column": (
         {**COLUMNS, "price": [1.0]},
         ValueError,
@@ -285,7 +290,7 @@ def test_lists_are_checked_row_by_row(setting):
         with pytest.raises(ValueError, match=f"Row {place}, field 'seen': .*text in f"):
             scorer(rows)
     columns = {name: [valid[name], refused[name]] for name in valid}
-    with pytest.raises(ValueError, match="Row 1, field 'seen': .* such as 1"):
+    with pytest.raises(ValueError, match=r"Row 1, field 'seen': .* such as 1"):
         scorer(columns)
     with pytest.raises(ValueError, match="Row 0, field 'seen'"):
         scorer([{"shop": "a"}, {"shop": "b"}], shared=refused)
