@@ -16,6 +16,10 @@ from sk_pwiser._table._frames import as_table, column_of, is_missing
 # Number of rows that are added with each label, at the end of the logits where the
 # label is least expected. They keep the rates above 0 and below 1.
 PSEUDO_ROWS = 0.5
+# Fewer events than these are too few for isotonic curves. In simulations at rates of
+# 0.2 % to 20 %, the log loss of sigmoid curves was smaller up to here, even where the
+# true curve was no sigmoid, and isotonic curves of rare events were 3 to 15 % too high.
+FEWEST_EVENTS = 50
 # Two steps whose rates differ by less than this share are one step: without rounding
 # errors, isotonic regression would have merged them.
 SAME_RATE = 1e-9
@@ -31,6 +35,7 @@ class IsotonicCurve:
     growth of rare events, so that the probabilities would add up to too many events.
     """
 
+    fewest_events = FEWEST_EVENTS
     rises_ = True
 
     def fit(self, logits, y, weight):
@@ -61,6 +66,8 @@ class SigmoidCurve:
     is 1 and only the rate is corrected, so that the ranking stays.
     """
 
+    # With a single event, the curve has the rate of the rows.
+    fewest_events = 1
     # Whether a function that increases describes the rows of the fit.
     rises_ = True
 

@@ -234,8 +234,9 @@ class FunnelCalibrator(
         -----
         UserWarning
             If a task has one class only in these rows: its probabilities stay those of
-            the estimator. If higher probabilities go with fewer events, as they can if
-            there are few: `method="sigmoid"` corrects the rate alone. If labels break
+            the estimator. If it has fewer than 50 events and `method="isotonic"`. If
+            higher probabilities go with fewer events, as they can if there are few:
+            `method="sigmoid"` corrects the rate alone. If labels break
             the order of the tasks, and `ordered=True` or labels are missing. Each is
             one warning that names all such tasks. If `cv` trains on rows from after the
             start of its test part, although the estimator has a `time_column` or a
@@ -411,7 +412,7 @@ class FunnelCalibrator(
         return 1.0
 
     def _fit_curves(self, logits, labels, weight, names):
-        curves, unchanged, falling = [], [], []
+        curves, unchanged, falling, few = [], [], [], []
         for k, name in enumerate(names):
             rows = weight[:, k] > 0
             y, w = labels[rows, k], weight[rows, k]
@@ -425,6 +426,10 @@ class FunnelCalibrator(
             curves.append(curve.fit(logits[rows, k], y, w / w.max()))
             if not curve.rises_:
                 falling.append(f"{name!r} ({int(y.sum())} events)")
+            # Where most rows have the event, those without it count.
+            n_rarer = min(int(y.sum()), int((1 - y).sum()))
+            if n_rarer < curve.fewest_events:
+                few.append(f"{name!r} ({n_rarer})")
         if unchanged:
             _utils.warn_user(
                 "Only one class in the rows of the calibration for "
@@ -434,6 +439,12 @@ class FunnelCalibrator(
             _utils.warn_user(
                 "In the calibration rows, higher probabilities go with fewer events "
                 f"for {', '.join(falling)}: the rate is corrected, the ranking stays."
+            )
+        if few:
+            _utils.warn_user(
+                f"Too few events for method={self.method!r}: {', '.join(few)}. With "
+                f"fewer than {_curves.FEWEST_EVENTS}, method='sigmoid' is closer to "
+                "the true rates; probabilities of rare events tend to be too high here."
             )
         return curves
 

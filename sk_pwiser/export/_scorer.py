@@ -504,6 +504,7 @@ class Scorer:
 
     def _read_columns(self, rows, shared):
         columns, lengths = [], {}
+        self._refuse_single_columns(rows)
         for name in self.field_names:
             if name not in rows and name in shared:
                 columns.append([shared[name]])
@@ -518,6 +519,21 @@ class Scorer:
         if len({*lengths.values()}) > 1:
             raise ValueError(f"Fields must have equally many values; got {lengths}.")
         return columns, lengths.popitem()[1]
+
+    def _refuse_single_columns(self, rows):
+        """Raise if fewer fields are columns than single values: it is one row."""
+        are_columns = {
+            field.name: _is_column(rows[field.name])
+            for field in self._encoder.fields
+            # The value of a list column is a list in a row, too.
+            if field.name in rows and not isinstance(field, Field)
+        }
+        names = [name for name, is_column in are_columns.items() if is_column]
+        if 0 < 2 * len(names) <= len(are_columns):
+            raise ValueError(
+                f"Field {names[0]!r} must be a single value like other fields, unless "
+                f"all are lists or 1-D arrays; got {rows[names[0]]!r}."
+            )
 
 
 def _is_column(value):

@@ -74,7 +74,7 @@ class StoredChanges:
             del self.last[writer]
             self.failed.append(digest)
 
-    def take(self, digest, digest_of_version_0_1, n_created):
+    def take(self, digest, n_created, digest_of_version_0_1=None):
         """Remove and return where a change is: "failed", "last", or None for nowhere.
 
         Of the last changes of other writers, those up to the number `n_created` count:
@@ -169,6 +169,8 @@ def _digest(method, rows, columns, n_bytes):
 
 def _factorized(column):
     """Return the index of each row's value and the values, of any type."""
+    if len(column) <= _categories.FEW_ROWS:  # a loop is faster than pandas
+        return np.arange(len(column)), column.to_list()
     try:
         return _categories.factorize(column)
     except (TypeError, ValueError, NotImplementedError):  # lists and other objects
@@ -195,7 +197,7 @@ def _plain_list(values):
     if types <= {str}:
         return values
     if types <= {int, float, bool}:
-        return [int(value) if value % 1 == 0 else value for value in values]
+        return [_plain_number(value) for value in values]
     return [_plain(value) for value in values]
 
 
@@ -226,3 +228,9 @@ def _plain(value):
         number = float(value)
         return int(value) if number % 1 == 0 else number
     return ascii(value)
+
+
+def _plain_number(value):
+    if value % 1 == 0:
+        return int(value)
+    return value if value == value else None

@@ -328,8 +328,10 @@ class StoredHistory:
 
     def _is_repeated(self, changes, method, rows, digest):
         """Return whether an equal change was made that the caller may repeat."""
-        earlier_digest = digest_of_version_0_1(method, rows)
-        place = changes.take(digest, earlier_digest, self._n_created)
+        earlier_digest = None
+        if changes.of_version_0_1:
+            earlier_digest = digest_of_version_0_1(method, rows)
+        place = changes.take(digest, self._n_created, earlier_digest)
         if place == "last":
             warn_user(
                 f"The store has an equal change ({method}), made last by an earlier "

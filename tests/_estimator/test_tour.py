@@ -247,6 +247,7 @@ def test_transfer_takes_new_values_and_keeps_the_rest(tour):
 
 
 @stations("tree", "attention")
+@pytest.mark.filterwarnings("ignore:Too few events for method='isotonic'")
 def test_a_calibrator_is_saved_and_served(tour, tmp_path):
     X, Y = tour.later
     method, by = "sigmoid", "author"  # whose shifts are of few authors

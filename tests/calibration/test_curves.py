@@ -9,7 +9,7 @@ from scipy.special import expit
 from sklearn.calibration import _SigmoidCalibration
 from sklearn.isotonic import IsotonicRegression
 
-from sk_pwiser.calibration._curves import METHODS
+from sk_pwiser.calibration._curves import METHODS, IsotonicCurve, SigmoidCurve
 
 
 @pytest.fixture
@@ -96,3 +96,34 @@ def test_a_sigmoid_does_not_reverse_the_ranking(rows):
     n_0 = scaled[y == 0].sum()
     expected = 2 / 3 + n_0 / (n_0 + 2)
     assert scaled @ expit(curve.transform(logits)) == pytest.approx(expected)
+
+
+def excess_loss(curve, n_events, seed):
+    """Return the log loss beyond that of the true rates, which are bent, per event."""
+    rng = np.random.default_rng(seed)
+    rate, n_new = 0.02, 20_000
+
+    def log_odds(logits):
+        return np.where(logits > 0, 0.3, 1.0) * logits - 3.97
+
+    logits = 1.5 * rng.normal(size=round(n_events / rate))
+    y = (rng.random(len(logits)) < expit(log_odds(logits))).astype(float)
+    new = 1.5 * rng.normal(size=n_new)
+    true = expit(log_odds(new))
+    p = expit(curve.fit(logits, y, np.ones(len(y))).transform(new))
+    loss = true * np.log(true / p) + (1 - true) * np.log((1 - true) / (1 - p))
+    return loss.sum() / true.sum()
+
+
+@pytest.mark.parametrize(
+    ("n_events", "better"),
+    [(20, SigmoidCurve), (30, SigmoidCurve), (400, IsotonicCurve)],
+)
+def test_few_events_are_too_few_for_isotonic_curves(n_events, better):
+    """Even where the true curve is no sigmoid."""
+    losses = {
+        curve: np.mean([excess_loss(curve(), n_events, seed) for seed in range(30)])
+        for curve in (SigmoidCurve, IsotonicCurve)
+    }
+    assert min(losses, key=losses.get) is better
+    assert (n_events < IsotonicCurve.fewest_events) == (better is SigmoidCurve)

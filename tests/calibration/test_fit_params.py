@@ -69,7 +69,8 @@ def test_each_fit_gets_the_entries_of_its_rows(routes, kind):
 def test_a_loss_within_groups(routes):
     model = small(loss="jrc", early_stopping="grouped_auc")
     requesting(model, routes, groups=True)
-    calibrator = FunnelCalibrator(model, cv=FunnelGroupKFold(2, random_state=0))
+    cv = FunnelGroupKFold(2, random_state=0)
+    calibrator = FunnelCalibrator(model, cv=cv, method="sigmoid")
     calibrator.fit(IMPRESSIONS, LABELS, groups=GROUPS)
     expected = model.fit(IMPRESSIONS, LABELS, groups=GROUPS)
     assert_array_equal(

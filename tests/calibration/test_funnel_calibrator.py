@@ -163,6 +163,27 @@ def test_a_task_of_one_class_keeps_its_probabilities(reader, rows):
     assert len(seen) == 1
 
 
+@pytest.mark.filterwarnings("ignore:In the calibration rows, higher probabilities")
+@pytest.mark.parametrize("is_rare", [True, False])
+@pytest.mark.parametrize("n_events", [49, 50])
+def test_few_events_are_too_few_for_isotonic_curves(reader, rows, n_events, is_rare):
+    """Events, or rows without one if these are rarer."""
+    X = rows[0]
+    y = np.zeros((len(X), 2))
+    y[:300, 0] = 1
+    y[:n_events, 1] = 1
+    if not is_rare:
+        y = 1 - y[:, ::-1]
+    FunnelCalibrator(reader, method="sigmoid", ordered=False).fit(X, y)
+    calibrator = FunnelCalibrator(reader, ordered=False)
+    if n_events == 50:
+        calibrator.fit(X, y)
+        return
+    name = "conversion" if is_rare else "click"
+    with pytest.warns(UserWarning, match=rf"Too few events .*: '{name}' \(49\)\."):
+        calibrator.fit(X, y)
+
+
 def test_missing_labels_are_left_out_of_a_task_by_itself(reader, rows):
     X, Y = rows
     some = Y.astype(float)

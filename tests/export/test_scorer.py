@@ -248,6 +248,11 @@ BAD_ROWS = {
     "a table": (X, TypeError, "a dict or a list of dicts; got DataFrame"),
     "absent column": ({"shop": ["a"]}, ValueError, "'hour' must be a list.*None"),
     "scalar column": ({**COLUMNS, "price": 1.0}, ValueError, "'price' must be a list"),
+    "column in a row": (
+        {**records(X[:1])[0], "shop": ["a"]},
+        ValueError,
+        r"'shop' must be a single value like other fields.*\['a'\]",
+    ),
     "short column": (
         {**COLUMNS, "price": [1.0]},
         ValueError,

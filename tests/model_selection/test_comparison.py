@@ -104,7 +104,8 @@ def test_a_verdict_names_who_is_behind_on_every_fold():
     table = table_of(scores, 0.5, "abcd")
     assert table["n_ahead"].tolist() == [0, 0, 3, 1]
     assert table["n_behind"].tolist() == [0, 3, 0, 2]
-    scores = {"m": [base[:2], base[:2] - [0.01, 0.10], base[:2] - [-0.01, 0.02]]}
+    unsure = np.array([0.71, 0.64])
+    scores = {"m": [base[:2], base[:2] - [0.01, 0.10], unsure]}
     comparison = LossComparison(["a", "b", "c"], scores, test_train_ratio=1)
     behind, similar = comparison.verdicts["m"].split("; ")
     folds = "on both folds, by 0.0550 in the mean, but these are too few folds"
