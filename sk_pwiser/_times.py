@@ -56,19 +56,24 @@ def times_of(X, time):
 def date_columns(X):
     """Return the names of the columns of a table, and whether each one holds dates.
 
-    Times of the day are no dates. Arrays and sparse tables have no names.
+    Times of the day are no dates. Arrays and sparse tables have no names. Queries do
+    not run: their types tell; of some wrappers and streams, nothing does.
     """
     if hasattr(X, "_used_columns"):  # files
         schema = X._dataset.schema
-        kinds = [str(schema.field(name).type) for name in X.features]
-        return list(X.features), [kind.startswith(_DATE_DTYPES) for kind in kinds]
-    X = _frames.collected(X)
-    if hasattr(X, "column_names"):  # tables of Arrow
-        kinds = map(str, X.schema.types)
-        return list(X.column_names), [kind.startswith(_DATE_DTYPES) for kind in kinds]
-    if not _frames.is_dataframe(X):
+        kinds = {name: schema.field(name).type for name in X.features}
+    elif hasattr(X, "collect_schema"):  # lazy ones of polars and narwhals
+        kinds = dict(X.collect_schema().items())
+    elif hasattr(X, "column_names") or hasattr(X, "read_all"):  # of Arrow
+        kinds = dict(zip(X.schema.names, X.schema.types, strict=True))
+    elif _frames.is_dataframe(X):
+        columns = zip(X.columns, _frames.list_columns(X), strict=True)
+        pairs = [(name, _holds_dates(column)) for name, column in columns]
+        return [name for name, _ in pairs], [is_date for _, is_date in pairs]
+    else:
         return [], []
-    return list(X.columns), list(map(_holds_dates, _frames.list_columns(X)))
+    is_date = [str(kind).lower().startswith(_DATE_DTYPES) for kind in kinds.values()]
+    return list(kinds), is_date
 
 
 def _holds_dates(column):

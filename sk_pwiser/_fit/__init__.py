@@ -13,4 +13,4 @@ from sk_pwiser._fit._fit import (
     train,
 )
 from sk_pwiser._fit._refit import fit_twice, refuse_refit
-from sk_pwiser._fit._time_column import take_time_column, take_times
+from sk_pwiser._fit._time_column import take_time_column

@@ -530,7 +530,8 @@ class Encoding:
                 block = blocks.assign(len(rows), times, units, keys)
             if self.new_values is not None:
                 rank = self.new_values.n_rows + np.arange(len(labelled))
-                self.new_values.add(codes, blocks.are_late(rank, times, block))
+                is_late = blocks.are_late(rank, times, block, rows.groups)
+                self.new_values.add(codes, is_late)
             if self.order is not None and not counts:
                 self.order.add(codes, block)
             if statistics is not None:

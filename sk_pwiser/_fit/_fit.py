@@ -16,7 +16,7 @@ from sklearn.utils import check_random_state
 from sk_pwiser import _utils
 from sk_pwiser._fit._encode import encode, random_state_at
 from sk_pwiser._fit._file_rows import FileRows
-from sk_pwiser._fit._time_column import take_times
+from sk_pwiser._fit._time_column import take_time_column
 from sk_pwiser._table._frames import reads_in_parts
 from sk_pwiser._training import (
     _checkpoints,
@@ -134,7 +134,7 @@ def fit(
     An update logs in `undo`, also if it fails, the changes that it makes in place to
     the net of `earlier`; `take_back` undoes them.
     """
-    settings, given = take_times(settings, given, warns=not is_update)
+    settings = take_time_column(settings, given.X, warns=not is_update)
     origin = find_origin(settings, given.X, earlier, is_update)
     with ExitStack() as stack:
         # Labels come first: a wrong one is found before the table is looked at.

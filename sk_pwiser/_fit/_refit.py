@@ -19,7 +19,7 @@ from sk_pwiser._fit._fit import (
     read,
     train,
 )
-from sk_pwiser._fit._time_column import take_times
+from sk_pwiser._fit._time_column import take_time_column
 from sk_pwiser._training import _evaluation
 from sk_pwiser._training._callbacks import (
     FitTask,
@@ -66,7 +66,7 @@ def fit_twice(
     first one has held out no rows, or was ended by an interrupt or a callback.
     """
     check_refit(settings, eval_set, earlier)
-    settings, given = take_times(settings, given)
+    settings = take_time_column(settings, given.X)
     origin = find_origin(settings, given.X, None, is_update=False)
     with ExitStack() as stack:
         rows = read(settings, given, origin, None, stack)

@@ -5,20 +5,9 @@ from itertools import compress
 from typing import Any
 
 from sk_pwiser._table._column_kinds import named_as_categories
-from sk_pwiser._table._frames import collected, reads_in_parts
 from sk_pwiser._times import date_columns
-from sk_pwiser._training._schema import GivenRows
 from sk_pwiser._training._settings import Settings
 from sk_pwiser._utils import warn_user
-
-
-def take_times(
-    settings: Settings, given: GivenRows, *, warns: bool = True
-) -> tuple[Settings, GivenRows]:
-    """Return the settings with a `time_column`, and rows that can be read again."""
-    if not reads_in_parts(given.X):
-        given = given._replace(X=collected(given.X))  # some can be read once only
-    return take_time_column(settings, given.X, warns=warns), given
 
 
 def take_time_column(settings: Settings, X: Any, *, warns: bool = True) -> Settings:

@@ -370,21 +370,28 @@ class Blocks:
 
     def start(self, seed=None):
         """Start a pass over the rows; with a seed, blocks are random within times."""
-        self.generator = None if seed is None else np.random.default_rng(seed)
+        self.generator = self.late_generator = None
+        if seed is not None:
+            self.generator = np.random.default_rng(seed)
+            self.late_generator = np.random.default_rng(seed + 1)
         self.n_seen = 0
         self.ranks = {time: first for time, (first, _) in self.spans.items()}
         self.groups = GroupValues()
         self.group_sizes, self.n_largest = {}, 0  # sizes of groups that may continue
 
-    def are_late(self, rank, times, block):
+    def are_late(self, rank, times, block, groups):
         """Return whether rows, with their ranks, are among the last ones.
 
-        It is decided by times, by random blocks, or by the order of the rows.
+        It is decided by times, by the order of the rows or, if that misleads, at
+        random: by the blocks of groups, otherwise row by row, since rows with equal
+        inputs in one block would seem to have new values.
         """
         edge = last_edge(self.sampled, LATE_SHARE) if self.by_time else None
         if edge is not None:
             return times >= edge
         if self.generator is not None and block is not None:
+            if groups is None:
+                return self.late_generator.random(len(rank)) < LATE_SHARE
             return block == self.n_blocks - 1
         return rank >= (1 - LATE_SHARE) * self.n_rows
 

@@ -84,7 +84,7 @@ def split_large_units(units, largest_rows):
     """Return units of which those with more than `largest_rows` rows are single rows.
 
     The second result is the number of the largest one of these, and its number of rows;
-    None if there are none, and then the units are returned as they are.
+    None if there are none, and then the units are unchanged.
     """
     sizes = np.bincount(units)
     largest = int(sizes.argmax())

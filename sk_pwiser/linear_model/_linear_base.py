@@ -14,6 +14,7 @@ from sk_pwiser._responses import check_same_tasks
 from sk_pwiser._table._frames import (
     as_table,
     collected,
+    holds_dates,
     is_sparse,
     list_columns,
     read_numbers,
@@ -40,9 +41,14 @@ def read_features(X, accept_sparse="csc", **checks):
     if names and not is_sparse(X):
         found = []
         for name, column in zip(names, list_columns(as_table(X)), strict=True):
-            is_time = np.asarray(column.head(1)).dtype.kind in "mM"
-            encode = " Encode categories, for example by OneHotEncoder."
-            advice = "" if is_time else encode
+            advice = " Encode categories, for example by OneHotEncoder."
+            if holds_dates(column):
+                advice = (
+                    " Derive numbers from dates, such as the hour, the weekday or the "
+                    "age in days."
+                )
+            elif np.asarray(column.head(1)).dtype.kind == "m":  # spans of time
+                advice = ""
             found.append(read_numbers(column, f"Column {name!r}", advice))
         X = np.column_stack(found)
     kinds = {"accept_sparse": accept_sparse, "dtype": np.float64}

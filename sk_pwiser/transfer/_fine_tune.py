@@ -14,7 +14,7 @@ import torch
 from sklearn.base import clone
 from torch.nn import functional as F
 
-from sk_pwiser._fit import build, check, encode, refuse_refit, take_times, train
+from sk_pwiser._fit import build, check, encode, refuse_refit, take_time_column, train
 from sk_pwiser._table._categories import CategoryColumn
 from sk_pwiser._table._encoder import grow_encoder, learn_constant_columns
 from sk_pwiser._table._lists import ListColumn
@@ -376,7 +376,7 @@ def _train(estimator, source, given, eval_set, *, seen, extends, near=None):
     # Its checkpoints may be those of the source.
     settings = Settings.of({**vars(estimator), "checkpoint_dir": None})
     refuse_refit(settings, "training with the columns of a source")
-    settings, given = take_times(settings, given)
+    settings = take_time_column(settings, given.X)
     # The network is new, and may be of another class.
     check_same_model(settings, replace(earlier.settings, network=settings.network))
     table = read_table(settings, given, earlier.schema.targets, is_update=True)

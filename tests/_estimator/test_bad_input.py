@@ -174,9 +174,9 @@ CATEGORY = "category_0"
             f"infinity .* column '{NUMERIC}': row 7 contains -inf",
         ),
         (
-            X.assign(**{NUMERIC: pd.Timestamp("2024-05-01")}),
-            TypeError,
-            f"Column '{NUMERIC}' cannot be read as numbers: its dtype is datetime64",
+            X.assign(**dict.fromkeys([NUMERIC, "at"], pd.Timestamp("2024-05-01"))),
+            ValueError,
+            rf"X has several columns of dates, \['{NUMERIC}', 'at'\]. Name the one that",
         ),
         (
             X.assign(**{NUMERIC: pd.to_timedelta(np.arange(N), unit="s")}),

@@ -165,6 +165,8 @@ def log_of_ids(n=3_000, n_ids=600):
     click = rng.random(n) < rates[ids]
     conversion = click & (rng.random(n) < 0.4)
     X = pd.DataFrame({"id": ids}).astype("category")
+    # Rows with equal inputs share a block, and could not tell each other's labels.
+    X["noise"] = rng.normal(size=n)
     X["last"] = [[f"v{v % 7}"] * (v % 3) for v in ids]
     return X, pd.DataFrame({"click": click, "conversion": conversion}).astype(float)
 
@@ -178,11 +180,12 @@ def test_labels_that_many_epochs_memorize_are_named(kind, tmp_path):
     if kind == "lists":
         params["encoding_params"] = {"list_target_encoding": ["last"]}
     else:
-        given = given[["id"]]
+        given = given[["id", "noise"]]
     arguments = given, labels
     if kind == "files":
-        given.astype(int).join(labels).to_parquet(tmp_path / "rows.parquet")
-        arguments = (ParquetImpressions(tmp_path, targets=[*labels], features=["id"]),)
+        given.astype({"id": int}).join(labels).to_parquet(tmp_path / "rows.parquet")
+        rows = ParquetImpressions(tmp_path, ["id", "noise"], [*labels])
+        arguments = (rows,)
         params["categorical_features"] = ["id"]
 
     def fit(**further):

@@ -238,7 +238,7 @@ def test_propensity_weights_add_up_to_the_rows(fits, name):
     model = fits.model(**network(name))
     module = model.net_.module_
     parts = [
-        torch.stack(module._propensities(output.logits))
+        torch.stack(module._propensities(Labels(None, None, logits=output.logits)))
         for output in outputs(model, fits.log.X)
     ]
     propensities = torch.cat(parts, dim=1)[:, :, 0].cpu().numpy()
