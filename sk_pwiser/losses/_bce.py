@@ -69,5 +69,8 @@ class _CrossEntropy(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
         logits, targets = ctx.saved_tensors
-        of_targets = -grad_outputs[0] * logits if ctx.needs_input_grad[1] else None
-        return grad_outputs[0] * (logits.sigmoid() - targets), of_targets
+        logits_gradient = grad_outputs[0] * (logits.sigmoid() - targets)
+        targets_gradient = None
+        if ctx.needs_input_grad[1]:
+            targets_gradient = -grad_outputs[0] * logits
+        return logits_gradient, targets_gradient

@@ -8,7 +8,7 @@ from sk_pwiser._utils import at_least_float32, check_number
 from sk_pwiser.losses._bce import BCE
 
 
-class BCEWithRanking(BCE):
+class _BCEWithRanking(BCE):
     """Base class of the losses `s * BCE + (1 - s) * ranking`, with s = bce_share."""
 
     averages_rows = False
@@ -30,10 +30,10 @@ class BCEWithRanking(BCE):
         calibration = super().forward(logits, y, sample_weight)
         if self.bce_share == 1:
             return calibration
-        ranking = self.ranking_losses(logits, y, sample_weight, groups)
+        ranking = self._ranking_losses(logits, y, sample_weight, groups)
         return self.bce_share * calibration + (1 - self.bce_share) * ranking
 
-    def ranking_losses(
+    def _ranking_losses(
         self, logits: Tensor, y: Tensor, weight: Tensor | None, groups: Tensor | None
     ) -> Tensor:
         """Compute the ranking loss of each task, of shape `(n_tasks,)`."""

@@ -5,11 +5,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from sk_pwiser.losses._bce_with_ranking import BCEWithRanking
+from sk_pwiser.losses._bce_with_ranking import _BCEWithRanking
 from sk_pwiser.losses._pairwise import WeightedScores, pairwise_mean
 
 
-class CombinedPair(BCEWithRanking):
+class CombinedPair(_BCEWithRanking):
     r"""Binary cross-entropy of each task combined with RankNet over its pairs.
 
     .. math::
@@ -68,18 +68,22 @@ class CombinedPair(BCEWithRanking):
     def __init__(self, task_names: Sequence[str], *, bce_share: float = 0.7) -> None:
         super().__init__(task_names, bce_share=bce_share)
 
-    def ranking_losses(
+    def _ranking_losses(
         self, logits: Tensor, y: Tensor, weight: Tensor | None, groups: Tensor | None
     ) -> Tensor:
         means = []
         if weight is not None:
             weight = weight.view(len(y), -1).expand_as(y)
         for k in range(y.shape[1]):
-            of_task = None if weight is None else weight[:, k]
-            scores = WeightedScores(logits[:, k], of_task)
-            positive = y[:, k] == 1
-            higher, lower = scores.at(positive), scores.at(~positive)
-            mean = pairwise_mean(higher, lower, 0.0, "logistic")
+            task_weight = None if weight is None else weight[:, k]
+            scores = WeightedScores(logits[:, k], task_weight)
+            is_positive = y[:, k] == 1
+            mean = pairwise_mean(
+                higher=scores.at(is_positive),
+                lower=scores.at(~is_positive),
+                margin=0.0,
+                surrogate="logistic",
+            )
             # Times the mean weight of the rows
             means.append((mean * scores.weight_per_row(len(y))).to(logits.dtype))
         return torch.stack(means)

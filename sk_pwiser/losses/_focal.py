@@ -80,12 +80,14 @@ class Focal(BCE):
         """Compute the focal loss per row and task; targets may be probabilities."""
         logits = at_least_float32(logits)
         targets = targets.to(logits.dtype)
-        log_p, log_not_p = F.logsigmoid(logits), F.logsigmoid(-logits)
+        log_p = F.logsigmoid(logits)
+        log_not_p = F.logsigmoid(-logits)
         # The logarithm of 1 - q is at most 0, so neither the power nor its derivative
         # overflows. The derivative of (1 - q) ** gamma is infinite at q = 1 for a
         # gamma below 1.
         positive = -(self.gamma * log_not_p).exp() * log_p
         negative = -(self.gamma * log_p).exp() * log_not_p
         if self.alpha is not None:
-            positive, negative = self.alpha * positive, (1 - self.alpha) * negative
+            positive = self.alpha * positive
+            negative = (1 - self.alpha) * negative
         return targets * positive + (1 - targets) * negative

@@ -5,10 +5,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from sk_pwiser._utils import widest_float
-from sk_pwiser.losses._bce_with_ranking import BCEWithRanking
+from sk_pwiser.losses._bce_with_ranking import _BCEWithRanking
 
 
-class JRC(BCEWithRanking):
+class JRC(_BCEWithRanking):
     r"""Joint optimisation of ranking and calibration within contexts.
 
     .. math::
@@ -71,7 +71,7 @@ class JRC(BCEWithRanking):
 
     asks_for_groups = True
 
-    def ranking_losses(
+    def _ranking_losses(
         self, logits: Tensor, y: Tensor, weight: Tensor | None, groups: Tensor | None
     ) -> Tensor:
         # A batch may be one context: float32 would lose digits in sums over all its
@@ -99,10 +99,12 @@ def context_losses(
     its rows. Without `groups`, all rows are one context.
     """
     if groups is None:
-        context, n_contexts = torch.zeros_like(y[:, 0], dtype=torch.int64), 1
+        context = torch.zeros_like(y[:, 0], dtype=torch.int64)
+        n_contexts = 1
     else:
         # At most one context per row: their true number would block the host of a GPU.
-        context, n_contexts = _number_from_0(groups), len(groups)
+        context = _number_from_0(groups)
+        n_contexts = len(groups)
     scores = label_logits
     if weight is not None:
         # A factor v of an exponential is log v in its exponent.

@@ -52,9 +52,10 @@ from torch.nn import functional as F
 
 from sk_pwiser._utils import at_least_float32, widest_float
 
-# Largest part of the matrix of pairs held in memory
-CHUNK_PAIRS, CHUNK_PAIRS_DEVICE = 2**18, 2**22
-
+# The largest block of the matrix of pairs on a CPU: 2 MB, which stay in the cache.
+CHUNK_PAIRS = 2**18
+# The same on other devices, where a few large blocks need fewer kernels.
+CHUNK_PAIRS_DEVICE = 2**22
 
 # The scores of one side of the pairs, and their weights, in float64.
 Side = tuple[Tensor, Tensor]
@@ -154,7 +155,8 @@ def hinge_sums(
     # of the first k; for k = 0 any finite score serves.
     last_active = torch.cat((ordered[:1], ordered)).index_select(0, n_active)
     violation = last_active.sub_(lower).neg_().add_(margin)
-    gaps, weight = ordered.diff(), higher_weight.index_select(0, order)
+    gaps = ordered.diff()
+    weight = higher_weight.index_select(0, order)
     # S0 and S1 of the first k scores, k = 0..n.
     s0 = F.pad(weight.cumsum(0), (1, 0))
     s1 = running_distance(gaps, s0)
@@ -204,7 +206,8 @@ def joint_hinge_sums(
     # At ties the lower row comes first: it is not above the higher one.
     keys = torch.cat([scores + margins, scores], dim=-1)
     ordered, order = torch.sort(keys, stable=True)
-    gaps, zeros = ordered.diff().unsqueeze(1), torch.zeros_like(lower_weight)
+    gaps = ordered.diff().unsqueeze(1)
+    zeros = torch.zeros_like(lower_weight)
     weights = torch.cat([zeros, higher_weight, lower_weight, zeros], dim=-1)
     weights = weights.view(n_heads, -1, 2, 2 * n_rows)
     weights = weights.gather(-1, order[:, None, None].expand(weights.shape))
@@ -228,14 +231,20 @@ def joint_hinge_sums(
     return value.sum((1, 2)), in_rows.view(n_heads, 2, n_rows).sum(1)
 
 
+# The spacing 1/8 of the grid, and the order of Lagrange's formula: both are in the
+# bound of the error at the top of this file.
+NODES_PER_UNIT = 8
+ORDER = 8
 # Scores processed at once. On a CPU, ORDER times as many stay below 2**15 elements:
 # beyond that torch starts threads, which are slower here.
 CHUNK_SCORES = 2**11
+# On other devices, few large kernels are fast.
 CHUNK_SCORES_DEVICE = 2**18
-NODES_PER_UNIT = 8
-ORDER = 8
+# Nodes of a block, within which and between neighbours the kernel is evaluated. It is
+# 32 units wide: farther away, the kernel has a simple form to within 1e-14.
 BLOCK_NODES = 256
 BLOCK_UNITS = BLOCK_NODES // NODES_PER_UNIT
+# The largest grid: 2**20 nodes, 131072 units.
 MAX_BLOCKS = 4096
 # exp(-GAP) is 0 in float64: the kernel is 0 below -GAP and linear above GAP.
 GAP = 768.0
@@ -251,9 +260,11 @@ def logistic_sums(higher_side: Side, lower_side: Side, margin: float) -> PairSum
     (higher, higher_weight), (lower, lower_weight) = higher_side, lower_side
     # The margin is subtracted from small numbers; large ones would absorb it.
     origin = torch.minimum(higher.amin(), lower.amin())
-    x, y = higher - origin - margin, lower - origin
+    x = higher - origin - margin
+    y = lower - origin
     origin = torch.minimum(x.amin(), y.amin())
-    x_nodes, y_nodes = ((s - origin).mul_(NODES_PER_UNIT) for s in (x, y))
+    x_nodes = (x - origin).mul_(NODES_PER_UNIT)
+    y_nodes = (y - origin).mul_(NODES_PER_UNIT)
     largest = float(torch.maximum(x_nodes.amax(), y_nodes.amax()))
     if not math.isfinite(largest):
         nan = x.new_tensor(math.nan)
@@ -336,7 +347,8 @@ def _coordinates(start: int, end: int, like: Tensor) -> Tensor:
 def _add_far_blocks(blocks: Tensor, values: Tensor, slopes: Tensor) -> None:
     """Add the contributions of blocks at a distance of two or more."""
     coordinate = _coordinates(0, BLOCK_NODES, blocks)
-    weight, moment = blocks.sum(1), blocks @ coordinate
+    weight = blocks.sum(1)
+    moment = blocks @ coordinate
     weight_right = sums_from_right(weight)
     # The sum over J >= I + 2 of (J - I) weight_J, then of the coordinate in the block.
     distance = weight_right + sums_from_right(weight_right)
@@ -352,9 +364,10 @@ def _add_far_blocks(blocks: Tensor, values: Tensor, slopes: Tensor) -> None:
     slopes += tail
 
 
-# Up to this number of pairs, their matrix is faster than sorting or a grid. On devices
-# other than a CPU the number of kernels decides, and the matrix needs few.
-BRUTE_FORCE_PAIRS, BRUTE_FORCE_PAIRS_DEVICE = 2**17, 2**22
+# Up to this number of pairs, their matrix is faster on a CPU than sorting or a grid.
+BRUTE_FORCE_PAIRS = 2**17
+# On other devices the number of kernels decides, and the matrix needs few.
+BRUTE_FORCE_PAIRS_DEVICE = 2**22
 
 _SUMS: dict[str, Callable[[Side, Side, float], PairSums]] = {
     "hinge": hinge_sums,
@@ -432,14 +445,17 @@ def pairwise_mean(
     pairs; beyond that, it has the relative errors that the top of this file names. If
     scores span more than 131072 units, it evaluates all pairs, which is slow.
     """
-    sides = at_least_float32(higher.values), at_least_float32(lower.values)
-    n_pairs, like = len(sides[0]) * len(sides[1]), sides[0]
+    higher_scores = at_least_float32(higher.values)
+    lower_scores = at_least_float32(lower.values)
+    sides = (higher_scores, lower_scores)
+    n_pairs = len(higher_scores) * len(lower_scores)
     result: Tensor
     if n_pairs == 0:
-        zeros = [like.new_zeros(()), *map(torch.zeros_like, sides)]
+        zeros = [higher_scores.new_zeros(()), *map(torch.zeros_like, sides)]
         result = WithGradients.apply(zeros, *sides)  # type: ignore[no-untyped-call]
         return result
-    device = like.device
+    device_of_scores = higher_scores.device
+    device = device_of_scores
     if widest_float(device) != torch.float64:
         device = torch.device("cpu")
     pair: list[Side] = []
@@ -454,20 +470,27 @@ def pairwise_mean(
         weight = weight.detach().to(device).double()
         largest = weight.amax()
         pair.append((scores, weight / torch.where(largest > 0, largest, 1.0)))
-    most = BRUTE_FORCE_PAIRS if device.type == "cpu" else BRUTE_FORCE_PAIRS_DEVICE
-    if n_pairs <= most:
-        sums = brute_force_sums(pair[0], pair[1], margin, surrogate)
-    elif len(sides[0]) <= len(sides[1]):
-        sums = _SUMS[surrogate](pair[0], pair[1], margin)
+    higher_side, lower_side = pair
+    is_cpu = device.type == "cpu"
+    if n_pairs <= (BRUTE_FORCE_PAIRS if is_cpu else BRUTE_FORCE_PAIRS_DEVICE):
+        sums = brute_force_sums(higher_side, lower_side, margin, surrogate)
+    elif len(higher_scores) <= len(lower_scores):
+        sums = _SUMS[surrogate](higher_side, lower_side, margin)
     else:
         # v - c = (-c) - (-v): the same pairs with the sides exchanged. The sorted side
         # is the smaller one.
-        (v, v_weight), (c, c_weight) = pair
+        v, v_weight = higher_side
+        c, c_weight = lower_side
         mirror = _SUMS[surrogate]((-c, c_weight), (-v, v_weight), margin)
-        gradients = -mirror.lower_gradient, -mirror.higher_gradient
-        sums = PairSums(mirror.value, *gradients)
+        sums = PairSums(
+            mirror.value,
+            higher_gradient=-mirror.lower_gradient,
+            lower_gradient=-mirror.higher_gradient,
+        )
     # If all weights are 0, so are the sums; a divisor of 1 keeps them 0.
-    total = (pair[0][1].sum() * pair[1][1].sum()).clamp(min=1.0)
-    means = [(part / total).to(like.dtype).to(like.device) for part in sums]
+    total = (higher_side[1].sum() * lower_side[1].sum()).clamp(min=1.0)
+    means = [
+        (value / total).to(higher_scores.dtype).to(device_of_scores) for value in sums
+    ]
     result = WithGradients.apply(means, *sides)  # type: ignore[no-untyped-call]
     return result

@@ -105,18 +105,18 @@ def pwiser_loss(
     >>> pwiser_loss(torch.tensor([2.0, 1.5, 0.0]), y)
     tensor(0.5000)
     """
-    per_row = [each for each in (scores, sample_weight) if each is not None]
-    if y.dim() != 2 or any(each.shape != y.shape[:1] for each in per_row):
+    row_values = [scores] if sample_weight is None else [scores, sample_weight]
+    if y.dim() != 2 or any(values.shape != y.shape[:1] for values in row_values):
         raise ValueError(
             "scores and sample_weight must have shape (batch,), and y (batch, "
-            f"n_tasks); got {[tuple(each.shape) for each in (*per_row, y)]}."
+            f"n_tasks); got {[tuple(values.shape) for values in (*row_values, y)]}."
         )
     means = means_over_pairs(
         WeightedScores(scores, sample_weight),
         rows_by_depth(y),
-        check_margins(margins, y.shape[1]),
-        check_choice("surrogate", surrogate, SURROGATES),
-        check_choice("pairs", pairs, PAIRS),
+        margins=check_margins(margins, y.shape[1]),
+        surrogate=check_choice("surrogate", surrogate, SURROGATES),
+        pairs=check_choice("pairs", pairs, PAIRS),
     )
     return torch.stack([mean for _, mean in means]).sum()
 
@@ -151,10 +151,11 @@ def rows_by_depth(
     happened, may_lack = _labels_by_depth(len(tasks), tasks[0] == 0, y.device)
     # A row is at a depth if all its labels are those of the depth: others break the
     # funnel.
-    is_found = _rows(y, tasks).unsqueeze(1) == happened
+    fits_depth = _rows(y, tasks).unsqueeze(1) == happened
     if sample_weight is not None and sample_weight.dim() == 2:
-        is_found &= (_rows(sample_weight, tasks).unsqueeze(1) > 0) | may_lack
-    return is_found.all(dim=0)
+        has_label = _rows(sample_weight, tasks).unsqueeze(1) > 0
+        fits_depth &= has_label | may_lack
+    return fits_depth.all(dim=0)
 
 
 @cache
@@ -166,7 +167,8 @@ def _labels_by_depth(
     Both tensors have shape `(n_tasks, n_tasks + 1, 1)`. Labels after the first 0 may be
     missing. The first task has a label in every row.
     """
-    task, depth = torch.arange(n_tasks).view(-1, 1, 1), torch.arange(n_tasks + 1)
+    task = torch.arange(n_tasks).view(-1, 1, 1)
+    depth = torch.arange(n_tasks + 1)
     happened = task < depth.unsqueeze(1)
     may_lack = task > depth.unsqueeze(1)
     may_lack[0] |= starts_with_first
@@ -190,15 +192,15 @@ def means_over_pairs(
 ) -> Iterator[tuple[WeightedScores, Tensor]]:
     """Yield the rows of the greater depth, and the mean, for each pair of depths."""
     # Each depth is selected once, and used in several pairs of depths.
-    parts = [scores.at(rows) for rows in is_at_depth]
-    deepest = len(parts) - 1
+    by_depth = [scores.at(rows) for rows in is_at_depth]
+    deepest = len(by_depth) - 1
     for depth in range(deepest, 0, -1) if pairs == "funnel" else [deepest]:
         for lower in range(depth):
             # Margins run from the deepest lower depth to depth 0; a shorter path uses
             # the last ones.
             margin = margins[len(margins) - 1 - lower]
-            mean = pairwise_mean(parts[depth], parts[lower], margin, surrogate)
-            yield parts[depth], mean
+            mean = pairwise_mean(by_depth[depth], by_depth[lower], margin, surrogate)
+            yield by_depth[depth], mean
 
 
 class PWiseR(MultiTaskLoss):
@@ -306,10 +308,12 @@ class PWiseR(MultiTaskLoss):
         from sk_pwiser.losses import LOSSES  # not at the top: it imports this file
 
         super().__init__(task_names)
-        others = {n: each for n, each in LOSSES.items() if not issubclass(each, PWiseR)}
+        other_losses = {
+            name: kind for name, kind in LOSSES.items() if not issubclass(kind, PWiseR)
+        }
         if isinstance(base, type) and issubclass(base, PWiseR):
             raise ValueError(f"base must be a loss other than PWiseR; got {base!r}.")
-        choice = others, MultiTaskLoss, "base", base
+        choice = (other_losses, MultiTaskLoss, "base", base)
         self.base: MultiTaskLoss = build(choice, base_params, self.task_names)
         self.asks_for_groups = self.base.asks_for_groups
         self.takes_task_weights = self.base.takes_task_weights
@@ -321,8 +325,11 @@ class PWiseR(MultiTaskLoss):
         else:
             self.heads = _find_heads(tasks, self.task_names)
         # The paths that contain heads, each with its heads.
-        heads = [[head for head in self.heads if head in path] for path in paths]
-        self.paths = [each for each in zip(paths, heads, strict=True) if each[1]]
+        self.paths: list[tuple[Sequence[int], list[int]]] = []
+        for path in paths:
+            heads_on_path = [head for head in self.heads if head in path]
+            if heads_on_path:
+                self.paths.append((path, heads_on_path))
         self.score = check_choice("score", score, ("logit", "probability"))
         self.surrogate = check_choice("surrogate", surrogate, SURROGATES)
         self.margins = check_margins(margins, max(map(len, paths)))
@@ -340,8 +347,8 @@ class PWiseR(MultiTaskLoss):
     ) -> Tensor:
         """Compute the base loss plus the weighted term, of shape `(n_tasks,)`."""
         # Copies: the base may change them in place, and the pairs are formed by them.
-        copied = None if sample_weight is None else sample_weight.clone()
-        losses: Tensor = self.base(logits, y.clone(), copied, groups)
+        weight_copy = None if sample_weight is None else sample_weight.clone()
+        losses: Tensor = self.base(logits, y.clone(), weight_copy, groups)
         if self.pwiser_weight == 0 or not self.heads:
             return losses
         scores = logits if self.score == "logit" else logits.sigmoid()
@@ -356,7 +363,6 @@ class PWiseR(MultiTaskLoss):
             and widest_float(scores.device) == torch.float64
         )
         terms: list[list[Tensor]] = [[] for _ in self.task_names]
-        params = self.margins, self.surrogate, self.pairs
         for path, heads in self.paths:
             is_at_depth = rows_by_depth(y, sample_weight, path)
             if jointly:
@@ -366,19 +372,26 @@ class PWiseR(MultiTaskLoss):
                 continue
             for head in heads:
                 weight = None if weights is None else weights[:, head]
-                rows = WeightedScores(scores[:, head], weight)
+                means_of_head = means_over_pairs(
+                    WeightedScores(scores[:, head], weight),
+                    is_at_depth,
+                    margins=self.margins,
+                    surrogate=self.surrogate,
+                    pairs=self.pairs,
+                )
                 # Each mean over pairs, times the share of its higher rows.
                 shares = [
                     mean * higher.weight_per_row(len(y))
-                    for higher, mean in means_over_pairs(rows, is_at_depth, *params)
+                    for higher, mean in means_of_head
                 ]
                 terms[head].append(torch.stack(shares).sum())
         # A head outside of all paths has no term. A head on several paths takes their
         # mean, so that lambda keeps its meaning.
         means = [losses.new_zeros(())] * len(terms)
-        for task, each in enumerate(terms):
-            if each:
-                mean = each[0] if len(each) == 1 else torch.stack(each).mean()
+        for task, path_terms in enumerate(terms):
+            if path_terms:
+                has_one = len(path_terms) == 1
+                mean = path_terms[0] if has_one else torch.stack(path_terms).mean()
                 means[task] = mean.to(losses.dtype)
         return losses + self.pwiser_weight * torch.stack(means)
 
@@ -394,29 +407,40 @@ class PWiseR(MultiTaskLoss):
         All heads are computed at once, with one result for each. The weight of the
         higher rows cancels out against the divisor of the mean.
         """
-        of_heads, margins = _rows(all_scores, heads).t(), self.margins
-        dtype, n_rows = of_heads.dtype, len(of_heads)
-        scores = of_heads.detach().t().double()
-        is_at_depth = at_depth = is_at_depth.double()
+        head_scores = _rows(all_scores, heads).t()
+        dtype = head_scores.dtype
+        n_rows = len(head_scores)
+        scores = head_scores.detach().t().double()
+        is_at_depth = is_at_depth.double()
+        depth_weight = is_at_depth
         if weights is not None:
-            at_depth = is_at_depth * _rows(weights, heads).unsqueeze(1)
-        at_depth = at_depth.expand(len(scores), -1, -1)
+            depth_weight = is_at_depth * _rows(weights, heads).unsqueeze(1)
+        depth_weight = depth_weight.expand(len(scores), -1, -1)
         # A depth without rows has weights of 0, which stay 0 after this division.
-        total = at_depth.sum(-1, keepdim=True)
+        total = depth_weight.sum(-1, keepdim=True)
         total = total.clamp_(min=torch.finfo(torch.float64).tiny)
-        lower = (at_depth / total.mul_(n_rows))[:, :-1]
+        lower = (depth_weight / total.mul_(n_rows))[:, :-1]
         if self.pairs == "funnel":
-            higher = at_depth.flip(1).cumsum(1).flip(1)[:, 1:]  # deeper than each level
-        else:  # one level, as the higher rows of all lower depths are the same
-            higher, lower = at_depth[:, -1:], lower.sum(1, keepdim=True)
-        margin: Tensor | float = margins[-1]
-        if len({*margins}) > 1:
-            of_depths = zip(is_at_depth, reversed(margins), strict=False)
-            margin = torch.stack([rows * value for rows, value in of_depths]).sum(0)
-        squared = self.surrogate == "squared_hinge"
-        terms, gradient = joint_hinge_sums(scores, margin, higher, lower, squared)
-        sums = terms.to(dtype), gradient.t().to(dtype)
-        joint: Tensor = WithGradients.apply(sums, of_heads)  # type: ignore[no-untyped-call]
+            # The rows that are deeper than each level.
+            higher = depth_weight.flip(1).cumsum(1).flip(1)[:, 1:]
+        else:
+            # One level, as the higher rows of all lower depths are the same.
+            higher = depth_weight[:, -1:]
+            lower = lower.sum(1, keepdim=True)
+        margin: Tensor | float = self.margins[-1]
+        if len({*self.margins}) > 1:
+            depths_and_margins = zip(is_at_depth, reversed(self.margins), strict=False)
+            row_margins = [rows * value for rows, value in depths_and_margins]
+            margin = torch.stack(row_margins).sum(0)
+        terms, gradient = joint_hinge_sums(
+            scores,
+            margin,
+            higher_weight=higher,
+            lower_weight=lower,
+            squared=self.surrogate == "squared_hinge",
+        )
+        sums = (terms.to(dtype), gradient.t().to(dtype))
+        joint: Tensor = WithGradients.apply(sums, head_scores)  # type: ignore[no-untyped-call]
         return joint
 
     def row_losses(self, logits: Tensor, targets: Tensor) -> Tensor:
@@ -431,22 +455,26 @@ class PWiseR(MultiTaskLoss):
         self.base.observe(y, sample_weight)
         if self.pwiser_weight == 0 or not self.heads:
             return
-        found = []
+        lacks_pairs = []  # per path and head
         for path, heads in self.paths:
             is_at_depth = rows_by_depth(y, sample_weight, path)
-            of_heads = [is_at_depth]
+            rows_of_heads = [is_at_depth]
             if sample_weight is not None:
                 weights = sample_weight.view(len(y), -1).expand_as(y)
-                of_heads = [is_at_depth & (own > 0) for own in _rows(weights, heads)]
-            for rows in of_heads:
+                rows_of_heads = [
+                    is_at_depth & (head_weight > 0)
+                    for head_weight in _rows(weights, heads)
+                ]
+            for rows in rows_of_heads:
                 is_present = rows.any(dim=1)
                 if self.pairs == "funnel":
-                    found.append(is_present.sum() < 2)
+                    lacks_pairs.append(is_present.sum() < 2)
                 else:
-                    found.append(~(is_present[-1] & is_present[:-1].any()))
+                    lacks_pairs.append(~(is_present[-1] & is_present[:-1].any()))
         # A batch counts only if no head has a pair; the sum stays on the device until
         # the epoch ends.
-        lacks_all = found[0] if len(found) == 1 else torch.stack(found).all()
+        has_one = len(lacks_pairs) == 1
+        lacks_all = lacks_pairs[0] if has_one else torch.stack(lacks_pairs).all()
         count = self._batches_without_pairs
         count.add_(lacks_all.to(count.device))
 

@@ -144,7 +144,8 @@ class TaskWeighting(nn.Module):
         list of float
             One weight per task, or an empty list if there was no step.
         """
-        weights, n_steps = self._sums / self._n_steps, float(self._n_steps)
+        weights = self._sums / self._n_steps
+        n_steps = float(self._n_steps)
         self._sums.zero_()
         self._n_steps.zero_()
         return weights.tolist() if n_steps else []
@@ -258,20 +259,23 @@ class GradientWeighting(TaskWeighting):
             return
         trained = [p for p in parameters if p.requires_grad]
         self._dependencies.find(losses, trained)
-        parts = list(losses.unbind())
+        summands = list(losses.unbind())
         if penalty is not None and penalty.requires_grad:
-            parts.append(penalty)
+            summands.append(penalty)
         gradients: list[Gradients] = [
             torch.autograd.grad(
-                part, trained, retain_graph=part is not parts[-1], allow_unused=True
+                summand,
+                trained,
+                retain_graph=summand is not summands[-1],
+                allow_unused=True,
             )
-            for part in parts
+            for summand in summands
         ]
         if self.join_gradients is not None:
-            gradients = [self.join_gradients(of_part) for of_part in gradients]
+            gradients = [self.join_gradients(own_rows) for own_rows in gradients]
         with torch.no_grad():
             self._set_gradients(trained, gradients[: self.n_tasks])
-            if len(parts) > self.n_tasks:
+            if len(summands) > self.n_tasks:
                 for p, gradient in zip(trained, gradients[-1], strict=True):
                     if gradient is not None:
                         p.grad = gradient if p.grad is None else p.grad.add_(gradient)
@@ -289,10 +293,15 @@ class GradientWeighting(TaskWeighting):
         for i, p in enumerate(trained):
             p.grad = None
             # That of the first task that depends on the tensor, if there is one.
-            own = [g for g, used in zip(by_tensor[i], depends[i], strict=True) if used]
-            gradient = next((g for g in [*own, *by_tensor[i]] if g is not None), None)
-            if gradient is not None:
-                plain[i] = gradient
+            dependent = [
+                gradient
+                for gradient, does_depend in zip(by_tensor[i], depends[i], strict=True)
+                if does_depend
+            ]
+            for gradient in (*dependent, *by_tensor[i]):
+                if gradient is not None:
+                    plain[i] = gradient
+                    break
         # Later steps, such as gradient clipping, change gradients in place.
         for i, gradient in zip(plain, copy_overlapping(plain.values()), strict=True):
             trained[i].grad = gradient
@@ -311,29 +320,30 @@ class GradientWeighting(TaskWeighting):
         """Replace the gradients of shared parameters by their combination."""
         # Rows of large tables that are 0 for every task are left out. In most batches,
         # these are most rows.
-        matrices, rows = [], []
+        matrices: list[Tensor] = []
+        combined_rows: list[Tensor | None] = []  # None means all rows
         for i in shared:
             p = trained[i]
-            of_tasks = [torch.zeros_like(p) if g is None else g for g in by_tensor[i]]
-            kept = nonzero_rows(of_tasks) if self.skips_rows else None
-            if kept is not None:
-                of_tasks = [g.index_select(0, kept) for g in of_tasks]
-            matrices.append(torch.stack([g.flatten() for g in of_tasks]))
-            rows.append(kept)
+            by_task = [torch.zeros_like(p) if g is None else g for g in by_tensor[i]]
+            rows = nonzero_rows(by_task) if self.skips_rows else None
+            if rows is not None:
+                by_task = [gradient.index_select(0, rows) for gradient in by_task]
+            matrices.append(torch.stack([gradient.flatten() for gradient in by_task]))
+            combined_rows.append(rows)
         combined = self.combine(matrices)
-        expected = [(matrix.shape[1],) for matrix in matrices]
-        found: object = combined
+        expected_shapes = [(matrix.shape[1],) for matrix in matrices]
+        shapes: object = combined
         if isinstance(combined, Sequence):
-            found = [tuple(g.shape) if isinstance(g, Tensor) else g for g in combined]
-        if found != expected:
+            shapes = [tuple(g.shape) if isinstance(g, Tensor) else g for g in combined]
+        if shapes != expected_shapes:
             raise ValueError(
                 f"weighting {type(self).__name__} must return Tensors from combine, of "
-                f"the shapes {expected}; got {found!r}."
+                f"the shapes {expected_shapes}; got {shapes!r}."
             )
-        for i, kept, gradient in zip(shared, rows, combined, strict=True):
+        for i, rows, gradient in zip(shared, combined_rows, combined, strict=True):
             p = trained[i]
             assert p.grad is not None
-            if kept is None:
+            if rows is None:
                 p.grad = gradient.view(p.shape).to(p.dtype)
             else:  # in the other rows, the gradient of the one task is 0, too
-                p.grad.index_copy_(0, kept, gradient.view(len(kept), -1))
+                p.grad.index_copy_(0, rows, gradient.view(len(rows), -1))

@@ -43,24 +43,30 @@ class LossDependencies:
         active, or if a loss is constant in a batch without labels of its task. Steps in
         which the loss is not constant are searched, up to a number of them.
         """
-        searched = [
-            (k, i, gradient)
-            for k, of_task in enumerate(gradients)
-            for i, gradient in enumerate(of_task)
-            if gradient is not None and self._n_looks[k] < N_SEARCHED
-        ]
-        unknown = [each for each in searched if not self.depends[each[0]][each[1]]]
-        if not unknown:
-            return
+        undecided: list[tuple[int, int, Tensor]] = []
         # The last tensor that each loss is known to depend on, often an output bias.
-        known = {each[0]: each for each in searched if self.depends[each[0]][each[1]]}
-        searched = [*unknown, *known.values()]
+        last_dependent: dict[int, tuple[int, int, Tensor]] = {}
+        for task, task_gradients in enumerate(gradients):
+            if self._n_looks[task] >= N_SEARCHED:
+                continue
+            for i, gradient in enumerate(task_gradients):
+                if gradient is None:
+                    continue
+                if self.depends[task][i]:
+                    last_dependent[task] = (task, i, gradient)
+                else:
+                    undecided.append((task, i, gradient))
+        if not undecided:
+            return
+        searched = [*undecided, *last_dependent.values()]
         # All at once, so that the host waits for the device only once.
-        is_nonzero = torch.stack([gradient.any() for _, _, gradient in searched])
-        for (k, i, _), found in zip(searched, is_nonzero.tolist(), strict=True):
-            if self.depends[k][i]:
-                self._n_looks[k] += found
-            self.depends[k][i] |= found
+        has_nonzero = torch.stack([gradient.any() for _, _, gradient in searched])
+        for (task, i, _), is_nonzero in zip(
+            searched, has_nonzero.tolist(), strict=True
+        ):
+            if self.depends[task][i]:
+                self._n_looks[task] += is_nonzero
+            self.depends[task][i] |= is_nonzero
 
 
 def depends_on(

@@ -41,7 +41,9 @@ def nonzero_rows(gradients: Sequence[Tensor]) -> Tensor | None:
 def _has_nonzero_bits(table: Tensor) -> Tensor:
     # Reading two float32 values as one int64 is three times as fast. A negative zero
     # counts as nonzero, which does no harm.
-    size = table.element_size()
-    start, width = size * table.storage_offset(), size * table.shape[1]
-    fits_int64 = table.is_contiguous() and start % 8 == 0 and width % 8 == 0
-    return (table.view(torch.int64) if fits_int64 else table).any(dim=1)
+    start_byte = table.element_size() * table.storage_offset()
+    row_bytes = table.element_size() * table.shape[1]
+    is_aligned = start_byte % 8 == 0 and row_bytes % 8 == 0
+    if table.is_contiguous() and is_aligned:
+        table = table.view(torch.int64)
+    return table.any(dim=1)

@@ -34,7 +34,8 @@ from sk_pwiser._utils import (
 )
 
 # Limits of probabilities, so that the rewards of certain predictions are finite.
-LOWEST, HIGHEST = 1e-4, 1 - 1e-4
+LOWEST = 1e-4
+HIGHEST = 1 - LOWEST
 
 
 class SessionCriticWeights(DocLink, BaseEstimator):
@@ -210,7 +211,8 @@ class SessionCriticWeights(DocLink, BaseEstimator):
         check_integer("cv", self.cv, at_least=2)
         check_integer("max_iter", self.max_iter, at_least=1)
         check_number("tol", self.tol, at_least=0)
-        X, Y = selectable(X), selectable(Y)
+        X = selectable(X)
+        Y = selectable(Y)
         labels, _, _ = check_targets(Y)
         check_consistent_length(X, labels, groups, order)
         check_match(X, len(labels), Y=Y, groups=groups, order=order)
@@ -220,9 +222,13 @@ class SessionCriticWeights(DocLink, BaseEstimator):
         p = self._left_out_probabilities(X, Y, groups, labels.shape[1])
         rewards = labels * np.log(p) + (1 - labels) * np.log1p(-p)
         critic = self._critic(n_categories)
-        fitted = self._fit_critics(critic, encoder.transform(X), p, rewards, sessions)
+        critics, n_iter = self._fit_critics(
+            critic, encoder.transform(X), p, rewards, sessions
+        )
         self.base_estimator_ = clone(self.base_estimator).fit(X, Y)
-        self._encoder, (self.critics_, self.n_iter_) = encoder, fitted
+        self._encoder = encoder
+        self.critics_ = critics
+        self.n_iter_ = n_iter
         validate_data(self, X, skip_check_array=True)  # sets the names of the columns
         return self
 
@@ -293,8 +299,8 @@ class SessionCriticWeights(DocLink, BaseEstimator):
         n_fits = self.max_iter if self.target == "bootstrap" else 1
         for n_iter in range(1, n_fits + 1):
             critics = [
-                clone(critic).fit(_with_action(states, of_task), target)
-                for of_task, target in zip(p.T, targets.T, strict=True)
+                clone(critic).fit(_with_action(states, task_p), target)
+                for task_p, target in zip(p.T, targets.T, strict=True)
             ]
             following = sessions.next_values(_values(critics, states, p))
             updated = rewards + self.gamma * following
@@ -315,8 +321,8 @@ def _target_encoder(seed):
     """Return an encoder of categories by mean targets, cross-fitted at random."""
     if TargetEncoder().random_state is None:  # scikit-learn before 1.9
         return TargetEncoder(target_type="continuous", random_state=seed)
-    parts = KFold(5, shuffle=True, random_state=seed)
-    return TargetEncoder(target_type="continuous", cv=parts)
+    folds = KFold(5, shuffle=True, random_state=seed)
+    return TargetEncoder(target_type="continuous", cv=folds)
 
 
 def probabilities(model, X, n_tasks):
@@ -330,9 +336,7 @@ def _with_action(states, p):
 def _values(critics, states, p):
     """Return the values of the rows, shape `(n_samples, n_tasks)`, at most 0."""
     pairs = zip(critics, p.T, strict=True)
-    values = [
-        critic.predict(_with_action(states, of_task)) for critic, of_task in pairs
-    ]
+    values = [critic.predict(_with_action(states, task_p)) for critic, task_p in pairs]
     return np.minimum(np.column_stack(values), 0)
 
 
@@ -374,15 +378,17 @@ class Sessions:
 def state_encoder(X):
     """Return an encoder of tables as floats, codes first, and the number of codes."""
     names = list(X.columns) if hasattr(X, "columns") else []
-    found = [j for j, name in enumerate(names) if not _is_number(X[name].dtype)]
+    category_columns = [
+        j for j, name in enumerate(names) if not _is_number(X[name].dtype)
+    ]
     codes = make_pipeline(
         FunctionTransformer(_with_nan),
         OrdinalEncoder(handle_unknown="use_encoded_value", unknown_value=np.nan),
     )
     floats = {"dtype": np.float64, "ensure_all_finite": "allow-nan"}
     numbers = FunctionTransformer(check_array, kw_args=floats)
-    encoder = ColumnTransformer([("codes", codes, found)], remainder=numbers)
-    return encoder.fit(X), len(found)
+    encoder = ColumnTransformer([("codes", codes, category_columns)], remainder=numbers)
+    return encoder.fit(X), len(category_columns)
 
 
 def _is_number(dtype):

@@ -77,19 +77,19 @@ class TorchJD(GradientWeighting):
         self._initial_attributes = deepcopy(self._attributes())
         # Combine a small input, so that unsuitable methods raise before training. The
         # gradients are not square, unlike products of the gradients of two batches.
-        method, n = deepcopy(self.aggregator), n_tasks
+        method = deepcopy(self.aggregator)
         with torch.random.fork_rng(devices=[]):
             try:
                 if combines_losses:
-                    method(torch.ones(n))
+                    method(torch.ones(n_tasks))
                 elif self._gram_weighting is self.aggregator:
-                    method(torch.eye(n))
+                    method(torch.eye(n_tasks))
                 else:
-                    method(torch.eye(n, n + 1))
+                    method(torch.eye(n_tasks, n_tasks + 1))
             except ERRORS as error:
                 raise ValueError(
-                    f"{type(method).__name__} of TorchJD cannot combine {n} tasks "
-                    f"with the gradients of one batch: {error}"
+                    f"{type(method).__name__} of TorchJD cannot combine {n_tasks} "
+                    f"tasks with the gradients of one batch: {error}"
                 ) from error
 
     @property
@@ -189,10 +189,11 @@ class TorchJD(GradientWeighting):
         RuntimeError
             If the state belongs to another class.
         """
-        own = type(self.aggregator).__name__
-        if state["class"] != own:
+        class_name = type(self.aggregator).__name__
+        if state["class"] != class_name:
             raise RuntimeError(
-                f"{own} of TorchJD cannot continue from the state of {state['class']}."
+                f"{class_name} of TorchJD cannot continue from the state of "
+                f"{state['class']}."
             )
         for name, module in self.aggregator.named_modules():
             changed = state["changed"].get(name, {})
@@ -208,9 +209,9 @@ class TorchJD(GradientWeighting):
         # into these.
         for name, module in self.aggregator.named_modules(prefix=f"{prefix}aggregator"):
             for key, buffer in module._buffers.items():
-                found = state_dict.get(f"{name}.{key}")
-                if buffer is None and found is not None:
-                    setattr(module, key, torch.zeros_like(found))
+                saved = state_dict.get(f"{name}.{key}")
+                if buffer is None and saved is not None:
+                    setattr(module, key, torch.zeros_like(saved))
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
 
@@ -220,7 +221,8 @@ def _module(name: str) -> Any:
 
 def _make(choice: Any, n_tasks: int, params: dict[str, Any]) -> Any:
     """Build the class with the given name, or the given class; copy an instance."""
-    aggregation, scalarization = _module("aggregation"), _module("scalarization")
+    aggregation = _module("aggregation")
+    scalarization = _module("scalarization")
     kinds = aggregation.Aggregator, aggregation.Weighting, scalarization.Scalarizer
     kind: Any = choice
     if isinstance(choice, str):
@@ -230,9 +232,9 @@ def _make(choice: Any, n_tasks: int, params: dict[str, Any]) -> Any:
     if isinstance(kind, type) and issubclass(kind, kinds):
         takes = inspect.signature(kind).parameters
         context = {"n_tasks": n_tasks, "shape": n_tasks}
-        given = {k: v for k, v in context.items() if k in takes and k not in params}
+        defaults = {key: value for key, value in context.items() if key in takes}
         try:
-            made: Any = kind(**given, **params)
+            method: Any = kind(**{**defaults, **params})
         except ERRORS as error:
             raise ValueError(
                 f"weighting_params must fit {kind.__name__} of TorchJD: {error}"
@@ -242,18 +244,18 @@ def _make(choice: Any, n_tasks: int, params: dict[str, Any]) -> Any:
             raise ValueError(
                 f"weighting_params must be empty for an instance; got {list(params)}."
             )
-        made = deepcopy(kind)
+        method = deepcopy(kind)
     else:
         raise TypeError(
             "aggregator must be an Aggregator, Weighting or Scalarizer of TorchJD, an "
             f"instance, a class or its name; got {choice!r}."
         )
-    if hasattr(made, "update"):
+    if hasattr(method, "update"):
         raise ValueError(
             f"aggregator must not need the losses after the step, which are not "
-            f"computed in training; got {type(made).__name__} of TorchJD."
+            f"computed in training; got {type(method).__name__} of TorchJD."
         )
-    return made
+    return method
 
 
 # Key of a dictionary that stands for a value of a class of torch: files of models hold
