@@ -128,6 +128,7 @@ def test_the_rest_of_the_surface(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:In the calibration rows")
 def test_inside_searches_and_calibrators():
     search = GridSearchCV(small(**TWICE), {"refit": [True, False]}, cv=2).fit(X, Y)
     assert np.isfinite(search.cv_results_["mean_test_score"]).all()
