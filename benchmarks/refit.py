@@ -178,9 +178,10 @@ def run(report, name, arguments):
     size = f"{len(tables.X):,} rows, {len(tables.X_test):,} held out"
     title = f"{name}: {size}; {rates_of(tables.Y)}; {arguments.seeds} seeds"
     report.text("", title)
-    tasks = [f"{tables.Y.columns[k]} AUC" for k in (0, -1)]
-    columns = [text for task in (*tasks, "log loss") for text in (task, "change")]
-    report.table([*columns, "pred/obs", "s"])
+    columns = []
+    for task in (tables.Y.columns[0], tables.Y.columns[-1]):
+        columns += [f"{task} AUC", "to first"]
+    report.table([*columns, "log loss", "log loss to first", "pred/obs", "s"])
     base = np.array(found[FORMS[0]])[:, [0, -2, -1]]
     for form in FORMS:
         values = np.array(found[form])[:, [0, -2, -1]]
@@ -194,7 +195,7 @@ def main():
     parser.add_argument("--rows", type=int, help="training rows, the last ones in time")
     arguments, report = begin("refit", parser, data=["drift"], seeds=1, rows=QUICK_ROWS)
     report.text(
-        f"Changes are in thousandths, with the standard error over the seeds; pred/obs "
+        "Differences are in thousandths, with the standard error over seeds; pred/obs "
         f"is that of the last task; part: {arguments.part}"
     )
     for name in arguments.data:

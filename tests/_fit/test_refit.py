@@ -128,10 +128,11 @@ def test_the_rest_of_the_surface(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:In the calibration rows")
 def test_inside_searches_and_calibrators():
     search = GridSearchCV(small(**TWICE), {"refit": [True, False]}, cv=2).fit(X, Y)
     assert np.isfinite(search.cv_results_["mean_test_score"]).all()
-    model = FunnelCalibrator(small(**TWICE), cv=2).fit(X, Y)
+    model = FunnelCalibrator(small(**TWICE), method="sigmoid", cv=2).fit(X, Y)
     assert second(model.estimator_) > 0
     assert np.isfinite(model.predict_proba(X)).all()
 
@@ -225,7 +226,7 @@ def drifting_log(seed, n=6_000):
     """Return a log whose odds rise, at last by a step, and the number of first rows."""
     data = make_ctr_cvr(n, ctr=0.3, cvr=0.4, n_categories=20, random_state=seed)
     rng = np.random.default_rng(seed)
-    day = np.arange(n) * 40 // n
+    day = np.arange(n) * 400 // n / 10
     move = 0.05 * np.minimum(day - 20, 0) + 1.2 * (day > 30)
     true = np.column_stack([data.ctr, data.cvr])
     odds = true / (1 - true) * np.exp(move)[:, None]
@@ -251,10 +252,10 @@ def test_the_level_of_later_rows_is_kept(seed):
     ).fit(x[:n], y[:n])
     later = x[n:], y[n:]
     # The last rows move the network of the second stage by a tenth of their distance
-    # from the others, in the direction of the shift.
-    errors = [np.abs(np.log(ratio(each, *later))) for each in (first, model)]
-    assert (errors[1] < errors[0] + 0.1).all()
-    assert (ratio(model, *later) > 0.75).all()
+    # from the others, here 0.7 to 1.2 in log-odds, in the direction of the shift.
+    change = np.log(ratio(model, *later) / ratio(first, *later))
+    assert ((change > -0.1) & (change < 0.25)).all()
+    assert_allclose(ratio(model, *later), 1, atol=0.2)
     assert (ratio(recipe, *later) < 0.6).all()
 
 

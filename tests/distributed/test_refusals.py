@@ -54,6 +54,7 @@ def test_arguments(call, arguments, error, message):
     ("params", "message"),
     [
         ({"warm_start": True}, "warm_start must be False"),
+        ({"refit": True}, "refit must be False for training by several workers"),
         ({"checkpoint_dir": "x"}, "checkpoint_dir must be None"),
         ({"device": "cuda"}, "device='cuda' of the estimator contradicts"),
         ({"network": "dcmt"}, r"network='dcmt' has the extra losses \['correction'"),
