@@ -215,6 +215,7 @@ def test_a_number_that_also_occurs_as_text_is_named():
     ],
 )
 @pytest.mark.filterwarnings("ignore:The (numeric )?columns:UserWarning")
+@pytest.mark.filterwarnings("ignore:The rows are in an order that matters")
 def test_the_inputs_are_those_of_the_fit(params):
     table = X.drop(columns=["at", "key"])
     model = MultiTaskCTRCVRClassifier(max_epochs=1, random_state=0, **params)

@@ -67,6 +67,7 @@ def test_updates_learn_the_rate_that_a_small_first_call_cannot_tell(
 
 @pytest.mark.parametrize(("known", "expected"), [("random", 0.1), ("clicks", 0.185)])
 @pytest.mark.filterwarnings("ignore:Task 'conversion' has a label in 100%")
+@pytest.mark.filterwarnings("ignore:The rows are in an order that matters")
 def test_rows_without_a_label_do_not_change_the_rate(known, expected):
     updated = MultiTaskCTRCVRClassifier(random_state=0, missing_labels="ignore")
     X, Y = rows_with(2_000, 100 if known == "random" else 10, 0)
@@ -80,6 +81,7 @@ def test_rows_without_a_label_do_not_change_the_rate(known, expected):
         assert model.net_.criterion_.n_events[1] == pytest.approx(n_events)
 
 
+@pytest.mark.filterwarnings("ignore:The rows are in an order that matters")
 def test_updates_after_a_weighted_fit_add_to_its_weights():
     X, Y = rows_with(2_000, 10, 0)
     weight = np.where(Y[:, 1] == 1, 10.0, 1.0)

@@ -18,7 +18,7 @@ from sk_pwiser import MultiTaskCTRCVRClassifier
 from sk_pwiser.calibration import FunnelCalibrator
 from sk_pwiser.datasets import make_ctr_cvr
 from sk_pwiser.losses import LOSSES
-from sk_pwiser.networks import NETWORKS
+from sk_pwiser.networks import NETWORKS, Labels
 from sk_pwiser.networks._layers import Gates
 from sk_pwiser.transfer import fine_tune
 from sk_pwiser.weighting import WEIGHTINGS
@@ -238,7 +238,9 @@ def test_propensity_weights_add_up_to_the_rows(fits, name):
     model = fits.model(**network(name))
     module = model.net_.module_
     parts = [
-        torch.stack(module._propensities(Labels(None, None, logits=output.logits)))
+        torch.stack(
+            module._propensities(Labels(None, None, None, logits=output.logits))
+        )
         for output in outputs(model, fits.log.X)
     ]
     propensities = torch.cat(parts, dim=1)[:, :, 0].cpu().numpy()
