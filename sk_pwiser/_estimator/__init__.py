@@ -9,4 +9,4 @@ from sk_pwiser._estimator._saving import (
     to_plain,
 )
 from sk_pwiser._estimator._task_view import TaskView
-from sk_pwiser._utils import num_threads
+from sk_pwiser._utils._threads import num_threads

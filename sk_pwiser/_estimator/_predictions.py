@@ -5,14 +5,15 @@ import torch
 from sklearn.utils import Bunch
 from sklearn.utils.validation import check_is_fitted
 
-from sk_pwiser import _utils
 from sk_pwiser._estimator import _predict_files
 from sk_pwiser._estimator._task_view import CVR, TaskView, task_column
 from sk_pwiser._responses import check_task, find_task
 from sk_pwiser._table import _frames
+from sk_pwiser._tasks import _tree
 from sk_pwiser._training._net import probabilities
 from sk_pwiser._training._schema import bag_inputs, column_inputs
 from sk_pwiser._training._settings import Settings
+from sk_pwiser._utils import _checks, _extras, _threads
 from sk_pwiser.metrics import mean_auc_scorer
 
 
@@ -106,8 +107,8 @@ class PredictionMixin:
         names, last = self.task_names_, self.n_tasks_ - 1
         if task is not None:
             last = find_task(check_task(task, ""), len(names), names, others="")
-        parents = _utils.read_task_parents(self.task_parents_, names)
-        first = _utils.path_to(last, parents)[0]
+        parents = _tree.read_task_parents(self.task_parents_, names)
+        first = _tree.path_to(last, parents)[0]
         if first == last:
             raise ValueError(
                 "predict_cvr needs two tasks or more, and a task that presupposes "
@@ -118,7 +119,7 @@ class PredictionMixin:
         log_p = torch.nn.functional.logsigmoid(logits)
         return (log_p[:, last] - log_p[:, first]).clamp(max=0).exp().float().numpy()
 
-    @_utils.accept_any_case_of_y
+    @_checks.accept_any_case_of_y
     def score(self, X, Y, sample_weight=None):
         """Compute the mean ROC AUC over the tasks.
 
@@ -195,7 +196,7 @@ class PredictionMixin:
         positive = self._predict_positive(X)
         if _frames.is_polars(X):
             return type(X)(positive, schema=self.task_names_)
-        pandas = _utils.import_extra("pandas", "predict_frame")
+        pandas = _extras.import_extra("pandas", "predict_frame")
         index = X.index if isinstance(X, pandas.DataFrame) else None
         return pandas.DataFrame(positive, index=index, columns=self.task_names_)
 
@@ -248,7 +249,7 @@ class NetworkPredictionMixin(PredictionMixin):
             check_is_fitted(self)
         # Read once: a fit in another thread may set another result meanwhile.
         result = self._result
-        with _utils.limited_threads():
+        with _threads.limited_threads():
             if _frames.reads_in_parts(X):
                 return _predict_files.dataset_logits(result, X)
             return result.net.forward(result.schema.transform(X)).numpy()
@@ -258,12 +259,12 @@ class NetworkPredictionMixin(PredictionMixin):
         check_is_fitted(self)
         _frames.refuse_parts(X)
         schema, net = self._result.schema, self._result.net
-        with _utils.limited_threads():
+        with _threads.limited_threads():
             encoded = schema.transform(X)
 
         def logits(name=None, order=None):
             # The same rows in the same batches as of a permuted table.
-            with _utils.limited_threads():
+            with _threads.limited_threads():
                 rows = encoded
                 if order is not None:
                     rows = schema.permute(encoded, name, order)
@@ -302,7 +303,7 @@ class NetworkPredictionMixin(PredictionMixin):
         """
         if output is not None:
             check_is_fitted(self)
-            with _utils.limited_threads():
+            with _threads.limited_threads():
                 return _predict_files.write_predictions(self._result, X, output)
         return super().predict_proba(X)
 
@@ -401,7 +402,7 @@ class NetworkPredictionMixin(PredictionMixin):
         embeddings = table[list(codes.values())]
         if not as_frame:
             return values, embeddings
-        pandas = _utils.import_extra("pandas", "category_embeddings(as_frame=True)")
+        pandas = _extras.import_extra("pandas", "category_embeddings(as_frame=True)")
         return pandas.DataFrame(
             embeddings, index=pandas.Index(values, dtype=object, name=column)
         )

@@ -9,7 +9,7 @@ from sk_pwiser._table._frames import collected, reads_in_parts
 from sk_pwiser._times import date_columns
 from sk_pwiser._training._schema import GivenRows
 from sk_pwiser._training._settings import Settings
-from sk_pwiser._utils import warn_user
+from sk_pwiser._utils._warnings import warn_user
 
 
 def take_times(

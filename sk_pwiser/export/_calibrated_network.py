@@ -12,7 +12,7 @@ from sk_pwiser._estimator import MultiTaskCTRCVRClassifier
 from sk_pwiser._table._categories import CategoryColumn
 from sk_pwiser._table._lists import ListColumn, ListWeights
 from sk_pwiser._table._numbers import NUMERIC_ENCODINGS, ArrayColumn
-from sk_pwiser._utils import read_task_parents
+from sk_pwiser._tasks._tree import read_task_parents
 from sk_pwiser.calibration import FunnelCalibrator
 from sk_pwiser.networks import Bags
 

@@ -50,7 +50,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from sk_pwiser._utils import at_least_float32, widest_float
+from sk_pwiser._utils._precision import at_least_float32, widest_float
 
 # Largest part of the matrix of pairs held in memory
 CHUNK_PAIRS, CHUNK_PAIRS_DEVICE = 2**18, 2**22

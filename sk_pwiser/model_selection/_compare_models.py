@@ -27,7 +27,7 @@ from sk_pwiser._table._encoder import TableEncoder
 from sk_pwiser._table._frames import collected, is_missing, selectable
 from sk_pwiser._table._labels import read_labels
 from sk_pwiser._table._numbers import NumericColumn
-from sk_pwiser._utils import import_extra
+from sk_pwiser._utils._extras import import_extra
 from sk_pwiser.model_selection._compare_losses import cross_validate_models
 
 OWN = "sk_pwiser"

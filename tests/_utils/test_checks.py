@@ -13,17 +13,16 @@ import torch
 from numpy.testing import assert_allclose
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
-from sk_pwiser._utils import (
-    REQUIREMENTS,
+from sk_pwiser._tasks._conditional_labels import conditional_labels
+from sk_pwiser._tasks._tree import chain_parents
+from sk_pwiser._utils._checks import (
     accept_any_case_of_y,
-    chain_parents,
     check_choice,
     check_integer,
     check_number,
-    conditional_labels,
-    equal,
-    import_extra,
 )
+from sk_pwiser._utils._equality import equal
+from sk_pwiser._utils._extras import REQUIREMENTS, import_extra
 
 
 @pytest.mark.parametrize("value", [1, 0.5, np.float32(0.5), np.int64(0), np.float64(1)])
