@@ -21,14 +21,7 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import _check_method_params, check_is_fitted
 
 from sk_pwiser import _responses
-from sk_pwiser._estimator import (
-    MultiTaskCTRCVRClassifier,
-    PredictionMixin,
-    from_plain,
-    requests_of,
-    set_requests,
-    to_plain,
-)
+from sk_pwiser._estimator._prediction_mixin import PredictionMixin
 from sk_pwiser._model_files import PlainForm, read_file, write_file
 from sk_pwiser._table import _frames
 from sk_pwiser._table._labels import binary_labels, read_labels
@@ -558,6 +551,10 @@ class FunnelCalibrator(
             If the estimator is no :class:`~sk_pwiser.MultiTaskCTRCVRClassifier`, or if
             it or `cv` cannot be saved without code. No file is written.
         """
+        # Not at the top: these load torch, which calibrators of other models lack.
+        from sk_pwiser._estimator._classifier import MultiTaskCTRCVRClassifier
+        from sk_pwiser._estimator._saving import requests_of, to_plain
+
         check_is_fitted(self)
         if not isinstance(self.estimator_, MultiTaskCTRCVRClassifier):
             raise TypeError(
@@ -593,6 +590,9 @@ class FunnelCalibrator(
         ValueError
             If the file is damaged, altered, or not one of a calibrator.
         """
+        from sk_pwiser._estimator._classifier import MultiTaskCTRCVRClassifier
+        from sk_pwiser._estimator._saving import from_plain, set_requests
+
         values, arrays = read_file(path)
         name = repr(str(path))
         try:

@@ -8,7 +8,7 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
-from sk_pwiser._estimator import MultiTaskCTRCVRClassifier
+from sk_pwiser._estimator._classifier import MultiTaskCTRCVRClassifier
 from sk_pwiser._table._categories import CategoryColumn
 from sk_pwiser._table._lists import ListColumn, ListWeights
 from sk_pwiser._table._numbers import NUMERIC_ENCODINGS, ArrayColumn

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 from sklearn.utils import _safe_indexing, check_consistent_length, check_random_state
 
-from sk_pwiser._estimator import MultiTaskCTRCVRClassifier
 from sk_pwiser._stratify import depth_in_tree
 from sk_pwiser._table._frames import as_table, collected, is_sparse, result_frame
 from sk_pwiser._table._labels import check_targets
@@ -117,6 +116,9 @@ def describe_impressions(
     >>> found.flagged("leak")
     ['refund']
     """
+    # Not at the top: it loads torch.
+    from sk_pwiser._estimator._classifier import MultiTaskCTRCVRClassifier
+
     X, Y = as_table(X), collected(Y)
     if estimator is None:
         estimator = MultiTaskCTRCVRClassifier()

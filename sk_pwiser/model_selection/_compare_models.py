@@ -20,7 +20,6 @@ from sklearn.pipeline import make_pipeline
 from sklearn.utils import _safe_indexing
 from sklearn.utils.fixes import parse_version
 
-from sk_pwiser._estimator import MultiTaskCTRCVRClassifier
 from sk_pwiser._responses import check_targets
 from sk_pwiser._table._categories import CategoryColumn
 from sk_pwiser._table._encoder import TableEncoder
@@ -377,8 +376,15 @@ def catboost():
     return make_pipeline(PlainColumns(), StopsEarly(CatBoost(STOPS)))
 
 
+def multi_task_classifier():
+    # Not at the top: it loads torch, which folds do not need.
+    from sk_pwiser._estimator._classifier import MultiTaskCTRCVRClassifier
+
+    return MultiTaskCTRCVRClassifier()
+
+
 MODELS = {
-    OWN: MultiTaskCTRCVRClassifier,
+    OWN: multi_task_classifier,
     "logistic_regression": logistic_regression,
     "hist_gradient_boosting": hist_gradient_boosting,
     "lightgbm": lightgbm,

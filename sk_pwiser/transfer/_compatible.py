@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from sklearn.utils.validation import _num_samples, check_is_fitted
 
-from sk_pwiser._estimator import MultiTaskCTRCVRClassifier
+from sk_pwiser._estimator._classifier import MultiTaskCTRCVRClassifier
 from sk_pwiser._table._frames import as_table, column_of
 from sk_pwiser._table._labels import check_tasks
 from sk_pwiser._table._target_statistics import TargetStatistics
