@@ -27,7 +27,7 @@ from sk_pwiser import MultiTaskCTRCVRClassifier, model_selection
 from sk_pwiser._responses import positive_probabilities
 from sk_pwiser._table._categories import DATE
 from sk_pwiser._table._labels import read_labels, read_words, zero_one_labels
-from sk_pwiser._utils import import_extra
+from sk_pwiser._utils._extras import import_extra
 from sk_pwiser.datasets import load_kuairand, make_ctr_cvr
 from sk_pwiser.history import HistoryFeatures
 from sk_pwiser.inspection import describe_impressions

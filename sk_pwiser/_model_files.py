@@ -15,7 +15,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from sk_pwiser._utils import import_extra
+from sk_pwiser._utils._extras import import_extra
 
 FORMAT = "sk_pwiser"
 # What reading content of another form raises.

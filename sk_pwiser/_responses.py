@@ -11,10 +11,11 @@ from sklearn.pipeline import Pipeline
 from sklearn.utils import check_consistent_length, column_or_1d
 from sklearn.utils.validation import _num_samples
 
-from sk_pwiser import _utils
 from sk_pwiser._table import _labels
 from sk_pwiser._table._categories import factorize
 from sk_pwiser._table._weights_and_groups import check_match
+from sk_pwiser._tasks import _tree
+from sk_pwiser._utils import _checks
 
 
 def check_targets(Y, missing_labels="error", classes=None):
@@ -82,7 +83,7 @@ def find_task(task, n_tasks, *names_by_source, others=OTHERS):
     names = f"one of {listed}, " if known else ""
     raise ValueError(
         f"task must be {names}an index in [-{n_tasks}, {n_tasks}){others}; got "
-        f"{task!r}.{_utils.did_you_mean(task, chain.from_iterable(known))}"
+        f"{task!r}.{_checks.did_you_mean(task, chain.from_iterable(known))}"
     )
 
 
@@ -135,11 +136,11 @@ class Predictions:
         """Return the index of each task's parent; a funnel's by default."""
         parents = self._find("task_parents_", None)
         if parents is None:
-            return _utils.chain_parents(n_tasks)
-        return _utils.read_task_parents(parents, list(parents))
+            return _tree.chain_parents(n_tasks)
+        return _tree.read_task_parents(parents, list(parents))
 
     def first_of_cvr(self, n_tasks):
-        first = _utils.path_to(n_tasks - 1, self.task_parents(n_tasks))[0]
+        first = _tree.path_to(n_tasks - 1, self.task_parents(n_tasks))[0]
         if first == n_tasks - 1:
             raise ValueError(
                 "task='cvr' must have at least two tasks in Y, and the last one must "
@@ -245,4 +246,4 @@ def planned_tasks(estimator, Y):
     of_columns = _labels.names_of_columns(Y)
     names = list(_labels.choose_task_names(n_tasks, given, of_columns, None))
     parents = [params[key] for key in find_paths(params, "task_parents")]
-    return names, _utils.read_task_parents((parents or [_utils.CHAIN])[0], names)
+    return names, _tree.read_task_parents((parents or [_tree.CHAIN])[0], names)

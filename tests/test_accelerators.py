@@ -18,7 +18,8 @@ from skorch.callbacks import Callback, LRScheduler
 from sk_pwiser import MultiTaskCTRCVRClassifier
 from sk_pwiser._training import _batches, _settings
 from sk_pwiser._training._batches import BatchIterator, Impressions
-from sk_pwiser._utils import Generators, active, widest_float
+from sk_pwiser._utils._precision import widest_float
+from sk_pwiser._utils._random import Generators, active
 from sk_pwiser.datasets import ParquetImpressions
 from sk_pwiser.losses import _pairwise
 from sk_pwiser.networks import Bags

@@ -10,6 +10,7 @@ from sk_pwiser._estimator._saving import SavingMixin
 from sk_pwiser._estimator._summary import SummaryMixin
 from sk_pwiser._fit import fit, fit_twice, one_eval_set
 from sk_pwiser._table._numbers import NUMERIC_ENCODINGS
+from sk_pwiser._tasks._tree import parents_by_name
 from sk_pwiser._training import _callbacks
 from sk_pwiser._training._schema import GivenRows
 from sk_pwiser._training._settings import (
@@ -19,7 +20,8 @@ from sk_pwiser._training._settings import (
     explain_names,
 )
 from sk_pwiser._training._state import take_back
-from sk_pwiser._utils import DocLink, parents_by_name, warn_user
+from sk_pwiser._utils._doc_links import DocLink
+from sk_pwiser._utils._warnings import warn_user
 
 
 class MultiTaskCTRCVRClassifier(

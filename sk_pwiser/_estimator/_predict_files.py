@@ -17,7 +17,7 @@ from sk_pwiser._training._checkpoints import compared
 from sk_pwiser._training._net import probabilities
 from sk_pwiser._training._schema import named_place
 from sk_pwiser._training._state import STATE_CLASSES
-from sk_pwiser._utils import in_background
+from sk_pwiser._utils._threads import in_background
 
 # Key of the files' metadata, whose value identifies the fit and the rows.
 STAMP = b"sk_pwiser_predictions"

@@ -15,7 +15,9 @@ from sk_pwiser._responses import check_task, find_task, given_task_names, planne
 from sk_pwiser._table._frames import collected
 from sk_pwiser._table._labels import check_unreserved, read_labels
 from sk_pwiser._table._weights_and_groups import check_match
-from sk_pwiser._utils import DocLink, path_to, warn_user
+from sk_pwiser._tasks._tree import path_to
+from sk_pwiser._utils._doc_links import DocLink
+from sk_pwiser._utils._warnings import warn_user
 from sk_pwiser.metrics import make_task_scorer
 
 # What may stand for a task beside its index and its name, in messages.

@@ -40,7 +40,8 @@ from sk_pwiser._training._components import LARGEST_SEED, check_task_weights
 from sk_pwiser._training._level import LevelRecord
 from sk_pwiser._training._schedule_and_stopping import usable_monitor
 from sk_pwiser._training._schema import EncodedData, Rows, Schema, named_place
-from sk_pwiser._utils import equal, warn_user
+from sk_pwiser._utils._equality import equal
+from sk_pwiser._utils._warnings import warn_user
 
 if TYPE_CHECKING:
     from sk_pwiser._fit._fit import Plan, Source

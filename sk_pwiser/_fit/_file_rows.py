@@ -17,9 +17,11 @@ from sk_pwiser._table._encoder import learn_constant_columns
 from sk_pwiser._table._frames import as_table, list_columns
 from sk_pwiser._table._lists import ListColumn
 from sk_pwiser._table._numbers import NumericColumn
+from sk_pwiser._tasks._tree import read_task_parents
 from sk_pwiser._training._schema import Rows, Schema, left_out_column, named_place
 from sk_pwiser._training._settings import Settings
-from sk_pwiser._utils import in_background, read_task_parents, warn_user
+from sk_pwiser._utils._threads import in_background
+from sk_pwiser._utils._warnings import warn_user
 
 
 class FileRows:

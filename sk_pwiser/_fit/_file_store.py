@@ -19,7 +19,8 @@ from sk_pwiser._training import _batches
 from sk_pwiser._training._batches import Impressions, TrainingRows
 from sk_pwiser._training._components import check_task_weights
 from sk_pwiser._training._schema import Schema, named_place
-from sk_pwiser._utils import generator_on, in_background
+from sk_pwiser._utils._random import generator_on
+from sk_pwiser._utils._threads import in_background
 
 # Rows per file: few enough that an epoch mixes rows of many places, and enough that a
 # file is read as fast as the disk allows.

@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from sklearn.utils import check_random_state
 
-from sk_pwiser import _utils
 from sk_pwiser._fit._encode import encode, random_state_at
 from sk_pwiser._fit._file_rows import FileRows
 from sk_pwiser._fit._time_column import take_time_column
@@ -46,6 +45,7 @@ from sk_pwiser._training._schema import (
 )
 from sk_pwiser._training._settings import Settings, find_device
 from sk_pwiser._training._state import TrainingResult, Undo, check_same_model
+from sk_pwiser._utils import _equality, _random, _threads
 
 Source = TableRows | FileRows
 
@@ -329,7 +329,7 @@ def _loss_of_update_in_place(
     settings: Settings, earlier: TrainingResult, has_groups: bool
 ) -> Any:
     """Return the loss of the earlier net if only its weights change, otherwise None."""
-    is_same = _utils.equal(vars(settings), vars(earlier.settings))
+    is_same = _equality.equal(vars(settings), vars(earlier.settings))
     if not (earlier.single_pass and is_same):
         return None
     net, loss = earlier.net, earlier.net.criterion_.loss
@@ -353,7 +353,7 @@ def build(
     # New rows of the embedding tables are added to the weights of the earlier fit.
     schema = data.schema if data.growth is None else plan.origin.schema
     seed = plan.random_state.randint(LARGEST_SEED)
-    with _utils.seeded_globally(seed, plan.device):
+    with _random.seeded_globally(seed, plan.device):
         net = _components.build_net(
             plan.settings,
             plan.components,
@@ -388,7 +388,7 @@ def train(
     if task is not None:
         task.begin(0 if is_update else data.epochs[-1])
     if origin.earlier is None:
-        generators = _utils.Generators(int(plan.random_state.randint(LARGEST_SEED)))
+        generators = _random.Generators(int(plan.random_state.randint(LARGEST_SEED)))
     else:
         generators = deepcopy(origin.earlier.generators)
     result_of = partial(_result, plan, data, generators)
@@ -404,7 +404,7 @@ def train(
             net.use_decay_of_updates(len(data.train))
         elif bool(net.criterion_.n_rows > 0):  # of earlier fits
             net.module_.set_base_rates(net.criterion_.rates_so_far())
-        threads = _utils.limited_threads(net.n_products)
+        threads = _threads.limited_threads(net.n_products)
         with _random_numbers(plan, net, generators) as global_device, threads:
             if checkpoints is not None:
                 checkpoints.generators = generators
@@ -497,7 +497,7 @@ def _make_checkpoints(plan: Plan, data: EncodedData) -> _checkpoints.Checkpoints
 def _result(
     plan: Plan,
     data: EncodedData,
-    generators: _utils.Generators,
+    generators: _random.Generators,
     net: MultiTaskNet,
     best_epoch: int,
 ) -> TrainingResult:
@@ -527,7 +527,7 @@ def _result(
 
 @contextmanager
 def _random_numbers(
-    plan: Plan, net: MultiTaskNet, generators: _utils.Generators
+    plan: Plan, net: MultiTaskNet, generators: _random.Generators
 ) -> Iterator[torch.device | None]:
     """Activate the fit's generators; seed torch's own if they may be used.
 
@@ -535,16 +535,16 @@ def _random_numbers(
     such as `torch.nn.Dropout`, and compiled code draw from the global generators. Such
     fits in several threads run one after the other.
     """
-    with _utils.active(generators), ExitStack() as stack:
+    with _random.active(generators), ExitStack() as stack:
         # Drawn in any case: the order of rows does not depend on the components.
-        cpu: Any = _utils.generator_on(torch.device("cpu"))
+        cpu: Any = _random.generator_on(torch.device("cpu"))
         if plan.origin.earlier is not None:
             # From a copy: two fits draw the orders of rows of one longer fit.
             cpu = torch.Generator().set_state(cpu.get_state())
         seed = int(torch.randint(LARGEST_SEED, (), generator=cpu))
         parts = net.module_, net.criterion_, net.optimizer_
-        if net.compile_mode not in (None, "graph") or _utils.draws_globally(*parts):
-            stack.enter_context(_utils.seeded_globally(seed, plan.device))
+        if net.compile_mode not in (None, "graph") or _random.draws_globally(*parts):
+            stack.enter_context(_random.seeded_globally(seed, plan.device))
             yield plan.device
         else:
             yield None

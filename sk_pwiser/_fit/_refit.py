@@ -38,7 +38,7 @@ from sk_pwiser._training._schedule_and_stopping import (
 from sk_pwiser._training._schema import GivenRows
 from sk_pwiser._training._settings import Settings
 from sk_pwiser._training._state import TrainingResult
-from sk_pwiser._utils import warn_user
+from sk_pwiser._utils._warnings import warn_user
 
 
 def refuse_refit(settings: Settings, call: str) -> None:

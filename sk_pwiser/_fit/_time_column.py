@@ -7,7 +7,7 @@ from typing import Any
 from sk_pwiser._table._column_kinds import named_as_categories
 from sk_pwiser._times import date_columns
 from sk_pwiser._training._settings import Settings
-from sk_pwiser._utils import warn_user
+from sk_pwiser._utils._warnings import warn_user
 
 
 def take_time_column(settings: Settings, X: Any, *, warns: bool = True) -> Settings:

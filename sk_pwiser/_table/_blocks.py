@@ -9,7 +9,7 @@ from scipy.stats import chi2
 from sk_pwiser._table._categories import FIRST_VALUE, LATE_SHARE, CategoryColumn
 from sk_pwiser._table._lists import ListColumn
 from sk_pwiser._table._row_units import mix_bits
-from sk_pwiser._utils import warn_user
+from sk_pwiser._utils._warnings import warn_user
 
 # Rows count as sorted by labels if blocks explain this share of the variance of labels
 # that blocks can explain at all, and chance is less likely than this. Rows sorted by a

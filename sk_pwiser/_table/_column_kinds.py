@@ -27,7 +27,8 @@ from sk_pwiser._table._lists import (
     ListColumn,
     ListWeights,
 )
-from sk_pwiser._utils import check_boolean, check_choice, check_integer, warn_user
+from sk_pwiser._utils._checks import check_boolean, check_choice, check_integer
+from sk_pwiser._utils._warnings import warn_user
 
 # The least values of integers among `encoding_params`.
 LEAST = {"target_encoding_blocks": 2, "target_encoding_min_values": 1, "max_bins": 1}

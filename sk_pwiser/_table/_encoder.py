@@ -17,7 +17,7 @@ from sk_pwiser._table import _categories, _column_kinds, _frames, _lists
 from sk_pwiser._table._categories import UNSEEN, CategoryColumn
 from sk_pwiser._table._labels import refuse_repeated
 from sk_pwiser._table._numbers import MAX_BINS, NumericColumn
-from sk_pwiser._utils import warn_user
+from sk_pwiser._utils._warnings import warn_user
 
 # A warning about unseen values needs at least this share of the rows with known values,
 # this number of rows and this number of distinct unseen values.

@@ -13,7 +13,8 @@ import numpy as np
 import scipy.sparse as sp
 from sklearn.utils import _safe_indexing
 
-from sk_pwiser._utils import did_you_mean, import_extra
+from sk_pwiser._utils._checks import did_you_mean
+from sk_pwiser._utils._extras import import_extra
 
 
 def is_polars(X):

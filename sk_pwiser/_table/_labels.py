@@ -8,8 +8,8 @@ import numpy as np
 from sklearn.utils import check_array, column_or_1d
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 
-from sk_pwiser import _utils
 from sk_pwiser._table import _frames
+from sk_pwiser._tasks import _tree
 
 # How arrays are read; their values are checked afterwards.
 READING = {"ensure_2d": False, "ensure_all_finite": False}
@@ -392,7 +392,7 @@ class Targets:
     def _order_hint(self, n_broken):
         """Name the order from frequent to rare, if it breaks in far fewer rows."""
         counts = self.counts @ self.values
-        chain = _utils.chain_parents(len(counts))
+        chain = _tree.chain_parents(len(counts))
         # A task that never happens breaks no order at the end.
         if self.parents != chain or not counts.all():
             return ""
@@ -465,13 +465,13 @@ def check_targets(
     default_names=None,
     classes=None,
     missing_labels="error",
-    task_parents=_utils.CHAIN,
+    task_parents=_tree.CHAIN,
 ):
     """Check labels; `task_names` precede the columns' names, these `default_names`."""
     labels, missing, columns = read_labels(Y, missing_labels)
     values, classes = binary_labels(labels, columns, classes)
     names = choose_task_names(values.shape[1], task_names, columns, default_names)
-    parents = _utils.read_task_parents(task_parents, names)
+    parents = _tree.read_task_parents(task_parents, names)
     counts = np.broadcast_to(1, len(values))
     return Targets(values, classes, names, parents, missing, counts)
 

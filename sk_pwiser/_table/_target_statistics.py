@@ -10,7 +10,7 @@ from sk_pwiser._table._categories import FIRST_VALUE, CategoryColumn
 from sk_pwiser._table._frames import check_among, find_column
 from sk_pwiser._table._lists import LISTS, Elements, ListColumn
 from sk_pwiser._table._numbers import LARGEST_DEVIATION
-from sk_pwiser._utils import warn_user
+from sk_pwiser._utils._warnings import warn_user
 
 # Range of the estimated strength of shrinkage, in rows.
 STRENGTHS = 1.0, 1e5

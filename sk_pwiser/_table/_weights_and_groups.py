@@ -18,7 +18,8 @@ from sk_pwiser._table._frames import (
     refuse_unreadable,
 )
 from sk_pwiser._table._labels import check_order, names_of_columns, read_array
-from sk_pwiser._utils import chain_parents, warn_user
+from sk_pwiser._tasks._tree import chain_parents
+from sk_pwiser._utils._warnings import warn_user
 
 
 def check_weights(sample_weight, n_samples, n_tasks=1, task_names=None):

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from sk_pwiser._utils import generator_on
+from sk_pwiser._utils._random import generator_on
 from sk_pwiser.networks import Bags
 
 CPU = torch.device("cpu")

@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from skorch.callbacks import LRScheduler
 
-from sk_pwiser import _utils
 from sk_pwiser._model_files import DamagedFileError, PlainForm, read_file, write_file
 from sk_pwiser._training._callbacks import with_kinds
 from sk_pwiser._training._net import MultiTaskNet
@@ -21,6 +20,8 @@ from sk_pwiser._training._schedule_and_stopping import FirstStage
 from sk_pwiser._training._schema import STATE_CLASSES, Schema, encode_plain
 from sk_pwiser._training._settings import Settings, describe
 from sk_pwiser._training._state import load_net_state, net_state, to_arrays, to_tensors
+from sk_pwiser._utils import _equality, _random
+from sk_pwiser._utils._warnings import warn_user
 
 # The argument of `fit` from which a tensor is made, if it is not X.
 _SOURCES = {
@@ -92,7 +93,7 @@ class Checkpoint:
         found = [
             f"{name}={now.get(name)!r}, where the checkpoint has {before.get(name)!r}"
             for name in sorted(now.keys() | before.keys())
-            if not _utils.equal(now.get(name), before.get(name))
+            if not _equality.equal(now.get(name), before.get(name))
         ]
         if found:
             raise self._refusal(f"has other parameters: {'; '.join(found)}")
@@ -132,7 +133,7 @@ def find_checkpoint(folder: Path) -> Checkpoint | None:
             continue
         if damaged:
             reasons = " ".join(map(str, damaged))
-            _utils.warn_user(f"{reasons} Training resumes from {str(path)!r} instead.")
+            warn_user(f"{reasons} Training resumes from {str(path)!r} instead.")
         return found
     if damaged:
         raise ValueError(
@@ -177,7 +178,7 @@ class Checkpoints:
 
     # Set before training: the generators in checkpoints, and the device of torch's own
     # ones, if these are used.
-    generators: _utils.Generators
+    generators: _random.Generators
     global_device: torch.device | None
 
     def __init__(self, folder: Path, start: Start, saved: Checkpoint | None) -> None:
@@ -211,7 +212,7 @@ class Checkpoints:
             "net": net_state(net),
             "loop": loop,
             "generators": self.generators.__getstate__(),
-            "global": [] if device is None else _utils.global_states(device),
+            "global": [] if device is None else _random.global_states(device),
         }
         values, arrays = FORM.encode(to_arrays(state), "state")
         n_epochs = len(net.history)
@@ -235,14 +236,14 @@ class Checkpoints:
                     own.load_state_dict(loop["callbacks"][name])
             self.generators.__setstate__(state["generators"])
             if self.global_device is not None and state["global"]:
-                _utils.set_global_states(state["global"], self.global_device)
+                _random.set_global_states(state["global"], self.global_device)
         except (LookupError, TypeError, ValueError) as error:
             raise ValueError(
                 f"Training cannot resume from {str(saved.path)!r}: {error}"
             ) from error
         names = [k.__name__ for each, k in with_kinds(net.callbacks) if _restarts(each)]
         if names:
-            _utils.warn_user(
+            warn_user(
                 f"callbacks holds {', '.join(names)}, whose state is not in the "
                 "checkpoint: the result may differ from that of an uninterrupted fit."
             )

@@ -11,7 +11,7 @@ import torch
 from skorch.callbacks import GradientNormClipping, LRScheduler
 from torch import Tensor, nn
 
-from sk_pwiser import _utils
+from sk_pwiser._tasks import _conditional_labels, _tree
 from sk_pwiser._training import _optimizers
 from sk_pwiser._training._batches import BatchIterator
 from sk_pwiser._training._callbacks import check_callbacks, with_kinds
@@ -23,6 +23,7 @@ from sk_pwiser._training._schedule_and_stopping import (
     check_early_stopping,
 )
 from sk_pwiser._training._settings import Settings
+from sk_pwiser._utils import _checks, _components, _precision, _random
 from sk_pwiser.losses import LOSSES, MultiTaskLoss, funnel_monotonicity_penalty
 from sk_pwiser.networks import (
     NETWORKS,
@@ -60,7 +61,7 @@ class MultiTaskCriterion(nn.Module):
         parents: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
-        self.parents = parents or _utils.chain_parents(len(loss.task_names))
+        self.parents = parents or _tree.chain_parents(len(loss.task_names))
         self.loss = loss
         self.weighting = weighting
         self.monotonicity_weight = monotonicity_weight
@@ -115,11 +116,11 @@ class MultiTaskCriterion(nn.Module):
             heads = output.conditional_logits
             # Divided by the size of the batch, the losses of the rows in which the
             # previous task happened add up to the log-likelihood.
-            happened = _utils.labels_of_parents(y, self.parents)
+            happened = _conditional_labels.labels_of_parents(y, self.parents)
             known = 1.0 if weights is None else weights.view(len(y), -1)
             weights = happened * known
-            targets = _utils.conditional_labels(y, self.parents)
-        all_heads = [*map(_utils.at_least_float32, (heads, *output.aux_logits))]
+            targets = _conditional_labels.conditional_labels(y, self.parents)
+        all_heads = [*map(_precision.at_least_float32, (heads, *output.aux_logits))]
         of_heads = []
         for logits in all_heads:
             # Copies: a loss may change them, and other terms read them as well.
@@ -150,9 +151,9 @@ class MultiTaskCriterion(nn.Module):
                     f" or {tuple(losses.shape)} as losses of the tasks; got {found}."
                 )
             kind = extras if found else penalties
-            kind.append(_utils.at_least_float32(value))
+            kind.append(_precision.at_least_float32(value))
         if self.monotonicity_weight:
-            logits = _utils.at_least_float32(output.logits)
+            logits = _precision.at_least_float32(output.logits)
             rises = funnel_monotonicity_penalty(logits, sample_weight, self.parents)
             penalties.append(self.monotonicity_weight * rises)
         if extras:
@@ -165,7 +166,7 @@ class MultiTaskCriterion(nn.Module):
         """Count the events of rows that an update learns from."""
         known = torch.ones_like(y) if weights is None else weights.view(len(y), -1)
         events = y * known
-        of_parents = _utils.labels_of_parents(y, self.parents) * known
+        of_parents = _conditional_labels.labels_of_parents(y, self.parents) * known
         self.n_rows.add_(len(y))
         self.n_events.add_((events > 0).sum(dim=0).to(self.sums.device))
         sums = torch.stack([events.sum(dim=0), of_parents.sum(dim=0)])
@@ -227,7 +228,7 @@ class MultiTaskCriterion(nn.Module):
         # Without an event of the parent, no label is shrunk.
         rates = (events / of_parents.clamp(min=1e-9)).clamp(max=1.0)
         shares = self._has_parent * PRIOR_EVENTS / (PRIOR_EVENTS + self.n_events)
-        expected = rates * _utils.labels_of_parents(y, self.parents)
+        expected = rates * _conditional_labels.labels_of_parents(y, self.parents)
         of_rows = self.loss.row_losses(heads, targets + shares * (expected - targets))
         of_rows = of_rows - self.loss.row_losses(heads, targets)
         if weights is not None:
@@ -290,14 +291,14 @@ def check_components(
     choice, given = loss_choice(settings)
     # Seeded by a copy: how many numbers a loss or weighting draws leaves the network's
     # initial weights unchanged.
-    with _utils.seeded_globally(deepcopy(random_state).randint(LARGEST_SEED), device):
-        loss = _utils.build(choice, settings.loss_params, task_names, **given)
+    with _random.seeded_globally(deepcopy(random_state).randint(LARGEST_SEED), device):
+        loss = _components.build(choice, settings.loss_params, task_names, **given)
         kind, params = settings.weighting, settings.weighting_params
         if not isinstance(kind, str):
             kind, params = as_weighting(kind, params)
         choice = WEIGHTINGS, TaskWeighting, "weighting", kind
-        weighting = _utils.build(choice, params, len(task_names))
-        parents = _utils.read_task_parents(settings.task_parents, task_names)
+        weighting = _components.build(choice, params, len(task_names))
+        parents = _tree.read_task_parents(settings.task_parents, task_names)
         sampler = batch_sampler(settings, loss, has_groups)
         _check_network(settings, loss, parents)
         optimizer = _optimizers.check_optimizer(settings)
@@ -329,10 +330,10 @@ def default_weight(rates: Iterable[float]) -> float:
 
 def loss_choice(
     settings: Settings, weight: float = SMALL_WEIGHT
-) -> tuple[_utils.Choice, dict[str, Any]]:
+) -> tuple[_components.Choice, dict[str, Any]]:
     """Return the loss and its arguments, with `weight` if the user has set none."""
     registry: Any = LOSSES, MultiTaskLoss, "loss", settings.loss
-    names = _utils.resolve(registry).estimator_parameters
+    names = _components.resolve(registry).estimator_parameters
     given = {name: getattr(settings, name) for name in names}
     if WEIGHT in given and given[WEIGHT] is None:
         given[WEIGHT] = weight
@@ -360,7 +361,7 @@ def _check_network(
     own = {key: value for key, value in params.items() if key not in SHARED_PARAMS}
     shared = {key: value for key, value in params.items() if key in SHARED_PARAMS}
     registry = NETWORKS, MultiTaskNetwork, "network", settings.network
-    kind = _utils.check_names(registry, own, 1, shared=SHARED_PARAMS)
+    kind = _components.check_names(registry, own, 1, shared=SHARED_PARAMS)
     features = shared.get("domain_features")
     if features is not None and not isinstance(features, list | tuple):
         raise TypeError(
@@ -370,9 +371,9 @@ def _check_network(
     is_automatic = settings.embedding_dim == "auto"
     dropout = settings.encoding_params["category_dropout"]
     if isinstance(dropout, str):
-        _utils.check_choice("category_dropout", dropout, ("auto",))
+        _checks.check_choice("category_dropout", dropout, ("auto",))
     else:
-        _utils.check_number("category_dropout", dropout, at_least=0, below=1)
+        _checks.check_number("category_dropout", dropout, at_least=0, below=1)
     with _named_allocations(settings):
         spec = NetworkSpec(
             [3],
@@ -472,7 +473,7 @@ def build_network(settings: Settings, schema: Any, min_lazy_size: int | None) ->
     spec = schema.spec(settings, **shared)
     registry = NETWORKS, MultiTaskNetwork, "network", settings.network
     with _named_allocations(settings):
-        network = _utils.build(registry, own, spec)
+        network = _components.build(registry, own, spec)
     for module in network.modules():
         if isinstance(module, _optimizers.TABLES):
             size = module.weight.numel()
@@ -506,7 +507,7 @@ def build_net(
         known = base_rates or network.spec.base_rates
         rates = [known[head] for head in loss.heads]
         choice, given = loss_choice(settings, default_weight(rates))
-        loss = _utils.build(choice, settings.loss_params, loss.task_names, **given)
+        loss = _components.build(choice, settings.loss_params, loss.task_names, **given)
     criterion = MultiTaskCriterion(
         loss, components.weighting, network.monotonicity_weight, network.spec.parents
     )
@@ -559,7 +560,7 @@ def build_net(
         # Text: a process that reads a pickle of the net may not know the device.
         iterator_train__device=str(device),
         iterator_train__sampler=components.sampler,
-        iterator_train__paths=_utils.task_paths(network.spec.parents),
+        iterator_train__paths=_tree.task_paths(network.spec.parents),
         iterator_valid=BatchIterator,
         iterator_valid__device=str(device),
         iterator_valid__keeps_groups=loss.asks_for_groups,

@@ -23,7 +23,8 @@ from sk_pwiser._training._batches import CPU, Batch
 from sk_pwiser._training._callbacks import group_arguments
 from sk_pwiser._training._optimizers import sparse_tables
 from sk_pwiser._training._schedule_and_stopping import Schedule
-from sk_pwiser._utils import generator_on, warn_user
+from sk_pwiser._utils._random import generator_on
+from sk_pwiser._utils._warnings import warn_user
 
 # Number of ordinary steps before a recording: libraries and optimisers create what they
 # keep in the first steps, and the last of these steps is watched. Each shape of batches

@@ -20,7 +20,7 @@ from sk_pwiser._training._optimizers import TABLES, WeightAverage
 from sk_pwiser._training._schedule_and_stopping import BestEpochStopping, FirstStage
 from sk_pwiser._training._schema import EncodedData
 from sk_pwiser._training._settings import Settings, device_or_cpu
-from sk_pwiser._utils import warn_user
+from sk_pwiser._utils._warnings import warn_user
 from sk_pwiser.networks import NetworkOutput
 
 if TYPE_CHECKING:

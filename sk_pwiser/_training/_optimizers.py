@@ -18,7 +18,8 @@ from torch.nn.modules.batchnorm import _NormBase
 from sk_pwiser._training._callbacks import with_kinds
 from sk_pwiser._training._muon import Muon
 from sk_pwiser._training._settings import LOOP_PARAMS, OPTIMIZERS, Settings
-from sk_pwiser._utils import check_names, check_number, resolve
+from sk_pwiser._utils._checks import check_number
+from sk_pwiser._utils._components import check_names, resolve
 from sk_pwiser.networks import MultiTaskNetwork, NetworkSpec
 
 if TYPE_CHECKING:

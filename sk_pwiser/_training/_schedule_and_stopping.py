@@ -15,7 +15,8 @@ from skorch.callbacks import Callback
 from sk_pwiser._training import _callbacks
 from sk_pwiser._training._batches import TrainingRows
 from sk_pwiser._training._evaluation import FIGURES, GROUPED, grouped_aucs, task_aucs
-from sk_pwiser._utils import did_you_mean, warn_user
+from sk_pwiser._utils._checks import did_you_mean
+from sk_pwiser._utils._warnings import warn_user
 
 
 def check_early_stopping(early_stopping: Any, task_names: tuple[str, ...]) -> str:

@@ -33,9 +33,10 @@ from sk_pwiser._table._weights_and_groups import (
     combine_weights,
     number_groups,
 )
+from sk_pwiser._tasks._conditional_labels import conditional_labels, labels_of_parents
 from sk_pwiser._training._batches import Impressions, TrainingRows, gather_bags
 from sk_pwiser._training._settings import Settings
-from sk_pwiser._utils import conditional_labels, labels_of_parents, warn_user
+from sk_pwiser._utils._warnings import warn_user
 from sk_pwiser.networks import Bags, BagSpec, NetworkSpec, numeric_widths
 
 if TYPE_CHECKING:

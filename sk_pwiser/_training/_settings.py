@@ -18,8 +18,9 @@ from sklearn.utils._param_validation import Interval, InvalidParameterError, Str
 from skorch.exceptions import DeviceWarning
 from torch.nn import functional as F
 
-from sk_pwiser import _utils
+from sk_pwiser._tasks import _tree
 from sk_pwiser._training._muon import Muon
+from sk_pwiser._utils import _checks, _warnings
 from sk_pwiser.losses import LOSSES
 from sk_pwiser.networks import NETWORKS
 from sk_pwiser.weighting import WEIGHTINGS, check_not_removed
@@ -86,7 +87,7 @@ PARAMETER_CONSTRAINTS: dict[str, list[Any]] = {
     "embedding_dim": [Limits(Integral, 1, None, closed="left"), StrOptions({"auto"})],
     "encoding_params": [dict, None],
     "missing_labels": [StrOptions({"error", "ignore"})],
-    "task_parents": [StrOptions({_utils.CHAIN}), dict, None],
+    "task_parents": [StrOptions({_tree.CHAIN}), dict, None],
     "negative_sampling_rate": [Limits(Real, 0, 1, closed="right")],
     "optimizer": [StrOptions(set(OPTIMIZERS)), type],
     "optimizer_params": [dict, None],
@@ -148,7 +149,7 @@ def explain_names(function: Callable[..., Any]) -> Callable[..., Any]:
                 kwargs[other] = kwargs.pop(name)
                 continue
             names = [*known, *PARAMETER_CONSTRAINTS, *OWN_NAMES, *THREADS]
-            meant = name if name in names else _utils.nearest(name, names)
+            meant = name if name in names else _checks.nearest(name, names)
             meant = OWN_NAMES.get(meant, meant)
             if name in THREADS:
                 hint = "set the number of threads by `with sk_pwiser.num_threads(n):`"
@@ -222,7 +223,7 @@ class ParametersMixin(BaseEstimator):  # type: ignore[misc]
                 # The message of scikit-learn, with the name that was meant.
                 raise ValueError(
                     f"Invalid parameter {name!r} for estimator {self}. Valid "
-                    f"parameters are: {known!r}.{_utils.did_you_mean(name, known)}"
+                    f"parameters are: {known!r}.{_checks.did_you_mean(name, known)}"
                 )
         # Values first: an entry may belong to a dictionary set in the same call.
         super().set_params(**params)
@@ -245,7 +246,7 @@ class ParametersMixin(BaseEstimator):  # type: ignore[misc]
             name = str(error).split("'")[1]
             rules = self._parameter_constraints.get(name, ())
             names = chain.from_iterable(getattr(rule, "options", ()) for rule in rules)
-            hint = _utils.did_you_mean(getattr(self, name, None), names)
+            hint = _checks.did_you_mean(getattr(self, name, None), names)
             raise InvalidParameterError(f"{error}{hint}") from error
 
 
@@ -263,7 +264,7 @@ class Settings(_Parameters):  # type: ignore[misc, valid-type]
         copies |= {k: v or {} for k, v in copies.items() if k.endswith("_params")}
         given = copies["encoding_params"]
         for key in given:
-            _utils.check_choice("Each key of encoding_params", key, ENCODING_PARAMS)
+            _checks.check_choice("Each key of encoding_params", key, ENCODING_PARAMS)
         copies["encoding_params"] = {**ENCODING_PARAMS, **given}
         copies["optimizer_params"] = {**LOOP_PARAMS, **copies["optimizer_params"]}
         return cls(**copies)
@@ -313,7 +314,7 @@ def find_device(name: str | torch.device) -> torch.device:
     try:
         _check_operators(found)
     except (RuntimeError, TypeError) as error:
-        _utils.warn_user(
+        _warnings.warn_user(
             f"device='auto' uses the CPU: {str(found)!r} lacks an operator that "
             f"training needs: {str(error).strip().partition(chr(10))[0]}"
         )
@@ -326,7 +327,7 @@ def device_or_cpu(name: str | torch.device) -> torch.device:
     try:
         return find_device(name)
     except ValueError as error:
-        _utils.warn_user(f"{error} Loading on the CPU instead.", DeviceWarning)
+        _warnings.warn_user(f"{error} Loading on the CPU instead.", DeviceWarning)
         return torch.device("cpu")
 
 

@@ -21,7 +21,8 @@ from sk_pwiser._training._net import MultiTaskNet
 from sk_pwiser._training._optimizers import TABLES, LazyAdam, sparse_tables
 from sk_pwiser._training._schema import STATE_CLASSES as ENCODING_CLASSES
 from sk_pwiser._training._schema import Growth, Schema, shared_param
-from sk_pwiser._utils import Generators, equal, seeded_globally
+from sk_pwiser._utils._equality import equal
+from sk_pwiser._utils._random import Generators, seeded_globally
 from sk_pwiser.networks import NETWORKS
 
 

@@ -20,19 +20,15 @@ from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import _check_method_params, check_is_fitted
 
-from sk_pwiser import _responses, _utils
-from sk_pwiser._estimator import (
-    MultiTaskCTRCVRClassifier,
-    PredictionMixin,
-    from_plain,
-    requests_of,
-    set_requests,
-    to_plain,
-)
+from sk_pwiser import _responses
+from sk_pwiser._estimator._prediction_mixin import PredictionMixin
 from sk_pwiser._model_files import PlainForm, read_file, write_file
 from sk_pwiser._table import _frames
 from sk_pwiser._table._labels import binary_labels, read_labels
 from sk_pwiser._table._weights_and_groups import check_weights
+from sk_pwiser._tasks import _tree
+from sk_pwiser._utils import _checks, _warnings
+from sk_pwiser._utils._doc_links import DocLink
 from sk_pwiser.calibration import _curves
 from sk_pwiser.model_selection import FunnelStratifiedKFold, warn_about_random_folds
 
@@ -45,7 +41,11 @@ FITTED = (
 
 
 class FunnelCalibrator(
-    _utils.DocLink, PredictionMixin, ClassifierMixin, MetaEstimatorMixin, BaseEstimator
+    DocLink,
+    PredictionMixin,
+    ClassifierMixin,
+    MetaEstimatorMixin,
+    BaseEstimator,
 ):
     """Calibrate the probabilities of every task of a multi-task classifier.
 
@@ -191,7 +191,7 @@ class FunnelCalibrator(
         self.negative_sampling_rate = negative_sampling_rate
         self.by = by
 
-    @_utils.accept_any_case_of_y
+    @_checks.accept_any_case_of_y
     @_fit_context(prefer_skip_nested_validation=False)
     def fit(self, X, y, sample_weight=None, **fit_params):
         """Fit the curves and, unless `cv=None`, the estimator.
@@ -291,7 +291,7 @@ class FunnelCalibrator(
         self.shifts_, self.by_ = shifts, self.by
         self.classes_, self.task_names_ = classes, names
         self.n_tasks_ = len(names)
-        self.task_parents_ = _utils.parents_by_name(parents, names)
+        self.task_parents_ = _tree.parents_by_name(parents, names)
         return self
 
     def _read_labels(self, y):
@@ -431,17 +431,17 @@ class FunnelCalibrator(
             if n_rarer < curve.fewest_events:
                 few.append(f"{name!r} ({n_rarer})")
         if unchanged:
-            _utils.warn_user(
+            _warnings.warn_user(
                 "Only one class in the rows of the calibration for "
                 f"{', '.join(unchanged)}: the estimator's probabilities stay."
             )
         if falling:
-            _utils.warn_user(
+            _warnings.warn_user(
                 "In the calibration rows, higher probabilities go with fewer events "
                 f"for {', '.join(falling)}: the rate is corrected, the ranking stays."
             )
         if few:
-            _utils.warn_user(
+            _warnings.warn_user(
                 f"Too few events for method={self.method!r}: {', '.join(few)}. With "
                 f"fewer than {_curves.FEWEST_EVENTS}, method='sigmoid' is closer to "
                 "the true rates; probabilities of rare events tend to be too high here."
@@ -494,7 +494,7 @@ class FunnelCalibrator(
     def _check_training(self):
         """Warn if the estimator is no longer the one that the curves were fitted to."""
         if _last_training(self.estimator_) != self._calibrated:
-            _utils.warn_user(
+            _warnings.warn_user(
                 "The estimator was trained after FunnelCalibrator.fit. Fit the "
                 "calibrator again, or calibrate a copy, copy.deepcopy(estimator)."
             )
@@ -507,7 +507,7 @@ class FunnelCalibrator(
         if groups is not None:
             shifts, common = self.shifts_, np.zeros(self.n_tasks_)
             logits += np.array([shifts.get(value, common) for value in groups])
-        parents = _utils.read_task_parents(self.task_parents_, self.task_names_)
+        parents = _tree.read_task_parents(self.task_parents_, self.task_names_)
         for k, parent in enumerate(parents if self.ordered else ()):
             if parent >= 0:
                 # Parents come first, so that a lowered task lowers those after it.
@@ -551,6 +551,10 @@ class FunnelCalibrator(
             If the estimator is no :class:`~sk_pwiser.MultiTaskCTRCVRClassifier`, or if
             it or `cv` cannot be saved without code. No file is written.
         """
+        # Not at the top: these load torch, which calibrators of other models lack.
+        from sk_pwiser._estimator._classifier import MultiTaskCTRCVRClassifier
+        from sk_pwiser._estimator._saving import requests_of, to_plain
+
         check_is_fitted(self)
         if not isinstance(self.estimator_, MultiTaskCTRCVRClassifier):
             raise TypeError(
@@ -586,6 +590,9 @@ class FunnelCalibrator(
         ValueError
             If the file is damaged, altered, or not one of a calibrator.
         """
+        from sk_pwiser._estimator._classifier import MultiTaskCTRCVRClassifier
+        from sk_pwiser._estimator._saving import from_plain, set_requests
+
         values, arrays = read_file(path)
         name = repr(str(path))
         try:
@@ -664,7 +671,7 @@ def _complete(labels, weight, parents):
         own[np.isnan(own) & (labels[:, parent] == 0)] = 0.0
         is_known = ~np.isnan(own)
         waits = ~is_known
-        for earlier in reversed(_utils.path_to(parent, parents)):
+        for earlier in reversed(_tree.path_to(parent, parents)):
             happened = labels[:, earlier] == 1
             known = own_weight[happened & is_known].sum()
             if known > 0:
@@ -696,11 +703,11 @@ def _warn_about_order(labels, weight, names, parents):
         counts = (labels[(weight[:, k] > 0) & (labels[:, k] == 1)] == 0).sum(axis=0)
         breaks += [
             f"{later!r} without {names[j]!r} in {counts[j]} rows"
-            for j in _utils.path_to(k, parents)[:-1]
+            for j in _tree.path_to(k, parents)[:-1]
             if counts[j]
         ]
     if breaks:
-        _utils.warn_user(
+        _warnings.warn_user(
             "Labels break the order of the tasks, which completes missing labels and, "
             f"with ordered=True, limits probabilities: {', '.join(breaks)}. If the "
             "tasks are no funnel, set task_parents of the estimator or ordered=False."

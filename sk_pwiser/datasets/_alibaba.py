@@ -4,7 +4,9 @@ from array import array
 
 import numpy as np
 
-from sk_pwiser._utils import check_choice, import_extra, warn_user
+from sk_pwiser._utils._checks import check_choice
+from sk_pwiser._utils._extras import import_extra
+from sk_pwiser._utils._warnings import warn_user
 from sk_pwiser.datasets import _downloads
 
 TASK_NAMES = ["click", "conversion"]

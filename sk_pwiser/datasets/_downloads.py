@@ -10,7 +10,8 @@ import numpy as np
 from sklearn.model_selection import train_test_split
 from sklearn.utils import Bunch
 
-from sk_pwiser._utils import check_choice, import_extra
+from sk_pwiser._utils._checks import check_choice
+from sk_pwiser._utils._extras import import_extra
 
 # The parts of the rows by `subset`.
 PARTS = {"all": ["train", "test"], "train": ["train"], "test": ["test"]}

@@ -7,7 +7,8 @@ from scipy.optimize import brentq
 from scipy.special import expit, logit
 from sklearn.utils import Bunch, check_random_state
 
-from sk_pwiser._utils import check_boolean, check_integer, check_number, import_extra
+from sk_pwiser._utils._checks import check_boolean, check_integer, check_number
+from sk_pwiser._utils._extras import import_extra
 
 TASK_NAMES = ["click", "conversion"]
 # Standard deviations of the scores of interest, conversion and accident. At low rates,

@@ -5,7 +5,8 @@ import glob
 import os
 import re
 
-from sk_pwiser._utils import check_choice, check_integer, import_extra
+from sk_pwiser._utils._checks import check_choice, check_integer
+from sk_pwiser._utils._extras import import_extra
 
 
 def import_parquet():

@@ -17,8 +17,8 @@ import numpy as np
 import torch
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from sk_pwiser import _fit, _utils
-from sk_pwiser._estimator import MultiTaskCTRCVRClassifier
+from sk_pwiser import _fit
+from sk_pwiser._estimator._classifier import MultiTaskCTRCVRClassifier
 from sk_pwiser._model_files import write_bytes
 from sk_pwiser._table._frames import reads_in_parts
 from sk_pwiser._training import _checkpoints
@@ -27,6 +27,7 @@ from sk_pwiser._training._components import check_components
 from sk_pwiser._training._schema import EncodedData
 from sk_pwiser._training._settings import Settings
 from sk_pwiser._training._state import TrainingResult, from_state, to_state
+from sk_pwiser._utils import _checks, _extras, _random
 from sk_pwiser.distributed import _workers
 
 JOB, RESULT, ERRORS = "job.pickle", "result.pickle", "error-*.pickle"
@@ -94,7 +95,7 @@ def _check_divisible(
             f"network={plan.settings.network!r} has a {norms[0]}, which normalises by "
             "the rows of one process. Use another normalisation, or fit in one process."
         )
-    with torch.no_grad(), _utils.seeded_globally(0, plan.device):
+    with torch.no_grad(), _random.seeded_globally(0, plan.device):
         inputs, _ = next(iter(BatchIterator(rows.spaced(2), 2, device=plan.device)))
         output = net.infer(inputs)
     if output.extra_losses and not network.extra_losses_are_means:
@@ -142,8 +143,8 @@ def run_job(
 
 def import_ray():
     """Import ray with the modules that this file uses."""
-    _utils.import_extra("ray.train.torch", "sk_pwiser.distributed")
-    return _utils.import_extra("ray", "sk_pwiser.distributed")
+    _extras.import_extra("ray.train.torch", "sk_pwiser.distributed")
+    return _extras.import_extra("ray", "sk_pwiser.distributed")
 
 
 @contextmanager
@@ -475,10 +476,10 @@ def _check(estimator, dataset, num_workers, use_gpu, max_failures, timeout):
         raise TypeError(
             f"dataset must be a ParquetImpressions; got {type(dataset).__name__}."
         )
-    _utils.check_integer("num_workers", num_workers, at_least=1)
-    _utils.check_integer("max_failures", max_failures, at_least=0)
-    _utils.check_boolean("use_gpu", use_gpu)
-    _utils.check_number("timeout", timeout, above=0)
+    _checks.check_integer("num_workers", num_workers, at_least=1)
+    _checks.check_integer("max_failures", max_failures, at_least=0)
+    _checks.check_boolean("use_gpu", use_gpu)
+    _checks.check_number("timeout", timeout, above=0)
     estimator._validate_params()
     settings = Settings.of(vars(estimator))
     if settings.warm_start:

@@ -13,11 +13,11 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from sk_pwiser import _utils
 from sk_pwiser._fit import StreamedImpressions
 from sk_pwiser._training._batches import Batch, BatchIterator
 from sk_pwiser._training._net import MultiTaskNet
 from sk_pwiser._training._optimizers import sparse_tables
+from sk_pwiser._utils import _precision, _random
 from sk_pwiser.networks import Labels, NetworkOutput
 
 CPU = torch.device("cpu")
@@ -221,7 +221,7 @@ class JointIterator:
     """
 
     def __init__(
-        self, batches: BatchIterator, workers: Workers, generators: _utils.Generators
+        self, batches: BatchIterator, workers: Workers, generators: _random.Generators
     ) -> None:
         self.batches = batches
         self.workers = workers
@@ -234,7 +234,7 @@ class JointIterator:
         """Iterate over the batches of one epoch."""
         own, self.n_own = iter(self.batches), 0
         while True:
-            with _utils.active(self.generators):
+            with _random.active(self.generators):
                 batch = next(own, None)
             n_rows = 0 if batch is None else len(batch[1])
             weight = None if batch is None else batch[0].get("sample_weight")
@@ -297,7 +297,7 @@ class WorkerNet(MultiTaskNet):
     is_joint = True
     workers: Workers
     seed: int = 0
-    generators: _utils.Generators
+    generators: _random.Generators
     tables: Sequence[Tensor] = ()  # with sparse gradients
     draws_globally: bool = False
     _steps: JointIterator | None = None
@@ -308,8 +308,8 @@ class WorkerNet(MultiTaskNet):
         self.workers, self.seed = workers, seed
         self.tables = sparse_tables(self.module_)
         is_compiled = self.compile_mode not in (None, "graph")
-        self.draws_globally = is_compiled or _utils.draws_globally(self.module_)
-        self.generators = _utils.Generators(_seed(seed, -1, workers.rank))
+        self.draws_globally = is_compiled or _random.draws_globally(self.module_)
+        self.generators = _random.Generators(_seed(seed, -1, workers.rank))
         weighting = self.criterion_.weighting
         if weighting.needs_task_gradients:
             # These weightings combine gradients, so the sums must come before the
@@ -343,7 +343,7 @@ class WorkerNet(MultiTaskNet):
 
     def infer(self, *args: Any, **kwargs: Any) -> NetworkOutput:
         """Run the network on rows of this worker, with the worker's random numbers."""
-        with _utils.active(self.generators), self._own_global_generators():
+        with _random.active(self.generators), self._own_global_generators():
             return super().infer(*args, **kwargs)
 
     @contextmanager
@@ -355,14 +355,14 @@ class WorkerNet(MultiTaskNet):
         device = torch.device(self.device)
         # User modules may draw from torch's global generators; other parts of the step
         # must draw equal numbers in all workers.
-        common = _utils.global_states(device)
+        common = _random.global_states(device)
         if self._own_states is None:
             torch.manual_seed(self.generators.seed)
         else:
-            _utils.set_global_states(self._own_states, device)
+            _random.set_global_states(self._own_states, device)
         yield
-        self._own_states = _utils.global_states(device)
-        _utils.set_global_states(common, device)
+        self._own_states = _random.global_states(device)
+        _random.set_global_states(common, device)
 
     def _run_epoch(self, X: Any, step: Any) -> None:
         """Train for an epoch; all losses and weightings draw the same numbers."""
@@ -370,11 +370,11 @@ class WorkerNet(MultiTaskNet):
         epoch = X.train.clock.epoch = self.n_complete_
         common = _seed(self.seed, epoch)
         for device in {CPU, torch.device(self.device)}:
-            generator = _utils.generator_on(device)
+            generator = _random.generator_on(device)
             if generator is not None:
                 generator.manual_seed(common)
         torch.manual_seed(common)
-        self.generators = _utils.Generators(_seed(self.seed, epoch, self.workers.rank))
+        self.generators = _random.Generators(_seed(self.seed, epoch, self.workers.rank))
         self._own_states = None
         super()._run_epoch(X, step)
         # Running statistics come from the rows of one worker: those of the first count.
@@ -387,7 +387,7 @@ class WorkerNet(MultiTaskNet):
 
     def _check_equal(self, epoch: int) -> None:
         """Raise if the workers no longer have the same weights or learning rates."""
-        sums = [_utils.widest(p.detach()).sum() for p in self.module_.parameters()]
+        sums = [_precision.widest(p.detach()).sum() for p in self.module_.parameters()]
         rates = [group["lr"] for group in self.optimizer_.param_groups]
         # A digest of the bits, since equal steps give equal weights to the last bit.
         bits = torch.stack([*sums, *sums[0].new_tensor(rates)]).cpu().numpy().tobytes()
@@ -453,7 +453,7 @@ def join(own: Inputs, workers: Workers, sizes: Sequence[int], n_weights: int) ->
     }
     given_columns = {name: each for name, each in columns.items() if each is not None}
     # All columns travel in one exchange, which has one dtype, float32 or above.
-    kind = _utils.at_least_float32(output.logits).dtype
+    kind = _precision.at_least_float32(output.logits).dtype
     packed = torch.cat([each.to(kind) for each in given_columns.values()], dim=1)
     widths = [each.shape[1] for each in given_columns.values()]
     parts = workers.join(packed, sizes).split(widths, dim=1)

@@ -15,7 +15,8 @@ from torch.overrides import TorchFunctionMode
 from sk_pwiser._model_files import write_bytes
 from sk_pwiser._table._categories import UNSEEN, CategoryColumn
 from sk_pwiser._table._lists import ListColumn, ListWeights
-from sk_pwiser._utils import check_choice, import_extra
+from sk_pwiser._utils._checks import check_choice
+from sk_pwiser._utils._extras import import_extra
 from sk_pwiser.export import _calibrated_network
 from sk_pwiser.networks import random_inputs
 

@@ -11,7 +11,8 @@ import numpy as np
 from sk_pwiser._table import _categories, _frames
 from sk_pwiser._table._lists import Elements, ListColumn, ListWeights, combine_bags
 from sk_pwiser._training._schema import bag_inputs
-from sk_pwiser._utils import check_choice, import_extra
+from sk_pwiser._utils._checks import check_choice
+from sk_pwiser._utils._extras import import_extra
 from sk_pwiser.export import _calibrated_network
 from sk_pwiser.export._onnx import OnnxNetwork, checked_model
 

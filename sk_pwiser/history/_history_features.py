@@ -9,7 +9,9 @@ from sklearn.utils.validation import check_is_fitted
 
 from sk_pwiser._model_files import PlainForm, read_file, refusing, write_file
 from sk_pwiser._times import check_kind, read_times
-from sk_pwiser._utils import DocLink, check_boolean, check_choice, warn_user
+from sk_pwiser._utils._checks import check_boolean, check_choice
+from sk_pwiser._utils._doc_links import DocLink
+from sk_pwiser._utils._warnings import warn_user
 from sk_pwiser._version import __version__
 from sk_pwiser.history._history_state import (
     HistoryState,

@@ -14,7 +14,8 @@ import numpy as np
 
 from sk_pwiser._model_files import refusing
 from sk_pwiser._table._frames import is_missing
-from sk_pwiser._utils import check_choice, warn_user
+from sk_pwiser._utils._checks import check_choice
+from sk_pwiser._utils._warnings import warn_user
 from sk_pwiser.history import _history_features
 from sk_pwiser.history._history_features import HistoryFeatures
 from sk_pwiser.history._history_state import ValueIndex, empty_state, refuse_labels

@@ -13,7 +13,8 @@ from sk_pwiser import _responses
 from sk_pwiser._table._frames import collected, column_of
 from sk_pwiser._table._labels import check_order, names_of_columns
 from sk_pwiser._table._weights_and_groups import check_match, check_weights
-from sk_pwiser._utils import import_extra, warn_user
+from sk_pwiser._utils._extras import import_extra
+from sk_pwiser._utils._warnings import warn_user
 
 # The palette of Okabe and Ito, which colour-blind readers can tell apart, without its
 # yellow, which is hardly visible on white.

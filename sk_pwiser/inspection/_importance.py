@@ -8,7 +8,8 @@ from sklearn.exceptions import UndefinedMetricWarning
 from sklearn.utils import Bunch, check_random_state
 
 from sk_pwiser._table._frames import collected
-from sk_pwiser._utils import check_integer, warn_user
+from sk_pwiser._utils._checks import check_integer
+from sk_pwiser._utils._warnings import warn_user
 from sk_pwiser.inspection import _displays
 from sk_pwiser.inspection._column_facts import auc_of_weights
 

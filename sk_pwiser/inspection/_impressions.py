@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 from sklearn.utils import _safe_indexing, check_consistent_length, check_random_state
 
-from sk_pwiser._estimator import MultiTaskCTRCVRClassifier
-from sk_pwiser._funnel import depth_in_tree
+from sk_pwiser._stratify import depth_in_tree
 from sk_pwiser._table._frames import as_table, collected, is_sparse, result_frame
 from sk_pwiser._table._labels import check_targets
 from sk_pwiser._table._weights_and_groups import check_match
 from sk_pwiser._times import NUMBER, times_of
-from sk_pwiser._utils import aligned, check_choice, check_integer
+from sk_pwiser._utils._checks import check_choice, check_integer
+from sk_pwiser._utils._text_tables import aligned
 from sk_pwiser.inspection import _column_facts
 
 # Lines of the printed table of columns, and widths of its names and of the notes.
@@ -116,6 +116,9 @@ def describe_impressions(
     >>> found.flagged("leak")
     ['refund']
     """
+    # Not at the top: it loads torch.
+    from sk_pwiser._estimator._classifier import MultiTaskCTRCVRClassifier
+
     X, Y = as_table(X), collected(Y)
     if estimator is None:
         estimator = MultiTaskCTRCVRClassifier()

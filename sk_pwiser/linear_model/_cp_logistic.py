@@ -35,7 +35,8 @@ from sk_pwiser._table._frames import (
     selectable,
 )
 from sk_pwiser._table._labels import MISSING_LABELS, names_of_columns
-from sk_pwiser._utils import accept_any_case_of_y, warn_user
+from sk_pwiser._utils._checks import accept_any_case_of_y
+from sk_pwiser._utils._warnings import warn_user
 from sk_pwiser.linear_model._linear_base import (
     Columns,
     LinearPredictions,

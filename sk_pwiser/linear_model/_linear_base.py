@@ -26,7 +26,9 @@ from sk_pwiser._table._labels import (
     zero_one_labels,
 )
 from sk_pwiser._table._weights_and_groups import check_match, check_weights
-from sk_pwiser._utils import DocLink, accept_any_case_of_y, warn_user
+from sk_pwiser._utils._checks import accept_any_case_of_y
+from sk_pwiser._utils._doc_links import DocLink
+from sk_pwiser._utils._warnings import warn_user
 
 TASK_TYPES = ("binary", "regression")
 

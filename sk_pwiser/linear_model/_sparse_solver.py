@@ -10,7 +10,7 @@ from scipy.sparse import issparse
 from scipy.special import expit
 from sklearn.exceptions import ConvergenceWarning
 
-from sk_pwiser._utils import warn_user
+from sk_pwiser._utils._warnings import warn_user
 from sk_pwiser.linear_model._linear_base import (
     Columns,
     find_constant_tasks,

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from sk_pwiser._utils import at_least_float32, check_number
+from sk_pwiser._utils._checks import check_number
+from sk_pwiser._utils._precision import at_least_float32
 from sk_pwiser.losses._bce import BCE
 
 

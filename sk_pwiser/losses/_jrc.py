@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from sk_pwiser._utils import widest_float
+from sk_pwiser._utils._precision import widest_float
 from sk_pwiser.losses._bce_with_ranking import _BCEWithRanking
 
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from sk_pwiser._utils import chain_parents
+from sk_pwiser._tasks._tree import chain_parents
 
 
 def funnel_monotonicity_penalty(

@@ -50,7 +50,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from sk_pwiser._utils import at_least_float32, widest_float
+from sk_pwiser._utils._precision import at_least_float32, widest_float
 
 # The largest block of the matrix of pairs on a CPU: 2 MB, which stay in the cache.
 CHUNK_PAIRS = 2**18

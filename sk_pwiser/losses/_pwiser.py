@@ -8,16 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sk_pwiser._utils import (
-    build,
-    check_choice,
-    check_number,
-    is_iterable,
-    place_of,
-    read_task_parents,
-    task_paths,
-    widest_float,
-)
+from sk_pwiser._tasks._tree import place_of, read_task_parents, task_paths
+from sk_pwiser._utils._checks import check_choice, check_number, is_iterable
+from sk_pwiser._utils._components import build
+from sk_pwiser._utils._precision import widest_float
 from sk_pwiser.losses import _pairwise
 from sk_pwiser.losses._base import MultiTaskLoss
 from sk_pwiser.losses._pairwise import (

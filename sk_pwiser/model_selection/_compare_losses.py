@@ -22,7 +22,9 @@ from sklearn.utils.validation import _check_method_params, _num_samples
 from sk_pwiser import _responses
 from sk_pwiser._table._frames import collected, column_of, refuse_parts, selectable
 from sk_pwiser._table._weights_and_groups import check_match
-from sk_pwiser._utils import is_iterable, path_to, warn_user
+from sk_pwiser._tasks._tree import path_to
+from sk_pwiser._utils._checks import is_iterable
+from sk_pwiser._utils._warnings import warn_user
 from sk_pwiser.metrics import cvr_auc_scorer, make_task_scorer, mean_log_loss_scorer
 from sk_pwiser.model_selection._folds import (
     FunnelStratifiedKFold,

@@ -20,14 +20,13 @@ from sklearn.pipeline import make_pipeline
 from sklearn.utils import _safe_indexing
 from sklearn.utils.fixes import parse_version
 
-from sk_pwiser._estimator import MultiTaskCTRCVRClassifier
 from sk_pwiser._responses import check_targets
 from sk_pwiser._table._categories import CategoryColumn
 from sk_pwiser._table._encoder import TableEncoder
 from sk_pwiser._table._frames import collected, is_missing, selectable
 from sk_pwiser._table._labels import read_labels
 from sk_pwiser._table._numbers import NumericColumn
-from sk_pwiser._utils import import_extra
+from sk_pwiser._utils._extras import import_extra
 from sk_pwiser.model_selection._compare_losses import cross_validate_models
 
 OWN = "sk_pwiser"
@@ -377,8 +376,15 @@ def catboost():
     return make_pipeline(PlainColumns(), StopsEarly(CatBoost(STOPS)))
 
 
+def multi_task_classifier():
+    # Not at the top: it loads torch, which folds do not need.
+    from sk_pwiser._estimator._classifier import MultiTaskCTRCVRClassifier
+
+    return MultiTaskCTRCVRClassifier()
+
+
 MODELS = {
-    OWN: MultiTaskCTRCVRClassifier,
+    OWN: multi_task_classifier,
     "logistic_regression": logistic_regression,
     "hist_gradient_boosting": hist_gradient_boosting,
     "lightgbm": lightgbm,

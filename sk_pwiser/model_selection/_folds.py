@@ -12,11 +12,12 @@ from sklearn.model_selection._split import GroupsConsumerMixin
 from sklearn.utils import check_random_state, column_or_1d, indexable
 from sklearn.utils.validation import _num_samples
 
-from sk_pwiser._funnel import funnel_strata, merge_rare
 from sk_pwiser._responses import check_rows
+from sk_pwiser._stratify import funnel_strata, merge_rare
 from sk_pwiser._table._column_kinds import history_column
 from sk_pwiser._table._frames import collected, column_of
 from sk_pwiser._table._weights_and_groups import sort_groups
+from sk_pwiser._tasks._tree import CHAIN
 from sk_pwiser._times import (
     check_duration,
     date_columns,
@@ -24,7 +25,8 @@ from sk_pwiser._times import (
     read_times,
     times_of,
 )
-from sk_pwiser._utils import CHAIN, check_integer, warn_user
+from sk_pwiser._utils._checks import check_integer
+from sk_pwiser._utils._warnings import warn_user
 
 
 class FunnelStratifiedKFold(StratifiedKFold):

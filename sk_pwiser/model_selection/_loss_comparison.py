@@ -8,7 +8,9 @@ import numpy as np
 from scipy import stats
 
 from sk_pwiser._table._frames import result_frame
-from sk_pwiser._utils import aligned, check_number, import_extra
+from sk_pwiser._utils._checks import check_number
+from sk_pwiser._utils._extras import import_extra
+from sk_pwiser._utils._text_tables import aligned
 
 CONFIDENCE = 0.95
 # Smaller differences, relative to the score, need no more digits.

@@ -7,9 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sk_pwiser._utils import (
-    generator_on,
-)
+from sk_pwiser._utils._random import generator_on
 from sk_pwiser.networks._layers import INITIAL_STD, constant
 from sk_pwiser.networks._spec import N_SPECIAL, Bags, BagSpec, NetworkSpec
 

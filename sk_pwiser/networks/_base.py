@@ -8,9 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from sk_pwiser._utils import (
-    at_least_float32,
-)
+from sk_pwiser._utils._precision import at_least_float32
 from sk_pwiser.networks._input import InputLayer
 from sk_pwiser.networks._spec import Bags, NetworkSpec
 from sk_pwiser.networks._task_space import chain_logits, full_log_logits, initial_logits

@@ -7,12 +7,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from sk_pwiser._utils import (
-    at_least_float32,
-    chain_parents,
-    check_number,
-    conditional_labels,
-)
+from sk_pwiser._tasks._conditional_labels import conditional_labels
+from sk_pwiser._tasks._tree import chain_parents
+from sk_pwiser._utils._checks import check_number
+from sk_pwiser._utils._precision import at_least_float32
 from sk_pwiser.networks._base import Labels, NetworkOutput
 from sk_pwiser.networks._esmm import ESMM
 from sk_pwiser.networks._layers import constant

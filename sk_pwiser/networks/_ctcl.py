@@ -6,11 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sk_pwiser._utils import (
-    at_least_float32,
-    check_choice,
-    check_number,
-)
+from sk_pwiser._utils._checks import check_choice, check_number
+from sk_pwiser._utils._precision import at_least_float32
 from sk_pwiser.networks._base import Labels, NetworkOutput
 from sk_pwiser.networks._layers import TaskTowers, check_units
 from sk_pwiser.networks._shared_bottom import SharedBottom

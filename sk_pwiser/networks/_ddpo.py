@@ -4,10 +4,8 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from sk_pwiser._utils import (
-    at_least_float32,
-    check_number,
-)
+from sk_pwiser._utils._checks import check_number
+from sk_pwiser._utils._precision import at_least_float32
 from sk_pwiser.networks._corrected_esmm import Corrections, LaterHeads, _CorrectedESMM
 from sk_pwiser.networks._layers import TaskTowers
 from sk_pwiser.networks._spec import NetworkSpec

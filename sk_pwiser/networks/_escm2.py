@@ -4,9 +4,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from sk_pwiser._utils import (
-    check_choice,
-)
+from sk_pwiser._utils._checks import check_choice
 from sk_pwiser.networks._corrected_esmm import Corrections, LaterHeads, _CorrectedESMM
 from sk_pwiser.networks._layers import TaskTowers
 from sk_pwiser.networks._spec import NetworkSpec

@@ -4,9 +4,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from sk_pwiser._utils import (
-    at_least_float32,
-)
+from sk_pwiser._utils._precision import at_least_float32
 from sk_pwiser.networks._base import MultiTaskNetwork, NetworkOutput
 from sk_pwiser.networks._layers import TaskTowers
 from sk_pwiser.networks._spec import NetworkSpec

@@ -6,12 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from sk_pwiser._utils import (
-    at_least_float32,
-    check_choice,
-    check_integer,
-    check_number,
-)
+from sk_pwiser._utils._checks import check_choice, check_integer, check_number
+from sk_pwiser._utils._precision import at_least_float32
 from sk_pwiser.networks._base import MultiTaskNetwork, NetworkOutput
 from sk_pwiser.networks._layers import ExpertGroups, TaskTowers
 from sk_pwiser.networks._spec import NetworkSpec

@@ -6,9 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sk_pwiser._utils import (
-    generator_on,
-)
+from sk_pwiser._utils._random import generator_on
 from sk_pwiser.networks._bags import BagEmbeddings
 from sk_pwiser.networks._domain_gate import DomainGate
 from sk_pwiser.networks._interactions import CrossNetwork, FactorizationMachine

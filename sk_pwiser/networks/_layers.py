@@ -10,12 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sk_pwiser._utils import (
-    check_integer,
-    check_number,
-    generator_on,
-    is_iterable,
-)
+from sk_pwiser._utils._checks import check_integer, check_number, is_iterable
+from sk_pwiser._utils._random import generator_on
 
 Activation = Callable[[Tensor], Tensor]
 

@@ -5,9 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from sk_pwiser._utils import (
-    check_integer,
-)
+from sk_pwiser._utils._checks import check_integer
 from sk_pwiser.networks._base import MultiTaskNetwork, NetworkOutput
 from sk_pwiser.networks._layers import ExpertGroups, Gates, TaskTowers, mix, mix_trained
 from sk_pwiser.networks._spec import NetworkSpec

@@ -7,12 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from sk_pwiser._utils import (
-    chain_parents,
-    check_choice,
-    check_integer,
-    check_number,
-)
+from sk_pwiser._tasks._tree import chain_parents
+from sk_pwiser._utils._checks import check_choice, check_integer, check_number
 
 
 class Bags(NamedTuple):

@@ -7,9 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from sk_pwiser._utils import (
-    chain_parents,
-)
+from sk_pwiser._tasks._tree import chain_parents
 from sk_pwiser.networks._spec import NetworkSpec
 
 # Upper limit of the initial rate of a conditional head: a head that starts near 1 has

@@ -23,7 +23,8 @@ from sk_pwiser._training._callbacks import FitTask, runs_callbacks
 from sk_pwiser._training._schema import GivenRows, read_table
 from sk_pwiser._training._settings import ENCODING_PARAMS, Settings, describe
 from sk_pwiser._training._state import check_same_model
-from sk_pwiser._utils import accept_any_case_of_y, check_choice, check_number, equal
+from sk_pwiser._utils._checks import accept_any_case_of_y, check_choice, check_number
+from sk_pwiser._utils._equality import equal
 from sk_pwiser.transfer._compatible import (
     check_fitted,
     check_type,

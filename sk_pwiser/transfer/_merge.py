@@ -15,13 +15,13 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from sk_pwiser._table._frames import as_table
 from sk_pwiser._training._callbacks import Freezer
-from sk_pwiser._utils import (
+from sk_pwiser._utils._checks import (
     accept_any_case_of_y,
     check_choice,
     check_integer,
     check_number,
-    widest,
 )
+from sk_pwiser._utils._precision import widest
 from sk_pwiser.transfer import _compatible
 from sk_pwiser.transfer._fine_tune import fine_tune
 

@@ -8,7 +8,7 @@ which are passed to `fit` as `sample_weight`.
 
 from typing import Any
 
-from sk_pwiser._utils import RemovedNameError
+from sk_pwiser._utils._components import RemovedNameError
 from sk_pwiser.weighting._base import GradientWeighting, TaskWeighting
 from sk_pwiser.weighting._dependencies import depends_on as depends_on
 from sk_pwiser.weighting._dwa import DynamicWeightAverage

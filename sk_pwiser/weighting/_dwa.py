@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from sk_pwiser._utils import check_number
+from sk_pwiser._utils._checks import check_number
 from sk_pwiser.weighting._base import TaskWeighting
 from sk_pwiser.weighting._training_rates import TrainingRates, softmax_weights
 

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from sk_pwiser._utils import check_choice, check_number
+from sk_pwiser._utils._checks import check_choice, check_number
 from sk_pwiser.weighting._base import TaskWeighting
 from sk_pwiser.weighting._training_rates import TrainingRates, softmax_weights
 

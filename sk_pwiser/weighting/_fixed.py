@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from sk_pwiser._utils import check_number, is_iterable
+from sk_pwiser._utils._checks import check_number, is_iterable
 from sk_pwiser.weighting._equal import Equal
 
 

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from sk_pwiser._utils import check_integer, check_number
+from sk_pwiser._utils._checks import check_integer, check_number
 from sk_pwiser.weighting._base import GradientWeighting
 
 # Lower bound of 1 + cosine of two gradients; a smaller value is rounding error of

@@ -24,14 +24,14 @@ from sk_pwiser._responses import check_targets, positive_probabilities
 from sk_pwiser._table._frames import selectable
 from sk_pwiser._table._labels import find_missing
 from sk_pwiser._table._weights_and_groups import check_match, sort_groups
-from sk_pwiser._utils import (
-    DocLink,
+from sk_pwiser._utils._checks import (
     accept_any_case_of_y,
     check_choice,
     check_integer,
     check_number,
-    warn_user,
 )
+from sk_pwiser._utils._doc_links import DocLink
+from sk_pwiser._utils._warnings import warn_user
 
 # Limits of probabilities, so that the rewards of certain predictions are finite.
 LOWEST = 1e-4

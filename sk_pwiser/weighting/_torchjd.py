@@ -9,7 +9,9 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from sk_pwiser._utils import check_choice, equal, import_extra
+from sk_pwiser._utils._checks import check_choice
+from sk_pwiser._utils._equality import equal
+from sk_pwiser._utils._extras import import_extra
 from sk_pwiser.weighting._base import GradientWeighting
 
 # Errors of methods whose parameters or number of tasks do not fit.

@@ -176,7 +176,7 @@ CATEGORY = "category_0"
         (
             X.assign(**dict.fromkeys([NUMERIC, "at"], pd.Timestamp("2024-05-01"))),
             ValueError,
-            rf"X has several columns of dates, \['{NUMERIC}', 'at'\]. Name the one that",
+            rf"X has several columns of dates, \['{NUMERIC}', 'at'\]. Name",
         ),
         (
             X.assign(**{NUMERIC: pd.to_timedelta(np.arange(N), unit="s")}),

@@ -14,7 +14,7 @@ from refusals import X, Y, small
 from sklearn import config_context
 from sklearn.base import BaseEstimator
 
-from sk_pwiser import _utils
+from sk_pwiser._utils import _doc_links
 
 UNSAFE = '<script>alert("1")</script>&'
 
@@ -191,10 +191,10 @@ def address(monkeypatch):
     lines = Message()
     lines["Project-URL"] = "Paper, https://example.org/paper"
     lines["Project-URL"] = f"Documentation, {ADDRESS}/"
-    monkeypatch.setattr(_utils, "metadata", lambda name: lines)
-    _utils.documentation_address.cache_clear()
+    monkeypatch.setattr(_doc_links, "metadata", lambda name: lines)
+    _doc_links.documentation_address.cache_clear()
     yield ADDRESS
-    _utils.documentation_address.cache_clear()
+    _doc_links.documentation_address.cache_clear()
 
 
 def public_estimators():
@@ -228,8 +228,8 @@ def test_without_an_address_there_is_no_link(fitted, monkeypatch):
         raise PackageNotFoundError(name)
 
     for found in (missing, lambda name: Message()):
-        monkeypatch.setattr(_utils, "metadata", found)
-        _utils.documentation_address.cache_clear()
+        monkeypatch.setattr(_doc_links, "metadata", found)
+        _doc_links.documentation_address.cache_clear()
         assert fitted._get_doc_link() == ""
         assert "sk_pwiser.MultiTaskCTRCVRClassifier.html" not in fitted._repr_html_()
-    _utils.documentation_address.cache_clear()
+    _doc_links.documentation_address.cache_clear()

@@ -1,28 +1,16 @@
 """Checks of parameters, labels given the task before, and optional packages."""
 
-import re
-import sys
-import tomllib
 from decimal import Decimal
 from fractions import Fraction
-from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
-from numpy.testing import assert_allclose
 
-from sk_pwiser import MultiTaskCTRCVRClassifier
-from sk_pwiser._utils import (
-    REQUIREMENTS,
+from sk_pwiser._utils._checks import (
     accept_any_case_of_y,
-    chain_parents,
     check_choice,
     check_integer,
     check_number,
-    conditional_labels,
-    equal,
-    import_extra,
 )
 
 
@@ -89,28 +77,6 @@ def test_values_that_are_not_choices(value, error):
         check_choice("kind", None, ("a",))
 
 
-@pytest.mark.parametrize(
-    ("a", "b", "expected"),
-    [
-        ({"a": [np.arange(3), None]}, {"a": [np.arange(3), None]}, True),
-        ({"a": [np.arange(3)]}, {"a": [np.arange(4)]}, False),
-        ({"a": 1}, {"b": 1}, False),
-        (torch.arange(3), torch.arange(3), True),
-        (torch.arange(3), torch.tensor([0, 1, 1]), False),
-        (torch.arange(3), np.arange(3), False),
-        ((1, "a"), [1, "a"], False),
-        (1, 1.0, False),
-        ([np.str_("a")], [np.str_("a")], True),
-        (np.str_("a"), np.str_("b"), False),
-        (np.bytes_(b"a"), np.bytes_(b"a"), True),
-        (np.array(1), np.array([1]), False),
-        (np.datetime64("2020"), np.datetime64("2020"), True),
-    ],
-)
-def test_containers_of_arrays_are_compared(a, b, expected):
-    assert equal(a, b) is expected
-
-
 def test_labels_are_accepted_as_Y_and_as_y():
     class Model:
         @accept_any_case_of_y
@@ -127,71 +93,3 @@ def test_labels_are_accepted_as_Y_and_as_y():
         TypeError, match=r"fit\(\) got an unexpected keyword argument 'y'"
     ):
         Model().fit(1, Y=2, y=3)
-
-
-def test_probabilities_are_divided_by_those_of_the_task_before():
-    y = torch.tensor([[0.5, 0.1, 0.02], [0.2, 0.3, 0.0], [0, 0, 0], [0, 1, 0]])
-    expected = [[0.5, 0.2, 0.2], [0.2, 1.0, 0.0], [0, 0, 0], [0, 1, 0]]
-    found = conditional_labels(y, chain_parents(y.shape[1]))
-    assert_allclose(found, expected, rtol=1e-6)
-
-
-def test_tasks_of_a_tree_are_divided_by_their_parent():
-    y = torch.tensor([[0.5, 0.1, 0.2, 0.1]])
-    found = conditional_labels(y, (-1, 0, 0, 2))
-    assert_allclose(found, [[0.5, 0.2, 0.4, 0.5]], rtol=1e-6)
-
-
-PYPROJECT = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())
-EXTRAS = PYPROJECT["project"]["optional-dependencies"]
-OWN = re.compile(r"sk_pwiser\[(.+)\]")
-
-
-def packages_of(extra):
-    """Return the packages of an extra, without versions."""
-    found = set()
-    for requirement in EXTRAS[extra]:
-        own = OWN.fullmatch(requirement)
-        if own:
-            found |= packages_of(own[1])
-        else:
-            found.add(re.match(r"[\w-]+(\[.+\])?", requirement)[0])
-    return found
-
-
-@pytest.mark.parametrize("package", REQUIREMENTS)
-def test_the_command_installs_what_the_extra_does(package, monkeypatch):
-    monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(ImportError, match=f"thing needs {package}: ") as caught:
-        import_extra(f"{package}.part", "The thing")
-    found = re.search(r"pip install (.+) \(extra \[(\w+)\]\)$", str(caught.value))
-    named = {name.strip('"') for name in found[1].split()}
-    assert any(name.split("[")[0] == package for name in named)
-    assert named <= packages_of(found[2])
-    # Of the extra "pandas", readers of Parquet files need one package only.
-    assert package == "pyarrow" or named == packages_of(found[2])
-
-
-class Missing:
-    """Finder of modules that raises for packages as if they were not installed."""
-
-    packages = frozenset({*REQUIREMENTS, "safetensors", "skops", "polars"})
-
-    @classmethod
-    def find_spec(cls, name, path=None, target=None):
-        if name in cls.packages:
-            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
-
-
-def test_files_need_no_extra(monkeypatch, tmp_path):
-    X, y = [[i % 5, i % 7] for i in range(60)], [i % 2 for i in range(60)]
-    # At the first step of an optimiser, torch itself looks for optional packages.
-    MultiTaskCTRCVRClassifier(max_epochs=1).fit(X, y)
-    # None in sys.modules would not do: scikit-learn 1.6 takes it for pandas itself.
-    monkeypatch.setattr(sys, "meta_path", [Missing, *sys.meta_path])
-    for package in Missing.packages:
-        monkeypatch.delitem(sys.modules, package, raising=False)
-    model = MultiTaskCTRCVRClassifier(max_epochs=1, checkpoint_dir=tmp_path).fit(X, y)
-    model.save(tmp_path / "model.safetensors")
-    again = MultiTaskCTRCVRClassifier.load(tmp_path / "model.safetensors")
-    assert (again.predict_proba(X) == model.predict_proba(X)).all()

@@ -6,7 +6,7 @@ from threading import Thread
 import pytest
 import torch
 
-from sk_pwiser._utils import (
+from sk_pwiser._utils._random import (
     Generators,
     active,
     draws_globally,

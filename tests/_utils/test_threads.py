@@ -9,8 +9,13 @@ import torch
 from joblib import Parallel, delayed
 from skorch.callbacks import Callback
 
-from sk_pwiser import MultiTaskCTRCVRClassifier, _utils, num_threads
-from sk_pwiser._utils import PRODUCTS_PER_THREAD, in_background, limited_threads
+from sk_pwiser import MultiTaskCTRCVRClassifier, num_threads
+from sk_pwiser._utils import _threads
+from sk_pwiser._utils._threads import (
+    PRODUCTS_PER_THREAD,
+    in_background,
+    limited_threads,
+)
 from sk_pwiser.datasets import make_ctr_cvr
 
 DATA = make_ctr_cvr(400, ctr=0.3, random_state=0)
@@ -128,7 +133,7 @@ def test_a_thread_that_reads_ahead_has_the_number_of_the_fit():
 def test_fits_in_workers_of_joblib(backend):
     def usual():
         # A fit in another thread sets the number of new threads for a moment.
-        with _utils._SETTING:
+        with _threads._SETTING:
             return torch.get_num_threads()
 
     def numbers(seed):

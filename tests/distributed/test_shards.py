@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from sk_pwiser._training._batches import BatchIterator, Impressions
-from sk_pwiser._utils import Generators
+from sk_pwiser._utils._random import Generators
 from sk_pwiser.distributed._workers import Clock, JointIterator, Shard
 
 

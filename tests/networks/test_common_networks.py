@@ -10,7 +10,7 @@ from numpy.testing import assert_allclose
 from rewrites import row_losses
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from sk_pwiser._utils import Generators, active
+from sk_pwiser._utils._random import Generators, active
 from sk_pwiser.networks import NETWORKS, Labels, NetworkSpec
 from sk_pwiser.networks._layers import Gates, StackedLinear, TaskTowers
 

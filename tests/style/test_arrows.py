@@ -22,7 +22,9 @@ FAMILIES = {"networks": "NETWORKS", "losses": "LOSSES", "weighting": "WEIGHTINGS
 COMPONENTS = " ".join(FAMILIES)
 LEARN, TORCH = "numpy scipy sklearn", "numpy scipy sklearn torch"
 EXTRAS = "lightgbm matplotlib pandas polars pyarrow"
-BELOW_ESTIMATOR = f"{COMPONENTS} _model_files _fit _table _training _utils metrics"
+BELOW_ESTIMATOR = (
+    f"{COMPONENTS} _model_files _fit _table _tasks _training _utils metrics"
+)
 ABOVE_ESTIMATOR = f"_estimator {BELOW_ESTIMATOR} model_selection"
 
 
@@ -40,22 +42,24 @@ class Folder(NamedTuple):
 
 # The folders from the lowest to the highest, then the folders beside them.
 FOLDERS = {
-    "_utils": Folder("", "torch joblib"),
+    "_utils": Folder(),
+    "_tasks": Folder("_utils"),
     "_model_files": Folder("_utils", "numpy", "torch"),
-    "_table": Folder("_utils", LEARN, EXTRAS),
+    "_table": Folder("_tasks _utils", LEARN, EXTRAS),
     "_times": Folder("_table _utils", LEARN, EXTRAS),
-    "_funnel": Folder("_table _utils", LEARN),
-    "_responses": Folder("_table _utils", LEARN),
-    "networks": Folder("_utils", "torch"),
-    "losses": Folder("_utils", "torch"),
+    "_stratify": Folder("_table _tasks _utils", LEARN),
+    "_responses": Folder("_table _tasks _utils", LEARN),
+    "networks": Folder("_tasks _utils", "torch"),
+    "losses": Folder("_tasks _utils", "torch"),
     "weighting": Folder("_utils", "torch", "torchjd"),
     "metrics": Folder("_responses _table", LEARN, EXTRAS),
     "_training": Folder(
-        f"{COMPONENTS} _model_files _funnel _table _utils metrics", f"{TORCH} skorch"
+        f"{COMPONENTS} _model_files _stratify _table _tasks _utils metrics",
+        f"{TORCH} skorch",
     ),
-    "_fit": Folder("_funnel _table _times _training _utils", TORCH),
+    "_fit": Folder("_stratify _table _tasks _times _training _utils", TORCH),
     "_estimator": Folder(f"{BELOW_ESTIMATOR} _responses _version", TORCH, EXTRAS),
-    "__init__": Folder("_estimator _version"),
+    "__init__": Folder("_estimator _utils _version"),
     "__main__": Folder(
         "__init__ _responses _table _utils datasets history inspection metrics "
         "model_selection",
@@ -70,10 +74,12 @@ FOLDERS = {
         "_model_files _table _times _utils _version", f"{LEARN} joblib", EXTRAS
     ),
     "inspection": Folder(
-        "_estimator _funnel _responses _table _times _utils metrics", LEARN, EXTRAS
+        "_estimator _responses _stratify _table _tasks _times _utils metrics",
+        LEARN,
+        EXTRAS,
     ),
     "model_selection": Folder(
-        "_estimator _funnel _responses _table _times _utils metrics",
+        "_estimator _responses _stratify _table _tasks _times _utils metrics",
         f"{LEARN} joblib",
         f"{EXTRAS} catboost",
     ),
@@ -87,14 +93,22 @@ FOLDERS = {
     "distributed": Folder(f"__init__ {ABOVE_ESTIMATOR}", TORCH, f"{EXTRAS} ray"),
     "_version": Folder(),
 }
-# Files with rules of their own: no weighting, but public beside them.
-FILES = {"weighting/_session_critic.py": Folder("_responses _table _utils", LEARN)}
+# Files with rules of their own.
+FILES = {
+    # No weighting, but public beside them.
+    "weighting/_session_critic.py": Folder("_responses _table _utils", LEARN),
+    # Whoever imports these loads torch; histories, metrics and folds do not.
+    "_tasks/_conditional_labels.py": Folder("", "torch"),
+    "_utils/_precision.py": Folder("", "torch"),
+    "_utils/_random.py": Folder("", "torch"),
+    "_utils/_threads.py": Folder("", "torch"),
+}
 # These folders hold a network, a loss and a weighting, whichever these are.
-BLIND = {"_utils", "_training", "_fit", "_estimator"}
+BLIND = {"_tasks", "_utils", "_training", "_fit", "_estimator"}
 # (folder, folder below it): only one file of the first may import the second.
 JOINED_IN_ONE_FILE = [("_training", "_table")]
 # Folders whose files are imported by name, which a list in one place would only repeat.
-BY_FILE = {"_table", "_training"}
+BY_FILE = {"_estimator", "_table", "_tasks", "_training", "_utils"}
 
 
 def find_violations(package):
@@ -235,10 +249,12 @@ def check(x):
     "_fit/__init__.py": "from house._training._net import Net\n",
     "_training/_data.py": "import house._table\nfrom house._table._rows import read\n",
     "_training/_net.py": "import skorch.utils\nfrom house.networks import NETWORKS\n",
-    "_utils.py": "import sys, torch\n",
+    "_utils/__init__.py": "import sys\n",
     "export/__init__.py": "from house import Estimator\ndef f():\n    import onnx\n",
     "losses/__init__.py": "from house.losses._bce import BCE\nLOSSES = {'bce': BCE}\n",
-    "losses/_bce.py": "import torch\nfrom house._utils import check\nclass BCE: ...\n",
+    "losses/_bce.py": (
+        "import torch\nfrom house._utils._checks import check\nclass BCE: ...\n"
+    ),
     "metrics/__init__.py": "import sklearn\nfrom house.metrics._auc import _part\n",
     "networks/__init__.py": (
         "from house.networks._mmoe import MMoE\nNETWORKS: dict = {'mmoe': MMoE}\n"
@@ -254,6 +270,7 @@ PLANTED = [
     ("weighting/__init__.py", "import sklearn"),
     ("metrics/__init__.py", "import pandas as pd"),
     ("metrics/__init__.py", "import torch"),
+    ("_utils/__init__.py", "import torch"),
     # Folders that it may not import.
     ("losses/_bce.py", "import house.networks"),
     ("losses/_bce.py", "from house import networks"),
@@ -263,10 +280,10 @@ PLANTED = [
     ("metrics/__init__.py", "from house import Estimator"),
     ("__init__.py", "from house.metrics import auc"),
     # Private files and names of other folders.
-    ("losses/_bce.py", "import house._utils._checks"),
-    ("losses/_bce.py", "from house._utils import _real"),
+    ("_training/_net.py", "import house.metrics._auc"),
+    ("_training/_net.py", "from house.metrics import _part"),
     ("_estimator/__init__.py", "from house._fit._fit import fit"),
-    ("__init__.py", "from house._estimator._classifier import C"),
+    ("__init__.py", "from house.networks._mmoe import MMoE"),
     # A second file that joins two folders.
     ("_training/_net.py", "from house._table import encode"),
     # Which network, loss or weighting it is.
@@ -274,7 +291,7 @@ PLANTED = [
     ("_training/_net.py", "from house.networks import Base\nisinstance(x, Base)"),
     ("_estimator/__init__.py", "isinstance(x, (int, losses.BCE))"),
     ("_estimator/__init__.py", "x.n == 'mmoe'"),
-    ("_utils.py", "x in {'bce'}"),
+    ("_utils/__init__.py", "x in {'bce'}"),
     ("_estimator/__init__.py", "match s:\n    case 'bce': pass"),
 ]
 

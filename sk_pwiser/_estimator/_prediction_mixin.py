@@ -1,0 +1,230 @@
+"""Predictions of all tasks from their log-odds, by the estimator and its calibrator."""
+
+import numpy as np
+from sklearn.utils.validation import check_is_fitted
+
+from sk_pwiser._estimator._task_view import CVR, TaskView, task_column
+from sk_pwiser._responses import check_task, find_task
+from sk_pwiser._table import _frames
+from sk_pwiser._tasks import _tree
+from sk_pwiser._utils import _checks, _extras
+from sk_pwiser.metrics import mean_auc_scorer
+
+
+class PredictionMixin:
+    """Mixin class of classifiers of a funnel, fitted with the names of its tasks.
+
+    A class defines `_predict_logits(X)`, an array of log-odds over impressions of shape
+    (n_samples, n_tasks).
+    """
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.classifier_tags.multi_label = True
+        tags.classifier_tags.multi_class = False
+        tags.target_tags.multi_output = True
+        return tags
+
+    @staticmethod
+    def _positive(logits):
+        """Return the probabilities of log-odds, also of permuted rows."""
+        # Not at the top: it loads torch.
+        from sk_pwiser._training._net import probabilities
+
+        return probabilities(logits)
+
+    def _predict_positive(self, X):
+        """Return P(Y_k = 1), inside (0, 1): float32 of shape (n_samples, n_tasks)."""
+        return self._positive(self._predict_logits(X))
+
+    def predict_proba(self, X):
+        """Predict probabilities over impressions.
+
+        Parameters
+        ----------
+        X : {DataFrame, array-like, sparse matrix} of shape (n_samples, n_features)
+            Impressions.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_tasks)
+            Column k is P(Y_k = 1 | impression), in float32. For a single task, the
+            ordinary `(n_samples, 2)` with the probabilities of both classes.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If the columns of `X` are not those seen in fit.
+        """
+        logits = self._predict_logits(X)
+        if self.classes_.ndim == 1:
+            # Not 1 - p, of which float32 keeps few digits if p is near 1.
+            logits = np.hstack([-logits, logits])
+        return self._positive(logits)
+
+    def predict(self, X):
+        """Predict labels: 1 where the probability is at least 0.5.
+
+        Parameters
+        ----------
+        X : {DataFrame, array-like, sparse matrix} of shape (n_samples, n_features)
+            Impressions.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_tasks) or (n_samples,)
+            Labels, in the dtype of those in `fit`. At low base rates few rows or none
+            reach 0.5; rank by `predict_proba` instead.
+        """
+        positive = (self._predict_positive(X) >= 0.5).astype(int)
+        if self.classes_.ndim == 1:
+            return self.classes_[positive[:, 0]]
+        return np.take_along_axis(self.classes_, positive.T, axis=1).T
+
+    def predict_cvr(self, X, task=None):
+        """Predict P(last task | first task): the conversion rate of a click.
+
+        Parameters
+        ----------
+        X : {DataFrame, array-like, sparse matrix} of shape (n_samples, n_features)
+            Impressions.
+        task : int or str, default=None
+            Index or name of the task, by default the last one. The first task is that
+            which it presupposes, directly or through others.
+
+        Returns
+        -------
+        ndarray of shape (n_samples,)
+            Probabilities: P(task) / P(first), at most 1.
+
+        Raises
+        ------
+        ValueError
+            If there is no such task, or if it presupposes no other one.
+        """
+        import torch
+
+        check_is_fitted(self)
+        names, last = self.task_names_, self.n_tasks_ - 1
+        if task is not None:
+            last = find_task(check_task(task, ""), len(names), names, others="")
+        parents = _tree.read_task_parents(self.task_parents_, names)
+        first = _tree.path_to(last, parents)[0]
+        if first == last:
+            raise ValueError(
+                "predict_cvr needs two tasks or more, and a task that presupposes "
+                f"another one; {names[last]!r} does not. The tasks are {names}."
+            )
+        # By logarithms, which are exact where both probabilities are small.
+        logits = torch.from_numpy(self._predict_logits(X))
+        log_p = torch.nn.functional.logsigmoid(logits)
+        return (log_p[:, last] - log_p[:, first]).clamp(max=0).exp().float().numpy()
+
+    @_checks.accept_any_case_of_y
+    def score(self, X, Y, sample_weight=None):
+        """Compute the mean ROC AUC over the tasks.
+
+        Not the accuracy: at a click rate of 1 %, predicting no click at all has an
+        accuracy of 99 %.
+
+        Parameters
+        ----------
+        X : {DataFrame, array-like, sparse matrix} of shape (n_samples, n_features)
+            Impressions.
+        Y : array-like of shape (n_samples, n_tasks) or (n_samples,)
+            True labels. With `missing_labels="ignore"`, and in a calibrator, labels of
+            tasks after the first may be missing; the AUC of that task then leaves out
+            the row.
+        sample_weight : array-like of shape (n_samples,) or (n_samples, n_tasks), \
+                default=None
+            Weights of the rows, or of the rows and tasks, >= 0.
+
+        Returns
+        -------
+        float
+            Mean of the tasks' AUC; NaN, with a warning, if a task has only one class.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If labels or weights are invalid, as in `fit`.
+        """
+        check_is_fitted(self)
+        return mean_auc_scorer(self, X, Y, sample_weight=sample_weight)
+
+    def predict_logits(self, X):
+        """Predict log-odds over impressions, which do not saturate near 0 and 1.
+
+        Parameters
+        ----------
+        X : {DataFrame, array-like, sparse matrix} of shape (n_samples, n_features)
+            Impressions.
+
+        Returns
+        -------
+        float32 ndarray of shape (n_samples, n_tasks) or (n_samples,)
+            Column k is log(p / (1 - p)) of p = P(Y_k = 1 | impression), also with
+            `task_space="conditional"`. 1-D for a single task.
+        """
+        logits = self._predict_logits(X).astype(np.float32, copy=False)
+        return logits[:, 0] if self.classes_.ndim == 1 else logits
+
+    def predict_frame(self, X):
+        """Predict probabilities over impressions as a DataFrame.
+
+        The values are those of `predict_proba`, which returns an array: `set_output` of
+        scikit-learn is for transformers, and its scorers and meta-estimators take the
+        columns of probabilities by position.
+
+        Parameters
+        ----------
+        X : {DataFrame, array-like, sparse matrix} of shape (n_samples, n_features)
+            Impressions.
+
+        Returns
+        -------
+        DataFrame of shape (n_samples, n_tasks)
+            One column per task, named as in `task_names_`, with P(task = 1 |
+            impression), also for a single task. A polars DataFrame if `X` is one;
+            otherwise a pandas DataFrame, with the index of `X` if it has one.
+
+        Raises
+        ------
+        ImportError
+            If pandas is not installed, and `X` is not a polars DataFrame.
+        """
+        X = _frames.collected(X)
+        positive = self._predict_positive(X)
+        if _frames.is_polars(X):
+            return type(X)(positive, schema=self.task_names_)
+        pandas = _extras.import_extra("pandas", "predict_frame")
+        index = X.index if isinstance(X, pandas.DataFrame) else None
+        return pandas.DataFrame(positive, index=index, columns=self.task_names_)
+
+    def task(self, task):
+        """Return one task as an ordinary binary classifier.
+
+        Parameters
+        ----------
+        task : int or str
+            The task: its index, its name, or "cvr" for P(last task | first task).
+
+        Returns
+        -------
+        TaskView
+            Of a fitted estimator it predicts at once; of an unfitted one, `fit` trains
+            a clone of the estimator on all tasks. See
+            :class:`~sk_pwiser.TaskView`.
+
+        Raises
+        ------
+        ValueError
+            If the fitted estimator has no such task. A view of an unfitted estimator
+            raises it in `fit`.
+        TypeError
+            If `task` is neither an int nor a str.
+        """
+        check_task(task, CVR)
+        if hasattr(self, "task_names_"):
+            task_column(task, self.task_names_)
+        return TaskView(self, task)

@@ -1,0 +1,1 @@
+"""The tasks of a fit, and which of them presupposes which."""

@@ -1,0 +1,21 @@
+"""Labels of tasks given those of the tasks that they presuppose, as tensors."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+def labels_of_parents(y: Tensor, parents: Sequence[int]) -> Tensor:
+    """Return the labels of the task that each task presupposes, 1 without one."""
+    columns, ones = y.unbind(dim=1), torch.ones_like(y[:, 0])
+    return torch.stack([columns[p] if p >= 0 else ones for p in parents], dim=1)
+
+
+def conditional_labels(y: Tensor, parents: Sequence[int]) -> Tensor:
+    """Divide the labels of each task by those of its parent, at most to 1.
+
+    Probabilities become P(Y_k = 1 | parent = 1); labels do not change.
+    """
+    before = labels_of_parents(y, parents)
+    return (y / torch.where(before > 0, before, 1.0)).clamp(max=1)

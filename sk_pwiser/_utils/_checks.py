@@ -1,0 +1,95 @@
+"""Checks of parameters, and messages that name the nearest choice."""
+
+import inspect
+import math
+import operator
+from collections.abc import Callable, Collection, Iterable
+from difflib import get_close_matches
+from functools import wraps
+from numbers import Integral, Rational, Real
+from typing import Any, TypeGuard
+
+
+def check_number(
+    name: str,
+    value: object,
+    *,
+    above: float | None = None,
+    at_least: float | None = None,
+    below: float | None = None,
+    at_most: float | None = None,
+) -> float:
+    """Return a parameter as a float; a bool, and a fraction, raises TypeError."""
+    is_fraction = isinstance(value, Rational) and not isinstance(value, Integral)
+    if not isinstance(value, Real) or isinstance(value, bool) or is_fraction:
+        raise TypeError(f"{name} must be a number; got {value!r}.")
+    try:
+        number = float(value)
+    except OverflowError:  # an int
+        number = math.inf
+    limits = {">": above, ">=": at_least, "<": below, "<=": at_most}
+    holds = {">": operator.gt, ">=": operator.ge, "<": operator.lt, "<=": operator.le}
+    given = {sign: limit for sign, limit in limits.items() if limit is not None}
+    if not math.isfinite(number) or not all(
+        holds[sign](number, limit) for sign, limit in given.items()
+    ):
+        rules = ["finite", *(f"{sign} {limit:g}" for sign, limit in given.items())]
+        raise ValueError(f"{name} must be {' and '.join(rules)}; got {value!r}.")
+    return number
+
+
+def is_iterable(value: object) -> TypeGuard[Iterable[Any]]:
+    """Return whether a value has entries, unlike text and arrays without axes."""
+    has_axes = getattr(value, "ndim", 1) > 0
+    return isinstance(value, Iterable) and not isinstance(value, str) and has_axes
+
+
+def check_integer(name: str, value: object, *, at_least: int) -> int:
+    if not isinstance(value, Integral) or isinstance(value, bool):
+        raise TypeError(f"{name} must be an integer >= {at_least}; got {value!r}.")
+    if value < at_least:
+        raise ValueError(f"{name} must be an integer >= {at_least}; got {value!r}.")
+    return int(value)
+
+
+def check_boolean(name: str, value: object) -> bool:
+    if not isinstance(value, bool):
+        raise TypeError(f"{name} must be True or False; got {value!r}.")
+    return value
+
+
+def nearest(name: object, known: Iterable[object]) -> str:
+    """Return the most similar of some names, or ""."""
+    names = [each for each in known if isinstance(each, str)]
+    found = get_close_matches(name, names, 1) if isinstance(name, str) else []
+    return found[0] if found else ""
+
+
+def did_you_mean(name: object, known: Iterable[object]) -> str:
+    """Return a question for the end of a message, or "" if no name is similar."""
+    meant = nearest(name, known)
+    return f" Did you mean {meant!r}?" if meant else ""
+
+
+def check_choice(name: str, value: object, choices: Collection[str | None]) -> str:
+    if isinstance(value, str | None) and value in choices:
+        return value  # type: ignore[return-value]
+    kind = ValueError if isinstance(value, str) else TypeError
+    hint = did_you_mean(value, choices)
+    raise kind(f"{name} must be one of {list(choices)}; got {value!r}.{hint}")
+
+
+def accept_any_case_of_y(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Let a function be called with either keyword, `y` as in scikit-learn or `Y`."""
+    parameters = inspect.signature(function).parameters
+    names = [name for name in parameters if name[:1] in ("Y", "y")]
+
+    @wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        for name in names:
+            other = name[0].swapcase() + name[1:]
+            if other in kwargs and name not in kwargs:
+                kwargs[name] = kwargs.pop(other)
+        return function(*args, **kwargs)
+
+    return call
