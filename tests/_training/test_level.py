@@ -91,7 +91,7 @@ def test_a_chain_stays_in_order():
 
 
 @pytest.mark.parametrize("params", [{}, BY_TIME | {"early_stopping": False}], ids=str)
-@pytest.mark.filterwarnings("ignore:The rows are in an order that matters: 'day'")
+@pytest.mark.filterwarnings("ignore:The rows are in an order that matters")
 def test_rows_that_were_trained_on_have_no_say(params):
     X, Y, _ = drifting_log(2_000)
     model = MultiTaskCTRCVRClassifier(random_state=0, max_epochs=2, **params).fit(X, Y)

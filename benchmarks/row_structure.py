@@ -1,0 +1,226 @@
+"""Rows that are not drawn one by one: users who come back, counts, copies, drift.
+
+    pip install ".[benchmark]"
+    python benchmarks/row_structure.py                # sixteen forms of one log
+    python benchmarks/row_structure.py --drift        # a log in the order of time
+
+The first table has 20,000 impressions of users whose activity is that of Zipf's law;
+active users click less. The same log is fitted in all combinations of
+
+- "times": the day is the `time_column`;
+- "groups": the users are `groups` of `fit`;
+- "counts": one row per cell and outcome, with the count as `sample_weight`;
+- "copies": 6,000 rows are copies of others.
+
+The columns are user, item and hour, 40,000 further impressions are the test rows. Each
+row has the AUC of both tasks and the predicted over the observed number of events.
+
+With `--drift`, a log of bookings is in the order of time: 30 % of the rows are copies,
+as several rows of one booking, the level moves, and the effects of agents change. The
+last fifth is tested. The models are the defaults with
+
+- "date": the date among the columns, and nothing else;
+- "named": the same, with the date named as `time_column`;
+- "without copies": the same as "date" on the distinct rows;
+- "no date": the rows without the date, so that random rows are held out;
+- "date, refit": `refit=True`;
+
+and boosted trees with small leaves that read the rates of both tasks. All settings were
+chosen beforehand. Cells are means over seeds (standard deviation).
+"""
+
+import warnings
+from itertools import product
+
+import numpy as np
+import pandas as pd
+from _harness import aucs, begin, make_parser, mean_log_loss, seeds_of, spread
+from _peers import OF_ALL, SMALL, peer_models
+from scipy.special import expit
+
+from sk_pwiser import MultiTaskCTRCVRClassifier
+
+TASKS = ["click", "conversion"]
+N_TRAIN, N_TEST, N_COPIES = 20_000, 40_000, 6_000
+N_USERS, N_ITEMS, N_HOURS, N_DAYS = 2_000, 50, 4, 30
+COLUMNS = ["user", "item", "hour"]
+FORMS = ("times", "groups", "counts", "copies")
+N_BOOKINGS = 40_000
+TREES = f"LightGBM, {SMALL}, {OF_ALL}"
+
+
+def impressions(n_rows, seed):
+    """Return impressions of users who come back, with the day and the labels."""
+    effects = np.random.default_rng(5)
+    activity = 1 / np.arange(1, N_USERS + 1)
+    activity /= activity.sum()
+    user_effects = 0.3 * effects.normal(size=N_USERS)
+    user_effects -= 0.25 * np.log(activity * N_USERS)
+    item_effects = 0.5 * effects.normal(size=N_ITEMS)
+    hour_effects = 0.3 * effects.normal(size=N_HOURS)
+    rng = np.random.default_rng(seed)
+    user = rng.choice(N_USERS, n_rows, p=activity)
+    item = rng.integers(0, N_ITEMS, n_rows)
+    hour = rng.integers(0, N_HOURS, n_rows)
+    click_odds = -2 + user_effects[user] + item_effects[item] + hour_effects[hour]
+    click = rng.random(n_rows) < expit(click_odds)
+    conversion = click & (rng.random(n_rows) < expit(-1 + item_effects[item]))
+    log = pd.DataFrame({"user": user, "item": item, "hour": hour}).astype(str)
+    log["day"] = np.arange(n_rows) * N_DAYS // n_rows
+    return log.assign(click=click.astype(int), conversion=conversion.astype(int))
+
+
+def in_form(log, seed, *, times, groups, counts, copies):
+    """Return parameters of the estimator, and arguments of `fit`."""
+    if copies:
+        rng = np.random.default_rng(seed)
+        repeated = rng.choice(len(log), min(N_COPIES, len(log) // 3))
+        rows = np.sort(np.concatenate([np.arange(len(log)), repeated]))
+        log = log.iloc[rows].reset_index(drop=True)
+    columns = [*COLUMNS, "day"] if times else COLUMNS
+    arguments = {}
+    if counts:
+        sizes = log.groupby([*columns, *TASKS]).size().rename("count").reset_index()
+        log = sizes.sample(frac=1.0, random_state=seed)
+        if times:
+            log = log.sort_values("day", kind="stable")
+        arguments["sample_weight"] = log["count"]
+    if groups:
+        arguments["groups"] = log["user"]
+    params = {"encoding_params": {"time_column": "day"}} if times else {}
+    return params, {"X": log[columns], "Y": log[TASKS], **arguments}
+
+
+def figures(Y, p):
+    y, p = Y.to_numpy(), p.astype(float)
+    return [*aucs(y, p), *(p.mean(axis=0) / y.mean(axis=0))]
+
+
+def compare_forms(report, arguments):
+    """Print the table of the sixteen forms."""
+    n_rows = 2_000 if arguments.quick else N_TRAIN
+    later = impressions(N_TEST, 999)
+    report.text("", f"{n_rows:,} impressions; {arguments.seeds} seeds")
+    report.table([*(f"{t} AUC" for t in TASKS), *(f"{t} pred/obs" for t in TASKS)])
+    for choice in product([False, True], repeat=4):
+        form = dict(zip(FORMS, choice, strict=True))
+        results = []
+        for seed in seeds_of(arguments):
+            params, data = in_form(impressions(n_rows, seed), seed, **form)
+            model = MultiTaskCTRCVRClassifier(random_state=seed, **params).fit(**data)
+            results.append(figures(later[TASKS], model.predict_proba(later[COLUMNS])))
+        name = ", ".join(part for part in FORMS if form[part]) or "plain"
+        columns = enumerate(np.transpose(results))
+        cells = [spread(values, digits=4 if k < 2 else 2) for k, values in columns]
+        report.row(name, cells)
+
+
+def bookings(seed, n_rows=N_BOOKINGS):
+    """Return bookings in the order of time, a third of them rows of several."""
+    rng = np.random.default_rng(seed)
+    sizes = np.where(rng.random(n_rows) < 0.85, 1, rng.geometric(0.25, n_rows))
+    sizes = sizes[np.cumsum(sizes) <= n_rows]
+    n_bookings = len(sizes)
+    time = np.arange(n_bookings) / n_bookings
+    lead = np.floor(rng.exponential(90, n_bookings)).clip(0, 500)
+    price = (60 + 40 * rng.random(n_bookings) + 30 * time).round(1)
+    agent = rng.integers(0, 80, n_bookings)
+    first_effects = rng.normal(0, 0.8, 80)
+    last_effects = rng.normal(0, 0.8, 80)
+    country = rng.choice(40, n_bookings, p=rng.dirichlet(np.ones(40)))
+    country_effects = rng.normal(0, 0.4, 40)
+    log_odds = -1 + 0.004 * lead - 0.01 * (price - 100) + country_effects[country]
+    log_odds += first_effects[agent] * (1 - time) + last_effects[agent] * time
+    log_odds += np.sin(4 * time) - 0.6 * time
+    click = rng.random(n_bookings) < expit(log_odds)
+    is_rare = rng.random(n_bookings) < expit(-3 + country_effects[country])
+    date = pd.Timestamp("2026-01-01") + pd.to_timedelta(np.floor(365 * time), unit="D")
+    # Agents come and go.
+    names = [
+        f"a{a}.{int(6 * t) if a % 4 == 0 else 0}"
+        for a, t in zip(agent, time, strict=True)
+    ]
+    log = pd.DataFrame(
+        {
+            "lead": lead,
+            "price": price,
+            "agent": names,
+            "country": country.astype(str),
+            "date": date,
+            "click": click.astype(int),
+            "conversion": (click & is_rare).astype(int),
+        }
+    )
+    return log.iloc[np.repeat(np.arange(n_bookings), sizes)].reset_index(drop=True)
+
+
+def fitted(name, log, seed):
+    """Fit a model by its name in the table, and return it with the columns it reads."""
+    without_date = [c for c in log if c not in ("date", *TASKS)]
+    if name == TREES:
+        model = next(peer_models(name, [seed]))
+        return model.fit(log[without_date], log[TASKS]), without_date
+    params, columns = {}, [*without_date, "date"]
+    if name == "named":
+        params["encoding_params"] = {"time_column": "date"}
+    elif name == "without copies":
+        log = log.drop_duplicates()
+    elif name == "no date":
+        columns = without_date
+    elif name == "date, refit":
+        params["refit"] = True
+    model = MultiTaskCTRCVRClassifier(random_state=seed, **params)
+    return model.fit(log[columns], log[TASKS]), columns
+
+
+def compare_drift(report, arguments):
+    """Print the table of the log with drift."""
+    names = ["date", "named", "without copies", "no date", "date, refit", TREES]
+    n_rows = 4_000 if arguments.quick else N_BOOKINGS
+    results = {name: [] for name in names}
+    repeats = []
+    for seed in seeds_of(arguments):
+        log = bookings(seed, n_rows)
+        cut = int(0.8 * len(log))
+        repeats.append(log.drop(columns=TASKS).duplicated().mean())
+        later = log[cut:]
+        for name in names:
+            model, columns = fitted(name, log[:cut], seed)
+            p = model.predict_proba(later[columns]).astype(float)
+            loss = mean_log_loss(later[TASKS].to_numpy(), p)
+            results[name].append(
+                [
+                    *figures(later[TASKS], p)[:2],
+                    loss,
+                    *p.mean(axis=0) / later[TASKS].to_numpy().mean(axis=0),
+                ]
+            )
+    report.text(
+        "",
+        f"{n_rows:,} rows, {np.mean(repeats):.0%} of which repeat; "
+        f"{arguments.seeds} seeds",
+    )
+    report.table(
+        [
+            *(f"{task} AUC" for task in TASKS),
+            "log loss",
+            *(f"{task} pred/obs" for task in TASKS),
+        ]
+    )
+    for name, rows in results.items():
+        columns = enumerate(np.transpose(rows))
+        cells = [spread(values, digits=4 if k < 3 else 2) for k, values in columns]
+        report.row(name, cells)
+
+
+def main():
+    parser = make_parser(__doc__, seeds=5)
+    parser.add_argument("--drift", action="store_true", help="a log in order of time")
+    arguments, report = begin("row_structure", parser, seeds=1)
+    # The table shows what warnings would name.
+    warnings.simplefilter("ignore")
+    (compare_drift if arguments.drift else compare_forms)(report, arguments)
+
+
+if __name__ == "__main__":
+    main()
