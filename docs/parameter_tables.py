@@ -41,6 +41,7 @@ GROUPS = {
         "early_stopping",
         "validation_fraction",
         "n_iter_no_change",
+        "refit",
     ),
     "Running": (
         "device",

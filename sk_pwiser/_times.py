@@ -67,6 +67,7 @@ def date_columns(X):
     elif hasattr(X, "column_names") or hasattr(X, "read_all"):  # of Arrow
         kinds = dict(zip(X.schema.names, X.schema.types, strict=True))
     elif _frames.is_dataframe(X):
+        X = _frames.collected(X)  # refuses frames of packages that are not read
         columns = zip(X.columns, _frames.list_columns(X), strict=True)
         pairs = [(name, _holds_dates(column)) for name, column in columns]
         return [name for name, _ in pairs], [is_date for _, is_date in pairs]

@@ -1,5 +1,7 @@
 """Wrong tables, labels, weights and groups: errors before training, and warnings."""
 
+from datetime import time
+
 import numpy as np
 import pandas as pd
 import polars as pl
@@ -174,9 +176,9 @@ CATEGORY = "category_0"
             f"infinity .* column '{NUMERIC}': row 7 contains -inf",
         ),
         (
-            X.assign(**dict.fromkeys([NUMERIC, "at"], pd.Timestamp("2024-05-01"))),
-            ValueError,
-            rf"X has several columns of dates, \['{NUMERIC}', 'at'\]. Name",
+            X.assign(**{NUMERIC: pd.Series([time(8, 30)] * N, dtype=object)}),
+            TypeError,
+            f"Column '{NUMERIC}' cannot be read as numbers: it contains dates, such as",
         ),
         (
             X.assign(**{NUMERIC: pd.to_timedelta(np.arange(N), unit="s")}),
