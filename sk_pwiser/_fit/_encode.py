@@ -27,10 +27,12 @@ from sk_pwiser._table._row_drift import find_drift
 from sk_pwiser._table._row_units import (
     MOST_EQUAL_ROWS,
     UnitKeys,
+    are_counts,
     equal_row_units,
     has_group_column,
     row_hashes,
     split_large_units,
+    warn_about_few_cells,
 )
 from sk_pwiser._table._target_statistics import BlockCounts, find_target_columns
 from sk_pwiser._times import row_times
@@ -312,7 +314,7 @@ class Encoding:
         self.blocks.add(len(rows), times)
         self.whole = rows, (codes, *inputs), times
         if not self.adds:
-            self._find_units(rows, codes, *inputs, n_rates=n_rates)
+            self._find_units(rows, codes, *inputs, n_rates=n_rates, encoder=encoder)
         return encoder, statistics
 
     def _find_units(
@@ -323,6 +325,7 @@ class Encoding:
         bags: Any = None,
         *,
         n_rates: int,
+        encoder: _encoder.TableEncoder,
     ) -> None:
         """Find the rows that belong together: groups or, without them, equal rows.
 
@@ -338,6 +341,8 @@ class Encoding:
             share_of_repeats = 1 - (equal_rows.max() + 1) / n_rows
             if share_of_repeats < SHARE_OF_REPEATS:
                 equal_rows = None
+            elif are_counts(rows.weights):
+                warn_about_few_cells(codes, equal_rows, encoder.category_names_)
         self.block_units = equal_rows
         if rows.groups is None:
             return

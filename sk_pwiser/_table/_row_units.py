@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from sk_pwiser._utils._warnings import warn_user
+
 # Odd numbers and shifts of a usual mixer of 64 bits (Steele, Lea, Flood 2014,
 # "Fast splittable pseudorandom number generators", OOPSLA): each bit of the result
 # depends on all bits of the argument.
@@ -16,6 +18,11 @@ HASH_SEED = 20_240_602
 MOST_EQUAL_ROWS = 16
 # Share of the rows for which groups and the values of a column determine each other.
 SHARE_OF_GROUP_COLUMN = 0.9
+# Different rows per value of a column from which on a table of counts is as good as the
+# rows that it counts: five are on generated logs, and two are not.
+FEWEST_CELLS = 3
+# Counts are whole numbers with at least this mean.
+SMALLEST_MEAN_COUNT = 2.0
 
 
 def mix_bits(values):
@@ -78,6 +85,29 @@ def equal_row_units(hashes, most_rows):
         pairs = number * (piece.max() + 1) + piece
         _, first, number = np.unique(pairs, return_index=True, return_inverse=True)
     return first.argsort().argsort()[number]
+
+
+def are_counts(weights):
+    """Return whether weights, one per row or None, look like numbers of rows."""
+    if weights is None or weights.ndim > 1:
+        return False
+    return bool(weights.mean() >= SMALLEST_MEAN_COUNT and (weights % 1 == 0).all())
+
+
+def warn_about_few_cells(codes, units, names):
+    """Name a column whose values have too few different rows for a table of counts."""
+    _, first_rows = np.unique(units, return_index=True)
+    for name, column in zip(names, codes[first_rows].T, strict=True):
+        n_values = len(np.unique(column))
+        if n_values > 1 and len(first_rows) < FEWEST_CELLS * n_values:
+            warn_user(
+                f"sample_weight has counts, and the {n_values} values of column "
+                f"{name!r} have only {len(first_rows)} different rows: these cannot be "
+                "divided into training and validation rows that both tell of each "
+                "value. Predictions are better with one row per counted one, as in "
+                "X.loc[X.index.repeat(count)]."
+            )
+            return
 
 
 def split_large_units(units, largest_rows):

@@ -72,6 +72,20 @@ def test_counts_as_weights_are_as_good_as_the_rows_that_they_count(in_files, tmp
     assert ratio_of_counts == pytest.approx(1, abs=0.15)
 
 
+@pytest.mark.parametrize(("n_segments", "is_named"), [(2, True), (5, False)])
+def test_few_cells_per_value_are_named(n_segments, is_named):
+    counts = counted(log_of_items(20_000, seed=0, n_segments=n_segments))
+    model = MultiTaskCTRCVRClassifier(max_epochs=1, random_state=0)
+    arguments = counts[["item", "segment"]], counts[TASKS]
+    if is_named:
+        with pytest.warns(UserWarning, match="the 400 values of column 'item'"):
+            model.fit(*arguments, sample_weight=counts["count"])
+    else:
+        model.fit(*arguments, sample_weight=counts["count"])
+    # Weights of classes are no counts.
+    model.fit(*arguments, sample_weight=np.where(counts["click"] == 1, 1.5, 1.0))
+
+
 @pytest.mark.filterwarnings("ignore:Task 'conversion' is 0 in every row")
 def test_two_counts_per_item_do_not_reverse_the_ranking():
     rates = 0.1 + 0.8 * np.random.default_rng(0).random(600)
