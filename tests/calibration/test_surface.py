@@ -80,7 +80,8 @@ def test_onnx_predicts_the_same(calibrated, rows, tmp_path):
     session = onnxruntime.InferenceSession(path)
     texts = X.assign(market=X["market"].astype(object).fillna(""))
     found = session.run(None, raw_inputs(texts, session))[0]
-    assert_allclose(found, p, rtol=0, atol=1e-6)
+    # Processors round the products of float32 in other orders: up to 1.5e-6 was seen.
+    assert_allclose(found, p, rtol=0, atol=3e-6)
 
 
 def test_logits_frames_and_tasks(calibrated, rows):

@@ -178,6 +178,7 @@ def test_auc_is_no_worse_than_that_of_the_plain_form(fits, form):
     assert (found > plain - np.array(TOLERANCES.get(form, (0.01, 0.025)))).all()
 
 
+@pytest.mark.filterwarnings("ignore:Too few events for method='isotonic'")
 @pytest.mark.parametrize("method", CALIBRATORS)
 def test_calibrated_probabilities_add_up_to_the_events(fits, method):
     calibrator = CALIBRATORS[method](fits.model())
