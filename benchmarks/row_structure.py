@@ -25,8 +25,8 @@ last fifth is tested. The models are the defaults with
 - "no date": the rows without the date, so that random rows are held out;
 - "date, refit": `refit=True`;
 
-and boosted trees with small leaves that read the rates of both tasks. All settings were
-chosen beforehand. Cells are means over seeds (standard deviation).
+and boosted trees with small leaves that read the rates of both tasks, without the date.
+All settings were chosen beforehand. Cells are means over seeds (standard deviation).
 """
 
 import warnings

@@ -447,7 +447,7 @@ class Encoding:
             if not blocks.retry(order, seed, counts):
                 break
             self._run(counts, holds_out)
-        if holds_out and not plan.by_time and blocks.found is None:
+        if holds_out and not plan.by_time and blocks.misleading_order is None:
             self._warn_about_drift()
         tables = statistics.fit(self.counts, known) if counts else None
         if self.new_values is not None:

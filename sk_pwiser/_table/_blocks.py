@@ -336,7 +336,8 @@ class Blocks:
     n_tried: int = 0  # passes over the rows that were judged
     # If given, keys of rows, equal for equal inputs, decide on blocks, not their order.
     key_seed: int | None = None
-    found: Any = None  # the `Order` that the rows are sorted by, if any
+    # The `Order` of the rows in which consecutive blocks do not fit, if any.
+    misleading_order: Any = None
 
     def add(self, n_rows, times):
         """Count rows of the first pass."""
@@ -467,17 +468,17 @@ class Blocks:
                     f"target_encoding_blocks={self.n_blocks} asks for about "
                     f"{self.n_rows // self.n_blocks} rows."
                 )
-            self.found = order
+            self.misleading_order = order
         elif self.n_tried == 1 and order is not None:
-            self.found = None
+            self.misleading_order = None
         self.n_tried += 1
         is_misled = order is not None and order.is_sorted
         if self.n_tried == 1 and is_misled:
             self.start(seed)
             return True
-        if self.n_tried == 2 and self.found is None:
+        if self.n_tried == 2 and self.misleading_order is None:
             self.start()
             return True
-        if self.found is not None and not self.by_time:
-            warn_about_order(self.found, self.n_largest > 0, has_statistics)
+        if self.misleading_order is not None and not self.by_time:
+            warn_about_order(self.misleading_order, self.n_largest > 0, has_statistics)
         return False
