@@ -524,6 +524,7 @@ class Encoding:
                 keys = self.unit_keys.of(row_hashes(*arrays))
             labelled = encoded.labelled(rows.targets.values, weights, rows.groups)
             block: Any = None
+            order_block: Any = None
             is_valid = self.is_held
             if not holds_out:
                 is_valid = np.zeros(len(rows), dtype=bool)
@@ -533,13 +534,17 @@ class Encoding:
                 self.level.add(times, rows.targets.values, weights, is_valid)
             if self.order is not None:
                 units = rows.groups if whole is None else self.block_units
-                block = blocks.assign(len(rows), times, units, keys)
+                block = order_block = blocks.assign(len(rows), times, units, keys)
+                if whole is not None and rows.groups is None and units is not None:
+                    # At the borders of blocks, the rows of units are interleaved, so
+                    # that sorted rows would not be found.
+                    order_block = blocks.assign(len(rows), times, None)
             if self.new_values is not None:
                 rank = self.new_values.n_rows + np.arange(len(labelled))
                 is_late = blocks.are_late(rank, times, block, rows.groups)
                 self.new_values.add(codes, is_late)
             if self.order is not None and not counts:
-                self.order.add(codes, block)
+                self.order.add(codes, order_block)
             if statistics is not None:
                 y, of_tasks = _schema.task_labels(plan.settings, rows.targets, weights)
                 labels = y, of_tasks, schema.elements(encoded.bags)
@@ -548,7 +553,7 @@ class Encoding:
                 elif not blocks.n_tried:
                     statistics.check_rows(codes, *labels)
                 if counts:
-                    self._count(codes, labels, is_valid, block)
+                    self._count(codes, labels, is_valid, block, order_block)
             block = block if counts else None
             if isinstance(source, FileRows):
                 self.store.add(labelled, is_valid, block)
@@ -563,15 +568,20 @@ class Encoding:
             yield rows, encoded, times_of(self.plan, rows.X, encoder)
 
     def _count(
-        self, codes: np.ndarray, labels: Any, is_valid: np.ndarray, block: np.ndarray
+        self,
+        codes: np.ndarray,
+        labels: Any,
+        is_valid: np.ndarray,
+        block: np.ndarray,
+        order_block: np.ndarray,
     ) -> None:
         """Count the labels of the next training rows by their blocks."""
         (y, weights, lists), blocks = labels, self.blocks
         if blocks.have_order:
             used = np.flatnonzero(~is_valid)
             firsts = [lists[index].first[used] for index in self.order.list_runs]
-            self.order.add(codes[used], block[used], firsts)
-            self.order.add_labels(y[used], weights[used], block[used])
+            self.order.add(codes[used], order_block[used], firsts)
+            self.order.add_labels(y[used], weights[used], order_block[used])
         block[is_valid] = blocks.n_blocks
         self.counts.add(codes, y, weights, block, lists)
 

@@ -101,6 +101,14 @@ def test_two_counts_per_item_do_not_reverse_the_ranking():
     assert p.mean() == pytest.approx(rates.mean(), rel=0.1)
 
 
+def test_rows_sorted_by_a_column_are_found_although_rows_repeat():
+    log = log_of_items(20_000, seed=0, n_segments=20)
+    log = log.sort_values("item", kind="stable")
+    model = MultiTaskCTRCVRClassifier(max_epochs=1, random_state=0)
+    with pytest.warns(UserWarning, match="The rows are sorted by column 'item'"):
+        model.fit(log[["item", "segment"]], log[TASKS])
+
+
 def log_of_users(n_rows, seed):
     """Return impressions of users who come back; active ones click less."""
     effects = np.random.default_rng(5)
