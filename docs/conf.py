@@ -13,10 +13,13 @@ sys.path.insert(0, str(DOCS))
 import api_reference  # noqa: E402
 import architecture  # noqa: E402
 import parameter_tables  # noqa: E402
+import pictures  # noqa: E402
 
 api_reference.write(DOCS / "api_table.rst")
 parameter_tables.write(DOCS / "parameter_table.rst")
 architecture.write(DOCS / "folder_table.rst")
+pictures.write_folders(DOCS / "folder_picture.rst")
+pictures.write_way_of_a_fit(DOCS / "fit_picture.rst")
 
 # Project
 
@@ -38,8 +41,8 @@ extensions = [
     "results_directives",
     "sphinx_design",
 ]
-TABLES = ["api_table.rst", "parameter_table.rst", "folder_table.rst"]
-exclude_patterns = ["_build", "_templates", *TABLES]
+INCLUDED = ["*_picture.rst", "*_table.rst"]
+exclude_patterns = ["_build", "_templates", *INCLUDED]
 templates_path = ["_templates"]
 default_role = "code"
 maximum_signature_line_length = 88
