@@ -67,7 +67,7 @@ from _tables import PLAIN, load_tables
 from scipy.stats import sem
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
-from sk_pwiser._table._encoder import TableEncoder
+from sk_pwiser._columns._encoder import TableEncoder
 from sk_pwiser._training._batches import BatchIterator
 
 EXPERT_UNITS, TOWER_UNITS = (128, 64), (32,)

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from sk_pwiser._columns._bags import Bags
+from sk_pwiser._columns._target_statistics import BlockInputs
 from sk_pwiser._fit._file_rows import FileRows
-from sk_pwiser._table._lists import Bags
-from sk_pwiser._table._target_statistics import BlockInputs
 from sk_pwiser._training import _batches
 from sk_pwiser._training._batches import Impressions, TrainingRows
 from sk_pwiser._training._components import check_task_weights

@@ -11,20 +11,22 @@ import torch
 from scipy.sparse import csr_array
 from sklearn.utils import Bunch, _safe_indexing
 
-from sk_pwiser._model_files import PlainForm
-from sk_pwiser._table import STATE_CLASSES as TABLE_CLASSES
-from sk_pwiser._table._categories import LEAST_DROPOUT, UNSEEN, CategoryColumn
-from sk_pwiser._table._column_kinds import check_encoding_params, vector_counts
-from sk_pwiser._table._encoder import TableEncoder, grow_encoder
-from sk_pwiser._table._frames import as_table, collected, find_column, refuse_parts
-from sk_pwiser._table._labels import SoftTargets, Targets, check_tasks
-from sk_pwiser._table._lists import ListColumn
-from sk_pwiser._table._numbers import NumericColumn
-from sk_pwiser._table._target_statistics import (
+from sk_pwiser._columns import STATE_CLASSES as COLUMN_CLASSES
+from sk_pwiser._columns._category import UNSEEN, CategoryColumn
+from sk_pwiser._columns._encoder import TableEncoder, grow_encoder, vector_counts
+from sk_pwiser._columns._encoding_params import check_encoding_params
+from sk_pwiser._columns._frames import as_table, collected, find_column, refuse_parts
+from sk_pwiser._columns._list import ListColumn
+from sk_pwiser._columns._new_values import LEAST_DROPOUT
+from sk_pwiser._columns._number import NumericColumn
+from sk_pwiser._columns._target_statistics import (
     ExtendedStatistics,
     TargetStatistics,
     make_target_statistics,
 )
+from sk_pwiser._model_files import PlainForm
+from sk_pwiser._table import STATE_CLASSES as LABEL_CLASSES
+from sk_pwiser._table._labels import SoftTargets, Targets, check_tasks
 from sk_pwiser._table._weights_and_groups import (
     RowSummary,
     base_rates,
@@ -664,4 +666,4 @@ def encode_plain(
 
 
 # Classes of an encoding, for files.
-STATE_CLASSES = (*TABLE_CLASSES, Schema)
+STATE_CLASSES = (*COLUMN_CLASSES, *LABEL_CLASSES, Schema)

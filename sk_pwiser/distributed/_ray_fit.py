@@ -18,9 +18,9 @@ import torch
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from sk_pwiser import _fit
+from sk_pwiser._columns._frames import reads_in_parts
 from sk_pwiser._estimator._classifier import MultiTaskCTRCVRClassifier
 from sk_pwiser._model_files import write_bytes
-from sk_pwiser._table._frames import reads_in_parts
 from sk_pwiser._training import _checkpoints
 from sk_pwiser._training._batches import BatchIterator, Impressions
 from sk_pwiser._training._components import check_components
