@@ -16,8 +16,9 @@ from simulated_device import counts, no_float64, no_synchronisation
 from skorch.callbacks import Callback, LRScheduler
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
-from sk_pwiser._training import _batches, _settings
-from sk_pwiser._training._batches import BatchIterator, Impressions
+from sk_pwiser._rows import _batches
+from sk_pwiser._rows._batches import BatchIterator, Impressions
+from sk_pwiser._training import _settings
 from sk_pwiser._utils._precision import widest_float
 from sk_pwiser._utils._random import Generators, active
 from sk_pwiser.datasets import ParquetImpressions

@@ -10,9 +10,9 @@ from sk_pwiser._estimator._predictions import NetworkPredictionMixin
 from sk_pwiser._estimator._saving import SavingMixin
 from sk_pwiser._estimator._summary import SummaryMixin
 from sk_pwiser._fit import fit, fit_twice, one_eval_set
+from sk_pwiser._rows._checked_rows import GivenRows
 from sk_pwiser._tasks._tree import parents_by_name
 from sk_pwiser._training import _callbacks
-from sk_pwiser._training._schema import GivenRows
 from sk_pwiser._training._settings import (
     PARAMETER_CONSTRAINTS,
     ParametersMixin,

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from sk_pwiser._columns import _encoder, _misread
-from sk_pwiser._columns._history_names import history_column
+from sk_pwiser._columns import _encoder, _history_names, _misread
 from sk_pwiser._columns._new_values import NewValues
 from sk_pwiser._columns._number import FEW_VALUES
 from sk_pwiser._columns._target_statistics import BlockCounts, find_target_columns
@@ -24,6 +23,8 @@ from sk_pwiser._fit._hold_out import (
     random_state_at,
     warn_about_trained,
 )
+from sk_pwiser._rows._batches import Impressions, TrainingRows
+from sk_pwiser._rows._checked_rows import CheckedRows, named_place
 from sk_pwiser._table._blocks import SHARE_OF_REPEATS, Blocks, RowOrder, RowSample
 from sk_pwiser._table._row_drift import find_drift
 from sk_pwiser._table._row_units import (
@@ -38,11 +39,13 @@ from sk_pwiser._table._row_units import (
 )
 from sk_pwiser._times import row_times
 from sk_pwiser._training import _schema
-from sk_pwiser._training._batches import Impressions, TrainingRows
 from sk_pwiser._training._components import LARGEST_SEED, check_task_weights
+from sk_pwiser._training._encoded_data import EncodedData
+from sk_pwiser._training._growth import Growth, grow_schema
 from sk_pwiser._training._level import LevelRecord
 from sk_pwiser._training._schedule_and_stopping import usable_monitor
-from sk_pwiser._training._schema import EncodedData, Rows, Schema, named_place
+from sk_pwiser._training._schema import Schema
+from sk_pwiser._training._settings import left_out_column, shared_param
 from sk_pwiser._utils._equality import equal
 from sk_pwiser._utils._warnings import warn_user
 
@@ -53,7 +56,7 @@ if TYPE_CHECKING:
 LARGEST_NUMBER_NAMED = 4
 
 # Rows, their codes and other inputs, and their times.
-Part = tuple[Rows, tuple[Any, ...], np.ndarray | None]
+Part = tuple[CheckedRows, tuple[Any, ...], np.ndarray | None]
 
 
 def encode(
@@ -72,7 +75,7 @@ def encode(
     targets, weights = summary.labels()
     for message in targets.problems(
         constant_tasks=not plan.origin.is_update,
-        task_space=_schema.shared_param(plan.settings, "task_space"),
+        task_space=shared_param(plan.settings, "task_space"),
         weights=weights if summary.per_task else None,
     ):
         warn_user(message)
@@ -92,7 +95,7 @@ def encode(
     if holds_out and not plan.by_time:
         # Random validation rows are in the history of later training rows.
         names = [column.name for column in encoding.schema.encoder.columns_]
-        if (column := history_column(names)) is not None:
+        if (column := _history_names.history_column(names)) is not None:
             warn_user(
                 f"X has columns of HistoryFeatures, such as {column!r}, but the "
                 "validation rows of early stopping are drawn at random: training rows "
@@ -181,7 +184,7 @@ class Encoding:
     """
 
     schema: Any
-    growth: _schema.Growth | None = None
+    growth: Growth | None = None
     # What rows in one part give in the first pass, so that they are not read again.
     whole: Part | None = None
     store: Any = None
@@ -232,7 +235,7 @@ class Encoding:
         """
         settings, summary = self.plan.settings, self.source.summary
         if self.earlier is not None:
-            left_out = _schema.left_out_column(settings)
+            left_out = left_out_column(settings)
             if left_out in [c.name for c in self.earlier.encoder.read_columns_]:
                 raise ValueError(
                     f"time_column={left_out!r} was a feature in the earlier fit. Set "
@@ -241,7 +244,7 @@ class Encoding:
         parts = self.source.parts("Learning the columns")
         first, second = next(parts), next(parts, None)
         if self.adds and settings.encoding_params["grow_vocabulary"]:
-            self.earlier, self.growth = _schema.grow_schema(self.earlier, first.X)
+            self.earlier, self.growth = grow_schema(self.earlier, first.X)
         if self.adds and self.plan.components is not None:
             # The earlier net stays usable, and so do its statistics.
             statistics = deepcopy(self.earlier.statistics)
@@ -273,7 +276,7 @@ class Encoding:
             self.schema = replace(self.schema, base_rates=summary.base_rates())
 
     def _learn_whole(
-        self, rows: Rows, encoder: _encoder.TableEncoder
+        self, rows: CheckedRows, encoder: _encoder.TableEncoder
     ) -> tuple[_encoder.TableEncoder, Any]:
         """Learn and encode all rows at once; return encoder and target statistics.
 
@@ -320,7 +323,7 @@ class Encoding:
 
     def _find_units(
         self,
-        rows: Rows,
+        rows: CheckedRows,
         codes: np.ndarray,
         numeric: np.ndarray,
         bags: Any = None,
@@ -386,7 +389,7 @@ class Encoding:
         )
 
     def _learn_parts(
-        self, parts: Iterator[Rows], encoder: _encoder.TableEncoder
+        self, parts: Iterator[CheckedRows], encoder: _encoder.TableEncoder
     ) -> _encoder.TableEncoder:
         """Learn rows in several parts."""
         source, is_new = self.source, self.earlier is None

@@ -17,6 +17,9 @@ from sk_pwiser._columns._frames import reads_in_parts
 from sk_pwiser._fit._encode import encode, random_state_at
 from sk_pwiser._fit._file_rows import FileRows
 from sk_pwiser._fit._time_column import take_time_column
+from sk_pwiser._rows._batches import TrainingRows
+from sk_pwiser._rows._checked_rows import GivenRows, named_place
+from sk_pwiser._rows._table_rows import TableRows, read_table
 from sk_pwiser._training import (
     _checkpoints,
     _components,
@@ -24,9 +27,9 @@ from sk_pwiser._training import (
     _level,
     _state,
 )
-from sk_pwiser._training._batches import TrainingRows
 from sk_pwiser._training._callbacks import FitTask
 from sk_pwiser._training._components import LARGEST_SEED, WEIGHT
+from sk_pwiser._training._encoded_data import EncodedData
 from sk_pwiser._training._evaluation import GROUPED
 from sk_pwiser._training._net import MultiTaskNet
 from sk_pwiser._training._optimizers import LazyAdam
@@ -35,14 +38,7 @@ from sk_pwiser._training._schedule_and_stopping import (
     check_early_stopping,
     check_unmonitored,
 )
-from sk_pwiser._training._schema import (
-    EncodedData,
-    GivenRows,
-    Schema,
-    TableRows,
-    named_place,
-    read_table,
-)
+from sk_pwiser._training._schema import Schema
 from sk_pwiser._training._settings import Settings, find_device
 from sk_pwiser._training._state import TrainingResult, Undo, check_same_model
 from sk_pwiser._utils import _equality, _random, _threads

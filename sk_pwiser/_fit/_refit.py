@@ -20,6 +20,7 @@ from sk_pwiser._fit._fit import (
     train,
 )
 from sk_pwiser._fit._time_column import take_time_column
+from sk_pwiser._rows._checked_rows import GivenRows
 from sk_pwiser._training import _evaluation
 from sk_pwiser._training._callbacks import (
     FitTask,
@@ -35,7 +36,6 @@ from sk_pwiser._training._schedule_and_stopping import (
     FirstStage,
     check_unmonitored,
 )
-from sk_pwiser._training._schema import GivenRows
 from sk_pwiser._training._settings import Settings
 from sk_pwiser._training._state import TrainingResult
 from sk_pwiser._utils._warnings import warn_user

@@ -11,9 +11,9 @@ import torch
 from skorch.callbacks import GradientNormClipping, LRScheduler
 from torch import Tensor, nn
 
+from sk_pwiser._rows._batches import BatchIterator
 from sk_pwiser._tasks import _conditional_labels, _tree
 from sk_pwiser._training import _optimizers
-from sk_pwiser._training._batches import BatchIterator
 from sk_pwiser._training._callbacks import check_callbacks, with_kinds
 from sk_pwiser._training._net import MultiTaskNet
 from sk_pwiser._training._schedule_and_stopping import (

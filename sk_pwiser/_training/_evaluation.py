@@ -13,8 +13,8 @@ from skorch.history import History
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from sk_pwiser._rows._batches import TrainingRows, bags_of
 from sk_pwiser._tasks._tree import parents_by_name
-from sk_pwiser._training._batches import TrainingRows, bags_of
 from sk_pwiser._training._callbacks import set_states
 from sk_pwiser._training._optimizers import sparse_tables
 from sk_pwiser._utils._precision import widest_float

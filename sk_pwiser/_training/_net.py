@@ -12,13 +12,14 @@ from skorch import NeuralNet
 from skorch.callbacks import Callback, EarlyStopping, EpochTimer, LRScheduler
 from torch import Tensor, nn
 
-from sk_pwiser._training import _batches, _callbacks, _evaluation, _optimizers
-from sk_pwiser._training._batches import Batch, TrainingRows
+from sk_pwiser._rows import _batches
+from sk_pwiser._rows._batches import Batch, TrainingRows
+from sk_pwiser._training import _callbacks, _evaluation, _optimizers
 from sk_pwiser._training._callbacks import KeepOnInterrupt
+from sk_pwiser._training._encoded_data import EncodedData
 from sk_pwiser._training._graph import Step, graphed_steps
 from sk_pwiser._training._optimizers import TABLES, WeightAverage
 from sk_pwiser._training._schedule_and_stopping import BestEpochStopping, FirstStage
-from sk_pwiser._training._schema import EncodedData
 from sk_pwiser._training._settings import Settings, device_or_cpu
 from sk_pwiser._utils._warnings import warn_user
 from sk_pwiser.networks import NetworkOutput

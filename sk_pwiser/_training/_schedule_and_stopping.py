@@ -12,8 +12,8 @@ import torch
 from skorch import NeuralNet
 from skorch.callbacks import Callback
 
+from sk_pwiser._rows._batches import TrainingRows
 from sk_pwiser._training import _callbacks
-from sk_pwiser._training._batches import TrainingRows
 from sk_pwiser._training._evaluation import FIGURES, GROUPED, grouped_aucs, task_aucs
 from sk_pwiser._utils._checks import did_you_mean
 from sk_pwiser._utils._warnings import warn_user

@@ -9,9 +9,9 @@ from sklearn.pipeline import Pipeline
 from sklearn.utils import _safe_indexing, check_random_state
 from sklearn.utils.validation import check_is_fitted
 
+from sk_pwiser._columns._frames import collected, column_of
 from sk_pwiser._estimator._task_view import TaskView
 from sk_pwiser._responses import check_task, find_task
-from sk_pwiser._columns._frames import collected, column_of
 from sk_pwiser._tasks import _tree
 from sk_pwiser._utils._checks import check_integer
 from sk_pwiser._utils._extras import import_extra
