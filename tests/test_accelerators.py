@@ -310,9 +310,9 @@ def test_a_device_without_float64(params):
 
 
 def test_a_device_without_sparse_gradients(monkeypatch):
-    from sk_pwiser._training import _optimizers
+    from sk_pwiser._training import _lazy_tables
 
-    monkeypatch.setattr(_optimizers, "has_sparse_gradients", lambda device: False)
+    monkeypatch.setattr(_lazy_tables, "has_sparse_gradients", lambda device: False)
     params = {"lazy_embeddings": True}
     with pytest.raises(ValueError, match="not supported with device='sim'"):
         small(optimizer_params=params).fit(X, Y)

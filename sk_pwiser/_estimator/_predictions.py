@@ -8,7 +8,7 @@ from sk_pwiser._columns import _frames
 from sk_pwiser._estimator import _predict_files
 from sk_pwiser._estimator._column_inputs import column_inputs
 from sk_pwiser._estimator._prediction_mixin import PredictionMixin
-from sk_pwiser._training._recombined_rows import RowRecombiner
+from sk_pwiser._rows._recombined_rows import RowRecombiner
 from sk_pwiser._training._schema import bag_inputs
 from sk_pwiser._training._settings import Settings
 from sk_pwiser._utils import _extras, _threads
@@ -69,7 +69,7 @@ class NetworkPredictionMixin(PredictionMixin):
         schema, net = self._result.schema, self._result.net
         with _threads.limited_threads():
             encoded = [schema.transform(table) for table in tables]
-        recombiner = RowRecombiner(schema, encoded)
+        recombiner = RowRecombiner(schema.places(), encoded)
 
         def logits(sources):
             with _threads.limited_threads():

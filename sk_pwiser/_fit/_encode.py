@@ -39,14 +39,15 @@ from sk_pwiser._table._row_units import (
 )
 from sk_pwiser._times import row_times
 from sk_pwiser._training import _schema
-from sk_pwiser._training._components import LARGEST_SEED, check_task_weights
+from sk_pwiser._training._checked_components import check_task_weights
+from sk_pwiser._training._early_stopping import usable_monitor
 from sk_pwiser._training._encoded_data import EncodedData
 from sk_pwiser._training._growth import Growth, grow_schema
 from sk_pwiser._training._level import LevelRecord
-from sk_pwiser._training._schedule_and_stopping import usable_monitor
 from sk_pwiser._training._schema import Schema
 from sk_pwiser._training._settings import left_out_column, shared_param
 from sk_pwiser._utils._equality import equal
+from sk_pwiser._utils._random import LARGEST_SEED
 from sk_pwiser._utils._warnings import warn_user
 
 if TYPE_CHECKING:

@@ -1,6 +1,6 @@
 """Encoded rows whose columns are taken from different rows of a table."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import reduce
 from typing import Any
@@ -9,9 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sk_pwiser._rows._batches import Impressions, gather_bags
 from sk_pwiser._table._row_units import row_hashes
-from sk_pwiser._training._batches import Impressions, gather_bags
-from sk_pwiser._training._schema import Schema
 from sk_pwiser.networks import Bags
 
 
@@ -20,8 +19,9 @@ class RowRecombiner:
 
     Parameters
     ----------
-    schema : Schema
-        The encoding of the rows.
+    places : dict
+        The name of each column, and where it is in the codes, the numeric inputs and
+        the bags, as `Schema.places` returns them.
     tables : sequence of Impressions
         Encoded rows, which are numbered through all tables.
 
@@ -31,8 +31,11 @@ class RowRecombiner:
         Names of the columns, in the order of the second axis of `sources`.
     """
 
-    def __init__(self, schema: Schema, tables: Sequence[Impressions]) -> None:
-        places = schema.places()
+    def __init__(
+        self,
+        places: Mapping[Any, tuple[list[int], list[int], list[int]]],
+        tables: Sequence[Impressions],
+    ) -> None:
         self.column_names = list(places)
         self.rows = reduce(_join, tables)
         self._places = list(places.values())
