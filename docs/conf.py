@@ -1,6 +1,5 @@
 """Configuration of Sphinx; `tox -e docs` builds the documentation."""
 
-import importlib.util
 import os
 import sys
 from pathlib import Path
@@ -83,9 +82,6 @@ GALLERY_SECTIONS = (
 sphinx_gallery_conf = {
     "backreferences_dir": "generated/backreferences",
     "doc_module": ("sk_pwiser",),
-    # SHAP and what it needs take some 200 MB: no dependency of the documentation.
-    "ignore_pattern": r"__init__\.py"
-    + ("" if importlib.util.find_spec("shap") else r"|plot_shap_"),
     "reference_url": {"sk_pwiser": None},
     "subsection_order": [
         *(f"../examples/{name}" for name in GALLERY_SECTIONS),
