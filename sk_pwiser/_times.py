@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from sk_pwiser._table import _frames
-from sk_pwiser._table._frames import is_missing
+from sk_pwiser._columns import _frames
+from sk_pwiser._columns._frames import is_missing
 
 # A number, in the unit of the times or in seconds, a text such as "1h", or a timedelta.
 Duration = float | str | timedelta | np.timedelta64

@@ -9,8 +9,8 @@ import numpy as np
 from sk_pwiser._stratify import funnel_holdout, funnel_strata, holdout_sizes
 from sk_pwiser._table._blocks import Blocks, GroupValues, RowSample, last_edge
 from sk_pwiser._table._row_units import mix_bits
-from sk_pwiser._training._components import LARGEST_SEED
 from sk_pwiser._training._settings import Settings
+from sk_pwiser._utils._random import LARGEST_SEED
 from sk_pwiser._utils._warnings import warn_user
 
 # Units of rows that begin among the last rows are held out as a whole if they have at

@@ -22,7 +22,7 @@ from sk_pwiser._tasks import _tree
 from sk_pwiser._training._muon import Muon
 from sk_pwiser._utils import _checks, _warnings
 from sk_pwiser.losses import LOSSES
-from sk_pwiser.networks import NETWORKS
+from sk_pwiser.networks import NETWORKS, NetworkSpec
 from sk_pwiser.weighting import WEIGHTINGS, check_not_removed
 
 # Keys of `encoding_params` and their defaults.
@@ -268,6 +268,18 @@ class Settings(_Parameters):  # type: ignore[misc, valid-type]
         copies["encoding_params"] = {**ENCODING_PARAMS, **given}
         copies["optimizer_params"] = {**LOOP_PARAMS, **copies["optimizer_params"]}
         return cls(**copies)
+
+
+def shared_param(settings: Settings, name: str) -> Any:
+    """Return one of the entries of `network_params` that every network takes."""
+    value = settings.network_params.get(name, getattr(NetworkSpec, name))
+    return tuple(value) if isinstance(value, list) else value
+
+
+def left_out_column(settings: Settings) -> Any:
+    """Return the column that orders the rows and is no feature, None without one."""
+    params = settings.encoding_params
+    return None if params["time_feature"] else params["time_column"]
 
 
 def describe(value: Any) -> Any:

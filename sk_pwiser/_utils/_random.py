@@ -17,6 +17,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+# Seeds are drawn below this limit, which every generator takes.
+LARGEST_SEED = 2**31 - 1
+
 
 @dataclass(eq=False)
 class Generators:

@@ -8,8 +8,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from sk_pwiser._table import _categories, _labels
-from sk_pwiser._table._frames import selectable
+from sk_pwiser._columns import _factorize, _value_kinds
+from sk_pwiser._columns._frames import selectable
+from sk_pwiser._table import _labels
 from sk_pwiser._table._weights_and_groups import check_match
 from sk_pwiser.history import _key_log
 from sk_pwiser.history._history_tables import Table
@@ -104,7 +105,7 @@ class ValueIndex:
         self.all_values.extend(values)
         self.all_places |= {value: i for i, value in enumerate(values, self.size)}
         self.size = len(self.all_values)
-        self.kinds = self.kinds | _categories.kinds_of(values, with_large=True)
+        self.kinds = self.kinds | _value_kinds.kinds_of(values, with_large=True)
         # The first value of each type.
         samples = {(type(v), type(v) is int and v >= 2**63): v for v in values[::-1]}
         self.samples = samples | self.samples
@@ -122,12 +123,12 @@ class ValueIndex:
     def check_kinds(self, values: Sequence[Any], name: str) -> None:
         """Raise if values are of other kinds than these, such as text, not numbers."""
         start = f"Column {name!r} contained"
-        _categories.check_kinds(values, self.kinds, start, " before; it now contains")
+        _value_kinds.check_kinds(values, self.kinds, start, " before; it now contains")
 
     def check_exact(self, values: Sequence[Any], name: str) -> None:
         """Raise if integers were rounded to floats here or there: they equal none."""
         start = f"Column {name!r} contained"
-        _categories.check_exact(values, self.kinds, start, " before; it now contains")
+        _value_kinds.check_exact(values, self.kinds, start, " before; it now contains")
 
     def extended(self, values: Iterable[Any]) -> "ValueIndex":
         """Return an index that has these distinct values as well."""
@@ -178,7 +179,7 @@ def read_columns(table: Table, names: Iterable[str]) -> Columns:
     for name in names:
         column = table.column(name)
         try:
-            indices, values = _categories.factorize(column)
+            indices, values = _factorize.factorize(column)
         except (TypeError, ValueError, NotImplementedError) as error:
             raise TypeError(
                 f"Column {name!r} must hold one value per row: {error}."
@@ -436,7 +437,7 @@ def sort_ties(rows: Slices, index: ValueIndex) -> Slices:
     places, value_numbers = np.unique(elements, return_inverse=True)
     values = index.at(places.tolist())
     rank_of = {
-        value: rank for rank, value in enumerate(_categories.sort_values(values))
+        value: rank for rank, value in enumerate(_value_kinds.sort_values(values))
     }
     ranks = np.array([rank_of[value] for value in values])
     order = np.lexsort([ranks[value_numbers], rows.time[tied], keys[tied]])

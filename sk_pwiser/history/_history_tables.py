@@ -7,8 +7,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from sk_pwiser._table._frames import as_table, collected, refuse_parts
-from sk_pwiser._table._labels import refuse_repeated
+from sk_pwiser._columns._frames import (
+    as_table,
+    collected,
+    refuse_parts,
+    refuse_repeated,
+)
 
 
 class ListOutput(NamedTuple):

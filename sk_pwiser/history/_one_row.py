@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from sk_pwiser._table._categories import inexact_classes
-from sk_pwiser._table._frames import is_missing
+from sk_pwiser._columns._frames import is_missing
+from sk_pwiser._columns._value_kinds import inexact_classes
 from sk_pwiser._times import read_time
 from sk_pwiser.history._history_state import HistoryState
 from sk_pwiser.history._key_log import (

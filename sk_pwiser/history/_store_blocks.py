@@ -17,7 +17,7 @@ from math import exp2
 from operator import attrgetter
 from typing import Any, NamedTuple, Protocol
 
-from sk_pwiser._table._frames import is_missing
+from sk_pwiser._columns._frames import is_missing
 from sk_pwiser._utils._integers import ceil_div
 from sk_pwiser.history._plan import Plan
 

@@ -18,8 +18,8 @@ import joblib
 import numpy as np
 
 from sk_pwiser import _times
-from sk_pwiser._table import _categories
-from sk_pwiser._table._frames import is_missing
+from sk_pwiser._columns import _factorize
+from sk_pwiser._columns._frames import is_missing
 from sk_pwiser.history._history_state import Columns, Rows
 from sk_pwiser.history._history_tables import Table
 from sk_pwiser.history._key_log import Array
@@ -194,10 +194,10 @@ def _digest(method: str, rows: Rows, columns: Columns, n_bytes: int) -> bytes:
 
 def _factorized(column: Any) -> tuple[Array, list[Any]]:
     """Return the index of each row's value and the values, of any type."""
-    if len(column) <= _categories.FEW_ROWS:  # a loop is faster than pandas
+    if len(column) <= _factorize.FEW_ROWS:  # a loop is faster than pandas
         return np.arange(len(column)), column.to_list()
     try:
-        indices, values = _categories.factorize(column)
+        indices, values = _factorize.factorize(column)
     except (TypeError, ValueError, NotImplementedError):  # lists and other objects
         values = column.to_list()
         indices = np.arange(len(values))

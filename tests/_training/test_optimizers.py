@@ -12,16 +12,13 @@ from skorch.callbacks import Callback
 from torch import nn
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
-from sk_pwiser._training._components import MultiTaskCriterion
-from sk_pwiser._training._evaluation import changed_weights
-from sk_pwiser._training._optimizers import (
-    LazyAdam,
-    WeightAverage,
-    flush_tiny_values,
-    parameter_groups,
-    parameter_kinds,
-)
+from sk_pwiser._training._criterion import MultiTaskCriterion
+from sk_pwiser._training._divergence import changed_weights
+from sk_pwiser._training._lazy_tables import LazyAdam
+from sk_pwiser._training._optimizers import parameter_groups, parameter_kinds
 from sk_pwiser._training._settings import OPTIMIZERS
+from sk_pwiser._training._tiny_values import flush_tiny_values
+from sk_pwiser._training._weight_average import WeightAverage
 from sk_pwiser.datasets import make_ctr_cvr
 from sk_pwiser.losses import BCE
 from sk_pwiser.networks import (
