@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sk_pwiser._table import _frames
-from sk_pwiser._table._frames import is_missing
+from sk_pwiser._columns import _frames
+from sk_pwiser._columns._frames import is_missing
 
 NUMBER, NAIVE, AWARE = "numbers", "dates without a time zone", "dates with a time zone"
 _SECOND = 10**9

@@ -5,12 +5,12 @@ from typing import ClassVar
 from sklearn.base import BaseEstimator, ClassifierMixin, _fit_context
 from sklearn.utils._param_validation import StrOptions
 
+from sk_pwiser._columns._registry import NUMERIC_ENCODINGS
 from sk_pwiser._estimator._predictions import NetworkPredictionMixin
 from sk_pwiser._estimator._saving import SavingMixin
 from sk_pwiser._estimator._summary import SummaryMixin
 from sk_pwiser._fit import fit, fit_twice, one_eval_set
 from sk_pwiser._rows._checked_rows import GivenRows
-from sk_pwiser._table._numbers import NUMERIC_ENCODINGS
 from sk_pwiser._tasks._tree import parents_by_name
 from sk_pwiser._training import _callbacks
 from sk_pwiser._training._settings import (

@@ -3,7 +3,7 @@
 import re
 from html import escape
 
-from sk_pwiser._table._column_kinds import column_kinds, vector_counts
+from sk_pwiser._columns._encoder import column_kinds, vector_counts
 
 # Longer tables end with the number of rows left out.
 MAX_ROWS = 30

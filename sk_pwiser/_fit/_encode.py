@@ -10,6 +10,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from sk_pwiser._columns import _encoder, _history_names, _misread
+from sk_pwiser._columns._new_values import NewValues
+from sk_pwiser._columns._number import FEW_VALUES
+from sk_pwiser._columns._target_statistics import BlockCounts, find_target_columns
 from sk_pwiser._fit._file_rows import FileRows, TableLearner
 from sk_pwiser._fit._file_store import FileStore, encode_eval_rows
 from sk_pwiser._fit._hold_out import (
@@ -21,10 +25,7 @@ from sk_pwiser._fit._hold_out import (
 )
 from sk_pwiser._rows._batches import Impressions, TrainingRows
 from sk_pwiser._rows._checked_rows import CheckedRows, named_place
-from sk_pwiser._table import _column_kinds, _encoder
 from sk_pwiser._table._blocks import SHARE_OF_REPEATS, Blocks, RowOrder, RowSample
-from sk_pwiser._table._categories import NewValues
-from sk_pwiser._table._numbers import FEW_VALUES
 from sk_pwiser._table._row_drift import find_drift
 from sk_pwiser._table._row_units import (
     MOST_EQUAL_ROWS,
@@ -36,7 +37,6 @@ from sk_pwiser._table._row_units import (
     split_large_units,
     warn_about_few_cells,
 )
-from sk_pwiser._table._target_statistics import BlockCounts, find_target_columns
 from sk_pwiser._times import row_times
 from sk_pwiser._training import _schema
 from sk_pwiser._training._checked_components import check_task_weights
@@ -96,7 +96,7 @@ def encode(
     if holds_out and not plan.by_time:
         # Random validation rows are in the history of later training rows.
         names = [column.name for column in encoding.schema.encoder.columns_]
-        if (column := _column_kinds.history_column(names)) is not None:
+        if (column := _history_names.history_column(names)) is not None:
             warn_user(
                 f"X has columns of HistoryFeatures, such as {column!r}, but the "
                 "validation rows of early stopping are drawn at random: training rows "
@@ -294,7 +294,7 @@ class Encoding:
             learnt = encoder.fit(rows.X, weights)
             # Constants are usual in a small batch, and in a single row.
             if not is_update and len(rows) > 1:
-                _column_kinds.warn_about_constants(encoder.columns_)
+                _misread.warn_about_constants(encoder.columns_)
             statistics = _schema.unfitted_statistics(
                 settings, encoder, rows.targets.values.shape, is_update=is_update
             )
@@ -314,7 +314,7 @@ class Encoding:
                 columns = [each for each in columns if id(each) not in known]
             elif statistics is not None and len(codes) < FEW_VALUES:
                 with_rates = statistics.column_names(encoder)
-            _column_kinds.warn_about_few_values(columns, with_rates)
+            _misread.warn_about_few_values(columns, with_rates)
         times = times_of(self.plan, rows.X, encoder)
         self.blocks.add(len(rows), times)
         self.whole = rows, (codes, *inputs), times

@@ -9,15 +9,17 @@ from typing import Any
 
 import numpy as np
 
+from sk_pwiser._columns._category import CategoryColumn
+from sk_pwiser._columns._encoder import learn_constant_columns
+from sk_pwiser._columns._encoding_params import check_encoding_params
+from sk_pwiser._columns._factorize import factorize
+from sk_pwiser._columns._frames import as_table, list_columns
+from sk_pwiser._columns._list import ListColumn
+from sk_pwiser._columns._misread import warn_about_constants
+from sk_pwiser._columns._number import NumericColumn
 from sk_pwiser._rows._checked_rows import CheckedRows, named_place
 from sk_pwiser._table import _labels, _weights_and_groups
 from sk_pwiser._table._blocks import RowSample
-from sk_pwiser._table._categories import CategoryColumn, factorize
-from sk_pwiser._table._column_kinds import check_encoding_params, warn_about_constants
-from sk_pwiser._table._encoder import learn_constant_columns
-from sk_pwiser._table._frames import as_table, list_columns
-from sk_pwiser._table._lists import ListColumn
-from sk_pwiser._table._numbers import NumericColumn
 from sk_pwiser._tasks._tree import read_task_parents
 from sk_pwiser._training._schema import Schema
 from sk_pwiser._training._settings import Settings, left_out_column

@@ -13,13 +13,13 @@ import numpy as np
 import torch
 from sklearn.utils import check_random_state
 
+from sk_pwiser._columns._frames import reads_in_parts
 from sk_pwiser._fit._encode import encode, random_state_at
 from sk_pwiser._fit._file_rows import FileRows
 from sk_pwiser._fit._time_column import take_time_column
 from sk_pwiser._rows._batches import TrainingRows
 from sk_pwiser._rows._checked_rows import GivenRows, named_place
 from sk_pwiser._rows._table_rows import TableRows, read_table
-from sk_pwiser._table._frames import reads_in_parts
 from sk_pwiser._training import (
     _build_net,
     _checked_components,

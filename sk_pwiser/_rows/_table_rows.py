@@ -7,10 +7,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from sk_pwiser._columns._encoding_params import check_encoding_params
+from sk_pwiser._columns._frames import as_table, collected, refuse_parts
 from sk_pwiser._rows._batches import Impressions
 from sk_pwiser._rows._checked_rows import CheckedRows, GivenRows, named_place
-from sk_pwiser._table._column_kinds import check_encoding_params
-from sk_pwiser._table._frames import as_table, collected, refuse_parts
 from sk_pwiser._table._labels import SoftTargets, Targets, check_tasks
 from sk_pwiser._table._weights_and_groups import (
     RowSummary,

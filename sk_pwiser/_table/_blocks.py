@@ -6,8 +6,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy.stats import chi2
 
-from sk_pwiser._table._categories import FIRST_VALUE, LATE_SHARE, CategoryColumn
-from sk_pwiser._table._lists import ListColumn
+from sk_pwiser._columns._category import FIRST_VALUE, CategoryColumn
+from sk_pwiser._columns._list import ListColumn
+from sk_pwiser._columns._new_values import LATE_SHARE
 from sk_pwiser._table._row_units import mix_bits
 from sk_pwiser._utils._warnings import warn_user
 

@@ -8,7 +8,7 @@ import numpy as np
 from sklearn.utils import check_array, column_or_1d
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 
-from sk_pwiser._table import _frames
+from sk_pwiser._columns import _frames
 from sk_pwiser._tasks import _tree
 
 # How arrays are read; their values are checked afterwards.
@@ -74,7 +74,7 @@ def read_labels(Y, missing_labels="error", *, input_name="Y"):
         )
     Y = _frames.collected(Y)
     columns = names_of_columns(Y)
-    refuse_repeated(f"The columns of {input_name}", columns or [])
+    _frames.refuse_repeated(f"The columns of {input_name}", columns or [])
     labels = read_array(Y, input_name, "cannot be read as labels:")
     missing = find_missing(labels)
     if missing is not None:
@@ -238,14 +238,6 @@ def binary_labels(labels, columns=None, classes=None, *, input_name="Y"):
     return zero_one_labels(labels, columns, input_name=input_name), classes
 
 
-def refuse_repeated(label, names):
-    if len(set(names)) < len(names):
-        name = next(name for name in names if names.count(name) > 1)
-        raise ValueError(
-            f"{label} must be distinct; {name!r} occurs {names.count(name)} times."
-        )
-
-
 def check_order(what, names, expected):
     """Raise a ValueError if names are the expected ones in another order."""
     names, expected = list(names), list(expected)
@@ -261,7 +253,7 @@ def choose_task_names(n_tasks, task_names, columns, default_names):
         task_names = list(task_names)
         if not all(isinstance(name, str) for name in task_names):
             raise TypeError(f"task_names must be strings; got {task_names}.")
-        refuse_repeated("task_names", task_names)
+        _frames.refuse_repeated("task_names", task_names)
         if len(task_names) != n_tasks:
             raise ValueError(
                 f"Y has {n_tasks} columns, but task_names is {task_names}."

@@ -10,13 +10,8 @@ from typing import Any
 import numpy as np
 from sklearn.utils.validation import _num_samples
 
-from sk_pwiser._table._categories import factorize
-from sk_pwiser._table._frames import (
-    collected,
-    index_of,
-    is_polars,
-    refuse_unreadable,
-)
+from sk_pwiser._columns._factorize import factorize
+from sk_pwiser._columns._frames import collected, index_of, is_polars, refuse_unreadable
 from sk_pwiser._table._labels import check_order, names_of_columns, read_array
 from sk_pwiser._tasks._tree import chain_parents
 from sk_pwiser._utils._warnings import warn_user

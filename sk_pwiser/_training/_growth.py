@@ -6,10 +6,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from sk_pwiser._table._categories import UNSEEN
-from sk_pwiser._table._encoder import grow_encoder
-from sk_pwiser._table._lists import ListColumn
-from sk_pwiser._table._target_statistics import ExtendedStatistics
+from sk_pwiser._columns._category import UNSEEN
+from sk_pwiser._columns._encoder import grow_encoder
+from sk_pwiser._columns._list import ListColumn
+from sk_pwiser._columns._target_statistics import ExtendedStatistics
 from sk_pwiser._training._schema import Schema
 
 

@@ -9,19 +9,21 @@ import torch
 from scipy.sparse import csr_array
 from sklearn.utils import Bunch
 
-from sk_pwiser._model_files import PlainForm
-from sk_pwiser._rows._batches import Impressions, gather_bags
-from sk_pwiser._table import STATE_CLASSES as TABLE_CLASSES
-from sk_pwiser._table._categories import LEAST_DROPOUT, UNSEEN, CategoryColumn
-from sk_pwiser._table._encoder import TableEncoder
-from sk_pwiser._table._frames import find_column
-from sk_pwiser._table._labels import Targets
-from sk_pwiser._table._lists import ListColumn
-from sk_pwiser._table._numbers import NumericColumn
-from sk_pwiser._table._target_statistics import (
+from sk_pwiser._columns import STATE_CLASSES as COLUMN_CLASSES
+from sk_pwiser._columns._category import UNSEEN, CategoryColumn
+from sk_pwiser._columns._encoder import TableEncoder
+from sk_pwiser._columns._frames import find_column
+from sk_pwiser._columns._list import ListColumn
+from sk_pwiser._columns._new_values import LEAST_DROPOUT
+from sk_pwiser._columns._number import NumericColumn
+from sk_pwiser._columns._target_statistics import (
     TargetStatistics,
     make_target_statistics,
 )
+from sk_pwiser._model_files import PlainForm
+from sk_pwiser._rows._batches import Impressions, gather_bags
+from sk_pwiser._table import STATE_CLASSES as LABEL_CLASSES
+from sk_pwiser._table._labels import Targets
 from sk_pwiser._tasks._conditional_labels import conditional_labels, labels_of_parents
 from sk_pwiser._training._settings import Settings, left_out_column, shared_param
 from sk_pwiser.networks import Bags, BagSpec, NetworkSpec
@@ -341,4 +343,4 @@ def encode_plain(
 
 
 # Classes of an encoding, for files.
-STATE_CLASSES = (*TABLE_CLASSES, Schema)
+STATE_CLASSES = (*COLUMN_CLASSES, *LABEL_CLASSES, Schema)

@@ -21,9 +21,9 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import _check_method_params, check_is_fitted
 
 from sk_pwiser import _responses
+from sk_pwiser._columns import _frames
 from sk_pwiser._estimator._prediction_mixin import PredictionMixin
 from sk_pwiser._model_files import PlainForm, read_file, write_file
-from sk_pwiser._table import _frames
 from sk_pwiser._table._labels import binary_labels, read_labels
 from sk_pwiser._table._weights_and_groups import check_weights
 from sk_pwiser._tasks import _tree

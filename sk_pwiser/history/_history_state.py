@@ -7,8 +7,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sk_pwiser._table import _categories, _labels
-from sk_pwiser._table._frames import selectable
+from sk_pwiser._columns import _factorize, _value_kinds
+from sk_pwiser._columns._frames import selectable
+from sk_pwiser._table import _labels
 from sk_pwiser._table._weights_and_groups import check_match
 from sk_pwiser.history import _key_log
 
@@ -84,7 +85,7 @@ class ValueIndex:
         self.all_values.extend(values)
         self.all_places |= {value: i for i, value in enumerate(values, self.size)}
         self.size = len(self.all_values)
-        self.kinds = self.kinds | _categories.kinds_of(values, with_large=True)
+        self.kinds = self.kinds | _value_kinds.kinds_of(values, with_large=True)
         # The first value of each type.
         samples = {(type(v), type(v) is int and v >= 2**63): v for v in values[::-1]}
         self.samples = samples | self.samples
@@ -102,12 +103,12 @@ class ValueIndex:
     def check_kinds(self, values, name):
         """Raise if values are of other kinds than these, such as text, not numbers."""
         parts = f"Column {name!r} contained", " before; it now contains"
-        _categories.check_kinds(values, self.kinds, *parts)
+        _value_kinds.check_kinds(values, self.kinds, *parts)
 
     def check_exact(self, values, name):
         """Raise if integers were rounded to floats here or there: they equal none."""
         parts = f"Column {name!r} contained", " before; it now contains"
-        _categories.check_exact(values, self.kinds, *parts)
+        _value_kinds.check_exact(values, self.kinds, *parts)
 
     def extended(self, values):
         """Return an index that has these distinct values as well."""
@@ -153,7 +154,7 @@ def read_columns(table, names):
     for name in names:
         column = table.column(name)
         try:
-            indices, values = _categories.factorize(column)
+            indices, values = _factorize.factorize(column)
         except (TypeError, ValueError, NotImplementedError) as error:
             raise TypeError(
                 f"Column {name!r} must hold one value per row: {error}."
@@ -375,7 +376,7 @@ def sort_ties(rows, index):
     elements = rows.value[tied]
     places, own = np.unique(elements, return_inverse=True)
     values = index.at(places.tolist())
-    ranks = {value: rank for rank, value in enumerate(_categories.sort_values(values))}
+    ranks = {value: rank for rank, value in enumerate(_value_kinds.sort_values(values))}
     ranks = np.array([ranks[value] for value in values])
     order = np.lexsort([ranks[own], rows.time[tied], keys[tied]])
     value = rows.value.copy()

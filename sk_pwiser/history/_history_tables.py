@@ -5,8 +5,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sk_pwiser._table._frames import as_table, collected, refuse_parts
-from sk_pwiser._table._labels import refuse_repeated
+from sk_pwiser._columns._frames import (
+    as_table,
+    collected,
+    refuse_parts,
+    refuse_repeated,
+)
 
 
 class ListOutput(NamedTuple):

@@ -14,8 +14,8 @@ from itertools import chain
 
 import numpy as np
 
-from sk_pwiser._table._categories import inexact_classes
-from sk_pwiser._table._frames import is_missing
+from sk_pwiser._columns._frames import is_missing
+from sk_pwiser._columns._value_kinds import inexact_classes
 from sk_pwiser._times import read_time
 from sk_pwiser.history._key_log import decay, decayed_sums, numbers_of, rate_prior
 from sk_pwiser.history._store_blocks import EMPTY, Block, KeyPast, newest, seen

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sk_pwiser._table._frames import find_column
+from sk_pwiser._columns._frames import find_column
 from sk_pwiser._times import NUMBER, check_duration, duration_label, read_duration
 from sk_pwiser._utils._checks import check_boolean, check_integer, check_number
 from sk_pwiser._utils._warnings import warn_user

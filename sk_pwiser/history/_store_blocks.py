@@ -16,7 +16,7 @@ from math import exp2
 from operator import attrgetter
 from typing import NamedTuple
 
-from sk_pwiser._table._frames import is_missing
+from sk_pwiser._columns._frames import is_missing
 
 # Blocks below the root have about this size; a root has at most as many entries.
 BLOCK_BYTES = 800

@@ -16,8 +16,8 @@ import joblib
 import numpy as np
 
 from sk_pwiser import _times
-from sk_pwiser._table import _categories
-from sk_pwiser._table._frames import is_missing
+from sk_pwiser._columns import _factorize
+from sk_pwiser._columns._frames import is_missing
 
 # Of changes whose calls failed. They are repeated soon, or never.
 N_FAILED = 16
@@ -169,10 +169,10 @@ def _digest(method, rows, columns, n_bytes):
 
 def _factorized(column):
     """Return the index of each row's value and the values, of any type."""
-    if len(column) <= _categories.FEW_ROWS:  # a loop is faster than pandas
+    if len(column) <= _factorize.FEW_ROWS:  # a loop is faster than pandas
         return np.arange(len(column)), column.to_list()
     try:
-        return _categories.factorize(column)
+        return _factorize.factorize(column)
     except (TypeError, ValueError, NotImplementedError):  # lists and other objects
         values = column.to_list()
         return np.arange(len(values)), values

@@ -12,8 +12,8 @@ from uuid import uuid4
 
 import numpy as np
 
+from sk_pwiser._columns._frames import is_missing
 from sk_pwiser._model_files import refusing
-from sk_pwiser._table._frames import is_missing
 from sk_pwiser._utils._checks import check_choice
 from sk_pwiser._utils._warnings import warn_user
 from sk_pwiser.history import _history_features

@@ -26,7 +26,7 @@ from sklearn.utils import _safe_indexing, check_array, check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from sk_pwiser._table._frames import (
+from sk_pwiser._columns._frames import (
     check_same_kind,
     collected,
     find_column,

@@ -10,8 +10,7 @@ from sklearn.utils import ClassifierTags, RegressorTags, check_array
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from sk_pwiser._responses import check_same_tasks
-from sk_pwiser._table._frames import (
+from sk_pwiser._columns._frames import (
     as_table,
     collected,
     holds_dates,
@@ -19,6 +18,7 @@ from sk_pwiser._table._frames import (
     list_columns,
     read_numbers,
 )
+from sk_pwiser._responses import check_same_tasks
 from sk_pwiser._table._labels import (
     names_of_columns,
     one_task_labels,

@@ -11,7 +11,7 @@ from sklearn.metrics._scorer import _BaseScorer
 from sklearn.utils.metadata_routing import MetadataRequest
 
 from sk_pwiser import _responses
-from sk_pwiser._table._frames import collected, column_of
+from sk_pwiser._columns._frames import collected, column_of
 from sk_pwiser._table._weights_and_groups import check_groups, check_weights
 from sk_pwiser.metrics._metrics import grouped_auc
 

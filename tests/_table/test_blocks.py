@@ -9,9 +9,12 @@ import pytest
 from numpy.testing import assert_array_equal
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
+from sk_pwiser._columns._encoder import TableEncoder
+from sk_pwiser._columns._target_statistics import (
+    TargetStatistics,
+    make_target_statistics,
+)
 from sk_pwiser._table._blocks import Blocks, RowOrder, assign_blocks, explained_share
-from sk_pwiser._table._encoder import TableEncoder
-from sk_pwiser._table._target_statistics import TargetStatistics, make_target_statistics
 from sk_pwiser._training._settings import ENCODING_PARAMS
 from sk_pwiser.datasets import load_kuairand
 

@@ -15,7 +15,7 @@ from skorch.callbacks import Callback
 from suites import fast_for
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
-from sk_pwiser._table._numbers import NUMERIC_ENCODINGS
+from sk_pwiser._columns._registry import NUMERIC_ENCODINGS
 from sk_pwiser.datasets import make_ctr_cvr
 from sk_pwiser.weighting import WEIGHTINGS
 

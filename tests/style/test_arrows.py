@@ -23,7 +23,8 @@ COMPONENTS = " ".join(FAMILIES)
 LEARN, TORCH = "numpy scipy sklearn", "numpy scipy sklearn torch"
 EXTRAS = "lightgbm matplotlib pandas polars pyarrow"
 BELOW_ESTIMATOR = (
-    f"{COMPONENTS} _model_files _fit _rows _table _tasks _training _utils metrics"
+    f"{COMPONENTS} _columns _model_files _fit _rows _table _tasks _training _utils "
+    "metrics"
 )
 ABOVE_ESTIMATOR = f"_estimator {BELOW_ESTIMATOR} model_selection"
 
@@ -45,46 +46,50 @@ FOLDERS = {
     "_utils": Folder(),
     "_tasks": Folder("_utils"),
     "_model_files": Folder("_utils", "numpy", "torch"),
-    "_table": Folder("_tasks _utils", LEARN, EXTRAS),
-    "_times": Folder("_table _utils", LEARN, EXTRAS),
-    "_stratify": Folder("_table _tasks _utils", LEARN),
-    "_responses": Folder("_table _tasks _utils", LEARN),
+    "_columns": Folder("_utils", LEARN, EXTRAS),
+    "_table": Folder("_columns _tasks _utils", LEARN, EXTRAS),
+    "_times": Folder("_columns _table _utils", LEARN, EXTRAS),
+    "_stratify": Folder("_columns _table _tasks _utils", LEARN),
+    "_responses": Folder("_columns _table _tasks _utils", LEARN),
     "networks": Folder("_tasks _utils", "torch"),
     "losses": Folder("_tasks _utils", "torch"),
     "weighting": Folder("_utils", "torch", "torchjd"),
-    "metrics": Folder("_responses _table", LEARN, EXTRAS),
-    "_rows": Folder("_table _utils networks", TORCH),
+    "metrics": Folder("_responses _columns _table", LEARN, EXTRAS),
+    "_rows": Folder("_columns _table _utils networks", TORCH),
     "_training": Folder(
-        f"{COMPONENTS} _model_files _rows _stratify _table _tasks _utils metrics",
+        f"{COMPONENTS} _columns _model_files _rows _stratify _table _tasks _utils "
+        "metrics",
         f"{TORCH} skorch",
     ),
-    "_fit": Folder("_rows _stratify _table _tasks _times _training _utils", TORCH),
+    "_fit": Folder(
+        "_rows _stratify _columns _table _tasks _times _training _utils", TORCH
+    ),
     "_estimator": Folder(f"{BELOW_ESTIMATOR} _responses _version", TORCH, EXTRAS),
     "__init__": Folder("_estimator _utils _version"),
     "__main__": Folder(
-        "__init__ _responses _table _utils datasets history inspection metrics "
-        "model_selection",
+        "__init__ _columns _responses _table _utils datasets history inspection "
+        "metrics model_selection",
         f"{LEARN} joblib",
         EXTRAS,
     ),
     "callbacks": Folder("_training"),
     "calibration": Folder(f"{ABOVE_ESTIMATOR} _responses", LEARN),
     "datasets": Folder("_utils", LEARN, EXTRAS),
-    "delayed_feedback": Folder("_table _utils", LEARN),
+    "delayed_feedback": Folder("_columns _table _utils", LEARN),
     "history": Folder(
-        "_model_files _table _times _utils _version", f"{LEARN} joblib", EXTRAS
+        "_model_files _columns _table _times _utils _version", f"{LEARN} joblib", EXTRAS
     ),
     "inspection": Folder(
-        "_estimator _responses _stratify _table _tasks _times _utils metrics",
+        "_estimator _responses _stratify _columns _table _tasks _times _utils metrics",
         LEARN,
         EXTRAS,
     ),
     "model_selection": Folder(
-        "_estimator _responses _stratify _table _tasks _times _utils metrics",
+        "_estimator _responses _stratify _columns _table _tasks _times _utils metrics",
         f"{LEARN} joblib",
         f"{EXTRAS} catboost",
     ),
-    "linear_model": Folder("_responses _table _utils model_selection", LEARN),
+    "linear_model": Folder("_responses _columns _table _utils model_selection", LEARN),
     "export": Folder(
         f"__init__ {ABOVE_ESTIMATOR} calibration",
         TORCH,
@@ -97,7 +102,7 @@ FOLDERS = {
 # Files with rules of their own.
 FILES = {
     # No weighting, but public beside them.
-    "weighting/_session_critic.py": Folder("_responses _table _utils", LEARN),
+    "weighting/_session_critic.py": Folder("_columns _responses _table _utils", LEARN),
     # Whoever imports these loads torch; histories, metrics and folds do not.
     "_tasks/_conditional_labels.py": Folder("", "torch"),
     "_utils/_precision.py": Folder("", "torch"),
@@ -107,7 +112,7 @@ FILES = {
 # These folders hold a network, a loss and a weighting, whichever these are.
 BLIND = {"_tasks", "_utils", "_rows", "_training", "_fit", "_estimator"}
 # Folders whose files are imported by name, which a list in one place would only repeat.
-BY_FILE = {"_estimator", "_rows", "_table", "_tasks", "_training", "_utils"}
+BY_FILE = {"_columns", "_estimator", "_rows", "_table", "_tasks", "_training", "_utils"}
 
 
 def find_violations(package):

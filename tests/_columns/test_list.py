@@ -10,8 +10,8 @@ from sklearn.preprocessing import StandardScaler
 from tables import CONTAINERS
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
-from sk_pwiser._table._encoder import TableEncoder
-from sk_pwiser._table._frames import content_of
+from sk_pwiser._columns._encoder import TableEncoder
+from sk_pwiser._columns._frames import content_of
 
 N = 120
 RNG = np.random.default_rng(0)

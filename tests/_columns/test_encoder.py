@@ -14,10 +14,10 @@ from numpy.testing import assert_allclose, assert_array_equal
 from pandas.testing import assert_frame_equal
 from tables import arrow_table, pandas_objects
 
-from sk_pwiser._table._categories import MISSING, UNSEEN, CategoryColumn
-from sk_pwiser._table._encoder import CACHE_ROWS, TableEncoder
-from sk_pwiser._table._frames import CHUNK_ROWS, as_table
-from sk_pwiser._table._numbers import NUMERIC_ENCODINGS
+from sk_pwiser._columns._category import MISSING, UNSEEN, CategoryColumn
+from sk_pwiser._columns._encoder import CACHE_ROWS, TableEncoder
+from sk_pwiser._columns._frames import CHUNK_ROWS, as_table
+from sk_pwiser._columns._registry import NUMERIC_ENCODINGS
 
 
 def test_missing_and_unseen_values_have_codes_that_training_rows_had():

@@ -15,14 +15,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
-from sk_pwiser._table._categories import (
-    MISSING,
-    UNSEEN,
-    CategoryColumn,
-    Vocabulary,
-    factorize,
-    sort_values,
-)
+from sk_pwiser._columns._category import MISSING, UNSEEN, CategoryColumn
+from sk_pwiser._columns._factorize import factorize
+from sk_pwiser._columns._value_kinds import sort_values
+from sk_pwiser._columns._vocabulary import Vocabulary
 
 FITTED = {
     "text": ["b", "a", None, "b", "c", "a", "c", "d"],

@@ -318,6 +318,14 @@ def unknown_name(start, name, known, kind="column of X"):
     )
 
 
+def refuse_repeated(label, names):
+    if len(set(names)) < len(names):
+        name = next(name for name in names if names.count(name) > 1)
+        raise ValueError(
+            f"{label} must be distinct; {name!r} occurs {names.count(name)} times."
+        )
+
+
 def column_of(X, parameter, column):
     """Return the column of a table by its name or index, the value of a parameter."""
     refuse_parts(X)

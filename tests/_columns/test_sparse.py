@@ -11,8 +11,8 @@ from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.preprocessing import OneHotEncoder
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
-from sk_pwiser._table._encoder import TableEncoder, learn_constant_columns
-from sk_pwiser._table._numbers import LARGEST_DEVIATION
+from sk_pwiser._columns._encoder import TableEncoder, learn_constant_columns
+from sk_pwiser._columns._number import LARGEST_DEVIATION
 
 N = 200
 RNG = np.random.default_rng(0)

@@ -13,10 +13,22 @@ from scipy.sparse import csr_array, issparse
 from sklearn.base import BaseEstimator
 from sklearn.utils import validation
 
-from sk_pwiser._table import _categories, _column_kinds, _frames, _lists
-from sk_pwiser._table._categories import UNSEEN, CategoryColumn
-from sk_pwiser._table._labels import refuse_repeated
-from sk_pwiser._table._numbers import MAX_BINS, NumericColumn
+from sk_pwiser._columns import (
+    _bags,
+    _category,
+    _choose,
+    _frames,
+    _list,
+    _misread,
+    _sparse,
+    _time,
+    _value_kinds,
+    _vocabulary,
+)
+from sk_pwiser._columns._category import UNSEEN, CategoryColumn
+from sk_pwiser._columns._list import ListColumn
+from sk_pwiser._columns._number import NumericColumn
+from sk_pwiser._columns._piecewise_linear import MAX_BINS
 from sk_pwiser._utils._warnings import warn_user
 
 # A warning about unseen values needs at least this share of the rows with known values,
@@ -36,7 +48,7 @@ class TableEncoder:
     """
 
     categorical_features: Any = "from_dtype"
-    min_frequency: Any = _categories.MIN_FREQUENCY
+    min_frequency: Any = _vocabulary.MIN_FREQUENCY
     max_categories: Any = None
     n_hash_buckets: Any = None
     numeric_encoding: str = "standard"
@@ -90,7 +102,7 @@ class TableEncoder:
         names = list(getattr(self, "feature_names_in_", range(self.n_features_in_)))
         columns = _frames.list_columns(X)
         contents = list(map(_frames.content_of, columns))
-        self.columns_ = _column_kinds.make_columns(vars(self), contents, names)
+        self.columns_ = _choose.make_columns(vars(self), contents, names)
         for feature in self.domain_features:
             index = _frames.find_column("domain_features", feature, names)
             if reason := getattr(self.columns_[index], "not_an_input", ""):
@@ -105,12 +117,12 @@ class TableEncoder:
             with _collect(errors, encoder):
                 encoder.fit(column, sample_weight)
                 if encoder.is_scalar:
-                    _column_kinds.refuse_merged(encoder.name, column)
+                    _misread.refuse_merged(encoder.name, column)
         if errors is None:
-            _column_kinds.warn_about_split_values(self.columns_)
+            _misread.warn_about_split_values(self.columns_)
         if isinstance(self.categorical_features, str) and errors is None:
             numbers = [(c.name, column) for c, column in pairs if c.is_scalar]
-            _column_kinds.warn_about_misread(numbers, self.columns_)
+            _misread.warn_about_misread(numbers, self.columns_)
 
     def transform(self, X, n_further=0, *, names_new=False):
         """Return codes, float32 inputs, and bags if the table has any, see `stack`.
@@ -125,7 +137,7 @@ class TableEncoder:
         pairs = self._pair(columns, CategoryColumn)
         found = [(encoder, own, encoder.transform(own), None) for encoder, own in pairs]
         codes, bags = [of_values for _, _, of_values, _ in found], []
-        for encoder, column in self._pair(columns, _lists.ListColumn):
+        for encoder, column in self._pair(columns, _list.ListColumn):
             own = _frames.read_lists(column, encoder.name)
             items, *numbers = self._beside(encoder, columns)
             items = encoder.named(items)
@@ -142,7 +154,7 @@ class TableEncoder:
         X = self.align(X)
         columns = [] if self.sparse_ is not None else _frames.list_columns(X)
         if len(columns) < len(self.columns_):
-            is_time = [isinstance(c, _column_kinds.TimeColumn) for c in self.columns_]
+            is_time = [isinstance(c, _time.TimeColumn) for c in self.columns_]
             columns.insert(is_time.index(True), None)
         return X, columns
 
@@ -184,7 +196,7 @@ class TableEncoder:
     def _validate(self, X, reset=False):
         """Check a table as scikit-learn does; with `reset`, learn its column names."""
         if reset:
-            self.sparse_ = _lists.SparseColumns() if _frames.is_sparse(X) else None
+            self.sparse_ = _sparse.SparseColumns() if _frames.is_sparse(X) else None
         # Its class has the name in messages; names and number of columns become ours.
         validator = _estimator_class(self.estimator_name or type(self).__name__)()
         vars(validator).update(vars(self))
@@ -193,7 +205,7 @@ class TableEncoder:
                 raise ValueError(
                     f"X must have at least one row and column; its shape is {X.shape}."
                 )
-            refuse_repeated("The columns of X", list(X.columns))
+            _frames.refuse_repeated("The columns of X", list(X.columns))
             validation.validate_data(validator, X, reset=reset, skip_check_array=True)
             if validation._get_feature_names(X) is None and _frames.is_polars(X):
                 raise TypeError(
@@ -223,7 +235,7 @@ class TableEncoder:
     def read_lists(self, columns, errors=None):
         """Return pairs of encoder and lists, and elements by shared vocabulary."""
         lists, elements = [], defaultdict(list)
-        for encoder, column in self._pair(columns, _lists.ListColumn):
+        for encoder, column in self._pair(columns, _list.ListColumn):
             with _collect(errors, encoder):
                 own = _frames.read_lists(column, encoder.name)
                 lists.append((encoder, own))
@@ -266,7 +278,7 @@ class TableEncoder:
                 for index, column in enumerate(inputs):
                     numeric[part, index] = column[part_of_chunk]
         if bags and self.sparse_ is None:
-            bags = [_lists.combine_bags(bags, [n for n, *_ in self.bags_])]
+            bags = [_bags.combine_bags(bags, [n for n, *_ in self.bags_])]
         return table, numeric, *bags
 
     def with_columns(self, new):
@@ -281,7 +293,7 @@ class TableEncoder:
     @property
     def read_columns_(self):
         """The columns that predictions read."""
-        return [c for c in self.columns_ if not isinstance(c, _column_kinds.TimeColumn)]
+        return [c for c in self.columns_ if not isinstance(c, _time.TimeColumn)]
 
     @property
     def cardinalities_(self):
@@ -308,7 +320,7 @@ class TableEncoder:
         if self.sparse_ is not None:
             return [(self.sparse_.n_vectors, False)]
         found = []
-        for column in self.of_kind(_lists.ListColumn):
+        for column in self.of_kind(_list.ListColumn):
             spec = column.n_own, True
             if column.shared_name is not None:
                 place = self.category_names_.index(column.shared_name)
@@ -324,10 +336,10 @@ class TableEncoder:
         sizes, n_bags = np.diff(bags.offsets), len(starts) - 1
         column_of_entries = np.repeat(np.arange(len(sizes)) % n_bags, sizes)
         found = []
-        for b, column in enumerate(self.of_kind(_lists.ListColumn)):
+        for b, column in enumerate(self.of_kind(_list.ListColumn)):
             indices = bags.indices[column_of_entries == b] - starts[b]
             own = indices, sizes[b::n_bags], column.shared_name
-            found.append(_lists.Elements.of_bags(*own))
+            found.append(_list.Elements.of_bags(*own))
         return found
 
 
@@ -388,7 +400,7 @@ def warn_about_unseen(encoded):
     found = []
     for encoder, column, of_rows, _ in encoded:
         n_unseen = np.count_nonzero(of_rows.table[:-1] == UNSEEN)
-        if n_unseen < UNSEEN_VALUES or encoder.usual_share_ > _categories.USUAL_SHARE:
+        if n_unseen < UNSEEN_VALUES or encoder.usual_share_ > _category.USUAL_SHARE:
             continue
         n_known = np.count_nonzero(of_rows.indices >= 0)
         share = np.count_nonzero(of_rows.are_new()) / max(n_known, 1)
@@ -405,10 +417,10 @@ def warn_about_unseen(encoded):
 
 def _expects_unseen(encoder, column):
     """Return whether ids, or one of many values, are new, and not spelt otherwise."""
-    has_id_name = _column_kinds.has_id_name(encoder.name)
-    if len(encoder.codes_) < _categories.MANY_VALUES and not has_id_name:
+    has_id_name = _misread.has_id_name(encoder.name)
+    if len(encoder.codes_) < _value_kinds.MANY_VALUES and not has_id_name:
         return False
-    values = encoder.count(column)[0][: _categories.N_CHECKED]
+    values = encoder.count(column)[0][: _value_kinds.N_CHECKED]
     texts = [value.strip() for value in values if isinstance(value, str)]
     spellings = str.strip, str.lower, str.upper, str.title
     others = {spell(text) for text in texts for spell in spellings}
@@ -431,3 +443,21 @@ def warn_about_new_values(encoded, n_samples):
             f"Rows with new category values: {', '.join(found)}. These are encoded as "
             "unseen values; encoding_params={'grow_vocabulary': True} adds them."
         )
+
+
+def column_kinds(encoder):
+    if encoder.sparse_ is not None:
+        names = getattr(encoder, "feature_names_in_", range(encoder.n_features_in_))
+        return {"sparse": list(names)}
+    kinds = {}
+    for column in encoder.columns_:
+        kinds.setdefault(column.kind, []).append(column.name)
+    return kinds
+
+
+def vector_counts(encoder):
+    """Return the numbers of embeddings by column; a list may share those of another."""
+    if encoder.sparse_ is not None:
+        return {"sparse columns": encoder.sparse_.n_vectors}
+    counts = dict(zip(encoder.category_names_, encoder.cardinalities_, strict=True))
+    return counts | {c.name: c.n_own for c in encoder.of_kind(ListColumn)}

@@ -6,8 +6,9 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from refusals import N, X, Y, small, warnings_in
 
-from sk_pwiser._table._encoder import TableEncoder, learn_constant_columns
-from sk_pwiser._table._numbers import NUMERIC_ENCODINGS, ArrayColumn
+from sk_pwiser._columns._array import ArrayColumn
+from sk_pwiser._columns._encoder import TableEncoder, learn_constant_columns
+from sk_pwiser._columns._registry import NUMERIC_ENCODINGS
 from sk_pwiser.datasets import ParquetImpressions
 
 WITH_BINS = {name for name, kind in NUMERIC_ENCODINGS.items() if kind.n_bins_}

@@ -12,8 +12,8 @@ from refusals import Y as LABELS
 from refusals import small
 from sklearn.preprocessing import OrdinalEncoder
 
-from sk_pwiser._table._column_kinds import looks_like_codes
-from sk_pwiser._table._encoder import TableEncoder
+from sk_pwiser._columns._encoder import TableEncoder
+from sk_pwiser._columns._misread import looks_like_codes
 from sk_pwiser.datasets import make_ctr_cvr
 
 RNG = np.random.default_rng(0)

@@ -7,9 +7,9 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from rows_with_statistics import fit_transform
 
+from sk_pwiser._columns._category import FIRST_VALUE
+from sk_pwiser._columns._target_statistics import TargetStatistics
 from sk_pwiser._table._blocks import assign_blocks
-from sk_pwiser._table._categories import FIRST_VALUE
-from sk_pwiser._table._target_statistics import TargetStatistics
 
 
 def rows(n=600, n_values=12, seed=0):

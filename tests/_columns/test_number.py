@@ -17,16 +17,12 @@ from sklearn.metrics import roc_auc_score
 from sklearn.preprocessing import SplineTransformer, StandardScaler
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
-from sk_pwiser._table._encoder import TableEncoder
-from sk_pwiser._table._numbers import (
-    LARGEST_DEVIATION,
-    MAX_BINS,
-    N_BINS,
-    N_QUANTILES,
-    NUMERIC_ENCODINGS,
-    ROWS_PER_BIN,
-    StandardColumn,
-)
+from sk_pwiser._columns._encoder import TableEncoder
+from sk_pwiser._columns._number import LARGEST_DEVIATION
+from sk_pwiser._columns._piecewise_linear import MAX_BINS, N_BINS, ROWS_PER_BIN
+from sk_pwiser._columns._quantile import N_QUANTILES
+from sk_pwiser._columns._registry import NUMERIC_ENCODINGS
+from sk_pwiser._columns._standard import StandardColumn
 from sk_pwiser.networks._numeric_inputs import BinExpansion
 
 NAMES = sorted(NUMERIC_ENCODINGS)

@@ -6,10 +6,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sk_pwiser._table._categories import FIRST_VALUE, CategoryColumn
-from sk_pwiser._table._frames import check_among, find_column
-from sk_pwiser._table._lists import LISTS, Elements, ListColumn
-from sk_pwiser._table._numbers import LARGEST_DEVIATION
+from sk_pwiser._columns._category import FIRST_VALUE, CategoryColumn
+from sk_pwiser._columns._frames import check_among, find_column
+from sk_pwiser._columns._list import LISTS, Elements, ListColumn
+from sk_pwiser._columns._number import LARGEST_DEVIATION
 from sk_pwiser._utils._warnings import warn_user
 
 # Range of the estimated strength of shrinkage, in rows.

@@ -16,16 +16,10 @@ from refusals import small
 from sklearn.preprocessing import OrdinalEncoder
 from sklearn.utils import murmurhash3_32
 
-from sk_pwiser._table._categories import (
-    FIRST_VALUE,
-    MISSING,
-    UNSEEN,
-    CategoryColumn,
-    Vocabulary,
-    hash_values,
-)
-from sk_pwiser._table._column_kinds import check_encoding_params
-from sk_pwiser._table._encoder import TableEncoder, grow_encoder
+from sk_pwiser._columns._category import FIRST_VALUE, MISSING, UNSEEN, CategoryColumn
+from sk_pwiser._columns._encoder import TableEncoder, grow_encoder
+from sk_pwiser._columns._encoding_params import check_encoding_params
+from sk_pwiser._columns._vocabulary import Vocabulary, hash_values
 from sk_pwiser._training._settings import ENCODING_PARAMS
 
 KEYS = ("min_frequency", "max_categories", "n_hash_buckets")
