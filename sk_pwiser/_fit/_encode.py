@@ -24,10 +24,12 @@ from sk_pwiser._fit._hold_out import (
     warn_about_trained,
 )
 from sk_pwiser._rows._batches import Impressions, TrainingRows
+from sk_pwiser._rows._blocks import SHARE_OF_REPEATS, Blocks
 from sk_pwiser._rows._checked_rows import CheckedRows, named_place
-from sk_pwiser._table._blocks import SHARE_OF_REPEATS, Blocks, RowOrder, RowSample
-from sk_pwiser._table._row_drift import find_drift
-from sk_pwiser._table._row_units import (
+from sk_pwiser._rows._row_drift import find_drift
+from sk_pwiser._rows._row_order import RowOrder
+from sk_pwiser._rows._row_sample import RowSample
+from sk_pwiser._rows._row_units import (
     MOST_EQUAL_ROWS,
     UnitKeys,
     are_counts,

@@ -82,7 +82,7 @@ PARAMETER_CONSTRAINTS: dict[str, list[Any]] = {
     "weighting": [StrOptions(set(WEIGHTINGS)), type, torch.nn.Module],
     "weighting_params": [dict, None],
     "categorical_features": [StrOptions({"from_dtype"}), "array-like", None],
-    "numeric_encoding": [str],  # the estimator knows the names, which `_table` has
+    "numeric_encoding": [str],  # the estimator knows the names, which `_columns` has
     "target_encoding": [StrOptions({"auto"}), "boolean", "array-like"],
     "embedding_dim": [Limits(Integral, 1, None, closed="left"), StrOptions({"auto"})],
     "encoding_params": [dict, None],

@@ -12,7 +12,7 @@ from sklearn.utils import Bunch, check_random_state
 
 from sk_pwiser._fit import fit, refuse_refit
 from sk_pwiser._rows._checked_rows import GivenRows
-from sk_pwiser._table._labels import SoftTargets
+from sk_pwiser._tasks._labels import SoftTargets
 from sk_pwiser._tasks._tree import read_task_parents
 from sk_pwiser._training._settings import Settings
 from sk_pwiser._training._validation_figures import KnownProbabilities
