@@ -39,6 +39,7 @@ from sk_pwiser._rows._row_units import (
     split_large_units,
     warn_about_few_cells,
 )
+from sk_pwiser._settings import left_out_column, shared_param
 from sk_pwiser._times import row_times
 from sk_pwiser._training import _schema
 from sk_pwiser._training._checked_components import check_task_weights
@@ -47,7 +48,6 @@ from sk_pwiser._training._encoded_data import EncodedData
 from sk_pwiser._training._growth import Growth, grow_schema
 from sk_pwiser._training._level import LevelRecord
 from sk_pwiser._training._schema import Schema
-from sk_pwiser._training._settings import left_out_column, shared_param
 from sk_pwiser._utils._equality import equal
 from sk_pwiser._utils._random import LARGEST_SEED
 from sk_pwiser._utils._warnings import warn_user

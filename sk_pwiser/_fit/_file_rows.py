@@ -20,10 +20,10 @@ from sk_pwiser._columns._number import NumericColumn
 from sk_pwiser._rows import _row_summary
 from sk_pwiser._rows._checked_rows import CheckedRows, named_place
 from sk_pwiser._rows._row_sample import RowSample
+from sk_pwiser._settings import Settings, left_out_column
 from sk_pwiser._tasks import _labels, _weights
 from sk_pwiser._tasks._tree import read_task_parents
 from sk_pwiser._training._schema import Schema
-from sk_pwiser._training._settings import Settings, left_out_column
 from sk_pwiser._utils._threads import in_background
 from sk_pwiser._utils._warnings import warn_user
 

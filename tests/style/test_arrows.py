@@ -23,7 +23,8 @@ COMPONENTS = " ".join(FAMILIES)
 LEARN, TORCH = "numpy scipy sklearn", "numpy scipy sklearn torch"
 EXTRAS = "lightgbm matplotlib pandas polars pyarrow"
 BELOW_ESTIMATOR = (
-    f"{COMPONENTS} _columns _model_files _fit _rows _tasks _training _utils metrics"
+    f"{COMPONENTS} _columns _fit _model_files _rows _settings _tasks _training _utils "
+    "metrics"
 )
 ABOVE_ESTIMATOR = f"_estimator {BELOW_ESTIMATOR} model_selection"
 
@@ -52,12 +53,13 @@ FOLDERS = {
     "losses": Folder("_tasks _utils", "torch"),
     "weighting": Folder("_utils", "torch", "torchjd"),
     "metrics": Folder("_columns _responses _tasks", LEARN, EXTRAS),
-    "_rows": Folder("_columns _tasks _utils networks", TORCH, EXTRAS),
+    "_settings": Folder(f"{COMPONENTS} _tasks _utils", "numpy sklearn torch"),
+    "_rows": Folder("_columns _settings _tasks _utils networks", TORCH, EXTRAS),
     "_training": Folder(
-        f"{COMPONENTS} _columns _model_files _rows _tasks _utils metrics",
+        f"{COMPONENTS} _columns _model_files _rows _settings _tasks _utils metrics",
         f"{TORCH} skorch",
     ),
-    "_fit": Folder("_rows _columns _tasks _times _training _utils", TORCH),
+    "_fit": Folder("_rows _columns _settings _tasks _times _training _utils", TORCH),
     "_estimator": Folder(f"{BELOW_ESTIMATOR} _responses _version", TORCH, EXTRAS),
     "__init__": Folder("_estimator _utils _version"),
     "__main__": Folder(
@@ -104,9 +106,17 @@ FILES = {
     "_utils/_threads.py": Folder("", "torch"),
 }
 # These folders hold a network, a loss and a weighting, whichever these are.
-BLIND = {"_tasks", "_utils", "_rows", "_training", "_fit", "_estimator"}
+BLIND = {"_settings", "_tasks", "_utils", "_rows", "_training", "_fit", "_estimator"}
 # Folders whose files are imported by name, which a list in one place would only repeat.
-BY_FILE = {"_columns", "_estimator", "_rows", "_tasks", "_training", "_utils"}
+BY_FILE = {
+    "_columns",
+    "_estimator",
+    "_rows",
+    "_settings",
+    "_tasks",
+    "_training",
+    "_utils",
+}
 
 
 def find_violations(package):
