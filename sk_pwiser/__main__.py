@@ -26,7 +26,7 @@ from sklearn.preprocessing import FunctionTransformer
 from sk_pwiser import MultiTaskCTRCVRClassifier, model_selection
 from sk_pwiser._columns._value_kinds import DATE
 from sk_pwiser._responses import positive_probabilities
-from sk_pwiser._table._labels import read_labels, read_words, zero_one_labels
+from sk_pwiser._tasks._labels import read_labels, read_words, zero_one_labels
 from sk_pwiser._utils._extras import import_extra
 from sk_pwiser.datasets import load_kuairand, make_ctr_cvr
 from sk_pwiser.history import HistoryFeatures

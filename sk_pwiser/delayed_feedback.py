@@ -8,8 +8,8 @@ import numpy.typing as npt
 from sklearn.utils import assert_all_finite
 
 from sk_pwiser._columns._frames import is_missing, refuse_unreadable
-from sk_pwiser._table._labels import read_array, read_labels, zero_one_labels
-from sk_pwiser._table._weights_and_groups import check_match
+from sk_pwiser._tasks._labels import read_array, read_labels, zero_one_labels
+from sk_pwiser._tasks._row_match import check_match
 from sk_pwiser._utils._checks import accept_any_case_of_y, check_number
 from sk_pwiser._utils._warnings import warn_user
 

@@ -9,8 +9,8 @@ from sk_pwiser._estimator import _predict_files
 from sk_pwiser._estimator._column_inputs import column_inputs
 from sk_pwiser._estimator._prediction_mixin import PredictionMixin
 from sk_pwiser._rows._recombined_rows import RowRecombiner
+from sk_pwiser._settings import Settings
 from sk_pwiser._training._schema import bag_inputs
-from sk_pwiser._training._settings import Settings
 from sk_pwiser._utils import _extras, _threads
 
 

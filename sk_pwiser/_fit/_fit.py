@@ -20,6 +20,7 @@ from sk_pwiser._fit._time_column import take_time_column
 from sk_pwiser._rows._batches import TrainingRows
 from sk_pwiser._rows._checked_rows import GivenRows, named_place
 from sk_pwiser._rows._table_rows import TableRows, read_table
+from sk_pwiser._settings import Settings
 from sk_pwiser._training import (
     _build_net,
     _checked_components,
@@ -32,6 +33,7 @@ from sk_pwiser._training import (
     _stop_reason,
 )
 from sk_pwiser._training._callbacks import FitTask
+from sk_pwiser._training._device import find_device
 from sk_pwiser._training._early_stopping import (
     FirstStage,
     check_early_stopping,
@@ -42,7 +44,6 @@ from sk_pwiser._training._lazy_tables import LazyAdam
 from sk_pwiser._training._net import MultiTaskNet
 from sk_pwiser._training._pwiser_weight import WEIGHT
 from sk_pwiser._training._schema import Schema
-from sk_pwiser._training._settings import Settings, find_device
 from sk_pwiser._training._state import TrainingResult, Undo, check_same_model
 from sk_pwiser._training._validation_figures import GROUPED
 from sk_pwiser._utils import _equality, _random, _threads

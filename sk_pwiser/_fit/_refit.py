@@ -21,6 +21,7 @@ from sk_pwiser._fit._fit import (
 )
 from sk_pwiser._fit._time_column import take_time_column
 from sk_pwiser._rows._checked_rows import GivenRows
+from sk_pwiser._settings import Settings
 from sk_pwiser._training import _rises
 from sk_pwiser._training._callbacks import (
     FitTask,
@@ -36,7 +37,6 @@ from sk_pwiser._training._early_stopping import (
 )
 from sk_pwiser._training._epoch_history import EpochHistory
 from sk_pwiser._training._net import MultiTaskNet
-from sk_pwiser._training._settings import Settings
 from sk_pwiser._training._state import TrainingResult
 from sk_pwiser._utils._warnings import warn_user
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from sk_pwiser._rows._batches import Impressions, gather_bags
-from sk_pwiser._table._row_units import row_hashes
+from sk_pwiser._rows._row_units import row_hashes
 from sk_pwiser.networks import Bags
 
 

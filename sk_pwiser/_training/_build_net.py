@@ -7,6 +7,7 @@ import torch
 from skorch.callbacks import GradientNormClipping, LRScheduler
 
 from sk_pwiser._rows._batches import BatchIterator
+from sk_pwiser._settings import Settings
 from sk_pwiser._tasks import _tree
 from sk_pwiser._training import _embedding_tables, _lazy_tables, _optimizers
 from sk_pwiser._training._callbacks import with_kinds
@@ -16,7 +17,6 @@ from sk_pwiser._training._early_stopping import BestEpochStopping
 from sk_pwiser._training._lr_schedule import UpdateRate, WarmupStableDecay
 from sk_pwiser._training._net import MultiTaskNet
 from sk_pwiser._training._pwiser_weight import WEIGHT, default_weight, loss_choice
-from sk_pwiser._training._settings import Settings
 from sk_pwiser._utils import _components
 from sk_pwiser.networks import NETWORKS, SHARED_PARAMS, MultiTaskNetwork
 

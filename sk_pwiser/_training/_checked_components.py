@@ -8,12 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from sk_pwiser._settings import Settings
 from sk_pwiser._tasks import _tree
 from sk_pwiser._training import _lazy_tables, _optimizers
 from sk_pwiser._training._callbacks import check_callbacks
 from sk_pwiser._training._early_stopping import check_early_stopping
 from sk_pwiser._training._pwiser_weight import loss_choice
-from sk_pwiser._training._settings import Settings
 from sk_pwiser._utils import _checks, _components, _random
 from sk_pwiser.losses import MultiTaskLoss
 from sk_pwiser.networks import (

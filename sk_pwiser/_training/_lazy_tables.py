@@ -9,10 +9,10 @@ from skorch.callbacks import GradientNormClipping
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from sk_pwiser._settings import Settings
 from sk_pwiser._training._callbacks import with_kinds
 from sk_pwiser._training._muon import Muon
 from sk_pwiser._training._optimizers import Chosen
-from sk_pwiser._training._settings import Settings
 from sk_pwiser._training._tiny_values import TINY_MOMENT, TINY_WEIGHT
 
 # Tables with at least this number of weights are updated by rows. In smaller tables,

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from sk_pwiser._rows import _batches
 from sk_pwiser._rows._batches import Batch, TrainingRows
+from sk_pwiser._settings import Settings
 from sk_pwiser._training import (
     _callbacks,
     _divergence,
@@ -24,11 +25,11 @@ from sk_pwiser._training import (
     _validation_figures,
 )
 from sk_pwiser._training._callbacks import KeepOnInterrupt
+from sk_pwiser._training._device import device_or_cpu
 from sk_pwiser._training._early_stopping import BestEpochStopping, FirstStage
 from sk_pwiser._training._embedding_tables import TABLES
 from sk_pwiser._training._encoded_data import EncodedData
 from sk_pwiser._training._graph import Step, graphed_steps
-from sk_pwiser._training._settings import Settings, device_or_cpu
 from sk_pwiser._training._weight_average import WeightAverage
 from sk_pwiser._utils._warnings import warn_user
 from sk_pwiser.networks import NetworkOutput

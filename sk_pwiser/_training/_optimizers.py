@@ -9,8 +9,9 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
+from sk_pwiser._settings import LOOP_PARAMS, Settings
 from sk_pwiser._training._embedding_tables import TABLES
-from sk_pwiser._training._settings import LOOP_PARAMS, OPTIMIZERS, Settings
+from sk_pwiser._training._muon import Muon
 from sk_pwiser._utils._checks import check_number
 from sk_pwiser._utils._components import check_names, resolve
 from sk_pwiser.networks import MultiTaskNetwork, NetworkSpec
@@ -18,6 +19,15 @@ from sk_pwiser.networks import MultiTaskNetwork, NetworkSpec
 if TYPE_CHECKING:
     from sk_pwiser._training._criterion import MultiTaskCriterion
 
+
+OPTIMIZERS: dict[str, type[torch.optim.Optimizer]] = {
+    "adagrad": torch.optim.Adagrad,
+    "adam": torch.optim.Adam,
+    "adamw": torch.optim.AdamW,
+    "muon": Muon,
+    "rmsprop": torch.optim.RMSprop,
+    "sgd": torch.optim.SGD,
+}
 
 # Layers whose parameters have no weight decay: scales, which start at 1, and slopes.
 _SCALES = _NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, nn.PReLU

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import Any
 
-from sk_pwiser._training._settings import Settings
+from sk_pwiser._settings import Settings
 from sk_pwiser._utils import _components
 from sk_pwiser.losses import LOSSES, MultiTaskLoss
 

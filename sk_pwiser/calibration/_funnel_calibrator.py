@@ -24,9 +24,9 @@ from sk_pwiser import _responses
 from sk_pwiser._columns import _frames
 from sk_pwiser._estimator._prediction_mixin import PredictionMixin
 from sk_pwiser._model_files import PlainForm, read_file, write_file
-from sk_pwiser._table._labels import binary_labels, read_labels
-from sk_pwiser._table._weights_and_groups import check_weights
 from sk_pwiser._tasks import _tree
+from sk_pwiser._tasks._labels import binary_labels, read_labels
+from sk_pwiser._tasks._weights import check_weights
 from sk_pwiser._utils import _checks, _warnings
 from sk_pwiser._utils._doc_links import DocLink
 from sk_pwiser.calibration import _curves

@@ -10,8 +10,8 @@ import numpy as np
 
 from sk_pwiser._columns import _factorize, _value_kinds
 from sk_pwiser._columns._frames import selectable
-from sk_pwiser._table import _labels
-from sk_pwiser._table._weights_and_groups import check_match
+from sk_pwiser._tasks import _labels
+from sk_pwiser._tasks._row_match import check_match
 from sk_pwiser.history import _key_log
 from sk_pwiser.history._history_tables import Table
 from sk_pwiser.history._key_log import Array, KeyLog, Past, RowsOfKeys, Slices

@@ -36,7 +36,7 @@ from sk_pwiser._columns._frames import (
     list_columns,
     selectable,
 )
-from sk_pwiser._table._labels import MISSING_LABELS, names_of_columns
+from sk_pwiser._tasks._labels import MISSING_LABELS, names_of_columns
 from sk_pwiser._utils._checks import accept_any_case_of_y
 from sk_pwiser._utils._warnings import warn_user
 from sk_pwiser.linear_model._linear_base import (

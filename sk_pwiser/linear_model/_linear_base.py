@@ -23,13 +23,14 @@ from sk_pwiser._columns._frames import (
     read_numbers,
 )
 from sk_pwiser._responses import check_same_tasks
-from sk_pwiser._table._labels import (
+from sk_pwiser._tasks._labels import (
     names_of_columns,
     one_task_labels,
     read_labels,
     zero_one_labels,
 )
-from sk_pwiser._table._weights_and_groups import check_match, check_weights
+from sk_pwiser._tasks._row_match import check_match
+from sk_pwiser._tasks._weights import check_weights
 from sk_pwiser._utils._checks import accept_any_case_of_y
 from sk_pwiser._utils._doc_links import DocLink
 from sk_pwiser._utils._warnings import warn_user

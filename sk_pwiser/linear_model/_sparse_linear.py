@@ -19,7 +19,7 @@ from sklearn.utils.parallel import Parallel, delayed
 from sklearn.utils.validation import validate_data
 
 from sk_pwiser._columns._frames import collected
-from sk_pwiser._table._labels import MISSING_LABELS, names_of_columns
+from sk_pwiser._tasks._labels import MISSING_LABELS, names_of_columns
 from sk_pwiser._utils._checks import accept_any_case_of_y
 from sk_pwiser.linear_model._linear_base import (
     TASK_TYPES,

@@ -9,7 +9,8 @@ from scipy.stats import rankdata
 from sklearn.exceptions import UndefinedMetricWarning
 from sklearn.utils import Bunch, check_consistent_length, column_or_1d
 
-from sk_pwiser._table._weights_and_groups import check_groups, check_match
+from sk_pwiser._tasks._groups import check_groups
+from sk_pwiser._tasks._row_match import check_match
 
 Floats = npt.NDArray[np.float64]
 

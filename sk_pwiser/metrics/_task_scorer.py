@@ -15,7 +15,8 @@ from sklearn.utils.metadata_routing import MetadataRequest
 
 from sk_pwiser import _responses
 from sk_pwiser._columns._frames import collected, column_of
-from sk_pwiser._table._weights_and_groups import check_groups, check_weights
+from sk_pwiser._tasks._groups import check_groups
+from sk_pwiser._tasks._weights import check_weights
 from sk_pwiser.metrics._metrics import grouped_auc
 
 # These metrics need both classes, but do not always warn: without negatives, the

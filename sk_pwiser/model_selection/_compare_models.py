@@ -25,7 +25,7 @@ from sk_pwiser._columns._encoder import TableEncoder
 from sk_pwiser._columns._frames import collected, is_missing, selectable
 from sk_pwiser._columns._number import NumericColumn
 from sk_pwiser._responses import check_targets
-from sk_pwiser._table._labels import read_labels
+from sk_pwiser._tasks._labels import read_labels
 from sk_pwiser._utils._extras import import_extra
 from sk_pwiser.model_selection._compare_losses import cross_validate_models
 

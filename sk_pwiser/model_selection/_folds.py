@@ -17,8 +17,8 @@ from sklearn.utils.validation import _num_samples
 from sk_pwiser._columns._frames import collected, column_of
 from sk_pwiser._columns._history_names import history_column
 from sk_pwiser._responses import check_rows
-from sk_pwiser._stratify import funnel_strata, merge_rare
-from sk_pwiser._table._weights_and_groups import sort_groups
+from sk_pwiser._tasks._groups import sort_groups
+from sk_pwiser._tasks._stratify import funnel_strata, merge_rare
 from sk_pwiser._tasks._tree import CHAIN
 from sk_pwiser._times import (
     check_duration,

@@ -8,8 +8,9 @@ from sklearn.utils import check_consistent_length, check_random_state
 from sklearn.utils.random import sample_without_replacement
 
 from sk_pwiser._columns._frames import collected
-from sk_pwiser._table._labels import one_task_labels, read_labels, zero_one_labels
-from sk_pwiser._table._weights_and_groups import check_match, sort_groups
+from sk_pwiser._tasks._groups import sort_groups
+from sk_pwiser._tasks._labels import one_task_labels, read_labels, zero_one_labels
+from sk_pwiser._tasks._row_match import check_match
 from sk_pwiser._tasks._tree import CHAIN, read_task_parents
 
 # A drawn group has at most this share of the drawn rows, if there are enough others.

@@ -14,8 +14,9 @@ from sk_pwiser._columns._target_statistics import (
     TargetStatistics,
     make_target_statistics,
 )
-from sk_pwiser._table._blocks import Blocks, RowOrder, assign_blocks, explained_share
-from sk_pwiser._training._settings import ENCODING_PARAMS
+from sk_pwiser._rows._blocks import Blocks, assign_blocks
+from sk_pwiser._rows._row_order import RowOrder, explained_share
+from sk_pwiser._settings import ENCODING_PARAMS
 from sk_pwiser.datasets import load_kuairand
 
 N, TASKS = 20_000, ["click", "conversion"]

@@ -8,7 +8,7 @@ import pytest
 import torch
 from numpy.testing import assert_array_equal
 
-from sk_pwiser._table._labels import check_targets, read_labels
+from sk_pwiser._tasks._labels import check_targets, read_labels
 
 Y = np.array([[0, 0], [1, 0], [1, 1], [1, 0]])
 FRAME = pd.DataFrame(Y, columns=["view", "buy"])

@@ -9,11 +9,11 @@ import pyarrow as pa
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-from sk_pwiser._table._labels import check_targets
-from sk_pwiser._table._weights_and_groups import (
+from sk_pwiser._tasks._groups import check_groups
+from sk_pwiser._tasks._labels import check_targets
+from sk_pwiser._tasks._row_match import check_match
+from sk_pwiser._tasks._weights import (
     base_rates,
-    check_groups,
-    check_match,
     check_weights,
     combine_weights,
     row_weights,

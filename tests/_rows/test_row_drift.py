@@ -7,8 +7,8 @@ from scipy.stats import chi2_contingency, f_oneway
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
 from sk_pwiser._columns._encoder import TableEncoder
-from sk_pwiser._table import _row_drift
-from sk_pwiser._table._row_drift import find_drift
+from sk_pwiser._rows import _row_drift
+from sk_pwiser._rows._row_drift import find_drift
 from sk_pwiser.datasets import make_ctr_cvr
 
 TASKS = ("click", "conversion")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 
-from sk_pwiser._table._row_units import (
+from sk_pwiser._rows._row_units import (
     MOST_EQUAL_ROWS,
     UnitKeys,
     equal_row_units,

@@ -4,7 +4,7 @@ import numpy as np
 from scipy.stats import chi2
 
 from sk_pwiser._columns._category import CategoryColumn
-from sk_pwiser._table._row_units import mix_bits
+from sk_pwiser._rows._row_units import mix_bits
 
 # Rows are compared in so many blocks of consecutive rows.
 N_BLOCKS = 10
