@@ -139,6 +139,12 @@ def make_parser():
     add("--jobs", type=int, default=-1, help="parallel fits (default: one per CPU)")
     text = "largest number of epochs per fit (default: %(default)s)"
     add("--max-epochs", type=int, default=epochs, help=text)
+    add(
+        "--refit",
+        action="store_true",
+        help="train each network again on all rows of its fold, with the length that "
+        "early stopping has found: up to twice the time",
+    )
     return parser
 
 
@@ -146,8 +152,15 @@ def check(arguments):
     """Raise if options do not fit together."""
     if (arguments.data is None) != (not arguments.targets):
         raise ValueError("--data and --targets must be given together")
-    of_data = "categorical", "time", "ignore", "against_others", "weights"
-    for option in of_data if arguments.data is None else ():
+    needs_data = (
+        "categorical",
+        "time",
+        "ignore",
+        "against_others",
+        "weights",
+        "refit",
+    )
+    for option in needs_data if arguments.data is None else ():
         if getattr(arguments, option):
             name = option.replace("_", "-")
             raise ValueError(f"--{name} must be given with --data")
@@ -166,7 +179,9 @@ def check(arguments):
 
 def make_model(arguments, **params):
     """Return the estimator of all comparisons."""
-    return MultiTaskCTRCVRClassifier(max_epochs=arguments.max_epochs, **params)
+    return MultiTaskCTRCVRClassifier(
+        max_epochs=arguments.max_epochs, refit=arguments.refit, **params
+    )
 
 
 # Generated logs.

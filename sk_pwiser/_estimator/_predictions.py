@@ -8,6 +8,7 @@ from sk_pwiser._columns import _frames
 from sk_pwiser._estimator import _predict_files
 from sk_pwiser._estimator._column_inputs import column_inputs
 from sk_pwiser._estimator._prediction_mixin import PredictionMixin
+from sk_pwiser._rows._recombined_rows import RowRecombiner
 from sk_pwiser._settings import Settings
 from sk_pwiser._training._schema import bag_inputs
 from sk_pwiser._utils import _extras, _threads
@@ -55,6 +56,26 @@ class NetworkPredictionMixin(PredictionMixin):
                 return net.forward(rows).numpy()
 
         return list(schema.places()), logits
+
+    def _recombined_logits(self, *tables):
+        """Return what explains rows: names, hashes of values, and a function.
+
+        The names of the columns and the hashes of their encoded values,
+        `(n_rows, n_columns)`, are of the rows of all tables, one after the other. The
+        function maps `(n_new, n_columns)`, from which row each column comes, to the
+        logits of these new rows.
+        """
+        check_is_fitted(self)
+        schema, net = self._result.schema, self._result.net
+        with _threads.limited_threads():
+            encoded = [schema.transform(table) for table in tables]
+        recombiner = RowRecombiner(schema.places(), encoded)
+
+        def logits(sources):
+            with _threads.limited_threads():
+                return net.forward(recombiner.take(sources)).numpy()
+
+        return recombiner.column_names, recombiner.value_hashes(), logits
 
     def predict_proba(self, X, *, output=None):
         """Predict probabilities over impressions.

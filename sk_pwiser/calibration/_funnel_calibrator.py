@@ -531,6 +531,43 @@ class FunnelCalibrator(
 
         return names if is_read else [*names, by], logits
 
+    def _recombined_logits(self, *tables):
+        """Return names, hashes and a function as those of the estimator, calibrated."""
+        check_is_fitted(self)
+        self._check_training()
+        inputs = [
+            _curves.without_groups(table, self.by_, self.estimator_) for table in tables
+        ]
+        names, hashes, uncalibrated = self.estimator_._recombined_logits(*inputs)
+        if self.by_ is None:
+            return (
+                names,
+                hashes,
+                lambda sources: self._calibrate(
+                    uncalibrated(sources).astype(np.float64), None
+                ),
+            )
+        groups = [group for table in tables for group in self._known_groups(table)]
+        n_inputs = len(names)
+        if self.by_ in names:
+            column_of_groups = names.index(self.by_)
+        else:
+            column_of_groups = n_inputs
+            index = {
+                group: number for number, group in enumerate(dict.fromkeys(groups))
+            }
+            numbers = np.array([index[group] for group in groups], dtype=np.uint64)
+            names = [*names, self.by_]
+            hashes = np.column_stack([hashes, numbers])
+
+        def logits(sources):
+            found = uncalibrated(sources[:, :n_inputs]).astype(np.float64)
+            return self._calibrate(
+                found, [groups[row] for row in sources[:, column_of_groups]]
+            )
+
+        return names, hashes, logits
+
     task = available_if(lambda self: hasattr(self.estimator, "task"))(
         PredictionMixin.task
     )
