@@ -12,7 +12,7 @@ from sklearn.utils import check_consistent_length, column_or_1d
 from sklearn.utils.validation import _num_samples
 
 from sk_pwiser._columns._factorize import factorize
-from sk_pwiser._tasks import _labels, _tree
+from sk_pwiser._tasks import _amounts, _labels, _tree
 from sk_pwiser._tasks._row_match import check_match
 from sk_pwiser._utils import _checks
 
@@ -120,6 +120,14 @@ class Predictions:
         """Return the ``task_names_`` of the fitted estimator, or an empty list."""
         return [str(name) for name in self._find("task_names_", ())]
 
+    def n_tasks(self):
+        """Return the number of tasks of the fitted estimator, None if unknown."""
+        return len(self.task_names()) or None
+
+    def value_tasks(self):
+        """Return the parameter `value_tasks` of the estimator, or None."""
+        return self._find("value_tasks", None)
+
     def classes(self):
         """Return the two classes of an estimator of a single task, otherwise None."""
         for layer in nested_estimators(self._estimator):
@@ -131,6 +139,7 @@ class Predictions:
     def read_targets(self, Y, **per_row):
         """Return `check_targets` of labels that match the rows and the tasks."""
         missing_labels = self._find("missing_labels", "error")
+        Y = _amounts.without_amounts(Y, self.value_tasks(), self.n_tasks())
         targets, is_known, names = check_targets(Y, missing_labels, self.classes())
         check_rows(self._X, len(targets), Y=Y, **per_row)
         check_same_tasks(targets.shape[1], names, self.task_names())

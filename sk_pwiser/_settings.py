@@ -15,6 +15,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sk_pwiser._tasks import _tree
 from sk_pwiser._utils import _checks
 from sk_pwiser.losses import LOSSES
+from sk_pwiser.losses._value_losses import VALUE_LOSSES
 from sk_pwiser.networks import NETWORKS, NetworkSpec
 from sk_pwiser.weighting import WEIGHTINGS, check_not_removed
 
@@ -75,6 +76,8 @@ PARAMETER_CONSTRAINTS: dict[str, list[Any]] = {
     "encoding_params": [dict, None],
     "missing_labels": [StrOptions({"error", "ignore"})],
     "task_parents": [StrOptions({_tree.CHAIN}), dict, None],
+    "value_tasks": [dict, None],
+    "value_loss": [StrOptions(set(VALUE_LOSSES))],
     "negative_sampling_rate": [Limits(Real, 0, 1, closed="right")],
     "optimizer": [StrOptions(OPTIMIZER_NAMES), type],
     "optimizer_params": [dict, None],

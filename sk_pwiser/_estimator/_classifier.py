@@ -195,6 +195,14 @@ class MultiTaskCTRCVRClassifier(
         same view. Otherwise a dict from the names of tasks to the names of those that
         they presuppose, such as ``{"conversion": "click", "like": "click"}``; tasks
         without an entry presuppose none. See :ref:`task_trees`.
+    value_tasks : dict or None, default=None
+        Columns of `Y` with amounts, such as the money or the time of an event, and the
+        task under which each arises, by name or index: ``{"spend": "conversion"}``;
+        None as the task stands for an amount per impression. `predict_value` predicts
+        their means; see :doc:`/user_guide/values`.
+    value_loss : {"gamma", "lognormal", "tweedie"}, default="lognormal"
+        How amounts are distributed around their mean. "gamma" and "lognormal" learn the
+        mean given the event, "tweedie" that per impression.
     negative_sampling_rate : float, default=1.0
         Share of the rows without a click (the first task) that the log has kept, in
         (0, 1], drawn at random. Training uses the rows of the sampled log, without
@@ -375,6 +383,8 @@ class MultiTaskCTRCVRClassifier(
         The task that each task presupposes, None for none.
     n_tasks_ : int
         Number of tasks.
+    value_names_ : list of str
+        Names of the columns of amounts; empty without `value_tasks`.
     n_features_in_ : int
         Number of columns of `X`.
     feature_names_in_ : ndarray of shape (`n_features_in_`,)
@@ -430,6 +440,8 @@ class MultiTaskCTRCVRClassifier(
         encoding_params=None,
         missing_labels="error",
         task_parents="chain",
+        value_tasks=None,
+        value_loss="lognormal",
         negative_sampling_rate=1.0,
         optimizer="adam",
         optimizer_params=None,
@@ -467,6 +479,8 @@ class MultiTaskCTRCVRClassifier(
         self.encoding_params = encoding_params
         self.missing_labels = missing_labels
         self.task_parents = task_parents
+        self.value_tasks = value_tasks
+        self.value_loss = value_loss
         self.negative_sampling_rate = negative_sampling_rate
         self.optimizer = optimizer
         self.optimizer_params = optimizer_params
@@ -744,6 +758,7 @@ class MultiTaskCTRCVRClassifier(
             "task_names_": list(targets.task_names),
             "task_parents_": parents_by_name(targets.parents, targets.task_names),
             "n_tasks_": len(targets.task_names),
+            "value_names_": list(targets.learnt_values.names),
             "n_features_in_": encoder.n_features_in_,
         }
         if hasattr(encoder, "feature_names_in_"):

@@ -8,7 +8,6 @@ from contextlib import closing
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from sk_pwiser._columns._frames import reads_in_parts
 from sk_pwiser._fit import warn_about_corrupt
@@ -25,20 +24,37 @@ STAMP = b"sk_pwiser_predictions"
 
 def dataset_logits(result, dataset):
     """Return the logits of all rows of a dataset: float32 of shape (n, n_tasks)."""
-    tables = dataset.iter_tables(dataset.features)
-    logits_by_table = list(_logits_of_tables(result, tables))
-    warn_about_corrupt(dataset, "have no predictions")
-    if not sum(map(len, logits_by_table)):
-        raise ValueError(f"{dataset!r} has no rows that its filters select.")
-    return torch.cat(logits_by_table).numpy()
+    return np.concatenate(
+        [
+            result.net.forward(rows).numpy()
+            for rows in encoded_tables(result.schema, dataset)
+        ]
+    )
 
 
 def _logits_of_tables(result, tables):
     """Yield the logits of each table, while another thread reads the next one."""
+    for rows in _encoded(result.schema, tables):
+        yield result.net.forward(rows)
+
+
+def _encoded(schema, tables):
+    """Yield the encoded rows of each table, while another thread reads the next one."""
     for table, place in in_background(tables):
         with named_place(place):
-            rows = result.schema.transform(table)
-        yield result.net.forward(rows)
+            rows = schema.transform(table)
+        yield rows
+
+
+def encoded_tables(schema, dataset):
+    """Yield the encoded rows of a dataset; warn about files that cannot be read."""
+    n_rows = 0
+    for rows in _encoded(schema, dataset.iter_tables(dataset.features)):
+        n_rows += len(rows)
+        yield rows
+    warn_about_corrupt(dataset, "have no predictions")
+    if not n_rows:
+        raise ValueError(f"{dataset!r} has no rows that its filters select.")
 
 
 def write_predictions(result, dataset, output):

@@ -12,6 +12,7 @@ from sk_pwiser._rows._recombined_rows import RowRecombiner
 from sk_pwiser._settings import Settings
 from sk_pwiser._training._schema import bag_inputs
 from sk_pwiser._utils import _extras, _threads
+from sk_pwiser.losses._value_losses import VALUE_LOSSES
 
 
 class NetworkPredictionMixin(PredictionMixin):
@@ -113,6 +114,52 @@ class NetworkPredictionMixin(PredictionMixin):
             with _threads.limited_threads():
                 return _predict_files.write_predictions(self._result, X, output)
         return super().predict_proba(X)
+
+    def predict_value(self, X, *, given_event=False):
+        """Predict the mean amounts of the values.
+
+        Parameters
+        ----------
+        X : {DataFrame, array-like, sparse matrix} of shape (n_samples, n_features)
+            Impressions.
+        given_event : bool, default=False
+            Whether to predict the mean amount given the event under which it arises,
+            E[amount | event]. By default the mean per impression: P(event) times this.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_values) or (n_samples,)
+            Mean amounts, in the unit of `Y`, as float64; 1-D for one value.
+
+        Raises
+        ------
+        ValueError
+            If the estimator was fitted without `value_tasks`.
+        ValueError, TypeError
+            If the columns of `X` are not those seen in fit.
+        """
+        check_is_fitted(self)
+        result = self._result
+        values = result.schema.targets.learnt_values
+        if not len(values):
+            raise ValueError(
+                "predict_value needs an estimator that was fitted with value_tasks."
+            )
+        with _threads.limited_threads():
+            if _frames.reads_in_parts(X):
+                tables = _predict_files.encoded_tables(result.schema, X)
+            else:
+                tables = [result.schema.transform(X)]
+            heads = [result.net.predict_heads(rows) for rows in tables]
+        logits, scores = (np.concatenate(arrays) for arrays in zip(*heads, strict=True))
+        means = np.exp(scores.astype(np.float64)) * np.array(result.schema.value_scales)
+        log_p = -np.logaddexp(0, -logits.astype(np.float64))
+        is_per_impression = VALUE_LOSSES[result.settings.value_loss].reads_all_rows
+        for value, parent in enumerate(values.parents):
+            if parent >= 0 and given_event == is_per_impression:
+                sign = -1 if given_event else 1
+                means[:, value] *= np.exp(sign * log_p[:, parent])
+        return means[:, 0] if len(values) == 1 else means
 
     def encode(self, X):
         """Encode a table as the network reads it.

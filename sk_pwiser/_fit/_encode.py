@@ -51,6 +51,7 @@ from sk_pwiser._training._schema import Schema
 from sk_pwiser._utils._equality import equal
 from sk_pwiser._utils._random import LARGEST_SEED
 from sk_pwiser._utils._warnings import warn_user
+from sk_pwiser.losses._value_losses import VALUE_LOSSES
 
 if TYPE_CHECKING:
     from sk_pwiser._fit._fit import Plan, Source
@@ -272,7 +273,14 @@ class Encoding:
             statistics = _schema.unfitted_statistics(settings, encoder, shape, earlier)
         if earlier is None:
             of_rows = summary.tasks, summary.base_rates()
-            self.schema = Schema.of(settings, encoder, *of_rows, statistics)
+            reads_all_rows = VALUE_LOSSES[settings.value_loss].reads_all_rows
+            self.schema = Schema.of(
+                settings,
+                encoder,
+                *of_rows,
+                statistics,
+                value_scales=summary.value_scales(reads_all_rows),
+            )
         else:
             self.schema = replace(earlier, encoder=encoder, statistics=statistics)
         if self.is_shared:
@@ -529,7 +537,12 @@ class Encoding:
             if whole is None:
                 weights = summary.scale(rows.weights, len(rows))
                 keys = self.unit_keys.of(row_hashes(*arrays))
-            labelled = encoded.labelled(rows.targets.values, weights, rows.groups)
+            labelled = encoded.labelled(
+                rows.targets.values,
+                weights,
+                rows.groups,
+                schema.scaled_amounts(rows.targets.amounts),
+            )
             block: Any = None
             order_block: Any = None
             is_valid = self.is_held

@@ -24,7 +24,7 @@ from sk_pwiser import _responses
 from sk_pwiser._columns import _frames
 from sk_pwiser._estimator._prediction_mixin import PredictionMixin
 from sk_pwiser._model_files import PlainForm, read_file, write_file
-from sk_pwiser._tasks import _tree
+from sk_pwiser._tasks import _amounts, _tree
 from sk_pwiser._tasks._labels import binary_labels, read_labels
 from sk_pwiser._tasks._weights import check_weights
 from sk_pwiser._utils import _checks, _warnings
@@ -323,6 +323,8 @@ class FunnelCalibrator(
 
     def _read_labels(self, y):
         """Return labels (n_samples, n_tasks), NaN if missing, classes and columns."""
+        planned = _responses.Predictions(self.estimator, None, {})
+        y = _amounts.without_amounts(y, planned.value_tasks(), planned.n_tasks())
         values, missing, columns = read_labels(y, "ignore", input_name="y")
         classes = None  # of a fitted estimator of one task
         if self.cv is None:
