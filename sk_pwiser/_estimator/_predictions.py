@@ -9,10 +9,9 @@ from sk_pwiser._estimator import _predict_files
 from sk_pwiser._estimator._column_inputs import column_inputs
 from sk_pwiser._estimator._prediction_mixin import PredictionMixin
 from sk_pwiser._rows._recombined_rows import RowRecombiner
-from sk_pwiser._settings import Settings
+from sk_pwiser._settings import Settings, values_are_per_impression
 from sk_pwiser._training._schema import bag_inputs
 from sk_pwiser._utils import _extras, _threads
-from sk_pwiser.losses._value_losses import VALUE_LOSSES
 
 
 class NetworkPredictionMixin(PredictionMixin):
@@ -154,7 +153,7 @@ class NetworkPredictionMixin(PredictionMixin):
         logits, scores = (np.concatenate(arrays) for arrays in zip(*heads, strict=True))
         means = np.exp(scores.astype(np.float64)) * np.array(result.schema.value_scales)
         log_p = -np.logaddexp(0, -logits.astype(np.float64))
-        is_per_impression = VALUE_LOSSES[result.settings.value_loss].reads_all_rows
+        is_per_impression = values_are_per_impression(result.settings)
         for value, parent in enumerate(values.parents):
             if parent >= 0 and given_event == is_per_impression:
                 sign = -1 if given_event else 1

@@ -39,7 +39,7 @@ from sk_pwiser._rows._row_units import (
     split_large_units,
     warn_about_few_cells,
 )
-from sk_pwiser._settings import left_out_column, shared_param
+from sk_pwiser._settings import left_out_column, shared_param, values_are_per_impression
 from sk_pwiser._times import row_times
 from sk_pwiser._training import _schema
 from sk_pwiser._training._checked_components import check_task_weights
@@ -51,7 +51,6 @@ from sk_pwiser._training._schema import Schema
 from sk_pwiser._utils._equality import equal
 from sk_pwiser._utils._random import LARGEST_SEED
 from sk_pwiser._utils._warnings import warn_user
-from sk_pwiser.losses._value_losses import VALUE_LOSSES
 
 if TYPE_CHECKING:
     from sk_pwiser._fit._fit import Plan, Source
@@ -273,7 +272,7 @@ class Encoding:
             statistics = _schema.unfitted_statistics(settings, encoder, shape, earlier)
         if earlier is None:
             of_rows = summary.tasks, summary.base_rates()
-            reads_all_rows = VALUE_LOSSES[settings.value_loss].reads_all_rows
+            reads_all_rows = values_are_per_impression(settings)
             self.schema = Schema.of(
                 settings,
                 encoder,

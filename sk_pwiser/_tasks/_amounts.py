@@ -194,12 +194,14 @@ def read_amounts(
         zip(columns, values.names, values.parents, strict=True)
     ):
         happened = np.ones(len(events), dtype=bool)
+        is_unknown = np.zeros(len(events), dtype=bool)
         if parent >= 0:
             happened = events[:, parent] == 1
             if missing is not None:
-                happened &= ~missing[:, parent]
+                is_unknown = missing[:, parent]
+                happened &= ~is_unknown
         read = _read_column(column, name)
-        _check_amounts(read, name, happened, has_parent=parent >= 0)
+        _check_amounts(read, name, happened, is_none=~happened & ~is_unknown)
         amounts[:, index] = np.where(happened & np.isfinite(read), read, np.nan)
     return amounts
 
@@ -233,7 +235,7 @@ def _read_amount(value: Any, name: str, row: int) -> float:
 
 
 def _check_amounts(
-    amounts: np.ndarray, name: str, happened: np.ndarray, has_parent: bool
+    amounts: np.ndarray, name: str, happened: np.ndarray, *, is_none: np.ndarray
 ) -> None:
     """Raise for negative amounts; warn about infinite, absurd and stray ones."""
     is_negative = happened & (amounts < 0)
@@ -249,21 +251,18 @@ def _check_amounts(
             f"Column {name!r} of Y contains {is_infinite.sum()} infinite amounts, the "
             f"first in row {is_infinite.argmax()}: they count as missing."
         )
-    used = amounts[happened & np.isfinite(amounts)]
-    if not len(used):
-        return
-    largest = used.max()
-    positive = used[used > 0]
-    median = np.median(positive) if len(positive) else 0.0
-    if largest > LARGEST_MULTIPLE * median > 0:
+    positive = amounts[happened & np.isfinite(amounts) & (amounts > 0)]
+    largest = positive.max(initial=0.0)
+    median = np.quantile(positive, 0.5, method="lower") if len(positive) else 0.0
+    if largest > LARGEST_MULTIPLE * median:
         row = int(np.flatnonzero(happened & (amounts == largest))[0])
         warn_user(
             f"Column {name!r} of Y contains the amount {largest:g} in row {row}, while "
             f"the median is {median:g}: it decides on the mean alone. Set it to NaN if "
             "it is a fault of the log."
         )
-    n_stray = int(np.count_nonzero(~happened & (amounts > 0)))
-    if has_parent and n_stray:
+    n_stray = int(np.count_nonzero(is_none & (amounts > 0)))
+    if n_stray:
         warn_user(
             f"Column {name!r} of Y contains {n_stray} amounts in rows without the "
             "event under which they arise: they are not learnt. Check value_tasks."

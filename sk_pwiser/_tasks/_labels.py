@@ -475,6 +475,7 @@ def check_targets(
 ):
     """Check labels; `task_names` precede the columns' names, these `default_names`."""
     amount_columns, value_names = [], ()
+    _amounts.check_value_tasks(value_tasks)
     if value_tasks:
         Y = _frames.collected(Y)
         all_columns = names_of_columns(Y)

@@ -19,7 +19,7 @@ from sk_pwiser._training._net import MultiTaskNet
 from sk_pwiser._training._pwiser_weight import WEIGHT, default_weight, loss_choice
 from sk_pwiser._training._value_terms import ValueTerms
 from sk_pwiser._utils import _components
-from sk_pwiser.losses._value_losses import VALUE_LOSSES
+from sk_pwiser.losses import VALUE_LOSSES
 from sk_pwiser.networks import NETWORKS, SHARED_PARAMS, MultiTaskNetwork
 
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from sk_pwiser.losses._value_losses import ValueLoss
+from sk_pwiser.losses import ValueLoss
 from sk_pwiser.networks import NetworkOutput
 
 

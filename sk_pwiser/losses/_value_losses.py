@@ -18,7 +18,7 @@ LARGEST_SCORE = 30.0
 
 
 class ValueLoss:
-    """Base class of the losses of amounts.
+    """Base class of the losses of amounts; `VALUE_LOSSES` has them by name.
 
     Attributes
     ----------
@@ -26,13 +26,34 @@ class ValueLoss:
         Whether rows without the event count with an amount of 0, so that the head
         predicts the mean per impression. Otherwise, it predicts the mean given the
         event.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sk_pwiser.losses import VALUE_LOSSES
+    >>> gamma = VALUE_LOSSES["gamma"]
+    >>> gamma.row_losses(torch.zeros(2), torch.tensor([0.5, 2.0]))
+    tensor([0.5000, 2.0000])
     """
 
     reads_all_rows: ClassVar[bool] = False
 
     @staticmethod
     def row_losses(scores: Tensor, amounts: Tensor) -> Tensor:
-        """Compute the loss of each row, of the same shape as scores and amounts."""
+        """Compute the loss of each row.
+
+        Parameters
+        ----------
+        scores : Tensor of shape (batch,) or (batch, n_values)
+            Logarithms of the predicted means, in multiples of the mean amount.
+        amounts : Tensor of shape (batch,) or (batch, n_values)
+            Amounts >= 0, in the same multiples.
+
+        Returns
+        -------
+        Tensor of shape (batch,) or (batch, n_values)
+            The losses.
+        """
         raise NotImplementedError
 
 
