@@ -130,7 +130,7 @@ def shared_param(settings: Settings, name: str) -> Any:
 
 
 def values_are_per_impression(settings: Settings) -> bool:
-    """Return whether heads of values learn means per impression, not given the event."""
+    """Return whether heads of values learn means per impression."""
     return VALUE_LOSSES[settings.value_loss].reads_all_rows
 
 
