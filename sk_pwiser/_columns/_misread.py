@@ -5,10 +5,7 @@ import re
 import numpy as np
 
 from sk_pwiser._columns import _factorize, _number, _value_kinds
-from sk_pwiser._columns._frames import (
-    describe,
-    to_float,
-)
+from sk_pwiser._columns._frames import describe, to_float
 from sk_pwiser._utils._warnings import warn_user
 
 # Names of ids: "id", "user_id", "userId", "id_user", "zip", "country_code", "site_id2".
