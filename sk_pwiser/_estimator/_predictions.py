@@ -1,5 +1,10 @@
 """Predictions of the estimator's network, and its embeddings."""
 
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, overload
+
 import numpy as np
 from sklearn.utils import Bunch
 from sklearn.utils.validation import check_is_fitted
@@ -7,27 +12,33 @@ from sklearn.utils.validation import check_is_fitted
 from sk_pwiser._estimator import _predict_files
 from sk_pwiser._estimator._prediction_mixin import PredictionMixin
 from sk_pwiser._table import _frames
-from sk_pwiser._training._schema import bag_inputs, column_inputs
+from sk_pwiser._table._labels import Targets
+from sk_pwiser._training._schema import ColumnInput, bag_inputs, column_inputs
 from sk_pwiser._training._settings import Settings
+from sk_pwiser._training._state import TrainingResult
 from sk_pwiser._utils import _extras, _threads
 
 
 class NetworkPredictionMixin(PredictionMixin):
     """Mixin class of the estimator: predictions and embeddings of its network."""
 
+    _result: TrainingResult
+
     @property
-    def column_encodings_(self):
+    def column_encodings_(self) -> dict[Any, Any]:
         """How each column was read, by its name; see the attributes of the class."""
         check_is_fitted(self)
         return self._result.schema.column_encodings()
 
-    def _column_inputs(self, X, targets):
+    def _column_inputs(
+        self, X: Any, targets: Targets
+    ) -> tuple[Any, dict[Any, ColumnInput]]:
         """Return a table as `fit` reads it, and how it would encode each column."""
-        self._validate_params()
+        self._validate_params()  # type: ignore[attr-defined] # of scikit-learn
         settings = Settings.of(vars(self))
         return column_inputs(settings, X, targets, type(self).__name__)
 
-    def _predict_logits(self, X):
+    def _predict_logits(self, X: Any) -> np.ndarray:
         """Return the logits of a table, float32 ndarray of shape (n, n_tasks)."""
         if not hasattr(self, "_result"):
             check_is_fitted(self)
@@ -38,7 +49,7 @@ class NetworkPredictionMixin(PredictionMixin):
                 return _predict_files.dataset_logits(result, X)
             return result.net.forward(result.schema.transform(X)).numpy()
 
-    def _permuted_logits(self, X):
+    def _permuted_logits(self, X: Any) -> tuple[list[Any], Callable[..., np.ndarray]]:
         """Return the column names, and a function that permutes one of them."""
         check_is_fitted(self)
         _frames.refuse_parts(X)
@@ -47,7 +58,7 @@ class NetworkPredictionMixin(PredictionMixin):
         with _threads.limited_threads():
             encoded = schema.transform(X)
 
-        def logits(name=None, order=None):
+        def logits(name: Any = None, order: np.ndarray | None = None) -> np.ndarray:
             # The same rows in the same batches as of a permuted table.
             with _threads.limited_threads():
                 rows = encoded
@@ -57,7 +68,15 @@ class NetworkPredictionMixin(PredictionMixin):
 
         return list(schema.places()), logits
 
-    def predict_proba(self, X, *, output=None):
+    @overload
+    def predict_proba(self, X: Any, *, output: None = None) -> np.ndarray: ...
+
+    @overload
+    def predict_proba(self, X: Any, *, output: str | os.PathLike[str]) -> Path: ...
+
+    def predict_proba(
+        self, X: Any, *, output: str | os.PathLike[str] | None = None
+    ) -> np.ndarray | Path:
         """Predict probabilities over impressions.
 
         Parameters
@@ -92,7 +111,7 @@ class NetworkPredictionMixin(PredictionMixin):
                 return _predict_files.write_predictions(self._result, X, output)
         return super().predict_proba(X)
 
-    def encode(self, X):
+    def encode(self, X: Any) -> Bunch:
         """Encode a table as the network reads it.
 
         Parameters
@@ -145,7 +164,7 @@ class NetworkPredictionMixin(PredictionMixin):
             numeric_names=numeric_names,
         )
 
-    def category_embeddings(self, column, *, as_frame=True):
+    def category_embeddings(self, column: int | str, *, as_frame: bool = True) -> Any:
         """Return the learnt embeddings of the values of a category column.
 
         Parameters
@@ -192,7 +211,7 @@ class NetworkPredictionMixin(PredictionMixin):
             embeddings, index=pandas.Index(values, dtype=object, name=column)
         )
 
-    def __sklearn_tags__(self):
+    def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.input_tags.allow_nan = True
         tags.input_tags.categorical = tags.input_tags.string = True

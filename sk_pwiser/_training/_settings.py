@@ -9,7 +9,7 @@ from inspect import signature
 from itertools import chain
 from numbers import Integral, Real
 from os import PathLike
-from typing import Any, Self
+from typing import Any, Self, TypeVar, cast
 
 import numpy as np
 import torch
@@ -134,7 +134,10 @@ OWN_NAMES = {other: own for own, names in OTHER_NAMES.items() for other in names
 THREADS = ("n_jobs", "num_threads", "nthread", "thread_count")
 
 
-def explain_names(function: Callable[..., Any]) -> Callable[..., Any]:
+Method = TypeVar("Method", bound=Callable[..., Any])
+
+
+def explain_names(function: Method) -> Method:
     """Let errors about unknown keywords of a method name the parameter meant.
 
     Labels may be passed as `y`, as in scikit-learn, or as `Y`.
@@ -167,7 +170,7 @@ def explain_names(function: Callable[..., Any]) -> Callable[..., Any]:
             )
         return function(*args, **kwargs)
 
-    return call
+    return cast(Method, call)
 
 
 class ParametersMixin(BaseEstimator):  # type: ignore[misc]

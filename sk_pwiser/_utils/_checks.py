@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterable
 from difflib import get_close_matches
 from functools import wraps
 from numbers import Integral, Rational, Real
-from typing import Any, TypeGuard
+from typing import Any, TypeGuard, TypeVar, cast
 
 
 def check_number(
@@ -79,7 +79,10 @@ def check_choice(name: str, value: object, choices: Collection[str | None]) -> s
     raise kind(f"{name} must be one of {list(choices)}; got {value!r}.{hint}")
 
 
-def accept_any_case_of_y(function: Callable[..., Any]) -> Callable[..., Any]:
+Method = TypeVar("Method", bound=Callable[..., Any])
+
+
+def accept_any_case_of_y(function: Method) -> Method:
     """Let a function be called with either keyword, `y` as in scikit-learn or `Y`."""
     parameters = inspect.signature(function).parameters
     names = [name for name in parameters if name[:1] in ("Y", "y")]
@@ -92,4 +95,4 @@ def accept_any_case_of_y(function: Callable[..., Any]) -> Callable[..., Any]:
                 kwargs[name] = kwargs.pop(other)
         return function(*args, **kwargs)
 
-    return call
+    return cast(Method, call)
