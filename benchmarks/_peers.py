@@ -33,9 +33,9 @@ from skorch import NeuralNet
 from torch import nn
 from torch.nn import functional as F
 
-from sk_pwiser._table._categories import UNSEEN
-from sk_pwiser._table._encoder import TableEncoder
-from sk_pwiser._training._batches import BatchIterator, Impressions
+from sk_pwiser._columns._category import UNSEEN
+from sk_pwiser._columns._encoder import TableEncoder
+from sk_pwiser._rows._batches import BatchIterator, Impressions
 from sk_pwiser.model_selection import funnel_holdout
 from sk_pwiser.model_selection._compare_models import (
     HIST_STEPS,

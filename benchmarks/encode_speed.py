@@ -36,7 +36,7 @@ from _tables import KINDS, kuairand_like
 from sklearn.compose import make_column_selector, make_column_transformer
 from sklearn.preprocessing import OrdinalEncoder, StandardScaler
 
-from sk_pwiser._table._encoder import TableEncoder
+from sk_pwiser._columns._encoder import TableEncoder
 
 OWN, OTHER = "TableEncoder", "ColumnTransformer"
 

@@ -35,7 +35,7 @@ from _harness import (
 from _tables import draw_codes, draw_labels
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
-from sk_pwiser._table._encoder import TableEncoder
+from sk_pwiser._columns._encoder import TableEncoder
 
 LARGEST, QUICK_LARGEST = 10**7, 10**4
 

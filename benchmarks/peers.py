@@ -67,8 +67,8 @@ from _tables import PLAIN, load_tables
 from scipy.stats import sem
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
-from sk_pwiser._table._encoder import TableEncoder
-from sk_pwiser._training._batches import BatchIterator
+from sk_pwiser._columns._encoder import TableEncoder
+from sk_pwiser._rows._batches import BatchIterator
 
 EXPERT_UNITS, TOWER_UNITS = (128, 64), (32,)
 BATCH_SIZE, EMBEDDING_DIM, N_BINS = 512, 16, 20

@@ -31,7 +31,7 @@ from _harness import (
 from _tables import CARDINALITIES, N_NUMERIC, impressions
 from train_speed import own_model
 
-from sk_pwiser._table._encoder import TableEncoder
+from sk_pwiser._columns._encoder import TableEncoder
 
 BATCH_SIZE = 2048
 

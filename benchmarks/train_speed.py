@@ -57,7 +57,7 @@ from _peers import (
 from _tables import CARDINALITIES, PLAIN, impressions, prepare, read_tables
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
-from sk_pwiser._table._encoder import TableEncoder
+from sk_pwiser._columns._encoder import TableEncoder
 from sk_pwiser.networks import NETWORKS
 
 MMOE = {

@@ -26,9 +26,9 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 
 from sk_pwiser import MultiTaskCTRCVRClassifier, model_selection
+from sk_pwiser._columns._value_kinds import DATE
 from sk_pwiser._responses import positive_probabilities
-from sk_pwiser._table._categories import DATE
-from sk_pwiser._table._labels import read_labels, read_words, zero_one_labels
+from sk_pwiser._tasks._labels import read_labels, read_words, zero_one_labels
 from sk_pwiser._utils._extras import import_extra
 from sk_pwiser.datasets import load_kuairand, make_ctr_cvr
 from sk_pwiser.history import HistoryFeatures
@@ -40,7 +40,7 @@ COMPARED_LOSSES = ("bce", "pwiser")
 # Scores of a generated log: AUC, log loss and calibration of each task, by model.
 Scores = dict[str, list[float]]
 # The generated log of rare conversions.
-RARE_LOG = {
+RARE_LOG: dict[str, Any] = {
     "ctr": 0.4,
     "cvr": 0.02,
     "click_noise": 0.5,
@@ -89,10 +89,11 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.data is None:
         show_logs(arguments)
         folder = os.environ.get("SK_PWISER_DATA")  # with KuaiRand-Pure
-        for second_task in ("engage", "long") if folder else ():
-            bunch = load_kuairand(folder, second_task, subset="train")
-            title = f"KuaiRand, click and {second_task}"
-            compare(title, bunch.data, bunch.target, arguments)
+        if folder:
+            for second_task in ("engage", "long"):
+                bunch = load_kuairand(folder, second_task, subset="train")
+                title = f"KuaiRand, click and {second_task}"
+                compare(title, bunch.data, bunch.target, arguments)
         print(NEXT)
         return
     X, Y, times = read(arguments)
@@ -167,11 +168,24 @@ def make_parser() -> argparse.ArgumentParser:
     add("--jobs", type=int, default=-1, help="parallel fits (default: one per CPU)")
     text = "largest number of epochs per fit (default: %(default)s)"
     add("--max-epochs", type=int, default=epochs, help=text)
+    add(
+        "--refit",
+        action="store_true",
+        help="train each network again on all rows of its fold, with the length that "
+        "early stopping has found: up to twice the time",
+    )
     return parser
 
 
 # Options about a file of the user.
-DATA_OPTIONS = ("categorical", "time", "ignore", "against_others", "weights")
+DATA_OPTIONS = (
+    "categorical",
+    "time",
+    "ignore",
+    "against_others",
+    "weights",
+    "refit",
+)
 
 
 def check(arguments: argparse.Namespace) -> None:
@@ -201,7 +215,9 @@ def make_model(
     arguments: argparse.Namespace, **params: Any
 ) -> MultiTaskCTRCVRClassifier:
     """Return the estimator of all comparisons."""
-    return MultiTaskCTRCVRClassifier(max_epochs=arguments.max_epochs, **params)
+    return MultiTaskCTRCVRClassifier(
+        max_epochs=arguments.max_epochs, refit=arguments.refit, **params
+    )
 
 
 # Generated logs.

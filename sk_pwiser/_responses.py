@@ -14,10 +14,9 @@ from sklearn.pipeline import Pipeline
 from sklearn.utils import check_consistent_length, column_or_1d
 from sklearn.utils.validation import _num_samples
 
-from sk_pwiser._table import _labels
-from sk_pwiser._table._categories import factorize
-from sk_pwiser._table._weights_and_groups import check_match
-from sk_pwiser._tasks import _tree
+from sk_pwiser._columns._factorize import factorize
+from sk_pwiser._tasks import _labels, _tree
+from sk_pwiser._tasks._row_match import check_match
 from sk_pwiser._utils import _checks
 
 

@@ -1,6 +1,6 @@
 """Target statistics of rows with given blocks, as a fit learns them."""
 
-from sk_pwiser._table._target_statistics import BlockCounts
+from sk_pwiser._columns._target_statistics import BlockCounts
 
 
 def fit_transform(statistics, codes, y, weight, block, others, earlier=None, lists=()):

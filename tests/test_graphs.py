@@ -17,7 +17,7 @@ from torch import nn
 from torch.optim.lr_scheduler import OneCycleLR
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
-from sk_pwiser._training._batches import BatchIndices, BatchIterator
+from sk_pwiser._rows._batches import BatchIndices, BatchIterator
 from sk_pwiser._training._graph import WARM_UP
 from sk_pwiser.datasets import make_ctr_cvr
 from sk_pwiser.losses import LOSSES, MultiTaskLoss

@@ -8,7 +8,7 @@ from refusals import X, Y, small
 from scipy import sparse
 from simulated_device import free_memory
 
-from sk_pwiser._training._batches import BatchIterator
+from sk_pwiser._rows._batches import BatchIterator
 from sk_pwiser.datasets import ParquetImpressions
 from sk_pwiser.inspection import task_importances
 from sk_pwiser.metrics import mean_auc_scorer

@@ -10,22 +10,18 @@ import torch
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils._param_validation import StrOptions
 
+from sk_pwiser._columns._registry import NUMERIC_ENCODINGS
 from sk_pwiser._estimator._parameter_checks import checks_parameters
+from sk_pwiser._estimator._parameters import ParametersMixin, explain_names
 from sk_pwiser._estimator._predictions import NetworkPredictionMixin
 from sk_pwiser._estimator._saving import SavingMixin
 from sk_pwiser._estimator._summary import SummaryMixin
 from sk_pwiser._fit import fit, fit_twice, one_eval_set
-from sk_pwiser._table._numbers import NUMERIC_ENCODINGS
+from sk_pwiser._rows._checked_rows import GivenRows
+from sk_pwiser._settings import PARAMETER_CONSTRAINTS, Settings
 from sk_pwiser._tasks._tree import parents_by_name
 from sk_pwiser._training import _callbacks
 from sk_pwiser._training._net import MultiTaskNet
-from sk_pwiser._training._schema import GivenRows
-from sk_pwiser._training._settings import (
-    PARAMETER_CONSTRAINTS,
-    ParametersMixin,
-    Settings,
-    explain_names,
-)
 from sk_pwiser._training._state import TrainingResult, Undo, take_back
 from sk_pwiser._utils._doc_links import DocLink
 from sk_pwiser._utils._warnings import warn_user

@@ -6,9 +6,9 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.utils.validation import check_is_fitted
 
+from sk_pwiser._columns import _frames
 from sk_pwiser._estimator._task_view import CVR, TaskView, task_column
 from sk_pwiser._responses import check_task, find_task
-from sk_pwiser._table import _frames
 from sk_pwiser._tasks import _tree
 from sk_pwiser._utils import _checks, _extras
 from sk_pwiser.metrics import mean_auc_scorer

@@ -9,12 +9,14 @@ import numpy as np
 from sklearn.utils import Bunch
 from sklearn.utils.validation import check_is_fitted
 
+from sk_pwiser._columns import _frames
 from sk_pwiser._estimator import _predict_files
+from sk_pwiser._estimator._column_inputs import ColumnInput, column_inputs
 from sk_pwiser._estimator._prediction_mixin import PredictionMixin
-from sk_pwiser._table import _frames
-from sk_pwiser._table._labels import Targets
-from sk_pwiser._training._schema import ColumnInput, bag_inputs, column_inputs
-from sk_pwiser._training._settings import Settings
+from sk_pwiser._rows._recombined_rows import RowRecombiner
+from sk_pwiser._settings import Settings
+from sk_pwiser._tasks._labels import Targets
+from sk_pwiser._training._schema import bag_inputs
 from sk_pwiser._training._state import TrainingResult
 from sk_pwiser._utils import _extras, _threads
 
@@ -67,6 +69,29 @@ class NetworkPredictionMixin(PredictionMixin):
                 return net.forward(rows).numpy()
 
         return list(schema.places()), logits
+
+    def _recombined_logits(
+        self, *tables: Any
+    ) -> tuple[list[Any], np.ndarray, Callable[[np.ndarray], np.ndarray]]:
+        """Return what explains rows: names, hashes of values, and a function.
+
+        The names of the columns and the hashes of their encoded values,
+        `(n_rows, n_columns)`, are of the rows of all tables, one after the other. The
+        function maps `(n_new, n_columns)`, from which row each column comes, to the
+        logits of these new rows.
+        """
+        check_is_fitted(self)
+        schema = self._result.schema
+        net = self._result.net
+        with _threads.limited_threads():
+            encoded = [schema.transform(table) for table in tables]
+        recombiner = RowRecombiner(schema.places(), encoded)
+
+        def logits(sources: np.ndarray) -> np.ndarray:
+            with _threads.limited_threads():
+                return net.forward(recombiner.take(sources)).numpy()
+
+        return recombiner.column_names, recombiner.value_hashes(), logits
 
     @overload
     def predict_proba(self, X: Any, *, output: None = None) -> np.ndarray: ...

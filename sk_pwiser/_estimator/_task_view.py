@@ -13,10 +13,10 @@ from sklearn.metrics import roc_auc_score
 from sklearn.utils import get_tags, metadata_routing
 from sklearn.utils.validation import _is_fitted, check_is_fitted
 
+from sk_pwiser._columns._frames import collected
 from sk_pwiser._responses import check_task, find_task, given_task_names, planned_tasks
-from sk_pwiser._table._frames import collected
-from sk_pwiser._table._labels import check_unreserved, read_labels
-from sk_pwiser._table._weights_and_groups import check_match
+from sk_pwiser._tasks._labels import check_unreserved, read_labels
+from sk_pwiser._tasks._row_match import check_match
 from sk_pwiser._tasks._tree import path_to
 from sk_pwiser._utils._doc_links import DocLink
 from sk_pwiser._utils._warnings import warn_user

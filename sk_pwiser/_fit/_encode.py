@@ -10,6 +10,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from sk_pwiser._columns import _encoder, _history_names, _misread
+from sk_pwiser._columns._new_values import NewValues
+from sk_pwiser._columns._number import FEW_VALUES
+from sk_pwiser._columns._target_statistics import BlockCounts, find_target_columns
 from sk_pwiser._fit._file_rows import FileRows, TableLearner
 from sk_pwiser._fit._file_store import FileStore, encode_eval_rows
 from sk_pwiser._fit._hold_out import (
@@ -19,12 +23,13 @@ from sk_pwiser._fit._hold_out import (
     random_state_at,
     warn_about_trained,
 )
-from sk_pwiser._table import _column_kinds, _encoder
-from sk_pwiser._table._blocks import SHARE_OF_REPEATS, Blocks, RowOrder, RowSample
-from sk_pwiser._table._categories import NewValues
-from sk_pwiser._table._numbers import FEW_VALUES
-from sk_pwiser._table._row_drift import find_drift
-from sk_pwiser._table._row_units import (
+from sk_pwiser._rows._batches import Impressions, TrainingRows
+from sk_pwiser._rows._blocks import SHARE_OF_REPEATS, Blocks
+from sk_pwiser._rows._checked_rows import CheckedRows, named_place
+from sk_pwiser._rows._row_drift import find_drift
+from sk_pwiser._rows._row_order import RowOrder
+from sk_pwiser._rows._row_sample import RowSample
+from sk_pwiser._rows._row_units import (
     MOST_EQUAL_ROWS,
     UnitKeys,
     are_counts,
@@ -34,15 +39,17 @@ from sk_pwiser._table._row_units import (
     split_large_units,
     warn_about_few_cells,
 )
-from sk_pwiser._table._target_statistics import BlockCounts, find_target_columns
+from sk_pwiser._settings import left_out_column, shared_param
 from sk_pwiser._times import row_times
 from sk_pwiser._training import _schema
-from sk_pwiser._training._batches import Impressions, TrainingRows
-from sk_pwiser._training._components import LARGEST_SEED, check_task_weights
+from sk_pwiser._training._checked_components import check_task_weights
+from sk_pwiser._training._early_stopping import usable_monitor
+from sk_pwiser._training._encoded_data import EncodedData
+from sk_pwiser._training._growth import Growth, grow_schema
 from sk_pwiser._training._level import LevelRecord
-from sk_pwiser._training._schedule_and_stopping import usable_monitor
-from sk_pwiser._training._schema import EncodedData, Rows, Schema, named_place
+from sk_pwiser._training._schema import Schema
 from sk_pwiser._utils._equality import equal
+from sk_pwiser._utils._random import LARGEST_SEED
 from sk_pwiser._utils._warnings import warn_user
 
 if TYPE_CHECKING:
@@ -52,7 +59,7 @@ if TYPE_CHECKING:
 LARGEST_NUMBER_NAMED = 4
 
 # Rows, their codes and other inputs, and their times.
-Part = tuple[Rows, tuple[Any, ...], np.ndarray | None]
+Part = tuple[CheckedRows, tuple[Any, ...], np.ndarray | None]
 
 
 def encode(
@@ -71,7 +78,7 @@ def encode(
     targets, weights = summary.labels()
     for message in targets.problems(
         constant_tasks=not plan.origin.is_update,
-        task_space=_schema.shared_param(plan.settings, "task_space"),
+        task_space=shared_param(plan.settings, "task_space"),
         weights=weights if summary.per_task else None,
     ):
         warn_user(message)
@@ -91,7 +98,7 @@ def encode(
     if holds_out and not plan.by_time:
         # Random validation rows are in the history of later training rows.
         names = [column.name for column in encoding.schema.encoder.columns_]
-        if (column := _column_kinds.history_column(names)) is not None:
+        if (column := _history_names.history_column(names)) is not None:
             warn_user(
                 f"X has columns of HistoryFeatures, such as {column!r}, but the "
                 "validation rows of early stopping are drawn at random: training rows "
@@ -180,7 +187,7 @@ class Encoding:
     """
 
     schema: Any
-    growth: _schema.Growth | None = None
+    growth: Growth | None = None
     # What rows in one part give in the first pass, so that they are not read again.
     whole: Part | None = None
     store: Any = None
@@ -231,7 +238,7 @@ class Encoding:
         """
         settings, summary = self.plan.settings, self.source.summary
         if self.earlier is not None:
-            left_out = _schema.left_out_column(settings)
+            left_out = left_out_column(settings)
             if left_out in [c.name for c in self.earlier.encoder.read_columns_]:
                 raise ValueError(
                     f"time_column={left_out!r} was a feature in the earlier fit. Set "
@@ -240,7 +247,7 @@ class Encoding:
         parts = self.source.parts("Learning the columns")
         first, second = next(parts), next(parts, None)
         if self.adds and settings.encoding_params["grow_vocabulary"]:
-            self.earlier, self.growth = _schema.grow_schema(self.earlier, first.X)
+            self.earlier, self.growth = grow_schema(self.earlier, first.X)
         if self.adds and self.plan.components is not None:
             # The earlier net stays usable, and so do its statistics.
             statistics = deepcopy(self.earlier.statistics)
@@ -272,7 +279,7 @@ class Encoding:
             self.schema = replace(self.schema, base_rates=summary.base_rates())
 
     def _learn_whole(
-        self, rows: Rows, encoder: _encoder.TableEncoder
+        self, rows: CheckedRows, encoder: _encoder.TableEncoder
     ) -> tuple[_encoder.TableEncoder, Any]:
         """Learn and encode all rows at once; return encoder and target statistics.
 
@@ -289,7 +296,7 @@ class Encoding:
             learnt = encoder.fit(rows.X, weights)
             # Constants are usual in a small batch, and in a single row.
             if not is_update and len(rows) > 1:
-                _column_kinds.warn_about_constants(encoder.columns_)
+                _misread.warn_about_constants(encoder.columns_)
             statistics = _schema.unfitted_statistics(
                 settings, encoder, rows.targets.values.shape, is_update=is_update
             )
@@ -309,7 +316,7 @@ class Encoding:
                 columns = [each for each in columns if id(each) not in known]
             elif statistics is not None and len(codes) < FEW_VALUES:
                 with_rates = statistics.column_names(encoder)
-            _column_kinds.warn_about_few_values(columns, with_rates)
+            _misread.warn_about_few_values(columns, with_rates)
         times = times_of(self.plan, rows.X, encoder)
         self.blocks.add(len(rows), times)
         self.whole = rows, (codes, *inputs), times
@@ -319,7 +326,7 @@ class Encoding:
 
     def _find_units(
         self,
-        rows: Rows,
+        rows: CheckedRows,
         codes: np.ndarray,
         numeric: np.ndarray,
         bags: Any = None,
@@ -385,7 +392,7 @@ class Encoding:
         )
 
     def _learn_parts(
-        self, parts: Iterator[Rows], encoder: _encoder.TableEncoder
+        self, parts: Iterator[CheckedRows], encoder: _encoder.TableEncoder
     ) -> _encoder.TableEncoder:
         """Learn rows in several parts."""
         source, is_new = self.source, self.earlier is None

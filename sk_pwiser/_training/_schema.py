@@ -1,46 +1,31 @@
-"""The rows of a table, and the schema by which they become tensors."""
+"""The schema of a fit: the encoding of the columns, and the tasks."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from copy import copy
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
 from scipy.sparse import csr_array
-from sklearn.utils import Bunch, _safe_indexing
+from sklearn.utils import Bunch
 
-from sk_pwiser._model_files import PlainForm
-from sk_pwiser._table import STATE_CLASSES as TABLE_CLASSES
-from sk_pwiser._table._categories import LEAST_DROPOUT, UNSEEN, CategoryColumn
-from sk_pwiser._table._column_kinds import check_encoding_params, vector_counts
-from sk_pwiser._table._encoder import TableEncoder, grow_encoder
-from sk_pwiser._table._frames import as_table, collected, find_column, refuse_parts
-from sk_pwiser._table._labels import SoftTargets, Targets, check_tasks
-from sk_pwiser._table._lists import ListColumn
-from sk_pwiser._table._numbers import NumericColumn
-from sk_pwiser._table._target_statistics import (
-    ExtendedStatistics,
+from sk_pwiser._columns import STATE_CLASSES as COLUMN_CLASSES
+from sk_pwiser._columns._category import UNSEEN, CategoryColumn
+from sk_pwiser._columns._encoder import TableEncoder
+from sk_pwiser._columns._frames import find_column
+from sk_pwiser._columns._list import ListColumn
+from sk_pwiser._columns._new_values import LEAST_DROPOUT
+from sk_pwiser._columns._number import NumericColumn
+from sk_pwiser._columns._target_statistics import (
     TargetStatistics,
     make_target_statistics,
 )
-from sk_pwiser._table._weights_and_groups import (
-    RowSummary,
-    base_rates,
-    check_groups,
-    check_match,
-    combine_weights,
-    number_groups,
-)
+from sk_pwiser._model_files import PlainForm
+from sk_pwiser._rows._batches import Impressions, gather_bags
+from sk_pwiser._settings import Settings, left_out_column, shared_param
 from sk_pwiser._tasks._conditional_labels import conditional_labels, labels_of_parents
-from sk_pwiser._training._batches import Impressions, TrainingRows, gather_bags
-from sk_pwiser._training._settings import Settings
-from sk_pwiser._utils._warnings import warn_user
-from sk_pwiser.networks import Bags, BagSpec, NetworkSpec, numeric_widths
-
-if TYPE_CHECKING:
-    from sk_pwiser._training._level import LevelRecord
+from sk_pwiser._tasks._labels import SoftTargets, Targets
+from sk_pwiser.networks import Bags, BagSpec, NetworkSpec
 
 # The default of `embedding_dim`: "auto" makes embeddings narrower, never wider, so that
 # the memory of large vocabularies does not depend on it.
@@ -58,59 +43,6 @@ def bag_inputs(bags: Sequence[np.ndarray | None] | None) -> dict[str, np.ndarray
     if found:
         found["bag_indices"] = found["bag_indices"].astype(np.int64)
     return found
-
-
-class GivenRows(NamedTuple):
-    """A table with labels, weights and groups as the user passes them to `fit`."""
-
-    X: Any
-    Y: Any
-    sample_weight: Any = None
-    groups: Any = None
-
-
-@dataclass(frozen=True)
-class Rows:
-    """Rows whose labels, weights and groups were checked, with a table not encoded."""
-
-    X: Any
-    targets: Any
-    # Not scaled, (n_samples,) or (n_samples, n_tasks), where 0 marks a label that is
-    # ignored.
-    weights: np.ndarray | None = None
-    groups: np.ndarray | None = None  # int64 (n_samples,)
-    place: str | None = None  # file and row of a part, for messages
-
-    def __len__(self) -> int:
-        return len(self.targets.values)
-
-    def with_weight(self) -> "Rows":
-        """Leave out the rows of weight 0."""
-        if self.weights is None:
-            return self
-        is_kept = self.weights.reshape(len(self.weights), -1).any(axis=1)
-        if is_kept.all():
-            return self
-        kept = np.flatnonzero(is_kept)
-        return replace(
-            self,
-            X=_safe_indexing(self.X, kept) if self.place is None else self.X.take(kept),
-            targets=self.targets.at(kept),
-            weights=self.weights[kept],
-            groups=None if self.groups is None else self.groups[kept],
-        )
-
-
-@contextmanager
-def named_place(place: str | None) -> Iterator[None]:
-    """Add the file and row of a part to the message of an error."""
-    try:
-        yield
-    except (TypeError, ValueError) as error:
-        if place is None:
-            raise
-        kind = TypeError if isinstance(error, TypeError) else ValueError
-        raise kind(f"In {place}: {error}") from error
 
 
 def task_labels(
@@ -329,169 +261,6 @@ class Schema:
         return found
 
 
-class TableRows:
-    """The rows of a table in memory: a data set of one part."""
-
-    sample_rows = None  # all rows are read
-
-    def __init__(
-        self,
-        settings: Settings,
-        rows: Rows,
-        weight_scale: float | None = None,
-        origin: str = "the training rows",  # as errors name them
-        given_groups: "GivenGroups | None" = None,
-    ) -> None:
-        self.settings = settings
-        self.rows: Any = rows
-        self.given_groups = given_groups
-        self.origin = origin
-        self.n_rows = len(rows)
-        self.has_groups = rows.groups is not None
-        self.summary: Any = RowSummary(weight_scale)
-        self.summary.add(rows.targets, rows.weights)
-        self.tasks: Targets = self.summary.tasks
-        self.has_task_weights: bool = self.summary.per_task
-
-    def again(self) -> "TableRows":
-        """Return the same rows for another fit: encoding releases those of a fit."""
-        return copy(self)
-
-    def parts(self, label: str) -> Iterator[Rows]:
-        """Yield the rows; `label` is what is done with them."""
-        yield self.rows
-
-    def encode(self, schema: Schema) -> Impressions:
-        """Encode validation rows like the rows of a prediction."""
-        rows = self.rows
-        with named_place(self.origin):
-            encoded = schema.transform(rows.X)
-        return encoded.labelled(rows.targets.values, self.summary.scaled, rows.groups)
-
-
-class GivenGroups(NamedTuple):
-    """Groups as the user passed them, for messages that name one."""
-
-    values: Any
-    indices: np.ndarray  # of all rows, by `check_groups`
-    used_indices: np.ndarray  # of the rows with a weight
-
-    def value_of(self, row: int) -> Any:
-        """Return the group of one of the rows with a weight."""
-        place = int(np.argmax(self.indices == self.used_indices[row]))
-        return np.asarray(collected(self.values), dtype=object)[place]
-
-
-# A mean of the weights that is so many times larger or smaller than that of the first
-# call is probably in another unit.
-LARGEST_RATIO = 10.0
-
-
-def read_table(
-    settings: Settings,
-    given: GivenRows,
-    expected: Targets | None = None,
-    classes: Any = None,
-    *,
-    is_update: bool = False,
-    weight_scale: float | None = None,
-    origin: str = "the training rows",
-) -> TableRows:
-    """Check all but the table itself, and leave out the rows of weight 0.
-
-    `expected` has the tasks of the earlier fit, or of the training rows. Weights are
-    divided by `weight_scale`, by default by their mean. The rows of an update may have
-    only one of the classes.
-    """
-    refuse_parts(given.X)
-    targets = Y = collected(given.Y)
-    check_encoding_params(settings.encoding_params)
-    if not isinstance(Y, SoftTargets):
-        targets = check_tasks(settings, Y, expected, classes, is_update)
-    X, sample_weight, groups = as_table(given.X), given.sample_weight, given.groups
-    n_samples = len(targets.values)
-    check_match(X, n_samples, Y=Y, sample_weight=sample_weight, groups=groups)
-    targets, weights = combine_weights(targets, sample_weight)
-    group_indices = check_groups(groups, n_samples)
-    rows = Rows(X, targets, weights, group_indices).with_weight()
-    given_groups = None
-    if rows.groups is not None:
-        given_groups = GivenGroups(groups, group_indices, rows.groups)
-        rows = replace(rows, groups=number_groups(rows.groups))
-    if sample_weight is None:
-        weight_scale = 1.0  # the weights, if any, are 0 for missing labels
-    checked = TableRows(settings, rows, weight_scale, origin, given_groups)
-    mean = checked.summary.weights.own_mean
-    if sample_weight is not None and None not in (weight_scale, mean):
-        ratio = mean / weight_scale
-        if not 1 / LARGEST_RATIO <= ratio <= LARGEST_RATIO:
-            warn_user(
-                f"The mean of sample_weight is {mean:g}, but {weight_scale:g} in the "
-                "first call, which is 1 without weights. partial_fit divides by the "
-                f"latter, so that these rows count {ratio:.3g} times as much as those. "
-                "Scale the weights if that is not intended."
-            )
-    return checked
-
-
-class ColumnInput(NamedTuple):
-    """How a column enters the network of a fit, or why a fit refuses it."""
-
-    kind: str
-    encoding: str = ""
-    vectors: int = 0  # number of embeddings of its values
-    width: int = 0  # number of inputs of the first layer
-    content: str | None = None  # "amounts" or "dates", if its categories are such text
-    error: str = ""
-
-
-def column_inputs(
-    settings: Settings, X: Any, targets: Targets, estimator_name: str
-) -> tuple[Any, dict[Any, ColumnInput]]:
-    """Return a table as a fit reads it, and how each column would enter the network."""
-    check_encoding_params(settings.encoding_params)
-    encoder = make_encoder(settings, estimator_name)
-    errors: dict[Any, str] = {}
-    X, *_ = encoder.fit(X, errors=errors)
-    encoder.columns_ = [c for c in encoder.columns_ if c.name not in errors]
-    shape = X.shape[0], targets.values.shape[1]
-    statistics = unfitted_statistics(settings, encoder, shape)
-    rates = base_rates(targets.values, parents=targets.parents)
-    schema = Schema.of(settings, encoder, targets, rates, statistics)
-    spec = schema.spec(settings)
-    names = getattr(encoder, "feature_names_in_", range(encoder.n_features_in_))
-    if encoder.sparse_ is not None:
-        sparse = ColumnInput("sparse", "embedding", 1, spec.embedding_dim)
-        return X, dict.fromkeys(names, sparse)
-    numeric, places = numeric_widths(spec), schema.places()
-    vectors = vector_counts(encoder)
-    found = {n: ColumnInput("refused", error=text) for n, text in errors.items()}
-    for column in encoder.columns_:
-        name, text = column.name, column.encoding
-        codes, inputs, bags = places.get(name, ((), (), ()))
-        if inputs and (codes or bags):
-            text += ", rates"
-        width = sum(spec.widths[code] for code in codes)
-        width += spec.embedding_dim * len(bags) + sum(numeric[i] for i in inputs)
-        content = getattr(column, "content_", None)
-        found[name] = ColumnInput(
-            column.kind, text, vectors.get(name, 0), width, content
-        )
-    return X, {name: found[name] for name in names}
-
-
-def shared_param(settings: Settings, name: str) -> Any:
-    """Return one of the entries of `network_params` that every network takes."""
-    value = settings.network_params.get(name, getattr(NetworkSpec, name))
-    return tuple(value) if isinstance(value, list) else value
-
-
-def left_out_column(settings: Settings) -> Any:
-    """Return the column that orders the rows and is no feature, None without one."""
-    params = settings.encoding_params
-    return None if params["time_feature"] else params["time_column"]
-
-
 def make_encoder(settings: Settings, estimator_name: str) -> TableEncoder:
     """Return the encoder of the settings, not yet fitted."""
     # Parameters of the encoder under the same names.
@@ -507,97 +276,6 @@ def make_encoder(settings: Settings, estimator_name: str) -> TableEncoder:
         time_column=left_out_column(settings),
         estimator_name=estimator_name,
     )
-
-
-class Growth(NamedTuple):
-    """The earlier row of each row of tables that have grown, and whether it is new.
-
-    New rows are copies of the row of unseen values of their column. Lists that share a
-    vocabulary have no such row, and no new one.
-    """
-
-    of_columns: tuple[np.ndarray, np.ndarray]  # embedding tables of category columns
-    of_bags: tuple[np.ndarray, np.ndarray]  # vectors that lists do not share
-
-
-def grow_schema(schema: Schema, X: Any) -> tuple[Schema, Growth | None]:
-    """Return a schema with codes for the frequent new values, and how tables grow.
-
-    The second result is None if there are no such values.
-    """
-    before = schema.encoder
-    encoder, origins, vectors = grow_encoder(before, X)
-    sizes = [
-        [column.n_own for column in each.of_kind(ListColumn)] + each.cardinalities_
-        for each in (before, encoder)
-    ]
-    if sizes[0] == sizes[1]:
-        return schema, None
-    statistics = schema.statistics
-    if statistics is not None:
-        statistics = ExtendedStatistics(
-            statistics, origins, "new", adds=True, vectors=vectors
-        )
-    rows = [
-        # A value that was rare has a code, but no embedding.
-        np.where(origin[:n_new] < n_old, origin[:n_new], -1)
-        for origin, n_old, n_new in zip(
-            origins, before.cardinalities_, encoder.cardinalities_, strict=True
-        )
-    ]
-    growth = Growth(
-        _in_one_table(rows, before.cardinalities_),
-        _in_one_table(vectors, [column.n_own for column in before.of_kind(ListColumn)]),
-    )
-    return replace(schema, encoder=encoder, statistics=statistics), growth
-
-
-@dataclass(frozen=True)
-class EncodedData:
-    """The rows as tensors, and what the host has learnt of them."""
-
-    train: TrainingRows
-    valid: TrainingRows | None
-    further: Mapping[str, TrainingRows]  # only measured
-    schema: Schema
-    epochs: tuple[str | None, int, int]  # monitored column, first that counts, last
-    weight_scale: float  # by which weights were divided
-    base_rates: Sequence[float]  # of these rows; in later updates, of the first call
-    # Per row, validation rows included: the numbers of events of each task, and the
-    # weights of these and of the events of its parent, or of all rows without one.
-    event_shares: Sequence[Sequence[float]]
-    holds_out: bool  # whether a part of the rows is held out
-    split_rows: dict[str, Any] | None = None  # that these were drawn from at random
-    unrelated: Mapping[int, float] = field(default_factory=dict)  # of `Targets`
-    growth: Growth | None = None  # of the tables of the earlier net
-    # Codes, labels, task weights and elements of lists of rows that are not in the
-    # target statistics yet.
-    labelled: tuple[np.ndarray, np.ndarray, np.ndarray, list[Any]] | None = None
-    # The level over time, if the last rows in time are held out.
-    level: "LevelRecord | None" = None
-
-    def to(self, device: torch.device) -> "EncodedData":
-        """Move the tensors to a device if they fit."""
-        train = self.train.to(device)
-        further = {name: rows.to(train.device) for name, rows in self.further.items()}
-        valid = self.valid
-        if isinstance(valid, Impressions) and valid.rows is not None:
-            # Both select rows of the same tensors, which are moved once.
-            assert isinstance(train, Impressions)
-            valid = replace(train, rows=valid.rows.to(train.device))
-        elif valid is not None:
-            valid = valid.to(device)
-        return replace(self, train=train, valid=valid, further=further)
-
-
-def _in_one_table(
-    origins: Sequence[np.ndarray], sizes: Sequence[int]
-) -> tuple[np.ndarray, np.ndarray]:
-    """Join rows of parts of a table, which had these sizes; -1 marks new rows."""
-    parts = zip(origins, np.cumsum([0, *sizes])[:-1], strict=True)
-    rows = [first + np.where(own < 0, UNSEEN, own) for own, first in parts]
-    is_new = [np.zeros(0, dtype=bool), *(own < 0 for own in origins)]
-    return np.concatenate([np.zeros(0, dtype=np.int64), *rows]), np.concatenate(is_new)
 
 
 def statistics_selection(settings: Settings) -> str:
@@ -664,4 +342,4 @@ def encode_plain(
 
 
 # Classes of an encoding, for files.
-STATE_CLASSES = (*TABLE_CLASSES, Schema)
+STATE_CLASSES = (*COLUMN_CLASSES, SoftTargets, Targets, Schema)

@@ -14,7 +14,7 @@ from scipy.optimize import brentq, minimize, minimize_scalar
 from scipy.special import expit, logit
 from sklearn.isotonic import IsotonicRegression
 
-from sk_pwiser._table._frames import as_table, column_of, is_missing
+from sk_pwiser._columns._frames import as_table, column_of, is_missing
 
 # Number of rows that are added with each label, at the end of the logits where the
 # label is least expected. They keep the rates above 0 and below 1.

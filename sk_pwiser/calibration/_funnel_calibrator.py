@@ -23,13 +23,13 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import _check_method_params, check_is_fitted
 
 from sk_pwiser import _responses
+from sk_pwiser._columns import _frames
 from sk_pwiser._estimator._parameter_checks import checks_parameters
 from sk_pwiser._estimator._prediction_mixin import PredictionMixin
 from sk_pwiser._model_files import PlainForm, read_file, write_file
-from sk_pwiser._table import _frames
-from sk_pwiser._table._labels import binary_labels, read_labels
-from sk_pwiser._table._weights_and_groups import check_weights
 from sk_pwiser._tasks import _tree
+from sk_pwiser._tasks._labels import binary_labels, read_labels
+from sk_pwiser._tasks._weights import check_weights
 from sk_pwiser._utils import _checks, _warnings
 from sk_pwiser._utils._doc_links import DocLink
 from sk_pwiser.calibration import _curves
@@ -641,6 +641,46 @@ class FunnelCalibrator(
             return self._calibrate(estimator_logits.astype(np.float64), row_groups)
 
         return names if estimator_reads_by else [*names, by], logits
+
+    def _recombined_logits(
+        self, *tables: Any
+    ) -> tuple[list[Any], np.ndarray, Callable[[np.ndarray], np.ndarray]]:
+        """Return names, hashes and a function as those of the estimator, calibrated."""
+        check_is_fitted(self)
+        self._check_training()
+        inputs = [
+            _curves.without_groups(table, self.by_, self.estimator_) for table in tables
+        ]
+        names, hashes, uncalibrated_logits = self.estimator_._recombined_logits(*inputs)
+        n_inputs = len(names)
+        if self.by_ is None:
+
+            def logits(sources: np.ndarray) -> np.ndarray:
+                estimator_logits = uncalibrated_logits(sources)
+                return self._calibrate(estimator_logits.astype(np.float64), None)
+
+            return names, hashes, logits
+
+        groups = [
+            group for table in tables for group in self._known_groups(table) or ()
+        ]
+        if self.by_ in names:
+            column_of_groups = names.index(self.by_)
+        else:
+            column_of_groups = n_inputs
+            index = {
+                group: number for number, group in enumerate(dict.fromkeys(groups))
+            }
+            numbers = np.array([index[group] for group in groups], dtype=np.uint64)
+            names = [*names, self.by_]
+            hashes = np.column_stack([hashes, numbers])
+
+        def logits_of_groups(sources: np.ndarray) -> np.ndarray:
+            estimator_logits = uncalibrated_logits(sources[:, :n_inputs])
+            row_groups = [groups[row] for row in sources[:, column_of_groups]]
+            return self._calibrate(estimator_logits.astype(np.float64), row_groups)
+
+        return names, hashes, logits_of_groups
 
     task = available_if(lambda self: hasattr(self.estimator, "task"))(
         PredictionMixin.task

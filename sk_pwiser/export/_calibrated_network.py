@@ -8,10 +8,12 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
+from sk_pwiser._columns._array import ArrayColumn
+from sk_pwiser._columns._category import CategoryColumn
+from sk_pwiser._columns._list import ListColumn
+from sk_pwiser._columns._list_weights import ListWeights
+from sk_pwiser._columns._registry import NUMERIC_ENCODINGS
 from sk_pwiser._estimator._classifier import MultiTaskCTRCVRClassifier
-from sk_pwiser._table._categories import CategoryColumn
-from sk_pwiser._table._lists import ListColumn, ListWeights
-from sk_pwiser._table._numbers import NUMERIC_ENCODINGS, ArrayColumn
 from sk_pwiser._tasks._tree import read_task_parents
 from sk_pwiser.calibration import FunnelCalibrator
 from sk_pwiser.networks import Bags

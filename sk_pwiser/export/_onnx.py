@@ -12,9 +12,10 @@ import torch
 from sklearn.utils.fixes import parse_version
 from torch.overrides import TorchFunctionMode
 
+from sk_pwiser._columns._category import UNSEEN, CategoryColumn
+from sk_pwiser._columns._list import ListColumn
+from sk_pwiser._columns._list_weights import ListWeights
 from sk_pwiser._model_files import write_bytes
-from sk_pwiser._table._categories import UNSEEN, CategoryColumn
-from sk_pwiser._table._lists import ListColumn, ListWeights
 from sk_pwiser._utils._checks import check_choice
 from sk_pwiser._utils._extras import import_extra
 from sk_pwiser.export import _calibrated_network

@@ -8,8 +8,10 @@ from itertools import pairwise
 
 import numpy as np
 
-from sk_pwiser._table import _categories, _frames
-from sk_pwiser._table._lists import Elements, ListColumn, ListWeights, combine_bags
+from sk_pwiser._columns import _category, _frames, _value_kinds
+from sk_pwiser._columns._bags import combine_bags
+from sk_pwiser._columns._list import Elements, ListColumn
+from sk_pwiser._columns._list_weights import ListWeights
 from sk_pwiser._training._schema import bag_inputs
 from sk_pwiser._utils._checks import check_choice
 from sk_pwiser._utils._extras import import_extra
@@ -29,7 +31,7 @@ TYPES_OF_KINDS = {"text": {str}, "numbers": {bool, int, float}}
 
 
 def make_field(column):
-    if isinstance(column, _categories.CategoryColumn):
+    if isinstance(column, _category.CategoryColumn):
         return CategoryField(column)
     if isinstance(column, ListColumn):
         return ListField(column)
@@ -95,7 +97,7 @@ class CategoryField:
         self.column = copy.copy(column)
         self.column.place = None  # messages begin with the row
         self.column.codes_ = dict(column.codes_)
-        self._inexact = _categories.inexact_classes(column.large)
+        self._inexact = _value_kinds.inexact_classes(column.large)
         # Unknown values of these types are unseen values, without a further check.
         self._unseen_types = set()
         if column.vocabulary.n_hash_buckets is None:
@@ -131,7 +133,7 @@ class CategoryField:
         if _frames.is_missing(value):
             return self.column.missing_code_
         if type(value) in self._unseen_types and not isinstance(value, self._inexact):
-            return _categories.UNSEEN
+            return _category.UNSEEN
         # `transform` checks the kind of the value.
         try:
             return int(self.column.transform(as_column([value]))[0])
@@ -280,7 +282,7 @@ class RowEncoder:
                 numeric += list(rates[:, 0] if n_rows == 1 else rates)
         codes = as_rows(codes, n_rows, np.int64)
         # Rare values have target statistics, but no embedding.
-        codes = np.where(codes < self._cardinalities, codes, _categories.UNSEEN)
+        codes = np.where(codes < self._cardinalities, codes, _category.UNSEEN)
         return codes, as_rows(numeric, n_rows, np.float32), bags
 
 

@@ -7,10 +7,10 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 from scipy.sparse import coo_array
 
-from sk_pwiser._table._categories import factorize
-from sk_pwiser._table._column_kinds import looks_like_codes
-from sk_pwiser._table._frames import is_missing, list_columns, read_lists, to_float
-from sk_pwiser._table._numbers import NUMERIC_ENCODINGS
+from sk_pwiser._columns._factorize import factorize
+from sk_pwiser._columns._frames import is_missing, list_columns, read_lists, to_float
+from sk_pwiser._columns._misread import looks_like_codes
+from sk_pwiser._columns._registry import NUMERIC_ENCODINGS
 
 # As few as give each fold some of the rare conversions.
 N_FOLDS = 5

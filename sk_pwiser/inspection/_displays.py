@@ -11,9 +11,10 @@ from sklearn.utils import _safe_indexing
 from sklearn.utils.validation import _num_samples, check_consistent_length
 
 from sk_pwiser import _responses
-from sk_pwiser._table._frames import collected, column_of
-from sk_pwiser._table._labels import check_order, names_of_columns
-from sk_pwiser._table._weights_and_groups import check_match, check_weights
+from sk_pwiser._columns._frames import collected, column_of
+from sk_pwiser._tasks._labels import check_order, names_of_columns
+from sk_pwiser._tasks._row_match import check_match
+from sk_pwiser._tasks._weights import check_weights
 from sk_pwiser._utils._extras import import_extra
 from sk_pwiser._utils._warnings import warn_user
 

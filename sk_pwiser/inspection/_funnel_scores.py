@@ -10,7 +10,7 @@ from scipy.special import logit
 from scipy.stats import gaussian_kde
 
 from sk_pwiser._responses import check_task, find_task
-from sk_pwiser._stratify import funnel_depth
+from sk_pwiser._tasks._stratify import funnel_depth
 from sk_pwiser._tasks._tree import task_paths
 from sk_pwiser.inspection import _displays
 

@@ -10,7 +10,7 @@ from scipy.stats import t
 from sklearn.exceptions import UndefinedMetricWarning
 from sklearn.utils import Bunch, check_random_state
 
-from sk_pwiser._table._frames import collected
+from sk_pwiser._columns._frames import collected
 from sk_pwiser._utils._checks import check_integer
 from sk_pwiser._utils._warnings import warn_user
 from sk_pwiser.inspection import _displays

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from sklearn.utils import _safe_indexing, check_consistent_length, check_random_state
 
-from sk_pwiser._stratify import depth_in_tree
-from sk_pwiser._table._frames import as_table, collected, is_sparse, result_frame
-from sk_pwiser._table._labels import check_targets
-from sk_pwiser._table._weights_and_groups import check_match
+from sk_pwiser._columns._frames import as_table, collected, is_sparse, result_frame
+from sk_pwiser._tasks._labels import check_targets
+from sk_pwiser._tasks._row_match import check_match
+from sk_pwiser._tasks._stratify import depth_in_tree
 from sk_pwiser._times import NUMBER, Times, times_of
 from sk_pwiser._utils._checks import check_choice, check_integer
 from sk_pwiser._utils._text_tables import aligned

@@ -24,8 +24,8 @@ from sklearn.utils.parallel import Parallel, delayed
 from sklearn.utils.validation import _check_method_params, _num_samples
 
 from sk_pwiser import _responses
-from sk_pwiser._table._frames import collected, column_of, refuse_parts, selectable
-from sk_pwiser._table._weights_and_groups import check_match
+from sk_pwiser._columns._frames import collected, column_of, refuse_parts, selectable
+from sk_pwiser._tasks._row_match import check_match
 from sk_pwiser._tasks._tree import path_to
 from sk_pwiser._utils._checks import is_iterable
 from sk_pwiser._utils._warnings import warn_user

@@ -22,12 +22,12 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.utils import _safe_indexing
 from sklearn.utils.fixes import parse_version
 
+from sk_pwiser._columns._category import CategoryColumn
+from sk_pwiser._columns._encoder import TableEncoder
+from sk_pwiser._columns._frames import collected, is_missing, selectable
+from sk_pwiser._columns._number import NumericColumn
 from sk_pwiser._responses import check_targets
-from sk_pwiser._table._categories import CategoryColumn
-from sk_pwiser._table._encoder import TableEncoder
-from sk_pwiser._table._frames import collected, is_missing, selectable
-from sk_pwiser._table._labels import read_labels
-from sk_pwiser._table._numbers import NumericColumn
+from sk_pwiser._tasks._labels import read_labels
 from sk_pwiser._utils._extras import import_extra
 from sk_pwiser.model_selection._compare_losses import cross_validate_models
 from sk_pwiser.model_selection._loss_comparison import LossComparison

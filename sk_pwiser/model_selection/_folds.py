@@ -15,11 +15,11 @@ from sklearn.model_selection._split import GroupsConsumerMixin
 from sklearn.utils import check_random_state, column_or_1d, indexable
 from sklearn.utils.validation import _num_samples
 
+from sk_pwiser._columns._frames import collected, column_of
+from sk_pwiser._columns._history_names import history_column
 from sk_pwiser._responses import check_rows
-from sk_pwiser._stratify import funnel_strata, merge_rare
-from sk_pwiser._table._column_kinds import history_column
-from sk_pwiser._table._frames import collected, column_of
-from sk_pwiser._table._weights_and_groups import sort_groups
+from sk_pwiser._tasks._groups import sort_groups
+from sk_pwiser._tasks._stratify import funnel_strata, merge_rare
 from sk_pwiser._tasks._tree import CHAIN
 from sk_pwiser._times import (
     check_duration,

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from sk_pwiser._table._frames import result_frame
+from sk_pwiser._columns._frames import result_frame
 from sk_pwiser._utils._checks import check_number
 from sk_pwiser._utils._extras import import_extra
 from sk_pwiser._utils._text_tables import aligned

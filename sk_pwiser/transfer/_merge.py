@@ -13,7 +13,7 @@ from torch.func import functional_call
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from sk_pwiser._table._frames import as_table
+from sk_pwiser._columns._frames import as_table
 from sk_pwiser._training._callbacks import Freezer
 from sk_pwiser._utils._checks import (
     accept_any_case_of_y,

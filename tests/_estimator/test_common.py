@@ -12,7 +12,7 @@ from sklearn.utils.estimator_checks import (
 )
 
 from sk_pwiser import MultiTaskCTRCVRClassifier, TaskView
-from sk_pwiser._table._numbers import NUMERIC_ENCODINGS
+from sk_pwiser._columns._registry import NUMERIC_ENCODINGS
 from sk_pwiser.calibration import FunnelCalibrator
 from sk_pwiser.losses import LOSSES
 from sk_pwiser.networks import INTERACTIONS, NETWORKS

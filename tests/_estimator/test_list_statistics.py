@@ -7,10 +7,10 @@ from numpy.testing import assert_allclose
 from refusals import small
 from rows_with_statistics import fit_transform
 
-from sk_pwiser._table._blocks import assign_blocks
-from sk_pwiser._table._categories import FIRST_VALUE
-from sk_pwiser._table._lists import Elements
-from sk_pwiser._table._target_statistics import TargetStatistics
+from sk_pwiser._columns._category import FIRST_VALUE
+from sk_pwiser._columns._list import Elements
+from sk_pwiser._columns._target_statistics import TargetStatistics
+from sk_pwiser._rows._blocks import assign_blocks
 from sk_pwiser.datasets import ParquetImpressions
 
 N, TASKS = 600, ["click", "conversion"]

@@ -8,7 +8,7 @@ from refusals import X, Y, refuses, small
 from skorch.callbacks import Callback
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
-from sk_pwiser._table._encoder import TableEncoder
+from sk_pwiser._columns._encoder import TableEncoder
 from sk_pwiser.inspection import task_importances
 from sk_pwiser.losses import MultiTaskLoss
 from sk_pwiser.networks import MultiTaskNetwork, NetworkOutput

@@ -22,8 +22,8 @@ from pools import Brier
 from sklearn.metrics import roc_auc_score
 from skorch.callbacks import Callback, EarlyStopping
 
+from sk_pwiser._columns._registry import NUMERIC_ENCODINGS
 from sk_pwiser._fit import StreamedImpressions
-from sk_pwiser._table._numbers import NUMERIC_ENCODINGS
 from sk_pwiser.calibration import FunnelCalibrator
 from sk_pwiser.datasets import ParquetImpressions
 from sk_pwiser.model_selection import compare_losses

@@ -12,16 +12,13 @@ from sk_pwiser import MultiTaskCTRCVRClassifier
 from sk_pwiser._fit import _hold_out
 from sk_pwiser._fit._file_rows import GroupNumbers
 from sk_pwiser._fit._hold_out import HoldOut, hold_out
-from sk_pwiser._table._blocks import Blocks, RowSample, assign_blocks
-from sk_pwiser._table._labels import check_targets
-from sk_pwiser._table._weights_and_groups import (
-    RowSummary,
-    base_rates,
-    combine_weights,
-    scale_weights,
-)
-from sk_pwiser._training._schema import Rows
-from sk_pwiser._training._settings import Settings
+from sk_pwiser._rows._blocks import Blocks, assign_blocks
+from sk_pwiser._rows._checked_rows import CheckedRows
+from sk_pwiser._rows._row_sample import RowSample
+from sk_pwiser._rows._row_summary import RowSummary
+from sk_pwiser._settings import Settings
+from sk_pwiser._tasks._labels import check_targets
+from sk_pwiser._tasks._weights import base_rates, combine_weights, scale_weights
 from sk_pwiser.model_selection import funnel_holdout
 
 PARTS = [slice(0, 30), slice(30, 31), slice(31, 200), slice(200, 300)]
@@ -44,7 +41,7 @@ def hold_outs(y, groups=None, n_seeds=1, fraction=0.1, size=300):
     targets = [check_targets(y[i : i + size], missing_labels="ignore") for i in starts]
     of_parts = [None if groups is None else groups[i : i + size] for i in starts]
     pairs = zip(targets, of_parts, strict=True)
-    parts = [Rows(None, own, groups=numbers) for own, numbers in pairs]
+    parts = [CheckedRows(None, own, groups=numbers) for own, numbers in pairs]
     for seed in range(n_seeds):
         random_state = np.random.RandomState(seed)
         if len(parts) == 1:
@@ -282,7 +279,9 @@ def test_groups_in_parts_are_held_out_by_their_first_times(n_days):
     blocks = Blocks(10, by_time=True)
     drawn, parts = HoldOut(settings, blocks, np.random.RandomState(0)), []
     for part in (slice(0, 100), slice(100, 300)):
-        rows = Rows(None, check_targets(np.zeros((300, 2))[part]), groups=groups[part])
+        rows = CheckedRows(
+            None, check_targets(np.zeros((300, 2))[part]), groups=groups[part]
+        )
         parts.append((rows, times[part]))
         blocks.add(len(rows), times[part])
         drawn.count(*parts[-1])

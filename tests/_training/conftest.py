@@ -1,6 +1,6 @@
 import pytest
 
-from sk_pwiser._table._encoder import TableEncoder
+from sk_pwiser._columns._encoder import TableEncoder
 
 
 @pytest.fixture

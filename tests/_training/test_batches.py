@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.sparse import csr_array
 
-from sk_pwiser._training._batches import (
+from sk_pwiser._rows._batches import (
     BatchIterator,
     Impressions,
     gather_bags,

@@ -13,9 +13,9 @@ from skorch.callbacks import Callback
 from torch import nn
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
-from sk_pwiser._table._lists import ListColumn
-from sk_pwiser._training._optimizers import LazyAdam
-from sk_pwiser._training._schema import grow_schema
+from sk_pwiser._columns._list import ListColumn
+from sk_pwiser._training._growth import grow_schema
+from sk_pwiser._training._lazy_tables import LazyAdam
 from sk_pwiser.networks import MultiTaskNetwork, NetworkOutput
 
 GROWS = {"grow_vocabulary": True, "min_frequency": 2}
@@ -397,7 +397,7 @@ def test_a_call_without_frequent_new_values_builds_nothing(monkeypatch):
 
     schema = model._result.schema
     with monkeypatch.context() as patch:
-        patch.setattr("sk_pwiser._table._categories.sort_values", fail)
+        patch.setattr("sk_pwiser._columns._value_kinds.sort_values", fail)
         assert grow_schema(schema, later) == (schema, None)
     later.loc[1, "id"] = 999
     assert grow_schema(schema, later)[1] is not None

@@ -12,8 +12,8 @@ from refusals import X, Y, refuses, small
 from skorch.exceptions import DeviceWarning
 from suites import fast_for
 
-from sk_pwiser._training._batches import Impressions
-from sk_pwiser._training._schema import EncodedData
+from sk_pwiser._rows._batches import Impressions
+from sk_pwiser._training._encoded_data import EncodedData
 from sk_pwiser.losses import MultiTaskLoss
 from sk_pwiser.networks import SharedBottom
 from sk_pwiser.weighting import WEIGHTINGS, TaskWeighting

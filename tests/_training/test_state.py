@@ -12,10 +12,10 @@ from sklearn.exceptions import ConvergenceWarning
 from skorch.callbacks import Callback
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
+from sk_pwiser._columns import _target_statistics
+from sk_pwiser._columns._target_statistics import TargetStatistics
 from sk_pwiser._estimator import _classifier
 from sk_pwiser._fit import _encode, _fit
-from sk_pwiser._table import _target_statistics
-from sk_pwiser._table._target_statistics import TargetStatistics
 from sk_pwiser._training import _state
 
 N_IDS = 400

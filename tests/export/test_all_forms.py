@@ -13,7 +13,7 @@ from scipy.special import expit
 from serving_rows import HAS_CONSTANT, OTHER, X, Y, one_row_each, raw_inputs
 from suites import fast_for
 
-from sk_pwiser._table._numbers import NUMERIC_ENCODINGS
+from sk_pwiser._columns._registry import NUMERIC_ENCODINGS
 from sk_pwiser.calibration import FunnelCalibrator
 from sk_pwiser.calibration._curves import METHODS
 from sk_pwiser.datasets import make_ctr_cvr

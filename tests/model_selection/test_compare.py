@@ -25,8 +25,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from suites import fast_for
 
+from sk_pwiser._columns._frames import column_of
 from sk_pwiser._responses import rows_of_values
-from sk_pwiser._table._frames import column_of
 from sk_pwiser.metrics import (
     ctcvr_auc_scorer,
     ctr_auc_scorer,

@@ -6,7 +6,7 @@ import pytest
 import scipy.sparse as sp
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
-from sk_pwiser._table._lists import ListColumn
+from sk_pwiser._columns._list import ListColumn
 from sk_pwiser.transfer import fine_tune, fit_like, merge_estimators, named_parts
 
 N = 80

@@ -1,0 +1,41 @@
+"""Checks of the entries of `encoding_params` about columns."""
+
+from collections.abc import Mapping
+
+from sk_pwiser._columns import _vocabulary
+from sk_pwiser._columns._list import LIST_MAPPINGS, POOLINGS
+from sk_pwiser._utils._checks import check_boolean, check_choice, check_integer
+
+# The least values of integers among `encoding_params`.
+LEAST = {"target_encoding_blocks": 2, "target_encoding_min_values": 1, "max_bins": 1}
+
+
+def check_encoding_params(params):
+    """Check what can be refused without a table."""
+    for name in (*_vocabulary.Vocabulary._fields, "list_pooling"):
+        by_column = isinstance(params[name], Mapping)
+        values = params[name] if by_column else {None: params[name]}
+        for column, value in values.items():
+            place = f"{name}[{column!r}]" if by_column else name
+            if name == "list_pooling":
+                check_choice(place, value, POOLINGS)
+            elif value is not None or by_column or name == "min_frequency":
+                check_integer(place, value, at_least=1)
+            if name == "n_hash_buckets" and (value or 0) > _vocabulary.MAX_BUCKETS:
+                raise ValueError(
+                    f"{place} must be at most {_vocabulary.MAX_BUCKETS}; got {value}."
+                )
+    for name, least in LEAST.items():
+        check_integer(name, params[name], at_least=least)
+    for name in ("grow_vocabulary", "time_feature"):
+        check_boolean(name, params[name])
+    for name in LIST_MAPPINGS:
+        if not isinstance(params[name], dict | None):
+            raise TypeError(
+                f"{name} must be None or a dict of columns; got {params[name]!r}."
+            )
+    chosen = params["list_target_encoding"]
+    if not isinstance(chosen, bool | list | tuple):
+        raise TypeError(
+            f"list_target_encoding must be a bool or a list of names; got {chosen!r}."
+        )

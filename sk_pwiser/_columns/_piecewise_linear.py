@@ -1,0 +1,76 @@
+"""Numbers as positions among bins."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from sk_pwiser._columns._number import ROUNDING, NumericColumn, distinct_shares
+
+# Number of bins in addition to those of frequent values, and largest number of bins.
+N_BINS, MAX_BINS = 16, 64
+
+
+# Number of rows per bin that more than N_BINS bins require.
+ROWS_PER_BIN = 32
+
+
+def bin_edges(shares, max_bins=MAX_BINS):
+    """Return the indices of the values at the edges of at most `max_bins` bins.
+
+    Each value with a larger share than a bin of the others counts as a full bin, so
+    that a column that is almost always 0 has `N_BINS` bins for its other values.
+    """
+    if len(shares) <= max_bins + 1:
+        return np.arange(len(shares))
+    is_frequent, n_frequent = np.zeros(len(shares), dtype=bool), None
+    while is_frequent.sum() != n_frequent:
+        n_frequent = is_frequent.sum()
+        bin_share = shares[~is_frequent].sum() / (max_bins - n_frequent)
+        is_frequent = shares > bin_share * (1 + ROUNDING)
+    n_others = min(N_BINS, max_bins - n_frequent)
+    # With weights of very different sizes, the share of the other values may be 0.
+    bin_share = max(shares[~is_frequent].sum() / n_others, np.finfo(float).tiny)
+    cumulative = np.where(is_frequent, bin_share, shares).cumsum()
+    n_bins = n_frequent + n_others
+    steps = np.arange(1, n_bins + 1) / n_bins
+    edges = np.searchsorted(cumulative / cumulative[-1], steps - ROUNDING)
+    return np.unique([0, *edges])
+
+
+@dataclass(eq=False)
+class PiecewiseLinearColumn(NumericColumn):
+    """Encodes a column as positions relative to the edges of at most `max_bins` bins.
+
+    The position is 2 1/3 for a value one third of the way from edge 2 to edge 3. The
+    network expands it to one component per bin, see `networks._layers.BinExpansion`.
+    """
+
+    n_bins_ = 1
+
+    max_bins: int = MAX_BINS
+
+    @property
+    def _words(self):
+        return f"{self.n_bins_} bins"
+
+    def learn_constant(self, column, sample_weight=None):
+        """Scale the position to [0, 1], since the network has one component for it."""
+        learnt = super().learn_constant(column, sample_weight)
+        if learnt is not self:
+            learnt.fill_value_ *= self.n_bins_ / learnt.n_bins_
+            learnt.n_bins_ = self.n_bins_
+        return learnt
+
+    def _fit(self, known, weight):
+        distinct, shares = distinct_shares(known, weight)
+        max_bins = min(self.max_bins, max(N_BINS, len(known) // ROWS_PER_BIN))
+        self.edges_ = distinct[bin_edges(shares, max_bins)]
+        n_edges = len(self.edges_)
+        self.n_bins_ = n_edges - 1
+        # Otherwise, there are many frequent values, or all values are edges.
+        self.has_quantiles_ = n_edges <= N_BINS + 1 and n_edges < len(distinct)
+        self.fill_value_ = shares @ self._encode(distinct)
+
+    def _nodes(self):
+        n_edges = len(self.edges_)
+        return self.edges_, np.arange(n_edges) * (self.n_bins_ / (n_edges - 1))

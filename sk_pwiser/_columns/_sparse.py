@@ -1,0 +1,122 @@
+"""Sparse matrices."""
+
+from copy import copy
+
+import numpy as np
+
+from sk_pwiser._columns import _frames
+from sk_pwiser._columns._bags import make_bags
+from sk_pwiser._columns._number import LARGEST_DEVIATION, LARGEST_VALUE
+
+# Number of entries that are processed at a time.
+CHUNK_ENTRIES = 2**20
+
+
+class SparseColumns:
+    """Encodes the columns of a sparse matrix as one bag per row.
+
+    The weight of an entry is its value, clipped to the range of its column in fit,
+    divided by the root mean square of the nonzero values there. A column without such
+    values has the weight 0 until `learn_constant` learns it from later rows. Missing
+    values select a vector of their own if the column had some in fit; otherwise their
+    weight is 0.
+    """
+
+    def fit(self, X, sample_weight=None):
+        """Learn the scales of the columns of a CSR matrix, and return its bags."""
+        X = _canonical(X)
+        self.scale_, is_missing, self.ends_ = self._learn(X, sample_weight)
+        # The vectors of missing values follow the vectors of the columns.
+        self.missing_columns_ = np.flatnonzero(is_missing)
+        return self.transform(X)
+
+    def learn_constant(self, X, sample_weight=None):
+        """Return columns that have learnt those that had no values, if `X` has some."""
+        if np.isfinite(self.scale_).all():
+            return self
+        scale, _, ends = self._learn(_canonical(X), sample_weight)
+        is_new = np.isinf(self.scale_) & np.isfinite(scale)
+        if not is_new.any():
+            return self
+        learnt = copy(self)
+        learnt.scale_ = np.where(is_new, scale, self.scale_)
+        learnt.ends_ = np.where(is_new, ends, self.ends_)
+        return learnt
+
+    def _learn(self, X, sample_weight):
+        """Return each column's scale, whether it has missing values, and its ends.
+
+        These are the smallest and the largest value, of the zeros as well.
+        """
+        n_columns = X.shape[1]
+        ends = np.zeros((2, n_columns))
+        counts, squares = np.zeros(n_columns), np.zeros(n_columns)
+        is_missing = np.zeros(n_columns, dtype=bool)
+        size = max(n_columns, CHUNK_ENTRIES)
+        for start in range(0, X.nnz, size):
+            part = slice(start, start + size)
+            columns, values = X.indices[part], _values(X, part)
+            if (missing := np.isnan(values)).any():
+                is_missing[columns[missing]] = True
+                columns, values = columns[~missing], values[~missing]
+            np.minimum.at(ends[0], columns, values)
+            np.maximum.at(ends[1], columns, values)
+            weights = np.ones(len(values))
+            if sample_weight is not None:
+                entries = np.arange(part.start, min(part.stop, X.nnz))
+                rows = np.searchsorted(X.indptr, entries, side="right") - 1
+                weights = sample_weight[rows][~missing]
+            counts += np.bincount(columns, weights, n_columns)
+            squares += np.bincount(columns, values**2 * weights, n_columns)
+        known = squares > 0
+        scale = np.full(n_columns, np.inf)
+        scale[known] = np.sqrt(squares[known] / counts[known])
+        return scale, is_missing, ends
+
+    @property
+    def n_vectors(self):
+        return len(self.scale_) + len(self.missing_columns_)
+
+    def transform(self, X):
+        X = _canonical(X)
+        weights = np.empty(X.nnz, dtype=np.float32)
+        small = self.n_vectors <= np.iinfo(np.int32).max
+        indices = X.indices.astype(np.int32 if small else np.int64, copy=False)
+        for start in range(0, X.nnz, CHUNK_ENTRIES):
+            part = slice(start, start + CHUNK_ENTRIES)
+            columns = X.indices[part]
+            values = _values(X, part)
+            values = np.clip(values, *self.ends_[:, columns])
+            scaled = values / self.scale_[columns]
+            weights[part] = np.clip(scaled, -LARGEST_DEVIATION, LARGEST_DEVIATION)
+        missing = np.flatnonzero(np.isnan(weights))
+        if len(missing):
+            columns = indices[missing]
+            place = np.searchsorted(self.missing_columns_, columns)
+            known = np.append(self.missing_columns_, -1)[place] == columns
+            indices = indices.copy()
+            indices[missing] = np.where(known, len(self.scale_) + place, columns)
+            weights[missing] = known
+        return make_bags(X.indptr, indices, weights)
+
+
+def _canonical(X):
+    """Return a CSR matrix with sorted columns, one entry each, and no stored zeros."""
+    if not X.has_canonical_format:
+        X = X.copy()
+        X.sum_duplicates()
+    if np.count_nonzero(X.data) < X.nnz:
+        X = X.copy()
+        X.eliminate_zeros()
+    if X.data.dtype.kind == "f":
+        infinite = np.flatnonzero(np.isinf(X.data))
+        if len(infinite):
+            row = int(np.searchsorted(X.indptr, infinite[0], side="right")) - 1
+            column, value = int(X.indices[infinite[0]]), X.data[infinite[0]]
+            raise _frames.infinity_error(column, None, row, value)
+    return X
+
+
+def _values(X, part):
+    values = X.data[part].astype(np.float64)
+    return np.clip(values, -LARGEST_VALUE, LARGEST_VALUE, out=values)

@@ -1,0 +1,575 @@
+"""Target statistics: the rates of the tasks per value of category columns."""
+
+from copy import copy
+from functools import partial
+from typing import NamedTuple
+
+import numpy as np
+
+from sk_pwiser._columns._category import FIRST_VALUE, CategoryColumn
+from sk_pwiser._columns._frames import check_among, find_column
+from sk_pwiser._columns._list import LISTS, Elements, ListColumn
+from sk_pwiser._columns._number import LARGEST_DEVIATION
+from sk_pwiser._utils._warnings import warn_user
+
+# Range of the estimated strength of shrinkage, in rows.
+STRENGTHS = 1.0, 1e5
+# The variance of the rates of a task between values must exceed the variance due to
+# chance by this number of standard errors.
+MIN_Z = 2.0
+# Rates are inputs in log-odds, and are scaled only if they deviate by more than this.
+# Scaled to one deviation, the rates of a column that hardly matters would count as much
+# as those of a column that decides: the noise in them cost AUC on validation rows.
+SMALLEST_RATE_SCALE = 1.0
+# Standard deviation of the inputs of frequencies, which matter less than rates.
+FREQUENCY_DEVIATION = 1 / 3
+# The largest distance of the frequency of unseen values from the mean, in standard
+# deviations.
+UNSEEN_DISTANCE = 3.0
+# Updates that change all values of a column wait until the rows have grown by this
+# factor, so that their cost per row does not depend on the number of values.
+GROWTH = 1.1
+ALL = slice(None)
+# Every pair of a block and a code has a place of its own if there are at most this many
+# pairs per row. Otherwise the pairs are sorted, which takes longer but less memory.
+MOST_PAIRS = 4
+
+
+class BlockValues(NamedTuple):
+    """Counts of the values of a column that occur in a block."""
+
+    codes: np.ndarray  # (n_values,)
+    counts: np.ndarray  # (2, n_tasks, n_values): sums of weights, of positive ones
+    n_rows: np.ndarray  # (n_values,)
+
+
+class BlockInputs(NamedTuple):
+    """The inputs of the values of a column by block, which leave out their block."""
+
+    pairs: np.ndarray  # (n_pairs,), block times `n_codes` plus code, sorted
+    # float32 (n_pairs + n_codes, n_tasks + 1); the last ones leave nothing out
+    inputs: np.ndarray
+    n_codes: int
+    n_blocks: int  # with the block of validation rows
+
+    def find(self, block, codes):
+        """Return the inputs of rows with these blocks and codes."""
+        pairs, n_pairs = block * np.intp(self.n_codes) + codes, len(self.pairs)
+        if self.n_blocks * self.n_codes <= MOST_PAIRS * len(pairs):
+            place = np.tile(np.arange(n_pairs, len(self.inputs)), self.n_blocks)
+            place[self.pairs] = np.arange(n_pairs)
+            return self.inputs[place[pairs]]
+        place = np.searchsorted(self.pairs, pairs).clip(max=n_pairs - 1)
+        return self.inputs[
+            np.where(self.pairs[place] == pairs, place, codes + np.intp(n_pairs))
+        ]
+
+
+class PairCounts:
+    """Counts by pairs of a block and a code, of rows in one part or in several."""
+
+    def __init__(self, n_codes, n_blocks):
+        self.n_codes = n_codes
+        self.n_blocks = n_blocks
+        self.parts = []  # distinct pairs, and the sums of columns by pair
+        self.n_joined = 0
+
+    def add(self, elements, y, weight, block):
+        """Add the elements of rows."""
+        pairs = elements.repeat(block) * np.intp(self.n_codes) + elements.codes
+        weights = [elements.repeat(column) for column in weight.T]
+        ones = [elements.repeat(column) for column in (weight * y).T]
+        self.parts.append(self._sum(pairs, [None, *weights, *ones]))
+        # Joined whenever they have grown twofold, so that the cost per row is constant.
+        if sum(len(pairs) for pairs, _ in self.parts) > 2 * self.n_joined:
+            self._join()
+
+    def _sum(self, pairs, columns):
+        """Return the distinct pairs, and the sums of columns; None counts rows."""
+        n_pairs, present = self.n_blocks * self.n_codes, None
+        if n_pairs > MOST_PAIRS * len(pairs):
+            present, pairs = np.unique(pairs, return_inverse=True)
+            n_pairs = len(present)
+        sums = np.empty((len(columns), n_pairs))
+        for own, column in zip(sums, columns, strict=True):
+            own[:] = np.bincount(pairs, column, minlength=n_pairs)
+        if present is None:
+            present = np.flatnonzero(sums[0])
+            sums = sums[:, present]
+        return present, sums
+
+    def _join(self):
+        if len(self.parts) > 1:
+            pairs, sums = zip(*self.parts, strict=True)
+            columns = np.concatenate(sums, axis=1)
+            self.parts = [self._sum(np.concatenate(pairs), columns)]
+        self.pairs, self.sums = self.parts[0]
+        self.n_joined = len(self.pairs)
+
+    def blocks(self):
+        """Return the `BlockValues` of each block."""
+        self._join()
+        codes = self.pairs % self.n_codes
+        n_rows, counts = self.sums[0], self.sums[1:].reshape(2, -1, len(codes))
+        # Missing and unseen values have no rates.
+        counts[..., codes < FIRST_VALUE] = 0.0
+        ends = np.arange(1, self.n_blocks) * self.n_codes
+        parts = np.split(np.arange(len(codes)), np.searchsorted(self.pairs, ends))
+        return [BlockValues(codes[p], counts[..., p], n_rows[p]) for p in parts]
+
+    def by_code(self, blocks):
+        """Return the sums of the counts of blocks, (2, n_tasks, n_codes)."""
+        total = np.zeros((2, len(self.sums) // 2, self.n_codes))
+        for part in blocks:
+            total[..., part.codes] += part.counts
+        return total
+
+
+class BlockCounts:
+    """Counts of labels per block and category value, for `TargetStatistics.fit`."""
+
+    def __init__(self, statistics, n_blocks, n_tasks):
+        self.statistics = statistics
+        self.n_blocks = n_blocks
+        # The last block has the validation rows.
+        self.tables = [PairCounts(n, n_blocks + 1) for n in statistics.cardinalities]
+        # Sums of the weights of training rows, and of those of positive labels.
+        self.totals = np.zeros((2, n_tasks))
+
+    def add(self, codes, y, weight, block, lists=()):
+        """Add rows; the block `n_blocks` has the validation rows."""
+        self.statistics.is_weighted |= not np.isin(weight, (0, 1)).all()
+        used = block < self.n_blocks
+        own = weight[used]
+        self.totals[0] += own.sum(axis=0, dtype=float)
+        self.totals[1] += (own * y[used]).sum(axis=0, dtype=float)
+        counted = self.statistics.counted(codes, lists)
+        for pairs, elements in zip(self.tables, counted, strict=True):
+            pairs.add(elements, y, weight, block)
+
+
+# What an update may replace, as opposed to the counts, which it changes in place.
+REPLACED = (
+    *("is_weighted", "totals_", "n_encoded_", "sizes_", "older_", "rates_"),
+    *("strengths_", "means_", "scales_", "tables_"),
+)
+
+
+class TargetStatistics:
+    r"""Rates of the tasks per value of category columns, shrunk to the base rate.
+
+    A value with n rows, k of them positive, gives, for each task,
+
+    .. math:: \operatorname{logit} \frac{k + a p}{n + a} - \operatorname{logit} p
+
+    with p the base rate and a the strength of shrinkage, estimated per column and task
+    by the method of moments. If the rates of a task do not vary more between the values
+    than chance explains, its input is 0. Beside these, each column gives log(1 + n).
+    Missing and unseen values have n = k = 0. All inputs have the mean 0. Log-odds keep
+    their scale unless they deviate by more than 1; frequencies deviate by a third.
+    `columns` are indices among the category columns.
+
+    If further rows are added, or replace the rows of an earlier fit, the inputs keep
+    their meaning for a trained network: base rates, strengths, means and scales stay,
+    and n is scaled to the number of rows that these were learnt from. An input that was
+    0 in all rows so far has untrained weights, so that it is learnt from all counts.
+
+    A row of a list column has the means over its elements. `lists` has pairs of the
+    index of a list column and that of a table of values: one of `columns`, if the two
+    share a vocabulary, or a further one, which counts each element as a row.
+    `cardinalities` has the number of codes per table.
+
+    References
+    ----------
+    Micci-Barreca (2001). "A preprocessing scheme for high-cardinality categorical
+    attributes in classification and prediction problems." SIGKDD Explorations 3(1).
+    """
+
+    # Whether the inputs of training rows leave out their own block.
+    reads_blocks = True
+
+    def __init__(self, columns, cardinalities, lists=()):
+        self.columns = list(columns)
+        self.cardinalities = list(cardinalities)
+        self.lists = list(lists)
+        self.is_weighted = False
+        self.block_seed = None  # of random blocks
+
+    def __setstate__(self, state):
+        """Restore a state; joblib maps large arrays to files that are only read."""
+        vars(self).update(state)
+        for name in {"counts_", "tables_"} & state.keys():  # which updates change
+            arrays = [np.require(each, requirements="W") for each in state[name]]
+            setattr(self, name, arrays)
+
+    @property
+    def counts_rows(self):
+        """Whether the counts are numbers of rows, not sums of weights."""
+        is_whole = all((counts[0] % 1 == 0).all() for counts in self.counts_)
+        return is_whole and not self.is_weighted
+
+    @property
+    def n_outputs(self):
+        return (len(self.columns) + len(self.lists)) * (self.n_tasks_ + 1)
+
+    def column_names(self, encoder):
+        names, lists = encoder.category_names_, encoder.of_kind(ListColumn)
+        of_lists = [lists[column].name for column, _ in self.lists]
+        return [names[column] for column in self.columns] + of_lists
+
+    def names(self, encoder, task_names):
+        names = self.column_names(encoder)
+        suffixes = [*(f"{task}_rate" for task in task_names), "frequency"]
+        return [f"{name}_{suffix}" for name in names for suffix in suffixes]
+
+    def fit(self, counts, earlier=None):
+        """Learn statistics from `BlockCounts`; return the `BlockInputs` of each table.
+
+        Training rows are encoded with the statistics of all other blocks, and the
+        validation rows with those of all training rows. The counts of values that do
+        not occur in these rows are those of an `earlier` fit.
+        """
+        self._begin(counts.totals, earlier)
+        tables = []
+        for j, pairs in enumerate(counts.tables):
+            *blocks, others = pairs.blocks()
+            counts_of_rows = pairs.by_code(blocks), pairs.by_code([others])
+            known = self._fit_table(j, blocks, *counts_of_rows, earlier)
+            inputs = [
+                self._inputs(j, known[..., part.codes] - part.counts, part.codes)
+                for part in blocks
+            ]
+            inputs = np.concatenate([*inputs, self._inputs(j, known)])
+            used = pairs.pairs[: len(inputs) - pairs.n_codes]
+            tables.append(BlockInputs(used, inputs, pairs.n_codes, pairs.n_blocks))
+        self._update_tables()
+        return tables
+
+    def _elements(self, codes, lists):
+        """Return the table and the elements of each column."""
+        columns = [(j, Elements(codes[:, c])) for j, c in enumerate(self.columns)]
+        return [*columns, *((j, lists[column]) for column, j in self.lists)]
+
+    def _begin(self, totals, earlier):
+        self.totals_, self.n_tasks_ = totals, totals.shape[1]
+        # The number of rows that values are encoded by; per table, the number that its
+        # frequencies were learnt from, and how many rows more an earlier fit had that
+        # counts are from: one number, or one per code.
+        self.n_encoded_ = self._n_rows()
+        self.sizes_ = np.full(len(self.cardinalities), self.n_encoded_)
+        self.older_ = [0.0] * len(self.cardinalities)
+        self.rates_ = self._base_rates()
+        if earlier is not None:
+            self.rates_ = earlier._relearnt_rates(self.rates_)
+            is_learnt = [np.isfinite(scale[-1]) for scale in earlier.scales_]
+            self.sizes_ = np.where(is_learnt, earlier.sizes_, self.sizes_)
+            self.is_weighted |= earlier.is_weighted
+        self.counts_, self.strengths_, self.means_, self.scales_ = [], [], [], []
+
+    def check_rows(self, codes, y, weight, lists=()):
+        """Check rows before they are counted; any rows are right by default."""
+
+    def _n_rows(self):
+        return self.totals_[0, 0] or 1.0
+
+    def _base_rates(self):
+        total, ones = self.totals_
+        return (ones + 0.5) / (total + 1.0)
+
+    def _relearnt_rates(self, rates):
+        """Return the base rates, new ones of tasks whose inputs are all 0 so far."""
+        is_off = np.isinf([scale[:-1] for scale in self.scales_]).all(axis=0)
+        return np.where(is_off, rates, self.rates_)
+
+    def _fit_table(self, j, blocks, counts, others, earlier):
+        """Learn the next table, and return the counts by which rows are encoded."""
+        total, known = counts + others, counts
+        if earlier is not None:
+            is_absent = total[0].max(axis=0) == 0
+            total[..., is_absent] = earlier.counts_[j][..., is_absent]
+            known = np.where(is_absent, total, counts)
+            n_more = earlier.n_encoded_ + earlier.older_[j] - self.n_encoded_
+            if total[0, 0, is_absent].any():
+                self.older_[j] = np.where(is_absent, n_more, 0.0)
+        strengths, mean, scale = self._learn_inputs(j, known, blocks, earlier)
+        self.counts_.append(total)
+        self.strengths_.append(strengths)
+        self.means_.append(mean)
+        self.scales_.append(scale)
+        return counts
+
+    def _learn_inputs(self, j, counts, blocks, earlier):
+        """Return strengths, means and scales; those that `earlier` has do not change.
+
+        The rows of a block are encoded by the counts without those of the block.
+        """
+        # Of inputs that are 0 so far.
+        zero = np.full(self.n_tasks_ + 1, np.inf)
+        learnt = zero[:-1], np.zeros(len(zero)), zero
+        if earlier is not None:
+            learnt = earlier.strengths_[j], earlier.means_[j], earlier.scales_[j]
+        is_learnt = np.isfinite(learnt[-1])
+        if is_learnt.all():
+            return learnt
+        strengths = self._estimate_strengths(counts)
+        strengths = np.where(is_learnt[:-1], learnt[0], strengths)
+        n_rows, mean, squares = 0.0, 0.0, 0.0
+        for codes, left_out, weights in blocks:
+            values = self._rates(j, counts[..., codes] - left_out, strengths, codes)
+            n_own = weights.sum()
+            if not n_own:
+                continue
+            own_mean = weights @ values / n_own
+            share = n_own / (n_rows + n_own)
+            squares += weights @ (values - own_mean) ** 2
+            squares += (own_mean - mean) ** 2 * n_rows * share
+            mean += (own_mean - mean) * share
+            n_rows += n_own
+        if not n_rows:  # all values of an update are unseen
+            return learnt
+        scale = np.sqrt(squares / n_rows)
+        is_off = (scale < 1e-9) | ~np.append(np.isfinite(strengths), True)
+        # If all values are about equally frequent, the frequency of unseen values, 0,
+        # would be far outside the range of the training rows.
+        scale[-1] = max(scale[-1], mean[-1] / UNSEEN_DISTANCE) / FREQUENCY_DEVIATION
+        scale[:-1] = np.maximum(scale[:-1], SMALLEST_RATE_SCALE)
+        scale[is_off] = np.inf
+        mean = np.where(is_learnt, learnt[1], mean)
+        return strengths, mean, np.where(is_learnt, learnt[2], scale)
+
+    def transform(self, codes, lists=(), tables=None, block=None):
+        """Return the inputs of rows by all counts, (n_samples, n_outputs).
+
+        With the `tables` of `fit`, they leave out the block of each row.
+        """
+        width = self.n_tasks_ + 1  # of each column
+        found = np.empty((len(codes), self.n_outputs), dtype=np.float32)
+        for place, (j, elements) in enumerate(self._elements(codes, lists)):
+            if tables is None:
+                inputs = self.tables_[j][elements.codes]
+            else:
+                inputs = tables[j].find(elements.repeat(block), elements.codes)
+            found[:, place * width : (place + 1) * width] = elements.means(inputs)
+        return found
+
+    def counted(self, codes, lists=()):
+        """Return the elements that each table counts: those of its first column."""
+        counted = {}
+        for j, elements in self._elements(codes, lists):
+            counted.setdefault(j, elements)
+        return list(counted.values())
+
+    def update(self, codes, y, weight, undo, lists=()):
+        """Add rows, and learn inputs that were 0 so far; `undo` logs the change."""
+        before = {name: getattr(self, name) for name in REPLACED}
+        undo.append(partial(vars(self).update, before))
+        added = BlockCounts(self, 1, y.shape[1])
+        added.add(codes, y, weight, np.zeros(len(y), dtype=np.intp), lists)
+        self.totals_ = self.totals_ + added.totals
+        for j, pairs in enumerate(added.tables):
+            part, _ = pairs.blocks()
+            is_value = part.codes >= FIRST_VALUE
+            present = part.codes[is_value]
+            own, table = self.counts_[j], self.tables_[j]
+            counts = own[..., present]
+            undo.append(partial(own.__setitem__, (..., present), counts))
+            undo.append(partial(table.__setitem__, present, table[present]))
+            own[..., present] = counts + part.counts[..., is_value]
+            table[present] = self._inputs(j, own[..., present], present)
+        if self._n_rows() < GROWTH * self.n_encoded_:
+            return
+        # Inputs that were 0 so far are learnt, and all values encoded by all rows.
+        self._begin_again()
+        inputs = [
+            self._learn_inputs(j, counts, [BlockValues(ALL, 0.0, counts[0, 0])], self)
+            for j, counts in enumerate(self.counts_)
+        ]
+        self.strengths_, self.means_, self.scales_ = map(
+            list, zip(*inputs, strict=True)
+        )
+        self._update_tables()
+
+    def _begin_again(self):
+        """Let frequencies refer to all rows; learn base rates that had no effect."""
+        self.n_encoded_ = self._n_rows()
+        is_off = np.isinf([scale[-1] for scale in self.scales_])
+        self.sizes_ = np.where(is_off, self.n_encoded_, self.sizes_)
+        self.rates_ = self._relearnt_rates(self._base_rates())
+
+    def _update_tables(self):
+        self.tables_ = [self._inputs(j, c) for j, c in enumerate(self.counts_)]
+
+    def _inputs(self, j, counts, codes=ALL):
+        values = self._rates(j, counts, self.strengths_[j], codes)
+        scaled = (values - self.means_[j]) / self.scales_[j]
+        return np.clip(scaled, -LARGEST_DEVIATION, LARGEST_DEVIATION).astype(np.float32)
+
+    def _rates(self, j, counts, strengths, codes):
+        """Return the inputs of values with these counts, `(n_values, n_tasks + 1)`."""
+        n, k = counts
+        p, a = self.rates_[:, np.newaxis], strengths[:, np.newaxis]
+        a = np.minimum(a, STRENGTHS[1])
+        # Weights that are not integers cause rounding errors in differences of counts.
+        negatives, k = np.maximum(n - k, 0.0), np.maximum(k, 0.0)
+        rates = np.log(k + a * p) - np.log(negatives + a * (1 - p))
+        rates -= np.log(p) - np.log1p(-p)
+        # The labels of the first task are known in all rows.
+        n_rows = np.maximum(n[:1], 0.0)
+        older = self.older_[j]
+        older = older[codes] if np.ndim(older) else older
+        n_rows *= self.sizes_[j] / (self.n_encoded_ + older)
+        return np.vstack([rates, np.log1p(n_rows)]).T
+
+    def _estimate_strengths(self, counts):
+        """Return the strength per task, infinite if the rates only vary by chance."""
+        strengths, rates = np.full(self.n_tasks_, np.inf), self._base_rates()
+        for task, (n, k) in enumerate(zip(*counts, strict=True)):
+            known = n > 1
+            n, k, p = n[known], k[known], rates[task]
+            if len(n) == 0:
+                continue
+            # If rates only vary by chance, n (k / n - p)^2 has the mean p (1 - p) and
+            # this variance.
+            binomial = p * (1 - p)
+            by_chance = binomial**2 * (2 + (1 - 6 * binomial) / (n * binomial))
+            error = np.sqrt(by_chance.sum()) / n.sum()
+            excess = np.sum((k - n * p) ** 2 / n - binomial) / n.sum()
+            if excess > MIN_Z * error:
+                strengths[task] = np.clip(binomial / excess - 1, *STRENGTHS)
+        return strengths
+
+
+# Smallest difference of counts that is not a rounding error.
+TOLERANCE = 1e-6
+
+
+class ExtendedStatistics(TargetStatistics):
+    """The statistics of an earlier fit, with its scales, extended by other rows.
+
+    `origins` has an array per category column: the code that each code has in `source`,
+    -1 for new values. `vectors` has the same per list column, or is None if their
+    vocabularies have not grown. `rows` is "seen" if `source` was learned from the rows,
+    otherwise "new"; if it `adds`, the statistics are to include new ones.
+    """
+
+    def __init__(self, source, origins, rows, adds, vectors=None):
+        origins = [origins[c] for c in source.columns]
+        n_tables = len(origins)
+        origins += [
+            np.arange(source.cardinalities[j]) if vectors is None else vectors[index]
+            for index, j in source.lists
+            if j >= n_tables
+        ]
+        vars(self).update({name: copy(value) for name, value in vars(source).items()})
+        self.cardinalities = list(map(len, origins))
+        self.counts_ = [
+            np.where(origin >= 0, counts[..., origin], 0.0)
+            for origin, counts in zip(origins, source.counts_, strict=True)
+        ]
+        self.older_ = [
+            np.where(origin >= 0, older[origin], 0.0) if np.ndim(older) else older
+            for origin, older in zip(origins, source.older_, strict=True)
+        ]
+        self.rows, self.adds = rows, adds
+        self._update_tables()
+
+    @property
+    def reads_blocks(self):
+        return self.rows == "seen" or self.adds
+
+    def check_rows(self, codes, y, weight, lists=()):
+        """Warn if rows passed as new fit into the counts, and are half of a value's."""
+        if self.rows == "seen" or not np.isin(y, (0, 1)).all():
+            return
+        largest, counted = 0.0, BlockCounts(self, 1, y.shape[1])
+        counted.add(codes, y, weight, np.zeros(len(y), dtype=np.intp), lists)
+        for j, pairs in enumerate(counted.tables):
+            n, k = pairs.by_code(pairs.blocks())
+            all_n, all_k = self.counts_[j]
+            if min((all_k - k).min(), (all_n - all_k - n + k).min()) < -TOLERANCE:
+                return
+            shares = np.divide(n, all_n, out=np.zeros_like(n), where=all_n > 0)
+            largest = max(largest, shares.max(initial=0.0))
+        if largest >= 0.5:
+            warn_user(
+                "seen=False, but the source may have been fitted on all rows of X: the "
+                "inputs of a row then reveal its label. If it was, pass seen=True."
+            )
+
+    def _begin(self, totals, earlier):
+        """Keep what the source has learnt."""
+        if self.rows == "new":
+            self.totals_ = self.totals_ + totals
+            self._begin_again()
+
+    def _fit_table(self, j, blocks, counts, others, earlier):
+        base = self.counts_[j]
+        if self.rows == "seen":
+            rest = base - (counts + others)
+            if rest.min() < -TOLERANCE:
+                raise ValueError(
+                    "seen=True, but the source was not fitted on all rows of X: a "
+                    "category value has more rows, or more positive labels, in X. Pass "
+                    "seen=False for rows that are new to the source."
+                )
+            return counts + np.maximum(rest, 0.0)
+        self.counts_[j] = counts + base + others
+        known = counts + base
+        learnt = self._learn_inputs(j, known, blocks, self)
+        self.strengths_[j], self.means_[j], self.scales_[j] = learnt
+        return known
+
+
+def find_target_columns(target_encoding, encoder, min_values):
+    """Return the indices of category columns of many values, or of the named ones."""
+    if isinstance(target_encoding, bool | np.bool_ | str):
+        if not target_encoding:
+            return []
+        n_codes = np.array([c.n_codes for c in encoder.of_kind(CategoryColumn)])
+        return np.flatnonzero(n_codes - FIRST_VALUE >= min_values).tolist()
+    names, known = [c.name for c in encoder.columns_], encoder.category_names_
+    chosen = set()
+    for column in target_encoding:
+        name = names[find_column("target_encoding", column, names)]
+        check_among("target_encoding", name, known, "category column")
+        chosen.add(known.index(name))
+    return sorted(chosen)
+
+
+def make_target_statistics(target_encoding, encoder, n_samples, params):
+    """Return unfitted statistics of a fitted encoder, or None if there are none.
+
+    They require a row per block, unless `n_samples` is None.
+    """
+    least, chosen = params["target_encoding_min_values"], params["list_target_encoding"]
+    columns = find_target_columns(target_encoding, encoder, least)
+    categories, of_lists = map(encoder.of_kind, (CategoryColumn, ListColumn))
+    # Numbers of codes of the tables, by the column that the vocabulary is of.
+    sizes = {categories[c].name: categories[c].n_codes for c in columns}
+    lists, is_named = [], not isinstance(chosen, bool | np.bool_)
+    for name in chosen if is_named else ():
+        check_among("list_target_encoding", name, [c.name for c in of_lists], LISTS)
+    for index, column in enumerate(of_lists):
+        if not (column.name in chosen if is_named else chosen):
+            continue
+        name = column.shared_name
+        if name is None:
+            name, n_values = column.name, column.items_.cardinality - FIRST_VALUE
+            if is_named or n_values >= least:
+                sizes[name] = column.n_own
+        if name in sizes:
+            lists.append((index, list(sizes).index(name)))
+        elif is_named:
+            raise ValueError(
+                f"list_target_encoding contains {column.name!r}, which shares the "
+                f"vocabulary of {name!r}; add this column to target_encoding."
+            )
+    n_blocks = params["target_encoding_blocks"]
+    if sizes and n_samples is not None and n_samples < n_blocks:
+        raise ValueError(
+            f"target_encoding_blocks={n_blocks} requires as many rows; X has "
+            f"{n_samples}. Use fewer blocks, or target_encoding=False."
+        )
+    if not sizes:
+        return None
+    return TargetStatistics(columns, list(sizes.values()), lists)

@@ -1,0 +1,57 @@
+"""How each column of a table would enter the network, for a look at data before."""
+
+from typing import Any, NamedTuple
+
+from sk_pwiser._columns._encoder import vector_counts
+from sk_pwiser._columns._encoding_params import check_encoding_params
+from sk_pwiser._settings import Settings
+from sk_pwiser._tasks._labels import Targets
+from sk_pwiser._tasks._weights import base_rates
+from sk_pwiser._training._schema import Schema, make_encoder, unfitted_statistics
+from sk_pwiser.networks import numeric_widths
+
+
+class ColumnInput(NamedTuple):
+    """How a column enters the network of a fit, or why a fit refuses it."""
+
+    kind: str
+    encoding: str = ""
+    vectors: int = 0  # number of embeddings of its values
+    width: int = 0  # number of inputs of the first layer
+    content: str | None = None  # "amounts" or "dates", if its categories are such text
+    error: str = ""
+
+
+def column_inputs(
+    settings: Settings, X: Any, targets: Targets, estimator_name: str
+) -> tuple[Any, dict[Any, ColumnInput]]:
+    """Return a table as a fit reads it, and how each column would enter the network."""
+    check_encoding_params(settings.encoding_params)
+    encoder = make_encoder(settings, estimator_name)
+    errors: dict[Any, str] = {}
+    X, *_ = encoder.fit(X, errors=errors)
+    encoder.columns_ = [c for c in encoder.columns_ if c.name not in errors]
+    shape = X.shape[0], targets.values.shape[1]
+    statistics = unfitted_statistics(settings, encoder, shape)
+    rates = base_rates(targets.values, parents=targets.parents)
+    schema = Schema.of(settings, encoder, targets, rates, statistics)
+    spec = schema.spec(settings)
+    names = getattr(encoder, "feature_names_in_", range(encoder.n_features_in_))
+    if encoder.sparse_ is not None:
+        sparse = ColumnInput("sparse", "embedding", 1, spec.embedding_dim)
+        return X, dict.fromkeys(names, sparse)
+    numeric, places = numeric_widths(spec), schema.places()
+    vectors = vector_counts(encoder)
+    found = {n: ColumnInput("refused", error=text) for n, text in errors.items()}
+    for column in encoder.columns_:
+        name, text = column.name, column.encoding
+        codes, inputs, bags = places.get(name, ((), (), ()))
+        if inputs and (codes or bags):
+            text += ", rates"
+        width = sum(spec.widths[code] for code in codes)
+        width += spec.embedding_dim * len(bags) + sum(numeric[i] for i in inputs)
+        content = getattr(column, "content_", None)
+        found[name] = ColumnInput(
+            column.kind, text, vectors.get(name, 0), width, content
+        )
+    return X, {name: found[name] for name in names}

@@ -1,0 +1,1 @@
+"""The rows of a fit: as the user passes them, checked, encoded, and in batches."""

@@ -1,0 +1,124 @@
+"""The rows of a table in memory: read, checked, and encoded."""
+
+from collections.abc import Iterator
+from copy import copy
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from sk_pwiser._columns._encoding_params import check_encoding_params
+from sk_pwiser._columns._frames import as_table, collected, refuse_parts
+from sk_pwiser._rows._batches import Impressions
+from sk_pwiser._rows._checked_rows import CheckedRows, GivenRows, named_place
+from sk_pwiser._rows._row_summary import RowSummary
+from sk_pwiser._tasks._groups import check_groups, number_groups
+from sk_pwiser._tasks._labels import SoftTargets, Targets, check_tasks
+from sk_pwiser._tasks._row_match import check_match
+from sk_pwiser._tasks._weights import combine_weights
+from sk_pwiser._utils._warnings import warn_user
+
+
+class TableRows:
+    """The rows of a table in memory: a data set of one part."""
+
+    sample_rows = None  # all rows are read
+
+    def __init__(
+        self,
+        settings: Any,
+        rows: CheckedRows,
+        weight_scale: float | None = None,
+        origin: str = "the training rows",  # as errors name them
+        given_groups: "GivenGroups | None" = None,
+    ) -> None:
+        self.settings = settings
+        self.rows: Any = rows
+        self.given_groups = given_groups
+        self.origin = origin
+        self.n_rows = len(rows)
+        self.has_groups = rows.groups is not None
+        self.summary: Any = RowSummary(weight_scale)
+        self.summary.add(rows.targets, rows.weights)
+        self.tasks: Targets = self.summary.tasks
+        self.has_task_weights: bool = self.summary.per_task
+
+    def again(self) -> "TableRows":
+        """Return the same rows for another fit: encoding releases those of a fit."""
+        return copy(self)
+
+    def parts(self, label: str) -> Iterator[CheckedRows]:
+        """Yield the rows; `label` is what is done with them."""
+        yield self.rows
+
+    def encode(self, schema: Any) -> Impressions:
+        """Encode validation rows like the rows of a prediction."""
+        rows = self.rows
+        with named_place(self.origin):
+            encoded = schema.transform(rows.X)
+        return encoded.labelled(rows.targets.values, self.summary.scaled, rows.groups)
+
+
+class GivenGroups(NamedTuple):
+    """Groups as the user passed them, for messages that name one."""
+
+    values: Any
+    indices: np.ndarray  # of all rows, by `check_groups`
+    used_indices: np.ndarray  # of the rows with a weight
+
+    def value_of(self, row: int) -> Any:
+        """Return the group of one of the rows with a weight."""
+        place = int(np.argmax(self.indices == self.used_indices[row]))
+        return np.asarray(collected(self.values), dtype=object)[place]
+
+
+# A mean of the weights that is so many times larger or smaller than that of the first
+# call is probably in another unit.
+LARGEST_RATIO = 10.0
+
+
+def read_table(
+    settings: Any,
+    given: GivenRows,
+    expected: Targets | None = None,
+    classes: Any = None,
+    *,
+    is_update: bool = False,
+    weight_scale: float | None = None,
+    origin: str = "the training rows",
+) -> TableRows:
+    """Check all but the table itself, and leave out the rows of weight 0.
+
+    `expected` has the tasks of the earlier fit, or of the training rows. Weights are
+    divided by `weight_scale`, by default by their mean. The rows of an update may have
+    only one of the classes.
+    """
+    refuse_parts(given.X)
+    targets = Y = collected(given.Y)
+    check_encoding_params(settings.encoding_params)
+    if not isinstance(Y, SoftTargets):
+        targets = check_tasks(settings, Y, expected, classes, is_update)
+    X, sample_weight, groups = as_table(given.X), given.sample_weight, given.groups
+    n_samples = len(targets.values)
+    check_match(X, n_samples, Y=Y, sample_weight=sample_weight, groups=groups)
+    targets, weights = combine_weights(targets, sample_weight)
+    group_indices = check_groups(groups, n_samples)
+    rows = CheckedRows(X, targets, weights, group_indices).with_weight()
+    given_groups = None
+    if rows.groups is not None:
+        given_groups = GivenGroups(groups, group_indices, rows.groups)
+        rows = replace(rows, groups=number_groups(rows.groups))
+    if sample_weight is None:
+        weight_scale = 1.0  # the weights, if any, are 0 for missing labels
+    checked = TableRows(settings, rows, weight_scale, origin, given_groups)
+    mean = checked.summary.weights.own_mean
+    if sample_weight is not None and None not in (weight_scale, mean):
+        ratio = mean / weight_scale
+        if not 1 / LARGEST_RATIO <= ratio <= LARGEST_RATIO:
+            warn_user(
+                f"The mean of sample_weight is {mean:g}, but {weight_scale:g} in the "
+                "first call, which is 1 without weights. partial_fit divides by the "
+                f"latter, so that these rows count {ratio:.3g} times as much as those. "
+                "Scale the weights if that is not intended."
+            )
+    return checked

@@ -1,0 +1,53 @@
+"""The rows of a fit as tensors, and what the host has learnt of them."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from sk_pwiser._rows._batches import Impressions, TrainingRows
+from sk_pwiser._training._growth import Growth
+from sk_pwiser._training._schema import Schema
+
+if TYPE_CHECKING:
+    from sk_pwiser._training._level import LevelRecord
+
+
+@dataclass(frozen=True)
+class EncodedData:
+    """The rows as tensors, and what the host has learnt of them."""
+
+    train: TrainingRows
+    valid: TrainingRows | None
+    further: Mapping[str, TrainingRows]  # only measured
+    schema: Schema
+    epochs: tuple[str | None, int, int]  # monitored column, first that counts, last
+    weight_scale: float  # by which weights were divided
+    base_rates: Sequence[float]  # of these rows; in later updates, of the first call
+    # Per row, validation rows included: the numbers of events of each task, and the
+    # weights of these and of the events of its parent, or of all rows without one.
+    event_shares: Sequence[Sequence[float]]
+    holds_out: bool  # whether a part of the rows is held out
+    split_rows: dict[str, Any] | None = None  # that these were drawn from at random
+    unrelated: Mapping[int, float] = field(default_factory=dict)  # of `Targets`
+    growth: Growth | None = None  # of the tables of the earlier net
+    # Codes, labels, task weights and elements of lists of rows that are not in the
+    # target statistics yet.
+    labelled: tuple[np.ndarray, np.ndarray, np.ndarray, list[Any]] | None = None
+    # The level over time, if the last rows in time are held out.
+    level: "LevelRecord | None" = None
+
+    def to(self, device: torch.device) -> "EncodedData":
+        """Move the tensors to a device if they fit."""
+        train = self.train.to(device)
+        further = {name: rows.to(train.device) for name, rows in self.further.items()}
+        valid = self.valid
+        if isinstance(valid, Impressions) and valid.rows is not None:
+            # Both select rows of the same tensors, which are moved once.
+            assert isinstance(train, Impressions)
+            valid = replace(train, rows=valid.rows.to(train.device))
+        elif valid is not None:
+            valid = valid.to(device)
+        return replace(self, train=train, valid=valid, further=further)

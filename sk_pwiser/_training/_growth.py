@@ -1,0 +1,66 @@
+"""Embedding tables that grow with the vocabularies of an update."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from sk_pwiser._columns._category import UNSEEN
+from sk_pwiser._columns._encoder import grow_encoder
+from sk_pwiser._columns._list import ListColumn
+from sk_pwiser._columns._target_statistics import ExtendedStatistics
+from sk_pwiser._training._schema import Schema
+
+
+class Growth(NamedTuple):
+    """The earlier row of each row of tables that have grown, and whether it is new.
+
+    New rows are copies of the row of unseen values of their column. Lists that share a
+    vocabulary have no such row, and no new one.
+    """
+
+    of_columns: tuple[np.ndarray, np.ndarray]  # embedding tables of category columns
+    of_bags: tuple[np.ndarray, np.ndarray]  # vectors that lists do not share
+
+
+def grow_schema(schema: Schema, X: Any) -> tuple[Schema, Growth | None]:
+    """Return a schema with codes for the frequent new values, and how tables grow.
+
+    The second result is None if there are no such values.
+    """
+    before = schema.encoder
+    encoder, origins, vectors = grow_encoder(before, X)
+    sizes = [
+        [column.n_own for column in each.of_kind(ListColumn)] + each.cardinalities_
+        for each in (before, encoder)
+    ]
+    if sizes[0] == sizes[1]:
+        return schema, None
+    statistics = schema.statistics
+    if statistics is not None:
+        statistics = ExtendedStatistics(
+            statistics, origins, "new", adds=True, vectors=vectors
+        )
+    rows = [
+        # A value that was rare has a code, but no embedding.
+        np.where(origin[:n_new] < n_old, origin[:n_new], -1)
+        for origin, n_old, n_new in zip(
+            origins, before.cardinalities_, encoder.cardinalities_, strict=True
+        )
+    ]
+    growth = Growth(
+        _in_one_table(rows, before.cardinalities_),
+        _in_one_table(vectors, [column.n_own for column in before.of_kind(ListColumn)]),
+    )
+    return replace(schema, encoder=encoder, statistics=statistics), growth
+
+
+def _in_one_table(
+    origins: Sequence[np.ndarray], sizes: Sequence[int]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Join rows of parts of a table, which had these sizes; -1 marks new rows."""
+    parts = zip(origins, np.cumsum([0, *sizes])[:-1], strict=True)
+    rows = [first + np.where(own < 0, UNSEEN, own) for own, first in parts]
+    is_new = [np.zeros(0, dtype=bool), *(own < 0 for own in origins)]
+    return np.concatenate([np.zeros(0, dtype=np.int64), *rows]), np.concatenate(is_new)
