@@ -31,12 +31,16 @@ from sklearn.model_selection import GridSearchCV, cross_validate
 
 from sk_pwiser import MultiTaskCTRCVRClassifier, TaskView
 from sk_pwiser.calibration import FunnelCalibrator
+from sk_pwiser.datasets import make_ctr_cvr
+from sk_pwiser.history import HistoryFeatures
 from sk_pwiser.inspection import TaskRocCurveDisplay, describe_impressions
 from sk_pwiser.metrics import cvr_auc_scorer, mean_auc_scorer
 from sk_pwiser.model_selection import FunnelStratifiedKFold, compare_losses
 
 
-def conversion_rates(X: Any, Y: Any, folder: Path) -> np.ndarray:
+def conversion_rates(log: Any, Y: Any, folder: Path) -> np.ndarray:
+    history = HistoryFeatures(["user", ("user", "item")], time="time", label_delay="1h")
+    X = history.fit_transform(log, Y)
     for note in describe_impressions(X, Y).notes:
         print(note.upper())
     model = MultiTaskCTRCVRClassifier(loss="pwiser", lr=0.01, random_state=0).fit(X, Y)
@@ -51,6 +55,10 @@ def conversion_rates(X: Any, Y: Any, folder: Path) -> np.ndarray:
     verdict: str = compare_losses(model, X, Y, weights=[0.3]).verdicts["CVR AUC"]
     print(figures, verdict, TaskRocCurveDisplay.from_estimator(loaded, X, Y).roc_auc)
     return loaded.predict_cvr(X)
+
+
+generated = make_ctr_cvr(2_000, ctr=0.3, random_state=0)
+conversion_rates(generated.data, generated.target, Path("models"))
 '''
 
 # Each line is wrong, by what mypy says of it.
