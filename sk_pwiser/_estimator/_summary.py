@@ -1,6 +1,5 @@
 """A summary of a fit in HTML: network, rows and columns, epochs and embeddings."""
 
-import math
 import re
 from collections.abc import Sequence
 from html import escape
@@ -10,6 +9,7 @@ import torch
 
 from sk_pwiser._columns._encoder import column_kinds, vector_counts
 from sk_pwiser._training._state import TrainingResult
+from sk_pwiser._utils._integers import ceil_div
 
 # Title, header and rows.
 Table = tuple[str, Sequence[str], Sequence[Sequence[Any]]]
@@ -103,7 +103,7 @@ def _history(result: TrainingResult) -> Table:
         for column in ("train_loss", "valid_loss", log_loss, *aucs, "dur")
         if any(column in row for row in history)
     ]
-    step = math.ceil(len(history) / (MAX_ROWS - 1))
+    step = ceil_div(len(history), MAX_ROWS - 1)
     shown_epochs = {result.best_epoch, *range(len(history), 0, -step)}
     rows = []
     for row in history:

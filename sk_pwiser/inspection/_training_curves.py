@@ -1,6 +1,5 @@
 """Losses and AUC by epoch of training, and scores of a search by a parameter."""
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Real
@@ -10,6 +9,7 @@ import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
 from sk_pwiser._responses import Predictions, find_paths, nested_estimators
+from sk_pwiser._utils._integers import ceil_div
 from sk_pwiser.inspection import _displays
 
 # Columns of the history, by the names of their curves.
@@ -443,7 +443,7 @@ def _set_scale(ax: Any, values: np.ndarray) -> None:
             ax.set_xscale("symlog", linthresh=positive[0], linscale=0.5)
             ax.set_xlim(left=-0.3 * positive[0])
         ax.set_xlim(right=1.4 * positive[-1])
-    step = math.ceil(len(values) / MAX_TICKS)
+    step = ceil_div(len(values), MAX_TICKS)
     ticks = values[::step]
     ax.set_xticks(ticks, [f"{value:g}" for value in ticks])
     ax.xaxis.set_minor_locator(NullLocator())

@@ -349,26 +349,50 @@ def cross_validate_models(
                     caller=caller,
                 )
 
+    results = run_jobs(
+        jobs(), list(models), len(splits), n_jobs=n_jobs, verbose=verbose
+    )
+    return comparison_of(results, list(models), splits, seeds)
+
+
+def run_jobs(
+    jobs: Iterable[Any],
+    names: Sequence[str],
+    n_splits: int,
+    *,
+    n_jobs: int | None,
+    verbose: int,
+) -> list[FitAndScores]:
+    """Run fits in parallel, and repeat their warnings once."""
     # A generator returns each fit when it ends, but not every backend supports it.
     parallel = Parallel(n_jobs=n_jobs, return_as="generator" if verbose else "list")
     results = []
     with warnings.catch_warnings(record=True) as caught:
-        for result in parallel(jobs()):
+        for result in parallel(jobs):
             results.append(result)
             if verbose:
-                print(progress(results, list(models), len(splits)), flush=True)
+                print(progress(results, names, n_splits), flush=True)
     messages = [message for result in results for message in result.messages]
     warn_once([*messages, *map(message_of, caught)])
+    return results
 
+
+def comparison_of(
+    results: Sequence[FitAndScores],
+    names: list[str],
+    splits: Sequence[Split],
+    seeds: np.ndarray,
+) -> LossComparison:
+    """Return the comparison of the results of all folds, the models of each in turn."""
     # From the order of the jobs to one row per candidate.
-    shape = (len(splits), len(models))
+    shape = (len(splits), len(names))
     scores_by_metric = {
         metric: np.reshape([result.scores[metric] for result in results], shape).T
         for metric in results[0].scores
     }
     warn_about_undefined(scores_by_metric, len(splits))
     return LossComparison(
-        list(models),
+        names,
         scores_by_metric,
         test_train_ratio=float(
             np.mean([len(test) / len(train) for train, test in splits])
