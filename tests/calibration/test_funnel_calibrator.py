@@ -8,7 +8,6 @@ import pandas as pd
 import pytest
 from fake_estimators import ReadsFeatures
 from numpy.testing import assert_allclose, assert_array_equal, assert_array_less
-from refusals import small
 from scipy.special import expit, logit
 from sklearn import config_context
 from sklearn.base import clone
@@ -21,7 +20,7 @@ from sklearn.model_selection import GroupKFold
 from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.utils import get_tags
-from suites import fast_for
+from small_model import small
 
 from sk_pwiser import TaskView
 from sk_pwiser.calibration import FunnelCalibrator
@@ -112,7 +111,14 @@ def test_splitters_with_tasks_receive_the_labels_with_names(rows, parents):
         assert_array_equal(found.predict_proba(X), expected.predict_proba(X))
 
 
-@pytest.mark.parametrize("cv", fast_for(["groups"], [3, "splits", "groups"]))
+@pytest.mark.parametrize(
+    "cv",
+    [
+        pytest.param(3, marks=pytest.mark.slow),
+        pytest.param("splits", marks=pytest.mark.slow),
+        "groups",
+    ],
+)
 @pytest.mark.filterwarnings("ignore:In the calibration rows, higher probabilities")
 def test_cross_fitting_by_hand(cv):
     X, Y = DATA.data, DATA.target
