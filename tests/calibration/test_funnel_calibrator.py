@@ -93,6 +93,27 @@ def test_a_prefit_estimator_is_used_and_not_changed(reader, rows):
         FunnelCalibrator(small()).fit(*rows)
 
 
+def test_a_fit_sets_all_attributes_at_once(reader, rows):
+    """An interrupt between two assignments would leave attributes of two fits."""
+
+    class Logs(FunnelCalibrator):
+        def __setattr__(self, name, value):
+            names.append(name)
+            super().__setattr__(name, value)
+
+    names = []
+    calibrated = Logs(reader, method="sigmoid", by="market")
+    X = pd.DataFrame(rows[0], columns=["click", "conversion", "other"])
+    X["market"] = np.tile(["nl", "de"], len(X) // 2)
+    calibrated.set_params(by=None).fit(rows[0], rows[1])
+    names.clear()
+    calibrated.set_params(by="market")
+    calibrated.fit(X, rows[1])
+    assert names == ["by", "__dict__"]
+    assert {*calibrated.shifts_} == {"nl", "de"}
+    assert calibrated.by_ == "market"
+
+
 DATA = make_ctr_cvr(900, ctr=0.5, cvr=0.5, random_state=0)
 
 
