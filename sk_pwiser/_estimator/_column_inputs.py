@@ -29,15 +29,15 @@ def column_inputs(
     check_encoding_params(settings.encoding_params)
     encoder = make_encoder(settings, estimator_name)
     errors: dict[Any, str] = {}
-    X, *_ = encoder.fit(X, errors=errors)
+    X = encoder.fit(X, errors=errors).X
     encoder.columns_ = [c for c in encoder.columns_ if c.name not in errors]
     shape = X.shape[0], targets.values.shape[1]
     statistics = unfitted_statistics(settings, encoder, shape)
     rates = base_rates(targets.values, parents=targets.parents)
     schema = Schema.of(settings, encoder, targets, rates, statistics)
     spec = schema.spec(settings)
-    names = getattr(encoder, "feature_names_in_", range(encoder.n_features_in_))
-    if encoder.sparse_ is not None:
+    names = encoder.names_
+    if encoder.is_sparse_:
         sparse = ColumnInput("sparse", "embedding", 1, spec.embedding_dim)
         return X, dict.fromkeys(names, sparse)
     numeric, places = numeric_widths(spec), schema.places()
@@ -50,8 +50,11 @@ def column_inputs(
             text += ", rates"
         width = sum(spec.widths[code] for code in codes)
         width += spec.embedding_dim * len(bags) + sum(numeric[i] for i in inputs)
-        content = getattr(column, "content_", None)
         found[name] = ColumnInput(
-            column.kind, text, vectors.get(name, 0), width, content
+            kind=column.kind,
+            encoding=text,
+            vectors=vectors.get(name, 0),
+            width=width,
+            content=column.content_,
         )
     return X, {name: found[name] for name in names}

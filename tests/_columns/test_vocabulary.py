@@ -16,7 +16,8 @@ from refusals import small
 from sklearn.preprocessing import OrdinalEncoder
 from sklearn.utils import murmurhash3_32
 
-from sk_pwiser._columns._category import FIRST_VALUE, MISSING, UNSEEN, CategoryColumn
+from sk_pwiser._columns._category import CategoryColumn
+from sk_pwiser._columns._codes import FIRST_VALUE, MISSING, UNSEEN
 from sk_pwiser._columns._encoder import TableEncoder, grow_encoder
 from sk_pwiser._columns._encoding_params import check_encoding_params
 from sk_pwiser._columns._vocabulary import Vocabulary, hash_values
