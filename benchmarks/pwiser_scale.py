@@ -42,7 +42,7 @@ from _harness import (
 )
 from torch.nn import functional as F
 
-from sk_pwiser._training._components import MultiTaskCriterion
+from sk_pwiser._training._criterion import MultiTaskCriterion
 from sk_pwiser._utils._extras import import_extra
 from sk_pwiser.losses import BCE, PWiseR, pwiser_loss
 from sk_pwiser.networks import NetworkSpec, SharedBottom

@@ -14,9 +14,12 @@ ones. A refit takes place every fourth day, as a weekly one would.
 - partial_fit daily: the first fit, and one call of `partial_fit` per day.
 - refit, newest held out: every fourth day, a fit on all rows so far that stops early on
   the newest tenth of them, from which it does not learn.
-- refit: the same, and then a fit on all rows with the number of epochs that was found.
+- refit: the same with `refit=True`, which then trains a new network on all rows.
 - refit and partial_fit: that refit, and one call of `partial_fit` on each day between.
-- refit daily: on all rows, with the number of epochs that was found last.
+- refit daily: a fit with `refit=True` every day.
+
+In all fits the number of the row is the `time_column`: predictions are shifted to the
+level of the newest tenth.
 
 The columns are those of the form "windows" of `history.py`, which are brought up to
 date with every row for all strategies, without the user of MovieLens, most of whom are
@@ -45,6 +48,7 @@ from sk_pwiser.history import HistoryFeatures
 
 N_DAYS, EVERY = 8, 4
 UNUSED = {"movielens": ["user", "day"], "kuairand": ["day"]}
+TIME = "row_number"
 
 
 def load(name, quick):
@@ -60,7 +64,8 @@ def load(name, quick):
     else:
         starts = np.linspace(0.6 * len(X), len(X), N_DAYS + 1).astype(int).tolist()
     history = HistoryFeatures(time="time", **forms["windows"][0])
-    return title, history.fit_transform(X, Y).drop(columns=UNUSED[name]), Y, starts
+    X = history.fit_transform(X, Y).drop(columns=UNUSED[name])
+    return title, X.assign(**{TIME: np.arange(len(X))}), Y, starts
 
 
 class Log:
@@ -73,27 +78,26 @@ class Log:
     def rows(self, first, last):
         return self.X.iloc[first:last], self.Y.iloc[first:last]
 
-    def fit(self, kind, day, rows, eval_set=None, **params):
-        """Fit, unless another strategy did so; note the processor's seconds."""
+    def fit(self, kind, day, *, refit):
+        """Fit before a day, unless another strategy did so; note the seconds."""
         key = kind, day
         if key not in self.fits:
-            model = MultiTaskCTRCVRClassifier(random_state=self.seed, **params)
-            self.seconds[key], self.fits[key] = processor_time(
-                model.fit, *rows, eval_set=eval_set
+            model = MultiTaskCTRCVRClassifier(
+                refit=refit,
+                encoding_params={"time_column": TIME},
+                random_state=self.seed,
             )
+            rows = self.rows(0, self.starts[day])
+            self.seconds[key], self.fits[key] = processor_time(model.fit, *rows)
         return self.fits[key]
 
     def fit_stopped(self, day):
         """Return a fit before a day that holds out the newest tenth of the rows."""
-        end = self.starts[day]
-        cut = int(0.9 * end)
-        return self.fit("stopped", day, self.rows(0, cut), self.rows(cut, end))
+        return self.fit("stopped", day, refit=False)
 
     def fit_full(self, day):
         """Return a fit on all rows before a day."""
-        n_epochs = self.fit_stopped(day - day % EVERY).best_epoch_
-        params = {"early_stopping": False, "max_epochs": n_epochs}
-        return self.fit("full", day, self.rows(0, self.starts[day]), **params)
+        return self.fit("full", day, refit=True)
 
     def scores(self, model, day):
         X, Y = self.rows(*self.starts[day : day + 2])
@@ -151,14 +155,13 @@ def seconds_per_day(log):
             of[kind] += seconds / n
             of["weekly"] += seconds / n if kind == "full" and day % EVERY == 0 else 0
     update = np.mean(updates or [0])
-    refit = of["stopped"] + of["weekly"]
     return {
         "never": 0,
         "partial_fit daily": update,
         "refit, newest held out": of["stopped"],
-        "refit": refit,
-        "refit and partial_fit": refit + update * (n - n // EVERY) / n,
-        "refit daily": of["stopped"] + of["full"],
+        "refit": of["weekly"],
+        "refit and partial_fit": of["weekly"] + update * (n - n // EVERY) / n,
+        "refit daily": of["full"],
     }
 
 

@@ -18,7 +18,7 @@ import torch
 from _harness import begin, interleave, make_parser, quartiles
 from _tables import N_NUMERIC
 
-from sk_pwiser._training._components import MultiTaskCriterion
+from sk_pwiser._training._criterion import MultiTaskCriterion
 from sk_pwiser.losses import BCE
 from sk_pwiser.networks import NETWORKS, NetworkSpec
 from sk_pwiser.weighting import WEIGHTINGS

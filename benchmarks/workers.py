@@ -110,7 +110,7 @@ def time_step(net, batch, workers, sizes, tables):
 
 def run_worker(rank, size, meeting, n_categories, batch_size, n_steps, queue):
     """Measure the steps of a worker; the first one reports."""
-    from sk_pwiser._training._optimizers import sparse_tables
+    from sk_pwiser._training._embedding_tables import sparse_tables
 
     limit_threads(1)
     workers = ALONE

@@ -1,6 +1,5 @@
 """Configuration of Sphinx; `tox -e docs` builds the documentation."""
 
-import importlib.util
 import os
 import sys
 from pathlib import Path
@@ -13,10 +12,13 @@ sys.path.insert(0, str(DOCS))
 import api_reference  # noqa: E402
 import architecture  # noqa: E402
 import parameter_tables  # noqa: E402
+import pictures  # noqa: E402
 
 api_reference.write(DOCS / "api_table.rst")
 parameter_tables.write(DOCS / "parameter_table.rst")
 architecture.write(DOCS / "folder_table.rst")
+pictures.write_folders(DOCS / "folder_picture.rst")
+pictures.write_way_of_a_fit(DOCS / "fit_picture.rst")
 
 # Project
 
@@ -38,8 +40,8 @@ extensions = [
     "results_directives",
     "sphinx_design",
 ]
-TABLES = ["api_table.rst", "parameter_table.rst", "folder_table.rst"]
-exclude_patterns = ["_build", "_templates", *TABLES]
+INCLUDED = ["*_picture.rst", "*_table.rst"]
+exclude_patterns = ["_build", "_templates", *INCLUDED]
 templates_path = ["_templates"]
 default_role = "code"
 maximum_signature_line_length = 88
@@ -80,9 +82,6 @@ GALLERY_SECTIONS = (
 sphinx_gallery_conf = {
     "backreferences_dir": "generated/backreferences",
     "doc_module": ("sk_pwiser",),
-    # SHAP and what it needs take some 200 MB: no dependency of the documentation.
-    "ignore_pattern": r"__init__\.py"
-    + ("" if importlib.util.find_spec("shap") else r"|plot_shap_"),
     "reference_url": {"sk_pwiser": None},
     "subsection_order": [
         *(f"../examples/{name}" for name in GALLERY_SECTIONS),

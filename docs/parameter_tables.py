@@ -10,8 +10,7 @@ import re
 
 from numpydoc.docscrape import ClassDoc
 
-from sk_pwiser import MultiTaskCTRCVRClassifier
-from sk_pwiser._training import _settings
+from sk_pwiser import MultiTaskCTRCVRClassifier, _settings
 from sk_pwiser.networks import SHARED_PARAMS, NetworkSpec
 
 GROUPS = {

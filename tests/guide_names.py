@@ -67,7 +67,6 @@ _CLASSES = {
     # No dependencies of the tests; others of the tests run what they can import.
     "SummaryWriter": MagicMock(),
     "mlflow": MagicMock(),
-    "shap": MagicMock(),
 }
 
 
@@ -77,7 +76,8 @@ def _fitted(X, Y):
 
 def _after_fit(X, Y):
     session = np.arange(N_ROWS) // 4
-    return {"model": _fitted(X, Y), "background": X[:20], "session": session}
+    names = {"X_new": X[:3], "X_sample": X[20:40]}
+    return {"model": _fitted(X, Y), "session": session, **names}
 
 
 def _inputs(X, Y):

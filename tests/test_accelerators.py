@@ -18,7 +18,7 @@ from skorch.callbacks import Callback, LRScheduler
 from sk_pwiser import MultiTaskCTRCVRClassifier
 from sk_pwiser._rows import _batches
 from sk_pwiser._rows._batches import BatchIterator, Impressions
-from sk_pwiser._training import _settings
+from sk_pwiser._training import _device
 from sk_pwiser._utils._precision import widest_float
 from sk_pwiser._utils._random import Generators, active
 from sk_pwiser.datasets import ParquetImpressions
@@ -283,16 +283,16 @@ def test_a_fit_agrees_with_the_cpu(simulated):
 
 
 def test_auto_is_any_accelerator(simulated):
-    assert _settings.find_device.__wrapped__("auto") == simulated
+    assert _device.find_device.__wrapped__("auto") == simulated
 
 
 def test_auto_is_the_cpu_where_an_accelerator_lacks_operators(monkeypatch):
     def lacks(device):
         raise NotImplementedError("The operator 'aten::lerp' is not implemented")
 
-    monkeypatch.setattr(_settings, "_check_operators", lacks)
+    monkeypatch.setattr(_device, "_check_operators", lacks)
     with pytest.warns(UserWarning, match="uses the CPU: 'sim.*lacks.*aten::lerp"):
-        assert _settings.find_device.__wrapped__("auto") == torch.device("cpu")
+        assert _device.find_device.__wrapped__("auto") == torch.device("cpu")
 
 
 @pytest.mark.parametrize(
@@ -310,9 +310,9 @@ def test_a_device_without_float64(params):
 
 
 def test_a_device_without_sparse_gradients(monkeypatch):
-    from sk_pwiser._training import _optimizers
+    from sk_pwiser._training import _lazy_tables
 
-    monkeypatch.setattr(_optimizers, "has_sparse_gradients", lambda device: False)
+    monkeypatch.setattr(_lazy_tables, "has_sparse_gradients", lambda device: False)
     params = {"lazy_embeddings": True}
     with pytest.raises(ValueError, match="not supported with device='sim'"):
         small(optimizer_params=params).fit(X, Y)

@@ -167,6 +167,29 @@ def test_a_file_against_models_of_other_packages(monkeypatch, capsys, csv):
     assert "s to predict and score" in out
 
 
+@pytest.mark.parametrize("options", [[], ["--against-others"]])
+def test_refit_reaches_every_network(monkeypatch, tmp_path, options):
+    monkeypatch.setattr(_compare_models, "PACKAGES", {})
+    # Of so many rows, early stopping holds some out.
+    # With fewer rows, early stopping would hold none out.
+    rows = [*range(len(X))] * 8
+    X.assign(**Y).iloc[rows].to_csv(tmp_path / "log.csv", index=False)
+    options = ["--data", str(tmp_path / "log.csv"), "--targets", *Y, *options]
+    stages = []
+    fit = MultiTaskCTRCVRClassifier.fit
+
+    def noted(self, *args, **kwargs):
+        fit(self, *args, **kwargs)
+        stages.append({epoch.get("stage") for epoch in self.history_})
+        return self
+
+    monkeypatch.setattr(MultiTaskCTRCVRClassifier, "fit", noted)
+    command.main([*FEW, *options])
+    command.main([*FEW, *options, "--refit"])
+    n_fits = len(stages) // 2
+    assert stages == [{None}] * n_fits + [{1, 2}] * n_fits
+
+
 LOG = pd.DataFrame(
     {
         "id": [7, 8, 8],
@@ -429,6 +452,7 @@ def test_times_may_have_the_offsets_of_summer_and_winter(monkeypatch, tmp_path, 
         ({}, ["--targets", "click"], "--data and --targets must be given together"),
         ({}, ["--categorical", "id"], "--categorical must be given with --data"),
         ({}, ["--weights", "1"], "--weights must be given with --data"),
+        ({}, ["--refit"], "--refit must be given with --data"),
         (
             {},
             [*DATA, "--against-others", "--weights", "1"],

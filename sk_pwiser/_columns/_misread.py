@@ -5,10 +5,7 @@ import re
 import numpy as np
 
 from sk_pwiser._columns import _factorize, _value_kinds
-from sk_pwiser._columns._frames import (
-    describe,
-    to_float,
-)
+from sk_pwiser._columns._frames import describe, to_float
 
 # Names of ids: "id", "user_id", "userId", "id_user", "zip", "country_code", "site_id2".
 ID_NAME = re.compile(

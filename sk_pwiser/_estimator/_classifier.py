@@ -6,19 +6,15 @@ from sklearn.base import BaseEstimator, ClassifierMixin, _fit_context
 from sklearn.utils._param_validation import StrOptions
 
 from sk_pwiser._columns._registry import NUMERIC_ENCODINGS
+from sk_pwiser._estimator._parameters import ParametersMixin, explain_names
 from sk_pwiser._estimator._predictions import NetworkPredictionMixin
 from sk_pwiser._estimator._saving import SavingMixin
 from sk_pwiser._estimator._summary import SummaryMixin
 from sk_pwiser._fit import fit, fit_twice, one_eval_set
 from sk_pwiser._rows._checked_rows import GivenRows
+from sk_pwiser._settings import PARAMETER_CONSTRAINTS, Settings
 from sk_pwiser._tasks._tree import parents_by_name
 from sk_pwiser._training import _callbacks
-from sk_pwiser._training._settings import (
-    PARAMETER_CONSTRAINTS,
-    ParametersMixin,
-    Settings,
-    explain_names,
-)
 from sk_pwiser._training._state import take_back
 from sk_pwiser._utils._doc_links import DocLink
 from sk_pwiser._utils._warnings import warn_user
@@ -603,12 +599,14 @@ class MultiTaskCTRCVRClassifier(
             probable than the one before it in 10 % of a sample of the training rows or
             more, see :ref:`coherent_funnels`.
         """
-        earlier = getattr(self, "_result", None) if self.warm_start else None
-        given = GivenRows(X, Y, sample_weight, groups)
-        later = GivenRows(X_val, Y_val, sample_weight_val, groups_val)
-        if any(value is not None for value in later):
-            eval_set = one_eval_set(eval_set, later)
-        result = self._fit(given, eval_set, earlier=earlier, refit=self.refit)
+        last_result = getattr(self, "_result", None) if self.warm_start else None
+        training_rows = GivenRows(X, Y, sample_weight, groups)
+        validation_rows = GivenRows(X_val, Y_val, sample_weight_val, groups_val)
+        if any(value is not None for value in validation_rows):
+            eval_set = one_eval_set(eval_set, validation_rows)
+        result = self._fit(
+            training_rows, eval_set, earlier=last_result, refit=self.refit
+        )
         self._set_result(result)
         if result.rises is not None:
             task, share = result.rises
@@ -622,19 +620,20 @@ class MultiTaskCTRCVRClassifier(
         return self
 
     @_callbacks.runs_callbacks
-    def _fit(self, given, eval_set=None, refit=False, **kwargs):
+    def _fit(self, rows, eval_set=None, refit=False, **kwargs):
         """Train, and return the result without setting the fitted attributes.
 
         A method of its own, since callbacks are torn down after it, which may fail: the
         estimator must then be as it was.
         """
-        name, has_callbacks = type(self).__name__, hasattr(self, "_skl_callbacks")
-        task = _callbacks.FitTask.of_fit(self, given) if has_callbacks else None
+        task = None
+        if hasattr(self, "_skl_callbacks"):
+            task = _callbacks.FitTask.of_fit(self, rows)
         settings = Settings.of(vars(self))
-        kwargs |= {"task": task, "estimator_name": name}
+        kwargs |= {"task": task, "estimator_name": type(self).__name__}
         if refit:
-            return fit_twice(settings, given, eval_set, **kwargs)
-        return fit(settings, given, eval_set, **kwargs)
+            return fit_twice(settings, rows, eval_set, **kwargs)
+        return fit(settings, rows, eval_set, **kwargs)
 
     @explain_names
     @_fit_context(prefer_skip_nested_validation=True)
@@ -701,14 +700,20 @@ class MultiTaskCTRCVRClassifier(
         """
         # scikit-learn's decorator validates the parameters at the first call only.
         self._validate_params()
-        earlier, undo = getattr(self, "_result", None), []
+        last_result = getattr(self, "_result", None)
+        undo = []
         try:
-            given = GivenRows(X, Y, sample_weight, groups)
-            update = {"classes": classes, "is_update": True, "undo": undo}
-            self._set_result(self._fit(given, earlier=earlier, **update))
+            result = self._fit(
+                GivenRows(X, Y, sample_weight, groups),
+                earlier=last_result,
+                classes=classes,
+                is_update=True,
+                undo=undo,
+            )
+            self._set_result(result)
         except BaseException:
             # An interrupt after the result was set leaves the complete update.
-            if getattr(self, "_result", None) is earlier:
+            if getattr(self, "_result", None) is last_result:
                 take_back(undo)
             raise
         return self
@@ -718,14 +723,16 @@ class MultiTaskCTRCVRClassifier(
 
         Ctrl-C between two assignments would leave those of two fits.
         """
+        attributes = dict(vars(self))
         # The only attribute that a fit may lack.
-        kept = {k: v for k, v in vars(self).items() if k != "feature_names_in_"}
-        self.__dict__ = kept | self._attributes(result)
+        attributes.pop("feature_names_in_", None)
+        self.__dict__ = attributes | self._attributes(result)
         return self
 
     @staticmethod
     def _attributes(result):
-        encoder, targets = result.schema.encoder, result.schema.targets
+        encoder = result.schema.encoder
+        targets = result.schema.targets
         attributes = {
             "_result": result,
             "net_": result.net,

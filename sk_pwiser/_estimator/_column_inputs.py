@@ -4,10 +4,10 @@ from typing import Any, NamedTuple
 
 from sk_pwiser._columns._encoder import vector_counts
 from sk_pwiser._columns._encoding_params import check_encoding_params
-from sk_pwiser._table._labels import Targets
-from sk_pwiser._table._weights_and_groups import base_rates
+from sk_pwiser._settings import Settings
+from sk_pwiser._tasks._labels import Targets
+from sk_pwiser._tasks._weights import base_rates
 from sk_pwiser._training._schema import Schema, make_encoder, unfitted_statistics
-from sk_pwiser._training._settings import Settings
 from sk_pwiser.networks import numeric_widths
 
 

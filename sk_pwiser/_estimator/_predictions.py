@@ -8,8 +8,9 @@ from sk_pwiser._columns import _frames
 from sk_pwiser._estimator import _predict_files
 from sk_pwiser._estimator._column_inputs import column_inputs
 from sk_pwiser._estimator._prediction_mixin import PredictionMixin
+from sk_pwiser._rows._recombined_rows import RowRecombiner
+from sk_pwiser._settings import Settings
 from sk_pwiser._training._schema import bag_inputs
-from sk_pwiser._training._settings import Settings
 from sk_pwiser._utils import _extras, _threads
 
 
@@ -25,7 +26,8 @@ class NetworkPredictionMixin(PredictionMixin):
     def _column_inputs(self, X, targets):
         """Return a table as `fit` reads it, and how it would encode each column."""
         self._validate_params()
-        return column_inputs(Settings.of(vars(self)), X, targets, type(self).__name__)
+        settings = Settings.of(vars(self))
+        return column_inputs(settings, X, targets, type(self).__name__)
 
     def _predict_logits(self, X):
         """Return the logits of a table, float32 ndarray of shape (n, n_tasks)."""
@@ -42,7 +44,8 @@ class NetworkPredictionMixin(PredictionMixin):
         """Return the column names, and a function that permutes one of them."""
         check_is_fitted(self)
         _frames.refuse_parts(X)
-        schema, net = self._result.schema, self._result.net
+        schema = self._result.schema
+        net = self._result.net
         with _threads.limited_threads():
             encoded = schema.transform(X)
 
@@ -55,6 +58,26 @@ class NetworkPredictionMixin(PredictionMixin):
                 return net.forward(rows).numpy()
 
         return list(schema.places()), logits
+
+    def _recombined_logits(self, *tables):
+        """Return what explains rows: names, hashes of values, and a function.
+
+        The names of the columns and the hashes of their encoded values,
+        `(n_rows, n_columns)`, are of the rows of all tables, one after the other. The
+        function maps `(n_new, n_columns)`, from which row each column comes, to the
+        logits of these new rows.
+        """
+        check_is_fitted(self)
+        schema, net = self._result.schema, self._result.net
+        with _threads.limited_threads():
+            encoded = [schema.transform(table) for table in tables]
+        recombiner = RowRecombiner(schema.places(), encoded)
+
+        def logits(sources):
+            with _threads.limited_threads():
+                return net.forward(recombiner.take(sources)).numpy()
+
+        return recombiner.column_names, recombiner.value_hashes(), logits
 
     def predict_proba(self, X, *, output=None):
         """Predict probabilities over impressions.
@@ -132,16 +155,16 @@ class NetworkPredictionMixin(PredictionMixin):
         schema = self._result.schema
         rows = schema.transform(X)
         bags = bag_inputs([None if t is None else t.numpy() for t in rows.bags or ()])
-        numbers = schema.encoder.numeric_names_
+        numeric_names = schema.encoder.numeric_names_
         if schema.statistics is not None:
-            numbers += schema.statistics.names(schema.encoder, self.task_names_)
+            numeric_names += schema.statistics.names(schema.encoder, self.task_names_)
         return Bunch(
             codes=rows.codes.numpy(),
             numeric=rows.numeric.numpy(),
             bags=schema.bag_matrix(bags),
             bag_inputs=bags,
             category_names=schema.encoder.category_names_,
-            numeric_names=numbers,
+            numeric_names=numeric_names,
         )
 
     def category_embeddings(self, column, *, as_frame=True):

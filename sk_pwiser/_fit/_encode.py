@@ -24,10 +24,12 @@ from sk_pwiser._fit._hold_out import (
     warn_about_trained,
 )
 from sk_pwiser._rows._batches import Impressions, TrainingRows
+from sk_pwiser._rows._blocks import SHARE_OF_REPEATS, Blocks
 from sk_pwiser._rows._checked_rows import CheckedRows, named_place
-from sk_pwiser._table._blocks import SHARE_OF_REPEATS, Blocks, RowOrder, RowSample
-from sk_pwiser._table._row_drift import find_drift
-from sk_pwiser._table._row_units import (
+from sk_pwiser._rows._row_drift import find_drift
+from sk_pwiser._rows._row_order import RowOrder
+from sk_pwiser._rows._row_sample import RowSample
+from sk_pwiser._rows._row_units import (
     MOST_EQUAL_ROWS,
     UnitKeys,
     are_counts,
@@ -37,16 +39,17 @@ from sk_pwiser._table._row_units import (
     split_large_units,
     warn_about_few_cells,
 )
+from sk_pwiser._settings import left_out_column, shared_param
 from sk_pwiser._times import row_times
 from sk_pwiser._training import _schema
-from sk_pwiser._training._components import LARGEST_SEED, check_task_weights
+from sk_pwiser._training._checked_components import check_task_weights
+from sk_pwiser._training._early_stopping import usable_monitor
 from sk_pwiser._training._encoded_data import EncodedData
 from sk_pwiser._training._growth import Growth, grow_schema
 from sk_pwiser._training._level import LevelRecord
-from sk_pwiser._training._schedule_and_stopping import usable_monitor
 from sk_pwiser._training._schema import Schema
-from sk_pwiser._training._settings import left_out_column, shared_param
 from sk_pwiser._utils._equality import equal
+from sk_pwiser._utils._random import LARGEST_SEED
 from sk_pwiser._utils._warnings import warn_user
 
 if TYPE_CHECKING:

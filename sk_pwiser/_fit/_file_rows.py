@@ -14,12 +14,13 @@ from sk_pwiser._columns._encoder import learn_constant_columns
 from sk_pwiser._columns._encoding_params import check_encoding_params
 from sk_pwiser._columns._factorize import factorize
 from sk_pwiser._columns._frames import as_table, list_columns
+from sk_pwiser._rows import _row_summary
 from sk_pwiser._rows._checked_rows import CheckedRows, named_place
-from sk_pwiser._table import _labels, _weights_and_groups
-from sk_pwiser._table._blocks import RowSample
+from sk_pwiser._rows._row_sample import RowSample
+from sk_pwiser._settings import Settings, left_out_column
+from sk_pwiser._tasks import _labels, _weights
 from sk_pwiser._tasks._tree import read_task_parents
 from sk_pwiser._training._schema import Schema
-from sk_pwiser._training._settings import Settings, left_out_column
 from sk_pwiser._utils._threads import in_background
 from sk_pwiser._utils._warnings import warn_user
 
@@ -61,7 +62,7 @@ class FileRows:
         self.sample_rows = dataset.sample_rows
         self.has_groups = dataset.groups is not None
         self.has_task_weights: bool = isinstance(dataset.sample_weight, list)
-        self.summary = _weights_and_groups.RowSummary()
+        self.summary = _row_summary.RowSummary()
 
     def again(self) -> "FileRows":
         """Return the same rows for another fit, which reads and counts them anew."""
@@ -92,7 +93,7 @@ class FileRows:
                     weights = [c.to_numpy(zero_copy_only=False) for c in columns]
                     several = self.has_task_weights
                     weights = np.column_stack(weights) if several else weights[0]
-                targets, weights = _weights_and_groups.combine_weights(
+                targets, weights = _weights.combine_weights(
                     targets, weights, is_part=True
                 )
                 groups = None
@@ -227,8 +228,8 @@ class TableLearner:
         if not self.sample.n_kept:  # none of the columns were constant
             return encoder
         table, weights = self.sample.finish()
-        weights = _weights_and_groups.scale_weights(weights)
-        weights = _weights_and_groups.row_weights(weights)
+        weights = _weights.scale_weights(weights)
+        weights = _weights.row_weights(weights)
         if not self.new:
             return learn_constant_columns(encoder, table, weights)
         cells = list_columns(as_table(table)) if self.sampled else []

@@ -18,7 +18,7 @@ from sk_pwiser._fit._file_rows import FileRows
 from sk_pwiser._rows import _batches
 from sk_pwiser._rows._batches import Impressions, TrainingRows
 from sk_pwiser._rows._checked_rows import named_place
-from sk_pwiser._training._components import check_task_weights
+from sk_pwiser._training._checked_components import check_task_weights
 from sk_pwiser._training._schema import Schema
 from sk_pwiser._utils._random import generator_on
 from sk_pwiser._utils._threads import in_background

@@ -20,28 +20,34 @@ from sk_pwiser._fit._time_column import take_time_column
 from sk_pwiser._rows._batches import TrainingRows
 from sk_pwiser._rows._checked_rows import GivenRows, named_place
 from sk_pwiser._rows._table_rows import TableRows, read_table
+from sk_pwiser._settings import Settings
 from sk_pwiser._training import (
+    _build_net,
+    _checked_components,
     _checkpoints,
-    _components,
-    _evaluation,
     _level,
+    _memorized,
+    _pwiser_weight,
+    _rises,
     _state,
+    _stop_reason,
 )
 from sk_pwiser._training._callbacks import FitTask
-from sk_pwiser._training._components import LARGEST_SEED, WEIGHT
-from sk_pwiser._training._encoded_data import EncodedData
-from sk_pwiser._training._evaluation import GROUPED
-from sk_pwiser._training._net import MultiTaskNet
-from sk_pwiser._training._optimizers import LazyAdam
-from sk_pwiser._training._schedule_and_stopping import (
+from sk_pwiser._training._device import find_device
+from sk_pwiser._training._early_stopping import (
     FirstStage,
     check_early_stopping,
     check_unmonitored,
 )
+from sk_pwiser._training._encoded_data import EncodedData
+from sk_pwiser._training._lazy_tables import LazyAdam
+from sk_pwiser._training._net import MultiTaskNet
+from sk_pwiser._training._pwiser_weight import WEIGHT
 from sk_pwiser._training._schema import Schema
-from sk_pwiser._training._settings import Settings, find_device
 from sk_pwiser._training._state import TrainingResult, Undo, check_same_model
+from sk_pwiser._training._validation_figures import GROUPED
 from sk_pwiser._utils import _equality, _random, _threads
+from sk_pwiser._utils._random import LARGEST_SEED
 
 Source = TableRows | FileRows
 
@@ -76,7 +82,9 @@ class Plan:
     origin: Origin
     device: torch.device
     eval_rows: dict[str, Source]
-    components: _components.Components | None  # None: the net is updated in place
+    components: (
+        _checked_components.Components | None
+    )  # None: the net is updated in place
     random_state: np.random.RandomState
     first_random_state: dict[str, Any]
     split_state: dict[str, Any]  # of the random state that draws the validation rows
@@ -295,12 +303,12 @@ def check(
     if origin.is_update and origin.earlier is not None:
         loss = _loss_of_update_in_place(settings, origin.earlier, has_groups)
     if loss is None:
-        built = _components.check_components(
+        built = _checked_components.check_components(
             settings, names, device, has_groups, random_state
         )
         loss = built.loss
     if any(rows.has_task_weights for rows in (source, *eval_rows.values())):
-        _components.check_task_weights(loss)
+        _checked_components.check_task_weights(loss)
     # Rows that are added to those of earlier fits need no order.
     adds = origin.is_update and origin.schema is not None
     plan = Plan(
@@ -329,7 +337,7 @@ def _loss_of_update_in_place(
     if not (earlier.single_pass and is_same):
         return None
     net, loss = earlier.net, earlier.net.criterion_.loss
-    sampler = _components.batch_sampler(settings, loss, has_groups)
+    sampler = _checked_components.batch_sampler(settings, loss, has_groups)
     return loss if net.iterator_train__sampler == sampler else None
 
 
@@ -350,7 +358,7 @@ def build(
     schema = data.schema if data.growth is None else plan.origin.schema
     seed = plan.random_state.randint(LARGEST_SEED)
     with _random.seeded_globally(seed, plan.device):
-        net = _components.build_net(
+        net = _build_net.build_net(
             plan.settings,
             plan.components,
             schema,
@@ -435,9 +443,9 @@ def train(
         n_epochs = len(net.history) - origin.n_earlier
         knows_length = net.stopping is not None or plan.first_stage is not None
         if not knows_length and data.schema.statistics is not None:
-            _evaluation.warn_if_memorized(net, data.train, data.schema)
-        rises = _evaluation.find_rises(net, data.train, n_epochs, data.unrelated)
-        reason = _evaluation.stop_reason(net, n_epochs, best_epoch)
+            _memorized.warn_if_memorized(net, data.train, data.schema)
+        rises = _rises.find_rises(net, data.train, n_epochs, data.unrelated)
+        reason = _stop_reason.stop_reason(net, n_epochs, best_epoch)
         if settings.verbose:
             print(reason)
         net.criterion_.count_fit(data.event_shares, len(data.train))
@@ -469,7 +477,7 @@ def _learn_rates(settings: Settings, rows: TrainingRows, net: MultiTaskNet) -> N
     if follows_rates and WEIGHT in loss.estimator_parameters and hasattr(loss, WEIGHT):
         _, rates = criterion.possible_rates().tolist()
         of_heads = [rates[head] for head in loss.heads]
-        loss.pwiser_weight = _components.default_weight(of_heads)
+        loss.pwiser_weight = _pwiser_weight.default_weight(of_heads)
 
 
 def _make_checkpoints(plan: Plan, data: EncodedData) -> _checkpoints.Checkpoints:

@@ -6,11 +6,13 @@ from typing import Any
 
 import numpy as np
 
-from sk_pwiser._stratify import funnel_holdout, funnel_strata, holdout_sizes
-from sk_pwiser._table._blocks import Blocks, GroupValues, RowSample, last_edge
-from sk_pwiser._table._row_units import mix_bits
-from sk_pwiser._training._components import LARGEST_SEED
-from sk_pwiser._training._settings import Settings
+from sk_pwiser._rows._blocks import Blocks, last_edge
+from sk_pwiser._rows._group_values import GroupValues
+from sk_pwiser._rows._row_sample import RowSample
+from sk_pwiser._rows._row_units import mix_bits
+from sk_pwiser._settings import Settings
+from sk_pwiser._tasks._stratify import funnel_holdout, funnel_strata, holdout_sizes
+from sk_pwiser._utils._random import LARGEST_SEED
 from sk_pwiser._utils._warnings import warn_user
 
 # Units of rows that begin among the last rows are held out as a whole if they have at

@@ -21,22 +21,22 @@ from sk_pwiser._fit._fit import (
 )
 from sk_pwiser._fit._time_column import take_time_column
 from sk_pwiser._rows._checked_rows import GivenRows
-from sk_pwiser._training import _evaluation
+from sk_pwiser._settings import Settings
+from sk_pwiser._training import _rises
 from sk_pwiser._training._callbacks import (
     FitTask,
     KeepOnInterrupt,
     StageTask,
     with_kinds,
 )
-from sk_pwiser._training._components import check_components
-from sk_pwiser._training._evaluation import EpochHistory
-from sk_pwiser._training._net import MultiTaskNet
-from sk_pwiser._training._schedule_and_stopping import (
+from sk_pwiser._training._checked_components import check_components
+from sk_pwiser._training._early_stopping import (
     BestEpochStopping,
     FirstStage,
     check_unmonitored,
 )
-from sk_pwiser._training._settings import Settings
+from sk_pwiser._training._epoch_history import EpochHistory
+from sk_pwiser._training._net import MultiTaskNet
 from sk_pwiser._training._state import TrainingResult
 from sk_pwiser._utils._warnings import warn_user
 
@@ -245,7 +245,7 @@ def train_second(
         # has measured how far it is from the level of the rows before.
         net.module_.shift_level(torch.tensor(first_stage.level))
     n_epochs = len(net.history) - n_earlier
-    rises = _evaluation.find_rises(net, data.train, n_epochs, data.unrelated)
+    rises = _rises.find_rises(net, data.train, n_epochs, data.unrelated)
     reason = (
         f"{first_stage.stop_reason} Then a new network was trained on all rows. "
         f"{result.stop_reason}"

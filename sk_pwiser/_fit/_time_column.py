@@ -5,8 +5,8 @@ from itertools import compress
 from typing import Any
 
 from sk_pwiser._columns._choose import named_as_categories
+from sk_pwiser._settings import Settings
 from sk_pwiser._times import date_columns
-from sk_pwiser._training._settings import Settings
 from sk_pwiser._utils._warnings import warn_user
 
 

@@ -11,14 +11,11 @@ from sk_pwiser._columns._encoding_params import check_encoding_params
 from sk_pwiser._columns._frames import as_table, collected, refuse_parts
 from sk_pwiser._rows._batches import Impressions
 from sk_pwiser._rows._checked_rows import CheckedRows, GivenRows, named_place
-from sk_pwiser._table._labels import SoftTargets, Targets, check_tasks
-from sk_pwiser._table._weights_and_groups import (
-    RowSummary,
-    check_groups,
-    check_match,
-    combine_weights,
-    number_groups,
-)
+from sk_pwiser._rows._row_summary import RowSummary
+from sk_pwiser._tasks._groups import check_groups, number_groups
+from sk_pwiser._tasks._labels import SoftTargets, Targets, check_tasks
+from sk_pwiser._tasks._row_match import check_match
+from sk_pwiser._tasks._weights import combine_weights
 from sk_pwiser._utils._warnings import warn_user
 
 

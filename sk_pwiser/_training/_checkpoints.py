@@ -14,11 +14,11 @@ import torch
 from skorch.callbacks import LRScheduler
 
 from sk_pwiser._model_files import DamagedFileError, PlainForm, read_file, write_file
+from sk_pwiser._settings import Settings, describe
 from sk_pwiser._training._callbacks import with_kinds
+from sk_pwiser._training._early_stopping import FirstStage
 from sk_pwiser._training._net import MultiTaskNet
-from sk_pwiser._training._schedule_and_stopping import FirstStage
 from sk_pwiser._training._schema import STATE_CLASSES, Schema, encode_plain
-from sk_pwiser._training._settings import Settings, describe
 from sk_pwiser._training._state import load_net_state, net_state, to_arrays, to_tensors
 from sk_pwiser._utils import _equality, _random
 from sk_pwiser._utils._warnings import warn_user

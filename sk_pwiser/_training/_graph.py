@@ -21,8 +21,8 @@ from torch import Tensor, nn
 
 from sk_pwiser._rows._batches import CPU, Batch
 from sk_pwiser._training._callbacks import group_arguments
-from sk_pwiser._training._optimizers import sparse_tables
-from sk_pwiser._training._schedule_and_stopping import Schedule
+from sk_pwiser._training._embedding_tables import sparse_tables
+from sk_pwiser._training._lr_schedule import Schedule
 from sk_pwiser._utils._random import generator_on
 from sk_pwiser._utils._warnings import warn_user
 

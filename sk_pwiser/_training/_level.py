@@ -21,13 +21,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from sk_pwiser._rows._batches import TrainingRows
-from sk_pwiser._training._evaluation import LOSS_ROWS
+from sk_pwiser._training._validation_figures import LOSS_ROWS
 
 # Standard deviation of the offsets before the rows are seen. It decides for a task with
 # a few events, whose share in so few rows says little.
 PRIOR_DEVIATION = 0.5
 # Events of earlier rows that halve its square.
-PRIOR_EVENTS = 10
+LEVEL_EVENTS = 10
 
 
 # ---------------------------------------------------------------- offsets of rows
@@ -114,7 +114,7 @@ def follow_update(net: Any, rows: TrainingRows, n_known: Tensor) -> None:
     larger, and goes no farther than the rates of all rows so far allow.
     """
     heads = read_heads(net, rows)
-    scale = (1 + n_known.cpu().double() / PRIOR_EVENTS).sqrt().clamp(max=1e6)
+    scale = (1 + n_known.cpu().double() / LEVEL_EVENTS).sqrt().clamp(max=1e6)
     deviation = PRIOR_DEVIATION / scale
     offset = find_offset(heads.logits, heads.y, heads.weights, deviation)
     level = heads.logits.double().sigmoid().mean(dim=0).logit(1e-9)

@@ -14,13 +14,23 @@ from torch import Tensor, nn
 
 from sk_pwiser._rows import _batches
 from sk_pwiser._rows._batches import Batch, TrainingRows
-from sk_pwiser._training import _callbacks, _evaluation, _optimizers
+from sk_pwiser._settings import Settings
+from sk_pwiser._training import (
+    _callbacks,
+    _divergence,
+    _embedding_tables,
+    _epoch_history,
+    _optimizers,
+    _tiny_values,
+    _validation_figures,
+)
 from sk_pwiser._training._callbacks import KeepOnInterrupt
+from sk_pwiser._training._device import device_or_cpu
+from sk_pwiser._training._early_stopping import BestEpochStopping, FirstStage
+from sk_pwiser._training._embedding_tables import TABLES
 from sk_pwiser._training._encoded_data import EncodedData
 from sk_pwiser._training._graph import Step, graphed_steps
-from sk_pwiser._training._optimizers import TABLES, WeightAverage
-from sk_pwiser._training._schedule_and_stopping import BestEpochStopping, FirstStage
-from sk_pwiser._training._settings import Settings, device_or_cpu
+from sk_pwiser._training._weight_average import WeightAverage
 from sk_pwiser._utils._warnings import warn_user
 from sk_pwiser.networks import NetworkOutput
 
@@ -72,7 +82,7 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
             weights = (p for m in layers for p in m.parameters(recurse=False))
             self.n_products = self.batch_size * sum(p.numel() for p in weights)
         # Training rows that are checked, which fit into one batch of predictions.
-        self.n_checked = max(self.batch_size, _evaluation.CHECKED_ROWS)
+        self.n_checked = max(self.batch_size, _divergence.CHECKED_ROWS)
         self.task_names: tuple[str, ...] = criterion.loss.task_names
         self.settings = settings
         self.compile_mode = compile_mode
@@ -80,7 +90,7 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
         self.stopping = stopping
         # The figure on which early stopping decides at first.
         self.monitor = "" if stopping is None else stopping.monitor
-        self.history_ = _evaluation.EpochHistory()
+        self.history_ = _epoch_history.EpochHistory()
         self.schedules_: list[_callbacks.Position] = []
 
     def __getstate__(self) -> dict[str, Any]:
@@ -149,7 +159,7 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
             self.notify("on_train_end", X=X, y=None)
         finally:
             schedules = _callbacks.release(self.callbacks_)
-        _evaluation.check_end(self, X.train.spaced(self.n_checked))
+        _divergence.check_end(self, X.train.spaced(self.n_checked))
         self.lowest_, self.average_, self.schedules_ = (), None, schedules
         self._zero_grad_optimizer()  # releases the memory of the gradients
 
@@ -234,7 +244,7 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
         if self.lowest_:
             lowest = self.history[self.lowest_[-1][0] - 1, "train_loss"]
         is_best = self.history[-1, "train_loss"] < lowest
-        if is_best and not _optimizers.sparse_tables(self.module_):
+        if is_best and not _embedding_tables.sparse_tables(self.module_):
             # The loss is the mean over the epoch, but its last steps may have made the
             # weights worse. The copy before the last one is therefore kept, too.
             own = len(self.history), _callbacks.copy_states(self, "network")
@@ -261,7 +271,7 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
 
     def note_start(self, rows: TrainingRows) -> None:
         """Note the mean probabilities of given weights, before they are trained."""
-        logits, *_ = _evaluation.checked_logits(self, rows.spaced(self.n_checked))
+        logits, *_ = _divergence.checked_logits(self, rows.spaced(self.n_checked))
         self.start_rates_ = (logits.sigmoid().mean(dim=0).tolist(),)
 
     def run_single_epoch(
@@ -284,29 +294,29 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
             step = step_fn(batch)
             if average is not None:
                 average.step()
-            if flushes and n_steps % _optimizers.FLUSH_INTERVAL == 0:
-                _optimizers.flush_tiny_values(self.module_, self.optimizer_, average)
+            if flushes and n_steps % _tiny_values.FLUSH_INTERVAL == 0:
+                _tiny_values.flush_tiny_values(self.module_, self.optimizer_, average)
             total.add_(step["loss"].detach(), alpha=n_in_batch)
             n_rows += n_in_batch
             if not training:
                 logits.append(step["y_pred"])
             self.notify("on_batch_end", batch=batch, training=training, **step)
         if flushes:
-            _optimizers.flush_tiny_values(self.module_, self.optimizer_, average)
+            _tiny_values.flush_tiny_values(self.module_, self.optimizer_, average)
         if average is not None:
             average.swap()
         loss = total.item() / n_rows
         if not np.isfinite(loss):
-            raise _evaluation.diverged(self, f"the {prefix} loss is {loss}")
+            raise _divergence.diverged(self, f"the {prefix} loss is {loss}")
         self._record_loss(prefix, loss)
         for task, count in zip(self.task_names[1:], n_missing, strict=False):
             self.history.record(f"{prefix}_missing_{task}", count)
         if not training:
             found = iterator.in_row_order(torch.cat(logits))
-            _evaluation.record_validation(self, prefix, rows, found)
+            _validation_figures.record_validation(self, prefix, rows, found)
 
     def _record_loss(self, prefix: str, loss: float) -> None:
-        _evaluation.record_best(self.history, f"{prefix}_loss", loss)
+        _epoch_history.record_best(self.history, f"{prefix}_loss", loss)
         for name, value in self.criterion_.pop_epoch_record().items():
             self.history.record(f"{prefix}_{name}", value)
 

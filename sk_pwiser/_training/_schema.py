@@ -20,10 +20,9 @@ from sk_pwiser._columns._target_statistics import (
 )
 from sk_pwiser._model_files import PlainForm
 from sk_pwiser._rows._batches import Impressions, gather_bags
-from sk_pwiser._table import STATE_CLASSES as LABEL_CLASSES
-from sk_pwiser._table._labels import Targets
+from sk_pwiser._settings import Settings, left_out_column, shared_param
 from sk_pwiser._tasks._conditional_labels import conditional_labels, labels_of_parents
-from sk_pwiser._training._settings import Settings, left_out_column, shared_param
+from sk_pwiser._tasks._labels import SoftTargets, Targets
 from sk_pwiser.networks import Bags, BagSpec, NetworkSpec
 
 # The default of `embedding_dim`: "auto" makes embeddings narrower, never wider, so that
@@ -334,4 +333,4 @@ def encode_plain(
 
 
 # Classes of an encoding, for files.
-STATE_CLASSES = (*COLUMN_CLASSES, *LABEL_CLASSES, Schema)
+STATE_CLASSES = (*COLUMN_CLASSES, SoftTargets, Targets, Schema)

@@ -12,17 +12,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sk_pwiser import _settings
 from sk_pwiser._rows._batches import TrainingRows
-from sk_pwiser._training import _settings
+from sk_pwiser._settings import shared_param
+from sk_pwiser._training import _device
+from sk_pwiser._training._build_net import build_net
 from sk_pwiser._training._callbacks import PARTS, group_arguments, set_states
-from sk_pwiser._training._components import build_net, check_components
-from sk_pwiser._training._evaluation import EpochHistory, Rises
+from sk_pwiser._training._checked_components import check_components
+from sk_pwiser._training._embedding_tables import TABLES, sparse_tables
+from sk_pwiser._training._epoch_history import EpochHistory
 from sk_pwiser._training._growth import Growth
+from sk_pwiser._training._lazy_tables import LazyAdam
 from sk_pwiser._training._net import MultiTaskNet
-from sk_pwiser._training._optimizers import TABLES, LazyAdam, sparse_tables
+from sk_pwiser._training._rises import Rises
 from sk_pwiser._training._schema import STATE_CLASSES as ENCODING_CLASSES
 from sk_pwiser._training._schema import Schema
-from sk_pwiser._training._settings import shared_param
 from sk_pwiser._utils._equality import equal
 from sk_pwiser._utils._random import Generators, seeded_globally
 from sk_pwiser.networks import NETWORKS
@@ -385,7 +389,7 @@ def from_state(state: Mapping[str, Any], defaults: Mapping[str, Any]) -> Trainin
         raise ValueError(f"its settings have {sorted(unknown)}, which are unknown")
     settings = _settings.Settings.of({**defaults, **vars(saved)})
     schema = state["schema"]
-    device = _settings.device_or_cpu(settings.device)
+    device = _device.device_or_cpu(settings.device)
     # The next training compiles the network.
     eager = replace(settings, compile=False)
     with seeded_globally(0, device):

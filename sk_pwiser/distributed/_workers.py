@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from sk_pwiser._fit import StreamedImpressions
 from sk_pwiser._rows._batches import Batch, BatchIterator
+from sk_pwiser._training._embedding_tables import sparse_tables
 from sk_pwiser._training._net import MultiTaskNet
-from sk_pwiser._training._optimizers import sparse_tables
 from sk_pwiser._utils import _precision, _random
 from sk_pwiser.networks import Labels, NetworkOutput
 

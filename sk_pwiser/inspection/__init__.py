@@ -1,8 +1,8 @@
 """A look at impressions before a fit, and plots of fitted estimators.
 
 :func:`describe_impressions` shows rates, leaks, drift, and how columns would be read,
-and :func:`task_importances` computes the importance of the columns of a fitted
-estimator.
+:func:`task_importances` computes the importance of the columns of a fitted estimator,
+and :func:`explain_rows` what each column contributes to the prediction of a row.
 
 The displays require matplotlib, the extra "plot". They have the interface of
 scikit-learn's displays: ``from_estimator`` or ``from_predictions`` computes and draws
@@ -14,6 +14,11 @@ from sk_pwiser.inspection._importance import TaskImportanceDisplay, task_importa
 from sk_pwiser.inspection._impressions import (
     ImpressionsDescription,
     describe_impressions,
+)
+from sk_pwiser.inspection._row_explanations import (
+    RowExplanationDisplay,
+    RowExplanations,
+    explain_rows,
 )
 from sk_pwiser.inspection._task_curves import (
     TaskCalibrationDisplay,
@@ -28,6 +33,8 @@ from sk_pwiser.inspection._training_curves import (
 __all__ = [
     "FunnelScoreDisplay",
     "ImpressionsDescription",
+    "RowExplanationDisplay",
+    "RowExplanations",
     "TaskCalibrationDisplay",
     "TaskImportanceDisplay",
     "TaskPrecisionRecallDisplay",
@@ -35,5 +42,6 @@ __all__ = [
     "TrainingHistoryDisplay",
     "WeightSearchDisplay",
     "describe_impressions",
+    "explain_rows",
     "task_importances",
 ]

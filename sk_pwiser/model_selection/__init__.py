@@ -12,7 +12,7 @@ packages. Both return a :class:`LossComparison`, which contains differences to a
 baseline and their confidence intervals.
 """
 
-from sk_pwiser._stratify import funnel_depth, funnel_holdout
+from sk_pwiser._tasks._stratify import funnel_depth, funnel_holdout
 from sk_pwiser.model_selection._compare_losses import compare_losses
 from sk_pwiser.model_selection._compare_models import compare_models
 from sk_pwiser.model_selection._compare_models import named_models as named_models

@@ -13,8 +13,8 @@ from sk_pwiser._columns._frames import as_table, column_of
 from sk_pwiser._columns._target_statistics import TargetStatistics
 from sk_pwiser._estimator._classifier import MultiTaskCTRCVRClassifier
 from sk_pwiser._rows._batches import gather_bags
-from sk_pwiser._table._labels import check_tasks
-from sk_pwiser._table._weights_and_groups import check_match
+from sk_pwiser._tasks._labels import check_tasks
+from sk_pwiser._tasks._row_match import check_match
 from sk_pwiser._utils._checks import is_iterable
 from sk_pwiser._utils._equality import equal
 from sk_pwiser.networks import SHARED_PARAMS, random_inputs

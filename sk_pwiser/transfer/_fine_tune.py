@@ -23,8 +23,8 @@ from sk_pwiser._columns._target_statistics import ExtendedStatistics
 from sk_pwiser._fit import build, check, encode, refuse_refit, take_time_column, train
 from sk_pwiser._rows._checked_rows import GivenRows
 from sk_pwiser._rows._table_rows import read_table
+from sk_pwiser._settings import ENCODING_PARAMS, Settings, describe
 from sk_pwiser._training._callbacks import FitTask, runs_callbacks
-from sk_pwiser._training._settings import ENCODING_PARAMS, Settings, describe
 from sk_pwiser._training._state import check_same_model
 from sk_pwiser._utils._checks import accept_any_case_of_y, check_choice, check_number
 from sk_pwiser._utils._equality import equal

@@ -12,10 +12,10 @@ from sklearn.utils import Bunch, check_random_state
 
 from sk_pwiser._fit import fit, refuse_refit
 from sk_pwiser._rows._checked_rows import GivenRows
-from sk_pwiser._table._labels import SoftTargets
+from sk_pwiser._settings import Settings
+from sk_pwiser._tasks._labels import SoftTargets
 from sk_pwiser._tasks._tree import read_task_parents
-from sk_pwiser._training._evaluation import KnownProbabilities
-from sk_pwiser._training._settings import Settings
+from sk_pwiser._training._validation_figures import KnownProbabilities
 from sk_pwiser._utils._checks import accept_any_case_of_y, check_choice, check_integer
 from sk_pwiser.metrics import mean_log_loss_scorer
 from sk_pwiser.transfer import _compatible

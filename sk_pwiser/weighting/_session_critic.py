@@ -22,8 +22,9 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from sk_pwiser._columns._frames import selectable
 from sk_pwiser._responses import check_targets, positive_probabilities
-from sk_pwiser._table._labels import find_missing
-from sk_pwiser._table._weights_and_groups import check_match, sort_groups
+from sk_pwiser._tasks._groups import sort_groups
+from sk_pwiser._tasks._labels import find_missing
+from sk_pwiser._tasks._row_match import check_match
 from sk_pwiser._utils._checks import (
     accept_any_case_of_y,
     check_choice,

@@ -6,7 +6,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from rows_with_statistics import fit_transform
 
 from sk_pwiser._columns._target_statistics import ExtendedStatistics, TargetStatistics
-from sk_pwiser._table._blocks import assign_blocks
+from sk_pwiser._rows._blocks import assign_blocks
 
 N_CODES = 9
 ORIGINS = [np.arange(N_CODES)]

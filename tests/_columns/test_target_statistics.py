@@ -9,7 +9,7 @@ from rows_with_statistics import fit_transform
 
 from sk_pwiser._columns._codes import FIRST_VALUE
 from sk_pwiser._columns._target_statistics import TargetStatistics
-from sk_pwiser._table._blocks import assign_blocks
+from sk_pwiser._rows._blocks import assign_blocks
 
 
 def rows(n=600, n_values=12, seed=0):

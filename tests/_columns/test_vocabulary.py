@@ -21,7 +21,7 @@ from sk_pwiser._columns._codes import FIRST_VALUE, MISSING, UNSEEN
 from sk_pwiser._columns._encoder import TableEncoder, grow_encoder
 from sk_pwiser._columns._encoding_params import check_encoding_params
 from sk_pwiser._columns._vocabulary import Vocabulary, hash_values
-from sk_pwiser._training._settings import ENCODING_PARAMS
+from sk_pwiser._settings import ENCODING_PARAMS
 
 KEYS = ("min_frequency", "max_categories", "n_hash_buckets")
 

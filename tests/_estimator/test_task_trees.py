@@ -9,7 +9,7 @@ from refusals import small
 from suites import fast_for
 from torch.nn.functional import logsigmoid
 
-from sk_pwiser._stratify import funnel_strata
+from sk_pwiser._tasks._stratify import funnel_strata
 from sk_pwiser._tasks._tree import path_to, read_task_parents, task_paths
 from sk_pwiser.calibration import FunnelCalibrator
 from sk_pwiser.inspection import FunnelScoreDisplay

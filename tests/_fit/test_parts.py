@@ -12,16 +12,13 @@ from sk_pwiser import MultiTaskCTRCVRClassifier
 from sk_pwiser._fit import _hold_out
 from sk_pwiser._fit._file_rows import GroupNumbers
 from sk_pwiser._fit._hold_out import HoldOut, hold_out
+from sk_pwiser._rows._blocks import Blocks, assign_blocks
 from sk_pwiser._rows._checked_rows import CheckedRows
-from sk_pwiser._table._blocks import Blocks, RowSample, assign_blocks
-from sk_pwiser._table._labels import check_targets
-from sk_pwiser._table._weights_and_groups import (
-    RowSummary,
-    base_rates,
-    combine_weights,
-    scale_weights,
-)
-from sk_pwiser._training._settings import Settings
+from sk_pwiser._rows._row_sample import RowSample
+from sk_pwiser._rows._row_summary import RowSummary
+from sk_pwiser._settings import Settings
+from sk_pwiser._tasks._labels import check_targets
+from sk_pwiser._tasks._weights import base_rates, combine_weights, scale_weights
 from sk_pwiser.model_selection import funnel_holdout
 
 PARTS = [slice(0, 30), slice(30, 31), slice(31, 200), slice(200, 300)]

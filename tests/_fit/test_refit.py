@@ -15,7 +15,7 @@ from skorch.callbacks import Callback, EarlyStopping
 from suites import fast_for
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
-from sk_pwiser._training._schedule_and_stopping import BestEpochStopping, FirstStage
+from sk_pwiser._training._early_stopping import BestEpochStopping, FirstStage
 from sk_pwiser.calibration import FunnelCalibrator
 from sk_pwiser.callbacks import KeepOnInterrupt
 from sk_pwiser.datasets import ParquetImpressions, make_ctr_cvr

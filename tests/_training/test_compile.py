@@ -8,7 +8,7 @@ from numpy.testing import assert_allclose
 from refusals import X, Y, refuses, small
 from skorch.callbacks import Callback
 
-from sk_pwiser._training._components import check_compiler
+from sk_pwiser._training._checked_components import check_compiler
 
 # Compiled code draws other random numbers than eager code.
 WITHOUT_DROPOUT = {"category_dropout": 0.0}

@@ -6,7 +6,7 @@ import torch
 from numpy.testing import assert_allclose
 from rewrites import cross_entropy
 
-from sk_pwiser._training._components import MultiTaskCriterion
+from sk_pwiser._training._criterion import MultiTaskCriterion
 from sk_pwiser.losses import BCE, Focal, PWiseR
 from sk_pwiser.networks import ESCM2, NetworkOutput, NetworkSpec
 from sk_pwiser.weighting import Equal, Fixed

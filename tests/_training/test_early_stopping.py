@@ -13,8 +13,8 @@ from refusals import refuses, small
 from sklearn.metrics import average_precision_score, log_loss, roc_auc_score
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
-from sk_pwiser._training import _evaluation
-from sk_pwiser._training._evaluation import score_validation
+from sk_pwiser._training import _validation_figures
+from sk_pwiser._training._validation_figures import score_validation
 from sk_pwiser.datasets import ParquetImpressions, make_ctr_cvr
 from sk_pwiser.metrics import cvr_auc_scorer, grouped_auc, make_task_scorer
 
@@ -101,11 +101,11 @@ def test_the_log_loss_has_neither_pairs_nor_weights_of_tasks(stopped):
     assert best["valid_loss"] > sum(losses) + 0.01
 
 
-@pytest.mark.parametrize("rows_at_a_time", [_evaluation.LOSS_ROWS, 7])
+@pytest.mark.parametrize("rows_at_a_time", [_validation_figures.LOSS_ROWS, 7])
 def test_missing_labels_and_sampled_rows_have_no_part_in_the_log_loss(
     rows_at_a_time, monkeypatch
 ):
-    monkeypatch.setattr(_evaluation, "LOSS_ROWS", rows_at_a_time)
+    monkeypatch.setattr(_validation_figures, "LOSS_ROWS", rows_at_a_time)
     labels = Y_LATE.astype(float)
     is_missing = np.arange(len(labels)) % 3 == 0
     labels.loc[is_missing, "conversion"] = np.nan

@@ -12,7 +12,8 @@ from scipy.special import expit, xlogy
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
 from sk_pwiser._rows._batches import Impressions
-from sk_pwiser._training._evaluation import excess_loss, find_rises
+from sk_pwiser._training._divergence import excess_loss
+from sk_pwiser._training._rises import find_rises
 from sk_pwiser.datasets import ParquetImpressions, make_ctr_cvr
 from sk_pwiser.networks import NetworkOutput
 

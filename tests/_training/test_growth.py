@@ -14,7 +14,7 @@ from torch import nn
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
 from sk_pwiser._training._growth import grow_schema
-from sk_pwiser._training._optimizers import LazyAdam
+from sk_pwiser._training._lazy_tables import LazyAdam
 from sk_pwiser.networks import MultiTaskNetwork, NetworkOutput
 
 GROWS = {"grow_vocabulary": True, "min_frequency": 2}

@@ -13,13 +13,13 @@ from skorch.callbacks import Callback, LRScheduler
 from torch.optim.lr_scheduler import StepLR
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
-from sk_pwiser._training._net import MultiTaskNet
-from sk_pwiser._training._schedule_and_stopping import (
+from sk_pwiser._training._lr_schedule import (
     MOST_EPOCHS,
     PATIENCE_STEPS,
     WARM_UP_SHARE,
     WARM_UP_STEPS,
 )
+from sk_pwiser._training._net import MultiTaskNet
 
 STEPS = N // 100  # per epoch
 LR = 0.01

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from sk_pwiser._training._components import MultiTaskCriterion
+from sk_pwiser._training._criterion import MultiTaskCriterion
 from sk_pwiser.losses import BCE, LOSSES, PWiseR
 from sk_pwiser.networks import NETWORKS, NetworkSpec
 from sk_pwiser.weighting import Equal

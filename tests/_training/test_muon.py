@@ -7,8 +7,8 @@ import torch
 from refusals import X, Y, small
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
+from sk_pwiser._training._lazy_tables import LazyAdam, LazyMuon
 from sk_pwiser._training._muon import COEFFICIENTS, N_ITERATIONS, Muon, orthogonalized
-from sk_pwiser._training._optimizers import LazyAdam, LazyMuon
 
 WIDE = {"network_params": {"bottom_units": (16, 8), "tower_units": (8,)}}
 

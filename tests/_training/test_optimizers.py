@@ -12,16 +12,17 @@ from skorch.callbacks import Callback
 from torch import nn
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
-from sk_pwiser._training._components import MultiTaskCriterion
-from sk_pwiser._training._evaluation import changed_weights
+from sk_pwiser._settings import OPTIMIZER_NAMES
+from sk_pwiser._training._criterion import MultiTaskCriterion
+from sk_pwiser._training._divergence import changed_weights
+from sk_pwiser._training._lazy_tables import LazyAdam
 from sk_pwiser._training._optimizers import (
-    LazyAdam,
-    WeightAverage,
-    flush_tiny_values,
+    OPTIMIZERS,
     parameter_groups,
     parameter_kinds,
 )
-from sk_pwiser._training._settings import OPTIMIZERS
+from sk_pwiser._training._tiny_values import flush_tiny_values
+from sk_pwiser._training._weight_average import WeightAverage
 from sk_pwiser.datasets import make_ctr_cvr
 from sk_pwiser.losses import BCE
 from sk_pwiser.networks import (
@@ -502,3 +503,7 @@ def test_the_first_step_of_rmsprop_in_updates_is_as_long_as_that_of_adam(alpha):
     # lr * g / sqrt((1 - alpha) * g**2) is the length of the step.
     rate = first_rate(optimizer="rmsprop", optimizer_params={"alpha": alpha})
     assert rate / np.sqrt(1 - alpha) == pytest.approx(share * 1e-4)
+
+
+def test_the_parameter_takes_the_names_of_the_optimizers():
+    assert set(OPTIMIZERS) == OPTIMIZER_NAMES

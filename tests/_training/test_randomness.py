@@ -12,7 +12,7 @@ from numpy.testing import assert_array_equal
 from refusals import X, Y, small
 from skorch.callbacks import Callback
 
-from sk_pwiser._training._optimizers import has_sparse_gradients
+from sk_pwiser._training._lazy_tables import has_sparse_gradients
 from sk_pwiser.weighting import WEIGHTINGS
 
 # Dropout and category dropout.

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from refusals import X, Y, refuses, small
 
-from sk_pwiser._table._weights_and_groups import check_match
+from sk_pwiser._tasks._row_match import check_match
 from sk_pwiser.calibration import FunnelCalibrator
 from sk_pwiser.inspection import TaskRocCurveDisplay
 from sk_pwiser.metrics import ctr_auc_scorer

@@ -9,7 +9,7 @@ from refusals import X, Y, small
 from scipy.special import expit
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
-from sk_pwiser._training._components import MultiTaskCriterion
+from sk_pwiser._training._criterion import MultiTaskCriterion
 from sk_pwiser.datasets import make_ctr_cvr
 from sk_pwiser.losses import BCE, LOSSES, PWiseR
 from sk_pwiser.model_selection import funnel_depth

@@ -8,7 +8,7 @@ import torch.distributed
 from two_processes import run_jointly
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
-from sk_pwiser._training._settings import Settings
+from sk_pwiser._settings import Settings
 from sk_pwiser.datasets import ParquetImpressions
 from sk_pwiser.distributed._ray_fit import prepare_job
 

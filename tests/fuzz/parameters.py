@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
 from sk_pwiser._columns._registry import NUMERIC_ENCODINGS
-from sk_pwiser._training._settings import ENCODING_PARAMS, LOOP_PARAMS
+from sk_pwiser._settings import ENCODING_PARAMS, LOOP_PARAMS
 from sk_pwiser.losses import LOSSES
 from sk_pwiser.networks import NETWORKS
 

@@ -5,7 +5,7 @@ import pytest
 from sklearn.base import clone
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
-from sk_pwiser._training._components import default_weight
+from sk_pwiser._training._pwiser_weight import default_weight
 from sk_pwiser.datasets import make_ctr_cvr
 from sk_pwiser.losses import PWiseR
 
@@ -123,7 +123,7 @@ def test_a_failed_update_keeps_it(monkeypatch):
         raise RuntimeError("after the steps")
 
     with monkeypatch.context() as patch:
-        patch.setattr("sk_pwiser._training._evaluation.check_end", fail)
+        patch.setattr("sk_pwiser._training._divergence.check_end", fail)
         with pytest.raises(RuntimeError, match="after the steps"):
             model.partial_fit(*rows_with(2_000, 2, 1))
     assert weight_of(model) == 0.1

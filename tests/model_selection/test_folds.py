@@ -12,7 +12,7 @@ from hypothesis.extra.numpy import arrays
 from numpy.testing import assert_array_equal
 from sklearn.model_selection import StratifiedKFold
 
-from sk_pwiser._stratify import depth_in_tree
+from sk_pwiser._tasks._stratify import depth_in_tree
 from sk_pwiser.model_selection import (
     FunnelGroupKFold,
     FunnelStratifiedKFold,

@@ -23,7 +23,7 @@ COMPONENTS = " ".join(FAMILIES)
 LEARN, TORCH = "numpy scipy sklearn", "numpy scipy sklearn torch"
 EXTRAS = "lightgbm matplotlib pandas polars pyarrow"
 BELOW_ESTIMATOR = (
-    f"{COMPONENTS} _columns _model_files _fit _rows _table _tasks _training _utils "
+    f"{COMPONENTS} _columns _fit _model_files _rows _settings _tasks _training _utils "
     "metrics"
 )
 ABOVE_ESTIMATOR = f"_estimator {BELOW_ESTIMATOR} model_selection"
@@ -44,30 +44,26 @@ class Folder(NamedTuple):
 # The folders from the lowest to the highest, then the folders beside them.
 FOLDERS = {
     "_utils": Folder(),
-    "_tasks": Folder("_utils"),
     "_model_files": Folder("_utils", "numpy", "torch"),
     "_columns": Folder("_utils", LEARN, EXTRAS),
-    "_table": Folder("_columns _tasks _utils", LEARN, EXTRAS),
-    "_times": Folder("_columns _table _utils", LEARN, EXTRAS),
-    "_stratify": Folder("_columns _table _tasks _utils", LEARN),
-    "_responses": Folder("_columns _table _tasks _utils", LEARN),
+    "_tasks": Folder("_columns _utils", LEARN, EXTRAS),
+    "_times": Folder("_columns _tasks _utils", LEARN, EXTRAS),
+    "_responses": Folder("_columns _tasks _utils", LEARN),
     "networks": Folder("_tasks _utils", "torch"),
     "losses": Folder("_tasks _utils", "torch"),
     "weighting": Folder("_utils", "torch", "torchjd"),
-    "metrics": Folder("_responses _columns _table", LEARN, EXTRAS),
-    "_rows": Folder("_columns _table _utils networks", TORCH),
+    "metrics": Folder("_columns _responses _tasks", LEARN, EXTRAS),
+    "_settings": Folder(f"{COMPONENTS} _tasks _utils", "numpy sklearn torch"),
+    "_rows": Folder("_columns _settings _tasks _utils networks", TORCH, EXTRAS),
     "_training": Folder(
-        f"{COMPONENTS} _columns _model_files _rows _stratify _table _tasks _utils "
-        "metrics",
+        f"{COMPONENTS} _columns _model_files _rows _settings _tasks _utils metrics",
         f"{TORCH} skorch",
     ),
-    "_fit": Folder(
-        "_rows _stratify _columns _table _tasks _times _training _utils", TORCH
-    ),
+    "_fit": Folder("_rows _columns _settings _tasks _times _training _utils", TORCH),
     "_estimator": Folder(f"{BELOW_ESTIMATOR} _responses _version", TORCH, EXTRAS),
     "__init__": Folder("_estimator _utils _version"),
     "__main__": Folder(
-        "__init__ _columns _responses _table _utils datasets history inspection "
+        "__init__ _columns _responses _tasks _utils datasets history inspection "
         "metrics model_selection",
         f"{LEARN} joblib",
         EXTRAS,
@@ -75,21 +71,21 @@ FOLDERS = {
     "callbacks": Folder("_training"),
     "calibration": Folder(f"{ABOVE_ESTIMATOR} _responses", LEARN),
     "datasets": Folder("_utils", LEARN, EXTRAS),
-    "delayed_feedback": Folder("_columns _table _utils", LEARN),
+    "delayed_feedback": Folder("_columns _tasks _utils", LEARN),
     "history": Folder(
-        "_model_files _columns _table _times _utils _version", f"{LEARN} joblib", EXTRAS
+        "_model_files _columns _tasks _times _utils _version", f"{LEARN} joblib", EXTRAS
     ),
     "inspection": Folder(
-        "_estimator _responses _stratify _columns _table _tasks _times _utils metrics",
+        "_estimator _responses _columns _tasks _times _utils metrics",
         LEARN,
         EXTRAS,
     ),
     "model_selection": Folder(
-        "_estimator _responses _stratify _columns _table _tasks _times _utils metrics",
+        "_estimator _responses _columns _tasks _times _utils metrics",
         f"{LEARN} joblib",
         f"{EXTRAS} catboost",
     ),
-    "linear_model": Folder("_responses _columns _table _utils model_selection", LEARN),
+    "linear_model": Folder("_responses _columns _tasks _utils model_selection", LEARN),
     "export": Folder(
         f"__init__ {ABOVE_ESTIMATOR} calibration",
         TORCH,
@@ -102,7 +98,7 @@ FOLDERS = {
 # Files with rules of their own.
 FILES = {
     # No weighting, but public beside them.
-    "weighting/_session_critic.py": Folder("_columns _responses _table _utils", LEARN),
+    "weighting/_session_critic.py": Folder("_columns _responses _tasks _utils", LEARN),
     # Whoever imports these loads torch; histories, metrics and folds do not.
     "_tasks/_conditional_labels.py": Folder("", "torch"),
     "_utils/_precision.py": Folder("", "torch"),
@@ -110,9 +106,17 @@ FILES = {
     "_utils/_threads.py": Folder("", "torch"),
 }
 # These folders hold a network, a loss and a weighting, whichever these are.
-BLIND = {"_tasks", "_utils", "_rows", "_training", "_fit", "_estimator"}
+BLIND = {"_settings", "_tasks", "_utils", "_rows", "_training", "_fit", "_estimator"}
 # Folders whose files are imported by name, which a list in one place would only repeat.
-BY_FILE = {"_columns", "_estimator", "_rows", "_table", "_tasks", "_training", "_utils"}
+BY_FILE = {
+    "_columns",
+    "_estimator",
+    "_rows",
+    "_settings",
+    "_tasks",
+    "_training",
+    "_utils",
+}
 
 
 def find_violations(package):
@@ -243,7 +247,7 @@ def check(x):
     return x == 'auto'
 """,
     "_fit/__init__.py": "from house._training._net import Net\n",
-    "_training/_data.py": "import house._table\nfrom house._table._rows import read\n",
+    "_training/_data.py": "import house._tasks\nfrom house._tasks._tree import path\n",
     "_training/_net.py": "import skorch.utils\nfrom house.networks import NETWORKS\n",
     "_utils/__init__.py": "import sys\n",
     "export/__init__.py": "from house import Estimator\ndef f():\n    import onnx\n",

@@ -10,7 +10,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from refusals import X, Y, small
 from torch import nn
 
-from sk_pwiser._training._components import MultiTaskCriterion
+from sk_pwiser._training._criterion import MultiTaskCriterion
 from sk_pwiser.losses import BCE
 from sk_pwiser.networks import NetworkOutput
 from sk_pwiser.weighting import WEIGHTINGS

@@ -1,0 +1,95 @@
+"""The labels and weights of all rows of a fit, in one part or in several."""
+
+from collections import Counter
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from sk_pwiser._tasks._weights import WeightScale, base_rates, row_weights
+
+
+@dataclass
+class RowSummary:
+    """Labels and weights of all rows: their numbers, rates and scale.
+
+    The labels of rows in one part are kept, those of several parts are counted by their
+    combinations, with sums of weights. Weights are divided by `weight_scale`, by
+    default by the mean of those above 0.
+    """
+
+    weight_scale: float | None = None
+    n_rows: int = 0
+    tasks: Any = None  # `Targets` without labels
+    weights: Any = None  # `WeightScale`
+    per_task: bool = False  # whether the weights of a row differ between its tasks
+    # Labels and weights of rows in one part, and the scaled weights, or None for ones.
+    whole: tuple | None = None
+    scaled: np.ndarray | None = None
+    of_rows: np.ndarray | None = None  # the same per row, by which columns are encoded
+    # By combination: numbers of rows, and sums of the weights, one per task.
+    counts: Counter = field(default_factory=Counter)
+    sums: dict = field(default_factory=dict)
+
+    def add(self, targets, weights):
+        n_rows, n_tasks = targets.values.shape
+        weights = np.broadcast_to(1.0, n_rows) if weights is None else weights
+        self.n_rows += n_rows
+        is_first = self.tasks is None
+        if is_first:
+            none = targets.values[:0]
+            self.tasks = replace(targets, values=none, missing=None, counts=None)
+            self.weights = WeightScale(n_tasks, self.weight_scale)
+        self.weights.add(weights)
+        self.per_task = self.weights.per_task and not self.weights.is_even
+        if is_first:
+            self.whole, self.scaled = (targets, weights), self.weights.apply(weights)
+            self.of_rows = row_weights(self.scaled)
+            return
+        if self.whole is not None:
+            self._count(*self.whole)
+        self.whole = self.scaled = None
+        self._count(targets, weights)
+
+    def _count(self, targets, weights):
+        n_rows, n_tasks = targets.values.shape
+        state = targets.values.astype(np.int8)
+        if targets.missing is not None:
+            state = np.where(targets.missing, np.int8(2), state)
+        distinct, inverse = np.unique(state, axis=0, return_inverse=True)
+        found = list(map(tuple, distinct.tolist()))
+        own = np.broadcast_to(weights.reshape(n_rows, -1), (n_rows, n_tasks))
+        of_tasks = [np.bincount(inverse.ravel(), column) for column in own.T]
+        for key, sums in zip(found, np.transpose(of_tasks), strict=True):
+            self.sums[key] = self.sums.get(key, 0.0) + sums
+        counts = np.bincount(inverse.ravel()).tolist()
+        self.counts.update(dict(zip(found, counts, strict=True)))
+
+    def scale(self, weights, n_rows):
+        """Return the scaled weights of one of several parts, or None for ones."""
+        return self.weights.apply(np.ones(n_rows) if weights is None else weights)
+
+    def labels(self):
+        """Return all labels and their scaled weights, None for ones.
+
+        Of several parts, these are a row for each combination, with its number of rows
+        and the sum of their weights.
+        """
+        if self.whole is not None:
+            return self.whole[0], self.scaled
+        state = np.array(list(self.counts))
+        missing = state == 2
+        targets = replace(
+            self.tasks,
+            values=np.where(missing, 0, state).astype(np.float32),
+            missing=missing if missing.any() else None,
+            counts=np.array(list(self.counts.values())),
+        )
+        if self.weights.is_even:
+            return targets, targets.counts.astype(float)
+        sums = np.array(list(self.sums.values())) / self.weights.own_mean
+        return targets, sums if self.weights.per_task else sums[:, 0]
+
+    def base_rates(self):
+        targets, weights = self.labels()
+        return base_rates(targets.values, weights, targets.parents)

@@ -1,0 +1,155 @@
+"""The estimator's parameters: names, ranges, and the copies that training reads."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import make_dataclass
+from fractions import Fraction
+from numbers import Integral, Real
+from os import PathLike
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.utils._param_validation import Interval, StrOptions
+
+from sk_pwiser._tasks import _tree
+from sk_pwiser._utils import _checks
+from sk_pwiser.losses import LOSSES
+from sk_pwiser.networks import NETWORKS, NetworkSpec
+from sk_pwiser.weighting import WEIGHTINGS, check_not_removed
+
+# Keys of `encoding_params` and their defaults.
+ENCODING_PARAMS: dict[str, Any] = {
+    "category_dropout": "auto",
+    "grow_vocabulary": False,
+    "list_ages": None,
+    "list_pooling": "mean",
+    "list_target_encoding": False,
+    "list_weights": None,
+    "max_bins": 64,
+    "max_categories": None,
+    "min_frequency": 2,
+    "n_hash_buckets": None,
+    "shared_embeddings": None,
+    "target_encoding_blocks": 10,
+    "target_encoding_min_values": 100,
+    "time_column": None,
+    "time_feature": False,
+}
+
+# Keys of `optimizer_params` that are not arguments of the optimiser, and their
+# defaults.
+LOOP_PARAMS: dict[str, Any] = {
+    "average_decay": 0.99,
+    "clip_grad_norm": None,
+    "embedding_lr": None,
+    "embedding_weight_decay": None,
+    "lazy_embeddings": "auto",
+}
+
+# The keys of `OPTIMIZERS` in `_training/_optimizers.py`.
+OPTIMIZER_NAMES = {"adagrad", "adam", "adamw", "muon", "rmsprop", "sgd"}
+
+
+class Limits(Interval):  # type: ignore[misc]
+    """An interval whose errors name the parameter also for fractions."""
+
+    def is_satisfied_by(self, val: Any) -> bool:
+        """Return whether a value is in the interval."""
+        return not isinstance(val, Fraction) and super().is_satisfied_by(val)
+
+
+# The parameters of the estimator, and what scikit-learn checks of their values.
+PARAMETER_CONSTRAINTS: dict[str, list[Any]] = {
+    "network": [StrOptions(set(NETWORKS)), type],
+    "network_params": [dict, None],
+    "loss": [StrOptions(set(LOSSES)), type],
+    "loss_params": [dict, None],
+    "pwiser_weight": [Limits(Real, 0, None, closed="left"), None],
+    "weighting": [StrOptions(set(WEIGHTINGS)), type, torch.nn.Module],
+    "weighting_params": [dict, None],
+    "categorical_features": [StrOptions({"from_dtype"}), "array-like", None],
+    "numeric_encoding": [str],  # the estimator knows the names, which `_columns` has
+    "target_encoding": [StrOptions({"auto"}), "boolean", "array-like"],
+    "embedding_dim": [Limits(Integral, 1, None, closed="left"), StrOptions({"auto"})],
+    "encoding_params": [dict, None],
+    "missing_labels": [StrOptions({"error", "ignore"})],
+    "task_parents": [StrOptions({_tree.CHAIN}), dict, None],
+    "negative_sampling_rate": [Limits(Real, 0, 1, closed="right")],
+    "optimizer": [StrOptions(OPTIMIZER_NAMES), type],
+    "optimizer_params": [dict, None],
+    "lr": [Limits(Real, 0, None, closed="neither")],
+    "lr_schedule": [StrOptions({"warmup_stable_decay"}), None],
+    "weight_decay": [Limits(Real, 0, None, closed="left"), StrOptions({"auto"})],
+    "batch_size": [Limits(Integral, 1, None, closed="left")],
+    "stratified_batches": ["boolean"],
+    "max_epochs": [Limits(Integral, 1, None, closed="left")],
+    "early_stopping": ["boolean", str, callable],
+    "validation_fraction": [Limits(Real, 0, 1, closed="neither")],
+    "n_iter_no_change": [Limits(Integral, 1, None, closed="left")],
+    "refit": ["boolean"],
+    "device": [str, torch.device],
+    "precision": [StrOptions({"float32", "bfloat16"})],
+    "compile": [
+        "boolean",
+        StrOptions({"default", "reduce-overhead", "max-autotune", "graph"}),
+    ],
+    "callbacks": [list, tuple, None],
+    "checkpoint_dir": [str, PathLike, None],
+    "warm_start": ["boolean"],
+    "verbose": ["verbose"],
+    "random_state": ["random_state"],
+    "task_names": ["array-like", None],
+}
+_Parameters = make_dataclass("_Parameters", PARAMETER_CONSTRAINTS, frozen=True)
+
+
+class Settings(_Parameters):  # type: ignore[misc, valid-type]
+    """Copies of the estimator's parameters, which no later change reaches."""
+
+    @classmethod
+    def of(cls, params: Mapping[str, Any]) -> "Settings":
+        """Copy the parameters of an estimator; a subclass may have further ones."""
+        check_not_removed(params["weighting"])
+        copies = {name: _copy(params[name]) for name in PARAMETER_CONSTRAINTS}
+        copies |= {k: v or {} for k, v in copies.items() if k.endswith("_params")}
+        given = copies["encoding_params"]
+        for key in given:
+            _checks.check_choice("Each key of encoding_params", key, ENCODING_PARAMS)
+        copies["encoding_params"] = {**ENCODING_PARAMS, **given}
+        copies["optimizer_params"] = {**LOOP_PARAMS, **copies["optimizer_params"]}
+        return cls(**copies)
+
+
+def shared_param(settings: Settings, name: str) -> Any:
+    """Return one of the entries of `network_params` that every network takes."""
+    value = settings.network_params.get(name, getattr(NetworkSpec, name))
+    return tuple(value) if isinstance(value, list) else value
+
+
+def left_out_column(settings: Settings) -> Any:
+    """Return the column that orders the rows and is no feature, None without one."""
+    params = settings.encoding_params
+    return None if params["time_feature"] else params["time_column"]
+
+
+def describe(value: Any) -> Any:
+    """Return what a file can hold, equal for equal settings: text for objects."""
+    if isinstance(value, np.generic):
+        value = value.item()
+    if value is None or isinstance(value, bool | int | float | str | np.ndarray):
+        return value
+    if isinstance(value, Mapping):
+        return {key: describe(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [describe(each) for each in value]
+    return re.sub(r" at 0x[0-9a-fA-F]+", "", repr(value))
+
+
+def _copy(value: Any) -> Any:
+    """Copy dictionaries, lists and arrays, also nested ones."""
+    if isinstance(value, dict):
+        return {key: _copy(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_copy(each) for each in value]
+    return value.copy() if isinstance(value, np.ndarray) else value

@@ -1,0 +1,200 @@
+"""The parts of a net that no table decides, checked before one is encoded."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from copy import deepcopy
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from sk_pwiser._settings import Settings
+from sk_pwiser._tasks import _tree
+from sk_pwiser._training import _lazy_tables, _optimizers
+from sk_pwiser._training._callbacks import check_callbacks
+from sk_pwiser._training._early_stopping import check_early_stopping
+from sk_pwiser._training._pwiser_weight import loss_choice
+from sk_pwiser._utils import _checks, _components, _random
+from sk_pwiser.losses import MultiTaskLoss
+from sk_pwiser.networks import (
+    NETWORKS,
+    SHARED_PARAMS,
+    Labels,
+    MultiTaskNetwork,
+    NetworkSpec,
+    random_inputs,
+)
+from sk_pwiser.weighting import WEIGHTINGS, TaskWeighting, as_weighting
+
+
+@dataclass(frozen=True)
+class Components:
+    """The parts of a net that do not depend on the table."""
+
+    loss: MultiTaskLoss
+    weighting: TaskWeighting
+    optimizer: _optimizers.Chosen
+    sampler: str
+    compile_mode: str | None  # of torch.compile, "graph", or None
+    min_lazy_size: int | None  # weights of the smallest table updated by rows
+
+
+def check_components(
+    settings: Settings,
+    task_names: tuple[str, ...],
+    device: torch.device,
+    has_groups: bool,
+    random_state: np.random.RandomState,
+) -> Components:
+    """Build the parts independent of the table; check the network's parameters."""
+    check_callbacks(settings.callbacks)
+    check_early_stopping(settings.early_stopping, task_names)
+    choice, given = loss_choice(settings)
+    # Seeded by a copy: how many numbers a loss or weighting draws leaves the network's
+    # initial weights unchanged.
+    with _random.seeded_globally(
+        deepcopy(random_state).randint(_random.LARGEST_SEED), device
+    ):
+        loss = _components.build(choice, settings.loss_params, task_names, **given)
+        kind, params = settings.weighting, settings.weighting_params
+        if not isinstance(kind, str):
+            kind, params = as_weighting(kind, params)
+        choice = WEIGHTINGS, TaskWeighting, "weighting", kind
+        weighting = _components.build(choice, params, len(task_names))
+        parents = _tree.read_task_parents(settings.task_parents, task_names)
+        sampler = batch_sampler(settings, loss, has_groups)
+        _check_network(settings, loss, parents)
+        optimizer = _optimizers.check_optimizer(settings)
+    min_lazy_size = _lazy_tables.smallest_lazy_table(
+        settings, optimizer, weighting, device
+    )
+    return Components(
+        loss,
+        weighting,
+        optimizer,
+        sampler,
+        _compile_mode(settings, weighting, device) if settings.compile else None,
+        min_lazy_size,
+    )
+
+
+def check_task_weights(
+    loss: MultiTaskLoss,
+    user: str = "Missing labels and sample_weight of shape (n_samples, n_tasks)",
+) -> None:
+    """Raise if a loss does not take weights per row and task, as missing labels are."""
+    if not loss.takes_task_weights:
+        raise ValueError(
+            f"{user} require a loss with weights per row and task; loss "
+            f"{type(loss).__name__} takes weights per row only. Support them in its "
+            "forward, and set takes_task_weights = True."
+        )
+
+
+def _check_network(
+    settings: Settings, loss: MultiTaskLoss, parents: tuple[int, ...]
+) -> None:
+    """Check names and values of `network_params`, by a network of a small table."""
+    params = settings.network_params
+    own = {key: value for key, value in params.items() if key not in SHARED_PARAMS}
+    shared = {key: value for key, value in params.items() if key in SHARED_PARAMS}
+    registry = NETWORKS, MultiTaskNetwork, "network", settings.network
+    kind = _components.check_names(registry, own, 1, shared=SHARED_PARAMS)
+    features = shared.get("domain_features")
+    if features is not None and not isinstance(features, list | tuple):
+        raise TypeError(
+            f"domain_features must be a list of columns, or None; got {features!r}."
+        )
+    shared["domain_features"] = [0] if features else None
+    is_automatic = settings.embedding_dim == "auto"
+    dropout = settings.encoding_params["category_dropout"]
+    if isinstance(dropout, str):
+        _checks.check_choice("category_dropout", dropout, ("auto",))
+    else:
+        _checks.check_number("category_dropout", dropout, at_least=0, below=1)
+    with named_allocations(settings):
+        spec = NetworkSpec(
+            [3],
+            1,
+            1 if is_automatic else settings.embedding_dim,
+            [0.5] * len(parents),
+            category_dropout=0.0 if dropout == "auto" else dropout,
+            embedding_dims=[1] if is_automatic else (),
+            negative_sampling_rate=settings.negative_sampling_rate,
+            task_parents=parents,
+            **shared,
+        )
+        if spec.task_space == "conditional":
+            check_task_weights(loss, "Networks with task_space='conditional'")
+        # The constructors of users' classes may rely on the columns of their own table.
+        if kind not in NETWORKS.values():
+            return
+        network = kind(spec, **own)
+    # Raises the error of a loss without `row_losses` if the network calls them.
+    output = network.eval()(*random_inputs(network, 2))
+    labels = Labels(torch.zeros_like(output.logits), None, loss.row_losses)
+    for term in output.extra_losses.values():
+        if callable(term):
+            term(labels)
+
+
+@contextmanager
+def named_allocations(settings: Settings) -> Iterator[None]:
+    """Name the parameters that set the size of a network in errors about its memory."""
+    try:
+        yield
+    # RuntimeError of torch for too little memory, two others for uncountable sizes.
+    except (MemoryError, OverflowError, RuntimeError, TypeError) as error:
+        reason = str(error).partition("\n")[0]
+        sized = ("memory", "overflow", "storage size", "invalid size", "too big")
+        if not any(word in reason.lower() for word in sized):
+            raise
+        raise ValueError(
+            f"The network is too large with embedding_dim={settings.embedding_dim} and "
+            f"network_params={settings.network_params}: {reason}"
+        ) from error
+
+
+def batch_sampler(settings: Settings, loss: MultiTaskLoss, has_groups: bool) -> str:
+    """Return the name of the batch sampler."""
+    keeps_groups = loss.asks_for_groups and has_groups
+    if not settings.stratified_batches:
+        return "grouped" if keeps_groups else "shuffled"
+    if keeps_groups:
+        raise ValueError(
+            f"stratified_batches=True splits the groups in which loss={settings.loss!r}"
+            " compares rows; pass no groups, or set stratified_batches=False."
+        )
+    if settings.batch_size < 2:
+        raise ValueError(
+            "stratified_batches=True requires batch_size >= 2, for a converted row and "
+            f"another one; got {settings.batch_size}."
+        )
+    return "stratified"
+
+
+def check_compiler(device: torch.device, compile: bool | str) -> None:
+    """Raise ValueError if torch cannot compile for the device."""
+    try:
+        torch.compile(torch.square)(torch.zeros(2, device=device))
+    except (RuntimeError, ImportError, OSError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise ValueError(
+            f"compile={compile!r}, but torch cannot compile for {str(device)!r} on "
+            f"this machine: {reason}"
+        ) from error
+
+
+def _compile_mode(
+    settings: Settings, weighting: TaskWeighting, device: torch.device
+) -> str:
+    if settings.compile == "graph":
+        return "graph"
+    if weighting.needs_task_gradients:
+        raise ValueError(
+            f"compile={settings.compile!r} requires a weighting of losses; weighting="
+            f"{settings.weighting!r} needs one backward pass per task, which a "
+            "compiled network does not support."
+        )
+    check_compiler(device, settings.compile)
+    return "default" if settings.compile is True else str(settings.compile)

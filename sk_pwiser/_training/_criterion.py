@@ -1,0 +1,238 @@
+"""The criterion: weighted losses of all tasks, and penalties."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sk_pwiser._tasks import _conditional_labels, _tree
+from sk_pwiser._utils import _precision
+from sk_pwiser.losses import MultiTaskLoss, funnel_monotonicity_penalty
+from sk_pwiser.networks import Labels, NetworkOutput
+from sk_pwiser.weighting import TaskWeighting
+
+# In updates, the prior of a task counts like this number of its events: that all rows
+# with the event of its parent have the same probability.
+LEAN_EVENTS = 30.0
+
+
+class MultiTaskCriterion(nn.Module):
+    """The weighted losses of all tasks and auxiliary heads, plus the penalties."""
+
+    # Whether a task with few events so far leans towards its parent. The first steps of
+    # Adam are as long for three conversions as for three hundred clicks; an epoch of a
+    # fit corrects them, and an update has only one pass.
+    leans_on_parents = False
+
+    def __init__(
+        self,
+        loss: MultiTaskLoss,
+        weighting: TaskWeighting,
+        monotonicity_weight: float = 0.0,
+        parents: Sequence[int] | None = None,
+    ) -> None:
+        super().__init__()
+        self.parents = parents or _tree.chain_parents(len(loss.task_names))
+        self.loss = loss
+        self.weighting = weighting
+        self.monotonicity_weight = monotonicity_weight
+        self.weight_names = [f"weight_{task}" for task in loss.task_names]
+        # All rows so far: their number, the number of events per task, and the sums of
+        # the weights of its events and of those of its parent. On the device, as graphs
+        # require.
+        n_tasks = len(loss.task_names)
+        self.n_rows = nn.Buffer(torch.zeros(()))
+        self.n_events = nn.Buffer(torch.zeros(n_tasks))
+        self.sums = nn.Buffer(torch.zeros(2, n_tasks))
+        self._has_parent = nn.Buffer(torch.tensor(self.parents) >= 0, persistent=False)
+
+    def forward(
+        self,
+        output: NetworkOutput,
+        y: Tensor,
+        sample_weight: Tensor | None = None,
+        groups: Tensor | None = None,
+        parameters: Iterable[nn.Parameter] | None = None,
+    ) -> Tensor:
+        """Return the reported loss of a batch; set the gradients of `parameters`."""
+        losses, penalty = self._terms(output, y, sample_weight, groups)
+        if parameters is not None:
+            has_gradient = penalty is not None and penalty.requires_grad
+            if not losses.requires_grad and (
+                self.weighting.needs_task_gradients or not has_gradient
+            ):
+                raise ValueError(
+                    f"The losses of network and loss {type(self.loss).__name__} must "
+                    "depend on parameters that are trained; they depend on none, since "
+                    "all are frozen, or the logits or losses are detached."
+                )
+            self.weighting.backward(losses, penalty, parameters)
+            losses = losses.detach()
+        reported = self.weighting.report(losses)
+        return reported if penalty is None else reported + penalty.detach()
+
+    def _terms(
+        self,
+        output: NetworkOutput,
+        y: Tensor,
+        sample_weight: Tensor | None,
+        groups: Tensor | None,
+    ) -> tuple[Tensor, Tensor | None]:
+        """Return the losses of the tasks, of shape `(n_tasks,)`, and any penalty."""
+        _check_output(output, y.shape)
+        heads, weights, targets = output.logits, sample_weight, y
+        if output.sampled_logits is not None:
+            heads = output.sampled_logits
+        if output.conditional_logits is not None:
+            heads = output.conditional_logits
+            # Divided by the size of the batch, the losses of the rows in which the
+            # previous task happened add up to the log-likelihood.
+            happened = _conditional_labels.labels_of_parents(y, self.parents)
+            known = 1.0 if weights is None else weights.view(len(y), -1)
+            weights = happened * known
+            targets = _conditional_labels.conditional_labels(y, self.parents)
+        all_heads = [*map(_precision.at_least_float32, (heads, *output.aux_logits))]
+        of_heads = []
+        for logits in all_heads:
+            # Copies: a loss may change them, and other terms read them as well.
+            weight = None if weights is None else weights.clone()
+            losses: Tensor = self.loss(logits, targets.clone(), weight, groups)
+            shape = tuple(losses.shape) if isinstance(losses, Tensor) else repr(losses)
+            if shape != tuple(y.shape[1:]):
+                raise ValueError(
+                    f"loss {type(self.loss).__name__} must return one loss per task, a "
+                    f"Tensor of shape {tuple(y.shape[1:])}; got {shape}."
+                )
+            of_heads.append(losses)
+        losses = of_heads[0]
+        for aux in of_heads[1:]:
+            losses = losses + output.aux_weight * aux
+        if self.training and self.leans_on_parents:
+            losses = losses + self._prior_losses(all_heads[0], y, targets, weights)
+        self.loss.observe(y, weights)
+        labels = Labels(y, sample_weight, self.loss.row_losses)
+        extras: list[Tensor] = []
+        penalties: list[Tensor] = []
+        for name, term in output.extra_losses.items():
+            value = term(labels) if callable(term) else term
+            found = tuple(value.shape) if isinstance(value, Tensor) else repr(value)
+            if found not in ((), tuple(losses.shape)):
+                raise ValueError(
+                    f"extra_losses[{name!r}] must be a Tensor: of shape () as penalty"
+                    f" or {tuple(losses.shape)} as losses of the tasks; got {found}."
+                )
+            kind = extras if found else penalties
+            kind.append(_precision.at_least_float32(value))
+        if self.monotonicity_weight:
+            logits = _precision.at_least_float32(output.logits)
+            rises = funnel_monotonicity_penalty(logits, sample_weight, self.parents)
+            penalties.append(self.monotonicity_weight * rises)
+        if extras:
+            losses = losses + torch.stack(extras).sum(dim=0)
+        penalty = torch.stack(penalties).sum() if penalties else None
+        return losses, penalty
+
+    @torch.no_grad()
+    def count_rows(self, y: Tensor, weights: Tensor | None) -> None:
+        """Count the events of rows that an update learns from."""
+        known = torch.ones_like(y) if weights is None else weights.view(len(y), -1)
+        events = y * known
+        of_parents = _conditional_labels.labels_of_parents(y, self.parents) * known
+        self.n_rows.add_(len(y))
+        self.n_events.add_((events > 0).sum(dim=0).to(self.sums.device))
+        sums = torch.stack([events.sum(dim=0), of_parents.sum(dim=0)])
+        self.sums.add_(sums.to(self.sums.device))  # rows may not fit on the device
+
+    @torch.no_grad()
+    def count_fit(self, event_shares: Sequence[Any], n_rows: int) -> None:
+        """Count the rows of a fit by the shares of `EncodedData`."""
+        counts = n_rows * self.sums.new_tensor(event_shares)
+        self.n_rows.add_(n_rows)
+        self.n_events.add_(counts[0])
+        self.sums.add_(counts[1:])
+
+    def possible_rates(self, given_parents: bool = False) -> Tensor:
+        """Return the smallest and the largest rates that the rows so far allow.
+
+        No event in n rows is compatible with a rate of 3 / n. With `given_parents`,
+        they are those among the rows in which the parent happened.
+        """
+        events, of_parents = self.sums
+        margin = self._weight_of_three_rows()
+        rates: Tensor = torch.stack([events, events + margin]) / (of_parents + margin)
+        return rates if given_parents else self._over_impressions(rates)
+
+    def rates_so_far(self) -> list[float]:
+        """Return the rates of all rows so far, with half a row more of each label."""
+        events, of_parents = self.sums
+        row = self._weight_of_three_rows() / 3.0
+        rates = (events + row / 2) / (of_parents + row)
+        # Rows that lack the label of the parent may have that of the task.
+        rates = rates.clamp(max=1 - 1e-6)
+        rates_so_far: list[float] = self._over_impressions(rates.unsqueeze(0))[
+            0
+        ].tolist()
+        return rates_so_far
+
+    def _weight_of_three_rows(self) -> Tensor:
+        """Return the weight of three rows in which the parent of a task happened."""
+        _, of_parents = self.sums
+        n = [self.n_events[p] if p >= 0 else self.n_rows for p in self.parents]
+        weight: Tensor = 3.0 * of_parents / torch.stack(n).clamp(min=1.0)
+        return weight.clamp(min=1e-9)
+
+    def _over_impressions(self, rates: Tensor) -> Tensor:
+        """Multiply conditional rates `(n, n_tasks)` by those of the parents."""
+        for k, parent in enumerate(self.parents):
+            rates[:, k] *= rates[:, parent] if parent >= 0 else 1.0
+        return rates
+
+    def _prior_losses(
+        self, heads: Tensor, y: Tensor, targets: Tensor, weights: Tensor | None
+    ) -> Tensor:
+        """Return what the losses gain if the labels are shrunk towards the prior.
+
+        The shrunk labels have the mean of the labels, so that the mean prediction does
+        not change. A task without a parent keeps its labels.
+        """
+        events, of_parents = self.sums
+        # Without an event of the parent, no label is shrunk.
+        rates = (events / of_parents.clamp(min=1e-9)).clamp(max=1.0)
+        shares = self._has_parent * LEAN_EVENTS / (LEAN_EVENTS + self.n_events)
+        expected = rates * _conditional_labels.labels_of_parents(y, self.parents)
+        of_rows = self.loss.row_losses(heads, targets + shares * (expected - targets))
+        of_rows = of_rows - self.loss.row_losses(heads, targets)
+        if weights is not None:
+            of_rows = of_rows * weights.view(len(y), -1)
+        return of_rows.mean(dim=0)
+
+    def pop_epoch_record(self) -> dict[str, float]:
+        """Return the epoch's figures of loss and weighting, and reset them."""
+        weights = self.weighting.end_epoch() if self.training else []
+        of_tasks = dict(zip(self.weight_names, weights, strict=False))
+        return {**self.loss.pop_epoch_record(), **of_tasks}
+
+
+def _check_output(output: NetworkOutput, shape: torch.Size) -> None:
+    """Raise if a network has returned another type or shape than it must."""
+    for name, kinds, form in (
+        ("aux_logits", list | tuple, "a list or tuple of Tensors"),
+        ("extra_losses", Mapping, "a dict of names to Tensors or callables"),
+    ):
+        value = getattr(output, name)
+        if not isinstance(value, kinds):
+            raise TypeError(
+                f"network must return {name} as {form}; got {type(value).__name__}."
+            )
+    for name, logits in (
+        ("logits", output.logits),
+        *(("aux_logits", aux) for aux in output.aux_logits),
+        ("conditional_logits", output.conditional_logits),
+        ("sampled_logits", output.sampled_logits),
+    ):
+        if logits is not None and logits.shape != shape:
+            raise ValueError(
+                f"network must return {name} of shape (batch, n_tasks), here "
+                f"{tuple(shape)}; got {tuple(logits.shape)}."
+            )

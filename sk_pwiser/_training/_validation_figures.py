@@ -1,0 +1,172 @@
+"""Figures of the validation rows after each epoch."""
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.metrics import auc, roc_curve
+from torch import Tensor
+from torch.nn import functional as F
+
+from sk_pwiser._rows._batches import TrainingRows
+from sk_pwiser._tasks._tree import parents_by_name
+from sk_pwiser._training._epoch_history import record_best
+from sk_pwiser._utils._precision import widest_float
+from sk_pwiser.metrics import auc_within
+
+if TYPE_CHECKING:
+    from sk_pwiser._training._net import MultiTaskNet
+
+
+def task_aucs(y: Tensor, logits: Tensor, weights: Tensor | None) -> Iterator[float]:
+    """Yield the AUC of each task, NaN if there is only one class."""
+    if bool(((y > 0) & (y < 1)).any()):  # probabilities in place of labels
+        # Each row counts twice, with the label 1 and with 0.
+        own = torch.ones_like(y) if weights is None else weights.view(len(y), -1)
+        weights = torch.cat([own * y, own * (1 - y)])
+        y = torch.cat([torch.ones_like(y), torch.zeros_like(y)])
+        logits = logits.repeat(2, 1)
+    for k in range(y.shape[1]):
+        parts = [y[:, k], logits[:, k]]
+        if weights is not None:
+            weight = weights if weights.dim() == 1 else weights[:, k]
+            parts = [part[weight > 0] for part in (*parts, weight)]
+        labels, scores, *given = (part.cpu().numpy() for part in parts)
+        if len(labels) == 0 or labels.min() == labels.max():
+            yield float("nan")
+            continue
+        # What `roc_auc_score` computes, without half of its checks and of its time.
+        sample_weight = given[0] if given else None
+        false, true, _ = roc_curve(labels, scores, sample_weight=sample_weight)
+        yield float(auc(false, true))
+
+
+# Rows whose log losses are computed at a time, in several tensors of float64.
+LOSS_ROWS = 2**20
+
+
+def task_log_losses(
+    y: Tensor, logits: Tensor, weights: Tensor | None, negative_rate: float = 1.0
+) -> list[float]:
+    """Return the log loss of each task, which may have probabilities as labels."""
+    dtype = widest_float(y.device)
+    ones = torch.ones(1, 1, device=y.device).expand(len(y), 1)
+    weights = ones if weights is None else weights.view(len(y), -1)
+    sums = torch.zeros(2, y.shape[1], dtype=dtype, device=y.device)
+    tensors = (torch.split(t, LOSS_ROWS) for t in (y, logits, weights))
+    for y, logits, known in zip(*tensors, strict=True):
+        y = y.to(dtype)
+        losses = F.binary_cross_entropy_with_logits(
+            logits.to(dtype), y, reduction="none"
+        )
+        # Each row without a click counts for those that the log has left out.
+        known = known.to(dtype) * torch.where(y[:, :1] == 0, 1 / negative_rate, 1.0)
+        sums += torch.stack([(losses * known).sum(0), known.expand_as(y).sum(0)])
+    return list((sums[0] / sums[1]).tolist())
+
+
+# Figures of the validation rows per task. Larger values are better, except for the log
+# loss. The history contains "grouped_auc" only if it is monitored.
+FIGURES = "log_loss", "auc", "grouped_auc"
+GROUPED = "valid_grouped_auc_"
+
+
+def grouped_aucs(rows: TrainingRows, logits: Tensor) -> Iterator[float]:
+    """Yield the mean AUC within groups per task, NaN if no group has both labels."""
+    y, groups = rows.column("y").round(), rows.column("groups")
+    weights = rows.column("sample_weight")
+    for k in range(y.shape[1]):
+        labels, scores, codes = y[:, k], logits[:, k], groups
+        if weights is not None and weights.dim() == 2:
+            known = weights[:, k] > 0  # other weights are not read
+            labels, scores, codes = labels[known], scores[known], codes[known]
+        if not len(labels):
+            yield float("nan")
+            continue
+        _, codes = torch.unique(codes, return_inverse=True)
+        arrays = (part.cpu().numpy() for part in (labels, scores, codes))
+        yield auc_within(*arrays)[0]
+
+
+class KnownProbabilities(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
+    """Stands for an estimator in a scorer of rows whose probabilities are known."""
+
+    missing_labels = "ignore"
+
+    def __init__(
+        self, probabilities: np.ndarray, task_parents: Mapping[str, str | None]
+    ) -> None:
+        self.probabilities = probabilities
+        self.task_parents = self.task_parents_ = dict(task_parents)
+        self.task_names_ = list(task_parents)
+        self.classes_ = np.array([0, 1])
+        if len(task_parents) > 1:
+            self.classes_ = np.tile(self.classes_, (len(task_parents), 1))
+
+    def predict_proba(self, _X: Any) -> np.ndarray:
+        """Return the probabilities, in the form of the estimator's."""
+        p = self.probabilities
+        return np.hstack([1 - p, p]) if self.classes_.ndim == 1 else p
+
+    def predict(self, _X: Any) -> np.ndarray:
+        """Return 1 where the probability is at least 0.5."""
+        labels = (self.probabilities >= 0.5).astype(int)
+        return labels[:, 0] if self.classes_.ndim == 1 else labels
+
+
+def score_validation(
+    scorer: Any,
+    rows: TrainingRows,
+    logits: Tensor,
+    task_parents: Mapping[str, str | None],
+    negative_rate: float = 1.0,
+) -> float:
+    """Return the score of the validation rows, without weights and without a table.
+
+    The probabilities are those of the log that holds a share of the rows without click:
+    the inverse of `full_log_logits`.
+    """
+    y, weights = rows.column("y").round(), rows.column("sample_weight")
+    if weights is not None and weights.dim() == 2:
+        y[:, 1:] = y[:, 1:].where(weights[:, 1:] > 0, torch.nan)
+    # In double: those near 1 would be equal, and 1 minus them would have few digits.
+    probabilities = logits.cpu().double().sigmoid()
+    if negative_rate < 1:
+        click = probabilities[:, :1]
+        probabilities = probabilities / (click + negative_rate * (1 - click))
+        probabilities = probabilities.clamp(max=1.0)
+    estimator = KnownProbabilities(probabilities.numpy(), task_parents)
+    labels = y.cpu().numpy()
+    labels = labels[:, 0].astype(int) if len(task_parents) == 1 else labels
+    return float(scorer(estimator, np.empty((len(y), 0)), labels))
+
+
+def record_validation(
+    net: "MultiTaskNet", prefix: str, rows: TrainingRows, logits: Tensor
+) -> None:
+    """Record the log loss and AUC of each task, their means, and the score."""
+    y, weights = rows.column("y"), rows.column("sample_weight")
+    logits = logits.to(y.device)  # rows that did not fit on the device
+    spec = net.module_.spec
+    rate = spec.negative_sampling_rate
+    by_figure = {
+        "log_loss": task_log_losses(y, logits, weights, rate),
+        "auc": list(task_aucs(y, logits, weights)),
+    }
+    if net.monitor.startswith(GROUPED) and rows.column("groups") is not None:
+        by_figure["grouped_auc"] = list(grouped_aucs(rows, logits))
+    for name, values in by_figure.items():
+        figures = dict(zip(net.task_names, values, strict=True))
+        if len(values) > 1:
+            known = [value for value in values if not np.isnan(value)]
+            figures["mean"] = float(np.mean(known)) if known else np.nan
+        for task, value in figures.items():
+            key, is_loss = f"{prefix}_{name}_{task}", name == "log_loss"
+            record_best(net.history, key, value, lower_is_better=is_loss)
+    if net.monitor == "valid_score":
+        parents, scorer = spec.parents, net.settings.early_stopping
+        tree = parents_by_name(parents, net.task_names)
+        score = score_validation(scorer, rows, logits, tree, rate)
+        record_best(net.history, f"{prefix}_score", score, lower_is_better=False)
