@@ -10,7 +10,7 @@ from sk_pwiser._estimator._parameters import ParametersMixin, explain_names
 from sk_pwiser._estimator._predictions import NetworkPredictionMixin
 from sk_pwiser._estimator._saving import SavingMixin
 from sk_pwiser._estimator._summary import SummaryMixin
-from sk_pwiser._fit import fit, fit_twice, one_eval_set
+from sk_pwiser._fit import fit, fit_further, fit_twice, one_eval_set, update
 from sk_pwiser._rows._checked_rows import GivenRows
 from sk_pwiser._settings import PARAMETER_CONSTRAINTS, Settings
 from sk_pwiser._tasks._tree import parents_by_name
@@ -604,7 +604,7 @@ class MultiTaskCTRCVRClassifier(
         later = GivenRows(X_val, Y_val, sample_weight_val, groups_val)
         if any(value is not None for value in later):
             eval_set = one_eval_set(eval_set, later)
-        result = self._fit(given, eval_set, earlier=earlier, refit=self.refit)
+        result = self._fit(given, eval_set, earlier)
         self._set_result(result)
         if result.rises is not None:
             task, share = result.rises
@@ -618,19 +618,40 @@ class MultiTaskCTRCVRClassifier(
         return self
 
     @_callbacks.runs_callbacks
-    def _fit(self, given, eval_set=None, refit=False, **kwargs):
+    def _fit(self, given, eval_set, earlier):
         """Train, and return the result without setting the fitted attributes.
 
         A method of its own, since callbacks are torn down after it, which may fail: the
         estimator must then be as it was.
         """
-        name, has_callbacks = type(self).__name__, hasattr(self, "_skl_callbacks")
-        task = _callbacks.FitTask.of_fit(self, given) if has_callbacks else None
+        task = self._task(given)
         settings = Settings.of(vars(self))
-        kwargs |= {"task": task, "estimator_name": name}
-        if refit:
-            return fit_twice(settings, given, eval_set, **kwargs)
-        return fit(settings, given, eval_set, **kwargs)
+        name = type(self).__name__
+        if settings.refit:
+            return fit_twice(
+                settings,
+                given,
+                eval_set,
+                earlier=earlier,
+                task=task,
+                estimator_name=name,
+            )
+        if settings.warm_start:
+            return fit_further(
+                settings,
+                given,
+                eval_set,
+                earlier=earlier,
+                task=task,
+                estimator_name=name,
+            )
+        return fit(settings, given, eval_set, task=task, estimator_name=name)
+
+    def _task(self, given):
+        """Return the training as scikit-learn's callbacks see it, if there are any."""
+        if not hasattr(self, "_skl_callbacks"):
+            return None
+        return _callbacks.FitTask.of_fit(self, given)
 
     @explain_names
     @_fit_context(prefer_skip_nested_validation=True)
@@ -700,14 +721,27 @@ class MultiTaskCTRCVRClassifier(
         earlier, undo = getattr(self, "_result", None), []
         try:
             given = GivenRows(X, Y, sample_weight, groups)
-            update = {"classes": classes, "is_update": True, "undo": undo}
-            self._set_result(self._fit(given, earlier=earlier, **update))
+            self._set_result(self._update(given, earlier, classes, undo))
         except BaseException:
             # An interrupt after the result was set leaves the complete update.
             if getattr(self, "_result", None) is earlier:
                 take_back(undo)
             raise
         return self
+
+    @_callbacks.runs_callbacks
+    def _update(self, given, earlier, classes, undo):
+        """Train on further rows, and return the result like `_fit`."""
+        task = self._task(given)
+        return update(
+            Settings.of(vars(self)),
+            given,
+            earlier=earlier,
+            classes=classes,
+            undo=undo,
+            task=task,
+            estimator_name=type(self).__name__,
+        )
 
     def _set_result(self, result):
         """Set the fitted attributes, all in one assignment.
